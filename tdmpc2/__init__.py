@@ -1,0 +1,1 @@
+"""TD-MPC2: scalable, robust world models for continuous control."""

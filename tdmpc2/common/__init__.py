@@ -1,0 +1,1 @@
+"""What every method shares: interfaces, run specifications, replay, training, records."""

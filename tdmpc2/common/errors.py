@@ -1,0 +1,28 @@
+"""The one error type whose message is meant for the person at the keyboard."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Bad input: one line that says what to do; commands print it and exit with code 2."""
+
+
+def did_you_mean(word: str, choices: Iterable[str]) -> str:
+    """Hint for a misspelt word, to be appended to an error message.
+
+    Args:
+        word: what was typed.
+        choices: the words that would have been valid.
+
+    Returns:
+        `" (did you mean 'suite'?)"` when something is close, else a list of the
+        valid words.
+    """
+    options = sorted({str(choice) for choice in choices})
+    close = difflib.get_close_matches(str(word), options, n=1)
+    if close:
+        return f" (did you mean '{close[0]}'?)"
+    return f" (valid: {', '.join(options)})" if options else ""

@@ -1,0 +1,122 @@
+"""The interfaces every agent and every environment of the suite keeps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import gymnasium
+import numpy as np
+from torch import Tensor
+
+
+class TaskEnv(gymnasium.Env):
+    """A single-task environment with action repeat and time limit built in.
+
+    Beyond `gymnasium.Env`, an adapter keeps this contract:
+
+    - observations are flat float32 vectors (or uint8 pixels `(C, H, W)`);
+    - actions are float32 in [-1, 1]; one `step` is one *decision*, that is
+      `action_repeat` control steps of the simulator, rewards summed;
+    - `truncated` is True on decision `episode_length`; `terminated` only in
+      episodic tasks;
+    - `info["success"]` is a float at every step (0.0 where a task has none);
+    - every random draw comes from one generator owned by the environment:
+      `reset(seed=k)` re-seeds it, `reset()` goes on drawing from it, and
+      `generator_state` / `set_generator_state` read and restore it. Restoring
+      the state and calling `reset()` repeats the episode bit for bit.
+    """
+
+    action_repeat: int
+    episode_length: int
+
+    def generator_state(self) -> Any:
+        """State of the environment's generator (picklable, plain containers and arrays)."""
+        raise NotImplementedError(f"{type(self).__name__} lacks generator_state")
+
+    def set_generator_state(self, state: Any) -> None:
+        """Restores what `generator_state` returned."""
+        raise NotImplementedError(f"{type(self).__name__} lacks set_generator_state")
+
+
+@dataclass(frozen=True)
+class EnvSpec:
+    """What an agent must know of the task (or tasks) it learns.
+
+    Attributes:
+        obs_shape: `(O,)` for states, `(C, 64, 64)` for pixels; padded to the largest task.
+        action_dim: A, the largest action dimension over the tasks.
+        episode_lengths: T in decisions, one per task.
+        action_repeats: control steps per decision, one per task.
+        action_dims: valid action dimensions, one per task.
+        task_names: one per task; their order is the embedding index.
+        episodic: whether episodes can terminate.
+    """
+
+    obs_shape: tuple[int, ...]
+    action_dim: int
+    episode_lengths: tuple[int, ...]
+    action_repeats: tuple[int, ...]
+    action_dims: tuple[int, ...]
+    task_names: tuple[str, ...]
+    episodic: bool = False
+
+    @property
+    def num_tasks(self) -> int:
+        """Number of tasks; 1 for single-task learning."""
+        return len(self.task_names)
+
+    @property
+    def pixels(self) -> bool:
+        """Whether observations are images."""
+        return len(self.obs_shape) == 3
+
+
+@dataclass(frozen=True)
+class Counters:
+    """Where a run stands when it asks an agent how many updates are due.
+
+    Attributes:
+        decisions: decisions taken so far, the one just taken included.
+        num_updates: gradient steps done so far.
+        episode_decisions: decisions of the episode in flight (or just ended).
+    """
+
+    decisions: int
+    num_updates: int
+    episode_decisions: int
+
+
+Event = Literal["decision", "episode_end"]
+
+
+@runtime_checkable
+class Agent(Protocol):
+    """What the trainer asks of a method (TD-MPC2, SAC, TD-MPC, DreamerV3)."""
+
+    num_envs: int
+    replay_length: int
+    replay_visibility: Literal["transition", "episode"]
+    seed_decisions: int
+
+    def updates_due(self, event: Event, counters: Counters) -> int:
+        """Gradient steps to take now."""
+        ...
+
+    def act(
+        self, obs: np.ndarray, *, first: np.ndarray, explore: bool, task: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Actions `(B, A)` for observations `(B, *obs_shape)`; `first (B,)` resets warm starts."""
+        ...
+
+    def update(self, replay: Any) -> dict[str, Tensor]:
+        """One gradient step on a batch drawn from `replay`; scalar metrics on the device."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that resuming needs."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores what `state_dict` returned."""
+        ...

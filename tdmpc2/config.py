@@ -1,0 +1,203 @@
+"""Hyperparameters, feature flags and model sizes of TD-MPC2."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from tdmpc2.common.errors import UserError
+
+ModelSize = Literal["smoke", "1", "5", "19", "48", "317"]
+
+# The paper's model configurations; parameter counts are asserted by the tests.
+# `smoke` is ours: the smallest model that still learns the smoke suite.
+MODEL_SIZES: dict[str, dict[str, int]] = {
+    "smoke": {"enc_dim": 64, "mlp_dim": 128, "latent_dim": 64, "num_enc_layers": 2, "num_q": 2},
+    "1": {"enc_dim": 256, "mlp_dim": 384, "latent_dim": 128, "num_enc_layers": 2, "num_q": 2},
+    "5": {"enc_dim": 256, "mlp_dim": 512, "latent_dim": 512, "num_enc_layers": 2, "num_q": 5},
+    "19": {"enc_dim": 1024, "mlp_dim": 1024, "latent_dim": 768, "num_enc_layers": 3, "num_q": 5},
+    "48": {"enc_dim": 1792, "mlp_dim": 1792, "latent_dim": 768, "num_enc_layers": 4, "num_q": 5},
+    "317": {"enc_dim": 4096, "mlp_dim": 4096, "latent_dim": 1376, "num_enc_layers": 5, "num_q": 8},
+}
+
+# The released models deviate from one size table per dataset: task embeddings of 64
+# instead of 96 and, for 19M, a smaller latent.
+DATASET_QUIRKS: dict[tuple[str, str], dict[str, int]] = {
+    ("mt30", "5"): {"task_dim": 64},
+    ("mt30", "19"): {"task_dim": 64, "latent_dim": 512},
+    ("mt30", "48"): {"task_dim": 64},
+}
+MULTITASK_DIM = 96
+
+
+@dataclass(frozen=True)
+class TDMPC2Config:
+    """Everything that decides how TD-MPC2 learns; defaults are the paper's code (5M).
+
+    Build it with `make`, which fills in the model size and rejects unknown fields.
+    The numbers are those of the paper's hyperparameter table, and of its released code
+    where the two differ (encoder learning rate 0.3 x 3e-4, mean-reduced consistency loss).
+    """
+
+    # --- feature flags -------------------------------------------------------------
+    latent_norm: Literal["simnorm", "layernorm", "none"] = "simnorm"
+    simnorm_dim: int = 8
+    simnorm_tau: float = 1.0
+    hidden_norm: Literal["layernorm", "none"] = "layernorm"
+    regression: Literal["discrete", "symlog_mse", "mse"] = "discrete"
+    policy_prior: Literal["max_entropy", "gaussian_noise"] = "max_entropy"
+    planning: bool = True
+    normalize_task_embedding: bool = True
+    entropy_form: Literal["paper", "official_2024"] = "paper"
+    q_init: Literal["paper", "official_2024"] = "paper"
+    # Differs from the official code: the paper's code meant dropout for the model loss
+    # only, but left it active wherever a Q-function was called (`everywhere`).
+    dropout_in: Literal["model_loss", "everywhere", "model_and_policy_loss"] = "model_loss"
+    prioritized_replay: bool = False
+
+    # --- architecture (from `model_size`) ------------------------------------------
+    model_size: ModelSize = "5"
+    enc_dim: int = 256
+    mlp_dim: int = 512
+    latent_dim: int = 512
+    num_enc_layers: int = 2
+    num_channels: int = 32
+    num_q: int = 5
+    task_dim: int = 0
+    dropout: float = 0.01
+    num_bins: int = 101
+    vmin: float = -10.0
+    vmax: float = 10.0
+    log_std_min: float = -10.0
+    log_std_max: float = 2.0
+
+    # --- planning (MPPI) -----------------------------------------------------------
+    horizon: int = 3
+    iterations: int = 6
+    num_samples: int = 512
+    num_elites: int = 64
+    num_pi_samples: int = 24
+    min_std: float = 0.05
+    max_std: float = 2.0
+    temperature: float = 0.5
+    momentum: float = 0.0
+
+    # --- learning ------------------------------------------------------------------
+    batch_size: int = 256
+    lr: float = 3e-4
+    enc_lr_scale: float = 0.3
+    pi_eps: float = 1e-5
+    grad_clip_norm: float = 20.0
+    tau: float = 0.01
+    rho: float = 0.5
+    consistency_coef: float = 20.0
+    reward_coef: float = 0.1
+    value_coef: float = 0.1
+    termination_coef: float = 1.0
+    entropy_coef: float = 1e-4
+    discount_denom: float = 5.0
+    discount_min: float = 0.95
+    discount_max: float = 0.995
+    buffer_size: int = 1_000_000
+    # None: max(1000, 5 episodes) decisions of uniform random actions.
+    seed_decisions: int | None = None
+    # Gradient steps when seeding ends; None: as many as seeding decisions.
+    pretrain_updates: int | None = None
+
+    # --- used by flags only --------------------------------------------------------
+    # Gaussian-noise prior (TD-MPC): noise of sampled actions, and the planner's least
+    # standard deviation, annealed over the first decisions.
+    prior_std: float = 0.05
+    prior_noise_clip: float = 0.3
+    initial_min_std: float = 0.5
+    min_std_decisions: int = 25_000
+    # Prioritised replay (Schaul et al., 2016).
+    per_alpha: float = 0.6
+    per_beta: float = 0.4
+
+    def __post_init__(self) -> None:
+        """Rejects values that no part of the code could make sense of."""
+        _check_literals(self)
+        _check(self.num_q >= 1, f"num_q={self.num_q}: at least 1 Q-function is needed")
+        _check(self.horizon >= 1, f"horizon={self.horizon}: must be at least 1")
+        _check(self.simnorm_tau > 0, f"simnorm_tau={self.simnorm_tau}: must be positive")
+        _check(0.0 <= self.dropout < 1.0, f"dropout={self.dropout}: must lie in [0, 1)")
+        _check(0.0 <= self.momentum < 1.0, f"momentum={self.momentum}: must lie in [0, 1)")
+        _check(
+            self.latent_norm != "simnorm" or self.latent_dim % self.simnorm_dim == 0,
+            f"latent_dim={self.latent_dim}: must be a multiple of simnorm_dim={self.simnorm_dim}",
+        )
+        _check(
+            0 <= self.num_pi_samples <= self.num_samples,
+            f"num_pi_samples={self.num_pi_samples}: must lie in 0..num_samples={self.num_samples}",
+        )
+        _check(
+            1 <= self.num_elites <= self.num_samples,
+            f"num_elites={self.num_elites}: must lie in 1..num_samples={self.num_samples}",
+        )
+        _check(self.num_bins >= 3 and self.vmax > self.vmin, "num_bins must be >= 3 and vmax > vmin")
+        for name in ("batch_size", "buffer_size", "iterations", "enc_dim", "mlp_dim", "latent_dim"):
+            _check(getattr(self, name) >= 1, f"{name}={getattr(self, name)}: must be at least 1")
+
+    @classmethod
+    def make(
+        cls, *, dataset: str | None = None, multitask: bool = False, **overrides: Any
+    ) -> TDMPC2Config:
+        """Config of a model size with overrides.
+
+        Args:
+            dataset: `mt30` or `mt80`, whose released models have quirks of their own.
+            multitask: whether to give the model a task embedding (96 dimensions).
+            **overrides: fields of this class; they win over the model size.
+
+        Raises:
+            UserError: unknown model size or a value out of range.
+        """
+        size = str(overrides.pop("model_size", "5"))
+        _check(
+            size in MODEL_SIZES,
+            f"model_size={size}: unknown size (valid: {', '.join(MODEL_SIZES)})",
+        )
+        values: dict[str, Any] = dict(MODEL_SIZES[size])
+        if multitask:
+            values["task_dim"] = MULTITASK_DIM
+            values.update(DATASET_QUIRKS.get((dataset or "", size), {}))
+        return cls(model_size=size, **{**values, **overrides})  # type: ignore[arg-type]
+
+    @property
+    def bin_size(self) -> float:
+        """Width of a bin of the two-hot encoding, in symlog space."""
+        return (self.vmax - self.vmin) / (self.num_bins - 1)
+
+    def num_iterations(self, action_dim: int) -> int:
+        """MPPI iterations: two more for large action spaces (A >= 20)."""
+        return self.iterations + 2 * (action_dim >= 20)
+
+    def discount(self, episode_length: int) -> float:
+        """Discount of a task with episodes of T decisions: clip((T/5 - 1)/(T/5), .95, .995)."""
+        fraction = episode_length / self.discount_denom
+        return min(max((fraction - 1) / fraction, self.discount_min), self.discount_max)
+
+    def num_seed_decisions(self, episode_length: int) -> int:
+        """Decisions of uniform random actions before the first update."""
+        if self.seed_decisions is not None:
+            return self.seed_decisions
+        return max(1000, 5 * episode_length)
+
+
+def _check(condition: bool, message: str) -> None:
+    if not condition:
+        raise UserError(message)
+
+
+def _check_literals(config: TDMPC2Config) -> None:
+    """Every flag that names its values has one of them."""
+    from typing import get_args, get_type_hints
+
+    hints = get_type_hints(TDMPC2Config)
+    for field in dataclasses.fields(config):
+        valid = get_args(hints[field.name])
+        value = getattr(config, field.name)
+        if valid and all(isinstance(v, str) for v in valid):
+            _check(value in valid, f"{field.name}={value}: must be one of {', '.join(valid)}")
