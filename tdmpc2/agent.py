@@ -58,7 +58,9 @@ class TDMPC2:
         self.value_scale = torch.ones((), device=self.device)
         discounts = [config.discount(length) for length in env.episode_lengths]
         self.discounts = torch.tensor(discounts, device=self.device)
-        self.rho_powers = config.rho ** torch.arange(config.horizon + 1, device=self.device)[:, None]
+        self.rho_powers = (
+            config.rho ** torch.arange(config.horizon + 1, device=self.device)[:, None]
+        )
         self.previous_mean: dict[bool, Tensor | None] = {True: None, False: None}
         self.decisions = 0
 
@@ -161,7 +163,8 @@ class TDMPC2:
         batch = replay.sample(self.config.batch_size, self.replay_length)
         metrics, priority = self.update_on(batch, self.train_noise.update(self.config.batch_size))
         if priority is not None:
-            replay.update_priorities(batch.index, priority)
+            assert batch.start is not None
+            replay.update_priorities(batch.start, priority)
         return metrics
 
     def update_on(
@@ -249,7 +252,7 @@ class TDMPC2:
         if model.termination_head is not None:
             logits = model.termination(z[1:], context)
             losses["termination_loss"] = F.binary_cross_entropy_with_logits(
-                logits, batch.terminated
+                logits, batch.terminated, weight=batch.weight
             )
             total = total + c.termination_coef * losses["termination_loss"]
         priority = self._priority(q, target) if c.prioritized_replay else None

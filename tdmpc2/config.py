@@ -124,6 +124,7 @@ class TDMPC2Config:
         _check(self.simnorm_tau > 0, f"simnorm_tau={self.simnorm_tau}: must be positive")
         _check(0.0 <= self.dropout < 1.0, f"dropout={self.dropout}: must lie in [0, 1)")
         _check(0.0 <= self.momentum < 1.0, f"momentum={self.momentum}: must lie in [0, 1)")
+        _check(self.simnorm_dim >= 1, f"simnorm_dim={self.simnorm_dim}: must be at least 1")
         _check(
             self.latent_norm != "simnorm" or self.latent_dim % self.simnorm_dim == 0,
             f"latent_dim={self.latent_dim}: must be a multiple of simnorm_dim={self.simnorm_dim}",
@@ -136,7 +137,9 @@ class TDMPC2Config:
             1 <= self.num_elites <= self.num_samples,
             f"num_elites={self.num_elites}: must lie in 1..num_samples={self.num_samples}",
         )
-        _check(self.num_bins >= 3 and self.vmax > self.vmin, "num_bins must be >= 3 and vmax > vmin")
+        _check(
+            self.num_bins >= 3 and self.vmax > self.vmin, "num_bins must be >= 3 and vmax > vmin"
+        )
         for name in ("batch_size", "buffer_size", "iterations", "enc_dim", "mlp_dim", "latent_dim"):
             _check(getattr(self, name) >= 1, f"{name}={getattr(self, name)}: must be at least 1")
 

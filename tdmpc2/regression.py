@@ -57,7 +57,8 @@ class DiscreteRegression:
         """Lower bin index and the share of the bin above it, for scalars `x`."""
         place = (symlog(x).clamp(self.vmin, self.vmax) - self.vmin) / self.bin_size
         lower = place.floor()
-        return lower.long(), place - lower
+        # NaN has no bin; its share is NaN, so that the loss shows it instead of a bad index.
+        return lower.nan_to_num(0.0).long(), place - lower
 
     def two_hot(self, x: Tensor) -> Tensor:
         """Two-hot encoding `(..., num_bins)` of scalars `(...)`."""
@@ -68,7 +69,7 @@ class DiscreteRegression:
         return encoding.scatter_add_(-1, upper[..., None], share[..., None])
 
     def decode(self, output: Tensor) -> Tensor:
-        """symexp of the expected bin centre."""
+        """The expected bin centre, brought back by symexp."""
         probs = torch.softmax(output, dim=-1)
         return symexp(probs @ self.bins(output))
 

@@ -112,11 +112,13 @@ class WorldModel(nn.Module):
     @torch.no_grad()
     def renormalize_task_embedding(self, task: Tensor | None) -> None:
         """Projects the embeddings about to be used onto the unit ball, in place (max_norm = 1)."""
-        if self.task_embedding is None or not self.config.normalize_task_embedding:
+        if self.task_embedding is None or not self.config.normalize_task_embedding or task is None:
             return
         torch.embedding_renorm_(self.task_embedding.data, task, 1.0, 2.0)
 
-    def encode(self, obs: Tensor, context: TaskContext = NO_TASK, shift: Tensor | None = None):
+    def encode(
+        self, obs: Tensor, context: TaskContext = NO_TASK, shift: Tensor | None = None
+    ) -> Tensor:
         """Latents `(..., L)` of observations `(..., *obs_shape)`.
 
         Args:
@@ -163,7 +165,9 @@ class WorldModel(nn.Module):
         """Outputs `(K, ..., bins)` of the chosen Q-functions.
 
         Args:
-            latent, action, context: see `next`.
+            latent: `(..., L)`.
+            action: `(..., A)`.
+            context: of the rows.
             heads: `(K,)` indices; all N when None.
             dropout: factors `(K, ..., mlp_dim)`; no dropout when None.
             target: whether to use the target networks.

@@ -24,7 +24,7 @@ class Batch(NamedTuple):
         terminated: `(L, B)`, 1 where `obs[t + 1]` ended the episode for good.
         task: `(B,)` task indices, or None.
         weight: `(B,)` importance weights of prioritised sampling, or None.
-        index: `(B,)` rows where the sub-trajectories start.
+        start: `(B,)` rows where the sub-trajectories start.
     """
 
     obs: Tensor
@@ -33,7 +33,7 @@ class Batch(NamedTuple):
     terminated: Tensor
     task: Tensor | None = None
     weight: Tensor | None = None
-    index: Tensor | None = None
+    start: Tensor | None = None
 
 
 @dataclass
@@ -213,7 +213,7 @@ class Replay:
             terminated=self.terminated[rows[:-1]],
             task=self.task[index] if self.num_tasks > 1 else None,
             weight=weight,
-            index=index,
+            start=index,
         )
 
     def _draw_prioritized(self, batch_size: int) -> tuple[Tensor, Tensor]:

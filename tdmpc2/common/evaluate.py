@@ -1,0 +1,127 @@
+"""Evaluation: episodes of a batch of environments, planned together, without exploration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from tdmpc2.common.protocols import TaskEnv
+
+NO_PAUSE: Callable[[], None] = lambda: None  # noqa: E731  a constant, not a function of its own
+
+
+class Actor(Protocol):
+    """Whatever can act: an agent, or a policy that floors are measured with."""
+
+    def act(
+        self, obs: np.ndarray, *, first: np.ndarray, explore: bool, task: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Actions `(B, A)`; see `Agent.act`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Outcome of one evaluation, an entry per episode.
+
+    Attributes:
+        returns: sums of rewards.
+        successes: success at the last step, 0 or 1.
+        lengths: decisions.
+    """
+
+    returns: np.ndarray
+    successes: np.ndarray
+    lengths: np.ndarray
+
+    @property
+    def mean_return(self) -> float:
+        """Mean return over the episodes."""
+        return float(self.returns.mean())
+
+    @property
+    def sd_return(self) -> float:
+        """Standard deviation of the return over the episodes (n − 1)."""
+        return float(self.returns.std(ddof=1)) if len(self.returns) > 1 else 0.0
+
+    def row(self) -> dict[str, float | int]:
+        """The columns of `eval.csv` that don't say when."""
+        return {
+            "episode_return": self.mean_return,
+            "episode_return_sd": self.sd_return,
+            "episode_success": float(self.successes.mean()),
+            "episode_length": float(self.lengths.mean()),
+            "num_episodes": len(self.returns),
+        }
+
+
+def evaluate(
+    actor: Actor,
+    envs: Sequence[TaskEnv],
+    seeds: Sequence[int],
+    between: Callable[[], None] = NO_PAUSE,
+) -> Evaluation:
+    """Runs one episode in each environment, acting for all of them as one batch.
+
+    Args:
+        actor: acts with `explore=False`.
+        envs: one environment per episode.
+        seeds: one per environment.
+        between: called before every decision; may raise to stop.
+    """
+    num = len(envs)
+    obs = np.stack([env.reset(seed=seed)[0] for env, seed in zip(envs, seeds, strict=True)])
+    first, running = np.ones(num, dtype=bool), np.ones(num, dtype=bool)
+    returns, successes = np.zeros(num), np.zeros(num)
+    lengths = np.zeros(num, dtype=int)
+    while running.any():
+        between()
+        actions = actor.act(obs, first=first, explore=False)
+        first[:] = False
+        for i in np.flatnonzero(running):
+            obs[i], reward, terminated, truncated, info = envs[i].step(actions[i])
+            returns[i] += reward
+            lengths[i] += 1
+            if terminated or truncated:
+                running[i] = False
+                successes[i] = info["success"]
+    return Evaluation(returns, successes, lengths)
+
+
+class UniformPolicy:
+    """Uniform random actions: one of the floors any learning must leave behind.
+
+    Args:
+        action_dim: A.
+        seed: of the draws.
+    """
+
+    def __init__(self, action_dim: int, seed: int) -> None:
+        self.action_dim = action_dim
+        self.rng = np.random.default_rng(seed)
+
+    def act(
+        self, obs: np.ndarray, *, first: np.ndarray, explore: bool, task: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Actions `(B, A)`."""
+        return self.rng.uniform(-1, 1, (len(obs), self.action_dim)).astype(np.float32)
+
+
+class ZeroPolicy:
+    """The zero action: what doing nothing earns.
+
+    Args:
+        action_dim: A.
+    """
+
+    def __init__(self, action_dim: int) -> None:
+        self.action_dim = action_dim
+
+    def act(
+        self, obs: np.ndarray, *, first: np.ndarray, explore: bool, task: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Actions `(B, A)`."""
+        return np.zeros((len(obs), self.action_dim), dtype=np.float32)

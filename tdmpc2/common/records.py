@@ -1,0 +1,156 @@
+"""The files of a run directory that people and the analysis read."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from tdmpc2.common.errors import UserError
+from tdmpc2.common.files import read_json, write_json
+from tdmpc2.common.spec import RunSpec
+
+State = Literal["RUNNING", "INTERRUPTED", "COMPLETED", "DIVERGED", "FAILED", "CANCELLED"]
+# States that launching again does not change; COMPLETED may be continued with a larger budget.
+SETTLED: tuple[State, ...] = ("COMPLETED", "DIVERGED")
+
+EVAL_COLUMNS = (
+    "env_step",
+    "agent_step",
+    "episode_return",
+    "episode_return_sd",
+    "episode_success",
+    "episode_length",
+    "num_episodes",
+)
+STATUS_SECONDS = 2.0
+
+
+def format_value(value: float | int | str) -> str:
+    """A number as the records write it: 8 significant digits, no clock, no locale."""
+    return f"{value:.8g}" if isinstance(value, float) else str(value)
+
+
+class CsvRecord:
+    """An append-only CSV file, one flushed line at a time.
+
+    The header is written with the first line, whose columns then stay fixed.
+
+    Args:
+        path: of the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.columns: list[str] | None = None
+        if path.exists() and path.stat().st_size:
+            self.columns = path.read_text().splitlines()[0].split(",")
+
+    def append(self, row: Mapping[str, float | int | str]) -> None:
+        """Writes one line in a single `write`."""
+        text = ""
+        if self.columns is None:
+            self.columns = list(row)
+            text = ",".join(self.columns) + "\n"
+        if set(row) != set(self.columns):
+            raise ValueError(f"{self.path}: columns {list(row)} instead of {self.columns}")
+        text += ",".join(format_value(row[column]) for column in self.columns) + "\n"
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+
+    def size(self) -> int:
+        """Bytes written."""
+        return self.path.stat().st_size if self.path.exists() else 0
+
+    def cut_back(self, size: int) -> None:
+        """Forgets everything after the first `size` bytes."""
+        if size == 0:
+            self.path.unlink(missing_ok=True)
+            self.columns = None
+        elif self.size() < size:
+            raise UserError(
+                f"{self.path}: {self.size()} bytes, but the checkpoint knows {size}; the record "
+                "was shortened by hand or by a full disk; restore it, or move the run aside"
+            )
+        else:
+            os.truncate(self.path, size)
+
+
+class RunRecords:
+    """`spec.json`, `status.json` and the three CSV files of one run.
+
+    `eval.csv` and `train.csv` hold no clock values, so that repeated and resumed runs can
+    be compared byte for byte; those go to `timing.csv`.
+
+    Args:
+        directory: the run directory.
+        spec: of the run.
+        domain, metric, assets: facts of the task that readers of the records need.
+        model_size: of the agent, where the method has one.
+    """
+
+    def __init__(self, directory: Path, spec: RunSpec, facts: Mapping[str, Any]) -> None:
+        self.directory, self.spec, self.facts = directory, spec, dict(facts)
+        self.csv = {
+            name: CsvRecord(directory / f"{name}.csv") for name in ("eval", "train", "timing")
+        }
+        self._last_status = 0.0
+
+    def write_spec(self, options: Mapping[str, Any]) -> None:
+        """Writes what the run is."""
+        spec = self.spec
+        write_json(
+            self.directory / "spec.json",
+            {
+                "format": 1,
+                "method": spec.method,
+                "variant": spec.variant,
+                "task": spec.task,
+                **self.facts,
+                "seed": spec.seed,
+                "budget": spec.budget,
+                "budget_unit": spec.budget_unit,
+                "overrides": dict(spec.overrides),
+                "identity": spec.identity,
+                **options,
+            },
+        )
+
+    def set_state(self, state: State, env_step: int, message: str = "", **extra: Any) -> None:
+        """Writes `status.json`."""
+        self._last_status = time.monotonic()
+        write_json(
+            self.directory / "status.json",
+            {
+                "state": state,
+                "env_step": env_step,
+                "env_steps": self.spec.budget,
+                "message": message,
+                "updated": datetime.now(UTC).isoformat(timespec="seconds"),
+                "pid": os.getpid(),
+                **extra,
+            },
+        )
+
+    def set_progress(self, env_step: int, **extra: Any) -> None:
+        """Refreshes `status.json` of a running run, at most every two seconds."""
+        if time.monotonic() - self._last_status >= STATUS_SECONDS:
+            self.set_state("RUNNING", env_step, **extra)
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes of each CSV file, for a checkpoint."""
+        return {name: record.size() for name, record in self.csv.items()}
+
+    def cut_back(self, sizes: Mapping[str, int]) -> None:
+        """Cuts each CSV file back to a checkpoint, so that each line stands exactly once."""
+        for name, record in self.csv.items():
+            record.cut_back(sizes.get(name, 0))
+
+
+def read_status(directory: Path) -> dict[str, Any] | None:
+    """`status.json` of a run directory; None if there is none."""
+    return read_json(directory / "status.json")

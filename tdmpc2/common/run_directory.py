@@ -1,0 +1,81 @@
+"""What a run directory may be used for: comparing it with what is asked of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tdmpc2.common.errors import UserError
+from tdmpc2.common.files import read_json, write_json
+from tdmpc2.common.provenance import provenance
+from tdmpc2.common.records import State, read_status
+from tdmpc2.common.spec import RunOptions, RunSpec
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """How a run ended.
+
+    Attributes:
+        directory: of the run.
+        state: as in `status.json`.
+        env_step: where it stands.
+        message: for people.
+    """
+
+    directory: Path
+    state: State
+    env_step: int
+    message: str = ""
+
+
+def existing_outcome(
+    directory: Path, spec: RunSpec, fixed: Mapping[str, Any], options: RunOptions
+) -> RunRecord | None:
+    """Compares with what the run directory holds already, before anything is touched.
+
+    Returns:
+        The record of a run that needs no more work; None if there is work.
+    """
+    known = read_json(directory / "spec.json")
+    status = read_status(directory)
+    if known is None or status is None:
+        return None
+    if known.get("identity") != spec.identity:
+        raise UserError(f"{directory}: holds another run ({known.get('identity')})")
+    for key, value in fixed.items():
+        if known.get(key) != value:
+            raise UserError(
+                f"{directory}: was begun with {key}={known.get(key)}, not {value}; "
+                f"use that, or another folder with runs="
+            )
+    state, env_step = status["state"], status["env_step"]
+    if state == "DIVERGED":
+        return RunRecord(directory, state, env_step, status["message"])
+    if state == "COMPLETED":
+        if env_step >= spec.budget:
+            return RunRecord(directory, state, env_step, "already finished")
+        if not known.get("keep_replay"):
+            raise UserError(
+                f"{directory}: finished at {env_step:,} env steps without keep_replay=true, so it "
+                f"cannot go on to {spec.budget:,}; choose another folder with runs= to start anew"
+            )
+        if not options.keep_replay:
+            raise UserError(f"{directory}: keeps its replay; say keep_replay=true to continue it")
+    return None
+
+
+def register_attempt(directory: Path, *, allow_change: bool) -> dict[str, Any]:
+    """Adds this attempt to `attempts.json`; refuses another commit than the last one's."""
+    file = directory / "attempts.json"
+    attempts: list[dict[str, Any]] = read_json(file) or []
+    attempt = provenance()
+    if attempts and attempts[-1]["commit"] != attempt["commit"] and not allow_change:
+        raise UserError(
+            f"{directory}: was run by commit {attempts[-1]['commit']}, this is "
+            f"{attempt['commit']}; go back to that commit, or say allow_commit_change=true"
+        )
+    write_json(file, [*attempts, attempt])
+    return attempt

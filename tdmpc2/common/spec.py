@@ -1,0 +1,105 @@
+"""What a run is: the settings that decide its results, and those that don't."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from tdmpc2.common.paths import default_runs_dir
+
+Scalar = str | int | float | bool | None
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """The identity of a run and its budget.
+
+    Attributes:
+        method: a key of `METHODS`.
+        task: name in the task table.
+        seed: of everything random.
+        budget: when the run ends; may be raised later.
+        budget_unit: `env_steps` (control steps, action repeat included).
+        overrides: method settings that differ from the defaults, sorted by name.
+        variant: name for this set of overrides.
+    """
+
+    method: str
+    task: str
+    seed: int
+    budget: int
+    budget_unit: Literal["env_steps", "num_updates"] = "env_steps"
+    overrides: tuple[tuple[str, Scalar], ...] = ()
+    variant: str = "default"
+
+    @property
+    def identity(self) -> str:
+        """Hash of what changes learning: method, task, seed, overrides; not the budget."""
+        what = [self.method, self.task, self.seed, sorted(self.overrides)]
+        return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:10]
+
+    def run_dir(self, root: Path) -> Path:
+        """Where the run lives below `root`."""
+        return root / self.method / self.variant / self.task / f"seed{self.seed}-{self.identity}"
+
+
+def variant_name(overrides: tuple[tuple[str, Scalar], ...]) -> str:
+    """A readable default name for a set of overrides: `default`, or `num_q-2+regression-mse`."""
+    if not overrides:
+        return "default"
+    name = "+".join(f"{key}-{value}" for key, value in sorted(overrides))
+    if len(name) <= 80:
+        return name
+    return f"{len(overrides)}-overrides-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def _option(default: Any, text: str) -> Any:
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How a run is carried out; recorded, but no part of its identity."""
+
+    runs: Path = field(
+        default_factory=default_runs_dir, metadata={"help": "folder that holds all runs"}
+    )
+    device: str = _option("auto", "auto (a GPU where there is one), cpu, cuda, cuda:1 …")
+    threads: int | None = _option(None, "CPU threads of torch; default: all cores, or as recorded")
+    eval_every: int | None = _option(None, "env steps between evaluations; default: the task's")
+    eval_episodes: int = _option(10, "episodes per evaluation")
+    checkpoint_minutes: float = _option(10.0, "a checkpoint at the first episode end after this")
+    keep_replay: bool = _option(False, "keep the episodes, so that env_steps can be raised later")
+    progress: bool | None = _option(None, "progress bar; default: only in a terminal")
+    checkpoint: Literal["latest", "previous"] = _option(
+        "latest", "which checkpoint to resume from, if the latest is damaged"
+    )
+    allow_numeric_change: bool = _option(
+        False, "resume although CPU type, torch, threads or device differ (not bit for bit)"
+    )
+    allow_commit_change: bool = _option(False, "resume although the code's commit differs")
+
+    def __post_init__(self) -> None:
+        """Rejects values out of range."""
+        from tdmpc2.common.errors import UserError
+
+        for name in ("threads", "eval_every", "eval_episodes"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"{name}={value}: must be at least 1")
+        if self.checkpoint_minutes < 0:
+            raise UserError(f"checkpoint_minutes={self.checkpoint_minutes}: must not be negative")
+
+
+def overrides_of(config: Any, default: Any) -> tuple[tuple[str, Scalar], ...]:
+    """Fields in which a config differs from another of the same class, sorted by name."""
+    changed = []
+    for f in dataclasses.fields(config):
+        value = getattr(config, f.name)
+        if value != getattr(default, f.name):
+            changed.append((f.name, value))
+    return tuple(sorted(changed))

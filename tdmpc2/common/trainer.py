@@ -1,0 +1,329 @@
+"""The training loop of every method: seeding, updates, evaluation, records, checkpoints."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tdmpc2.common.checkpoint import CheckpointStore
+from tdmpc2.common.evaluate import Evaluation, evaluate
+from tdmpc2.common.protocols import Agent, Counters, Event, TaskEnv
+from tdmpc2.common.records import RunRecords
+from tdmpc2.common.replay import Episode, Replay
+from tdmpc2.common.seeding import derive_seed
+
+
+class DivergedError(RuntimeError):
+    """Training produced NaN or Inf: a result, not a fault; the data is kept."""
+
+
+class StoppedError(RuntimeError):
+    """The run was asked to stop; it resumes from its last checkpoint."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """When a run evaluates, saves and ends.
+
+    Attributes:
+        env_steps: budget; the run ends at the first episode end at or after it.
+        eval_every: env steps between evaluations, each at the first episode end after.
+        checkpoint_seconds: a checkpoint at the first episode end after this long.
+        keep_replay: whether a finished run keeps its episodes.
+    """
+
+    env_steps: int
+    eval_every: int
+    checkpoint_seconds: float
+    keep_replay: bool
+
+
+@dataclass
+class Progress:
+    """Where a run stands; part of every checkpoint.
+
+    Attributes:
+        decisions: taken so far.
+        num_updates: gradient steps so far.
+        num_episodes: finished.
+        evaluated_at: env step of the last evaluation, −1 before the first.
+    """
+
+    decisions: int = 0
+    num_updates: int = 0
+    num_episodes: int = 0
+    evaluated_at: int = -1
+
+
+@dataclass
+class Callbacks:
+    """How the loop talks to whoever runs it.
+
+    Attributes:
+        stop_requested: asked before every decision and update.
+        on_progress: called with env step and figures at every episode end.
+        on_evaluation: called with env step and outcome.
+    """
+
+    stop_requested: Callable[[], bool] = lambda: False
+    on_progress: Callable[[int, dict[str, float]], None] = lambda step, figures: None
+    on_evaluation: Callable[[int, Evaluation], None] = lambda step, evaluation: None
+
+
+@dataclass
+class _Metrics:
+    """Means of the agent's metrics since the last line, summed on the device."""
+
+    sums: dict[str, Tensor] = field(default_factory=dict)
+    count: int = 0
+
+    def add(self, metrics: dict[str, Tensor]) -> None:
+        for name, value in metrics.items():
+            self.sums[name] = self.sums[name] + value if self.count else value
+        self.count += 1
+
+    def take(self) -> dict[str, float]:
+        means = {name: float(value) / self.count for name, value in self.sums.items()}
+        self.sums, self.count = {}, 0
+        return means
+
+
+class Trainer:
+    """Trains one agent in one environment.
+
+    Each decision is followed by the updates the agent says are due. Whatever happens at the
+    end of an episode happens in this order: the episode enters the replay, `train.csv` gets
+    a line, an evaluation runs if one is due, a checkpoint is saved if one is due. A
+    checkpoint therefore never lies inside an episode, and holds no half-done work.
+
+    Args:
+        agent: the method.
+        env: the training environment.
+        eval_envs: one per evaluation episode.
+        replay: memory.
+        records: the files of the run.
+        checkpoints: of the run.
+        schedule: when to evaluate, save and end.
+        seed: of the run.
+        callbacks: to whoever runs it.
+    """
+
+    def __init__(
+        self,
+        agent: Agent,
+        env: TaskEnv,
+        eval_envs: list[TaskEnv],
+        replay: Replay,
+        records: RunRecords,
+        checkpoints: CheckpointStore,
+        schedule: Schedule,
+        *,
+        seed: int,
+        callbacks: Callbacks | None = None,
+    ) -> None:
+        self.agent, self.env, self.eval_envs, self.replay = agent, env, eval_envs, replay
+        self.records, self.checkpoints, self.schedule = records, checkpoints, schedule
+        self.seed = seed
+        self.callbacks = callbacks or Callbacks()
+        self.rng = np.random.default_rng(derive_seed(seed, "seeding actions"))
+        self.progress = Progress()
+        self.metrics = _Metrics()
+        self._started = self._last_checkpoint = time.monotonic()
+        self._started_at = 0
+
+    @property
+    def env_step(self) -> int:
+        """Control steps so far, action repeat included."""
+        return self.progress.decisions * self.env.action_repeat
+
+    @property
+    def finished(self) -> bool:
+        """Whether the budget is used up."""
+        return self.env_step >= self.schedule.env_steps
+
+    def run(self) -> None:
+        """Trains to the end of the budget.
+
+        Raises:
+            DivergedError: NaN or Inf.
+            StoppedError: a stop was requested.
+        """
+        self._last_checkpoint = time.monotonic()
+        while True:
+            if self._evaluation_due():
+                self._evaluate()
+            if self.finished:
+                break
+            if self._checkpoint_due():
+                self.save()
+            self._run_episode()
+        self.save(final=True)
+
+    # --- one episode -----------------------------------------------------------------
+
+    def _run_episode(self) -> None:
+        """Collects one episode, with the updates that fall into it."""
+        obs, _ = self.env.reset()
+        rows: list[tuple[np.ndarray, np.ndarray, float]] = []
+        first, done = True, False
+        while not done:
+            self._check_stop()
+            action = self._choose_action(obs, first)
+            next_obs, reward, terminated, truncated, info = self.env.step(action)
+            rows.append((obs, action, float(reward)))
+            obs, first, done = next_obs, False, terminated or truncated
+            self.progress.decisions += 1
+            self._update("decision", len(rows))
+        episode = Episode(
+            obs=np.stack([*(row[0] for row in rows), obs]),
+            action=np.stack([row[1] for row in rows]),
+            reward=np.array([row[2] for row in rows], dtype=np.float32),
+            terminated=bool(terminated),
+        )
+        self.replay.add(episode)
+        self.progress.num_episodes += 1
+        self._update("episode_end", len(rows))
+        self._record_episode(episode, float(info["success"]))
+
+    def _choose_action(self, obs: np.ndarray, first: bool) -> np.ndarray:
+        """Uniform random while seeding, the agent's afterwards."""
+        if self.progress.decisions <= self.agent.seed_decisions:
+            shape = self.env.action_space.shape
+            return self.rng.uniform(-1, 1, shape).astype(np.float32)
+        action = self.agent.act(obs[None], first=np.array([first]), explore=True)[0]
+        if not np.isfinite(action).all():
+            raise DivergedError(f"non-finite action at env step {self.env_step}")
+        return action
+
+    def _update(self, event: Event, episode_decisions: int) -> None:
+        counters = Counters(self.progress.decisions, self.progress.num_updates, episode_decisions)
+        for _ in range(self.agent.updates_due(event, counters)):
+            self._check_stop()
+            self.metrics.add(self.agent.update(self.replay))
+            self.progress.num_updates += 1
+
+    def _check_stop(self) -> None:
+        if self.callbacks.stop_requested():
+            raise StoppedError(f"stopped at env step {self.env_step}")
+
+    def _record_episode(self, episode: Episode, success: float) -> None:
+        """One line of `train.csv` and `timing.csv`; refuses to go on after NaN or Inf."""
+        where = {"env_step": self.env_step, "agent_step": self.progress.decisions}
+        episode_return = float(episode.reward.sum())
+        row: dict[str, Any] = {
+            **where,
+            "num_updates": self.progress.num_updates,
+            "episode": self.progress.num_episodes,
+            "episode_return": episode_return,
+            "episode_success": success,
+        }
+        speed = (self.env_step - self._started_at) / (time.monotonic() - self._started)
+        self.records.csv["timing"].append(
+            {**where, "seconds": time.monotonic() - self._started, "env_steps_per_second": speed}
+        )
+        if self.metrics.count:
+            means = self.metrics.take()
+            self.records.csv["train"].append({**row, **means})
+            bad = sorted(name for name, value in means.items() if not math.isfinite(value))
+            if bad:
+                raise DivergedError(f"{', '.join(bad)} not finite at env step {self.env_step}")
+        figures = {"train_return": episode_return, "env_steps_per_second": speed}
+        self.callbacks.on_progress(self.env_step, figures)
+
+    # --- evaluation ------------------------------------------------------------------
+
+    def _evaluation_due(self) -> bool:
+        """At the start, after each multiple of `eval_every`, and at the end."""
+        last, every = self.progress.evaluated_at, self.schedule.eval_every
+        if last < 0:
+            return True
+        return self.env_step // every > last // every or (self.finished and last < self.env_step)
+
+    def _evaluate(self) -> None:
+        """One line of `eval.csv`; every evaluation has seeds of its own."""
+        seeds = [
+            derive_seed(self.seed, "evaluation", self.env_step, i)
+            for i in range(len(self.eval_envs))
+        ]
+        result = evaluate(self.agent, self.eval_envs, seeds, self._check_stop)
+        where = {"env_step": self.env_step, "agent_step": self.progress.decisions}
+        self.records.csv["eval"].append({**where, **result.row()})
+        self.progress.evaluated_at = self.env_step
+        self.callbacks.on_evaluation(self.env_step, result)
+
+    # --- checkpoints -----------------------------------------------------------------
+
+    def _checkpoint_due(self) -> bool:
+        if self.progress.decisions == self._started_at // self.env.action_repeat:
+            return False  # nothing new since the start
+        return time.monotonic() - self._last_checkpoint >= self.schedule.checkpoint_seconds
+
+    def save(self, *, final: bool = False) -> None:
+        """Saves a checkpoint.
+
+        Args:
+            final: the run is finished; its episodes are dropped unless they are to be kept.
+
+        Raises:
+            DivergedError: the agent holds NaN or Inf; the checkpoint before stays.
+        """
+        agent = self.agent.state_dict()
+        if not _all_finite(agent):
+            raise DivergedError(f"non-finite parameters at env step {self.env_step}")
+        with_replay = not final or self.schedule.keep_replay
+        state = {
+            "agent": agent,
+            "progress": dict(vars(self.progress)),
+            "env_generator": self.env.generator_state(),
+            "rng": self.rng.bit_generator.state,
+            "replay": self.replay.state_dict() if with_replay else None,
+            "records": self.records.sizes(),
+        }
+        self.checkpoints.save(self.progress.decisions, state, self.replay if with_replay else None)
+        if final:
+            self.checkpoints.forget_history()
+        self._last_checkpoint = time.monotonic()
+
+    def restore(self, which: str = "latest") -> bool:
+        """Goes back to a checkpoint, or to the very beginning if there is none.
+
+        Returns:
+            Whether there was a checkpoint.
+
+        Raises:
+            UserError: the checkpoint is damaged.
+        """
+        loaded = self.checkpoints.load(which)
+        if loaded is None:
+            self.checkpoints.clear()
+            self.records.cut_back({})
+            return False
+        state, manifest = loaded
+        self.progress = Progress(**state["progress"])
+        self.agent.load_state_dict(state["agent"])
+        self.env.set_generator_state(state["env_generator"])
+        self.rng.bit_generator.state = state["rng"]
+        if state["replay"] is not None:
+            self.replay.load_state_dict(state["replay"], self.checkpoints.episodes(manifest))
+        self.records.cut_back(state["records"])
+        self.checkpoints.continue_from(manifest)
+        self._started_at = self.env_step
+        return True
+
+
+def _all_finite(value: Any) -> bool:
+    """Whether every floating-point tensor in a nested container is finite."""
+    if isinstance(value, Tensor):
+        return not value.is_floating_point() or bool(torch.isfinite(value).all())
+    if isinstance(value, dict):
+        return all(_all_finite(item) for item in value.values())
+    if isinstance(value, list | tuple):
+        return all(_all_finite(item) for item in value)
+    return True

@@ -1,0 +1,1 @@
+"""Environments: the task table, and one adapter per simulator behind `make_env`."""

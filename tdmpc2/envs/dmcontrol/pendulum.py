@@ -1,0 +1,31 @@
+"""The pendulum task of the paper that dm_control lacks: spinning."""
+
+from __future__ import annotations
+
+from dm_control.rl import control
+from dm_control.suite import pendulum
+from dm_control.utils import rewards
+
+_SPIN_SPEED = 9  # radians per second, in either direction
+
+
+class SpinningPendulum(pendulum.SwingUp):
+    """The suite's pendulum, rewarded for its speed."""
+
+    def get_reward(self, physics: pendulum.Physics) -> float:
+        """Linear in the angular speed, half rewarded at half the target speed."""
+        return rewards.tolerance(
+            abs(physics.angular_velocity()).item(),
+            bounds=(_SPIN_SPEED, float("inf")),
+            margin=_SPIN_SPEED / 2,
+            value_at_margin=0.5,
+            sigmoid="linear",
+        )
+
+
+def _spin(random: int) -> control.Environment:
+    physics = pendulum.Physics.from_xml_string(*pendulum.get_model_and_assets())
+    return control.Environment(physics, SpinningPendulum(random))
+
+
+TASKS = {"spin": _spin}
