@@ -139,6 +139,10 @@ class TDMPC2:
         self.previous_mean[explore] = result.mean
         return result.action.cpu().numpy()
 
+    def seed_evaluation(self, seed: int) -> None:
+        """Re-seeds the noise of evaluation."""
+        self.eval_noise.generator.manual_seed(seed)
+
     def discount(self, task: Tensor | None, batch: int) -> Tensor:
         """Discounts `(B,)` of the rows."""
         return self.discounts.expand(batch) if task is None else self.discounts[task]

@@ -168,7 +168,13 @@ class CheckpointStore:
             found = found[:-1]
         return self._load(found[-1], is_last=len(found) == 1)
 
-    def _load(self, path: Path, *, is_last: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+    def load_agent(self, path: Path) -> dict[str, Any]:
+        """The state of one checkpoint for evaluation: verified, but without its episodes."""
+        return self._load(path, is_last=True, with_episodes=False)[0]
+
+    def _load(
+        self, path: Path, *, is_last: bool, with_episodes: bool = True
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
         advice = (
             "there is none before it: move the run directory aside to start anew"
             if is_last
@@ -182,7 +188,7 @@ class CheckpointStore:
                 raise ValueError(f"format {manifest['format']}, this code reads {FORMAT}")
             if sha256_of(path / "state.pt") != manifest["state_sha256"]:
                 raise ValueError("checksum of state.pt does not match")
-            for shard in self._needed(manifest):
+            for shard in self._needed(manifest) if with_episodes else []:
                 shard_path = self.shard_folder / shard["name"]
                 if not shard_path.is_file() or sha256_of(shard_path) != shard["sha256"]:
                     raise ValueError(f"episode shard {shard['name']} is missing or damaged")

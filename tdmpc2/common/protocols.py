@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import gymnasium
 import numpy as np
-from torch import Tensor
+
+if TYPE_CHECKING:  # environment processes need no torch
+    from torch import Tensor
 
 
 class TaskEnv(gymnasium.Env):
@@ -107,6 +109,10 @@ class Agent(Protocol):
         self, obs: np.ndarray, *, first: np.ndarray, explore: bool, task: np.ndarray | None = None
     ) -> np.ndarray:
         """Actions `(B, A)` for observations `(B, *obs_shape)`; `first (B,)` resets warm starts."""
+        ...
+
+    def seed_evaluation(self, seed: int) -> None:
+        """Re-seeds the noise of evaluation, for evaluations outside of training."""
         ...
 
     def update(self, replay: Any) -> dict[str, Tensor]:

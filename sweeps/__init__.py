@@ -1,0 +1,1 @@
+"""Grids of runs, on this machine or a cluster."""

@@ -1,0 +1,74 @@
+"""What doing nothing scores: the floors that any learning must leave behind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from tdmpc2.common.evaluate import Evaluation, UniformPolicy, ZeroPolicy, evaluate
+from tdmpc2.common.files import read_json, write_json
+from tdmpc2.common.seeding import derive_seed
+from tdmpc2.envs.factory import make_env
+
+EPISODES = 10
+SIGMAS = 3.0
+
+
+def measure_floors(tasks: Iterable[str], runs: Path) -> dict[str, dict[str, Any]]:
+    """Returns of uniform random and zero actions, over ten episodes of each task.
+
+    Args:
+        tasks: names.
+        runs: floors are kept in `runs/floors/<task>.json` and measured once.
+
+    Returns:
+        Task → `{"uniform": {"mean", "sd"}, "zero": {"mean", "sd"}, …}`.
+    """
+    floors = {}
+    for task in dict.fromkeys(tasks):
+        path = runs / "floors" / f"{task}.json"
+        known = read_json(path)
+        if known is None:
+            known = _measure(task)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(path, known)
+        floors[task] = known
+    return floors
+
+
+def _measure(task: str) -> dict[str, Any]:
+    envs = [make_env(task, seed=i) for i in range(EPISODES)]
+    seeds = [derive_seed(0, "floors", i) for i in range(EPISODES)]
+    shape = envs[0].action_space.shape
+    assert shape is not None
+    uniform = evaluate(UniformPolicy(shape[0], derive_seed(0, "uniform")), envs, seeds)
+    zero = evaluate(ZeroPolicy(shape[0]), envs, seeds)
+    return {
+        "task": task,
+        "episodes": EPISODES,
+        "uniform": _mean_and_sd(uniform),
+        "zero": _mean_and_sd(zero),
+    }
+
+
+def _mean_and_sd(result: Evaluation) -> dict[str, float]:
+    return {"mean": result.mean_return, "sd": result.sd_return}
+
+
+def threshold(floor: dict[str, Any], evaluations: pd.DataFrame) -> float:
+    """Return above which a run has learnt.
+
+    max(uniform, zero action, the same agent before its first update) + 3 sd, where sd is
+    the largest of the three floors' standard deviations over their episodes.
+
+    Args:
+        floor: of the task.
+        evaluations: `eval.csv` of the run; its line at env step 0 is the untrained agent.
+    """
+    start = evaluations[evaluations.env_step == 0].iloc[0]
+    means = [floor["uniform"]["mean"], floor["zero"]["mean"], start.episode_return]
+    sds = [floor["uniform"]["sd"], floor["zero"]["sd"], start.episode_return_sd]
+    return float(max(means) + SIGMAS * max(sds))

@@ -1,0 +1,148 @@
+"""Launches a sweep: `python sweeps/launch.py suite=smoke seeds=2`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+from sweeps.floors import measure_floors, threshold
+from sweeps.grid import PRESETS, Preset, grid, parse_seeds
+from sweeps.local_pool import Job, run_all
+from sweeps.report import ProgressDisplay, print_summary
+from tdmpc2.common import cli
+from tdmpc2.common.errors import UserError
+from tdmpc2.common.records import SETTLED, read_status
+from tdmpc2.common.spec import RunOptions
+from tdmpc2.envs.tasks import SUITES
+from tdmpc2.train import agent_class
+
+
+@dataclass(frozen=True)
+class SweepOptions:
+    """What to launch."""
+
+    suite: str | None = field(default=None, metadata={"help": " | ".join(sorted(SUITES))})
+    methods: str = field(default="tdmpc2", metadata={"help": "comma-separated"})
+    seeds: str = field(default="3", metadata={"help": "a count (3) or a list (1,2,5)"})
+    env_steps: int | None = field(
+        default=None, metadata={"help": "budget of each run; default: the suite's or the task's"}
+    )
+    variant: str | None = field(default=None, metadata={"help": "name of these settings"})
+    max_parallel: int | None = field(
+        default=None, metadata={"help": "runs at a time; default: cores / threads"}
+    )
+    dry_run: bool = field(default=False, metadata={"help": "list the runs and stop"})
+
+
+def parse(words: Sequence[str]) -> tuple[SweepOptions, RunOptions, dict[str, Any], dict[str, Any]]:
+    """Splits the words into sweep options, run options (checked, and as given) and overrides.
+
+    Raises:
+        UserError: unknown key, or a value of another type.
+    """
+    sweep_schema, run_schema = cli.schema_of(SweepOptions), cli.schema_of(RunOptions)
+    methods = cli.split_words(words).get("methods", "tdmpc2").split(",")
+    config_schema: dict[str, Any] = {}
+    for method in methods:
+        config_schema |= cli.schema_of(agent_class(method).config_class)
+    values = cli.parse_words(words, config_schema | run_schema | sweep_schema)
+    sweep = SweepOptions(**{k: v for k, v in values.items() if k in sweep_schema})
+    if sweep.suite is None:
+        raise UserError(f"suite= is missing (valid: {', '.join(sorted(SUITES))})")
+    preset = PRESETS.get(sweep.suite, Preset())
+    given = {k: v for k, v in values.items() if k in run_schema and k != "progress"}
+    options = {**preset.options, **given}
+    overrides = {k: v for k, v in values.items() if k not in sweep_schema and k not in run_schema}
+    return sweep, RunOptions(**options), options, overrides
+
+
+def main(words: Sequence[str]) -> int:
+    """The command; returns its exit code.
+
+    Returns:
+        0 if all runs ended (and learnt, where the suite demands it), else 1.
+    """
+    sweep, run_options, options, overrides = parse(words)
+    assert sweep.suite is not None
+    specs = grid(
+        sweep.suite,
+        sweep.methods.split(","),
+        parse_seeds(sweep.seeds),
+        env_steps=sweep.env_steps,
+        variant=sweep.variant,
+        overrides=overrides,
+    )
+    jobs = [Job(spec, spec.run_dir(run_options.runs)) for spec in specs]
+    threads = run_options.threads or 1
+    parallel = sweep.max_parallel or max((os.cpu_count() or 1) // threads, 1)
+    for job in jobs:
+        job.status = read_status(job.directory)
+    todo = [job for job in jobs if not _is_settled(job)]
+    print(
+        f"suite {sweep.suite}: {len(jobs)} runs, {len(jobs) - len(todo)} finished already, "
+        f"{len(todo)} to do, {parallel} at a time; records in {run_options.runs}",
+        flush=True,
+    )
+    if sweep.dry_run:
+        for job in jobs:
+            print(f"  {job.name}: {(job.status or {}).get('state', 'new')}  {job.directory}")
+        return 0
+
+    floors = measure_floors((spec.task for spec in specs), run_options.runs)
+    words_for_runs = {k: v for k, v in options.items() if k != "threads"}
+    with ProgressDisplay(jobs) as display:
+        run_all(
+            todo,
+            {"runs": run_options.runs, **words_for_runs},
+            max_parallel=parallel,
+            threads=threads,
+            on_change=display.update,
+        )
+    thresholds = {id(job): _threshold(job, floors) for job in jobs}
+    return print_summary(
+        jobs,
+        [thresholds[id(job)] for job in jobs],
+        must_learn=PRESETS.get(sweep.suite, Preset()).must_learn,
+    )
+
+
+def _is_settled(job: Job) -> bool:
+    status = job.status
+    if status is None or status["state"] not in SETTLED:
+        return False
+    return status["state"] == "DIVERGED" or status["env_step"] >= job.spec.budget
+
+
+def _threshold(job: Job, floors: dict[str, dict[str, Any]]) -> float | None:
+    """Return above which a run has learnt; None if it never was evaluated."""
+    path = job.directory / "eval.csv"
+    if not path.exists():
+        return None
+    evaluations = pd.read_csv(path)
+    if not (evaluations.env_step == 0).any():
+        return None
+    return threshold(floors[job.spec.task], evaluations)
+
+
+def usage() -> str:
+    """Text of `--help`."""
+    return "\n".join(
+        [
+            "usage: python sweeps/launch.py suite=SUITE [key=value …]",
+            "",
+            "Runs a suite of tasks with several seeds on this machine. Launching again resumes",
+            "what is unfinished and skips what is finished. Besides the keys below, every option",
+            "and setting of `python tdmpc2/train.py --help` may be given.",
+            "",
+            cli.describe_fields(SweepOptions),
+        ]
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(cli.command(main, usage))

@@ -1,0 +1,157 @@
+"""How a sweep shows itself: a progress line per run while it goes on, a table at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.table import Table
+
+from sweeps.local_pool import Job
+
+# Where output is no terminal, a run is mentioned each time it has done another share of
+# its budget.
+SHARES = 5
+
+
+class ProgressDisplay:
+    """One line per run: a live bar in a terminal, now and then a printed line elsewhere.
+
+    Args:
+        jobs: all runs of the sweep.
+    """
+
+    def __init__(self, jobs: Sequence[Job]) -> None:
+        self.console = Console()
+        self.live = self.console.is_terminal
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.percentage:>3.0f}% {task.fields[text]}"),
+            console=self.console,
+        )
+        self.bars: dict[int, TaskID] = {}
+        self.shown: dict[int, Any] = {}
+        for job in jobs:
+            bar = self.progress.add_task(job.name, total=job.spec.budget, text=_describe(job))
+            self.bars[id(job)] = bar
+
+    def __enter__(self) -> ProgressDisplay:
+        """Starts the live display."""
+        if self.live:
+            self.progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Ends the live display."""
+        if self.live:
+            self.progress.stop()
+
+    def update(self, jobs: Sequence[Job]) -> None:
+        """Shows what has changed."""
+        for job in jobs:
+            if self.live:
+                done = min((job.status or {}).get("env_step", 0), job.spec.budget)
+                self.progress.update(self.bars[id(job)], completed=done, text=_describe(job))
+            elif self._is_news(job):
+                print(f"  {job.name}: {_describe(job)}", flush=True)
+
+    def _is_news(self, job: Job) -> bool:
+        status = job.status
+        if status is None:
+            return False
+        share = SHARES * status["env_step"] // job.spec.budget
+        key = (status["state"], share, job.exit_code)
+        if self.shown.get(id(job)) == key:
+            return False
+        self.shown[id(job)] = key
+        return True
+
+
+def _describe(job: Job) -> str:
+    """Where a run stands, in a few words."""
+    if job.exit_code not in (None, 0) and (job.status or {}).get("state") != "DIVERGED":
+        return f"ended with exit code {job.exit_code}, see {job.log}"
+    status = job.status
+    if status is None:
+        return "waiting" if job.process is None else "starting"
+    parts = [status["state"].lower(), f"{status['env_step']:,} of {job.spec.budget:,} env steps"]
+    if "eval_return" in status:
+        parts.append(f"return {status['eval_return']:.0f}")
+    if status["state"] == "RUNNING" and status.get("env_steps_per_second"):
+        speed = status["env_steps_per_second"]
+        left = (job.spec.budget - status["env_step"]) / speed
+        parts.append(f"{speed:.0f} env steps/s, {left / 60:.0f} min left")
+    return ", ".join(parts)
+
+
+def print_summary(
+    jobs: Sequence[Job], thresholds: Sequence[float | None], *, must_learn: bool
+) -> int:
+    """Prints the table that ends a sweep.
+
+    Args:
+        jobs: all runs.
+        thresholds: return above which each has learnt (see `sweeps.floors.threshold`).
+        must_learn: whether a run at or below its threshold makes the sweep fail.
+
+    Returns:
+        Exit code: 0 if every run ended as it should.
+    """
+    table = Table(title="Sweep", title_justify="left")
+    for column in (
+        "run",
+        "state",
+        "env steps",
+        "return ± sd",
+        "success",
+        "floors + 3 sd",
+        "learnt",
+    ):
+        table.add_column(column, justify="left" if column in ("run", "state") else "right")
+    failures = 0
+    for job, floor in zip(jobs, thresholds, strict=True):
+        status = job.status or {}
+        state = status.get("state", "NOT STARTED")
+        last = _last_evaluation(job)
+        if last is None:
+            table.add_row(job.name, state, "0", "", "", "", "")
+            failures += 1
+            continue
+        learnt = floor is not None and last.episode_return > floor
+        if state not in ("COMPLETED", "DIVERGED") or (must_learn and not learnt):
+            failures += 1
+        table.add_row(
+            job.name,
+            state,
+            f"{int(last.env_step):,}",
+            f"{last.episode_return:.1f} ± {last.episode_return_sd:.1f}",
+            f"{last.episode_success:.2f}",
+            "" if floor is None else f"{floor:.1f}",
+            "yes" if learnt else "no",
+        )
+    console = Console()
+    console.print(table)
+    print("Return: mean over the episodes of the last evaluation. Floors: the best of uniform")
+    print("random actions, the zero action and the untrained agent, 10 episodes each.")
+    for job in jobs:
+        if job.exit_code not in (None, 0):
+            print(f"{job.name} ended with exit code {job.exit_code}: {job.log}")
+    return 1 if failures else 0
+
+
+def _last_evaluation(job: Job) -> Any | None:
+    path = job.directory / "eval.csv"
+    if not path.exists():
+        return None
+    lines = pd.read_csv(path)
+    return lines.iloc[-1] if len(lines) else None

@@ -1,0 +1,129 @@
+"""Evaluates any run or checkpoint: `python tdmpc2/evaluate.py run=DIR episodes=10`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tdmpc2.common import cli
+from tdmpc2.common.checkpoint import CheckpointStore
+from tdmpc2.common.device import choose_device
+from tdmpc2.common.errors import UserError
+from tdmpc2.common.evaluate import Evaluation, evaluate
+from tdmpc2.common.files import read_json, write_json
+from tdmpc2.common.seeding import derive_seed
+from tdmpc2.envs.factory import make_env
+from tdmpc2.envs.tasks import get_task
+from tdmpc2.train import env_spec, make_agent, make_spec
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """What to evaluate and how."""
+
+    run: Path | None = field(
+        default=None, metadata={"help": "a run directory, or one of its checkpoints/…"}
+    )
+    episodes: int = field(default=10, metadata={"help": "episodes, planned as one batch"})
+    seed: int = field(default=0, metadata={"help": "of environments and planning noise"})
+    device: str = field(default="auto", metadata={"help": "auto, cpu, cuda …"})
+    threads: int | None = field(default=None, metadata={"help": "CPU threads of torch"})
+    out: Path | None = field(default=None, metadata={"help": "also write the result as JSON"})
+
+
+def evaluate_checkpoint(options: EvaluateOptions) -> tuple[dict[str, Any], Evaluation]:
+    """Runs the episodes.
+
+    Args:
+        options: see `EvaluateOptions`; the run directory is only read.
+
+    Returns:
+        Facts about what was evaluated, and the outcome.
+
+    Raises:
+        UserError: no such run, no or a damaged checkpoint.
+    """
+    if options.run is None:
+        raise UserError("run= is missing: a run directory or one of its checkpoints")
+    if options.episodes < 1:
+        raise UserError(f"episodes={options.episodes}: must be at least 1")
+    directory, checkpoint = _find(options.run)
+    known = read_json(directory / "spec.json")
+    spec = make_spec(
+        known["method"],
+        known["task"],
+        known["seed"],
+        env_steps=known["budget"],
+        variant=known["variant"],
+        overrides=known["overrides"],
+    )
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    task = get_task(spec.task)
+    envs = [make_env(task, seed=i) for i in range(options.episodes)]
+    agent = make_agent(spec, env_spec(task, envs[0]), choose_device(options.device))
+    state = CheckpointStore(directory).load_agent(checkpoint)
+    agent.load_state_dict(state["agent"])
+    agent.seed_evaluation(derive_seed(options.seed, "evaluation noise"))
+    seeds = [derive_seed(options.seed, "evaluation", i) for i in range(options.episodes)]
+    facts = {
+        "method": spec.method,
+        "variant": spec.variant,
+        "task": spec.task,
+        "run_seed": spec.seed,
+        "agent_step": state["progress"]["decisions"],
+        "checkpoint": str(checkpoint),
+        "seed": options.seed,
+    }
+    return facts, evaluate(agent, envs, seeds)
+
+
+def _find(path: Path) -> tuple[Path, Path]:
+    """Run directory and checkpoint that a path names."""
+    is_checkpoint = (path / "manifest.json").is_file()
+    directory = path.parent.parent if is_checkpoint else path
+    if not (directory / "spec.json").is_file():
+        raise UserError(f"{path}: neither a run directory nor a checkpoint of one")
+    if is_checkpoint:
+        return directory, path
+    found = CheckpointStore(directory).existing()
+    if not found:
+        raise UserError(f"{path}: has no checkpoint yet")
+    return directory, found[-1]
+
+
+def usage() -> str:
+    """Text of `--help`."""
+    return "\n".join(
+        [
+            "usage: python tdmpc2/evaluate.py run=DIR [key=value …]",
+            "",
+            "Evaluates a trained agent without exploration noise; the run is only read.",
+            "",
+            cli.describe_fields(EvaluateOptions),
+        ]
+    )
+
+
+def main(words: Sequence[str]) -> int:
+    """The command; returns its exit code."""
+    options = EvaluateOptions(**cli.parse_words(words, cli.schema_of(EvaluateOptions)))
+    facts, result = evaluate_checkpoint(options)
+    print(f"{facts['method']} ({facts['variant']}) on {facts['task']}, seed {facts['run_seed']}")
+    print(f"after {facts['agent_step']:,} decisions, {len(result.returns)} episodes:")
+    print(f"  return  {result.mean_return:8.2f}  ± {result.sd_return:.2f} (sd over episodes)")
+    print(f"  success {result.successes.mean():8.2f}")
+    if options.out is not None:
+        episodes = {"returns": result.returns.tolist(), "successes": result.successes.tolist()}
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        write_json(options.out, facts | result.row() | episodes)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(cli.command(main, usage))

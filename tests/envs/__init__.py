@@ -1,0 +1,1 @@
+"""Tests of `tdmpc2.envs`."""

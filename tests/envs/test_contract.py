@@ -1,0 +1,160 @@
+"""The `TaskEnv` contract, held against every task of the table."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+
+from tdmpc2.common.protocols import TaskEnv
+from tdmpc2.envs.factory import make_env
+from tdmpc2.envs.tasks import TASKS
+
+
+def rollout(env: TaskEnv, *, decisions: int = 8, seed: int | None = None) -> list[np.ndarray]:
+    """Observations `(<= decisions + 1, O)` and rewards of one episode's beginning."""
+    actions = np.random.default_rng(0)
+    obs, _ = env.reset(seed=seed)
+    observations, rewards = [obs], []
+    for _ in range(decisions):
+        action = actions.uniform(-1, 1, env.action_space.shape)
+        obs, reward, terminated, truncated, _ = env.step(action)
+        observations.append(obs)
+        rewards.append(reward)
+        if terminated or truncated:
+            break
+    return [np.array(observations), np.array(rewards)]
+
+
+def assert_same(one: list[np.ndarray], other: list[np.ndarray]) -> None:
+    """Bit for bit."""
+    for a, b in zip(one, other, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.fixture(scope="module", params=TASKS)
+def task(request):
+    return TASKS[request.param]
+
+
+@pytest.fixture(scope="module")
+def env(task):
+    """An environment that is already some episodes old, the last of them unfinished."""
+    env = make_env(task, seed=7)
+    rollout(env)
+    rollout(env)
+    return env
+
+
+def test_spaces(task, env):
+    assert isinstance(env, TaskEnv)
+    assert env.action_repeat == task.action_repeat
+    assert env.episode_length == task.episode_length
+    assert env.observation_space.shape == (task.obs_dim,)
+    assert env.observation_space.dtype == np.float32
+    assert env.action_space.shape == (task.action_dim,)
+    assert env.action_space.dtype == np.float32
+    np.testing.assert_array_equal(env.action_space.low, -1)
+    np.testing.assert_array_equal(env.action_space.high, 1)
+
+
+def test_reset_and_step(env, capfd):
+    obs, info = env.reset()
+    assert obs.dtype == np.float32
+    assert env.observation_space.contains(obs)
+    assert info == {"success": 0.0}
+    action = np.zeros(env.action_space.shape, dtype=np.float32)
+    following, reward, terminated, truncated, info = env.step(action)
+    assert following.dtype == np.float32
+    assert env.observation_space.contains(following)
+    assert np.isfinite(following).all()
+    assert type(reward) is float
+    assert 0 <= reward <= env.action_repeat
+    assert terminated is False
+    assert truncated is False
+    assert type(info["success"]) is float
+    # The simulator must not write into observations that were handed out.
+    kept = following.copy()
+    env.step(np.ones(env.action_space.shape))
+    np.testing.assert_array_equal(following, kept)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_seed_means_the_same_in_a_new_and_in_a_used_environment(task, env):
+    assert_same(rollout(make_env(task, seed=3)), rollout(env, seed=3))
+
+
+def test_seeds_and_episodes_differ(env):
+    first, _ = env.reset(seed=1)
+    second, _ = env.reset()
+    other, _ = env.reset(seed=2)
+    assert not np.array_equal(first, second)
+    assert not np.array_equal(first, other)
+
+
+def test_the_generator_state_is_all_that_a_new_environment_needs(task, env):
+    state = pickle.loads(pickle.dumps(env.generator_state()))
+    expected = [rollout(env), rollout(env)]
+    fresh = make_env(task, seed=99)
+    fresh.set_generator_state(state)
+    assert_same(rollout(fresh), expected[0])
+    assert_same(rollout(fresh), expected[1])
+
+
+def test_reading_the_generator_draws_nothing(env):
+    env.reset(seed=5)
+    obs, _ = env.reset()
+    env.reset(seed=5)
+    state = env.generator_state()
+    env.step(np.zeros(env.action_space.shape))
+    np.testing.assert_array_equal(env.reset()[0], obs)
+    env.set_generator_state(state)
+    np.testing.assert_array_equal(env.reset()[0], obs)
+
+
+# Whole episodes are slow: one task per model, once for dm_control's own and once for ours.
+WHOLE_EPISODES = {
+    (row.domain, row.env_id.partition("/")[0], "custom" in row.tags, row.episodic): name
+    for name, row in TASKS.items()
+}.values()
+
+
+@pytest.mark.parametrize("name", WHOLE_EPISODES)
+def test_an_episode_is_truncated_on_its_last_decision(name):
+    env = make_env(name, seed=0)
+    env.reset()
+    action = np.zeros(env.action_space.shape)
+    ends = [env.step(action)[2:4] for _ in range(TASKS[name].episode_length)]
+    assert ends == [(False, False)] * (len(ends) - 1) + [(False, True)]
+    with pytest.raises(RuntimeError, match=r"call reset\(\) first"):
+        env.step(action)
+    env.reset()
+    env.step(action)
+
+
+def test_bad_actions_are_refused(env):
+    env.reset()
+    size = env.action_space.shape[0]
+    with pytest.raises(ValueError, match="action has shape"):
+        env.step(np.zeros(size + 1))
+    with pytest.raises(ValueError, match="action has shape"):
+        env.step(np.array(0.0))
+    with pytest.raises(ValueError, match="not finite"):
+        env.step(np.full(size, np.nan))
+
+
+def test_actions_beyond_the_range_count_as_its_bound(env):
+    ones = np.ones(env.action_space.shape)
+    env.reset(seed=0)
+    expected = env.step(ones)
+    env.reset(seed=0)
+    beyond = env.step(5 * ones)
+    np.testing.assert_array_equal(beyond[0], expected[0])
+    assert beyond[1] == expected[1]
+
+
+def test_step_before_the_first_reset_is_refused():
+    env = make_env("toy-pointmass", seed=0)
+    with pytest.raises(RuntimeError, match=r"call reset\(\) first"):
+        env.step(np.zeros(2))

@@ -1,0 +1,148 @@
+"""The task table against the published facts, and the suites that follow from it."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tdmpc2.common.errors import UserError
+from tdmpc2.envs.tasks import ALIASES, SUITES, TASKS, get_suite, get_task
+
+DATA = Path(__file__).parents[1] / "data"
+
+# The order is the index of the task embedding in the released multi-task models.
+MT30 = [
+    "walker-stand",
+    "walker-walk",
+    "walker-run",
+    "cheetah-run",
+    "reacher-easy",
+    "reacher-hard",
+    "acrobot-swingup",
+    "pendulum-swingup",
+    "cartpole-balance",
+    "cartpole-balance-sparse",
+    "cartpole-swingup",
+    "cartpole-swingup-sparse",
+    "cup-catch",
+    "finger-spin",
+    "finger-turn-easy",
+    "finger-turn-hard",
+    "fish-swim",
+    "hopper-stand",
+    "hopper-hop",
+    "walker-walk-backwards",
+    "walker-run-backwards",
+    "cheetah-run-backwards",
+    "cheetah-run-front",
+    "cheetah-run-back",
+    "cheetah-jump",
+    "hopper-hop-backwards",
+    "reacher-three-easy",
+    "reacher-three-hard",
+    "cup-spin",
+    "pendulum-spin",
+]
+
+
+def published_rows() -> dict[str, dict[str, str]]:
+    with (DATA / "tasks.csv").open(newline="") as file:
+        return {row["task"]: row for row in csv.DictReader(file)}
+
+
+def names(suite: str) -> list[str]:
+    return [task.name for task in get_suite(suite)]
+
+
+def test_dmcontrol_is_the_published_39_tasks():
+    published = {name for name, row in published_rows().items() if row["domain"] == "dmcontrol"}
+    assert len(published) == 39
+    assert sorted(names("dmcontrol")) == sorted(published)
+
+
+@pytest.mark.parametrize("name", [n for n, task in TASKS.items() if task.domain != "toy"])
+def test_row_equals_the_published_row(name):
+    task, row = TASKS[name], published_rows()[name]
+    assert task.domain == row["domain"]
+    assert task.env_id == row["env"].removesuffix(" (custom)")
+    assert ("custom" in task.tags) == row["env"].endswith(" (custom)")
+    assert task.obs_dim == int(row["obs_dim"])
+    assert task.action_dim == int(row["act_dim"])
+    assert task.action_repeat == int(row["action_repeat"])
+    assert task.episode_length == int(row["T_decisions"])
+    assert task.episode_length * task.action_repeat == int(row["env_steps_per_episode"])
+    assert task.env_steps == int(row["budget_env_steps"])
+    assert task.env_steps // task.action_repeat == int(row["budget_decisions"])
+    assert task.eval_every == int(row["eval_every_env_steps"])
+    assert task.metric == {"return/10": "return", "success%": "success"}[row["metric"]]
+
+
+def test_suites():
+    assert names("mt30") == MT30
+    assert sorted(names("smoke")) == ["cartpole-swingup", "walker-walk"]
+    assert sorted(names("locomotion")) == [
+        *("dog-run", "dog-stand", "dog-trot", "dog-walk"),
+        *("humanoid-run", "humanoid-stand", "humanoid-walk"),
+    ]
+    assert len(names("custom")) == 11
+
+
+def test_toy_tasks_are_in_no_suite():
+    listed = {task.name for suite in SUITES.values() for task in suite}
+    toys = {name for name in TASKS if name.startswith("toy-")}
+    assert len(toys) == 2
+    assert not listed & toys
+
+
+def test_a_budget_is_whole_decisions_and_whole_evaluations():
+    for task in TASKS.values():
+        assert task.env_steps % task.eval_every == 0
+        assert task.eval_every % (task.action_repeat * task.episode_length) == 0
+
+
+def test_rows_are_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        get_task("walker-walk").env_steps = 1
+
+
+def test_title():
+    assert get_task("walker-run-backwards").title == "Walker Run Backwards"
+    renamed = dataclasses.replace(get_task("walker-walk"), paper_name="Walk")
+    assert renamed.title == "Walk"
+
+
+def test_aliases_lead_to_rows_and_hide_none():
+    assert get_task("ball-in-cup-catch") is get_task("cup-catch")
+    assert set(ALIASES.values()) <= set(TASKS)
+    assert not set(ALIASES) & set(TASKS)
+
+
+@pytest.mark.parametrize(
+    ("lookup", "word", "hint"),
+    [
+        (get_task, "walker-wlak", "unknown task 'walker-wlak' (did you mean 'walker-walk'?)"),
+        (get_task, "ball-in-cup-catsh", "did you mean 'ball-in-cup-catch'?"),
+        (get_task, "zzz", "pendulum-swingup"),
+        (get_suite, "smok", "unknown suite 'smok' (did you mean 'smoke'?)"),
+        (get_suite, "zzz", "valid: custom, dmcontrol"),
+    ],
+)
+def test_unknown_names_say_what_is_meant(lookup, word, hint):
+    with pytest.raises(UserError) as error:
+        lookup(word)
+    assert hint in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_the_table_imports_no_simulator():
+    code = (
+        "import sys, tdmpc2.envs.tasks\n"
+        "print({'dm_control', 'mujoco', 'gymnasium', 'torch'} & set(sys.modules))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stdout == "set()\n", result.stderr
