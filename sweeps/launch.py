@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -93,6 +94,8 @@ def main(words: Sequence[str]) -> int:
             print(f"  {job.name}: {(job.status or {}).get('state', 'new')}  {job.directory}")
         return 0
 
+    # A launcher that is asked to end stops its runs first, as ctrl-C does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     floors = measure_floors((spec.task for spec in specs), run_options.runs)
     words_for_runs = {k: v for k, v in options.items() if k != "threads"}
     with ProgressDisplay(jobs) as display:

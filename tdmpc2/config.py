@@ -13,7 +13,7 @@ ModelSize = Literal["smoke", "1", "5", "19", "48", "317"]
 # The paper's model configurations; parameter counts are asserted by the tests.
 # `smoke` is ours: the smallest model that still learns the smoke suite.
 MODEL_SIZES: dict[str, dict[str, int]] = {
-    "smoke": {"enc_dim": 64, "mlp_dim": 128, "latent_dim": 64, "num_enc_layers": 2, "num_q": 2},
+    "smoke": {"enc_dim": 64, "mlp_dim": 64, "latent_dim": 64, "num_enc_layers": 2, "num_q": 2},
     "1": {"enc_dim": 256, "mlp_dim": 384, "latent_dim": 128, "num_enc_layers": 2, "num_q": 2},
     "5": {"enc_dim": 256, "mlp_dim": 512, "latent_dim": 512, "num_enc_layers": 2, "num_q": 5},
     "19": {"enc_dim": 1024, "mlp_dim": 1024, "latent_dim": 768, "num_enc_layers": 3, "num_q": 5},

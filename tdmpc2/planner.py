@@ -51,19 +51,25 @@ def estimate_value(
     Returns:
         `(B, N)`; NaN values become 0.
     """
-    total = torch.zeros(latent.shape[:-1], device=latent.device)
-    alive = torch.ones_like(total)
-    weight = torch.ones_like(discount)
+    latents = [latent]
     for action in actions:
-        reward = model.regression.decode(model.reward(latent, action, context))
-        total = total + weight * alive * reward
-        latent = model.next(latent, action, context)
-        weight = weight * discount
-        if model.termination_head is not None:
-            alive = alive * (torch.sigmoid(model.termination(latent, context)) <= 0.5)
-    action = model.pi(latent, noise, context).action
-    q = model.regression.decode(model.q(latent, action, context, heads=heads, dropout=dropout))
-    return torch.nan_to_num(total + weight * alive * q.mean(0), nan=0.0)
+        latents.append(model.next(latents[-1], action, context))
+    horizon = len(actions)
+    weights = discount ** torch.arange(horizon + 1, device=discount.device)[:, None, None]
+    rewards = model.regression.decode(
+        model.reward(torch.stack(latents[:-1]), actions, context)
+    )  # (H, B, N): one evaluation for all steps
+    action = model.pi(latents[-1], noise, context).action
+    q = model.regression.decode(
+        model.q(latents[-1], action, context, heads=heads, dropout=dropout)
+    ).mean(0)
+    if model.termination_head is not None:
+        ended = torch.sigmoid(model.termination(torch.stack(latents[1:]), context)) > 0.5
+        alive = 1.0 - ended.float().cumsum(0).clamp(max=1.0)
+        rewards = torch.cat([rewards[:1], rewards[1:] * alive[:-1]])
+        q = q * alive[-1]
+    total = (weights[:-1] * rewards).sum(0) + weights[-1] * q
+    return torch.nan_to_num(total, nan=0.0)
 
 
 def policy_trajectories(
@@ -89,7 +95,7 @@ def policy_trajectories(
     return actions
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def plan(
     config: TDMPC2Config,
     model: WorldModel,

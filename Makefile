@@ -1,0 +1,29 @@
+# `make smoke` and `make test` do all their own set-up.
+PY := .venv/bin/python
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help install smoke test lint lock
+
+help:  ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install:  ## set up .venv with the pinned packages (PYTHON=... picks the interpreter)
+	@bash scripts/setup.sh
+
+smoke: install  ## train two small tasks with two seeds each, then draw the figures
+	$(PY) sweeps/launch.py suite=smoke seeds=2
+	$(PY) analysis/make_figures.py
+	@echo "Figures: $(CURDIR)/paper_figures"
+	@ls -1 paper_figures/*.png paper_figures/*.pdf
+
+# One thread a worker: the machine's cores go to the workers.
+test: install  ## run the test suite, all but what is marked slow
+	OMP_NUM_THREADS=1 $(PY) -m pytest -m "not slow" -n logical --maxprocesses 4 --dist loadgroup
+
+lint: install  ## check style, formatting and types
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+lock:  ## remake requirements/*.lock with uv (UPGRADE=1 takes newer versions)
+	@UPGRADE=$(UPGRADE) bash scripts/lock.sh

@@ -1,0 +1,227 @@
+"""Room of one run's files: `spec.json`, `status.json`, `eval.csv`, and the floors beside the runs.
+
+Each reader takes the list of problems and appends what it could not use, with file and line.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from analysis.problems import Problem
+
+METRICS = ("episode_return", "episode_return_sd", "episode_success", "episode_length")
+STATES = ("RUNNING", "COMPLETED", "DIVERGED", "FAILED", "CANCELLED", "INTERRUPTED")
+ENDED_EARLY = ("DIVERGED", "FAILED", "CANCELLED")
+SPEC_FORMAT = 1
+_SPEC_TYPES = {
+    "format": int,
+    "method": str,
+    "variant": str,
+    "task": str,
+    "domain": str,
+    "metric": str,
+    "seed": int,
+    "overrides": dict,
+}
+
+Point = tuple[int, str, float]
+"""`(env_step, metric, value)`."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """How a task's published score is read from the records.
+
+    Attributes:
+        metric: the metric of the tidy table that carries it.
+        scale: factor that brings it to [0, 1].
+        label: axis label.
+    """
+
+    metric: str
+    scale: float
+    label: str
+
+
+_RETURN = Score("episode_return", 1 / 1000, "episode return")
+_SUCCESS = Score("episode_success", 1.0, "success rate")
+SCORES = {"return": _RETURN, "return/10": _RETURN, "success": _SUCCESS, "success%": _SUCCESS}
+"""By the `metric` of a spec; the paper prints return / 10 and success in per cent."""
+
+
+def read_run(directory: Path, problems: list[Problem]) -> dict[str, Any] | None:
+    """Key and facts of one run, or None where its spec cannot be used.
+
+    Args:
+        directory: the run directory.
+        problems: grows by whatever is wrong with `spec.json` and `status.json`.
+    """
+    spec_file, status_file = directory / "spec.json", directory / "status.json"
+    if not spec_file.exists() and not (directory / "eval.csv").exists():
+        problems.append(Problem(str(directory), None, "holds no run yet", "warning"))
+        return None
+    spec = _read_json(spec_file, problems)
+    if spec is None:
+        return None
+    wrong = _check_spec(spec)
+    if wrong:
+        problems.append(Problem(str(spec_file), None, f"{wrong}; run left out"))
+        return None
+    status = _read_json(status_file, problems) or {}
+    state = status.get("state", "UNKNOWN")
+    if status and state not in STATES:
+        what = f"unknown state {state!r} (valid: {', '.join(STATES)})"
+        problems.append(Problem(str(status_file), None, what))
+    if state in ENDED_EARLY:
+        what = f"{state}, its data is kept; {status.get('message') or 'no message'}"
+        problems.append(Problem(str(directory), None, what, "warning"))
+    size = spec.get("model_size")
+    return {
+        **{key: spec[key] for key in ("method", "variant", "task", "domain", "seed", "overrides")},
+        "model_size": "" if size is None else str(size),
+        "dataset": spec.get("dataset") or "",
+        "score": spec["metric"],
+        "state": str(state),
+        "budget": spec.get("budget"),
+        "budget_unit": spec.get("budget_unit", ""),
+        "commit": status.get("commit") or spec.get("commit") or "",
+        "directory": directory,
+    }
+
+
+def read_evaluations(path: Path, problems: list[Problem]) -> list[Point]:
+    """The usable points of an `eval.csv`, in order of env step and metric.
+
+    Args:
+        path: the file; every whole line ends in a newline.
+        problems: grows by missing columns and by every line that was skipped.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    except FileNotFoundError:
+        lines = [""]
+    except OSError as error:
+        problems.append(Problem(str(path), None, f"cannot be read: {error}"))
+        return []
+    if lines.pop():  # what follows the last newline was cut off while being written
+        what = "half-written last line, skipped"
+        problems.append(Problem(str(path), len(lines) + 1, what, "warning"))
+    if len(lines) < 2:
+        problems.append(Problem(str(path), None, "no evaluation yet", "warning"))
+        return []
+    header = lines[0].strip().split(",")
+    missing = [name for name in ("env_step", *METRICS) if name not in header]
+    if missing:
+        problems.append(Problem(str(path), 1, f"missing column {', '.join(missing)}"))
+    if "env_step" in missing:
+        return []
+    points: list[Point] = []
+    for number, line in enumerate(lines[1:], start=2):
+        try:
+            points += _parse_line(header, line)
+        except ValueError as error:
+            problems.append(Problem(str(path), number, f"{error}; line skipped"))
+    return average_repeats(points, path, problems)
+
+
+def average_repeats(points: list[Point], path: Path, problems: list[Problem]) -> list[Point]:
+    """The rule for steps that stand more than once: their mean, and a problem each.
+
+    Args:
+        points: in the order of the file.
+        path: the file, to be named in the problem.
+        problems: grows by one entry per repeated step.
+    """
+    values: dict[tuple[int, str], list[float]] = {}
+    for step, metric, value in points:
+        values.setdefault((step, metric), []).append(value)
+    for step in sorted({step for (step, _), same in values.items() if len(same) > 1}):
+        what = f"env_step {step} stands more than once, mean taken"
+        problems.append(Problem(str(path), None, what))
+    return [(step, metric, sum(v) / len(v)) for (step, metric), v in sorted(values.items())]
+
+
+def read_floors(path: Path, problems: list[Problem]) -> list[tuple[str, str, float, float, int]]:
+    """`(task, policy, mean, sd, episodes)` of the two policies that learn nothing.
+
+    Args:
+        path: `floors/<task>.json`.
+        problems: grows by what is wrong with it.
+    """
+    content = _read_json(path, problems)
+    if content is None:
+        return []
+    try:
+        if content["task"] != path.stem:
+            raise ValueError(f"task {content['task']!r} in a file of that name")
+        rows = []
+        for policy in ("uniform", "zero"):
+            mean, sd = (float(content[policy][key]) for key in ("mean", "sd"))
+            if not (math.isfinite(mean) and math.isfinite(sd)):
+                raise ValueError(f"{policy} is not finite")
+            rows.append((path.stem, policy, mean, sd, int(content["episodes"])))
+    except (KeyError, TypeError, ValueError) as error:
+        what = f"unusable, {type(error).__name__}: {error}; floors left out"
+        problems.append(Problem(str(path), None, what))
+        return []
+    return rows
+
+
+def _read_json(path: Path, problems: list[Problem]) -> dict[str, Any] | None:
+    """The object in `path`, or None and a problem."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        problems.append(Problem(str(path), None, "is missing"))
+        return None
+    except json.JSONDecodeError as error:
+        problems.append(Problem(str(path), error.lineno, f"no valid JSON: {error.msg}"))
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        problems.append(Problem(str(path), None, f"cannot be read: {error}"))
+        return None
+    if not isinstance(content, dict):
+        problems.append(Problem(str(path), 1, "no JSON object"))
+        return None
+    return content
+
+
+def _check_spec(spec: dict[str, Any]) -> str:
+    """What is wrong with a spec, empty when nothing is."""
+    missing = [key for key in _SPEC_TYPES if key not in spec]
+    if missing:
+        return f"lacks {', '.join(missing)}"
+    for key, kind in _SPEC_TYPES.items():
+        if not isinstance(spec[key], kind):
+            return f"{key} is {spec[key]!r}, not of type {kind.__name__}"
+    if spec["format"] != SPEC_FORMAT:
+        return f"format {spec['format']}, known is {SPEC_FORMAT}"
+    if spec["metric"] not in SCORES:
+        return f"unknown metric {spec['metric']!r} (valid: {', '.join(SCORES)})"
+    return ""
+
+
+def _parse_line(header: list[str], line: str) -> list[Point]:
+    """The points of one line; ValueError says what is wrong with it."""
+    fields = line.strip().split(",")
+    if len(fields) != len(header):
+        raise ValueError(f"{len(fields)} fields under {len(header)} columns")
+    row = dict(zip(header, fields, strict=True))
+    values: dict[str, float] = {}
+    for name in ("env_step", *METRICS):
+        if name not in row:
+            continue
+        try:
+            values[name] = float(row[name])
+        except ValueError:
+            raise ValueError(f"{name} is no number: {row[name]!r}") from None
+        if not math.isfinite(values[name]):
+            raise ValueError(f"{name} is {row[name]}")
+    step = values.pop("env_step")
+    if step < 0 or not step.is_integer():
+        raise ValueError(f"env_step {row['env_step']} is no count of steps")
+    return [(int(step), name, value) for name, value in values.items()]

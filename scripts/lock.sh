@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# Remakes the lock files from pyproject.toml; needs uv (on PATH, or UV=/path/to/uv).
+#
+#   make lock             keeps every pin that still fits and adds what is new
+#   make lock UPGRADE=1   takes the newest version of everything that the ranges allow
+#
+# torch is pinned but what it brings for GPUs is not: that depends on the machine, and
+# `pip install torch==2.13.0`, which always comes first, has then installed it already.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+uv=${UV:-uv}
+torch="torch==2.13.0"
+command -v "$uv" >/dev/null || {
+    echo "lock: uv not found: install it (pip install uv) or set UV=/path/to/uv" >&2
+    exit 2
+}
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+echo "$torch" >"$work/constraints.txt"
+
+compile() { # compile 3.11 requirements/py311.lock
+    # uv prefers the pins of the output file it finds; 3.12 starts from those of 3.11.
+    local version=$1 target=$2 draft="$work/draft.txt"
+    cp "$target" "$draft" 2>/dev/null || cp requirements/py311.lock "$draft" 2>/dev/null || true
+    "$uv" pip compile pyproject.toml --quiet --all-extras --python-version "$version" \
+        --constraint "$work/constraints.txt" --no-annotate --no-header --no-config \
+        ${UPGRADE:+--upgrade} --output-file "$draft" >/dev/null
+    {
+        echo "# Exact pins for Python $version, made by \`make lock\` from pyproject.toml."
+        echo "# Install $torch first, then this file; scripts/setup.sh does both."
+        grep -vE '^(cuda|nvidia|triton)\b' "$draft"
+    } >"$target.tmp"
+    mv "$target.tmp" "$target"
+    echo "$target: $(grep -c == "$target") packages"
+}
+
+mkdir -p requirements
+compile 3.11 requirements/py311.lock
+compile 3.12 requirements/py312.lock

@@ -1,0 +1,144 @@
+#!/usr/bin/env bash
+# Sets the project up in .venv with the pinned packages; takes no time where nothing has changed.
+#
+#   bash scripts/setup.sh                            finds Python 3.11, else 3.12, else fetches 3.11
+#   PYTHON=/path/to/python3.11 bash scripts/setup.sh
+#
+# Interrupted, it goes on where it stopped. What pip and apt say goes to .venv/setup.log.
+set -euo pipefail
+case ${PYTHON:-} in */*) PYTHON=$(realpath -sm "$PYTHON") ;; esac
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source scripts/system_packages.sh
+source scripts/find_python.sh
+
+venv=$PWD/.venv
+log=$venv/setup.log
+stamp=$venv/.setup-stamp
+project=".[dmcontrol,metaworld,myosuite,maniskill2,analysis,sweeps,dev]"
+
+say() { printf 'setup: %s\n' "$*"; }
+
+die() {
+    printf 'setup: %s\n' "$*" >&2
+    exit 2
+}
+
+# try WHAT COMMAND...: runs the command with its output in the log; one line with the seconds taken.
+try() {
+    local what=$1 start=$SECONDS
+    shift
+    printf 'setup: %s ... ' "$what"
+    printf '\n### %s\n' "$*" >>"$log"
+    if "$@" >>"$log" 2>&1 </dev/null; then
+        printf '%d s\n' $((SECONDS - start))
+    else
+        printf 'failed after %d s\n' $((SECONDS - start))
+        return 1
+    fi
+}
+
+# step WHAT COMMAND...: as try, but a failure shows the log and ends the set-up.
+step() {
+    try "$@" && return
+    tail -n 40 "$log" >&2
+    die "could not finish: $1; the whole log is in $log"
+}
+
+venv_version() { # of the environment as it is; fails where there is none, or one of another place
+    grep -qF "$venv" "$venv/bin/activate" 2>/dev/null && version_of "$venv/bin/python"
+}
+
+lock_for() { echo "requirements/py${1//./}.lock"; }
+
+current_key() { # current_key 3.11: changes with whatever the environment is made from
+    echo "$(cat pyproject.toml "$(lock_for "$1")" | sha256sum | cut -d' ' -f1)" \
+        "$("$venv/bin/python" -c 'import platform; print(platform.python_version())') $venv"
+}
+
+up_to_date() {
+    local version
+    [ -f "$stamp" ] && version=$(venv_version) && is_supported "$version" || return 1
+    [ "$(cat "$stamp")" = "$(current_key "$version")" ]
+}
+
+check_wanted_python() { # $PYTHON, where set, must fit the project and the environment that is there
+    [ -n "${PYTHON:-}" ] || return 0
+    local wanted present
+    wanted=$(version_of "$PYTHON") || die "PYTHON=$PYTHON does not run"
+    is_supported "$wanted" || die "$(refusal "$wanted")"
+    present=$(venv_version) && [ "$present" != "$wanted" ] || return 0
+    die "PYTHON is $wanted but .venv holds Python $present: remove .venv, then run this again"
+}
+
+has_usable_venv() {
+    local version
+    version=$(venv_version) && is_supported "$version" &&
+        "$venv/bin/python" -m pip --version >/dev/null 2>&1
+}
+
+make_venv() { # make_venv PYTHON
+    say "Python $(version_of "$1") at $1"
+    find "$venv" -mindepth 1 ! -path "$log" ! -path "$venv/.uv*" -delete
+    step "creating .venv" "$1" -m venv "$venv"
+}
+
+# An install that was cut off leaves a .dist-info without its last two files; unless it goes, half a
+# package passes for a whole one.
+drop_half_installed() {
+    local info
+    for info in "$venv"/lib/python*/site-packages/*.dist-info; do
+        if [ ! -f "$info/RECORD" ] || [ ! -f "$info/INSTALLER" ]; then rm -rf "$info"; fi
+    done
+    rm -rf "$venv"/lib/python*/site-packages/~*
+}
+
+install_packages() { # install_packages requirements/py311.lock
+    local lock=$1 pip=("$venv/bin/python" -m pip) install torch count uv
+    torch=$(grep '^torch==' "$lock")
+    count=$(grep -c == "$lock")
+    drop_half_installed
+    # By pip, and before all that depends on it: pip sees the wheels that this machine is set up for.
+    step "installing $torch" "${pip[@]}" install "$torch"
+    # uv is several times faster than pip, but nothing depends on it.
+    uv=$(find_uv || install_uv "$venv/bin/python") || uv=
+    install=(env ${PIP_INDEX_URL:+UV_DEFAULT_INDEX="$PIP_INDEX_URL"} "$uv" --no-config pip install
+        --python "$venv/bin/python")
+    if [ -z "$uv" ] || ! try "installing $count pinned packages with uv" "${install[@]}" -r "$lock"
+    then
+        drop_half_installed
+        install=("${pip[@]}" install)
+        step "installing $count pinned packages with pip" "${install[@]}" -r "$lock"
+    fi
+    step "installing the project in editable mode" "${install[@]}" --no-index \
+        --no-build-isolation --editable "$project"
+    step "checking that all versions fit together" "${pip[@]}" check
+}
+
+main() {
+    local version
+    check_wanted_python
+    if up_to_date; then
+        report_missing_packages
+        say "up to date: .venv, Python $(venv_version)"
+        return
+    fi
+    mkdir -p "$venv"
+    exec 9<"$PWD"
+    flock 9 # a second set-up of the same folder waits for the first
+    if up_to_date; then return; fi
+    rm -f "$stamp"
+    if ! has_usable_venv; then
+        find_python # sets $found, or ends
+        make_venv "$found"
+    fi
+    install_missing_packages
+    version=$(venv_version)
+    [ "$version" != 3.12 ] || say "Python 3.12: ManiSkill2's five tasks are off (sapien has no" \
+        "wheel for it); the other 99 run. For all 104: install Python 3.11, remove .venv, run again"
+    install_packages "$(lock_for "$version")"
+    current_key "$version" >"$stamp.tmp"
+    mv "$stamp.tmp" "$stamp" # last: only a finished set-up counts
+    say "ready: .venv, Python $version ($SECONDS s)"
+}
+
+main

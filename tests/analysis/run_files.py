@@ -1,0 +1,96 @@
+"""Writes run directories as the trainer does."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+HEADER = (
+    "env_step,agent_step,episode_return,episode_return_sd,episode_success,"
+    "episode_length,num_episodes"
+)
+
+
+def eval_line(step: int, episode_return: float, *, sd: float = 0.0, success: float = 0.0) -> str:
+    """One line of `eval.csv`, newline included."""
+    return f"{step},{step // 2},{episode_return},{sd},{success},500,10\n"
+
+
+def write_run(
+    runs: Path,
+    points: Sequence[tuple[int, float]] | Mapping[int, float],
+    *,
+    method: str = "tdmpc2",
+    variant: str = "default",
+    task: str = "walker-walk",
+    seed: int = 1,
+    tag: str = "0123456789",
+    state: str = "COMPLETED",
+    sd: float = 0.0,
+    eval_csv: str | None = None,
+    **spec: Any,
+) -> Path:
+    """Writes one run.
+
+    Args:
+        runs: the folder of all runs.
+        points: env step and score; the score is a success rate where `metric="success"`
+            is among `spec`, else an episode return.
+        method: of the run; likewise the next three.
+        variant: of the run.
+        task: of the run.
+        seed: of the run.
+        tag: end of the directory's name.
+        state: for `status.json`.
+        sd: of the returns over an evaluation's episodes.
+        eval_csv: content of `eval.csv` in place of the points.
+        spec: entries of `spec.json` that differ from those written here.
+
+    Returns:
+        the run directory.
+    """
+    directory = runs / method / variant / task / f"seed{seed}-{tag}"
+    directory.mkdir(parents=True)
+    content = {
+        "format": 1,
+        "method": method,
+        "variant": variant,
+        "task": task,
+        "domain": "dmcontrol",
+        "metric": "return",
+        "seed": seed,
+        "budget": 100_000,
+        "budget_unit": "env_steps",
+        "overrides": {},
+        "model_size": 5,
+        "identity": tag,
+        **spec,
+    }
+    (directory / "spec.json").write_text(json.dumps(content))
+    status = {"state": state, "env_step": 0, "env_steps": 100_000, "message": "", "updated": ""}
+    (directory / "status.json").write_text(json.dumps(status))
+    if eval_csv is None:
+        success = content["metric"] == "success"
+        lines = [
+            eval_line(step, 0.0, success=score) if success else eval_line(step, score, sd=sd)
+            for step, score in dict(points).items()
+        ]
+        eval_csv = "".join([f"{HEADER}\n", *lines])
+    (directory / "eval.csv").write_text(eval_csv)
+    return directory
+
+
+def write_floors(
+    runs: Path, task: str, uniform: tuple[float, float], zero: tuple[float, float]
+) -> Path:
+    """Writes `floors/<task>.json` from mean and standard deviation of each policy."""
+    path = runs / "floors" / f"{task}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    policies = {
+        name: {"mean": mean, "sd": sd}
+        for name, (mean, sd) in (("uniform", uniform), ("zero", zero))
+    }
+    path.write_text(json.dumps({"task": task, "episodes": 10, **policies}))
+    return path

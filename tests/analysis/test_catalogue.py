@@ -1,0 +1,72 @@
+"""The figure catalogue and its errors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from analysis.catalogue import LineStyle, read_catalogue
+from analysis.plots import PLOTS
+from tdmpc2.common.errors import UserError
+from tdmpc2.common.paths import project_root
+
+SHIPPED = project_root() / "paper_figures" / "figures.toml"
+
+
+def with_figure(tmp_path: Path, table: str) -> Path:
+    path = tmp_path / "figures.toml"
+    path.write_text(f"{SHIPPED.read_text()}\n[figures.mine]\n{table}\n")
+    return path
+
+
+def test_shipped_catalogue():
+    catalogue = read_catalogue(SHIPPED, PLOTS)
+    assert list(catalogue.methods) == ["tdmpc2", "tdmpc", "sac", "dreamerv3"]
+    assert list(catalogue.figures) == ["learning_curves", "aggregate"]
+    assert catalogue.figures["learning_curves"].floors
+    colors = [style.color for style in catalogue.methods.values()] + list(catalogue.reserve)
+    assert len(set(colors)) == len(colors)
+
+
+def test_a_figure_is_one_table(tmp_path):
+    table = 'plot = "learning_curves"\nsuite = "smoke"\nmethods = ["sac"]'
+    spec = read_catalogue(with_figure(tmp_path, table), PLOTS).figures["mine"]
+    assert (spec.name, spec.plot, spec.methods, spec.variants) == (
+        *("mine", "learning_curves", ("sac",), ()),
+    )
+    assert "walker-walk" in spec.tasks
+    assert not spec.floors
+
+
+def test_floors_have_labels_and_dashes():
+    floors = read_catalogue(SHIPPED, PLOTS).floors
+    assert all(isinstance(style, LineStyle) and style.dashes for style in floors.values())
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ('plot = "learning_curve"', "did you mean 'learning_curves'"),
+        ('plot = "learning_curves"\nmethod = ["sac"]', "did you mean 'methods'"),
+        ('plot = "learning_curves"\nmethods = "sac"', r"methods must be a list"),
+        ('plot = "learning_curves"\nsuite = "smok"', "did you mean 'smoke'"),
+        ('plot = "learning_curves"\nsuite = "smoke"\ntasks = ["cup-*"]', "both a suite and tasks"),
+        ("floors = true", "missing or unknown entry, 'plot'"),
+        ("plot = learning_curves", "line"),
+        ('plot = "aggregate_curve"\n[methods.new]\nlabel = "New"', "color"),
+        ('plot = "aggregate_curve"\n[method.new]\nlabel = "New"', "did you mean 'methods'"),
+    ],
+)
+def test_errors_name_file_and_entry(tmp_path, table, message):
+    path = with_figure(tmp_path, table)
+    with pytest.raises(UserError, match=message) as caught:
+        read_catalogue(path, PLOTS)
+    text = str(caught.value)
+    assert str(path) in text or "suite" in text
+    assert "\n" not in text
+
+
+def test_missing_catalogue_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"figures\.toml"):
+        read_catalogue(tmp_path / "figures.toml", PLOTS)

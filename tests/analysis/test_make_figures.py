@@ -1,0 +1,172 @@
+"""The command from end to end."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from analysis import make_figures
+from tdmpc2.common.errors import UserError
+from tdmpc2.common.paths import project_root
+from tests.analysis.run_files import HEADER, eval_line, write_floors, write_run
+
+FILES = {
+    f"{name}.{kind}" for name in ("learning_curves", "aggregate") for kind in ("pdf", "png", "csv")
+}
+SCRIPT = project_root() / "analysis" / "make_figures.py"
+
+
+@pytest.fixture
+def runs(tmp_path) -> Path:
+    folder = tmp_path / "runs"
+    for task in ("cartpole-swingup", "walker-walk"):
+        write_floors(folder, task, (43.0, 12.0), (20.0, 5.0))
+        for seed in (1, 2):
+            write_run(folder, {0: 10.0, 1000: 100.0 * seed}, task=task, seed=seed)
+    return folder
+
+
+def draw(runs: Path, *words: str) -> tuple[int, Path]:
+    out = runs.parent / "out"
+    return make_figures.main([f"runs={runs}", f"out={out}", *words]), out
+
+
+def command(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    # The script must run outside the checkout, where only an installed package is found.
+    path = os.pathsep.join(filter(None, [str(project_root()), os.environ.get("PYTHONPATH")]))
+    return subprocess.run(
+        [sys.executable, *words],
+        cwd=cwd,
+        env=os.environ | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_figures_and_their_numbers(runs, capsys):
+    code, out = draw(runs)
+    assert code == 0
+    assert {path.name for path in out.iterdir()} == FILES | {"problems.csv"}
+    assert capsys.readouterr().out.split() == [
+        f"{out}/{name}.{kind}"
+        for name in ("learning_curves", "aggregate")
+        for kind in ("pdf", "png", "csv")
+    ]
+    assert (out / "learning_curves.pdf").read_bytes().startswith(b"%PDF")
+    assert (out / "learning_curves.png").read_bytes().startswith(b"\x89PNG")
+
+    curves = pd.read_csv(out / "learning_curves.csv")
+    last = curves[(curves["task"] == "walker-walk") & (curves["step"] == 1000)].iloc[0]
+    assert last[["mean", "low", "high", "num_seeds", "reps"]].tolist() == [150, 100, 200, 2, 10_000]
+    assert last[["seeds", "seed_values"]].tolist() == ["1 2", "100.0 200.0"]
+    assert last[["uniform", "zero", "untrained", "threshold"]].tolist() == [43, 20, 10, 79]
+
+    aggregate = pd.read_csv(out / "aggregate.csv").set_index("step")
+    assert aggregate.loc[1000, "mean"] == pytest.approx(0.15)
+    assert aggregate.loc[1000, "low"] == pytest.approx(0.1)
+    assert aggregate.loc[1000, "tasks"] == "cartpole-swingup walker-walk"
+    assert pd.read_csv(out / "problems.csv").empty
+
+
+def test_the_same_records_give_the_same_files(runs):
+    first, second = (
+        {path.name: path.read_bytes() for path in draw(runs, "only=aggregate")[1].iterdir()}
+        for _ in range(2)
+    )
+    assert first == second
+
+
+def test_only_draws_what_is_named(runs):
+    _, out = draw(runs, "only=aggregate")
+    assert {path.name for path in out.iterdir()} == {
+        *("aggregate.pdf", "aggregate.png", "aggregate.csv", "problems.csv"),
+    }
+
+
+def test_half_written_line_is_a_warning(runs, capsys):
+    content = f"{HEADER}\n{eval_line(0, 10.0)}{eval_line(1000, 300.0)}2000,10"
+    run = write_run(runs, {}, seed=3, task="walker-walk", eval_csv=content)
+    code, _ = draw(runs, "only=learning_curves")
+    assert code == 0
+    assert f"warning: {run}/eval.csv:4: half-written last line" in capsys.readouterr().err
+
+
+def test_missing_column_costs_that_run_and_the_exit_code(runs, capsys):
+    run = write_run(runs, {}, seed=3, task="walker-walk", eval_csv="env_step,score\n0,1\n")
+    code, out = draw(runs, "only=learning_curves")
+    assert code == 1
+    assert f"error: {run}/eval.csv:1: missing column" in capsys.readouterr().err
+    problems = pd.read_csv(out / "problems.csv")
+    assert problems[["severity", "line"]].to_numpy().tolist() == [["error", 1]]
+    curves = pd.read_csv(out / "learning_curves.csv")
+    assert set(curves["seeds"]) == {"1 2"}
+
+
+def test_long_lists_of_problems_are_cut_on_the_terminal_only(runs, capsys):
+    for seed in range(10, 40):
+        write_run(runs, {}, seed=seed, task="cup-catch")
+    _, out = draw(runs, "only=learning_curves")
+    error = capsys.readouterr().err.splitlines()
+    assert len(error) == make_figures.SHOWN_PROBLEMS + 1
+    assert error[-1] == "... and 10 more, see problems.csv"
+    assert len(pd.read_csv(out / "problems.csv")) == 30
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("run=x", "unknown key 'run' .did you mean 'runs'"),
+        ("only=aggregat", "unknown figure 'aggregat' .did you mean 'aggregate'"),
+        ("aggregate", "not of the form key=value"),
+    ],
+)
+def test_bad_words_write_nothing(runs, word, message):
+    with pytest.raises(UserError, match=message):
+        draw(runs, word)
+    assert not (runs.parent / "out").exists()
+
+
+def test_out_must_not_be_a_file(runs, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UserError, match="is a file"):
+        make_figures.main([f"runs={runs}", f"out={tmp_path / 'file'}"])
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_no_run_says_what_to_run(tmp_path):
+    result = command(str(SCRIPT), "runs=missing", "out=out", cwd=tmp_path)
+    assert result.returncode == 2
+    assert result.stdout == ""
+    (line,) = result.stderr.splitlines()
+    assert f"no run in {tmp_path / 'missing'}" in line
+    assert "python sweeps/launch.py suite=smoke seeds=2" in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_runs_without_evaluation_are_counted_and_listed(tmp_path, capsys):
+    run = write_run(tmp_path / "runs", {})
+    with pytest.raises(UserError, match="1 run without evaluation"):
+        draw(tmp_path / "runs")
+    assert capsys.readouterr().err == f"warning: {run}/eval.csv: no evaluation yet\n"
+
+
+def test_script_and_module_run_from_any_directory(runs):
+    words = ("runs=runs", "out=here", "only=aggregate")
+    for start in ([str(SCRIPT)], ["-m", "analysis.make_figures"]):
+        result = command(*start, *words, cwd=runs.parent)
+        assert result.returncode == 0, result.stderr
+        assert result.stdout.splitlines()[0] == str(runs.parent / "here" / "aggregate.pdf")
+        (runs.parent / "here" / "aggregate.pdf").unlink()
+
+
+def test_help_names_keys_and_exit_codes(tmp_path):
+    result = command(str(SCRIPT), "--help", cwd=tmp_path)
+    assert result.returncode == 0
+    for word in ("runs=", "out=", "only=", "exit code"):
+        assert word in result.stdout

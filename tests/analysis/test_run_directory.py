@@ -1,0 +1,184 @@
+"""Files of one run, whole and damaged."""
+
+from __future__ import annotations
+
+import json
+import typing
+from pathlib import Path
+
+import pytest
+
+from analysis.problems import Problem
+from analysis.run_directory import STATES, read_evaluations, read_floors, read_run
+from tdmpc2.common import records as trainer_records
+from tests.analysis.run_files import HEADER, eval_line, write_floors, write_run
+
+
+def returns(points: list[tuple[int, str, float]]) -> dict[int, float]:
+    return {step: value for step, metric, value in points if metric == "episode_return"}
+
+
+def read(path: Path, content: str) -> tuple[dict[int, float], list[Problem]]:
+    path.write_text(content)
+    problems: list[Problem] = []
+    return returns(read_evaluations(path, problems)), problems
+
+
+def test_the_test_files_look_like_the_trainers():
+    assert HEADER.split(",") == list(trainer_records.EVAL_COLUMNS)
+    assert set(STATES) == set(typing.get_args(trainer_records.State))
+
+
+def test_every_metric_is_read(tmp_path):
+    path = tmp_path / "eval.csv"
+    path.write_text(f"{HEADER}\n{eval_line(1000, 12.5, sd=3.0, success=0.25)}")
+    problems: list[Problem] = []
+    assert read_evaluations(path, problems) == [
+        (1000, "episode_length", 500.0),
+        (1000, "episode_return", 12.5),
+        (1000, "episode_return_sd", 3.0),
+        (1000, "episode_success", 0.25),
+    ]
+    assert problems == []
+
+
+@pytest.mark.parametrize("cut", ["2000,10", "2000,1000,7.0,0.0,0.0,500,10"])
+def test_last_line_without_newline_is_skipped_with_file_and_line(tmp_path, cut):
+    # The second one has all its fields, but its last number may have lost digits.
+    path = tmp_path / "eval.csv"
+    points, problems = read(path, f"{HEADER}\n{eval_line(0, 1.0)}{eval_line(1000, 2.0)}{cut}")
+    assert points == {0: 1.0, 1000: 2.0}
+    assert [(p.where, p.line, p.severity) for p in problems] == [(str(path), 4, "warning")]
+
+
+def test_missing_column_is_named_and_the_others_are_read(tmp_path):
+    path = tmp_path / "eval.csv"
+    header = HEADER.replace("episode_success,", "")
+    points, problems = read(path, f"{header}\n1000,500,7.5,0.0,500,10\n")
+    assert points == {1000: 7.5}
+    assert [(p.line, p.severity, p.what) for p in problems] == [
+        (1, "error", "missing column episode_success")
+    ]
+
+
+def test_without_env_step_nothing_can_be_read(tmp_path):
+    header = HEADER.replace("env_step,", "frame,")
+    points, problems = read(tmp_path / "eval.csv", f"{header}\n{eval_line(0, 1.0)}")
+    assert points == {}
+    assert [p.what for p in problems] == ["missing column env_step"]
+
+
+@pytest.mark.parametrize(
+    ("line", "what"),
+    [
+        ("1000,500,nan,0,0,500,10\n", "episode_return is nan"),
+        ("1000,500,7,0,inf,500,10\n", "episode_success is inf"),
+        ("1000,500,seven,0,0,500,10\n", "episode_return is no number: 'seven'"),
+        ("1000,500,7\n", "3 fields under 7 columns"),
+        ("1000.5,500,7,0,0,500,10\n", "env_step 1000.5 is no count of steps"),
+        ("-1,500,7,0,0,500,10\n", "env_step -1 is no count of steps"),
+    ],
+)
+def test_bad_line_is_named_and_the_rest_is_read(tmp_path, line, what):
+    path = tmp_path / "eval.csv"
+    points, problems = read(path, f"{HEADER}\n{eval_line(0, 1.0)}{line}{eval_line(2000, 3.0)}")
+    assert points == {0: 1.0, 2000: 3.0}
+    assert [str(p) for p in problems] == [f"error: {path}:3: {what}; line skipped"]
+
+
+def test_repeated_step_gives_its_mean_and_is_listed(tmp_path):
+    lines = [eval_line(0, 1.0), eval_line(1000, 10.0), eval_line(1000, 30.0)]
+    points, problems = read(tmp_path / "eval.csv", f"{HEADER}\n{''.join(lines)}")
+    assert points == {0: 1.0, 1000: 20.0}
+    assert [p.what for p in problems] == ["env_step 1000 stands more than once, mean taken"]
+
+
+@pytest.mark.parametrize("content", [None, "", f"{HEADER}\n"])
+def test_no_evaluation_yet_is_a_warning(tmp_path, content):
+    path = tmp_path / "eval.csv"
+    if content is not None:
+        path.write_text(content)
+    problems: list[Problem] = []
+    assert read_evaluations(path, problems) == []
+    assert [(p.what, p.severity) for p in problems] == [("no evaluation yet", "warning")]
+
+
+def test_facts_of_a_run(tmp_path):
+    directory = write_run(
+        tmp_path, {}, method="sac", seed=3, state="DIVERGED", commit="abc", model_size=None
+    )
+    problems: list[Problem] = []
+    run = read_run(directory, problems)
+    assert [str(problem) for problem in problems] == [
+        f"warning: {directory}: DIVERGED, its data is kept; no message"
+    ]
+    assert run is not None
+    assert (run["method"], run["seed"], run["state"], run["commit"]) == (
+        *("sac", 3, "DIVERGED", "abc"),
+    )
+    assert (run["model_size"], run["dataset"], run["score"]) == ("", "", "return")
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({"metric": "reward"}, "unknown metric 'reward'"),
+        ({"format": 2}, "format 2, known is 1"),
+        ({"seed": "one"}, "seed is 'one', not of type int"),
+    ],
+)
+def test_unusable_spec_leaves_the_run_out(tmp_path, change, what):
+    problems: list[Problem] = []
+    directory = write_run(tmp_path, {}, **{"seed": 1, "tag": "x"})
+    spec = json.loads((directory / "spec.json").read_text()) | change
+    (directory / "spec.json").write_text(json.dumps(spec))
+    assert read_run(directory, problems) is None
+    assert [p.where for p in problems] == [str(directory / "spec.json")]
+    assert problems[0].what.startswith(what)
+    assert problems[0].severity == "error"
+
+
+def test_broken_json_is_named_with_its_line(tmp_path):
+    directory = write_run(tmp_path, {})
+    (directory / "spec.json").write_text('{\n"format": 1,\n')
+    problems: list[Problem] = []
+    assert read_run(directory, problems) is None
+    assert (problems[0].where, problems[0].line) == (str(directory / "spec.json"), 3)
+
+
+def test_evaluations_without_spec_are_an_error_but_an_empty_folder_is_not(tmp_path):
+    problems: list[Problem] = []
+    (tmp_path / "seed1-a").mkdir()
+    assert read_run(tmp_path / "seed1-a", problems) is None
+    (tmp_path / "seed1-a" / "eval.csv").write_text(f"{HEADER}\n")
+    assert read_run(tmp_path / "seed1-a", problems) is None
+    assert [p.severity for p in problems] == ["warning", "error"]
+
+
+def test_floors_are_read(tmp_path):
+    problems: list[Problem] = []
+    path = write_floors(tmp_path, "walker-walk", (43.0, 12.0), (20.0, 5.0))
+    assert read_floors(path, problems) == [
+        ("walker-walk", "uniform", 43.0, 12.0, 10),
+        ("walker-walk", "zero", 20.0, 5.0, 10),
+    ]
+    assert problems == []
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"task": "walker-walk", "episodes": 10}',
+        '{"task": "cup-catch", "episodes": 10, "uniform": {"mean": 1, "sd": 1}, '
+        '"zero": {"mean": 1, "sd": 1}}',
+        '{"task": "walker-walk", "episodes": 10, "uniform": {"mean": NaN, "sd": 1}, '
+        '"zero": {"mean": 1, "sd": 1}}',
+        "[]",
+    ],
+)
+def test_unusable_floors_are_named(tmp_path, content):
+    path = tmp_path / "walker-walk.json"
+    path.write_text(content)
+    problems: list[Problem] = []
+    assert read_floors(path, problems) == []
+    assert [p.where for p in problems] == [str(path)]
