@@ -1,4 +1,4 @@
-"""Which runs a sweep consists of: suite x methods x seeds, as data."""
+"""Which runs a sweep consists of: tasks x methods x seeds, as data."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 
 from tdmpc2.common.errors import UserError
 from tdmpc2.common.spec import RunSpec
-from tdmpc2.envs.tasks import get_suite
 from tdmpc2.train import make_spec
 
 
@@ -50,6 +49,7 @@ SMOKE = Preset(
     must_learn=True,
 )
 PRESETS: dict[str, Preset] = {"smoke": SMOKE}
+NO_PRESET = Preset()
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
@@ -66,10 +66,11 @@ def parse_seeds(text: str) -> tuple[int, ...]:
 
 
 def grid(
-    suite: str,
+    tasks: Sequence[str],
     methods: Sequence[str],
     seeds: Sequence[int],
     *,
+    preset: Preset = NO_PRESET,
     env_steps: int | None = None,
     variant: str | None = None,
     overrides: Mapping[str, Any] | None = None,
@@ -77,30 +78,30 @@ def grid(
     """Every run of a sweep: all seeds of a task before the next task.
 
     Args:
-        suite: name in the task table.
+        tasks: names.
         methods: keys of `METHODS`.
         seeds: of the runs.
-        env_steps: budget; the suite's preset or each task's own if None.
+        preset: settings that come with the suite.
+        env_steps: budget; the preset's or each task's own if None.
         variant: name of the settings; the preset's or a derived one if None.
         overrides: settings of the method, beside those of the preset.
 
     Raises:
         UserError: anything unknown or out of range.
     """
-    preset = PRESETS.get(suite, Preset())
     given = dict(overrides or {})
     # A preset's name stands for exactly its settings.
     name = variant or (preset.variant if not given else None)
     return [
         make_spec(
             method,
-            task.name,
+            task,
             seed,
             env_steps=env_steps or preset.env_steps,
             variant=name,
             overrides={**preset.overrides, **given},
         )
         for method in methods
-        for task in get_suite(suite)
+        for task in tasks
         for seed in seeds
     ]

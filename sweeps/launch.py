@@ -12,14 +12,14 @@ from typing import Any
 import pandas as pd
 
 from sweeps.floors import measure_floors, threshold
-from sweeps.grid import PRESETS, Preset, grid, parse_seeds
+from sweeps.grid import NO_PRESET, PRESETS, grid, parse_seeds
 from sweeps.local_pool import Job, run_all
 from sweeps.report import ProgressDisplay, print_summary
 from tdmpc2.common import cli
 from tdmpc2.common.errors import UserError
 from tdmpc2.common.records import SETTLED, read_status
 from tdmpc2.common.spec import RunOptions
-from tdmpc2.envs.tasks import SUITES
+from tdmpc2.envs.tasks import SUITES, get_suite, get_task
 from tdmpc2.train import agent_class
 
 
@@ -28,6 +28,9 @@ class SweepOptions:
     """What to launch."""
 
     suite: str | None = field(default=None, metadata={"help": " | ".join(sorted(SUITES))})
+    tasks: str | None = field(
+        default=None, metadata={"help": "instead of a suite: comma-separated task names"}
+    )
     methods: str = field(default="tdmpc2", metadata={"help": "comma-separated"})
     seeds: str = field(default="3", metadata={"help": "a count (3) or a list (1,2,5)"})
     env_steps: int | None = field(
@@ -53,9 +56,7 @@ def parse(words: Sequence[str]) -> tuple[SweepOptions, RunOptions, dict[str, Any
         config_schema |= cli.schema_of(agent_class(method).config_class)
     values = cli.parse_words(words, config_schema | run_schema | sweep_schema)
     sweep = SweepOptions(**{k: v for k, v in values.items() if k in sweep_schema})
-    if sweep.suite is None:
-        raise UserError(f"suite= is missing (valid: {', '.join(sorted(SUITES))})")
-    preset = PRESETS.get(sweep.suite, Preset())
+    preset = PRESETS.get(sweep.suite or "", NO_PRESET)
     given = {k: v for k, v in values.items() if k in run_schema and k != "progress"}
     options = {**preset.options, **given}
     overrides = {k: v for k, v in values.items() if k not in sweep_schema and k not in run_schema}
@@ -69,11 +70,12 @@ def main(words: Sequence[str]) -> int:
         0 if all runs ended (and learnt, where the suite demands it), else 1.
     """
     sweep, run_options, options, overrides = parse(words)
-    assert sweep.suite is not None
+    preset = PRESETS.get(sweep.suite or "", NO_PRESET)
     specs = grid(
-        sweep.suite,
+        _task_names(sweep),
         sweep.methods.split(","),
         parse_seeds(sweep.seeds),
+        preset=preset,
         env_steps=sweep.env_steps,
         variant=sweep.variant,
         overrides=overrides,
@@ -85,8 +87,8 @@ def main(words: Sequence[str]) -> int:
         job.status = read_status(job.directory)
     todo = [job for job in jobs if not _is_settled(job)]
     print(
-        f"suite {sweep.suite}: {len(jobs)} runs, {len(jobs) - len(todo)} finished already, "
-        f"{len(todo)} to do, {parallel} at a time; records in {run_options.runs}",
+        f"{sweep.suite or sweep.tasks}: {len(jobs)} runs, {len(jobs) - len(todo)} finished "
+        f"already, {len(todo)} to do, {parallel} at a time; records in {run_options.runs}",
         flush=True,
     )
     if sweep.dry_run:
@@ -110,8 +112,17 @@ def main(words: Sequence[str]) -> int:
     return print_summary(
         jobs,
         [thresholds[id(job)] for job in jobs],
-        must_learn=PRESETS.get(sweep.suite, Preset()).must_learn,
+        must_learn=preset.must_learn,
     )
+
+
+def _task_names(sweep: SweepOptions) -> list[str]:
+    """Tasks of the suite, or those named one by one."""
+    if (sweep.suite is None) == (sweep.tasks is None):
+        raise UserError(f"one of suite= and tasks= is needed (suites: {', '.join(sorted(SUITES))})")
+    if sweep.suite is not None:
+        return [task.name for task in get_suite(sweep.suite)]
+    return [get_task(name.strip()).name for name in (sweep.tasks or "").split(",")]
 
 
 def _is_settled(job: Job) -> bool:

@@ -16,6 +16,13 @@ from sweeps.local_pool import Job
 # Where output is no terminal, a run is mentioned each time it has done another share of
 # its budget.
 SHARES = 5
+FILE_WIDTH = 110
+
+
+def make_console() -> Console:
+    """A console as wide as the terminal, or wide enough for the table in a file."""
+    console = Console()
+    return console if console.is_terminal else Console(width=FILE_WIDTH)
 
 
 class ProgressDisplay:
@@ -26,7 +33,7 @@ class ProgressDisplay:
     """
 
     def __init__(self, jobs: Sequence[Job]) -> None:
-        self.console = Console()
+        self.console = make_console()
         self.live = self.console.is_terminal
         self.progress = Progress(
             TextColumn("{task.description}"),
@@ -139,8 +146,7 @@ def print_summary(
             "" if floor is None else f"{floor:.1f}",
             "yes" if learnt else "no",
         )
-    console = Console()
-    console.print(table)
+    make_console().print(table)
     print("Return: mean over the episodes of the last evaluation. Floors: the best of uniform")
     print("random actions, the zero action and the untrained agent, 10 episodes each.")
     for job in jobs:

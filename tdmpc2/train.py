@@ -15,6 +15,7 @@ from tdmpc2.common import cli
 from tdmpc2.common.checkpoint import CheckpointStore
 from tdmpc2.common.device import apply_numeric_path, choose_device
 from tdmpc2.common.errors import UserError, did_you_mean
+from tdmpc2.common.files import remove_leftovers
 from tdmpc2.common.lease import Lease
 from tdmpc2.common.protocols import Agent, EnvSpec, TaskEnv
 from tdmpc2.common.records import RunRecords
@@ -162,6 +163,26 @@ def make_replay(agent: Any, env: EnvSpec, seed: int, device: torch.device) -> Re
     )
 
 
+def _check_fits(agent: Any, env: EnvSpec) -> None:
+    """Refuses settings that could not get through the first episodes.
+
+    Raises:
+        UserError: too few seeding decisions, too small a memory, or too long a horizon.
+    """
+    decisions = max(env.episode_lengths)
+    if agent.replay_visibility == "episode" and agent.seed_decisions < decisions:
+        raise UserError(
+            f"seed_decisions={agent.seed_decisions}: learning starts from a whole episode, "
+            f"so at least {decisions} are needed"
+        )
+    if agent.config.buffer_size <= decisions:
+        raise UserError(
+            f"buffer_size={agent.config.buffer_size}: one episode takes {decisions + 1} rows"
+        )
+    if agent.replay_length > decisions:
+        raise UserError(f"horizon={agent.replay_length}: an episode has only {decisions} decisions")
+
+
 def run(spec: RunSpec, options: RunOptions) -> RunRecord:
     """Trains a run to the end of its budget, resuming it where it stands.
 
@@ -180,6 +201,7 @@ def run(spec: RunSpec, options: RunOptions) -> RunRecord:
     env = make_env(task, seed=derive_seed(spec.seed, "environment"))
     shapes = env_spec(task, env)
     agent = make_agent(spec, shapes, device)  # fails on impossible settings before writing
+    _check_fits(agent, shapes)
     directory = spec.run_dir(options.runs)
     eval_every = options.eval_every or task.eval_every
     fixed = {"eval_every": eval_every, "eval_episodes": options.eval_episodes}
@@ -187,8 +209,13 @@ def run(spec: RunSpec, options: RunOptions) -> RunRecord:
     if settled is not None:
         return settled
 
-    directory.mkdir(parents=True, exist_ok=True)
-    with Lease(directory) as lease:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{directory}: cannot be made ({error.strerror}); use runs=") from None
+    with Lease(directory) as lease, _restored_threads():
+        store = CheckpointStore(directory, keep_replay=options.keep_replay)
+        remove_leftovers(directory, store.folder, store.shard_folder)
         facts = {"domain": task.domain, "metric": task.metric}
         facts["model_size"] = getattr(agent.config, "model_size", None)  # type: ignore[attr-defined]
         records = RunRecords(directory, spec, facts)
@@ -207,7 +234,7 @@ def run(spec: RunSpec, options: RunOptions) -> RunRecord:
             eval_envs,
             make_replay(agent, shapes, spec.seed, device),
             records,
-            CheckpointStore(directory, keep_replay=options.keep_replay),
+            store,
             Schedule(
                 env_steps=spec.budget,
                 eval_every=eval_every,
@@ -225,15 +252,14 @@ def run(spec: RunSpec, options: RunOptions) -> RunRecord:
             return run_session(trainer, records, tracker, lease, options)
 
         config = {**dataclasses.asdict(spec), "overrides": dict(spec.overrides)}
-        with _restored_threads():
-            return track(
-                directory / "sacred",
-                spec.method,
-                config,
-                {"attempt": attempt, "numeric": numeric},
-                body,
-                interrupts=(StoppedError,),
-            )
+        return track(
+            directory / "sacred",
+            spec.method,
+            config,
+            {"attempt": attempt, "numeric": numeric},
+            body,
+            interrupts=(StoppedError,),
+        )
 
 
 @contextlib.contextmanager

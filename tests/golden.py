@@ -19,12 +19,38 @@ from tdmpc2.noise import PlanNoise, UpdateNoise
 
 DATA = Path(__file__).parent / "data"
 FILES = ("paper_single_task", "paper_multi_task", "head2026_single_task", "head2026_multi_task")
-CONFIG_FIELDS = (
-    "batch_size reward_coef value_coef consistency_coef rho lr enc_lr_scale grad_clip_norm tau "
-    "iterations num_samples num_elites horizon min_std max_std temperature log_std_min "
-    "log_std_max entropy_coef num_bins vmin vmax num_enc_layers enc_dim mlp_dim latent_dim "
-    "task_dim num_q dropout simnorm_dim"
-).split()
+CONFIG_FIELDS = [
+    "batch_size",
+    "reward_coef",
+    "value_coef",
+    "consistency_coef",
+    "rho",
+    "lr",
+    "enc_lr_scale",
+    "grad_clip_norm",
+    "tau",
+    "iterations",
+    "num_samples",
+    "num_elites",
+    "horizon",
+    "min_std",
+    "max_std",
+    "temperature",
+    "log_std_min",
+    "log_std_max",
+    "entropy_coef",
+    "num_bins",
+    "vmin",
+    "vmax",
+    "num_enc_layers",
+    "enc_dim",
+    "mlp_dim",
+    "latent_dim",
+    "task_dim",
+    "num_q",
+    "dropout",
+    "simnorm_dim",
+]
 
 
 class Golden:

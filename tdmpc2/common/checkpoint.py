@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -13,7 +12,14 @@ import numpy as np
 import torch
 
 from tdmpc2.common.errors import UserError
-from tdmpc2.common.files import fsync_directory, read_json, sha256_of, write_atomic, write_json
+from tdmpc2.common.files import (
+    fsync_directory,
+    full_disk,
+    read_json,
+    sha256_of,
+    write_atomic,
+    write_json,
+)
 from tdmpc2.common.replay import Episode, Replay
 
 FORMAT = 1
@@ -60,13 +66,14 @@ class CheckpointStore:
         """
         try:
             return self._save(step, state, replay)
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                raise UserError(
-                    f"{self.folder}: no space left for a checkpoint ({error.strerror}); the last "
-                    "one is whole: free some space and run the same command again"
-                ) from error
-            raise
+        except (OSError, RuntimeError) as error:
+            full = full_disk(error)
+            if full is None:
+                raise
+            raise UserError(
+                f"{self.folder}: no space left for a checkpoint ({full.strerror}); the last "
+                "one is whole: free some space and run the same command again"
+            ) from error
 
     def _save(self, step: int, state: Mapping[str, Any], replay: Replay | None) -> Path:
         final = self.folder / f"{step:012d}"
@@ -192,7 +199,7 @@ class CheckpointStore:
                 shard_path = self.shard_folder / shard["name"]
                 if not shard_path.is_file() or sha256_of(shard_path) != shard["sha256"]:
                     raise ValueError(f"episode shard {shard['name']} is missing or damaged")
-        except (ValueError, KeyError) as error:
+        except (ValueError, KeyError, TypeError, UserError) as error:
             raise UserError(f"{path}: the checkpoint is damaged ({error}); {advice}") from None
         state = unpack(torch.load(path / "state.pt", map_location="cpu", weights_only=True))
         return state, manifest

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import sys
 import types
 import typing
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, Union
 
 from tdmpc2.common.errors import UserError, did_you_mean
+from tdmpc2.common.files import full_disk
 
 TRUE, FALSE = {"true", "yes", "on", "1"}, {"false", "no", "off", "0"}
 
@@ -64,10 +66,14 @@ def parse_value(key: str, text: str, kind: Any) -> Any:
         if kind is int:
             return _parse_int(text)
         if kind is Path:
-            return Path(text).expanduser().resolve()
+            return _parse_path(text)
+        if kind is float:
+            return _parse_float(text)
         return kind(text)
-    except ValueError:
-        wanted = "true or false" if kind is bool else f"a value of type {kind.__name__}"
+    except (ValueError, OverflowError):
+        wanted = {bool: "true or false", float: "a finite number", Path: "a path"}.get(
+            kind, f"a value of type {kind.__name__}"
+        )
         raise UserError(f"{key}={text}: {wanted} is needed") from None
 
 
@@ -88,6 +94,20 @@ def _parse_int(text: str) -> int:
         if number != int(number):
             raise ValueError(text) from None
         return int(number)
+
+
+def _parse_float(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(text)
+    return number
+
+
+def _parse_path(text: str) -> Path:
+    """An empty text would mean the current directory, by a variable that was never set."""
+    if not text:
+        raise ValueError(text)
+    return Path(text).expanduser().resolve()
 
 
 def schema_of(cls: type) -> dict[str, Any]:
@@ -114,7 +134,7 @@ def command(main: Callable[[Sequence[str]], int], usage: Callable[[], str]) -> i
     """Runs a command's `main`: `--help`, one line for bad input, exit codes.
 
     Returns:
-        0 done, 2 bad input, 130 interrupted, else what `main` returns.
+        0 done, 2 bad input or a full disk, 130 interrupted, else what `main` returns.
     """
     words = sys.argv[1:]
     try:
@@ -124,6 +144,15 @@ def command(main: Callable[[Sequence[str]], int], usage: Callable[[], str]) -> i
         return main(words)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if full_disk(error) is None:
+            raise
+        print(
+            f"error: no space left ({error.strerror}); what was saved before is whole: "
+            "free some space and run the same command again",
+            file=sys.stderr,
+        )
         return 2
     except KeyboardInterrupt:
         return 130

@@ -1,4 +1,4 @@
-"""The one error type whose message is meant for the person at the keyboard."""
+"""Errors that a command answers with a message or a state, and hints for misspelt words."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ from collections.abc import Iterable
 
 class UserError(Exception):
     """Bad input: one line that says what to do; commands print it and exit with code 2."""
+
+
+class DivergedError(RuntimeError):
+    """Training produced NaN or Inf: a result, not a fault; the data is kept."""
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:

@@ -8,6 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
+from tdmpc2.common.errors import DivergedError
 from tdmpc2.common.protocols import TaskEnv
 
 NO_PAUSE: Callable[[], None] = lambda: None  # noqa: E731  a constant, not a function of its own
@@ -71,6 +72,9 @@ def evaluate(
         envs: one environment per episode.
         seeds: one per environment.
         between: called before every decision; may raise to stop.
+
+    Raises:
+        DivergedError: the actor answers with NaN or Inf.
     """
     num = len(envs)
     obs = np.stack([env.reset(seed=seed)[0] for env, seed in zip(envs, seeds, strict=True)])
@@ -80,6 +84,8 @@ def evaluate(
     while running.any():
         between()
         actions = actor.act(obs, first=first, explore=False)
+        if not np.isfinite(actions[running]).all():
+            raise DivergedError("non-finite action in an evaluation")
         first[:] = False
         for i in np.flatnonzero(running):
             obs[i], reward, terminated, truncated, info = envs[i].step(actions[i])

@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
+
+from tdmpc2.common.errors import UserError
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def full_disk(error: BaseException | None) -> OSError | None:
+    """The full disk (or quota, or limit) behind an error; None if it is something else.
+
+    `torch.save` hides it behind a `RuntimeError` of its own.
+    """
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in DISK_FULL:
+            return error
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def fsync_directory(path: Path) -> None:
@@ -46,11 +64,27 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Reads JSON; None if there is no such file."""
+    """Reads JSON; None if there is no such file.
+
+    Raises:
+        UserError: the file is damaged.
+    """
     try:
         return json.loads(path.read_text())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
+    except ValueError as error:  # no UTF-8, or no JSON
+        raise UserError(f"{path}: damaged ({error}); restore it, or move it aside") from None
+
+
+def remove_leftovers(*folders: Path) -> None:
+    """Removes what a killed process was still writing; for the only user of the folders."""
+    for folder in folders:
+        for path in folder.glob(".*.tmp"):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
 
 
 def sha256_of(path: Path) -> str:

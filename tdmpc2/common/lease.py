@@ -21,7 +21,7 @@ HEARTBEAT_SECONDS = 15.0
 EXPIRY_SECONDS = 120.0
 
 
-class LeaseLostError(RuntimeError):
+class LeaseLostError(UserError):
     """Another process has taken over the run, believing this one dead."""
 
 
@@ -76,8 +76,8 @@ class Lease:
 
     def _acquire(self) -> None:
         mine = self.path.with_name(f".lease.{self.token}")
-        mine.write_text(json.dumps(_describe_self(self.token)) + "\n")
         try:
+            mine.write_text(json.dumps(_describe_self(self.token)) + "\n")
             for _ in range(50):
                 with contextlib.suppress(FileExistsError):
                     os.link(mine, self.path)

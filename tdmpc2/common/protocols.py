@@ -112,7 +112,7 @@ class Agent(Protocol):
         ...
 
     def seed_evaluation(self, seed: int) -> None:
-        """Re-seeds the noise of evaluation, for evaluations outside of training."""
+        """Re-seeds the noise of evaluation: each evaluation has its own."""
         ...
 
     def update(self, replay: Any) -> dict[str, Tensor]:

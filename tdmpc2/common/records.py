@@ -66,6 +66,12 @@ class CsvRecord:
         """Bytes written."""
         return self.path.stat().st_size if self.path.exists() else 0
 
+    def sync(self) -> None:
+        """Makes what is written durable, so that a checkpoint never knows more than the file."""
+        if self.path.exists():
+            with open(self.path, "rb") as file:
+                os.fsync(file.fileno())
+
     def cut_back(self, size: int) -> None:
         """Forgets everything after the first `size` bytes."""
         if size == 0:
@@ -142,7 +148,9 @@ class RunRecords:
             self.set_state("RUNNING", env_step, **extra)
 
     def sizes(self) -> dict[str, int]:
-        """Bytes of each CSV file, for a checkpoint."""
+        """Bytes of each CSV file, all of them on disk, for a checkpoint."""
+        for record in self.csv.values():
+            record.sync()
         return {name: record.size() for name, record in self.csv.items()}
 
     def cut_back(self, sizes: Mapping[str, int]) -> None:

@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterator
 
 from tqdm import tqdm
 
+from tdmpc2.common.errors import DivergedError
 from tdmpc2.common.evaluate import Evaluation
-from tdmpc2.common.lease import Lease
+from tdmpc2.common.lease import Lease, LeaseLostError
 from tdmpc2.common.records import RunRecords, State
 from tdmpc2.common.run_directory import RunRecord
 from tdmpc2.common.spec import RunOptions
 from tdmpc2.common.tracker import Tracker
-from tdmpc2.common.trainer import Callbacks, DivergedError, StoppedError, Trainer
+from tdmpc2.common.trainer import Callbacks, StoppedError, Trainer
 
 
 def run_session(
@@ -35,8 +36,11 @@ def run_session(
     )
     figures: dict[str, float] = {}
 
-    def on_progress(env_step: int, new: dict[str, float]) -> None:
+    def must_stop() -> bool:
         lease.check()
+        return stop_requested()
+
+    def on_progress(env_step: int, new: dict[str, float]) -> None:
         figures.update(new)
         records.set_progress(env_step, **figures)
         bar.set_postfix(
@@ -51,15 +55,17 @@ def run_session(
 
     records.set_state("RUNNING", trainer.env_step)
     with stop_on_signals() as stop_requested, bar:
-        trainer.callbacks = Callbacks(stop_requested, on_progress, on_evaluation)
+        trainer.callbacks = Callbacks(must_stop, on_progress, on_evaluation)
         try:
             trainer.run()
             state: State = "COMPLETED"
             message = ""
         except DivergedError as error:
             state, message = "DIVERGED", str(error)
-        except StoppedError as error:
+        except (StoppedError, KeyboardInterrupt) as error:
             records.set_state("INTERRUPTED", trainer.env_step, str(error), **figures)
+            raise
+        except LeaseLostError:  # the records are another process's now
             raise
         except BaseException as error:
             with contextlib.suppress(OSError):  # a full disk must not hide the first error

@@ -61,7 +61,8 @@ def track(
     # Git facts are ours to record: Sacred fails in a repository without a commit.
     experiment = sacred.Experiment(name, save_git_info=False)
     experiment.logger = logging.getLogger("tdmpc2.sacred")
-    experiment.logger.setLevel(logging.WARNING)
+    # How a run ended is ours to say, in one line; Sacred would print tracebacks.
+    experiment.logger.setLevel(logging.CRITICAL)
     experiment.add_config(dict(config))
     experiment.observers.append(FileStorageObserver(directory, copy_sources=False))
     result: list[Result] = []

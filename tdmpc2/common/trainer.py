@@ -13,15 +13,12 @@ import torch
 from torch import Tensor
 
 from tdmpc2.common.checkpoint import CheckpointStore
+from tdmpc2.common.errors import DivergedError, UserError
 from tdmpc2.common.evaluate import Evaluation, evaluate
 from tdmpc2.common.protocols import Agent, Counters, Event, TaskEnv
 from tdmpc2.common.records import RunRecords
 from tdmpc2.common.replay import Episode, Replay
 from tdmpc2.common.seeding import derive_seed
-
-
-class DivergedError(RuntimeError):
-    """Training produced NaN or Inf: a result, not a fault; the data is kept."""
 
 
 class StoppedError(RuntimeError):
@@ -247,7 +244,12 @@ class Trainer:
         return self.env_step // every > last // every or (self.finished and last < self.env_step)
 
     def _evaluate(self) -> None:
-        """One line of `eval.csv`; every evaluation has seeds of its own."""
+        """One line of `eval.csv`; every evaluation has seeds of its own.
+
+        It therefore depends on nothing but the agent's parameters, and not on how many
+        evaluations came before (one more than planned, if a budget was raised).
+        """
+        self.agent.seed_evaluation(derive_seed(self.seed, "evaluation noise", self.env_step))
         seeds = [
             derive_seed(self.seed, "evaluation", self.env_step, i)
             for i in range(len(self.eval_envs))
@@ -298,7 +300,7 @@ class Trainer:
             Whether there was a checkpoint.
 
         Raises:
-            UserError: the checkpoint is damaged.
+            UserError: the checkpoint is damaged, or holds no episodes to go on with.
         """
         loaded = self.checkpoints.load(which)
         if loaded is None:
@@ -307,6 +309,11 @@ class Trainer:
             return False
         state, manifest = loaded
         self.progress = Progress(**state["progress"])
+        if state["replay"] is None and not self.finished:
+            raise UserError(
+                f"{self.checkpoints.folder}: finished at {self.env_step:,} env steps without "
+                f"keep_replay=true, so it cannot go on to {self.schedule.env_steps:,}"
+            )
         self.agent.load_state_dict(state["agent"])
         self.env.set_generator_state(state["env_generator"])
         self.rng.bit_generator.state = state["rng"]

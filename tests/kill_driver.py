@@ -1,0 +1,171 @@
+"""The train command in a process of its own, which may be hit at a chosen place.
+
+The place is the n-th call of a named function: the driver wraps that function from outside, so
+no production code knows of it and no clock decides. Processes are forked from a server that
+has imported torch once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import multiprocessing
+import os
+import resource
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import wraps
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal, NamedTuple
+
+CONTEXT = multiprocessing.get_context("forkserver")
+# What every run imports sooner or later; torch._dynamo comes with the first optimiser step.
+CONTEXT.set_forkserver_preload(["torch._dynamo", "sacred", "tdmpc2.train", "tdmpc2.agent"])
+
+
+@dataclass(frozen=True)
+class Blow:
+    """A signal that the process sends itself.
+
+    Attributes:
+        function: `"module:name"` or `"module:Class.name"`.
+        call: at which of its calls, counted from 1.
+        when: before or after the call, or after half of what it wrote to its file.
+        number: the signal; None holds the process there until `Command.go_on`.
+    """
+
+    function: str
+    call: int = 1
+    when: Literal["before", "after", "half"] = "before"
+    number: signal.Signals | None = signal.SIGKILL
+
+
+class Done(NamedTuple):
+    """How a command ended: exit code (negative: killed by that signal) and what it said."""
+
+    code: int
+    out: str
+    err: str
+
+
+@dataclass
+class Command:
+    """`python tdmpc2/train.py` with these words, in a process of its own.
+
+    Attributes:
+        words: the command line.
+        blow: where the process is to be hit.
+        file_size: largest file in bytes that it may write: a full disk without a disk.
+        env: environment variables.
+    """
+
+    words: Sequence[str]
+    blow: Blow | None = None
+    file_size: int | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._folder = TemporaryDirectory()
+        self._streams = [Path(self._folder.name) / name for name in ("out", "err")]
+        self._reached, self._go_on = CONTEXT.Event(), CONTEXT.Event()
+        held = (self._reached, self._go_on)
+        args = (self.words, self.blow, self.file_size, self.env, self._streams, held)
+        self._process = CONTEXT.Process(target=_run, args=args)
+
+    def start_and_reach(self) -> int:
+        """Starts it and returns when it is held by its blow; its process id."""
+        self._process.start()
+        self._reached.wait()
+        assert self._process.pid is not None
+        return self._process.pid
+
+    def go_on(self) -> Done:
+        """Lets a held process go on to its end."""
+        self._go_on.set()
+        return self._end()
+
+    def run(self) -> Done:
+        """Runs it to its end."""
+        self._process.start()
+        return self._end()
+
+    def _end(self) -> Done:
+        self._process.join()
+        assert self._process.exitcode is not None
+        done = Done(self._process.exitcode, *(path.read_text() for path in self._streams))
+        self._folder.cleanup()
+        return done
+
+
+def _run(
+    words: Sequence[str],
+    blow: Blow | None,
+    file_size: int | None,
+    env: Mapping[str, str],
+    streams: Sequence[Path],
+    held: tuple[Any, Any],
+) -> None:
+    """What the process does."""
+    for stream, path in zip((1, 2), streams, strict=True):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
+    os.environ.update(env)
+    from tdmpc2 import train
+    from tdmpc2.common import cli
+
+    if blow is not None:
+        _strike(blow, *held)
+    if file_size is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
+    sys.argv = ["train.py", *words]
+    sys.exit(cli.command(train.main, train.usage))
+
+
+def _strike(blow: Blow, reached: Any, go_on: Any) -> None:
+    """Wraps the function of a blow in this process."""
+    module, _, path = blow.function.partition(":")
+    *outer, name = path.split(".")
+    owner: Any = importlib.import_module(module)
+    for attribute in outer:
+        owner = getattr(owner, attribute)
+    function: Callable[..., Any] = getattr(owner, name)
+    calls = 0
+
+    def hit() -> None:
+        if blow.number is not None:
+            os.kill(os.getpid(), blow.number)
+        else:
+            reached.set()
+            go_on.wait()
+
+    @wraps(function)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        now = calls == blow.call
+        if now and blow.when == "before":
+            hit()
+        result = function(*args, **kwargs)
+        if now and blow.when == "half":
+            _halve(args)
+        if now and blow.when != "before":
+            hit()
+        return result
+
+    setattr(owner, name, wrapper)
+
+
+def _halve(args: Sequence[Any]) -> None:
+    """Cuts the file that a call has just written to the state of a write that got half-way."""
+    for arg in args:
+        if hasattr(arg, "fileno"):  # an open file: half of it
+            arg.flush()
+            os.ftruncate(arg.fileno(), os.fstat(arg.fileno()).st_size // 2)
+            return
+        if hasattr(arg, "path"):  # a CSV record: half of its last line
+            text = arg.path.read_bytes()
+            start = text[:-1].rfind(b"\n") + 1
+            os.truncate(arg.path, (start + len(text)) // 2)
+            return
+    raise AssertionError("no file among the arguments")

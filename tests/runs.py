@@ -1,0 +1,125 @@
+"""Tiny training runs, and what is compared of them."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from tests.kill_driver import Blow, Command, Done
+
+# 4 episodes of 50 decisions; the first update falls into the third. A few thousand parameters.
+TINY: dict[str, Any] = {
+    "task": "toy-pointmass",
+    "env_steps": 200,
+    "model_size": "smoke",
+    "enc_dim": 8,
+    "mlp_dim": 8,
+    "latent_dim": 8,
+    "num_bins": 5,
+    "horizon": 1,
+    "iterations": 1,
+    "num_samples": 8,
+    "num_elites": 4,
+    "num_pi_samples": 2,
+    "batch_size": 8,
+    "seed_decisions": 110,
+    "pretrain_updates": 8,
+    "eval_every": 100,
+    "eval_episodes": 2,
+    "checkpoint_minutes": 0,
+    "threads": 1,
+    "device": "cpu",
+}
+
+
+class Outcome(NamedTuple):
+    """Checksums of what a run leaves."""
+
+    eval_csv: str
+    train_csv: str
+    agent: str
+
+
+def words(runs: Path, **changes: Any) -> list[str]:
+    """The command line of a tiny run; a change to None leaves the word out."""
+    values = {**TINY, "runs": runs, **changes}
+    return [f"{key}={value}" for key, value in values.items() if value is not None]
+
+
+def tiny(runs: Path, blow: Blow | None = None, **changes: Any) -> Done:
+    """A tiny run."""
+    return Command(words(runs, **changes), blow).run()
+
+
+def run_directory(runs: Path) -> Path:
+    """The only run below a folder."""
+    (spec,) = runs.rglob("spec.json")
+    return spec.parent
+
+
+def outcome(runs: Path) -> Outcome:
+    """What to compare of the only run below a folder."""
+    directory = run_directory(runs)
+    sums = [sha256((directory / name).read_bytes()) for name in ("eval.csv", "train.csv")]
+    return Outcome(*sums, sha256(*agent_bytes(directory)))
+
+
+def sha256(*parts: bytes) -> str:
+    """Checksum of bytes."""
+    return hashlib.sha256(b"|".join(parts)).hexdigest()
+
+
+def agent_bytes(directory: Path) -> list[bytes]:
+    """Every tensor of the agent in the newest checkpoint, with its name."""
+    newest = max((directory / "checkpoints").iterdir())
+    state = torch.load(newest / "state.pt", weights_only=True)
+    flat: list[bytes] = []
+    _flatten("agent", state["agent"], flat)
+    assert len(flat) > 100
+    return flat
+
+
+def _flatten(name: str, value: Any, flat: list[bytes]) -> None:
+    if isinstance(value, dict):
+        for key in value:
+            _flatten(f"{name}.{key}", value[key], flat)
+    elif isinstance(value, list):
+        for i, item in enumerate(value):
+            _flatten(f"{name}.{i}", item, flat)
+    else:
+        data = value.numpy().tobytes() if isinstance(value, torch.Tensor) else repr(value).encode()
+        flat.append(name.encode() + b"=" + data)
+
+
+def files(runs: Path) -> set[str]:
+    """Every file of the only run below a folder, but for Sacred's record of each attempt."""
+    directory = run_directory(runs)
+    found = (str(p.relative_to(directory)) for p in directory.rglob("*"))
+    return {path for path in found if not path.startswith("sacred/")}
+
+
+def evaluated_steps(runs: Path) -> list[int]:
+    """The env steps of the whole lines of `eval.csv`."""
+    path = run_directory(runs) / "eval.csv"
+    lines = path.read_text().split("\n")[1:-1] if path.exists() else []
+    return [int(line.split(",")[0]) for line in lines]
+
+
+def checkpoint_steps(runs: Path) -> list[int]:
+    """The agent steps of the whole checkpoints."""
+    folder = run_directory(runs) / "checkpoints"
+    return sorted(int(path.name) for path in folder.glob("[0-9]*"))
+
+
+def snapshot(folder: Path) -> dict[str, tuple[int, bytes]]:
+    """Everything below a folder with its time of change, to see that nothing was touched."""
+    return {
+        str(path.relative_to(folder)): (
+            path.stat().st_mtime_ns,
+            path.read_bytes() if path.is_file() else b"",
+        )
+        for path in folder.rglob("*")
+    }

@@ -1,0 +1,52 @@
+"""What doing nothing scores, and the threshold that follows."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from sweeps.floors import measure_floors, threshold
+
+
+def test_floors_are_measured_once_and_kept(tmp_path: Path) -> None:
+    floors = measure_floors(["toy-pointmass", "toy-pointmass"], tmp_path)
+    kept = json.loads((tmp_path / "floors" / "toy-pointmass.json").read_text())
+    assert floors == {"toy-pointmass": kept}
+    assert kept["episodes"] == 10
+    assert 0 < kept["zero"]["mean"] < 15  # of 50
+    assert 0 < kept["uniform"]["mean"] < 15
+    (tmp_path / "floors" / "toy-pointmass.json").write_text(json.dumps(kept | {"episodes": 11}))
+    assert measure_floors(["toy-pointmass"], tmp_path)["toy-pointmass"]["episodes"] == 11
+
+
+@pytest.mark.parametrize(
+    ("uniform", "zero", "untrained", "expected"),
+    [
+        ((40, 5), (20, 1), (30, 2), 40 + 15),
+        ((40, 5), (754, 0), (30, 2), 754 + 15),
+        ((40, 5), (20, 1), (90, 10), 90 + 30),
+        # The largest sd counts, also where it belongs to another floor than the largest mean.
+        ((40, 50), (60, 1), (30, 2), 60 + 150),
+    ],
+)
+def test_threshold(
+    uniform: tuple[float, float],
+    zero: tuple[float, float],
+    untrained: tuple[float, float],
+    expected: float,
+) -> None:
+    floor = {
+        "uniform": {"mean": uniform[0], "sd": uniform[1]},
+        "zero": {"mean": zero[0], "sd": zero[1]},
+    }
+    evaluations = pd.DataFrame(
+        {
+            "env_step": [0, 1000],
+            "episode_return": [untrained[0], 999.0],
+            "episode_return_sd": [untrained[1], 999.0],
+        }
+    )
+    assert threshold(floor, evaluations) == expected

@@ -1,0 +1,134 @@
+"""The launcher as a user meets it: runs, skips, resumes, reports, refuses."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from sweeps.launch import main, usage
+from tdmpc2.common import cli
+from tests.runs import TINY
+
+LAUNCH = [sys.executable, "-m", "sweeps.launch"]
+SETTINGS = [f"{key}={value}" for key, value in TINY.items() if key != "task"]
+
+
+def launch(runs: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Runs the command to its end."""
+    command = [*LAUNCH, "tasks=toy-pointmass", f"runs={runs}", *SETTINGS, *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def states(runs: Path) -> dict[str, bytes]:
+    """`eval.csv` of every run by its folder's name."""
+    return {path.parent.name: path.read_bytes() for path in sorted(runs.rglob("eval.csv"))}
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A finished sweep of two seeds, and what it printed."""
+    runs = tmp_path_factory.mktemp("sweep")
+    done = launch(runs, "seeds=2", "max_parallel=2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return runs, done.stdout
+
+
+def test_sweep_runs_every_seed_and_reports(swept: tuple[Path, str]) -> None:
+    runs, printed = swept
+    assert len(states(runs)) == 2
+    assert "2 runs, 0 finished already, 2 to do" in printed
+    assert printed.count("COMPLETED") == 2
+    assert "floors + 3 sd" in printed
+    assert (runs / "floors" / "toy-pointmass.json").exists()
+
+
+def test_launching_again_skips_what_is_finished(swept: tuple[Path, str]) -> None:
+    runs, _ = swept
+    before = {path: path.stat().st_mtime_ns for path in runs.rglob("*") if path.is_file()}
+    done = launch(runs, "seeds=2")
+    assert done.returncode == 0
+    assert "2 finished already, 0 to do" in done.stdout
+    assert {path: path.stat().st_mtime_ns for path in runs.rglob("*") if path.is_file()} == before
+
+
+def test_a_run_that_cannot_go_on_fails_the_sweep_and_names_its_log(tmp_path: Path) -> None:
+    # No episode of 50 decisions fits a memory of 10 rows, which only the run itself can tell.
+    done = launch(tmp_path, "seeds=1", "buffer_size=10")
+    assert done.returncode == 1
+    assert "NOT STARTED" in done.stdout
+    (log,) = tmp_path.rglob("log.txt")
+    assert f"exit code 2: {log}" in done.stdout
+    assert "one episode takes 51 rows" in log.read_text()
+
+
+def test_stopping_the_launcher_stops_its_runs_and_launching_again_finishes(
+    tmp_path: Path, swept: tuple[Path, str]
+) -> None:
+    command = [*LAUNCH, "tasks=toy-pointmass", f"runs={tmp_path}", *SETTINGS, "seeds=2"]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONUNBUFFERED": "1"}
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "running" in line:
+            break
+    process.send_signal(signal.SIGTERM)
+    process.communicate()
+    assert process.returncode == 130
+    for lease in tmp_path.rglob("lease.json"):  # no run is left behind at work
+        assert not psutil.pid_exists(json.loads(lease.read_text())["pid"])
+    done = launch(tmp_path, "seeds=2")
+    assert done.returncode == 0
+    assert states(tmp_path) == states(swept[0])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["suite=smok"], "did you mean 'smoke'?"),
+        (["tasks=walker-wolk"], "did you mean 'walker-walk'?"),
+        (["suite=smoke", "methods=tdmpc3"], "unknown method 'tdmpc3'"),
+        (["suite=smoke", "sedes=2"], "did you mean 'seeds'?"),
+        (["suite=smoke", "seeds=two"], "seeds=two"),
+        (["suite=smoke", "num_q=0"], "num_q=0"),
+        (["seeds=2"], "one of suite= and tasks= is needed"),
+        (["suite=smoke", "tasks=walker-walk"], "one of suite= and tasks= is needed"),
+    ],
+)
+def test_bad_input_is_one_line_and_writes_nothing(
+    tmp_path: Path,
+    words: list[str],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["launch.py", f"runs={tmp_path / 'runs'}", *words])
+    assert cli.command(main, usage) == 2
+    printed = capsys.readouterr()
+    assert message in printed.err
+    assert len(printed.err.splitlines()) == 1
+    assert printed.out == ""
+    assert not (tmp_path / "runs").exists()
+
+
+def test_dry_run_lists_and_writes_nothing(tmp_path: Path) -> None:
+    done = launch(tmp_path / "runs", "seeds=2", "dry_run=true")
+    assert done.returncode == 0
+    assert done.stdout.count("toy-pointmass seed") == 2
+    assert not (tmp_path / "runs").exists()
+
+
+def test_script_works_from_another_directory(tmp_path: Path) -> None:
+    script = Path(__file__).parents[2] / "sweeps" / "launch.py"
+    done = subprocess.run(
+        [sys.executable, str(script), "--help"], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 0
+    assert "suite=SUITE" in done.stdout

@@ -1,0 +1,118 @@
+"""The importer of official checkpoints: one result from the old and the new key format."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from tdmpc2.checkpoints import import_official
+from tdmpc2.common.errors import UserError
+from tests.golden import FILES, Golden
+
+# Old number of a Q-function's tensor (4·layer + part) and its name in the new format.
+NEW_Q_NAMES = {
+    "0": "0.weight",
+    "1": "0.bias",
+    "2": "0.ln.weight",
+    "3": "0.ln.bias",
+    "4": "1.weight",
+    "5": "1.bias",
+    "6": "1.ln.weight",
+    "7": "1.ln.bias",
+    "8": "2.weight",
+    "9": "2.bias",
+}
+
+
+def recorded(name: str) -> dict[str, Tensor]:
+    """The state dict of a golden file under its official keys."""
+    golden = Golden(name)
+    keys = [key for key in golden.arrays if key.startswith("state_dict/")]
+    return {key.removeprefix("state_dict/"): golden(key) for key in keys}
+
+
+def in_new_format(old: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same weights under the keys of 2024 and later, with the extras these carry."""
+    new = {}
+    for key, value in old.items():
+        network, _, number = key.rpartition(".")
+        if network == "_Qs.params":
+            new[f"_Qs.params.{NEW_Q_NAMES[number]}"] = value
+            new[f"_detach_Qs_params.{NEW_Q_NAMES[number]}"] = value
+        elif network == "_target_Qs.params":
+            new[f"_target_Qs_params.{NEW_Q_NAMES[number]}"] = value
+        else:
+            new[key] = value
+    extras = (
+        "log_std_min",
+        "log_std_dif",
+        "_action_masks",
+        "_Qs.params.__batch_size",
+        "_Qs.params.__device",
+        "_target_Qs_params.0.__batch_size",
+        "_Qs.module.0.weight",
+    )
+    return new | {key: torch.zeros(1) for key in extras}
+
+
+@pytest.mark.parametrize("name", ["paper_single_task", "paper_multi_task"])
+def test_both_formats_give_the_same_weights(name: str) -> None:
+    old = recorded(name)
+    assert "_Qs.params.9" in old  # it is the old format
+    from_old, from_new = import_official(old), import_official(in_new_format(old))
+    assert from_old.keys() == from_new.keys()
+    for key in from_old:
+        assert torch.equal(from_old[key], from_new[key]), key
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_weight_of_the_model_is_set(name: str) -> None:
+    """Nothing missing, nothing left over, each tensor in the network it came from."""
+    golden, official = Golden(name), recorded(name)
+    model = golden.agent().model
+    weights = import_official(official)
+    assert weights.keys() == model.state_dict().keys()
+    model.load_state_dict(weights, strict=True)
+    pairs = {
+        "_encoder.state.1.ln.weight": model.encoder[1].norm.weight,
+        "_dynamics.2.bias": model.dynamics[2].linear.bias,
+        "_reward.2.weight": model.reward_head[2].weight,
+        "_pi.0.ln.bias": model.policy[0].norm.bias,
+        "_pi.2.bias": model.policy[2].bias,
+        "_Qs.params.6" if golden.is_paper else "_Qs.params.1.ln.weight": (
+            model.q_functions.norm2.weight
+        ),
+        "_target_Qs.params.8" if golden.is_paper else "_target_Qs_params.2.weight": (
+            model.target_q_functions.linear3.weight
+        ),
+    }
+    for key, ours in pairs.items():
+        assert torch.equal(official[key], ours), key
+
+
+def test_termination_head() -> None:
+    keys = ("0.weight", "0.ln.weight", "2.weight", "2.bias")
+    weights = import_official({f"_termination.{key}": torch.zeros(1) for key in keys})
+    assert list(weights) == [
+        "termination_head.0.linear.weight",
+        "termination_head.0.norm.weight",
+        "termination_head.2.weight",
+        "termination_head.2.bias",
+    ]
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "_decoder.0.weight",
+        "_Qs.params.0.scale",
+        "_Qs.params.weight",
+        "_dynamics.weight",
+        "_encoder.rgb.0.weight",
+        "model",
+    ],
+)
+def test_unknown_keys_are_refused_by_name(key: str) -> None:
+    with pytest.raises(UserError, match=key):
+        import_official(recorded("paper_single_task") | {key: torch.zeros(1)})

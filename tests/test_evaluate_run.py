@@ -1,0 +1,84 @@
+"""The evaluate command on a finished run."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tdmpc2.common import cli
+from tdmpc2.evaluate import main, usage
+from tests.runs import run_directory, tiny
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Directory of a finished tiny run."""
+    runs = tmp_path_factory.mktemp("evaluate")
+    tiny(runs)
+    return run_directory(runs)
+
+
+def evaluate(*words: str) -> subprocess.CompletedProcess[str]:
+    """Runs the command to its end."""
+    command = [sys.executable, "-m", "tdmpc2.evaluate", "threads=1", *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_run_and_checkpoint_give_the_same_repeatable_result(run: Path, tmp_path: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    (checkpoint,) = (run / "checkpoints").iterdir()
+    outcomes = []
+    for i, path in enumerate((run, run, checkpoint)):
+        out = tmp_path / f"{i}.json"
+        done = evaluate(f"run={path}", "episodes=3", f"out={out}")
+        assert done.returncode == 0, done.stderr
+        assert "return" in done.stdout
+        outcomes.append(json.loads(out.read_text()))
+    assert outcomes[0] == outcomes[1]
+    assert outcomes[0]["returns"] == outcomes[2]["returns"]
+    assert len(outcomes[0]["returns"]) == 3
+    assert outcomes[0]["agent_step"] == 200
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
+
+
+def test_another_seed_gives_other_episodes(run: Path, tmp_path: Path) -> None:
+    for seed in (0, 1):
+        evaluate(f"run={run}", "episodes=2", f"seed={seed}", f"out={tmp_path / str(seed)}")
+    first, second = (json.loads((tmp_path / str(s)).read_text()) for s in (0, 1))
+    assert first["returns"] != second["returns"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "run= is missing"),
+        (["run=/"], "neither a run directory nor a checkpoint"),
+        (["run=/", "episodse=3"], "did you mean 'episodes'?"),
+        (["run=/", "episodes=0"], "must be at least 1"),
+    ],
+)
+def test_bad_input_is_one_line(
+    words: list[str],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["evaluate.py", *words])
+    assert cli.command(main, usage) == 2
+    printed = capsys.readouterr()
+    assert message in printed.err
+    assert len(printed.err.splitlines()) == 1
+
+
+def test_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
+    tiny(tmp_path)
+    directory = run_directory(tmp_path)
+    (state,) = directory.rglob("state.pt")
+    state.write_bytes(state.read_bytes()[:-10])
+    done = evaluate(f"run={directory}")
+    assert done.returncode == 2
+    assert "damaged" in done.stderr

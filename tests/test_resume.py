@@ -1,0 +1,218 @@
+"""Runs killed anywhere and started again end in the same bytes as undisturbed ones."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from tdmpc2.common.files import read_json
+from tdmpc2.common.records import read_status
+from tests.kill_driver import Blow
+from tests.runs import checkpoint_steps, evaluated_steps, files, outcome, run_directory, tiny
+
+pytestmark = pytest.mark.xdist_group("resume")  # one worker: the undisturbed run is shared
+
+TRAINER = "tdmpc2.common.trainer:Trainer"
+STORE = "tdmpc2.common.checkpoint:CheckpointStore"
+CSV = "tdmpc2.common.records:CsvRecord"
+
+
+@dataclass(frozen=True)
+class Kill:
+    """Where a tiny run is killed, and what then lies in its directory.
+
+    A tiny run: episodes of 50 decisions; evaluations at 0, 100 and 200; checkpoints at 50, 100,
+    150 and 200, two kept; the first update, with 8 more, after decision 111.
+
+    Attributes:
+        blows: one per attempt.
+        checkpoints: whole ones found afterwards.
+        evaluated: env steps of the whole lines of `eval.csv`.
+        leaves: a pattern of a file or folder that must be there, half-done.
+    """
+
+    blows: tuple[Blow, ...]
+    checkpoints: tuple[int, ...]
+    evaluated: tuple[int, ...]
+    leaves: str = ""
+
+
+def kill(
+    function: str,
+    call: int,
+    when: Literal["before", "after", "half"] = "before",
+    *,
+    at: tuple[int, ...] = (),
+    lines: tuple[int, ...] = (),
+    leaves: str = "",
+) -> Kill:
+    """A run killed once: see `Blow` and `Kill`."""
+    return Kill((Blow(function, call, when),), at, lines, leaves)
+
+
+KILLS = {
+    "before anything is recorded": kill(
+        "tdmpc2.common.records:RunRecords.write_spec", 1, "after", leaves="lease.json"
+    ),
+    "in the first evaluation": kill("tdmpc2.agent:TDMPC2.act", 20),
+    "in the seeding phase": kill(f"{TRAINER}._choose_action", 70, at=(50,), lines=(0,)),
+    "while a later evaluation runs": kill("tdmpc2.agent:TDMPC2.act", 70, at=(50,), lines=(0,)),
+    "half-way through a line of eval.csv": kill(
+        f"{CSV}.append", 4, "half", at=(50,), lines=(0,), leaves="eval.csv"
+    ),
+    "in the pre-training burst": kill(
+        "tdmpc2.agent:TDMPC2.update", 5, at=(50, 100), lines=(0, 100)
+    ),
+    "mid-episode": kill(f"{TRAINER}._choose_action", 173, at=(100, 150), lines=(0, 100)),
+    "between update and target network": kill(
+        "tdmpc2.world_model:WorldModel.update_target", 70, at=(100, 150), lines=(0, 100)
+    ),
+    "half-way through a line of train.csv": kill(
+        f"{CSV}.append", 6, "half", at=(50, 100), lines=(0, 100), leaves="train.csv"
+    ),
+    "while the very first checkpoint is written": kill(
+        "torch:save", 1, "half", lines=(0,), leaves="checkpoints/.*.tmp/state.pt"
+    ),
+    "while episodes are written": kill(
+        "numpy:savez", 3, "half", at=(50, 100), lines=(0, 100), leaves="replay/.episodes-*.tmp"
+    ),
+    "while state.pt is written": kill(
+        "torch:save", 3, "half", at=(50, 100), lines=(0, 100), leaves="checkpoints/.*.tmp/state.pt"
+    ),
+    "between state.pt and the manifest": kill(
+        "tdmpc2.common.checkpoint:write_json",
+        3,
+        at=(50, 100),
+        lines=(0, 100),
+        leaves="checkpoints/.*.tmp/state.pt",
+    ),
+    "before a finished checkpoint gets its name": kill(
+        "os:rename", 3, at=(50, 100), lines=(0, 100), leaves="checkpoints/.*.tmp/manifest.json"
+    ),
+    "when a checkpoint has got its name": kill(
+        "os:rename", 3, "after", at=(50, 100, 150), lines=(0, 100)
+    ),
+    "while an old checkpoint is removed": kill(
+        "os:rmdir", 1, at=(50, 100, 150), lines=(0, 100), leaves="checkpoints/000000000050"
+    ),
+    "just after a checkpoint": kill(f"{TRAINER}.save", 3, "after", at=(100, 150), lines=(0, 100)),
+    "in the last evaluation": kill("tdmpc2.agent:TDMPC2.act", 230, at=(100, 150), lines=(0, 100)),
+    "before the last checkpoint": kill(f"{TRAINER}.save", 4, at=(100, 150), lines=(0, 100, 200)),
+    "before the old episodes are removed": kill(
+        f"{STORE}.forget_history", 1, at=(150, 200), lines=(0, 100, 200), leaves="replay/*.npz"
+    ),
+    "after the last checkpoint, before COMPLETED": kill(
+        f"{TRAINER}.run", 1, "after", at=(200,), lines=(0, 100, 200)
+    ),
+    "twice in a row at one place": Kill(
+        (
+            Blow(f"{TRAINER}._choose_action", 173),
+            Blow(f"{TRAINER}._choose_action", 23),
+        ),
+        (100, 150),
+        (0, 100),
+    ),
+    "twice in a row, first in a checkpoint, then while the records are cut back": Kill(
+        (Blow("torch:save", 3, "half"), Blow(f"{CSV}.cut_back", 1, "after")), (50, 100), (0, 100)
+    ),
+    "three times in a row": Kill(
+        (
+            Blow(f"{TRAINER}._choose_action", 70),
+            Blow("tdmpc2.agent:TDMPC2.act", 20),
+            Blow("os:rename", 3),  # the first moves the dead lease aside
+        ),
+        (50, 100),
+        (0, 100),
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    runs = tmp_path_factory.mktemp("undisturbed")
+    assert tiny(runs).code == 0
+    assert evaluated_steps(runs) == [0, 100, 200]
+    return runs
+
+
+@pytest.mark.parametrize("name", KILLS)
+def test_a_killed_run_repeats_byte_for_byte(name: str, undisturbed: Path, tmp_path: Path) -> None:
+    case = KILLS[name]
+    for blow in case.blows:
+        assert tiny(tmp_path, blow).code == -signal.SIGKILL
+    assert checkpoint_steps(tmp_path) == list(case.checkpoints)
+    assert evaluated_steps(tmp_path) == list(case.evaluated)
+    if case.leaves:
+        assert list(run_directory(tmp_path).glob(case.leaves))
+
+    done = tiny(tmp_path)
+    assert done.code == 0, done
+    assert outcome(tmp_path) == outcome(undisturbed)
+    assert evaluated_steps(tmp_path) == [0, 100, 200]
+    assert files(tmp_path) == files(undisturbed)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR2])
+def test_a_run_asked_to_stop_says_so_and_resumes(
+    number: signal.Signals, undisturbed: Path, tmp_path: Path
+) -> None:
+    done = tiny(tmp_path, Blow("tdmpc2.agent:TDMPC2.update", 5, number=number))
+    assert done.code == 130
+    assert done.out == ""
+    assert done.err == "stopped at env step 111; run the same command again to continue\n"
+    directory = run_directory(tmp_path)
+    assert read_status(directory)["state"] == "INTERRUPTED"
+    assert read_json(directory / "sacred/1/run.json")["status"] == "INTERRUPTED"
+    assert not (directory / "lease.json").exists()
+
+    assert tiny(tmp_path).code == 0
+    assert outcome(tmp_path) == outcome(undisturbed)
+
+
+# With a small memory old episodes have been dropped, and its rows have wrapped, before the kill.
+VARIANTS = {
+    "prioritised replay": {"prioritized_replay": "true"},
+    "replay that wraps": {"buffer_size": 120},
+    "both": {"prioritized_replay": "true", "buffer_size": 120},
+    "episodes of unequal length": {"task": "toy-pointmass-episodic", "buffer_size": 140},
+    "no planning": {"planning": "false"},
+}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_variants_repeat_byte_for_byte_too(name: str, tmp_path: Path) -> None:
+    changes = VARIANTS[name]
+    assert tiny(tmp_path / "undisturbed", **changes).code == 0
+    last = Blow(f"{TRAINER}.save", checkpoints(tmp_path / "undisturbed"), "before")
+    assert tiny(tmp_path / "killed", last, **changes).code == -signal.SIGKILL
+    *_, newest = sorted(run_directory(tmp_path / "killed").glob("checkpoints/*/manifest.json"))
+    assert (read_json(newest)["oldest_episode"] > 0) == ("buffer_size" in changes)
+    assert tiny(tmp_path / "killed", **changes).code == 0
+    assert outcome(tmp_path / "killed") == outcome(tmp_path / "undisturbed")
+
+
+def checkpoints(runs: Path) -> int:
+    """How many checkpoints a run has written: one per episode."""
+    return len((run_directory(runs) / "timing.csv").read_text().splitlines()) - 1
+
+
+def test_a_real_simulator_repeats_byte_for_byte(tmp_path: Path) -> None:
+    changes = {
+        "task": "cartpole-swingup",
+        "env_steps": 2000,  # two episodes of 500 decisions
+        "seed_decisions": 940,
+        "planning": "false",
+        "eval_every": 2000,
+        "eval_episodes": 1,
+    }
+    assert tiny(tmp_path / "undisturbed", **changes).code == 0
+    mid_episode = Blow(f"{TRAINER}._choose_action", 970)
+    assert tiny(tmp_path / "killed", mid_episode, **changes).code == -signal.SIGKILL
+    assert checkpoint_steps(tmp_path / "killed") == [500]
+    assert tiny(tmp_path / "killed", **changes).code == 0
+    assert outcome(tmp_path / "killed") == outcome(tmp_path / "undisturbed")
+    assert evaluated_steps(tmp_path / "killed") == [0, 2000]
