@@ -94,7 +94,9 @@ def _describe(job: Job) -> str:
     parts = [status["state"].lower(), f"{status['env_step']:,} of {job.spec.budget:,} env steps"]
     if "eval_return" in status:
         parts.append(f"return {status['eval_return']:.0f}")
-    if status["state"] == "RUNNING" and status.get("env_steps_per_second"):
+    if status["state"] == "RUNNING" and "evaluating" in status:
+        parts.append(f"evaluating ({status['evaluating']} decisions)")
+    elif status["state"] == "RUNNING" and status.get("env_steps_per_second"):
         speed = status["env_steps_per_second"]
         left = (job.spec.budget - status["env_step"]) / speed
         parts.append(f"{speed:.0f} env steps/s, {left / 60:.0f} min left")

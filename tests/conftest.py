@@ -1,13 +1,49 @@
-"""What holds for every test: global generators start from the same state."""
+"""What holds for every test: one thread, seeded global generators, no silent gaps in CI."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Generator
+from typing import Any
+
 import pytest
+import torch
 
 from tdmpc2.common.seeding import seed_globals
+
+# How skips begin that only mean: something is not installed here.
+MISSING = ("could not import", "missing:")
+
+
+def pytest_configure() -> None:
+    """Keeps torch to one thread: tests run side by side, and sums must not depend on cores."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
 def _seeded_global_generators() -> None:
     """Networks built without an agent draw their first weights from torch's generator."""
     seed_globals(0)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """In CI every component is installed, so a test that misses one has failed."""
+    return _strict((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """The same for modules that skip themselves."""
+    return _strict((yield))
+
+
+def _strict(report: Any) -> Any:
+    """Turns a skip for a missing component into a failure where `CI=true`."""
+    if os.environ.get("CI") == "true" and report.skipped and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2].removeprefix("Skipped: ")
+        if reason.startswith(MISSING):
+            report.outcome = "failed"
+            report.longrepr = f"CI=true, and a component is missing: {reason}"
+    return report

@@ -145,6 +145,11 @@ def command(main: Callable[[Sequence[str]], int], usage: Callable[[], str]) -> i
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # the reader of our output (head, less) has gone
+        sys.stdout = None
+        return 0
     except OSError as error:
         if full_disk(error) is None:
             raise
@@ -154,8 +159,3 @@ def command(main: Callable[[Sequence[str]], int], usage: Callable[[], str]) -> i
             file=sys.stderr,
         )
         return 2
-    except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:  # the reader of our output (head, less) has gone
-        sys.stdout = None
-        return 0

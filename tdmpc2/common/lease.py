@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import socket
 import threading
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -78,11 +80,12 @@ class Lease:
         mine = self.path.with_name(f".lease.{self.token}")
         try:
             mine.write_text(json.dumps(_describe_self(self.token)) + "\n")
-            for _ in range(50):
-                with contextlib.suppress(FileExistsError):
-                    os.link(mine, self.path)
-                    return
-                self._remove_if_dead()
+            with _locked(self.path.parent):
+                for _ in range(50):
+                    with contextlib.suppress(FileExistsError):
+                        os.link(mine, self.path)
+                        return
+                    self._remove_if_dead()
         finally:
             mine.unlink(missing_ok=True)
         raise UserError(f"{self.path}: could not be acquired; several processes want it")
@@ -115,6 +118,22 @@ class Lease:
                 return
             with contextlib.suppress(OSError):
                 os.utime(self.path)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Lets processes try one after the other, where the file system can lock a folder.
+
+    Where it cannot (NFS), three that find the same dead lease within the same moment could
+    end as two holders, of whom one finds out at its next heartbeat.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _describe_self(token: str) -> dict[str, Any]:

@@ -26,13 +26,14 @@ def run_session(
     show = sys.__stderr__ is not None and sys.__stderr__.isatty()
     if options.progress is not None:
         show = options.progress
+    name = f"{records.spec.task} seed {records.spec.seed}"
     bar = tqdm(
         total=trainer.schedule.env_steps,
         initial=trainer.env_step,
         disable=not show,
         file=sys.__stderr__,  # past Sacred, which would keep every redraw
         unit=" env steps",
-        desc=f"{records.spec.task} seed {records.spec.seed}",
+        desc=name,
     )
     figures: dict[str, float] = {}
 
@@ -48,14 +49,19 @@ def run_session(
         )
         bar.update(env_step - bar.n)
 
+    def on_evaluating(done: int, most: int) -> None:
+        bar.set_description(f"{name}, evaluating {done}/{most}")
+        records.set_progress(trainer.env_step, **figures, evaluating=f"{done}/{most}")
+
     def on_evaluation(env_step: int, result: Evaluation) -> None:
+        bar.set_description(name)
         figures["eval_return"] = result.mean_return
         figures["eval_success"] = float(result.successes.mean())
         tracker.log(env_step, result.row())
 
     records.set_state("RUNNING", trainer.env_step)
     with stop_on_signals() as stop_requested, bar:
-        trainer.callbacks = Callbacks(must_stop, on_progress, on_evaluation)
+        trainer.callbacks = Callbacks(must_stop, on_progress, on_evaluating, on_evaluation)
         try:
             trainer.run()
             state: State = "COMPLETED"

@@ -66,11 +66,14 @@ class Callbacks:
     Attributes:
         stop_requested: asked before every decision and update.
         on_progress: called with env step and figures at every episode end.
+        on_evaluating: called before every decision of an evaluation with the decisions done
+            and the most there can be.
         on_evaluation: called with env step and outcome.
     """
 
     stop_requested: Callable[[], bool] = lambda: False
     on_progress: Callable[[int, dict[str, float]], None] = lambda step, figures: None
+    on_evaluating: Callable[[int, int], None] = lambda done, most: None
     on_evaluation: Callable[[int, Evaluation], None] = lambda step, evaluation: None
 
 
@@ -254,7 +257,15 @@ class Trainer:
             derive_seed(self.seed, "evaluation", self.env_step, i)
             for i in range(len(self.eval_envs))
         ]
-        result = evaluate(self.agent, self.eval_envs, seeds, self._check_stop)
+        done = 0
+
+        def between() -> None:
+            nonlocal done
+            self._check_stop()
+            self.callbacks.on_evaluating(done, self.env.episode_length)
+            done += 1
+
+        result = evaluate(self.agent, self.eval_envs, seeds, between)
         where = {"env_step": self.env_step, "agent_step": self.progress.decisions}
         self.records.csv["eval"].append({**where, **result.row()})
         self.progress.evaluated_at = self.env_step

@@ -1,0 +1,169 @@
+"""`key=value` words: parsing, hints, help and exit codes."""
+
+from __future__ import annotations
+
+import errno
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+
+from tdmpc2.common import cli
+from tdmpc2.common.errors import UserError
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Every type of value."""
+
+    count: int = 3
+    rate: float = field(default=0.5, metadata={"help": "how fast"})
+    on: bool = True
+    name: str = "x"
+    mode: Literal["slow", "fast"] = field(default="slow", metadata={"help": "how"})
+    limit: int | None = None
+    folder: Path = field(default_factory=lambda: Path("/somewhere"))
+
+
+SCHEMA = cli.schema_of(Settings)
+
+
+@pytest.mark.parametrize(
+    ("word", "value"),
+    [
+        ("count=7", 7),
+        ("count=-7", -7),
+        ("count=100_000", 100_000),
+        ("count=1e5", 100_000),
+        ("count=2.0", 2),
+        ("--count=7", 7),
+        ("rate=3e-4", 3e-4),
+        ("rate=1", 1.0),
+        ("on=false", False),
+        ("on=No", False),
+        ("on=0", False),
+        ("on=ON", True),
+        ("name=a=b", "a=b"),
+        ("name=", ""),
+        ("mode=fast", "fast"),
+        ("limit=none", None),
+        ("limit=", None),
+        ("limit=4", 4),
+        ("folder=/a/../b", Path("/b")),
+        ("folder=~", Path.home()),
+    ],
+)
+def test_values_of_every_type(word: str, value: object) -> None:
+    (parsed,) = cli.parse_words([word], SCHEMA).values()
+    assert parsed == value
+    assert type(parsed) is type(value)
+
+
+def test_a_relative_folder_becomes_absolute() -> None:
+    assert cli.parse_words(["folder=here"], SCHEMA) == {"folder": Path.cwd() / "here"}
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("cuont=1", "unknown key 'cuont' (did you mean 'count'?)"),
+        ("zzz=1", "unknown key 'zzz' (valid: count, folder, limit, mode, name, on, rate)"),
+        ("count=1.5", "count=1.5: a value of type int is needed"),
+        ("count=", "count=: a value of type int is needed"),
+        ("count=inf", "count=inf: a value of type int is needed"),
+        ("limit=many", "limit=many: a value of type int is needed"),
+        ("rate=fast", "rate=fast: a finite number is needed"),
+        ("rate=nan", "rate=nan: a finite number is needed"),
+        ("rate=-inf", "rate=-inf: a finite number is needed"),
+        ("on=2", "on=2: true or false is needed"),
+        ("mode=fats", "mode=fats: unknown value (did you mean 'fast'?)"),
+        ("mode=", "mode=: unknown value (valid: fast, slow)"),
+        ("folder=", "folder=: a path is needed"),
+        ("count", "'count' is not of the form key=value (see --help)"),
+        ("=1", "'=1' is not of the form key=value (see --help)"),
+        ("--=1", "'--=1' is not of the form key=value (see --help)"),
+    ],
+)
+def test_bad_words(word: str, message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        cli.parse_words([word], SCHEMA)
+    assert str(caught.value) == message
+
+
+def test_a_key_may_be_given_once() -> None:
+    with pytest.raises(UserError, match="'count' is given twice: count=1 and --count=1"):
+        cli.parse_words(["count=1", "--count=1"], SCHEMA)
+
+
+def test_fields_are_described_with_default_and_choices() -> None:
+    lines = cli.describe_fields(Settings).splitlines()
+    assert [line.split() for line in lines] == [
+        ["count=3"],
+        ["rate=0.5", "how", "fast"],
+        ["on=true"],
+        ["name=x"],
+        ["mode=slow", "slow", "|", "fast", "how"],
+        ["limit=None"],
+        ["folder=/somewhere"],
+    ]
+
+
+def run(monkeypatch: pytest.MonkeyPatch, outcome: Any, *words: str) -> int:
+    """Exit code of a command whose `main` returns or raises `outcome`."""
+
+    def main(given: Sequence[str]) -> int:
+        assert list(given) == list(words)
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
+
+    monkeypatch.setattr(sys, "argv", ["command", *words])
+    return cli.command(main, lambda: "usage: command")
+
+
+@pytest.mark.parametrize(
+    ("outcome", "code", "said"),
+    [
+        (0, 0, ""),
+        (1, 1, ""),
+        (UserError("no such thing"), 2, "error: no such thing\n"),
+        (KeyboardInterrupt(), 130, ""),
+        (
+            OSError(errno.ENOSPC, "No space left on device"),
+            2,
+            "error: no space left (No space left on device); what was saved before is whole: free "
+            "some space and run the same command again\n",
+        ),
+    ],
+)
+def test_exit_codes(
+    outcome: Any,
+    code: int,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run(monkeypatch, outcome, "a=1") == code
+    assert capsys.readouterr() == ("", said)
+
+
+@pytest.mark.parametrize("error", [ValueError("a bug"), OSError(errno.EIO, "broken disk")])
+def test_faults_are_not_dressed_up(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(type(error)):
+        run(monkeypatch, error)
+
+
+@pytest.mark.parametrize("word", ["-h", "--help", "help"])
+def test_help_wins(
+    word: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, UserError("never reached"), "nonsense", word) == 0
+    assert capsys.readouterr() == ("usage: command\n", "")
+
+
+def test_a_reader_that_has_gone_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", sys.stdout)  # the command gives it up
+    assert run(monkeypatch, BrokenPipeError(errno.EPIPE, "Broken pipe")) == 0

@@ -1,0 +1,104 @@
+"""Files are there whole, old or new."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+from pathlib import Path
+from typing import IO
+
+import pytest
+
+from tdmpc2.common.errors import UserError
+from tdmpc2.common.files import (
+    full_disk,
+    read_json,
+    remove_leftovers,
+    sha256_of,
+    write_atomic,
+    write_json,
+)
+
+
+def test_json_comes_back(tmp_path: Path) -> None:
+    value = {"name": "ü", "list": [1, 2.5, None, True], "path": Path("/a")}
+    write_json(tmp_path / "x.json", value)
+    assert read_json(tmp_path / "x.json") == {**value, "path": "/a"}
+    assert (tmp_path / "x.json").read_bytes().endswith(b"\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["x.json"]
+
+
+@pytest.mark.parametrize("path", ["missing.json", "file/missing.json"])
+def test_no_json_is_none(path: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert read_json(tmp_path / path) is None
+
+
+@pytest.mark.parametrize("content", [b"", b'{"a": ', b"\xff\xfe"])
+def test_damaged_json_is_named(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_bytes(content)
+    with pytest.raises(UserError, match=r"x\.json: damaged \("):
+        read_json(tmp_path / "x.json")
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    write_atomic(path, lambda file: file.write(b"old"))
+
+    def fail(file: IO[bytes]) -> None:
+        file.write(b"new")
+        raise ValueError("half-way")
+
+    with pytest.raises(ValueError, match="half-way"):
+        write_atomic(path, fail)
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_reader_never_sees_half_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    write_atomic(path, lambda file: file.write(b"old"))
+
+    def write(file: IO[bytes]) -> None:
+        file.write(b"new")
+        file.flush()
+        assert path.read_bytes() == b"old"
+
+    write_atomic(path, write)
+    assert path.read_bytes() == b"new"
+
+
+def test_leftovers_of_a_killed_process_are_removed(tmp_path: Path) -> None:
+    for name in (".a.json.123.tmp", "kept.tmp", ".kept", "kept.json", ".b.tmp/state.pt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    remove_leftovers(tmp_path, tmp_path / "no such folder")
+    assert {path.name for path in tmp_path.iterdir()} == {"kept.tmp", ".kept", "kept.json"}
+
+
+def test_checksum(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"abc")
+    assert sha256_of(tmp_path / "x") == hashlib.sha256(b"abc").hexdigest()
+
+
+def chained(hidden: OSError) -> RuntimeError:
+    """An error raised while another was handled, as `torch.save` does it."""
+    try:
+        try:
+            raise hidden
+        except OSError:
+            raise RuntimeError("unexpected pos")  # noqa: B904  the very case
+    except RuntimeError as error:
+        return error
+
+
+def test_a_full_disk_is_recognised_behind_other_errors() -> None:
+    full = OSError(errno.ENOSPC, "No space left on device")
+    assert full_disk(full) is full
+    assert full_disk(chained(full)) is full
+    assert full_disk(OSError(errno.EDQUOT, "Quota")) is not None
+    assert full_disk(OSError(errno.EFBIG, "File too large")) is not None
+    other = OSError(errno.EIO, "Input/output error")
+    assert full_disk(other) is None
+    assert full_disk(chained(other)) is None
+    assert full_disk(None) is None

@@ -1,0 +1,133 @@
+"""The files of a run directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tdmpc2.common.errors import UserError
+from tdmpc2.common.files import read_json
+from tdmpc2.common.records import CsvRecord, RunRecords, format_value, read_status
+from tdmpc2.common.spec import RunSpec
+
+SPEC = RunSpec("tdmpc2", "toy-pointmass", 1, 500, overrides=(("num_q", 2),), variant="v")
+
+
+@pytest.fixture
+def records(tmp_path: Path) -> RunRecords:
+    return RunRecords(tmp_path, SPEC, {"domain": "toy", "metric": "return"})
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (1 / 3, "0.33333333"),
+        (5.0, "5"),
+        (1e-9, "1e-09"),
+        (float("nan"), "nan"),
+        (7, "7"),
+        (123_456_789_012, "123456789012"),
+        ("x", "x"),
+    ],
+)
+def test_numbers_are_written_one_way(value: float | int | str, text: str) -> None:
+    assert format_value(value) == text
+
+
+def test_the_header_comes_with_the_first_line(tmp_path: Path) -> None:
+    record = CsvRecord(tmp_path / "x.csv")
+    assert record.size() == 0
+    record.append({"a": 1, "b": 0.5})
+    record.append({"b": 1.5, "a": 2})
+    assert record.path.read_text() == "a,b\n1,0.5\n2,1.5\n"
+    assert record.size() == len("a,b\n1,0.5\n2,1.5\n")
+
+
+def test_columns_stay_those_of_the_file(tmp_path: Path) -> None:
+    CsvRecord(tmp_path / "x.csv").append({"a": 1, "b": 2})
+    reopened = CsvRecord(tmp_path / "x.csv")
+    with pytest.raises(ValueError, match="columns"):
+        reopened.append({"a": 1, "c": 2})
+    reopened.append({"b": 4, "a": 3})
+    assert reopened.path.read_text() == "a,b\n1,2\n3,4\n"
+
+
+def test_a_line_is_on_the_file_at_once(tmp_path: Path) -> None:
+    record = CsvRecord(tmp_path / "x.csv")
+    record.append({"a": 1})
+    assert record.path.read_bytes() == b"a\n1\n"
+
+
+def test_cutting_back_forgets_what_came_later(records: RunRecords) -> None:
+    records.csv["eval"].append({"a": 1})
+    sizes = records.sizes()
+    assert sizes == {"eval": 4, "train": 0, "timing": 0}
+    records.csv["eval"].append({"a": 2})
+    records.csv["train"].append({"loss": 0.5})
+    with open(records.csv["timing"].path, "w") as file:
+        file.write("env_st")  # a header that was torn
+
+    reopened = RunRecords(records.directory, SPEC, {})
+    reopened.cut_back(sizes)
+    assert reopened.csv["eval"].path.read_text() == "a\n1\n"
+    assert not reopened.csv["train"].path.exists()
+    assert not reopened.csv["timing"].path.exists()
+    reopened.csv["train"].append({"other": 1})
+    reopened.csv["timing"].append({"env_step": 1})
+    assert reopened.csv["timing"].path.read_text() == "env_step\n1\n"
+
+
+def test_cutting_back_to_nothing(records: RunRecords) -> None:
+    records.csv["eval"].append({"a": 1})
+    records.cut_back({})
+    assert list(records.directory.iterdir()) == []
+    records.csv["eval"].append({"b": 1})
+    assert records.csv["eval"].path.read_text() == "b\n1\n"
+
+
+def test_a_record_shorter_than_the_checkpoint_knows_is_refused(records: RunRecords) -> None:
+    records.csv["eval"].append({"a": 1})
+    with pytest.raises(UserError, match=r"eval\.csv: 4 bytes, but the checkpoint knows 9"):
+        records.cut_back({"eval": 9})
+    assert records.csv["eval"].path.read_text() == "a\n1\n"
+
+
+def test_spec_file(records: RunRecords) -> None:
+    records.write_spec({"eval_every": 100})
+    assert read_json(records.directory / "spec.json") == {
+        "format": 1,
+        "method": "tdmpc2",
+        "variant": "v",
+        "task": "toy-pointmass",
+        "domain": "toy",
+        "metric": "return",
+        "seed": 1,
+        "budget": 500,
+        "budget_unit": "env_steps",
+        "overrides": {"num_q": 2},
+        "identity": SPEC.identity,
+        "eval_every": 100,
+    }
+
+
+def test_status_file(records: RunRecords) -> None:
+    assert read_status(records.directory) is None
+    records.set_state("DIVERGED", 250, "loss not finite", train_return=3.5)
+    status = read_status(records.directory)
+    assert status is not None
+    assert {key: status[key] for key in ("state", "env_step", "env_steps", "message")} == {
+        "state": "DIVERGED",
+        "env_step": 250,
+        "env_steps": 500,
+        "message": "loss not finite",
+    }
+    assert status["train_return"] == 3.5
+
+
+def test_progress_does_not_rewrite_the_status_at_every_episode(records: RunRecords) -> None:
+    records.set_state("RUNNING", 100)
+    records.set_progress(150)
+    status = read_status(records.directory)
+    assert status is not None
+    assert status["env_step"] == 100
