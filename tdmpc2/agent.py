@@ -121,11 +121,8 @@ class TDMPC2:
         tasks = None if task is None else torch.as_tensor(task, device=self.device)
         self.model.renormalize_task_embedding(tasks)
         context = self.model.context(tasks)
-        noise = noise_source.plan(len(obs), explore=explore)
         if not self.config.planning:
-            latent = self.model.encode(observation, context, noise.shift)
-            sample = self.model.pi(latent, noise.terminal_policy[0, :, 0], context)
-            return (sample.action if explore else sample.mean).cpu().numpy()
+            return self._act_with_prior(observation, context, noise_source, explore=explore)
         result = plan(
             self.config,
             self.model,
@@ -133,11 +130,19 @@ class TDMPC2:
             context,
             self.discount(tasks, len(obs)),
             self._warm_start(first, explore),
-            noise,
+            noise_source.plan(len(obs), explore=explore),
             min_std=self.min_std(),
         )
         self.previous_mean[explore] = result.mean
         return result.action.cpu().numpy()
+
+    def _act_with_prior(
+        self, obs: Tensor, context: TaskContext, noise: NoiseSource, *, explore: bool
+    ) -> np.ndarray:
+        """Without planning: a sample of the prior while training, its mean in evaluation."""
+        draws, shift = noise.prior(len(obs))
+        sample = self.model.pi(self.model.encode(obs, context, shift), draws, context)
+        return (sample.action if explore else sample.mean).cpu().numpy()
 
     def seed_evaluation(self, seed: int) -> None:
         """Re-seeds the noise of evaluation."""

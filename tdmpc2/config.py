@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from tdmpc2.common.errors import UserError
+from tdmpc2.common.errors import UserError, did_you_mean
 
 ModelSize = Literal["smoke", "1", "5", "19", "48", "317"]
 
@@ -155,8 +155,12 @@ class TDMPC2Config:
             **overrides: fields of this class; they win over the model size.
 
         Raises:
-            UserError: unknown model size or a value out of range.
+            UserError: unknown field, model size or dataset, or a value out of range.
         """
+        names = [field.name for field in dataclasses.fields(cls)]
+        for name in overrides:
+            _check(name in names, f"unknown setting '{name}'{did_you_mean(name, names)}")
+        _check(dataset in (None, "mt30", "mt80"), f"dataset={dataset}: unknown (valid: mt30, mt80)")
         size = str(overrides.pop("model_size", "5"))
         _check(
             size in MODEL_SIZES,

@@ -83,6 +83,11 @@ class NoiseSource:
         """Standard normal draws."""
         return torch.randn(*shape, generator=self.generator, device=self.generator.device)
 
+    def prior(self, batch: int) -> tuple[Tensor, Tensor | None]:
+        """Draws `(B, A)` for acting with the prior alone, and pixel offsets or None."""
+        draws = self.normal(batch, self.action_dim)
+        return draws, self._shift(batch) if self.pixels else None
+
     def plan(self, batch: int, *, explore: bool) -> PlanNoise:
         """Draws for one planning call."""
         c, a, i = self.config, self.action_dim, self.num_iterations

@@ -1,0 +1,60 @@
+"""Which code made a record."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+
+from tdmpc2.common import provenance as module
+from tdmpc2.common.provenance import git_commit, provenance
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A repository with one commit, in place of the project's."""
+    monkeypatch.setattr(module, "project_root", lambda: tmp_path)
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
+    git(tmp_path, "init", "-q")
+    (tmp_path / "file").write_text("1")
+    git(tmp_path, "add", "file")
+    git(tmp_path, "-c", "user.name=n", "-c", "user.email=e", "commit", "-q", "-m", "first")
+    return tmp_path
+
+
+def git(folder: Path, *words: str) -> str:
+    line = ["git", "-C", str(folder), *words]
+    return subprocess.run(line, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_commit_and_changes(checkout: Path) -> None:
+    assert git_commit() == git(checkout, "rev-parse", "HEAD")
+    assert provenance()["commit"] == git_commit()
+    assert provenance()["dirty"] is False
+    (checkout / "untracked").touch()
+    assert provenance()["dirty"] is False
+    (checkout / "file").write_text("2")
+    assert provenance()["dirty"] is True
+
+
+def test_without_a_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "project_root", lambda: tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert git_commit() is None
+    assert provenance()["dirty"] is None
+
+
+def test_without_git(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(checkout))
+    assert git_commit() is None
+
+
+def test_versions_of_what_decides_results() -> None:
+    facts = provenance()
+    assert facts["python"] == platform.python_version()
+    assert facts["packages"].keys() >= {"torch", "numpy", "mujoco", "dm_control"}
+    assert facts["packages"]["torch"] == torch.__version__
+    assert all(facts["packages"].values())

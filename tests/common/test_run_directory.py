@@ -1,0 +1,108 @@
+"""What a run directory may be used for."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tdmpc2.common.errors import UserError
+from tdmpc2.common.files import read_json, write_json
+from tdmpc2.common.records import RunRecords
+from tdmpc2.common.run_directory import RunRecord, existing_outcome, register_attempt
+from tdmpc2.common.spec import RunOptions, RunSpec
+
+SPEC = RunSpec("tdmpc2", "toy-pointmass", 1, 500)
+FIXED = {"eval_every": 100, "eval_episodes": 10}
+
+
+def outcome(
+    directory: Path, budget: int = 500, *, keep_replay: bool = False, **fixed: int
+) -> RunRecord | None:
+    spec = dataclasses.replace(SPEC, budget=budget)
+    options = RunOptions(keep_replay=keep_replay)
+    return existing_outcome(directory, spec, {**FIXED, **fixed}, options)
+
+
+def leave(directory: Path, state: Any, env_step: int, *, keep_replay: bool = False) -> None:
+    """Files of a run that stands there."""
+    records = RunRecords(directory, SPEC, {})
+    records.write_spec({**FIXED, "keep_replay": keep_replay})
+    records.set_state(state, env_step, "why")
+
+
+def test_an_empty_or_missing_folder_is_free(tmp_path: Path) -> None:
+    assert outcome(tmp_path) is None
+    assert outcome(tmp_path / "missing") is None
+
+
+@pytest.mark.parametrize("state", ["RUNNING", "INTERRUPTED", "FAILED", "CANCELLED"])
+def test_unfinished_runs_go_on(state: str, tmp_path: Path) -> None:
+    leave(tmp_path, state, 300)
+    assert outcome(tmp_path) is None
+    assert outcome(tmp_path, 1000) is None
+
+
+@pytest.mark.parametrize("budget", [300, 500, 520])
+def test_finished_runs_are_left_alone(budget: int, tmp_path: Path) -> None:
+    """Episodes end where they end, here at 520."""
+    leave(tmp_path, "COMPLETED", 520)
+    assert outcome(tmp_path, budget) == RunRecord(tmp_path, "COMPLETED", 520, "already finished")
+
+
+@pytest.mark.parametrize("budget", [500, 1000])
+def test_diverged_runs_are_never_retried(budget: int, tmp_path: Path) -> None:
+    leave(tmp_path, "DIVERGED", 300, keep_replay=True)
+    record = RunRecord(tmp_path, "DIVERGED", 300, "why")
+    assert outcome(tmp_path, budget, keep_replay=True) == record
+
+
+@pytest.mark.parametrize(
+    ("kept", "keep", "message"),
+    [
+        (False, False, "finished at 500 env steps without keep_replay=true, so it cannot go on"),
+        (False, True, "finished at 500 env steps without keep_replay=true, so it cannot go on"),
+        (True, False, "keeps its replay; say keep_replay=true to continue it"),
+        (True, True, None),
+    ],
+)
+def test_a_raised_budget_needs_the_replay(
+    kept: bool, keep: bool, message: str | None, tmp_path: Path
+) -> None:
+    leave(tmp_path, "COMPLETED", 500, keep_replay=kept)
+    if message is None:
+        assert outcome(tmp_path, 1000, keep_replay=keep) is None
+    else:
+        with pytest.raises(UserError, match=message):
+            outcome(tmp_path, 1000, keep_replay=keep)
+
+
+@pytest.mark.parametrize("state", ["RUNNING", "COMPLETED"])
+def test_evaluation_settings_stay(state: str, tmp_path: Path) -> None:
+    leave(tmp_path, state, 500)
+    with pytest.raises(UserError, match="was begun with eval_every=100, not 50; use that, or"):
+        outcome(tmp_path, eval_every=50)
+
+
+def test_another_run_is_refused(tmp_path: Path) -> None:
+    leave(tmp_path, "RUNNING", 300)
+    other = dataclasses.replace(SPEC, seed=2)
+    with pytest.raises(UserError, match=f"holds another run \\({SPEC.identity}\\)"):
+        existing_outcome(tmp_path, other, FIXED, RunOptions())
+
+
+def test_attempts_are_counted_and_tied_to_a_commit(tmp_path: Path) -> None:
+    first = register_attempt(tmp_path, allow_change=False)
+    assert register_attempt(tmp_path, allow_change=False) == first
+    file = tmp_path / "attempts.json"
+    assert read_json(file) == [first, first]
+
+    write_json(file, [first, {**first, "commit": "other"}])
+    before = file.read_bytes()
+    with pytest.raises(UserError, match=r"was run by commit other, this is .*allow_commit_change"):
+        register_attempt(tmp_path, allow_change=False)
+    assert file.read_bytes() == before
+    register_attempt(tmp_path, allow_change=True)
+    assert [a["commit"] for a in read_json(file)] == [first["commit"], "other", first["commit"]]

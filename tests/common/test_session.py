@@ -1,0 +1,172 @@
+"""How a session ends is what `status.json` says; signals become requests."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tdmpc2.common.errors import DivergedError, UserError
+from tdmpc2.common.evaluate import Evaluation
+from tdmpc2.common.lease import Lease, LeaseLostError
+from tdmpc2.common.records import RunRecords, read_status
+from tdmpc2.common.run_directory import RunRecord
+from tdmpc2.common.session import run_session, stop_on_signals
+from tdmpc2.common.spec import RunOptions, RunSpec
+from tdmpc2.common.tracker import Tracker
+from tdmpc2.common.trainer import Callbacks, StoppedError
+
+
+class ScriptedTrainer:
+    """Does what it is told instead of training."""
+
+    def __init__(self, script: Any) -> None:
+        self.schedule = SimpleNamespace(env_steps=200)
+        self.callbacks = Callbacks()
+        self.env_step = 100
+        self.script = script
+
+    def run(self) -> None:
+        self.script(self)
+
+
+class Metrics:
+    """Sacred's run, as far as a tracker uses it."""
+
+    def __init__(self) -> None:
+        self.logged: list[tuple[str, float, int]] = []
+
+    def log_scalar(self, name: str, value: float, step: int) -> None:
+        self.logged.append((name, value, step))
+
+
+def session(
+    directory: Path, script: Any, metrics: Metrics | None = None, **options: Any
+) -> RunRecord:
+    records = RunRecords(directory, RunSpec("tdmpc2", "toy-pointmass", 1, 200), {})
+    with Lease(directory) as lease:
+        trainer: Any = ScriptedTrainer(lambda trainer: script(trainer, lease))
+        tracker = Tracker(metrics or Metrics())
+        return run_session(trainer, records, tracker, lease, RunOptions(**options))
+
+
+def status(directory: Path) -> dict[str, Any]:
+    known = read_status(directory)
+    assert known is not None
+    return known
+
+
+def throw(error: BaseException) -> Any:
+    def script(trainer: ScriptedTrainer, lease: Lease) -> None:
+        raise error
+
+    return script
+
+
+def test_completed(tmp_path: Path) -> None:
+    def script(trainer: ScriptedTrainer, lease: Lease) -> None:
+        assert status(tmp_path)["state"] == "RUNNING"
+        trainer.env_step = 200
+
+    record = session(tmp_path, script)
+    assert record == RunRecord(tmp_path, "COMPLETED", 200)
+    assert (status(tmp_path)["state"], status(tmp_path)["env_step"]) == ("COMPLETED", 200)
+
+
+def test_diverged_is_an_outcome(tmp_path: Path) -> None:
+    record = session(tmp_path, throw(DivergedError("loss not finite")))
+    assert record == RunRecord(tmp_path, "DIVERGED", 100, "loss not finite")
+    assert status(tmp_path)["message"] == "loss not finite"
+
+
+@pytest.mark.parametrize(
+    ("error", "state", "message"),
+    [
+        (StoppedError("stopped at env step 100"), "INTERRUPTED", "stopped at env step 100"),
+        (KeyboardInterrupt(), "INTERRUPTED", ""),
+        (UserError("disk full"), "FAILED", "UserError: disk full"),
+        (ValueError("a bug"), "FAILED", "ValueError: a bug"),
+        (SystemExit(3), "FAILED", "SystemExit: 3"),
+    ],
+)
+def test_errors_leave_a_state_and_go_on(
+    error: BaseException, state: str, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(type(error)):
+        session(tmp_path, throw(error))
+    assert (status(tmp_path)["state"], status(tmp_path)["message"]) == (state, message)
+
+
+def test_a_run_taken_over_is_left_to_its_new_owner(tmp_path: Path) -> None:
+    def script(trainer: ScriptedTrainer, lease: Lease) -> None:
+        lease.lost = True
+        trainer.callbacks.stop_requested()
+
+    with pytest.raises(LeaseLostError):
+        session(tmp_path, script)
+    assert status(tmp_path)["state"] == "RUNNING"
+
+
+def test_figures_reach_status_and_tracker(tmp_path: Path) -> None:
+    evaluation = Evaluation(np.array([1.0, 3.0]), np.array([0.0, 1.0]), np.array([50, 50]))
+
+    def script(trainer: ScriptedTrainer, lease: Lease) -> None:
+        trainer.callbacks.on_evaluation(100, evaluation)
+        trainer.callbacks.on_progress(150, {"train_return": 7.0})
+
+    metrics = Metrics()
+    session(tmp_path, script, metrics)
+    known = status(tmp_path)
+    assert (known["eval_return"], known["eval_success"], known["train_return"]) == (2.0, 0.5, 7.0)
+    assert ("episode_return", 2.0, 100) in metrics.logged
+
+
+@pytest.mark.parametrize(("progress", "shown"), [(None, False), (False, False), (True, True)])
+def test_the_bar_is_quiet_unless_wanted(
+    progress: bool | None, shown: bool, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def script(trainer: ScriptedTrainer, lease: Lease) -> None:
+        trainer.callbacks.on_progress(150, {"train_return": 7.0})
+
+    session(tmp_path, script, progress=progress)
+    said = capfd.readouterr()
+    assert said.out == ""
+    assert ("toy-pointmass seed 1" in said.err) is shown
+    assert ("return=7" in said.err) is shown
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR2])
+def test_a_signal_is_a_request(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    with stop_on_signals() as requested:
+        assert not requested()
+        os.kill(os.getpid(), number)
+        assert requested()
+    assert signal.getsignal(number) is before
+
+
+def test_the_second_interrupt_acts_at_once() -> None:
+    with stop_on_signals():
+        os.kill(os.getpid(), signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_other_threads_leave_signals_alone() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    seen = []
+
+    def run() -> None:
+        with stop_on_signals() as requested:
+            seen.append((signal.getsignal(signal.SIGTERM) is before, requested()))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert seen == [(True, False)]

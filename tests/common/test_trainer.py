@@ -1,0 +1,316 @@
+"""The training loop, with an agent that only counts, in a real environment of 50 decisions."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tdmpc2.common.checkpoint import CheckpointStore
+from tdmpc2.common.errors import DivergedError, UserError
+from tdmpc2.common.protocols import Counters, Event
+from tdmpc2.common.records import EVAL_COLUMNS, RunRecords
+from tdmpc2.common.replay import Replay
+from tdmpc2.common.spec import RunSpec
+from tdmpc2.common.trainer import Callbacks, Schedule, StoppedError, Trainer
+from tdmpc2.envs.factory import make_env
+from tdmpc2.envs.tasks import get_task
+
+LENGTH = 50
+NEVER = math.inf
+
+
+class CountingAgent:
+    """Goes straight up; learns one number, the count of its updates."""
+
+    num_envs, replay_length, seed_decisions = 1, 1, 60
+    replay_visibility = "episode"
+
+    def __init__(self) -> None:
+        self.weight = torch.zeros(1)
+        self.loss = 0.5
+        self.action = 1.0
+        self.acts: list[tuple[int, bool, bool]] = []
+        self.events: list[tuple[Event, Counters]] = []
+        self.episodes_seen: list[int] = []
+        self.evaluation_seeds: list[int] = []
+
+    def updates_due(self, event: Event, counters: Counters) -> int:
+        self.events.append((event, counters))
+        return int(event == "decision" and counters.decisions > self.seed_decisions)
+
+    def act(self, obs: np.ndarray, *, first: np.ndarray, explore: bool, task: Any = None) -> Any:
+        self.acts.append((len(obs), bool(first.all()), explore))
+        return np.tile(np.float32([0.0, self.action]), (len(obs), 1))
+
+    def seed_evaluation(self, seed: int) -> None:
+        self.evaluation_seeds.append(seed)
+
+    def update(self, replay: Replay) -> dict[str, torch.Tensor]:
+        self.episodes_seen.append(replay.num_episodes)
+        self.weight = self.weight + 1
+        return {"loss": torch.tensor(self.loss), "weight": self.weight[0]}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"weight": self.weight}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.weight = state["weight"]
+
+
+def make_trainer(
+    directory: Path,
+    *,
+    env_steps: int = 200,
+    eval_every: int = 100,
+    checkpoint_seconds: float = NEVER,
+    keep_replay: bool = False,
+    action_repeat: int = 1,
+    callbacks: Callbacks | None = None,
+) -> Trainer:
+    task = dataclasses.replace(get_task("toy-pointmass"), action_repeat=action_repeat)
+    return Trainer(
+        CountingAgent(),
+        make_env(task, seed=1),
+        [make_env(task, seed=i) for i in range(2)],
+        Replay(1000, 1, (4,), 2, generator=torch.Generator().manual_seed(0)),
+        RunRecords(directory, RunSpec("counting", task.name, 1, env_steps), {}),
+        CheckpointStore(directory, keep_replay=keep_replay),
+        Schedule(env_steps, eval_every, checkpoint_seconds, keep_replay),
+        seed=1,
+        callbacks=callbacks,
+    )
+
+
+def lines(directory: Path, name: str) -> list[dict[str, str]]:
+    header, *rows = (directory / f"{name}.csv").read_text().splitlines()
+    return [dict(zip(header.split(","), row.split(","), strict=True)) for row in rows]
+
+
+def steps(directory: Path, name: str) -> list[int]:
+    return [int(row["env_step"]) for row in lines(directory, name)]
+
+
+# --- decisions and updates -------------------------------------------------------------
+
+
+def test_random_actions_first_then_the_agents(tmp_path: Path) -> None:
+    """As in the paper's code, decisions number 0 to `seed_decisions` are random."""
+    trainer = make_trainer(tmp_path, env_steps=100, eval_every=1000)
+    trainer.run()
+    agent = trainer.agent
+    explored = [first for _, first, explore in agent.acts if explore]
+    assert len(explored) == 100 - 61
+    assert not any(explored)  # they begin in the middle of the second episode
+    first, second = trainer.replay.episodes(0)
+    assert (np.abs(first.action) < 1).all()
+    assert np.unique(first.action).size == 2 * LENGTH
+    assert (second.action[11:] == [0, 1]).all()
+    assert not (second.action[:11] == [0, 1]).any()
+
+
+def test_an_agent_is_told_of_every_decision_and_episode(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, env_steps=100)
+    trainer.run()
+    events = trainer.agent.events
+    assert [event for event, _ in events] == [*["decision"] * LENGTH, "episode_end"] * 2
+    assert events[0][1] == Counters(decisions=1, num_updates=0, episode_decisions=1)
+    assert events[50][1] == Counters(decisions=50, num_updates=0, episode_decisions=50)
+    assert events[-1][1] == Counters(decisions=100, num_updates=40, episode_decisions=50)
+    assert trainer.agent.weight.item() == trainer.progress.num_updates == 40
+    assert set(trainer.agent.episodes_seen) == {1}  # the one in flight is not learnt from
+
+
+def test_the_replay_holds_what_happened(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, env_steps=50)
+    trainer.run()
+    (episode,) = trainer.replay.episodes(0)
+    env = make_env("toy-pointmass", seed=1)
+    obs, _ = env.reset()
+    for t in range(LENGTH):
+        assert (episode.obs[t] == obs).all()
+        obs, reward, *_ = env.step(episode.action[t])
+        assert episode.reward[t] == np.float32(reward)
+    assert (episode.obs[LENGTH] == obs).all()
+    assert not episode.terminated
+
+
+def test_action_repeat_counts(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, env_steps=150, eval_every=100, action_repeat=2)
+    trainer.run()
+    assert trainer.env_step == 200  # two episodes of 50 decisions of 2 control steps
+    assert [(row["env_step"], row["agent_step"]) for row in lines(tmp_path, "eval")] == [
+        ("0", "0"),
+        ("100", "50"),
+        ("200", "100"),
+    ]
+
+
+# --- records -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("env_steps", "eval_every", "evaluated"),
+    [
+        (200, 100, [0, 100, 200]),
+        (200, 70, [0, 100, 150, 200]),  # 140 is passed at 150; 210 never, but the run ends
+        (200, 10, [0, 50, 100, 150, 200]),  # episodes are not interrupted
+        (130, 1000, [0, 150]),
+        (1, 1, [0, 50]),
+    ],
+)
+def test_evaluations_at_the_start_after_each_multiple_and_at_the_end(
+    env_steps: int, eval_every: int, evaluated: list[int], tmp_path: Path
+) -> None:
+    make_trainer(tmp_path, env_steps=env_steps, eval_every=eval_every).run()
+    assert steps(tmp_path, "eval") == evaluated
+
+
+def test_every_evaluation_has_seeds_of_its_own(tmp_path: Path) -> None:
+    """They follow from seed and env step alone."""
+    trainer = make_trainer(tmp_path / "a", eval_every=50)
+    other = make_trainer(tmp_path / "b", eval_every=100)
+    for t, name in ((trainer, "a"), (other, "b")):
+        (tmp_path / name).mkdir()
+        t.run()
+    assert len(set(trainer.agent.evaluation_seeds)) == 5
+    assert other.agent.evaluation_seeds == trainer.agent.evaluation_seeds[::2]
+    rows = lines(tmp_path / "a", "eval")
+    assert len({row["episode_return"] for row in rows}) == 5  # the agent acts alike, starts differ
+    assert lines(tmp_path / "b", "eval") == rows[::2]
+
+
+def test_lines_of_the_records(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path)
+    trainer.run()
+    assert tuple(lines(tmp_path, "eval")[0]) == EVAL_COLUMNS
+    assert steps(tmp_path, "timing") == [50, 100, 150, 200]
+    second, *_, last = lines(tmp_path, "train")  # none of the first episode: no update
+    assert second["env_step"] == "100"
+    assert list(second) == [
+        *("env_step", "agent_step", "num_updates", "episode", "episode_return"),
+        *("episode_success", "loss", "weight"),
+    ]
+    assert second["num_updates"] == "40"
+    assert second["weight"] == "20.5"  # mean of 1, …, 40
+    assert last["weight"] == "115.5"  # mean of 91, …, 140
+    returns = [e.reward.sum() for e in trainer.replay.episodes(0)]
+    assert float(second["episode_return"]) == pytest.approx(returns[1], rel=1e-6)
+
+
+def test_progress_is_reported_at_every_episode(tmp_path: Path) -> None:
+    told: list[tuple[int, float]] = []
+    evaluations = []
+    callbacks = Callbacks(
+        on_progress=lambda step, figures: told.append((step, figures["train_return"])),
+        on_evaluation=lambda step, result: evaluations.append((step, len(result.returns))),
+    )
+    trainer = make_trainer(tmp_path, env_steps=100, callbacks=callbacks)
+    trainer.run()
+    returns = [float(e.reward.sum()) for e in trainer.replay.episodes(0)]
+    assert told == [(50, returns[0]), (100, returns[1])]
+    assert evaluations == [(0, 2), (100, 2)]
+
+
+# --- NaN, Inf and stops --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_ends_the_run_with_its_line_kept(
+    value: float, tmp_path: Path
+) -> None:
+    trainer = make_trainer(tmp_path, checkpoint_seconds=0)
+    trainer.agent.loss = value
+    with pytest.raises(DivergedError, match="loss not finite at env step 100"):
+        trainer.run()
+    assert lines(tmp_path, "train")[-1]["loss"] == str(value)
+    assert [path.name for path in trainer.checkpoints.existing()] == ["000000000050"]
+
+
+def test_an_action_that_is_not_finite_ends_the_run(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, eval_every=1000)
+    trainer.run_until = None
+    trainer._evaluate()
+    trainer.agent.action = math.nan
+    with pytest.raises(DivergedError, match="non-finite action at env step 61"):
+        trainer.run()
+
+
+def test_parameters_that_are_not_finite_are_never_saved(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path)
+    trainer.save()
+    trainer.progress.decisions = 50
+    for bad in (math.nan, math.inf):
+        trainer.agent.weight = torch.tensor([0.0, bad])
+        with pytest.raises(DivergedError, match="non-finite parameters at env step 50"):
+            trainer.save()
+    assert [path.name for path in trainer.checkpoints.existing()] == ["000000000000"]
+
+
+@pytest.mark.parametrize("asked", [1, 10, 60, 120, 200])
+def test_a_stop_is_heard_before_every_decision_and_update(asked: int, tmp_path: Path) -> None:
+    """50 questions in the first evaluation, one per random decision, then two per decision."""
+    questions = 0
+
+    def stop_requested() -> bool:
+        nonlocal questions
+        questions += 1
+        return questions == asked
+
+    trainer = make_trainer(tmp_path, callbacks=Callbacks(stop_requested))
+    with pytest.raises(StoppedError):
+        trainer.run()
+    assert questions == asked
+    assert trainer.progress.decisions == max(asked - 51, 0) - max(asked - 111, 0) // 2
+
+
+# --- checkpoints -----------------------------------------------------------------------------
+
+
+def test_checkpoints_at_every_episode_or_only_at_the_end(tmp_path: Path) -> None:
+    saved: list[int] = []
+    for seconds in (0.0, NEVER):
+        directory = tmp_path / str(seconds)
+        directory.mkdir()
+        trainer = make_trainer(directory, checkpoint_seconds=seconds)
+        save = trainer.checkpoints.save
+        trainer.checkpoints.save = lambda step, *a, save=save: (saved.append(step), save(step, *a))
+        trainer.run()
+        saved.append(-1)
+    assert saved == [50, 100, 150, 200, -1, 200, -1]
+
+
+def test_restored_trainers_go_on_alike(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, env_steps=100, keep_replay=True)
+    assert not trainer.restore()  # nothing to restore
+    trainer.run()
+    goes_on = make_trainer(tmp_path, env_steps=150, keep_replay=True)
+    assert goes_on.restore()
+    assert goes_on.progress == trainer.progress
+    assert goes_on.agent.weight == trainer.agent.weight
+    assert goes_on.rng.bit_generator.state == trainer.rng.bit_generator.state
+    assert goes_on.env.generator_state() == trainer.env.generator_state()
+    assert goes_on.replay.num_episodes == 2
+    goes_on.run()
+    assert steps(tmp_path, "timing") == [50, 100, 150]
+    assert steps(tmp_path, "eval") == [0, 100, 150]
+
+
+def test_a_new_start_forgets_records_of_which_no_checkpoint_knows(tmp_path: Path) -> None:
+    (tmp_path / "eval.csv").write_text("env_step\n0\n")
+    assert not make_trainer(tmp_path).restore()
+    assert not (tmp_path / "eval.csv").exists()
+
+
+def test_without_episodes_there_is_no_going_on(tmp_path: Path) -> None:
+    make_trainer(tmp_path, env_steps=100).run()
+    longer = make_trainer(tmp_path, env_steps=200)
+    with pytest.raises(UserError, match="finished at 100 env steps without keep_replay=true"):
+        longer.restore()
+    assert steps(tmp_path, "timing") == [50, 100]
+    assert make_trainer(tmp_path, env_steps=100).restore()
