@@ -110,9 +110,11 @@ def make_spec(
     budget = table_row.env_steps if env_steps is None else env_steps
     if budget < 1:
         raise UserError(f"env_steps={budget}: must be at least 1")
-    if seed < 0:
-        raise UserError(f"seed={seed}: must not be negative")
-    if variant is not None and (not variant or variant.startswith(".") or "/" in variant):
+    if not 0 <= seed < 2**32:  # what every library accepts
+        raise UserError(f"seed={seed}: must lie in 0..{2**32 - 1}")
+    if variant is not None and (
+        not 0 < len(variant) <= 100 or variant.startswith(".") or "/" in variant
+    ):
         raise UserError(f"variant={variant}: must be usable as a folder's name")
     what = tuple(sorted(changed.items()))
     return RunSpec(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 from tdmpc2.common.seeding import seed_globals
+from tests.runs import tiny
 
 # How skips begin that only mean: something is not installed here.
 MISSING = ("could not import", "missing:")
@@ -25,6 +27,15 @@ def pytest_configure() -> None:
 def _seeded_global_generators() -> None:
     """Networks built without an agent draw their first weights from torch's generator."""
     seed_globals(0)
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny run that nothing disturbed, to be read only."""
+    runs = tmp_path_factory.mktemp("undisturbed")
+    done = tiny(runs)
+    assert done.code == 0, done
+    return runs
 
 
 @pytest.hookimpl(wrapper=True)

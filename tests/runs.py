@@ -54,6 +54,16 @@ def tiny(runs: Path, blow: Blow | None = None, **changes: Any) -> Done:
     return Command(words(runs, **changes), blow).run()
 
 
+def refusal(runs: Path, **changes: Any) -> str:
+    """The one line that refuses a tiny run."""
+    done = tiny(runs, **changes)
+    assert done.code == 2, done
+    assert done.out == ""
+    assert done.err.startswith("error: ")
+    assert done.err.count("\n") == 1
+    return done.err
+
+
 def run_directory(runs: Path) -> Path:
     """The only run below a folder."""
     (spec,) = runs.rglob("spec.json")

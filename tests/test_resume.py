@@ -14,8 +14,6 @@ from tdmpc2.common.records import read_status
 from tests.kill_driver import Blow
 from tests.runs import checkpoint_steps, evaluated_steps, files, outcome, run_directory, tiny
 
-pytestmark = pytest.mark.xdist_group("resume")  # one worker: the undisturbed run is shared
-
 TRAINER = "tdmpc2.common.trainer:Trainer"
 STORE = "tdmpc2.common.checkpoint:CheckpointStore"
 CSV = "tdmpc2.common.records:CsvRecord"
@@ -129,14 +127,6 @@ KILLS = {
         (0, 100),
     ),
 }
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    runs = tmp_path_factory.mktemp("undisturbed")
-    assert tiny(runs).code == 0
-    assert evaluated_steps(runs) == [0, 100, 200]
-    return runs
 
 
 @pytest.mark.parametrize("name", KILLS)

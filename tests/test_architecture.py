@@ -1,0 +1,193 @@
+"""Imports point down, each third party has one home, and files stay small."""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tdmpc2.train import METHODS, agent_class
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("tdmpc2", "baselines", "ablations", "sweeps", "analysis")
+FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
+# Files or folders below `tdmpc2/envs` that know a simulator; MuJoCo serves several domains.
+SIMULATORS = {
+    "dm_control": ("dmcontrol",),
+    "dm_env": ("dmcontrol",),
+    "mujoco": ("dmcontrol", "metaworld", "myosuite", "legacy_contacts"),
+    "metaworld": ("metaworld",),
+    "myosuite": ("myosuite",),
+    "mani_skill2": ("maniskill2",),
+    "sapien": ("maniskill2",),
+}
+MAX_LINES = 400
+LAZY = re.compile(rf"((?:{'|'.join(PACKAGES)})[\w.]*):\w+")
+
+
+def name(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def imports(path: Path) -> set[str]:
+    """Full names of every module that a file imports, at its top or inside a function.
+
+    `from a import b` counts as `a.b` where that is a file or folder of ours, else as `a`.
+    """
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{name(path)}: relative import"
+            assert node.module is not None
+            for alias in node.names:
+                inner = ROOT / node.module.replace(".", "/") / alias.name
+                is_module = inner.is_dir() or inner.with_suffix(".py").is_file()
+                found.add(f"{node.module}.{alias.name}" if is_module else node.module)
+    return found | set(dotted_strings(path))
+
+
+def dotted_strings(path: Path) -> Iterator[str]:
+    """Modules named in strings of the form `"package.module:Name"`, which are imported lazily."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found = LAZY.fullmatch(node.value)
+            if found:
+                yield found[1]
+
+
+def below(module: str, *roots: str) -> bool:
+    """Whether a module is one of these or lies inside one of them."""
+    return any(module == root or module.startswith(root + ".") for root in roots)
+
+
+def forbidden(folder: str, ours: tuple[str, ...], allowed: tuple[str, ...]) -> list[str]:
+    """Imports by the files of a folder of something in `ours` that is not in `allowed`."""
+    return [
+        f"{name(path)} imports {module}"
+        for path in FILES
+        if name(path).startswith(folder + "/")
+        for module in sorted(imports(path))
+        if below(module, *ours) and not below(module, *allowed)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("folder", "allowed"),
+    [
+        ("tdmpc2/common", ("tdmpc2.common",)),
+        ("tdmpc2/envs", ("tdmpc2.common", "tdmpc2.envs")),
+        ("tdmpc2", ("tdmpc2",)),
+        ("analysis", ("analysis", "tdmpc2.common", "tdmpc2.envs.tasks")),
+        ("baselines", ("baselines", "tdmpc2")),
+        ("ablations", ("ablations", "tdmpc2", "sweeps")),
+        ("sweeps", ("sweeps", "tdmpc2", "ablations.specs")),
+    ],
+)
+def test_imports_point_down(folder: str, allowed: tuple[str, ...]) -> None:
+    if folder == "tdmpc2":  # but for the table of methods, which names modules to come
+        allowed = (*allowed, *(target.partition(":")[0] for target in METHODS.values()))
+    assert forbidden(folder, (*PACKAGES, "tests"), allowed) == []
+
+
+def test_the_table_of_methods_is_the_only_name_of_a_sibling() -> None:
+    named = {name(p) for p in FILES for m in dotted_strings(p) if not below(m, "tdmpc2")}
+    assert named <= {"tdmpc2/train.py"}
+
+
+HOMES = {
+    "sacred": ("tdmpc2/common/tracker.py",),
+    "rliable": ("analysis/aggregate.py",),
+    "submitit": ("sweeps/",),
+    "psutil": ("tdmpc2/common/lease.py",),
+    "matplotlib": ("analysis/",),
+    **{
+        simulator: tuple(f"tdmpc2/envs/{place}" for place in places)
+        for simulator, places in SIMULATORS.items()
+    },
+}
+
+
+@pytest.mark.parametrize("package", HOMES)
+def test_each_third_party_has_one_home(package: str) -> None:
+    users = [name(p) for p in FILES if any(below(m, package) for m in imports(p))]
+    assert [user for user in users if not user.startswith(HOMES[package])] == []
+
+
+def test_the_rules_see_what_they_forbid(tmp_path: Path) -> None:
+    file = tmp_path / "file.py"
+    file.write_text(
+        "import tdmpc2.agent\n"
+        "from tdmpc2 import train\n"
+        "def f():\n    from sacred.observers import X\n"
+        'LAZY = "baselines.sac:SAC"\n'
+    )
+    assert imports(file) == {"tdmpc2.agent", "tdmpc2.train", "sacred.observers", "baselines.sac"}
+    assert below("sacred.observers", "sacred")
+    assert not below("sacredness", "sacred")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_resolves(method: str) -> None:
+    assert agent_class(method).config_class.make()
+
+
+def test_training_loads_no_simulator_and_no_tracker() -> None:
+    """They are imported when the first environment and the first run are made."""
+    code = "import sys, tdmpc2.train, tdmpc2.envs.factory; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = {module.partition(".")[0] for module in done.stdout.split()}
+    assert "torch" in loaded
+    late = {*SIMULATORS, "sacred", "matplotlib", "pandas", "rliable", "submitit"}
+    assert loaded & late == set()
+
+
+@pytest.mark.parametrize("folder", ["tdmpc2", "sweeps", "analysis", "ablations"])
+def test_no_script_folder_hides_a_library(folder: str) -> None:
+    """`python tdmpc2/train.py` puts its own folder first on the path of modules."""
+    entries = (ROOT / folder).glob("[!_]*")
+    ours = {path.stem for path in entries if path.suffix == ".py" or path.is_dir()}
+    installed = set(importlib.metadata.packages_distributions()) - set(PACKAGES)
+    assert "torch" in installed
+    assert ours & (sys.stdlib_module_names | installed) == set()
+
+
+@pytest.mark.parametrize("path", [*FILES, *TESTS], ids=name)
+def test_files_are_short(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= MAX_LINES
+
+
+def tracked_files() -> list[Path]:
+    """What a clone would hold: everything but what git ignores."""
+    line = ["git", "-C", str(ROOT), "ls-files", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(line, capture_output=True, text=True)
+    if listed.returncode:  # an unpacked archive
+        return [*FILES, *TESTS]
+    return [ROOT / path for path in listed.stdout.splitlines() if (ROOT / path).is_file()]
+
+
+def test_no_file_knows_the_machine_it_was_written_on() -> None:
+    """Neither absolute paths of one machine, nor package mirrors, ports or log-ins in addresses."""
+    places = ["/wo" + "rk/", "/ro" + "ot/", "/ho" + "me/", "index-" + "url"]
+    pattern = re.compile("|".join([*map(re.escape, places), r"https?://[^\s/]*[:@]"]))
+    found = []
+    for path in tracked_files():
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue  # arrays and figures
+        found += [f"{name(path)}: {match[0]}" for match in pattern.finditer(text)]
+    assert found == []
+
+
+def test_nothing_edits_the_path_of_modules() -> None:
+    """The packages are installed in editable mode instead."""
+    assert [name(path) for path in FILES if "sys.path" in path.read_text()] == []
