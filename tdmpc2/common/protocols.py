@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
@@ -12,7 +13,7 @@ if TYPE_CHECKING:  # environment processes need no torch
     from torch import Tensor
 
 
-class TaskEnv(gymnasium.Env):
+class TaskEnv(gymnasium.Env, abc.ABC):
     """A single-task environment with action repeat and time limit built in.
 
     Beyond `gymnasium.Env`, an adapter keeps this contract:
@@ -32,13 +33,13 @@ class TaskEnv(gymnasium.Env):
     action_repeat: int
     episode_length: int
 
+    @abc.abstractmethod
     def generator_state(self) -> Any:
         """State of the environment's generator (picklable, plain containers and arrays)."""
-        raise NotImplementedError(f"{type(self).__name__} lacks generator_state")
 
+    @abc.abstractmethod
     def set_generator_state(self, state: Any) -> None:
         """Restores what `generator_state` returned."""
-        raise NotImplementedError(f"{type(self).__name__} lacks set_generator_state")
 
 
 @dataclass(frozen=True)
