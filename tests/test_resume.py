@@ -169,6 +169,7 @@ VARIANTS = {
     "replay that wraps": {"buffer_size": 120},
     "both": {"prioritized_replay": "true", "buffer_size": 120},
     "episodes of unequal length": {"task": "toy-pointmass-episodic", "buffer_size": 140},
+    "noise that shrinks with time": {"policy_prior": "gaussian_noise", "initial_min_std": 2},
     "no planning": {"planning": "false"},
 }
 

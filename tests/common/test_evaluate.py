@@ -32,6 +32,12 @@ class Counter(TaskEnv):
         info = {"success": float(over)}
         return obs, reward, over and self.terminates, over and not self.terminates, info
 
+    def generator_state(self):
+        return None
+
+    def set_generator_state(self, state):
+        assert state is None  # it draws nothing
+
 
 class Recorder:
     """Acts 0.5 everywhere and writes down what it was shown."""
