@@ -14,6 +14,7 @@ from typing import Any
 from analysis.problems import Problem
 
 METRICS = ("episode_return", "episode_return_sd", "episode_success", "episode_length")
+LATER_METRICS = ("episode_success_ever",)  # not in records of version 0.1.0
 STATES = ("RUNNING", "COMPLETED", "DIVERGED", "FAILED", "CANCELLED", "INTERRUPTED")
 ENDED_EARLY = ("DIVERGED", "FAILED", "CANCELLED")
 SPEC_FORMAT = 1
@@ -81,7 +82,8 @@ def read_run(directory: Path, problems: list[Problem]) -> dict[str, Any] | None:
         problems.append(Problem(str(directory), None, what, "warning"))
     size = spec.get("model_size")
     return {
-        **{key: spec[key] for key in ("method", "variant", "task", "domain", "seed", "overrides")},
+        **{key: spec[key] for key in ("method", "task", "domain", "seed", "overrides")},
+        "variant": spec["variant"] + _mark(spec),
         "model_size": "" if size is None else str(size),
         "dataset": spec.get("dataset") or "",
         "score": spec["metric"],
@@ -91,6 +93,13 @@ def read_run(directory: Path, problems: list[Problem]) -> dict[str, Any] | None:
         "commit": status.get("commit") or spec.get("commit") or "",
         "directory": directory,
     }
+
+
+def _mark(spec: dict[str, Any]) -> str:
+    """What sets a run apart from the paper's ground, for its variant: `[assets=standin]`."""
+    usual = {"obs": (None, "state"), "assets": (None, "official")}
+    marks = [f"{key}={spec[key]}" for key in usual if spec.get(key) not in usual[key]]
+    return f"[{','.join(marks)}]" if marks else ""
 
 
 def read_evaluations(path: Path, problems: list[Problem]) -> list[Point]:
@@ -212,7 +221,7 @@ def _parse_line(header: list[str], line: str) -> list[Point]:
         raise ValueError(f"{len(fields)} fields under {len(header)} columns")
     row = dict(zip(header, fields, strict=True))
     values: dict[str, float] = {}
-    for name in ("env_step", *METRICS):
+    for name in ("env_step", *METRICS, *LATER_METRICS):
         if name not in row:
             continue
         try:

@@ -12,35 +12,43 @@ from tdmpc2.common.evaluate import Evaluation, UniformPolicy, ZeroPolicy, evalua
 from tdmpc2.common.files import read_json, write_json
 from tdmpc2.common.seeding import derive_seed
 from tdmpc2.envs.factory import make_env
+from tdmpc2.envs.tasks import get_task
 
 EPISODES = 10
 SIGMAS = 3.0
 
 
-def measure_floors(tasks: Iterable[str], runs: Path) -> dict[str, dict[str, Any]]:
+def measure_floors(
+    tasks: Iterable[str], runs: Path, *, assets: str = "official"
+) -> dict[str, dict[str, Any]]:
     """Returns of uniform random and zero actions, over ten episodes of each task.
 
     Args:
         tasks: names.
         runs: floors are kept in `runs/floors/<task>.json` and measured once.
+        assets: source of the models of the tasks that need some; other than `official`, their
+            floors are kept in `runs/floors/<assets>/<task>.json`.
 
     Returns:
         Task → `{"uniform": {"mean", "sd"}, "zero": {"mean", "sd"}, …}`.
     """
     floors = {}
     for task in dict.fromkeys(tasks):
-        path = runs / "floors" / f"{task}.json"
+        folder = runs / "floors"
+        if get_task(task).assets is not None and assets != "official":
+            folder /= assets
+        path = folder / f"{task}.json"
         known = read_json(path)
         if known is None:
-            known = _measure(task)
+            known = _measure(task, assets)
             path.parent.mkdir(parents=True, exist_ok=True)
             write_json(path, known)
         floors[task] = known
     return floors
 
 
-def _measure(task: str) -> dict[str, Any]:
-    envs = [make_env(task, seed=i) for i in range(EPISODES)]
+def _measure(task: str, assets: str) -> dict[str, Any]:
+    envs = [make_env(task, seed=i, assets=assets) for i in range(EPISODES)]
     seeds = [derive_seed(0, "floors", i) for i in range(EPISODES)]
     shape = envs[0].action_space.shape
     assert shape is not None

@@ -74,6 +74,8 @@ def grid(
     env_steps: int | None = None,
     variant: str | None = None,
     overrides: Mapping[str, Any] | None = None,
+    obs: str = "state",
+    assets: str = "official",
 ) -> list[RunSpec]:
     """Every run of a sweep: all seeds of a task before the next task.
 
@@ -85,6 +87,8 @@ def grid(
         env_steps: budget; the preset's or each task's own if None.
         variant: name of the settings; the preset's or a derived one if None.
         overrides: settings of the method, beside those of the preset.
+        obs: what the agents see.
+        assets: source of the models of the tasks that need some.
 
     Raises:
         UserError: anything unknown or out of range.
@@ -100,6 +104,8 @@ def grid(
             env_steps=env_steps or preset.env_steps,
             variant=name,
             overrides={**preset.overrides, **given},
+            obs=obs,
+            assets=assets,
         )
         for method in methods
         for task in tasks

@@ -37,6 +37,11 @@ class SweepOptions:
         default=None, metadata={"help": "budget of each run; default: the suite's or the task's"}
     )
     variant: str | None = field(default=None, metadata={"help": "name of these settings"})
+    obs: str = field(default="state", metadata={"help": "state | rgb (DMControl only)"})
+    assets: str = field(
+        default="official",
+        metadata={"help": "of pick-ycb and turn-faucet: official | rebuilt | standin | unknown"},
+    )
     max_parallel: int | None = field(
         default=None, metadata={"help": "runs at a time; default: cores / threads"}
     )
@@ -79,6 +84,8 @@ def main(words: Sequence[str]) -> int:
         env_steps=sweep.env_steps,
         variant=sweep.variant,
         overrides=overrides,
+        obs=sweep.obs,
+        assets=sweep.assets,
     )
     jobs = [Job(spec, spec.run_dir(run_options.runs)) for spec in specs]
     threads = run_options.threads or 1
@@ -98,7 +105,8 @@ def main(words: Sequence[str]) -> int:
 
     # A launcher that is asked to end stops its runs first, as ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    floors = measure_floors((spec.task for spec in specs), run_options.runs)
+    tasks = [spec.task for spec in specs]
+    floors = measure_floors(tasks, run_options.runs, assets=sweep.assets)
     words_for_runs = {k: v for k, v in options.items() if k != "threads"}
     with ProgressDisplay(jobs) as display:
         run_all(

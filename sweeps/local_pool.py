@@ -57,6 +57,8 @@ def words_of(spec: RunSpec, options: dict[str, Any]) -> list[str]:
         "seed": spec.seed,
         "env_steps": spec.budget,
         "variant": spec.variant,
+        "obs": spec.obs,
+        "assets": (spec.assets or "official").partition("-")[0],
         **dict(spec.overrides),
         **options,
     }

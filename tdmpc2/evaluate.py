@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,9 +18,11 @@ from tdmpc2.common.errors import UserError
 from tdmpc2.common.evaluate import Evaluation, evaluate
 from tdmpc2.common.files import read_json, write_json
 from tdmpc2.common.seeding import derive_seed
+from tdmpc2.common.video import VideoFile
 from tdmpc2.envs.factory import make_env
 from tdmpc2.envs.tasks import get_task
-from tdmpc2.train import env_spec, make_agent, make_spec
+from tdmpc2.parts import env_arguments, env_spec, make_env_group
+from tdmpc2.train import make_agent, make_spec
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,12 @@ class EvaluateOptions:
     seed: int = field(default=0, metadata={"help": "of environments and planning noise"})
     device: str = field(default="auto", metadata={"help": "auto, cpu, cuda …"})
     threads: int | None = field(default=None, metadata={"help": "CPU threads of torch"})
+    workers: int | None = field(
+        default=None, metadata={"help": "processes that step the episodes; default: cores - 1"}
+    )
+    save_video: bool = field(
+        default=False, metadata={"help": "an mp4 of the first episode, in the run's videos/"}
+    )
     out: Path | None = field(default=None, metadata={"help": "also write the result as JSON"})
 
 
@@ -40,7 +49,7 @@ def evaluate_checkpoint(options: EvaluateOptions) -> tuple[dict[str, Any], Evalu
     """Runs the episodes.
 
     Args:
-        options: see `EvaluateOptions`; the run directory is only read.
+        options: see `EvaluateOptions`; of the run directory, only `videos/` is written to.
 
     Returns:
         Facts about what was evaluated, and the outcome.
@@ -61,12 +70,14 @@ def evaluate_checkpoint(options: EvaluateOptions) -> tuple[dict[str, Any], Evalu
         env_steps=known["budget"],
         variant=known["variant"],
         overrides=known["overrides"],
+        obs=known.get("obs", "state"),
+        assets=(known.get("assets") or "official").partition("-")[0],
     )
     if options.threads is not None:
         torch.set_num_threads(options.threads)
-    task = get_task(spec.task)
-    envs = [make_env(task, seed=i) for i in range(options.episodes)]
-    agent = make_agent(spec, env_spec(task, envs[0]), choose_device(options.device))
+    arguments = env_arguments(spec, render=options.save_video)
+    shapes = env_spec(get_task(spec.task), make_env(**arguments, seed=0))
+    agent = make_agent(spec, shapes, choose_device(options.device))
     state = CheckpointStore(directory).load_agent(checkpoint)
     agent.load_state_dict(state["agent"])
     agent.seed_evaluation(derive_seed(options.seed, "evaluation noise"))
@@ -80,7 +91,16 @@ def evaluate_checkpoint(options: EvaluateOptions) -> tuple[dict[str, Any], Evalu
         "checkpoint": str(checkpoint),
         "seed": options.seed,
     }
-    return facts, evaluate(agent, envs, seeds)
+    with contextlib.ExitStack() as stack:
+        envs = make_env_group(arguments, options.episodes, options.workers)
+        stack.enter_context(contextlib.closing(envs))
+        film = None
+        if options.save_video:
+            step = state["progress"]["decisions"]
+            path = directory / "videos" / f"evaluate-{step}-seed{options.seed}.mp4"
+            film = stack.enter_context(VideoFile(path)).add
+            facts["video"] = str(path)
+        return facts, evaluate(agent, envs, seeds, film=film)
 
 
 def _find(path: Path) -> tuple[Path, Path]:
@@ -103,7 +123,7 @@ def usage() -> str:
         [
             "usage: python tdmpc2/evaluate.py run=DIR [key=value …]",
             "",
-            "Evaluates a trained agent without exploration noise; the run is only read.",
+            "Evaluates a trained agent without exploration noise; its records stay as they are.",
             "",
             cli.describe_fields(EvaluateOptions),
         ]
@@ -117,7 +137,10 @@ def main(words: Sequence[str]) -> int:
     print(f"{facts['method']} ({facts['variant']}) on {facts['task']}, seed {facts['run_seed']}")
     print(f"after {facts['agent_step']:,} decisions, {len(result.returns)} episodes:")
     print(f"  return  {result.mean_return:8.2f}  ± {result.sd_return:.2f} (sd over episodes)")
-    print(f"  success {result.successes.mean():8.2f}")
+    print(f"  success {result.successes.mean():8.2f}  at the last step")
+    print(f"          {result.successes_ever.mean():8.2f}  at any step")
+    if "video" in facts:
+        print(f"  video   {facts['video']}")
     if options.out is not None:
         episodes = {"returns": result.returns.tolist(), "successes": result.successes.tolist()}
         options.out.parent.mkdir(parents=True, exist_ok=True)

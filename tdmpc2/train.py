@@ -17,17 +17,25 @@ from tdmpc2.common.device import apply_numeric_path, choose_device
 from tdmpc2.common.errors import UserError, did_you_mean
 from tdmpc2.common.files import remove_leftovers
 from tdmpc2.common.lease import Lease
-from tdmpc2.common.protocols import Agent, EnvSpec, TaskEnv
+from tdmpc2.common.protocols import Agent, EnvSpec
 from tdmpc2.common.records import RunRecords
-from tdmpc2.common.replay import Replay
 from tdmpc2.common.run_directory import RunRecord, existing_outcome, register_attempt
 from tdmpc2.common.seeding import derive_seed, seed_globals
 from tdmpc2.common.session import run_session
 from tdmpc2.common.spec import RunOptions, RunSpec, overrides_of, variant_name
 from tdmpc2.common.tracker import Tracker, track
 from tdmpc2.common.trainer import Schedule, StoppedError, Trainer
-from tdmpc2.envs.factory import make_env
-from tdmpc2.envs.tasks import Task, get_task
+from tdmpc2.envs.assets import find_assets
+from tdmpc2.envs.factory import check_obs, make_env
+from tdmpc2.envs.tasks import PIXEL_ENV_STEPS, get_task
+from tdmpc2.parts import (
+    check_fits,
+    env_arguments,
+    env_spec,
+    evaluation_workers,
+    make_env_group,
+    make_replay,
+)
 
 # Method name → where its agent is; imported only when used.
 METHODS: dict[str, str] = {"tdmpc2": "tdmpc2.agent:TDMPC2"}
@@ -37,6 +45,8 @@ SPEC_WORDS: dict[str, Any] = {
     "seed": int,
     "env_steps": int | None,
     "variant": str | None,
+    "obs": str,
+    "assets": str,
 }
 
 
@@ -74,6 +84,8 @@ def parse(words: Sequence[str]) -> tuple[RunSpec, RunOptions]:
         env_steps=values.get("env_steps"),
         variant=values.get("variant"),
         overrides=overrides,
+        obs=values.get("obs", "state"),
+        assets=values.get("assets", "official"),
     )
     return spec, options
 
@@ -86,6 +98,8 @@ def make_spec(
     env_steps: int | None = None,
     variant: str | None = None,
     overrides: Mapping[str, Any] | None = None,
+    obs: str = "state",
+    assets: str = "official",
 ) -> RunSpec:
     """A checked `RunSpec`; overrides that equal the defaults are dropped from it.
 
@@ -96,11 +110,17 @@ def make_spec(
         env_steps: budget; the task's own if None.
         variant: name of the set of overrides; derived from them if None.
         overrides: settings of the method.
+        obs: `state` or `rgb`.
+        assets: source of the models, for the tasks that need some; others pass it over.
 
     Raises:
-        UserError: anything unknown or out of range.
+        UserError: anything unknown or out of range; models missing, or of another source.
     """
     table_row = get_task(task)
+    check_obs(table_row, obs)
+    if obs == "rgb":
+        table_row = dataclasses.replace(table_row, env_steps=PIXEL_ENV_STEPS)
+    models = find_assets(table_row.assets, assets).label if table_row.assets else None
     config_class = agent_class(method).config_class
     config = config_class.make(**(overrides or {}))
     size = {"model_size": config.model_size} if hasattr(config, "model_size") else {}
@@ -124,21 +144,8 @@ def make_spec(
         budget=budget,
         overrides=what,
         variant=variant or variant_name(what),
-    )
-
-
-def env_spec(task: Task, env: TaskEnv) -> EnvSpec:
-    """What an agent must know of a single task."""
-    assert env.observation_space.shape is not None
-    assert env.action_space.shape is not None
-    return EnvSpec(
-        obs_shape=env.observation_space.shape,
-        action_dim=env.action_space.shape[0],
-        episode_lengths=(env.episode_length,),
-        action_repeats=(env.action_repeat,),
-        action_dims=(env.action_space.shape[0],),
-        task_names=(task.name,),
-        episodic=task.episodic,
+        obs=obs,
+        assets=models,
     )
 
 
@@ -147,42 +154,6 @@ def make_agent(spec: RunSpec, env: EnvSpec, device: torch.device) -> Agent:
     cls = agent_class(spec.method)
     config = cls.config_class.make(**dict(spec.overrides))
     return cls(config, env, seed=spec.seed, device=device)
-
-
-def make_replay(agent: Any, env: EnvSpec, seed: int, device: torch.device) -> Replay:
-    """The memory an agent asks for."""
-    config = agent.config
-    return Replay(
-        config.buffer_size,
-        agent.replay_length,
-        env.obs_shape,
-        env.action_dim,
-        generator=torch.Generator().manual_seed(derive_seed(seed, "replay")),
-        obs_dtype=torch.uint8 if env.pixels else torch.float32,
-        device=device,
-        num_tasks=env.num_tasks,
-        priorities=(config.per_alpha, config.per_beta) if config.prioritized_replay else None,
-    )
-
-
-def _check_fits(agent: Any, env: EnvSpec) -> None:
-    """Refuses settings that could not get through the first episodes.
-
-    Raises:
-        UserError: too few seeding decisions, too small a memory, or too long a horizon.
-    """
-    decisions = max(env.episode_lengths)
-    if agent.replay_visibility == "episode" and agent.seed_decisions < decisions:
-        raise UserError(
-            f"seed_decisions={agent.seed_decisions}: learning starts from a whole episode, "
-            f"so at least {decisions} are needed"
-        )
-    if agent.config.buffer_size <= decisions:
-        raise UserError(
-            f"buffer_size={agent.config.buffer_size}: one episode takes {decisions + 1} rows"
-        )
-    if agent.replay_length > decisions:
-        raise UserError(f"horizon={agent.replay_length}: an episode has only {decisions} decisions")
 
 
 def run(spec: RunSpec, options: RunOptions) -> RunRecord:
@@ -200,10 +171,11 @@ def run(spec: RunSpec, options: RunOptions) -> RunRecord:
     """
     device = choose_device(options.device)
     task = get_task(spec.task)
-    env = make_env(task, seed=derive_seed(spec.seed, "environment"))
+    envs = env_arguments(spec, render=options.save_video)
+    env = make_env(**envs, seed=derive_seed(spec.seed, "environment"))
     shapes = env_spec(task, env)
     agent = make_agent(spec, shapes, device)  # fails on impossible settings before writing
-    _check_fits(agent, shapes)
+    check_fits(agent, shapes, spec.budget, device)
     directory = spec.run_dir(options.runs)
     eval_every = options.eval_every or task.eval_every
     fixed = {"eval_every": eval_every, "eval_episodes": options.eval_episodes}
@@ -215,9 +187,9 @@ def run(spec: RunSpec, options: RunOptions) -> RunRecord:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{directory}: cannot be made ({error.strerror}); use runs=") from None
-    with Lease(directory) as lease, _restored_threads():
+    with Lease(directory) as lease, _restored_threads(), contextlib.ExitStack() as stack:
         store = CheckpointStore(directory, keep_replay=options.keep_replay)
-        remove_leftovers(directory, store.folder, store.shard_folder)
+        remove_leftovers(directory, store.folder, store.shard_folder, directory / "videos")
         facts = {"domain": task.domain, "metric": task.metric}
         facts["model_size"] = getattr(agent.config, "model_size", None)  # type: ignore[attr-defined]
         records = RunRecords(directory, spec, facts)
@@ -229,7 +201,8 @@ def run(spec: RunSpec, options: RunOptions) -> RunRecord:
         )
         attempt = register_attempt(directory, allow_change=options.allow_commit_change)
         seed_globals(spec.seed)
-        eval_envs = [make_env(task, seed=i) for i in range(options.eval_episodes)]
+        eval_envs = make_env_group(envs, options.eval_episodes, evaluation_workers(options))
+        stack.enter_context(contextlib.closing(eval_envs))
         trainer = Trainer(
             agent,
             env,
@@ -244,6 +217,7 @@ def run(spec: RunSpec, options: RunOptions) -> RunRecord:
                 keep_replay=options.keep_replay,
             ),
             seed=spec.seed,
+            videos=directory / "videos" if options.save_video else None,
         )
         trainer.restore(options.checkpoint)
         recorded = {"keep_replay": options.keep_replay, "commit": attempt["commit"]}
@@ -290,6 +264,9 @@ def usage() -> str:
             f"  method=tdmpc2                              {' | '.join(METHODS)}",
             "  env_steps=                                 budget; default: the task's",
             "  variant=                                   name of these settings; default: derived",
+            "  obs=state                                  state | rgb (DMControl only)",
+            "  assets=official                            of pick-ycb and turn-faucet: official |",
+            "                                             rebuilt | standin | unknown",
             "",
             "How (no influence on results):",
             cli.describe_fields(RunOptions),

@@ -22,11 +22,11 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 SIMULATORS = {
     "dm_control": ("dmcontrol",),
     "dm_env": ("dmcontrol",),
-    "mujoco": ("dmcontrol", "metaworld", "myosuite", "legacy_contacts"),
+    "mujoco": ("dmcontrol", "metaworld", "myosuite", "legacy_contacts", "mujoco_camera"),
     "metaworld": ("metaworld",),
     "myosuite": ("myosuite",),
-    "mani_skill2": ("maniskill2",),
-    "sapien": ("maniskill2",),
+    "mani_skill2": ("maniskill2", "maniskill2_headless"),
+    "sapien": ("maniskill2", "maniskill2_headless"),
 }
 MAX_LINES = 400
 LAZY = re.compile(rf"((?:{'|'.join(PACKAGES)})[\w.]*):\w+")
@@ -107,7 +107,8 @@ HOMES = {
     "sacred": ("tdmpc2/common/tracker.py",),
     "rliable": ("analysis/aggregate.py",),
     "submitit": ("sweeps/",),
-    "psutil": ("tdmpc2/common/lease.py",),
+    "psutil": ("tdmpc2/common/lease.py", "tdmpc2/common/memory.py"),
+    "imageio_ffmpeg": ("tdmpc2/common/video.py",),
     "matplotlib": ("analysis/",),
     **{
         simulator: tuple(f"tdmpc2/envs/{place}" for place in places)

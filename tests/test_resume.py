@@ -5,12 +5,13 @@ from __future__ import annotations
 import signal
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
 from tdmpc2.common.files import read_json
 from tdmpc2.common.records import read_status
+from tdmpc2.envs.tasks import get_task
 from tests.kill_driver import Blow
 from tests.runs import checkpoint_steps, evaluated_steps, files, outcome, run_directory, tiny
 
@@ -191,19 +192,37 @@ def checkpoints(runs: Path) -> int:
     return len((run_directory(runs) / "timing.csv").read_text().splitlines()) - 1
 
 
-def test_a_real_simulator_repeats_byte_for_byte(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("task", "changes"),
+    [
+        ("cartpole-swingup", {}),
+        ("mw-push", {}),
+        ("myo-hand-reach-hard", {}),
+        ("lift-cube", {}),
+        ("turn-faucet", {"assets": "standin"}),
+        ("reacher-easy", {"obs": "rgb", "num_channels": 2, "latent_dim": 32}),
+    ],
+)
+def test_real_simulators_repeat_byte_for_byte(
+    tmp_path: Path, task: str, changes: dict[str, Any]
+) -> None:
+    """Killed in the third episode of four, after learning has begun, or the second of two."""
+    row = get_task(task)
+    episode, num = row.episode_length, 2 if row.episode_length == 500 else 4
+    budget = num * episode * row.action_repeat
     changes = {
-        "task": "cartpole-swingup",
-        "env_steps": 2000,  # two episodes of 500 decisions
-        "seed_decisions": 940,
+        "task": task,
+        "env_steps": budget,
+        "seed_decisions": (num - 1) * episode - 60,
         "planning": "false",
-        "eval_every": 2000,
+        "eval_every": budget,
         "eval_episodes": 1,
+        **changes,
     }
     assert tiny(tmp_path / "undisturbed", **changes).code == 0
-    mid_episode = Blow(f"{TRAINER}._choose_action", 970)
+    mid_episode = Blow(f"{TRAINER}._choose_action", (num - 1) * episode + episode // 2)
     assert tiny(tmp_path / "killed", mid_episode, **changes).code == -signal.SIGKILL
-    assert checkpoint_steps(tmp_path / "killed") == [500]
+    assert checkpoint_steps(tmp_path / "killed")[-1] == (num - 1) * episode
     assert tiny(tmp_path / "killed", **changes).code == 0
     assert outcome(tmp_path / "killed") == outcome(tmp_path / "undisturbed")
-    assert evaluated_steps(tmp_path / "killed") == [0, 2000]
+    assert evaluated_steps(tmp_path / "killed") == [0, budget]

@@ -8,6 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
+from tdmpc2.common.env_group import EnvGroup, SerialEnvs
 from tdmpc2.common.errors import DivergedError
 from tdmpc2.common.protocols import TaskEnv
 
@@ -30,12 +31,14 @@ class Evaluation:
 
     Attributes:
         returns: sums of rewards.
-        successes: success at the last step, 0 or 1.
+        successes: success at the last step, 0 or 1: the paper's measure.
+        successes_ever: success at any step, 0 or 1: what others report.
         lengths: decisions.
     """
 
     returns: np.ndarray
     successes: np.ndarray
+    successes_ever: np.ndarray
     lengths: np.ndarray
 
     @property
@@ -54,6 +57,7 @@ class Evaluation:
             "episode_return": self.mean_return,
             "episode_return_sd": self.sd_return,
             "episode_success": float(self.successes.mean()),
+            "episode_success_ever": float(self.successes_ever.mean()),
             "episode_length": float(self.lengths.mean()),
             "num_episodes": len(self.returns),
         }
@@ -61,9 +65,12 @@ class Evaluation:
 
 def evaluate(
     actor: Actor,
-    envs: Sequence[TaskEnv],
+    envs: EnvGroup | Sequence[TaskEnv],
     seeds: Sequence[int],
     between: Callable[[], None] = NO_PAUSE,
+    *,
+    tasks: Sequence[int] | None = None,
+    film: Callable[[np.ndarray], None] | None = None,
 ) -> Evaluation:
     """Runs one episode in each environment, acting for all of them as one batch.
 
@@ -72,29 +79,40 @@ def evaluate(
         envs: one environment per episode.
         seeds: one per environment.
         between: called before every decision; may raise to stop.
+        tasks: task index of each environment, for agents of several tasks.
+        film: called with a frame of the first environment after its reset and every decision.
 
     Raises:
         DivergedError: the actor answers with NaN or Inf.
     """
     num = len(envs)
-    obs = np.stack([env.reset(seed=seed)[0] for env, seed in zip(envs, seeds, strict=True)])
+    if len(seeds) != num:
+        raise ValueError(f"{len(seeds)} seeds for {num} environments")
+    group = SerialEnvs(envs) if isinstance(envs, Sequence) else envs
+    task = None if tasks is None else np.asarray(tasks)
+    obs = group.reset(seeds)
+    if film is not None:
+        film(group.render(0))
     first, running = np.ones(num, dtype=bool), np.ones(num, dtype=bool)
-    returns, successes = np.zeros(num), np.zeros(num)
+    returns, successes, successes_ever = np.zeros(num), np.zeros(num), np.zeros(num)
     lengths = np.zeros(num, dtype=int)
     while running.any():
         between()
-        actions = actor.act(obs, first=first, explore=False)
+        actions = actor.act(obs, first=first, explore=False, task=task)
         if not np.isfinite(actions[running]).all():
             raise DivergedError("non-finite action in an evaluation")
         first[:] = False
-        for i in np.flatnonzero(running):
-            obs[i], reward, terminated, truncated, info = envs[i].step(actions[i])
-            returns[i] += reward
+        answers = group.step({int(i): actions[i] for i in np.flatnonzero(running)})
+        for i, answer in answers.items():
+            obs[i] = answer.obs
+            returns[i] += answer.reward
             lengths[i] += 1
-            if terminated or truncated:
+            if answer.done:
                 running[i] = False
-                successes[i] = info["success"]
-    return Evaluation(returns, successes, lengths)
+                successes[i], successes_ever[i] = answer.success, answer.success_ever
+        if film is not None and 0 in answers:
+            film(group.render(0))
+    return Evaluation(returns, successes, successes_ever, lengths)
 
 
 class UniformPolicy:

@@ -23,7 +23,8 @@ class TaskEnv(gymnasium.Env, abc.ABC):
       `action_repeat` control steps of the simulator, rewards summed;
     - `truncated` is True on decision `episode_length`; `terminated` only in
       episodic tasks;
-    - `info["success"]` is a float at every step (0.0 where a task has none);
+    - `info["success"]` is a float at every step (0.0 where a task has none), and
+      `info["success_ever"]` its maximum over the episode's control steps so far;
     - every random draw comes from one generator owned by the environment:
       `reset(seed=k)` re-seeds it, `reset()` goes on drawing from it, and
       `generator_state` / `set_generator_state` read and restore it. Restoring
@@ -32,6 +33,7 @@ class TaskEnv(gymnasium.Env, abc.ABC):
 
     action_repeat: int
     episode_length: int
+    frame_stack: int = 1  # frames in an observation, of pixels
 
     @abc.abstractmethod
     def generator_state(self) -> Any:
@@ -54,6 +56,7 @@ class EnvSpec:
         action_dims: valid action dimensions, one per task.
         task_names: one per task; their order is the embedding index.
         episodic: whether episodes can terminate.
+        frame_stack: frames that `obs_shape` holds, for pixels.
     """
 
     obs_shape: tuple[int, ...]
@@ -63,6 +66,7 @@ class EnvSpec:
     action_dims: tuple[int, ...]
     task_names: tuple[str, ...]
     episodic: bool = False
+    frame_stack: int = 1
 
     @property
     def num_tasks(self) -> int:

@@ -95,8 +95,8 @@ class RunRecords:
     Args:
         directory: the run directory.
         spec: of the run.
-        domain, metric, assets: facts of the task that readers of the records need.
-        model_size: of the agent, where the method has one.
+        facts: what else readers of the records need: domain and metric of the task, and the
+            agent's model size.
     """
 
     def __init__(self, directory: Path, spec: RunSpec, facts: Mapping[str, Any]) -> None:
@@ -117,6 +117,8 @@ class RunRecords:
                 "variant": spec.variant,
                 "task": spec.task,
                 **self.facts,
+                "obs": spec.obs,
+                "assets": spec.assets,
                 "seed": spec.seed,
                 "budget": spec.budget,
                 "budget_unit": spec.budget_unit,

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
+from tdmpc2.common.frames import FrameRows
 from tdmpc2.common.sum_tree import SumTree
 
 
@@ -41,7 +42,7 @@ class Episode:
     """One finished episode of T transitions, as NumPy arrays.
 
     Attributes:
-        obs: `(T + 1, *obs_shape)`.
+        obs: `(T + 1, *obs_shape)`; of stacked frames, the newest of each row is enough.
         action: `(T, A)`.
         reward: `(T,)`.
         terminated: whether the last transition ended the episode for good.
@@ -57,6 +58,18 @@ class Episode:
     def __len__(self) -> int:
         """Transitions."""
         return len(self.reward)
+
+
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Zeros that take up memory only as they are overwritten, on the CPU.
+
+    `torch.zeros` writes to every page; a memory of images would take all of its
+    gigabytes on the first day.
+    """
+    if device.type != "cpu":
+        return torch.zeros(shape, dtype=dtype, device=device)
+    kind = torch.empty(0, dtype=dtype).numpy().dtype
+    return torch.from_numpy(np.zeros(shape, kind))
 
 
 class _Stored(NamedTuple):
@@ -82,6 +95,8 @@ class Replay:
         length: L, transitions of a sub-trajectory.
         obs_shape, action_dim: of one row.
         obs_dtype: `torch.float32`, or `torch.uint8` for pixels.
+        frame_stack: frames in an observation `(frame_stack · c, H, W)`, oldest first; each is
+            kept once, and observations are put together when they are sampled.
         generator: where sampling draws come from (on the CPU).
         device: where rows live and batches are built.
         num_tasks: batches carry task indices if greater than 1.
@@ -97,6 +112,7 @@ class Replay:
         *,
         generator: Generator,
         obs_dtype: torch.dtype = torch.float32,
+        frame_stack: int = 1,
         device: torch.device | str = "cpu",
         num_tasks: int = 1,
         priorities: tuple[float, float] | None = None,
@@ -104,7 +120,12 @@ class Replay:
         self.capacity, self.length = capacity, length
         self.generator, self.device = generator, torch.device(device)
         self.num_tasks = num_tasks
-        self.obs = torch.zeros(capacity, *obs_shape, dtype=obs_dtype, device=device)
+        if obs_shape[0] % frame_stack:
+            raise ValueError(f"{obs_shape[0]} channels are not {frame_stack} equal frames")
+        self._channels = obs_shape[0] // frame_stack
+        row_shape = (self._channels, *obs_shape[1:])
+        self._frames = FrameRows(capacity, frame_stack, self.device) if frame_stack > 1 else None
+        self.obs = _zeros((capacity, *row_shape), obs_dtype, self.device)
         self.action = torch.zeros(capacity, action_dim, device=device)
         self.reward = torch.zeros(capacity, device=device)
         self.terminated = torch.zeros(capacity, device=device)
@@ -150,7 +171,9 @@ class Replay:
         while self._free < num_rows:
             self._drop_oldest()
         rows = (self._next_row + torch.arange(num_rows, device=self.device)) % self.capacity
-        self.obs[rows] = torch.as_tensor(episode.obs, device=self.device)
+        self.obs[rows] = torch.as_tensor(episode.obs[:, -self._channels :], device=self.device)
+        if self._frames is not None:
+            self._frames.add(rows)
         self.action[rows[:-1]] = torch.as_tensor(episode.action, device=self.device)
         reward = torch.as_tensor(episode.reward, dtype=torch.float32, device=self.device)
         self.reward[rows[:-1]] = reward
@@ -207,7 +230,7 @@ class Replay:
             index = self._starts[places]
         rows = (index + self._offsets) % self.capacity
         return Batch(
-            obs=self.obs[rows],
+            obs=self._observations(rows),
             action=self.action[rows[:-1]],
             reward=self.reward[rows[:-1]],
             terminated=self.terminated[rows[:-1]],
@@ -215,6 +238,12 @@ class Replay:
             weight=weight,
             start=index,
         )
+
+    def _observations(self, rows: Tensor) -> Tensor:
+        """What was seen at rows `(L + 1, B)`."""
+        if self._frames is None:
+            return self.obs[rows]
+        return self.obs[self._frames.of(rows)].flatten(2, 3)
 
     def _draw_prioritized(self, batch_size: int) -> tuple[Tensor, Tensor]:
         """Rows drawn in proportion to priority, and weights (N·p)^−β / max (PER, Sec. 3.4)."""

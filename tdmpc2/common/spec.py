@@ -26,6 +26,9 @@ class RunSpec:
         budget_unit: `env_steps` (control steps, action repeat included).
         overrides: method settings that differ from the defaults, sorted by name.
         variant: name for this set of overrides.
+        obs: what the agent sees, `state` or `rgb`.
+        assets: where the models of a task that needs some come from (`official`, `rebuilt`,
+            `standin`, or `unknown-` and a checksum); None where it needs none.
     """
 
     method: str
@@ -35,11 +38,17 @@ class RunSpec:
     budget_unit: Literal["env_steps", "num_updates"] = "env_steps"
     overrides: tuple[tuple[str, Scalar], ...] = ()
     variant: str = "default"
+    obs: str = "state"
+    assets: str | None = None
 
     @property
     def identity(self) -> str:
-        """Hash of what changes learning: method, task, seed, overrides; not the budget."""
-        what = [self.method, self.task, self.seed, sorted(self.overrides)]
+        """Hash of what changes learning: method, task, seed, overrides, obs, assets; no budget."""
+        what: list[Any] = [self.method, self.task, self.seed, sorted(self.overrides)]
+        if self.obs != "state":
+            what.append(["obs", self.obs])
+        if self.assets not in (None, "official"):
+            what.append(["assets", self.assets])
         return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:10]
 
     def run_dir(self, root: Path) -> Path:
@@ -72,6 +81,10 @@ class RunOptions:
     threads: int | None = _option(None, "CPU threads of torch; default: all cores, or as recorded")
     eval_every: int | None = _option(None, "env steps between evaluations; default: the task's")
     eval_episodes: int = _option(10, "episodes per evaluation")
+    eval_workers: int | None = _option(
+        None, "processes that step them (0: this one); default: cores - 1, if that is 2 or more"
+    )
+    save_video: bool = _option(False, "an mp4 of one episode of each evaluation, in videos/")
     checkpoint_minutes: float = _option(10.0, "a checkpoint at the first episode end after this")
     keep_replay: bool = _option(False, "keep the episodes, so that env_steps can be raised later")
     progress: bool | None = _option(None, "progress bar; default: only in a terminal")
@@ -91,6 +104,8 @@ class RunOptions:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"{name}={value}: must be at least 1")
+        if self.eval_workers is not None and self.eval_workers < 0:
+            raise UserError(f"eval_workers={self.eval_workers}: must not be negative")
         if self.checkpoint_minutes < 0:
             raise UserError(f"checkpoint_minutes={self.checkpoint_minutes}: must not be negative")
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,12 +15,14 @@ import torch
 from torch import Tensor
 
 from tdmpc2.common.checkpoint import CheckpointStore
+from tdmpc2.common.env_group import EnvGroup
 from tdmpc2.common.errors import DivergedError, UserError
 from tdmpc2.common.evaluate import Evaluation, evaluate
 from tdmpc2.common.protocols import Agent, Counters, Event, TaskEnv
 from tdmpc2.common.records import RunRecords
 from tdmpc2.common.replay import Episode, Replay
 from tdmpc2.common.seeding import derive_seed
+from tdmpc2.common.video import VideoFile
 
 
 class StoppedError(RuntimeError):
@@ -107,6 +111,7 @@ class Trainer:
         agent: the method.
         env: the training environment.
         eval_envs: one per evaluation episode.
+        videos: folder for a video of each evaluation's first episode; None for none.
         replay: memory.
         records: the files of the run.
         checkpoints: of the run.
@@ -119,7 +124,7 @@ class Trainer:
         self,
         agent: Agent,
         env: TaskEnv,
-        eval_envs: list[TaskEnv],
+        eval_envs: EnvGroup,
         replay: Replay,
         records: RunRecords,
         checkpoints: CheckpointStore,
@@ -127,10 +132,11 @@ class Trainer:
         *,
         seed: int,
         callbacks: Callbacks | None = None,
+        videos: Path | None = None,
     ) -> None:
         self.agent, self.env, self.eval_envs, self.replay = agent, env, eval_envs, replay
         self.records, self.checkpoints, self.schedule = records, checkpoints, schedule
-        self.seed = seed
+        self.seed, self.videos = seed, videos
         self.callbacks = callbacks or Callbacks()
         self.rng = np.random.default_rng(derive_seed(seed, "seeding actions"))
         self.progress = Progress()
@@ -190,7 +196,7 @@ class Trainer:
         self.replay.add(episode)
         self.progress.num_episodes += 1
         self._update("episode_end", len(rows))
-        self._record_episode(episode, float(info["success"]))
+        self._record_episode(episode, info)
 
     def _choose_action(self, obs: np.ndarray, first: bool) -> np.ndarray:
         """Uniform random while seeding, the agent's afterwards."""
@@ -213,7 +219,7 @@ class Trainer:
         if self.callbacks.stop_requested():
             raise StoppedError(f"stopped at env step {self.env_step}")
 
-    def _record_episode(self, episode: Episode, success: float) -> None:
+    def _record_episode(self, episode: Episode, info: dict[str, Any]) -> None:
         """One line of `train.csv` and `timing.csv`; refuses to go on after NaN or Inf."""
         where = {"env_step": self.env_step, "agent_step": self.progress.decisions}
         episode_return = float(episode.reward.sum())
@@ -222,7 +228,8 @@ class Trainer:
             "num_updates": self.progress.num_updates,
             "episode": self.progress.num_episodes,
             "episode_return": episode_return,
-            "episode_success": success,
+            "episode_success": float(info["success"]),
+            "episode_success_ever": float(info["success_ever"]),
         }
         speed = (self.env_step - self._started_at) / (time.monotonic() - self._started)
         self.records.csv["timing"].append(
@@ -265,7 +272,12 @@ class Trainer:
             self.callbacks.on_evaluating(done, self.env.episode_length)
             done += 1
 
-        result = evaluate(self.agent, self.eval_envs, seeds, between)
+        with contextlib.ExitStack() as stack:
+            film = None
+            if self.videos is not None:
+                video = VideoFile(self.videos / f"{self.env_step}.mp4")
+                film = stack.enter_context(video).add
+            result = evaluate(self.agent, self.eval_envs, seeds, between, film=film)
         where = {"env_step": self.env_step, "agent_step": self.progress.decisions}
         self.records.csv["eval"].append({**where, **result.row()})
         self.progress.evaluated_at = self.env_step

@@ -8,8 +8,12 @@ from typing import Any, NamedTuple
 import gymnasium
 import numpy as np
 
+from tdmpc2.common.errors import UserError
 from tdmpc2.common.protocols import TaskEnv
 from tdmpc2.envs.tasks import Task
+
+FRAME_SIZE = 384
+"""Height and width of a rendered frame, in pixels."""
 
 
 class ControlStep(NamedTuple):
@@ -45,6 +49,7 @@ class DecisionEnv(TaskEnv):
         )
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (task.action_dim,), dtype=np.float32)
         self._decisions_left = 0
+        self._success_ever = 0.0
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -56,13 +61,13 @@ class DecisionEnv(TaskEnv):
             options: not used.
 
         Returns:
-            The first observation `(O,)` float32, and `{"success": 0.0}`.
+            The first observation `(O,)` float32, and an info as of `step`, both entries 0.
         """
         # gymnasium's own generator (`np_random`) stays unused: an environment has one.
         if seed is not None:
             self._seed(seed)
-        self._decisions_left = self.episode_length
-        return self._as_observation(self._begin_episode()), {"success": 0.0}
+        self._decisions_left, self._success_ever = self.episode_length, 0.0
+        return self._as_observation(self._begin_episode()), self._info(0.0)
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Takes one decision: `action_repeat` control steps, rewards summed.
@@ -71,8 +76,9 @@ class DecisionEnv(TaskEnv):
             action: `(A,)` in [-1, 1]; what lies beyond counts as the bound.
 
         Returns:
-            Observation `(O,)` float32, reward, terminated, truncated, and
-            `{"success": float}` of the last control step.
+            Observation `(O,)` float32, reward, terminated, truncated, and an info:
+            `success` of the last control step, and `success_ever`, whether any control
+            step of the episode so far was a success; both 0.0 or 1.0.
 
         Raises:
             RuntimeError: the episode is over or `reset` was never called.
@@ -85,12 +91,24 @@ class DecisionEnv(TaskEnv):
         for _ in range(self.action_repeat):
             outcome = self._control_step(action)
             total += outcome.reward
+            self._success_ever = max(self._success_ever, outcome.success)
             if outcome.terminated:
                 break
         self._decisions_left = 0 if outcome.terminated else self._decisions_left - 1
         truncated = self._decisions_left == 0 and not outcome.terminated
-        info = {"success": float(outcome.success)}
+        info = self._info(outcome.success)
         return self._as_observation(outcome.obs), total, outcome.terminated, truncated, info
+
+    def render(self) -> np.ndarray:  # type: ignore[override]
+        """The scene as it is, `(FRAME_SIZE, FRAME_SIZE, 3)` uint8.
+
+        Raises:
+            UserError: this domain cannot be rendered.
+        """
+        raise UserError(f"{self.task.name}: the {self.task.domain} domain cannot be rendered")
+
+    def _info(self, success: float) -> dict[str, Any]:
+        return {"success": float(success), "success_ever": float(self._success_ever)}
 
     def _checked(self, action: np.ndarray) -> np.ndarray:
         action = np.asarray(action, dtype=np.float64)

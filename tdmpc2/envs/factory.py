@@ -3,55 +3,159 @@
 from __future__ import annotations
 
 import importlib
+import re
+import sys
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from tdmpc2.common.errors import UserError
+from tdmpc2.common.errors import UserError, did_you_mean
 from tdmpc2.common.protocols import TaskEnv
+from tdmpc2.envs.assets import AssetSet, find_assets
+from tdmpc2.envs.rendering import can_render_vulkan, prepare_rendering
 from tdmpc2.envs.tasks import Task, get_task
+
+Obs = Literal["state", "rgb"]
 
 
 class Adapter(NamedTuple):
     """Where a domain's environments come from.
 
     Attributes:
-        target: `"module:Class"`, called with `(task, seed=seed)`.
+        target: `"module:Class"`, called with `(task, seed=seed, render=render)`.
         simulators: the packages it needs beyond the base installation.
+        pixels: whether `obs=rgb` is supported.
+        renders: what `render()` draws with, if there is anything to draw.
     """
 
     target: str
     simulators: frozenset[str] = frozenset()
+    pixels: bool = False
+    renders: Literal["opengl", "vulkan"] | None = "opengl"
 
 
 ADAPTERS: Mapping[str, Adapter] = {
     "dmcontrol": Adapter(
-        "tdmpc2.envs.dmcontrol.adapter:DMControlEnv", frozenset({"dm_control", "dm_env", "mujoco"})
+        "tdmpc2.envs.dmcontrol.adapter:DMControlEnv",
+        frozenset({"dm_control", "dm_env", "mujoco"}),
+        pixels=True,
     ),
-    "toy": Adapter("tdmpc2.envs.toy:PointMass"),
+    "metaworld": Adapter("tdmpc2.envs.metaworld:MetaWorldEnv", frozenset({"metaworld", "mujoco"})),
+    "maniskill2": Adapter(
+        "tdmpc2.envs.maniskill2:ManiSkill2Env",
+        frozenset({"mani_skill2", "sapien"}),
+        renders="vulkan",
+    ),
+    "myosuite": Adapter("tdmpc2.envs.myosuite:MyoSuiteEnv", frozenset({"myosuite", "mujoco"})),
+    "toy": Adapter("tdmpc2.envs.toy:PointMass", renders=None),
 }
 
+# Shared libraries that the simulators' wheels expect of the system, and Debian's packages of them.
+SYSTEM_LIBRARIES: Mapping[str, str] = {
+    "libvulkan.so.1": "libvulkan1",
+    "libGL.so.1": "libgl1",
+    "libgthread-2.0.so.0": "libglib2.0-0",
+    "libX11.so.6": "libx11-6",
+    "libEGL.so.1": "libegl1",
+    "libOSMesa.so.8": "libosmesa6",
+}
+MANISKILL2_PYTHON = (3, 11)
+"""The newest Python that SAPIEN has a release for."""
 
-def make_env(task: str | Task, *, seed: int) -> TaskEnv:
+
+def make_env(
+    task: str | Task,
+    *,
+    seed: int,
+    obs: Obs = "state",
+    assets: AssetSet | str = "official",
+    render: bool = False,
+) -> TaskEnv:
     """Makes the environment of a task.
 
     Args:
         task: a row of the task table, or the name of one.
         seed: seeds the environment's only generator.
+        obs: `state`, or `rgb` for the last three frames of a camera.
+        assets: for tasks that need models, the source of the set to use, or the set itself.
+        render: whether `render()` will be called.
 
     Raises:
-        UserError: no such task, or its simulator is not installed.
+        UserError: no such task, or something it needs is missing: names the command.
     """
     task = get_task(task) if isinstance(task, str) else task
+    check_obs(task, obs)
+    kwargs: dict[str, Any] = {}
+    if task.assets is not None:
+        found = assets if isinstance(assets, AssetSet) else find_assets(task.assets, assets)
+        kwargs["assets"] = found
     adapter = ADAPTERS[task.domain]
+    if render:
+        check_render(task)
+    if obs == "rgb" or (render and adapter.renders == "opengl"):
+        prepare_rendering()
+    env = _adapter_class(task, adapter)(task, seed=seed, render=render, **kwargs)
+    if obs == "rgb":
+        from tdmpc2.envs.pixels import PixelEnv
+
+        return PixelEnv(env)
+    return env
+
+
+def check_obs(task: Task, obs: str) -> None:
+    """Refuses a kind of observation that the task does not have.
+
+    Raises:
+        UserError: with the domains that have it.
+    """
+    if obs not in ("state", "rgb"):
+        raise UserError(f"obs={obs}: no such observation{did_you_mean(obs, ('state', 'rgb'))}")
+    if obs == "rgb" and not ADAPTERS[task.domain].pixels:
+        domains = ", ".join(name for name, adapter in ADAPTERS.items() if adapter.pixels)
+        raise UserError(
+            f"obs=rgb: task '{task.name}' has no pixel observations; only {domains} tasks do"
+        )
+
+
+def check_render(task: Task) -> None:
+    """Refuses to render what cannot be rendered at all, or not on this machine.
+
+    Raises:
+        UserError: saying what is missing.
+    """
+    renders = ADAPTERS[task.domain].renders
+    if renders is None:
+        raise UserError(f"task '{task.name}' has nothing to render")
+    if renders == "vulkan" and not can_render_vulkan():
+        raise UserError(
+            f"task '{task.name}' renders only with a GPU that has a Vulkan driver, and none was "
+            "found; it trains without (save_video=false)"
+        )
+
+
+def _adapter_class(task: Task, adapter: Adapter) -> type[Any]:
+    """Imports the adapter and, with it, the simulator."""
     module, _, name = adapter.target.partition(":")
     try:
-        make = getattr(importlib.import_module(module), name)
+        return getattr(importlib.import_module(module), name)
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         if package not in adapter.simulators:
             raise
+        if task.domain == "maniskill2" and sys.version_info[:2] > MANISKILL2_PYTHON:
+            raise UserError(
+                f"task '{task.name}' needs {package}, which has no release for this Python: "
+                f"make the environment with Python 3.11 (PYTHON=python3.11 make install)"
+            ) from error
         raise UserError(
             f"task '{task.name}' needs {package}, which is not installed: "
             f"pip install -e '.[{task.domain}]'"
         ) from error
-    return make(task, seed=seed)
+    except (ImportError, OSError) as error:
+        found = re.search(r"lib[\w.-]+\.so[.\d]*", str(error))
+        if found is None:
+            raise
+        package = SYSTEM_LIBRARIES.get(found[0], f"the package that holds {found[0]}")
+        raise UserError(
+            f"task '{task.name}' needs {found[0]}, which the system lacks: "
+            f"apt-get install {package}"
+        ) from error

@@ -26,6 +26,7 @@ class Task:
         metric: what scores report: the episode's return or its success.
         paper_name: title in the paper's figures where `title` does not follow from `name`.
         episodic: whether episodes can end before their time limit.
+        assets: the set of downloadable models that the simulator needs for it, if any.
         tags: the suites it belongs to.
     """
 
@@ -41,6 +42,7 @@ class Task:
     metric: Literal["return", "success"]
     paper_name: str | None = None
     episodic: bool = False
+    assets: Literal["ycb", "faucet"] | None = None
     tags: frozenset[str] = frozenset()
 
     @property
@@ -63,7 +65,68 @@ def _dmcontrol(name: str, obs_dim: int, action_dim: int, *tags: str) -> Task:
         env_steps=14_000_000 if "locomotion" in tags else 4_000_000,
         eval_every=100_000,
         metric="return",
-        tags=frozenset(("dmcontrol", *tags)),
+        tags=frozenset(("all104", "dmcontrol", *tags)),
+    )
+
+
+def _metaworld(behaviour: str) -> Task:
+    return Task(
+        name=f"mw-{behaviour}",
+        domain="metaworld",
+        env_id=behaviour,
+        obs_dim=39,
+        action_dim=4,
+        action_repeat=2,
+        episode_length=100,
+        env_steps=2_000_000,
+        eval_every=100_000,
+        metric="success",
+        paper_name=behaviour.replace("-", " ").title(),
+        tags=frozenset(("all104", "metaworld", "mt80")),
+    )
+
+
+def _myosuite(behaviour: str, obs_dim: int, env_id: str) -> Task:
+    return Task(
+        name=f"myo-hand-{behaviour}",
+        domain="myosuite",
+        env_id=env_id,
+        obs_dim=obs_dim,
+        action_dim=39,
+        action_repeat=1,
+        episode_length=100,
+        env_steps=2_000_000,
+        eval_every=50_000,
+        metric="success",
+        paper_name=behaviour.replace("-", " ").title(),
+        tags=frozenset(("all104", "myosuite")),
+    )
+
+
+def _maniskill2(
+    name: str,
+    obs_dim: int,
+    action_dim: int,
+    env_id: str,
+    *tags: str,
+    paper_name: str | None = None,
+    env_steps: int = 4_000_000,
+    assets: Literal["ycb", "faucet"] | None = None,
+) -> Task:
+    return Task(
+        name=name,
+        domain="maniskill2",
+        env_id=env_id,
+        obs_dim=obs_dim,
+        action_dim=action_dim,
+        action_repeat=2,
+        episode_length=100,
+        env_steps=env_steps,
+        eval_every=100_000,
+        metric="success",
+        paper_name=paper_name,
+        assets=assets,
+        tags=frozenset(("all104", "maniskill2", *tags)),
     )
 
 
@@ -83,47 +146,86 @@ def _toy(name: str, *, episodic: bool) -> Task:
     )
 
 
+_MT = ("mt30", "mt80")  # the 80 tasks begin with the 30
+
+_METAWORLD = (
+    *("assembly", "basketball", "button-press-topdown", "button-press-topdown-wall"),
+    *("button-press", "button-press-wall", "coffee-button", "coffee-pull", "coffee-push"),
+    *("dial-turn", "disassemble", "door-open", "door-close", "drawer-close", "drawer-open"),
+    *("faucet-open", "faucet-close", "hammer", "handle-press-side", "handle-press"),
+    *("handle-pull-side", "handle-pull", "lever-pull", "peg-insert-side", "peg-unplug-side"),
+    *("pick-out-of-hole", "pick-place", "pick-place-wall", "plate-slide", "plate-slide-side"),
+    *("plate-slide-back", "plate-slide-back-side", "push-back", "push", "push-wall", "reach"),
+    *("reach-wall", "shelf-place", "soccer", "stick-push", "stick-pull", "sweep-into", "sweep"),
+    *("window-open", "window-close", "bin-picking", "box-close", "door-lock", "door-unlock"),
+    "hand-insert",
+)
+
+_MYOSUITE = (  # name, observation, MyoSuite's name of the behaviour
+    ("reach", 115, "Reach"),
+    ("pose", 108, "Pose"),
+    ("obj-hold", 91, "ObjHold"),
+    ("key-turn", 93, "KeyTurn"),
+    ("pen-twirl", 83, "PenTwirl"),
+)
+
 # Rows that share a suite stand in that suite's order: it is the index of the task embedding.
 _ROWS = (
-    _dmcontrol("walker-stand", 24, 6, "mt30"),
-    _dmcontrol("walker-walk", 24, 6, "mt30", "smoke"),
-    _dmcontrol("walker-run", 24, 6, "mt30"),
-    _dmcontrol("cheetah-run", 17, 6, "mt30"),
-    _dmcontrol("reacher-easy", 6, 2, "mt30"),
-    _dmcontrol("reacher-hard", 6, 2, "mt30"),
-    _dmcontrol("acrobot-swingup", 6, 1, "mt30"),
-    _dmcontrol("pendulum-swingup", 3, 1, "mt30"),
-    _dmcontrol("cartpole-balance", 5, 1, "mt30"),
-    _dmcontrol("cartpole-balance-sparse", 5, 1, "mt30"),
-    _dmcontrol("cartpole-swingup", 5, 1, "mt30", "smoke"),
-    _dmcontrol("cartpole-swingup-sparse", 5, 1, "mt30"),
-    _dmcontrol("cup-catch", 8, 2, "mt30"),
-    _dmcontrol("finger-spin", 9, 2, "mt30"),
-    _dmcontrol("finger-turn-easy", 12, 2, "mt30"),
-    _dmcontrol("finger-turn-hard", 12, 2, "mt30"),
-    _dmcontrol("fish-swim", 24, 5, "mt30"),
-    _dmcontrol("hopper-stand", 15, 4, "mt30"),
-    _dmcontrol("hopper-hop", 15, 4, "mt30"),
-    _dmcontrol("walker-walk-backwards", 24, 6, "mt30", "custom"),
-    _dmcontrol("walker-run-backwards", 24, 6, "mt30", "custom"),
-    _dmcontrol("cheetah-run-backwards", 17, 6, "mt30", "custom"),
-    _dmcontrol("cheetah-run-front", 17, 6, "mt30", "custom"),
-    _dmcontrol("cheetah-run-back", 17, 6, "mt30", "custom"),
-    _dmcontrol("cheetah-jump", 17, 6, "mt30", "custom"),
-    _dmcontrol("hopper-hop-backwards", 15, 4, "mt30", "custom"),
-    _dmcontrol("reacher-three-easy", 8, 3, "mt30", "custom"),
-    _dmcontrol("reacher-three-hard", 8, 3, "mt30", "custom"),
-    _dmcontrol("cup-spin", 8, 2, "mt30", "custom"),
-    _dmcontrol("pendulum-spin", 3, 1, "mt30", "custom"),
-    _dmcontrol("quadruped-walk", 78, 12),
-    _dmcontrol("quadruped-run", 78, 12),
+    _dmcontrol("walker-stand", 24, 6, *_MT),
+    _dmcontrol("walker-walk", 24, 6, *_MT, "smoke", "visual"),
+    _dmcontrol("walker-run", 24, 6, *_MT, "visual"),
+    _dmcontrol("cheetah-run", 17, 6, *_MT, "visual"),
+    _dmcontrol("reacher-easy", 6, 2, *_MT, "visual"),
+    _dmcontrol("reacher-hard", 6, 2, *_MT, "visual"),
+    _dmcontrol("acrobot-swingup", 6, 1, *_MT, "visual"),
+    _dmcontrol("pendulum-swingup", 3, 1, *_MT),
+    _dmcontrol("cartpole-balance", 5, 1, *_MT),
+    _dmcontrol("cartpole-balance-sparse", 5, 1, *_MT),
+    _dmcontrol("cartpole-swingup", 5, 1, *_MT, "smoke"),
+    _dmcontrol("cartpole-swingup-sparse", 5, 1, *_MT, "visual"),
+    _dmcontrol("cup-catch", 8, 2, *_MT),
+    _dmcontrol("finger-spin", 9, 2, *_MT, "visual"),
+    _dmcontrol("finger-turn-easy", 12, 2, *_MT, "visual"),
+    _dmcontrol("finger-turn-hard", 12, 2, *_MT, "visual"),
+    _dmcontrol("fish-swim", 24, 5, *_MT),
+    _dmcontrol("hopper-stand", 15, 4, *_MT),
+    _dmcontrol("hopper-hop", 15, 4, *_MT),
+    _dmcontrol("walker-walk-backwards", 24, 6, *_MT, "custom"),
+    _dmcontrol("walker-run-backwards", 24, 6, *_MT, "custom"),
+    _dmcontrol("cheetah-run-backwards", 17, 6, *_MT, "custom"),
+    _dmcontrol("cheetah-run-front", 17, 6, *_MT, "custom"),
+    _dmcontrol("cheetah-run-back", 17, 6, *_MT, "custom"),
+    _dmcontrol("cheetah-jump", 17, 6, *_MT, "custom"),
+    _dmcontrol("hopper-hop-backwards", 15, 4, *_MT, "custom"),
+    _dmcontrol("reacher-three-easy", 8, 3, *_MT, "custom"),
+    _dmcontrol("reacher-three-hard", 8, 3, *_MT, "custom"),
+    _dmcontrol("cup-spin", 8, 2, *_MT, "custom"),
+    _dmcontrol("pendulum-spin", 3, 1, *_MT, "custom"),
+    _dmcontrol("quadruped-walk", 78, 12, "visual"),
+    _dmcontrol("quadruped-run", 78, 12, "visual"),
     _dmcontrol("dog-stand", 223, 38, "locomotion"),
     _dmcontrol("dog-walk", 223, 38, "locomotion"),
     _dmcontrol("dog-trot", 223, 38, "locomotion"),
-    _dmcontrol("dog-run", 223, 38, "locomotion"),
+    _dmcontrol("dog-run", 223, 38, "locomotion", "ablation"),
     _dmcontrol("humanoid-stand", 67, 21, "locomotion"),
-    _dmcontrol("humanoid-walk", 67, 21, "locomotion"),
+    _dmcontrol("humanoid-walk", 67, 21, "locomotion", "ablation"),
     _dmcontrol("humanoid-run", 67, 21, "locomotion"),
+    *(_metaworld(behaviour) for behaviour in _METAWORLD),
+    _maniskill2("lift-cube", 42, 4, "LiftCube-v0"),
+    _maniskill2("pick-cube", 51, 4, "PickCube-v0"),
+    _maniskill2("stack-cube", 55, 4, "StackCube-v0"),
+    _maniskill2(
+        *("pick-ycb", 51, 7, "PickSingleYCB-v0", "ablation"),
+        paper_name="Pick YCB",
+        env_steps=14_000_000,
+        assets="ycb",
+    ),
+    _maniskill2("turn-faucet", 40, 7, "TurnFaucet-v0", assets="faucet"),
+    *(
+        _myosuite(f"{name}{hard}", obs_dim, f"myoHand{behaviour}{start}-v0")
+        for name, obs_dim, behaviour in _MYOSUITE
+        for hard, start in (("", "Fixed"), ("-hard", "Random"))
+    ),
     _toy("toy-pointmass", episodic=False),
     _toy("toy-pointmass-episodic", episodic=True),
 )
@@ -140,8 +242,16 @@ SUITES: Mapping[str, tuple[Task, ...]] = {
 ALIASES: Mapping[str, str] = {
     "ball-in-cup-catch": "cup-catch",
     "ball-in-cup-spin": "cup-spin",
+    **{
+        row.name.replace("myo-hand-", "myo-"): row.name for row in _ROWS if row.domain == "myosuite"
+    },
+    "pick-single-ycb": "pick-ycb",
 }
 """Other names that a task is found under."""
+
+
+PIXEL_ENV_STEPS = 2_000_000
+"""Budget of a run from pixels, whatever the task's own."""
 
 
 def get_task(name: str) -> Task:

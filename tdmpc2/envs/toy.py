@@ -29,8 +29,14 @@ class PointMass(DecisionEnv):
     arena: the episode terminates and pays nothing more. Success: |p| < 0.1.
     """
 
-    def __init__(self, task: Task, *, seed: int) -> None:
-        """Makes the environment of `task` with its generator seeded by `seed`."""
+    def __init__(self, task: Task, *, seed: int, render: bool = False) -> None:
+        """Makes the environment of `task` with its generator seeded by `seed`.
+
+        Args:
+            task: a toy row.
+            seed: of starts.
+            render: has no effect; there is nothing to see.
+        """
         super().__init__(task)
         self._rng = np.random.default_rng(seed)
         self._position = np.zeros(2)

@@ -21,7 +21,7 @@ class Counter(TaskEnv):
 
     def reset(self, *, seed=None, options=None):
         self.seed, self.decisions = seed, 0
-        return np.array([seed, 0], dtype=np.float32), {"success": 0.0}
+        return np.array([seed, 0], dtype=np.float32), {"success": 0.0, "success_ever": 0.0}
 
     def step(self, action):
         assert self.decisions < self.episode_length, "stepped beyond its end"
@@ -29,7 +29,7 @@ class Counter(TaskEnv):
         over = self.decisions == self.episode_length
         obs = np.array([self.seed, self.decisions], dtype=np.float32)
         reward = float(action[0]) + self.seed
-        info = {"success": float(over)}
+        info = {"success": float(over), "success_ever": float(over)}
         return obs, reward, over and self.terminates, over and not self.terminates, info
 
     def generator_state(self):
@@ -65,24 +65,60 @@ def test_episodes_of_unequal_length_in_one_batch() -> None:
 
 
 def test_figures_of_an_evaluation() -> None:
-    result = Evaluation(np.array([1.0, 2.0, 6.0]), np.array([1.0, 0.0, 0.0]), np.array([5, 5, 8]))
+    result = Evaluation(
+        returns=np.array([1.0, 2.0, 6.0]),
+        successes=np.array([1.0, 0.0, 0.0]),
+        successes_ever=np.array([1.0, 0.0, 1.0]),
+        lengths=np.array([5, 5, 8]),
+    )
     assert result.row() == {
         "episode_return": 3.0,
         "episode_return_sd": pytest.approx(7**0.5),  # ((−2)² + (−1)² + 3²) / 2
         "episode_success": pytest.approx(1 / 3),
+        "episode_success_ever": pytest.approx(2 / 3),
         "episode_length": 6.0,
         "num_episodes": 3,
     }
-    assert Evaluation(np.array([1.0]), np.zeros(1), np.ones(1)).sd_return == 0.0
+    assert Evaluation(np.array([1.0]), np.zeros(1), np.zeros(1), np.ones(1)).sd_return == 0.0
 
 
 def test_success_is_that_of_the_last_step() -> None:
     class Passing(Counter):
         def step(self, action):
             obs, reward, terminated, truncated, info = super().step(action)
-            return obs, reward, terminated, truncated, {"success": 1.0 - info["success"]}
+            info = {"success": 1.0 - info["success"], "success_ever": 1.0}
+            return obs, reward, terminated, truncated, info
 
-    assert evaluate(Recorder(), [Passing(3)], [0]).successes.tolist() == [0]
+    result = evaluate(Recorder(), [Passing(3)], [0])
+    assert result.successes.tolist() == [0]
+    assert result.successes_ever.tolist() == [1]
+
+
+def test_the_first_episode_is_filmed_to_its_end() -> None:
+    class Filmed(Counter):
+        def render(self):
+            return np.full((2, 2, 3), self.decisions, dtype=np.uint8)
+
+    frames: list[int] = []
+    evaluate(
+        Recorder(),
+        [Filmed(2), Filmed(4)],
+        [0, 1],
+        film=lambda frame: frames.append(int(frame[0, 0, 0])),
+    )
+    assert frames == [0, 1, 2]
+
+
+def test_tasks_reach_the_actor() -> None:
+    class OfTasks(Recorder):
+        def act(self, obs, *, first, explore, task=None):
+            assert task is not None
+            tasks.append(task.tolist())
+            return super().act(obs, first=first, explore=explore)
+
+    tasks: list[list[int]] = []
+    evaluate(OfTasks(), [Counter(1), Counter(2)], [0, 1], tasks=[7, 3])
+    assert tasks == [[7, 3], [7, 3]]
 
 
 class NaN(Recorder):
@@ -102,7 +138,7 @@ def test_a_diverged_actor_is_told_from_a_broken_one() -> None:
 
 
 def test_one_seed_per_environment() -> None:
-    with pytest.raises(ValueError, match="shorter"):
+    with pytest.raises(ValueError, match="1 seeds for 2 environments"):
         evaluate(Recorder(), [Counter(1), Counter(1)], [0])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tdmpc2.common.errors import UserError
-from tdmpc2.envs.tasks import ALIASES, SUITES, TASKS, get_suite, get_task
+from tdmpc2.envs.tasks import ALIASES, PIXEL_ENV_STEPS, SUITES, TASKS, get_suite, get_task
 
 DATA = Path(__file__).parents[1] / "data"
 
@@ -59,17 +60,49 @@ def names(suite: str) -> list[str]:
     return [task.name for task in get_suite(suite)]
 
 
-def test_dmcontrol_is_the_published_39_tasks():
-    published = {name for name, row in published_rows().items() if row["domain"] == "dmcontrol"}
-    assert len(published) == 39
-    assert sorted(names("dmcontrol")) == sorted(published)
+DOMAINS = {"dmcontrol": 39, "metaworld": 50, "maniskill2": 5, "myosuite": 10}
+
+
+def test_the_104_tasks_of_the_paper():
+    assert {domain: len(names(domain)) for domain in DOMAINS} == DOMAINS
+    assert sum(DOMAINS.values()) == 104
+    assert len(names("all104")) == 104
+    assert set(names("all104")) == set(published_rows())
+    assert set(names("all104")) == {name for domain in DOMAINS for name in names(domain)}
+
+
+@pytest.fixture(scope="module")
+def published_curves() -> Path:
+    """Folder of the released curves: `<method>/<task>.csv`."""
+    folder = os.environ.get("TDMPC2_PUBLISHED")
+    if not folder:
+        pytest.skip("missing: the released curves; name their folder in TDMPC2_PUBLISHED")
+    assert Path(folder).is_dir(), folder
+    return Path(folder)
+
+
+@pytest.mark.parametrize("method", ["tdmpc2", "tdmpc", "sac", "dreamerv3"])
+def test_the_names_are_those_of_the_released_curves(published_curves, method):
+    published = {path.stem for path in (published_curves / method).glob("*.csv")}
+    assert published == set(names("all104"))
+
+
+def test_the_visual_suite_is_that_of_the_released_curves(published_curves):
+    published = {path.stem for path in (published_curves / "tdmpc2-pixels").glob("*.csv")}
+    assert published == set(names("visual"))
+    last = {
+        max(int(line.split(",")[0]) for line in path.read_text().split()[1:])
+        for path in (published_curves / "tdmpc2-pixels").glob("*.csv")
+    }
+    assert last == {PIXEL_ENV_STEPS}
 
 
 @pytest.mark.parametrize("name", [n for n, task in TASKS.items() if task.domain != "toy"])
 def test_row_equals_the_published_row(name):
     task, row = TASKS[name], published_rows()[name]
     assert task.domain == row["domain"]
-    assert task.env_id == row["env"].removesuffix(" (custom)")
+    # Meta-World's ids had a suffix then; ManiSkill2's stand beside their control mode.
+    assert task.env_id == row["env"].removesuffix("-v2-goal-observable").split()[0]
     assert ("custom" in task.tags) == row["env"].endswith(" (custom)")
     assert task.obs_dim == int(row["obs_dim"])
     assert task.action_dim == int(row["act_dim"])
@@ -84,6 +117,12 @@ def test_row_equals_the_published_row(name):
 
 def test_suites():
     assert names("mt30") == MT30
+    assert names("mt80") == MT30 + names("metaworld")
+    assert names("metaworld")[0] == "mw-assembly"
+    assert names("metaworld")[-5:] == [
+        *("mw-bin-picking", "mw-box-close", "mw-door-lock", "mw-door-unlock", "mw-hand-insert")
+    ]
+    assert sorted(names("ablation")) == ["dog-run", "humanoid-walk", "pick-ycb"]
     assert sorted(names("smoke")) == ["cartpole-swingup", "walker-walk"]
     assert sorted(names("locomotion")) == [
         *("dog-run", "dog-stand", "dog-trot", "dog-walk"),
@@ -112,12 +151,15 @@ def test_rows_are_frozen():
 
 def test_title():
     assert get_task("walker-run-backwards").title == "Walker Run Backwards"
-    renamed = dataclasses.replace(get_task("walker-walk"), paper_name="Walk")
-    assert renamed.title == "Walk"
+    assert get_task("mw-push-back").title == "Push Back"
+    assert get_task("pick-ycb").title == "Pick YCB"
 
 
 def test_aliases_lead_to_rows_and_hide_none():
     assert get_task("ball-in-cup-catch") is get_task("cup-catch")
+    assert get_task("myo-reach") is get_task("myo-hand-reach")
+    assert get_task("myo-pen-twirl-hard") is get_task("myo-hand-pen-twirl-hard")
+    assert len({task for alias, task in ALIASES.items() if alias.startswith("myo-")}) == 10
     assert set(ALIASES.values()) <= set(TASKS)
     assert not set(ALIASES) & set(TASKS)
 
@@ -129,7 +171,7 @@ def test_aliases_lead_to_rows_and_hide_none():
         (get_task, "ball-in-cup-catsh", "did you mean 'ball-in-cup-catch'?"),
         (get_task, "zzz", "pendulum-swingup"),
         (get_suite, "smok", "unknown suite 'smok' (did you mean 'smoke'?)"),
-        (get_suite, "zzz", "valid: custom, dmcontrol"),
+        (get_suite, "zzz", "valid: ablation, all104, custom, dmcontrol"),
     ],
 )
 def test_unknown_names_say_what_is_meant(lookup, word, hint):

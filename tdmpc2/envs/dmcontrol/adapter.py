@@ -10,7 +10,7 @@ from dm_control import suite
 from dm_control.rl import control
 from dm_control.suite.wrappers import action_scale
 
-from tdmpc2.envs.base import ControlStep, DecisionEnv
+from tdmpc2.envs.base import FRAME_SIZE, ControlStep, DecisionEnv
 from tdmpc2.envs.dmcontrol import ball_in_cup, cheetah, hopper, pendulum, reacher, walker
 from tdmpc2.envs.legacy_contacts import restore_legacy_invweight
 from tdmpc2.envs.tasks import Task
@@ -53,8 +53,14 @@ def load_raw(task: Task, seed: int) -> control.Environment:
 class DMControlEnv(DecisionEnv):
     """A DMControl task: observations concatenated, actions scaled to [-1, 1]."""
 
-    def __init__(self, task: Task, *, seed: int) -> None:
-        """Loads `task` with its generator seeded by `seed`."""
+    def __init__(self, task: Task, *, seed: int, render: bool = False) -> None:
+        """Loads `task` with its generator seeded by `seed`.
+
+        Args:
+            task: a row of the DMControl domain.
+            seed: of initial states and targets.
+            render: not needed; this simulator renders whenever asked.
+        """
         super().__init__(task)
         raw = load_raw(task, seed)
         self._random: np.random.RandomState = raw.task.random
@@ -67,6 +73,15 @@ class DMControlEnv(DecisionEnv):
     def set_generator_state(self, state: dict[str, Any]) -> None:
         """Restores what `generator_state` returned."""
         self._random.set_state(state)
+
+    def render(self) -> np.ndarray:
+        """The scene `(H, W, 3)` uint8."""
+        return self.frame(FRAME_SIZE)
+
+    def frame(self, size: int) -> np.ndarray:
+        """The scene `(size, size, 3)` uint8, from the camera that the pixel tasks look through."""
+        camera = 2 if self.task.env_id.startswith("quadruped") else 0
+        return self._env.physics.render(height=size, width=size, camera_id=camera)
 
     def _seed(self, seed: int) -> None:
         self._random.seed(seed)

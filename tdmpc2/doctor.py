@@ -1,0 +1,248 @@
+"""Checks what works on this machine: `python -m tdmpc2.doctor`."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from tdmpc2.common import cli
+from tdmpc2.common.device import choose_device, numeric_path
+from tdmpc2.common.errors import UserError
+from tdmpc2.common.paths import default_runs_dir
+from tdmpc2.envs.assets import SOURCES, find_assets
+from tdmpc2.envs.factory import MANISKILL2_PYTHON
+from tdmpc2.envs.rendering import BACKENDS, VARIABLE, can_render, can_render_vulkan
+from tdmpc2.envs.tasks import get_suite
+
+State = Literal["ok", "off", "FAIL"]
+STYLES = {"ok": "green", "off": "yellow", "FAIL": "bold red"}
+LEAST_FREE_GB = 5  # about what a sweep's first checkpoints and the packages' caches take
+SECONDS = 300  # longer than the slowest first import on a shared file system
+SIMULATORS = {
+    "dmcontrol": "walker-walk",
+    "metaworld": "mw-reach",
+    "myosuite": "myo-hand-reach",
+    "maniskill2": "lift-cube",
+}
+
+# In a process of its own: a simulator that crashes must not take the doctor with it.
+_TEN_STEPS = """
+import sys, time
+import numpy as np
+from tdmpc2.common.errors import UserError
+from tdmpc2.envs.factory import make_env
+try:
+    env = make_env(sys.argv[1], seed=0)
+except UserError as error:
+    sys.exit(f"error: {error}")
+env.reset(seed=0)
+action = np.full(env.action_space.shape, 0.5)
+start = time.perf_counter()
+for _ in range(10):
+    obs, *_ = env.step(action)
+assert np.isfinite(obs).all()
+print(f"{10 / (time.perf_counter() - start):,.0f}")
+"""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the table.
+
+    Attributes:
+        what: was checked.
+        state: `ok`; `off` where something optional is missing; `FAIL` where something that
+            every installation should have is broken.
+        found: what was seen.
+        fix: what to do about it, where the state is not `ok`.
+    """
+
+    what: str
+    state: State
+    found: str
+    fix: str = ""
+
+
+def check_python() -> Finding:
+    """The interpreter: all tasks run on 3.11, all but ManiSkill2's on 3.12."""
+    version = platform.python_version()
+    if sys.version_info[:2] not in ((3, 11), (3, 12)):
+        return Finding("Python", "FAIL", version, "use Python 3.11: PYTHON=python3.11 make install")
+    return Finding("Python", "ok", f"{version} at {sys.executable}")
+
+
+def check_torch() -> Finding:
+    """torch: one product of matrices on the device that runs would use."""
+    import torch
+
+    try:
+        device = choose_device("auto")
+        product = torch.ones(64, 64, device=device) @ torch.ones(64, 64, device=device)
+        if float(product.sum()) != 64.0**3:
+            raise RuntimeError("a product of ones is wrong")
+    except (RuntimeError, UserError) as error:
+        line = str(error).splitlines()[0]
+        return Finding("torch", "FAIL", line, "reinstall: pip install --force-reinstall torch")
+    path = numeric_path(device, None)
+    found = f"{torch.__version__} on {device}, {path['threads']} threads"
+    return Finding("torch", "ok", found)
+
+
+def check_gpu() -> Finding:
+    """A CUDA device, which the paper's budgets call for."""
+    import torch
+
+    if torch.cuda.is_available():
+        return Finding("GPU", "ok", torch.cuda.get_device_name())
+    fix = "small models train on the CPU; the paper's budgets need a GPU and torch built for it"
+    return Finding("GPU", "off", "none", fix)
+
+
+def check_simulator(domain: str) -> Finding:
+    """A simulator: ten decisions of one of its tasks."""
+    task = SIMULATORS[domain]
+    what = f"{domain} ({len(get_suite(domain))} tasks)"
+    if domain == "maniskill2" and sys.version_info[:2] > MANISKILL2_PYTHON:
+        return Finding(what, "off", "has no release for this Python", "use Python 3.11")
+    command = [sys.executable, "-c", _TEN_STEPS, task]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
+    except subprocess.TimeoutExpired:
+        return Finding(what, "FAIL", f"{task} took longer than {SECONDS} s", "try again")
+    if done.returncode == 0:
+        return Finding(what, "ok", f"{task}: ten decisions at {done.stdout.strip()} a second")
+    last = (done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1]
+    message, _, command_line = last.removeprefix("error: ").rpartition(": ")
+    if last.startswith("error: "):
+        return Finding(what, "FAIL", message, command_line)
+    return Finding(what, "FAIL", last, f"pip install -e '.[{domain}]' --force-reinstall")
+
+
+def check_opengl() -> Finding:
+    """Rendering by MuJoCo: pixel observations, videos of three domains."""
+    what = "pixels and videos (MuJoCo)"
+    chosen = os.environ.get(VARIABLE)
+    for backend in [chosen] if chosen else BACKENDS:
+        if can_render(backend):
+            return Finding(what, "ok", f"{VARIABLE}={backend}")
+    tried = f"{VARIABLE}={chosen}" if chosen else " and ".join(BACKENDS)
+    fix = "apt-get install libegl1 (or libosmesa6)"
+    return Finding(what, "off", f"{tried} cannot draw", f"unset {VARIABLE}" if chosen else fix)
+
+
+def check_vulkan() -> Finding:
+    """Rendering by SAPIEN: videos of ManiSkill2."""
+    what = "videos (ManiSkill2)"
+    if sys.version_info[:2] <= MANISKILL2_PYTHON and can_render_vulkan():
+        return Finding(what, "ok", "Vulkan")
+    fix = "needs a GPU with a Vulkan driver; training does not"
+    return Finding(what, "off", "no Vulkan device", fix)
+
+
+def check_assets(kind: Literal["ycb", "faucet"], task: str) -> Finding:
+    """The models of a ManiSkill2 task."""
+    what = f"models of {task}"
+    for source in (source for source in SOURCES if source != "standin"):
+        try:
+            found = find_assets(kind, source)
+        except UserError:
+            continue
+        use = "" if source == "official" else f"; use with assets={source}"
+        return Finding(what, "ok", f"{found.label}, {len(found.models)} of them{use}")
+    fix = f"python -m tdmpc2.envs.assets fetch {kind}, or run with assets=standin"
+    return Finding(what, "off", "only stand-ins", fix)
+
+
+def check_slurm() -> Finding:
+    """SLURM: sweeps over a cluster."""
+    if shutil.which("sbatch") is None:
+        fix = "sweeps run on this machine; on a cluster, start them where sbatch is"
+        return Finding("SLURM", "off", "no sbatch", fix)
+    done = subprocess.run(["sinfo", "--version"], capture_output=True, text=True)
+    if done.returncode:
+        return Finding("SLURM", "off", "sinfo does not answer", "ask whoever runs the cluster")
+    return Finding("SLURM", "ok", done.stdout.strip())
+
+
+def check_disk() -> Finding:
+    """The folder of runs: room, and leave to write."""
+    folder = default_runs_dir()
+    existing = next(path for path in (folder, *folder.parents) if path.is_dir())
+    free = shutil.disk_usage(existing).free / 1e9
+    found = f"{free:,.0f} GB free for {folder}"
+    if not os.access(existing, os.W_OK):
+        return Finding("disk", "FAIL", f"{existing} is not writable", "use runs= for another one")
+    if free < LEAST_FREE_GB:
+        return Finding("disk", "FAIL", found, "make room, or use runs= for another disk")
+    return Finding("disk", "ok", found)
+
+
+CHECKS: tuple[Callable[[], Finding], ...] = (
+    check_python,
+    check_torch,
+    check_gpu,
+    *(lambda domain=domain: check_simulator(domain) for domain in SIMULATORS),
+    lambda: check_assets("ycb", "pick-ycb"),
+    lambda: check_assets("faucet", "turn-faucet"),
+    check_opengl,
+    check_vulkan,
+    check_slurm,
+    check_disk,
+)
+
+
+def report(findings: Sequence[Finding], console: Console) -> int:
+    """Prints the table.
+
+    Returns:
+        1 if anything failed, else 0.
+    """
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for heading in ("check", "state", "found"):
+        table.add_column(heading, overflow="fold")
+    for finding in findings:
+        found = Text(finding.found)
+        if finding.fix:
+            found.append(f"\n→ {finding.fix}", style=STYLES[finding.state])
+        table.add_row(finding.what, Text(finding.state, STYLES[finding.state]), found)
+    console.print(table)
+    failed = [finding.what for finding in findings if finding.state == "FAIL"]
+    console.print(f"Broken: {', '.join(failed)}" if failed else "All that is needed works.")
+    return 1 if failed else 0
+
+
+def usage() -> str:
+    """Text of `--help`."""
+    return "\n".join(
+        [
+            "usage: python -m tdmpc2.doctor",
+            "",
+            "Checks Python, torch, each simulator (ten decisions of a task), models, rendering,",
+            "SLURM and disk, and says how to mend what is missing. Exit code 1 if something that",
+            "every installation should have is broken; what is optional is only reported.",
+        ]
+    )
+
+
+def main(words: Sequence[str]) -> int:
+    """The command; returns its exit code."""
+    if words:
+        raise UserError(f"'{words[0]}': takes no words (see --help)")
+    console = Console(highlight=False)
+    with console.status("checking, half a minute or so …"):
+        findings = [check() for check in CHECKS]
+    return report(findings, console)
+
+
+if __name__ == "__main__":
+    sys.exit(cli.command(main, usage))

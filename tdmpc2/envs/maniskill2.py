@@ -1,0 +1,91 @@
+"""ManiSkill2 behind the `TaskEnv` contract."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+from tdmpc2.common.errors import UserError
+from tdmpc2.envs.assets import AssetSet
+from tdmpc2.envs.base import FRAME_SIZE, ControlStep, DecisionEnv
+from tdmpc2.envs.quiet import quiet
+from tdmpc2.envs.tasks import Task
+
+with quiet():
+    import mani_skill2.envs  # noqa: F401  registers the environments
+
+    from tdmpc2.envs.maniskill2_headless import remove_renderer, renderer_removed
+
+_POSE_CONTROLLED = ("PickSingleYCB-v0", "TurnFaucet-v0")  # the others move without turning
+
+
+class ManiSkill2Env(DecisionEnv):
+    """A ManiSkill2 task: state observations, dense rewards, end-effector control.
+
+    Rewards are the dense ones as they were before ManiSkill2 0.5 began to normalise
+    them. An episode goes on after success, as in the paper.
+    """
+
+    def __init__(
+        self, task: Task, *, seed: int, render: bool = False, assets: AssetSet | None = None
+    ) -> None:
+        """Makes `task` with its generator seeded by `seed`.
+
+        Args:
+            task: a row of the ManiSkill2 domain.
+            seed: of objects, positions and goals.
+            render: whether `render` will be asked for; needs a GPU with Vulkan.
+            assets: the models of tasks that need some.
+
+        Raises:
+            UserError: `render`, in a process that has already made one without.
+        """
+        super().__init__(task)
+        kwargs: dict[str, Any] = dict(assets.kwargs) if assets is not None else {}
+        if render:
+            if renderer_removed():
+                raise UserError(
+                    "ManiSkill2 runs without its renderer in this process; ask for videos from the "
+                    "first environment on"
+                )
+            size = {"width": FRAME_SIZE, "height": FRAME_SIZE}
+            kwargs |= {"render_mode": "rgb_array", "render_camera_cfgs": size}
+            kwargs["renderer_kwargs"] = {"offscreen_only": True}
+        else:
+            remove_renderer()
+        mode = "pd_ee_delta_pose" if task.env_id in _POSE_CONTROLLED else "pd_ee_delta_pos"
+        with quiet():
+            made = gymnasium.make(
+                task.env_id, obs_mode="state", control_mode=mode, reward_mode="dense", **kwargs
+            )
+        self._env: Any = made.unwrapped
+        self._env.set_main_rng(seed)
+
+    def generator_state(self) -> dict[str, Any]:
+        """State of the generator that seeds episodes, a nested dict with one array."""
+        return self._env._main_rng.get_state(legacy=False)
+
+    def set_generator_state(self, state: dict[str, Any]) -> None:
+        """Restores what `generator_state` returned."""
+        self._env._main_rng.set_state(state)
+
+    def render(self) -> np.ndarray:
+        """The scene `(H, W, 3)` uint8."""
+        if renderer_removed():
+            raise RuntimeError(f"{self.task.name}: was made without render=True")
+        return self._env.render()
+
+    def _seed(self, seed: int) -> None:
+        self._env.set_main_rng(seed)
+
+    def _begin_episode(self) -> np.ndarray:
+        # In a scene of its own, as in a new environment: what PhysX remembers of the last episode
+        # would else reach into this one, and a resumed run could not repeat it.
+        obs, _ = self._env.reset(options={"reconfigure": True})
+        return obs
+
+    def _control_step(self, action: np.ndarray) -> ControlStep:
+        obs, reward, _, _, info = self._env.step(action)
+        return ControlStep(obs, float(reward), False, float(info["success"]))

@@ -1,0 +1,81 @@
+"""Meta-World behind the `TaskEnv` contract."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tdmpc2.envs.base import ControlStep, DecisionEnv
+from tdmpc2.envs.legacy_contacts import restore_legacy_invweight
+from tdmpc2.envs.mujoco_camera import MujocoCamera
+from tdmpc2.envs.quiet import quiet
+from tdmpc2.envs.tasks import Task
+
+with quiet():
+    from metaworld.env_dict import ALL_V3_ENVIRONMENTS
+
+_CAMERA = "corner2"
+_CAMERA_POSITION = (0.75, 0.075, 0.7)  # closer to the table than the model's own
+
+
+class MetaWorldEnv(DecisionEnv):
+    """A Meta-World task with its goal observed and drawn anew in every episode.
+
+    Rewards are version 2, as in the paper (ALGORITHMS of the official code: the
+    `-v2-goal-observable` environments). Success is the simulator's, read after
+    each control step.
+    """
+
+    def __init__(self, task: Task, *, seed: int, render: bool = False) -> None:
+        """Makes `task` with its generator seeded by `seed`.
+
+        Args:
+            task: a row of the Meta-World domain.
+            seed: of positions and goals.
+            render: not needed; this simulator renders whenever asked.
+        """
+        super().__init__(task)
+        with quiet():
+            env = ALL_V3_ENVIRONMENTS[f"{task.env_id}-v3"](reward_function_version="v2")
+        # What `-goal-observable` classes do, which take no camera: the goal becomes part of the
+        # observation, and the space is computed again.
+        env._partially_observable = False
+        del env.sawyer_observation_space
+        env.observation_space = env.sawyer_observation_space
+        env._set_task_called = True
+        # Positions are drawn at each reset, and from the environment's own generator; without
+        # the second line they would come from NumPy's global one.
+        env._freeze_rand_vec = False
+        env.seeded_rand_vec = True
+        env.seed(seed)
+        restore_legacy_invweight(env.model)
+        env.model.cam_pos[env.model.camera(_CAMERA).id] = _CAMERA_POSITION
+        self._env = env
+        self._view = MujocoCamera(env.model, _CAMERA)
+
+    def generator_state(self) -> dict[str, Any]:
+        """State of the simulator's generator, a nested dict of names and integers."""
+        return dict(self._env.np_random.bit_generator.state)
+
+    def set_generator_state(self, state: dict[str, Any]) -> None:
+        """Restores what `generator_state` returned."""
+        self._env.np_random.bit_generator.state = state
+
+    def render(self) -> np.ndarray:
+        """The scene `(H, W, 3)` uint8."""
+        # This camera hangs upside down.
+        return np.ascontiguousarray(self._view.frame(self._env.data)[::-1, ::-1])
+
+    def _seed(self, seed: int) -> None:
+        self._env.seed(seed)
+
+    def _begin_episode(self) -> np.ndarray:
+        obs, _ = self._env.reset()
+        # The paper's wrapper takes one step of no action here, and shows what was before it.
+        self._env.step(np.zeros(self.task.action_dim))
+        return obs
+
+    def _control_step(self, action: np.ndarray) -> ControlStep:
+        obs, reward, _, _, info = self._env.step(action)
+        return ControlStep(obs, float(reward), False, float(info["success"]))

@@ -1,0 +1,66 @@
+"""MyoSuite behind the `TaskEnv` contract."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+from tdmpc2.envs.base import ControlStep, DecisionEnv
+from tdmpc2.envs.mujoco_camera import MujocoCamera
+from tdmpc2.envs.quiet import quiet
+from tdmpc2.envs.tasks import Task
+
+# MyoSuite asks git for its models' version, which installed models don't have.
+os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+with quiet():
+    import myosuite  # noqa: F401  registers the environments
+
+_CAMERA = "hand_side_inter"
+
+
+class MyoSuiteEnv(DecisionEnv):
+    """A hand of muscles. Only the clock of the task table ends an episode.
+
+    MyoSuite's own limits (50 to 200 steps) and early terminations are passed over,
+    as in the paper. Success is the simulator's `solved`.
+    """
+
+    def __init__(self, task: Task, *, seed: int, render: bool = False) -> None:
+        """Makes `task` with its generator seeded by `seed`.
+
+        Args:
+            task: a row of the MyoSuite domain.
+            seed: of targets and initial poses; tasks that end in `Fixed` draw none.
+            render: not needed; this simulator renders whenever asked.
+        """
+        super().__init__(task)
+        with quiet():
+            self._env: Any = gymnasium.make(task.env_id).unwrapped
+        self._env.seed(seed)
+        self._view = MujocoCamera(self._env.mj_model, _CAMERA)
+
+    def generator_state(self) -> dict[str, Any]:
+        """State of the simulator's generator, a nested dict of names and integers."""
+        return dict(self._env.np_random.bit_generator.state)
+
+    def set_generator_state(self, state: dict[str, Any]) -> None:
+        """Restores what `generator_state` returned."""
+        self._env.np_random.bit_generator.state = state
+
+    def render(self) -> np.ndarray:
+        """The scene `(H, W, 3)` uint8."""
+        return self._view.frame(self._env.mj_data)
+
+    def _seed(self, seed: int) -> None:
+        self._env.seed(seed)  # `reset(seed=)` does not reach the generator
+
+    def _begin_episode(self) -> np.ndarray:
+        obs, _ = self._env.reset()
+        return obs
+
+    def _control_step(self, action: np.ndarray) -> ControlStep:
+        obs, reward, _, _, info = self._env.step(action)
+        return ControlStep(obs, float(reward), False, float(info["solved"]))

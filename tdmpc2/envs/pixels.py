@@ -1,0 +1,69 @@
+"""Observations from a camera in place of states."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+from tdmpc2.common.protocols import TaskEnv
+
+PIXELS = 64
+"""Height and width of an observation."""
+FRAME_STACK = 3
+"""Frames in an observation: the newest and the two decisions before it."""
+
+
+class PixelEnv(TaskEnv):
+    """A task seen through its camera: the last three frames, `(9, 64, 64)` uint8.
+
+    Frames stand oldest first; at an episode's beginning the first one is repeated
+    (ALGORITHMS of the paper, appendix on visual control). Everything else is the
+    task's own.
+
+    Args:
+        env: a task with a method `frame(size)` that returns `(size, size, 3)` uint8.
+    """
+
+    frame_stack = FRAME_STACK
+
+    def __init__(self, env: Any) -> None:
+        self.env = env
+        self.task = env.task
+        self.action_repeat = env.action_repeat
+        self.episode_length = env.episode_length
+        self.action_space = env.action_space
+        shape = (3 * FRAME_STACK, PIXELS, PIXELS)
+        self.observation_space = gymnasium.spaces.Box(0, 255, shape, dtype=np.uint8)
+        self._frames: deque[np.ndarray] = deque(maxlen=FRAME_STACK)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Starts an episode; see `DecisionEnv.reset`."""
+        _, info = self.env.reset(seed=seed, options=options)
+        self._frames.extend([self._frame()] * FRAME_STACK)
+        return np.concatenate(self._frames), info
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """Takes one decision; see `DecisionEnv.step`."""
+        _, reward, terminated, truncated, info = self.env.step(action)
+        self._frames.append(self._frame())
+        return np.concatenate(self._frames), reward, terminated, truncated, info
+
+    def render(self) -> np.ndarray:  # type: ignore[override]
+        """The scene as a large frame, for people."""
+        return self.env.render()
+
+    def generator_state(self) -> Any:
+        """State of the task's generator."""
+        return self.env.generator_state()
+
+    def set_generator_state(self, state: Any) -> None:
+        """Restores what `generator_state` returned."""
+        self.env.set_generator_state(state)
+
+    def _frame(self) -> np.ndarray:
+        return np.ascontiguousarray(self.env.frame(PIXELS).transpose(2, 0, 1))

@@ -1,0 +1,77 @@
+"""What this machine can render with, found out before a simulator is imported."""
+
+from __future__ import annotations
+
+import functools
+import os
+import subprocess
+import sys
+
+from tdmpc2.common.errors import UserError
+
+VARIABLE = "MUJOCO_GL"
+BACKENDS = ("egl", "osmesa")
+_INSTALL = "apt-get install libegl1 (or libosmesa6)"
+
+# In a process of its own: a driver that is half there fails at import, or crashes.
+_PROBE = """
+import mujoco
+model = mujoco.MjModel.from_xml_string("<mujoco><worldbody><light/></worldbody></mujoco>")
+renderer = mujoco.Renderer(model, 16, 16)
+renderer.update_scene(mujoco.MjData(model))
+assert renderer.render().shape == (16, 16, 3)
+"""
+
+# SAPIEN crashes where the Vulkan loader finds no driver.
+_VULKAN_PROBE = """
+import sapien.core
+engine = sapien.core.Engine()
+engine.set_renderer(sapien.core.SapienRenderer(offscreen_only=True))
+scene = engine.create_scene()
+camera = scene.add_camera("camera", 16, 16, 1.0, 0.1, 10.0)
+scene.update_render()
+camera.take_picture()
+"""
+
+
+def prepare_rendering() -> str:
+    """Chooses how MuJoCo renders, for this process and those it starts.
+
+    `MUJOCO_GL` is taken as it is where it is set. Otherwise EGL and then OSMesa
+    are tried out, without a display, and the first that draws is put into
+    `MUJOCO_GL`. MuJoCo reads the variable when it is imported.
+
+    Returns:
+        The value of `MUJOCO_GL`.
+
+    Raises:
+        UserError: nothing can render here, or MuJoCo was imported before without a renderer.
+    """
+    chosen = os.environ.get(VARIABLE)
+    if chosen:
+        return chosen
+    if "mujoco" in sys.modules:
+        raise UserError(
+            f"rendering must be asked for before the first environment is made; or set {VARIABLE}"
+        )
+    for backend in BACKENDS:
+        if can_render(backend):
+            os.environ[VARIABLE] = backend
+            return backend
+    raise UserError(f"no OpenGL to render with: {_INSTALL}")
+
+
+def can_render(backend: str) -> bool:
+    """Whether MuJoCo draws a picture with this value of `MUJOCO_GL` (takes about a second)."""
+    return _succeeds(_PROBE, {**os.environ, VARIABLE: backend})
+
+
+@functools.cache
+def can_render_vulkan() -> bool:
+    """Whether SAPIEN draws a picture here (takes some seconds, once per process)."""
+    return _succeeds(_VULKAN_PROBE, dict(os.environ))
+
+
+def _succeeds(code: str, env: dict[str, str]) -> bool:
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True)
+    return done.returncode == 0

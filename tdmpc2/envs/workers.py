@@ -1,0 +1,168 @@
+"""Environments in processes of their own, for evaluations on machines with cores to spare.
+
+Run as `python -m tdmpc2.envs.workers FD`, this module is such a process: it imports
+neither torch nor any agent.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from multiprocessing.connection import Connection, Pipe
+from typing import Any
+
+import numpy as np
+
+from tdmpc2.common.env_group import SerialEnvs, Transition
+from tdmpc2.common.errors import UserError
+from tdmpc2.envs.factory import make_env
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
+
+
+class WorkerError(RuntimeError):
+    """A worker process failed or is gone."""
+
+
+class WorkerEnvs:
+    """An `EnvGroup` whose environments live in worker processes.
+
+    Each worker makes and holds every n-th environment. Results are those of stepping
+    the same environments in one process, since no environment knows of another.
+    Workers end with this object or with this process, however that ends.
+
+    Args:
+        envs: the keyword arguments of `make_env`, one mapping per environment.
+        num_workers: processes.
+
+    Raises:
+        UserError: an environment cannot be made.
+    """
+
+    def __init__(self, envs: Sequence[Mapping[str, Any]], num_workers: int) -> None:
+        self._num_envs = len(envs)
+        self._workers = [_Worker() for _ in range(min(num_workers, len(envs)))]
+        try:
+            self._ask_all("make", {i: dict(kwargs) for i, kwargs in enumerate(envs)})
+        except BaseException:
+            self.close()
+            raise
+
+    def __len__(self) -> int:
+        """Number of environments."""
+        return self._num_envs
+
+    def reset(self, seeds: Sequence[int]) -> np.ndarray:
+        """See `EnvGroup.reset`."""
+        answers = self._ask_all("reset", dict(enumerate(seeds)))
+        return np.stack([answers[i] for i in range(len(seeds))])
+
+    def step(self, actions: dict[int, np.ndarray]) -> dict[int, Transition]:
+        """See `EnvGroup.step`."""
+        return self._ask_all("step", actions)
+
+    def render(self, index: int) -> np.ndarray:
+        """See `EnvGroup.render`."""
+        return self._ask_all("render", {index: None})[index]
+
+    def close(self) -> None:
+        """Ends the processes."""
+        for worker in self._workers:
+            worker.close()
+        self._workers = []
+
+    def _ask_all(self, what: str, arguments: Mapping[int, Any]) -> dict[int, Any]:
+        """Sends each worker its part, then gathers: the workers work at the same time."""
+        parts: list[dict[int, Any]] = [{} for _ in self._workers]
+        for i, argument in arguments.items():
+            parts[i % len(parts)][i] = argument
+        asked = [(w, part) for w, part in zip(self._workers, parts, strict=True) if part]
+        for worker, part in asked:
+            worker.send((what, part))
+        answers: dict[int, Any] = {}
+        for worker, _ in asked:
+            answers |= worker.receive()
+        return answers
+
+
+class _Worker:
+    """One process and the pipe to it."""
+
+    def __init__(self) -> None:
+        self._pipe, theirs = Pipe()
+        # Whoever stops a run (a terminal, SLURM) signals all of its processes, and the workers
+        # must live until the run has come to its end: what is blocked here stays so over there.
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "tdmpc2.envs.workers", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                env={**os.environ, "OMP_NUM_THREADS": "1"},
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        theirs.close()
+
+    def send(self, message: Any) -> None:
+        try:
+            self._pipe.send(message)
+        except OSError:
+            raise self._gone() from None
+
+    def receive(self) -> Any:
+        try:
+            error, answer = self._pipe.recv()
+        except (EOFError, OSError):
+            raise self._gone() from None
+        if isinstance(error, UserError):
+            raise error
+        if error is not None:
+            raise WorkerError(f"an environment process failed:\n{error}")
+        return answer
+
+    def _gone(self) -> WorkerError:
+        code = self._process.wait()
+        return WorkerError(f"an environment process ended by itself, exit code {code}")
+
+    def close(self) -> None:
+        self._pipe.close()
+        self._process.wait()
+
+
+def _work(pipe: Connection) -> None:
+    """Answers until the other end is closed."""
+    envs: dict[int, Any] = {}
+    while True:
+        try:
+            what, arguments = pipe.recv()
+        except EOFError:
+            return
+        try:
+            answer = (None, {i: _do(envs, what, i, arg) for i, arg in arguments.items()})
+        except UserError as error:
+            answer = (error, None)
+        except Exception:
+            answer = (traceback.format_exc(), None)
+        pipe.send(answer)
+
+
+def _do(envs: dict[int, SerialEnvs], what: str, i: int, argument: Any) -> Any:
+    """One request to environment `i`."""
+    if what == "make":
+        envs[i] = SerialEnvs([make_env(**argument)])
+        return None
+    if what == "reset":
+        return envs[i].reset([argument])[0]
+    if what == "step":
+        return envs[i].step({0: argument})[0]
+    assert what == "render"
+    return envs[i].render(0)
+
+
+if __name__ == "__main__":
+    _work(Connection(int(sys.argv[1])))

@@ -1,0 +1,123 @@
+"""The parts of a run that no method decides: its environments, its memory, and what fits."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from tdmpc2.common.env_group import EnvGroup, SerialEnvs
+from tdmpc2.common.errors import UserError
+from tdmpc2.common.memory import check_memory, replay_bytes
+from tdmpc2.common.protocols import EnvSpec, TaskEnv
+from tdmpc2.common.replay import Replay
+from tdmpc2.common.seeding import derive_seed
+from tdmpc2.common.spec import RunOptions, RunSpec
+from tdmpc2.envs.assets import find_assets
+from tdmpc2.envs.factory import make_env
+from tdmpc2.envs.tasks import Task, get_task
+from tdmpc2.envs.workers import WorkerEnvs
+
+
+def env_arguments(spec: RunSpec, *, render: bool = False) -> dict[str, Any]:
+    """What `make_env` needs for the environments of a run, but for their seeds.
+
+    Raises:
+        UserError: the models of the task are not those that the run was begun with.
+    """
+    task = get_task(spec.task)
+    wanted: dict[str, Any] = {"task": task, "obs": spec.obs, "render": render}
+    if task.assets is not None and spec.assets is not None:
+        found = find_assets(task.assets, spec.assets.partition("-")[0])
+        if found.label != spec.assets:
+            raise UserError(f"{found.folder}: holds {found.label} assets, not {spec.assets}")
+        wanted["assets"] = found
+    return wanted
+
+
+def make_env_group(wanted: Mapping[str, Any], num_envs: int, workers: int | None) -> EnvGroup:
+    """Environments for an evaluation.
+
+    Args:
+        wanted: what `env_arguments` returned.
+        num_envs: of the group, seeded anew by each evaluation.
+        workers: processes; 0 for this one; None: one less than the cores this process may
+            use, where that is two or more.
+    """
+    if workers is None:
+        spare = len(os.sched_getaffinity(0)) - 1
+        workers = spare if spare > 1 else 0
+    each = [{**wanted, "seed": i} for i in range(num_envs)]
+    if workers > 0:
+        return WorkerEnvs(each, workers)
+    return SerialEnvs([make_env(**one) for one in each])
+
+
+def evaluation_workers(options: RunOptions) -> int | None:
+    """Evaluation processes: a run that is held to some threads takes no more cores than those."""
+    if options.eval_workers is None and options.threads is not None:
+        return options.threads - 1 if options.threads > 2 else 0
+    return options.eval_workers
+
+
+def env_spec(task: Task, env: TaskEnv) -> EnvSpec:
+    """What an agent must know of a single task."""
+    assert env.observation_space.shape is not None
+    assert env.action_space.shape is not None
+    return EnvSpec(
+        obs_shape=env.observation_space.shape,
+        action_dim=env.action_space.shape[0],
+        episode_lengths=(env.episode_length,),
+        action_repeats=(env.action_repeat,),
+        action_dims=(env.action_space.shape[0],),
+        task_names=(task.name,),
+        episodic=task.episodic,
+        frame_stack=env.frame_stack,
+    )
+
+
+def make_replay(agent: Any, env: EnvSpec, seed: int, device: torch.device) -> Replay:
+    """The memory an agent asks for."""
+    config = agent.config
+    return Replay(
+        config.buffer_size,
+        agent.replay_length,
+        env.obs_shape,
+        env.action_dim,
+        generator=torch.Generator().manual_seed(derive_seed(seed, "replay")),
+        obs_dtype=torch.uint8 if env.pixels else torch.float32,
+        frame_stack=env.frame_stack,
+        device=device,
+        num_tasks=env.num_tasks,
+        priorities=(config.per_alpha, config.per_beta) if config.prioritized_replay else None,
+    )
+
+
+def check_fits(agent: Any, env: EnvSpec, budget: int, device: torch.device) -> None:
+    """Refuses settings that could not get through the run.
+
+    Raises:
+        UserError: too few seeding decisions, too small a memory or more than there is, or too
+            long a horizon.
+    """
+    decisions = max(env.episode_lengths)
+    if agent.replay_visibility == "episode" and agent.seed_decisions < decisions:
+        raise UserError(
+            f"seed_decisions={agent.seed_decisions}: learning starts from a whole episode, "
+            f"so at least {decisions} are needed"
+        )
+    if agent.config.buffer_size <= decisions:
+        raise UserError(
+            f"buffer_size={agent.config.buffer_size}: one episode takes {decisions + 1} rows"
+        )
+    if agent.replay_length > decisions:
+        raise UserError(f"horizon={agent.replay_length}: an episode has only {decisions} decisions")
+    # Each episode takes a row more than it has decisions, and the last one may pass the budget.
+    episodes = budget // (min(env.action_repeats) * min(env.episode_lengths)) + 1
+    rows = agent.config.buffer_size
+    if device.type == "cpu":  # where only what is filled takes up memory
+        rows = min(rows, episodes * (decisions + 1))
+    row = replay_bytes(1, env.obs_shape, env.action_dim, frame_stack=env.frame_stack)
+    check_memory(row, rows, device)

@@ -1,0 +1,80 @@
+"""Memory that a replay needs, and memory that there is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+
+from tdmpc2.common import memory
+from tdmpc2.common.errors import UserError
+from tdmpc2.common.memory import available_memory, cgroup_memory, check_memory, replay_bytes
+from tdmpc2.common.replay import Replay
+
+
+@pytest.mark.parametrize(("shape", "frame_stack"), [((5,), 1), ((9, 64, 64), 3), ((9, 8, 8), 1)])
+def test_bytes_are_those_of_the_tensors(shape: tuple[int, ...], frame_stack: int) -> None:
+    replay = Replay(
+        100,
+        3,
+        shape,
+        2,
+        generator=torch.Generator(),
+        obs_dtype=torch.float32 if len(shape) == 1 else torch.uint8,
+        frame_stack=frame_stack,
+    )
+    tensors = [value for value in vars(replay).values() if isinstance(value, torch.Tensor)]
+    held = sum(t.numel() * t.element_size() for t in tensors if len(t) == 100)
+    assert replay_bytes(100, shape, 2, frame_stack=frame_stack) == held
+
+
+def test_the_papers_pixel_memory_is_12_gigabytes() -> None:
+    assert 12.2e9 < replay_bytes(1_000_000, (9, 64, 64), 6, frame_stack=3) < 12.4e9
+
+
+def test_what_fits_passes_and_what_does_not_says_what_would(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(memory, "available_memory", lambda: 10_000_000)
+    check_memory(100, 90_000, torch.device("cpu"))
+    with pytest.raises(UserError) as error:
+        check_memory(100, 95_555, torch.device("cpu"))
+    assert "use buffer_size=90000 " in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_replay_beyond_this_machine_is_refused() -> None:
+    with pytest.raises(UserError, match="GB are free in this machine's"):
+        check_memory(replay_bytes(1, (9, 64, 64), 6), 10**9, torch.device("cpu"))
+
+
+def test_this_process_has_some_but_no_more_than_the_machine() -> None:
+    assert 0 < available_memory() <= psutil.virtual_memory().total
+
+
+def group(folder: Path, files: dict[str, str]) -> None:
+    """A control group with these files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        (folder / name).write_text(text + "\n")
+
+
+def test_limits_of_version_2(tmp_path: Path) -> None:
+    group(tmp_path / "job", {"memory.max": "1000", "memory.current": "400"})
+    group(tmp_path / "job/step", {"memory.max": "max", "memory.current": "300"})
+    assert cgroup_memory(tmp_path, ["0::/job/step"]) == [600]
+    group(tmp_path / "job/step", {"memory.max": "350"})
+    assert sorted(cgroup_memory(tmp_path, ["0::/job/step"])) == [50, 600]
+    group(tmp_path / "job/step", {"memory.stat": "anon 250\ninactive_file 30\nactive_file 20"})
+    assert sorted(cgroup_memory(tmp_path, ["0::/job/step"])) == [80, 600]
+    assert cgroup_memory(tmp_path, ["0::/"]) == []
+
+
+def test_limits_of_version_1(tmp_path: Path) -> None:
+    names = ("memory.limit_in_bytes", "memory.usage_in_bytes")
+    group(tmp_path / "memory/job", dict(zip(names, ("1000", "1200"), strict=True)))
+    group(tmp_path / "memory", dict(zip(names, (str(2**63 - 4096), "1"), strict=True)))
+    lines = ["8:cpu,cpuacct:/job", "4:memory:/job/that/is/not/visible", "0::/"]
+    assert cgroup_memory(tmp_path, lines) == [0]  # more used than allowed leaves nothing

@@ -1,0 +1,125 @@
+"""Environments in worker processes: the same results, and an end with their owner."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import psutil
+import pytest
+
+from tdmpc2.common.env_group import SerialEnvs
+from tdmpc2.common.errors import UserError
+from tdmpc2.common.evaluate import UniformPolicy, evaluate
+from tdmpc2.envs.factory import make_env
+from tdmpc2.envs.tasks import get_task
+from tdmpc2.envs.workers import WorkerEnvs, WorkerError
+
+ARGUMENTS = [{"task": get_task("toy-pointmass-episodic"), "seed": i} for i in range(5)]
+SEEDS = [3, 1, 4, 1, 5]
+
+
+@pytest.fixture
+def group():
+    """Five environments in two processes."""
+    group = WorkerEnvs(ARGUMENTS, num_workers=2)
+    yield group
+    group.close()
+
+
+def test_the_results_are_those_of_one_process(group):
+    """Over episodes that end at different times, so that requests name fewer and fewer."""
+    serial = SerialEnvs([make_env(**arguments) for arguments in ARGUMENTS])
+    results = [evaluate(UniformPolicy(2, 0), envs, SEEDS) for envs in (serial, group, group)]
+    assert len(set(results[0].lengths.tolist())) > 1
+    for result in results[1:]:
+        for name, expected in vars(results[0]).items():
+            np.testing.assert_array_equal(getattr(result, name), expected)
+
+
+@pytest.mark.parametrize("task", ["cartpole-swingup", "mw-push", "myo-hand-pose-hard", "lift-cube"])
+def test_simulators_answer_bit_for_bit_as_in_one_process(task):
+    arguments = [{"task": get_task(task), "seed": i} for i in range(2)]
+    serial = SerialEnvs([make_env(**each) for each in arguments])
+    group = WorkerEnvs(arguments, num_workers=2)
+    np.testing.assert_array_equal(group.reset([8, 9]), serial.reset([8, 9]))
+    action = np.full(get_task(task).action_dim, 0.3, dtype=np.float32)
+    for _ in range(5):
+        answers = [envs.step({0: action, 1: -action}) for envs in (group, serial)]
+        for i in range(2):
+            np.testing.assert_array_equal(answers[0][i].obs, answers[1][i].obs)
+            assert answers[0][i][1:] == answers[1][i][1:]
+    group.close()
+
+
+def test_no_more_workers_than_environments():
+    group = WorkerEnvs(ARGUMENTS[:2], num_workers=8)
+    assert len(group) == 2
+    assert len(group._workers) == 2
+    group.close()
+
+
+def test_what_cannot_be_made_is_said_here():
+    before = {child.pid for child in psutil.Process().children()}
+    with pytest.raises(UserError, match="has no pixel observations"):
+        WorkerEnvs([{"task": get_task("mw-push"), "seed": 0, "obs": "rgb"}], num_workers=1)
+    assert {child.pid for child in psutil.Process().children()} == before
+
+
+def test_an_error_inside_shows_its_trace(group):
+    group.reset(SEEDS)
+    with pytest.raises(WorkerError, match=r"(?s)Traceback.*action has shape"):
+        group.step({0: np.zeros(7)})
+
+
+def test_a_worker_that_was_killed_is_noticed(group):
+    group.reset(SEEDS)
+    os.kill(group._workers[1]._process.pid, signal.SIGKILL)
+    with pytest.raises(WorkerError, match="exit code -9"):
+        group.reset(SEEDS)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR2])
+def test_signals_to_a_whole_run_do_not_end_workers(group, number):
+    """The run stops by itself, after the decision it is at."""
+    group.reset(SEEDS)
+    for worker in group._workers:
+        os.kill(worker._process.pid, number)
+    assert group.reset(SEEDS).shape == (5, 4)
+
+
+def test_workers_end_with_the_process_that_owns_them():
+    code = (
+        "import os, sys\n"
+        "from tests.envs.test_workers import ARGUMENTS, WorkerEnvs\n"
+        "group = WorkerEnvs(ARGUMENTS, 2)\n"
+        "print(*(worker._process.pid for worker in group._workers), flush=True)\n"
+        "os.kill(os.getpid(), 9)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    pids = [int(word) for word in done.stdout.split()]
+    assert len(pids) == 2
+    for _ in range(200):
+        if not any(psutil.pid_exists(pid) and not is_dead(pid) for pid in pids):
+            return
+        time.sleep(0.05)  # they have the end of a pipe to notice
+    raise AssertionError("workers outlive their owner")
+
+
+def is_dead(pid):
+    """Whether a process only waits for its parent to read its exit code."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def test_a_worker_loads_no_torch():
+    code = "import sys, tdmpc2.envs.workers; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "False\n", done.stderr

@@ -1,0 +1,120 @@
+"""The doctor: on this machine, and on machines where something is missing."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from tdmpc2 import doctor
+from tdmpc2.doctor import Finding
+
+COMMAND = [sys.executable, "-m", "tdmpc2.doctor"]
+
+
+def test_every_default_feature_works_here() -> None:
+    done = subprocess.run(COMMAND, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr == ""
+    for check in ("Python", "torch", *(f"{domain} (" for domain in doctor.SIMULATORS), "disk"):
+        line = next(line for line in done.stdout.splitlines() if line.startswith(check))
+        assert " ok " in line
+    assert sum(len(doctor.get_suite(domain)) for domain in doctor.SIMULATORS) == 104
+    assert done.stdout.endswith("All that is needed works.\n")
+
+
+def hide(folder: Path, package: str, message: str) -> None:
+    """Puts a package of that name before the real one, which fails as the real one would."""
+    (folder / f"{package}.py").write_text(message)
+
+
+@pytest.mark.parametrize(
+    ("domain", "package", "code", "found", "fix"),
+    [
+        (
+            "metaworld",
+            "metaworld",
+            "raise ModuleNotFoundError(\"No module named 'metaworld'\", name='metaworld')",
+            "task 'mw-reach' needs metaworld, which is not installed",
+            "pip install -e '.[metaworld]'",
+        ),
+        (
+            "maniskill2",
+            "sapien",
+            "raise ImportError('libvulkan.so.1: cannot open shared object file: No such file')",
+            "task 'lift-cube' needs libvulkan.so.1, which the system lacks",
+            "apt-get install libvulkan1",
+        ),
+        (
+            "myosuite",
+            "myosuite",
+            "import os; os.abort()",
+            "exit code -6",
+            "pip install -e '.[myosuite]' --force-reinstall",
+        ),
+    ],
+)
+def test_a_broken_simulator_fails_with_its_remedy(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    domain: str,
+    package: str,
+    code: str,
+    found: str,
+    fix: str,
+) -> None:
+    hide(tmp_path, package, code)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    finding = doctor.check_simulator(domain)
+    assert (finding.state, finding.found, finding.fix) == ("FAIL", found, fix)
+
+
+def test_a_renderer_that_cannot_draw_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MUJOCO_GL", "off")
+    finding = doctor.check_opengl()
+    assert (finding.state, finding.fix) == ("off", "unset MUJOCO_GL")
+
+
+def test_models_are_named_with_their_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MS2_ASSET_DIR", str(tmp_path))
+    finding = doctor.check_assets("ycb", "pick-ycb")
+    assert finding.state == "off"
+    assert "fetch ycb" in finding.fix
+
+
+def test_a_folder_that_cannot_be_written_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "default_runs_dir", lambda: tmp_path / "runs")
+    assert doctor.check_disk().state == "ok"
+    monkeypatch.setattr(doctor, "LEAST_FREE_GB", 1e9)
+    assert doctor.check_disk().state == "FAIL"
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    assert "not writable" in doctor.check_disk().found
+
+
+def test_slurm_is_optional(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert doctor.check_slurm().state == "off"
+
+
+@pytest.mark.parametrize(("state", "code"), [("ok", 0), ("off", 0), ("FAIL", 1)])
+def test_only_failures_make_the_exit_code(state: doctor.State, code: int) -> None:
+    out = io.StringIO()
+    findings = [Finding("one", "ok", "fine"), Finding("two", state, "[seen]", "do this")]
+    assert doctor.report(findings, Console(file=out, width=80)) == code
+    assert "[seen]" in out.getvalue()  # not taken for markup
+    assert ("Broken: two" in out.getvalue()) == (code == 1)
+
+
+def test_words_are_refused() -> None:
+    done = subprocess.run([*COMMAND, "now"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: 'now': takes no words (see --help)\n"
