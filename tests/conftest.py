@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Generator
 from pathlib import Path
@@ -10,7 +11,9 @@ from typing import Any
 import pytest
 import torch
 
+from tdmpc2.common.errors import UserError
 from tdmpc2.common.seeding import seed_globals
+from tdmpc2.envs.rendering import prepare_rendering
 from tests.runs import tiny
 
 # How skips begin that only mean: something is not installed here.
@@ -18,9 +21,14 @@ MISSING = ("could not import", "missing:")
 
 
 def pytest_configure() -> None:
-    """Keeps torch to one thread: tests run side by side, and sums must not depend on cores."""
+    """Keeps torch to one thread: tests run side by side, and sums must not depend on cores.
+
+    And chooses a renderer, before any test imports MuJoCo; the tests that need one say so.
+    """
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     torch.set_num_threads(1)
+    with contextlib.suppress(UserError):
+        prepare_rendering()
 
 
 @pytest.fixture(autouse=True)

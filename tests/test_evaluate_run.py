@@ -11,7 +11,7 @@ import pytest
 
 from tdmpc2.common import cli
 from tdmpc2.evaluate import main, usage
-from tests.runs import run_directory, tiny
+from tests.runs import outcome, run_directory, tiny
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,39 @@ def test_run_and_checkpoint_give_the_same_repeatable_result(run: Path, tmp_path:
     assert outcomes[0]["returns"] == outcomes[2]["returns"]
     assert len(outcomes[0]["returns"]) == 3
     assert outcomes[0]["agent_step"] == 200
+    assert outcomes[0]["episode_success_ever"] >= outcomes[0]["episode_success"]
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
+
+
+def test_workers_change_nothing(run: Path, tmp_path: Path) -> None:
+    for workers in (0, 2):
+        out = tmp_path / str(workers)
+        assert evaluate(f"run={run}", "episodes=3", f"workers={workers}", f"out={out}").stderr == ""
+    assert (tmp_path / "0").read_text() == (tmp_path / "2").read_text()
+
+
+def test_a_run_with_videos_and_workers_is_the_same_run(tmp_path: Path) -> None:
+    """And evaluating it can film as well."""
+    changes = {
+        "task": "mw-push",
+        "env_steps": 400,
+        "seed_decisions": 100,
+        "planning": "false",
+        "eval_every": 400,
+        "eval_episodes": 2,
+    }
+    assert tiny(tmp_path / "plain", **changes).code == 0
+    filmed = tiny(tmp_path / "filmed", save_video="true", eval_workers=2, **changes)
+    assert (filmed.code, filmed.err) == (0, "")
+    assert outcome(tmp_path / "plain") == outcome(tmp_path / "filmed")
+    videos = run_directory(tmp_path / "filmed") / "videos"
+    assert sorted(path.name for path in videos.iterdir()) == ["0.mp4", "400.mp4"]
+    assert not (run_directory(tmp_path / "plain") / "videos").exists()
+    done = evaluate(f"run={run_directory(tmp_path / 'plain')}", "episodes=1", "save_video=true")
+    assert done.returncode == 0, done.stderr
+    (video,) = (run_directory(tmp_path / "plain") / "videos").iterdir()
+    assert video.name == "evaluate-200-seed0.mp4"
+    assert str(video) in done.stdout
 
 
 def test_another_seed_gives_other_episodes(run: Path, tmp_path: Path) -> None:

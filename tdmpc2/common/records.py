@@ -23,6 +23,7 @@ EVAL_COLUMNS = (
     "episode_return",
     "episode_return_sd",
     "episode_success",
+    "episode_success_ever",
     "episode_length",
     "num_episodes",
 )

@@ -9,13 +9,13 @@ from typing import Any
 
 HEADER = (
     "env_step,agent_step,episode_return,episode_return_sd,episode_success,"
-    "episode_length,num_episodes"
+    "episode_success_ever,episode_length,num_episodes"
 )
 
 
 def eval_line(step: int, episode_return: float, *, sd: float = 0.0, success: float = 0.0) -> str:
     """One line of `eval.csv`, newline included."""
-    return f"{step},{step // 2},{episode_return},{sd},{success},500,10\n"
+    return f"{step},{step // 2},{episode_return},{sd},{success},{success},500,10\n"
 
 
 def write_run(

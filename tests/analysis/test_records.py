@@ -24,7 +24,8 @@ def test_runs_become_one_tidy_table(tmp_path):
         [1000, "env_steps", 20.0],
     ]
     assert set(walker["metric"]) == {
-        *("episode_return", "episode_return_sd", "episode_success", "episode_length"),
+        *("episode_return", "episode_return_sd", "episode_success", "episode_success_ever"),
+        "episode_length",
     }
     assert records.runs[["task", "score"]].to_numpy().tolist() == [
         ["mw-reach", "success"],

@@ -29,6 +29,34 @@ def test_the_test_files_look_like_the_trainers():
     assert set(STATES) == set(typing.get_args(trainer_records.State))
 
 
+def test_records_from_before_success_ever_are_whole(tmp_path):
+    path = tmp_path / "eval.csv"
+    header = HEADER.replace("episode_success_ever,", "")
+    path.write_text(f"{header}\n1000,500,12.5,0.0,0.5,500,10\n")
+    problems: list[Problem] = []
+    metrics = {metric for _, metric, _ in read_evaluations(path, problems)}
+    assert "episode_success" in metrics
+    assert "episode_success_ever" not in metrics
+    assert problems == []
+
+
+@pytest.mark.parametrize(
+    ("spec", "variant"),
+    [
+        ({}, "default"),
+        ({"obs": "state", "assets": None}, "default"),
+        ({"assets": "official"}, "default"),
+        ({"assets": "standin"}, "default[assets=standin]"),
+        ({"assets": "unknown-01234567"}, "default[assets=unknown-01234567]"),
+        ({"obs": "rgb", "assets": "rebuilt"}, "default[obs=rgb,assets=rebuilt]"),
+    ],
+)
+def test_runs_off_the_papers_ground_are_marked(tmp_path, spec, variant):
+    run = read_run(write_run(tmp_path, [(0, 1.0)], **spec), [])
+    assert run is not None
+    assert run["variant"] == variant
+
+
 def test_every_metric_is_read(tmp_path):
     path = tmp_path / "eval.csv"
     path.write_text(f"{HEADER}\n{eval_line(1000, 12.5, sd=3.0, success=0.25)}")
@@ -38,6 +66,7 @@ def test_every_metric_is_read(tmp_path):
         (1000, "episode_return", 12.5),
         (1000, "episode_return_sd", 3.0),
         (1000, "episode_success", 0.25),
+        (1000, "episode_success_ever", 0.25),
     ]
     assert problems == []
 
@@ -54,7 +83,7 @@ def test_last_line_without_newline_is_skipped_with_file_and_line(tmp_path, cut):
 def test_missing_column_is_named_and_the_others_are_read(tmp_path):
     path = tmp_path / "eval.csv"
     header = HEADER.replace("episode_success,", "")
-    points, problems = read(path, f"{header}\n1000,500,7.5,0.0,500,10\n")
+    points, problems = read(path, f"{header}\n1000,500,7.5,0.0,0.0,500,10\n")
     assert points == {1000: 7.5}
     assert [(p.line, p.severity, p.what) for p in problems] == [
         (1, "error", "missing column episode_success")
@@ -71,12 +100,12 @@ def test_without_env_step_nothing_can_be_read(tmp_path):
 @pytest.mark.parametrize(
     ("line", "what"),
     [
-        ("1000,500,nan,0,0,500,10\n", "episode_return is nan"),
-        ("1000,500,7,0,inf,500,10\n", "episode_success is inf"),
-        ("1000,500,seven,0,0,500,10\n", "episode_return is no number: 'seven'"),
-        ("1000,500,7\n", "3 fields under 7 columns"),
-        ("1000.5,500,7,0,0,500,10\n", "env_step 1000.5 is no count of steps"),
-        ("-1,500,7,0,0,500,10\n", "env_step -1 is no count of steps"),
+        ("1000,500,nan,0,0,0,500,10\n", "episode_return is nan"),
+        ("1000,500,7,0,inf,0,500,10\n", "episode_success is inf"),
+        ("1000,500,seven,0,0,0,500,10\n", "episode_return is no number: 'seven'"),
+        ("1000,500,7\n", "3 fields under 8 columns"),
+        ("1000.5,500,7,0,0,0,500,10\n", "env_step 1000.5 is no count of steps"),
+        ("-1,500,7,0,0,0,500,10\n", "env_step -1 is no count of steps"),
     ],
 )
 def test_bad_line_is_named_and_the_rest_is_read(tmp_path, line, what):

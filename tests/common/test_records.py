@@ -102,6 +102,8 @@ def test_spec_file(records: RunRecords) -> None:
         "task": "toy-pointmass",
         "domain": "toy",
         "metric": "return",
+        "obs": "state",
+        "assets": None,
         "seed": 1,
         "budget": 500,
         "budget_unit": "env_steps",

@@ -114,7 +114,9 @@ def test_a_run_taken_over_is_left_to_its_new_owner(tmp_path: Path) -> None:
 
 
 def test_figures_reach_status_and_tracker(tmp_path: Path) -> None:
-    evaluation = Evaluation(np.array([1.0, 3.0]), np.array([0.0, 1.0]), np.array([50, 50]))
+    evaluation = Evaluation(
+        np.array([1.0, 3.0]), np.array([0.0, 1.0]), np.array([1.0, 1.0]), np.array([50, 50])
+    )
 
     def script(trainer: ScriptedTrainer, lease: Lease) -> None:
         trainer.callbacks.on_evaluation(100, evaluation)

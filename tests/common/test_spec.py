@@ -32,6 +32,9 @@ def test_identity_is_a_fixed_hash() -> None:
         ({"seed": 4}, False),
         ({"overrides": ()}, False),
         ({"overrides": (("num_q", 3),)}, False),
+        ({"obs": "rgb"}, False),
+        ({"assets": "official"}, True),
+        ({"assets": "standin"}, False),
     ],
 )
 def test_identity_follows_what_changes_learning(change: dict[str, Any], same: bool) -> None:

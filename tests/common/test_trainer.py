@@ -194,7 +194,7 @@ def test_lines_of_the_records(tmp_path: Path) -> None:
     assert second["env_step"] == "100"
     assert list(second) == [
         *("env_step", "agent_step", "num_updates", "episode", "episode_return"),
-        *("episode_success", "loss", "weight"),
+        *("episode_success", "episode_success_ever", "loss", "weight"),
     ]
     assert second["num_updates"] == "40"
     assert second["weight"] == "20.5"  # mean of 1, …, 40

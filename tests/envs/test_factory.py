@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -37,6 +39,111 @@ def test_simulators_are_imported_on_first_use():
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.stdout == "set()\n['dm_control', 'mujoco']\n", result.stderr
+
+
+def test_the_package_imports_no_simulator():
+    """Nor do the commands before they make an environment."""
+    code = (
+        "import sys\n"
+        "import tdmpc2, tdmpc2.train, tdmpc2.evaluate, tdmpc2.doctor, tdmpc2.envs.factory\n"
+        "import tdmpc2.envs.multitask, tdmpc2.envs.workers, tdmpc2.envs.pixels\n"
+        "simulators = {'dm_control', 'mujoco', 'metaworld', 'myosuite', 'mani_skill2', 'sapien'}\n"
+        "print(simulators & set(sys.modules))\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stdout == "set()\n", result.stderr
+
+
+def in_another_process(
+    tmp_path: Path, task: str, package: str, failure: str
+) -> subprocess.CompletedProcess[str]:
+    """The train command where importing a package fails as it would if something were missing."""
+    (tmp_path / f"{package}.py").write_text(failure)
+    words = [f"task={task}", f"runs={tmp_path / 'runs'}", "env_steps=100"]
+    return subprocess.run(
+        [sys.executable, "-m", "tdmpc2.train", *words],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+    )
+
+
+@pytest.mark.parametrize(
+    ("task", "package", "failure", "message"),
+    [
+        (
+            "mw-reach",
+            "metaworld",
+            "raise ModuleNotFoundError(\"No module named 'metaworld'\", name='metaworld')",
+            "error: task 'mw-reach' needs metaworld, which is not installed: "
+            "pip install -e '.[metaworld]'\n",
+        ),
+        (
+            "myo-reach",
+            "myosuite",
+            "raise ModuleNotFoundError(\"No module named 'myosuite'\", name='myosuite')",
+            "error: task 'myo-hand-reach' needs myosuite, which is not installed: "
+            "pip install -e '.[myosuite]'\n",
+        ),
+        (
+            "lift-cube",
+            "sapien",
+            "raise ImportError('libvulkan.so.1: cannot open shared object file: No such file')",
+            "error: task 'lift-cube' needs libvulkan.so.1, which the system lacks: "
+            "apt-get install libvulkan1\n",
+        ),
+        (
+            "lift-cube",
+            "cv2",
+            "raise ImportError('libgthread-2.0.so.0: cannot open shared object file')",
+            "error: task 'lift-cube' needs libgthread-2.0.so.0, which the system lacks: "
+            "apt-get install libglib2.0-0\n",
+        ),
+    ],
+)
+def test_what_is_missing_is_said_before_anything_starts(tmp_path, task, package, failure, message):
+    done = in_another_process(tmp_path, task, package, failure)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", message)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_maniskill2_names_the_python_it_needs(monkeypatch):
+    for module in [name for name in sys.modules if name.startswith("tdmpc2.envs.maniskill2")]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, "mani_skill2", None)
+    monkeypatch.setitem(sys.modules, "mani_skill2.envs", None)
+    monkeypatch.setattr(sys, "version_info", (3, 12, 1))
+    with pytest.raises(UserError, match=r"no release for this Python: .*Python 3\.11"):
+        make_env("lift-cube", seed=0)
+
+
+@pytest.mark.parametrize(
+    ("task", "words", "message"),
+    [
+        ("pick-ycb", [], "official ycb models are wanted"),
+        ("turn-faucet", ["assets=rebuilt"], "rebuilt faucet models are wanted"),
+        ("pick-ycb", ["assets=standins"], "did you mean 'standin'?"),
+        ("mw-reach", ["obs=rgb"], "obs=rgb: task 'mw-reach' has no pixel observations"),
+        ("toy-pointmass", ["save_video=true"], "task 'toy-pointmass' has nothing to render"),
+        ("toy-pointmass", ["eval_workers=-1"], "eval_workers=-1: must not be negative"),
+    ],
+)
+def test_what_cannot_be_run_is_refused_in_one_line(tmp_path, task, words, message):
+    (tmp_path / "models").mkdir()
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "tdmpc2.train", f"task={task}", "env_steps=100"),
+            *(f"runs={tmp_path / 'runs'}", *words),
+        ],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "MS2_ASSET_DIR": str(tmp_path / "models")},
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: ")
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.fixture

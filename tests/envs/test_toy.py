@@ -35,7 +35,7 @@ def test_one_step_by_hand():
     # v = 0.3 * (0, -0.1) + 0.7 * 0.2 * (-1, 0.5) = (-0.14, 0.04), p = (0.36, 0.04)
     np.testing.assert_allclose(obs, [0.36, 0.04, -0.14, 0.04], atol=1e-7)
     assert reward == pytest.approx(1 / (1 + (0.36**2 + 0.04**2) / 0.04))
-    assert info == {"success": 0.0}
+    assert info == {"success": 0.0, "success_ever": 0.0}
 
 
 def test_the_origin_is_the_optimum():
@@ -43,7 +43,7 @@ def test_the_origin_is_the_optimum():
     start(env, (0.0, 0.0))
     _, reward, _, _, info = env.step(np.zeros(2))
     assert reward == 1.0
-    assert info == {"success": 1.0}
+    assert info == {"success": 1.0, "success_ever": 1.0}
 
 
 def test_walls_stop_the_point_and_end_the_episodic_task():
@@ -58,7 +58,7 @@ def test_walls_stop_the_point_and_end_the_episodic_task():
     start(env, (0.95, 0.2))
     _, reward, terminated, truncated, info = env.step(np.array([1.0, 0.0]))
     assert (reward, terminated, truncated) == (0.0, True, False)
-    assert info == {"success": 0.0}
+    assert info == {"success": 0.0, "success_ever": 0.0}
     with pytest.raises(RuntimeError, match=r"call reset\(\) first"):
         env.step(np.zeros(2))
 

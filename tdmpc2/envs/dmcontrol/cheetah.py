@@ -12,6 +12,7 @@ _RUN_SPEED = 10  # metres per second, as in the suite
 _BACKWARDS_SPEED = 0.8 * _RUN_SPEED
 _ONE_FOOT_SPEED = 0.6 * _RUN_SPEED
 _JUMP_SPEED = 0.5
+_FLOOR = 200  # metres to each side, so that there is some behind the start
 _HEIGHT = 1.2  # metres; of a raised foot and of the torso
 _FEET = ("bfoot", "ffoot")
 
@@ -80,6 +81,7 @@ class JumpingCheetah(cheetah.Cheetah):
 
 def _environment(random: int, *, task: type[cheetah.Cheetah], **kwargs: str) -> control.Environment:
     physics = cheetah.Physics.from_xml_string(*cheetah.get_model_and_assets())
+    physics.named.model.geom_size["ground", "x"] = _FLOOR  # as drawn; contacts know no end of it
     return control.Environment(physics, task(random=random, **kwargs))
 
 

@@ -10,6 +10,7 @@ from dm_control.utils import rewards
 
 _CONTROL_TIMESTEP = 0.025  # seconds, as in the suite
 _STAND_HEIGHT = 1.2  # metres
+_FLOOR = 500  # metres to each side, so that there is some behind the start
 
 
 class BackwardsWalker(walker.PlanarWalker):
@@ -34,6 +35,7 @@ class BackwardsWalker(walker.PlanarWalker):
 
 def _environment(random: int, *, move_speed: float) -> control.Environment:
     physics = walker.Physics.from_xml_string(*walker.get_model_and_assets())
+    physics.named.model.geom_size["floor", "x"] = _FLOOR  # as drawn; contacts know no end of it
     task = BackwardsWalker(move_speed, random=random)
     return control.Environment(physics, task, control_timestep=_CONTROL_TIMESTEP)
 

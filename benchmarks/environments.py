@@ -1,0 +1,96 @@
+"""Speed and memory of every task's environment: `python benchmarks/environments.py suite=all104`.
+
+Each task runs in a process of its own, one after the other, with random actions. Prints a
+Markdown table; `out=FILE.csv` also writes it as CSV.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import platform
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tdmpc2.common import cli
+from tdmpc2.envs.tasks import SUITES, get_suite
+
+_MEASURE = """
+import json, resource, sys, time
+from tdmpc2.envs.factory import make_env
+start = time.perf_counter()
+env = make_env(sys.argv[1], seed=0, assets=sys.argv[2])
+made = time.perf_counter()
+env.action_space.seed(0)
+episodes, decisions, resets = int(sys.argv[3]), 0, 0.0
+begin = time.perf_counter()
+for _ in range(episodes):
+    before = time.perf_counter()
+    env.reset()
+    resets += time.perf_counter() - before
+    done = False
+    while not done:
+        _, _, terminated, truncated, _ = env.step(env.action_space.sample())
+        done = terminated or truncated
+        decisions += 1
+elapsed = time.perf_counter() - begin
+print(json.dumps({
+    "make_s": round(made - start, 2),
+    "reset_ms": round(1e3 * resets / episodes, 1),
+    "decisions_per_s": round(decisions / elapsed),
+    "memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+}))
+"""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to measure."""
+
+    suite: str = field(default="all104", metadata={"help": " | ".join(sorted(SUITES))})
+    episodes: int = field(default=3, metadata={"help": "of each task"})
+    ycb: str = field(default="official", metadata={"help": "source of pick-ycb's models"})
+    faucet: str = field(default="official", metadata={"help": "source of turn-faucet's models"})
+    out: Path | None = field(default=None, metadata={"help": "also write a CSV file"})
+
+
+def main(words: Sequence[str]) -> int:
+    """The command; returns its exit code: 1 if a task could not be measured."""
+    options = Options(**cli.parse_words(words, cli.schema_of(Options)))
+    rows = []
+    for task in get_suite(options.suite):
+        assets = {"ycb": options.ycb, "faucet": options.faucet}.get(task.assets or "", "official")
+        command = [sys.executable, "-c", _MEASURE, task.name, assets, str(options.episodes)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        row = {
+            "task": task.name,
+            "domain": task.domain,
+            "obs_dim": task.obs_dim,
+            "action_dim": task.action_dim,
+        }
+        if done.returncode:
+            print(f"{task.name}: {(done.stderr.strip().splitlines() or ['failed'])[-1]}")
+            continue
+        rows.append({**row, **json.loads(done.stdout)})
+        if len(rows) == 1:
+            print(f"{platform.processor() or platform.machine()}, Python {sys.version.split()[0]}")
+            print("| " + " | ".join(rows[0]) + " |\n|" + "---|" * len(rows[0]))
+        print("| " + " | ".join(str(value) for value in rows[-1].values()) + " |", flush=True)
+    if options.out is not None and rows:
+        with open(options.out, "w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, rows[0])
+            writer.writeheader()
+            writer.writerows(rows)
+    return 0 if len(rows) == len(get_suite(options.suite)) else 1
+
+
+def usage() -> str:
+    """Text of `--help`."""
+    return f"{__doc__}\n{cli.describe_fields(Options)}"
+
+
+if __name__ == "__main__":
+    sys.exit(cli.command(main, usage))
