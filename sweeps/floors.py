@@ -11,6 +11,7 @@ import pandas as pd
 from tdmpc2.common.evaluate import Evaluation, UniformPolicy, ZeroPolicy, evaluate
 from tdmpc2.common.files import read_json, write_json
 from tdmpc2.common.seeding import derive_seed
+from tdmpc2.envs.assets import find_assets
 from tdmpc2.envs.factory import make_env
 from tdmpc2.envs.tasks import get_task
 
@@ -26,17 +27,19 @@ def measure_floors(
     Args:
         tasks: names.
         runs: floors are kept in `runs/floors/<task>.json` and measured once.
-        assets: source of the models of the tasks that need some; other than `official`, their
-            floors are kept in `runs/floors/<assets>/<task>.json`.
+        assets: wanted sources of the models of the tasks that need some; of other models than
+            the official ones, floors are kept in `runs/floors/<source>/<task>.json`.
 
     Returns:
         Task → `{"uniform": {"mean", "sd"}, "zero": {"mean", "sd"}, …}`.
     """
     floors = {}
     for task in dict.fromkeys(tasks):
+        kind = get_task(task).assets
+        models = find_assets(kind, assets) if kind is not None else None
         folder = runs / "floors"
-        if get_task(task).assets is not None and assets != "official":
-            folder /= assets
+        if models is not None and models.source != "official":
+            folder /= models.label
         path = folder / f"{task}.json"
         known = read_json(path)
         if known is None:

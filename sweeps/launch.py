@@ -40,7 +40,10 @@ class SweepOptions:
     obs: str = field(default="state", metadata={"help": "state | rgb (DMControl only)"})
     assets: str = field(
         default="official",
-        metadata={"help": "of pick-ycb and turn-faucet: official | rebuilt | standin | unknown"},
+        metadata={
+            "help": "of pick-ycb and turn-faucet: official | rebuilt | standin | unknown, or "
+            "several, by preference (official,unknown)"
+        },
     )
     max_parallel: int | None = field(
         default=None, metadata={"help": "runs at a time; default: cores / threads"}

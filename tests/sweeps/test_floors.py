@@ -50,3 +50,10 @@ def test_threshold(
         }
     )
     assert threshold(floor, evaluations) == expected
+
+
+def test_floors_of_other_models_are_kept_apart(tmp_path: Path) -> None:
+    floors = measure_floors(["turn-faucet"], tmp_path, assets="official,standin")
+    (kept,) = (tmp_path / "floors").rglob("*.json")
+    assert kept == tmp_path / "floors" / "standin" / "turn-faucet.json"
+    assert floors["turn-faucet"]["zero"]["mean"] > 0

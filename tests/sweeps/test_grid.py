@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from sweeps.grid import SMOKE, grid, parse_seeds
+from sweeps.local_pool import words_of
 from tdmpc2.common.errors import UserError
+from tdmpc2.train import parse
 
 
 @pytest.mark.parametrize(
@@ -45,3 +49,25 @@ def test_command_line_wins_over_the_preset_and_loses_its_name() -> None:
     assert changed.budget == 500
     assert dict(changed.overrides) == {**dict(run.overrides), "horizon": 2}
     assert changed.identity != run.identity
+
+
+def test_models_are_the_first_wanted_that_are_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the words for each run name what was found, so that it can use nothing else."""
+    monkeypatch.setenv("MS2_ASSET_DIR", str(tmp_path))
+    tasks = ["lift-cube", "pick-ycb", "turn-faucet"]
+    with pytest.raises(UserError, match="official ycb models are wanted"):
+        grid(tasks, ["tdmpc2"], (1,))
+    runs = grid(tasks, ["tdmpc2"], (1,), assets="official,standin")
+    assert [run.assets for run in runs] == [None, "standin", "standin"]
+    assert "assets=standin" in words_of(runs[1], {})
+    assert parse(words_of(runs[1], {}))[0] == runs[1]
+
+
+def test_pixels_have_a_budget_and_an_identity_of_their_own() -> None:
+    (state,) = grid(["walker-run"], ["tdmpc2"], (1,))
+    (pixels,) = grid(["walker-run"], ["tdmpc2"], (1,), obs="rgb")
+    assert (state.budget, pixels.budget) == (4_000_000, 2_000_000)
+    assert state.identity != pixels.identity
+    assert parse(words_of(pixels, {}))[0] == pixels

@@ -11,27 +11,32 @@ COMMAND = "python -m tdmpc2.envs.assets"
 
 
 def find_assets(kind: Kind, wanted: str = "official") -> AssetSet:
-    """The set of models in `$MS2_ASSET_DIR` (else the default folder), if it is the wanted one.
+    """The set of models in `$MS2_ASSET_DIR` (else the default folder), if it is a wanted one.
 
     Args:
         kind: one of `KINDS`.
-        wanted: one of `SOURCES`. Stand-ins are built in the user's cache unless the
-            folder holds some.
+        wanted: one of `SOURCES`, or several separated by commas, of which the first that is
+            there is taken. Stand-ins are built in the user's cache unless the folder holds
+            some.
 
     Raises:
         UserError: another source than wanted, an incomplete set, or nothing there.
     """
-    for name, word, choices in (("kind", kind, KINDS), ("assets", wanted, SOURCES)):
-        if word not in choices:
-            raise UserError(f"{name}={word}: unknown value{did_you_mean(word, choices)}")
+    if kind not in KINDS:
+        raise UserError(f"kind={kind}: unknown value{did_you_mean(kind, KINDS)}")
+    sources = wanted.split(",")
+    for source in sources:
+        if source not in SOURCES:
+            raise UserError(f"assets={source}: unknown value{did_you_mean(source, SOURCES)}")
     try:
         found, trouble = read_set(kind, asset_dir()), None
     except UserError as error:
         found, trouble = None, str(error)
-    if found is not None and found.source == wanted:
-        return found
-    if wanted == "standin":
-        return standin_set(kind)
+    for source in sources:
+        if found is not None and found.source == source:
+            return found
+        if source == "standin":
+            return standin_set(kind)
     raise UserError(_refusal(kind, wanted, found, trouble))
 
 
