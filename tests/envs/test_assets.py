@@ -41,7 +41,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def data() -> Path:
     """The models for tests: all YCB objects rebuilt, and two stand-in faucets."""
     if not os.environ.get("MS2_ASSET_DIR"):
-        pytest.skip("missing: MS2_ASSET_DIR with the models for tests")
+        pytest.skip("MS2_ASSET_DIR does not name a folder of models")
     return Path(os.environ["MS2_ASSET_DIR"])
 
 

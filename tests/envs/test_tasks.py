@@ -76,7 +76,7 @@ def published_curves() -> Path:
     """Folder of the released curves: `<method>/<task>.csv`."""
     folder = os.environ.get("TDMPC2_PUBLISHED")
     if not folder:
-        pytest.skip("missing: the released curves; name their folder in TDMPC2_PUBLISHED")
+        pytest.skip("TDMPC2_PUBLISHED does not name a folder of released curves")
     assert Path(folder).is_dir(), folder
     return Path(folder)
 
