@@ -142,3 +142,30 @@ class DecisionEnv(TaskEnv):
     @abstractmethod
     def _control_step(self, action: np.ndarray) -> ControlStep:
         """Advances the simulator by one control step with `action (A,)` float64 in [-1, 1]."""
+
+
+class TaskWrapper(TaskEnv):
+    """A task seen or steered in another shape; clock, pictures and generator are the task's own.
+
+    Args:
+        env: the task.
+    """
+
+    def __init__(self, env: Any) -> None:
+        self.env = env
+        self.task: Task = env.task
+        self.action_repeat = env.action_repeat
+        self.episode_length = env.episode_length
+        self.action_space = env.action_space
+
+    def render(self) -> np.ndarray:  # type: ignore[override]
+        """See `DecisionEnv.render`."""
+        return self.env.render()
+
+    def generator_state(self) -> Any:
+        """State of the task's generator."""
+        return self.env.generator_state()
+
+    def set_generator_state(self, state: Any) -> None:
+        """Restores what `generator_state` returned."""
+        self.env.set_generator_state(state)

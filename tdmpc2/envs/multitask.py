@@ -8,7 +8,8 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from tdmpc2.common.protocols import EnvSpec, TaskEnv
+from tdmpc2.common.protocols import EnvSpec
+from tdmpc2.envs.base import TaskWrapper
 from tdmpc2.envs.tasks import Task
 
 
@@ -29,7 +30,7 @@ def multitask_spec(tasks: Sequence[Task]) -> EnvSpec:
     )
 
 
-class PaddedEnv(TaskEnv):
+class PaddedEnv(TaskWrapper):
     """One task of a set, in the shapes of the set.
 
     Observations end in zeros; of an action, the first dimensions are the task's and
@@ -42,11 +43,8 @@ class PaddedEnv(TaskEnv):
     """
 
     def __init__(self, env: Any, spec: EnvSpec) -> None:
-        self.env = env
-        self.task: Task = env.task
+        super().__init__(env)
         self.task_index = spec.task_names.index(self.task.name)
-        self.action_repeat = env.action_repeat
-        self.episode_length = env.episode_length
         self.observation_space = gymnasium.spaces.Box(
             -np.inf, np.inf, spec.obs_shape, dtype=np.float32
         )
@@ -75,18 +73,6 @@ class PaddedEnv(TaskEnv):
             )
         obs, *others = self.env.step(action[: self.task.action_dim])
         return self._padded(obs), *others
-
-    def render(self) -> np.ndarray:  # type: ignore[override]
-        """See `DecisionEnv.render`."""
-        return self.env.render()
-
-    def generator_state(self) -> Any:
-        """State of the task's generator."""
-        return self.env.generator_state()
-
-    def set_generator_state(self, state: Any) -> None:
-        """Restores what `generator_state` returned."""
-        self.env.set_generator_state(state)
 
     def _padded(self, obs: np.ndarray) -> np.ndarray:
         return np.pad(obs, (0, self._missing))

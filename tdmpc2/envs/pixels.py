@@ -8,7 +8,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from tdmpc2.common.protocols import TaskEnv
+from tdmpc2.envs.base import TaskWrapper
 
 PIXELS = 64
 """Height and width of an observation."""
@@ -16,7 +16,7 @@ FRAME_STACK = 3
 """Frames in an observation: the newest and the two decisions before it."""
 
 
-class PixelEnv(TaskEnv):
+class PixelEnv(TaskWrapper):
     """A task seen through its camera: the last three frames, `(9, 64, 64)` uint8.
 
     Frames stand oldest first; at an episode's beginning the first one is repeated
@@ -30,11 +30,7 @@ class PixelEnv(TaskEnv):
     frame_stack = FRAME_STACK
 
     def __init__(self, env: Any) -> None:
-        self.env = env
-        self.task = env.task
-        self.action_repeat = env.action_repeat
-        self.episode_length = env.episode_length
-        self.action_space = env.action_space
+        super().__init__(env)
         shape = (3 * FRAME_STACK, PIXELS, PIXELS)
         self.observation_space = gymnasium.spaces.Box(0, 255, shape, dtype=np.uint8)
         self._frames: deque[np.ndarray] = deque(maxlen=FRAME_STACK)
@@ -52,18 +48,6 @@ class PixelEnv(TaskEnv):
         _, reward, terminated, truncated, info = self.env.step(action)
         self._frames.append(self._frame())
         return np.concatenate(self._frames), reward, terminated, truncated, info
-
-    def render(self) -> np.ndarray:  # type: ignore[override]
-        """The scene as a large frame, for people."""
-        return self.env.render()
-
-    def generator_state(self) -> Any:
-        """State of the task's generator."""
-        return self.env.generator_state()
-
-    def set_generator_state(self, state: Any) -> None:
-        """Restores what `generator_state` returned."""
-        self.env.set_generator_state(state)
 
     def _frame(self) -> np.ndarray:
         return np.ascontiguousarray(self.env.frame(PIXELS).transpose(2, 0, 1))
