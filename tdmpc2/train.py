@@ -201,6 +201,7 @@ def run(spec: RunSpec, options: RunOptions) -> RunRecord:
         )
         attempt = register_attempt(directory, allow_change=options.allow_commit_change)
         seed_globals(spec.seed)
+        stack.enter_context(contextlib.closing(env))
         eval_envs = make_env_group(envs, options.eval_episodes, evaluation_workers(options))
         stack.enter_context(contextlib.closing(eval_envs))
         trainer = Trainer(

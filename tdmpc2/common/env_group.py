@@ -80,6 +80,8 @@ class SerialEnvs:
 
     def close(self) -> None:
         """See `EnvGroup.close`."""
+        for env in self.envs:
+            env.close()
 
 
 def step_one(env: TaskEnv, action: np.ndarray) -> Transition:

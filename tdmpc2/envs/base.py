@@ -162,6 +162,10 @@ class TaskWrapper(TaskEnv):
         """See `DecisionEnv.render`."""
         return self.env.render()
 
+    def close(self) -> None:
+        """Ends the task's environment."""
+        self.env.close()
+
     def generator_state(self) -> Any:
         """State of the task's generator."""
         return self.env.generator_state()

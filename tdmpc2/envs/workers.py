@@ -136,19 +136,24 @@ class _Worker:
 
 def _work(pipe: Connection) -> None:
     """Answers until the other end is closed."""
-    envs: dict[int, Any] = {}
+    envs: dict[int, SerialEnvs] = {}
     while True:
         try:
             what, arguments = pipe.recv()
-        except EOFError:
-            return
+        except (EOFError, ConnectionResetError):
+            break
         try:
             answer = (None, {i: _do(envs, what, i, arg) for i, arg in arguments.items()})
         except UserError as error:
             answer = (error, None)
         except Exception:
             answer = (traceback.format_exc(), None)
-        pipe.send(answer)
+        try:
+            pipe.send(answer)
+        except BrokenPipeError:
+            break
+    for env in envs.values():
+        env.close()
 
 
 def _do(envs: dict[int, SerialEnvs], what: str, i: int, argument: Any) -> Any:

@@ -83,6 +83,10 @@ class DMControlEnv(DecisionEnv):
         camera = 2 if self.task.env_id.startswith("quadruped") else 0
         return self._env.physics.render(height=size, width=size, camera_id=camera)
 
+    def close(self) -> None:
+        """Frees what was rendered with, while the threads that OSMesa works in are still there."""
+        self._env.physics.free()
+
     def _seed(self, seed: int) -> None:
         self._random.seed(seed)
 
