@@ -27,6 +27,7 @@ from tdmpc2.common.tracker import Tracker, track
 from tdmpc2.common.trainer import Schedule, StoppedError, Trainer
 from tdmpc2.envs.assets import find_assets
 from tdmpc2.envs.factory import check_obs, make_env
+from tdmpc2.envs.rendering import renderer_in_use
 from tdmpc2.envs.tasks import PIXEL_ENV_STEPS, get_task
 from tdmpc2.parts import (
     check_fits,
@@ -198,6 +199,7 @@ def run(spec: RunSpec, options: RunOptions) -> RunRecord:
             device,
             options.threads,
             allow_change=options.allow_numeric_change,
+            renderer=renderer_in_use() if spec.obs == "rgb" else None,
         )
         attempt = register_attempt(directory, allow_change=options.allow_commit_change)
         seed_globals(spec.seed)

@@ -33,8 +33,16 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def numeric_path(device: torch.device, threads: int | None) -> dict[str, Any]:
-    """Everything that decides how floating-point results round, for runs to compare."""
+def numeric_path(
+    device: torch.device, threads: int | None, renderer: str | None = None
+) -> dict[str, Any]:
+    """Everything that decides how floating-point results round, for runs to compare.
+
+    Args:
+        device: chosen device.
+        threads: of the CPU; None for torch's own number.
+        renderer: what draws the observations, for runs from pixels.
+    """
     path: dict[str, Any] = {
         "device": device.type,
         "torch": torch.__version__,
@@ -48,11 +56,18 @@ def numeric_path(device: torch.device, threads: int | None) -> dict[str, Any]:
     }
     if device.type == "cuda":
         path["gpu"] = torch.cuda.get_device_name(device)
+    if renderer is not None:
+        path["renderer"] = renderer
     return path
 
 
 def apply_numeric_path(
-    file: Path, device: torch.device, threads: int | None, *, allow_change: bool
+    file: Path,
+    device: torch.device,
+    threads: int | None,
+    *,
+    allow_change: bool,
+    renderer: str | None = None,
 ) -> dict[str, Any]:
     """Sets torch up and records how, or takes over what a run recorded before.
 
@@ -61,6 +76,7 @@ def apply_numeric_path(
         device: chosen device.
         threads: wanted threads; None takes the recorded number.
         allow_change: whether to go on where the recorded path can't be honoured.
+        renderer: what draws the observations, for runs from pixels.
 
     Raises:
         UserError: the recorded path can't be honoured here.
@@ -68,7 +84,7 @@ def apply_numeric_path(
     recorded = read_json(file)
     if recorded is not None and threads is None:
         threads = recorded.get("threads")
-    path = numeric_path(device, threads)
+    path = numeric_path(device, threads, renderer)
     if recorded is not None and recorded != path:
         names = sorted(k for k in recorded | path if recorded.get(k) != path.get(k))
         changes = ", ".join(f"{k} {recorded.get(k)} → {path.get(k)}" for k in names)

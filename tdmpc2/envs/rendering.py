@@ -61,6 +61,11 @@ def prepare_rendering() -> str:
     raise UserError(f"no OpenGL to render with: {_INSTALL}")
 
 
+def renderer_in_use() -> str | None:
+    """The value of `MUJOCO_GL`."""
+    return os.environ.get(VARIABLE)
+
+
 def can_render(backend: str) -> bool:
     """Whether MuJoCo draws a picture with this value of `MUJOCO_GL` (takes about a second)."""
     return _succeeds(_PROBE, {**os.environ, VARIABLE: backend})
