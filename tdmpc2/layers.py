@@ -166,7 +166,8 @@ class PixelEncoder(nn.Module):
         out_dim = 16 * width
         if config.latent_dim != out_dim:
             raise UserError(
-                f"pixel encoder gives {out_dim} dimensions; latent_dim is {config.latent_dim}"
+                f"pixel encoder gives {out_dim} dimensions; latent_dim is {config.latent_dim}: "
+                f"use num_channels={max(config.latent_dim // 16, 1)} or latent_dim={out_dim}"
             )
         self.simnorm = (config.simnorm_dim, config.simnorm_tau)
         self.latent_norm = config.latent_norm

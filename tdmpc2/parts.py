@@ -47,7 +47,10 @@ def make_env_group(wanted: Mapping[str, Any], num_envs: int, workers: int | None
             use, where that is two or more.
     """
     if workers is None:
-        spare = len(os.sched_getaffinity(0)) - 1
+        # A SLURM job is held to some of the machine's cores; only Linux says to which.
+        linux = hasattr(os, "sched_getaffinity")
+        cores = len(os.sched_getaffinity(0)) if linux else os.cpu_count() or 1
+        spare = cores - 1
         workers = spare if spare > 1 else 0
     each = [{**wanted, "seed": i} for i in range(num_envs)]
     if workers > 0:
