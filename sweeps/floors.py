@@ -11,7 +11,7 @@ import pandas as pd
 from tdmpc2.common.evaluate import Evaluation, UniformPolicy, ZeroPolicy, evaluate
 from tdmpc2.common.files import read_json, write_json
 from tdmpc2.common.seeding import derive_seed
-from tdmpc2.envs.assets import find_assets
+from tdmpc2.envs.assets import AssetSet, find_assets
 from tdmpc2.envs.factory import make_env
 from tdmpc2.envs.tasks import get_task
 
@@ -43,14 +43,14 @@ def measure_floors(
         path = folder / f"{task}.json"
         known = read_json(path)
         if known is None:
-            known = _measure(task, assets)
+            known = _measure(task, models or assets)
             path.parent.mkdir(parents=True, exist_ok=True)
             write_json(path, known)
         floors[task] = known
     return floors
 
 
-def _measure(task: str, assets: str) -> dict[str, Any]:
+def _measure(task: str, assets: AssetSet | str) -> dict[str, Any]:
     envs = [make_env(task, seed=i, assets=assets) for i in range(EPISODES)]
     seeds = [derive_seed(0, "floors", i) for i in range(EPISODES)]
     shape = envs[0].action_space.shape

@@ -21,7 +21,7 @@ from tdmpc2.common.errors import UserError
 from tdmpc2.common.paths import default_runs_dir
 from tdmpc2.envs.assets import SOURCES, find_assets
 from tdmpc2.envs.factory import MANISKILL2_PYTHON
-from tdmpc2.envs.rendering import BACKENDS, VARIABLE, can_render, can_render_vulkan
+from tdmpc2.envs.rendering import BACKENDS, INSTALL, VARIABLE, can_render, can_render_vulkan
 from tdmpc2.envs.tasks import get_suite
 
 State = Literal["ok", "off", "FAIL"]
@@ -136,8 +136,8 @@ def check_opengl() -> Finding:
         if can_render(backend):
             return Finding(what, "ok", f"{VARIABLE}={backend}")
     tried = f"{VARIABLE}={chosen}" if chosen else " and ".join(BACKENDS)
-    fix = "apt-get install libegl1 (or libosmesa6)"
-    return Finding(what, "off", f"{tried} cannot draw", f"unset {VARIABLE}" if chosen else fix)
+    fix = f"unset {VARIABLE}" if chosen else INSTALL
+    return Finding(what, "off", f"{tried} cannot draw", fix)
 
 
 def check_vulkan() -> Finding:

@@ -11,7 +11,7 @@ from tdmpc2.common.errors import UserError
 
 VARIABLE = "MUJOCO_GL"
 BACKENDS = ("egl", "osmesa")
-_INSTALL = "apt-get install libegl1 (or libosmesa6)"
+INSTALL = "apt-get install libegl1 (or libosmesa6)"
 
 # In a process of its own: a driver that is half there fails at import, or crashes.
 _PROBE = """
@@ -58,7 +58,7 @@ def prepare_rendering() -> str:
         if can_render(backend):
             os.environ[VARIABLE] = backend
             return backend
-    raise UserError(f"no OpenGL to render with: {_INSTALL}")
+    raise UserError(f"no OpenGL to render with: {INSTALL}")
 
 
 def renderer_in_use() -> str | None:

@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -35,7 +34,12 @@ def leave(directory: Path, age: float = 0.0, **changes: Any) -> None:
     }
     path = directory / "lease.json"
     path.write_text(json.dumps({**holder, **changes}))
-    os.utime(path, (time.time() - age,) * 2)
+    make_older(path, age)
+
+
+def make_older(path: Path, age: float) -> None:
+    """Moves the last change of a file just written `age` seconds back."""
+    os.utime(path, (path.stat().st_mtime - age,) * 2)
 
 
 def test_given_back_at_the_end(tmp_path: Path) -> None:
@@ -127,7 +131,7 @@ def test_a_restarted_slurm_job_takes_over_at_once(
 def test_an_unreadable_lease_expires(age: float, free: bool, tmp_path: Path) -> None:
     leave(tmp_path)
     os.truncate(tmp_path / "lease.json", 20)
-    os.utime(tmp_path / "lease.json", (time.time() - age,) * 2)
+    make_older(tmp_path / "lease.json", age)
     assert acquired(tmp_path) is free
 
 

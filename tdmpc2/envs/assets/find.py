@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from tdmpc2.common.errors import UserError, did_you_mean
-from tdmpc2.envs.assets import faucets, ycb
 from tdmpc2.envs.assets.asset_set import KINDS, SOURCES, SUBFOLDER, AssetSet, Kind, read_set
 from tdmpc2.envs.assets.folders import asset_dir, put_in_place, standin_dir
 
@@ -48,6 +47,8 @@ def standin_set(kind: Kind) -> AssetSet:
     """
     target = standin_dir() / SUBFOLDER[kind]
     if not target.exists():
+        from tdmpc2.envs.assets import faucets, ycb  # with scipy, which no other run needs
+
         with put_in_place(target) as folder:
             {"ycb": ycb, "faucet": faucets}[kind].write_standins(folder)
     found = read_set(kind, standin_dir())
