@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tdmpc2 import kernels, losses, planner
+from tdmpc2.common.compile import Compiler
 from tdmpc2.common.protocols import Counters, EnvSpec, Event
 from tdmpc2.common.replay import Batch, Replay
 from tdmpc2.common.seeding import derive_seed
 from tdmpc2.config import TDMPC2Config
+from tdmpc2.losses import ModelLoss, PolicyLoss
 from tdmpc2.noise import NoiseSource, UpdateNoise
-from tdmpc2.planner import plan
 from tdmpc2.world_model import TaskContext, WorldModel
 
-VALUE_PERCENTILES = (0.05, 0.95)
+Gradients = tuple[Tensor, ...]
 
 
 class TDMPC2:
     """The agent: world model, optimisers, value scale and planner state.
 
-    The maths of `model_loss`, `policy_loss` and planning is a pure function of parameters,
-    batch and noise; `act` and `update` only draw the noise and keep the state.
+    The maths of losses and planning is a pure function of parameters, batch and noise; `act`
+    and `update` only draw the noise and keep the state.
 
     Args:
         config: hyperparameters and feature flags.
@@ -58,11 +60,24 @@ class TDMPC2:
         self.value_scale = torch.ones((), device=self.device)
         discounts = [config.discount(length) for length in env.episode_lengths]
         self.discounts = torch.tensor(discounts, device=self.device)
-        self.rho_powers = (
-            config.rho ** torch.arange(config.horizon + 1, device=self.device)[:, None]
-        )
         self.previous_mean: dict[bool, Tensor | None] = {True: None, False: None}
         self.decisions = 0
+        self.compiler = compiler = Compiler(self.device)
+        self._iteration = compiler.compile(planner.iterate)
+        self._model_loss = compiler.compile(losses.model_loss)
+        self._policy_loss = compiler.compile(losses.policy_loss)
+        self._plan = compiler.protect(planner.plan)
+        self._differentiate = compiler.protect(_differentiate)
+
+    def compile(self, on_failure: Callable[[], None] | None = None) -> None:
+        """From now on, planning and losses are compiled, as far as that works.
+
+        Args:
+            on_failure: called if it doesn't.
+        """
+        if self.device.type == "cpu":
+            kernels.load()
+        self.compiler.switch_on(on_failure)
 
     def _make_optimizers(self) -> tuple[torch.optim.Adam, torch.optim.Adam]:
         """Adam for the model (encoder at a lower rate) and one of its own for the policy."""
@@ -123,7 +138,7 @@ class TDMPC2:
         context = self.model.context(tasks)
         if not self.config.planning:
             return self._act_with_prior(observation, context, noise_source, explore=explore)
-        result = plan(
+        result = self._plan(
             self.config,
             self.model,
             observation,
@@ -132,6 +147,7 @@ class TDMPC2:
             self._warm_start(first, explore),
             noise_source.plan(len(obs), explore=explore),
             min_std=self.min_std(),
+            iteration=self._iteration,
         )
         self.previous_mean[explore] = result.mean
         return result.action.cpu().numpy()
@@ -185,145 +201,45 @@ class TDMPC2:
             Scalar metrics, and the rows' priorities `(B,)` (None without prioritised replay).
         """
         self.model.renormalize_task_embedding(batch.task)
-        loss, latents, metrics, priority = self.model_loss(batch, noise)
-        metrics["grad_norm"] = self._step(self.optimizer, self.model_params, loss)
-        policy_metrics = self.update_policy(latents, batch.task, noise)
+        outcome, gradients = self._differentiate(self.model_loss, self.model_params, batch, noise)
+        norm = self._step(self.optimizer, self.model_params, gradients)
+        metrics = outcome.metrics | {"grad_norm": norm}
+        metrics |= self.update_policy(outcome.latents, batch.task, noise)
         self.model.update_target(self.config.tau)
-        return metrics | policy_metrics, priority
-
-    def _step(self, optimizer: torch.optim.Adam, params: list[nn.Parameter], loss: Tensor):
-        """Gradient of `params` only, clipped to norm 20, and one Adam step."""
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward(inputs=params)
-        norm = nn.utils.clip_grad_norm_(params, self.config.grad_clip_norm)
-        optimizer.step()
-        return norm
-
-    @torch.no_grad()
-    def td_target(self, batch: Batch, context: TaskContext, noise: UpdateNoise):
-        """Latents of the next observations and y = r + γ·min of two target Qs at (z̄', a' ~ p).
-
-        Returns:
-            z̄' `(H, B, L)` and y `(H, B)`.
-        """
-        model = self.model
-        shift = None if noise.shift is None else noise.shift[1:]
-        latent = model.encode(batch.obs[1:], context, shift)
-        action = model.pi(latent, noise.target_policy, context).action
-        q = model.q(
-            latent,
-            action,
-            context,
-            heads=noise.target_heads,
-            dropout=noise.target_dropout,
-            target=True,
-        )
-        discount = self.discount(batch.task, batch.reward.shape[1])
-        bootstrap = model.regression.decode(q).amin(0) * (1 - batch.terminated)
-        return latent, batch.reward + discount * bootstrap
-
-    def model_loss(
-        self, batch: Batch, noise: UpdateNoise
-    ) -> tuple[Tensor, Tensor, dict[str, Tensor], Tensor | None]:
-        """Joint-embedding prediction, reward and value loss (paper, Eq. 3).
-
-        L = Σ_t ρ^t [20·MSE(z_{t+1}, z̄_{t+1}) + 0.1·l(R̂_t, r_t) + 0.1·mean_i l(Q̂_i,t, y_t)] / H,
-        with z_0 = h(s_0), z_{t+1} = d(z_t, a_t), and gradients through the whole rollout.
-
-        Returns:
-            The loss, the latents z_0..z_H `(H + 1, B, L)` detached, metrics, and priorities.
-        """
-        c, model = self.config, self.model
-        context = model.context(batch.task)
-        next_latents, target = self.td_target(batch, context, noise)
-
-        shift = None if noise.shift is None else noise.shift[0]
-        latents = [model.encode(batch.obs[0], context, shift)]
-        for action in batch.action:
-            latents.append(model.next(latents[-1], action, context))
-        z = torch.stack(latents)
-
-        consistency = (z[1:] - next_latents).square().mean(-1)
-        reward = model.regression.loss(model.reward(z[:-1], batch.action, context), batch.reward)
-        q = model.q(z[:-1], batch.action, context, dropout=noise.model_dropout)
-        value = model.regression.loss(q, target.expand(q.shape[:-1])).mean(0)
-
-        losses = {
-            "consistency_loss": self._over_time(consistency, batch.weight),
-            "reward_loss": self._over_time(reward, batch.weight),
-            "value_loss": self._over_time(value, batch.weight),
-        }
-        total = (
-            c.consistency_coef * losses["consistency_loss"]
-            + c.reward_coef * losses["reward_loss"]
-            + c.value_coef * losses["value_loss"]
-        )
-        if model.termination_head is not None:
-            logits = model.termination(z[1:], context)
-            losses["termination_loss"] = F.binary_cross_entropy_with_logits(
-                logits, batch.terminated, weight=batch.weight
-            )
-            total = total + c.termination_coef * losses["termination_loss"]
-        priority = self._priority(q, target) if c.prioritized_replay else None
-        metrics = {name: loss.detach() for name, loss in losses.items()}
-        return total, z.detach(), metrics | {"total_loss": total.detach()}, priority
-
-    def _over_time(self, loss: Tensor, weight: Tensor | None) -> Tensor:
-        """(1/H)·Σ_t ρ^t·mean_b of element-wise losses `(H, B)`, importance-weighted if given."""
-        if weight is not None:
-            loss = loss * weight
-        return (self.rho_powers[:-1] * loss).mean(1).sum() / self.config.horizon
-
-    @torch.no_grad()
-    def _priority(self, q: Tensor, target: Tensor) -> Tensor:
-        """Σ_t ρ^t·mean_i |Q̂_i − y| for each row, `(B,)`."""
-        error = (self.model.regression.decode(q) - target).abs().mean(0)
-        return (self.rho_powers[:-1] * error).sum(0)
+        return metrics, outcome.priority
 
     def update_policy(
         self, latents: Tensor, task: Tensor | None, noise: UpdateNoise
     ) -> dict[str, Tensor]:
         """One step on the policy loss over the latents of the model's rollout (paper, Eq. 4)."""
         self.model.renormalize_task_embedding(task)
-        loss, metrics = self.policy_loss(latents, task, noise)
-        metrics["pi_grad_norm"] = self._step(self.policy_optimizer, self.policy_params, loss)
-        return metrics
-
-    def policy_loss(
-        self, latents: Tensor, task: Tensor | None, noise: UpdateNoise
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """−mean_{t=0..H} ρ^t·mean_b[Q/S + α·entropy bonus], a ~ p(z_t), Q = mean of two.
-
-        S, an average of the 5-95 percentile range of Q at t = 0, is updated first. Only the
-        policy's parameters receive gradients.
-        """
-        # Differs from the official code of 2024-26: the task embedding is frozen here, as in
-        # the paper's code; there its gradient leaked into the next model step.
-        context = self.model.context(task).detach()
-        sample = self.model.pi(latents, noise.policy, context)
-        q_output = self.model.q(
-            latents,
-            sample.action,
-            context,
-            heads=noise.policy_heads,
-            dropout=noise.policy_dropout,
+        outcome, gradients = self._differentiate(
+            self.policy_loss, self.policy_params, latents, task, noise
         )
-        q = self.model.regression.decode(q_output).mean(0)
-        self._update_value_scale(q[0].detach())
-        objective = q / self.value_scale + self.config.entropy_coef * sample.entropy_bonus
-        loss = -(self.rho_powers * objective).mean()
-        return loss, {
-            "pi_loss": loss.detach(),
-            "pi_scale": self.value_scale.clone(),
-            "pi_entropy_bonus": sample.entropy_bonus.detach().mean(),
-            "q_mean": q.detach().mean(),
-        }
+        self.value_scale.copy_(outcome.value_scale)
+        norm = self._step(self.policy_optimizer, self.policy_params, gradients)
+        return outcome.metrics | {"pi_grad_norm": norm}
 
-    @torch.no_grad()
-    def _update_value_scale(self, q: Tensor) -> None:
-        """S ← S + τ(max(1, P95 − P5) − S) with linearly interpolated percentiles of `q (B,)`."""
-        low, high = torch.quantile(q, torch.tensor(VALUE_PERCENTILES, device=q.device))
-        self.value_scale.lerp_((high - low).clamp(min=1.0), self.config.tau)
+    def model_loss(self, batch: Batch, noise: UpdateNoise) -> ModelLoss:
+        """See `losses.model_loss`."""
+        discount = self.discount(batch.task, batch.reward.shape[1])
+        return self._model_loss(self.config, self.model, batch, discount, noise)
+
+    def policy_loss(self, latents: Tensor, task: Tensor | None, noise: UpdateNoise) -> PolicyLoss:
+        """See `losses.policy_loss`; the agent's own value scale stays as it is."""
+        scale = self.value_scale
+        return self._policy_loss(self.config, self.model, latents, task, scale, noise)
+
+    def _step(
+        self, optimizer: torch.optim.Adam, params: list[nn.Parameter], gradients: Gradients
+    ) -> Tensor:
+        """One Adam step on gradients clipped to norm 20; returns the norm before."""
+        for parameter, gradient in zip(params, gradients, strict=True):
+            # The fused Adam of torch 2.13 reads a transposed gradient in the wrong order.
+            parameter.grad = gradient.contiguous()
+        norm = nn.utils.clip_grad_norm_(params, self.config.grad_clip_norm)
+        optimizer.step()
+        return norm
 
     # --- state -----------------------------------------------------------------------
 
@@ -350,3 +266,11 @@ class TDMPC2:
         self.eval_noise.generator.set_state(state["eval_noise"])
         self.previous_mean = dict(state["previous_mean"])
         self.decisions = state["decisions"]
+
+
+def _differentiate(
+    loss: Callable[..., ModelLoss | PolicyLoss], params: list[nn.Parameter], *args: Any
+) -> tuple[Any, Gradients]:
+    """Outcome of a loss, and its gradients."""
+    outcome = loss(*args)
+    return outcome, torch.autograd.grad(outcome.loss, params)

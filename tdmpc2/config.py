@@ -55,6 +55,8 @@ class TDMPC2Config:
     # only, but left it active wherever a Q-function was called (`everywhere`).
     dropout_in: Literal["model_loss", "everywhere", "model_and_policy_loss"] = "model_loss"
     prioritized_replay: bool = False
+    # Of the networks' products; parameters, norms, losses and optimiser stay float32.
+    precision: Literal["fp32", "bf16"] = "fp32"
 
     # --- architecture (from `model_size`) ------------------------------------------
     model_size: ModelSize = "5"

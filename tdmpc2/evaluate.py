@@ -9,11 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from tdmpc2.common import cli
 from tdmpc2.common.checkpoint import CheckpointStore
-from tdmpc2.common.device import choose_device
+from tdmpc2.common.device import choose_device, numeric_path, set_up_torch
 from tdmpc2.common.errors import UserError
 from tdmpc2.common.evaluate import Evaluation, evaluate
 from tdmpc2.common.files import read_json, write_json
@@ -36,6 +34,9 @@ class EvaluateOptions:
     seed: int = field(default=0, metadata={"help": "of environments and planning noise"})
     device: str = field(default="auto", metadata={"help": "auto, cpu, cuda …"})
     threads: int | None = field(default=None, metadata={"help": "CPU threads of torch"})
+    compile: bool | None = field(
+        default=None, metadata={"help": "torch.compile of planning; default: where it works"}
+    )
     workers: int | None = field(
         default=None, metadata={"help": "processes that step the episodes; default: cores - 1"}
     )
@@ -73,11 +74,14 @@ def evaluate_checkpoint(options: EvaluateOptions) -> tuple[dict[str, Any], Evalu
         obs=known.get("obs", "state"),
         assets=(known.get("assets") or "official").partition("-")[0],
     )
-    if options.threads is not None:
-        torch.set_num_threads(options.threads)
+    device = choose_device(options.device)
     arguments = env_arguments(spec, render=options.save_video)
     shapes = env_spec(get_task(spec.task), make_env(**arguments, seed=0))
-    agent = make_agent(spec, shapes, choose_device(options.device))
+    agent = make_agent(spec, shapes, device)
+    numeric = numeric_path(device, options.threads, compiled=options.compile)
+    set_up_torch(numeric)
+    if numeric["compile"]:
+        agent.compile()
     state = CheckpointStore(directory).load_agent(checkpoint)
     agent.load_state_dict(state["agent"])
     agent.seed_evaluation(derive_seed(options.seed, "evaluation noise"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -10,6 +11,15 @@ from torch import Generator, Tensor
 from tdmpc2.config import TDMPC2Config
 
 SHIFT_PAD = 3
+
+
+class IterationNoise(NamedTuple):
+    """The draws of one iteration of MPPI, as in `PlanNoise` without the first dimension."""
+
+    samples: Tensor
+    terminal_policy: Tensor
+    heads: Tensor | None
+    dropout: Tensor | None
 
 
 class PlanNoise(NamedTuple):
@@ -34,6 +44,12 @@ class PlanNoise(NamedTuple):
     action: Tensor | None
     dropout: Tensor | None = None
     shift: Tensor | None = None
+
+    def iterations(self) -> Iterator[IterationNoise]:
+        """The draws of each iteration in turn."""
+        each = (self.samples, self.terminal_policy, self.heads, self.dropout)
+        for i in range(self.samples.shape[0]):
+            yield IterationNoise(*(None if x is None else x[i] for x in each))
 
 
 class UpdateNoise(NamedTuple):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from tdmpc2.config import TDMPC2Config
-from tdmpc2.noise import PlanNoise
+from tdmpc2.noise import IterationNoise, PlanNoise
 from tdmpc2.world_model import TaskContext, WorldModel
 
 
@@ -40,7 +41,8 @@ def estimate_value(
 
     Args:
         model: the world model.
-        latent: `(B, N, L)`, where the sequences start.
+        latent: `(B, N, L)`, where the sequences start; `(B, 1, L)` where all start alike, whose
+            share of the first layers is then computed once.
         actions: `(H, B, N, A)`.
         context: with a dimension for the samples.
         discount: `(B, 1)`.
@@ -56,9 +58,12 @@ def estimate_value(
         latents.append(model.next(latents[-1], action, context))
     horizon = len(actions)
     weights = discount ** torch.arange(horizon + 1, device=discount.device)[:, None, None]
-    rewards = model.regression.decode(
-        model.reward(torch.stack(latents[:-1]), actions, context)
-    )  # (H, B, N): one evaluation for all steps
+    rewards = torch.stack(
+        [
+            model.regression.decode(model.reward(z, action, context))
+            for z, action in zip(latents[:-1], actions, strict=True)
+        ]
+    )  # (H, B, N)
     action = model.pi(latents[-1], noise, context).action
     q = model.regression.decode(
         model.q(latents[-1], action, context, heads=heads, dropout=dropout)
@@ -95,7 +100,80 @@ def policy_trajectories(
     return actions
 
 
-@torch.inference_mode()
+class Refit(NamedTuple):
+    """Outcome of one iteration of MPPI.
+
+    Attributes:
+        mean, std: `(H, B, A)`, refitted to the elites.
+        first: `(B, E, A)`, the first actions of the elites.
+        score: `(B, E)`, their weights.
+    """
+
+    mean: Tensor
+    std: Tensor
+    first: Tensor
+    score: Tensor
+
+
+def iterate(
+    config: TDMPC2Config,
+    model: WorldModel,
+    latent: Tensor,
+    context: TaskContext,
+    discount: Tensor,
+    pi_actions: Tensor,
+    mean: Tensor,
+    std: Tensor,
+    min_std: Tensor,
+    draws: IterationNoise,
+) -> Refit:
+    """One iteration of MPPI: sample around (μ, σ), join the prior's sequences, refit (μ, σ).
+
+    The elites are weighted by exp(temperature·(value − best value)).
+
+    Args:
+        config: planning hyperparameters.
+        model: the world model.
+        latent: `(B, 1, L)`.
+        context: with a dimension for the samples.
+        discount: `(B, 1)`.
+        pi_actions: `(H, B, P, A)` of the policy prior.
+        mean: `(H, B, A)`, μ of the iteration before.
+        std: `(H, B, A)`, σ of it.
+        min_std: `()`, least standard deviation.
+        draws: of this iteration.
+    """
+    drawn = (mean[:, :, None] + std[:, :, None] * draws.samples).clamp(-1, 1)
+    actions = torch.cat([pi_actions, drawn], dim=2)
+    if context.action_mask is not None:
+        actions = actions * context.action_mask
+    value = estimate_value(
+        model, latent, actions, context, discount, draws.terminal_policy, draws.heads, draws.dropout
+    )
+    elite_value, elite_index = torch.topk(value, config.num_elites, dim=1)
+    chosen = elite_index[None, :, :, None].expand(*actions.shape[:2], -1, actions.shape[-1])
+    elites = actions.gather(2, chosen)
+    score = torch.softmax(config.temperature * elite_value, dim=1)
+    weight = score[None, :, :, None]
+    new_mean = (weight * elites).sum(2)
+    spread = (weight * (elites - new_mean[:, :, None]).square()).sum(2).sqrt()
+    mean = config.momentum * mean + (1 - config.momentum) * new_mean
+    std = torch.maximum(spread, min_std).clamp(max=config.max_std)
+    if context.action_mask is not None:
+        mask = context.action_mask[:, 0]
+        mean, std = mean * mask, std * mask
+    return Refit(mean, std, elites[0], score)
+
+
+def prepare(
+    model: WorldModel, obs: Tensor, context: TaskContext, noise: PlanNoise
+) -> tuple[Tensor, Tensor]:
+    """What all iterations share: latents `(B, L)` and the prior's sequences `(H, B, P, A)`."""
+    latent = model.encode(obs, context, noise.shift)
+    return latent, policy_trajectories(model, latent, noise.policy, context.over_samples())
+
+
+@torch.no_grad()
 def plan(
     config: TDMPC2Config,
     model: WorldModel,
@@ -106,12 +184,12 @@ def plan(
     noise: PlanNoise,
     *,
     min_std: float,
+    iteration: Callable[..., Refit] = iterate,
 ) -> Plan:
     """One planning call for a batch of environments.
 
-    Each iteration samples action sequences around (μ, σ), joins those of the policy prior,
-    and refits (μ, σ) to the elites, weighted by exp(temperature·(value − best value)). The
-    action is the first of one elite drawn in proportion to its weight.
+    Iterates `iterate` from the warm start and σ = max_std. The action is the first of one
+    elite of the last iteration, drawn in proportion to its weight.
 
     Args:
         config: planning hyperparameters.
@@ -123,49 +201,31 @@ def plan(
             one decision, zeros for an environment that begins an episode.
         noise: every random draw of the call.
         min_std: least standard deviation.
+        iteration: `iterate`, or a compiled form of it.
     """
-    latent = model.encode(obs, context, noise.shift)
-    context, discount = context.over_samples(), discount[:, None]
-    pi_actions = policy_trajectories(model, latent, noise.policy, context)
-    num_pi = pi_actions.shape[2]
-    start = latent[:, None].expand(-1, config.num_samples, -1)
-    mask = 1.0 if context.action_mask is None else context.action_mask[:, 0]
-
-    mean = previous_mean
-    std = torch.full_like(mean, config.max_std)
-    actions = torch.empty(
-        config.horizon, latent.shape[0], config.num_samples, mean.shape[-1], device=latent.device
-    )
-    actions[:, :, :num_pi] = pi_actions
-    for i in range(noise.samples.shape[0]):
-        drawn = mean[:, :, None] + std[:, :, None] * noise.samples[i]
-        actions[:, :, num_pi:] = drawn.clamp(-1, 1)
-        if context.action_mask is not None:
-            actions = actions * context.action_mask
-        value = estimate_value(
+    latent, pi_actions = prepare(model, obs, context, noise)
+    context = context.over_samples()
+    least = torch.full((), min_std, device=latent.device)
+    mean, std = previous_mean, torch.full_like(previous_mean, config.max_std)
+    for draws in noise.iterations():
+        refit = iteration(
+            config,
             model,
-            start,
-            actions,
+            latent[:, None],
             context,
-            discount,
-            noise.terminal_policy[i],
-            None if noise.heads is None else noise.heads[i],
-            None if noise.dropout is None else noise.dropout[i],
+            discount[:, None],
+            pi_actions,
+            mean,
+            std,
+            least,
+            draws,
         )
-        elite_value, elite_index = torch.topk(value, config.num_elites, dim=1)
-        chosen = elite_index[None, :, :, None].expand(*actions.shape[:2], -1, actions.shape[-1])
-        elites = actions.gather(2, chosen)
-        score = torch.softmax(config.temperature * elite_value, dim=1)
-        weight = score[None, :, :, None]
-        new_mean = (weight * elites).sum(2)
-        spread = (weight * (elites - new_mean[:, :, None]).square()).sum(2).sqrt()
-        mean = (config.momentum * mean + (1 - config.momentum) * new_mean) * mask
-        std = spread.clamp(min_std, config.max_std) * mask
+        mean, std = refit.mean, refit.std
 
     # Gumbel-max: argmax(ln w − ln E) with E ~ Exp(1) draws an elite with probability w.
-    winner = (score.log() - noise.elite.log()).argmax(1)
+    winner = (refit.score.log() - noise.elite.log()).argmax(1)
     batch = torch.arange(len(winner), device=winner.device)
-    action = elites[0, batch, winner]
+    action = refit.first[batch, winner]
     if noise.action is not None:
         action = action + std[0] * noise.action
     return Plan(action.clamp(-1, 1), mean, std)

@@ -53,20 +53,15 @@ class DiscreteRegression:
             self.vmin, self.vmax, self.out_dim, device=like.device, dtype=like.dtype
         )
 
-    def position(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Lower bin index and the share of the bin above it, for scalars `x`."""
-        place = (symlog(x).clamp(self.vmin, self.vmax) - self.vmin) / self.bin_size
-        lower = place.floor()
-        # NaN has no bin; its share is NaN, so that the loss shows it instead of a bad index.
-        return lower.nan_to_num(0.0).long(), place - lower
-
     def two_hot(self, x: Tensor) -> Tensor:
-        """Two-hot encoding `(..., num_bins)` of scalars `(...)`."""
-        lower, share = self.position(x)
-        upper = (lower + 1) % self.out_dim  # wraps only at vmax, where the share is 0
-        encoding = torch.zeros(*x.shape, self.out_dim, device=x.device, dtype=x.dtype)
-        encoding.scatter_(-1, lower[..., None], (1 - share)[..., None])
-        return encoding.scatter_add_(-1, upper[..., None], share[..., None])
+        """Two-hot encoding `(..., num_bins)` of scalars `(...)`.
+
+        Bin j gets max(0, 1 − |place − j|) with the place of symlog(x) in units of bins: the
+        two nearest bins share a mass of 1 in proportion to their nearness.
+        """
+        place = (symlog(x).clamp(self.vmin, self.vmax) - self.vmin) / self.bin_size
+        index = torch.arange(self.out_dim, device=x.device, dtype=x.dtype)
+        return (1 - (place[..., None] - index).abs()).clamp(min=0.0)
 
     def decode(self, output: Tensor) -> Tensor:
         """The expected bin centre, brought back by symexp."""
@@ -74,13 +69,8 @@ class DiscreteRegression:
         return symexp(probs @ self.bins(output))
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        """Cross-entropy with the two-hot target, which has two non-zero entries only."""
-        lower, share = self.position(target)
-        upper = (lower + 1) % self.out_dim
-        log_probs = torch.log_softmax(output, dim=-1)
-        at_lower = log_probs.gather(-1, lower[..., None])[..., 0]
-        at_upper = log_probs.gather(-1, upper[..., None])[..., 0]
-        return -((1 - share) * at_lower + share * at_upper)
+        """Cross-entropy with the two-hot target."""
+        return -(self.two_hot(target) * torch.log_softmax(output, dim=-1)).sum(-1)
 
 
 class ContinuousRegression:

@@ -13,7 +13,7 @@ import torch
 
 from tdmpc2.common import cli
 from tdmpc2.common.checkpoint import CheckpointStore
-from tdmpc2.common.device import apply_numeric_path, choose_device
+from tdmpc2.common.device import apply_numeric_path, choose_device, record_failed_compilation
 from tdmpc2.common.errors import UserError, did_you_mean
 from tdmpc2.common.files import remove_leftovers
 from tdmpc2.common.lease import Lease
@@ -199,8 +199,12 @@ def run(spec: RunSpec, options: RunOptions) -> RunRecord:
             device,
             options.threads,
             allow_change=options.allow_numeric_change,
+            compiled=options.compile,
+            precision=agent.config.precision,  # type: ignore[attr-defined]
             renderer=renderer_in_use() if spec.obs == "rgb" else None,
         )
+        if numeric["compile"]:
+            agent.compile(lambda: record_failed_compilation(directory / "numeric.json"))
         attempt = register_attempt(directory, allow_change=options.allow_commit_change)
         seed_globals(spec.seed)
         stack.enter_context(contextlib.closing(env))

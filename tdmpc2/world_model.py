@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from typing import NamedTuple
 
@@ -10,10 +11,10 @@ from torch import Tensor, nn
 
 from tdmpc2.common.protocols import EnvSpec
 from tdmpc2.config import TDMPC2Config
+from tdmpc2.ensemble import QEnsemble
 from tdmpc2.layers import (
     EMBEDDING_INIT,
     PixelEncoder,
-    QEnsemble,
     StateEncoder,
     head,
     latent_layer,
@@ -130,27 +131,34 @@ class WorldModel(nn.Module):
             if shift is not None:
                 flat = random_shift(obs.reshape(-1, *obs.shape[-3:]), shift.reshape(-1, 2))
                 obs = flat.view(obs.shape)
-            return self.encoder(obs)
-        return self.encoder(_join(obs, context.embedding))
+            with self._precision():
+                return self.encoder(obs)
+        with self._precision():
+            return self.encoder(*_present(obs, context.embedding))
 
     def next(self, latent: Tensor, action: Tensor, context: TaskContext = NO_TASK) -> Tensor:
         """Next latents `(..., L)`."""
-        return self.dynamics(_join(latent, context.embedding, action))
+        with self._precision():
+            return self.dynamics(*_present(latent, context.embedding, action)).float()
 
     def reward(self, latent: Tensor, action: Tensor, context: TaskContext = NO_TASK) -> Tensor:
         """Outputs `(..., bins)` of the reward head; `regression` decodes them."""
-        return self.reward_head(_join(latent, context.embedding, action))
+        with self._precision():
+            return self.reward_head(*_present(latent, context.embedding, action)).float()
 
     def termination(self, latent: Tensor, context: TaskContext = NO_TASK) -> Tensor:
         """Logits `(...)` of the probability that the episode has ended at these latents."""
         if self.termination_head is None:
             raise ValueError("only models of episodic tasks predict termination")
-        return self.termination_head(_join(latent, context.embedding))[..., 0]
+        with self._precision():
+            logits = self.termination_head(*_present(latent, context.embedding))
+        return logits[..., 0].float()
 
     def pi(self, latent: Tensor, noise: Tensor, context: TaskContext = NO_TASK) -> PolicySample:
         """A sample of the policy prior for latents `(..., L)` and noise `(..., A)`."""
-        output = self.policy(_join(latent, context.embedding))
-        return self.prior.sample(output, noise, context.action_mask)
+        with self._precision():
+            output = self.policy(*_present(latent, context.embedding))
+        return self.prior.sample(output.float(), noise, context.action_mask)
 
     def q(
         self,
@@ -161,6 +169,7 @@ class WorldModel(nn.Module):
         heads: Tensor | None = None,
         dropout: Tensor | None = None,
         target: bool = False,
+        frozen: bool = False,
     ) -> Tensor:
         """Outputs `(K, ..., bins)` of the chosen Q-functions.
 
@@ -171,9 +180,22 @@ class WorldModel(nn.Module):
             heads: `(K,)` indices; all N when None.
             dropout: factors `(K, ..., mlp_dim)`; no dropout when None.
             target: whether to use the target networks.
+            frozen: gradients for the action only, not for parameters, as in the policy loss.
         """
         ensemble = self.target_q_functions if target else self.q_functions
-        return ensemble(_join(latent, context.embedding, action), heads, dropout)
+        embedding = context.embedding
+        if embedding is not None:
+            embedding = embedding.expand(*latent.shape[:-1], embedding.shape[-1])
+        parts = _present(latent, embedding, action)
+        with self._precision():
+            return ensemble(*parts, heads=heads, dropout=dropout, frozen=frozen).float()
+
+    def _precision(self) -> contextlib.AbstractContextManager[object]:
+        """Where products are taken in bfloat16; their results go on as float32."""
+        if self.config.precision == "fp32":
+            return contextlib.nullcontext()
+        device = self.q_functions.linear1.weight.device.type
+        return torch.autocast(device, torch.bfloat16)
 
     @torch.no_grad()
     def update_target(self, tau: float) -> None:
@@ -183,11 +205,6 @@ class WorldModel(nn.Module):
         )
 
 
-def _join(x: Tensor, embedding: Tensor | None, action: Tensor | None = None) -> Tensor:
-    """Concatenates `[x, e, a]`, broadcasting the embedding over leading dimensions."""
-    parts = [x]
-    if embedding is not None:
-        parts.append(embedding.expand(*x.shape[:-1], embedding.shape[-1]))
-    if action is not None:
-        parts.append(action)
-    return torch.cat(parts, dim=-1) if len(parts) > 1 else x
+def _present(*parts: Tensor | None) -> list[Tensor]:
+    """The parts of a network's input that there are: `[x, e, a]` or `[x, a]`."""
+    return [part for part in parts if part is not None]

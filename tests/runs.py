@@ -32,6 +32,7 @@ TINY: dict[str, Any] = {
     "checkpoint_minutes": 0,
     "threads": 1,
     "device": "cpu",
+    "compile": "false",
 }
 
 

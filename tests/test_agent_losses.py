@@ -12,6 +12,7 @@ from torch import Tensor
 
 from tdmpc2.agent import TDMPC2
 from tdmpc2.common.replay import Batch
+from tdmpc2.losses import td_target
 from tdmpc2.noise import UpdateNoise
 from tests.helpers import THREE_TASKS, hand_agent, make_agent, random_batch, tiny_config
 
@@ -116,7 +117,7 @@ def test_policy_loss_and_value_scale_by_hand(
     """−mean_t ρ^t mean_b Q/S, with S moved 1 % towards the 5-95 percentile range first."""
     agent = hand_agent(horizon=2, num_q=3 if heads else 2, q_gain=gain)
     agent.value_scale.fill_(scale)
-    loss, metrics = agent.policy_loss(tensor(STATES), None, hand_noise(heads))
+    loss, value_scale, metrics = agent.policy_loss(tensor(STATES), None, hand_noise(heads))
     q = np.zeros((3, 3))
     for t in range(3):
         for b in range(3):
@@ -125,7 +126,8 @@ def test_policy_loss_and_value_scale_by_hand(
             q[t, b] = np.mean([gain * ((i + 1) * z + a) for i in heads or [0, 1]])
     spread = np.percentile(q[0], 95) - np.percentile(q[0], 5)
     new_scale = scale + 0.01 * (max(spread, 1.0) - scale)
-    assert agent.value_scale.item() == pytest.approx(new_scale, rel=1e-4)
+    assert value_scale.item() == pytest.approx(new_scale, rel=1e-4)
+    assert agent.value_scale.item() == scale  # moves with the update only
     assert metrics["pi_scale"].item() == pytest.approx(new_scale, rel=1e-4)
     expected = -np.mean([0.5**t * q[t].mean() / new_scale for t in range(3)])
     assert loss.item() == pytest.approx(expected, rel=1e-3, abs=1e-5)
@@ -138,7 +140,7 @@ def test_policy_loss_and_value_scale_by_hand(
 def test_entropy_enters_the_policy_loss_with_its_coefficient() -> None:
     """By hand for one action dimension: logπ = −½ε² − ln σ − ½ln 2π − ln(1 − a² + 1e-6)."""
     agent = hand_agent(horizon=2, policy_prior="max_entropy", entropy_coef=0.3)
-    loss, _ = agent.policy_loss(tensor(STATES), None, hand_noise())
+    outcome = agent.policy_loss(tensor(STATES), None, hand_noise())
     per_step = []
     for t in range(3):
         objective = []
@@ -148,9 +150,9 @@ def test_entropy_enters_the_policy_loss_with_its_coefficient() -> None:
             log_prob = -0.5 * epsilon**2 + 4 - 0.5 * math.log(2 * math.pi)
             log_prob -= math.log(1 - a**2 + 1e-6)
             q = 1.5 * z + a
-            objective.append(q / agent.value_scale.item() - 0.3 * log_prob)
+            objective.append(q / outcome.value_scale.item() - 0.3 * log_prob)
         per_step.append(-(0.5**t) * np.mean(objective))
-    assert loss.item() == pytest.approx(np.mean(per_step), rel=1e-4)
+    assert outcome.loss.item() == pytest.approx(np.mean(per_step), rel=1e-4)
 
 
 def test_td_target_discounts_each_task_by_its_own_episode_length() -> None:
@@ -159,7 +161,8 @@ def test_td_target_discounts_each_task_by_its_own_episode_length() -> None:
     agent = make_agent(config, THREE_TASKS)
     batch, model = random_batch(config, THREE_TASKS), agent.model
     noise = agent.train_noise.update(6)
-    _, target = agent.td_target(batch, model.context(batch.task), noise)
+    discount = agent.discount(batch.task, 6)
+    _, target = td_target(model, batch, model.context(batch.task), discount, noise)
     gammas = [0.99, 0.95, 0.995]
     for b in range(6):
         context = model.context(batch.task[b : b + 1])
@@ -232,10 +235,8 @@ def test_model_steps_are_adam_on_the_clipped_gradient() -> None:
 def policy_step(agent: TDMPC2, latents: Tensor) -> tuple[list[Tensor], float]:
     """Takes a policy step; returns the raw gradient and the norm that the agent reports."""
     noise = agent.train_noise.update(latents.shape[1])
-    scale = agent.value_scale.clone()
-    loss, _ = agent.policy_loss(latents, None, noise)
+    loss = agent.policy_loss(latents, None, noise).loss
     gradient = list(torch.autograd.grad(loss, agent.policy_params))
-    agent.value_scale.copy_(scale)  # the loss has moved it
     return gradient, agent.update_policy(latents, None, noise)["pi_grad_norm"].item()
 
 
@@ -286,7 +287,7 @@ def test_the_task_embedding_is_frozen_in_the_policy_loss_only() -> None:
     batch = random_batch(agent.config, THREE_TASKS)
     loss, latents, _, _ = agent.model_loss(batch, noise)
     assert torch.autograd.grad(loss, table)[0].abs().min() > 0
-    loss, _ = agent.policy_loss(latents, batch.task, noise)
+    loss = agent.policy_loss(latents, batch.task, noise).loss
     assert torch.autograd.grad(loss, table, allow_unused=True)[0] is None
 
 
@@ -307,7 +308,7 @@ def test_padded_action_dimensions_get_no_gradient() -> None:
     """A batch of tasks with one action dimension moves one of the policy's three."""
     agent = make_agent(tiny_config(task_dim=4), THREE_TASKS)
     task = torch.ones(6, dtype=torch.long)
-    loss, _ = agent.policy_loss(torch.rand(4, 6, 16), task, agent.train_noise.update(6))
+    loss = agent.policy_loss(torch.rand(4, 6, 16), task, agent.train_noise.update(6)).loss
     output = agent.model.policy[2]
     weight, bias = torch.autograd.grad(loss, (output.weight, output.bias))
     moved = [True, False, False, True, False, False]  # means, then log standard deviations
@@ -325,10 +326,8 @@ def test_dropout_reaches_the_losses_that_the_flag_names(dropout_in: str) -> None
     latents = torch.rand(4, 6, 16)
 
     def outcomes(noise: UpdateNoise) -> list[Tensor]:
-        scale = agent.value_scale.clone()
-        target = agent.td_target(batch, context, noise)[1]
-        policy = agent.policy_loss(latents, None, noise)[0]
-        agent.value_scale.copy_(scale)
+        target = td_target(agent.model, batch, context, agent.discounts, noise)[1]
+        policy = agent.policy_loss(latents, None, noise).loss
         without_target = noise._replace(target_dropout=None)
         return [target, agent.model_loss(batch, without_target)[2]["value_loss"], policy]
 

@@ -11,12 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tdmpc2.common.errors import UserError
+from tdmpc2.ensemble import EnsembleLinear, EnsembleNorm, QEnsemble
 from tdmpc2.layers import (
-    EnsembleLinear,
-    EnsembleNorm,
     NormedLinear,
     PixelEncoder,
-    QEnsemble,
     StateEncoder,
     head,
     hidden_layer,

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import platform
+import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
+from tdmpc2.common import native
+from tdmpc2.common.cpu import cpu_field, cpu_flags, cpu_flags_hash, cpu_model
 from tdmpc2.common.errors import UserError
 from tdmpc2.common.files import read_json, write_json
+
+MAX_PRODUCT_ERROR = 1e-5  # of float32 products near 1; bfloat16's is 1000 times that
 
 
 def choose_device(name: str) -> torch.device:
@@ -34,31 +38,90 @@ def choose_device(name: str) -> torch.device:
 
 
 def numeric_path(
-    device: torch.device, threads: int | None, renderer: str | None = None
+    device: torch.device,
+    threads: int | None,
+    *,
+    compiled: bool | None = False,
+    precision: str = "fp32",
+    renderer: str | None = None,
 ) -> dict[str, Any]:
     """Everything that decides how floating-point results round, for runs to compare.
 
     Args:
         device: chosen device.
         threads: of the CPU; None for torch's own number.
+        compiled: whether functions are compiled; None: where that works.
+        precision: of the networks' products, `fp32` or `bf16`.
         renderer: what draws the observations, for runs from pixels.
+
+    Raises:
+        UserError: compilation was asked for, and does not work here.
     """
     path: dict[str, Any] = {
         "device": device.type,
         "torch": torch.__version__,
-        "cpu": _cpu_model(),
-        "cpu_flags": _cpu_flags_hash(),
+        "cpu": cpu_model(),
+        "cpu_flags": cpu_flags_hash(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": threads or torch.get_num_threads(),
-        "matmul_precision": "highest",
-        "precision": "fp32",
+        "matmul_precision": matmul_precision(device),
+        "precision": precision,
         "compile": False,
     }
+    if compiled is not False:
+        path["compile"] = compiler_version(device)
+        if path["compile"] is False and compiled:
+            raise UserError("compile=true: torch.compile does not work here; see the warning above")
     if device.type == "cuda":
         path["gpu"] = torch.cuda.get_device_name(device)
     if renderer is not None:
         path["renderer"] = renderer
     return path
+
+
+def matmul_precision(device: torch.device) -> str:
+    """The setting of `torch.set_float32_matmul_precision` that is fastest and still float32.
+
+    A fixed rule, so that equal machines choose alike. On AMD's CPUs `highest` takes MKL's path
+    for unknown processors; `medium` takes oneDNN, twice as fast. There it means float32 all the
+    same, unless the CPU has AMX, whose bfloat16 tiles it would use. What is chosen is checked
+    against float64. GPUs keep `highest`, which leaves TF32 off.
+    """
+    amd = cpu_field("vendor_id") == "AuthenticAMD"
+    if device.type != "cpu" or not amd or any(flag.startswith("amx") for flag in cpu_flags()):
+        return "highest"
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        return "medium" if product_error() <= MAX_PRODUCT_ERROR else "highest"
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def product_error() -> float:
+    """Largest error of a float32 product of 256 x 256 matrices against float64, of values near 1.
+
+    The factors are normal with a standard deviation that gives products one of 1.
+    """
+    generator = torch.Generator().manual_seed(0)
+    a, b = (torch.randn(256, 256, generator=generator) / 4 for _ in range(2))
+    return float((a @ b - a.double() @ b.double()).abs().max())
+
+
+def compiler_version(device: torch.device) -> str | Literal[False]:
+    """The compiler behind `torch.compile`, after a try; False, with a warning, if it fails."""
+    try:
+        torch.compile(torch.sin)(torch.ones(8, device=device))
+    except Exception as error:  # of many kinds, none of them documented
+        reason = str(error).strip().partition("\n")[0]
+        warnings.warn(
+            f"torch.compile does not work here ({reason}); going on without it, more slowly. "
+            "A C++ compiler (g++) mends it, compile=false leaves it out",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return False
+    return native.compiler_version() or "unknown"
 
 
 def apply_numeric_path(
@@ -67,6 +130,8 @@ def apply_numeric_path(
     threads: int | None,
     *,
     allow_change: bool,
+    compiled: bool | None = False,
+    precision: str = "fp32",
     renderer: str | None = None,
 ) -> dict[str, Any]:
     """Sets torch up and records how, or takes over what a run recorded before.
@@ -76,15 +141,18 @@ def apply_numeric_path(
         device: chosen device.
         threads: wanted threads; None takes the recorded number.
         allow_change: whether to go on where the recorded path can't be honoured.
+        compiled: whether functions are compiled; None: as recorded, or where that works.
+        precision: of the networks' products.
         renderer: what draws the observations, for runs from pixels.
 
     Raises:
         UserError: the recorded path can't be honoured here.
     """
     recorded = read_json(file)
-    if recorded is not None and threads is None:
-        threads = recorded.get("threads")
-    path = numeric_path(device, threads, renderer)
+    if recorded is not None:
+        threads = recorded.get("threads") if threads is None else threads
+        compiled = bool(recorded.get("compile")) if compiled is None else compiled
+    path = numeric_path(device, threads, compiled=compiled, precision=precision, renderer=renderer)
     if recorded is not None and recorded != path:
         names = sorted(k for k in recorded | path if recorded.get(k) != path.get(k))
         changes = ", ".join(f"{k} {recorded.get(k)} → {path.get(k)}" for k in names)
@@ -93,12 +161,22 @@ def apply_numeric_path(
                 f"{file.parent}: the numeric path has changed ({changes}), so results would not "
                 "repeat bit for bit; resume where it was recorded, or say allow_numeric_change=true"
             )
-    keep_freed_memory()
-    torch.set_num_threads(path["threads"])
-    torch.set_float32_matmul_precision(path["matmul_precision"])
+    set_up_torch(path)
     if recorded != path:
         write_json(file, path)
     return path
+
+
+def set_up_torch(path: dict[str, Any]) -> None:
+    """Makes torch compute as a numeric path says."""
+    keep_freed_memory()
+    torch.set_num_threads(path["threads"])
+    torch.set_float32_matmul_precision(path["matmul_precision"])
+
+
+def record_failed_compilation(file: Path) -> None:
+    """Says in a recorded numeric path that the run goes on without compilation."""
+    write_json(file, {**(read_json(file) or {}), "compile": False})
 
 
 def keep_freed_memory() -> None:
@@ -113,24 +191,3 @@ def keep_freed_memory() -> None:
     libc = ctypes.CDLL(None)
     libc.mallopt(mmap_threshold, 1 << 30)
     libc.mallopt(trim_threshold, 1 << 30)
-
-
-def _cpu_info(field: str) -> str:
-    """A field of the first core in `/proc/cpuinfo`; empty on other systems."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            name, _, value = line.partition(":")
-            if name.strip() == field:
-                return value.strip()
-    except OSError:
-        pass
-    return ""
-
-
-def _cpu_model() -> str:
-    return _cpu_info("model name") or platform.processor() or platform.machine()
-
-
-def _cpu_flags_hash() -> str:
-    flags = " ".join(sorted(_cpu_info("flags").split()))
-    return hashlib.sha256(flags.encode()).hexdigest()[:12]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 
@@ -14,3 +15,10 @@ def project_root() -> Path:
 def default_runs_dir() -> Path:
     """`runs/` of the checkout."""
     return project_root() / "runs"
+
+
+def cache_dir() -> Path:
+    """The project's folder below `$XDG_CACHE_HOME`, or below `~/.cache`."""
+    # The XDG specification has relative paths ignored.
+    named = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return (named if named.is_absolute() else Path.home() / ".cache") / "tdmpc2-repro"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
@@ -118,6 +119,10 @@ class Agent(Protocol):
 
     def seed_evaluation(self, seed: int) -> None:
         """Re-seeds the noise of evaluation: each evaluation has its own."""
+        ...
+
+    def compile(self, on_failure: Callable[[], None] | None = None) -> None:
+        """Compiles what can be from now on; `on_failure` is called if that has to be given up."""
         ...
 
     def update(self, replay: Any) -> dict[str, Tensor]:

@@ -79,6 +79,9 @@ class RunOptions:
     )
     device: str = _option("auto", "auto (a GPU where there is one), cpu, cuda, cuda:1 …")
     threads: int | None = _option(None, "CPU threads of torch; default: all cores, or as recorded")
+    compile: bool | None = _option(
+        None, "torch.compile of planning and updates; default: as recorded, or where it works"
+    )
     eval_every: int | None = _option(None, "env steps between evaluations; default: the task's")
     eval_episodes: int = _option(10, "episodes per evaluation")
     eval_workers: int | None = _option(

@@ -49,7 +49,7 @@ def test_the_path_says_what_decides_rounding() -> None:
     assert path["torch"] == torch.__version__
     assert path["cpu"]
     assert path == numeric_path(CPU, 3)
-    assert numeric_path(CPU, 3, "egl") == {**path, "renderer": "egl"}
+    assert numeric_path(CPU, 3, renderer="egl") == {**path, "renderer": "egl"}
 
 
 def test_recorded_and_applied(tmp_path: Path) -> None:

@@ -11,18 +11,12 @@ from pathlib import Path
 
 from tdmpc2.common.errors import UserError
 from tdmpc2.common.files import full_disk
-
-
-def _cache_dir() -> Path:
-    """The project's folder below `$XDG_CACHE_HOME`, or below `~/.cache`."""
-    # The XDG specification has relative paths ignored.
-    named = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    return (named if named.is_absolute() else Path.home() / ".cache") / "tdmpc2-repro"
+from tdmpc2.common.paths import cache_dir
 
 
 def default_asset_dir() -> Path:
     """Where sets are fetched to and looked for without `MS2_ASSET_DIR`."""
-    return _cache_dir() / "maniskill2"
+    return cache_dir() / "maniskill2"
 
 
 def asset_dir() -> Path:
@@ -33,7 +27,7 @@ def asset_dir() -> Path:
 
 def standin_dir() -> Path:
     """Where stand-ins are built."""
-    return _cache_dir() / "maniskill2-standin"
+    return cache_dir() / "maniskill2-standin"
 
 
 def package_folder(name: str) -> Path:

@@ -1,0 +1,36 @@
+"""What the system tells about the CPU."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import platform
+from pathlib import Path
+
+
+@functools.cache
+def cpu_field(name: str) -> str:
+    """A field of the first core in `/proc/cpuinfo`; empty on other systems."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            field, _, value = line.partition(":")
+            if field.strip() == name:
+                return value.strip()
+    except OSError:
+        pass
+    return ""
+
+
+def cpu_model() -> str:
+    """The CPU's name."""
+    return cpu_field("model name") or platform.processor() or platform.machine()
+
+
+def cpu_flags() -> list[str]:
+    """The instruction sets it has, sorted; empty where the system does not tell."""
+    return sorted(cpu_field("flags").split())
+
+
+def cpu_flags_hash() -> str:
+    """A short name for this set of flags."""
+    return hashlib.sha256(" ".join(cpu_flags()).encode()).hexdigest()[:12]

@@ -1,0 +1,112 @@
+"""A native kernel for what limits the networks on a CPU beside their products: `norm_act`.
+
+Bias, dropout, LayerNorm and Mish or SimNorm of a layer in one pass over each row, and their
+gradients in another; `torch.compile` makes five and more of them. Part of compiled functions
+only, so that `compile=false` is plain PyTorch.
+"""
+
+from __future__ import annotations
+
+import functools
+import subprocess
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tdmpc2.common import native
+
+SOURCE = Path(__file__).parent / "norm_act.cpp"
+GROUP = 8  # the only group size of SimNorm that the kernel knows
+LANES = 16  # rows must be a multiple of this long
+
+
+def usable(x: Tensor) -> bool:
+    """Whether the kernel takes part: only inside compiled functions, for float32 on a CPU."""
+    return (
+        torch.compiler.is_compiling()
+        and x.device.type == "cpu"
+        and x.dtype == torch.float32
+        and hasattr(torch.ops.tdmpc2, "norm_act")
+    )
+
+
+def norm_act(
+    x: Tensor,
+    bias: Tensor,
+    gamma: Tensor,
+    beta: Tensor,
+    *,
+    factor: Tensor | None = None,
+    group: int = 0,
+    tau: float = 1.0,
+) -> Tensor:
+    """act(LayerNorm(factor·(x + bias))) of K layers at once.
+
+    Args:
+        x: `(K, N, D)`, products without bias.
+        bias: `(K, D)`, of the linear map.
+        gamma: `(K, D)`, of the norm.
+        beta: `(K, D)`, of the norm.
+        factor: `(K, N, D)` dropout factors, or None.
+        group: 0 for Mish, 8 for SimNorm.
+        tau: temperature of SimNorm.
+    """
+    if torch.is_grad_enabled():
+        return torch.ops.tdmpc2.norm_act(x, bias, gamma, beta, factor, group, tau)[0]
+    torch.ops.tdmpc2.norm_act_(x, bias, gamma, beta, factor, group, tau)
+    return x
+
+
+@functools.cache
+def load() -> bool:
+    """Builds the kernel if this machine has not yet, and loads it.
+
+    Returns:
+        Whether it can be used; if not, a warning says why.
+    """
+    try:
+        torch.ops.load_library(native.build(SOURCE))
+    except (OSError, subprocess.CalledProcessError) as error:
+        detail = getattr(error, "stderr", "") or str(error)
+        lines = [line for line in detail.splitlines() if "error" in line] or [str(error)]
+        warnings.warn(
+            f"native kernel not built ({lines[0]}); going on without it, more slowly",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return False
+    _register()
+    return True
+
+
+def _register() -> None:
+    """Tells torch the shapes of the operations, and the gradient of the first."""
+    like = functools.partial(torch.empty_like, memory_format=torch.contiguous_format)
+
+    @torch.library.register_fake("tdmpc2::norm_act")
+    def _(x: Tensor, *_others: Any) -> tuple[Tensor, Tensor]:
+        return like(x), x.new_empty(*x.shape[:2], 2)
+
+    @torch.library.register_fake("tdmpc2::norm_act_")
+    def _(x: Tensor, *_others: Any) -> None:
+        return None
+
+    @torch.library.register_fake("tdmpc2::norm_act_backward")
+    def _(grad: Tensor, x: Tensor, y: Tensor, stats: Tensor, bias: Tensor, *_: Any) -> Any:
+        return like(x), like(bias), like(bias), like(bias)
+
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        x, bias, gamma, beta, factor, ctx.group, ctx.tau = inputs
+        ctx.save_for_backward(x, *output, bias, gamma, beta, factor)
+
+    def backward(ctx: Any, grad: Tensor, _grad_stats: Tensor) -> tuple[Any, ...]:
+        x, y, stats, bias, gamma, beta, factor = ctx.saved_tensors
+        out = torch.ops.tdmpc2.norm_act_backward(
+            grad, x, y, stats, bias, gamma, beta, factor, ctx.group, ctx.tau
+        )
+        return *out, None, None, None
+
+    torch.library.register_autograd("tdmpc2::norm_act", backward, setup_context=setup_context)

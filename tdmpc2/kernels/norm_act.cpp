@@ -1,0 +1,263 @@
+// LayerNorm and what follows it, row by row while the row is in the nearest cache.
+//
+// y = act(norm(factor * (x + bias)) * gamma + beta) for x (K, N, D) with parameters (K, D): K = 1
+// for a plain layer, the number of Q-functions for an ensemble. `act` is Mish (group 0) or SimNorm
+// over groups of 8 (group 8). `factor` holds the dropout factors, or is empty.
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <ATen/cpu/vec/vec.h>
+#include <torch/library.h>
+
+#include <cmath>
+#include <tuple>
+#include <vector>
+
+namespace {
+
+using at::Tensor;
+using Vec = at::vec::Vectorized<float>;
+constexpr int64_t kLanes = Vec::size();
+constexpr int64_t kGroup = 8;
+constexpr int64_t kRowsPerTask = 16;
+constexpr float kEps = 1e-5f;
+typedef float Group __attribute__((vector_size(kGroup * sizeof(float)), aligned(4)));
+typedef int Order __attribute__((vector_size(kGroup * sizeof(int))));
+
+float sum_of(Vec v) {
+  float lanes[kLanes], total = 0.f;
+  v.store(lanes);
+  for (int64_t i = 0; i < kLanes; ++i) total += lanes[i];
+  return total;
+}
+
+// Every lane gets the sum (or maximum) over the group.
+inline Group group_sum(Group v) {
+  v += __builtin_shuffle(v, Order{1, 0, 3, 2, 5, 4, 7, 6});
+  v += __builtin_shuffle(v, Order{2, 3, 0, 1, 6, 7, 4, 5});
+  return v + __builtin_shuffle(v, Order{4, 5, 6, 7, 0, 1, 2, 3});
+}
+
+inline Group larger(Group a, Group b) { return a > b ? a : b; }
+
+inline Group group_max(Group v) {
+  v = larger(v, __builtin_shuffle(v, Order{1, 0, 3, 2, 5, 4, 7, 6}));
+  v = larger(v, __builtin_shuffle(v, Order{2, 3, 0, 1, 6, 7, 4, 5}));
+  return larger(v, __builtin_shuffle(v, Order{4, 5, 6, 7, 0, 1, 2, 3}));
+}
+
+struct Layer {
+  const float *bias, *gamma, *beta;
+};
+
+// Puts factor * (x + bias) into `row` and returns its mean and 1 / standard deviation.
+std::pair<float, float> centre(
+    const float* x, const float* factor, const Layer& layer, int64_t dim, float* row) {
+  Vec total(0.f);
+  for (int64_t j = 0; j < dim; j += kLanes) {
+    Vec v = Vec::loadu(x + j) + Vec::loadu(layer.bias + j);
+    if (factor != nullptr) v = v * Vec::loadu(factor + j);
+    v.store(row + j);
+    total = total + v;
+  }
+  const float mean = sum_of(total) / dim;
+  Vec squares(0.f);
+  for (int64_t j = 0; j < dim; j += kLanes) {
+    const Vec v = Vec::loadu(row + j) - Vec(mean);
+    squares = at::vec::fmadd(v, v, squares);
+  }
+  return {mean, 1.f / std::sqrt(sum_of(squares) / dim + kEps)};
+}
+
+inline Vec scaled(const float* row, float mean, float rstd, const Layer& layer, int64_t j) {
+  const Vec normed = (Vec::loadu(row + j) - Vec(mean)) * Vec(rstd);
+  return at::vec::fmadd(normed, Vec::loadu(layer.gamma + j), Vec::loadu(layer.beta + j));
+}
+
+// x * n / (n + 2) with n = e(e + 2), e = exp(min(x, 20)); see `layers.mish`.
+inline Vec mish(Vec v) {
+  const Vec e = at::vec::minimum(v, Vec(20.f)).exp_u20();
+  const Vec n = e * (e + Vec(2.f));
+  return v * (n / (n + Vec(2.f)));
+}
+
+inline Vec mish_slope(Vec v) {
+  const Vec e = at::vec::minimum(v, Vec(20.f)).exp_u20();
+  const Vec n = e * (e + Vec(2.f));
+  const Vec r = Vec(1.f) / (n + Vec(2.f));
+  return r * at::vec::fmadd(Vec(4.f) * v, e * (e + Vec(1.f)) * r, n);
+}
+
+void simnorm(float* y, int64_t dim, float tau) {
+  for (int64_t j = 0; j < dim; j += kGroup) {
+    Group& g = *reinterpret_cast<Group*>(y + j);
+    g = (g - group_max(g)) / tau;
+  }
+  for (int64_t j = 0; j < dim; j += kLanes) Vec::loadu(y + j).exp_u20().store(y + j);
+  for (int64_t j = 0; j < dim; j += kGroup) {
+    Group& g = *reinterpret_cast<Group*>(y + j);
+    g = g / group_sum(g);
+  }
+}
+
+struct Shape {
+  int64_t num, rows, dim;
+};
+
+Shape check(const Tensor& x, const Tensor& bias, int64_t group) {
+  TORCH_CHECK(x.dim() == 3 && x.scalar_type() == at::kFloat, "norm_act needs float32 (K, N, D)");
+  TORCH_CHECK(bias.size(0) == x.size(0) && bias.size(1) == x.size(2), "parameters must be (K, D)");
+  TORCH_CHECK(x.size(2) % 16 == 0 && (group == 0 || group == kGroup), "D % 16 or group");
+  return {x.size(0), x.size(1), x.size(2)};
+}
+
+Layer layer_of(const Tensor& bias, const Tensor& gamma, const Tensor& beta, int64_t k) {
+  const int64_t at = k * bias.size(1);
+  return {
+      bias.const_data_ptr<float>() + at,
+      gamma.const_data_ptr<float>() + at,
+      beta.const_data_ptr<float>() + at};
+}
+
+// Writes y over `y`, which may be `x` itself, and mean and 1 / standard deviation into `stats`.
+void forward(
+    const Tensor& x, const Tensor& bias_, const Tensor& gamma_, const Tensor& beta_,
+    const std::optional<Tensor>& factor_, int64_t group, double tau, Tensor& y, float* stats) {
+  const Shape s = check(x, bias_, group);
+  const Tensor bias = bias_.contiguous(), gamma = gamma_.contiguous(), beta = beta_.contiguous();
+  const Tensor factor = factor_.has_value() ? factor_->contiguous() : Tensor();
+  const float* px = x.const_data_ptr<float>();
+  const float* pf = factor.defined() ? factor.const_data_ptr<float>() : nullptr;
+  float* py = y.mutable_data_ptr<float>();
+  at::parallel_for(0, s.num * s.rows, kRowsPerTask, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const Layer layer = layer_of(bias, gamma, beta, i / s.rows);
+      const int64_t at = i * s.dim;
+      float* row = py + at;
+      const auto [mean, rstd] = centre(px + at, pf ? pf + at : nullptr, layer, s.dim, row);
+      for (int64_t j = 0; j < s.dim; j += kLanes) {
+        const Vec v = scaled(row, mean, rstd, layer, j);
+        (group == 0 ? mish(v) : v).store(row + j);
+      }
+      if (group != 0) simnorm(row, s.dim, static_cast<float>(tau));
+      if (stats != nullptr) {
+        stats[2 * i] = mean;
+        stats[2 * i + 1] = rstd;
+      }
+    }
+  });
+}
+
+std::tuple<Tensor, Tensor> norm_act(
+    const Tensor& x_, const Tensor& bias, const Tensor& gamma, const Tensor& beta,
+    const std::optional<Tensor>& factor, int64_t group, double tau) {
+  const Tensor x = x_.contiguous();
+  Tensor y = at::empty_like(x), stats = at::empty({x.size(0), x.size(1), 2}, x.options());
+  forward(x, bias, gamma, beta, factor, group, tau, y, stats.mutable_data_ptr<float>());
+  return {y, stats};
+}
+
+// Without gradients: in place, which saves a third of the traffic with the memory.
+void norm_act_(
+    Tensor& x, const Tensor& bias, const Tensor& gamma, const Tensor& beta,
+    const std::optional<Tensor>& factor, int64_t group, double tau) {
+  TORCH_CHECK(x.is_contiguous(), "norm_act_ works on contiguous tensors");
+  forward(x, bias, gamma, beta, factor, group, tau, x, nullptr);
+}
+
+// Gradients of x, bias, gamma and beta from that of y; `y` and `stats` are the forward's.
+std::tuple<Tensor, Tensor, Tensor, Tensor> norm_act_backward(
+    const Tensor& grad_, const Tensor& x_, const Tensor& y_, const Tensor& stats_,
+    const Tensor& bias_, const Tensor& gamma_, const Tensor& beta_,
+    const std::optional<Tensor>& factor_, int64_t group, double tau) {
+  const Shape s = check(x_, bias_, group);
+  const Tensor x = x_.contiguous(), grad = grad_.contiguous(), y = y_.contiguous();
+  const Tensor stats = stats_.contiguous(), bias = bias_.contiguous(), gamma = gamma_.contiguous();
+  const Tensor beta = beta_.contiguous();
+  const Tensor factor = factor_.has_value() ? factor_->contiguous() : Tensor();
+  const float *px = x.const_data_ptr<float>(), *pg = grad.const_data_ptr<float>();
+  const float *py = y.const_data_ptr<float>(), *ps = stats.const_data_ptr<float>();
+  const float* pf = factor.defined() ? factor.const_data_ptr<float>() : nullptr;
+  Tensor dx = at::empty_like(x);
+  float* pdx = dx.mutable_data_ptr<float>();
+  // Each share of rows sums its own parameter gradients, so that they add up in a fixed order.
+  const int64_t threads = at::get_num_threads();
+  const int64_t share = (s.rows + threads - 1) / threads;
+  Tensor sums = at::zeros({threads, 3, s.num, s.dim}, x.options());
+  float* psums = sums.mutable_data_ptr<float>();
+  at::parallel_for(0, threads, 1, [&](int64_t first, int64_t last) {
+    std::vector<float> buffer(2 * s.dim);
+    float *du = buffer.data(), *normed = du + s.dim;
+    for (int64_t t = first; t < last; ++t) {
+      for (int64_t k = 0; k < s.num; ++k) {
+        const Layer layer = layer_of(bias, gamma, beta, k);
+        float* dbias = psums + ((t * 3) * s.num + k) * s.dim;
+        float *dgamma = dbias + s.num * s.dim, *dbeta = dgamma + s.num * s.dim;
+        const int64_t stop = std::min(s.rows, (t + 1) * share);
+        for (int64_t i = k * s.rows + t * share; i < k * s.rows + stop; ++i) {
+          const int64_t at = i * s.dim;
+          const float mean = ps[2 * i], rstd = ps[2 * i + 1];
+          if (group != 0) {
+            for (int64_t j = 0; j < s.dim; j += kGroup) {
+              const Group g = *reinterpret_cast<const Group*>(pg + at + j);
+              const Group p = *reinterpret_cast<const Group*>(py + at + j);
+              *reinterpret_cast<Group*>(du + j) =
+                  p * (g - group_sum(g * p)) / static_cast<float>(tau);
+            }
+          }
+          Vec sum(0.f), product(0.f);
+          for (int64_t j = 0; j < s.dim; j += kLanes) {
+            Vec v = Vec::loadu(px + at + j) + Vec::loadu(layer.bias + j);
+            if (pf != nullptr) v = v * Vec::loadu(pf + at + j);
+            const Vec n = (v - Vec(mean)) * Vec(rstd), weight = Vec::loadu(layer.gamma + j);
+            Vec d;
+            if (group != 0) {
+              d = Vec::loadu(du + j);
+            } else {
+              const Vec u = at::vec::fmadd(n, weight, Vec::loadu(layer.beta + j));
+              d = Vec::loadu(pg + at + j) * mish_slope(u);
+            }
+            at::vec::fmadd(d, n, Vec::loadu(dgamma + j)).store(dgamma + j);
+            (Vec::loadu(dbeta + j) + d).store(dbeta + j);
+            d = d * weight;
+            sum = sum + d;
+            product = at::vec::fmadd(d, n, product);
+            d.store(du + j);
+            n.store(normed + j);
+          }
+          const Vec shift(sum_of(sum) / s.dim), slope(sum_of(product) / s.dim);
+          for (int64_t j = 0; j < s.dim; j += kLanes) {
+            const Vec n = Vec::loadu(normed + j);
+            Vec d = (Vec::loadu(du + j) - shift - n * slope) * Vec(rstd);
+            if (pf != nullptr) d = d * Vec::loadu(pf + at + j);
+            d.store(pdx + at + j);
+            (Vec::loadu(dbias + j) + d).store(dbias + j);
+          }
+        }
+      }
+    }
+  });
+  const Tensor total = threads == 1 ? sums[0] : sums.sum(0);
+  return {dx, total[0], total[1], total[2]};
+}
+
+}  // namespace
+
+TORCH_LIBRARY(tdmpc2, m) {
+  m.def(
+      "norm_act(Tensor x, Tensor bias, Tensor gamma, Tensor beta, Tensor? factor, int group, "
+      "float tau) -> (Tensor, Tensor)");
+  m.def(
+      "norm_act_(Tensor(a!) x, Tensor bias, Tensor gamma, Tensor beta, Tensor? factor, int group, "
+      "float tau) -> ()");
+  m.def(
+      "norm_act_backward(Tensor grad, Tensor x, Tensor y, Tensor stats, Tensor bias, "
+      "Tensor gamma, Tensor beta, Tensor? factor, int group, float tau) -> "
+      "(Tensor, Tensor, Tensor, Tensor)");
+}
+
+TORCH_LIBRARY_IMPL(tdmpc2, CPU, m) {
+  m.impl("norm_act", &norm_act);
+  m.impl("norm_act_", &norm_act_);
+  m.impl("norm_act_backward", &norm_act_backward);
+}
