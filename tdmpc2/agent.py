@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ from tdmpc2.common.protocols import Counters, EnvSpec, Event
 from tdmpc2.common.replay import Batch, Replay
 from tdmpc2.common.seeding import derive_seed
 from tdmpc2.config import TDMPC2Config
+from tdmpc2.kernels.packed import PackedWeights
 from tdmpc2.losses import ModelLoss, PolicyLoss
 from tdmpc2.noise import NoiseSource, UpdateNoise
 from tdmpc2.world_model import TaskContext, WorldModel
@@ -62,6 +64,7 @@ class TDMPC2:
         self.discounts = torch.tensor(discounts, device=self.device)
         self.previous_mean: dict[bool, Tensor | None] = {True: None, False: None}
         self.decisions = 0
+        self._packed: PackedWeights | None = None
         self.compiler = compiler = Compiler(self.device)
         self._iteration = compiler.compile(planner.iterate)
         self._model_loss = compiler.compile(losses.model_loss)
@@ -75,8 +78,9 @@ class TDMPC2:
         Args:
             on_failure: called if it doesn't.
         """
-        if self.device.type == "cpu":
-            kernels.load()
+        loaded = self.device.type == "cpu" and kernels.load()
+        if loaded and PackedWeights.possible() and self.config.precision == "fp32":
+            self._packed = PackedWeights(self.model.packable())
         self.compiler.switch_on(on_failure)
 
     def _make_optimizers(self) -> tuple[torch.optim.Adam, torch.optim.Adam]:
@@ -138,17 +142,18 @@ class TDMPC2:
         context = self.model.context(tasks)
         if not self.config.planning:
             return self._act_with_prior(observation, context, noise_source, explore=explore)
-        result = self._plan(
-            self.config,
-            self.model,
-            observation,
-            context,
-            self.discount(tasks, len(obs)),
-            self._warm_start(first, explore),
-            noise_source.plan(len(obs), explore=explore),
-            min_std=self.min_std(),
-            iteration=self._iteration,
-        )
+        with contextlib.nullcontext() if self._packed is None else self._packed.in_use():
+            result = self._plan(
+                self.config,
+                self.model,
+                observation,
+                context,
+                self.discount(tasks, len(obs)),
+                self._warm_start(first, explore),
+                noise_source.plan(len(obs), explore=explore),
+                min_std=self.min_std(),
+                iteration=self._iteration,
+            )
         self.previous_mean[explore] = result.mean
         return result.action.cpu().numpy()
 

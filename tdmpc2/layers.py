@@ -114,11 +114,16 @@ class NormedLinear(nn.Module):
         self.activation = activation
         self.simnorm_dim = simnorm_dim
         self.simnorm_tau = simnorm_tau
+        self.register_buffer("packed", None, persistent=False)
         init_linear_(self.linear.weight, self.linear.bias)
 
     def forward(self, *parts: Tensor) -> Tensor:
         """Maps `(..., in_dim)`, given in one or more parts, to `(..., out_dim)`."""
-        fast = self.norm is not None and self._kernel_knows() and kernels.usable(parts[0])
+        fast = self.kernel_knows() and kernels.usable(parts[0])
+        if fast and kernels.usable_packed(parts[-1], self.packed):
+            pieces = list(joint_parts(parts))
+            if len(pieces) == 1:
+                return self._dense(pieces[0][0])
         weight, bias = self.linear.weight, None if fast else self.linear.bias
         x: Tensor | None = None
         for part, start, end in joint_parts(parts):
@@ -136,19 +141,36 @@ class NormedLinear(nn.Module):
             return simnorm(x, self.simnorm_dim, self.simnorm_tau)
         return x
 
-    def _kernel_knows(self) -> bool:
+    packed: Tensor | None
+
+    def kernel_knows(self) -> bool:
         """Whether the native kernel covers this layer's norm and activation."""
-        if self.linear.out_features % kernels.LANES or self.activation == "none":
+        if (
+            self.norm is None
+            or self.linear.out_features % kernels.LANES
+            or self.activation == "none"
+        ):
             return False
         return self.activation == "mish" or self.simnorm_dim == kernels.GROUP
 
     def _norm_act(self, x: Tensor) -> Tensor:
         """Bias, norm and activation of products `(..., out_dim)` by the native kernel."""
-        assert self.norm is not None
-        group = self.simnorm_dim if self.activation == "simnorm" else 0
-        params = (self.linear.bias[None], self.norm.weight[None], self.norm.bias[None])
         rows = x.reshape(1, -1, x.shape[-1])
-        return kernels.norm_act(rows, *params, group=group, tau=self.simnorm_tau).view(x.shape)
+        y = kernels.norm_act(rows, *self._params(), group=self._group(), tau=self.simnorm_tau)
+        return y.view(x.shape)
+
+    def _dense(self, x: Tensor) -> Tensor:
+        """The whole layer by the native kernel, with packed weights."""
+        rows, tau = x.reshape(1, -1, x.shape[-1]), self.simnorm_tau
+        y = kernels.dense(rows, self.packed, *self._params(), group=self._group(), tau=tau)
+        return y.view(*x.shape[:-1], -1)
+
+    def _params(self) -> tuple[Tensor, Tensor, Tensor]:
+        assert self.norm is not None
+        return self.linear.bias[None], self.norm.weight[None], self.norm.bias[None]
+
+    def _group(self) -> int:
+        return self.simnorm_dim if self.activation == "simnorm" else 0
 
 
 def hidden_layer(config: TDMPC2Config, in_dim: int, out_dim: int) -> NormedLinear:

@@ -9,11 +9,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from tdmpc2 import kernels
 from tdmpc2.common.protocols import EnvSpec
 from tdmpc2.config import TDMPC2Config
 from tdmpc2.ensemble import QEnsemble
 from tdmpc2.layers import (
     EMBEDDING_INIT,
+    NormedLinear,
     PixelEncoder,
     StateEncoder,
     head,
@@ -109,6 +111,18 @@ class WorldModel(nn.Module):
         if task is None:
             raise ValueError("a multi-task model needs the task of every row")
         return TaskContext(self.task_embedding[task], self.action_masks[task])
+
+    def packable(self) -> dict[nn.Module, nn.Parameter]:
+        """The layers that planning evaluates often, with their weights; see `PackedWeights`."""
+        networks = (self.dynamics, self.reward_head, self.policy)
+        found: dict[nn.Module, nn.Parameter] = {}
+        for layer in (module for network in networks for module in network.modules()):
+            if isinstance(layer, NormedLinear) and layer.kernel_knows():
+                found[layer] = layer.linear.weight
+        q = self.q_functions
+        if q.norm1 is not None and q.width % kernels.LANES == 0:
+            found |= {q.linear1: q.linear1.weight, q.linear2: q.linear2.weight}
+        return found
 
     @torch.no_grad()
     def renormalize_task_embedding(self, task: Tensor | None) -> None:

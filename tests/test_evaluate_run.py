@@ -24,7 +24,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def evaluate(*words: str) -> subprocess.CompletedProcess[str]:
     """Runs the command to its end."""
-    command = [sys.executable, "-m", "tdmpc2.evaluate", "threads=1", *words]
+    command = [sys.executable, "-m", "tdmpc2.evaluate", "threads=1", "compile=false", *words]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 

@@ -21,6 +21,7 @@ from tdmpc2.common import native
 SOURCE = Path(__file__).parent / "norm_act.cpp"
 GROUP = 8  # the only group size of SimNorm that the kernel knows
 LANES = 16  # rows must be a multiple of this long
+BLOCK = 256  # rows that `dense` takes at a time
 
 
 def usable(x: Tensor) -> bool:
@@ -60,6 +61,38 @@ def norm_act(
     return x
 
 
+def usable_packed(x: Tensor, packed: Tensor | None) -> bool:
+    """Whether rows `(..., I)` can go through `dense` with these weights: whole blocks of them."""
+    rows = x.numel() // x.shape[-1]
+    return packed is not None and usable(x) and rows % BLOCK == 0 and not torch.is_grad_enabled()
+
+
+def dense(
+    x: Tensor,
+    packed: Tensor,
+    bias: Tensor,
+    gamma: Tensor,
+    beta: Tensor,
+    *,
+    heads: Tensor | None = None,
+    group: int = 0,
+    tau: float = 1.0,
+) -> Tensor:
+    """act(LayerNorm(x·Wᵀ + bias)) of K layers at once, without gradients: `(K, N, O)`.
+
+    Args:
+        x: `(1, N, I)`, the same for all layers, or `(K, N, I)`.
+        packed: `(K', size)`, weights that `PackedWeights` has laid out.
+        bias: `(K', O)`, of the linear map.
+        gamma: `(K', O)`, of the norm.
+        beta: `(K', O)`, of the norm.
+        heads: `(K,)`, which of the K' layers to evaluate; all when None.
+        group: 0 for Mish, 8 for SimNorm.
+        tau: temperature of SimNorm.
+    """
+    return torch.ops.tdmpc2.dense(x, packed, bias, gamma, beta, heads, group, tau)
+
+
 @functools.cache
 def load() -> bool:
     """Builds the kernel if this machine has not yet, and loads it.
@@ -93,6 +126,12 @@ def _register() -> None:
     @torch.library.register_fake("tdmpc2::norm_act_")
     def _(x: Tensor, *_others: Any) -> None:
         return None
+
+    @torch.library.register_fake("tdmpc2::dense")
+    def _(x: Tensor, packed: Tensor, bias: Tensor, *others: Any) -> Tensor:
+        heads = others[2]
+        num = packed.shape[0] if heads is None else heads.shape[0]
+        return x.new_empty(num, x.shape[1], bias.shape[1])
 
     @torch.library.register_fake("tdmpc2::norm_act_backward")
     def _(grad: Tensor, x: Tensor, y: Tensor, stats: Tensor, bias: Tensor, *_: Any) -> Any:

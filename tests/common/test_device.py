@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from tdmpc2.common import device
 from tdmpc2.common.device import apply_numeric_path, choose_device, numeric_path
 from tdmpc2.common.errors import UserError
 from tdmpc2.common.files import read_json, write_json
@@ -84,3 +85,91 @@ def test_another_machine_is_another_path(key: str, tmp_path: Path) -> None:
     write_json(file, {**numeric_path(CPU, 1), key: "another"})
     with pytest.raises(UserError, match=f"{key} another → "):
         apply(file)
+
+
+# --- products and compilation --------------------------------------------------------
+
+
+def cpu(monkeypatch: pytest.MonkeyPatch, vendor: str, flags: list[str]) -> None:
+    """Lets the rule see another CPU."""
+    monkeypatch.setattr(device, "cpu_field", lambda name: {"vendor_id": vendor}[name])
+    monkeypatch.setattr(device, "cpu_flags", lambda: flags)
+
+
+@pytest.mark.parametrize(
+    ("vendor", "flags", "setting"),
+    [
+        ("GenuineIntel", ["avx512f"], "highest"),
+        ("AuthenticAMD", ["avx512f", "avx512_bf16"], "medium"),
+        ("AuthenticAMD", ["avx512f", "amx_bf16"], "highest"),  # would take bfloat16 tiles
+        ("", [], "highest"),
+    ],
+)
+def test_products_follow_a_rule_on_the_cpu(
+    vendor: str, flags: list[str], setting: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = torch.get_float32_matmul_precision()
+    cpu(monkeypatch, vendor, flags)
+    monkeypatch.setattr(device, "product_error", lambda: 1e-6)
+    assert device.matmul_precision(CPU) == setting
+    assert device.matmul_precision(torch.device("cuda")) == "highest"
+    assert torch.get_float32_matmul_precision() == before
+
+
+def test_products_that_are_not_float32_are_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu(monkeypatch, "AuthenticAMD", [])
+    monkeypatch.setattr(device, "product_error", lambda: 2e-5)
+    assert device.matmul_precision(CPU) == "highest"
+
+
+def test_the_measure_tells_float32_from_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert device.product_error() < device.MAX_PRODUCT_ERROR
+    product = torch.Tensor.__matmul__
+
+    def rounded(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        if a.dtype == torch.float32:
+            a, b = a.bfloat16().float(), b.bfloat16().float()
+        return product(a, b)
+
+    monkeypatch.setattr(torch.Tensor, "__matmul__", rounded)
+    assert device.product_error() > 100 * device.MAX_PRODUCT_ERROR
+
+
+def compile_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("no compiler\nat all")
+
+    monkeypatch.setattr(torch, "compile", fail)
+
+
+def test_without_a_working_compiler_runs_go_on_plainly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compile_fails(monkeypatch)
+    file = tmp_path / "numeric.json"
+    with pytest.warns(RuntimeWarning, match=r"does not work here \(no compiler\).*g\+\+"):
+        path = apply_numeric_path(file, CPU, 1, allow_change=False, compiled=None)
+    assert path["compile"] is False
+    assert apply_numeric_path(file, CPU, 1, allow_change=False, compiled=None) == path
+
+
+def test_asking_for_what_does_not_work_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compile_fails(monkeypatch)
+    file = tmp_path / "numeric.json"
+    with pytest.warns(RuntimeWarning), pytest.raises(UserError, match="compile=true"):
+        apply_numeric_path(file, CPU, 1, allow_change=False, compiled=True)
+    assert not file.exists()
+
+
+def test_compilation_is_part_of_the_path_and_kept(tmp_path: Path) -> None:
+    """A resumed run takes over what was recorded, a failure included."""
+    file = tmp_path / "numeric.json"
+    path = apply_numeric_path(file, CPU, 1, allow_change=False, compiled=None)
+    assert "g++" in path["compile"] or path["compile"] == "unknown"
+    assert apply_numeric_path(file, CPU, 1, allow_change=False, compiled=None) == path
+    with pytest.raises(UserError, match=r"compile .* → False"):
+        apply_numeric_path(file, CPU, 1, allow_change=False, compiled=False)
+    device.record_failed_compilation(file)
+    assert apply_numeric_path(file, CPU, 1, allow_change=False, compiled=None)["compile"] is False

@@ -1,0 +1,83 @@
+"""Where the time of planning and learning goes: `python benchmarks/hot_spots.py [key=value …]`.
+
+Runs each a few times under PyTorch's profiler and prints the operations that take most of the
+time themselves, without those they call.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from speed import Bench, fill
+from torch.profiler import ProfilerActivity, profile
+
+from tdmpc2.common import cli
+from tdmpc2.common.errors import UserError
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to profile."""
+
+    task: str = field(default="walker-walk", metadata={"help": "shapes come from it"})
+    model_size: str = field(default="5", metadata={"help": "smoke, 1, 5, 19, 48 or 317"})
+    threads: int = field(default=1, metadata={"help": "of torch"})
+    precision: str = field(default="fp32", metadata={"help": "fp32 or bf16"})
+    device: str = field(default="auto", metadata={"help": "auto, cpu, cuda …"})
+    compile: bool | None = field(default=None, metadata={"help": "default: where it works"})
+    repetitions: int = field(default=5, metadata={"help": "of each"})
+    rows: int = field(default=15, metadata={"help": "of each table"})
+
+
+def table(function: Callable[[], object], device: torch.device, options: Options) -> str:
+    """Milliseconds per call, share and number of calls of the costliest operations."""
+    activities = [ProfilerActivity.CPU]
+    if device.type == "cuda":
+        activities.append(ProfilerActivity.CUDA)
+    with profile(activities=activities) as found:
+        for _ in range(options.repetitions):
+            function()
+    on_gpu = device.type == "cuda"
+    costs = []
+    for event in found.key_averages():
+        time = event.self_device_time_total if on_gpu else event.self_cpu_time_total
+        costs.append((time / 1e3 / options.repetitions, event.count, event.key))
+    total = sum(cost for cost, _, _ in costs)
+    lines = ["|    ms | share | calls | operation |", "|---|---|---|---|"]
+    for cost, count, name in sorted(costs, reverse=True)[: options.rows]:
+        calls = count / options.repetitions
+        lines.append(f"| {cost:5.1f} | {cost / total:5.1%} | {calls:5.0f} | {name[:60]} |")
+    return "\n".join([*lines, f"| {total:5.1f} | | | all |"])
+
+
+def main(words: Sequence[str]) -> int:
+    """The command; returns its exit code."""
+    options = Options(**cli.parse_words(words, cli.schema_of(Options)))
+    if options.repetitions < 1:
+        raise UserError(f"repetitions={options.repetitions}: must be at least 1")
+    case = {
+        **{k: getattr(options, k) for k in ("task", "model_size", "threads", "precision")},
+        **{k: getattr(options, k) for k in ("device", "compile")},
+        "replay_rows": 20_000,
+    }
+    # Names the parts of compiled functions, at the cost of compiling them anew.
+    torch._inductor.config.cpp.enable_kernel_profile = True
+    bench = Bench(case)
+    fill(bench.replay, bench.spec, case["replay_rows"])
+    for name, function in (("plan", bench.plan), ("update", bench.update)):
+        function()
+        function()
+        print(f"\n## {name}\n{table(function, bench.device, options)}", flush=True)
+    return 0
+
+
+def usage() -> str:
+    """Text of `--help`."""
+    return f"{__doc__}\n{cli.describe_fields(Options)}"
+
+
+if __name__ == "__main__":
+    sys.exit(cli.command(main, usage))

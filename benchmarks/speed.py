@@ -1,0 +1,275 @@
+"""How fast planning and learning are, against what the machine could do at best.
+
+`python benchmarks/speed.py [key=value …]` measures, for each task, model size and number of
+threads, in a process of its own: one planning call, one gradient step, one environment step, the
+whole training loop, and sampling from the replay. Planning and learning are also given as
+multiples of their floor: the products they cannot do without (`arithmetic.py`) at the best rate
+of a 512 x 512 x 512 product, measured beside every repetition. Times are medians.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from arithmetic import plan_gflop, update_gflop
+
+from tdmpc2.agent import TDMPC2
+from tdmpc2.common import cli
+from tdmpc2.common.device import choose_device, numeric_path, set_up_torch
+from tdmpc2.common.errors import UserError
+from tdmpc2.common.files import write_json
+from tdmpc2.common.protocols import EnvSpec
+from tdmpc2.common.provenance import git_commit
+from tdmpc2.common.replay import Episode, Replay
+from tdmpc2.config import TDMPC2Config
+from tdmpc2.envs.factory import make_env
+from tdmpc2.envs.tasks import get_task
+from tdmpc2.parts import env_spec, make_replay
+
+COLUMNS = {
+    "task": "task",
+    "model_size": "size",
+    "threads": "threads",
+    "precision": "products",
+    "gflops": "GFLOP/s",
+    "plan_ms": "plan ms",
+    "plan_ratio": "x floor",
+    "update_ms": "update ms",
+    "update_ratio": "x floor",
+    "env_step_ms": "env ms",
+    "loop_ms": "loop ms",
+    "loop_ratio": "x parts",
+    "sample_ms": "sample ms",
+    "first_plan_s": "first plan s",
+    "first_update_s": "first update s",
+    "resident_gb": "GB",
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to measure."""
+
+    tasks: str = field(default="walker-walk,dog-run", metadata={"help": "with commas"})
+    model_sizes: str = field(default="1,5", metadata={"help": "with commas"})
+    threads: str = field(default="1,2", metadata={"help": "of torch, with commas"})
+    precision: str = field(default="fp32", metadata={"help": "fp32, bf16 or both, with a comma"})
+    device: str = field(default="auto", metadata={"help": "auto, cpu, cuda …"})
+    compile: bool | None = field(default=None, metadata={"help": "default: where it works"})
+    repetitions: int = field(default=15, metadata={"help": "of each measurement"})
+    loop: int = field(default=12, metadata={"help": "decisions of the whole loop; 0: leave it out"})
+    replay_rows: int = field(default=1_000_000, metadata={"help": "of the memory sampled from"})
+    out: Path | None = field(default=None, metadata={"help": "also write everything as JSON"})
+
+
+class Stopwatch:
+    """Times calls on a device, waiting for what they started."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.wait: Callable[[], object] = (
+            torch.cuda.synchronize if device.type == "cuda" else lambda: None
+        )
+
+    def __call__(self, function: Callable[[], object]) -> float:
+        """Seconds that a call takes."""
+        self.wait()
+        start = time.perf_counter()
+        function()
+        self.wait()
+        return time.perf_counter() - start
+
+
+class Bench:
+    """An agent with a full memory, and the product that sets its floor."""
+
+    def __init__(self, case: dict[str, Any]) -> None:
+        self.case = case
+        self.device = choose_device(case["device"])
+        path = numeric_path(
+            self.device, case["threads"], compiled=case["compile"], precision=case["precision"]
+        )
+        set_up_torch(path)
+        self.watch = Stopwatch(self.device)
+        self.env = make_env(case["task"], seed=0)
+        self.spec = env_spec(get_task(case["task"]), self.env)
+        self.config = TDMPC2Config.make(
+            model_size=case["model_size"],
+            precision=case["precision"],
+            buffer_size=case["replay_rows"],
+        )
+        self.agent = TDMPC2(self.config, self.spec, seed=0, device=self.device)
+        if path["compile"]:
+            self.agent.compile()
+        self.compiled = bool(path["compile"])
+        for parameter in self.agent.model.q_functions.parameters():
+            torch.nn.init.normal_(parameter, std=0.02)
+        self.replay = make_replay(self.agent, self.spec, 0, self.device)
+        dtype = torch.float32 if case["precision"] == "fp32" else torch.bfloat16
+        self.factors = [torch.randn(512, 512, device=self.device, dtype=dtype) for _ in range(2)]
+        self.obs, _ = self.env.reset()
+
+    def rate(self) -> float:
+        """GFLOP/s of the best of a few products."""
+        a, b = self.factors
+        best = min(self.watch(lambda: a @ b) for _ in range(20))
+        return 2e-9 * 512**3 / best
+
+    def plan(self) -> np.ndarray:
+        """One planning call."""
+        return self.agent.act(self.obs[None], first=np.array([False]), explore=True)[0]
+
+    def update(self) -> dict[str, torch.Tensor]:
+        """One gradient step."""
+        return self.agent.update(self.replay)
+
+    def step(self, action: np.ndarray) -> None:
+        """One decision in the environment; a new episode where the last has ended."""
+        self.obs, _, terminated, truncated, _ = self.env.step(action)
+        if terminated or truncated:
+            self.obs, _ = self.env.reset()
+
+    def decision(self) -> None:
+        """One turn of the training loop."""
+        self.step(self.plan())
+        self.update()
+
+
+def measure(case: dict[str, Any]) -> dict[str, Any]:
+    """One row of the table."""
+    bench = Bench(case)
+    replay, watch = bench.replay, bench.watch
+    samples = {}
+    for share in (0.01, 1.0):
+        fill(replay, bench.spec, int(share * case["replay_rows"]))
+        times = [watch(lambda: replay.sample(256, bench.agent.replay_length)) for _ in range(200)]
+        samples[f"{share:.0%}"] = 1e3 * statistics.median(times)
+    first_plan, first_update = watch(bench.plan), watch(bench.update)
+    watch(bench.plan), watch(bench.update)
+    floors = {
+        "plan": plan_gflop(bench.config, bench.spec.action_dim),
+        "update": update_gflop(bench.config, bench.spec.obs_shape[0], bench.spec.action_dim),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in ("plan", "update", "env", "loop")}
+    ratios: dict[str, list[float]] = {name: [] for name in floors}
+    loop_ratios, rates = [], [bench.rate()]
+    for _ in range(case["repetitions"]):
+        for name, function in (("plan", bench.plan), ("update", bench.update)):
+            seconds[name].append(watch(function))
+            rates.append(bench.rate())
+            best = max(rates[-2:])  # before and after: other work on the machine slows both
+            ratios[name].append(seconds[name][-1] * best / floors[name])
+        action = bench.env.action_space.sample()
+        seconds["env"].append(watch(lambda action=action: bench.step(action)))
+        if len(loop_ratios) < case["loop"]:
+            seconds["loop"].append(watch(bench.decision))
+            parts = sum(seconds[name][-1] for name in ("plan", "update", "env"))
+            loop_ratios.append(seconds["loop"][-1] / parts)
+    medians = {name: statistics.median(times) for name, times in seconds.items() if times}
+    return case | {
+        "compiled": bench.compiled,
+        "gflops": statistics.median(rates),
+        "plan_gflop": floors["plan"],
+        "update_gflop": floors["update"],
+        "plan_ms": 1e3 * medians["plan"],
+        "update_ms": 1e3 * medians["update"],
+        "env_step_ms": 1e3 * medians["env"],
+        "plan_ratio": statistics.median(ratios["plan"]),
+        "update_ratio": statistics.median(ratios["update"]),
+        "loop_ms": 1e3 * medians["loop"] if "loop" in medians else None,
+        "loop_ratio": statistics.median(loop_ratios) if loop_ratios else None,
+        "sample_ms": samples["100%"],
+        "sample_ms_at_1_percent": samples["1%"],
+        "first_plan_s": first_plan,
+        "first_update_s": first_update,
+        "resident_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+    }
+
+
+def fill(replay: Replay, spec: EnvSpec, rows: int) -> None:
+    """Adds random episodes up to so many rows."""
+    rng = np.random.default_rng(0)
+    length = spec.episode_lengths[0]
+    while replay.num_transitions + replay.num_episodes + length + 1 <= rows:
+        replay.add(
+            Episode(
+                obs=rng.normal(size=(length + 1, *spec.obs_shape)).astype(np.float32),
+                action=rng.uniform(-1, 1, (length, spec.action_dim)).astype(np.float32),
+                reward=rng.uniform(size=length).astype(np.float32),
+            )
+        )
+
+
+def cases(options: Options) -> list[dict[str, Any]]:
+    """Every combination that the options name."""
+    split = {name: getattr(options, name).split(",") for name in ("tasks", "threads", "precision")}
+    sizes = options.model_sizes.split(",")
+    if not all(number.isdigit() and int(number) for number in split["threads"]):
+        raise UserError(f"threads={options.threads}: numbers with commas between them, e.g. 1,2")
+    fixed = asdict(options)
+    return [
+        {
+            **{k: fixed[k] for k in ("device", "compile", "repetitions", "loop", "replay_rows")},
+            "task": get_task(task).name,
+            "model_size": TDMPC2Config.make(model_size=size).model_size,
+            "threads": int(threads),
+            "precision": TDMPC2Config.make(precision=precision).precision,
+        }
+        for threads, precision, size, task in itertools.product(
+            split["threads"], split["precision"], sizes, split["tasks"]
+        )
+    ]
+
+
+def main(words: Sequence[str]) -> int:
+    """The command; returns its exit code: 1 if something could not be measured."""
+    if words[:1] == ["case"]:
+        print(json.dumps(measure(json.loads(words[1]))))
+        return 0
+    options = Options(**cli.parse_words(words, cli.schema_of(Options)))
+    wanted = cases(options)
+    machine = numeric_path(choose_device(options.device), None) | {
+        "commit": git_commit(),
+        "python": platform.python_version(),
+    }
+    print(", ".join(f"{k} {v}" for k, v in machine.items() if k not in ("threads", "precision")))
+    print("| " + " | ".join(COLUMNS.values()) + " |\n|" + "---|" * len(COLUMNS), flush=True)
+    rows = []
+    for case in wanted:
+        command = [sys.executable, __file__, "case", json.dumps(case)]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+        if done.returncode:
+            print(f"{case}: failed")
+            continue
+        rows.append(json.loads(done.stdout.splitlines()[-1]))
+        print("| " + " | ".join(_cell(rows[-1][name]) for name in COLUMNS) + " |", flush=True)
+    if options.out is not None:
+        write_json(options.out, {"machine": machine, "rows": rows})
+    return 0 if len(rows) == len(wanted) else 1
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.3g}" if value < 100 else f"{value:.0f}"
+    return "" if value is None else str(value)
+
+
+def usage() -> str:
+    """Text of `--help`."""
+    return f"{__doc__}\n{cli.describe_fields(Options)}"
+
+
+if __name__ == "__main__":
+    sys.exit(cli.command(main, usage))

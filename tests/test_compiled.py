@@ -1,0 +1,163 @@
+"""Compiled planning and learning: the same numbers, and no crash where compiling fails."""
+
+from __future__ import annotations
+
+import signal
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from tdmpc2 import kernels
+from tdmpc2.agent import TDMPC2
+from tdmpc2.common.compile import Compiler
+from tests.golden import Golden
+from tests.helpers import env_spec, make_agent, random_batch, tiny_config
+from tests.kill_driver import Blow
+from tests.runs import outcome, tiny
+from tests.test_parity import assert_close
+
+CPU = torch.device("cpu")
+# Wide enough for the kernels, which take 16 units and 256 rows at a time.
+WIDE = {"mlp_dim": 32, "latent_dim": 32, "num_samples": 256, "num_pi_samples": 24}
+
+
+@pytest.fixture(autouse=True)
+def _quiet_compiler() -> Iterator[None]:
+    """A warning means that compiling was given up, which these tests must see."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        yield
+
+
+@pytest.fixture(params=["paper_single_task", "head2026_multi_task"])
+def golden(request: pytest.FixtureRequest) -> Golden:
+    """A recorded agent of one task, and one of several."""
+    return Golden(request.param)
+
+
+def compiled(agent: TDMPC2) -> TDMPC2:
+    agent.compile()
+    assert agent.compiler.enabled
+    return agent
+
+
+def test_golden_parity_with_everything_on(golden: Golden) -> None:
+    """A planning call and a gradient step of the recorded agent, as in `test_parity`."""
+    agent = compiled(golden.agent())
+    case = "plan/t0=1,eval=0"
+    task = golden("plan/task").long() if golden.multitask else None
+    result = agent._plan(
+        agent.config,
+        agent.model,
+        golden("plan/obs"),
+        agent.model.context(task),
+        agent.discount(task, 1),
+        agent._warm_start(np.array([True]), explore=True),
+        golden.plan_noise(case),
+        min_std=agent.min_std(),
+        iteration=agent._iteration,
+    )
+    assert_close(result.action, golden(f"{case}/action"), rtol=1e-4, atol=1e-5)
+    assert_close(result.mean, golden(f"{case}/mean"), rtol=1e-4, atol=1e-5)
+    metrics, _ = agent.update_on(golden.batch(), golden.update_noise("update1"))
+    for key in ("consistency_loss", "reward_loss", "value_loss", "pi_loss", "grad_norm"):
+        recorded = golden(f"update1/info/{key}").float()
+        assert_close(metrics[key], recorded, rtol=1e-4, atol=1e-6)
+    weights = agent.model.state_dict()
+    for key, recorded in golden.weights("update1/state_dict/").items():
+        torch.testing.assert_close(weights[key], recorded, rtol=0, atol=1e-5, msg=key)
+    assert agent.compiler.enabled
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        pytest.param(WIDE, id="kernels"),
+        pytest.param({"num_q": 2}, id="num_q=2"),
+        pytest.param({"num_q": 1, "simnorm_dim": 4}, id="other groups", marks=pytest.mark.slow),
+        pytest.param({"hidden_norm": "none"}, id="no norms", marks=pytest.mark.slow),
+        pytest.param({"precision": "bf16"}, id="bf16", marks=pytest.mark.slow),
+    ],
+)
+def test_compiled_equals_plain(overrides: dict[str, object]) -> None:
+    """Two updates with a plan after each: the same weights and actions from the same draws.
+
+    The second plan would show packed weights that were not renewed after an update.
+    """
+    config = tiny_config(**overrides)
+    agents = [make_agent(config), compiled(make_agent(config))]
+    obs = np.random.default_rng(0).normal(size=(1, 5)).astype(np.float32)
+    for seed in range(2):
+        batch = random_batch(config, env_spec(), seed)
+        actions = []
+        for agent in agents:
+            agent.update_on(batch, agent.train_noise.update(config.batch_size))
+            first = np.array([seed == 0])
+            actions.append(agent.act(obs, first=first, explore=True))
+        np.testing.assert_allclose(*actions, rtol=1e-3, atol=1e-4)
+    plain, fast = (agent.model.state_dict() for agent in agents)
+    for name, value in plain.items():
+        torch.testing.assert_close(fast[name], value, rtol=0, atol=1e-5, msg=name)
+    assert agents[1].compiler.enabled
+
+
+def test_failing_compilation_is_given_up_with_a_warning() -> None:
+    """The result is that of the plain function, and whoever asked is told once."""
+    compiler, told = Compiler(CPU), []
+
+    def double(x: Tensor) -> Tensor:
+        if torch.compiler.is_compiling():
+            raise NotImplementedError("no such thing")
+        return 2 * x
+
+    call = compiler.protect(compiler.compile(double))
+    compiler.switch_on(lambda: told.append(True))
+    with pytest.warns(RuntimeWarning, match="torch.compile failed.*compile=false"):
+        assert call(torch.tensor(3.0)) == 6.0
+    assert (compiler.enabled, told) == (False, [True])
+    assert call(torch.tensor(4.0)) == 8.0
+    assert told == [True]
+
+
+def test_errors_of_the_function_itself_are_the_callers() -> None:
+    compiler = Compiler(CPU)
+
+    def refuse(x: Tensor) -> Tensor:
+        raise ValueError("negative")
+
+    call = compiler.protect(compiler.compile(refuse))
+    compiler.switch_on()
+    with pytest.raises(ValueError, match="negative"):
+        call(torch.ones(2))
+
+
+def test_nothing_is_compiled_until_it_is_asked_for() -> None:
+    compiler = Compiler(CPU)
+    seen = compiler.compile(lambda x: torch.compiler.is_compiling())
+    assert seen(torch.ones(1)) is False
+    compiler.switch_on()
+    assert seen(torch.ones(1)) is True
+
+
+def test_the_kernels_are_built_here() -> None:
+    """Without them the tests above would compare less than they say."""
+    assert kernels.load()
+
+
+def test_a_compiled_run_resumes_bit_for_bit(tmp_path: Path) -> None:
+    """Killed among the updates and begun anew in another process, as in `test_resume`."""
+    sizes = {"mlp_dim": 16, "latent_dim": 16, "num_samples": 256, "compile": "true"}
+    whole = tiny(tmp_path / "whole", **sizes)
+    assert (whole.code, whole.err) == (0, "")
+    blow = Blow("tdmpc2.world_model:WorldModel.update_target", 70)
+    assert tiny(tmp_path / "killed", blow, **sizes).code == -signal.SIGKILL
+    assert tiny(tmp_path / "killed", **{**sizes, "compile": None}).code == 0
+    assert outcome(tmp_path / "killed") == outcome(tmp_path / "whole")
+    plain = tiny(tmp_path / "plain", **{**sizes, "compile": "false"})
+    assert plain.code == 0
+    assert outcome(tmp_path / "plain") != outcome(tmp_path / "whole")  # it was compiled indeed

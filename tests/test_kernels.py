@@ -1,0 +1,186 @@
+"""The native kernels against the definitions in float64, measured by PyTorch's own error."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tdmpc2 import kernels
+from tdmpc2.common import native
+from tdmpc2.kernels.packed import PackedWeights
+from tdmpc2.layers import mish, simnorm
+
+# Layers, rows and units: of one layer, of an ensemble, and of rows that make no whole vectors.
+SHAPES = [(1, 64, 512), (5, 40, 64), (2, 37, 16)]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _loaded() -> None:
+    assert kernels.load()
+
+
+def drawn(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).requires_grad_()
+
+
+def definition(
+    x: Tensor, bias: Tensor, gamma: Tensor, beta: Tensor, factor: Tensor | None, group: int
+) -> Tensor:
+    """act(LayerNorm(factor·(x + bias))), from the plain layers."""
+    x = x + bias[:, None]
+    if factor is not None:
+        x = x * factor
+    x = F.layer_norm(x, x.shape[-1:]) * gamma[:, None] + beta[:, None]
+    return simnorm(x, group, 0.7) if group else mish(x)
+
+
+@pytest.mark.parametrize("group", [0, 8], ids=["mish", "simnorm"])
+@pytest.mark.parametrize("dropout", [False, True], ids=["", "dropout"])
+@pytest.mark.parametrize(("num", "rows", "dim"), SHAPES)
+def test_values_and_gradients(num: int, rows: int, dim: int, dropout: bool, group: int) -> None:
+    """Within a few times the error that plain float32 makes itself."""
+    args = [drawn(num, rows, dim), *(drawn(num, dim, seed=i) for i in (1, 2, 3))]
+    factor = (drawn(num, rows, dim, seed=4) > -1).float() / 0.84 if dropout else None
+    exact_args = [a.detach().double().requires_grad_() for a in args]
+    exact = definition(*exact_args, None if factor is None else factor.double(), group)
+    plain = definition(*args, factor, group)
+    ours = torch.ops.tdmpc2.norm_act(*args, factor, group, 0.7)[0]
+    assert (ours - exact).abs().max() < 5e-6
+    grad = drawn(num, rows, dim, seed=5).detach()
+    pairs = zip(
+        torch.autograd.grad(exact, exact_args, grad.double()),
+        torch.autograd.grad(plain, args, grad),
+        torch.autograd.grad(ours, args, grad),
+        strict=True,
+    )
+    for reference, theirs, own in pairs:
+        allowed = 10 * (theirs - reference).abs().max() + 2e-6
+        assert (own - reference).abs().max() < allowed
+
+
+def test_extreme_values_stay_finite() -> None:
+    """Units as far apart as float32 lets a norm's weights put them."""
+    x, ones = drawn(1, 16, 32).detach(), torch.ones(1, 32)
+    for group in (0, 8):
+        args = (1e4 * x, 0 * ones, 1e3 * ones, 0 * ones)
+        y = torch.ops.tdmpc2.norm_act(*args, None, group, 1.0)[0]
+        assert y.isfinite().all()
+        expected = F.layer_norm(args[0], (32,)) * 1e3
+        expected = simnorm(expected, 8) if group else mish(expected)
+        torch.testing.assert_close(y, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_nan_is_not_hidden() -> None:
+    x = torch.ones(1, 2, 16)
+    x[0, 0, 3] = torch.nan
+    params = (torch.zeros(1, 16), torch.ones(1, 16), torch.zeros(1, 16))
+    for group in (0, 8):
+        y = torch.ops.tdmpc2.norm_act(x, *params, None, group, 1.0)[0]
+        assert y[0, 0].isnan().all()
+        assert y[0, 1].isfinite().all()
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_threads_share_the_rows(threads: int) -> None:
+    """Values are the same to the bit; sums over rows to round-off."""
+    before = torch.get_num_threads()
+    args = [drawn(2, 37, 64), *(drawn(2, 64, seed=i) for i in (1, 2, 3))]
+    grad = drawn(2, 37, 64, seed=5).detach()
+    outcomes = []
+    try:
+        for num in (1, threads, threads):
+            torch.set_num_threads(num)
+            y = torch.ops.tdmpc2.norm_act(*args, None, 0, 1.0)[0]
+            outcomes.append((y, *torch.autograd.grad(y, args, grad)))
+    finally:
+        torch.set_num_threads(before)
+    alone, shared, again = outcomes
+    assert torch.equal(alone[0], shared[0])
+    assert torch.equal(alone[1], shared[1])
+    for first, second, third in zip(alone, shared, again, strict=True):
+        torch.testing.assert_close(first, second, rtol=1e-4, atol=1e-5)
+        assert torch.equal(second, third)
+
+
+@pytest.mark.parametrize("heads", [None, [3, 1]], ids=str)
+@pytest.mark.parametrize("shared", [True, False], ids=["one input", "an input each"])
+def test_dense_is_a_whole_layer(heads: list[int] | None, shared: bool) -> None:
+    if not PackedWeights.possible():
+        pytest.skip("torch multiplies with another library than MKL here")
+    num = 4 if heads is None else 2
+    weight, bias, gamma, beta = (drawn(4, 32, *s).detach() for s in ((20,), (), (), ()))
+    x = drawn(1 if shared else num, 2 * kernels.BLOCK, 20).detach()
+    packed = torch.empty(4, torch.ops.tdmpc2.packed_size(32, 20))
+    torch.ops.tdmpc2.pack_(packed, weight)
+    chosen = None if heads is None else torch.tensor(heads)
+    index = slice(None) if heads is None else heads
+    for group in (0, 8):
+        ours = torch.ops.tdmpc2.dense(x, packed, bias, gamma, beta, chosen, group, 0.7)
+        products = x.double() @ weight[index].double().transpose(1, 2)
+        params = (p[index].double() for p in (bias, gamma, beta))
+        torch.testing.assert_close(
+            ours.double(), definition(products, *params, None, group), rtol=1e-5, atol=2e-5
+        )
+
+
+def test_packed_weights_follow_their_parameters() -> None:
+    """Inside `in_use` a layer holds its weights as they are now; outside none at all."""
+    if not PackedWeights.possible():
+        pytest.skip("torch multiplies with another library than MKL here")
+    layer = torch.nn.Linear(16, 16)
+    layer.register_buffer("packed", None)
+    weights = PackedWeights({layer: layer.weight})
+    x, ones, zeros = drawn(1, kernels.BLOCK, 16).detach(), torch.ones(1, 16), torch.zeros(1, 16)
+    outcomes = []
+    for _ in range(2):
+        with torch.no_grad(), weights.in_use():
+            layer.weight.copy_(torch.flip(layer.weight, [0]))  # only seen at the next entry
+            outcomes.append(torch.ops.tdmpc2.dense(x, layer.packed, zeros, ones, zeros, None, 0, 1))
+        assert layer.packed is None
+    assert not torch.equal(*outcomes)
+    products = x @ layer.weight.detach().T
+    for outcome, weight in zip(outcomes, (products, products.flip(-1)), strict=True):
+        expected = definition(weight, zeros, ones, zeros, None, 0)
+        torch.testing.assert_close(outcome, expected, rtol=1e-5, atol=2e-5)
+
+
+# --- building ------------------------------------------------------------------------
+
+
+def test_built_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    source = tmp_path / "one.cpp"
+    source.write_text('extern "C" int one() { return 1; }')
+    library = native.build(source)
+    built = library.stat().st_mtime_ns
+    assert native.build(source) == library
+    assert library.stat().st_mtime_ns == built
+    source.write_text('extern "C" int one() { return 2; }')
+    assert native.build(source) != library
+    assert {path.suffix for path in library.parent.iterdir()} == {".so"}
+
+
+def test_the_compilers_complaint_is_passed_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    source = tmp_path / "wrong.cpp"
+    source.write_text("nonsense")
+    with pytest.raises(subprocess.CalledProcessError) as caught:
+        native.build(source)
+    assert "nonsense" in caught.value.stderr
+    assert not list((tmp_path / "tdmpc2-repro" / "native").iterdir())
+
+
+def test_without_a_compiler_there_is_a_warning_and_no_kernel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.warns(RuntimeWarning, match=r"native kernel not built.*g\+\+"):
+        assert not kernels.load.__wrapped__()
