@@ -244,6 +244,8 @@ class TDMPC2:
             parameter.grad = gradient.contiguous()
         norm = nn.utils.clip_grad_norm_(params, self.config.grad_clip_norm)
         optimizer.step()
+        if self._packed is not None:
+            self._packed.forget()
         return norm
 
     # --- state -----------------------------------------------------------------------

@@ -85,25 +85,32 @@ def test_golden_parity_with_everything_on(golden: Golden) -> None:
     ],
 )
 def test_compiled_equals_plain(overrides: dict[str, object]) -> None:
-    """Two updates with a plan after each: the same weights and actions from the same draws.
+    """Updates leave the same weights, and plans between them the same actions.
 
-    The second plan would show packed weights that were not renewed after an update.
+    The last plan comes after a large step, and would show weights packed before it.
     """
     config = tiny_config(**overrides)
-    agents = [make_agent(config), compiled(make_agent(config))]
+    plain, fast = make_agent(config), compiled(make_agent(config))
     obs = np.random.default_rng(0).normal(size=(1, 5)).astype(np.float32)
+
+    def compare_actions(*, first: bool) -> None:
+        actions = [a.act(obs, first=np.array([first]), explore=True) for a in (plain, fast)]
+        np.testing.assert_allclose(*actions, rtol=1e-3, atol=1e-4)
+
+    compare_actions(first=True)
     for seed in range(2):
         batch = random_batch(config, env_spec(), seed)
-        actions = []
-        for agent in agents:
+        for agent in (plain, fast):
             agent.update_on(batch, agent.train_noise.update(config.batch_size))
-            first = np.array([seed == 0])
-            actions.append(agent.act(obs, first=first, explore=True))
-        np.testing.assert_allclose(*actions, rtol=1e-3, atol=1e-4)
-    plain, fast = (agent.model.state_dict() for agent in agents)
-    for name, value in plain.items():
-        torch.testing.assert_close(fast[name], value, rtol=0, atol=1e-5, msg=name)
-    assert agents[1].compiler.enabled
+    weights = fast.model.state_dict()
+    for name, value in plain.model.state_dict().items():
+        torch.testing.assert_close(weights[name], value, rtol=0, atol=1e-5, msg=name)
+    for group in fast.optimizer.param_groups:
+        group["lr"] = 0.1
+    fast.update_on(batch, fast.train_noise.update(config.batch_size))
+    plain.load_state_dict(fast.state_dict())
+    compare_actions(first=False)
+    assert fast.compiler.enabled
 
 
 def test_failing_compilation_is_given_up_with_a_warning() -> None:

@@ -36,6 +36,10 @@ class PackedWeights:
         plain = torch.get_float32_matmul_precision() == "highest"
         return loaded and plain and torch.ops.tdmpc2.has_packing()
 
+    def forget(self) -> None:
+        """Has the copies renewed: after steps of the fused optimiser, which leave no trace."""
+        self._version = ()
+
     @contextlib.contextmanager
     def in_use(self) -> Iterator[None]:
         """Inside, the layers have their packed weights at hand, as they are now."""
