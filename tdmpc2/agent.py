@@ -190,7 +190,7 @@ class TDMPC2:
 
     def update(self, replay: Replay) -> dict[str, Tensor]:
         """One gradient step of model, policy and target networks on a batch from `replay`."""
-        batch = replay.sample(self.config.batch_size, self.replay_length)
+        batch = replay.sample(self.config.batch_size, self.replay_length).to(self.device)
         metrics, priority = self.update_on(batch, self.train_noise.update(self.config.batch_size))
         if priority is not None:
             assert batch.start is not None

@@ -10,7 +10,7 @@ import torch
 
 from tdmpc2.common.env_group import EnvGroup, SerialEnvs
 from tdmpc2.common.errors import UserError
-from tdmpc2.common.memory import check_memory, replay_bytes
+from tdmpc2.common.memory import check_memory, replay_bytes, replay_device
 from tdmpc2.common.protocols import EnvSpec, TaskEnv
 from tdmpc2.common.replay import Replay
 from tdmpc2.common.seeding import derive_seed
@@ -98,8 +98,11 @@ def make_replay(agent: Any, env: EnvSpec, seed: int, device: torch.device) -> Re
     )
 
 
-def check_fits(agent: Any, env: EnvSpec, budget: int, device: torch.device) -> None:
+def check_fits(agent: Any, env: EnvSpec, budget: int, device: torch.device) -> torch.device:
     """Refuses settings that could not get through the run.
+
+    Returns:
+        Where the memory is to lie.
 
     Raises:
         UserError: too few seeding decisions, too small a memory or more than there is, or too
@@ -119,8 +122,8 @@ def check_fits(agent: Any, env: EnvSpec, budget: int, device: torch.device) -> N
         raise UserError(f"horizon={agent.replay_length}: an episode has only {decisions} decisions")
     # Each episode takes a row more than it has decisions, and the last one may pass the budget.
     episodes = budget // (min(env.action_repeats) * min(env.episode_lengths)) + 1
-    rows = agent.config.buffer_size
-    if device.type == "cpu":  # where only what is filled takes up memory
-        rows = min(rows, episodes * (decisions + 1))
     row = replay_bytes(1, env.obs_shape, env.action_dim, frame_stack=env.frame_stack)
-    check_memory(row, rows, device)
+    place = replay_device(row, agent.config.buffer_size, device)
+    if place.type == "cpu":  # where only what is filled takes up memory
+        check_memory(row, min(agent.config.buffer_size, episodes * (decisions + 1)))
+    return place

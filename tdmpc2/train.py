@@ -176,7 +176,7 @@ def run(spec: RunSpec, options: RunOptions) -> RunRecord:
     env = make_env(**envs, seed=derive_seed(spec.seed, "environment"))
     shapes = env_spec(task, env)
     agent = make_agent(spec, shapes, device)  # fails on impossible settings before writing
-    check_fits(agent, shapes, spec.budget, device)
+    memory_place = check_fits(agent, shapes, spec.budget, device)
     directory = spec.run_dir(options.runs)
     eval_every = options.eval_every or task.eval_every
     fixed = {"eval_every": eval_every, "eval_episodes": options.eval_episodes}
@@ -214,7 +214,7 @@ def run(spec: RunSpec, options: RunOptions) -> RunRecord:
             agent,
             env,
             eval_envs,
-            make_replay(agent, shapes, spec.seed, device),
+            make_replay(agent, shapes, spec.seed, memory_place),
             records,
             store,
             Schedule(

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tdmpc2.agent import TDMPC2
 from tdmpc2.common.protocols import Counters
@@ -266,3 +267,27 @@ def test_prioritised_updates_write_priorities_back() -> None:
     assert leaves.nonzero().flatten().tolist() == sorted(expected)
     for row, value in expected.items():
         assert leaves[row].item() == pytest.approx(value, rel=1e-5)
+
+
+class _NoWaiting(TorchDispatchMode):
+    """Refuses what would make the host wait for a GPU."""
+
+    WAITS = ("_local_scalar_dense", "nonzero", "is_nonzero", "equal", "unique", "masked_select")
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.name().removeprefix("aten::").partition(".")[0]
+        assert name not in self.WAITS, f"{name} waits for the device"
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("overrides", [{}, {"num_q": 2}, {"dropout_in": "everywhere"}], ids=str)
+def test_planning_and_updates_never_wait_for_the_device(overrides: dict[str, Any]) -> None:
+    """Nothing in them reads a value back; only the action leaves."""
+    agent = make_agent(tiny_config(**overrides))
+    replay = filled_replay(agent.config, agent.env)
+    with _NoWaiting():
+        agent.update(replay)
+        agent.act(np.zeros((1, 5), np.float32), first=np.array([True]), explore=True)
+        agent.act(np.zeros((1, 5), np.float32), first=np.array([False]), explore=True)
+    with pytest.raises(AssertionError, match="waits for the device"), _NoWaiting():
+        torch.ones(1).item()

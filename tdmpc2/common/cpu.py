@@ -28,7 +28,7 @@ def cpu_model() -> str:
 
 def cpu_flags() -> list[str]:
     """The instruction sets it has, sorted; empty where the system does not tell."""
-    return sorted(cpu_field("flags").split())
+    return sorted((cpu_field("flags") or cpu_field("Features")).split())
 
 
 def cpu_flags_hash() -> str:

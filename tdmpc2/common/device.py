@@ -57,6 +57,8 @@ def numeric_path(
     Raises:
         UserError: compilation was asked for, and does not work here.
     """
+    if precision == "bf16":
+        warn_of_slow_bf16(device)
     path: dict[str, Any] = {
         "device": device.type,
         "torch": torch.__version__,
@@ -106,6 +108,18 @@ def product_error() -> float:
     generator = torch.Generator().manual_seed(0)
     a, b = (torch.randn(256, 256, generator=generator) / 4 for _ in range(2))
     return float((a @ b - a.double() @ b.double()).abs().max())
+
+
+def warn_of_slow_bf16(device: torch.device) -> None:
+    """Says so where bfloat16 is slower than float32: on a CPU without instructions for it."""
+    native_bf16 = {"avx512_bf16", "amx_bf16", "bf16"}  # the last is ARM's
+    if device.type == "cpu" and cpu_flags() and not native_bf16 & set(cpu_flags()):
+        warnings.warn(
+            "precision=bf16: this CPU has no instructions for it, so it is several times slower "
+            "than fp32 here",
+            RuntimeWarning,
+            stacklevel=2,
+        )
 
 
 def compiler_version(device: torch.device) -> str | Literal[False]:

@@ -11,6 +11,7 @@ import torch
 from tdmpc2.common.errors import UserError
 
 _ROOM = 0.9  # share of what is free that a replay may plan with; networks and others need some
+_GPU_ROOM = 0.5  # the same on a GPU, where others may come to need theirs
 _UNLIMITED = 1 << 60  # cgroup v1 writes a number near 2^63 where there is no limit
 
 
@@ -30,21 +31,33 @@ def replay_bytes(
     return rows * (obs + others)
 
 
-def check_memory(bytes_per_row: int, rows: int, device: torch.device) -> None:
-    """Refuses a replay that would not fit into what is free.
+def replay_device(bytes_per_row: int, capacity: int, device: torch.device) -> torch.device:
+    """Where a replay lies: beside the networks on a GPU if it fits there, else on the CPU.
+
+    The place has no influence on what is sampled.
+
+    Args:
+        bytes_per_row: of the replay.
+        capacity: rows, all of which a GPU sets aside at once.
+        device: of the networks.
+    """
+    if device.type != "cuda":
+        return device
+    free = torch.cuda.mem_get_info(device)[0]
+    return device if bytes_per_row * capacity <= _GPU_ROOM * free else torch.device("cpu")
+
+
+def check_memory(bytes_per_row: int, rows: int) -> None:
+    """Refuses a replay that would not fit into what is free beside the CPU.
 
     Args:
         bytes_per_row: of the replay.
         rows: that the run can ever fill.
-        device: where it lies.
 
     Raises:
         UserError: saying how large a replay would fit.
     """
-    if device.type == "cuda":
-        free, where = torch.cuda.mem_get_info(device)[0], f"on {device}"
-    else:
-        free, where = available_memory(), "in this machine's or this job's memory"
+    free = available_memory()
     need = bytes_per_row * rows
     if need <= _ROOM * free:
         return
@@ -52,7 +65,8 @@ def check_memory(bytes_per_row: int, rows: int, device: torch.device) -> None:
     fits = max(fits - fits % 1000, 0)
     raise UserError(
         f"the replay needs {need / 1e9:.1f} GB for {rows:,} rows, and {free / 1e9:.1f} GB are free "
-        f"{where}; use buffer_size={fits} (not the paper's setting), or another machine"
+        f"in this machine's or this job's memory; use buffer_size={fits} (not the paper's "
+        "setting), or another machine"
     )
 
 

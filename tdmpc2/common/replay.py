@@ -36,6 +36,18 @@ class Batch(NamedTuple):
     weight: Tensor | None = None
     start: Tensor | None = None
 
+    def to(self, device: torch.device) -> Batch:
+        """The batch on a device; to a GPU it goes through pinned memory, without waiting."""
+        if self.obs.device.type == device.type:
+            return self
+        pin = device.type == "cuda"
+        moved = {
+            name: (x.pin_memory() if pin else x).to(device, non_blocking=pin)
+            for name, x in self._asdict().items()
+            if x is not None
+        }
+        return Batch(**moved)
+
 
 @dataclass
 class Episode:

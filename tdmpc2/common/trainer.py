@@ -182,11 +182,16 @@ class Trainer:
         while not done:
             self._check_stop()
             action = self._choose_action(obs, first)
+            self.progress.decisions += 1
+            # Who learns from finished episodes only learns the same before the step as after
+            # it; a GPU then computes while the environment steps.
+            if self.agent.replay_visibility == "episode":
+                self._update("decision", len(rows) + 1)
             next_obs, reward, terminated, truncated, info = self.env.step(action)
             rows.append((obs, action, float(reward)))
             obs, first, done = next_obs, False, terminated or truncated
-            self.progress.decisions += 1
-            self._update("decision", len(rows))
+            if self.agent.replay_visibility == "transition":
+                self._update("decision", len(rows))
         episode = Episode(
             obs=np.stack([*(row[0] for row in rows), obs]),
             action=np.stack([row[1] for row in rows]),

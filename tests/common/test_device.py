@@ -173,3 +173,12 @@ def test_compilation_is_part_of_the_path_and_kept(tmp_path: Path) -> None:
         apply_numeric_path(file, CPU, 1, allow_change=False, compiled=False)
     device.record_failed_compilation(file)
     assert apply_numeric_path(file, CPU, 1, allow_change=False, compiled=None)["compile"] is False
+
+
+def test_bf16_without_instructions_for_it_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu(monkeypatch, "GenuineIntel", ["avx512f"])
+    with pytest.warns(RuntimeWarning, match="precision=bf16.*slower"):
+        device.warn_of_slow_bf16(CPU)
+    for flags in (["avx512_bf16"], ["amx_bf16"], []):
+        cpu(monkeypatch, "GenuineIntel", flags)
+        device.warn_of_slow_bf16(CPU)

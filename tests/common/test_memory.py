@@ -10,7 +10,13 @@ import torch
 
 from tdmpc2.common import memory
 from tdmpc2.common.errors import UserError
-from tdmpc2.common.memory import available_memory, cgroup_memory, check_memory, replay_bytes
+from tdmpc2.common.memory import (
+    available_memory,
+    cgroup_memory,
+    check_memory,
+    replay_bytes,
+    replay_device,
+)
 from tdmpc2.common.replay import Replay
 
 
@@ -38,16 +44,25 @@ def test_what_fits_passes_and_what_does_not_says_what_would(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(memory, "available_memory", lambda: 10_000_000)
-    check_memory(100, 90_000, torch.device("cpu"))
+    check_memory(100, 90_000)
     with pytest.raises(UserError) as error:
-        check_memory(100, 95_555, torch.device("cpu"))
+        check_memory(100, 95_555)
     assert "use buffer_size=90000 " in str(error.value)
     assert "\n" not in str(error.value)
 
 
+def test_a_gpu_keeps_the_memory_that_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In half of what it has free; a larger one stays beside the CPU."""
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1_000_000, 2_000_000))
+    assert replay_device(100, 5_000, gpu) == gpu
+    assert replay_device(100, 5_001, gpu) == cpu
+    assert replay_device(100, 10**9, cpu) == cpu
+
+
 def test_a_replay_beyond_this_machine_is_refused() -> None:
     with pytest.raises(UserError, match="GB are free in this machine's"):
-        check_memory(replay_bytes(1, (9, 64, 64), 6), 10**9, torch.device("cpu"))
+        check_memory(replay_bytes(1, (9, 64, 64), 6), 10**9)
 
 
 def test_this_process_has_some_but_no_more_than_the_machine() -> None:

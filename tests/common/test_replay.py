@@ -295,3 +295,11 @@ def test_evicted_episodes_lose_their_priority() -> None:
         oldest = number + 1 - replay.num_episodes
         assert min(n for n, _ in starts(batch)) >= oldest
         assert len(priorities_of(replay)) == replay.num_starts
+
+
+def test_batches_move_as_a_whole() -> None:
+    batch = Batch(*(torch.ones(2, 3) for _ in range(4)), weight=torch.ones(3))
+    assert batch.to(torch.device("cpu")) is batch
+    moved = batch.to(torch.device("meta"))
+    assert [x is None for x in moved] == [x is None for x in batch]
+    assert all(x.device.type == "meta" for x in moved if x is not None)
