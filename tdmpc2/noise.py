@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -153,10 +154,19 @@ class NoiseSource:
         return order[:2]
 
     def _dropout(self, *shape: int) -> Tensor:
-        """Dropout factors: 0 with probability p, else 1/(1 − p)."""
-        p = self.config.dropout
-        kept = torch.rand(*shape, generator=self.generator, device=self.generator.device) >= p
-        return kept / (1 - p)
+        """Dropout factors: 0 with probability p, else 1/(1 − p).
+
+        The gaps between dropped units are geometric, so that rare drops need few draws.
+        """
+        p, num = self.config.dropout, math.prod(shape)
+        expected = num * p
+        # Ten standard deviations more than are expected reach the end, but for one time in 1e23.
+        num_gaps = math.ceil(expected + 10 * expected**0.5 + 10)
+        gaps = torch.empty(num_gaps, device=self.generator.device, dtype=torch.float64)
+        dropped = gaps.geometric_(p, generator=self.generator).cumsum(0).long() - 1
+        factors = torch.full((num + 1,), 1 / (1 - p), device=gaps.device)
+        factors[dropped.clamp(max=num)] = 0.0  # the last one is where all beyond the end go
+        return factors[:num].view(shape)
 
     def _shift(self, *shape: int) -> Tensor:
         """Pixel offsets 0..2·pad."""

@@ -69,6 +69,19 @@ def test_dropout_factors() -> None:
     assert planned.dropout.shape == (2, 2, 2, 12, 64)
 
 
+@pytest.mark.parametrize("p", [0.01, 0.3, 0.9])
+def test_every_unit_is_dropped_alone(p: float) -> None:
+    """Each of 20 units as often as the next, and neighbours no more often than chance."""
+    config = tiny_config(dropout=p)
+    source = NoiseSource(config, 2, False, torch.Generator().manual_seed(0))
+    num = 4000
+    dropped = torch.stack([source._dropout(4, 5).flatten() == 0 for _ in range(num)]).double()
+    both = dropped[:, 1:] * dropped[:, :-1]
+    for events, chance in ((dropped, p), (both, p * p)):
+        error = (events.mean(0) - chance).abs().max()
+        assert error < 5 * (chance * (1 - chance) / num) ** 0.5
+
+
 def test_without_dropout_there_are_no_factors() -> None:
     config = tiny_config(dropout=0.0, dropout_in="everywhere")
     source = NoiseSource(config, 2, False, torch.Generator())
