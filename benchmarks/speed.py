@@ -199,10 +199,10 @@ def measure(case: dict[str, Any]) -> dict[str, Any]:
 
 
 def fill(replay: Replay, spec: EnvSpec, rows: int) -> None:
-    """Adds random episodes up to so many rows."""
+    """Adds random episodes up to so many rows, at least one."""
     rng = np.random.default_rng(0)
     length = spec.episode_lengths[0]
-    while replay.num_transitions + replay.num_episodes + length + 1 <= rows:
+    while not replay.num_episodes or replay.num_transitions + replay.num_episodes + length + 1 <= rows:
         replay.add(
             Episode(
                 obs=rng.normal(size=(length + 1, *spec.obs_shape)).astype(np.float32),

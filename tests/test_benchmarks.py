@@ -1,0 +1,82 @@
+"""The benchmarks run, and the floor they measure against is what a gradient step multiplies."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from tdmpc2.agent import TDMPC2
+from tdmpc2.config import TDMPC2Config
+from tests.helpers import env_spec, random_batch
+
+FOLDER = Path(__file__).parents[1] / "benchmarks"
+
+
+def run(script: str, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(FOLDER / script), *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def arithmetic(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    import arithmetic
+
+    return arithmetic
+
+
+@pytest.mark.parametrize(
+    ("size", "obs", "action", "plan", "update"),
+    [("5", 24, 6, 31.6, 30.1), ("5", 223, 38, 43.4, 31.2), ("1", 24, 6, 12.2, 8.7)],
+)
+def test_operations_of_the_papers_sizes(
+    size: str, obs: int, action: int, plan: float, update: float, arithmetic: Any
+) -> None:
+    config = TDMPC2Config.make(model_size=size)
+    assert arithmetic.plan_gflop(config, action) == pytest.approx(plan, abs=0.06)
+    assert arithmetic.update_gflop(config, obs, action) == pytest.approx(update, abs=0.06)
+
+
+def test_the_floor_is_what_an_update_multiplies(arithmetic: Any) -> None:
+    """Counted by PyTorch; it lies above what is really done, which leaves out dQ/dz."""
+    config = TDMPC2Config.make(model_size="5", batch_size=16)
+    agent = TDMPC2(config, env_spec((24,), (6,)), seed=0)
+    batch = random_batch(config, agent.env)
+    with FlopCounterMode(display=False) as counter:
+        agent.update_on(batch, agent.train_noise.update(16))
+    floor = arithmetic.update_gflop(config, 24, 6)
+    assert 0.94 * floor < counter.get_total_flops() / 1e9 <= floor
+
+
+def test_speed_measures_everything_it_names(tmp_path: Path) -> None:
+    out = tmp_path / "speed.json"
+    words = ["tasks=cartpole-swingup", "model_sizes=smoke", "threads=1", "compile=false"]
+    done = run("speed.py", *words, "repetitions=2", "loop=1", "replay_rows=2000", f"out={out}")
+    assert done.returncode == 0, done.stderr
+    assert "| cartpole-swingup | smoke | 1 | fp32 |" in done.stdout
+    found = json.loads(out.read_text())
+    (row,) = found["rows"]
+    assert min(v for k, v in row.items() if k.endswith(("_ms", "_ratio", "_gb"))) > 0
+    assert found["machine"]["torch"] == torch.__version__
+
+
+def test_hot_spots_name_the_products() -> None:
+    words = ["task=cartpole-swingup", "model_size=smoke", "compile=false", "repetitions=1"]
+    done = run("hot_spots.py", *words)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("aten::addmm") == 2
+
+
+@pytest.mark.parametrize("script", ["speed.py", "hot_spots.py", "environments.py"])
+def test_bad_words_are_one_line(script: str) -> None:
+    done = run(script, "repetitons=2")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
