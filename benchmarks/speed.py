@@ -202,7 +202,9 @@ def fill(replay: Replay, spec: EnvSpec, rows: int) -> None:
     """Adds random episodes up to so many rows, at least one."""
     rng = np.random.default_rng(0)
     length = spec.episode_lengths[0]
-    while not replay.num_episodes or replay.num_transitions + replay.num_episodes + length + 1 <= rows:
+    for _ in range(
+        max(rows // (length + 1) - replay.num_episodes, 0 if replay.num_episodes else 1)
+    ):
         replay.add(
             Episode(
                 obs=rng.normal(size=(length + 1, *spec.obs_shape)).astype(np.float32),
