@@ -66,6 +66,7 @@ class TDMPC2:
         self.decisions = 0
         self._packed: PackedWeights | None = None
         self.compiler = compiler = Compiler(self.device)
+        self._preparation = compiler.compile(planner.prepare)
         self._iteration = compiler.compile(planner.iterate)
         self._model_loss = compiler.compile(losses.model_loss)
         self._policy_loss = compiler.compile(losses.policy_loss)
@@ -152,6 +153,7 @@ class TDMPC2:
                 self._warm_start(first, explore),
                 noise_source.plan(len(obs), explore=explore),
                 min_std=self.min_std(),
+                preparation=self._preparation,
                 iteration=self._iteration,
             )
         self.previous_mean[explore] = result.mean

@@ -18,10 +18,8 @@ class EnsembleLinear(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(num, out_dim, in_dim))
         self.bias = nn.Parameter(torch.empty(num, out_dim))
-        self.register_buffer("packed", None, persistent=False)
+        self.packed: kernels.Packed | None = None
         init_linear_(self.weight, self.bias)
-
-    packed: Tensor | None
 
     def forward(
         self,
@@ -143,7 +141,6 @@ class QEnsemble(nn.Module):
         if norm is not None and kernels.usable(parts[0]) and not self.width % kernels.LANES:
             if dropout is None and kernels.usable_packed(parts[0], linear.packed):
                 x = torch.cat(parts, dim=-1) if len(parts) > 1 else parts[0]
-                x = x if x.dim() == 3 else x[None]
                 params = (linear.bias, norm.weight, norm.bias)
                 return kernels.dense(x, linear.packed, *params, heads=heads)
             x = linear(*parts, heads=heads, frozen=frozen, biased=False)

@@ -114,7 +114,7 @@ class NormedLinear(nn.Module):
         self.activation = activation
         self.simnorm_dim = simnorm_dim
         self.simnorm_tau = simnorm_tau
-        self.register_buffer("packed", None, persistent=False)
+        self.packed: kernels.Packed | None = None
         init_linear_(self.linear.weight, self.linear.bias)
 
     def forward(self, *parts: Tensor) -> Tensor:
@@ -141,8 +141,6 @@ class NormedLinear(nn.Module):
             return simnorm(x, self.simnorm_dim, self.simnorm_tau)
         return x
 
-    packed: Tensor | None
-
     def kernel_knows(self) -> bool:
         """Whether the native kernel covers this layer's norm and activation."""
         if (
@@ -155,19 +153,17 @@ class NormedLinear(nn.Module):
 
     def _norm_act(self, x: Tensor) -> Tensor:
         """Bias, norm and activation of products `(..., out_dim)` by the native kernel."""
-        rows = x.reshape(1, -1, x.shape[-1])
-        y = kernels.norm_act(rows, *self._params(), group=self._group(), tau=self.simnorm_tau)
-        return y.view(x.shape)
+        return kernels.norm_act(x, *self._params(), group=self._group(), tau=self.simnorm_tau)
 
     def _dense(self, x: Tensor) -> Tensor:
         """The whole layer by the native kernel, with packed weights."""
-        rows, tau = x.reshape(1, -1, x.shape[-1]), self.simnorm_tau
-        y = kernels.dense(rows, self.packed, *self._params(), group=self._group(), tau=tau)
-        return y.view(*x.shape[:-1], -1)
+        assert self.packed is not None
+        group, tau = self._group(), self.simnorm_tau
+        return kernels.dense(x, self.packed, *self._params(), group=group, tau=tau)
 
     def _params(self) -> tuple[Tensor, Tensor, Tensor]:
         assert self.norm is not None
-        return self.linear.bias[None], self.norm.weight[None], self.norm.bias[None]
+        return self.linear.bias, self.norm.weight, self.norm.bias
 
     def _group(self) -> int:
         return self.simnorm_dim if self.activation == "simnorm" else 0

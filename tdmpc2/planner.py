@@ -89,15 +89,14 @@ def policy_trajectories(
         context: with a dimension for the samples.
     """
     horizon, batch, num, _ = noise.shape
-    actions = torch.empty_like(noise)
     if num == 0:
-        return actions
-    latent = latent[:, None].expand(batch, num, -1)
+        return torch.empty_like(noise)
+    latent, actions = latent[:, None].expand(batch, num, -1), []
     for t in range(horizon):
-        actions[t] = model.pi(latent, noise[t], context).action
+        actions.append(model.pi(latent, noise[t], context).action)
         if t + 1 < horizon:
             latent = model.next(latent, actions[t], context)
-    return actions
+    return torch.stack(actions)
 
 
 class Refit(NamedTuple):
@@ -166,11 +165,19 @@ def iterate(
 
 
 def prepare(
-    model: WorldModel, obs: Tensor, context: TaskContext, noise: PlanNoise
+    model: WorldModel, obs: Tensor, context: TaskContext, noise: Tensor, shift: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """What all iterations share: latents `(B, L)` and the prior's sequences `(H, B, P, A)`."""
-    latent = model.encode(obs, context, noise.shift)
-    return latent, policy_trajectories(model, latent, noise.policy, context.over_samples())
+    """What all iterations share: latents `(B, L)` and the prior's sequences `(H, B, P, A)`.
+
+    Args:
+        model: the world model.
+        obs: `(B, *obs_shape)`.
+        context: of the environments.
+        noise: `(H, B, P, A)`, of the prior.
+        shift: `(B, 2)` pixel offsets; None for states.
+    """
+    latent = model.encode(obs, context, shift)
+    return latent, policy_trajectories(model, latent, noise, context.over_samples())
 
 
 @torch.no_grad()
@@ -184,6 +191,7 @@ def plan(
     noise: PlanNoise,
     *,
     min_std: float,
+    preparation: Callable[..., tuple[Tensor, Tensor]] = prepare,
     iteration: Callable[..., Refit] = iterate,
 ) -> Plan:
     """One planning call for a batch of environments.
@@ -201,9 +209,10 @@ def plan(
             one decision, zeros for an environment that begins an episode.
         noise: every random draw of the call.
         min_std: least standard deviation.
+        preparation: `prepare`, or a compiled form of it.
         iteration: `iterate`, or a compiled form of it.
     """
-    latent, pi_actions = prepare(model, obs, context, noise)
+    latent, pi_actions = preparation(model, obs, context, noise.policy, noise.shift)
     context = context.over_samples()
     least = torch.full((), min_std, device=latent.device)
     mean, std = previous_mean, torch.full_like(previous_mean, config.max_std)

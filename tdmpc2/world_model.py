@@ -112,16 +112,16 @@ class WorldModel(nn.Module):
             raise ValueError("a multi-task model needs the task of every row")
         return TaskContext(self.task_embedding[task], self.action_masks[task])
 
-    def packable(self) -> dict[nn.Module, nn.Parameter]:
-        """The layers that planning evaluates often, with their weights; see `PackedWeights`."""
-        networks = (self.dynamics, self.reward_head, self.policy)
-        found: dict[nn.Module, nn.Parameter] = {}
+    def packable(self) -> dict[nn.Module, tuple[nn.Parameter, int]]:
+        """The layers that planning evaluates often, for `PackedWeights`."""
+        networks, rows = (self.dynamics, self.reward_head, self.policy), self.config.num_samples
+        found: dict[nn.Module, tuple[nn.Parameter, int]] = {}
         for layer in (module for network in networks for module in network.modules()):
             if isinstance(layer, NormedLinear) and layer.kernel_knows():
-                found[layer] = layer.linear.weight
+                found[layer] = (layer.linear.weight, rows)
         q = self.q_functions
         if q.norm1 is not None and q.width % kernels.LANES == 0:
-            found |= {q.linear1: q.linear1.weight, q.linear2: q.linear2.weight}
+            found |= {layer: (layer.weight, rows) for layer in (q.linear1, q.linear2)}
         return found
 
     @torch.no_grad()

@@ -22,7 +22,7 @@ from tests.runs import outcome, tiny
 from tests.test_parity import assert_close
 
 CPU = torch.device("cpu")
-# Wide enough for the kernels, which take 16 units and 256 rows at a time.
+# Wide enough for the kernels, which take 16 units and some 64 to 256 rows at a time.
 WIDE = {"mlp_dim": 32, "latent_dim": 32, "num_samples": 256, "num_pi_samples": 24}
 
 
@@ -60,6 +60,7 @@ def test_golden_parity_with_everything_on(golden: Golden) -> None:
         agent._warm_start(np.array([True]), explore=True),
         golden.plan_noise(case),
         min_std=agent.min_std(),
+        preparation=agent._preparation,
         iteration=agent._iteration,
     )
     assert_close(result.action, golden(f"{case}/action"), rtol=1e-4, atol=1e-5)

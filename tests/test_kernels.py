@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tdmpc2 import kernels
 from tdmpc2.common import native
-from tdmpc2.kernels.packed import PackedWeights
+from tdmpc2.kernels.packed import PackedWeights, block_of
 from tdmpc2.layers import mish, simnorm
 
 # Layers, rows and units: of one layer, of an ensemble, and of rows that make no whole vectors.
@@ -63,6 +63,20 @@ def test_values_and_gradients(num: int, rows: int, dim: int, dropout: bool, grou
         assert (own - reference).abs().max() < allowed
 
 
+def test_a_single_layer_takes_any_leading_shape() -> None:
+    """With the values and gradients of an ensemble of one."""
+    x, params = drawn(3, 5, 7, 32), [drawn(32, seed=i) for i in (1, 2, 3)]
+    y = torch.ops.tdmpc2.norm_act(x, *params, None, 8, 0.7)[0]
+    alone = [p.detach()[None].requires_grad_() for p in params]
+    rows = x.detach().view(1, -1, 32).requires_grad_()
+    expected = torch.ops.tdmpc2.norm_act(rows, *alone, None, 8, 0.7)[0]
+    assert torch.equal(y.view(1, -1, 32), expected)
+    ours = torch.autograd.grad(y.square().sum(), [x, *params])
+    theirs = torch.autograd.grad(expected.square().sum(), [rows, *alone])
+    for first, second in zip(ours, theirs, strict=True):
+        assert torch.equal(first.flatten(), second.flatten())
+
+
 def test_extreme_values_stay_finite() -> None:
     """Units as far apart as float32 lets a norm's weights put them."""
     x, ones = drawn(1, 16, 32).detach(), torch.ones(1, 32)
@@ -108,19 +122,21 @@ def test_threads_share_the_rows(threads: int) -> None:
 
 
 @pytest.mark.parametrize("heads", [None, [3, 1]], ids=str)
-@pytest.mark.parametrize("shared", [True, False], ids=["one input", "an input each"])
-def test_dense_is_a_whole_layer(heads: list[int] | None, shared: bool) -> None:
+@pytest.mark.parametrize("block", [256, 244, 100])
+@pytest.mark.parametrize("shared", [True, False], ids=["same input", "an input each"])
+def test_dense_is_a_whole_layer(heads: list[int] | None, shared: bool, block: int) -> None:
     if not PackedWeights.possible():
         pytest.skip("torch multiplies with another library than MKL here")
     num = 4 if heads is None else 2
     weight, bias, gamma, beta = (drawn(4, 32, *s).detach() for s in ((20,), (), (), ()))
-    x = drawn(1 if shared else num, 2 * kernels.BLOCK, 20).detach()
-    packed = torch.empty(4, torch.ops.tdmpc2.packed_size(32, 20))
-    torch.ops.tdmpc2.pack_(packed, weight)
+    x = drawn(*(() if shared else (num,)), 2 * block, 20).detach()
+    packed = torch.empty(4, torch.ops.tdmpc2.packed_size(32, 20, block))
+    torch.ops.tdmpc2.pack_(packed, weight, block)
     chosen = None if heads is None else torch.tensor(heads)
     index = slice(None) if heads is None else heads
     for group in (0, 8):
-        ours = torch.ops.tdmpc2.dense(x, packed, bias, gamma, beta, chosen, group, 0.7)
+        params = (bias, gamma, beta, chosen, block, group, 0.7)
+        ours = torch.ops.tdmpc2.dense(x, packed, *params)
         products = x.double() @ weight[index].double().transpose(1, 2)
         params = (p[index].double() for p in (bias, gamma, beta))
         torch.testing.assert_close(
@@ -133,20 +149,39 @@ def test_packed_weights_follow_their_parameters() -> None:
     if not PackedWeights.possible():
         pytest.skip("torch multiplies with another library than MKL here")
     layer = torch.nn.Linear(16, 16)
-    layer.register_buffer("packed", None)
-    weights = PackedWeights({layer: layer.weight})
-    x, ones, zeros = drawn(1, kernels.BLOCK, 16).detach(), torch.ones(1, 16), torch.zeros(1, 16)
+    layer.packed = None
+    weights = PackedWeights({layer: (layer.weight, 512)})
+    x, ones, zeros = drawn(256, 16).detach(), torch.ones(1, 16), torch.zeros(1, 16)
     outcomes = []
     for _ in range(2):
         with torch.no_grad(), weights.in_use():
             layer.weight.copy_(torch.flip(layer.weight, [0]))  # only seen at the next entry
-            outcomes.append(torch.ops.tdmpc2.dense(x, layer.packed, zeros, ones, zeros, None, 0, 1))
+            outcomes.append(
+                torch.ops.tdmpc2.dense(x, layer.packed[0], zeros, ones, zeros, None, 256, 0, 1)
+            )
         assert layer.packed is None
     assert not torch.equal(*outcomes)
     products = x @ layer.weight.detach().T
     for outcome, weight in zip(outcomes, (products, products.flip(-1)), strict=True):
         expected = definition(weight, zeros, ones, zeros, None, 0)
         torch.testing.assert_close(outcome, expected, rtol=1e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("rows", "threads", "block"),
+    [
+        (512, 1, 256),
+        (488, 1, 244),
+        (300, 2, 150),
+        (64, 1, 64),
+        (512, 4, 128),
+        (512, 9, 0),  # some threads would have nothing to do
+        (63, 1, 0),
+        (521, 1, 0),  # a prime
+    ],
+)
+def test_blocks_are_equal_shares(rows: int, threads: int, block: int) -> None:
+    assert block_of(rows, threads) == block
 
 
 # --- building ------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 
@@ -43,11 +43,12 @@ class Compiler:
 
     def compile(self, function: Callable[Args, Result]) -> Callable[Args, Result]:
         """The function, compiled at its first call for each set of shapes."""
-        mode = "reduce-overhead" if self._on_gpu else None
+        # The asserts check the compiler's own work, at each call anew.
+        options: dict[str, Any] = {"triton.cudagraphs": self._on_gpu, "size_asserts": False}
 
         @functools.cache
         def compiled() -> Callable[Args, Result]:
-            return torch.compile(function, dynamic=False, fullgraph=True, mode=mode)
+            return torch.compile(function, dynamic=False, fullgraph=True, options=options)
 
         @functools.wraps(function)
         def call(*args: Args.args, **kwargs: Args.kwargs) -> Result:

@@ -11,7 +11,7 @@ import functools
 import subprocess
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,7 +21,18 @@ from tdmpc2.common import native
 SOURCE = Path(__file__).parent / "norm_act.cpp"
 GROUP = 8  # the only group size of SimNorm that the kernel knows
 LANES = 16  # rows must be a multiple of this long
-BLOCK = 256  # rows that `dense` takes at a time
+
+
+class Packed(NamedTuple):
+    """Weights as MKL wants them.
+
+    Attributes:
+        weight: `(K, size)`.
+        block: rows that they are multiplied with at a time.
+    """
+
+    weight: Tensor
+    block: int
 
 
 def usable(x: Tensor) -> bool:
@@ -44,14 +55,14 @@ def norm_act(
     group: int = 0,
     tau: float = 1.0,
 ) -> Tensor:
-    """act(LayerNorm(factor·(x + bias))) of K layers at once.
+    """act(LayerNorm(factor·(x + bias))) of one layer, or of K at once.
 
     Args:
-        x: `(K, N, D)`, products without bias.
-        bias: `(K, D)`, of the linear map.
-        gamma: `(K, D)`, of the norm.
-        beta: `(K, D)`, of the norm.
-        factor: `(K, N, D)` dropout factors, or None.
+        x: `(..., D)` or `(K, N, D)`, products without bias.
+        bias: `(D,)` or `(K, D)`, of the linear map.
+        gamma: of the norm, like `bias`.
+        beta: of the norm, like `bias`.
+        factor: dropout factors like `x`, or None.
         group: 0 for Mish, 8 for SimNorm.
         tau: temperature of SimNorm.
     """
@@ -61,15 +72,16 @@ def norm_act(
     return x
 
 
-def usable_packed(x: Tensor, packed: Tensor | None) -> bool:
+def usable_packed(x: Tensor, packed: Packed | None) -> bool:
     """Whether rows `(..., I)` can go through `dense` with these weights: whole blocks of them."""
-    rows = x.numel() // x.shape[-1]
-    return packed is not None and usable(x) and rows % BLOCK == 0 and not torch.is_grad_enabled()
+    if packed is None or torch.is_grad_enabled() or not usable(x):
+        return False
+    return x.numel() // x.shape[-1] % packed.block == 0
 
 
 def dense(
     x: Tensor,
-    packed: Tensor,
+    packed: Packed,
     bias: Tensor,
     gamma: Tensor,
     beta: Tensor,
@@ -78,19 +90,23 @@ def dense(
     group: int = 0,
     tau: float = 1.0,
 ) -> Tensor:
-    """act(LayerNorm(x·Wᵀ + bias)) of K layers at once, without gradients: `(K, N, O)`.
+    """act(LayerNorm(x·Wᵀ + bias)) of one layer, or of K at once, without gradients.
 
     Args:
-        x: `(1, N, I)`, the same for all layers, or `(K, N, I)`.
-        packed: `(K', size)`, weights that `PackedWeights` has laid out.
-        bias: `(K', O)`, of the linear map.
-        gamma: `(K', O)`, of the norm.
-        beta: `(K', O)`, of the norm.
-        heads: `(K,)`, which of the K' layers to evaluate; all when None.
+        x: `(..., I)`; for K layers `(N, I)`, the same for all, or `(K, N, I)`.
+        packed: weights that `PackedWeights` has laid out.
+        bias: `(O,)` or `(K', O)`, of the linear map.
+        gamma: of the norm, like `bias`.
+        beta: of the norm, like `bias`.
+        heads: `(K,)`, which of K' layers to evaluate; all when None.
         group: 0 for Mish, 8 for SimNorm.
         tau: temperature of SimNorm.
+
+    Returns:
+        `(..., O)`, or `(K, N, O)`.
     """
-    return torch.ops.tdmpc2.dense(x, packed, bias, gamma, beta, heads, group, tau)
+    params = (packed.weight, bias, gamma, beta, heads, packed.block)
+    return torch.ops.tdmpc2.dense(x, *params, group, tau)
 
 
 @functools.cache
@@ -121,7 +137,7 @@ def _register() -> None:
 
     @torch.library.register_fake("tdmpc2::norm_act")
     def _(x: Tensor, *_others: Any) -> tuple[Tensor, Tensor]:
-        return like(x), x.new_empty(*x.shape[:2], 2)
+        return like(x), x.new_empty(x.numel() // x.shape[-1], 2)
 
     @torch.library.register_fake("tdmpc2::norm_act_")
     def _(x: Tensor, *_others: Any) -> None:
@@ -130,8 +146,10 @@ def _register() -> None:
     @torch.library.register_fake("tdmpc2::dense")
     def _(x: Tensor, packed: Tensor, bias: Tensor, *others: Any) -> Tensor:
         heads = others[2]
+        if bias.dim() == 1:
+            return x.new_empty(*x.shape[:-1], bias.shape[0])
         num = packed.shape[0] if heads is None else heads.shape[0]
-        return x.new_empty(num, x.shape[1], bias.shape[1])
+        return x.new_empty(num, x.shape[-2], bias.shape[1])
 
     @torch.library.register_fake("tdmpc2::norm_act_backward")
     def _(grad: Tensor, x: Tensor, y: Tensor, stats: Tensor, bias: Tensor, *_: Any) -> Any:

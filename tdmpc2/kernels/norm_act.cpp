@@ -1,7 +1,7 @@
 // LayerNorm and what follows it, row by row while the row is in the nearest cache.
 //
-// y = act(norm(factor * (x + bias)) * gamma + beta) for x (K, N, D) with parameters (K, D): K = 1
-// for a plain layer, the number of Q-functions for an ensemble. `act` is Mish (group 0) or SimNorm
+// y = act(norm(factor * (x + bias)) * gamma + beta) for x (K, N, D) with parameters (K, D) for an
+// ensemble of K layers, or x (..., D) with parameters (D) for a single one. `act` is Mish (group 0) or SimNorm
 // over groups of 8 (group 8). `factor` holds the dropout factors, or is empty.
 
 #include <ATen/ATen.h>
@@ -130,14 +130,15 @@ struct Shape {
 };
 
 Shape check(const Tensor& x, const Tensor& bias, int64_t group) {
-  TORCH_CHECK(x.dim() == 3 && x.scalar_type() == at::kFloat, "norm_act needs float32 (K, N, D)");
-  TORCH_CHECK(bias.size(0) == x.size(0) && bias.size(1) == x.size(2), "parameters must be (K, D)");
-  TORCH_CHECK(x.size(2) % 16 == 0 && (group == 0 || group == kGroup), "D % 16 or group");
-  return {x.size(0), x.size(1), x.size(2)};
+  const int64_t num = bias.dim() == 1 ? 1 : bias.size(0), dim = bias.size(-1);
+  TORCH_CHECK(x.scalar_type() == at::kFloat && x.size(-1) == dim, "norm_act needs float32 (..., D)");
+  TORCH_CHECK(bias.dim() == 1 || (x.dim() == 3 && x.size(0) == num), "parameters must be (K, D)");
+  TORCH_CHECK(dim % 16 == 0 && (group == 0 || group == kGroup), "D % 16 or group");
+  return {num, x.numel() / (num * dim), dim};
 }
 
 Layer layer_of(const Tensor& bias, const Tensor& gamma, const Tensor& beta, int64_t k) {
-  const int64_t at = k * bias.size(1);
+  const int64_t at = k * bias.size(-1);
   return {
       bias.const_data_ptr<float>() + at,
       gamma.const_data_ptr<float>() + at,
@@ -172,7 +173,7 @@ std::tuple<Tensor, Tensor> norm_act(
     const Tensor& x_, const Tensor& bias, const Tensor& gamma, const Tensor& beta,
     const std::optional<Tensor>& factor, int64_t group, double tau) {
   const Tensor x = x_.contiguous();
-  Tensor y = at::empty_like(x), stats = at::empty({x.size(0), x.size(1), 2}, x.options());
+  Tensor y = at::empty_like(x), stats = at::empty({x.numel() / x.size(-1), 2}, x.options());
   forward(x, bias, gamma, beta, factor, group, tau, y, stats.mutable_data_ptr<float>());
   return {y, stats};
 }
@@ -182,7 +183,6 @@ std::tuple<Tensor, Tensor> norm_act(
 // MKL's products with weights it has packed beforehand, a block of rows at a time, so that norm
 // and activation find the block in the second-level cache.
 
-constexpr int kBlock = 256;
 enum { kRowMajor = 101, kNoTrans = 111, kTrans = 112, kPacked = 151, kMatrixB = 162 };
 
 extern "C" {
@@ -197,50 +197,59 @@ void cblas_sgemm_compute(
 
 bool has_packing() { return cblas_sgemm_compute != nullptr; }
 
-int64_t packed_size(int64_t out, int64_t in) {
-  return (cblas_sgemm_pack_get_size(kMatrixB, kBlock, out, in) + 3) / 4;
+int64_t packed_size(int64_t out, int64_t in, int64_t block) {
+  return (cblas_sgemm_pack_get_size(kMatrixB, block, out, in) + 3) / 4;
 }
 
-// Writes weights (K, O, I) into `packed` (K, size), as MKL wants them.
-void pack_(Tensor& packed, const Tensor& weight_) {
+// Writes weights (K, O, I) into `packed` (K, size), as MKL wants them for blocks of that many rows.
+void pack_(Tensor& packed, const Tensor& weight_, int64_t block) {
   const Tensor weight = weight_.contiguous();
   const int num = weight.size(0), out = weight.size(1), in = weight.size(2);
-  TORCH_CHECK(packed.size(1) == packed_size(out, in) && packed.is_contiguous(), "packed size");
+  TORCH_CHECK(packed.size(1) == packed_size(out, in, block) && packed.is_contiguous(), "packed size");
   for (int k = 0; k < num; ++k) {
     cblas_sgemm_pack(
-        kRowMajor, kMatrixB, kTrans, kBlock, out, in, 1.f,
+        kRowMajor, kMatrixB, kTrans, block, out, in, 1.f,
         weight.const_data_ptr<float>() + int64_t(k) * out * in, in,
         packed.mutable_data_ptr<float>() + k * packed.size(1));
   }
 }
 
-// act(norm(x W' + bias) gamma + beta) for x (1 or K, N, I): (K, N, O). `heads` chooses among
-// the layers given.
+// act(norm(x W' + bias) gamma + beta): for an ensemble, x (N, I) or (K, N, I) and parameters (K', O)
+// make (K, N, O), where `heads` chooses among the K' layers given; for a single layer, x (..., I)
+// and parameters (O) make (..., O).
 Tensor dense(
     const Tensor& x_, const Tensor& packed, const Tensor& bias_, const Tensor& gamma_,
-    const Tensor& beta_, const std::optional<Tensor>& heads_, int64_t group, double tau) {
+    const Tensor& beta_, const std::optional<Tensor>& heads_, int64_t block, int64_t group,
+    double tau) {
   const Tensor x = x_.contiguous(), bias = bias_.contiguous(), gamma = gamma_.contiguous();
   const Tensor beta = beta_.contiguous();
   const Tensor heads = heads_.has_value() ? heads_->contiguous() : Tensor();
   const int64_t num = heads.defined() ? heads.size(0) : packed.size(0);
-  const int64_t rows = x.size(1), in = x.size(2), out = bias.size(1);
-  TORCH_CHECK(rows % kBlock == 0 && (x.size(0) == 1 || x.size(0) == num), "rows or K of x");
-  Tensor y = at::empty({num, rows, out}, x.options());
+  const int64_t in = x.size(-1), out = bias.size(-1);
+  const bool one = bias.dim() == 1, shared = one || x.dim() == 2;
+  const int64_t rows = x.numel() / (in * (shared ? 1 : num));
+  TORCH_CHECK(rows % block == 0 && (shared || x.size(0) == num), "rows or K of x");
+  std::vector<int64_t> sizes = {num, rows, out};
+  if (one) {
+    sizes = x.sizes().vec();
+    sizes.back() = out;
+  }
+  Tensor y = at::empty(sizes, x.options());
   const int64_t* ph = heads.defined() ? heads.const_data_ptr<int64_t>() : nullptr;
   const float *px = x.const_data_ptr<float>(), *pw = packed.const_data_ptr<float>();
   float* py = y.mutable_data_ptr<float>();
-  const int64_t blocks = rows / kBlock;
+  const int64_t blocks = rows / block;
   at::parallel_for(0, num * blocks, 1, [&](int64_t begin, int64_t end) {
     for (int64_t b = begin; b < end; ++b) {
-      const int64_t k = b / blocks, row = (b % blocks) * kBlock;
+      const int64_t k = b / blocks, row = (b % blocks) * block;
       const int64_t head = ph != nullptr ? ph[k] : k;
-      const float* input = px + ((x.size(0) == 1 ? 0 : k * rows) + row) * in;
+      const float* input = px + ((shared ? 0 : k * rows) + row) * in;
       float* output = py + (k * rows + row) * out;
       cblas_sgemm_compute(
-          kRowMajor, kNoTrans, kPacked, kBlock, out, in, input, in, pw + head * packed.size(1),
+          kRowMajor, kNoTrans, kPacked, block, out, in, input, in, pw + head * packed.size(1),
           in, 0.f, output, out);
       const Layer layer = layer_of(bias, gamma, beta, head);
-      for (int64_t i = 0; i < kBlock; ++i) {
+      for (int64_t i = 0; i < block; ++i) {
         float* each = output + i * out;
         norm_act_row(each, nullptr, layer, out, group, static_cast<float>(tau), each);
       }
@@ -330,7 +339,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> norm_act_backward(
     }
   });
   const Tensor total = threads == 1 ? sums[0] : sums.sum(0);
-  return {dx, total[0], total[1], total[2]};
+  return {dx, total[0].view_as(bias), total[1].view_as(bias), total[2].view_as(bias)};
 }
 
 }  // namespace
@@ -343,11 +352,11 @@ TORCH_LIBRARY(tdmpc2, m) {
       "norm_act_(Tensor(a!) x, Tensor bias, Tensor gamma, Tensor beta, Tensor? factor, int group, "
       "float tau) -> ()");
   m.def("has_packing() -> bool", &has_packing);
-  m.def("packed_size(int out_dim, int in_dim) -> int", &packed_size);
-  m.def("pack_(Tensor(a!) packed, Tensor weight) -> ()");
+  m.def("packed_size(int out_dim, int in_dim, int block) -> int", &packed_size);
+  m.def("pack_(Tensor(a!) packed, Tensor weight, int block) -> ()");
   m.def(
       "dense(Tensor x, Tensor packed, Tensor bias, Tensor gamma, Tensor beta, Tensor? heads, "
-      "int group, float tau) -> Tensor");
+      "int block, int group, float tau) -> Tensor");
   m.def(
       "norm_act_backward(Tensor grad, Tensor x, Tensor y, Tensor stats, Tensor bias, "
       "Tensor gamma, Tensor beta, Tensor? factor, int group, float tau) -> "

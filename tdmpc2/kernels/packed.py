@@ -8,6 +8,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from tdmpc2.kernels import Packed
+
+LARGEST, SMALLEST = 256, 64  # rows; larger blocks leave the second-level cache, smaller ones lag
+
 
 class PackedWeights:
     """Packed copies of the weights that one planning call uses again and again.
@@ -17,16 +21,21 @@ class PackedWeights:
     and are renewed there when a weight has changed.
 
     Args:
-        layers: modules with a `weight` `(O, I)` or `(K, O, I)` and a buffer `packed`.
+        layers: modules with an attribute `packed`, each with its weight `(O, I)` or `(K, O, I)` and
+            the rows that an environment brings to it.
     """
 
-    def __init__(self, layers: dict[nn.Module, nn.Parameter]) -> None:
-        self._layers = layers
-        self._packed: dict[nn.Module, Tensor] = {}
-        for layer, weight in layers.items():
+    def __init__(self, layers: dict[nn.Module, tuple[nn.Parameter, int]]) -> None:
+        self._weights: dict[nn.Module, nn.Parameter] = {}
+        self._packed: dict[nn.Module, Packed] = {}
+        for layer, (weight, rows) in layers.items():
+            block = block_of(rows, torch.get_num_threads())
+            if block == 0:
+                continue
             num, out_dim, in_dim = _as_ensemble(weight).shape
-            size = torch.ops.tdmpc2.packed_size(out_dim, in_dim)
-            self._packed[layer] = torch.zeros(num, size)
+            size = torch.ops.tdmpc2.packed_size(out_dim, in_dim, block)
+            self._weights[layer] = weight
+            self._packed[layer] = Packed(torch.zeros(num, size), block)
         self._version: tuple[int, ...] = ()
 
     @staticmethod
@@ -43,10 +52,11 @@ class PackedWeights:
     @contextlib.contextmanager
     def in_use(self) -> Iterator[None]:
         """Inside, the layers have their packed weights at hand, as they are now."""
-        version = tuple(weight._version for weight in self._layers.values())
+        version = tuple(weight._version for weight in self._weights.values())
         if version != self._version:
-            for layer, weight in self._layers.items():
-                torch.ops.tdmpc2.pack_(self._packed[layer], _as_ensemble(weight.detach()))
+            for layer, weight in self._weights.items():
+                packed, block = self._packed[layer]
+                torch.ops.tdmpc2.pack_(packed, _as_ensemble(weight.detach()), block)
             self._version = version
         try:
             for layer, packed in self._packed.items():
@@ -55,6 +65,17 @@ class PackedWeights:
         finally:
             for layer in self._packed:
                 layer.packed = None
+
+
+def block_of(rows: int, threads: int) -> int:
+    """Rows to multiply at a time: the largest equal share that suits; 0 if none does.
+
+    Args:
+        rows: in all.
+        threads: each of which has a block of its own.
+    """
+    largest = min(LARGEST, rows // threads)
+    return next((size for size in range(largest, SMALLEST - 1, -1) if rows % size == 0), 0)
 
 
 def _as_ensemble(weight: Tensor) -> Tensor:
