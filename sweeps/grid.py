@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tdmpc2.common.errors import UserError
 from tdmpc2.common.spec import RunSpec
-from tdmpc2.train import make_spec
+from tdmpc2.methods import make_spec
 
 
 @dataclass(frozen=True)
@@ -50,19 +49,6 @@ SMOKE = Preset(
 )
 PRESETS: dict[str, Preset] = {"smoke": SMOKE}
 NO_PRESET = Preset()
-
-
-def parse_seeds(text: str) -> tuple[int, ...]:
-    """Seeds of `seeds=`: a count (`3` means 1, 2, 3) or a list (`1,2,5`, or `7,` for one)."""
-    try:
-        numbers = [int(part) for part in text.split(",") if part.strip()]
-    except ValueError:
-        raise UserError(f"seeds={text}: a count (3) or a list (1,2,5) is needed") from None
-    if "," not in text and len(numbers) == 1:
-        numbers = list(range(1, numbers[0] + 1))
-    if not numbers or min(numbers) < 0 or len(set(numbers)) < len(numbers):
-        raise UserError(f"seeds={text}: a count (3) or a list of different seeds (1,2,5) is needed")
-    return tuple(numbers)
 
 
 def grid(

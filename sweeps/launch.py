@@ -12,15 +12,15 @@ from typing import Any
 import pandas as pd
 
 from sweeps.floors import measure_floors, threshold
-from sweeps.grid import NO_PRESET, PRESETS, grid, parse_seeds
-from sweeps.local_pool import Job, run_all
+from sweeps.grid import NO_PRESET, PRESETS, grid
+from sweeps.local_pool import Job, in_packs, run_all
 from sweeps.report import ProgressDisplay, print_summary
 from tdmpc2.common import cli
 from tdmpc2.common.errors import UserError
 from tdmpc2.common.records import SETTLED, read_status
-from tdmpc2.common.spec import RunOptions
+from tdmpc2.common.spec import RunOptions, parse_seeds
 from tdmpc2.envs.tasks import SUITES, get_suite, get_task
-from tdmpc2.train import agent_class
+from tdmpc2.methods import agent_class
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,10 @@ class SweepOptions:
         },
     )
     max_parallel: int | None = field(
-        default=None, metadata={"help": "runs at a time; default: cores / threads"}
+        default=None, metadata={"help": "processes at a time; default: cores / threads"}
+    )
+    seeds_per_process: int = field(
+        default=1, metadata={"help": "seeds of a task that one process trains as one batch"}
     )
     dry_run: bool = field(default=False, metadata={"help": "list the runs and stop"})
 
@@ -90,15 +93,22 @@ def main(words: Sequence[str]) -> int:
         obs=sweep.obs,
         assets=sweep.assets,
     )
+    if sweep.seeds_per_process < 1:
+        raise UserError(f"seeds_per_process={sweep.seeds_per_process}: must be at least 1")
     jobs = [Job(spec, spec.run_dir(run_options.runs)) for spec in specs]
     threads = run_options.threads or 1
     parallel = sweep.max_parallel or max((os.cpu_count() or 1) // threads, 1)
     for job in jobs:
         job.status = read_status(job.directory)
     todo = [job for job in jobs if not _is_settled(job)]
+    # A pack is started with all of its seeds, so that those left over keep their places in it.
+    packs = in_packs(jobs, sweep.seeds_per_process)
+    packs = [pack for pack in packs if not all(map(_is_settled, pack))]
+    processes = f" in {len(packs)} processes" if sweep.seeds_per_process > 1 else ""
     print(
         f"{sweep.suite or sweep.tasks}: {len(jobs)} runs, {len(jobs) - len(todo)} finished "
-        f"already, {len(todo)} to do, {parallel} at a time; records in {run_options.runs}",
+        f"already, {len(todo)} to do{processes}, {parallel} at a time; records in "
+        f"{run_options.runs}",
         flush=True,
     )
     if sweep.dry_run:
@@ -113,7 +123,7 @@ def main(words: Sequence[str]) -> int:
     words_for_runs = {k: v for k, v in options.items() if k != "threads"}
     with ProgressDisplay(jobs) as display:
         run_all(
-            todo,
+            packs,
             {"runs": run_options.runs, **words_for_runs},
             max_parallel=parallel,
             threads=threads,

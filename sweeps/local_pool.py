@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -30,6 +31,7 @@ class Job:
         directory: its run directory.
         status: last `status.json` read, or None.
         exit_code: of its process; None before it ended.
+        log: where its process writes what it has to say.
     """
 
     spec: RunSpec
@@ -37,24 +39,31 @@ class Job:
     status: dict[str, Any] | None = None
     exit_code: int | None = None
     process: subprocess.Popen[bytes] | None = None
+    log: Path = field(init=False)
+
+    def __post_init__(self) -> None:
+        """The process of a run alone writes into its directory."""
+        self.log = self.directory / "log.txt"
 
     @property
     def name(self) -> str:
         """For people: method, task and seed."""
         return f"{self.spec.method} {self.spec.task} seed {self.spec.seed}"
 
-    @property
-    def log(self) -> Path:
-        """Where the process writes what it has to say."""
-        return self.directory / "log.txt"
 
+def words_of(specs: Sequence[RunSpec], options: dict[str, Any]) -> list[str]:
+    """The `key=value` words that make the train command run exactly this.
 
-def words_of(spec: RunSpec, options: dict[str, Any]) -> list[str]:
-    """The `key=value` words that make the train command run exactly this."""
+    Args:
+        specs: of one process; they differ in nothing but their seed.
+        options: see `RunOptions`.
+    """
+    spec = specs[0]
+    seeds = ",".join(str(one.seed) for one in specs)
     words = {
         "method": spec.method,
         "task": spec.task,
-        "seed": spec.seed,
+        **({"seed": spec.seed} if len(specs) == 1 else {"seeds": seeds}),
         "env_steps": spec.budget,
         "variant": spec.variant,
         "obs": spec.obs,
@@ -65,52 +74,63 @@ def words_of(spec: RunSpec, options: dict[str, Any]) -> list[str]:
     return [f"{key}={value}" for key, value in words.items()]
 
 
+def in_packs(jobs: Sequence[Job], size: int) -> list[list[Job]]:
+    """Runs that differ in nothing but their seed, at most `size` to a process."""
+    alike: dict[RunSpec, list[Job]] = {}
+    for job in jobs:
+        alike.setdefault(dataclasses.replace(job.spec, seed=0), []).append(job)
+    return [group[i : i + size] for group in alike.values() for i in range(0, len(group), size)]
+
+
 def run_all(
-    jobs: Sequence[Job],
+    packs: Sequence[Sequence[Job]],
     options: dict[str, Any],
     *,
     max_parallel: int,
     threads: int,
     on_change: Callable[[Sequence[Job]], None],
 ) -> None:
-    """Runs all jobs, at most `max_parallel` at a time, in the given order.
+    """Runs all jobs, at most `max_parallel` processes at a time, in the given order.
 
     Ctrl-C stops all of them; each resumes from its last checkpoint when launched again.
 
     Args:
-        jobs: their `status` and `exit_code` are kept up to date.
+        packs: the jobs of each process, whose `status` and `exit_code` are kept up to date.
         options: passed on to every run (see `RunOptions`).
         max_parallel: processes at a time.
         threads: CPU threads of each.
         on_change: called at every poll.
     """
-    waiting = list(jobs)
-    running: list[Job] = []
+    waiting, jobs = list(packs), [job for pack in packs for job in pack]
+    running: list[Sequence[Job]] = []
     try:
         while waiting or running:
             while waiting and len(running) < max_parallel:
-                job = waiting.pop(0)
-                _start(job, options, threads)
-                running.append(job)
+                pack = waiting.pop(0)
+                _start(pack, options, threads)
+                running.append(pack)
             time.sleep(POLL_SECONDS)
-            for job in list(running):
-                assert job.process is not None
-                job.exit_code = job.process.poll()
-                job.status = read_status(job.directory) or job.status
-                if job.exit_code is not None:
-                    running.remove(job)
+            for pack in list(running):
+                for job in pack:
+                    assert job.process is not None
+                    job.exit_code = job.process.poll()
+                    job.status = read_status(job.directory) or job.status
+                if pack[0].exit_code is not None:
+                    running.remove(pack)
             on_change(jobs)
     finally:
-        _stop(running)
+        _stop([pack[0] for pack in running])
 
 
-def _start(job: Job, options: dict[str, Any], threads: int) -> None:
-    job.directory.mkdir(parents=True, exist_ok=True)
+def _start(pack: Sequence[Job], options: dict[str, Any], threads: int) -> None:
+    """Starts the process of a pack; what it says goes to the log of the first of its runs."""
     environment = os.environ | dict.fromkeys(THREAD_VARIABLES, str(threads))
-    words = words_of(job.spec, {**options, "threads": threads, "progress": "false"})
+    specs = [job.spec for job in pack]
+    words = words_of(specs, {**options, "threads": threads, "progress": "false"})
+    pack[0].directory.mkdir(parents=True, exist_ok=True)
     log: IO[bytes]
-    with open(job.log, "ab") as log:
-        job.process = subprocess.Popen(
+    with open(pack[0].log, "ab") as log:
+        process = subprocess.Popen(
             [sys.executable, "-m", "tdmpc2.train", *words],
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -118,6 +138,8 @@ def _start(job: Job, options: dict[str, Any], threads: int) -> None:
             env=environment,
             start_new_session=True,  # ctrl-C reaches them through `_stop` only
         )
+    for job in pack:
+        job.process, job.log = process, pack[0].log
 
 
 def _stop(running: Sequence[Job]) -> None:

@@ -38,6 +38,7 @@ class TDMPC2:
     """
 
     config_class = TDMPC2Config
+    packed_by = "tdmpc2.pack:AgentPack"  # several seeds in one process
     num_envs = 1
     replay_visibility: Literal["transition", "episode"] = "episode"
 

@@ -19,8 +19,8 @@ from tdmpc2.common.seeding import derive_seed
 from tdmpc2.common.video import VideoFile
 from tdmpc2.envs.factory import make_env
 from tdmpc2.envs.tasks import get_task
+from tdmpc2.methods import make_agent, make_spec
 from tdmpc2.parts import env_arguments, env_spec, make_env_group
-from tdmpc2.train import make_agent, make_spec
 
 
 @dataclass(frozen=True)

@@ -180,5 +180,14 @@ def policy_loss(
 
 def moved_value_scale(scale: Tensor, q: Tensor, tau: float) -> Tensor:
     """S + τ(max(1, P95 − P5) − S) with linearly interpolated percentiles of `q (B,)`."""
-    low, high = torch.quantile(q, torch.tensor(VALUE_PERCENTILES, device=q.device))
+    ordered = q.sort().values  # torch.quantile cannot be vectorised over agents
+    low, high = (_percentile(ordered, share) for share in VALUE_PERCENTILES)
     return scale.lerp((high - low).clamp(min=1.0), tau)
+
+
+def _percentile(ordered: Tensor, share: float) -> Tensor:
+    """The value below which a share of the sorted values `(B,)` lies, linearly interpolated."""
+    place = share * (ordered.shape[0] - 1)
+    below = int(place)
+    above = min(below + 1, ordered.shape[0] - 1)
+    return torch.lerp(ordered[below], ordered[above], place - below)

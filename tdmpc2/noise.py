@@ -46,11 +46,15 @@ class PlanNoise(NamedTuple):
     dropout: Tensor | None = None
     shift: Tensor | None = None
 
-    def iterations(self) -> Iterator[IterationNoise]:
-        """The draws of each iteration in turn."""
+    def iterations(self, dim: int = 0) -> Iterator[IterationNoise]:
+        """The draws of each iteration in turn.
+
+        Args:
+            dim: the dimension of the iterations.
+        """
         each = (self.samples, self.terminal_policy, self.heads, self.dropout)
-        for i in range(self.samples.shape[0]):
-            yield IterationNoise(*(None if x is None else x[i] for x in each))
+        for i in range(self.samples.shape[dim]):
+            yield IterationNoise(*(None if x is None else x.select(dim, i) for x in each))
 
 
 class UpdateNoise(NamedTuple):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from tdmpc2.common.spec import RunOptions, RunSpec
 from tdmpc2.envs.assets import find_assets
 from tdmpc2.envs.factory import make_env
 from tdmpc2.envs.tasks import Task, get_task
-from tdmpc2.envs.workers import WorkerEnvs
+from tdmpc2.envs.workers import RemoteEnv, WorkerEnvs
 
 
 def env_arguments(spec: RunSpec, *, render: bool = False) -> dict[str, Any]:
@@ -47,15 +47,37 @@ def make_env_group(wanted: Mapping[str, Any], num_envs: int, workers: int | None
             use, where that is two or more.
     """
     if workers is None:
-        # A SLURM job is held to some of the machine's cores; only Linux says to which.
-        linux = hasattr(os, "sched_getaffinity")
-        cores = len(os.sched_getaffinity(0)) if linux else os.cpu_count() or 1
-        spare = cores - 1
+        spare = usable_cores() - 1
         workers = spare if spare > 1 else 0
     each = [{**wanted, "seed": i} for i in range(num_envs)]
     if workers > 0:
         return WorkerEnvs(each, workers)
     return SerialEnvs([make_env(**one) for one in each])
+
+
+def usable_cores() -> int:
+    """Cores that this process may use; a SLURM job is held to some of the machine's."""
+    linux = hasattr(os, "sched_getaffinity")  # only Linux says
+    return len(os.sched_getaffinity(0)) if linux else os.cpu_count() or 1
+
+
+def training_envs(
+    envs: Sequence[TaskEnv], wanted: Sequence[Mapping[str, Any]], threads: int | None
+) -> list[TaskEnv]:
+    """The environments of several runs, each in a process of its own where cores allow.
+
+    Args:
+        envs: in this process; closed if others take their places.
+        wanted: of each, what `make_env` needs.
+        threads: cores that this process is held to, or None.
+    """
+    if len(envs) == 1 or (threads or usable_cores()) <= len(envs):
+        return list(envs)
+    remote: list[TaskEnv] = []
+    for env, arguments in zip(envs, wanted, strict=True):
+        remote.append(RemoteEnv(arguments, env))
+        env.close()
+    return remote
 
 
 def evaluation_workers(options: RunOptions) -> int | None:
@@ -98,8 +120,17 @@ def make_replay(agent: Any, env: EnvSpec, seed: int, device: torch.device) -> Re
     )
 
 
-def check_fits(agent: Any, env: EnvSpec, budget: int, device: torch.device) -> torch.device:
+def check_fits(
+    agent: Any, env: EnvSpec, budget: int, device: torch.device, num_runs: int = 1
+) -> torch.device:
     """Refuses settings that could not get through the run.
+
+    Args:
+        agent: of the run.
+        env: of its task.
+        budget: env steps.
+        device: of the networks.
+        num_runs: alike, in one process, each with a memory of its own.
 
     Returns:
         Where the memory is to lie.
@@ -122,7 +153,7 @@ def check_fits(agent: Any, env: EnvSpec, budget: int, device: torch.device) -> t
         raise UserError(f"horizon={agent.replay_length}: an episode has only {decisions} decisions")
     # Each episode takes a row more than it has decisions, and the last one may pass the budget.
     episodes = budget // (min(env.action_repeats) * min(env.episode_lengths)) + 1
-    row = replay_bytes(1, env.obs_shape, env.action_dim, frame_stack=env.frame_stack)
+    row = num_runs * replay_bytes(1, env.obs_shape, env.action_dim, frame_stack=env.frame_stack)
     place = replay_device(row, agent.config.buffer_size, device)
     if place.type == "cpu":  # where only what is filled takes up memory
         check_memory(row, min(agent.config.buffer_size, episodes * (decisions + 1)))

@@ -135,7 +135,7 @@ def iterate(
         model: the world model.
         latent: `(B, 1, L)`.
         context: with a dimension for the samples.
-        discount: `(B, 1)`.
+        discount: `(B,)`.
         pi_actions: `(H, B, P, A)` of the policy prior.
         mean: `(H, B, A)`, μ of the iteration before.
         std: `(H, B, A)`, σ of it.
@@ -146,9 +146,8 @@ def iterate(
     actions = torch.cat([pi_actions, drawn], dim=2)
     if context.action_mask is not None:
         actions = actions * context.action_mask
-    value = estimate_value(
-        model, latent, actions, context, discount, draws.terminal_policy, draws.heads, draws.dropout
-    )
+    draw = (draws.terminal_policy, draws.heads, draws.dropout)
+    value = estimate_value(model, latent, actions, context, discount[:, None], *draw)
     elite_value, elite_index = torch.topk(value, config.num_elites, dim=1)
     chosen = elite_index[None, :, :, None].expand(*actions.shape[:2], -1, actions.shape[-1])
     elites = actions.gather(2, chosen)
@@ -167,7 +166,7 @@ def iterate(
 def prepare(
     model: WorldModel, obs: Tensor, context: TaskContext, noise: Tensor, shift: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """What all iterations share: latents `(B, L)` and the prior's sequences `(H, B, P, A)`.
+    """What all iterations share: latents `(B, 1, L)` and the prior's sequences `(H, B, P, A)`.
 
     Args:
         model: the world model.
@@ -177,7 +176,25 @@ def prepare(
         shift: `(B, 2)` pixel offsets; None for states.
     """
     latent = model.encode(obs, context, shift)
-    return latent, policy_trajectories(model, latent, noise, context.over_samples())
+    sequences = policy_trajectories(model, latent, noise, context.over_samples())
+    return latent[:, None], sequences
+
+
+def choose(refit: Refit, elite_noise: Tensor, action_noise: Tensor | None) -> Tensor:
+    """The action `(B, A)` to take: the first of an elite, drawn in proportion to its weight.
+
+    Args:
+        refit: of the last iteration.
+        elite_noise: `(B, E)`, Exp(1) draws.
+        action_noise: `(B, A)`, standard normal draws; None without exploration.
+    """
+    # Gumbel-max: argmax(ln w − ln E) with E ~ Exp(1) draws an elite with probability w.
+    winner = (refit.score.log() - elite_noise.log()).argmax(1)
+    batch = torch.arange(winner.shape[0], device=winner.device)
+    action = refit.first[batch, winner]
+    if action_noise is not None:
+        action = action + refit.std[0] * action_noise
+    return action.clamp(-1, 1)
 
 
 @torch.no_grad()
@@ -196,8 +213,7 @@ def plan(
 ) -> Plan:
     """One planning call for a batch of environments.
 
-    Iterates `iterate` from the warm start and σ = max_std. The action is the first of one
-    elite of the last iteration, drawn in proportion to its weight.
+    Iterates `iterate` from the warm start and σ = max_std, then takes what `choose` draws.
 
     Args:
         config: planning hyperparameters.
@@ -220,9 +236,9 @@ def plan(
         refit = iteration(
             config,
             model,
-            latent[:, None],
+            latent,
             context,
-            discount[:, None],
+            discount,
             pi_actions,
             mean,
             std,
@@ -230,11 +246,4 @@ def plan(
             draws,
         )
         mean, std = refit.mean, refit.std
-
-    # Gumbel-max: argmax(ln w − ln E) with E ~ Exp(1) draws an elite with probability w.
-    winner = (refit.score.log() - noise.elite.log()).argmax(1)
-    batch = torch.arange(len(winner), device=winner.device)
-    action = refit.first[batch, winner]
-    if noise.action is not None:
-        action = action + std[0] * noise.action
-    return Plan(action.clamp(-1, 1), mean, std)
+    return Plan(choose(refit, noise.elite, noise.action), mean, std)

@@ -73,7 +73,11 @@ def run_directory(runs: Path) -> Path:
 
 def outcome(runs: Path) -> Outcome:
     """What to compare of the only run below a folder."""
-    directory = run_directory(runs)
+    return outcome_of(run_directory(runs))
+
+
+def outcome_of(directory: Path) -> Outcome:
+    """What to compare of a run."""
     sums = [sha256((directory / name).read_bytes()) for name in ("eval.csv", "train.csv")]
     return Outcome(*sums, sha256(*agent_bytes(directory)))
 

@@ -219,3 +219,38 @@ def test_without_a_compiler_there_is_a_warning_and_no_kernel(
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.warns(RuntimeWarning, match=r"native kernel not built.*g\+\+"):
         assert not kernels.load.__wrapped__()
+
+
+@pytest.mark.parametrize("ensemble", [False, True], ids=["layer", "ensemble"])
+@pytest.mark.parametrize("dropout", [False, True], ids=["", "dropout"])
+def test_vectorised_over_models(ensemble: bool, dropout: bool) -> None:
+    """Each model's values and gradients are those it has alone."""
+    lead = (5,) if ensemble else ()
+    rows = (*lead, 24, 16) if ensemble else (2, 12, 16)
+    x, params = drawn(3, *rows), [drawn(3, *lead, 16, seed=i) for i in (1, 2, 3)]
+    factor = (drawn(3, *rows, seed=4) > 0).float() * 2 if dropout else None
+    grad = drawn(3, *rows, seed=5).detach()
+
+    def one(x: Tensor, bias: Tensor, gamma: Tensor, beta: Tensor, factor: Tensor | None) -> Tensor:
+        return torch.ops.tdmpc2.norm_act(x, bias, gamma, beta, factor, 8, 0.7)[0]
+
+    dims = (0, 0, 0, 0, 0 if dropout else None)
+    together = torch.vmap(one, in_dims=dims)(x, *params, factor)
+    gradients = torch.autograd.grad(together, [x, *params], grad)
+    for k in range(3):
+        alone = one(x[k], *(p[k] for p in params), None if factor is None else factor[k])
+        torch.testing.assert_close(together[k], alone)
+        for ours, theirs in zip(
+            gradients, torch.autograd.grad(alone, [x, *params], grad[k]), strict=True
+        ):
+            torch.testing.assert_close(ours[k], theirs[k])
+
+
+def test_vectorised_with_what_all_models_share() -> None:
+    x, params = drawn(2, 12, 16), [drawn(3, 16, seed=i) for i in (1, 2, 3)]
+    together = torch.vmap(
+        lambda *p: torch.ops.tdmpc2.norm_act(x, *p, None, 0, 1.0)[0], in_dims=(0, 0, 0)
+    )(*params)
+    for k in range(3):
+        alone = torch.ops.tdmpc2.norm_act(x, *(p[k] for p in params), None, 0, 1.0)[0]
+        torch.testing.assert_close(together[k], alone)

@@ -105,7 +105,7 @@ KILLS = {
         f"{STORE}.forget_history", 1, at=(150, 200), lines=(0, 100, 200), leaves="replay/*.npz"
     ),
     "after the last checkpoint, before COMPLETED": kill(
-        f"{TRAINER}.run", 1, "after", at=(200,), lines=(0, 100, 200)
+        f"{STORE}.forget_history", 1, "after", at=(200,), lines=(0, 100, 200)
     ),
     "twice in a row at one place": Kill(
         (

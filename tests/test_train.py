@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tdmpc2 import train
+from tdmpc2 import methods, train
 from tdmpc2.common.cli import schema_of
 from tdmpc2.common.errors import UserError
 from tdmpc2.common.files import read_json
@@ -22,6 +22,8 @@ from tdmpc2.common.spec import RunOptions
 from tdmpc2.config import TDMPC2Config
 from tdmpc2.envs.factory import make_env
 from tdmpc2.envs.tasks import get_task
+from tdmpc2.parts import env_spec
+from tdmpc2.run import run
 from tests.kill_driver import Blow, Command
 from tests.runs import (
     agent_bytes,
@@ -153,39 +155,39 @@ def test_a_progress_bar_on_demand(tmp_path: Path) -> None:
 
 
 def test_every_method_is_an_agent() -> None:
-    for method in train.METHODS:
-        cls = train.agent_class(method)
+    for method in methods.METHODS:
+        cls = methods.agent_class(method)
         assert dataclasses.is_dataclass(cls.config_class)
         task = get_task("toy-pointmass")
-        spec = train.make_spec(method, task.name, 1, overrides={"model_size": "smoke"})
-        env = train.env_spec(task, make_env(task, seed=0))
-        assert isinstance(train.make_agent(spec, env, torch.device("cpu")), Agent)
+        spec = methods.make_spec(method, task.name, 1, overrides={"model_size": "smoke"})
+        env = env_spec(task, make_env(task, seed=0))
+        assert isinstance(methods.make_agent(spec, env, torch.device("cpu")), Agent)
 
 
 def test_a_spec_holds_what_differs_from_the_defaults() -> None:
-    spec = train.make_spec("tdmpc2", "walker-walk", 1)
+    spec = methods.make_spec("tdmpc2", "walker-walk", 1)
     assert (spec.overrides, spec.variant, spec.budget) == ((), "default", 4_000_000)
-    same = train.make_spec("tdmpc2", "walker-walk", 1, overrides={"num_q": 5, "model_size": "5"})
+    same = methods.make_spec("tdmpc2", "walker-walk", 1, overrides={"num_q": 5, "model_size": "5"})
     assert same == spec
-    other = train.make_spec(
+    other = methods.make_spec(
         "tdmpc2", "walker-walk", 1, overrides={"regression": "mse", "num_q": 2, "horizon": 3}
     )
     assert other.overrides == (("num_q", 2), ("regression", "mse"))
     assert other.variant == "num_q-2+regression-mse"
     # A size brings its own number of Q-functions: only the size is named.
-    small = train.make_spec("tdmpc2", "walker-walk", 1, overrides={"model_size": "1"})
+    small = methods.make_spec("tdmpc2", "walker-walk", 1, overrides={"model_size": "1"})
     assert small.overrides == (("model_size", "1"),)
 
 
 def test_an_alias_is_the_same_run() -> None:
     alias, name = (
-        train.make_spec("tdmpc2", t, 1).identity for t in ("ball-in-cup-catch", "cup-catch")
+        methods.make_spec("tdmpc2", t, 1).identity for t in ("ball-in-cup-catch", "cup-catch")
     )
     assert alias == name
 
 
 def test_words_become_a_spec_and_options() -> None:
-    spec, options = train.parse(
+    (spec,), options = train.parse(
         ["task=walker-walk", "seed=3", "env_steps=100_000", "lr=1e-3", "threads=2", "--planning=no"]
     )
     assert (spec.task, spec.seed, spec.budget) == ("walker-walk", 3, 100_000)
@@ -194,11 +196,11 @@ def test_words_become_a_spec_and_options() -> None:
 
 
 def test_torch_threads_are_left_as_they_were(tmp_path: Path) -> None:
-    spec, options = train.parse(words(tmp_path, **SHORT))
+    (spec,), options = train.parse(words(tmp_path, **SHORT))
     assert torch.get_num_threads() == 1
     torch.set_num_threads(2)
     try:
-        assert train.run(spec, options).state == "COMPLETED"
+        assert run(spec, options).state == "COMPLETED"
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(1)
@@ -267,7 +269,7 @@ def test_a_larger_budget_without_the_replay_is_refused(undisturbed: Path) -> Non
 def test_a_larger_budget_is_refused_where_the_kill_came_before_completed(
     undisturbed: Path, tmp_path: Path
 ) -> None:
-    finished = Blow("tdmpc2.common.trainer:Trainer.run", 1, "after")
+    finished = Blow("tdmpc2.common.checkpoint:CheckpointStore.forget_history", 1, "after")
     assert tiny(tmp_path, finished).code == -signal.SIGKILL
     assert "finished at 200 env steps without keep_replay=true" in refusal(tmp_path, env_steps=300)
     assert tiny(tmp_path).code == 0
@@ -293,7 +295,7 @@ def test_a_diverged_run_keeps_its_data_and_is_never_retried(tmp_path: Path) -> N
 
 
 def test_impossible_settings_raise_before_anything_is_written(tmp_path: Path) -> None:
-    spec, options = train.parse(words(tmp_path / "runs", buffer_size=50))
+    (spec,), options = train.parse(words(tmp_path / "runs", buffer_size=50))
     with pytest.raises(UserError, match="one episode takes 51 rows"):
-        train.run(spec, options)
+        run(spec, options)
     assert list(tmp_path.iterdir()) == []

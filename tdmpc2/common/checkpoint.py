@@ -157,11 +157,11 @@ class CheckpointStore:
 
     # --- loading ---------------------------------------------------------------------
 
-    def load(self, which: str = "latest") -> tuple[dict[str, Any], dict[str, Any]] | None:
+    def load(self, which: str | int = "latest") -> tuple[dict[str, Any], dict[str, Any]] | None:
         """State and manifest of a checkpoint, verified; None if there is no checkpoint.
 
         Args:
-            which: `latest` or `previous`.
+            which: `latest`, `previous`, or an agent step.
 
         Raises:
             UserError: the checkpoint is damaged or of another format.
@@ -173,6 +173,8 @@ class CheckpointStore:
             if len(found) < 2:
                 raise UserError(f"{self.folder}: there is no checkpoint before the latest")
             found = found[:-1]
+        if isinstance(which, int):
+            found = [path for path in found if int(path.name) <= which]
         return self._load(found[-1], is_last=len(found) == 1)
 
     def load_agent(self, path: Path) -> dict[str, Any]:
@@ -254,7 +256,12 @@ def _split(arrays: Mapping[str, np.ndarray], skip: int) -> Iterator[Episode]:
 
 
 def pack(value: Any) -> Any:
-    """Replaces NumPy arrays by tagged tensors, so that `weights_only` loading accepts them."""
+    """Replaces NumPy arrays by tagged tensors, so that `weights_only` loading accepts them.
+
+    A tensor that is part of a larger one is copied: torch would save all of that.
+    """
+    if isinstance(value, torch.Tensor) and value.untyped_storage().nbytes() > value.nbytes:
+        return value.clone()
     if isinstance(value, np.ndarray):
         return {"__array__": torch.from_numpy(value.copy())}
     if isinstance(value, np.generic):

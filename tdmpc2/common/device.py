@@ -44,6 +44,7 @@ def numeric_path(
     compiled: bool | None = False,
     precision: str = "fp32",
     renderer: str | None = None,
+    pack: str | None = None,
 ) -> dict[str, Any]:
     """Everything that decides how floating-point results round, for runs to compare.
 
@@ -53,6 +54,7 @@ def numeric_path(
         compiled: whether functions are compiled; None: where that works.
         precision: of the networks' products, `fp32` or `bf16`.
         renderer: what draws the observations, for runs from pixels.
+        pack: the run's place among several that are computed as one batch.
 
     Raises:
         UserError: compilation was asked for, and does not work here.
@@ -78,6 +80,8 @@ def numeric_path(
         path["gpu"] = torch.cuda.get_device_name(device)
     if renderer is not None:
         path["renderer"] = renderer
+    if pack is not None:
+        path["pack"] = pack
     return path
 
 
@@ -147,6 +151,7 @@ def apply_numeric_path(
     compiled: bool | None = False,
     precision: str = "fp32",
     renderer: str | None = None,
+    pack: str | None = None,
 ) -> dict[str, Any]:
     """Sets torch up and records how, or takes over what a run recorded before.
 
@@ -158,6 +163,7 @@ def apply_numeric_path(
         compiled: whether functions are compiled; None: as recorded, or where that works.
         precision: of the networks' products.
         renderer: what draws the observations, for runs from pixels.
+        pack: the run's place among several that are computed as one batch.
 
     Raises:
         UserError: the recorded path can't be honoured here.
@@ -166,7 +172,9 @@ def apply_numeric_path(
     if recorded is not None:
         threads = recorded.get("threads") if threads is None else threads
         compiled = bool(recorded.get("compile")) if compiled is None else compiled
-    path = numeric_path(device, threads, compiled=compiled, precision=precision, renderer=renderer)
+    path = numeric_path(
+        device, threads, compiled=compiled, precision=precision, renderer=renderer, pack=pack
+    )
     if recorded is not None and recorded != path:
         names = sorted(k for k in recorded | path if recorded.get(k) != path.get(k))
         changes = ", ".join(f"{k} {recorded.get(k)} → {path.get(k)}" for k in names)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -39,8 +39,12 @@ class EnvGroup(Protocol):
         """Starts an episode in each of the first environments, one per seed; `(N, *obs_shape)`."""
         ...
 
-    def step(self, actions: dict[int, np.ndarray]) -> dict[int, Transition]:
-        """Takes one decision in each environment that `actions` names."""
+    def begin_step(self, actions: dict[int, np.ndarray]) -> Callable[[], dict[int, Transition]]:
+        """Starts one decision in each environment that `actions` names.
+
+        Returns:
+            Waits for the outcomes and returns them; to be called before anything else is asked.
+        """
         ...
 
     def render(self, index: int) -> np.ndarray:
@@ -70,9 +74,9 @@ class SerialEnvs:
         """See `EnvGroup.reset`."""
         return np.stack([self.envs[i].reset(seed=seed)[0] for i, seed in enumerate(seeds)])
 
-    def step(self, actions: dict[int, np.ndarray]) -> dict[int, Transition]:
-        """See `EnvGroup.step`."""
-        return {i: step_one(self.envs[i], action) for i, action in actions.items()}
+    def begin_step(self, actions: dict[int, np.ndarray]) -> Callable[[], dict[int, Transition]]:
+        """See `EnvGroup.begin_step`; the work is done when the outcomes are asked for."""
+        return lambda: {i: step_one(self.envs[i], action) for i, action in actions.items()}
 
     def render(self, index: int) -> np.ndarray:
         """See `EnvGroup.render`."""

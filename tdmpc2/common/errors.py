@@ -14,6 +14,10 @@ class DivergedError(RuntimeError):
     """Training produced NaN or Inf: a result, not a fault; the data is kept."""
 
 
+class StoppedError(RuntimeError):
+    """The run was asked to stop; it resumes from its last checkpoint."""
+
+
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
     """Hint for a misspelt word, to be appended to an error message.
 

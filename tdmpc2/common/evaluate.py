@@ -4,25 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
 from tdmpc2.common.env_group import EnvGroup, SerialEnvs
 from tdmpc2.common.errors import DivergedError
 from tdmpc2.common.protocols import TaskEnv
+from tdmpc2.common.requests import Act, Actor, Pause, Steps, serve
 
 NO_PAUSE: Callable[[], None] = lambda: None  # noqa: E731  a constant, not a function of its own
-
-
-class Actor(Protocol):
-    """Whatever can act: an agent, or a policy that floors are measured with."""
-
-    def act(
-        self, obs: np.ndarray, *, first: np.ndarray, explore: bool, task: np.ndarray | None = None
-    ) -> np.ndarray:
-        """Actions `(B, A)`; see `Agent.act`."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -72,11 +62,35 @@ def evaluate(
     tasks: Sequence[int] | None = None,
     film: Callable[[np.ndarray], None] | None = None,
 ) -> Evaluation:
-    """Runs one episode in each environment, acting for all of them as one batch.
+    """Runs an `evaluation` with one actor.
 
     Args:
         actor: acts with `explore=False`.
         envs: one environment per episode.
+        seeds: see `evaluation`.
+        between: likewise.
+        tasks: likewise.
+        film: likewise.
+
+    Raises:
+        DivergedError: the actor answers with NaN or Inf.
+    """
+    group = SerialEnvs(envs) if isinstance(envs, Sequence) else envs
+    return serve(evaluation(group, seeds, between, tasks=tasks, film=film), actor)
+
+
+def evaluation(
+    group: EnvGroup,
+    seeds: Sequence[int],
+    between: Callable[[], None] = NO_PAUSE,
+    *,
+    tasks: Sequence[int] | None = None,
+    film: Callable[[np.ndarray], None] | None = None,
+) -> Steps[Evaluation]:
+    """Runs one episode in each environment, acting for all of them as one batch.
+
+    Args:
+        group: one environment per episode.
         seeds: one per environment.
         between: called before every decision; may raise to stop.
         tasks: task index of each environment, for agents of several tasks.
@@ -85,10 +99,9 @@ def evaluate(
     Raises:
         DivergedError: the actor answers with NaN or Inf.
     """
-    num = len(envs)
+    num = len(group)
     if len(seeds) != num:
         raise ValueError(f"{len(seeds)} seeds for {num} environments")
-    group = SerialEnvs(envs) if isinstance(envs, Sequence) else envs
     task = None if tasks is None else np.asarray(tasks)
     obs = group.reset(seeds)
     if film is not None:
@@ -98,11 +111,13 @@ def evaluate(
     lengths = np.zeros(num, dtype=int)
     while running.any():
         between()
-        actions = actor.act(obs, first=first, explore=False, task=task)
+        actions = yield Act(obs, first, explore=False, task=task)
         if not np.isfinite(actions[running]).all():
             raise DivergedError("non-finite action in an evaluation")
-        first[:] = False
-        answers = group.step({int(i): actions[i] for i in np.flatnonzero(running)})
+        first = np.zeros(num, dtype=bool)
+        finish = group.begin_step({int(i): actions[i] for i in np.flatnonzero(running)})
+        yield Pause()
+        answers = finish()
         for i, answer in answers.items():
             obs[i] = answer.obs
             returns[i] += answer.reward

@@ -36,6 +36,16 @@ class TaskEnv(gymnasium.Env, abc.ABC):
     episode_length: int
     frame_stack: int = 1  # frames in an observation, of pixels
 
+    def begin_step(
+        self, action: np.ndarray
+    ) -> Callable[[], tuple[np.ndarray, float, bool, bool, dict[str, Any]]]:
+        """Starts a decision; what is returned waits for its outcome, that of `step`.
+
+        Here the work is done when the outcome is asked for; environments in other processes
+        do it meanwhile.
+        """
+        return lambda: self.step(action)  # type: ignore[return-value]
+
     @abc.abstractmethod
     def generator_state(self) -> Any:
         """State of the environment's generator (picklable, plain containers and arrays)."""

@@ -9,20 +9,35 @@ from collections.abc import Callable, Iterator
 
 from tqdm import tqdm
 
-from tdmpc2.common.errors import DivergedError
+from tdmpc2.common.errors import DivergedError, StoppedError
 from tdmpc2.common.evaluate import Evaluation
 from tdmpc2.common.lease import Lease, LeaseLostError
 from tdmpc2.common.records import RunRecords, State
+from tdmpc2.common.requests import Steps
 from tdmpc2.common.run_directory import RunRecord
 from tdmpc2.common.spec import RunOptions
 from tdmpc2.common.tracker import Tracker
-from tdmpc2.common.trainer import Callbacks, StoppedError, Trainer
+from tdmpc2.common.trainer import Callbacks, Trainer
 
 
-def run_session(
-    trainer: Trainer, records: RunRecords, tracker: Tracker, lease: Lease, options: RunOptions
-) -> RunRecord:
-    """Runs the trainer with a progress bar, signals and states."""
+def session(
+    trainer: Trainer,
+    records: RunRecords,
+    tracker: Tracker,
+    lease: Lease,
+    options: RunOptions,
+    stop_requested: Callable[[], bool],
+) -> Steps[RunRecord]:
+    """The steps of a trainer with a progress bar, and with the states they leave the run in.
+
+    Args:
+        trainer: of the run.
+        records: its files.
+        tracker: of this attempt.
+        lease: on the run directory.
+        options: how to carry it out.
+        stop_requested: whether the run is asked to stop.
+    """
     show = sys.__stderr__ is not None and sys.__stderr__.isatty()
     if options.progress is not None:
         show = options.progress
@@ -60,10 +75,10 @@ def run_session(
         tracker.log(env_step, result.row())
 
     records.set_state("RUNNING", trainer.env_step)
-    with stop_on_signals() as stop_requested, bar:
+    with bar:
         trainer.callbacks = Callbacks(must_stop, on_progress, on_evaluating, on_evaluation)
         try:
-            trainer.run()
+            yield from trainer.steps()
             state: State = "COMPLETED"
             message = ""
         except DivergedError as error:

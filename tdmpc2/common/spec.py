@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from tdmpc2.common.errors import UserError
 from tdmpc2.common.paths import default_runs_dir
 
 Scalar = str | int | float | bool | None
@@ -101,8 +102,6 @@ class RunOptions:
 
     def __post_init__(self) -> None:
         """Rejects values out of range."""
-        from tdmpc2.common.errors import UserError
-
         for name in ("threads", "eval_every", "eval_episodes"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -111,6 +110,19 @@ class RunOptions:
             raise UserError(f"eval_workers={self.eval_workers}: must not be negative")
         if self.checkpoint_minutes < 0:
             raise UserError(f"checkpoint_minutes={self.checkpoint_minutes}: must not be negative")
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """Seeds of `seeds=`: a count (`3` means 1, 2, 3) or a list (`1,2,5`, or `7,` for one)."""
+    try:
+        numbers = [int(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        raise UserError(f"seeds={text}: a count (3) or a list (1,2,5) is needed") from None
+    if "," not in text and len(numbers) == 1:
+        numbers = list(range(1, numbers[0] + 1))
+    if not numbers or min(numbers) < 0 or len(set(numbers)) < len(numbers):
+        raise UserError(f"seeds={text}: a count (3) or a list of different seeds (1,2,5) is needed")
+    return tuple(numbers)
 
 
 def overrides_of(config: Any, default: Any) -> tuple[tuple[str, Scalar], ...]:

@@ -16,17 +16,14 @@ from torch import Tensor
 
 from tdmpc2.common.checkpoint import CheckpointStore
 from tdmpc2.common.env_group import EnvGroup
-from tdmpc2.common.errors import DivergedError, UserError
-from tdmpc2.common.evaluate import Evaluation, evaluate
+from tdmpc2.common.errors import DivergedError, StoppedError, UserError
+from tdmpc2.common.evaluate import Evaluation, evaluation
 from tdmpc2.common.protocols import Agent, Counters, Event, TaskEnv
 from tdmpc2.common.records import RunRecords
 from tdmpc2.common.replay import Episode, Replay
+from tdmpc2.common.requests import Act, Learn, Pause, Steps, serve
 from tdmpc2.common.seeding import derive_seed
 from tdmpc2.common.video import VideoFile
-
-
-class StoppedError(RuntimeError):
-    """The run was asked to stop; it resumes from its last checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +115,7 @@ class Trainer:
         schedule: when to evaluate, save and end.
         seed: of the run.
         callbacks: to whoever runs it.
+        clock: seconds, for when checkpoints are due.
     """
 
     def __init__(
@@ -133,15 +131,16 @@ class Trainer:
         seed: int,
         callbacks: Callbacks | None = None,
         videos: Path | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.agent, self.env, self.eval_envs, self.replay = agent, env, eval_envs, replay
         self.records, self.checkpoints, self.schedule = records, checkpoints, schedule
-        self.seed, self.videos = seed, videos
+        self.seed, self.videos, self.clock = seed, videos, clock
         self.callbacks = callbacks or Callbacks()
         self.rng = np.random.default_rng(derive_seed(seed, "seeding actions"))
         self.progress = Progress()
         self.metrics = _Metrics()
-        self._started = self._last_checkpoint = time.monotonic()
+        self._started, self._last_checkpoint = time.monotonic(), clock()
         self._started_at = 0
 
     @property
@@ -155,43 +154,49 @@ class Trainer:
         return self.env_step >= self.schedule.env_steps
 
     def run(self) -> None:
-        """Trains to the end of the budget.
+        """Trains to the end of the budget; see `steps`."""
+        serve(self.steps(), self.agent)
+
+    def steps(self) -> Steps[None]:
+        """Trains to the end of the budget, by requests to act and to learn.
 
         Raises:
             DivergedError: NaN or Inf.
             StoppedError: a stop was requested.
         """
-        self._last_checkpoint = time.monotonic()
+        self._last_checkpoint = self.clock()
         while True:
             if self._evaluation_due():
-                self._evaluate()
+                yield from self._evaluate()
             if self.finished:
                 break
             if self._checkpoint_due():
                 self.save()
-            self._run_episode()
+            yield from self._run_episode()
         self.save(final=True)
 
     # --- one episode -----------------------------------------------------------------
 
-    def _run_episode(self) -> None:
+    def _run_episode(self) -> Steps[None]:
         """Collects one episode, with the updates that fall into it."""
         obs, _ = self.env.reset()
         rows: list[tuple[np.ndarray, np.ndarray, float]] = []
         first, done = True, False
         while not done:
             self._check_stop()
-            action = self._choose_action(obs, first)
+            action = yield from self._choose_action(obs, first)
             self.progress.decisions += 1
+            answer = self.env.begin_step(action)
             # Who learns from finished episodes only learns the same before the step as after
-            # it; a GPU then computes while the environment steps.
+            # it; a GPU, or an environment elsewhere, then works at the same time.
             if self.agent.replay_visibility == "episode":
-                self._update("decision", len(rows) + 1)
-            next_obs, reward, terminated, truncated, info = self.env.step(action)
+                yield from self._update("decision", len(rows) + 1)
+            yield Pause()
+            next_obs, reward, terminated, truncated, info = answer()
             rows.append((obs, action, float(reward)))
             obs, first, done = next_obs, False, terminated or truncated
             if self.agent.replay_visibility == "transition":
-                self._update("decision", len(rows))
+                yield from self._update("decision", len(rows))
         episode = Episode(
             obs=np.stack([*(row[0] for row in rows), obs]),
             action=np.stack([row[1] for row in rows]),
@@ -200,24 +205,24 @@ class Trainer:
         )
         self.replay.add(episode)
         self.progress.num_episodes += 1
-        self._update("episode_end", len(rows))
+        yield from self._update("episode_end", len(rows))
         self._record_episode(episode, info)
 
-    def _choose_action(self, obs: np.ndarray, first: bool) -> np.ndarray:
+    def _choose_action(self, obs: np.ndarray, first: bool) -> Steps[np.ndarray]:
         """Uniform random while seeding, the agent's afterwards."""
         if self.progress.decisions <= self.agent.seed_decisions:
             shape = self.env.action_space.shape
             return self.rng.uniform(-1, 1, shape).astype(np.float32)
-        action = self.agent.act(obs[None], first=np.array([first]), explore=True)[0]
+        action = (yield Act(obs[None], np.array([first]), explore=True))[0]
         if not np.isfinite(action).all():
             raise DivergedError(f"non-finite action at env step {self.env_step}")
         return action
 
-    def _update(self, event: Event, episode_decisions: int) -> None:
+    def _update(self, event: Event, episode_decisions: int) -> Steps[None]:
         counters = Counters(self.progress.decisions, self.progress.num_updates, episode_decisions)
         for _ in range(self.agent.updates_due(event, counters)):
             self._check_stop()
-            self.metrics.add(self.agent.update(self.replay))
+            self.metrics.add((yield Learn(self.replay)))
             self.progress.num_updates += 1
 
     def _check_stop(self) -> None:
@@ -258,7 +263,7 @@ class Trainer:
             return True
         return self.env_step // every > last // every or (self.finished and last < self.env_step)
 
-    def _evaluate(self) -> None:
+    def _evaluate(self) -> Steps[None]:
         """One line of `eval.csv`; every evaluation has seeds of its own.
 
         It therefore depends on nothing but the agent's parameters, and not on how many
@@ -282,7 +287,7 @@ class Trainer:
             if self.videos is not None:
                 video = VideoFile(self.videos / f"{self.env_step}.mp4")
                 film = stack.enter_context(video).add
-            result = evaluate(self.agent, self.eval_envs, seeds, between, film=film)
+            result = yield from evaluation(self.eval_envs, seeds, between, film=film)
         where = {"env_step": self.env_step, "agent_step": self.progress.decisions}
         self.records.csv["eval"].append({**where, **result.row()})
         self.progress.evaluated_at = self.env_step
@@ -293,7 +298,7 @@ class Trainer:
     def _checkpoint_due(self) -> bool:
         if self.progress.decisions == self._started_at // self.env.action_repeat:
             return False  # nothing new since the start
-        return time.monotonic() - self._last_checkpoint >= self.schedule.checkpoint_seconds
+        return self.clock() - self._last_checkpoint >= self.schedule.checkpoint_seconds
 
     def save(self, *, final: bool = False) -> None:
         """Saves a checkpoint.
@@ -319,10 +324,13 @@ class Trainer:
         self.checkpoints.save(self.progress.decisions, state, self.replay if with_replay else None)
         if final:
             self.checkpoints.forget_history()
-        self._last_checkpoint = time.monotonic()
+        self._last_checkpoint = self.clock()
 
-    def restore(self, which: str = "latest") -> bool:
+    def restore(self, which: str | int | None = "latest") -> bool:
         """Goes back to a checkpoint, or to the very beginning if there is none.
+
+        Args:
+            which: see `CheckpointStore.load`; None for the beginning.
 
         Returns:
             Whether there was a checkpoint.
@@ -330,7 +338,7 @@ class Trainer:
         Raises:
             UserError: the checkpoint is damaged, or holds no episodes to go on with.
         """
-        loaded = self.checkpoints.load(which)
+        loaded = None if which is None else self.checkpoints.load(which)
         if loaded is None:
             self.checkpoints.clear()
             self.records.cut_back({})

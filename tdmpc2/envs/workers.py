@@ -1,4 +1,4 @@
-"""Environments in processes of their own, for evaluations on machines with cores to spare.
+"""Environments in processes of their own, on machines with cores to spare.
 
 Run as `python -m tdmpc2.envs.workers FD`, this module is such a process: it imports
 neither torch nor any agent.
@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection, Pipe
 from typing import Any
 
@@ -19,6 +19,7 @@ import numpy as np
 
 from tdmpc2.common.env_group import SerialEnvs, Transition
 from tdmpc2.common.errors import UserError
+from tdmpc2.common.protocols import TaskEnv
 from tdmpc2.envs.factory import make_env
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
@@ -61,9 +62,9 @@ class WorkerEnvs:
         answers = self._ask_all("reset", dict(enumerate(seeds)))
         return np.stack([answers[i] for i in range(len(seeds))])
 
-    def step(self, actions: dict[int, np.ndarray]) -> dict[int, Transition]:
-        """See `EnvGroup.step`."""
-        return self._ask_all("step", actions)
+    def begin_step(self, actions: dict[int, np.ndarray]) -> Callable[[], dict[int, Transition]]:
+        """See `EnvGroup.begin_step`; the workers work until the outcomes are asked for."""
+        return self._begin("step", actions)
 
     def render(self, index: int) -> np.ndarray:
         """See `EnvGroup.render`."""
@@ -77,16 +78,80 @@ class WorkerEnvs:
 
     def _ask_all(self, what: str, arguments: Mapping[int, Any]) -> dict[int, Any]:
         """Sends each worker its part, then gathers: the workers work at the same time."""
+        return self._begin(what, arguments)()
+
+    def _begin(self, what: str, arguments: Mapping[int, Any]) -> Callable[[], dict[int, Any]]:
+        """Sends each worker its part; what is returned gathers the answers."""
         parts: list[dict[int, Any]] = [{} for _ in self._workers]
         for i, argument in arguments.items():
             parts[i % len(parts)][i] = argument
         asked = [(w, part) for w, part in zip(self._workers, parts, strict=True) if part]
         for worker, part in asked:
             worker.send((what, part))
-        answers: dict[int, Any] = {}
-        for worker, _ in asked:
-            answers |= worker.receive()
-        return answers
+
+        def gather() -> dict[int, Any]:
+            answers: dict[int, Any] = {}
+            for worker, _ in asked:
+                answers |= worker.receive()
+            return answers
+
+        return gather
+
+
+class RemoteEnv(TaskEnv):
+    """A training environment in a process of its own, which works while this one computes.
+
+    Args:
+        wanted: the keyword arguments of `make_env`.
+        like: an environment of the same task, for spaces and lengths.
+
+    Raises:
+        UserError: the environment cannot be made.
+    """
+
+    def __init__(self, wanted: Mapping[str, Any], like: TaskEnv) -> None:
+        self.observation_space, self.action_space = like.observation_space, like.action_space
+        self.action_repeat, self.episode_length = like.action_repeat, like.episode_length
+        self.frame_stack = like.frame_stack
+        self._worker = _Worker()
+        try:
+            self._ask("make", dict(wanted))
+        except BaseException:
+            self.close()
+            raise
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """See `TaskEnv`; the `info` is empty."""
+        return self._ask("restart", seed), {}
+
+    def begin_step(
+        self, action: np.ndarray
+    ) -> Callable[[], tuple[np.ndarray, float, bool, bool, dict[str, Any]]]:
+        """See `TaskEnv.begin_step`."""
+        self._worker.send(("full_step", {0: action}))
+        return lambda: self._worker.receive()[0]
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """See `TaskEnv`; of `info`, the two successes."""
+        return self.begin_step(action)()
+
+    def generator_state(self) -> Any:
+        """See `TaskEnv`."""
+        return self._ask("generator_state", None)
+
+    def set_generator_state(self, state: Any) -> None:
+        """See `TaskEnv`."""
+        self._ask("set_generator_state", state)
+
+    def close(self) -> None:
+        """Ends the process."""
+        self._worker.close()
+
+    def _ask(self, what: str, argument: Any) -> Any:
+        self._worker.send((what, {0: argument}))
+        return self._worker.receive()[0]
 
 
 class _Worker:
@@ -164,9 +229,20 @@ def _do(envs: dict[int, SerialEnvs], what: str, i: int, argument: Any) -> Any:
     if what == "reset":
         return envs[i].reset([argument])[0]
     if what == "step":
-        return envs[i].step({0: argument})[0]
-    assert what == "render"
-    return envs[i].render(0)
+        return envs[i].begin_step({0: argument})()[0]
+    if what == "render":
+        return envs[i].render(0)
+    env = envs[i].envs[0]
+    if what == "restart":
+        return env.reset(seed=argument)[0]
+    if what == "full_step":
+        obs, reward, terminated, truncated, info = env.step(argument)
+        successes = {name: info[name] for name in ("success", "success_ever")}
+        return obs, reward, terminated, truncated, successes
+    if what == "generator_state":
+        return env.generator_state()
+    assert what == "set_generator_state"
+    return env.set_generator_state(argument)
 
 
 if __name__ == "__main__":

@@ -7,9 +7,11 @@ only, so that `compile=false` is plain PyTorch.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import subprocess
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +23,7 @@ from tdmpc2.common import native
 SOURCE = Path(__file__).parent / "norm_act.cpp"
 GROUP = 8  # the only group size of SimNorm that the kernel knows
 LANES = 16  # rows must be a multiple of this long
+_vectorised = False
 
 
 class Packed(NamedTuple):
@@ -66,10 +69,21 @@ def norm_act(
         group: 0 for Mish, 8 for SimNorm.
         tau: temperature of SimNorm.
     """
-    if torch.is_grad_enabled():
+    if torch.is_grad_enabled() or _vectorised:
         return torch.ops.tdmpc2.norm_act(x, bias, gamma, beta, factor, group, tau)[0]
     torch.ops.tdmpc2.norm_act_(x, bias, gamma, beta, factor, group, tau)
     return x
+
+
+@contextlib.contextmanager
+def vectorised() -> Iterator[None]:
+    """Inside, functions are vectorised by `torch.vmap`, which knows no operation in place."""
+    global _vectorised
+    _vectorised = True
+    try:
+        yield
+    finally:
+        _vectorised = False
 
 
 def usable_packed(x: Tensor, packed: Packed | None) -> bool:
@@ -167,3 +181,21 @@ def _register() -> None:
         return *out, None, None, None
 
     torch.library.register_autograd("tdmpc2::norm_act", backward, setup_context=setup_context)
+
+    @torch.library.register_vmap("tdmpc2::norm_act")
+    def _(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> Any:
+        """K' models of one layer are K' layers of one model, and of K layers K'·K."""
+        num, (group, tau) = info.batch_size, args[5:]
+        tensors = zip(args[:5], in_dims[:5], strict=True)
+        x, *params, factor = (None if t is None else _stack(t, dim, num) for t, dim in tensors)
+        num_layers = params[0].numel() // params[0].shape[-1]
+        rows = (num_layers, -1, x.shape[-1])
+        flat = [p.reshape(num_layers, -1) for p in params]
+        factor = None if factor is None else factor.reshape(rows)
+        y, stats = torch.ops.tdmpc2.norm_act(x.reshape(rows), *flat, factor, group, tau)
+        return (y.view(x.shape), stats.view(num, -1, 2)), (0, 0)
+
+
+def _stack(x: Tensor, dim: int | None, num: int) -> Tensor:
+    """A tensor with the dimension of `torch.vmap` in front."""
+    return x.expand(num, *x.shape) if dim is None else x.movedim(dim, 0)

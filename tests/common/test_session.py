@@ -12,15 +12,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tdmpc2.common.errors import DivergedError, UserError
+from tdmpc2.common import session as sessions
+from tdmpc2.common.errors import DivergedError, StoppedError, UserError
 from tdmpc2.common.evaluate import Evaluation
 from tdmpc2.common.lease import Lease, LeaseLostError
 from tdmpc2.common.records import RunRecords, read_status
+from tdmpc2.common.requests import Steps, serve
 from tdmpc2.common.run_directory import RunRecord
-from tdmpc2.common.session import run_session, stop_on_signals
+from tdmpc2.common.session import stop_on_signals
 from tdmpc2.common.spec import RunOptions, RunSpec
 from tdmpc2.common.tracker import Tracker
-from tdmpc2.common.trainer import Callbacks, StoppedError
+from tdmpc2.common.trainer import Callbacks
 
 
 class ScriptedTrainer:
@@ -32,8 +34,10 @@ class ScriptedTrainer:
         self.env_step = 100
         self.script = script
 
-    def run(self) -> None:
+    def steps(self) -> Steps[None]:
         self.script(self)
+        return
+        yield
 
 
 class Metrics:
@@ -53,7 +57,10 @@ def session(
     with Lease(directory) as lease:
         trainer: Any = ScriptedTrainer(lambda trainer: script(trainer, lease))
         tracker = Tracker(metrics or Metrics())
-        return run_session(trainer, records, tracker, lease, RunOptions(**options))
+        steps = sessions.session(
+            trainer, records, tracker, lease, RunOptions(**options), lambda: False
+        )
+        return serve(steps, trainer)
 
 
 def status(directory: Path) -> dict[str, Any]:

@@ -12,12 +12,14 @@ import pytest
 import torch
 
 from tdmpc2.common.checkpoint import CheckpointStore
-from tdmpc2.common.errors import DivergedError, UserError
+from tdmpc2.common.env_group import SerialEnvs
+from tdmpc2.common.errors import DivergedError, StoppedError, UserError
 from tdmpc2.common.protocols import Counters, Event
 from tdmpc2.common.records import EVAL_COLUMNS, RunRecords
 from tdmpc2.common.replay import Replay
+from tdmpc2.common.requests import serve
 from tdmpc2.common.spec import RunSpec
-from tdmpc2.common.trainer import Callbacks, Schedule, StoppedError, Trainer
+from tdmpc2.common.trainer import Callbacks, Schedule, Trainer
 from tdmpc2.envs.factory import make_env
 from tdmpc2.envs.tasks import get_task
 
@@ -77,7 +79,7 @@ def make_trainer(
     return Trainer(
         CountingAgent(),
         make_env(task, seed=1),
-        [make_env(task, seed=i) for i in range(2)],
+        SerialEnvs([make_env(task, seed=i) for i in range(2)]),
         Replay(1000, 1, (4,), 2, generator=torch.Generator().manual_seed(0)),
         RunRecords(directory, RunSpec("counting", task.name, 1, env_steps), {}),
         CheckpointStore(directory, keep_replay=keep_replay),
@@ -234,7 +236,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_its_line_kept(
 
 def test_an_action_that_is_not_finite_ends_the_run(tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path, eval_every=1000)
-    trainer._evaluate()
+    serve(trainer._evaluate(), trainer.agent)
     trainer.agent.action = math.nan
     with pytest.raises(DivergedError, match="non-finite action at env step 61"):
         trainer.run()

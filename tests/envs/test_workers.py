@@ -17,7 +17,8 @@ from tdmpc2.common.errors import UserError
 from tdmpc2.common.evaluate import UniformPolicy, evaluate
 from tdmpc2.envs.factory import make_env
 from tdmpc2.envs.tasks import get_task
-from tdmpc2.envs.workers import WorkerEnvs, WorkerError
+from tdmpc2.envs.workers import RemoteEnv, WorkerEnvs, WorkerError
+from tdmpc2.parts import training_envs
 
 ARGUMENTS = [{"task": get_task("toy-pointmass-episodic"), "seed": i} for i in range(5)]
 SEEDS = [3, 1, 4, 1, 5]
@@ -49,11 +50,46 @@ def test_simulators_answer_bit_for_bit_as_in_one_process(task):
     np.testing.assert_array_equal(group.reset([8, 9]), serial.reset([8, 9]))
     action = np.full(get_task(task).action_dim, 0.3, dtype=np.float32)
     for _ in range(5):
-        answers = [envs.step({0: action, 1: -action}) for envs in (group, serial)]
+        answers = [envs.begin_step({0: action, 1: -action})() for envs in (group, serial)]
         for i in range(2):
             np.testing.assert_array_equal(answers[0][i].obs, answers[1][i].obs)
             assert answers[0][i][1:] == answers[1][i][1:]
     group.close()
+
+
+@pytest.mark.parametrize("task", ["cartpole-swingup", "toy-pointmass-episodic"])
+def test_a_training_environment_in_a_process_of_its_own(task):
+    """The same episodes, and the same again from a state of its generator."""
+    arguments = {"task": get_task(task), "seed": 5}
+    here = make_env(**arguments)
+    there = RemoteEnv(arguments, make_env(**{**arguments, "seed": 0}))
+    action = np.full(get_task(task).action_dim, 0.3, dtype=np.float32)
+    for _ in range(2):
+        states = [env.generator_state() for env in (here, there)]
+        for _ in range(2):
+            np.testing.assert_array_equal(here.reset()[0], there.reset()[0])
+            for _ in range(4):
+                ours, theirs = (env.begin_step(action)() for env in (there, here))
+                np.testing.assert_array_equal(ours[0], theirs[0])
+                assert ours[1:4] == theirs[1:4]
+                assert all(ours[4][name] == theirs[4][name] for name in ours[4])
+            for env, state in zip((here, there), states, strict=True):
+                env.set_generator_state(state)
+    np.testing.assert_array_equal(here.reset(seed=9)[0], there.reset(seed=9)[0])
+    assert there.observation_space == here.observation_space
+    assert there.action_repeat == here.action_repeat
+    there.close()
+
+
+def test_training_environments_get_processes_where_cores_allow():
+    wanted = ARGUMENTS[:2]
+    for threads, remote in ((2, False), (3, True)):
+        envs = training_envs([make_env(**each) for each in wanted], wanted, threads)
+        assert [isinstance(env, RemoteEnv) for env in envs] == [remote, remote]
+        for env in envs:
+            env.close()
+    (alone,) = training_envs([make_env(**wanted[0])], wanted[:1], 8)
+    assert not isinstance(alone, RemoteEnv)
 
 
 def test_no_more_workers_than_environments():
@@ -73,7 +109,7 @@ def test_what_cannot_be_made_is_said_here():
 def test_an_error_inside_shows_its_trace(group):
     group.reset(SEEDS)
     with pytest.raises(WorkerError, match=r"(?s)Traceback.*action has shape"):
-        group.step({0: np.zeros(7)})
+        group.begin_step({0: np.zeros(7)})()
 
 
 def test_a_worker_that_was_killed_is_noticed(group):

@@ -14,6 +14,7 @@ import pytest
 
 from sweeps.launch import main, usage
 from tdmpc2.common import cli
+from tdmpc2.common.files import read_json
 from tests.runs import TINY
 
 LAUNCH = [sys.executable, "-m", "sweeps.launch"]
@@ -132,3 +133,16 @@ def test_script_works_from_another_directory(tmp_path: Path) -> None:
     )
     assert done.returncode == 0
     assert "suite=SUITE" in done.stdout
+
+
+def test_several_seeds_in_one_process(tmp_path: Path) -> None:
+    """Each with its own records; launching again skips them, also one process each."""
+    done = launch(tmp_path, "seeds=3", "seeds_per_process=2", "max_parallel=2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "3 to do in 2 processes" in done.stdout
+    assert done.stdout.count("COMPLETED") == 3
+    places = [read_json(path).get("pack") for path in sorted(tmp_path.rglob("numeric.json"))]
+    assert places == ["1 of 2", "2 of 2", None]
+    done = launch(tmp_path, "seeds=3")
+    assert done.returncode == 0
+    assert "3 finished already, 0 to do" in done.stdout
