@@ -33,7 +33,7 @@ class Preset:
 # is not the paper's: a 0.1M model, fewer samples, smaller batches and a short budget.
 SMOKE = Preset(
     variant="smoke",
-    env_steps=10_000,
+    env_steps=15_000,
     overrides={
         "model_size": "smoke",
         "num_samples": 64,
@@ -44,7 +44,7 @@ SMOKE = Preset(
         "lr": 1e-3,
         "seed_decisions": 1_000,
     },
-    options={"eval_every": 5_000, "checkpoint_minutes": 1.0},
+    options={"eval_every": 7_500, "checkpoint_minutes": 1.0},
     must_learn=True,
 )
 PRESETS: dict[str, Preset] = {"smoke": SMOKE}

@@ -91,26 +91,33 @@ def test_compiled_equals_plain(overrides: dict[str, object]) -> None:
     The last plan comes after a large step, and would show weights packed before it.
     """
     config = tiny_config(**overrides)
+    rtol, weight_atol = 1e-3, 1e-5
+    if config.precision == "bf16":
+        # Plain functions round what lies between two products to 8 bits; compiled ones leave out
+        # some of that. Adam's first steps are as long for gradients near zero, whatever their sign.
+        rtol, weight_atol = 2**-6, 4 * config.lr
     plain, fast = make_agent(config), compiled(make_agent(config))
     obs = np.random.default_rng(0).normal(size=(1, 5)).astype(np.float32)
 
     def compare_actions(*, first: bool) -> None:
         actions = [a.act(obs, first=np.array([first]), explore=True) for a in (plain, fast)]
-        np.testing.assert_allclose(*actions, rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(*actions, rtol=rtol, atol=0.1 * rtol)
 
     compare_actions(first=True)
     for seed in range(2):
         batch = random_batch(config, env_spec(), seed)
-        for agent in (plain, fast):
-            agent.update_on(batch, agent.train_noise.update(config.batch_size))
+        metrics = [a.update_on(batch, a.train_noise.update(6))[0] for a in (plain, fast)]
+        for name, value in metrics[0].items():
+            torch.testing.assert_close(metrics[1][name], value, rtol=rtol, atol=1e-4, msg=name)
     weights = fast.model.state_dict()
     for name, value in plain.model.state_dict().items():
-        torch.testing.assert_close(weights[name], value, rtol=0, atol=1e-5, msg=name)
+        torch.testing.assert_close(weights[name], value, rtol=0, atol=weight_atol, msg=name)
     for group in fast.optimizer.param_groups:
         group["lr"] = 0.1
     fast.update_on(batch, fast.train_noise.update(config.batch_size))
     plain.load_state_dict(fast.state_dict())
-    compare_actions(first=False)
+    if config.precision == "fp32":  # weights so large leave other elites after other rounding
+        compare_actions(first=False)
     assert fast.compiler.enabled
 
 

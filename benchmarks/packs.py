@@ -1,0 +1,128 @@
+"""Several seeds in one process against one after the other: `python benchmarks/packs.py`.
+
+Plan and update of K agents as one batch, and of the same agents one by one, in turns; the ratio
+says how much faster the batch is.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from speed import Stopwatch, fill
+
+from sweeps.grid import SMOKE
+from tdmpc2.agent import TDMPC2
+from tdmpc2.common import cli
+from tdmpc2.common.device import choose_device, numeric_path, set_up_torch
+from tdmpc2.common.files import write_json
+from tdmpc2.common.requests import Act
+from tdmpc2.config import TDMPC2Config
+from tdmpc2.envs.factory import make_env
+from tdmpc2.envs.tasks import get_task
+from tdmpc2.pack import AgentPack
+from tdmpc2.parts import env_spec, make_replay
+
+COLUMNS = "| task | size | seeds | plan ms | alone | ratio | update ms | alone | ratio | first s |"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to measure."""
+
+    task: str = field(default="walker-walk", metadata={"help": "any task"})
+    model_sizes: str = field(default="smoke,5", metadata={"help": "with commas"})
+    seeds: str = field(default="3", metadata={"help": "of a pack, several sizes with commas"})
+    threads: int = field(default=1, metadata={"help": "of torch"})
+    device: str = field(default="auto", metadata={"help": "auto, cpu, cuda …"})
+    compile: bool | None = field(default=None, metadata={"help": "default: where it works"})
+    repetitions: int = field(default=15, metadata={"help": "of each measurement"})
+    out: Path | None = field(default=None, metadata={"help": "also write everything as JSON"})
+
+
+def measure(options: Options, size: str, seeds: int) -> dict[str, Any]:
+    """One row of the table."""
+    device = choose_device(options.device)
+    path = numeric_path(device, options.threads, compiled=options.compile)
+    set_up_torch(path)
+    task = get_task(options.task)
+    env = env_spec(task, make_env(task, seed=0))
+    overrides = SMOKE.overrides if size == "smoke" else {"model_size": size}
+    config = TDMPC2Config.make(**{**overrides, "buffer_size": 50_000})
+    packed, alone = (
+        [TDMPC2(config, env, seed=s, device=device) for s in range(seeds)] for _ in range(2)
+    )
+    memories = [make_replay(agent, env, s, device) for s, agent in enumerate(packed)]
+    for memory in memories:
+        fill(memory, env, 10_000)
+    pack = AgentPack(packed, [True] * seeds)
+    start = time.perf_counter()
+    if path["compile"]:
+        pack.compile()
+    obs = np.random.default_rng(0).normal(size=(seeds, 1, *env.obs_shape)).astype(np.float32)
+    first = np.array([True])
+    calls: dict[str, Callable[[], object]] = {
+        "plan": lambda: pack.act([Act(o, first, explore=True) for o in obs]),
+        "update": lambda: pack.update(memories),
+        "plan_alone": lambda: [
+            a.act(o, first=first, explore=True) for a, o in zip(alone, obs, strict=True)
+        ],
+        "update_alone": lambda: [a.update(m) for a, m in zip(alone, memories, strict=True)],
+    }
+    calls["update"](), calls["plan"]()
+    first_seconds = time.perf_counter() - start
+    for agent in alone:
+        if path["compile"]:
+            agent.compile()
+    watch = Stopwatch(device)
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(options.repetitions + 2):
+        for name, call in calls.items():
+            seconds[name].append(watch(call))
+    ms = {name: 1e3 * statistics.median(times[2:]) for name, times in seconds.items()}
+    return {
+        "task": task.name,
+        "model_size": size,
+        "seeds": seeds,
+        **{f"{name}_ms": value for name, value in ms.items()},
+        "plan_ratio": ms["plan_alone"] / ms["plan"],
+        "update_ratio": ms["update_alone"] / ms["update"],
+        "first_s": first_seconds,
+        "machine": path,
+    }
+
+
+def main(words: Sequence[str]) -> int:
+    """The command; returns its exit code."""
+    options = Options(**cli.parse_words(words, cli.schema_of(Options)))
+    print(COLUMNS + "\n|" + "---|" * (COLUMNS.count("|") - 1), flush=True)
+    rows = []
+    for size in options.model_sizes.split(","):
+        for seeds in map(int, options.seeds.split(",")):
+            row = measure(options, size, seeds)
+            cells = [row["task"], size, seeds]
+            for name in ("plan", "update"):
+                cells += [f"{row[f'{name}_ms']:.1f}", f"{row[f'{name}_alone_ms']:.1f}"]
+                cells.append(f"{row[f'{name}_ratio']:.2f}")
+            print("| " + " | ".join(map(str, [*cells, f"{row['first_s']:.0f}"])) + " |", flush=True)
+            rows.append(row)
+            torch._dynamo.reset()
+    if options.out is not None:
+        write_json(options.out, {"rows": rows})
+    return 0
+
+
+def usage() -> str:
+    """Text of `--help`."""
+    return f"{__doc__}\n{cli.describe_fields(Options)}"
+
+
+if __name__ == "__main__":
+    sys.exit(cli.command(main, usage))
