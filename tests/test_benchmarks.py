@@ -80,3 +80,14 @@ def test_bad_words_are_one_line(script: str) -> None:
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1
+
+
+def test_packs_are_measured_against_each_agent_alone(tmp_path: Path) -> None:
+    out = tmp_path / "packs.json"
+    words = ["task=toy-pointmass", "model_sizes=smoke", "seeds=2", "compile=false", "repetitions=1"]
+    done = run("packs.py", *words, f"out={out}")
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads(out.read_text())["rows"]
+    assert row["update_ratio"] == pytest.approx(row["update_alone_ms"] / row["update_ms"])
+    assert row["plan_ms"] > 0
+    assert len(done.stdout.splitlines()) == 3
