@@ -15,8 +15,10 @@ from torch import Tensor
 from tdmpc2 import kernels
 from tdmpc2.agent import TDMPC2
 from tdmpc2.common.compile import Compiler
+from tdmpc2.common.requests import Act
+from tdmpc2.pack import AgentPack
 from tests.golden import Golden
-from tests.helpers import env_spec, make_agent, random_batch, tiny_config
+from tests.helpers import env_spec, filled_replay, make_agent, random_batch, tiny_config
 from tests.kill_driver import Blow
 from tests.runs import outcome, tiny
 from tests.test_parity import assert_close
@@ -176,3 +178,28 @@ def test_a_compiled_run_resumes_bit_for_bit(tmp_path: Path) -> None:
     plain = tiny(tmp_path / "plain", **{**sizes, "compile": "false"})
     assert plain.code == 0
     assert outcome(tmp_path / "plain") != outcome(tmp_path / "whole")  # it was compiled indeed
+
+
+def test_a_compiled_pack_equals_plain_agents() -> None:
+    """Two seeds as one batch, kernels and all, against each alone without compilation."""
+    config = tiny_config(**WIDE)
+    packed, alone = ([make_agent(config, seed=seed) for seed in range(2)] for _ in range(2))
+    pack = AgentPack(packed, [True, True])
+    pack.compile()
+    obs = np.random.default_rng(0).normal(size=(2, 1, 5)).astype(np.float32)
+    for first in (True, False):
+        request = {"first": np.array([first]), "explore": True}
+        actions = pack.act([Act(o, **request) for o in obs])
+        for k, agent in enumerate(alone):
+            np.testing.assert_allclose(
+                actions[k], agent.act(obs[k], **request), rtol=1e-3, atol=1e-4
+            )
+        replays = [[filled_replay(config, env_spec(), k) for k in range(2)] for _ in range(2)]
+        metrics = pack.update(replays[0])
+        for k, (agent, replay) in enumerate(zip(alone, replays[1], strict=True)):
+            for name, value in agent.update(replay).items():
+                torch.testing.assert_close(metrics[k][name], value, rtol=1e-4, atol=1e-5, msg=name)
+            weights = packed[k].model.state_dict()
+            for name, value in agent.model.state_dict().items():
+                torch.testing.assert_close(weights[name], value, rtol=0, atol=1e-5, msg=name)
+    assert pack.compiler.enabled
