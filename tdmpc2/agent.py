@@ -151,7 +151,7 @@ class TDMPC2:
                 observation,
                 context,
                 self.discount(tasks, len(obs)),
-                self._warm_start(first, explore),
+                self.warm_start(first, explore),
                 noise_source.plan(len(obs), explore=explore),
                 min_std=self.min_std(),
                 preparation=self._preparation,
@@ -176,7 +176,7 @@ class TDMPC2:
         """Discounts `(B,)` of the rows."""
         return self.discounts.expand(batch) if task is None else self.discounts[task]
 
-    def _warm_start(self, first: np.ndarray, explore: bool) -> Tensor:
+    def warm_start(self, first: np.ndarray, explore: bool) -> Tensor:
         """The last plan shifted by one decision, zeros at its end and where an episode begins."""
         shape = (self.config.horizon, len(first), self.env.action_dim)
         start = torch.zeros(shape, device=self.device)

@@ -153,7 +153,7 @@ class AgentPack:
             sample, mean = self._prior(self.params, obs, stacked(draws), stacked(shift))
             return list((sample if explore else mean).cpu().numpy())
         starts = [
-            agent._warm_start(request.first, explore)
+            agent.warm_start(request.first, explore)
             for agent, request in zip(self.agents, filled, strict=True)
         ]
         noise = stacked([source.plan(batch, explore=explore) for source in sources])

@@ -59,7 +59,7 @@ def test_golden_parity_with_everything_on(golden: Golden) -> None:
         golden("plan/obs"),
         agent.model.context(task),
         agent.discount(task, 1),
-        agent._warm_start(np.array([True]), explore=True),
+        agent.warm_start(np.array([True]), explore=True),
         golden.plan_noise(case),
         min_std=agent.min_std(),
         preparation=agent._preparation,

@@ -117,7 +117,7 @@ def test_plan(golden: Golden, case: str) -> None:
         golden("plan/obs"),
         agent.model.context(task),
         agent.discount(task, 1),
-        agent._warm_start(first, explore=True),
+        agent.warm_start(first, explore=True),
         golden.plan_noise(case),
         min_std=agent.min_std(),
     )
