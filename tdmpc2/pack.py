@@ -99,23 +99,18 @@ class AgentPack:
         packed = torch.optim.Adam(groups, fused=True)
         for g, group in enumerate(groups):
             for i, stack in enumerate(group["params"]):
-                own = [optimizer.param_groups[g]["params"][i] for optimizer in optimizers]
-                state = {"step": torch.zeros((), device=stack.device)}
-                state |= {
-                    name: torch.zeros_like(stack, requires_grad=False)
-                    for name in ("exp_avg", "exp_avg_sq")
+                packed.state[stack] = state = {
+                    "step": torch.zeros((), device=stack.device),
+                    "exp_avg": torch.zeros_like(stack),
+                    "exp_avg_sq": torch.zeros_like(stack),
                 }
-                packed.state[stack] = state
-                for k, (optimizer, parameter) in enumerate(zip(optimizers, own, strict=True)):
-                    if self.agents[k] not in self._going:
-                        continue
-                    before = optimizer.state.get(parameter)
-                    mine = {
-                        name: x if name == "step" else x.detach()[k] for name, x in state.items()
-                    }
-                    for name, value in (before or {}).items():
-                        mine[name].copy_(value)
-                    optimizer.state[parameter] = mine
+                for k, optimizer in enumerate(optimizers):
+                    if self.agents[k] in self._going:
+                        own = optimizer.param_groups[g]["params"][i]
+                        view = {name: x[k] if x.dim() else x for name, x in state.items()}
+                        for name, value in optimizer.state.get(own, {}).items():
+                            view[name].copy_(value)
+                        optimizer.state[own] = view
         return packed
 
     def _vectorised(self, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -167,11 +162,12 @@ class AgentPack:
         num, batch = obs.shape[:2]
         latent, pi_actions = self._preparation(self.params, obs, NO_TASK, noise.policy, noise.shift)
         discount = self.agents[0].discount(None, batch).expand(num, batch)
-        least = [torch.full((), agent.min_std(), device=self.device) for agent in self.agents]
+        # Those that go on have as many decisions behind them. Filled in without waiting for a GPU.
+        least = torch.full((num,), self._going[0].min_std(), device=self.device)
         mean, std = start, torch.full_like(start, self.config.max_std)
         fixed = (self.params, latent, NO_TASK, discount, pi_actions)
         for draws in noise.iterations(1):
-            refit = Refit(*self._iteration(*fixed, mean, std, torch.stack(least), draws))
+            refit = Refit(*self._iteration(*fixed, mean, std, least, draws))
             mean, std = refit.mean, refit.std
         dims = (0, 0, None if noise.action is None else 0)
         action = vmap(planner.choose, in_dims=dims)(refit, noise.elite, noise.action)
