@@ -8,9 +8,14 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from analysis.aggregate import FLOOR_LINES, Bootstrap
+from analysis.bootstrap import STATISTICS, Bootstrap
+from analysis.selection import Group
+from analysis.task_curves import FLOOR_LINES
 from tdmpc2.common.errors import UserError, did_you_mean
-from tdmpc2.envs.tasks import get_suite
+from tdmpc2.envs.tasks import TASKS, get_suite
+
+OURS = "ours"
+"""In place of a list of tasks: those of which there are run directories."""
 
 
 @dataclass(frozen=True)
@@ -35,19 +40,36 @@ class FigureSpec:
     Attributes:
         name: of the table, and of the files written.
         plot: a function of `analysis/plots.py`.
+        title: what it shows, in a few words.
+        sources: where the runs come from, all when empty.
         methods: methods shown, all when empty.
         variants: variants shown, all when empty.
         tasks: task names or shell patterns shown, all when empty; a table names either
             these or a suite, which stands for its tasks.
+        only_ours: whether only tasks with run directories are shown, and those no further than
+            the run directories go (`tasks = "ours"`).
+        groups: of tasks, for what is averaged over tasks; one for each domain when empty.
+        statistics: over the scores of a group.
+        obs: what the agents see, `state` or `rgb`; both when empty.
         floors: whether to draw what a task scores without learning.
+        seeds: whether to draw every seed beside the mean.
+        per_page: most panels on a page.
     """
 
     name: str
     plot: str
+    title: str = ""
+    sources: tuple[str, ...] = ()
     methods: tuple[str, ...] = ()
     variants: tuple[str, ...] = ()
     tasks: tuple[str, ...] = ()
+    only_ours: bool = False
+    groups: tuple[Group, ...] = ()
+    statistics: tuple[str, ...] = ("mean",)
+    obs: str = ""
     floors: bool = False
+    seeds: bool = False
+    per_page: int = 30
 
 
 @dataclass(frozen=True)
@@ -57,15 +79,19 @@ class Catalogue:
     Attributes:
         bootstrap: how intervals are drawn.
         methods: style of each method, in the order of the legend.
+        sources: what to call curves that are not from run directories, and their dashes.
         reserve: colours for variants and for methods without a style.
-        floors: style of each line of `aggregate.FLOOR_LINES`.
+        floors: style of each line of `task_curves.FLOOR_LINES`.
+        groups: of tasks, by name.
         figures: by name, in the order of the file.
     """
 
     bootstrap: Bootstrap
     methods: dict[str, LineStyle]
+    sources: dict[str, LineStyle]
     reserve: tuple[str, ...]
     floors: dict[str, LineStyle]
+    groups: dict[str, Group]
     figures: dict[str, FigureSpec]
 
 
@@ -83,14 +109,22 @@ def read_catalogue(path: Path, plots: Collection[str]) -> Catalogue:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UserError(f"{path}: {error}") from error
-    _check(content, {"bootstrap", "methods", "reserve", "floors", "figures"}, str(path))
+    _check(content, {field.name for field in fields(Catalogue)}, str(path))
     try:
+        groups = {name: _group(name, g, path) for name, g in content.get("groups", {}).items()}
         catalogue = Catalogue(
             bootstrap=Bootstrap(**content["bootstrap"]),
             methods={name: _line(style) for name, style in content["methods"].items()},
+            sources={
+                name: _line({"color": "#000000", **style})
+                for name, style in content.get("sources", {}).items()
+            },
             reserve=tuple(content["reserve"]["colors"]),
             floors={name: _line(content["floors"][name]) for name in FLOOR_LINES},
-            figures={name: _figure(name, spec, path) for name, spec in content["figures"].items()},
+            groups=groups,
+            figures={
+                name: _figure(name, spec, groups, path) for name, spec in content["figures"].items()
+            },
         )
     except (KeyError, TypeError) as error:
         raise UserError(f"{path}: missing or unknown entry, {error}") from error
@@ -106,24 +140,45 @@ def _line(style: dict[str, Any]) -> LineStyle:
     return LineStyle(**{**style, "dashes": tuple(style.get("dashes", ()))})
 
 
-def _figure(name: str, table: dict[str, Any], path: Path) -> FigureSpec:
+def _group(name: str, table: dict[str, Any], path: Path) -> Group:
+    """One table under `[groups]`."""
+    where = f"{path}: group {name}"
+    _check(table, {"label", "suite", "tasks", "horizon"}, where)
+    if ("suite" in table) == ("tasks" in table):
+        raise UserError(f"{where}: name either a suite or tasks")
+    tasks = (
+        [task.name for task in get_suite(table["suite"])] if "suite" in table else table["tasks"]
+    )
+    for task in tasks:
+        if task not in TASKS:
+            raise UserError(f"{where}: unknown task {task}{did_you_mean(task, TASKS)}")
+    return Group(name, table["label"], tuple(tasks), table.get("horizon"))
+
+
+def _figure(name: str, table: dict[str, Any], groups: dict[str, Group], path: Path) -> FigureSpec:
     """One table under `[figures]`."""
     where = f"{path}: figure {name}"
-    _check(table, {field.name for field in fields(FigureSpec)} - {"name"} | {"suite"}, where)
+    known = {field.name for field in fields(FigureSpec)} - {"name", "only_ours"} | {"suite"}
+    _check(table, known, where)
     if {"suite", "tasks"} <= set(table):
         raise UserError(f"{where}: names both a suite and tasks")
-    lists = {key: table.get(key, []) for key in ("methods", "variants", "tasks")}
-    for key, value in lists.items():
+    content = {**table, "only_ours": table.get("tasks") == OURS}
+    if content["only_ours"]:
+        del content["tasks"]
+    for key in ("sources", "methods", "variants", "tasks", "groups", "statistics"):
+        value = content.get(key, [])
         if not isinstance(value, list):
             raise UserError(f"{where}: {key} must be a list, as in {key} = ['{value}']")
-    if "suite" in table:
-        lists["tasks"] = [task.name for task in get_suite(table["suite"])]
-    return FigureSpec(
-        name=name,
-        plot=table["plot"],
-        floors=table.get("floors", False),
-        **{key: tuple(value) for key, value in lists.items()},
-    )
+        if key in content:
+            content[key] = tuple(value)
+    if "suite" in content:
+        content["tasks"] = tuple(task.name for task in get_suite(content.pop("suite")))
+    for key, there in (("groups", groups), ("statistics", STATISTICS)):
+        for value in content.get(key, ()):
+            if value not in there:
+                raise UserError(f"{where}: unknown {key[:-1]} {value}{did_you_mean(value, there)}")
+    content["groups"] = tuple(groups[group] for group in content.get("groups", ()))
+    return FigureSpec(name=name, **content)
 
 
 def _check(content: dict[str, Any], known: Collection[str], where: str) -> None:

@@ -9,17 +9,23 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from math import ceil
 
+import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from analysis.aggregate import COVERAGE_NOTE, RLIABLE_VERSION, Bootstrap
-from analysis.records import SERIES, Records
+from analysis.aggregate import COVERAGE_NOTE, RLIABLE_VERSION
+from analysis.curves import paper_budget
+from analysis.drawing import Shown
+from analysis.records import RUNS_SOURCE, SERIES
 
-PANEL_WIDTH = 2.3
-PANEL_HEIGHT = 1.75
-SINGLE_ROW_HEIGHT = 2.2
+PANEL = (1.85, 1.45)
+"""Width and height of a panel in a grid of several rows."""
+SINGLE_ROW = (2.3, 2.2)
+"""Width and height where all panels stand in one row."""
+MAX_COLUMNS = 5
 MIN_WIDTH = 5.2
 CARD_SIZE = 5.8
 LEGEND_SIZE = 7.0
@@ -30,16 +36,26 @@ _TICKS = (1, 2, 2.5, 5, 10)
 
 def columns_of(num_panels: int) -> int:
     """Panels in a row."""
-    if num_panels <= 3:
+    if num_panels <= 4:
         return num_panels
-    return 4 if num_panels <= 16 else 6 if num_panels <= 48 else 8
+    return {6: 3, 7: 4, 8: 4}.get(num_panels, MAX_COLUMNS)
 
 
-def canvas(num_panels: int) -> tuple[Figure, list[Axes]]:
-    """A figure and its panels; `finish_figure` gives it its height."""
-    columns = columns_of(num_panels)
-    figure = Figure(figsize=(max(MIN_WIDTH, columns * PANEL_WIDTH), PANEL_HEIGHT))
-    grid = figure.add_gridspec(ceil(num_panels / columns), columns)
+def canvas(
+    num_panels: int, *, panel: tuple[float, float] | None = None, columns: int | None = None
+) -> tuple[Figure, list[Axes]]:
+    """A figure and its panels; `finish_figure` gives it room for legend and card.
+
+    Args:
+        num_panels: how many.
+        panel: width and height of one.
+        columns: panels in a row.
+    """
+    columns = columns or columns_of(num_panels)
+    rows = ceil(num_panels / columns)
+    width, height = panel or (SINGLE_ROW if rows == 1 else PANEL)
+    figure = Figure(figsize=(max(MIN_WIDTH, columns * width), rows * height))
+    grid = figure.add_gridspec(rows, columns)
     return figure, [figure.add_subplot(grid[divmod(i, columns)]) for i in range(num_panels)]
 
 
@@ -75,27 +91,21 @@ def finish_figure(figure: Figure, handles: Sequence[Line2D], card: Sequence[str]
 
     Args:
         figure: from `canvas`.
-        handles: labelled lines for the legend.
+        handles: labelled lines for the legend; without any there is none.
         card: lines of text, wrapped to the figure's width.
     """
     width = figure.get_figwidth()
-    labels = [str(handle.get_label()).split("\n") for handle in handles]
-    longest = max(len(line) for label in labels for line in label)
-    fitting = max(1, int(width * 72 / (longest * _CHAR * LEGEND_SIZE + 36)))
-    rows = ceil(len(handles) / fitting)
-    columns = ceil(len(handles) / rows)
-    rows += max(len(label) for label in labels) - 1
-    legend_height = rows * 1.6 * LEGEND_SIZE / 72
+    legend_height, columns = _legend_size(handles, width)
     in_line = int(width * 72 / CARD_SIZE / _CHAR)
     text = [row for line in card for row in textwrap.wrap(line, in_line)]
     card_height = len(text) * 1.25 * CARD_SIZE / 72 + 0.08
-    panel_rows = ceil(len(figure.axes) / columns_of(len(figure.axes)))
-    panels_height = panel_rows * PANEL_HEIGHT if panel_rows > 1 else SINGLE_ROW_HEIGHT
-    height = panels_height + legend_height + card_height
+    height = figure.get_figheight() + legend_height + card_height
     figure.set_figheight(height)
     share = card_height / height
     figure.set_layout_engine("constrained", rect=(0, share, 1, 1 - share))
-    figure.legend(handles=handles, loc="outside upper center", ncols=columns, fontsize=LEGEND_SIZE)
+    if handles:
+        place = "outside upper center"
+        figure.legend(handles=handles, loc=place, ncols=columns, fontsize=LEGEND_SIZE)
     figure.text(
         0.05 / width,
         0.04 / height,
@@ -107,35 +117,83 @@ def finish_figure(figure: Figure, handles: Sequence[Line2D], card: Sequence[str]
     )
 
 
-def card_lines(records: Records, bootstrap: Bootstrap, what: str) -> list[str]:
+def card_lines(shown: Shown, what: str) -> list[str]:
     """What a reader must know of a figure to trust it, in a few lines.
 
     Args:
-        records: what the figure shows.
-        bootstrap: how its intervals were drawn.
+        shown: what the figure shows.
         what: what lines and bands stand for.
     """
-    runs = records.runs
+    runs = shown.curves.runs
     num_tasks = runs["task"].nunique()
-    states = ", ".join(f"{n} {state}" for state, n in runs["state"].value_counts().items())
-    commits = _listed(str(commit)[:10] for commit in runs["commit"] if commit)
     facts = [
-        f"{len(runs)} run{'s' if len(runs) > 1 else ''} ({states})",
+        f"{len(runs):,} run{'s' if len(runs) > 1 else ''} ({_listed_states(runs['state'])})",
         f"{num_tasks} task{'s' if num_tasks > 1 else ''}",
         f"seeds {_listed(sorted(runs['seed']))}",
-        f"model size {_listed(size or 'none' for size in runs['model_size'])}",
-        f"commit {commits or 'not recorded'}",
+    ]
+    ours = runs[runs["source"] == RUNS_SOURCE]
+    if len(ours):
+        commits = _listed(str(commit)[:10] for commit in ours["commit"] if commit)
+        facts += [
+            f"model size {_listed(size or 'none' for size in ours['model_size'])}",
+            f"commit {commits or 'not recorded'}",
+            *([simulators] if (simulators := _listed(filter(None, ours["simulators"]))) else []),
+        ]
+    facts += [
+        f"{'all' if count == len(runs) else f'{count:,} of them'} "
+        f"{_source_label(str(source), shown)}"
+        for source, count in runs["source"].value_counts().items()
+        if source != RUNS_SOURCE
     ]
     method = (
-        f"{what} Steps that not every seed has reached are not averaged. Stratified percentile "
-        f"bootstrap over seeds, {bootstrap.reps:,} resamples (rliable {RLIABLE_VERSION}, "
-        f"generator seed {bootstrap.seed})."
+        f"{what} {shown.rule.what} Stratified percentile bootstrap over seeds, "
+        f"{shown.bootstrap.reps:,} resamples (generator seed {shown.bootstrap.seed}; rliable "
+        f"{RLIABLE_VERSION}'s definitions)."
     )
     if (runs.groupby([*SERIES, "task"])["seed"].count() == 1).any():
         method += " A single seed has no interval."
-    return [" · ".join(facts), method, COVERAGE_NOTE]
+    return [" · ".join(facts), *_marks(ours), method, COVERAGE_NOTE]
+
+
+def _marks(ours: pd.DataFrame) -> list[str]:
+    """A line on what sets runs apart from the paper's ground, if anything does."""
+    marks = []
+    standin = ours["variant"].str.contains("assets=").sum()
+    if standin:
+        marks.append(f"{standin} runs with assets other than the official ones")
+    full = [paper_budget(run.task, run.obs) for run in ours.itertuples()]
+    reduced = ours[(ours["budget"] < full) & np.isfinite(full)]
+    if len(reduced):
+        budgets = _listed(f"{budget:,}" for budget in sorted(reduced["budget"]))
+        marks.append(f"{len(reduced)} runs with a reduced budget ({budgets} env steps)")
+    return [f"Not the paper's setting: {'; '.join(marks)}."] if marks else []
+
+
+def _legend_size(handles: Sequence[Line2D], width: float) -> tuple[float, int]:
+    """Height that a legend needs, and its columns."""
+    if not handles:
+        return 0.0, 1
+    labels = [str(handle.get_label()).split("\n") for handle in handles]
+    longest = max(len(line) for label in labels for line in label)
+    fitting = max(1, int(width * 72 / (longest * _CHAR * LEGEND_SIZE + 36)))
+    rows = ceil(len(handles) / fitting)
+    columns = ceil(len(handles) / rows)
+    rows += max(len(label) for label in labels) - 1
+    return rows * 1.6 * LEGEND_SIZE / 72, columns
+
+
+def _source_label(source: str, shown: Shown) -> str:
+    """What to call curves that are not from run directories."""
+    styles = shown.catalogue.sources
+    return styles[source].label if source in styles else f"from {source}"
+
+
+def _listed_states(states: pd.Series) -> str:
+    """How many runs are in each state."""
+    return ", ".join(f"{n:,} {state}" for state, n in states.value_counts().items())
 
 
 def _listed(values: Iterable[object]) -> str:
-    """Distinct values in order of appearance."""
-    return ", ".join(dict.fromkeys(str(value) for value in values))
+    """Distinct values in order of appearance; of many only the first."""
+    distinct = list(dict.fromkeys(str(value) for value in values))
+    return ", ".join(distinct[:8]) + (f" and {len(distinct) - 8} more" if len(distinct) > 8 else "")

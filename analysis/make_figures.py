@@ -2,40 +2,61 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import matplotlib.style
-import pandas as pd
-from matplotlib.figure import Figure
 
+from analysis.audit import audit, sensitivity, summary
 from analysis.catalogue import Catalogue, FigureSpec, read_catalogue
+from analysis.curves import DEFAULT_RULE, Rule, ScoreCurves, get_rule
+from analysis.drawing import Drawing, Shown
+from analysis.output import problem_table, write_figure, write_table, write_texts
 from analysis.plots import PLOTS
 from analysis.problems import Problem
-from analysis.records import Records, load
+from analysis.records import RUNS_SOURCE, Records
+from analysis.sources import (
+    SHOWN_PROBLEMS,
+    SOURCE_WORDS,
+    load_sources,
+    report,
+    usage_of_sources,
+)
 from tdmpc2.common.cli import command, parse_words
+from tdmpc2.common.cores import usable_cores
 from tdmpc2.common.errors import UserError, did_you_mean
-from tdmpc2.common.files import write_atomic
-from tdmpc2.common.paths import default_runs_dir, project_root
-
-SHOWN_PROBLEMS = 20
+from tdmpc2.common.paths import project_root
 
 
 def usage() -> str:
     """What `--help` prints."""
+    figures = read_catalogue(_figures_dir() / "figures.toml", PLOTS).figures.values()
+    listed = "\n".join(f"  {spec.name:<22} {spec.title}" for spec in figures)
     return f"""\
 Draws the figures of paper_figures/figures.toml from the recorded runs.
 
 usage: python analysis/make_figures.py [key=value ...]
 
-  runs=DIR    folder of the runs (default: {default_runs_dir()})
-  out=DIR     where the figures go (default: {_figures_dir()})
-  only=NAME   only this figure, or several: only=NAME,NAME
-  --help      this text
+{usage_of_sources()}
+  out=DIR        where the figures go (default: {_figures_dir()})
+  only=NAMES     only these figures: only=NAME,NAME
+  reps=N         bootstrap resamples (default: as figures.toml says)
+  jobs=N         figures drawn at a time (default: {usable_cores()}, the cores)
+  --help         this text
 
-Every figure is written as NAME.pdf, NAME.png and NAME.csv (its numbers). Whatever could not
-be used of the records is listed in problems.csv and, up to {SHOWN_PROBLEMS} entries, on stderr.
+figures:
+{listed}
+
+Every figure is written as NAME.pdf, NAME.png (NAME-1.png, … where it has pages), NAME.csv (its
+numbers) and, where it sums up in a table, NAME.md and NAME.tex. audit.csv lists every gap,
+repetition and early end in the records and how it was treated; sensitivity.csv says what the
+other rules give. Whatever could not be used is listed in problems.csv and, up to
+{SHOWN_PROBLEMS} entries, on stderr.
 
 exit code: 0 all well (warnings are possible); 1 figures were drawn, but records that should
 have been usable were left out; 2 bad input or nothing to draw, and nothing was written."""
@@ -45,7 +66,7 @@ def main(words: Sequence[str]) -> int:
     """Draws and writes the figures, and prints the paths of the files.
 
     Args:
-        words: `runs=DIR`, `out=DIR`, `only=NAME,NAME`, each optional.
+        words: `key=value`, each optional, see `usage`.
 
     Returns:
         1 where records that should have been usable were left out, else 0.
@@ -53,43 +74,40 @@ def main(words: Sequence[str]) -> int:
     Raises:
         UserError: unknown word or figure, unusable catalogue or folder, nothing to draw.
     """
-    values = parse_words(words, {"runs": Path, "out": Path, "only": str})
-    out_dir = values.get("out", _figures_dir())
+    values = parse_words(
+        words, {**SOURCE_WORDS, "out": Path, "only": str, "reps": int, "jobs": int}
+    )
+    out_dir: Path = values.get("out", _figures_dir())
     catalogue = read_catalogue(_figures_dir() / "figures.toml", PLOTS)
+    if "reps" in values:
+        if values["reps"] < 100:
+            raise UserError(f"reps={values['reps']}: intervals need at least 100 resamples")
+        catalogue = replace(catalogue, bootstrap=replace(catalogue.bootstrap, reps=values["reps"]))
     specs = _chosen(catalogue, values.get("only", ""))
+    rule = get_rule(values.get("rule", DEFAULT_RULE))
     if out_dir.exists() and not out_dir.is_dir():
         raise UserError(f"out={out_dir} is a file, not a folder")
-    records = _load(values.get("runs", default_runs_dir()))
+    records = load_sources(values)
     problems = list(records.problems)
     try:
         out_dir.mkdir(parents=True, exist_ok=True)
-        for spec in specs:
-            problems += _draw(records, spec, catalogue, out_dir)
-        problems = list(dict.fromkeys(problems))
-        _write_table(out_dir / "problems.csv", _as_table(problems))
+        share = Share(records, rule, catalogue, out_dir)
+        for paths, own in _each(specs, share, values.get("jobs", usable_cores())):
+            for path in paths:
+                print(path, flush=True)
+            problems += own
+        _write_audit(records, rule, catalogue, out_dir)
+        problems = _without_repeats(problems)
+        write_table(out_dir / "problems.csv", problem_table(problems))
     except OSError as error:
         raise UserError(f"cannot write the figures: {error}") from error
-    _report(problems)
+    report(problems)
     return 1 if any(problem.severity == "error" for problem in problems) else 0
 
 
 def _figures_dir() -> Path:
     """Home of the catalogue and the style, and of the figures unless told otherwise."""
     return project_root() / "paper_figures"
-
-
-def _load(runs_dir: Path) -> Records:
-    """The records, or UserError when they hold no evaluation at all."""
-    records = load(runs_dir)
-    if records.table.empty:
-        _report(records.problems)
-        count = len(records.runs)
-        found = f"{count} run{'s' * (count > 1)} without evaluation" if count else "no run"
-        raise UserError(
-            f"{found} in {runs_dir}; run `python sweeps/launch.py suite=smoke seeds=2` first, "
-            "or name the folder of your runs with runs=DIR"
-        )
-    return records
 
 
 def _chosen(catalogue: Catalogue, only: str) -> list[FigureSpec]:
@@ -102,54 +120,81 @@ def _chosen(catalogue: Catalogue, only: str) -> list[FigureSpec]:
     return [catalogue.figures[name] for name in names]
 
 
-def _draw(
-    records: Records, spec: FigureSpec, catalogue: Catalogue, out_dir: Path
-) -> tuple[Problem, ...]:
-    """Draws one figure, writes its three files and prints their paths."""
-    selected = records.select(methods=spec.methods, variants=spec.variants, tasks=spec.tasks)
-    with matplotlib.style.context(_figures_dir() / "paper.mplstyle"):
-        drawing = PLOTS[spec.plot](selected, spec, catalogue)
-        figure = drawing.figure
-        if figure is None:
-            what = "not drawn, the runs it shows have nothing to draw yet"
-            return (*drawing.problems, Problem(f"figure {spec.name}", None, what, "warning"))
-        _write_figure(out_dir / f"{spec.name}.pdf", figure)
-        _write_figure(out_dir / f"{spec.name}.png", figure)
-    _write_table(out_dir / f"{spec.name}.csv", drawing.numbers)
-    for suffix in ("pdf", "png", "csv"):
-        print(out_dir / f"{spec.name}.{suffix}")
-    return drawing.problems
+@dataclass(frozen=True)
+class Share:
+    """What all figures are drawn from."""
+
+    records: Records
+    rule: Rule
+    catalogue: Catalogue
+    out_dir: Path
 
 
-def _write_figure(path: Path, figure: Figure) -> None:
-    """Writes a figure whole or not at all, in the format its name says."""
-    kind = path.suffix.removeprefix(".")
-    # Without a date in it, the same records give the same file.
-    metadata = {"CreationDate": None} if kind == "pdf" else {}
-    write_atomic(path, lambda file: figure.savefig(file, format=kind, metadata=metadata))
+Drawn = tuple[list[Path], tuple[Problem, ...]]
+"""Files written, and what was met."""
 
 
-def _write_table(path: Path, table: pd.DataFrame) -> None:
-    """Writes a CSV file whole or not at all."""
-    text = table.to_csv(index=False, float_format="%.10g")
-    write_atomic(path, lambda file: file.write(text.encode()))
+def _each(specs: Sequence[FigureSpec], share: Share, jobs: int) -> Iterator[Drawn]:
+    """Draws every figure, several at a time, and yields what came of it, in order."""
+    if min(jobs, len(specs)) <= 1:
+        yield from (_draw(spec, share) for spec in specs)
+        return
+    # Spawned, not forked: the statistics run threads.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(jobs, len(specs)), context) as pool:
+        yield from pool.map(partial(_draw, share=share), specs)
 
 
-def _as_table(problems: Sequence[Problem]) -> pd.DataFrame:
-    """Problems, one a row."""
-    rows = [(problem.severity, problem.where, problem.line, problem.what) for problem in problems]
-    table = pd.DataFrame(rows, columns=["severity", "where", "line", "what"])
-    return table.astype({"line": "Int64"})
+def _draw(spec: FigureSpec, share: Share) -> Drawn:
+    """Draws one figure and writes its files."""
+    records, rule, catalogue, out_dir = share.records, share.rule, share.catalogue, share.out_dir
+    selected = records.select(
+        sources=spec.sources,
+        methods=spec.methods,
+        variants=spec.variants,
+        obs=spec.obs,
+        tasks=spec.tasks or tuple({task for group in spec.groups for task in group.tasks}),
+    )
+    if spec.only_ours:
+        ours = selected.runs.loc[selected.runs["source"] == RUNS_SOURCE, "task"].unique().tolist()
+        selected = selected.select(tasks=ours) if ours else selected.select(sources=["none"])
+    drawing = Drawing((), selected.table)
+    paths: list[Path] = []
+    if len(selected.table):
+        shown = Shown(spec, selected, ScoreCurves(selected), rule, catalogue)
+        with matplotlib.style.context(_figures_dir() / "paper.mplstyle"):
+            drawing = PLOTS[spec.plot](shown)
+            if drawing.pages:
+                paths = list(write_figure(out_dir / spec.name, drawing.pages))
+    if not drawing.pages:
+        undrawn = Problem("figures", None, f"not drawn for lack of runs: {spec.name}", "warning")
+        return [], (undrawn,)
+    paths.append(out_dir / f"{spec.name}.csv")
+    write_table(paths[-1], drawing.numbers)
+    paths += write_texts(out_dir / spec.name, drawing.table)
+    return paths, drawing.problems
 
 
-def _report(problems: Sequence[Problem]) -> None:
-    """Prints the first problems, errors before warnings."""
-    ordered = sorted(problems, key=lambda problem: problem.severity)
-    for problem in ordered[:SHOWN_PROBLEMS]:
-        print(problem, file=sys.stderr)
-    if len(ordered) > SHOWN_PROBLEMS:
-        rest = len(ordered) - SHOWN_PROBLEMS
-        print(f"... and {rest} more, see problems.csv", file=sys.stderr)
+def _write_audit(records: Records, rule: Rule, catalogue: Catalogue, out_dir: Path) -> None:
+    """Writes `audit.csv` and `sensitivity.csv` and prints them in short."""
+    curves = ScoreCurves(records)
+    found = audit(curves, rule)
+    write_table(out_dir / "audit.csv", found)
+    write_table(out_dir / "sensitivity.csv", sensitivity(curves, list(catalogue.groups.values())))
+    for name in ("audit", "sensitivity"):
+        print(out_dir / f"{name}.csv")
+    for line in summary(found):
+        print(f"audit: {line}", file=sys.stderr)
+
+
+def _without_repeats(problems: Sequence[Problem]) -> list[Problem]:
+    """Each problem once, and the figures that were not drawn in one line."""
+    undrawn = [p.what.rpartition(" ")[2] for p in problems if p.where == "figures"]
+    rest = list(dict.fromkeys(problem for problem in problems if problem.where != "figures"))
+    if undrawn:
+        what = f"not drawn for lack of runs: {', '.join(undrawn)}"
+        rest.append(Problem("figures", None, what, "warning"))
+    return rest
 
 
 if __name__ == "__main__":

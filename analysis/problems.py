@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+Severity = Literal["warning", "error"]
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -21,7 +23,7 @@ class Problem:
     where: str
     line: int | None
     what: str
-    severity: Literal["warning", "error"] = "error"
+    severity: Severity = "error"
 
     def __str__(self) -> str:
         """`severity: file:line: what`, as compilers print it."""

@@ -7,27 +7,32 @@ is named with its file and line in `Records.problems`.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from analysis.cache import read_all
+from analysis.curve_files import read_curves
 from analysis.problems import Problem
-from analysis.run_directory import read_evaluations, read_floors, read_run
+from analysis.run_directory import Points, Run, read_floors
 
-SERIES = ["method", "variant", "model_size", "dataset"]
+SERIES = ["source", "method", "variant", "model_size", "dataset"]
 RUN_KEY = [*SERIES, "task", "seed"]
 TABLE = [*RUN_KEY, "step", "step_unit", "metric", "value"]
 RUNS = [
     *RUN_KEY,
-    *("domain", "score", "state", "budget", "budget_unit", "overrides", "commit", "directory"),
+    *("domain", "obs", "score", "state", "budget", "budget_unit", "overrides", "commit"),
+    *("simulators", "directory"),
 ]
 FLOORS = ["task", "policy", "mean", "sd", "episodes"]
 
-Run = dict[str, Any]
+RUNS_SOURCE = "runs"
+"""Source of run directories; curves from elsewhere have the name they were loaded by."""
 
 
 @dataclass(frozen=True)
@@ -51,19 +56,25 @@ class Records:
     def select(
         self,
         *,
+        sources: Collection[str] = (),
         methods: Collection[str] = (),
         variants: Collection[str] = (),
         tasks: Collection[str] = (),
+        obs: str = "",
     ) -> Records:
         """The part of the records that fits; an empty filter lets everything pass.
 
         Args:
+            sources: where the runs come from.
             methods: method names.
             variants: variant names, without the settings `load` may have appended.
             tasks: task names or shell patterns (`walker-*`).
+            obs: what the agent sees, `state` or `rgb`.
         """
         fits = [
-            (not methods or row.method in methods)
+            (not sources or row.source in sources)
+            and (not obs or row.obs == obs)
+            and (not methods or row.method in methods)
             and (not variants or str(row.variant).split("[")[0] in variants)
             and (not tasks or any(fnmatchcase(str(row.task), want) for want in tasks))
             for row in self.runs.itertuples()
@@ -73,7 +84,7 @@ class Records:
 
 
 def load(runs_dir: Path) -> Records:
-    """Reads every run below `runs_dir`.
+    """Reads every run below `runs_dir`; what did not change since the last time is remembered.
 
     Runs of one series (method, variant, model size, dataset) whose settings differ are
     told apart by their variant, `default[regression=mse]`. Several runs of the same
@@ -84,28 +95,78 @@ def load(runs_dir: Path) -> Records:
             a folder that is empty or missing gives empty records.
     """
     problems: list[Problem] = []
-    directories = [path for path in sorted(runs_dir.glob("*/*/*/seed*")) if path.is_dir()]
-    found = [run for path in directories if (run := read_run(path, problems)) is not None]
-    _tell_settings_apart(found, problems)
-    runs = _without_duplicates(found, problems)
-    rows = [
-        (*(run[key] for key in RUN_KEY), step, "env_steps", metric, value)
-        for run in runs
-        for step, metric, value in read_evaluations(run["directory"] / "eval.csv", problems)
-    ]
+    found: list[tuple[Run, Points]] = []
+    for run, points, own in read_all(runs_dir):
+        problems += own
+        if run is not None:
+            found.append(({"source": RUNS_SOURCE, **run}, points))
+    _tell_settings_apart([run for run, _ in found], problems)
     floors = [
         floor
         for path in sorted(runs_dir.glob("floors/*.json"))
         for floor in read_floors(path, problems)
     ]
+    return _records(found, floors, problems)
+
+
+def load_curves(path: Path, source: str) -> Records:
+    """Reads curves kept as CSV files, see `analysis/curve_files.py`.
+
+    Args:
+        path: a folder `<method>/<task>.csv` or one file.
+        source: their name in the tidy table.
+    """
+    problems: list[Problem] = []
+    return _records(read_curves(path, source, problems), [], problems)
+
+
+def merge(parts: Sequence[Records]) -> Records:
+    """All of them as one.
+
+    Raises:
+        ValueError: two hold the same source.
+    """
+    sources = [source for part in parts for source in part.runs["source"].unique()]
+    if len(set(sources)) < len(sources):
+        raise ValueError(f"the same source more than once: {sources}")
+
+    def stacked(name: str) -> pd.DataFrame:
+        tables: list[pd.DataFrame] = [getattr(part, name) for part in parts]
+        filled = [table for table in tables if len(table)]
+        return pd.concat(filled, ignore_index=True) if filled else tables[0]
+
     return Records(
-        # Types are stated because a table without rows has none of its own.
-        table=pd.DataFrame(rows, columns=TABLE).astype(
-            {"seed": "int64", "step": "int64", "value": "float64"}
-        ),
-        runs=pd.DataFrame([[run[key] for key in RUNS] for run in runs], columns=RUNS).astype(
-            {"seed": "int64"}
-        ),
+        table=stacked("table"),
+        runs=stacked("runs"),
+        floors=stacked("floors"),
+        problems=tuple(problem for part in parts for problem in part.problems),
+    )
+
+
+def _records(
+    found: list[tuple[Run, Points]], floors: list[tuple[Any, ...]], problems: list[Problem]
+) -> Records:
+    """The tables of these runs, of the floors beside them, and what was wrong."""
+    kept = {id(run) for run in _without_duplicates([run for run, _ in found], problems)}
+    chosen = [(run, points) for run, points in found if id(run) in kept]
+    runs = pd.DataFrame([[run[key] for key in RUNS] for run, _ in chosen], columns=RUNS)
+    blocks = [
+        (row, metric, points.steps, values)
+        for row, (_, points) in enumerate(chosen)
+        for metric, values in points.values.items()
+    ]
+    lengths = [len(values) for *_, values in blocks]
+    rows = np.repeat(np.array([row for row, *_ in blocks], dtype="int64"), lengths)
+    table = runs[RUN_KEY].take(rows).reset_index(drop=True)
+    none = [np.array([])]
+    # Types are stated because a table without rows has none of its own.
+    table["step"] = np.concatenate([steps for *_, steps, _ in blocks] or none).astype("int64")
+    table["step_unit"] = "env_steps"
+    table["metric"] = np.repeat(np.array([metric for _, metric, *_ in blocks], object), lengths)
+    table["value"] = np.concatenate([values for *_, values in blocks] or none)
+    return Records(
+        table=table.astype({"seed": "int64"}),
+        runs=runs.astype({"seed": "int64"}),
         floors=pd.DataFrame(floors, columns=FLOORS).astype({"mean": "float64", "sd": "float64"}),
         problems=tuple(problems),
     )

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from analysis.problems import Problem
 
@@ -17,6 +20,13 @@ METRICS = ("episode_return", "episode_return_sd", "episode_success", "episode_le
 LATER_METRICS = ("episode_success_ever",)  # not in records of version 0.1.0
 STATES = ("RUNNING", "COMPLETED", "DIVERGED", "FAILED", "CANCELLED", "INTERRUPTED")
 ENDED_EARLY = ("DIVERGED", "FAILED", "CANCELLED")
+SIMULATORS = {
+    "dmcontrol": ("dm_control", "mujoco"),
+    "metaworld": ("metaworld", "mujoco"),
+    "maniskill2": ("mani_skill2", "sapien"),
+    "myosuite": ("myosuite", "mujoco"),
+}
+"""Packages that tasks of a domain run on, as an attempt's record names them."""
 SPEC_FORMAT = 1
 _SPEC_TYPES = {
     "format": int,
@@ -29,8 +39,30 @@ _SPEC_TYPES = {
     "overrides": dict,
 }
 
-Point = tuple[int, str, float]
-"""`(env_step, metric, value)`."""
+Run = dict[str, Any]
+"""Key and facts of one run."""
+
+
+@dataclass(frozen=True, eq=False)
+class Points:
+    """The scores of one run as they stand in its file, in that order.
+
+    Attributes:
+        steps: `(num_points,)` env steps.
+        values: `(num_points,)` for each metric the file holds.
+    """
+
+    steps: np.ndarray
+    values: dict[str, np.ndarray]
+
+    @classmethod
+    def of(cls, rows: Sequence[tuple[int, dict[str, float]]]) -> Points:
+        """From the rows of a file, all of which hold the same metrics."""
+        names = rows[0][1] if rows else ()
+        return cls(
+            np.array([step for step, _ in rows], dtype="int64"),
+            {name: np.array([values[name] for _, values in rows]) for name in names},
+        )
 
 
 @dataclass(frozen=True)
@@ -54,7 +86,7 @@ SCORES = {"return": _RETURN, "return/10": _RETURN, "success": _SUCCESS, "success
 """By the `metric` of a spec; the paper prints return / 10 and success in per cent."""
 
 
-def read_run(directory: Path, problems: list[Problem]) -> dict[str, Any] | None:
+def read_run(directory: Path, problems: list[Problem]) -> Run | None:
     """Key and facts of one run, or None where its spec cannot be used.
 
     Args:
@@ -86,13 +118,25 @@ def read_run(directory: Path, problems: list[Problem]) -> dict[str, Any] | None:
         "variant": spec["variant"] + _mark(spec),
         "model_size": "" if size is None else str(size),
         "dataset": spec.get("dataset") or "",
+        "obs": spec.get("obs") or "state",
         "score": spec["metric"],
         "state": str(state),
         "budget": spec.get("budget"),
         "budget_unit": spec.get("budget_unit", ""),
         "commit": status.get("commit") or spec.get("commit") or "",
+        "simulators": _simulators(directory / "attempts.json", spec["domain"]),
         "directory": directory,
     }
+
+
+def _simulators(path: Path, domain: str) -> str:
+    """Versions of the packages that a domain's tasks run on, as the last attempt noted them."""
+    try:
+        packages = json.loads(path.read_text(encoding="utf-8"))[-1]["packages"]
+        known = {name: packages[name] for name in SIMULATORS.get(domain, ()) if name in packages}
+    except (OSError, ValueError, LookupError, TypeError):
+        return ""
+    return ", ".join(f"{name} {number}" for name, number in known.items())
 
 
 def _mark(spec: dict[str, Any]) -> str:
@@ -102,8 +146,8 @@ def _mark(spec: dict[str, Any]) -> str:
     return f"[{','.join(marks)}]" if marks else ""
 
 
-def read_evaluations(path: Path, problems: list[Problem]) -> list[Point]:
-    """The usable points of an `eval.csv`, in order of env step and metric.
+def read_evaluations(path: Path, problems: list[Problem]) -> Points:
+    """The usable points of an `eval.csv`, in the order of the file.
 
     Args:
         path: the file; every whole line ends in a newline.
@@ -115,43 +159,26 @@ def read_evaluations(path: Path, problems: list[Problem]) -> list[Point]:
         lines = [""]
     except OSError as error:
         problems.append(Problem(str(path), None, f"cannot be read: {error}"))
-        return []
+        return Points.of([])
     if lines.pop():  # what follows the last newline was cut off while being written
         what = "half-written last line, skipped"
         problems.append(Problem(str(path), len(lines) + 1, what, "warning"))
     if len(lines) < 2:
         problems.append(Problem(str(path), None, "no evaluation yet", "warning"))
-        return []
+        return Points.of([])
     header = lines[0].strip().split(",")
     missing = [name for name in ("env_step", *METRICS) if name not in header]
     if missing:
         problems.append(Problem(str(path), 1, f"missing column {', '.join(missing)}"))
     if "env_step" in missing:
-        return []
-    points: list[Point] = []
+        return Points.of([])
+    rows: list[tuple[int, dict[str, float]]] = []
     for number, line in enumerate(lines[1:], start=2):
         try:
-            points += _parse_line(header, line)
+            rows.append(_parse_line(header, line))
         except ValueError as error:
             problems.append(Problem(str(path), number, f"{error}; line skipped"))
-    return average_repeats(points, path, problems)
-
-
-def average_repeats(points: list[Point], path: Path, problems: list[Problem]) -> list[Point]:
-    """The rule for steps that stand more than once: their mean, and a problem each.
-
-    Args:
-        points: in the order of the file.
-        path: the file, to be named in the problem.
-        problems: grows by one entry per repeated step.
-    """
-    values: dict[tuple[int, str], list[float]] = {}
-    for step, metric, value in points:
-        values.setdefault((step, metric), []).append(value)
-    for step in sorted({step for (step, _), same in values.items() if len(same) > 1}):
-        what = f"env_step {step} stands more than once, mean taken"
-        problems.append(Problem(str(path), None, what))
-    return [(step, metric, sum(v) / len(v)) for (step, metric), v in sorted(values.items())]
+    return Points.of(rows)
 
 
 def read_floors(path: Path, problems: list[Problem]) -> list[tuple[str, str, float, float, int]]:
@@ -214,8 +241,8 @@ def _check_spec(spec: dict[str, Any]) -> str:
     return ""
 
 
-def _parse_line(header: list[str], line: str) -> list[Point]:
-    """The points of one line; ValueError says what is wrong with it."""
+def _parse_line(header: list[str], line: str) -> tuple[int, dict[str, float]]:
+    """Env step and metrics of one line; ValueError says what is wrong with it."""
     fields = line.strip().split(",")
     if len(fields) != len(header):
         raise ValueError(f"{len(fields)} fields under {len(header)} columns")
@@ -233,4 +260,4 @@ def _parse_line(header: list[str], line: str) -> list[Point]:
     step = values.pop("env_step")
     if step < 0 or not step.is_integer():
         raise ValueError(f"env_step {row['env_step']} is no count of steps")
-    return [(int(step), name, value) for name, value in values.items()]
+    return int(step), values

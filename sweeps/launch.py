@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from sweeps.grid import NO_PRESET, PRESETS, grid
 from sweeps.local_pool import Job, in_packs, run_all
 from sweeps.report import ProgressDisplay, print_summary
 from tdmpc2.common import cli
+from tdmpc2.common.cores import usable_cores
 from tdmpc2.common.errors import UserError
 from tdmpc2.common.records import SETTLED, read_status
 from tdmpc2.common.spec import RunOptions, parse_seeds
@@ -97,7 +97,7 @@ def main(words: Sequence[str]) -> int:
         raise UserError(f"seeds_per_process={sweep.seeds_per_process}: must be at least 1")
     jobs = [Job(spec, spec.run_dir(run_options.runs)) for spec in specs]
     threads = run_options.threads or 1
-    parallel = sweep.max_parallel or max((os.cpu_count() or 1) // threads, 1)
+    parallel = sweep.max_parallel or max(usable_cores() // threads, 1)
     for job in jobs:
         job.status = read_status(job.directory)
     todo = [job for job in jobs if not _is_settled(job)]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
+from tdmpc2.common.cores import usable_cores
 from tdmpc2.common.env_group import EnvGroup, SerialEnvs
 from tdmpc2.common.errors import UserError
 from tdmpc2.common.memory import check_memory, replay_bytes, replay_device
@@ -53,12 +53,6 @@ def make_env_group(wanted: Mapping[str, Any], num_envs: int, workers: int | None
     if workers > 0:
         return WorkerEnvs(each, workers)
     return SerialEnvs([make_env(**one) for one in each])
-
-
-def usable_cores() -> int:
-    """Cores that this process may use; a SLURM job is held to some of the machine's."""
-    linux = hasattr(os, "sched_getaffinity")  # only Linux says
-    return len(os.sched_getaffinity(0)) if linux else os.cpu_count() or 1
 
 
 def training_envs(

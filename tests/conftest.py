@@ -46,6 +46,16 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return runs
 
 
+@pytest.fixture(scope="session")
+def published_curves() -> Path:
+    """Folder of the released curves: `<method>/<task>.csv`."""
+    folder = os.environ.get("TDMPC2_PUBLISHED")
+    if not folder:
+        pytest.skip("TDMPC2_PUBLISHED does not name a folder of released curves")
+    assert Path(folder).is_dir(), folder
+    return Path(folder)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """In CI every component is installed, so a test that misses one has failed."""

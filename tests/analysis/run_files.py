@@ -82,6 +82,13 @@ def write_run(
     return directory
 
 
+def write_table(path: Path, header: str, lines: Sequence[str]) -> Path:
+    """Writes a CSV file of curves and the folders above it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(f"{line}\n" for line in (header, *lines)))
+    return path
+
+
 def write_floors(
     runs: Path, task: str, uniform: tuple[float, float], zero: tuple[float, float]
 ) -> Path:

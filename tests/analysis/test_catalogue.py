@@ -23,7 +23,12 @@ def with_figure(tmp_path: Path, table: str) -> Path:
 def test_shipped_catalogue():
     catalogue = read_catalogue(SHIPPED, PLOTS)
     assert list(catalogue.methods) == ["tdmpc2", "tdmpc", "sac", "dreamerv3"]
-    assert list(catalogue.figures) == ["learning_curves", "aggregate"]
+    assert {"learning_curves", "aggregate", "fig1", "fig4", "intervals"} <= set(catalogue.figures)
+    assert all(spec.title for spec in catalogue.figures.values())
+    assert catalogue.figures["learning_curves"].only_ours
+    sizes = {name: len(group.tasks) for name, group in catalogue.groups.items()}
+    assert sizes["all104"] == sizes["all104_full"] == 104
+    assert (sizes["locomotion"], sizes["pick_ycb"], sizes["ablation"]) == (7, 1, 3)
     assert catalogue.figures["learning_curves"].floors
     colors = [style.color for style in catalogue.methods.values()] + list(catalogue.reserve)
     assert len(set(colors)) == len(colors)
@@ -52,8 +57,12 @@ def test_floors_have_labels_and_dashes():
         ('plot = "learning_curves"\nmethods = "sac"', r"methods must be a list"),
         ('plot = "learning_curves"\nsuite = "smok"', "did you mean 'smoke'"),
         ('plot = "learning_curves"\nsuite = "smoke"\ntasks = ["cup-*"]', "both a suite and tasks"),
-        ("floors = true", "missing or unknown entry, 'plot'"),
+        ("floors = true", "missing .*'plot'"),
         ("plot = learning_curves", "line"),
+        ('plot = "group_bars"\ngroups = ["dmcontrl"]', "did you mean 'dmcontrol'"),
+        ('plot = "group_bars"\nstatistics = ["iqn"]', "did you mean 'iqm'"),
+        ('plot = "group_bars"\n[groups.g]\nlabel = "G"', "either a suite or tasks"),
+        ('plot = "group_bars"\n[groups.g]\nlabel = "G"\ntasks = ["cup-cat"]', "'cup-catch'"),
         ('plot = "aggregate_curve"\n[methods.new]\nlabel = "New"', "color"),
         ('plot = "aggregate_curve"\n[method.new]\nlabel = "New"', "did you mean 'methods'"),
     ],

@@ -13,11 +13,12 @@ import pytest
 from analysis import make_figures
 from tdmpc2.common.errors import UserError
 from tdmpc2.common.paths import project_root
-from tests.analysis.run_files import HEADER, eval_line, write_floors, write_run
+from tests.analysis.run_files import HEADER, eval_line, write_floors, write_run, write_table
 
-FILES = {
-    f"{name}.{kind}" for name in ("learning_curves", "aggregate") for kind in ("pdf", "png", "csv")
-}
+KINDS = ("pdf", "png", "csv", "md", "tex")
+FILES = {f"{name}.{kind}" for name in ("learning_curves", "aggregate") for kind in KINDS}
+LISTS = {"audit.csv", "sensitivity.csv", "problems.csv"}
+OURS = "only=learning_curves,aggregate"
 SCRIPT = project_root() / "analysis" / "make_figures.py"
 
 
@@ -36,6 +37,11 @@ def draw(runs: Path, *words: str) -> tuple[int, Path]:
     return make_figures.main([f"runs={runs}", f"out={out}", *words]), out
 
 
+def _squeezed(path: Path) -> str:
+    """A table without the blanks that line its columns up."""
+    return " ".join(path.read_text().split())
+
+
 def command(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     # The script must run outside the checkout, where only an installed package is found.
     path = os.pathsep.join(filter(None, [str(project_root()), os.environ.get("PYTHONPATH")]))
@@ -50,27 +56,32 @@ def command(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_figures_and_their_numbers(runs, capsys):
-    code, out = draw(runs)
+    code, out = draw(runs, OURS, "jobs=1")
     assert code == 0
-    assert {path.name for path in out.iterdir()} == FILES | {"problems.csv"}
+    assert {path.name for path in out.iterdir()} == FILES | LISTS
     assert capsys.readouterr().out.split() == [
-        f"{out}/{name}.{kind}"
-        for name in ("learning_curves", "aggregate")
-        for kind in ("pdf", "png", "csv")
+        *(f"{out}/{name}.{kind}" for name in ("learning_curves", "aggregate") for kind in KINDS),
+        *(f"{out}/{name}.csv" for name in ("audit", "sensitivity")),
     ]
     assert (out / "learning_curves.pdf").read_bytes().startswith(b"%PDF")
     assert (out / "learning_curves.png").read_bytes().startswith(b"\x89PNG")
 
     curves = pd.read_csv(out / "learning_curves.csv")
     last = curves[(curves["task"] == "walker-walk") & (curves["step"] == 1000)].iloc[0]
-    assert last[["mean", "low", "high", "num_seeds", "reps"]].tolist() == [150, 100, 200, 2, 10_000]
+    assert last[["mean", "low", "high", "num_seeds", "reps"]].tolist() == [150, 100, 200, 2, 50_000]
     assert last[["seeds", "seed_values"]].tolist() == ["1 2", "100.0 200.0"]
     assert last[["uniform", "zero", "untrained", "threshold"]].tolist() == [43, 20, 10, 79]
 
     aggregate = pd.read_csv(out / "aggregate.csv").set_index("step")
     assert aggregate.loc[1000, "mean"] == pytest.approx(0.15)
     assert aggregate.loc[1000, "low"] == pytest.approx(0.1)
-    assert aggregate.loc[1000, "tasks"] == "cartpole-swingup walker-walk"
+    assert aggregate.loc[1000, "num_tasks"] == 2
+    assert "| Walker Walk | return | 150.0 [100.0, 200.0] |" in _squeezed(
+        out / "learning_curves.md"
+    )
+    assert "Cartpole Swingup & return & 150.0 [100.0, 200.0]" in _squeezed(
+        out / "learning_curves.tex"
+    )
     assert pd.read_csv(out / "problems.csv").empty
 
 
@@ -85,7 +96,8 @@ def test_the_same_records_give_the_same_files(runs):
 def test_only_draws_what_is_named(runs):
     _, out = draw(runs, "only=aggregate")
     assert {path.name for path in out.iterdir()} == {
-        *("aggregate.pdf", "aggregate.png", "aggregate.csv", "problems.csv"),
+        *(f"aggregate.{kind}" for kind in KINDS),
+        *LISTS,
     }
 
 
@@ -113,14 +125,61 @@ def test_long_lists_of_problems_are_cut_on_the_terminal_only(runs, capsys):
         write_run(runs, {}, seed=seed, task="cup-catch")
     _, out = draw(runs, "only=learning_curves")
     error = capsys.readouterr().err.splitlines()
+    error = [line for line in error if not line.startswith("audit: ")]
     assert len(error) == make_figures.SHOWN_PROBLEMS + 1
     assert error[-1] == "... and 10 more, see problems.csv"
     assert len(pd.read_csv(out / "problems.csv")) == 30
 
 
+def test_figures_drawn_side_by_side_are_those_drawn_in_turn(runs, capsys):
+    printed, written = [], []
+    for jobs in (1, 2):
+        code, out = draw(runs, OURS, f"jobs={jobs}", "reps=200")
+        assert code == 0
+        printed.append(capsys.readouterr())
+        written.append({path.name: path.read_bytes() for path in out.iterdir()})
+    assert printed[0] == printed[1]
+    assert written[0] == written[1]
+
+
+def test_figures_without_runs_are_named_in_one_line(runs, capsys):
+    code, _ = draw(runs, "only=fig1,aggregate,visual", "reps=200")
+    assert code == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[-1] == "warning: figures: not drawn for lack of runs: fig1, visual"
+
+
+def test_published_and_own_curves_beside_the_runs(runs, tmp_path, capsys):
+    lines = [f"{step},{step / 10},{seed}" for step in (0, 1000) for seed in (1, 2, 3)]
+    write_table(tmp_path / "paper" / "tdmpc2" / "walker-walk.csv", "step,reward,seed", lines)
+    mine = write_table(
+        tmp_path / "mine.csv", "task,seed,step,return", ["walker-walk,1,0,7", "walker-walk,1,900,8"]
+    )
+    words = (f"published={tmp_path / 'paper'}", f"curves={mine}", "tasks=walker-*", "reps=200")
+    code, out = draw(runs, "only=learning_curves", *words)
+    assert code == 0
+    table = pd.read_csv(out / "learning_curves.csv")
+    assert set(table["source"]) == {"runs", "published", "mine"}
+    assert set(table["task"]) == {"walker-walk"}
+    last = table[(table["source"] == "published") & (table["step"] == 1000)].iloc[0]
+    assert last[["mean", "low", "high", "num_seeds"]].tolist() == [100, 100, 100, 3]
+    audit = pd.read_csv(out / "audit.csv")
+    assert set(audit["source"]) == {"runs", "published", "mine"}
+
+
+def test_the_rule_is_chosen_and_named(runs):
+    _, out = draw(runs, "only=aggregate", "rule=available", "reps=200")
+    assert "left out at those steps" in set(pd.read_csv(out / "audit.csv")["treatment"])
+    assert "spread" in pd.read_csv(out / "sensitivity.csv").columns
+
+
 @pytest.mark.parametrize(
     ("word", "message"),
     [
+        ("published=missing", "published=.*missing does not exist"),
+        ("tasks=walkr-*", "no record of a task 'walkr-.'"),
+        ("rule=hald", "unknown rule 'hald' .did you mean 'hold'"),
+        ("reps=5", "at least 100 resamples"),
         ("run=x", "unknown key 'run' .did you mean 'runs'"),
         ("only=aggregat", "unknown figure 'aggregat' .did you mean 'aggregate'"),
         ("aggregate", "not of the form key=value"),

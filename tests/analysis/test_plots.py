@@ -13,18 +13,25 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
-from analysis.aggregate import Bootstrap
-from analysis.catalogue import FigureSpec, read_catalogue
-from analysis.plots import PLOTS, aggregate_curve, learning_curves, series_styles
-from analysis.records import load
+from analysis.bootstrap import STATISTICS, Bootstrap
+from analysis.catalogue import Catalogue, FigureSpec, read_catalogue
+from analysis.curves import RULES, ScoreCurves
+from analysis.drawing import Drawing, Shown, series_styles
+from analysis.plots import PLOTS
+from analysis.records import Records, load, load_curves, merge
+from analysis.selection import Group
 from tdmpc2.common.paths import project_root
 from tdmpc2.envs.tasks import TASKS
-from tests.analysis.run_files import write_floors, write_run
+from tests.analysis.run_files import write_floors, write_run, write_table
 
 FIGURES = project_root() / "paper_figures"
 CATALOGUE = replace(read_catalogue(FIGURES / "figures.toml", PLOTS), bootstrap=Bootstrap(reps=50))
-CURVES = FigureSpec("learning_curves", "learning_curves", floors=True)
+CURVES = FigureSpec("learning_curves", "learning_curves", floors=True, seeds=True)
 AGGREGATE = FigureSpec("aggregate", "aggregate_curve")
+
+
+def draw(records: Records, spec: FigureSpec, catalogue: Catalogue = CATALOGUE) -> Drawing:
+    return PLOTS[spec.plot](Shown(spec, records, ScoreCurves(records), RULES["hold"], catalogue))
 
 
 @pytest.fixture(autouse=True)
@@ -62,8 +69,9 @@ def assert_nothing_overlaps_or_is_clipped(figure: Figure) -> None:
     for (one, box), (other, other_box) in itertools.combinations(texts, 2):
         assert not box.overlaps(other_box), (one, other)
     plots = [ax.get_window_extent() for ax in figure.axes]
+    inside = {text.get_text() for ax in figure.axes for text in ax.texts}
     for (text, box), plot in itertools.product(texts, plots):
-        assert not box.overlaps(plot), text
+        assert text in inside or not box.overlaps(plot), text
 
 
 def smoke_runs(runs):
@@ -76,12 +84,12 @@ def smoke_runs(runs):
 
 
 def test_learning_curves_draw_means_bands_seeds_and_floors(tmp_path):
-    drawing = learning_curves(smoke_runs(tmp_path), CURVES, CATALOGUE)
+    drawing = draw(smoke_runs(tmp_path), CURVES)
     assert drawing.problems == ()
-    assert [ax.get_title(loc="left") for ax in drawing.figure.axes] == [
-        *("Cartpole Swingup", "Walker Walk"),
+    ax, other = drawing.pages[0].axes
+    assert [ax.get_title(loc="left"), other.get_title(loc="left")] == [
+        *("Walker Walk", "Cartpole Swingup"),
     ]
-    ax = drawing.figure.axes[1]
     level = {
         round(float(line.get_ydata()[0]), 3) for line in ax.lines if len(set(line.get_ydata())) == 1
     }
@@ -90,15 +98,15 @@ def test_learning_curves_draw_means_bands_seeds_and_floors(tmp_path):
     assert sorted(line[-1] for line in lines) == [430.0, 630.0, 830.0]
     (band,) = ax.collections
     assert band.get_datalim(ax.transData).y1 == pytest.approx(830.0)
-    assert drawing.figure.axes[0].get_ylim() == ax.get_ylim()
+    assert other.get_ylim() == ax.get_ylim()
     numbers = drawing.numbers[drawing.numbers["task"] == "walker-walk"]
     assert numbers["threshold"].unique().tolist() == [79.0]
     assert numbers["mean"].iloc[-1] == 630.0
 
 
 def test_card_states_runs_seeds_resamples_and_coverage(tmp_path):
-    drawing = learning_curves(smoke_runs(tmp_path), CURVES, CATALOGUE)
-    card = " ".join(text.get_text() for text in drawing.figure.texts).replace("\n", " ")
+    drawing = draw(smoke_runs(tmp_path), CURVES)
+    card = " ".join(text.get_text() for text in drawing.pages[0].texts).replace("\n", " ")
     for part in ("4 runs (4 COMPLETED)", "seeds 1, 2", "50 resamples", "75 %", "model size smoke"):
         assert part in card
 
@@ -106,16 +114,16 @@ def test_card_states_runs_seeds_resamples_and_coverage(tmp_path):
 def test_diverged_run_is_marked_where_it_ends(tmp_path):
     write_run(tmp_path, {0: 1.0, 1000: 2.0, 2000: 3.0}, seed=1)
     write_run(tmp_path, {0: 1.0, 1000: 7.0}, seed=2, state="DIVERGED")
-    drawing = learning_curves(load(tmp_path), CURVES, CATALOGUE)
-    crosses = [line for line in drawing.figure.axes[0].lines if line.get_marker() == "x"]
+    drawing = draw(load(tmp_path), CURVES)
+    crosses = [line for line in drawing.pages[0].axes[0].lines if line.get_marker() == "x"]
     assert [line.get_xydata().tolist() for line in crosses] == [[[1000.0, 7.0]]]
-    assert "run diverged" in [text for text, _ in texts_of(drawing.figure)]
+    assert "run diverged" in [text for text, _ in texts_of(drawing.pages[0])]
 
 
 def test_one_seed_has_a_line_and_no_band(tmp_path):
     write_run(tmp_path, {0: 1.0, 1000: 2.0})
-    drawing = learning_curves(load(tmp_path), CURVES, CATALOGUE)
-    (ax,) = drawing.figure.axes
+    drawing = draw(load(tmp_path), CURVES)
+    (ax,) = drawing.pages[0].axes
     assert any(list(line.get_ydata()) == [1.0, 2.0] for line in ax.lines)
     assert all(
         not collection.get_paths()[0].vertices.size
@@ -131,26 +139,128 @@ def test_success_rates_of_zero_keep_a_readable_axis(tmp_path):
         write_run(
             tmp_path, points, task="mw-reach", seed=seed, domain="metaworld", metric="success"
         )
-    drawing = learning_curves(load(tmp_path), CURVES, CATALOGUE)
-    (ax,) = drawing.figure.axes
+    drawing = draw(load(tmp_path), CURVES)
+    (ax,) = drawing.pages[0].axes
     assert ax.get_ylabel() == "success rate"
     assert ax.get_ylim()[1] > 0.9
 
 
 def test_aggregate_has_a_panel_per_domain(tmp_path):
     records = smoke_runs(tmp_path)
-    drawing = aggregate_curve(records, AGGREGATE, CATALOGUE)
-    (ax,) = drawing.figure.axes
-    assert ax.get_title(loc="left") == "dmcontrol (2 tasks)"
-    assert ax.lines[0].get_ydata()[-1] == pytest.approx(0.63)
+    drawing = draw(records, AGGREGATE)
+    (ax,) = drawing.pages[0].axes
+    assert ax.get_title(loc="left") == "DMControl (2 tasks)"
+    assert ax.lines[0].get_ydata()[-1] == pytest.approx(63.0)
 
 
 def test_nothing_to_draw_is_said(tmp_path):
     write_run(tmp_path, {0: 1.0}, task="walker-walk", seed=1)
-    write_run(tmp_path, {0: 1.0}, task="cup-catch", seed=2)
-    records = load(tmp_path)
-    assert aggregate_curve(records, AGGREGATE, CATALOGUE).figure is None
-    assert learning_curves(records.select(methods=["sac"]), CURVES, CATALOGUE).figure is None
+    write_run(tmp_path, {0: 1.0}, task="cup-catch", method="sac")
+    for plot in PLOTS:
+        if plot != "learning_curves":
+            drawing = draw(load(tmp_path), FigureSpec("x", plot))
+            assert len(drawing.pages) == 0
+            assert "lacks 1 of 2 tasks" in drawing.problems[0].what
+
+
+def four_methods(runs) -> Records:
+    """Two domains, four methods, three seeds, and the same published."""
+    scores = {"tdmpc2": 0.9, "tdmpc": 0.7, "sac": 0.5, "dreamerv3": 0.3}
+    success = {"domain": "metaworld", "metric": "success"}
+    for method, score in scores.items():
+        for seed in (1, 2, 3):
+            for task in ("walker-walk", "cup-catch"):
+                points = {0: 0.0, 4_000_000: 1000 * score + 20 * seed}
+                write_run(runs, points, method=method, task=task, seed=seed, budget=4_000_000)
+            points = {0: 0.0, 2_000_000: score - 0.05 * seed}
+            more = {"task": "mw-reach", "budget": 2_000_000, **success}
+            write_run(runs, points, method=method, seed=seed, **more)
+    lines = [f"{step},{step / 5000},{seed}" for step in (0, 4_000_000) for seed in (1, 2, 3)]
+    for task in ("walker-walk", "cup-catch"):
+        write_table(runs / "paper" / "tdmpc2" / f"{task}.csv", "step,reward,seed", lines)
+    return merge([load(runs), load_curves(runs / "paper", "published")])
+
+
+GROUPS = (
+    Group("dm", "DMControl", ("walker-walk", "cup-catch"), 4_000_000),
+    Group("mw", "Meta-World", ("mw-reach",), 2_000_000),
+)
+
+
+def test_bars_by_hand(tmp_path):
+    many = replace(CATALOGUE, bootstrap=Bootstrap(reps=5000))
+    drawing = draw(four_methods(tmp_path), FigureSpec("bars", "group_bars", groups=GROUPS), many)
+    dm, mw = drawing.pages[0].axes
+    assert [bar.get_height() for bar in dm.patches] == pytest.approx([94, 74, 54, 34, 80])
+    assert [bar.get_height() for bar in mw.patches] == pytest.approx([80, 60, 40, 20])
+    hatched = [bar.get_hatch() is not None for bar in dm.patches]
+    assert hatched == [False, False, False, False, True]
+    assert drawing.table.columns.tolist() == [
+        *("group", "statistic", "TD-MPC2", "TD-MPC", "SAC", "DreamerV3", "TD-MPC2 (published)"),
+    ]
+    assert drawing.table.iloc[0]["TD-MPC2"] == "94.0 [92.7, 95.3]"
+    assert drawing.table.iloc[1]["TD-MPC2 (published)"] == ""
+
+
+def test_interval_plot_has_a_page_per_group_and_a_panel_per_statistic(tmp_path):
+    spec = FigureSpec("i", "interval_plot", groups=GROUPS, statistics=tuple(STATISTICS))
+    drawing = draw(four_methods(tmp_path), spec)
+    assert len(drawing.pages) == 2
+    assert [ax.get_title(loc="left") for ax in drawing.pages[0].axes] == [
+        *("Mean", "Median", "Interquartile mean", "Optimality gap"),
+    ]
+    labels = [text.get_text() for text in drawing.pages[0].axes[0].get_yticklabels()]
+    assert labels == ["TD-MPC2", "TD-MPC", "SAC", "DreamerV3", "TD-MPC2 (published)"]
+
+
+def test_profile_starts_at_all_and_ends_at_none(tmp_path):
+    spec = FigureSpec("p", "performance_profile", groups=GROUPS)
+    drawing = draw(four_methods(tmp_path), spec)
+    for ax in drawing.pages[0].axes:
+        for line in ax.lines:
+            assert line.get_ydata()[0] == pytest.approx(100)
+            assert line.get_ydata()[-1] == 0
+
+
+def test_improvement_is_that_of_the_first_series(tmp_path):
+    drawing = draw(four_methods(tmp_path), FigureSpec("x", "improvement", groups=GROUPS))
+    assert drawing.table.columns[1:].tolist() == [
+        *("TD-MPC2", "TD-MPC", "SAC", "DreamerV3", "TD-MPC2 (published)"),
+    ]
+    assert drawing.table.iloc[0].tolist()[1:] == ["", *["100.0 [100.0, 100.0]"] * 4]
+
+
+def test_our_tasks_are_shown_no_further_than_we_went(tmp_path):
+    write_run(tmp_path, {0: 1.0, 200_000: 90.0}, task="walker-walk", budget=200_000)
+    lines = [f"{step},{step / 5000},1" for step in range(0, 4_000_001, 100_000)]
+    for task in ("walker-walk", "cup-catch"):
+        write_table(tmp_path / "paper" / "tdmpc2" / f"{task}.csv", "step,reward,seed", lines)
+    write_table(
+        tmp_path / "paper" / "sac" / "walker-walk.csv", "step,reward,seed", ["0,1,1", "900000,2,1"]
+    )
+    records = merge([load(tmp_path), load_curves(tmp_path / "paper", "published")])
+    spec = replace(CURVES, only_ours=True)
+    drawing = draw(records.select(tasks=["walker-walk"]), spec)
+    last = drawing.numbers.groupby("source")["step"].max()
+    assert last.to_dict() == {"published": 200_000, "runs": 200_000}
+    # A published curve without a second point so early is not drawn.
+    assert set(drawing.numbers["method"]) == {"tdmpc2"}
+
+
+def test_pages(tmp_path):
+    records = smoke_runs(tmp_path)
+    drawing = draw(records, replace(CURVES, per_page=1))
+    assert [len(page.axes) for page in drawing.pages] == [1, 1]
+
+
+def test_card_marks_what_is_not_the_papers_setting(tmp_path):
+    write_run(
+        tmp_path, {0: 1.0}, task="pick-ycb", assets="standin", budget=1000, domain="maniskill2"
+    )
+    (page,) = draw(load(tmp_path), CURVES).pages
+    card = " ".join(text.get_text() for text in page.texts).replace("\n", " ")
+    assert "1 runs with assets other than the official ones" in card
+    assert "1 runs with a reduced budget (1,000 env steps)" in card
 
 
 def test_styles_follow_the_catalogue(tmp_path):
@@ -184,6 +294,24 @@ def test_more_series_than_colours_are_told_apart_by_dashes(tmp_path):
     assert len({(to_hex(style.color), style.dashes) for style in styles.values()}) > 10
 
 
+def test_published_curves_are_dashed_in_our_colour_beside_ours(tmp_path):
+    records = four_methods(tmp_path)
+    styles = {style.label: style for style in series_styles(records.runs, CATALOGUE).values()}
+    ours, theirs = styles["TD-MPC2"], styles["TD-MPC2 (published)"]
+    assert ours.color == theirs.color
+    assert (ours.dashes, theirs.dashes) == ((), CATALOGUE.sources["published"].dashes)
+    alone = series_styles(records.select(sources=["published"]).runs, CATALOGUE)
+    (style,) = alone.values()
+    assert (style.label, style.color, style.dashes) == ("TD-MPC2", ours.color, ())
+
+
+@pytest.mark.parametrize("plot", PLOTS)
+def test_nothing_overlaps_or_is_clipped_with_four_methods(tmp_path, plot):
+    spec = FigureSpec(plot, plot, groups=GROUPS, statistics=tuple(STATISTICS))
+    for page in draw(four_methods(tmp_path), spec).pages:
+        assert_nothing_overlaps_or_is_clipped(page)
+
+
 @pytest.mark.parametrize("num_tasks", [1, 2, 5, 20])
 def test_nothing_overlaps_or_is_clipped(tmp_path, num_tasks):
     tasks = [name for name, task in TASKS.items() if task.domain == "dmcontrol"][:num_tasks]
@@ -195,7 +323,7 @@ def test_nothing_overlaps_or_is_clipped(tmp_path, num_tasks):
             write_run(tmp_path, points, task=task, variant=variant, commit="0123456789abcdef")
     records = load(tmp_path)
     for drawing in (
-        learning_curves(records, CURVES, CATALOGUE),
-        aggregate_curve(records, AGGREGATE, CATALOGUE),
+        draw(records, CURVES),
+        draw(records, AGGREGATE),
     ):
-        assert_nothing_overlaps_or_is_clipped(drawing.figure)
+        assert_nothing_overlaps_or_is_clipped(drawing.pages[0])

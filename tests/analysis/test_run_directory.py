@@ -14,14 +14,12 @@ from tdmpc2.common import records as trainer_records
 from tests.analysis.run_files import HEADER, eval_line, write_floors, write_run
 
 
-def returns(points: list[tuple[int, str, float]]) -> dict[int, float]:
-    return {step: value for step, metric, value in points if metric == "episode_return"}
-
-
 def read(path: Path, content: str) -> tuple[dict[int, float], list[Problem]]:
     path.write_text(content)
     problems: list[Problem] = []
-    return returns(read_evaluations(path, problems)), problems
+    points = read_evaluations(path, problems)
+    returns = points.values.get("episode_return", ())
+    return dict(zip(points.steps.tolist(), returns, strict=True)), problems
 
 
 def test_the_test_files_look_like_the_trainers():
@@ -34,7 +32,7 @@ def test_records_from_before_success_ever_are_whole(tmp_path):
     header = HEADER.replace("episode_success_ever,", "")
     path.write_text(f"{header}\n1000,500,12.5,0.0,0.5,500,10\n")
     problems: list[Problem] = []
-    metrics = {metric for _, metric, _ in read_evaluations(path, problems)}
+    metrics = set(read_evaluations(path, problems).values)
     assert "episode_success" in metrics
     assert "episode_success_ever" not in metrics
     assert problems == []
@@ -61,13 +59,15 @@ def test_every_metric_is_read(tmp_path):
     path = tmp_path / "eval.csv"
     path.write_text(f"{HEADER}\n{eval_line(1000, 12.5, sd=3.0, success=0.25)}")
     problems: list[Problem] = []
-    assert read_evaluations(path, problems) == [
-        (1000, "episode_length", 500.0),
-        (1000, "episode_return", 12.5),
-        (1000, "episode_return_sd", 3.0),
-        (1000, "episode_success", 0.25),
-        (1000, "episode_success_ever", 0.25),
-    ]
+    points = read_evaluations(path, problems)
+    assert points.steps.tolist() == [1000]
+    assert {metric: values.tolist() for metric, values in points.values.items()} == {
+        "episode_return": [12.5],
+        "episode_return_sd": [3.0],
+        "episode_success": [0.25],
+        "episode_length": [500.0],
+        "episode_success_ever": [0.25],
+    }
     assert problems == []
 
 
@@ -115,11 +115,14 @@ def test_bad_line_is_named_and_the_rest_is_read(tmp_path, line, what):
     assert [str(p) for p in problems] == [f"error: {path}:3: {what}; line skipped"]
 
 
-def test_repeated_step_gives_its_mean_and_is_listed(tmp_path):
-    lines = [eval_line(0, 1.0), eval_line(1000, 10.0), eval_line(1000, 30.0)]
-    points, problems = read(tmp_path / "eval.csv", f"{HEADER}\n{''.join(lines)}")
-    assert points == {0: 1.0, 1000: 20.0}
-    assert [p.what for p in problems] == ["env_step 1000 stands more than once, mean taken"]
+def test_repeated_steps_are_kept_for_the_rule(tmp_path):
+    path, problems = tmp_path / "eval.csv", []
+    lines = [eval_line(1000, 10.0), eval_line(0, 1.0), eval_line(1000, 30.0)]
+    path.write_text(f"{HEADER}\n{''.join(lines)}")
+    points = read_evaluations(path, problems)
+    assert points.steps.tolist() == [1000, 0, 1000]
+    assert points.values["episode_return"].tolist() == [10.0, 1.0, 30.0]
+    assert problems == []
 
 
 @pytest.mark.parametrize("content", [None, "", f"{HEADER}\n"])
@@ -128,7 +131,8 @@ def test_no_evaluation_yet_is_a_warning(tmp_path, content):
     if content is not None:
         path.write_text(content)
     problems: list[Problem] = []
-    assert read_evaluations(path, problems) == []
+    points = read_evaluations(path, problems)
+    assert (points.steps.tolist(), points.values) == ([], {})
     assert [(p.what, p.severity) for p in problems] == [("no evaluation yet", "warning")]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -69,16 +68,6 @@ def test_the_104_tasks_of_the_paper():
     assert len(names("all104")) == 104
     assert set(names("all104")) == set(published_rows())
     assert set(names("all104")) == {name for domain in DOMAINS for name in names(domain)}
-
-
-@pytest.fixture(scope="module")
-def published_curves() -> Path:
-    """Folder of the released curves: `<method>/<task>.csv`."""
-    folder = os.environ.get("TDMPC2_PUBLISHED")
-    if not folder:
-        pytest.skip("TDMPC2_PUBLISHED does not name a folder of released curves")
-    assert Path(folder).is_dir(), folder
-    return Path(folder)
 
 
 @pytest.mark.parametrize("method", ["tdmpc2", "tdmpc", "sac", "dreamerv3"])

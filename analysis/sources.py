@@ -1,0 +1,91 @@
+"""Room of the words that say where records come from, the same for every command here."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from analysis.curves import DEFAULT_RULE, RULES
+from analysis.problems import Problem
+from analysis.records import Records, load, load_curves, merge
+from tdmpc2.common.errors import UserError
+from tdmpc2.common.paths import default_runs_dir
+
+SHOWN_PROBLEMS = 20
+PUBLISHED = "published"
+"""Source of the paper authors' curves in the tidy table."""
+SOURCE_WORDS: dict[str, Any] = {
+    "runs": Path,
+    "published": Path,
+    "curves": Path,
+    "tasks": str,
+    "rule": str,
+}
+
+
+def usage_of_sources() -> str:
+    """The words of `SOURCE_WORDS`, for `--help`."""
+    return f"""\
+  runs=DIR       folder of the runs (default: {default_runs_dir()})
+  published=DIR  the paper authors' released curves, <method>/<task>.csv
+                 (`python analysis/fetch_published.py` downloads them)
+  curves=PATH    your own method's curves: a folder laid out like those, or one CSV file with the
+                 columns task,seed,step,return|success and, if there are several, method
+  tasks=NAMES    only these tasks: names or shell patterns, tasks=walker-*,cup-catch
+  rule=NAME      what stands in for evaluations that are missing or repeated (default
+                 {DEFAULT_RULE}): {", ".join(RULES)}"""
+
+
+def load_sources(words: Mapping[str, Any]) -> Records:
+    """The records that the words name.
+
+    Args:
+        words: parsed, of `SOURCE_WORDS`; others are passed over.
+
+    Raises:
+        UserError: a folder is missing, or there is no evaluation in any of them.
+    """
+    runs_dir: Path = words.get("runs", default_runs_dir())
+    parts = [load(runs_dir)]
+    for key in ("published", "curves"):
+        if key in words:
+            path: Path = words[key]
+            if not path.exists():
+                raise UserError(f"{key}={path} does not exist")
+            parts.append(load_curves(path, PUBLISHED if key == PUBLISHED else path.stem))
+    try:
+        records = merge(parts)
+    except ValueError as error:
+        raise UserError(f"{error}; rename curves={words.get('curves')}") from error
+    if records.table.empty:
+        report(records.problems)
+        count = len(records.runs)
+        found = f"{count} run{'s' * (count > 1)} without evaluation" if count else "no run"
+        raise UserError(
+            f"{found} in {runs_dir}; run `python sweeps/launch.py suite=smoke seeds=2` first, "
+            "or name the folder of your runs with runs=DIR"
+        )
+    return _on_tasks(records, words["tasks"]) if "tasks" in words else records
+
+
+def report(problems: Sequence[Problem]) -> None:
+    """Prints the first problems on stderr, errors before warnings."""
+    ordered = sorted(problems, key=lambda problem: problem.severity)
+    for problem in ordered[:SHOWN_PROBLEMS]:
+        print(problem, file=sys.stderr)
+    if len(ordered) > SHOWN_PROBLEMS:
+        rest = len(ordered) - SHOWN_PROBLEMS
+        print(f"... and {rest} more, see problems.csv", file=sys.stderr)
+
+
+def _on_tasks(records: Records, names: str) -> Records:
+    """The records of some tasks; UserError where a pattern fits none."""
+    patterns = names.split(",")
+    there = records.runs["task"].unique()
+    for pattern in patterns:
+        if not any(fnmatchcase(task, pattern) for task in there):
+            raise UserError(f"tasks: no record of a task '{pattern}'")
+    return records.select(tasks=patterns)

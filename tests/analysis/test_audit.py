@@ -1,0 +1,100 @@
+"""What the audit finds, and what it says was done about it."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+from analysis.audit import AUDIT, FINDINGS, audit, sensitivity, summary
+from analysis.curves import RULES, ScoreCurves
+from analysis.records import load, load_curves
+from analysis.selection import Group
+from tests.analysis.run_files import write_run, write_table
+
+FULL = 4_000_000
+
+
+def found(curves: ScoreCurves, rule: str = "hold") -> list[tuple[object, ...]]:
+    table = audit(curves, RULES[rule])
+    assert list(table.columns) == AUDIT
+    assert set(table["finding"]) <= set(FINDINGS)
+    columns = ["finding", "method", "task", "seed", "count", "detail", "treatment"]
+    return [tuple(row) for row in table[columns].to_numpy().tolist()]
+
+
+def test_nothing_is_found_where_nothing_is_ragged(tmp_path):
+    for seed in (1, 2):
+        write_run(tmp_path, {0: 1.0, FULL: 2.0}, seed=seed, budget=FULL)
+    assert found(ScoreCurves(load(tmp_path))) == []
+    assert summary(audit(ScoreCurves(load(tmp_path)), RULES["hold"])) == []
+
+
+def test_findings_by_hand(tmp_path):
+    steps = [0, FULL // 2, FULL]
+    lines = [f"{step},1,1" for step in steps]
+    lines += [f"{step},1,2" for step in (0, FULL)]  # seed 2 lacks the middle
+    lines += [f"{step},1,3" for step in (0, 0, FULL // 2)]  # seed 3 repeats and stops early
+    write_table(tmp_path / "tdmpc" / "walker-walk.csv", "step,reward,seed", lines)
+    two = [f"{step},1,{seed}" for step in steps for seed in (1, 2)]
+    write_table(tmp_path / "tdmpc" / "walker-run.csv", "step,reward,seed", two)
+    curves = ScoreCurves(load_curves(tmp_path, "theirs"))
+    assert found(curves) == [
+        ("repeated_steps", "tdmpc", "walker-walk", 3, 1, "0", "averaged"),
+        ("missing_steps", "tdmpc", "walker-walk", 2, 1, "2,000,000", "value before them held"),
+        *[
+            (
+                *("ends_early", "tdmpc", "walker-walk", 3, 1),
+                *("2,000,000 of 4,000,000", "last value carried on"),
+            )
+        ],
+        ("missing_seed", "tdmpc", "walker-run", 3, 1, "no curve", "mean over the others"),
+    ]
+    treatments = {name: treatment for name, *_, treatment in found(curves, "available")}
+    assert treatments["missing_steps"] == treatments["ends_early"] == "left out at those steps"
+    assert {name: t for name, *_, t in found(curves, "hold_last")}["repeated_steps"] == (
+        "last one taken"
+    )
+    assert summary(audit(curves, RULES["hold"]))[0] == "1 runs: steps recorded more than once"
+
+
+@pytest.mark.parametrize(
+    ("facts", "expected"),
+    [
+        ({"state": "DIVERGED", "budget": FULL}, ["ends_early", "diverged"]),
+        ({"state": "RUNNING", "budget": FULL}, ["not_ended"]),
+        ({"state": "FAILED", "budget": FULL}, ["not_ended"]),
+        ({"state": "COMPLETED", "budget": 1000}, ["other_budget"]),
+    ],
+)
+def test_states_and_budgets(tmp_path, facts, expected):
+    write_run(tmp_path, {0: 1.0, 1000: 2.0}, **facts)
+    assert [name for name, *_ in found(ScoreCurves(load(tmp_path)))] == expected
+
+
+def test_the_released_curves(published_curves):
+    table = audit(ScoreCurves(load_curves(published_curves, "published")), RULES["hold"])
+    count = table.groupby(["finding", "method"])["count"].sum()
+    assert count["repeated_steps"].to_dict() == {"tdmpc": 697}
+    early = table[(table["finding"] == "ends_early") & (table["count"] > 1)]
+    known = {
+        *(("tdmpc", "pick-ycb", 3), ("tdmpc", "lift-cube", 3), ("tdmpc", "pick-cube", 3)),
+        *(("tdmpc", "turn-faucet", 3), ("tdmpc", "walker-run-backwards", 1)),
+        *(("sac", "dog-stand", 1), ("sac", "dog-stand", 2), ("sac", "turn-faucet", 2)),
+        *(("sac", "turn-faucet", 3), ("sac", "pick-ycb", 3)),
+    }
+    others = early[early["method"] != "dreamerv3"]
+    assert set(others[["method", "task", "seed"]].itertuples(index=False, name=None)) == known
+    assert "missing_seed" not in set(table["finding"])
+
+
+def test_sensitivity_by_hand(tmp_path):
+    lines = ["0,0,1", f"{FULL},400,1", "0,0,2", "0,200,2"]
+    write_table(tmp_path / "tdmpc" / "walker-walk.csv", "step,reward,seed", lines)
+    group = Group("one", "One", ("walker-walk",), FULL)
+    (row,) = sensitivity(ScoreCurves(load_curves(tmp_path, "x")), [group]).to_dict("records")
+    means = {name: row[name] for name in RULES}
+    assert means == pytest.approx(
+        {"hold": 25.0, "hold_first": 20.0, "hold_last": 30.0, "linear": 25.0, "available": 40.0}
+    )
+    assert row["spread"] == pytest.approx(20.0)
+    assert isinstance(sensitivity(ScoreCurves(load_curves(tmp_path, "x")), []), pd.DataFrame)

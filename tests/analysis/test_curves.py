@@ -1,0 +1,100 @@
+"""What counts where a record is ragged, rule by rule and by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from analysis.curves import RULES, Curve, ScoreCurves, get_rule
+from analysis.records import load, load_curves, merge
+from tdmpc2.common.errors import UserError
+from tests.analysis.run_files import HEADER, eval_line, write_run, write_table
+
+# Step 20 stands twice, 30 is missing, and the run ended at 40 of 60.
+STEPS, VALUES = np.array([10, 20, 20, 40]), np.array([1.0, 4.0, 6.0, 9.0])
+WANTED = np.array([0, 10, 20, 30, 40, 50])
+NAN = float("nan")
+EXPECTED = {
+    "hold": [1.0, 1.0, 5.0, 5.0, 9.0, 9.0],
+    "hold_first": [1.0, 1.0, 4.0, 4.0, 9.0, 9.0],
+    "hold_last": [1.0, 1.0, 6.0, 6.0, 9.0, 9.0],
+    "linear": [1.0, 1.0, 5.0, 7.0, 9.0, 9.0],
+    "available": [NAN, 1.0, 5.0, NAN, 9.0, NAN],
+}
+
+
+def test_every_rule_is_tested():
+    assert set(EXPECTED) == set(RULES)
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_rule_by_hand(name):
+    curve = Curve(STEPS, VALUES, carried_to=60)
+    np.testing.assert_array_equal(RULES[name].at(curve, WANTED), EXPECTED[name])
+
+
+def test_steps_out_of_order_are_put_in_order():
+    curve = Curve(STEPS[[3, 0, 1, 2]], VALUES[[3, 0, 1, 2]], carried_to=60)
+    for name, expected in EXPECTED.items():
+        np.testing.assert_array_equal(RULES[name].at(curve, WANTED), expected)
+
+
+@pytest.mark.parametrize("name", ["hold", "linear"])
+def test_a_run_that_goes_on_is_not_carried(name):
+    curve = Curve(STEPS, VALUES, carried_to=-np.inf)
+    assert RULES[name].at(curve, np.array([40, 41])).tolist()[0] == 9.0
+    assert np.isnan(RULES[name].at(curve, np.array([40, 41]))[1])
+
+
+def test_unknown_rule_names_the_nearest():
+    with pytest.raises(UserError, match="did you mean 'linear'"):
+        get_rule("liner")
+
+
+@pytest.mark.parametrize(
+    ("state", "budget", "at_its_budget", "beyond"),
+    [
+        ("COMPLETED", 4_000_000, 2.0, 2.0),
+        ("DIVERGED", 4_000_000, 2.0, 2.0),
+        ("COMPLETED", 100_000, 2.0, NAN),  # not the paper's budget: says nothing of 4M
+        ("FAILED", 4_000_000, NAN, NAN),
+        ("RUNNING", 4_000_000, NAN, NAN),
+        ("INTERRUPTED", 100_000, NAN, NAN),
+    ],
+)
+def test_how_far_a_run_is_carried(tmp_path, state, budget, at_its_budget, beyond):
+    write_run(tmp_path, {0: 1.0, 1000: 2.0}, state=state, budget=budget)
+    curves = ScoreCurves(load(tmp_path))
+    found = curves.values([0], np.array([100_000, 5_000_000]), RULES["hold"])
+    np.testing.assert_array_equal(found, [[at_its_budget, beyond]])
+
+
+def test_scores_are_those_of_each_tasks_metric(tmp_path):
+    write_run(tmp_path, {0: 250.0}, task="walker-walk")
+    write_run(tmp_path, {0: 0.4}, task="mw-reach", domain="metaworld", metric="success")
+    curves = ScoreCurves(load(tmp_path))
+    assert curves.runs["task"].tolist() == ["mw-reach", "walker-walk"]
+    values = curves.values([0, 1], np.array([0]), RULES["hold"], normalised=True)
+    assert values.tolist() == [[0.4], [0.25]]
+
+
+def test_each_run_keeps_its_own_curve(tmp_path):
+    for seed, points in ((1, {0: 1.0}), (2, {}), (3, {0: 3.0, 500: 5.0})):
+        write_run(tmp_path, points, seed=seed)
+    content = eval_line(0, 4.0) + eval_line(0, 8.0)
+    write_run(tmp_path, {}, method="sac", eval_csv=f"{HEADER}\n{content}")
+    table = write_table(tmp_path / "mine.csv", "task,seed,step,return", ["walker-walk,7,0,9"])
+    curves = ScoreCurves(merge([load(tmp_path), load_curves(table, "mine")]))
+    found = {
+        (run.source, run.method, run.seed): curve.values.tolist()
+        for run, curve in zip(curves.runs.itertuples(), curves.curves, strict=True)
+    }
+    assert found == {
+        ("runs", "sac", 1): [4.0, 8.0],
+        ("runs", "tdmpc2", 1): [1.0],
+        ("runs", "tdmpc2", 3): [3.0, 5.0],
+        ("mine", "mine", 7): [9.0],
+    }
+    assert curves.grid([0, 1, 2]).tolist() == [0, 500]
+    assert curves.grid([0, 1, 2], until=100).tolist() == [0]
+    assert curves.last_steps.tolist() == [0, 0, 500, 0]
