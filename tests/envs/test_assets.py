@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tdmpc2.common.download import put_in_place
 from tdmpc2.common.errors import UserError
 from tdmpc2.common.files import sha256_of
 from tdmpc2.envs.assets import AssetSet, find_assets, official
@@ -21,7 +22,6 @@ from tdmpc2.envs.assets.__main__ import main
 from tdmpc2.envs.assets.asset_set import KINDS, fingerprint_of, read_set
 from tdmpc2.envs.assets.faucets import write_standins
 from tdmpc2.envs.assets.fetch import fetch
-from tdmpc2.envs.assets.folders import put_in_place
 from tdmpc2.envs.assets.mesh import convex_hull
 
 COMMAND = (sys.executable, "-m", "tdmpc2.envs.assets")
@@ -210,9 +210,9 @@ def test_standins_are_the_known_ones_and_found(
 
 def test_the_first_to_finish_stays(tmp_path: Path) -> None:
     target = tmp_path / "set"
-    with put_in_place(target) as slow:
+    with put_in_place(target, "") as slow:
         (slow / "mark").write_text("slow")
-        with put_in_place(target) as fast:
+        with put_in_place(target, "") as fast:
             (fast / "mark").write_text("fast")
     assert (target / "mark").read_text() == "fast"
     assert os.listdir(tmp_path) == ["set"]

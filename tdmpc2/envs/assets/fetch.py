@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import http.client
-import shutil
-import urllib.error
-import urllib.request
-import zipfile
-import zlib
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from tqdm import tqdm
-
+from tdmpc2.common.download import download, put_in_place, unpack
 from tdmpc2.common.errors import UserError
-from tdmpc2.common.files import full_disk, sha256_of, write_json
+from tdmpc2.common.files import sha256_of, write_json
 from tdmpc2.envs.assets import official
 from tdmpc2.envs.assets.asset_set import (
     MANIFEST,
@@ -26,10 +19,7 @@ from tdmpc2.envs.assets.asset_set import (
     packaged_faucets,
     read_set,
 )
-from tdmpc2.envs.assets.folders import asset_dir, put_in_place
-
-_TIMEOUT_SECONDS = 60
-_BLOCK = 1 << 20
+from tdmpc2.envs.assets.folders import ADVICE, asset_dir
 
 
 @dataclass(frozen=True)
@@ -76,14 +66,14 @@ def fetch(kind: Kind, local: Path | None = None) -> AssetSet:
         raise UserError(f"{target} is there already: move it away, or set another MS2_ASSET_DIR")
     archives = _archives(kind)
     files = {} if local is None else _local_files(kind, archives, local)
-    with put_in_place(target) as new:
+    with put_in_place(target, ADVICE) as new:
         checksums = {}
         for number, archive in enumerate(archives, start=1):
             file = files.get(archive.url) or new.parent / archive.name
             if archive.url not in files:
-                _download(archive, file, f"{archive.name} ({number}/{len(archives)})")
+                download(archive.url, file, f"{archive.name} ({number}/{len(archives)})")
             checksums[archive.url] = _verified(archive, file)
-            _unpack(file, archive.top, new / archive.place)
+            unpack(file, archive.top, new / archive.place)
             if archive.url not in files:
                 file.unlink()
         fingerprint = fingerprint_of(kind, new.parent)
@@ -125,58 +115,3 @@ def _verified(archive: _Archive, file: Path) -> str:
             f"{archive.sha256[:16]}… is stated); nothing was unpacked"
         )
     return found
-
-
-def _download(archive: _Archive, file: Path, title: str) -> None:
-    """Downloads with a progress bar."""
-    try:
-        with urllib.request.urlopen(archive.url, timeout=_TIMEOUT_SECONDS) as response:
-            length = response.headers.get("Content-Length")
-            bar = tqdm(
-                desc=title,
-                total=int(length) if length else None,
-                unit="B",
-                unit_scale=True,
-                unit_divisor=1024,
-                leave=False,
-                disable=None,  # only on a terminal
-            )
-            with bar, open(file, "wb") as out:
-                while block := response.read(_BLOCK):
-                    out.write(block)
-                    bar.update(len(block))
-        if length and file.stat().st_size != int(length):
-            raise http.client.IncompleteRead(b"", int(length) - file.stat().st_size)
-    except (OSError, http.client.HTTPException) as error:
-        if full_disk(error):
-            raise
-        reason = error.reason if isinstance(error, urllib.error.URLError) else error
-        raise UserError(
-            f"cannot download {archive.url} ({reason}); download it elsewhere "
-            "and pass it on with archive="
-        ) from None
-
-
-def _unpack(file: Path, top: str, to: Path) -> None:
-    """Unpacks the folder `top` of an archive as `to`; everything else in it is left out."""
-    try:
-        with zipfile.ZipFile(file) as archive:
-            members = [member for member in archive.infolist() if not member.is_dir()]
-            for member in members:
-                _refuse_unsafe(file, member.filename)
-            inside = [m for m in members if PurePosixPath(m.filename).parts[0] == top]
-            if not inside:
-                raise UserError(f"{file}: holds no folder '{top}'")
-            for member in inside:
-                path = to.joinpath(*PurePosixPath(member.filename).parts[1:])
-                path.parent.mkdir(parents=True, exist_ok=True)
-                with archive.open(member) as source, open(path, "wb") as out:
-                    shutil.copyfileobj(source, out, _BLOCK)
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise UserError(f"{file}: a damaged archive ({error})") from None
-
-
-def _refuse_unsafe(file: Path, name: str) -> None:
-    path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or "\\" in name or not path.parts:
-        raise UserError(f"{file}: refused, since it would write outside its folder ('{name}')")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from tdmpc2.common.download import put_in_place
 from tdmpc2.common.errors import UserError, did_you_mean
 from tdmpc2.envs.assets.asset_set import KINDS, SOURCES, SUBFOLDER, AssetSet, Kind, read_set
-from tdmpc2.envs.assets.folders import asset_dir, put_in_place, standin_dir
+from tdmpc2.envs.assets.folders import ADVICE, asset_dir, standin_dir
 
 COMMAND = "python -m tdmpc2.envs.assets"
 
@@ -49,7 +50,7 @@ def standin_set(kind: Kind) -> AssetSet:
     if not target.exists():
         from tdmpc2.envs.assets import faucets, ycb  # with scipy, which no other run needs
 
-        with put_in_place(target) as folder:
+        with put_in_place(target, ADVICE) as folder:
             {"ycb": ycb, "faucet": faucets}[kind].write_standins(folder)
     found = read_set(kind, standin_dir())
     if found is None or found.source != "standin":

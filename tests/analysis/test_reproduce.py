@@ -1,0 +1,165 @@
+"""Did it reproduce: tables and exit codes from end to end."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis import reproduce
+from tdmpc2.common.errors import UserError
+from tests.analysis.run_files import write_run, write_table
+
+STEPS = (0, 100_000, 200_000)
+
+
+@pytest.fixture
+def published(tmp_path) -> Path:
+    for method in ("tdmpc2", "sac"):
+        for task, scores in (("walker-walk", (900, 910, 920)), ("cup-catch", (500, 510, 520))):
+            lines = [
+                f"{step},{score * step / 200_000},{seed}"
+                for step in STEPS
+                for seed, score in enumerate(scores, start=1)
+            ]
+            path = tmp_path / "paper" / method / f"{task}.csv"
+            write_table(path, "step,reward,seed", lines)
+    return tmp_path / "paper"
+
+
+def ours(runs: Path, task: str, scores: tuple[float, ...], *, step: int = 200_000, **facts):
+    for seed, score in enumerate(scores, start=1):
+        points = {0: 0.0, step // 2: score / 2, step: score}
+        write_run(runs, points, task=task, seed=seed, budget=step, **facts)
+
+
+def compare(tmp_path: Path, *words: str) -> int:
+    runs, paper, out = (tmp_path / name for name in ("runs", "paper", "out"))
+    return reproduce.main([f"runs={runs}", f"published={paper}", f"out={out}", *words])
+
+
+def table(tmp_path: Path, name: str, index: str) -> pd.DataFrame:
+    return pd.read_csv(tmp_path / "out" / f"reproduction_{name}.csv").set_index(index)
+
+
+def test_reproduced(tmp_path, published, capsys):
+    ours(tmp_path / "runs", "walker-walk", (905.0, 915.0, 901.0))
+    ours(tmp_path / "runs", "cup-catch", (505.0, 515.0, 507.0))
+    assert compare(tmp_path) == 0
+    tasks = table(tmp_path, "tasks", "task")
+    assert tasks["verdict"].to_dict() == {"walker-walk": "reproduced", "cup-catch": "reproduced"}
+    walker = tasks.loc["walker-walk"]
+    assert walker[["env_step", "num_ours", "num_theirs"]].tolist() == [200_000, 3, 3]
+    assert walker["difference"] == pytest.approx(90.7 - 91.0)
+    domains = table(tmp_path, "domains", "domain")
+    assert domains.loc["dmcontrol", "verdict"] == "reproduced"
+    assert domains.loc["dmcontrol", "difference"] == pytest.approx(tasks["difference"].mean())
+    printed = capsys.readouterr().out
+    assert "Walker Walk" in printed
+    assert "±10" in printed
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        f"reproduction_{name}.{kind}"
+        for name in ("tasks", "domains")
+        for kind in ("csv", "md", "tex")
+    }
+
+
+def test_worse_is_exit_code_1_and_stands_first(tmp_path, published, capsys):
+    ours(tmp_path / "runs", "walker-walk", (905.0, 915.0, 901.0))
+    ours(tmp_path / "runs", "cup-catch", (205.0, 215.0, 207.0))
+    assert compare(tmp_path) == 1
+    assert table(tmp_path, "tasks", "task")["verdict"]["cup-catch"] == "worse"
+    assert table(tmp_path, "domains", "domain").loc["dmcontrol", "worse"] == 1
+    printed = capsys.readouterr().out
+    assert printed.index("Cup Catch") < printed.index("Walker Walk")
+
+
+def test_too_few_seeds_is_exit_code_3_and_says_how_many(tmp_path, published):
+    ours(tmp_path / "runs", "walker-walk", (700.0, 1000.0))
+    assert compare(tmp_path) == 3
+    row = table(tmp_path, "tasks", "task").loc["walker-walk"]
+    assert row["verdict"] == "not enough data"
+    assert 2 < row["seeds_needed"] <= 100
+
+
+def test_better_passes(tmp_path, published):
+    ours(tmp_path / "runs", "cup-catch", (905.0, 915.0, 901.0))
+    assert compare(tmp_path) == 0
+    assert table(tmp_path, "tasks", "task")["verdict"]["cup-catch"] == "better"
+
+
+def test_between_two_published_evaluations_scores_are_interpolated(tmp_path, published):
+    ours(tmp_path / "runs", "walker-walk", (680.0, 681.0, 682.0), step=150_000)
+    compare(tmp_path)
+    row = table(tmp_path, "tasks", "task").loc["walker-walk"]
+    assert row["env_step"] == 150_000
+    assert row["theirs"] == pytest.approx(91.0 * 0.75)
+
+
+def test_the_last_step_that_all_seeds_have(tmp_path, published):
+    runs = tmp_path / "runs"
+    ours(runs, "walker-walk", (900.0, 910.0))
+    write_run(runs, {0: 0.0, 100_000: 455.0}, seed=3, state="RUNNING", budget=200_000)
+    compare(tmp_path)
+    row = table(tmp_path, "tasks", "task").loc["walker-walk"]
+    assert row[["env_step", "num_ours"]].tolist() == [100_000, 3]
+    assert row["ours"] == pytest.approx(np.mean([45.0, 45.5, 45.5]))
+
+
+def test_a_run_that_ends_before_the_first_published_evaluation(tmp_path, published):
+    ours(tmp_path / "runs", "walker-walk", (30.0, 40.0), step=10_000)
+    assert compare(tmp_path) == 3
+    row = table(tmp_path, "tasks", "task").loc["walker-walk"]
+    assert row["remark"] == "ends before the first published evaluation at 100,000"
+    assert np.isnan(row["difference"])
+
+
+def test_methods_and_variants_are_kept_apart(tmp_path, published):
+    runs = tmp_path / "runs"
+    ours(runs, "walker-walk", (905.0, 915.0, 901.0))
+    ours(runs, "walker-walk", (105.0, 115.0, 101.0), method="sac")
+    ours(runs, "walker-walk", (5.0, 6.0, 7.0), variant="no-simnorm")
+    assert compare(tmp_path, "methods=tdmpc2") == 0
+    assert compare(tmp_path) == 1
+    assert set(table(tmp_path, "tasks", "method").index) == {"tdmpc2", "sac"}
+    assert table(tmp_path, "tasks", "method")["margin"].tolist() == [10, 10]
+    assert table(tmp_path, "domains", "method")["margin"].to_dict() == {"sac": 5, "tdmpc2": 3}
+    assert compare(tmp_path, "variant=no-simnorm") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["variant=none"], "no run of variant 'none'"),
+        (["margin=0"], "margin=0: must be above 0"),
+        (["margn=1"], "did you mean 'margin'"),
+        (["tasks=acrobot-*"], "no record of a task"),
+    ],
+)
+def test_bad_words(tmp_path, published, words, message):
+    ours(tmp_path / "runs", "walker-walk", (905.0, 915.0))
+    with pytest.raises(UserError, match=message):
+        compare(tmp_path, *words)
+
+
+def test_published_curves_must_be_named(tmp_path):
+    with pytest.raises(UserError, match="fetch_published"):
+        reproduce.main([f"runs={tmp_path}"])
+    assert "exit code" in reproduce.usage()
+
+
+def test_the_published_curves_reproduce_themselves(published_curves, tmp_path):
+    """As a user's own curves they come out as reproduced or, where seeds differ much, open."""
+    words = [f"curves={published_curves}", f"published={published_curves}", "tasks=mw-*"]
+    with pytest.raises(UserError, match="same source"):
+        reproduce.main([f"runs={tmp_path}", *words])
+    mine = tmp_path / "mine"
+    shutil.copytree(published_curves, mine)
+    words[0] = f"curves={mine}"
+    assert reproduce.main([f"runs={tmp_path / 'none'}", f"out={tmp_path / 'out'}", *words]) == 0
+    verdicts = table(tmp_path, "tasks", "task")["verdict"].value_counts()
+    assert set(verdicts.index) <= {"reproduced", "not enough data"}
+    assert verdicts["reproduced"] > 100

@@ -1,0 +1,97 @@
+"""Verdicts against scipy, by hand, and how often they are wrong."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from analysis.verdict import MOST_SEEDS, Difference, difference, mean_difference, seeds_needed
+
+INF = float("inf")
+
+
+def test_interval_is_welchs():
+    rng = np.random.default_rng(0)
+    for counts in ((3, 3), (2, 5), (10, 3)):
+        ours, theirs = rng.normal(50, 3, counts[0]), rng.normal(48, 9, counts[1])
+        found = difference(ours, theirs)
+        test = stats.ttest_ind(ours, theirs, equal_var=False)
+        for level in (0.9, 0.95):
+            np.testing.assert_allclose(found.interval(level), test.confidence_interval(level))
+        assert found.value == pytest.approx(ours.mean() - theirs.mean())
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "verdict"),
+    [
+        # With a normal error the 90 % interval is 1.645 and the 95 % interval 1.96 errors wide.
+        (0.0, 6.0, "reproduced"),
+        (0.0, 6.1, "not enough data"),
+        (-5.0, 3.0, "reproduced"),
+        (-5.0, 3.1, "not enough data"),
+        (-7.0, 3.5, "worse"),
+        (7.0, 3.5, "better"),
+        (-20.0, 10.3, "not enough data"),
+        (-20.0, 10.1, "worse"),
+        (-4.0, 0.0, "reproduced"),  # certainly worse, but within the margin
+        (-11.0, 0.0, "worse"),
+        (0.0, float("nan"), "not enough data"),
+    ],
+)
+def test_verdict_by_hand(value, error, verdict):
+    assert Difference(value, error, INF).verdict(10.0) == verdict
+
+
+def test_a_single_seed_says_nothing():
+    found = difference(np.array([50.0]), np.array([50.0, 51.0, 49.0]))
+    assert np.isnan(found.interval(0.95)).all()
+    assert found.verdict(10.0) == "not enough data"
+
+
+def test_equal_scores_without_spread_are_reproduced():
+    ones = np.full(3, 100.0)
+    assert difference(ones, ones).verdict(10.0) == "reproduced"
+
+
+def test_mean_over_tasks_by_hand():
+    parts = [Difference(4.0, 3.0, 4.0), Difference(-2.0, 4.0, 8.0), Difference(1.0, 0.0, INF)]
+    found = mean_difference(parts)
+    assert found.value == pytest.approx(1.0)
+    assert found.error == pytest.approx(5 / 3)
+    assert found.freedom == pytest.approx(25**2 / (9**2 / 4 + 16**2 / 8))
+    unknown = mean_difference([*parts, Difference(0.0, float("nan"), float("nan"))])
+    assert unknown.verdict(10.0) == "not enough data"
+
+
+def test_seeds_needed_settle_the_task_and_one_fewer_do_not():
+    ours, theirs = np.array([40.0, 60.0, 50.0]), np.array([49.0, 50.0, 51.0])
+    assert difference(ours, theirs).verdict(10.0) == "not enough data"
+    need = seeds_needed(ours, theirs, 10.0)
+    assert need is not None
+    for count, expected in ((need, "reproduced"), (need - 1, "not enough data")):
+        error = np.sqrt(100 / count + 1 / 3)
+        freedom = error**4 / ((100 / count) ** 2 / (count - 1) + (1 / 3) ** 2 / 2)
+        assert Difference(0.0, error, freedom).verdict(10.0) == expected
+
+
+def test_no_number_of_ours_makes_up_for_their_spread():
+    assert seeds_needed(np.array([50.0, 51.0]), np.array([10.0, 50.0, 90.0]), 10.0) is None
+    assert seeds_needed(np.array([50.0]), np.array([50.0, 50.0]), 10.0) is None
+    assert MOST_SEEDS >= 50
+
+
+@pytest.mark.parametrize("spread", [2.0, 8.0])
+def test_verdicts_are_wrong_no_oftener_than_they_say(spread):
+    """Equal agents come out as worse in 2.5 %, agents at the margin as reproduced in 5 %."""
+    rng = np.random.default_rng(0)
+    num = 3000
+    equal, off = [], []
+    for _ in range(num):
+        theirs = rng.normal(50, spread, 3)
+        equal.append(difference(rng.normal(50, spread, 3), theirs).verdict(10.0))
+        off.append(difference(rng.normal(40, spread, 3), theirs).verdict(10.0))
+    assert equal.count("worse") / num < 0.03
+    assert off.count("reproduced") / num < 0.055
+    if spread == 2.0:  # and a small spread suffices to tell
+        assert equal.count("reproduced") / num > 0.95
