@@ -32,7 +32,9 @@ def write_texts(stem: Path, table: pd.DataFrame) -> list[Path]:
         return []
     written = []
     for suffix, form in ((".md", "github"), (".tex", "latex_booktabs")):
-        text = tabulate(table.astype(str).to_numpy().tolist(), list(table.columns), tablefmt=form)
+        text = tabulate(
+            table.astype(str).to_numpy().tolist(), list(table.columns), form, disable_numparse=True
+        )
         path = stem.with_name(stem.name + suffix)
         write_atomic(path, partial(_save_text, f"{text}\n"))
         written.append(path)

@@ -28,7 +28,9 @@ def shown(tasks: pd.DataFrame, domains: pd.DataFrame) -> str:
 
 def _text(table: pd.DataFrame) -> str:
     """A table for the terminal."""
-    return tabulate(table.to_numpy().tolist(), list(table.columns), tablefmt="simple")
+    return tabulate(
+        table.to_numpy().tolist(), list(table.columns), tablefmt="simple", disable_numparse=True
+    )
 
 
 def task_texts(tasks: pd.DataFrame) -> pd.DataFrame:
