@@ -12,6 +12,7 @@ g++|torch.compile on the CPU; uncompiled runs do not need it
 libegl1|pixel observations and videos (MUJOCO_GL=egl); state observations do not need it
 END
     missing_headers
+    if [ "${CI:-}" = true ]; then echo "chromium|the test that opens the report in a browser"; fi
 }
 
 # torch.compile needs Python.h, which a distribution's Python leaves to a package of its own.

@@ -1,0 +1,99 @@
+"""Command: everything the records hold as one HTML file that needs no network."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from analysis.catalogue import read_catalogue
+from analysis.curves import DEFAULT_RULE, get_rule
+from analysis.plots import PLOTS
+from analysis.report_data import report_data
+from analysis.sources import SOURCE_WORDS, load_sources, report, usage_of_sources
+from tdmpc2.common.cli import command, parse_words
+from tdmpc2.common.errors import UserError
+from tdmpc2.common.files import write_atomic
+from tdmpc2.common.paths import project_root
+
+ASSETS = Path(__file__).parent / "report_assets"
+
+
+def usage() -> str:
+    """What `--help` prints."""
+    return f"""\
+Puts everything the records hold into one HTML file that needs no network: headline numbers with
+intervals, the tasks with their curves, seeds, losses and settings, verdicts against the published
+curves, variants, and the audit.
+
+usage: python analysis/report.py [key=value ...]
+
+{usage_of_sources()}
+  out=FILE       (default: {_default_file()})
+  reps=N         bootstrap resamples (default: 10,000)
+  --help         this text
+
+exit code: 0 all well (warnings are possible); 1 written, but records that should have been
+usable were left out; 2 bad input or nothing to show, and nothing was written."""
+
+
+def main(words: Sequence[str]) -> int:
+    """Writes the report and prints its path.
+
+    Args:
+        words: `key=value`, each optional, see `usage`.
+
+    Returns:
+        1 where records that should have been usable were left out, else 0.
+
+    Raises:
+        UserError: unknown word, unusable folder, nothing to show.
+    """
+    values = parse_words(words, {**SOURCE_WORDS, "out": Path, "reps": int})
+    out: Path = values.get("out", _default_file())
+    if out.is_dir():
+        raise UserError(f"out={out} is a folder, name a file: out={out / 'report.html'}")
+    rule = get_rule(values.get("rule", DEFAULT_RULE))
+    catalogue = read_catalogue(project_root() / "paper_figures" / "figures.toml", PLOTS)
+    reps = values.get("reps", 10_000)
+    if reps < 100:
+        raise UserError(f"reps={reps}: intervals need at least 100 resamples")
+    catalogue = replace(catalogue, bootstrap=replace(catalogue.bootstrap, reps=reps))
+    data, problems = report_data(load_sources(values), catalogue, rule)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(out, lambda file: file.write(page(data).encode()))
+    except OSError as error:
+        raise UserError(f"cannot write {out}: {error}") from error
+    report(problems)
+    print(out)
+    return 1 if any(problem.severity == "error" for problem in problems) else 0
+
+
+def page(data: dict[str, Any]) -> str:
+    """The whole page.
+
+    Args:
+        data: from `report_data`.
+    """
+    # Inside a script element only "</" and "<!--" mean something; neither is left.
+    text = json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+    parts = {name: (ASSETS / name).read_text(encoding="utf-8") for name in _FILES}
+    html = parts["page.html"].replace("/*STYLE*/", parts["style.css"])
+    html = html.replace("/*SCRIPT*/", parts["chart.js"] + parts["page.js"])
+    return html.replace("/*DATA*/", text)
+
+
+_FILES = ("page.html", "style.css", "chart.js", "page.js")
+
+
+def _default_file() -> Path:
+    """Where the report goes unless told otherwise."""
+    return project_root() / "paper_figures" / "report.html"
+
+
+if __name__ == "__main__":
+    sys.exit(command(main, usage))

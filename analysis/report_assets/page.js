@@ -1,0 +1,275 @@
+// The pages: overview, tasks, one task, verdicts, ablations, audit. The address names the page.
+
+const data = JSON.parse(document.getElementById("data").textContent);
+const main = document.getElementById("main");
+const tip = document.getElementById("tip");
+const hidden = new Set();
+const filters = { text: "", domain: "" };
+const STATISTICS = { mean: "Mean", median: "Median", iqm: "Interquartile mean", optimality_gap: "Optimality gap" };
+const DOMAINS = { dmcontrol: "DMControl", metaworld: "Meta-World", maniskill2: "ManiSkill2", myosuite: "MyoSuite" };
+
+function el(tag, content, attributes) {
+  const node = document.createElement(tag);
+  for (const [key, value] of Object.entries(attributes || {})) {
+    if (key.startsWith("on")) node.addEventListener(key.slice(2), value);
+    else if (value !== null && value !== undefined) node.setAttribute(key, value);
+  }
+  for (const part of [content].flat()) {
+    if (part !== null && part !== undefined) node.append(part);
+  }
+  return node;
+}
+
+const ranged = ([value, low, high]) => [
+  value === null ? "–" : value.toFixed(1),
+  low === null ? null : el("span", ` [${low.toFixed(1)}, ${high.toFixed(1)}]`, { class: "range" }),
+];
+
+function swatch(series) {
+  const style = `border-color:${series.color};border-top-style:${series.dashes.length ? "dashed" : "solid"}`;
+  return el("span", null, { class: "swatch", style });
+}
+
+function table(columns, rows, numbers) {
+  const head = columns.map((name, i) => el("th", name, { class: numbers?.has(i) ? "number" : null }));
+  const body = rows.map((row) => el("tr", row.map((cell, i) => {
+    const word = typeof cell === "string" ? cell.replaceAll(" ", "-") : "";
+    const known = ["reproduced", "better", "worse", "not-enough-data", "error", "warning"].includes(word);
+    return el("td", cell, { class: numbers?.has(i) ? "number" : known ? word : null });
+  })));
+  return el("div", el("table", [el("thead", el("tr", head)), el("tbody", body)]), { class: "wide" });
+}
+
+// Charts are drawn when they come into sight, and again when the window or the colours change.
+const pending = new Map();
+const seen = new IntersectionObserver((entries) => {
+  for (const entry of entries) {
+    if (entry.isIntersecting && pending.has(entry.target)) draw(entry.target, pending.get(entry.target));
+  }
+}, { rootMargin: "200px" });
+
+function chart(content) {
+  const canvas = el("canvas", null, {
+    onmousemove: (event) => showTip(canvas, event),
+    onmouseleave: () => { tip.hidden = true; },
+  });
+  pending.set(canvas, content);
+  seen.observe(canvas);
+  return canvas;
+}
+
+function redraw() {
+  for (const [canvas, content] of pending) {
+    if (canvas.isConnected && canvas.chart) draw(canvas, content);
+  }
+}
+
+function showTip(canvas, event) {
+  const found = nearest(canvas, event);
+  if (!found) return;
+  const rows = found.values.map(({ line, y, low, high }) => el("div", [
+    swatch({ color: line.color, dashes: line.dashes || [] }), `${line.label}: ${short(y)}`,
+    low === null || low === undefined ? null : el("span", ` [${short(low)}, ${short(high)}]`, { class: "range" }),
+  ]));
+  tip.replaceChildren(el("div", `${found.step.toLocaleString("en")} env steps`, { class: "soft" }), ...rows);
+  tip.hidden = false;
+  const box = tip.getBoundingClientRect();
+  tip.style.left = `${Math.max(4, Math.min(event.clientX + 14, innerWidth - box.width - 6))}px`;
+  tip.style.top = `${Math.max(4, Math.min(event.clientY + 14, innerHeight - box.height - 6))}px`;
+}
+
+const meanLines = (task) => task.curves.filter((c) => !hidden.has(c.s)).map((c) => ({
+  x: data.grids[c.x], y: c.m, low: c.l, high: c.h, ...styleOf(c.s),
+}));
+const styleOf = (s) => ({ color: data.series[s].color, dashes: data.series[s].dashes, label: data.series[s].label });
+
+function seriesToggles(then, places) {
+  return [...data.series.entries()].filter(([s]) => !places || places.has(s)).map(([s, series]) => {
+    const label = el("label", [
+      el("input", null, { type: "checkbox", checked: hidden.has(s) ? null : "", onchange: (event) => {
+        hidden[event.target.checked ? "delete" : "add"](s);
+        label.classList.toggle("off", hidden.has(s));
+        then();
+      } }),
+      " ", swatch(series), series.label,
+    ], { class: hidden.has(s) ? "off" : null });
+    return label;
+  });
+}
+
+function overview() {
+  const cards = data.groups.map((group) => {
+    const places = Object.keys(group.rows).map(Number).sort((a, b) => group.rows[b].mean[0] - group.rows[a].mean[0]);
+    const bars = places.flatMap((s) => {
+      const [value, low, high] = group.rows[s].mean;
+      const interval = low === null ? null : el("u", null, { style: `left:${low}%;width:${Math.max(0.4, high - low)}%` });
+      return [
+        el("div", [el("span", [data.series[s].label]), el("span", ranged([value, low, high]))], { class: "row" }),
+        el("div", [el("i", null, { style: `width:${value}%;background:${data.series[s].color}` }), interval], { class: "bar" }),
+      ];
+    });
+    const size = `${group.tasks} task${group.tasks > 1 ? "s" : ""}, ${group.horizon}`;
+    return el("section", [el("h3", group.label), el("div", size, { class: "soft" }), ...bars], { class: "card" });
+  });
+  const tables = data.groups.map((group) => {
+    const names = Object.keys(STATISTICS);
+    const rows = Object.entries(group.rows).map(([s, row]) => {
+      const wins = group.wins.filter(([x]) => x === +s).map(([, y, value]) => `${data.series[y].label} ${value.toFixed(0)}`);
+      return [el("span", [swatch(data.series[s]), data.series[s].label]), row.seeds, row.runs,
+        ...names.map((name) => el("span", ranged(row[name]))), wins.join(", ")];
+    });
+    const columns = ["", "seeds", "runs", ...names.map((name) => STATISTICS[name]), "beats, % of tasks"];
+    return [el("h3", `${group.label}: ${group.tasks} tasks, ${group.horizon}`), table(columns, rows, new Set([2, 3, 4, 5, 6]))];
+  });
+  main.replaceChildren(
+    el("h2", "Overview"), el("ul", data.facts.map((fact) => el("li", fact)), { class: "facts" }),
+    el("p", `Scores are per cent: return / 10 or success, with 95 % intervals. ${data.note}`, { class: "soft" }),
+    el("div", cards, { class: "cards" }), el("h2", "Leaderboard"), ...tables.flat(),
+  );
+}
+
+function tasks() {
+  const grid = el("div", null, { class: "grid", id: "tiles" });
+  const count = el("span", null, { class: "soft" });
+  const fill = () => {
+    const wanted = data.tasks.filter((task) =>
+      (!filters.domain || task.domain === filters.domain) &&
+      `${task.title} ${task.name}`.toLowerCase().includes(filters.text.toLowerCase()));
+    grid.replaceChildren(...wanted.map((task) => el("a", [
+      el("b", task.title), el("span", task.metric, { class: "soft" }),
+      chart({ lines: meanLines(task), small: true, zero: true }),
+    ], { class: "tile", href: `#task/${encodeURIComponent(task.name)}` })));
+    count.textContent = `${wanted.length} of ${data.tasks.length} tasks`;
+  };
+  const domains = [...new Set(data.tasks.map((task) => task.domain))];
+  const choose = el("select", [el("option", "all domains", { value: "" }),
+    ...domains.map((name) => el("option", DOMAINS[name] || name, { value: name, selected: filters.domain === name ? "" : null }))],
+  { "aria-label": "Domain", onchange: (event) => { filters.domain = event.target.value; fill(); } });
+  const search = el("input", null, { type: "search", placeholder: "find a task", value: filters.text,
+    "aria-label": "Find a task", oninput: (event) => { filters.text = event.target.value; fill(); } });
+  main.replaceChildren(el("h2", "Tasks"), el("div", [search, choose, ...seriesToggles(fill), count], { class: "controls" }), grid);
+  fill();
+}
+
+function oneTask(name) {
+  const task = data.tasks.find((one) => one.name === name);
+  if (!task) return missing();
+  const place = data.tasks.indexOf(task);
+  const link = (other, text) => other ? el("a", text, { href: `#task/${encodeURIComponent(other.name)}` }) : null;
+  const large = el("div", null, { class: "large" });
+  const show = () => {
+    const shown = task.runs.filter((run) => !hidden.has(run.s));
+    const seeds = shown.map((run) => ({ x: data.grids[run.x], y: run.y, ...styleOf(run.s), faint: true }));
+    const levels = Object.entries(task.floors).filter(([, y]) => y !== null).map(([, y]) => ({ y }));
+    large.replaceChildren(chart({ lines: [...meanLines(task), ...seeds], levels, zero: true, label: `${task.metric} against env steps` }));
+  };
+  const floors = Object.entries(task.floors).filter(([, y]) => y !== null).map(([which, y]) => `${which} ${short(y)}`);
+  const rows = task.runs.map((run) => [
+    el("span", [swatch(data.series[run.s]), data.series[run.s].label]), run.seed, short(run.y.at(-1)),
+    data.grids[run.x].at(-1).toLocaleString("en"), run.state || "published", (run.commit || "").slice(0, 10),
+    run.overrides ? Object.entries(run.overrides).map(([key, value]) => `${key}=${value}`).join(" ") : "",
+    run.directory ? el("span", [el("pre", run.directory), run.video ? el("a", "video", { href: run.video }) : null]) : "",
+  ]);
+  main.replaceChildren(
+    el("p", [el("a", "← all tasks", { href: "#tasks" }), " · ", link(data.tasks[place - 1], "previous"), " · ", link(data.tasks[place + 1], "next")], { class: "soft" }),
+    el("h2", task.title), el("div", seriesToggles(show, new Set(task.runs.map((run) => run.s))), { class: "controls" }), large,
+    el("p", `Thick: mean over seeds with its 95 % interval; thin: single seeds${floors.length ? `; dashed levels, scored without learning: ${floors.join(", ")}` : ""}.`, { class: "soft" }),
+    el("h3", "Runs"), table(["", "seed", "last score", "env steps", "state", "commit", "settings", "where"], rows, new Set([1, 2, 3])),
+    ...training(task),
+  );
+  show();
+}
+
+// Losses, gradient norms and the rest, one chart a quantity and one line a seed.
+function training(task) {
+  const runs = task.runs.filter((run) => run.training && Object.keys(run.training).length > 1);
+  const names = [...new Set(runs.flatMap((run) => Object.keys(run.training)))].filter((name) => name !== runs[0]?.step);
+  if (!names.length) return [];
+  const charts = names.map((name) => el("div", [el("b", name.replaceAll("_", " ")), chart({
+    lines: runs.filter((run) => run.training[name]).map((run) => ({
+      x: run.training[run.step], y: run.training[name], ...styleOf(run.s),
+      label: `${data.series[run.s].label}, seed ${run.seed}`,
+    })), label: "env steps",
+  })]));
+  return [el("h3", "While learning"), el("div", charts, { class: "charts" })];
+}
+
+function verdicts() {
+  const { domains, tasks: rows, names } = data.verdicts;
+  const at = rows.columns.indexOf("task");
+  const linked = rows.rows.map((row) => row.map((cell, i) =>
+    i === at && names[cell] ? el("a", cell, { href: `#task/${encodeURIComponent(names[cell])}` }) : cell));
+  main.replaceChildren(
+    el("h2", "Did it reproduce?"),
+    el("p", "Ours minus published at the last env step that all our seeds have, in points, with Welch's 95 % interval. Reproduced: two one-sided tests at 5 % place the difference within the margin. Worse, better: they do not, and the interval leaves out zero.", { class: "soft" }),
+    table(domains.columns, domains.rows), el("h3", "Tasks"), table(rows.columns, linked),
+  );
+}
+
+function ablations() {
+  main.replaceChildren(
+    el("h2", "Variants against the default"),
+    el("p", "Mean over the tasks that both were run on, in points, with Welch's 95 % interval.", { class: "soft" }),
+    table(data.ablations.columns, data.ablations.rows),
+  );
+}
+
+function audit() {
+  const at = data.audit.columns.indexOf("finding");
+  const counts = {};
+  for (const row of data.audit.rows) counts[row[at]] = (counts[row[at]] || 0) + 1;
+  const body = el("div");
+  const show = (finding) => {
+    const rows = data.audit.rows.filter((row) => row[at] === finding);
+    const cut = rows.slice(0, 400);
+    const rest = rows.length > cut.length ? el("p", `and ${rows.length - cut.length} more, see audit.csv`, { class: "soft" }) : "";
+    body.replaceChildren(el("h3", data.audit.findings[finding]), table(data.audit.columns, cut), rest);
+  };
+  const buttons = Object.entries(counts).map(([name, count]) =>
+    el("button", `${data.audit.findings[name]} (${count})`, { type: "button", onclick: () => show(name) }));
+  const problems = data.problems.length
+    ? table(["severity", "where", "line", "what"], data.problems.slice(0, 400)) : el("p", "None.", { class: "soft" });
+  main.replaceChildren(
+    el("h2", "Audit"), el("p", "Where the records are ragged, and what was done about it.", { class: "soft" }),
+    el("div", buttons, { class: "controls" }), body, el("h3", `Problems (${data.problems.length})`), problems,
+  );
+  if (Object.keys(counts).length) show(Object.keys(counts)[0]);
+}
+
+function missing() {
+  main.replaceChildren(el("h2", "Nothing here"), el("p", el("a", "to the overview", { href: "#overview" })));
+}
+
+const PAGES = {
+  overview: ["Overview", overview], tasks: ["Tasks", tasks],
+  ...(data.verdicts ? { verdicts: ["Did it reproduce?", verdicts] } : {}),
+  ...(data.ablations ? { ablations: ["Variants", ablations] } : {}),
+  audit: ["Audit", audit],
+};
+
+function go() {
+  const [page, rest] = (location.hash.slice(1) || "overview").split("/");
+  pending.clear();
+  seen.disconnect();
+  tip.hidden = true;
+  const here = page === "task" ? "tasks" : page;
+  document.getElementById("nav").replaceChildren(...Object.entries(PAGES).map(([name, [title]]) =>
+    el("a", title, { href: `#${name}`, class: name === here ? "here" : null })));
+  if (page === "task") oneTask(decodeURIComponent(rest || ""));
+  else (PAGES[page]?.[1] || missing)();
+  scrollTo(0, 0);
+}
+
+const dark = matchMedia("(prefers-color-scheme: dark)");
+function theme(name) {
+  document.documentElement.dataset.theme = name;
+  redraw();
+}
+document.getElementById("theme").addEventListener("click", () =>
+  theme(document.documentElement.dataset.theme === "dark" ? "light" : "dark"));
+dark.addEventListener("change", (event) => theme(event.matches ? "dark" : "light"));
+theme(dark.matches ? "dark" : "light");
+addEventListener("hashchange", go);
+let waiting = 0;
+addEventListener("resize", () => { clearTimeout(waiting); waiting = setTimeout(redraw, 120); });
+go();
