@@ -169,13 +169,14 @@ def improvements(
     rows: list[tuple[Any, ...]] = []
     problems: list[Problem] = []
     final = list(_final(curves, group, rule, problems))
-    for x, *ours in final:
-        for y, *theirs in final:
-            if x != y:
-                found = probability_of_improvement(
-                    (ours[0], ours[1]), (theirs[0], theirs[1]), bootstrap
-                )
-                rows.append((*x, *y, group.name, *found.stacked()[0]))
+    for place, (x, *ours) in enumerate(final):
+        for y, *theirs in final[place + 1 :]:
+            found = probability_of_improvement(
+                (ours[0], ours[1]), (theirs[0], theirs[1]), bootstrap
+            )
+            value, low, high = found.stacked()[0]
+            rows.append((*x, *y, group.name, value, low, high))
+            rows.append((*y, *x, group.name, 1 - value, 1 - high, 1 - low))
     columns = [*(f"x_{name}" for name in SERIES), *(f"y_{name}" for name in SERIES)]
     return pd.DataFrame(rows, columns=[*columns, "group", "value", "low", "high"]), tuple(problems)
 

@@ -75,7 +75,7 @@ def report_data(
     styles = series_styles(numbers, catalogue)
     places = {series: place for place, series in enumerate(styles)}
     groups = _groups(curves, catalogue)
-    overview = _overview(curves, groups, rule, catalogue, places, problems)
+    overview = _overview(curves, groups, rule, catalogue, places)
     grids = Grids()
     tasks = _tasks(records, curves, numbers, places, grids, rule, problems)
     found = audit(curves, rule)
@@ -118,16 +118,14 @@ def _overview(
     rule: Rule,
     catalogue: Catalogue,
     places: Mapping[Series, int],
-    problems: list[Problem],
 ) -> list[dict[str, Any]]:
-    """Statistics of every group, and how likely each series beats the others."""
+    """Statistics of every group, how likely each series beats the others, and what is left out."""
     out = []
     for group in groups:
         scores, met = group_scores(curves, [group], rule, catalogue.bootstrap)
         if scores.empty:
             continue
         pairs, _ = improvements(curves, group, rule, catalogue.bootstrap)
-        problems += met
         rows: dict[int, dict[str, Any]] = {}
         for row in scores.to_dict("records"):
             place = places[tuple(str(row[name]) for name in SERIES)]
@@ -144,6 +142,7 @@ def _overview(
         ]
         horizon = "each task's budget" if group.horizon is None else f"{group.horizon:,} env steps"
         facts = {"label": group.label, "tasks": len(group.tasks), "horizon": horizon}
+        facts["left_out"] = [f"{problem.where}: {problem.what}" for problem in met]
         out.append({**facts, "rows": dict(sorted(rows.items())), "wins": wins})
     return out
 
@@ -246,8 +245,9 @@ def _facts(records: Records, rule: Rule, catalogue: Catalogue) -> list[str]:
     lines = []
     for source, own in runs.groupby("source"):
         states = ", ".join(f"{n:,} {state}" for state, n in own["state"].value_counts().items())
-        name = "made here" if source == RUNS_SOURCE else f"from {source}"
-        lines.append(f"{len(own):,} runs {name}: {own['task'].nunique()} tasks, {states}")
+        known = catalogue.sources.get(str(source))
+        name = "made here" if source == RUNS_SOURCE else known.label if known else f"from {source}"
+        lines.append(f"{len(own):,} runs, {name}: {own['task'].nunique()} tasks, {states}")
     ours = runs[runs["source"] == RUNS_SOURCE]
     commits = sorted({str(commit)[:10] for commit in ours["commit"] if commit})
     if commits:

@@ -119,7 +119,9 @@ function overview() {
         ...names.map((name) => el("span", ranged(row[name]))), wins.join(", ")];
     });
     const columns = ["", "seeds", "runs", ...names.map((name) => STATISTICS[name]), "beats, % of tasks"];
-    return [el("h3", `${group.label}: ${group.tasks} tasks, ${group.horizon}`), table(columns, rows, new Set([2, 3, 4, 5, 6]))];
+    const left = group.left_out.map((line) => el("div", `Not here: ${line}`, { class: "soft" }));
+    const size = `${group.tasks} task${group.tasks > 1 ? "s" : ""}, ${group.horizon}`;
+    return [el("h3", `${group.label}: ${size}`), table(columns, rows, new Set([2, 3, 4, 5, 6])), ...left];
   });
   main.replaceChildren(
     el("h2", "Overview"), el("ul", data.facts.map((fact) => el("li", fact)), { class: "facts" }),

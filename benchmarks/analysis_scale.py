@@ -1,0 +1,157 @@
+"""What the analysis costs at full size: `python benchmarks/analysis_scale.py published=DIR`.
+
+Loading 1,248 run directories for the first time and again, the bootstrap against rliable's own,
+all figures of the published curves, and the report with as many runs of ours beside them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from analysis.aggregate import reference_interval
+from analysis.bootstrap import STATISTICS, Bootstrap, interval, resamples
+from analysis.curves import ScoreCurves
+from analysis.records import Records, load, load_curves
+from tdmpc2.common import cli
+from tdmpc2.common.files import write_json
+from tdmpc2.common.paths import project_root
+
+EVAL_HEADER = (
+    "env_step,agent_step,episode_return,episode_return_sd,episode_success,"
+    "episode_success_ever,episode_length,num_episodes\n"
+)
+TRAIN_HEADER = "env_step,agent_step,num_updates,episode,value_loss,grad_norm,pi_grad_norm\n"
+TRAIN_ROWS = 4000
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to measure with."""
+
+    published: Path = field(metadata={"help": "folder of the released curves"})
+    reps: int = field(default=50_000, metadata={"help": "bootstrap resamples"})
+    rliable_reps: int = field(default=5000, metadata={"help": "of rliable, scaled up to `reps`"})
+    json: Path | None = field(default=None, metadata={"help": "write the numbers there too"})
+
+
+def main(words: Sequence[str]) -> int:
+    """Measures and prints a table."""
+    options = Options(**cli.parse_words(words, cli.schema_of(Options)))
+    rows: dict[str, Any] = {}
+    published = load_curves(options.published, "published").select(obs="state")
+    with tempfile.TemporaryDirectory() as scratch:
+        runs = Path(scratch, "runs")
+        write_runs(runs, published)
+        rows["run directories"] = len(published.runs)
+        rows["first load, s"] = timed(lambda: load(runs))
+        rows["second load, s"] = timed(lambda: load(runs))
+        rows |= bootstrap_times(options)
+        rows |= command_times(options, runs, Path(scratch))
+    for name, value in rows.items():
+        print(f"{name:<42} {value:>10,.2f}")
+    if options.json is not None:
+        write_json(options.json, rows)
+    return 0
+
+
+def write_runs(runs: Path, published: Records) -> None:
+    """A run directory for each published run, with a training record of the usual length."""
+    curves = ScoreCurves(published)
+    steps = np.linspace(0, 1, TRAIN_ROWS)
+    training = "".join(f"{int(4e6 * s)},0,0,0,{1 / (1 + s):.8g},{s:.8g},{s:.8g}\n" for s in steps)
+    for run, curve in zip(curves.runs.to_dict("records"), curves.curves, strict=True):
+        folder = runs / run["method"] / "default" / run["task"] / f"seed{run['seed']}-0123456789"
+        folder.mkdir(parents=True)
+        spec = {name: run[name] for name in ("method", "task", "domain", "seed", "budget")}
+        spec |= {"format": 1, "variant": "default", "metric": run["score"], "overrides": {}}
+        (folder / "spec.json").write_text(json.dumps(spec | {"budget_unit": "env_steps"}))
+        (folder / "status.json").write_text(json.dumps({"state": "COMPLETED"}))
+        returns = run["metric"] == "episode_return"
+        lines = [
+            f"{step},0,{value if returns else 0},0,{0 if returns else value},0,500,10\n"
+            for step, value in sorted(dict(zip(curve.steps, curve.values, strict=True)).items())
+        ]
+        (folder / "eval.csv").write_text(EVAL_HEADER + "".join(lines))
+        (folder / "train.csv").write_text(TRAIN_HEADER + training)
+
+
+def bootstrap_times(options: Options) -> dict[str, float]:
+    """Ours against rliable's, 104 tasks of three seeds, in turns; tables of resamples included."""
+    scores = np.random.default_rng(0).integers(0, 11, (3, 104)) / 10
+    runs, strata = scores.T.reshape(-1, 1), np.repeat(np.arange(104), 3)
+    rows = {}
+    many, few = Bootstrap(options.reps), Bootstrap(options.rliable_reps)
+    for name in STATISTICS:
+        resamples.cache_clear()
+        ours = timed(partial(interval, name, runs, strata, many))
+        theirs = timed(partial(reference_interval, name, scores, few))
+        theirs *= options.reps / options.rliable_reps
+        rows[f"{name}: ours, s"] = ours
+        rows[f"{name}: rliable, s"] = theirs
+        rows[f"{name}: rliable / ours"] = theirs / ours
+    return rows
+
+
+def command_times(options: Options, runs: Path, scratch: Path) -> dict[str, float]:
+    """The commands as a user runs them, imports included, and their largest memory."""
+    published = f"published={options.published}"
+    figures = ("make_figures.py", f"runs={scratch / 'none'}", published, f"out={scratch / 'out'}")
+    report = ("report.py", f"runs={runs}", published, f"out={scratch / 'report.html'}")
+    rows = {}
+    for name, (script, *words) in (("figures", figures), ("report", report)):
+        command = [sys.executable, str(project_root() / "analysis" / script), *words]
+        rows[f"{name}, s"] = timed(
+            partial(subprocess.run, command, check=True, capture_output=True)
+        )
+        # The largest process so far; figures run first and in several processes.
+        rows[f"{name}, GB in the largest process"] = (
+            resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6
+        )
+    rows["report, MB"] = os.path.getsize(scratch / "report.html") / 1e6
+    rows["report opens in, s"] = opening_time(scratch / "report.html")
+    return rows
+
+
+def opening_time(page: Path) -> float:
+    """Until the first page stands in a headless Chromium; NaN without one."""
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        return float("nan")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        tab = browser.new_page()
+        taken = timed(lambda: tab.goto(page.as_uri()) and tab.wait_for_selector(".card"))
+        browser.close()
+    return taken
+
+
+def timed(function: Callable[[], object]) -> float:
+    """Seconds that a call takes."""
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def usage() -> str:
+    """What `--help` prints."""
+    return f"{__doc__}\nkeys:\n{cli.describe_fields(Options)}"
+
+
+if __name__ == "__main__":
+    sys.exit(cli.command(main, usage))
