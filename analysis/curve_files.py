@@ -89,7 +89,7 @@ def _read_file(
         rows.setdefault(key, []).append(point)
     if not rows and not unknown:
         problems.append(Problem(str(path), None, "no usable line", "warning"))
-    return [(_run(source, *key, path), Points.of(own)) for key, own in rows.items()]
+    return [(facts_of(source, *key, path), Points.of(own)) for key, own in rows.items()]
 
 
 def _columns(header: list[str], task: str | None) -> tuple[str, str] | str:
@@ -145,8 +145,16 @@ def _seed(text: str) -> int:
         raise ValueError(f"seed is no whole number: '{text}'") from None
 
 
-def _run(source: str, method: str, task: str, seed: int, path: Path) -> Run:
-    """The facts of a run known from its curve alone: it ended, and had the task's budget."""
+def facts_of(source: str, method: str, task: str, seed: int, path: Path) -> Run:
+    """The facts of a run that is known by its curve alone: it ended, and had the task's budget.
+
+    Args:
+        source: of the curve.
+        method: with `PIXELS` at its end where it learnt from pixels.
+        task: in the task table.
+        seed: of the run.
+        path: where the curve stands.
+    """
     pixels = method.endswith(PIXELS)
     return {
         "source": source,

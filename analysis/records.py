@@ -18,6 +18,7 @@ import pandas as pd
 
 from analysis.cache import read_all
 from analysis.curve_files import read_curves
+from analysis.foreign_runs import read_sacred, read_tensorboard
 from analysis.problems import Problem
 from analysis.run_directory import Points, Run, read_floors
 
@@ -109,15 +110,20 @@ def load(runs_dir: Path) -> Records:
     return _records(found, floors, problems)
 
 
-def load_curves(path: Path, source: str) -> Records:
-    """Reads curves kept as CSV files, see `analysis/curve_files.py`.
+READERS = {"csv": read_curves, "tensorboard": read_tensorboard, "sacred": read_sacred}
+"""By the form of the curves."""
+
+
+def load_curves(path: Path, source: str, form: str = "csv") -> Records:
+    """Reads curves that are not from run directories.
 
     Args:
-        path: a folder `<method>/<task>.csv` or one file.
+        path: a folder, or one CSV file; see `analysis/curve_files.py`, `analysis/foreign_runs.py`.
         source: their name in the tidy table.
+        form: a key of `READERS`.
     """
     problems: list[Problem] = []
-    return _records(read_curves(path, source, problems), [], problems)
+    return _records(READERS[form](path, source, problems), [], problems)
 
 
 def merge(parts: Sequence[Records]) -> Records:

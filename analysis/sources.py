@@ -10,7 +10,7 @@ from typing import Any
 
 from analysis.curves import DEFAULT_RULE, RULES
 from analysis.problems import Problem
-from analysis.records import Records, load, load_curves, merge
+from analysis.records import READERS, Records, load, load_curves, merge
 from tdmpc2.common.errors import UserError
 from tdmpc2.common.paths import default_runs_dir
 
@@ -21,6 +21,8 @@ SOURCE_WORDS: dict[str, Any] = {
     "runs": Path,
     "published": Path,
     "curves": Path,
+    "tensorboard": Path,
+    "sacred": Path,
     "tasks": str,
     "rule": str,
 }
@@ -34,6 +36,9 @@ def usage_of_sources() -> str:
                  (`python analysis/fetch_published.py` downloads them)
   curves=PATH    your own method's curves: a folder laid out like those, or one CSV file with the
                  columns task,seed,step,return|success and, if there are several, method
+  tensorboard=DIR, sacred=DIR
+                 runs that these recorded: <method>/<task>/<seed>/events.out.tfevents.*, or
+                 Sacred folders whose config.json names task, seed and method
   tasks=NAMES    only these tasks: names or shell patterns, tasks=walker-*,cup-catch
   rule=NAME      what stands in for evaluations that are missing or repeated (default
                  {DEFAULT_RULE}): {", ".join(RULES)}"""
@@ -50,16 +55,17 @@ def load_sources(words: Mapping[str, Any]) -> Records:
     """
     runs_dir: Path = words.get("runs", default_runs_dir())
     parts = [load(runs_dir)]
-    for key in ("published", "curves"):
+    for key in ("published", "curves", "tensorboard", "sacred"):
         if key in words:
             path: Path = words[key]
             if not path.exists():
                 raise UserError(f"{key}={path} does not exist")
-            parts.append(load_curves(path, PUBLISHED if key == PUBLISHED else path.stem))
+            source = PUBLISHED if key == PUBLISHED else path.stem
+            parts.append(load_curves(path, source, key if key in READERS else "csv"))
     try:
         records = merge(parts)
     except ValueError as error:
-        raise UserError(f"{error}; rename curves={words.get('curves')}") from error
+        raise UserError(f"{error}: give the folders different names") from error
     if records.table.empty:
         report(records.problems)
         count = len(records.runs)

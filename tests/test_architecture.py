@@ -110,6 +110,7 @@ HOMES = {
     "psutil": ("tdmpc2/common/lease.py", "tdmpc2/common/memory.py"),
     "imageio_ffmpeg": ("tdmpc2/common/video.py",),
     "matplotlib": ("analysis/",),
+    "tensorboard": ("analysis/foreign_runs.py",),
     **{
         simulator: tuple(f"tdmpc2/envs/{place}" for place in places)
         for simulator, places in SIMULATORS.items()
