@@ -53,6 +53,7 @@ class FigureSpec:
         obs: what the agents see, `state` or `rgb`; both when empty.
         floors: whether to draw what a task scores without learning.
         seeds: whether to draw every seed beside the mean.
+        quantity: column of `train.csv`, for what is no score.
         per_page: most panels on a page.
     """
 
@@ -69,6 +70,7 @@ class FigureSpec:
     obs: str = ""
     floors: bool = False
     seeds: bool = False
+    quantity: str = "grad_norm"
     per_page: int = 30
 
 
@@ -83,6 +85,7 @@ class Catalogue:
         reserve: colours for variants and for methods without a style.
         floors: style of each line of `task_curves.FLOOR_LINES`.
         groups: of tasks, by name.
+        scaling: the paper's multi-task agents: dataset, parameters, gpu_days and score each.
         figures: by name, in the order of the file.
     """
 
@@ -92,6 +95,7 @@ class Catalogue:
     reserve: tuple[str, ...]
     floors: dict[str, LineStyle]
     groups: dict[str, Group]
+    scaling: tuple[dict[str, Any], ...]
     figures: dict[str, FigureSpec]
 
 
@@ -122,6 +126,7 @@ def read_catalogue(path: Path, plots: Collection[str]) -> Catalogue:
             reserve=tuple(content["reserve"]["colors"]),
             floors={name: _line(content["floors"][name]) for name in FLOOR_LINES},
             groups=groups,
+            scaling=tuple(content.get("scaling", ())),
             figures={
                 name: _figure(name, spec, groups, path) for name, spec in content["figures"].items()
             },

@@ -172,6 +172,7 @@ def facts_of(source: str, method: str, task: str, seed: int, path: Path) -> Run:
         "budget_unit": "env_steps",
         "overrides": {},
         "commit": "",
+        "num_parameters": None,
         "simulators": "",
         "directory": path,
     }

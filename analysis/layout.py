@@ -68,7 +68,6 @@ def finish_axes(axes: Sequence[Axes], labels: Sequence[str], last_step: int) -> 
         last_step: largest env step drawn, which decides between thousands and millions.
     """
     columns = columns_of(len(axes))
-    unit, symbol = (1_000_000, "M") if last_step >= 1_000_000 else (1000, "k")
     for index, (ax, label) in enumerate(zip(axes, labels, strict=True)):
         peers = [other for other, same in zip(axes, labels, strict=True) if same == label]
         top = max(peer.dataLim.y1 for peer in peers)
@@ -77,13 +76,20 @@ def finish_axes(axes: Sequence[Axes], labels: Sequence[str], last_step: int) -> 
             top = bottom + 1
         margin = 0.04 * (top - bottom)
         ax.set_ylim(bottom - margin, top + margin)
-        ax.xaxis.set_major_locator(MaxNLocator(5, steps=_TICKS))
-        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / unit:g}"))
+        symbol = step_axis(ax, last_step)
         ax.yaxis.set_major_locator(MaxNLocator(5, steps=_TICKS))
         if index % columns == 0 or labels[index - 1] != label:
             ax.set_ylabel(label)
         if index + columns >= len(axes):
             ax.set_xlabel(f"environment steps ({symbol})")
+
+
+def step_axis(ax: Axes, last_step: int) -> str:
+    """Ticks in thousands or millions of env steps; returns which, as "k" or "M"."""
+    unit, symbol = (1_000_000, "M") if last_step >= 1_000_000 else (1000, "k")
+    ax.xaxis.set_major_locator(MaxNLocator(5, steps=_TICKS))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / unit:g}"))
+    return symbol
 
 
 def finish_figure(figure: Figure, handles: Sequence[Line2D], card: Sequence[str]) -> None:
@@ -117,12 +123,13 @@ def finish_figure(figure: Figure, handles: Sequence[Line2D], card: Sequence[str]
     )
 
 
-def card_lines(shown: Shown, what: str) -> list[str]:
+def card_lines(shown: Shown, what: str, *, scored: bool = True) -> list[str]:
     """What a reader must know of a figure to trust it, in a few lines.
 
     Args:
         shown: what the figure shows.
         what: what lines and bands stand for.
+        scored: whether scores and their intervals are shown.
     """
     runs = shown.curves.runs
     num_tasks = runs["task"].nunique()
@@ -145,6 +152,8 @@ def card_lines(shown: Shown, what: str) -> list[str]:
         for source, count in runs["source"].value_counts().items()
         if source != RUNS_SOURCE
     ]
+    if not scored:
+        return [" · ".join(facts), *_marks(ours), what]
     method = (
         f"{what} {shown.rule.what} Stratified percentile bootstrap over seeds, "
         f"{shown.bootstrap.reps:,} resamples (generator seed {shown.bootstrap.seed}; rliable "

@@ -44,7 +44,7 @@ def learning_curves(shown: Shown) -> Drawing:
     if spec.floors:
         numbers = numbers.merge(floors(shown.records), left_on="task", right_index=True)
     styles = series_styles(numbers, catalogue)
-    tasks = _in_table_order(numbers["task"].unique().tolist())
+    tasks = in_table_order(numbers["task"].unique().tolist())
     labels = {score.metric: score.label for score in SCORES.values()}
     by_task = dict(list(numbers.groupby("task")))
     seeds = _seed_curves(shown, numbers) if spec.seeds else {}
@@ -106,7 +106,7 @@ def aggregate_curve(shown: Shown) -> Drawing:
     return Drawing([figure], numbers, _final_table(numbers, styles, labels), problems)
 
 
-def _in_table_order(tasks: Sequence[str]) -> list[str]:
+def in_table_order(tasks: Sequence[str]) -> list[str]:
     """Tasks in the order of the task table, unknown ones last."""
     order = {name: place for place, name in enumerate(TASKS)}
     return sorted(tasks, key=lambda task: (order.get(task, len(order)), task))

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from analysis.drawing import Drawing, Shown
+from analysis.learning_plots import LEARNING_PLOTS
 from analysis.line_plots import LINE_PLOTS
 from analysis.stat_plots import STAT_PLOTS
 
-PLOTS: dict[str, Callable[[Shown], Drawing]] = {**LINE_PLOTS, **STAT_PLOTS}
+PLOTS: dict[str, Callable[[Shown], Drawing]] = {**LINE_PLOTS, **STAT_PLOTS, **LEARNING_PLOTS}
 """The functions a figure of the catalogue may name."""

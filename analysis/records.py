@@ -28,7 +28,7 @@ TABLE = [*RUN_KEY, "step", "step_unit", "metric", "value"]
 RUNS = [
     *RUN_KEY,
     *("domain", "obs", "score", "state", "budget", "budget_unit", "overrides", "commit"),
-    *("simulators", "directory"),
+    *("simulators", "num_parameters", "directory"),
 ]
 FLOORS = ["task", "policy", "mean", "sd", "episodes"]
 

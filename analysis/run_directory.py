@@ -124,6 +124,7 @@ def read_run(directory: Path, problems: list[Problem]) -> Run | None:
         "budget": spec.get("budget"),
         "budget_unit": spec.get("budget_unit", ""),
         "commit": status.get("commit") or spec.get("commit") or "",
+        "num_parameters": spec.get("num_parameters"),
         "simulators": _simulators(directory / "attempts.json", spec["domain"]),
         "directory": directory,
     }

@@ -10,7 +10,7 @@ import pandas as pd
 from analysis.bootstrap import Bootstrap
 from analysis.curves import Rule, ScoreCurves
 from analysis.problems import Problem
-from analysis.records import SERIES, Records
+from analysis.records import RUNS_SOURCE, SERIES, Records
 from analysis.run_directory import SCORES
 from analysis.selection import INTERVAL, incomplete, intervals, series_name, words
 
@@ -69,7 +69,8 @@ def floors(records: Records) -> pd.DataFrame:
         indexed by task, columns `FLOOR_LINES`, NaN where something was not measured;
         uniform and zero action were measured as returns and are NaN for other metrics.
     """
-    start = records.table[records.table["step"] == 0].groupby(["task", "metric"])["value"].max()
+    table = records.table[records.table["source"] == RUNS_SOURCE]
+    start = table[table["step"] == 0].groupby(["task", "metric"])["value"].max()
     measured = records.floors.set_index(["task", "policy"])[["mean", "sd"]].T.to_dict("list")
     lines: dict[str, list[float]] = {}
     for task, score in records.runs.groupby("task")["score"].first().items():

@@ -157,7 +157,7 @@ def test_nothing_to_draw_is_said(tmp_path):
     write_run(tmp_path, {0: 1.0}, task="walker-walk", seed=1)
     write_run(tmp_path, {0: 1.0}, task="cup-catch", method="sac")
     for plot in PLOTS:
-        if plot != "learning_curves":
+        if plot not in ("learning_curves", "scaling", "training_curves"):
             drawing = draw(load(tmp_path), FigureSpec("x", plot))
             assert len(drawing.pages) == 0
             assert "lacks 1 of 2 tasks" in drawing.problems[0].what
@@ -303,6 +303,52 @@ def test_published_curves_are_dashed_in_our_colour_beside_ours(tmp_path):
     alone = series_styles(records.select(sources=["published"]).runs, CATALOGUE)
     (style,) = alone.values()
     assert (style.label, style.color, style.dashes) == ("TD-MPC2", ours.color, ())
+
+
+def with_training(runs) -> Records:
+    """Two seeds whose gradient norm is 1, and 1000 from the middle on."""
+    for seed in (1, 2):
+        run = write_run(runs, {0: 1.0, 4000: 2.0}, seed=seed)
+        lines = [f"{step},{1 if step < 2000 else 1000}\n" for step in range(0, 4000, 10)]
+        (run / "train.csv").write_text("env_step,grad_norm\n" + "".join(lines))
+    write_run(runs, {0: 1.0}, seed=3)
+    return load(runs)
+
+
+def test_training_curves_by_hand(tmp_path):
+    spec = FigureSpec("x", "training_curves", quantity="grad_norm")
+    drawing = draw(with_training(tmp_path), spec)
+    (ax,) = drawing.pages[0].axes
+    assert [set(line.get_ydata()) for line in ax.lines] == [{1.0, 1000.0}] * 2
+    assert len(ax.lines[0].get_ydata()) == 200
+    assert ax.get_yscale() == "log"
+    assert "resamples" not in " ".join(text.get_text() for text in drawing.pages[0].texts)
+    assert draw(load(tmp_path), replace(spec, quantity="pi_loss")).pages == ()
+
+
+def test_scaling_by_hand(tmp_path):
+    group = Group("two", "Two", ("walker-walk", "cup-catch"), 1000)
+    for size, score, parameters in (("1", 200.0, 1e6), ("48", 600.0, 1e8)):
+        for task in group.tasks:
+            facts = {"dataset": "mt80", "model_size": size, "num_parameters": parameters}
+            write_run(tmp_path, {0: 0.0, 1000: score}, task=task, tag=size, **facts)
+    drawing = draw(load(tmp_path), FigureSpec("x", "scaling", groups=(group,)))
+    labels = [text.get_text() for text in drawing.pages[0].legends[0].get_texts()]
+    assert labels == [
+        "mt80, paper: +22.1 points for ten times the parameters",
+        "mt80, run here: +20.0 points for ten times the parameters",
+    ]
+    assert drawing.table["score"].tolist() == [
+        "16.0",
+        "49.5",
+        "57.1",
+        "68.0",
+        "70.6",
+        "20.0",
+        "60.0",
+    ]
+    assert drawing.table["GPU days"].tolist() == ["3.7", "4.2", "5.3", "12", "33", "", ""]
+    assert_nothing_overlaps_or_is_clipped(drawing.pages[0])
 
 
 @pytest.mark.parametrize("plot", PLOTS)

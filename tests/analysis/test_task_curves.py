@@ -10,9 +10,9 @@ import pandas as pd
 from analysis.bootstrap import Bootstrap
 from analysis.curves import RULES, ScoreCurves
 from analysis.problems import Problem
-from analysis.records import load
+from analysis.records import load, load_curves, merge
 from analysis.task_curves import floors, task_curves
-from tests.analysis.run_files import write_floors, write_run
+from tests.analysis.run_files import write_floors, write_run, write_table
 
 FAST = Bootstrap(reps=400)
 
@@ -87,6 +87,15 @@ def test_floors_by_hand(tmp_path):
         "untrained": 50.0,
         "threshold": 50.0 + 3 * 14.0,
     }
+
+
+def test_published_curves_are_no_floor(tmp_path):
+    write_run(tmp_path / "runs", {0: 50.0, 1000: 900.0})
+    write_table(
+        tmp_path / "paper" / "sac" / "walker-walk.csv", "step,reward,seed", ["0,400,1", "9,500,1"]
+    )
+    records = merge([load(tmp_path / "runs"), load_curves(tmp_path / "paper", "published")])
+    assert floors(records).loc["walker-walk", "untrained"] == 50.0
 
 
 def test_no_threshold_where_a_floor_was_not_measured(tmp_path):
