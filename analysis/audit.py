@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pandas as pd
 
-from analysis.curves import ENDED, RULES, Rule, ScoreCurves, paper_budget
+from analysis.curves import ENDED, RULES, Rule, ScoreCurves, budget_of, paper_budget
 from analysis.records import RUN_KEY, RUNS_SOURCE, SERIES
 from analysis.selection import Group, Selection, horizon_scores, select
 
@@ -87,9 +87,9 @@ def _findings(curves: ScoreCurves, row: int, grid: np.ndarray, rule: Rule) -> It
     missing = np.setdiff1d(grid[grid < steps[-1]], steps)
     if len(missing):
         yield "missing_steps", len(missing), _span(missing), _BETWEEN[rule.between]
-    ended, last, budget = run["state"] in ENDED, int(steps[-1]), int(str(run["budget"]))
-    reached = f"{last:,} of {budget:,}"
-    if ended and last < budget:
+    ended, last, budget = run["state"] in ENDED, int(steps[-1]), budget_of(run["budget"])
+    reached = f"{last:,}" if np.isinf(budget) else f"{last:,} of {budget:,.0f}"
+    if ended and last < budget < np.inf:
         treatment = _BETWEEN["none"] if rule.between == "none" else _CARRIED
         yield "ends_early", int((grid > last).sum()), reached, treatment
     if run["state"] == "DIVERGED":
@@ -97,8 +97,9 @@ def _findings(curves: ScoreCurves, row: int, grid: np.ndarray, rule: Rule) -> It
     if not ended:
         yield "not_ended", 1, f"{run['state']} at {reached}", "not carried beyond"
     full = paper_budget(run["task"], run["obs"])
-    if run["source"] == RUNS_SOURCE and budget != full and np.isfinite(full):
-        detail = f"{budget:,} instead of {full:,.0f} env steps"
+    in_env_steps = run["source"] == RUNS_SOURCE and run["budget_unit"] == "env_steps"
+    if in_env_steps and budget != full and np.isfinite([budget, full]).all():
+        detail = f"{budget:,.0f} instead of {full:,.0f} env steps"
         yield "other_budget", 1, detail, "carried to the end of its own budget only"
 
 
@@ -132,7 +133,9 @@ def sensitivity(curves: ScoreCurves, groups: Sequence[Group]) -> pd.DataFrame:
     for group in groups:
         for series, chosen in select(curves, group.tasks, group.name, []):
             means = [_task_mean(curves, chosen, group, rule) for rule in RULES.values()]
-            rows.append((*series, group.name, *means, np.nanmax(means) - np.nanmin(means)))
+            known = [mean for mean in means if not np.isnan(mean)]
+            spread = max(known) - min(known) if known else float("nan")
+            rows.append((*series, group.name, *means, spread))
     return pd.DataFrame(rows, columns=[*SERIES, "group", *RULES, "spread"])
 
 

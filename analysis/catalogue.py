@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Collection
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from analysis.task_curves import FLOOR_LINES
 from tdmpc2.common.errors import UserError, did_you_mean
 from tdmpc2.envs.tasks import TASKS, get_suite
 
+LEAST_REPS = 100
 OURS = "ours"
 """In place of a list of tasks: those of which there are run directories."""
 
@@ -138,6 +139,13 @@ def read_catalogue(path: Path, plots: Collection[str]) -> Catalogue:
             hint = did_you_mean(spec.plot, plots)
             raise UserError(f"{path}: figure {spec.name} has no plot function {spec.plot}{hint}")
     return catalogue
+
+
+def with_reps(catalogue: Catalogue, reps: int) -> Catalogue:
+    """The catalogue with another number of resamples; UserError where they are too few."""
+    if reps < LEAST_REPS:
+        raise UserError(f"reps={reps}: intervals need at least {LEAST_REPS} resamples")
+    return replace(catalogue, bootstrap=replace(catalogue.bootstrap, reps=reps))
 
 
 def _line(style: dict[str, Any]) -> LineStyle:

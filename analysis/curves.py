@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Real
 from typing import Literal
 
 import numpy as np
@@ -211,9 +212,15 @@ def paper_budget(task: object, obs: object) -> float:
     return TASKS[str(task)].env_steps if task in TASKS else np.inf
 
 
+def budget_of(budget: object) -> float:
+    """A run's budget; infinity where its record states none."""
+    steps = float(budget) if isinstance(budget, Real) else np.nan
+    return np.inf if np.isnan(steps) else steps
+
+
 def _carried_to(state: object, budget: object, full: float) -> float:
     """Until when a run's last value may stand: for good once it has had the task's full budget."""
-    if state not in ENDED:
+    steps = budget_of(budget)
+    if state not in ENDED or np.isinf(steps):
         return -np.inf
-    steps = float(budget) if isinstance(budget, int | float) and pd.notna(budget) else -np.inf
     return np.inf if steps >= full else steps

@@ -6,14 +6,14 @@ import multiprocessing
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import matplotlib.style
 
 from analysis.audit import audit, sensitivity, summary
-from analysis.catalogue import Catalogue, FigureSpec, read_catalogue
+from analysis.catalogue import Catalogue, FigureSpec, read_catalogue, with_reps
 from analysis.curves import DEFAULT_RULE, Rule, ScoreCurves, get_rule
 from analysis.drawing import Drawing, Shown
 from analysis.output import problem_table, write_figure, write_table, write_texts
@@ -80,9 +80,7 @@ def main(words: Sequence[str]) -> int:
     out_dir: Path = values.get("out", _figures_dir())
     catalogue = read_catalogue(_figures_dir() / "figures.toml", PLOTS)
     if "reps" in values:
-        if values["reps"] < 100:
-            raise UserError(f"reps={values['reps']}: intervals need at least 100 resamples")
-        catalogue = replace(catalogue, bootstrap=replace(catalogue.bootstrap, reps=values["reps"]))
+        catalogue = with_reps(catalogue, values["reps"])
     specs = _chosen(catalogue, values.get("only", ""))
     rule = get_rule(values.get("rule", DEFAULT_RULE))
     if out_dir.exists() and not out_dir.is_dir():

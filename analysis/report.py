@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from analysis.catalogue import read_catalogue
+from analysis.catalogue import read_catalogue, with_reps
 from analysis.curves import DEFAULT_RULE, get_rule
 from analysis.plots import PLOTS
 from analysis.report_data import report_data
@@ -58,10 +57,7 @@ def main(words: Sequence[str]) -> int:
         raise UserError(f"out={out} is a folder, name a file: out={out / 'report.html'}")
     rule = get_rule(values.get("rule", DEFAULT_RULE))
     catalogue = read_catalogue(project_root() / "paper_figures" / "figures.toml", PLOTS)
-    reps = values.get("reps", 10_000)
-    if reps < 100:
-        raise UserError(f"reps={reps}: intervals need at least 100 resamples")
-    catalogue = replace(catalogue, bootstrap=replace(catalogue.bootstrap, reps=reps))
+    catalogue = with_reps(catalogue, values.get("reps", 10_000))
     data, problems = report_data(load_sources(values), catalogue, rule)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

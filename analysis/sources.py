@@ -54,14 +54,16 @@ def load_sources(words: Mapping[str, Any]) -> Records:
         UserError: a folder is missing, or there is no evaluation in any of them.
     """
     runs_dir: Path = words.get("runs", default_runs_dir())
+    others = [key for key in ("published", "curves", "tensorboard", "sacred") if key in words]
+    if others and "runs" in words and not runs_dir.is_dir():
+        raise UserError(f"runs={runs_dir} does not exist")
     parts = [load(runs_dir)]
-    for key in ("published", "curves", "tensorboard", "sacred"):
-        if key in words:
-            path: Path = words[key]
-            if not path.exists():
-                raise UserError(f"{key}={path} does not exist")
-            source = PUBLISHED if key == PUBLISHED else path.stem
-            parts.append(load_curves(path, source, key if key in READERS else "csv"))
+    for key in others:
+        path: Path = words[key]
+        if not path.exists():
+            raise UserError(f"{key}={path} does not exist")
+        source = PUBLISHED if key == PUBLISHED else path.stem
+        parts.append(load_curves(path, source, key if key in READERS else "csv"))
     try:
         records = merge(parts)
     except ValueError as error:

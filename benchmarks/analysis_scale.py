@@ -109,6 +109,7 @@ def bootstrap_times(options: Options) -> dict[str, float]:
 def command_times(options: Options, runs: Path, scratch: Path) -> dict[str, float]:
     """The commands as a user runs them, imports included, and their largest memory."""
     published = f"published={options.published}"
+    (scratch / "none").mkdir()
     figures = ("make_figures.py", f"runs={scratch / 'none'}", published, f"out={scratch / 'out'}")
     report = ("report.py", f"runs={runs}", published, f"out={scratch / 'report.html'}")
     rows = {}

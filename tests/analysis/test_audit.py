@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -64,6 +65,8 @@ def test_findings_by_hand(tmp_path):
         ({"state": "RUNNING", "budget": FULL}, ["not_ended"]),
         ({"state": "FAILED", "budget": FULL}, ["not_ended"]),
         ({"state": "COMPLETED", "budget": 1000}, ["other_budget"]),
+        ({"state": "COMPLETED", "budget": None}, []),
+        ({"state": "COMPLETED", "budget": 1000, "budget_unit": "num_updates"}, []),
     ],
 )
 def test_states_and_budgets(tmp_path, facts, expected):
@@ -97,4 +100,8 @@ def test_sensitivity_by_hand(tmp_path):
         {"hold": 25.0, "hold_first": 20.0, "hold_last": 30.0, "linear": 25.0, "available": 40.0}
     )
     assert row["spread"] == pytest.approx(20.0)
+    (tmp_path / "tdmpc" / "walker-walk.csv").write_text("step,reward,seed\n9,400,1\n")
+    nothing = Group("one", "One", ("walker-walk",), 5)
+    (row,) = sensitivity(ScoreCurves(load_curves(tmp_path, "x")), [nothing]).to_dict("records")
+    assert np.isnan(row["available"])
     assert isinstance(sensitivity(ScoreCurves(load_curves(tmp_path, "x")), []), pd.DataFrame)

@@ -167,6 +167,12 @@ def test_published_and_own_curves_beside_the_runs(runs, tmp_path, capsys):
     assert set(audit["source"]) == {"runs", "published", "mine"}
 
 
+def test_a_mistyped_folder_of_runs_is_not_passed_over(runs, tmp_path):
+    mine = write_table(tmp_path / "mine.csv", "task,seed,step,return", ["walker-walk,1,0,7"])
+    with pytest.raises(UserError, match=r"runs=.*missing does not exist"):
+        make_figures.main([f"runs={runs.parent / 'missing'}", f"curves={mine}"])
+
+
 def test_the_rule_is_chosen_and_named(runs):
     _, out = draw(runs, "only=aggregate", "rule=available", "reps=200")
     assert "left out at those steps" in set(pd.read_csv(out / "audit.csv")["treatment"])
@@ -177,6 +183,7 @@ def test_the_rule_is_chosen_and_named(runs):
     ("word", "message"),
     [
         ("published=missing", "published=.*missing does not exist"),
+        ("curves=missing.csv", "curves=.*missing.csv does not exist"),
         ("tasks=walkr-*", "no record of a task 'walkr-.'"),
         ("rule=hald", "unknown rule 'hald' .did you mean 'hold'"),
         ("reps=5", "at least 100 resamples"),

@@ -159,6 +159,7 @@ def test_the_published_curves_reproduce_themselves(published_curves, tmp_path):
     mine = tmp_path / "mine"
     shutil.copytree(published_curves, mine)
     words[0] = f"curves={mine}"
+    (tmp_path / "none").mkdir()
     assert reproduce.main([f"runs={tmp_path / 'none'}", f"out={tmp_path / 'out'}", *words]) == 0
     verdicts = table(tmp_path, "tasks", "task")["verdict"].value_counts()
     assert set(verdicts.index) <= {"reproduced", "not enough data"}
