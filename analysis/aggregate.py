@@ -84,7 +84,9 @@ def group_curves(
     for group in groups:
         for series, chosen in select(curves, group.tasks, group.name, problems):
             where = series_name(*series, group.name)
-            steps = curves.grid(chosen.rows, np.inf if group.horizon is None else group.horizon)
+            steps = curves.common_grid(
+                chosen.rows, np.inf if group.horizon is None else group.horizon
+            )
             values = curves.values(chosen.rows, steps, rule, normalised=True)
             names = run_names(curves, chosen)
             problems += incomplete(steps, values, names, rule, where)

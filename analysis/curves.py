@@ -182,6 +182,23 @@ class ScoreCurves:
         steps = np.unique(np.concatenate([self.curves[row].steps for row in rows]))
         return steps[steps <= until]
 
+    def common_grid(self, rows: Sequence[int] | np.ndarray, until: float = np.inf) -> np.ndarray:
+        """The env steps at which many of these runs were evaluated, ascending.
+
+        Args:
+            rows: of `runs`.
+            until: largest step.
+
+        Returns:
+            those that a quarter of the runs recorded, among the runs that got so far: a few runs
+            with a finer grid would have all others held between theirs.
+        """
+        own = [np.unique(self.curves[row].steps) for row in rows]
+        steps, counts = np.unique(np.concatenate(own), return_counts=True)
+        last = np.sort([grid[-1] for grid in own])
+        going = len(own) - np.searchsorted(last, steps)
+        return steps[(4 * counts >= going) & (steps <= until)]
+
     def values(
         self,
         rows: Sequence[int] | np.ndarray,

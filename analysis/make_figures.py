@@ -43,6 +43,8 @@ Draws the figures of paper_figures/figures.toml from the recorded runs.
 usage: python analysis/make_figures.py [key=value ...]
 
 {usage_of_sources()}
+  embeddings=FILES
+                 checkpoints of multi-task agents, FILE,FILE: draws embeddings.pdf (t-SNE, Figure 7)
   out=DIR        where the figures go (default: {_figures_dir()})
   only=NAMES     only these figures: only=NAME,NAME
   reps=N         bootstrap resamples (default: as figures.toml says)
@@ -75,7 +77,8 @@ def main(words: Sequence[str]) -> int:
         UserError: unknown word or figure, unusable catalogue or folder, nothing to draw.
     """
     values = parse_words(
-        words, {**SOURCE_WORDS, "out": Path, "only": str, "reps": int, "jobs": int}
+        words,
+        {**SOURCE_WORDS, "out": Path, "only": str, "reps": int, "jobs": int, "embeddings": str},
     )
     out_dir: Path = values.get("out", _figures_dir())
     catalogue = read_catalogue(_figures_dir() / "figures.toml", PLOTS)
@@ -94,6 +97,8 @@ def main(words: Sequence[str]) -> int:
             for path in paths:
                 print(path, flush=True)
             problems += own
+        if "embeddings" in values:
+            _draw_embeddings(values["embeddings"], out_dir)
         _write_audit(records, rule, catalogue, out_dir)
         problems = _without_repeats(problems)
         write_table(out_dir / "problems.csv", problem_table(problems))
@@ -171,6 +176,20 @@ def _draw(spec: FigureSpec, share: Share) -> Drawn:
     write_table(paths[-1], drawing.numbers)
     paths += write_texts(out_dir / spec.name, drawing.table)
     return paths, drawing.problems
+
+
+def _draw_embeddings(files: str, out_dir: Path) -> None:
+    """Draws the task embeddings of checkpoints and prints the paths."""
+    # Here, since it takes seconds to import and is seldom asked for.
+    from analysis.embedding_plots import embedding_figure
+
+    with matplotlib.style.context(_figures_dir() / "paper.mplstyle"):
+        drawing = embedding_figure([Path(file).expanduser() for file in files.split(",")])
+        for path in write_figure(out_dir / "embeddings", drawing.pages):
+            print(path)
+    write_table(out_dir / "embeddings.csv", drawing.numbers)
+    for path in (out_dir / "embeddings.csv", *write_texts(out_dir / "embeddings", drawing.table)):
+        print(path)
 
 
 def _write_audit(records: Records, rule: Rule, catalogue: Catalogue, out_dir: Path) -> None:

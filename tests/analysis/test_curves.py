@@ -46,6 +46,16 @@ def test_a_run_that_goes_on_is_not_carried(name):
     assert np.isnan(RULES[name].at(curve, np.array([40, 41]))[1])
 
 
+def test_a_few_finer_grids_do_not_set_the_common_one(tmp_path):
+    for seed in range(5):
+        write_run(tmp_path, {0: 1.0, 100: 1.0, 200: 1.0}, seed=seed)
+    write_run(tmp_path, dict.fromkeys((0, 50, 100, 150, 200, 250), 1.0), seed=9)
+    curves = ScoreCurves(load(tmp_path))
+    # Beyond 200 the last run is the only one that got so far.
+    assert curves.common_grid(range(6)).tolist() == [0, 100, 200, 250]
+    assert curves.common_grid(range(6), until=100).tolist() == [0, 100]
+
+
 def test_unknown_rule_names_the_nearest():
     with pytest.raises(UserError, match="did you mean 'linear'"):
         get_rule("liner")
