@@ -51,6 +51,7 @@ class FigureSpec:
             the run directories go (`tasks = "ours"`).
         groups: of tasks, for what is averaged over tasks; one for each domain when empty.
         statistics: over the scores of a group.
+        datasets: of multi-task agents shown, all when empty; "" stands for single-task runs.
         obs: what the agents see, `state` or `rgb`; both when empty.
         floors: whether to draw what a task scores without learning.
         seeds: whether to draw every seed beside the mean.
@@ -68,6 +69,7 @@ class FigureSpec:
     only_ours: bool = False
     groups: tuple[Group, ...] = ()
     statistics: tuple[str, ...] = ("mean",)
+    datasets: tuple[str, ...] = ()
     obs: str = ""
     floors: bool = False
     seeds: bool = False
@@ -156,7 +158,7 @@ def _line(style: dict[str, Any]) -> LineStyle:
 def _group(name: str, table: dict[str, Any], path: Path) -> Group:
     """One table under `[groups]`."""
     where = f"{path}: group {name}"
-    _check(table, {"label", "suite", "tasks", "horizon"}, where)
+    _check(table, {"label", "suite", "tasks", "horizon", "final"}, where)
     if ("suite" in table) == ("tasks" in table):
         raise UserError(f"{where}: name either a suite or tasks")
     tasks = (
@@ -165,7 +167,10 @@ def _group(name: str, table: dict[str, Any], path: Path) -> Group:
     for task in tasks:
         if task not in TASKS:
             raise UserError(f"{where}: unknown task {task}{did_you_mean(task, TASKS)}")
-    return Group(name, table["label"], tuple(tasks), table.get("horizon"))
+    if {"horizon", "final"} <= set(table):
+        raise UserError(f"{where}: name either a horizon or final")
+    final = table.get("final", False)
+    return Group(name, table["label"], tuple(tasks), table.get("horizon"), final)
 
 
 def _figure(name: str, table: dict[str, Any], groups: dict[str, Group], path: Path) -> FigureSpec:
@@ -178,7 +183,7 @@ def _figure(name: str, table: dict[str, Any], groups: dict[str, Group], path: Pa
     content = {**table, "only_ours": table.get("tasks") == OURS}
     if content["only_ours"]:
         del content["tasks"]
-    for key in ("sources", "methods", "variants", "tasks", "groups", "statistics"):
+    for key in ("sources", "methods", "variants", "tasks", "datasets", "groups", "statistics"):
         value = content.get(key, [])
         if not isinstance(value, list):
             raise UserError(f"{where}: {key} must be a list, as in {key} = ['{value}']")

@@ -155,6 +155,7 @@ def _draw(spec: FigureSpec, share: Share) -> Drawn:
         sources=spec.sources,
         methods=spec.methods,
         variants=spec.variants,
+        datasets=spec.datasets,
         obs=spec.obs,
         tasks=spec.tasks or tuple({task for group in spec.groups for task in group.tasks}),
     )

@@ -61,6 +61,7 @@ class Records:
         methods: Collection[str] = (),
         variants: Collection[str] = (),
         tasks: Collection[str] = (),
+        datasets: Collection[str] = (),
         obs: str = "",
     ) -> Records:
         """The part of the records that fits; an empty filter lets everything pass.
@@ -70,10 +71,12 @@ class Records:
             methods: method names.
             variants: variant names, without the settings `load` may have appended.
             tasks: task names or shell patterns (`walker-*`).
+            datasets: what multi-task agents learnt from; "" stands for single-task runs.
             obs: what the agent sees, `state` or `rgb`.
         """
         fits = [
             (not sources or row.source in sources)
+            and (not datasets or row.dataset in datasets)
             and (not obs or row.obs == obs)
             and (not methods or row.method in methods)
             and (not variants or str(row.variant).split("[")[0] in variants)

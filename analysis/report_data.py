@@ -141,6 +141,7 @@ def _overview(
             for pair in pairs.to_dict("records")
         ]
         horizon = "each task's budget" if group.horizon is None else f"{group.horizon:,} env steps"
+        horizon = "each run's end" if group.final else horizon
         facts = {"label": group.label, "tasks": len(group.tasks), "horizon": horizon}
         facts["left_out"] = [f"{problem.where}: {problem.what}" for problem in met]
         out.append({**facts, "rows": dict(sorted(rows.items())), "wins": wins})

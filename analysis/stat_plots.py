@@ -210,8 +210,14 @@ def _interval_rows(
 def _group_title(group: Group, between: str) -> str:
     """Label, number of tasks and env steps of a group."""
     count = len(group.tasks)
-    horizon = "full budget" if group.horizon is None else f"{group.horizon / 1e6:g}M steps"
-    return f"{group.label}{between}{count} task{'s' if count > 1 else ''}, {horizon}"
+    at = "full budget" if group.horizon is None else f"{_steps(group.horizon)} steps"
+    at = "at the end" if group.final else at
+    return f"{group.label}{between}{count} task{'s' if count > 1 else ''}, {at}"
+
+
+def _steps(count: int) -> str:
+    """4M or 20k."""
+    return f"{count / 1e6:g}M" if count >= 1_000_000 else f"{count / 1e3:g}k"
 
 
 def _table(

@@ -11,8 +11,11 @@ import pandas as pd
 import pytest
 
 from analysis import make_figures
+from analysis.catalogue import read_catalogue
+from analysis.plots import PLOTS
 from tdmpc2.common.errors import UserError
 from tdmpc2.common.paths import project_root
+from tdmpc2.envs.tasks import SUITES
 from tests.analysis.run_files import HEADER, eval_line, write_floors, write_run, write_table
 
 KINDS = ("pdf", "png", "csv", "md", "tex")
@@ -171,6 +174,40 @@ def test_a_mistyped_folder_of_runs_is_not_passed_over(runs, tmp_path):
     mine = write_table(tmp_path / "mine.csv", "task,seed,step,return", ["walker-walk,1,0,7"])
     with pytest.raises(UserError, match=r"runs=.*missing does not exist"):
         make_figures.main([f"runs={runs.parent / 'missing'}", f"curves={mine}"])
+
+
+def test_few_shot_bars_are_those_of_their_variants(tmp_path):
+    folder = tmp_path / "runs"
+    tasks = read_catalogue(project_root() / "paper_figures" / "figures.toml", PLOTS)
+    for task in tasks.groups["few_shot"].tasks:
+        domain = {"domain": "metaworld", "metric": "success"} if task.startswith("mw-") else {}
+        scale = 1 if domain else 1000
+        for variant, score in (("scratch", 0.2), ("finetuned", 0.5), ("other", 0.9)):
+            for seed in (1, 2):
+                points = {0: 0.0, 20_000: scale * (score + 0.01 * seed)}
+                facts = {"variant": variant, "budget": 20_000, **domain}
+                write_run(folder, points, task=task, seed=seed, **facts)
+    _, out = draw(folder, "only=fig8", "reps=200")
+    table = pd.read_csv(out / "fig8.csv").set_index(["group", "variant"])["value"]
+    assert table["few_shot"].to_dict() == pytest.approx({"scratch": 0.215, "finetuned": 0.515})
+    assert set(table.index.get_level_values("group")) == {
+        *("few_shot", "few_shot_dmcontrol", "few_shot_metaworld"),
+    }
+
+
+def test_multi_task_agents_are_kept_apart(tmp_path):
+    folder = tmp_path / "runs"
+    for task in (task.name for task in SUITES["mt80"]):
+        domain = {"domain": "metaworld", "metric": "success"} if task.startswith("mw-") else {}
+        for variant, score in (("default", 0.5), ("no-simnorm", 0.25)):
+            points = {0: 0.0, 5_000_000: score * (1 if domain else 1000)}
+            budget = {"budget": 5_000_000, "budget_unit": "num_updates"}
+            facts = {"variant": variant, "dataset": "mt80", **budget, **domain}
+            write_run(folder, points, task=task, **facts)
+    _, out = draw(folder, "only=fig9_bars,fig4", "reps=200", "jobs=1")
+    table = pd.read_csv(out / "fig9_bars.csv").set_index("variant")["value"]
+    assert table.to_dict() == pytest.approx({"default": 0.5, "no-simnorm": 0.25})
+    assert not (out / "fig4.csv").exists()
 
 
 def test_the_rule_is_chosen_and_named(runs):
