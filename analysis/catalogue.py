@@ -14,6 +14,7 @@ from analysis.task_curves import FLOOR_LINES
 from tdmpc2.common.errors import UserError, did_you_mean
 from tdmpc2.envs.tasks import TASKS, get_suite
 
+_LISTS = ("sources", "methods", "variants", "tasks", "datasets", "groups", "statistics")
 LEAST_REPS = 100
 OURS = "ours"
 """In place of a list of tasks: those of which there are run directories."""
@@ -57,6 +58,10 @@ class FigureSpec:
         seeds: whether to draw every seed beside the mean.
         quantity: column of `train.csv`, for what is no score.
         per_page: most panels on a page.
+        quoted: numbers quoted from elsewhere, drawn beside the runs or without any; their keys are
+            the plot function's.
+        quoted_from: where from.
+        command: what makes the runs it needs; drawn in its place where there are none.
     """
 
     name: str
@@ -75,6 +80,9 @@ class FigureSpec:
     seeds: bool = False
     quantity: str = "grad_norm"
     per_page: int = 30
+    quoted: tuple[dict[str, Any], ...] = ()
+    quoted_from: str = ""
+    command: str = ""
 
 
 @dataclass(frozen=True)
@@ -88,7 +96,6 @@ class Catalogue:
         reserve: colours for variants and for methods without a style.
         floors: style of each line of `task_curves.FLOOR_LINES`.
         groups: of tasks, by name.
-        scaling: the paper's multi-task agents: dataset, parameters, gpu_days and score each.
         figures: by name, in the order of the file.
     """
 
@@ -98,7 +105,6 @@ class Catalogue:
     reserve: tuple[str, ...]
     floors: dict[str, LineStyle]
     groups: dict[str, Group]
-    scaling: tuple[dict[str, Any], ...]
     figures: dict[str, FigureSpec]
 
 
@@ -129,7 +135,6 @@ def read_catalogue(path: Path, plots: Collection[str]) -> Catalogue:
             reserve=tuple(content["reserve"]["colors"]),
             floors={name: _line(content["floors"][name]) for name in FLOOR_LINES},
             groups=groups,
-            scaling=tuple(content.get("scaling", ())),
             figures={
                 name: _figure(name, spec, groups, path) for name, spec in content["figures"].items()
             },
@@ -183,7 +188,16 @@ def _figure(name: str, table: dict[str, Any], groups: dict[str, Group], path: Pa
     content = {**table, "only_ours": table.get("tasks") == OURS}
     if content["only_ours"]:
         del content["tasks"]
-    for key in ("sources", "methods", "variants", "tasks", "datasets", "groups", "statistics"):
+    for key in (
+        "sources",
+        "methods",
+        "variants",
+        "tasks",
+        "datasets",
+        "groups",
+        "statistics",
+        "quoted",
+    ):
         value = content.get(key, [])
         if not isinstance(value, list):
             raise UserError(f"{where}: {key} must be a list, as in {key} = ['{value}']")
@@ -195,6 +209,8 @@ def _figure(name: str, table: dict[str, Any], groups: dict[str, Group], path: Pa
         for value in content.get(key, ()):
             if value not in there:
                 raise UserError(f"{where}: unknown {key[:-1]} {value}{did_you_mean(value, there)}")
+    if content.get("quoted") and not content.get("quoted_from"):
+        raise UserError(f"{where}: quoted numbers need quoted_from")
     content["groups"] = tuple(groups[group] for group in content.get("groups", ()))
     return FigureSpec(name=name, **content)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -28,6 +29,7 @@ class Shown:
         curves: of them.
         rule: what counts where a step was not recorded.
         catalogue: styles and bootstrap.
+        checkpoints: of multi-task agents, for what is drawn from their weights.
     """
 
     spec: FigureSpec
@@ -35,6 +37,7 @@ class Shown:
     curves: ScoreCurves
     rule: Rule
     catalogue: Catalogue
+    checkpoints: tuple[Path, ...] = ()
 
     @property
     def bootstrap(self) -> Bootstrap:

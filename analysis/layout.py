@@ -11,9 +11,9 @@ from math import ceil
 
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from analysis.aggregate import COVERAGE_NOTE, RLIABLE_VERSION
@@ -92,7 +92,7 @@ def step_axis(ax: Axes, last_step: int) -> str:
     return symbol
 
 
-def finish_figure(figure: Figure, handles: Sequence[Line2D], card: Sequence[str]) -> None:
+def finish_figure(figure: Figure, handles: Sequence[Artist], card: Sequence[str]) -> None:
     """Legend above and card below the panels, and the height that all of it needs.
 
     Args:
@@ -153,7 +153,7 @@ def card_lines(shown: Shown, what: str, *, scored: bool = True) -> list[str]:
         if source != RUNS_SOURCE
     ]
     if not scored:
-        return [" · ".join(facts), *_marks(ours), what]
+        return [*([" · ".join(facts)] if len(runs) else []), *_marks(ours), what]
     method = (
         f"{what} {shown.rule.what} Stratified percentile bootstrap over seeds, "
         f"{shown.bootstrap.reps:,} resamples (generator seed {shown.bootstrap.seed}; rliable "
@@ -162,6 +162,16 @@ def card_lines(shown: Shown, what: str, *, scored: bool = True) -> list[str]:
     if (runs.groupby([*SERIES, "task"])["seed"].count() == 1).any():
         method += " A single seed has no interval."
     return [" · ".join(facts), *_marks(ours), method, COVERAGE_NOTE]
+
+
+def command_card(title: str, command: str) -> Figure:
+    """In place of a figure: what it would show, and the command that makes its runs."""
+    lines = textwrap.wrap(command, 84, break_on_hyphens=False, subsequent_indent="    ")
+    figure = Figure(figsize=(MIN_WIDTH, 0.75 + 0.15 * len(lines)))
+    told = f"Not drawn for lack of what it shows: {title}"
+    figure.text(0.02, 0.8, told, fontsize=LEGEND_SIZE, va="center")
+    figure.text(0.02, 0.55, "\n".join(lines), fontsize=CARD_SIZE, family="monospace", va="top")
+    return figure
 
 
 def _marks(ours: pd.DataFrame) -> list[str]:
@@ -178,7 +188,7 @@ def _marks(ours: pd.DataFrame) -> list[str]:
     return [f"Not the paper's setting: {'; '.join(marks)}."] if marks else []
 
 
-def _legend_size(handles: Sequence[Line2D], width: float) -> tuple[float, int]:
+def _legend_size(handles: Sequence[Artist], width: float) -> tuple[float, int]:
     """Height that a legend needs, and its columns."""
     if not handles:
         return 0.0, 1

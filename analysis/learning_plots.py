@@ -20,6 +20,7 @@ from tdmpc2.envs.tasks import TASKS
 
 TRAINING_POINTS = 200
 """Points of a drawn training curve; more would not be seen."""
+QUOTED = "quoted"
 _WIDE = 30
 """Quantities that span more than this factor have a logarithmic axis."""
 
@@ -62,20 +63,20 @@ def training_curves(shown: Shown) -> Drawing:
 def scaling(shown: Shown) -> Drawing:
     """Score of multi-task agents against their parameters, with a line fitted to the logarithm.
 
-    The paper's own numbers (Table 1) are drawn from the catalogue; runs that state their number
-    of parameters are drawn beside them.
+    The quoted numbers (`dataset`, `parameters`, `gpu_days`, `score`) are drawn, and beside them
+    the runs that state their number of parameters.
     """
-    reference = pd.DataFrame(shown.catalogue.scaling)
-    reference = reference.assign(source="paper", low=np.nan, high=np.nan)
+    reference = pd.DataFrame(shown.spec.quoted)
+    reference = reference.assign(source=QUOTED, low=np.nan, high=np.nan)
     ours, problems = _sizes(shown)
     numbers = pd.concat([reference, ours], ignore_index=True) if len(ours) else reference
     numbers = numbers.sort_values(["source", "dataset", "parameters"], ignore_index=True)
     figure, (ax,) = canvas(1, panel=(5.2, 2.6))
     handles, rows = [], []
-    looks = {"paper": ("#595959", "o"), RUNS_SOURCE: ("#0072B2", "s")}
+    looks = {QUOTED: ("#595959", "o"), RUNS_SOURCE: ("#0072B2", "s")}
     for (source, dataset), own in numbers.groupby(["source", "dataset"]):
         color, marker = looks[str(source)]
-        label = f"{dataset}, {'paper' if source == 'paper' else 'run here'}"
+        label = f"{dataset}, {QUOTED if source == QUOTED else 'run here'}"
         ends = np.nan_to_num([own["score"] - own["low"], own["high"] - own["score"]])
         ax.errorbar(own["parameters"], own["score"], ends, color=color, ls="", lw=0.9, capsize=2)
         ax.plot(own["parameters"], own["score"], color=color, marker=marker, ms=4, ls="")
@@ -89,7 +90,10 @@ def scaling(shown: Shown) -> Drawing:
     ax.set_xscale("log")
     ax.set_xlabel("parameters")
     ax.set_ylabel("normalised score (%)")
-    what = "Marks: mean over tasks; dashed lines: least squares in the logarithm of the parameters."
+    what = (
+        "Marks: mean over tasks; dashed lines: least squares in the logarithm of the parameters. "
+        f"Quoted: {shown.spec.quoted_from}."
+    )
     finish_figure(figure, handles, [what])
     table = pd.DataFrame(
         {

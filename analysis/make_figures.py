@@ -15,7 +15,8 @@ import matplotlib.style
 from analysis.audit import audit, sensitivity, summary
 from analysis.catalogue import Catalogue, FigureSpec, read_catalogue, with_reps
 from analysis.curves import DEFAULT_RULE, Rule, ScoreCurves, get_rule
-from analysis.drawing import Drawing, Shown
+from analysis.drawing import Shown
+from analysis.layout import command_card
 from analysis.output import problem_table, write_figure, write_table, write_texts
 from analysis.plots import PLOTS
 from analysis.problems import Problem
@@ -44,7 +45,7 @@ usage: python analysis/make_figures.py [key=value ...]
 
 {usage_of_sources()}
   embeddings=FILES
-                 checkpoints of multi-task agents, FILE,FILE: draws embeddings.pdf (t-SNE, Figure 7)
+                 checkpoints of multi-task agents, FILE,FILE: for the figure `embeddings`
   out=DIR        where the figures go (default: {_figures_dir()})
   only=NAMES     only these figures: only=NAME,NAME
   reps=N         bootstrap resamples (default: as figures.toml says)
@@ -92,13 +93,13 @@ def main(words: Sequence[str]) -> int:
     problems = list(records.problems)
     try:
         out_dir.mkdir(parents=True, exist_ok=True)
-        share = Share(records, rule, catalogue, out_dir)
+        files = values["embeddings"].split(",") if "embeddings" in values else []
+        checkpoints = tuple(Path(file).expanduser() for file in files)
+        share = Share(records, rule, catalogue, out_dir, checkpoints)
         for paths, own in _each(specs, share, values.get("jobs", usable_cores())):
             for path in paths:
                 print(path, flush=True)
             problems += own
-        if "embeddings" in values:
-            _draw_embeddings(values["embeddings"], out_dir)
         _write_audit(records, rule, catalogue, out_dir)
         problems = _without_repeats(problems)
         write_table(out_dir / "problems.csv", problem_table(problems))
@@ -131,6 +132,7 @@ class Share:
     rule: Rule
     catalogue: Catalogue
     out_dir: Path
+    checkpoints: tuple[Path, ...]
 
 
 Drawn = tuple[list[Path], tuple[Problem, ...]]
@@ -162,14 +164,17 @@ def _draw(spec: FigureSpec, share: Share) -> Drawn:
     if spec.only_ours:
         ours = selected.runs.loc[selected.runs["source"] == RUNS_SOURCE, "task"].unique().tolist()
         selected = selected.select(tasks=ours) if ours else selected.select(sources=["none"])
-    drawing = Drawing((), selected.table)
     paths: list[Path] = []
-    if len(selected.table):
-        shown = Shown(spec, selected, ScoreCurves(selected), rule, catalogue)
+    curves = ScoreCurves(selected)
+    shown = Shown(spec, selected, curves, rule, catalogue, share.checkpoints)
+    with matplotlib.style.context(_figures_dir() / "paper.mplstyle"):
+        drawing = PLOTS[spec.plot](shown)
+        if drawing.pages:
+            paths = list(write_figure(out_dir / spec.name, drawing.pages))
+    if not drawing.pages and spec.command:
         with matplotlib.style.context(_figures_dir() / "paper.mplstyle"):
-            drawing = PLOTS[spec.plot](shown)
-            if drawing.pages:
-                paths = list(write_figure(out_dir / spec.name, drawing.pages))
+            card = command_card(spec.title, spec.command)
+            return list(write_figure(out_dir / spec.name, [card])), ()
     if not drawing.pages:
         undrawn = Problem("figures", None, f"not drawn for lack of runs: {spec.name}", "warning")
         return [], (undrawn,)
@@ -177,20 +182,6 @@ def _draw(spec: FigureSpec, share: Share) -> Drawn:
     write_table(paths[-1], drawing.numbers)
     paths += write_texts(out_dir / spec.name, drawing.table)
     return paths, drawing.problems
-
-
-def _draw_embeddings(files: str, out_dir: Path) -> None:
-    """Draws the task embeddings of checkpoints and prints the paths."""
-    # Here, since it takes seconds to import and is seldom asked for.
-    from analysis.embedding_plots import embedding_figure
-
-    with matplotlib.style.context(_figures_dir() / "paper.mplstyle"):
-        drawing = embedding_figure([Path(file).expanduser() for file in files.split(",")])
-        for path in write_figure(out_dir / "embeddings", drawing.pages):
-            print(path)
-    write_table(out_dir / "embeddings.csv", drawing.numbers)
-    for path in (out_dir / "embeddings.csv", *write_texts(out_dir / "embeddings", drawing.table)):
-        print(path)
 
 
 def _write_audit(records: Records, rule: Rule, catalogue: Catalogue, out_dir: Path) -> None:

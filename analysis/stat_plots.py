@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.patches import Patch
 from matplotlib.ticker import PercentFormatter
 
 from analysis.aggregate import group_scores, improvements, profiles
@@ -21,6 +23,10 @@ from analysis.records import SERIES
 from analysis.selection import Group, Series
 
 _BAR_PANEL = (1.3, 1.9)
+_QUOTED = ("#8C8C8C", "#BFBFBF")
+"""Greys of quoted numbers."""
+_LEAST_BARS = 4
+"""With fewer bars in a panel, they keep the width that so many have."""
 _ROW = 0.2
 """Height of one line of an interval plot, in inches."""
 
@@ -29,13 +35,16 @@ def group_bars(shown: Shown) -> Drawing:
     """One panel per group of tasks, one bar per series: a statistic at the group's horizon."""
     statistic = shown.spec.statistics[0]
     numbers, problems = _scores(shown, (statistic,))
-    if numbers.empty:
+    quoted = shown.spec.quoted
+    if numbers.empty and not quoted:
         return Drawing((), numbers, problems=problems)
     styles = series_styles(numbers, shown.catalogue)
-    groups = [g for g in shown.groups() if (numbers["group"] == g.name).any()]
+    known = {*numbers["group"], *(one["group"] for one in quoted)}
+    groups = [group for group in shown.groups() if group.name in known]
     figure, axes = canvas(len(groups), panel=_BAR_PANEL, columns=min(len(groups), 6))
     for ax, group in zip(axes, groups, strict=True):
-        _bars(ax, numbers[numbers["group"] == group.name], styles)
+        own = [(one["label"], one["score"]) for one in quoted if one["group"] == group.name]
+        _bars(ax, numbers[numbers["group"] == group.name], styles, own)
         ax.set_title(_group_title(group, "\n"), loc="left")
         ax.set_ylim(0, 105)
     axes[0].set_ylabel(f"{STATISTIC_LABELS[statistic]} score (%)")
@@ -44,8 +53,18 @@ def group_bars(shown: Shown) -> Drawing:
         "per cent, at the env steps named or each task's budget where that is less; whiskers: "
         "its 95 % interval."
     )
-    finish_figure(figure, [handle(style) for style in styles.values()], card_lines(shown, what))
-    return Drawing([figure], numbers, _table(numbers, styles, groups), problems)
+    handles: list[Artist] = [handle(style) for style in styles.values()]
+    if quoted:
+        what += f" Quoted, not measured here: {shown.spec.quoted_from}."
+        labels = dict.fromkeys(f"{one['label']} (quoted)" for one in quoted)
+        handles += [
+            Patch(facecolor=_QUOTED[i % 2], hatch="....", edgecolor="white", label=label)
+            for i, label in enumerate(labels)
+        ]
+    finish_figure(figure, handles, card_lines(shown, what, scored=not numbers.empty))
+    return Drawing(
+        [figure], _with_quoted(numbers, shown), _table(numbers, styles, groups), problems
+    )
 
 
 def interval_plot(shown: Shown) -> Drawing:
@@ -159,8 +178,27 @@ def _for_each_group(
     return pd.concat(tables, ignore_index=True), tuple(p for _, own in made for p in own)
 
 
-def _bars(ax: Axes, numbers: pd.DataFrame, styles: dict[Series, LineStyle]) -> None:
-    """A bar with whiskers and its height for each series that has one."""
+def _with_quoted(numbers: pd.DataFrame, shown: Shown) -> pd.DataFrame:
+    """The numbers drawn, the quoted ones last, as fractions like the others."""
+    rows = [
+        {
+            **{"source": "quoted", "variant": one["label"], "group": one["group"]},
+            **{"statistic": shown.spec.statistics[0], "value": one["score"] / 100},
+        }
+        for one in shown.spec.quoted
+    ]
+    if not rows:
+        return numbers
+    return pd.concat([numbers, pd.DataFrame(rows)]) if len(numbers) else pd.DataFrame(rows)
+
+
+def _bars(
+    ax: Axes,
+    numbers: pd.DataFrame,
+    styles: dict[Series, LineStyle],
+    quoted: Sequence[tuple[str, float]],
+) -> None:
+    """A bar with whiskers and its height for each series that has one, then the quoted ones."""
     for place, (series, style) in enumerate(styles.items()):
         own = of_series(numbers, series)
         if own.empty:
@@ -182,8 +220,14 @@ def _bars(ax: Axes, numbers: pd.DataFrame, styles: dict[Series, LineStyle]) -> N
             ha="center",
             fontsize=6,
         )
+    for place, (_, value) in enumerate(quoted):
+        look = {"color": _QUOTED[place % 2], "hatch": "....", "edgecolor": "white", "lw": 0.3}
+        ax.bar(len(styles) + place, value, 0.82).patches[0].set(**look)
+        at, up = (len(styles) + place, value), (0, 1.5)
+        ax.annotate(f"{value:g}", at, up, textcoords="offset points", ha="center", fontsize=6)
     ax.set_xticks([])
-    ax.set_xlim(-0.6, len(styles) - 0.4)
+    spare = max(0, _LEAST_BARS - len(styles) - len(quoted)) / 2
+    ax.set_xlim(-0.6 - spare, len(styles) + len(quoted) - 0.4 + spare)
     ax.grid(visible=False, axis="x")
 
 

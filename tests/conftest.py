@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from analysis.fetch_published import default_folder
 from tdmpc2.common.errors import UserError
 from tdmpc2.common.seeding import seed_globals
 from tdmpc2.envs.rendering import prepare_rendering
@@ -49,11 +50,13 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def published_curves() -> Path:
     """Folder of the released curves: `<method>/<task>.csv`."""
-    folder = os.environ.get("TDMPC2_PUBLISHED")
-    if not folder:
-        pytest.skip("TDMPC2_PUBLISHED does not name a folder of released curves")
-    assert Path(folder).is_dir(), folder
-    return Path(folder)
+    named = os.environ.get("TDMPC2_PUBLISHED")
+    folder = Path(named) if named else default_folder()
+    if named:
+        assert folder.is_dir(), f"TDMPC2_PUBLISHED={named} is no folder"
+    elif not folder.is_dir():
+        pytest.skip("neither TDMPC2_PUBLISHED nor the download cache holds the released curves")
+    return folder
 
 
 @pytest.hookimpl(wrapper=True)

@@ -59,6 +59,7 @@ def test_floors_have_labels_and_dashes():
         ('plot = "learning_curves"\nsuite = "smoke"\ntasks = ["cup-*"]', "both a suite and tasks"),
         ("floors = true", "missing .*'plot'"),
         ("plot = learning_curves", "line"),
+        ('plot = "scaling"\nquoted = [{score = 1}]', "quoted numbers need quoted_from"),
         ('plot = "group_bars"\ngroups = ["dmcontrl"]', "did you mean 'dmcontrol'"),
         ('plot = "group_bars"\nstatistics = ["iqn"]', "did you mean 'iqm'"),
         ('plot = "group_bars"\n[groups.g]\nlabel = "G"', "either a suite or tasks"),

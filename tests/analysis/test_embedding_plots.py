@@ -86,7 +86,7 @@ def test_what_is_no_checkpoint_is_refused(tmp_path):
 def test_the_command_draws_them(tmp_path):
     smoke = project_root() / "paper_figures" / "recorded" / "smoke"
     file = official(tmp_path / "a.pt", in_pairs())
-    words = [f"runs={smoke}", f"out={tmp_path / 'out'}", "only=fig7", f"embeddings={file}"]
+    words = [f"runs={smoke}", f"out={tmp_path / 'out'}", "only=embeddings", f"embeddings={file}"]
     assert make_figures.main([*words, "reps=100"]) == 0
     written = {path.name for path in (tmp_path / "out").glob("embeddings*")}
     assert written == {f"embeddings.{kind}" for kind in ("pdf", "png", "csv", "md", "tex")}

@@ -146,8 +146,11 @@ def test_figures_drawn_side_by_side_are_those_drawn_in_turn(runs, capsys):
 
 
 def test_figures_without_runs_are_named_in_one_line(runs, capsys):
-    code, _ = draw(runs, "only=fig1,aggregate,visual", "reps=200")
+    code, out = draw(runs, "only=fig1,aggregate,visual,fig9", "reps=200")
     assert code == 0
+    # What only runs of one's own can show becomes a card that names the command.
+    assert (out / "fig9.png").exists()
+    assert not (out / "fig9.csv").exists()
     lines = capsys.readouterr().err.splitlines()
     assert lines[-1] == "warning: figures: not drawn for lack of runs: fig1, visual"
 
@@ -188,7 +191,9 @@ def test_few_shot_bars_are_those_of_their_variants(tmp_path):
                 facts = {"variant": variant, "budget": 20_000, **domain}
                 write_run(folder, points, task=task, seed=seed, **facts)
     _, out = draw(folder, "only=fig8", "reps=200")
-    table = pd.read_csv(out / "fig8.csv").set_index(["group", "variant"])["value"]
+    table = pd.read_csv(out / "fig8.csv")
+    assert table.loc[table["source"] == "quoted", "value"].tolist() == [0.24, 0.47]
+    table = table[table["source"] == "runs"].set_index(["group", "variant"])["value"]
     assert table["few_shot"].to_dict() == pytest.approx({"scratch": 0.215, "finetuned": 0.515})
     assert set(table.index.get_level_values("group")) == {
         *("few_shot", "few_shot_dmcontrol", "few_shot_metaworld"),
@@ -205,7 +210,8 @@ def test_multi_task_agents_are_kept_apart(tmp_path):
             facts = {"variant": variant, "dataset": "mt80", **budget, **domain}
             write_run(folder, points, task=task, **facts)
     _, out = draw(folder, "only=fig9_bars,fig4", "reps=200", "jobs=1")
-    table = pd.read_csv(out / "fig9_bars.csv").set_index("variant")["value"]
+    table = pd.read_csv(out / "fig9_bars.csv")
+    table = table[table["source"] == "runs"].set_index("variant")["value"]
     assert table.to_dict() == pytest.approx({"default": 0.5, "no-simnorm": 0.25})
     assert not (out / "fig4.csv").exists()
 

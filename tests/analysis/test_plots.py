@@ -20,6 +20,7 @@ from analysis.drawing import Drawing, Shown, series_styles
 from analysis.plots import PLOTS
 from analysis.records import Records, load, load_curves, merge
 from analysis.selection import Group
+from analysis.stat_plots import STAT_PLOTS
 from tdmpc2.common.paths import project_root
 from tdmpc2.envs.tasks import TASKS
 from tests.analysis.run_files import write_floors, write_run, write_table
@@ -157,7 +158,7 @@ def test_nothing_to_draw_is_said(tmp_path):
     write_run(tmp_path, {0: 1.0}, task="walker-walk", seed=1)
     write_run(tmp_path, {0: 1.0}, task="cup-catch", method="sac")
     for plot in PLOTS:
-        if plot not in ("learning_curves", "scaling", "training_curves"):
+        if plot in (*STAT_PLOTS, "aggregate_curve"):
             drawing = draw(load(tmp_path), FigureSpec("x", plot))
             assert len(drawing.pages) == 0
             assert "lacks 1 of 2 tasks" in drawing.problems[0].what
@@ -332,10 +333,10 @@ def test_scaling_by_hand(tmp_path):
         for task in group.tasks:
             facts = {"dataset": "mt80", "model_size": size, "num_parameters": parameters}
             write_run(tmp_path, {0: 0.0, 1000: score}, task=task, tag=size, **facts)
-    drawing = draw(load(tmp_path), FigureSpec("x", "scaling", groups=(group,)))
+    drawing = draw(load(tmp_path), replace(CATALOGUE.figures["fig7"], groups=(group,)))
     labels = [text.get_text() for text in drawing.pages[0].legends[0].get_texts()]
     assert labels == [
-        "mt80, paper: +22.1 points for ten times the parameters",
+        "mt80, quoted: +22.1 points for ten times the parameters",
         "mt80, run here: +20.0 points for ten times the parameters",
     ]
     assert drawing.table["score"].tolist() == [
@@ -351,9 +352,26 @@ def test_scaling_by_hand(tmp_path):
     assert_nothing_overlaps_or_is_clipped(drawing.pages[0])
 
 
-@pytest.mark.parametrize("plot", PLOTS)
+def test_quoted_bars_stand_beside_ours_or_alone(tmp_path):
+    quoted = ({"group": "dm", "label": "default", "score": 57.1},)
+    spec = FigureSpec("x", "group_bars", groups=GROUPS, quoted=quoted, quoted_from="Table 1")
+    drawing = draw(four_methods(tmp_path).select(sources=["runs"]), spec)
+    dm, mw = drawing.pages[0].axes
+    assert [bar.get_height() for bar in dm.patches] == pytest.approx([94, 74, 54, 34, 57.1])
+    assert len(mw.patches) == 4
+    assert drawing.numbers["value"].iloc[-1] == pytest.approx(0.571)
+    alone = draw(load(tmp_path / "none"), spec)
+    (ax,) = alone.pages[0].axes
+    assert [bar.get_height() for bar in ax.patches] == [57.1]
+    card = " ".join(text.get_text() for text in alone.pages[0].texts).replace("\n", " ")
+    assert "Quoted, not measured here: Table 1." in card
+    assert "0 run" not in card
+
+
+@pytest.mark.parametrize("plot", sorted({*PLOTS} - {"task_embeddings"}))
 def test_nothing_overlaps_or_is_clipped_with_four_methods(tmp_path, plot):
-    spec = FigureSpec(plot, plot, groups=GROUPS, statistics=tuple(STATISTICS))
+    quoted = CATALOGUE.figures["fig7"].quoted if plot == "scaling" else ()
+    spec = FigureSpec(plot, plot, groups=GROUPS, statistics=tuple(STATISTICS), quoted=quoted)
     for page in draw(four_methods(tmp_path), spec).pages:
         assert_nothing_overlaps_or_is_clipped(page)
 
