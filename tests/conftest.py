@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from analysis.fetch_published import default_folder
 from tdmpc2.common.errors import UserError
+from tdmpc2.common.paths import cache_dir
 from tdmpc2.common.seeding import seed_globals
 from tdmpc2.envs.rendering import prepare_rendering
 from tests.runs import tiny
@@ -51,7 +51,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def published_curves() -> Path:
     """Folder of the released curves: `<method>/<task>.csv`."""
     named = os.environ.get("TDMPC2_PUBLISHED")
-    folder = Path(named) if named else default_folder()
+    folder = Path(named) if named else cache_dir() / "published"
     if named:
         assert folder.is_dir(), f"TDMPC2_PUBLISHED={named} is no folder"
     elif not folder.is_dir():
