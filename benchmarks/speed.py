@@ -30,10 +30,11 @@ from tdmpc2.agent import TDMPC2
 from tdmpc2.common import cli
 from tdmpc2.common.device import choose_device, numeric_path, set_up_torch
 from tdmpc2.common.errors import UserError
+from tdmpc2.common.experience import Episode
 from tdmpc2.common.files import write_json
 from tdmpc2.common.protocols import EnvSpec
 from tdmpc2.common.provenance import git_commit
-from tdmpc2.common.replay import Episode, Replay
+from tdmpc2.common.replay import Replay
 from tdmpc2.config import TDMPC2Config
 from tdmpc2.envs.factory import make_env
 from tdmpc2.envs.tasks import get_task

@@ -12,16 +12,16 @@ from torch import Tensor, nn
 
 from tdmpc2 import kernels, losses, planner
 from tdmpc2.common.compile import Compiler
+from tdmpc2.common.experience import Batch
+from tdmpc2.common.learning import Gradients, descend, differentiate
 from tdmpc2.common.protocols import Counters, EnvSpec, Event
-from tdmpc2.common.replay import Batch, Replay
+from tdmpc2.common.replay import Replay
 from tdmpc2.common.seeding import derive_seed
 from tdmpc2.config import TDMPC2Config
 from tdmpc2.kernels.packed import PackedWeights
 from tdmpc2.losses import ModelLoss, PolicyLoss
 from tdmpc2.noise import NoiseSource, UpdateNoise
 from tdmpc2.world_model import TaskContext, WorldModel
-
-Gradients = tuple[Tensor, ...]
 
 
 class TDMPC2:
@@ -41,12 +41,15 @@ class TDMPC2:
     packed_by = "tdmpc2.pack:AgentPack"  # several seeds in one process
     num_envs = 1
     replay_visibility: Literal["transition", "episode"] = "episode"
+    replay_across_episodes = False
 
     def __init__(
         self, config: TDMPC2Config, env: EnvSpec, *, seed: int, device: torch.device | str = "cpu"
     ) -> None:
         self.config, self.env, self.device = config, env, torch.device(device)
         self.replay_length = config.horizon
+        prioritized = config.prioritized_replay
+        self.replay_priorities = (config.per_alpha, config.per_beta) if prioritized else None
         self.seed_decisions = config.num_seed_decisions(max(env.episode_lengths))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, "parameters"))
@@ -72,7 +75,7 @@ class TDMPC2:
         self._model_loss = compiler.compile(losses.model_loss)
         self._policy_loss = compiler.compile(losses.policy_loss)
         self._plan = compiler.protect(planner.plan)
-        self._differentiate = compiler.protect(_differentiate)
+        self._differentiate = compiler.protect(differentiate)
 
     def compile(self, on_failure: Callable[[], None] | None = None) -> None:
         """From now on, planning and losses are compiled, as far as that works.
@@ -242,11 +245,7 @@ class TDMPC2:
         self, optimizer: torch.optim.Adam, params: list[nn.Parameter], gradients: Gradients
     ) -> Tensor:
         """One Adam step on gradients clipped to norm 20; returns the norm before."""
-        for parameter, gradient in zip(params, gradients, strict=True):
-            # The fused Adam of torch 2.13 reads a transposed gradient in the wrong order.
-            parameter.grad = gradient.contiguous()
-        norm = nn.utils.clip_grad_norm_(params, self.config.grad_clip_norm)
-        optimizer.step()
+        norm = descend(optimizer, params, gradients, self.config.grad_clip_norm)
         if self._packed is not None:
             self._packed.forget()
         return norm
@@ -276,11 +275,3 @@ class TDMPC2:
         self.eval_noise.generator.set_state(state["eval_noise"])
         self.previous_mean = dict(state["previous_mean"])
         self.decisions = state["decisions"]
-
-
-def _differentiate(
-    loss: Callable[..., ModelLoss | PolicyLoss], params: list[nn.Parameter], *args: Any
-) -> tuple[Any, Gradients]:
-    """Outcome of a loss, and its gradients."""
-    outcome = loss(*args)
-    return outcome, torch.autograd.grad(outcome.loss, params)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from tdmpc2.common.errors import UserError, did_you_mean
+from tdmpc2.common.learning import episode_discount
+from tdmpc2.common.settings import (
+    require,
+    require_choices,
+    require_known,
+    require_positive,
+)
 
 ModelSize = Literal["smoke", "1", "5", "19", "48", "317"]
 
@@ -120,30 +125,30 @@ class TDMPC2Config:
 
     def __post_init__(self) -> None:
         """Rejects values that no part of the code could make sense of."""
-        _check_literals(self)
-        _check(self.num_q >= 1, f"num_q={self.num_q}: at least 1 Q-function is needed")
-        _check(self.horizon >= 1, f"horizon={self.horizon}: must be at least 1")
-        _check(self.simnorm_tau > 0, f"simnorm_tau={self.simnorm_tau}: must be positive")
-        _check(0.0 <= self.dropout < 1.0, f"dropout={self.dropout}: must lie in [0, 1)")
-        _check(0.0 <= self.momentum < 1.0, f"momentum={self.momentum}: must lie in [0, 1)")
-        _check(self.simnorm_dim >= 1, f"simnorm_dim={self.simnorm_dim}: must be at least 1")
-        _check(
+        require_choices(self)
+        require(self.num_q >= 1, f"num_q={self.num_q}: at least 1 Q-function is needed")
+        require(self.horizon >= 1, f"horizon={self.horizon}: must be at least 1")
+        require(self.simnorm_tau > 0, f"simnorm_tau={self.simnorm_tau}: must be positive")
+        require(0.0 <= self.dropout < 1.0, f"dropout={self.dropout}: must lie in [0, 1)")
+        require(0.0 <= self.momentum < 1.0, f"momentum={self.momentum}: must lie in [0, 1)")
+        require(self.simnorm_dim >= 1, f"simnorm_dim={self.simnorm_dim}: must be at least 1")
+        require(
             self.latent_norm != "simnorm" or self.latent_dim % self.simnorm_dim == 0,
             f"latent_dim={self.latent_dim}: must be a multiple of simnorm_dim={self.simnorm_dim}",
         )
-        _check(
+        require(
             0 <= self.num_pi_samples <= self.num_samples,
             f"num_pi_samples={self.num_pi_samples}: must lie in 0..num_samples={self.num_samples}",
         )
-        _check(
+        require(
             1 <= self.num_elites <= self.num_samples,
             f"num_elites={self.num_elites}: must lie in 1..num_samples={self.num_samples}",
         )
-        _check(
+        require(
             self.num_bins >= 3 and self.vmax > self.vmin, "num_bins must be >= 3 and vmax > vmin"
         )
-        for name in ("batch_size", "buffer_size", "iterations", "enc_dim", "mlp_dim", "latent_dim"):
-            _check(getattr(self, name) >= 1, f"{name}={getattr(self, name)}: must be at least 1")
+        require_positive(self, "batch_size", "buffer_size", "iterations")
+        require_positive(self, "enc_dim", "mlp_dim", "latent_dim")
 
     @classmethod
     def make(
@@ -159,12 +164,12 @@ class TDMPC2Config:
         Raises:
             UserError: unknown field, model size or dataset, or a value out of range.
         """
-        names = [field.name for field in dataclasses.fields(cls)]
-        for name in overrides:
-            _check(name in names, f"unknown setting '{name}'{did_you_mean(name, names)}")
-        _check(dataset in (None, "mt30", "mt80"), f"dataset={dataset}: unknown (valid: mt30, mt80)")
+        require_known(cls, overrides)
+        require(
+            dataset in (None, "mt30", "mt80"), f"dataset={dataset}: unknown (valid: mt30, mt80)"
+        )
         size = str(overrides.pop("model_size", "5"))
-        _check(
+        require(
             size in MODEL_SIZES,
             f"model_size={size}: unknown size (valid: {', '.join(MODEL_SIZES)})",
         )
@@ -185,28 +190,11 @@ class TDMPC2Config:
 
     def discount(self, episode_length: int) -> float:
         """Discount of a task with episodes of T decisions: clip((T/5 - 1)/(T/5), .95, .995)."""
-        fraction = episode_length / self.discount_denom
-        return min(max((fraction - 1) / fraction, self.discount_min), self.discount_max)
+        limits = (self.discount_min, self.discount_max)
+        return episode_discount(episode_length, self.discount_denom, *limits)
 
     def num_seed_decisions(self, episode_length: int) -> int:
         """Decisions of uniform random actions before the first update."""
         if self.seed_decisions is not None:
             return self.seed_decisions
         return max(1000, 5 * episode_length)
-
-
-def _check(condition: bool, message: str) -> None:
-    if not condition:
-        raise UserError(message)
-
-
-def _check_literals(config: TDMPC2Config) -> None:
-    """Every flag that names its values has one of them."""
-    from typing import get_args, get_type_hints
-
-    hints = get_type_hints(TDMPC2Config)
-    for field in dataclasses.fields(config):
-        valid = get_args(hints[field.name])
-        value = getattr(config, field.name)
-        if valid and all(isinstance(v, str) for v in valid):
-            _check(value in valid, f"{field.name}={value}: must be one of {', '.join(valid)}")

@@ -82,6 +82,16 @@ def joint_parts(parts: tuple[Tensor, ...]) -> Iterator[tuple[Tensor, int, int]]:
         start, parts = start + joined.shape[-1], parts[num:]
 
 
+def linear_of_parts(parts: tuple[Tensor, ...], weight: Tensor, bias: Tensor | None) -> Tensor:
+    """A linear map of a joint input; each part's share of the product is taken once."""
+    x: Tensor | None = None
+    for part, start, end in joint_parts(parts):
+        share = F.linear(part, weight[:, start:end], bias if x is None else None)
+        x = share if x is None else x + share
+    assert x is not None
+    return x
+
+
 def init_linear_(weight: Tensor, bias: Tensor) -> None:
     """Truncated normal weights with standard deviation 0.02, zero biases."""
     nn.init.trunc_normal_(weight, std=INIT_STD)
@@ -124,13 +134,8 @@ class NormedLinear(nn.Module):
             pieces = list(joint_parts(parts))
             if len(pieces) == 1:
                 return self._dense(pieces[0][0])
-        weight, bias = self.linear.weight, None if fast else self.linear.bias
-        x: Tensor | None = None
-        for part, start, end in joint_parts(parts):
-            share = F.linear(part, weight[:, start:end], bias if x is None else None)
-            x = share if x is None else x + share
-        assert x is not None
-        x = x.float()
+        bias = None if fast else self.linear.bias
+        x = linear_of_parts(parts, self.linear.weight, bias).float()
         if fast:
             return self._norm_act(x)
         if self.norm is not None:

@@ -15,7 +15,8 @@ from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 from tdmpc2 import kernels, losses, planner
 from tdmpc2.agent import TDMPC2
 from tdmpc2.common.compile import Compiler
-from tdmpc2.common.replay import Batch, Replay
+from tdmpc2.common.experience import Batch
+from tdmpc2.common.replay import Replay
 from tdmpc2.common.requests import Act
 from tdmpc2.losses import ModelLoss, PolicyLoss
 from tdmpc2.noise import UpdateNoise

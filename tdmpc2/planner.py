@@ -180,13 +180,16 @@ def prepare(
     return latent[:, None], sequences
 
 
-def choose(refit: Refit, elite_noise: Tensor, action_noise: Tensor | None) -> Tensor:
+def choose(
+    refit: Refit, elite_noise: Tensor, action_noise: Tensor | None, *, clip: bool = True
+) -> Tensor:
     """The action `(B, A)` to take: the first of an elite, drawn in proportion to its weight.
 
     Args:
         refit: of the last iteration.
         elite_noise: `(B, E)`, Exp(1) draws.
         action_noise: `(B, A)`, standard normal draws; None without exploration.
+        clip: whether noise stays within [-1, 1].
     """
     # Gumbel-max: argmax(ln w − ln E) with E ~ Exp(1) draws an elite with probability w.
     winner = (refit.score.log() - elite_noise.log()).argmax(1)
@@ -194,7 +197,7 @@ def choose(refit: Refit, elite_noise: Tensor, action_noise: Tensor | None) -> Te
     action = refit.first[batch, winner]
     if action_noise is not None:
         action = action + refit.std[0] * action_noise
-    return action.clamp(-1, 1)
+    return action.clamp(-1, 1) if clip else action
 
 
 @torch.no_grad()
@@ -208,6 +211,7 @@ def plan(
     noise: PlanNoise,
     *,
     min_std: float,
+    clip: bool = True,
     preparation: Callable[..., tuple[Tensor, Tensor]] = prepare,
     iteration: Callable[..., Refit] = iterate,
 ) -> Plan:
@@ -225,6 +229,7 @@ def plan(
             one decision, zeros for an environment that begins an episode.
         noise: every random draw of the call.
         min_std: least standard deviation.
+        clip: whether exploration noise stays within [-1, 1].
         preparation: `prepare`, or a compiled form of it.
         iteration: `iterate`, or a compiled form of it.
     """
@@ -246,4 +251,4 @@ def plan(
             draws,
         )
         mean, std = refit.mean, refit.std
-    return Plan(choose(refit, noise.elite, noise.action), mean, std)
+    return Plan(choose(refit, noise.elite, noise.action, clip=clip), mean, std)

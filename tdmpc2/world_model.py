@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tdmpc2 import kernels
+from tdmpc2.common.learning import move_towards
 from tdmpc2.common.protocols import EnvSpec
 from tdmpc2.config import TDMPC2Config
 from tdmpc2.ensemble import QEnsemble
@@ -214,9 +215,7 @@ class WorldModel(nn.Module):
     @torch.no_grad()
     def update_target(self, tau: float) -> None:
         """Moves the target networks towards the online ones: θ̄ ← θ̄ + τ(θ − θ̄)."""
-        torch._foreach_lerp_(
-            list(self.target_q_functions.parameters()), list(self.q_functions.parameters()), tau
-        )
+        move_towards(self.target_q_functions.parameters(), self.q_functions.parameters(), tau)
 
 
 def _present(*parts: Tensor | None) -> list[Tensor]:

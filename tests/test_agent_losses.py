@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from tdmpc2.agent import TDMPC2
-from tdmpc2.common.replay import Batch
+from tdmpc2.common.experience import Batch
 from tdmpc2.losses import td_target
 from tdmpc2.noise import UpdateNoise
 from tests.helpers import THREE_TASKS, hand_agent, make_agent, random_batch, tiny_config

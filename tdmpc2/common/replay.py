@@ -4,72 +4,15 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Generator, Tensor
 
+from tdmpc2.common.experience import Batch, Episode, Transition
 from tdmpc2.common.frames import FrameRows
 from tdmpc2.common.sum_tree import SumTree
-
-
-class Batch(NamedTuple):
-    """Sub-trajectories of L transitions, time first.
-
-    Attributes:
-        obs: `(L + 1, B, *obs_shape)`.
-        action: `(L, B, A)`; `action[t]` leads from `obs[t]` to `obs[t + 1]`.
-        reward: `(L, B)`.
-        terminated: `(L, B)`, 1 where `obs[t + 1]` ended the episode for good.
-        task: `(B,)` task indices, or None.
-        weight: `(B,)` importance weights of prioritised sampling, or None.
-        start: `(B,)` rows where the sub-trajectories start.
-    """
-
-    obs: Tensor
-    action: Tensor
-    reward: Tensor
-    terminated: Tensor
-    task: Tensor | None = None
-    weight: Tensor | None = None
-    start: Tensor | None = None
-
-    def to(self, device: torch.device) -> Batch:
-        """The batch on a device; to a GPU it goes through pinned memory, without waiting."""
-        if self.obs.device.type == device.type:
-            return self
-        pin = device.type == "cuda"
-        moved = {
-            name: (x.pin_memory() if pin else x).to(device, non_blocking=pin)
-            for name, x in self._asdict().items()
-            if x is not None
-        }
-        return Batch(**moved)
-
-
-@dataclass
-class Episode:
-    """One finished episode of T transitions, as NumPy arrays.
-
-    Attributes:
-        obs: `(T + 1, *obs_shape)`; of stacked frames, the newest of each row is enough.
-        action: `(T, A)`.
-        reward: `(T,)`.
-        terminated: whether the last transition ended the episode for good.
-        task: task index (0 in single-task learning).
-    """
-
-    obs: np.ndarray
-    action: np.ndarray
-    reward: np.ndarray
-    terminated: bool = False
-    task: int = 0
-
-    def __len__(self) -> int:
-        """Transitions."""
-        return len(self.reward)
 
 
 def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
@@ -151,6 +94,7 @@ class Replay:
         self._first_start = 0  # where the list of starts begins in its ring
         self._num_starts = 0
         self._episodes: deque[_Stored] = deque()
+        self._growing: _Stored | None = None
         self._next_row = 0
         self._free = capacity
         self.num_added = 0  # episodes ever added
@@ -169,7 +113,8 @@ class Replay:
     @property
     def num_transitions(self) -> int:
         """Transitions held."""
-        return self.capacity - self._free - len(self._episodes)
+        num_episodes = len(self._episodes) + (self._growing is not None)
+        return self.capacity - self._free - num_episodes
 
     @property
     def num_starts(self) -> int:
@@ -183,6 +128,7 @@ class Replay:
             ValueError: if the episode is longer than the whole memory.
         """
         num_rows = len(episode) + 1
+        assert self._growing is None, "an episode is growing in this memory"
         if num_rows > self.capacity:
             raise ValueError(f"an episode of {num_rows} rows does not fit {self.capacity} rows")
         while self._free < num_rows:
@@ -205,6 +151,57 @@ class Replay:
         self._episodes.append(_Stored(self._next_row, len(episode), num_starts))
         self._next_row = (self._next_row + num_rows) % self.capacity
         self._free -= num_rows
+        self.num_added += 1
+
+    def append(self, transition: Transition, place: int = 0) -> None:
+        """Stores the next decision of the episode that is being played; it can be sampled at once.
+
+        Row by row the same as `add` at the end of the episode.
+
+        Args:
+            transition: the decision; the first one after `finish` begins an episode.
+            place: which of several environments it comes from; there is but one here.
+
+        Raises:
+            ValueError: the episode is longer than the whole memory, or from a second environment.
+        """
+        if place or self._frames is not None:
+            raise ValueError("only states of one environment can be stored one by one")
+        if self._growing is None:
+            self._growing = _Stored(self._take_row(transition.obs), 0, 0)
+        first, length, num_starts = self._growing
+        row = (first + length) % self.capacity
+        after = self._take_row(transition.next_obs)
+        self.action[row] = torch.as_tensor(transition.action, device=self.device)
+        self.reward[row] = transition.reward
+        self.terminated[row] = float(transition.terminated)
+        length += 1
+        if length >= self.length:
+            start = (after - self.length) % self.capacity
+            self._append_starts(torch.tensor([start], device=self.device))
+            num_starts += 1
+        self._growing = _Stored(first, length, num_starts)
+
+    def _take_row(self, obs: np.ndarray) -> int:
+        """The next row, with an observation that nothing follows yet."""
+        while self._free < 1:
+            if not self._episodes:
+                raise ValueError(f"an episode does not fit {self.capacity} rows")
+            self._drop_oldest()
+        row = self._next_row
+        self.obs[row] = torch.as_tensor(obs, device=self.device)
+        self.action[row], self.reward[row] = torch.nan, torch.nan
+        self.terminated[row], self.task[row] = 0.0, 0
+        self._next_row = (row + 1) % self.capacity
+        self._free -= 1
+        return row
+
+    def finish(self, place: int = 0) -> None:
+        """Ends the episode that `append` has stored so far."""
+        if self._growing is None or place:
+            raise ValueError("no episode is growing there")
+        self._episodes.append(self._growing)
+        self._growing = None
         self.num_added += 1
 
     def _append_starts(self, rows: Tensor) -> None:

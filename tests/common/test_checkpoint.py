@@ -13,8 +13,9 @@ import torch
 
 from tdmpc2.common.checkpoint import CheckpointStore, pack, unpack
 from tdmpc2.common.errors import UserError
+from tdmpc2.common.experience import Episode
 from tdmpc2.common.files import read_json, write_json
-from tdmpc2.common.replay import Episode, Replay
+from tdmpc2.common.replay import Replay
 from tests.kill_driver import CONTEXT
 
 CAPACITY = 12  # three episodes of 3 transitions

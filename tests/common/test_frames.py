@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from tdmpc2.common.replay import Episode, Replay
+from tdmpc2.common.experience import Episode
+from tdmpc2.common.replay import Replay
 
 SHAPE = (2, 3, 3)  # of one frame
 

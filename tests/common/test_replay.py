@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from tdmpc2.common.replay import Batch, Episode, Replay
+from tdmpc2.common.experience import Batch, Episode, Transition
+from tdmpc2.common.replay import Replay
 
 LENGTH = 3
 
@@ -303,3 +304,59 @@ def test_batches_move_as_a_whole() -> None:
     moved = batch.to(torch.device("meta"))
     assert [x is None for x in moved] == [x is None for x in batch]
     assert all(x.device.type == "meta" for x in moved if x is not None)
+
+
+# --- row by row ------------------------------------------------------------------------
+
+
+def grow(replay: Replay, episode: Episode) -> None:
+    """The same as `add`, one decision after the other."""
+    for t in range(len(episode)):
+        row = (episode.obs[t], episode.action[t], float(episode.reward[t]), episode.obs[t + 1])
+        replay.append(Transition(*row, episode.terminated and t == len(episode) - 1))
+    replay.finish()
+
+
+@pytest.mark.parametrize("priorities", [None, (0.6, 0.4)])
+@pytest.mark.parametrize("length", [1, 3])
+def test_growing_episodes_are_the_same_as_whole_ones(length: int, priorities: Any) -> None:
+    rng = np.random.default_rng(0)
+    whole, grown = (make_replay(length=length, priorities=priorities) for _ in range(2))
+    for number in range(30):
+        one = episode(number, int(rng.integers(1, 20)), terminated=number % 3 == 0)
+        whole.add(one)
+        grow(grown, one)
+        if whole.num_starts:
+            a, b = whole.sample(16, length), grown.sample(16, length)
+            assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True) if x is not None)
+        state, other = whole.state_dict(), grown.state_dict()
+        assert state.keys() == other.keys()
+        assert state["first_row"] == other["first_row"]
+        assert whole.num_transitions == grown.num_transitions
+
+
+def test_a_growing_episode_is_sampled_from_at_once() -> None:
+    replay = make_replay()
+    one = episode(1, 5)
+    for t in range(4):
+        row = (one.obs[t], one.action[t], float(one.reward[t]), one.obs[t + 1])
+        replay.append(Transition(*row, False))
+        assert replay.num_starts == max(t + 1 - LENGTH + 1, 0)
+        assert replay.num_transitions == t + 1
+    assert (replay.num_episodes, replay.num_added) == (0, 0)
+    batch = replay.sample(32, LENGTH)
+    assert_unbroken(batch)
+    assert set(starts(batch)) == {(1, 0), (1, 1)}
+
+
+def test_a_growing_episode_drops_the_oldest_and_must_fit() -> None:
+    replay = make_replay(12)
+    replay.add(episode(1, 7))
+    grow(replay, episode(2, 6))
+    assert [len(e) for e in replay.episodes(0)] == [6]
+    with pytest.raises(ValueError, match="does not fit 12 rows"):
+        grow(replay, episode(3, 12))
+    with pytest.raises(ValueError, match="one environment"):
+        replay.append(Transition(np.zeros(2), np.zeros(1), 0.0, np.zeros(2), False), 1)
+    with pytest.raises(ValueError, match="no episode is growing"):
+        make_replay().finish()

@@ -1,0 +1,76 @@
+"""What every agent learns with: its draws, gradients of pure losses, and steps on them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Gradients = tuple[Tensor, ...]
+
+
+class Draws:
+    """Random draws from one generator, on the device where they are used.
+
+    Args:
+        seed: of the generator.
+        device: of the draws.
+    """
+
+    def __init__(self, seed: int, device: torch.device) -> None:
+        self.device = device
+        self.generator = torch.Generator(device).manual_seed(seed)
+
+    def normal(self, *shape: int) -> Tensor:
+        """Standard normal draws."""
+        return torch.randn(*shape, generator=self.generator, device=self.device)
+
+    def uniform(self, *shape: int) -> Tensor:
+        """Uniform draws from [0, 1)."""
+        return torch.rand(*shape, generator=self.generator, device=self.device)
+
+    def exponential(self, *shape: int) -> Tensor:
+        """Exp(1) draws: argmax(log p − log E) is a draw from the categorical p."""
+        return torch.empty(*shape, device=self.device).exponential_(generator=self.generator)
+
+
+def differentiate(
+    loss: Callable[..., Any], params: Sequence[Tensor], *args: Any
+) -> tuple[Any, Gradients]:
+    """Outcome of a pure loss, whose field `loss` is a scalar, and its gradients."""
+    outcome = loss(*args)
+    return outcome, torch.autograd.grad(outcome.loss, params)
+
+
+def descend(
+    optimizer: torch.optim.Optimizer,
+    params: Sequence[nn.Parameter],
+    gradients: Gradients,
+    max_norm: float | None = None,
+) -> Tensor:
+    """One step on gradients, clipped to a norm if one is given; returns the norm before."""
+    for parameter, gradient in zip(params, gradients, strict=True):
+        # The fused Adam of torch 2.13 reads a transposed gradient in the wrong order.
+        parameter.grad = gradient.contiguous()
+    if max_norm is None:
+        norm = nn.utils.get_total_norm([p.grad for p in params if p.grad is not None])
+    else:
+        norm = nn.utils.clip_grad_norm_(params, max_norm)
+    optimizer.step()
+    return norm
+
+
+@torch.no_grad()
+def move_towards(target: Iterable[Tensor], online: Iterable[Tensor], share: float) -> None:
+    """Exponential moving average of parameters: θ̄ ← θ̄ + share·(θ − θ̄)."""
+    torch._foreach_lerp_(list(target), list(online), share)
+
+
+def episode_discount(
+    episode_length: int, denominator: float = 5.0, least: float = 0.95, most: float = 0.995
+) -> float:
+    """Discount that TD-MPC2 gives episodes of T decisions: clip((T/5 − 1)/(T/5), .95, .995)."""
+    fraction = episode_length / denominator
+    return min(max((fraction - 1) / fraction, least), most)
