@@ -14,6 +14,7 @@ from tdmpc2.common.memory import check_memory, replay_bytes, replay_device
 from tdmpc2.common.protocols import EnvSpec, TaskEnv
 from tdmpc2.common.replay import Replay
 from tdmpc2.common.seeding import derive_seed
+from tdmpc2.common.sequence_replay import SequenceReplay
 from tdmpc2.common.spec import RunOptions, RunSpec
 from tdmpc2.envs.assets import find_assets
 from tdmpc2.envs.factory import make_env
@@ -58,7 +59,7 @@ def make_env_group(wanted: Mapping[str, Any], num_envs: int, workers: int | None
 def training_envs(
     envs: Sequence[TaskEnv], wanted: Sequence[Mapping[str, Any]], threads: int | None
 ) -> list[TaskEnv]:
-    """The environments of several runs, each in a process of its own where cores allow.
+    """Environments of training, several of them in processes of their own where cores allow.
 
     Args:
         envs: in this process; closed if others take their places.
@@ -97,20 +98,20 @@ def env_spec(task: Task, env: TaskEnv) -> EnvSpec:
     )
 
 
-def make_replay(agent: Any, env: EnvSpec, seed: int, device: torch.device) -> Replay:
+def make_replay(agent: Any, env: EnvSpec, seed: int, device: torch.device) -> Any:
     """The memory an agent asks for."""
-    config = agent.config
+    shape = (agent.config.buffer_size, agent.replay_length, env.obs_shape, env.action_dim)
+    generator = torch.Generator().manual_seed(derive_seed(seed, "replay"))
+    if agent.replay_across_episodes:
+        return SequenceReplay(*shape, num_places=agent.num_envs, generator=generator, device=device)
     return Replay(
-        config.buffer_size,
-        agent.replay_length,
-        env.obs_shape,
-        env.action_dim,
-        generator=torch.Generator().manual_seed(derive_seed(seed, "replay")),
+        *shape,
+        generator=generator,
         obs_dtype=torch.uint8 if env.pixels else torch.float32,
         frame_stack=env.frame_stack,
         device=device,
         num_tasks=env.num_tasks,
-        priorities=(config.per_alpha, config.per_beta) if config.prioritized_replay else None,
+        priorities=agent.replay_priorities,
     )
 
 
@@ -139,14 +140,16 @@ def check_fits(
             f"seed_decisions={agent.seed_decisions}: learning starts from a whole episode, "
             f"so at least {decisions} are needed"
         )
-    if agent.config.buffer_size <= decisions:
+    least = agent.num_envs * (decisions + 1)
+    if agent.config.buffer_size < least:
         raise UserError(
             f"buffer_size={agent.config.buffer_size}: one episode takes {decisions + 1} rows"
+            + (f", {agent.num_envs} of them {least}" if agent.num_envs > 1 else "")
         )
-    if agent.replay_length > decisions:
+    if agent.replay_length > decisions and not agent.replay_across_episodes:
         raise UserError(f"horizon={agent.replay_length}: an episode has only {decisions} decisions")
     # Each episode takes a row more than it has decisions, and the last one may pass the budget.
-    episodes = budget // (min(env.action_repeats) * min(env.episode_lengths)) + 1
+    episodes = budget // (min(env.action_repeats) * min(env.episode_lengths)) + agent.num_envs
     row = num_runs * replay_bytes(1, env.obs_shape, env.action_dim, frame_stack=env.frame_stack)
     place = replay_device(row, agent.config.buffer_size, device)
     if place.type == "cpu":  # where only what is filled takes up memory

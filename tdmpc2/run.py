@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -16,7 +17,7 @@ from tdmpc2.common.errors import StoppedError, UserError
 from tdmpc2.common.files import remove_leftovers
 from tdmpc2.common.lease import Lease
 from tdmpc2.common.lockstep import RoundClock, lockstep
-from tdmpc2.common.protocols import Agent
+from tdmpc2.common.protocols import Agent, TaskEnv
 from tdmpc2.common.records import RunRecords
 from tdmpc2.common.requests import Steps, serve
 from tdmpc2.common.run_directory import RunRecord, existing_outcome, register_attempt
@@ -101,10 +102,11 @@ def _train(
             if lane in working:
                 lane.set_up_numerics(f"{place} of {len(lanes)}" if packed else None)
         _check_alike(working)
-        arguments = [lane.env_arguments for lane in working]
-        envs = training_envs([lane.env for lane in working], arguments, options.threads)
-        for lane, env in zip(working, envs, strict=True):
-            lane.make_trainer(stack, env, clock)
+        arguments = [one for lane in working for one in lane.env_arguments]
+        every = [env for lane in working for env in lane.envs]
+        envs = iter(training_envs(every, arguments, options.threads))
+        for lane in working:
+            lane.make_trainer(stack, list(itertools.islice(envs, len(lane.envs))), clock)
         for lane, start in zip(working, _starting_points(working, options), strict=True):
             lane.restore(start)
         agents = [lane.agent for lane in lanes]
@@ -151,20 +153,22 @@ class _Lane:
     ) -> None:
         self.spec, self.options, self.device = spec, options, device
         self.task = get_task(spec.task)
-        self.envs = env_arguments(spec, render=options.save_video)
-        self.env = make_env(**self.env_arguments)
-        self.shapes = env_spec(self.task, self.env)
+        self.wanted = env_arguments(spec, render=options.save_video)
+        first = make_env(**self.wanted, seed=derive_seed(spec.seed, "environment"))
+        self.shapes = env_spec(self.task, first)
         self.agent: Agent = make_agent(spec, self.shapes, device)
         self.memory_place = check_fits(self.agent, self.shapes, spec.budget, device, num_runs)
+        self.envs = [first, *(make_env(**one) for one in self.env_arguments[1:])]
         self.directory = spec.run_dir(options.runs)
         self.eval_every = options.eval_every or self.task.eval_every
         self.fixed = {"eval_every": self.eval_every, "eval_episodes": options.eval_episodes}
         self.settled = existing_outcome(self.directory, spec, self.fixed, options)
 
     @property
-    def env_arguments(self) -> dict[str, Any]:
-        """Of the training environment."""
-        return {**self.envs, "seed": derive_seed(self.spec.seed, "environment")}
+    def env_arguments(self) -> list[dict[str, Any]]:
+        """Of the training environments."""
+        labels = [("environment",), *(("environment", i) for i in range(1, self.agent.num_envs))]
+        return [{**self.wanted, "seed": derive_seed(self.spec.seed, *label)} for label in labels]
 
     def acquire(self, stack: contextlib.ExitStack) -> None:
         """Makes the run directory this process's own, until the stack is closed."""
@@ -193,7 +197,7 @@ class _Lane:
             options.threads,
             allow_change=options.allow_numeric_change,
             compiled=options.compile,
-            precision=config.precision,
+            precision=getattr(config, "precision", "fp32"),
             renderer=renderer_in_use() if self.spec.obs == "rgb" else None,
             pack=pack,
         )
@@ -201,21 +205,22 @@ class _Lane:
         self.attempt = register_attempt(self.directory, allow_change=allowed)
 
     def make_trainer(
-        self, stack: contextlib.ExitStack, env: Any, clock: Callable[[], float]
+        self, stack: contextlib.ExitStack, envs: Sequence[TaskEnv], clock: Callable[[], float]
     ) -> None:
         """Makes environments, memory, records and trainer."""
         options, spec = self.options, self.spec
         seed_globals(spec.seed)
-        stack.enter_context(contextlib.closing(env))
+        for env in envs:
+            stack.enter_context(contextlib.closing(env))
         workers = evaluation_workers(options)
-        eval_envs = make_env_group(self.envs, options.eval_episodes, workers)
+        eval_envs = make_env_group(self.wanted, options.eval_episodes, workers)
         stack.enter_context(contextlib.closing(eval_envs))
         facts = {"domain": self.task.domain, "metric": self.task.metric}
         facts["model_size"] = getattr(self.agent.config, "model_size", None)  # type: ignore[attr-defined]
         self.records = RunRecords(self.directory, spec, facts)
         self.trainer = Trainer(
             self.agent,
-            env,
+            envs,
             eval_envs,
             make_replay(self.agent, self.shapes, spec.seed, self.memory_place),
             self.records,
@@ -298,7 +303,7 @@ def _starting_points(lanes: Sequence[_Lane], options: RunOptions) -> list[str | 
         return [options.checkpoint]
     steps = [[int(path.name) for path in lane.store.existing()] for lane in lanes]
     ended = [
-        bool(s) and s[-1] * lane.env.action_repeat >= lane.spec.budget
+        bool(s) and s[-1] * lane.envs[0].action_repeat >= lane.spec.budget
         for lane, s in zip(lanes, steps, strict=True)
     ]
     going = [set(s) for s, over in zip(steps, ended, strict=True) if not over]

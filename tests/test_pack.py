@@ -243,7 +243,7 @@ def test_each_seed_has_a_run_of_its_own(undisturbed: Path, tmp_path: Path) -> No
 KILLS = {
     "in the first evaluation": Blow("tdmpc2.pack:AgentPack.act", 20),
     "in the burst": Blow("tdmpc2.pack:AgentPack.update", 5),
-    "mid-episode": Blow("tdmpc2.common.trainer:Trainer._choose_action", 520),
+    "mid-episode": Blow("tdmpc2.common.trainer:Trainer._choose_actions", 520),
     "between two seeds' first checkpoints": Blow("torch:save", 2),
     "between two seeds' later checkpoints": Blow("torch:save", 8),
     "between two seeds' ends": Blow(
@@ -289,7 +289,7 @@ def test_a_finished_pack_is_left_alone(undisturbed: Path) -> None:
 
 def test_a_seed_goes_on_alone_if_asked_to(tmp_path: Path) -> None:
     """Its checkpoint needs nothing of the others; only its rounding is another from there on."""
-    assert packed(tmp_path, Blow("tdmpc2.common.trainer:Trainer._choose_action", 520)).code < 0
+    assert packed(tmp_path, Blow("tdmpc2.common.trainer:Trainer._choose_actions", 520)).code < 0
     found = directories(tmp_path)
     for seed in (3, 4):
         shutil.rmtree(found[seed])

@@ -58,7 +58,7 @@ KILLS = {
         "tdmpc2.common.records:RunRecords.write_spec", 1, "after", leaves="lease.json"
     ),
     "in the first evaluation": kill("tdmpc2.agent:TDMPC2.act", 20),
-    "in the seeding phase": kill(f"{TRAINER}._choose_action", 70, at=(50,), lines=(0,)),
+    "in the seeding phase": kill(f"{TRAINER}._choose_actions", 70, at=(50,), lines=(0,)),
     "while a later evaluation runs": kill("tdmpc2.agent:TDMPC2.act", 70, at=(50,), lines=(0,)),
     "half-way through a line of eval.csv": kill(
         f"{CSV}.append", 4, "half", at=(50,), lines=(0,), leaves="eval.csv"
@@ -66,7 +66,7 @@ KILLS = {
     "in the pre-training burst": kill(
         "tdmpc2.agent:TDMPC2.update", 5, at=(50, 100), lines=(0, 100)
     ),
-    "mid-episode": kill(f"{TRAINER}._choose_action", 173, at=(100, 150), lines=(0, 100)),
+    "mid-episode": kill(f"{TRAINER}._choose_actions", 173, at=(100, 150), lines=(0, 100)),
     "between update and target network": kill(
         "tdmpc2.world_model:WorldModel.update_target", 70, at=(100, 150), lines=(0, 100)
     ),
@@ -109,8 +109,8 @@ KILLS = {
     ),
     "twice in a row at one place": Kill(
         (
-            Blow(f"{TRAINER}._choose_action", 173),
-            Blow(f"{TRAINER}._choose_action", 23),
+            Blow(f"{TRAINER}._choose_actions", 173),
+            Blow(f"{TRAINER}._choose_actions", 23),
         ),
         (100, 150),
         (0, 100),
@@ -120,7 +120,7 @@ KILLS = {
     ),
     "three times in a row": Kill(
         (
-            Blow(f"{TRAINER}._choose_action", 70),
+            Blow(f"{TRAINER}._choose_actions", 70),
             Blow("tdmpc2.agent:TDMPC2.act", 20),
             Blow("os:rename", 3),  # the first moves the dead lease aside
         ),
@@ -224,7 +224,7 @@ def test_real_simulators_repeat_byte_for_byte(
         **changes,
     }
     assert tiny(tmp_path / "undisturbed", **changes).code == 0
-    mid_episode = Blow(f"{TRAINER}._choose_action", (num - 1) * episode + episode // 2)
+    mid_episode = Blow(f"{TRAINER}._choose_actions", (num - 1) * episode + episode // 2)
     assert tiny(tmp_path / "killed", mid_episode, **changes).code == -signal.SIGKILL
     assert checkpoint_steps(tmp_path / "killed")[-1] == (num - 1) * episode
     assert tiny(tmp_path / "killed", **changes).code == 0

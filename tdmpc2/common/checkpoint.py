@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from tdmpc2.common.errors import UserError
+from tdmpc2.common.experience import Episode
 from tdmpc2.common.files import (
     fsync_directory,
     full_disk,
@@ -20,7 +21,7 @@ from tdmpc2.common.files import (
     write_atomic,
     write_json,
 )
-from tdmpc2.common.replay import Episode, Replay
+from tdmpc2.common.protocols import Memory
 
 FORMAT = 1
 KEPT = 2  # the newest checkpoint and the one before
@@ -52,7 +53,7 @@ class CheckpointStore:
 
     # --- saving ----------------------------------------------------------------------
 
-    def save(self, step: int, state: Mapping[str, Any], replay: Replay | None) -> Path:
+    def save(self, step: int, state: Mapping[str, Any], replay: Memory | None) -> Path:
         """Writes a checkpoint, then removes what is no longer needed.
 
         Args:
@@ -75,7 +76,7 @@ class CheckpointStore:
                 "one is whole: free some space and run the same command again"
             ) from error
 
-    def _save(self, step: int, state: Mapping[str, Any], replay: Replay | None) -> Path:
+    def _save(self, step: int, state: Mapping[str, Any], replay: Memory | None) -> Path:
         final = self.folder / f"{step:012d}"
         if final.exists():  # killed after this checkpoint, before the run was marked finished
             return final
@@ -107,7 +108,7 @@ class CheckpointStore:
         self._remove_unneeded()
         return final
 
-    def _save_new_episodes(self, replay: Replay) -> None:
+    def _save_new_episodes(self, replay: Memory) -> None:
         """Writes the episodes added since the last shard into a new one."""
         first = max(self._num_saved(), replay.num_added - replay.num_episodes)
         episodes = replay.episodes(first)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
@@ -12,6 +12,8 @@ import numpy as np
 
 if TYPE_CHECKING:  # environment processes need no torch
     from torch import Tensor
+
+    from tdmpc2.common.experience import Episode, Transition
 
 
 class TaskEnv(gymnasium.Env, abc.ABC):
@@ -108,13 +110,60 @@ class Counters:
 Event = Literal["decision", "episode_end"]
 
 
+class Memory(Protocol):
+    """What the trainer asks of a replay memory; what agents sample from it is between them."""
+
+    num_added: int
+
+    @property
+    def num_episodes(self) -> int:
+        """Finished episodes held."""
+        ...
+
+    def add(self, episode: Episode) -> None:
+        """Stores a finished episode."""
+        ...
+
+    def append(self, transition: Transition, place: int = 0) -> None:
+        """Stores the next decision of the episode that an environment plays."""
+        ...
+
+    def finish(self, place: int = 0) -> None:
+        """Ends the episode of which `append` stored the decisions."""
+        ...
+
+    def episodes(self, first: int) -> list[Episode]:
+        """The held finished episodes from the `first`-th ever added on."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything but the episodes."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any], episodes: Iterable[Episode]) -> None:
+        """Restores what `state_dict` returned, with the episodes held then."""
+        ...
+
+
 @runtime_checkable
 class Agent(Protocol):
-    """What the trainer asks of a method (TD-MPC2, SAC, TD-MPC, DreamerV3)."""
+    """What the trainer asks of a method (TD-MPC2, SAC, TD-MPC, DreamerV3).
+
+    Attributes:
+        num_envs: environments that it acts in at a time.
+        replay_length: transitions of a sampled sub-trajectory, or observations of a sequence.
+        replay_visibility: whether it learns from unfinished episodes, transition by transition,
+            or from finished ones only.
+        replay_across_episodes: whether sequences run on into the next episode.
+        replay_priorities: `(alpha, beta)` of prioritised sampling; uniform if None.
+        seed_decisions: decisions number 0 to this are uniform random.
+    """
 
     num_envs: int
     replay_length: int
     replay_visibility: Literal["transition", "episode"]
+    replay_across_episodes: bool
+    replay_priorities: tuple[float, float] | None
     seed_decisions: int
 
     def updates_due(self, event: Event, counters: Counters) -> int:

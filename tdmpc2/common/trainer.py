@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,9 @@ from tdmpc2.common.checkpoint import CheckpointStore
 from tdmpc2.common.env_group import EnvGroup
 from tdmpc2.common.errors import DivergedError, StoppedError, UserError
 from tdmpc2.common.evaluate import Evaluation, evaluation
-from tdmpc2.common.protocols import Agent, Counters, Event, TaskEnv
+from tdmpc2.common.play import Play
+from tdmpc2.common.protocols import Agent, Counters, Event, Memory, TaskEnv
 from tdmpc2.common.records import RunRecords
-from tdmpc2.common.replay import Episode, Replay
 from tdmpc2.common.requests import Act, Learn, Pause, Steps, serve
 from tdmpc2.common.seeding import derive_seed
 from tdmpc2.common.video import VideoFile
@@ -83,30 +83,31 @@ class _Metrics:
     """Means of the agent's metrics since the last line, summed on the device."""
 
     sums: dict[str, Tensor] = field(default_factory=dict)
-    count: int = 0
+    counts: dict[str, int] = field(default_factory=dict)
 
     def add(self, metrics: dict[str, Tensor]) -> None:
         for name, value in metrics.items():
-            self.sums[name] = self.sums[name] + value if self.count else value
-        self.count += 1
+            self.sums[name] = self.sums[name] + value if name in self.sums else value
+            self.counts[name] = self.counts.get(name, 0) + 1
 
     def take(self) -> dict[str, float]:
-        means = {name: float(value) / self.count for name, value in self.sums.items()}
-        self.sums, self.count = {}, 0
+        means = {name: float(value) / self.counts[name] for name, value in self.sums.items()}
+        self.sums, self.counts = {}, {}
         return means
 
 
 class Trainer:
-    """Trains one agent in one environment.
+    """Trains one agent in its environments, mostly one.
 
     Each decision is followed by the updates the agent says are due. Whatever happens at the
     end of an episode happens in this order: the episode enters the replay, `train.csv` gets
     a line, an evaluation runs if one is due, a checkpoint is saved if one is due. A
-    checkpoint therefore never lies inside an episode, and holds no half-done work.
+    checkpoint therefore never lies inside an episode, and holds no half-done work. Several
+    environments begin their episodes together; those that end early wait for the others.
 
     Args:
         agent: the method.
-        env: the training environment.
+        envs: the training environments, as many as the agent acts in.
         eval_envs: one per evaluation episode.
         videos: folder for a video of each evaluation's first episode; None for none.
         replay: memory.
@@ -121,9 +122,9 @@ class Trainer:
     def __init__(
         self,
         agent: Agent,
-        env: TaskEnv,
+        envs: Sequence[TaskEnv],
         eval_envs: EnvGroup,
-        replay: Replay,
+        replay: Memory,
         records: RunRecords,
         checkpoints: CheckpointStore,
         schedule: Schedule,
@@ -133,7 +134,7 @@ class Trainer:
         videos: Path | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.agent, self.env, self.eval_envs, self.replay = agent, env, eval_envs, replay
+        self.agent, self.envs, self.eval_envs, self.replay = agent, envs, eval_envs, replay
         self.records, self.checkpoints, self.schedule = records, checkpoints, schedule
         self.seed, self.videos, self.clock = seed, videos, clock
         self.callbacks = callbacks or Callbacks()
@@ -146,7 +147,7 @@ class Trainer:
     @property
     def env_step(self) -> int:
         """Control steps so far, action repeat included."""
-        return self.progress.decisions * self.env.action_repeat
+        return self.progress.decisions * self.envs[0].action_repeat
 
     @property
     def finished(self) -> bool:
@@ -172,51 +173,53 @@ class Trainer:
                 break
             if self._checkpoint_due():
                 self.save()
-            yield from self._run_episode()
+            yield from self._run_episodes()
         self.save(final=True)
 
-    # --- one episode -----------------------------------------------------------------
+    # --- one episode of each environment ----------------------------------------------
 
-    def _run_episode(self) -> Steps[None]:
-        """Collects one episode, with the updates that fall into it."""
-        obs, _ = self.env.reset()
-        rows: list[tuple[np.ndarray, np.ndarray, float]] = []
-        first, done = True, False
-        while not done:
+    def _run_episodes(self) -> Steps[None]:
+        """Collects one episode of each environment, with the updates that fall into it."""
+        plays = [Play(env.reset()[0]) for env in self.envs]
+        at_once = self.agent.replay_visibility == "transition"
+        while not all(play.done for play in plays):
             self._check_stop()
-            action = yield from self._choose_action(obs, first)
-            self.progress.decisions += 1
-            answer = self.env.begin_step(action)
+            actions = yield from self._choose_actions(plays)
+            going = [i for i, play in enumerate(plays) if not play.done]
+            self.progress.decisions += len(going)
+            answers = {i: self.envs[i].begin_step(actions[i]) for i in going}
             # Who learns from finished episodes only learns the same before the step as after
             # it; a GPU, or an environment elsewhere, then works at the same time.
-            if self.agent.replay_visibility == "episode":
-                yield from self._update("decision", len(rows) + 1)
+            length = max(len(play) for play in plays) + 1
+            if not at_once:
+                yield from self._update("decision", length)
             yield Pause()
-            next_obs, reward, terminated, truncated, info = answer()
-            rows.append((obs, action, float(reward)))
-            obs, first, done = next_obs, False, terminated or truncated
-            if self.agent.replay_visibility == "transition":
-                yield from self._update("decision", len(rows))
-        episode = Episode(
-            obs=np.stack([*(row[0] for row in rows), obs]),
-            action=np.stack([row[1] for row in rows]),
-            reward=np.array([row[2] for row in rows], dtype=np.float32),
-            terminated=bool(terminated),
-        )
-        self.replay.add(episode)
-        self.progress.num_episodes += 1
-        yield from self._update("episode_end", len(rows))
-        self._record_episode(episode, info)
+            for i, answer in answers.items():
+                transition = plays[i].add(actions[i], *answer())
+                if at_once:
+                    self.replay.append(transition, i)
+            if at_once:
+                yield from self._update("decision", length)
+        for place, play in enumerate(plays):
+            if at_once:
+                self.replay.finish(place)
+            else:
+                self.replay.add(play.episode())
+        self.progress.num_episodes += len(plays)
+        yield from self._update("episode_end", length)
+        self._record_episodes(plays)
 
-    def _choose_action(self, obs: np.ndarray, first: bool) -> Steps[np.ndarray]:
+    def _choose_actions(self, plays: Sequence[Play]) -> Steps[list[np.ndarray]]:
         """Uniform random while seeding, the agent's afterwards."""
         if self.progress.decisions <= self.agent.seed_decisions:
-            shape = self.env.action_space.shape
-            return self.rng.uniform(-1, 1, shape).astype(np.float32)
-        action = (yield Act(obs[None], np.array([first]), explore=True))[0]
-        if not np.isfinite(action).all():
+            shape = self.envs[0].action_space.shape
+            return [self.rng.uniform(-1, 1, shape).astype(np.float32) for _ in plays]
+        obs = np.stack([play.obs for play in plays])
+        first = np.array([len(play) == 0 for play in plays])
+        actions = yield Act(obs, first, explore=True)
+        if not np.isfinite(actions).all():
             raise DivergedError(f"non-finite action at env step {self.env_step}")
-        return action
+        return list(actions)
 
     def _update(self, event: Event, episode_decisions: int) -> Steps[None]:
         counters = Counters(self.progress.decisions, self.progress.num_updates, episode_decisions)
@@ -229,23 +232,23 @@ class Trainer:
         if self.callbacks.stop_requested():
             raise StoppedError(f"stopped at env step {self.env_step}")
 
-    def _record_episode(self, episode: Episode, info: dict[str, Any]) -> None:
+    def _record_episodes(self, plays: Sequence[Play]) -> None:
         """One line of `train.csv` and `timing.csv`; refuses to go on after NaN or Inf."""
         where = {"env_step": self.env_step, "agent_step": self.progress.decisions}
-        episode_return = float(episode.reward.sum())
+        episode_return = _mean(play.reward_sum for play in plays)
         row: dict[str, Any] = {
             **where,
             "num_updates": self.progress.num_updates,
             "episode": self.progress.num_episodes,
             "episode_return": episode_return,
-            "episode_success": float(info["success"]),
-            "episode_success_ever": float(info["success_ever"]),
+            "episode_success": _mean(play.info["success"] for play in plays),
+            "episode_success_ever": _mean(play.info["success_ever"] for play in plays),
         }
         speed = (self.env_step - self._started_at) / (time.monotonic() - self._started)
         self.records.csv["timing"].append(
             {**where, "seconds": time.monotonic() - self._started, "env_steps_per_second": speed}
         )
-        if self.metrics.count:
+        if self.metrics.counts:
             means = self.metrics.take()
             self.records.csv["train"].append({**row, **means})
             bad = sorted(name for name, value in means.items() if not math.isfinite(value))
@@ -279,7 +282,7 @@ class Trainer:
         def between() -> None:
             nonlocal done
             self._check_stop()
-            self.callbacks.on_evaluating(done, self.env.episode_length)
+            self.callbacks.on_evaluating(done, self.envs[0].episode_length)
             done += 1
 
         with contextlib.ExitStack() as stack:
@@ -296,7 +299,7 @@ class Trainer:
     # --- checkpoints -----------------------------------------------------------------
 
     def _checkpoint_due(self) -> bool:
-        if self.progress.decisions == self._started_at // self.env.action_repeat:
+        if self.env_step == self._started_at:
             return False  # nothing new since the start
         return self.clock() - self._last_checkpoint >= self.schedule.checkpoint_seconds
 
@@ -316,7 +319,8 @@ class Trainer:
         state = {
             "agent": agent,
             "progress": dict(vars(self.progress)),
-            "env_generator": self.env.generator_state(),
+            "env_generator": self.envs[0].generator_state(),
+            "other_env_generators": [env.generator_state() for env in self.envs[1:]],
             "rng": self.rng.bit_generator.state,
             "replay": self.replay.state_dict() if with_replay else None,
             "records": self.records.sizes(),
@@ -351,7 +355,9 @@ class Trainer:
                 f"keep_replay=true, so it cannot go on to {self.schedule.env_steps:,}"
             )
         self.agent.load_state_dict(state["agent"])
-        self.env.set_generator_state(state["env_generator"])
+        generators = [state["env_generator"], *state.get("other_env_generators", [])]
+        for env, generator in zip(self.envs, generators, strict=True):
+            env.set_generator_state(generator)
         self.rng.bit_generator.state = state["rng"]
         if state["replay"] is not None:
             self.replay.load_state_dict(state["replay"], self.checkpoints.episodes(manifest))
@@ -359,6 +365,11 @@ class Trainer:
         self.checkpoints.continue_from(manifest)
         self._started_at = self.env_step
         return True
+
+
+def _mean(values: Iterable[float]) -> float:
+    """Mean over the environments."""
+    return float(np.mean(list(values)))
 
 
 def _all_finite(value: Any) -> bool:

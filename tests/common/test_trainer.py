@@ -32,6 +32,7 @@ class CountingAgent:
 
     num_envs, replay_length, seed_decisions = 1, 1, 60
     replay_visibility = "episode"
+    replay_across_episodes, replay_priorities = False, None
 
     def __init__(self) -> None:
         self.weight = torch.zeros(1)
@@ -78,7 +79,7 @@ def make_trainer(
     task = dataclasses.replace(get_task("toy-pointmass"), action_repeat=action_repeat)
     return Trainer(
         CountingAgent(),
-        make_env(task, seed=1),
+        [make_env(task, seed=1)],
         SerialEnvs([make_env(task, seed=i) for i in range(2)]),
         Replay(1000, 1, (4,), 2, generator=torch.Generator().manual_seed(0)),
         RunRecords(directory, RunSpec("counting", task.name, 1, env_steps), {}),
@@ -299,7 +300,7 @@ def test_restored_trainers_go_on_alike(tmp_path: Path) -> None:
     assert goes_on.progress == trainer.progress
     assert goes_on.agent.weight == trainer.agent.weight
     assert goes_on.rng.bit_generator.state == trainer.rng.bit_generator.state
-    assert goes_on.env.generator_state() == trainer.env.generator_state()
+    assert goes_on.envs[0].generator_state() == trainer.envs[0].generator_state()
     assert goes_on.replay.num_episodes == 2
     goes_on.run()
     assert steps(tmp_path, "timing") == [50, 100, 150]
