@@ -1,0 +1,315 @@
+"""Soft Actor-Critic (Haarnoja et al., 2018), as the TD-MPC2 paper compares it.
+
+Twin critics without normalisation, a squashed Gaussian actor, a learned temperature.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from baselines.networks import MLP, num_parameters
+from tdmpc2.common.compile import Compiler
+from tdmpc2.common.errors import UserError
+from tdmpc2.common.experience import Batch
+from tdmpc2.common.learning import Draws, descend, differentiate, episode_discount, move_towards
+from tdmpc2.common.protocols import Counters, EnvSpec, Event
+from tdmpc2.common.replay import Replay
+from tdmpc2.common.seeding import derive_seed
+from tdmpc2.common.settings import (
+    require,
+    require_choices,
+    require_fraction,
+    require_known,
+    require_positive,
+)
+
+HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
+LR = 1e-4
+# Settings that differ by task (first part of its name). The paper's own table is not public;
+# `prior_art` is what its authors used for the hard tasks before.
+TASK_SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
+    "repository": {},
+    "prior_art": {"dog": {"lr": 3e-4}, "humanoid": {"lr": 3e-4}},
+}
+
+
+@dataclass(frozen=True)
+class SACConfig:
+    """Everything that decides how SAC learns.
+
+    Defaults are those of the widely used PyTorch implementation that the paper names, with the
+    paper's batch size of 512.
+    """
+
+    task_settings: Literal["repository", "prior_art"] = "repository"
+    hidden_dim: int = 1024
+    num_hidden: int = 2
+    log_std_min: float = -5.0
+    log_std_max: float = 2.0
+    batch_size: int = 512
+    lr: float | None = None  # None: the task's, else 1e-4
+    initial_temperature: float = 0.1
+    target_entropy: float | None = None  # None: −A
+    # `episode_length`: TD-MPC2's rule instead of the number.
+    discount_from: Literal["fixed", "episode_length"] = "fixed"
+    discount: float = 0.99
+    tau: float = 0.005
+    target_every: int = 2
+    actor_every: int = 1
+    buffer_size: int = 1_000_000
+    seed_decisions: int = 5_000
+
+    def __post_init__(self) -> None:
+        """Rejects values that no part of the code could make sense of."""
+        require_choices(self)
+        require_positive(self, "hidden_dim", "num_hidden", "batch_size", "buffer_size")
+        require_positive(self, "target_every", "actor_every", "seed_decisions")
+        require_fraction(self, "discount", "tau")
+        require(self.initial_temperature > 0, "initial_temperature: must be positive")
+        require(self.log_std_min < self.log_std_max, "log_std_min: must be below log_std_max")
+
+    @classmethod
+    def make(cls, **overrides: Any) -> SACConfig:
+        """Config with overrides.
+
+        Raises:
+            UserError: unknown field, or a value out of range.
+        """
+        require_known(cls, overrides)
+        return cls(**overrides)
+
+    def learning_rate(self, task: str) -> float:
+        """Of all three optimisers."""
+        if self.lr is not None:
+            return self.lr
+        table = TASK_SETTINGS[self.task_settings]
+        return float(table.get(task.partition("-")[0], {}).get("lr", LR))
+
+
+class ActorSample(NamedTuple):
+    """Actions of a squashed Gaussian.
+
+    Attributes:
+        action: `(..., A)`, sampled.
+        log_prob: `(...)`, of these.
+        mean: `(..., A)`, without noise.
+    """
+
+    action: Tensor
+    log_prob: Tensor
+    mean: Tensor
+
+
+class Networks(nn.Module):
+    """Actor, twin critics and their targets, and the logarithm of the temperature."""
+
+    def __init__(self, config: SACConfig, obs_dim: int, action_dim: int) -> None:
+        super().__init__()
+        self.log_std_range = (config.log_std_min, config.log_std_max)
+        hidden = [config.hidden_dim] * config.num_hidden
+        self.actor = MLP([obs_dim, *hidden, 2 * action_dim], F.relu)
+        q = [obs_dim + action_dim, *hidden, 1]
+        self.critics = nn.ModuleList(MLP(q, F.relu) for _ in range(2))
+        self.target_critics = copy.deepcopy(self.critics).requires_grad_(False)
+        self.log_temperature = nn.Parameter(torch.tensor(math.log(config.initial_temperature)))
+
+    def act(self, obs: Tensor, noise: Tensor) -> ActorSample:
+        """A sample for observations `(..., O)` and standard normal noise `(..., A)`.
+
+        log σ = min + ½(max − min)(tanh(s) + 1); ln π includes the exact ln(1 − tanh²).
+        """
+        mean, raw = self.actor(obs).chunk(2, dim=-1)
+        low, high = self.log_std_range
+        log_std = low + 0.5 * (high - low) * (torch.tanh(raw) + 1)
+        u = mean + log_std.exp() * noise
+        gaussian = -0.5 * noise.square() - log_std - HALF_LOG_2PI
+        log_slope = 2 * (math.log(2) - u - F.softplus(-2 * u))
+        return ActorSample(torch.tanh(u), (gaussian - log_slope).sum(-1), torch.tanh(mean))
+
+    def q(self, obs: Tensor, action: Tensor, *, target: bool = False, frozen: bool = False) -> Any:
+        """Both critics' values `(2, ...)`."""
+        x = torch.cat([obs, action], dim=-1)
+        critics = self.target_critics if target else self.critics
+        return torch.stack([critic(x, frozen=frozen)[..., 0] for critic in critics])
+
+
+class Outcome(NamedTuple):
+    """A loss and what is recorded of it."""
+
+    loss: Tensor
+    metrics: dict[str, Tensor]
+
+
+def critic_loss(nets: Networks, batch: Batch, discount: float, noise: Tensor) -> Outcome:
+    """Σ_j mean (Q_j(s, a) − y)², y = r + γ(1 − d)(min_j Q̄_j(s', a') − α ln π(a'|s')).
+
+    Args:
+        nets: the networks.
+        batch: of single transitions.
+        discount: γ.
+        noise: `(B, A)`, of the next action.
+    """
+    obs, next_obs = batch.obs
+    with torch.no_grad():
+        following = nets.act(next_obs, noise)
+        temperature = nets.log_temperature.exp()
+        value = nets.q(next_obs, following.action, target=True).amin(0)
+        soft = value - temperature * following.log_prob
+        target = batch.reward[0] + discount * (1 - batch.terminated[0]) * soft
+    q = nets.q(obs, batch.action[0])
+    loss = (q - target).square().mean(-1).sum()
+    return Outcome(loss, {"critic_loss": loss.detach(), "q": q.detach().mean()})
+
+
+def actor_loss(nets: Networks, obs: Tensor, target_entropy: float, noise: Tensor) -> Outcome:
+    """Mean of α ln π(a|s) − min_j Q_j(s, a), and the temperature's α(−ln π − H̄) beside it.
+
+    Args:
+        nets: the networks; no gradient reaches the critics.
+        obs: `(B, O)`.
+        target_entropy: H̄.
+        noise: `(B, A)`.
+    """
+    sample = nets.act(obs, noise)
+    temperature = nets.log_temperature.exp()
+    q = nets.q(obs, sample.action, frozen=True).amin(0)
+    actor = (temperature.detach() * sample.log_prob - q).mean()
+    entropy = -sample.log_prob.detach().mean()
+    metrics = {"actor_loss": actor.detach(), "entropy": entropy, "alpha": temperature.detach()}
+    return Outcome(actor + temperature * (entropy - target_entropy), metrics)
+
+
+class SAC:
+    """The agent: networks, their optimisers, and the draws of actions.
+
+    Args:
+        config: hyperparameters.
+        env: shapes and the task.
+        seed: of the parameters and of every draw.
+        device: where parameters and noise live.
+
+    Raises:
+        UserError: observations are images.
+    """
+
+    config_class = SACConfig
+    num_envs = 1
+    replay_length = 1
+    replay_visibility: Literal["transition", "episode"] = "transition"
+    replay_across_episodes = False
+    replay_priorities = None
+
+    def __init__(
+        self, config: SACConfig, env: EnvSpec, *, seed: int, device: torch.device | str = "cpu"
+    ) -> None:
+        if env.pixels or env.num_tasks > 1:
+            raise UserError("method sac learns one task from states; use obs=state")
+        self.config, self.env, self.device = config, env, torch.device(device)
+        self.seed_decisions = config.seed_decisions - 1  # they are counted from 0
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(seed, "parameters"))
+            self.nets = Networks(config, env.obs_shape[0], env.action_dim).to(self.device)
+        self.critic_params = list(self.nets.critics.parameters())
+        self.actor_params = [*self.nets.actor.parameters(), self.nets.log_temperature]
+        lr = config.learning_rate(env.task_names[0])
+        self.critic_optimizer = torch.optim.Adam(self.critic_params, lr=lr, fused=True)
+        self.actor_optimizer = torch.optim.Adam(self.actor_params, lr=lr, fused=True)
+        fixed = config.discount_from == "fixed"
+        self.discount = config.discount if fixed else episode_discount(env.episode_lengths[0])
+        entropy = config.target_entropy
+        self.target_entropy = -float(env.action_dim) if entropy is None else entropy
+        self.train_noise = Draws(derive_seed(seed, "train noise"), self.device)
+        self.eval_noise = Draws(derive_seed(seed, "evaluation noise"), self.device)
+        self.num_updates = 0
+        self.compiler = Compiler(self.device)
+        self._critic_loss = self.compiler.compile(critic_loss)
+        self._actor_loss = self.compiler.compile(actor_loss)
+        self._differentiate = self.compiler.protect(differentiate)
+
+    def num_parameters(self) -> int:
+        """Learnt parameters; target networks and the temperature don't count."""
+        return num_parameters(self.nets.actor, self.nets.critics)
+
+    def compile(self, on_failure: Callable[[], None] | None = None) -> None:
+        """From now on, losses are compiled, as far as that works."""
+        self.compiler.switch_on(on_failure)
+
+    def updates_due(self, event: Event, counters: Counters) -> int:
+        """One update per decision once seeding is over."""
+        return int(event == "decision" and counters.decisions > self.config.seed_decisions)
+
+    @torch.no_grad()
+    def act(
+        self, obs: np.ndarray, *, first: np.ndarray, explore: bool, task: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Actions `(B, A)`: samples while exploring, means in evaluation."""
+        draws = self.train_noise if explore else self.eval_noise
+        noise = draws.normal(len(obs), self.env.action_dim)
+        sample = self.nets.act(torch.as_tensor(obs, device=self.device), noise)
+        return (sample.action if explore else sample.mean).cpu().numpy()
+
+    def seed_evaluation(self, seed: int) -> None:
+        """Re-seeds the noise of evaluation."""
+        self.eval_noise.generator.manual_seed(seed)
+
+    def update(self, replay: Replay) -> dict[str, Tensor]:
+        """One gradient step of critics, actor, temperature and target networks."""
+        size = self.config.batch_size
+        batch = replay.sample(size, 1).to(self.device)
+        shape = (size, self.env.action_dim)
+        return self.update_on(
+            batch, self.train_noise.normal(*shape), self.train_noise.normal(*shape)
+        )
+
+    def update_on(self, batch: Batch, noise: Tensor, actor_noise: Tensor) -> dict[str, Tensor]:
+        """One gradient step on a given batch.
+
+        Args:
+            batch: of single transitions.
+            noise: `(B, A)`, of the actions in the target.
+            actor_noise: `(B, A)`, of those in the actor's loss.
+        """
+        batch = batch._replace(start=None)  # which rows they are compiles into nothing
+        args = (self.nets, batch, self.discount, noise)
+        critic, gradients = self._differentiate(self._critic_loss, self.critic_params, *args)
+        norm = descend(self.critic_optimizer, self.critic_params, gradients)
+        metrics = critic.metrics | {"grad_norm": norm}
+        self.num_updates += 1
+        if self.num_updates % self.config.actor_every == 0:
+            actor_args = (self.nets, batch.obs[0], self.target_entropy, actor_noise)
+            actor, gradients = self._differentiate(self._actor_loss, self.actor_params, *actor_args)
+            norm = descend(self.actor_optimizer, self.actor_params, gradients)
+            metrics |= actor.metrics | {"pi_grad_norm": norm}
+        if self.num_updates % self.config.target_every == 0:
+            online, target = self.nets.critics, self.nets.target_critics
+            move_towards(target.parameters(), online.parameters(), self.config.tau)
+        return metrics
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that resuming needs, as tensors and plain containers."""
+        return {
+            "nets": self.nets.state_dict(),
+            "critic_optimizer": self.critic_optimizer.state_dict(),
+            "actor_optimizer": self.actor_optimizer.state_dict(),
+            "train_noise": self.train_noise.generator.get_state(),
+            "eval_noise": self.eval_noise.generator.get_state(),
+            "num_updates": self.num_updates,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores what `state_dict` returned."""
+        self.nets.load_state_dict(state["nets"])
+        self.critic_optimizer.load_state_dict(state["critic_optimizer"])
+        self.actor_optimizer.load_state_dict(state["actor_optimizer"])
+        self.train_noise.generator.set_state(state["train_noise"])
+        self.eval_noise.generator.set_state(state["eval_noise"])
+        self.num_updates = state["num_updates"]
