@@ -18,7 +18,12 @@ from tdmpc2.envs.factory import check_obs
 from tdmpc2.envs.tasks import PIXEL_ENV_STEPS, get_task
 
 # Method name → where its agent is; imported only when used.
-METHODS: dict[str, str] = {"tdmpc2": "tdmpc2.agent:TDMPC2"}
+METHODS: dict[str, str] = {
+    "tdmpc2": "tdmpc2.agent:TDMPC2",
+    "sac": "baselines.sac:SAC",
+    "tdmpc": "baselines.tdmpc.agent:TDMPC",
+    "dreamerv3": "baselines.dreamerv3.agent:DreamerV3",
+}
 
 
 def agent_class(method: str) -> type[Any]:

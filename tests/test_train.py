@@ -79,7 +79,7 @@ BAD_WORDS = {
     "key of no resemblance": (["xyzzy=3"], "unknown key 'xyzzy' (valid: allow_commit_change, "),
     "task": (["task=toy-pointmas"], "unknown task 'toy-pointmas' (did you mean 'toy-pointmass'?)"),
     "no task": (["task="], "unknown task ''"),
-    "method": (["method=tdmpc"], "unknown method 'tdmpc' (did you mean 'tdmpc2'?)"),
+    "method": (["method=scac"], "unknown method 'scac' (did you mean 'sac'?)"),
     "flag": (["regression=discret"], "discret: unknown value (did you mean 'discrete'?)"),
     "flag of no resemblance": (["latent_norm=x"], "(valid: layernorm, none, simnorm)"),
     "model size": (["model_size=6"], "(valid: 1, 19, 317, 48, 5, smoke)"),
@@ -159,7 +159,7 @@ def test_every_method_is_an_agent() -> None:
         cls = methods.agent_class(method)
         assert dataclasses.is_dataclass(cls.config_class)
         task = get_task("toy-pointmass")
-        spec = methods.make_spec(method, task.name, 1, overrides={"model_size": "smoke"})
+        spec = methods.make_spec(method, task.name, 1)
         env = env_spec(task, make_env(task, seed=0))
         assert isinstance(methods.make_agent(spec, env, torch.device("cpu")), Agent)
 

@@ -1,0 +1,206 @@
+"""DreamerV3: acting by a recurrent policy, learning in imagination."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from baselines.dreamerv3 import networks, rssm
+from baselines.dreamerv3.behaviour import Behaviour, Noise, learn
+from baselines.dreamerv3.config import DreamerV3Config
+from baselines.dreamerv3.rssm import State
+from baselines.dreamerv3.world_model import WorldModel, model_loss
+from baselines.networks import num_parameters
+from tdmpc2.common.compile import Compiler
+from tdmpc2.common.errors import UserError
+from tdmpc2.common.experience import Sequences
+from tdmpc2.common.learning import Draws, descend, differentiate, move_towards
+from tdmpc2.common.protocols import Counters, EnvSpec, Event
+from tdmpc2.common.seeding import derive_seed
+from tdmpc2.common.sequence_replay import SequenceReplay
+
+
+class DreamerV3:
+    """The agent: world model, behaviour, optimisers, and the states it acts from.
+
+    Args:
+        config: hyperparameters.
+        env: shapes and the task.
+        seed: of the parameters and of every draw.
+        device: where parameters and noise live.
+
+    Raises:
+        UserError: observations are images.
+    """
+
+    config_class = DreamerV3Config
+    replay_visibility: Literal["transition", "episode"] = "transition"
+    replay_across_episodes = True
+    replay_priorities = None
+
+    def __init__(
+        self,
+        config: DreamerV3Config,
+        env: EnvSpec,
+        *,
+        seed: int,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        if env.pixels or env.num_tasks > 1:
+            raise UserError("method dreamerv3 learns one task from states here; use obs=state")
+        c = self.config = config
+        self.env, self.device = env, torch.device(device)
+        self.num_envs, self.replay_length = c.num_envs, c.batch_length
+        self.seed_decisions = c.seed_decisions - 1  # they are counted from 0
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(seed, "parameters"))
+            self.model = WorldModel(c, env.obs_shape[0], env.action_dim).to(self.device)
+            self.behaviour = Behaviour(c, env.action_dim).to(self.device)
+        self.params = {
+            "model": list(self.model.parameters()),
+            "actor": list(self.behaviour.actor.parameters()),
+            "critic": list(self.behaviour.critic.parameters()),
+        }
+        rates = {
+            "model": (c.model_lr, c.model_eps),
+            "actor": (c.lr, c.eps),
+            "critic": (c.lr, c.eps),
+        }
+        self.optimizers = {
+            name: torch.optim.Adam(self.params[name], lr=lr, eps=eps, fused=True)
+            for name, (lr, eps) in rates.items()
+        }
+        self.return_range = torch.zeros(2, device=self.device)
+        self.train_noise = Draws(derive_seed(seed, "train noise"), self.device)
+        self.eval_noise = Draws(derive_seed(seed, "evaluation noise"), self.device)
+        # State and action of the decision before, in training and in evaluation.
+        self.memory: dict[bool, tuple[State, Tensor] | None] = {True: None, False: None}
+        self.compiler = Compiler(self.device)
+        self._differentiate = self.compiler.protect(differentiate)
+        self._learn = self.compiler.protect(learn)
+
+    def num_parameters(self) -> int:
+        """Learnt parameters; the slow critic doesn't count."""
+        return num_parameters(self.model, self.behaviour)
+
+    def compile(self, on_failure: Callable[[], None] | None = None) -> None:
+        """From now on, what lies between products is compiled, as far as that works."""
+        fused = self.compiler.compile(networks.norm_silu)
+        for network in (self.model, self.behaviour):
+            for module in network.modules():
+                if isinstance(module, networks.Hidden):
+                    module.fused = fused
+        cell = self.model.rssm
+        for name in ("gate", "draw", "log_probs"):
+            setattr(cell, name, self.compiler.compile(getattr(rssm, name)))
+        self.compiler.switch_on(on_failure)
+
+    def updates_due(self, event: Event, counters: Counters) -> int:
+        """As many as keep replayed observations in the train ratio to decisions."""
+        if event != "decision":
+            return 0
+        return max(self.config.updates_after(counters.decisions) - counters.num_updates, 0)
+
+    # --- acting ----------------------------------------------------------------------
+
+    @torch.no_grad()
+    def act(
+        self, obs: np.ndarray, *, first: np.ndarray, explore: bool, task: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Actions `(B, A)`, sampled in evaluation too; see `Agent.act`."""
+        draws, num = self.train_noise if explore else self.eval_noise, len(obs)
+        memory, begins = self.memory[explore], torch.as_tensor(first, device=self.device)
+        if memory is None or len(memory[1]) != num:
+            start = self.model.rssm.initial()
+            nothing = torch.zeros(num, self.env.action_dim, device=self.device)
+            memory = State(*(x.expand(num, -1) for x in start)), nothing
+        with self._precision():
+            embed = self.model.encode(torch.as_tensor(obs, device=self.device))
+            uniform = draws.uniform(num, self.config.stoch)
+            state = self.model.rssm.observe_one(*memory, embed, begins, uniform)
+            action = self.behaviour.act(state, draws.normal(num, self.env.action_dim))
+        action = action.clamp(-1, 1)  # as the model would take it
+        self.memory[explore] = (state, action)
+        return action.cpu().numpy()
+
+    def seed_evaluation(self, seed: int) -> None:
+        """Re-seeds the noise of evaluation."""
+        self.eval_noise.generator.manual_seed(seed)
+
+    # --- learning --------------------------------------------------------------------
+
+    def update(self, replay: SequenceReplay) -> dict[str, Tensor]:
+        """One gradient step of world model, actor and critic on sequences from `replay`."""
+        c, draws = self.config, self.train_noise
+        batch = replay.sample(c.batch_size, c.batch_length).to(self.device)
+        starts = c.batch_size * c.batch_length
+        noise = Noise(
+            action=draws.normal(c.imagination, starts, self.env.action_dim),
+            state=draws.uniform(c.imagination, starts, c.stoch),
+        )
+        return self.update_on(batch, draws.uniform(c.batch_length, c.batch_size, c.stoch), noise)
+
+    def update_on(self, batch: Sequences, uniform: Tensor, noise: Noise) -> dict[str, Tensor]:
+        """One gradient step on a given batch with given noise.
+
+        Args:
+            batch: `(L, B)`.
+            uniform: `(L, B, S)`, draws of the posterior states.
+            noise: of the imagination from all L·B of them.
+        """
+        c = self.config
+        with self._precision():
+            model, gradients = self._differentiate(
+                model_loss, self.params["model"], c, self.model, batch, uniform
+            )
+        norms = {"grad_norm": self._descend("model", gradients, c.model_clip_norm)}
+        start = State(*(x.flatten(0, 1) for x in model.state))
+        alive = 1 - batch.terminated.flatten()
+        with self._precision():
+            outcome = self._learn(
+                c, self.model, self.behaviour, start, alive, self.return_range, noise
+            )
+        self.return_range.copy_(outcome.range)
+        norms["pi_grad_norm"] = self._descend("actor", outcome.actor, c.clip_norm)
+        norms["critic_grad_norm"] = self._descend("critic", outcome.critic, c.clip_norm)
+        slow, critic = self.behaviour.slow_critic, self.behaviour.critic
+        move_towards(slow.parameters(), critic.parameters(), c.slow_share)
+        return model.metrics | outcome.metrics | norms
+
+    def _descend(self, name: str, gradients: tuple[Tensor, ...], clip: float) -> Tensor:
+        return descend(self.optimizers[name], self.params[name], gradients, clip)
+
+    def _precision(self) -> contextlib.AbstractContextManager[object]:
+        """Where products are taken in bfloat16; their results go on as float32."""
+        if self.config.precision == "fp32":
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, torch.bfloat16)
+
+    # --- state -----------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that resuming needs at the end of episodes."""
+        return {
+            "model": self.model.state_dict(),
+            "behaviour": self.behaviour.state_dict(),
+            "optimizers": {name: o.state_dict() for name, o in self.optimizers.items()},
+            "return_range": self.return_range.clone(),
+            "train_noise": self.train_noise.generator.get_state(),
+            "eval_noise": self.eval_noise.generator.get_state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores what `state_dict` returned."""
+        self.model.load_state_dict(state["model"])
+        self.behaviour.load_state_dict(state["behaviour"])
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][name])
+        self.return_range.copy_(state["return_range"])
+        self.train_noise.generator.set_state(state["train_noise"])
+        self.eval_noise.generator.set_state(state["eval_noise"])
+        self.memory = {True: None, False: None}

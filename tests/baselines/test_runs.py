@@ -1,0 +1,204 @@
+"""Whole tiny runs of the baselines: killed and resumed, diverged, in several environments."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from tdmpc2.common.files import read_json
+from tdmpc2.common.protocols import Agent
+from tdmpc2.common.records import read_status
+from tdmpc2.envs.factory import make_env
+from tdmpc2.envs.tasks import get_task
+from tdmpc2.methods import can_pack, make_agent, make_spec
+from tdmpc2.parts import check_fits, env_spec, make_replay
+from tests.kill_driver import Blow, Command, Done
+from tests.runs import checkpoint_steps, evaluated_steps, files, outcome, run_directory
+
+TRAINER = "tdmpc2.common.trainer:Trainer"
+# How each is carried out; 50 decisions make an episode.
+COMMON: dict[str, Any] = {
+    "task": "toy-pointmass",
+    "eval_every": 200,
+    "eval_episodes": 2,
+    "checkpoint_minutes": 0,
+    "threads": 1,
+    "device": "cpu",
+    "compile": "false",
+}
+SMALL: dict[str, dict[str, Any]] = {
+    "sac": {"env_steps": 300, "hidden_dim": 8, "batch_size": 8, "seed_decisions": 110},
+    "tdmpc": {
+        "env_steps": 300,
+        "enc_dim": 8,
+        "mlp_dim": 8,
+        "latent_dim": 4,
+        "horizon": 2,
+        "horizon_decisions": 200,
+        "iterations": 1,
+        "num_samples": 8,
+        "num_pi_samples": 2,
+        "num_elites": 4,
+        "batch_size": 8,
+        "seed_decisions": 110,
+        "pretrain_updates": 8,
+    },
+    "dreamerv3": {
+        "env_steps": 400,
+        "model_size": "small",
+        "deter": 8,
+        "hidden": 8,
+        "stoch": 3,
+        "classes": 4,
+        "encoder_units": 8,
+        "decoder_units": 8,
+        "head_units": 8,
+        "num_envs": 2,
+        "batch_size": 2,
+        "batch_length": 8,
+        "train_ratio": 8,
+        "imagination": 3,
+        "seed_decisions": 110,
+    },
+}
+AGENTS = {
+    "sac": "baselines.sac:SAC",
+    "tdmpc": "baselines.tdmpc.agent:TDMPC",
+    "dreamerv3": "baselines.dreamerv3.agent:DreamerV3",
+}
+
+
+def small(method: str, runs: Path, blow: Blow | None = None, **changes: Any) -> Done:
+    """A small run of a method."""
+    values = {"method": method, **COMMON, **SMALL[method], "runs": runs, **changes}
+    return Command([f"{key}={value}" for key, value in values.items()], blow).run()
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A run of each method that nothing disturbed."""
+    found = {}
+    for method in SMALL:
+        found[method] = tmp_path_factory.mktemp(method)
+        done = small(method, found[method])
+        assert done.code == 0, done
+    return found
+
+
+@pytest.mark.parametrize("method", SMALL)
+@pytest.mark.parametrize("wrap", [False, True], ids=["", "memory that wraps"])
+def test_a_killed_run_repeats_byte_for_byte(
+    method: str, wrap: bool, whole: dict[str, Path], tmp_path: Path
+) -> None:
+    """Killed among the updates of an episode and, resumed, in the middle of a later one."""
+    changes = {"buffer_size": 120} if wrap else {}
+    runs = whole[method]
+    if wrap:
+        runs = tmp_path / "whole"
+        assert small(method, runs, **changes).code == 0
+    agent = AGENTS[method]
+    for blow in (Blow(f"{agent}.update", 20), Blow(f"{TRAINER}._choose_actions", 70)):
+        done = small(method, tmp_path / "killed", blow, **changes)
+        assert done.code == -signal.SIGKILL, done
+    *_, newest = sorted(run_directory(tmp_path / "killed").glob("checkpoints/*/manifest.json"))
+    assert (read_json(newest)["oldest_episode"] > 0) == wrap
+    assert small(method, tmp_path / "killed", **changes).code == 0
+    assert outcome(tmp_path / "killed") == outcome(runs)
+    assert files(tmp_path / "killed") == files(runs)
+
+
+@pytest.mark.parametrize("method", SMALL)
+def test_records_of_a_run(method: str, whole: dict[str, Path]) -> None:
+    directory = run_directory(whole[method])
+    budget, num_envs = SMALL[method]["env_steps"], SMALL[method].get("num_envs", 1)
+    assert read_status(directory)["state"] == "COMPLETED"
+    assert evaluated_steps(whole[method]) == sorted({0, 200, budget})
+    assert checkpoint_steps(whole[method]) == [budget]
+    train = pd.read_csv(directory / "train.csv")
+    assert (np.diff(train.env_step) == 50 * num_envs).all()
+    assert (train.episode == train.env_step / 50).all()
+    norms = train[["grad_norm", "pi_grad_norm"]]
+    assert (norms > 0).all(axis=None)
+    expected = {
+        "sac": [budget - 110],
+        "tdmpc": [8 + (budget - 150)],
+        "dreamerv3": [(budget - 110) // 2],
+    }[method]
+    assert train.num_updates.iloc[-1:].tolist() == expected
+    spec = read_json(directory / "spec.json")
+    assert spec["method"] == method
+
+
+def test_each_line_of_several_environments_is_their_mean(tmp_path: Path) -> None:
+    """Two environments whose first episodes are known."""
+    assert small("dreamerv3", tmp_path, keep_replay="true", seed_decisions=330).code == 0
+    shards = sorted(run_directory(tmp_path).glob("replay/*.npz"))
+    rewards = np.concatenate([np.load(shard)["reward"] for shard in shards]).reshape(-1, 50)
+    assert len(rewards) == 8
+    assert not np.array_equal(rewards[0], rewards[1])
+    train = pd.read_csv(run_directory(tmp_path) / "train.csv")
+    last = rewards[6:].sum(1).mean()
+    assert train.episode_return.iloc[-1] == pytest.approx(last, rel=1e-4)
+
+
+@pytest.mark.parametrize("method", SMALL)
+def test_a_run_that_diverges_keeps_its_data_and_is_never_retried(
+    method: str, tmp_path: Path
+) -> None:
+    rate = "model_lr" if method == "dreamerv3" else "lr"
+    done = small(method, tmp_path, **{rate: 1e30})
+    assert done.code == 1
+    assert done.out.startswith("DIVERGED at env step ")
+    directory = run_directory(tmp_path)
+    assert read_status(directory)["state"] == "DIVERGED"
+    assert evaluated_steps(tmp_path)[0] == 0
+    again = small(method, tmp_path, **{rate: 1e30})
+    assert (again.code, again.out) == (done.code, done.out)
+
+
+@pytest.mark.parametrize("method", SMALL)
+def test_episodes_of_unequal_length(method: str, tmp_path: Path) -> None:
+    done = small(method, tmp_path, task="toy-pointmass-episodic", buffer_size=400)
+    assert done.code == 0, done
+    assert len(evaluated_steps(tmp_path)) == 3
+
+
+@pytest.mark.parametrize("method", SMALL)
+def test_another_seed_is_another_run(method: str, whole: dict[str, Path], tmp_path: Path) -> None:
+    assert small(method, tmp_path, seed=2).code == 0
+    ours, theirs = outcome(tmp_path), outcome(whole[method])
+    assert all(a != b for a, b in zip(ours, theirs, strict=True))
+
+
+@pytest.mark.parametrize("method", SMALL)
+@pytest.mark.parametrize("task", ["cartpole-swingup", "mw-push", "dog-run", "humanoid-walk"])
+def test_real_tasks_fit(method: str, task: str) -> None:
+    """Default settings make an agent that acts, and whose memory fits."""
+    env = make_env(task, seed=0)
+    shapes = env_spec(get_task(task), env)
+    settings = {k: v for k, v in SMALL[method].items() if k != "env_steps"}
+    spec = make_spec(method, task, 1, overrides={**settings, "seed_decisions": 1_100})
+    agent = make_agent(spec, shapes, torch.device("cpu"))
+    assert isinstance(agent, Agent)
+    assert not can_pack(method)
+    place = check_fits(agent, shapes, spec.budget, torch.device("cpu"))
+    make_replay(agent, shapes, 1, place)
+    obs, first = env.reset()[0][None], np.array([True])
+    action = agent.act(obs, first=first, explore=False)
+    assert action.shape == (1, shapes.action_dim)
+    env.step(action[0])
+    env.close()
+
+
+@pytest.mark.parametrize("method", SMALL)
+def test_images_are_refused_in_a_line(method: str, tmp_path: Path) -> None:
+    done = small(method, tmp_path, task="reacher-easy", obs="rgb")
+    assert done.code == 2
+    assert done.err.startswith(f"error: method {method} learns")
+    assert list(tmp_path.iterdir()) == []
