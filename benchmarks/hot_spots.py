@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from speed import Bench, fill
+from speed import Bench, fill, settings_of
 from torch.profiler import ProfilerActivity, profile
 
 from tdmpc2.common import cli
@@ -22,8 +22,9 @@ from tdmpc2.common.errors import UserError
 class Options:
     """What to profile."""
 
+    method: str = field(default="tdmpc2", metadata={"help": "tdmpc2, sac, tdmpc or dreamerv3"})
     task: str = field(default="walker-walk", metadata={"help": "shapes come from it"})
-    model_size: str = field(default="5", metadata={"help": "smoke, 1, 5, 19, 48 or 317"})
+    model_size: str = field(default="5", metadata={"help": "of TD-MPC2: 1, 5, 19 …"})
     threads: int = field(default=1, metadata={"help": "of torch"})
     precision: str = field(default="fp32", metadata={"help": "fp32 or bf16"})
     device: str = field(default="auto", metadata={"help": "auto, cpu, cuda …"})
@@ -58,8 +59,10 @@ def main(words: Sequence[str]) -> int:
     options = Options(**cli.parse_words(words, cli.schema_of(Options)))
     if options.repetitions < 1:
         raise UserError(f"repetitions={options.repetitions}: must be at least 1")
+    settings = settings_of(options.method, [options.model_size], options.precision)[0]
     case = {
-        **{k: getattr(options, k) for k in ("task", "model_size", "threads", "precision")},
+        **{k: getattr(options, k) for k in ("method", "task", "threads", "precision")},
+        "settings": settings,
         **{k: getattr(options, k) for k in ("device", "compile")},
         "replay_rows": 20_000,
     }

@@ -1,8 +1,8 @@
 """How fast planning and learning are, against what the machine could do at best.
 
-`python benchmarks/speed.py [key=value …]` measures, for each task, model size and number of
-threads, in a process of its own: one planning call, one gradient step, one environment step, the
-whole training loop, and sampling from the replay. Planning and learning are also given as
+`python benchmarks/speed.py [key=value …]` measures, for each method, task, model size and number
+of threads, in a process of its own: one planning call, one gradient step, one environment step,
+the whole training loop, and sampling from the replay. Planning and learning are also given as
 multiples of their floor: the products they cannot do without (`arithmetic.py`) at the best rate
 of a 512 x 512 x 512 product, measured beside every repetition. Times are medians.
 """
@@ -22,9 +22,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import arithmetic
 import numpy as np
 import torch
-from arithmetic import plan_gflop, update_gflop
 
 from tdmpc2.agent import TDMPC2
 from tdmpc2.common import cli
@@ -34,13 +34,13 @@ from tdmpc2.common.experience import Episode
 from tdmpc2.common.files import write_json
 from tdmpc2.common.protocols import EnvSpec
 from tdmpc2.common.provenance import git_commit
-from tdmpc2.common.replay import Replay
-from tdmpc2.config import TDMPC2Config
 from tdmpc2.envs.factory import make_env
 from tdmpc2.envs.tasks import get_task
+from tdmpc2.methods import agent_class, make_agent, make_spec
 from tdmpc2.parts import env_spec, make_replay
 
 COLUMNS = {
+    "method": "method",
     "task": "task",
     "model_size": "size",
     "threads": "threads",
@@ -64,8 +64,9 @@ COLUMNS = {
 class Options:
     """What to measure."""
 
+    methods: str = field(default="tdmpc2", metadata={"help": "with commas"})
     tasks: str = field(default="walker-walk,dog-run", metadata={"help": "with commas"})
-    model_sizes: str = field(default="1,5", metadata={"help": "with commas"})
+    model_sizes: str = field(default="1,5", metadata={"help": "of TD-MPC2, with commas"})
     threads: str = field(default="1,2", metadata={"help": "of torch, with commas"})
     precision: str = field(default="fp32", metadata={"help": "fp32, bf16 or both, with a comma"})
     device: str = field(default="auto", metadata={"help": "auto, cpu, cuda …"})
@@ -106,20 +107,21 @@ class Bench:
         self.watch = Stopwatch(self.device)
         self.env = make_env(case["task"], seed=0)
         self.spec = env_spec(get_task(case["task"]), self.env)
-        self.config = TDMPC2Config.make(
-            model_size=case["model_size"],
-            precision=case["precision"],
-            buffer_size=case["replay_rows"],
-        )
-        self.agent = TDMPC2(self.config, self.spec, seed=0, device=self.device)
+        settings = {"buffer_size": case["replay_rows"], **case["settings"]}
+        made = make_spec(case["method"], case["task"], 0, overrides=settings)
+        self.agent: Any = make_agent(made, self.spec, self.device)
+        self.config = self.agent.config  # with the task's values
         if path["compile"]:
             self.agent.compile()
         self.compiled = bool(path["compile"])
-        for parameter in self.agent.model.q_functions.parameters():
-            torch.nn.init.normal_(parameter, std=0.02)
+        if isinstance(self.agent, TDMPC2):
+            for parameter in self.agent.model.q_functions.parameters():
+                torch.nn.init.normal_(parameter, std=0.02)
         self.replay = make_replay(self.agent, self.spec, 0, self.device)
         dtype = torch.float32 if case["precision"] == "fp32" else torch.bfloat16
         self.factors = [torch.randn(512, 512, device=self.device, dtype=dtype) for _ in range(2)]
+        # The schedules of TD-MPC have come to their ends.
+        self.agent.decisions = 1_000_000
         self.obs, _ = self.env.reset()
 
     def rate(self) -> float:
@@ -129,8 +131,10 @@ class Bench:
         return 2e-9 * 512**3 / best
 
     def plan(self) -> np.ndarray:
-        """One planning call."""
-        return self.agent.act(self.obs[None], first=np.array([False]), explore=True)[0]
+        """One decision of the agent, for all environments that it acts in."""
+        num = self.agent.num_envs
+        obs = np.repeat(self.obs[None], num, axis=0)
+        return self.agent.act(obs, first=np.zeros(num, dtype=bool), explore=True)[0]
 
     def update(self) -> dict[str, torch.Tensor]:
         """One gradient step."""
@@ -155,14 +159,13 @@ def measure(case: dict[str, Any]) -> dict[str, Any]:
     samples = {}
     for share in (0.01, 1.0):
         fill(replay, bench.spec, int(share * case["replay_rows"]))
-        times = [watch(lambda: replay.sample(256, bench.agent.replay_length)) for _ in range(200)]
+        size = (bench.config.batch_size, bench.agent.replay_length)
+        times = [watch(lambda size=size: replay.sample(*size)) for _ in range(200)]
         samples[f"{share:.0%}"] = 1e3 * statistics.median(times)
     first_plan, first_update = watch(bench.plan), watch(bench.update)
     watch(bench.plan), watch(bench.update)
-    floors = {
-        "plan": plan_gflop(bench.config, bench.spec.action_dim),
-        "update": update_gflop(bench.config, bench.spec.obs_shape[0], bench.spec.action_dim),
-    }
+    shapes = (bench.spec.obs_shape[0], bench.spec.action_dim)
+    floors = arithmetic.floors(case["method"], bench.config, *shapes)
     seconds: dict[str, list[float]] = {name: [] for name in ("plan", "update", "env", "loop")}
     ratios: dict[str, list[float]] = {name: [] for name in floors}
     loop_ratios, rates = [], [bench.rate()]
@@ -171,10 +174,11 @@ def measure(case: dict[str, Any]) -> dict[str, Any]:
             seconds[name].append(watch(function))
             rates.append(bench.rate())
             best = max(rates[-2:])  # before and after: other work on the machine slows both
-            ratios[name].append(seconds[name][-1] * best / floors[name])
+            if name in floors:
+                ratios[name].append(seconds[name][-1] * best / floors[name])
         action = bench.env.action_space.sample()
         seconds["env"].append(watch(lambda action=action: bench.step(action)))
-        if len(loop_ratios) < case["loop"]:
+        if len(loop_ratios) < case["loop"] and bench.agent.num_envs == 1:
             seconds["loop"].append(watch(bench.decision))
             parts = sum(seconds[name][-1] for name in ("plan", "update", "env"))
             loop_ratios.append(seconds["loop"][-1] / parts)
@@ -182,12 +186,12 @@ def measure(case: dict[str, Any]) -> dict[str, Any]:
     return case | {
         "compiled": bench.compiled,
         "gflops": statistics.median(rates),
-        "plan_gflop": floors["plan"],
+        "plan_gflop": floors.get("plan"),
         "update_gflop": floors["update"],
         "plan_ms": 1e3 * medians["plan"],
         "update_ms": 1e3 * medians["update"],
         "env_step_ms": 1e3 * medians["env"],
-        "plan_ratio": statistics.median(ratios["plan"]),
+        "plan_ratio": statistics.median(ratios["plan"]) if "plan" in floors else None,
         "update_ratio": statistics.median(ratios["update"]),
         "loop_ms": 1e3 * medians["loop"] if "loop" in medians else None,
         "loop_ratio": statistics.median(loop_ratios) if loop_ratios else None,
@@ -199,7 +203,7 @@ def measure(case: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def fill(replay: Replay, spec: EnvSpec, rows: int) -> None:
+def fill(replay: Any, spec: EnvSpec, rows: int) -> None:
     """Adds random episodes up to so many rows, at least one."""
     rng = np.random.default_rng(0)
     length = spec.episode_lengths[0]
@@ -219,21 +223,36 @@ def cases(options: Options) -> list[dict[str, Any]]:
     """Every combination that the options name."""
     split = {name: getattr(options, name).split(",") for name in ("tasks", "threads", "precision")}
     sizes = options.model_sizes.split(",")
+    methods = options.methods.split(",")
     if not all(number.isdigit() and int(number) for number in split["threads"]):
         raise UserError(f"threads={options.threads}: numbers with commas between them, e.g. 1,2")
     fixed = asdict(options)
     return [
         {
             **{k: fixed[k] for k in ("device", "compile", "repetitions", "loop", "replay_rows")},
+            "method": method,
             "task": get_task(task).name,
-            "model_size": TDMPC2Config.make(model_size=size).model_size,
+            "model_size": settings.get("model_size"),
             "threads": int(threads),
-            "precision": TDMPC2Config.make(precision=precision).precision,
+            "precision": settings.get("precision", "fp32"),
+            "settings": settings,
         }
-        for threads, precision, size, task in itertools.product(
-            split["threads"], split["precision"], sizes, split["tasks"]
+        for method, threads, precision in itertools.product(
+            methods, split["threads"], split["precision"]
         )
+        for settings in settings_of(method, sizes, precision)
+        for task in split["tasks"]
     ]
+
+
+def settings_of(method: str, sizes: Sequence[str], precision: str) -> list[dict[str, Any]]:
+    """Settings to measure a method with; those of other methods come in one size."""
+    make = agent_class(method).config_class.make
+    given: dict[str, Any] = {} if precision == "fp32" else {"precision": precision}
+    each = [{"model_size": size, **given} for size in sizes] if method == "tdmpc2" else [given]
+    for settings in each:
+        make(**settings)
+    return each
 
 
 def main(words: Sequence[str]) -> int:

@@ -11,6 +11,25 @@ from tdmpc2.methods import make_spec
 
 
 @dataclass(frozen=True)
+class Companion:
+    """One run of another method that goes along with a suite, to see that the method runs.
+
+    Attributes:
+        method: its name.
+        task: its task.
+        env_steps: budget.
+        overrides: settings of the method.
+        options: how it is carried out (see `RunOptions`).
+    """
+
+    method: str
+    task: str
+    env_steps: int
+    overrides: Mapping[str, Any]
+    options: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class Preset:
     """Settings that come with a suite; what is said on the command line wins.
 
@@ -20,6 +39,7 @@ class Preset:
         overrides: settings of the method.
         options: how runs are carried out (see `RunOptions`).
         must_learn: whether the sweep fails unless every run ends above the floors.
+        companions: runs that go along where no methods are named; nothing is asked of them.
     """
 
     variant: str | None = None
@@ -27,8 +47,51 @@ class Preset:
     overrides: Mapping[str, Any] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
     must_learn: bool = False
+    companions: tuple[Companion, ...] = ()
 
 
+# Tiny forms of the other methods: a few hundred updates each, without compilation.
+_BRIEF = {"eval_every": 1_500, "checkpoint_minutes": 1.0, "compile": False}
+SMOKE_COMPANIONS = (
+    Companion(
+        "sac",
+        "cartpole-swingup",
+        3_000,
+        {"hidden_dim": 64, "batch_size": 64, "seed_decisions": 1_000},
+        _BRIEF,
+    ),
+    Companion(
+        "tdmpc",
+        "cartpole-swingup",
+        3_000,
+        {
+            "mlp_dim": 64,
+            "enc_dim": 64,
+            "batch_size": 64,
+            "iterations": 2,
+            "num_samples": 64,
+            "num_pi_samples": 4,
+            "num_elites": 8,
+            "seed_decisions": 1_000,
+            "pretrain_updates": 100,
+        },
+        _BRIEF,
+    ),
+    Companion(
+        "dreamerv3",
+        "cartpole-swingup",
+        4_000,
+        {
+            "model_size": "small",
+            "batch_size": 4,
+            "batch_length": 16,
+            "train_ratio": 8,
+            "num_envs": 2,
+            "seed_decisions": 1_000,
+        },
+        {**_BRIEF, "eval_every": 2_000},
+    ),
+)
 # The smallest setting that learns both tasks beyond doubt within minutes on two cores. It
 # is not the paper's: a 0.1M model, fewer samples, smaller batches and a short budget.
 SMOKE = Preset(
@@ -46,6 +109,7 @@ SMOKE = Preset(
     },
     options={"eval_every": 7_500, "checkpoint_minutes": 1.0},
     must_learn=True,
+    companions=SMOKE_COMPANIONS,
 )
 PRESETS: dict[str, Preset] = {"smoke": SMOKE}
 NO_PRESET = Preset()
@@ -97,3 +161,15 @@ def grid(
         for task in tasks
         for seed in seeds
     ]
+
+
+def companion_spec(companion: Companion, variant: str | None) -> RunSpec:
+    """The run of a suite's companion, with one seed."""
+    return make_spec(
+        companion.method,
+        companion.task,
+        1,
+        env_steps=companion.env_steps,
+        variant=variant,
+        overrides=companion.overrides,
+    )

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from sweeps.floors import measure_floors, threshold
-from sweeps.grid import NO_PRESET, PRESETS, grid
+from sweeps.grid import NO_PRESET, PRESETS, companion_spec, grid
 from sweeps.local_pool import Job, in_packs, run_all
 from sweeps.report import ProgressDisplay, print_summary
 from tdmpc2.common import cli
@@ -31,7 +31,10 @@ class SweepOptions:
     tasks: str | None = field(
         default=None, metadata={"help": "instead of a suite: comma-separated task names"}
     )
-    methods: str = field(default="tdmpc2", metadata={"help": "comma-separated"})
+    methods: str | None = field(
+        default=None,
+        metadata={"help": "comma-separated; default: tdmpc2, and what a suite brings along"},
+    )
     seeds: str = field(default="3", metadata={"help": "a count (3) or a list (1,2,5)"})
     env_steps: int | None = field(
         default=None, metadata={"help": "budget of each run; default: the suite's or the task's"}
@@ -84,7 +87,7 @@ def main(words: Sequence[str]) -> int:
     preset = PRESETS.get(sweep.suite or "", NO_PRESET)
     specs = grid(
         _task_names(sweep),
-        sweep.methods.split(","),
+        (sweep.methods or "tdmpc2").split(","),
         parse_seeds(sweep.seeds),
         preset=preset,
         env_steps=sweep.env_steps,
@@ -95,7 +98,12 @@ def main(words: Sequence[str]) -> int:
     )
     if sweep.seeds_per_process < 1:
         raise UserError(f"seeds_per_process={sweep.seeds_per_process}: must be at least 1")
-    jobs = [Job(spec, spec.run_dir(run_options.runs)) for spec in specs]
+    asked = preset.must_learn
+    jobs = [Job(spec, spec.run_dir(run_options.runs), asked=asked) for spec in specs]
+    for companion in preset.companions if sweep.methods is None else ():
+        spec = companion_spec(companion, sweep.variant or preset.variant)
+        directory = spec.run_dir(run_options.runs)
+        jobs.append(Job(spec, directory, options=companion.options, asked=None))
     threads = run_options.threads or 1
     parallel = sweep.max_parallel or max(usable_cores() // threads, 1)
     for job in jobs:
@@ -118,7 +126,7 @@ def main(words: Sequence[str]) -> int:
 
     # A launcher that is asked to end stops its runs first, as ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    tasks = [spec.task for spec in specs]
+    tasks = [job.spec.task for job in jobs]
     floors = measure_floors(tasks, run_options.runs, assets=sweep.assets)
     words_for_runs = {k: v for k, v in options.items() if k != "threads"}
     with ProgressDisplay(jobs) as display:
@@ -130,11 +138,7 @@ def main(words: Sequence[str]) -> int:
             on_change=display.update,
         )
     thresholds = {id(job): _threshold(job, floors) for job in jobs}
-    return print_summary(
-        jobs,
-        [thresholds[id(job)] for job in jobs],
-        must_learn=preset.must_learn,
-    )
+    return print_summary(jobs, [thresholds[id(job)] for job in jobs])
 
 
 def _task_names(sweep: SweepOptions) -> list[str]:

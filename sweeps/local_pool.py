@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -29,6 +29,8 @@ class Job:
     Attributes:
         spec: what runs.
         directory: its run directory.
+        options: how it is carried out, beside what goes for all.
+        asked: whether it must learn; None where that is not even shown.
         status: last `status.json` read, or None.
         exit_code: of its process; None before it ended.
         log: where its process writes what it has to say.
@@ -36,6 +38,8 @@ class Job:
 
     spec: RunSpec
     directory: Path
+    options: Mapping[str, Any] = field(default_factory=dict)
+    asked: bool | None = False
     status: dict[str, Any] | None = None
     exit_code: int | None = None
     process: subprocess.Popen[bytes] | None = None
@@ -126,7 +130,8 @@ def _start(pack: Sequence[Job], options: dict[str, Any], threads: int) -> None:
     """Starts the process of a pack; what it says goes to the log of the first of its runs."""
     environment = os.environ | dict.fromkeys(THREAD_VARIABLES, str(threads))
     specs = [job.spec for job in pack]
-    words = words_of(specs, {**options, "threads": threads, "progress": "false"})
+    every = {**options, **pack[0].options, "threads": threads, "progress": "false"}
+    words = words_of(specs, every)
     pack[0].directory.mkdir(parents=True, exist_ok=True)
     log: IO[bytes]
     with open(pack[0].log, "ab") as log:

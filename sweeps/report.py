@@ -97,18 +97,15 @@ def _describe(job: Job) -> str:
     return ", ".join(parts)
 
 
-def print_summary(
-    jobs: Sequence[Job], thresholds: Sequence[float | None], *, must_learn: bool
-) -> int:
+def print_summary(jobs: Sequence[Job], thresholds: Sequence[float | None]) -> int:
     """Prints the table that ends a sweep.
 
     Args:
         jobs: all runs.
         thresholds: return above which each has learnt (see `sweeps.floors.threshold`).
-        must_learn: whether a run at or below its threshold makes the sweep fail.
 
     Returns:
-        Exit code: 0 if every run ended as it should.
+        Exit code: 0 if every run ended as it should; one that must learn, above its threshold.
     """
     table = Table(title="Sweep", title_justify="left")
     for column in (
@@ -131,7 +128,7 @@ def print_summary(
             failures += 1
             continue
         learnt = floor is not None and last.episode_return > floor
-        if state not in ("COMPLETED", "DIVERGED") or (must_learn and not learnt):
+        if state not in ("COMPLETED", "DIVERGED") or (job.asked and not learnt):
             failures += 1
         table.add_row(
             job.name,
@@ -140,7 +137,7 @@ def print_summary(
             f"{last.episode_return:.1f} ± {last.episode_return_sd:.1f}",
             f"{last.episode_success:.2f}",
             "" if floor is None else f"{floor:.1f}",
-            "yes" if learnt else "no",
+            "" if job.asked is None else "yes" if learnt else "no",
         )
     make_console().print(table)
     print("Return: mean over the episodes of the last evaluation. Floors: the best of uniform")

@@ -58,9 +58,11 @@ def parse(words: Sequence[str]) -> tuple[list[RunSpec], RunOptions]:
     return specs, options
 
 
-def usage() -> str:
-    """Text of `--help`."""
-    config_class = agent_class("tdmpc2").config_class
+def usage(words: Sequence[str] = ()) -> str:
+    """Text of `--help`, with the settings of the method that the words name."""
+    named = [word.partition("=")[2] for word in words if word.startswith("method=")]
+    method = named[0] if named else "tdmpc2"
+    config_class = agent_class(method).config_class
     return "\n".join(
         [
             "usage: python tdmpc2/train.py task=TASK [key=value …]",
@@ -84,7 +86,8 @@ def usage() -> str:
             "How (no influence on results):",
             cli.describe_fields(RunOptions),
             "",
-            "Settings of tdmpc2 (each is part of the run's identity):",
+            f"Settings of {method} (each is part of the run's identity; for another method's:",
+            "method=NAME --help):",
             cli.describe_fields(config_class),
         ]
     )
@@ -105,4 +108,4 @@ def main(words: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.command(main, usage))
+    sys.exit(cli.command(main, lambda: usage(sys.argv[1:])))

@@ -12,8 +12,12 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from baselines.dreamerv3.behaviour import Noise
 from tdmpc2.agent import TDMPC2
 from tdmpc2.config import TDMPC2Config
+from tdmpc2.methods import agent_class
+from tests.baselines.shapes import random_batch as sub_batch
+from tests.baselines.shapes import random_sequences
 from tests.helpers import env_spec, random_batch
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
@@ -55,12 +59,48 @@ def test_the_floor_is_what_an_update_multiplies(arithmetic: Any) -> None:
     assert 0.94 * floor < counter.get_total_flops() / 1e9 <= floor
 
 
+@pytest.mark.parametrize(
+    ("method", "plan", "update"),
+    [("sac", None, 17.6), ("tdmpc", 25.4, 35.4), ("dreamerv3", None, 712.6)],
+)
+def test_operations_of_the_baselines(
+    method: str, plan: float | None, update: float, arithmetic: Any
+) -> None:
+    config = agent_class(method).config_class.make()
+    if method == "tdmpc":
+        config = config.for_task("walker-walk")
+    found = arithmetic.floors(method, config, 24, 6)
+    assert found.get("plan") == (None if plan is None else pytest.approx(plan, abs=0.06))
+    assert found["update"] == pytest.approx(update, abs=0.06)
+
+
+@pytest.mark.parametrize("method", ["sac", "tdmpc", "dreamerv3"])
+def test_the_floor_is_what_an_update_of_a_baseline_multiplies(method: str, arithmetic: Any) -> None:
+    """But for some gradients of first layers that autograd takes and nobody needs."""
+    settings = {"model_size": "small"} if method == "dreamerv3" else {"batch_size": 32}
+    cls = agent_class(method)
+    env = env_spec((24,), (6,))
+    agent = cls(cls.config_class.make(**settings), env, seed=0)
+    kind = {"sac": 1, "tdmpc": 5}.get(method)
+    with FlopCounterMode(display=False) as counter:
+        if kind is None:
+            noise = Noise(torch.randn(15, 1024, 6), torch.rand(15, 1024, 16))
+            batch = random_sequences(env, 64, 16)
+            agent.update_on(batch, torch.rand(64, 16, 16), noise)
+        elif method == "sac":
+            agent.update_on(sub_batch(env, 1, 32), torch.randn(32, 6), torch.randn(32, 6))
+        else:
+            agent.update_on(sub_batch(env, 5, 32), torch.randn(11, 32, 6))
+    floor = arithmetic.floors(method, agent.config, 24, 6)["update"]
+    assert 0.97 * floor < counter.get_total_flops() / 1e9 < 1.07 * floor
+
+
 def test_speed_measures_everything_it_names(tmp_path: Path) -> None:
     out = tmp_path / "speed.json"
     words = ["tasks=cartpole-swingup", "model_sizes=smoke", "threads=1", "compile=false"]
     done = run("speed.py", *words, "repetitions=2", "loop=1", "replay_rows=2000", f"out={out}")
     assert done.returncode == 0, done.stderr
-    assert "| cartpole-swingup | smoke | 1 | fp32 |" in done.stdout
+    assert "| tdmpc2 | cartpole-swingup | smoke | 1 | fp32 |" in done.stdout
     found = json.loads(out.read_text())
     (row,) = found["rows"]
     assert min(v for k, v in row.items() if k.endswith(("_ms", "_ratio", "_gb"))) > 0
