@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -35,14 +36,15 @@ class MLP(nn.Module):
         zero_last: bool = False,
     ) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(nn.Linear(i, o) for i, o in pairwise(sizes))
+        layers = [nn.Linear(i, o) for i, o in pairwise(sizes)]
+        self.layers = nn.ModuleList(layers)
         self.norm = nn.LayerNorm(sizes[1]) if norm_first else None
         self.activation = activation
-        for layer in self.layers:
+        for layer in layers:
             nn.init.orthogonal_(layer.weight)
             nn.init.zeros_(layer.bias)
         if zero_last:
-            nn.init.zeros_(self.layers[-1].weight)
+            nn.init.zeros_(layers[-1].weight)
 
     def forward(self, *parts: Tensor, frozen: bool = False) -> Tensor:
         """Maps `(..., sizes[0])`, given in one or more parts, to `(..., sizes[-1])`.
@@ -52,7 +54,7 @@ class MLP(nn.Module):
             frozen: gradients for the input only, not for parameters.
         """
 
-        def parameter(p: Tensor) -> Tensor:
+        def parameter(p: Any) -> Tensor:
             return p.detach() if frozen else p
 
         x: Tensor | None = None

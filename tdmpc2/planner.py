@@ -3,14 +3,61 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from tdmpc2.config import TDMPC2Config
 from tdmpc2.noise import IterationNoise, PlanNoise
-from tdmpc2.world_model import TaskContext, WorldModel
+from tdmpc2.prior import PolicySample
+from tdmpc2.world_model import TaskContext
+
+
+class PlanningConfig(Protocol):
+    """What MPPI is told, of TD-MPC2 or of TD-MPC."""
+
+    @property
+    def num_elites(self) -> int:
+        """Sequences that the next mean is made of."""
+
+    @property
+    def temperature(self) -> float:
+        """Of their weights."""
+
+    @property
+    def momentum(self) -> float:
+        """Share of the last mean in the next."""
+
+    @property
+    def max_std(self) -> float:
+        """Greatest standard deviation, with which planning begins."""
+
+
+class PlanningModel(Protocol):
+    """What MPPI asks of a model; see `WorldModel`, which can also tell when episodes end."""
+
+    @property
+    def termination_head(self) -> Any:
+        """None where episodes don't end early."""
+
+    @property
+    def regression(self) -> Any:
+        """Turns outputs for rewards and values into scalars (`decode`)."""
+
+    def encode(self, obs: Tensor, context: TaskContext, shift: Tensor | None) -> Tensor:
+        """Latents."""
+
+    def next(self, latent: Tensor, action: Tensor, context: TaskContext) -> Tensor:
+        """Next latents."""
+
+    def reward(self, latent: Tensor, action: Tensor, context: TaskContext) -> Tensor:
+        """Outputs for rewards."""
+
+    def pi(self, latent: Tensor, noise: Tensor, context: TaskContext) -> PolicySample:
+        """Actions of the policy prior."""
+
+    def q(self, latent: Tensor, action: Tensor, context: TaskContext, **choice: Any) -> Tensor:
+        """Outputs for values `(K, …)`, which are averaged."""
 
 
 class Plan(NamedTuple):
@@ -28,7 +75,7 @@ class Plan(NamedTuple):
 
 
 def estimate_value(
-    model: WorldModel,
+    model: PlanningModel,
     latent: Tensor,
     actions: Tensor,
     context: TaskContext,
@@ -78,7 +125,7 @@ def estimate_value(
 
 
 def policy_trajectories(
-    model: WorldModel, latent: Tensor, noise: Tensor, context: TaskContext
+    model: PlanningModel, latent: Tensor, noise: Tensor, context: TaskContext
 ) -> Tensor:
     """Action sequences `(H, B, P, A)` of the policy prior from latents `(B, L)`.
 
@@ -115,8 +162,8 @@ class Refit(NamedTuple):
 
 
 def iterate(
-    config: TDMPC2Config,
-    model: WorldModel,
+    config: PlanningConfig,
+    model: PlanningModel,
     latent: Tensor,
     context: TaskContext,
     discount: Tensor,
@@ -164,7 +211,7 @@ def iterate(
 
 
 def prepare(
-    model: WorldModel, obs: Tensor, context: TaskContext, noise: Tensor, shift: Tensor | None
+    model: PlanningModel, obs: Tensor, context: TaskContext, noise: Tensor, shift: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """What all iterations share: latents `(B, 1, L)` and the prior's sequences `(H, B, P, A)`.
 
@@ -202,8 +249,8 @@ def choose(
 
 @torch.no_grad()
 def plan(
-    config: TDMPC2Config,
-    model: WorldModel,
+    config: PlanningConfig,
+    model: PlanningModel,
     obs: Tensor,
     context: TaskContext,
     discount: Tensor,

@@ -89,11 +89,14 @@ class GaussianNoisePrior:
     """Deterministic policy with clipped Gaussian noise, TD-MPC's; no entropy bonus.
 
     a = clip(tanh(μ) + clip(σε, ±c), −1, 1); the outer clip passes gradients straight through.
+
+    Args:
+        std: σ.
+        noise_clip: c.
     """
 
-    def __init__(self, config: TDMPC2Config) -> None:
-        self.std = config.prior_std
-        self.noise_clip = config.prior_noise_clip
+    def __init__(self, std: float, noise_clip: float) -> None:
+        self.std, self.noise_clip = std, noise_clip
 
     def out_dim(self, action_dim: int) -> int:
         """Mean only."""
@@ -115,4 +118,4 @@ def make_prior(config: TDMPC2Config) -> PolicyPrior:
     """The prior that `config.policy_prior` names."""
     if config.policy_prior == "max_entropy":
         return MaxEntropyPrior(config)
-    return GaussianNoisePrior(config)
+    return GaussianNoisePrior(config.prior_std, config.prior_noise_clip)

@@ -195,13 +195,17 @@ class TDMPC:
         target_noise, policy_noise = noise[: c.horizon], noise[c.horizon :]
         model.renormalize_task_embedding(batch.task)
         discount = self.discount(batch.task, batch.reward.shape[1])
-        args = (c, model, batch, discount, target_noise)
-        outcome, gradients = self._differentiate(self._model_loss, self.model_params, *args)
+        outcome, gradients = self._differentiate(
+            self._model_loss, self.model_params, *(c, model, batch, discount, target_noise)
+        )
         norm = descend(self.optimizer, self.model_params, gradients, c.grad_clip_norm)
 
         model.renormalize_task_embedding(batch.task)
-        args = (c, model, outcome.latents, batch.task, policy_noise)
-        policy, gradients = self._differentiate(self._policy_loss, self.policy_params, *args)
+        policy, gradients = self._differentiate(
+            self._policy_loss,
+            self.policy_params,
+            *(c, model, outcome.latents, batch.task, policy_noise),
+        )
         pi_norm = descend(self.policy_optimizer, self.policy_params, gradients, c.grad_clip_norm)
 
         self.num_updates += 1

@@ -37,12 +37,13 @@ class TOLD(nn.Module):
         env: shapes and number of tasks.
     """
 
+    action_masks: Tensor
     termination_head = None  # episodes that end early are known to the TD-target only
 
     def __init__(self, config: TDMPCConfig, env: EnvSpec) -> None:
         super().__init__()
         self.config = config
-        self.prior = GaussianNoisePrior(config)
+        self.prior = GaussianNoisePrior(config.prior_std, config.prior_noise_clip)
         self.regression = Scalars()
         latent_dim, width, task_dim = config.latent_dim, config.mlp_dim, config.task_dim
         assert latent_dim is not None
