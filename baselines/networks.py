@@ -10,9 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from baselines import kernels
 from tdmpc2.layers import linear_of_parts
 
-Activation = Callable[[Tensor], Tensor]
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "elu": F.elu}
 
 
 class MLP(nn.Module):
@@ -22,15 +23,20 @@ class MLP(nn.Module):
 
     Args:
         sizes: of the input, of each hidden layer, and of the output.
-        activation: after each hidden layer.
+        activation: after each hidden layer, `relu` or `elu`.
         norm_first: whether a LayerNorm and a tanh take the place of the first activation.
         zero_last: whether the last layer starts at exactly 0.
+
+    Attributes:
+        native: whether `baselines.kernels` stand in for all of this where they can.
     """
+
+    native = False
 
     def __init__(
         self,
         sizes: Sequence[int],
-        activation: Activation,
+        activation: str,
         *,
         norm_first: bool = False,
         zero_last: bool = False,
@@ -38,6 +44,7 @@ class MLP(nn.Module):
         super().__init__()
         layers = [nn.Linear(i, o) for i, o in pairwise(sizes)]
         self.layers = nn.ModuleList(layers)
+        self.widths = tuple(sizes[1:-1])
         self.norm = nn.LayerNorm(sizes[1]) if norm_first else None
         self.activation = activation
         for layer in layers:
@@ -53,23 +60,45 @@ class MLP(nn.Module):
             *parts: of the input; those of fewer rows than the others are broadcast.
             frozen: gradients for the input only, not for parameters.
         """
-
-        def parameter(p: Any) -> Tensor:
-            return p.detach() if frozen else p
-
-        x: Tensor | None = None
-        for i, layer in enumerate(self.layers):
-            weight, bias = parameter(layer.weight), parameter(layer.bias)
-            x = linear_of_parts(parts if x is None else (x,), weight, bias)
-            if i == len(self.layers) - 1:
-                break
+        if self.native and kernels.suits(parts[-1], *self.widths):
+            return self._whole(parts, frozen)
+        *hidden, last = self.layers
+        for i, layer in enumerate(hidden):
+            x = linear_of_parts(parts, _cut(layer.weight, frozen), _cut(layer.bias, frozen))
             if self.norm is not None and i == 0:
-                scale, shift = parameter(self.norm.weight), parameter(self.norm.bias)
+                scale, shift = _cut(self.norm.weight, frozen), _cut(self.norm.bias, frozen)
                 x = torch.tanh(F.layer_norm(x, x.shape[-1:], scale, shift, self.norm.eps))
             else:
-                x = self.activation(x)
-        assert x is not None
-        return x
+                x = ACTIVATIONS[self.activation](x)
+            parts = (x,)
+        return F.linear(parts[0], _cut(last.weight, frozen), _cut(last.bias, frozen))
+
+    def _whole(self, parts: tuple[Tensor, ...], frozen: bool) -> Tensor:
+        """All layers by the native kernel."""
+        lead = parts[-1].shape[:-1]
+        x = torch.cat([part.expand(*lead, part.shape[-1]) for part in parts], dim=-1)
+        weights = [_cut(layer.weight, frozen) for layer in self.layers]
+        biases = [_cut(layer.bias, frozen) for layer in self.layers]
+        norm = None
+        if self.norm is not None:
+            norm = (_cut(self.norm.weight, frozen), _cut(self.norm.bias, frozen), self.norm.eps)
+        packed: Any = [getattr(layer, "packed", None) for layer in self.layers]
+        if None in packed or torch.is_grad_enabled():
+            packed = None
+        return kernels.mlp(x, weights, biases, self.activation, norm, packed)
+
+
+def _cut(parameter: Any, frozen: bool) -> Tensor:
+    return parameter.detach() if frozen else parameter
+
+
+def use_kernels(*networks: nn.Module) -> None:
+    """From now on these networks go through native kernels where they can, if there are any."""
+    if not kernels.load():
+        return
+    for module in (module for network in networks for module in network.modules()):
+        if hasattr(module, "native"):
+            module.native = True  # type: ignore[assignment]
 
 
 def num_parameters(*modules: nn.Module) -> int:

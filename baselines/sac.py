@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from baselines.networks import MLP, num_parameters
+from baselines.networks import MLP, num_parameters, use_kernels
 from tdmpc2.common.compile import Compiler
 from tdmpc2.common.errors import UserError
 from tdmpc2.common.experience import Batch
@@ -116,9 +116,9 @@ class Networks(nn.Module):
         super().__init__()
         self.log_std_range = (config.log_std_min, config.log_std_max)
         hidden = [config.hidden_dim] * config.num_hidden
-        self.actor = MLP([obs_dim, *hidden, 2 * action_dim], F.relu)
+        self.actor = MLP([obs_dim, *hidden, 2 * action_dim], "relu")
         q = [obs_dim + action_dim, *hidden, 1]
-        self.critics = nn.ModuleList(MLP(q, F.relu) for _ in range(2))
+        self.critics = nn.ModuleList(MLP(q, "relu") for _ in range(2))
         self.target_critics = copy.deepcopy(self.critics).requires_grad_(False)
         self.log_temperature = nn.Parameter(torch.tensor(math.log(config.initial_temperature)))
 
@@ -240,8 +240,11 @@ class SAC:
         return num_parameters(self.nets.actor, self.nets.critics)
 
     def compile(self, on_failure: Callable[[], None] | None = None) -> None:
-        """From now on, losses are compiled, as far as that works."""
-        self.compiler.switch_on(on_failure)
+        """From now on, losses are compiled on a GPU, and go through native kernels on a CPU."""
+        if self.device.type == "cpu":
+            use_kernels(self.nets)
+        else:
+            self.compiler.switch_on(on_failure)
 
     def updates_due(self, event: Event, counters: Counters) -> int:
         """One update per decision once seeding is over."""

@@ -36,9 +36,9 @@ class Preset:
     Attributes:
         variant: name of the runs' settings.
         env_steps: budget.
-        overrides: settings of the method.
+        overrides: settings of TD-MPC2.
         options: how runs are carried out (see `RunOptions`).
-        must_learn: whether the sweep fails unless every run ends above the floors.
+        must_learn: whether the sweep fails unless every run of TD-MPC2 ends above the floors.
         companions: runs that go along where no methods are named; nothing is asked of them.
     """
 
@@ -48,6 +48,13 @@ class Preset:
     options: Mapping[str, Any] = field(default_factory=dict)
     must_learn: bool = False
     companions: tuple[Companion, ...] = ()
+
+    def overrides_of(self, method: str) -> Mapping[str, Any]:
+        """Settings of a method: its own, or those of its companion."""
+        if method == "tdmpc2":
+            return self.overrides
+        found = [c.overrides for c in self.companions if c.method == method]
+        return found[0] if found else {}
 
 
 # Tiny forms of the other methods: a few hundred updates each, without compilation.
@@ -153,7 +160,7 @@ def grid(
             seed,
             env_steps=env_steps or preset.env_steps,
             variant=name,
-            overrides={**preset.overrides, **given},
+            overrides={**preset.overrides_of(method), **given},
             obs=obs,
             assets=assets,
         )

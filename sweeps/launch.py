@@ -98,8 +98,14 @@ def main(words: Sequence[str]) -> int:
     )
     if sweep.seeds_per_process < 1:
         raise UserError(f"seeds_per_process={sweep.seeds_per_process}: must be at least 1")
-    asked = preset.must_learn
-    jobs = [Job(spec, spec.run_dir(run_options.runs), asked=asked) for spec in specs]
+    jobs = [
+        Job(
+            spec,
+            spec.run_dir(run_options.runs),
+            asked=preset.must_learn and spec.method == "tdmpc2",
+        )
+        for spec in specs
+    ]
     for companion in preset.companions if sweep.methods is None else ():
         spec = companion_spec(companion, sweep.variant or preset.variant)
         directory = spec.run_dir(run_options.runs)

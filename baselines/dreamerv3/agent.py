@@ -15,7 +15,7 @@ from baselines.dreamerv3.behaviour import Behaviour, Noise, learn
 from baselines.dreamerv3.config import DreamerV3Config
 from baselines.dreamerv3.rssm import State
 from baselines.dreamerv3.world_model import WorldModel, model_loss
-from baselines.networks import num_parameters
+from baselines.networks import num_parameters, use_kernels
 from tdmpc2.common.compile import Compiler
 from tdmpc2.common.errors import UserError
 from tdmpc2.common.experience import Sequences
@@ -89,15 +89,18 @@ class DreamerV3:
         return num_parameters(self.model, self.behaviour)
 
     def compile(self, on_failure: Callable[[], None] | None = None) -> None:
-        """From now on, what lies between products is compiled, as far as that works."""
-        fused = self.compiler.compile(networks.norm_silu)
+        """From now on, what lies between products is compiled, or native on a CPU."""
+        if self.device.type == "cpu":
+            use_kernels(self.model, self.behaviour)
+            return
+        fused = self.compiler.compile(networks.norm_silu, piece=True)
         for network in (self.model, self.behaviour):
             for module in network.modules():
                 if isinstance(module, networks.Hidden):
                     module.fused = fused
         cell = self.model.rssm
         for name in ("gate", "draw", "log_probs"):
-            setattr(cell, name, self.compiler.compile(getattr(rssm, name)))
+            setattr(cell, name, self.compiler.compile(getattr(rssm, name), piece=True))
         self.compiler.switch_on(on_failure)
 
     def updates_due(self, event: Event, counters: Counters) -> int:

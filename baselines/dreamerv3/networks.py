@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from baselines import kernels
 from tdmpc2.layers import linear_of_parts
 
 NORM_EPS = 1e-3
@@ -32,8 +33,13 @@ class Hidden(nn.Module):
 
     Args:
         in_dim, out_dim: of the linear map.
+
+    Attributes:
+        native: whether norm and activation go through `baselines.kernels` where they can.
+        fused: norm and activation otherwise.
     """
 
+    native = False
     fused: Callable[[Tensor, Tensor, Tensor], Tensor] = staticmethod(norm_silu)
 
     def __init__(self, in_dim: int, out_dim: int) -> None:
@@ -49,7 +55,10 @@ class Hidden(nn.Module):
 
     def finish(self, products: Tensor) -> Tensor:
         """Norm and activation of products `(..., out_dim)`."""
-        return self.fused(products.float(), self.scale, self.shift)
+        products = products.float()
+        if self.native and kernels.suits(products, self.scale.shape[0]):
+            return kernels.norm_silu(products, self.scale, self.shift, NORM_EPS)
+        return self.fused(products, self.scale, self.shift)
 
 
 class Output(nn.Linear):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -9,10 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from baselines.networks import num_parameters
+from baselines.networks import num_parameters, use_kernels
 from baselines.tdmpc import losses
 from baselines.tdmpc.config import TDMPCConfig
 from baselines.tdmpc.model import TOLD
+from tdmpc2 import kernels as tdmpc2_kernels
 from tdmpc2 import planner
 from tdmpc2.common.compile import Compiler
 from tdmpc2.common.errors import UserError
@@ -21,6 +23,7 @@ from tdmpc2.common.learning import Draws, descend, differentiate, episode_discou
 from tdmpc2.common.protocols import Counters, EnvSpec, Event
 from tdmpc2.common.replay import Replay
 from tdmpc2.common.seeding import derive_seed
+from tdmpc2.kernels.packed import PackedWeights
 from tdmpc2.noise import PlanNoise
 
 
@@ -83,6 +86,7 @@ class TDMPC:
         self._model_loss = compiler.compile(losses.model_loss)
         self._policy_loss = compiler.compile(losses.policy_loss)
         self._plan = compiler.protect(planner.plan)
+        self._packed: PackedWeights | None = None
         self._differentiate = compiler.protect(differentiate)
 
     def num_parameters(self) -> int:
@@ -90,8 +94,13 @@ class TDMPC:
         return num_parameters(self.model)
 
     def compile(self, on_failure: Callable[[], None] | None = None) -> None:
-        """From now on, planning and losses are compiled, as far as that works."""
-        self.compiler.switch_on(on_failure)
+        """From now on, all is compiled on a GPU, and goes through native kernels on a CPU."""
+        if self.device.type == "cpu":
+            use_kernels(self.model)
+            if tdmpc2_kernels.load() and PackedWeights.possible():
+                self._packed = PackedWeights(self.model.packable())
+        else:
+            self.compiler.switch_on(on_failure)
 
     # --- schedule --------------------------------------------------------------------
 
@@ -120,19 +129,20 @@ class TDMPC:
         c, tasks = self.config, None if task is None else torch.as_tensor(task, device=self.device)
         horizon = c.planning_horizon(self.decisions)
         self.model.renormalize_task_embedding(tasks)
-        result = self._plan(
-            c,
-            self.model,
-            torch.as_tensor(obs, device=self.device),
-            self.model.context(tasks),
-            self.discount(tasks, len(obs)),
-            self.warm_start(first, explore, horizon),
-            self.plan_noise(len(obs), horizon, explore=explore),
-            min_std=c.planning_min_std(self.decisions),
-            clip=c.clip_action,
-            preparation=self._preparation,
-            iteration=self._iteration,
-        )
+        with contextlib.nullcontext() if self._packed is None else self._packed.in_use():
+            result = self._plan(
+                c,
+                self.model,
+                torch.as_tensor(obs, device=self.device),
+                self.model.context(tasks),
+                self.discount(tasks, len(obs)),
+                self.warm_start(first, explore, horizon),
+                self.plan_noise(len(obs), horizon, explore=explore),
+                min_std=c.planning_min_std(self.decisions),
+                clip=c.clip_action,
+                preparation=self._preparation,
+                iteration=self._iteration,
+            )
         self.previous_mean[explore] = result.mean
         return result.action.cpu().numpy()
 
@@ -208,6 +218,8 @@ class TDMPC:
         )
         pi_norm = descend(self.policy_optimizer, self.policy_params, gradients, c.grad_clip_norm)
 
+        if self._packed is not None:
+            self._packed.forget()
         self.num_updates += 1
         if self.num_updates % c.target_every == 0:
             move_towards(

@@ -6,7 +6,6 @@ import copy
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from baselines.networks import MLP
@@ -48,14 +47,14 @@ class TOLD(nn.Module):
         latent_dim, width, task_dim = config.latent_dim, config.mlp_dim, config.task_dim
         assert latent_dim is not None
         hidden = [config.enc_dim] * max(config.num_enc_layers - 1, 1)
-        self.encoder = MLP([env.obs_shape[0] + task_dim, *hidden, latent_dim], F.elu)
+        self.encoder = MLP([env.obs_shape[0] + task_dim, *hidden, latent_dim], "elu")
         latent_task = latent_dim + task_dim
         joint = [latent_task + env.action_dim, width, width]
-        self.dynamics = MLP([*joint, latent_dim], F.elu)
-        self.reward_head = MLP([*joint, 1], F.elu, zero_last=True)
-        self.policy = MLP([latent_task, width, width, env.action_dim], F.elu)
+        self.dynamics = MLP([*joint, latent_dim], "elu")
+        self.reward_head = MLP([*joint, 1], "elu", zero_last=True)
+        self.policy = MLP([latent_task, width, width, env.action_dim], "elu")
         self.q_functions = nn.ModuleList(
-            MLP([*joint, 1], F.elu, norm_first=True, zero_last=True) for _ in range(2)
+            MLP([*joint, 1], "elu", norm_first=True, zero_last=True) for _ in range(2)
         )
         self.target_encoder = copy.deepcopy(self.encoder).requires_grad_(False)
         self.target_q_functions = copy.deepcopy(self.q_functions).requires_grad_(False)
@@ -66,6 +65,13 @@ class TOLD(nn.Module):
             self.task_embedding = nn.Parameter(nn.init.uniform_(table, *bounds))
             valid = torch.arange(env.action_dim) < torch.tensor(env.action_dims)[:, None]
             self.register_buffer("action_masks", valid.float(), persistent=False)
+
+    def packable(self) -> dict[nn.Module, tuple[Any, int]]:
+        """The layers that planning evaluates often, for `PackedWeights`."""
+        networks = [self.dynamics, self.reward_head, self.policy, *self.q_functions]
+        rows = self.config.num_samples + self.config.num_pi_samples
+        modules = (module for network in networks for module in network.modules())
+        return {m: (m.weight, rows) for m in modules if isinstance(m, nn.Linear)}
 
     def context(self, task: Tensor | None) -> TaskContext:
         """Embedding and action mask of tasks `(B,)`; empty in single-task learning."""

@@ -41,10 +41,18 @@ class Compiler:
         self.enabled, self._on_failure = True, on_failure
         torch._dynamo.config.recompile_limit = MAX_FORMS
 
-    def compile(self, function: Callable[Args, Result]) -> Callable[Args, Result]:
-        """The function, compiled at its first call for each set of shapes."""
+    def compile(
+        self, function: Callable[Args, Result], *, piece: bool = False
+    ) -> Callable[Args, Result]:
+        """The function, compiled at its first call for each set of shapes.
+
+        Args:
+            function: to compile.
+            piece: whether it is a small part of a step, called again and again, for which a
+                CUDA graph of its own would not pay.
+        """
         options: dict[str, Any] = {
-            "triton.cudagraphs": self._on_gpu,
+            "triton.cudagraphs": self._on_gpu and not piece,
             # Small models spend up to a third of their time between kernels in Python.
             "cpp_wrapper": not self._on_gpu,
             "size_asserts": False,  # they check the compiler's own work, at each call anew

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.grid import SMOKE, grid
+from sweeps.grid import SMOKE, companion_spec, grid
 from sweeps.local_pool import Job, in_packs, words_of
 from tdmpc2.common.errors import UserError
 from tdmpc2.common.spec import parse_seeds
@@ -89,3 +89,11 @@ def test_seeds_of_one_task_share_processes() -> None:
         specs = [job.spec for job in pack]
         assert parse(words_of(specs, {}))[0] == specs
     assert [len(pack) for pack in in_packs(jobs, 1)] == [1] * 6
+
+
+def test_the_smoke_suite_brings_a_tiny_run_of_each_baseline() -> None:
+    specs = [companion_spec(companion, "smoke") for companion in SMOKE.companions]
+    assert [spec.method for spec in specs] == ["sac", "tdmpc", "dreamerv3"]
+    assert {spec.variant for spec in specs} == {"smoke"}
+    assert {spec.seed for spec in specs} == {1}
+    assert max(spec.budget for spec in specs) < SMOKE.env_steps

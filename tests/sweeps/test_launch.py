@@ -146,3 +146,19 @@ def test_several_seeds_in_one_process(tmp_path: Path) -> None:
     done = launch(tmp_path, "seeds=3")
     assert done.returncode == 0
     assert "3 finished already, 0 to do" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "methods"),
+    [
+        (["seeds=2"], ["tdmpc2"] * 4 + ["sac", "tdmpc", "dreamerv3"]),
+        (["seeds=1", "methods=tdmpc2"], ["tdmpc2"] * 2),
+        (["seeds=1", "methods=sac", "hidden_dim=8"], ["sac"] * 2),
+    ],
+)
+def test_a_suite_brings_companions_unless_methods_are_named(
+    words: list[str], methods: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["suite=smoke", "dry_run=true", f"runs={tmp_path / 'runs'}", *words]) == 0
+    listed = [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]]
+    assert listed == methods

@@ -1,0 +1,145 @@
+"""Native networks of the baselines for float32 on a CPU, as functions with gradients.
+
+They stand in for plain PyTorch once `load` has built them, and equal it to round-off. Calling
+them costs microseconds, so that nothing around them needs compiling.
+"""
+
+from __future__ import annotations
+
+import functools
+import subprocess
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tdmpc2.common import native
+from tdmpc2.kernels import Packed
+
+SOURCE = Path(__file__).parent / "fused.cpp"
+LANES = 16  # rows must be a multiple of this long
+ACTIVATIONS = {"relu": 1, "elu": 2}
+
+
+@functools.cache
+def load() -> bool:
+    """Builds the kernels if this machine has not yet, and loads them.
+
+    Returns:
+        Whether they can be used; if not, a warning says why.
+    """
+    try:
+        torch.ops.load_library(native.build(SOURCE))
+    except (OSError, subprocess.CalledProcessError) as error:
+        detail = getattr(error, "stderr", "") or str(error)
+        lines = [line for line in detail.splitlines() if "error" in line] or [str(error)]
+        warnings.warn(
+            f"native kernels not built ({lines[0]}); going on without them, more slowly",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return False
+    return bool(torch.ops.baselines.has_packing())
+
+
+def suits(x: Tensor, *widths: int) -> bool:
+    """Whether layers of these widths can take such rows."""
+    plain = x.device.type == "cpu" and x.dtype == torch.float32
+    return plain and all(width % LANES == 0 for width in widths)
+
+
+class MLPFunction(torch.autograd.Function):
+    """A whole MLP for rows `(N, I)`: weights, then biases, then scale and shift of a norm."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, act: int, eps: float, layers: int, *params: Any) -> Tensor:
+        """Outputs `(N, O)`."""
+        weights, biases, norm = _parted(params, layers)
+        y, *kept = torch.ops.baselines.mlp_forward(x, weights, biases, act, *norm, eps, True)
+        ctx.save_for_backward(x, *params, *kept)
+        ctx.act, ctx.layers, ctx.num_params = act, layers, len(params)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of rows and parameters, as far as they are needed."""
+        x, *saved = ctx.saved_tensors
+        params, kept = saved[: ctx.num_params], saved[ctx.num_params :]
+        weights, _, norm = _parted(params, ctx.layers)
+        hidden = ctx.layers - 1
+        needs = ctx.needs_input_grad
+        outcome = torch.ops.baselines.mlp_backward(grad, weights, kept, ctx.act, *norm, needs[0])
+        to_x, products, others = outcome[0], outcome[1 : 1 + hidden], outcome[1 + hidden :]
+        found: list[Tensor | None] = [None] * len(params)
+        if any(needs[4:]):
+            inputs, outputs = [x, *kept[:hidden]], [*products, grad]
+            biases = [*others[:hidden], grad.sum(0)]
+            of_weights = [out.t() @ into for out, into in zip(outputs, inputs, strict=True)]
+            found = [*of_weights, *biases, *others[hidden:]]
+        return to_x if needs[0] else None, None, None, None, *found
+
+
+def _parted(params: Sequence[Any], layers: int) -> tuple[list[Tensor], list[Tensor], list[Any]]:
+    """Weights, biases, and scale and shift or two Nones."""
+    norm = list(params[2 * layers :]) or [None, None]
+    return list(params[:layers]), list(params[layers : 2 * layers]), norm
+
+
+class NormSiLU(torch.autograd.Function):
+    """SiLU(LayerNorm(x)) for rows `(N, D)`."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: Tensor, shift: Tensor, eps: float) -> Tensor:
+        """Activations `(N, D)`."""
+        y, stats = torch.ops.baselines.norm_silu(x, scale, shift, eps)
+        ctx.save_for_backward(x, stats, scale, shift)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of rows, scale and shift."""
+        return *torch.ops.baselines.norm_silu_backward(grad, *ctx.saved_tensors), None
+
+
+def mlp(
+    x: Tensor,
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    activation: str,
+    norm: tuple[Tensor, Tensor, float] | None,
+    packed: Sequence[Packed] | None = None,
+) -> Tensor:
+    """A whole MLP of `(..., I)`.
+
+    Args:
+        x: rows.
+        weights: `(O, I)` of each layer.
+        biases: `(O,)` of each layer.
+        activation: of the hidden layers, `relu` or `elu`.
+        norm: scale, shift and ε of a LayerNorm, which with a tanh takes the place of the first
+            activation.
+        packed: the weights in MKL's layout (see `tdmpc2.kernels.packed.PackedWeights`), where
+            there are such and no gradients are wanted.
+    """
+    rows, act = x.reshape(-1, x.shape[-1]), ACTIVATIONS[activation]
+    *given, eps = (None, None, 0.0) if norm is None else norm
+    if packed is not None and rows.shape[0] % packed[0].block == 0:
+        matrices = [p.weight[0] for p in packed]
+        args = (rows, matrices, list(biases), act, *given, eps, packed[0].block)
+        y = torch.ops.baselines.mlp(*args)
+    elif torch.is_grad_enabled():
+        norms = () if norm is None else given
+        y = MLPFunction.apply(rows, act, eps, len(weights), *weights, *biases, *norms)
+    else:
+        args = (rows, list(weights), list(biases), act, *given, eps, False)
+        y = torch.ops.baselines.mlp_forward(*args)[0]
+    return y.view(*x.shape[:-1], -1)
+
+
+def norm_silu(x: Tensor, scale: Tensor, shift: Tensor, eps: float) -> Tensor:
+    """SiLU(LayerNorm(x)) of `(..., D)`."""
+    y = NormSiLU.apply(x.reshape(-1, x.shape[-1]), scale, shift, eps)
+    return y.view(x.shape)

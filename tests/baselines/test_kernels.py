@@ -1,0 +1,163 @@
+"""The native networks against plain PyTorch, alone and inside the agents."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from baselines import kernels
+from baselines.dreamerv3.agent import DreamerV3
+from baselines.dreamerv3.behaviour import Noise
+from baselines.dreamerv3.config import DreamerV3Config
+from baselines.networks import MLP
+from baselines.sac import SAC, SACConfig
+from baselines.tdmpc.agent import TDMPC
+from baselines.tdmpc.config import TDMPCConfig
+from tests.baselines.shapes import SMALL, Random, random_batch, random_sequences
+
+pytestmark = pytest.mark.skipif(not kernels.load(), reason="missing: a C++ compiler, or MKL")
+
+
+def close(ours: Any, theirs: Any) -> None:
+    """Equal to 1e-5 of the largest value."""
+    for a, b in zip(ours, theirs, strict=True):
+        a, b = a.detach(), b.detach()
+        assert (a - b).abs().max() <= 1e-5 * max(float(b.abs().max()), 1e-3)
+
+
+@pytest.mark.parametrize("rows", [1, 7, 512, 537, 2560])
+@pytest.mark.parametrize("norm", [False, True], ids=["", "norm"])
+@pytest.mark.parametrize("activation", ["relu", "elu"])
+def test_networks_and_their_gradients(activation: str, norm: bool, rows: int) -> None:
+    net = MLP([30, 64, 48, 6], activation, norm_first=norm)
+    random = Random(1)
+    for parameter in net.parameters():
+        parameter.data += 0.2 * random.normal(*parameter.shape)
+    x = random.normal(rows, 24).requires_grad_()
+    action = random.normal(rows, 6).requires_grad_()
+    weight = random.normal(rows, 6)
+    outcomes = []
+    for net.native in (True, False):
+        y, frozen = net(x, action), net(x, action, frozen=True)
+        everything = [x, action, *net.parameters()]
+        found = [y, *torch.autograd.grad((y * weight).sum(), everything)]
+        found += [frozen, *torch.autograd.grad((frozen * weight).sum(), action)]
+        with torch.no_grad():
+            found.append(net(x, action))
+        outcomes.append(found)
+    close(*outcomes)
+
+
+def test_parts_of_an_input_are_broadcast() -> None:
+    net = MLP([8, 16, 3], "elu")
+    z, action = Random(1).normal(4, 1, 5), Random(2).normal(4, 9, 3)
+    plain = net(z, action)
+    net.native = True
+    assert net(z, action).shape == (4, 9, 3)
+    close([net(z, action)], [plain])
+
+
+def test_widths_that_the_kernel_does_not_know_go_the_plain_way() -> None:
+    net = MLP([8, 17, 3], "relu")
+    x = Random(1).normal(4, 8)
+    plain = net(x)
+    net.native = True
+    assert torch.equal(net(x), plain)
+
+
+@pytest.mark.parametrize("shape", [(5, 32), (3, 4, 512), (1, 16)])
+def test_norm_and_silu(shape: tuple[int, ...]) -> None:
+    random = Random(1)
+    x = (3 * random.normal(*shape)).requires_grad_()
+    scale, shift = (random.normal(shape[-1]).requires_grad_() for _ in range(2))
+    ours = kernels.norm_silu(x, scale, shift, 1e-3)
+    plain = F.silu(F.layer_norm(x, shape[-1:], scale, shift, 1e-3))
+    weight = random.normal(*shape)
+    grads = [torch.autograd.grad((y * weight).sum(), [x, scale, shift]) for y in (ours, plain)]
+    close([ours, *grads[0]], [plain, *grads[1]])
+
+
+def test_silu_of_large_values() -> None:
+    x = torch.tensor([[1.0] + [-1.0] * 15])
+    scale = torch.full((16,), 200.0)
+    y = kernels.norm_silu(x, scale, torch.zeros(16), 1e-3)
+    assert torch.isfinite(y).all()
+    torch.testing.assert_close(y, F.silu(F.layer_norm(x, (16,), scale, None, 1e-3)))
+
+
+def sac() -> tuple[SAC, list[Any]]:
+    agent = SAC(SACConfig.make(hidden_dim=32), SMALL, seed=0)
+    random = Random(1)
+    return agent, [random_batch(SMALL, 1, 24), random.normal(24, 2), random.normal(24, 2)]
+
+
+def tdmpc() -> tuple[TDMPC, list[Any]]:
+    settings = {"enc_dim": 32, "mlp_dim": 32, "latent_dim": 12, "horizon": 3, "num_samples": 64}
+    config = TDMPCConfig.make(**settings, num_pi_samples=64, num_elites=8, horizon_decisions=1)
+    agent = TDMPC(config, SMALL, seed=0)
+    agent.decisions = 10
+    for parameter in agent.model.parameters():
+        parameter.data += 0.1 * Random(2).normal(*parameter.shape)
+    return agent, [random_batch(SMALL, 3, 24), Random(1).normal(7, 24, 2)]
+
+
+def dreamerv3() -> tuple[DreamerV3, list[Any]]:
+    config = DreamerV3Config.make(
+        model_size="small", deter=32, hidden=32, imagination=4, encoder_units=32, head_units=32
+    )
+    random = Random(1)
+    noise = Noise(random.normal(4, 24, 2), random.uniform(4, 24, 16))
+    batch = random_sequences(SMALL, 8, 3)
+    return DreamerV3(config, SMALL, seed=0), [batch, random.uniform(8, 3, 16), noise]
+
+
+@pytest.mark.parametrize("make", [sac, tdmpc, dreamerv3])
+def test_an_update_is_the_same_with_kernels(make: Any) -> None:
+    plain, args = make()
+    fast, _ = make()
+    fast.compile()
+    for agent in (plain, fast):
+        result = agent.update_on(*args)
+        agent.metrics = result[0] if isinstance(result, tuple) else result
+    assert plain.metrics.keys() == fast.metrics.keys()
+    for name, value in plain.metrics.items():
+        assert float(fast.metrics[name]) == pytest.approx(float(value), rel=1e-4, abs=1e-6), name
+    optimizers = [
+        list(agent.optimizers.values())
+        if isinstance(agent, DreamerV3)
+        else [o for o in vars(agent).values() if isinstance(o, torch.optim.Adam)]
+        for agent in (plain, fast)
+    ]
+    for a, b in zip(*optimizers, strict=True):
+        for p, q in zip(a.param_groups[0]["params"], b.param_groups[0]["params"], strict=True):
+            largest = max(float(p.grad.abs().max()), 1e-6)
+            assert (p.grad - q.grad).abs().max() <= 1e-4 * largest
+
+
+@pytest.mark.parametrize("make", [sac, tdmpc, dreamerv3])
+def test_actions_are_the_same_with_kernels(make: Any) -> None:
+    plain, args = make()
+    fast, _ = make()
+    fast.compile()
+    obs = Random(4).normal(2, 5).numpy()
+    for agent in (plain, fast):
+        agent.seed_evaluation(3)
+    for first in (True, False):
+        start = np.array([first, first])
+        ours, theirs = (a.act(obs, first=start, explore=False) for a in (fast, plain))
+        np.testing.assert_allclose(ours, theirs, atol=2e-4)
+    if isinstance(fast, TDMPC):  # planning uses packed weights, which follow the parameters
+        before = copy.deepcopy(fast.model.state_dict())
+        fast.update_on(*args)
+        plain.model.load_state_dict(fast.model.state_dict())
+        assert any(not torch.equal(before[k], v) for k, v in fast.model.state_dict().items())
+        for agent in (plain, fast):
+            agent.seed_evaluation(4)
+        start = np.array([True, True])
+        ours, theirs = (a.act(obs, first=start, explore=False) for a in (fast, plain))
+        np.testing.assert_allclose(ours, theirs, atol=2e-4)
