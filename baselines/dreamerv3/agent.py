@@ -126,7 +126,7 @@ class DreamerV3:
             embed = self.model.encode(torch.as_tensor(obs, device=self.device))
             uniform = draws.uniform(num, self.config.stoch)
             state = self.model.rssm.observe_one(*memory, embed, begins, uniform)
-            action = self.behaviour.act(state, draws.normal(num, self.env.action_dim))
+            action = self.behaviour.act(state.features, draws.normal(num, self.env.action_dim))
         action = action.clamp(-1, 1)  # as the model would take it
         self.memory[explore] = (state, action)
         return action.cpu().numpy()

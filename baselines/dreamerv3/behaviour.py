@@ -35,15 +35,15 @@ class Behaviour(nn.Module):
         self.slow_critic = copy.deepcopy(self.critic).requires_grad_(False)
         self.regression = DiscreteRegression(c.num_bins, c.vmin, c.vmax)
 
-    def policy(self, state: State) -> tuple[Tensor, Tensor]:
+    def policy(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation `(..., A)`: tanh(μ), and 0.1 + 0.9·σ(x + 2)."""
-        mean, raw = self.actor(*state)
+        mean, raw = self.actor(features)
         low, high = self.config.actor_min_std, self.config.actor_max_std
         return torch.tanh(mean), low + (high - low) * torch.sigmoid(raw + 2)
 
-    def act(self, state: State, noise: Tensor) -> Tensor:
+    def act(self, features: Tensor, noise: Tensor) -> Tensor:
         """Sampled actions `(..., A)`; they may lie beyond [-1, 1]."""
-        mean, std = self.policy(state)
+        mean, std = self.policy(features)
         return mean + std * noise
 
 
@@ -68,8 +68,8 @@ class Outcome(NamedTuple):
     metrics: dict[str, Tensor]
 
 
-def imagine(model: WorldModel, behaviour: Behaviour, start: State, noise: Noise) -> State:
-    """States `(N + 1, B, …)` along actions of the actor, through which gradients flow.
+def imagine(model: WorldModel, behaviour: Behaviour, start: State, noise: Noise) -> Tensor:
+    """Features `(N + 1, B, F)` of states along actions of the actor; gradients flow through.
 
     Args:
         model: the world model.
@@ -77,11 +77,12 @@ def imagine(model: WorldModel, behaviour: Behaviour, start: State, noise: Noise)
         start: `(B, …)`.
         noise: draws.
     """
-    states = [start]
+    state, features = start, [start.features]
     for action_noise, uniform in zip(noise.action, noise.state, strict=True):
-        action = behaviour.act(states[-1], action_noise)
-        states.append(model.rssm.imagine(states[-1], action, uniform))
-    return State(*(torch.stack(x) for x in zip(*states, strict=True)))
+        action = behaviour.act(features[-1], action_noise)
+        state = model.rssm.imagine(state, action, uniform)
+        features.append(state.features)
+    return torch.stack(features)
 
 
 def lambda_returns(reward: Tensor, value: Tensor, discount: Tensor, lam: float) -> Tensor:
@@ -134,10 +135,10 @@ def learn(
         noise: draws.
     """
     c, regression = config, behaviour.regression
-    states = imagine(model, behaviour, start, noise)
-    before, after = State(*(x[:-1] for x in states)), State(*(x[1:] for x in states))
+    features = imagine(model, behaviour, start, noise)
+    before, after = features[:-1].detach(), features[1:]
     # One pass of the critic serves both losses; each takes the gradients that are its own.
-    logits = behaviour.critic(*states)[0]
+    logits = behaviour.critic(features)[0]
     value = regression.decode(logits)
     goes_on = torch.cat([alive[None], model.goes_on(after.detach())])
     returns = lambda_returns(
@@ -148,12 +149,12 @@ def learn(
     spread = (moved[1] - moved[0]).clamp(min=1.0)
 
     advantage = (returns - value[:-1]) / spread
-    std = behaviour.policy(before.detach())[1]
+    std = behaviour.policy(before)[1]
     entropy = (std.log() + HALF_LOG_2PI_E).sum(-1)
     actor_loss = -(weight * (advantage + c.entropy_coef * entropy)).mean()
 
     with torch.no_grad():
-        slow = regression.decode(behaviour.slow_critic(*before)[0])
+        slow = regression.decode(behaviour.slow_critic(before)[0])
     errors = regression.loss(logits[:-1], returns.detach())
     errors = errors + c.slow_coef * regression.loss(logits[:-1], slow)
     critic_loss = (weight * errors).mean()

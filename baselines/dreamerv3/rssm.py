@@ -19,6 +19,11 @@ class State(NamedTuple):
     deter: Tensor
     stoch: Tensor
 
+    @property
+    def features(self) -> Tensor:
+        """Both parts side by side, what all heads see."""
+        return torch.cat([self.deter, self.stoch], dim=-1)
+
     def detach(self) -> State:
         """The same without graph."""
         return State(self.deter.detach(), self.stoch.detach())

@@ -37,14 +37,14 @@ class WorldModel(nn.Module):
         """Embeddings `(..., E)` of observations `(..., O)`."""
         return self.encoder.trunk(symlog(obs))
 
-    def reward(self, state: State) -> Tensor:
-        """Expected rewards `(...)`."""
-        return self.regression.decode(self.reward_head(*state)[0])
+    def reward(self, features: Tensor) -> Tensor:
+        """Expected rewards `(...)` in states of these features."""
+        return self.regression.decode(self.reward_head(features)[0])
 
     @torch.no_grad()
-    def goes_on(self, state: State) -> Tensor:
+    def goes_on(self, features: Tensor) -> Tensor:
         """`(...)`: 1 where the episode more likely goes on than not, else 0."""
-        return (self.continue_head(*state)[0][..., 0] > 0).float()
+        return (self.continue_head(features)[0][..., 0] > 0).float()
 
 
 class ModelLoss(NamedTuple):
@@ -102,11 +102,12 @@ def model_loss(
     dynamics, representation, kl = balanced_divergence(
         posterior, rssm.prior(state.deter), config.free_nats
     )
-    decoded = model.decoder(*state)[0]
-    logits = model.continue_head(*state)[0][..., 0]
+    features = state.features
+    decoded = model.decoder(features)[0]
+    logits = model.continue_head(features)[0][..., 0]
     parts = {
         "obs_loss": (decoded - symlog(batch.obs)).square().sum(-1),
-        "reward_loss": model.regression.loss(model.reward_head(*state)[0], batch.reward),
+        "reward_loss": model.regression.loss(model.reward_head(features)[0], batch.reward),
         "continue_loss": F.binary_cross_entropy_with_logits(
             logits, 1 - batch.terminated, reduction="none"
         ),

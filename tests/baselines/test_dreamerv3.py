@@ -43,13 +43,13 @@ def test_model_loss_by_hand() -> None:
         total = 0.0
         for t in range(5):
             for i in range(3):
-                here = State(state.deter[t, i], state.stoch[t, i])
+                here = State(state.deter[t, i], state.stoch[t, i]).features
                 obs = batch.obs[t, i]
                 symlog = torch.sign(obs) * torch.log1p(obs.abs())
-                total += float((m.decoder(*here)[0] - symlog).square().sum())
-                log_bins = torch.log_softmax(m.reward_head(*here)[0], -1)
+                total += float((m.decoder(here)[0] - symlog).square().sum())
+                log_bins = torch.log_softmax(m.reward_head(here)[0], -1)
                 total -= float((two_hot(float(batch.reward[t, i])) * log_bins).sum())
-                p = torch.sigmoid(m.continue_head(*here)[0][0])
+                p = torch.sigmoid(m.continue_head(here)[0][0])
                 ends = float(batch.terminated[t, i])
                 total -= math.log(float(1 - p) if ends else float(p))
                 kl = divergence(posterior[t, i], prior[t, i]).item()
@@ -93,40 +93,39 @@ def test_policy_by_hand() -> None:
     for output, bias in zip(agent.behaviour.actor.outputs, (0.7, -2.0), strict=True):
         output.weight.data.zero_()
         output.bias.data.fill_(bias)
-    mean, std = agent.behaviour.policy(starts(agent))
+    mean, std = agent.behaviour.policy(starts(agent).features)
     torch.testing.assert_close(mean, torch.full((15, 2), math.tanh(0.7)))
     torch.testing.assert_close(std, torch.full((15, 2), 0.1 + 0.9 * 0.5))
     noise = Random(1).normal(15, 2)
-    torch.testing.assert_close(agent.behaviour.act(starts(agent), noise), mean + std * noise)
+    torch.testing.assert_close(
+        agent.behaviour.act(starts(agent).features, noise), mean + std * noise
+    )
 
 
 def losses_of(agent: DreamerV3, alive: Tensor) -> tuple[Tensor, Tensor]:
     """Actor and critic loss, step by step, as functions of the parameters."""
     c, m, b = agent.config, agent.model, agent.behaviour
     noise, start = imagination_noise(), starts(agent)
-    states = imagine(m, b, start, noise)
-    value = [b.regression.decode(b.critic(s, z)[0]) for s, z in zip(*states, strict=True)]
-    going = [alive]
-    for s, z in list(zip(*states, strict=True))[1:]:
-        going.append((m.continue_head(s, z)[0][..., 0] > 0).float())
+    features = imagine(m, b, start, noise)
+    value = [b.regression.decode(b.critic(f)[0]) for f in features]
+    going = [alive, *((m.continue_head(f)[0][..., 0] > 0).float() for f in features[1:])]
     target: list[Tensor] = [value[-1]]
     for t in range(3, -1, -1):
-        state = State(states.deter[t + 1], states.stoch[t + 1])
         after = 0.05 * value[t + 1] + 0.95 * target[0]
-        target.insert(0, m.reward(state) + c.discount * going[t + 1] * after)
+        target.insert(0, m.reward(features[t + 1]) + c.discount * going[t + 1] * after)
     returns = torch.stack(target[:-1])
     low, high = np.percentile(returns.detach(), [5, 95])
     spread = max(1.0, 0.99 * 3.0 + 0.01 * float(high - low))
     actor, critic, weight = torch.zeros(()), torch.zeros(()), torch.ones(15)
     for t in range(4):
-        state = State(states.deter[t].detach(), states.stoch[t].detach())
+        here = features[t].detach()
         weight = weight * c.discount * going[t]
-        std = b.policy(state)[1]
+        std = b.policy(here)[1]
         entropy = torch.distributions.Normal(0.0, std).entropy().sum(-1)
         advantage = (returns[t] - value[t]) / spread
         actor = actor - (weight * (advantage + 3e-4 * entropy)).mean() / 4
-        log_bins = torch.log_softmax(b.critic(*state)[0], -1)
-        slow = b.regression.decode(b.slow_critic(*state)[0])
+        log_bins = torch.log_softmax(b.critic(here)[0], -1)
+        slow = b.regression.decode(b.slow_critic(here)[0])
         for goal in (returns[t].detach(), slow):
             hot = torch.stack([two_hot(v) for v in goal.tolist()])
             critic = critic - (weight * (hot * log_bins).sum(-1)).mean() / 4

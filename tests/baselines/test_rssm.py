@@ -57,8 +57,8 @@ def test_initial_weights_have_the_variance_of_the_mean_fan() -> None:
 
 def test_rewards_and_values_start_at_zero() -> None:
     agent, state = make(), starts(make())
-    assert torch.allclose(agent.model.reward(state), torch.zeros(15), atol=1e-5)
-    assert not agent.behaviour.critic(*state)[0].any()
+    assert torch.allclose(agent.model.reward(state.features), torch.zeros(15), atol=1e-5)
+    assert not agent.behaviour.critic(state.features)[0].any()
     assert all(
         torch.equal(a, b)
         for a, b in zip(
