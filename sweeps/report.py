@@ -71,7 +71,7 @@ class ProgressDisplay:
         if status is None:
             return False
         share = SHARES * status["env_step"] // job.spec.budget
-        key = (status["state"], share, job.exit_code)
+        key = (status["state"], share, job.exit_code or None)
         if self.shown.get(id(job)) == key:
             return False
         self.shown[id(job)] = key

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from tdmpc2.common import cli
 from tdmpc2.common.errors import UserError, did_you_mean
 from tdmpc2.common.lockstep import Pack
 from tdmpc2.common.protocols import Agent, EnvSpec
@@ -70,7 +71,7 @@ def make_spec(
         table_row = dataclasses.replace(table_row, env_steps=PIXEL_ENV_STEPS)
     models = find_assets(table_row.assets, assets).label if table_row.assets else None
     config_class = agent_class(method).config_class
-    config = config_class.make(**(overrides or {}))
+    config = config_class.make(**_as_on_the_command_line(config_class, overrides or {}))
     size = {"model_size": config.model_size} if hasattr(config, "model_size") else {}
     changed = dict(overrides_of(config, config_class.make(**size)))
     if size and config.model_size != config_class.make().model_size:
@@ -95,6 +96,17 @@ def make_spec(
         obs=obs,
         assets=models,
     )
+
+
+def _as_on_the_command_line(
+    config_class: type[Any], overrides: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Values of the types that fields declare, so that 8 and 8.0 are the same run."""
+    kinds = cli.schema_of(config_class)
+    return {
+        name: cli.parse_value(name, str(value), kinds[name]) if name in kinds else value
+        for name, value in overrides.items()
+    }
 
 
 def make_agent(spec: RunSpec, env: EnvSpec, device: torch.device) -> Agent:

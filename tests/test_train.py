@@ -164,6 +164,16 @@ def test_every_method_is_an_agent() -> None:
         assert isinstance(methods.make_agent(spec, env, torch.device("cpu")), Agent)
 
 
+def test_a_whole_number_for_a_fraction_makes_the_same_run() -> None:
+    one, other = (
+        methods.make_spec("dreamerv3", "walker-walk", 1, overrides={"train_ratio": value})
+        for value in (8, 8.0)
+    )
+    assert one.identity == other.identity
+    assert dict(one.overrides) == {"train_ratio": 8.0}
+    assert type(dict(one.overrides)["train_ratio"]) is float
+
+
 def test_a_spec_holds_what_differs_from_the_defaults() -> None:
     spec = methods.make_spec("tdmpc2", "walker-walk", 1)
     assert (spec.overrides, spec.variant, spec.budget) == ((), "default", 4_000_000)

@@ -97,3 +97,7 @@ def test_the_smoke_suite_brings_a_tiny_run_of_each_baseline() -> None:
     assert {spec.variant for spec in specs} == {"smoke"}
     assert {spec.seed for spec in specs} == {1}
     assert max(spec.budget for spec in specs) < SMOKE.env_steps
+    for companion, spec in zip(SMOKE.companions, specs, strict=True):
+        # The process that runs it finds the same run directory.
+        ((started,), _) = parse(words_of([spec], dict(companion.options)))
+        assert started == spec
