@@ -14,7 +14,10 @@ from analysis.task_curves import FLOOR_LINES
 from tdmpc2.common.errors import UserError, did_you_mean
 from tdmpc2.envs.tasks import TASKS, get_suite
 
-_LISTS = ("sources", "methods", "variants", "tasks", "datasets", "groups", "statistics")
+_LISTS = (
+    *("sources", "methods", "variants", "tasks", "datasets"),
+    *("groups", "statistics", "quoted"),
+)
 LEAST_REPS = 100
 OURS = "ours"
 """In place of a list of tasks: those of which there are run directories."""
@@ -188,16 +191,7 @@ def _figure(name: str, table: dict[str, Any], groups: dict[str, Group], path: Pa
     content = {**table, "only_ours": table.get("tasks") == OURS}
     if content["only_ours"]:
         del content["tasks"]
-    for key in (
-        "sources",
-        "methods",
-        "variants",
-        "tasks",
-        "datasets",
-        "groups",
-        "statistics",
-        "quoted",
-    ):
+    for key in _LISTS:
         value = content.get(key, [])
         if not isinstance(value, list):
             raise UserError(f"{where}: {key} must be a list, as in {key} = ['{value}']")

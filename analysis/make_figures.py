@@ -171,8 +171,7 @@ def _draw(spec: FigureSpec, share: Share) -> Drawn:
         drawing = PLOTS[spec.plot](shown)
         if drawing.pages:
             paths = list(write_figure(out_dir / spec.name, drawing.pages))
-    if not drawing.pages and spec.command:
-        with matplotlib.style.context(_figures_dir() / "paper.mplstyle"):
+        elif spec.command:
             card = command_card(spec.title, spec.command)
             return list(write_figure(out_dir / spec.name, [card])), ()
     if not drawing.pages:

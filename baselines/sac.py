@@ -135,7 +135,9 @@ class Networks(nn.Module):
         log_slope = 2 * (math.log(2) - u - F.softplus(-2 * u))
         return ActorSample(torch.tanh(u), (gaussian - log_slope).sum(-1), torch.tanh(mean))
 
-    def q(self, obs: Tensor, action: Tensor, *, target: bool = False, frozen: bool = False) -> Any:
+    def q(
+        self, obs: Tensor, action: Tensor, *, target: bool = False, frozen: bool = False
+    ) -> Tensor:
         """Both critics' values `(2, ...)`."""
         x = torch.cat([obs, action], dim=-1)
         critics = self.target_critics if target else self.critics

@@ -107,7 +107,7 @@ def main(words: Sequence[str]) -> int:
         for spec in specs
     ]
     for companion in preset.companions if sweep.methods is None else ():
-        spec = companion_spec(companion, sweep.variant or preset.variant)
+        spec = companion_spec(preset, companion, sweep.variant or preset.variant)
         directory = spec.run_dir(run_options.runs)
         jobs.append(Job(spec, directory, options=companion.options, asked=None))
     threads = run_options.threads or 1

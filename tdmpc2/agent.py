@@ -180,17 +180,9 @@ class TDMPC2:
         return self.discounts.expand(batch) if task is None else self.discounts[task]
 
     def warm_start(self, first: np.ndarray, explore: bool) -> Tensor:
-        """The last plan shifted by one decision, zeros at its end and where an episode begins."""
-        shape = (self.config.horizon, len(first), self.env.action_dim)
-        start = torch.zeros(shape, device=self.device)
-        previous = self.previous_mean[explore]
-        if previous is None or first.all():
-            return start
-        if previous.shape != shape:
-            raise ValueError(f"{shape[1]} environments, but the last plan had {previous.shape[1]}")
-        goes_on = torch.as_tensor(~first, device=self.device)[:, None]
-        start[:-1] = torch.where(goes_on, previous[1:], start[:-1])
-        return start
+        """See `planner.warm_start`."""
+        shape = (self.config.horizon, self.env.action_dim)
+        return planner.warm_start(self.previous_mean[explore], first, *shape, self.device)
 
     # --- learning --------------------------------------------------------------------
 

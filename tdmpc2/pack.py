@@ -16,6 +16,7 @@ from tdmpc2 import kernels, losses, planner
 from tdmpc2.agent import TDMPC2
 from tdmpc2.common.compile import Compiler
 from tdmpc2.common.experience import Batch
+from tdmpc2.common.learning import move_towards
 from tdmpc2.common.replay import Replay
 from tdmpc2.common.requests import Act
 from tdmpc2.losses import ModelLoss, PolicyLoss
@@ -211,8 +212,7 @@ class AgentPack:
         policy = _as(PolicyLoss, out)
         self.value_scale.copy_(policy.value_scale)
         pi_norm = self._step(self.policy_optimizer, self.policy_params, gradients)
-        with torch.no_grad():
-            torch._foreach_lerp_(self.target_params, self.online_params, config.tau)
+        move_towards(self.target_params, self.online_params, config.tau)
         norms = {"grad_norm": norm, "pi_grad_norm": pi_norm}
         return {**model.metrics, **policy.metrics, **norms}, model.priority
 
@@ -224,7 +224,7 @@ class AgentPack:
         factor = (self.config.grad_clip_norm / (norm + 1e-6)).clamp(max=1.0)
         for parameter, gradient in zip(params, gradients, strict=True):
             scaled = gradient * factor.view(-1, *[1] * (gradient.dim() - 1))
-            parameter.grad = scaled.contiguous()  # see TDMPC2._step
+            parameter.grad = scaled.contiguous()  # see `descend`
         optimizer.step()
         return norm
 

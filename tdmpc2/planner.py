@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -144,6 +145,34 @@ def policy_trajectories(
         if t + 1 < horizon:
             latent = model.next(latent, actions[t], context)
     return torch.stack(actions)
+
+
+def warm_start(
+    previous: Tensor | None, first: np.ndarray, horizon: int, action_dim: int, device: torch.device
+) -> Tensor:
+    """The last plan shifted by one decision, zeros at its end and where an episode begins.
+
+    Args:
+        previous: `(H, B, A)`, mean of the last plan; None if there was none.
+        first: `(B,)`, whether each environment is at the first step of an episode.
+        horizon: H.
+        action_dim: A.
+        device: of the plan.
+
+    Raises:
+        ValueError: the last plan was for other environments, or of another length.
+    """
+    start = torch.zeros(horizon, len(first), action_dim, device=device)
+    if previous is None or first.all():
+        return start
+    if previous.shape != start.shape:
+        raise ValueError(
+            f"{len(first)} environments, but the last plan had {previous.shape[1]} "
+            f"(and {previous.shape[0]} decisions; now {horizon})"
+        )
+    goes_on = torch.as_tensor(~first, device=device)[:, None]
+    start[:-1] = torch.where(goes_on, previous[1:], start[:-1])
+    return start
 
 
 class Refit(NamedTuple):

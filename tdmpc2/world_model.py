@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -53,7 +53,40 @@ class TaskContext(NamedTuple):
 NO_TASK = TaskContext()
 
 
-class WorldModel(nn.Module):
+class TaskAware(nn.Module):
+    """A model of one task, or of several that it tells apart by a learnt embedding."""
+
+    config: Any
+    action_masks: Tensor
+
+    def _add_tasks(self, env: EnvSpec, task_dim: int) -> None:
+        """Embeddings and action masks of the tasks, where there are several (`task_dim > 0`)."""
+        self.task_embedding: nn.Parameter | None = None
+        if task_dim:
+            table = torch.empty(env.num_tasks, task_dim)
+            self.task_embedding = nn.Parameter(
+                nn.init.uniform_(table, -EMBEDDING_INIT, EMBEDDING_INIT)
+            )
+            valid = torch.arange(env.action_dim) < torch.tensor(env.action_dims)[:, None]
+            self.register_buffer("action_masks", valid.float(), persistent=False)
+
+    def context(self, task: Tensor | None) -> TaskContext:
+        """Embedding and action mask of tasks `(B,)`; empty in single-task learning."""
+        if self.task_embedding is None:
+            return NO_TASK
+        if task is None:
+            raise ValueError("a multi-task model needs the task of every row")
+        return TaskContext(self.task_embedding[task], self.action_masks[task])
+
+    @torch.no_grad()
+    def renormalize_task_embedding(self, task: Tensor | None) -> None:
+        """Projects the embeddings about to be used onto the unit ball, in place (max_norm = 1)."""
+        if self.task_embedding is None or not self.config.normalize_task_embedding or task is None:
+            return
+        torch.embedding_renorm_(self.task_embedding.data, task, 1.0, 2.0)
+
+
+class WorldModel(TaskAware):
     """Decoder-free latent world model (paper, Eq. 1).
 
         z = h(s, e)        z' = d(z, a, e)      r̂ = R(z, a, e)
@@ -92,26 +125,11 @@ class WorldModel(nn.Module):
         )
         self.q_functions = QEnsemble(config, joint, out_dim)
         self.target_q_functions = copy.deepcopy(self.q_functions).requires_grad_(False)
-        self.task_embedding: nn.Parameter | None = None
-        if self.multitask:
-            table = torch.empty(env.num_tasks, config.task_dim)
-            self.task_embedding = nn.Parameter(
-                nn.init.uniform_(table, -EMBEDDING_INIT, EMBEDDING_INIT)
-            )
-            valid = torch.arange(env.action_dim) < torch.tensor(env.action_dims)[:, None]
-            self.register_buffer("action_masks", valid.float(), persistent=False)
+        self._add_tasks(env, config.task_dim)
 
     def num_parameters(self) -> int:
         """Learnt parameters; target networks don't count."""
         return sum(p.numel() for p in self.parameters() if p.requires_grad)
-
-    def context(self, task: Tensor | None) -> TaskContext:
-        """Embedding and action mask of tasks `(B,)`; empty in single-task learning."""
-        if self.task_embedding is None:
-            return NO_TASK
-        if task is None:
-            raise ValueError("a multi-task model needs the task of every row")
-        return TaskContext(self.task_embedding[task], self.action_masks[task])
 
     def packable(self) -> dict[nn.Module, tuple[nn.Parameter, int]]:
         """The layers that planning evaluates often, for `PackedWeights`."""
@@ -124,13 +142,6 @@ class WorldModel(nn.Module):
         if q.norm1 is not None and q.width % kernels.LANES == 0:
             found |= {layer: (layer.weight, rows) for layer in (q.linear1, q.linear2)}
         return found
-
-    @torch.no_grad()
-    def renormalize_task_embedding(self, task: Tensor | None) -> None:
-        """Projects the embeddings about to be used onto the unit ball, in place (max_norm = 1)."""
-        if self.task_embedding is None or not self.config.normalize_task_embedding or task is None:
-            return
-        torch.embedding_renorm_(self.task_embedding.data, task, 1.0, 2.0)
 
     def encode(
         self, obs: Tensor, context: TaskContext = NO_TASK, shift: Tensor | None = None

@@ -7,8 +7,6 @@ them costs microseconds, so that nothing around them needs compiling.
 from __future__ import annotations
 
 import functools
-import subprocess
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -31,18 +29,7 @@ def load() -> bool:
     Returns:
         Whether they can be used; if not, a warning says why.
     """
-    try:
-        torch.ops.load_library(native.build(SOURCE))
-    except (OSError, subprocess.CalledProcessError) as error:
-        detail = getattr(error, "stderr", "") or str(error)
-        lines = [line for line in detail.splitlines() if "error" in line] or [str(error)]
-        warnings.warn(
-            f"native kernels not built ({lines[0]}); going on without them, more slowly",
-            RuntimeWarning,
-            stacklevel=2,
-        )
-        return False
-    return bool(torch.ops.baselines.has_packing())
+    return native.load(SOURCE) and bool(torch.ops.baselines.has_packing())
 
 
 def suits(x: Tensor, *widths: int) -> bool:

@@ -161,14 +161,9 @@ class TDMPC:
         )
 
     def warm_start(self, first: np.ndarray, explore: bool, horizon: int) -> Tensor:
-        """The last plan shifted by one decision, zeros at its end and where an episode begins."""
-        start = torch.zeros(horizon, len(first), self.env.action_dim, device=self.device)
-        previous = self.previous_mean[explore]
-        if previous is None or first.all():
-            return start
-        goes_on = torch.as_tensor(~first, device=self.device)[:, None]
-        start[:-1] = torch.where(goes_on, previous[1:], start[:-1])
-        return start
+        """See `planner.warm_start`."""
+        shape = (horizon, self.env.action_dim)
+        return planner.warm_start(self.previous_mean[explore], first, *shape, self.device)
 
     def discount(self, task: Tensor | None, batch: int) -> Tensor:
         """Discounts `(B,)` of the rows."""

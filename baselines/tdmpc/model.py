@@ -12,9 +12,7 @@ from baselines.networks import MLP
 from baselines.tdmpc.config import TDMPCConfig
 from tdmpc2.common.protocols import EnvSpec
 from tdmpc2.prior import GaussianNoisePrior, PolicySample
-from tdmpc2.world_model import NO_TASK, TaskContext
-
-EMBEDDING_INIT = 0.02
+from tdmpc2.world_model import NO_TASK, TaskAware, TaskContext
 
 
 class Scalars:
@@ -25,7 +23,7 @@ class Scalars:
         return output
 
 
-class TOLD(nn.Module):
+class TOLD(TaskAware):
     """Encoder, latent dynamics, reward, policy and twin Q-functions: MLPs with ELU.
 
     It answers what `tdmpc2.planner` asks of a model. Several tasks are told apart by a learnt
@@ -36,7 +34,6 @@ class TOLD(nn.Module):
         env: shapes and number of tasks.
     """
 
-    action_masks: Tensor
     termination_head = None  # episodes that end early are known to the TD-target only
 
     def __init__(self, config: TDMPCConfig, env: EnvSpec) -> None:
@@ -58,13 +55,7 @@ class TOLD(nn.Module):
         )
         self.target_encoder = copy.deepcopy(self.encoder).requires_grad_(False)
         self.target_q_functions = copy.deepcopy(self.q_functions).requires_grad_(False)
-        self.task_embedding: nn.Parameter | None = None
-        if task_dim:
-            table = torch.empty(env.num_tasks, task_dim)
-            bounds = (-EMBEDDING_INIT, EMBEDDING_INIT)
-            self.task_embedding = nn.Parameter(nn.init.uniform_(table, *bounds))
-            valid = torch.arange(env.action_dim) < torch.tensor(env.action_dims)[:, None]
-            self.register_buffer("action_masks", valid.float(), persistent=False)
+        self._add_tasks(env, config.task_dim)
 
     def packable(self) -> dict[nn.Module, tuple[Any, int]]:
         """The layers that planning evaluates often, for `PackedWeights`."""
@@ -72,21 +63,6 @@ class TOLD(nn.Module):
         rows = self.config.num_samples + self.config.num_pi_samples
         modules = (module for network in networks for module in network.modules())
         return {m: (m.weight, rows) for m in modules if isinstance(m, nn.Linear)}
-
-    def context(self, task: Tensor | None) -> TaskContext:
-        """Embedding and action mask of tasks `(B,)`; empty in single-task learning."""
-        if self.task_embedding is None:
-            return NO_TASK
-        if task is None:
-            raise ValueError("a multi-task model needs the task of every row")
-        return TaskContext(self.task_embedding[task], self.action_masks[task])
-
-    @torch.no_grad()
-    def renormalize_task_embedding(self, task: Tensor | None) -> None:
-        """Projects the embeddings about to be used onto the unit ball, in place."""
-        if self.task_embedding is None or not self.config.normalize_task_embedding or task is None:
-            return
-        torch.embedding_renorm_(self.task_embedding.data, task, 1.0, 2.0)
 
     def encode(
         self,

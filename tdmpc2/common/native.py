@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import warnings
 from pathlib import Path
 
 import torch
@@ -52,6 +53,26 @@ def build(source: Path) -> Path:
             subprocess.run(_command(source, target), capture_output=True, text=True, check=True)
             os.replace(target, library)
     return library
+
+
+def load(source: Path) -> bool:
+    """Loads the operations of a C++ file into torch, built before if this machine has not yet.
+
+    Returns:
+        Whether they are there; if not, a warning says why.
+    """
+    try:
+        torch.ops.load_library(build(source))
+    except (OSError, subprocess.CalledProcessError) as error:
+        detail = getattr(error, "stderr", "") or str(error)
+        lines = [line for line in detail.splitlines() if "error" in line] or [str(error)]
+        warnings.warn(
+            f"native kernel not built ({lines[0]}); going on without it, more slowly",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+        return False
+    return True
 
 
 def _command(source: Path, target: str) -> list[str]:

@@ -12,6 +12,8 @@ from torch import Generator, Tensor
 
 from tdmpc2.common.experience import Episode, Sequences, Transition
 
+_FIRST = (0.0, 1.0, 0.0)  # reward, first and terminated of the row that begins an episode
+
 
 class _Held(NamedTuple):
     """An episode: the stream it is part of, and its rows."""
@@ -89,24 +91,24 @@ class SequenceReplay:
         """
         if not self._growing[place]:
             nothing = np.zeros_like(transition.action)
-            self._store(place, transition.obs, nothing, (0.0, 1.0, 0.0))
+            self._store(place, transition.obs[None], nothing[None], [_FIRST])
         marks = (transition.reward, 0.0, float(transition.terminated))
-        self._store(place, transition.next_obs, transition.action, marks)
+        self._store(place, transition.next_obs[None], transition.action[None], [marks])
 
-    def _store(
-        self, place: int, obs: np.ndarray, action: np.ndarray, marks: tuple[float, float, float]
-    ) -> None:
-        while self._end[place] - self._oldest[place] >= self.ring:
+    def _store(self, place: int, obs: np.ndarray, action: np.ndarray, marks: Any) -> None:
+        """Stores the next rows of an environment."""
+        num = len(obs)
+        while self._end[place] - self._oldest[place] + num > self.ring:
             if not self._episodes:
                 raise ValueError(f"an episode does not fit {self.ring} rows")
             dropped = self._episodes.popleft()
             self._oldest[dropped.place] += dropped.num_rows
-        row = self._end[place] % self.ring
-        self.obs[place, row] = torch.as_tensor(obs, device=self.device)
-        self.action[place, row] = torch.as_tensor(action, device=self.device)
-        self.marks[place, row] = torch.tensor(marks, device=self.device)
-        self._end[place] += 1
-        self._growing[place] += 1
+        rows = (self._end[place] + torch.arange(num, device=self.device)) % self.ring
+        self.obs[place, rows] = torch.as_tensor(obs, dtype=torch.float32, device=self.device)
+        self.action[place, rows] = torch.as_tensor(action, dtype=torch.float32, device=self.device)
+        self.marks[place, rows] = torch.as_tensor(marks, dtype=torch.float32, device=self.device)
+        self._end[place] += num
+        self._growing[place] += num
 
     def finish(self, place: int = 0) -> None:
         """Ends an environment's episode.
@@ -122,10 +124,11 @@ class SequenceReplay:
 
     def add(self, episode: Episode) -> None:
         """Stores a finished episode of the environment whose turn it is."""
-        place, last = self.num_added % self.num_places, len(episode) - 1
-        for t in range(len(episode)):
-            row = (episode.obs[t], episode.action[t], float(episode.reward[t]), episode.obs[t + 1])
-            self.append(Transition(*row, episode.terminated and t == last), place)
+        place = self.num_added % self.num_places
+        marks = np.zeros((len(episode) + 1, 3), dtype=np.float32)
+        marks[0], marks[1:, 0], marks[-1, 2] = _FIRST, episode.reward, episode.terminated
+        action = np.concatenate([np.zeros_like(episode.action[:1]), episode.action])
+        self._store(place, episode.obs, action, marks)
         self.finish(place)
 
     def sample(self, batch_size: int, length: int) -> Sequences:

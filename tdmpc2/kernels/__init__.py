@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import subprocess
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -130,19 +128,10 @@ def load() -> bool:
     Returns:
         Whether it can be used; if not, a warning says why.
     """
-    try:
-        torch.ops.load_library(native.build(SOURCE))
-    except (OSError, subprocess.CalledProcessError) as error:
-        detail = getattr(error, "stderr", "") or str(error)
-        lines = [line for line in detail.splitlines() if "error" in line] or [str(error)]
-        warnings.warn(
-            f"native kernel not built ({lines[0]}); going on without it, more slowly",
-            RuntimeWarning,
-            stacklevel=2,
-        )
-        return False
-    _register()
-    return True
+    loaded = native.load(SOURCE)
+    if loaded:
+        _register()
+    return loaded
 
 
 def _register() -> None:

@@ -92,7 +92,7 @@ def test_seeds_of_one_task_share_processes() -> None:
 
 
 def test_the_smoke_suite_brings_a_tiny_run_of_each_baseline() -> None:
-    specs = [companion_spec(companion, "smoke") for companion in SMOKE.companions]
+    specs = [companion_spec(SMOKE, companion, "smoke") for companion in SMOKE.companions]
     assert [spec.method for spec in specs] == ["sac", "tdmpc", "dreamerv3"]
     assert {spec.variant for spec in specs} == {"smoke"}
     assert {spec.seed for spec in specs} == {1}
