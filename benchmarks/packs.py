@@ -54,7 +54,7 @@ def measure(options: Options, size: str, seeds: int) -> dict[str, Any]:
     set_up_torch(path)
     task = get_task(options.task)
     env = env_spec(task, make_env(task, seed=0))
-    overrides = SMOKE.overrides if size == "smoke" else {"model_size": size}
+    overrides = SMOKE.overrides["tdmpc2"] if size == "smoke" else {"model_size": size}
     config = TDMPC2Config.make(**{**overrides, "buffer_size": 50_000})
     packed, alone = (
         [TDMPC2(config, env, seed=s, device=device) for s in range(seeds)] for _ in range(2)

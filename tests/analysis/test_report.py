@@ -164,7 +164,7 @@ def drawn(page: Any, selector: str) -> int:
 
 def test_overview(page):
     assert page.title() == "TD-MPC2 reproduction"
-    assert page.locator("nav a").all_inner_texts() == [
+    assert page.locator("nav a").all_text_contents() == [
         *("Overview", "Tasks", "Did it reproduce?", "Variants", "Audit"),
     ]
     card = page.locator(".card", has_text="metaworld, tasks run here")
@@ -178,10 +178,10 @@ def test_tasks_are_filtered_and_series_switched_off(page):
     page.wait_for_timeout(200)
     assert drawn(page, ".tile canvas") == 3
     page.fill("input[type=search]", "walk")
-    assert page.locator(".tile b").all_inner_texts() == ["Walker Walk"]
+    assert page.locator(".tile b").all_text_contents() == ["Walker Walk"]
     page.fill("input[type=search]", "")
     page.select_option("select", "metaworld")
-    assert page.locator(".tile b").all_inner_texts() == ["Reach"]
+    assert page.locator(".tile b").all_text_contents() == ["Reach"]
     assert "1 of 3 tasks" in page.inner_text(".controls")
     page.select_option("select", "")
     page.uncheck("label:has-text('SAC') input")
@@ -205,7 +205,7 @@ def test_a_tile_leads_to_its_task(page):
     page.locator(".charts canvas >> nth=0").scroll_into_view_if_needed()
     page.wait_for_timeout(200)
     assert drawn(page, ".charts canvas") >= 1
-    assert page.locator(".charts b").all_inner_texts() == ["value loss", "grad norm"]
+    assert page.locator(".charts b").all_text_contents() == ["value loss", "grad norm"]
     page.evaluate("scrollTo(0, 0)")
     box = page.locator(".large canvas").bounding_box()
     page.mouse.move(box["x"] + box["width"] - 10, box["y"] + 100)
