@@ -3,8 +3,8 @@
 `python benchmarks/speed.py [key=value …]` measures, for each method, task, model size and number
 of threads, in a process of its own: one planning call, one gradient step, one environment step,
 the whole training loop, and sampling from the replay. Planning and learning are also given as
-multiples of their floor: the products they cannot do without (`arithmetic.py`) at the best rate
-of a 512 x 512 x 512 product, measured beside every repetition. Times are medians.
+multiples of their floor: the products they cannot do without (`sweeps/arithmetic.py`) at the best
+rate of a 512 x 512 x 512 product, measured beside every repetition. Times are medians.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import arithmetic
 import numpy as np
 import torch
 
+from sweeps import arithmetic
 from tdmpc2.agent import TDMPC2
 from tdmpc2.common import cli
 from tdmpc2.common.device import choose_device, numeric_path, set_up_torch

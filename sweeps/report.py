@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
-from sweeps.local_pool import Job
+from sweeps.planned_run import PlannedRun
 
 # Where output is no terminal, a run is mentioned each time it has done another share of
 # its budget.
@@ -28,10 +28,10 @@ class ProgressDisplay:
     """One line per run: a live bar in a terminal, now and then a printed line elsewhere.
 
     Args:
-        jobs: all runs of the sweep.
+        runs: all runs of the sweep.
     """
 
-    def __init__(self, jobs: Sequence[Job]) -> None:
+    def __init__(self, runs: Sequence[PlannedRun]) -> None:
         self.console = make_console()
         self.live = self.console.is_terminal
         self.progress = Progress(
@@ -42,9 +42,9 @@ class ProgressDisplay:
         )
         self.bars: dict[int, TaskID] = {}
         self.shown: dict[int, Any] = {}
-        for job in jobs:
-            bar = self.progress.add_task(job.name, total=job.spec.budget, text=_describe(job))
-            self.bars[id(job)] = bar
+        for run in runs:
+            bar = self.progress.add_task(run.name, total=run.spec.budget, text=_describe(run))
+            self.bars[id(run)] = bar
 
     def __enter__(self) -> ProgressDisplay:
         """Starts the live display."""
@@ -57,51 +57,51 @@ class ProgressDisplay:
         if self.live:
             self.progress.stop()
 
-    def update(self, jobs: Sequence[Job]) -> None:
+    def update(self, runs: Sequence[PlannedRun]) -> None:
         """Shows what has changed."""
-        for job in jobs:
+        for run in runs:
             if self.live:
-                done = min((job.status or {}).get("env_step", 0), job.spec.budget)
-                self.progress.update(self.bars[id(job)], completed=done, text=_describe(job))
-            elif self._is_news(job):
-                print(f"  {job.name}: {_describe(job)}", flush=True)
+                done = min((run.status or {}).get("env_step", 0), run.spec.budget)
+                self.progress.update(self.bars[id(run)], completed=done, text=_describe(run))
+            elif self._is_news(run):
+                print(f"  {run.name}: {_describe(run)}", flush=True)
 
-    def _is_news(self, job: Job) -> bool:
-        status = job.status
+    def _is_news(self, run: PlannedRun) -> bool:
+        status = run.status
         if status is None:
             return False
-        share = SHARES * status["env_step"] // job.spec.budget
-        key = (status["state"], share, job.exit_code or None)
-        if self.shown.get(id(job)) == key:
+        share = SHARES * status["env_step"] // run.spec.budget
+        key = (status["state"], share, run.exit_code or None)
+        if self.shown.get(id(run)) == key:
             return False
-        self.shown[id(job)] = key
+        self.shown[id(run)] = key
         return True
 
 
-def _describe(job: Job) -> str:
+def _describe(run: PlannedRun) -> str:
     """Where a run stands, in a few words."""
-    if job.exit_code not in (None, 0) and (job.status or {}).get("state") != "DIVERGED":
-        return f"ended with exit code {job.exit_code}, see {job.log}"
-    status = job.status
+    if run.exit_code not in (None, 0) and (run.status or {}).get("state") != "DIVERGED":
+        return f"ended with exit code {run.exit_code}, see {run.log}"
+    status = run.status
     if status is None:
-        return "waiting" if job.process is None else "starting"
-    parts = [status["state"].lower(), f"{status['env_step']:,} of {job.spec.budget:,} env steps"]
+        return "starting" if run.started else "waiting"
+    parts = [status["state"].lower(), f"{status['env_step']:,} of {run.spec.budget:,} env steps"]
     if "eval_return" in status:
         parts.append(f"return {status['eval_return']:.0f}")
     if status["state"] == "RUNNING" and "evaluating" in status:
         parts.append(f"evaluating ({status['evaluating']} decisions)")
     elif status["state"] == "RUNNING" and status.get("env_steps_per_second"):
         speed = status["env_steps_per_second"]
-        left = (job.spec.budget - status["env_step"]) / speed
+        left = (run.spec.budget - status["env_step"]) / speed
         parts.append(f"{speed:.0f} env steps/s, {left / 60:.0f} min left")
     return ", ".join(parts)
 
 
-def print_summary(jobs: Sequence[Job], thresholds: Sequence[float | None]) -> int:
+def print_summary(runs: Sequence[PlannedRun], thresholds: Sequence[float | None]) -> int:
     """Prints the table that ends a sweep.
 
     Args:
-        jobs: all runs.
+        runs: all runs.
         thresholds: return above which each has learnt (see `sweeps.floors.threshold`).
 
     Returns:
@@ -119,37 +119,37 @@ def print_summary(jobs: Sequence[Job], thresholds: Sequence[float | None]) -> in
     ):
         table.add_column(column, justify="left" if column in ("run", "state") else "right")
     failures = 0
-    for job, floor in zip(jobs, thresholds, strict=True):
-        status = job.status or {}
+    for run, floor in zip(runs, thresholds, strict=True):
+        status = run.status or {}
         state = status.get("state", "NOT STARTED")
-        last = _last_evaluation(job)
+        last = _last_evaluation(run)
         if last is None:
-            table.add_row(job.name, state, "0", "", "", "", "")
+            table.add_row(run.name, state, "0", "", "", "", "")
             failures += 1
             continue
         learnt = floor is not None and last.episode_return > floor
-        if state not in ("COMPLETED", "DIVERGED") or (job.asked and not learnt):
+        if state not in ("COMPLETED", "DIVERGED") or (run.asked and not learnt):
             failures += 1
         table.add_row(
-            job.name,
+            run.name,
             state,
             f"{int(last.env_step):,}",
             f"{last.episode_return:.1f} ± {last.episode_return_sd:.1f}",
             f"{last.episode_success:.2f}",
             "" if floor is None else f"{floor:.1f}",
-            "" if job.asked is None else "yes" if learnt else "no",
+            "" if run.asked is None else "yes" if learnt else "no",
         )
     make_console().print(table)
     print("Return: mean over the episodes of the last evaluation. Floors: the best of uniform")
     print("random actions, the zero action and the untrained agent, 10 episodes each.")
-    for job in jobs:
-        if job.exit_code not in (None, 0):
-            print(f"{job.name} ended with exit code {job.exit_code}: {job.log}")
+    for run in runs:
+        if run.exit_code not in (None, 0):
+            print(f"{run.name} ended with exit code {run.exit_code}: {run.log}")
     return 1 if failures else 0
 
 
-def _last_evaluation(job: Job) -> Any | None:
-    path = job.directory / "eval.csv"
+def _last_evaluation(run: PlannedRun) -> Any | None:
+    path = run.directory / "eval.csv"
     if not path.exists():
         return None
     lines = pd.read_csv(path)

@@ -22,7 +22,7 @@ from tdmpc2.common.records import RunRecords
 from tdmpc2.common.requests import Steps, serve
 from tdmpc2.common.run_directory import RunRecord, existing_outcome, register_attempt
 from tdmpc2.common.seeding import derive_seed, seed_globals
-from tdmpc2.common.session import session, stop_on_signals
+from tdmpc2.common.session import StopRequests, session, stop_on_signals
 from tdmpc2.common.spec import RunOptions, RunSpec
 from tdmpc2.common.tracker import Tracker, track
 from tdmpc2.common.trainer import Schedule, Trainer
@@ -117,9 +117,9 @@ def _train(
 
         def body(trackers: list[Tracker]) -> list[RunRecord]:
             seed_globals(working[0].spec.seed)  # Sacred seeds them too; ours comes last
-            with stop_on_signals() as stop_requested:
+            with stop_on_signals() as stop:
                 loops = {
-                    lane: lane.session(tracker, stop_requested)
+                    lane: lane.session(tracker, stop)
                     for lane, tracker in zip(working, trackers, strict=True)
                 }
                 if pack is None:
@@ -242,10 +242,10 @@ class _Lane:
         kept, commit = self.options.keep_replay, self.attempt["commit"]
         self.records.write_spec({**self.fixed, "keep_replay": kept, "commit": commit})
 
-    def session(self, tracker: Tracker, stop_requested: Callable[[], bool]) -> Steps[RunRecord]:
+    def session(self, tracker: Tracker, stop: StopRequests) -> Steps[RunRecord]:
         """The steps of this run."""
         parts = (self.trainer, self.records, tracker, self.lease, self.options)
-        return session(*parts, stop_requested)
+        return session(*parts, stop)
 
 
 def _tracked(lanes: Sequence[_Lane], body: Callable[[list[Tracker]], Any]) -> Any:

@@ -6,13 +6,13 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from baselines.dreamerv3.behaviour import Noise
+from sweeps import arithmetic
 from tdmpc2.agent import TDMPC2
 from tdmpc2.config import TDMPC2Config
 from tdmpc2.methods import agent_class
@@ -28,27 +28,19 @@ def run(script: str, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-@pytest.fixture
-def arithmetic(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.syspath_prepend(str(FOLDER))
-    import arithmetic
-
-    return arithmetic
-
-
 @pytest.mark.parametrize(
     ("size", "obs", "action", "plan", "update"),
     [("5", 24, 6, 31.6, 30.1), ("5", 223, 38, 43.4, 31.2), ("1", 24, 6, 12.2, 8.7)],
 )
 def test_operations_of_the_papers_sizes(
-    size: str, obs: int, action: int, plan: float, update: float, arithmetic: Any
+    size: str, obs: int, action: int, plan: float, update: float
 ) -> None:
     config = TDMPC2Config.make(model_size=size)
     assert arithmetic.plan_gflop(config, action) == pytest.approx(plan, abs=0.06)
     assert arithmetic.update_gflop(config, obs, action) == pytest.approx(update, abs=0.06)
 
 
-def test_the_floor_is_what_an_update_multiplies(arithmetic: Any) -> None:
+def test_the_floor_is_what_an_update_multiplies() -> None:
     """Counted by PyTorch; it lies above what is really done, which leaves out dQ/dz."""
     config = TDMPC2Config.make(model_size="5", batch_size=16)
     agent = TDMPC2(config, env_spec((24,), (6,)), seed=0)
@@ -63,9 +55,7 @@ def test_the_floor_is_what_an_update_multiplies(arithmetic: Any) -> None:
     ("method", "plan", "update"),
     [("sac", None, 17.6), ("tdmpc", 25.4, 35.4), ("dreamerv3", None, 712.6)],
 )
-def test_operations_of_the_baselines(
-    method: str, plan: float | None, update: float, arithmetic: Any
-) -> None:
+def test_operations_of_the_baselines(method: str, plan: float | None, update: float) -> None:
     config = agent_class(method).config_class.make()
     if method == "tdmpc":
         config = config.for_task("walker-walk")
@@ -75,7 +65,7 @@ def test_operations_of_the_baselines(
 
 
 @pytest.mark.parametrize("method", ["sac", "tdmpc", "dreamerv3"])
-def test_the_floor_is_what_an_update_of_a_baseline_multiplies(method: str, arithmetic: Any) -> None:
+def test_the_floor_is_what_an_update_of_a_baseline_multiplies(method: str) -> None:
     """But for some gradients of first layers that autograd takes and nobody needs."""
     settings = {"model_size": "small"} if method == "dreamerv3" else {"batch_size": 32}
     cls = agent_class(method)

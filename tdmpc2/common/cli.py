@@ -8,6 +8,7 @@ import sys
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Union
 
@@ -110,10 +111,11 @@ def _parse_path(text: str) -> Path:
     return Path(text).expanduser().resolve()
 
 
-def schema_of(cls: type) -> dict[str, Any]:
+@cache
+def schema_of(cls: type) -> Mapping[str, Any]:
     """Names and types of a dataclass's fields."""
     hints = typing.get_type_hints(cls)
-    return {f.name: hints[f.name] for f in dataclasses.fields(cls)}
+    return types.MappingProxyType({f.name: hints[f.name] for f in dataclasses.fields(cls)})
 
 
 def describe_fields(cls: type) -> str:

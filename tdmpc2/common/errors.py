@@ -15,7 +15,13 @@ class DivergedError(RuntimeError):
 
 
 class StoppedError(RuntimeError):
-    """The run was asked to stop; it resumes from its last checkpoint."""
+    """The run was asked to stop; it resumes from its last checkpoint.
+
+    Attributes:
+        signal: that asked; None if it was something else.
+    """
+
+    signal: int | None = None
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:

@@ -59,7 +59,11 @@ def write_atomic(path: Path, write: Callable[[IO[bytes]], object]) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Writes JSON atomically, indented, with a final newline."""
-    text = json.dumps(value, indent=1, default=str) + "\n"
+    write_text(path, json.dumps(value, indent=1, default=str) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file atomically."""
     write_atomic(path, lambda file: file.write(text.encode()))
 
 

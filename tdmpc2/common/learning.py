@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -74,3 +75,23 @@ def episode_discount(
     """Discount that TD-MPC2 gives episodes of T decisions: clip((T/5 − 1)/(T/5), .95, .995)."""
     fraction = episode_length / denominator
     return min(max((fraction - 1) / fraction, least), most)
+
+
+@dataclass
+class RunningMeans:
+    """Means of an agent's metrics since they were last taken, summed on the device."""
+
+    sums: dict[str, Tensor] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+
+    def add(self, metrics: dict[str, Tensor]) -> None:
+        """Metrics of one gradient step."""
+        for name, value in metrics.items():
+            self.sums[name] = self.sums[name] + value if name in self.sums else value
+            self.counts[name] = self.counts.get(name, 0) + 1
+
+    def take(self) -> dict[str, float]:
+        """The means; begins anew."""
+        means = {name: float(value) / self.counts[name] for name, value in self.sums.items()}
+        self.sums, self.counts = {}, {}
+        return means

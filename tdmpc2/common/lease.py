@@ -22,6 +22,10 @@ HEARTBEAT_SECONDS = 15.0
 EXPIRY_SECONDS = 120.0
 
 
+class InUseError(UserError):
+    """Another process holds the run."""
+
+
 class LeaseLostError(UserError):
     """Another process has taken over the run, believing this one dead."""
 
@@ -49,7 +53,7 @@ class Lease:
         """Acquires the lease.
 
         Raises:
-            UserError: another live process holds it.
+            InUseError: another live process holds it.
         """
         self._acquire()
         self._thread = threading.Thread(target=self._beat, daemon=True, name="lease heartbeat")
@@ -82,15 +86,15 @@ class Lease:
                     self._remove_if_dead()
         finally:
             mine.unlink(missing_ok=True)
-        raise UserError(f"{self.path}: could not be acquired; several processes want it")
+        raise InUseError(f"{self.path}: could not be acquired; several processes want it")
 
     def _remove_if_dead(self) -> None:
-        """Moves a dead lease aside; raises `UserError` for a live one."""
+        """Moves a dead lease aside; raises `InUseError` for a live one."""
         holder = _read(self.path)
         if holder is None:  # given back in between
             return
         if not _is_dead(holder, self.path):
-            raise UserError(
+            raise InUseError(
                 f"{self.path.parent}: in use by process {holder.get('pid')} on host "
                 f"{holder.get('host')}; wait for it or stop it"
             )
@@ -114,6 +118,28 @@ class Lease:
                 os.utime(self.path)
 
 
+def live_holder(directory: Path, now: float | None = None) -> dict[str, Any] | None:
+    """Who holds the lease of a run directory: host, process, SLURM job; None if nobody lives.
+
+    Args:
+        directory: of the run.
+        now: `file_system_time` of the disk it lies on, for those who ask about many runs.
+    """
+    path = directory / "lease.json"
+    holder = _read(path)
+    return None if holder is None or _is_dead(holder, path, now) else holder
+
+
+def file_system_time(folder: Path) -> float:
+    """Now, by the clock of the file system itself, which may be another machine's."""
+    probe = folder / f".clock.{uuid.uuid4().hex}"
+    try:
+        probe.touch()
+        return probe.stat().st_mtime
+    finally:
+        probe.unlink(missing_ok=True)
+
+
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """Lets processes try one after the other, where the file system can lock a folder.
@@ -135,7 +161,7 @@ def _describe_self(token: str) -> dict[str, Any]:
         "token": token,
         "host": socket.gethostname(),
         "pid": os.getpid(),
-        "pid_started": psutil.Process().create_time(),
+        "pid_started": process_started(),
         "slurm_job": os.environ.get("SLURM_JOB_ID"),
         "slurm_restart": int(os.environ.get("SLURM_RESTART_COUNT", "0")),
     }
@@ -150,17 +176,27 @@ def _read(path: Path) -> dict[str, Any] | None:
         return {}
 
 
-def _is_dead(holder: dict[str, Any], path: Path) -> bool:
+def _is_dead(holder: dict[str, Any], path: Path, now: float | None = None) -> bool:
     me = _describe_self("")
     same_job = holder.get("slurm_job") is not None and holder["slurm_job"] == me["slurm_job"]
     if same_job and me["slurm_restart"] > holder.get("slurm_restart", 0):
         return True
     if holder.get("host") == me["host"]:
-        return not _process_runs(holder.get("pid", -1), holder.get("pid_started", 0.0))
-    return _age(path) > EXPIRY_SECONDS
+        return not process_runs(holder.get("pid", -1), holder.get("pid_started", 0.0))
+    try:
+        last = path.stat().st_mtime
+    except FileNotFoundError:  # given back in between
+        return False
+    return (file_system_time(path.parent) if now is None else now) - last > EXPIRY_SECONDS
 
 
-def _process_runs(pid: int, started: float) -> bool:
+def process_started() -> float:
+    """When this process began: with its id, what tells it from later ones of the same id."""
+    return psutil.Process().create_time()
+
+
+def process_runs(pid: int, started: float) -> bool:
+    """Whether a process of this host is still alive."""
     try:
         process = psutil.Process(pid)
         return (
@@ -168,15 +204,3 @@ def _process_runs(pid: int, started: float) -> bool:
         )
     except psutil.NoSuchProcess:
         return False
-
-
-def _age(path: Path) -> float:
-    """Seconds since the last heartbeat, by the clock of the file system itself."""
-    probe = path.with_name(f".clock.{uuid.uuid4().hex}")
-    try:
-        probe.touch()
-        return probe.stat().st_mtime - path.stat().st_mtime
-    except FileNotFoundError:
-        return 0.0
-    finally:
-        probe.unlink(missing_ok=True)

@@ -2,33 +2,75 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
+import os
 import platform
 import socket
 import subprocess
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
+from tdmpc2.common.files import read_json, write_text
 from tdmpc2.common.paths import project_root
 
 PACKAGES = ("torch", "numpy", "gymnasium", "mujoco", "dm_control", "metaworld", "myosuite")
+# In a copy of the code: what git said where it was copied from.
+SNAPSHOT_FACTS = "source.json"
+
+
+class Source(NamedTuple):
+    """The code that runs.
+
+    Attributes:
+        commit: of the checkout; None without git.
+        diff: what has been changed since, untracked files left out; None without git.
+    """
+
+    commit: str | None
+    diff: str | None
+
+
+def source() -> Source:
+    """The checkout the code runs from, or was copied from."""
+    copied = read_json(project_root() / SNAPSHOT_FACTS)
+    if copied is not None:
+        return Source(**copied)
+    return Source(_git("rev-parse", "HEAD"), _git("diff", "HEAD", "--binary"))
 
 
 def git_commit() -> str | None:
-    """Commit of the checkout the code runs from; None without git."""
-    return _git("rev-parse", "HEAD")
+    """Commit of the code; None without git."""
+    return source().commit
 
 
 def provenance() -> dict[str, Any]:
     """Commit, uncommitted changes, host, Python and package versions."""
-    status = _git("status", "--porcelain", "--untracked-files=no")
+    commit, diff = source()
     return {
-        "commit": git_commit(),
-        "dirty": None if status is None else bool(status),
+        "commit": commit,
+        "dirty": None if diff is None else bool(diff),
+        "diff": _checksum(diff) if diff else None,
         "host": socket.gethostname(),
+        "slurm_job": _slurm_job(),
         "platform": platform.platform(),
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in PACKAGES},
+        "all_packages": _checksum(_freeze()),
     }
+
+
+def keep_details(folder: Path) -> None:
+    """Writes what `provenance` only names by checksum: changes and all packages, each once.
+
+    Args:
+        folder: gets `<checksum>.diff` and `<checksum>.txt`.
+    """
+    folder.mkdir(exist_ok=True)
+    for text, suffix in ((source().diff, "diff"), (_freeze(), "txt")):
+        path = folder / f"{_checksum(text or '')}.{suffix}"
+        if text and not path.exists():
+            write_text(path, text)
 
 
 def _git(*words: str) -> str | None:
@@ -36,9 +78,25 @@ def _git(*words: str) -> str | None:
         done = subprocess.run(
             ["git", "-C", str(project_root()), *words], capture_output=True, text=True, check=True
         )
-    except (OSError, subprocess.CalledProcessError):
+    except (OSError, subprocess.CalledProcessError, UnicodeDecodeError):
         return None
     return done.stdout.strip()
+
+
+def _slurm_job() -> str | None:
+    """The job's number, as `squeue` shows it."""
+    array, place = (os.environ.get(f"SLURM_ARRAY_{x}_ID") for x in ("JOB", "TASK"))
+    return f"{array}_{place}" if array else os.environ.get("SLURM_JOB_ID")
+
+
+def _freeze() -> str:
+    """Every installed package with its version, like `pip freeze`."""
+    found = {(d.metadata["Name"] or "", d.version) for d in importlib.metadata.distributions()}
+    return "".join(f"{name}=={version}\n" for name, version in sorted(found))
+
+
+def _checksum(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _version(package: str) -> str | None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from tdmpc2.common.errors import UserError
 from tdmpc2.common.files import read_json, write_json
-from tdmpc2.common.provenance import provenance
+from tdmpc2.common.provenance import keep_details, provenance
 from tdmpc2.common.records import State, read_status
 from tdmpc2.common.spec import RunOptions, RunSpec
 
@@ -69,13 +69,27 @@ def existing_outcome(
 
 def register_attempt(directory: Path, *, allow_change: bool) -> dict[str, Any]:
     """Adds this attempt to `attempts.json`; refuses another commit than the last one's."""
-    file = directory / "attempts.json"
-    attempts: list[dict[str, Any]] = read_json(file) or []
     attempt = provenance()
-    if attempts and attempts[-1]["commit"] != attempt["commit"] and not allow_change:
+    if not allow_change:
+        check_commit(directory, attempt["commit"])
+    keep_details(directory / "provenance")
+    write_json(directory / "attempts.json", [*_attempts(directory), attempt])
+    return attempt
+
+
+def check_commit(directory: Path, commit: str | None) -> None:
+    """Refuses to go on with a run by another commit than the last attempt's.
+
+    Raises:
+        UserError: it differs.
+    """
+    attempts = _attempts(directory)
+    if attempts and attempts[-1]["commit"] != commit:
         raise UserError(
             f"{directory}: was run by commit {attempts[-1]['commit']}, this is "
-            f"{attempt['commit']}; go back to that commit, or say allow_commit_change=true"
+            f"{commit}; go back to that commit, or say allow_commit_change=true"
         )
-    write_json(file, [*attempts, attempt])
-    return attempt
+
+
+def _attempts(directory: Path) -> list[dict[str, Any]]:
+    return read_json(directory / "attempts.json") or []

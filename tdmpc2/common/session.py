@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import math
+import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Iterator
 
 from tqdm import tqdm
 
@@ -19,6 +22,9 @@ from tdmpc2.common.spec import RunOptions
 from tdmpc2.common.tracker import Tracker
 from tdmpc2.common.trainer import Callbacks, Trainer
 
+# SLURM kills 30 s after SIGTERM (KillWait), unless it is set up otherwise.
+SLURM_TERM_SECONDS = 20.0
+
 
 def session(
     trainer: Trainer,
@@ -26,7 +32,7 @@ def session(
     tracker: Tracker,
     lease: Lease,
     options: RunOptions,
-    stop_requested: Callable[[], bool],
+    stop: StopRequests,
 ) -> Steps[RunRecord]:
     """The steps of a trainer with a progress bar, and with the states they leave the run in.
 
@@ -36,7 +42,7 @@ def session(
         tracker: of this attempt.
         lease: on the run directory.
         options: how to carry it out.
-        stop_requested: whether the run is asked to stop.
+        stop: whether the run is asked to stop.
     """
     show = sys.__stderr__ is not None and sys.__stderr__.isatty()
     if options.progress is not None:
@@ -54,7 +60,7 @@ def session(
 
     def must_stop() -> bool:
         lease.check()
-        return stop_requested()
+        return stop.at_once()
 
     def on_progress(env_step: int, new: dict[str, float]) -> None:
         figures.update(new)
@@ -76,7 +82,8 @@ def session(
 
     records.set_state("RUNNING", trainer.env_step)
     with bar:
-        trainer.callbacks = Callbacks(must_stop, on_progress, on_evaluating, on_evaluation)
+        shown = (on_progress, on_evaluating, on_evaluation)
+        trainer.callbacks = Callbacks(must_stop, stop.soon, *shown)
         try:
             yield from trainer.steps()
             state: State = "COMPLETED"
@@ -84,6 +91,8 @@ def session(
         except DivergedError as error:
             state, message = "DIVERGED", str(error)
         except (StoppedError, KeyboardInterrupt) as error:
+            if isinstance(error, StoppedError):
+                error.signal = stop.signal
             records.set_state("INTERRUPTED", trainer.env_step, str(error), **figures)
             raise
         except LeaseLostError:  # the records are another process's now
@@ -97,15 +106,59 @@ def session(
     return RunRecord(records.directory, state, trainer.env_step, message)
 
 
+class StopRequests:
+    """Signals that ask a run to stop, and when it must.
+
+    SIGINT and SIGTERM mean at once, from the last checkpoint nothing is lost. SIGUSR2 is how a
+    cluster announces that it will take the machine back: the run ends its episode, saves and
+    stops. A SLURM job also gets SIGTERM some time before it is killed, and uses that time.
+
+    Attributes:
+        signal: the first that came; None as long as there was none.
+    """
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+        self._soon = self._at_once = math.inf
+
+    def receive(self, number: int) -> None:
+        """Takes note of a signal.
+
+        Raises:
+            KeyboardInterrupt: SIGINT, and something was asked before: this time it is urgent.
+        """
+        if self.signal is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        now = time.monotonic()
+        if number == signal.SIGUSR2:
+            self._soon = min(self._soon, now)
+        elif number == signal.SIGTERM and "SLURM_JOB_ID" in os.environ:
+            self._soon = min(self._soon, now)
+            self._at_once = min(self._at_once, now + SLURM_TERM_SECONDS)
+        else:
+            self._at_once = now
+        self.signal = self.signal or number
+
+    def at_once(self) -> bool:
+        """Whether to stop without saving anything."""
+        return time.monotonic() >= self._at_once
+
+    def soon(self, now: float) -> bool:
+        """Whether to save and stop where that is possible.
+
+        Args:
+            now: `time.monotonic()`, or when the round began (see `RoundClock`).
+        """
+        return now >= self._soon
+
+
 @contextlib.contextmanager
-def stop_on_signals() -> Iterator[Callable[[], bool]]:
-    """Turns the first SIGINT, SIGTERM or SIGUSR2 into a request; a second one acts at once."""
-    received: list[int] = []
+def stop_on_signals() -> Iterator[StopRequests]:
+    """Turns SIGINT, SIGTERM and SIGUSR2 into requests; a second SIGINT acts at once."""
+    stop = StopRequests()
 
     def handle(number: int, frame: object) -> None:
-        if received and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        received.append(number)
+        stop.receive(number)
 
     signals = [signal.SIGINT, signal.SIGTERM, signal.SIGUSR2]
     try:
@@ -113,7 +166,7 @@ def stop_on_signals() -> Iterator[Callable[[], bool]]:
     except ValueError:  # not the main thread: whoever owns it decides
         old = {}
     try:
-        yield lambda: bool(received)
+        yield stop
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import cache
 from typing import Any, get_args, get_type_hints
 
 from tdmpc2.common.errors import UserError, did_you_mean
@@ -22,17 +23,22 @@ def require_known(settings: type[Any], names: Any) -> None:
     """Refuses names that are no field of a dataclass of settings."""
     known = [field.name for field in dataclasses.fields(settings)]
     for name in names:
-        require(name in known, f"unknown setting '{name}'{did_you_mean(name, known)}")
+        if name not in known:
+            raise UserError(f"unknown setting '{name}'{did_you_mean(name, known)}")
 
 
 def require_choices(settings: Any) -> None:
     """Every field that names its values has one of them."""
-    hints = get_type_hints(type(settings))
-    for field in dataclasses.fields(settings):
-        valid = get_args(hints[field.name])
-        value = getattr(settings, field.name)
-        if valid and all(isinstance(v, str) for v in valid):
-            require(value in valid, f"{field.name}={value}: must be one of {', '.join(valid)}")
+    for name, valid in _choices(settings.__class__).items():
+        value = getattr(settings, name)
+        require(value in valid, f"{name}={value}: must be one of {', '.join(valid)}")
+
+
+@cache
+def _choices(settings: type) -> dict[str, tuple[str, ...]]:
+    """Fields that name their values; a sweep asks for each of its runs."""
+    choices = {name: get_args(hint) for name, hint in get_type_hints(settings).items()}
+    return {k: v for k, v in choices.items() if v and all(isinstance(one, str) for one in v)}
 
 
 def require_positive(settings: Any, *names: str) -> None:

@@ -6,7 +6,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from tdmpc2.common.checkpoint import CheckpointStore
 from tdmpc2.common.env_group import EnvGroup
 from tdmpc2.common.errors import DivergedError, StoppedError, UserError
 from tdmpc2.common.evaluate import Evaluation, evaluation
+from tdmpc2.common.learning import RunningMeans
 from tdmpc2.common.play import Play
 from tdmpc2.common.protocols import Agent, Counters, Event, Memory, TaskEnv
 from tdmpc2.common.records import RunRecords
@@ -65,7 +66,8 @@ class Callbacks:
     """How the loop talks to whoever runs it.
 
     Attributes:
-        stop_requested: asked before every decision and update.
+        stop_requested: asked before every decision and update: stop at once?
+        stop_soon: asked between episodes, with the time: save, then stop?
         on_progress: called with env step and figures at every episode end.
         on_evaluating: called before every decision of an evaluation with the decisions done
             and the most there can be.
@@ -73,27 +75,14 @@ class Callbacks:
     """
 
     stop_requested: Callable[[], bool] = lambda: False
+    stop_soon: Callable[[float], bool] = lambda now: False
     on_progress: Callable[[int, dict[str, float]], None] = lambda step, figures: None
     on_evaluating: Callable[[int, int], None] = lambda done, most: None
     on_evaluation: Callable[[int, Evaluation], None] = lambda step, evaluation: None
 
 
-@dataclass
-class _Metrics:
-    """Means of the agent's metrics since the last line, summed on the device."""
-
-    sums: dict[str, Tensor] = field(default_factory=dict)
-    counts: dict[str, int] = field(default_factory=dict)
-
-    def add(self, metrics: dict[str, Tensor]) -> None:
-        for name, value in metrics.items():
-            self.sums[name] = self.sums[name] + value if name in self.sums else value
-            self.counts[name] = self.counts.get(name, 0) + 1
-
-    def take(self) -> dict[str, float]:
-        means = {name: float(value) / self.counts[name] for name, value in self.sums.items()}
-        self.sums, self.counts = {}, {}
-        return means
+class _CutShort(Exception):  # noqa: N818  (no error)
+    """An evaluation gives way to a stop."""
 
 
 class Trainer:
@@ -140,7 +129,7 @@ class Trainer:
         self.callbacks = callbacks or Callbacks()
         self.rng = np.random.default_rng(derive_seed(seed, "seeding actions"))
         self.progress = Progress()
-        self.metrics = _Metrics()
+        self.metrics = RunningMeans()
         self._started, self._last_checkpoint = time.monotonic(), clock()
         self._started_at = 0
 
@@ -167,14 +156,30 @@ class Trainer:
         """
         self._last_checkpoint = self.clock()
         while True:
+            yield from self._stop_soon()
             if self._evaluation_due():
-                yield from self._evaluate()
+                try:
+                    yield from self._evaluate()
+                except _CutShort:
+                    continue  # to stop
             if self.finished:
                 break
             if self._checkpoint_due():
                 self.save()
             yield from self._run_episodes()
         self.save(final=True)
+
+    def _stop_soon(self) -> Steps[None]:
+        """Saves and stops, if that has been asked for; for use between episodes.
+
+        An evaluation that was cut short is made anew: nothing of it is part of a checkpoint.
+        """
+        if not self.callbacks.stop_soon(self.clock()):
+            return
+        if self.env_step > self._started_at:
+            self.save()
+        yield Pause()  # until the other runs of this process have saved as well
+        raise StoppedError(f"stopped at env step {self.env_step}, where it saved")
 
     # --- one episode of each environment ----------------------------------------------
 
@@ -282,6 +287,8 @@ class Trainer:
         def between() -> None:
             nonlocal done
             self._check_stop()
+            if self.callbacks.stop_soon(self.clock()):
+                raise _CutShort
             self.callbacks.on_evaluating(done, self.envs[0].episode_length)
             done += 1
 

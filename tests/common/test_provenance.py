@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from tdmpc2.common import provenance as module
-from tdmpc2.common.provenance import git_commit, provenance
+from tdmpc2.common.files import read_json, write_json
+from tdmpc2.common.provenance import git_commit, keep_details, provenance
 
 
 @pytest.fixture
@@ -38,6 +39,31 @@ def test_commit_and_changes(checkout: Path) -> None:
     assert provenance()["dirty"] is False
     (checkout / "file").write_text("2")
     assert provenance()["dirty"] is True
+
+
+def test_changes_and_packages_are_kept_once(checkout: Path, tmp_path: Path) -> None:
+    (checkout / "file").write_text("2")
+    facts, folder = provenance(), tmp_path / "details"
+    keep_details(folder)
+    keep_details(folder)
+    names = {f"{facts['diff']}.diff", f"{facts['all_packages']}.txt"}
+    assert {path.name for path in folder.iterdir()} == names
+    assert "-1" in (folder / f"{facts['diff']}.diff").read_text()
+    packages = (folder / f"{facts['all_packages']}.txt").read_text().splitlines()
+    assert f"torch=={torch.__version__.partition('+')[0]}" in {
+        p.partition("+")[0] for p in packages
+    }
+
+
+def test_a_copy_of_the_code_remembers_where_it_came_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "project_root", lambda: tmp_path)
+    write_json(tmp_path / "source.json", {"commit": "abc", "diff": "-1"})
+    facts = provenance()
+    assert (facts["commit"], facts["dirty"]) == ("abc", True)
+    assert git_commit() == "abc"
+    assert read_json(tmp_path / "source.json")["commit"] == "abc"
 
 
 def test_without_a_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

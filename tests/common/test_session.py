@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +20,7 @@ from tdmpc2.common.lease import Lease, LeaseLostError
 from tdmpc2.common.records import RunRecords, read_status
 from tdmpc2.common.requests import Steps, serve
 from tdmpc2.common.run_directory import RunRecord
-from tdmpc2.common.session import stop_on_signals
+from tdmpc2.common.session import SLURM_TERM_SECONDS, StopRequests, stop_on_signals
 from tdmpc2.common.spec import RunOptions, RunSpec
 from tdmpc2.common.tracker import Tracker
 from tdmpc2.common.trainer import Callbacks
@@ -58,7 +59,7 @@ def session(
         trainer: Any = ScriptedTrainer(lambda trainer: script(trainer, lease))
         tracker = Tracker(metrics or Metrics())
         steps = sessions.session(
-            trainer, records, tracker, lease, RunOptions(**options), lambda: False
+            trainer, records, tracker, lease, RunOptions(**options), StopRequests()
         )
         return serve(steps, trainer)
 
@@ -150,14 +151,38 @@ def test_the_bar_is_quiet_unless_wanted(
     assert ("return=7" in said.err) is shown
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR2])
-def test_a_signal_is_a_request(number: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    ("number", "at_once", "soon"),
+    [(signal.SIGINT, True, False), (signal.SIGTERM, True, False), (signal.SIGUSR2, False, True)],
+)
+def test_a_signal_is_a_request(
+    number: signal.Signals, at_once: bool, soon: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     before = signal.getsignal(number)
-    with stop_on_signals() as requested:
-        assert not requested()
+    with stop_on_signals() as stop:
+        began = time.monotonic()
+        assert (stop.at_once(), stop.soon(began), stop.signal) == (False, False, None)
         os.kill(os.getpid(), number)
-        assert requested()
+        assert (stop.at_once(), stop.soon(time.monotonic())) == (at_once, soon)
+        assert stop.signal == number
+        assert not stop.soon(began)  # a round that began before goes on
     assert signal.getsignal(number) is before
+
+
+def test_a_slurm_job_uses_the_time_that_sigterm_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    stop = StopRequests()
+    stop.receive(signal.SIGTERM)
+    stop.receive(signal.SIGUSR2)
+    assert (stop.at_once(), stop.soon(now), stop.signal) == (False, True, signal.SIGTERM)
+    now += SLURM_TERM_SECONDS - 1
+    stop.receive(signal.SIGTERM)  # a second one grants no more
+    assert not stop.at_once()
+    now += 1
+    assert stop.at_once()
 
 
 def test_the_second_interrupt_acts_at_once() -> None:
@@ -172,8 +197,8 @@ def test_other_threads_leave_signals_alone() -> None:
     seen = []
 
     def run() -> None:
-        with stop_on_signals() as requested:
-            seen.append((signal.getsignal(signal.SIGTERM) is before, requested()))
+        with stop_on_signals() as stop:
+            seen.append((signal.getsignal(signal.SIGTERM) is before, stop.at_once()))
 
     thread = threading.Thread(target=run)
     thread.start()

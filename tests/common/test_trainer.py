@@ -275,6 +275,41 @@ def test_a_stop_is_heard_before_every_decision_and_update(
     assert trainer.progress.decisions == decisions
 
 
+@pytest.mark.parametrize(
+    ("asked", "saved"),
+    [
+        (1, []),  # before anything was done
+        (2, []),  # in the evaluation before training
+        (52, ["000000000050"]),  # between two episodes
+        (54, ["000000000100"]),  # in the evaluation after the second
+        (104, ["000000000150"]),
+    ],
+)
+def test_a_stop_that_may_wait_saves_between_episodes(
+    asked: int, saved: list[str], tmp_path: Path
+) -> None:
+    """One question before each episode, 50 in each evaluation."""
+    questions = 0
+
+    def stop_soon(now: float) -> bool:
+        nonlocal questions
+        questions += 1
+        return questions >= asked
+
+    trainer = make_trainer(tmp_path, callbacks=Callbacks(stop_soon=stop_soon))
+    with pytest.raises(StoppedError):
+        trainer.run()
+    assert [path.name for path in trainer.checkpoints.existing()] == saved
+    goes_on = make_trainer(tmp_path)
+    assert goes_on.restore() is bool(saved)
+    goes_on.run()
+    (tmp_path / "undisturbed").mkdir()
+    undisturbed = make_trainer(tmp_path / "undisturbed")
+    undisturbed.run()
+    for name in ("eval.csv", "train.csv"):
+        assert (tmp_path / name).read_bytes() == (tmp_path / "undisturbed" / name).read_bytes()
+
+
 # --- checkpoints -----------------------------------------------------------------------------
 
 

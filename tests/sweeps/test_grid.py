@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sweeps.grid import SMOKE, companion_spec, grid
-from sweeps.local_pool import Job, in_packs, words_of
+from sweeps.planned_run import PlannedRun, in_packs, words_of
 from tdmpc2.common.errors import UserError
 from tdmpc2.common.spec import parse_seeds
 from tdmpc2.train import parse
@@ -62,8 +62,8 @@ def test_models_are_the_first_wanted_that_are_there(
         grid(tasks, ["tdmpc2"], (1,))
     runs = grid(tasks, ["tdmpc2"], (1,), assets="official,standin")
     assert [run.assets for run in runs] == [None, "standin", "standin"]
-    assert "assets=standin" in words_of([runs[1]], {})
-    assert parse(words_of([runs[1]], {}))[0] == [runs[1]]
+    assert "assets=standin" in words_of([PlannedRun(runs[1], Path())], {})
+    assert parse(words_of([PlannedRun(runs[1], Path())], {}))[0] == [runs[1]]
 
 
 def test_pixels_have_a_budget_and_an_identity_of_their_own() -> None:
@@ -71,12 +71,12 @@ def test_pixels_have_a_budget_and_an_identity_of_their_own() -> None:
     (pixels,) = grid(["walker-run"], ["tdmpc2"], (1,), obs="rgb")
     assert (state.budget, pixels.budget) == (4_000_000, 2_000_000)
     assert state.identity != pixels.identity
-    assert parse(words_of([pixels], {}))[0] == [pixels]
+    assert parse(words_of([PlannedRun(pixels, Path())], {}))[0] == [pixels]
 
 
 def test_seeds_of_one_task_share_processes() -> None:
     runs = grid(["walker-run", "cup-catch"], ["tdmpc2"], (7, 1, 2))
-    jobs = [Job(spec, Path(str(i))) for i, spec in enumerate(runs)]
+    jobs = [PlannedRun(spec, Path(str(i))) for i, spec in enumerate(runs)]
     packs = in_packs(jobs, 2)
     named = [[(job.spec.task, job.spec.seed) for job in pack] for pack in packs]
     assert named == [
@@ -86,8 +86,7 @@ def test_seeds_of_one_task_share_processes() -> None:
         [("cup-catch", 2)],
     ]
     for pack in packs:
-        specs = [job.spec for job in pack]
-        assert parse(words_of(specs, {}))[0] == specs
+        assert parse(words_of(pack, {}))[0] == [job.spec for job in pack]
     assert [len(pack) for pack in in_packs(jobs, 1)] == [1] * 6
 
 

@@ -1,8 +1,9 @@
-"""How many operations planning and learning cannot do without: the floor of `speed.py`.
+"""How many operations planning and learning cannot do without: the floor of what a run costs.
 
 Matrix products only, a multiplication and an addition counted as two operations. Counted as
 the arithmetic allows, not as the code does it: two Q-functions where two are drawn, what all
-samples share of the first step once, the prior's sequences evaluated once a plan.
+samples share of the first step once, the prior's sequences evaluated once a plan. The configs
+of the baselines come without their types, since imports point down.
 """
 
 from __future__ import annotations
@@ -10,9 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from baselines.dreamerv3.config import DreamerV3Config
-from baselines.sac import SACConfig
-from baselines.tdmpc.config import TDMPCConfig
 from tdmpc2.config import TDMPC2Config
 
 
@@ -47,7 +45,7 @@ def update_gflop(config: TDMPC2Config, obs_dim: int, action_dim: int) -> float:
     return 2e-9 * batch * (target + model + actor)
 
 
-def sac_update_gflop(config: SACConfig, obs_dim: int, action_dim: int) -> float:
+def sac_update_gflop(config: Any, obs_dim: int, action_dim: int) -> float:
     """One gradient step of SAC; the critics have no weight gradients in the actor's step."""
     width, square = config.hidden_dim, (config.num_hidden - 1) * config.hidden_dim**2
     actor = obs_dim * width + square + 2 * width * action_dim
@@ -58,7 +56,7 @@ def sac_update_gflop(config: SACConfig, obs_dim: int, action_dim: int) -> float:
     return 2e-9 * config.batch_size * (target + critics + policy)
 
 
-def _tdmpc_layers(config: TDMPCConfig, action_dim: int) -> tuple[int, int, int, int]:
+def _tdmpc_layers(config: Any, action_dim: int) -> tuple[int, int, int, int]:
     """Multiplications of dynamics, reward, policy and one Q-function."""
     width, latent = config.mlp_dim, config.latent_dim
     assert latent is not None
@@ -68,7 +66,7 @@ def _tdmpc_layers(config: TDMPCConfig, action_dim: int) -> tuple[int, int, int, 
     return dynamics, first + square + width, policy, first + square + width
 
 
-def tdmpc_plan_gflop(config: TDMPCConfig, action_dim: int) -> float:
+def tdmpc_plan_gflop(config: Any, action_dim: int) -> float:
     """One planning call of TD-MPC at its full horizon."""
     dynamics, reward, policy, q = _tdmpc_layers(config, action_dim)
     assert config.iterations is not None
@@ -78,7 +76,7 @@ def tdmpc_plan_gflop(config: TDMPCConfig, action_dim: int) -> float:
     return 2e-9 * (config.iterations * each + prior)
 
 
-def tdmpc_update_gflop(config: TDMPCConfig, obs_dim: int, action_dim: int) -> float:
+def tdmpc_update_gflop(config: Any, obs_dim: int, action_dim: int) -> float:
     """One gradient step of TD-MPC."""
     dynamics, reward, policy, q = _tdmpc_layers(config, action_dim)
     assert config.latent_dim is not None
@@ -90,7 +88,7 @@ def tdmpc_update_gflop(config: TDMPCConfig, obs_dim: int, action_dim: int) -> fl
     return 2e-9 * config.batch_size * (target + model + actor)
 
 
-def dreamerv3_update_gflop(config: DreamerV3Config, obs_dim: int, action_dim: int) -> float:
+def dreamerv3_update_gflop(config: Any, obs_dim: int, action_dim: int) -> float:
     """One gradient step of DreamerV3: world model, then behaviour in imagination.
 
     The imagined dynamics, rewards and values take gradients for their inputs only; the critic is

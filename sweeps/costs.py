@@ -1,0 +1,165 @@
+"""What runs cost: hours, memory and disk, estimated before and corrected by what has finished."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from sweeps.arithmetic import floors
+from sweeps.planned_run import PlannedRun
+from tdmpc2.common.memory import replay_bytes
+from tdmpc2.common.spec import RunSpec
+from tdmpc2.envs.tasks import Task, get_task
+from tdmpc2.methods import agent_class
+
+# One core of a 2.5 GHz Xeon with AVX-512: its matrix products, what planning and learning take
+# as multiples of their products (`benchmarks/speed.py`), and what any call takes beside them.
+CORE_GFLOPS = 100.0
+OVERHEAD = {
+    "tdmpc2": {"plan": 1.4, "update": 1.6},
+    "sac": {"update": 1.3},
+    "tdmpc": {"plan": 1.45, "update": 1.5},
+    "dreamerv3": {"update": 1.4},
+}
+CALL_SECONDS = 0.01
+# Not measured on this code: a published 1.5 hours per million env steps of TD-MPC2 on an RTX
+# 3090 (two env steps a decision), shared out between planning and learning; the other methods
+# are taken to wait for kernels as long. A model beyond 5M is limited by its products.
+GPU_CALL_SECONDS = 0.005
+GPU_GFLOPS = 8_000.0
+# Seconds of a decision in the environment (docs/tasks.md).
+ENV_SECONDS = {"dmcontrol": 0.001, "metaworld": 0.0022, "maniskill2": 0.01, "myosuite": 0.004}
+# An evaluation acts for all episodes as one batch; so much of one by one that takes on a CPU.
+BATCHED = 0.8
+
+MILLION_PARAMETERS = {"sac": 3.3, "tdmpc": 1.5, "dreamerv3": 18.7, "smoke": 0.1, "small": 1.0}
+BYTES_PER_PARAMETER = 16  # itself, two moments of Adam, a slow copy
+PROCESS_BYTES = 1.5e9  # torch, a simulator, evaluation environments
+RECORD_BYTES_PER_EPISODE = 400
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a run takes.
+
+    Attributes:
+        seconds: all of it, evaluations included.
+        memory: bytes at its end.
+        disk_running: bytes while it runs: checkpoints, episodes, records.
+        disk: bytes that stay.
+    """
+
+    seconds: float
+    memory: float
+    disk_running: float
+    disk: float
+
+
+def cost_of(spec: RunSpec, options: Mapping[str, Any], *, gpu: bool) -> Cost:
+    """An estimate, without anything built or read.
+
+    Args:
+        spec: of the run.
+        options: `eval_every`, `eval_episodes` and `keep_replay`, where they are set.
+        gpu: whether it runs on one; else on one core.
+    """
+    task = get_task(spec.task)
+    decisions = spec.budget / task.action_repeat
+    config = _config(spec)
+    act, learn = _seconds_per_call(spec, config, task, gpu=gpu)
+    env = ENV_SECONDS.get(task.domain, 0.001)
+    ratio = getattr(config, "train_ratio", None)
+    updates = 1.0 if ratio is None else ratio / (config.batch_size * config.batch_length)
+    training = decisions * (act + updates * learn + env)
+    episodes = options.get("eval_episodes") or 10
+    rounds = 1 + spec.budget / (options.get("eval_every") or task.eval_every)
+    acting = act if gpu else BATCHED * act * episodes
+    evaluating = rounds * task.episode_length * (acting + episodes * env)
+    rows = min(decisions * 1.01, getattr(config, "buffer_size", 1_000_000))
+    shape = (task.obs_dim,) if spec.obs == "state" else (9, 64, 64)
+    replay = replay_bytes(int(rows), shape, task.action_dim, frame_stack=3)
+    parameters = _parameters(spec, config) * BYTES_PER_PARAMETER
+    records = RECORD_BYTES_PER_EPISODE * decisions / task.episode_length
+    kept = 2 * parameters + records
+    return Cost(
+        seconds=training + evaluating,
+        memory=PROCESS_BYTES + replay + 2 * parameters,
+        disk_running=kept + replay,
+        disk=kept + (replay if options.get("keep_replay") else 0),
+    )
+
+
+@cache
+def _config(spec: RunSpec) -> Any:
+    config = agent_class(spec.method).config_class.make(**dict(spec.overrides))
+    return config.for_task(spec.task) if hasattr(config, "for_task") else config
+
+
+def _seconds_per_call(spec: RunSpec, config: Any, task: Task, *, gpu: bool) -> tuple[float, float]:
+    """Seconds of an action and of a gradient step."""
+    obs_dim = task.obs_dim if spec.obs == "state" else 0
+    found = floors(spec.method, config, obs_dim, task.action_dim)
+    if not getattr(config, "planning", True):
+        found.pop("plan", None)
+    seconds = {
+        name: GPU_CALL_SECONDS + gflop / GPU_GFLOPS
+        if gpu
+        else CALL_SECONDS + OVERHEAD[spec.method][name] * gflop / CORE_GFLOPS
+        for name, gflop in found.items()
+    }
+    return seconds.get("plan", 0.001), seconds["update"]
+
+
+def _parameters(spec: RunSpec, config: Any) -> float:
+    size = str(getattr(config, "model_size", spec.method))
+    millions = MILLION_PARAMETERS.get(size) or MILLION_PARAMETERS.get(spec.method)
+    return 1e6 * (millions if millions is not None else float(size))
+
+
+# --- what runs have really taken ---------------------------------------------------------
+
+Group = tuple[str, str, bool]  # method, domain, on a GPU
+
+
+def group_of(spec: RunSpec, *, gpu: bool) -> Group:
+    """Runs that are taken to be off by the same factor."""
+    return spec.method, get_task(spec.task).domain, gpu
+
+
+def corrections(
+    runs: Iterable[tuple[PlannedRun, bool]], options: Mapping[str, Any]
+) -> dict[Group, float]:
+    """Real seconds over estimated ones, by method, domain and kind of device.
+
+    Args:
+        runs: with a status, and whether each ran on a GPU.
+        options: of the runs.
+    """
+    ratios: dict[Group, list[float]] = {}
+    for run, gpu in runs:
+        speed = (run.status or {}).get("env_steps_per_second")
+        if speed:
+            estimate = cost_of(run.spec, {**options, **run.options}, gpu=gpu)
+            real = run.spec.budget / speed
+            ratios.setdefault(group_of(run.spec, gpu=gpu), []).append(real / estimate.seconds)
+    return {group: statistics.median(values) for group, values in ratios.items()}
+
+
+def seconds_left(
+    runs: Sequence[PlannedRun],
+    options: Mapping[str, Any],
+    factors: Mapping[Group, float],
+    *,
+    gpu: bool,
+) -> list[float]:
+    """Seconds that each run still takes."""
+    left = []
+    for run in runs:
+        cost = cost_of(run.spec, {**options, **run.options}, gpu=gpu)
+        done = min((run.status or {}).get("env_step", 0) / run.spec.budget, 1.0)
+        factor = factors.get(group_of(run.spec, gpu=gpu), 1.0)
+        left.append(cost.seconds * factor * (1 - done))
+    return left

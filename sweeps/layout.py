@@ -1,0 +1,197 @@
+"""How a plan becomes jobs of SLURM: what each asks for, and in which arrays they go."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sweeps import clusters, snapshot
+from sweeps.clusters import Partition, Resources
+from sweeps.job import ModuleJob, TrainingJob
+from sweeps.plan import Plan
+from sweeps.planned_run import Pack, words_of
+from sweeps.sweep_folder import SweepFolder, job_name, relative, write_submission
+from tdmpc2.common.errors import UserError
+from tdmpc2.common.paths import project_root
+from tdmpc2.common.provenance import git_commit
+
+# A GPU waits for one core that plans, and for those that step environments.
+CPUS_WITH_GPU = 4
+FIGURES_MINUTES = 120
+FIGURES_GB = 8
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Jobs to hand over.
+
+    Attributes:
+        plan: that they carry out.
+        resources: of each.
+        jobs: the processes of each.
+        sizes: of the arrays.
+        at_once: how many jobs of each array may run at a time.
+    """
+
+    plan: Plan
+    resources: Resources
+    jobs: Sequence[Sequence[Pack]]
+    sizes: Sequence[int]
+    at_once: Sequence[int]
+
+    def describe(self) -> str:
+        """For people."""
+        if not self.jobs:
+            return "SLURM: nothing to hand over"
+        where = self.resources.partition or "the default partition"
+        arrays = " + ".join(f"{size:,}" for size in self.sizes)
+        lines = [
+            f"SLURM, {where}: {len(self.jobs):,} jobs, as arrays of {arrays}; "
+            f"each {self.resources.describe()}"
+        ]
+        if sum(self.at_once) < sum(self.sizes):
+            lines.append(f"At most {sum(self.at_once):,} jobs run at a time.")
+        left = len(self.jobs) - sum(self.sizes)
+        if left:
+            lines.append(
+                f"You may submit {sum(self.sizes):,} more jobs now: {left:,} stay behind; launch "
+                "again when some have ended, or put more runs into a job (runs_per_gpu=, "
+                "seeds_per_process=)."
+            )
+        return "\n".join(lines)
+
+
+def lay_out(plan: Plan, partition: Partition | None, gpus: int) -> Layout:
+    """Decides what jobs ask for.
+
+    Args:
+        plan: to carry out.
+        partition: that they go to.
+        gpus: of each.
+
+    Raises:
+        UserError: SLURM would refuse them.
+    """
+    request, sweep = plan.request, plan.request.sweep
+    tasks = max(gpus, 1) * sweep.runs_per_gpu
+    jobs = [plan.packs[i : i + tasks] for i in range(0, len(plan.packs), tasks)]
+    limit = partition.minutes if partition is not None else None
+    default = min(clusters.DEFAULT_MINUTES, limit or clusters.DEFAULT_MINUTES)
+    minutes = sweep.timeout_min or default
+    if limit is not None and minutes > limit:
+        assert partition is not None
+        raise UserError(
+            f"timeout_min={minutes}: partition {partition.name} allows {limit}; runs that take "
+            "longer are requeued and go on, so leave it out"
+        )
+    resources = Resources(
+        partition=sweep.partition,
+        gpus=gpus,
+        tasks=tasks,
+        cpus=sweep.cpus or request.threads or (CPUS_WITH_GPU if gpus else 1),
+        mem_gb=sweep.mem_gb or tasks * plan.memory_gb(),
+        timeout_min=minutes,
+        extra=extra_options(sweep.sbatch),
+    )
+    if not jobs:
+        return Layout(plan, resources, [], [], [])
+    clusters.check(resources)
+    sizes = clusters.in_arrays(len(jobs), clusters.max_array_size(), clusters.jobs_left())
+    return Layout(plan, resources, jobs, sizes, clusters.shares(sweep.max_parallel, sizes))
+
+
+def extra_options(text: str | None) -> dict[str, str | bool]:
+    """Options of `sbatch` from `account=lab,hold`.
+
+    Raises:
+        UserError: one that is decided elsewhere.
+    """
+    found: dict[str, str | bool] = {}
+    ours = {
+        "partition": "partition=",
+        "time": "timeout_min=",
+        "mem": "mem_gb=",
+        "array": "max_parallel=",
+        "cpus-per-task": "cpus=",
+        "gpus-per-node": "gpus=",
+        "dependency": "after=",
+    }
+    for word in (text or "").split(","):
+        key, equals, value = word.strip().lstrip("-").partition("=")
+        if key in ours:
+            raise UserError(f"sbatch={text}: {key} is set by {ours[key]}")
+        if key:
+            found[key] = value if equals else True
+    return found
+
+
+def hand_over(layout: Layout, sweep: SweepFolder) -> None:
+    """Submits the jobs, and writes down which job carries out which runs.
+
+    After every array, so that a launch which is cut off leaves nothing unknown.
+
+    Args:
+        layout: of the jobs.
+        sweep: they belong to.
+    """
+    request = layout.plan.request
+    code = snapshot.take(project_root(), sweep.runs / "sweeps" / "code")
+    folder = sweep.new_submission()
+    facts = {"commit": git_commit(), "code": code.name, "partition": layout.resources.partition}
+    arrays: list[dict[str, object]] = []
+    options = {**request.options, "threads": layout.resources.cpus, "progress": "false"}
+    start = 0
+    for size, at_once in zip(layout.sizes, layout.at_once, strict=True):
+        jobs = layout.jobs[start : start + size]
+        start += size
+        array = clusters.submit(
+            [_training_job(packs, layout, options) for packs in jobs],
+            layout.resources,
+            folder,
+            name=job_name(sweep.name),
+            code=code,
+            at_once=at_once,
+        )
+        elements = [[relative(pack, sweep.runs) for pack in packs] for packs in jobs]
+        arrays.append({"job": array, "elements": elements})
+        write_submission(folder, "slurm", arrays=arrays, **facts)
+        print(f"handed over: job {array}, {size:,} of {len(layout.jobs):,} jobs", flush=True)
+    if request.sweep.after == "figures":
+        job = clusters.submit(
+            [ModuleJob("analysis.make_figures", *figure_words(request.runs))],
+            Resources(
+                partition=layout.resources.partition,
+                gpus=0,
+                tasks=1,
+                cpus=1,
+                mem_gb=min(FIGURES_GB, layout.resources.mem_gb),
+                timeout_min=min(FIGURES_MINUTES, layout.resources.timeout_min),
+                extra=layout.resources.extra,
+            ),
+            folder,
+            name=job_name(sweep.name),
+            code=code,
+            at_once=1,
+            after=[str(array["job"]) for array in arrays],
+        )
+        write_submission(folder, "slurm", arrays=arrays, figures=job, **facts)
+        print(f"handed over: job {job}, the figures, when all others have ended", flush=True)
+    print(f"logs in {folder}; `python sweeps/status.py` shows how they get on", flush=True)
+
+
+def figure_words(runs: Path) -> list[str]:
+    """Figures of a folder of runs go beside it: of `runs/`, to `paper_figures/`."""
+    return [f"runs={runs}", f"out={runs.parent / 'paper_figures'}"]
+
+
+def _training_job(packs: Sequence[Pack], layout: Layout, options: dict[str, object]) -> TrainingJob:
+    """The job of some processes; of several GPUs, each process is shown one."""
+    sweep = layout.plan.request.sweep
+    words = []
+    for rank, pack in enumerate(packs):
+        device = (
+            {"device": f"cuda:{rank // sweep.runs_per_gpu}"} if layout.resources.gpus > 1 else {}
+        )
+        words.append(words_of(pack, {**options, **device}))
+    return TrainingJob(words, [[run.directory for run in pack] for pack in packs])

@@ -1,0 +1,178 @@
+"""What a launch would do: which runs, what they cost, and how they are handed over."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich import box
+from rich.table import Table
+
+from sweeps import costs
+from sweeps.options import Request
+from sweeps.planned_run import Pack, PlannedRun, in_packs
+from sweeps.report import make_console
+from sweeps.states import STATES, TAKEN, Observer, RunState, View
+from tdmpc2.common.files import read_json
+from tdmpc2.envs.tasks import get_task
+
+DOING: tuple[RunState, ...] = ("running", "queued")
+FEW = 60  # runs that a plan lists one by one
+
+
+@dataclass
+class Plan:
+    """A sweep, looked at.
+
+    Attributes:
+        request: what was asked for.
+        views: of the runs, as they stand.
+        todo: runs to launch.
+        packs: processes to start.
+        gpu: whether they get one.
+        hours: that each run still takes, as estimated.
+        costs: of each run.
+        measured: kinds of runs whose estimate was corrected by finished ones.
+    """
+
+    request: Request
+    views: list[View]
+    todo: list[PlannedRun]
+    packs: list[Pack]
+    gpu: bool
+    hours: list[float]
+    costs: list[costs.Cost]
+    measured: int
+
+    @property
+    def planned(self) -> list[PlannedRun]:
+        """Every run."""
+        return self.request.planned
+
+    @property
+    def hours_to_do(self) -> float:
+        """Of a GPU or a core, for everything to be launched."""
+        chosen = {id(run) for run in self.todo}
+        return sum(h for run, h in zip(self.planned, self.hours, strict=True) if id(run) in chosen)
+
+    def memory_gb(self) -> int:
+        """What the largest process takes."""
+        size = self.request.sweep.seeds_per_process
+        return math.ceil(size * max(cost.memory for cost in self.costs) / 1e9)
+
+
+def make_plan(request: Request, observer: Observer, *, gpu: bool) -> Plan:
+    """Looks at every run of a sweep.
+
+    Args:
+        request: what was asked for.
+        observer: of the run directories.
+        gpu: whether runs get one.
+    """
+    planned, sweep = request.planned, request.sweep
+    views = [
+        observer.look(str(run.directory.relative_to(request.runs)), run.spec.budget)
+        for run in planned
+    ]
+    for run, view in zip(planned, views, strict=True):
+        run.status = view.status or None
+    looked_at = list(zip(planned, views, strict=True))
+    wanted = {id(run) for run, view in looked_at if _is_due(view, sweep.only)}
+    todo = [run for run in planned if id(run) in wanted]
+    # A pack is started with all of its seeds, so that those left over keep their places in it.
+    packs = in_packs(planned, sweep.seeds_per_process)
+    packs = [pack for pack in packs if any(id(run) in wanted for run in pack)]
+    finished = [(run, _ran_on_gpu(run)) for run, view in looked_at if view.state == "done"]
+    factors = costs.corrections(finished, request.options)
+    seconds = costs.seconds_left(planned, request.options, factors, gpu=gpu)
+    each = [costs.cost_of(r.spec, {**request.options, **r.options}, gpu=gpu) for r in planned]
+    hours = [s / 3600 for s in seconds]
+    return Plan(request, views, todo, packs, gpu, hours, each, len(factors))
+
+
+def _is_due(view: View, only: str) -> bool:
+    return view.state == "failed" if only == "failed" else view.state not in TAKEN
+
+
+def _ran_on_gpu(run: PlannedRun) -> bool:
+    numeric = read_json(run.directory / "numeric.json") or {}
+    return str(numeric.get("device", "cpu")).startswith("cuda")
+
+
+def show(plan: Plan, *, parallel: int | None) -> None:
+    """Prints the plan.
+
+    Args:
+        plan: of the launch.
+        parallel: processes at a time on this machine; None on a cluster.
+    """
+    request, sweep = plan.request, plan.request.sweep
+    finished = sum(view.state in ("done", "diverged") for view in plan.views)
+    processes = f" in {len(plan.packs):,} processes" if sweep.seeds_per_process > 1 else ""
+    at_once = f", {parallel} at a time" if parallel else ""
+    busy = sum(view.state in DOING for view in plan.views)
+    elsewhere = f", {busy:,} queued or running" if busy else ""
+    print(
+        f"{sweep.suite or sweep.tasks}: {len(plan.planned):,} runs, {finished:,} finished already"
+        f"{elsewhere}, {len(plan.todo):,} to do{processes}{at_once}; records in {request.runs}",
+        flush=True,
+    )
+    make_console().print(_table(plan))
+    unit = "GPU-hours" if plan.gpu else "core-hours"
+    to_do = plan.hours_to_do
+    wall = f", {_hours(to_do / parallel)} h on this machine" if parallel else ""
+    disk, most = (
+        sum(getattr(cost, name) for cost in plan.costs) / 1e9 for name in ("disk", "disk_running")
+    )
+    source = (
+        f"corrected by finished runs of {plan.measured} of the kinds"
+        if plan.measured
+        else "a rough estimate, until runs of this kind have finished"
+    )
+    print(
+        f"To do: about {_hours(to_do)} {unit}{wall} ({source}). Disk: {disk:,.1f} GB when all is "
+        f"done, at most {most:,.1f} GB before.",
+        flush=True,
+    )
+
+
+def list_runs(plan: Plan) -> None:
+    """Prints every run, unless they are too many to read."""
+    if len(plan.planned) <= FEW:
+        for run, view in zip(plan.planned, plan.views, strict=True):
+            print(f"  {run.name}: {view.state}  {run.directory}")
+
+
+def _table(plan: Plan) -> Table:
+    """Runs by method and domain."""
+    present = [state for state in STATES if any(view.state == state for view in plan.views)]
+    table = Table(box=box.SIMPLE, pad_edge=False)
+    table.add_column("method")
+    table.add_column("domain")
+    for name in ("runs", *present, "GPU-h left" if plan.gpu else "core-h left", "disk GB"):
+        table.add_column(name, justify="right")
+    rows: dict[tuple[str, str], list[int]] = {}
+    for place, run in enumerate(plan.planned):
+        rows.setdefault((run.spec.method, get_task(run.spec.task).domain), []).append(place)
+    for (method, domain), places in rows.items():
+        table.add_row(method, domain, *_figures(plan, places, present))
+    if len(rows) > 1:
+        table.add_section()
+        table.add_row("all", "", *_figures(plan, range(len(plan.planned)), present))
+    return table
+
+
+def _figures(plan: Plan, places: Sequence[int], present: Sequence[RunState]) -> list[str]:
+    """Cells of a row."""
+    states = [plan.views[place].state for place in places]
+    counts = [len(states), *(states.count(state) for state in present)]
+    ended = ("done", "diverged")
+    hours = sum(plan.hours[place] for place in places if plan.views[place].state not in ended)
+    disk = sum(plan.costs[place].disk for place in places) / 1e9
+    return [*(f"{count:,}" if count else "" for count in counts), _hours(hours), f"{disk:,.1f}"]
+
+
+def _hours(hours: float) -> str:
+    """Rounded as an estimate is."""
+    return f"{hours:,.0f}" if hours >= 10 else f"{hours:.1f}" if hours >= 0.1 else f"{hours:.2f}"

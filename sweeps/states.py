@@ -1,0 +1,150 @@
+"""Where runs stand: what their directories say, and what the cluster says."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from sweeps.sweep_folder import Submission, SweepFolder, all_sweeps, names
+from tdmpc2.common.lease import file_system_time, live_holder
+from tdmpc2.common.records import SETTLED, read_status
+
+# new: never begun. resumable: stopped, and goes on from its last checkpoint when launched again.
+# stale: says that it runs, but its process is gone (killed, out of memory, a dead node).
+RunState = Literal["done", "diverged", "running", "queued", "failed", "stale", "resumable", "new"]
+STATES: tuple[RunState, ...] = (
+    "done",
+    "diverged",
+    "running",
+    "queued",
+    "failed",
+    "stale",
+    "resumable",
+    "new",
+)
+# Not to be launched: there is nothing to do, or somebody does it.
+TAKEN: tuple[RunState, ...] = ("done", "diverged", "running", "queued")
+QUEUE_SECONDS = 60
+
+
+@dataclass
+class View:
+    """A run as it stands.
+
+    Attributes:
+        state: see above.
+        status: `status.json`, if there is one.
+        job: of SLURM, the last one that was to carry it out.
+        log: of that job.
+        message: what went wrong, if something did.
+    """
+
+    state: RunState
+    status: dict[str, Any] = field(default_factory=dict)
+    job: str | None = None
+    log: Path | None = None
+    message: str = ""
+
+    @property
+    def env_step(self) -> int:
+        """Where it stands."""
+        return int(self.status.get("env_step", 0))
+
+    @property
+    def speed(self) -> float:
+        """Env steps a second; 0 if it does not run, or is just beginning."""
+        return float(self.status.get("env_steps_per_second") or 0) * (self.state == "running")
+
+
+class Observer:
+    """Looks at runs.
+
+    Args:
+        runs: folder of all runs.
+        sweeps: whose jobs may carry them out; all by default.
+    """
+
+    def __init__(self, runs: Path, sweeps: Sequence[SweepFolder] | None = None) -> None:
+        self.runs = runs
+        sweeps = all_sweeps(runs) if sweeps is None else sweeps
+        self.jobs: dict[str, tuple[str, int, Submission]] = {}
+        on_slurm = False
+        for submission in sorted(
+            (s for sweep in sweeps for s in sweep.submissions()), key=lambda s: s.facts["launched"]
+        ):
+            on_slurm |= submission.facts["cluster"] == "slurm"
+            for job, rank, directories in submission.jobs():
+                self.jobs.update(dict.fromkeys(directories, (job, rank, submission)))
+        self.queue = read_queue(names(sweeps)) if on_slurm else {}
+        try:
+            self.now = file_system_time(runs)
+        except OSError:  # not there, or not ours to write to
+            self.now = time.time()
+
+    def look(self, directory: str, budget: int) -> View:
+        """Where a run stands.
+
+        Args:
+            directory: of the run, below the folder of runs.
+            budget: env steps that it is to reach.
+        """
+        path = self.runs / directory
+        status = read_status(path) or {}
+        job, rank, submission = self.jobs.get(directory, (None, 0, None))
+        log = submission.log(job, rank) if submission is not None and job is not None else None
+        view = View("new", status, job, log, status.get("message", ""))
+        state = status.get("state")
+        if state == "DIVERGED":
+            view.state = "diverged"
+        elif state in SETTLED and status["env_step"] >= budget:
+            view.state = "done"
+        elif live_holder(path, self.now) is not None:
+            view.state = "running"
+        elif job is not None and self.queue is None:  # this machine cannot ask the cluster
+            view.state = "queued" if state is None else "stale" if state == "RUNNING" else "queued"
+        elif job is not None and self.queue and job in self.queue:
+            waits = self.queue[job] in ("PENDING", "REQUEUED", "REQUEUE_HOLD", "SUSPENDED")
+            view.state = "queued" if waits else "running"
+        elif state == "FAILED":
+            view.state = "failed"
+        elif log is not None and state != "INTERRUPTED" and (said := last_error(log)):
+            view.state, view.message = "failed", said
+        elif state == "RUNNING":
+            view.state, view.message = "stale", "its process is gone"
+        elif state is not None:
+            view.state = "resumable"
+        return view
+
+
+def read_queue(job_names: Iterable[str]) -> dict[str, str] | None:
+    """Jobs that SLURM knows of as not ended, with their states; None where it does not answer."""
+    wanted = ",".join(job_names)
+    if shutil.which("squeue") is None:
+        return None
+    command = ["squeue", "--noheader", "--array", "--format=%i|%T", f"--name={wanted}"]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=True, timeout=QUEUE_SECONDS
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return dict(line.split("|", 1) for line in done.stdout.split())
+
+
+def last_error(log: Path) -> str:
+    """The last line of an error log that tells why its job ended; empty if none does."""
+    try:
+        with open(log, "rb") as file:
+            file.seek(max(log.stat().st_size - 4096, 0))
+            lines = file.read().decode(errors="replace").splitlines()
+    except OSError:
+        return ""
+    for line in reversed(lines):
+        if line.startswith("error: "):
+            return line.removeprefix("error: ")
+    return ""

@@ -1,0 +1,206 @@
+"""Where the runs of sweeps stand: `python sweeps/status.py suite=all104 follow=true`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from sweeps.report import make_console
+from sweeps.states import STATES, Observer, RunState, View
+from sweeps.sweep_folder import SweepFolder, all_sweeps
+from tdmpc2.common import cli
+from tdmpc2.common.errors import UserError, did_you_mean
+from tdmpc2.common.paths import default_runs_dir
+
+
+@dataclass(frozen=True)
+class StatusOptions:
+    """What to show."""
+
+    runs: Path = field(
+        default_factory=default_runs_dir, metadata={"help": "folder that holds all runs"}
+    )
+    suite: str | None = field(default=None, metadata={"help": "only sweeps of this suite"})
+    sweep: str | None = field(default=None, metadata={"help": "only this sweep (its folder)"})
+    follow: bool = field(default=False, metadata={"help": "go on until everything has ended"})
+    every: float = field(default=10.0, metadata={"help": "seconds between looks, when following"})
+    errors: int = field(default=5, metadata={"help": "last errors to show"})
+    list: bool = field(default=False, metadata={"help": "a line per run"})
+
+
+GOING_ON = ("running", "queued")
+FAILED = ("failed", "stale")
+Row = dict[str, Any]  # of `sweep.json`
+
+
+def find_sweeps(runs: Path, suite: str | None, sweep: str | None) -> list[SweepFolder]:
+    """Sweeps by suite or name; all if neither is given.
+
+    Raises:
+        UserError: there is none.
+    """
+    known = all_sweeps(runs)
+    if not known:
+        raise UserError(f"{runs}: holds no sweep; sweeps/launch.py begins one, or use runs=")
+    if sweep is not None:
+        known = [one for one in known if one.name == sweep]
+        if not known:
+            names = [one.name for one in all_sweeps(runs)]
+            raise UserError(f"sweep={sweep}: there is none{did_you_mean(sweep, names)}")
+    if suite is not None:
+        suites = {one.name: one.read()["suite"] or "tasks" for one in known}
+        known = [one for one in known if suites[one.name] == suite]
+        if not known:
+            raise UserError(f"suite={suite}: never launched{did_you_mean(suite, suites.values())}")
+    return known
+
+
+def runs_of(sweeps: Sequence[SweepFolder]) -> list[Row]:
+    """Runs of several sweeps, each once, with its largest budget."""
+    rows: dict[str, Row] = {}
+    for sweep in sweeps:
+        for row in sweep.read()["runs"]:
+            known = rows.setdefault(row["directory"], row)
+            known["budget"] = max(known["budget"], row["budget"])
+    return list(rows.values())
+
+
+def look(runs: Path, sweeps: Sequence[SweepFolder]) -> list[tuple[Row, View]]:
+    """Every run of these sweeps as it stands; any sweep's job may be at it."""
+    observer = Observer(runs)
+    return [(row, observer.look(row["directory"], row["budget"])) for row in runs_of(sweeps)]
+
+
+def table_of(looked_at: Sequence[tuple[Row, View]]) -> Table:
+    """Counts, progress, speed and time left by method and domain."""
+    present = [state for state in STATES if any(view.state == state for _, view in looked_at)]
+    table = Table(box=box.SIMPLE, pad_edge=False)
+    for name in ("method", "domain"):
+        table.add_column(name)
+    for name in ("runs", *present, "progress", "env steps/s", "h left"):
+        table.add_column(name, justify="right")
+    groups: dict[tuple[str, str], list[tuple[Row, View]]] = {}
+    for row, view in looked_at:
+        groups.setdefault((row["method"], row["domain"]), []).append((row, view))
+    for (method, domain), members in groups.items():
+        table.add_row(method, domain, *_cells(members, present))
+    if len(groups) > 1:
+        table.add_section()
+        table.add_row("all", "", *_cells(looked_at, present))
+    return table
+
+
+def _cells(members: Sequence[tuple[Row, View]], present: Sequence[RunState]) -> list[str]:
+    states = [view.state for _, view in members]
+    total = sum(row["budget"] for row, _ in members)
+    ended = ("done", "diverged")
+    left = sum(
+        max(row["budget"] - view.env_step, 0) for row, view in members if view.state not in ended
+    )
+    speed = sum(view.speed for _, view in members)
+    counts = [len(members), *(states.count(state) for state in present)]
+    return [
+        *(f"{count:,}" if count else "" for count in counts),
+        f"{100 * (1 - left / total):.1f} %",
+        f"{speed:,.0f}" if speed else "",
+        f"{left / speed / 3600:,.1f}" if speed and left else "",
+    ]
+
+
+def last_errors(looked_at: Sequence[tuple[Row, View]], most: int, runs: Path) -> list[str]:
+    """What went wrong last, newest first: run, what it said, and where to read on."""
+    bad = [(row, view) for row, view in looked_at if view.state in ("failed", "stale", "diverged")]
+    bad.sort(key=lambda pair: pair[1].status.get("updated", ""), reverse=True)
+    lines = []
+    for row, view in bad[:most]:
+        name = f"{row['method']} {row['task']} seed {row['seed']} ({row['variant']})"
+        log = view.log or runs / row["directory"] / "log.txt"
+        lines.append(f"{view.state}: {name}: {view.message or 'nothing said'}\n    {log}")
+    if len(bad) > most:
+        lines.append(f"… and {len(bad) - most:,} more (errors=)")
+    return lines
+
+
+def _line(row: Row, view: View) -> str:
+    steps = f"{view.env_step:,} of {row['budget']:,}"
+    return f"{view.state:>9}  {steps:>24}  {view.job or '':>10}  {row['directory']}"
+
+
+def picture(options: StatusOptions, sweeps: Sequence[SweepFolder]) -> tuple[Group, bool, bool]:
+    """All that is shown; whether anything still runs or waits; whether anything has failed."""
+    looked_at = look(options.runs, sweeps)
+    now = datetime.now().strftime("%H:%M:%S")
+    names = ", ".join(sweep.name for sweep in sweeps)
+    parts: list[Any] = [Text(f"{names} in {options.runs}, {now}"), table_of(looked_at)]
+    if options.list:
+        parts += [
+            Text(_line(row, view), no_wrap=True, overflow="ignore") for row, view in looked_at
+        ]
+    parts += [Text(line) for line in last_errors(looked_at, options.errors, options.runs)]
+    figures = [
+        facts["figures"]
+        for sweep in sweeps
+        for s in sweep.submissions()
+        if (facts := s.facts).get("figures")
+    ]
+    if figures:
+        parts.append(Text(f"figures: job {', '.join(figures)}, after all runs"))
+    states = {view.state for _, view in looked_at}
+    return Group(*parts), not states.isdisjoint(GOING_ON), not states.isdisjoint(FAILED)
+
+
+def main(words: Sequence[str]) -> int:
+    """The command; returns its exit code.
+
+    Returns:
+        0 if nothing has failed, else 1.
+    """
+    options = StatusOptions(**cli.parse_words(words, cli.schema_of(StatusOptions)))
+    if options.every <= 0:
+        raise UserError(f"every={options.every}: must be positive")
+    sweeps = find_sweeps(options.runs, options.suite, options.sweep)
+    console = make_console()
+    shown, going_on, failed = picture(options, sweeps)
+    if options.follow and console.is_terminal:
+        with Live(shown, console=console, auto_refresh=False) as live:
+            while going_on:
+                time.sleep(options.every)
+                shown, going_on, failed = picture(options, sweeps)
+                live.update(shown, refresh=True)
+    else:
+        console.print(shown, crop=False)
+        while options.follow and going_on:
+            time.sleep(options.every)
+            shown, going_on, failed = picture(options, sweeps)
+            console.print(shown, crop=False)
+    return int(failed)
+
+
+def usage() -> str:
+    """Text of `--help`."""
+    return "\n".join(
+        [
+            "usage: python sweeps/status.py [key=value …]",
+            "",
+            "Shows where the runs of sweeps stand, by the run directories and squeue; works while",
+            "they run, and from any machine that sees the directories. Exit code 1 if a run has",
+            "failed or its process is gone.",
+            "",
+            cli.describe_fields(StatusOptions),
+        ]
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(cli.command(main, usage))

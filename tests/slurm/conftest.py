@@ -1,0 +1,35 @@
+"""One private SLURM for all tests of this folder, which therefore run in one process."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.slurm.cluster import Cluster, missing, running_cluster
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """All to the same worker."""
+    for item in items:
+        if "tests/slurm/" in item.nodeid:
+            item.add_marker(pytest.mark.xdist_group("slurm"))
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """A cluster of two nodes, which commands of this process and its children find."""
+    if reason := missing():
+        pytest.skip(reason)
+    # Sockets need short names, and a way that everybody may go; pytest's folders have neither.
+    with tempfile.TemporaryDirectory(prefix="slurm-", ignore_cleanup_errors=True) as folder:
+        Path(folder).chmod(0o711)
+        with (
+            running_cluster(Path(folder) / "lab") as started,
+            pytest.MonkeyPatch.context() as patch,
+        ):
+            for name, value in started.env.items():
+                patch.setenv(name, value)
+            yield started

@@ -1,0 +1,91 @@
+"""Sweeps of tiny runs on a cluster, and what is compared of them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+from pathlib import Path
+from typing import Any
+
+from sweeps import launch, status
+from sweeps.states import View
+from sweeps.sweep_folder import all_sweeps
+from tests.runs import TINY, outcome_of
+from tests.slurm.cluster import Cluster, wait_for
+
+# Half an hour would not be enough for a hung machine; a loaded one needs some minutes.
+PATIENCE = 300.0
+
+
+def words(runs: Path, **changes: Any) -> list[str]:
+    """The words that launch tiny runs."""
+    values = {key: value for key, value in TINY.items() if key != "task"}
+    values |= {"tasks": "toy-pointmass", "runs": runs, "gpus": 0, "mem_gb": 1, **changes}
+    return [f"{key}={value}" for key, value in values.items()]
+
+
+def sweep(runs: Path, **changes: Any) -> int:
+    """Launches tiny runs; the exit code."""
+    return launch.main(words(runs, **changes))
+
+
+def views(runs: Path) -> dict[int, View]:
+    """All runs of all sweeps of a folder, by seed."""
+    return {row["seed"]: view for row, view in status.look(runs, all_sweeps(runs))}
+
+
+def directory(runs: Path, seed: int) -> Path:
+    """The run directory of a seed."""
+    (spec,) = runs.glob(f"*/*/*/seed{seed}-*/spec.json")
+    return spec.parent
+
+
+def attempts(runs: Path, seed: int) -> list[dict[str, Any]]:
+    """What each attempt at a run wrote of itself."""
+    return json.loads((directory(runs, seed) / "attempts.json").read_text())
+
+
+def until_empty(cluster: Cluster) -> None:
+    """Waits until no job is left."""
+    wait_for(lambda: not cluster.jobs(), PATIENCE, f"the queue: {cluster.jobs()}")
+
+
+def hold(runs: Path, seed: int) -> int:
+    """Waits until a run has learnt something and saved it, and halts it there; its process."""
+
+    def learning() -> bool:
+        saved = list(runs.glob(f"*/*/*/seed{seed}-*/checkpoints/0*"))
+        return any(int(path.name) > TINY["seed_decisions"] for path in saved)
+
+    wait_for(learning, PATIENCE, f"seed {seed} to learn")
+    pid = lease(runs, seed)["pid"]
+    os.kill(pid, signal.SIGSTOP)
+    return pid
+
+
+def lease(runs: Path, seed: int) -> dict[str, Any]:
+    """Who holds a run."""
+    return json.loads((directory(runs, seed) / "lease.json").read_text())
+
+
+def is_warned(pid: int) -> bool:
+    """Whether a halted process has been sent SIGUSR2, or is gone."""
+    with contextlib.suppress(OSError):
+        text = Path(f"/proc/{pid}/status").read_text()
+        pending = [int(mask, 16) for mask in re.findall(r"^(?:Shd|Sig)Pnd:\s*(\w+)", text, re.M)]
+        return any(mask >> (signal.SIGUSR2 - 1) & 1 for mask in pending)
+    return True
+
+
+def same_as(runs: Path, other: Path, seed: int) -> bool:
+    """Whether two folders hold the same run, byte for byte."""
+    return outcome_of(directory(runs, seed)) == outcome_of(directory(other, seed))
+
+
+def evaluated(runs: Path, seed: int) -> list[int]:
+    """Env steps of the lines of `eval.csv`."""
+    lines = (directory(runs, seed) / "eval.csv").read_text().splitlines()[1:]
+    return [int(line.split(",")[0]) for line in lines]
