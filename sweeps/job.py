@@ -111,7 +111,9 @@ class ModuleJob:
 
     def __call__(self) -> None:
         """Runs it; fails if it does."""
-        subprocess.run([sys.executable, "-m", *self.words], check=True)
+        code = subprocess.run([sys.executable, "-m", *self.words]).returncode
+        if code:
+            sys.exit(code)
 
     def checkpoint(self) -> submitit.helpers.DelayedSubmission:
         """The same again."""

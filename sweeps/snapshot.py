@@ -13,7 +13,7 @@ from tdmpc2.common.files import write_json
 from tdmpc2.common.provenance import SNAPSHOT_FACTS, source
 
 PACKAGES = ("tdmpc2", "baselines", "sweeps", "ablations", "analysis")
-OTHERS = ("pyproject.toml", "paper_figures/figures.toml")
+OTHERS = ("pyproject.toml", "paper_figures/*.toml", "paper_figures/*.mplstyle")
 IGNORED = {"__pycache__", ".mypy_cache", ".ruff_cache"}
 
 
@@ -51,9 +51,10 @@ def take(root: Path, folder: Path) -> Path:
 
 
 def code_files(root: Path) -> Iterator[Path]:
-    """Every file of the packages, and the definitions of the figures."""
+    """Every file of the packages, and how figures are defined and look."""
     for package in PACKAGES:
         for path in (root / package).rglob("*"):
             if path.is_file() and not IGNORED.intersection(path.parts) and path.suffix != ".pyc":
                 yield path
-    yield from (root / name for name in OTHERS if (root / name).is_file())
+    for pattern in OTHERS:
+        yield from root.glob(pattern)

@@ -147,7 +147,8 @@ def picture(options: StatusOptions, sweeps: Sequence[SweepFolder]) -> tuple[Grou
         parts += [
             Text(_line(row, view), no_wrap=True, overflow="ignore") for row, view in looked_at
         ]
-    parts += [Text(line) for line in last_errors(looked_at, options.errors, options.runs)]
+    errors = last_errors(looked_at, options.errors, options.runs)
+    parts += [Text(line, no_wrap=True, overflow="ignore") for line in errors]
     figures = [
         facts["figures"]
         for sweep in sweeps

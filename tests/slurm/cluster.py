@@ -32,8 +32,8 @@ SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
 CryptoType=crypto/munge
-# cred_expire: how long a requeued job waits before it starts again (120 s, if not said)
-AuthInfo=socket={lab}/munge/socket,cred_expire=2
+# cred_expire: how long a requeued job waits before it starts again (120 s by default; 5 at least)
+AuthInfo=socket={lab}/munge/socket,cred_expire=5
 StateSaveLocation={lab}/state
 SlurmdSpoolDir={lab}/spool/%n
 SlurmctldPidFile={lab}/run/slurmctld.pid

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.slurm.cluster import Cluster, missing, running_cluster
+from tests.slurm.cluster import Cluster, missing, running_cluster, wait_for
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -33,3 +33,12 @@ def cluster() -> Iterator[Cluster]:
             for name, value in started.env.items():
                 patch.setenv(name, value)
             yield started
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left_behind(cluster: Cluster) -> Iterator[None]:
+    """No test meets the jobs of one that failed."""
+    yield
+    if cluster.jobs():
+        cluster.call("scancel", "--user=root")
+        wait_for(lambda: not cluster.jobs(), 60, "cancelled jobs to end")

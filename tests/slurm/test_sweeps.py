@@ -1,0 +1,214 @@
+"""Sweeps on a real cluster, as a user launches, watches, retries and cancels them."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sweeps import cancel, clusters, retry, status
+from sweeps.sweep_folder import all_sweeps
+from tdmpc2.common import cli
+from tdmpc2.common.files import read_json
+from tests.slurm import sweeping
+from tests.slurm.cluster import Cluster, wait_for
+
+SHORT = {"env_steps": 150, "eval_every": 150}
+TWELVE = tuple(range(1, 13))
+
+
+@pytest.fixture(scope="module")
+def swept(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """Twelve runs in one array, then the figures; and what the launch printed."""
+    runs = tmp_path_factory.mktemp("array") / "runs"
+    command = [sys.executable, "-m", "sweeps.launch"]
+    words = sweeping.words(runs, seeds=12, max_parallel=6, after="figures", **SHORT)
+    done = subprocess.run([*command, *words], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    sweeping.until_empty(cluster)
+    return runs, done.stdout
+
+
+def test_an_array_of_twelve_runs_equals_runs_on_this_machine(
+    swept: tuple[Path, str], tmp_path: Path
+) -> None:
+    runs, printed = swept
+    assert "12 runs, 0 finished already, 12 to do" in printed
+    assert "12 jobs, as arrays of 12" in printed
+    assert "At most 6 jobs run at a time." in printed
+    assert [view.state for view in sweeping.views(runs).values()] == ["done"] * 12
+    assert sweeping.sweep(tmp_path, seeds=12, cluster="inline", **SHORT) == 0
+    assert all(sweeping.same_as(runs, tmp_path, seed) for seed in TWELVE)
+    assert all(len(sweeping.attempts(runs, seed)) == 1 for seed in TWELVE)
+
+
+def test_jobs_run_the_code_as_it_was_launched(swept: tuple[Path, str]) -> None:
+    """With its commit, its uncommitted changes and all packages in each record."""
+    runs, _ = swept
+    (sweep,) = all_sweeps(runs)
+    (submission,) = sweep.submissions()
+    code = runs / "sweeps" / "code" / submission.facts["code"]
+    facts = read_json(code / "source.json")
+    for seed in TWELVE:
+        (attempt,) = sweeping.attempts(runs, seed)
+        assert attempt["commit"] == facts["commit"] == submission.facts["commit"]
+        assert attempt["dirty"] is bool(facts["diff"])
+        kept = {path.name for path in (sweeping.directory(runs, seed) / "provenance").iterdir()}
+        assert f"{attempt['all_packages']}.txt" in kept
+        assert not facts["diff"] or f"{attempt['diff']}.diff" in kept
+    scripts = [path.read_text() for path in submission.folder.glob("*submission.sh")]
+    assert scripts
+    assert all(f"cd {code}\nexport PYTHONPATH=$PWD\n" in script for script in scripts)
+
+
+def test_the_figures_come_when_all_runs_have_ended(swept: tuple[Path, str]) -> None:
+    runs, printed = swept
+    assert "the figures, when all others have ended" in printed
+    drawn = {path.name for path in (runs.parent / "paper_figures").iterdir()}
+    assert any(name.endswith(".png") for name in drawn)
+    assert (runs / "floors" / "toy-pointmass.json").exists()
+
+
+def test_launching_again_hands_over_nothing(
+    swept: tuple[Path, str], cluster: Cluster, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs, _ = swept
+    assert sweeping.sweep(runs, seeds=12, **SHORT) == 0
+    assert "12 finished already, 0 to do" in capsys.readouterr().out
+    assert len(all_sweeps(runs)[0].submissions()) == 1
+    assert not cluster.jobs()
+
+
+def test_status_shows_what_is_done(
+    swept: tuple[Path, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs, _ = swept
+    assert status.main([f"runs={runs}", "list=true"]) == 0
+    printed = capsys.readouterr().out
+    assert "100.0 %" in printed
+    assert printed.count("seed") == 12
+
+
+def test_held_jobs_are_queued_and_are_not_handed_over_twice(
+    cluster: Cluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nor by two launches at the same moment; then they are cancelled."""
+    command = [sys.executable, "-m", "sweeps.launch"]
+    words = sweeping.words(tmp_path, seeds=4, sbatch="hold", **SHORT)
+    both = [subprocess.Popen([*command, *words], stdout=subprocess.DEVNULL) for _ in range(2)]
+    assert [process.wait() for process in both] == [0, 0]
+    assert len(cluster.jobs()) == 4
+    assert {view.state for view in sweeping.views(tmp_path).values()} == {"queued"}
+    # Another sweep that has runs in common hands over the others.
+    sweeping.sweep(tmp_path, seeds=6, sbatch="hold", **SHORT)
+    assert len(cluster.jobs()) == 6
+    capsys.readouterr()
+    with pytest.raises(cli.UserError, match="several sweeps: say which"):
+        cancel.main([f"runs={tmp_path}"])
+    assert cancel.main([f"runs={tmp_path}", "suite=tasks"]) == 0
+    assert "4 jobs cancelled" in capsys.readouterr().out
+    assert not cluster.jobs()
+    assert {view.state for view in sweeping.views(tmp_path).values()} == {"new"}
+
+
+def test_a_failed_run_is_shown_and_retried_alone(
+    cluster: Cluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No episode of 50 decisions fits a memory of 10 rows, which only the run itself can tell."""
+    runs = tmp_path / "runs"
+    sweeping.sweep(runs, seeds=1, **SHORT)
+    sweeping.sweep(runs, seeds="2,", buffer_size=10, after="figures", **SHORT)
+    sweeping.until_empty(cluster)
+    assert {s: view.state for s, view in sweeping.views(runs).items()} == {1: "done", 2: "failed"}
+    capsys.readouterr()
+    assert status.main([f"runs={runs}"]) == 1
+    printed = capsys.readouterr().out
+    assert "one episode takes 51 rows" in printed.replace("\n", " ")
+    assert "_log.err" in printed
+    assert (runs.parent / "paper_figures").is_dir()  # of the one that there is
+    assert retry.main([f"runs={runs}", "sbatch=hold"]) == 0
+    assert "1 failed" in capsys.readouterr().out
+    assert list(cluster.jobs().values()) == ["PENDING"] * 2  # the run, and its figures
+    assert retry.main([f"runs={runs}"]) == 0
+    assert len(cluster.jobs()) == 2
+
+
+def test_runs_share_a_job_and_seeds_a_process(cluster: Cluster, tmp_path: Path) -> None:
+    """Two processes a job, two seeds a process; a warning brings back all of them."""
+    runs = tmp_path / "runs"
+    changes = {"env_steps": 400, "eval_every": 200}
+    sweeping.sweep(runs, seeds=4, seeds_per_process=2, runs_per_gpu=2, gpus=1, **changes)
+    (job,) = cluster.jobs()
+    held = [sweeping.hold(runs, seed) for seed in (1, 3)]
+    assert sweeping.lease(runs, 2)["pid"] == held[0]
+    cluster.call("scancel", "--signal=USR2", job)
+    for pid in held:
+        wait_for(lambda pid=pid: sweeping.is_warned(pid), 60, "both to be warned")
+        os.kill(pid, signal.SIGCONT)
+    sweeping.until_empty(cluster)
+    assert {view.state for view in sweeping.views(runs).values()} == {"done"}
+    for seed in (1, 2, 3, 4):
+        assert len(sweeping.attempts(runs, seed)) == 2
+        assert sweeping.evaluated(runs, seed) == [0, 200, 400]
+    log = sweeping.views(runs)[3].log
+    assert log is not None
+    assert "where it saved (signal 12)" in log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"partition": "mian"}, "did you mean 'main'?"),
+        ({"partition": "short", "timeout_min": 60}, "partition short allows 5"),
+        ({"mem_gb": 100_000}, "SLURM refuses such jobs"),
+        ({"sbatch": "account=nobody,constraint=none"}, "SLURM refuses such jobs"),
+        ({"sbatch": "time=5"}, "time is set by timeout_min="),
+        ({"gpus": 64}, "SLURM refuses such jobs"),
+        ({"num_qq": 3}, "unknown key 'num_qq'"),
+    ],
+)
+def test_what_slurm_would_refuse_is_one_line_and_submits_nothing(
+    change: dict[str, object], message: str, cluster: Cluster, tmp_path: Path
+) -> None:
+    with pytest.raises(cli.UserError) as refused:
+        sweeping.sweep(tmp_path / "runs", seeds=1, **{**SHORT, **change})
+    assert message in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert not (tmp_path / "runs" / "sweeps").exists()
+    assert not cluster.jobs()
+
+
+def test_another_commit_is_refused_before_anything_is_handed_over(
+    swept: tuple[Path, str], cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs, _ = swept
+    monkeypatch.setattr("sweeps.launch.git_commit", lambda: "another")
+    longer = {**SHORT, "env_steps": 200}
+    with pytest.raises(cli.UserError, match=r"was run by commit .* allow_commit_change=true"):
+        sweeping.sweep(runs, seeds=12, **longer)
+    assert not cluster.jobs()
+
+
+def test_a_short_partition_sets_the_time_limit(
+    cluster: Cluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweeping.sweep(tmp_path, seeds=1, partition="short", dry_run=True, **SHORT)
+    assert "0:05 h before it is requeued" in capsys.readouterr().out
+
+
+def test_arrays_stay_below_what_the_cluster_takes(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert clusters.max_array_size() == 1001
+    monkeypatch.setattr(clusters, "max_array_size", lambda: 4)
+    sweeping.sweep(tmp_path, seeds=9, max_parallel=5, sbatch="hold", **SHORT)
+    (submission,) = all_sweeps(tmp_path)[0].submissions()
+    assert [len(array["elements"]) for array in submission.facts["arrays"]] == [4, 4, 1]
+    assert len(cluster.jobs()) == 9
+    scripts = [path.read_text() for path in sorted(submission.folder.glob("*submission.sh"))]
+    assert re.findall(r"--array=(\S+)", " ".join(scripts)) == ["0-3%2", "0-3%2"]
