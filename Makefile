@@ -11,7 +11,7 @@ install:  ## set up .venv with the pinned packages (PYTHON=... picks the interpr
 	@bash scripts/setup.sh
 
 smoke: install  ## train two small tasks with two seeds each, then draw the figures
-	$(PY) sweeps/launch.py suite=smoke seeds=2
+	$(PY) sweeps/launch.py suite=smoke seeds=2 cluster=local
 	$(PY) analysis/make_figures.py
 	@echo "Figures: $(CURDIR)/paper_figures"
 	@ls -1 paper_figures/*.png paper_figures/*.pdf

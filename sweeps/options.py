@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -142,6 +142,7 @@ def parse(words: Sequence[str]) -> Request:
     given = {k: v for k, v in values.items() if k in run_schema and k != "progress"}
     run_options = RunOptions(**{**sweep.preset.options, **given})
     overrides = {k: v for k, v in values.items() if k not in sweep_schema and k not in run_schema}
+    _check_shared(overrides, named)
     options = {"runs": run_options.runs, **sweep.preset.options, **given}
     options.pop("threads", None)
     return Request(
@@ -152,6 +153,15 @@ def parse(words: Sequence[str]) -> Request:
         options=options,
         planned=plan_runs(sweep, overrides, config_schema, run_options.runs),
     )
+
+
+def _check_shared(overrides: Mapping[str, Any], methods: Sequence[str]) -> None:
+    """Refuses settings that only some of several methods have."""
+    for method in methods:
+        known = cli.schema_of(agent_class(method).config_class)
+        for name in overrides:
+            if name not in known:
+                raise UserError(f"{name}: {method} has no such setting; say which methods= have it")
 
 
 def plan_runs(

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from tdmpc2.common.spec import RunSpec
+from tdmpc2.envs.tasks import get_task
+from tdmpc2.methods import can_pack
 
 
 @dataclass
@@ -49,11 +51,20 @@ Pack = Sequence[PlannedRun]
 
 
 def in_packs(runs: Sequence[PlannedRun], size: int) -> list[Pack]:
-    """Runs that differ in nothing but their seed, at most `size` to a process."""
+    """Runs that differ in nothing but their seed, at most `size` to a process.
+
+    Methods that cannot train several seeds as one batch, and tasks whose episodes differ in
+    length, get a process for each run.
+    """
     alike: dict[RunSpec, list[PlannedRun]] = {}
     for run in runs:
         alike.setdefault(dataclasses.replace(run.spec, seed=0), []).append(run)
-    return [group[i : i + size] for group in alike.values() for i in range(0, len(group), size)]
+    packs = []
+    for spec, group in alike.items():
+        packable = can_pack(spec.method) and not get_task(spec.task).episodic
+        step = size if packable else 1
+        packs += [group[i : i + step] for i in range(0, len(group), step)]
+    return packs
 
 
 def words_of(pack: Pack, options: Mapping[str, Any]) -> list[str]:

@@ -29,6 +29,8 @@ STATES: tuple[RunState, ...] = (
 )
 # Not to be launched: there is nothing to do, or somebody does it.
 TAKEN: tuple[RunState, ...] = ("done", "diverged", "running", "queued")
+# States of SLURM in which a job has not begun.
+WAITING = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SUSPENDED")
 QUEUE_SECONDS = 60
 
 
@@ -40,14 +42,14 @@ class View:
         state: see above.
         status: `status.json`, if there is one.
         job: of SLURM, the last one that was to carry it out.
-        log: of that job.
+        log: of that job, or of the process on this machine.
         message: what went wrong, if something did.
     """
 
     state: RunState
     status: dict[str, Any] = field(default_factory=dict)
     job: str | None = None
-    log: Path | None = None
+    log: Path = Path()
     message: str = ""
 
     @property
@@ -96,9 +98,13 @@ class Observer:
         path = self.runs / directory
         status = read_status(path) or {}
         job, rank, submission = self.jobs.get(directory, (None, 0, None))
-        log = submission.log(job, rank) if submission is not None and job is not None else None
+        log = path / "log.txt"  # of a process on this machine
+        if submission is not None and job is not None:
+            log = submission.log(job, rank)
         view = View("new", status, job, log, status.get("message", ""))
         state = status.get("state")
+        # A job's end is told by its log; a process of this machine may share its with others.
+        may_have_said = state is None or (job is not None and state == "RUNNING")
         if state == "DIVERGED":
             view.state = "diverged"
         elif state in SETTLED and status["env_step"] >= budget:
@@ -106,13 +112,12 @@ class Observer:
         elif live_holder(path, self.now) is not None:
             view.state = "running"
         elif job is not None and self.queue is None:  # this machine cannot ask the cluster
-            view.state = "queued" if state is None else "stale" if state == "RUNNING" else "queued"
+            view.state = "stale" if state == "RUNNING" else "queued"
         elif job is not None and self.queue and job in self.queue:
-            waits = self.queue[job] in ("PENDING", "REQUEUED", "REQUEUE_HOLD", "SUSPENDED")
-            view.state = "queued" if waits else "running"
+            view.state = "queued" if self.queue[job] in WAITING else "running"
         elif state == "FAILED":
             view.state = "failed"
-        elif log is not None and state != "INTERRUPTED" and (said := last_error(log)):
+        elif may_have_said and (said := last_error(log)):
             view.state, view.message = "failed", said
         elif state == "RUNNING":
             view.state, view.message = "stale", "its process is gone"

@@ -118,15 +118,14 @@ def _cells(members: Sequence[tuple[Row, View]], present: Sequence[RunState]) -> 
     ]
 
 
-def last_errors(looked_at: Sequence[tuple[Row, View]], most: int, runs: Path) -> list[str]:
+def last_errors(looked_at: Sequence[tuple[Row, View]], most: int) -> list[str]:
     """What went wrong last, newest first: run, what it said, and where to read on."""
     bad = [(row, view) for row, view in looked_at if view.state in ("failed", "stale", "diverged")]
     bad.sort(key=lambda pair: pair[1].status.get("updated", ""), reverse=True)
     lines = []
     for row, view in bad[:most]:
         name = f"{row['method']} {row['task']} seed {row['seed']} ({row['variant']})"
-        log = view.log or runs / row["directory"] / "log.txt"
-        lines.append(f"{view.state}: {name}: {view.message or 'nothing said'}\n    {log}")
+        lines.append(f"{view.state}: {name}: {view.message or 'nothing said'}\n    {view.log}")
     if len(bad) > most:
         lines.append(f"… and {len(bad) - most:,} more (errors=)")
     return lines
@@ -147,7 +146,7 @@ def picture(options: StatusOptions, sweeps: Sequence[SweepFolder]) -> tuple[Grou
         parts += [
             Text(_line(row, view), no_wrap=True, overflow="ignore") for row, view in looked_at
         ]
-    errors = last_errors(looked_at, options.errors, options.runs)
+    errors = last_errors(looked_at, options.errors)
     parts += [Text(line, no_wrap=True, overflow="ignore") for line in errors]
     figures = [
         facts["figures"]

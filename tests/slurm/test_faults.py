@@ -55,9 +55,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def log(folder: Path, seed: int) -> str:
-    path = sweeping.views(folder)[seed].log
-    assert path is not None
-    return path.read_text()
+    return sweeping.views(folder)[seed].log.read_text()
 
 
 @pytest.mark.parametrize("fault", [name for name in SEEDS if name != "kill -9"])

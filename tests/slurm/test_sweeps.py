@@ -155,9 +155,7 @@ def test_runs_share_a_job_and_seeds_a_process(cluster: Cluster, tmp_path: Path) 
     for seed in (1, 2, 3, 4):
         assert len(sweeping.attempts(runs, seed)) == 2
         assert sweeping.evaluated(runs, seed) == [0, 200, 400]
-    log = sweeping.views(runs)[3].log
-    assert log is not None
-    assert "where it saved (signal 12)" in log.read_text()
+    assert "where it saved (signal 12)" in sweeping.views(runs)[3].log.read_text()
 
 
 @pytest.mark.parametrize(

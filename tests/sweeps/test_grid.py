@@ -98,5 +98,13 @@ def test_the_smoke_suite_brings_a_tiny_run_of_each_baseline() -> None:
     assert max(spec.budget for spec in specs) < SMOKE.env_steps
     for companion, spec in zip(SMOKE.companions, specs, strict=True):
         # The process that runs it finds the same run directory.
-        ((started,), _) = parse(words_of([spec], dict(companion.options)))
+        ((started,), _) = parse(words_of([PlannedRun(spec, Path(), options=companion.options)], {}))
         assert started == spec
+
+
+@pytest.mark.parametrize(
+    ("method", "task"), [("sac", "walker-run"), ("tdmpc2", "toy-pointmass-episodic")]
+)
+def test_what_cannot_share_a_process_gets_its_own(method: str, task: str) -> None:
+    runs = [PlannedRun(spec, Path()) for spec in grid([task], [method], (1, 2, 3))]
+    assert [len(pack) for pack in in_packs(runs, 3)] == [1, 1, 1]

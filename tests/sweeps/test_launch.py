@@ -23,7 +23,7 @@ SETTINGS = [f"{key}={value}" for key, value in TINY.items() if key != "task"]
 
 def launch(runs: Path, *words: str) -> subprocess.CompletedProcess[str]:
     """Runs the command to its end."""
-    command = [*LAUNCH, "tasks=toy-pointmass", f"runs={runs}", *SETTINGS, *words]
+    command = [*LAUNCH, "tasks=toy-pointmass", "cluster=local", f"runs={runs}", *SETTINGS, *words]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
@@ -72,7 +72,8 @@ def test_a_run_that_cannot_go_on_fails_the_sweep_and_names_its_log(tmp_path: Pat
 def test_stopping_the_launcher_stops_its_runs_and_launching_again_finishes(
     tmp_path: Path, swept: tuple[Path, str]
 ) -> None:
-    command = [*LAUNCH, "tasks=toy-pointmass", f"runs={tmp_path}", *SETTINGS, "seeds=2"]
+    here = ["tasks=toy-pointmass", "cluster=local", f"runs={tmp_path}"]
+    command = [*LAUNCH, *here, *SETTINGS, "seeds=2"]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONUNBUFFERED": "1"}
     )
@@ -159,6 +160,8 @@ def test_several_seeds_in_one_process(tmp_path: Path) -> None:
 def test_a_suite_brings_companions_unless_methods_are_named(
     words: list[str], methods: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["suite=smoke", "dry_run=true", f"runs={tmp_path / 'runs'}", *words]) == 0
-    listed = [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]]
+    here = ["suite=smoke", "cluster=local", "dry_run=true", f"runs={tmp_path / 'runs'}"]
+    assert main([*here, *words]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    listed = [line.split()[0] for line in lines if " seed " in line]
     assert listed == methods

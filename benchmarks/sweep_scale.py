@@ -1,0 +1,120 @@
+"""How long planning, handing over and watching a whole reproduction takes.
+
+`python benchmarks/sweep_scale.py` plans `suite=all104 seeds=3` (1,248 runs), hands it to SLURM as
+held jobs where SLURM answers, cancels them, and shows the status of as many run directories. Each
+command runs in a process of its own, so that imports count.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sweeps import clusters
+from sweeps.options import parse
+from sweeps.sweep_folder import SweepFolder, write_submission
+from tdmpc2.common import cli
+from tdmpc2.common.files import write_json
+
+SCRIPTS = Path(__file__).parents[1] / "sweeps"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to measure."""
+
+    suite: str = field(default="all104", metadata={"help": "of tasks"})
+    seeds: str = field(default="3", metadata={"help": "a count or a list"})
+    assets: str = field(
+        default="official,unknown,rebuilt,standin", metadata={"help": "of the tasks that need some"}
+    )
+    repetitions: int = field(default=3, metadata={"help": "of each; the fastest counts"})
+    out: Path | None = field(default=None, metadata={"help": "also write everything as JSON"})
+
+
+def timed(script: str, *words: str) -> tuple[float, str]:
+    """Seconds that a command takes, and what it prints."""
+    start = time.perf_counter()
+    command = [sys.executable, str(SCRIPTS / script), *words]
+    done = subprocess.run(command, capture_output=True, text=True)
+    seconds = time.perf_counter() - start
+    if done.returncode not in (0, 1):
+        raise SystemExit(f"{script} {' '.join(words)}: {done.stderr}")
+    return seconds, done.stdout
+
+
+def make_directories(words: Sequence[str], runs: Path) -> int:
+    """A run directory for each run, half of them finished; how many there are."""
+    request = parse([*words, f"runs={runs}"])
+    for place, run in enumerate(request.planned):
+        run.directory.mkdir(parents=True)
+        done = place % 2 == 0
+        facts = {"state": "COMPLETED" if done else "INTERRUPTED", "message": ""}
+        step = run.spec.budget if done else 1_000
+        write_json(run.directory / "status.json", {**facts, "env_step": step})
+    sweep = SweepFolder.of(runs, "all104", request.planned)
+    sweep.write(words, request.sweep.suite, request.planned)
+    write_submission(sweep.new_submission(), "local")
+    return len(request.planned)
+
+
+def main(words: Sequence[str]) -> int:
+    """The command; returns its exit code."""
+    options = Options(**cli.parse_words(words, cli.schema_of(Options)))
+    what = [f"suite={options.suite}", f"seeds={options.seeds}", f"assets={options.assets}"]
+    seconds: dict[str, list[float]] = {}
+    folder = Path(tempfile.mkdtemp(prefix="sweep-scale-"))
+    try:
+        num = make_directories(what, folder / "status")
+        for repetition in range(options.repetitions):
+            fresh = folder / str(repetition)
+            plan = timed("launch.py", *what, f"runs={fresh}", "cluster=local", "dry_run=true")
+            seconds.setdefault("plan", []).append(plan[0])
+            status = timed("status.py", f"runs={folder / 'status'}")
+            seconds.setdefault("status", []).append(status[0])
+            again = timed(
+                *("launch.py", *what, f"runs={folder / 'status'}"),
+                *("cluster=local", "dry_run=true"),
+            )
+            seconds.setdefault("plan of half-finished runs", []).append(again[0])
+            if clusters.choose("auto") == "slurm":
+                held = [
+                    *what,
+                    f"runs={fresh}",
+                    "cluster=slurm",
+                    "sbatch=hold",
+                    "gpus=0",
+                    "mem_gb=1",
+                ]
+                handed, printed = timed("launch.py", *held)
+                seconds.setdefault("hand over", []).append(handed)
+                queued = timed("status.py", f"runs={fresh}")
+                seconds.setdefault("status of queued jobs", []).append(queued[0])
+                timed("cancel.py", f"runs={fresh}")
+                print(printed.splitlines()[-2])
+    finally:
+        shutil.rmtree(folder)
+    print(f"| {num:,} runs | fastest, s | slowest, s |\n|---|---|---|")
+    for name, each in seconds.items():
+        print(f"| {name} | {min(each):.2f} | {max(each):.2f} |")
+    if options.out is not None:
+        options.out.write_text(json.dumps({"runs": num, "seconds": seconds}, indent=1) + "\n")
+    return 0
+
+
+def usage() -> str:
+    """Text of `--help`."""
+    return (
+        f"usage: python benchmarks/sweep_scale.py [key=value …]\n\n{cli.describe_fields(Options)}"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(cli.command(main, usage))

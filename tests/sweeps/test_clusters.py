@@ -1,0 +1,87 @@
+"""Arrays, limits and time limits, as numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sweeps.clusters import choose, in_arrays, minutes_of, shares
+from sweeps.layout import extra_options
+from tdmpc2.common.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("text", "minutes"),
+    [
+        ("infinite", None),
+        ("5:00", 5),
+        ("5:30", 6),
+        ("1:00:00", 60),
+        ("2-12:30:00", 2 * 1440 + 750),
+        ("n/a", None),
+    ],
+)
+def test_time_limits(text: str, minutes: int | None) -> None:
+    assert minutes_of(text) == minutes
+
+
+@pytest.mark.parametrize(
+    ("jobs", "size", "left", "arrays"),
+    [
+        (1248, 1001, None, [1001, 247]),
+        (1001, 1001, None, [1001]),
+        (1248, 10_001, None, [1248]),
+        (1248, 1001, 500, [500]),
+        (1248, 1001, 0, []),
+        (0, 1001, None, []),
+    ],
+)
+def test_arrays_as_large_as_they_may_be(
+    jobs: int, size: int, left: int | None, arrays: list[int]
+) -> None:
+    assert in_arrays(jobs, size, left) == arrays
+
+
+@pytest.mark.parametrize(
+    ("limit", "sizes", "each"),
+    [
+        (None, [1001, 247], [1001, 247]),
+        (100, [1001, 247], [81, 19]),
+        (5, [4, 4, 1], [2, 2, 1]),
+        (1, [1001, 247], [1, 1]),  # an array runs at least one
+    ],
+)
+def test_a_limit_is_shared_between_arrays(
+    limit: int | None, sizes: list[int], each: list[int]
+) -> None:
+    assert shares(limit, sizes) == each
+
+
+def test_options_of_sbatch() -> None:
+    assert extra_options(None) == {}
+    assert extra_options("account=lab,--qos=low, hold") == {
+        "account": "lab",
+        "qos": "low",
+        "hold": True,
+    }
+    with pytest.raises(UserError, match=r"mem is set by mem_gb="):
+        extra_options("mem=3G")
+
+
+def test_without_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert choose("auto") == "local"
+    assert choose("inline") == "inline"
+    with pytest.raises(UserError, match="there is no sbatch here"):
+        choose("slurm")
+
+
+def test_slurm_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("sbatch", "sinfo"):
+        (tmp_path / name).write_text("#!/bin/sh\necho 'sinfo: error: no controller' >&2; exit 1\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    assert choose("auto") == "local"
+    with pytest.raises(UserError, match="sinfo says: no controller"):
+        choose("slurm")

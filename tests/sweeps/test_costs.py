@@ -1,0 +1,74 @@
+"""What runs are taken to cost, and how finished ones correct it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sweeps.costs import corrections, cost_of, seconds_left
+from sweeps.planned_run import PlannedRun
+from tdmpc2.methods import make_spec
+
+
+def spec(method: str = "tdmpc2", task: str = "walker-walk", **overrides: Any) -> Any:
+    return make_spec(method, task, 1, env_steps=100_000, overrides=overrides)
+
+
+def test_a_default_run_on_one_core() -> None:
+    """50,000 decisions at 336 + 358 ms as measured, a tenth more for evaluations."""
+    seconds = cost_of(spec(), {}, gpu=False).seconds
+    assert seconds == pytest.approx(50_000 * 0.694 * 1.1, rel=0.5)
+
+
+def test_costs_follow_the_settings() -> None:
+    cpu = {name: cost_of(spec(**o), {}, gpu=False).seconds for name, o in SETTINGS.items()}
+    assert cpu["small"] < 0.5 * cpu["default"] < cpu["default"] < cpu["large"]
+    assert cpu["no plan"] < 0.7 * cpu["default"]
+    assert cpu["few samples"] < cpu["default"]
+
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "small": {"model_size": "1"},
+    "large": {"model_size": "48"},
+    "no plan": {"planning": False},
+    "few samples": {"num_samples": 128},
+}
+
+
+@pytest.mark.parametrize("method", ["tdmpc2", "sac", "tdmpc", "dreamerv3"])
+def test_every_method_has_its_costs(method: str) -> None:
+    core, gpu = (cost_of(spec(method), {}, gpu=gpu) for gpu in (False, True))
+    assert core.seconds > 3 * gpu.seconds > 0
+    assert 1e9 < core.memory < 10e9
+    assert 1e6 < core.disk < core.disk_running < 3e9
+
+
+def test_half_the_updates_cost_half() -> None:
+    """DreamerV3's train ratio decides how often it learns."""
+    full, half = (
+        cost_of(spec("dreamerv3", train_ratio=ratio), {}, gpu=False).seconds for ratio in (512, 256)
+    )
+    assert half == pytest.approx(full / 2, rel=0.1)
+
+
+def test_kept_episodes_stay_on_disk() -> None:
+    gone, kept = (cost_of(spec(), {"keep_replay": k}, gpu=False) for k in (False, True))
+    assert kept.disk == pytest.approx(kept.disk_running)
+    # 24 + 6 numbers, reward, flag, task and two indices, of 50,000 decisions
+    assert kept.disk - gone.disk == pytest.approx(50_000 * 1.01 * (30 * 4 + 24), rel=0.01)
+
+
+def test_finished_runs_correct_their_kind(tmp_path: Path) -> None:
+    run, other = (PlannedRun(spec(task=task), tmp_path) for task in ("walker-walk", "mw-push"))
+    estimate = cost_of(run.spec, {}, gpu=False).seconds
+    run.status = {"env_step": 100_000, "env_steps_per_second": 100_000 / (3 * estimate)}
+    factors = corrections([(run, False)], {})
+    assert factors == {("tdmpc2", "dmcontrol", False): pytest.approx(3.0)}
+    run.status = {"env_step": 25_000}
+    left = seconds_left([run, other], {}, factors, gpu=False)
+    assert left[0] == pytest.approx(0.75 * 3 * estimate)
+    assert left[1] == pytest.approx(cost_of(other.spec, {}, gpu=False).seconds)
+    assert seconds_left([run], {}, factors, gpu=True)[0] < left[0]

@@ -1,0 +1,78 @@
+"""Words of a launch, and the runs that they mean."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sweeps import launch
+from sweeps.options import parse
+from tdmpc2.common.errors import UserError
+
+
+def methods(*words: str) -> list[str]:
+    return list(dict.fromkeys(run.spec.method for run in parse(words).planned))
+
+
+def test_a_suite_means_all_four_methods_and_a_task_one() -> None:
+    assert methods("suite=locomotion", "seeds=1") == ["tdmpc2", "sac", "tdmpc", "dreamerv3"]
+    assert methods("tasks=walker-walk", "seeds=1") == ["tdmpc2"]
+    assert methods("suite=smoke", "seeds=1") == ["tdmpc2", "sac", "tdmpc", "dreamerv3"]
+    assert methods("suite=locomotion", "methods=sac,tdmpc") == ["sac", "tdmpc"]
+
+
+def test_the_command_that_this_is_for() -> None:
+    words = ("suite=all104", "seeds=3", "assets=official,unknown,rebuilt,standin")
+    planned = parse(words).planned
+    assert len(planned) == len({run.directory for run in planned}) == 1248
+
+
+def test_variants_are_settings_side_by_side() -> None:
+    planned = parse(("tasks=walker-walk", "seeds=2", "variants=default,num_q=2,horizon=1+num_q=2"))
+    names = [run.spec.variant for run in planned.planned]
+    assert names == ["default"] * 2 + ["num_q-2"] * 2 + ["horizon-1+num_q-2"] * 2
+    assert dict(planned.planned[-1].spec.overrides) == {"horizon": 1, "num_q": 2}
+
+
+def test_variants_that_are_the_same_run_once() -> None:
+    assert len(parse(("tasks=walker-walk", "seeds=1", "variants=default,num_q=5")).planned) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["variants=num_q"], "not of the form key=value"),
+        (["variants=numq=2"], "unknown key 'numq'"),
+        (["variants=num_q=2", "variant=mine"], "one of variant= and variants="),
+        (["methods=tdmpc2,sac", "num_q=2"], "num_q: sac has no such setting"),
+        (["runs_per_gpu=0"], "runs_per_gpu=0: must be at least 1"),
+        (["gpus=-1"], "gpus=-1: must be at least 0"),
+        (["timeout_min=0"], "timeout_min=0"),
+        (["cluster=moon"], "cluster=moon: unknown value"),
+        (["after=party"], "after=party: unknown value"),
+        (["only=lost"], "only=lost: unknown value"),
+        (["yes=perhaps"], "true or false is needed"),
+    ],
+)
+def test_bad_words(words: list[str], message: str) -> None:
+    with pytest.raises(UserError) as refused:
+        parse(("tasks=walker-walk", *words))
+    assert message in str(refused.value)
+
+
+def test_days_of_work_ask_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The plan is shown, nothing is written, and the exit code is one of its own."""
+    words = ["tasks=walker-walk", "cluster=local", f"runs={tmp_path / 'runs'}", "seeds=1"]
+    assert launch.main(words) == 3
+    printed = capsys.readouterr().out
+    assert "core-hours" in printed
+    assert "yes=true" in printed
+    assert not (tmp_path / "runs").exists()
+    started = []
+    monkeypatch.setattr(launch.local_pool, "run_all", lambda packs, *a, **k: started.extend(packs))
+    monkeypatch.setattr(launch, "measure_floors", lambda *a, **k: {})
+    assert launch.main([*words, "yes=true"]) == 1  # nothing was really run
+    assert len(started) == 1

@@ -1,0 +1,126 @@
+"""Where runs stand, by their directories and by what the cluster says."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from sweeps import states
+from sweeps.states import Observer, last_error
+from tdmpc2.common.lease import EXPIRY_SECONDS, Lease
+from tests.sweeps.directories import one_array, plan, write_lease, write_status, write_sweep
+
+BUDGET = 5_000
+
+
+@pytest.mark.parametrize(
+    ("status", "state"),
+    [
+        (None, "new"),
+        (("COMPLETED", BUDGET), "done"),
+        (("COMPLETED", BUDGET - 1), "resumable"),  # the budget was raised
+        (("DIVERGED", 100), "diverged"),
+        (("FAILED", 100), "failed"),
+        (("INTERRUPTED", 100), "resumable"),
+        (("RUNNING", 100), "stale"),
+    ],
+)
+def test_a_run_that_nobody_is_at(
+    status: tuple[str, int] | None, state: str, tmp_path: Path
+) -> None:
+    (run,) = plan(tmp_path, 1)
+    if status is not None:
+        write_status(run, *status)
+    assert look(tmp_path, run) == state
+
+
+def look(runs: Path, run: object) -> str:
+    directory = run.directory.relative_to(runs)  # type: ignore[attr-defined]
+    return Observer(runs).look(str(directory), BUDGET).state
+
+
+def test_a_lease_that_beats_means_running(tmp_path: Path) -> None:
+    here, there, silent = plan(tmp_path, 3)
+    for run in (here, there, silent):
+        write_status(run, "RUNNING", 100)
+    write_lease(there)
+    write_lease(silent)
+    old = time.time() - EXPIRY_SECONDS - 5
+    os.utime(silent.directory / "lease.json", (old, old))
+    with Lease(here.directory):
+        assert [look(tmp_path, run) for run in (here, there, silent)] == [
+            "running",
+            "running",
+            "stale",
+        ]
+    assert look(tmp_path, here) == "stale"
+
+
+def test_the_queue_tells_waiting_from_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = plan(tmp_path, 4)
+    write_status(runs[1], "INTERRUPTED", 100)  # on its way back
+    write_status(runs[2], "RUNNING", 100)  # killed
+    write_sweep(tmp_path, runs, cluster="slurm", arrays=one_array(tmp_path, runs, "7"))
+    asked = []
+
+    def queue(names: list[str]) -> dict[str, str]:
+        asked.extend(names)
+        return {"7_0": "PENDING", "7_1": "PENDING", "7_3": "RUNNING"}
+
+    monkeypatch.setattr(states, "read_queue", queue)
+    assert [look(tmp_path, run) for run in runs] == ["queued", "queued", "stale", "running"]
+    assert asked[0].startswith("tdmpc2-tasks-")
+
+
+def test_without_slurm_at_hand_queued_is_assumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From another machine on the same disk: what was handed over, and does not show itself."""
+    runs = plan(tmp_path, 3)
+    write_status(runs[0], "COMPLETED", BUDGET)
+    write_status(runs[1], "RUNNING", 10)
+    write_sweep(tmp_path, runs, cluster="slurm", arrays=one_array(tmp_path, runs, "7"))
+    monkeypatch.setattr(states, "read_queue", lambda names: None)
+    assert [look(tmp_path, run) for run in runs] == ["done", "stale", "queued"]
+
+
+def test_a_job_that_said_why_it_ended_has_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = plan(tmp_path, 2)
+    sweep = write_sweep(tmp_path, runs, cluster="slurm", arrays=one_array(tmp_path, runs, "7"))
+    (sweep.path / "0001" / "7_1_0_log.err").write_text("submitit: x\nerror: no room\nsrun: y\n")
+    monkeypatch.setattr(states, "read_queue", lambda names: {})
+    observer = Observer(tmp_path)
+    views = [observer.look(str(run.directory.relative_to(tmp_path)), BUDGET) for run in runs]
+    assert [(view.state, view.message) for view in views] == [("new", ""), ("failed", "no room")]
+    assert views[1].log.name == "7_1_0_log.err"
+
+
+def test_a_process_of_this_machine_that_never_began_has_failed(tmp_path: Path) -> None:
+    (run,) = plan(tmp_path, 1)
+    run.directory.mkdir(parents=True)
+    run.log.write_text("error: one episode takes 51 rows\n")
+    assert look(tmp_path, run) == "failed"
+
+
+def test_the_last_launch_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = plan(tmp_path, 1)
+    for job, launched in (("7", "2026-01-01T00:00:00"), ("8", "2026-01-02T00:00:00")):
+        arrays = one_array(tmp_path, runs, job)
+        write_sweep(tmp_path, runs, cluster="slurm", arrays=arrays, launched=launched)
+    monkeypatch.setattr(states, "read_queue", lambda names: {"8": "PENDING"})
+    view = Observer(tmp_path).look(str(runs[0].directory.relative_to(tmp_path)), BUDGET)
+    assert (view.state, view.job) == ("queued", "8")
+
+
+def test_errors_are_found_at_the_end_of_long_logs(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    assert last_error(log) == ""
+    log.write_text("error: early\n" + "line\n" * 10_000)
+    assert last_error(log) == ""
+    log.write_text("line\n" * 10_000 + "error: late\nmore\n")
+    assert last_error(log) == "late"

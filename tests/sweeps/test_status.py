@@ -1,0 +1,182 @@
+"""Watching, retrying and cancelling sweeps of this machine."""
+
+from __future__ import annotations
+
+import builtins
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from sweeps import cancel, launch, retry, status
+from tdmpc2.common import cli
+from tdmpc2.common.errors import UserError
+from tests.sweeps.directories import plan, write_lease, write_status, write_sweep
+
+BUDGET = 5_000
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    """A sweep in the middle: done, running, stale, failed, diverged, and not begun."""
+    planned = plan(tmp_path, 6)
+    write_status(planned[0], "COMPLETED", BUDGET)
+    write_status(planned[1], "RUNNING", 1_000, env_steps_per_second=10.0)
+    write_lease(planned[1])
+    write_status(planned[2], "RUNNING", 2_000, env_steps_per_second=99.0)
+    write_status(planned[3], "FAILED", 500, message="OSError: disk", updated="2026-01-02")
+    write_status(planned[4], "DIVERGED", 700, message="loss not finite", updated="2026-01-01")
+    write_sweep(tmp_path, planned)
+    return tmp_path
+
+
+def show(runs: Path, capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
+    code = status.main([f"runs={runs}", *words])
+    return code, capsys.readouterr().out
+
+
+def test_one_line_per_method_and_domain(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, printed = show(runs, capsys)
+    assert code == 1
+    heading, row = (line.split() for line in printed.splitlines()[2:5:2])
+    assert heading[:9] == [
+        "method",
+        "domain",
+        "runs",
+        "done",
+        "diverged",
+        "running",
+        "failed",
+        "stale",
+        "new",
+    ]
+    assert row[:9] == ["tdmpc2", "toy", "6", "1", "1", "1", "1", "1", "1"]
+    # What is left of the four that have not ended, at the speed of the one that runs.
+    left = 4 * BUDGET - 1_000 - 2_000 - 500
+    assert row[9:12] == [f"{100 * (1 - left / (6 * BUDGET)):.1f}", "%", "10"]
+    assert row[12] == f"{left / 10 / 3600:.1f}"
+
+
+def test_the_last_errors_with_their_logs(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _, printed = show(runs, capsys, "errors=2")
+    lines = [line for line in printed.splitlines() if line.startswith(("failed", "diverged"))]
+    assert [line.split(":")[0] for line in lines] == ["failed", "diverged"]
+    assert "OSError: disk" in lines[0]
+    assert "log.txt" in printed
+    assert "1 more (errors=)" in printed
+
+
+def test_every_run_on_request(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _, printed = show(runs, capsys, "list=true")
+    assert printed.count("/seed") >= 6
+    assert "1,000 of 5,000" in printed
+
+
+def test_status_opens_few_files(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of each run its status and its lease, and nothing that grows with the run."""
+    opened = []
+    real = builtins.open
+
+    def spy(file: Any, *args: Any, **kwargs: Any) -> Any:
+        opened.append(str(file))
+        return real(file, *args, **kwargs)
+
+    monkeypatch.setattr("io.open", spy)
+    monkeypatch.setattr(builtins, "open", spy)
+    status.main([f"runs={runs}"])
+    inside = [path for path in opened if "/seed" in path]
+    assert {Path(path).name for path in inside} <= {"status.json", "lease.json", "log.txt"}
+    assert len(inside) <= 3 * 6
+
+
+def test_status_does_not_load_torch() -> None:
+    code = "import sys, sweeps.status; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_following_ends_when_nothing_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (run,) = planned = plan(tmp_path, 1)
+    write_status(run, "RUNNING", 10)
+    write_lease(run)
+    write_sweep(tmp_path, planned)
+    monkeypatch.setattr(status.time, "sleep", lambda s: write_status(run, "COMPLETED", BUDGET))
+    code, printed = show(tmp_path, capsys, "follow=true")
+    assert code == 0
+    assert "100.0 %" in printed
+
+
+def test_sweeps_by_suite_and_name(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_sweep(runs, plan(runs, 2), suite="smoke")
+    assert " 2 " in show(runs, capsys, "suite=smoke")[1]
+    assert " 6 " in show(runs, capsys, "suite=tasks")[1]
+    (name,) = [path.name for path in (runs / "sweeps").glob("smoke-*")]
+    assert name in show(runs, capsys, f"sweep={name}")[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["suite=mt30"], "suite=mt30: never launched"),
+        (["sweep=nothing"], "sweep=nothing: there is none"),
+        (["every=0"], "every=0.0: must be positive"),
+        (["evry=1"], "did you mean 'every'?"),
+    ],
+)
+def test_bad_words(runs: Path, words: list[str], message: str) -> None:
+    with pytest.raises(UserError) as refused:
+        status.main([f"runs={runs}", *words])
+    assert message in str(refused.value)
+
+
+@pytest.mark.parametrize("command", [status, retry, cancel])
+def test_without_a_sweep(command: Any, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="holds no sweep"):
+        command.main([f"runs={tmp_path}"])
+
+
+@pytest.mark.parametrize("command", [status, retry, cancel])
+def test_help(command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["x", "--help"])
+    assert cli.command(command.main, command.usage) == 0
+
+
+def test_a_retry_launches_what_has_failed_with_the_same_words(
+    runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    started: list[Any] = []
+    monkeypatch.setattr(launch.local_pool, "run_all", lambda packs, *a, **k: started.extend(packs))
+    monkeypatch.setattr(launch, "measure_floors", lambda *a, **k: {})
+    retry.main([f"runs={runs}", "max_parallel=1"])
+    printed = capsys.readouterr().out
+    assert "1 failed" in printed
+    assert "1 to do, 1 at a time" in printed
+    assert [[run.spec.seed for run in pack] for pack in started] == [[4]]
+
+
+def test_a_launch_of_this_machine_is_cancelled(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    facts = {"pid": sleeper.pid, "pid_started": psutil.Process(sleeper.pid).create_time()}
+    write_sweep(tmp_path, plan(tmp_path, 1), **facts, host=socket.gethostname())
+    assert cancel.main([f"runs={tmp_path}"]) == 0
+    assert f"process {sleeper.pid} is stopping its runs" in capsys.readouterr().out
+    assert sleeper.wait() == -signal.SIGTERM
+
+
+def test_another_process_of_the_same_number_is_left_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    facts = {"pid": os.getpid(), "pid_started": 1.0}
+    write_sweep(tmp_path, plan(tmp_path, 1), **facts, host=socket.gethostname())
+    assert cancel.main([f"runs={tmp_path}"]) == 0
+    assert "nothing is running or queued" in capsys.readouterr().out
