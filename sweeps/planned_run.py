@@ -59,7 +59,7 @@ def in_packs(runs: Sequence[PlannedRun], size: int) -> list[Pack]:
     alike: dict[RunSpec, list[PlannedRun]] = {}
     for run in runs:
         alike.setdefault(dataclasses.replace(run.spec, seed=0), []).append(run)
-    packs = []
+    packs: list[Pack] = []
     for spec, group in alike.items():
         packable = can_pack(spec.method) and not get_task(spec.task).episodic
         step = size if packable else 1
