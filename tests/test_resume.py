@@ -147,7 +147,7 @@ def test_a_killed_run_repeats_byte_for_byte(name: str, undisturbed: Path, tmp_pa
     assert files(tmp_path) == files(undisturbed)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR2])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_run_asked_to_stop_says_so_and_resumes(
     number: signal.Signals, undisturbed: Path, tmp_path: Path
 ) -> None:
@@ -161,6 +161,40 @@ def test_a_run_asked_to_stop_says_so_and_resumes(
     assert not (directory / "lease.json").exists()
 
     assert tiny(tmp_path).code == 0
+    assert outcome(tmp_path) == outcome(undisturbed)
+
+
+UPDATE, EVALUATE = "tdmpc2.agent:TDMPC2.update", "tdmpc2.agent:TDMPC2.seed_evaluation"
+
+
+@pytest.mark.parametrize(
+    ("function", "call", "stopped", "checkpoints"),
+    [
+        (EVALUATE, 1, 0, []),
+        (UPDATE, 5, 150, [150]),
+        (EVALUATE, 2, 100, [100]),
+        (EVALUATE, 3, None, [200]),  # at the end it evaluates, and ends
+    ],
+)
+def test_a_run_that_is_warned_ends_its_episode_and_saves(
+    function: str,
+    call: int,
+    stopped: int | None,
+    checkpoints: list[int],
+    undisturbed: Path,
+    tmp_path: Path,
+) -> None:
+    """Also where no checkpoint was due for an hour."""
+    rarely = {"checkpoint_minutes": 60}
+    warning = Blow(function, call, number=signal.SIGUSR2)
+    done = tiny(tmp_path, warning, **rarely)
+    if stopped is not None:
+        assert done.code == 130
+        assert done.err.startswith(f"stopped at env step {stopped}, between episodes;")
+        assert checkpoint_steps(tmp_path) == checkpoints
+        done = tiny(tmp_path, **rarely)
+    assert done.code == 0, done
+    assert checkpoint_steps(tmp_path) == [200]
     assert outcome(tmp_path) == outcome(undisturbed)
 
 

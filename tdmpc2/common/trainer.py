@@ -174,12 +174,16 @@ class Trainer:
 
         An evaluation that was cut short is made anew: nothing of it is part of a checkpoint.
         """
-        if not self.callbacks.stop_soon(self.clock()):
+        if not self._must_stop_soon():
             return
         if self.env_step > self._started_at:
             self.save()
         yield Pause()  # until the other runs of this process have saved as well
-        raise StoppedError(f"stopped at env step {self.env_step}, where it saved")
+        raise StoppedError(f"stopped at env step {self.env_step}, between episodes")
+
+    def _must_stop_soon(self) -> bool:
+        """Not at the end of the budget: after one more evaluation there is nothing to stop."""
+        return not self.finished and self.callbacks.stop_soon(self.clock())
 
     # --- one episode of each environment ----------------------------------------------
 
@@ -287,7 +291,7 @@ class Trainer:
         def between() -> None:
             nonlocal done
             self._check_stop()
-            if self.callbacks.stop_soon(self.clock()):
+            if self._must_stop_soon():
                 raise _CutShort
             self.callbacks.on_evaluating(done, self.envs[0].episode_length)
             done += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 from pathlib import Path
@@ -283,6 +284,7 @@ def test_a_stop_is_heard_before_every_decision_and_update(
         (52, ["000000000050"]),  # between two episodes
         (54, ["000000000100"]),  # in the evaluation after the second
         (104, ["000000000150"]),
+        (105, ["000000000200"]),  # no question at the end, which is near enough
     ],
 )
 def test_a_stop_that_may_wait_saves_between_episodes(
@@ -297,7 +299,7 @@ def test_a_stop_that_may_wait_saves_between_episodes(
         return questions >= asked
 
     trainer = make_trainer(tmp_path, callbacks=Callbacks(stop_soon=stop_soon))
-    with pytest.raises(StoppedError):
+    with pytest.raises(StoppedError) if asked < 105 else contextlib.nullcontext():
         trainer.run()
     assert [path.name for path in trainer.checkpoints.existing()] == saved
     goes_on = make_trainer(tmp_path)

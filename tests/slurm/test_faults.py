@@ -72,7 +72,7 @@ def test_the_cluster_brings_the_run_back(fault: str, runs: Path, undisturbed: Pa
 @pytest.mark.parametrize("fault", ["user signal", "preempted", "time limit"])
 def test_a_warning_is_used_to_save(fault: str, runs: Path) -> None:
     found = re.search(
-        r"stopped at env step (\d+), where it saved \(signal 12\)", log(runs, SEEDS[fault])
+        r"stopped at env step (\d+), between episodes \(signal 12\)", log(runs, SEEDS[fault])
     )
     assert found is not None
     assert int(found[1]) % 50 == 0

@@ -152,10 +152,13 @@ def test_runs_share_a_job_and_seeds_a_process(cluster: Cluster, tmp_path: Path) 
         os.kill(pid, signal.SIGCONT)
     sweeping.until_empty(cluster)
     assert {view.state for view in sweeping.views(runs).values()} == {"done"}
+    alone = tmp_path / "alone"
+    sweeping.sweep(alone, seeds=2, seeds_per_process=2, cluster="inline", **changes)
+    assert all(sweeping.same_as(runs, alone, seed) for seed in (1, 2))
     for seed in (1, 2, 3, 4):
         assert len(sweeping.attempts(runs, seed)) == 2
         assert sweeping.evaluated(runs, seed) == [0, 200, 400]
-    assert "where it saved (signal 12)" in sweeping.views(runs)[3].log.read_text()
+    assert "between episodes (signal 12)" in sweeping.views(runs)[3].log.read_text()
 
 
 @pytest.mark.parametrize(
