@@ -24,11 +24,12 @@ from sweeps.states import Observer
 from sweeps.sweep_folder import FOLDER, SweepFolder, write_submission
 from tdmpc2.common import cli
 from tdmpc2.common.cores import usable_cores
+from tdmpc2.common.device import choose_device
 from tdmpc2.common.lease import InUseError, Lease
 from tdmpc2.common.provenance import git_commit
 from tdmpc2.common.run_directory import check_commit
 
-# Of core-hours: a launch on this machine that takes longer asks first.
+# Of a core or GPU: a launch on this machine that takes longer asks first.
 LONG_HOURS = 24.0
 ASKS_FIRST = 3
 # How long a launch waits for another one to hand over its jobs.
@@ -79,7 +80,8 @@ def _on_this_machine(request: Request, words: Sequence[str], *, inline: bool) ->
     sweep = request.sweep
     threads = request.threads or 1
     parallel = 1 if inline else sweep.max_parallel or max(usable_cores() // threads, 1)
-    plan = make_plan(request, Observer(request.runs), gpu=False)
+    gpu = choose_device(request.options.get("device", "auto")).type == "cuda"
+    plan = make_plan(request, Observer(request.runs), gpu=gpu)
     show(plan, parallel=parallel)
     _check_commits(plan)
     if sweep.dry_run:
@@ -87,7 +89,7 @@ def _on_this_machine(request: Request, words: Sequence[str], *, inline: bool) ->
         return 0
     if plan.hours_to_do > LONG_HOURS and not sweep.yes:
         print(
-            f"Not started: more than {LONG_HOURS:.0f} core-hours. Add yes=true to start it on "
+            f"Not started: more than {LONG_HOURS:.0f} hours of work. Add yes=true to start it on "
             "this machine anyway, launch it where sbatch is, or choose fewer tasks=, seeds= or "
             "env_steps=."
         )

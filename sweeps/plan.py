@@ -79,10 +79,15 @@ def make_plan(request: Request, observer: Observer, *, gpu: bool) -> Plan:
         run.status = view.status or None
     looked_at = list(zip(planned, views, strict=True))
     wanted = {id(run) for run, view in looked_at if _is_due(view, sweep.only)}
-    todo = [run for run in planned if id(run) in wanted]
-    # A pack is started with all of its seeds, so that those left over keep their places in it.
-    packs = in_packs(planned, sweep.seeds_per_process)
-    packs = [pack for pack in packs if any(id(run) in wanted for run in pack)]
+    busy = {id(run) for run, view in looked_at if view.state in DOING}
+    # A pack is started with all of its seeds, so that those left over keep their places in it;
+    # and waits for those of its seeds that somebody else is at.
+    packs = [
+        pack
+        for pack in in_packs(planned, sweep.seeds_per_process)
+        if any(id(run) in wanted for run in pack) and not any(id(run) in busy for run in pack)
+    ]
+    todo = [run for pack in packs for run in pack if id(run) in wanted]
     finished = [(run, _ran_on_gpu(run)) for run, view in looked_at if view.state == "done"]
     factors = costs.corrections(finished, request.options)
     seconds = costs.seconds_left(planned, request.options, factors, gpu=gpu)

@@ -9,6 +9,7 @@ import pytest
 from sweeps import launch
 from sweeps.options import parse
 from tdmpc2.common.errors import UserError
+from tests.sweeps.directories import write_lease, write_status
 
 
 def methods(*words: str) -> list[str]:
@@ -76,3 +77,17 @@ def test_days_of_work_ask_first(
     monkeypatch.setattr(launch, "measure_floors", lambda *a, **k: {})
     assert launch.main([*words, "yes=true"]) == 1  # nothing was really run
     assert len(started) == 1
+
+
+def test_a_pack_waits_for_its_busy_seeds(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Seeds 1 and 2 would share a process, and another one is at seed 1."""
+    words = ["tasks=toy-pointmass", "seeds=4", "seeds_per_process=2", f"runs={tmp_path}"]
+    first = parse(words).planned[0]
+    write_status(first, "RUNNING", 10)
+    write_lease(first)
+    assert launch.main([*words, "cluster=local", "dry_run=true"]) == 0
+    assert "4 runs, 0 finished already, 1 queued or running, 2 to do in 1 processes" in (
+        capsys.readouterr().out
+    )
