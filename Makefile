@@ -18,7 +18,7 @@ smoke: install  ## train two small tasks with two seeds each, then draw the figu
 
 # One thread a worker: the machine's cores go to the workers.
 test: install  ## run the test suite, all but what is marked slow
-	OMP_NUM_THREADS=1 $(PY) -m pytest -m "not slow" -n logical --maxprocesses 4 --dist loadgroup
+	OMP_NUM_THREADS=1 $(PY) -m pytest -m "not slow" -n logical --maxprocesses 4 --dist loadgroup --durations 20
 
 lint: install  ## check style, formatting and types
 	$(PY) -m ruff check .

@@ -1,13 +1,16 @@
-"""Which runs a sweep consists of: tasks x methods x seeds, as data."""
+"""Which runs a sweep consists of: tasks x methods x seeds, as data; and which share a process."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from sweeps.planned_run import Pack, PlannedRun
 from tdmpc2.common.spec import RunSpec
-from tdmpc2.methods import make_spec
+from tdmpc2.envs.tasks import get_task
+from tdmpc2.methods import can_pack, make_spec
 
 
 @dataclass(frozen=True)
@@ -157,3 +160,20 @@ def companion_spec(preset: Preset, companion: Companion, variant: str | None) ->
         variant=variant,
         overrides=preset.overrides.get(companion.method),
     )
+
+
+def in_packs(runs: Sequence[PlannedRun], size: int) -> list[Pack]:
+    """Runs that differ in nothing but their seed, at most `size` to a process.
+
+    Methods that cannot train several seeds as one batch, and tasks whose episodes differ in
+    length, get a process for each run.
+    """
+    alike: dict[RunSpec, list[PlannedRun]] = {}
+    for run in runs:
+        alike.setdefault(dataclasses.replace(run.spec, seed=0), []).append(run)
+    packs: list[Pack] = []
+    for spec, group in alike.items():
+        packable = can_pack(spec.method) and not get_task(spec.task).episodic
+        step = size if packable else 1
+        packs += [group[i : i + step] for i in range(0, len(group), step)]
+    return packs

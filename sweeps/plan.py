@@ -10,8 +10,9 @@ from rich import box
 from rich.table import Table
 
 from sweeps import costs
+from sweeps.grid import in_packs
 from sweeps.options import Request
-from sweeps.planned_run import Pack, PlannedRun, in_packs
+from sweeps.planned_run import Pack, PlannedRun
 from sweeps.report import make_console
 from sweeps.states import STATES, TAKEN, Observer, RunState, View
 from tdmpc2.common.files import read_json

@@ -1,16 +1,13 @@
-"""A run that a sweep consists of, and which of them go through one process."""
+"""A run that a sweep consists of, and the words that start it."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tdmpc2.common.spec import RunSpec
-from tdmpc2.envs.tasks import get_task
-from tdmpc2.methods import can_pack
 
 
 @dataclass
@@ -48,23 +45,6 @@ class PlannedRun:
 
 
 Pack = Sequence[PlannedRun]
-
-
-def in_packs(runs: Sequence[PlannedRun], size: int) -> list[Pack]:
-    """Runs that differ in nothing but their seed, at most `size` to a process.
-
-    Methods that cannot train several seeds as one batch, and tasks whose episodes differ in
-    length, get a process for each run.
-    """
-    alike: dict[RunSpec, list[PlannedRun]] = {}
-    for run in runs:
-        alike.setdefault(dataclasses.replace(run.spec, seed=0), []).append(run)
-    packs: list[Pack] = []
-    for spec, group in alike.items():
-        packable = can_pack(spec.method) and not get_task(spec.task).episodic
-        step = size if packable else 1
-        packs += [group[i : i + step] for i in range(0, len(group), step)]
-    return packs
 
 
 def words_of(pack: Pack, options: Mapping[str, Any]) -> list[str]:

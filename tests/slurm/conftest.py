@@ -1,4 +1,4 @@
-"""One private SLURM for all tests of this folder, which therefore run in one process."""
+"""One private SLURM for all tests of this folder, which therefore are one group of pytest-xdist."""
 
 from __future__ import annotations
 
@@ -9,13 +9,6 @@ from pathlib import Path
 import pytest
 
 from tests.slurm.cluster import Cluster, missing, running_cluster, wait_for
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All to the same worker."""
-    for item in items:
-        if "tests/slurm/" in item.nodeid:
-            item.add_marker(pytest.mark.xdist_group("slurm"))
 
 
 @pytest.fixture(scope="session")

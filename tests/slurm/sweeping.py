@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,17 +54,25 @@ def until_empty(cluster: Cluster) -> None:
     wait_for(lambda: not cluster.jobs(), PATIENCE, f"the queue: {cluster.jobs()}")
 
 
-def hold(runs: Path, seed: int) -> int:
-    """Waits until a run has learnt something and saved it, and halts it there; its process."""
+def hold(runs: Path, seeds: Sequence[int]) -> dict[int, int]:
+    """Halts each of some runs once it has learnt something and saved it; their processes."""
+    held: dict[int, int] = {}
 
-    def learning() -> bool:
-        saved = list(runs.glob(f"*/*/*/seed{seed}-*/checkpoints/0*"))
+    def learning(seed: int) -> bool:
+        saved = runs.glob(f"*/*/*/seed{seed}-*/checkpoints/0*")
         return any(int(path.name) > TINY["seed_decisions"] for path in saved)
 
-    wait_for(learning, PATIENCE, f"seed {seed} to learn")
-    pid = lease(runs, seed)["pid"]
-    os.kill(pid, signal.SIGSTOP)
-    return pid
+    def all_held() -> bool:
+        for seed in seeds:
+            if seed not in held and learning(seed):
+                with contextlib.suppress(FileNotFoundError):  # is on its way back, after a limit
+                    pid = lease(runs, seed)["pid"]
+                    os.kill(pid, signal.SIGSTOP)
+                    held[seed] = pid
+        return len(held) == len(seeds)
+
+    wait_for(all_held, PATIENCE, f"runs to learn, of {seeds}")
+    return held
 
 
 def lease(runs: Path, seed: int) -> dict[str, Any]:

@@ -14,6 +14,8 @@ import pytest
 from tests.slurm import sweeping
 from tests.slurm.cluster import Cluster, wait_for
 
+pytestmark = pytest.mark.xdist_group("slurm")
+
 LONG = {"env_steps": 400, "eval_every": 200}
 SEEDS = {"user signal": 1, "requeued by hand": 2, "kill -9": 3, "preempted": 4, "time limit": 5}
 DEAD_NODE = 6
@@ -24,11 +26,11 @@ def runs(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Runs that have all been hit once, while they learnt; no job is left."""
     folder = tmp_path_factory.mktemp("faults")
     on_n1 = {**LONG, "sbatch": "nodelist=n1"}
-    sweeping.sweep(folder, seeds="5,", timeout_min=1, **on_n1)
+    sweeping.sweep(folder, seeds="5,", timeout_min=2, **on_n1)
     sweeping.sweep(folder, seeds="4,", partition="low", **on_n1)
     sweeping.sweep(folder, seeds="1,2,3", **on_n1)
     sweeping.sweep(folder, seeds="6,", sbatch="nodelist=n2", **LONG)
-    held = {seed: sweeping.hold(folder, seed) for seed in (5, 4, 1, 2, 3, 6)}
+    held = sweeping.hold(folder, (1, 2, 3, 4, 5, 6))
     views = sweeping.views(folder)
     cluster.call("scancel", "--signal=USR2", str(views[1].job))
     cluster.call("scontrol", "requeue", str(views[2].job))

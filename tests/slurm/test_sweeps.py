@@ -18,6 +18,8 @@ from tdmpc2.common.files import read_json
 from tests.slurm import sweeping
 from tests.slurm.cluster import Cluster, wait_for
 
+pytestmark = pytest.mark.xdist_group("slurm")
+
 SHORT = {"env_steps": 150, "eval_every": 150}
 TWELVE = tuple(range(1, 13))
 
@@ -144,7 +146,7 @@ def test_runs_share_a_job_and_seeds_a_process(cluster: Cluster, tmp_path: Path) 
     changes = {"env_steps": 400, "eval_every": 200}
     sweeping.sweep(runs, seeds=4, seeds_per_process=2, runs_per_gpu=2, gpus=1, **changes)
     (job,) = cluster.jobs()
-    held = [sweeping.hold(runs, seed) for seed in (1, 3)]
+    held = list(sweeping.hold(runs, (1, 3)).values())
     assert sweeping.lease(runs, 2)["pid"] == held[0]
     cluster.call("scancel", "--signal=USR2", job)
     for pid in held:
