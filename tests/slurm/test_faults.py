@@ -37,14 +37,17 @@ def runs(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Path:
     os.kill(held[3], signal.SIGKILL)
     # Thirteen of sixteen cores are free, but for one of the lower partition.
     cluster.call("sbatch", "-p", "high", "-w", "n1", "-n", "13", "-t", "5", "--wrap", "sleep 1")
-    cluster.kill_node("n2", sweeping.lease(folder, 6)["slurm_job"])
+    on_n2 = sweeping.lease(folder, 6)["slurm_job"]
+    cluster.kill_node("n2", on_n2)
     for seed in (1, 4, 5):
         wait_for(partial(sweeping.is_warned, held[seed]), 90, f"seed {seed} to be warned")
         with contextlib.suppress(ProcessLookupError):
             os.kill(held[seed], signal.SIGCONT)
     wait_for(lambda: "n2 down" in cluster.call("sinfo", "-hNo", "%N %T"), 60, "n2 to be missed")
-    cluster.start_node("n2")
+    # The other node may have its job; SLURM, which was told to use none but the dead one, waits.
+    cluster.call("scontrol", "update", f"jobid={on_n2}", "reqnodelist=")
     sweeping.until_empty(cluster)
+    cluster.start_node("n2")
     return folder
 
 

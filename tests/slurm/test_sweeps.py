@@ -146,10 +146,10 @@ def test_runs_share_a_job_and_seeds_a_process(cluster: Cluster, tmp_path: Path) 
     changes = {"env_steps": 400, "eval_every": 200}
     sweeping.sweep(runs, seeds=4, seeds_per_process=2, runs_per_gpu=2, gpus=1, **changes)
     (job,) = cluster.jobs()
-    held = list(sweeping.hold(runs, (1, 3)).values())
-    assert sweeping.lease(runs, 2)["pid"] == held[0]
+    held = sweeping.hold(runs, (1, 3))
+    assert sweeping.lease(runs, 2)["pid"] == held[1]
     cluster.call("scancel", "--signal=USR2", job)
-    for pid in held:
+    for pid in held.values():
         wait_for(lambda pid=pid: sweeping.is_warned(pid), 60, "both to be warned")
         os.kill(pid, signal.SIGCONT)
     sweeping.until_empty(cluster)
