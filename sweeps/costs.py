@@ -28,8 +28,8 @@ CALL_SECONDS = 0.01
 # Not measured on this code: a published 1.5 hours per million env steps of TD-MPC2 on an RTX
 # 3090 (two env steps a decision), shared out between planning and learning; the other methods
 # are taken to wait for kernels as long. A model beyond 5M is limited by its products.
-GPU_CALL_SECONDS = 0.005
-GPU_GFLOPS = 8_000.0
+GPU_CALL_SECONDS = 0.0035
+GPU_GFLOPS = 20_000.0
 # Seconds of a decision in the environment (docs/tasks.md).
 ENV_SECONDS = {"dmcontrol": 0.001, "metaworld": 0.0022, "maniskill2": 0.01, "myosuite": 0.004}
 # An evaluation acts for all episodes as one batch; so much of one by one that takes on a CPU.
