@@ -251,20 +251,14 @@ def submit(
     """
     executor = submitit.SlurmExecutor(folder, max_num_timeout=ANY_NUMBER, python=_DEAF_AT_FIRST)
     threads = " ".join(f"{variable}={resources.cpus}" for variable in THREAD_VARIABLES)
-    options: dict[str, str | bool] = {"requeue": True, **resources.extra}
     waits = ":".join(after)
     executor.update_parameters(
         job_name=name,
-        partition=resources.partition,
         time=resources.timeout_min,
-        ntasks_per_node=resources.tasks,
-        cpus_per_task=resources.cpus,
-        gpus_per_node=resources.gpus or None,
-        mem=f"{resources.mem_gb}GB",
         signal_delay_s=min(SIGNAL_SECONDS, 30 * resources.timeout_min),
         array_parallelism=at_once,
         dependency=f"afterany:{waits}" if waits else None,
-        additional_parameters=options,
+        additional_parameters={"requeue": True, **resources.options()},
         # Python puts the folder it is started in before everything else.
         setup=[f"cd {shlex.quote(str(code))}", "export PYTHONPATH=$PWD", f"export {threads}"],
         # srun does not take this over from sbatch; and one run's end must not be that of others.

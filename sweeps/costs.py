@@ -68,7 +68,7 @@ def cost_of(spec: RunSpec, options: Mapping[str, Any], *, gpu: bool) -> Cost:
     """
     task = get_task(spec.task)
     decisions = spec.budget / task.action_repeat
-    config = _config(spec)
+    config = _config(spec.method, spec.task, spec.overrides)
     act, learn = _seconds_per_call(spec, config, task, gpu=gpu)
     env = ENV_SECONDS.get(task.domain, 0.001)
     ratio = getattr(config, "train_ratio", None)
@@ -93,9 +93,10 @@ def cost_of(spec: RunSpec, options: Mapping[str, Any], *, gpu: bool) -> Cost:
 
 
 @cache
-def _config(spec: RunSpec) -> Any:
-    config = agent_class(spec.method).config_class.make(**dict(spec.overrides))
-    return config.for_task(spec.task) if hasattr(config, "for_task") else config
+def _config(method: str, task: str, overrides: tuple[tuple[str, Any], ...]) -> Any:
+    """Of all seeds of a task."""
+    config = agent_class(method).config_class.make(**dict(overrides))
+    return config.for_task(task) if hasattr(config, "for_task") else config
 
 
 def _seconds_per_call(spec: RunSpec, config: Any, task: Task, *, gpu: bool) -> tuple[float, float]:
@@ -150,15 +151,21 @@ def corrections(
 
 def seconds_left(
     runs: Sequence[PlannedRun],
-    options: Mapping[str, Any],
+    costs: Sequence[Cost],
     factors: Mapping[Group, float],
     *,
     gpu: bool,
 ) -> list[float]:
-    """Seconds that each run still takes."""
+    """Seconds that each run still takes.
+
+    Args:
+        runs: with their status.
+        costs: of each, as estimated.
+        factors: see `corrections`.
+        gpu: whether they run on one.
+    """
     left = []
-    for run in runs:
-        cost = cost_of(run.spec, {**options, **run.options}, gpu=gpu)
+    for run, cost in zip(runs, costs, strict=True):
         done = min((run.status or {}).get("env_step", 0) / run.spec.budget, 1.0)
         factor = factors.get(group_of(run.spec, gpu=gpu), 1.0)
         left.append(cost.seconds * factor * (1 - done))

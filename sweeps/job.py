@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import submitit
+from submitit.helpers import Checkpointable
 
 from sweeps.floors import measure_floors
 from tdmpc2.common.errors import StoppedError, UserError
@@ -22,10 +23,11 @@ SAVE_SECONDS = 60.0
 RETRY_SECONDS = 5.0
 
 
-class TrainingJob:
+class TrainingJob(Checkpointable):
     """One job: a process per rank, each training a run, or several seeds as one batch.
 
-    It holds words only. Where a run stands is on disk, so a job may begin anew at any time.
+    It holds words only. Where a run stands is on disk, so a job may begin anew at any time; that
+    is all that submitit does with it, on a signal before training has begun.
 
     Args:
         words: of the train command, for each process.
@@ -55,10 +57,6 @@ class TrainingJob:
         except Exception as error:
             print(f"error: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
             raise
-
-    def checkpoint(self) -> submitit.helpers.DelayedSubmission:
-        """For a signal before training has begun: the same again."""
-        return submitit.helpers.DelayedSubmission(self)
 
     def _train(self, words: Sequence[str]) -> list[str]:
         """Waits for a lease that its holder, who may be dead, still has."""
@@ -99,7 +97,7 @@ class TrainingJob:
         sys.exit(-1)
 
 
-class ModuleJob:
+class ModuleJob(Checkpointable):
     """One job that runs a command of ours: the figures, once all runs have ended.
 
     Args:
@@ -114,7 +112,3 @@ class ModuleJob:
         code = subprocess.run([sys.executable, "-m", *self.words]).returncode
         if code:
             sys.exit(code)
-
-    def checkpoint(self) -> submitit.helpers.DelayedSubmission:
-        """The same again."""
-        return submitit.helpers.DelayedSubmission(self)

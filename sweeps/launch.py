@@ -78,9 +78,9 @@ def _on_slurm(request: Request, words: Sequence[str]) -> int:
 
 def _on_this_machine(request: Request, words: Sequence[str], *, inline: bool) -> int:
     sweep = request.sweep
-    threads = request.threads or 1
+    threads = request.how.threads or 1
     parallel = 1 if inline else sweep.max_parallel or max(usable_cores() // threads, 1)
-    gpu = choose_device(request.options.get("device", "auto")).type == "cuda"
+    gpu = choose_device(request.how.device).type == "cuda"
     plan = make_plan(request, Observer(request.runs), gpu=gpu)
     show(plan, parallel=parallel)
     _check_commits(plan)
@@ -125,7 +125,7 @@ def _on_this_machine(request: Request, words: Sequence[str], *, inline: bool) ->
 
 def _check_commits(plan: Plan) -> None:
     """Refuses to go on with a run by another commit, before anything has begun."""
-    if not plan.request.allow_commit_change:
+    if not plan.request.how.allow_commit_change:
         commit = git_commit()
         for run in plan.todo:
             check_commit(run.directory, commit)

@@ -89,7 +89,7 @@ def lay_out(plan: Plan, partition: Partition | None, gpus: int) -> Layout:
         partition=sweep.partition,
         gpus=gpus,
         tasks=tasks,
-        cpus=sweep.cpus or request.threads or (CPUS_WITH_GPU if gpus else 1),
+        cpus=sweep.cpus or request.how.threads or (CPUS_WITH_GPU if gpus else 1),
         mem_gb=sweep.mem_gb or tasks * plan.memory_gb(),
         timeout_min=minutes,
         extra=extra_options(sweep.sbatch),

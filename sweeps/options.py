@@ -111,18 +111,20 @@ class Request:
 
     Attributes:
         sweep: what to launch.
-        runs: folder of all runs.
-        threads: CPU threads of each run, if that was said.
-        options: of every run, as they were given (see `RunOptions`).
+        how: how every run is carried out.
+        options: what of that was given, but for threads, which depend on the cluster.
         planned: the runs.
     """
 
     sweep: SweepOptions
-    runs: Path
-    threads: int | None
-    allow_commit_change: bool
+    how: RunOptions
     options: dict[str, Any]
     planned: list[PlannedRun]
+
+    @property
+    def runs(self) -> Path:
+        """Folder of all runs."""
+        return self.how.runs
 
 
 def parse(words: Sequence[str]) -> Request:
@@ -140,18 +142,16 @@ def parse(words: Sequence[str]) -> Request:
     values = cli.parse_words(words, {**config_schema, **run_schema, **sweep_schema})
     sweep = SweepOptions(**{k: v for k, v in values.items() if k in sweep_schema})
     given = {k: v for k, v in values.items() if k in run_schema and k != "progress"}
-    run_options = RunOptions(**{**sweep.preset.options, **given})
+    how = RunOptions(**{**sweep.preset.options, **given})
     overrides = {k: v for k, v in values.items() if k not in sweep_schema and k not in run_schema}
     _check_shared(overrides, named)
-    options = {"runs": run_options.runs, **sweep.preset.options, **given}
+    options = {"runs": how.runs, **sweep.preset.options, **given}
     options.pop("threads", None)
     return Request(
         sweep=sweep,
-        runs=run_options.runs,
-        threads=run_options.threads,
-        allow_commit_change=run_options.allow_commit_change,
+        how=how,
         options=options,
-        planned=plan_runs(sweep, overrides, config_schema, run_options.runs),
+        planned=plan_runs(sweep, overrides, config_schema, how.runs),
     )
 
 

@@ -6,19 +6,17 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rich import box
 from rich.table import Table
 
 from sweeps import costs
 from sweeps.grid import in_packs
 from sweeps.options import Request
 from sweeps.planned_run import Pack, PlannedRun
-from sweeps.report import make_console
-from sweeps.states import STATES, TAKEN, Observer, RunState, View
+from sweeps.report import make_console, table_of_states
+from sweeps.states import ACTIVE, ENDED, Observer, View
 from tdmpc2.common.files import read_json
 from tdmpc2.envs.tasks import get_task
 
-DOING: tuple[RunState, ...] = ("running", "queued")
 FEW = 60  # runs that a plan lists one by one
 
 
@@ -80,7 +78,7 @@ def make_plan(request: Request, observer: Observer, *, gpu: bool) -> Plan:
         run.status = view.status or None
     looked_at = list(zip(planned, views, strict=True))
     wanted = {id(run) for run, view in looked_at if _is_due(view, sweep.only)}
-    busy = {id(run) for run, view in looked_at if view.state in DOING}
+    busy = {id(run) for run, view in looked_at if view.state in ACTIVE}
     # A pack is started with all of its seeds, so that those left over keep their places in it;
     # and waits for those of its seeds that somebody else is at.
     packs = [
@@ -91,14 +89,13 @@ def make_plan(request: Request, observer: Observer, *, gpu: bool) -> Plan:
     todo = [run for pack in packs for run in pack if id(run) in wanted]
     finished = [(run, _ran_on_gpu(run)) for run, view in looked_at if view.state == "done"]
     factors = costs.corrections(finished, request.options)
-    seconds = costs.seconds_left(planned, request.options, factors, gpu=gpu)
     each = [costs.cost_of(r.spec, {**request.options, **r.options}, gpu=gpu) for r in planned]
-    hours = [s / 3600 for s in seconds]
+    hours = [s / 3600 for s in costs.seconds_left(planned, each, factors, gpu=gpu)]
     return Plan(request, views, todo, packs, gpu, hours, each, len(factors))
 
 
 def _is_due(view: View, only: str) -> bool:
-    return view.state == "failed" if only == "failed" else view.state not in TAKEN
+    return view.state == "failed" if only == "failed" else view.state not in (*ENDED, *ACTIVE)
 
 
 def _ran_on_gpu(run: PlannedRun) -> bool:
@@ -114,10 +111,10 @@ def show(plan: Plan, *, parallel: int | None) -> None:
         parallel: processes at a time on this machine; None on a cluster.
     """
     request, sweep = plan.request, plan.request.sweep
-    finished = sum(view.state in ("done", "diverged") for view in plan.views)
+    finished = sum(view.state in ENDED for view in plan.views)
     processes = f" in {len(plan.packs):,} processes" if sweep.seeds_per_process > 1 else ""
     at_once = f", {parallel} at a time" if parallel else ""
-    busy = sum(view.state in DOING for view in plan.views)
+    busy = sum(view.state in ACTIVE for view in plan.views)
     elsewhere = f", {busy:,} queued or running" if busy else ""
     print(
         f"{sweep.suite or sweep.tasks}: {len(plan.planned):,} runs, {finished:,} finished already"
@@ -151,32 +148,21 @@ def list_runs(plan: Plan) -> None:
 
 
 def _table(plan: Plan) -> Table:
-    """Runs by method and domain."""
-    present = [state for state in STATES if any(view.state == state for view in plan.views)]
-    table = Table(box=box.SIMPLE, pad_edge=False)
-    table.add_column("method")
-    table.add_column("domain")
-    for name in ("runs", *present, "GPU-h left" if plan.gpu else "core-h left", "disk GB"):
-        table.add_column(name, justify="right")
-    rows: dict[tuple[str, str], list[int]] = {}
-    for place, run in enumerate(plan.planned):
-        rows.setdefault((run.spec.method, get_task(run.spec.task).domain), []).append(place)
-    for (method, domain), places in rows.items():
-        table.add_row(method, domain, *_figures(plan, places, present))
-    if len(rows) > 1:
-        table.add_section()
-        table.add_row("all", "", *_figures(plan, range(len(plan.planned)), present))
-    return table
+    """Runs by method and domain, with what they cost."""
+    unit = "GPU-h left" if plan.gpu else "core-h left"
+    rows = list(zip(plan.planned, plan.views, plan.hours, plan.costs, strict=True))
 
+    def costs_of(members: Sequence[tuple[PlannedRun, View, float, costs.Cost]]) -> list[str]:
+        hours = sum(hours for _, view, hours, _ in members if view.state not in ENDED)
+        disk = sum(cost.disk for *_, cost in members) / 1e9
+        return [_hours(hours), f"{disk:,.1f}"]
 
-def _figures(plan: Plan, places: Sequence[int], present: Sequence[RunState]) -> list[str]:
-    """Cells of a row."""
-    states = [plan.views[place].state for place in places]
-    counts = [len(states), *(states.count(state) for state in present)]
-    ended = ("done", "diverged")
-    hours = sum(plan.hours[place] for place in places if plan.views[place].state not in ended)
-    disk = sum(plan.costs[place].disk for place in places) / 1e9
-    return [*(f"{count:,}" if count else "" for count in counts), _hours(hours), f"{disk:,.1f}"]
+    return table_of_states(
+        rows,
+        lambda row: (row[0].spec.method, get_task(row[0].spec.task).domain, row[1].state),
+        (unit, "disk GB"),
+        costs_of,
+    )
 
 
 def _hours(hours: float) -> str:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import pandas as pd
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
 from sweeps.planned_run import PlannedRun
+from sweeps.states import STATES, RunState
 
 # Where output is no terminal, a run is mentioned each time it has done another share of
 # its budget.
@@ -22,6 +24,48 @@ def make_console() -> Console:
     """A console as wide as the terminal, or wide enough for the table in a file."""
     console = Console()
     return console if console.is_terminal else Console(width=FILE_WIDTH)
+
+
+Item = TypeVar("Item")
+
+
+def table_of_states(
+    items: Sequence[Item],
+    key: Callable[[Item], tuple[str, str, RunState]],
+    headings: Sequence[str],
+    more: Callable[[Sequence[Item]], Sequence[str]],
+) -> Table:
+    """How many runs stand where, by method and domain.
+
+    Args:
+        items: the runs.
+        key: method, domain and state of one.
+        headings: of further columns.
+        more: their cells, for the runs of a line.
+    """
+    keys = [key(item) for item in items]
+    present = [state for state in STATES if any(state == k[2] for k in keys)]
+    table = Table(box=box.SIMPLE, pad_edge=False)
+    table.add_column("method")
+    table.add_column("domain")
+    for name in ("runs", *present, *headings):
+        table.add_column(name, justify="right")
+
+    def add_row(method: str, domain: str, places: Sequence[int]) -> None:
+        states = [keys[place][2] for place in places]
+        counts = [len(states), *(states.count(state) for state in present)]
+        shown = (f"{count:,}" if count else "" for count in counts)
+        table.add_row(method, domain, *shown, *more([items[place] for place in places]))
+
+    groups: dict[tuple[str, str], list[int]] = {}
+    for place, (method, domain, _) in enumerate(keys):
+        groups.setdefault((method, domain), []).append(place)
+    for (method, domain), places in groups.items():
+        add_row(method, domain, places)
+    if len(groups) > 1:
+        table.add_section()
+        add_row("all", "", range(len(items)))
+    return table
 
 
 class ProgressDisplay:

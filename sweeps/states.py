@@ -5,30 +5,21 @@ from __future__ import annotations
 import shutil
 import subprocess
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from sweeps.sweep_folder import Submission, SweepFolder, all_sweeps, names
+from sweeps.sweep_folder import Submission, all_sweeps, job_name
 from tdmpc2.common.lease import file_system_time, live_holder
 from tdmpc2.common.records import SETTLED, read_status
 
 # new: never begun. resumable: stopped, and goes on from its last checkpoint when launched again.
 # stale: says that it runs, but its process is gone (killed, out of memory, a dead node).
 RunState = Literal["done", "diverged", "running", "queued", "failed", "stale", "resumable", "new"]
-STATES: tuple[RunState, ...] = (
-    "done",
-    "diverged",
-    "running",
-    "queued",
-    "failed",
-    "stale",
-    "resumable",
-    "new",
-)
-# Not to be launched: there is nothing to do, or somebody does it.
-TAKEN: tuple[RunState, ...] = ("done", "diverged", "running", "queued")
+STATES: tuple[RunState, ...] = get_args(RunState)
+ENDED: tuple[RunState, ...] = ("done", "diverged")  # there is nothing to do
+ACTIVE: tuple[RunState, ...] = ("running", "queued")  # somebody does it
 # States of SLURM in which a job has not begun.
 WAITING = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SUSPENDED")
 QUEUE_SECONDS = 60
@@ -67,13 +58,12 @@ class Observer:
     """Looks at runs.
 
     Args:
-        runs: folder of all runs.
-        sweeps: whose jobs may carry them out; all by default.
+        runs: folder of all runs, and of the sweeps whose jobs may carry them out.
     """
 
-    def __init__(self, runs: Path, sweeps: Sequence[SweepFolder] | None = None) -> None:
+    def __init__(self, runs: Path) -> None:
         self.runs = runs
-        sweeps = all_sweeps(runs) if sweeps is None else sweeps
+        sweeps = all_sweeps(runs)
         self.jobs: dict[str, tuple[str, int, Submission]] = {}
         on_slurm = False
         for submission in sorted(
@@ -82,7 +72,7 @@ class Observer:
             on_slurm |= submission.facts["cluster"] == "slurm"
             for job, rank, directories in submission.jobs():
                 self.jobs.update(dict.fromkeys(directories, (job, rank, submission)))
-        self.queue = read_queue(names(sweeps)) if on_slurm else {}
+        self.queue = read_queue([job_name(sweep.name) for sweep in sweeps]) if on_slurm else {}
         try:
             self.now = file_system_time(runs)
         except OSError:  # not there, or not ours to write to

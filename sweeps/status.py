@@ -10,14 +10,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from rich import box
 from rich.console import Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from sweeps.report import make_console
-from sweeps.states import STATES, Observer, RunState, View
+from sweeps.report import make_console, table_of_states
+from sweeps.states import ACTIVE, ENDED, Observer, View
 from sweeps.sweep_folder import SweepFolder, all_sweeps
 from tdmpc2.common import cli
 from tdmpc2.common.errors import UserError, did_you_mean
@@ -39,7 +38,6 @@ class StatusOptions:
     list: bool = field(default=False, metadata={"help": "a line per run"})
 
 
-GOING_ON = ("running", "queued")
 FAILED = ("failed", "stale")
 Row = dict[str, Any]  # of `sweep.json`
 
@@ -84,34 +82,21 @@ def look(runs: Path, sweeps: Sequence[SweepFolder]) -> list[tuple[Row, View]]:
 
 def table_of(looked_at: Sequence[tuple[Row, View]]) -> Table:
     """Counts, progress, speed and time left by method and domain."""
-    present = [state for state in STATES if any(view.state == state for _, view in looked_at)]
-    table = Table(box=box.SIMPLE, pad_edge=False)
-    for name in ("method", "domain"):
-        table.add_column(name)
-    for name in ("runs", *present, "progress", "env steps/s", "h left"):
-        table.add_column(name, justify="right")
-    groups: dict[tuple[str, str], list[tuple[Row, View]]] = {}
-    for row, view in looked_at:
-        groups.setdefault((row["method"], row["domain"]), []).append((row, view))
-    for (method, domain), members in groups.items():
-        table.add_row(method, domain, *_cells(members, present))
-    if len(groups) > 1:
-        table.add_section()
-        table.add_row("all", "", *_cells(looked_at, present))
-    return table
+    return table_of_states(
+        looked_at,
+        lambda pair: (pair[0]["method"], pair[0]["domain"], pair[1].state),
+        ("progress", "env steps/s", "h left"),
+        _progress,
+    )
 
 
-def _cells(members: Sequence[tuple[Row, View]], present: Sequence[RunState]) -> list[str]:
-    states = [view.state for _, view in members]
+def _progress(members: Sequence[tuple[Row, View]]) -> list[str]:
     total = sum(row["budget"] for row, _ in members)
-    ended = ("done", "diverged")
     left = sum(
-        max(row["budget"] - view.env_step, 0) for row, view in members if view.state not in ended
+        max(row["budget"] - view.env_step, 0) for row, view in members if view.state not in ENDED
     )
     speed = sum(view.speed for _, view in members)
-    counts = [len(members), *(states.count(state) for state in present)]
     return [
-        *(f"{count:,}" if count else "" for count in counts),
         f"{100 * (1 - left / total):.1f} %",
         f"{speed:,.0f}" if speed else "",
         f"{left / speed / 3600:,.1f}" if speed and left else "",
@@ -148,16 +133,12 @@ def picture(options: StatusOptions, sweeps: Sequence[SweepFolder]) -> tuple[Grou
         ]
     errors = last_errors(looked_at, options.errors)
     parts += [Text(line, no_wrap=True, overflow="ignore") for line in errors]
-    figures = [
-        facts["figures"]
-        for sweep in sweeps
-        for s in sweep.submissions()
-        if (facts := s.facts).get("figures")
-    ]
+    launches = [submission.facts for sweep in sweeps for submission in sweep.submissions()]
+    figures = [facts["figures"] for facts in launches if "figures" in facts]
     if figures:
         parts.append(Text(f"figures: job {', '.join(figures)}, after all runs"))
     states = {view.state for _, view in looked_at}
-    return Group(*parts), not states.isdisjoint(GOING_ON), not states.isdisjoint(FAILED)
+    return Group(*parts), not states.isdisjoint(ACTIVE), not states.isdisjoint(FAILED)
 
 
 def main(words: Sequence[str]) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import socket
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -134,8 +134,3 @@ def relative(pack: Pack, runs: Path) -> list[str]:
 def job_name(sweep: str) -> str:
     """What `squeue` calls the jobs of a sweep."""
     return f"tdmpc2-{sweep}"
-
-
-def names(sweeps: Iterable[SweepFolder]) -> list[str]:
-    """What `squeue` calls the jobs of several."""
-    return [job_name(sweep.name) for sweep in sweeps]

@@ -41,12 +41,25 @@ def source() -> Source:
 
 def git_commit() -> str | None:
     """Commit of the code; None without git."""
-    return source().commit
+    copied = read_json(project_root() / SNAPSHOT_FACTS)
+    return _git("rev-parse", "HEAD") if copied is None else copied["commit"]
 
 
-def provenance() -> dict[str, Any]:
-    """Commit, uncommitted changes, host, Python and package versions."""
+def provenance(details: Path | None = None) -> dict[str, Any]:
+    """Commit, uncommitted changes, host, Python and package versions.
+
+    Args:
+        details: folder that gets what is only named by checksum, each once: uncommitted changes
+            as `<checksum>.diff`, all packages as `<checksum>.txt`.
+    """
     commit, diff = source()
+    packages = _freeze()
+    if details is not None:
+        details.mkdir(exist_ok=True)
+        for text, suffix in ((diff, "diff"), (packages, "txt")):
+            path = details / f"{_checksum(text or '')}.{suffix}"
+            if text and not path.exists():
+                write_text(path, text)
     return {
         "commit": commit,
         "dirty": None if diff is None else bool(diff),
@@ -56,21 +69,8 @@ def provenance() -> dict[str, Any]:
         "platform": platform.platform(),
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in PACKAGES},
-        "all_packages": _checksum(_freeze()),
+        "all_packages": _checksum(packages),
     }
-
-
-def keep_details(folder: Path) -> None:
-    """Writes what `provenance` only names by checksum: changes and all packages, each once.
-
-    Args:
-        folder: gets `<checksum>.diff` and `<checksum>.txt`.
-    """
-    folder.mkdir(exist_ok=True)
-    for text, suffix in ((source().diff, "diff"), (_freeze(), "txt")):
-        path = folder / f"{_checksum(text or '')}.{suffix}"
-        if text and not path.exists():
-            write_text(path, text)
 
 
 def _git(*words: str) -> str | None:

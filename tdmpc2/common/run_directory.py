@@ -9,7 +9,7 @@ from typing import Any
 
 from tdmpc2.common.errors import UserError
 from tdmpc2.common.files import read_json, write_json
-from tdmpc2.common.provenance import keep_details, provenance
+from tdmpc2.common.provenance import git_commit, provenance
 from tdmpc2.common.records import State, read_status
 from tdmpc2.common.spec import RunOptions, RunSpec
 
@@ -69,10 +69,9 @@ def existing_outcome(
 
 def register_attempt(directory: Path, *, allow_change: bool) -> dict[str, Any]:
     """Adds this attempt to `attempts.json`; refuses another commit than the last one's."""
-    attempt = provenance()
     if not allow_change:
-        check_commit(directory, attempt["commit"])
-    keep_details(directory / "provenance")
+        check_commit(directory, git_commit())
+    attempt = provenance(directory / "provenance")
     write_json(directory / "attempts.json", [*_attempts(directory), attempt])
     return attempt
 

@@ -11,7 +11,7 @@ import torch
 
 from tdmpc2.common import provenance as module
 from tdmpc2.common.files import read_json, write_json
-from tdmpc2.common.provenance import git_commit, keep_details, provenance
+from tdmpc2.common.provenance import git_commit, provenance
 
 
 @pytest.fixture
@@ -43,9 +43,9 @@ def test_commit_and_changes(checkout: Path) -> None:
 
 def test_changes_and_packages_are_kept_once(checkout: Path, tmp_path: Path) -> None:
     (checkout / "file").write_text("2")
-    facts, folder = provenance(), tmp_path / "details"
-    keep_details(folder)
-    keep_details(folder)
+    folder = tmp_path / "details"
+    facts = provenance(folder)
+    assert provenance(folder) == facts
     names = {f"{facts['diff']}.diff", f"{facts['all_packages']}.txt"}
     assert {path.name for path in folder.iterdir()} == names
     assert "-1" in (folder / f"{facts['diff']}.diff").read_text()

@@ -68,10 +68,12 @@ def test_finished_runs_correct_their_kind(tmp_path: Path) -> None:
     factors = corrections([(run, False)], {})
     assert factors == {("tdmpc2", "dmcontrol", False): pytest.approx(3.0)}
     run.status = {"env_step": 25_000}
-    left = seconds_left([run, other], {}, factors, gpu=False)
+    each = [cost_of(one.spec, {}, gpu=False) for one in (run, other)]
+    left = seconds_left([run, other], each, factors, gpu=False)
     assert left[0] == pytest.approx(0.75 * 3 * estimate)
     assert left[1] == pytest.approx(cost_of(other.spec, {}, gpu=False).seconds)
-    assert seconds_left([run], {}, factors, gpu=True)[0] < left[0]
+    on_gpu = [cost_of(run.spec, {}, gpu=True)]
+    assert seconds_left([run], on_gpu, factors, gpu=True)[0] < left[0]
 
 
 def test_a_gpu_is_taken_to_be_as_fast_as_published() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from pathlib import Path
 
 import pytest
@@ -48,8 +47,9 @@ def test_a_lease_that_beats_means_running(tmp_path: Path) -> None:
         write_status(run, "RUNNING", 100)
     write_lease(there)
     write_lease(silent)
-    old = time.time() - EXPIRY_SECONDS - 5
-    os.utime(silent.directory / "lease.json", (old, old))
+    lease = silent.directory / "lease.json"
+    old = lease.stat().st_mtime - EXPIRY_SECONDS - 5
+    os.utime(lease, (old, old))
     with Lease(here.directory):
         assert [look(tmp_path, run) for run in (here, there, silent)] == [
             "running",
