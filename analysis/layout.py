@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from math import ceil
 
+import matplotlib.style
 import numpy as np
 import pandas as pd
 from matplotlib.artist import Artist
@@ -20,6 +22,7 @@ from analysis.aggregate import COVERAGE_NOTE, RLIABLE_VERSION
 from analysis.curves import paper_budget
 from analysis.drawing import Shown
 from analysis.records import RUNS_SOURCE, SERIES
+from tdmpc2.common.paths import project_root
 
 PANEL = (1.85, 1.45)
 """Width and height of a panel in a grid of several rows."""
@@ -32,6 +35,11 @@ LEGEND_SIZE = 7.0
 _CHAR = 0.53
 """Mean width of a character of the sans-serif font, in units of the font size."""
 _TICKS = (1, 2, 2.5, 5, 10)
+
+
+def paper_style() -> AbstractContextManager[None]:
+    """The look of all figures, while it is entered."""
+    return matplotlib.style.context(project_root() / "paper_figures" / "paper.mplstyle")
 
 
 def columns_of(num_panels: int) -> int:
@@ -59,15 +67,18 @@ def canvas(
     return figure, [figure.add_subplot(grid[divmod(i, columns)]) for i in range(num_panels)]
 
 
-def finish_axes(axes: Sequence[Axes], labels: Sequence[str], last_step: int) -> None:
+def finish_axes(
+    axes: Sequence[Axes], labels: Sequence[str], last_step: int, columns: int | None = None
+) -> None:
     """Axis labels with units, and one value range for all panels of the same label.
 
     Args:
         axes: of `canvas`, drawn on.
         labels: of the value axis, one a panel.
         last_step: largest env step drawn, which decides between thousands and millions.
+        columns: panels in a row, where `canvas` was told.
     """
-    columns = columns_of(len(axes))
+    columns = columns or columns_of(len(axes))
     for index, (ax, label) in enumerate(zip(axes, labels, strict=True)):
         peers = [other for other, same in zip(axes, labels, strict=True) if same == label]
         top = max(peer.dataLim.y1 for peer in peers)

@@ -10,13 +10,11 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import matplotlib.style
-
 from analysis.audit import audit, sensitivity, summary
 from analysis.catalogue import Catalogue, FigureSpec, read_catalogue, with_reps
 from analysis.curves import DEFAULT_RULE, Rule, ScoreCurves, get_rule
 from analysis.drawing import Shown
-from analysis.layout import command_card
+from analysis.layout import command_card, paper_style
 from analysis.output import problem_table, write_figure, write_table, write_texts
 from analysis.plots import PLOTS
 from analysis.problems import Problem
@@ -167,7 +165,7 @@ def _draw(spec: FigureSpec, share: Share) -> Drawn:
     paths: list[Path] = []
     curves = ScoreCurves(selected)
     shown = Shown(spec, selected, curves, rule, catalogue, share.checkpoints)
-    with matplotlib.style.context(_figures_dir() / "paper.mplstyle"):
+    with paper_style():
         drawing = PLOTS[spec.plot](shown)
         if drawing.pages:
             paths = list(write_figure(out_dir / spec.name, drawing.pages))

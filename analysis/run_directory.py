@@ -114,7 +114,8 @@ def read_run(directory: Path, problems: list[Problem]) -> Run | None:
         problems.append(Problem(str(directory), None, what, "warning"))
     size = spec.get("model_size")
     return {
-        **{key: spec[key] for key in ("method", "task", "domain", "seed", "overrides")},
+        **{key: spec[key] for key in ("method", "task", "domain", "seed")},
+        "overrides": {**spec["overrides"], **spec.get("protocol", {})},
         "variant": spec["variant"] + _mark(spec),
         "model_size": "" if size is None else str(size),
         "dataset": spec.get("dataset") or "",

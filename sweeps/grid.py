@@ -9,7 +9,7 @@ from typing import Any
 
 from sweeps.planned_run import Pack, PlannedRun
 from tdmpc2.common.spec import RunSpec
-from tdmpc2.envs.tasks import get_task
+from tdmpc2.envs.protocol import task_of
 from tdmpc2.methods import can_pack, make_spec
 
 
@@ -113,6 +113,7 @@ def grid(
     overrides: Mapping[str, Any] | None = None,
     obs: str = "state",
     assets: str = "official",
+    protocol: Mapping[str, bool] | None = None,
 ) -> list[RunSpec]:
     """Every run of a sweep: all seeds of a task before the next task.
 
@@ -126,6 +127,7 @@ def grid(
         overrides: settings of the method, beside those of the preset.
         obs: what the agents see.
         assets: source of the models of the tasks that need some.
+        protocol: switches of `Protocol`.
 
     Raises:
         UserError: anything unknown or out of range.
@@ -143,6 +145,7 @@ def grid(
             overrides={**preset.overrides.get(method, {}), **given},
             obs=obs,
             assets=assets,
+            protocol=protocol,
         )
         for method in methods
         for task in tasks
@@ -173,7 +176,8 @@ def in_packs(runs: Sequence[PlannedRun], size: int) -> list[Pack]:
         alike.setdefault(dataclasses.replace(run.spec, seed=0), []).append(run)
     packs: list[Pack] = []
     for spec, group in alike.items():
-        packable = can_pack(spec.method) and not get_task(spec.task).episodic
+        task = task_of(spec)
+        packable = can_pack(spec.method) and not task.episodic and task.seeded_resets
         step = size if packable else 1
         packs += [group[i : i + step] for i in range(0, len(group), step)]
     return packs

@@ -32,12 +32,20 @@ from tdmpc2.common.run_directory import check_commit
 # Of a core or GPU: a launch on this machine that takes longer asks first.
 LONG_HOURS = 24.0
 ASKS_FIRST = 3
+ADVICE = (
+    "Add yes=true to start it on this machine anyway, launch it where sbatch is, or choose fewer "
+    "tasks=, seeds= or env_steps=."
+)
 # How long a launch waits for another one to hand over its jobs.
 PATIENCE_SECONDS = 120.0
 
 
-def main(words: Sequence[str]) -> int:
+def main(words: Sequence[str], advice: str = ADVICE) -> int:
     """The command; returns its exit code.
+
+    Args:
+        words: of the command line.
+        advice: on a plan that takes this machine long.
 
     Returns:
         0 if all runs ended (and learnt, where the suite demands it) or were handed to SLURM, 3
@@ -47,7 +55,7 @@ def main(words: Sequence[str]) -> int:
     cluster = clusters.choose(request.sweep.cluster)
     if cluster == "slurm":
         return _on_slurm(request, words)
-    return _on_this_machine(request, words, inline=cluster == "inline")
+    return _on_this_machine(request, words, advice, inline=cluster == "inline")
 
 
 def _on_slurm(request: Request, words: Sequence[str]) -> int:
@@ -76,7 +84,7 @@ def _on_slurm(request: Request, words: Sequence[str]) -> int:
     return 0
 
 
-def _on_this_machine(request: Request, words: Sequence[str], *, inline: bool) -> int:
+def _on_this_machine(request: Request, words: Sequence[str], advice: str, *, inline: bool) -> int:
     sweep = request.sweep
     threads = request.how.threads or 1
     parallel = 1 if inline else sweep.max_parallel or max(usable_cores() // threads, 1)
@@ -88,11 +96,7 @@ def _on_this_machine(request: Request, words: Sequence[str], *, inline: bool) ->
         list_runs(plan)
         return 0
     if plan.hours_to_do > LONG_HOURS and not sweep.yes:
-        print(
-            f"Not started: more than {LONG_HOURS:.0f} hours of work. Add yes=true to start it on "
-            "this machine anyway, launch it where sbatch is, or choose fewer tasks=, seeds= or "
-            "env_steps=."
-        )
+        print(f"Not started: more than {LONG_HOURS:.0f} hours of work. {advice}")
         return ASKS_FIRST
 
     # A launcher that is asked to end stops its runs first, as ctrl-C does.

@@ -12,6 +12,7 @@ from sweeps.planned_run import PlannedRun
 from tdmpc2.common import cli
 from tdmpc2.common.errors import UserError
 from tdmpc2.common.spec import RunOptions, parse_seeds
+from tdmpc2.envs.protocol import Protocol
 from tdmpc2.envs.tasks import SUITES, get_suite, get_task
 from tdmpc2.methods import METHODS, agent_class
 
@@ -34,7 +35,8 @@ class SweepOptions:
     seeds: str = _option("3", "a count (3) or a list (1,2,5)")
     env_steps: int | None = _option(None, "budget of each run; default: the suite's or the task's")
     variants: str | None = _option(
-        None, "several settings: default,num_q=2,regression=mse+num_q=2 (comma: next; +: and)"
+        None,
+        "several settings: default,num_q=2,my-name:regression=mse+num_q=2 (comma: next; +: and)",
     )
     variant: str | None = _option(None, "name of these settings")
     obs: str = _option("state", "state | rgb (DMControl only)")
@@ -139,37 +141,55 @@ def parse(words: Sequence[str]) -> Request:
     config_schema: dict[str, Any] = {}
     for method in named:
         config_schema |= cli.schema_of(agent_class(method).config_class)
-    values = cli.parse_words(words, {**config_schema, **run_schema, **sweep_schema})
+    own = {**sweep_schema, **run_schema}
+    settings = {**config_schema, **cli.schema_of(Protocol)}
+    values = cli.parse_words(words, {**settings, **own})
     sweep = SweepOptions(**{k: v for k, v in values.items() if k in sweep_schema})
     given = {k: v for k, v in values.items() if k in run_schema and k != "progress"}
     how = RunOptions(**{**sweep.preset.options, **given})
-    overrides = {k: v for k, v in values.items() if k not in sweep_schema and k not in run_schema}
-    _check_shared(overrides, named)
+    given_settings = {k: v for k, v in values.items() if k not in own}
     options = {"runs": how.runs, **sweep.preset.options, **given}
     options.pop("threads", None)
     return Request(
         sweep=sweep,
         how=how,
         options=options,
-        planned=plan_runs(sweep, overrides, config_schema, how.runs),
+        planned=plan_runs(sweep, given_settings, settings, how.runs),
     )
 
 
-def _check_shared(overrides: Mapping[str, Any], methods: Sequence[str]) -> None:
-    """Refuses settings that only some of several methods have."""
+def _split(
+    settings: Mapping[str, Any], methods: Sequence[str]
+) -> tuple[dict[str, Any], dict[str, bool]]:
+    """Settings of the methods, and switches of the tasks' protocol.
+
+    Raises:
+        UserError: only some of several methods have a setting.
+    """
+    switches = cli.schema_of(Protocol)
+    overrides = {k: v for k, v in settings.items() if k not in switches}
     for method in methods:
         known = cli.schema_of(agent_class(method).config_class)
         for name in overrides:
             if name not in known:
                 raise UserError(f"{name}: {method} has no such setting; say which methods= have it")
+    return overrides, {k: v for k, v in settings.items() if k in switches}
 
 
 def plan_runs(
-    sweep: SweepOptions, overrides: dict[str, Any], schema: dict[str, Any], runs: Path
+    sweep: SweepOptions, settings: Mapping[str, Any], schema: Mapping[str, Any], runs: Path
 ) -> list[PlannedRun]:
-    """Every run of a sweep, and those that come along with its suite."""
+    """Every run of a sweep, and those that come along with its suite.
+
+    Args:
+        sweep: what to launch.
+        settings: of all variants: of methods, and of the tasks' protocol.
+        schema: types of all settings there are.
+        runs: folder of all runs.
+    """
     planned = []
     for name, more in _variants(sweep, schema):
+        overrides, protocol = _split({**settings, **more}, sweep.method_names)
         specs = grid(
             _task_names(sweep),
             sweep.method_names,
@@ -177,9 +197,10 @@ def plan_runs(
             preset=sweep.preset,
             env_steps=sweep.env_steps,
             variant=name,
-            overrides={**overrides, **more},
+            overrides=overrides,
             obs=sweep.obs,
             assets=sweep.assets,
+            protocol=protocol,
         )
         for spec in specs:
             asked = sweep.preset.must_learn and spec.method == "tdmpc2"
@@ -193,7 +214,7 @@ def plan_runs(
 
 
 def _variants(
-    sweep: SweepOptions, schema: dict[str, Any]
+    sweep: SweepOptions, schema: Mapping[str, Any]
 ) -> list[tuple[str | None, dict[str, Any]]]:
     """Names and settings of each variant; one without a name where none are given."""
     if sweep.variants is None:
@@ -202,8 +223,9 @@ def _variants(
         raise UserError("one of variant= and variants= is needed, not both")
     found: list[tuple[str | None, dict[str, Any]]] = []
     for text in sweep.variants.split(","):
-        words = [] if text == "default" else text.split("+")
-        found.append((None, cli.parse_words(words, schema)))
+        name, _, words = text.rpartition(":")
+        chosen = [] if words in ("", "default") else words.split("+")
+        found.append((name or None, cli.parse_words(chosen, schema)))
     return found
 
 

@@ -64,6 +64,7 @@ def words_of(pack: Pack, options: Mapping[str, Any]) -> list[str]:
         "variant": spec.variant,
         "obs": spec.obs,
         "assets": (spec.assets or "official").partition("-")[0],
+        **dict(spec.protocol),
         **dict(spec.overrides),
         **options,
         **pack[0].options,

@@ -54,12 +54,9 @@ class TDMPC2:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, "parameters"))
             self.model = WorldModel(config, env).to(self.device)
-        self.model_params = [
-            p
-            for name, p in self.model.named_parameters()
-            if p.requires_grad and not name.startswith("policy.")
-        ]
-        self.policy_params = list(self.model.policy.parameters())
+        learnt = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
+        self.model_params = [p for name, p in learnt if not name.startswith("policy")]
+        self.policy_params = [p for name, p in learnt if name.startswith("policy")]
         self.optimizer, self.policy_optimizer = self._make_optimizers()
         self.train_noise = self._noise_source(derive_seed(seed, "train noise"))
         self.eval_noise = self._noise_source(derive_seed(seed, "evaluation noise"))

@@ -54,7 +54,11 @@ class TDMPC2Config:
     policy_prior: Literal["max_entropy", "gaussian_noise"] = "max_entropy"
     planning: bool = True
     normalize_task_embedding: bool = True
-    entropy_form: Literal["paper", "official_2024"] = "paper"
+    # How the policy's entropy is counted: as in the paper's code, as in its later versions, or
+    # exactly. And how it is weighed: by a fixed factor against Q / S, or against Q by a factor
+    # that is learnt so that the entropy becomes -A (SAC; takes the exact one).
+    entropy_form: Literal["paper", "official_2024", "exact"] = "paper"
+    entropy_tuning: Literal["value_scale", "target"] = "value_scale"
     q_init: Literal["paper", "official_2024"] = "paper"
     # Differs from the official code: the paper's code meant dropout for the model loss
     # only, but left it active wherever a Q-function was called (`everywhere`).
@@ -113,6 +117,7 @@ class TDMPC2Config:
     pretrain_updates: int | None = None
 
     # --- used by flags only --------------------------------------------------------
+    initial_alpha: float = 0.1  # where a learnt entropy coefficient begins
     # Gaussian-noise prior (TD-MPC): noise of sampled actions, and the planner's least
     # standard deviation, annealed over the first decisions.
     prior_std: float = 0.05
@@ -129,6 +134,12 @@ class TDMPC2Config:
         require(self.num_q >= 1, f"num_q={self.num_q}: at least 1 Q-function is needed")
         require(self.horizon >= 1, f"horizon={self.horizon}: must be at least 1")
         require(self.simnorm_tau > 0, f"simnorm_tau={self.simnorm_tau}: must be positive")
+        require(
+            self.entropy_tuning == "value_scale"
+            or (self.entropy_form == "exact" and self.policy_prior == "max_entropy"),
+            "entropy_tuning=target: needs entropy_form=exact and policy_prior=max_entropy",
+        )
+        require(self.initial_alpha > 0, f"initial_alpha={self.initial_alpha}: must be positive")
         require(0.0 <= self.dropout < 1.0, f"dropout={self.dropout}: must lie in [0, 1)")
         require(0.0 <= self.momentum < 1.0, f"momentum={self.momentum}: must lie in [0, 1)")
         require(self.simnorm_dim >= 1, f"simnorm_dim={self.simnorm_dim}: must be at least 1")

@@ -18,7 +18,6 @@ from tdmpc2.common.files import read_json, write_json
 from tdmpc2.common.seeding import derive_seed
 from tdmpc2.common.video import VideoFile
 from tdmpc2.envs.factory import make_env
-from tdmpc2.envs.tasks import get_task
 from tdmpc2.methods import make_agent, make_spec
 from tdmpc2.parts import env_arguments, env_spec, make_env_group
 
@@ -73,10 +72,11 @@ def evaluate_checkpoint(options: EvaluateOptions) -> tuple[dict[str, Any], Evalu
         overrides=known["overrides"],
         obs=known.get("obs", "state"),
         assets=(known.get("assets") or "official").partition("-")[0],
+        protocol=known.get("protocol", {}),
     )
     device = choose_device(options.device)
     arguments = env_arguments(spec, render=options.save_video)
-    shapes = env_spec(get_task(spec.task), make_env(**arguments, seed=0))
+    shapes = env_spec(arguments["task"], make_env(**arguments, seed=0))
     agent = make_agent(spec, shapes, device)
     numeric = numeric_path(device, options.threads, compiled=options.compile)
     set_up_torch(numeric)

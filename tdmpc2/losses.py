@@ -11,6 +11,7 @@ from torch import Tensor
 from tdmpc2.common.experience import Batch
 from tdmpc2.config import TDMPC2Config
 from tdmpc2.noise import UpdateNoise
+from tdmpc2.prior import PolicySample
 from tdmpc2.world_model import TaskContext, WorldModel
 
 VALUE_PERCENTILES = (0.05, 0.95)
@@ -151,7 +152,8 @@ def policy_loss(
     """−mean_{t=0..H} ρ^t·mean_b[Q/S + α·entropy bonus], a ~ p(z_t), Q = mean of two (Eq. 4).
 
     S, an average of the 5-95 percentile range of Q at t = 0, moves first. Only the policy's
-    parameters receive gradients.
+    parameters receive gradients. With `entropy_tuning=target`, Q is not scaled, and α is learnt
+    beside: its loss is log α·(entropy − target), target = −A (Haarnoja et al., 2018).
     """
     # Differs from the official code of 2024-26: the task embedding is frozen here, as in
     # the paper's code; there its gradient leaked into the next model step.
@@ -167,15 +169,30 @@ def policy_loss(
     )
     q = model.regression.decode(q_output).mean(0)
     value_scale = moved_value_scale(value_scale, q[0].detach(), config.tau)
-    objective = q / value_scale + config.entropy_coef * sample.entropy_bonus
-    loss = -(rho_powers(config, q.device) * objective).mean()
+    log_alpha, powers = model.policy_log_alpha, rho_powers(config, q.device)
+    if log_alpha is None:
+        objective = q / value_scale + config.entropy_coef * sample.entropy_bonus
+        loss = -(powers * objective).mean()
+    else:
+        objective = q + log_alpha.exp().detach() * sample.entropy_bonus
+        surplus = sample.entropy_bonus.detach() + _num_actions(sample, context)
+        loss = log_alpha * surplus.mean() - (powers * objective).mean()
     metrics = {
         "pi_loss": loss.detach(),
         "pi_scale": value_scale,
         "pi_entropy_bonus": sample.entropy_bonus.detach().mean(),
         "q_mean": q.detach().mean(),
     }
+    if log_alpha is not None:
+        metrics["pi_alpha"] = log_alpha.detach().exp()
     return PolicyLoss(loss, value_scale, metrics)
+
+
+def _num_actions(sample: PolicySample, context: TaskContext) -> Tensor | float:
+    """A, the valid action dimensions of each row `(B,)`, or of all."""
+    if context.action_mask is None:
+        return float(sample.action.shape[-1])
+    return context.action_mask.sum(-1)
 
 
 def moved_value_scale(scale: Tensor, q: Tensor, tau: float) -> Tensor:

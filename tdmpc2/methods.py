@@ -16,6 +16,7 @@ from tdmpc2.common.protocols import Agent, EnvSpec
 from tdmpc2.common.spec import RunSpec, overrides_of, variant_name
 from tdmpc2.envs.assets import find_assets
 from tdmpc2.envs.factory import check_obs
+from tdmpc2.envs.protocol import departures
 from tdmpc2.envs.tasks import PIXEL_ENV_STEPS, get_task
 
 # Method name → where its agent is; imported only when used.
@@ -49,6 +50,7 @@ def make_spec(
     overrides: Mapping[str, Any] | None = None,
     obs: str = "state",
     assets: str = "official",
+    protocol: Mapping[str, bool] | None = None,
 ) -> RunSpec:
     """A checked `RunSpec`; overrides that equal the defaults are dropped from it.
 
@@ -61,9 +63,11 @@ def make_spec(
         overrides: settings of the method.
         obs: `state` or `rgb`.
         assets: source of the models, for the tasks that need some; others pass it over.
+        protocol: switches of `Protocol`.
 
     Raises:
-        UserError: anything unknown or out of range; models missing, or of another source.
+        UserError: anything unknown, out of range or without effect; models missing, or of
+            another source.
     """
     table_row = get_task(task)
     check_obs(table_row, obs)
@@ -86,15 +90,17 @@ def make_spec(
     ):
         raise UserError(f"variant={variant}: must be usable as a folder's name")
     what = tuple(sorted(changed.items()))
+    switches = departures(protocol or {}, table_row)
     return RunSpec(
         method=method,
         task=table_row.name,
         seed=seed,
         budget=budget,
         overrides=what,
-        variant=variant or variant_name(what),
+        variant=variant or variant_name((*what, *switches)),
         obs=obs,
         assets=models,
+        protocol=switches,
     )
 
 

@@ -18,7 +18,8 @@ from tdmpc2.common.sequence_replay import SequenceReplay
 from tdmpc2.common.spec import RunOptions, RunSpec
 from tdmpc2.envs.assets import find_assets
 from tdmpc2.envs.factory import make_env
-from tdmpc2.envs.tasks import Task, get_task
+from tdmpc2.envs.protocol import task_of
+from tdmpc2.envs.tasks import Task
 from tdmpc2.envs.workers import RemoteEnv, WorkerEnvs
 
 
@@ -28,7 +29,7 @@ def env_arguments(spec: RunSpec, *, render: bool = False) -> dict[str, Any]:
     Raises:
         UserError: the models of the task are not those that the run was begun with.
     """
-    task = get_task(spec.task)
+    task = task_of(spec)
     wanted: dict[str, Any] = {"task": task, "obs": spec.obs, "render": render}
     if task.assets is not None and spec.assets is not None:
         found = find_assets(task.assets, spec.assets.partition("-")[0])
@@ -51,7 +52,8 @@ def make_env_group(wanted: Mapping[str, Any], num_envs: int, workers: int | None
         spare = usable_cores() - 1
         workers = spare if spare > 1 else 0
     each = [{**wanted, "seed": i} for i in range(num_envs)]
-    if workers > 0:
+    # Environments that share NumPy's global generator must share a process.
+    if workers > 0 and wanted["task"].seeded_resets:
         return WorkerEnvs(each, workers)
     return SerialEnvs([make_env(**one) for one in each])
 

@@ -77,11 +77,14 @@ class MaxEntropyPrior:
         paper: A·[Σ(−½ε² − log σ) − ½ ln 2π] − Σ ln(relu(1 − a²) + 1e-6), negated: the
         Gaussian part is scaled by A, the tanh correction is not.
         official_2024: −A·Σ log N(u), without the tanh correction.
+        exact: −log π(a) of the squashed Gaussian, neither part scaled.
         """
         residual = -0.5 * noise.square() - log_std
         if self.form == "official_2024":
             return -num_valid * (residual - HALF_LOG_2PI).sum(-1)
         correction = torch.log(torch.relu(1 - action.square()) + 1e-6).sum(-1)
+        if self.form == "exact":
+            return correction - (residual.sum(-1) - num_valid * HALF_LOG_2PI)
         return correction - num_valid * (residual.sum(-1) - HALF_LOG_2PI)
 
 

@@ -27,8 +27,8 @@ from tdmpc2.common.spec import RunOptions, RunSpec
 from tdmpc2.common.tracker import Tracker, track
 from tdmpc2.common.trainer import Schedule, Trainer
 from tdmpc2.envs.factory import make_env
+from tdmpc2.envs.protocol import task_of
 from tdmpc2.envs.rendering import renderer_in_use
-from tdmpc2.envs.tasks import get_task
 from tdmpc2.methods import can_pack, make_agent, make_pack
 from tdmpc2.parts import (
     check_fits,
@@ -152,7 +152,7 @@ class _Lane:
         self, spec: RunSpec, options: RunOptions, device: torch.device, num_runs: int
     ) -> None:
         self.spec, self.options, self.device = spec, options, device
-        self.task = get_task(spec.task)
+        self.task = task_of(spec)
         self.wanted = env_arguments(spec, render=options.save_video)
         first = make_env(**self.wanted, seed=derive_seed(spec.seed, "environment"))
         self.shapes = env_spec(self.task, first)
@@ -274,8 +274,11 @@ def _check_packable(specs: Sequence[RunSpec]) -> None:
         raise ValueError("runs of one process may differ in their seed only")
     if not can_pack(first.method):
         raise UserError(f"method {first.method} trains one seed per process only")
-    if get_task(first.task).episodic:
+    task = task_of(first)
+    if task.episodic:
         raise UserError(f"{first.task}: episodes of different lengths; train its seeds one by one")
+    if not task.seeded_resets:
+        raise UserError(f"{first.task}: one generator in a process; train its seeds one by one")
 
 
 def _check_alike(lanes: Sequence[_Lane]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from tdmpc2.common import cli
 from tdmpc2.common.errors import StoppedError, UserError
 from tdmpc2.common.spec import RunOptions, RunSpec, parse_seeds
+from tdmpc2.envs.protocol import Protocol
 from tdmpc2.methods import METHODS, agent_class, make_spec
 from tdmpc2.run import run_seeds
 
@@ -33,8 +34,8 @@ def parse(words: Sequence[str]) -> tuple[list[RunSpec], RunOptions]:
     pairs = cli.split_words(words)
     config_class = agent_class(pairs.get("method", "tdmpc2")).config_class
     config_schema = cli.schema_of(config_class)
-    options_schema = cli.schema_of(RunOptions)
-    values = cli.parse_words(words, SPEC_WORDS | options_schema | config_schema)
+    options_schema, switches = cli.schema_of(RunOptions), cli.schema_of(Protocol)
+    values = cli.parse_words(words, {**SPEC_WORDS, **switches, **options_schema, **config_schema})
     if "task" not in values:
         raise UserError("task= is missing, e.g. task=walker-walk")
     options = RunOptions(**{k: values[k] for k in options_schema if k in values})
@@ -52,6 +53,7 @@ def parse(words: Sequence[str]) -> tuple[list[RunSpec], RunOptions]:
             overrides=overrides,
             obs=values.get("obs", "state"),
             assets=values.get("assets", "official"),
+            protocol={k: values[k] for k in switches if k in values},
         )
         for seed in (parse_seeds(several) if several else (values.get("seed", 1),))
     ]
@@ -82,6 +84,7 @@ def usage(words: Sequence[str] = ()) -> str:
             "  assets=official                            of pick-ycb and turn-faucet: official |",
             "                                             rebuilt | standin | unknown, or several,",
             "                                             by preference (official,unknown)",
+            cli.describe_fields(Protocol),
             "",
             "How (no influence on results):",
             cli.describe_fields(RunOptions),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -123,6 +124,10 @@ class WorldModel(TaskAware):
         self.policy = mlp(
             config, latent_task, head(config.mlp_dim, self.prior.out_dim(env.action_dim))
         )
+        # A learnt entropy coefficient is the policy's, and takes its optimiser.
+        self.policy_log_alpha: nn.Parameter | None = None
+        if config.entropy_tuning == "target":
+            self.policy_log_alpha = nn.Parameter(torch.tensor(math.log(config.initial_alpha)))
         self.q_functions = QEnsemble(config, joint, out_dim)
         self.target_q_functions = copy.deepcopy(self.q_functions).requires_grad_(False)
         self._add_tasks(env, config.task_dim)

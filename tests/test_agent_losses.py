@@ -11,10 +11,18 @@ import torch
 from torch import Tensor
 
 from tdmpc2.agent import TDMPC2
+from tdmpc2.common.errors import UserError
 from tdmpc2.common.experience import Batch
 from tdmpc2.losses import td_target
 from tdmpc2.noise import UpdateNoise
-from tests.helpers import THREE_TASKS, hand_agent, make_agent, random_batch, tiny_config
+from tests.helpers import (
+    THREE_TASKS,
+    env_spec,
+    hand_agent,
+    make_agent,
+    random_batch,
+    tiny_config,
+)
 
 # Three rows of two transitions of one number each (the hand-made model's world).
 STATES = [[1.0, -0.5, 2.0], [1.2, 0.1, 0.4], [0.3, -1.0, 1.7]]
@@ -268,6 +276,46 @@ def test_policy_optimiser_has_an_epsilon_of_1e_5() -> None:
     ours = snapshot(agent.policy_params)
     assert largest_difference(ours, plain_adam(start, steps, rates, 1e-5, clip=20.0)) < 1e-7
     assert largest_difference(ours, plain_adam(start, steps, rates, 1e-8, clip=20.0)) > 1e-4
+
+
+@pytest.mark.parametrize("num_tasks", [1, 3])
+def test_a_learnt_entropy_coefficient_seeks_its_target(num_tasks: int) -> None:
+    """The slope of its loss is mean entropy + A, so α falls where there is too much of it."""
+    dims = {"task_dim": 4} if num_tasks > 1 else {}
+    config = tiny_config(entropy_tuning="target", entropy_form="exact", **dims)
+    agent = make_agent(config, THREE_TASKS if num_tasks > 1 else env_spec())
+    with torch.no_grad():
+        agent.model.policy_log_alpha.fill_(math.log(0.1))
+    task = torch.arange(6) % 3 if num_tasks > 1 else None
+    latents, noise = torch.rand(4, 6, 16), agent.train_noise.update(6)
+    outcome = agent.policy_loss(latents, task, noise)
+    (slope,) = torch.autograd.grad(outcome.loss, agent.model.policy_log_alpha)
+    sizes = torch.tensor(agent.env.action_dims, dtype=torch.float32)
+    wanted = sizes[task].mean() if task is not None else sizes[0]
+    entropy = outcome.metrics["pi_entropy_bonus"]
+    assert slope.item() == pytest.approx((entropy + wanted).item(), rel=1e-5)
+    assert outcome.metrics["pi_alpha"].item() == pytest.approx(0.1)
+    # Q is not scaled, α weighs the bonus.
+    sample = agent.model.pi(latents, noise.policy, agent.model.context(task))
+    q = agent.model.regression.decode(
+        agent.model.q(
+            latents,
+            sample.action,
+            agent.model.context(task),
+            heads=noise.policy_heads,
+        )
+    ).mean(0)
+    powers = 0.5 ** torch.arange(4)[:, None]
+    expected = math.log(0.1) * slope - (powers * (q + 0.1 * sample.entropy_bonus)).mean()
+    assert outcome.loss.item() == pytest.approx(expected.item(), rel=1e-4)
+    before = agent.model.policy_log_alpha.item()
+    agent.update_policy(latents, task, noise)
+    assert math.copysign(1, before - agent.model.policy_log_alpha.item()) == slope.sign()
+
+
+def test_a_learnt_entropy_coefficient_needs_the_exact_entropy() -> None:
+    with pytest.raises(UserError, match="entropy_form=exact"):
+        tiny_config(entropy_tuning="target")
 
 
 def test_the_policy_step_touches_the_policy_only() -> None:

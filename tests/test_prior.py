@@ -38,12 +38,14 @@ def max_entropy_by_loops(
     half_log_2pi = 0.5 * math.log(2 * math.pi)
     if form == "paper":
         log_prob = num_valid * (gaussian - half_log_2pi) - correction
+    elif form == "exact":
+        log_prob = gaussian - num_valid * half_log_2pi - correction
     else:
         log_prob = num_valid * (gaussian - dim * half_log_2pi)
     return actions, log_stds, -log_prob
 
 
-@pytest.mark.parametrize("form", ["paper", "official_2024"])
+@pytest.mark.parametrize("form", ["paper", "official_2024", "exact"])
 @pytest.mark.parametrize("masked", [False, True])
 def test_max_entropy_prior(form: str, masked: bool) -> None:
     output, noise = draws(8, 3)
@@ -62,6 +64,20 @@ def test_max_entropy_prior(form: str, masked: bool) -> None:
         assert sample.entropy_bonus[i].item() == pytest.approx(bonus, rel=1e-4, abs=2e-2)
         means = [math.tanh(m * v) for m, v in zip(output[i, :3].tolist(), masks[i], strict=True)]
         assert sample.mean[i].tolist() == pytest.approx(means, abs=1e-6)
+
+
+def test_the_exact_form_is_the_density_of_the_squashed_gaussian() -> None:
+    output, noise = draws(64, 3)
+    output[:, 3:] = -0.5  # σ neither tiny nor huge, so that no action is at the bound
+    sample = make_prior(tiny_config(entropy_form="exact")).sample(0.3 * output, noise, None)
+    gaussian = torch.distributions.Normal((0.3 * output).chunk(2, -1)[0], sample.log_std.exp())
+    squashed = torch.distributions.TransformedDistribution(
+        gaussian, torch.distributions.transforms.TanhTransform(cache_size=1)
+    )
+    inside = (sample.action.abs() < 0.99).all(-1)
+    assert inside.sum() > 40
+    expected = -squashed.log_prob(sample.action).sum(-1)
+    torch.testing.assert_close(sample.entropy_bonus[inside], expected[inside], rtol=1e-3, atol=1e-3)
 
 
 def test_the_two_forms_differ_in_gradient_with_respect_to_the_mean() -> None:

@@ -36,6 +36,11 @@ VARIANTS: dict[str, tuple[EnvSpec, dict[str, Any]]] = {
     "policy_prior=gaussian_noise": (env_spec(), {"policy_prior": "gaussian_noise"}),
     "planning=false": (env_spec(), {"planning": False}),
     "entropy_form=official_2024": (env_spec(), {"entropy_form": "official_2024"}),
+    "entropy_form=exact": (env_spec(), {"entropy_form": "exact"}),
+    "entropy_tuning=target": (
+        env_spec(),
+        {"entropy_tuning": "target", "entropy_form": "exact"},
+    ),
     "q_init=official_2024": (env_spec(), {"q_init": "official_2024"}),
     "dropout=0": (env_spec(), {"dropout": 0.0}),
     "dropout_in=everywhere": (env_spec(), {"dropout": 0.2, "dropout_in": "everywhere"}),
@@ -61,6 +66,10 @@ VARIANTS: dict[str, tuple[EnvSpec, dict[str, Any]]] = {
     "multi-task, normalize_task_embedding=false": (
         THREE_TASKS,
         {"task_dim": 4, "normalize_task_embedding": False},
+    ),
+    "multi-task, entropy_tuning=target": (
+        THREE_TASKS,
+        {"task_dim": 4, "entropy_tuning": "target", "entropy_form": "exact"},
     ),
     "multi-task, policy_prior=gaussian_noise": (
         THREE_TASKS,
@@ -104,6 +113,7 @@ def test_variant_learns(name: str) -> None:
     expected = {"encoder", "dynamics", "reward_head", "policy", "q_functions"}
     expected |= {"termination_head"} if env.episodic else set()
     expected |= {"task_embedding"} if config.task_dim else set()
+    expected |= {"policy_log_alpha"} if config.entropy_tuning == "target" else set()
     assert set(networks(agent)) == expected
 
     for update in range(3):

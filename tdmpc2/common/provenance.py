@@ -8,6 +8,7 @@ import os
 import platform
 import socket
 import subprocess
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -89,6 +90,7 @@ def _slurm_job() -> str | None:
     return f"{array}_{place}" if array else os.environ.get("SLURM_JOB_ID")
 
 
+@cache
 def _freeze() -> str:
     """Every installed package with its version, like `pip freeze`."""
     found = {(d.metadata["Name"] or "", d.version) for d in importlib.metadata.distributions()}

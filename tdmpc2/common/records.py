@@ -120,6 +120,7 @@ class RunRecords:
                 **self.facts,
                 "obs": spec.obs,
                 "assets": spec.assets,
+                "protocol": dict(spec.protocol),
                 "seed": spec.seed,
                 "budget": spec.budget,
                 "budget_unit": spec.budget_unit,

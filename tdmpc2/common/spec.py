@@ -30,6 +30,7 @@ class RunSpec:
         obs: what the agent sees, `state` or `rgb`.
         assets: where the models of a task that needs some come from (`official`, `rebuilt`,
             `standin`, or `unknown-` and a checksum); None where it needs none.
+        protocol: switches of `Protocol` that differ from the paper's, sorted by name.
     """
 
     method: str
@@ -41,15 +42,17 @@ class RunSpec:
     variant: str = "default"
     obs: str = "state"
     assets: str | None = None
+    protocol: tuple[tuple[str, bool], ...] = ()
 
     @property
     def identity(self) -> str:
-        """Hash of what changes learning: method, task, seed, overrides, obs, assets; no budget."""
+        """Hash of what changes learning: all but budget and name of the variant."""
         what: list[Any] = [self.method, self.task, self.seed, sorted(self.overrides)]
         if self.obs != "state":
             what.append(["obs", self.obs])
         if self.assets not in (None, "official"):
             what.append(["assets", self.assets])
+        what += [list(switch) for switch in self.protocol]
         return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:10]
 
     def run_dir(self, root: Path) -> Path:

@@ -25,7 +25,7 @@ class ManiSkill2Env(DecisionEnv):
     """A ManiSkill2 task: state observations, dense rewards, end-effector control.
 
     Rewards are the dense ones as they were before ManiSkill2 0.5 began to normalise
-    them. An episode goes on after success, as in the paper.
+    them. An episode goes on after success, as in the paper, unless the task is episodic.
     """
 
     def __init__(
@@ -88,4 +88,5 @@ class ManiSkill2Env(DecisionEnv):
 
     def _control_step(self, action: np.ndarray) -> ControlStep:
         obs, reward, _, _, info = self._env.step(action)
-        return ControlStep(obs, float(reward), False, float(info["success"]))
+        success = float(info["success"])
+        return ControlStep(obs, float(reward), bool(self.task.episodic and success), success)

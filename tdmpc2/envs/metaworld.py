@@ -45,9 +45,9 @@ class MetaWorldEnv(DecisionEnv):
         env.observation_space = env.sawyer_observation_space
         env._set_task_called = True
         # Positions are drawn at each reset, and from the environment's own generator; without
-        # the second line they would come from NumPy's global one.
+        # the second line they come from NumPy's global one.
         env._freeze_rand_vec = False
-        env.seeded_rand_vec = True
+        env.seeded_rand_vec = task.seeded_resets
         env.seed(seed)
         restore_legacy_invweight(env.model)
         env.model.cam_pos[env.model.camera(_CAMERA).id] = _CAMERA_POSITION
@@ -55,12 +55,17 @@ class MetaWorldEnv(DecisionEnv):
         self._view = MujocoCamera(env.model, _CAMERA)
 
     def generator_state(self) -> dict[str, Any]:
-        """State of the simulator's generator, a nested dict of names and integers."""
+        """State of the simulator's generator: a nested dict of names, integers and an array."""
+        if not self.task.seeded_resets:
+            return dict(np.random.get_state(legacy=False))  # type: ignore[arg-type]
         return dict(self._env.np_random.bit_generator.state)
 
     def set_generator_state(self, state: dict[str, Any]) -> None:
         """Restores what `generator_state` returned."""
-        self._env.np_random.bit_generator.state = state
+        if self.task.seeded_resets:
+            self._env.np_random.bit_generator.state = state
+        else:
+            np.random.set_state(state)
 
     def render(self) -> np.ndarray:
         """The scene `(H, W, 3)` uint8."""

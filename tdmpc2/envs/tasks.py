@@ -26,6 +26,7 @@ class Task:
         metric: what scores report: the episode's return or its success.
         paper_name: title in the paper's figures where `title` does not follow from `name`.
         episodic: whether episodes can end before their time limit.
+        seeded_resets: whether episodes begin by the environment's own generator (see `Protocol`).
         assets: the set of downloadable models that the simulator needs for it, if any.
         tags: the suites it belongs to.
     """
@@ -42,6 +43,7 @@ class Task:
     metric: Literal["return", "success"]
     paper_name: str | None = None
     episodic: bool = False
+    seeded_resets: bool = True
     assets: Literal["ycb", "faucet"] | None = None
     tags: frozenset[str] = frozenset()
 

@@ -1,0 +1,1 @@
+"""Ablations: what each design choice is worth, as data, runs and verdicts."""

@@ -1,0 +1,174 @@
+"""What the ablations say so far: effects, claims and verdicts: `python ablations/report.py`."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ablations.specs import ABLATIONS, read_specs
+from ablations.studies import Finding, Study, find_studies, look
+from ablations.tables import numbers_of, text_of, texts_of
+from ablations.verdicts import MARGIN, OPEN
+from analysis.catalogue import FigureSpec, read_catalogue, with_reps
+from analysis.curves import DEFAULT_RULE, ScoreCurves, get_rule
+from analysis.drawing import Shown
+from analysis.effect_plots import Panel, effect_bars, effect_curves
+from analysis.effects import task_table
+from analysis.layout import paper_style
+from analysis.output import write_figure, write_table, write_texts
+from analysis.plots import PLOTS
+from analysis.records import RUNS_SOURCE, SERIES, Records
+from analysis.sources import SOURCE_WORDS, load_sources, report, usage_of_sources
+from tdmpc2.common import cli
+from tdmpc2.common.errors import UserError
+from tdmpc2.common.paths import project_root
+
+OWN_WORDS: dict[str, Any] = {
+    "base": str,
+    "spec": Path,
+    "env_steps": int,
+    "margin": float,
+    "reps": int,
+    "out": Path,
+}
+
+
+def usage() -> str:
+    """What `--help` prints."""
+    return f"""\
+Compares every ablation there are runs of with the default: difference of the final scores and of
+the areas under the curves, in points (return / 10, success in per cent), averaged over tasks, with
+95 % intervals; probability that a run of the variant beats one of the default; and a verdict on
+the claim, whose error rates docs/ablations.md states.
+
+  supported     "lower": the difference's 95 % interval (Welch) lies below zero;
+                "same": two one-sided tests at 5 % place it within the margin
+  contradicted  the data exclude a loss of the margin ("lower"), or no difference ("same")
+  {OPEN}
+                neither; the table says how many on each side would settle it
+
+usage: python ablations/report.py [key=value ...]
+
+{usage_of_sources()}
+  base=VARIANT   what they are compared with (default: default; of --quick runs: quick)
+  spec=FILE      ablations of your own, as for ablations/run.py
+  env_steps=N    compare at this step (default: at the end of the shorter side)
+  margin=POINTS  what counts as no difference (default: {MARGIN:g})
+  reps=N         bootstrap resamples
+  out=DIR        where tables and figures go (default: {_out_dir()})"""
+
+
+def main(words: Sequence[str]) -> int:
+    """Prints the table, and writes it with the figures.
+
+    Returns:
+        0; 1 where no ablation has a run to compare.
+
+    Raises:
+        UserError: unknown word, a folder that is missing, no ablation among the runs.
+    """
+    values = cli.parse_words(words, {**SOURCE_WORDS, **OWN_WORDS})
+    margin, at = values.get("margin", MARGIN), values.get("env_steps")
+    for key, value in (("margin", margin), ("env_steps", at)):
+        if value is not None and not value > 0:
+            raise UserError(f"{key}={value:g}: must be above 0")
+    known = (*ABLATIONS, *(read_specs(values["spec"]) if "spec" in values else ()))
+    base = values.get("base", "default")
+    records = load_sources(values).select(sources=[RUNS_SOURCE], methods=["tdmpc2"], datasets=[""])
+    report(records.problems)
+    studies = find_studies(records.runs, base, known)
+    if not studies:
+        raise UserError(_nothing(records, base))
+    shown = _shown(records, studies, values)
+    how = (shown.curves, shown.rule, shown.bootstrap)
+    findings = [look(study, *how, at=at, margin=margin) for study in studies]
+    print(text_of(findings, margin))
+    _write(values.get("out", _out_dir()), findings, shown, base)
+    return 0 if any(finding.effect for finding in findings) else 1
+
+
+def _out_dir() -> Path:
+    """Home of the report's files."""
+    return project_root() / "paper_figures" / "ablations"
+
+
+def _nothing(records: Records, base: str) -> str:
+    """Why there is nothing to report."""
+    there = sorted({str(variant).split("[")[0] for variant in records.runs["variant"]})
+    if base not in there:
+        return f"no runs of the variant '{base}' (there are {', '.join(there)}); use base="
+    return f"no runs of an ablation of '{base}'; python ablations/run.py makes some"
+
+
+def _shown(records: Records, studies: Sequence[Study], values: dict[str, Any]) -> Shown:
+    """The runs that are compared, and how."""
+    catalogue = read_catalogue(project_root() / "paper_figures" / "figures.toml", PLOTS)
+    if "reps" in values:
+        catalogue = with_reps(catalogue, values["reps"])
+    series = {one for study in studies for one in (study.base, study.variant)}
+    mask = [tuple(map(str, key)) in series for key in records.runs[SERIES].to_numpy()]
+    records = dataclasses.replace(records, runs=records.runs.loc[mask])
+    rule = get_rule(values.get("rule", DEFAULT_RULE))
+    spec = FigureSpec("ablations", "aggregate_curve", "ablations")
+    return Shown(spec, records, ScoreCurves(records), rule, catalogue)
+
+
+def panels_of(findings: Sequence[Finding], curves: ScoreCurves) -> list[Panel]:
+    """A panel for each factor, and for each set of tasks and base that its ablations share."""
+    groups: dict[tuple[Any, ...], list[Finding]] = {}
+    for finding in findings:
+        if finding.effect is not None:
+            key = (finding.study.ablation.factor, finding.study.base, finding.effect.tasks)
+            groups.setdefault(key, []).append(finding)
+    return [
+        Panel(
+            factor,
+            {f.study.ablation.variant: f.effect for f in members if f.effect is not None},
+            {
+                "": _rows(curves, base),
+                **{f.study.ablation.variant: _rows(curves, f.study.variant) for f in members},
+            },
+        )
+        for (factor, base, _), members in groups.items()
+    ]
+
+
+def _rows(curves: ScoreCurves, series: Sequence[str]) -> Any:
+    """Rows of a series."""
+    runs = curves.runs
+    return runs.index[(runs[SERIES].astype(str) == list(series)).all(axis=1)].to_numpy()
+
+
+def _write(out: Path, findings: Sequence[Finding], shown: Shown, base: str) -> None:
+    """Writes tables and figures, and prints where."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        paths = [out / "ablations.csv", out / "ablation_tasks.csv"]
+        write_table(paths[0], numbers_of(findings))
+        tables = [
+            task_table(f.effect).assign(ablation=f.study.ablation.variant)
+            for f in findings
+            if f.effect is not None
+        ]
+        if tables:
+            write_table(paths[1], pd.concat(tables, ignore_index=True))
+        paths += write_texts(out / "ablations", texts_of(findings))
+        panels = panels_of(findings, shown.curves)
+        if panels:
+            with paper_style():
+                figure, numbers = effect_curves(panels, shown, base)
+                paths += write_figure(out / "curves", [figure])
+                paths += write_figure(out / "bars", [effect_bars(panels, shown, base)])
+            write_table(out / "curves.csv", numbers)
+    except OSError as error:
+        raise UserError(f"cannot write to out={out}: {error}") from error
+    print(f"\n{len(paths)} files in {out}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(cli.command(main, usage))

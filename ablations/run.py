@@ -1,0 +1,329 @@
+"""Runs ablations beside the default: `python ablations/run.py --no-simnorm`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from tabulate import tabulate
+
+from ablations import report
+from ablations.specs import ABLATIONS, FIG9, Ablation, combined, read_specs
+from sweeps import launch
+from sweeps.grid import SMOKE
+from tdmpc2.common import cli
+from tdmpc2.common.errors import UserError, did_you_mean
+from tdmpc2.config import TDMPC2Config
+from tdmpc2.envs.protocol import Protocol
+from tdmpc2.envs.tasks import get_suite, get_task
+
+QUICK_NOTE = (
+    "--quick: a 0.1M model on two easy tasks, a few minutes a run. A first answer, not the paper's "
+    "setting: what helps or harms there need not do so here."
+)
+
+
+@dataclass(frozen=True)
+class Base:
+    """What the ablations are compared with.
+
+    Attributes:
+        variant: name of its runs.
+        settings: `key=value` words that it and every variant share.
+        config: of its agents.
+    """
+
+    variant: str
+    settings: tuple[str, ...]
+    config: TDMPC2Config
+
+    def variant_of(self, one: Ablation) -> str:
+        """Name of the runs of an ablation: its own, after that of a base that has one."""
+        return one.variant if self.variant == "default" else f"{self.variant}+{one.variant}"
+
+
+class _Parser(argparse.ArgumentParser):
+    """Answers bad input as the other commands do."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message} (see --help)")
+
+
+def valued_flags() -> dict[str, list[str]]:
+    """Flags that take a value, with the values there are."""
+    found: dict[str, list[str]] = {}
+    for one in ABLATIONS:
+        flag, _, value = one.name.partition(" ")
+        if value:
+            found.setdefault(flag, []).append(value)
+    return found
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Flags from the table, and what else may be said."""
+    parser = _Parser(
+        prog="python ablations/run.py",
+        usage="%(prog)s --ABLATION … [option …] [key=value …]",
+        description="Runs design choices taken back, beside the default agent: on the paper's "
+        "three tasks with three seeds at its budget unless told otherwise, through the launcher of "
+        "sweeps (its plan first; the same command again resumes). Several flags make one variant "
+        "with all of those changes; with --each, one variant for each.",
+        epilog="key=value words go to sweeps/launch.py: partition=, assets=, runs=, any setting …",
+        allow_abbrev=False,
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=34, width=100),
+    )
+    flags = parser.add_argument_group("ablations")
+    for one in ABLATIONS:
+        if " " not in one.name:
+            flags.add_argument(
+                f"--{one.name}",
+                action="append_const",
+                const=one.name,
+                dest="chosen",
+                help=_about(one),
+            )
+    for flag, values in valued_flags().items():
+        own = [one for one in ABLATIONS if one.name.startswith(f"{flag} ")]
+        flags.add_argument(
+            f"--{flag}",
+            action="append",
+            default=[],
+            metavar="|".join(values),
+            help=f"[{own[0].factor}] {own[0].words.partition('=')[0]}=",
+        )
+    flags.add_argument("--spec", type=Path, metavar="FILE", help="ablations of your own, in TOML")
+    flags.add_argument("--all", action="store_true", help="all of the paper's Figure 9, each")
+    flags.add_argument("--each", action="store_true", help="one variant for each flag")
+    flags.add_argument("--list", action="store_true", help="the table of ablations, and stop")
+    how = parser.add_argument_group("how")
+    how.add_argument(
+        "--tasks",
+        metavar="NAMES",
+        help="comma-separated (default: dog-run, humanoid-walk, pick-ycb)",
+    )
+    how.add_argument("--seeds", default="3", metavar="N", help="a count or a list (default: 3)")
+    how.add_argument("--env-steps", metavar="N", help="budget of each run (default: the task's)")
+    how.add_argument("--model-size", metavar="SIZE", help="1, 5 (default), 19 …: millions")
+    how.add_argument("--cluster", metavar="WHERE", help="auto (default), slurm, local, inline")
+    how.add_argument("--quick", action="store_true", help="a tiny agent on two easy tasks")
+    how.add_argument("--dry-run", action="store_true", help="show the plan and stop")
+    how.add_argument("--yes", action="store_true", help="start on this machine what takes days")
+    parser.add_argument("words", nargs="*", metavar="key=value", help=argparse.SUPPRESS)
+    return parser
+
+
+def main(words: Sequence[str]) -> int:
+    """The command; returns its exit code: the launcher's, see `sweeps/launch.py`."""
+    said = make_parser().parse_args(_known(words))
+    if said.list:
+        print(table())
+        return 0
+    chosen = choose(said)
+    base = make_base(said)
+    for one in chosen:
+        check_changes(one, base)
+    if said.quick:
+        print(QUICK_NOTE)
+    code = launch.main(launcher_words(said, chosen, base), advice=_advice(said))
+    if code in (0, 1) and not said.dry_run:
+        return _report(said, base) or code
+    return code
+
+
+def _known(words: Sequence[str]) -> list[str]:
+    """The words, once every flag among them is one of ours."""
+    flags = {f"--{one.name.partition(' ')[0]}" for one in ABLATIONS}
+    options = [
+        "spec",
+        "all",
+        "each",
+        "list",
+        "tasks",
+        "seeds",
+        "env-steps",
+        "model-size",
+        "cluster",
+        "quick",
+        "dry-run",
+        "yes",
+    ]
+    flags |= {f"--{option}" for option in options}
+    for word in words:
+        flag = word.partition("=")[0]
+        if flag.startswith("-") and flag not in flags:
+            raise UserError(f"unknown flag {flag}{did_you_mean(flag, flags)}")
+    return list(words)
+
+
+def choose(said: argparse.Namespace) -> list[Ablation]:
+    """The variants that the flags ask for.
+
+    Raises:
+        UserError: none, an unknown value, a flag twice, or flags that contradict each other.
+    """
+    by_name = {one.name: one for one in ABLATIONS}
+    names = list(said.chosen or [])
+    default = vars(TDMPC2Config.make())
+    for flag, values in valued_flags().items():
+        given = getattr(said, flag.replace("-", "_"))
+        if len(given) > 1 and not said.each:
+            raise UserError(
+                f"--{flag} is given as {' and as '.join(given)}; add --each for a variant of each"
+            )
+        for value in given:
+            if f"{flag} {value}" not in by_name:
+                setting = flag.replace("-", "_")
+                if str(default.get(setting)) == value:
+                    raise UserError(
+                        f"--{flag} {value}: {setting}={value} is what default has already"
+                    )
+                raise UserError(
+                    f"--{flag} {value}: no such ablation (there are {', '.join(values)}); others "
+                    "can be written down for --spec"
+                )
+            names.append(f"{flag} {value}")
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"--{name} is given twice")
+    flagged = [by_name[name] for name in names]
+    chosen = flagged if said.each or not flagged else [combined(flagged)]
+    if said.all:
+        chosen += [one for one in ABLATIONS if one.figure == FIG9 and one not in chosen]
+    if said.spec is not None:
+        chosen += read_specs(said.spec)
+    if not chosen:
+        raise UserError("name an ablation, such as --no-simnorm (--list shows them)")
+    return chosen
+
+
+def make_base(said: argparse.Namespace) -> Base:
+    """What the ablations are compared with."""
+    schema = cli.schema_of(TDMPC2Config)
+    own = [word for word in said.words if word.partition("=")[0] in schema]
+    settings: dict[str, Any] = dict(SMOKE.overrides["tdmpc2"]) if said.quick else {}
+    if said.model_size is not None:
+        settings["model_size"] = said.model_size
+    named = "+".join(["quick"] * said.quick + [f"{k}-{v}" for k, v in _pairs(said, own)])
+    settings |= dict(cli.split_words(own))
+    words = tuple(f"{key}={value}" for key, value in settings.items())
+    config = TDMPC2Config.make(**cli.parse_words(words, schema))
+    return Base(named or "default", words, config)
+
+
+def _pairs(said: argparse.Namespace, own: Sequence[str]) -> list[tuple[str, str]]:
+    """What the user set for all variants alike."""
+    size = {} if said.model_size in (None, "5") else {"model_size": said.model_size}
+    return sorted({**size, **cli.split_words(own)}.items())
+
+
+def check_changes(one: Ablation, base: Base) -> None:
+    """Refuses an ablation that would repeat the base.
+
+    Raises:
+        UserError: nothing it names differs from the base, or shows in agents of one task.
+    """
+    if one.multitask:
+        raise UserError(f"--{one.name}: changes nothing in agents of a single task")
+    now = {**vars(base.config), **vars(Protocol())}
+    if all(now[key] == value for key, value in one.settings.items()):
+        changes = ", ".join(f"{key}={value}" for key, value in one.settings.items())
+        raise UserError(f"{one.name}: changes nothing, {base.variant} has {changes} already")
+
+
+def launcher_words(said: argparse.Namespace, chosen: Sequence[Ablation], base: Base) -> list[str]:
+    """What `sweeps/launch.py` is asked for."""
+    variants = [f"{base.variant}:"] + [
+        f"{base.variant_of(one)}:{'+'.join(one.words.split())}" for one in chosen
+    ]
+    schema = cli.schema_of(TDMPC2Config)
+    options: dict[str, Any] = {
+        "tasks": ",".join(tasks_of(said, chosen)),
+        "methods": "tdmpc2",
+        "seeds": said.seeds,
+        "variants": ",".join(variants),
+    }
+    if said.quick:
+        options |= {"env_steps": SMOKE.env_steps, **SMOKE.options}
+    if said.env_steps is not None:
+        options["env_steps"] = said.env_steps
+    if said.cluster is not None:
+        options["cluster"] = said.cluster
+    options |= {key: "true" for key in ("dry_run", "yes") if getattr(said, key)}
+    options |= cli.split_words(word for word in said.words if word.partition("=")[0] not in schema)
+    return [*(f"{key}={value}" for key, value in options.items()), *base.settings]
+
+
+def tasks_of(said: argparse.Namespace, chosen: Sequence[Ablation]) -> list[str]:
+    """The tasks of all variants.
+
+    Raises:
+        UserError: some of the ablations are about other tasks than the others.
+    """
+    if said.tasks is not None:
+        return [get_task(name.strip()).name for name in said.tasks.split(",")]
+    if said.quick:
+        own = [one for one in chosen if one.default_tasks != get_suite_names("ablation")]
+        if own:
+            raise UserError(f"--{own[0].name}: has tasks of its own; name --tasks, or drop --quick")
+        return list(get_suite_names("smoke"))
+    for one in chosen[1:]:
+        if one.default_tasks != chosen[0].default_tasks:
+            raise UserError(
+                f"--{chosen[0].name} and --{one.name} are about different tasks: name --tasks, or "
+                "launch them one by one"
+            )
+    return list(chosen[0].default_tasks)
+
+
+def get_suite_names(suite: str) -> tuple[str, ...]:
+    """Names of a suite's tasks."""
+    return tuple(task.name for task in get_suite(suite))
+
+
+def _advice(said: argparse.Namespace) -> str:
+    """What to do about a plan that takes days."""
+    quick = "" if said.quick else ", try --quick for a first answer in minutes"
+    return (
+        f"Add --yes to start it on this machine anyway{quick}, launch it where sbatch is, or "
+        "choose fewer --tasks, --seeds or --env-steps."
+    )
+
+
+def _report(said: argparse.Namespace, base: Base) -> int:
+    """What the runs say so far."""
+    words = [word for word in said.words if word.partition("=")[0] == "runs"]
+    if said.spec is not None:
+        words.append(f"spec={said.spec}")
+    print()
+    return report.main([*words, f"base={base.variant}"])
+
+
+def table() -> str:
+    """The ablations with what is claimed of them."""
+    rows = [
+        (
+            one.factor,
+            f"--{one.name}",
+            one.words.replace(" ", "\n"),
+            one.expected or "",
+            textwrap.fill(one.claim, 40),
+            one.figure,
+        )
+        for one in ABLATIONS
+    ]
+    head = ["factor", "flag", "changes", "expected", "claim", "paper"]
+    return tabulate(rows, head, "simple")
+
+
+def _about(one: Ablation) -> str:
+    """Help of a flag."""
+    return f"[{one.factor}] {one.words}".replace("%", "%%")
+
+
+if __name__ == "__main__":
+    sys.exit(cli.command(main, lambda: make_parser().format_help()))

@@ -1,0 +1,148 @@
+"""The findings of ablations as tables: numbers, words, and what the terminal shows."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+from tabulate import tabulate
+
+from ablations.studies import Finding
+from ablations.verdicts import OPEN
+from analysis.aggregate import COVERAGE_NOTE
+from analysis.bootstrap import Interval
+from analysis.verdict import MOST_SEEDS
+
+MISSING_SHOWN = 12
+
+
+def numbers_of(findings: Sequence[Finding]) -> pd.DataFrame:
+    """The table, as numbers: a row per ablation."""
+    return pd.DataFrame([_numbers(finding) for finding in findings])
+
+
+def _numbers(finding: Finding) -> dict[str, Any]:
+    """A row of `numbers_of`."""
+    one, effect = finding.study.ablation, finding.effect
+    row: dict[str, Any] = {
+        "factor": one.factor,
+        "ablation": one.variant,
+        "changes": one.words,
+        "variant": finding.study.variant[2],
+        "base": finding.study.base[2],
+        "model_size": finding.study.variant[3],
+        "tasks": "",
+    }
+    if effect is not None:
+        low, high = effect.welch.interval(0.95)
+        row |= {
+            "tasks": " ".join(effect.tasks),
+            "seeds_variant": len(effect.variant.seeds),
+            "seeds_base": len(effect.base.seeds),
+            "score_variant": effect.variant.score,
+            "score_base": effect.base.score,
+            **_bounds("difference", effect.final),
+            "welch_low": low,
+            "welch_high": high,
+            **_bounds("area_difference", effect.area),
+            **_bounds("improvement", effect.improvement),
+        }
+    return {
+        **row,
+        "claim": one.claim,
+        "expected": one.expected or "",
+        "verdict": finding.verdict,
+        "seeds_needed": finding.seeds_needed,
+    }
+
+
+def _bounds(name: str, interval: Interval) -> dict[str, float]:
+    """Three columns of an interval."""
+    value, low, high = interval.stacked()[0]
+    return {name: value, f"{name}_low": low, f"{name}_high": high}
+
+
+def texts_of(findings: Sequence[Finding]) -> pd.DataFrame:
+    """The table, in words and rounded."""
+    rows = []
+    for finding in findings:
+        row = _numbers(finding)
+        there = finding.effect is not None
+        rows.append(
+            {
+                "factor": row["factor"],
+                "ablation": row["ablation"],
+                "changes": row["changes"],
+                "tasks": len(finding.effect.tasks) if finding.effect else 0,
+                "seeds": f"{row['seeds_variant']:.0f}/{row['seeds_base']:.0f}" if there else "",
+                "default": f"{row['score_base']:.1f}" if there else "",
+                "variant": f"{row['score_variant']:.1f}" if there else "",
+                "difference": _interval(row, "difference", "+.1f") if there else "",
+                "area": _interval(row, "area_difference", "+.1f") if there else "",
+                "P(better) %": _interval(row, "improvement", ".0f") if there else "",
+                "expected": row["expected"] or "-",
+                "verdict": _verdict(finding),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _interval(row: dict[str, Any], name: str, form: str) -> str:
+    """`-3.1 [-5.0, -1.2]`."""
+    value, low, high = (row[f"{name}{end}"] for end in ("", "_low", "_high"))
+    return f"{value:{form}}" + (f" [{low:{form}}, {high:{form}}]" if pd.notna(low) else "")
+
+
+def _verdict(finding: Finding) -> str:
+    """With what would settle an open one."""
+    if finding.effect is None:
+        return "nothing to compare"
+    if finding.verdict != OPEN:
+        return finding.verdict
+    single = any(len(side) < 2 for pair in finding.effect.pairs() for side in pair)
+    needed = finding.seeds_needed or ("2 or more" if single else f"over {MOST_SEEDS}")
+    return f"{OPEN} ({needed} needed)"
+
+
+def text_of(findings: Sequence[Finding], margin: float) -> str:
+    """What is printed."""
+    table = texts_of(findings)
+    lines = tabulate(
+        table.drop(columns="changes").to_numpy().tolist(),
+        [name for name in table.columns if name != "changes"],
+        "simple",
+        disable_numparse=True,
+    )
+    parts = [lines, _claims(findings), _footnote(findings, margin)]
+    said = [f"{f.study.ablation.variant}: {what}" for f in findings for what in f.missing]
+    missing = list(dict.fromkeys(said))
+    if missing:
+        rest = len(missing) - MISSING_SHOWN
+        more = [f"… and {rest} more"] if rest > 0 else []
+        parts.append("\n".join(["Not there:", *missing[:MISSING_SHOWN], *more]))
+    return "\n\n".join(parts)
+
+
+def _claims(findings: Sequence[Finding]) -> str:
+    """Each ablation's change, claim and verdict, a line each."""
+    lines = []
+    for finding in findings:
+        one = finding.study.ablation
+        where = f" ({one.figure})" if one.figure else ""
+        claim = f"{one.claim}{where}" if one.claim else "no claim"
+        lines.append(f"{one.variant}: {one.words}; {claim}: {_verdict(finding)}")
+    return "\n".join(lines)
+
+
+def _footnote(findings: Sequence[Finding], margin: float) -> str:
+    """What the numbers are."""
+    steps = sorted({step for f in findings if f.effect for step in f.effect.steps})
+    at = ", ".join(f"{step:,}" for step in steps)
+    text = (
+        f"Points are return / 10 or success in per cent, at {at} env steps; brackets hold 95 % "
+        f"stratified-bootstrap intervals. Verdicts rest on Welch's intervals and a margin of "
+        f"{margin:g} points. {COVERAGE_NOTE}"
+    )
+    return textwrap.fill(text, 100)

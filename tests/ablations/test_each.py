@@ -1,0 +1,149 @@
+"""Every ablation: exactly what it names changes; it learns, resumes, and has a place of its own.
+
+What "exactly" means is laid down for each: the parts of networks, learning, acting and task that
+may differ from the default's (see `quantities`). All others must not.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ablations.specs import ABLATIONS, Ablation
+from tdmpc2.agent import TDMPC2
+from tdmpc2.common.files import read_json
+from tdmpc2.common.spec import RunOptions, RunSpec
+from tdmpc2.config import TDMPC2Config
+from tdmpc2.envs.protocol import Protocol
+from tdmpc2.methods import make_spec
+from tdmpc2.run import run
+from tests.ablations.quantities import config_of, quantities
+from tests.helpers import THREE_TASKS, filled_replay
+from tests.runs import TINY
+
+ACTING = {"plan", "act while training"}
+LEARNING = {"model loss", "update", *ACTING}
+NETWORKS = {"shapes", "initial", *LEARNING}
+CHANGES: Mapping[str, set[str]] = {
+    "no-planning": ACTING,
+    "gaussian-noise-prior": {*NETWORKS, "policy loss", "least std"},
+    # The losses of policy and value see latents; only encoder and dynamics are other networks.
+    "no-simnorm": NETWORKS,
+    "latent-layernorm": LEARNING,
+    "simnorm-only": {*NETWORKS, "policy loss"},
+    "no-norms": {*NETWORKS, "policy loss"},
+    "regression symlog_mse": {*NETWORKS, "policy loss"},
+    "regression mse": {*NETWORKS, "policy loss"},
+    # The policy loss takes two Q-functions, which are these two.
+    "num-q 1": {*NETWORKS, "policy loss"},
+    "num-q 2": {*NETWORKS, "policy loss"},
+    "num-q 10": NETWORKS,
+    "no-task-embedding-norm": {"embedding"},
+    "momentum": ACTING,
+    "prioritized-replay": {"priorities", "update"},
+    "no-dropout": {"model loss", "update"},
+    "entropy-target": {"shapes", "initial", "policy loss", "update"},
+    "batch-512": {"batch", "model loss", "update"},
+    "horizon 1": {*LEARNING, "batch", "policy loss"},
+    "horizon 5": {*LEARNING, "batch", "policy loss"},
+    "no-policy-samples": ACTING,
+    "entropy-2024": {"policy loss", "update"},
+    "entropy-exact": {"policy loss", "update"},
+    "q-init-2024": {"initial"},
+    "dropout-everywhere": {*LEARNING, "policy loss"},
+    "stop-at-success": {"task"},
+    "unseeded-resets": {"task"},
+}
+TASKS = {"stop-at-success": "lift-cube", "unseeded-resets": "mw-reach"}
+SINGLE = [one for one in ABLATIONS if not one.multitask]
+each = pytest.mark.parametrize("ablation", ABLATIONS, ids=lambda one: one.variant)
+
+
+def spec_of(ablation: Ablation | None, task: str = "walker-walk", **changes: Any) -> RunSpec:
+    """A run of the default or of an ablation, with other settings that both share."""
+    settings = {} if ablation is None else ablation.settings
+    switches = vars(Protocol())
+    return make_spec(
+        "tdmpc2",
+        task,
+        seed=1,
+        env_steps=changes.pop("env_steps", None),
+        variant=None if ablation is None else ablation.variant,
+        overrides={**changes, **{k: v for k, v in settings.items() if k not in switches}},
+        protocol={k: bool(v) for k, v in settings.items() if k in switches},
+    )
+
+
+def test_each_is_tested() -> None:
+    assert list(CHANGES) == [one.name for one in ABLATIONS]
+
+
+@each
+def test_changes_exactly_what_it_names(ablation: Ablation) -> None:
+    task = TASKS.get(ablation.name, "walker-walk")
+    default, variant = spec_of(None, task), spec_of(ablation, task)
+    assert dict(variant.overrides) | dict(variant.protocol) == ablation.settings
+    before, after = quantities(default), quantities(variant)
+    assert {name for name in before if before[name] != after[name]} == CHANGES[ablation.name]
+
+
+@pytest.mark.parametrize("ablation", SINGLE, ids=lambda one: one.variant)
+def test_a_run_is_resumed_as_the_variant(ablation: Ablation, tmp_path: Path) -> None:
+    """Its second half is begun from the first one's end; nothing of the default comes in."""
+    task = TASKS.get(ablation.name, "toy-pointmass")
+    decisions, repeat = (50, 1) if task == "toy-pointmass" else (100, 2)
+    episode = decisions * repeat
+    tiny = {"num_q": 5, **TINY, "seed_decisions": 2 * decisions - 10, "pretrain_updates": 4}
+    names = TDMPC2Config.__dataclass_fields__.keys() & tiny.keys()
+    shared = {name: tiny[name] for name in names - ablation.settings.keys()}
+    options = RunOptions(
+        runs=tmp_path,
+        eval_every=3 * episode,
+        eval_episodes=1,
+        eval_workers=0,
+        threads=1,
+        device="cpu",
+        compile=False,
+        keep_replay=True,
+    )
+    first = run(spec_of(ablation, task, env_steps=2 * episode, **shared), options)
+    second = run(spec_of(ablation, task, env_steps=3 * episode, **shared), options)
+    assert first.directory == second.directory
+    assert second.state == "COMPLETED"
+    assert second.directory.parents[1].name == ablation.variant
+    known = read_json(second.directory / "spec.json")
+    assert known is not None
+    config = vars(TDMPC2Config.make(**known["overrides"]))
+    assert ablation.settings.items() <= {**config, **known["protocol"]}.items()
+    newest = max((second.directory / "checkpoints").iterdir())
+    state = torch.load(newest / "state.pt", weights_only=True)["agent"]
+    assert state["decisions"] > 2 * decisions
+
+
+def test_an_agent_of_several_tasks_is_resumed_as_the_variant() -> None:
+    for one in ABLATIONS:
+        if one.multitask:
+            config = config_of(**one.settings)
+            agent, again = (TDMPC2(config, THREE_TASKS, seed=seed) for seed in (1, 2))
+            replay = filled_replay(config, THREE_TASKS)
+            for _ in range(3):
+                agent.update(replay)
+            again.load_state_dict(copy.deepcopy(agent.state_dict()))
+            batch = replay.sample(config.batch_size, agent.replay_length)
+            for each in (agent, again):
+                each.update_on(batch, each.train_noise.update(config.batch_size))
+            for a, b in zip(agent.model.parameters(), again.model.parameters(), strict=True):
+                assert torch.equal(a, b)
+
+
+def test_run_directories_tell_all_apart(tmp_path: Path) -> None:
+    specs = [spec_of(None), *(spec_of(one) for one in ABLATIONS if one.name not in TASKS)]
+    directories = {spec.run_dir(tmp_path) for spec in specs}
+    assert len(directories) == len(specs)
+    # By name and by identity: two names for the same settings would share a hash.
+    assert len({directory.name for directory in directories}) == len(specs)

@@ -1,0 +1,201 @@
+"""The report of ablations, from run directories to verdicts, tables and figures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ablations import report
+from tdmpc2.common.errors import UserError
+from tests.analysis.run_files import write_run
+
+BUDGET = 100_000
+OFFSETS = (-10.0, 0.0, 10.0)  # of three seeds, in units of the return: 1 point
+
+
+def write(
+    runs: Path,
+    variant: str,
+    score: float,
+    *,
+    tasks: tuple[str, ...] = ("walker-walk", "cup-catch"),
+    offsets: tuple[float, ...] = OFFSETS,
+    **facts: Any,
+) -> None:
+    """Runs whose returns rise evenly to `score`, up to an offset of each seed."""
+    for task in tasks:
+        for seed, offset in enumerate(offsets, start=1):
+            end = score + offset
+            points = {0: 0.0, BUDGET // 2: end / 2, BUDGET: end}
+            tag = f"{variant}-{task}-{seed}"
+            write_run(runs, points, variant=variant, task=task, seed=seed, tag=tag, **facts)
+
+
+def compare(tmp_path: Path, *words: str) -> tuple[int, pd.DataFrame]:
+    """Exit code and table."""
+    out = tmp_path / "out"
+    code = report.main([f"runs={tmp_path / 'runs'}", f"out={out}", "reps=200", *words])
+    return code, pd.read_csv(out / "ablations.csv").set_index("ablation")
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    """The default at 800, and ablations that lose 100, nothing, and cannot be judged."""
+    write(tmp_path / "runs", "default", 800.0)
+    write(tmp_path / "runs", "no-simnorm", 700.0, overrides={"latent_norm": "none"})
+    write(tmp_path / "runs", "anything", 800.0, overrides={"num_q": 2})
+    far = {"offsets": (-300.0, -50.0, 100.0), "overrides": {"regression": "mse"}}
+    write(tmp_path / "runs", "regression-mse", 750.0, **far)
+    return tmp_path / "runs"
+
+
+def test_effects_and_verdicts(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, table = compare(tmp_path)
+    assert code == 0
+    assert table.index.tolist() == ["no-simnorm", "regression-mse", "num-q-2"]
+    simnorm = table.loc["no-simnorm"]
+    assert simnorm["factor"] == "normalization"
+    assert simnorm[["score_base", "score_variant", "difference"]].tolist() == pytest.approx(
+        [80.0, 70.0, -10.0]
+    )
+    # By hand: variances of 1 point² on both sides of both tasks, three seeds, 8 degrees of freedom.
+    error = np.sqrt(2 * 2 * (1 / 3)) / 2
+    assert simnorm["welch_high"] == pytest.approx(-10 + 2.306 * error, abs=1e-3)
+    assert simnorm["difference_low"] < -10 < simnorm["difference_high"] < -8
+    # From 0 through half of the end to the end: half of it.
+    assert simnorm["area_difference"] == pytest.approx(-5.0)
+    assert simnorm["improvement"] == 0.0
+    assert table["verdict"].to_dict() == {
+        "no-simnorm": "supported",
+        "num-q-2": "contradicted",  # claimed to score lower, and does not lose 5 points
+        "regression-mse": "not enough seeds",
+    }
+    assert table.loc["regression-mse", "seeds_needed"] > 3
+    assert table.loc["num-q-2", "improvement"] == 50.0
+    printed = capsys.readouterr().out
+    assert "num_q=2; two Q-functions score lower (Figure 9): contradicted" in printed
+    assert "at 100,000 env steps" in printed
+    assert "Not there" not in printed
+    tasks = pd.read_csv(tmp_path / "out" / "ablation_tasks.csv")
+    assert tasks.query("ablation == 'no-simnorm'")["difference"].tolist() == [-10.0, -10.0]
+    for name in ("ablations.md", "ablations.tex", "curves.pdf", "curves.png", "bars.png"):
+        assert (tmp_path / "out" / name).stat().st_size > 500
+    curves = pd.read_csv(tmp_path / "out" / "curves.csv")
+    base = curves.query("variant == 'base' and factor == 'normalization'")
+    assert base["mean"].tolist() == [0.0, 40.0, 80.0]
+
+
+def test_the_same_runs_give_the_same_files(runs: Path, tmp_path: Path) -> None:
+    compare(tmp_path)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    compare(tmp_path)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+
+
+def test_what_is_missing_is_said_and_the_rest_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs, settings = tmp_path / "runs", {"overrides": {"planning": False}}
+    write(runs, "default", 800.0, tasks=("walker-walk", "cup-catch", "dog-run"))
+    write(runs, "no-planning", 700.0, tasks=("walker-walk",), **settings)
+    going = {"state": "RUNNING", "seed": 3, "task": "cup-catch", "tag": "going"}
+    write(runs, "no-planning", 700.0, tasks=("cup-catch",), offsets=OFFSETS[:2], **settings)
+    write_run(runs, {0: 0.0, 40_000: 10.0}, variant="no-planning", **going, **settings)
+    code, table = compare(tmp_path)
+    assert code == 0
+    assert table.loc["no-planning", "tasks"] == "cup-catch walker-walk"
+    assert table.loc["no-planning", "difference"] == pytest.approx(-10.25)
+    printed = capsys.readouterr().out
+    assert "no-planning: dog-run: no run of the variant" in printed
+    assert "cup-catch: seed 3 of no-planning stands at 40,000 of 100,000 env steps" in printed
+    # Earlier on, that run counts too.
+    _, table = compare(tmp_path, "env_steps=40000")
+    assert "stands at" not in capsys.readouterr().out
+    assert table.loc["no-planning", "seeds_variant"] == 3
+
+
+def test_seeds_of_one_side_only_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "runs", "default", 800.0)
+    one = {"offsets": (0.0,), "tasks": ("walker-walk",), "overrides": {"dropout": 0.0}}
+    write(tmp_path / "runs", "no-dropout", 800.0, **one)
+    _, table = compare(tmp_path)
+    printed = capsys.readouterr().out
+    assert "walker-walk: seeds 2 3 of the base only" in printed
+    assert "not enough seeds (2 or more needed)" in printed
+    assert np.isnan(table.loc["no-dropout", "seeds_needed"])
+
+
+def test_bases_sizes_and_combinations_are_kept_apart(tmp_path: Path) -> None:
+    """Runs are paired by their settings, whatever their variants are called."""
+    runs = tmp_path / "runs"
+    quick = {"model_size": "smoke", "batch_size": 64}
+    write(runs, "default", 800.0)
+    write(runs, "quick", 600.0, overrides=quick, model_size="smoke")
+    both = {**quick, "latent_norm": "none", "num_q": 1}
+    write(runs, "quick+x", 500.0, overrides=both, model_size="smoke")
+    write(runs, "unknown", 500.0, overrides={"rho": 0.7})
+    _, table = compare(tmp_path, "base=quick")
+    assert table.index.tolist() == ["no-simnorm+num-q-1"]
+    assert table.iloc[0]["difference"] == pytest.approx(-10.0)
+    with pytest.raises(UserError, match="no runs of an ablation of 'default'"):
+        compare(tmp_path)
+
+
+def test_switches_of_the_protocol_are_ablations_too(tmp_path: Path) -> None:
+    runs, facts = tmp_path / "runs", {"tasks": ("lift-cube",), "domain": "maniskill2"}
+    write(runs, "default", 800.0, **facts)
+    write(runs, "stop-at-success", 800.0, protocol={"stop_at_success": True}, **facts)
+    _, table = compare(tmp_path)
+    assert table["verdict"].to_dict() == {"stop-at-success": "supported"}
+
+
+def test_ablations_of_ones_own(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text(
+        "[slow-decay]\nsettings = { rho = 0.7 }\nexpected = 'same'\nclaim = 'It is robust.'\n"
+    )
+    write(tmp_path / "runs", "default", 800.0)
+    write(tmp_path / "runs", "slow-decay", 700.0, overrides={"rho": 0.7})
+    _, table = compare(tmp_path, f"spec={tmp_path / 'mine.toml'}")
+    assert table["verdict"].to_dict() == {"slow-decay": "contradicted"}
+
+
+def test_diverged_runs_count(tmp_path: Path) -> None:
+    write(tmp_path / "runs", "default", 800.0)
+    settings = {"overrides": {"hidden_norm": "none"}, "state": "DIVERGED"}
+    for task in ("walker-walk", "cup-catch"):
+        for seed in (1, 2, 3):
+            facts = {"variant": "simnorm-only", "task": task, "seed": seed, "tag": f"{task}{seed}"}
+            write_run(tmp_path / "runs", {0: 0.0, 20_000: 20.0 * seed}, **facts, **settings)
+    _, table = compare(tmp_path)
+    assert table.loc["simnorm-only", "score_variant"] == pytest.approx(4.0)
+    assert table.loc["simnorm-only", "verdict"] == "supported"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["margin=0"], "margin=0: must be above 0"),
+        (["env_steps=-1"], "env_steps=-1: must be above 0"),
+        (["marge=3"], "unknown key 'marge' (did you mean 'margin'?)"),
+        (["base=quick"], "no runs of the variant 'quick' (there are"),
+        (["rule=guess"], "unknown rule 'guess'"),
+        (["spec=none.toml"], "cannot be read"),
+        (["runs=/nonexistent"], "no run in /nonexistent"),
+    ],
+)
+def test_bad_input(runs: Path, tmp_path: Path, words: list[str], message: str) -> None:
+    given = [f"runs={runs}", f"out={tmp_path / 'out'}", *words]
+    if words[0].startswith("runs="):
+        given.pop(0)
+    with pytest.raises(UserError) as refused:
+        report.main(given)
+    assert message in str(refused.value)
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,105 @@
+"""Departures from the paper's protocol: what they change, in which tasks, and their names."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sweeps.grid import in_packs
+from sweeps.planned_run import PlannedRun, words_of
+from tdmpc2 import train
+from tdmpc2.common.errors import UserError
+from tdmpc2.common.seeding import seed_globals
+from tdmpc2.envs.factory import make_env
+from tdmpc2.envs.protocol import task_of
+from tdmpc2.envs.tasks import get_task
+from tdmpc2.envs.workers import WorkerEnvs
+from tdmpc2.methods import make_spec
+from tdmpc2.parts import env_arguments, make_env_group
+
+UNSEEDED = {"seeded_resets": False}
+STOPPING = {"stop_at_success": True}
+
+
+@pytest.mark.parametrize("stops", [True, False])
+def test_an_episode_ends_at_success_or_goes_on(stops, monkeypatch):
+    spec = make_spec("tdmpc2", "lift-cube", 1, protocol={"stop_at_success": stops})
+    env = make_env(**env_arguments(spec), seed=1)
+    env.reset()
+    assert env.step(np.zeros(4))[2:4] == (False, False)
+    monkeypatch.setattr(env._env, "evaluate", lambda **_: {"success": np.bool_(True)})
+    *_, terminated, truncated, info = env.step(np.zeros(4))
+    assert (terminated, truncated, info["success"]) == (stops, False, 1.0)
+    if stops:
+        with pytest.raises(RuntimeError, match="outside an episode"):
+            env.step(np.zeros(4))
+    assert task_of(spec).episodic == stops  # so the agent learns to predict the end
+    env.close()
+
+
+def goals(env, resets: int = 3) -> list[list[float]]:
+    return [env.reset()[0][-3:].tolist() for _ in range(resets)]
+
+
+def test_unseeded_resets_are_drawn_from_the_global_generator():
+    task = dataclasses.replace(get_task("mw-reach"), seeded_resets=False)
+    env, other = (make_env(task, seed=seed) for seed in (1, 2))
+    seed_globals(7)
+    first = goals(env)
+    seed_globals(7)
+    assert goals(other) == first  # whatever the environments' own seeds
+    assert goals(env) != first
+    # What one draws, the other no longer gets: so does an evaluation between two episodes.
+    seed_globals(7)
+    assert [goals(env, 1)[0], goals(other, 1)[0], goals(env, 1)[0]] == first
+    state = env.generator_state()
+    again = goals(env)
+    env.set_generator_state(state)
+    assert goals(env) == again
+    seeded = make_env("mw-reach", seed=1)
+    before = np.random.get_state()[1].tolist()
+    goals(seeded)
+    assert np.random.get_state()[1].tolist() == before
+
+
+def test_environments_that_share_the_global_generator_share_a_process():
+    spec = make_spec("tdmpc2", "mw-reach", 1, protocol=UNSEEDED)
+    group = make_env_group(env_arguments(spec), 2, workers=2)
+    assert not isinstance(group, WorkerEnvs)
+    group.close()
+
+
+def test_part_of_identity_name_and_commands():
+    plain = make_spec("tdmpc2", "mw-reach", 1, protocol={"seeded_resets": True})
+    assert plain == make_spec("tdmpc2", "mw-reach", 1)
+    spec = make_spec("tdmpc2", "mw-reach", 1, overrides={"num_q": 2}, protocol=UNSEEDED)
+    assert spec.identity != make_spec("tdmpc2", "mw-reach", 1, overrides={"num_q": 2}).identity
+    assert spec.variant == "num_q-2+seeded_resets-False"
+    words = words_of([PlannedRun(spec, spec.run_dir(Path("runs")))], {})
+    assert train.parse(words)[0] == [spec]
+
+
+def test_unchanged_protocols_keep_the_identity_of_older_runs():
+    """Runs begun before there were switches go on."""
+    assert make_spec("tdmpc2", "walker-walk", 1).identity == "e6de1a9d94"
+
+
+@pytest.mark.parametrize(
+    ("task", "protocol", "domain"),
+    [("dog-run", STOPPING, "maniskill2"), ("lift-cube", UNSEEDED, "metaworld")],
+)
+def test_a_switch_that_changes_nothing_is_refused(task, protocol, domain):
+    with pytest.raises(UserError, match=f"changes nothing in {task}, only in {domain} tasks"):
+        make_spec("tdmpc2", task, 1, protocol=protocol)
+
+
+@pytest.mark.parametrize(("task", "protocol"), [("lift-cube", STOPPING), ("mw-reach", UNSEEDED)])
+def test_seeds_of_such_runs_get_processes_of_their_own(task, protocol):
+    specs = [make_spec("tdmpc2", task, seed, protocol=protocol) for seed in (1, 2, 3)]
+    runs = [PlannedRun(spec, spec.run_dir(Path("runs"))) for spec in specs]
+    assert [len(pack) for pack in in_packs(runs, 3)] == [1, 1, 1]
+    with pytest.raises(UserError, match="train its seeds one by one"):
+        train.main([*words_of(runs, {}), "runs=/nonexistent"])
