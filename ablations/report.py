@@ -60,7 +60,8 @@ usage: python ablations/report.py [key=value ...]
   env_steps=N    compare at this step (default: at the end of the shorter side)
   margin=POINTS  what counts as no difference (default: {MARGIN:g})
   reps=N         bootstrap resamples
-  out=DIR        where tables and figures go (default: {_out_dir()})"""
+  out=DIR        where tables and figures go (default: {_out_dir("default")}, for another
+                 base its name below)"""
 
 
 def main(words: Sequence[str]) -> int:
@@ -88,13 +89,14 @@ def main(words: Sequence[str]) -> int:
     how = (shown.curves, shown.rule, shown.bootstrap)
     findings = [look(study, *how, at=at, margin=margin) for study in studies]
     print(text_of(findings, margin))
-    _write(values.get("out", _out_dir()), findings, shown, base)
+    _write(values.get("out", _out_dir(base)), findings, shown, base)
     return 0 if any(finding.effect for finding in findings) else 1
 
 
-def _out_dir() -> Path:
+def _out_dir(base: str) -> Path:
     """Home of the report's files."""
-    return project_root() / "paper_figures" / "ablations"
+    home = project_root() / "paper_figures" / "ablations"
+    return home if base == "default" else home / base
 
 
 def _nothing(records: Records, base: str) -> str:

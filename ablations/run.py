@@ -14,7 +14,7 @@ from tabulate import tabulate
 
 from ablations import report
 from ablations.specs import ABLATIONS, FIG9, Ablation, combined, read_specs
-from sweeps import launch
+from sweeps import clusters, launch
 from sweeps.grid import SMOKE
 from tdmpc2.common import cli
 from tdmpc2.common.errors import UserError, did_you_mean
@@ -64,6 +64,25 @@ def valued_flags() -> dict[str, list[str]]:
     return found
 
 
+SELECTION: dict[str, dict[str, Any]] = {
+    "spec": {"type": Path, "metavar": "FILE", "help": "ablations of your own, in TOML"},
+    "all": {"action": "store_true", "help": "all of the paper's Figure 9, each"},
+    "each": {"action": "store_true", "help": "one variant for each flag"},
+    "list": {"action": "store_true", "help": "the table of ablations, and stop"},
+}
+HOW: dict[str, dict[str, Any]] = {
+    "tasks": {"metavar": "NAMES", "help": "default: dog-run, humanoid-walk, pick-ycb"},
+    "seeds": {"metavar": "N", "default": "3", "help": "a count or a list (default: 3)"},
+    "env-steps": {"metavar": "N", "help": "budget of each run (default: the task's)"},
+    "model-size": {"metavar": "SIZE", "help": "1, 5 (default), 19 …: millions"},
+    "cluster": {"metavar": "WHERE", "help": "auto (default), slurm, local, inline"},
+    "quick": {"action": "store_true", "help": "a tiny agent on two easy tasks"},
+    "dry-run": {"action": "store_true", "help": "show the plan and stop"},
+    "yes": {"action": "store_true", "help": "start on this machine what takes days"},
+}
+"""Flags beside those of the table, by name."""
+
+
 def make_parser() -> argparse.ArgumentParser:
     """Flags from the table, and what else may be said."""
     parser = _Parser(
@@ -80,95 +99,55 @@ def make_parser() -> argparse.ArgumentParser:
     flags = parser.add_argument_group("ablations")
     for one in ABLATIONS:
         if " " not in one.name:
-            flags.add_argument(
-                f"--{one.name}",
-                action="append_const",
-                const=one.name,
-                dest="chosen",
-                help=_about(one),
-            )
+            about = f"[{one.factor}] {one.words}"
+            how: dict[str, Any] = {"action": "append_const", "const": one.name, "dest": "chosen"}
+            flags.add_argument(f"--{one.name}", **how, help=about)
     for flag, values in valued_flags().items():
-        own = [one for one in ABLATIONS if one.name.startswith(f"{flag} ")]
-        flags.add_argument(
-            f"--{flag}",
-            action="append",
-            default=[],
-            metavar="|".join(values),
-            help=f"[{own[0].factor}] {own[0].words.partition('=')[0]}=",
-        )
-    flags.add_argument("--spec", type=Path, metavar="FILE", help="ablations of your own, in TOML")
-    flags.add_argument("--all", action="store_true", help="all of the paper's Figure 9, each")
-    flags.add_argument("--each", action="store_true", help="one variant for each flag")
-    flags.add_argument("--list", action="store_true", help="the table of ablations, and stop")
-    how = parser.add_argument_group("how")
-    how.add_argument(
-        "--tasks",
-        metavar="NAMES",
-        help="comma-separated (default: dog-run, humanoid-walk, pick-ycb)",
-    )
-    how.add_argument("--seeds", default="3", metavar="N", help="a count or a list (default: 3)")
-    how.add_argument("--env-steps", metavar="N", help="budget of each run (default: the task's)")
-    how.add_argument("--model-size", metavar="SIZE", help="1, 5 (default), 19 …: millions")
-    how.add_argument("--cluster", metavar="WHERE", help="auto (default), slurm, local, inline")
-    how.add_argument("--quick", action="store_true", help="a tiny agent on two easy tasks")
-    how.add_argument("--dry-run", action="store_true", help="show the plan and stop")
-    how.add_argument("--yes", action="store_true", help="start on this machine what takes days")
+        (first, *_) = (one for one in ABLATIONS if one.name.startswith(f"{flag} "))
+        about = f"[{first.factor}] {first.words.partition('=')[0]}="
+        shown = "|".join(values)
+        flags.add_argument(f"--{flag}", action="append", default=[], metavar=shown, help=about)
+    for group, table in ((flags, SELECTION), (parser.add_argument_group("how"), HOW)):
+        for name, options in table.items():
+            group.add_argument(f"--{name}", **options)
     parser.add_argument("words", nargs="*", metavar="key=value", help=argparse.SUPPRESS)
     return parser
 
 
 def main(words: Sequence[str]) -> int:
     """The command; returns its exit code: the launcher's, see `sweeps/launch.py`."""
-    said = make_parser().parse_args(_known(words))
-    if said.list:
-        print(table())
-        return 0
-    chosen = choose(said)
-    base = make_base(said)
-    for one in chosen:
-        check_changes(one, base)
-    if said.quick:
-        print(QUICK_NOTE)
-    code = launch.main(launcher_words(said, chosen, base), advice=_advice(said))
-    if code in (0, 1) and not said.dry_run:
-        return _report(said, base) or code
-    return code
-
-
-def _known(words: Sequence[str]) -> list[str]:
-    """The words, once every flag among them is one of ours."""
     flags = {f"--{one.name.partition(' ')[0]}" for one in ABLATIONS}
-    options = [
-        "spec",
-        "all",
-        "each",
-        "list",
-        "tasks",
-        "seeds",
-        "env-steps",
-        "model-size",
-        "cluster",
-        "quick",
-        "dry-run",
-        "yes",
-    ]
-    flags |= {f"--{option}" for option in options}
+    flags |= {f"--{name}" for name in (*SELECTION, *HOW)}
     for word in words:
         flag = word.partition("=")[0]
         if flag.startswith("-") and flag not in flags:
             raise UserError(f"unknown flag {flag}{did_you_mean(flag, flags)}")
-    return list(words)
+    said = make_parser().parse_intermixed_args(list(words))
+    if said.list:
+        print(table_of_ablations())
+        return 0
+    base = make_base(said)
+    chosen = choose(said, base)
+    if said.quick:
+        print(QUICK_NOTE)
+    code = launch.main(launcher_words(said, chosen, base), advice=_advice(said))
+    if said.dry_run or code not in (0, 1):
+        return code
+    if clusters.choose(said.cluster or "auto") == "slurm":
+        print("sweeps/status.py shows where they stand, ablations/report.py what they say so far.")
+        return code
+    return _report(said, base) or code
 
 
-def choose(said: argparse.Namespace) -> list[Ablation]:
+def choose(said: argparse.Namespace, base: Base) -> list[Ablation]:
     """The variants that the flags ask for.
 
     Raises:
-        UserError: none, an unknown value, a flag twice, or flags that contradict each other.
+        UserError: none, an unknown value, a flag twice, flags that contradict each other, or one
+            that changes nothing.
     """
     by_name = {one.name: one for one in ABLATIONS}
     names = list(said.chosen or [])
-    default = vars(TDMPC2Config.make())
     for flag, values in valued_flags().items():
         given = getattr(said, flag.replace("-", "_"))
         if len(given) > 1 and not said.each:
@@ -177,20 +156,14 @@ def choose(said: argparse.Namespace) -> list[Ablation]:
             )
         for value in given:
             if f"{flag} {value}" not in by_name:
-                setting = flag.replace("-", "_")
-                if str(default.get(setting)) == value:
-                    raise UserError(
-                        f"--{flag} {value}: {setting}={value} is what default has already"
-                    )
-                raise UserError(
-                    f"--{flag} {value}: no such ablation (there are {', '.join(values)}); others "
-                    "can be written down for --spec"
-                )
+                raise UserError(_no_such_value(flag, value, values, base))
             names.append(f"{flag} {value}")
     for name in names:
         if names.count(name) > 1:
             raise UserError(f"--{name} is given twice")
     flagged = [by_name[name] for name in names]
+    for one in flagged:
+        check_changes(one, base)
     chosen = flagged if said.each or not flagged else [combined(flagged)]
     if said.all:
         chosen += [one for one in ABLATIONS if one.figure == FIG9 and one not in chosen]
@@ -198,7 +171,20 @@ def choose(said: argparse.Namespace) -> list[Ablation]:
         chosen += read_specs(said.spec)
     if not chosen:
         raise UserError("name an ablation, such as --no-simnorm (--list shows them)")
+    for one in chosen:
+        check_changes(one, base)
     return chosen
+
+
+def _no_such_value(flag: str, value: str, values: Sequence[str], base: Base) -> str:
+    """Why a flag does not take a value."""
+    setting = flag.replace("-", "_")
+    if str(getattr(base.config, setting)) == value:
+        return f"--{flag} {value}: changes nothing, {base.variant} has {setting}={value} already"
+    return (
+        f"--{flag} {value}: no such ablation (there are {', '.join(values)}); others can be "
+        "written down for --spec"
+    )
 
 
 def make_base(said: argparse.Namespace) -> Base:
@@ -228,7 +214,7 @@ def check_changes(one: Ablation, base: Base) -> None:
         UserError: nothing it names differs from the base, or shows in agents of one task.
     """
     if one.multitask:
-        raise UserError(f"--{one.name}: changes nothing in agents of a single task")
+        raise UserError(f"{one.name}: changes nothing in agents of a single task")
     now = {**vars(base.config), **vars(Protocol())}
     if all(now[key] == value for key, value in one.settings.items()):
         changes = ", ".join(f"{key}={value}" for key, value in one.settings.items())
@@ -267,10 +253,10 @@ def tasks_of(said: argparse.Namespace, chosen: Sequence[Ablation]) -> list[str]:
     if said.tasks is not None:
         return [get_task(name.strip()).name for name in said.tasks.split(",")]
     if said.quick:
-        own = [one for one in chosen if one.default_tasks != get_suite_names("ablation")]
+        own = [one for one in chosen if one.default_tasks != _names("ablation")]
         if own:
             raise UserError(f"--{own[0].name}: has tasks of its own; name --tasks, or drop --quick")
-        return list(get_suite_names("smoke"))
+        return list(_names("smoke"))
     for one in chosen[1:]:
         if one.default_tasks != chosen[0].default_tasks:
             raise UserError(
@@ -280,7 +266,7 @@ def tasks_of(said: argparse.Namespace, chosen: Sequence[Ablation]) -> list[str]:
     return list(chosen[0].default_tasks)
 
 
-def get_suite_names(suite: str) -> tuple[str, ...]:
+def _names(suite: str) -> tuple[str, ...]:
     """Names of a suite's tasks."""
     return tuple(task.name for task in get_suite(suite))
 
@@ -303,7 +289,7 @@ def _report(said: argparse.Namespace, base: Base) -> int:
     return report.main([*words, f"base={base.variant}"])
 
 
-def table() -> str:
+def table_of_ablations() -> str:
     """The ablations with what is claimed of them."""
     rows = [
         (
@@ -318,11 +304,6 @@ def table() -> str:
     ]
     head = ["factor", "flag", "changes", "expected", "claim", "paper"]
     return tabulate(rows, head, "simple")
-
-
-def _about(one: Ablation) -> str:
-    """Help of a flag."""
-    return f"[{one.factor}] {one.words}".replace("%", "%%")
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ def variants(request: Request) -> dict[str, dict[str, object]]:
 def test_one_ablation_and_the_default_on_the_papers_tasks(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    request = launched(monkeypatch, "--no-simnorm", "assets=official,rebuilt,standin,unknown")
+    request = launched(monkeypatch, "assets=official,rebuilt,standin,unknown", "--no-simnorm")
     assert variants(request) == {"default": {}, "no-simnorm": {"latent_norm": "none"}}
     assert len(request.planned) == 2 * 3 * 3
     assert {run.spec.task for run in request.planned} == {"dog-run", "humanoid-walk", "pick-ycb"}
@@ -67,7 +67,7 @@ def test_all_of_figure_9(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_sizes_and_settings_are_shared_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    words = ("--no-simnorm", "--model-size", "1", "batch_size=128", "max_parallel=3", *EASY)
+    words = ("batch_size=128", "--no-simnorm", "--model-size", "1", "max_parallel=3", *EASY)
     request = launched(monkeypatch, *words)
     shared = {"batch_size": 128, "model_size": "1"}
     base = "batch_size-128+model_size-1"
@@ -110,7 +110,8 @@ def test_ablations_of_ones_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
         (("--no-simnom",), "unknown flag --no-simnom (did you mean '--no-simnorm'?)"),
         (("--num-q", "2", "--num-q", "5"), "--num-q is given as 2 and as 5"),
         (("--num-q", "2", "--num-q", "2", "--each"), "--num-q 2 is given twice"),
-        (("--num-q", "5"), "num_q=5 is what default has already"),
+        (("--num-q", "5"), "--num-q 5: changes nothing, default has num_q=5 already"),
+        (("--quick", "--no-simnorm", "--num-q", "2"), "num-q 2: changes nothing"),
         (("--num-q", "7"), "--num-q 7: no such ablation (there are 1, 2, 10)"),
         (("--num-q",), "expected one argument"),
         (("--quick", "--num-q", "2"), "num-q 2: changes nothing, quick has num_q=2 already"),
