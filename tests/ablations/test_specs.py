@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from ablations.specs import ABLATIONS, FACTORS, Ablation, combined, find, read_specs
+from ablations.specs import ABLATIONS, FACTORS, FIG9, Ablation, combined, find, read_specs
+from analysis.catalogue import read_catalogue
+from analysis.plots import PLOTS
 from tdmpc2.common.errors import UserError
+from tdmpc2.common.paths import project_root
 from tdmpc2.envs.tasks import get_suite
 
 BY_NAME = {one.name: one for one in ABLATIONS}
@@ -24,6 +27,17 @@ def test_the_table() -> None:
     assert BY_NAME["no-simnorm"].settings == {"latent_norm": "none"}
     assert BY_NAME["no-norms"].settings == {"latent_norm": "none", "hidden_norm": "none"}
     assert BY_NAME["no-dropout"].settings == {"dropout": 0.0}
+
+
+def test_figure_9_shows_the_variants_of_each_factor() -> None:
+    figures = read_catalogue(project_root() / "paper_figures" / "figures.toml", PLOTS).figures
+    panels = {f.name: f.variants for f in figures.values() if f.name.startswith("fig9_")}
+    del panels["fig9_bars"]
+    by_factor: dict[str, list[str]] = {}
+    for one in ABLATIONS:
+        if one.figure == FIG9:
+            by_factor.setdefault(one.factor, ["default"]).append(one.variant)
+    assert [list(variants) for variants in panels.values()] == list(by_factor.values())
 
 
 def test_tasks_are_the_papers_three_or_those_of_the_domain() -> None:

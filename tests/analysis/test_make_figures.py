@@ -146,11 +146,11 @@ def test_figures_drawn_side_by_side_are_those_drawn_in_turn(runs, capsys):
 
 
 def test_figures_without_runs_are_named_in_one_line(runs, capsys):
-    code, out = draw(runs, "only=fig1,aggregate,visual,fig9", "reps=200")
+    code, out = draw(runs, "only=fig1,aggregate,visual,fig9_actor", "reps=200")
     assert code == 0
     # What only runs of one's own can show becomes a card that names the command.
-    assert (out / "fig9.png").exists()
-    assert not (out / "fig9.csv").exists()
+    assert (out / "fig9_actor.png").exists()
+    assert not (out / "fig9_actor.csv").exists()
     lines = capsys.readouterr().err.splitlines()
     assert lines[-1] == "warning: figures: not drawn for lack of runs: fig1, visual"
 
