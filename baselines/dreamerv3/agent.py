@@ -20,6 +20,7 @@ from tdmpc2.common.compile import Compiler
 from tdmpc2.common.errors import UserError
 from tdmpc2.common.experience import Sequences
 from tdmpc2.common.learning import Draws, descend, differentiate, move_towards
+from tdmpc2.common.precision import products_in
 from tdmpc2.common.protocols import Counters, EnvSpec, Event
 from tdmpc2.common.seeding import derive_seed
 from tdmpc2.common.sequence_replay import SequenceReplay
@@ -179,10 +180,8 @@ class DreamerV3:
         return descend(self.optimizers[name], self.params[name], gradients, clip)
 
     def _precision(self) -> contextlib.AbstractContextManager[object]:
-        """Where products are taken in bfloat16; their results go on as float32."""
-        if self.config.precision == "fp32":
-            return contextlib.nullcontext()
-        return torch.autocast(self.device.type, torch.bfloat16)
+        """Where products may be taken in bfloat16; their results go on as float32."""
+        return products_in(self.config.precision, self.device.type)
 
     # --- state -----------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from tdmpc2.common import native
 from tdmpc2.common.cpu import cpu_field, cpu_flags, cpu_flags_hash, cpu_model
 from tdmpc2.common.errors import UserError
 from tdmpc2.common.files import read_json, write_json
+from tdmpc2.common.precision import lacks_bf16
 
 MAX_PRODUCT_ERROR = 1e-5  # of float32 products near 1; bfloat16's is 1000 times that
 
@@ -60,7 +61,7 @@ def numeric_path(
         UserError: compilation was asked for, and does not work here.
     """
     if precision == "bf16":
-        warn_of_slow_bf16(device)
+        warn_of_rounded_bf16(device)
     path: dict[str, Any] = {
         "device": device.type,
         "torch": torch.__version__,
@@ -114,13 +115,12 @@ def product_error() -> float:
     return float((a @ b - a.double() @ b.double()).abs().max())
 
 
-def warn_of_slow_bf16(device: torch.device) -> None:
-    """Says so where bfloat16 is slower than float32: on a CPU without instructions for it."""
-    native_bf16 = {"avx512_bf16", "amx_bf16", "bf16"}  # the last is ARM's
-    if device.type == "cpu" and cpu_flags() and not native_bf16 & set(cpu_flags()):
+def warn_of_rounded_bf16(device: torch.device) -> None:
+    """Says so where bfloat16 gains nothing: on a CPU without instructions for it."""
+    if device.type == "cpu" and lacks_bf16():
         warnings.warn(
-            "precision=bf16: this CPU has no instructions for it, so it is several times slower "
-            "than fp32 here",
+            "precision=bf16: this CPU has no instructions for it; products are taken in fp32 of "
+            "numbers rounded to bf16, which is no faster than fp32",
             RuntimeWarning,
             stacklevel=2,
         )

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from tdmpc2.common import device
+from tdmpc2.common import device, precision
 from tdmpc2.common.device import apply_numeric_path, choose_device, numeric_path
 from tdmpc2.common.errors import UserError
 from tdmpc2.common.files import read_json, write_json
@@ -93,7 +93,8 @@ def test_another_machine_is_another_path(key: str, tmp_path: Path) -> None:
 def cpu(monkeypatch: pytest.MonkeyPatch, vendor: str, flags: list[str]) -> None:
     """Lets the rule see another CPU."""
     monkeypatch.setattr(device, "cpu_field", lambda name: {"vendor_id": vendor}[name])
-    monkeypatch.setattr(device, "cpu_flags", lambda: flags)
+    for module in (device, precision):
+        monkeypatch.setattr(module, "cpu_flags", lambda: flags)
 
 
 @pytest.mark.parametrize(
@@ -177,8 +178,8 @@ def test_compilation_is_part_of_the_path_and_kept(tmp_path: Path) -> None:
 
 def test_bf16_without_instructions_for_it_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu(monkeypatch, "GenuineIntel", ["avx512f"])
-    with pytest.warns(RuntimeWarning, match="precision=bf16.*slower"):
-        device.warn_of_slow_bf16(CPU)
+    with pytest.warns(RuntimeWarning, match="precision=bf16.*no faster"):
+        device.warn_of_rounded_bf16(CPU)
     for flags in (["avx512_bf16"], ["amx_bf16"], []):
         cpu(monkeypatch, "GenuineIntel", flags)
-        device.warn_of_slow_bf16(CPU)
+        device.warn_of_rounded_bf16(CPU)
