@@ -16,6 +16,7 @@ from analysis.bootstrap import Interval
 from analysis.verdict import MOST_SEEDS
 
 MISSING_SHOWN = 12
+MEASURED = ("tasks", "seeds", "default", "variant", "difference", "area", "P(better) %")
 
 
 def numbers_of(findings: Sequence[Finding]) -> pd.DataFrame:
@@ -66,27 +67,25 @@ def _bounds(name: str, interval: Interval) -> dict[str, float]:
 
 def texts_of(findings: Sequence[Finding]) -> pd.DataFrame:
     """The table, in words and rounded."""
-    rows = []
-    for finding in findings:
-        row = _numbers(finding)
-        there = finding.effect is not None
-        rows.append(
-            {
-                "factor": row["factor"],
-                "ablation": row["ablation"],
-                "changes": row["changes"],
-                "tasks": len(finding.effect.tasks) if finding.effect else 0,
-                "seeds": f"{row['seeds_variant']:.0f}/{row['seeds_base']:.0f}" if there else "",
-                "default": f"{row['score_base']:.1f}" if there else "",
-                "variant": f"{row['score_variant']:.1f}" if there else "",
-                "difference": _interval(row, "difference", "+.1f") if there else "",
-                "area": _interval(row, "area_difference", "+.1f") if there else "",
-                "P(better) %": _interval(row, "improvement", ".0f") if there else "",
-                "expected": row["expected"] or "-",
-                "verdict": _verdict(finding),
-            }
-        )
-    return pd.DataFrame(rows)
+    return pd.DataFrame([_texts(finding) for finding in findings])
+
+
+def _texts(finding: Finding) -> dict[str, str]:
+    """A row of `texts_of`."""
+    row, one = _numbers(finding), finding.study.ablation
+    measured = dict.fromkeys(MEASURED, "")
+    if finding.effect is not None:
+        measured = {
+            "tasks": str(len(finding.effect.tasks)),
+            "seeds": f"{row['seeds_variant']}/{row['seeds_base']}",
+            "default": f"{row['score_base']:.1f}",
+            "variant": f"{row['score_variant']:.1f}",
+            "difference": _interval(row, "difference", "+.1f"),
+            "area": _interval(row, "area_difference", "+.1f"),
+            "P(better) %": _interval(row, "improvement", ".0f"),
+        }
+    head = {"factor": one.factor, "ablation": one.variant, "changes": one.words}
+    return {**head, **measured, "claim": one.claim or "-", "verdict": _verdict(finding)}
 
 
 def _interval(row: dict[str, Any], name: str, form: str) -> str:
@@ -108,13 +107,9 @@ def _verdict(finding: Finding) -> str:
 
 def text_of(findings: Sequence[Finding], margin: float) -> str:
     """What is printed."""
-    table = texts_of(findings)
-    lines = tabulate(
-        table.drop(columns="changes").to_numpy().tolist(),
-        [name for name in table.columns if name != "changes"],
-        "simple",
-        disable_numparse=True,
-    )
+    table = texts_of(findings).drop(columns=["factor", "changes", "tasks", "claim"])
+    rows, head = table.to_numpy().tolist(), list(table.columns)
+    lines = tabulate(rows, head, "simple", disable_numparse=True)
     parts = [lines, _claims(findings), _footnote(findings, margin)]
     said = [f"{f.study.ablation.variant}: {what}" for f in findings for what in f.missing]
     missing = list(dict.fromkeys(said))
@@ -126,13 +121,13 @@ def text_of(findings: Sequence[Finding], margin: float) -> str:
 
 
 def _claims(findings: Sequence[Finding]) -> str:
-    """Each ablation's change, claim and verdict, a line each."""
+    """What each ablation changes and what is claimed of it, a line each."""
     lines = []
     for finding in findings:
         one = finding.study.ablation
         where = f" ({one.figure})" if one.figure else ""
         claim = f"{one.claim}{where}" if one.claim else "no claim"
-        lines.append(f"{one.variant}: {one.words}; {claim}: {_verdict(finding)}")
+        lines.append(f"{one.variant} ({one.words}): {claim}")
     return "\n".join(lines)
 
 

@@ -79,7 +79,7 @@ def test_effects_and_verdicts(
     assert table.loc["regression-mse", "seeds_needed"] > 3
     assert table.loc["num-q-2", "improvement"] == 50.0
     printed = capsys.readouterr().out
-    assert "num_q=2; two Q-functions score lower (Figure 9): contradicted" in printed
+    assert "num-q-2 (num_q=2): two Q-functions score lower (Figure 9)" in printed
     assert "at 100,000 env steps" in printed
     assert "Not there" not in printed
     tasks = pd.read_csv(tmp_path / "out" / "ablation_tasks.csv")
