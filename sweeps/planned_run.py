@@ -40,8 +40,9 @@ class PlannedRun:
 
     @property
     def name(self) -> str:
-        """For people: method, task and seed."""
-        return f"{self.spec.method} {self.spec.task} seed {self.spec.seed}"
+        """For people: method, variant where it is another than the default, task and seed."""
+        variant = "" if self.spec.variant == "default" else f"{self.spec.variant} "
+        return f"{self.spec.method} {variant}{self.spec.task} seed {self.spec.seed}"
 
 
 Pack = Sequence[PlannedRun]
