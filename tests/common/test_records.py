@@ -104,6 +104,7 @@ def test_spec_file(records: RunRecords) -> None:
         "metric": "return",
         "obs": "state",
         "assets": None,
+        "protocol": {},
         "seed": 1,
         "budget": 500,
         "budget_unit": "env_steps",
