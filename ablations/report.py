@@ -11,17 +11,17 @@ from typing import Any
 import pandas as pd
 
 from ablations.specs import ABLATIONS, read_specs
-from ablations.studies import Finding, Study, find_studies, look
+from ablations.studies import Finding, Study, find_studies, look, rows_of
 from ablations.tables import numbers_of, text_of, texts_of
 from ablations.verdicts import MARGIN, OPEN
-from analysis.catalogue import FigureSpec, read_catalogue, with_reps
+from analysis.catalogue import FigureSpec, with_reps
 from analysis.curves import DEFAULT_RULE, ScoreCurves, get_rule
 from analysis.drawing import Shown
 from analysis.effect_plots import Panel, effect_bars, effect_curves
 from analysis.effects import task_table
 from analysis.layout import paper_style
 from analysis.output import write_figure, write_table, write_texts
-from analysis.plots import PLOTS
+from analysis.plots import shipped_catalogue
 from analysis.records import RUNS_SOURCE, SERIES, Records
 from analysis.sources import SOURCE_WORDS, load_sources, report, usage_of_sources
 from tdmpc2.common import cli
@@ -109,7 +109,7 @@ def _nothing(records: Records, base: str) -> str:
 
 def _shown(records: Records, studies: Sequence[Study], values: dict[str, Any]) -> Shown:
     """The runs that are compared, and how."""
-    catalogue = read_catalogue(project_root() / "paper_figures" / "figures.toml", PLOTS)
+    catalogue = shipped_catalogue()
     if "reps" in values:
         catalogue = with_reps(catalogue, values["reps"])
     series = {one for study in studies for one in (study.base, study.variant)}
@@ -132,18 +132,12 @@ def panels_of(findings: Sequence[Finding], curves: ScoreCurves) -> list[Panel]:
             factor,
             {f.study.ablation.variant: f.effect for f in members if f.effect is not None},
             {
-                "": _rows(curves, base),
-                **{f.study.ablation.variant: _rows(curves, f.study.variant) for f in members},
+                "": rows_of(curves, base),
+                **{f.study.ablation.variant: rows_of(curves, f.study.variant) for f in members},
             },
         )
         for (factor, base, _), members in groups.items()
     ]
-
-
-def _rows(curves: ScoreCurves, series: Sequence[str]) -> Any:
-    """Rows of a series."""
-    runs = curves.runs
-    return runs.index[(runs[SERIES].astype(str) == list(series)).all(axis=1)].to_numpy()
 
 
 def _write(out: Path, findings: Sequence[Finding], shown: Shown, base: str) -> None:

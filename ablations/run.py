@@ -12,12 +12,12 @@ from typing import Any, NoReturn
 
 from tabulate import tabulate
 
-from ablations import report
 from ablations.specs import ABLATIONS, FIG9, Ablation, combined, read_specs
 from sweeps import clusters, launch
 from sweeps.grid import SMOKE
 from tdmpc2.common import cli
 from tdmpc2.common.errors import UserError, did_you_mean
+from tdmpc2.common.spec import variant_name
 from tdmpc2.config import TDMPC2Config
 from tdmpc2.envs.protocol import Protocol
 from tdmpc2.envs.tasks import get_suite, get_task
@@ -35,11 +35,13 @@ class Base:
     Attributes:
         variant: name of its runs.
         settings: `key=value` words that it and every variant share.
+        launcher: words of the launcher that were given.
         config: of its agents.
     """
 
     variant: str
     settings: tuple[str, ...]
+    launcher: dict[str, str]
     config: TDMPC2Config
 
     def variant_of(self, one: Ablation) -> str:
@@ -162,18 +164,17 @@ def choose(said: argparse.Namespace, base: Base) -> list[Ablation]:
         if names.count(name) > 1:
             raise UserError(f"--{name} is given twice")
     flagged = [by_name[name] for name in names]
-    for one in flagged:
-        check_changes(one, base)
     chosen = flagged if said.each or not flagged else [combined(flagged)]
+    others: list[Ablation] = []
     if said.all:
-        chosen += [one for one in ABLATIONS if one.figure == FIG9 and one not in chosen]
+        others += [one for one in ABLATIONS if one.figure == FIG9 and one not in chosen]
     if said.spec is not None:
-        chosen += read_specs(said.spec)
-    if not chosen:
-        raise UserError("name an ablation, such as --no-simnorm (--list shows them)")
-    for one in chosen:
+        others += read_specs(said.spec)
+    for one in (*flagged, *others):
         check_changes(one, base)
-    return chosen
+    if not chosen and not others:
+        raise UserError("name an ablation, such as --no-simnorm (--list shows them)")
+    return [*chosen, *others]
 
 
 def _no_such_value(flag: str, value: str, values: Sequence[str], base: Base) -> str:
@@ -190,21 +191,17 @@ def _no_such_value(flag: str, value: str, values: Sequence[str], base: Base) -> 
 def make_base(said: argparse.Namespace) -> Base:
     """What the ablations are compared with."""
     schema = cli.schema_of(TDMPC2Config)
-    own = [word for word in said.words if word.partition("=")[0] in schema]
-    settings: dict[str, Any] = dict(SMOKE.overrides["tdmpc2"]) if said.quick else {}
-    if said.model_size is not None:
-        settings["model_size"] = said.model_size
-    named = "+".join(["quick"] * said.quick + [f"{k}-{v}" for k, v in _pairs(said, own)])
-    settings |= dict(cli.split_words(own))
+    own: dict[str, str] = {}
+    launcher: dict[str, str] = {}
+    for key, value in cli.split_words(said.words).items():
+        (own if key in schema else launcher)[key] = value
+    if said.model_size is not None and (said.quick or said.model_size != "5"):
+        own.setdefault("model_size", said.model_size)
+    names = ["quick"] * said.quick + [variant_name(tuple(own.items()))] * bool(own)
+    settings = {**(SMOKE.overrides["tdmpc2"] if said.quick else {}), **own}
     words = tuple(f"{key}={value}" for key, value in settings.items())
     config = TDMPC2Config.make(**cli.parse_words(words, schema))
-    return Base(named or "default", words, config)
-
-
-def _pairs(said: argparse.Namespace, own: Sequence[str]) -> list[tuple[str, str]]:
-    """What the user set for all variants alike."""
-    size = {} if said.model_size in (None, "5") else {"model_size": said.model_size}
-    return sorted({**size, **cli.split_words(own)}.items())
+    return Base("+".join(names) or "default", words, launcher, config)
 
 
 def check_changes(one: Ablation, base: Base) -> None:
@@ -226,7 +223,6 @@ def launcher_words(said: argparse.Namespace, chosen: Sequence[Ablation], base: B
     variants = [f"{base.variant}:"] + [
         f"{base.variant_of(one)}:{'+'.join(one.words.split())}" for one in chosen
     ]
-    schema = cli.schema_of(TDMPC2Config)
     options: dict[str, Any] = {
         "tasks": ",".join(tasks_of(said, chosen)),
         "methods": "tdmpc2",
@@ -240,7 +236,7 @@ def launcher_words(said: argparse.Namespace, chosen: Sequence[Ablation], base: B
     if said.cluster is not None:
         options["cluster"] = said.cluster
     options |= {key: "true" for key in ("dry_run", "yes") if getattr(said, key)}
-    options |= cli.split_words(word for word in said.words if word.partition("=")[0] not in schema)
+    options |= base.launcher
     return [*(f"{key}={value}" for key, value in options.items()), *base.settings]
 
 
@@ -282,11 +278,15 @@ def _advice(said: argparse.Namespace) -> str:
 
 def _report(said: argparse.Namespace, base: Base) -> int:
     """What the runs say so far."""
-    words = [word for word in said.words if word.partition("=")[0] == "runs"]
+    from ablations import report  # which loads all that draws
+
+    words = {"base": base.variant}
+    if "runs" in base.launcher:
+        words["runs"] = base.launcher["runs"]
     if said.spec is not None:
-        words.append(f"spec={said.spec}")
+        words["spec"] = said.spec
     print()
-    return report.main([*words, f"base={base.variant}"])
+    return report.main([f"{key}={value}" for key, value in words.items()])
 
 
 def table_of_ablations() -> str:

@@ -13,12 +13,13 @@ from ablations.specs import FACTORS, Ablation, find
 from ablations.verdicts import MARGIN, OPEN, Verdict, judge, seeds_needed
 from analysis.bootstrap import Bootstrap
 from analysis.curves import Rule, ScoreCurves
+from analysis.drawing import of_series
 from analysis.effects import Effect, effect_of
 from analysis.records import SERIES
 from analysis.selection import Series
 from tdmpc2.common.errors import UserError
 from tdmpc2.config import TDMPC2Config
-from tdmpc2.envs.protocol import Protocol
+from tdmpc2.envs.protocol import Protocol, part
 
 
 @dataclass(frozen=True)
@@ -93,13 +94,11 @@ def find_studies(runs: pd.DataFrame, base: str, known: Sequence[Ablation]) -> li
 
 def _settings(overrides: Mapping[str, Any]) -> dict[str, Any] | None:
     """Everything that decides how a run learns; None for settings that there are no more."""
-    switches = vars(Protocol())
-    own = {key: value for key, value in overrides.items() if key not in switches}
+    own, switches = part(overrides)
     try:
-        config = vars(TDMPC2Config.make(**own))
+        return {**vars(TDMPC2Config.make(**own)), **vars(Protocol(**switches))}
     except UserError:
         return None
-    return {**config, **switches, **{k: v for k, v in overrides.items() if k in switches}}
 
 
 def look(
@@ -121,7 +120,7 @@ def look(
         at: env step at which scores are read; the end if None.
         margin: points that count as no difference.
     """
-    rows = [_rows(curves.runs, series) for series in (study.base, study.variant)]
+    rows = [rows_of(curves, series) for series in (study.base, study.variant)]
     if not all(map(len, rows)):
         return Finding(study, None, OPEN, None, ("no evaluation yet",))
     effect, missing = effect_of(curves, rows[0], rows[1], rule, bootstrap, at=at)
@@ -133,6 +132,6 @@ def look(
     return Finding(study, effect, verdict, needed, missing)
 
 
-def _rows(runs: pd.DataFrame, series: Series) -> np.ndarray:
-    """Rows of a series."""
-    return np.flatnonzero((runs[SERIES].astype(str) == list(series)).all(axis=1))
+def rows_of(curves: ScoreCurves, series: Series) -> np.ndarray:
+    """Rows of `curves.runs` that belong to a series."""
+    return of_series(curves.runs, series).index.to_numpy()

@@ -6,8 +6,11 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -131,6 +134,36 @@ def dash(line: Line2D, style: LineStyle) -> None:
     """Gives a line the dashes of the style, if any."""
     if style.dashes:
         line.set_linestyle((0, style.dashes))
+
+
+def band(ax: Axes, steps: pd.Series, numbers: pd.DataFrame, style: LineStyle, **line: Any) -> None:
+    """A line with its interval.
+
+    Args:
+        ax: to draw on.
+        steps: of the horizontal axis.
+        numbers: columns `mean`, `low`, `high`.
+        style: of the line.
+        **line: further properties of it.
+    """
+    low, high, mean = (numbers[name] for name in ("low", "high", "mean"))
+    ax.fill_between(steps, low, high, color=style.color, alpha=0.18, lw=0)
+    (drawn,) = ax.plot(steps, mean, color=style.color, **line)
+    dash(drawn, style)
+
+
+def bar(ax: Axes, place: int, style: LineStyle, value: float, low: float, high: float) -> None:
+    """A bar with its height written on it, and whiskers where there is an interval (not NaN)."""
+    (drawn,) = ax.bar(place, value, 0.82, color=style.color, edgecolor="white", lw=0.3)
+    if style.dashes:
+        drawn.set(hatch="////", alpha=0.55)
+    top = value
+    if not np.isnan(low):
+        ends = np.maximum([[value - low], [high - value]], 0)  # against rounding
+        ax.errorbar(place, value, ends, color="#222222", lw=0.8, capsize=1.5, capthick=0.8)
+        top = high
+    text, up = f"{value:.0f}", (0, 1.5)
+    ax.annotate(text, (place, top), up, textcoords="offset points", ha="center", fontsize=6)
 
 
 def of_series(table: pd.DataFrame, series: Series) -> pd.DataFrame:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from analysis.bootstrap import interval
 from analysis.catalogue import LineStyle
-from analysis.drawing import Shown, dash, handle
+from analysis.drawing import Shown, band, bar, handle
 from analysis.effects import POINTS, Effect, Sample
 from analysis.layout import canvas, card_lines, finish_axes, finish_figure
 from analysis.selection import intervals
@@ -42,7 +42,12 @@ class Panel:
     def samples(self) -> dict[str, Sample]:
         """Scores by label, those of the base under an empty one."""
         own = {label: effect.variant for label, effect in self.effects.items()}
-        return {"": next(iter(self.effects.values())).base, **own}
+        return {"": self.any_effect.base, **own}
+
+    @property
+    def any_effect(self) -> Effect:
+        """One of them, for what all share: base, tasks and steps."""
+        return next(iter(self.effects.values()))
 
 
 def effect_curves(panels: Sequence[Panel], shown: Shown, base: str) -> tuple[Figure, pd.DataFrame]:
@@ -59,13 +64,9 @@ def effect_curves(panels: Sequence[Panel], shown: Shown, base: str) -> tuple[Fig
         styles = _styles(panel, shown, base)
         for label, rows in reversed(panel.rows.items()):
             table = _curve(panel, label, rows, shown)
-            style, steps = styles[label], table["env_step"]
-            ax.fill_between(steps, table["low"], table["high"], color=style.color, alpha=0.15, lw=0)
-            above = 4 if not label else 3
-            (line,) = ax.plot(steps, table["mean"], color=style.color, zorder=above)
-            dash(line, style)
+            band(ax, table["env_step"], table, styles[label], zorder=3 if label else 4)
             tables.append(table)
-        count = len(next(iter(panel.effects.values())).tasks)
+        count = len(panel.any_effect.tasks)
         ax.set_title(f"{panel.title} ({count} task{'s' * (count > 1)})", loc="left")
         ax.legend(
             handles=[handle(style) for style in styles.values()],
@@ -90,15 +91,7 @@ def effect_bars(panels: Sequence[Panel], shown: Shown, base: str) -> Figure:
         styles = _styles(panel, shown, base)
         for place, (label, sample) in enumerate(panel.samples.items()):
             own = interval("mean", sample.final[:, None], sample.strata, shown.bootstrap)
-            value, low, high = own.stacked()[0]
-            style = styles[label]
-            (bar,) = ax.bar(place, value, 0.82, color=style.color, edgecolor="white", lw=0.3)
-            if style.dashes:
-                bar.set(hatch="////", alpha=0.55)
-            ends = np.nan_to_num([[value - low], [high - value]]).clip(min=0)
-            ax.errorbar(place, value, ends, color="#222222", lw=0.8, capsize=1.5, capthick=0.8)
-            at, up = (place, value + float(ends[1, 0])), (0, 1.5)
-            ax.annotate(f"{value:.0f}", at, up, textcoords="offset points", ha="center", fontsize=6)
+            bar(ax, place, styles[label], *own.stacked()[0])
         ax.set_title(panel.title, loc="left")
         names = [style.label for style in styles.values()]
         ax.set_xticks(range(len(names)), names, rotation=30, ha="right", fontsize=_SMALL)
@@ -127,7 +120,7 @@ def _styles(panel: Panel, shown: Shown, base: str) -> dict[str, LineStyle]:
 
 def _curve(panel: Panel, label: str, rows: np.ndarray, shown: Shown) -> pd.DataFrame:
     """Columns factor, variant, env_step, mean, low, high."""
-    effect = next(iter(panel.effects.values()))
+    effect = panel.any_effect
     runs = shown.curves.runs.loc[rows]
     rows = runs[runs["task"].isin(effect.tasks)].sort_values(["task", "seed"]).index.to_numpy()
     strata = np.unique(shown.curves.runs.loc[rows, "task"], return_inverse=True)[1]

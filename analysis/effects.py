@@ -59,7 +59,6 @@ class Effect:
         steps: env step of each task at which scores are read.
         base: runs of the base.
         variant: runs of the variant.
-        missing: what is not there, in words.
         final: difference variant − base of the mean final score, with the bootstrap's interval.
         area: likewise of the area under the curve.
         improvement: P(variant > base) on a task chosen at random, in per cent.
@@ -70,7 +69,6 @@ class Effect:
     steps: tuple[int, ...]
     base: Sample
     variant: Sample
-    missing: tuple[str, ...]
     final: Interval
     area: Interval
     improvement: Interval
@@ -131,7 +129,6 @@ def effect_of(
         steps=tuple(ends[task] for task in kept),
         base=theirs,
         variant=ours,
-        missing=tuple(missing),
         final=_difference((ours.final, ours.strata), (theirs.final, theirs.strata), bootstrap),
         area=_difference((ours.area, ours.strata), (theirs.area, theirs.strata), bootstrap),
         improvement=_scaled(

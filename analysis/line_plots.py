@@ -11,7 +11,16 @@ from matplotlib.lines import Line2D
 
 from analysis.aggregate import group_curves
 from analysis.catalogue import Catalogue, LineStyle
-from analysis.drawing import Drawing, Shown, dash, handle, of_series, series_styles, short_table
+from analysis.drawing import (
+    Drawing,
+    Shown,
+    band,
+    dash,
+    handle,
+    of_series,
+    series_styles,
+    short_table,
+)
 from analysis.layout import canvas, card_lines, finish_axes, finish_figure
 from analysis.records import RUN_KEY, RUNS_SOURCE, SERIES
 from analysis.run_directory import SCORES
@@ -139,11 +148,8 @@ def _draw_means(ax: Axes, curves: pd.DataFrame, styles: dict[Series, LineStyle])
         curve = of_series(curves, series).dropna(subset="mean")
         if curve.empty:
             continue
-        steps, color = curve["step"], style.color
-        ax.fill_between(steps, curve["low"], curve["high"], color=color, alpha=0.18, lw=0)
         above = 4 - rank / len(styles)
-        (line,) = ax.plot(steps, curve["mean"], color=color, marker=marker, ms=2.5, zorder=above)
-        dash(line, style)
+        band(ax, curve["step"], curve, style, marker=marker, ms=2.5, zorder=above)
 
 
 def _seed_curves(

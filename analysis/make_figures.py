@@ -11,12 +11,12 @@ from functools import partial
 from pathlib import Path
 
 from analysis.audit import audit, sensitivity, summary
-from analysis.catalogue import Catalogue, FigureSpec, read_catalogue, with_reps
+from analysis.catalogue import Catalogue, FigureSpec, with_reps
 from analysis.curves import DEFAULT_RULE, Rule, ScoreCurves, get_rule
 from analysis.drawing import Shown
 from analysis.layout import command_card, paper_style
 from analysis.output import problem_table, write_figure, write_table, write_texts
-from analysis.plots import PLOTS
+from analysis.plots import PLOTS, shipped_catalogue
 from analysis.problems import Problem
 from analysis.records import RUNS_SOURCE, Records
 from analysis.sources import (
@@ -34,7 +34,7 @@ from tdmpc2.common.paths import project_root
 
 def usage() -> str:
     """What `--help` prints."""
-    figures = read_catalogue(_figures_dir() / "figures.toml", PLOTS).figures.values()
+    figures = shipped_catalogue().figures.values()
     listed = "\n".join(f"  {spec.name:<22} {spec.title}" for spec in figures)
     return f"""\
 Draws the figures of paper_figures/figures.toml from the recorded runs.
@@ -80,7 +80,7 @@ def main(words: Sequence[str]) -> int:
         {**SOURCE_WORDS, "out": Path, "only": str, "reps": int, "jobs": int, "embeddings": str},
     )
     out_dir: Path = values.get("out", _figures_dir())
-    catalogue = read_catalogue(_figures_dir() / "figures.toml", PLOTS)
+    catalogue = shipped_catalogue()
     if "reps" in values:
         catalogue = with_reps(catalogue, values["reps"])
     specs = _chosen(catalogue, values.get("only", ""))

@@ -10,10 +10,12 @@ from collections.abc import Callable
 
 import pandas as pd
 
+from analysis.catalogue import Catalogue, read_catalogue
 from analysis.drawing import Drawing, Shown
 from analysis.learning_plots import LEARNING_PLOTS
 from analysis.line_plots import LINE_PLOTS
 from analysis.stat_plots import STAT_PLOTS
+from tdmpc2.common.paths import project_root
 
 
 def task_embeddings(shown: Shown) -> Drawing:
@@ -33,3 +35,8 @@ PLOTS: dict[str, Callable[[Shown], Drawing]] = {
     "task_embeddings": task_embeddings,
 }
 """The functions a figure of the catalogue may name."""
+
+
+def shipped_catalogue() -> Catalogue:
+    """That of `paper_figures/figures.toml`."""
+    return read_catalogue(project_root() / "paper_figures" / "figures.toml", PLOTS)

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from analysis.catalogue import read_catalogue, with_reps
+from analysis.catalogue import with_reps
 from analysis.curves import DEFAULT_RULE, get_rule
-from analysis.plots import PLOTS
+from analysis.plots import shipped_catalogue
 from analysis.report_data import report_data
 from analysis.sources import SOURCE_WORDS, load_sources, report, usage_of_sources
 from tdmpc2.common.cli import command, parse_words
@@ -56,7 +56,7 @@ def main(words: Sequence[str]) -> int:
     if out.is_dir():
         raise UserError(f"out={out} is a folder, name a file: out={out / 'report.html'}")
     rule = get_rule(values.get("rule", DEFAULT_RULE))
-    catalogue = read_catalogue(project_root() / "paper_figures" / "figures.toml", PLOTS)
+    catalogue = shipped_catalogue()
     catalogue = with_reps(catalogue, values.get("reps", 10_000))
     data, problems = report_data(load_sources(values), catalogue, rule)
     try:

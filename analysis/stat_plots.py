@@ -15,7 +15,16 @@ from analysis.aggregate import group_scores, improvements, profiles
 from analysis.bootstrap import Bootstrap
 from analysis.catalogue import LineStyle
 from analysis.curves import Rule, ScoreCurves
-from analysis.drawing import Drawing, Shown, dash, handle, of_series, series_styles, short_table
+from analysis.drawing import (
+    Drawing,
+    Shown,
+    band,
+    bar,
+    handle,
+    of_series,
+    series_styles,
+    short_table,
+)
 from analysis.layout import canvas, card_lines, finish_figure
 from analysis.line_plots import STATISTIC_LABELS
 from analysis.problems import Problem
@@ -106,11 +115,8 @@ def performance_profile(shown: Shown) -> Drawing:
             own = of_series(numbers[numbers["group"] == group.name], series)
             if own.empty:
                 continue
-            x = 100 * own["tau"]
-            ax.fill_between(
-                x, 100 * own["low"], 100 * own["high"], color=style.color, alpha=0.18, lw=0
-            )
-            dash(ax.plot(x, 100 * own["value"], color=style.color)[0], style)
+            shares = 100 * own.rename(columns={"value": "mean"})[["mean", "low", "high"]]
+            band(ax, 100 * own["tau"], shares, style)
         ax.set_title(_group_title(group, ", "), loc="left")
         ax.set_xlabel("score τ (%)")
         ax.set_ylim(-3, 103)
@@ -204,22 +210,7 @@ def _bars(
         if own.empty:
             continue
         value, low, high = 100 * own[["value", "low", "high"]].to_numpy()[0]
-        (bar,) = ax.bar(place, value, 0.82, color=style.color, edgecolor="white", lw=0.3)
-        if style.dashes:
-            bar.set(hatch="////", alpha=0.55)
-        top = value
-        if not np.isnan(low):
-            ends = np.maximum([[value - low], [high - value]], 0)  # against rounding
-            ax.errorbar(place, value, ends, color="#222222", lw=0.8, capsize=1.5, capthick=0.8)
-            top = high
-        ax.annotate(
-            f"{value:.0f}",
-            (place, top),
-            (0, 1.5),
-            textcoords="offset points",
-            ha="center",
-            fontsize=6,
-        )
+        bar(ax, place, style, value, low, high)
     for place, (_, value) in enumerate(quoted):
         look = {"color": _QUOTED[place % 2], "hatch": "....", "edgecolor": "white", "lw": 0.3}
         ax.bar(len(styles) + place, value, 0.82).patches[0].set(**look)

@@ -9,8 +9,7 @@ from typing import Any
 
 from sweeps.planned_run import Pack, PlannedRun
 from tdmpc2.common.spec import RunSpec
-from tdmpc2.envs.protocol import task_of
-from tdmpc2.methods import can_pack, make_spec
+from tdmpc2.methods import make_spec, why_alone
 
 
 @dataclass(frozen=True)
@@ -176,8 +175,6 @@ def in_packs(runs: Sequence[PlannedRun], size: int) -> list[Pack]:
         alike.setdefault(dataclasses.replace(run.spec, seed=0), []).append(run)
     packs: list[Pack] = []
     for spec, group in alike.items():
-        task = task_of(spec)
-        packable = can_pack(spec.method) and not task.episodic and task.seeded_resets
-        step = size if packable else 1
+        step = size if why_alone(spec) is None else 1
         packs += [group[i : i + step] for i in range(0, len(group), step)]
     return packs

@@ -12,7 +12,7 @@ from sweeps.planned_run import PlannedRun
 from tdmpc2.common import cli
 from tdmpc2.common.errors import UserError
 from tdmpc2.common.spec import RunOptions, parse_seeds
-from tdmpc2.envs.protocol import Protocol
+from tdmpc2.envs.protocol import Protocol, part
 from tdmpc2.envs.tasks import SUITES, get_suite, get_task
 from tdmpc2.methods import METHODS, agent_class
 
@@ -158,22 +158,13 @@ def parse(words: Sequence[str]) -> Request:
     )
 
 
-def _split(
-    settings: Mapping[str, Any], methods: Sequence[str]
-) -> tuple[dict[str, Any], dict[str, bool]]:
-    """Settings of the methods, and switches of the tasks' protocol.
-
-    Raises:
-        UserError: only some of several methods have a setting.
-    """
-    switches = cli.schema_of(Protocol)
-    overrides = {k: v for k, v in settings.items() if k not in switches}
+def _check_shared(overrides: Mapping[str, Any], methods: Sequence[str]) -> None:
+    """Refuses settings that only some of several methods have."""
     for method in methods:
         known = cli.schema_of(agent_class(method).config_class)
         for name in overrides:
             if name not in known:
                 raise UserError(f"{name}: {method} has no such setting; say which methods= have it")
-    return overrides, {k: v for k, v in settings.items() if k in switches}
 
 
 def plan_runs(
@@ -189,7 +180,8 @@ def plan_runs(
     """
     planned = []
     for name, more in _variants(sweep, schema):
-        overrides, protocol = _split({**settings, **more}, sweep.method_names)
+        overrides, protocol = part({**settings, **more})
+        _check_shared(overrides, sweep.method_names)
         specs = grid(
             _task_names(sweep),
             sweep.method_names,

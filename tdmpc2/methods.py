@@ -16,7 +16,7 @@ from tdmpc2.common.protocols import Agent, EnvSpec
 from tdmpc2.common.spec import RunSpec, overrides_of, variant_name
 from tdmpc2.envs.assets import find_assets
 from tdmpc2.envs.factory import check_obs
-from tdmpc2.envs.protocol import departures
+from tdmpc2.envs.protocol import departures, task_of
 from tdmpc2.envs.tasks import PIXEL_ENV_STEPS, get_task
 
 # Method name → where its agent is; imported only when used.
@@ -125,6 +125,18 @@ def make_agent(spec: RunSpec, env: EnvSpec, device: torch.device) -> Agent:
 def can_pack(method: str) -> bool:
     """Whether a method's agents of several seeds can act and learn as one batch."""
     return getattr(agent_class(method), "packed_by", None) is not None
+
+
+def why_alone(spec: RunSpec) -> str | None:
+    """Why the seeds of such runs cannot be trained as one batch; None where they can."""
+    task = task_of(spec)
+    if not can_pack(spec.method):
+        return f"method {spec.method} trains one seed per process only"
+    if task.episodic:
+        return f"{spec.task}: episodes of different lengths; train its seeds one by one"
+    if not task.seeded_resets:
+        return f"{spec.task}: one generator in a process; train its seeds one by one"
+    return None
 
 
 def make_pack(agents: Sequence[Agent], going: Sequence[bool]) -> Pack:

@@ -29,7 +29,7 @@ from tdmpc2.common.trainer import Schedule, Trainer
 from tdmpc2.envs.factory import make_env
 from tdmpc2.envs.protocol import task_of
 from tdmpc2.envs.rendering import renderer_in_use
-from tdmpc2.methods import can_pack, make_agent, make_pack
+from tdmpc2.methods import make_agent, make_pack, why_alone
 from tdmpc2.parts import (
     check_fits,
     env_arguments,
@@ -272,13 +272,9 @@ def _check_packable(specs: Sequence[RunSpec]) -> None:
     first = specs[0]
     if any(dataclasses.replace(spec, seed=first.seed) != first for spec in specs):
         raise ValueError("runs of one process may differ in their seed only")
-    if not can_pack(first.method):
-        raise UserError(f"method {first.method} trains one seed per process only")
-    task = task_of(first)
-    if task.episodic:
-        raise UserError(f"{first.task}: episodes of different lengths; train its seeds one by one")
-    if not task.seeded_resets:
-        raise UserError(f"{first.task}: one generator in a process; train its seeds one by one")
+    why = why_alone(first)
+    if why is not None:
+        raise UserError(why)
 
 
 def _check_alike(lanes: Sequence[_Lane]) -> None:

@@ -26,9 +26,10 @@ def cpu_model() -> str:
     return cpu_field("model name") or platform.processor() or platform.machine()
 
 
-def cpu_flags() -> list[str]:
+@functools.cache
+def cpu_flags() -> tuple[str, ...]:
     """The instruction sets it has, sorted; empty where the system does not tell."""
-    return sorted((cpu_field("flags") or cpu_field("Features")).split())
+    return tuple(sorted((cpu_field("flags") or cpu_field("Features")).split()))
 
 
 def cpu_flags_hash() -> str:

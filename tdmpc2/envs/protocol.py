@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from tdmpc2.common.errors import UserError
 from tdmpc2.common.spec import RunSpec
@@ -35,6 +36,12 @@ class Protocol:
 PAPER = Protocol()
 DOMAINS = {"stop_at_success": "maniskill2", "seeded_resets": "metaworld"}
 """Where each switch changes something."""
+
+
+def part(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, bool]]:
+    """Settings of methods, and switches of the protocol, of a mixture of both."""
+    switches = {name: value for name, value in settings.items() if name in DOMAINS}
+    return {k: v for k, v in settings.items() if k not in DOMAINS}, switches
 
 
 def departures(protocol: Mapping[str, bool], task: Task) -> tuple[tuple[str, bool], ...]:

@@ -19,7 +19,7 @@ from tdmpc2.agent import TDMPC2
 from tdmpc2.common.files import read_json
 from tdmpc2.common.spec import RunOptions, RunSpec
 from tdmpc2.config import TDMPC2Config
-from tdmpc2.envs.protocol import Protocol
+from tdmpc2.envs.protocol import part
 from tdmpc2.methods import make_spec
 from tdmpc2.run import run
 from tests.ablations.quantities import config_of, quantities
@@ -67,15 +67,15 @@ each = pytest.mark.parametrize("ablation", ABLATIONS, ids=lambda one: one.varian
 def spec_of(ablation: Ablation | None, task: str = "walker-walk", **changes: Any) -> RunSpec:
     """A run of the default or of an ablation, with other settings that both share."""
     settings = {} if ablation is None else ablation.settings
-    switches = vars(Protocol())
+    overrides, protocol = part(settings)
     return make_spec(
         "tdmpc2",
         task,
         seed=1,
         env_steps=changes.pop("env_steps", None),
         variant=None if ablation is None else ablation.variant,
-        overrides={**changes, **{k: v for k, v in settings.items() if k not in switches}},
-        protocol={k: bool(v) for k, v in settings.items() if k in switches},
+        overrides={**changes, **overrides},
+        protocol=protocol,
     )
 
 

@@ -8,10 +8,8 @@ from pathlib import Path
 import pytest
 
 from ablations.specs import ABLATIONS, FACTORS, FIG9, Ablation, combined, find, read_specs
-from analysis.catalogue import read_catalogue
-from analysis.plots import PLOTS
+from analysis.plots import shipped_catalogue
 from tdmpc2.common.errors import UserError
-from tdmpc2.common.paths import project_root
 from tdmpc2.envs.tasks import get_suite
 
 BY_NAME = {one.name: one for one in ABLATIONS}
@@ -30,7 +28,7 @@ def test_the_table() -> None:
 
 
 def test_figure_9_shows_the_variants_of_each_factor() -> None:
-    figures = read_catalogue(project_root() / "paper_figures" / "figures.toml", PLOTS).figures
+    figures = shipped_catalogue().figures
     panels = {f.name: f.variants for f in figures.values() if f.name.startswith("fig9_")}
     del panels["fig9_bars"]
     by_factor: dict[str, list[str]] = {}
