@@ -201,8 +201,8 @@ class TDMPC2:
             Scalar metrics, and the rows' priorities `(B,)` (None without prioritised replay).
         """
         self.model.renormalize_task_embedding(batch.task)
-        outcome, gradients = self._differentiate(self.model_loss, self.model_params, batch, noise)
-        norm = self._step(self.optimizer, self.model_params, gradients)
+        outcome, gradients = self.differentiate(self.model_loss, self.model_params, batch, noise)
+        norm = self.step(self.optimizer, self.model_params, gradients)
         metrics = outcome.metrics | {"grad_norm": norm}
         metrics |= self.update_policy(outcome.latents, batch.task, noise)
         self.model.update_target(self.config.tau)
@@ -213,11 +213,11 @@ class TDMPC2:
     ) -> dict[str, Tensor]:
         """One step on the policy loss over the latents of the model's rollout (paper, Eq. 4)."""
         self.model.renormalize_task_embedding(task)
-        outcome, gradients = self._differentiate(
+        outcome, gradients = self.differentiate(
             self.policy_loss, self.policy_params, latents, task, noise
         )
         self.value_scale.copy_(outcome.value_scale)
-        norm = self._step(self.policy_optimizer, self.policy_params, gradients)
+        norm = self.step(self.policy_optimizer, self.policy_params, gradients)
         return outcome.metrics | {"pi_grad_norm": norm}
 
     def model_loss(self, batch: Batch, noise: UpdateNoise) -> ModelLoss:
@@ -225,12 +225,24 @@ class TDMPC2:
         discount = self.discount(batch.task, batch.reward.shape[1])
         return self._model_loss(self.config, self.model, batch, discount, noise)
 
-    def policy_loss(self, latents: Tensor, task: Tensor | None, noise: UpdateNoise) -> PolicyLoss:
+    def policy_loss(
+        self,
+        latents: Tensor,
+        task: Tensor | None,
+        noise: UpdateNoise,
+        values: Tensor | None = None,
+    ) -> PolicyLoss:
         """See `losses.policy_loss`; the agent's own value scale stays as it is."""
         scale = self.value_scale
-        return self._policy_loss(self.config, self.model, latents, task, scale, noise)
+        return self._policy_loss(self.config, self.model, latents, task, scale, noise, values)
 
-    def _step(
+    def differentiate(
+        self, loss: Callable[..., Any], params: list[nn.Parameter], *args: Any
+    ) -> tuple[Any, Gradients]:
+        """Outcome and gradients of a loss of this agent, compiled or not."""
+        return self._differentiate(loss, params, *args)
+
+    def step(
         self, optimizer: torch.optim.Adam, params: list[nn.Parameter], gradients: Gradients
     ) -> Tensor:
         """One Adam step on gradients clipped to norm 20; returns the norm before."""

@@ -34,6 +34,7 @@ DATASET_QUIRKS: dict[tuple[str, str], dict[str, int]] = {
     ("mt30", "48"): {"task_dim": 64},
 }
 MULTITASK_DIM = 96
+MULTITASK_BATCH = 1024
 
 
 @dataclass(frozen=True)
@@ -169,7 +170,8 @@ class TDMPC2Config:
 
         Args:
             dataset: `mt30` or `mt80`, whose released models have quirks of their own.
-            multitask: whether to give the model a task embedding (96 dimensions).
+            multitask: whether to give the model a task embedding (96 dimensions) and batches of
+                1024.
             **overrides: fields of this class; they win over the model size.
 
         Raises:
@@ -186,7 +188,7 @@ class TDMPC2Config:
         )
         values: dict[str, Any] = dict(MODEL_SIZES[size])
         if multitask:
-            values["task_dim"] = MULTITASK_DIM
+            values |= {"task_dim": MULTITASK_DIM, "batch_size": MULTITASK_BATCH}
             values.update(DATASET_QUIRKS.get((dataset or "", size), {}))
         return cls(model_size=size, **{**values, **overrides})  # type: ignore[arg-type]
 

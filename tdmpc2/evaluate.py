@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tdmpc2.checkpoints.runs import find_checkpoint
 from tdmpc2.common import cli
 from tdmpc2.common.checkpoint import CheckpointStore
 from tdmpc2.common.device import choose_device, numeric_path, set_up_torch
@@ -61,7 +62,7 @@ def evaluate_checkpoint(options: EvaluateOptions) -> tuple[dict[str, Any], Evalu
         raise UserError("run= is missing: a run directory or one of its checkpoints")
     if options.episodes < 1:
         raise UserError(f"episodes={options.episodes}: must be at least 1")
-    directory, checkpoint = _find(options.run)
+    directory, checkpoint = find_checkpoint(options.run)
     known = read_json(directory / "spec.json")
     spec = make_spec(
         known["method"],
@@ -73,10 +74,11 @@ def evaluate_checkpoint(options: EvaluateOptions) -> tuple[dict[str, Any], Evalu
         obs=known.get("obs", "state"),
         assets=(known.get("assets") or "official").partition("-")[0],
         protocol=known.get("protocol", {}),
+        start=known.get("start", {}),
     )
     device = choose_device(options.device)
     arguments = env_arguments(spec, render=options.save_video)
-    shapes = env_spec(arguments["task"], make_env(**arguments, seed=0))
+    shapes = env_spec(arguments["task"], make_env(**arguments, seed=0), dict(spec.start))
     agent = make_agent(spec, shapes, device)
     numeric = numeric_path(device, options.threads, compiled=options.compile)
     set_up_torch(numeric)
@@ -105,20 +107,6 @@ def evaluate_checkpoint(options: EvaluateOptions) -> tuple[dict[str, Any], Evalu
             film = stack.enter_context(VideoFile(path)).add
             facts["video"] = str(path)
         return facts, evaluate(agent, envs, seeds, film=film)
-
-
-def _find(path: Path) -> tuple[Path, Path]:
-    """Run directory and checkpoint that a path names."""
-    is_checkpoint = (path / "manifest.json").is_file()
-    directory = path.parent.parent if is_checkpoint else path
-    if not (directory / "spec.json").is_file():
-        raise UserError(f"{path}: neither a run directory nor a checkpoint of one")
-    if is_checkpoint:
-        return directory, path
-    found = CheckpointStore(directory).existing()
-    if not found:
-        raise UserError(f"{path}: has no checkpoint yet")
-    return directory, found[-1]
 
 
 def usage() -> str:

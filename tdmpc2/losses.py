@@ -148,27 +148,22 @@ def policy_loss(
     task: Tensor | None,
     value_scale: Tensor,
     noise: UpdateNoise,
+    values: Tensor | None = None,
 ) -> PolicyLoss:
     """−mean_{t=0..H} ρ^t·mean_b[Q/S + α·entropy bonus], a ~ p(z_t), Q = mean of two (Eq. 4).
 
     S, an average of the 5-95 percentile range of Q at t = 0, moves first. Only the policy's
     parameters receive gradients. With `entropy_tuning=target`, Q is not scaled, and α is learnt
     beside: its loss is log α·(entropy − target), target = −A (Haarnoja et al., 2018).
+
+    Where `latents` is only a part of the batch, `values` is Q at t = 0 of the whole.
     """
     # Differs from the official code of 2024-26: the task embedding is frozen here, as in
     # the paper's code; there its gradient leaked into the next model step.
     context = model.context(task).detach()
-    sample = model.pi(latents, noise.policy, context)
-    q_output = model.q(
-        latents,
-        sample.action,
-        context,
-        heads=noise.policy_heads,
-        dropout=noise.policy_dropout,
-        frozen=True,
-    )
-    q = model.regression.decode(q_output).mean(0)
-    value_scale = moved_value_scale(value_scale, q[0].detach(), config.tau)
+    sample, q = _policy_values(model, latents, context, noise)
+    values = q[0].detach() if values is None else values
+    value_scale = moved_value_scale(value_scale, values, config.tau)
     log_alpha, powers = model.policy_log_alpha, rho_powers(config, q.device)
     if log_alpha is None:
         objective = q / value_scale + config.entropy_coef * sample.entropy_bonus
@@ -186,6 +181,32 @@ def policy_loss(
     if log_alpha is not None:
         metrics["pi_alpha"] = log_alpha.detach().exp()
     return PolicyLoss(loss, value_scale, metrics)
+
+
+@torch.no_grad()
+def first_values(
+    model: WorldModel, latents: Tensor, task: Tensor | None, noise: UpdateNoise
+) -> Tensor:
+    """Q at t = 0 as `policy_loss` computes it for a part of a batch, `(B,)`."""
+    dropout = None if noise.policy_dropout is None else noise.policy_dropout[:, :1]
+    first = noise._replace(policy=noise.policy[:1], policy_dropout=dropout)
+    return _policy_values(model, latents[:1], model.context(task), first)[1][0]
+
+
+def _policy_values(
+    model: WorldModel, latents: Tensor, context: TaskContext, noise: UpdateNoise
+) -> tuple[PolicySample, Tensor]:
+    """Actions of the prior, and the mean of two Q-functions at them `(T, B)`."""
+    sample = model.pi(latents, noise.policy, context)
+    q_output = model.q(
+        latents,
+        sample.action,
+        context,
+        heads=noise.policy_heads,
+        dropout=noise.policy_dropout,
+        frozen=True,
+    )
+    return sample, model.regression.decode(q_output).mean(0)
 
 
 def _num_actions(sample: PolicySample, context: TaskContext) -> Tensor | float:

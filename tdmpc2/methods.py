@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,9 +14,11 @@ from tdmpc2.common import cli
 from tdmpc2.common.errors import UserError, did_you_mean
 from tdmpc2.common.lockstep import Pack
 from tdmpc2.common.protocols import Agent, EnvSpec
-from tdmpc2.common.spec import RunSpec, overrides_of, variant_name
+from tdmpc2.common.settings import require
+from tdmpc2.common.spec import RunSpec, Scalar, overrides_of, variant_name
 from tdmpc2.envs.assets import find_assets
 from tdmpc2.envs.factory import check_obs
+from tdmpc2.envs.multitask import get_task_set
 from tdmpc2.envs.protocol import departures, task_of
 from tdmpc2.envs.tasks import PIXEL_ENV_STEPS, get_task
 
@@ -26,6 +29,10 @@ METHODS: dict[str, str] = {
     "tdmpc": "baselines.tdmpc.agent:TDMPC",
     "dreamerv3": "baselines.dreamerv3.agent:DreamerV3",
 }
+
+OFFLINE_UPDATES = 10_000_000
+"""Default budget of learning from a dataset: that of the paper's code."""
+QUIRKY_DATASETS = ("mt30", "mt80")  # whose released models differ
 
 
 def agent_class(method: str) -> type[Any]:
@@ -51,6 +58,7 @@ def make_spec(
     obs: str = "state",
     assets: str = "official",
     protocol: Mapping[str, bool] | None = None,
+    start: Mapping[str, Scalar] | None = None,
 ) -> RunSpec:
     """A checked `RunSpec`; overrides that equal the defaults are dropped from it.
 
@@ -64,6 +72,7 @@ def make_spec(
         obs: `state` or `rgb`.
         assets: source of the models, for the tasks that need some; others pass it over.
         protocol: switches of `Protocol`.
+        start: facts of the trained model that it goes on from; see `tdmpc2.finetune`.
 
     Raises:
         UserError: anything unknown, out of range or without effect; models missing, or of
@@ -74,22 +83,10 @@ def make_spec(
     if obs == "rgb":
         table_row = dataclasses.replace(table_row, env_steps=PIXEL_ENV_STEPS)
     models = find_assets(table_row.assets, assets).label if table_row.assets else None
-    config_class = agent_class(method).config_class
-    config = config_class.make(**_as_on_the_command_line(config_class, overrides or {}))
-    size = {"model_size": config.model_size} if hasattr(config, "model_size") else {}
-    changed = dict(overrides_of(config, config_class.make(**size)))
-    if size and config.model_size != config_class.make().model_size:
-        changed.update(size)
+    what = _changed(method, overrides or {})
     budget = table_row.env_steps if env_steps is None else env_steps
-    if budget < 1:
-        raise UserError(f"env_steps={budget}: must be at least 1")
-    if not 0 <= seed < 2**32:  # what every library accepts
-        raise UserError(f"seed={seed}: must lie in 0..{2**32 - 1}")
-    if variant is not None and (
-        not 0 < len(variant) <= 100 or variant.startswith(".") or "/" in variant
-    ):
-        raise UserError(f"variant={variant}: must be usable as a folder's name")
-    what = tuple(sorted(changed.items()))
+    require(budget >= 1, f"env_steps={budget}: must be at least 1")
+    _check_seed(seed)
     switches = departures(protocol or {}, table_row)
     return RunSpec(
         method=method,
@@ -97,11 +94,106 @@ def make_spec(
         seed=seed,
         budget=budget,
         overrides=what,
-        variant=variant or variant_name((*what, *switches)),
+        variant=_named(variant, (*what, *switches)),
         obs=obs,
         assets=models,
         protocol=switches,
+        start=tuple(sorted((start or {}).items())),
     )
+
+
+def make_offline_spec(
+    method: str,
+    tasks: str,
+    seed: int,
+    dataset: str,
+    *,
+    num_updates: int = OFFLINE_UPDATES,
+    variant: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> RunSpec:
+    """A checked `RunSpec` of learning several tasks from a dataset.
+
+    Args:
+        method: a key of `METHODS`.
+        tasks: a suite, or several tasks by commas.
+        seed: of everything random.
+        dataset: its checksum.
+        num_updates: budget, gradient steps.
+        variant: name of the set of overrides; derived from them if None.
+        overrides: settings of the method.
+
+    Raises:
+        UserError: anything unknown or out of range; a method that learns one task at a time.
+    """
+    name, members = get_task_set(tasks)
+    _check_seed(seed)
+    require(num_updates >= 1, f"num_updates={num_updates}: must be at least 1")
+    what = _changed(method, overrides or {}, name)
+    return RunSpec(
+        method=method,
+        task=name,
+        seed=seed,
+        budget=num_updates,
+        budget_unit="num_updates",
+        overrides=what,
+        variant=_named(variant, what),
+        tasks=tuple(task.name for task in members),
+        dataset=dataset,
+    )
+
+
+def make_config(method: str, overrides: Mapping[str, Any], task_set: str | None = None) -> Any:
+    """The config of a method's agent.
+
+    Args:
+        method: a key of `METHODS`.
+        overrides: settings that differ from the defaults.
+        task_set: name of the set of tasks that it learns; None for a single task.
+
+    Raises:
+        UserError: unknown field, a value out of range, or a method that learns one task only.
+    """
+    make = agent_class(method).config_class.make
+    several: dict[str, Any] = {}
+    if task_set is not None:
+        known = inspect.signature(make).parameters
+        if "multitask" not in known:
+            raise UserError(f"method={method}: learns one task at a time; use tdmpc2 or tdmpc")
+        several["multitask"] = True
+        if "dataset" in known and task_set in QUIRKY_DATASETS:
+            several["dataset"] = task_set
+    return make(**several, **overrides)
+
+
+def _changed(
+    method: str, overrides: Mapping[str, Any], task_set: str | None = None
+) -> tuple[tuple[str, Scalar], ...]:
+    """Those overrides that are none of the defaults, sorted by name."""
+    checked = _as_on_the_command_line(agent_class(method).config_class, overrides)
+    config, default = (make_config(method, one, task_set) for one in (checked, {}))
+    if not hasattr(config, "model_size"):
+        return overrides_of(config, default)
+    size = {"model_size": config.model_size}
+    changed = dict(overrides_of(config, make_config(method, size, task_set)))
+    if config.model_size != default.model_size:
+        changed |= size
+    return tuple(sorted(changed.items()))
+
+
+def _check_seed(seed: int) -> None:
+    require(0 <= seed < 2**32, f"seed={seed}: must lie in 0..{2**32 - 1}")  # as libraries want it
+
+
+def _named(variant: str | None, what: tuple[tuple[str, Scalar], ...]) -> str:
+    """The variant's name, checked, or derived from what it sets."""
+    if variant is None:
+        return variant_name(what)
+    require(
+        0 < len(variant) <= 100 and not variant.startswith(".") and "/" not in variant,
+        f"variant={variant}: must be usable as a folder's name",
+    )
+    return variant
 
 
 def _as_on_the_command_line(
@@ -117,9 +209,8 @@ def _as_on_the_command_line(
 
 def make_agent(spec: RunSpec, env: EnvSpec, device: torch.device) -> Agent:
     """The agent of a run, freshly initialised."""
-    cls = agent_class(spec.method)
-    config = cls.config_class.make(**dict(spec.overrides))
-    return cls(config, env, seed=spec.seed, device=device)
+    config = make_config(spec.method, dict(spec.overrides), spec.task if spec.tasks else None)
+    return agent_class(spec.method)(config, env, seed=spec.seed, device=device)
 
 
 def can_pack(method: str) -> bool:

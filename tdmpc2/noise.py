@@ -80,6 +80,19 @@ class UpdateNoise(NamedTuple):
     policy_dropout: Tensor | None = None
     shift: Tensor | None = None
 
+    def rows(self, rows: slice) -> UpdateNoise:
+        """The draws of some rows of the batch; Q-functions are drawn for all rows alike."""
+        by_row = (self.target_policy, self.policy, self.shift)
+        masks = (self.model_dropout, self.target_dropout, self.policy_dropout)
+        target_policy, policy, shift = (None if x is None else x[:, rows] for x in by_row)
+        model, target, prior = (None if x is None else x[:, :, rows] for x in masks)
+        assert target_policy is not None
+        assert policy is not None
+        return UpdateNoise(
+            *(target_policy, self.target_heads, policy, self.policy_heads),
+            *(model, target, prior, shift),
+        )
+
 
 class NoiseSource:
     """Draws the noise of an agent from one generator.

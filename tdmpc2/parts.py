@@ -15,9 +15,10 @@ from tdmpc2.common.protocols import EnvSpec, TaskEnv
 from tdmpc2.common.replay import Replay
 from tdmpc2.common.seeding import derive_seed
 from tdmpc2.common.sequence_replay import SequenceReplay
-from tdmpc2.common.spec import RunOptions, RunSpec
+from tdmpc2.common.spec import CommonOptions, RunSpec
 from tdmpc2.envs.assets import find_assets
 from tdmpc2.envs.factory import make_env
+from tdmpc2.envs.multitask import padded_spec
 from tdmpc2.envs.protocol import task_of
 from tdmpc2.envs.tasks import Task
 from tdmpc2.envs.workers import RemoteEnv, WorkerEnvs
@@ -36,6 +37,8 @@ def env_arguments(spec: RunSpec, *, render: bool = False) -> dict[str, Any]:
         if found.label != spec.assets:
             raise UserError(f"{found.folder}: holds {found.label} assets, not {spec.assets}")
         wanted["assets"] = found
+    if spec.start:
+        wanted["padded_to"] = padded_spec(task, dict(spec.start))
     return wanted
 
 
@@ -48,14 +51,27 @@ def make_env_group(wanted: Mapping[str, Any], num_envs: int, workers: int | None
         workers: processes; 0 for this one; None: one less than the cores this process may
             use, where that is two or more.
     """
+    # Environments that share NumPy's global generator must share a process.
+    together = None if wanted["task"].seeded_resets else 0
+    return make_env_groups([[wanted] * num_envs], workers if together is None else together)[0]
+
+
+def make_env_groups(
+    wanted: Sequence[Sequence[Mapping[str, Any]]], workers: int | None
+) -> list[EnvGroup]:
+    """Groups of environments, of which one is stepped at a time.
+
+    Args:
+        wanted: of each environment of each group, what `make_env` needs but for the seed.
+        workers: see `make_env_group`; each group has processes of its own.
+    """
     if workers is None:
         spare = usable_cores() - 1
         workers = spare if spare > 1 else 0
-    each = [{**wanted, "seed": i} for i in range(num_envs)]
-    # Environments that share NumPy's global generator must share a process.
-    if workers > 0 and wanted["task"].seeded_resets:
-        return WorkerEnvs(each, workers)
-    return SerialEnvs([make_env(**one) for one in each])
+    each = [[{**one, "seed": i} for i, one in enumerate(group)] for group in wanted]
+    if workers > 0:
+        return [WorkerEnvs(group, workers) for group in each]
+    return [SerialEnvs([make_env(**one) for one in group]) for group in each]
 
 
 def training_envs(
@@ -77,15 +93,21 @@ def training_envs(
     return remote
 
 
-def evaluation_workers(options: RunOptions) -> int | None:
+def evaluation_workers(options: CommonOptions) -> int | None:
     """Evaluation processes: a run that is held to some threads takes no more cores than those."""
     if options.eval_workers is None and options.threads is not None:
         return options.threads - 1 if options.threads > 2 else 0
     return options.eval_workers
 
 
-def env_spec(task: Task, env: TaskEnv) -> EnvSpec:
-    """What an agent must know of a single task."""
+def env_spec(task: Task, env: TaskEnv, start: Mapping[str, Any] | None = None) -> EnvSpec:
+    """What an agent must know of a single task.
+
+    Args:
+        task: of the run.
+        env: an environment of it.
+        start: facts of the model that the run goes on from, if there is one.
+    """
     assert env.observation_space.shape is not None
     assert env.action_space.shape is not None
     return EnvSpec(
@@ -93,9 +115,9 @@ def env_spec(task: Task, env: TaskEnv) -> EnvSpec:
         action_dim=env.action_space.shape[0],
         episode_lengths=(env.episode_length,),
         action_repeats=(env.action_repeat,),
-        action_dims=(env.action_space.shape[0],),
+        action_dims=(task.action_dim,),
         task_names=(task.name,),
-        episodic=task.episodic,
+        episodic=bool(start["episodic"]) if start else task.episodic,
         frame_stack=env.frame_stack,
     )
 

@@ -6,13 +6,18 @@ import contextlib
 import dataclasses
 import itertools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
 from tdmpc2.common.checkpoint import CheckpointStore
-from tdmpc2.common.device import apply_numeric_path, choose_device, record_failed_compilation
+from tdmpc2.common.device import (
+    apply_numeric_path,
+    choose_device,
+    record_failed_compilation,
+    torch_as_found,
+)
 from tdmpc2.common.errors import StoppedError, UserError
 from tdmpc2.common.files import remove_leftovers
 from tdmpc2.common.lease import Lease
@@ -40,6 +45,8 @@ from tdmpc2.parts import (
     training_envs,
 )
 
+Initial = Callable[[Agent], None]
+
 
 def run(spec: RunSpec, options: RunOptions) -> RunRecord:
     """Trains a run to the end of its budget, resuming it where it stands.
@@ -58,7 +65,9 @@ def run(spec: RunSpec, options: RunOptions) -> RunRecord:
     return run_seeds([spec], options)[0]
 
 
-def run_seeds(specs: Sequence[RunSpec], options: RunOptions) -> list[RunRecord]:
+def run_seeds(
+    specs: Sequence[RunSpec], options: RunOptions, initial: Initial | None = None
+) -> list[RunRecord]:
     """Trains runs that differ in nothing but their seed, all in this process.
 
     Several act and learn as one batch (see `tdmpc2.pack`), decision by decision, and save at
@@ -68,6 +77,7 @@ def run_seeds(specs: Sequence[RunSpec], options: RunOptions) -> list[RunRecord]:
     Args:
         specs: what to run.
         options: how.
+        initial: called with a run's agent where the run begins; see `RunSpec.start`.
 
     Returns:
         How each ended.
@@ -82,20 +92,23 @@ def run_seeds(specs: Sequence[RunSpec], options: RunOptions) -> list[RunRecord]:
     lanes = [_Lane(spec, options, device, len(specs)) for spec in specs]
     working = [lane for lane in lanes if lane.settled is None]
     if working:
-        ended = _train(lanes, working, options)
+        ended = _train(lanes, working, options, initial)
         for lane, record in zip(working, ended, strict=True):
             lane.settled = record
     return [lane.settled for lane in lanes if lane.settled is not None]
 
 
 def _train(
-    lanes: Sequence[_Lane], working: Sequence[_Lane], options: RunOptions
+    lanes: Sequence[_Lane],
+    working: Sequence[_Lane],
+    options: RunOptions,
+    initial: Initial | None,
 ) -> list[RunRecord]:
     """Trains those of the runs that are not settled; how each of these ended."""
     packed = len(lanes) > 1
     clock = RoundClock() if packed else time.monotonic
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_restored_threads())
+        stack.enter_context(torch_as_found())
         for lane in working:
             lane.acquire(stack)
         for place, lane in enumerate(lanes, 1):
@@ -108,7 +121,7 @@ def _train(
         for lane in working:
             lane.make_trainer(stack, list(itertools.islice(envs, len(lane.envs))), clock)
         for lane, start in zip(working, _starting_points(working, options), strict=True):
-            lane.restore(start)
+            lane.restore(start, initial)
         agents = [lane.agent for lane in lanes]
         going = [lane in working and not lane.trainer.finished for lane in lanes]
         pack = make_pack(agents, going) if packed else None
@@ -155,7 +168,7 @@ class _Lane:
         self.task = task_of(spec)
         self.wanted = env_arguments(spec, render=options.save_video)
         first = make_env(**self.wanted, seed=derive_seed(spec.seed, "environment"))
-        self.shapes = env_spec(self.task, first)
+        self.shapes = env_spec(self.task, first, dict(spec.start))
         self.agent: Agent = make_agent(spec, self.shapes, device)
         self.memory_place = check_fits(self.agent, self.shapes, spec.budget, device, num_runs)
         self.envs = [first, *(make_env(**one) for one in self.env_arguments[1:])]
@@ -236,9 +249,10 @@ class _Lane:
             clock=clock,
         )
 
-    def restore(self, start: str | int | None) -> None:
+    def restore(self, start: str | int | None, initial: Initial | None) -> None:
         """Goes back to a checkpoint (see `Trainer.restore`) and writes what the run is."""
-        self.trainer.restore(start)
+        if not self.trainer.restore(start) and initial is not None:
+            initial(self.agent)
         kept, commit = self.options.keep_replay, self.attempt["commit"]
         self.records.write_spec({**self.fixed, "keep_replay": kept, "commit": commit})
 
@@ -323,13 +337,3 @@ def _starting_points(lanes: Sequence[_Lane], options: RunOptions) -> list[str | 
         common = common[:-1]
     start = common[-1] if common else None
     return ["latest" if over else start for over in ended]
-
-
-@contextlib.contextmanager
-def _restored_threads() -> Iterator[None]:
-    """Leaves torch's thread count as it was found."""
-    threads = torch.get_num_threads()
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

@@ -1,4 +1,4 @@
-"""Trains one agent on one task, or several seeds of it: `python tdmpc2/train.py task=…`."""
+"""Trains agents: `python tdmpc2/train.py task=TASK`, or `task=TASKS data=DIR` for several tasks."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from tdmpc2 import offline
 from tdmpc2.common import cli
 from tdmpc2.common.errors import StoppedError, UserError
 from tdmpc2.common.spec import RunOptions, RunSpec, parse_seeds
@@ -64,13 +65,16 @@ def usage(words: Sequence[str] = ()) -> str:
     """Text of `--help`, with the settings of the method that the words name."""
     named = [word.partition("=")[2] for word in words if word.startswith("method=")]
     method = named[0] if named else "tdmpc2"
+    if any(word.startswith("data=") for word in words):
+        return offline.usage(method)
     config_class = agent_class(method).config_class
     return "\n".join(
         [
             "usage: python tdmpc2/train.py task=TASK [key=value …]",
             "",
             "Trains one agent on one task. The same command again resumes an unfinished run and",
-            "skips a finished one. Numbers may be written 100_000 or 1e5.",
+            "skips a finished one. Numbers may be written 100_000 or 1e5. Several tasks are learnt",
+            "by one agent from a dataset: task=mt80 data=DIR (data= --help).",
             "",
             "What to run:",
             "  task=                                      e.g. walker-walk",
@@ -98,14 +102,16 @@ def usage(words: Sequence[str] = ()) -> str:
 
 def main(words: Sequence[str]) -> int:
     """The command; returns its exit code."""
-    specs, options = parse(words)
     try:
+        if any(word.startswith(("data=", "num_updates=")) for word in words):
+            return offline.main(words)
+        specs, options = parse(words)
         records = run_seeds(specs, options)
     except StoppedError as error:
         print(f"{error}; run the same command again to continue", file=sys.stderr)
         return 130
     for record in records:
-        text = f"{record.state} at env step {record.env_step:,}: {record.directory}"
+        text = f"{record.state} at env step {record.step:,}: {record.directory}"
         print(f"{text} ({record.message})" if record.message else text)
     return 1 if any(record.state == "DIVERGED" for record in records) else 0
 

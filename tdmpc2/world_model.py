@@ -73,18 +73,26 @@ class TaskAware(nn.Module):
             self.register_buffer("action_masks", valid.float(), persistent=False)
 
     def context(self, task: Tensor | None) -> TaskContext:
-        """Embedding and action mask of tasks `(B,)`; empty in single-task learning."""
+        """Embedding and action mask of tasks `(B,)`; empty in single-task learning.
+
+        Args:
+            task: of every row; None where there is only one, whose context all rows share.
+        """
         if self.task_embedding is None:
             return NO_TASK
         if task is None:
-            raise ValueError("a multi-task model needs the task of every row")
+            if len(self.task_embedding) > 1:
+                raise ValueError("a multi-task model needs the task of every row")
+            return TaskContext(self.task_embedding, self.action_masks)
         return TaskContext(self.task_embedding[task], self.action_masks[task])
 
     @torch.no_grad()
     def renormalize_task_embedding(self, task: Tensor | None) -> None:
         """Projects the embeddings about to be used onto the unit ball, in place (max_norm = 1)."""
-        if self.task_embedding is None or not self.config.normalize_task_embedding or task is None:
+        if self.task_embedding is None or not self.config.normalize_task_embedding:
             return
+        if task is None:  # see `context`
+            task = torch.zeros(1, dtype=torch.long, device=self.task_embedding.device)
         torch.embedding_renorm_(self.task_embedding.data, task, 1.0, 2.0)
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from tdmpc2.common.device import torch_as_found
 from tdmpc2.common.errors import UserError
 from tdmpc2.common.paths import cache_dir
 from tdmpc2.common.seeding import seed_globals
@@ -33,9 +34,15 @@ def pytest_configure() -> None:
 
 
 @pytest.fixture(autouse=True)
-def _seeded_global_generators() -> None:
-    """Networks built without an agent draw their first weights from torch's generator."""
+def _as_if_alone() -> Iterator[None]:
+    """No test depends on those before it in its process.
+
+    Networks built without an agent draw their first weights from torch's generator, and how
+    float32 products are taken is a setting of the process.
+    """
     seed_globals(0)
+    with torch_as_found():
+        yield
 
 
 @pytest.fixture(scope="session")

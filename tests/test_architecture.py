@@ -85,6 +85,7 @@ def forbidden(folder: str, ours: tuple[str, ...], allowed: tuple[str, ...]) -> l
     [
         ("tdmpc2/common", ("tdmpc2.common",)),
         ("tdmpc2/envs", ("tdmpc2.common", "tdmpc2.envs")),
+        ("tdmpc2/data", ("tdmpc2.common", "tdmpc2.envs", "tdmpc2.data")),
         ("tdmpc2", ("tdmpc2",)),
         ("analysis", ("analysis", "tdmpc2.common", "tdmpc2.envs.tasks")),
         ("baselines", ("baselines", "tdmpc2")),
@@ -109,6 +110,7 @@ HOMES = {
     "submitit": ("sweeps/",),
     "psutil": ("tdmpc2/common/lease.py", "tdmpc2/common/memory.py"),
     "imageio_ffmpeg": ("tdmpc2/common/video.py",),
+    "safetensors": ("tdmpc2/checkpoints/reading.py",),
     "matplotlib": ("analysis/",),
     "tensorboard": ("analysis/foreign_runs.py",),
     **{

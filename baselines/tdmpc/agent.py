@@ -181,8 +181,9 @@ class TDMPC:
         shape = (self.config.batch_size, self.env.action_dim)
         noise = self.train_noise.normal(2 * self.config.horizon + 1, *shape)
         metrics, priority = self.update_on(batch, noise)
-        assert batch.start is not None
-        replay.update_priorities(batch.start, priority)
+        if batch.weight is not None:  # datasets are sampled without priorities
+            assert batch.start is not None
+            replay.update_priorities(batch.start, priority)
         return metrics
 
     def update_on(self, batch: Batch, noise: Tensor) -> tuple[dict[str, Tensor], Tensor]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import platform
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -46,6 +48,7 @@ def numeric_path(
     precision: str = "fp32",
     renderer: str | None = None,
     pack: str | None = None,
+    split: str | None = None,
 ) -> dict[str, Any]:
     """Everything that decides how floating-point results round, for runs to compare.
 
@@ -56,6 +59,7 @@ def numeric_path(
         precision: of the networks' products, `fp32` or `bf16`.
         renderer: what draws the observations, for runs from pixels.
         pack: the run's place among several that are computed as one batch.
+        split: how batches are divided among processes and in time.
 
     Raises:
         UserError: compilation was asked for, and does not work here.
@@ -83,6 +87,8 @@ def numeric_path(
         path["renderer"] = renderer
     if pack is not None:
         path["pack"] = pack
+    if split is not None:
+        path["split"] = split
     return path
 
 
@@ -152,6 +158,7 @@ def apply_numeric_path(
     precision: str = "fp32",
     renderer: str | None = None,
     pack: str | None = None,
+    split: str | None = None,
 ) -> dict[str, Any]:
     """Sets torch up and records how, or takes over what a run recorded before.
 
@@ -164,6 +171,7 @@ def apply_numeric_path(
         precision: of the networks' products.
         renderer: what draws the observations, for runs from pixels.
         pack: the run's place among several that are computed as one batch.
+        split: how batches are divided among processes and in time.
 
     Raises:
         UserError: the recorded path can't be honoured here.
@@ -173,7 +181,13 @@ def apply_numeric_path(
         threads = recorded.get("threads") if threads is None else threads
         compiled = bool(recorded.get("compile")) if compiled is None else compiled
     path = numeric_path(
-        device, threads, compiled=compiled, precision=precision, renderer=renderer, pack=pack
+        device,
+        threads,
+        compiled=compiled,
+        precision=precision,
+        renderer=renderer,
+        pack=pack,
+        split=split,
     )
     if recorded is not None and recorded != path:
         names = sorted(k for k in recorded | path if recorded.get(k) != path.get(k))
@@ -187,6 +201,17 @@ def apply_numeric_path(
     if recorded != path:
         write_json(file, path)
     return path
+
+
+@contextlib.contextmanager
+def torch_as_found() -> Iterator[None]:
+    """Leaves torch's threads and its setting of float32 products as they were."""
+    threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_float32_matmul_precision(precision)
 
 
 def set_up_torch(path: dict[str, Any]) -> None:

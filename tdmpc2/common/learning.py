@@ -77,6 +77,17 @@ def episode_discount(
     return min(max((fraction - 1) / fraction, least), most)
 
 
+def all_finite(value: Any) -> bool:
+    """Whether every floating-point tensor in a nested container is finite."""
+    if isinstance(value, Tensor):
+        return not value.is_floating_point() or bool(torch.isfinite(value).all())
+    if isinstance(value, dict):
+        return all(all_finite(item) for item in value.values())
+    if isinstance(value, list | tuple):
+        return all(all_finite(item) for item in value)
+    return True
+
+
 @dataclass
 class RunningMeans:
     """Means of an agent's metrics since they were last taken, summed on the device."""

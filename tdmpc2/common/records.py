@@ -28,6 +28,8 @@ EVAL_COLUMNS = (
     "num_episodes",
 )
 STATUS_SECONDS = 2.0
+# Names in `status.json` of where a run stands and of its budget.
+PROGRESS_KEYS = {"env_steps": ("env_step", "env_steps"), "num_updates": ("num_updates", "budget")}
 
 
 def format_value(value: float | int | str) -> str:
@@ -126,19 +128,29 @@ class RunRecords:
                 "budget_unit": spec.budget_unit,
                 "overrides": dict(spec.overrides),
                 "identity": spec.identity,
+                **({"tasks": spec.tasks, "dataset": spec.dataset} if spec.tasks else {}),
+                **({"start": dict(spec.start)} if spec.start else {}),
                 **options,
             },
         )
 
-    def set_state(self, state: State, env_step: int, message: str = "", **extra: Any) -> None:
-        """Writes `status.json`."""
+    def set_state(self, state: State, step: int, message: str = "", **extra: Any) -> None:
+        """Writes `status.json`.
+
+        Args:
+            state: of the run.
+            step: where it stands, in the unit of its budget.
+            message: for people.
+            **extra: figures.
+        """
         self._last_status = time.monotonic()
+        now, budget = PROGRESS_KEYS[self.spec.budget_unit]
         write_json(
             self.directory / "status.json",
             {
                 "state": state,
-                "env_step": env_step,
-                "env_steps": self.spec.budget,
+                now: step,
+                budget: self.spec.budget,
                 "message": message,
                 "updated": datetime.now(UTC).isoformat(timespec="seconds"),
                 "pid": os.getpid(),
@@ -146,10 +158,10 @@ class RunRecords:
             },
         )
 
-    def set_progress(self, env_step: int, **extra: Any) -> None:
+    def set_progress(self, step: int, **extra: Any) -> None:
         """Refreshes `status.json` of a running run, at most every two seconds."""
         if time.monotonic() - self._last_status >= STATUS_SECONDS:
-            self.set_state("RUNNING", env_step, **extra)
+            self.set_state("RUNNING", step, **extra)
 
     def sizes(self) -> dict[str, int]:
         """Bytes of each CSV file, all of them on disk, for a checkpoint."""
@@ -166,3 +178,8 @@ class RunRecords:
 def read_status(directory: Path) -> dict[str, Any] | None:
     """`status.json` of a run directory; None if there is none."""
     return read_json(directory / "status.json")
+
+
+def step_of(status: Mapping[str, Any]) -> int:
+    """Where a run stands, in the unit of its budget."""
+    return next(int(status[now]) for now, _ in PROGRESS_KEYS.values() if now in status)

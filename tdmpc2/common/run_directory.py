@@ -10,8 +10,8 @@ from typing import Any
 from tdmpc2.common.errors import UserError
 from tdmpc2.common.files import read_json, write_json
 from tdmpc2.common.provenance import git_commit, provenance
-from tdmpc2.common.records import State, read_status
-from tdmpc2.common.spec import RunOptions, RunSpec
+from tdmpc2.common.records import State, read_status, step_of
+from tdmpc2.common.spec import CommonOptions, RunSpec
 
 
 @dataclass(frozen=True)
@@ -21,18 +21,18 @@ class RunRecord:
     Attributes:
         directory: of the run.
         state: as in `status.json`.
-        env_step: where it stands.
+        step: where it stands, in the unit of its budget.
         message: for people.
     """
 
     directory: Path
     state: State
-    env_step: int
+    step: int
     message: str = ""
 
 
 def existing_outcome(
-    directory: Path, spec: RunSpec, fixed: Mapping[str, Any], options: RunOptions
+    directory: Path, spec: RunSpec, fixed: Mapping[str, Any], options: CommonOptions
 ) -> RunRecord | None:
     """Compares with what the run directory holds already, before anything is touched.
 
@@ -51,18 +51,20 @@ def existing_outcome(
                 f"{directory}: was begun with {key}={known.get(key)}, not {value}; "
                 f"use that, or another folder with runs="
             )
-    state, env_step = status["state"], status["env_step"]
+    state, step = status["state"], step_of(status)
     if state == "DIVERGED":
-        return RunRecord(directory, state, env_step, status["message"])
+        return RunRecord(directory, state, step, status["message"])
     if state == "COMPLETED":
-        if env_step >= spec.budget:
-            return RunRecord(directory, state, env_step, "already finished")
+        if step >= spec.budget:
+            return RunRecord(directory, state, step, "already finished")
+        if spec.budget_unit == "num_updates":
+            return None  # its dataset is still there
         if not known.get("keep_replay"):
             raise UserError(
-                f"{directory}: finished at {env_step:,} env steps without keep_replay=true, so it "
+                f"{directory}: finished at {step:,} env steps without keep_replay=true, so it "
                 f"cannot go on to {spec.budget:,}; choose another folder with runs= to start anew"
             )
-        if not options.keep_replay:
+        if not getattr(options, "keep_replay", False):
             raise UserError(f"{directory}: keeps its replay; say keep_replay=true to continue it")
     return None
 

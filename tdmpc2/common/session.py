@@ -8,30 +8,58 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
 
 from tqdm import tqdm
 
+from tdmpc2.common.callbacks import Callbacks
 from tdmpc2.common.errors import DivergedError, StoppedError
-from tdmpc2.common.evaluate import Evaluation
 from tdmpc2.common.lease import Lease, LeaseLostError
 from tdmpc2.common.records import RunRecords, State
 from tdmpc2.common.requests import Steps
 from tdmpc2.common.run_directory import RunRecord
-from tdmpc2.common.spec import RunOptions
+from tdmpc2.common.spec import CommonOptions
 from tdmpc2.common.tracker import Tracker
-from tdmpc2.common.trainer import Callbacks, Trainer
 
 # SLURM kills 30 s after SIGTERM (KillWait), unless it is set up otherwise.
 SLURM_TERM_SECONDS = 20.0
 
 
+# Figures that the progress bar shows: label, name and format.
+SHOWN = (
+    ("return", "train_return", ".0f"),
+    ("eval", "eval_return", ".0f"),
+    ("loss", "total_loss", ".3g"),
+    ("score", "eval_score", ".1f"),
+)
+
+
+class Loop(Protocol):
+    """A training loop: the trainer's, or that of learning from a dataset.
+
+    Attributes:
+        callbacks: to whoever runs it.
+    """
+
+    callbacks: Callbacks
+
+    @property
+    def step(self) -> int:
+        """Where it stands, in the unit of its budget."""
+        ...
+
+    def steps(self) -> Steps[None]:
+        """Goes on to the end of the budget."""
+        ...
+
+
 def session(
-    trainer: Trainer,
+    trainer: Loop,
     records: RunRecords,
     tracker: Tracker,
     lease: Lease,
-    options: RunOptions,
+    options: CommonOptions,
     stop: StopRequests,
 ) -> Steps[RunRecord]:
     """The steps of a trainer with a progress bar, and with the states they leave the run in.
@@ -49,11 +77,11 @@ def session(
         show = options.progress
     name = f"{records.spec.task} seed {records.spec.seed}"
     bar = tqdm(
-        total=trainer.schedule.env_steps,
-        initial=trainer.env_step,
+        total=records.spec.budget,
+        initial=trainer.step,
         disable=not show,
         file=sys.__stderr__,  # past Sacred, which would keep every redraw
-        unit=" env steps",
+        unit=" " + records.spec.budget_unit.replace("num_", "").replace("_", " "),
         desc=name,
     )
     figures: dict[str, float] = {}
@@ -62,25 +90,24 @@ def session(
         lease.check()
         return stop.at_once()
 
-    def on_progress(env_step: int, new: dict[str, float]) -> None:
+    def on_progress(step: int, new: Mapping[str, float]) -> None:
         figures.update(new)
-        records.set_progress(env_step, **figures)
+        records.set_progress(step, **figures)
         bar.set_postfix(
-            {"return": f"{new['train_return']:.0f}", "eval": f"{figures.get('eval_return', 0):.0f}"}
+            {label: format(figures[key], how) for label, key, how in SHOWN if key in figures}
         )
-        bar.update(env_step - bar.n)
+        bar.update(step - bar.n)
 
     def on_evaluating(done: int, most: int) -> None:
         bar.set_description(f"{name}, evaluating {done}/{most}")
-        records.set_progress(trainer.env_step, **figures, evaluating=f"{done}/{most}")
+        records.set_progress(trainer.step, **figures, evaluating=f"{done}/{most}")
 
-    def on_evaluation(env_step: int, result: Evaluation) -> None:
+    def on_evaluation(step: int, new: Mapping[str, float], row: Mapping[str, Any]) -> None:
         bar.set_description(name)
-        figures["eval_return"] = result.mean_return
-        figures["eval_success"] = float(result.successes.mean())
-        tracker.log(env_step, result.row())
+        figures.update(new)
+        tracker.log(step, row)
 
-    records.set_state("RUNNING", trainer.env_step)
+    records.set_state("RUNNING", trainer.step)
     with bar:
         shown = (on_progress, on_evaluating, on_evaluation)
         trainer.callbacks = Callbacks(must_stop, stop.soon, *shown)
@@ -93,17 +120,17 @@ def session(
         except (StoppedError, KeyboardInterrupt) as error:
             if isinstance(error, StoppedError):
                 error.signal = stop.signal
-            records.set_state("INTERRUPTED", trainer.env_step, str(error), **figures)
+            records.set_state("INTERRUPTED", trainer.step, str(error), **figures)
             raise
         except LeaseLostError:  # the records are another process's now
             raise
         except BaseException as error:
             with contextlib.suppress(OSError):  # a full disk must not hide the first error
                 text = f"{type(error).__name__}: {error}"
-                records.set_state("FAILED", trainer.env_step, text, **figures)
+                records.set_state("FAILED", trainer.step, text, **figures)
             raise
-    records.set_state(state, trainer.env_step, message, **figures)
-    return RunRecord(records.directory, state, trainer.env_step, message)
+    records.set_state(state, trainer.step, message, **figures)
+    return RunRecord(records.directory, state, trainer.step, message)
 
 
 class StopRequests:

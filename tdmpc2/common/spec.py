@@ -21,16 +21,20 @@ class RunSpec:
 
     Attributes:
         method: a key of `METHODS`.
-        task: name in the task table.
+        task: name in the task table, or of a set of tasks.
         seed: of everything random.
         budget: when the run ends; may be raised later.
-        budget_unit: `env_steps` (control steps, action repeat included).
+        budget_unit: `env_steps` (control steps, action repeat included), or `num_updates` of
+            learning from a dataset.
         overrides: method settings that differ from the defaults, sorted by name.
         variant: name for this set of overrides.
         obs: what the agent sees, `state` or `rgb`.
         assets: where the models of a task that needs some come from (`official`, `rebuilt`,
             `standin`, or `unknown-` and a checksum); None where it needs none.
         protocol: switches of `Protocol` that differ from the paper's, sorted by name.
+        tasks: of the set, in the order of the task embedding; empty for a single task.
+        dataset: checksum of what a set of tasks is learnt from.
+        start: facts of the trained model that a run goes on from, sorted by name.
     """
 
     method: str
@@ -43,6 +47,9 @@ class RunSpec:
     obs: str = "state"
     assets: str | None = None
     protocol: tuple[tuple[str, bool], ...] = ()
+    tasks: tuple[str, ...] = ()
+    dataset: str | None = None
+    start: tuple[tuple[str, Scalar], ...] = ()
 
     @property
     def identity(self) -> str:
@@ -53,6 +60,10 @@ class RunSpec:
         if self.assets not in (None, "official"):
             what.append(["assets", self.assets])
         what += [list(switch) for switch in self.protocol]
+        if self.tasks:
+            what += [["tasks", *self.tasks], ["dataset", self.dataset]]
+        if self.start:
+            what.append(["start", dict(self.start)])
         return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:10]
 
     def run_dir(self, root: Path) -> Path:
@@ -75,8 +86,8 @@ def _option(default: Any, text: str) -> Any:
 
 
 @dataclass(frozen=True)
-class RunOptions:
-    """How a run is carried out; recorded, but no part of its identity."""
+class CommonOptions:
+    """How any run is carried out; recorded, but no part of its identity."""
 
     runs: Path = field(
         default_factory=default_runs_dir, metadata={"help": "folder that holds all runs"}
@@ -91,9 +102,7 @@ class RunOptions:
     eval_workers: int | None = _option(
         None, "processes that step them (0: this one); default: cores - 1, if that is 2 or more"
     )
-    save_video: bool = _option(False, "an mp4 of one episode of each evaluation, in videos/")
     checkpoint_minutes: float = _option(10.0, "a checkpoint at the first episode end after this")
-    keep_replay: bool = _option(False, "keep the episodes, so that env_steps can be raised later")
     progress: bool | None = _option(None, "progress bar; default: only in a terminal")
     checkpoint: Literal["latest", "previous"] = _option(
         "latest", "which checkpoint to resume from, if the latest is damaged"
@@ -113,6 +122,33 @@ class RunOptions:
             raise UserError(f"eval_workers={self.eval_workers}: must not be negative")
         if self.checkpoint_minutes < 0:
             raise UserError(f"checkpoint_minutes={self.checkpoint_minutes}: must not be negative")
+
+
+@dataclass(frozen=True)
+class RunOptions(CommonOptions):
+    """How a run in an environment is carried out."""
+
+    save_video: bool = _option(False, "an mp4 of one episode of each evaluation, in videos/")
+    keep_replay: bool = _option(False, "keep the episodes, so that env_steps can be raised later")
+
+
+@dataclass(frozen=True)
+class OfflineOptions(CommonOptions):
+    """How a run of learning from a dataset is carried out."""
+
+    data: Path | None = field(default=None, metadata={"help": "folder of the dataset"})
+    eval_every: int | None = _option(None, "updates between evaluations; default: 100,000")
+    eval_episodes: int = _option(10, "episodes per task and evaluation")
+    log_every: int = _option(1000, "updates between lines of train.csv")
+    checkpoint_minutes: float = _option(10.0, "a checkpoint after this")
+    accumulate: int = _option(1, "parts of a batch one after the other, to save memory")
+
+    def __post_init__(self) -> None:
+        """Rejects values out of range."""
+        super().__post_init__()
+        for name in ("log_every", "accumulate"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name}={getattr(self, name)}: must be at least 1")
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:

@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
+from tdmpc2.common.callbacks import Callbacks
 from tdmpc2.common.checkpoint import CheckpointStore
 from tdmpc2.common.env_group import EnvGroup
 from tdmpc2.common.errors import DivergedError, StoppedError, UserError
-from tdmpc2.common.evaluate import Evaluation, evaluation
-from tdmpc2.common.learning import RunningMeans
+from tdmpc2.common.evaluate import evaluation
+from tdmpc2.common.learning import RunningMeans, all_finite
 from tdmpc2.common.play import Play
 from tdmpc2.common.protocols import Agent, Counters, Event, Memory, TaskEnv
 from tdmpc2.common.records import RunRecords
@@ -59,26 +58,6 @@ class Progress:
     num_updates: int = 0
     num_episodes: int = 0
     evaluated_at: int = -1
-
-
-@dataclass
-class Callbacks:
-    """How the loop talks to whoever runs it.
-
-    Attributes:
-        stop_requested: asked before every decision and update: stop at once?
-        stop_soon: asked between episodes, with the time: save, then stop?
-        on_progress: called with env step and figures at every episode end.
-        on_evaluating: called before every decision of an evaluation with the decisions done
-            and the most there can be.
-        on_evaluation: called with env step and outcome.
-    """
-
-    stop_requested: Callable[[], bool] = lambda: False
-    stop_soon: Callable[[float], bool] = lambda now: False
-    on_progress: Callable[[int, dict[str, float]], None] = lambda step, figures: None
-    on_evaluating: Callable[[int, int], None] = lambda done, most: None
-    on_evaluation: Callable[[int, Evaluation], None] = lambda step, evaluation: None
 
 
 class _CutShort(Exception):  # noqa: N818  (no error)
@@ -137,6 +116,8 @@ class Trainer:
     def env_step(self) -> int:
         """Control steps so far, action repeat included."""
         return self.progress.decisions * self.envs[0].action_repeat
+
+    step = env_step
 
     @property
     def finished(self) -> bool:
@@ -221,8 +202,8 @@ class Trainer:
     def _choose_actions(self, plays: Sequence[Play]) -> Steps[list[np.ndarray]]:
         """Uniform random while seeding, the agent's afterwards."""
         if self.progress.decisions <= self.agent.seed_decisions:
-            shape = self.envs[0].action_space.shape
-            return [self.rng.uniform(-1, 1, shape).astype(np.float32) for _ in plays]
+            space: Any = self.envs[0].action_space
+            return [self.rng.uniform(space.low, space.high).astype(np.float32) for _ in plays]
         obs = np.stack([play.obs for play in plays])
         first = np.array([len(play) == 0 for play in plays])
         actions = yield Act(obs, first, explore=True)
@@ -305,7 +286,9 @@ class Trainer:
         where = {"env_step": self.env_step, "agent_step": self.progress.decisions}
         self.records.csv["eval"].append({**where, **result.row()})
         self.progress.evaluated_at = self.env_step
-        self.callbacks.on_evaluation(self.env_step, result)
+        successes = float(result.successes.mean())
+        figures = {"eval_return": result.mean_return, "eval_success": successes}
+        self.callbacks.on_evaluation(self.env_step, figures, result.row())
 
     # --- checkpoints -----------------------------------------------------------------
 
@@ -324,7 +307,7 @@ class Trainer:
             DivergedError: the agent holds NaN or Inf; the checkpoint before stays.
         """
         agent = self.agent.state_dict()
-        if not _all_finite(agent):
+        if not all_finite(agent):
             raise DivergedError(f"non-finite parameters at env step {self.env_step}")
         with_replay = not final or self.schedule.keep_replay
         state = {
@@ -381,14 +364,3 @@ class Trainer:
 def _mean(values: Iterable[float]) -> float:
     """Mean over the environments."""
     return float(np.mean(list(values)))
-
-
-def _all_finite(value: Any) -> bool:
-    """Whether every floating-point tensor in a nested container is finite."""
-    if isinstance(value, Tensor):
-        return not value.is_floating_point() or bool(torch.isfinite(value).all())
-    if isinstance(value, dict):
-        return all(_all_finite(item) for item in value.values())
-    if isinstance(value, list | tuple):
-        return all(_all_finite(item) for item in value)
-    return True

@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 from tdmpc2.common.errors import UserError, did_you_mean
-from tdmpc2.common.protocols import TaskEnv
+from tdmpc2.common.protocols import EnvSpec, TaskEnv
 from tdmpc2.envs.assets import AssetSet, find_assets
+from tdmpc2.envs.multitask import PaddedEnv
 from tdmpc2.envs.rendering import can_render_vulkan, prepare_rendering
 from tdmpc2.envs.tasks import Task, get_task
 
@@ -69,6 +70,7 @@ def make_env(
     obs: Obs = "state",
     assets: AssetSet | str = "official",
     render: bool = False,
+    padded_to: EnvSpec | None = None,
 ) -> TaskEnv:
     """Makes the environment of a task.
 
@@ -78,6 +80,7 @@ def make_env(
         obs: `state`, or `rgb` for the last three frames of a camera.
         assets: for tasks that need models, the source of the set to use, or the set itself.
         render: whether `render()` will be called.
+        padded_to: the shapes of a set of tasks that this one belongs to.
 
     Raises:
         UserError: no such task, or something it needs is missing: names the command.
@@ -98,7 +101,7 @@ def make_env(
         from tdmpc2.envs.pixels import PixelEnv
 
         return PixelEnv(env)
-    return env
+    return env if padded_to is None else PaddedEnv(env, padded_to)
 
 
 def check_obs(task: Task, obs: str) -> None:

@@ -2,15 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+import hashlib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium
 import numpy as np
 
+from tdmpc2.common.errors import UserError, did_you_mean
 from tdmpc2.common.protocols import EnvSpec
 from tdmpc2.envs.base import TaskWrapper
-from tdmpc2.envs.tasks import Task
+from tdmpc2.envs.tasks import SUITES, TASKS, Task, get_task
+
+MAX_NAME = 100  # of a folder
+
+
+def parse_tasks(text: str) -> tuple[Task, ...]:
+    """Tasks by name, in the order of the task embedding.
+
+    Args:
+        text: a task, a suite (`mt30`), or a list of tasks (`walker-walk,cheetah-run`).
+
+    Raises:
+        UserError: no such task or suite, or one twice.
+    """
+    if text in SUITES:
+        return SUITES[text]
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise UserError("task=: a task, a suite or a list of tasks is needed")
+    try:
+        tasks = tuple(get_task(name) for name in names)
+    except UserError:
+        unknown = next(name for name in names if name not in TASKS)
+        if len(names) > 1:
+            raise
+        known = (*TASKS, *SUITES)
+        raise UserError(f"unknown task '{unknown}'{did_you_mean(unknown, known)}") from None
+    twice = next((task.name for task in tasks if tasks.count(task) > 1), None)
+    if twice is not None:
+        raise UserError(f"task={text}: {twice} is named twice")
+    return tasks
+
+
+def get_task_set(text: str) -> tuple[str, tuple[Task, ...]]:
+    """Name and tasks of a set; their order is the index of the task embedding.
+
+    Args:
+        text: a suite, or several tasks by commas.
+
+    Raises:
+        UserError: no such suite or task, one task twice, or fewer than two.
+    """
+    tasks = parse_tasks(text)
+    if text in SUITES:
+        return text, tasks
+    names = [task.name for task in tasks]
+    if len(tasks) < 2:
+        raise UserError(
+            f"task={text}: learning from a dataset takes several tasks: mt30, mt80, another "
+            "suite, or a list such as task=cheetah-run,cheetah-run-backwards"
+        )
+    name = "+".join(names)
+    if len(name) > MAX_NAME:
+        name = f"{len(names)}-tasks-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return name, tasks
 
 
 def multitask_spec(tasks: Sequence[Task]) -> EnvSpec:
@@ -28,6 +85,31 @@ def multitask_spec(tasks: Sequence[Task]) -> EnvSpec:
         task_names=tuple(task.name for task in tasks),
         episodic=any(task.episodic for task in tasks),
     )
+
+
+def padded_spec(task: Task, start: Mapping[str, Any]) -> EnvSpec:
+    """Shapes of one task as a model of several saw it that a run goes on from.
+
+    Args:
+        task: that is learnt.
+        start: `obs_dim`, `action_dim` and `episodic` of the model.
+
+    Raises:
+        UserError: the task does not fit into them.
+    """
+    own = multitask_spec([task])
+    obs_dim, action_dim, episodic = (start[key] for key in ("obs_dim", "action_dim", "episodic"))
+    for what, mine, theirs in (
+        ("observations", own.obs_shape[0], obs_dim),
+        ("actions", own.action_dim, action_dim),
+    ):
+        if mine > theirs:
+            raise UserError(
+                f"task={task.name}: its {what} have {mine} dimensions, the model's {theirs}"
+            )
+    if own.episodic and not episodic:
+        raise UserError(f"task={task.name}: its episodes can end early; the model knows no end")
+    return dataclasses.replace(own, obs_shape=(obs_dim,), action_dim=action_dim, episodic=episodic)
 
 
 class PaddedEnv(TaskWrapper):
@@ -48,8 +130,9 @@ class PaddedEnv(TaskWrapper):
         self.observation_space = gymnasium.spaces.Box(
             -np.inf, np.inf, spec.obs_shape, dtype=np.float32
         )
-        self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (spec.action_dim,), dtype=np.float32)
         self.action_mask = np.arange(spec.action_dim) < self.task.action_dim
+        reach = self.action_mask.astype(np.float32)  # what has no effect is not drawn either
+        self.action_space = gymnasium.spaces.Box(-reach, reach, dtype=np.float32)
         self._missing = spec.obs_shape[0] - self.task.obs_dim
 
     def reset(

@@ -52,6 +52,10 @@ class Task:
         """Name for figures, for example "Walker Run Backwards"."""
         return self.paper_name or self.name.replace("-", " ").title()
 
+    def normalized_score(self, episode_return: float, success: float) -> float:
+        """The score that is averaged over tasks, 0 to 100: return / 10, or 100 · success."""
+        return 100 * success if self.metric == "success" else episode_return / 10
+
 
 def _dmcontrol(name: str, obs_dim: int, action_dim: int, *tags: str) -> Task:
     domain, _, behaviour = name.partition("-")

@@ -7,15 +7,13 @@ import signal
 import threading
 import time
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 
 from tdmpc2.common import session as sessions
+from tdmpc2.common.callbacks import Callbacks
 from tdmpc2.common.errors import DivergedError, StoppedError, UserError
-from tdmpc2.common.evaluate import Evaluation
 from tdmpc2.common.lease import Lease, LeaseLostError
 from tdmpc2.common.records import RunRecords, read_status
 from tdmpc2.common.requests import Steps, serve
@@ -23,16 +21,14 @@ from tdmpc2.common.run_directory import RunRecord
 from tdmpc2.common.session import SLURM_TERM_SECONDS, StopRequests, stop_on_signals
 from tdmpc2.common.spec import RunOptions, RunSpec
 from tdmpc2.common.tracker import Tracker
-from tdmpc2.common.trainer import Callbacks
 
 
 class ScriptedTrainer:
     """Does what it is told instead of training."""
 
     def __init__(self, script: Any) -> None:
-        self.schedule = SimpleNamespace(env_steps=200)
         self.callbacks = Callbacks()
-        self.env_step = 100
+        self.step = 100
         self.script = script
 
     def steps(self) -> Steps[None]:
@@ -80,7 +76,7 @@ def throw(error: BaseException) -> Any:
 def test_completed(tmp_path: Path) -> None:
     def script(trainer: ScriptedTrainer, lease: Lease) -> None:
         assert status(tmp_path)["state"] == "RUNNING"
-        trainer.env_step = 200
+        trainer.step = 200
 
     record = session(tmp_path, script)
     assert record == RunRecord(tmp_path, "COMPLETED", 200)
@@ -122,12 +118,9 @@ def test_a_run_taken_over_is_left_to_its_new_owner(tmp_path: Path) -> None:
 
 
 def test_figures_reach_status_and_tracker(tmp_path: Path) -> None:
-    evaluation = Evaluation(
-        np.array([1.0, 3.0]), np.array([0.0, 1.0]), np.array([1.0, 1.0]), np.array([50, 50])
-    )
-
     def script(trainer: ScriptedTrainer, lease: Lease) -> None:
-        trainer.callbacks.on_evaluation(100, evaluation)
+        figures = {"eval_return": 2.0, "eval_success": 0.5}
+        trainer.callbacks.on_evaluation(100, figures, {"episode_return": 2.0})
         trainer.callbacks.on_progress(150, {"train_return": 7.0})
 
     metrics = Metrics()

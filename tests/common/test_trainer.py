@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from tdmpc2.common.callbacks import Callbacks
 from tdmpc2.common.checkpoint import CheckpointStore
 from tdmpc2.common.env_group import SerialEnvs
 from tdmpc2.common.errors import DivergedError, StoppedError, UserError
@@ -20,7 +21,7 @@ from tdmpc2.common.records import EVAL_COLUMNS, RunRecords
 from tdmpc2.common.replay import Replay
 from tdmpc2.common.requests import serve
 from tdmpc2.common.spec import RunSpec
-from tdmpc2.common.trainer import Callbacks, Schedule, Trainer
+from tdmpc2.common.trainer import Schedule, Trainer
 from tdmpc2.envs.factory import make_env
 from tdmpc2.envs.tasks import get_task
 
@@ -212,7 +213,7 @@ def test_progress_is_reported_at_every_episode(tmp_path: Path) -> None:
     evaluations = []
     callbacks = Callbacks(
         on_progress=lambda step, figures: told.append((step, figures["train_return"])),
-        on_evaluation=lambda step, result: evaluations.append((step, len(result.returns))),
+        on_evaluation=lambda step, figures, row: evaluations.append((step, row["num_episodes"])),
     )
     trainer = make_trainer(tmp_path, env_steps=100, callbacks=callbacks)
     trainer.run()

@@ -1,12 +1,15 @@
-"""The importer of official checkpoints: one result from the old and the new key format."""
+"""Names of official checkpoints: one result from old and new keys, and back to either."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from tdmpc2.checkpoints import import_official
+from tdmpc2.checkpoints.official import constants, export_official, key_format
 from tdmpc2.common.errors import UserError
 from tests.golden import FILES, Golden
 
@@ -70,7 +73,7 @@ def test_both_formats_give_the_same_weights(name: str) -> None:
 def test_every_weight_of_the_model_is_set(name: str) -> None:
     """Nothing missing, nothing left over, each tensor in the network it came from."""
     golden, official = Golden(name), recorded(name)
-    model = golden.agent().model
+    model: Any = golden.agent().model
     weights = import_official(official)
     assert weights.keys() == model.state_dict().keys()
     model.load_state_dict(weights, strict=True)
@@ -89,6 +92,54 @@ def test_every_weight_of_the_model_is_set(name: str) -> None:
     }
     for key, ours in pairs.items():
         assert torch.equal(official[key], ours), key
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_export_gives_back_the_official_state_dict(name: str) -> None:
+    """With the same keys in the same order, but for what tensordict notes of its own."""
+    golden, official = Golden(name), recorded(name)
+    config, keys = golden.config(), key_format(official)
+    assert keys == ("old" if golden.is_paper else "new")
+    log_std = (config.log_std_min, config.log_std_max)
+    state = export_official(
+        import_official(official), keys, log_std=log_std, action_dims=golden.env().action_dims
+    )
+    noted = [key for key in state if key.endswith(("__batch_size", "__device"))]
+    assert len(noted) == (0 if golden.is_paper else 6)
+    tensors = {key: value for key, value in state.items() if key not in noted}
+    assert tensors.keys() == official.keys()
+    if keys == "new":
+        assert list(tensors) == list(official)
+    for key, value in tensors.items():
+        assert torch.equal(value, official[key]), key
+        assert value.dtype == official[key].dtype, key
+
+
+def test_constants_of_the_new_format() -> None:
+    golden = Golden("head2026_multi_task")
+    said = constants(recorded("head2026_multi_task"))
+    assert said.log_std == (-10.0, 2.0)
+    assert said.action_dims == golden.env().action_dims
+    assert constants(recorded("paper_multi_task")) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("log_std_min", torch.zeros(3)),
+        ("_action_masks", torch.zeros(3)),
+        ("_action_masks", torch.tensor([[1.0, 0.0, 1.0]])),
+    ],
+)
+def test_damaged_constants_are_refused(key: str, value: Tensor) -> None:
+    with pytest.raises(UserError, match=key):
+        constants(recorded("head2026_multi_task") | {key: value})
+
+
+def test_weights_named_twice_are_refused() -> None:
+    both = recorded("paper_single_task") | {"_Qs.params.0.weight": torch.zeros(1)}
+    with pytest.raises(UserError, match=r"_Qs\.params\.0.* there twice"):
+        import_official(both)
 
 
 def test_termination_head() -> None:

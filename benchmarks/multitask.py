@@ -1,0 +1,167 @@
+"""Learning many tasks from a dataset: `python benchmarks/multitask.py model_sizes=1,5,19,48,317`.
+
+For each model size, on tasks of random data: parameters, an update, a plan, and the memory they
+take; and how much of an update it costs to sample its batch from memory-mapped shards rather
+than from arrays. Every size is measured in a process of its own.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import resource
+import statistics
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from speed import Stopwatch
+
+from tdmpc2.agent import TDMPC2
+from tdmpc2.common import cli
+from tdmpc2.common.device import choose_device, numeric_path, set_up_torch
+from tdmpc2.common.distributed import World
+from tdmpc2.common.errors import UserError
+from tdmpc2.common.files import write_json
+from tdmpc2.data.dataset import Dataset
+from tdmpc2.data.memory import OfflineMemory
+from tdmpc2.data.writer import DatasetWriter
+from tdmpc2.envs.multitask import get_task_set, multitask_spec
+from tdmpc2.methods import make_config
+from tdmpc2.split_update import SplitUpdate
+
+COLUMNS = (
+    "| size | parameters | update s | updates/s | plan ms | memory GB | sample ms | mapped/arrays |"
+)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to measure."""
+
+    task: str = field(default="mt80", metadata={"help": "a set of tasks"})
+    model_sizes: str = field(default="1,5,19,48,317", metadata={"help": "with commas"})
+    batch_size: int = field(default=1024, metadata={"help": "of an update"})
+    accumulate: int = field(default=1, metadata={"help": "parts of a batch, one after the other"})
+    episodes: int = field(default=40, metadata={"help": "of each task, in the dataset"})
+    precision: str = field(default="fp32", metadata={"help": "fp32 | bf16"})
+    threads: int | None = field(default=None, metadata={"help": "of torch; default: all cores"})
+    device: str = field(default="auto", metadata={"help": "auto, cpu, cuda …"})
+    compile: bool | None = field(default=None, metadata={"help": "default: where it works"})
+    repetitions: int = field(default=3, metadata={"help": "of each measurement, after the first"})
+    out: Path | None = field(default=None, metadata={"help": "also write everything as JSON"})
+
+
+def make_dataset(folder: Path, tasks: str, episodes: int) -> None:
+    """Episodes of uniform random numbers."""
+    _, members = get_task_set(tasks)
+    rng = np.random.default_rng(0)
+    with DatasetWriter(folder, None, members, plan={}, shard_mb=256) as writer:
+        for task in members:
+            shards = writer.open_task(task, "float32")
+            length = task.episode_length
+            num_rows = episodes * (length + 1)
+            rows = rng.normal(size=(num_rows, task.obs_dim + task.action_dim + 1))
+            rows[:, task.obs_dim : -1] = np.tanh(rows[:, task.obs_dim : -1])
+            rows[length :: length + 1, task.obs_dim :] = np.nan  # what follows the last step
+            lengths, ended = np.full(episodes, length), np.zeros(episodes, int)
+            shards.add(rows.astype(np.float32), lengths, ended, str)
+            writer.finish_task(shards)
+        writer.finish({})
+
+
+def in_arrays(memory: OfflineMemory) -> None:
+    """Reads all shards into arrays, from which is then sampled."""
+    memory._sources = [s._replace(rows=np.array(s.rows)) for s in memory._sources]
+
+
+def measure(options: Options, size: str, folder: Path) -> dict[str, Any]:
+    """One row of the table."""
+    device = choose_device(options.device)
+    path = numeric_path(
+        device, options.threads, compiled=options.compile, precision=options.precision
+    )
+    set_up_torch(path)
+    name, members = get_task_set(options.task)
+    env = multitask_spec(members)
+    settings = {"batch_size": options.batch_size, "precision": options.precision}
+    config = make_config("tdmpc2", {"model_size": size, **settings}, name)
+    agent = TDMPC2(config, env, seed=1, device=device)
+    if path["compile"]:
+        agent.compile()
+    learner = agent if options.accumulate == 1 else SplitUpdate(agent, World(), options.accumulate)
+    memories = []
+    for _ in range(2):
+        generator = torch.Generator().manual_seed(0)
+        shapes = (agent.replay_length, env.obs_shape[0], env.action_dim)
+        dataset = Dataset.open(folder)
+        memories.append(OfflineMemory(dataset, env.task_names, *shapes, generator=generator))
+    mapped, arrays = memories
+    in_arrays(arrays)
+    watch = Stopwatch(device)
+    obs = np.zeros((1, *env.obs_shape), np.float32)
+    first, task = np.ones(1, dtype=bool), np.zeros(1, dtype=int)
+    calls = {
+        "mapped": lambda: learner.update(mapped),
+        "arrays": lambda: learner.update(arrays),
+        "plan": lambda: agent.act(obs, first=first, explore=False, task=task),
+        "sample": lambda: mapped.sample(options.batch_size),
+    }
+    seconds: dict[str, list[float]] = {key: [] for key in calls}
+    for _ in range(options.repetitions + 1):  # the first compiles, and warms the pages
+        for key, call in calls.items():
+            seconds[key].append(watch(call))
+    median = {key: statistics.median(times[1:]) for key, times in seconds.items()}
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    if device.type == "cuda":
+        peak = torch.cuda.max_memory_allocated(device) / 1e9
+    return {
+        "model_size": size,
+        "num_parameters": agent.model.num_parameters(),
+        "update_s": median["mapped"],
+        "plan_s": median["plan"],
+        "sample_s": median["sample"],
+        "memory_gb": peak,
+        "mapped_over_arrays": median["arrays"] / median["mapped"],
+        "machine": path,
+    }
+
+
+def main(words: Sequence[str]) -> int:
+    """The command; returns its exit code."""
+    options = Options(**cli.parse_words(words, cli.schema_of(Options)))
+    rows = []
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "data"
+        make_dataset(folder, options.task, options.episodes)
+        print(COLUMNS + "\n|" + "---|" * (COLUMNS.count("|") - 1), flush=True)
+        for size in options.model_sizes.split(","):
+            context = multiprocessing.get_context("spawn")
+            with context.Pool(1) as pool:
+                row = pool.apply(measure, (options, size, folder))
+            cells = (
+                *(row["model_size"], f"{row['num_parameters']:,}", f"{row['update_s']:.3f}"),
+                *(f"{1 / row['update_s']:.3g}", f"{1e3 * row['plan_s']:.0f}"),
+                *(f"{row['memory_gb']:.1f}", f"{1e3 * row['sample_s']:.1f}"),
+                f"{row['mapped_over_arrays']:.3f}",
+            )
+            print("| " + " | ".join(cells) + " |", flush=True)
+            rows.append(row)
+    if options.out is not None:
+        if not options.out.parent.is_dir():
+            raise UserError(f"out={options.out}: no such folder")
+        write_json(options.out, {"options": asdict(options), "rows": rows})
+    return 0
+
+
+def usage() -> str:
+    """Text of `--help`."""
+    return f"{__doc__}\n{cli.describe_fields(Options)}"
+
+
+if __name__ == "__main__":
+    sys.exit(cli.command(main, usage))

@@ -1,0 +1,229 @@
+"""Trained models as files: `python -m tdmpc2.checkpoints fetch|inspect|import|export|evaluate`."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tdmpc2.agent import TDMPC2
+from tdmpc2.checkpoints import names
+from tdmpc2.checkpoints.description import describe
+from tdmpc2.checkpoints.evaluation import (
+    EvaluateOptions,
+    TaskResult,
+    choose_tasks,
+    evaluate_tasks,
+)
+from tdmpc2.checkpoints.exporting import FORMATS, Format, export_model
+from tdmpc2.checkpoints.fetch import fetch, url_of
+from tdmpc2.checkpoints.model import Model
+from tdmpc2.checkpoints.model_file import agent_of, load_model, save_model
+from tdmpc2.checkpoints.reading import check_target, make_room
+from tdmpc2.common import cli
+from tdmpc2.common.device import choose_device, numeric_path, set_up_torch
+from tdmpc2.common.errors import UserError, did_you_mean
+from tdmpc2.common.files import write_json
+from tdmpc2.common.paths import cache_dir
+from tdmpc2.common.spec import parse_seeds
+
+
+def default_folder() -> Path:
+    """Where fetched checkpoints go unless told otherwise."""
+    return cache_dir() / "checkpoints"
+
+
+def usage() -> str:
+    """Text of `--help`."""
+    return f"""\
+usage: python -m tdmpc2.checkpoints inspect FILE
+       python -m tdmpc2.checkpoints import FILE task=TASKS out=NEW
+       python -m tdmpc2.checkpoints export FILE out=NEW [format=official]
+       python -m tdmpc2.checkpoints evaluate FILE task=TASK [key=value ...]
+       python -m tdmpc2.checkpoints fetch NAME [key=value ...]
+
+FILE is an official TD-MPC2 checkpoint (old or new keys, .pt or .safetensors), a model file of this
+project, or a run directory or one of its checkpoints/... Of torch files only tensors and plain
+containers are loaded, never code. No file is overwritten.
+
+inspect   format, size, parameters, dimensions, tasks that fit, unknown keys, checksum
+import    FILE as a model file, which says its tasks, configuration and origin
+  task=TASKS         of an official checkpoint, which does not say: a task, a suite (mt30, mt80),
+                     or a list in the order of the task embedding
+  out=NEW            ends in .pt or .safetensors
+  any_size=false     take a model whose shapes fit none of the paper's sizes
+export    FILE in a format of others
+  out=NEW            ends in .pt; in .safetensors for that format
+  format=official    {" | ".join(FORMATS)}
+  task=TASKS any_size=false   as of import, where FILE is an official checkpoint
+evaluate  episodes without exploration: return, success and normalised score
+{cli.describe_fields(EvaluateOptions)}
+fetch     the authors' released checkpoints; what is there already is not fetched again, and an
+          interrupted transfer goes on where it was
+  NAME               all, a domain ({", ".join(names.DOMAINS)}), multitask, a set
+                     (mt30, mt80), one of its models (mt80-48M), a task, a path, or a list
+  out=DIR            default: {default_folder()}
+  url=BASE           default: {names.HOME}
+  seeds=3            of single-task models: a count or a list
+  single=PATTERN     default: {names.SINGLE}
+  multi=PATTERN      default: {names.MULTI}
+                     the authors document no file names: these patterns are inferred
+  sha256=HEX         checksum that a single file must have; else the server's is used, if any
+  dry_run=false      only print the addresses
+
+exit code: 0 done; 2 bad input or a file that is missing, damaged or refused."""
+
+
+def main(words: Sequence[str]) -> int:
+    """The command; returns its exit code."""
+    actions = {
+        "inspect": _inspect,
+        "import": _import,
+        "export": _export,
+        "evaluate": _evaluate,
+        "fetch": _fetch,
+    }
+    action, *rest = words or [""]
+    if action not in actions:
+        raise UserError(f"'{action}': unknown action{did_you_mean(action, actions)}")
+    actions[action](rest)
+    return 0
+
+
+def _parse(words: Sequence[str], first: str, schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Parses `key=value` words, of which the first may be a value alone.
+
+    Args:
+        words: after the action.
+        first: what a value alone means; it is required.
+        schema: of the words.
+    """
+    words = list(words)
+    if words:
+        key, equals, _ = words[0].partition("=")
+        # A path may hold an equals sign, a key holds neither slash nor dot.
+        if not equals or "/" in key or "." in key or Path(words[0]).exists():
+            words[0] = f"{first}={words[0]}"
+    values = cli.parse_words(words, schema)
+    _required(values, first)
+    return values
+
+
+def _inspect(words: Sequence[str]) -> None:
+    facts = describe(_parse(words, "file", {"file": Path})["file"])
+    width = max(map(len, facts)) + 2
+    for name, value in facts.items():
+        print(f"{name:<{width}}{value}")
+
+
+def _import(words: Sequence[str]) -> None:
+    schema = {"file": Path, "task": str, "out": Path, "any_size": bool}
+    values = _parse(words, "file", schema)
+    out = _required(values, "out")
+    check_target(out)
+    model = load_model(
+        values["file"], tasks=values.get("task"), any_size=values.get("any_size", False)
+    )
+    save_model(out, model)
+    print(f"{out}: {_title(model)}")
+
+
+def _export(words: Sequence[str]) -> None:
+    schema = {"file": Path, "out": Path, "format": Format, "task": str, "any_size": bool}
+    values = _parse(words, "file", schema)
+    out, form = _required(values, "out"), values.get("format", "official")
+    check_target(out)
+    model = load_model(
+        values["file"], tasks=values.get("task"), any_size=values.get("any_size", False)
+    )
+    unsaid = export_model(model, out, form)
+    print(f"{out}: {_title(model)}, format {form}")
+    if unsaid:
+        print(f"settings that this file does not say, for its reader: {', '.join(unsaid)}")
+
+
+def _evaluate(words: Sequence[str]) -> None:
+    options = EvaluateOptions(**_parse(words, "file", cli.schema_of(EvaluateOptions)))
+    if options.out is not None:
+        make_room(options.out)
+    assert options.file is not None
+    model = load_model(
+        options.file, tasks=options.tasks, single=options.task, any_size=options.any_size
+    )
+    chosen = choose_tasks(model, options.task)
+    agent = _agent(model, options)
+    print(_title(model))
+    print(f"{'task':<28}{'return':>10}{'± sd':>10}{'success':>10}{'score':>10}")
+    results = []
+    for result in evaluate_tasks(
+        *(model, agent, chosen),
+        episodes=options.episodes,
+        seed=options.seed,
+        workers=options.workers,
+    ):
+        results.append(result)
+        print(_line(result), flush=True)
+    mean = sum(result.score for result in results) / len(results)
+    if len(results) > 1:
+        print(f"{f'mean of {len(results)} tasks':<58}{mean:>10.1f}")
+    if options.out is not None:
+        facts = {**model.facts, "file": str(options.file), "seed": options.seed, "score": mean}
+        write_json(options.out, {**facts, "tasks": [result.row() for result in results]})
+
+
+def _agent(model: Model, options: EvaluateOptions) -> TDMPC2:
+    """The model's agent on the device asked for, with torch set up for it."""
+    device = choose_device(options.device)
+    agent = agent_of(model, device=device, seed=options.seed)
+    precision = model.config.precision
+    numeric = numeric_path(device, options.threads, compiled=options.compile, precision=precision)
+    set_up_torch(numeric)
+    if numeric["compile"]:
+        agent.compile()
+    return agent
+
+
+def _line(result: TaskResult) -> str:
+    outcome = result.outcome
+    return (
+        f"{result.task.name:<28}{outcome.mean_return:>10.2f}{outcome.sd_return:>10.2f}"
+        f"{outcome.successes.mean():>10.2f}{result.score:>10.1f}"
+    )
+
+
+def _title(model: Model) -> str:
+    """What was read, in a line."""
+    learnt = model.env.task_names
+    tasks = f"{len(learnt)} tasks" if len(learnt) > 1 else learnt[0]
+    guessed = f", recognised as {model.facts['task']}" if model.facts.get("recognised") else ""
+    return f"TD-MPC2 of size {model.config.model_size} on {tasks}{guessed}"
+
+
+def _fetch(words: Sequence[str]) -> None:
+    schema = {"name": str, "out": Path, "url": str, "seeds": str, "single": str, "multi": str}
+    values = _parse(words, "name", schema | {"sha256": str, "dry_run": bool})
+    paths = names.expand(
+        values["name"],
+        seeds=parse_seeds(values["seeds"]) if "seeds" in values else names.SEEDS,
+        single=values.get("single", names.SINGLE),
+        multi=values.get("multi", names.MULTI),
+    )
+    base, sha256 = values.get("url", names.HOME), values.get("sha256")
+    if sha256 is not None and (len(paths) > 1 or not re.fullmatch("[0-9a-fA-F]{64}", sha256)):
+        raise UserError(f"sha256={sha256}: 64 hexadecimal digits and a single file are needed")
+    if values.get("dry_run", False):
+        print("\n".join(url_of(base, path) for path in paths))
+    else:
+        fetch(paths, values.get("out", default_folder()), base, sha256=sha256)
+
+
+def _required(values: Mapping[str, Any], name: str) -> Any:
+    if name not in values:
+        raise UserError(f"{name}= is missing (see --help)")
+    return values[name]
+
+
+if __name__ == "__main__":
+    sys.exit(cli.command(main, usage))

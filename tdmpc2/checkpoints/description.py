@@ -1,0 +1,140 @@
+"""What can be told of a checkpoint without being told anything about it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from tdmpc2.checkpoints.architecture import Architecture, detect, num_parameters
+from tdmpc2.checkpoints.model import Model
+from tdmpc2.checkpoints.model_file import load_model
+from tdmpc2.checkpoints.official import key_format, split_official
+from tdmpc2.checkpoints.official_file import shown_by
+from tdmpc2.checkpoints.reading import read_weights
+from tdmpc2.checkpoints.task_sets import FEW_SHOT_TASKS, fitting_tasks, recognise
+from tdmpc2.common.errors import UserError
+from tdmpc2.common.files import sha256_of
+
+_KEYS = {"old": "old keys (2023)", "new": "new keys (2024 and later)"}
+_SHOWN = 8  # names that a line lists
+
+
+def describe(path: Path) -> dict[str, str]:
+    """Facts of a checkpoint, in the order they are to be shown.
+
+    Args:
+        path: a run directory, one of its checkpoints, a model file, or an official checkpoint.
+
+    Raises:
+        UserError: nothing there that can be read, or no TD-MPC2 model.
+    """
+    if path.is_file():
+        contents = read_weights(path)
+        if contents.about is None:
+            return {**_file_facts(path), **_official_facts(path, contents.weights)}
+        return {**_file_facts(path), **_model_facts(load_model(path), "model file")}
+    model = load_model(path)
+    return {"file": str(path), **_model_facts(model, "run of this project")}
+
+
+def _file_facts(path: Path) -> dict[str, str]:
+    size = path.stat().st_size / 1e6
+    return {"file": f"{path} ({size:.1f} MB)", "sha256": sha256_of(path)}
+
+
+def _official_facts(path: Path, state: Mapping[str, Any]) -> dict[str, str]:
+    keys = key_format(state)
+    weights, unknown = split_official(state)
+    if keys is None:
+        raise UserError(f"{path}: holds no Q-functions of a TD-MPC2 model")
+    facts = {"format": f"official, {_KEYS[keys]}"}
+    try:
+        found = detect(weights, shown_by(state))
+    except UserError as error:
+        if not unknown:
+            raise UserError(f"{path}: {error}") from None
+        return facts | {"model": str(error), "unknown keys": _list(unknown)}
+    facts |= _architecture_facts(found, weights)
+    facts["tasks"] = _tasks(found)
+    return facts | {"unknown keys": _list(unknown) if unknown else "none"}
+
+
+def _model_facts(model: Model, form: str) -> dict[str, str]:
+    said = model.facts
+    origin = {
+        "official": f"official checkpoint {said.get('source')}",
+        "run": (
+            f"run {said.get('source')} (variant {said.get('variant')}, seed "
+            f"{said.get('run_seed')}), {said.get('step')} {said.get('step_unit')}"
+        ),
+    }.get(str(said.get("origin")), "unknown")
+    facts = {
+        "format": form,
+        "origin": origin,
+        "sha256 of its weights' file": str(said.get("sha256")),
+    }
+    if model.env.pixels:
+        facts |= {
+            "model": f"single-task, from pixels, size {model.config.model_size}",
+            "parameters": _parameters(model.weights),
+        }
+    else:
+        try:
+            facts |= _architecture_facts(detect(model.weights), model.weights)
+        except UserError:  # a form of the model that the official code does not know
+            kind = _kind(model.env.num_tasks if model.multitask else None)
+            facts |= {
+                "model": f"{kind}, size {model.config.model_size}, of another form",
+                "parameters": _parameters(model.weights),
+            }
+    return facts | {"tasks": _list(model.env.task_names)}
+
+
+def _kind(num_tasks: int | None) -> str:
+    if num_tasks is None:
+        return "single-task"
+    return "one task with an embedding" if num_tasks == 1 else f"{num_tasks} tasks"
+
+
+def _architecture_facts(found: Architecture, weights: Mapping[str, Tensor]) -> dict[str, str]:
+    kind = _kind(found.num_tasks)
+    size = found.oddity if found.size is None else f"size {found.size}"
+    if found.dataset is not None:
+        size += f", as released for {found.dataset}"
+    d = found.dimensions
+    embedding = f", task embedding {d['task_dim']}" if d["task_dim"] else ""
+    return {
+        "model": f"{kind}, {size}",
+        "parameters": _parameters(weights),
+        "dimensions": (
+            f"observation {found.obs_dim}, action {found.action_dim}, latent {d['latent_dim']}, "
+            f"encoder {d['enc_dim']} ({d['num_enc_layers']} layers), other networks "
+            f"{d['mlp_dim']}, {d['num_q']} Q-functions, {d['num_bins']} bins{embedding}"
+        ),
+        "termination": "predicted" if found.episodic else "not predicted",
+    }
+
+
+def _parameters(weights: Mapping[str, Tensor]) -> str:
+    return f"{num_parameters(weights):,} (without target networks)"
+
+
+def _tasks(found: Architecture) -> str:
+    """What the tasks could be."""
+    if found.num_tasks is None:
+        fitting = fitting_tasks(found)
+        return f"by its shapes one of {_list(fitting)}" if fitting else "none of the task table"
+    name = recognise(found)
+    if name is not None:
+        return f"by their number and shapes {name}"
+    if found.num_tasks == FEW_SHOT_TASKS:
+        return f"by their number mt80 without ten: the {FEW_SHOT_TASKS} of few-shot learning"
+    return "unknown"
+
+
+def _list(names: tuple[str, ...] | list[str]) -> str:
+    more = len(names) - _SHOWN
+    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")

@@ -1,0 +1,157 @@
+"""Evaluating a trained model on its task, on one task of several, or on all of them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tdmpc2.agent import TDMPC2
+from tdmpc2.checkpoints.model import Model
+from tdmpc2.common.env_group import EnvGroup
+from tdmpc2.common.errors import DivergedError, UserError, did_you_mean
+from tdmpc2.common.evaluate import Evaluation, evaluate
+from tdmpc2.common.seeding import derive_seed
+from tdmpc2.common.settings import require
+from tdmpc2.envs.tasks import Task, get_task
+from tdmpc2.methods import make_spec
+from tdmpc2.parts import env_arguments, make_env_group
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """What to evaluate and how."""
+
+    file: Path | None = field(default=None, metadata={"help": "see above"})
+    task: str | None = field(
+        default=None, metadata={"help": "one of the model's tasks, a list of them, or all"}
+    )
+    tasks: str | None = field(
+        default=None,
+        metadata={"help": "of a multi-task official checkpoint other than mt30 and mt80"},
+    )
+    any_size: bool = field(default=False, metadata={"help": "as of import"})
+    episodes: int = field(default=10, metadata={"help": "of each task, planned as one batch"})
+    seed: int = field(default=0, metadata={"help": "of environments and planning noise"})
+    device: str = field(default="auto", metadata={"help": "auto, cpu, cuda …"})
+    threads: int | None = field(default=None, metadata={"help": "CPU threads of torch"})
+    compile: bool | None = field(
+        default=None, metadata={"help": "torch.compile of planning; default: where it works"}
+    )
+    workers: int | None = field(
+        default=None, metadata={"help": "processes that step the episodes; default: cores - 1"}
+    )
+    out: Path | None = field(default=None, metadata={"help": "also write the results as JSON"})
+
+    def __post_init__(self) -> None:
+        """Rejects values out of range."""
+        for name, least in (("episodes", 1), ("seed", 0), ("threads", 1), ("workers", 0)):
+            value = getattr(self, name)
+            require(value is None or value >= least, f"{name}={value}: must be at least {least}")
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """Outcome of a task.
+
+    Attributes:
+        task: a row of the task table.
+        outcome: an entry per episode.
+    """
+
+    task: Task
+    outcome: Evaluation
+
+    @property
+    def score(self) -> float:
+        """Normalised score, 0 to 100: return / 10, or success in percent (paper, Section 4)."""
+        success = float(self.outcome.successes.mean())
+        return self.task.normalized_score(self.outcome.mean_return, success)
+
+    def row(self) -> dict[str, Any]:
+        """Plain values for a JSON file."""
+        episodes = {
+            "returns": self.outcome.returns.tolist(),
+            "successes": self.outcome.successes.tolist(),
+        }
+        named = {"task": self.task.name, "metric": self.task.metric, "score": self.score}
+        return {**named, **self.outcome.row(), **episodes}
+
+
+def choose_tasks(model: Model, wanted: str | None) -> tuple[str, ...]:
+    """Names of the tasks to evaluate.
+
+    Args:
+        model: single- or multi-task.
+        wanted: `all`, a task, or a list of tasks; None for a model of one task.
+
+    Raises:
+        UserError: a task that the model has not learnt, or none named of several.
+    """
+    names = model.env.task_names
+    if wanted == "all" or (wanted is None and len(names) == 1):
+        return names
+    if wanted is None:
+        raise UserError(f"task= is missing: one of the model's {len(names)} tasks, or all")
+    chosen = tuple(get_task(name.strip()).name for name in wanted.split(","))
+    for name in chosen:
+        if name not in names:
+            raise UserError(f"task={name}: the model knows no such task{did_you_mean(name, names)}")
+    if len(set(chosen)) < len(chosen):
+        raise UserError(f"task={wanted}: a task is named twice")
+    return chosen
+
+
+def evaluate_tasks(
+    model: Model,
+    agent: TDMPC2,
+    names: Sequence[str],
+    *,
+    episodes: int,
+    seed: int = 0,
+    workers: int | None = None,
+) -> Iterator[TaskResult]:
+    """Evaluates tasks one after the other; a task's result does not depend on the others.
+
+    A model of one task gets the seeds of `tdmpc2/evaluate.py`, so both report the same; of
+    several tasks each has seeds of its own.
+
+    Args:
+        model: what the agent was made of.
+        agent: with the model's weights.
+        names: of the model's tasks.
+        episodes: of each task, planned as one batch.
+        seed: of environments and planning noise.
+        workers: processes that step the episodes; see `make_env_group`.
+
+    Raises:
+        UserError: a task's simulator or models are missing, or the agent answers with NaN or Inf.
+    """
+    for name in names:
+        task, own = get_task(name), (name,) if model.env.num_tasks > 1 else ()
+        agent.seed_evaluation(derive_seed(seed, "evaluation noise", *own))
+        seeds = [derive_seed(seed, "evaluation", *own, i) for i in range(episodes)]
+        index = [model.env.task_names.index(name)] * episodes
+        with contextlib.closing(_environments(model, task, episodes, workers)) as group:
+            try:
+                outcome = evaluate(agent, group, seeds, tasks=index if model.multitask else None)
+            except DivergedError as error:
+                raise UserError(f"{name}: {error}; the model is of no use") from None
+        yield TaskResult(task, outcome)
+
+
+def _environments(model: Model, task: Task, episodes: int, workers: int | None) -> EnvGroup:
+    """The environments of one task, set up as the model's facts say, in the model's shapes."""
+    obs, assets = model.facts.get("obs", "state"), model.facts.get("assets") or "official"
+    protocol = model.facts.get("protocol", {})
+    spec = make_spec(
+        "tdmpc2", task.name, 0, obs=obs, assets=assets.partition("-")[0], protocol=protocol
+    )
+    if spec.assets not in (None, assets):
+        raise UserError(f"{task.name}: {spec.assets} assets are here, the model's were {assets}")
+    arguments = env_arguments(spec)
+    if model.multitask:
+        arguments["padded_to"] = model.env
+    return make_env_group(arguments, episodes, workers)

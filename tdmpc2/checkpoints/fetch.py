@@ -1,0 +1,112 @@
+"""Downloading the authors' released checkpoints into one folder."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import sys
+import urllib.parse
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from tdmpc2.checkpoints.transfer import MissingError, fetch_file
+from tdmpc2.common.errors import UserError
+from tdmpc2.common.files import sha256_of, write_text
+
+CHECKSUMS = "SHA256SUMS"
+"""File of the checksums of what was fetched, as `sha256sum --check` reads it."""
+_SHOWN = 3  # missing files that a message names
+
+
+def fetch(paths: Sequence[str], folder: Path, base: str, *, sha256: str | None = None) -> None:
+    """Downloads files that are not there yet; prints a line for each.
+
+    Args:
+        paths: below `base`, and then below `folder`.
+        folder: where they go.
+        base: address of the folder they are in.
+        sha256: what the checksum of the only file must be.
+
+    Raises:
+        UserError: no network, a wrong checksum, or a folder that cannot be written to. Files that
+            the server does not have are reported together, after all others are there.
+    """
+    missing = []
+    with _only_one(folder):
+        sums = _read_sums(folder)
+        for number, path in enumerate(paths, start=1):
+            target, url = folder / path, url_of(base, path)
+            place = f"[{number}/{len(paths)}] {target}"
+            if target.exists():
+                _check_present(target, sha256 or sums.get(path))
+                print(f"{place}  is there already")
+                continue
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                fetched = fetch_file(url, target, sha256=sha256)
+            except MissingError as error:
+                missing.append(path)
+                print(f"{place}  {error}", file=sys.stderr)
+                continue
+            sums[path] = fetched.sha256
+            _write_sums(folder, sums)
+            checked = f"checked by {fetched.checked_by}" if fetched.checked_by else "unchecked"
+            print(f"{place}  sha256 {fetched.sha256[:16]}…, {checked}", flush=True)
+    if missing:
+        names = ", ".join(missing[:_SHOWN]) + (" …" if len(missing) > _SHOWN else "")
+        raise UserError(
+            f"{len(missing)} of {len(paths)} files are not below {base}: {names}; the names are "
+            "inferred, so see there how they are called, and name a path, single= or multi="
+        )
+
+
+def url_of(base: str, path: str) -> str:
+    """Address of a file.
+
+    Raises:
+        UserError: the base is no web address.
+    """
+    if urllib.parse.urlsplit(base).scheme not in ("http", "https"):
+        raise UserError(f"url={base}: an address that begins with https:// or http:// is needed")
+    return f"{base.rstrip('/')}/{urllib.parse.quote(path)}"
+
+
+@contextlib.contextmanager
+def _only_one(folder: Path) -> Iterator[None]:
+    """Keeps other processes from fetching into the same folder."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = open(folder / ".fetch.lock", "w")  # noqa: SIM115  closed below
+    except OSError as error:
+        raise UserError(f"out={folder}: cannot be written ({error.strerror})") from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(f"out={folder}: another process is fetching into it") from None
+        yield
+
+
+def _check_present(file: Path, sha256: str | None) -> None:
+    if sha256 is None:
+        return
+    found = sha256_of(file)
+    if found != sha256.lower():
+        raise UserError(
+            f"{file}: is there already with checksum {found[:16]}…, not {sha256[:16].lower()}…; "
+            "remove it to fetch it again"
+        )
+
+
+def _read_sums(folder: Path) -> dict[str, str]:
+    try:
+        lines = (folder / CHECKSUMS).read_text().splitlines()
+    except FileNotFoundError:
+        return {}
+    pairs = (line.split(maxsplit=1) for line in lines)
+    return {pair[1].lstrip("*"): pair[0] for pair in pairs if len(pair) == 2}
+
+
+def _write_sums(folder: Path, sums: dict[str, str]) -> None:
+    text = "".join(f"{value}  {path}\n" for path, value in sorted(sums.items()))
+    write_text(folder / CHECKSUMS, text)

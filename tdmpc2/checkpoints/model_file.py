@@ -1,0 +1,107 @@
+"""Opening any trained model: this project's runs and model files, and official checkpoints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from tdmpc2.agent import TDMPC2
+from tdmpc2.checkpoints.model import Model, describe_model, model_as_described
+from tdmpc2.checkpoints.official import EMBEDDING
+from tdmpc2.checkpoints.official_file import model_of_official
+from tdmpc2.checkpoints.reading import FORMAT, check_target, read_weights, write_weights
+from tdmpc2.checkpoints.runs import model_of_run
+from tdmpc2.common.errors import UserError
+from tdmpc2.envs.multitask import parse_tasks
+
+
+def load_model(
+    path: Path, *, tasks: str | None = None, single: str | None = None, any_size: bool = False
+) -> Model:
+    """Opens a trained model.
+
+    Args:
+        path: a run directory or one of its checkpoints, a model file of this project, or an
+            official checkpoint (old or new keys, `.pt` or `.safetensors`).
+        tasks: of an official checkpoint, which does not say: a task, a suite (`mt80`), or a list
+            in the order of its task embedding; may be None for the published mt30 and mt80. What
+            this project wrote says its tasks, and must agree.
+        single: the task of an official checkpoint, if `tasks` is None and it has but one.
+        any_size: whether to take an official file whose shapes fit no model size.
+
+    Returns:
+        Configuration, shapes and tasks, weights, and facts.
+
+    Raises:
+        UserError: nothing there that can be read, another method's run, or other tasks.
+    """
+    path = _folder_of_state(path)
+    if path.is_dir():
+        model = model_of_run(path)
+    else:
+        contents = read_weights(path)
+        if contents.about is None:
+            known = tasks if tasks or EMBEDDING in contents.weights else single
+            return model_of_official(path, contents.weights, known, any_size=any_size)
+        try:
+            model = model_as_described(contents.about, contents.weights)
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from None
+    _check_named(path, model, tasks)
+    return model
+
+
+def save_model(path: Path, model: Model) -> None:
+    """Writes a model file, `.pt` or `.safetensors`, that `load_model` reads.
+
+    Raises:
+        UserError: another suffix, or something is there already.
+    """
+    check_target(path)
+    write_weights(path, model.weights, {"format": FORMAT, **describe_model(model)})
+
+
+def load_agent(
+    path: Path,
+    *,
+    tasks: str | None = None,
+    any_size: bool = False,
+    device: torch.device | str = "cpu",
+    seed: int = 0,
+) -> TDMPC2:
+    """An agent with the weights of a trained model; optimisers and value scale start anew.
+
+    Args:
+        path: see `load_model`.
+        tasks: see `load_model`.
+        any_size: see `load_model`.
+        device: of the agent.
+        seed: of its draws.
+
+    Raises:
+        UserError: see `load_model`.
+    """
+    return agent_of(load_model(path, tasks=tasks, any_size=any_size), device=device, seed=seed)
+
+
+def agent_of(model: Model, *, device: torch.device | str = "cpu", seed: int = 0) -> TDMPC2:
+    """See `load_agent`."""
+    agent = TDMPC2(model.config, model.env, seed=seed, device=device)
+    agent.model.load_state_dict(model.weights)
+    return agent
+
+
+def _folder_of_state(path: Path) -> Path:
+    """The checkpoint's folder where its `state.pt` is named."""
+    beside = path.with_name("manifest.json")
+    return path.parent if path.name == "state.pt" and beside.is_file() else path
+
+
+def _check_named(path: Path, model: Model, tasks: str | None) -> None:
+    if tasks is None:
+        return
+    names = tuple(task.name for task in parse_tasks(tasks))
+    if names != model.env.task_names:
+        theirs = ", ".join(model.env.task_names[:3]) + (" …" if model.env.num_tasks > 3 else "")
+        raise UserError(f"{path}: a model of {theirs}, not of {tasks}")

@@ -1,0 +1,188 @@
+"""Reading and writing weights: torch and safetensors files, never a pickle that could run code."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from tdmpc2.common.checkpoint import pack
+from tdmpc2.common.errors import UserError
+from tdmpc2.common.files import full_disk, write_atomic
+
+SUFFIXES = (".pt", ".safetensors")
+FORMAT = "tdmpc2-repro model"
+"""What this project's model files call themselves."""
+_ZIP, _PICKLE, _POINTER = b"PK\x03\x04", b"\x80", b"version https://git-lfs"
+
+
+class Contents(NamedTuple):
+    """What a file holds.
+
+    Attributes:
+        weights: a state dict, with whatever else stands in it.
+        about: what a model file of this project says of its model; None for other files.
+    """
+
+    weights: dict[str, Any]
+    about: dict[str, Any] | None
+
+
+def read_weights(path: Path) -> Contents:
+    """Reads a file of weights; of pickles only tensors and plain containers are loaded.
+
+    Args:
+        path: a torch file, `{"model": state dict}` or a bare state dict, or a safetensors file.
+
+    Raises:
+        UserError: no such file, damaged or cut short, one that needs code to be run, or one
+            without weights.
+    """
+    try:
+        with open(path, "rb") as file:
+            start = file.read(64)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    if start.startswith((_ZIP, _PICKLE)):
+        return _from_torch(path)
+    if path.suffix == ".safetensors" or start[8:9] == b"{":
+        return _from_safetensors(path)
+    if start.startswith(_POINTER):
+        raise UserError(f"{path}: a Git LFS pointer in place of the file; download the file itself")
+    raise UserError(f"{path}: neither a torch nor a safetensors file")
+
+
+def _from_torch(path: Path) -> Contents:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(f"{path}: {_refusal(error)}") from None
+    except Exception as error:  # torch raises a dozen kinds for files that are damaged
+        raise UserError(f"{path}: damaged or cut short ({_first_line(error)})") from None
+    about = None
+    if isinstance(content, Mapping) and content.get("format") == FORMAT:
+        about = {key: value for key, value in content.items() if key != "model"}
+    state = content.get("model", content) if isinstance(content, Mapping) else None
+    if not isinstance(state, Mapping) or not any(isinstance(v, Tensor) for v in state.values()):
+        raise UserError(f"{path}: holds no weights (a state dict, or one under 'model')")
+    return Contents({str(key): value for key, value in state.items()}, about)
+
+
+def _refusal(error: Exception) -> str:
+    """Why a pickle was not loaded; torch's own text advises to load it by all means."""
+    named = re.search(r"GLOBAL (\S+)", str(error))
+    if named is None:
+        return "damaged or cut short (no pickle of tensors and plain containers)"
+    return (
+        f"refused, since loading it would run code of {named[1]}; only tensors and plain "
+        "containers are loaded: save its weights as a state dict of these"
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).partition("\n")[0]
+
+
+def _safetensors() -> Any:
+    """The package safetensors, which only this file uses.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    try:
+        import safetensors.torch
+    except ModuleNotFoundError:
+        raise UserError(
+            "safetensors files need the package safetensors, which is not installed: "
+            "pip install safetensors"
+        ) from None
+    return safetensors
+
+
+def _from_safetensors(path: Path) -> Contents:
+    library = _safetensors()
+    try:
+        with library.safe_open(path, framework="pt") as file:
+            weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            metadata = file.metadata() or {}
+    except (OSError, library.SafetensorError) as error:
+        raise UserError(f"{path}: damaged or cut short ({_first_line(error)})") from None
+    if metadata.get("creator") != FORMAT:
+        return Contents(weights, None)
+    try:
+        return Contents(weights, dict(json.loads(metadata["about"])))
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path}: damaged metadata ({_first_line(error)})") from None
+
+
+# --- writing -------------------------------------------------------------------------------
+
+
+def check_target(path: Path, suffixes: tuple[str, ...] = SUFFIXES) -> None:
+    """Refuses a file that cannot become what it is to be, before any work.
+
+    Args:
+        path: to be written.
+        suffixes: those that fit what is written.
+
+    Raises:
+        UserError: another suffix, something there already, or no folder to be made there.
+    """
+    if path.suffix not in suffixes:
+        raise UserError(f"out={path}: must end in {' or '.join(suffixes)}")
+    make_room(path)
+    if path.suffix == ".safetensors":
+        _safetensors()
+
+
+def make_room(path: Path) -> None:
+    """Makes the folder of a file that is not there yet.
+
+    Raises:
+        UserError: the file is there already, or its folder cannot be made.
+    """
+    if path.exists():
+        raise UserError(f"out={path}: is there already; name another, or remove it")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"out={path}: cannot be written ({error.strerror})") from None
+
+
+def write_weights(
+    path: Path, weights: Mapping[str, Any], about: Mapping[str, Any] | None = None
+) -> None:
+    """Writes weights atomically, by the file's suffix.
+
+    Args:
+        path: ends in one of `SUFFIXES`; its folder is there.
+        weights: a state dict; in safetensors, its tensors only.
+        about: what a model file says of its model; None for a file of weights alone.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            library = _safetensors()
+            # The format takes no two tensors that share memory.
+            tensors = {k: v.clone() for k, v in weights.items() if isinstance(v, Tensor)}
+            said = {} if about is None else {"creator": FORMAT, "about": json.dumps(about)}
+            data = library.torch.save(tensors, metadata={"format": "pt", **said})
+            write_atomic(path, lambda file: file.write(data))
+        else:
+            content = {**(about or {}), "model": pack(dict(weights))}
+            write_atomic(path, lambda file: torch.save(content, file))
+    except (OSError, RuntimeError) as error:
+        full = full_disk(error)
+        if full is not None:
+            raise full from None
+        if isinstance(error, OSError):
+            raise UserError(f"{path}: cannot be written ({error.strerror})") from None
+        raise

@@ -1,0 +1,233 @@
+"""Downloading one large file: an interrupted transfer goes on later, checksums are checked."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import re
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+from tqdm import tqdm
+
+from tdmpc2.common.errors import UserError
+from tdmpc2.common.files import fsync_directory, full_disk, read_json, sha256_of, write_json
+
+_TIMEOUT_SECONDS = 60
+_BLOCK = 1 << 20
+_SHA256 = re.compile(r"[0-9a-f]{64}", re.IGNORECASE)
+_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
+
+
+class MissingError(UserError):
+    """The server has no such file."""
+
+
+class _UselessPartError(Exception):
+    """What the server sent does not continue what is here."""
+
+
+class Fetched(NamedTuple):
+    """What came of a download.
+
+    Attributes:
+        sha256: of the file.
+        checked_by: where the checksum that it was compared with came from; None if there was none.
+    """
+
+    sha256: str
+    checked_by: str | None
+
+
+class _Remote(NamedTuple):
+    """What the server said of the file, kept beside the part that is there.
+
+    Attributes:
+        url: of the file.
+        validator: its ETag or date, by which it is known to be the same; None if there is none.
+        length: in bytes; None if not said.
+        sha256: if one of the headers is a checksum, as of files in Git LFS.
+    """
+
+    url: str
+    validator: str | None
+    length: int | None
+    sha256: str | None
+
+
+def fetch_file(url: str, target: Path, *, sha256: str | None = None) -> Fetched:
+    """Downloads a file.
+
+    The file appears by one rename. What has come of it before is kept in `<target>.part`, and a
+    later call goes on from there if the server takes ranges and the file there is the same.
+
+    Args:
+        url: of the file.
+        target: where it goes; its folder is there, and no other process fetches it.
+        sha256: what its checksum must be; else the headers are asked, and a file `<url>.sha256`.
+
+    Raises:
+        MissingError: there is no such file.
+        UserError: no network, an interrupted transfer, or a wrong checksum (nothing is kept then).
+    """
+    part = target.with_name(f"{target.name}.part")
+    note = target.with_name(f"{target.name}.part.json")
+    remote = _transfer(url, part, note)
+    found = sha256_of(part)
+    wanted, source = sha256, "sha256="
+    if wanted is None:
+        wanted, source = remote.sha256, "the server's header"
+    if wanted is None:
+        wanted, source = _checksum_beside(url), f"{url}.sha256"
+    if wanted is not None and wanted.lower() != found:
+        part.unlink()
+        note.unlink()
+        raise UserError(
+            f"{url}: has checksum {found[:16]}…, but {source} says {wanted[:16].lower()}…; "
+            "nothing of it was kept"
+        )
+    os.replace(part, target)
+    fsync_directory(target.parent)
+    note.unlink()
+    return Fetched(found, None if wanted is None else source)
+
+
+def _transfer(url: str, part: Path, note: Path) -> _Remote:
+    """Brings the rest of a file into `part`."""
+    known = _known(url, part, note)
+    start = part.stat().st_size if known else 0
+    if known is not None and known.length == start:
+        return known
+    try:
+        return _receive(url, part, note, known, start)
+    except urllib.error.HTTPError as error:
+        if error.code in (404, 410):
+            raise MissingError(f"{url}: there is no such file ({error.code})") from None
+        if error.code == 416 and start:  # the file there is shorter than what is here
+            part.unlink()
+            return _transfer(url, part, note)
+        raise UserError(f"cannot download {url} ({error.code} {error.reason})") from None
+    except _UselessPartError as error:
+        if start:
+            part.unlink()
+            return _transfer(url, part, note)
+        raise UserError(f"cannot download {url} ({error})") from None
+    except (OSError, http.client.HTTPException) as error:
+        if full_disk(error):
+            raise
+        reason = error.reason if isinstance(error, urllib.error.URLError) else error
+        kept = part.stat().st_size if part.exists() else 0
+        advice = f"; {kept:,} bytes are kept, the same command goes on from there" if kept else ""
+        raise UserError(
+            f"cannot download {url} ({reason or type(error).__name__}){advice}"
+        ) from None
+
+
+def _kept(part: Path) -> str:
+    size = part.stat().st_size if part.exists() else 0
+    return f"; {size:,} bytes are kept, the same command goes on from there" if size else ""
+
+
+def _known(url: str, part: Path, note: Path) -> _Remote | None:
+    """What an earlier transfer noted, if its part can be gone on with."""
+    try:
+        recorded = read_json(note) if part.is_file() else None
+        known = None if recorded is None else _Remote(**recorded)
+    except (UserError, TypeError):
+        return None
+    return known if known is not None and known.url == url and known.validator else None
+
+
+def _receive(url: str, part: Path, note: Path, known: _Remote | None, start: int) -> _Remote:
+    """Asks for what is missing and writes what comes."""
+    headers = {}
+    if known is not None and start:
+        # With If-Range a server that has another file by now sends all of it.
+        headers = {"Range": f"bytes={start}-", "If-Range": str(known.validator)}
+    redirects = _Redirects()
+    opener = urllib.request.build_opener(redirects)
+    request = urllib.request.Request(url, headers=headers)
+    with opener.open(request, timeout=_TIMEOUT_SECONDS) as response:
+        goes_on = response.status == 206 and _continues(response.headers, known, start)
+        if response.status == 206 and not goes_on:
+            raise _UselessPartError("the server sent another part than was asked for")
+        if goes_on and known is not None:
+            remote = known
+        else:
+            start, remote = 0, _remote(url, response.headers, redirects.linked)
+            part.unlink(missing_ok=True)
+            write_json(note, remote._asdict())
+        with open(part, "ab" if goes_on else "wb") as out:
+            _copy(response, out, start, remote.length, part.name)
+            out.flush()
+            os.fsync(out.fileno())
+    size = part.stat().st_size
+    if remote.length is not None and size != remote.length:
+        raise http.client.IncompleteRead(b"", remote.length - size)
+    return remote
+
+
+def _copy(response: Any, out: IO[bytes], start: int, length: int | None, title: str) -> None:
+    bar = tqdm(
+        desc=title.removesuffix(".part"),
+        initial=start,
+        total=length,
+        unit="B",
+        unit_scale=True,
+        unit_divisor=1024,
+        leave=False,
+        disable=None,  # only on a terminal
+    )
+    with bar:
+        while block := response.read(_BLOCK):
+            out.write(block)
+            bar.update(len(block))
+
+
+def _continues(headers: Any, known: _Remote | None, start: int) -> bool:
+    """Whether a partial answer is the part asked for, of a file of the same length."""
+    found = _RANGE.match(headers.get("Content-Range", ""))
+    if found is None or known is None or int(found[1]) != start:
+        return False
+    return found[2] == "*" or known.length is None or int(found[2]) == known.length
+
+
+def _remote(url: str, headers: Any, linked: str | None) -> _Remote:
+    etag, length = headers.get("ETag", ""), headers.get("Content-Length")
+    strong = etag if etag and not etag.startswith("W/") else None
+    checksums = [text.strip('"') for text in (linked or "", strong or "")]
+    return _Remote(
+        url=url,
+        validator=strong or headers.get("Last-Modified"),
+        length=int(length) if length else None,
+        sha256=next((text for text in checksums if _SHA256.fullmatch(text)), None),
+    )
+
+
+def _checksum_beside(url: str) -> str | None:
+    """The checksum in `<url>.sha256`; None if there is no such file."""
+    try:
+        with urllib.request.urlopen(f"{url}.sha256", timeout=_TIMEOUT_SECONDS) as response:
+            found = _SHA256.search(response.read(4096).decode(errors="replace"))
+    except (OSError, http.client.HTTPException):
+        return None
+    return None if found is None else found[0]
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows redirects, and keeps the checksum that Hugging Face states in the first answer.
+
+    Attributes:
+        linked: `X-Linked-ETag`, the SHA-256 of a file in Git LFS.
+    """
+
+    linked: str | None = None
+
+    def redirect_request(
+        self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str
+    ) -> Any:
+        """See `HTTPRedirectHandler.redirect_request`."""
+        self.linked = headers.get("X-Linked-ETag", self.linked)
+        return super().redirect_request(req, fp, code, msg, headers, newurl)

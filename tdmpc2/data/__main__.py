@@ -1,0 +1,175 @@
+"""Datasets of many tasks: `python -m tdmpc2.data build | convert | inspect | verify`."""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tqdm import tqdm
+
+from tdmpc2.common import cli
+from tdmpc2.common.errors import UserError, did_you_mean
+from tdmpc2.common.files import write_text
+from tdmpc2.common.records import format_value
+from tdmpc2.data.build import BuildOptions, build, chosen_tasks
+from tdmpc2.data.convert import ConvertOptions, convert
+from tdmpc2.data.dataset import Dataset
+from tdmpc2.data.summary import COLUMNS, HEADER, TaskSummary, origin, summarise
+
+
+@dataclass(frozen=True)
+class InspectOptions:
+    """What to look at."""
+
+    data: Path | None = field(default=None, metadata={"help": "folder of the dataset"})
+    task: str | None = field(default=None, metadata={"help": "only this one, or a list"})
+    csv: Path | None = field(default=None, metadata={"help": "also write the table as a new file"})
+
+
+@dataclass(frozen=True)
+class VerifyOptions:
+    """What to verify."""
+
+    data: Path | None = field(default=None, metadata={"help": "folder of the dataset"})
+
+
+class _Command(NamedTuple):
+    """One word of the command line."""
+
+    run: Callable[[Any], None]
+    options: type
+    text: str
+
+
+def _build(options: BuildOptions) -> None:
+    print(_size(build(options)))
+
+
+def _convert(options: ConvertOptions) -> None:
+    print(_size(convert(options)))
+
+
+def _size(dataset: Dataset) -> str:
+    return (
+        f"{dataset.folder}: {dataset.name or 'no suite'}, {len(dataset.tasks)} tasks, "
+        f"{dataset.num_episodes:,} episodes, {dataset.num_transitions:,} transitions, "
+        f"{dataset.num_bytes / 1e9:.2f} GB, checksum {dataset.checksum[:12]}"
+    )
+
+
+def _inspect(options: InspectOptions) -> None:
+    dataset = _open(options.data)
+    if options.csv is not None and options.csv.exists():
+        raise UserError(f"{options.csv}: exists already; choose another csv=")
+    names = dataset.tasks
+    if options.task is not None:
+        names = tuple(task.name for task in chosen_tasks(None, options.task))
+    num_rows = sum(shard.num_rows for name in names for shard in dataset.shards(name))
+    with tqdm(total=num_rows, unit=" rows", unit_scale=True, leave=False, disable=None) as bar:
+        rows = [summarise(dataset, name, bar.update) for name in names]
+    print(_size(dataset))
+    print("\n".join(origin(dataset)))
+    print(HEADER)
+    print("\n".join(row.line() for row in rows))
+    if options.csv is not None:
+        options.csv.parent.mkdir(parents=True, exist_ok=True)
+        write_text(options.csv, _as_csv(rows))
+
+
+def _as_csv(rows: Sequence[TaskSummary]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({k: format_value(v) for k, v in row.row().items()} for row in rows)
+    return text.getvalue()
+
+
+def _verify(options: VerifyOptions) -> None:
+    dataset = _open(options.data)
+    num_faults = num_shards = 0
+    with tqdm(total=dataset.num_bytes, unit="B", unit_scale=True, leave=False, disable=None) as bar:
+        for shard, faults in dataset.verify():
+            num_faults, num_shards = num_faults + len(faults), num_shards + bool(faults)
+            for fault in faults:
+                bar.write(fault, file=sys.stdout)
+            bar.update(sum(shard.sizes.values()))
+    if num_faults:
+        raise UserError(
+            f"{dataset.folder}: {num_shards} of {len(dataset.all_shards)} shards are damaged "
+            f"({num_faults} faults); restore them, or build the dataset anew"
+        )
+    print(f"whole: {_size(dataset)}")
+
+
+def _open(folder: Path | None) -> Dataset:
+    if folder is None:
+        raise UserError("data= is missing: the folder of a dataset")
+    return Dataset.open(folder)
+
+
+COMMANDS = {
+    "build": _Command(_build, BuildOptions, "make one of the episodes that finished runs kept"),
+    "convert": _Command(_convert, ConvertOptions, "make one of the official files"),
+    "inspect": _Command(_inspect, InspectOptions, "show episodes, returns and shares of its tasks"),
+    "verify": _Command(_verify, VerifyOptions, "read all of it: checksums, episodes, values"),
+}
+
+_DETAILS = {
+    "build": (
+        "Train the runs with keep_replay=true. Every task needs at least one finished run; runs",
+        "that cannot be used are named and left out. The same command again goes on after a kill.",
+    ),
+    "convert": (
+        "Every file is checked before the first shard is written. Of what a file names, only",
+        "tensors and TensorDicts are accepted; tensordict itself is not needed.",
+    ),
+    "inspect": ("Reads all rewards. The last column is a histogram of returns.",),
+    "verify": ("A line per fault; exit code 2 if there is any.",),
+}
+
+
+def usage(words: Sequence[str] = ()) -> str:
+    """Text of `--help`, of the command that the words name."""
+    name = next((word for word in words if word in COMMANDS), None)
+    if name is None:
+        return "\n".join(
+            [
+                f"usage: python -m tdmpc2.data {'|'.join(COMMANDS)} key=value …",
+                "       python -m tdmpc2.data COMMAND --help",
+                "",
+                "Datasets of many tasks, for learning without acting.",
+                "",
+                *(f"  {name:<9}{each.text}" for name, each in COMMANDS.items()),
+            ]
+        )
+    return "\n".join(
+        [
+            f"usage: python -m tdmpc2.data {name} key=value …",
+            "",
+            f"A dataset: {COMMANDS[name].text}.",
+            *_DETAILS[name],
+            "",
+            cli.describe_fields(COMMANDS[name].options),
+        ]
+    )
+
+
+def main(words: Sequence[str]) -> int:
+    """The command; returns its exit code."""
+    if not words:
+        raise UserError(f"say what to do: {', '.join(COMMANDS)} (see --help)")
+    name, *rest = words
+    if name not in COMMANDS:
+        raise UserError(f"'{name}': unknown command{did_you_mean(name, COMMANDS)}")
+    run, options, _ = COMMANDS[name]
+    run(options(**cli.parse_words(rest, cli.schema_of(options))))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(cli.command(main, lambda: usage(sys.argv[1:])))

@@ -1,0 +1,140 @@
+"""Builds a dataset of the episodes that finished runs have kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from tqdm import tqdm
+
+from tdmpc2.common.errors import UserError
+from tdmpc2.common.paths import default_runs_dir
+from tdmpc2.common.spec import parse_seeds
+from tdmpc2.data.dataset import Dataset
+from tdmpc2.data.rows import RowFault, assemble
+from tdmpc2.data.sources import Found, SourceRun, find_runs
+from tdmpc2.data.writer import DatasetWriter, refuse_finished
+from tdmpc2.envs.tasks import Task, get_suite, get_task
+
+_NAMED = 5  # of many missing tasks
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """What to build a dataset of."""
+
+    suite: str | None = field(default=None, metadata={"help": "tasks: a suite, e.g. mt30 …"})
+    tasks: str | None = field(default=None, metadata={"help": "… or a list: walker-walk,cup-spin"})
+    runs: Path = field(default_factory=default_runs_dir, metadata={"help": "folder of the runs"})
+    out: Path | None = field(default=None, metadata={"help": "folder of the dataset, a new one"})
+    method: str = field(default="tdmpc2", metadata={"help": "whose runs"})
+    variant: str | None = field(
+        default=None, metadata={"help": "whose runs; needed where there are several (or: all)"}
+    )
+    seeds: str | None = field(default=None, metadata={"help": "a count or a list; default: all"})
+    shard_mb: int = field(default=256, metadata={"help": "most of a shard, in 10^6 bytes"})
+
+    def __post_init__(self) -> None:
+        """Rejects what cannot be carried out."""
+        if (self.suite is None) == (self.tasks is None):
+            raise UserError("say which tasks: suite=NAME or tasks=NAME,NAME (one of the two)")
+        if self.out is None:
+            raise UserError("out= is missing: the folder of the dataset")
+        if self.shard_mb < 1:
+            raise UserError(f"shard_mb={self.shard_mb}: must be at least 1")
+
+
+def build(options: BuildOptions, say: Callable[[str], None] = print) -> Dataset:
+    """Builds a dataset, or goes on where a killed process stopped building it.
+
+    Args:
+        options: see `BuildOptions`.
+        say: gets a line for each run that is left out.
+
+    Raises:
+        UserError: no runs for a task, runs of several variants, a damaged run, a value that no
+            dataset may hold, or a folder that holds something else.
+    """
+    assert options.out is not None
+    tasks = chosen_tasks(options.suite, options.tasks)
+    refuse_finished(options.out)
+    variant = None if options.variant == "all" else options.variant
+    seeds = None if options.seeds is None else parse_seeds(options.seeds)
+    names = [task.name for task in tasks]
+    found = find_runs(options.runs, names, method=options.method, variant=variant, seeds=seeds)
+    for directory, why in found.left_out.items():
+        say(f"left out: {directory}: {why}")
+    _check_complete(found, options)
+    runs = [run for task in tasks for run in found.runs[task.name]]
+    plan = {
+        "command": "build",
+        "name": options.suite,
+        "tasks": names,
+        "shard_mb": options.shard_mb,
+        "sources": [[*run.order, [s["sha256"] for s in run.shards]] for run in runs],
+    }
+    with DatasetWriter(
+        options.out, options.suite, tasks, plan, shard_mb=options.shard_mb
+    ) as writer:
+        left = [task for task in tasks if task.name not in writer.done]
+        if len(left) < len(tasks):
+            say(f"going on: {len(tasks) - len(left)} of {len(tasks)} tasks are there already")
+        _write(writer, left, found)
+        return writer.finish({"command": "build", "sources": [run.facts() for run in runs]})
+
+
+def chosen_tasks(suite: str | None, tasks: str | None) -> tuple[Task, ...]:
+    """The tasks of a suite, or of a list of names.
+
+    Raises:
+        UserError: an unknown one, or one named twice.
+    """
+    if suite is not None:
+        return get_suite(suite)
+    chosen = tuple(get_task(name) for name in (tasks or "").split(",") if name)
+    if not chosen or len(set(chosen)) < len(chosen):
+        raise UserError(f"tasks={tasks}: a list of different tasks is needed")
+    return chosen
+
+
+def _check_complete(found: Found, options: BuildOptions) -> None:
+    """Refuses tasks without runs, and a mixture of variants that nobody asked for."""
+    missing = [task for task, runs in found.runs.items() if not runs]
+    if missing:
+        more = "" if len(missing) <= _NAMED else f" and {len(missing) - _NAMED} more"
+        raise UserError(
+            f"{options.runs}: no finished {options.method} run with kept episodes of "
+            f"{', '.join(missing[:_NAMED])}{more} ({len(missing)} of {len(found.runs)} tasks)"
+        )
+    variants = sorted({run.spec["variant"] for runs in found.runs.values() for run in runs})
+    if len(variants) > 1 and options.variant is None:
+        raise UserError(
+            f"{options.runs}: runs of several variants ({', '.join(variants)}): choose one with "
+            "variant=, or say variant=all"
+        )
+
+
+def _write(writer: DatasetWriter, tasks: Sequence[Task], found: Found) -> None:
+    """Copies the episodes of some tasks, one task after the other."""
+    total = sum(_count(found.runs[task.name]) for task in tasks)
+    with tqdm(total=total, unit=" episodes", leave=False, disable=None) as bar:
+        for task in tasks:
+            bar.set_description(task.name)
+            shards = writer.open_task(task, "float32")
+            for run in found.runs[task.name]:
+                for path, a in run.episodes(task):
+                    rows = assemble(a["obs"], a["action"], a["reward"], a["length"])
+                    locate = partial(_locate, path, task)
+                    shards.add(rows, a["length"], a["terminated"], locate)
+                    bar.update(len(a["length"]))
+            writer.finish_task(shards)
+
+
+def _locate(path: Path, task: Task, fault: RowFault) -> str:
+    return f"{path}: {task.name}, row {fault.row}"
+
+
+def _count(runs: Collection[SourceRun]) -> int:
+    return sum(run.facts()["episodes"] for run in runs)

@@ -1,0 +1,174 @@
+"""A dataset on disk: what its manifest says, and whether that holds."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from tdmpc2.common.errors import UserError, did_you_mean
+from tdmpc2.common.files import read_json
+from tdmpc2.data.shard import Shard, check_files
+from tdmpc2.envs.tasks import TASKS, Task
+
+FORMAT = 1
+MANIFEST, UNFINISHED, SHARDS = "manifest.json", "unfinished.json", "shards"
+FACTS = ("obs_dim", "action_dim", "episode_length", "action_repeat")
+
+
+class Dataset:
+    """A finished dataset, opened for reading.
+
+    Attributes:
+        folder: where it is.
+        name: the suite it holds, e.g. `mt30`; None for other sets of tasks.
+        tasks: names, in the dataset's order.
+        checksum: of its content, wherever it lies.
+        manifest: everything that `manifest.json` says.
+    """
+
+    def __init__(self, folder: Path, manifest: Mapping[str, Any]) -> None:
+        self.folder, self.manifest = folder, manifest
+        self.name: str | None = manifest["name"]
+        self.checksum: str = manifest["checksum"]
+        self._tasks = {each["name"]: each for each in manifest["tasks"]}
+        self.tasks = tuple(self._tasks)
+
+    @classmethod
+    def open(cls, folder: Path) -> Dataset:
+        """Opens a dataset, after checks that read no shard.
+
+        Args:
+            folder: that holds `manifest.json`.
+
+        Raises:
+            UserError: no dataset, an unfinished one, a damaged manifest, one of another format,
+                a file missing or of another size, or a task with other dims than the task table.
+        """
+        manifest = read_json(folder / MANIFEST)
+        if manifest is None:
+            if (folder / UNFINISHED).is_file():
+                raise UserError(f"{folder}: unfinished: run the command that was writing it again")
+            raise UserError(f"{folder}: no dataset (there is no {MANIFEST})")
+        try:
+            if manifest["format"] != FORMAT:
+                raise UserError(
+                    f"{folder}: format {manifest['format']}, but this code reads {FORMAT}"
+                )
+            if manifest["checksum"] != checksum_of(manifest["tasks"]):
+                raise ValueError("its checksum does not match")
+            dataset = cls(folder, manifest)
+            dataset._check()
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(
+                f"{folder / MANIFEST}: damaged ({error or type(error).__name__}); restore it, or "
+                "build the dataset anew"
+            ) from None
+        return dataset
+
+    def _check(self) -> None:
+        """Compares with the task table and with the sizes of the files."""
+        for name, facts in self._tasks.items():
+            row = TASKS.get(name)
+            if row is None:
+                raise UserError(f"{self.folder}: holds the unknown task '{name}'")
+            for fact, value in task_facts(row).items():
+                if facts[fact] != value:
+                    raise UserError(
+                        f"{self.folder}: {name} has {fact} {facts[fact]} there, but {value} in "
+                        "the task table"
+                    )
+            shards = self.shards(name)
+            for shard in shards:
+                check_files(shard)
+            counted = (sum(s.num_episodes for s in shards), sum(s.num_transitions for s in shards))
+            if counted != (facts["episodes"], facts["transitions"]):
+                raise ValueError(f"the counts of {name} are not those of its shards")
+
+    def shards(self, task: str) -> list[Shard]:
+        """The shards of a task, in order.
+
+        Raises:
+            UserError: the dataset has no such task; names the closest.
+        """
+        facts = self.facts(task)
+        return [
+            Shard(
+                task=task,
+                path=self.folder / SHARDS / entry["file"],
+                obs_dim=facts["obs_dim"],
+                action_dim=facts["action_dim"],
+                num_rows=entry["rows"],
+                num_episodes=entry["episodes"],
+                dtype=entry["dtype"],
+                sha256=entry["sha256"],
+                episodes_sha256=entry["episodes_sha256"],
+            )
+            for entry in facts["shards"]
+        ]
+
+    def facts(self, task: str) -> dict[str, Any]:
+        """The manifest's entry of a task: dims, counts of episodes and transitions, shards.
+
+        Raises:
+            UserError: the dataset has no such task; names the closest.
+        """
+        if task not in self._tasks:
+            hint = did_you_mean(task, self.tasks)
+            raise UserError(f"{self.folder}: has no task '{task}'{hint}")
+        return self._tasks[task]
+
+    @cached_property
+    def all_shards(self) -> tuple[Shard, ...]:
+        """The shards of all tasks, in order."""
+        return tuple(shard for task in self.tasks for shard in self.shards(task))
+
+    @property
+    def num_transitions(self) -> int:
+        """Transitions of all tasks."""
+        return sum(shard.num_transitions for shard in self.all_shards)
+
+    @property
+    def num_episodes(self) -> int:
+        """Episodes of all tasks."""
+        return sum(shard.num_episodes for shard in self.all_shards)
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of all shards."""
+        return sum(sum(shard.sizes.values()) for shard in self.all_shards)
+
+    def verify(self) -> Iterator[tuple[Shard, list[str]]]:
+        """Reads everything: checksums, episodes against rows, values.
+
+        Yields:
+            Each shard when it has been read, and what is wrong with it: a line per fault that
+            names file, task and row; nothing for a whole one.
+        """
+        for shard in self.all_shards:
+            yield shard, shard.faults()
+
+
+def task_facts(task: Task) -> dict[str, int]:
+    """What a dataset and the task table must agree on."""
+    return {fact: getattr(task, fact) for fact in FACTS}
+
+
+def checksum_of(tasks: Sequence[Mapping[str, Any]]) -> str:
+    """Identity of a dataset's content: of its tasks, their order, and their shards' checksums.
+
+    Args:
+        tasks: entries of the manifest.
+    """
+    what = [
+        [
+            each["name"],
+            *(each[fact] for fact in FACTS),
+            [[shard["sha256"], shard["episodes_sha256"]] for shard in each["shards"]],
+        ]
+        for each in tasks
+    ]
+    return hashlib.sha256(json.dumps([FORMAT, what]).encode()).hexdigest()

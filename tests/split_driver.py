@@ -1,0 +1,18 @@
+"""One of the processes of test_split_update: `torchrun -m tests.split_driver VARIANT FOLDER`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+
+from tdmpc2.common.distributed import join_world
+from tdmpc2.split_update import SplitUpdate
+from tests.test_split_update import updated
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    with join_world(torch.device("cpu")) as world:
+        outcome = updated(sys.argv[1], lambda agent: SplitUpdate(agent, world, 2))
+        torch.save(outcome, Path(sys.argv[2]) / f"{world.rank}.pt")

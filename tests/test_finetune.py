@@ -1,0 +1,234 @@
+"""Finetuning: what a run begins with, what it is, resuming it, and bad input."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tdmpc2 import finetune
+from tdmpc2.checkpoints.model import Model
+from tdmpc2.checkpoints.model_file import load_model, save_model
+from tdmpc2.common.errors import UserError
+from tdmpc2.config import TDMPC2Config
+from tdmpc2.envs.multitask import PaddedEnv, get_task_set, multitask_spec, padded_spec
+from tdmpc2.envs.tasks import get_suite, get_task
+from tdmpc2.envs.toy import PointMass
+from tdmpc2.methods import make_agent
+from tdmpc2.parts import env_spec
+from tdmpc2.world_model import WorldModel
+from tests.runs import TINY, outcome, run_directory
+
+TASKS = "toy-pointmass,walker-walk,toy-pointmass-episodic"
+ARCHITECTURE = ("enc_dim", "mlp_dim", "latent_dim", "num_bins", "horizon")
+QUICK = {k: v for k, v in TINY.items() if k not in (*ARCHITECTURE, "model_size", "task")}
+
+
+def make_model(tasks: str = TASKS, **overrides: Any) -> Model:
+    """An untrained model of several tasks whose embeddings differ."""
+    given = {name: TINY[name] for name in ARCHITECTURE}
+    values = {"model_size": "smoke", **given, "task_dim": 3, **overrides}
+    config = TDMPC2Config.make(multitask=True, **values)
+    env = multitask_spec(get_task_set(tasks)[1])
+    torch.manual_seed(3)
+    weights = WorldModel(config, env).state_dict()
+    return Model(config, env, weights, {"origin": "run", "source": "here"})
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("models") / "three.pt"
+    save_model(path, make_model())
+    return path
+
+
+def words(file: Path, runs: Path, **changes: Any) -> list[str]:
+    values = {**QUICK, "checkpoint": file, "task": "toy-pointmass", "runs": runs, **changes}
+    return [f"{key}={value}" for key, value in values.items() if value is not None]
+
+
+def run(file: Path, runs: Path, **changes: Any) -> Path:
+    assert finetune.main(words(file, runs, **changes)) == 0
+    return run_directory(runs)
+
+
+# --- what a run begins with ----------------------------------------------------------------
+
+
+def agent_for(spec: Any) -> Any:
+    task = get_task(spec.task)
+    env = PaddedEnv(PointMass(task, seed=0), padded_spec(task, dict(spec.start)))
+    return make_agent(spec, env_spec(task, env, dict(spec.start)), torch.device("cpu"))
+
+
+def test_the_model_with_the_embedding_of_one_task() -> None:
+    model = make_model()
+    spec = finetune.finetune_spec(model, "toy-pointmass", 1)
+    agent = agent_for(spec)
+    finetune.begin_with(model, "toy-pointmass-episodic", agent)
+    ours = agent.model.state_dict()
+    assert ours.keys() == model.weights.keys()
+    for name, value in model.weights.items():
+        expected = value[2:3] if name == "task_embedding" else value
+        assert torch.equal(ours[name], expected), name
+
+
+def test_it_computes_what_the_model_computes_for_that_task() -> None:
+    """Without a task index, what the model of three answers for the first of its tasks."""
+    model = make_model()
+    agent = agent_for(finetune.finetune_spec(model, "toy-pointmass", 1))
+    finetune.begin_with(model, "toy-pointmass", agent)
+    three = WorldModel(model.config, model.env)
+    three.load_state_dict(model.weights)
+    for each in (three, agent.model):
+        with torch.no_grad():
+            for parameter in each.q_functions.parameters():
+                parameter += 0.1  # they begin at zero
+    obs, task = torch.randn(5, 24), torch.zeros(5, dtype=torch.long)
+    ours, theirs = agent.model.context(None), three.context(task)
+    agent.model.renormalize_task_embedding(None)
+    three.renormalize_task_embedding(task)
+    noise = torch.randn(5, 6)
+    for one, other in ((ours, theirs), (agent.model.context(None), three.context(task))):
+        latent = agent.model.encode(obs, one)
+        torch.testing.assert_close(latent, three.encode(obs, other))
+        action = agent.model.pi(latent, noise, one).action
+        torch.testing.assert_close(action, three.pi(latent, noise, other).action)
+        assert (action[:, 2:] == 0).all()
+        for name in ("next", "reward", "q"):
+            mine, expected = (getattr(m, name) for m in (agent.model, three))
+            torch.testing.assert_close(mine(latent, action, one), expected(latent, action, other))
+
+
+def test_random_embeddings_differ_between_seeds_and_nothing_else() -> None:
+    model = make_model()
+    tables = []
+    for seed in (1, 2):
+        spec = finetune.finetune_spec(model, "toy-pointmass", seed, init_embedding="random")
+        agent = agent_for(spec)
+        finetune.begin_with(model, "random", agent)
+        state = agent.model.state_dict()
+        tables.append(state.pop("task_embedding"))
+        assert all(torch.equal(state[name], model.weights[name]) for name in state)
+    assert not torch.equal(*tables)
+
+
+def test_identity_and_name() -> None:
+    model = make_model()
+
+    def spec(**changes: Any) -> Any:
+        return finetune.finetune_spec(model, "toy-pointmass", 1, **changes)
+
+    plain = spec()
+    assert plain.variant == "finetuned"
+    assert spec(init_embedding="random").variant == "finetuned-random"
+    assert spec(overrides={"lr": 1e-3}).variant == "finetuned+lr-0.001"
+    others = [spec(init_embedding="random"), spec(init_embedding="walker-walk")]
+    weights = {**model.weights, "task_embedding": model.weights["task_embedding"] + 1}
+    others.append(finetune.finetune_spec(model._replace(weights=weights), "toy-pointmass", 1))
+    identities = {one.identity for one in (plain, *others)}
+    assert len(identities) == 4
+    assert spec(env_steps=5).identity == plain.identity
+    assert dict(plain.overrides)["task_dim"] == 3
+    assert "batch_size" not in dict(plain.overrides)  # that of one task, not of many
+
+
+def test_held_out_tasks_are_the_rest_of_mt80() -> None:
+    seen = [task.name for task in get_suite("mt80") if task.name not in finetune.HELD_OUT]
+    assert len(seen) == 70
+    assert set(finetune.HELD_OUT.values()) <= set(seen)
+    model = make_model(",".join(seen))
+    tasks = finetune._tasks("held-out", model)
+    assert sorted(tasks) == sorted(finetune.HELD_OUT)
+    for task in tasks:
+        assert finetune.source_of(task, model, None) == finetune.HELD_OUT[task]
+
+
+# --- real runs -----------------------------------------------------------------------------
+
+
+def test_a_run_resumes_to_the_same_bytes(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(file, tmp_path / "whole")
+    calls = 0
+    update = finetune.TDMPC2.update
+
+    def stop(self: Any, replay: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 20:
+            signal.raise_signal(signal.SIGTERM)
+        return update(self, replay)
+
+    monkeypatch.setattr(finetune.TDMPC2, "update", stop)
+    assert finetune.main(words(file, tmp_path / "cut")) == 130
+    monkeypatch.undo()
+    run(file, tmp_path / "cut")
+    assert outcome(tmp_path / "cut") == outcome(tmp_path / "whole")
+    known = (tmp_path / "cut").rglob("spec.json")
+    assert '"embedding": "toy-pointmass"' in next(known).read_text()
+
+
+def test_the_replay_holds_no_action_where_the_task_has_none(file: Path, tmp_path: Path) -> None:
+    directory = run(file, tmp_path, keep_replay="true")
+    for shard in (directory / "replay").glob("*.npz"):
+        with np.load(shard) as arrays:
+            assert arrays["action"].shape[1] == 6
+            assert (arrays["action"][:, 2:] == 0).all()
+            assert (arrays["action"][:, :2] != 0).any(axis=0).all()
+            assert (arrays["obs"][:, 4:] == 0).all()
+
+
+def test_the_finetuned_model_is_a_model(file: Path, tmp_path: Path) -> None:
+    model = load_model(run(file, tmp_path))
+    assert model.env.task_names == ("toy-pointmass",)
+    assert (model.env.obs_shape, model.env.action_dim) == ((24,), 6)
+
+
+# --- bad input -----------------------------------------------------------------------------
+
+BAD: dict[str, tuple[dict[str, Any], str]] = {
+    "no checkpoint": ({"checkpoint": None}, "checkpoint= is missing"),
+    "no such file": ({"checkpoint": "nowhere.pt"}, "nowhere.pt"),
+    "no task": ({"task": None}, "task= is missing"),
+    "too large": ({"task": "dog-run"}, "its observations have 223 dimensions, the model's 24"),
+    "no source": ({"task": "cartpole-swingup"}, "init_embedding= is missing"),
+    "unknown source": (
+        {"init_embedding": "walker-run"},
+        "init_embedding=walker-run: the model knows no such task",
+    ),
+    "architecture": ({"latent_dim": 16}, "latent_dim: is the model's own, 8"),
+    "key": ({"num_updates": 5}, "unknown key 'num_updates'"),
+    "held out of what": ({"task": "held-out"}, ""),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input(file: Path, tmp_path: Path, case: str) -> None:
+    changes, text = BAD[case]
+    with pytest.raises(UserError) as error:
+        finetune.main(words(file, tmp_path, **changes))
+    assert text in str(error.value)
+    assert "\n" not in str(error.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_model_of_one_task_is_refused(tmp_path: Path) -> None:
+    config = TDMPC2Config.make(model_size="smoke")
+    env = multitask_spec([get_task("walker-walk")])
+    model = Model(config, env, WorldModel(config, env).state_dict(), {"source": "here"})
+    with pytest.raises(UserError, match="here: a model of one task"):
+        finetune.finetune_spec(model, "walker-run", 1)
+
+
+def test_bounds_of_what_is_drawn_while_seeding() -> None:
+    task = get_task("toy-pointmass")
+    env = PaddedEnv(PointMass(task, seed=0), make_model().env)
+    space: Any = env.action_space
+    assert space.low.tolist() == [-1, -1, 0, 0, 0, 0]
+    assert space.high.tolist() == [1, 1, 0, 0, 0, 0]

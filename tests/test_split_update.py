@@ -1,0 +1,111 @@
+"""Updates in parts, in one process or in two, against the update on the whole batch."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tdmpc2.agent import TDMPC2
+from tdmpc2.common.distributed import World
+from tdmpc2.common.errors import UserError
+from tdmpc2.common.experience import Batch
+from tdmpc2.split_update import SplitUpdate
+from tests.helpers import THREE_TASKS, make_agent, random_batch, tiny_config
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "paper": {},
+    "every Q-function, MSE": {"num_q": 2, "regression": "mse"},
+    "dropout everywhere": {"dropout_in": "everywhere", "dropout": 0.2},
+    "noisy prior": {"policy_prior": "gaussian_noise"},
+    "learnt entropy": {"entropy_form": "exact", "entropy_tuning": "target"},
+}
+ROWS, UPDATES = 24, 3
+
+
+class Batches:
+    """The same batches for whoever asks, whole or in part."""
+
+    def __init__(self, agent: TDMPC2) -> None:
+        self.agent, self.count = agent, 0
+
+    def sample(self, size: int, length: int, part: slice = slice(None)) -> Batch:
+        self.count += 1
+        batch = random_batch(self.agent.config, self.agent.env, seed=self.count)
+        assert batch.task is not None
+        rows = (x[:, part] for x in (batch.obs, batch.action, batch.reward, batch.terminated))
+        return Batch(*rows, task=batch.task[part])
+
+
+def agent_of(variant: str) -> TDMPC2:
+    """Of three tasks, with Q-functions that are not all zero."""
+    config = tiny_config(task_dim=8, batch_size=ROWS, **VARIANTS[variant])
+    agent = make_agent(config, THREE_TASKS)
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for parameter in agent.model.parameters():
+            parameter += 0.3 * torch.randn(parameter.shape, generator=generator)
+    return agent
+
+
+def result(agent: TDMPC2, metrics: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Weights, value scale and metrics after some updates."""
+    return {**agent.model.state_dict(), "S": agent.value_scale, **metrics}
+
+
+def updated(variant: str, learner: Any = None) -> dict[str, torch.Tensor]:
+    agent = agent_of(variant)
+    actor = agent if learner is None else learner(agent)
+    memory = Batches(agent)
+    for _ in range(UPDATES):
+        metrics = actor.update(memory)
+    return result(agent, metrics)
+
+
+def assert_alike(ours: dict[str, torch.Tensor], whole: dict[str, torch.Tensor]) -> None:
+    assert ours.keys() == whole.keys()
+    for name, value in whole.items():
+        close = torch.isclose(ours[name], value, rtol=2e-4, atol=2e-5)
+        assert close.all(), name
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("parts", [2, 6])
+def test_parts_make_the_update_of_the_whole(variant: str, parts: int) -> None:
+    ours = updated(variant, lambda agent: SplitUpdate(agent, World(), parts))
+    assert_alike(ours, updated(variant))
+
+
+def test_a_part_of_other_rows_makes_another_update() -> None:
+    """The comparison sees a share that is left out."""
+    agent = agent_of("paper")
+    memory, split = Batches(agent), SplitUpdate(agent, World(), 2)
+    for _ in range(UPDATES):
+        batch, noise = memory.sample(ROWS, 3), agent.train_noise.update(ROWS)
+        half = slice(0, ROWS // 2)
+        batch = Batch(*(x[:, half] for x in batch[:4]), task=batch.task[half])  # type: ignore[index]
+        metrics = split.update_on(batch, noise.rows(half))
+    with pytest.raises(AssertionError):
+        assert_alike(result(agent, metrics), updated("paper"))
+
+
+@pytest.mark.parametrize("variant", ["paper", "dropout everywhere", "learnt entropy"])
+def test_two_processes_make_the_update_of_one(variant: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc-per-node=2", "-m", "tests.split_driver", variant, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    whole = updated(variant)
+    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    for name, value in first.items():
+        assert torch.equal(value, second[name]), name
+    assert_alike(first, whole)
+
+
+def test_a_batch_that_cannot_be_divided() -> None:
+    with pytest.raises(UserError, match="batch_size=24: not a multiple of 5 parts"):
+        SplitUpdate(agent_of("paper"), World(), 5)
