@@ -80,7 +80,7 @@ def main(words: Sequence[str]) -> int:
             raise UserError(f"{key}={value:g}: must be above 0")
     known = (*ABLATIONS, *(read_specs(values["spec"]) if "spec" in values else ()))
     base = values.get("base", "default")
-    records = load_sources(values).select(sources=[RUNS_SOURCE], methods=["tdmpc2"], datasets=[""])
+    records = load_sources(values).select(sources=[RUNS_SOURCE], methods=["tdmpc2"])
     report(records.problems)
     studies = find_studies(records.runs, base, known)
     if not studies:

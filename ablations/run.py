@@ -19,8 +19,9 @@ from tdmpc2.common import cli
 from tdmpc2.common.errors import UserError, did_you_mean
 from tdmpc2.common.spec import variant_name
 from tdmpc2.config import TDMPC2Config
-from tdmpc2.envs.protocol import Protocol
+from tdmpc2.envs.protocol import DOMAINS, Protocol
 from tdmpc2.envs.tasks import get_suite, get_task
+from tdmpc2.methods import make_config
 
 QUICK_NOTE = (
     "--quick: a 0.1M model on two easy tasks, a few minutes a run. A first answer, not the paper's "
@@ -76,6 +77,8 @@ HOW: dict[str, dict[str, Any]] = {
     "tasks": {"metavar": "NAMES", "help": "default: dog-run, humanoid-walk, pick-ycb"},
     "seeds": {"metavar": "N", "default": "3", "help": "a count or a list (default: 3)"},
     "env-steps": {"metavar": "N", "help": "budget of each run (default: the task's)"},
+    "multitask": {"metavar": "SET", "help": "agents of many tasks: mt30, mt80; needs data=DIR"},
+    "num-updates": {"metavar": "N", "help": "budget with --multitask (default: 10,000,000)"},
     "model-size": {"metavar": "SIZE", "help": "1, 5 (default), 19 …: millions"},
     "cluster": {"metavar": "WHERE", "help": "auto (default), slurm, local, inline"},
     "quick": {"action": "store_true", "help": "a tiny agent on two easy tasks"},
@@ -128,6 +131,7 @@ def main(words: Sequence[str]) -> int:
     if said.list:
         print(table_of_ablations())
         return 0
+    check_words(said)
     base = make_base(said)
     chosen = choose(said, base)
     if said.quick:
@@ -138,7 +142,25 @@ def main(words: Sequence[str]) -> int:
     if clusters.choose(said.cluster or "auto") == "slurm":
         print("sweeps/status.py shows where they stand, ablations/report.py what they say so far.")
         return code
+    if said.multitask is not None:
+        runs = base.launcher.get("runs")
+        where = f" runs={runs}" if runs else ""
+        print(f"\npython analysis/make_figures.py{where} draws their scores, variant by variant.")
+        return code
     return _report(said, base) or code
+
+
+def check_words(said: argparse.Namespace) -> None:
+    """Refuses what does not go together with agents of many tasks, or without them."""
+    if said.multitask is None:
+        if said.num_updates is not None:
+            raise UserError("--num-updates: is the budget with --multitask; say --env-steps")
+        return
+    for name in ("quick", "env_steps", "tasks"):
+        if getattr(said, name):
+            raise UserError(f"--{name.replace('_', '-')} and --multitask exclude each other")
+    if not any(word.startswith("data=") for word in said.words):
+        raise UserError("--multitask: data=DIR is missing, the folder of a dataset")
 
 
 def choose(said: argparse.Namespace, base: Base) -> list[Ablation]:
@@ -171,7 +193,7 @@ def choose(said: argparse.Namespace, base: Base) -> list[Ablation]:
     if said.spec is not None:
         others += read_specs(said.spec)
     for one in (*flagged, *others):
-        check_changes(one, base)
+        check_changes(one, base, multitask=said.multitask is not None)
     if not chosen and not others:
         raise UserError("name an ablation, such as --no-simnorm (--list shows them)")
     return [*chosen, *others]
@@ -200,18 +222,24 @@ def make_base(said: argparse.Namespace) -> Base:
     names = ["quick"] * said.quick + [variant_name(tuple(own.items()))] * bool(own)
     settings = {**(SMOKE.overrides["tdmpc2"] if said.quick else {}), **own}
     words = tuple(f"{key}={value}" for key, value in settings.items())
-    config = TDMPC2Config.make(**cli.parse_words(words, schema))
+    config = make_config("tdmpc2", cli.parse_words(words, schema), said.multitask)
     return Base("+".join(names) or "default", words, launcher, config)
 
 
-def check_changes(one: Ablation, base: Base) -> None:
+def check_changes(one: Ablation, base: Base, *, multitask: bool = False) -> None:
     """Refuses an ablation that would repeat the base.
 
     Raises:
-        UserError: nothing it names differs from the base, or shows in agents of one task.
+        UserError: nothing it names differs from the base, or shows in agents of one task, or of
+            many.
     """
-    if one.multitask:
-        raise UserError(f"{one.name}: changes nothing in agents of a single task")
+    if one.multitask and not multitask:
+        raise UserError(
+            f"{one.name}: changes nothing in agents of a single task; say --multitask mt80 data=DIR"
+        )
+    online = [key for key in one.settings if key in DOMAINS or key == "prioritized_replay"]
+    if multitask and online:
+        raise UserError(f"{one.name}: {online[0]} has no meaning where agents learn from a dataset")
     now = {**vars(base.config), **vars(Protocol())}
     if all(now[key] == value for key, value in one.settings.items()):
         changes = ", ".join(f"{key}={value}" for key, value in one.settings.items())
@@ -224,11 +252,16 @@ def launcher_words(said: argparse.Namespace, chosen: Sequence[Ablation], base: B
         f"{base.variant_of(one)}:{'+'.join(one.words.split())}" for one in chosen
     ]
     options: dict[str, Any] = {
-        "tasks": ",".join(tasks_of(said, chosen)),
         "methods": "tdmpc2",
         "seeds": said.seeds,
         "variants": ",".join(variants),
     }
+    if said.multitask is not None:
+        options["suite"] = said.multitask
+        if said.num_updates is not None:
+            options["num_updates"] = said.num_updates
+    else:
+        options["tasks"] = ",".join(tasks_of(said, chosen))
     if said.quick:
         options |= {"env_steps": SMOKE.env_steps, **SMOKE.options}
     if said.env_steps is not None:

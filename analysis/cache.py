@@ -21,11 +21,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+import analysis.lines
 import analysis.run_directory
 from analysis.problems import Problem
 from analysis.run_directory import (
     LATER_METRICS,
     METRICS,
+    MULTITASK,
     Points,
     Run,
     read_evaluations,
@@ -64,11 +66,12 @@ def read_all(runs_dir: Path) -> Iterator[Reading]:
 
 
 def _read(directory: Path) -> Reading:
-    """Reads one run directory."""
+    """Reads one run directory; evaluations of several tasks are left to `multitask_records.py`."""
     problems: list[Problem] = []
     run = read_run(directory, problems)
-    points = Points.of([]) if run is None else read_evaluations(directory / "eval.csv", problems)
-    return run, points, problems
+    if run is None or run["domain"] == MULTITASK:
+        return run, Points.of([]), problems
+    return run, read_evaluations(directory / "eval.csv", problems), problems
 
 
 def _run_directories(runs_dir: Path) -> list[str]:
@@ -107,7 +110,8 @@ def _signature(directory: Path) -> str:
 
 def _version(runs_dir: Path) -> bytes:
     """Changes with the reader's code and with the folder's place, which problems name."""
-    code = Path(analysis.run_directory.__file__).read_bytes()
+    files = (analysis.run_directory.__file__, analysis.lines.__file__)
+    code = b"".join(Path(file).read_bytes() for file in files)
     return hashlib.sha256(code + str(runs_dir).encode()).hexdigest().encode()
 
 

@@ -15,7 +15,7 @@ from tdmpc2.common.errors import UserError, did_you_mean
 from tdmpc2.envs.tasks import TASKS, get_suite
 
 _LISTS = (
-    *("sources", "methods", "variants", "tasks", "datasets"),
+    *("sources", "methods", "variants", "tasks", "sizes"),
     *("groups", "statistics", "quoted"),
 )
 LEAST_REPS = 100
@@ -50,12 +50,13 @@ class FigureSpec:
         methods: methods shown, all when empty.
         variants: variants shown, all when empty.
         tasks: task names or shell patterns shown, all when empty; a table names either
-            these or a suite, which stands for its tasks.
+            these or a suite, which stands for its tasks. For agents of several tasks they are
+            names of sets of tasks.
         only_ours: whether only tasks with run directories are shown, and those no further than
             the run directories go (`tasks = "ours"`).
         groups: of tasks, for what is averaged over tasks; one for each domain when empty.
         statistics: over the scores of a group.
-        datasets: of multi-task agents shown, all when empty; "" stands for single-task runs.
+        sizes: model sizes shown, all when empty.
         obs: what the agents see, `state` or `rgb`; both when empty.
         floors: whether to draw what a task scores without learning.
         seeds: whether to draw every seed beside the mean.
@@ -77,7 +78,7 @@ class FigureSpec:
     only_ours: bool = False
     groups: tuple[Group, ...] = ()
     statistics: tuple[str, ...] = ("mean",)
-    datasets: tuple[str, ...] = ()
+    sizes: tuple[str, ...] = ()
     obs: str = ""
     floors: bool = False
     seeds: bool = False
@@ -158,6 +159,25 @@ def with_reps(catalogue: Catalogue, reps: int) -> Catalogue:
     return replace(catalogue, bootstrap=replace(catalogue.bootstrap, reps=reps))
 
 
+def quotes_of(
+    spec: FigureSpec, needed: Collection[str], optional: Collection[str] = ()
+) -> tuple[dict[str, Any], ...]:
+    """The quoted numbers of a figure; UserError where a key is missing or unknown.
+
+    Args:
+        spec: of the figure.
+        needed: keys that its plot function reads of each.
+        optional: keys that it reads where they are there.
+    """
+    where = f"figure {spec.name}, quoted"
+    for one in spec.quoted:
+        _check(one, (*needed, *optional), where)
+        for key in needed:
+            if key not in one:
+                raise UserError(f"{where}: {one} lacks {key}")
+    return spec.quoted
+
+
 def _line(style: dict[str, Any]) -> LineStyle:
     """A line style; TypeError on an unknown or missing key."""
     return LineStyle(**{**style, "dashes": tuple(style.get("dashes", ()))})
@@ -166,7 +186,7 @@ def _line(style: dict[str, Any]) -> LineStyle:
 def _group(name: str, table: dict[str, Any], path: Path) -> Group:
     """One table under `[groups]`."""
     where = f"{path}: group {name}"
-    _check(table, {"label", "suite", "tasks", "horizon", "final"}, where)
+    _check(table, {"label", "suite", "tasks", "horizon"}, where)
     if ("suite" in table) == ("tasks" in table):
         raise UserError(f"{where}: name either a suite or tasks")
     tasks = (
@@ -175,10 +195,7 @@ def _group(name: str, table: dict[str, Any], path: Path) -> Group:
     for task in tasks:
         if task not in TASKS:
             raise UserError(f"{where}: unknown task {task}{did_you_mean(task, TASKS)}")
-    if {"horizon", "final"} <= set(table):
-        raise UserError(f"{where}: name either a horizon or final")
-    final = table.get("final", False)
-    return Group(name, table["label"], tuple(tasks), table.get("horizon"), final)
+    return Group(name, table["label"], tuple(tasks), table.get("horizon"))
 
 
 def _figure(name: str, table: dict[str, Any], groups: dict[str, Group], path: Path) -> FigureSpec:

@@ -32,7 +32,8 @@ class Shown:
         curves: of them.
         rule: what counts where a step was not recorded.
         catalogue: styles and bootstrap.
-        checkpoints: of multi-task agents, for what is drawn from their weights.
+        embeddings: run directories or checkpoints of multi-task agents, for what is drawn from
+            their task embeddings.
     """
 
     spec: FigureSpec
@@ -40,7 +41,7 @@ class Shown:
     curves: ScoreCurves
     rule: Rule
     catalogue: Catalogue
-    checkpoints: tuple[Path, ...] = ()
+    embeddings: tuple[Path, ...] = ()
 
     @property
     def bootstrap(self) -> Bootstrap:

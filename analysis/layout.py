@@ -21,6 +21,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from analysis.aggregate import COVERAGE_NOTE, RLIABLE_VERSION
 from analysis.curves import paper_budget
 from analysis.drawing import Shown
+from analysis.multitask_records import MULTITASK_SERIES
 from analysis.records import RUNS_SOURCE, SERIES
 from tdmpc2.common.paths import project_root
 
@@ -34,6 +35,7 @@ CARD_SIZE = 5.8
 LEGEND_SIZE = 7.0
 _CHAR = 0.53
 """Mean width of a character of the sans-serif font, in units of the font size."""
+_LONGEST_NAME = 28
 _TICKS = (1, 2, 2.5, 5, 10)
 
 
@@ -68,15 +70,21 @@ def canvas(
 
 
 def finish_axes(
-    axes: Sequence[Axes], labels: Sequence[str], last_step: int, columns: int | None = None
+    axes: Sequence[Axes],
+    labels: Sequence[str],
+    last_step: int,
+    columns: int | None = None,
+    *,
+    unit: str = "environment steps",
 ) -> None:
     """Axis labels with units, and one value range for all panels of the same label.
 
     Args:
         axes: of `canvas`, drawn on.
         labels: of the value axis, one a panel.
-        last_step: largest env step drawn, which decides between thousands and millions.
+        last_step: largest step drawn, which decides between thousands and millions.
         columns: panels in a row, where `canvas` was told.
+        unit: of the steps.
     """
     columns = columns or columns_of(len(axes))
     for index, (ax, label) in enumerate(zip(axes, labels, strict=True)):
@@ -92,11 +100,11 @@ def finish_axes(
         if index % columns == 0 or labels[index - 1] != label:
             ax.set_ylabel(label)
         if index + columns >= len(axes):
-            ax.set_xlabel(f"environment steps ({symbol})")
+            ax.set_xlabel(f"{unit} ({symbol})")
 
 
 def step_axis(ax: Axes, last_step: int) -> str:
-    """Ticks in thousands or millions of env steps; returns which, as "k" or "M"."""
+    """Ticks in thousands or millions of steps; returns which, as "k" or "M"."""
     unit, symbol = (1_000_000, "M") if last_step >= 1_000_000 else (1000, "k")
     ax.xaxis.set_major_locator(MaxNLocator(5, steps=_TICKS))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / unit:g}"))
@@ -165,14 +173,58 @@ def card_lines(shown: Shown, what: str, *, scored: bool = True) -> list[str]:
     ]
     if not scored:
         return [*([" · ".join(facts)] if len(runs) else []), *_marks(ours), what]
+    single = bool((runs.groupby([*SERIES, "task"])["seed"].count() == 1).any())
+    return [" · ".join(facts), *_marks(ours), _method(shown, what, single), COVERAGE_NOTE]
+
+
+def multitask_card_lines(shown: Shown, what: str, runs: pd.DataFrame | None = None) -> list[str]:
+    """What a reader must know of a figure of multi-task agents, in a few lines.
+
+    Args:
+        shown: what the figure shows.
+        what: what lines and marks stand for.
+        runs: those of the page, if it does not show all.
+    """
+    runs = shown.records.multitask.runs if runs is None else runs
+    if runs.empty:
+        return [what]
+    counts = zip(runs["task_set"], map(len, runs["tasks"]), strict=True)
+    sets = _listed(f"{short_name(str(name))} ({count} tasks)" for name, count in counts)
+    simulators = _listed(filter(None, runs["simulators"]))
+    sizes = [str(size) or "none" for size in runs["model_size"]]
+    sizes.sort(key=lambda size: (len(size), size))
+    facts = [
+        f"{len(runs):,} run{'s' if len(runs) > 1 else ''} ({_listed_states(runs['state'])})",
+        sets,
+        f"seeds {_listed(sorted(runs['seed']))}",
+        f"model size {_listed(sizes)}",
+        f"budget {_listed(f'{budget:,}' for budget in sorted(runs['budget']))} updates",
+        f"commit {_listed(str(c)[:10] for c in runs['commit'] if c) or 'not recorded'}",
+        *([simulators] if simulators else []),
+    ]
+    single = bool((runs.groupby(MULTITASK_SERIES)["seed"].count() == 1).any())
+    return [" · ".join(facts), _method(shown, what, single), COVERAGE_NOTE]
+
+
+def _method(shown: Shown, what: str, single: bool) -> str:
+    """What is drawn, by which rule and resampling.
+
+    Args:
+        shown: what the figure shows.
+        what: what lines and bands stand for.
+        single: whether a score is that of one seed.
+    """
     method = (
         f"{what} {shown.rule.what} Stratified percentile bootstrap over seeds, "
         f"{shown.bootstrap.reps:,} resamples (generator seed {shown.bootstrap.seed}; rliable "
         f"{RLIABLE_VERSION}'s definitions)."
     )
-    if (runs.groupby([*SERIES, "task"])["seed"].count() == 1).any():
-        method += " A single seed has no interval."
-    return [" · ".join(facts), *_marks(ours), method, COVERAGE_NOTE]
+    return f"{method} A single seed has no interval." if single else method
+
+
+def short_name(name: str) -> str:
+    """The name of a set of tasks, cut to what fits above a panel."""
+    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
 
 
 def command_card(title: str, command: str) -> Figure:

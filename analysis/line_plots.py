@@ -76,7 +76,7 @@ def learning_curves(shown: Shown) -> Drawing:
                 ax.plot(steps, values, color=color, lw=0.6, alpha=0.45, zorder=2.5)
             if spec.floors:
                 _draw_floors(ax, curves.iloc[0], catalogue)
-            _draw_means(ax, curves, styles)
+            draw_means(ax, curves, styles)
             if diverged:
                 _draw_diverged(ax, shown, task, styles)
             ax.set_title(TASKS[task].title if task in TASKS else task, loc="left")
@@ -100,7 +100,7 @@ def aggregate_curve(shown: Shown) -> Drawing:
     figure, axes = canvas(len(drawn))
     for ax, group in zip(axes, drawn, strict=True):
         own = numbers[numbers["group"] == group.name]
-        _draw_means(ax, own.assign(**100 * own[INTERVAL]), styles)
+        draw_means(ax, own.assign(**100 * own[INTERVAL]), styles)
         count = len(group.tasks)
         ax.set_title(f"{group.label} ({count} task{'s' if count > 1 else ''})", loc="left")
     name = STATISTIC_LABELS[statistic]
@@ -141,7 +141,7 @@ def _final_table(
     return short_table(last.assign(group=last["group"].map(groups)), ["group"], styles, 1.0)
 
 
-def _draw_means(ax: Axes, curves: pd.DataFrame, styles: dict[Series, LineStyle]) -> None:
+def draw_means(ax: Axes, curves: pd.DataFrame, styles: dict[Series, LineStyle]) -> None:
     """Mean lines with their bands, the first series on top."""
     marker = "o" if curves["step"].nunique() <= _MARKED_POINTS else ""
     for rank, (series, style) in enumerate(styles.items()):

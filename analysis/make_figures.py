@@ -42,8 +42,9 @@ Draws the figures of paper_figures/figures.toml from the recorded runs.
 usage: python analysis/make_figures.py [key=value ...]
 
 {usage_of_sources()}
-  embeddings=FILES
-                 checkpoints of multi-task agents, FILE,FILE: for the figure `embeddings`
+  embeddings=PATHS
+                 run directories or checkpoints of multi-task agents, PATH,PATH: for the figure
+                 `embeddings`; of a run its newest checkpoint is taken
   out=DIR        where the figures go (default: {_figures_dir()})
   only=NAMES     only these figures: only=NAME,NAME
   reps=N         bootstrap resamples (default: as figures.toml says)
@@ -87,13 +88,12 @@ def main(words: Sequence[str]) -> int:
     rule = get_rule(values.get("rule", DEFAULT_RULE))
     if out_dir.exists() and not out_dir.is_dir():
         raise UserError(f"out={out_dir} is a file, not a folder")
-    records = load_sources(values)
+    embeddings = _paths(values.get("embeddings", ""))
+    records = load_sources(values, multitask=True)
     problems = list(records.problems)
     try:
         out_dir.mkdir(parents=True, exist_ok=True)
-        files = values["embeddings"].split(",") if "embeddings" in values else []
-        checkpoints = tuple(Path(file).expanduser() for file in files)
-        share = Share(records, rule, catalogue, out_dir, checkpoints)
+        share = Share(records, rule, catalogue, out_dir, embeddings)
         for paths, own in _each(specs, share, values.get("jobs", usable_cores())):
             for path in paths:
                 print(path, flush=True)
@@ -105,6 +105,15 @@ def main(words: Sequence[str]) -> int:
         raise UserError(f"cannot write the figures: {error}") from error
     report(problems)
     return 1 if any(problem.severity == "error" for problem in problems) else 0
+
+
+def _paths(words: str) -> tuple[Path, ...]:
+    """The paths of `embeddings=`; UserError where one is missing."""
+    paths = tuple(Path(word).expanduser() for word in words.split(",") if word)
+    for path in paths:
+        if not path.exists():
+            raise UserError(f"embeddings={path} does not exist")
+    return paths
 
 
 def _figures_dir() -> Path:
@@ -130,7 +139,7 @@ class Share:
     rule: Rule
     catalogue: Catalogue
     out_dir: Path
-    checkpoints: tuple[Path, ...]
+    embeddings: tuple[Path, ...]
 
 
 Drawn = tuple[list[Path], tuple[Problem, ...]]
@@ -155,7 +164,7 @@ def _draw(spec: FigureSpec, share: Share) -> Drawn:
         sources=spec.sources,
         methods=spec.methods,
         variants=spec.variants,
-        datasets=spec.datasets,
+        sizes=spec.sizes,
         obs=spec.obs,
         tasks=spec.tasks or tuple({task for group in spec.groups for task in group.tasks}),
     )
@@ -164,7 +173,7 @@ def _draw(spec: FigureSpec, share: Share) -> Drawn:
         selected = selected.select(tasks=ours) if ours else selected.select(sources=["none"])
     paths: list[Path] = []
     curves = ScoreCurves(selected)
-    shown = Shown(spec, selected, curves, rule, catalogue, share.checkpoints)
+    shown = Shown(spec, selected, curves, rule, catalogue, share.embeddings)
     with paper_style():
         drawing = PLOTS[spec.plot](shown)
         if drawing.pages:
@@ -184,6 +193,9 @@ def _draw(spec: FigureSpec, share: Share) -> Drawn:
 def _write_audit(records: Records, rule: Rule, catalogue: Catalogue, out_dir: Path) -> None:
     """Writes `audit.csv` and `sensitivity.csv` and prints them in short."""
     curves = ScoreCurves(records)
+    if len(records.multitask):
+        text = f"{records.multitask.in_words()}: in figures of their own, not audited"
+        print(f"audit: {text}", file=sys.stderr)
     found = audit(curves, rule)
     write_table(out_dir / "audit.csv", found)
     write_table(out_dir / "sensitivity.csv", sensitivity(curves, list(catalogue.groups.values())))

@@ -14,24 +14,28 @@ from analysis.catalogue import Catalogue, read_catalogue
 from analysis.drawing import Drawing, Shown
 from analysis.learning_plots import LEARNING_PLOTS
 from analysis.line_plots import LINE_PLOTS
+from analysis.multitask_plots import MULTITASK_PLOTS
+from analysis.scaling_plots import SCALING_PLOTS
 from analysis.stat_plots import STAT_PLOTS
 from tdmpc2.common.paths import project_root
 
 
 def task_embeddings(shown: Shown) -> Drawing:
-    """Task embeddings of the checkpoints by t-SNE, a panel each."""
-    if not shown.checkpoints:
+    """Task embeddings of the agents by t-SNE, a panel each."""
+    if not shown.embeddings:
         return Drawing((), pd.DataFrame())
     # Here, since scikit-learn and torch take seconds to import.
     from analysis.embedding_plots import embedding_figure
 
-    return embedding_figure(shown.checkpoints)
+    return embedding_figure(shown.embeddings)
 
 
 PLOTS: dict[str, Callable[[Shown], Drawing]] = {
     **LINE_PLOTS,
     **STAT_PLOTS,
     **LEARNING_PLOTS,
+    **MULTITASK_PLOTS,
+    **SCALING_PLOTS,
     "task_embeddings": task_embeddings,
 }
 """The functions a figure of the catalogue may name."""

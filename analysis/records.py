@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,9 @@ import pandas as pd
 from analysis.cache import read_all
 from analysis.curve_files import read_curves
 from analysis.foreign_runs import read_sacred, read_tensorboard
+from analysis.multitask_records import MultitaskRecords, no_multitask, read_multitask
 from analysis.problems import Problem
-from analysis.run_directory import Points, Run, read_floors
+from analysis.run_directory import MULTITASK, Points, Run, read_floors
 
 SERIES = ["source", "method", "variant", "model_size", "dataset"]
 RUN_KEY = [*SERIES, "task", "seed"]
@@ -47,12 +48,15 @@ class Records:
         floors: what doing nothing scores, one task and policy a row, columns
             `FLOORS`, in units of the episode return.
         problems: everything that could not be used as it stands.
+        multitask: runs that learn several tasks from a dataset; no row of theirs is among the
+            above.
     """
 
     table: pd.DataFrame
     runs: pd.DataFrame
     floors: pd.DataFrame
     problems: tuple[Problem, ...]
+    multitask: MultitaskRecords = field(default_factory=no_multitask)
 
     def select(
         self,
@@ -61,7 +65,7 @@ class Records:
         methods: Collection[str] = (),
         variants: Collection[str] = (),
         tasks: Collection[str] = (),
-        datasets: Collection[str] = (),
+        sizes: Collection[str] = (),
         obs: str = "",
     ) -> Records:
         """The part of the records that fits; an empty filter lets everything pass.
@@ -70,13 +74,13 @@ class Records:
             sources: where the runs come from.
             methods: method names.
             variants: variant names, without the settings `load` may have appended.
-            tasks: task names or shell patterns (`walker-*`).
-            datasets: what multi-task agents learnt from; "" stands for single-task runs.
+            tasks: names of tasks or of sets of tasks, or shell patterns (`walker-*`, `mt80`).
+            sizes: model sizes, as recorded.
             obs: what the agent sees, `state` or `rgb`.
         """
         fits = [
             (not sources or row.source in sources)
-            and (not datasets or row.dataset in datasets)
+            and (not sizes or row.model_size in sizes)
             and (not obs or row.obs == obs)
             and (not methods or row.method in methods)
             and (not variants or str(row.variant).split("[")[0] in variants)
@@ -84,7 +88,13 @@ class Records:
             for row in self.runs.itertuples()
         ]
         runs = self.runs.loc[fits]
-        return replace(self, table=self.table.merge(runs[RUN_KEY], on=RUN_KEY), runs=runs)
+        multitask = no_multitask()
+        if not sources or RUNS_SOURCE in sources:
+            multitask = self.multitask.select(
+                methods=methods, variants=variants, tasks=tasks, sizes=sizes, obs=obs
+            )
+        table = self.table.merge(runs[RUN_KEY], on=RUN_KEY)
+        return replace(self, table=table, runs=runs, multitask=multitask)
 
 
 def load(runs_dir: Path) -> Records:
@@ -93,6 +103,7 @@ def load(runs_dir: Path) -> Records:
     Runs of one series (method, variant, model size, dataset) whose settings differ are
     told apart by their variant, `default[regression=mse]`. Several runs of the same
     setting, task and seed are all left out, since nothing says which of them is meant.
+    Runs that learn several tasks become tables of their own.
 
     Args:
         runs_dir: holds `<method>/<variant>/<task>/seed<k>-<hash>/` and `floors/<task>.json`;
@@ -100,17 +111,25 @@ def load(runs_dir: Path) -> Records:
     """
     problems: list[Problem] = []
     found: list[tuple[Run, Points]] = []
+    of_several: list[Run] = []
     for run, points, own in read_all(runs_dir):
         problems += own
-        if run is not None:
-            found.append(({"source": RUNS_SOURCE, **run}, points))
+        if run is None:
+            continue
+        run = {"source": RUNS_SOURCE, **run}
+        if run["domain"] == MULTITASK:
+            of_several.append(run)
+        else:
+            found.append((run, points))
     _tell_settings_apart([run for run, _ in found], problems)
+    _tell_settings_apart(of_several, problems)
+    multitask = read_multitask(_without_duplicates(of_several, problems), problems)
     floors = [
         floor
         for path in sorted(runs_dir.glob("floors/*.json"))
         for floor in read_floors(path, problems)
     ]
-    return _records(found, floors, problems)
+    return _records(found, floors, problems, multitask)
 
 
 READERS = {"csv": read_curves, "tensorboard": read_tensorboard, "sacred": read_sacred}
@@ -126,7 +145,7 @@ def load_curves(path: Path, source: str, form: str = "csv") -> Records:
         form: a key of `READERS`.
     """
     problems: list[Problem] = []
-    return _records(READERS[form](path, source, problems), [], problems)
+    return _records(READERS[form](path, source, problems), [], problems, no_multitask())
 
 
 def merge(parts: Sequence[Records]) -> Records:
@@ -139,21 +158,27 @@ def merge(parts: Sequence[Records]) -> Records:
     if len(set(sources)) < len(sources):
         raise ValueError(f"the same source more than once: {sources}")
 
-    def stacked(name: str) -> pd.DataFrame:
-        tables: list[pd.DataFrame] = [getattr(part, name) for part in parts]
+    def stacked(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
         filled = [table for table in tables if len(table)]
         return pd.concat(filled, ignore_index=True) if filled else tables[0]
 
     return Records(
-        table=stacked("table"),
-        runs=stacked("runs"),
-        floors=stacked("floors"),
+        table=stacked([part.table for part in parts]),
+        runs=stacked([part.runs for part in parts]),
+        floors=stacked([part.floors for part in parts]),
         problems=tuple(problem for part in parts for problem in part.problems),
+        multitask=MultitaskRecords(
+            table=stacked([part.multitask.table for part in parts]),
+            runs=stacked([part.multitask.runs for part in parts]),
+        ),
     )
 
 
 def _records(
-    found: list[tuple[Run, Points]], floors: list[tuple[Any, ...]], problems: list[Problem]
+    found: list[tuple[Run, Points]],
+    floors: list[tuple[Any, ...]],
+    problems: list[Problem],
+    multitask: MultitaskRecords,
 ) -> Records:
     """The tables of these runs, of the floors beside them, and what was wrong."""
     kept = {id(run) for run in _without_duplicates([run for run, _ in found], problems)}
@@ -178,6 +203,7 @@ def _records(
         runs=runs.astype({"seed": "int64"}),
         floors=pd.DataFrame(floors, columns=FLOORS).astype({"mean": "float64", "sd": "float64"}),
         problems=tuple(problems),
+        multitask=multitask,
     )
 
 

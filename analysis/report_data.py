@@ -141,7 +141,6 @@ def _overview(
             for pair in pairs.to_dict("records")
         ]
         horizon = "each task's budget" if group.horizon is None else f"{group.horizon:,} env steps"
-        horizon = "each run's end" if group.final else horizon
         facts = {"label": group.label, "tasks": len(group.tasks), "horizon": horizon}
         facts["left_out"] = [f"{problem.where}: {problem.what}" for problem in met]
         out.append({**facts, "rows": dict(sorted(rows.items())), "wins": wins})
@@ -249,6 +248,8 @@ def _facts(records: Records, rule: Rule, catalogue: Catalogue) -> list[str]:
         known = catalogue.sources.get(str(source))
         name = "made here" if source == RUNS_SOURCE else known.label if known else f"from {source}"
         lines.append(f"{len(own):,} runs, {name}: {own['task'].nunique()} tasks, {states}")
+    if len(records.multitask):
+        lines.append(f"Not on this page: {records.multitask.in_words()}, see make_figures.py")
     ours = runs[runs["source"] == RUNS_SOURCE]
     commits = sorted({str(commit)[:10] for commit in ours["commit"] if commit})
     if commits:

@@ -14,10 +14,14 @@ from typing import Any
 
 import numpy as np
 
+from analysis.lines import count_in, fields_of, number_in, whole_lines
 from analysis.problems import Problem
+from tdmpc2.common.spec import variant_name
+from tdmpc2.envs.tasks import TASKS
 
 METRICS = ("episode_return", "episode_return_sd", "episode_success", "episode_length")
 LATER_METRICS = ("episode_success_ever",)  # not in records of version 0.1.0
+_NUMBERS = (*METRICS, *LATER_METRICS)
 STATES = ("RUNNING", "COMPLETED", "DIVERGED", "FAILED", "CANCELLED", "INTERRUPTED")
 ENDED_EARLY = ("DIVERGED", "FAILED", "CANCELLED")
 SIMULATORS = {
@@ -28,6 +32,8 @@ SIMULATORS = {
 }
 """Packages that tasks of a domain run on, as an attempt's record names them."""
 SPEC_FORMAT = 1
+MULTITASK, MULTITASK_METRIC = "multitask", "score"
+"""Domain and metric in the spec of a run that learns several tasks from a dataset."""
 _SPEC_TYPES = {
     "format": int,
     "method": str,
@@ -97,14 +103,14 @@ def read_run(directory: Path, problems: list[Problem]) -> Run | None:
     if not spec_file.exists() and not (directory / "eval.csv").exists():
         problems.append(Problem(str(directory), None, "holds no run yet", "warning"))
         return None
-    spec = _read_json(spec_file, problems)
+    spec = read_json(spec_file, problems)
     if spec is None:
         return None
     wrong = _check_spec(spec)
     if wrong:
         problems.append(Problem(str(spec_file), None, f"{wrong}; run left out"))
         return None
-    status = _read_json(status_file, problems) or {}
+    status = read_json(status_file, problems) or {}
     state = status.get("state", "UNKNOWN")
     if status and state not in STATES:
         what = f"unknown state {state!r} (valid: {', '.join(STATES)})"
@@ -113,10 +119,12 @@ def read_run(directory: Path, problems: list[Problem]) -> Run | None:
         what = f"{state}, its data is kept; {status.get('message') or 'no message'}"
         problems.append(Problem(str(directory), None, what, "warning"))
     size = spec.get("model_size")
+    several = spec["domain"] == MULTITASK
+    facts = {key: spec.get(key) for key in ("tasks", "dataset_name")} if several else {}
     return {
         **{key: spec[key] for key in ("method", "task", "domain", "seed")},
         "overrides": {**spec["overrides"], **spec.get("protocol", {})},
-        "variant": spec["variant"] + _mark(spec),
+        "variant": (_variant(spec) if several else spec["variant"]) + _mark(spec),
         "model_size": "" if size is None else str(size),
         "dataset": spec.get("dataset") or "",
         "obs": spec.get("obs") or "state",
@@ -126,16 +134,36 @@ def read_run(directory: Path, problems: list[Problem]) -> Run | None:
         "budget_unit": spec.get("budget_unit", ""),
         "commit": status.get("commit") or spec.get("commit") or "",
         "num_parameters": spec.get("num_parameters"),
-        "simulators": _simulators(directory / "attempts.json", spec["domain"]),
+        "simulators": _simulators(directory / "attempts.json", _domains(spec)),
         "directory": directory,
+        **facts,
     }
 
 
-def _simulators(path: Path, domain: str) -> str:
-    """Versions of the packages that a domain's tasks run on, as the last attempt noted them."""
+def _variant(spec: dict[str, Any]) -> str:
+    """Of a multi-task run: a name derived from its overrides is derived again without the size.
+
+    The size stands by itself, and runs of all sizes are one series of a figure.
+    """
+    overrides = spec["overrides"]
+    if spec["variant"] != variant_name(tuple(overrides.items())):
+        return str(spec["variant"])
+    return variant_name(tuple((k, v) for k, v in overrides.items() if k != "model_size"))
+
+
+def _domains(spec: dict[str, Any]) -> list[str]:
+    """Domains of the tasks of a run, in order."""
+    if spec["domain"] != MULTITASK:
+        return [spec["domain"]]
+    return list(dict.fromkeys(TASKS[task].domain for task in spec["tasks"] if task in TASKS))
+
+
+def _simulators(path: Path, domains: Sequence[str]) -> str:
+    """Versions of the packages that tasks of these run on, as the last attempt noted them."""
+    needed = [name for domain in domains for name in SIMULATORS.get(domain, ())]
     try:
         packages = json.loads(path.read_text(encoding="utf-8"))[-1]["packages"]
-        known = {name: packages[name] for name in SIMULATORS.get(domain, ()) if name in packages}
+        known = {name: packages[name] for name in needed if name in packages}
     except (OSError, ValueError, LookupError, TypeError):
         return ""
     return ", ".join(f"{name} {number}" for name, number in known.items())
@@ -155,18 +183,8 @@ def read_evaluations(path: Path, problems: list[Problem]) -> Points:
         path: the file; every whole line ends in a newline.
         problems: grows by missing columns and by every line that was skipped.
     """
-    try:
-        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
-    except FileNotFoundError:
-        lines = [""]
-    except OSError as error:
-        problems.append(Problem(str(path), None, f"cannot be read: {error}"))
-        return Points.of([])
-    if lines.pop():  # what follows the last newline was cut off while being written
-        what = "half-written last line, skipped"
-        problems.append(Problem(str(path), len(lines) + 1, what, "warning"))
-    if len(lines) < 2:
-        problems.append(Problem(str(path), None, "no evaluation yet", "warning"))
+    lines = whole_lines(path, problems)
+    if not lines:
         return Points.of([])
     header = lines[0].strip().split(",")
     missing = [name for name in ("env_step", *METRICS) if name not in header]
@@ -177,7 +195,9 @@ def read_evaluations(path: Path, problems: list[Problem]) -> Points:
     rows: list[tuple[int, dict[str, float]]] = []
     for number, line in enumerate(lines[1:], start=2):
         try:
-            rows.append(_parse_line(header, line))
+            row = fields_of(header, line)
+            values = {name: number_in(row, name) for name in _NUMBERS if name in row}
+            rows.append((count_in(row, "env_step"), values))
         except ValueError as error:
             problems.append(Problem(str(path), number, f"{error}; line skipped"))
     return Points.of(rows)
@@ -190,7 +210,7 @@ def read_floors(path: Path, problems: list[Problem]) -> list[tuple[str, str, flo
         path: `floors/<task>.json`.
         problems: grows by what is wrong with it.
     """
-    content = _read_json(path, problems)
+    content = read_json(path, problems)
     if content is None:
         return []
     try:
@@ -209,8 +229,13 @@ def read_floors(path: Path, problems: list[Problem]) -> list[tuple[str, str, flo
     return rows
 
 
-def _read_json(path: Path, problems: list[Problem]) -> dict[str, Any] | None:
-    """The object in `path`, or None and a problem."""
+def read_json(path: Path, problems: list[Problem]) -> dict[str, Any] | None:
+    """The object in a file, or None and a problem.
+
+    Args:
+        path: of the file.
+        problems: grows where there is none that can be read.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -238,28 +263,20 @@ def _check_spec(spec: dict[str, Any]) -> str:
             return f"{key} is {spec[key]!r}, not of type {kind.__name__}"
     if spec["format"] != SPEC_FORMAT:
         return f"format {spec['format']}, known is {SPEC_FORMAT}"
+    if spec["domain"] == MULTITASK:
+        return _check_multitask(spec)
     if spec["metric"] not in SCORES:
         return f"unknown metric {spec['metric']!r} (valid: {', '.join(SCORES)})"
     return ""
 
 
-def _parse_line(header: list[str], line: str) -> tuple[int, dict[str, float]]:
-    """Env step and metrics of one line; ValueError says what is wrong with it."""
-    fields = line.strip().split(",")
-    if len(fields) != len(header):
-        raise ValueError(f"{len(fields)} fields under {len(header)} columns")
-    row = dict(zip(header, fields, strict=True))
-    values: dict[str, float] = {}
-    for name in ("env_step", *METRICS, *LATER_METRICS):
-        if name not in row:
-            continue
-        try:
-            values[name] = float(row[name])
-        except ValueError:
-            raise ValueError(f"{name} is no number: {row[name]!r}") from None
-        if not math.isfinite(values[name]):
-            raise ValueError(f"{name} is {row[name]}")
-    step = values.pop("env_step")
-    if step < 0 or not step.is_integer():
-        raise ValueError(f"env_step {row['env_step']} is no count of steps")
-    return int(step), values
+def _check_multitask(spec: dict[str, Any]) -> str:
+    """What is wrong with the spec of a run of several tasks, empty when nothing is."""
+    if spec["metric"] != MULTITASK_METRIC:
+        return f"unknown metric {spec['metric']!r} of several tasks (valid: {MULTITASK_METRIC})"
+    tasks = spec.get("tasks")
+    if not isinstance(tasks, list) or not all(isinstance(task, str) for task in tasks):
+        return f"tasks is {tasks!r}, not a list of names"
+    if not tasks or len(set(tasks)) < len(tasks):
+        return "tasks names none, or one twice"
+    return ""

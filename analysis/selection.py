@@ -30,15 +30,12 @@ class Group:
         tasks: their names.
         horizon: env steps at which scores are read, each task's own budget where that is less;
             None for each task's budget.
-        final: whether each run's last score is read instead, which suits agents of many tasks:
-            their budget counts updates.
     """
 
     name: str
     label: str
     tasks: tuple[str, ...]
     horizon: int | None = None
-    final: bool = False
 
     def steps(self, task: str) -> int:
         """Env steps at which the task's score is read."""
@@ -107,10 +104,7 @@ def horizon_scores(
     fractions: Sequence[float] = (1.0,),
 ) -> np.ndarray:
     """`(num_rows, num_fractions)`: normalised scores at fractions of the group's horizon."""
-    if group.final:
-        horizons = curves.last_steps[chosen.rows]
-    else:
-        horizons = np.array([group.steps(task) for task in chosen.tasks])
+    horizons = np.array([group.steps(task) for task in chosen.tasks])
     steps = np.round(horizons[:, None] * np.array(fractions)).astype(int)
     return curves.values(chosen.rows, steps, rule, normalised=True)
 

@@ -39,16 +39,18 @@ def usage_of_sources() -> str:
   tensorboard=DIR, sacred=DIR
                  runs that these recorded: <method>/<task>/<seed>/events.out.tfevents.*, or
                  Sacred folders whose config.json names task, seed and method
-  tasks=NAMES    only these tasks: names or shell patterns, tasks=walker-*,cup-catch
+  tasks=NAMES    only these tasks: names or shell patterns, tasks=walker-*,cup-catch; for agents
+                 of several tasks the names of their sets, tasks=mt80
   rule=NAME      what stands in for evaluations that are missing or repeated (default
                  {DEFAULT_RULE}): {", ".join(RULES)}"""
 
 
-def load_sources(words: Mapping[str, Any]) -> Records:
+def load_sources(words: Mapping[str, Any], *, multitask: bool = False) -> Records:
     """The records that the words name.
 
     Args:
         words: parsed, of `SOURCE_WORDS`; others are passed over.
+        multitask: whether runs of several tasks will do, where there are no others.
 
     Raises:
         UserError: a folder is missing, or there is no evaluation in any of them.
@@ -68,9 +70,15 @@ def load_sources(words: Mapping[str, Any]) -> Records:
         records = merge(parts)
     except ValueError as error:
         raise UserError(f"{error}: give the folders different names") from error
-    if records.table.empty:
+    several = records.multitask
+    if records.table.empty and not (multitask and len(several.table)):
         report(records.problems)
-        count = len(records.runs)
+        if len(several.table):
+            raise UserError(
+                f"no run of a single task in {runs_dir}, only {several.in_words()}, which "
+                "`python analysis/make_figures.py` draws"
+            )
+        count = len(records.runs) + len(several)
         found = f"{count} run{'s' * (count > 1)} without evaluation" if count else "no run"
         raise UserError(
             f"{found} in {runs_dir}; run `python sweeps/launch.py suite=smoke seeds=2` first, "
@@ -92,7 +100,7 @@ def report(problems: Sequence[Problem]) -> None:
 def _on_tasks(records: Records, names: str) -> Records:
     """The records of some tasks; UserError where a pattern fits none."""
     patterns = names.split(",")
-    there = records.runs["task"].unique()
+    there = [*records.runs["task"].unique(), *records.multitask.runs["task_set"].unique()]
     for pattern in patterns:
         if not any(fnmatchcase(task, pattern) for task in there):
             raise UserError(f"tasks: no record of a task '{pattern}'")

@@ -13,7 +13,7 @@ from matplotlib.ticker import PercentFormatter
 
 from analysis.aggregate import group_scores, improvements, profiles
 from analysis.bootstrap import Bootstrap
-from analysis.catalogue import LineStyle
+from analysis.catalogue import LineStyle, quotes_of
 from analysis.curves import Rule, ScoreCurves
 from analysis.drawing import (
     Drawing,
@@ -32,7 +32,7 @@ from analysis.records import SERIES
 from analysis.selection import Group, Series
 
 _BAR_PANEL = (1.3, 1.9)
-_QUOTED = ("#8C8C8C", "#BFBFBF")
+QUOTED_COLORS = ("#8C8C8C", "#BFBFBF")
 """Greys of quoted numbers."""
 _LEAST_BARS = 4
 """With fewer bars in a panel, they keep the width that so many have."""
@@ -44,7 +44,7 @@ def group_bars(shown: Shown) -> Drawing:
     """One panel per group of tasks, one bar per series: a statistic at the group's horizon."""
     statistic = shown.spec.statistics[0]
     numbers, problems = _scores(shown, (statistic,))
-    quoted = shown.spec.quoted
+    quoted = quotes_of(shown.spec, ("group", "label", "score"))
     if numbers.empty and not quoted:
         return Drawing((), numbers, problems=problems)
     styles = series_styles(numbers, shown.catalogue)
@@ -53,7 +53,7 @@ def group_bars(shown: Shown) -> Drawing:
     figure, axes = canvas(len(groups), panel=_BAR_PANEL, columns=min(len(groups), 6))
     for ax, group in zip(axes, groups, strict=True):
         own = [(one["label"], one["score"]) for one in quoted if one["group"] == group.name]
-        _bars(ax, numbers[numbers["group"] == group.name], styles, own)
+        bars(ax, numbers[numbers["group"] == group.name], styles, own)
         ax.set_title(_group_title(group, "\n"), loc="left")
         ax.set_ylim(0, 105)
     axes[0].set_ylabel(f"{STATISTIC_LABELS[statistic]} score (%)")
@@ -67,7 +67,7 @@ def group_bars(shown: Shown) -> Drawing:
         what += f" Quoted, not measured here: {shown.spec.quoted_from}."
         labels = dict.fromkeys(f"{one['label']} (quoted)" for one in quoted)
         handles += [
-            Patch(facecolor=_QUOTED[i % 2], hatch="....", edgecolor="white", label=label)
+            Patch(facecolor=QUOTED_COLORS[i % 2], hatch="....", edgecolor="white", label=label)
             for i, label in enumerate(labels)
         ]
     finish_figure(figure, handles, card_lines(shown, what, scored=not numbers.empty))
@@ -198,7 +198,7 @@ def _with_quoted(numbers: pd.DataFrame, shown: Shown) -> pd.DataFrame:
     return pd.concat([numbers, pd.DataFrame(rows)]) if len(numbers) else pd.DataFrame(rows)
 
 
-def _bars(
+def bars(
     ax: Axes,
     numbers: pd.DataFrame,
     styles: dict[Series, LineStyle],
@@ -212,7 +212,7 @@ def _bars(
         value, low, high = 100 * own[["value", "low", "high"]].to_numpy()[0]
         bar(ax, place, style, value, low, high)
     for place, (_, value) in enumerate(quoted):
-        look = {"color": _QUOTED[place % 2], "hatch": "....", "edgecolor": "white", "lw": 0.3}
+        look = {"color": QUOTED_COLORS[place % 2], "hatch": "....", "edgecolor": "white", "lw": 0.3}
         ax.bar(len(styles) + place, value, 0.82).patches[0].set(**look)
         at, up = (len(styles) + place, value), (0, 1.5)
         ax.annotate(f"{value:g}", at, up, textcoords="offset points", ha="center", fontsize=6)
@@ -246,7 +246,6 @@ def _group_title(group: Group, between: str) -> str:
     """Label, number of tasks and env steps of a group."""
     count = len(group.tasks)
     at = "full budget" if group.horizon is None else f"{_steps(group.horizon)} steps"
-    at = "at the end" if group.final else at
     return f"{group.label}{between}{count} task{'s' if count > 1 else ''}, {at}"
 
 

@@ -12,7 +12,7 @@ from sweeps.arithmetic import floors
 from sweeps.planned_run import PlannedRun
 from tdmpc2.common.memory import replay_bytes
 from tdmpc2.common.spec import RunSpec
-from tdmpc2.envs.tasks import Task, get_task
+from tdmpc2.envs.tasks import get_task
 from tdmpc2.methods import agent_class
 
 # One core of a 2.5 GHz Xeon with AVX-512: its matrix products, what planning and learning take
@@ -69,7 +69,8 @@ def cost_of(spec: RunSpec, options: Mapping[str, Any], *, gpu: bool) -> Cost:
     task = get_task(spec.task)
     decisions = spec.budget / task.action_repeat
     config = _config(spec.method, spec.task, spec.overrides)
-    act, learn = _seconds_per_call(spec, config, task, gpu=gpu)
+    obs_dim = task.obs_dim if spec.obs == "state" else 0
+    act, learn = seconds_per_call(spec.method, config, obs_dim, task.action_dim, gpu=gpu)
     env = ENV_SECONDS.get(task.domain, 0.001)
     ratio = getattr(config, "train_ratio", None)
     updates = 1.0 if ratio is None else ratio / (config.batch_size * config.batch_length)
@@ -99,16 +100,17 @@ def _config(method: str, task: str, overrides: tuple[tuple[str, Any], ...]) -> A
     return config.for_task(task) if hasattr(config, "for_task") else config
 
 
-def _seconds_per_call(spec: RunSpec, config: Any, task: Task, *, gpu: bool) -> tuple[float, float]:
+def seconds_per_call(
+    method: str, config: Any, obs_dim: int, action_dim: int, *, gpu: bool
+) -> tuple[float, float]:
     """Seconds of an action and of a gradient step."""
-    obs_dim = task.obs_dim if spec.obs == "state" else 0
-    found = floors(spec.method, config, obs_dim, task.action_dim)
+    found = floors(method, config, obs_dim, action_dim)
     if not getattr(config, "planning", True):
         found.pop("plan", None)
     seconds = {
         name: GPU_CALL_SECONDS + gflop / GPU_GFLOPS
         if gpu
-        else CALL_SECONDS + OVERHEAD[spec.method][name] * gflop / CORE_GFLOPS
+        else CALL_SECONDS + OVERHEAD[method][name] * gflop / CORE_GFLOPS
         for name, gflop in found.items()
     }
     return seconds.get("plan", 0.001), seconds["update"]
@@ -127,7 +129,7 @@ Group = tuple[str, str, bool]  # method, domain, on a GPU
 
 def group_of(spec: RunSpec, *, gpu: bool) -> Group:
     """Runs that are taken to be off by the same factor."""
-    return spec.method, get_task(spec.task).domain, gpu
+    return spec.method, spec.task if spec.tasks else get_task(spec.task).domain, gpu
 
 
 def corrections(
@@ -166,7 +168,7 @@ def seconds_left(
     """
     left = []
     for run, cost in zip(runs, costs, strict=True):
-        done = min((run.status or {}).get("env_step", 0) / run.spec.budget, 1.0)
+        done = min(run.step / run.spec.budget, 1.0)
         factor = factors.get(group_of(run.spec, gpu=gpu), 1.0)
         left.append(cost.seconds * factor * (1 - done))
     return left

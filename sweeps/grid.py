@@ -167,8 +167,8 @@ def companion_spec(preset: Preset, companion: Companion, variant: str | None) ->
 def in_packs(runs: Sequence[PlannedRun], size: int) -> list[Pack]:
     """Runs that differ in nothing but their seed, at most `size` to a process.
 
-    Methods that cannot train several seeds as one batch, and tasks whose episodes differ in
-    length, get a process for each run.
+    Methods that cannot train several seeds as one batch, tasks whose episodes differ in length,
+    and agents of several tasks get a process for each run.
     """
     alike: dict[RunSpec, list[PlannedRun]] = {}
     for run in runs:

@@ -12,7 +12,7 @@ from pathlib import Path
 import submitit
 from submitit.helpers import Checkpointable
 
-from sweeps.floors import measure_floors
+from sweeps.training import train
 from tdmpc2.common.errors import StoppedError, UserError
 from tdmpc2.common.lease import EXPIRY_SECONDS, InUseError, live_holder
 
@@ -60,23 +60,15 @@ class TrainingJob(Checkpointable):
 
     def _train(self, words: Sequence[str]) -> list[str]:
         """Waits for a lease that its holder, who may be dead, still has."""
-        from tdmpc2.run import run_seeds
-        from tdmpc2.train import parse
-
         deadline = time.monotonic() + EXPIRY_SECONDS + 30
         while True:
             try:
-                specs, options = parse(words)
-                ended = run_seeds(specs, options)
-                break
+                # The figures compare with what doing nothing scores.
+                return [record.state for record in train(words, floors=True)]
             except InUseError:
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(RETRY_SECONDS)
-        # The figures compare with what doing nothing scores.
-        assets = (specs[0].assets or "official").partition("-")[0]
-        measure_floors([specs[0].task], options.runs, assets=assets)
-        return [record.state for record in ended]
 
     def _requeue(self, rank: int) -> None:
         """Hands the job back to the queue once all of its processes have saved; does not return.

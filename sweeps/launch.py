@@ -16,12 +16,13 @@ import pandas as pd
 from sweeps import clusters, local_pool, options
 from sweeps.floors import measure_floors, threshold
 from sweeps.layout import figure_words, hand_over, lay_out
-from sweeps.options import Request, SweepOptions
+from sweeps.options import Request
 from sweeps.plan import Plan, list_runs, make_plan, show
 from sweeps.planned_run import PlannedRun
-from sweeps.report import ProgressDisplay, print_summary
+from sweeps.report import ProgressDisplay, print_multitask_summary, print_summary
 from sweeps.states import Observer
 from sweeps.sweep_folder import FOLDER, SweepFolder, write_submission
+from sweeps.sweep_options import SweepOptions
 from tdmpc2.common import cli
 from tdmpc2.common.cores import usable_cores
 from tdmpc2.common.device import choose_device
@@ -34,7 +35,7 @@ LONG_HOURS = 24.0
 ASKS_FIRST = 3
 ADVICE = (
     "Add yes=true to start it on this machine anyway, launch it where sbatch is, or choose fewer "
-    "tasks=, seeds= or env_steps=."
+    "tasks=, seeds= or env_steps= (with data=: sizes=, seeds= or num_updates=)."
 )
 # How long a launch waits for another one to hand over its jobs.
 PATIENCE_SECONDS = 120.0
@@ -54,11 +55,11 @@ def main(words: Sequence[str], advice: str = ADVICE) -> int:
     request = options.parse(words)
     cluster = clusters.choose(request.sweep.cluster)
     if cluster == "slurm":
-        return _on_slurm(request, words)
-    return _on_this_machine(request, words, advice, inline=cluster == "inline")
+        return _on_slurm(request)
+    return _on_this_machine(request, advice, inline=cluster == "inline")
 
 
-def _on_slurm(request: Request, words: Sequence[str]) -> int:
+def _on_slurm(request: Request) -> int:
     partition = clusters.choose_partition(request.sweep.partition)
     gpus = request.sweep.gpus
     if gpus is None:
@@ -79,16 +80,18 @@ def _on_slurm(request: Request, words: Sequence[str]) -> int:
         if not plan.todo:
             print("another launch has just handed over the same runs")
             return 0
-        folder.write(words, request.sweep.suite, request.planned)
+        folder.write(request.words, request.sweep.suite, request.planned)
         hand_over(layout, folder)
     return 0
 
 
-def _on_this_machine(request: Request, words: Sequence[str], advice: str, *, inline: bool) -> int:
+def _on_this_machine(request: Request, advice: str, *, inline: bool) -> int:
     sweep = request.sweep
     threads = request.how.threads or 1
-    parallel = 1 if inline else sweep.max_parallel or max(usable_cores() // threads, 1)
     gpu = choose_device(request.how.device).type == "cuda"
+    # A large model fills a GPU, and its batches do.
+    at_once = 1 if gpu and sweep.multitask else max(usable_cores() // threads, 1)
+    parallel = 1 if inline else sweep.max_parallel or at_once
     plan = make_plan(request, Observer(request.runs), gpu=gpu)
     show(plan, parallel=parallel)
     _check_commits(plan)
@@ -103,11 +106,10 @@ def _on_this_machine(request: Request, words: Sequence[str], advice: str, *, inl
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if plan.todo:
         folder = SweepFolder.of(request.runs, sweep.label, request.planned)
-        folder.write(words, sweep.suite, request.planned)
+        folder.write(request.words, sweep.suite, request.planned)
         write_submission(folder.new_submission(), "local", commit=git_commit())
-    floors = measure_floors(
-        [run.spec.task for run in request.planned], request.runs, assets=sweep.assets
-    )
+    alone = [run.spec.task for run in request.planned if not run.spec.tasks]
+    floors = measure_floors(alone, request.runs, assets=sweep.assets)
     with ProgressDisplay(request.planned) as display:
         if inline:
             how: Any = {"threads": threads, "on_change": display.update}
@@ -120,7 +122,10 @@ def _on_this_machine(request: Request, words: Sequence[str], advice: str, *, inl
                 threads=threads,
                 on_change=display.update,
             )
-    code = print_summary(request.planned, [_threshold(run, floors) for run in request.planned])
+    if sweep.multitask:
+        code = print_multitask_summary(request.planned)
+    else:
+        code = print_summary(request.planned, [_threshold(run, floors) for run in request.planned])
     if sweep.after == "figures":
         figures = [sys.executable, "-m", "analysis.make_figures", *figure_words(request.runs)]
         code = subprocess.run(figures).returncode or code
@@ -177,6 +182,13 @@ def usage() -> str:
             "first: runs, hours, disk. Launching again resumes what is unfinished, and skips what",
             "is finished, queued or running. Besides the keys below, every option and setting of",
             "`python tdmpc2/train.py --help` may be given.",
+            "",
+            "With data= (of `python -m tdmpc2.data`) one agent learns all tasks of a suite from a",
+            "dataset, and options and settings are those of `python tdmpc2/train.py data= --help`:",
+            "  suite=mt30 data=DIR                        a run per seed, of all 30 tasks",
+            "  suite=scaling data=mt30=DIR,mt80=DIR       a run per method, set, size and seed",
+            "Without data=, suite=mt30 is 30 runs per method and seed, of a task each. A run here",
+            "has one process and at most one GPU; for several, start it by torchrun (see there).",
             "",
             cli.describe_fields(SweepOptions),
             "",

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import IO, Any
 
 from sweeps.planned_run import Pack, PlannedRun, words_of
+from sweeps.training import train
 from tdmpc2.common.errors import StoppedError
 from tdmpc2.common.lease import live_holder
 from tdmpc2.common.records import read_status
@@ -36,7 +37,7 @@ def run_all(
 
     Args:
         packs: the runs of each process, whose `status` and `exit_code` are kept up to date.
-        options: passed on to every run (see `RunOptions`).
+        options: passed on to every run (see `RunOptions` and `OfflineOptions`).
         max_parallel: processes at a time.
         threads: CPU threads of each.
         on_change: called at every poll.
@@ -72,22 +73,18 @@ def run_inline(
 
     Args:
         packs: the runs that go together.
-        options: of every run (see `RunOptions`).
+        options: of every run (see `RunOptions` and `OfflineOptions`).
         threads: CPU threads.
         on_change: called after each.
 
     Raises:
         StoppedError: a run was asked to stop.
     """
-    from tdmpc2.run import run_seeds
-    from tdmpc2.train import parse
-
     runs = [run for pack in packs for run in pack]
     for pack in packs:
-        specs, chosen = parse(words_of(pack, {**options, "threads": threads}))
         code = 0
         try:
-            run_seeds(specs, chosen)
+            train(words_of(pack, {**options, "threads": threads}))
         except StoppedError:
             raise
         except Exception as error:

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 
 from rich.table import Table
 
-from sweeps import costs
+from sweeps import costs, multitask_costs
 from sweeps.grid import in_packs
 from sweeps.options import Request
-from sweeps.planned_run import Pack, PlannedRun
+from sweeps.planned_run import UNITS, Pack, PlannedRun
 from sweeps.report import make_console, table_of_states
 from sweeps.states import ACTIVE, ENDED, Observer, View
 from tdmpc2.common.files import read_json
-from tdmpc2.envs.tasks import get_task
 
 FEW = 60  # runs that a plan lists one by one
 
@@ -32,7 +31,7 @@ class Plan:
         gpu: whether they get one.
         hours: that each run still takes, as estimated.
         costs: of each run.
-        measured: kinds of runs whose estimate was corrected by finished ones.
+        source: of the estimates, for people.
     """
 
     request: Request
@@ -42,7 +41,7 @@ class Plan:
     gpu: bool
     hours: list[float]
     costs: list[costs.Cost]
-    measured: int
+    source: str
 
     @property
     def planned(self) -> list[PlannedRun]:
@@ -89,9 +88,26 @@ def make_plan(request: Request, observer: Observer, *, gpu: bool) -> Plan:
     todo = [run for pack in packs for run in pack if id(run) in wanted]
     finished = [(run, _ran_on_gpu(run)) for run, view in looked_at if view.state == "done"]
     factors = costs.corrections(finished, request.options)
-    each = [costs.cost_of(r.spec, {**request.options, **r.options}, gpu=gpu) for r in planned]
+    each, source = _estimate(request, len(factors), gpu=gpu)
     hours = [s / 3600 for s in costs.seconds_left(planned, each, factors, gpu=gpu)]
-    return Plan(request, views, todo, packs, gpu, hours, each, len(factors))
+    return Plan(request, views, todo, packs, gpu, hours, each, source)
+
+
+def _estimate(request: Request, corrected: int, *, gpu: bool) -> tuple[list[costs.Cost], str]:
+    """Costs of all runs, and where they come from.
+
+    Args:
+        request: what was asked for.
+        corrected: kinds of runs whose estimate finished ones will correct.
+        gpu: whether runs get one.
+    """
+    planned, options = request.planned, request.options
+    if request.sweep.multitask:
+        return multitask_costs.estimate(planned, options, request.runs, gpu=gpu)
+    each = [costs.cost_of(run.spec, {**options, **run.options}, gpu=gpu) for run in planned]
+    if corrected:
+        return each, f"corrected by finished runs of {corrected} of the kinds"
+    return each, "a rough estimate, until runs of this kind have finished"
 
 
 def _is_due(view: View, only: str) -> bool:
@@ -121,6 +137,8 @@ def show(plan: Plan, *, parallel: int | None) -> None:
         f"{elsewhere}, {len(plan.todo):,} to do{processes}{at_once}; records in {request.runs}",
         flush=True,
     )
+    for one in request.sets:
+        print(one.describe(), flush=True)
     make_console().print(_table(plan))
     unit = "GPU-hours" if plan.gpu else "core-hours"
     to_do = plan.hours_to_do
@@ -128,14 +146,9 @@ def show(plan: Plan, *, parallel: int | None) -> None:
     disk, most = (
         sum(getattr(cost, name) for cost in plan.costs) / 1e9 for name in ("disk", "disk_running")
     )
-    source = (
-        f"corrected by finished runs of {plan.measured} of the kinds"
-        if plan.measured
-        else "a rough estimate, until runs of this kind have finished"
-    )
     print(
-        f"To do: about {_hours(to_do)} {unit}{wall} ({source}). Disk: {disk:,.1f} GB when all is "
-        f"done, at most {most:,.1f} GB before.",
+        f"To do: about {_hours(to_do)} {unit}{wall} ({plan.source}). Disk: {disk:,.1f} GB when all "
+        f"is done, at most {most:,.1f} GB before.",
         flush=True,
     )
 
@@ -159,9 +172,10 @@ def _table(plan: Plan) -> Table:
 
     return table_of_states(
         rows,
-        lambda row: (row[0].spec.method, get_task(row[0].spec.task).domain, row[1].state),
+        lambda row: (row[0].spec.method, row[0].kind, row[1].state),
         (unit, "disk GB"),
         costs_of,
+        UNITS[plan.planned[0].spec.budget_unit],
     )
 
 

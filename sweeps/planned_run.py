@@ -7,7 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tdmpc2.common.records import step_of
 from tdmpc2.common.spec import RunSpec
+from tdmpc2.envs.tasks import SUITES, get_task
+
+# What budgets are counted in, for people; and the speed as `status.json` calls it.
+UNITS = {"env_steps": "env steps", "num_updates": "updates"}
+SPEEDS = {"env_steps": "env_steps_per_second", "num_updates": "updates_per_second"}
 
 
 @dataclass
@@ -19,6 +25,7 @@ class PlannedRun:
         directory: its run directory.
         options: how it is carried out, beside what goes for all.
         asked: whether it must learn; None where that is not even shown.
+        kind: for tables: the task's domain, or the set of tasks and the model's size.
         status: last `status.json` read, or None.
         exit_code: of its process on this machine; None before it ended.
         log: where its process writes what it has to say.
@@ -29,6 +36,7 @@ class PlannedRun:
     directory: Path
     options: Mapping[str, Any] = field(default_factory=dict)
     asked: bool | None = False
+    kind: str = ""
     status: dict[str, Any] | None = None
     exit_code: int | None = None
     log: Path = field(init=False)
@@ -37,12 +45,19 @@ class PlannedRun:
     def __post_init__(self) -> None:
         """The process of a run alone writes into its directory."""
         self.log = self.directory / "log.txt"
+        if not self.kind:
+            self.kind = self.spec.task if self.spec.tasks else get_task(self.spec.task).domain
 
     @property
     def name(self) -> str:
         """For people: method, variant where it is another than the default, task and seed."""
         variant = "" if self.spec.variant == "default" else f"{self.spec.variant} "
         return f"{self.spec.method} {variant}{self.spec.task} seed {self.spec.seed}"
+
+    @property
+    def step(self) -> int:
+        """Where it stands, in the unit of its budget."""
+        return step_of(self.status) if self.status else 0
 
 
 Pack = Sequence[PlannedRun]
@@ -56,6 +71,8 @@ def words_of(pack: Pack, options: Mapping[str, Any]) -> list[str]:
         options: see `RunOptions`; what a run has of its own wins.
     """
     spec = pack[0].spec
+    if spec.tasks:
+        return _words(_multitask_words(spec), options, pack[0].options)
     seeds = ",".join(str(run.spec.seed) for run in pack)
     words = {
         "method": spec.method,
@@ -67,7 +84,25 @@ def words_of(pack: Pack, options: Mapping[str, Any]) -> list[str]:
         "assets": (spec.assets or "official").partition("-")[0],
         **dict(spec.protocol),
         **dict(spec.overrides),
-        **options,
-        **pack[0].options,
     }
-    return [f"{key}={value}" for key, value in words.items()]
+    return _words(words, options, pack[0].options)
+
+
+def _multitask_words(spec: RunSpec) -> dict[str, Any]:
+    """Those that make the train command learn exactly this from a dataset."""
+    return {
+        "method": spec.method,
+        "task": spec.task if spec.task in SUITES else ",".join(spec.tasks),
+        "seed": spec.seed,
+        "num_updates": spec.budget,
+        "variant": spec.variant,
+        **dict(spec.overrides),
+    }
+
+
+def _words(*values: Mapping[str, Any]) -> list[str]:
+    """`key=value` words; the last value of a key wins."""
+    merged: dict[str, Any] = {}
+    for more in values:
+        merged |= more
+    return [f"{key}={value}" for key, value in merged.items()]

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
-from sweeps.planned_run import PlannedRun
+from sweeps.planned_run import SPEEDS, UNITS, PlannedRun
 from sweeps.states import STATES, RunState
 
 # Where output is no terminal, a run is mentioned each time it has done another share of
@@ -34,20 +34,22 @@ def table_of_states(
     key: Callable[[Item], tuple[str, str, RunState]],
     headings: Sequence[str],
     more: Callable[[Sequence[Item]], Sequence[str]],
+    unit: str = UNITS["env_steps"],
 ) -> Table:
-    """How many runs stand where, by method and domain.
+    """How many runs stand where, by method and domain (agents of several tasks: tasks and size).
 
     Args:
         items: the runs.
-        key: method, domain and state of one.
+        key: method, domain (see `PlannedRun.kind`) and state of one.
         headings: of further columns.
         more: their cells, for the runs of a line.
+        unit: of the runs' budgets.
     """
     keys = [key(item) for item in items]
     present = [state for state in STATES if any(state == k[2] for k in keys)]
     table = Table(box=box.SIMPLE, pad_edge=False)
     table.add_column("method")
-    table.add_column("domain")
+    table.add_column("domain" if unit == UNITS["env_steps"] else "tasks, size")
     for name in ("runs", *present, *headings):
         table.add_column(name, justify="right")
 
@@ -105,7 +107,7 @@ class ProgressDisplay:
         """Shows what has changed."""
         for run in runs:
             if self.live:
-                done = min((run.status or {}).get("env_step", 0), run.spec.budget)
+                done = min(run.step, run.spec.budget)
                 self.progress.update(self.bars[id(run)], completed=done, text=_describe(run))
             elif self._is_news(run):
                 print(f"  {run.name}: {_describe(run)}", flush=True)
@@ -114,7 +116,7 @@ class ProgressDisplay:
         status = run.status
         if status is None:
             return False
-        share = SHARES * status["env_step"] // run.spec.budget
+        share = SHARES * run.step // run.spec.budget
         key = (status["state"], share, run.exit_code or None)
         if self.shown.get(id(run)) == key:
             return False
@@ -129,16 +131,22 @@ def _describe(run: PlannedRun) -> str:
     status = run.status
     if status is None:
         return "starting" if run.started else "waiting"
-    parts = [status["state"].lower(), f"{status['env_step']:,} of {run.spec.budget:,} env steps"]
+    unit, speed = (names[run.spec.budget_unit] for names in (UNITS, SPEEDS))
+    parts = [status["state"].lower(), f"{run.step:,} of {run.spec.budget:,} {unit}"]
     if "eval_return" in status:
         parts.append(f"return {status['eval_return']:.0f}")
+    if "eval_score" in status:
+        parts.append(f"score {status['eval_score']:.1f}")
     if status["state"] == "RUNNING" and "evaluating" in status:
         parts.append(f"evaluating ({status['evaluating']} decisions)")
-    elif status["state"] == "RUNNING" and status.get("env_steps_per_second"):
-        speed = status["env_steps_per_second"]
-        left = (run.spec.budget - status["env_step"]) / speed
-        parts.append(f"{speed:.0f} env steps/s, {left / 60:.0f} min left")
+    elif status["state"] == "RUNNING" and status.get(speed):
+        left = (run.spec.budget - run.step) / status[speed]
+        parts.append(f"{status[speed]:.{int(status[speed] < 10)}f} {unit}/s, {_left(left)} left")
     return ", ".join(parts)
+
+
+def _left(seconds: float) -> str:
+    return f"{seconds / 3600:,.1f} h" if seconds > 36_000 else f"{seconds / 60:.0f} min"
 
 
 def print_summary(runs: Sequence[PlannedRun], thresholds: Sequence[float | None]) -> int:
@@ -186,10 +194,48 @@ def print_summary(runs: Sequence[PlannedRun], thresholds: Sequence[float | None]
     make_console().print(table)
     print("Return: mean over the episodes of the last evaluation. Floors: the best of uniform")
     print("random actions, the zero action and the untrained agent, 10 episodes each.")
+    _print_exit_codes(runs)
+    return 1 if failures else 0
+
+
+def print_multitask_summary(runs: Sequence[PlannedRun]) -> int:
+    """Prints the table that ends a sweep of agents of several tasks.
+
+    Args:
+        runs: all runs.
+
+    Returns:
+        Exit code: 0 if every run ended as it should.
+    """
+    table = Table(title="Sweep", title_justify="left")
+    for column in ("run", "state", "updates", "score"):
+        table.add_column(column, justify="left" if column in ("run", "state") else "right")
+    failures = 0
+    for run in runs:
+        state = (run.status or {}).get("state", "NOT STARTED")
+        failures += state not in ("COMPLETED", "DIVERGED")
+        updates, score = _last_scores(run)
+        table.add_row(run.name, state, f"{updates:,}", "" if score is None else f"{score:.1f}")
+    make_console().print(table)
+    print("Score: of the last evaluation, return / 10 or 100 x success, mean over the tasks.")
+    _print_exit_codes(runs)
+    return 1 if failures else 0
+
+
+def _last_scores(run: PlannedRun) -> tuple[int, float | None]:
+    """When an agent of several tasks was last evaluated, and its mean score then."""
+    path = run.directory / "eval.csv"
+    lines = pd.read_csv(path) if path.exists() else pd.DataFrame()
+    if lines.empty:
+        return 0, None
+    last = lines.num_updates.max()
+    return int(last), float(lines.score[lines.num_updates == last].mean())
+
+
+def _print_exit_codes(runs: Sequence[PlannedRun]) -> None:
     for run in runs:
         if run.exit_code not in (None, 0):
             print(f"{run.name} ended with exit code {run.exit_code}: {run.log}")
-    return 1 if failures else 0
 
 
 def _last_evaluation(run: PlannedRun) -> Any | None:

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from sweeps.planned_run import SPEEDS
 from sweeps.sweep_folder import Submission, all_sweeps, job_name
 from tdmpc2.common.lease import file_system_time, live_holder
-from tdmpc2.common.records import SETTLED, read_status
+from tdmpc2.common.records import SETTLED, read_status, step_of
 
 # new: never begun. resumable: stopped, and goes on from its last checkpoint when launched again.
 # stale: says that it runs, but its process is gone (killed, out of memory, a dead node).
@@ -44,14 +45,15 @@ class View:
     message: str = ""
 
     @property
-    def env_step(self) -> int:
-        """Where it stands."""
-        return int(self.status.get("env_step", 0))
+    def step(self) -> int:
+        """Where it stands, in the unit of its budget."""
+        return step_of(self.status) if self.status else 0
 
     @property
     def speed(self) -> float:
-        """Env steps a second; 0 if it does not run, or is just beginning."""
-        return float(self.status.get("env_steps_per_second") or 0) * (self.state == "running")
+        """Steps of that unit a second; 0 if it does not run, or is just beginning."""
+        known = (self.status.get(name) for name in SPEEDS.values())
+        return float(next(filter(None, known), 0)) * (self.state == "running")
 
 
 class Observer:
@@ -83,7 +85,7 @@ class Observer:
 
         Args:
             directory: of the run, below the folder of runs.
-            budget: env steps that it is to reach.
+            budget: that it is to reach.
         """
         path = self.runs / directory
         status = read_status(path) or {}
@@ -97,7 +99,7 @@ class Observer:
         may_have_said = state is None or (job is not None and state == "RUNNING")
         if state == "DIVERGED":
             view.state = "diverged"
-        elif state in SETTLED and status["env_step"] >= budget:
+        elif state in SETTLED and step_of(status) >= budget:
             view.state = "done"
         elif live_holder(path, self.now) is not None:
             view.state = "running"

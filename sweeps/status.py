@@ -15,6 +15,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from sweeps.planned_run import UNITS
 from sweeps.report import make_console, table_of_states
 from sweeps.states import ACTIVE, ENDED, Observer, View
 from sweeps.sweep_folder import SweepFolder, all_sweeps
@@ -80,25 +81,37 @@ def look(runs: Path, sweeps: Sequence[SweepFolder]) -> list[tuple[Row, View]]:
     return [(row, observer.look(row["directory"], row["budget"])) for row in runs_of(sweeps)]
 
 
-def table_of(looked_at: Sequence[tuple[Row, View]]) -> Table:
-    """Counts, progress, speed and time left by method and domain."""
-    return table_of_states(
-        looked_at,
-        lambda pair: (pair[0]["method"], pair[0]["domain"], pair[1].state),
-        ("progress", "env steps/s", "h left"),
-        _progress,
-    )
+def tables_of(looked_at: Sequence[tuple[Row, View]]) -> list[Table]:
+    """Counts, progress, speed and time left by method and domain, for each unit of budgets."""
+    by_unit: dict[str, list[tuple[Row, View]]] = {}
+    for row, view in looked_at:
+        by_unit.setdefault(_unit(row), []).append((row, view))
+    return [
+        table_of_states(
+            members,
+            lambda pair: (pair[0]["method"], pair[0]["domain"], pair[1].state),
+            ("progress", f"{unit}/s", "h left"),
+            _progress,
+            unit,
+        )
+        for unit, members in by_unit.items()
+    ]
+
+
+def _unit(row: Row) -> str:
+    """What the budget of a run is counted in; sweeps of before do not say."""
+    return UNITS[row.get("unit", "env_steps")]
 
 
 def _progress(members: Sequence[tuple[Row, View]]) -> list[str]:
     total = sum(row["budget"] for row, _ in members)
     left = sum(
-        max(row["budget"] - view.env_step, 0) for row, view in members if view.state not in ENDED
+        max(row["budget"] - view.step, 0) for row, view in members if view.state not in ENDED
     )
     speed = sum(view.speed for _, view in members)
     return [
         f"{100 * (1 - left / total):.1f} %",
-        f"{speed:,.0f}" if speed else "",
+        f"{speed:,.{int(speed < 10)}f}" if speed else "",
         f"{left / speed / 3600:,.1f}" if speed and left else "",
     ]
 
@@ -117,8 +130,8 @@ def last_errors(looked_at: Sequence[tuple[Row, View]], most: int) -> list[str]:
 
 
 def _line(row: Row, view: View) -> str:
-    steps = f"{view.env_step:,} of {row['budget']:,}"
-    return f"{view.state:>9}  {steps:>24}  {view.job or '':>10}  {row['directory']}"
+    steps = f"{view.step:,} of {row['budget']:,} {_unit(row)}"
+    return f"{view.state:>9}  {steps:>34}  {view.job or '':>10}  {row['directory']}"
 
 
 def picture(options: StatusOptions, sweeps: Sequence[SweepFolder]) -> tuple[Group, bool, bool]:
@@ -126,7 +139,7 @@ def picture(options: StatusOptions, sweeps: Sequence[SweepFolder]) -> tuple[Grou
     looked_at = look(options.runs, sweeps)
     now = datetime.now().strftime("%H:%M:%S")
     names = ", ".join(sweep.name for sweep in sweeps)
-    parts: list[Any] = [Text(f"{names} in {options.runs}, {now}"), table_of(looked_at)]
+    parts: list[Any] = [Text(f"{names} in {options.runs}, {now}"), *tables_of(looked_at)]
     if options.list:
         parts += [
             Text(_line(row, view), no_wrap=True, overflow="ignore") for row, view in looked_at

@@ -14,7 +14,6 @@ from typing import Any
 from sweeps.planned_run import Pack, PlannedRun
 from tdmpc2.common.files import read_json, write_json
 from tdmpc2.common.lease import process_started
-from tdmpc2.envs.tasks import get_task
 
 FOLDER = "sweeps"
 
@@ -76,11 +75,12 @@ class SweepFolder:
             {
                 "directory": str(run.directory.relative_to(self.runs)),
                 "method": run.spec.method,
-                "domain": get_task(run.spec.task).domain,
+                "domain": run.kind,
                 "task": run.spec.task,
                 "seed": run.spec.seed,
                 "variant": run.spec.variant,
                 "budget": run.spec.budget,
+                "unit": run.spec.budget_unit,
             }
             for run in planned
         ]

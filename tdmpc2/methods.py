@@ -130,6 +130,10 @@ def make_offline_spec(
     _check_seed(seed)
     require(num_updates >= 1, f"num_updates={num_updates}: must be at least 1")
     what = _changed(method, overrides or {}, name)
+    require(
+        not dict(what).get("prioritized_replay"),
+        "prioritized_replay=true: datasets are sampled uniformly",
+    )
     return RunSpec(
         method=method,
         task=name,
@@ -220,6 +224,8 @@ def can_pack(method: str) -> bool:
 
 def why_alone(spec: RunSpec) -> str | None:
     """Why the seeds of such runs cannot be trained as one batch; None where they can."""
+    if spec.tasks:
+        return f"{spec.task}: agents of several tasks are trained one by one"
     task = task_of(spec)
     if not can_pack(spec.method):
         return f"method {spec.method} trains one seed per process only"

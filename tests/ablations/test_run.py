@@ -13,6 +13,8 @@ from ablations.specs import ABLATIONS, FIG9
 from sweeps import launch, options
 from sweeps.options import Request
 from tdmpc2.common.errors import UserError
+from tdmpc2.envs.tasks import get_suite
+from tests.datasets.helpers import episode, make_dataset
 
 ROOT = Path(run.__file__).parents[1]
 EASY = ("--tasks", "walker-walk")
@@ -133,6 +135,47 @@ def test_bad_input_is_one_line(words: tuple[str, ...], message: str) -> None:
         run.main(words)
     assert message in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+@pytest.fixture(scope="module")
+def mt30(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset of the thirty tasks, an episode each."""
+    folder = tmp_path_factory.mktemp("mt30") / "data"
+    make_dataset(folder, {task.name: [episode(task.name, 0, 5)] for task in get_suite("mt30")})
+    return folder
+
+
+def test_agents_of_many_tasks(monkeypatch: pytest.MonkeyPatch, mt30: Path) -> None:
+    words = ("--multitask", "mt30", f"data={mt30}", "--num-updates", "500", "--seeds", "1")
+    flags = ("--no-task-embedding-norm", "--no-simnorm", "--each", "model_size=19")
+    request = launched(monkeypatch, *flags, *words)
+    base = {"model_size": "19"}
+    assert variants(request) == {
+        "model_size-19": base,
+        "model_size-19+no-simnorm": {**base, "latent_norm": "none"},
+        "model_size-19+no-task-embedding-norm": {**base, "normalize_task_embedding": False},
+    }
+    for planned in request.planned:
+        spec = planned.spec
+        assert (spec.task, len(spec.tasks)) == ("mt30", 30)
+        assert (spec.budget, spec.budget_unit) == (500, "num_updates")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--no-simnorm", "--multitask", "mt30"), "data=DIR is missing"),
+        (("--no-simnorm", "--multitask", "mt30", "data=x", "--quick"), "--quick and --multitask"),
+        (("--no-simnorm", "--multitask", "mt30", "data=x", "--env-steps", "5"), "--env-steps and"),
+        (("--no-simnorm", "--multitask", "mt30", "data=x", *EASY), "--tasks and --multitask"),
+        (("--no-simnorm", "--num-updates", "5", *EASY), "is the budget with --multitask"),
+        (("--prioritized-replay", "--multitask", "mt30", "data=x"), "has no meaning where agents"),
+        (("--unseeded-resets", "--multitask", "mt30", "data=x"), "has no meaning where agents"),
+        (("--no-simnorm", "--multitask", "mt30", "data=nowhere"), "nowhere"),
+    ],
+)
+def test_bad_input_of_many_tasks(words: tuple[str, ...], message: str) -> None:
+    test_bad_input_is_one_line(words, message)
 
 
 def test_days_of_work_ask_for_yes_and_name_quick(

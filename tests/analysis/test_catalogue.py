@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from analysis.catalogue import LineStyle, read_catalogue
+from analysis.catalogue import FigureSpec, LineStyle, quotes_of, read_catalogue
 from analysis.plots import PLOTS
 from tdmpc2.common.errors import UserError
 from tdmpc2.common.paths import project_root
@@ -55,6 +55,7 @@ def test_floors_have_labels_and_dashes():
         ('plot = "learning_curve"', "did you mean 'learning_curves'"),
         ('plot = "learning_curves"\nmethod = ["sac"]', "did you mean 'methods'"),
         ('plot = "learning_curves"\nmethods = "sac"', r"methods must be a list"),
+        ('plot = "multitask_bars"\nsizes = "19"', r"sizes must be a list"),
         ('plot = "learning_curves"\nsuite = "smok"', "did you mean 'smoke'"),
         ('plot = "learning_curves"\nsuite = "smoke"\ntasks = ["cup-*"]', "both a suite and tasks"),
         ("floors = true", "missing .*'plot'"),
@@ -75,6 +76,21 @@ def test_errors_name_file_and_entry(tmp_path, table, message):
     text = str(caught.value)
     assert str(path) in text or "suite" in text
     assert "\n" not in text
+
+
+@pytest.mark.parametrize(
+    ("quoted", "message"),
+    [
+        ({"label": "a"}, "figure x, quoted: .* lacks score"),
+        ({"label": "a", "scor": 1}, "figure x, quoted: unknown key scor .did you mean 'score'"),
+    ],
+)
+def test_quoted_numbers_have_the_keys_that_are_read(quoted, message):
+    spec = FigureSpec("x", "group_bars", quoted=(quoted,))
+    with pytest.raises(UserError, match=message):
+        quotes_of(spec, ("label", "score"), ("by",))
+    whole = {"label": "a", "score": 1, "by": "me"}
+    assert quotes_of(FigureSpec("x", "y", quoted=(whole,)), ("label", "score"), ("by",)) == (whole,)
 
 
 def test_missing_catalogue_is_named(tmp_path):

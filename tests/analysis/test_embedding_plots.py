@@ -1,23 +1,28 @@
-"""Task embeddings of checkpoints, ours and official ones."""
+"""Task embeddings of runs and of checkpoints, ours and official ones."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import matplotlib.style
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
 from analysis import make_figures
-from analysis.embedding_plots import embedding_figure, read_embedding
+from analysis.embedding_plots import embedding_figure
+from analysis.embeddings import Embedding, read_embedding
 from tdmpc2.common.errors import UserError
 from tdmpc2.common.paths import project_root
 from tdmpc2.config import TDMPC2Config
 from tdmpc2.envs.tasks import SUITES
 from tdmpc2.world_model import WorldModel
+from tests.analysis.multitask_files import write_multitask_run
+from tests.analysis.pictures import FIGURES, assert_nothing_overlaps_or_is_clipped
 from tests.helpers import env_spec
 
+SMOKE = project_root() / "paper_figures" / "recorded" / "smoke"
 MT30 = [task.name for task in SUITES["mt30"]]
 
 
@@ -38,8 +43,9 @@ def test_neighbours_and_norms_by_hand(tmp_path):
     table = drawing.numbers.set_index("task")
     assert list(table.index) == MT30
     for even, odd in zip(MT30[::2], MT30[1::2], strict=True):
-        assert table.loc[even, "neighbours"].split()[0] == odd
-        assert table.loc[odd, "neighbours"].split()[0] == even
+        assert table.loc[even, "cosine"].startswith(f"{odd} 0.00, ")
+        assert table.loc[odd, "cosine"].startswith(f"{even} 0.00, ")
+        assert table.loc[odd, "cosine"].count(",") == 2
     np.testing.assert_allclose(table["norm"], values.norm(dim=1), rtol=1e-6)
     # What is alike lies close together.
     places = table[["x", "y"]].to_numpy()
@@ -51,16 +57,98 @@ def test_our_own_checkpoints_are_read(tmp_path):
     config = TDMPC2Config.make(model_size=1, multitask=True)
     env = env_spec(action_dims=(2,) * 80, episode_lengths=(500,) * 80)
     torch.save({"agent": {"model": WorldModel(config, env).state_dict()}}, tmp_path / "state.pt")
-    tasks, values = read_embedding(tmp_path / "state.pt")
-    assert tasks == tuple(task.name for task in SUITES["mt80"])
-    assert values.shape == (80, 96)
+    embedding = read_embedding(tmp_path / "state.pt")
+    assert embedding.tasks == tuple(task.name for task in SUITES["mt80"])
+    assert embedding.values.shape == (80, 96)
 
 
 def test_two_checkpoints_side_by_side(tmp_path):
     files = [official(tmp_path / f"{name}.pt", in_pairs()) for name in ("norm", "no-norm")]
     drawing = embedding_figure(files)
-    titles = [ax.get_title(loc="left").split(":")[0] for ax in drawing.pages[0].axes]
+    titles = [ax.get_title(loc="left").splitlines()[0] for ax in drawing.pages[0].axes]
     assert titles == ["norm", "no-norm"]
+
+
+def with_checkpoint(run: Path, values: torch.Tensor, num_updates: int = 100) -> Path:
+    folder = run / "checkpoints" / f"{num_updates:012d}"
+    folder.mkdir(parents=True)
+    torch.save({"agent": {"model": {"task_embedding": values}}}, folder / "state.pt")
+    return run
+
+
+def test_neighbours_by_hand():
+    values = np.array([[1.0, 0.0], [0.0, 1.0], [10.0, 0.0], [0.8, 0.6]])
+    embedding = Embedding("x", ("a", "b", "c", "d"), values)
+    assert embedding.norms.tolist() == [1, 1, 10, 1]
+    cosine, euclidean = (embedding.neighbours(metric, 3) for metric in ("cosine", "euclidean"))
+    assert cosine[0] == [("c", 0.0), ("d", pytest.approx(0.2)), ("b", 1.0)]
+    assert euclidean[0] == [
+        *(("d", pytest.approx(np.sqrt(0.4))), ("b", pytest.approx(np.sqrt(2))), ("c", 9.0)),
+    ]
+    assert [len(own) for own in embedding.neighbours("cosine", 9)] == [3] * 4
+
+
+def test_a_run_is_read_at_its_newest_checkpoint_with_its_own_tasks(tmp_path):
+    tasks = ("walker-walk", "walker-run", "mw-reach")
+    run = write_multitask_run(tmp_path, {0: (1.0, 2.0, 3.0)}, tasks=tasks, seed=4, variant="v")
+    with_checkpoint(run, torch.zeros(3, 8), 900)
+    with_checkpoint(run, torch.eye(3, 8), 1000)
+    embedding = read_embedding(run)
+    assert embedding.label == f"v, {'+'.join(tasks)}, seed 4"
+    assert embedding.tasks == tasks
+    assert embedding.values.tolist() == np.eye(3, 8).tolist()
+    older = read_embedding(run / "checkpoints" / f"{900:012d}" / "state.pt")
+    assert (older.tasks, older.values.sum()) == (tasks, 0)
+
+
+def test_two_runs_side_by_side_are_named_by_their_settings(tmp_path):
+    runs = []
+    for variant, scale in (("default", 1.0), ("no-task-embedding-norm", 3.0)):
+        run = write_multitask_run(
+            tmp_path, {0: [1.0] * 30}, tasks=MT30, task_set="mt30", variant=variant
+        )
+        runs.append(with_checkpoint(run, scale * in_pairs()))
+    drawing = embedding_figure(runs)
+    (page,) = drawing.pages
+    assert [ax.get_title(loc="left").splitlines()[0] for ax in page.axes] == [
+        *("default, mt30, seed 1", "no-task-embedding-norm, mt30, seed 1"),
+    ]
+    one, other = (own for _, own in drawing.numbers.groupby("agent", sort=False))
+    np.testing.assert_allclose(3 * one["norm"].to_numpy(), other["norm"].to_numpy())
+    # Scaling all embeddings alike leaves their angles, and the generator is seeded.
+    assert one["cosine"].tolist() == other["cosine"].tolist()
+    again = embedding_figure(runs).numbers
+    pd.testing.assert_frame_equal(again, drawing.numbers)
+    with matplotlib.style.context(FIGURES / "paper.mplstyle"):
+        assert_nothing_overlaps_or_is_clipped(embedding_figure(runs).pages[0])
+
+
+def test_two_tasks_are_enough(tmp_path):
+    run = write_multitask_run(tmp_path, {0: (1.0, 2.0)})
+    table = embedding_figure([with_checkpoint(run, torch.eye(2, 8))]).table
+    assert table["euclidean"].tolist() == ["mw-reach 1.41", "walker-walk 1.41"]
+
+
+def test_runs_that_cannot_be_read(tmp_path):
+    run = write_multitask_run(tmp_path, {0: (1.0, 2.0)})
+    with pytest.raises(UserError, match=r"holds no checkpoint \(checkpoints/<n>/state.pt\)"):
+        read_embedding(run)
+    with_checkpoint(run, torch.zeros(7, 4))
+    with pytest.raises(UserError, match="names 2 tasks, the checkpoint embeds 7"):
+        read_embedding(run)
+    (run / "spec.json").write_text("{}")
+    with pytest.raises(UserError, match=r"does not name the tasks of the run .KeyError: 'tasks'"):
+        read_embedding(run)
+    alone = write_multitask_run(tmp_path, {0: (1.0,)}, tasks=("walker-walk",))
+    with pytest.raises(UserError, match="embeds a single task"):
+        read_embedding(with_checkpoint(alone, torch.zeros(1, 4)))
+
+
+def test_a_missing_path_is_named_before_anything_is_drawn(tmp_path):
+    words = [f"runs={SMOKE}", f"out={tmp_path / 'out'}", "embeddings=here,there"]
+    with pytest.raises(UserError, match="embeddings=here does not exist"):
+        make_figures.main(words)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
@@ -84,9 +172,8 @@ def test_what_is_no_checkpoint_is_refused(tmp_path):
 
 
 def test_the_command_draws_them(tmp_path):
-    smoke = project_root() / "paper_figures" / "recorded" / "smoke"
     file = official(tmp_path / "a.pt", in_pairs())
-    words = [f"runs={smoke}", f"out={tmp_path / 'out'}", "only=embeddings", f"embeddings={file}"]
+    words = [f"runs={SMOKE}", f"out={tmp_path / 'out'}", "only=embeddings", f"embeddings={file}"]
     assert make_figures.main([*words, "reps=100"]) == 0
     written = {path.name for path in (tmp_path / "out").glob("embeddings*")}
     assert written == {f"embeddings.{kind}" for kind in ("pdf", "png", "csv", "md", "tex")}

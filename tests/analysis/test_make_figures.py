@@ -10,18 +10,20 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from analysis import make_figures
+from analysis import make_figures, report
 from analysis.catalogue import read_catalogue
 from analysis.plots import PLOTS
 from tdmpc2.common.errors import UserError
 from tdmpc2.common.paths import project_root
 from tdmpc2.envs.tasks import SUITES
+from tests.analysis.multitask_files import write_multitask_run
 from tests.analysis.run_files import HEADER, eval_line, write_floors, write_run, write_table
 
 KINDS = ("pdf", "png", "csv", "md", "tex")
 FILES = {f"{name}.{kind}" for name in ("learning_curves", "aggregate") for kind in KINDS}
 LISTS = {"audit.csv", "sensitivity.csv", "problems.csv"}
 OURS = "only=learning_curves,aggregate"
+MT80 = [task.name for task in SUITES["mt80"]]
 SCRIPT = project_root() / "analysis" / "make_figures.py"
 
 
@@ -200,20 +202,49 @@ def test_few_shot_bars_are_those_of_their_variants(tmp_path):
     }
 
 
-def test_multi_task_agents_are_kept_apart(tmp_path):
-    folder = tmp_path / "runs"
-    for task in (task.name for task in SUITES["mt80"]):
-        domain = {"domain": "metaworld", "metric": "success"} if task.startswith("mw-") else {}
-        for variant, score in (("default", 0.5), ("no-simnorm", 0.25)):
-            points = {0: 0.0, 5_000_000: score * (1 if domain else 1000)}
-            budget = {"budget": 5_000_000, "budget_unit": "num_updates"}
-            facts = {"variant": variant, "dataset": "mt80", **budget, **domain}
-            write_run(folder, points, task=task, **facts)
-    _, out = draw(folder, "only=fig9_bars,fig4", "reps=200", "jobs=1")
+def test_multi_task_agents_are_kept_apart(runs, capsys):
+    for variant, score in (("default", 50.0), ("no-simnorm", 25.0)):
+        for size in ("5", "19"):
+            points = {0: [0.0] * 80, 5_000_000: [score] * 80}
+            facts = {"variant": variant, "size": size, "tag": size}
+            write_multitask_run(runs, points, tasks=MT80, task_set="mt80", **facts)
+    code, out = draw(runs, "only=fig9_bars,fig4,aggregate,multitask", "reps=200", "jobs=1")
+    assert code == 0
     table = pd.read_csv(out / "fig9_bars.csv")
     table = table[table["source"] == "runs"].set_index("variant")["value"]
     assert table.to_dict() == pytest.approx({"default": 0.5, "no-simnorm": 0.25})
     assert not (out / "fig4.csv").exists()
+    assert len(pd.read_csv(out / "aggregate.csv")) == 2
+    assert set(pd.read_csv(out / "audit.csv")["task"]) == {"cartpole-swingup", "walker-walk"}
+    assert "| TD-MPC2 (19M) | mt80 | 5,000,000 | 50.0 | 1 |" in _squeezed(out / "multitask.md")
+    lines = capsys.readouterr().err.splitlines()
+    told = [line for line in lines if line.startswith("audit: 4 runs of several tasks (4 of mt80)")]
+    assert len(told) == 1
+    assert set(pd.read_csv(out / "problems.csv")["severity"]) == {"warning"}
+
+
+def test_runs_of_several_tasks_alone_are_drawn(tmp_path, capsys):
+    folder = tmp_path / "runs"
+    write_multitask_run(folder, {0: (1.0, 2.0), 1000: (30.0, 50.0)}, num_parameters=5_000_000)
+    code, out = draw(folder, "reps=200", "jobs=1")
+    assert code == 0
+    for name in ("fig7", "multitask", "multitask_tasks"):
+        assert {f"{name}.{kind}" for kind in KINDS} <= {path.name for path in out.iterdir()}
+    assert pd.read_csv(out / "audit.csv").empty
+    capsys.readouterr()
+    with pytest.raises(UserError, match=r"no run of a single task in .*, only 1 run of several"):
+        report.main([f"runs={folder}", f"out={tmp_path / 'page.html'}"])
+
+
+def test_sets_of_tasks_are_chosen_by_name(runs):
+    write_multitask_run(runs, {0: (1.0, 2.0)}, task_set="mine")
+    words = ("only=multitask,aggregate", "reps=200", "jobs=1")
+    code, out = draw(runs, "tasks=mine", *words)
+    assert code == 0
+    assert (out / "multitask.csv").exists()
+    assert not (out / "aggregate.csv").exists()
+    with pytest.raises(UserError, match="no record of a task 'yours'"):
+        draw(runs, "tasks=yours", *words)
 
 
 def test_the_rule_is_chosen_and_named(runs):

@@ -2,77 +2,37 @@
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import replace
 
 import matplotlib.style
 import pytest
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
-from matplotlib.figure import Figure
-from matplotlib.text import Text
-from matplotlib.transforms import Bbox
 
 from analysis.bootstrap import STATISTICS, Bootstrap
-from analysis.catalogue import Catalogue, FigureSpec, read_catalogue
-from analysis.curves import RULES, ScoreCurves
-from analysis.drawing import Drawing, Shown, series_styles
+from analysis.catalogue import FigureSpec
+from analysis.drawing import series_styles
 from analysis.plots import PLOTS
 from analysis.records import Records, load, load_curves, merge
 from analysis.selection import Group
 from analysis.stat_plots import STAT_PLOTS
-from tdmpc2.common.paths import project_root
 from tdmpc2.envs.tasks import TASKS
+from tests.analysis.pictures import (
+    CATALOGUE,
+    FIGURES,
+    assert_nothing_overlaps_or_is_clipped,
+    draw,
+    texts_of,
+)
 from tests.analysis.run_files import write_floors, write_run, write_table
 
-FIGURES = project_root() / "paper_figures"
-CATALOGUE = replace(read_catalogue(FIGURES / "figures.toml", PLOTS), bootstrap=Bootstrap(reps=50))
 CURVES = FigureSpec("learning_curves", "learning_curves", floors=True, seeds=True)
 AGGREGATE = FigureSpec("aggregate", "aggregate_curve")
-
-
-def draw(records: Records, spec: FigureSpec, catalogue: Catalogue = CATALOGUE) -> Drawing:
-    return PLOTS[spec.plot](Shown(spec, records, ScoreCurves(records), RULES["hold"], catalogue))
 
 
 @pytest.fixture(autouse=True)
 def _style():
     with matplotlib.style.context(FIGURES / "paper.mplstyle"):
         yield
-
-
-def texts_of(figure: Figure) -> list[tuple[str, Bbox]]:
-    """Every text that is drawn, with its box in pixels."""
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    skipped: set[Text] = set()
-    for ax in figure.axes:
-        for axis in (ax.xaxis, ax.yaxis):
-            low, high = sorted(axis.get_view_interval())
-            for tick in [*axis.get_major_ticks(), *axis.get_minor_ticks()]:
-                if not low <= tick.get_loc() <= high:
-                    skipped |= {tick.label1, tick.label2}
-    return [
-        (text.get_text(), text.get_window_extent(canvas.get_renderer()))
-        for text in figure.findobj(Text)
-        if text.get_text() and text.get_visible() and text not in skipped
-    ]
-
-
-def assert_nothing_overlaps_or_is_clipped(figure: Figure) -> None:
-    texts = texts_of(figure)
-    assert len(texts) > 10
-    for text, box in texts:
-        assert box.x0 >= 0, text
-        assert box.y0 >= 0, text
-        assert box.x1 <= figure.bbox.x1, text
-        assert box.y1 <= figure.bbox.y1, text
-    for (one, box), (other, other_box) in itertools.combinations(texts, 2):
-        assert not box.overlaps(other_box), (one, other)
-    plots = [ax.get_window_extent() for ax in figure.axes]
-    inside = {text.get_text() for ax in figure.axes for text in ax.texts}
-    for (text, box), plot in itertools.product(texts, plots):
-        assert text in inside or not box.overlaps(plot), text
 
 
 def smoke_runs(runs):
@@ -325,31 +285,6 @@ def test_training_curves_by_hand(tmp_path):
     assert ax.get_yscale() == "log"
     assert "resamples" not in " ".join(text.get_text() for text in drawing.pages[0].texts)
     assert draw(load(tmp_path), replace(spec, quantity="pi_loss")).pages == ()
-
-
-def test_scaling_by_hand(tmp_path):
-    group = Group("two", "Two", ("walker-walk", "cup-catch"), 1000)
-    for size, score, parameters in (("1", 200.0, 1e6), ("48", 600.0, 1e8)):
-        for task in group.tasks:
-            facts = {"dataset": "mt80", "model_size": size, "num_parameters": parameters}
-            write_run(tmp_path, {0: 0.0, 1000: score}, task=task, tag=size, **facts)
-    drawing = draw(load(tmp_path), replace(CATALOGUE.figures["fig7"], groups=(group,)))
-    labels = [text.get_text() for text in drawing.pages[0].legends[0].get_texts()]
-    assert labels == [
-        "mt80, quoted: +22.1 points for ten times the parameters",
-        "mt80, run here: +20.0 points for ten times the parameters",
-    ]
-    assert drawing.table["score"].tolist() == [
-        "16.0",
-        "49.5",
-        "57.1",
-        "68.0",
-        "70.6",
-        "20.0",
-        "60.0",
-    ]
-    assert drawing.table["GPU days"].tolist() == ["3.7", "4.2", "5.3", "12", "33", "", ""]
-    assert_nothing_overlaps_or_is_clipped(drawing.pages[0])
 
 
 def test_quoted_bars_stand_beside_ours_or_alone(tmp_path):

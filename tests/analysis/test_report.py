@@ -14,6 +14,7 @@ import pytest
 from analysis import report
 from analysis.training_curves import read_training
 from tdmpc2.common.errors import UserError
+from tests.analysis.multitask_files import write_multitask_run
 from tests.analysis.run_files import write_floors, write_run, write_table
 
 TRAIN = "env_step,agent_step,num_updates,episode,value_loss,grad_norm\n"
@@ -97,6 +98,17 @@ def test_the_same_records_give_the_same_page(folder):
     words = [f"runs={folder / 'runs'}", f"published={folder / 'paper'}"]
     assert report.main([*words, f"out={folder / 'again.html'}", "reps=200"]) == 0
     assert (folder / "again.html").read_bytes() == before
+
+
+def test_runs_of_several_tasks_are_counted_and_not_on_the_page(tmp_path):
+    write_run(tmp_path / "runs", {0: 1.0, 1000: 2.0})
+    write_multitask_run(tmp_path / "runs", {0: (1.0, 2.0)}, task_set="mine")
+    out = tmp_path / "report.html"
+    assert report.main([f"runs={tmp_path / 'runs'}", f"out={out}", "reps=200"]) == 0
+    data = content(tmp_path)
+    assert [task["name"] for task in data["tasks"]] == ["walker-walk"]
+    told = [line for line in data["facts"] if line.startswith("Not on this page")]
+    assert told == ["Not on this page: 1 run of several tasks (1 of mine), see make_figures.py"]
 
 
 def test_training_records_damaged_or_missing(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import json
 import os
 import signal
 import socket
@@ -15,8 +16,10 @@ import psutil
 import pytest
 
 from sweeps import cancel, launch, retry, status
+from sweeps.planned_run import PlannedRun
 from tdmpc2.common import cli
 from tdmpc2.common.errors import UserError
+from tdmpc2.methods import make_offline_spec
 from tests.sweeps.directories import plan, write_lease, write_status, write_sweep
 
 BUDGET = 5_000
@@ -61,6 +64,33 @@ def test_one_line_per_method_and_domain(runs: Path, capsys: pytest.CaptureFixtur
     left = 4 * BUDGET - 1_000 - 2_000 - 500
     assert row[9:12] == [f"{100 * (1 - left / (6 * BUDGET)):.1f}", "%", "10"]
     assert row[12] == f"{left / 10 / 3600:.1f}"
+
+
+def test_env_steps_and_updates_are_not_added_up(
+    runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A table for each; sweeps of before say nothing of the unit, and count env steps."""
+    (old,) = (runs / "sweeps").glob("*/sweep.json")
+    facts = json.loads(old.read_text())
+    for row in facts["runs"]:
+        del row["unit"]
+    old.write_text(json.dumps(facts))
+    spec = make_offline_spec("tdmpc2", "mt30", 1, "none", num_updates=1_000)
+    several = PlannedRun(spec, spec.run_dir(runs), kind="mt30 5M")
+    several.directory.mkdir(parents=True)
+    stands = {"state": "RUNNING", "num_updates": 250, "message": "", "updates_per_second": 2.5}
+    (several.directory / "status.json").write_text(json.dumps(stands))
+    write_lease(several)
+    write_sweep(runs, [several], suite="mt30")
+    _, printed = show(runs, capsys, "list=true")
+    lines = printed.splitlines()
+    several_tasks, one_task = (line for line in lines if line.startswith(" tdmpc2"))
+    assert one_task.split()[1:3] == ["toy", "6"]
+    assert several_tasks.split() == ["tdmpc2", "mt30", "5M", "1", "1", "25.0", "%", "2.5", "0.1"]
+    assert "env steps/s" in printed
+    assert "updates/s" in printed
+    assert "250 of 1,000 updates" in printed
+    assert "2,000 of 5,000 env steps" in printed
 
 
 def test_the_last_errors_with_their_logs(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,72 @@
+"""Draws figures for tests, and tells what stands where in them."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from matplotlib.transforms import Bbox
+
+from analysis.bootstrap import Bootstrap
+from analysis.catalogue import Catalogue, FigureSpec, read_catalogue
+from analysis.curves import RULES, ScoreCurves
+from analysis.drawing import Drawing, Shown
+from analysis.plots import PLOTS
+from analysis.records import Records
+from tdmpc2.common.paths import project_root
+
+FIGURES = project_root() / "paper_figures"
+CATALOGUE = replace(read_catalogue(FIGURES / "figures.toml", PLOTS), bootstrap=Bootstrap(reps=50))
+
+
+def draw(records: Records, spec: FigureSpec, catalogue: Catalogue = CATALOGUE) -> Drawing:
+    """What a figure of the catalogue shows of these records."""
+    return PLOTS[spec.plot](Shown(spec, records, ScoreCurves(records), RULES["hold"], catalogue))
+
+
+def texts_of(figure: Figure) -> list[tuple[str, Bbox]]:
+    """Every text that is drawn, with its box in pixels."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    skipped: set[Text] = set()
+    for ax in figure.axes:
+        for axis in (ax.xaxis, ax.yaxis):
+            low, high = sorted(axis.get_view_interval())
+            for tick in [*axis.get_major_ticks(), *axis.get_minor_ticks()]:
+                if not low <= tick.get_loc() <= high:
+                    skipped |= {tick.label1, tick.label2}
+    return [
+        (text.get_text(), text.get_window_extent(canvas.get_renderer()))
+        for text in figure.findobj(Text)
+        if text.get_text() and text.get_visible() and text not in skipped
+    ]
+
+
+def assert_nothing_overlaps_or_is_clipped(figure: Figure) -> None:
+    """Texts lie within the page, apart from each other and from the plots."""
+    texts = texts_of(figure)
+    assert len(texts) > 10
+    for text, box in texts:
+        assert box.x0 >= 0, text
+        assert box.y0 >= 0, text
+        assert box.x1 <= figure.bbox.x1, text
+        assert box.y1 <= figure.bbox.y1, text
+    for (one, box), (other, other_box) in itertools.combinations(texts, 2):
+        assert not box.overlaps(other_box), (one, other)
+    plots = [ax.get_window_extent() for ax in figure.axes]
+    inside = {text.get_text() for ax in figure.axes for text in ax.texts}
+    for (text, box), plot in itertools.product(texts, plots):
+        assert text in inside or not box.overlaps(plot), text
+
+
+def card_of(figure: Figure) -> str:
+    """The text below the panels, in one line."""
+    return " ".join(text.get_text() for text in figure.texts).replace("\n", " ")
+
+
+def legend_of(figure: Figure) -> list[str]:
+    """Labels of the legend above the panels."""
+    return [text.get_text() for legend in figure.legends for text in legend.get_texts()]

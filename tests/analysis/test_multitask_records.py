@@ -1,0 +1,172 @@
+"""Runs of several tasks: what is read of them, and what is said of what cannot be used."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from analysis.multitask_records import MULTITASK_TABLE
+from analysis.records import load, load_curves, merge
+from tests.analysis.multitask_files import HEADER, PAIR, eval_line, write_multitask_run
+from tests.analysis.run_files import write_run, write_table
+
+ONE, TWO = PAIR
+
+
+def with_lines(tmp_path: Path, *lines: str) -> Path:
+    content = f"{HEADER}\n{''.join(lines)}"
+    return write_multitask_run(tmp_path, {}, eval_csv=content) / "eval.csv"
+
+
+def told(runs: Path) -> list[str]:
+    return [str(problem) for problem in load(runs).problems]
+
+
+def test_they_stand_in_a_table_of_their_own(tmp_path):
+    write_run(tmp_path, {0: 10.0}, task=ONE)
+    write_multitask_run(tmp_path, {0: (1.0, 0.0), 1000: (30.0, 50.0)}, seed=7, size="19")
+    records = load(tmp_path)
+    assert records.problems == ()
+    assert records.runs["task"].tolist() == [ONE]
+    assert set(records.table["value"]) == {10.0, 0.0, 500.0}
+    table = records.multitask.table
+    assert list(table.columns) == MULTITASK_TABLE
+    found = table[["num_updates", "task", "score", "episode_return", "episode_success"]]
+    assert found.to_numpy().tolist() == [
+        *([0, ONE, 1.0, 10.0, 0.0], [0, TWO, 0.0, 0.0, 0.0]),
+        *([1000, ONE, 30.0, 300.0, 0.0], [1000, TWO, 50.0, 0.0, 0.5]),
+    ]
+    heads = table.drop_duplicates(["method", "variant", "model_size", "task_set", "seed", "state"])
+    assert heads.iloc[0, :7].tolist() == [
+        *("tdmpc2", "default", "19", f"{ONE}+{TWO}", "ab" * 32, 7, "COMPLETED"),
+    ]
+    assert records.multitask.in_words() == f"1 run of several tasks (1 of {ONE}+{TWO})"
+
+
+def test_what_is_remembered_of_them_is_what_was_read(tmp_path):
+    write_multitask_run(tmp_path, {0: (1.0, 2.0)}, state="FAILED")
+    first, second = load(tmp_path), load(tmp_path)
+    assert (tmp_path / ".records-cache.parquet").exists()
+    assert first.multitask.runs.to_dict("records") == second.multitask.runs.to_dict("records")
+    assert first.multitask.table.equals(second.multitask.table)
+    assert first.problems == second.problems
+    assert "FAILED, its data is kept" in str(first.problems[0])
+
+
+@pytest.mark.parametrize(
+    ("variant", "overrides", "expected"),
+    [
+        ("model_size-19", {"model_size": "19"}, "default"),
+        ("model_size-19+num_q-2", {"model_size": "19", "num_q": 2}, "num_q-2"),
+        ("large", {"model_size": "19"}, "large"),
+        ("default", {}, "default"),
+    ],
+)
+def test_the_size_is_no_part_of_a_derived_variant(tmp_path, variant, overrides, expected):
+    write_multitask_run(tmp_path, {0: (1.0, 2.0)}, variant=variant, overrides=overrides)
+    assert load(tmp_path).multitask.runs["variant"].tolist() == [expected]
+
+
+def test_runs_of_other_settings_are_told_apart_and_equal_ones_left_out(tmp_path):
+    for tag, settings in (("a", {}), ("b", {"num_q": 2}), ("c", {"num_q": 2})):
+        write_multitask_run(tmp_path, {0: (1.0, 2.0)}, tag=tag, overrides=settings, variant="x")
+    records = load(tmp_path)
+    assert records.multitask.runs["variant"].tolist() == ["x"]
+    assert [problem.severity for problem in records.problems] == ["warning", "error"]
+    assert "x, x[num_q=2]" in records.problems[0].what
+
+
+@pytest.mark.parametrize(
+    ("line", "what"),
+    [
+        (eval_line(10, "cup-catch", 1.0), "unknown task 'cup-catch', none of the run's 2"),
+        (eval_line(10, ONE, 1.0).replace(",1.0", ",nan"), "score is nan"),
+        (eval_line(10, ONE, 1.0).replace("10,", "-5,", 1), "num_updates -5 is no count of steps"),
+        ("10,walker-walk,3\n", "3 fields under 9 columns"),
+    ],
+)
+def test_bad_line_is_named_and_the_rest_is_read(tmp_path, line, what):
+    path = with_lines(tmp_path, eval_line(0, ONE, 1.0), eval_line(0, TWO, 2.0), line)
+    assert told(tmp_path) == [f"error: {path}:4: {what}; line skipped"]
+    assert load(tmp_path).multitask.table["score"].tolist() == [1.0, 2.0]
+
+
+def test_repeated_and_missing_tasks_are_named_where_they_begin(tmp_path):
+    evaluation = [eval_line(0, ONE, 1.0), eval_line(0, TWO, 2.0)]
+    late = [eval_line(step, TWO, 5.0) for step in (10, 20)]
+    path = with_lines(tmp_path, *evaluation, eval_line(0, TWO, 4.0), *late)
+    assert told(tmp_path) == [
+        f"warning: {path}:4: evaluation at update 0 repeats {TWO}; left to the rule",
+        f"warning: {path}:5: evaluation at update 10 and 1 more lack 1 of 2 tasks ({ONE}); "
+        "left to the rule",
+    ]
+
+
+def test_half_written_line_and_empty_files(tmp_path):
+    path = with_lines(tmp_path, eval_line(0, ONE, 1.0), eval_line(0, TWO, 2.0), "10,walk")
+    empty = write_multitask_run(tmp_path, {}, seed=2)
+    assert told(tmp_path) == [
+        f"warning: {path}:4: half-written last line, skipped",
+        f"warning: {empty}/eval.csv: no evaluation yet",
+    ]
+
+
+def test_missing_column(tmp_path):
+    run = write_multitask_run(tmp_path, {}, eval_csv=f"num_updates,task\n0,{ONE}\n")
+    (problem,) = load(tmp_path).problems
+    assert (problem.where, problem.line) == (f"{run}/eval.csv", 1)
+    assert problem.what.startswith("missing column score, episode_return")
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({"metric": "return"}, "unknown metric 'return' of several tasks (valid: score)"),
+        ({"tasks": "mt30"}, "tasks is 'mt30', not a list of names"),
+        ({"tasks": []}, "tasks names none, or one twice"),
+        ({"tasks": [ONE, ONE]}, "tasks names none, or one twice"),
+    ],
+)
+def test_unusable_spec_leaves_the_run_out(tmp_path, change, what):
+    run = write_multitask_run(tmp_path, {0: (1.0, 2.0)}, task_set="x", **{"tag": "y"})
+    text = (run / "spec.json").read_text()
+    (run / "spec.json").write_text(json.dumps(json.loads(text) | change))
+    assert told(tmp_path) == [f"error: {run}/spec.json: {what}; run left out"]
+    assert len(load(tmp_path).multitask) == 0
+
+
+def test_a_task_outside_the_table_is_named(tmp_path):
+    run = write_multitask_run(tmp_path, {0: (1.0, 2.0)}, tasks=(ONE, "juggle"))
+    what = "juggle: not in the task table, so of no known domain"
+    assert told(tmp_path) == [f"warning: {run}/spec.json: {what}"]
+
+
+def test_selection(tmp_path):
+    for size, tasks in (("5", PAIR), ("19", PAIR[:1])):
+        write_multitask_run(tmp_path, {0: [1.0] * len(tasks)}, size=size, tasks=tasks)
+    write_multitask_run(tmp_path, {0: (1.0, 2.0)}, method="tdmpc", variant="plain")
+    records = load(tmp_path)
+
+    def sizes(**wanted) -> list[str]:
+        chosen = records.select(**wanted).multitask
+        assert set(chosen.table["model_size"]) == set(chosen.runs["model_size"])
+        return chosen.runs["model_size"].tolist()
+
+    assert sizes() == ["5", "5", "19"]
+    assert sizes(methods=["tdmpc2"]) == ["5", "19"]
+    assert sizes(variants=["plain"]) == ["5"]
+    assert sizes(tasks=["*+mw-reach"]) == ["5", "5"]
+    assert sizes(sizes=["19"]) == ["19"]
+    assert sizes(obs="rgb") == []
+    assert sizes(sources=["published"]) == []
+    assert len(sizes(sources=["runs"])) == 3
+
+
+def test_merging_keeps_them(tmp_path):
+    write_multitask_run(tmp_path / "runs", {0: (1.0, 2.0)})
+    curves = write_table(tmp_path / "mine.csv", "task,seed,step,return", [f"{ONE},1,0,7"])
+    merged = merge([load(tmp_path / "runs"), load_curves(curves, "mine")])
+    assert len(merged.multitask) == 1
+    assert merged.runs["source"].tolist() == ["mine"]

@@ -1,0 +1,47 @@
+"""Agents of several tasks on a real cluster: they are warned, come back, and end the same."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sweeps import launch, status
+from tests.slurm import sweeping
+from tests.slurm.cluster import Cluster, wait_for
+from tests.sweeps.datasets import toy_dataset, words
+
+pytestmark = pytest.mark.xdist_group("slurm")
+
+
+def sweep(data: Path, runs: Path, **changes: Any) -> int:
+    return launch.main(words(data, runs, **{"gpus": 0, "mem_gb": 1, "seeds": 1, **changes}))
+
+
+def test_a_warned_run_goes_on(
+    cluster: Cluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, runs, alone = toy_dataset(tmp_path / "data"), tmp_path / "runs", tmp_path / "alone"
+    assert sweep(data, runs) == 0
+    assert "1 jobs, as arrays of 1" in capsys.readouterr().out
+    (job,) = cluster.jobs()
+    saved = runs / "tdmpc2"
+    wait_for(lambda: any(saved.rglob("checkpoints/0*")), sweeping.PATIENCE, "it to learn")
+    pid = sweeping.lease(runs, 1)["pid"]
+    os.kill(pid, signal.SIGSTOP)
+    cluster.call("scancel", "--signal=USR2", job)
+    wait_for(lambda: sweeping.is_warned(pid), 60, "it to be warned")
+    assert status.main([f"runs={runs}", "list=true"]) == 0
+    assert "of 45 updates" in capsys.readouterr().out
+    os.kill(pid, signal.SIGCONT)
+    sweeping.until_empty(cluster)
+    assert sweeping.views(runs)[1].state == "done"
+    assert len(sweeping.attempts(runs, 1)) == 2
+    assert "stopped at update" in sweeping.views(runs)[1].log.read_text()
+    assert not (runs / "floors").exists()
+    assert sweep(data, alone, cluster="inline") == 0
+    assert sweeping.same_as(runs, alone, 1)
+    assert sweeping.evaluated(runs, 1) == [0, 0, 20, 20, 40, 40, 45, 45]
