@@ -64,6 +64,11 @@ def evaluate_checkpoint(options: EvaluateOptions) -> tuple[dict[str, Any], Evalu
         raise UserError(f"episodes={options.episodes}: must be at least 1")
     directory, checkpoint = find_checkpoint(options.run)
     known = read_json(directory / "spec.json")
+    if known.get("tasks"):
+        raise UserError(
+            f"{directory}: an agent of several tasks; evaluate it by python -m tdmpc2.checkpoints "
+            f"evaluate {options.run} task=all (or one of them)"
+        )
     spec = make_spec(
         known["method"],
         known["task"],

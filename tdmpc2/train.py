@@ -11,6 +11,7 @@ from tdmpc2.common import cli
 from tdmpc2.common.errors import StoppedError, UserError
 from tdmpc2.common.spec import RunOptions, RunSpec, parse_seeds
 from tdmpc2.envs.protocol import Protocol
+from tdmpc2.envs.tasks import SUITES
 from tdmpc2.methods import METHODS, agent_class, make_spec
 from tdmpc2.run import run_seeds
 
@@ -39,6 +40,11 @@ def parse(words: Sequence[str]) -> tuple[list[RunSpec], RunOptions]:
     values = cli.parse_words(words, {**SPEC_WORDS, **switches, **options_schema, **config_schema})
     if "task" not in values:
         raise UserError("task= is missing, e.g. task=walker-walk")
+    if values["task"] in SUITES or "," in values["task"]:
+        raise UserError(
+            f"task={values['task']}: several tasks; one agent learns them from a dataset "
+            "(data=DIR), or one in each: python sweeps/launch.py"
+        )
     options = RunOptions(**{k: values[k] for k in options_schema if k in values})
     overrides = {k: values[k] for k in config_schema if k in values}
     if values.get("seeds") is not None and "seed" in values:

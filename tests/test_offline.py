@@ -15,11 +15,13 @@ import pytest
 import torch
 
 from tdmpc2.common.distributed import World
+from tdmpc2.common.errors import UserError
 from tdmpc2.common.records import read_status
 from tdmpc2.data.build import BuildOptions, build
 from tdmpc2.data.dataset import Dataset
 from tdmpc2.envs.multitask import multitask_spec
 from tdmpc2.envs.tasks import get_task
+from tdmpc2.evaluate import EvaluateOptions, evaluate_checkpoint
 from tdmpc2.methods import make_agent, make_offline_spec
 from tests.kill_driver import Blow, Command, Done
 from tests.runs import TINY, outcome, run_directory, tiny
@@ -81,6 +83,8 @@ def test_a_run_and_its_records(data: Path, tmp_path: Path) -> None:
     assert "COMPLETED at update 45" in done.out
     again = train(data, tmp_path)
     assert "already finished" in again.out
+    with pytest.raises(UserError, match=r"tdmpc2\.checkpoints evaluate"):
+        evaluate_checkpoint(EvaluateOptions(run=directory))
 
 
 KILLS = {

@@ -79,6 +79,7 @@ BAD_WORDS = {
     "key of no resemblance": (["xyzzy=3"], "unknown key 'xyzzy' (valid: allow_commit_change, "),
     "task": (["task=toy-pointmas"], "unknown task 'toy-pointmas' (did you mean 'toy-pointmass'?)"),
     "no task": (["task="], "unknown task ''"),
+    "a suite": (["task=mt30"], "task=mt30: several tasks; one agent learns them from a dataset"),
     "method": (["method=scac"], "unknown method 'scac' (did you mean 'sac'?)"),
     "flag": (["regression=discret"], "discret: unknown value (did you mean 'discrete'?)"),
     "flag of no resemblance": (["latent_norm=x"], "(valid: layernorm, none, simnorm)"),
