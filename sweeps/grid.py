@@ -56,7 +56,7 @@ class Preset:
 _BRIEF = {"eval_every": 1_500, "checkpoint_minutes": 1.0, "compile": False}
 SMOKE = Preset(
     variant="smoke",
-    env_steps=15_000,
+    env_steps=20_000,
     overrides={
         "tdmpc2": {
             "model_size": "smoke",
@@ -89,7 +89,7 @@ SMOKE = Preset(
             "seed_decisions": 1_000,
         },
     },
-    options={"eval_every": 7_500, "checkpoint_minutes": 1.0},
+    options={"eval_every": 10_000, "checkpoint_minutes": 1.0},
     must_learn=True,
     companions=(
         Companion("sac", "cartpole-swingup", 3_000, _BRIEF),

@@ -164,8 +164,8 @@ class _OfflineRun:
             stack.enter_context(contextlib.closing(group.envs))
         trainer = self._trainer(groups, records, checkpoints)
         trainer.restore(options.checkpoint)
-        data = {"data": str(self.dataset.folder), "dataset_name": self.dataset.name}
-        records.write_spec({**data, **self.fixed, "commit": attempt["commit"]})
+        named = {"dataset_name": self.dataset.name}
+        records.write_spec({**named, **self.fixed, "commit": attempt["commit"]})
         self.world.wait()  # for the others, which read what has just been checked
         if numeric["compile"]:
             self.agent.compile(lambda: record_failed_compilation(numeric_file))

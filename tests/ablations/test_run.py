@@ -84,7 +84,7 @@ def test_quick_is_the_smoke_agent_on_the_smoke_tasks(monkeypatch: pytest.MonkeyP
     request = launched(monkeypatch, "--quick", "--num-q", "1", "--yes")
     assert list(variants(request)) == ["quick", "quick+num-q-1"]
     assert {run.spec.task for run in request.planned} == {"walker-walk", "cartpole-swingup"}
-    assert {run.spec.budget for run in request.planned} == {15_000}
+    assert {run.spec.budget for run in request.planned} == {20_000}
     assert dict(request.planned[0].spec.overrides)["model_size"] == "smoke"
     assert request.sweep.yes
     smoke = options.parse(["suite=smoke", "methods=tdmpc2", "seeds=3"])
