@@ -13,6 +13,7 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -141,8 +142,8 @@ def main(words: Sequence[str]) -> int:
         print(COLUMNS + "\n|" + "---|" * (COLUMNS.count("|") - 1), flush=True)
         for size in options.model_sizes.split(","):
             context = multiprocessing.get_context("spawn")
-            with context.Pool(1) as pool:
-                row = pool.apply(measure, (options, size, folder))
+            with ProcessPoolExecutor(1, mp_context=context) as process:
+                row = process.submit(measure, options, size, folder).result()
             cells = (
                 *(row["model_size"], f"{row['num_parameters']:,}", f"{row['update_s']:.3f}"),
                 *(f"{1 / row['update_s']:.3g}", f"{1e3 * row['plan_s']:.0f}"),
