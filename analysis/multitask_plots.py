@@ -21,7 +21,7 @@ from analysis.multitask_records import MULTITASK_SERIES, MultitaskRecords
 from analysis.multitask_scores import agents_of, final_scores, set_curves, task_scores
 from analysis.records import RUNS_SOURCE, SERIES
 from analysis.selection import INTERVAL, Series
-from analysis.stat_plots import QUOTED_COLORS, bars
+from analysis.stat_plots import bars, quoted_handles
 from tdmpc2.envs.tasks import TASKS
 
 _BARS_WIDTH = 7.2
@@ -89,11 +89,7 @@ def multitask_bars(shown: Shown) -> Drawing:
     handles: list[Artist] = [handle(style) for style in styles.values()]
     if quoted:
         what += f" Quoted, not measured here: {shown.spec.quoted_from}."
-        labels = dict.fromkeys(f"{one['label']} (quoted)" for one in quoted)
-        handles += [
-            Patch(facecolor=QUOTED_COLORS[i % 2], hatch="....", edgecolor="white", label=label)
-            for i, label in enumerate(labels)
-        ]
+        handles += quoted_handles(quoted)
     finish_figure(figure, handles, multitask_card_lines(shown, what))
     rows = [{"source": "quoted", "variant": q["label"], "task_set": q["task_set"]} for q in quoted]
     told = pd.DataFrame(rows).assign(value=[one["score"] / 100 for one in quoted])

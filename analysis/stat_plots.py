@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -65,11 +66,7 @@ def group_bars(shown: Shown) -> Drawing:
     handles: list[Artist] = [handle(style) for style in styles.values()]
     if quoted:
         what += f" Quoted, not measured here: {shown.spec.quoted_from}."
-        labels = dict.fromkeys(f"{one['label']} (quoted)" for one in quoted)
-        handles += [
-            Patch(facecolor=QUOTED_COLORS[i % 2], hatch="....", edgecolor="white", label=label)
-            for i, label in enumerate(labels)
-        ]
+        handles += quoted_handles(quoted)
     finish_figure(figure, handles, card_lines(shown, what, scored=not numbers.empty))
     return Drawing(
         [figure], _with_quoted(numbers, shown), _table(numbers, styles, groups), problems
@@ -198,6 +195,15 @@ def _with_quoted(numbers: pd.DataFrame, shown: Shown) -> pd.DataFrame:
     return pd.concat([numbers, pd.DataFrame(rows)]) if len(numbers) else pd.DataFrame(rows)
 
 
+def quoted_handles(quoted: Sequence[Mapping[str, Any]]) -> list[Artist]:
+    """Legend entries of bars that are quoted."""
+    labels = dict.fromkeys(f"{one['label']} (quoted)" for one in quoted)
+    return [
+        Patch(facecolor=QUOTED_COLORS[i % 2], hatch="....", edgecolor="white", label=label)
+        for i, label in enumerate(labels)
+    ]
+
+
 def bars(
     ax: Axes,
     numbers: pd.DataFrame,
@@ -212,7 +218,12 @@ def bars(
         value, low, high = 100 * own[["value", "low", "high"]].to_numpy()[0]
         bar(ax, place, style, value, low, high)
     for place, (_, value) in enumerate(quoted):
-        look = {"color": QUOTED_COLORS[place % 2], "hatch": "....", "edgecolor": "white", "lw": 0.3}
+        look = {
+            "color": QUOTED_COLORS[place % 2],
+            "hatch": "....",
+            "edgecolor": "white",
+            "lw": 0.3,
+        }
         ax.bar(len(styles) + place, value, 0.82).patches[0].set(**look)
         at, up = (len(styles) + place, value), (0, 1.5)
         ax.annotate(f"{value:g}", at, up, textcoords="offset points", ha="center", fontsize=6)

@@ -14,11 +14,15 @@ from tdmpc2.common.errors import UserError, did_you_mean
 from tdmpc2.common.spec import OfflineOptions, RunSpec, parse_seeds
 from tdmpc2.data.dataset import Dataset
 from tdmpc2.envs.tasks import SUITES, get_task
-from tdmpc2.methods import OFFLINE_UPDATES, agent_class, make_config, make_offline_spec
-from tdmpc2.offline import MULTITASK_METHODS
+from tdmpc2.methods import (
+    OFFLINE_UPDATES,
+    agent_class,
+    make_config,
+    make_offline_spec,
+    require_multitask,
+)
 
 Variants = Sequence[tuple[str | None, Mapping[str, Any]]]
-_NAMED = 5  # of many missing tasks
 
 
 @dataclass(frozen=True)
@@ -99,10 +103,7 @@ def _task_set(sweep: SweepOptions, name: str | None, folder: Path) -> TaskSet:
     else:
         tasks = _names(whole) if whole else dataset.tasks
         text = whole or ",".join(tasks)
-    missing = [task for task in tasks if task not in dataset.tasks]
-    if missing:
-        more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
-        raise UserError(f"{folder}: has no data of {', '.join(missing[:_NAMED])}{more}")
+    dataset.require(tasks)
     if len(tasks) < 2:
         raise UserError(f"{folder}: one agent learns several tasks from it, not {text} alone")
     return TaskSet(text, tasks, dataset, name)
@@ -144,8 +145,7 @@ def plan_runs(
         if sweep.suite == SCALING and "model_size" in given:
             raise UserError(f"model_size={given['model_size']}: suite={SCALING} takes sizes=")
         for method in sweep.method_names:
-            if method not in MULTITASK_METHODS:
-                raise UserError(f"method={method}: learns one task at a time; use tdmpc2 or tdmpc")
+            require_multitask(method)
             for one in sets:
                 for size in _sizes(sweep, method):
                     for seed in parse_seeds(sweep.seeds):

@@ -27,7 +27,7 @@ def train(words: Sequence[str], *, floors: bool = False) -> list[RunRecord]:
     from tdmpc2.run import run_seeds
     from tdmpc2.train import parse
 
-    if any(word.startswith("data=") for word in words):
+    if offline.is_meant(words):
         record = offline.run_offline(*offline.parse(words))
         return [] if record is None else [record]
     specs, options = parse(words)

@@ -20,7 +20,7 @@ from tdmpc2.checkpoints.model_file import load_model
 from tdmpc2.common import cli
 from tdmpc2.common.checkpoint import sha256_of_tensors
 from tdmpc2.common.errors import StoppedError, UserError, did_you_mean
-from tdmpc2.common.spec import RunOptions, RunSpec, overrides_of, parse_seeds, variant_name
+from tdmpc2.common.spec import RunOptions, RunSpec, chosen_seeds, overrides_of, variant_name
 from tdmpc2.config import TDMPC2Config
 from tdmpc2.envs.multitask import padded_spec
 from tdmpc2.envs.tasks import get_suite, get_task
@@ -177,10 +177,7 @@ def parse(words: Sequence[str]) -> tuple[Model, list[list[RunSpec]], RunOptions]
     for name, example in (("checkpoint", "a run directory or a file"), ("task", "held-out")):
         if name not in values:
             raise UserError(f"{name}= is missing, e.g. {example}")
-    if values.get("seeds") is not None and "seed" in values:
-        raise UserError("seed= and seeds= exclude each other")
-    several = values.get("seeds")
-    seeds = parse_seeds(several) if several else (values.get("seed", 1),)
+    seeds = chosen_seeds(values)
     model = load_model(values["checkpoint"], tasks=values.get("checkpoint_tasks"))
     options = RunOptions(
         **{k: values[k] for k in options_schema if k in values and k != "checkpoint"}
@@ -268,8 +265,7 @@ def main(words: Sequence[str]) -> int:
             except StoppedError as error:
                 print(f"{error}; run the same command again to continue", file=sys.stderr)
                 return 130
-            text = f"{record.state} at env step {record.step:,}: {record.directory}"
-            print(f"{text} ({record.message})" if record.message else text)
+            print(record.sentence("env step"))
             diverged |= record.state == "DIVERGED"
     return 1 if diverged else 0
 

@@ -30,6 +30,7 @@ METHODS: dict[str, str] = {
     "dreamerv3": "baselines.dreamerv3.agent:DreamerV3",
 }
 
+MULTITASK_METHODS = ("tdmpc2", "tdmpc")  # whose agents can learn several tasks from a dataset
 OFFLINE_UPDATES = 10_000_000
 """Default budget of learning from a dataset: that of the paper's code."""
 QUIRKY_DATASETS = ("mt30", "mt80")  # whose released models differ
@@ -147,6 +148,13 @@ def make_offline_spec(
     )
 
 
+def require_multitask(method: str) -> None:
+    """Refuses a method whose agents learn one task only."""
+    others = " or ".join(MULTITASK_METHODS)
+    text = f"method={method}: learns one task at a time; use {others}"
+    require(method in MULTITASK_METHODS, text)
+
+
 def make_config(method: str, overrides: Mapping[str, Any], task_set: str | None = None) -> Any:
     """The config of a method's agent.
 
@@ -162,8 +170,7 @@ def make_config(method: str, overrides: Mapping[str, Any], task_set: str | None 
     several: dict[str, Any] = {}
     if task_set is not None:
         known = inspect.signature(make).parameters
-        if "multitask" not in known:
-            raise UserError(f"method={method}: learns one task at a time; use tdmpc2 or tdmpc")
+        require_multitask(method)
         several["multitask"] = True
         if "dataset" in known and task_set in QUIRKY_DATASETS:
             several["dataset"] = task_set

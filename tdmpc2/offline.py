@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -36,7 +35,13 @@ from tdmpc2.data.dataset import Dataset
 from tdmpc2.data.memory import OfflineMemory
 from tdmpc2.envs.multitask import multitask_spec
 from tdmpc2.envs.tasks import Task, get_task
-from tdmpc2.methods import OFFLINE_UPDATES, agent_class, make_agent, make_offline_spec
+from tdmpc2.methods import (
+    MULTITASK_METHODS,
+    OFFLINE_UPDATES,
+    agent_class,
+    make_agent,
+    make_offline_spec,
+)
 from tdmpc2.offline_trainer import EvalGroup, OfflineSchedule, OfflineTrainer
 from tdmpc2.parts import evaluation_workers, make_env_groups
 from tdmpc2.split_update import SplitUpdate
@@ -69,14 +74,24 @@ def run_offline(spec: RunSpec, options: OfflineOptions, dataset: Dataset) -> Run
         UserError: a run directory of other settings, in use, or damaged; other bad input.
         StoppedError: it was asked to stop.
     """
+    settled = existing_outcome(spec.run_dir(options.runs), spec, _fixed(options), options)
     device = own_device(choose_device(options.device))
     with join_world(device) as world:
+        if settled is not None:
+            return settled if world.first else None
         run = _OfflineRun(spec, options, dataset, device, world)
-        if run.settled is not None:
-            return run.settled if world.first else None
         with contextlib.ExitStack() as stack:
             stack.enter_context(torch_as_found())
             return run.as_first(stack) if world.first else run.as_another()
+
+
+def _fixed(options: OfflineOptions) -> dict[str, Any]:
+    """Options that a run keeps from its beginning on."""
+    return {
+        "eval_every": options.eval_every or EVAL_EVERY,
+        "eval_episodes": options.eval_episodes,
+        "log_every": options.log_every,
+    }
 
 
 class _OfflineRun:
@@ -98,20 +113,13 @@ class _OfflineRun:
         self.agent.decisions = SCHEDULES_OVER
         self.actor = self._actor()
         self.directory = spec.run_dir(options.runs)
-        every = options.eval_every or EVAL_EVERY
+        self.fixed = _fixed(options)
         self.schedule = OfflineSchedule(
             num_updates=spec.budget,
-            eval_every=every,
-            eval_episodes=options.eval_episodes,
-            log_every=options.log_every,
             checkpoint_seconds=60 * options.checkpoint_minutes,
+            **self.fixed,
         )
-        self.fixed = {
-            "eval_every": every,
-            "eval_episodes": options.eval_episodes,
-            "log_every": options.log_every,
-        }
-        self.settled = existing_outcome(self.directory, spec, self.fixed, options)
+        self.precision = getattr(self.agent.config, "precision", "fp32")
 
     def _actor(self) -> Any:
         """What learns: the agent, or its updates in parts."""
@@ -149,7 +157,7 @@ class _OfflineRun:
             options.threads,
             allow_change=options.allow_numeric_change,
             compiled=options.compile,
-            precision=getattr(self.agent.config, "precision", "fp32"),
+            precision=self.precision,
             split=self.split,
         )
         attempt = register_attempt(self.directory, allow_change=options.allow_commit_change)
@@ -185,9 +193,9 @@ class _OfflineRun:
         """Computes this process's share, and leaves all else to the first."""
         self.world.wait()
         recorded = read_json(self.directory / "numeric.json")
-        precision = getattr(self.agent.config, "precision", "fp32")
         threads, compiled = recorded["threads"], bool(recorded["compile"])
-        set_up_torch(numeric_path(self.device, threads, compiled=compiled, precision=precision))
+        path = numeric_path(self.device, threads, compiled=compiled, precision=self.precision)
+        set_up_torch(path)
         seed_globals(self.spec.seed)
         trainer = self._trainer([], None, CheckpointStore(self.directory))
         trainer.restore(self.options.checkpoint)
@@ -238,6 +246,11 @@ def eval_groups(tasks: Sequence[Task], shapes: EnvSpec, workers: int | None) -> 
     return [EvalGroup(group, members) for group, members in zip(envs, places, strict=True)]
 
 
+def is_meant(words: Sequence[str]) -> bool:
+    """Whether the words of the train command ask for such a run."""
+    return not {"data", "num_updates"}.isdisjoint(cli.split_words(words))
+
+
 def parse(words: Sequence[str]) -> tuple[RunSpec, OfflineOptions, Dataset]:
     """Turns `key=value` words into what to run and how.
 
@@ -264,9 +277,7 @@ def parse(words: Sequence[str]) -> tuple[RunSpec, OfflineOptions, Dataset]:
         variant=values.get("variant"),
         overrides={k: values[k] for k in config_schema if k in values},
     )
-    missing = [name for name in spec.tasks if name not in dataset.tasks]
-    if missing:
-        raise UserError(f"{options.data}: has no data of {', '.join(missing)}")
+    dataset.require(spec.tasks)
     return spec, options, dataset
 
 
@@ -299,14 +310,10 @@ def usage(method: str) -> str:
     )
 
 
-MULTITASK_METHODS = ("tdmpc2", "tdmpc")
-
-
 def main(words: Sequence[str]) -> int:
     """`train.py` with `data=`; returns its exit code."""
     record = run_offline(*parse(words))
     if record is None:
         return 0
-    text = f"{record.state} at update {record.step:,}: {record.directory}"
-    print(f"{text} ({record.message})" if record.message else text, file=sys.stdout)
+    print(record.sentence("update"))
     return 1 if record.state == "DIVERGED" else 0

@@ -69,9 +69,8 @@ class SplitUpdate:
         agent = self.agent
         size = agent.config.batch_size
         share = size // self.world.size
-        begin = self.world.rank * share
-        noise = agent.train_noise.update(size).rows(slice(begin, begin + share))
-        mine = slice(begin, begin + share)
+        mine = slice(self.world.rank * share, (self.world.rank + 1) * share)
+        noise = agent.train_noise.update(size).rows(mine)
         batch = memory.sample(size, agent.replay_length, part=mine).to(agent.device)
         return self.update_on(batch, noise)
 

@@ -9,7 +9,7 @@ from typing import Any
 from tdmpc2 import offline
 from tdmpc2.common import cli
 from tdmpc2.common.errors import StoppedError, UserError
-from tdmpc2.common.spec import RunOptions, RunSpec, parse_seeds
+from tdmpc2.common.spec import RunOptions, RunSpec, chosen_seeds
 from tdmpc2.envs.protocol import Protocol
 from tdmpc2.envs.tasks import SUITES
 from tdmpc2.methods import METHODS, agent_class, make_spec
@@ -47,9 +47,6 @@ def parse(words: Sequence[str]) -> tuple[list[RunSpec], RunOptions]:
         )
     options = RunOptions(**{k: values[k] for k in options_schema if k in values})
     overrides = {k: values[k] for k in config_schema if k in values}
-    if values.get("seeds") is not None and "seed" in values:
-        raise UserError("seed= and seeds= exclude each other")
-    several = values.get("seeds")
     specs = [
         make_spec(
             values.get("method", "tdmpc2"),
@@ -62,7 +59,7 @@ def parse(words: Sequence[str]) -> tuple[list[RunSpec], RunOptions]:
             assets=values.get("assets", "official"),
             protocol={k: values[k] for k in switches if k in values},
         )
-        for seed in (parse_seeds(several) if several else (values.get("seed", 1),))
+        for seed in chosen_seeds(values)
     ]
     return specs, options
 
@@ -109,7 +106,7 @@ def usage(words: Sequence[str] = ()) -> str:
 def main(words: Sequence[str]) -> int:
     """The command; returns its exit code."""
     try:
-        if any(word.startswith(("data=", "num_updates=")) for word in words):
+        if offline.is_meant(words):
             return offline.main(words)
         specs, options = parse(words)
         records = run_seeds(specs, options)
@@ -117,8 +114,7 @@ def main(words: Sequence[str]) -> int:
         print(f"{error}; run the same command again to continue", file=sys.stderr)
         return 130
     for record in records:
-        text = f"{record.state} at env step {record.step:,}: {record.directory}"
-        print(f"{text} ({record.message})" if record.message else text)
+        print(record.sentence("env step"))
     return 1 if any(record.state == "DIVERGED" for record in records) else 0
 
 

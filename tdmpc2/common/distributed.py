@@ -66,6 +66,11 @@ class World:
             dist.barrier()
 
 
+def _world_size() -> int:
+    """How many processes `torchrun` has started; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 @contextlib.contextmanager
 def join_world(device: torch.device) -> Iterator[World]:
     """The world that `torchrun` has started this process in, or one of its own.
@@ -73,7 +78,7 @@ def join_world(device: torch.device) -> Iterator[World]:
     Args:
         device: where this process computes.
     """
-    size = int(os.environ.get("WORLD_SIZE", "1"))
+    size = _world_size()
     if size == 1:
         yield World()
         return
@@ -91,9 +96,9 @@ def own_device(device: torch.device) -> torch.device:
     Raises:
         UserError: fewer GPUs than processes.
     """
-    rank = int(os.environ.get("LOCAL_RANK", "0"))
-    if device.type != "cuda" or int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if device.type != "cuda" or _world_size() == 1:
         return device
+    rank = int(os.environ["LOCAL_RANK"])
     if rank >= torch.cuda.device_count():
         raise UserError(
             f"process {rank + 1} of this machine has no GPU of its own; give torchrun "

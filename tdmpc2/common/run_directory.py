@@ -30,6 +30,15 @@ class RunRecord:
     step: int
     message: str = ""
 
+    def sentence(self, unit: str) -> str:
+        """For people.
+
+        Args:
+            unit: of its budget, in the singular.
+        """
+        text = f"{self.state} at {unit} {self.step:,}: {self.directory}"
+        return f"{text} ({self.message})" if self.message else text
+
 
 def existing_outcome(
     directory: Path, spec: RunSpec, fixed: Mapping[str, Any], options: CommonOptions

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -162,6 +163,15 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     if not numbers or min(numbers) < 0 or len(set(numbers)) < len(numbers):
         raise UserError(f"seeds={text}: a count (3) or a list of different seeds (1,2,5) is needed")
     return tuple(numbers)
+
+
+def chosen_seeds(values: Mapping[str, Any]) -> tuple[int, ...]:
+    """Seeds of the words `seed=` and `seeds=`, of which one may be given; else 1."""
+    if not values.get("seeds"):
+        return (values.get("seed", 1),)
+    if "seed" in values:
+        raise UserError("seed= and seeds= exclude each other")
+    return parse_seeds(values["seeds"])
 
 
 def overrides_of(config: Any, default: Any) -> tuple[tuple[str, Scalar], ...]:

@@ -16,6 +16,7 @@ from tdmpc2.envs.tasks import TASKS, Task
 
 FORMAT = 1
 MANIFEST, UNFINISHED, SHARDS = "manifest.json", "unfinished.json", "shards"
+_NAMED = 5  # of many missing tasks
 FACTS = ("obs_dim", "action_dim", "episode_length", "action_repeat")
 
 
@@ -109,6 +110,17 @@ class Dataset:
             )
             for entry in facts["shards"]
         ]
+
+    def require(self, tasks: Sequence[str]) -> None:
+        """Refuses tasks that the dataset has not.
+
+        Raises:
+            UserError: names the first few.
+        """
+        missing = [task for task in tasks if task not in self._tasks]
+        if missing:
+            more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
+            raise UserError(f"{self.folder}: has no data of {', '.join(missing[:_NAMED])}{more}")
 
     def facts(self, task: str) -> dict[str, Any]:
         """The manifest's entry of a task: dims, counts of episodes and transitions, shards.
