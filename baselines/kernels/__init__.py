@@ -29,7 +29,12 @@ def load() -> bool:
     Returns:
         Whether they can be used; if not, a warning says why.
     """
-    return native.load(SOURCE) and bool(torch.ops.baselines.has_packing())
+    return native.load(SOURCE)
+
+
+def can_multiply() -> bool:
+    """Whether they are loaded, and torch's library of products takes packed weights."""
+    return hasattr(torch.ops.baselines, "mlp") and torch.ops.baselines.can_multiply()
 
 
 def suits(x: Tensor, *widths: int) -> bool:
@@ -108,7 +113,7 @@ def mlp(
         activation: of the hidden layers, `relu` or `elu`.
         norm: scale, shift and ε of a LayerNorm, which with a tanh takes the place of the first
             activation.
-        packed: the weights in MKL's layout (see `tdmpc2.kernels.packed.PackedWeights`), where
+        packed: the weights as laid out for such products (see `tdmpc2.kernels.packed.PackedWeights`), where
             there are such and no gradients are wanted.
     """
     rows, act = x.reshape(-1, x.shape[-1]), ACTIVATIONS[activation]

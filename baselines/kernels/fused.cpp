@@ -6,6 +6,8 @@
 #include <ATen/cpu/vec/vec.h>
 #include <torch/library.h>
 
+#include "products.h"
+
 #include <algorithm>
 #include <cmath>
 #include <tuple>
@@ -45,20 +47,6 @@ inline Vec slope(Vec y, int64_t act) {
   return one;
 }
 
-enum { kRowMajor = 101, kNoTrans = 111, kTrans = 112, kPacked = 151, kMatrixB = 162 };
-
-extern "C" {
-size_t cblas_sgemm_pack_get_size(int identifier, int m, int n, int k) __attribute__((weak));
-void cblas_sgemm_pack(
-    int layout, int identifier, int trans, int m, int n, int k, float alpha, const float* src,
-    int ld, float* dest) __attribute__((weak));
-void cblas_sgemm_compute(
-    int layout, int transa, int transb, int m, int n, int k, const float* a, int lda,
-    const float* b, int ldb, float beta, float* c, int ldc) __attribute__((weak));
-}
-
-bool has_packing() { return cblas_sgemm_compute != nullptr; }
-
 // Rows to take at a time: the largest equal share of which a block lies in the second-level
 // cache; all of them if none suits.
 int64_t block_of(int64_t rows, int64_t widest) {
@@ -86,7 +74,7 @@ std::vector<const float*> pack_all(
   for (const Tensor& w : weights) {
     TORCH_CHECK(w.is_contiguous() && w.scalar_type() == at::kFloat, "weights");
     const int64_t out = transposed ? w.size(0) : w.size(1), in = transposed ? w.size(1) : w.size(0);
-    sizes.push_back((cblas_sgemm_pack_get_size(kMatrixB, block, out, in) / 4 + 31) / 16 * 16);
+    sizes.push_back((products::packed_size(block, out, in) + 15) / 16 * 16);
     total += sizes.back();
   }
   float* room = scratch(total, 0);
@@ -94,9 +82,7 @@ std::vector<const float*> pack_all(
   for (size_t l = 0; l < weights.size(); ++l) {
     const Tensor& w = weights[l];
     const int64_t out = transposed ? w.size(0) : w.size(1), in = transposed ? w.size(1) : w.size(0);
-    cblas_sgemm_pack(
-        kRowMajor, kMatrixB, transposed ? kTrans : kNoTrans, block, out, in, 1.f,
-        w.const_data_ptr<float>(), w.size(1), room);
+    products::pack(transposed, block, out, in, w.const_data_ptr<float>(), room);
     packed.push_back(room);
     room += sizes[l];
   }
@@ -172,9 +158,7 @@ Tensor evaluate(
         float* output = last ? y.mutable_data_ptr<float>() + b * block * out
             : kept.hidden.empty() ? room + (l % 2) * block * widest
                                   : kept.hidden[l] + b * block * out;
-        cblas_sgemm_compute(
-            kRowMajor, kNoTrans, kPacked, block, out, in, input, in, packed[l], in, 0.f, output,
-            out);
+        products::multiply(block, out, in, input, packed[l], output);
         const float* bias = biases[l].const_data_ptr<float>();
         for (int64_t i = 0; i < block; ++i) {
           float* row = output + i * out;
@@ -301,9 +285,7 @@ std::vector<Tensor> mlp_backward(
           if (l == 0 && !to_x) break;
           Tensor& target = results[l];
           float* before = target.mutable_data_ptr<float>() + b * block * in;
-          cblas_sgemm_compute(
-              kRowMajor, kNoTrans, kPacked, block, in, out, after, out, packed[l], in, 0.f, before,
-              in);
+          products::multiply(block, in, out, after, packed[l], before);
           after = before;
           if (l == 0) break;
           place -= in;
@@ -427,7 +409,7 @@ std::tuple<Tensor, Tensor, Tensor> norm_silu_backward(
 }  // namespace
 
 TORCH_LIBRARY(baselines, m) {
-  m.def("has_packing() -> bool", &has_packing);
+  m.def("can_multiply() -> bool", &products::possible);
   m.def(
       "mlp(Tensor x, Tensor[] packed, Tensor[] biases, int act, Tensor? scale, Tensor? shift, "
       "float eps, int block) -> Tensor",

@@ -17,6 +17,8 @@ from torch.utils import cpp_extension
 from tdmpc2.common.cpu import cpu_flags
 from tdmpc2.common.paths import cache_dir
 
+HEADERS = Path(__file__).parents[1] / "kernels"  # what the sources share
+
 
 def compiler() -> str | None:
     """Path of the C++ compiler, `$CXX` or g++; None if there is none."""
@@ -42,7 +44,8 @@ def build(source: Path) -> Path:
     """
     if compiler() is None:
         raise FileNotFoundError("no C++ compiler (g++) found")
-    facts = [source.read_text(), torch.__version__, str(compiler_version()), *cpu_flags()]
+    texts = [path.read_text() for path in (source, *sorted(HEADERS.glob("*.h")))]
+    facts = [*texts, torch.__version__, str(compiler_version()), *cpu_flags()]
     key = hashlib.sha256("\n".join([*facts, *_command(source, "")]).encode()).hexdigest()[:16]
     folder = cache_dir() / "native"
     library = folder / f"{source.stem}-{key}.so"
@@ -81,7 +84,7 @@ def _command(source: Path, target: str) -> list[str]:
         compiler() or "",
         *("-O3", "-std=c++20", "-march=native", "-fPIC", "-shared", "-fopenmp", "-Wno-psabi"),
         *(f"-DCPU_CAPABILITY={capability}", f"-DCPU_CAPABILITY_{capability}"),
-        *(f"-I{folder}" for folder in cpp_extension.include_paths("cpu")),
+        *(f"-I{folder}" for folder in (HEADERS, *cpp_extension.include_paths("cpu"))),
         str(source),
         *("-o", target),
         *(f"-L{folder}" for folder in cpp_extension.library_paths("cpu")),

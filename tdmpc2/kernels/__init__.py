@@ -25,7 +25,7 @@ _vectorised = False
 
 
 class Packed(NamedTuple):
-    """Weights as MKL wants them.
+    """Weights as the library of products wants them.
 
     Attributes:
         weight: `(K, size)`.

@@ -13,6 +13,8 @@
 #include <tuple>
 #include <vector>
 
+#include "products.h"
+
 namespace {
 
 using at::Tensor;
@@ -180,36 +182,21 @@ std::tuple<Tensor, Tensor> norm_act(
 
 // --- a whole layer, without gradients -----------------------------------------------
 //
-// MKL's products with weights it has packed beforehand, a block of rows at a time, so that norm
-// and activation find the block in the second-level cache.
-
-enum { kRowMajor = 101, kNoTrans = 111, kTrans = 112, kPacked = 151, kMatrixB = 162 };
-
-extern "C" {
-size_t cblas_sgemm_pack_get_size(int identifier, int m, int n, int k) __attribute__((weak));
-void cblas_sgemm_pack(
-    int layout, int identifier, int trans, int m, int n, int k, float alpha, const float* src,
-    int ld, float* dest) __attribute__((weak));
-void cblas_sgemm_compute(
-    int layout, int transa, int transb, int m, int n, int k, const float* a, int lda,
-    const float* b, int ldb, float beta, float* c, int ldc) __attribute__((weak));
-}
-
-bool has_packing() { return cblas_sgemm_compute != nullptr; }
+// Products with weights that were packed beforehand, a block of rows at a time, so that norm and
+// activation find the block in the second-level cache.
 
 int64_t packed_size(int64_t out, int64_t in, int64_t block) {
-  return (cblas_sgemm_pack_get_size(kMatrixB, block, out, in) + 3) / 4;
+  return products::packed_size(block, out, in);
 }
 
-// Writes weights (K, O, I) into `packed` (K, size), as MKL wants them for blocks of that many rows.
+// Writes weights (K, O, I) into `packed` (K, size), laid out for blocks of that many rows.
 void pack_(Tensor& packed, const Tensor& weight_, int64_t block) {
   const Tensor weight = weight_.contiguous();
   const int num = weight.size(0), out = weight.size(1), in = weight.size(2);
   TORCH_CHECK(packed.size(1) == packed_size(out, in, block) && packed.is_contiguous(), "packed size");
   for (int k = 0; k < num; ++k) {
-    cblas_sgemm_pack(
-        kRowMajor, kMatrixB, kTrans, block, out, in, 1.f,
-        weight.const_data_ptr<float>() + int64_t(k) * out * in, in,
+    products::pack(
+        true, block, out, in, weight.const_data_ptr<float>() + int64_t(k) * out * in,
         packed.mutable_data_ptr<float>() + k * packed.size(1));
   }
 }
@@ -245,9 +232,7 @@ Tensor dense(
       const int64_t head = ph != nullptr ? ph[k] : k;
       const float* input = px + ((shared ? 0 : k * rows) + row) * in;
       float* output = py + (k * rows + row) * out;
-      cblas_sgemm_compute(
-          kRowMajor, kNoTrans, kPacked, block, out, in, input, in, pw + head * packed.size(1),
-          in, 0.f, output, out);
+      products::multiply(block, out, in, input, pw + head * packed.size(1), output);
       const Layer layer = layer_of(bias, gamma, beta, head);
       for (int64_t i = 0; i < block; ++i) {
         float* each = output + i * out;
@@ -351,7 +336,7 @@ TORCH_LIBRARY(tdmpc2, m) {
   m.def(
       "norm_act_(Tensor(a!) x, Tensor bias, Tensor gamma, Tensor beta, Tensor? factor, int group, "
       "float tau) -> ()");
-  m.def("has_packing() -> bool", &has_packing);
+  m.def("can_multiply() -> bool", &products::possible);
   m.def("packed_size(int out_dim, int in_dim, int block) -> int", &packed_size);
   m.def("pack_(Tensor(a!) packed, Tensor weight, int block) -> ()");
   m.def(

@@ -16,7 +16,7 @@ LARGEST, SMALLEST = 256, 64  # rows; larger blocks leave the second-level cache,
 class PackedWeights:
     """Packed copies of the weights that one planning call uses again and again.
 
-    MKL rearranges a matrix for each product; planning multiplies by the same ones some 18 times,
+    A library rearranges a matrix for each product; planning multiplies by the same ones some 18 times,
     and by each of them more often than they change. The copies take part only inside `in_use`,
     and are renewed there when a weight has changed.
 
@@ -40,10 +40,8 @@ class PackedWeights:
 
     @staticmethod
     def possible() -> bool:
-        """Whether the kernel is loaded, and MKL is what torch multiplies float32 with."""
-        loaded = hasattr(torch.ops.tdmpc2, "dense")
-        plain = torch.get_float32_matmul_precision() == "highest"
-        return loaded and plain and torch.ops.tdmpc2.has_packing()
+        """Whether the kernel is loaded, and torch's library of products takes packed weights."""
+        return hasattr(torch.ops.tdmpc2, "dense") and torch.ops.tdmpc2.can_multiply()
 
     def forget(self) -> None:
         """Has the copies renewed: after steps of the fused optimiser, which leave no trace."""

@@ -1,0 +1,101 @@
+// Products with matrices laid out beforehand, by the library that torch itself multiplies float32
+// with: MKL as a rule; oneDNN where `torch.set_float32_matmul_precision` asks for less than
+// `highest` (on AMD's CPUs, see `tdmpc2.common.device`; the products are float32 all the same).
+
+#pragma once
+
+#include <ATen/Context.h>
+#include <ATen/cpu/vec/vec.h>
+#include <ATen/native/CPUBlas.h>
+
+#include <algorithm>
+#include <cstring>
+
+namespace products {
+
+extern "C" {
+size_t cblas_sgemm_pack_get_size(int identifier, int m, int n, int k) __attribute__((weak));
+void cblas_sgemm_pack(
+    int layout, int identifier, int trans, int m, int n, int k, float alpha, const float* src,
+    int ld, float* dest) __attribute__((weak));
+void cblas_sgemm_compute(
+    int layout, int transa, int transb, int m, int n, int k, const float* a, int lda,
+    const float* b, int ldb, float beta, float* c, int ldc) __attribute__((weak));
+}
+
+enum { kRowMajor = 101, kNoTrans = 111, kTrans = 112, kPacked = 151, kMatrixB = 162 };
+constexpr int64_t kPanel = 64;  // columns of a matrix that oneDNN takes at a time
+constexpr int64_t kTile = 16, kAhead = 32;
+
+inline bool by_onednn() {
+  return at::globalContext().float32MatmulPrecision() != at::Float32MatmulPrecision::HIGHEST;
+}
+
+// Whether the library in question takes such matrices: MKL if torch has it, oneDNN with AVX-512.
+inline bool possible() {
+#ifdef CPU_CAPABILITY_AVX512
+  if (by_onednn()) return true;
+#endif
+  return !by_onednn() && cblas_sgemm_compute != nullptr;
+}
+
+// Floats that a matrix (in, out) takes, laid out for products with `block` rows.
+inline int64_t packed_size(int64_t block, int64_t out, int64_t in) {
+  if (by_onednn()) return in * out;
+  return (cblas_sgemm_pack_get_size(kMatrixB, block, out, in) + 3) / 4;
+}
+
+// For oneDNN: panels of columns, each row-major (in, at most kPanel).
+inline void pack_panels(
+    bool transposed, int64_t out, int64_t in, const float* source, float* packed) {
+  for (int64_t j = 0; j < out; j += kPanel) {
+    const int64_t width = std::min(kPanel, out - j);
+    float* panel = packed + j * in;
+    if (!transposed) {
+      for (int64_t i = 0; i < in; ++i) {
+        std::memcpy(panel + i * width, source + i * out + j, width * sizeof(float));
+      }
+      continue;
+    }
+    for (int64_t i = 0; i < in; i += kTile) {
+      const int64_t rows = std::min(kTile, in - i);
+      for (int64_t c = 0; c < width; c += kTile) {
+        const int columns = std::min(kTile, width - c);
+        for (int64_t r = 0; r < columns; ++r) {  // rows lie far apart: the next tile's are fetched
+          __builtin_prefetch(source + (j + c + r) * in + i + kAhead);
+        }
+        at::vec::transpose_mxn<float>(
+            source + (j + c) * in + i, in, panel + i * width + c, width, columns, rows);
+      }
+    }
+  }
+}
+
+// Lays out a matrix (in, out), row-major, or given as its transpose (out, in).
+inline void pack(
+    bool transposed, int64_t block, int64_t out, int64_t in, const float* source, float* packed) {
+  if (by_onednn()) {
+    pack_panels(transposed, out, in, source, packed);
+    return;
+  }
+  cblas_sgemm_pack(
+      kRowMajor, kMatrixB, transposed ? kTrans : kNoTrans, block, out, in, 1.f, source,
+      transposed ? in : out, packed);
+}
+
+// y (block, out) = x (block, in) · the packed matrix.
+inline void multiply(
+    int64_t block, int64_t out, int64_t in, const float* x, const float* packed, float* y) {
+  if (!by_onednn()) {
+    cblas_sgemm_compute(
+        kRowMajor, kNoTrans, kPacked, block, out, in, x, in, packed, in, 0.f, y, out);
+    return;
+  }
+  for (int64_t j = 0; j < out; j += kPanel) {
+    const int64_t width = std::min(kPanel, out - j);
+    at::native::cpublas::brgemm(
+        block, width, in, in, width, out, false, x, packed + j * in, y + j, false);
+  }
+}
+
+}  // namespace products
