@@ -60,7 +60,7 @@ class MLP(nn.Module):
             *parts: of the input; those of fewer rows than the others are broadcast.
             frozen: gradients for the input only, not for parameters.
         """
-        if self.native and kernels.can_multiply() and kernels.suits(parts[-1], *self.widths):
+        if self.native and kernels.suits_mlp(parts[-1], *self.widths):
             return self._whole(parts, frozen)
         *hidden, last = self.layers
         for i, layer in enumerate(hidden):

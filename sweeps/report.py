@@ -137,8 +137,8 @@ def _describe(run: PlannedRun) -> str:
         parts.append(f"return {status['eval_return']:.0f}")
     if "eval_score" in status:
         parts.append(f"score {status['eval_score']:.1f}")
-    if status["state"] == "RUNNING" and "evaluating" in status:
-        parts.append(f"evaluating ({status['evaluating']} decisions)")
+    if status["state"] == "RUNNING" and "doing" in status:
+        parts.append(status["doing"])
     elif status["state"] == "RUNNING" and status.get(speed):
         left = (run.spec.budget - run.step) / status[speed]
         parts.append(f"{status[speed]:.{int(status[speed] < 10)}f} {unit}/s, {_left(left)} left")

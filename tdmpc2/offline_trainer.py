@@ -209,7 +209,7 @@ class OfflineTrainer:
             nonlocal done
             if self.callbacks.stop_requested() or self.callbacks.stop_soon(self.clock()):
                 raise StoppedError("an evaluation gives way")
-            self.callbacks.on_evaluating(done, total)
+            self.callbacks.on_doing("evaluating", done, total)
             done += 1
 
         rounds: dict[int, list[Evaluation]] = {i: [] for i in range(len(self.tasks))}

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from tdmpc2.common.device import torch_as_found
+from tdmpc2.common.device import MAX_PRODUCT_ERROR, product_error, torch_as_found
 from tdmpc2.common.errors import UserError
 from tdmpc2.common.paths import cache_dir
 from tdmpc2.common.seeding import seed_globals
@@ -43,6 +43,15 @@ def _as_if_alone() -> Iterator[None]:
     seed_globals(0)
     with torch_as_found():
         yield
+
+
+@pytest.fixture(params=["highest", "medium"])
+def library(request: pytest.FixtureRequest) -> str:
+    """Has torch multiply float32 with MKL, then with oneDNN; the setting's name."""
+    torch.set_float32_matmul_precision(request.param)
+    if product_error() > MAX_PRODUCT_ERROR:
+        pytest.skip("this CPU would multiply rounded numbers")
+    return str(request.param)
 
 
 @pytest.fixture(scope="session")

@@ -124,13 +124,14 @@ def test_threads_share_the_rows(threads: int) -> None:
 @pytest.mark.parametrize("heads", [None, [3, 1]], ids=str)
 @pytest.mark.parametrize("block", [256, 244, 100])
 @pytest.mark.parametrize("shared", [True, False], ids=["same input", "an input each"])
+@pytest.mark.usefixtures("library")
 def test_dense_is_a_whole_layer(heads: list[int] | None, shared: bool, block: int) -> None:
     if not PackedWeights.possible():
-        pytest.skip("torch multiplies with another library than MKL here")
+        pytest.skip("torch's library of products takes no packed weights here")
     num = 4 if heads is None else 2
-    weight, bias, gamma, beta = (drawn(4, 32, *s).detach() for s in ((20,), (), (), ()))
-    x = drawn(*(() if shared else (num,)), 2 * block, 20).detach()
-    packed = torch.empty(4, torch.ops.tdmpc2.packed_size(32, 20, block))
+    weight, bias, gamma, beta = (drawn(4, 160, *s).detach() for s in ((37,), (), (), ()))
+    x = drawn(*(() if shared else (num,)), 2 * block, 37).detach()
+    packed = torch.empty(4, torch.ops.tdmpc2.packed_size(160, 37, block))
     torch.ops.tdmpc2.pack_(packed, weight, block)
     chosen = None if heads is None else torch.tensor(heads)
     index = slice(None) if heads is None else heads
@@ -144,10 +145,11 @@ def test_dense_is_a_whole_layer(heads: list[int] | None, shared: bool, block: in
         )
 
 
+@pytest.mark.usefixtures("library")
 def test_packed_weights_follow_their_parameters() -> None:
     """Inside `in_use` a layer holds its weights as they are now; outside none at all."""
     if not PackedWeights.possible():
-        pytest.skip("torch multiplies with another library than MKL here")
+        pytest.skip("torch's library of products takes no packed weights here")
     layer = torch.nn.Linear(16, 16)
     layer.packed = None
     weights = PackedWeights({layer: (layer.weight, 512)})

@@ -19,6 +19,7 @@ from tdmpc2.kernels import Packed
 
 SOURCE = Path(__file__).parent / "fused.cpp"
 LANES = 16  # rows must be a multiple of this long
+MIN_ROWS = 32  # of an MLP: for fewer its weights are not worth laying out
 ACTIVATIONS = {"relu": 1, "elu": 2}
 
 
@@ -41,6 +42,11 @@ def suits(x: Tensor, *widths: int) -> bool:
     """Whether layers of these widths can take such rows."""
     plain = x.device.type == "cpu" and x.dtype == torch.float32
     return plain and all(width % LANES == 0 for width in widths)
+
+
+def suits_mlp(x: Tensor, *widths: int) -> bool:
+    """Whether an MLP of these widths can take such rows, and there are enough to lay it out for."""
+    return suits(x, *widths) and x.numel() >= MIN_ROWS * x.shape[-1] and can_multiply()
 
 
 class MLPFunction(torch.autograd.Function):
@@ -113,8 +119,8 @@ def mlp(
         activation: of the hidden layers, `relu` or `elu`.
         norm: scale, shift and ε of a LayerNorm, which with a tanh takes the place of the first
             activation.
-        packed: the weights as laid out for such products (see `tdmpc2.kernels.packed.PackedWeights`), where
-            there are such and no gradients are wanted.
+        packed: the weights as `tdmpc2.kernels.packed.PackedWeights` has laid them out, where there
+            are such and no gradients are wanted.
     """
     rows, act = x.reshape(-1, x.shape[-1]), ACTIVATIONS[activation]
     *given, eps = (None, None, 0.0) if norm is None else norm

@@ -85,6 +85,7 @@ def session(
         desc=name,
     )
     figures: dict[str, float] = {}
+    redrawn = -math.inf
 
     def must_stop() -> bool:
         lease.check()
@@ -93,14 +94,19 @@ def session(
     def on_progress(step: int, new: Mapping[str, float]) -> None:
         figures.update(new)
         records.set_progress(step, **figures)
+        bar.set_description(name, refresh=False)
+        bar.update(step - bar.n)
         bar.set_postfix(
             {label: format(figures[key], how) for label, key, how in SHOWN if key in figures}
         )
-        bar.update(step - bar.n)
 
-    def on_evaluating(done: int, most: int) -> None:
-        bar.set_description(f"{name}, evaluating {done}/{most}")
-        records.set_progress(trainer.step, **figures, evaluating=f"{done}/{most}")
+    def on_doing(what: str, done: int, most: int) -> None:
+        nonlocal redrawn
+        doing = f"{what} {done}/{most}"
+        records.set_progress(trainer.step, **figures, doing=doing)
+        if time.monotonic() - redrawn >= bar.mininterval:
+            redrawn = time.monotonic()
+            bar.set_description(f"{name}, {doing}")
 
     def on_evaluation(step: int, new: Mapping[str, float], row: Mapping[str, Any]) -> None:
         bar.set_description(name)
@@ -109,7 +115,7 @@ def session(
 
     records.set_state("RUNNING", trainer.step)
     with bar:
-        shown = (on_progress, on_evaluating, on_evaluation)
+        shown = (on_progress, on_doing, on_evaluation)
         trainer.callbacks = Callbacks(must_stop, stop.soon, *shown)
         try:
             yield from trainer.steps()

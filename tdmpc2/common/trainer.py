@@ -213,8 +213,11 @@ class Trainer:
 
     def _update(self, event: Event, episode_decisions: int) -> Steps[None]:
         counters = Counters(self.progress.decisions, self.progress.num_updates, episode_decisions)
-        for _ in range(self.agent.updates_due(event, counters)):
+        due = self.agent.updates_due(event, counters)
+        for done in range(due):
             self._check_stop()
+            if due > 1:
+                self.callbacks.on_doing("learning", done, due)
             self.metrics.add((yield Learn(self.replay)))
             self.progress.num_updates += 1
 
@@ -274,7 +277,7 @@ class Trainer:
             self._check_stop()
             if self._must_stop_soon():
                 raise _CutShort
-            self.callbacks.on_evaluating(done, self.envs[0].episode_length)
+            self.callbacks.on_doing("evaluating", done, self.envs[0].episode_length)
             done += 1
 
         with contextlib.ExitStack() as stack:

@@ -16,9 +16,9 @@ LARGEST, SMALLEST = 256, 64  # rows; larger blocks leave the second-level cache,
 class PackedWeights:
     """Packed copies of the weights that one planning call uses again and again.
 
-    A library rearranges a matrix for each product; planning multiplies by the same ones some 18 times,
-    and by each of them more often than they change. The copies take part only inside `in_use`,
-    and are renewed there when a weight has changed.
+    A library rearranges a matrix for each product; planning multiplies by the same ones some 18
+    times, and by each of them more often than they change. The copies take part only inside
+    `in_use`, and are renewed there when a weight has changed.
 
     Args:
         layers: modules with an attribute `packed`, each with its weight `(O, I)` or `(K, O, I)` and

@@ -24,7 +24,7 @@ void cblas_sgemm_compute(
 }
 
 enum { kRowMajor = 101, kNoTrans = 111, kTrans = 112, kPacked = 151, kMatrixB = 162 };
-constexpr int64_t kPanel = 64;  // columns of a matrix that oneDNN takes at a time
+constexpr int64_t kPanel = 128;  // columns of a matrix that oneDNN takes at a time
 constexpr int64_t kTile = 16, kAhead = 32;
 
 inline bool by_onednn() {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import threading
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tdmpc2.common import records as records_of_runs
 from tdmpc2.common import session as sessions
 from tdmpc2.common.callbacks import Callbacks
 from tdmpc2.common.errors import DivergedError, StoppedError, UserError
@@ -81,6 +83,26 @@ def test_completed(tmp_path: Path) -> None:
     record = session(tmp_path, script)
     assert record == RunRecord(tmp_path, "COMPLETED", 200)
     assert (status(tmp_path)["state"], status(tmp_path)["env_step"]) == ("COMPLETED", 200)
+
+
+def test_what_goes_on_shows_while_the_step_stands_still(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(records_of_runs, "STATUS_SECONDS", 0)
+    terminal = io.StringIO()
+    monkeypatch.setattr(sessions.sys, "__stderr__", terminal)
+
+    def script(trainer: ScriptedTrainer, lease: Lease) -> None:
+        trainer.callbacks.on_doing("learning", 3, 500)
+        assert status(tmp_path)["doing"] == "learning 3/500"
+        trainer.callbacks.on_progress(200, {})
+        assert "doing" not in status(tmp_path)
+        trainer.step = 200
+
+    session(tmp_path, script, progress=True)
+    _, shown, after = terminal.getvalue().partition("toy-pointmass seed 1, learning 3/500")
+    assert shown
+    assert "learning" not in after
 
 
 def test_diverged_is_an_outcome(tmp_path: Path) -> None:

@@ -222,6 +222,18 @@ def test_progress_is_reported_at_every_episode(tmp_path: Path) -> None:
     assert evaluations == [(0, 2), (100, 2)]
 
 
+def test_what_is_done_while_the_step_stands_still_is_told(tmp_path: Path) -> None:
+    """Each decision of an evaluation, each of several updates; a single one is not worth it."""
+    told: list[tuple[str, int, int]] = []
+    callbacks = Callbacks(on_doing=lambda *doing: told.append(doing))
+    trainer = make_trainer(tmp_path, env_steps=50, eval_every=1000, callbacks=callbacks)
+    agent: Any = trainer.agent
+    agent.updates_due = lambda event, counters: 3 if event == "episode_end" else 1
+    trainer.run()
+    evaluated = [("evaluating", i, 50) for i in range(50)]
+    assert told == [*evaluated, *[("learning", i, 3) for i in range(3)], *evaluated]
+
+
 # --- NaN, Inf and stops --------------------------------------------------------------------
 
 
