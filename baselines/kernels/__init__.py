@@ -17,7 +17,7 @@ from torch import Tensor
 from tdmpc2.common import native
 from tdmpc2.kernels import Packed
 
-SOURCE = Path(__file__).parent / "fused.cpp"
+SOURCES = sorted(Path(__file__).parent.glob("*.cpp"))
 LANES = 16  # rows must be a multiple of this long
 MIN_ROWS = 32  # of an MLP: for fewer its weights are not worth laying out
 ACTIVATIONS = {"relu": 1, "elu": 2}
@@ -30,7 +30,7 @@ def load() -> bool:
     Returns:
         Whether they can be used; if not, a warning says why.
     """
-    return native.load(SOURCE)
+    return all(native.load(source) for source in SOURCES)
 
 
 def can_multiply() -> bool:

@@ -17,7 +17,7 @@ from torch.utils import cpp_extension
 from tdmpc2.common.cpu import cpu_flags
 from tdmpc2.common.paths import cache_dir
 
-HEADERS = Path(__file__).parents[1] / "kernels"  # what the sources share
+HEADERS = Path(__file__).parents[1] / "kernels"  # those that all sources share
 
 
 def compiler() -> str | None:
@@ -44,7 +44,8 @@ def build(source: Path) -> Path:
     """
     if compiler() is None:
         raise FileNotFoundError("no C++ compiler (g++) found")
-    texts = [path.read_text() for path in (source, *sorted(HEADERS.glob("*.h")))]
+    headers = sorted({*HEADERS.glob("*.h"), *source.parent.glob("*.h")})
+    texts = [path.read_text() for path in (source, *headers)]
     facts = [*texts, torch.__version__, str(compiler_version()), *cpu_flags()]
     key = hashlib.sha256("\n".join([*facts, *_command(source, "")]).encode()).hexdigest()[:16]
     folder = cache_dir() / "native"

@@ -6,7 +6,6 @@
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
-#include <ATen/cpu/vec/vec.h>
 #include <torch/library.h>
 
 #include <cmath>
@@ -14,12 +13,11 @@
 #include <vector>
 
 #include "products.h"
+#include "vectors.h"
 
 namespace {
 
 using at::Tensor;
-using Vec = at::vec::Vectorized<float>;
-constexpr int64_t kLanes = Vec::size();
 constexpr int64_t kGroup = 8;
 constexpr int64_t kRowsPerTask = 16;
 constexpr float kEps = 1e-5f;
@@ -27,21 +25,12 @@ typedef float Group __attribute__((vector_size(kGroup * sizeof(float)), aligned(
 typedef int Order __attribute__((vector_size(kGroup * sizeof(int))));
 
 #ifdef CPU_CAPABILITY_AVX512
-float sum_of(Vec v) { return _mm512_reduce_add_ps(v); }
-
 // 1 / v from the CPU's estimate and a Newton step: exact to 2e-7, in a third of a division's time.
 inline Vec inverse(Vec v) {
   const Vec r = _mm512_rcp14_ps(v);
   return r * at::vec::fnmadd(v, r, Vec(2.f));
 }
 #else
-float sum_of(Vec v) {
-  float lanes[kLanes], total = 0.f;
-  v.store(lanes);
-  for (int64_t i = 0; i < kLanes; ++i) total += lanes[i];
-  return total;
-}
-
 inline Vec inverse(Vec v) { return Vec(1.f) / v; }
 #endif
 

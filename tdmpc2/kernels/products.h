@@ -25,7 +25,7 @@ void cblas_sgemm_compute(
 
 enum { kRowMajor = 101, kNoTrans = 111, kTrans = 112, kPacked = 151, kMatrixB = 162 };
 constexpr int64_t kPanel = 128;  // columns of a matrix that oneDNN takes at a time
-constexpr int64_t kTile = 16, kAhead = 32;
+constexpr int64_t kTile = 16;
 
 inline bool by_onednn() {
   return at::globalContext().float32MatmulPrecision() != at::Float32MatmulPrecision::HIGHEST;
@@ -45,42 +45,49 @@ inline int64_t packed_size(int64_t block, int64_t out, int64_t in) {
   return (cblas_sgemm_pack_get_size(kMatrixB, block, out, in) + 3) / 4;
 }
 
-// For oneDNN: panels of columns, each row-major (in, at most kPanel).
-inline void pack_panels(
-    bool transposed, int64_t out, int64_t in, const float* source, float* packed) {
-  for (int64_t j = 0; j < out; j += kPanel) {
-    const int64_t width = std::min(kPanel, out - j);
-    float* panel = packed + j * in;
-    if (!transposed) {
-      for (int64_t i = 0; i < in; ++i) {
-        std::memcpy(panel + i * width, source + i * out + j, width * sizeof(float));
-      }
-      continue;
+// --- oneDNN: a panel of columns at a time, row-major (in, columns) --------------------------
+
+inline void pack_panel(
+    bool transposed, int64_t column, int64_t columns, int64_t out, int64_t in, const float* source,
+    float* panel) {
+  if (!transposed) {
+    for (int64_t i = 0; i < in; ++i) {
+      std::memcpy(panel + i * columns, source + i * out + column, columns * sizeof(float));
     }
-    for (int64_t i = 0; i < in; i += kTile) {
-      const int64_t rows = std::min(kTile, in - i);
-      for (int64_t c = 0; c < width; c += kTile) {
-        const int columns = std::min(kTile, width - c);
-        for (int64_t r = 0; r < columns; ++r) {  // rows lie far apart: the next tile's are fetched
-          __builtin_prefetch(source + (j + c + r) * in + i + kAhead);
-        }
-        at::vec::transpose_mxn<float>(
-            source + (j + c) * in + i, in, panel + i * width + c, width, columns, rows);
-      }
+    return;
+  }
+  for (int64_t i = 0; i < in; i += kTile) {
+    const int64_t rows = std::min(kTile, in - i);
+    for (int64_t c = 0; c < columns; c += kTile) {
+      const int64_t num = std::min(kTile, columns - c);
+      const float* tile = source + (column + c) * in + i;
+      // The rows lie far apart: the tile after the next is fetched meanwhile.
+      for (int64_t r = 0; r < num; ++r) __builtin_prefetch(tile + r * in + 2 * kTile);
+      at::vec::transpose_mxn<float>(tile, in, panel + i * columns + c, columns, num, rows);
     }
   }
 }
 
+inline void multiply_panel(
+    int64_t rows, int64_t columns, int64_t in, const float* x, const float* panel, int64_t out,
+    float* y) {
+  at::native::cpublas::brgemm(rows, columns, in, in, columns, out, false, x, panel, y, false);
+}
+
+// --- either ------------------------------------------------------------------------------
+
 // Lays out a matrix (in, out), row-major, or given as its transpose (out, in).
 inline void pack(
     bool transposed, int64_t block, int64_t out, int64_t in, const float* source, float* packed) {
-  if (by_onednn()) {
-    pack_panels(transposed, out, in, source, packed);
+  if (!by_onednn()) {
+    cblas_sgemm_pack(
+        kRowMajor, kMatrixB, transposed ? kTrans : kNoTrans, block, out, in, 1.f, source,
+        transposed ? in : out, packed);
     return;
   }
-  cblas_sgemm_pack(
-      kRowMajor, kMatrixB, transposed ? kTrans : kNoTrans, block, out, in, 1.f, source,
-      transposed ? in : out, packed);
+  for (int64_t j = 0; j < out; j += kPanel) {
+    pack_panel(transposed, j, std::min(kPanel, out - j), out, in, source, packed + j * in);
+  }
 }
 
 // y (block, out) = x (block, in) · the packed matrix.
@@ -92,9 +99,7 @@ inline void multiply(
     return;
   }
   for (int64_t j = 0; j < out; j += kPanel) {
-    const int64_t width = std::min(kPanel, out - j);
-    at::native::cpublas::brgemm(
-        block, width, in, in, width, out, false, x, packed + j * in, y + j, false);
+    multiply_panel(block, std::min(kPanel, out - j), in, x, packed + j * in, out, y + j);
   }
 }
 

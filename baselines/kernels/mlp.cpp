@@ -1,0 +1,351 @@
+// Whole MLPs with ReLU or ELU, or with LayerNorm and tanh first; and their gradients.
+//
+// By MKL a block of rows goes through all layers while it lies in the second-level cache. By oneDNN
+// one layer comes after the other, and its weights go past all rows a panel of columns at a time,
+// laid out as its turn comes.
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <torch/library.h>
+
+#include <algorithm>
+#include <optional>
+#include <vector>
+
+#include "layers.h"
+#include "products.h"
+
+namespace {
+
+using Tensors = std::vector<Tensor>;
+constexpr int64_t kRowsPerTask = 16;
+constexpr int64_t kChunk = 512;  // most rows that a panel meets at a time
+// Room that a thread keeps between calls, aligned to cache lines.
+float* scratch(size_t size, int which) {
+  thread_local std::vector<float> memory[2];
+  std::vector<float>& room = memory[which];
+  if (room.size() < size + 16) room.resize(size + 16);
+  const auto at = reinterpret_cast<uintptr_t>(room.data());
+  return room.data() + (64 - at % 64) % 64 / 4;
+}
+
+int64_t rows_of(const Tensor& w, bool transposed) { return w.size(transposed ? 1 : 0); }
+int64_t columns_of(const Tensor& w, bool transposed) { return w.size(transposed ? 0 : 1); }
+
+// --- layer after layer, by oneDNN ---------------------------------------------------------
+
+// y (rows, out) = x (rows, in) · w, or its transpose, a panel of columns at a time; `then(row,
+// rows, column, columns)` goes on with what has just been written.
+template <typename Then>
+void by_panels(
+    const float* x, int64_t rows, const Tensor& w, bool transposed, float* y, const Then& then) {
+  TORCH_CHECK(w.is_contiguous() && w.scalar_type() == at::kFloat, "weights");
+  const int64_t in = rows_of(w, transposed), out = columns_of(w, transposed);
+  const int64_t chunks = (rows + kChunk - 1) / kChunk, chunk = (rows + chunks - 1) / chunks;
+  const int64_t panels = (out + products::kPanel - 1) / products::kPanel;
+  at::parallel_for(0, panels, 1, [&](int64_t begin, int64_t end) {
+    float* panel = scratch(products::kPanel * in, 0);
+    for (int64_t p = begin; p < end; ++p) {
+      const int64_t column = p * products::kPanel;
+      const int64_t columns = std::min(products::kPanel, out - column);
+      products::pack_panel(transposed, column, columns, out, in, w.const_data_ptr<float>(), panel);
+      for (int64_t row = 0; row < rows; row += chunk) {
+        const int64_t num = std::min(chunk, rows - row);
+        products::multiply_panel(
+            num, columns, in, x + row * in, panel, out, y + row * out + column);
+        then(row, num, column, columns);
+      }
+    }
+  });
+}
+
+void forward_by_panels(
+    const Tensor& x, const Tensors& weights, const Tensors& biases, int64_t act, const Norm& norm,
+    const Kept& kept, Tensor& y) {
+  const int64_t rows = x.size(0), layers = weights.size();
+  Tensors between(2);
+  const float* input = x.const_data_ptr<float>();
+  for (int64_t l = 0; l < layers; ++l) {
+    const int64_t out = weights[l].size(0);
+    const bool last = l + 1 == layers, normed = l == 0 && norm.scale != nullptr;
+    if (!last && kept.hidden.empty()) between[l % 2] = at::empty({rows, out}, x.options());
+    float* output = last               ? y.mutable_data_ptr<float>()
+        : kept.hidden.empty() ? between[l % 2].mutable_data_ptr<float>()
+                              : kept.hidden[l];
+    const float* bias = biases[l].const_data_ptr<float>();
+    by_panels(
+        input, rows, weights[l], true, output,
+        [&](int64_t row, int64_t num, int64_t column, int64_t columns) {
+          if (normed) return;
+          finish(output + row * out + column, num, columns, out, bias + column, last, act);
+        });
+    if (normed) {
+      at::parallel_for(0, rows, kRowsPerTask, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) {
+          norm_tanh_row(output + i * out, bias, norm, out, kept, i);
+        }
+      });
+    }
+    input = output;
+  }
+}
+
+// --- blocks of rows through all layers, by MKL --------------------------------------------
+
+// Rows to take at a time: the largest equal share of which a block lies in the second-level
+// cache; all of them if none suits.
+int64_t block_of(int64_t rows, int64_t widest) {
+  const int64_t most = std::min(std::clamp<int64_t>(262144 / widest, 64, 512), rows);
+  for (int64_t size = most; size >= most / 4 && size > 0; --size) {
+    if (rows % size == 0) return size;
+  }
+  return rows;
+}
+
+int64_t widest_of(const Tensors& biases) {
+  int64_t widest = 0;
+  for (size_t l = 0; l + 1 < biases.size(); ++l) widest = std::max(widest, biases[l].size(0));
+  return widest;
+}
+
+// Matrices (O, I) laid out for products with blocks of rows: their transposes, or as they are.
+std::vector<const float*> pack_all(const Tensors& weights, bool transposed, int64_t block) {
+  std::vector<size_t> sizes;
+  size_t total = 0;
+  for (const Tensor& w : weights) {
+    TORCH_CHECK(w.is_contiguous() && w.scalar_type() == at::kFloat, "weights");
+    const int64_t out = columns_of(w, transposed), in = rows_of(w, transposed);
+    sizes.push_back((products::packed_size(block, out, in) + 15) / 16 * 16);
+    total += sizes.back();
+  }
+  float* room = scratch(total, 0);
+  std::vector<const float*> packed;
+  for (size_t l = 0; l < weights.size(); ++l) {
+    const Tensor& w = weights[l];
+    const int64_t out = columns_of(w, transposed), in = rows_of(w, transposed);
+    products::pack(transposed, block, out, in, w.const_data_ptr<float>(), room);
+    packed.push_back(room);
+    room += sizes[l];
+  }
+  return packed;
+}
+
+void forward_by_blocks(
+    const Tensor& x, const std::vector<const float*>& packed, const Tensors& biases, int64_t act,
+    const Norm& norm, int64_t block, const Kept& kept, Tensor& y) {
+  const int64_t rows = x.size(0), layers = packed.size(), widest = widest_of(biases);
+  TORCH_CHECK(rows % block == 0, "rows in whole blocks");
+  at::parallel_for(0, rows / block, 1, [&](int64_t begin, int64_t end) {
+    float* room = scratch(2 * block * widest, 1);
+    for (int64_t b = begin; b < end; ++b) {
+      int64_t in = x.size(1);
+      const float* input = x.const_data_ptr<float>() + b * block * in;
+      for (int64_t l = 0; l < layers; ++l) {
+        const int64_t out = biases[l].size(0);
+        const bool last = l + 1 == layers;
+        float* output = last ? y.mutable_data_ptr<float>() + b * block * out
+            : kept.hidden.empty() ? room + (l % 2) * block * widest
+                                  : kept.hidden[l] + b * block * out;
+        const float* bias = biases[l].const_data_ptr<float>();
+        products::multiply(block, out, in, input, packed[l], output);
+        if (l == 0 && norm.scale != nullptr) {
+          for (int64_t i = 0; i < block; ++i) {
+            norm_tanh_row(output + i * out, bias, norm, out, kept, b * block + i);
+          }
+        } else {
+          finish(output, block, out, out, bias, last, act);
+        }
+        input = output;
+        in = out;
+      }
+    }
+  });
+}
+
+// --- the operations ----------------------------------------------------------------------
+
+Tensor result_for(const Tensor& x, const Tensors& biases) {
+  TORCH_CHECK(biases.size() >= 2 && x.is_contiguous(), "two layers and more, contiguous rows");
+  for (size_t l = 0; l < biases.size(); ++l) {
+    TORCH_CHECK(biases[l].is_contiguous(), "biases");
+    TORCH_CHECK(l + 1 == biases.size() || biases[l].size(0) % kLanes == 0, "hidden widths");
+  }
+  return at::empty({x.size(0), biases.back().size(0)}, x.options());
+}
+
+// Without gradients, with weights that were packed before (`tdmpc2::pack_`) for such blocks.
+Tensor mlp(
+    const Tensor& x_, const Tensors& packed, const Tensors& biases, int64_t act,
+    const std::optional<Tensor>& scale, const std::optional<Tensor>& shift, double eps,
+    int64_t block) {
+  const Tensor x = x_.contiguous();
+  Tensor y = result_for(x, biases);
+  std::vector<const float*> matrices;
+  for (const Tensor& p : packed) matrices.push_back(p.const_data_ptr<float>());
+  forward_by_blocks(x, matrices, biases, act, norm_of(scale, shift, eps), block, {}, y);
+  return y;
+}
+
+// y; and with `keep` the hidden layers, and with a norm its input and statistics.
+Tensors mlp_forward(
+    const Tensor& x_, const Tensors& weights, const Tensors& biases, int64_t act,
+    const std::optional<Tensor>& scale, const std::optional<Tensor>& shift, double eps,
+    bool keep) {
+  const Tensor x = x_.contiguous();
+  const int64_t rows = x.size(0);
+  const Norm norm = norm_of(scale, shift, eps);
+  Tensors results = {result_for(x, biases)};
+  Kept kept;
+  if (keep) {
+    for (size_t l = 0; l + 1 < weights.size(); ++l) {
+      results.push_back(at::empty({rows, weights[l].size(0)}, x.options()));
+      kept.hidden.push_back(results.back().mutable_data_ptr<float>());
+    }
+    if (norm.scale != nullptr) {
+      results.push_back(at::empty({rows, weights[0].size(0)}, x.options()));
+      kept.raw = results.back().mutable_data_ptr<float>();
+      results.push_back(at::empty({rows, 2}, x.options()));
+      kept.stats = results.back().mutable_data_ptr<float>();
+    }
+  }
+  if (products::by_onednn()) {
+    forward_by_panels(x, weights, biases, act, norm, kept, results[0]);
+  } else {
+    const int64_t block = block_of(rows, widest_of(biases));
+    const auto packed = pack_all(weights, true, block);
+    forward_by_blocks(x, packed, biases, act, norm, block, kept, results[0]);
+  }
+  return results;
+}
+
+void backward_by_panels(
+    const Tensor& grad, const Tensors& weights, const Tensors& kept, int64_t act, const Norm& norm,
+    bool to_x, Tensors& results, Tensor& sums) {
+  const int64_t rows = grad.size(0), hidden = weights.size() - 1, width = sums.size(1);
+  const int64_t first = weights[0].size(0), total = width - 2 * first;
+  const int64_t share = (rows + sums.size(0) - 1) / sums.size(0);
+  float* psums = sums.mutable_data_ptr<float>();
+  const float* after = grad.const_data_ptr<float>();
+  int64_t place = total;
+  for (int64_t l = hidden; l >= (to_x ? 0 : 1); --l) {
+    const int64_t in = weights[l].size(1);
+    const bool normed = l == 1 && norm.scale != nullptr;
+    const float* y = l == 0 ? nullptr : kept[l - 1].const_data_ptr<float>();
+    float* before = results[l].mutable_data_ptr<float>();
+    place -= l == 0 ? 0 : in;
+    by_panels(
+        after, rows, weights[l], false, before,
+        [&](int64_t row, int64_t num, int64_t column, int64_t columns) {
+          if (l == 0 || normed) return;
+          const int64_t at = row * in + column;
+          finish_backward(before + at, y + at, num, columns, in, act, psums + place + column);
+        });
+    if (normed) {
+      const float *raw = kept[hidden].const_data_ptr<float>();
+      const float *stats = kept[hidden + 1].const_data_ptr<float>();
+      at::parallel_for(0, sums.size(0), 1, [&](int64_t begin, int64_t end) {
+        for (int64_t t = begin; t < end; ++t) {
+          float* sum = psums + t * width;
+          for (int64_t i = t * share; i < std::min(rows, (t + 1) * share); ++i) {
+            norm_tanh_backward_row(
+                before + i * in, y + i * in, raw + i * in, stats + 2 * i, norm, in, sum + place,
+                sum + total, sum + total + first);
+          }
+        }
+      });
+    }
+    after = before;
+  }
+}
+
+void backward_by_blocks(
+    const Tensor& grad, const Tensors& weights, const Tensors& kept, int64_t act, const Norm& norm,
+    bool to_x, Tensors& results, Tensor& sums) {
+  const int64_t rows = grad.size(0), hidden = weights.size() - 1, width = sums.size(1);
+  const int64_t first = weights[0].size(0), total = width - 2 * first;
+  int64_t widest = 0;
+  for (int64_t l = 0; l < hidden; ++l) widest = std::max(widest, weights[l].size(0));
+  const int64_t block = block_of(rows, widest), blocks = rows / block;
+  const int64_t share = (blocks + sums.size(0) - 1) / sums.size(0);
+  const auto packed = pack_all(weights, false, block);
+  at::parallel_for(0, sums.size(0), 1, [&](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; ++t) {
+      float* sum = sums.mutable_data_ptr<float>() + t * width;
+      for (int64_t b = t * share; b < std::min(blocks, (t + 1) * share); ++b) {
+        const float* after = grad.const_data_ptr<float>() + b * block * grad.size(1);
+        int64_t place = total;
+        for (int64_t l = hidden; l >= (to_x ? 0 : 1); --l) {
+          const int64_t out = weights[l].size(0), in = weights[l].size(1);
+          float* before = results[l].mutable_data_ptr<float>() + b * block * in;
+          products::multiply(block, in, out, after, packed[l], before);
+          after = before;
+          if (l == 0) break;
+          place -= in;
+          const float* y = kept[l - 1].const_data_ptr<float>() + b * block * in;
+          if (l > 1 || norm.scale == nullptr) {
+            finish_backward(before, y, block, in, in, act, sum + place);
+            continue;
+          }
+          const float* raw = kept[hidden].const_data_ptr<float>() + b * block * in;
+          const float* stats = kept[hidden + 1].const_data_ptr<float>() + 2 * b * block;
+          for (int64_t i = 0; i < block; ++i) {
+            norm_tanh_backward_row(
+                before + i * in, y + i * in, raw + i * in, stats + 2 * i, norm, in, sum + place,
+                sum + total, sum + total + first);
+          }
+        }
+      }
+    }
+  });
+}
+
+// Gradients of x (empty unless `to_x`), of each hidden layer's products, of each hidden bias, and of
+// the norm's scale and shift (empty without one). `kept` is what the forward pass returned beside y.
+Tensors mlp_backward(
+    const Tensor& grad_, const Tensors& weights, const Tensors& kept, int64_t act,
+    const std::optional<Tensor>& scale, const std::optional<Tensor>& shift, bool to_x) {
+  const Tensor grad = grad_.contiguous();
+  const int64_t rows = grad.size(0), hidden = weights.size() - 1, first = weights[0].size(0);
+  const Norm norm = norm_of(scale, shift, 0.);
+  Tensors results = {at::empty({to_x ? rows : 0, weights[0].size(1)}, grad.options())};
+  int64_t total = 0;
+  for (int64_t l = 0; l < hidden; ++l) {
+    results.push_back(at::empty({rows, weights[l].size(0)}, grad.options()));
+    total += weights[l].size(0);
+  }
+  // Each thread sums the gradients of biases and norm for itself, so that they add up in a fixed
+  // order.
+  const int64_t threads = at::get_num_threads();
+  Tensor sums = at::zeros({threads, total + 2 * first}, grad.options());
+  const auto backward = products::by_onednn() ? backward_by_panels : backward_by_blocks;
+  backward(grad, weights, kept, act, norm, to_x, results, sums);
+  const Tensor all = threads == 1 ? sums[0] : sums.sum(0);
+  int64_t place = 0;
+  for (int64_t l = 0; l < hidden; ++l) {
+    results.push_back(all.narrow(0, place, weights[l].size(0)));
+    place += weights[l].size(0);
+  }
+  if (norm.scale != nullptr) {
+    results.push_back(all.narrow(0, total, first));
+    results.push_back(all.narrow(0, total + first, first));
+  }
+  return results;
+}
+
+}  // namespace
+
+TORCH_LIBRARY_FRAGMENT(baselines, m) {
+  m.def("can_multiply() -> bool", &products::possible);
+  m.def(
+      "mlp(Tensor x, Tensor[] packed, Tensor[] biases, int act, Tensor? scale, Tensor? shift, "
+      "float eps, int block) -> Tensor",
+      &mlp);
+  m.def(
+      "mlp_forward(Tensor x, Tensor[] weights, Tensor[] biases, int act, Tensor? scale, "
+      "Tensor? shift, float eps, bool keep) -> Tensor[]",
+      &mlp_forward);
+  m.def(
+      "mlp_backward(Tensor grad, Tensor[] weights, Tensor[] kept, int act, Tensor? scale, "
+      "Tensor? shift, bool to_x) -> Tensor[]",
+      &mlp_backward);
+}
