@@ -24,7 +24,7 @@ from tdmpc2.common.tracker import Tracker
 
 # SLURM kills 30 s after SIGTERM (KillWait), unless it is set up otherwise.
 SLURM_TERM_SECONDS = 20.0
-
+REDRAW_SECONDS = 0.1
 
 # Figures that the progress bar shows: label, name and format.
 SHOWN = (
@@ -104,7 +104,7 @@ def session(
         nonlocal redrawn
         doing = f"{what} {done}/{most}"
         records.set_progress(trainer.step, **figures, doing=doing)
-        if time.monotonic() - redrawn >= bar.mininterval:
+        if time.monotonic() - redrawn >= REDRAW_SECONDS:
             redrawn = time.monotonic()
             bar.set_description(f"{name}, {doing}")
 

@@ -85,8 +85,9 @@ def test_completed(tmp_path: Path) -> None:
     assert (status(tmp_path)["state"], status(tmp_path)["env_step"]) == ("COMPLETED", 200)
 
 
+@pytest.mark.parametrize("bar", [True, False], ids=["bar", "no bar"])
 def test_what_goes_on_shows_while_the_step_stands_still(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    bar: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(records_of_runs, "STATUS_SECONDS", 0)
     terminal = io.StringIO()
@@ -99,9 +100,9 @@ def test_what_goes_on_shows_while_the_step_stands_still(
         assert "doing" not in status(tmp_path)
         trainer.step = 200
 
-    session(tmp_path, script, progress=True)
+    session(tmp_path, script, progress=bar)
     _, shown, after = terminal.getvalue().partition("toy-pointmass seed 1, learning 3/500")
-    assert shown
+    assert bool(shown) == bar
     assert "learning" not in after
 
 
