@@ -159,7 +159,7 @@ def card_lines(shown: Shown, what: str, *, scored: bool = True) -> list[str]:
     ]
     ours = runs[runs["source"] == RUNS_SOURCE]
     if len(ours):
-        commits = _listed(str(commit)[:10] for commit in ours["commit"] if commit)
+        commits = _listed(c[:10] for line in ours["commit"] for c in str(line).split(", ") if c)
         facts += [
             f"model size {_listed(size or 'none' for size in ours['model_size'])}",
             f"commit {commits or 'not recorded'}",

@@ -251,7 +251,7 @@ def _facts(records: Records, rule: Rule, catalogue: Catalogue) -> list[str]:
     if len(records.multitask):
         lines.append(f"Not on this page: {records.multitask.in_words()}, see make_figures.py")
     ours = runs[runs["source"] == RUNS_SOURCE]
-    commits = sorted({str(commit)[:10] for commit in ours["commit"] if commit})
+    commits = sorted({c[:10] for line in ours["commit"] for c in str(line).split(", ") if c})
     if commits:
         lines.append(f"Commits: {', '.join(commits)}")
     simulators = sorted({part for line in ours["simulators"] for part in line.split(", ") if part})

@@ -118,6 +118,7 @@ def read_run(directory: Path, problems: list[Problem]) -> Run | None:
     if state in ENDED_EARLY:
         what = f"{state}, its data is kept; {status.get('message') or 'no message'}"
         problems.append(Problem(str(directory), None, what, "warning"))
+    attempts = _attempts(directory / "attempts.json")
     size = spec.get("model_size")
     several = spec["domain"] == MULTITASK
     facts = {key: spec.get(key) for key in ("tasks", "dataset_name")} if several else {}
@@ -132,9 +133,9 @@ def read_run(directory: Path, problems: list[Problem]) -> Run | None:
         "state": str(state),
         "budget": spec.get("budget"),
         "budget_unit": spec.get("budget_unit", ""),
-        "commit": status.get("commit") or spec.get("commit") or "",
+        "commit": ", ".join(_commits(attempts) or filter(None, [spec.get("commit")])),
         "num_parameters": spec.get("num_parameters"),
-        "simulators": _simulators(directory / "attempts.json", _domains(spec)),
+        "simulators": _simulators(attempts, _domains(spec)),
         "directory": directory,
         **facts,
     }
@@ -158,15 +159,28 @@ def _domains(spec: dict[str, Any]) -> list[str]:
     return list(dict.fromkeys(TASKS[task].domain for task in spec["tasks"] if task in TASKS))
 
 
-def _simulators(path: Path, domains: Sequence[str]) -> str:
+def _attempts(path: Path) -> list[dict[str, Any]]:
+    """What each attempt noted of itself; nothing if that cannot be read."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
+    listed = found if isinstance(found, list) else []
+    return [attempt for attempt in listed if isinstance(attempt, dict)]
+
+
+def _commits(attempts: Sequence[dict[str, Any]]) -> list[str]:
+    """Those that a run was carried out by, the first one first."""
+    return list(dict.fromkeys(str(a["commit"]) for a in attempts if a.get("commit")))
+
+
+def _simulators(attempts: Sequence[dict[str, Any]], domains: Sequence[str]) -> str:
     """Versions of the packages that tasks of these run on, as the last attempt noted them."""
     needed = [name for domain in domains for name in SIMULATORS.get(domain, ())]
-    try:
-        packages = json.loads(path.read_text(encoding="utf-8"))[-1]["packages"]
-        known = {name: packages[name] for name in needed if name in packages}
-    except (OSError, ValueError, LookupError, TypeError):
+    packages = attempts[-1].get("packages") if attempts else None
+    if not isinstance(packages, dict):
         return ""
-    return ", ".join(f"{name} {number}" for name, number in known.items())
+    return ", ".join(f"{name} {packages[name]}" for name in needed if name in packages)
 
 
 def _mark(spec: dict[str, Any]) -> str:

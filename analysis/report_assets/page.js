@@ -168,7 +168,7 @@ function oneTask(name) {
   const floors = Object.entries(task.floors).filter(([, y]) => y !== null).map(([which, y]) => `${which} ${short(y)}`);
   const rows = task.runs.map((run) => [
     el("span", [swatch(data.series[run.s]), data.series[run.s].label]), run.seed, short(run.y.at(-1)),
-    data.grids[run.x].at(-1).toLocaleString("en"), run.state || "published", (run.commit || "").slice(0, 10),
+    data.grids[run.x].at(-1).toLocaleString("en"), run.state || "published", (run.commit || "").split(", ").map((commit) => commit.slice(0, 10)).join(", "),
     run.overrides ? Object.entries(run.overrides).map(([key, value]) => `${key}=${value}`).join(" ") : "",
     run.directory ? el("span", [el("pre", run.directory), run.video ? el("a", "video", { href: run.video }) : null]) : "",
   ]);

@@ -152,6 +152,28 @@ def test_facts_of_a_run(tmp_path):
     assert (run["model_size"], run["dataset"], run["score"]) == ("", "", "return")
 
 
+def test_a_run_resumed_by_another_commit_names_both(tmp_path):
+    """In their order; simulators are those of the last attempt."""
+    directory = write_run(tmp_path, {}, commit="bbb")
+    attempts = [
+        {"commit": commit, "packages": {"dm_control": version, "mujoco": "3.6.0"}}
+        for commit, version in [("aaa", "1.0"), ("aaa", "1.0"), ("bbb", "2.0")]
+    ]
+    (directory / "attempts.json").write_text(json.dumps(attempts))
+    run = read_run(directory, [])
+    assert run is not None
+    assert (run["commit"], run["simulators"]) == ("aaa, bbb", "dm_control 2.0, mujoco 3.6.0")
+
+
+@pytest.mark.parametrize("content", ["", "{", "{}", "3", "[3]", '[{"packages": 3}]'])
+def test_attempts_that_cannot_be_read_leave_the_commit_of_the_spec(tmp_path, content):
+    directory = write_run(tmp_path, {}, commit="bbb")
+    (directory / "attempts.json").write_text(content)
+    run = read_run(directory, [])
+    assert run is not None
+    assert (run["commit"], run["simulators"]) == ("bbb", "")
+
+
 @pytest.mark.parametrize(
     ("change", "what"),
     [
