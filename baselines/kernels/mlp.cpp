@@ -1,7 +1,7 @@
 // Whole MLPs with ReLU or ELU, or with LayerNorm and tanh first; and their gradients.
 //
-// By MKL a block of rows goes through all layers while it lies in the second-level cache. By oneDNN
-// one layer comes after the other, and its weights go past all rows a panel of columns at a time,
+// Many rows go through all layers a block at a time, which stays in the second-level cache. Few (by
+// oneDNN) go one layer after the other, and its weights go past them a panel of columns at a time,
 // laid out as its turn comes.
 
 #include <ATen/ATen.h>
@@ -19,7 +19,7 @@ namespace {
 
 using Tensors = std::vector<Tensor>;
 constexpr int64_t kRowsPerTask = 16;
-constexpr int64_t kChunk = 512;  // most rows that a panel meets at a time
+constexpr int64_t kFew = 512;
 // Room that a thread keeps between calls, aligned to cache lines.
 float* scratch(size_t size, int which) {
   thread_local std::vector<float> memory[2];
@@ -34,14 +34,15 @@ int64_t columns_of(const Tensor& w, bool transposed) { return w.size(transposed 
 
 // --- layer after layer, by oneDNN ---------------------------------------------------------
 
-// y (rows, out) = x (rows, in) · w, or its transpose, a panel of columns at a time; `then(row,
-// rows, column, columns)` goes on with what has just been written.
+bool goes_by_panels(int64_t rows) { return products::by_onednn() && rows <= kFew; }
+
+// y (rows, out) = x (rows, in) · w, or its transpose, a panel of columns at a time;
+// `then(column, columns)` goes on with what has just been written.
 template <typename Then>
 void by_panels(
     const float* x, int64_t rows, const Tensor& w, bool transposed, float* y, const Then& then) {
   TORCH_CHECK(w.is_contiguous() && w.scalar_type() == at::kFloat, "weights");
   const int64_t in = rows_of(w, transposed), out = columns_of(w, transposed);
-  const int64_t chunks = (rows + kChunk - 1) / kChunk, chunk = (rows + chunks - 1) / chunks;
   const int64_t panels = (out + products::kPanel - 1) / products::kPanel;
   at::parallel_for(0, panels, 1, [&](int64_t begin, int64_t end) {
     float* panel = scratch(products::kPanel * in, 0);
@@ -49,12 +50,8 @@ void by_panels(
       const int64_t column = p * products::kPanel;
       const int64_t columns = std::min(products::kPanel, out - column);
       products::pack_panel(transposed, column, columns, out, in, w.const_data_ptr<float>(), panel);
-      for (int64_t row = 0; row < rows; row += chunk) {
-        const int64_t num = std::min(chunk, rows - row);
-        products::multiply_panel(
-            num, columns, in, x + row * in, panel, out, y + row * out + column);
-        then(row, num, column, columns);
-      }
+      products::multiply_panel(rows, columns, in, x, panel, out, y + column);
+      then(column, columns);
     }
   });
 }
@@ -73,12 +70,10 @@ void forward_by_panels(
         : kept.hidden.empty() ? between[l % 2].mutable_data_ptr<float>()
                               : kept.hidden[l];
     const float* bias = biases[l].const_data_ptr<float>();
-    by_panels(
-        input, rows, weights[l], true, output,
-        [&](int64_t row, int64_t num, int64_t column, int64_t columns) {
-          if (normed) return;
-          finish(output + row * out + column, num, columns, out, bias + column, last, act);
-        });
+    by_panels(input, rows, weights[l], true, output, [&](int64_t column, int64_t columns) {
+      if (normed) return;
+      finish(output + column, rows, columns, out, bias + column, last, act);
+    });
     if (normed) {
       at::parallel_for(0, rows, kRowsPerTask, [&](int64_t begin, int64_t end) {
         for (int64_t i = begin; i < end; ++i) {
@@ -90,7 +85,7 @@ void forward_by_panels(
   }
 }
 
-// --- blocks of rows through all layers, by MKL --------------------------------------------
+// --- blocks of rows through all layers ----------------------------------------------------
 
 // Rows to take at a time: the largest equal share of which a block lies in the second-level
 // cache; all of them if none suits.
@@ -208,7 +203,7 @@ Tensors mlp_forward(
       kept.stats = results.back().mutable_data_ptr<float>();
     }
   }
-  if (products::by_onednn()) {
+  if (goes_by_panels(rows)) {
     forward_by_panels(x, weights, biases, act, norm, kept, results[0]);
   } else {
     const int64_t block = block_of(rows, widest_of(biases));
@@ -233,13 +228,11 @@ void backward_by_panels(
     const float* y = l == 0 ? nullptr : kept[l - 1].const_data_ptr<float>();
     float* before = results[l].mutable_data_ptr<float>();
     place -= l == 0 ? 0 : in;
-    by_panels(
-        after, rows, weights[l], false, before,
-        [&](int64_t row, int64_t num, int64_t column, int64_t columns) {
-          if (l == 0 || normed) return;
-          const int64_t at = row * in + column;
-          finish_backward(before + at, y + at, num, columns, in, act, psums + place + column);
-        });
+    by_panels(after, rows, weights[l], false, before, [&](int64_t column, int64_t columns) {
+      if (l == 0 || normed) return;
+      float* sum = psums + place + column;
+      finish_backward(before + column, y + column, rows, columns, in, act, sum);
+    });
     if (normed) {
       const float *raw = kept[hidden].const_data_ptr<float>();
       const float *stats = kept[hidden + 1].const_data_ptr<float>();
@@ -317,7 +310,7 @@ Tensors mlp_backward(
   // order.
   const int64_t threads = at::get_num_threads();
   Tensor sums = at::zeros({threads, total + 2 * first}, grad.options());
-  const auto backward = products::by_onednn() ? backward_by_panels : backward_by_blocks;
+  const auto backward = goes_by_panels(rows) ? backward_by_panels : backward_by_blocks;
   backward(grad, weights, kept, act, norm, to_x, results, sums);
   const Tensor all = threads == 1 ? sums[0] : sums.sum(0);
   int64_t place = 0;
