@@ -23,6 +23,7 @@ from analysis.curves import paper_budget
 from analysis.drawing import Shown
 from analysis.multitask_records import MULTITASK_SERIES
 from analysis.records import RUNS_SOURCE, SERIES
+from analysis.run_directory import short_commits
 from tdmpc2.common.paths import project_root
 
 PANEL = (1.85, 1.45)
@@ -159,7 +160,7 @@ def card_lines(shown: Shown, what: str, *, scored: bool = True) -> list[str]:
     ]
     ours = runs[runs["source"] == RUNS_SOURCE]
     if len(ours):
-        commits = _listed(c[:10] for line in ours["commit"] for c in str(line).split(", ") if c)
+        commits = _listed(short_commits(ours["commit"]))
         facts += [
             f"model size {_listed(size or 'none' for size in ours['model_size'])}",
             f"commit {commits or 'not recorded'}",
@@ -199,7 +200,7 @@ def multitask_card_lines(shown: Shown, what: str, runs: pd.DataFrame | None = No
         f"seeds {_listed(sorted(runs['seed']))}",
         f"model size {_listed(sizes)}",
         f"budget {_listed(f'{budget:,}' for budget in sorted(runs['budget']))} updates",
-        f"commit {_listed(str(c)[:10] for c in runs['commit'] if c) or 'not recorded'}",
+        f"commit {_listed(short_commits(runs['commit'])) or 'not recorded'}",
         *([simulators] if simulators else []),
     ]
     single = bool((runs.groupby(MULTITASK_SERIES)["seed"].count() == 1).any())

@@ -22,7 +22,7 @@ from analysis.curves import Rule, ScoreCurves
 from analysis.drawing import series_styles
 from analysis.problems import Problem
 from analysis.records import RUNS_SOURCE, SERIES, Records
-from analysis.run_directory import SCORES
+from analysis.run_directory import SCORES, short_commits
 from analysis.selection import Group, Series
 from analysis.sources import PUBLISHED
 from analysis.task_curves import FLOOR_LINES, floors, task_curves
@@ -251,7 +251,7 @@ def _facts(records: Records, rule: Rule, catalogue: Catalogue) -> list[str]:
     if len(records.multitask):
         lines.append(f"Not on this page: {records.multitask.in_words()}, see make_figures.py")
     ours = runs[runs["source"] == RUNS_SOURCE]
-    commits = sorted({c[:10] for line in ours["commit"] for c in str(line).split(", ") if c})
+    commits = sorted(set(short_commits(ours["commit"])))
     if commits:
         lines.append(f"Commits: {', '.join(commits)}")
     simulators = sorted({part for line in ours["simulators"] for part in line.split(", ") if part})

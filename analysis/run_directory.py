@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -172,6 +172,11 @@ def _attempts(path: Path) -> list[dict[str, Any]]:
 def _commits(attempts: Sequence[dict[str, Any]]) -> list[str]:
     """Those that a run was carried out by, the first one first."""
     return list(dict.fromkeys(str(a["commit"]) for a in attempts if a.get("commit")))
+
+
+def short_commits(column: Iterable[str]) -> list[str]:
+    """Ten digits of every commit in such a column of runs; some stand there more than once."""
+    return [commit[:10] for line in column for commit in str(line).split(", ") if commit]
 
 
 def _simulators(attempts: Sequence[dict[str, Any]], domains: Sequence[str]) -> str:

@@ -33,11 +33,6 @@ def load() -> bool:
     return all(native.load(source) for source in SOURCES)
 
 
-def can_multiply() -> bool:
-    """Whether they are loaded, and torch's library of products takes packed weights."""
-    return hasattr(torch.ops.baselines, "mlp") and torch.ops.baselines.can_multiply()
-
-
 def suits(x: Tensor, *widths: int) -> bool:
     """Whether layers of these widths can take such rows."""
     plain = x.device.type == "cpu" and x.dtype == torch.float32
@@ -45,8 +40,12 @@ def suits(x: Tensor, *widths: int) -> bool:
 
 
 def suits_mlp(x: Tensor, *widths: int) -> bool:
-    """Whether an MLP of these widths can take such rows, and there are enough to lay it out for."""
-    return suits(x, *widths) and x.numel() >= MIN_ROWS * x.shape[-1] and can_multiply()
+    """Whether an MLP of these widths takes such rows, with the library that torch multiplies with.
+
+    There must be enough of them to lay its weights out for.
+    """
+    enough = x.numel() >= MIN_ROWS * x.shape[-1]
+    return enough and suits(x, *widths) and bool(torch.ops.baselines.can_multiply())
 
 
 class MLPFunction(torch.autograd.Function):

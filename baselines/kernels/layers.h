@@ -80,6 +80,15 @@ void norm_tanh_row(
   }
 }
 
+// The same of several rows, of which the first is row `at`.
+void norm_tanh(
+    float* products, int64_t rows, const float* bias, const Norm& norm, int64_t dim,
+    const Kept& kept, int64_t at) {
+  for (int64_t i = 0; i < rows; ++i) {
+    norm_tanh_row(products + i * dim, bias, norm, dim, kept, at + i);
+  }
+}
+
 // Bias and activation of the products of a hidden layer, or the bias alone of the last one's.
 void finish(
     float* products, int64_t rows, int64_t columns, int64_t ld, const float* bias, bool last,
@@ -118,6 +127,17 @@ void norm_tanh_backward_row(
     const Vec d = (Vec::loadu(grad + j) - level - n * tilt) * rstd;
     d.store(grad + j);
     (Vec::loadu(dbias + j) + d).store(dbias + j);
+  }
+}
+
+// The same of several rows.
+void norm_tanh_backward(
+    float* grad, const float* y, const float* raw, const float* stats, int64_t rows,
+    const Norm& norm, int64_t dim, float* dbias, float* dscale, float* dshift) {
+  for (int64_t i = 0; i < rows; ++i) {
+    norm_tanh_backward_row(
+        grad + i * dim, y + i * dim, raw + i * dim, stats + 2 * i, norm, dim, dbias, dscale,
+        dshift);
   }
 }
 

@@ -19,7 +19,8 @@ namespace {
 
 using Tensors = std::vector<Tensor>;
 constexpr int64_t kRowsPerTask = 16;
-constexpr int64_t kFew = 512;
+constexpr int64_t kFew = 512;  // rows that go by panels; more lie better in blocks
+
 // Room that a thread keeps between calls, aligned to cache lines.
 float* scratch(size_t size, int which) {
   thread_local std::vector<float> memory[2];
@@ -66,7 +67,7 @@ void forward_by_panels(
     const int64_t out = weights[l].size(0);
     const bool last = l + 1 == layers, normed = l == 0 && norm.scale != nullptr;
     if (!last && kept.hidden.empty()) between[l % 2] = at::empty({rows, out}, x.options());
-    float* output = last               ? y.mutable_data_ptr<float>()
+    float* output = last ? y.mutable_data_ptr<float>()
         : kept.hidden.empty() ? between[l % 2].mutable_data_ptr<float>()
                               : kept.hidden[l];
     const float* bias = biases[l].const_data_ptr<float>();
@@ -76,9 +77,7 @@ void forward_by_panels(
     });
     if (normed) {
       at::parallel_for(0, rows, kRowsPerTask, [&](int64_t begin, int64_t end) {
-        for (int64_t i = begin; i < end; ++i) {
-          norm_tanh_row(output + i * out, bias, norm, out, kept, i);
-        }
+        norm_tanh(output + begin * out, end - begin, bias, norm, out, kept, begin);
       });
     }
     input = output;
@@ -97,9 +96,10 @@ int64_t block_of(int64_t rows, int64_t widest) {
   return rows;
 }
 
-int64_t widest_of(const Tensors& biases) {
+// Widest hidden layer, by the layers' weights or biases.
+int64_t widest_of(const Tensors& params) {
   int64_t widest = 0;
-  for (size_t l = 0; l + 1 < biases.size(); ++l) widest = std::max(widest, biases[l].size(0));
+  for (size_t l = 0; l + 1 < params.size(); ++l) widest = std::max(widest, params[l].size(0));
   return widest;
 }
 
@@ -144,9 +144,7 @@ void forward_by_blocks(
         const float* bias = biases[l].const_data_ptr<float>();
         products::multiply(block, out, in, input, packed[l], output);
         if (l == 0 && norm.scale != nullptr) {
-          for (int64_t i = 0; i < block; ++i) {
-            norm_tanh_row(output + i * out, bias, norm, out, kept, b * block + i);
-          }
+          norm_tanh(output, block, bias, norm, out, kept, b * block);
         } else {
           finish(output, block, out, out, bias, last, act);
         }
@@ -238,12 +236,11 @@ void backward_by_panels(
       const float *stats = kept[hidden + 1].const_data_ptr<float>();
       at::parallel_for(0, sums.size(0), 1, [&](int64_t begin, int64_t end) {
         for (int64_t t = begin; t < end; ++t) {
+          const int64_t row = std::min(rows, t * share), at = row * in;
           float* sum = psums + t * width;
-          for (int64_t i = t * share; i < std::min(rows, (t + 1) * share); ++i) {
-            norm_tanh_backward_row(
-                before + i * in, y + i * in, raw + i * in, stats + 2 * i, norm, in, sum + place,
-                sum + total, sum + total + first);
-          }
+          norm_tanh_backward(
+              before + at, y + at, raw + at, stats + 2 * row, std::min(share, rows - row), norm, in,
+              sum + place, sum + total, sum + total + first);
         }
       });
     }
@@ -256,9 +253,7 @@ void backward_by_blocks(
     bool to_x, Tensors& results, Tensor& sums) {
   const int64_t rows = grad.size(0), hidden = weights.size() - 1, width = sums.size(1);
   const int64_t first = weights[0].size(0), total = width - 2 * first;
-  int64_t widest = 0;
-  for (int64_t l = 0; l < hidden; ++l) widest = std::max(widest, weights[l].size(0));
-  const int64_t block = block_of(rows, widest), blocks = rows / block;
+  const int64_t block = block_of(rows, widest_of(weights)), blocks = rows / block;
   const int64_t share = (blocks + sums.size(0) - 1) / sums.size(0);
   const auto packed = pack_all(weights, false, block);
   at::parallel_for(0, sums.size(0), 1, [&](int64_t begin, int64_t end) {
@@ -281,11 +276,9 @@ void backward_by_blocks(
           }
           const float* raw = kept[hidden].const_data_ptr<float>() + b * block * in;
           const float* stats = kept[hidden + 1].const_data_ptr<float>() + 2 * b * block;
-          for (int64_t i = 0; i < block; ++i) {
-            norm_tanh_backward_row(
-                before + i * in, y + i * in, raw + i * in, stats + 2 * i, norm, in, sum + place,
-                sum + total, sum + total + first);
-          }
+          norm_tanh_backward(
+              before, y, raw, stats, block, norm, in, sum + place, sum + total,
+              sum + total + first);
         }
       }
     }
