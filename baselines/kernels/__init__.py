@@ -20,6 +20,7 @@ from tdmpc2.kernels import Packed
 SOURCES = sorted(Path(__file__).parent.glob("*.cpp"))
 LANES = 16  # rows must be a multiple of this long
 MIN_ROWS = 32  # of an MLP: for fewer its weights are not worth laying out
+ROW_STEP = 64  # to which a varying number of rows is rounded up: oneDNN builds code for each
 ACTIVATIONS = {"relu": 1, "elu": 2}
 
 
@@ -68,15 +69,40 @@ class MLPFunction(torch.autograd.Function):
         weights, _, norm = _parted(params, ctx.layers)
         hidden = ctx.layers - 1
         needs = ctx.needs_input_grad
+        if not any(needs[4:]):
+            return _to_rows(x, grad, weights, kept, ctx.act, norm), *[None] * (len(needs) - 1)
         outcome = torch.ops.baselines.mlp_backward(grad, weights, kept, ctx.act, *norm, needs[0])
         to_x, products, others = outcome[0], outcome[1 : 1 + hidden], outcome[1 + hidden :]
-        found: list[Tensor | None] = [None] * len(params)
-        if any(needs[4:]):
-            inputs, outputs = [x, *kept[:hidden]], [*products, grad]
-            biases = [*others[:hidden], grad.sum(0)]
-            of_weights = [out.t() @ into for out, into in zip(outputs, inputs, strict=True)]
-            found = [*of_weights, *biases, *others[hidden:]]
+        inputs, outputs = [x, *kept[:hidden]], [*products, grad]
+        biases = [*others[:hidden], grad.sum(0)]
+        of_weights = [out.t() @ into for out, into in zip(outputs, inputs, strict=True)]
+        found = [*of_weights, *biases, *others[hidden:]]
         return to_x if needs[0] else None, None, None, None, *found
+
+
+def _to_rows(
+    x: Tensor,
+    grad: Tensor,
+    weights: list[Tensor],
+    kept: list[Tensor],
+    act: int,
+    norm: list[Any],
+) -> Tensor:
+    """Gradient of an MLP's rows alone, through those of them that any reaches.
+
+    The lesser of two critics' values sends none to the other: half of all rows may stay out.
+    """
+    reached = grad.ne(0).any(dim=1)
+    num = -(-int(reached.sum()) // ROW_STEP) * ROW_STEP
+    if num >= len(x):
+        return torch.ops.baselines.mlp_backward(grad, weights, kept, act, *norm, True)[0]
+    to_x = torch.zeros_like(x)
+    if num > 0:
+        rows = reached.argsort(descending=True, stable=True)[:num]
+        kept = [values[rows] for values in kept]
+        part = torch.ops.baselines.mlp_backward(grad[rows], weights, kept, act, *norm, True)[0]
+        to_x[rows] = part
+    return to_x
 
 
 def _parted(params: Sequence[Any], layers: int) -> tuple[list[Tensor], list[Tensor], list[Any]]:

@@ -56,6 +56,29 @@ def test_networks_and_their_gradients(activation: str, norm: bool, rows: int) ->
     close(*outcomes)
 
 
+@pytest.mark.parametrize("norm", [False, True], ids=["", "norm"])
+@pytest.mark.parametrize("reached", [0, 1, 100, 511, 512])
+def test_rows_that_no_gradient_reaches_are_left_out(reached: int, norm: bool) -> None:
+    net = MLP([30, 48, 48, 2], "elu", norm_first=norm).requires_grad_(False)
+    random = Random(1)
+    x = random.normal(512, 30).requires_grad_()
+    weight = random.normal(512, 2)
+    weight[torch.randperm(512, generator=random.generator)[reached:]] = 0
+    found = [torch.autograd.grad((net(x) * weight).sum(), x) for net.native in (True, False)]
+    close(*found)
+    assert int(found[0][0].any(dim=1).sum()) == reached
+
+
+def test_a_gradient_that_is_not_a_number_stays_so() -> None:
+    net = MLP([30, 48, 2], "relu").requires_grad_(False)
+    net.native = True
+    x = Random(1).normal(512, 30).requires_grad_()
+    weight = torch.zeros(512, 2)
+    weight[7] = torch.nan
+    (found,) = torch.autograd.grad((net(x) * weight).sum(), x)
+    assert found.isnan().any(dim=1).nonzero().flatten().tolist() == [7]
+
+
 def test_parts_of_an_input_are_broadcast() -> None:
     net = MLP([8, 16, 3], "elu")
     z, action = Random(1).normal(4, 1, 5), Random(2).normal(4, 19, 3)
