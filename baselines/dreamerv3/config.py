@@ -16,8 +16,9 @@ from tdmpc2.common.settings import (
 ModelSize = Literal["small", "20"]
 
 # `20` is the authors' preset for states, the paper's about 20M parameters. `small` is ours: a
-# model that learns easy tasks on a CPU.
-MODEL_SIZES: dict[str, dict[str, int]] = {
+# model that learns easy tasks on a CPU. A step of a given size changes what narrow networks put out
+# by less, so theirs are larger.
+MODEL_SIZES: dict[str, dict[str, float]] = {
     "small": {
         "deter": 128,
         "hidden": 128,
@@ -28,6 +29,8 @@ MODEL_SIZES: dict[str, dict[str, int]] = {
         "decoder_layers": 2,
         "decoder_units": 128,
         "head_units": 128,
+        "model_lr": 3e-4,
+        "lr": 1e-4,
     },
     "20": {
         "deter": 512,
@@ -51,7 +54,7 @@ class DreamerV3Config:
     optimiser, REINFORCE for all actions …) and is not what was compared.
     """
 
-    # --- architecture (from `model_size`) ------------------------------------------
+    # --- architecture (from `model_size`, as model_lr and lr are) -------------------
     model_size: ModelSize = "20"
     deter: int = 512
     hidden: int = 512
@@ -103,8 +106,7 @@ class DreamerV3Config:
     def __post_init__(self) -> None:
         """Rejects values that no part of the code could make sense of."""
         require_choices(self)
-        for names in MODEL_SIZES.values():
-            require_positive(self, *names)
+        require_positive(self, *MODEL_SIZES["20"])
         require_positive(self, "head_layers", "batch_size", "imagination", "num_envs")
         require_fraction(self, "unimix", "return_lambda", "return_decay", "slow_share")
         require(self.batch_length >= 2, f"batch_length={self.batch_length}: must be at least 2")

@@ -210,6 +210,18 @@ def test_states_go_on_until_an_episode_begins() -> None:
     assert (agent.act(obs, first=np.array([True, True]), explore=False) == start).all()
 
 
+def test_the_small_model_takes_larger_steps_unless_told_otherwise() -> None:
+    rates = [
+        (config.model_lr, config.lr)
+        for config in (
+            DreamerV3Config.make(),
+            DreamerV3Config.make(model_size="small"),
+            DreamerV3Config.make(model_size="small", lr=2e-5),
+        )
+    ]
+    assert rates == [(1e-4, 3e-5), (3e-4, 1e-4), (3e-4, 2e-5)]
+
+
 def test_half_an_update_per_decision() -> None:
     """512 replayed observations per decision in batches of 16 x 64."""
     agent = DreamerV3(DreamerV3Config.make(model_size="small"), SMALL, seed=0)
