@@ -36,7 +36,8 @@ def runs(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Path:
     cluster.call("scontrol", "requeue", str(views[2].job))
     os.kill(held[3], signal.SIGKILL)
     # Thirteen of sixteen cores are free, but for one of the lower partition.
-    cluster.call("sbatch", "-p", "high", "-w", "n1", "-n", "13", "-t", "5", "--wrap", "sleep 1")
+    where = ["-p", "high", "-w", "n1", "-n", "13", "-t", "5", "-o", "/dev/null"]
+    cluster.call("sbatch", *where, "--wrap", "sleep 1")
     on_n2 = sweeping.lease(folder, 6)["slurm_job"]
     cluster.kill_node("n2", on_n2)
     for seed in (1, 4, 5):
