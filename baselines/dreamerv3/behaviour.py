@@ -69,7 +69,10 @@ class Outcome(NamedTuple):
 
 
 def imagine(model: WorldModel, behaviour: Behaviour, start: State, noise: Noise) -> Tensor:
-    """Features `(N + 1, B, F)` of states along actions of the actor; gradients flow through.
+    """Features `(N + 1, B, F)` of states along actions of the actor.
+
+    Gradients flow from states into earlier actions, through the model, but not through the actions
+    in between that answer to these (unless `through_answers`).
 
     Args:
         model: the world model.
@@ -79,7 +82,8 @@ def imagine(model: WorldModel, behaviour: Behaviour, start: State, noise: Noise)
     """
     state, features = start, [start.features]
     for action_noise, uniform in zip(noise.action, noise.state, strict=True):
-        action = behaviour.act(features[-1], action_noise)
+        seen = features[-1] if behaviour.config.through_answers else features[-1].detach()
+        action = behaviour.act(seen, action_noise)
         state = model.rssm.imagine(state, action, uniform)
         features.append(state.features)
     return torch.stack(features)

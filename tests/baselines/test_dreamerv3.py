@@ -11,7 +11,7 @@ from torch import Tensor
 
 from baselines.dreamerv3 import behaviour as behaviours
 from baselines.dreamerv3.agent import DreamerV3
-from baselines.dreamerv3.behaviour import imagine, lambda_returns, learn, moved_range
+from baselines.dreamerv3.behaviour import lambda_returns, learn, moved_range
 from baselines.dreamerv3.config import DreamerV3Config
 from baselines.dreamerv3.rssm import State
 from baselines.dreamerv3.world_model import divergence, model_loss
@@ -106,7 +106,11 @@ def losses_of(agent: DreamerV3, alive: Tensor) -> tuple[Tensor, Tensor]:
     """Actor and critic loss, step by step, as functions of the parameters."""
     c, m, b = agent.config, agent.model, agent.behaviour
     noise, start = imagination_noise(), starts(agent)
-    features = imagine(m, b, start, noise)
+    state, features = start, [start.features]
+    for t in range(4):
+        seen = features[-1] if c.through_answers else features[-1].detach()
+        state = m.rssm.imagine(state, b.act(seen, noise.action[t]), noise.state[t])
+        features.append(state.features)
     value = [b.regression.decode(b.critic(f)[0]) for f in features]
     going = [alive, *((m.continue_head(f)[0][..., 0] > 0).float() for f in features[1:])]
     target: list[Tensor] = [value[-1]]
@@ -132,8 +136,9 @@ def losses_of(agent: DreamerV3, alive: Tensor) -> tuple[Tensor, Tensor]:
     return actor, critic
 
 
-def test_losses_of_actor_and_critic_by_hand() -> None:
-    agent = make()
+@pytest.mark.parametrize("through_answers", [False, True])
+def test_losses_of_actor_and_critic_by_hand(through_answers: bool) -> None:
+    agent = make(through_answers=through_answers)
     perturb(agent)
     agent.behaviour.slow_critic.outputs[0].bias.data += 0.5
     alive = (torch.arange(15) % 4 > 0).float()
