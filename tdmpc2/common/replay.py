@@ -103,7 +103,6 @@ class Replay:
         if priorities is not None:
             self.alpha, self.beta = priorities
             self._tree = SumTree(capacity)
-            self._max_priority = 1.0
 
     @property
     def num_episodes(self) -> int:
@@ -210,7 +209,8 @@ class Replay:
         self._starts[places] = rows
         self._num_starts += len(rows)
         if self._tree is not None:
-            self._tree.set(rows.cpu().numpy(), np.full(len(rows), self._max_priority))
+            priority = self._tree.largest or 1.0
+            self._tree.set(rows.cpu().numpy(), np.full(len(rows), priority))
 
     def _drop_oldest(self) -> None:
         oldest = self._episodes.popleft()
@@ -270,11 +270,10 @@ class Replay:
         return torch.as_tensor(rows, device=self.device), torch.as_tensor(weight).to(self.device)
 
     def update_priorities(self, index: Tensor, error: Tensor) -> None:
-        """Sets the priorities of rows to (error + 1e-6)^α; new episodes get the largest yet."""
+        """Sets the priorities of rows to (error + 1e-6)^α; new ones get the largest there is."""
         assert self._tree is not None, "this memory samples uniformly"
         priority = (error.double().cpu().numpy() + 1e-6) ** self.alpha
         self._tree.set(index.cpu().numpy(), priority)
-        self._max_priority = max(self._max_priority, float(priority.max()))
 
     # --- saving ----------------------------------------------------------------------
 
@@ -304,7 +303,6 @@ class Replay:
         }
         if self._tree is not None:
             state["priorities"] = torch.from_numpy(self._tree.leaves())
-            state["max_priority"] = self._max_priority
         return state
 
     def load_state_dict(self, state: dict[str, Any], episodes: Iterable[Episode]) -> None:
@@ -327,4 +325,3 @@ class Replay:
         self.generator.set_state(state["generator"])
         if self._tree is not None:
             self._tree.load(state["priorities"].numpy())
-            self._max_priority = state["max_priority"]

@@ -26,6 +26,11 @@ class SumTree:
         """Sum of all leaves."""
         return float(self.nodes[1])
 
+    @property
+    def largest(self) -> float:
+        """The largest leaf."""
+        return float(self.nodes[self.first_leaf : self.first_leaf + self.size].max())
+
     def get(self, index: np.ndarray) -> np.ndarray:
         """Values of leaves."""
         return self.nodes[self.first_leaf + index]

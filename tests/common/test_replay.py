@@ -269,7 +269,7 @@ def priorities_of(replay: Replay) -> dict[int, float]:
     return {row: leaves[row].item() for row in leaves.nonzero().flatten().tolist()}
 
 
-def test_new_episodes_get_the_largest_priority_yet() -> None:
+def test_new_episodes_get_the_largest_priority_there_is() -> None:
     replay = make_replay(priorities=(1.0, 0.4))
     replay.add(episode(0, 4))
     assert priorities_of(replay) == {0: 1.0, 1: 1.0}
@@ -277,9 +277,9 @@ def test_new_episodes_get_the_largest_priority_yet() -> None:
     replay.add(episode(1, 3))
     expected = {0: 6.0, 1: 0.5, 5: 6.0}
     assert priorities_of(replay) == pytest.approx(expected, rel=1e-5)
-    replay.update_priorities(torch.tensor([0]), torch.tensor([0.1]))  # the record stands
+    replay.update_priorities(torch.tensor([0, 5]), torch.tensor([0.1, 0.2]))
     replay.add(episode(2, 3))
-    assert priorities_of(replay)[9] == pytest.approx(6.0, rel=1e-5)
+    assert priorities_of(replay)[9] == pytest.approx(0.5, rel=1e-5)
 
 
 def test_evicted_episodes_lose_their_priority() -> None:
