@@ -92,8 +92,8 @@ def dreamerv3_update_gflop(config: Any, obs_dim: int, action_dim: int) -> float:
     """One gradient step of DreamerV3: world model, then behaviour in imagination.
 
     The imagined dynamics, rewards and values take gradients for their inputs only; the critic is
-    evaluated once for both losses; the actor a second time for its entropy, which is no function
-    of the states.
+    evaluated once for both losses, the actor once to act and for its entropy. No gradient reaches
+    the states that it answers to.
     """
     c, state = config, config.state_dim
 
@@ -113,7 +113,7 @@ def dreamerv3_update_gflop(config: Any, obs_dim: int, action_dim: int) -> float:
     networks = encoder + inputs + prior + posterior + decoder + reward + goes_on
     model = starts * (3 * networks - obs_dim * c.encoder_units)
     step = 2 * (inputs + prior) + 2 * reward + goes_on
-    step += 3 * actor + (3 * actor - first)  # to act, and for the entropy
+    step += 3 * actor - first
     step += (
         2 * reward + (2 * reward - first) + reward
     )  # values, the critic's gradients, the slow one

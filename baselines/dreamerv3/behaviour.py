@@ -68,11 +68,23 @@ class Outcome(NamedTuple):
     metrics: dict[str, Tensor]
 
 
-def imagine(model: WorldModel, behaviour: Behaviour, start: State, noise: Noise) -> Tensor:
-    """Features `(N + 1, B, F)` of states along actions of the actor.
+class Imagined(NamedTuple):
+    """What `imagine` returns.
 
-    Gradients flow from states into earlier actions, through the model, but not through the actions
-    in between that answer to these (unless `through_answers`).
+    Attributes:
+        features: `(N + 1, B, F)`, of the states.
+        std: `(N, B, A)`, of the actions between them.
+    """
+
+    features: Tensor
+    std: Tensor
+
+
+def imagine(model: WorldModel, behaviour: Behaviour, start: State, noise: Noise) -> Imagined:
+    """States along actions of the actor.
+
+    Gradients flow from states into earlier actions through the model, but not on through actions in
+    between that answer to these.
 
     Args:
         model: the world model.
@@ -80,13 +92,13 @@ def imagine(model: WorldModel, behaviour: Behaviour, start: State, noise: Noise)
         start: `(B, …)`.
         noise: draws.
     """
-    state, features = start, [start.features]
+    state, features, stds = start, [start.features], []
     for action_noise, uniform in zip(noise.action, noise.state, strict=True):
-        seen = features[-1] if behaviour.config.through_answers else features[-1].detach()
-        action = behaviour.act(seen, action_noise)
-        state = model.rssm.imagine(state, action, uniform)
+        mean, std = behaviour.policy(features[-1].detach())
+        state = model.rssm.imagine(state, mean + std * action_noise, uniform)
         features.append(state.features)
-    return torch.stack(features)
+        stds.append(std)
+    return Imagined(torch.stack(features), torch.stack(stds))
 
 
 def lambda_returns(reward: Tensor, value: Tensor, discount: Tensor, lam: float) -> Tensor:
@@ -139,7 +151,7 @@ def learn(
         noise: draws.
     """
     c, regression = config, behaviour.regression
-    features = imagine(model, behaviour, start, noise)
+    features, std = imagine(model, behaviour, start, noise)
     before, after = features[:-1].detach(), features[1:]
     # One pass of the critic serves both losses; each takes the gradients that are its own.
     logits = behaviour.critic(features)[0]
@@ -153,7 +165,6 @@ def learn(
     spread = (moved[1] - moved[0]).clamp(min=1.0)
 
     advantage = (returns - value[:-1]) / spread
-    std = behaviour.policy(before)[1]
     entropy = (std.log() + HALF_LOG_2PI_E).sum(-1)
     actor_loss = -(weight * (advantage + c.entropy_coef * entropy)).mean()
 

@@ -90,8 +90,6 @@ class DreamerV3Config:
     actor_min_std: float = 0.1
     actor_max_std: float = 1.0
     entropy_coef: float = 3e-4
-    # Whether an action is also credited with how the policy answers to what it led to.
-    through_answers: bool = False
     return_decay: float = 0.99
     slow_share: float = 0.02
     slow_coef: float = 1.0
