@@ -22,7 +22,7 @@ from analysis.curves import Rule, ScoreCurves
 from analysis.drawing import series_styles
 from analysis.problems import Problem
 from analysis.records import RUNS_SOURCE, SERIES, Records
-from analysis.run_directory import SCORES, short_commits
+from analysis.run_directory import SCORES, parts_of, short_commits
 from analysis.selection import Group, Series
 from analysis.sources import PUBLISHED
 from analysis.task_curves import FLOOR_LINES, floors, task_curves
@@ -254,7 +254,7 @@ def _facts(records: Records, rule: Rule, catalogue: Catalogue) -> list[str]:
     commits = sorted(set(short_commits(ours["commit"])))
     if commits:
         lines.append(f"Commits: {', '.join(commits)}")
-    simulators = sorted({part for line in ours["simulators"] for part in line.split(", ") if part})
+    simulators = sorted(set(parts_of(ours["simulators"])))
     if simulators:
         lines.append(f"Simulators: {', '.join(simulators)}")
     bootstrap = catalogue.bootstrap

@@ -174,9 +174,14 @@ def _commits(attempts: Sequence[dict[str, Any]]) -> list[str]:
     return list(dict.fromkeys(str(a["commit"]) for a in attempts if a.get("commit")))
 
 
+def parts_of(column: Iterable[str]) -> list[str]:
+    """What a column `commit` or `simulators` of runs lists; some stand there more than once."""
+    return [part for line in column for part in str(line).split(", ") if part]
+
+
 def short_commits(column: Iterable[str]) -> list[str]:
-    """Ten digits of every commit in such a column of runs; some stand there more than once."""
-    return [commit[:10] for line in column for commit in str(line).split(", ") if commit]
+    """Ten digits of every commit in such a column."""
+    return [commit[:10] for commit in parts_of(column)]
 
 
 def _simulators(attempts: Sequence[dict[str, Any]], domains: Sequence[str]) -> str:
