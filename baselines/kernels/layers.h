@@ -18,9 +18,9 @@ enum Activation { kNone = 0, kRelu = 1, kElu = 2 };
 
 inline Vec activated(Vec v, int64_t act) {
   const Vec zero(0.f);
-  if (act == kRelu) return at::vec::maximum(v, zero);
+  if (act == kRelu) return at_least(v, 0.f);
   if (act == kElu) {
-    const Vec low = at::vec::minimum(v, zero).exp_u20() - Vec(1.f);
+    const Vec low = fast_exp(at_most(v, 0.f)) - Vec(1.f);
     return Vec::blendv(low, v, v > zero);
   }
   return v;

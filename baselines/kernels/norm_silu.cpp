@@ -40,7 +40,7 @@ std::tuple<Tensor, Tensor> norm_silu(
       for (int64_t j = 0; j < dim; j += kLanes) {
         const Vec n = (Vec::loadu(row + j) - Vec(mean)) * Vec(rstd);
         const Vec u = at::vec::fmadd(n, Vec::loadu(pc + j), Vec::loadu(ph + j));
-        (u / (Vec(1.f) + u.neg().exp_u20())).store(py + i * dim + j);
+        (u / (Vec(1.f) + fast_exp(u.neg()))).store(py + i * dim + j);
       }
       ps[2 * i] = mean;
       ps[2 * i + 1] = rstd;
@@ -74,7 +74,7 @@ std::tuple<Tensor, Tensor, Tensor> norm_silu_backward(
         for (int64_t j = 0; j < dim; j += kLanes) {
           const Vec n = (Vec::loadu(px + i * dim + j) - mean) * rstd;
           const Vec u = at::vec::fmadd(n, Vec::loadu(pc + j), Vec::loadu(ph + j));
-          const Vec s = one / (one + u.neg().exp_u20());
+          const Vec s = one / (one + fast_exp(u.neg()));
           const Vec d = Vec::loadu(pg + i * dim + j) * s * at::vec::fmadd(u, one - s, one);
           at::vec::fmadd(d, n, Vec::loadu(dscale + j)).store(dscale + j);
           (Vec::loadu(dshift + j) + d).store(dshift + j);

@@ -79,13 +79,13 @@ inline Vec scaled(const float* row, float mean, float rstd, const Layer& layer, 
 
 // x * n / (n + 2) with n = e(e + 2), e = exp(min(x, 20)); see `layers.mish`.
 inline Vec mish(Vec v) {
-  const Vec e = at::vec::minimum(v, Vec(20.f)).exp_u20();
+  const Vec e = fast_exp(at_most(v, 20.f));
   const Vec n = e * (e + Vec(2.f));
   return v * (n * inverse(n + Vec(2.f)));
 }
 
 inline Vec mish_slope(Vec v) {
-  const Vec e = at::vec::minimum(v, Vec(20.f)).exp_u20();
+  const Vec e = fast_exp(at_most(v, 20.f));
   const Vec n = e * (e + Vec(2.f));
   const Vec r = inverse(n + Vec(2.f));
   return r * at::vec::fmadd(Vec(4.f) * v, e * (e + Vec(1.f)) * r, n);
@@ -96,7 +96,7 @@ void simnorm(float* y, int64_t dim, float tau) {
     Group& g = *reinterpret_cast<Group*>(y + j);
     g = (g - group_max(g)) / tau;
   }
-  for (int64_t j = 0; j < dim; j += kLanes) Vec::loadu(y + j).exp_u20().store(y + j);
+  for (int64_t j = 0; j < dim; j += kLanes) fast_exp(Vec::loadu(y + j)).store(y + j);
   for (int64_t j = 0; j < dim; j += kGroup) {
     Group& g = *reinterpret_cast<Group*>(y + j);
     g = g / group_sum(g);

@@ -1,4 +1,4 @@
-// Vectors of float32, as wide as this CPU's.
+// Vectors of float32, as wide as this CPU's, and what the kernels compute on them.
 
 #pragma once
 
@@ -17,6 +17,52 @@ inline float sum_of(Vec v) {
   v.store(lanes);
   for (int64_t i = 0; i < kLanes; ++i) total += lanes[i];
   return total;
+#endif
+}
+
+// The smaller (larger) of v and a bound that is a number; NaN where v is NaN. One instruction, which
+// returns its second operand if either is NaN; `at::vec::minimum` also looks for NaN in the
+// bound, and that makes a whole Mish three times as slow on Intel CPUs.
+inline Vec at_most(Vec v, float bound) {
+#if defined(CPU_CAPABILITY_AVX512)
+  return _mm512_min_ps(_mm512_set1_ps(bound), v);
+#elif defined(CPU_CAPABILITY_AVX2)
+  return _mm256_min_ps(_mm256_set1_ps(bound), v);
+#else
+  return at::vec::minimum(v, Vec(bound));
+#endif
+}
+
+inline Vec at_least(Vec v, float bound) {
+#if defined(CPU_CAPABILITY_AVX512)
+  return _mm512_max_ps(_mm512_set1_ps(bound), v);
+#elif defined(CPU_CAPABILITY_AVX2)
+  return _mm256_max_ps(_mm256_set1_ps(bound), v);
+#else
+  return at::vec::maximum(v, Vec(bound));
+#endif
+}
+
+// exp(v), to 2e-7 of its value: 2^n e^r with |r| <= ln(2) / 2, where e^r is a polynomial of degree
+// 6 (minimax, 2e-9). Values that float32 cannot hold become 0 or infinity.
+inline Vec fast_exp(Vec v) {
+#ifdef CPU_CAPABILITY_AVX512
+  const __m512 x = at_least(v, -128.f);
+  const __m512 n = _mm512_roundscale_ps(
+      _mm512_mul_ps(x, _mm512_set1_ps(1.44269504f)), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  // ln(2) in two parts, the first with few enough bits for n times it to be exact.
+  __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693359375f), x);
+  r = _mm512_fnmadd_ps(n, _mm512_set1_ps(-2.12194440e-4f), r);
+  __m512 p = _mm512_set1_ps(0.00138436071f);
+  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0.00837419555f));
+  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0.0416680053f));
+  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0.166664302f));
+  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0.49999994f));
+  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.f));
+  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.f));
+  return _mm512_scalef_ps(p, n);
+#else
+  return v.exp_u20();
 #endif
 }
 
