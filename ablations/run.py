@@ -83,7 +83,7 @@ HOW: dict[str, dict[str, Any]] = {
     "cluster": {"metavar": "WHERE", "help": "auto (default), slurm, local, inline"},
     "quick": {"action": "store_true", "help": "a tiny agent on two easy tasks"},
     "dry-run": {"action": "store_true", "help": "show the plan and stop"},
-    "yes": {"action": "store_true", "help": "start on this machine what takes days"},
+    "yes": {"action": "store_true", "help": "start what takes days, or without what cannot start"},
 }
 """Flags beside those of the table, by name."""
 
@@ -137,7 +137,7 @@ def main(words: Sequence[str]) -> int:
     if said.quick:
         print(QUICK_NOTE)
     code = launch.main(launcher_words(said, chosen, base), advice=_advice(said))
-    if said.dry_run or code not in (0, 1):
+    if said.dry_run or code not in (0, 1, launch.LEFT_BLOCKED):
         return code
     if clusters.choose(said.cluster or "auto") == "slurm":
         print("sweeps/status.py shows where they stand, ablations/report.py what they say so far.")
@@ -147,7 +147,13 @@ def main(words: Sequence[str]) -> int:
         where = f" runs={runs}" if runs else ""
         print(f"\npython analysis/make_figures.py{where} draws their scores, variant by variant.")
         return code
-    return _report(said, base) or code
+    try:
+        return _report(said, base) or code
+    except UserError as error:
+        if code != launch.LEFT_BLOCKED:
+            raise
+        print(f"No report yet: {error}")
+        return code
 
 
 def check_words(said: argparse.Namespace) -> None:

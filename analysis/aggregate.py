@@ -29,6 +29,7 @@ from analysis.records import SERIES
 from analysis.selection import (
     INTERVAL,
     Group,
+    Selection,
     Series,
     horizon_scores,
     incomplete,
@@ -127,10 +128,8 @@ def group_scores(
     problems: list[Problem] = []
     for group in groups:
         for series, chosen in select(curves, group.tasks, group.name, problems):
-            values = horizon_scores(curves, chosen, group, rule, fractions)
-            names = run_names(curves, chosen)
-            steps = np.array([f"{fraction:.0%} of the horizon" for fraction in fractions])
-            problems += incomplete(steps, values, names, rule, series_name(*series, group.name))
+            where = series_name(*series, group.name)
+            values = _at_horizon(curves, chosen, group, rule, where, problems, fractions)
             for statistic in statistics:
                 bounds = intervals(statistic, values, chosen.strata, rule, bootstrap)
                 for fraction, bound in zip(fractions, bounds, strict=True):
@@ -220,11 +219,38 @@ def _final(
 ) -> Iterator[tuple[Series, np.ndarray, np.ndarray]]:
     """Series, scores `(num_runs,)` at the horizon, and strata; runs without a score are listed."""
     for series, chosen in select(curves, group.tasks, group.name, problems):
-        values = horizon_scores(curves, chosen, group, rule)
-        names = run_names(curves, chosen)
-        what = np.array(["the horizon"])
-        problems += incomplete(what, values, names, rule, series_name(*series, group.name))
+        where = series_name(*series, group.name)
+        values = _at_horizon(curves, chosen, group, rule, where, problems)
         there = ~np.isnan(values[:, 0])
         full = len(np.unique(chosen.strata[there])) == len(group.tasks)
         if there.all() or (full and rule.between == "none"):
             yield series, values[there, 0], chosen.strata[there]
+
+
+def _at_horizon(
+    curves: ScoreCurves,
+    chosen: Selection,
+    group: Group,
+    rule: Rule,
+    where: str,
+    problems: list[Problem],
+    fractions: Sequence[float] = (1.0,),
+) -> np.ndarray:
+    """`(num_runs, num_fractions)` scores at fractions of the horizon; what lacks some is listed.
+
+    Args:
+        curves: of all runs.
+        chosen: the runs of one series.
+        group: of tasks, with its horizon.
+        rule: what counts where a step was not recorded.
+        where: the series, for problems.
+        problems: grows by what is left out.
+        fractions: of each task's horizon.
+    """
+    values, reasons = horizon_scores(curves, chosen, group, rule, fractions)
+    problems += [Problem(where, None, reason, "warning") for reason in reasons]
+    reached = ~np.isnan(values).all(axis=0) | (not reasons)
+    steps = np.array([f"{fraction:.0%} of the horizon" for fraction in fractions])
+    names = run_names(curves, chosen)
+    problems += incomplete(steps[reached], values[:, reached], names, rule, where)
+    return values

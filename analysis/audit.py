@@ -141,7 +141,7 @@ def sensitivity(curves: ScoreCurves, groups: Sequence[Group]) -> pd.DataFrame:
 
 def _task_mean(curves: ScoreCurves, chosen: Selection, group: Group, rule: Rule) -> float:
     """Mean over tasks of the mean over the seeds there are, in per cent."""
-    values = horizon_scores(curves, chosen, group, rule)[:, 0]
+    values = horizon_scores(curves, chosen, group, rule)[0][:, 0]
     there = ~np.isnan(values)
     counts = np.bincount(chosen.strata, there)
     if not counts.all():

@@ -89,7 +89,7 @@ def main(words: Sequence[str]) -> int:
     if out_dir.exists() and not out_dir.is_dir():
         raise UserError(f"out={out_dir} is a file, not a folder")
     embeddings = _paths(values.get("embeddings", ""))
-    records = load_sources(values, multitask=True)
+    records = load_sources(values, multitask=True, released=True)
     problems = list(records.problems)
     try:
         out_dir.mkdir(parents=True, exist_ok=True)

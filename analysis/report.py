@@ -58,7 +58,7 @@ def main(words: Sequence[str]) -> int:
     rule = get_rule(values.get("rule", DEFAULT_RULE))
     catalogue = shipped_catalogue()
     catalogue = with_reps(catalogue, values.get("reps", 10_000))
-    data, problems = report_data(load_sources(values), catalogue, rule)
+    data, problems = report_data(load_sources(values, released=True), catalogue, rule)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(out, lambda file: file.write(page(data).encode()))

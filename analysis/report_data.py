@@ -6,15 +6,14 @@ that 2,500 runs fit into a few megabytes.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from analysis.aggregate import COVERAGE_NOTE, RLIABLE_VERSION, group_scores, improvements
+from analysis.aggregate import COVERAGE_NOTE, RLIABLE_VERSION
 from analysis.audit import FINDINGS, audit
 from analysis.catalogue import Catalogue
 from analysis.comparison import TASK_MARGIN, against_default, compare_domains, compare_tasks
@@ -22,8 +21,9 @@ from analysis.curves import Rule, ScoreCurves
 from analysis.drawing import series_styles
 from analysis.problems import Problem
 from analysis.records import RUNS_SOURCE, SERIES, Records
+from analysis.report_headlines import headlines, rounded
 from analysis.run_directory import SCORES, parts_of, short_commits
-from analysis.selection import Group, Series
+from analysis.selection import Series
 from analysis.sources import PUBLISHED
 from analysis.task_curves import FLOOR_LINES, floors, task_curves
 from analysis.training_curves import STEP, read_training
@@ -50,11 +50,6 @@ class Grids:
         return self._places[key]
 
 
-def rounded(values: Iterable[float], digits: int = 4) -> list[Any]:
-    """Numbers for JSON: significant digits, whole ones without a point, None for what is none."""
-    return [_number(float(value), digits) for value in values]
-
-
 def report_data(
     records: Records, catalogue: Catalogue, rule: Rule
 ) -> tuple[dict[str, Any], list[Problem]]:
@@ -74,8 +69,7 @@ def report_data(
     problems += met
     styles = series_styles(numbers, catalogue)
     places = {series: place for place, series in enumerate(styles)}
-    groups = _groups(curves, catalogue)
-    overview = _overview(curves, groups, rule, catalogue, places)
+    overview = headlines(records, rule, catalogue, places)
     grids = Grids()
     tasks = _tasks(records, curves, numbers, places, grids, rule, problems)
     found = audit(curves, rule)
@@ -98,53 +92,6 @@ def report_data(
         "problems": [[p.severity, p.where, p.line, p.what] for p in dict.fromkeys(problems)],
     }
     return data, list(dict.fromkeys(problems))
-
-
-def _groups(curves: ScoreCurves, catalogue: Catalogue) -> list[Group]:
-    """The catalogue's groups, and what was run of each domain where that is not all of it."""
-    groups = list(catalogue.groups.values())
-    runs = curves.runs[curves.runs["source"] == RUNS_SOURCE]
-    for domain, own in runs.groupby("domain"):
-        tasks = tuple(sorted(own["task"].unique()))
-        if all(set(tasks) != set(group.tasks) for group in groups):
-            horizon = int(own["budget"].min())
-            groups.append(Group(f"ours_{domain}", f"{domain}, tasks run here", tasks, horizon))
-    return groups
-
-
-def _overview(
-    curves: ScoreCurves,
-    groups: list[Group],
-    rule: Rule,
-    catalogue: Catalogue,
-    places: Mapping[Series, int],
-) -> list[dict[str, Any]]:
-    """Statistics of every group, how likely each series beats the others, and what is left out."""
-    out = []
-    for group in groups:
-        scores, met = group_scores(curves, [group], rule, catalogue.bootstrap)
-        if scores.empty:
-            continue
-        pairs, _ = improvements(curves, group, rule, catalogue.bootstrap)
-        rows: dict[int, dict[str, Any]] = {}
-        for row in scores.to_dict("records"):
-            place = places[tuple(str(row[name]) for name in SERIES)]
-            cell = rounded(100 * np.array([row["value"], row["low"], row["high"]]))
-            rows.setdefault(place, {"runs": row["num_runs"], "seeds": row["seeds"]})
-            rows[place][row["statistic"]] = cell
-        wins = [
-            [
-                places[tuple(str(pair[f"x_{name}"]) for name in SERIES)],
-                places[tuple(str(pair[f"y_{name}"]) for name in SERIES)],
-                *rounded(100 * np.array([pair["value"], pair["low"], pair["high"]])),
-            ]
-            for pair in pairs.to_dict("records")
-        ]
-        horizon = "each task's budget" if group.horizon is None else f"{group.horizon:,} env steps"
-        facts = {"label": group.label, "tasks": len(group.tasks), "horizon": horizon}
-        facts["left_out"] = [f"{problem.where}: {problem.what}" for problem in met]
-        out.append({**facts, "rows": dict(sorted(rows.items())), "wins": wins})
-    return out
 
 
 def _tasks(
@@ -285,11 +232,3 @@ def _cell(value: Any) -> Any:
     if isinstance(value, int | np.integer):
         return int(value)
     return str(value) if pd.notna(value) else ""
-
-
-def _number(value: float, digits: int) -> float | int | None:
-    """A number for JSON."""
-    if not math.isfinite(value):
-        return None
-    short = float(f"{value:.{digits}g}")
-    return int(short) if short.is_integer() else short

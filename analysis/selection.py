@@ -18,6 +18,8 @@ Series = tuple[str, ...]
 """Values of `records.SERIES`."""
 INTERVAL = ["mean", "low", "high"]
 """Columns of a mean with its interval."""
+NEAR = 0.1
+"""An evaluation at most this share of a horizon before it is near it."""
 
 
 @dataclass(frozen=True)
@@ -102,11 +104,55 @@ def horizon_scores(
     group: Group,
     rule: Rule,
     fractions: Sequence[float] = (1.0,),
-) -> np.ndarray:
-    """`(num_rows, num_fractions)`: normalised scores at fractions of the group's horizon."""
+) -> tuple[np.ndarray, list[str]]:
+    """Normalised scores at fractions of the group's horizon.
+
+    A series counts at a horizon only where, in each task, at least one of its runs was evaluated
+    near it (see `NEAR`), and the score of an untrained agent, at step 0, never stands for a later
+    one: a rule that fills gaps would otherwise compare what was never measured.
+
+    Returns:
+        `(num_rows, num_fractions)` scores, NaN where there is none, and a line for each fraction
+        at which the series has no evaluation.
+    """
     horizons = np.array([group.steps(task) for task in chosen.tasks])
     steps = np.round(horizons[:, None] * np.array(fractions)).astype(int)
-    return curves.values(chosen.rows, steps, rule, normalised=True)
+    values = curves.values(chosen.rows, steps, rule, normalised=True)
+    evaluated = [curves.curves[row].steps for row in chosen.rows]
+    before = np.array([last_before(e, s) for e, s in zip(evaluated, steps, strict=True)])
+    values[(before <= 0) & (steps > 0)] = np.nan
+    near = (before >= (1 - NEAR) * steps) & (before <= steps) & ((before > 0) | (steps == 0))
+    reasons = []
+    for column, fraction in enumerate(fractions):
+        reached = np.zeros(chosen.strata[-1] + 1, bool)
+        np.logical_or.at(reached, chosen.strata, near[:, column])
+        if not reached.all():
+            far = ~reached[chosen.strata]
+            values[:, column] = np.nan
+            reasons.append(_far_from(chosen, before[:, column], steps[:, column], far, fraction))
+    return values, reasons
+
+
+def last_before(steps: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """`(num_wanted,)`: the last of a run's evaluated steps that is no later; -1 where none is."""
+    ordered = np.sort(steps)
+    place = np.searchsorted(ordered, wanted, side="right") - 1
+    return np.where(place >= 0, ordered[np.maximum(place, 0)], -1)
+
+
+def _far_from(
+    chosen: Selection, before: np.ndarray, steps: np.ndarray, far: np.ndarray, fraction: float
+) -> str:
+    """Why a series does not count at a horizon."""
+    tasks = sorted(set(chosen.tasks[far]))
+    named = ", ".join(tasks[:3]) + (", …" if len(tasks) > 3 else "")
+    first = np.flatnonzero(far & (chosen.tasks == tasks[0]))
+    last = int(before[first].max())
+    at = f"the last one before is at {last:,}" if last > 0 else "there is none before but step 0"
+    return (
+        f"no evaluation within {NEAR:.0%} of {int(steps[first[0]]):,} env steps in {named} ({at}); "
+        f"left out at {fraction:.0%} of the horizon"
+    )
 
 
 def intervals(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
@@ -12,7 +13,7 @@ from analysis.curves import DEFAULT_RULE, RULES
 from analysis.problems import Problem
 from analysis.records import READERS, Records, load, load_curves, merge
 from tdmpc2.common.errors import UserError
-from tdmpc2.common.paths import default_runs_dir
+from tdmpc2.common.paths import cache_dir, default_runs_dir
 
 SHOWN_PROBLEMS = 20
 PUBLISHED = "published"
@@ -33,7 +34,8 @@ def usage_of_sources() -> str:
     return f"""\
   runs=DIR       folder of the runs (default: {default_runs_dir()})
   published=DIR  the paper authors' released curves, <method>/<task>.csv
-                 (`python analysis/fetch_published.py` downloads them)
+                 (`python analysis/fetch_published.py` downloads them; figures and report take
+                 them from $TDMPC2_PUBLISHED or from there where there is no run at all)
   curves=PATH    your own method's curves: a folder laid out like those, or one CSV file with the
                  columns task,seed,step,return|success and, if there are several, method
   tensorboard=DIR, sacred=DIR
@@ -45,12 +47,22 @@ def usage_of_sources() -> str:
                  {DEFAULT_RULE}): {", ".join(RULES)}"""
 
 
-def load_sources(words: Mapping[str, Any], *, multitask: bool = False) -> Records:
+def released_curves() -> Path:
+    """Folder of the released curves: `$TDMPC2_PUBLISHED`, else where they are fetched to."""
+    named = os.environ.get("TDMPC2_PUBLISHED")
+    return Path(named).expanduser().absolute() if named else cache_dir() / PUBLISHED
+
+
+def load_sources(
+    words: Mapping[str, Any], *, multitask: bool = False, released: bool = False
+) -> Records:
     """The records that the words name.
 
     Args:
         words: parsed, of `SOURCE_WORDS`; others are passed over.
         multitask: whether runs of several tasks will do, where there are no others.
+        released: whether the released curves, if they are there, take the place of the runs
+            where there is none and nothing else is named.
 
     Raises:
         UserError: a folder is missing, or there is no evaluation in any of them.
@@ -60,8 +72,13 @@ def load_sources(words: Mapping[str, Any], *, multitask: bool = False) -> Record
     if others and "runs" in words and not runs_dir.is_dir():
         raise UserError(f"runs={runs_dir} does not exist")
     parts = [load(runs_dir)]
-    for key in others:
-        path: Path = words[key]
+    nothing = not others and parts[0].table.empty and not len(parts[0].multitask)
+    chosen = {key: words[key] for key in others}
+    if released and nothing and "runs" not in words and released_curves().is_dir():
+        chosen[PUBLISHED] = released_curves()
+        text = f"no run in {runs_dir}: the released curves alone, from {chosen[PUBLISHED]}"
+        print(text, file=sys.stderr)
+    for key, path in chosen.items():
         if not path.exists():
             raise UserError(f"{key}={path} does not exist")
         source = PUBLISHED if key == PUBLISHED else path.stem
@@ -81,8 +98,9 @@ def load_sources(words: Mapping[str, Any], *, multitask: bool = False) -> Record
         count = len(records.runs) + len(several)
         found = f"{count} run{'s' * (count > 1)} without evaluation" if count else "no run"
         raise UserError(
-            f"{found} in {runs_dir}; run `python sweeps/launch.py suite=smoke seeds=2` first, "
-            "or name the folder of your runs with runs=DIR"
+            f"{found} in {runs_dir}; run `python sweeps/launch.py suite=smoke seeds=2` first, name "
+            "the folder of your runs with runs=DIR, or get the paper's released curves with "
+            "`python analysis/fetch_published.py`"
         )
     return _on_tasks(records, words["tasks"]) if "tasks" in words else records
 

@@ -145,6 +145,7 @@ def grid(
             obs=obs,
             assets=assets,
             protocol=protocol,
+            require_assets=False,
         )
         for method in methods
         for task in tasks

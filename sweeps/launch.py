@@ -17,7 +17,7 @@ from sweeps import clusters, local_pool, options
 from sweeps.floors import measure_floors, threshold
 from sweeps.layout import figure_words, hand_over, lay_out
 from sweeps.options import Request
-from sweeps.plan import Plan, list_runs, make_plan, show
+from sweeps.plan import LONG_HOURS, Plan, list_runs, make_plan, show
 from sweeps.planned_run import PlannedRun
 from sweeps.report import ProgressDisplay, print_multitask_summary, print_summary
 from sweeps.states import Observer
@@ -30,9 +30,9 @@ from tdmpc2.common.lease import InUseError, Lease
 from tdmpc2.common.provenance import git_commit
 from tdmpc2.common.run_directory import check_commit
 
-# Of a core or GPU: a launch on this machine that takes longer asks first.
-LONG_HOURS = 24.0
+# Exit codes.
 ASKS_FIRST = 3
+LEFT_BLOCKED = 4
 ADVICE = (
     "Add yes=true to start it on this machine anyway, launch it where sbatch is, or choose fewer "
     "tasks=, seeds= or env_steps= (with data=: sizes=, seeds= or num_updates=)."
@@ -49,8 +49,9 @@ def main(words: Sequence[str], advice: str = ADVICE) -> int:
         advice: on a plan that takes this machine long.
 
     Returns:
-        0 if all runs ended (and learnt, where the suite demands it) or were handed to SLURM, 3
-        if the plan takes so long that `yes=true` is asked for, else 1.
+        0 if all runs ended (and learnt, where the suite demands it) or were handed to SLURM; 1
+        if some failed; 3 if `yes=true` is asked for, since the plan takes long or some of its
+        runs cannot start; 4 if all is well but for runs that cannot start.
     """
     request = options.parse(words)
     cluster = clusters.choose(request.sweep.cluster)
@@ -69,9 +70,12 @@ def _on_slurm(request: Request) -> int:
     _check_commits(plan)
     layout = lay_out(plan, partition, gpus)
     print(layout.describe(), flush=True)
-    if request.sweep.dry_run or not plan.todo:
+    if request.sweep.dry_run:
         list_runs(plan)
         return 0
+    if not plan.todo:
+        list_runs(plan)
+        return _code_of(plan)
     folder = SweepFolder.of(request.runs, request.sweep.label, request.planned)
     with _turn(request.runs / FOLDER):
         # What another launch has handed over meanwhile is no longer ours to do.
@@ -79,10 +83,10 @@ def _on_slurm(request: Request) -> int:
         layout = lay_out(plan, partition, gpus)
         if not plan.todo:
             print("another launch has just handed over the same runs")
-            return 0
+            return _code_of(plan)
         folder.write(request.words, request.sweep.suite, request.planned)
         hand_over(layout, folder)
-    return 0
+    return _code_of(plan)
 
 
 def _on_this_machine(request: Request, advice: str, *, inline: bool) -> int:
@@ -98,9 +102,15 @@ def _on_this_machine(request: Request, advice: str, *, inline: bool) -> int:
     if sweep.dry_run:
         list_runs(plan)
         return 0
-    if plan.hours_to_do > LONG_HOURS and not sweep.yes:
-        print(f"Not started: more than {LONG_HOURS:.0f} hours of work. {advice}")
-        return ASKS_FIRST
+    if plan.todo and not sweep.yes:
+        if plan.hours_to_do > LONG_HOURS:
+            print(f"Not started: more than {LONG_HOURS:.0f} hours of work. {advice}")
+            return ASKS_FIRST
+        if plan.blocked:
+            print(f"Not started: {_counted(plan)} cannot. Add yes=true to start the others.")
+            return ASKS_FIRST
+    if len(plan.blocked) == len(plan.planned):
+        return _code_of(plan)
 
     # A launcher that is asked to end stops its runs first, as ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -108,9 +118,10 @@ def _on_this_machine(request: Request, advice: str, *, inline: bool) -> int:
         folder = SweepFolder.of(request.runs, sweep.label, request.planned)
         folder.write(request.words, sweep.suite, request.planned)
         write_submission(folder.new_submission(), "local", commit=git_commit())
-    alone = [run.spec.task for run in request.planned if not run.spec.tasks]
+    at_hand = [run for run in request.planned if not run.missing]
+    alone = [run.spec.task for run in at_hand if not run.spec.tasks]
     floors = measure_floors(alone, request.runs, assets=sweep.assets)
-    with ProgressDisplay(request.planned) as display:
+    with ProgressDisplay(plan.todo) as display:
         if inline:
             how: Any = {"threads": threads, "on_change": display.update}
             local_pool.run_inline(plan.packs, request.options, **how)
@@ -125,11 +136,24 @@ def _on_this_machine(request: Request, advice: str, *, inline: bool) -> int:
     if sweep.multitask:
         code = print_multitask_summary(request.planned)
     else:
-        code = print_summary(request.planned, [_threshold(run, floors) for run in request.planned])
+        code = print_summary(at_hand, [_threshold(run, floors) for run in at_hand])
     if sweep.after == "figures":
         figures = [sys.executable, "-m", "analysis.make_figures", *figure_words(request.runs)]
         code = subprocess.run(figures).returncode or code
-    return code
+    return code or _code_of(plan)
+
+
+def _code_of(plan: Plan) -> int:
+    """Exit code where nothing failed; says again which runs cannot start."""
+    if not plan.blocked:
+        return 0
+    print(f"{_counted(plan)} were left out; when they can start, launch again:")
+    print("\n".join(plan.describe_blocked()[1:]), flush=True)
+    return LEFT_BLOCKED
+
+
+def _counted(plan: Plan) -> str:
+    return f"{len(plan.blocked):,} of {len(plan.planned):,} runs"
 
 
 def _check_commits(plan: Plan) -> None:
@@ -191,6 +215,12 @@ def usage() -> str:
             "has one process and at most one GPU; for several, start it by torchrun (see there).",
             "",
             cli.describe_fields(SweepOptions),
+            "",
+            "Runs whose models or simulator are missing are listed with the command that gets",
+            "them; the others start (on SLURM, or with yes=true).",
+            "",
+            "exit code: 0 all well; 1 a run failed, or did not learn where it must; 2 bad input;",
+            "3 nothing was started: add yes=true; 4 all well, but some runs cannot start yet.",
             "",
             "sweeps/status.py shows where runs stand, sweeps/retry.py launches failed ones again,",
             "sweeps/cancel.py stops a sweep.",

@@ -15,6 +15,7 @@ from sweeps.sweep_options import SCALING, SweepOptions
 from tdmpc2.common import cli
 from tdmpc2.common.errors import UserError, did_you_mean
 from tdmpc2.common.spec import CommonOptions, OfflineOptions, RunOptions, parse_seeds
+from tdmpc2.envs.factory import missing_requirement
 from tdmpc2.envs.protocol import Protocol, part
 from tdmpc2.envs.tasks import SUITES, get_suite, get_task
 from tdmpc2.methods import agent_class
@@ -95,12 +96,13 @@ def plan_runs(
         schema: types of all settings there are.
         runs: folder of all runs.
     """
-    planned = []
+    planned, tasks = [], _task_names(sweep)
+    missing = {name: missing_requirement(get_task(name), sweep.assets) for name in tasks}
     for name, more in _variants(sweep, schema):
         overrides, protocol = part({**settings, **more})
         multitask.check_shared(overrides, sweep.method_names)
         specs = grid(
-            _task_names(sweep),
+            tasks,
             sweep.method_names,
             parse_seeds(sweep.seeds),
             preset=sweep.preset,
@@ -113,11 +115,15 @@ def plan_runs(
         )
         for spec in specs:
             asked = sweep.preset.must_learn and spec.method == "tdmpc2"
-            planned.append(PlannedRun(spec, spec.run_dir(runs), asked=asked))
+            lacks = missing[spec.task]
+            planned.append(PlannedRun(spec, spec.run_dir(runs), asked=asked, missing=lacks))
     for companion in sweep.preset.companions if sweep.methods is None else ():
         spec = companion_spec(sweep.preset, companion, sweep.variant or sweep.preset.variant)
         directory = spec.run_dir(runs)
-        planned.append(PlannedRun(spec, directory, options=companion.options, asked=None))
+        lacks = missing_requirement(get_task(spec.task), sweep.assets)
+        planned.append(
+            PlannedRun(spec, directory, options=companion.options, asked=None, missing=lacks)
+        )
     return multitask.each_once(planned)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rich.table import Table
 
@@ -12,11 +12,14 @@ from sweeps import costs, multitask_costs
 from sweeps.grid import in_packs
 from sweeps.options import Request
 from sweeps.planned_run import UNITS, Pack, PlannedRun
-from sweeps.report import make_console, table_of_states
+from sweeps.report import describe_blocked, duration, make_console, table_of_states
 from sweeps.states import ACTIVE, ENDED, Observer, View
 from tdmpc2.common.files import read_json
 
 FEW = 60  # runs that a plan lists one by one
+LONG_HOURS = 24.0
+"""Of a core or GPU: a launch on one machine that takes longer asks first."""
+WEEK_HOURS = 7 * 24.0
 
 
 @dataclass
@@ -27,6 +30,7 @@ class Plan:
         request: what was asked for.
         views: of the runs, as they stand.
         todo: runs to launch.
+        blocked: runs that were to be launched too, but need what this machine lacks.
         packs: processes to start.
         gpu: whether they get one.
         hours: that each run still takes, as estimated.
@@ -37,6 +41,7 @@ class Plan:
     request: Request
     views: list[View]
     todo: list[PlannedRun]
+    blocked: list[PlannedRun]
     packs: list[Pack]
     gpu: bool
     hours: list[float]
@@ -51,8 +56,16 @@ class Plan:
     @property
     def hours_to_do(self) -> float:
         """Of a GPU or a core, for everything to be launched."""
-        chosen = {id(run) for run in self.todo}
-        return sum(h for run, h in zip(self.planned, self.hours, strict=True) if id(run) in chosen)
+        return sum(self.hours_of(self.todo))
+
+    def hours_of(self, runs: Sequence[PlannedRun]) -> list[float]:
+        """Of a GPU or a core, for each of some runs, in the order of the plan."""
+        chosen = {id(run) for run in runs}
+        return [h for run, h in zip(self.planned, self.hours, strict=True) if id(run) in chosen]
+
+    def describe_blocked(self) -> list[str]:
+        """Lines that say which runs cannot start, and what to type; none if all can."""
+        return describe_blocked((run.spec.task, run.missing) for run in self.blocked)
 
     def memory_gb(self) -> int:
         """What the largest process takes."""
@@ -76,6 +89,11 @@ def make_plan(request: Request, observer: Observer, *, gpu: bool) -> Plan:
     for run, view in zip(planned, views, strict=True):
         run.status = view.status or None
     looked_at = list(zip(planned, views, strict=True))
+    blocked = []
+    for run, view in looked_at:
+        if run.missing and _is_due(view, sweep.only):
+            view.state = "blocked"
+            blocked.append(run)
     wanted = {id(run) for run, view in looked_at if _is_due(view, sweep.only)}
     busy = {id(run) for run, view in looked_at if view.state in ACTIVE}
     # A pack is started with all of its seeds, so that those left over keep their places in it;
@@ -90,7 +108,7 @@ def make_plan(request: Request, observer: Observer, *, gpu: bool) -> Plan:
     factors = costs.corrections(finished, request.options)
     each, source = _estimate(request, len(factors), gpu=gpu)
     hours = [s / 3600 for s in costs.seconds_left(planned, each, factors, gpu=gpu)]
-    return Plan(request, views, todo, packs, gpu, hours, each, source)
+    return Plan(request, views, todo, blocked, packs, gpu, hours, each, source)
 
 
 def _estimate(request: Request, corrected: int, *, gpu: bool) -> tuple[list[costs.Cost], str]:
@@ -111,7 +129,9 @@ def _estimate(request: Request, corrected: int, *, gpu: bool) -> tuple[list[cost
 
 
 def _is_due(view: View, only: str) -> bool:
-    return view.state == "failed" if only == "failed" else view.state not in (*ENDED, *ACTIVE)
+    if only == "failed":
+        return view.state == "failed"
+    return view.state not in (*ENDED, *ACTIVE, "blocked")
 
 
 def _ran_on_gpu(run: PlannedRun) -> bool:
@@ -132,6 +152,7 @@ def show(plan: Plan, *, parallel: int | None) -> None:
     at_once = f", {parallel} at a time" if parallel else ""
     busy = sum(view.state in ACTIVE for view in plan.views)
     elsewhere = f", {busy:,} queued or running" if busy else ""
+    elsewhere += f", {len(plan.blocked):,} blocked" if plan.blocked else ""
     print(
         f"{sweep.suite or sweep.tasks}: {len(plan.planned):,} runs, {finished:,} finished already"
         f"{elsewhere}, {len(plan.todo):,} to do{processes}{at_once}; records in {request.runs}",
@@ -140,17 +161,48 @@ def show(plan: Plan, *, parallel: int | None) -> None:
     for one in request.sets:
         print(one.describe(), flush=True)
     make_console().print(_table(plan))
-    unit = "GPU-hours" if plan.gpu else "core-hours"
+    for line in plan.describe_blocked():
+        print(line)
+    if not plan.todo:
+        print("Nothing to start.", flush=True)
+        return
     to_do = plan.hours_to_do
-    wall = f", {_hours(to_do / parallel)} h on this machine" if parallel else ""
+    device = "GPU" if plan.gpu else "core"
+    wall = f", {duration(to_do / parallel)} on this machine" if parallel else ""
     disk, most = (
         sum(getattr(cost, name) for cost in plan.costs) / 1e9 for name in ("disk", "disk_running")
     )
     print(
-        f"To do: about {_hours(to_do)} {unit}{wall} ({plan.source}). Disk: {disk:,.1f} GB when all "
-        f"is done, at most {most:,.1f} GB before.",
+        f"To do: about {duration(to_do)} on one {device}{wall} ({plan.source}). Disk: "
+        f"{disk:,.1f} GB when all is done, at most {most:,.1f} GB before.",
         flush=True,
     )
+    if to_do > LONG_HOURS * (parallel or 1):
+        print(describe_scale(plan), flush=True)
+
+
+def describe_scale(plan: Plan) -> str:
+    """How many cores or GPUs bring a long plan down to days, and to how many."""
+    choices = [_scale(plan.hours_of(plan.todo), "GPU" if plan.gpu else "core")]
+    if not plan.gpu:
+        gpu_costs, _ = _estimate(plan.request, 0, gpu=True)
+        left = costs.seconds_left(plan.planned, gpu_costs, {}, gpu=True)
+        on_gpus = replace(plan, hours=[s / 3600 for s in left])
+        choices.append(_scale(on_gpus.hours_of(plan.todo), "GPU"))
+    return f"With more machines: about {', or about '.join(choices)}."
+
+
+def _scale(hours: Sequence[float], device: str) -> str:
+    """The shortest time worth paying for: a week, or the longest run's, and the devices it takes.
+
+    Args:
+        hours: of each run, on one device.
+        device: core or GPU.
+    """
+    wall = max(WEEK_HOURS, *hours)
+    number = min(math.ceil(sum(hours) / wall), len(hours))
+    why = " (what the longest run takes)" if wall > WEEK_HOURS else ""
+    return f"{duration(wall)} on {number:,} {device}{'s' * (number > 1)}{why}"
 
 
 def list_runs(plan: Plan) -> None:
@@ -162,13 +214,13 @@ def list_runs(plan: Plan) -> None:
 
 def _table(plan: Plan) -> Table:
     """Runs by method and domain, with what they cost."""
-    unit = "GPU-h left" if plan.gpu else "core-h left"
+    unit = "on one GPU" if plan.gpu else "on one core"
     rows = list(zip(plan.planned, plan.views, plan.hours, plan.costs, strict=True))
 
     def costs_of(members: Sequence[tuple[PlannedRun, View, float, costs.Cost]]) -> list[str]:
         hours = sum(hours for _, view, hours, _ in members if view.state not in ENDED)
         disk = sum(cost.disk for *_, cost in members) / 1e9
-        return [_hours(hours), f"{disk:,.1f}"]
+        return [duration(hours) if hours else "", f"{disk:,.1f}"]
 
     return table_of_states(
         rows,
@@ -177,8 +229,3 @@ def _table(plan: Plan) -> Table:
         costs_of,
         UNITS[plan.planned[0].spec.budget_unit],
     )
-
-
-def _hours(hours: float) -> str:
-    """Rounded as an estimate is."""
-    return f"{hours:,.0f}" if hours >= 10 else f"{hours:.1f}" if hours >= 0.1 else f"{hours:.2f}"

@@ -26,6 +26,8 @@ class PlannedRun:
         options: how it is carried out, beside what goes for all.
         asked: whether it must learn; None where that is not even shown.
         kind: for tables: the task's domain, or the set of tasks and the model's size.
+        missing: what it needs that this machine lacks, and the command that gets it; empty if
+            nothing.
         status: last `status.json` read, or None.
         exit_code: of its process on this machine; None before it ended.
         log: where its process writes what it has to say.
@@ -37,6 +39,7 @@ class PlannedRun:
     options: Mapping[str, Any] = field(default_factory=dict)
     asked: bool | None = False
     kind: str = ""
+    missing: str = ""
     status: dict[str, Any] | None = None
     exit_code: int | None = None
     log: Path = field(init=False)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import pandas as pd
@@ -68,6 +69,35 @@ def table_of_states(
         table.add_section()
         add_row("all", "", range(len(items)))
     return table
+
+
+def describe_blocked(blocked: Iterable[tuple[str, str]]) -> list[str]:
+    """Lines that say which runs cannot start, why, and what to type.
+
+    Args:
+        blocked: task and what is missing (see `PlannedRun.missing`) of each run.
+    """
+    counts = Counter(blocked)
+    if not counts:
+        return []
+    head = f"{_runs(counts.total())} cannot start on this machine yet:"
+    return [head, *(f"  {_runs(n)} of {task}: {why}" for (task, why), n in counts.items())]
+
+
+def _runs(number: int) -> str:
+    return f"{number:,} run{'s' * (number != 1)}"
+
+
+def duration(hours: float) -> str:
+    """A time for people, rounded as an estimate is: `25 min`, `7.5 h`, `12 days`, `125 years`."""
+    if hours < 1 / 60:
+        return "1 min" if hours > 0 else "0 min"
+    for unit, size, most in (("min", 1 / 60, 1.0), ("h", 1.0, 48.0), ("days", 24.0, 730 * 24.0)):
+        if hours < most:
+            number = hours / size
+            return f"{number:,.{int(number < 9.95 and unit != 'min')}f} {unit}"
+    years = hours / (365.25 * 24)
+    return f"{years:,.{int(years < 9.95)}f} years"
 
 
 class ProgressDisplay:

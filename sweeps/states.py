@@ -15,9 +15,12 @@ from sweeps.sweep_folder import Submission, all_sweeps, job_name
 from tdmpc2.common.lease import file_system_time, live_holder
 from tdmpc2.common.records import SETTLED, read_status, step_of
 
-# new: never begun. resumable: stopped, and goes on from its last checkpoint when launched again.
+# new: never begun. blocked: to be launched, but this machine lacks something that it needs.
+# resumable: stopped, and goes on from its last checkpoint when launched again.
 # stale: says that it runs, but its process is gone (killed, out of memory, a dead node).
-RunState = Literal["done", "diverged", "running", "queued", "failed", "stale", "resumable", "new"]
+RunState = Literal[
+    "done", "diverged", "running", "queued", "failed", "stale", "resumable", "blocked", "new"
+]
 STATES: tuple[RunState, ...] = get_args(RunState)
 ENDED: tuple[RunState, ...] = ("done", "diverged")  # there is nothing to do
 ACTIVE: tuple[RunState, ...] = ("running", "queued")  # somebody does it

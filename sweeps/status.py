@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sweeps.planned_run import UNITS
-from sweeps.report import make_console, table_of_states
+from sweeps.report import describe_blocked, make_console, table_of_states
 from sweeps.states import ACTIVE, ENDED, Observer, View
 from sweeps.sweep_folder import SweepFolder, all_sweeps
 from tdmpc2.common import cli
@@ -78,7 +78,18 @@ def runs_of(sweeps: Sequence[SweepFolder]) -> list[Row]:
 def look(runs: Path, sweeps: Sequence[SweepFolder]) -> list[tuple[Row, View]]:
     """Every run of these sweeps as it stands; any sweep's job may be at it."""
     observer = Observer(runs)
-    return [(row, observer.look(row["directory"], row["budget"])) for row in runs_of(sweeps)]
+    looked_at = [(row, observer.look(row["directory"], row["budget"])) for row in runs_of(sweeps)]
+    for row, view in looked_at:
+        if view.state == "new" and row.get("missing"):
+            view.state = "blocked"
+    return looked_at
+
+
+def blocked_of(looked_at: Sequence[tuple[Row, View]]) -> list[str]:
+    """Which runs could not start when they were last launched, and what to type."""
+    return describe_blocked(
+        (row["task"], row["missing"]) for row, view in looked_at if view.state == "blocked"
+    )
 
 
 def tables_of(looked_at: Sequence[tuple[Row, View]]) -> list[Table]:
@@ -144,6 +155,7 @@ def picture(options: StatusOptions, sweeps: Sequence[SweepFolder]) -> tuple[Grou
         parts += [
             Text(_line(row, view), no_wrap=True, overflow="ignore") for row, view in looked_at
         ]
+    parts += [Text(line) for line in blocked_of(looked_at)]
     errors = last_errors(looked_at, options.errors)
     parts += [Text(line, no_wrap=True, overflow="ignore") for line in errors]
     launches = [submission.facts for sweep in sweeps for submission in sweep.submissions()]

@@ -81,6 +81,7 @@ class SweepFolder:
                 "variant": run.spec.variant,
                 "budget": run.spec.budget,
                 "unit": run.spec.budget_unit,
+                "missing": run.missing,
             }
             for run in planned
         ]

@@ -81,7 +81,9 @@ class SweepOptions:
         None, "when all runs have ended, also if some failed: draw the figures"
     )
     only: Literal["all", "failed"] = _option("all", "failed: leave out what has not failed")
-    yes: bool = _option(False, "local: start even what will take days")
+    yes: bool = _option(
+        False, "local: start even what will take days, or without the runs that cannot start"
+    )
     dry_run: bool = _option(False, "show the plan and stop")
 
     def __post_init__(self) -> None:

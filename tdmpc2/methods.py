@@ -16,11 +16,11 @@ from tdmpc2.common.lockstep import Pack
 from tdmpc2.common.protocols import Agent, EnvSpec
 from tdmpc2.common.settings import require
 from tdmpc2.common.spec import RunSpec, Scalar, overrides_of, variant_name
-from tdmpc2.envs.assets import find_assets
+from tdmpc2.envs.assets import MissingAssetsError, find_assets
 from tdmpc2.envs.factory import check_obs
 from tdmpc2.envs.multitask import get_task_set
 from tdmpc2.envs.protocol import departures, task_of
-from tdmpc2.envs.tasks import PIXEL_ENV_STEPS, get_task
+from tdmpc2.envs.tasks import PIXEL_ENV_STEPS, Task, get_task
 
 # Method name → where its agent is; imported only when used.
 METHODS: dict[str, str] = {
@@ -60,6 +60,7 @@ def make_spec(
     assets: str = "official",
     protocol: Mapping[str, bool] | None = None,
     start: Mapping[str, Scalar] | None = None,
+    require_assets: bool = True,
 ) -> RunSpec:
     """A checked `RunSpec`; overrides that equal the defaults are dropped from it.
 
@@ -74,16 +75,18 @@ def make_spec(
         assets: source of the models, for the tasks that need some; others pass it over.
         protocol: switches of `Protocol`.
         start: facts of the trained model that it goes on from; see `tdmpc2.finetune`.
+        require_assets: False to plan a run whose models are not there yet; it then carries the
+            first source that is wanted.
 
     Raises:
-        UserError: anything unknown, out of range or without effect; models missing, or of
-            another source.
+        MissingAssetsError: the models are missing, or of another source.
+        UserError: anything unknown, out of range or without effect.
     """
     table_row = get_task(task)
     check_obs(table_row, obs)
     if obs == "rgb":
         table_row = dataclasses.replace(table_row, env_steps=PIXEL_ENV_STEPS)
-    models = find_assets(table_row.assets, assets).label if table_row.assets else None
+    models = _assets_label(table_row, assets, require_assets) if table_row.assets else None
     what = _changed(method, overrides or {})
     budget = table_row.env_steps if env_steps is None else env_steps
     require(budget >= 1, f"env_steps={budget}: must be at least 1")
@@ -101,6 +104,17 @@ def make_spec(
         protocol=switches,
         start=tuple(sorted((start or {}).items())),
     )
+
+
+def _assets_label(task: Task, assets: str, required: bool) -> str:
+    """Source of the models that a run uses, or will use once they are there."""
+    assert task.assets is not None
+    try:
+        return find_assets(task.assets, assets).label
+    except MissingAssetsError:
+        if required:
+            raise
+        return assets.partition(",")[0]
 
 
 def make_offline_spec(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import re
 import sys
 from collections.abc import Mapping
@@ -10,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 from tdmpc2.common.errors import UserError, did_you_mean
 from tdmpc2.common.protocols import EnvSpec, TaskEnv
-from tdmpc2.envs.assets import AssetSet, find_assets
+from tdmpc2.envs.assets import AssetSet, MissingAssetsError, find_assets
 from tdmpc2.envs.multitask import PaddedEnv
 from tdmpc2.envs.rendering import can_render_vulkan, prepare_rendering
 from tdmpc2.envs.tasks import Task, get_task
@@ -135,6 +136,42 @@ def check_render(task: Task) -> None:
         )
 
 
+def missing_requirement(task: Task, assets: str) -> str:
+    """What a task needs that this machine lacks, and the command that gets it; empty if nothing.
+
+    Imports no simulator, so it says nothing about the system's shared libraries.
+
+    Args:
+        task: a row of the task table.
+        assets: wanted sources of its models, see `find_assets`.
+
+    Raises:
+        UserError: an unknown source.
+    """
+    for package in sorted(ADAPTERS[task.domain].simulators):
+        if importlib.util.find_spec(package) is None:
+            return _not_installed(task, package)
+    if task.assets is not None:
+        try:
+            find_assets(task.assets, assets)
+        except MissingAssetsError as error:
+            return str(error)
+    return ""
+
+
+def _not_installed(task: Task, package: str) -> str:
+    """Why a simulator cannot be used, and what to type."""
+    if task.domain == "maniskill2" and sys.version_info[:2] > MANISKILL2_PYTHON:
+        return (
+            f"task '{task.name}' needs {package}, which has no release for this Python: "
+            "make the environment with Python 3.11 (PYTHON=python3.11 make install)"
+        )
+    return (
+        f"task '{task.name}' needs {package}, which is not installed: "
+        f"pip install -e '.[{task.domain}]'"
+    )
+
+
 def _adapter_class(task: Task, adapter: Adapter) -> type[Any]:
     """Imports the adapter and, with it, the simulator."""
     module, _, name = adapter.target.partition(":")
@@ -144,15 +181,7 @@ def _adapter_class(task: Task, adapter: Adapter) -> type[Any]:
         package = (error.name or "").partition(".")[0]
         if package not in adapter.simulators:
             raise
-        if task.domain == "maniskill2" and sys.version_info[:2] > MANISKILL2_PYTHON:
-            raise UserError(
-                f"task '{task.name}' needs {package}, which has no release for this Python: "
-                f"make the environment with Python 3.11 (PYTHON=python3.11 make install)"
-            ) from error
-        raise UserError(
-            f"task '{task.name}' needs {package}, which is not installed: "
-            f"pip install -e '.[{task.domain}]'"
-        ) from error
+        raise UserError(_not_installed(task, package)) from error
     except (ImportError, OSError) as error:
         found = re.search(r"lib[\w.-]+\.so[.\d]*", str(error))
         if found is None:

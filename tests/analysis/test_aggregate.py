@@ -63,6 +63,47 @@ def test_a_step_that_a_run_has_not_reached_is_listed(runs):
     ]
 
 
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES.keys())
+@pytest.mark.parametrize(
+    ("points", "reason"),
+    [
+        ({0: 1.0, 2000: 900.0}, "there is none before but step 0"),
+        ({2000: 900.0, 3000: 900.0}, "there is none before but step 0"),
+        ({0: 1.0, 500: 400.0, 1500: 900.0}, "the last one before is at 500"),
+        ({0: 1.0, 899: 400.0, 1001: 900.0}, "the last one before is at 899"),
+    ],
+)
+def test_a_series_without_an_evaluation_near_the_horizon_is_left_out(runs, rule, points, reason):
+    for task in GROUP.tasks:
+        for seed in (1, 2):
+            write_run(runs, points, task=task, seed=seed, method="sac")
+    curves = ScoreCurves(load(runs))
+    table, problems = group_scores(curves, [GROUP], rule, FAST)
+    assert set(table["method"]) == {"tdmpc2"}
+    (problem,) = (p for p in problems if "runs/sac" in p.where)
+    assert "no evaluation within 10% of 1,000 env steps in cup-catch, walker-walk" in problem.what
+    assert reason in problem.what
+    assert set(profiles(curves, GROUP, rule, FAST)[0]["method"]) == {"tdmpc2"}
+    assert improvements(curves, GROUP, rule, FAST)[0].empty
+    assert sensitivity(curves, [GROUP]).set_index("method").loc["sac", rule.name] != 1.0
+
+
+def test_an_evaluation_near_the_horizon_counts(runs):
+    for task in GROUP.tasks:
+        write_run(runs, {0: 1.0, 900: 500.0, 2000: 900.0}, task=task, method="sac")
+    table, _ = group_scores(ScoreCurves(load(runs)), [GROUP], HOLD, FAST, statistics=["mean"])
+    assert table.set_index("method").loc["sac", "value"] == pytest.approx(0.5)
+
+
+def test_one_seed_that_ends_early_does_not_leave_out_its_series(runs):
+    for task in GROUP.tasks:
+        write_run(runs, {0: 0.0, 1000: 800.0}, task=task, method="sac", budget=1000)
+        early = {"state": "DIVERGED", "budget": 1000}
+        write_run(runs, {0: 0.0, 400: 400.0}, task=task, method="sac", seed=2, **early)
+    table, _ = group_scores(ScoreCurves(load(runs)), [GROUP], HOLD, FAST, statistics=["mean"])
+    assert table.set_index("method").loc["sac", "value"] == pytest.approx(0.6)
+
+
 def test_tasks_weigh_alike_however_many_seeds_they_have(runs):
     write_run(runs, {0: 300.0, 1000: 0.0}, task="cup-catch", seed=3)
     curves, _ = group_curves(ScoreCurves(load(runs)), [GROUP], HOLD, FAST)
@@ -74,12 +115,13 @@ def test_scores_at_the_horizon_by_hand(runs):
     table, problems = group_scores(
         *(ScoreCurves(load(runs)), [GROUP], HOLD, FAST), fractions=(0.5, 1.0)
     )
-    assert problems == ()
+    (problem,) = problems  # at half of the horizon there is only the untrained agent's score
+    assert "no evaluation within 10% of 500 env steps" in problem.what
     final = table[table["fraction"] == 1.0].set_index("statistic")["value"]
     # Task means 0.2 and 0.9; the interquartile mean leaves out the lowest and the highest run.
     expected = {"mean": 0.55, "median": 0.55, "iqm": 0.55, "optimality_gap": 0.45}
     assert final.to_dict() == pytest.approx(expected)
-    assert (table[table["fraction"] == 0.5].set_index("statistic")["value"]["mean"]) == 0.0
+    assert set(table["fraction"]) == {1.0}
 
 
 def test_each_tasks_own_budget_limits_the_horizon():

@@ -91,7 +91,7 @@ def test_the_released_curves(published_curves):
 
 
 def test_sensitivity_by_hand(tmp_path):
-    lines = ["0,0,1", f"{FULL},400,1", "0,0,2", "0,200,2"]
+    lines = ["0,0,1", f"{FULL},400,1", "1000,0,2", "1000,200,2"]
     write_table(tmp_path / "tdmpc" / "walker-walk.csv", "step,reward,seed", lines)
     group = Group("one", "One", ("walker-walk",), FULL)
     (row,) = sensitivity(ScoreCurves(load_curves(tmp_path, "x")), [group]).to_dict("records")

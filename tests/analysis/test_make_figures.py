@@ -10,12 +10,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from analysis import make_figures, report
+from analysis import make_figures, report, sources
 from analysis.catalogue import read_catalogue
 from analysis.plots import PLOTS
 from tdmpc2.common.errors import UserError
 from tdmpc2.common.paths import project_root
-from tdmpc2.envs.tasks import SUITES
+from tdmpc2.envs.tasks import SUITES, get_suite
 from tests.analysis.multitask_files import write_multitask_run
 from tests.analysis.run_files import HEADER, eval_line, write_floors, write_run, write_table
 
@@ -287,6 +287,27 @@ def test_no_run_says_what_to_run(tmp_path):
     assert f"no run in {tmp_path / 'missing'}" in line
     assert "python sweeps/launch.py suite=smoke seeds=2" in line
     assert not (tmp_path / "out").exists()
+
+
+def test_no_run_at_all_draws_the_released_curves(tmp_path, monkeypatch, capsys):
+    """Where they have been fetched; else the line that says what to run names them."""
+    monkeypatch.setattr(sources, "default_runs_dir", lambda: tmp_path / "runs")
+    monkeypatch.setenv("TDMPC2_PUBLISHED", str(tmp_path / "paper"))
+    words = [f"out={tmp_path / 'out'}", "reps=200", "only=profiles,learning_curves"]
+    with pytest.raises(UserError, match=r"python analysis/fetch_published\.py"):
+        make_figures.main(words)
+    for task in get_suite("all104"):
+        column = "reward" if task.domain == "dmcontrol" else "success"
+        lines = [f"{step},0.5,{seed}" for step in (0, task.env_steps) for seed in (1, 2, 3)]
+        write_table(tmp_path / "paper" / "sac" / f"{task.name}.csv", f"step,{column},seed", lines)
+    assert make_figures.main(words) == 0
+    printed = capsys.readouterr()
+    assert f"no run in {tmp_path / 'runs'}: the released curves alone" in printed.err
+    assert "not drawn for lack of runs: learning_curves" in printed.err
+    assert "profiles.png" in printed.out
+    # Whoever names a folder of runs wants those.
+    with pytest.raises(UserError, match="no run in"):
+        make_figures.main([*words, f"runs={tmp_path / 'runs'}"])
 
 
 def test_runs_without_evaluation_are_counted_and_listed(tmp_path, capsys):

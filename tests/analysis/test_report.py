@@ -14,6 +14,7 @@ import pytest
 from analysis import report
 from analysis.training_curves import read_training
 from tdmpc2.common.errors import UserError
+from tdmpc2.common.paths import project_root
 from tests.analysis.multitask_files import write_multitask_run
 from tests.analysis.run_files import write_floors, write_run, write_table
 
@@ -109,6 +110,99 @@ def test_runs_of_several_tasks_are_counted_and_not_on_the_page(tmp_path):
     assert [task["name"] for task in data["tasks"]] == ["walker-walk"]
     told = [line for line in data["facts"] if line.startswith("Not on this page")]
     assert told == ["Not on this page: 1 run of several tasks (1 of mine), see make_figures.py"]
+
+
+def headlines(folder: Path, *words: str) -> dict[tuple[str, str], set[str]]:
+    """Series of each table of headline numbers, by its label and horizon."""
+    out = folder / "report.html"
+    assert report.main([f"out={out}", "reps=200", *words]) == 0
+    data = content(folder)
+    names = [series["label"] for series in data["series"]]
+    return {
+        (table["label"], table["horizon"]): {names[int(place)] for place in table["rows"]}
+        for table in data["groups"]
+    }
+
+
+def publish(folder: Path, name: str, scores: dict[int, float]) -> str:
+    """Writes a published method's curves of walker-walk; the word that names the folder."""
+    lines = [f"{step},{score},{seed}" for step, score in scores.items() for seed in (1, 2, 3)]
+    write_table(folder / "paper" / name / "walker-walk.csv", "step,reward,seed", lines)
+    return f"published={folder / 'paper'}"
+
+
+LATE = {0: 3.0, 100_000: 700.0, 200_000: 800.0}
+
+
+def test_a_short_run_is_not_compared_with_curves_that_begin_later(tmp_path):
+    """The published score at step 0 says nothing of step 40,000."""
+    write_run(tmp_path / "runs", {0: 5.0, 40_000: 300.0}, budget=40_000)
+    words = [f"runs={tmp_path / 'runs'}", publish(tmp_path, "tdmpc2", LATE)]
+    tables = headlines(tmp_path, *words)
+    assert tables == {("dmcontrol, tasks run here", "40,000 env steps"): {"TD-MPC2"}}
+    (table,) = content(tmp_path)["groups"]
+    (left,) = table["left_out"]
+    assert "published/tdmpc2" in left
+    assert "none before but step 0" in left
+    assert table["wins"] == []
+
+
+def test_runs_are_compared_at_the_last_step_that_curves_from_elsewhere_have(tmp_path):
+    points = {0: 5.0, **{step: step / 200 for step in range(10_000, 160_000, 10_000)}}
+    write_run(tmp_path / "runs", points, budget=150_000)
+    words = [f"runs={tmp_path / 'runs'}", publish(tmp_path, "tdmpc2", LATE)]
+    both = {"TD-MPC2", "TD-MPC2 (published)"}
+    assert headlines(tmp_path, *words) == {("dmcontrol, tasks run here", "100,000 env steps"): both}
+
+
+def test_a_method_that_went_further_is_compared_there(tmp_path):
+    """Ours at the shortest budget of ours, and whoever got there at the first of the others'."""
+    write_run(tmp_path / "runs", {0: 5.0, 40_000: 300.0}, budget=40_000)
+    points = {0: 5.0, 40_000: 100.0, 100_000: 500.0}
+    write_run(tmp_path / "runs", points, budget=100_000, method="sac")
+    label = "dmcontrol, tasks run here"
+    words = [f"runs={tmp_path / 'runs'}", publish(tmp_path, "tdmpc2", LATE)]
+    assert headlines(tmp_path, *words) == {
+        (label, "40,000 env steps"): {"TD-MPC2", "SAC"},
+        (label, "100,000 env steps"): {"SAC", "TD-MPC2 (published)"},
+    }
+
+
+def test_states_and_pixels_have_tables_of_their_own(tmp_path):
+    points = {0: 5.0, 100_000: 500.0}
+    write_run(tmp_path / "runs", points)
+    write_run(tmp_path / "runs", points, seed=2, tag="rgb", obs="rgb", variant="pixels")
+    words = [f"runs={tmp_path / 'runs'}", publish(tmp_path, "tdmpc2", LATE)]
+    tables = headlines(tmp_path, *words)
+    label = "dmcontrol, tasks run here"
+    assert tables[f"{label}, from states", "100,000 env steps"] == {
+        "TD-MPC2",
+        "TD-MPC2 (published)",
+    }
+    pixels = tables[f"{label}, from pixels", "100,000 env steps"]
+    assert len(pixels) == 1
+    assert "pixels" in next(iter(pixels))
+    assert len(tables) == 2
+
+
+def test_pixels_alone_are_named_as_such(tmp_path):
+    write_run(tmp_path / "runs", {0: 5.0, 100_000: 500.0}, obs="rgb")
+    tables = headlines(tmp_path, f"runs={tmp_path / 'runs'}")
+    assert list(tables) == [("dmcontrol, tasks run here, from pixels", "100,000 env steps")]
+
+
+def test_the_recorded_runs_beside_the_published_curves(tmp_path, published_curves):
+    """Every headline number rests on an evaluation near the step it is stated for."""
+    runs = project_root() / "paper_figures" / "recorded" / "baselines"
+    tables = headlines(tmp_path, f"runs={runs}", f"published={published_curves}")
+    label = "dmcontrol, tasks run here"
+    short = tables[label, "40,000 env steps"]
+    assert len(short) == 3
+    assert not any("published" in name for name in short)
+    assert {"SAC", "SAC (published)", "TD-MPC2 (published)"} < tables[label, "100,000 env steps"]
+    assert tables["Visual RL, from pixels", "2,000,000 env steps"].isdisjoint(
+        tables["Visual RL, from states", "2,000,000 env steps"]
+    )
 
 
 def test_training_records_damaged_or_missing(tmp_path):

@@ -159,7 +159,7 @@ def test_nothing_there_and_misspelt_words(home: Path) -> None:
     assert f"there are none in {home}" in text
     assert "`python -m tdmpc2.envs.assets fetch ycb`" in text
     assert "assets=standin" in text
-    assert "fetch faucet` and assets=unknown" in refusal("faucet")
+    assert "fetch faucet` and assets=official,unknown" in refusal("faucet")
     assert "did you mean 'standin'" in refusal("ycb", "standins")
     assert "did you mean 'faucet'" in refusal("faucets")
 

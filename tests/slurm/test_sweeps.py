@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeps import cancel, clusters, retry, status
+from sweeps import cancel, clusters, launch, retry, status
 from sweeps.sweep_folder import all_sweeps
 from tdmpc2.common import cli
 from tdmpc2.common.files import read_json
@@ -47,6 +47,24 @@ def test_an_array_of_twelve_runs_equals_runs_on_this_machine(
     assert sweeping.sweep(tmp_path, seeds=12, cluster="inline", **SHORT) == 0
     assert all(sweeping.same_as(runs, tmp_path, seed) for seed in TWELVE)
     assert all(len(sweeping.attempts(runs, seed)) == 1 for seed in TWELVE)
+
+
+def test_runs_without_their_models_are_left_out(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others are submitted, and the exit code says that some were not."""
+    monkeypatch.setenv("MS2_ASSET_DIR", str(tmp_path / "none"))
+    words = {"tasks": "pick-ycb,toy-pointmass", "seeds": 1, **SHORT}
+    assert sweeping.sweep(tmp_path / "runs", **words) == launch.LEFT_BLOCKED
+    sweeping.until_empty(cluster)
+    assert sweeping.sweep(tmp_path / "runs", **words) == launch.LEFT_BLOCKED
+    rows = status.look(tmp_path / "runs", all_sweeps(tmp_path / "runs"))
+    assert {row["task"]: view.state for row, view in rows} == {
+        "pick-ycb": "blocked",
+        "toy-pointmass": "done",
+    }
+    monkeypatch.undo()
+    assert sweeping.sweep(tmp_path / "runs", **words, assets="standin", dry_run=True) == 0
 
 
 def test_jobs_run_the_code_as_it_was_launched(swept: tuple[Path, str]) -> None:

@@ -10,6 +10,7 @@ from sweeps.grid import SMOKE, companion_spec, grid, in_packs
 from sweeps.planned_run import PlannedRun, words_of
 from tdmpc2.common.errors import UserError
 from tdmpc2.common.spec import parse_seeds
+from tdmpc2.methods import make_spec
 from tdmpc2.train import parse
 
 
@@ -59,7 +60,9 @@ def test_models_are_the_first_wanted_that_are_there(
     monkeypatch.setenv("MS2_ASSET_DIR", str(tmp_path))
     tasks = ["lift-cube", "pick-ycb", "turn-faucet"]
     with pytest.raises(UserError, match="official ycb models are wanted"):
-        grid(tasks, ["tdmpc2"], (1,))
+        make_spec("tdmpc2", "pick-ycb", 1)
+    # A plan has the runs that wait for models, under the first source that is wanted.
+    assert [run.assets for run in grid(tasks, ["tdmpc2"], (1,))] == [None, "official", "official"]
     runs = grid(tasks, ["tdmpc2"], (1,), assets="official,standin")
     assert [run.assets for run in runs] == [None, "standin", "standin"]
     assert "assets=standin" in words_of([PlannedRun(runs[1], Path())], {})

@@ -1,7 +1,14 @@
 """Models that two ManiSkill2 tasks need: where they lie, where they come from, fetching them."""
 
 from tdmpc2.envs.assets.asset_set import KINDS, SOURCES, AssetSet
-from tdmpc2.envs.assets.find import find_assets
+from tdmpc2.envs.assets.find import MissingAssetsError, find_assets
 from tdmpc2.envs.assets.folders import default_asset_dir
 
-__all__ = ["KINDS", "SOURCES", "AssetSet", "default_asset_dir", "find_assets"]
+__all__ = [
+    "KINDS",
+    "SOURCES",
+    "AssetSet",
+    "MissingAssetsError",
+    "default_asset_dir",
+    "find_assets",
+]

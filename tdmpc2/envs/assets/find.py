@@ -10,6 +10,10 @@ from tdmpc2.envs.assets.folders import ADVICE, asset_dir, standin_dir
 COMMAND = "python -m tdmpc2.envs.assets"
 
 
+class MissingAssetsError(UserError):
+    """The models that a task needs are not there; the message names the command that gets them."""
+
+
 def find_assets(kind: Kind, wanted: str = "official") -> AssetSet:
     """The set of models in `$MS2_ASSET_DIR` (else the default folder), if it is a wanted one.
 
@@ -20,7 +24,8 @@ def find_assets(kind: Kind, wanted: str = "official") -> AssetSet:
             some.
 
     Raises:
-        UserError: another source than wanted, an incomplete set, or nothing there.
+        MissingAssetsError: another source than wanted, an incomplete set, or nothing there.
+        UserError: an unknown kind or source.
     """
     if kind not in KINDS:
         raise UserError(f"kind={kind}: unknown value{did_you_mean(kind, KINDS)}")
@@ -37,7 +42,7 @@ def find_assets(kind: Kind, wanted: str = "official") -> AssetSet:
             return found
         if source == "standin":
             return standin_set(kind)
-    raise UserError(_refusal(kind, wanted, found, trouble))
+    raise MissingAssetsError(_refusal(kind, wanted, found, trouble))
 
 
 def standin_set(kind: Kind) -> AssetSet:
@@ -76,8 +81,8 @@ def _refusal(kind: Kind, wanted: str, found: AssetSet | None, trouble: str | Non
         ways.append(f"`{COMMAND} fetch ycb`{elsewhere} for the official ones")
     elif wanted == "official" and found is None:
         ways.append(
-            f"`{COMMAND} fetch faucet` and assets=unknown (ManiSkill2 states no checksums by which "
-            "to know its faucets)"
+            f"`{COMMAND} fetch faucet` and assets=official,unknown (ManiSkill2 states no checksums "
+            "by which to know its faucets)"
         )
     elif wanted == "rebuilt":
         ways.append("MS2_ASSET_DIR=<the folder of a rebuilt set>")

@@ -1,0 +1,164 @@
+"""Runs that cannot start on this machine: planned, named with what to type, and left out."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ablations import run as ablations
+from sweeps import launch, retry, status
+from sweeps.report import duration
+from tdmpc2.envs.factory import missing_requirement
+from tdmpc2.envs.tasks import TASKS, get_task
+from tests.runs import TINY
+
+FETCH = "python -m tdmpc2.envs.assets fetch"
+SETTINGS = [f"{key}={value}" for key, value in TINY.items() if key != "task"]
+MIXED = ["tasks=toy-pointmass,pick-ycb", "seeds=1", "cluster=local", *SETTINGS]
+
+
+@pytest.fixture(autouse=True)
+def _no_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a fresh installation: no models, no SLURM."""
+    monkeypatch.setenv("MS2_ASSET_DIR", str(tmp_path / "models"))
+    monkeypatch.setattr(launch.clusters, "choose", lambda _: "local")
+
+
+def test_the_whole_reproduction_is_planned_without_models(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["suite=all104", "seeds=3", f"runs={tmp_path / 'runs'}"]
+    assert launch.main(words) == launch.ASKS_FIRST
+    printed = capsys.readouterr().out
+    assert "1,248 runs, 0 finished already, 24 blocked, 1,224 to do" in printed
+    assert "24 runs cannot start on this machine yet:" in printed
+    for task, kind in (("pick-ycb", "ycb"), ("turn-faucet", "faucet")):
+        (line,) = (line for line in printed.splitlines() if f"12 runs of {task}: " in line)
+        assert f"`{FETCH} {kind}`" in line
+    assert "years on one core" in printed
+    assert "days on" in printed
+    assert "GPUs" in printed
+    assert "Add yes=true" in printed
+    assert not (tmp_path / "runs").exists()
+    assert launch.main([*words, "dry_run=true"]) == 0
+
+
+def test_an_ablation_is_planned_without_models(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--no-simnorm", f"runs={tmp_path / 'runs'}"]
+    assert ablations.main(words) == launch.ASKS_FIRST
+    printed = capsys.readouterr().out
+    assert "18 runs, 0 finished already, 6 blocked, 12 to do" in printed
+    assert "6 runs of pick-ycb: official ycb models are wanted" in printed
+    assert f"`{FETCH} ycb`" in printed
+    assert "Add --yes" in printed
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_ablation_of_which_nothing_can_start(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--no-simnorm", "--tasks", "pick-ycb", "--yes", f"runs={tmp_path / 'runs'}"]
+    assert ablations.main(words) == launch.LEFT_BLOCKED
+    assert "No report yet: " in capsys.readouterr().out
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_others_start_once_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = tmp_path / "runs"
+    words = [*MIXED, f"runs={runs}"]
+    assert launch.main(words) == launch.ASKS_FIRST
+    assert "1 of 2 runs cannot. Add yes=true to start the others." in capsys.readouterr().out
+    assert not runs.exists()
+    for _ in range(2):  # launching again finds nothing to start, and says the same
+        assert launch.main([*words, "yes=true"]) == launch.LEFT_BLOCKED
+        printed = capsys.readouterr().out
+        assert printed.count(f"`{FETCH} ycb`") == 2  # with the plan, and at the end
+        assert printed.splitlines()[-2].startswith("1 of 2 runs were left out")
+        assert "NOT STARTED" not in printed
+    assert [path.parent.parent.name for path in runs.rglob("eval.csv")] == ["toy-pointmass"]
+    assert status.main([f"runs={runs}"]) == 0
+    printed = capsys.readouterr().out
+    assert "blocked" in printed
+    assert f"{FETCH} ycb" in " ".join(printed.split())
+    assert retry.main([f"runs={runs}"]) == 0  # nothing has failed
+
+
+def test_a_failure_counts_more_than_what_was_left_out(tmp_path: Path) -> None:
+    words = [*MIXED, f"runs={tmp_path}", "yes=true", "buffer_size=10"]
+    assert launch.main(words) == 1
+
+
+def test_nothing_can_start(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["tasks=pick-ycb,turn-faucet", "seeds=2", f"runs={tmp_path / 'runs'}"]
+    assert launch.main(words) == launch.LEFT_BLOCKED
+    assert "4 of 4 runs were left out" in capsys.readouterr().out
+    assert not (tmp_path / "runs").exists()
+
+
+def test_runs_start_when_their_models_are_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["tasks=pick-ycb", "seeds=1", f"runs={tmp_path}", "dry_run=true"]
+    assert launch.main([*words, "assets=official,standin"]) == 0
+    assert "blocked" not in capsys.readouterr().out
+
+
+def test_a_damaged_set_blocks_its_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "models" / "mani_skill2_ycb").mkdir(parents=True)
+    (tmp_path / "models" / "mani_skill2_ycb" / "info_pick_v0.json").write_text("[")
+    words = ["tasks=pick-ycb,lift-cube", "seeds=1", f"runs={tmp_path / 'runs'}"]
+    assert launch.main(words) == launch.ASKS_FIRST
+    assert "2 runs, 0 finished already, 1 blocked, 1 to do" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("domain", "package"),
+    [("myosuite", "myosuite"), ("dmcontrol", "dm_control"), ("maniskill2", "sapien")],
+)
+def test_a_missing_simulator_blocks_its_runs(
+    domain: str,
+    package: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    find = importlib.util.find_spec
+
+    def without(name: str, *more: Any) -> Any:
+        return None if name == package else find(name, *more)
+
+    monkeypatch.setattr(importlib.util, "find_spec", without)
+    own = [task for task in TASKS.values() if task.domain == domain]
+    assert all(f"needs {package}" in missing_requirement(task, "official") for task in own)
+    assert missing_requirement(get_task("toy-pointmass"), "official") == ""
+    words = [f"tasks={own[0].name},toy-pointmass", "seeds=2", f"runs={tmp_path / 'runs'}"]
+    assert launch.main(words) == launch.ASKS_FIRST
+    printed = capsys.readouterr().out
+    assert "4 runs, 0 finished already, 2 blocked, 2 to do" in printed
+    assert f"2 runs of {own[0].name}: task '{own[0].name}' needs {package}" in printed
+
+
+@pytest.mark.parametrize(
+    ("hours", "text"),
+    [
+        (0.0, "0 min"),
+        (0.001, "1 min"),
+        (0.5, "30 min"),
+        (1.0, "1.0 h"),
+        (9.97, "10 h"),
+        (47.0, "47 h"),
+        (49.0, "2.0 days"),
+        (24.0 * 100, "100 days"),
+        (24.0 * 731, "2.0 years"),
+        (1_099_345.0, "125 years"),
+    ],
+)
+def test_durations_are_readable(hours: float, text: str) -> None:
+    assert duration(hours) == text
