@@ -219,9 +219,14 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return runs
 
 
-def test_each_seed_has_a_run_of_its_own(undisturbed: Path, tmp_path: Path) -> None:
-    """Before rounding has grown, it is that of the seed alone; and it is marked as packed."""
-    found = directories(undisturbed)
+def test_each_seed_has_a_run_of_its_own(tmp_path: Path) -> None:
+    """Before rounding has grown, it is that of the seed alone; and it is marked as packed.
+
+    Without planning: which samples are the best may hang on the last bit of their values, and
+    then whole episodes differ from the first decision on.
+    """
+    assert packed(tmp_path / "pack", planning="false").code == 0
+    found = directories(tmp_path / "pack")
     assert list(found) == sorted(SEEDS)
     for place, seed in enumerate(SEEDS, 1):
         directory = found[seed]
@@ -230,7 +235,7 @@ def test_each_seed_has_a_run_of_its_own(undisturbed: Path, tmp_path: Path) -> No
         assert status["state"] == "COMPLETED"
         assert read_json(directory / "numeric.json")["pack"] == f"{place} of 3"
         alone = tmp_path / str(seed)
-        assert tiny(alone, seed=seed).code == 0
+        assert tiny(alone, seed=seed, planning="false").code == 0
         (other,) = directories(alone).values()
         for name in ("eval", "train"):
             ours, theirs = rows(directory, name), rows(other, name)

@@ -71,12 +71,15 @@ def test_every_sampled_row_is_one_that_was_played(trained: Path, tmp_path: Path)
         store = CheckpointStore(directory)
         manifest = read_json(store.existing()[-1] / "manifest.json")
         played[task] = list(store.episodes(manifest))
-        assert dataset.facts(task)["transitions"] == 200
+        # How long an episode is that ends early, and so how far the last passes the budget of 200,
+        # hangs on how products round.
+        assert dataset.facts(task)["transitions"] == sum(map(len, played[task])) >= 200
         assert dataset.facts(task)["episodes"] == len(played[task])
     assert all(not found for _, found in dataset.verify())
 
+    total = sum(len(one) for task in TOYS for one in played[task])
     memory = OfflineMemory(dataset, TOYS, 1, 6, 3, generator=generator())
-    assert memory.num_starts == 400
+    assert memory.num_starts == total
     seen = set()
     first = {  # rows before each episode, as `start` counts them
         int(row): one
@@ -88,7 +91,7 @@ def test_every_sampled_row_is_one_that_was_played(trained: Path, tmp_path: Path)
     }
     begins = np.array(sorted(first))
     for _ in range(10):
-        batch = memory.sample(400)
+        batch = memory.sample(total)
         for b, start in enumerate(batch.start.tolist()):
             begin = int(begins[begins <= start].max())
             one, t = first[begin], start - begin
@@ -97,7 +100,7 @@ def test_every_sampled_row_is_one_that_was_played(trained: Path, tmp_path: Path)
             np.testing.assert_array_equal(batch.action[0, b, :2].numpy(), one.action[t])
             assert batch.reward[0, b] == one.reward[t]
             assert batch.terminated[0, b] == float(one.terminated and t == len(one) - 1)
-    assert len(seen) == 400
+    assert len(seen) == total
     ends = sum(one.terminated for task in TOYS for one in played[task])
     assert ends > 0
     assert sum(int(shard.episodes()[:, 1].sum()) for shard in dataset.all_shards) == ends
@@ -113,7 +116,8 @@ def test_provenance_names_the_runs(trained: Path, tmp_path: Path) -> None:
         spec = read_json(path)
         for key in ("task", "method", "variant", "seed", "identity", "overrides", "commit"):
             assert source[key] == spec[key]
-        assert (source["task"], source["seed"], source["env_steps"]) == (task, 3, 200)
+        reached = read_json(path.parent / "status.json")["env_step"]
+        assert (source["task"], source["seed"], source["env_steps"]) == (task, 3, reached)
 
 
 # --- what is taken -------------------------------------------------------------------
