@@ -17,11 +17,11 @@ from analysis.aggregate import COVERAGE_NOTE, RLIABLE_VERSION
 from analysis.audit import FINDINGS, audit
 from analysis.catalogue import Catalogue
 from analysis.comparison import TASK_MARGIN, against_default, compare_domains, compare_tasks
-from analysis.curves import Rule, ScoreCurves
+from analysis.curves import Rule, ScoreCurves, paper_budget
 from analysis.drawing import series_styles
 from analysis.problems import Problem
 from analysis.records import RUNS_SOURCE, SERIES, Records
-from analysis.report_headlines import headlines, rounded
+from analysis.report_headlines import MEDIAN_NOTE, headlines, rounded
 from analysis.run_directory import SCORES, parts_of, short_commits
 from analysis.selection import Series
 from analysis.sources import PUBLISHED
@@ -74,8 +74,8 @@ def report_data(
     tasks = _tasks(records, curves, numbers, places, grids, rule, problems)
     found = audit(curves, rule)
     data = {
-        "facts": _facts(records, rule, catalogue),
-        "note": COVERAGE_NOTE,
+        "facts": _facts(records, curves, rule, catalogue),
+        "note": f"{COVERAGE_NOTE} {MEDIAN_NOTE}",
         "series": [
             {
                 **{"label": style.label.replace("\n", " "), "color": style.color},
@@ -186,12 +186,17 @@ def _ablations(curves: ScoreCurves, rule: Rule) -> dict[str, Any] | None:
     return _table(found.assign(**{name: found[name].map("{:.1f}".format) for name in numbers}))
 
 
-def _facts(records: Records, rule: Rule, catalogue: Catalogue) -> list[str]:
+def _facts(records: Records, curves: ScoreCurves, rule: Rule, catalogue: Catalogue) -> list[str]:
     """What a reader must know to trust the page."""
     runs = records.runs
+    full = np.array([paper_budget(row.task, row.obs) for row in curves.runs.itertuples()])
+    short = curves.runs["source"][curves.last_steps < full].value_counts()
     lines = []
     for source, own in runs.groupby("source"):
-        states = ", ".join(f"{n:,} {state}" for state, n in own["state"].value_counts().items())
+        if source == RUNS_SOURCE:
+            states = ", ".join(f"{n:,} {state}" for state, n in own["state"].value_counts().items())
+        else:  # curves alone do not say how their runs ended
+            states = f"{short.get(source, 0):,} end before the task's full budget"
         known = catalogue.sources.get(str(source))
         name = "made here" if source == RUNS_SOURCE else known.label if known else f"from {source}"
         lines.append(f"{len(own):,} runs, {name}: {own['task'].nunique()} tasks, {states}")

@@ -16,6 +16,10 @@ from analysis.selection import NEAR, Group, Series
 
 OBSERVATIONS = {"state": "from states", "rgb": "from pixels"}
 """What a label says of what the agents see."""
+MEDIAN_NOTE = (
+    "The median over tasks has no interval: with three seeds, bootstrap intervals of the median "
+    "over 104 tasks cover it in 9 to 41 % of cases only."
+)
 
 
 def headlines(
@@ -125,7 +129,8 @@ def _overview(
         rows: dict[int, dict[str, Any]] = {}
         for row in scores.to_dict("records"):
             place = places[tuple(str(row[name]) for name in SERIES)]
-            cell = rounded(100 * np.array([row["value"], row["low"], row["high"]]))
+            bounds = (np.nan, np.nan) if row["statistic"] == "median" else (row["low"], row["high"])
+            cell = rounded(100 * np.array([row["value"], *bounds]))
             rows.setdefault(place, {"runs": row["num_runs"], "seeds": row["seeds"]})
             rows[place][row["statistic"]] = cell
         wins = [

@@ -200,6 +200,12 @@ def test_the_recorded_runs_beside_the_published_curves(tmp_path, published_curve
     assert len(short) == 3
     assert not any("published" in name for name in short)
     assert {"SAC", "SAC (published)", "TD-MPC2 (published)"} < tables[label, "100,000 env steps"]
+    data = content(tmp_path)
+    for table in data["groups"]:
+        assert all(row["median"][1:] == [None, None] for row in table["rows"].values())
+    assert (
+        "1,284 runs, published: 104 tasks, 225 end before the task's full budget" in data["facts"]
+    )
     assert tables["Visual RL, from pixels", "2,000,000 env steps"].isdisjoint(
         tables["Visual RL, from states", "2,000,000 env steps"]
     )
