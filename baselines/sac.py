@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from baselines.networks import MLP, num_parameters, use_kernels
 from tdmpc2.common.compile import Compiler
 from tdmpc2.common.errors import UserError
-from tdmpc2.common.experience import Batch
+from tdmpc2.common.experience import Batch, to_device
 from tdmpc2.common.learning import Draws, descend, differentiate, episode_discount, move_towards
 from tdmpc2.common.protocols import Counters, EnvSpec, Event
 from tdmpc2.common.replay import Replay
@@ -259,7 +259,7 @@ class SAC:
         """Actions `(B, A)`: samples while exploring, means in evaluation."""
         draws = self.train_noise if explore else self.eval_noise
         noise = draws.normal(len(obs), self.env.action_dim)
-        sample = self.nets.act(torch.as_tensor(obs, device=self.device), noise)
+        sample = self.nets.act(to_device(obs, self.device), noise)
         return (sample.action if explore else sample.mean).cpu().numpy()
 
     def seed_evaluation(self, seed: int) -> None:

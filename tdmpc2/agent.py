@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from tdmpc2 import kernels, losses, planner
 from tdmpc2.common.compile import Compiler
-from tdmpc2.common.experience import Batch
+from tdmpc2.common.experience import Batch, to_device
 from tdmpc2.common.learning import Gradients, descend, differentiate
 from tdmpc2.common.protocols import Counters, EnvSpec, Event
 from tdmpc2.common.replay import Replay
@@ -138,8 +138,8 @@ class TDMPC2:
             task: `(B,)` task indices of a multi-task agent.
         """
         noise_source = self.train_noise if explore else self.eval_noise
-        observation = torch.as_tensor(obs, device=self.device)
-        tasks = None if task is None else torch.as_tensor(task, device=self.device)
+        observation = to_device(obs, self.device)
+        tasks = None if task is None else to_device(task, self.device)
         self.model.renormalize_task_embedding(tasks)
         context = self.model.context(tasks)
         if not self.config.planning:

@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 from tdmpc2 import kernels, losses, planner
 from tdmpc2.agent import TDMPC2
 from tdmpc2.common.compile import Compiler
-from tdmpc2.common.experience import Batch
+from tdmpc2.common.experience import Batch, to_device
 from tdmpc2.common.learning import move_towards
 from tdmpc2.common.replay import Replay
 from tdmpc2.common.requests import Act
@@ -143,7 +143,7 @@ class AgentPack:
         explore, batch = filled[0].explore, len(filled[0].obs)
         if any(r.explore != explore or len(r.obs) != batch for r in filled):
             raise RuntimeError("seeds out of step: some train, others evaluate")
-        obs = torch.from_numpy(np.stack([r.obs for r in filled])).to(self.device)
+        obs = to_device(np.stack([r.obs for r in filled]), self.device)
         sources = [a.train_noise if explore else a.eval_noise for a in self.agents]
         if not self.config.planning:
             draws, shift = zip(*(source.prior(batch) for source in sources), strict=True)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tdmpc2.common.experience import to_device
 from tdmpc2.noise import IterationNoise, PlanNoise
 from tdmpc2.prior import PolicySample
 from tdmpc2.world_model import TaskContext
@@ -170,7 +171,7 @@ def warm_start(
             f"{len(first)} environments, but the last plan had {previous.shape[1]} "
             f"(and {previous.shape[0]} decisions; now {horizon})"
         )
-    goes_on = torch.as_tensor(~first, device=device)[:, None]
+    goes_on = to_device(~first, device)[:, None]
     start[:-1] = torch.where(goes_on, previous[1:], start[:-1])
     return start
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from tdmpc2.common.compile import use_own_cache
 from tdmpc2.common.device import MAX_PRODUCT_ERROR, product_error, torch_as_found
 from tdmpc2.common.errors import UserError
 from tdmpc2.common.paths import cache_dir
@@ -25,8 +26,10 @@ MISSING = ("could not import", "missing:")
 def pytest_configure() -> None:
     """Keeps torch to one thread: tests run side by side, and sums must not depend on cores.
 
-    And chooses a renderer, before any test imports MuJoCo; the tests that need one say so.
+    And chooses a renderer, before any test imports MuJoCo; the tests that need one say so. Code
+    that tests compile is kept where that of runs is.
     """
+    use_own_cache()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     torch.set_num_threads(1)
     with contextlib.suppress(UserError):

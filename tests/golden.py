@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -54,10 +54,15 @@ CONFIG_FIELDS = [
 
 
 class Golden:
-    """One golden file as an agent with the recorded weights and a reader of its arrays."""
+    """One golden file as an agent with the recorded weights and a reader of its arrays.
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    Args:
+        name: of the file.
+        device: of the agent and of every array that is read.
+    """
+
+    def __init__(self, name: str, device: torch.device | str = "cpu") -> None:
+        self.name, self.device = name, torch.device(device)
         self.arrays = dict(np.load(DATA / f"{name}.npz"))
         self.raw: dict[str, Any] = json.loads((DATA / f"{name}.json").read_text())
         self.multitask = self.raw["task_dim"] > 0
@@ -65,17 +70,18 @@ class Golden:
 
     def __call__(self, key: str) -> Tensor:
         """An array as a tensor."""
-        return torch.from_numpy(np.asarray(self.arrays[key]))
+        return torch.from_numpy(np.asarray(self.arrays[key])).to(self.device)
 
     def has(self, key: str) -> bool:
         """Whether the file holds an array."""
         return key in self.arrays
 
-    def config(self) -> TDMPC2Config:
-        """The recorded configuration in this project's words."""
+    def config(self, precision: Literal["fp32", "bf16"] = "fp32") -> TDMPC2Config:
+        """The recorded configuration in this project's names."""
         values = {k: self.raw[k] for k in CONFIG_FIELDS}
         return TDMPC2Config.make(
             **values,
+            precision=precision,
             num_pi_samples=self.raw["num_pi_trajs"],
             entropy_form="paper" if self.is_paper else "official_2024",
             dropout_in="everywhere" if self.is_paper else "model_and_policy_loss",
@@ -102,9 +108,9 @@ class Golden:
         found = {k[len(prefix) :]: self(k) for k in self.arrays if k.startswith(prefix)}
         return import_official(found)
 
-    def agent(self) -> TDMPC2:
+    def agent(self, precision: Literal["fp32", "bf16"] = "fp32") -> TDMPC2:
         """An agent with the recorded weights."""
-        agent = TDMPC2(self.config(), self.env(), seed=0)
+        agent = TDMPC2(self.config(precision), self.env(), seed=0, device=self.device)
         agent.model.load_state_dict(self.weights())
         return agent
 
@@ -137,7 +143,7 @@ class Golden:
             elite = self(f"{case}/exponential")[None]
         else:
             # A vanishing Exp(1) draw makes that elite win the Gumbel-max choice.
-            elite = torch.ones(1, self.raw["num_elites"])
+            elite = torch.ones(1, self.raw["num_elites"], device=self.device)
             elite[0, int(self(f"{case}/elite_index"))] = 1e-30
         key = f"{case}/action_noise"
         return PlanNoise(

@@ -18,7 +18,7 @@ from baselines.dreamerv3.world_model import WorldModel, model_loss
 from baselines.networks import num_parameters, use_kernels
 from tdmpc2.common.compile import Compiler
 from tdmpc2.common.errors import UserError
-from tdmpc2.common.experience import Sequences
+from tdmpc2.common.experience import Sequences, to_device
 from tdmpc2.common.learning import Draws, descend, differentiate, move_towards
 from tdmpc2.common.precision import products_in
 from tdmpc2.common.protocols import Counters, EnvSpec, Event
@@ -118,13 +118,13 @@ class DreamerV3:
     ) -> np.ndarray:
         """Actions `(B, A)`, sampled in evaluation too; see `Agent.act`."""
         draws, num = self.train_noise if explore else self.eval_noise, len(obs)
-        memory, begins = self.memory[explore], torch.as_tensor(first, device=self.device)
+        memory, begins = self.memory[explore], to_device(first, self.device)
         if memory is None or len(memory[1]) != num:
             start = self.model.rssm.initial()
             nothing = torch.zeros(num, self.env.action_dim, device=self.device)
             memory = State(*(x.expand(num, -1) for x in start)), nothing
         with self._precision():
-            embed = self.model.encode(torch.as_tensor(obs, device=self.device))
+            embed = self.model.encode(to_device(obs, self.device))
             uniform = draws.uniform(num, self.config.stoch)
             state = self.model.rssm.observe_one(*memory, embed, begins, uniform)
             action = self.behaviour.act(state.features, draws.normal(num, self.env.action_dim))

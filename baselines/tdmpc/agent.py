@@ -18,7 +18,7 @@ from tdmpc2 import kernels as tdmpc2_kernels
 from tdmpc2 import planner
 from tdmpc2.common.compile import Compiler
 from tdmpc2.common.errors import UserError
-from tdmpc2.common.experience import Batch
+from tdmpc2.common.experience import Batch, to_device
 from tdmpc2.common.learning import Draws, descend, differentiate, episode_discount, move_towards
 from tdmpc2.common.protocols import Counters, EnvSpec, Event
 from tdmpc2.common.replay import Replay
@@ -126,14 +126,14 @@ class TDMPC:
 
         Horizon and least standard deviation of the plan are those of the episode's beginning.
         """
-        c, tasks = self.config, None if task is None else torch.as_tensor(task, device=self.device)
+        c, tasks = self.config, None if task is None else to_device(task, self.device)
         horizon = c.planning_horizon(self.decisions)
         self.model.renormalize_task_embedding(tasks)
         with contextlib.nullcontext() if self._packed is None else self._packed.in_use():
             result = self._plan(
                 c,
                 self.model,
-                torch.as_tensor(obs, device=self.device),
+                to_device(obs, self.device),
                 self.model.context(tasks),
                 self.discount(tasks, len(obs)),
                 self.warm_start(first, explore, horizon),

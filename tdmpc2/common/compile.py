@@ -3,17 +3,39 @@
 from __future__ import annotations
 
 import functools
+import os
+import sys
+import tempfile
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map
+
+from tdmpc2.common.cpu import cpu_flags_hash
 
 Args = ParamSpec("Args")
 Result = TypeVar("Result")
 
 # Forms of one function in a process: batch sizes, with and without noise, several agents.
 MAX_FORMS = 64
+
+
+def use_own_cache() -> None:
+    """Keeps compiled code apart by Python, torch and CPU, unless `TORCHINDUCTOR_CACHE_DIR` is set.
+
+    torch 2.13 keeps what it compiles for the CPU in one folder per user, and does not tell by
+    which Python: code compiled under 3.12 corrupts the memory of a process under 3.11.
+    """
+    python = "".join(map(str, sys.version_info[:2]))
+    cpu = f"{torch.backends.cpu.get_cpu_capability()}-{cpu_flags_hash()}"
+    user = os.getuid() if hasattr(os, "getuid") else "user"
+    folder = Path(tempfile.gettempdir()) / f"tdmpc2-inductor-{user}"
+    folder /= f"py{python}-torch{torch.__version__}-{cpu}"
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))
 
 
 class Compiler:
@@ -38,6 +60,7 @@ class Compiler:
         Args:
             on_failure: called when compilation had to be given up.
         """
+        use_own_cache()
         self.enabled, self._on_failure = True, on_failure
         torch._dynamo.config.recompile_limit = MAX_FORMS
 
@@ -72,7 +95,9 @@ class Compiler:
         """The function, called again without compilation where it fails.
 
         It must be pure, and may call what `compile` returned. If the second call fails too, its
-        error is the caller's; if not, compilation is off from then on, and a warning says so.
+        error is the caller's; if not, compilation is off from then on, and a warning says so. On
+        a GPU the tensors that it returns are copies: the originals lie in the memory of CUDA
+        graphs, which the next step overwrites.
         """
 
         @functools.wraps(function)
@@ -81,7 +106,7 @@ class Compiler:
                 return function(*args, **kwargs)
             self.begin_step()
             try:
-                return function(*args, **kwargs)
+                return self._kept(function(*args, **kwargs))
             except Exception as error:  # of many kinds, few of them documented
                 self.enabled = False
                 result = function(*args, **kwargs)
@@ -89,6 +114,12 @@ class Compiler:
                 return result
 
         return call
+
+    def _kept(self, result: Result) -> Result:
+        """A result that outlives the step."""
+        if not self._on_gpu:
+            return result
+        return tree_map(lambda x: x.detach().clone() if isinstance(x, Tensor) else x, result)
 
     def begin_step(self) -> None:
         """Lets CUDA graphs write over what the step before returned."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 import platform
 import warnings
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from typing import Any, Literal
 import torch
 
 from tdmpc2.common import native
+from tdmpc2.common.compile import use_own_cache
 from tdmpc2.common.cpu import cpu_field, cpu_flags, cpu_flags_hash, cpu_model
 from tdmpc2.common.errors import UserError
 from tdmpc2.common.files import read_json, write_json
@@ -83,6 +85,7 @@ def numeric_path(
             raise UserError("compile=true: torch.compile does not work here; see the warning above")
     if device.type == "cuda":
         path["gpu"] = torch.cuda.get_device_name(device)
+        path["deterministic"] = True
     if renderer is not None:
         path["renderer"] = renderer
     if pack is not None:
@@ -134,6 +137,7 @@ def warn_of_rounded_bf16(device: torch.device) -> None:
 
 def compiler_version(device: torch.device) -> str | Literal[False]:
     """The compiler behind `torch.compile`, after a try; False, with a warning, if it fails."""
+    use_own_cache()
     try:
         torch.compile(torch.sin)(torch.ones(8, device=device))
     except Exception as error:  # of many kinds, none of them documented
@@ -205,13 +209,17 @@ def apply_numeric_path(
 
 @contextlib.contextmanager
 def torch_as_found() -> Iterator[None]:
-    """Leaves torch's threads and its setting of float32 products as they were."""
+    """Leaves torch's threads, float32 matmul setting and choice of algorithms as they were."""
     threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
+    deterministic = torch.get_deterministic_debug_mode()
+    fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     try:
         yield
     finally:
         torch.set_num_threads(threads)
         torch.set_float32_matmul_precision(precision)
+        torch.set_deterministic_debug_mode(deterministic)
+        torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
 
 
 def set_up_torch(path: dict[str, Any]) -> None:
@@ -219,6 +227,13 @@ def set_up_torch(path: dict[str, Any]) -> None:
     keep_freed_memory()
     torch.set_num_threads(path["threads"])
     torch.set_float32_matmul_precision(path["matmul_precision"])
+    if path.get("deterministic"):
+        # Read by cuBLAS when it is first used; without it, products on several streams may differ.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        # An operation that has no deterministic form warns.
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        # Filling fresh memory would cost a kernel for each tensor.
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def record_failed_compilation(file: Path) -> None:

@@ -36,7 +36,7 @@ class Batch(NamedTuple):
         if self.obs.device.type == device.type:
             return self
         there = {name: x for name, x in self._asdict().items() if x is not None}
-        return Batch(**{name: _moved(x, device) for name, x in there.items()})
+        return Batch(**{name: to_device(x, device) for name, x in there.items()})
 
 
 class Sequences(NamedTuple):
@@ -60,7 +60,7 @@ class Sequences(NamedTuple):
         """The batch on a device; see `Batch.to`."""
         if self.obs.device.type == device.type:
             return self
-        return Sequences(*(_moved(x, device) for x in self))
+        return Sequences(*(to_device(x, device) for x in self))
 
 
 @dataclass
@@ -104,6 +104,7 @@ class Transition(NamedTuple):
     terminated: bool
 
 
-def _moved(x: Tensor, device: torch.device) -> Tensor:
-    pin = device.type == "cuda"
+def to_device(x: Tensor | np.ndarray, device: torch.device) -> Tensor:
+    """An array of the CPU on a device; to a GPU it goes through pinned memory, without waiting."""
+    pin, x = device.type == "cuda", torch.as_tensor(x)
     return (x.pin_memory() if pin else x).to(device, non_blocking=pin)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from tdmpc2.common.experience import Batch, Episode, Transition
+from tdmpc2.common.experience import Batch, Episode, Transition, to_device
 from tdmpc2.common.frames import FrameRows
 from tdmpc2.common.sum_tree import SumTree
 
@@ -240,7 +240,7 @@ class Replay:
             index, weight = self._draw_prioritized(batch_size)
         else:
             draws = torch.randint(self._num_starts, (batch_size,), generator=self.generator)
-            places = draws.to(self.device).add_(self._first_start).remainder_(self.capacity)
+            places = to_device(draws, self.device).add_(self._first_start).remainder_(self.capacity)
             index = self._starts.index_select(0, places)
         rows = (index + self._offsets).remainder_(self.capacity)
         return Batch(
@@ -267,7 +267,7 @@ class Replay:
         probability = self._tree.get(rows) / self._tree.total
         weight = (self._num_starts * probability) ** -self.beta
         weight = (weight / weight.max()).astype(np.float32)
-        return torch.as_tensor(rows, device=self.device), torch.as_tensor(weight).to(self.device)
+        return to_device(rows, self.device), to_device(weight, self.device)
 
     def update_priorities(self, index: Tensor, error: Tensor) -> None:
         """Sets the priorities of rows to (error + 1e-6)^α; new ones get the largest there is."""

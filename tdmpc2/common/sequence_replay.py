@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from tdmpc2.common.experience import Episode, Sequences, Transition
+from tdmpc2.common.experience import Episode, Sequences, Transition, to_device
 
 _FIRST = (0.0, 1.0, 0.0)  # reward, first and terminated of the row that begins an episode
 
@@ -151,7 +151,7 @@ class SequenceReplay:
         begin = torch.tensor([0, *bounds[:-1].tolist()])[place]
         start = torch.tensor(self._oldest)[place] + draws - begin
         rows = place * self.ring + (start + self._offsets) % self.ring
-        rows = rows.to(self.device)
+        rows = to_device(rows, self.device)
         reward, first, terminated = _rows_of(self.marks, rows).unbind(-1)
         first = first.clone()
         first[0] = 1.0  # what came before is not known

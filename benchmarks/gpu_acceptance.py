@@ -1,0 +1,288 @@
+"""Settles on a GPU, in minutes, what this project claims: correctness, speed, and real runs.
+
+`python benchmarks/gpu_acceptance.py [key=value …]` runs sections one after the other, each in a
+process of its own with a time limit, and writes what they find to one JSON file and one table.
+The same command again repeats only what has not passed. Sections:
+
+  parity    golden arrays of the official code in fp32, TF32 and bf16; compiled equals eager
+  sync      no step waits for the device
+  memory    what an agent and its replay buffer take, and where the buffer lies
+  resume    a run that is killed and resumed equals an undisturbed one, byte for byte
+  latency   plan, update and decision, against bounds measured on this device
+  seeds     1, 3, 8 and 16 seeds as one batch
+  train     TD-MPC2 5M on six tasks with three seeds each, to 100,000 env steps
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+# Also where the project is not installed: its folder comes after this file's.
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+
+import torch
+from gpu_sections.report import Report, Settings, SkippedError
+
+from tdmpc2.common import cli
+from tdmpc2.common.device import choose_device
+from tdmpc2.common.errors import UserError, did_you_mean
+from tdmpc2.common.files import read_json, write_atomic, write_json
+from tdmpc2.common.paths import project_root
+from tdmpc2.common.provenance import git_commit
+
+
+@dataclass(frozen=True)
+class Section:
+    """One part of the acceptance test.
+
+    Attributes:
+        module: with a function `run(report, settings)`.
+        seconds: time limit.
+        timed: whether other work on the device would spoil what it measures.
+    """
+
+    module: str
+    seconds: float
+    timed: bool = False
+
+
+SECTIONS = {
+    "parity": Section("gpu_sections.parity", 150),
+    "sync": Section("gpu_sections.sync", 150),
+    "memory": Section("gpu_sections.memory", 60),
+    "resume": Section("gpu_sections.resume", 150),
+    "latency": Section("gpu_sections.latency", 180, timed=True),
+    "seeds": Section("gpu_sections.seeds", 180, timed=True),
+    "train": Section("gpu_sections.training", 300, timed=True),
+}
+POLL_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to run."""
+
+    sections: str = field(
+        default=",".join(SECTIONS), metadata={"help": "with commas; all unless named"}
+    )
+    device: str = field(default="auto", metadata={"help": "auto, cpu, cuda …"})
+    small: bool = field(
+        default=False, metadata={"help": "tiny models and few repetitions, to try the script"}
+    )
+    limits: str = field(default="", metadata={"help": "seconds: parity=60,train=1800"})
+    parallel: int = field(
+        default=1, metadata={"help": "sections at a time, of those that measure no time"}
+    )
+    again: bool = field(default=False, metadata={"help": "also repeat what has passed"})
+    out: Path = field(
+        default_factory=lambda: project_root() / "gpu_acceptance",
+        metadata={"help": "folder of results, runs and records"},
+    )
+
+
+def main(words: Sequence[str]) -> int:
+    """The command; returns its exit code: 0 unless a section failed."""
+    if words[:1] == ["section"]:
+        return run_section(words[1], json.loads(words[2]))
+    options = Options(**cli.parse_words(words, cli.schema_of(Options)))
+    names = chosen_sections(options.sections)
+    limits = time_limits(options.limits)
+    if options.parallel < 1:
+        raise UserError(f"parallel={options.parallel}: must be at least 1")
+    device = choose_device(options.device)
+    key = facts_of(device, options.small)
+    print(", ".join(f"{name} {value}" for name, value in key.items()), flush=True)
+    if device.type != "cuda":
+        print("No GPU is used: what a section cannot show on a CPU is left out of it.", flush=True)
+    todo = [name for name in names if options.again or not has_passed(options.out, name, key)]
+    for name in names:
+        if name not in todo:
+            print(f"{name}: passed before; again=true repeats it", flush=True)
+    untimed = [name for name in todo if not SECTIONS[name].timed]
+    timed = [name for name in todo if SECTIONS[name].timed]
+    for group, at_once in ((untimed, options.parallel), (timed, 1)):
+        run_all(group, at_once, limits, options, device, key)
+    found = [read_json(result_path(options.out, name)) or {"section": name} for name in names]
+    write_summary(options.out, key, found)
+    bad = [one["section"] for one in found if one.get("status") not in ("passed", "skipped")]
+    print(
+        f"results in {options.out}; " + (f"not passed: {', '.join(bad)}" if bad else "all passed")
+    )
+    return 1 if bad else 0
+
+
+def chosen_sections(text: str) -> list[str]:
+    """The sections named, in the order in which they run."""
+    names = text.split(",")
+    for name in names:
+        if name not in SECTIONS:
+            raise UserError(f"sections={text}: no section '{name}'{did_you_mean(name, SECTIONS)}")
+    return [name for name in SECTIONS if name in names]
+
+
+def time_limits(text: str) -> dict[str, float]:
+    """Seconds of every section, with those of `limits=`."""
+    limits = {name: section.seconds for name, section in SECTIONS.items()}
+    for word in filter(None, text.split(",")):
+        name, _, seconds = word.partition("=")
+        if name not in SECTIONS:
+            raise UserError(f"limits={text}: no section '{name}'{did_you_mean(name, SECTIONS)}")
+        limits[name] = cli.parse_value(f"limits={name}", seconds, float)
+        if limits[name] <= 0:
+            raise UserError(f"limits={text}: {name} must have more than 0 seconds")
+    return limits
+
+
+def facts_of(device: torch.device, small: bool) -> dict[str, Any]:
+    """What decides whether an earlier result still holds."""
+    on_gpu = device.type == "cuda"
+    return {
+        "device": torch.cuda.get_device_name(device) if on_gpu else "cpu",
+        "torch": torch.__version__,
+        "python": sys.version.split()[0],
+        "commit": git_commit(),
+        "small": small,
+    }
+
+
+def result_path(out: Path, name: str) -> Path:
+    """Where a section writes what it finds."""
+    return out / "sections" / f"{name}.json"
+
+
+def has_passed(out: Path, name: str, key: Mapping[str, Any]) -> bool:
+    """Whether a section has passed here before."""
+    found = read_json(result_path(out, name)) or {}
+    complete = name != "train" or not any("resumes" in c["note"] for c in found.get("checks", ()))
+    return found.get("status") == "passed" and found.get("key") == key and complete
+
+
+def run_all(
+    names: Sequence[str],
+    at_once: int,
+    limits: Mapping[str, float],
+    options: Options,
+    device: torch.device,
+    key: Mapping[str, Any],
+) -> None:
+    """Runs sections in processes of their own, and prints each as it ends.
+
+    Args:
+        names: of the sections.
+        at_once: processes at a time.
+        limits: seconds of each section.
+        options: of the command.
+        device: to use.
+        key: see `facts_of`.
+    """
+    waiting = list(names)
+    running: dict[str, tuple[subprocess.Popen[bytes], float]] = {}
+    while waiting or running:
+        while waiting and len(running) < at_once:
+            name = waiting.pop(0)
+            running[name] = (start(name, limits[name], options, device, key), time.monotonic())
+        time.sleep(POLL_SECONDS)
+        for name, (process, started) in list(running.items()):
+            late = time.monotonic() - started > limits[name]
+            if late and process.poll() is None:
+                process.kill()
+                process.wait()
+            if process.poll() is not None:
+                del running[name]
+                close(name, late, process.returncode, limits[name], options.out)
+                print(table_of(read_json(result_path(options.out, name)) or {}), flush=True)
+
+
+def start(
+    name: str,
+    seconds: float,
+    options: Options,
+    device: torch.device,
+    key: Mapping[str, Any],
+) -> subprocess.Popen[bytes]:
+    """Starts the process of a section."""
+    path = result_path(options.out, name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    case = {"device": str(device), "small": options.small, "out": str(options.out)}
+    case |= {"seconds": seconds, "key": dict(key)}
+    print(f"{name}: at most {seconds:.0f} s …", flush=True)
+    with open(path.with_suffix(".log"), "wb") as log:
+        return subprocess.Popen(
+            [sys.executable, __file__, "section", name, json.dumps(case)],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+
+
+def close(name: str, late: bool, code: int, seconds: float, out: Path) -> None:
+    """Says of a section that ended without a word why it did."""
+    path = result_path(out, name)
+    found = read_json(path) or {"section": name, "status": "running", "checks": [], "key": {}}
+    if found["status"] == "running":
+        log = path.with_suffix(".log")
+        status = "timed out" if late else "crashed"
+        message = f"after {seconds:.0f} s" if late else f"exit code {code}, see {log}"
+        write_json(path, {**found, "status": status, "message": message})
+
+
+def run_section(name: str, case: Mapping[str, Any]) -> int:
+    """One section, in this process."""
+    out = Path(case["out"])
+    report = Report(result_path(out, name), name, case["key"])
+    report.write("running")
+    settings = Settings(torch.device(case["device"]), case["small"], out, case["seconds"])
+    try:
+        importlib.import_module(SECTIONS[name].module).run(report, settings)
+        report.close()
+    except SkippedError as error:
+        report.write("skipped", str(error))
+    except Exception as error:
+        traceback.print_exc()
+        text = str(error).strip().splitlines() or [""]
+        report.write("crashed", f"{type(error).__name__}: {text[0]}")
+        return 1
+    return 0
+
+
+def write_summary(out: Path, key: Mapping[str, Any], found: Sequence[Mapping[str, Any]]) -> None:
+    """Writes `acceptance.json` and `acceptance.md`."""
+    write_json(out / "acceptance.json", {"facts": dict(key), "sections": list(found)})
+    facts = ", ".join(f"{name} {value}" for name, value in key.items())
+    tables = "\n\n".join(table_of(one) for one in found if "checks" in one)
+    text = f"# Acceptance test\n\n{facts}\n\n{tables}\n"
+    write_atomic(out / "acceptance.md", lambda file: file.write(text.encode()))
+
+
+def table_of(found: Mapping[str, Any]) -> str:
+    """A section as a Markdown table."""
+    message = f": {found['message']}" if found.get("message") else ""
+    lines = [f"**{found['section']}**: {found['status']}{message} ({found.get('seconds', 0)} s)"]
+    if found["checks"]:
+        lines += ["", "| | value | bound | |", "|---|---|---|---|"]
+    for check in found["checks"]:
+        signs = {"at_most": "≤", "at_least": "≥"}
+        bounds = [f"{sign} {check[name]:g}" for name, sign in signs.items() if name in check]
+        verdict = {None: "", True: "", False: "**failed** "}[check["ok"]]
+        value = check["value"] if isinstance(check["value"], str) else f"{check['value']:.4g}"
+        cells = (check["name"], f"{value} {check['unit']}".strip(), " and ".join(bounds))
+        lines.append(f"| {' | '.join(cells)} | {verdict}{check['note']} |")
+    return "\n".join(lines)
+
+
+def usage() -> str:
+    """Text of `--help`."""
+    return f"{__doc__}\n{cli.describe_fields(Options)}"
+
+
+if __name__ == "__main__":
+    sys.exit(cli.command(main, usage))

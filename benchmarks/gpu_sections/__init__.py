@@ -1,0 +1,1 @@
+"""Sections of `benchmarks/gpu_acceptance.py`, one module each."""

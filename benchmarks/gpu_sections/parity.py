@@ -1,0 +1,166 @@
+"""Section `parity`: golden arrays of the official code on this device; compiled equals eager."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gpu_sections.report import Report, Settings
+from tdmpc2.agent import TDMPC2
+from tdmpc2.planner import estimate_value, plan
+from tests.golden import FILES, Golden
+
+# Largest absolute errors that pass. Reduced precisions are stated; their bounds only catch
+# results that are wrong altogether.
+BOUNDS = {
+    "fp32": {"networks": 1e-4, "values": 1e-3, "plans": 1e-3, "losses": 1e-3, "weights": 2e-5},
+    "tf32": {"networks": 0.1, "values": 1.0, "plans": 2.0, "losses": 0.2, "weights": 5e-3},
+    "bf16": {"networks": 0.5, "values": 5.0, "plans": 2.0, "losses": 1.0, "weights": 5e-3},
+}
+MATMUL = {"fp32": "highest", "tf32": "high", "bf16": "highest"}
+
+
+def run(report: Report, settings: Settings) -> None:
+    """TD-MPC2 in every precision, then compiled against eager."""
+    precisions = ["fp32", "tf32", "bf16"] if settings.on_gpu else ["fp32", "bf16"]
+    files = FILES[:1] if settings.small else FILES
+    for precision in precisions:
+        torch.set_float32_matmul_precision(MATMUL[precision])
+        worst: dict[str, float] = {}
+        for name in files:
+            for what, error in errors_of(Golden(name, settings.device), precision).items():
+                worst[what] = max(worst.get(what, 0.0), error)
+        for what, error in worst.items():
+            note = f"TD-MPC2, {len(files)} golden files, largest absolute error"
+            bound = BOUNDS[precision][what]
+            report.add(f"{precision}: {what}", error, at_most=bound, note=note)
+    torch.set_float32_matmul_precision("highest")
+    for what, error in compiled_against_eager(settings).items():
+        report.add(f"compiled against eager: {what}", error, at_most=1e-4)
+
+
+def errors_of(golden: Golden, precision: Any) -> dict[str, float]:
+    """Largest absolute errors of networks, values, plans, losses and weights."""
+    kind = "bf16" if precision == "bf16" else "fp32"
+    agent = golden.agent(kind)
+    found = {"networks": network_error(golden, agent), "values": value_error(golden, agent)}
+    cases = [f"plan/t0={t0},eval={ev}" for t0 in (0, 1) for ev in (0, 1)]
+    # Elites are chosen by rank: in a reduced precision two close values may swap places.
+    found["plans"] = max(plan_error(golden, agent, case) for case in cases)
+    found |= update_errors(golden, golden.agent(kind))
+    return found
+
+
+@torch.no_grad()
+def network_error(golden: Golden, agent: TDMPC2) -> float:
+    """Of every network's output on the recorded batch."""
+    model, context = agent.model, agent.model.context(golden.task())
+    z, a = golden("component/latent")[0], golden("in/action")[0]
+    sample = model.pi(z, golden("component/pi_noise"), context)
+    pairs = [
+        (model.encode(golden("in/obs"), context), "latent"),
+        (model.next(z, a, context), "next_latent"),
+        (model.reward(z, a, context), "reward_logits"),
+        (model.q(z, a, context), "q_logits"),
+        (model.q(z, a, context, target=True), "target_q_logits"),
+        (sample.action, "pi_action"),
+        (sample.log_std, "pi_log_std"),
+    ]
+    return max(error(ours, golden(f"component/{name}")) for ours, name in pairs)
+
+
+@torch.no_grad()
+def value_error(golden: Golden, agent: TDMPC2) -> float:
+    """Of the planner's value of fixed action sequences."""
+    model, task = agent.model, planned_task(golden)
+    context = model.context(task)
+    latent = model.encode(golden("plan/obs"), context)
+    value = estimate_value(
+        model,
+        latent[:, None].expand(-1, golden.raw["num_samples"], -1),
+        golden("value/actions")[:, None],
+        context.over_samples(),
+        agent.discount(task, 1)[:, None],
+        golden("value/terminal_policy_noise")[None],
+        golden("value/q_indices").long(),
+    )
+    return error(value, golden("value/value"))
+
+
+def plan_error(golden: Golden, agent: TDMPC2, case: str) -> float:
+    """Of the mean and the action of a whole planning call."""
+    result = planned(golden, agent, case, plan)
+    return max(
+        error(result.action, golden(f"{case}/action")), error(result.mean, golden(f"{case}/mean"))
+    )
+
+
+def planned(golden: Golden, agent: TDMPC2, case: str, function: Callable[..., Any]) -> Any:
+    """A planning call with the recorded noise, eager or compiled."""
+    task = planned_task(golden)
+    agent.previous_mean[True] = golden(f"{case}/prev_mean")[:, None].clone()
+    first = torch.tensor(["t0=1" in case]).numpy()
+    return function(
+        agent.config,
+        agent.model,
+        golden("plan/obs"),
+        agent.model.context(task),
+        agent.discount(task, 1),
+        agent.warm_start(first, explore=True),
+        golden.plan_noise(case),
+        min_std=agent.min_std(),
+    )
+
+
+def update_errors(golden: Golden, agent: TDMPC2) -> dict[str, float]:
+    """Of losses and weights after a whole gradient step."""
+    metrics, _ = agent.update_on(golden.batch(), golden.update_noise("update1"))
+    names = [name for name in metrics if golden.has(f"update1/info/{name}")]
+    losses = max(error(metrics[name], golden(f"update1/info/{name}").float()) for name in names)
+    weights, recorded = agent.model.state_dict(), golden.weights("update1/state_dict/")
+    return {"losses": losses, "weights": max(error(weights[k], x) for k, x in recorded.items())}
+
+
+def compiled_against_eager(settings: Settings) -> dict[str, float]:
+    """Largest differences of a plan and of the weights after two updates.
+
+    On a GPU compiled functions are captured into CUDA graphs. The second update replays them,
+    and would show memory that a graph has overwritten.
+    """
+    golden = Golden(FILES[0], settings.device)
+    eager, compiled = golden.agent(), golden.agent()
+    compiled.compile()
+    case = "plan/t0=0,eval=0"
+    wanted = planned(golden, eager, case, plan)
+
+    def compiled_plan(*args: Any, **kwargs: Any) -> Any:
+        steps = {"preparation": compiled._preparation, "iteration": compiled._iteration}
+        return compiled._plan(*args, **kwargs, **steps)
+
+    differences = {}
+    for place in ("first call", "replay"):
+        found = planned(golden, compiled, case, compiled_plan)
+        differences[f"plan, {place}"] = error(found.mean, wanted.mean)
+    for place in ("first call", "replay"):
+        for agent in (eager, compiled):
+            agent.update_on(golden.batch(), golden.update_noise("update1"))
+        theirs = eager.model.state_dict()
+        pairs = [(x, theirs[name]) for name, x in compiled.model.state_dict().items()]
+        differences[f"weights, {place}"] = max(error(x, y) for x, y in pairs)
+    if not compiled.compiler.enabled:
+        raise RuntimeError("compilation was given up; the warning above says why")
+    return differences
+
+
+def planned_task(golden: Golden) -> Tensor | None:
+    """The task of the recorded plans."""
+    return golden("plan/task").long() if golden.multitask else None
+
+
+def error(ours: Tensor, recorded: Tensor) -> float:
+    """Largest absolute difference; infinite where one of them is not finite."""
+    difference = (ours.float().reshape(recorded.shape) - recorded.float()).abs().max()
+    return float(difference) if bool(torch.isfinite(difference)) else float("inf")

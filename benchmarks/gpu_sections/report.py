@@ -1,0 +1,111 @@
+"""What a section of the acceptance test found: checks, written to disk as they are made."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tdmpc2.common.files import write_json
+
+
+class SkippedError(Exception):
+    """A section that cannot run on this machine; the message says why."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What every section is given.
+
+    Attributes:
+        device: where to compute.
+        small: small models and few repetitions, to try the script itself.
+        out: folder of all results.
+        seconds: after which the section is stopped.
+    """
+
+    device: torch.device
+    small: bool
+    out: Path
+    seconds: float
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether the device is a GPU."""
+        return self.device.type == "cuda"
+
+    @property
+    def agent_settings(self) -> dict[str, Any]:
+        """Overrides of TD-MPC2's configuration: the paper's 5M model, or a tiny one."""
+        if not self.small:
+            return {"model_size": "5"}
+        return {"model_size": "smoke", "num_samples": 64, "num_elites": 8, "batch_size": 32}
+
+
+@dataclass
+class Report:
+    """The checks of one section.
+
+    Args:
+        path: of the JSON file; it holds every check made so far, whatever happens next.
+        section: name.
+        key: facts that decide whether an earlier result still holds.
+    """
+
+    path: Path
+    section: str
+    key: dict[str, Any]
+    checks: list[dict[str, Any]] = field(default_factory=list)
+    started: float = field(default_factory=time.monotonic)
+
+    def add(
+        self,
+        name: str,
+        value: float | str,
+        unit: str = "",
+        *,
+        at_most: float | None = None,
+        at_least: float | None = None,
+        note: str = "",
+    ) -> None:
+        """Records a value; with a bound it is a check that can fail.
+
+        Args:
+            name: of what was measured.
+            value: number or text.
+            unit: of the number.
+            at_most: greatest value that passes.
+            at_least: smallest value that passes.
+            note: how to read it.
+        """
+        ok: bool | None = None
+        if at_most is not None or at_least is not None:
+            number = float(value)
+            ok = math.isfinite(number)
+            ok = ok and (at_most is None or number <= at_most)
+            ok = ok and (at_least is None or number >= at_least)
+        bound = {"at_most": at_most, "at_least": at_least}
+        check = {"name": name, "value": value, "unit": unit, "ok": ok, "note": note}
+        self.checks.append(check | {k: v for k, v in bound.items() if v is not None})
+        self.write("running")
+
+    def write(self, status: str, message: str = "") -> None:
+        """Writes everything found so far.
+
+        Args:
+            status: running, passed, failed, skipped, timed out or crashed.
+            message: why, where it is not plain from the checks.
+        """
+        seconds = round(time.monotonic() - self.started, 1)
+        found = {"section": self.section, "status": status, "message": message, "key": self.key}
+        write_json(self.path, {**found, "seconds": seconds, "checks": self.checks})
+
+    def close(self) -> None:
+        """Ends the section: passed unless a check failed."""
+        failed = [check["name"] for check in self.checks if check["ok"] is False]
+        text = f"{len(failed)} checks failed: {', '.join(failed[:5])}" if failed else ""
+        self.write("failed" if failed else "passed", text)

@@ -1,0 +1,74 @@
+"""Section `resume`: a run killed on the device and started again equals an undisturbed one."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+from gpu_sections.report import Report, Settings
+from tests.kill_driver import Blow
+from tests.runs import outcome, run_directory, tiny
+
+# Wide enough for compiled kernels, and long enough for updates before and after the kill.
+WIDE = {"mlp_dim": 64, "latent_dim": 64, "enc_dim": 64, "num_samples": 64, "batch_size": 32}
+KILL = Blow("tdmpc2.agent:TDMPC2.update", 40)
+
+
+def run(report: Report, settings: Settings) -> None:
+    """One seed eager and compiled; a baseline."""
+    cases: dict[str, dict[str, Any]] = {
+        "TD-MPC2, eager": {**WIDE, "compile": "false"},
+        "TD-MPC2, compiled": {**WIDE, "compile": "true"},
+    }
+    if settings.small:
+        del cases["TD-MPC2, compiled"]
+    for name, words in cases.items():
+        compare(report, settings, name, {**words, "device": settings.device.type})
+
+
+def compare(report: Report, settings: Settings, name: str, words: dict[str, Any]) -> None:
+    """Runs undisturbed twice, and once killed and resumed; compares bytes."""
+    folder = settings.out / "resume" / name.replace(", ", "-")
+    ends = {}
+    for place in ("first", "second", "killed"):
+        runs = folder / place
+        if place == "killed":
+            done = tiny(runs, KILL, **words)
+            report.add(f"{name}: killed on the way", done.code, at_most=-9.0, at_least=-9.0)
+        done = tiny(runs, **words)
+        report.add(
+            f"{name}: {place} run ends", done.code, at_most=0.0, at_least=0.0, note=done.err[-300:]
+        )
+        if done.code:
+            return
+        ends[place] = outcome(runs)
+    repeatable = ends["first"] == ends["second"]
+    report.add(
+        f"{name}: two undisturbed runs are equal",
+        float(repeatable),
+        at_least=1.0,
+        note="" if repeatable else f"not repeatable: {differences(folder)}",
+    )
+    same = ends["first"] == ends["killed"]
+    report.add(
+        f"{name}: killed and resumed run is equal",
+        float(same),
+        at_least=1.0,
+        note="" if same else differences(folder),
+    )
+
+
+def differences(folder: Path) -> str:
+    """The first column and line of train.csv in which a run differs from the first one."""
+    tables = {}
+    for place in ("first", "second", "killed"):
+        if (folder / place).exists():
+            with open(run_directory(folder / place) / "train.csv") as file:
+                tables[place] = list(csv.DictReader(file))
+    for place, table in tables.items():
+        for number, (ours, theirs) in enumerate(zip(table, tables["first"], strict=False), 1):
+            for column, value in ours.items():
+                if value != theirs[column]:
+                    return f"{place}: line {number}, {column}: {value} and {theirs[column]}"
+    return "train.csv is equal; the weights or evaluations differ"

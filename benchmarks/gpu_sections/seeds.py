@@ -1,0 +1,46 @@
+"""Section `seeds`: several seeds as one batch, against one after the other."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from gpu_sections.bench import make_filled_agent, observation, seconds_of, set_up
+from gpu_sections.report import Report, Settings
+from tdmpc2.common.requests import Act
+from tdmpc2.pack import AgentPack
+
+SIZES = (1, 8, 3, 16)  # the most telling first, should the time run out
+
+
+def run(report: Report, settings: Settings) -> None:
+    """Plans and updates of 1, 3, 8 and 16 seeds."""
+    set_up(settings)
+    alone = None
+    for size in (1, 3) if settings.small else SIZES:
+        seconds = seconds_of_batch(settings, size)
+        decisions = size / seconds
+        alone = decisions if alone is None else alone
+        report.add(f"{size} seeds: plan and update", 1e3 * seconds, "ms")
+        report.add(f"{size} seeds: throughput of one", decisions / alone, "x")
+        torch._dynamo.reset()
+        if settings.on_gpu:
+            torch.cuda.empty_cache()
+
+
+def seconds_of_batch(settings: Settings, size: int) -> float:
+    """Seconds of one plan and one update of so many seeds."""
+    made = [make_filled_agent(settings, seed=seed) for seed in range(size)]
+    agents, replays = [agent for agent, _ in made], [replay for _, replay in made]
+    batch = AgentPack(agents, [True] * size)
+    batch.compile()
+    requests = [Act(observation(), np.array([False]), explore=True)] * size
+
+    def decision() -> None:
+        batch.act(requests)
+        batch.update(replays)
+
+    seconds = seconds_of(settings, decision, 3 if settings.small else 20)
+    if not batch.compiler.enabled:
+        raise RuntimeError("compilation was given up; the warning above says why")
+    return seconds

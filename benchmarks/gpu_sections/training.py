@@ -1,0 +1,136 @@
+"""Section `train`: real runs, side by side on one device; compact records as they complete."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+from typing import IO, Any
+
+from gpu_sections.report import Report, Settings, SkippedError
+from tdmpc2.common.cores import usable_cores
+from tdmpc2.common.files import read_json, write_atomic
+from tdmpc2.common.paths import project_root
+from tdmpc2.envs.factory import missing_requirement
+from tdmpc2.envs.tasks import get_task
+
+TASKS = (
+    *("cup-catch", "walker-walk", "walker-run"),
+    *("mw-drawer-open", "mw-door-open", "myo-hand-reach"),
+)
+SEEDS = 3
+ENV_STEPS = 100_000
+RECORD = ("spec.json", "eval.csv", "train.csv", "status.json", "numeric.json", "attempts.json")
+GRACE_SECONDS = 60.0
+POLL_SECONDS = 2.0
+BATCH_PAYS = 1.5  # gain in throughput from which seeds are trained as one batch
+
+
+def run(report: Report, settings: Settings) -> None:
+    """Launches the runs, stops them when the time is up, and keeps their records."""
+    tasks = ["toy-pointmass"] if settings.small else list(TASKS)
+    missing = {task: missing_requirement(get_task(task), "official") for task in tasks}
+    for task, why in missing.items():
+        if why:
+            report.add(f"{task}: left out", why)
+    tasks = [task for task in tasks if not missing[task]]
+    if not tasks:
+        raise SkippedError("no simulator is installed")
+    runs, log = settings.out / "runs", settings.out / "train.log"
+    together = batch_pays(settings)
+    words = launch_words(settings, tasks, together)
+    report.add("seeds in a process", SEEDS if together else 1, note=" ".join(words))
+    deadline = time.monotonic() + settings.seconds - min(GRACE_SECONDS, settings.seconds / 2)
+    command = [sys.executable, "-m", "sweeps.launch", *words]
+    with open(log, "ab") as file:
+        process = subprocess.Popen(
+            command, stdout=file, stderr=subprocess.STDOUT, cwd=project_root()
+        )
+    try:
+        while process.poll() is None and time.monotonic() < deadline:
+            time.sleep(POLL_SECONDS)
+            keep_records(runs, settings.out)
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(GRACE_SECONDS)
+    keep_records(runs, settings.out)
+    tell(report, runs, log, len(tasks) * SEEDS, settings)
+
+
+def launch_words(settings: Settings, tasks: list[str], together: bool) -> list[str]:
+    """The arguments of the launcher."""
+    values: dict[str, Any] = {
+        "tasks": ",".join(tasks),
+        "seeds": SEEDS,
+        "env_steps": ENV_STEPS,
+        "runs": settings.out / "runs",
+        "cluster": "local",
+        "max_parallel": len(tasks) if together else min(len(tasks) * SEEDS, usable_cores()),
+        "seeds_per_process": SEEDS if together else 1,
+        "threads": 1,
+        "device": settings.device.type,
+        "checkpoint_minutes": 1,
+        "eval_every": 20_000,
+        "eval_workers": 0,
+        "yes": "true",
+        "allow_commit_change": "true",
+    }
+    if settings.small:
+        values |= {"model_size": "smoke", "seed_decisions": 100, "num_samples": 32}
+        values |= {"num_elites": 8, "batch_size": 16, "pretrain_updates": 10, "compile": "false"}
+        values |= {"env_steps": 400, "eval_every": 200}
+    return [f"{key}={value}" for key, value in values.items()]
+
+
+def batch_pays(settings: Settings) -> bool:
+    """Whether the section `seeds` has found a batch of three seeds to pay."""
+    found = read_json(settings.out / "sections" / "seeds.json") or {}
+    gains = {check["name"]: check["value"] for check in found.get("checks", ())}
+    return float(gains.get(f"{SEEDS} seeds: throughput of one", 0)) > BATCH_PAYS
+
+
+def keep_records(runs: Path, out: Path) -> None:
+    """Copies the records of runs that have ended, and writes all of them into one archive."""
+    folder, new = out / "recorded", False
+    for path in sorted(runs.glob("*/*/*/*/status.json")):
+        target = folder / path.parent.relative_to(runs)
+        if target.exists() or (read_json(path) or {}).get("state") not in ("COMPLETED", "DIVERGED"):
+            continue
+        target.mkdir(parents=True)
+        for name in RECORD:
+            shutil.copy(path.with_name(name), target / name)
+        new = True
+    if new:
+        write_atomic(out / "records.zip", lambda file: archive(folder, file))
+
+
+def archive(folder: Path, file: IO[bytes]) -> None:
+    """Writes every file of a folder into a zip archive."""
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as whole:
+        for path in sorted(folder.rglob("*")):
+            if path.is_file():
+                whole.write(path, path.relative_to(folder))
+
+
+def tell(report: Report, runs: Path, log: Path, wanted: int, settings: Settings) -> None:
+    """Where each run stands."""
+    ended = failed = 0
+    for path in sorted(runs.glob("*/*/*/*/status.json")):
+        status = read_json(path) or {}
+        name = f"{path.parents[1].name} {path.parent.name.partition('-')[0]}"
+        speed, score = status.get("env_steps_per_second") or 0.0, status.get("eval_return")
+        ended += status.get("state") == "COMPLETED"
+        failed += status.get("state") in ("FAILED", "DIVERGED")
+        note = f"{status.get('state')}, {speed:.1f} env steps/s"
+        note += "" if score is None else f", last return {score:.1f}"
+        report.add(name, status.get("env_step", 0), "env steps", note=note)
+    report.add("runs that failed", failed, at_most=0, note=f"log: {log}")
+    least = wanted if settings.small else None
+    note = "" if ended == wanted else "the same command again resumes what is unfinished"
+    report.add(f"runs completed, of {wanted}", ended, at_least=least, note=note)
