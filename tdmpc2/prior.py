@@ -112,6 +112,7 @@ class GaussianNoisePrior:
         if mask is not None:
             mean, offset = mean * mask, offset * mask
         action = mean + offset
+        # Differs from the official code: actions are clipped at ±1, there at ±(1 − 1e-6).
         action = action + (action.clamp(-1, 1) - action).detach()
         zeros = torch.zeros_like(mean)
         return PolicySample(action, mean, zeros, zeros.sum(-1))

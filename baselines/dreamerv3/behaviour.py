@@ -160,6 +160,8 @@ def learn(
     returns = lambda_returns(
         model.reward(after), value[1:], c.discount * goes_on[1:], c.return_lambda
     )
+    # Differs from the official code: it divides these weights by γ, so that its losses and
+    # gradients of actor and critic are larger by 1/γ = 333/332. Adam cancels it up to its ε.
     weight = torch.cumprod(c.discount * goes_on, 0)[:-1]
     moved = moved_range(past_range, returns.detach(), c.return_decay)
     spread = (moved[1] - moved[0]).clamp(min=1.0)

@@ -22,20 +22,25 @@ Result = TypeVar("Result")
 
 # Forms of one function in a process: batch sizes, with and without noise, several agents.
 MAX_FORMS = 64
+CACHE_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
 
 
 def use_own_cache() -> None:
     """Keeps compiled code apart by Python, torch and CPU, unless `TORCHINDUCTOR_CACHE_DIR` is set.
 
     torch 2.13 keeps what it compiles for the CPU in one folder per user, and does not tell by
-    which Python: code compiled under 3.12 corrupts the memory of a process under 3.11.
+    which Python: code compiled under 3.12 corrupts the memory of a process under 3.11. It also
+    sets the variable to that folder itself, when `torch._dynamo` is imported.
     """
+    named = os.environ.get(CACHE_VARIABLE)
+    if named is not None and not named.startswith(f"{tempfile.gettempdir()}/torchinductor_"):
+        return
     python = "".join(map(str, sys.version_info[:2]))
     cpu = f"{torch.backends.cpu.get_cpu_capability()}-{cpu_flags_hash()}"
     user = os.getuid() if hasattr(os, "getuid") else "user"
     folder = Path(tempfile.gettempdir()) / f"tdmpc2-inductor-{user}"
     folder /= f"py{python}-torch{torch.__version__}-{cpu}"
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))
+    os.environ[CACHE_VARIABLE] = str(folder)
 
 
 class Compiler:

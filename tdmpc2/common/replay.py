@@ -242,6 +242,15 @@ class Replay:
             draws = torch.randint(self._num_starts, (batch_size,), generator=self.generator)
             places = to_device(draws, self.device).add_(self._first_start).remainder_(self.capacity)
             index = self._starts.index_select(0, places)
+        return self.batch_at(index, weight)
+
+    def batch_at(self, index: Tensor, weight: Tensor | None = None) -> Batch:
+        """The sub-trajectories that start at given rows.
+
+        Args:
+            index: `(B,)` rows, on the replay buffer's device.
+            weight: `(B,)` importance weights, or None.
+        """
         rows = (index + self._offsets).remainder_(self.capacity)
         return Batch(
             obs=self._observations(rows),
@@ -260,14 +269,19 @@ class Replay:
         return _rows_of(self.obs, self._frames.of(rows)).flatten(2, 3)
 
     def _draw_prioritized(self, batch_size: int) -> tuple[Tensor, Tensor]:
-        """Rows drawn in proportion to priority, and weights (N·p)^−β / max (PER, Sec. 3.4)."""
+        """Rows drawn in proportion to priority, and their importance weights."""
         assert self._tree is not None
         uniform = torch.rand(batch_size, generator=self.generator, dtype=torch.float64).numpy()
         rows = self._tree.find(uniform * self._tree.total)
-        probability = self._tree.get(rows) / self._tree.total
+        return to_device(rows, self.device), self.importance_weights(rows)
+
+    def importance_weights(self, index: np.ndarray) -> Tensor:
+        """Weights (N·p)^−β / max of sampled rows with probabilities p (PER, Sec. 3.4)."""
+        assert self._tree is not None, "this memory samples uniformly"
+        probability = self._tree.get(index) / self._tree.total
         weight = (self._num_starts * probability) ** -self.beta
         weight = (weight / weight.max()).astype(np.float32)
-        return to_device(rows, self.device), to_device(weight, self.device)
+        return to_device(weight, self.device)
 
     def update_priorities(self, index: Tensor, error: Tensor) -> None:
         """Sets the priorities of rows to (error + 1e-6)^α; new ones get the largest there is."""
