@@ -130,7 +130,9 @@ class RSSM(nn.Module):
         """Where episodes begin: a learnt deterministic part, and the prior's mode."""
         deter = torch.tanh(self.initial_deter)
         index = self.prior(deter).argmax(-1)
-        return State(deter, F.one_hot(index, self.config.classes).flatten(-2).to(deter.dtype))
+        # Not `F.one_hot`, which reads the largest index and so waits for the device.
+        classes = torch.arange(self.config.classes, device=deter.device)
+        return State(deter, (index[..., None] == classes).flatten(-2).to(deter.dtype))
 
     def prior(self, deter: Tensor) -> Tensor:
         """Log-probabilities `(..., S, C)` of the categorical part, unseen."""

@@ -88,11 +88,12 @@ def measure(
         seconds = seconds_of(settings, call, repetitions)
         total += seconds
         report.add(f"{name} ({kind})", 1e3 * seconds, "ms")
-        kernels = count_kernels(settings, call)
-        report.add(f"{name} ({kind}): kernels", kernels, note=counted_as(settings))
+        kernels = None if compiled and not settings.on_gpu else count_kernels(settings, call)
+        if kernels is not None:
+            report.add(f"{name} ({kind}): kernels", kernels, note=counted_as(settings))
         work = max(1e9 * gflop[name] / limits[precision], traffic[name] / limits["bandwidth"])
         report.add(f"{name} ({kind}): over FLOPs and bytes", seconds / work, "x")
-        if settings.on_gpu:
+        if settings.on_gpu and kernels is not None:
             launches = kernels * limits["launch"]
             report.add(f"{name} ({kind}): over kernels x launch cost", seconds / launches, "x")
     whole = seconds_of(settings, decision, repetitions)

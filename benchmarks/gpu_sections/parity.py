@@ -12,6 +12,7 @@ from gpu_sections.report import Report, Settings
 from tdmpc2.agent import TDMPC2
 from tdmpc2.planner import estimate_value, plan
 from tests.golden import FILES, Golden
+from tests.golden_baselines import READERS, errors_of_updates
 
 # Largest absolute errors that pass. Reduced precisions are stated; their bounds only catch
 # results that are wrong altogether.
@@ -20,11 +21,13 @@ BOUNDS = {
     "tf32": {"networks": 0.1, "values": 1.0, "plans": 2.0, "losses": 0.2, "weights": 5e-3},
     "bf16": {"networks": 0.5, "values": 5.0, "plans": 2.0, "losses": 1.0, "weights": 5e-3},
 }
+# Of whole updates of the baselines, relative and absolute errors alike.
+BASELINE_BOUNDS = {"fp32": 1e-4, "tf32": 1.0}
 MATMUL = {"fp32": "highest", "tf32": "high", "bf16": "highest"}
 
 
 def run(report: Report, settings: Settings) -> None:
-    """TD-MPC2 in every precision, then compiled against eager."""
+    """All methods in every precision that they have, then compiled against eager."""
     precisions = ["fp32", "tf32", "bf16"] if settings.on_gpu else ["fp32", "bf16"]
     files = FILES[:1] if settings.small else FILES
     for precision in precisions:
@@ -37,6 +40,11 @@ def run(report: Report, settings: Settings) -> None:
             note = f"TD-MPC2, {len(files)} golden files, largest absolute error"
             bound = BOUNDS[precision][what]
             report.add(f"{precision}: {what}", error, at_most=bound, note=note)
+        for method in READERS if precision in BASELINE_BOUNDS else ():
+            worst_error, where = baseline_error(method, settings)
+            bound = BASELINE_BOUNDS[precision]
+            note = f"whole updates; largest in {where}"
+            report.add(f"{precision}: {method}", worst_error, at_most=bound, note=note)
     torch.set_float32_matmul_precision("highest")
     for what, error in compiled_against_eager(settings).items():
         report.add(f"compiled against eager: {what}", error, at_most=1e-4)
@@ -52,6 +60,14 @@ def errors_of(golden: Golden, precision: Any) -> dict[str, float]:
     found["plans"] = max(plan_error(golden, agent, case) for case in cases)
     found |= update_errors(golden, golden.agent(kind))
     return found
+
+
+def baseline_error(method: str, settings: Settings) -> tuple[float, str]:
+    """Largest error of a baseline's recorded updates, and the quantity that it is in."""
+    golden = READERS[method](device=settings.device)
+    errors = errors_of_updates(golden, golden.agent())
+    where = max(errors, key=lambda name: errors[name])
+    return errors[where], where
 
 
 @torch.no_grad()

@@ -71,6 +71,9 @@ class OneBatch:
         """The batch."""
         return self.batch
 
+    def update_priorities(self, *_: Any) -> None:
+        """Priorities are kept on the host, which waits for them; only TD-MPC has some."""
+
 
 def run(report: Report, settings: Settings) -> None:
     """Planning, sampling and updates."""

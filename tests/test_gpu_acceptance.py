@@ -1,0 +1,87 @@
+"""The acceptance test for GPUs, tried on the CPU with tiny models."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.runs import run_directory
+
+SCRIPT = Path(__file__).parents[1] / "benchmarks" / "gpu_acceptance.py"
+
+
+def accept(out: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(SCRIPT), "small=true", "device=cpu", f"out={out}", *words]
+    return subprocess.run(command, capture_output=True, text=True, cwd=out.parent, check=False)
+
+
+def test_sections_pass_and_are_not_repeated(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = accept(out, "sections=sync,memory", "parallel=2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "No GPU is used" in done.stdout
+    found = json.loads((out / "acceptance.json").read_text())
+    assert [one["section"] for one in found["sections"]] == ["sync", "memory"]
+    for one in found["sections"]:
+        assert one["status"] == "passed"
+        assert one["key"] == found["facts"]
+        assert any(check["ok"] for check in one["checks"])
+    waits = [check["name"] for check in found["sections"][0]["checks"]]
+    for method in ("tdmpc2", "sac", "tdmpc", "dreamerv3"):
+        assert f"{method}, eager: update: waits" in waits
+    assert "| tdmpc2, eager: plan: waits | 0 | ≤ 0 |" in (out / "acceptance.md").read_text()
+    again = accept(out, "sections=sync,memory")
+    assert again.returncode == 0
+    assert again.stdout.count("passed before") == 2
+
+
+def test_a_section_that_takes_too_long_is_stopped_and_named(tmp_path: Path) -> None:
+    done = accept(tmp_path / "out", "sections=memory", "limits=memory=0.1")
+    assert done.returncode == 1
+    assert "**memory**: timed out: after 0 s" in done.stdout
+    assert "not passed: memory" in done.stdout
+    assert accept(tmp_path / "out", "sections=memory").returncode == 0  # and repeated
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("sections=speed", "no section 'speed'"),
+        ("limits=tran=3", "did you mean 'train'?"),
+        ("limits=train=soon", "a finite number is needed"),
+        ("limits=train=0", "more than 0 seconds"),
+        ("parallel=0", "must be at least 1"),
+        ("device=tpu", "unknown device"),
+        ("smal=true", "did you mean 'small'?"),
+    ],
+)
+def test_bad_input_is_one_line(tmp_path: Path, word: str, message: str) -> None:
+    command = [sys.executable, str(SCRIPT), f"out={tmp_path / 'out'}", word]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_every_section(tmp_path: Path) -> None:
+    """The dry run: whatever can be shown on a CPU."""
+    out = tmp_path / "out"
+    done = accept(out)
+    assert done.returncode == 0, done.stdout + done.stderr
+    sections = json.loads((out / "acceptance.json").read_text())["sections"]
+    assert {one["section"]: one["status"] for one in sections} == dict.fromkeys(
+        ("parity", "sync", "memory", "resume", "latency", "seeds", "train"), "passed"
+    )
+    with zipfile.ZipFile(out / "records.zip") as archive:
+        names = [Path(name).name for name in archive.namelist()]
+    assert names.count("eval.csv") == 3
+    recorded = out / "recorded" / "tdmpc2"
+    assert recorded.exists()
+    assert run_directory(out / "resume" / "TD-MPC2-eager" / "killed").exists()
