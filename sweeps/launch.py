@@ -121,7 +121,7 @@ def _on_this_machine(request: Request, advice: str, *, inline: bool) -> int:
     at_hand = [run for run in request.planned if not run.missing]
     alone = [run.spec.task for run in at_hand if not run.spec.tasks]
     floors = measure_floors(alone, request.runs, assets=sweep.assets)
-    with ProgressDisplay(plan.todo) as display:
+    with ProgressDisplay(at_hand) as display:
         if inline:
             how: Any = {"threads": threads, "on_change": display.update}
             local_pool.run_inline(plan.packs, request.options, **how)
