@@ -148,7 +148,7 @@ main() {
     [ -z "$(git status --porcelain)" ] || say "uncommitted changes are not included"
     work=$(mktemp -d)
     trap 'rm -rf "$work"' EXIT
-    say "downloading ${#bundled[@]} packages (300 MB)"
+    say "downloading ${#bundled[@]} packages (200 MB)"
     download "$work/wheels"
     unpack "$work/wheels" "$work/site"
     trim "$work/site"

@@ -90,12 +90,22 @@ def test_bad_arguments_are_one_line(arguments, message):
     assert done.stderr == f"gpu_bundle: {message}\n"
 
 
-def test_a_python_without_pip_is_one_line(tmp_path):
-    done = bash(f"bash {SCRIPT} {tmp_path}/bundle", ROOT, PYTHON="no-such-python")
-    assert done.returncode == 2
+def test_a_python_without_pip_is_one_line(checkout):
+    done = bash("bash scripts/gpu_bundle.sh", checkout, PYTHON="no-such-python")
+    assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("gpu_bundle: no-such-python has no pip: ")
     assert len(done.stderr.splitlines()) == 1
-    assert not (tmp_path / "bundle").exists()
+    assert not (checkout / "bundle").exists()
+
+
+def test_a_folder_without_git_is_one_line(tmp_path):
+    shutil.copytree(ROOT / "scripts", tmp_path / "scripts")
+    done = bash(
+        "bash scripts/gpu_bundle.sh", tmp_path, GIT_CEILING_DIRECTORIES=str(tmp_path.parent)
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    expected = f"gpu_bundle: {tmp_path} is not a git checkout: the bundle is made from a commit\n"
+    assert done.stderr == expected
 
 
 def test_help_names_the_argument(tmp_path):
