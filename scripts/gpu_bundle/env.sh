@@ -44,7 +44,9 @@ bundle_unpack() { # several first runs at once are fine: the first to finish win
 if bundle_check "${PYTHON:-python3}" && bundle_unpack; then
     export PYTHONPATH=$bundle/project:$bundle/site${PYTHONPATH:+:$PYTHONPATH}
     export XDG_CACHE_HOME=$bundle/cache MPLCONFIGDIR=$bundle/cache/matplotlib
-    export TORCHINDUCTOR_CACHE_DIR=$bundle/cache/inductor TRITON_CACHE_DIR=$bundle/cache/triton
+    # A folder for each host: compiled code depends on the CPU.
+    export TORCHINDUCTOR_CACHE_DIR=$bundle/cache/inductor-$HOSTNAME
+    export TRITON_CACHE_DIR=$bundle/cache/triton-$HOSTNAME
     export CUDA_CACHE_PATH=$bundle/cache/cuda TORCH_EXTENSIONS_DIR=$bundle/cache/extensions
 else
     # shellcheck disable=SC2317  # sourced: return; executed: exit
