@@ -184,7 +184,7 @@ def test_days_of_work_ask_for_yes_and_name_quick(
     words = ("--no-simnorm", *EASY, "--cluster", "local", f"runs={tmp_path / 'runs'}")
     assert run.main(words) == launch.ASKS_FIRST
     printed = capsys.readouterr().out
-    assert "core-hours" in printed
+    assert "on one core" in printed
     assert "--yes" in printed
     assert "--quick" in printed
     assert not (tmp_path / "runs").exists()

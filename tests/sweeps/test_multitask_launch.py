@@ -108,7 +108,7 @@ def test_one_gpu_trains_one_agent_at_a_time(
     printed = capsys.readouterr().out
     assert "5 runs, 0 finished already, 5 to do, 1 at a time" in printed
     days = sum((3.7, 4.2, 5.3, 12.0, 33.0))
-    assert f"about {24 * days:,.0f} GPU-hours" in printed
+    assert f"about {days:,.0f} days on one GPU" in printed
     assert "by the paper's Table 1 (TD-MPC2, 80 tasks, an RTX 3090" in printed
 
 

@@ -69,7 +69,7 @@ def test_days_of_work_ask_first(
     words = ["tasks=walker-walk", "cluster=local", f"runs={tmp_path / 'runs'}", "seeds=1"]
     assert launch.main(words) == 3
     printed = capsys.readouterr().out
-    assert "core-hours" in printed
+    assert "on one core" in printed
     assert "yes=true" in printed
     assert not (tmp_path / "runs").exists()
     started = []
