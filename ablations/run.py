@@ -13,8 +13,9 @@ from typing import Any, NoReturn
 from tabulate import tabulate
 
 from ablations.specs import ABLATIONS, FIG9, Ablation, combined, read_specs
-from sweeps import clusters, launch
-from sweeps.grid import SMOKE
+from sweeps import launch
+from sweeps.execution import slurm
+from sweeps.planning.grid import SMOKE
 from tdmpc2.common import cli
 from tdmpc2.common.errors import UserError, did_you_mean
 from tdmpc2.common.spec import variant_name
@@ -139,7 +140,7 @@ def main(words: Sequence[str]) -> int:
     code = launch.main(launcher_words(said, chosen, base), advice=_advice(said))
     if said.dry_run or code not in (0, 1, launch.LEFT_BLOCKED):
         return code
-    if clusters.choose(said.cluster or "auto") == "slurm":
+    if slurm.choose(said.cluster or "auto") == "slurm":
         print("sweeps/status.py shows where they stand, ablations/report.py what they say so far.")
         return code
     if said.multitask is not None:

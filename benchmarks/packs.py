@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from speed import Stopwatch, fill
 
-from sweeps.grid import SMOKE
+from sweeps.planning.grid import SMOKE
 from tdmpc2.agent import TDMPC2
 from tdmpc2.common import cli
 from tdmpc2.common.device import choose_device, numeric_path, set_up_torch

@@ -3,8 +3,8 @@
 `python benchmarks/speed.py [key=value …]` measures, for each method, task, model size and number
 of threads, in a process of its own: one planning call, one gradient step, one environment step,
 the whole training loop, and sampling from the replay. Planning and learning are also given as
-multiples of their floor: the products they cannot do without (`sweeps/arithmetic.py`) at the best
-rate of a 512 x 512 x 512 product, measured beside every repetition. Times are medians.
+multiples of their floor: the products they cannot do without (`sweeps/planning/flops.py`) at the
+best rate of a 512 x 512 x 512 product, measured beside every repetition. Times are medians.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from sweeps import arithmetic
+from sweeps.planning import flops
 from tdmpc2.agent import TDMPC2
 from tdmpc2.common import cli
 from tdmpc2.common.device import choose_device, numeric_path, set_up_torch
@@ -165,7 +165,7 @@ def measure(case: dict[str, Any]) -> dict[str, Any]:
     first_plan, first_update = watch(bench.plan), watch(bench.update)
     watch(bench.plan), watch(bench.update)
     shapes = (bench.spec.obs_shape[0], bench.spec.action_dim)
-    floors = arithmetic.floors(case["method"], bench.config, *shapes)
+    floors = flops.floors(case["method"], bench.config, *shapes)
     seconds: dict[str, list[float]] = {name: [] for name in ("plan", "update", "env", "loop")}
     ratios: dict[str, list[float]] = {name: [] for name in floors}
     loop_ratios, rates = [], [bench.rate()]

@@ -17,9 +17,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sweeps import clusters
-from sweeps.options import parse
-from sweeps.sweep_folder import SweepFolder, write_submission
+from sweeps.execution import slurm
+from sweeps.planning.request import parse_request
+from sweeps.tracking.sweep_folder import SweepFolder, write_submission
 from tdmpc2.common import cli
 from tdmpc2.common.files import write_json
 
@@ -52,7 +52,7 @@ def timed(script: str, *words: str) -> tuple[float, str]:
 
 def make_directories(words: Sequence[str], runs: Path) -> int:
     """A run directory for each run, half of them finished; how many there are."""
-    request = parse([*words, f"runs={runs}"])
+    request = parse_request([*words, f"runs={runs}"])
     for place, run in enumerate(request.planned):
         run.directory.mkdir(parents=True)
         done = place % 2 == 0
@@ -84,7 +84,7 @@ def main(words: Sequence[str]) -> int:
                 *("cluster=local", "dry_run=true"),
             )
             seconds.setdefault("plan of half-finished runs", []).append(again[0])
-            if clusters.choose("auto") == "slurm":
+            if slurm.choose("auto") == "slurm":
                 held = [
                     *what,
                     f"runs={fresh}",

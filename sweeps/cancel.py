@@ -10,9 +10,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from sweeps.states import read_queue
 from sweeps.status import find_sweeps
-from sweeps.sweep_folder import SweepFolder, job_name
+from sweeps.tracking.run_states import read_queue
+from sweeps.tracking.sweep_folder import SweepFolder, job_name
 from tdmpc2.common import cli
 from tdmpc2.common.errors import UserError
 from tdmpc2.common.lease import process_runs

@@ -13,16 +13,16 @@ from typing import Any
 
 import pandas as pd
 
-from sweeps import clusters, local_pool, options
-from sweeps.floors import measure_floors, threshold
-from sweeps.layout import figure_words, hand_over, lay_out
-from sweeps.options import Request
-from sweeps.plan import LONG_HOURS, Plan, list_runs, make_plan, show
-from sweeps.planned_run import PlannedRun
-from sweeps.report import ProgressDisplay, print_multitask_summary, print_summary
-from sweeps.states import Observer
-from sweeps.sweep_folder import FOLDER, SweepFolder, write_submission
-from sweeps.sweep_options import SweepOptions
+from sweeps.execution import local_pool, slurm
+from sweeps.execution.slurm_jobs import figure_words, hand_over, lay_out
+from sweeps.planning.options import SweepOptions
+from sweeps.planning.plan import LONG_HOURS, Plan, list_runs, make_plan, show
+from sweeps.planning.planned_run import PlannedRun
+from sweeps.planning.request import Request, parse_request
+from sweeps.tracking.progress import ProgressDisplay, print_multitask_summary, print_summary
+from sweeps.tracking.reference_scores import measure_floors, threshold
+from sweeps.tracking.run_states import Observer
+from sweeps.tracking.sweep_folder import FOLDER, SweepFolder, write_submission
 from tdmpc2.common import cli
 from tdmpc2.common.cores import usable_cores
 from tdmpc2.common.device import choose_device
@@ -53,15 +53,15 @@ def main(words: Sequence[str], advice: str = ADVICE) -> int:
         if some failed; 3 if `yes=true` is asked for, since the plan takes long or some of its
         runs cannot start; 4 if all is well but for runs that cannot start.
     """
-    request = options.parse(words)
-    cluster = clusters.choose(request.sweep.cluster)
+    request = parse_request(words)
+    cluster = slurm.choose(request.sweep.cluster)
     if cluster == "slurm":
         return _on_slurm(request)
     return _on_this_machine(request, advice, inline=cluster == "inline")
 
 
 def _on_slurm(request: Request) -> int:
-    partition = clusters.choose_partition(request.sweep.partition)
+    partition = slurm.choose_partition(request.sweep.partition)
     gpus = request.sweep.gpus
     if gpus is None:
         gpus = int(partition is not None and partition.has_gpus)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sweeps import launch, status
-from sweeps.sweep_folder import SweepFolder
+from sweeps.tracking.sweep_folder import SweepFolder
 from tdmpc2.common import cli
 from tdmpc2.common.paths import default_runs_dir
 

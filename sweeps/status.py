@@ -15,10 +15,10 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from sweeps.planned_run import UNITS
-from sweeps.report import describe_blocked, make_console, table_of_states
-from sweeps.states import ACTIVE, ENDED, Observer, View
-from sweeps.sweep_folder import SweepFolder, all_sweeps
+from sweeps.planning.planned_run import UNITS
+from sweeps.tracking.progress import describe_blocked, make_console, table_of_states
+from sweeps.tracking.run_states import ACTIVE, ENDED, Observer, View
+from sweeps.tracking.sweep_folder import SweepFolder, all_sweeps
 from tdmpc2.common import cli
 from tdmpc2.common.errors import UserError, did_you_mean
 from tdmpc2.common.paths import default_runs_dir

@@ -12,7 +12,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from baselines.dreamerv3.behaviour import Noise
-from sweeps import arithmetic
+from sweeps.planning import flops
 from tdmpc2.agent import TDMPC2
 from tdmpc2.config import TDMPC2Config
 from tdmpc2.methods import agent_class
@@ -36,8 +36,8 @@ def test_operations_of_the_papers_sizes(
     size: str, obs: int, action: int, plan: float, update: float
 ) -> None:
     config = TDMPC2Config.make(model_size=size)
-    assert arithmetic.plan_gflop(config, action) == pytest.approx(plan, abs=0.06)
-    assert arithmetic.update_gflop(config, obs, action) == pytest.approx(update, abs=0.06)
+    assert flops.plan_gflop(config, action) == pytest.approx(plan, abs=0.06)
+    assert flops.update_gflop(config, obs, action) == pytest.approx(update, abs=0.06)
 
 
 def test_the_floor_is_what_an_update_multiplies() -> None:
@@ -47,7 +47,7 @@ def test_the_floor_is_what_an_update_multiplies() -> None:
     batch = random_batch(config, agent.env)
     with FlopCounterMode(display=False) as counter:
         agent.update_on(batch, agent.train_noise.update(16))
-    floor = arithmetic.update_gflop(config, 24, 6)
+    floor = flops.update_gflop(config, 24, 6)
     assert 0.94 * floor < counter.get_total_flops() / 1e9 <= floor
 
 
@@ -59,7 +59,7 @@ def test_operations_of_the_baselines(method: str, plan: float | None, update: fl
     config = agent_class(method).config_class.make()
     if method == "tdmpc":
         config = config.for_task("walker-walk")
-    found = arithmetic.floors(method, config, 24, 6)
+    found = flops.floors(method, config, 24, 6)
     assert found.get("plan") == (None if plan is None else pytest.approx(plan, abs=0.06))
     assert found["update"] == pytest.approx(update, abs=0.06)
 
@@ -81,7 +81,7 @@ def test_the_floor_is_what_an_update_of_a_baseline_multiplies(method: str) -> No
             agent.update_on(sub_batch(env, 1, 32), torch.randn(32, 6), torch.randn(32, 6))
         else:
             agent.update_on(sub_batch(env, 5, 32), torch.randn(11, 32, 6))
-    floor = arithmetic.floors(method, agent.config, 24, 6)["update"]
+    floor = flops.floors(method, agent.config, 24, 6)["update"]
     assert 0.97 * floor < counter.get_total_flops() / 1e9 < 1.07 * floor
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from gpu_sections.report import Settings
-from sweeps.grid import SMOKE
+from sweeps.planning.grid import SMOKE
 from tdmpc2.common.device import numeric_path, set_up_torch
 from tdmpc2.common.experience import Episode, Transition
 from tdmpc2.common.protocols import EnvSpec

@@ -10,8 +10,8 @@ import pytest
 
 from ablations import run
 from ablations.specs import ABLATIONS, FIG9
-from sweeps import launch, options
-from sweeps.options import Request
+from sweeps import launch
+from sweeps.planning.request import Request, parse_request
 from tdmpc2.common.errors import UserError
 from tdmpc2.envs.tasks import get_suite
 from tests.datasets.helpers import episode, make_dataset
@@ -25,7 +25,7 @@ def launched(monkeypatch: pytest.MonkeyPatch, *words: str) -> Request:
     seen: list[Request] = []
 
     def parse(words: list[str], advice: str) -> int:
-        seen.append(options.parse(words))
+        seen.append(parse_request(words))
         return launch.ASKS_FIRST
 
     monkeypatch.setattr(launch, "main", parse)
@@ -87,7 +87,7 @@ def test_quick_is_the_smoke_agent_on_the_smoke_tasks(monkeypatch: pytest.MonkeyP
     assert {run.spec.budget for run in request.planned} == {20_000}
     assert dict(request.planned[0].spec.overrides)["model_size"] == "smoke"
     assert request.sweep.yes
-    smoke = options.parse(["suite=smoke", "methods=tdmpc2", "seeds=3"])
+    smoke = parse_request(["suite=smoke", "methods=tdmpc2", "seeds=3"])
     assert {r.spec.identity for r in smoke.planned} < {r.spec.identity for r in request.planned}
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sweeps.grid import in_packs
-from sweeps.planned_run import PlannedRun, words_of
+from sweeps.planning.grid import in_packs
+from sweeps.planning.planned_run import PlannedRun, words_of
 from tdmpc2 import train
 from tdmpc2.common.errors import UserError
 from tdmpc2.common.seeding import seed_globals

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from sweeps import launch, status
-from sweeps.states import View
-from sweeps.sweep_folder import all_sweeps
+from sweeps.tracking.run_states import View
+from sweeps.tracking.sweep_folder import all_sweeps
 from tests.runs import TINY, outcome_of
 from tests.slurm.cluster import Cluster, wait_for
 

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from sweeps.planned_run import PlannedRun
-from sweeps.sweep_folder import SweepFolder, relative, write_submission
+from sweeps.planning.planned_run import PlannedRun
+from sweeps.tracking.sweep_folder import SweepFolder, relative, write_submission
 from tdmpc2.methods import make_spec
 
 

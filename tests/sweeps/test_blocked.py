@@ -10,7 +10,7 @@ import pytest
 
 from ablations import run as ablations
 from sweeps import launch, retry, status
-from sweeps.report import duration
+from sweeps.tracking.progress import duration
 from tdmpc2.envs.factory import missing_requirement
 from tdmpc2.envs.tasks import TASKS, get_task
 from tests.runs import TINY

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.clusters import choose, in_arrays, minutes_of, shares
-from sweeps.layout import extra_options
+from sweeps.execution.slurm import choose, in_arrays, minutes_of, shares
+from sweeps.execution.slurm_jobs import extra_options
 from tdmpc2.common.errors import UserError
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from sweeps.costs import corrections, cost_of, seconds_left
-from sweeps.planned_run import PlannedRun
+from sweeps.planning.costs import corrections, cost_of, seconds_left
+from sweeps.planning.planned_run import PlannedRun
 from tdmpc2.methods import make_spec
 
 

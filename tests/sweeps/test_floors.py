@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from sweeps.floors import measure_floors, threshold
+from sweeps.tracking.reference_scores import measure_floors, threshold
 
 
 def test_floors_are_measured_once_and_kept(tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.grid import SMOKE, companion_spec, grid, in_packs
-from sweeps.planned_run import PlannedRun, words_of
+from sweeps.planning.grid import SMOKE, companion_spec, grid, in_packs
+from sweeps.planning.planned_run import PlannedRun, words_of
 from tdmpc2.common.errors import UserError
 from tdmpc2.common.spec import parse_seeds
 from tdmpc2.methods import make_spec

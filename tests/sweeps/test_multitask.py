@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.grid import in_packs
 from sweeps.launch import main, usage
-from sweeps.options import Request, parse
-from sweeps.planned_run import words_of
+from sweeps.planning.grid import in_packs
+from sweeps.planning.planned_run import words_of
+from sweeps.planning.request import Request, parse_request
 from tdmpc2.common import cli
 from tdmpc2.data.dataset import Dataset
 from tdmpc2.offline import parse as parse_training
@@ -29,7 +29,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def ask(*words: object) -> Request:
-    return parse([str(word) for word in words])
+    return parse_request([str(word) for word in words])
 
 
 def test_a_scaling_study(folders: dict[str, Path], tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_words_hold_from_any_folder(
     words = ask("suite=scaling", "data=mt30=mt30,./smoke", "seeds=1").words
     monkeypatch.chdir("/")
     assert f"data=mt30={folders['mt30']},{folders['smoke']}" in words
-    assert len(parse(words).planned) == 20
+    assert len(parse_request(words).planned) == 20
 
 
 REFUSED = {

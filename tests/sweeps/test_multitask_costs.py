@@ -7,7 +7,14 @@ from typing import Any
 
 import pytest
 
-from sweeps.multitask_costs import GPU_DAYS, Speeds, cost_of, describe, earlier_speeds, settings_of
+from sweeps.planning.offline_costs import (
+    GPU_DAYS,
+    Speeds,
+    cost_of,
+    describe,
+    earlier_speeds,
+    settings_of,
+)
 from tdmpc2.common.files import write_json
 from tdmpc2.common.spec import RunSpec
 from tdmpc2.methods import make_offline_spec, make_spec

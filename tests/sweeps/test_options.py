@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from sweeps import launch
-from sweeps.options import parse
+from sweeps.planning.request import parse_request
 from tdmpc2.common.errors import UserError
 from tests.sweeps.directories import write_lease, write_status
 
 
 def methods(*words: str) -> list[str]:
-    return list(dict.fromkeys(run.spec.method for run in parse(words).planned))
+    return list(dict.fromkeys(run.spec.method for run in parse_request(words).planned))
 
 
 def test_a_suite_means_all_four_methods_and_a_task_one() -> None:
@@ -25,19 +25,24 @@ def test_a_suite_means_all_four_methods_and_a_task_one() -> None:
 
 def test_the_command_that_this_is_for() -> None:
     words = ("suite=all104", "seeds=3", "assets=official,unknown,rebuilt,standin")
-    planned = parse(words).planned
+    planned = parse_request(words).planned
     assert len(planned) == len({run.directory for run in planned}) == 1248
 
 
 def test_variants_are_settings_side_by_side() -> None:
-    planned = parse(("tasks=walker-walk", "seeds=2", "variants=default,num_q=2,horizon=1+num_q=2"))
+    planned = parse_request(
+        ("tasks=walker-walk", "seeds=2", "variants=default,num_q=2,horizon=1+num_q=2")
+    )
     names = [run.spec.variant for run in planned.planned]
     assert names == ["default"] * 2 + ["num_q-2"] * 2 + ["horizon-1+num_q-2"] * 2
     assert dict(planned.planned[-1].spec.overrides) == {"horizon": 1, "num_q": 2}
 
 
 def test_variants_that_are_the_same_run_once() -> None:
-    assert len(parse(("tasks=walker-walk", "seeds=1", "variants=default,num_q=5")).planned) == 1
+    assert (
+        len(parse_request(("tasks=walker-walk", "seeds=1", "variants=default,num_q=5")).planned)
+        == 1
+    )
 
 
 @pytest.mark.parametrize(
@@ -58,7 +63,7 @@ def test_variants_that_are_the_same_run_once() -> None:
 )
 def test_bad_words(words: list[str], message: str) -> None:
     with pytest.raises(UserError) as refused:
-        parse(("tasks=walker-walk", *words))
+        parse_request(("tasks=walker-walk", *words))
     assert message in str(refused.value)
 
 
@@ -84,7 +89,7 @@ def test_a_pack_waits_for_its_busy_seeds(
 ) -> None:
     """Seeds 1 and 2 would share a process, and another one is at seed 1."""
     words = ["tasks=toy-pointmass", "seeds=4", "seeds_per_process=2", f"runs={tmp_path}"]
-    first = parse(words).planned[0]
+    first = parse_request(words).planned[0]
     write_status(first, "RUNNING", 10)
     write_lease(first)
     assert launch.main([*words, "cluster=local", "dry_run=true"]) == 0

@@ -9,22 +9,22 @@ from pathlib import Path
 
 import pytest
 
-from sweeps import snapshot
+from sweeps.execution import code_snapshot
 from tdmpc2.common.files import read_json
 from tdmpc2.common.paths import project_root
 
 
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return snapshot.take(project_root(), tmp_path_factory.mktemp("code"))
+    return code_snapshot.take(project_root(), tmp_path_factory.mktemp("code"))
 
 
 def test_python_takes_the_copy_and_not_the_checkout(copy: Path) -> None:
     """Started as the jobs are; with the commit that the checkout was at."""
     code = (
-        "import tdmpc2.run, baselines.sac, sweeps.job, analysis.make_figures\n"
+        "import tdmpc2.run, baselines.sac, sweeps.execution.job, analysis.make_figures\n"
         "from tdmpc2.common.provenance import git_commit\n"
-        "modules = (tdmpc2.run, baselines.sac, sweeps.job, analysis.make_figures)\n"
+        "modules = (tdmpc2.run, baselines.sac, sweeps.execution.job, analysis.make_figures)\n"
         "print(*(module.__file__ for module in modules), sep='\\n')\n"
         "print(git_commit())"
     )
@@ -43,7 +43,7 @@ def test_the_copy_is_whole_and_made_once(copy: Path) -> None:
     assert (copy / "paper_figures/figures.toml").exists()
     assert list((copy / "paper_figures").glob("*.mplstyle"))
     assert not list(copy.rglob("__pycache__"))
-    assert snapshot.take(project_root(), copy.parent) == copy
+    assert code_snapshot.take(project_root(), copy.parent) == copy
     assert [path.name for path in copy.parent.iterdir()] == [copy.name]
 
 
@@ -52,8 +52,8 @@ def test_an_edit_makes_another_copy(tmp_path: Path) -> None:
     for name in ("tdmpc2", "sweeps"):
         (root / name).mkdir(parents=True)
         (root / name / "code.py").write_text("1")
-    first = snapshot.take(root, tmp_path / "copies")
+    first = code_snapshot.take(root, tmp_path / "copies")
     (root / "tdmpc2" / "code.py").write_text("2")
-    second = snapshot.take(root, tmp_path / "copies")
+    second = code_snapshot.take(root, tmp_path / "copies")
     assert first != second
     assert [(c / "tdmpc2" / "code.py").read_text() for c in (first, second)] == ["1", "2"]

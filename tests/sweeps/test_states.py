@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from sweeps import states
-from sweeps.states import Observer, last_error
+from sweeps.tracking import run_states
+from sweeps.tracking.run_states import Observer, last_error
 from tdmpc2.common.lease import EXPIRY_SECONDS, Lease
 from tests.sweeps.directories import one_array, plan, write_lease, write_status, write_sweep
 
@@ -70,7 +70,7 @@ def test_the_queue_tells_waiting_from_gone(tmp_path: Path, monkeypatch: pytest.M
         asked.extend(names)
         return {"7_0": "PENDING", "7_1": "PENDING", "7_3": "RUNNING"}
 
-    monkeypatch.setattr(states, "read_queue", queue)
+    monkeypatch.setattr(run_states, "read_queue", queue)
     assert [look(tmp_path, run) for run in runs] == ["queued", "queued", "stale", "running"]
     assert asked[0].startswith("tdmpc2-tasks-")
 
@@ -83,7 +83,7 @@ def test_without_slurm_at_hand_queued_is_assumed(
     write_status(runs[0], "COMPLETED", BUDGET)
     write_status(runs[1], "RUNNING", 10)
     write_sweep(tmp_path, runs, cluster="slurm", arrays=one_array(tmp_path, runs, "7"))
-    monkeypatch.setattr(states, "read_queue", lambda names: None)
+    monkeypatch.setattr(run_states, "read_queue", lambda names: None)
     assert [look(tmp_path, run) for run in runs] == ["done", "stale", "queued"]
 
 
@@ -93,7 +93,7 @@ def test_a_job_that_said_why_it_ended_has_failed(
     runs = plan(tmp_path, 2)
     sweep = write_sweep(tmp_path, runs, cluster="slurm", arrays=one_array(tmp_path, runs, "7"))
     (sweep.path / "0001" / "7_1_0_log.err").write_text("submitit: x\nerror: no room\nsrun: y\n")
-    monkeypatch.setattr(states, "read_queue", lambda names: {})
+    monkeypatch.setattr(run_states, "read_queue", lambda names: {})
     observer = Observer(tmp_path)
     views = [observer.look(str(run.directory.relative_to(tmp_path)), BUDGET) for run in runs]
     assert [(view.state, view.message) for view in views] == [("new", ""), ("failed", "no room")]
@@ -112,7 +112,7 @@ def test_the_last_launch_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     for job, launched in (("7", "2026-01-01T00:00:00"), ("8", "2026-01-02T00:00:00")):
         arrays = one_array(tmp_path, runs, job)
         write_sweep(tmp_path, runs, cluster="slurm", arrays=arrays, launched=launched)
-    monkeypatch.setattr(states, "read_queue", lambda names: {"8": "PENDING"})
+    monkeypatch.setattr(run_states, "read_queue", lambda names: {"8": "PENDING"})
     view = Observer(tmp_path).look(str(runs[0].directory.relative_to(tmp_path)), BUDGET)
     assert (view.state, view.job) == ("queued", "8")
 

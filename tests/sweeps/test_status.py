@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from sweeps import cancel, launch, retry, status
-from sweeps.planned_run import PlannedRun
+from sweeps.planning.planned_run import PlannedRun
 from tdmpc2.common import cli
 from tdmpc2.common.errors import UserError
 from tdmpc2.methods import make_offline_spec

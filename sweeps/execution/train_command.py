@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sweeps.floors import measure_floors
+from sweeps.tracking.reference_scores import measure_floors
 from tdmpc2.common.run_directory import RunRecord
 
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 
 from rich.table import Table
 
-from sweeps import costs, multitask_costs
-from sweeps.grid import in_packs
-from sweeps.options import Request
-from sweeps.planned_run import UNITS, Pack, PlannedRun
-from sweeps.report import describe_blocked, duration, make_console, table_of_states
-from sweeps.states import ACTIVE, ENDED, Observer, View
+from sweeps.planning import costs, offline_costs
+from sweeps.planning.grid import in_packs
+from sweeps.planning.planned_run import UNITS, Pack, PlannedRun
+from sweeps.planning.request import Request
+from sweeps.tracking.progress import describe_blocked, duration, make_console, table_of_states
+from sweeps.tracking.run_states import ACTIVE, ENDED, Observer, View
 from tdmpc2.common.files import read_json
 
 FEW = 60  # runs that a plan lists one by one
@@ -121,7 +121,7 @@ def _estimate(request: Request, corrected: int, *, gpu: bool) -> tuple[list[cost
     """
     planned, options = request.planned, request.options
     if request.sweep.multitask:
-        return multitask_costs.estimate(planned, options, request.runs, gpu=gpu)
+        return offline_costs.estimate(planned, options, request.runs, gpu=gpu)
     each = [costs.cost_of(run.spec, {**options, **run.options}, gpu=gpu) for run in planned]
     if corrected:
         return each, f"corrected by finished runs of {corrected} of the kinds"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from sweeps.grid import NO_PRESET, PRESETS, Preset
+from sweeps.planning.grid import NO_PRESET, PRESETS, Preset
 from tdmpc2.common.errors import UserError
 from tdmpc2.envs.tasks import SUITES
 from tdmpc2.methods import METHODS, MULTITASK_METHODS, OFFLINE_UPDATES

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sweeps import multitask
-from sweeps.grid import companion_spec, grid
-from sweeps.multitask import TaskSet
-from sweeps.planned_run import PlannedRun
-from sweeps.sweep_options import SCALING, SweepOptions
+from sweeps.planning import offline_grid
+from sweeps.planning.grid import companion_spec, grid
+from sweeps.planning.offline_grid import TaskSet
+from sweeps.planning.options import SCALING, SweepOptions
+from sweeps.planning.planned_run import PlannedRun
 from tdmpc2.common import cli
 from tdmpc2.common.errors import UserError, did_you_mean
 from tdmpc2.common.spec import CommonOptions, OfflineOptions, RunOptions, parse_seeds
@@ -47,7 +47,7 @@ class Request:
         return self.how.runs
 
 
-def parse(words: Sequence[str]) -> Request:
+def parse_request(words: Sequence[str]) -> Request:
     """Reads the words of the command line.
 
     Raises:
@@ -75,10 +75,10 @@ def parse(words: Sequence[str]) -> Request:
     if sweep.multitask:
         assert isinstance(how, OfflineOptions)
         _check_suite(sweep)
-        sets = multitask.task_sets(sweep)
+        sets = offline_grid.task_sets(sweep)
         variants = _variants(sweep, settings)
-        planned = multitask.plan_runs(sweep, sets, variants, given_settings, how)
-        kept = {**pairs, "data": multitask.data_word(sets)}
+        planned = offline_grid.plan_runs(sweep, sets, variants, given_settings, how)
+        kept = {**pairs, "data": offline_grid.data_word(sets)}
         lasting = tuple(f"{key}={value}" for key, value in kept.items())
         return Request(sweep, how, options, planned, lasting, sets)
     planned = plan_runs(sweep, given_settings, settings, how.runs)
@@ -100,7 +100,7 @@ def plan_runs(
     missing = {name: missing_requirement(get_task(name), sweep.assets) for name in tasks}
     for name, more in _variants(sweep, schema):
         overrides, protocol = part({**settings, **more})
-        multitask.check_shared(overrides, sweep.method_names)
+        offline_grid.check_shared(overrides, sweep.method_names)
         specs = grid(
             tasks,
             sweep.method_names,
@@ -124,7 +124,7 @@ def plan_runs(
         planned.append(
             PlannedRun(spec, directory, options=companion.options, asked=None, missing=lacks)
         )
-    return multitask.each_once(planned)
+    return offline_grid.each_once(planned)
 
 
 def _variants(

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sweeps.planned_run import Pack, PlannedRun
+from sweeps.planning.planned_run import Pack, PlannedRun
 from tdmpc2.common.files import read_json, write_json
 from tdmpc2.common.lease import process_started
 

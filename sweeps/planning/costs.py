@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from sweeps.arithmetic import floors
-from sweeps.planned_run import PlannedRun
+from sweeps.planning.flops import floors
+from sweeps.planning.planned_run import PlannedRun
 from tdmpc2.common.memory import replay_bytes
 from tdmpc2.common.spec import RunSpec
 from tdmpc2.envs.tasks import get_task

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from sweeps.planned_run import SPEEDS
-from sweeps.sweep_folder import Submission, all_sweeps, job_name
+from sweeps.planning.planned_run import SPEEDS
+from sweeps.tracking.sweep_folder import Submission, all_sweeps, job_name
 from tdmpc2.common.lease import file_system_time, live_holder
 from tdmpc2.common.records import SETTLED, read_status, step_of
 

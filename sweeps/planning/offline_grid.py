@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from sweeps.planned_run import PlannedRun
-from sweeps.sweep_options import SCALING, SIZES, SweepOptions
+from sweeps.planning.options import SCALING, SIZES, SweepOptions
+from sweeps.planning.planned_run import PlannedRun
 from tdmpc2.common import cli
 from tdmpc2.common.errors import UserError, did_you_mean
 from tdmpc2.common.spec import OfflineOptions, RunSpec, parse_seeds

@@ -12,7 +12,7 @@ from pathlib import Path
 import submitit
 from submitit.helpers import Checkpointable
 
-from sweeps.training import train
+from sweeps.execution.train_command import train
 from tdmpc2.common.errors import StoppedError, UserError
 from tdmpc2.common.lease import EXPIRY_SECONDS, InUseError, live_holder
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import submitit
 
-from sweeps.local_pool import THREAD_VARIABLES
+from sweeps.execution.local_pool import THREAD_VARIABLES
 from tdmpc2.common.errors import UserError, did_you_mean
 
 Cluster = Literal["auto", "slurm", "local", "inline"]

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sweeps.planned_run import Pack, PlannedRun
+from sweeps.planning.planned_run import Pack, PlannedRun
 from tdmpc2.common.spec import RunSpec
 from tdmpc2.methods import make_spec, why_alone
 

@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
-from sweeps.planned_run import SPEEDS, UNITS, PlannedRun
-from sweeps.states import STATES, RunState
+from sweeps.planning.planned_run import SPEEDS, UNITS, PlannedRun
+from sweeps.tracking.run_states import STATES, RunState
 
 # Where output is no terminal, a run is mentioned each time it has done another share of
 # its budget.
@@ -184,7 +184,7 @@ def print_summary(runs: Sequence[PlannedRun], thresholds: Sequence[float | None]
 
     Args:
         runs: all runs.
-        thresholds: return above which each has learnt (see `sweeps.floors.threshold`).
+        thresholds: return above which each has learnt (see `reference_scores.threshold`).
 
     Returns:
         Exit code: 0 if every run ended as it should; one that must learn, above its threshold.

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sweeps import clusters, snapshot
-from sweeps.clusters import Partition, Resources
-from sweeps.job import ModuleJob, TrainingJob
-from sweeps.plan import Plan
-from sweeps.planned_run import Pack, words_of
-from sweeps.sweep_folder import SweepFolder, job_name, relative, write_submission
+from sweeps.execution import code_snapshot, slurm
+from sweeps.execution.job import ModuleJob, TrainingJob
+from sweeps.execution.slurm import Partition, Resources
+from sweeps.planning.plan import Plan
+from sweeps.planning.planned_run import Pack, words_of
+from sweeps.tracking.sweep_folder import SweepFolder, job_name, relative, write_submission
 from tdmpc2.common.errors import UserError
 from tdmpc2.common.paths import project_root
 from tdmpc2.common.provenance import git_commit
@@ -77,7 +77,7 @@ def lay_out(plan: Plan, partition: Partition | None, gpus: int) -> Layout:
     tasks = max(gpus, 1) * sweep.runs_per_gpu
     jobs = [plan.packs[i : i + tasks] for i in range(0, len(plan.packs), tasks)]
     limit = partition.minutes if partition is not None else None
-    default = min(clusters.DEFAULT_MINUTES, limit or clusters.DEFAULT_MINUTES)
+    default = min(slurm.DEFAULT_MINUTES, limit or slurm.DEFAULT_MINUTES)
     minutes = sweep.timeout_min or default
     if limit is not None and minutes > limit:
         assert partition is not None
@@ -96,9 +96,9 @@ def lay_out(plan: Plan, partition: Partition | None, gpus: int) -> Layout:
     )
     if not jobs:
         return Layout(plan, resources, [], [], [])
-    clusters.check(resources)
-    sizes = clusters.in_arrays(len(jobs), clusters.max_array_size(), clusters.jobs_left())
-    return Layout(plan, resources, jobs, sizes, clusters.shares(sweep.max_parallel, sizes))
+    slurm.check(resources)
+    sizes = slurm.in_arrays(len(jobs), slurm.max_array_size(), slurm.jobs_left())
+    return Layout(plan, resources, jobs, sizes, slurm.shares(sweep.max_parallel, sizes))
 
 
 def extra_options(text: str | None) -> dict[str, str | bool]:
@@ -136,7 +136,7 @@ def hand_over(layout: Layout, sweep: SweepFolder) -> None:
         sweep: they belong to.
     """
     request = layout.plan.request
-    code = snapshot.take(project_root(), sweep.runs / "sweeps" / "code")
+    code = code_snapshot.take(project_root(), sweep.runs / "sweeps" / "code")
     folder = sweep.new_submission()
     facts = {"commit": git_commit(), "code": code.name, "partition": layout.resources.partition}
     arrays: list[dict[str, object]] = []
@@ -145,7 +145,7 @@ def hand_over(layout: Layout, sweep: SweepFolder) -> None:
     for size, at_once in zip(layout.sizes, layout.at_once, strict=True):
         jobs = layout.jobs[start : start + size]
         start += size
-        array = clusters.submit(
+        array = slurm.submit(
             [_training_job(packs, layout, options) for packs in jobs],
             layout.resources,
             folder,
@@ -158,7 +158,7 @@ def hand_over(layout: Layout, sweep: SweepFolder) -> None:
         write_submission(folder, "slurm", arrays=arrays, **facts)
         print(f"handed over: job {array}, {size:,} of {len(layout.jobs):,} jobs", flush=True)
     if request.sweep.after == "figures":
-        job = clusters.submit(
+        job = slurm.submit(
             [ModuleJob("analysis.make_figures", *figure_words(request.runs))],
             Resources(
                 partition=layout.resources.partition,

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from sweeps.costs import (
+from sweeps.planning.costs import (
     BATCHED,
     BYTES_PER_PARAMETER,
     ENV_SECONDS,
@@ -19,7 +19,7 @@ from sweeps.costs import (
     Cost,
     seconds_per_call,
 )
-from sweeps.planned_run import PlannedRun
+from sweeps.planning.planned_run import PlannedRun
 from tdmpc2.common.files import read_json
 from tdmpc2.common.spec import RunSpec, Scalar
 from tdmpc2.envs.tasks import TASKS, get_task

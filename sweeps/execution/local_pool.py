@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import IO, Any
 
-from sweeps.planned_run import Pack, PlannedRun, words_of
-from sweeps.training import train
+from sweeps.execution.train_command import train
+from sweeps.planning.planned_run import Pack, PlannedRun, words_of
 from tdmpc2.common.errors import StoppedError
 from tdmpc2.common.lease import live_holder
 from tdmpc2.common.records import read_status

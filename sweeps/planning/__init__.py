@@ -1,0 +1,1 @@
+"""Expands arguments into runs, and estimates what they cost."""

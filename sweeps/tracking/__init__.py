@@ -1,0 +1,1 @@
+"""Reports where runs stand."""
