@@ -14,16 +14,16 @@ from ablations.specs import ABLATIONS, read_specs
 from ablations.studies import Finding, Study, find_studies, look, rows_of
 from ablations.tables import numbers_of, text_of, texts_of
 from ablations.verdicts import MARGIN, OPEN
-from analysis.catalogue import FigureSpec, with_reps
-from analysis.curves import DEFAULT_RULE, ScoreCurves, get_rule
-from analysis.drawing import Shown
-from analysis.effect_plots import Panel, effect_bars, effect_curves
-from analysis.effects import task_table
-from analysis.layout import paper_style
-from analysis.output import write_figure, write_table, write_texts
-from analysis.plots import shipped_catalogue
-from analysis.records import RUNS_SOURCE, SERIES, Records
-from analysis.sources import SOURCE_WORDS, load_sources, report, usage_of_sources
+from analysis.figures.effect_plots import Panel, effect_bars, effect_curves
+from analysis.figures.figure_specs import FigureSpec, with_reps
+from analysis.figures.output import write_figure, write_table, write_texts
+from analysis.figures.page import paper_style
+from analysis.figures.registry import shipped_catalogue
+from analysis.figures.styles import Shown
+from analysis.records.load import RUNS_SOURCE, SERIES, Records
+from analysis.records.source_options import SOURCE_WORDS, load_sources, report, usage_of_sources
+from analysis.stats.ablation_effects import task_table
+from analysis.stats.ragged_curves import DEFAULT_RULE, ScoreCurves, get_rule
 from tdmpc2.common import cli
 from tdmpc2.common.errors import UserError
 from tdmpc2.common.paths import project_root

@@ -11,12 +11,12 @@ import pandas as pd
 
 from ablations.specs import FACTORS, Ablation, find
 from ablations.verdicts import MARGIN, OPEN, Verdict, judge, seeds_needed
-from analysis.bootstrap import Bootstrap
-from analysis.curves import Rule, ScoreCurves
-from analysis.drawing import of_series
-from analysis.effects import Effect, effect_of
-from analysis.records import SERIES
-from analysis.selection import Series
+from analysis.figures.styles import of_series
+from analysis.records.load import SERIES
+from analysis.stats.ablation_effects import Effect, effect_of
+from analysis.stats.bootstrap import Bootstrap
+from analysis.stats.ragged_curves import Rule, ScoreCurves
+from analysis.stats.selection import Series
 from tdmpc2.common.errors import UserError
 from tdmpc2.config import TDMPC2Config
 from tdmpc2.envs.protocol import Protocol, part

@@ -11,9 +11,9 @@ from tabulate import tabulate
 
 from ablations.studies import Finding
 from ablations.verdicts import OPEN
-from analysis.aggregate import COVERAGE_NOTE
-from analysis.bootstrap import Interval
-from analysis.verdict import MOST_SEEDS
+from analysis.stats.aggregate import COVERAGE_NOTE
+from analysis.stats.bootstrap import Interval
+from analysis.stats.equivalence import MOST_SEEDS
 
 MISSING_SHOWN = 12
 MEASURED = ("tasks", "seeds", "default", "variant", "difference", "area", "P(better) %")

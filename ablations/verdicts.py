@@ -14,7 +14,7 @@ from typing import Literal
 
 import numpy as np
 
-from analysis.verdict import MOST_SEEDS, Difference, difference, mean_difference
+from analysis.stats.equivalence import MOST_SEEDS, Difference, difference, mean_difference
 
 Expected = Literal["lower", "same"]
 Verdict = Literal[

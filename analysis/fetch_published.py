@@ -7,8 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from analysis.records import load_curves
-from analysis.sources import PUBLISHED
+from analysis.records.load import PUBLISHED, load_curves
 from tdmpc2.common.cli import command, parse_words
 from tdmpc2.common.download import download, put_in_place, unpack
 from tdmpc2.common.errors import UserError

@@ -10,22 +10,22 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from analysis.audit import audit, sensitivity, summary
-from analysis.catalogue import Catalogue, FigureSpec, with_reps
-from analysis.curves import DEFAULT_RULE, Rule, ScoreCurves, get_rule
-from analysis.drawing import Shown
-from analysis.layout import command_card, paper_style
-from analysis.output import problem_table, write_figure, write_table, write_texts
-from analysis.plots import PLOTS, shipped_catalogue
-from analysis.problems import Problem
-from analysis.records import RUNS_SOURCE, Records
-from analysis.sources import (
+from analysis.figures.figure_specs import Catalogue, FigureSpec, with_reps
+from analysis.figures.output import problem_table, write_figure, write_table, write_texts
+from analysis.figures.page import command_card, paper_style
+from analysis.figures.registry import PLOTS, shipped_catalogue
+from analysis.figures.styles import Shown
+from analysis.records.load import RUNS_SOURCE, Records
+from analysis.records.problems import Problem
+from analysis.records.source_options import (
     SHOWN_PROBLEMS,
     SOURCE_WORDS,
     load_sources,
     report,
     usage_of_sources,
 )
+from analysis.stats.audit import audit, sensitivity, summary
+from analysis.stats.ragged_curves import DEFAULT_RULE, Rule, ScoreCurves, get_rule
 from tdmpc2.common.cli import command, parse_words
 from tdmpc2.common.cores import usable_cores
 from tdmpc2.common.errors import UserError, did_you_mean

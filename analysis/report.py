@@ -8,17 +8,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from analysis.catalogue import with_reps
-from analysis.curves import DEFAULT_RULE, get_rule
-from analysis.plots import shipped_catalogue
-from analysis.report_data import report_data
-from analysis.sources import SOURCE_WORDS, load_sources, report, usage_of_sources
+from analysis.figures.figure_specs import with_reps
+from analysis.figures.registry import shipped_catalogue
+from analysis.html_report.data import report_data
+from analysis.records.source_options import SOURCE_WORDS, load_sources, report, usage_of_sources
+from analysis.stats.ragged_curves import DEFAULT_RULE, get_rule
 from tdmpc2.common.cli import command, parse_words
 from tdmpc2.common.errors import UserError
 from tdmpc2.common.files import write_atomic
 from tdmpc2.common.paths import project_root
 
-ASSETS = Path(__file__).parent / "report_assets"
+ASSETS = Path(__file__).parent / "html_report"
 
 
 def usage() -> str:

@@ -8,7 +8,15 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.comparison import (
+from analysis.figures.output import write_table, write_texts
+from analysis.records.load import PUBLISHED
+from analysis.records.source_options import (
+    SOURCE_WORDS,
+    load_sources,
+    report,
+    usage_of_sources,
+)
+from analysis.stats.against_published import (
     DOMAIN_MARGINS,
     OPEN,
     OTHER_MARGIN,
@@ -16,10 +24,8 @@ from analysis.comparison import (
     compare_domains,
     compare_tasks,
 )
-from analysis.curves import DEFAULT_RULE, ScoreCurves, get_rule
-from analysis.output import write_table, write_texts
-from analysis.sources import PUBLISHED, SOURCE_WORDS, load_sources, report, usage_of_sources
-from analysis.verdict_tables import domain_texts, shown, task_texts
+from analysis.stats.equivalence_tables import domain_texts, shown, task_texts
+from analysis.stats.ragged_curves import DEFAULT_RULE, ScoreCurves, get_rule
 from tdmpc2.common.cli import command, parse_words
 from tdmpc2.common.errors import UserError
 

@@ -22,10 +22,10 @@ from typing import Any
 
 import numpy as np
 
-from analysis.aggregate import reference_interval
-from analysis.bootstrap import STATISTICS, Bootstrap, interval, resamples
-from analysis.curves import ScoreCurves
-from analysis.records import Records, load, load_curves
+from analysis.records.load import Records, load, load_curves
+from analysis.stats.aggregate import reference_interval
+from analysis.stats.bootstrap import STATISTICS, Bootstrap, interval, resamples
+from analysis.stats.ragged_curves import ScoreCurves
 from tdmpc2.common import cli
 from tdmpc2.common.files import write_json
 from tdmpc2.common.paths import project_root

@@ -13,7 +13,7 @@ import numpy as np
 from tabulate import tabulate
 
 from ablations.verdicts import MARGIN, OPEN, error_rates
-from analysis.bootstrap import Bootstrap, difference
+from analysis.stats.bootstrap import Bootstrap, difference
 
 SPREADS = (3.0, 6.0, 12.0)
 SEEDS = (3, 5, 10)

@@ -106,13 +106,13 @@ def test_the_table_of_methods_is_the_only_name_of_a_sibling() -> None:
 
 HOMES = {
     "sacred": ("tdmpc2/common/tracker.py",),
-    "rliable": ("analysis/aggregate.py",),
+    "rliable": ("analysis/stats/aggregate.py",),
     "submitit": ("sweeps/",),
     "psutil": ("tdmpc2/common/lease.py", "tdmpc2/common/memory.py"),
     "imageio_ffmpeg": ("tdmpc2/common/video.py",),
     "safetensors": ("tdmpc2/checkpoints/reading.py",),
     "matplotlib": ("analysis/",),
-    "tensorboard": ("analysis/foreign_runs.py",),
+    "tensorboard": ("analysis/records/tensorboard_sacred.py",),
     **{
         simulator: tuple(f"tdmpc2/envs/{place}" for place in places)
         for simulator, places in SIMULATORS.items()

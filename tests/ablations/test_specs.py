@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ablations.specs import ABLATIONS, FACTORS, FIG9, Ablation, combined, find, read_specs
-from analysis.plots import shipped_catalogue
+from analysis.figures.registry import shipped_catalogue
 from tdmpc2.common.errors import UserError
 from tdmpc2.envs.tasks import get_suite
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ablations.verdicts import OPEN, Expected, error_rates, judge, seeds_needed
-from analysis.verdict import Difference, difference, mean_difference
+from analysis.stats.equivalence import Difference, difference, mean_difference
 
 STEADY = math.inf  # degrees of freedom of a known error
 

@@ -10,12 +10,12 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
-from analysis.bootstrap import Bootstrap
-from analysis.catalogue import Catalogue, FigureSpec, read_catalogue
-from analysis.curves import RULES, ScoreCurves
-from analysis.drawing import Drawing, Shown
-from analysis.plots import PLOTS
-from analysis.records import Records
+from analysis.figures.figure_specs import Catalogue, FigureSpec, read_catalogue
+from analysis.figures.registry import PLOTS
+from analysis.figures.styles import Drawing, Shown
+from analysis.records.load import Records
+from analysis.stats.bootstrap import Bootstrap
+from analysis.stats.ragged_curves import RULES, ScoreCurves
 from tdmpc2.common.paths import project_root
 
 FIGURES = project_root() / "paper_figures"

@@ -8,14 +8,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.aggregate import group_curves, group_scores, improvements, profiles
-from analysis.audit import sensitivity
-from analysis.bootstrap import Bootstrap
-from analysis.catalogue import read_catalogue
-from analysis.curves import RULES, ScoreCurves
-from analysis.plots import PLOTS
-from analysis.records import load, load_curves
-from analysis.selection import Group
+from analysis.figures.figure_specs import read_catalogue
+from analysis.figures.registry import PLOTS
+from analysis.records.load import load, load_curves
+from analysis.stats.aggregate import group_curves, group_scores, improvements, profiles
+from analysis.stats.audit import sensitivity
+from analysis.stats.bootstrap import Bootstrap
+from analysis.stats.ragged_curves import RULES, ScoreCurves
+from analysis.stats.selection import Group
 from tdmpc2.common.paths import project_root
 from tests.analysis.run_files import write_run
 

@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.audit import AUDIT, FINDINGS, audit, sensitivity, summary
-from analysis.curves import RULES, ScoreCurves
-from analysis.records import load, load_curves
-from analysis.selection import Group
+from analysis.records.load import load, load_curves
+from analysis.stats.audit import AUDIT, FINDINGS, audit, sensitivity, summary
+from analysis.stats.ragged_curves import RULES, ScoreCurves
+from analysis.stats.selection import Group
 from tests.analysis.run_files import write_run, write_table
 
 FULL = 4_000_000

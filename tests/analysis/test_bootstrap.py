@@ -9,9 +9,9 @@ import pytest
 from rliable import library as rly
 from rliable import metrics as rliable_metrics
 
-from analysis import bootstrap
-from analysis.aggregate import RLIABLE_METRICS, reference_interval
-from analysis.bootstrap import (
+from analysis.stats import bootstrap
+from analysis.stats.aggregate import RLIABLE_METRICS, reference_interval
+from analysis.stats.bootstrap import (
     STATISTICS,
     Bootstrap,
     difference,

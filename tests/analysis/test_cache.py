@@ -7,9 +7,9 @@ import os
 import pandas as pd
 import pytest
 
-from analysis import cache
-from analysis.cache import CACHE_NAME
-from analysis.records import Records, load
+from analysis.records import cache
+from analysis.records.cache import CACHE_NAME
+from analysis.records.load import Records, load
 from tests.analysis.run_files import HEADER, eval_line, write_run
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from analysis.catalogue import FigureSpec, LineStyle, quotes_of, read_catalogue
-from analysis.plots import PLOTS
+from analysis.figures.figure_specs import FigureSpec, LineStyle, quotes_of, read_catalogue
+from analysis.figures.registry import PLOTS
 from tdmpc2.common.errors import UserError
 from tdmpc2.common.paths import project_root
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from analysis.curves import RULES, ScoreCurves
-from analysis.problems import Problem
-from analysis.records import RUNS, TABLE, load_curves
+from analysis.records.load import RUNS, TABLE, load_curves
+from analysis.records.problems import Problem
+from analysis.stats.ragged_curves import RULES, ScoreCurves
 from tests.analysis.run_files import write_table
 
 HEADER = "step,reward,seed"

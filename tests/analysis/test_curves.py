@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from analysis.curves import RULES, Curve, ScoreCurves, get_rule
-from analysis.records import load, load_curves, merge
+from analysis.records.load import load, load_curves, merge
+from analysis.stats.ragged_curves import RULES, Curve, ScoreCurves, get_rule
 from tdmpc2.common.errors import UserError
 from tests.analysis.run_files import HEADER, eval_line, write_run, write_table
 

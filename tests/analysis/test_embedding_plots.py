@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from analysis import make_figures
-from analysis.embedding_plots import embedding_figure
-from analysis.embeddings import Embedding, read_embedding
+from analysis.figures.embedding_plots import embedding_figure
+from analysis.stats.task_embeddings import Embedding, read_embedding
 from tdmpc2.common.errors import UserError
 from tdmpc2.common.paths import project_root
 from tdmpc2.config import TDMPC2Config

@@ -11,7 +11,7 @@ from sacred import Experiment
 from sacred.observers import FileStorageObserver
 from torch.utils.tensorboard import SummaryWriter
 
-from analysis.records import Records, load_curves
+from analysis.records.load import Records, load_curves
 
 
 def board(path: Path, scalars: dict[str, list[tuple[int, float]]]) -> None:

@@ -10,9 +10,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from analysis import make_figures, report, sources
-from analysis.catalogue import read_catalogue
-from analysis.plots import PLOTS
+from analysis import make_figures, report
+from analysis.figures.figure_specs import read_catalogue
+from analysis.figures.registry import PLOTS
+from analysis.records import source_options
 from tdmpc2.common.errors import UserError
 from tdmpc2.common.paths import project_root
 from tdmpc2.envs.tasks import SUITES, get_suite
@@ -291,7 +292,7 @@ def test_no_run_says_what_to_run(tmp_path):
 
 def test_no_run_at_all_draws_the_released_curves(tmp_path, monkeypatch, capsys):
     """Where they have been fetched; else the line that says what to run names them."""
-    monkeypatch.setattr(sources, "default_runs_dir", lambda: tmp_path / "runs")
+    monkeypatch.setattr(source_options, "default_runs_dir", lambda: tmp_path / "runs")
     monkeypatch.setenv("TDMPC2_PUBLISHED", str(tmp_path / "paper"))
     words = [f"out={tmp_path / 'out'}", "reps=200", "only=profiles,learning_curves"]
     with pytest.raises(UserError, match=r"python analysis/fetch_published\.py"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from analysis.multitask_costs import read_cost
+from analysis.records.multitask_costs import read_cost
 from tests.analysis.multitask_files import write_multitask_run
 
 H200 = {"device": "cuda", "gpu": "NVIDIA H200", "cpu": "AMD EPYC"}

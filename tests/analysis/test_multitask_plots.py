@@ -7,9 +7,9 @@ from dataclasses import replace
 import matplotlib.style
 import pytest
 
-from analysis.catalogue import FigureSpec
-from analysis.multitask_plots import MULTITASK_PLOTS
-from analysis.records import load
+from analysis.figures.figure_specs import FigureSpec
+from analysis.figures.multitask_plots import MULTITASK_PLOTS
+from analysis.records.load import load
 from tdmpc2.envs.tasks import SUITES
 from tests.analysis.multitask_files import write_multitask_run
 from tests.analysis.pictures import (

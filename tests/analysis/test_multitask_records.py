@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from analysis.multitask_records import MULTITASK_TABLE
-from analysis.records import load, load_curves, merge
+from analysis.records.load import load, load_curves, merge
+from analysis.records.multitask import MULTITASK_TABLE
 from tests.analysis.multitask_files import HEADER, PAIR, eval_line, write_multitask_run
 from tests.analysis.run_files import write_run, write_table
 

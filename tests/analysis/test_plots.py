@@ -8,13 +8,13 @@ import matplotlib.style
 import pytest
 from matplotlib.colors import to_hex
 
-from analysis.bootstrap import STATISTICS, Bootstrap
-from analysis.catalogue import FigureSpec
-from analysis.drawing import series_styles
-from analysis.plots import PLOTS
-from analysis.records import Records, load, load_curves, merge
-from analysis.selection import Group
-from analysis.stat_plots import STAT_PLOTS
+from analysis.figures.figure_specs import FigureSpec
+from analysis.figures.registry import PLOTS
+from analysis.figures.stat_plots import STAT_PLOTS
+from analysis.figures.styles import series_styles
+from analysis.records.load import Records, load, load_curves, merge
+from analysis.stats.bootstrap import STATISTICS, Bootstrap
+from analysis.stats.selection import Group
 from tdmpc2.envs.tasks import TASKS
 from tests.analysis.pictures import (
     CATALOGUE,

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from analysis import report
-from analysis.training_curves import read_training
+from analysis.records.train_csv import read_training
 from tdmpc2.common.errors import UserError
 from tdmpc2.common.paths import project_root
 from tests.analysis.multitask_files import write_multitask_run

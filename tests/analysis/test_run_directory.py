@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from analysis.problems import Problem
-from analysis.run_directory import STATES, read_evaluations, read_floors, read_run
+from analysis.records.problems import Problem
+from analysis.records.run_reader import STATES, read_evaluations, read_floors, read_run
 from tdmpc2.common import records as trainer_records
 from tests.analysis.run_files import HEADER, eval_line, write_floors, write_run
 

@@ -8,9 +8,9 @@ import matplotlib.style
 import numpy as np
 import pytest
 
-from analysis.catalogue import FigureSpec
-from analysis.records import load
-from analysis.scaling_plots import Fit
+from analysis.figures.figure_specs import FigureSpec
+from analysis.figures.scaling_plots import Fit
+from analysis.records.load import load
 from tests.analysis.multitask_files import write_multitask_run
 from tests.analysis.pictures import (
     CATALOGUE,

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from analysis.bootstrap import Bootstrap
-from analysis.curves import RULES, ScoreCurves
-from analysis.problems import Problem
-from analysis.records import load, load_curves, merge
-from analysis.task_curves import floors, task_curves
+from analysis.records.load import load, load_curves, merge
+from analysis.records.problems import Problem
+from analysis.stats.bootstrap import Bootstrap
+from analysis.stats.ragged_curves import RULES, ScoreCurves
+from analysis.stats.task_curves import floors, task_curves
 from tests.analysis.run_files import write_floors, write_run, write_table
 
 FAST = Bootstrap(reps=400)

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from analysis.verdict import MOST_SEEDS, Difference, difference, mean_difference, seeds_needed
+from analysis.stats.equivalence import (
+    MOST_SEEDS,
+    Difference,
+    difference,
+    mean_difference,
+    seeds_needed,
+)
 
 INF = float("inf")
 

@@ -39,7 +39,7 @@ def test_python_takes_the_copy_and_not_the_checkout(copy: Path) -> None:
 def test_the_copy_is_whole_and_made_once(copy: Path) -> None:
     for name in ("tdmpc2/kernels", "baselines/kernels"):
         assert list((copy / name).glob("*.cpp"))
-    assert (copy / "analysis/report_assets/page.js").exists()
+    assert (copy / "analysis/html_report/page.js").exists()
     assert (copy / "paper_figures/figures.toml").exists()
     assert list((copy / "paper_figures").glob("*.mplstyle"))
     assert not list(copy.rglob("__pycache__"))

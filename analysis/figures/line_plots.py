@@ -1,0 +1,191 @@
+"""Room of the curves: score against env steps, per task or averaged over a group of tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from analysis.figures.figure_specs import Catalogue, LineStyle
+from analysis.figures.page import canvas, card_lines, finish_axes, finish_figure
+from analysis.figures.styles import (
+    Drawing,
+    Shown,
+    band,
+    dash,
+    handle,
+    of_series,
+    series_styles,
+    short_table,
+)
+from analysis.records.load import RUN_KEY, RUNS_SOURCE, SERIES
+from analysis.records.run_reader import SCORES
+from analysis.stats.aggregate import group_curves
+from analysis.stats.selection import INTERVAL, Series
+from analysis.stats.task_curves import FLOOR_LINES, floors, task_curves
+from tdmpc2.envs.tasks import TASKS
+
+_MARKED_POINTS = 15
+"""Curves of at most so many points show each with a marker."""
+STATISTIC_LABELS = {
+    "mean": "mean",
+    "median": "median",
+    "iqm": "interquartile mean",
+    "optimality_gap": "optimality gap",
+}
+
+
+def learning_curves(shown: Shown) -> Drawing:
+    """One panel per task: mean over seeds with its 95 % interval, and every seed if asked for."""
+    spec, catalogue = shown.spec, shown.catalogue
+    numbers, problems = task_curves(shown.curves, shown.rule, shown.bootstrap)
+    if spec.only_ours and len(numbers):
+        ours = numbers[numbers["source"] == RUNS_SOURCE].groupby("task")["step"].max()
+        numbers = numbers[numbers["step"] <= numbers["task"].map(ours)]
+        # A single point at the start is no curve.
+        points = numbers.groupby(SERIES)["step"].transform("nunique")
+        numbers = numbers[(points > 1) | (numbers["source"] == RUNS_SOURCE)]
+    if numbers.empty:
+        return Drawing((), numbers, problems=problems)
+    if spec.floors:
+        numbers = numbers.merge(floors(shown.records), left_on="task", right_index=True)
+    styles = series_styles(numbers, catalogue)
+    tasks = in_table_order(numbers["task"].unique().tolist())
+    labels = {score.metric: score.label for score in SCORES.values()}
+    by_task = dict(list(numbers.groupby("task")))
+    seeds = _seed_curves(shown, numbers) if spec.seeds else {}
+    lines = [name for name in FLOOR_LINES if spec.floors and numbers[name].notna().any()]
+    handles = [handle(style) for style in [*styles.values(), *(catalogue.floors[n] for n in lines)]]
+    diverged = shown.curves.runs["state"].eq("DIVERGED").any()
+    if diverged:
+        handles.append(Line2D([], [], color="k", marker="x", ls="", ms=4, label="run diverged"))
+    what = "Lines: mean over seeds; bands: its 95 % interval" + (
+        "; thin lines: single seeds." if spec.seeds else "."
+    )
+    pages = []
+    for start in range(0, len(tasks), spec.per_page):
+        page = tasks[start : start + spec.per_page]
+        figure, axes = canvas(len(page))
+        for ax, task in zip(axes, page, strict=True):
+            curves = by_task[task]
+            for steps, values, series in seeds.get(task, ()):
+                color = styles[series].color
+                ax.plot(steps, values, color=color, lw=0.6, alpha=0.45, zorder=2.5)
+            if spec.floors:
+                _draw_floors(ax, curves.iloc[0], catalogue)
+            draw_means(ax, curves, styles)
+            if diverged:
+                _draw_diverged(ax, shown, task, styles)
+            ax.set_title(TASKS[task].title if task in TASKS else task, loc="left")
+        metrics = [labels[by_task[task]["metric"].iloc[0]] for task in page]
+        last = max(int(by_task[task]["step"].max()) for task in page)
+        finish_axes(axes, metrics, last)
+        finish_figure(figure, handles, card_lines(shown, what))
+        pages.append(figure)
+    return Drawing(pages, numbers, _final_table(numbers, styles), problems)
+
+
+def aggregate_curve(shown: Shown) -> Drawing:
+    """One panel per group of tasks: a statistic of their normalised scores, 95 % interval."""
+    statistic = shown.spec.statistics[0]
+    groups = shown.groups()
+    numbers, problems = group_curves(shown.curves, groups, shown.rule, shown.bootstrap, statistic)
+    if numbers.empty:
+        return Drawing((), numbers, problems=problems)
+    styles = series_styles(numbers, shown.catalogue)
+    drawn = [group for group in groups if (numbers["group"] == group.name).any()]
+    figure, axes = canvas(len(drawn))
+    for ax, group in zip(axes, drawn, strict=True):
+        own = numbers[numbers["group"] == group.name]
+        draw_means(ax, own.assign(**100 * own[INTERVAL]), styles)
+        count = len(group.tasks)
+        ax.set_title(f"{group.label} ({count} task{'s' if count > 1 else ''})", loc="left")
+    name = STATISTIC_LABELS[statistic]
+    finish_axes(axes, [f"{name} score (%)"] * len(drawn), int(numbers["step"].max()))
+    what = (
+        f"Lines: {name} over tasks and seeds of return / 10 or success in per cent; bands: its "
+        "95 % interval."
+    )
+    handles = [handle(style) for style in styles.values()]
+    finish_figure(figure, handles, card_lines(shown, what))
+    labels = {group.name: group.label for group in drawn}
+    return Drawing([figure], numbers, _final_table(numbers, styles, labels), problems)
+
+
+def in_table_order(tasks: Sequence[str]) -> list[str]:
+    """Tasks in the order of the task table, unknown ones last."""
+    order = {name: place for place, name in enumerate(TASKS)}
+    return sorted(tasks, key=lambda task: (order.get(task, len(order)), task))
+
+
+def _final_table(
+    numbers: pd.DataFrame, styles: dict[Series, LineStyle], groups: dict[str, str] | None = None
+) -> pd.DataFrame:
+    """The last mean of each curve; scores in per cent, returns as they are."""
+    row = "task" if groups is None else "group"
+    means = numbers.dropna(subset="mean")
+    keys = [*SERIES, row]
+    last = means.loc[means.groupby(keys)["step"].idxmax()]
+    scaled = last["metric"].isin(["normalised_score", "episode_success"])
+    factor = scaled.map({True: 100.0, False: 1.0})
+    last = last.assign(**{name: last[name] * factor for name in ("mean", "low", "high")})
+    if groups is None:
+        last = last.assign(
+            task=[TASKS[task].title if task in TASKS else task for task in last["task"]],
+            unit=scaled.map({True: "success %", False: "return"}),
+        )
+        return short_table(last, ["task", "unit"], styles, 1.0)
+    return short_table(last.assign(group=last["group"].map(groups)), ["group"], styles, 1.0)
+
+
+def draw_means(ax: Axes, curves: pd.DataFrame, styles: dict[Series, LineStyle]) -> None:
+    """Mean lines with their bands, the first series on top."""
+    marker = "o" if curves["step"].nunique() <= _MARKED_POINTS else ""
+    for rank, (series, style) in enumerate(styles.items()):
+        curve = of_series(curves, series).dropna(subset="mean")
+        if curve.empty:
+            continue
+        above = 4 - rank / len(styles)
+        band(ax, curve["step"], curve, style, marker=marker, ms=2.5, zorder=above)
+
+
+def _seed_curves(
+    shown: Shown, numbers: pd.DataFrame
+) -> dict[str, list[tuple[np.ndarray, np.ndarray, Series]]]:
+    """By task, the resolved steps and values of every run that is shown, and its series."""
+    last = numbers.groupby([*SERIES, "task"])["step"].max().to_dict()
+    found: dict[str, list[tuple[np.ndarray, np.ndarray, Series]]] = {}
+    for run, curve in zip(shown.curves.runs[RUN_KEY].to_numpy(), shown.curves.curves, strict=True):
+        series, task = tuple(map(str, run[:5])), str(run[5])
+        steps, values = shown.rule.resolved(curve.steps, curve.values)
+        there = steps <= last.get((*series, task), -1)
+        if there.any():
+            found.setdefault(task, []).append((steps[there], values[there], series))
+    return found
+
+
+def _draw_diverged(ax: Axes, shown: Shown, task: str, styles: dict[Series, LineStyle]) -> None:
+    """A cross where a run diverged."""
+    runs = shown.curves.runs
+    for row in runs.index[(runs["task"] == task) & (runs["state"] == "DIVERGED")]:
+        curve, series = shown.curves.curves[row], tuple(map(str, runs.loc[row, SERIES]))
+        last = curve.steps.argmax()
+        color = styles[series].color
+        ax.plot(curve.steps[last], curve.values[last], color=color, marker="x", ms=4, zorder=5)
+
+
+def _draw_floors(ax: Axes, row: pd.Series, catalogue: Catalogue) -> None:
+    """Level lines at what the task scores without learning."""
+    for name in FLOOR_LINES:
+        if pd.notna(row[name]):
+            style = catalogue.floors[name]
+            dash(ax.axhline(row[name], color=style.color, lw=0.9, zorder=2), style)
+
+
+LINE_PLOTS: dict[str, Callable[[Shown], Drawing]] = {
+    "learning_curves": learning_curves,
+    "aggregate_curve": aggregate_curve,
+}

@@ -1,0 +1,81 @@
+"""Room of what is written: tables as CSV, Markdown and LaTeX, figures as PDF and PNG."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import IO
+
+import pandas as pd
+from matplotlib.backends.backend_pdf import PdfPages
+from matplotlib.figure import Figure
+from tabulate import tabulate
+
+from analysis.records.problems import Problem
+from tdmpc2.common.files import write_atomic
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Writes a CSV file whole or not at all."""
+    text = table.to_csv(index=False, float_format="%.7g")
+    write_atomic(path, partial(_save_text, text))
+
+
+def write_texts(stem: Path, table: pd.DataFrame) -> list[Path]:
+    """Writes a table of text as Markdown and LaTeX (booktabs).
+
+    Returns:
+        the paths written, none where the table is empty.
+    """
+    if table.empty:
+        return []
+    written = []
+    for suffix, form in ((".md", "github"), (".tex", "latex_booktabs")):
+        text = tabulate(
+            table.astype(str).to_numpy().tolist(), list(table.columns), form, disable_numparse=True
+        )
+        path = stem.with_name(stem.name + suffix)
+        write_atomic(path, partial(_save_text, f"{text}\n"))
+        written.append(path)
+    return written
+
+
+def write_figure(stem: Path, pages: Sequence[Figure]) -> Iterator[Path]:
+    """Writes the pages as one PDF and a PNG each, whole or not at all.
+
+    Args:
+        stem: path without the suffix; several PNG files get `-1`, `-2`, … at its end.
+        pages: at least one.
+
+    Yields:
+        the paths written.
+    """
+    pdf = stem.with_name(stem.name + ".pdf")
+    write_atomic(pdf, partial(_save_pdf, pages))
+    yield pdf
+    for number, page in enumerate(pages, start=1):
+        name = stem.name + (f"-{number}" if len(pages) > 1 else "") + ".png"
+        # The PDF has settled the layout, which takes longer than the drawing.
+        page.set_layout_engine("none")
+        write_atomic(stem.with_name(name), partial(page.savefig, format="png"))
+        yield stem.with_name(name)
+
+
+def problem_table(problems: Sequence[Problem]) -> pd.DataFrame:
+    """Problems, one a row."""
+    rows = [(problem.severity, problem.where, problem.line, problem.what) for problem in problems]
+    table = pd.DataFrame(rows, columns=["severity", "where", "line", "what"])
+    return table.astype({"line": "Int64"})
+
+
+def _save_text(text: str, file: IO[bytes]) -> None:
+    """Writes text."""
+    file.write(text.encode())
+
+
+def _save_pdf(pages: Sequence[Figure], file: IO[bytes]) -> None:
+    """Writes pages as one PDF; without a date in it, the same records give the same file."""
+    with PdfPages(file, metadata={"CreationDate": None}) as pdf:
+        for page in pages:
+            pdf.savefig(page)

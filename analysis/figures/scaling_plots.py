@@ -1,0 +1,270 @@
+"""Room of the scaling figure: score of multi-task agents against their parameters, and Table 1."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from analysis.figures.figure_specs import LineStyle, quotes_of
+from analysis.figures.multitask_plots import as_series, score_text, updates_text
+from analysis.figures.page import canvas, finish_figure, multitask_card_lines
+from analysis.figures.styles import Drawing, Shown, series_styles
+from analysis.records.load import SERIES
+from analysis.records.multitask import MULTITASK_SERIES
+from analysis.records.multitask_costs import Cost, read_cost
+from analysis.records.problems import Problem
+from analysis.stats.multitask_scores import final_scores
+from analysis.stats.selection import series_name
+
+QUOTED = "quoted"
+PAPER = "paper"
+LEAST_SIZES = 3
+"""With fewer sizes, no line is fitted."""
+_QUOTED_COLOR, _OTHERS_COLOR = "#595959", "#A0A0A0"
+_MARKERS = "osD^v"
+"""Of the sets of tasks, in order."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Least squares of score = a + b · log₁₀(parameters).
+
+    Attributes:
+        start: a, score in per cent.
+        slope: b, points for ten times the parameters.
+    """
+
+    start: float
+    slope: float
+
+    @classmethod
+    def of(cls, parameters: np.ndarray, scores: np.ndarray) -> Fit | None:
+        """To `(num_agents,)` of each; None with fewer than `LEAST_SIZES` sizes."""
+        if len(np.unique(parameters)) < LEAST_SIZES:
+            return None
+        slope, start = np.polyfit(np.log10(parameters), scores, 1)
+        return cls(float(start), float(slope))
+
+    def at(self, parameters: np.ndarray) -> np.ndarray:
+        """The score of agents of that many parameters."""
+        return self.start + self.slope * np.log10(parameters)
+
+    def __str__(self) -> str:
+        """The equation."""
+        sign = "+" if self.slope >= 0 else "−"
+        start = f"{self.start:.1f}".replace("-", "−")
+        return f"{start} {sign} {abs(self.slope):.1f}·log₁₀(parameters)"
+
+
+def scaling(shown: Shown) -> Drawing:
+    """Score against parameters, for each method and set of tasks; the table is Table 1.
+
+    Quoted numbers (`task_set`, `size`, `parameters`, `score`, perhaps `gpu_days`) are hollow
+    marks; those that are not the paper's (`by` says whose they are) are not fitted.
+    """
+    ours, problems = _measured(shown)
+    quotes = quotes_of(shown.spec, _NEEDED, _OPTIONAL)
+    quoted = pd.DataFrame(list(quotes), columns=[*_NEEDED, *_OPTIONAL])
+    quoted = quoted.assign(source=QUOTED, by=quoted["by"].fillna(PAPER))
+    if ours.empty and quoted.empty:
+        return Drawing((), ours, problems=tuple(problems))
+    figure, (ax,) = canvas(1, panel=(5.2, 2.6))
+    sets = list(dict.fromkeys([*quoted["task_set"], *ours["task_set"]]))
+    markers = {name: _MARKERS[i % len(_MARKERS)] for i, name in enumerate(sets)}
+    handles = _draw_quoted(ax, quoted, markers) + _draw_ours(ax, ours, markers, shown)
+    ax.set_xscale("log")
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _count(value)))
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.set_xlabel("parameters")
+    ax.set_ylabel("score (%)")
+    what = (
+        "Filled marks: mean over tasks and seeds at each series' end, with its 95 % interval; "
+        f"dashed lines: least squares, with {LEAST_SIZES} sizes or more."
+    )
+    if len(quoted):
+        what += f" Hollow marks: quoted, not measured here: {shown.spec.quoted_from}."
+    finish_figure(figure, handles, multitask_card_lines(shown, what))
+    told = ours.assign(low=100 * ours["low"], high=100 * ours["high"]).drop(columns="value")
+    numbers = pd.concat([table for table in (told, quoted) if len(table)], ignore_index=True)
+    return Drawing([figure], numbers, _table(ours, quoted, shown), tuple(problems))
+
+
+_NEEDED = ("task_set", "size", "parameters", "score")
+_OPTIONAL = ("gpu_days", "by")
+_COST_COLUMNS = ["device", "updates_per_second", "gpu_days", "cpu_days"]
+
+
+def _measured(shown: Shown) -> tuple[pd.DataFrame, list[Problem]]:
+    """Score, parameters and cost of every series that was run here."""
+    records = shown.records.multitask
+    scores, met = final_scores(records, shown.rule, shown.bootstrap)
+    problems = list(met)
+    facts = []
+    for row in scores[MULTITASK_SERIES].to_dict("records"):
+        mask = (records.runs[MULTITASK_SERIES] == list(row.values())).all(axis=1)
+        runs = records.runs[mask].to_dict("records")
+        known = [run["num_parameters"] for run in runs if pd.notna(run["num_parameters"])]
+        if not known:
+            where = series_name(*list(row.values())[:-1])
+            what = "no number of parameters recorded: in the table, but not drawn"
+            problems.append(Problem(where, None, what, "warning"))
+        costs = [(read_cost(run["directory"], problems), run["budget"]) for run in runs]
+        told = [(cost, budget) for cost, budget in costs if cost is not None and budget]
+        facts.append({"parameters": float(known[0]) if known else np.nan, **_cost(told)})
+    columns = pd.DataFrame(facts, columns=["parameters", *_COST_COLUMNS], index=scores.index)
+    scores = scores.assign(score=100 * scores["value"]).join(columns)
+    return as_series(scores, records), problems
+
+
+def _cost(costs: Sequence[tuple[Cost, float]]) -> dict[str, Any]:
+    """Means over runs, apart for each kind of device."""
+    days: dict[str, list[float]] = {"GPU": [], "CPU": []}
+    for cost, budget in costs:
+        days[cost.kind].append(cost.days(budget))
+    rates = [cost.updates_per_second for cost, _ in costs]
+    return {
+        "device": ", ".join(dict.fromkeys(cost.device for cost, _ in costs)),
+        "updates_per_second": np.mean(rates) if rates else np.nan,
+        "gpu_days": np.mean(days["GPU"]) if days["GPU"] else np.nan,
+        "cpu_days": np.mean(days["CPU"]) if days["CPU"] else np.nan,
+    }
+
+
+def _draw_quoted(ax: Axes, quoted: pd.DataFrame, markers: dict[str, str]) -> list[Artist]:
+    """Hollow marks, and the fit to the paper's."""
+    handles: list[Artist] = []
+    for (by, name), own in quoted.groupby(["by", "task_set"], sort=False):
+        color = _QUOTED_COLOR if by == PAPER else _OTHERS_COLOR
+        look: dict[str, Any] = {
+            "color": color,
+            "marker": markers[str(name)],
+            "mfc": "none",
+            "ms": 5,
+            "ls": "",
+        }
+        ax.plot(own["parameters"], own["score"], **look)
+        label = f"{name}, {PAPER}" if by == PAPER else f"{name}, third party ({by})"
+        fitted = _draw_fit(ax, own, color) if by == PAPER else None
+        handles.append(Line2D([], [], **look, label=f"{label}: {fitted}" if fitted else label))
+    return handles
+
+
+def _draw_ours(ax: Axes, ours: pd.DataFrame, markers: dict[str, str], shown: Shown) -> list[Artist]:
+    """Filled marks with intervals, and a fit for each method and set of tasks."""
+    drawn = _sizes_as_one(ours.dropna(subset="parameters"))
+    styles = series_styles(drawn, shown.catalogue)
+    handles: list[Artist] = []
+    for key, own in drawn.groupby([*SERIES, "task_set"], sort=False):
+        *series, name = map(str, key)
+        style: LineStyle = styles[tuple(series)]
+        ends = 100 * np.nan_to_num([own["value"] - own["low"], own["high"] - own["value"]])
+        x, y = own["parameters"], own["score"]
+        ax.errorbar(x, y, np.maximum(ends, 0), color=style.color, ls="", lw=0.9, capsize=2)
+        look: dict[str, Any] = {"color": style.color, "marker": markers[name], "ms": 5, "ls": ""}
+        ax.plot(x, y, **look, mec="white", mew=0.5)
+        label = f"{style.label}, run here"
+        fitted = _draw_fit(ax, own, style.color)
+        handles.append(Line2D([], [], **look, label=f"{label}: {fitted}" if fitted else label))
+    return handles
+
+
+def _draw_fit(ax: Axes, points: pd.DataFrame, color: str) -> Fit | None:
+    """A dashed line through the points, if they are enough."""
+    parameters = points["parameters"].to_numpy("float64")
+    fitted = Fit.of(parameters, points["score"].to_numpy("float64"))
+    if fitted is not None:
+        ends = np.array([parameters.min(), parameters.max()])
+        ax.plot(ends, fitted.at(ends), color=color, lw=1, ls="--", zorder=1.5)
+    return fitted
+
+
+def _table(ours: pd.DataFrame, quoted: pd.DataFrame, shown: Shown) -> pd.DataFrame:
+    """Table 1: ours, the quoted numbers of the same agent beside them, then the other quotes."""
+    left = {
+        (row["task_set"], row["size"]): row
+        for row in quoted.to_dict("records")
+        if row["by"] == PAPER
+    }
+    rows = []
+    ordered = ours.sort_values(["method", "variant", "task_set", "parameters"])
+    labels = _labels(ordered, shown)
+    for row, label in zip(ordered.to_dict("records"), labels, strict=True):
+        plain = (row["method"], row["variant"]) == ("tdmpc2", "default")
+        same = left.pop((row["task_set"], row["model_size"]), None) if plain else None
+        rows.append({**_our_cells(row, label), **_quoted_cells(same)})
+    others = [row for row in quoted.to_dict("records") if row["by"] != PAPER]
+    for row in [*left.values(), *others]:
+        label = f"TD-MPC2 ({row['by']})"
+        rows.append({**dict.fromkeys(_CELLS, ""), **_agent(row, label), **_quoted_cells(row)})
+    return pd.DataFrame(rows)
+
+
+def _sizes_as_one(ours: pd.DataFrame) -> pd.DataFrame:
+    """All sizes of a method on a set of tasks as one series, which the set's name tells apart."""
+    datasets = (ours["task_set"] + " " + ours["dataset"]).str.strip()
+    return ours.assign(model_size="", dataset=datasets)
+
+
+def _labels(ours: pd.DataFrame, shown: Shown) -> list[str]:
+    """What to call each row's agent, size and set left out."""
+    series = ours.assign(model_size="")
+    styles = series_styles(series, shown.catalogue)
+    return [styles[tuple(map(str, key))].label for key in series[SERIES].to_numpy()]
+
+
+_CELLS = (
+    *("agents", "tasks", "size", "parameters", "updates", "updates/s", "days", "device"),
+    *("score (%)", "seeds"),
+)
+
+
+def _our_cells(row: dict[Any, Any], label: str) -> dict[str, str]:
+    """What was measured here."""
+    days = [
+        f"{row[f'{k.lower()}_days']:.3g} {k}-days"
+        for k in ("GPU", "CPU")
+        if row[f"{k.lower()}_days"] > 0
+    ]
+    rate = row["updates_per_second"]
+    cells = _agent({**row, "size": row["model_size"]}, label.replace("\n", " "))
+    return {
+        **cells,
+        "updates": updates_text(row),
+        "updates/s": f"{rate:.3g}" if rate > 0 else "",
+        "days": ", ".join(days),
+        "device": row["device"],
+        "score (%)": score_text(row),
+        "seeds": str(row["num_seeds"]),
+    }
+
+
+def _agent(row: dict[Any, Any], label: str) -> dict[str, str]:
+    """Which agent a row is of."""
+    parameters = f"{row['parameters']:,.0f}" if row["parameters"] > 0 else ""
+    size = f"{row['size']}M" if str(row["size"]).isdigit() else str(row["size"])
+    return {"agents": label, "tasks": row["task_set"], "size": size, "parameters": parameters}
+
+
+def _quoted_cells(row: dict[Any, Any] | None) -> dict[str, str]:
+    """What was quoted, nothing where it was not."""
+    if row is None:
+        return {"quoted days": "", "quoted score": ""}
+    days = f"{row['gpu_days']:g} GPU-days" if row["gpu_days"] > 0 else ""
+    return {"quoted days": days, "quoted score": f"{row['score']:.1f}"}
+
+
+def _count(number: float) -> str:
+    """1M or 300k."""
+    return f"{number / 1e6:g}M" if number >= 1e6 else f"{number / 1e3:g}k"
+
+
+SCALING_PLOTS: dict[str, Callable[[Shown], Drawing]] = {"scaling": scaling}

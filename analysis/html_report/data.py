@@ -1,0 +1,243 @@
+"""Room of the report's content: everything the page shows, as one JSON object.
+
+Numbers are rounded to what a screen can show, and steps that many curves share stand once, so
+that 2,500 runs fit into a few megabytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.figures.figure_specs import Catalogue
+from analysis.figures.styles import series_styles
+from analysis.html_report.headlines import MEDIAN_NOTE, headlines, rounded
+from analysis.records.load import PUBLISHED, RUNS_SOURCE, SERIES, Records
+from analysis.records.problems import Problem
+from analysis.records.run_reader import SCORES, parts_of, short_commits
+from analysis.records.train_csv import STEP, read_training
+from analysis.stats.against_published import (
+    TASK_MARGIN,
+    against_default,
+    compare_domains,
+    compare_tasks,
+)
+from analysis.stats.aggregate import COVERAGE_NOTE, RLIABLE_VERSION
+from analysis.stats.audit import FINDINGS, audit
+from analysis.stats.equivalence_tables import domain_texts, task_texts
+from analysis.stats.ragged_curves import Rule, ScoreCurves, paper_budget
+from analysis.stats.selection import Series
+from analysis.stats.task_curves import FLOOR_LINES, floors, task_curves
+from tdmpc2.envs.tasks import TASKS
+
+TRAINING_POINTS = 60
+"""Points of a training curve; more would not be seen."""
+
+
+class Grids:
+    """Lists of steps, each kept once."""
+
+    def __init__(self) -> None:
+        self.lists: list[list[float]] = []
+        self._places: dict[bytes, int] = {}
+
+    def place(self, steps: np.ndarray) -> int:
+        """Where the list stands."""
+        key = np.asarray(steps, "float64").tobytes()
+        if key not in self._places:
+            self._places[key] = len(self.lists)
+            self.lists.append(rounded(steps, 9))
+        return self._places[key]
+
+
+def report_data(
+    records: Records, catalogue: Catalogue, rule: Rule
+) -> tuple[dict[str, Any], list[Problem]]:
+    """Everything the page shows.
+
+    Args:
+        records: from all sources.
+        catalogue: styles, groups and bootstrap.
+        rule: what counts where a step was not recorded.
+
+    Returns:
+        an object for JSON, and all problems met, those of the records included.
+    """
+    curves = ScoreCurves(records)
+    problems = list(records.problems)
+    numbers, met = task_curves(curves, rule, catalogue.bootstrap)
+    problems += met
+    styles = series_styles(numbers, catalogue)
+    places = {series: place for place, series in enumerate(styles)}
+    overview = headlines(records, rule, catalogue, places)
+    grids = Grids()
+    tasks = _tasks(records, curves, numbers, places, grids, rule, problems)
+    found = audit(curves, rule)
+    data = {
+        "facts": _facts(records, curves, rule, catalogue),
+        "note": f"{COVERAGE_NOTE} {MEDIAN_NOTE}",
+        "series": [
+            {
+                **{"label": style.label.replace("\n", " "), "color": style.color},
+                **{"dashes": style.dashes, "source": series[0], "variant": series[2]},
+            }
+            for series, style in styles.items()
+        ],
+        "groups": overview,
+        "tasks": tasks,
+        "grids": grids.lists,
+        "verdicts": _verdicts(curves, rule),
+        "ablations": _ablations(curves, rule),
+        "audit": {**_table(_audit_texts(found)), "findings": FINDINGS},
+        "problems": [[p.severity, p.where, p.line, p.what] for p in dict.fromkeys(problems)],
+    }
+    return data, list(dict.fromkeys(problems))
+
+
+def _tasks(
+    records: Records,
+    curves: ScoreCurves,
+    numbers: pd.DataFrame,
+    places: Mapping[Series, int],
+    grids: Grids,
+    rule: Rule,
+    problems: list[Problem],
+) -> list[dict[str, Any]]:
+    """Every task with its mean curves, its runs, and what it scores without learning."""
+    labels = {score.metric: score.label for score in SCORES.values()}
+    lines = floors(records)
+    means: dict[str, list[dict[str, Any]]] = {}
+    metrics: dict[str, str] = {}
+    for key, own in numbers.groupby([*SERIES, "task"]):
+        *series, task = map(str, key)
+        metrics[task] = labels[str(own["metric"].iloc[0])]
+        lines_of = {name: rounded(own[column].to_numpy()) for name, column in _MEANS}
+        head = {"s": places[tuple(series)], "x": grids.place(own["step"].to_numpy())}
+        means.setdefault(task, []).append({**head, **lines_of})
+    runs: dict[str, list[dict[str, Any]]] = {}
+    for row, curve in zip(curves.runs.to_dict("records"), curves.curves, strict=True):
+        run = {str(name): value for name, value in row.items()}
+        steps, values = rule.resolved(curve.steps, curve.values)
+        entry = {
+            "s": places[tuple(str(run[name]) for name in SERIES)],
+            "seed": int(run["seed"]),
+            "x": grids.place(steps),
+            "y": rounded(values),
+        }
+        if run["source"] == RUNS_SOURCE:
+            entry |= _own_run(run, problems)
+        runs.setdefault(str(run["task"]), []).append(entry)
+    order = {name: place for place, name in enumerate(TASKS)}
+    return [
+        {
+            "name": task,
+            "title": TASKS[task].title if task in TASKS else task,
+            "domain": TASKS[task].domain if task in TASKS else "other",
+            "metric": metrics[task],
+            "curves": sorted(means[task], key=lambda curve: curve["s"]),
+            "runs": sorted(runs[task], key=lambda run: (run["s"], run["seed"])),
+            "floors": dict(zip(FLOOR_LINES, rounded(lines.loc[[task]].to_numpy()[0]), strict=True)),
+        }
+        for task in sorted(means, key=lambda name: (order.get(name, len(order)), name))
+    ]
+
+
+_MEANS = (("m", "mean"), ("l", "low"), ("h", "high"))
+
+
+def _own_run(run: Mapping[str, Any], problems: list[Problem]) -> dict[str, Any]:
+    """What only a run directory tells: state, settings, place, training curves, videos."""
+    directory = Path(run["directory"])
+    training = read_training(directory, problems, TRAINING_POINTS)
+    videos = sorted(directory.glob("videos/*.mp4"))
+    return {
+        "state": run["state"],
+        "budget": run["budget"],
+        "commit": run["commit"],
+        "simulators": run["simulators"],
+        "overrides": run["overrides"],
+        "directory": str(directory),
+        "training": {str(name): rounded(training[name]) for name in training}
+        if len(training)
+        else {},
+        "step": STEP,
+        "video": str(videos[-1].resolve().as_uri()) if videos else None,
+    }
+
+
+def _verdicts(curves: ScoreCurves, rule: Rule) -> dict[str, Any] | None:
+    """Ours against the published curves, if both are there."""
+    if PUBLISHED not in set(curves.runs["source"]):
+        return None
+    tasks = compare_tasks(curves, rule, "default", TASK_MARGIN)
+    if tasks.empty:
+        return None
+    names = {TASKS[t].title if t in TASKS else t: t for t in tasks["task"]}
+    domains = domain_texts(compare_domains(tasks, None))
+    return {"tasks": _table(task_texts(tasks)), "domains": _table(domains), "names": names}
+
+
+def _ablations(curves: ScoreCurves, rule: Rule) -> dict[str, Any] | None:
+    """Every variant that was run against the default, over the tasks that both have."""
+    found = against_default(curves, rule)
+    if found.empty:
+        return None
+    numbers = ["score", "default", "difference", "low", "high"]
+    return _table(found.assign(**{name: found[name].map("{:.1f}".format) for name in numbers}))
+
+
+def _facts(records: Records, curves: ScoreCurves, rule: Rule, catalogue: Catalogue) -> list[str]:
+    """What a reader must know to trust the page."""
+    runs = records.runs
+    full = np.array([paper_budget(row.task, row.obs) for row in curves.runs.itertuples()])
+    short = curves.runs["source"][curves.last_steps < full].value_counts()
+    lines = []
+    for source, own in runs.groupby("source"):
+        if source == RUNS_SOURCE:
+            states = ", ".join(f"{n:,} {state}" for state, n in own["state"].value_counts().items())
+        else:  # curves alone do not say how their runs ended
+            states = f"{short.get(source, 0):,} end before the task's full budget"
+        known = catalogue.sources.get(str(source))
+        name = "made here" if source == RUNS_SOURCE else known.label if known else f"from {source}"
+        lines.append(f"{len(own):,} runs, {name}: {own['task'].nunique()} tasks, {states}")
+    if len(records.multitask):
+        lines.append(f"Not on this page: {records.multitask.in_words()}, see make_figures.py")
+    ours = runs[runs["source"] == RUNS_SOURCE]
+    commits = sorted(set(short_commits(ours["commit"])))
+    if commits:
+        lines.append(f"Commits: {', '.join(commits)}")
+    simulators = sorted(set(parts_of(ours["simulators"])))
+    if simulators:
+        lines.append(f"Simulators: {', '.join(simulators)}")
+    bootstrap = catalogue.bootstrap
+    lines.append(
+        f"Stratified percentile bootstrap over seeds, {bootstrap.reps:,} resamples (generator seed "
+        f"{bootstrap.seed}, rliable {RLIABLE_VERSION}'s definitions)."
+    )
+    return [*lines, f"Rule “{rule.name}”: {rule.what}"]
+
+
+def _audit_texts(found: pd.DataFrame) -> pd.DataFrame:
+    """The audit with its series in one column."""
+    names = [" ".join(filter(None, row)) for row in found[SERIES].astype(str).to_numpy()]
+    rest = found.drop(columns=SERIES)
+    return rest.assign(series=names)[["series", *rest.columns]] if len(found) else rest
+
+
+def _table(table: pd.DataFrame) -> dict[str, Any]:
+    """Columns and rows, for JSON."""
+    return {
+        "columns": [str(name) for name in table.columns],
+        "rows": [[_cell(value) for value in row] for row in table.to_numpy(object).tolist()],
+    }
+
+
+def _cell(value: Any) -> Any:
+    """A value for JSON."""
+    if isinstance(value, int | np.integer):
+        return int(value)
+    return str(value) if pd.notna(value) else ""

@@ -1,0 +1,1 @@
+"""Reads records from every source into one tidy table."""

@@ -1,0 +1,200 @@
+"""Room of the multi-task records: runs that learn several tasks from a dataset, one tidy table.
+
+Their scores stand against updates, not env steps, and one run holds all tasks of its set, so they
+never share a table with the runs of single tasks.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from analysis.records.csv_lines import count_in, fields_of, number_in, whole_lines
+from analysis.records.problems import Problem
+from analysis.records.run_reader import LATER_METRICS, METRICS, Run
+from tdmpc2.envs.tasks import TASKS
+
+MULTITASK_SERIES = ["method", "variant", "model_size", "task_set", "dataset"]
+METRIC_COLUMNS = [*METRICS, *LATER_METRICS]
+MULTITASK_TABLE = [
+    *MULTITASK_SERIES,
+    *("seed", "state", "num_updates", "task"),
+    *METRIC_COLUMNS,
+    "score",
+]
+MULTITASK_RUNS = [
+    *MULTITASK_SERIES,
+    *("seed", "state", "budget", "tasks", "dataset_name", "obs", "commit", "simulators"),
+    *("num_parameters", "directory"),
+]
+_NEEDED = ("num_updates", "task", "score")
+_NAMED = 3
+"""Tasks that a problem names."""
+
+Row = dict[str, Any]
+"""One line of an `eval.csv`, its number under `line`."""
+
+
+@dataclass(frozen=True)
+class MultitaskRecords:
+    """Runs that learn several tasks.
+
+    Attributes:
+        table: one evaluation of one task a row, columns `MULTITASK_TABLE`; `score` is
+            normalised, 0 to 100, and `dataset` the checksum of what was learnt from.
+        runs: one run a row, columns `MULTITASK_RUNS`.
+    """
+
+    table: pd.DataFrame
+    runs: pd.DataFrame
+
+    def select(
+        self,
+        *,
+        methods: Collection[str] = (),
+        variants: Collection[str] = (),
+        tasks: Collection[str] = (),
+        sizes: Collection[str] = (),
+        obs: str = "",
+    ) -> MultitaskRecords:
+        """The part that fits; an empty filter lets everything pass.
+
+        Args:
+            methods: method names.
+            variants: variant names, without the settings `records.load` may have appended.
+            tasks: names of sets of tasks, or shell patterns.
+            sizes: model sizes, as recorded.
+            obs: what the agent sees.
+        """
+        fits = [
+            (not methods or row.method in methods)
+            and (not variants or str(row.variant).split("[")[0] in variants)
+            and (not tasks or any(fnmatchcase(str(row.task_set), want) for want in tasks))
+            and (not sizes or row.model_size in sizes)
+            and (not obs or row.obs == obs)
+            for row in self.runs.itertuples()
+        ]
+        runs = self.runs.loc[fits]
+        keys = [*MULTITASK_SERIES, "seed"]
+        return replace(self, table=self.table.merge(runs[keys], on=keys), runs=runs)
+
+    def __len__(self) -> int:
+        """Number of runs."""
+        return len(self.runs)
+
+    def in_words(self) -> str:
+        """How many runs there are of which sets, in one line."""
+        counts = self.runs["task_set"].value_counts(sort=False)
+        named = ", ".join(f"{count} of {name}" for name, count in counts.items())
+        return f"{len(self)} run{'s' * (len(self) > 1)} of several tasks ({named})"
+
+
+def no_multitask() -> MultitaskRecords:
+    """Records of no run."""
+    return read_multitask([], [])
+
+
+def read_multitask(runs: Sequence[Run], problems: list[Problem]) -> MultitaskRecords:
+    """The evaluations of runs of several tasks.
+
+    Args:
+        runs: their facts, each of a series and seed of its own.
+        problems: grows by what could not be used as it stands.
+    """
+    facts = [{**run, "task_set": run["task"]} for run in runs]
+    rows: list[Row] = []
+    for run in facts:
+        head = {key: run[key] for key in (*MULTITASK_SERIES, "seed", "state")}
+        found = _read_evaluations(Path(run["directory"]) / "eval.csv", run["tasks"], problems)
+        rows += [{**head, **row} for row in found]
+    counts = {"seed": "int64"}
+    numbers = dict.fromkeys((*METRIC_COLUMNS, "score"), "float64")
+    table = pd.DataFrame(rows, columns=MULTITASK_TABLE)
+    return MultitaskRecords(
+        table=table.astype({**counts, "num_updates": "int64", **numbers}),
+        runs=pd.DataFrame(facts, columns=MULTITASK_RUNS).astype(counts),
+    )
+
+
+def _read_evaluations(path: Path, tasks: Sequence[str], problems: list[Problem]) -> list[Row]:
+    """The usable lines of an `eval.csv`, in the order of the file.
+
+    Args:
+        path: the file.
+        tasks: of the run's set.
+        problems: grows by lines that were skipped, and by evaluations that lack a task or hold
+            one twice.
+    """
+    lines = whole_lines(path, problems)
+    if not lines:
+        return []
+    header = lines[0].strip().split(",")
+    missing = [name for name in (*_NEEDED, *METRICS) if name not in header]
+    if missing:
+        problems.append(Problem(str(path), 1, f"missing column {', '.join(missing)}"))
+    if not set(_NEEDED).isdisjoint(missing):
+        return []
+    unknown = [task for task in tasks if task not in TASKS]
+    if unknown:
+        what = f"{_some(unknown)}: not in the task table, so of no known domain"
+        problems.append(Problem(str(path.with_name("spec.json")), None, what, "warning"))
+    rows: list[Row] = []
+    for number, line in enumerate(lines[1:], start=2):
+        try:
+            rows.append({"line": number, **_parse_line(header, line, tasks)})
+        except ValueError as error:
+            problems.append(Problem(str(path), number, f"{error}; line skipped"))
+    _check_evaluations(path, rows, tasks, problems)
+    return rows
+
+
+def _parse_line(header: list[str], line: str, tasks: Sequence[str]) -> Row:
+    """Update, task and metrics of one line; ValueError says what is wrong with it."""
+    row = fields_of(header, line)
+    if row["task"] not in tasks:
+        raise ValueError(f"unknown task {row['task']!r}, none of the run's {len(tasks)}")
+    numbers = {name: number_in(row, name) for name in (*METRIC_COLUMNS, "score") if name in row}
+    return {"num_updates": count_in(row, "num_updates"), "task": row["task"], **numbers}
+
+
+def _check_evaluations(
+    path: Path, rows: Sequence[Row], tasks: Sequence[str], problems: list[Problem]
+) -> None:
+    """Problems of evaluations that lack a task or hold one twice, at the first line of each."""
+    evaluations: dict[int, list[Row]] = {}
+    for row in rows:
+        evaluations.setdefault(row["num_updates"], []).append(row)
+    lacking: dict[tuple[str, ...], list[Row]] = {}
+    for step, own in evaluations.items():
+        counts = Counter(row["task"] for row in own)
+        repeated = [task for task in tasks if counts[task] > 1]
+        if repeated:
+            again = next(row for i, row in enumerate(own) if _among(row, own[:i]))
+            what = f"evaluation at update {step:,} repeats {_some(repeated)}; left to the rule"
+            problems.append(Problem(str(path), again["line"], what, "warning"))
+        absent = tuple(task for task in tasks if not counts[task])
+        if absent:
+            lacking.setdefault(absent, []).append(own[0])
+    for absent, first in lacking.items():
+        more = f" and {len(first) - 1} more lack" if len(first) > 1 else " lacks"
+        what = (
+            f"evaluation at update {first[0]['num_updates']:,}{more} {len(absent)} of "
+            f"{len(tasks)} tasks ({_some(absent)}); left to the rule"
+        )
+        problems.append(Problem(str(path), first[0]["line"], what, "warning"))
+
+
+def _among(row: Row, others: Sequence[Row]) -> bool:
+    """Whether one of the others is of the same task."""
+    return any(other["task"] == row["task"] for other in others)
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first of some names."""
+    return ", ".join(names[:_NAMED]) + (", …" if len(names) > _NAMED else "")

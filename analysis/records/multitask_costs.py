@@ -1,0 +1,80 @@
+"""Room of what a multi-task run costs: days on its device, from its own rate of updates."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from analysis.records.csv_lines import fields_of, number_in, whole_lines
+from analysis.records.problems import Problem
+from analysis.records.run_reader import read_json
+
+SECONDS_A_DAY = 86_400
+_RATE = "updates_per_second"
+
+
+@dataclass(frozen=True)
+class Cost:
+    """How fast a run learns, and on what.
+
+    Attributes:
+        kind: "GPU" or "CPU".
+        device: its name.
+        processes: that trained together, each on a device of its own.
+        updates_per_second: median over the run's timings.
+    """
+
+    kind: str
+    device: str
+    processes: int
+    updates_per_second: float
+
+    def days(self, num_updates: float) -> float:
+        """Days of one device that so many updates take, evaluations included."""
+        return self.processes * num_updates / self.updates_per_second / SECONDS_A_DAY
+
+
+def read_cost(directory: Path, problems: list[Problem]) -> Cost | None:
+    """What a run costs, None where its records do not tell.
+
+    Args:
+        directory: of the run.
+        problems: grows by what is wrong with `numeric.json` and `timing.csv`.
+    """
+    path = directory / "numeric.json"
+    numeric = read_json(path, problems)
+    rate = _median_rate(directory / "timing.csv", problems)
+    if numeric is None or rate is None:
+        return None
+    device = numeric.get("device")
+    if device not in ("cpu", "cuda"):
+        problems.append(Problem(str(path), None, f"unknown device {device!r} (valid: cpu, cuda)"))
+        return None
+    kind, key = ("GPU", "gpu") if device == "cuda" else ("CPU", "cpu")
+    together = re.match(r"(\d+) processes", str(numeric.get("split", "")))
+    name = str(numeric.get(key) or "unknown")
+    return Cost(kind, name, int(together[1]) if together else 1, rate)
+
+
+def _median_rate(path: Path, problems: list[Problem]) -> float | None:
+    """Median of the rates in a `timing.csv`, None where there is none."""
+    lines = whole_lines(path, problems, "no timing yet")
+    if not lines:
+        return None
+    header = lines[0].strip().split(",")
+    if _RATE not in header:
+        problems.append(Problem(str(path), 1, f"missing column {_RATE}"))
+        return None
+    rates = []
+    for number, line in enumerate(lines[1:], start=2):
+        try:
+            rate = number_in(fields_of(header, line), _RATE)
+            if rate <= 0:
+                raise ValueError(f"{_RATE} is {rate:g}")
+            rates.append(rate)
+        except ValueError as error:
+            problems.append(Problem(str(path), number, f"{error}; line skipped"))
+    return float(np.median(rates)) if rates else None

@@ -1,0 +1,1 @@
+"""Computes statistics, comparisons and verdicts from records."""

@@ -1,0 +1,87 @@
+"""Room of the verdicts' tables: what `analysis/reproduce.py` found, in words and rounded."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from tabulate import tabulate
+
+from analysis.records.load import RUNS_SOURCE, SERIES
+from analysis.stats.equivalence import WORST_FIRST
+from tdmpc2.envs.tasks import TASKS
+
+
+def shown(tasks: pd.DataFrame, domains: pd.DataFrame) -> str:
+    """Both tables as text, the tasks that need a look first, and what chance alone would do."""
+    order = tasks.assign(rank=tasks["verdict"].map(WORST_FIRST.index))
+    order = order.sort_values(["rank", *SERIES, "domain", "task"])
+    return "\n\n".join(
+        [
+            _text(task_texts(order)),
+            _text(domain_texts(domains)),
+            "Points are return / 10 or success in per cent; brackets hold 95 % intervals (Welch). "
+            f"Of {len(tasks)} tasks that are truly equal, about {0.025 * len(tasks):.1f} would "
+            "come out as worse by chance.",
+        ]
+    )
+
+
+def _text(table: pd.DataFrame) -> str:
+    """A table for the terminal."""
+    return tabulate(
+        table.to_numpy().tolist(), list(table.columns), tablefmt="simple", disable_numparse=True
+    )
+
+
+def task_texts(tasks: pd.DataFrame) -> pd.DataFrame:
+    """The tasks, in words and rounded."""
+    return pd.DataFrame(
+        {
+            "method": _names(tasks),
+            "task": [TASKS[task].title if task in TASKS else task for task in tasks["task"]],
+            "env steps": [f"{step:,}" for step in tasks["env_step"]],
+            "seeds": [f"{a}/{b}" for a, b in tasks[["num_ours", "num_theirs"]].to_numpy()],
+            **_figures(tasks),
+            "seeds needed": [f"{need}" if pd.notna(need) else "" for need in tasks["seeds_needed"]],
+            "remark": tasks["remark"].fillna("").tolist(),
+        }
+    )
+
+
+def domain_texts(domains: pd.DataFrame) -> pd.DataFrame:
+    """The domains, in words and rounded."""
+    return pd.DataFrame(
+        {
+            "method": _names(domains),
+            "domain": domains["domain"],
+            "tasks": [f"{a} of {b}" for a, b in domains[["compared", "num_tasks"]].to_numpy()],
+            **_figures(domains),
+        }
+    ).assign(**{name: domains[name] for name in WORST_FIRST})
+
+
+def _figures(table: pd.DataFrame) -> dict[str, list[str]]:
+    """Means, difference with interval, margin and verdict."""
+    return {
+        "ours": [_rounded(value) for value in table["ours"].to_numpy(float)],
+        "published": [_rounded(value) for value in table["theirs"].to_numpy(float)],
+        "difference": [
+            "" if np.isnan(value) else f"{_rounded(value)} [{_rounded(low)}, {_rounded(high)}]"
+            for value, low, high in table[["difference", "low", "high"]].to_numpy(float)
+        ],
+        "margin": [f"±{margin:g}" for margin in table["margin"]],
+        "verdict": table["verdict"].tolist(),
+    }
+
+
+def _names(table: pd.DataFrame) -> list[str]:
+    """Method, and the source where it is not the run directories."""
+    return [
+        method if source == RUNS_SOURCE else f"{method} ({source})"
+        for method, source in table[["method", "source"]].to_numpy()
+    ]
+
+
+def _rounded(value: float) -> str:
+    """One decimal; a dash for nothing."""
+    return "–" if np.isnan(value) else f"{value:.1f}"

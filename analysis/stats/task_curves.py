@@ -1,0 +1,85 @@
+"""Room of single tasks: their curves over seeds, and what they score without learning."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.records.load import RUNS_SOURCE, SERIES, Records
+from analysis.records.problems import Problem
+from analysis.records.run_reader import SCORES
+from analysis.stats.bootstrap import Bootstrap
+from analysis.stats.ragged_curves import Rule, ScoreCurves
+from analysis.stats.selection import INTERVAL, incomplete, intervals, series_name, words
+
+TASK_CURVES = [
+    *SERIES,
+    *("domain", "task", "step", "step_unit", "metric", *INTERVAL),
+    *("num_seeds", "seeds", "seed_values", "missing_seeds", "reps"),
+]
+FLOOR_LINES = ["uniform", "zero", "untrained", "threshold"]
+
+
+def task_curves(
+    curves: ScoreCurves, rule: Rule, bootstrap: Bootstrap
+) -> tuple[pd.DataFrame, tuple[Problem, ...]]:
+    """Mean over seeds with its interval, per series, task and recorded step.
+
+    Only steps at which every seed of that series and task has a value by the rule are averaged,
+    unless the rule fills nothing in; the others keep their single values, have no mean, and are
+    listed as problems.
+
+    Returns:
+        columns `TASK_CURVES`, in units of the metric; `seeds` and `seed_values` are
+        blank-separated and in the same order; and the problems met.
+    """
+    rows: list[tuple[Any, ...]] = []
+    problems: list[Problem] = []
+    for key, runs in curves.runs.groupby([*SERIES, "domain", "task"]):
+        where = series_name(*key[: len(SERIES)], key[-1])
+        runs = runs.sort_values("seed")
+        seeds = runs["seed"].to_numpy()
+        members = runs.index.to_numpy()
+        steps = curves.grid(members)
+        values = curves.values(members, steps, rule)
+        problems += incomplete(steps, values, [f"seed {seed}" for seed in seeds], rule, where)
+        if len(seeds) == 1:
+            what = "one seed: its mean has no interval"
+            problems.append(Problem(where, None, what, "warning"))
+        bounds = intervals("mean", values, np.zeros(len(seeds), int), rule, bootstrap)
+        metric = runs["metric"].iloc[0]
+        for step, bound, scored in zip(steps, bounds, values.T, strict=True):
+            there = ~np.isnan(scored)
+            told = (words(seeds[there]), words(scored[there]), words(seeds[~there]))
+            head = (*key, step, "env_steps", metric)
+            rows.append((*head, *bound, there.sum(), *told, bootstrap.reps))
+    return pd.DataFrame(rows, columns=TASK_CURVES), tuple(problems)
+
+
+def floors(records: Records) -> pd.DataFrame:
+    """What a task scores without learning, where the records tell.
+
+    The untrained agent is the best of the runs at env step 0; the threshold is the highest
+    floor plus three times the largest standard deviation over episodes among the floors,
+    so whatever lies above it lies above each run's own threshold too.
+
+    Returns:
+        indexed by task, columns `FLOOR_LINES`, NaN where something was not measured;
+        uniform and zero action were measured as returns and are NaN for other metrics.
+    """
+    table = records.table[records.table["source"] == RUNS_SOURCE]
+    start = table[table["step"] == 0].groupby(["task", "metric"])["value"].max()
+    measured = records.floors.set_index(["task", "policy"])[["mean", "sd"]].T.to_dict("list")
+    lines: dict[str, list[float]] = {}
+    for task, score in records.runs.groupby("task")["score"].first().items():
+        metric = SCORES[score].metric
+        untrained = (start.get((task, metric), np.nan), start.get((task, f"{metric}_sd"), np.nan))
+        none = [np.nan, np.nan]
+        returns = metric == "episode_return"
+        idle = [measured.get((task, p), none) if returns else none for p in ("uniform", "zero")]
+        means, sds = zip(*idle, untrained, strict=True)
+        # np.max, unlike max, gives NaN as soon as one floor was not measured.
+        lines[str(task)] = [*means, float(np.max(means) + 3 * np.max(sds))]
+    return pd.DataFrame.from_dict(lines, orient="index", columns=FLOOR_LINES)
