@@ -23,10 +23,10 @@ from analysis.figures.styles import Shown
 from analysis.records.load import RUNS_SOURCE, SERIES, Records
 from analysis.records.source_options import SOURCE_WORDS, load_sources, report, usage_of_sources
 from analysis.stats.ablation_effects import task_table
-from analysis.stats.ragged_curves import DEFAULT_RULE, ScoreCurves, get_rule
-from tdmpc2.common import cli
-from tdmpc2.common.errors import UserError
-from tdmpc2.common.paths import project_root
+from analysis.stats.ragged_curves import DEFAULT_RULE, ScoreCurves, get_rule, usage_of_rules
+from tdmpc2.common.system import cli
+from tdmpc2.common.system.errors import UserError
+from tdmpc2.common.system.paths import project_root
 
 OWN_WORDS: dict[str, Any] = {
     "base": str,
@@ -55,6 +55,7 @@ the claim, whose error rates docs/ablations.md states.
 usage: python ablations/report.py [key=value ...]
 
 {usage_of_sources()}
+{usage_of_rules()}
   base=VARIANT   what they are compared with (default: default; of --quick runs: quick)
   spec=FILE      ablations of your own, as for ablations/run.py
   env_steps=N    compare at this step (default: at the end of the shorter side)

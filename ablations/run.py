@@ -16,13 +16,13 @@ from ablations.specs import ABLATIONS, FIG9, Ablation, combined, read_specs
 from sweeps import launch
 from sweeps.execution import slurm
 from sweeps.planning.grid import SMOKE
-from tdmpc2.common import cli
-from tdmpc2.common.errors import UserError, did_you_mean
-from tdmpc2.common.spec import variant_name
+from tdmpc2.common.run.spec import variant_name
+from tdmpc2.common.system import cli
+from tdmpc2.common.system.errors import UserError, did_you_mean
 from tdmpc2.config import TDMPC2Config
-from tdmpc2.envs.protocol import DOMAINS, Protocol
+from tdmpc2.envs.task_variants import DOMAINS, Protocol
 from tdmpc2.envs.tasks import get_suite, get_task
-from tdmpc2.methods import make_config
+from tdmpc2.runners.registry import make_config
 
 QUICK_NOTE = (
     "--quick: a 0.1M model on two easy tasks, a few minutes a run. A first answer, not the paper's "

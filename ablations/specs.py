@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from ablations.verdicts import Expected
-from tdmpc2.common import cli
-from tdmpc2.common.errors import UserError, did_you_mean
-from tdmpc2.common.spec import Scalar
+from tdmpc2.common.run.spec import Scalar
+from tdmpc2.common.system import cli
+from tdmpc2.common.system.errors import UserError, did_you_mean
 from tdmpc2.config import TDMPC2Config
-from tdmpc2.envs.protocol import DOMAINS, Protocol
+from tdmpc2.envs.task_variants import DOMAINS, Protocol
 from tdmpc2.envs.tasks import get_suite, get_task
 
 Settings = dict[str, Scalar]

@@ -17,9 +17,9 @@ from analysis.stats.ablation_effects import Effect, effect_of
 from analysis.stats.bootstrap import Bootstrap
 from analysis.stats.ragged_curves import Rule, ScoreCurves
 from analysis.stats.selection import Series
-from tdmpc2.common.errors import UserError
+from tdmpc2.common.system.errors import UserError
 from tdmpc2.config import TDMPC2Config
-from tdmpc2.envs.protocol import Protocol, part
+from tdmpc2.envs.task_variants import Protocol, part
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from analysis.records.load import PUBLISHED, load_curves
-from tdmpc2.common.cli import command, parse_words
-from tdmpc2.common.download import download, put_in_place, unpack
-from tdmpc2.common.errors import UserError
-from tdmpc2.common.files import sha256_of
-from tdmpc2.common.paths import cache_dir
+from tdmpc2.common.system.atomic_files import sha256_of
+from tdmpc2.common.system.cli import command, parse_words
+from tdmpc2.common.system.download import download, put_in_place, unpack
+from tdmpc2.common.system.errors import UserError
+from tdmpc2.common.system.paths import cache_dir
 
 URL = "https://github.com/nicklashansen/tdmpc2/archive/refs/heads/main.zip"
 RESULTS = "*/results"

@@ -25,11 +25,11 @@ from analysis.records.source_options import (
     usage_of_sources,
 )
 from analysis.stats.audit import audit, sensitivity, summary
-from analysis.stats.ragged_curves import DEFAULT_RULE, Rule, ScoreCurves, get_rule
-from tdmpc2.common.cli import command, parse_words
-from tdmpc2.common.cores import usable_cores
-from tdmpc2.common.errors import UserError, did_you_mean
-from tdmpc2.common.paths import project_root
+from analysis.stats.ragged_curves import DEFAULT_RULE, Rule, ScoreCurves, get_rule, usage_of_rules
+from tdmpc2.common.numerics.cpu import usable_cores
+from tdmpc2.common.system.cli import command, parse_words
+from tdmpc2.common.system.errors import UserError, did_you_mean
+from tdmpc2.common.system.paths import project_root
 
 
 def usage() -> str:
@@ -42,6 +42,7 @@ Draws the figures of paper_figures/figures.toml from the recorded runs.
 usage: python analysis/make_figures.py [key=value ...]
 
 {usage_of_sources()}
+{usage_of_rules()}
   embeddings=PATHS
                  run directories or checkpoints of multi-task agents, PATH,PATH: for the figure
                  `embeddings`; of a run its newest checkpoint is taken

@@ -12,11 +12,11 @@ from analysis.figures.figure_specs import with_reps
 from analysis.figures.registry import shipped_catalogue
 from analysis.html_report.data import report_data
 from analysis.records.source_options import SOURCE_WORDS, load_sources, report, usage_of_sources
-from analysis.stats.ragged_curves import DEFAULT_RULE, get_rule
-from tdmpc2.common.cli import command, parse_words
-from tdmpc2.common.errors import UserError
-from tdmpc2.common.files import write_atomic
-from tdmpc2.common.paths import project_root
+from analysis.stats.ragged_curves import DEFAULT_RULE, get_rule, usage_of_rules
+from tdmpc2.common.system.atomic_files import write_atomic
+from tdmpc2.common.system.cli import command, parse_words
+from tdmpc2.common.system.errors import UserError
+from tdmpc2.common.system.paths import project_root
 
 ASSETS = Path(__file__).parent / "html_report"
 
@@ -31,6 +31,7 @@ curves, variants, and the audit.
 usage: python analysis/report.py [key=value ...]
 
 {usage_of_sources()}
+{usage_of_rules()}
   out=FILE       (default: {_default_file()})
   reps=N         bootstrap resamples (default: 10,000)
   --help         this text

@@ -25,9 +25,9 @@ from analysis.stats.against_published import (
     compare_tasks,
 )
 from analysis.stats.equivalence_tables import domain_texts, shown, task_texts
-from analysis.stats.ragged_curves import DEFAULT_RULE, ScoreCurves, get_rule
-from tdmpc2.common.cli import command, parse_words
-from tdmpc2.common.errors import UserError
+from analysis.stats.ragged_curves import DEFAULT_RULE, ScoreCurves, get_rule, usage_of_rules
+from tdmpc2.common.system.cli import command, parse_words
+from tdmpc2.common.system.errors import UserError
 
 
 def usage() -> str:
@@ -44,6 +44,7 @@ last one that all our seeds have: difference in points (return / 10, success in 
 usage: python analysis/reproduce.py published=DIR [key=value ...]
 
 {usage_of_sources()}
+{usage_of_rules()}
   methods=NAMES  only these methods
   variant=NAME   of our runs (default: default)
   margin=POINTS  for a task (default: {TASK_MARGIN:g})

@@ -17,20 +17,26 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from baselines.networks import MLP, num_parameters, use_kernels
-from tdmpc2.common.compile import Compiler
-from tdmpc2.common.errors import UserError
-from tdmpc2.common.experience import Batch, to_device
-from tdmpc2.common.learning import Draws, descend, differentiate, episode_discount, move_towards
-from tdmpc2.common.protocols import Counters, EnvSpec, Event
-from tdmpc2.common.replay import Replay
-from tdmpc2.common.seeding import derive_seed
-from tdmpc2.common.settings import (
+from tdmpc2.common.interfaces import Counters, EnvSpec, Event
+from tdmpc2.common.numerics.compile import Compiler
+from tdmpc2.common.numerics.optim import (
+    Draws,
+    descend,
+    differentiate,
+    episode_discount,
+    move_towards,
+)
+from tdmpc2.common.numerics.seeding import derive_seed
+from tdmpc2.common.replay.episode_replay import Replay
+from tdmpc2.common.replay.types import Batch, to_device
+from tdmpc2.common.system.config_checks import (
     require,
     require_choices,
     require_fraction,
     require_known,
     require_positive,
 )
+from tdmpc2.common.system.errors import UserError
 
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 LR = 1e-4

@@ -26,9 +26,9 @@ from analysis.records.load import Records, load, load_curves
 from analysis.stats.aggregate import reference_interval
 from analysis.stats.bootstrap import STATISTICS, Bootstrap, interval, resamples
 from analysis.stats.ragged_curves import ScoreCurves
-from tdmpc2.common import cli
-from tdmpc2.common.files import write_json
-from tdmpc2.common.paths import project_root
+from tdmpc2.common.system import cli
+from tdmpc2.common.system.atomic_files import write_json
+from tdmpc2.common.system.paths import project_root
 
 EVAL_HEADER = (
     "env_step,agent_step,episode_return,episode_return_sd,episode_success,"

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tdmpc2.common import cli
+from tdmpc2.common.system import cli
 from tdmpc2.envs.tasks import SUITES, get_suite
 
 _MEASURE = """

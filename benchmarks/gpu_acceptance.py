@@ -32,12 +32,12 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))
 import torch
 from gpu_sections.report import Report, Settings, SkippedError
 
-from tdmpc2.common import cli
-from tdmpc2.common.device import choose_device
-from tdmpc2.common.errors import UserError, did_you_mean
-from tdmpc2.common.files import read_json, write_atomic, write_json
-from tdmpc2.common.paths import project_root
-from tdmpc2.common.provenance import git_commit
+from tdmpc2.common.numerics.numeric_path import choose_device
+from tdmpc2.common.run.provenance import git_commit
+from tdmpc2.common.system import cli
+from tdmpc2.common.system.atomic_files import read_json, write_atomic, write_json
+from tdmpc2.common.system.errors import UserError, did_you_mean
+from tdmpc2.common.system.paths import project_root
 
 
 @dataclass(frozen=True)

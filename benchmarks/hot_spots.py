@@ -14,8 +14,8 @@ import torch
 from speed import Bench, fill, settings_of
 from torch.profiler import ProfilerActivity, profile
 
-from tdmpc2.common import cli
-from tdmpc2.common.errors import UserError
+from tdmpc2.common.system import cli
+from tdmpc2.common.system.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -23,17 +23,17 @@ import torch
 from speed import Stopwatch
 
 from tdmpc2.agent import TDMPC2
-from tdmpc2.common import cli
-from tdmpc2.common.device import choose_device, numeric_path, set_up_torch
-from tdmpc2.common.distributed import World
-from tdmpc2.common.errors import UserError
-from tdmpc2.common.files import write_json
+from tdmpc2.common.numerics.distributed import World
+from tdmpc2.common.numerics.numeric_path import choose_device, numeric_path, set_up_torch
+from tdmpc2.common.system import cli
+from tdmpc2.common.system.atomic_files import write_json
+from tdmpc2.common.system.errors import UserError
 from tdmpc2.data.dataset import Dataset
 from tdmpc2.data.memory import OfflineMemory
 from tdmpc2.data.writer import DatasetWriter
 from tdmpc2.envs.multitask import get_task_set, multitask_spec
-from tdmpc2.methods import make_config
-from tdmpc2.split_update import SplitUpdate
+from tdmpc2.runners.registry import make_config
+from tdmpc2.sharded_update import SplitUpdate
 
 COLUMNS = (
     "| size | parameters | update s | updates/s | plan ms | memory GB | sample ms | mapped/arrays |"

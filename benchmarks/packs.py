@@ -20,15 +20,15 @@ from speed import Stopwatch, fill
 
 from sweeps.planning.grid import SMOKE
 from tdmpc2.agent import TDMPC2
-from tdmpc2.common import cli
-from tdmpc2.common.device import choose_device, numeric_path, set_up_torch
-from tdmpc2.common.files import write_json
-from tdmpc2.common.requests import Act
+from tdmpc2.common.numerics.numeric_path import choose_device, numeric_path, set_up_torch
+from tdmpc2.common.system import cli
+from tdmpc2.common.system.atomic_files import write_json
+from tdmpc2.common.training.loop_requests import Act
 from tdmpc2.config import TDMPC2Config
 from tdmpc2.envs.factory import make_env
 from tdmpc2.envs.tasks import get_task
-from tdmpc2.pack import AgentPack
-from tdmpc2.parts import env_spec, make_replay
+from tdmpc2.runners.setup import env_spec, make_replay
+from tdmpc2.seed_batch import AgentPack
 
 COLUMNS = "| task | size | seeds | plan ms | alone | ratio | update ms | alone | ratio | first s |"
 

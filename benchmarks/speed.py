@@ -27,17 +27,17 @@ import torch
 
 from sweeps.planning import flops
 from tdmpc2.agent import TDMPC2
-from tdmpc2.common import cli
-from tdmpc2.common.device import choose_device, numeric_path, set_up_torch
-from tdmpc2.common.errors import UserError
-from tdmpc2.common.experience import Episode
-from tdmpc2.common.files import write_json
-from tdmpc2.common.protocols import EnvSpec
-from tdmpc2.common.provenance import git_commit
+from tdmpc2.common.interfaces import EnvSpec
+from tdmpc2.common.numerics.numeric_path import choose_device, numeric_path, set_up_torch
+from tdmpc2.common.replay.types import Episode
+from tdmpc2.common.run.provenance import git_commit
+from tdmpc2.common.system import cli
+from tdmpc2.common.system.atomic_files import write_json
+from tdmpc2.common.system.errors import UserError
 from tdmpc2.envs.factory import make_env
 from tdmpc2.envs.tasks import get_task
-from tdmpc2.methods import agent_class, make_agent, make_spec
-from tdmpc2.parts import env_spec, make_replay
+from tdmpc2.runners.registry import agent_class, make_agent, make_spec
+from tdmpc2.runners.setup import env_spec, make_replay
 
 COLUMNS = {
     "method": "method",

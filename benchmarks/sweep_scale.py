@@ -20,8 +20,8 @@ from pathlib import Path
 from sweeps.execution import slurm
 from sweeps.planning.request import parse_request
 from sweeps.tracking.sweep_folder import SweepFolder, write_submission
-from tdmpc2.common import cli
-from tdmpc2.common.files import write_json
+from tdmpc2.common.system import cli
+from tdmpc2.common.system.atomic_files import write_json
 
 SCRIPTS = Path(__file__).parents[1] / "sweeps"
 

@@ -128,7 +128,7 @@ add_metadata() { # add_metadata FOLDER: the project's own name and version, for 
 add_project() { # add_project FOLDER: the committed code, and which commit it is
     mkdir "$1"
     git archive HEAD | tar -x -C "$1"
-    # What tdmpc2/common/provenance.py reads where there is no git.
+    # What tdmpc2/common/run/provenance.py reads where there is no git.
     printf '{"commit": "%s", "diff": ""}\n' "$(git rev-parse HEAD)" >"$1/source.json"
 }
 

@@ -13,10 +13,10 @@ from pathlib import Path
 from sweeps.status import find_sweeps
 from sweeps.tracking.run_states import read_queue
 from sweeps.tracking.sweep_folder import SweepFolder, job_name
-from tdmpc2.common import cli
-from tdmpc2.common.errors import UserError
-from tdmpc2.common.lease import process_runs
-from tdmpc2.common.paths import default_runs_dir
+from tdmpc2.common.run.lock import process_runs
+from tdmpc2.common.system import cli
+from tdmpc2.common.system.errors import UserError
+from tdmpc2.common.system.paths import default_runs_dir
 
 
 def main(words: Sequence[str]) -> int:

@@ -23,12 +23,12 @@ from sweeps.tracking.progress import ProgressDisplay, print_multitask_summary, p
 from sweeps.tracking.reference_scores import measure_floors, threshold
 from sweeps.tracking.run_states import Observer
 from sweeps.tracking.sweep_folder import FOLDER, SweepFolder, write_submission
-from tdmpc2.common import cli
-from tdmpc2.common.cores import usable_cores
-from tdmpc2.common.device import choose_device
-from tdmpc2.common.lease import InUseError, Lease
-from tdmpc2.common.provenance import git_commit
-from tdmpc2.common.run_directory import check_commit
+from tdmpc2.common.numerics.cpu import usable_cores
+from tdmpc2.common.numerics.numeric_path import choose_device
+from tdmpc2.common.run.lock import InUseError, Lease
+from tdmpc2.common.run.provenance import git_commit
+from tdmpc2.common.run.resume_checks import check_commit
+from tdmpc2.common.system import cli
 
 # Exit codes.
 ASKS_FIRST = 3

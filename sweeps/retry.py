@@ -8,8 +8,8 @@ from pathlib import Path
 
 from sweeps import launch, status
 from sweeps.tracking.sweep_folder import SweepFolder
-from tdmpc2.common import cli
-from tdmpc2.common.paths import default_runs_dir
+from tdmpc2.common.system import cli
+from tdmpc2.common.system.paths import default_runs_dir
 
 # Of the words of a launch, those that a retry is not to repeat.
 ONCE = ("dry_run", "only")

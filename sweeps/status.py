@@ -19,9 +19,9 @@ from sweeps.planning.planned_run import UNITS
 from sweeps.tracking.progress import describe_blocked, make_console, table_of_states
 from sweeps.tracking.run_states import ACTIVE, ENDED, Observer, View
 from sweeps.tracking.sweep_folder import SweepFolder, all_sweeps
-from tdmpc2.common import cli
-from tdmpc2.common.errors import UserError, did_you_mean
-from tdmpc2.common.paths import default_runs_dir
+from tdmpc2.common.system import cli
+from tdmpc2.common.system.errors import UserError, did_you_mean
+from tdmpc2.common.system.paths import default_runs_dir
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from tdmpc2 import kernels, losses, planner
-from tdmpc2.common.compile import Compiler
-from tdmpc2.common.experience import Batch, to_device
-from tdmpc2.common.learning import Gradients, descend, differentiate
-from tdmpc2.common.protocols import Counters, EnvSpec, Event
-from tdmpc2.common.replay import Replay
-from tdmpc2.common.seeding import derive_seed
+from tdmpc2.common.interfaces import Counters, EnvSpec, Event
+from tdmpc2.common.numerics.compile import Compiler
+from tdmpc2.common.numerics.optim import Gradients, descend, differentiate
+from tdmpc2.common.numerics.seeding import derive_seed
+from tdmpc2.common.replay.episode_replay import Replay
+from tdmpc2.common.replay.types import Batch, to_device
 from tdmpc2.config import TDMPC2Config
 from tdmpc2.kernels.packed import PackedWeights
 from tdmpc2.losses import ModelLoss, PolicyLoss
@@ -38,7 +38,7 @@ class TDMPC2:
     """
 
     config_class = TDMPC2Config
-    packed_by = "tdmpc2.pack:AgentPack"  # several seeds in one process
+    packed_by = "tdmpc2.seed_batch:AgentPack"  # several seeds in one process
     num_envs = 1
     replay_visibility: Literal["transition", "episode"] = "episode"
     replay_across_episodes = False

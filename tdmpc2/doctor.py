@@ -17,10 +17,10 @@ from rich.table import Table
 from rich.text import Text
 
 from tdmpc2 import kernels
-from tdmpc2.common import cli
-from tdmpc2.common.device import choose_device, compiler_version, numeric_path
-from tdmpc2.common.errors import UserError
-from tdmpc2.common.paths import default_runs_dir
+from tdmpc2.common.numerics.numeric_path import choose_device, compiler_version, numeric_path
+from tdmpc2.common.system import cli
+from tdmpc2.common.system.errors import UserError
+from tdmpc2.common.system.paths import default_runs_dir
 from tdmpc2.envs.assets import SOURCES, find_assets
 from tdmpc2.envs.factory import MANISKILL2_PYTHON
 from tdmpc2.envs.rendering import BACKENDS, INSTALL, VARIABLE, can_render, can_render_vulkan

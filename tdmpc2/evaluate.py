@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from tdmpc2.checkpoints.runs import find_checkpoint
-from tdmpc2.common import cli
-from tdmpc2.common.checkpoint import CheckpointStore
-from tdmpc2.common.device import choose_device, numeric_path, set_up_torch
-from tdmpc2.common.errors import UserError
-from tdmpc2.common.evaluate import Evaluation, evaluate
-from tdmpc2.common.files import read_json, write_json
-from tdmpc2.common.seeding import derive_seed
-from tdmpc2.common.video import VideoFile
+from tdmpc2.common.numerics.numeric_path import choose_device, numeric_path, set_up_torch
+from tdmpc2.common.numerics.seeding import derive_seed
+from tdmpc2.common.run.checkpoint import CheckpointStore
+from tdmpc2.common.run.video import VideoFile
+from tdmpc2.common.system import cli
+from tdmpc2.common.system.atomic_files import read_json, write_json
+from tdmpc2.common.system.errors import UserError
+from tdmpc2.common.training.evaluation import Evaluation, evaluate
 from tdmpc2.envs.factory import make_env
-from tdmpc2.methods import make_agent, make_spec
-from tdmpc2.parts import env_arguments, env_spec, make_env_group
+from tdmpc2.runners.registry import make_agent, make_spec
+from tdmpc2.runners.setup import env_arguments, env_spec, make_env_group
 
 
 @dataclass(frozen=True)

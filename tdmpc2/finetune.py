@@ -17,15 +17,15 @@ from torch import Tensor
 from tdmpc2.agent import TDMPC2
 from tdmpc2.checkpoints.model import Model
 from tdmpc2.checkpoints.model_file import load_model
-from tdmpc2.common import cli
-from tdmpc2.common.checkpoint import sha256_of_tensors
-from tdmpc2.common.errors import StoppedError, UserError, did_you_mean
-from tdmpc2.common.spec import RunOptions, RunSpec, chosen_seeds, overrides_of, variant_name
+from tdmpc2.common.run.checkpoint import sha256_of_tensors
+from tdmpc2.common.run.spec import RunOptions, RunSpec, chosen_seeds, overrides_of, variant_name
+from tdmpc2.common.system import cli
+from tdmpc2.common.system.errors import StoppedError, UserError, did_you_mean
 from tdmpc2.config import TDMPC2Config
 from tdmpc2.envs.multitask import padded_spec
 from tdmpc2.envs.tasks import get_suite, get_task
-from tdmpc2.methods import make_spec
-from tdmpc2.run import run_seeds
+from tdmpc2.runners.online import run_seeds
+from tdmpc2.runners.registry import make_spec
 
 HELD_OUT: Mapping[str, str] = {
     "hopper-hop-backwards": "hopper-hop",

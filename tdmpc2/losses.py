@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tdmpc2.common.experience import Batch
+from tdmpc2.common.replay.types import Batch
 from tdmpc2.config import TDMPC2Config
 from tdmpc2.noise import UpdateNoise
 from tdmpc2.prior import PolicySample

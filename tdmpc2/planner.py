@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tdmpc2.common.experience import to_device
+from tdmpc2.common.replay.types import to_device
 from tdmpc2.noise import IterationNoise, PlanNoise
 from tdmpc2.prior import PolicySample
 from tdmpc2.world_model import TaskContext

@@ -6,14 +6,14 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from tdmpc2 import offline
-from tdmpc2.common import cli
-from tdmpc2.common.errors import StoppedError, UserError
-from tdmpc2.common.spec import RunOptions, RunSpec, chosen_seeds
-from tdmpc2.envs.protocol import Protocol
+from tdmpc2.common.run.spec import RunOptions, RunSpec, chosen_seeds
+from tdmpc2.common.system import cli
+from tdmpc2.common.system.errors import StoppedError, UserError
+from tdmpc2.envs.task_variants import Protocol
 from tdmpc2.envs.tasks import SUITES
-from tdmpc2.methods import METHODS, agent_class, make_spec
-from tdmpc2.run import run_seeds
+from tdmpc2.runners import offline
+from tdmpc2.runners.online import run_seeds
+from tdmpc2.runners.registry import METHODS, agent_class, make_spec
 
 SPEC_WORDS: dict[str, Any] = {
     "method": str,

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from tdmpc2 import kernels
-from tdmpc2.common.learning import move_towards
-from tdmpc2.common.precision import products_in
-from tdmpc2.common.protocols import EnvSpec
+from tdmpc2.common.interfaces import EnvSpec
+from tdmpc2.common.numerics.optim import move_towards
+from tdmpc2.common.numerics.precision import products_in
 from tdmpc2.config import TDMPC2Config
 from tdmpc2.ensemble import QEnsemble
 from tdmpc2.layers import (

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 import torch
 
-from tdmpc2.common.compile import use_own_cache
-from tdmpc2.common.device import MAX_PRODUCT_ERROR, product_error, torch_as_found
-from tdmpc2.common.errors import UserError
-from tdmpc2.common.paths import cache_dir
-from tdmpc2.common.seeding import seed_globals
+from tdmpc2.common.numerics.compile import use_own_cache
+from tdmpc2.common.numerics.numeric_path import MAX_PRODUCT_ERROR, product_error, torch_as_found
+from tdmpc2.common.numerics.seeding import seed_globals
+from tdmpc2.common.system.errors import UserError
+from tdmpc2.common.system.paths import cache_dir
 from tdmpc2.envs.rendering import prepare_rendering
 from tests.runs import tiny
 

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from tdmpc2.agent import TDMPC2
 from tdmpc2.checkpoints import import_official
-from tdmpc2.common.experience import Batch
-from tdmpc2.common.protocols import EnvSpec
+from tdmpc2.common.interfaces import EnvSpec
+from tdmpc2.common.replay.types import Batch
 from tdmpc2.config import TDMPC2Config
 from tdmpc2.noise import PlanNoise, UpdateNoise
 

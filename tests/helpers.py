@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from tdmpc2.agent import TDMPC2
-from tdmpc2.common.experience import Batch, Episode
-from tdmpc2.common.protocols import EnvSpec
-from tdmpc2.common.replay import Replay
+from tdmpc2.common.interfaces import EnvSpec
+from tdmpc2.common.replay.episode_replay import Replay
+from tdmpc2.common.replay.types import Batch, Episode
 from tdmpc2.config import TDMPC2Config
 from tdmpc2.world_model import WorldModel
 

@@ -112,7 +112,7 @@ def _run(
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
     os.environ.update(env)
     from tdmpc2 import train
-    from tdmpc2.common import cli
+    from tdmpc2.common.system import cli
 
     if blow is not None:
         _strike(blow, *held)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
-from tdmpc2.common.distributed import join_world
-from tdmpc2.split_update import SplitUpdate
+from tdmpc2.common.numerics.distributed import join_world
+from tdmpc2.sharded_update import SplitUpdate
 from tests.test_split_update import updated
 
 if __name__ == "__main__":

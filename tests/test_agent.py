@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tdmpc2.agent import TDMPC2
-from tdmpc2.common.protocols import Counters
+from tdmpc2.common.interfaces import Counters
 from tests.helpers import (
     THREE_TASKS,
     env_spec,

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from tdmpc2.agent import TDMPC2
-from tdmpc2.common.errors import UserError
-from tdmpc2.common.experience import Batch
+from tdmpc2.common.replay.types import Batch
+from tdmpc2.common.system.errors import UserError
 from tdmpc2.losses import td_target
 from tdmpc2.noise import UpdateNoise
 from tests.helpers import (

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tdmpc2.methods import METHODS, agent_class
+from tdmpc2.runners.registry import METHODS, agent_class
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("tdmpc2", "baselines", "ablations", "sweeps", "analysis")
@@ -80,10 +80,23 @@ def forbidden(folder: str, ours: tuple[str, ...], allowed: tuple[str, ...]) -> l
     ]
 
 
+COMMON = "tdmpc2.common"
+UTILITIES = (f"{COMMON}.system", f"{COMMON}.numerics", f"{COMMON}.interfaces")
+STORAGE = (*UTILITIES, f"{COMMON}.replay", f"{COMMON}.run")
+
+
 @pytest.mark.parametrize(
     ("folder", "allowed"),
     [
-        ("tdmpc2/common", ("tdmpc2.common",)),
+        ("tdmpc2/common/system", UTILITIES),
+        ("tdmpc2/common/numerics", UTILITIES),
+        ("tdmpc2/common/replay", STORAGE),
+        ("tdmpc2/common/run", STORAGE),
+        ("tdmpc2/common/training", (*STORAGE, f"{COMMON}.training")),
+        ("analysis/records", ("analysis.records", COMMON, "tdmpc2.envs.tasks")),
+        ("analysis/stats", ("analysis.records", "analysis.stats", COMMON, "tdmpc2.envs.tasks")),
+        ("sweeps/planning", ("sweeps.planning", "sweeps.tracking", "tdmpc2")),
+        ("tdmpc2/common", (COMMON,)),
         ("tdmpc2/envs", ("tdmpc2.common", "tdmpc2.envs")),
         ("tdmpc2/data", ("tdmpc2.common", "tdmpc2.envs", "tdmpc2.data")),
         ("tdmpc2", ("tdmpc2",)),
@@ -101,15 +114,15 @@ def test_imports_point_down(folder: str, allowed: tuple[str, ...]) -> None:
 
 def test_the_table_of_methods_is_the_only_name_of_a_sibling() -> None:
     named = {name(p) for p in FILES for m in dotted_strings(p) if not below(m, "tdmpc2")}
-    assert named <= {"tdmpc2/methods.py"}
+    assert named <= {"tdmpc2/runners/registry.py"}
 
 
 HOMES = {
-    "sacred": ("tdmpc2/common/tracker.py",),
+    "sacred": ("tdmpc2/common/run/sacred_tracker.py",),
     "rliable": ("analysis/stats/aggregate.py",),
     "submitit": ("sweeps/",),
-    "psutil": ("tdmpc2/common/lease.py", "tdmpc2/common/memory.py"),
-    "imageio_ffmpeg": ("tdmpc2/common/video.py",),
+    "psutil": ("tdmpc2/common/run/lock.py", "tdmpc2/common/replay/ram_budget.py"),
+    "imageio_ffmpeg": ("tdmpc2/common/run/video.py",),
     "safetensors": ("tdmpc2/checkpoints/reading.py",),
     "matplotlib": ("analysis/",),
     "tensorboard": ("analysis/records/tensorboard_sacred.py",),

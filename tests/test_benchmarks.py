@@ -15,7 +15,7 @@ from baselines.dreamerv3.behaviour import Noise
 from sweeps.planning import flops
 from tdmpc2.agent import TDMPC2
 from tdmpc2.config import TDMPC2Config
-from tdmpc2.methods import agent_class
+from tdmpc2.runners.registry import agent_class
 from tests.baselines.shapes import random_batch as sub_batch
 from tests.baselines.shapes import random_sequences
 from tests.helpers import env_spec, random_batch

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from tdmpc2 import kernels
 from tdmpc2.agent import TDMPC2
-from tdmpc2.common.compile import Compiler
-from tdmpc2.common.requests import Act
-from tdmpc2.pack import AgentPack
+from tdmpc2.common.numerics.compile import Compiler
+from tdmpc2.common.training.loop_requests import Act
+from tdmpc2.seed_batch import AgentPack
 from tests.golden import Golden
 from tests.helpers import env_spec, filled_replay, make_agent, random_batch, tiny_config
 from tests.kill_driver import Blow

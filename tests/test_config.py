@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from tdmpc2.common.errors import UserError
+from tdmpc2.common.system.errors import UserError
 from tdmpc2.config import MODEL_SIZES, TDMPC2Config
 
 # Hyperparameters of the paper's released code (ALGORITHMS, A2).

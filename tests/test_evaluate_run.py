@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tdmpc2.common import cli
+from tdmpc2.common.system import cli
 from tdmpc2.evaluate import main, usage
 from tests.runs import outcome, run_directory, tiny
 

@@ -13,13 +13,13 @@ import torch
 from tdmpc2 import finetune
 from tdmpc2.checkpoints.model import Model
 from tdmpc2.checkpoints.model_file import load_model, save_model
-from tdmpc2.common.errors import UserError
+from tdmpc2.common.system.errors import UserError
 from tdmpc2.config import TDMPC2Config
 from tdmpc2.envs.multitask import PaddedEnv, get_task_set, multitask_spec, padded_spec
 from tdmpc2.envs.tasks import get_suite, get_task
 from tdmpc2.envs.toy import PointMass
-from tdmpc2.methods import make_agent
-from tdmpc2.parts import env_spec
+from tdmpc2.runners.registry import make_agent
+from tdmpc2.runners.setup import env_spec
 from tdmpc2.world_model import WorldModel
 from tests.runs import TINY, outcome, run_directory
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tdmpc2.common.errors import UserError
+from tdmpc2.common.system.errors import UserError
 from tests.runs import run_directory
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "gpu_acceptance.py"

@@ -17,7 +17,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from tdmpc2.common.files import read_json
+from tdmpc2.common.system.atomic_files import read_json
 from tdmpc2.envs.tasks import TASKS
 from tests.test_packaging import PROJECT, ROOT, read_pins
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tdmpc2 import kernels
-from tdmpc2.common import native
+from tdmpc2.common.numerics import native_build
 from tdmpc2.kernels.packed import PackedWeights, block_of
 from tdmpc2.layers import mish, simnorm
 
@@ -193,12 +193,12 @@ def test_built_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     source = tmp_path / "one.cpp"
     source.write_text('extern "C" int one() { return 1; }')
-    library = native.build(source)
+    library = native_build.build(source)
     built = library.stat().st_mtime_ns
-    assert native.build(source) == library
+    assert native_build.build(source) == library
     assert library.stat().st_mtime_ns == built
     source.write_text('extern "C" int one() { return 2; }')
-    assert native.build(source) != library
+    assert native_build.build(source) != library
     assert {path.suffix for path in library.parent.iterdir()} == {".so"}
 
 
@@ -209,7 +209,7 @@ def test_the_compilers_complaint_is_passed_on(
     source = tmp_path / "wrong.cpp"
     source.write_text("nonsense")
     with pytest.raises(subprocess.CalledProcessError) as caught:
-        native.build(source)
+        native_build.build(source)
     assert "nonsense" in caught.value.stderr
     assert not list((tmp_path / "tdmpc2-repro" / "native").iterdir())
 

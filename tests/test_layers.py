@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tdmpc2.common.errors import UserError
+from tdmpc2.common.system.errors import UserError
 from tdmpc2.ensemble import EnsembleLinear, EnsembleNorm, QEnsemble
 from tdmpc2.layers import (
     NormedLinear,

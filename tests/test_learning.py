@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from tdmpc2.common.evaluate import UniformPolicy, ZeroPolicy, evaluate
+from tdmpc2.common.training.evaluation import UniformPolicy, ZeroPolicy, evaluate
 from tdmpc2.envs.factory import make_env
 from tests.runs import outcome, run_directory, tiny
 

@@ -14,15 +14,15 @@ import numpy as np
 import pytest
 import torch
 
-from tdmpc2.common.distributed import World
-from tdmpc2.common.errors import UserError
-from tdmpc2.common.records import read_status
+from tdmpc2.common.numerics.distributed import World
+from tdmpc2.common.run.run_files import read_status
+from tdmpc2.common.system.errors import UserError
 from tdmpc2.data.build import BuildOptions, build
 from tdmpc2.data.dataset import Dataset
 from tdmpc2.envs.multitask import multitask_spec
 from tdmpc2.envs.tasks import get_task
 from tdmpc2.evaluate import EvaluateOptions, evaluate_checkpoint
-from tdmpc2.methods import make_agent, make_offline_spec
+from tdmpc2.runners.registry import make_agent, make_offline_spec
 from tests.kill_driver import Blow, Command, Done
 from tests.runs import TINY, outcome, run_directory, tiny
 
@@ -91,9 +91,9 @@ KILLS = {
     "in the first evaluation": Blow("tdmpc2.agent:TDMPC2.act", 30),
     "in an update": Blow("tdmpc2.world_model:WorldModel.update_target", 18),
     "in a later evaluation": Blow("tdmpc2.agent:TDMPC2.act", 250),
-    "in a line of eval.csv": Blow("tdmpc2.common.records:CsvRecord.append", 5, "half"),
+    "in a line of eval.csv": Blow("tdmpc2.common.run.run_files:CsvRecord.append", 5, "half"),
     "in a checkpoint": Blow("torch:save", 9, "half"),
-    "after the last line": Blow("tdmpc2.common.records:RunRecords.set_state", 2),
+    "after the last line": Blow("tdmpc2.common.run.run_files:RunRecords.set_state", 2),
 }
 
 

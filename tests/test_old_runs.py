@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from tdmpc2 import finetune
-from tdmpc2.common.device import numeric_path
-from tdmpc2.common.records import read_status
+from tdmpc2.common.numerics.numeric_path import numeric_path
+from tdmpc2.common.run.run_files import read_status
 from tests.kill_driver import Command
 from tests.runs import outcome_of
 

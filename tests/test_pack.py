@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 
 from tdmpc2.agent import TDMPC2
-from tdmpc2.common.files import read_json
-from tdmpc2.common.protocols import EnvSpec
-from tdmpc2.common.records import read_status
-from tdmpc2.common.replay import Replay
-from tdmpc2.common.requests import Act
-from tdmpc2.pack import AgentPack, stacked
+from tdmpc2.common.interfaces import EnvSpec
+from tdmpc2.common.replay.episode_replay import Replay
+from tdmpc2.common.run.run_files import read_status
+from tdmpc2.common.system.atomic_files import read_json
+from tdmpc2.common.training.loop_requests import Act
+from tdmpc2.seed_batch import AgentPack, stacked
 from tests.helpers import env_spec, filled_replay, tiny_config
 from tests.kill_driver import Blow, Done
 from tests.runs import Outcome, outcome_of, refusal, tiny
@@ -246,15 +246,15 @@ def test_each_seed_has_a_run_of_its_own(tmp_path: Path) -> None:
 
 
 KILLS = {
-    "in the first evaluation": Blow("tdmpc2.pack:AgentPack.act", 20),
-    "in the burst": Blow("tdmpc2.pack:AgentPack.update", 5),
-    "mid-episode": Blow("tdmpc2.common.trainer:Trainer._choose_actions", 520),
+    "in the first evaluation": Blow("tdmpc2.seed_batch:AgentPack.act", 20),
+    "in the burst": Blow("tdmpc2.seed_batch:AgentPack.update", 5),
+    "mid-episode": Blow("tdmpc2.common.training.trainer:Trainer._choose_actions", 520),
     "between two seeds' first checkpoints": Blow("torch:save", 2),
     "between two seeds' later checkpoints": Blow("torch:save", 8),
     "between two seeds' ends": Blow(
-        "tdmpc2.common.checkpoint:CheckpointStore.forget_history", 2, "after"
+        "tdmpc2.common.run.checkpoint:CheckpointStore.forget_history", 2, "after"
     ),
-    "between two seeds' states": Blow("tdmpc2.common.session:RunRecord", 2),
+    "between two seeds' states": Blow("tdmpc2.common.training.session:RunRecord", 2),
 }
 
 
@@ -268,7 +268,7 @@ def test_a_killed_pack_repeats_byte_for_byte(name: str, undisturbed: Path, tmp_p
 
 
 def test_a_stopped_pack_is_interrupted_in_all_its_seeds(undisturbed: Path, tmp_path: Path) -> None:
-    stop = Blow("tdmpc2.pack:AgentPack.update", 5, number=signal.SIGTERM)
+    stop = Blow("tdmpc2.seed_batch:AgentPack.update", 5, number=signal.SIGTERM)
     assert packed(tmp_path, stop).code == 130
     for directory in directories(tmp_path).values():
         status = read_status(directory)
@@ -294,7 +294,10 @@ def test_a_finished_pack_is_left_alone(undisturbed: Path) -> None:
 
 def test_a_seed_goes_on_alone_if_asked_to(tmp_path: Path) -> None:
     """Its checkpoint needs nothing of the others; only its rounding is another from there on."""
-    assert packed(tmp_path, Blow("tdmpc2.common.trainer:Trainer._choose_actions", 520)).code < 0
+    assert (
+        packed(tmp_path, Blow("tdmpc2.common.training.trainer:Trainer._choose_actions", 520)).code
+        < 0
+    )
     found = directories(tmp_path)
     for seed in (3, 4):
         shutil.rmtree(found[seed])

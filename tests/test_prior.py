@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tdmpc2.common.protocols import Counters
+from tdmpc2.common.interfaces import Counters
 from tdmpc2.prior import make_prior
 from tests.helpers import hand_agent, tiny_config
 

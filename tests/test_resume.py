@@ -9,15 +9,15 @@ from typing import Any, Literal
 
 import pytest
 
-from tdmpc2.common.files import read_json
-from tdmpc2.common.records import read_status
+from tdmpc2.common.run.run_files import read_status
+from tdmpc2.common.system.atomic_files import read_json
 from tdmpc2.envs.tasks import get_task
 from tests.kill_driver import Blow
 from tests.runs import checkpoint_steps, evaluated_steps, files, outcome, run_directory, tiny
 
-TRAINER = "tdmpc2.common.trainer:Trainer"
-STORE = "tdmpc2.common.checkpoint:CheckpointStore"
-CSV = "tdmpc2.common.records:CsvRecord"
+TRAINER = "tdmpc2.common.training.trainer:Trainer"
+STORE = "tdmpc2.common.run.checkpoint:CheckpointStore"
+CSV = "tdmpc2.common.run.run_files:CsvRecord"
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def kill(
 
 KILLS = {
     "before anything is recorded": kill(
-        "tdmpc2.common.records:RunRecords.write_spec", 1, "after", leaves="lease.json"
+        "tdmpc2.common.run.run_files:RunRecords.write_spec", 1, "after", leaves="lease.json"
     ),
     "in the first evaluation": kill("tdmpc2.agent:TDMPC2.act", 20),
     "in the seeding phase": kill(f"{TRAINER}._choose_actions", 70, at=(50,), lines=(0,)),
@@ -83,7 +83,7 @@ KILLS = {
         "torch:save", 3, "half", at=(50, 100), lines=(0, 100), leaves="checkpoints/.*.tmp/state.pt"
     ),
     "between state.pt and the manifest": kill(
-        "tdmpc2.common.checkpoint:write_json",
+        "tdmpc2.common.run.checkpoint:write_json",
         3,
         at=(50, 100),
         lines=(0, 100),

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tdmpc2.common.files import read_json, write_json
-from tdmpc2.common.records import read_status
+from tdmpc2.common.run.run_files import read_status
+from tdmpc2.common.system.atomic_files import read_json, write_json
 from tests.kill_driver import Blow, Command
 from tests.runs import (
     checkpoint_steps,
@@ -26,7 +26,7 @@ from tests.runs import (
     words,
 )
 
-MID_EPISODE = Blow("tdmpc2.common.trainer:Trainer._choose_actions", 173)
+MID_EPISODE = Blow("tdmpc2.common.training.trainer:Trainer._choose_actions", 173)
 
 
 @pytest.fixture(scope="module")
@@ -178,7 +178,7 @@ def test_a_full_file_system_costs_nothing_but_time(undisturbed: Path, tmp_path: 
 def test_a_second_process_is_refused_and_disturbs_nothing(
     undisturbed: Path, tmp_path: Path
 ) -> None:
-    place = Blow("tdmpc2.common.trainer:Trainer._choose_actions", 173, number=None)
+    place = Blow("tdmpc2.common.training.trainer:Trainer._choose_actions", 173, number=None)
     first = Command(words(tmp_path), place)
     pid = first.start_and_reach()
     before = files(tmp_path)

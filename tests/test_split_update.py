@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from tdmpc2.agent import TDMPC2
-from tdmpc2.common.distributed import World
-from tdmpc2.common.errors import UserError
-from tdmpc2.common.experience import Batch
-from tdmpc2.split_update import SplitUpdate
+from tdmpc2.common.numerics.distributed import World
+from tdmpc2.common.replay.types import Batch
+from tdmpc2.common.system.errors import UserError
+from tdmpc2.sharded_update import SplitUpdate
 from tests.helpers import THREE_TASKS, make_agent, random_batch, tiny_config
 
 VARIANTS: dict[str, dict[str, Any]] = {

@@ -12,18 +12,19 @@ from pathlib import Path
 import pytest
 import torch
 
-from tdmpc2 import methods, train
-from tdmpc2.common.cli import schema_of
-from tdmpc2.common.errors import UserError
-from tdmpc2.common.files import read_json
-from tdmpc2.common.protocols import Agent
-from tdmpc2.common.records import read_status
-from tdmpc2.common.spec import RunOptions
+from tdmpc2 import train
+from tdmpc2.common.interfaces import Agent
+from tdmpc2.common.run.run_files import read_status
+from tdmpc2.common.run.spec import RunOptions
+from tdmpc2.common.system.atomic_files import read_json
+from tdmpc2.common.system.cli import schema_of
+from tdmpc2.common.system.errors import UserError
 from tdmpc2.config import TDMPC2Config
 from tdmpc2.envs.factory import make_env
 from tdmpc2.envs.tasks import get_task
-from tdmpc2.parts import env_spec
-from tdmpc2.run import run
+from tdmpc2.runners import registry
+from tdmpc2.runners.online import run
+from tdmpc2.runners.setup import env_spec
 from tests.kill_driver import Blow, Command
 from tests.runs import (
     agent_bytes,
@@ -156,18 +157,18 @@ def test_a_progress_bar_on_demand(tmp_path: Path) -> None:
 
 
 def test_every_method_is_an_agent() -> None:
-    for method in methods.METHODS:
-        cls = methods.agent_class(method)
+    for method in registry.METHODS:
+        cls = registry.agent_class(method)
         assert dataclasses.is_dataclass(cls.config_class)
         task = get_task("toy-pointmass")
-        spec = methods.make_spec(method, task.name, 1)
+        spec = registry.make_spec(method, task.name, 1)
         env = env_spec(task, make_env(task, seed=0))
-        assert isinstance(methods.make_agent(spec, env, torch.device("cpu")), Agent)
+        assert isinstance(registry.make_agent(spec, env, torch.device("cpu")), Agent)
 
 
 def test_a_whole_number_for_a_fraction_makes_the_same_run() -> None:
     one, other = (
-        methods.make_spec("dreamerv3", "walker-walk", 1, overrides={"train_ratio": value})
+        registry.make_spec("dreamerv3", "walker-walk", 1, overrides={"train_ratio": value})
         for value in (8, 8.0)
     )
     assert one.identity == other.identity
@@ -176,23 +177,23 @@ def test_a_whole_number_for_a_fraction_makes_the_same_run() -> None:
 
 
 def test_a_spec_holds_what_differs_from_the_defaults() -> None:
-    spec = methods.make_spec("tdmpc2", "walker-walk", 1)
+    spec = registry.make_spec("tdmpc2", "walker-walk", 1)
     assert (spec.overrides, spec.variant, spec.budget) == ((), "default", 4_000_000)
-    same = methods.make_spec("tdmpc2", "walker-walk", 1, overrides={"num_q": 5, "model_size": "5"})
+    same = registry.make_spec("tdmpc2", "walker-walk", 1, overrides={"num_q": 5, "model_size": "5"})
     assert same == spec
-    other = methods.make_spec(
+    other = registry.make_spec(
         "tdmpc2", "walker-walk", 1, overrides={"regression": "mse", "num_q": 2, "horizon": 3}
     )
     assert other.overrides == (("num_q", 2), ("regression", "mse"))
     assert other.variant == "num_q-2+regression-mse"
     # A size brings its own number of Q-functions: only the size is named.
-    small = methods.make_spec("tdmpc2", "walker-walk", 1, overrides={"model_size": "1"})
+    small = registry.make_spec("tdmpc2", "walker-walk", 1, overrides={"model_size": "1"})
     assert small.overrides == (("model_size", "1"),)
 
 
 def test_an_alias_is_the_same_run() -> None:
     alias, name = (
-        methods.make_spec("tdmpc2", t, 1).identity for t in ("ball-in-cup-catch", "cup-catch")
+        registry.make_spec("tdmpc2", t, 1).identity for t in ("ball-in-cup-catch", "cup-catch")
     )
     assert alias == name
 
@@ -280,7 +281,7 @@ def test_a_larger_budget_without_the_replay_is_refused(undisturbed: Path) -> Non
 def test_a_larger_budget_is_refused_where_the_kill_came_before_completed(
     undisturbed: Path, tmp_path: Path
 ) -> None:
-    finished = Blow("tdmpc2.common.checkpoint:CheckpointStore.forget_history", 1, "after")
+    finished = Blow("tdmpc2.common.run.checkpoint:CheckpointStore.forget_history", 1, "after")
     assert tiny(tmp_path, finished).code == -signal.SIGKILL
     assert "finished at 200 env steps without keep_replay=true" in refusal(tmp_path, env_steps=300)
     assert tiny(tmp_path).code == 0

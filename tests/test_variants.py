@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tdmpc2.agent import TDMPC2
-from tdmpc2.common.protocols import EnvSpec
+from tdmpc2.common.interfaces import EnvSpec
 from tdmpc2.config import TDMPC2Config
 from tests.helpers import THREE_TASKS, env_spec, filled_replay, tiny_config
 

@@ -11,7 +11,7 @@ from typing import Any
 from analysis.stats.bootstrap import STATISTICS, Bootstrap
 from analysis.stats.selection import Group
 from analysis.stats.task_curves import FLOOR_LINES
-from tdmpc2.common.errors import UserError, did_you_mean
+from tdmpc2.common.system.errors import UserError, did_you_mean
 from tdmpc2.envs.tasks import TASKS, get_suite
 
 _LISTS = (

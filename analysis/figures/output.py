@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from tabulate import tabulate
 
 from analysis.records.problems import Problem
-from tdmpc2.common.files import write_atomic
+from tdmpc2.common.system.atomic_files import write_atomic
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:

@@ -24,7 +24,7 @@ from analysis.records.multitask import MULTITASK_SERIES
 from analysis.records.run_reader import short_commits
 from analysis.stats.aggregate import COVERAGE_NOTE, RLIABLE_VERSION
 from analysis.stats.ragged_curves import paper_budget
-from tdmpc2.common.paths import project_root
+from tdmpc2.common.system.paths import project_root
 
 PANEL = (1.85, 1.45)
 """Width and height of a panel in a grid of several rows."""

@@ -17,7 +17,7 @@ from analysis.figures.multitask_plots import MULTITASK_PLOTS
 from analysis.figures.scaling_plots import SCALING_PLOTS
 from analysis.figures.stat_plots import STAT_PLOTS
 from analysis.figures.styles import Drawing, Shown
-from tdmpc2.common.paths import project_root
+from tdmpc2.common.system.paths import project_root
 
 
 def task_embeddings(shown: Shown) -> Drawing:

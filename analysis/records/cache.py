@@ -33,7 +33,7 @@ from analysis.records.run_reader import (
     read_evaluations,
     read_run,
 )
-from tdmpc2.common.files import write_atomic
+from tdmpc2.common.system.atomic_files import write_atomic
 
 CACHE_NAME = ".records-cache.parquet"
 WATCHED = ("spec.json", "status.json", "attempts.json", "eval.csv")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from analysis.records.problems import Problem, Severity
 from analysis.records.run_reader import SCORES, Points, Run
-from tdmpc2.common.errors import did_you_mean
+from tdmpc2.common.system.errors import did_you_mean
 from tdmpc2.envs.tasks import ALIASES, PIXEL_ENV_STEPS, TASKS
 
 STEP_COLUMNS = ("env_step", "env_steps", "step")

@@ -16,7 +16,7 @@ import numpy as np
 
 from analysis.records.csv_lines import count_in, fields_of, number_in, whole_lines
 from analysis.records.problems import Problem
-from tdmpc2.common.spec import variant_name
+from tdmpc2.common.run.spec import variant_name
 from tdmpc2.envs.tasks import TASKS
 
 METRICS = ("episode_return", "episode_return_sd", "episode_success", "episode_length")

@@ -11,9 +11,8 @@ from typing import Any
 
 from analysis.records.load import PUBLISHED, READERS, Records, load, load_curves, merge
 from analysis.records.problems import Problem
-from analysis.stats.ragged_curves import DEFAULT_RULE, RULES
-from tdmpc2.common.errors import UserError
-from tdmpc2.common.paths import cache_dir, default_runs_dir
+from tdmpc2.common.system.errors import UserError
+from tdmpc2.common.system.paths import cache_dir, default_runs_dir
 
 SHOWN_PROBLEMS = 20
 SOURCE_WORDS: dict[str, Any] = {
@@ -40,9 +39,7 @@ def usage_of_sources() -> str:
                  runs that these recorded: <method>/<task>/<seed>/events.out.tfevents.*, or
                  Sacred folders whose config.json names task, seed and method
   tasks=NAMES    only these tasks: names or shell patterns, tasks=walker-*,cup-catch; for agents
-                 of several tasks the names of their sets, tasks=mt80
-  rule=NAME      what stands in for evaluations that are missing or repeated (default
-                 {DEFAULT_RULE}): {", ".join(RULES)}"""
+                 of several tasks the names of their sets, tasks=mt80"""
 
 
 def released_curves() -> Path:

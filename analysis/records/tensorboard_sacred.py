@@ -16,7 +16,7 @@ from typing import Any
 from analysis.records.csv_curves import SCORE_COLUMNS, facts_of
 from analysis.records.problems import Problem
 from analysis.records.run_reader import SCORES, Points, Run
-from tdmpc2.common.errors import UserError
+from tdmpc2.common.system.errors import UserError
 from tdmpc2.envs.tasks import ALIASES, TASKS
 
 TAGS = {

@@ -18,7 +18,7 @@ import pandas as pd
 
 from analysis.records.load import RUN_KEY, Records
 from analysis.records.run_reader import SCORES
-from tdmpc2.common.errors import UserError, did_you_mean
+from tdmpc2.common.system.errors import UserError, did_you_mean
 from tdmpc2.envs.tasks import PIXEL_ENV_STEPS, TASKS
 
 ENDED = ("COMPLETED", "DIVERGED")
@@ -117,6 +117,13 @@ RULES = {
     )
 }
 DEFAULT_RULE = "hold"
+
+
+def usage_of_rules() -> str:
+    """The option `rule=`, for `--help`."""
+    return f"""\
+  rule=NAME      what stands in for evaluations that are missing or repeated (default
+                 {DEFAULT_RULE}): {", ".join(RULES)}"""
 
 
 def get_rule(name: str) -> Rule:

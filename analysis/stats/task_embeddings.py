@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from tdmpc2.common.errors import UserError
+from tdmpc2.common.system.errors import UserError
 from tdmpc2.envs.tasks import SUITES
 
 KEYS = ("task_embedding", "_task_emb.weight")

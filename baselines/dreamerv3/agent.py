@@ -16,14 +16,14 @@ from baselines.dreamerv3.config import DreamerV3Config
 from baselines.dreamerv3.rssm import State
 from baselines.dreamerv3.world_model import WorldModel, model_loss
 from baselines.networks import num_parameters, use_kernels
-from tdmpc2.common.compile import Compiler
-from tdmpc2.common.errors import UserError
-from tdmpc2.common.experience import Sequences, to_device
-from tdmpc2.common.learning import Draws, descend, differentiate, move_towards
-from tdmpc2.common.precision import products_in
-from tdmpc2.common.protocols import Counters, EnvSpec, Event
-from tdmpc2.common.seeding import derive_seed
-from tdmpc2.common.sequence_replay import SequenceReplay
+from tdmpc2.common.interfaces import Counters, EnvSpec, Event
+from tdmpc2.common.numerics.compile import Compiler
+from tdmpc2.common.numerics.optim import Draws, descend, differentiate, move_towards
+from tdmpc2.common.numerics.precision import products_in
+from tdmpc2.common.numerics.seeding import derive_seed
+from tdmpc2.common.replay.sequence_replay import SequenceReplay
+from tdmpc2.common.replay.types import Sequences, to_device
+from tdmpc2.common.system.errors import UserError
 
 
 class DreamerV3:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from baselines.dreamerv3.config import DreamerV3Config
 from baselines.dreamerv3.networks import MLP
 from baselines.dreamerv3.rssm import RSSM, State
-from tdmpc2.common.experience import Sequences
+from tdmpc2.common.replay.types import Sequences
 from tdmpc2.regression import DiscreteRegression, symlog
 
 

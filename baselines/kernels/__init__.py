@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tdmpc2.common import native
+from tdmpc2.common.numerics import native_build
 from tdmpc2.kernels import Packed
 
 SOURCES = sorted(Path(__file__).parent.glob("*.cpp"))
@@ -31,7 +31,7 @@ def load() -> bool:
     Returns:
         Whether they can be used; if not, a warning says why.
     """
-    return all(native.load(source) for source in SOURCES)
+    return all(native_build.load(source) for source in SOURCES)
 
 
 def suits(x: Tensor, *widths: int) -> bool:

@@ -16,13 +16,19 @@ from baselines.tdmpc.config import TDMPCConfig
 from baselines.tdmpc.model import TOLD
 from tdmpc2 import kernels as tdmpc2_kernels
 from tdmpc2 import planner
-from tdmpc2.common.compile import Compiler
-from tdmpc2.common.errors import UserError
-from tdmpc2.common.experience import Batch, to_device
-from tdmpc2.common.learning import Draws, descend, differentiate, episode_discount, move_towards
-from tdmpc2.common.protocols import Counters, EnvSpec, Event
-from tdmpc2.common.replay import Replay
-from tdmpc2.common.seeding import derive_seed
+from tdmpc2.common.interfaces import Counters, EnvSpec, Event
+from tdmpc2.common.numerics.compile import Compiler
+from tdmpc2.common.numerics.optim import (
+    Draws,
+    descend,
+    differentiate,
+    episode_discount,
+    move_towards,
+)
+from tdmpc2.common.numerics.seeding import derive_seed
+from tdmpc2.common.replay.episode_replay import Replay
+from tdmpc2.common.replay.types import Batch, to_device
+from tdmpc2.common.system.errors import UserError
 from tdmpc2.kernels.packed import PackedWeights
 from tdmpc2.noise import PlanNoise
 

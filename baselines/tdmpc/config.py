@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from tdmpc2.common.settings import (
+from tdmpc2.common.system.config_checks import (
     require,
     require_choices,
     require_fraction,

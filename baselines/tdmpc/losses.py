@@ -9,7 +9,7 @@ from torch import Tensor
 
 from baselines.tdmpc.config import TDMPCConfig
 from baselines.tdmpc.model import TOLD
-from tdmpc2.common.experience import Batch
+from tdmpc2.common.replay.types import Batch
 
 
 class ModelLoss(NamedTuple):

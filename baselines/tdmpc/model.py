@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from baselines.networks import MLP
 from baselines.tdmpc.config import TDMPCConfig
-from tdmpc2.common.protocols import EnvSpec
+from tdmpc2.common.interfaces import EnvSpec
 from tdmpc2.prior import GaussianNoisePrior, PolicySample
 from tdmpc2.world_model import NO_TASK, TaskAware, TaskContext
 

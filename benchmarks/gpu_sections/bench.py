@@ -12,11 +12,11 @@ import torch
 
 from gpu_sections.report import Settings
 from sweeps.planning.grid import SMOKE
-from tdmpc2.common.device import numeric_path, set_up_torch
-from tdmpc2.common.experience import Episode, Transition
-from tdmpc2.common.protocols import EnvSpec
-from tdmpc2.methods import make_agent, make_spec
-from tdmpc2.parts import make_replay
+from tdmpc2.common.interfaces import EnvSpec
+from tdmpc2.common.numerics.numeric_path import numeric_path, set_up_torch
+from tdmpc2.common.replay.types import Episode, Transition
+from tdmpc2.runners.registry import make_agent, make_spec
+from tdmpc2.runners.setup import make_replay
 
 # Shapes of walker-walk, so that no simulator is needed.
 WALKER = EnvSpec(

@@ -7,7 +7,7 @@ import torch
 
 from gpu_sections.bench import WALKER, make_filled_agent, set_up
 from gpu_sections.report import Report, Settings
-from tdmpc2.common.memory import replay_bytes, replay_device
+from tdmpc2.common.replay.ram_budget import replay_bytes, replay_device
 
 
 def run(report: Report, settings: Settings) -> None:

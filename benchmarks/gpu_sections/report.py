@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from tdmpc2.common.files import write_json
+from tdmpc2.common.system.atomic_files import write_json
 
 
 class SkippedError(Exception):

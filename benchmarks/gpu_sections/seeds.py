@@ -7,8 +7,8 @@ import torch
 
 from gpu_sections.bench import make_filled_agent, observation, seconds_of, set_up
 from gpu_sections.report import Report, Settings
-from tdmpc2.common.requests import Act
-from tdmpc2.pack import AgentPack
+from tdmpc2.common.training.loop_requests import Act
+from tdmpc2.seed_batch import AgentPack
 
 SIZES = (1, 8, 3, 16)  # the most telling first, should the time run out
 

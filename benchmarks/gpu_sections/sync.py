@@ -16,8 +16,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from gpu_sections.bench import make_filled_agent, observation, set_up
 from gpu_sections.report import Report, Settings
-from tdmpc2.methods import METHODS
 from tdmpc2.planner import plan
+from tdmpc2.runners.registry import METHODS
 
 WAITING = frozenset(
     f"aten.{name}"

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from gpu_sections.report import Report, Settings, SkippedError
-from tdmpc2.common.cores import usable_cores
-from tdmpc2.common.files import read_json, write_atomic
-from tdmpc2.common.paths import project_root
+from tdmpc2.common.numerics.cpu import usable_cores
+from tdmpc2.common.system.atomic_files import read_json, write_atomic
+from tdmpc2.common.system.paths import project_root
 from tdmpc2.envs.factory import missing_requirement
 from tdmpc2.envs.tasks import get_task
 

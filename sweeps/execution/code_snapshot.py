@@ -9,8 +9,8 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from tdmpc2.common.files import write_json
-from tdmpc2.common.provenance import SNAPSHOT_FACTS, source
+from tdmpc2.common.run.provenance import SNAPSHOT_FACTS, source
+from tdmpc2.common.system.atomic_files import write_json
 
 PACKAGES = ("tdmpc2", "baselines", "sweeps", "ablations", "analysis")
 OTHERS = ("pyproject.toml", "paper_figures/*.toml", "paper_figures/*.mplstyle")

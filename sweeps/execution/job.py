@@ -13,8 +13,8 @@ import submitit
 from submitit.helpers import Checkpointable
 
 from sweeps.execution.train_command import train
-from tdmpc2.common.errors import StoppedError, UserError
-from tdmpc2.common.lease import EXPIRY_SECONDS, InUseError, live_holder
+from tdmpc2.common.run.lock import EXPIRY_SECONDS, InUseError, live_holder
+from tdmpc2.common.system.errors import StoppedError, UserError
 
 # A job that the cluster is about to kill waits for that; who only sent a signal gets it back.
 KILL_SECONDS = 120.0

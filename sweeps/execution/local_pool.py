@@ -11,9 +11,9 @@ from typing import IO, Any
 
 from sweeps.execution.train_command import train
 from sweeps.planning.planned_run import Pack, PlannedRun, words_of
-from tdmpc2.common.errors import StoppedError
-from tdmpc2.common.lease import live_holder
-from tdmpc2.common.records import read_status
+from tdmpc2.common.run.lock import live_holder
+from tdmpc2.common.run.run_files import read_status
+from tdmpc2.common.system.errors import StoppedError
 
 POLL_SECONDS = 0.5
 # How long a stopped run may take to finish its current update before it is killed; it

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import submitit
 
 from sweeps.execution.local_pool import THREAD_VARIABLES
-from tdmpc2.common.errors import UserError, did_you_mean
+from tdmpc2.common.system.errors import UserError, did_you_mean
 
 Cluster = Literal["auto", "slurm", "local", "inline"]
 ANSWER_SECONDS = 60

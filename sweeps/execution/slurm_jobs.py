@@ -12,9 +12,9 @@ from sweeps.execution.slurm import Partition, Resources
 from sweeps.planning.plan import Plan
 from sweeps.planning.planned_run import Pack, words_of
 from sweeps.tracking.sweep_folder import SweepFolder, job_name, relative, write_submission
-from tdmpc2.common.errors import UserError
-from tdmpc2.common.paths import project_root
-from tdmpc2.common.provenance import git_commit
+from tdmpc2.common.run.provenance import git_commit
+from tdmpc2.common.system.errors import UserError
+from tdmpc2.common.system.paths import project_root
 
 # A GPU waits for one core that plans, and for those that step environments.
 CPUS_WITH_GPU = 4

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sweeps.tracking.reference_scores import measure_floors
-from tdmpc2.common.run_directory import RunRecord
+from tdmpc2.common.run.resume_checks import RunRecord
 
 
 def train(words: Sequence[str], *, floors: bool = False) -> list[RunRecord]:
@@ -23,8 +23,8 @@ def train(words: Sequence[str], *, floors: bool = False) -> list[RunRecord]:
         UserError: bad words, or run directories that cannot be used.
         StoppedError: a run was asked to stop.
     """
-    from tdmpc2 import offline
-    from tdmpc2.run import run_seeds
+    from tdmpc2.runners import offline
+    from tdmpc2.runners.online import run_seeds
     from tdmpc2.train import parse
 
     if offline.is_meant(words):

@@ -10,10 +10,10 @@ from typing import Any
 
 from sweeps.planning.flops import floors
 from sweeps.planning.planned_run import PlannedRun
-from tdmpc2.common.memory import replay_bytes
-from tdmpc2.common.spec import RunSpec
+from tdmpc2.common.replay.ram_budget import replay_bytes
+from tdmpc2.common.run.spec import RunSpec
 from tdmpc2.envs.tasks import get_task
-from tdmpc2.methods import agent_class
+from tdmpc2.runners.registry import agent_class
 
 # One core of a 2.5 GHz Xeon with AVX-512: its matrix products, what planning and learning take
 # as multiples of their products (`benchmarks/speed.py`), and what any call takes beside them.

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sweeps.planning.planned_run import Pack, PlannedRun
-from tdmpc2.common.spec import RunSpec
-from tdmpc2.methods import make_spec, why_alone
+from tdmpc2.common.run.spec import RunSpec
+from tdmpc2.runners.registry import make_spec, why_alone
 
 
 @dataclass(frozen=True)

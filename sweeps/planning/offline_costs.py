@@ -20,11 +20,11 @@ from sweeps.planning.costs import (
     seconds_per_call,
 )
 from sweeps.planning.planned_run import PlannedRun
-from tdmpc2.common.files import read_json
-from tdmpc2.common.spec import RunSpec, Scalar
+from tdmpc2.common.run.spec import RunSpec, Scalar
+from tdmpc2.common.system.atomic_files import read_json
 from tdmpc2.envs.tasks import TASKS, get_task
-from tdmpc2.methods import OFFLINE_UPDATES, make_config
-from tdmpc2.offline import EVAL_EVERY
+from tdmpc2.runners.offline import EVAL_EVERY
+from tdmpc2.runners.registry import OFFLINE_UPDATES, make_config
 
 # Table 1 of the paper: GPU-days of TD-MPC2's training on 80 tasks, by model size, on an RTX 3090.
 # For how many updates it does not say; taken to be for those that its code does.

@@ -9,12 +9,12 @@ from typing import Any, get_args
 
 from sweeps.planning.options import SCALING, SIZES, SweepOptions
 from sweeps.planning.planned_run import PlannedRun
-from tdmpc2.common import cli
-from tdmpc2.common.errors import UserError, did_you_mean
-from tdmpc2.common.spec import OfflineOptions, RunSpec, parse_seeds
+from tdmpc2.common.run.spec import OfflineOptions, RunSpec, parse_seeds
+from tdmpc2.common.system import cli
+from tdmpc2.common.system.errors import UserError, did_you_mean
 from tdmpc2.data.dataset import Dataset
 from tdmpc2.envs.tasks import SUITES, get_task
-from tdmpc2.methods import (
+from tdmpc2.runners.registry import (
     OFFLINE_UPDATES,
     agent_class,
     make_config,

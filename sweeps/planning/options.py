@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from sweeps.planning.grid import NO_PRESET, PRESETS, Preset
-from tdmpc2.common.errors import UserError
+from tdmpc2.common.system.errors import UserError
 from tdmpc2.envs.tasks import SUITES
-from tdmpc2.methods import METHODS, MULTITASK_METHODS, OFFLINE_UPDATES
+from tdmpc2.runners.registry import METHODS, MULTITASK_METHODS, OFFLINE_UPDATES
 
 SCALING = "scaling"
 """The suite that is no set of tasks: model sizes, on the sets of tasks that `data=` names."""

@@ -14,7 +14,7 @@ from sweeps.planning.planned_run import UNITS, Pack, PlannedRun
 from sweeps.planning.request import Request
 from sweeps.tracking.progress import describe_blocked, duration, make_console, table_of_states
 from sweeps.tracking.run_states import ACTIVE, ENDED, Observer, View
-from tdmpc2.common.files import read_json
+from tdmpc2.common.system.atomic_files import read_json
 
 FEW = 60  # runs that a plan lists one by one
 LONG_HOURS = 24.0

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tdmpc2.common.records import step_of
-from tdmpc2.common.spec import RunSpec
+from tdmpc2.common.run.run_files import step_of
+from tdmpc2.common.run.spec import RunSpec
 from tdmpc2.envs.tasks import SUITES, get_task
 
 # What budgets are counted in, for people; and the speed as `status.json` calls it.

@@ -12,13 +12,13 @@ from sweeps.planning.grid import companion_spec, grid
 from sweeps.planning.offline_grid import TaskSet
 from sweeps.planning.options import SCALING, SweepOptions
 from sweeps.planning.planned_run import PlannedRun
-from tdmpc2.common import cli
-from tdmpc2.common.errors import UserError, did_you_mean
-from tdmpc2.common.spec import CommonOptions, OfflineOptions, RunOptions, parse_seeds
+from tdmpc2.common.run.spec import CommonOptions, OfflineOptions, RunOptions, parse_seeds
+from tdmpc2.common.system import cli
+from tdmpc2.common.system.errors import UserError, did_you_mean
 from tdmpc2.envs.factory import missing_requirement
-from tdmpc2.envs.protocol import Protocol, part
+from tdmpc2.envs.task_variants import Protocol, part
 from tdmpc2.envs.tasks import SUITES, get_suite, get_task
-from tdmpc2.methods import agent_class
+from tdmpc2.runners.registry import agent_class
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from typing import Any
 
 import pandas as pd
 
-from tdmpc2.common.evaluate import Evaluation, UniformPolicy, ZeroPolicy, evaluate
-from tdmpc2.common.files import read_json, write_json
-from tdmpc2.common.seeding import derive_seed
+from tdmpc2.common.numerics.seeding import derive_seed
+from tdmpc2.common.system.atomic_files import read_json, write_json
+from tdmpc2.common.training.evaluation import Evaluation, UniformPolicy, ZeroPolicy, evaluate
 from tdmpc2.envs.assets import AssetSet, find_assets
 from tdmpc2.envs.factory import make_env
 from tdmpc2.envs.tasks import get_task

@@ -12,8 +12,8 @@ from typing import Any, Literal, get_args
 
 from sweeps.planning.planned_run import SPEEDS
 from sweeps.tracking.sweep_folder import Submission, all_sweeps, job_name
-from tdmpc2.common.lease import file_system_time, live_holder
-from tdmpc2.common.records import SETTLED, read_status, step_of
+from tdmpc2.common.run.lock import file_system_time, live_holder
+from tdmpc2.common.run.run_files import SETTLED, read_status, step_of
 
 # new: never begun. blocked: to be launched, but this machine lacks something that it needs.
 # resumable: stopped, and goes on from its last checkpoint when launched again.

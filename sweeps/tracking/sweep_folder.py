@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from sweeps.planning.planned_run import Pack, PlannedRun
-from tdmpc2.common.files import read_json, write_json
-from tdmpc2.common.lease import process_started
+from tdmpc2.common.run.lock import process_started
+from tdmpc2.common.system.atomic_files import read_json, write_json
 
 FOLDER = "sweeps"
 

@@ -22,12 +22,12 @@ from tdmpc2.checkpoints.fetch import fetch, url_of
 from tdmpc2.checkpoints.model import Model
 from tdmpc2.checkpoints.model_file import agent_of, load_model, save_model
 from tdmpc2.checkpoints.reading import check_target, make_room
-from tdmpc2.common import cli
-from tdmpc2.common.device import choose_device, numeric_path, set_up_torch
-from tdmpc2.common.errors import UserError, did_you_mean
-from tdmpc2.common.files import write_json
-from tdmpc2.common.paths import cache_dir
-from tdmpc2.common.spec import parse_seeds
+from tdmpc2.common.numerics.numeric_path import choose_device, numeric_path, set_up_torch
+from tdmpc2.common.run.spec import parse_seeds
+from tdmpc2.common.system import cli
+from tdmpc2.common.system.atomic_files import write_json
+from tdmpc2.common.system.errors import UserError, did_you_mean
+from tdmpc2.common.system.paths import cache_dir
 
 
 def default_folder() -> Path:

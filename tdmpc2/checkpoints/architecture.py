@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tdmpc2.common.errors import UserError
-from tdmpc2.common.protocols import EnvSpec
+from tdmpc2.common.interfaces import EnvSpec
+from tdmpc2.common.system.errors import UserError
 from tdmpc2.config import DATASET_QUIRKS, MODEL_SIZES, TDMPC2Config
 from tdmpc2.envs.tasks import SUITES
 from tdmpc2.world_model import WorldModel

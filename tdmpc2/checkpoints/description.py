@@ -15,8 +15,8 @@ from tdmpc2.checkpoints.official import key_format, split_official
 from tdmpc2.checkpoints.official_file import shown_by
 from tdmpc2.checkpoints.reading import read_weights
 from tdmpc2.checkpoints.task_sets import FEW_SHOT_TASKS, fitting_tasks, recognise
-from tdmpc2.common.errors import UserError
-from tdmpc2.common.files import sha256_of
+from tdmpc2.common.system.atomic_files import sha256_of
+from tdmpc2.common.system.errors import UserError
 
 _KEYS = {"old": "old keys (2023)", "new": "new keys (2024 and later)"}
 _SHOWN = 8  # names that a line lists

@@ -10,14 +10,14 @@ from typing import Any
 
 from tdmpc2.agent import TDMPC2
 from tdmpc2.checkpoints.model import Model
-from tdmpc2.common.env_group import EnvGroup
-from tdmpc2.common.errors import DivergedError, UserError, did_you_mean
-from tdmpc2.common.evaluate import Evaluation, evaluate
-from tdmpc2.common.seeding import derive_seed
-from tdmpc2.common.settings import require
+from tdmpc2.common.numerics.seeding import derive_seed
+from tdmpc2.common.system.config_checks import require
+from tdmpc2.common.system.errors import DivergedError, UserError, did_you_mean
+from tdmpc2.common.training.evaluation import Evaluation, evaluate
+from tdmpc2.common.training.vector_env import EnvGroup
 from tdmpc2.envs.tasks import Task, get_task
-from tdmpc2.methods import make_spec
-from tdmpc2.parts import env_arguments, make_env_group
+from tdmpc2.runners.registry import make_spec
+from tdmpc2.runners.setup import env_arguments, make_env_group
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from tdmpc2.checkpoints.model import Model
 from tdmpc2.checkpoints.model_file import save_model
 from tdmpc2.checkpoints.official import KeyFormat, export_official
 from tdmpc2.checkpoints.reading import check_target, write_weights
-from tdmpc2.common.errors import UserError
+from tdmpc2.common.system.errors import UserError
 from tdmpc2.config import TDMPC2Config
 
 Format = Literal["official", "official-old", "safetensors"]

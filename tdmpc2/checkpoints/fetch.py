@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tdmpc2.checkpoints.transfer import MissingError, fetch_file
-from tdmpc2.common.errors import UserError
-from tdmpc2.common.files import sha256_of, write_text
+from tdmpc2.common.system.atomic_files import sha256_of, write_text
+from tdmpc2.common.system.errors import UserError
 
 CHECKSUMS = "SHA256SUMS"
 """File of the checksums of what was fetched, as `sha256sum --check` reads it."""

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from tdmpc2.checkpoints.architecture import check_weights
-from tdmpc2.common import cli
-from tdmpc2.common.errors import UserError
-from tdmpc2.common.protocols import EnvSpec
-from tdmpc2.common.settings import require_known
+from tdmpc2.common.interfaces import EnvSpec
+from tdmpc2.common.system import cli
+from tdmpc2.common.system.config_checks import require_known
+from tdmpc2.common.system.errors import UserError
 from tdmpc2.config import TDMPC2Config
 
 VERSION = 1

@@ -12,7 +12,7 @@ from tdmpc2.checkpoints.official import EMBEDDING
 from tdmpc2.checkpoints.official_file import model_of_official
 from tdmpc2.checkpoints.reading import FORMAT, check_target, read_weights, write_weights
 from tdmpc2.checkpoints.runs import model_of_run
-from tdmpc2.common.errors import UserError
+from tdmpc2.common.system.errors import UserError
 from tdmpc2.envs.multitask import parse_tasks
 
 

@@ -6,7 +6,7 @@ import string
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
-from tdmpc2.common.errors import UserError, did_you_mean
+from tdmpc2.common.system.errors import UserError, did_you_mean
 from tdmpc2.envs.tasks import ALIASES, SUITES, TASKS, get_task
 
 HOME = "https://huggingface.co/nicklashansen/tdmpc2/resolve/main"

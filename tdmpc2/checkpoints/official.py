@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from tdmpc2.common.errors import UserError
+from tdmpc2.common.system.errors import UserError
 
 KeyFormat = Literal["old", "new"]
 

@@ -12,8 +12,8 @@ from tdmpc2.checkpoints.architecture import Architecture, detect
 from tdmpc2.checkpoints.model import Model
 from tdmpc2.checkpoints.official import constants, import_official, key_format, official_name
 from tdmpc2.checkpoints.task_sets import env_of, recognise
-from tdmpc2.common.errors import UserError
-from tdmpc2.common.files import sha256_of
+from tdmpc2.common.system.atomic_files import sha256_of
+from tdmpc2.common.system.errors import UserError
 from tdmpc2.envs.multitask import parse_tasks
 
 

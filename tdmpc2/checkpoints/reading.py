@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from tdmpc2.common.checkpoint import pack
-from tdmpc2.common.errors import UserError
-from tdmpc2.common.files import full_disk, write_atomic
+from tdmpc2.common.run.checkpoint import pack
+from tdmpc2.common.system.atomic_files import full_disk, write_atomic
+from tdmpc2.common.system.errors import UserError
 
 SUFFIXES = (".pt", ".safetensors")
 FORMAT = "tdmpc2-repro model"

@@ -8,17 +8,17 @@ from typing import Any
 
 from tdmpc2.checkpoints.architecture import check_weights
 from tdmpc2.checkpoints.model import Model
-from tdmpc2.common.checkpoint import CheckpointStore
-from tdmpc2.common.errors import UserError
-from tdmpc2.common.files import read_json, sha256_of
-from tdmpc2.common.protocols import EnvSpec
-from tdmpc2.common.spec import RunSpec
+from tdmpc2.common.interfaces import EnvSpec
+from tdmpc2.common.run.checkpoint import CheckpointStore
+from tdmpc2.common.run.spec import RunSpec
+from tdmpc2.common.system.atomic_files import read_json, sha256_of
+from tdmpc2.common.system.errors import UserError
 from tdmpc2.config import TDMPC2Config
 from tdmpc2.envs.multitask import multitask_spec, padded_spec
 from tdmpc2.envs.pixels import FRAME_STACK, PIXELS
-from tdmpc2.envs.protocol import task_of
+from tdmpc2.envs.task_variants import task_of
 from tdmpc2.envs.tasks import get_task
-from tdmpc2.methods import make_config
+from tdmpc2.runners.registry import make_config
 
 # What the number of a checkpoint counts, by the unit of the run's budget.
 _STEP_UNITS = {"env_steps": "decisions", "num_updates": "updates"}

@@ -6,8 +6,8 @@ import dataclasses
 
 from tdmpc2.checkpoints.architecture import Architecture
 from tdmpc2.checkpoints.official import Constants
-from tdmpc2.common.errors import UserError
-from tdmpc2.common.protocols import EnvSpec
+from tdmpc2.common.interfaces import EnvSpec
+from tdmpc2.common.system.errors import UserError
 from tdmpc2.envs.multitask import multitask_spec, padded_spec
 from tdmpc2.envs.tasks import SUITES, TASKS, Task
 

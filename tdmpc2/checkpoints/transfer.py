@@ -12,8 +12,14 @@ from typing import IO, Any, NamedTuple
 
 from tqdm import tqdm
 
-from tdmpc2.common.errors import UserError
-from tdmpc2.common.files import fsync_directory, full_disk, read_json, sha256_of, write_json
+from tdmpc2.common.system.atomic_files import (
+    fsync_directory,
+    full_disk,
+    read_json,
+    sha256_of,
+    write_json,
+)
+from tdmpc2.common.system.errors import UserError
 
 _TIMEOUT_SECONDS = 60
 _BLOCK = 1 << 20

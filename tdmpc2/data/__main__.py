@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-from tdmpc2.common import cli
-from tdmpc2.common.errors import UserError, did_you_mean
-from tdmpc2.common.files import write_text
-from tdmpc2.common.records import format_value
+from tdmpc2.common.run.run_files import format_value
+from tdmpc2.common.system import cli
+from tdmpc2.common.system.atomic_files import write_text
+from tdmpc2.common.system.errors import UserError, did_you_mean
 from tdmpc2.data.build import BuildOptions, build, chosen_tasks
 from tdmpc2.data.convert import ConvertOptions, convert
 from tdmpc2.data.dataset import Dataset

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from tdmpc2.common.errors import UserError
-from tdmpc2.common.paths import default_runs_dir
-from tdmpc2.common.spec import parse_seeds
+from tdmpc2.common.run.spec import parse_seeds
+from tdmpc2.common.system.errors import UserError
+from tdmpc2.common.system.paths import default_runs_dir
 from tdmpc2.data.dataset import Dataset
 from tdmpc2.data.rows import RowFault, assemble
 from tdmpc2.data.sources import Found, SourceRun, find_runs

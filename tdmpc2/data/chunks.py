@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tdmpc2.common.errors import UserError
+from tdmpc2.common.system.errors import UserError
 from tdmpc2.data.rows import DTYPES
 from tdmpc2.data.unpickle import load_tensors
 from tdmpc2.envs.tasks import Task

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from tqdm import tqdm
 
-from tdmpc2.common.errors import UserError
+from tdmpc2.common.system.errors import UserError
 from tdmpc2.data.chunks import Chunk, Layout, find_chunks, layout_of
 from tdmpc2.data.dataset import Dataset
 from tdmpc2.data.rows import DTYPES, RowFault

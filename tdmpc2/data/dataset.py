@@ -9,8 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tdmpc2.common.errors import UserError, did_you_mean
-from tdmpc2.common.files import read_json
+from tdmpc2.common.system.atomic_files import read_json
+from tdmpc2.common.system.errors import UserError, did_you_mean
 from tdmpc2.data.shard import Shard, check_files
 from tdmpc2.envs.tasks import TASKS, Task
 

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from tdmpc2.common.errors import UserError
-from tdmpc2.common.experience import Batch
+from tdmpc2.common.replay.types import Batch
+from tdmpc2.common.system.errors import UserError
 from tdmpc2.data.dataset import Dataset
 from tdmpc2.data.shard import Shard
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from tdmpc2.common.errors import UserError
-from tdmpc2.common.files import sha256_of
+from tdmpc2.common.system.atomic_files import sha256_of
+from tdmpc2.common.system.errors import UserError
 from tdmpc2.data.rows import DTYPES, HEADER_BYTES, first_fault, last_rows
 
 _BLOCK_BYTES = 1 << 24

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from tdmpc2.common.checkpoint import CheckpointStore
-from tdmpc2.common.errors import UserError
-from tdmpc2.common.files import read_json, sha256_of
-from tdmpc2.common.records import read_status
+from tdmpc2.common.run.checkpoint import CheckpointStore
+from tdmpc2.common.run.run_files import read_status
+from tdmpc2.common.system.atomic_files import read_json, sha256_of
+from tdmpc2.common.system.errors import UserError
 from tdmpc2.envs.tasks import Task
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from tdmpc2.common.errors import UserError
-from tdmpc2.common.files import fsync_directory, sha256_of
+from tdmpc2.common.system.atomic_files import fsync_directory, sha256_of
+from tdmpc2.common.system.errors import UserError
 from tdmpc2.data.rows import HEADER_BYTES, RowFault, first_fault, last_rows, npy_header
 from tdmpc2.envs.tasks import Task
 

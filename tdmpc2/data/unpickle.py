@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tdmpc2.common.errors import UserError
+from tdmpc2.common.system.errors import UserError
 
 
 class UnknownNameError(pickle.UnpicklingError):

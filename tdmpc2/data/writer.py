@@ -10,10 +10,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tdmpc2.common.errors import UserError
-from tdmpc2.common.files import full_disk, read_json, remove_leftovers, write_json
-from tdmpc2.common.lease import Lease
-from tdmpc2.common.provenance import git_commit
+from tdmpc2.common.run.lock import Lease
+from tdmpc2.common.run.provenance import git_commit
+from tdmpc2.common.system.atomic_files import full_disk, read_json, remove_leftovers, write_json
+from tdmpc2.common.system.errors import UserError
 from tdmpc2.data.dataset import (
     FORMAT,
     MANIFEST,

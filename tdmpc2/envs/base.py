@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import gymnasium
 import numpy as np
 
-from tdmpc2.common.errors import UserError
-from tdmpc2.common.protocols import TaskEnv
+from tdmpc2.common.interfaces import TaskEnv
+from tdmpc2.common.system.errors import UserError
 from tdmpc2.envs.tasks import Task
 
 FRAME_SIZE = 384

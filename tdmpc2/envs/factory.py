@@ -9,8 +9,8 @@ import sys
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
-from tdmpc2.common.errors import UserError, did_you_mean
-from tdmpc2.common.protocols import EnvSpec, TaskEnv
+from tdmpc2.common.interfaces import EnvSpec, TaskEnv
+from tdmpc2.common.system.errors import UserError, did_you_mean
 from tdmpc2.envs.assets import AssetSet, MissingAssetsError, find_assets
 from tdmpc2.envs.multitask import PaddedEnv
 from tdmpc2.envs.rendering import can_render_vulkan, prepare_rendering

@@ -7,7 +7,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from tdmpc2.common.errors import UserError
+from tdmpc2.common.system.errors import UserError
 from tdmpc2.envs.assets import AssetSet
 from tdmpc2.envs.base import FRAME_SIZE, ControlStep, DecisionEnv
 from tdmpc2.envs.quiet import quiet

@@ -10,8 +10,8 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from tdmpc2.common.errors import UserError, did_you_mean
-from tdmpc2.common.protocols import EnvSpec
+from tdmpc2.common.interfaces import EnvSpec
+from tdmpc2.common.system.errors import UserError, did_you_mean
 from tdmpc2.envs.base import TaskWrapper
 from tdmpc2.envs.tasks import SUITES, TASKS, Task, get_task
 

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 
-from tdmpc2.common.errors import UserError
+from tdmpc2.common.system.errors import UserError
 
 VARIABLE = "MUJOCO_GL"
 BACKENDS = ("egl", "osmesa")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from tdmpc2.common.errors import UserError, did_you_mean
+from tdmpc2.common.system.errors import UserError, did_you_mean
 
 
 @dataclass(frozen=True)

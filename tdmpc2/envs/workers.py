@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from tdmpc2.common.env_group import SerialEnvs, Transition
-from tdmpc2.common.errors import UserError
-from tdmpc2.common.protocols import TaskEnv
+from tdmpc2.common.interfaces import TaskEnv
+from tdmpc2.common.system.errors import UserError
+from tdmpc2.common.training.vector_env import SerialEnvs, Transition
 from tdmpc2.envs.factory import make_env
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from tdmpc2.common import native
+from tdmpc2.common.numerics import native_build
 
 SOURCE = Path(__file__).parent / "norm_act.cpp"
 GROUP = 8  # the only group size of SimNorm that the kernel knows
@@ -128,7 +128,7 @@ def load() -> bool:
     Returns:
         Whether it can be used; if not, a warning says why.
     """
-    loaded = native.load(SOURCE)
+    loaded = native_build.load(SOURCE)
     if loaded:
         _register()
     return loaded

@@ -1,6 +1,6 @@
 // Products with matrices laid out beforehand, by the library that torch itself multiplies float32
 // with: MKL as a rule; oneDNN where `torch.set_float32_matmul_precision` asks for less than
-// `highest` (on AMD's CPUs, see `tdmpc2.common.device`; the products are float32 all the same).
+// `highest` (on AMD's CPUs, see `tdmpc2.common.numerics.numeric_path`; the products are float32 all the same).
 
 #pragma once
 

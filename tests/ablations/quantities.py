@@ -11,9 +11,9 @@ import numpy as np
 import torch
 
 from tdmpc2.agent import TDMPC2
-from tdmpc2.common.spec import RunSpec
+from tdmpc2.common.run.spec import RunSpec
 from tdmpc2.config import TDMPC2Config
-from tdmpc2.envs.protocol import task_of
+from tdmpc2.envs.task_variants import task_of
 from tests.helpers import THREE_TASKS, filled_replay, random_batch, tiny_config
 
 ROWS = 6

@@ -16,12 +16,12 @@ import torch
 
 from ablations.specs import ABLATIONS, Ablation
 from tdmpc2.agent import TDMPC2
-from tdmpc2.common.files import read_json
-from tdmpc2.common.spec import RunOptions, RunSpec
+from tdmpc2.common.run.spec import RunOptions, RunSpec
+from tdmpc2.common.system.atomic_files import read_json
 from tdmpc2.config import TDMPC2Config
-from tdmpc2.envs.protocol import part
-from tdmpc2.methods import make_spec
-from tdmpc2.run import run
+from tdmpc2.envs.task_variants import part
+from tdmpc2.runners.online import run
+from tdmpc2.runners.registry import make_spec
 from tests.ablations.quantities import config_of, quantities
 from tests.helpers import THREE_TASKS, filled_replay
 from tests.runs import TINY

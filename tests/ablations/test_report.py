@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from ablations import report
-from tdmpc2.common.errors import UserError
+from tdmpc2.common.system.errors import UserError
 from tests.analysis.run_files import write_run
 
 BUDGET = 100_000

@@ -12,7 +12,7 @@ from ablations import run
 from ablations.specs import ABLATIONS, FIG9
 from sweeps import launch
 from sweeps.planning.request import Request, parse_request
-from tdmpc2.common.errors import UserError
+from tdmpc2.common.system.errors import UserError
 from tdmpc2.envs.tasks import get_suite
 from tests.datasets.helpers import episode, make_dataset
 

@@ -9,7 +9,7 @@ import pytest
 
 from ablations.specs import ABLATIONS, FACTORS, FIG9, Ablation, combined, find, read_specs
 from analysis.figures.registry import shipped_catalogue
-from tdmpc2.common.errors import UserError
+from tdmpc2.common.system.errors import UserError
 from tdmpc2.envs.tasks import get_suite
 
 BY_NAME = {one.name: one for one in ABLATIONS}

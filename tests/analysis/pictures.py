@@ -16,7 +16,7 @@ from analysis.figures.styles import Drawing, Shown
 from analysis.records.load import Records
 from analysis.stats.bootstrap import Bootstrap
 from analysis.stats.ragged_curves import RULES, ScoreCurves
-from tdmpc2.common.paths import project_root
+from tdmpc2.common.system.paths import project_root
 
 FIGURES = project_root() / "paper_figures"
 CATALOGUE = replace(read_catalogue(FIGURES / "figures.toml", PLOTS), bootstrap=Bootstrap(reps=50))

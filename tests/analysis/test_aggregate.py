@@ -16,7 +16,7 @@ from analysis.stats.audit import sensitivity
 from analysis.stats.bootstrap import Bootstrap
 from analysis.stats.ragged_curves import RULES, ScoreCurves
 from analysis.stats.selection import Group
-from tdmpc2.common.paths import project_root
+from tdmpc2.common.system.paths import project_root
 from tests.analysis.run_files import write_run
 
 FAST = Bootstrap(reps=400)

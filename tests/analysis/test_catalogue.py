@@ -8,8 +8,8 @@ import pytest
 
 from analysis.figures.figure_specs import FigureSpec, LineStyle, quotes_of, read_catalogue
 from analysis.figures.registry import PLOTS
-from tdmpc2.common.errors import UserError
-from tdmpc2.common.paths import project_root
+from tdmpc2.common.system.errors import UserError
+from tdmpc2.common.system.paths import project_root
 
 SHIPPED = project_root() / "paper_figures" / "figures.toml"
 

@@ -7,7 +7,7 @@ import pytest
 
 from analysis.records.load import load, load_curves, merge
 from analysis.stats.ragged_curves import RULES, Curve, ScoreCurves, get_rule
-from tdmpc2.common.errors import UserError
+from tdmpc2.common.system.errors import UserError
 from tests.analysis.run_files import HEADER, eval_line, write_run, write_table
 
 # Step 20 stands twice, 30 is missing, and the run ended at 40 of 60.

@@ -13,8 +13,8 @@ import torch
 from analysis import make_figures
 from analysis.figures.embedding_plots import embedding_figure
 from analysis.stats.task_embeddings import Embedding, read_embedding
-from tdmpc2.common.errors import UserError
-from tdmpc2.common.paths import project_root
+from tdmpc2.common.system.errors import UserError
+from tdmpc2.common.system.paths import project_root
 from tdmpc2.config import TDMPC2Config
 from tdmpc2.envs.tasks import SUITES
 from tdmpc2.world_model import WorldModel

@@ -13,7 +13,7 @@ import pytest
 
 from analysis import fetch_published
 from analysis.fetch_published import KNOWN_DIGEST, KNOWN_FILES, digest, main
-from tdmpc2.common.errors import UserError
+from tdmpc2.common.system.errors import UserError
 
 FILES = {
     "tdmpc2-abc/results/tdmpc2/walker-walk.csv": "step,reward,seed\n0,1,1\n",

@@ -14,8 +14,8 @@ from analysis import make_figures, report
 from analysis.figures.figure_specs import read_catalogue
 from analysis.figures.registry import PLOTS
 from analysis.records import source_options
-from tdmpc2.common.errors import UserError
-from tdmpc2.common.paths import project_root
+from tdmpc2.common.system.errors import UserError
+from tdmpc2.common.system.paths import project_root
 from tdmpc2.envs.tasks import SUITES, get_suite
 from tests.analysis.multitask_files import write_multitask_run
 from tests.analysis.run_files import HEADER, eval_line, write_floors, write_run, write_table

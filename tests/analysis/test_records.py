@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from analysis.records.load import FLOORS, RUNS, TABLE, load
-from tdmpc2.common.records import RunRecords
-from tdmpc2.common.spec import RunSpec
+from tdmpc2.common.run.run_files import RunRecords
+from tdmpc2.common.run.spec import RunSpec
 from tests.analysis.run_files import eval_line, write_floors, write_run
 
 

@@ -13,8 +13,8 @@ import pytest
 
 from analysis import report
 from analysis.records.train_csv import read_training
-from tdmpc2.common.errors import UserError
-from tdmpc2.common.paths import project_root
+from tdmpc2.common.system.errors import UserError
+from tdmpc2.common.system.paths import project_root
 from tests.analysis.multitask_files import write_multitask_run
 from tests.analysis.run_files import write_floors, write_run, write_table
 

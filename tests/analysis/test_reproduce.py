@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from analysis import reproduce
-from tdmpc2.common.errors import UserError
+from tdmpc2.common.system.errors import UserError
 from tests.analysis.run_files import write_run, write_table
 
 STEPS = (0, 100_000, 200_000)

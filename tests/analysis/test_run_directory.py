@@ -10,7 +10,7 @@ import pytest
 
 from analysis.records.problems import Problem
 from analysis.records.run_reader import STATES, read_evaluations, read_floors, read_run
-from tdmpc2.common import records as trainer_records
+from tdmpc2.common.run import run_files as trainer_records
 from tests.analysis.run_files import HEADER, eval_line, write_floors, write_run
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tdmpc2.common.experience import Batch, Sequences
-from tdmpc2.common.protocols import EnvSpec
+from tdmpc2.common.interfaces import EnvSpec
+from tdmpc2.common.replay.types import Batch, Sequences
 
 WALKER = EnvSpec((24,), 6, (500,), (2,), (6,), ("walker-walk",))
 DOG = EnvSpec((223,), 38, (500,), (2,), (38,), ("dog-run",))

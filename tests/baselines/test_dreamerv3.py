@@ -15,9 +15,9 @@ from baselines.dreamerv3.behaviour import lambda_returns, learn, moved_range
 from baselines.dreamerv3.config import DreamerV3Config
 from baselines.dreamerv3.rssm import State
 from baselines.dreamerv3.world_model import divergence, model_loss
-from tdmpc2.common.errors import UserError
-from tdmpc2.common.learning import differentiate
-from tdmpc2.common.protocols import Counters
+from tdmpc2.common.interfaces import Counters
+from tdmpc2.common.numerics.optim import differentiate
+from tdmpc2.common.system.errors import UserError
 from tests.baselines.dreamer import (
     imagination_noise,
     make,

@@ -13,7 +13,7 @@ from baselines.dreamerv3.config import DreamerV3Config
 from baselines.dreamerv3.networks import Hidden, Output
 from baselines.dreamerv3.rssm import State, bounded, draw, log_probs
 from baselines.dreamerv3.world_model import balanced_divergence, divergence
-from tdmpc2.common.protocols import EnvSpec
+from tdmpc2.common.interfaces import EnvSpec
 from tests.baselines.dreamer import (
     make,
     model_noise,

@@ -11,17 +11,17 @@ import pandas as pd
 import pytest
 import torch
 
-from tdmpc2.common.files import read_json
-from tdmpc2.common.protocols import Agent
-from tdmpc2.common.records import read_status
+from tdmpc2.common.interfaces import Agent
+from tdmpc2.common.run.run_files import read_status
+from tdmpc2.common.system.atomic_files import read_json
 from tdmpc2.envs.factory import make_env
 from tdmpc2.envs.tasks import get_task
-from tdmpc2.methods import can_pack, make_agent, make_spec
-from tdmpc2.parts import check_fits, env_spec, make_replay
+from tdmpc2.runners.registry import can_pack, make_agent, make_spec
+from tdmpc2.runners.setup import check_fits, env_spec, make_replay
 from tests.kill_driver import Blow, Command, Done
 from tests.runs import checkpoint_steps, evaluated_steps, files, outcome, run_directory
 
-TRAINER = "tdmpc2.common.trainer:Trainer"
+TRAINER = "tdmpc2.common.training.trainer:Trainer"
 # How each is carried out; 50 decisions make an episode.
 COMMON: dict[str, Any] = {
     "task": "toy-pointmass",

@@ -10,8 +10,8 @@ import torch
 from torch import distributions as dist
 
 from baselines.sac import SAC, Networks, SACConfig, actor_loss, critic_loss
-from tdmpc2.common.errors import UserError
-from tdmpc2.common.protocols import Counters, EnvSpec
+from tdmpc2.common.interfaces import Counters, EnvSpec
+from tdmpc2.common.system.errors import UserError
 from tests.baselines.shapes import DOG, SMALL, WALKER, Random, random_batch
 
 

@@ -9,8 +9,8 @@ import torch
 from baselines.tdmpc.agent import TDMPC
 from baselines.tdmpc.config import TDMPCConfig
 from baselines.tdmpc.losses import model_loss, policy_loss
-from tdmpc2.common.errors import UserError
-from tdmpc2.common.protocols import Counters, EnvSpec
+from tdmpc2.common.interfaces import Counters, EnvSpec
+from tdmpc2.common.system.errors import UserError
 from tests.baselines.shapes import (
     DOG,
     HUMANOID,

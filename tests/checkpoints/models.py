@@ -13,8 +13,8 @@ from tdmpc2.checkpoints.exporting import official_state
 from tdmpc2.checkpoints.model import Model
 from tdmpc2.checkpoints.model_file import load_model
 from tdmpc2.checkpoints.official import KeyFormat
-from tdmpc2.common.errors import UserError
-from tdmpc2.common.protocols import EnvSpec
+from tdmpc2.common.interfaces import EnvSpec
+from tdmpc2.common.system.errors import UserError
 from tdmpc2.config import TDMPC2Config
 from tdmpc2.envs.multitask import multitask_spec
 from tdmpc2.envs.tasks import get_task

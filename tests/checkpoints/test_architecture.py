@@ -10,8 +10,8 @@ from tdmpc2.checkpoints.architecture import check_weights, detect, num_parameter
 from tdmpc2.checkpoints.official import export_official
 from tdmpc2.checkpoints.official_file import shown_by
 from tdmpc2.checkpoints.task_sets import fitting_tasks, recognise
-from tdmpc2.common.errors import UserError
-from tdmpc2.common.protocols import EnvSpec
+from tdmpc2.common.interfaces import EnvSpec
+from tdmpc2.common.system.errors import UserError
 from tdmpc2.config import MODEL_SIZES, TDMPC2Config
 from tdmpc2.envs.multitask import multitask_spec
 from tdmpc2.envs.tasks import SUITES

@@ -10,7 +10,7 @@ import torch
 
 from tdmpc2.checkpoints.__main__ import main, usage
 from tdmpc2.checkpoints.model_file import load_model, save_model
-from tdmpc2.common import cli
+from tdmpc2.common.system import cli
 from tests.checkpoints.models import TASKS, model, official_file, same
 from tests.runs import run_directory
 

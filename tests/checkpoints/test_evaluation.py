@@ -12,9 +12,9 @@ import pytest
 from tdmpc2.checkpoints.__main__ import main
 from tdmpc2.checkpoints.evaluation import TaskResult, choose_tasks, evaluate_tasks
 from tdmpc2.checkpoints.model_file import agent_of, save_model
-from tdmpc2.common.errors import UserError
-from tdmpc2.common.evaluate import Evaluation, evaluate
-from tdmpc2.common.seeding import derive_seed
+from tdmpc2.common.numerics.seeding import derive_seed
+from tdmpc2.common.system.errors import UserError
+from tdmpc2.common.training.evaluation import Evaluation, evaluate
 from tdmpc2.envs.factory import make_env
 from tdmpc2.envs.multitask import PaddedEnv, multitask_spec
 from tdmpc2.envs.tasks import get_task

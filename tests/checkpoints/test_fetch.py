@@ -13,7 +13,7 @@ import pytest
 from tdmpc2.checkpoints.__main__ import main
 from tdmpc2.checkpoints.fetch import CHECKSUMS
 from tdmpc2.checkpoints.names import HOME, expand
-from tdmpc2.common.errors import UserError
+from tdmpc2.common.system.errors import UserError
 from tests.checkpoints.server import Server, serving
 
 NAME = "multitask/mt30-1M.pt"

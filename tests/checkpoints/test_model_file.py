@@ -14,7 +14,7 @@ from tdmpc2.checkpoints.model import Model, describe_model, model_as_described
 from tdmpc2.checkpoints.model_file import load_agent, load_model, save_model
 from tdmpc2.checkpoints.official import KeyFormat
 from tdmpc2.checkpoints.reading import read_weights
-from tdmpc2.common.errors import UserError
+from tdmpc2.common.system.errors import UserError
 from tests.checkpoints.models import TASKS, model, official_file, refused, same
 
 SET = ",".join(TASKS)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tdmpc2.checkpoints import import_official
 from tdmpc2.checkpoints.official import constants, export_official, key_format
-from tdmpc2.common.errors import UserError
+from tdmpc2.common.system.errors import UserError
 from tests.golden import FILES, Golden
 
 # Old number of a Q-function's tensor (4·layer + part) and its name in the new format.

@@ -12,7 +12,7 @@ import torch
 
 from tdmpc2.checkpoints.model_file import load_model, save_model
 from tdmpc2.checkpoints.reading import read_weights
-from tdmpc2.common.errors import UserError
+from tdmpc2.common.system.errors import UserError
 from tests.checkpoints.models import model, official_file, refused
 
 

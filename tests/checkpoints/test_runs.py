@@ -12,7 +12,7 @@ import torch
 from tdmpc2.checkpoints.exporting import export_model
 from tdmpc2.checkpoints.model import Model
 from tdmpc2.checkpoints.model_file import load_model, save_model
-from tdmpc2.common.files import sha256_of
+from tdmpc2.common.system.atomic_files import sha256_of
 from tdmpc2.config import TDMPC2Config
 from tdmpc2.envs.multitask import padded_spec
 from tdmpc2.envs.tasks import get_task

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from tdmpc2.common.checkpoint import CheckpointStore, pack, unpack
-from tdmpc2.common.errors import UserError
-from tdmpc2.common.experience import Episode
-from tdmpc2.common.files import read_json, write_json
-from tdmpc2.common.replay import Replay
+from tdmpc2.common.replay.episode_replay import Replay
+from tdmpc2.common.replay.types import Episode
+from tdmpc2.common.run.checkpoint import CheckpointStore, pack, unpack
+from tdmpc2.common.system.atomic_files import read_json, write_json
+from tdmpc2.common.system.errors import UserError
 from tests.kill_driver import CONTEXT
 
 CAPACITY = 12  # three episodes of 3 transitions

@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 import pytest
 
-from tdmpc2.common import cli
-from tdmpc2.common.errors import UserError
+from tdmpc2.common.system import cli
+from tdmpc2.common.system.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import tempfile
 import pytest
 import torch
 
-from tdmpc2.common.compile import Compiler, use_own_cache
+from tdmpc2.common.numerics.compile import Compiler, use_own_cache
 
 VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
 

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from tdmpc2.common import device, precision
-from tdmpc2.common.device import apply_numeric_path, choose_device, numeric_path
-from tdmpc2.common.errors import UserError
-from tdmpc2.common.files import read_json, write_json
+from tdmpc2.common.numerics import numeric_path as path_module
+from tdmpc2.common.numerics import precision
+from tdmpc2.common.numerics.numeric_path import apply_numeric_path, choose_device, numeric_path
+from tdmpc2.common.system.atomic_files import read_json, write_json
+from tdmpc2.common.system.errors import UserError
 
 CPU = torch.device("cpu")
 
@@ -92,8 +93,8 @@ def test_another_machine_is_another_path(key: str, tmp_path: Path) -> None:
 
 def cpu(monkeypatch: pytest.MonkeyPatch, vendor: str, flags: list[str]) -> None:
     """Lets the rule see another CPU."""
-    monkeypatch.setattr(device, "cpu_field", lambda name: {"vendor_id": vendor}[name])
-    for module in (device, precision):
+    monkeypatch.setattr(path_module, "cpu_field", lambda name: {"vendor_id": vendor}[name])
+    for module in (path_module, precision):
         monkeypatch.setattr(module, "cpu_flags", lambda: flags)
 
 
@@ -111,20 +112,20 @@ def test_products_follow_a_rule_on_the_cpu(
 ) -> None:
     before = torch.get_float32_matmul_precision()
     cpu(monkeypatch, vendor, flags)
-    monkeypatch.setattr(device, "product_error", lambda: 1e-6)
-    assert device.matmul_precision(CPU) == setting
-    assert device.matmul_precision(torch.device("cuda")) == "highest"
+    monkeypatch.setattr(path_module, "product_error", lambda: 1e-6)
+    assert path_module.matmul_precision(CPU) == setting
+    assert path_module.matmul_precision(torch.device("cuda")) == "highest"
     assert torch.get_float32_matmul_precision() == before
 
 
 def test_products_that_are_not_float32_are_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu(monkeypatch, "AuthenticAMD", [])
-    monkeypatch.setattr(device, "product_error", lambda: 2e-5)
-    assert device.matmul_precision(CPU) == "highest"
+    monkeypatch.setattr(path_module, "product_error", lambda: 2e-5)
+    assert path_module.matmul_precision(CPU) == "highest"
 
 
 def test_the_measure_tells_float32_from_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert device.product_error() < device.MAX_PRODUCT_ERROR
+    assert path_module.product_error() < path_module.MAX_PRODUCT_ERROR
     product = torch.Tensor.__matmul__
 
     def rounded(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -133,7 +134,7 @@ def test_the_measure_tells_float32_from_bfloat16(monkeypatch: pytest.MonkeyPatch
         return product(a, b)
 
     monkeypatch.setattr(torch.Tensor, "__matmul__", rounded)
-    assert device.product_error() > 100 * device.MAX_PRODUCT_ERROR
+    assert path_module.product_error() > 100 * path_module.MAX_PRODUCT_ERROR
 
 
 def compile_fails(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,14 +173,14 @@ def test_compilation_is_part_of_the_path_and_kept(tmp_path: Path) -> None:
     assert apply_numeric_path(file, CPU, 1, allow_change=False, compiled=None) == path
     with pytest.raises(UserError, match=r"compile .* → False"):
         apply_numeric_path(file, CPU, 1, allow_change=False, compiled=False)
-    device.record_failed_compilation(file)
+    path_module.record_failed_compilation(file)
     assert apply_numeric_path(file, CPU, 1, allow_change=False, compiled=None)["compile"] is False
 
 
 def test_bf16_without_instructions_for_it_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu(monkeypatch, "GenuineIntel", ["avx512f"])
     with pytest.warns(RuntimeWarning, match="precision=bf16.*no faster"):
-        device.warn_of_rounded_bf16(CPU)
+        path_module.warn_of_rounded_bf16(CPU)
     for flags in (["avx512_bf16"], ["amx_bf16"], []):
         cpu(monkeypatch, "GenuineIntel", flags)
-        device.warn_of_rounded_bf16(CPU)
+        path_module.warn_of_rounded_bf16(CPU)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tdmpc2.common.errors import did_you_mean
+from tdmpc2.common.system.errors import did_you_mean
 
 WORDS = ["seed", "suite", "task", 3]
 

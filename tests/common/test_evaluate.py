@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tdmpc2.common.errors import DivergedError
-from tdmpc2.common.evaluate import Evaluation, UniformPolicy, ZeroPolicy, evaluate
-from tdmpc2.common.protocols import TaskEnv
+from tdmpc2.common.interfaces import TaskEnv
+from tdmpc2.common.system.errors import DivergedError
+from tdmpc2.common.training.evaluation import Evaluation, UniformPolicy, ZeroPolicy, evaluate
 from tdmpc2.envs.factory import make_env
 
 

@@ -9,8 +9,7 @@ from typing import IO
 
 import pytest
 
-from tdmpc2.common.errors import UserError
-from tdmpc2.common.files import (
+from tdmpc2.common.system.atomic_files import (
     full_disk,
     read_json,
     remove_leftovers,
@@ -18,6 +17,7 @@ from tdmpc2.common.files import (
     write_atomic,
     write_json,
 )
+from tdmpc2.common.system.errors import UserError
 
 
 def test_json_comes_back(tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from tdmpc2.common.experience import Episode
-from tdmpc2.common.replay import Replay
+from tdmpc2.common.replay.episode_replay import Replay
+from tdmpc2.common.replay.types import Episode
 
 SHAPE = (2, 3, 3)  # of one frame
 

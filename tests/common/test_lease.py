@@ -15,9 +15,9 @@ from typing import Any
 import psutil
 import pytest
 
-from tdmpc2.common import lease as lease_module
-from tdmpc2.common.errors import UserError
-from tdmpc2.common.lease import EXPIRY_SECONDS, HEARTBEAT_SECONDS, Lease, LeaseLostError
+from tdmpc2.common.run import lock as lease_module
+from tdmpc2.common.run.lock import EXPIRY_SECONDS, HEARTBEAT_SECONDS, Lease, LeaseLostError
+from tdmpc2.common.system.errors import UserError
 
 HERE = socket.gethostname()
 

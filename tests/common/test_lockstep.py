@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tdmpc2.common.errors import StoppedError
-from tdmpc2.common.lockstep import RoundClock, lockstep
-from tdmpc2.common.requests import Act, Learn, Pause, Steps
+from tdmpc2.common.system.errors import StoppedError
+from tdmpc2.common.training.lockstep import RoundClock, lockstep
+from tdmpc2.common.training.loop_requests import Act, Learn, Pause, Steps
 
 
 class AddingPack:

@@ -8,16 +8,16 @@ import psutil
 import pytest
 import torch
 
-from tdmpc2.common import memory
-from tdmpc2.common.errors import UserError
-from tdmpc2.common.memory import (
+from tdmpc2.common.replay import ram_budget
+from tdmpc2.common.replay.episode_replay import Replay
+from tdmpc2.common.replay.ram_budget import (
     available_memory,
     cgroup_memory,
     check_memory,
     replay_bytes,
     replay_device,
 )
-from tdmpc2.common.replay import Replay
+from tdmpc2.common.system.errors import UserError
 
 
 @pytest.mark.parametrize(("shape", "frame_stack"), [((5,), 1), ((9, 64, 64), 3), ((9, 8, 8), 1)])
@@ -43,7 +43,7 @@ def test_the_papers_pixel_memory_is_12_gigabytes() -> None:
 def test_what_fits_passes_and_what_does_not_says_what_would(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(memory, "available_memory", lambda: 10_000_000)
+    monkeypatch.setattr(ram_budget, "available_memory", lambda: 10_000_000)
     check_memory(100, 90_000)
     with pytest.raises(UserError) as error:
         check_memory(100, 95_555)

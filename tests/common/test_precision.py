@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import vmap
 
-from tdmpc2.common import precision
-from tdmpc2.common.precision import RoundedProducts, products_in, round_to_bf16
+from tdmpc2.common.numerics import precision
+from tdmpc2.common.numerics.precision import RoundedProducts, products_in, round_to_bf16
 
 ULP = 2.0**-8  # of bfloat16, relative: sums in another order may round to the neighbour
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from tdmpc2.common import provenance as module
-from tdmpc2.common.files import read_json, write_json
-from tdmpc2.common.provenance import git_commit, provenance
+from tdmpc2.common.run import provenance as module
+from tdmpc2.common.run.provenance import git_commit, provenance
+from tdmpc2.common.system.atomic_files import read_json, write_json
 
 
 @pytest.fixture

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tdmpc2.common.errors import UserError
-from tdmpc2.common.files import read_json
-from tdmpc2.common.records import CsvRecord, RunRecords, format_value, read_status
-from tdmpc2.common.spec import RunSpec
+from tdmpc2.common.run.run_files import CsvRecord, RunRecords, format_value, read_status
+from tdmpc2.common.run.spec import RunSpec
+from tdmpc2.common.system.atomic_files import read_json
+from tdmpc2.common.system.errors import UserError
 
 SPEC = RunSpec("tdmpc2", "toy-pointmass", 1, 500, overrides=(("num_q", 2),), variant="v")
 

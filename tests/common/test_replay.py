@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from tdmpc2.common.experience import Batch, Episode, Transition
-from tdmpc2.common.replay import Replay
+from tdmpc2.common.replay.episode_replay import Replay
+from tdmpc2.common.replay.types import Batch, Episode, Transition
 
 LENGTH = 3
 

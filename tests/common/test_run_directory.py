@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from tdmpc2.common.errors import UserError
-from tdmpc2.common.files import read_json, write_json
-from tdmpc2.common.records import RunRecords
-from tdmpc2.common.run_directory import RunRecord, existing_outcome, register_attempt
-from tdmpc2.common.spec import RunOptions, RunSpec
+from tdmpc2.common.run.resume_checks import RunRecord, existing_outcome, register_attempt
+from tdmpc2.common.run.run_files import RunRecords
+from tdmpc2.common.run.spec import RunOptions, RunSpec
+from tdmpc2.common.system.atomic_files import read_json, write_json
+from tdmpc2.common.system.errors import UserError
 
 SPEC = RunSpec("tdmpc2", "toy-pointmass", 1, 500)
 FIXED = {"eval_every": 100, "eval_episodes": 10}

@@ -7,7 +7,7 @@ import random
 import numpy as np
 import torch
 
-from tdmpc2.common.seeding import derive_seed, seed_globals
+from tdmpc2.common.numerics.seeding import derive_seed, seed_globals
 
 
 def test_derived_seeds_are_fixed_numbers() -> None:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from tdmpc2.common.experience import Episode, Transition
-from tdmpc2.common.sequence_replay import SequenceReplay
+from tdmpc2.common.replay.sequence_replay import SequenceReplay
+from tdmpc2.common.replay.types import Episode, Transition
 
 LENGTH = 4
 

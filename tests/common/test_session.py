@@ -12,17 +12,17 @@ from typing import Any
 
 import pytest
 
-from tdmpc2.common import records as records_of_runs
-from tdmpc2.common import session as sessions
-from tdmpc2.common.callbacks import Callbacks
-from tdmpc2.common.errors import DivergedError, StoppedError, UserError
-from tdmpc2.common.lease import Lease, LeaseLostError
-from tdmpc2.common.records import RunRecords, read_status
-from tdmpc2.common.requests import Steps, serve
-from tdmpc2.common.run_directory import RunRecord
-from tdmpc2.common.session import SLURM_TERM_SECONDS, StopRequests, stop_on_signals
-from tdmpc2.common.spec import RunOptions, RunSpec
-from tdmpc2.common.tracker import Tracker
+from tdmpc2.common.run import run_files as records_of_runs
+from tdmpc2.common.run.lock import Lease, LeaseLostError
+from tdmpc2.common.run.resume_checks import RunRecord
+from tdmpc2.common.run.run_files import RunRecords, read_status
+from tdmpc2.common.run.sacred_tracker import Tracker
+from tdmpc2.common.run.spec import RunOptions, RunSpec
+from tdmpc2.common.system.errors import DivergedError, StoppedError, UserError
+from tdmpc2.common.training import session as sessions
+from tdmpc2.common.training.callbacks import Callbacks
+from tdmpc2.common.training.loop_requests import Steps, serve
+from tdmpc2.common.training.session import SLURM_TERM_SECONDS, StopRequests, stop_on_signals
 
 
 class ScriptedTrainer:

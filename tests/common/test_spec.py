@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from tdmpc2.common.errors import UserError
-from tdmpc2.common.paths import default_runs_dir, project_root
-from tdmpc2.common.spec import RunOptions, RunSpec, overrides_of, variant_name
+from tdmpc2.common.run.spec import RunOptions, RunSpec, overrides_of, variant_name
+from tdmpc2.common.system.errors import UserError
+from tdmpc2.common.system.paths import default_runs_dir, project_root
 
 SPEC = RunSpec("tdmpc2", "walker-walk", 3, 100, overrides=(("num_q", 2),), variant="two")
 

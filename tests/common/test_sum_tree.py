@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tdmpc2.common.sum_tree import SumTree
+from tdmpc2.common.replay.sum_tree import SumTree
 
 
 def filled(leaves: np.ndarray) -> SumTree:

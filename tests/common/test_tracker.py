@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tdmpc2.common.tracker import Tracker, track
+from tdmpc2.common.run.sacred_tracker import Tracker, track
 
 
 class StopError(Exception):

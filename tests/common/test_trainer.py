@@ -12,16 +12,16 @@ import numpy as np
 import pytest
 import torch
 
-from tdmpc2.common.callbacks import Callbacks
-from tdmpc2.common.checkpoint import CheckpointStore
-from tdmpc2.common.env_group import SerialEnvs
-from tdmpc2.common.errors import DivergedError, StoppedError, UserError
-from tdmpc2.common.protocols import Counters, Event
-from tdmpc2.common.records import EVAL_COLUMNS, RunRecords
-from tdmpc2.common.replay import Replay
-from tdmpc2.common.requests import serve
-from tdmpc2.common.spec import RunSpec
-from tdmpc2.common.trainer import Schedule, Trainer
+from tdmpc2.common.interfaces import Counters, Event
+from tdmpc2.common.replay.episode_replay import Replay
+from tdmpc2.common.run.checkpoint import CheckpointStore
+from tdmpc2.common.run.run_files import EVAL_COLUMNS, RunRecords
+from tdmpc2.common.run.spec import RunSpec
+from tdmpc2.common.system.errors import DivergedError, StoppedError, UserError
+from tdmpc2.common.training.callbacks import Callbacks
+from tdmpc2.common.training.loop_requests import serve
+from tdmpc2.common.training.trainer import Schedule, Trainer
+from tdmpc2.common.training.vector_env import SerialEnvs
 from tdmpc2.envs.factory import make_env
 from tdmpc2.envs.tasks import get_task
 

@@ -8,7 +8,7 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 
-from tdmpc2.common.video import VideoFile
+from tdmpc2.common.run.video import VideoFile
 
 COLOURS = [(250, 10, 10), (10, 250, 10), (10, 10, 250)]
 

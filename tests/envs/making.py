@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from tdmpc2.common.protocols import TaskEnv
+from tdmpc2.common.interfaces import TaskEnv
 from tdmpc2.envs.factory import make_env
 from tdmpc2.envs.tasks import Task, get_task
 

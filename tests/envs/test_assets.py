@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tdmpc2.common.download import put_in_place
-from tdmpc2.common.errors import UserError
-from tdmpc2.common.files import sha256_of
+from tdmpc2.common.system.atomic_files import sha256_of
+from tdmpc2.common.system.download import put_in_place
+from tdmpc2.common.system.errors import UserError
 from tdmpc2.envs.assets import AssetSet, find_assets, official
 from tdmpc2.envs.assets.__main__ import main
 from tdmpc2.envs.assets.asset_set import KINDS, fingerprint_of, read_set

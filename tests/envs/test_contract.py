@@ -11,7 +11,7 @@ import sys
 import numpy as np
 import pytest
 
-from tdmpc2.common.protocols import TaskEnv
+from tdmpc2.common.interfaces import TaskEnv
 from tdmpc2.envs.tasks import TASKS, get_suite
 from tests.envs.making import make
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tdmpc2.common.errors import UserError
+from tdmpc2.common.system.errors import UserError
 from tdmpc2.envs.factory import ADAPTERS, make_env
 from tdmpc2.envs.tasks import TASKS, get_task
 

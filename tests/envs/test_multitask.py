@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tdmpc2.common.evaluate import ZeroPolicy, evaluate
+from tdmpc2.common.training.evaluation import ZeroPolicy, evaluate
 from tdmpc2.envs.factory import make_env
 from tdmpc2.envs.multitask import PaddedEnv, multitask_spec
 from tdmpc2.envs.tasks import get_suite, get_task

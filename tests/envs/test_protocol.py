@@ -11,14 +11,14 @@ import pytest
 from sweeps.planning.grid import in_packs
 from sweeps.planning.planned_run import PlannedRun, words_of
 from tdmpc2 import train
-from tdmpc2.common.errors import UserError
-from tdmpc2.common.seeding import seed_globals
+from tdmpc2.common.numerics.seeding import seed_globals
+from tdmpc2.common.system.errors import UserError
 from tdmpc2.envs.factory import make_env
-from tdmpc2.envs.protocol import task_of
+from tdmpc2.envs.task_variants import task_of
 from tdmpc2.envs.tasks import get_task
 from tdmpc2.envs.workers import WorkerEnvs
-from tdmpc2.methods import make_spec
-from tdmpc2.parts import env_arguments, make_env_group
+from tdmpc2.runners.registry import make_spec
+from tdmpc2.runners.setup import env_arguments, make_env_group
 
 UNSEEDED = {"seeded_resets": False}
 STOPPING = {"stop_at_success": True}

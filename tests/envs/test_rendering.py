@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from tdmpc2.common.errors import UserError
+from tdmpc2.common.system.errors import UserError
 from tdmpc2.envs import rendering
 from tdmpc2.envs.base import FRAME_SIZE
 from tdmpc2.envs.factory import check_render, make_env

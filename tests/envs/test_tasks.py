@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tdmpc2.common.errors import UserError
+from tdmpc2.common.system.errors import UserError
 from tdmpc2.envs.tasks import ALIASES, PIXEL_ENV_STEPS, SUITES, TASKS, get_suite, get_task
 
 DATA = Path(__file__).parents[1] / "data"

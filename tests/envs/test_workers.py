@@ -12,13 +12,13 @@ import numpy as np
 import psutil
 import pytest
 
-from tdmpc2.common.env_group import SerialEnvs
-from tdmpc2.common.errors import UserError
-from tdmpc2.common.evaluate import UniformPolicy, evaluate
+from tdmpc2.common.system.errors import UserError
+from tdmpc2.common.training.evaluation import UniformPolicy, evaluate
+from tdmpc2.common.training.vector_env import SerialEnvs
 from tdmpc2.envs.factory import make_env
 from tdmpc2.envs.tasks import get_task
 from tdmpc2.envs.workers import RemoteEnv, WorkerEnvs, WorkerError
-from tdmpc2.parts import training_envs
+from tdmpc2.runners.setup import training_envs
 
 ARGUMENTS = [{"task": get_task("toy-pointmass-episodic"), "seed": i} for i in range(5)]
 SEEDS = [3, 1, 4, 1, 5]

@@ -13,7 +13,7 @@ from baselines.dreamerv3.behaviour import Noise, imagine, lambda_returns
 from baselines.dreamerv3.config import DreamerV3Config
 from baselines.dreamerv3.rssm import State
 from baselines.dreamerv3.world_model import balanced_divergence
-from tdmpc2.common.experience import Sequences
+from tdmpc2.common.replay.types import Sequences
 from tdmpc2.regression import symlog
 from tests.golden_baselines.errors import Errors
 from tests.golden_baselines.reader import GoldenBaseline

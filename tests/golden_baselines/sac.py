@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from baselines.sac import SAC, SACConfig
-from tdmpc2.common.experience import Batch
+from tdmpc2.common.replay.types import Batch
 from tests.golden_baselines.errors import Errors
 from tests.golden_baselines.reader import GoldenBaseline
 

@@ -12,8 +12,8 @@ from torch import Tensor
 from baselines.tdmpc.agent import TDMPC
 from baselines.tdmpc.config import TDMPCConfig
 from baselines.tdmpc.losses import model_loss
-from tdmpc2.common.experience import Batch, Episode
-from tdmpc2.common.replay import Replay
+from tdmpc2.common.replay.episode_replay import Replay
+from tdmpc2.common.replay.types import Batch, Episode
 from tdmpc2.noise import PlanNoise
 from tdmpc2.planner import estimate_value
 from tdmpc2.prior import GaussianNoisePrior

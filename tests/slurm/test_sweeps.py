@@ -14,8 +14,8 @@ import pytest
 from sweeps import cancel, launch, retry, status
 from sweeps.execution import slurm
 from sweeps.tracking.sweep_folder import all_sweeps
-from tdmpc2.common import cli
-from tdmpc2.common.files import read_json
+from tdmpc2.common.system import cli
+from tdmpc2.common.system.atomic_files import read_json
 from tests.slurm import sweeping
 from tests.slurm.cluster import Cluster, wait_for
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tdmpc2.common.files import read_json, write_json
+from tdmpc2.common.system.atomic_files import read_json, write_json
 from tdmpc2.envs.tasks import get_suite
 from tests.datasets.helpers import episode, make_dataset
 from tests.test_offline import OFFLINE, TASKS

@@ -8,7 +8,7 @@ from typing import Any
 
 from sweeps.planning.planned_run import PlannedRun
 from sweeps.tracking.sweep_folder import SweepFolder, relative, write_submission
-from tdmpc2.methods import make_spec
+from tdmpc2.runners.registry import make_spec
 
 
 def plan(runs: Path, num: int, **settings: Any) -> list[PlannedRun]:

@@ -8,7 +8,7 @@ import pytest
 
 from sweeps.execution.slurm import choose, in_arrays, minutes_of, shares
 from sweeps.execution.slurm_jobs import extra_options
-from tdmpc2.common.errors import UserError
+from tdmpc2.common.system.errors import UserError
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 
 from sweeps.planning.costs import corrections, cost_of, seconds_left
 from sweeps.planning.planned_run import PlannedRun
-from tdmpc2.methods import make_spec
+from tdmpc2.runners.registry import make_spec
 
 
 def spec(method: str = "tdmpc2", task: str = "walker-walk", **overrides: Any) -> Any:

@@ -8,9 +8,9 @@ import pytest
 
 from sweeps.planning.grid import SMOKE, companion_spec, grid, in_packs
 from sweeps.planning.planned_run import PlannedRun, words_of
-from tdmpc2.common.errors import UserError
-from tdmpc2.common.spec import parse_seeds
-from tdmpc2.methods import make_spec
+from tdmpc2.common.run.spec import parse_seeds
+from tdmpc2.common.system.errors import UserError
+from tdmpc2.runners.registry import make_spec
 from tdmpc2.train import parse
 
 

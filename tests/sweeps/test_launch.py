@@ -13,8 +13,8 @@ import psutil
 import pytest
 
 from sweeps.launch import main, usage
-from tdmpc2.common import cli
-from tdmpc2.common.files import read_json
+from tdmpc2.common.system import cli
+from tdmpc2.common.system.atomic_files import read_json
 from tests.runs import TINY
 
 LAUNCH = [sys.executable, "-m", "sweeps.launch"]

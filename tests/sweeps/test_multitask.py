@@ -11,9 +11,9 @@ from sweeps.launch import main, usage
 from sweeps.planning.grid import in_packs
 from sweeps.planning.planned_run import words_of
 from sweeps.planning.request import Request, parse_request
-from tdmpc2.common import cli
+from tdmpc2.common.system import cli
 from tdmpc2.data.dataset import Dataset
-from tdmpc2.offline import parse as parse_training
+from tdmpc2.runners.offline import parse as parse_training
 from tests.sweeps.datasets import suite_dataset, toy_dataset
 from tests.test_offline import TASKS
 

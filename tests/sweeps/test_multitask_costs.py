@@ -15,9 +15,9 @@ from sweeps.planning.offline_costs import (
     earlier_speeds,
     settings_of,
 )
-from tdmpc2.common.files import write_json
-from tdmpc2.common.spec import RunSpec
-from tdmpc2.methods import make_offline_spec, make_spec
+from tdmpc2.common.run.spec import RunSpec
+from tdmpc2.common.system.atomic_files import write_json
+from tdmpc2.runners.registry import make_offline_spec, make_spec
 
 NOTHING = Speeds({})
 

@@ -16,7 +16,7 @@ import torch
 
 from sweeps import retry, status
 from sweeps.launch import main
-from tdmpc2.common.records import read_status
+from tdmpc2.common.run.run_files import read_status
 from tests.sweeps.datasets import toy_dataset, words
 
 LAUNCH = [sys.executable, "-m", "sweeps.launch"]

@@ -8,7 +8,7 @@ import pytest
 
 from sweeps import launch
 from sweeps.planning.request import parse_request
-from tdmpc2.common.errors import UserError
+from tdmpc2.common.system.errors import UserError
 from tests.sweeps.directories import write_lease, write_status
 
 

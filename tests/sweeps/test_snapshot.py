@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from sweeps.execution import code_snapshot
-from tdmpc2.common.files import read_json
-from tdmpc2.common.paths import project_root
+from tdmpc2.common.system.atomic_files import read_json
+from tdmpc2.common.system.paths import project_root
 
 
 @pytest.fixture(scope="module")
@@ -22,9 +22,10 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_python_takes_the_copy_and_not_the_checkout(copy: Path) -> None:
     """Started as the jobs are; with the commit that the checkout was at."""
     code = (
-        "import tdmpc2.run, baselines.sac, sweeps.execution.job, analysis.make_figures\n"
-        "from tdmpc2.common.provenance import git_commit\n"
-        "modules = (tdmpc2.run, baselines.sac, sweeps.execution.job, analysis.make_figures)\n"
+        "import tdmpc2.runners.online, baselines.sac, sweeps.execution.job, analysis.make_figures\n"
+        "from tdmpc2.common.run.provenance import git_commit\n"
+        "modules = (tdmpc2.runners.online, baselines.sac, sweeps.execution.job)\n"
+        "modules += (analysis.make_figures,)\n"
         "print(*(module.__file__ for module in modules), sep='\\n')\n"
         "print(git_commit())"
     )

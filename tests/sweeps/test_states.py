@@ -9,7 +9,7 @@ import pytest
 
 from sweeps.tracking import run_states
 from sweeps.tracking.run_states import Observer, last_error
-from tdmpc2.common.lease import EXPIRY_SECONDS, Lease
+from tdmpc2.common.run.lock import EXPIRY_SECONDS, Lease
 from tests.sweeps.directories import one_array, plan, write_lease, write_status, write_sweep
 
 BUDGET = 5_000

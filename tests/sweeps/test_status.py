@@ -17,9 +17,9 @@ import pytest
 
 from sweeps import cancel, launch, retry, status
 from sweeps.planning.planned_run import PlannedRun
-from tdmpc2.common import cli
-from tdmpc2.common.errors import UserError
-from tdmpc2.methods import make_offline_spec
+from tdmpc2.common.system import cli
+from tdmpc2.common.system.errors import UserError
+from tdmpc2.runners.registry import make_offline_spec
 from tests.sweeps.directories import plan, write_lease, write_status, write_sweep
 
 BUDGET = 5_000

@@ -6,8 +6,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tdmpc2.common import cli
-from tdmpc2.common.errors import UserError, did_you_mean
+from tdmpc2.common.system import cli
+from tdmpc2.common.system.errors import UserError, did_you_mean
 from tdmpc2.envs.assets import official
 from tdmpc2.envs.assets.asset_set import KINDS, AssetSet, Kind, read_set
 from tdmpc2.envs.assets.fetch import fetch

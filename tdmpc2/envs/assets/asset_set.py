@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from tdmpc2.common.errors import UserError
-from tdmpc2.common.files import read_json, sha256_of
+from tdmpc2.common.system.atomic_files import read_json, sha256_of
+from tdmpc2.common.system.errors import UserError
 from tdmpc2.envs.assets import official
 from tdmpc2.envs.assets.folders import package_folder
 

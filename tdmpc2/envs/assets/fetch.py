@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from tdmpc2.common.download import download, put_in_place, unpack
-from tdmpc2.common.errors import UserError
-from tdmpc2.common.files import sha256_of, write_json
+from tdmpc2.common.system.atomic_files import sha256_of, write_json
+from tdmpc2.common.system.download import download, put_in_place, unpack
+from tdmpc2.common.system.errors import UserError
 from tdmpc2.envs.assets import official
 from tdmpc2.envs.assets.asset_set import (
     MANIFEST,

@@ -6,8 +6,8 @@ import importlib.util
 import os
 from pathlib import Path
 
-from tdmpc2.common.errors import UserError
-from tdmpc2.common.paths import cache_dir
+from tdmpc2.common.system.errors import UserError
+from tdmpc2.common.system.paths import cache_dir
 
 ADVICE = "set MS2_ASSET_DIR (XDG_CACHE_HOME for stand-ins) to a folder that can be"
 """What to do where a set cannot be written."""

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tdmpc2.common.errors import UserError
-from tdmpc2.common.files import write_json
+from tdmpc2.common.system.atomic_files import write_json
+from tdmpc2.common.system.errors import UserError
 from tdmpc2.envs.assets.asset_set import YCB_LIST
 from tdmpc2.envs.assets.folders import package_folder
 from tdmpc2.envs.assets.mesh import coordinates, rounded, write_hulls

@@ -1,0 +1,93 @@
+"""Builds the suite's own C++ for this machine, with the compiler that `torch.compile` uses."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+import warnings
+from pathlib import Path
+
+import torch
+from torch.utils import cpp_extension
+
+from tdmpc2.common.numerics.cpu import cpu_flags
+from tdmpc2.common.system.paths import cache_dir
+
+HEADERS = Path(__file__).parents[2] / "kernels"  # those that all sources share
+
+
+def compiler() -> str | None:
+    """Path of the C++ compiler, `$CXX` or g++; None if there is none."""
+    return shutil.which(os.environ.get("CXX", "g++"))
+
+
+@functools.cache
+def compiler_version() -> str | None:
+    """The first line of what the compiler says of itself; None if there is none."""
+    found = compiler()
+    if found is None:
+        return None
+    done = subprocess.run([found, "--version"], capture_output=True, text=True, check=False)
+    return done.stdout.partition("\n")[0] or None
+
+
+def build(source: Path) -> Path:
+    """The shared library of a C++ file, from the cache if this machine has built it before.
+
+    Raises:
+        OSError: no compiler, or a cache folder that cannot be written.
+        subprocess.CalledProcessError: the compiler's complaint, in `stderr`.
+    """
+    if compiler() is None:
+        raise FileNotFoundError("no C++ compiler (g++) found")
+    headers = sorted({*HEADERS.glob("*.h"), *source.parent.glob("*.h")})
+    texts = [path.read_text() for path in (source, *headers)]
+    facts = [*texts, torch.__version__, str(compiler_version()), *cpu_flags()]
+    key = hashlib.sha256("\n".join([*facts, *_command(source, "")]).encode()).hexdigest()[:16]
+    folder = cache_dir() / "native"
+    library = folder / f"{source.stem}-{key}.so"
+    if not library.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            target = os.path.join(scratch, library.name)
+            subprocess.run(_command(source, target), capture_output=True, text=True, check=True)
+            os.replace(target, library)
+    return library
+
+
+def load(source: Path) -> bool:
+    """Loads the operations of a C++ file into torch, built before if this machine has not yet.
+
+    Returns:
+        Whether they are there; if not, a warning says why.
+    """
+    try:
+        torch.ops.load_library(build(source))
+    except (OSError, subprocess.CalledProcessError) as error:
+        detail = getattr(error, "stderr", "") or str(error)
+        lines = [line for line in detail.splitlines() if "error" in line] or [str(error)]
+        warnings.warn(
+            f"native kernel not built ({lines[0]}); going on without it, more slowly",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+        return False
+    return True
+
+
+def _command(source: Path, target: str) -> list[str]:
+    capability = torch.backends.cpu.get_cpu_capability()
+    return [
+        compiler() or "",
+        *("-O3", "-std=c++20", "-march=native", "-fPIC", "-shared", "-fopenmp", "-Wno-psabi"),
+        *(f"-DCPU_CAPABILITY={capability}", f"-DCPU_CAPABILITY_{capability}"),
+        *(f"-I{folder}" for folder in (HEADERS, *cpp_extension.include_paths("cpu"))),
+        str(source),
+        *("-o", target),
+        *(f"-L{folder}" for folder in cpp_extension.library_paths("cpu")),
+        *("-lc10", "-ltorch_cpu", "-ltorch"),
+    ]

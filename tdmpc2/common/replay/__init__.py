@@ -1,0 +1,1 @@
+"""Replay buffers, and the types that they hold."""

@@ -1,0 +1,1 @@
+"""The files of one run directory, and what a run is."""

@@ -1,0 +1,108 @@
+"""Which code, on which machine, made a record."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import os
+import platform
+import socket
+import subprocess
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tdmpc2.common.system.atomic_files import read_json, write_text
+from tdmpc2.common.system.paths import project_root
+
+PACKAGES = ("torch", "numpy", "gymnasium", "mujoco", "dm_control", "metaworld", "myosuite")
+# In a copy of the code: what git said where it was copied from.
+SNAPSHOT_FACTS = "source.json"
+
+
+class Source(NamedTuple):
+    """The code that runs.
+
+    Attributes:
+        commit: of the checkout; None without git.
+        diff: what has been changed since, untracked files left out; None without git.
+    """
+
+    commit: str | None
+    diff: str | None
+
+
+def source() -> Source:
+    """The checkout the code runs from, or was copied from."""
+    copied = read_json(project_root() / SNAPSHOT_FACTS)
+    if copied is not None:
+        return Source(**copied)
+    return Source(_git("rev-parse", "HEAD"), _git("diff", "HEAD", "--binary"))
+
+
+def git_commit() -> str | None:
+    """Commit of the code; None without git."""
+    copied = read_json(project_root() / SNAPSHOT_FACTS)
+    return _git("rev-parse", "HEAD") if copied is None else copied["commit"]
+
+
+def provenance(details: Path | None = None) -> dict[str, Any]:
+    """Commit, uncommitted changes, host, Python and package versions.
+
+    Args:
+        details: folder that gets what is only named by checksum, each once: uncommitted changes
+            as `<checksum>.diff`, all packages as `<checksum>.txt`.
+    """
+    commit, diff = source()
+    packages = _freeze()
+    if details is not None:
+        details.mkdir(exist_ok=True)
+        for text, suffix in ((diff, "diff"), (packages, "txt")):
+            path = details / f"{_checksum(text or '')}.{suffix}"
+            if text and not path.exists():
+                write_text(path, text)
+    return {
+        "commit": commit,
+        "dirty": None if diff is None else bool(diff),
+        "diff": _checksum(diff) if diff else None,
+        "host": socket.gethostname(),
+        "slurm_job": _slurm_job(),
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "all_packages": _checksum(packages),
+    }
+
+
+def _git(*words: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(project_root()), *words], capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError, UnicodeDecodeError):
+        return None
+    return done.stdout.strip()
+
+
+def _slurm_job() -> str | None:
+    """The job's number, as `squeue` shows it."""
+    array, place = (os.environ.get(f"SLURM_ARRAY_{x}_ID") for x in ("JOB", "TASK"))
+    return f"{array}_{place}" if array else os.environ.get("SLURM_JOB_ID")
+
+
+@cache
+def _freeze() -> str:
+    """Every installed package with its version, like `pip freeze`."""
+    found = {(d.metadata["Name"] or "", d.version) for d in importlib.metadata.distributions()}
+    return "".join(f"{name}=={version}\n" for name, version in sorted(found))
+
+
+def _checksum(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,1 @@
+"""Command lines, errors, files, paths and downloads."""

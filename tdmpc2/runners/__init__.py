@@ -1,0 +1,1 @@
+"""Builds agents and runs them, in environments or from datasets."""

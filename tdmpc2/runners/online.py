@@ -1,0 +1,339 @@
+"""Trains runs from their settings to their records: one seed, or several in one process."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import itertools
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from tdmpc2.common.interfaces import Agent, TaskEnv
+from tdmpc2.common.numerics.numeric_path import (
+    apply_numeric_path,
+    choose_device,
+    record_failed_compilation,
+    torch_as_found,
+)
+from tdmpc2.common.numerics.seeding import derive_seed, seed_globals
+from tdmpc2.common.run.checkpoint import CheckpointStore
+from tdmpc2.common.run.lock import Lease
+from tdmpc2.common.run.resume_checks import RunRecord, existing_outcome, register_attempt
+from tdmpc2.common.run.run_files import RunRecords
+from tdmpc2.common.run.sacred_tracker import Tracker, track
+from tdmpc2.common.run.spec import RunOptions, RunSpec
+from tdmpc2.common.system.atomic_files import remove_leftovers
+from tdmpc2.common.system.errors import StoppedError, UserError
+from tdmpc2.common.training.lockstep import RoundClock, lockstep
+from tdmpc2.common.training.loop_requests import Steps, serve
+from tdmpc2.common.training.session import StopRequests, session, stop_on_signals
+from tdmpc2.common.training.trainer import Schedule, Trainer
+from tdmpc2.envs.factory import make_env
+from tdmpc2.envs.rendering import renderer_in_use
+from tdmpc2.envs.task_variants import task_of
+from tdmpc2.runners.registry import make_agent, make_pack, why_alone
+from tdmpc2.runners.setup import (
+    check_fits,
+    env_arguments,
+    env_spec,
+    evaluation_workers,
+    make_env_group,
+    make_replay,
+    training_envs,
+)
+
+Initial = Callable[[Agent], None]
+
+
+def run(spec: RunSpec, options: RunOptions) -> RunRecord:
+    """Trains a run to the end of its budget, resuming it where it stands.
+
+    Args:
+        spec: what to run.
+        options: how.
+
+    Returns:
+        How it ended; a finished or diverged run is returned as it is.
+
+    Raises:
+        UserError: a run directory of other settings, in use, or damaged; other bad input.
+        StoppedError: it was asked to stop.
+    """
+    return run_seeds([spec], options)[0]
+
+
+def run_seeds(
+    specs: Sequence[RunSpec], options: RunOptions, initial: Initial | None = None
+) -> list[RunRecord]:
+    """Trains runs that differ in nothing but their seed, all in this process.
+
+    Several act and learn as one batch (see `tdmpc2.seed_batch`), decision by decision, and save at
+    the same decisions. Each keeps a run directory of its own. A run that is finished or has
+    diverged leaves its place in the batch empty.
+
+    Args:
+        specs: what to run.
+        options: how.
+        initial: called with a run's agent where the run begins; see `RunSpec.start`.
+
+    Returns:
+        How each ended.
+
+    Raises:
+        UserError: as for `run`, for any of them; runs that stand at different decisions.
+        StoppedError: they were asked to stop.
+    """
+    if len(specs) > 1:
+        _check_packable(specs)
+    device = choose_device(options.device)
+    lanes = [_Lane(spec, options, device, len(specs)) for spec in specs]
+    working = [lane for lane in lanes if lane.settled is None]
+    if working:
+        ended = _train(lanes, working, options, initial)
+        for lane, record in zip(working, ended, strict=True):
+            lane.settled = record
+    return [lane.settled for lane in lanes if lane.settled is not None]
+
+
+def _train(
+    lanes: Sequence[_Lane],
+    working: Sequence[_Lane],
+    options: RunOptions,
+    initial: Initial | None,
+) -> list[RunRecord]:
+    """Trains those of the runs that are not settled; how each of these ended."""
+    packed = len(lanes) > 1
+    clock = RoundClock() if packed else time.monotonic
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(torch_as_found())
+        for lane in working:
+            lane.acquire(stack)
+        for place, lane in enumerate(lanes, 1):
+            if lane in working:
+                lane.set_up_numerics(f"{place} of {len(lanes)}" if packed else None)
+        _check_alike(working)
+        arguments = [one for lane in working for one in lane.env_arguments]
+        every = [env for lane in working for env in lane.envs]
+        envs = iter(training_envs(every, arguments, options.threads))
+        for lane in working:
+            lane.make_trainer(stack, list(itertools.islice(envs, len(lane.envs))), clock)
+        for lane, start in zip(working, _starting_points(working, options), strict=True):
+            lane.restore(start, initial)
+        agents = [lane.agent for lane in lanes]
+        going = [lane in working and not lane.trainer.finished for lane in lanes]
+        pack = make_pack(agents, going) if packed else None
+        if working[0].numeric["compile"]:
+            (pack or agents[0]).compile(lambda: _record_failed_compilation(working))
+
+        def body(trackers: list[Tracker]) -> list[RunRecord]:
+            seed_globals(working[0].spec.seed)  # Sacred seeds them too; ours comes last
+            with stop_on_signals() as stop:
+                loops = {
+                    lane: lane.session(tracker, stop)
+                    for lane, tracker in zip(working, trackers, strict=True)
+                }
+                if pack is None:
+                    return [serve(loops[lanes[0]], agents[0])]
+                ended = lockstep([loops.get(lane) for lane in lanes], pack, clock)
+            return [record for record in ended if record is not None]
+
+        return _tracked(working, body)
+
+
+def _record_failed_compilation(lanes: Sequence[_Lane]) -> None:
+    for lane in lanes:
+        record_failed_compilation(lane.directory / "numeric.json")
+
+
+class _Lane:
+    """One run of this process.
+
+    Args:
+        spec: what to run.
+        options: how.
+        device: where.
+        num_runs: of this process.
+
+    Raises:
+        UserError: it cannot be run; nothing has been written then.
+    """
+
+    def __init__(
+        self, spec: RunSpec, options: RunOptions, device: torch.device, num_runs: int
+    ) -> None:
+        self.spec, self.options, self.device = spec, options, device
+        self.task = task_of(spec)
+        self.wanted = env_arguments(spec, render=options.save_video)
+        first = make_env(**self.wanted, seed=derive_seed(spec.seed, "environment"))
+        self.shapes = env_spec(self.task, first, dict(spec.start))
+        self.agent: Agent = make_agent(spec, self.shapes, device)
+        self.memory_place = check_fits(self.agent, self.shapes, spec.budget, device, num_runs)
+        self.envs = [first, *(make_env(**one) for one in self.env_arguments[1:])]
+        self.directory = spec.run_dir(options.runs)
+        self.eval_every = options.eval_every or self.task.eval_every
+        self.fixed = {"eval_every": self.eval_every, "eval_episodes": options.eval_episodes}
+        self.settled = existing_outcome(self.directory, spec, self.fixed, options)
+
+    @property
+    def env_arguments(self) -> list[dict[str, Any]]:
+        """Of the training environments."""
+        labels = [("environment",), *(("environment", i) for i in range(1, self.agent.num_envs))]
+        return [{**self.wanted, "seed": derive_seed(self.spec.seed, *label)} for label in labels]
+
+    def acquire(self, stack: contextlib.ExitStack) -> None:
+        """Makes the run directory this process's own, until the stack is closed."""
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"{self.directory}: cannot be made ({error.strerror}); use runs="
+            ) from None
+        self.lease = stack.enter_context(Lease(self.directory))
+        self.store = CheckpointStore(self.directory, keep_replay=self.options.keep_replay)
+        folders = (self.store.folder, self.store.shard_folder, self.directory / "videos")
+        remove_leftovers(self.directory, *folders)
+
+    def set_up_numerics(self, pack: str | None) -> None:
+        """Sets torch up as the run directory says, and registers this attempt.
+
+        Args:
+            pack: the run's place in its pack; None without one.
+        """
+        options = self.options
+        config = self.agent.config  # type: ignore[attr-defined]
+        self.numeric = apply_numeric_path(
+            self.directory / "numeric.json",
+            self.device,
+            options.threads,
+            allow_change=options.allow_numeric_change,
+            compiled=options.compile,
+            precision=getattr(config, "precision", "fp32"),
+            renderer=renderer_in_use() if self.spec.obs == "rgb" else None,
+            pack=pack,
+        )
+        allowed = options.allow_commit_change
+        self.attempt = register_attempt(self.directory, allow_change=allowed)
+
+    def make_trainer(
+        self, stack: contextlib.ExitStack, envs: Sequence[TaskEnv], clock: Callable[[], float]
+    ) -> None:
+        """Makes environments, memory, records and trainer."""
+        options, spec = self.options, self.spec
+        seed_globals(spec.seed)
+        for env in envs:
+            stack.enter_context(contextlib.closing(env))
+        workers = evaluation_workers(options)
+        eval_envs = make_env_group(self.wanted, options.eval_episodes, workers)
+        stack.enter_context(contextlib.closing(eval_envs))
+        facts = {"domain": self.task.domain, "metric": self.task.metric}
+        facts["model_size"] = getattr(self.agent.config, "model_size", None)  # type: ignore[attr-defined]
+        self.records = RunRecords(self.directory, spec, facts)
+        self.trainer = Trainer(
+            self.agent,
+            envs,
+            eval_envs,
+            make_replay(self.agent, self.shapes, spec.seed, self.memory_place),
+            self.records,
+            self.store,
+            Schedule(
+                env_steps=spec.budget,
+                eval_every=self.eval_every,
+                checkpoint_seconds=60 * options.checkpoint_minutes,
+                keep_replay=options.keep_replay,
+            ),
+            seed=spec.seed,
+            videos=self.directory / "videos" if options.save_video else None,
+            clock=clock,
+        )
+
+    def restore(self, start: str | int | None, initial: Initial | None) -> None:
+        """Goes back to a checkpoint (see `Trainer.restore`) and writes what the run is."""
+        if not self.trainer.restore(start) and initial is not None:
+            initial(self.agent)
+        kept, commit = self.options.keep_replay, self.attempt["commit"]
+        self.records.write_spec({**self.fixed, "keep_replay": kept, "commit": commit})
+
+    def session(self, tracker: Tracker, stop: StopRequests) -> Steps[RunRecord]:
+        """The steps of this run."""
+        parts = (self.trainer, self.records, tracker, self.lease, self.options)
+        return session(*parts, stop)
+
+
+def _tracked(lanes: Sequence[_Lane], body: Callable[[list[Tracker]], Any]) -> Any:
+    """Calls `body` inside one Sacred experiment per run."""
+
+    def inside(rest: Sequence[_Lane], trackers: list[Tracker]) -> Any:
+        if not rest:
+            return body(trackers)
+        lane, spec = rest[0], rest[0].spec
+        return track(
+            lane.directory / "sacred",
+            spec.method,
+            {**dataclasses.asdict(spec), "overrides": dict(spec.overrides)},
+            {"attempt": lane.attempt, "numeric": lane.numeric},
+            lambda tracker: inside(rest[1:], [*trackers, tracker]),
+            interrupts=(StoppedError,),
+        )
+
+    return inside(lanes, [])
+
+
+def _check_packable(specs: Sequence[RunSpec]) -> None:
+    """Refuses runs that cannot go through one batch."""
+    first = specs[0]
+    if any(dataclasses.replace(spec, seed=first.seed) != first for spec in specs):
+        raise ValueError("runs of one process may differ in their seed only")
+    why = why_alone(first)
+    if why is not None:
+        raise UserError(why)
+
+
+def _check_alike(lanes: Sequence[_Lane]) -> None:
+    """Refuses runs that were begun with different numbers of threads, say."""
+    paths = [{**lane.numeric, "pack": None} for lane in lanes]
+    for lane, path in zip(lanes, paths, strict=True):
+        names = [key for key in path if path[key] != paths[0].get(key)]
+        if names:
+            raise UserError(
+                f"{lane.directory}: {names[0]} is {path[names[0]]} there and "
+                f"{paths[0].get(names[0])} in {lanes[0].directory}, so they cannot share a process"
+            )
+
+
+def _starting_points(lanes: Sequence[_Lane], options: RunOptions) -> list[str | int | None]:
+    """The checkpoint that each run is to go on from; None for its beginning.
+
+    Several runs go on from the newest that all have. They save one after the other, so a kill
+    may leave one run a checkpoint ahead, or finished.
+
+    Raises:
+        UserError: there is none that all have.
+    """
+    if len(lanes) == 1:
+        return [options.checkpoint]
+    steps = [[int(path.name) for path in lane.store.existing()] for lane in lanes]
+    ended = [
+        bool(s) and s[-1] * lane.envs[0].action_repeat >= lane.spec.budget
+        for lane, s in zip(lanes, steps, strict=True)
+    ]
+    going = [set(s) for s, over in zip(steps, ended, strict=True) if not over]
+    common = sorted(set.intersection(*going)) if going else []
+    # A first checkpoint that another run has not reached costs as much again, no more.
+    if not common and any(len(s) > 1 for s in going):
+        places = ", ".join(
+            f"seed {lane.spec.seed}: {max(s, default=0):,}"
+            for lane, s in zip(lanes, steps, strict=True)
+        )
+        raise UserError(
+            f"{lanes[0].directory.parent}: the seeds stand at different decisions ({places}); "
+            "train them one by one, with allow_numeric_change=true"
+        )
+    if options.checkpoint == "previous" and common:
+        if len(common) < 2:
+            raise UserError(f"{lanes[0].store.folder}: all seeds have but one checkpoint in common")
+        common = common[:-1]
+    start = common[-1] if common else None
+    return ["latest" if over else start for over in ended]
