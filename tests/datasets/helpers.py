@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from tdmpc2.common.checkpoint import CheckpointStore
-from tdmpc2.common.experience import Batch, Episode
-from tdmpc2.common.files import write_json
-from tdmpc2.common.replay import Replay
-from tdmpc2.common.spec import RunSpec
+from tdmpc2.common.replay.episode_replay import Replay
+from tdmpc2.common.replay.types import Batch, Episode
+from tdmpc2.common.run.checkpoint import CheckpointStore
+from tdmpc2.common.run.spec import RunSpec
+from tdmpc2.common.system.atomic_files import write_json
 from tdmpc2.data.build import BuildOptions
 from tdmpc2.data.dataset import Dataset
 from tdmpc2.data.rows import assemble

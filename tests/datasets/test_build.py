@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tdmpc2.common.checkpoint import CheckpointStore
-from tdmpc2.common.errors import UserError
-from tdmpc2.common.files import read_json, write_json
+from tdmpc2.common.run.checkpoint import CheckpointStore
+from tdmpc2.common.system.atomic_files import read_json, write_json
+from tdmpc2.common.system.errors import UserError
 from tdmpc2.data import writer as writer_module
 from tdmpc2.data.build import BuildOptions, build
 from tdmpc2.data.dataset import Dataset

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tdmpc2.common.errors import UserError
+from tdmpc2.common.system.errors import UserError
 from tdmpc2.data.build import BuildOptions, build
 from tdmpc2.data.dataset import Dataset
 from tdmpc2.data.task_writer import TaskWriter

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from tdmpc2.common import cli
+from tdmpc2.common.system import cli
 from tdmpc2.data import __main__ as command_module
 from tdmpc2.data.rows import HEADER_BYTES
 from tdmpc2.data.summary import COLUMNS, NUM_BINS, sparkline, summarise

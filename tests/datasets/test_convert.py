@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from tdmpc2.common.errors import UserError
-from tdmpc2.common.files import sha256_of
+from tdmpc2.common.system.atomic_files import sha256_of
+from tdmpc2.common.system.errors import UserError
 from tdmpc2.data import chunks, writer
 from tdmpc2.data.convert import ConvertOptions, convert
 from tdmpc2.data.dataset import Dataset

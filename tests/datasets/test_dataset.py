@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tdmpc2.common.errors import UserError
+from tdmpc2.common.system.errors import UserError
 from tdmpc2.data.dataset import Dataset
 from tdmpc2.data.rows import HEADER_BYTES, assemble, first_fault, last_rows, npy_header
 from tests.datasets.helpers import FOUR, episode, four_tasks, make_dataset
@@ -43,7 +43,7 @@ def change(folder: Path, edit: Callable[[Any], object], *, seal: bool = False) -
 
 def reseal(folder: Path, shard: int = 0) -> None:
     """Puts a shard's present checksums into the manifest, as if it had been written so."""
-    from tdmpc2.common.files import sha256_of
+    from tdmpc2.common.system.atomic_files import sha256_of
 
     one = Dataset.open(folder).all_shards[shard]
 

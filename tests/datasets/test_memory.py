@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from tdmpc2.common.errors import UserError
-from tdmpc2.common.experience import Batch, Episode
+from tdmpc2.common.replay.types import Batch, Episode
+from tdmpc2.common.system.errors import UserError
 from tdmpc2.data import Dataset, OfflineMemory
 from tdmpc2.envs.tasks import get_task
 from tests.datasets.helpers import FOUR, episode, four_tasks, generator, make_dataset, same

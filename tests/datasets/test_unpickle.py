@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from tdmpc2.common.errors import UserError
+from tdmpc2.common.system.errors import UserError
 from tdmpc2.data.unpickle import load_tensors
 from tests.datasets.official import LAYOUTS, Layout, items, pretended, save, split
 
