@@ -41,7 +41,7 @@ SIMULATORS = {
 _TEN_STEPS = """
 import sys, time
 import numpy as np
-from tdmpc2.common.errors import UserError
+from tdmpc2.common.system.errors import UserError
 from tdmpc2.envs.factory import make_env
 try:
     env = make_env(sys.argv[1], seed=0)

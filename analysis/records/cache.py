@@ -66,7 +66,7 @@ def read_all(runs_dir: Path) -> Iterator[Reading]:
 
 
 def _read(directory: Path) -> Reading:
-    """Reads one run directory; evaluations of several tasks are left to `multitask_records.py`."""
+    """Reads one run directory; evaluations of several tasks are left to `multitask.py`."""
     problems: list[Problem] = []
     run = read_run(directory, problems)
     if run is None or run["domain"] == MULTITASK:
