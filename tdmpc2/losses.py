@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tdmpc2.common.numerics.optim import percentile
 from tdmpc2.common.replay.types import Batch
 from tdmpc2.config import TDMPC2Config
 from tdmpc2.noise import UpdateNoise
@@ -218,14 +219,6 @@ def _num_actions(sample: PolicySample, context: TaskContext) -> Tensor | float:
 
 def moved_value_scale(scale: Tensor, q: Tensor, tau: float) -> Tensor:
     """S + τ(max(1, P95 − P5) − S) with linearly interpolated percentiles of `q (B,)`."""
-    ordered = q.sort().values  # torch.quantile cannot be vectorised over agents
-    low, high = (_percentile(ordered, share) for share in VALUE_PERCENTILES)
+    ordered = q.sort().values
+    low, high = (percentile(ordered, share) for share in VALUE_PERCENTILES)
     return scale.lerp((high - low).clamp(min=1.0), tau)
-
-
-def _percentile(ordered: Tensor, share: float) -> Tensor:
-    """The value below which a share of the sorted values `(B,)` lies, linearly interpolated."""
-    place = share * (ordered.shape[0] - 1)
-    below = int(place)
-    above = min(below + 1, ordered.shape[0] - 1)
-    return torch.lerp(ordered[below], ordered[above], place - below)

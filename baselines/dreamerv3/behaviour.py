@@ -13,6 +13,7 @@ from baselines.dreamerv3.config import DreamerV3Config
 from baselines.dreamerv3.networks import MLP
 from baselines.dreamerv3.rssm import State
 from baselines.dreamerv3.world_model import WorldModel
+from tdmpc2.common.numerics.optim import percentile
 from tdmpc2.regression import DiscreteRegression
 
 PERCENTILES = (0.05, 0.95)
@@ -122,8 +123,9 @@ def lambda_returns(reward: Tensor, value: Tensor, discount: Tensor, lam: float) 
 
 def moved_range(past: Tensor, returns: Tensor, decay: float) -> Tensor:
     """Exponential moving averages `(2,)` of the 5th and 95th percentile of returns."""
-    shares = torch.tensor(PERCENTILES, device=returns.device)
-    return decay * past + (1 - decay) * torch.quantile(returns.flatten(), shares)
+    ordered = returns.flatten().sort().values
+    now = torch.stack([percentile(ordered, share) for share in PERCENTILES])
+    return decay * past + (1 - decay) * now
 
 
 def learn(

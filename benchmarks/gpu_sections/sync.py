@@ -24,6 +24,7 @@ WAITING = frozenset(
     for name in (
         *("_local_scalar_dense.default", "nonzero.default", "masked_select.default"),
         *("equal.default", "is_nonzero.default", "_unique2.default", "unique_dim.default"),
+        "lift_fresh.default",  # of `torch.tensor`, which copies from memory that is not pinned
     )
 )
 

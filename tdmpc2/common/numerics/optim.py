@@ -77,6 +77,17 @@ def episode_discount(
     return min(max((fraction - 1) / fraction, least), most)
 
 
+def percentile(ordered: Tensor, share: float) -> Tensor:
+    """The value below which a share of the sorted values `(N,)` lies, linearly interpolated.
+
+    Unlike `torch.quantile` it can be vectorized, and never waits for the device.
+    """
+    place = share * (ordered.shape[0] - 1)
+    below = int(place)
+    above = min(below + 1, ordered.shape[0] - 1)
+    return torch.lerp(ordered[below], ordered[above], place - below)
+
+
 def all_finite(value: Any) -> bool:
     """Whether every floating-point tensor in a nested container is finite."""
     if isinstance(value, Tensor):
