@@ -182,7 +182,9 @@ class NoiseSource:
         gaps = torch.empty(num_gaps, device=self.generator.device, dtype=torch.float64)
         dropped = gaps.geometric_(p, generator=self.generator).cumsum(0).long() - 1
         factors = torch.full((num + 1,), 1 / (1 - p), device=gaps.device)
-        factors[dropped.clamp(max=num)] = 0.0  # the last one is where all beyond the end go
+        # The last one is where all beyond the end go. Assigning a number by index would copy it to
+        # a GPU, and wait.
+        factors.index_fill_(0, dropped.clamp(max=num), 0.0)
         return factors[:num].view(shape)
 
     def _shift(self, *shape: int) -> Tensor:

@@ -24,9 +24,12 @@ WAITING = frozenset(
     for name in (
         *("_local_scalar_dense.default", "nonzero.default", "masked_select.default"),
         *("equal.default", "is_nonzero.default", "_unique2.default", "unique_dim.default"),
-        "lift_fresh.default",  # of `torch.tensor`, which copies from memory that is not pinned
     )
 )
+
+
+# Of `torch.tensor` and of assigning a number by index: on a GPU a copy from unpinned memory.
+LIFT = "aten.lift_fresh.default"
 
 
 class WaitingOperationError(RuntimeError):
@@ -34,7 +37,15 @@ class WaitingOperationError(RuntimeError):
 
 
 class Watch(TorchDispatchMode):
-    """Raises at the first operation that would wait."""
+    """Raises at the first operation that would wait.
+
+    Args:
+        lifts: whether tensors made of numbers count; transfers through pinned memory make some too.
+    """
+
+    def __init__(self, *, lifts: bool) -> None:
+        super().__init__()
+        self.waiting = {*WAITING, LIFT} if lifts else WAITING
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Looks at an operation and carries it out."""
@@ -42,16 +53,16 @@ class Watch(TorchDispatchMode):
             isinstance(index, torch.Tensor) and index.dtype == torch.bool
             for index in (args[1] if len(args) > 1 and isinstance(args[1], list | tuple) else ())
         )
-        if str(func) in WAITING or masked:
+        if str(func) in self.waiting or masked:
             raise WaitingOperationError(f"{func} waits for the device")
         return func(*args, **(kwargs or {}))
 
 
 @contextlib.contextmanager
-def watched(settings: Settings) -> Iterator[None]:
-    """Inside, whatever waits for the device raises."""
+def watched(settings: Settings, *, lifts: bool) -> Iterator[None]:
+    """Inside, whatever waits for the device raises; see `Watch`."""
     if not settings.on_gpu:
-        with Watch():
+        with Watch(lifts=lifts):
             yield
         return
     torch.cuda.synchronize(settings.device)
@@ -105,7 +116,7 @@ def check(report: Report, settings: Settings, name: str, call: Any) -> None:
         call()
     message = ""
     try:
-        with watched(settings):
+        with watched(settings, lifts=name.endswith("update")):
             call()
     except (RuntimeError, WaitingOperationError) as error:
         message = str(error).splitlines()[0]
