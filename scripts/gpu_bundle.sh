@@ -21,7 +21,7 @@ bundled=(
 
 # Expected on the offline machine, in whatever version it has.
 provided=(
-    absl-py click cloudpickle etils fsspec h5py imageio lxml numpy packaging pillow protobuf psutil
+    absl-py click cloudpickle etils fsspec h5py imageio lxml numpy packaging pandas pillow protobuf psutil
     pyparsing requests rich safetensors scipy torch tqdm typing-extensions
 )
 

@@ -55,11 +55,15 @@ def run(report: Report, settings: Settings) -> None:
             time.sleep(POLL_SECONDS)
             keep_records(runs, settings.out)
     finally:
-        if process.poll() is None:
+        in_time = process.poll() is not None
+        if not in_time:
             process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(GRACE_SECONDS)
     keep_records(runs, settings.out)
+    if in_time:
+        last = (log.read_text(errors="replace").splitlines() or [""])[-1]
+        report.add("launcher's exit code", process.returncode, at_most=0, note=last)
     tell(report, runs, log, len(tasks) * SEEDS, settings)
 
 
