@@ -165,6 +165,20 @@ def test_asking_for_what_does_not_work_is_refused(
     assert not file.exists()
 
 
+def test_limits_on_instructions_are_part_of_the_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the same CPU they change how products round, so a resume under others stops."""
+    for variable in path_module.LIMITS:
+        monkeypatch.delenv(variable, raising=False)
+    assert "cpu_limits" not in apply(tmp_path / "numeric.json")
+    monkeypatch.setenv("MKL_ENABLE_INSTRUCTIONS", "AVX2")
+    with pytest.raises(UserError, match="cpu_limits None → MKL_ENABLE_INSTRUCTIONS=AVX2"):
+        apply(tmp_path / "numeric.json")
+    allowed = apply(tmp_path / "numeric.json", allow=True)
+    assert allowed["cpu_limits"] == "MKL_ENABLE_INSTRUCTIONS=AVX2"
+
+
 def test_compilation_is_part_of_the_path_and_kept(tmp_path: Path) -> None:
     """A resumed run takes over what was recorded, a failure included."""
     file = tmp_path / "numeric.json"

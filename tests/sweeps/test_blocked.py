@@ -24,7 +24,7 @@ MIXED = ["tasks=toy-pointmass,pick-ycb", "seeds=1", "cluster=local", *SETTINGS]
 def _no_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a fresh installation: no models, no SLURM."""
     monkeypatch.setenv("MS2_ASSET_DIR", str(tmp_path / "models"))
-    monkeypatch.setattr(launch.clusters, "choose", lambda _: "local")
+    monkeypatch.setattr(launch.slurm, "choose", lambda _: "local")
 
 
 def test_the_whole_reproduction_is_planned_without_models(

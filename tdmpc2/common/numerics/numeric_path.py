@@ -20,6 +20,11 @@ from tdmpc2.common.numerics.precision import lacks_bf16
 from tdmpc2.common.system.atomic_files import read_json, write_json
 from tdmpc2.common.system.errors import UserError
 
+# Environment variables that change how libraries compute on the same CPU.
+LIMITS = (
+    *("ATEN_CPU_CAPABILITY", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS"),
+    *("ONEDNN_MAX_CPU_ISA", "OPENBLAS_CORETYPE"),
+)
 MAX_PRODUCT_ERROR = 1e-5  # of float32 products near 1; bfloat16's is 1000 times that
 
 
@@ -83,6 +88,9 @@ def numeric_path(
         path["compile"] = compiler_version(device)
         if path["compile"] is False and compiled:
             raise UserError("compile=true: torch.compile does not work here; see the warning above")
+    limits = [f"{name}={os.environ[name]}" for name in LIMITS if os.environ.get(name)]
+    if limits:
+        path["cpu_limits"] = " ".join(limits)
     if device.type == "cuda":
         path["gpu"] = torch.cuda.get_device_name(device)
         path["deterministic"] = True
