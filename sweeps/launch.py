@@ -49,7 +49,7 @@ def main(words: Sequence[str], advice: str = ADVICE) -> int:
         advice: on a plan that takes this machine long.
 
     Returns:
-        0 if all runs ended (and learnt, where the suite demands it) or were handed to SLURM; 1
+        0 if all runs ended (above the threshold that the suite demands) or were submitted; 1
         if some failed; 3 if `yes=true` is asked for, since the plan takes long or some of its
         runs cannot start; 4 if all is well but for runs that cannot start.
     """

@@ -211,7 +211,7 @@ def bundle(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.mark.skipif(ON_312, reason="shows what another Python is told")
+@pytest.mark.skipif(ON_312, reason="shows the message for another Python")
 def test_another_python_is_refused_in_one_line(bundle, tmp_path):
     done = bash(f"bash '{bundle}/run.sh'", tmp_path, PYTHON=sys.executable)
     version = f"{sys.version_info[0]}.{sys.version_info[1]}"

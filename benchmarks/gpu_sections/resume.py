@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ KILL = Blow("tdmpc2.agent:TDMPC2.update", 40)
 
 
 def run(report: Report, settings: Settings) -> None:
-    """One seed eager and compiled; a baseline."""
+    """TD-MPC2, eager and compiled."""
     cases: dict[str, dict[str, Any]] = {
         "TD-MPC2, eager": {**WIDE, "compile": "false"},
         "TD-MPC2, compiled": {**WIDE, "compile": "true"},
@@ -30,6 +31,7 @@ def run(report: Report, settings: Settings) -> None:
 def compare(report: Report, settings: Settings, name: str, words: dict[str, Any]) -> None:
     """Runs undisturbed twice, and once killed and resumed; compares bytes."""
     folder = settings.out / "resume" / name.replace(", ", "-")
+    shutil.rmtree(folder, ignore_errors=True)  # of an earlier try, whose runs have ended
     ends = {}
     for place in ("first", "second", "killed"):
         runs = folder / place

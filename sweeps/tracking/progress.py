@@ -184,7 +184,7 @@ def print_summary(runs: Sequence[PlannedRun], thresholds: Sequence[float | None]
 
     Args:
         runs: all runs.
-        thresholds: return above which each has learnt (see `reference_scores.threshold`).
+        thresholds: return that each must exceed (see `reference_scores.threshold`).
 
     Returns:
         Exit code: 0 if every run ended as it should; one that must learn, above its threshold.
