@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -43,18 +44,13 @@ def headlines(
         if len(curves):
             groups = _groups(curves, catalogue)
             tables[obs] = _overview(curves, groups, rule, catalogue, places)
+    # In how many kinds of observation a label occurs; two horizons of one kind share theirs.
+    counts = Counter(name for own in tables.values() for name in {table["label"] for table in own})
     for obs, own in tables.items():
-        others = {table["label"] for other in tables if other != obs for table in tables[other]}
         for table in own:
-            if obs != "state" or table["label"] in others:
-                table["seen"] = OBSERVATIONS.get(obs, obs)
-    return [_labelled(table) for own in tables.values() for table in own]
-
-
-def _labelled(table: dict[str, Any]) -> dict[str, Any]:
-    """The table with its kind of observation in the label."""
-    seen = table.pop("seen", None)
-    return table | {"label": f"{table['label']}, {seen}"} if seen else table
+            if obs != "state" or counts[table["label"]] > 1:
+                table["label"] += f", {OBSERVATIONS.get(obs, obs)}"
+    return [table for own in tables.values() for table in own]
 
 
 def _groups(curves: ScoreCurves, catalogue: Catalogue) -> list[Group]:
