@@ -61,7 +61,7 @@ SECTIONS = {
     "memory": Section("gpu_sections.memory", 60),
     "resume": Section("gpu_sections.resume", 150),
     "latency": Section("gpu_sections.latency", 180, timed=True),
-    "seeds": Section("gpu_sections.seeds", 180, timed=True),
+    "seeds": Section("gpu_sections.seeds", 300, timed=True),
     "train": Section("gpu_sections.training", 300, timed=True),
 }
 POLL_SECONDS = 0.2

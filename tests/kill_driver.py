@@ -2,7 +2,7 @@
 
 The place is the n-th call of a named function: the driver wraps that function from outside, so
 no production code knows of it and no clock decides. Processes are forked from a server that
-has imported torch once.
+has imported torch once, or start anew where they use a GPU.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from tempfile import TemporaryDirectory
 from typing import Any, Literal, NamedTuple
 
 CONTEXT = multiprocessing.get_context("forkserver")
+# Importing torch._dynamo counts the GPUs; a process forked after that cannot use CUDA.
+FRESH_CONTEXT = multiprocessing.get_context("spawn")
 # What every run imports sooner or later; torch._dynamo comes with the first optimiser step.
 CONTEXT.set_forkserver_preload(["torch._dynamo", "sacred", "tdmpc2.train", "tdmpc2.agent"])
 
@@ -69,10 +71,11 @@ class Command:
     def __post_init__(self) -> None:
         self._folder = TemporaryDirectory()
         self._streams = [Path(self._folder.name) / name for name in ("out", "err")]
-        self._reached, self._go_on = CONTEXT.Event(), CONTEXT.Event()
+        context = FRESH_CONTEXT if "device=cuda" in self.words else CONTEXT
+        self._reached, self._go_on = context.Event(), context.Event()
         held = (self._reached, self._go_on)
         args = (self.words, self.blow, self.file_size, self.env, self._streams, held)
-        self._process = CONTEXT.Process(target=_run, args=args)
+        self._process = context.Process(target=_run, args=args)
 
     def start_and_reach(self) -> int:
         """Starts it and returns when it is held by its blow; its process id."""

@@ -90,7 +90,7 @@ def sha256(*parts: bytes) -> str:
 def agent_bytes(directory: Path) -> list[bytes]:
     """Every tensor of the agent in the newest checkpoint, with its name."""
     newest = max((directory / "checkpoints").iterdir())
-    state = torch.load(newest / "state.pt", weights_only=True)
+    state = torch.load(newest / "state.pt", weights_only=True, map_location="cpu")
     flat: list[bytes] = []
     _flatten("agent", state["agent"], flat)
     assert len(flat) > 100
