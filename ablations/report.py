@@ -21,14 +21,14 @@ from analysis.figures.page import paper_style
 from analysis.figures.registry import shipped_catalogue
 from analysis.figures.styles import Shown
 from analysis.records.load import RUNS_SOURCE, SERIES, Records
-from analysis.records.source_options import SOURCE_WORDS, load_sources, report, usage_of_sources
+from analysis.records.source_options import SOURCE_OPTIONS, load_sources, report, usage_of_sources
 from analysis.stats.ablation_effects import task_table
 from analysis.stats.ragged_curves import DEFAULT_RULE, ScoreCurves, get_rule, usage_of_rules
 from tdmpc2.common.system import cli
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.system.paths import project_root
 
-OWN_WORDS: dict[str, Any] = {
+OWN_OPTIONS: dict[str, Any] = {
     "base": str,
     "spec": Path,
     "env_steps": int,
@@ -74,7 +74,7 @@ def main(words: Sequence[str]) -> int:
     Raises:
         UserError: unknown word, a folder that is missing, no ablation among the runs.
     """
-    values = cli.parse_words(words, {**SOURCE_WORDS, **OWN_WORDS})
+    values = cli.parse_arguments(words, {**SOURCE_OPTIONS, **OWN_OPTIONS})
     margin, at = values.get("margin", MARGIN), values.get("env_steps")
     for key, value in (("margin", margin), ("env_steps", at)):
         if value is not None and not value > 0:

@@ -132,12 +132,12 @@ def main(words: Sequence[str]) -> int:
     if said.list:
         print(table_of_ablations())
         return 0
-    check_words(said)
+    check_arguments(said)
     base = make_base(said)
     chosen = choose(said, base)
     if said.quick:
         print(QUICK_NOTE)
-    code = launch.main(launcher_words(said, chosen, base), advice=_advice(said))
+    code = launch.main(launcher_arguments(said, chosen, base), advice=_advice(said))
     if said.dry_run or code not in (0, 1, launch.LEFT_BLOCKED):
         return code
     if slurm.choose(said.cluster or "auto") == "slurm":
@@ -157,7 +157,7 @@ def main(words: Sequence[str]) -> int:
         return code
 
 
-def check_words(said: argparse.Namespace) -> None:
+def check_arguments(said: argparse.Namespace) -> None:
     """Refuses what does not go together with agents of many tasks, or without them."""
     if said.multitask is None:
         if said.num_updates is not None:
@@ -222,14 +222,14 @@ def make_base(said: argparse.Namespace) -> Base:
     schema = cli.schema_of(TDMPC2Config)
     own: dict[str, str] = {}
     launcher: dict[str, str] = {}
-    for key, value in cli.split_words(said.words).items():
+    for key, value in cli.split_arguments(said.words).items():
         (own if key in schema else launcher)[key] = value
     if said.model_size is not None and (said.quick or said.model_size != "5"):
         own.setdefault("model_size", said.model_size)
     names = ["quick"] * said.quick + [variant_name(tuple(own.items()))] * bool(own)
     settings = {**(SMOKE.overrides["tdmpc2"] if said.quick else {}), **own}
     words = tuple(f"{key}={value}" for key, value in settings.items())
-    config = make_config("tdmpc2", cli.parse_words(words, schema), said.multitask)
+    config = make_config("tdmpc2", cli.parse_arguments(words, schema), said.multitask)
     return Base("+".join(names) or "default", words, launcher, config)
 
 
@@ -253,7 +253,7 @@ def check_changes(one: Ablation, base: Base, *, multitask: bool = False) -> None
         raise UserError(f"{one.name}: changes nothing, {base.variant} has {changes} already")
 
 
-def launcher_words(said: argparse.Namespace, chosen: Sequence[Ablation], base: Base) -> list[str]:
+def launcher_arguments(said: argparse.Namespace, chosen: Sequence[Ablation], base: Base) -> list[str]:
     """What `sweeps/launch.py` is asked for."""
     variants = [f"{base.variant}:"] + [
         f"{base.variant_of(one)}:{'+'.join(one.words.split())}" for one in chosen

@@ -62,7 +62,7 @@ class Ablation:
     def settings(self) -> Settings:
         """What it changes, typed."""
         schema = {**cli.schema_of(TDMPC2Config), **cli.schema_of(Protocol)}
-        return cli.parse_words(self.words.split(), schema)
+        return cli.parse_arguments(self.words.split(), schema)
 
     @property
     def default_tasks(self) -> tuple[str, ...]:

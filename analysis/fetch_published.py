@@ -9,7 +9,7 @@ from pathlib import Path
 
 from analysis.records.load import PUBLISHED, load_curves
 from tdmpc2.common.system.atomic_files import sha256_of
-from tdmpc2.common.system.cli import command, parse_words
+from tdmpc2.common.system.cli import command, parse_arguments
 from tdmpc2.common.system.download import download, put_in_place, unpack
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.system.paths import cache_dir
@@ -54,7 +54,7 @@ def main(words: Sequence[str]) -> int:
     Raises:
         UserError: no network, a damaged archive, one without curves, or an unwritable folder.
     """
-    values = parse_words(words, {"out": Path, "url": str, "archive": Path})
+    values = parse_arguments(words, {"out": Path, "url": str, "archive": Path})
     target: Path = values.get("out", default_folder())
     if target.exists():
         print(f"{target} is there already; remove it to fetch it again", file=sys.stderr)

@@ -19,7 +19,7 @@ from analysis.records.load import RUNS_SOURCE, Records
 from analysis.records.problems import Problem
 from analysis.records.source_options import (
     SHOWN_PROBLEMS,
-    SOURCE_WORDS,
+    SOURCE_OPTIONS,
     load_sources,
     report,
     usage_of_sources,
@@ -27,7 +27,7 @@ from analysis.records.source_options import (
 from analysis.stats.audit import audit, sensitivity, summary
 from analysis.stats.ragged_curves import DEFAULT_RULE, Rule, ScoreCurves, get_rule, usage_of_rules
 from tdmpc2.common.numerics.cpu import usable_cores
-from tdmpc2.common.system.cli import command, parse_words
+from tdmpc2.common.system.cli import command, parse_arguments
 from tdmpc2.common.system.errors import UserError, did_you_mean
 from tdmpc2.common.system.paths import project_root
 
@@ -77,9 +77,9 @@ def main(words: Sequence[str]) -> int:
     Raises:
         UserError: unknown word or figure, unusable catalogue or folder, nothing to draw.
     """
-    values = parse_words(
+    values = parse_arguments(
         words,
-        {**SOURCE_WORDS, "out": Path, "only": str, "reps": int, "jobs": int, "embeddings": str},
+        {**SOURCE_OPTIONS, "out": Path, "only": str, "reps": int, "jobs": int, "embeddings": str},
     )
     out_dir: Path = values.get("out", _figures_dir())
     catalogue = shipped_catalogue()
@@ -195,7 +195,7 @@ def _write_audit(records: Records, rule: Rule, catalogue: Catalogue, out_dir: Pa
     """Writes `audit.csv` and `sensitivity.csv` and prints them in short."""
     curves = ScoreCurves(records)
     if len(records.multitask):
-        text = f"{records.multitask.in_words()}: in figures of their own, not audited"
+        text = f"{records.multitask.summary()}: in figures of their own, not audited"
         print(f"audit: {text}", file=sys.stderr)
     found = audit(curves, rule)
     write_table(out_dir / "audit.csv", found)

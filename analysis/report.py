@@ -11,10 +11,10 @@ from typing import Any
 from analysis.figures.figure_specs import with_reps
 from analysis.figures.registry import shipped_catalogue
 from analysis.html_report.data import report_data
-from analysis.records.source_options import SOURCE_WORDS, load_sources, report, usage_of_sources
+from analysis.records.source_options import SOURCE_OPTIONS, load_sources, report, usage_of_sources
 from analysis.stats.ragged_curves import DEFAULT_RULE, get_rule, usage_of_rules
 from tdmpc2.common.system.atomic_files import write_atomic
-from tdmpc2.common.system.cli import command, parse_words
+from tdmpc2.common.system.cli import command, parse_arguments
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.system.paths import project_root
 
@@ -52,7 +52,7 @@ def main(words: Sequence[str]) -> int:
     Raises:
         UserError: unknown word, unusable folder, nothing to show.
     """
-    values = parse_words(words, {**SOURCE_WORDS, "out": Path, "reps": int})
+    values = parse_arguments(words, {**SOURCE_OPTIONS, "out": Path, "reps": int})
     out: Path = values.get("out", _default_file())
     if out.is_dir():
         raise UserError(f"out={out} is a folder, name a file: out={out / 'report.html'}")

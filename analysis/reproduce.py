@@ -11,7 +11,7 @@ import pandas as pd
 from analysis.figures.output import write_table, write_texts
 from analysis.records.load import PUBLISHED
 from analysis.records.source_options import (
-    SOURCE_WORDS,
+    SOURCE_OPTIONS,
     load_sources,
     report,
     usage_of_sources,
@@ -26,7 +26,7 @@ from analysis.stats.against_published import (
 )
 from analysis.stats.equivalence_tables import domain_texts, shown, task_texts
 from analysis.stats.ragged_curves import DEFAULT_RULE, ScoreCurves, get_rule, usage_of_rules
-from tdmpc2.common.system.cli import command, parse_words
+from tdmpc2.common.system.cli import command, parse_arguments
 from tdmpc2.common.system.errors import UserError
 
 
@@ -67,7 +67,7 @@ def main(words: Sequence[str]) -> int:
         UserError: unknown word, a folder that is missing, nothing to compare.
     """
     own = {"methods": str, "variant": str, "margin": float, "domain_margin": float, "out": Path}
-    values = parse_words(words, {**SOURCE_WORDS, **own})
+    values = parse_arguments(words, {**SOURCE_OPTIONS, **own})
     if PUBLISHED not in values:
         raise UserError(
             "name the folder of the published curves: published=DIR "

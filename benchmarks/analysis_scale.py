@@ -50,7 +50,7 @@ class Options:
 
 def main(words: Sequence[str]) -> int:
     """Measures and prints a table."""
-    options = Options(**cli.parse_words(words, cli.schema_of(Options)))
+    options = Options(**cli.parse_arguments(words, cli.schema_of(Options)))
     rows: dict[str, Any] = {}
     published = load_curves(options.published, "published").select(obs="state")
     with tempfile.TemporaryDirectory() as scratch:

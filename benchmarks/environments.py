@@ -59,7 +59,7 @@ class Options:
 
 def main(words: Sequence[str]) -> int:
     """The command; returns its exit code: 1 if a task could not be measured."""
-    options = Options(**cli.parse_words(words, cli.schema_of(Options)))
+    options = Options(**cli.parse_arguments(words, cli.schema_of(Options)))
     rows = []
     for task in get_suite(options.suite):
         assets = {"ycb": options.ycb, "faucet": options.faucet}.get(task.assets or "", "official")

@@ -93,7 +93,7 @@ def main(words: Sequence[str]) -> int:
     """The command; returns its exit code: 0 unless a section failed."""
     if words[:1] == ["section"]:
         return run_section(words[1], json.loads(words[2]))
-    options = Options(**cli.parse_words(words, cli.schema_of(Options)))
+    options = Options(**cli.parse_arguments(words, cli.schema_of(Options)))
     names = chosen_sections(options.sections)
     limits = time_limits(options.limits)
     if options.parallel < 1:

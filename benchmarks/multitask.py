@@ -29,7 +29,7 @@ from tdmpc2.common.system import cli
 from tdmpc2.common.system.atomic_files import write_json
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.data.dataset import Dataset
-from tdmpc2.data.memory import OfflineMemory
+from tdmpc2.data.offline_replay import OfflineReplay
 from tdmpc2.data.writer import DatasetWriter
 from tdmpc2.envs.multitask import get_task_set, multitask_spec
 from tdmpc2.runners.registry import make_config
@@ -75,7 +75,7 @@ def make_dataset(folder: Path, tasks: str, episodes: int) -> None:
         writer.finish({})
 
 
-def in_arrays(memory: OfflineMemory) -> None:
+def in_arrays(memory: OfflineReplay) -> None:
     """Reads all shards into arrays, from which is then sampled."""
     memory._sources = [s._replace(rows=np.array(s.rows)) for s in memory._sources]
 
@@ -100,7 +100,7 @@ def measure(options: Options, size: str, folder: Path) -> dict[str, Any]:
         generator = torch.Generator().manual_seed(0)
         shapes = (agent.replay_length, env.obs_shape[0], env.action_dim)
         dataset = Dataset.open(folder)
-        memories.append(OfflineMemory(dataset, env.task_names, *shapes, generator=generator))
+        memories.append(OfflineReplay(dataset, env.task_names, *shapes, generator=generator))
     mapped, arrays = memories
     in_arrays(arrays)
     watch = Stopwatch(device)
@@ -134,7 +134,7 @@ def measure(options: Options, size: str, folder: Path) -> dict[str, Any]:
 
 def main(words: Sequence[str]) -> int:
     """The command; returns its exit code."""
-    options = Options(**cli.parse_words(words, cli.schema_of(Options)))
+    options = Options(**cli.parse_arguments(words, cli.schema_of(Options)))
     rows = []
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "data"

@@ -165,7 +165,7 @@ def measure(case: dict[str, Any]) -> dict[str, Any]:
     first_plan, first_update = watch(bench.plan), watch(bench.update)
     watch(bench.plan), watch(bench.update)
     shapes = (bench.spec.obs_shape[0], bench.spec.action_dim)
-    floors = flops.floors(case["method"], bench.config, *shapes)
+    floors = flops.gflop_by_name(case["method"], bench.config, *shapes)
     seconds: dict[str, list[float]] = {name: [] for name in ("plan", "update", "env", "loop")}
     ratios: dict[str, list[float]] = {name: [] for name in floors}
     loop_ratios, rates = [], [bench.rate()]
@@ -260,7 +260,7 @@ def main(words: Sequence[str]) -> int:
     if words[:1] == ["case"]:
         print(json.dumps(measure(json.loads(words[1]))))
         return 0
-    options = Options(**cli.parse_words(words, cli.schema_of(Options)))
+    options = Options(**cli.parse_arguments(words, cli.schema_of(Options)))
     wanted = cases(options)
     machine = numeric_path(choose_device(options.device), None) | {
         "commit": git_commit(),

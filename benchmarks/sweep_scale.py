@@ -67,7 +67,7 @@ def make_directories(words: Sequence[str], runs: Path) -> int:
 
 def main(words: Sequence[str]) -> int:
     """The command; returns its exit code."""
-    options = Options(**cli.parse_words(words, cli.schema_of(Options)))
+    options = Options(**cli.parse_arguments(words, cli.schema_of(Options)))
     what = [f"suite={options.suite}", f"seeds={options.seeds}", f"assets={options.assets}"]
     seconds: dict[str, list[float]] = {}
     folder = Path(tempfile.mkdtemp(prefix="sweep-scale-"))

@@ -14,13 +14,13 @@ from typing import Any
 import pandas as pd
 
 from sweeps.execution import local_pool, slurm
-from sweeps.execution.slurm_jobs import figure_words, hand_over, lay_out
+from sweeps.execution.slurm_jobs import figure_arguments, hand_over, lay_out
 from sweeps.planning.options import SweepOptions
 from sweeps.planning.plan import LONG_HOURS, Plan, list_runs, make_plan, show
 from sweeps.planning.planned_run import PlannedRun
 from sweeps.planning.request import Request, parse_request
 from sweeps.tracking.progress import ProgressDisplay, print_multitask_summary, print_summary
-from sweeps.tracking.reference_scores import measure_floors, threshold
+from sweeps.tracking.reference_scores import measure_reference_scores, threshold
 from sweeps.tracking.run_states import Observer
 from sweeps.tracking.sweep_folder import FOLDER, SweepFolder, write_submission
 from tdmpc2.common.numerics.cpu import usable_cores
@@ -120,7 +120,7 @@ def _on_this_machine(request: Request, advice: str, *, inline: bool) -> int:
         write_submission(folder.new_submission(), "local", commit=git_commit())
     at_hand = [run for run in request.planned if not run.missing]
     alone = [run.spec.task for run in at_hand if not run.spec.tasks]
-    floors = measure_floors(alone, request.runs, assets=sweep.assets)
+    floors = measure_reference_scores(alone, request.runs, assets=sweep.assets)
     with ProgressDisplay(at_hand) as display:
         if inline:
             how: Any = {"threads": threads, "on_change": display.update}
@@ -138,7 +138,7 @@ def _on_this_machine(request: Request, advice: str, *, inline: bool) -> int:
     else:
         code = print_summary(at_hand, [_threshold(run, floors) for run in at_hand])
     if sweep.after == "figures":
-        figures = [sys.executable, "-m", "analysis.make_figures", *figure_words(request.runs)]
+        figures = [sys.executable, "-m", "analysis.make_figures", *figure_arguments(request.runs)]
         code = subprocess.run(figures).returncode or code
     return code or _code_of(plan)
 

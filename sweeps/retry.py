@@ -17,7 +17,7 @@ ONCE = ("dry_run", "only")
 
 def main(words: Sequence[str]) -> int:
     """The command; returns its exit code: the largest of the launches'."""
-    pairs = cli.split_words(words)
+    pairs = cli.split_arguments(words)
     runs = cli.parse_value("runs", pairs.pop("runs", str(default_runs_dir())), Path)
     suite, sweep = pairs.pop("suite", None), pairs.pop("sweep", None)
     codes = [0]
@@ -36,7 +36,7 @@ def again(sweep: SweepFolder, changes: dict[str, str]) -> list[str]:
         sweep: as it was launched last.
         changes: words that differ this time.
     """
-    before = cli.split_words(sweep.read()["words"])
+    before = cli.split_arguments(sweep.read()["words"])
     kept = {key: value for key, value in before.items() if key not in ONCE}
     changed = {**kept, "runs": str(sweep.runs), **changes, "only": "failed"}
     return [f"{key}={value}" for key, value in changed.items()]

@@ -172,7 +172,7 @@ def main(words: Sequence[str]) -> int:
     Returns:
         0 if nothing has failed, else 1.
     """
-    options = StatusOptions(**cli.parse_words(words, cli.schema_of(StatusOptions)))
+    options = StatusOptions(**cli.parse_arguments(words, cli.schema_of(StatusOptions)))
     if options.every <= 0:
         raise UserError(f"every={options.every}: must be positive")
     sweeps = find_sweeps(options.runs, options.suite, options.sweep)

@@ -18,7 +18,7 @@ from tdmpc2.common.numerics.seeding import derive_seed
 from tdmpc2.common.replay.episode_replay import Replay
 from tdmpc2.common.replay.types import Batch, to_device
 from tdmpc2.config import TDMPC2Config
-from tdmpc2.kernels.packed import PackedWeights
+from tdmpc2.kernels.blocked import BlockedWeights
 from tdmpc2.losses import ModelLoss, PolicyLoss
 from tdmpc2.noise import NoiseSource, UpdateNoise
 from tdmpc2.world_model import TaskContext, WorldModel
@@ -38,7 +38,7 @@ class TDMPC2:
     """
 
     config_class = TDMPC2Config
-    packed_by = "tdmpc2.seed_batch:AgentPack"  # several seeds in one process
+    seed_batch_class = "tdmpc2.seed_batch:SeedBatch"  # several seeds in one process
     num_envs = 1
     replay_visibility: Literal["transition", "episode"] = "episode"
     replay_across_episodes = False
@@ -65,7 +65,7 @@ class TDMPC2:
         self.discounts = torch.tensor(discounts, device=self.device)
         self.previous_mean: dict[bool, Tensor | None] = {True: None, False: None}
         self.decisions = 0
-        self._packed: PackedWeights | None = None
+        self._packed: BlockedWeights | None = None
         self.compiler = compiler = Compiler(self.device)
         self._preparation = compiler.compile(planner.prepare)
         self._iteration = compiler.compile(planner.iterate)
@@ -81,8 +81,8 @@ class TDMPC2:
             on_failure: called if it doesn't.
         """
         loaded = self.device.type == "cpu" and kernels.load()
-        if loaded and PackedWeights.possible() and self.config.precision == "fp32":
-            self._packed = PackedWeights(self.model.packable())
+        if loaded and BlockedWeights.possible() and self.config.precision == "fp32":
+            self._packed = BlockedWeights(self.model.blockable())
         self.compiler.switch_on(on_failure)
 
     def _make_optimizers(self) -> tuple[torch.optim.Adam, torch.optim.Adam]:

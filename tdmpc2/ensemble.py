@@ -139,7 +139,7 @@ class QEnsemble(nn.Module):
     ) -> Tensor:
         """A hidden layer: Linear → Dropout → LayerNorm → Mish."""
         if norm is not None and kernels.usable(parts[0]) and not self.width % kernels.LANES:
-            if dropout is None and kernels.usable_packed(parts[0], linear.packed):
+            if dropout is None and kernels.usable_blocked(parts[0], linear.packed):
                 x = torch.cat(parts, dim=-1) if len(parts) > 1 else parts[0]
                 params = (linear.bias, norm.weight, norm.bias)
                 return kernels.dense(x, linear.packed, *params, heads=heads)

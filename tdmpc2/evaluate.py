@@ -129,7 +129,7 @@ def usage() -> str:
 
 def main(words: Sequence[str]) -> int:
     """The command; returns its exit code."""
-    options = EvaluateOptions(**cli.parse_words(words, cli.schema_of(EvaluateOptions)))
+    options = EvaluateOptions(**cli.parse_arguments(words, cli.schema_of(EvaluateOptions)))
     facts, result = evaluate_checkpoint(options)
     print(f"{facts['method']} ({facts['variant']}) on {facts['task']}, seed {facts['run_seed']}")
     print(f"after {facts['agent_step']:,} decisions, {len(result.returns)} episodes:")

@@ -45,7 +45,7 @@ domain in the order of mt80, and the sources are likely ones."""
 
 ENV_STEPS = 20_000
 RANDOM = "random"
-SPEC_WORDS: dict[str, Any] = {
+SPEC_OPTIONS: dict[str, Any] = {
     "checkpoint": Path,
     "checkpoint_tasks": str | None,
     "task": str,
@@ -173,7 +173,7 @@ def parse(words: Sequence[str]) -> tuple[Model, list[list[RunSpec]], RunOptions]
         UserError: unknown key, task or checkpoint, or a value out of range.
     """
     config_schema, options_schema = cli.schema_of(TDMPC2Config), cli.schema_of(RunOptions)
-    values = cli.parse_words(words, {**options_schema, **config_schema, **SPEC_WORDS})
+    values = cli.parse_arguments(words, {**options_schema, **config_schema, **SPEC_OPTIONS})
     for name, example in (("checkpoint", "a run directory or a file"), ("task", "held-out")):
         if name not in values:
             raise UserError(f"{name}= is missing, e.g. {example}")

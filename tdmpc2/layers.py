@@ -130,7 +130,7 @@ class NormedLinear(nn.Module):
     def forward(self, *parts: Tensor) -> Tensor:
         """Maps `(..., in_dim)`, given in one or more parts, to `(..., out_dim)`."""
         fast = self.kernel_knows() and kernels.usable(parts[0])
-        if fast and kernels.usable_packed(parts[-1], self.packed):
+        if fast and kernels.usable_blocked(parts[-1], self.packed):
             pieces = list(joint_parts(parts))
             if len(pieces) == 1:
                 return self._dense(pieces[0][0])

@@ -27,7 +27,7 @@ from tdmpc2.world_model import NO_TASK, WorldModel
 Tree = TypeVar("Tree")
 
 
-class AgentPack:
+class SeedBatch:
     """K agents of one task and one configuration, with seeds of their own.
 
     The pure functions of planning and learning are vectorised over the agents (`torch.vmap`).

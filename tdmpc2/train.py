@@ -15,7 +15,7 @@ from tdmpc2.runners import offline
 from tdmpc2.runners.online import run_seeds
 from tdmpc2.runners.registry import METHODS, agent_class, make_spec
 
-SPEC_WORDS: dict[str, Any] = {
+SPEC_OPTIONS: dict[str, Any] = {
     "method": str,
     "task": str,
     "seed": int,
@@ -33,11 +33,11 @@ def parse(words: Sequence[str]) -> tuple[list[RunSpec], RunOptions]:
     Raises:
         UserError: unknown key, task or method, or a value out of range.
     """
-    pairs = cli.split_words(words)
+    pairs = cli.split_arguments(words)
     config_class = agent_class(pairs.get("method", "tdmpc2")).config_class
     config_schema = cli.schema_of(config_class)
     options_schema, switches = cli.schema_of(RunOptions), cli.schema_of(Protocol)
-    values = cli.parse_words(words, {**SPEC_WORDS, **switches, **options_schema, **config_schema})
+    values = cli.parse_arguments(words, {**SPEC_OPTIONS, **switches, **options_schema, **config_schema})
     if "task" not in values:
         raise UserError("task= is missing, e.g. task=walker-walk")
     if values["task"] in SUITES or "," in values["task"]:

@@ -145,8 +145,8 @@ class WorldModel(TaskAware):
         """Learnt parameters; target networks don't count."""
         return sum(p.numel() for p in self.parameters() if p.requires_grad)
 
-    def packable(self) -> dict[nn.Module, tuple[nn.Parameter, int]]:
-        """The layers that planning evaluates often, for `PackedWeights`."""
+    def blockable(self) -> dict[nn.Module, tuple[nn.Parameter, int]]:
+        """The layers that planning evaluates often, for `BlockedWeights`."""
         networks, rows = (self.dynamics, self.reward_head, self.policy), self.config.num_samples
         found: dict[nn.Module, tuple[nn.Parameter, int]] = {}
         for layer in (module for network in networks for module in network.modules()):

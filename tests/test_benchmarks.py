@@ -59,7 +59,7 @@ def test_operations_of_the_baselines(method: str, plan: float | None, update: fl
     config = agent_class(method).config_class.make()
     if method == "tdmpc":
         config = config.for_task("walker-walk")
-    found = flops.floors(method, config, 24, 6)
+    found = flops.gflop_by_name(method, config, 24, 6)
     assert found.get("plan") == (None if plan is None else pytest.approx(plan, abs=0.06))
     assert found["update"] == pytest.approx(update, abs=0.06)
 
@@ -81,7 +81,7 @@ def test_the_floor_is_what_an_update_of_a_baseline_multiplies(method: str) -> No
             agent.update_on(sub_batch(env, 1, 32), torch.randn(32, 6), torch.randn(32, 6))
         else:
             agent.update_on(sub_batch(env, 5, 32), torch.randn(11, 32, 6))
-    floor = flops.floors(method, agent.config, 24, 6)["update"]
+    floor = flops.gflop_by_name(method, agent.config, 24, 6)["update"]
     assert 0.97 * floor < counter.get_total_flops() / 1e9 < 1.07 * floor
 
 
@@ -105,7 +105,7 @@ def test_hot_spots_name_the_products() -> None:
 
 
 @pytest.mark.parametrize("script", ["speed.py", "hot_spots.py", "environments.py"])
-def test_bad_words_are_one_line(script: str) -> None:
+def test_bad_arguments_are_one_line(script: str) -> None:
     done = run(script, "repetitons=2")
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")

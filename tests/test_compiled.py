@@ -16,7 +16,7 @@ from tdmpc2 import kernels
 from tdmpc2.agent import TDMPC2
 from tdmpc2.common.numerics.compile import Compiler
 from tdmpc2.common.training.loop_requests import Act
-from tdmpc2.seed_batch import AgentPack
+from tdmpc2.seed_batch import SeedBatch
 from tests.golden import Golden
 from tests.helpers import env_spec, filled_replay, make_agent, random_batch, tiny_config
 from tests.kill_driver import Blow
@@ -188,7 +188,7 @@ def test_a_compiled_pack_equals_plain_agents() -> None:
     """Two seeds as one batch, kernels and all, against each alone without compilation."""
     config = tiny_config(**WIDE)
     packed, alone = ([make_agent(config, seed=seed) for seed in range(2)] for _ in range(2))
-    pack = AgentPack(packed, [True, True])
+    pack = SeedBatch(packed, [True, True])
     pack.compile()
     obs = np.random.default_rng(0).normal(size=(2, 1, 5)).astype(np.float32)
     for first in (True, False):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tdmpc2 import kernels
 from tdmpc2.common.numerics import native_build
-from tdmpc2.kernels.packed import PackedWeights, block_of
+from tdmpc2.kernels.blocked import BlockedWeights, block_of
 from tdmpc2.layers import mish, simnorm
 
 # Layers, rows and units: of one layer, of an ensemble, and of rows that make no whole vectors.
@@ -126,13 +126,13 @@ def test_threads_share_the_rows(threads: int) -> None:
 @pytest.mark.parametrize("shared", [True, False], ids=["same input", "an input each"])
 @pytest.mark.usefixtures("library")
 def test_dense_is_a_whole_layer(heads: list[int] | None, shared: bool, block: int) -> None:
-    if not PackedWeights.possible():
+    if not BlockedWeights.possible():
         pytest.skip("torch's library of products takes no packed weights here")
     num = 4 if heads is None else 2
     weight, bias, gamma, beta = (drawn(4, 160, *s).detach() for s in ((37,), (), (), ()))
     x = drawn(*(() if shared else (num,)), 2 * block, 37).detach()
-    packed = torch.empty(4, torch.ops.tdmpc2.packed_size(160, 37, block))
-    torch.ops.tdmpc2.pack_(packed, weight, block)
+    packed = torch.empty(4, torch.ops.tdmpc2.blocked_size(160, 37, block))
+    torch.ops.tdmpc2.block_(packed, weight, block)
     chosen = None if heads is None else torch.tensor(heads)
     index = slice(None) if heads is None else heads
     for group in (0, 8):
@@ -148,11 +148,11 @@ def test_dense_is_a_whole_layer(heads: list[int] | None, shared: bool, block: in
 @pytest.mark.usefixtures("library")
 def test_packed_weights_follow_their_parameters() -> None:
     """Inside `in_use` a layer holds its weights as they are now; outside none at all."""
-    if not PackedWeights.possible():
+    if not BlockedWeights.possible():
         pytest.skip("torch's library of products takes no packed weights here")
     layer = torch.nn.Linear(16, 16)
     layer.packed = None
-    weights = PackedWeights({layer: (layer.weight, 512)})
+    weights = BlockedWeights({layer: (layer.weight, 512)})
     x, ones, zeros = drawn(256, 16).detach(), torch.ones(1, 16), torch.zeros(1, 16)
     outcomes = []
     for _ in range(2):

@@ -93,7 +93,7 @@ KILLS = {
     "in a later evaluation": Blow("tdmpc2.agent:TDMPC2.act", 250),
     "in a line of eval.csv": Blow("tdmpc2.common.run.run_files:CsvRecord.append", 5, "half"),
     "in a checkpoint": Blow("torch:save", 9, "half"),
-    "after the last line": Blow("tdmpc2.common.run.run_files:RunRecords.set_state", 2),
+    "after the last line": Blow("tdmpc2.common.run.run_files:RunFiles.set_state", 2),
 }
 
 

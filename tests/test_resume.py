@@ -55,7 +55,7 @@ def kill(
 
 KILLS = {
     "before anything is recorded": kill(
-        "tdmpc2.common.run.run_files:RunRecords.write_spec", 1, "after", leaves="lease.json"
+        "tdmpc2.common.run.run_files:RunFiles.write_spec", 1, "after", leaves="lease.json"
     ),
     "in the first evaluation": kill("tdmpc2.agent:TDMPC2.act", 20),
     "in the seeding phase": kill(f"{TRAINER}._choose_actions", 70, at=(50,), lines=(0,)),

@@ -54,7 +54,7 @@ def test_help_lists_every_key_from_anywhere(tmp_path: Path) -> None:
     done = command(str(ROOT / "tdmpc2" / "train.py"), "--help", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     listed = {line.split("=")[0].strip() for line in done.stdout.splitlines() if "=" in line}
-    keys = {*train.SPEC_WORDS, *schema_of(RunOptions), *schema_of(TDMPC2Config)}
+    keys = {*train.SPEC_OPTIONS, *schema_of(RunOptions), *schema_of(TDMPC2Config)}
     assert len(keys) > 60
     assert keys <= listed
     assert list(tmp_path.iterdir()) == []
@@ -75,7 +75,7 @@ def test_runs_as_a_module_from_another_directory(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-BAD_WORDS = {
+BAD_ARGUMENTS = {
     "unknown key": (["sede=3"], "unknown key 'sede' (did you mean 'seed'?)"),
     "key of no resemblance": (["xyzzy=3"], "unknown key 'xyzzy' (valid: allow_commit_change, "),
     "task": (["task=toy-pointmas"], "unknown task 'toy-pointmas' (did you mean 'toy-pointmass'?)"),
@@ -108,9 +108,9 @@ BAD_WORDS = {
 }
 
 
-@pytest.mark.parametrize("name", BAD_WORDS)
-def test_bad_words_are_refused_and_nothing_is_written(name: str, tmp_path: Path) -> None:
-    bad, hint = BAD_WORDS[name]
+@pytest.mark.parametrize("name", BAD_ARGUMENTS)
+def test_bad_arguments_are_refused_and_nothing_is_written(name: str, tmp_path: Path) -> None:
+    bad, hint = BAD_ARGUMENTS[name]
     assert hint in refusal(tmp_path / "runs", **dict(word.split("=") for word in bad))
     assert list(tmp_path.iterdir()) == []
 

@@ -13,7 +13,7 @@ from sklearn.manifold import TSNE
 
 from analysis.figures.page import canvas, finish_figure
 from analysis.figures.styles import Drawing
-from analysis.stats.task_embeddings import Embedding, neighbour_words, read_embedding
+from analysis.stats.task_embeddings import Embedding, neighbor_text, read_embedding
 from tdmpc2.envs.tasks import TASKS
 
 NEIGHBOURS = 3
@@ -83,7 +83,7 @@ def _table(embedding: Embedding, seed: int) -> pd.DataFrame:
         random_state=seed,
     ).fit_transform(embedding.distances("cosine"))
     nearest = {
-        metric: neighbour_words(embedding.neighbours(metric, NEIGHBOURS)) for metric in METRICS
+        metric: neighbor_text(embedding.neighbours(metric, NEIGHBOURS)) for metric in METRICS
     }
     return pd.DataFrame(
         {

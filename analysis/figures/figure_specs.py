@@ -10,7 +10,7 @@ from typing import Any
 
 from analysis.stats.bootstrap import STATISTICS, Bootstrap
 from analysis.stats.selection import Group
-from analysis.stats.task_curves import FLOOR_LINES
+from analysis.stats.task_curves import REFERENCE_LINES
 from tdmpc2.common.system.errors import UserError, did_you_mean
 from tdmpc2.envs.tasks import TASKS, get_suite
 
@@ -98,7 +98,7 @@ class Catalogue:
         methods: style of each method, in the order of the legend.
         sources: what to call curves that are not from run directories, and their dashes.
         reserve: colours for variants and for methods without a style.
-        floors: style of each line of `task_curves.FLOOR_LINES`.
+        floors: style of each line of `task_curves.REFERENCE_LINES`.
         groups: of tasks, by name.
         figures: by name, in the order of the file.
     """
@@ -137,7 +137,7 @@ def read_catalogue(path: Path, plots: Collection[str]) -> Catalogue:
                 for name, style in content.get("sources", {}).items()
             },
             reserve=tuple(content["reserve"]["colors"]),
-            floors={name: _line(content["floors"][name]) for name in FLOOR_LINES},
+            floors={name: _line(content["floors"][name]) for name in REFERENCE_LINES},
             groups=groups,
             figures={
                 name: _figure(name, spec, groups, path) for name, spec in content["figures"].items()

@@ -25,7 +25,7 @@ from analysis.records.load import RUN_KEY, RUNS_SOURCE, SERIES
 from analysis.records.run_reader import SCORES
 from analysis.stats.aggregate import group_curves
 from analysis.stats.selection import INTERVAL, Series
-from analysis.stats.task_curves import FLOOR_LINES, floors, task_curves
+from analysis.stats.task_curves import REFERENCE_LINES, floors, task_curves
 from tdmpc2.envs.tasks import TASKS
 
 _MARKED_POINTS = 15
@@ -57,7 +57,7 @@ def learning_curves(shown: Shown) -> Drawing:
     labels = {score.metric: score.label for score in SCORES.values()}
     by_task = dict(list(numbers.groupby("task")))
     seeds = _seed_curves(shown, numbers) if spec.seeds else {}
-    lines = [name for name in FLOOR_LINES if spec.floors and numbers[name].notna().any()]
+    lines = [name for name in REFERENCE_LINES if spec.floors and numbers[name].notna().any()]
     handles = [handle(style) for style in [*styles.values(), *(catalogue.floors[n] for n in lines)]]
     diverged = shown.curves.runs["state"].eq("DIVERGED").any()
     if diverged:
@@ -75,7 +75,7 @@ def learning_curves(shown: Shown) -> Drawing:
                 color = styles[series].color
                 ax.plot(steps, values, color=color, lw=0.6, alpha=0.45, zorder=2.5)
             if spec.floors:
-                _draw_floors(ax, curves.iloc[0], catalogue)
+                _draw_reference_scores(ax, curves.iloc[0], catalogue)
             draw_means(ax, curves, styles)
             if diverged:
                 _draw_diverged(ax, shown, task, styles)
@@ -177,9 +177,9 @@ def _draw_diverged(ax: Axes, shown: Shown, task: str, styles: dict[Series, LineS
         ax.plot(curve.steps[last], curve.values[last], color=color, marker="x", ms=4, zorder=5)
 
 
-def _draw_floors(ax: Axes, row: pd.Series, catalogue: Catalogue) -> None:
+def _draw_reference_scores(ax: Axes, row: pd.Series, catalogue: Catalogue) -> None:
     """Level lines at what the task scores without learning."""
-    for name in FLOOR_LINES:
+    for name in REFERENCE_LINES:
         if pd.notna(row[name]):
             style = catalogue.floors[name]
             dash(ax.axhline(row[name], color=style.color, lw=0.9, zorder=2), style)

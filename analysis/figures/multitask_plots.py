@@ -37,7 +37,7 @@ _LEAST_TASKS = 12
 _LEAST_SCORE = 5.0
 """With lower scores, their axis still ends here."""
 _TASK_SIZE = 5.5
-_FLOORS = ("uniform", "zero", "untrained")
+_REFERENCES = ("uniform", "zero", "untrained")
 _SCORE = "score (%)"
 
 
@@ -115,7 +115,7 @@ def multitask_tasks(shown: Shown) -> Drawing:
         return Drawing((), numbers, problems=problems)
     numbers = as_series(numbers, records)
     domains = [TASKS[task].domain if task in TASKS else "other" for task in numbers["task"]]
-    numbers = numbers.assign(domain=domains).join(_floors(shown.records.floors), on="task")
+    numbers = numbers.assign(domain=domains).join(_references(shown.records.floors), on="task")
     styles = series_styles(numbers, shown.catalogue)
     pages = []
     for name, of_set in numbers.groupby("task_set", sort=False):
@@ -202,7 +202,7 @@ def score_text(row: Mapping[Any, Any]) -> str:
     return f"{value:.1f}" if np.isnan(low) else f"{value:.1f} [{low:.1f}, {high:.1f}]"
 
 
-def _floors(floors: pd.DataFrame) -> pd.DataFrame:
+def _references(floors: pd.DataFrame) -> pd.DataFrame:
     """By task, what doing nothing scores as a fraction; only returns were measured."""
     returns = [task in TASKS and TASKS[task].metric == "return" for task in floors["task"]]
     known = floors[np.array(returns, bool)]
@@ -217,7 +217,7 @@ def _task_page(shown: Shown, name: str, numbers: pd.DataFrame, style: LineStyle)
     runs = shown.records.multitask.runs
     first = numbers.iloc[0].rename({"dataset": "label", "checksum": "dataset"})
     runs = runs[(runs[MULTITASK_SERIES] == first[MULTITASK_SERIES].tolist()).all(axis=1)]
-    lines = [f for f in _FLOORS if shown.spec.floors and numbers[f].notna().any()]
+    lines = [f for f in _REFERENCES if shown.spec.floors and numbers[f].notna().any()]
     highest = 100 * float(numbers[["value", "high", *lines]].max().max())
     for ax, domain in zip(axes, domains, strict=True):
         own = numbers[numbers["domain"] == domain]

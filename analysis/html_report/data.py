@@ -31,7 +31,7 @@ from analysis.stats.audit import FINDINGS, audit
 from analysis.stats.equivalence_tables import domain_texts, task_texts
 from analysis.stats.ragged_curves import Rule, ScoreCurves, paper_budget
 from analysis.stats.selection import Series
-from analysis.stats.task_curves import FLOOR_LINES, floors, task_curves
+from analysis.stats.task_curves import REFERENCE_LINES, floors, task_curves
 from tdmpc2.envs.tasks import TASKS
 
 TRAINING_POINTS = 60
@@ -140,7 +140,7 @@ def _tasks(
             "metric": metrics[task],
             "curves": sorted(means[task], key=lambda curve: curve["s"]),
             "runs": sorted(runs[task], key=lambda run: (run["s"], run["seed"])),
-            "floors": dict(zip(FLOOR_LINES, rounded(lines.loc[[task]].to_numpy()[0]), strict=True)),
+            "floors": dict(zip(REFERENCE_LINES, rounded(lines.loc[[task]].to_numpy()[0]), strict=True)),
         }
         for task in sorted(means, key=lambda name: (order.get(name, len(order)), name))
     ]
@@ -205,7 +205,7 @@ def _facts(records: Records, curves: ScoreCurves, rule: Rule, catalogue: Catalog
         name = "made here" if source == RUNS_SOURCE else known.label if known else f"from {source}"
         lines.append(f"{len(own):,} runs, {name}: {own['task'].nunique()} tasks, {states}")
     if len(records.multitask):
-        lines.append(f"Not on this page: {records.multitask.in_words()}, see make_figures.py")
+        lines.append(f"Not on this page: {records.multitask.summary()}, see make_figures.py")
     ours = runs[runs["source"] == RUNS_SOURCE]
     commits = sorted(set(short_commits(ours["commit"])))
     if commits:

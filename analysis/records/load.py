@@ -20,7 +20,7 @@ from analysis.records.cache import read_all
 from analysis.records.csv_curves import read_curves
 from analysis.records.multitask import MultitaskRecords, no_multitask, read_multitask
 from analysis.records.problems import Problem
-from analysis.records.run_reader import MULTITASK, Points, Run, read_floors
+from analysis.records.run_reader import MULTITASK, Points, Run, read_reference_scores
 from analysis.records.tensorboard_sacred import read_sacred, read_tensorboard
 
 SERIES = ["source", "method", "variant", "model_size", "dataset"]
@@ -31,7 +31,7 @@ RUNS = [
     *("domain", "obs", "score", "state", "budget", "budget_unit", "overrides", "commit"),
     *("simulators", "num_parameters", "directory"),
 ]
-FLOORS = ["task", "policy", "mean", "sd", "episodes"]
+REFERENCE_SCORES = ["task", "policy", "mean", "sd", "episodes"]
 
 PUBLISHED = "published"
 """Source of the paper authors' curves in the tidy table."""
@@ -48,7 +48,7 @@ class Records:
         runs: one run a row, columns `RUNS`; `score` is the name of the task's published
             metric, `variant` may carry settings (see `load`).
         floors: what doing nothing scores, one task and policy a row, columns
-            `FLOORS`, in units of the episode return.
+            `REFERENCE_SCORES`, in units of the episode return.
         problems: everything that could not be used as it stands.
         multitask: runs that learn several tasks from a dataset; no row of theirs is among the
             above.
@@ -129,7 +129,7 @@ def load(runs_dir: Path) -> Records:
     floors = [
         floor
         for path in sorted(runs_dir.glob("floors/*.json"))
-        for floor in read_floors(path, problems)
+        for floor in read_reference_scores(path, problems)
     ]
     return _records(found, floors, problems, multitask)
 
@@ -204,7 +204,7 @@ def _records(
     return Records(
         table=table.astype({"seed": "int64"}),
         runs=runs.astype({"seed": "int64"}),
-        floors=pd.DataFrame(floors, columns=FLOORS).astype({"mean": "float64", "sd": "float64"}),
+        floors=pd.DataFrame(floors, columns=REFERENCE_SCORES).astype({"mean": "float64", "sd": "float64"}),
         problems=tuple(problems),
         multitask=multitask,
     )

@@ -88,7 +88,7 @@ class MultitaskRecords:
         """Number of runs."""
         return len(self.runs)
 
-    def in_words(self) -> str:
+    def summary(self) -> str:
         """How many runs there are of which sets, in one line."""
         counts = self.runs["task_set"].value_counts(sort=False)
         named = ", ".join(f"{count} of {name}" for name, count in counts.items())

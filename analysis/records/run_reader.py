@@ -227,7 +227,7 @@ def read_evaluations(path: Path, problems: list[Problem]) -> Points:
     return Points.of(rows)
 
 
-def read_floors(path: Path, problems: list[Problem]) -> list[tuple[str, str, float, float, int]]:
+def read_reference_scores(path: Path, problems: list[Problem]) -> list[tuple[str, str, float, float, int]]:
     """`(task, policy, mean, sd, episodes)` of the two policies that learn nothing.
 
     Args:

@@ -15,7 +15,7 @@ from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.system.paths import cache_dir, default_runs_dir
 
 SHOWN_PROBLEMS = 20
-SOURCE_WORDS: dict[str, Any] = {
+SOURCE_OPTIONS: dict[str, Any] = {
     "runs": Path,
     "published": Path,
     "curves": Path,
@@ -27,7 +27,7 @@ SOURCE_WORDS: dict[str, Any] = {
 
 
 def usage_of_sources() -> str:
-    """The words of `SOURCE_WORDS`, for `--help`."""
+    """The words of `SOURCE_OPTIONS`, for `--help`."""
     return f"""\
   runs=DIR       folder of the runs (default: {default_runs_dir()})
   published=DIR  the paper authors' released curves, <method>/<task>.csv
@@ -54,7 +54,7 @@ def load_sources(
     """The records that the words name.
 
     Args:
-        words: parsed, of `SOURCE_WORDS`; others are passed over.
+        words: parsed, of `SOURCE_OPTIONS`; others are passed over.
         multitask: whether runs of several tasks will do, where there are no others.
         released: whether the released curves, if they are there, take the place of the runs
             where there is none and nothing else is named.
@@ -87,7 +87,7 @@ def load_sources(
         report(records.problems)
         if len(several.table):
             raise UserError(
-                f"no run of a single task in {runs_dir}, only {several.in_words()}, which "
+                f"no run of a single task in {runs_dir}, only {several.summary()}, which "
                 "`python analysis/make_figures.py` draws"
             )
         count = len(records.runs) + len(several)

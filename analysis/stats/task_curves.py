@@ -19,7 +19,7 @@ TASK_CURVES = [
     *("domain", "task", "step", "step_unit", "metric", *INTERVAL),
     *("num_seeds", "seeds", "seed_values", "missing_seeds", "reps"),
 ]
-FLOOR_LINES = ["uniform", "zero", "untrained", "threshold"]
+REFERENCE_LINES = ["uniform", "zero", "untrained", "threshold"]
 
 
 def task_curves(
@@ -66,7 +66,7 @@ def floors(records: Records) -> pd.DataFrame:
     so whatever lies above it lies above each run's own threshold too.
 
     Returns:
-        indexed by task, columns `FLOOR_LINES`, NaN where something was not measured;
+        indexed by task, columns `REFERENCE_LINES`, NaN where something was not measured;
         uniform and zero action were measured as returns and are NaN for other metrics.
     """
     table = records.table[records.table["source"] == RUNS_SOURCE]
@@ -82,4 +82,4 @@ def floors(records: Records) -> pd.DataFrame:
         means, sds = zip(*idle, untrained, strict=True)
         # np.max, unlike max, gives NaN as soon as one floor was not measured.
         lines[str(task)] = [*means, float(np.max(means) + 3 * np.max(sds))]
-    return pd.DataFrame.from_dict(lines, orient="index", columns=FLOOR_LINES)
+    return pd.DataFrame.from_dict(lines, orient="index", columns=REFERENCE_LINES)

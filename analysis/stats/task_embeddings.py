@@ -138,6 +138,6 @@ def _by_spec(path: Path, count: int) -> tuple[str, tuple[str, ...]]:
     return label, tasks
 
 
-def neighbour_words(found: Sequence[Sequence[tuple[str, float]]]) -> list[str]:
+def neighbor_text(found: Sequence[Sequence[tuple[str, float]]]) -> list[str]:
     """Each task's neighbours in one line, `walker-run 0.12, walker-walk 0.15`."""
     return [", ".join(f"{name} {distance:.2f}" for name, distance in own) for own in found]

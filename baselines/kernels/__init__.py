@@ -144,7 +144,7 @@ def mlp(
         activation: of the hidden layers, `relu` or `elu`.
         norm: scale, shift and ε of a LayerNorm, which with a tanh takes the place of the first
             activation.
-        packed: the weights as `tdmpc2.kernels.packed.PackedWeights` has laid them out, where there
+        packed: the weights as `tdmpc2.kernels.blocked.BlockedWeights` has laid them out, where there
             are such and no gradients are wanted.
     """
     rows, act = x.reshape(-1, x.shape[-1]), ACTIVATIONS[activation]

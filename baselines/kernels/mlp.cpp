@@ -50,7 +50,7 @@ void by_panels(
     for (int64_t p = begin; p < end; ++p) {
       const int64_t column = p * products::kPanel;
       const int64_t columns = std::min(products::kPanel, out - column);
-      products::pack_panel(transposed, column, columns, out, in, w.const_data_ptr<float>(), panel);
+      products::block_panel(transposed, column, columns, out, in, w.const_data_ptr<float>(), panel);
       products::multiply_panel(rows, columns, in, x, panel, out, y + column);
       then(column, columns);
     }
@@ -104,13 +104,13 @@ int64_t widest_of(const Tensors& params) {
 }
 
 // Matrices (O, I) laid out for products with blocks of rows: their transposes, or as they are.
-std::vector<const float*> pack_all(const Tensors& weights, bool transposed, int64_t block) {
+std::vector<const float*> block_all(const Tensors& weights, bool transposed, int64_t block) {
   std::vector<size_t> sizes;
   size_t total = 0;
   for (const Tensor& w : weights) {
     TORCH_CHECK(w.is_contiguous() && w.scalar_type() == at::kFloat, "weights");
     const int64_t out = columns_of(w, transposed), in = rows_of(w, transposed);
-    sizes.push_back((products::packed_size(block, out, in) + 15) / 16 * 16);
+    sizes.push_back((products::blocked_size(block, out, in) + 15) / 16 * 16);
     total += sizes.back();
   }
   float* room = scratch(total, 0);
@@ -166,7 +166,7 @@ Tensor result_for(const Tensor& x, const Tensors& biases) {
   return at::empty({x.size(0), biases.back().size(0)}, x.options());
 }
 
-// Without gradients, with weights that were packed before (`tdmpc2::pack_`) for such blocks.
+// Without gradients, with weights that were packed before (`tdmpc2::block_`) for such blocks.
 Tensor mlp(
     const Tensor& x_, const Tensors& packed, const Tensors& biases, int64_t act,
     const std::optional<Tensor>& scale, const std::optional<Tensor>& shift, double eps,
@@ -205,7 +205,7 @@ Tensors mlp_forward(
     forward_by_panels(x, weights, biases, act, norm, kept, results[0]);
   } else {
     const int64_t block = block_of(rows, widest_of(biases));
-    const auto packed = pack_all(weights, true, block);
+    const auto packed = block_all(weights, true, block);
     forward_by_blocks(x, packed, biases, act, norm, block, kept, results[0]);
   }
   return results;
@@ -255,7 +255,7 @@ void backward_by_blocks(
   const int64_t first = weights[0].size(0), total = width - 2 * first;
   const int64_t block = block_of(rows, widest_of(weights)), blocks = rows / block;
   const int64_t share = (blocks + sums.size(0) - 1) / sums.size(0);
-  const auto packed = pack_all(weights, false, block);
+  const auto packed = block_all(weights, false, block);
   at::parallel_for(0, sums.size(0), 1, [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; ++t) {
       float* sum = sums.mutable_data_ptr<float>() + t * width;

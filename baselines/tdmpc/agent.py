@@ -29,7 +29,7 @@ from tdmpc2.common.numerics.seeding import derive_seed
 from tdmpc2.common.replay.episode_replay import Replay
 from tdmpc2.common.replay.types import Batch, to_device
 from tdmpc2.common.system.errors import UserError
-from tdmpc2.kernels.packed import PackedWeights
+from tdmpc2.kernels.blocked import BlockedWeights
 from tdmpc2.noise import PlanNoise
 
 
@@ -92,7 +92,7 @@ class TDMPC:
         self._model_loss = compiler.compile(losses.model_loss)
         self._policy_loss = compiler.compile(losses.policy_loss)
         self._plan = compiler.protect(planner.plan)
-        self._packed: PackedWeights | None = None
+        self._packed: BlockedWeights | None = None
         self._differentiate = compiler.protect(differentiate)
 
     def num_parameters(self) -> int:
@@ -103,8 +103,8 @@ class TDMPC:
         """From now on, all is compiled on a GPU, and goes through native kernels on a CPU."""
         if self.device.type == "cpu":
             use_kernels(self.model)
-            if tdmpc2_kernels.load() and PackedWeights.possible():
-                self._packed = PackedWeights(self.model.packable())
+            if tdmpc2_kernels.load() and BlockedWeights.possible():
+                self._packed = BlockedWeights(self.model.blockable())
         else:
             self.compiler.switch_on(on_failure)
 

@@ -57,8 +57,8 @@ class TOLD(TaskAware):
         self.target_q_functions = copy.deepcopy(self.q_functions).requires_grad_(False)
         self._add_tasks(env, config.task_dim)
 
-    def packable(self) -> dict[nn.Module, tuple[Any, int]]:
-        """The layers that planning evaluates often, for `PackedWeights`."""
+    def blockable(self) -> dict[nn.Module, tuple[Any, int]]:
+        """The layers that planning evaluates often, for `BlockedWeights`."""
         networks = [self.dynamics, self.reward_head, self.policy, *self.q_functions]
         rows = self.config.num_samples + self.config.num_pi_samples
         modules = (module for network in networks for module in network.modules())

@@ -80,7 +80,7 @@ def measure(
     size = (agent.config.batch_size, agent.replay_length)
     kind = f"{precision}, {'compiled' if compiled else 'eager'}"
     repetitions = 3 if settings.small else 30
-    gflop = flops.floors("tdmpc2", agent.config, WALKER.obs_shape[0], WALKER.action_dim)
+    gflop = flops.gflop_by_name("tdmpc2", agent.config, WALKER.obs_shape[0], WALKER.action_dim)
     num_parameters = sum(p.numel() for p in agent.model.parameters())
     traffic = {"plan": 0.0, "update": UPDATE_BYTES_PER_PARAMETER * num_parameters}
     total = 0.0

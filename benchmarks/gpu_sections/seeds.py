@@ -8,7 +8,7 @@ import torch
 from gpu_sections.bench import make_filled_agent, observation, seconds_of, set_up
 from gpu_sections.report import Report, Settings
 from tdmpc2.common.training.loop_requests import Act
-from tdmpc2.seed_batch import AgentPack
+from tdmpc2.seed_batch import SeedBatch
 
 SIZES = (1, 8, 3, 16)  # the most telling first, should the time run out
 
@@ -32,7 +32,7 @@ def seconds_of_batch(settings: Settings, size: int) -> float:
     """Seconds of one plan and one update of so many seeds."""
     made = [make_filled_agent(settings, seed=seed) for seed in range(size)]
     agents, replays = [agent for agent, _ in made], [replay for _, replay in made]
-    batch = AgentPack(agents, [True] * size)
+    batch = SeedBatch(agents, [True] * size)
     if not settings.small:
         batch.compile()
     requests = [Act(observation(), np.array([False]), explore=True)] * size

@@ -42,7 +42,7 @@ def run(report: Report, settings: Settings) -> None:
         raise SkippedError("no simulator is installed")
     runs, log = settings.out / "runs", settings.out / "train.log"
     together = batch_pays(settings)
-    words = launch_words(settings, tasks, together)
+    words = launch_arguments(settings, tasks, together)
     report.add("seeds in a process", SEEDS if together else 1, note=" ".join(words))
     deadline = time.monotonic() + settings.seconds - min(GRACE_SECONDS, settings.seconds / 2)
     command = [sys.executable, "-m", "sweeps.launch", *words]
@@ -67,7 +67,7 @@ def run(report: Report, settings: Settings) -> None:
     tell(report, runs, log, len(tasks) * SEEDS, settings)
 
 
-def launch_words(settings: Settings, tasks: list[str], together: bool) -> list[str]:
+def launch_arguments(settings: Settings, tasks: list[str], together: bool) -> list[str]:
     """The arguments of the launcher."""
     values: dict[str, Any] = {
         "tasks": ",".join(tasks),

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import IO, Any
 
 from sweeps.execution.train_command import train
-from sweeps.planning.planned_run import Pack, PlannedRun, words_of
+from sweeps.planning.planned_run import Pack, PlannedRun, train_arguments
 from tdmpc2.common.run.lock import live_holder
 from tdmpc2.common.run.run_files import read_status
 from tdmpc2.common.system.errors import StoppedError
@@ -84,7 +84,7 @@ def run_inline(
     for pack in packs:
         code = 0
         try:
-            train(words_of(pack, {**options, "threads": threads}))
+            train(train_arguments(pack, {**options, "threads": threads}))
         except StoppedError:
             raise
         except Exception as error:
@@ -99,7 +99,7 @@ def run_inline(
 def _start(pack: Pack, options: Mapping[str, Any], threads: int) -> subprocess.Popen[bytes]:
     """Starts the process of a pack; what it says goes to the log of the first of its runs."""
     environment = os.environ | dict.fromkeys(THREAD_VARIABLES, str(threads))
-    words = words_of(pack, {**options, "threads": threads, "progress": "false"})
+    words = train_arguments(pack, {**options, "threads": threads, "progress": "false"})
     pack[0].directory.mkdir(parents=True, exist_ok=True)
     log: IO[bytes]
     with open(pack[0].log, "ab") as log:

@@ -10,7 +10,7 @@ from sweeps.execution import code_snapshot, slurm
 from sweeps.execution.job import ModuleJob, TrainingJob
 from sweeps.execution.slurm import Partition, Resources
 from sweeps.planning.plan import Plan
-from sweeps.planning.planned_run import Pack, words_of
+from sweeps.planning.planned_run import Pack, train_arguments
 from sweeps.tracking.sweep_folder import SweepFolder, job_name, relative, write_submission
 from tdmpc2.common.run.provenance import git_commit
 from tdmpc2.common.system.errors import UserError
@@ -159,7 +159,7 @@ def hand_over(layout: Layout, sweep: SweepFolder) -> None:
         print(f"handed over: job {array}, {size:,} of {len(layout.jobs):,} jobs", flush=True)
     if request.sweep.after == "figures":
         job = slurm.submit(
-            [ModuleJob("analysis.make_figures", *figure_words(request.runs))],
+            [ModuleJob("analysis.make_figures", *figure_arguments(request.runs))],
             Resources(
                 partition=layout.resources.partition,
                 gpus=0,
@@ -180,7 +180,7 @@ def hand_over(layout: Layout, sweep: SweepFolder) -> None:
     print(f"logs in {folder}; `python sweeps/status.py` shows how they get on", flush=True)
 
 
-def figure_words(runs: Path) -> list[str]:
+def figure_arguments(runs: Path) -> list[str]:
     """Figures of a folder of runs go beside it: of `runs/`, to `paper_figures/`."""
     return [f"runs={runs}", f"out={runs.parent / 'paper_figures'}"]
 
@@ -193,5 +193,5 @@ def _training_job(packs: Sequence[Pack], layout: Layout, options: dict[str, obje
         device = (
             {"device": f"cuda:{rank // sweep.runs_per_gpu}"} if layout.resources.gpus > 1 else {}
         )
-        words.append(words_of(pack, {**options, **device}))
+        words.append(train_arguments(pack, {**options, **device}))
     return TrainingJob(words, [[run.directory for run in pack] for pack in packs])

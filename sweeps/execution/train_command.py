@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sweeps.tracking.reference_scores import measure_floors
-from tdmpc2.common.run.resume_checks import RunRecord
+from sweeps.tracking.reference_scores import measure_reference_scores
+from tdmpc2.common.run.resume_checks import RunResult
 
 
-def train(words: Sequence[str], *, floors: bool = False) -> list[RunRecord]:
+def train(words: Sequence[str], *, floors: bool = False) -> list[RunResult]:
     """Trains one run, or several seeds as one batch; agents of several tasks from a dataset.
 
     Args:
@@ -34,5 +34,5 @@ def train(words: Sequence[str], *, floors: bool = False) -> list[RunRecord]:
     ended = run_seeds(specs, options)
     if floors:
         assets = (specs[0].assets or "official").partition("-")[0]
-        measure_floors([specs[0].task], options.runs, assets=assets)
+        measure_reference_scores([specs[0].task], options.runs, assets=assets)
     return ended

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from sweeps.planning.flops import floors
+from sweeps.planning.flops import gflop_by_name
 from sweeps.planning.planned_run import PlannedRun
 from tdmpc2.common.replay.ram_budget import replay_bytes
 from tdmpc2.common.run.spec import RunSpec

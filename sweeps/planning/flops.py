@@ -121,7 +121,7 @@ def dreamerv3_update_gflop(config: Any, obs_dim: int, action_dim: int) -> float:
 
 
 # Method → operations of one planning call (None: it doesn't plan) and of one gradient step.
-FLOORS: dict[str, tuple[Callable[..., float] | None, Callable[..., float]]] = {
+COUNTS: dict[str, tuple[Callable[..., float] | None, Callable[..., float]]] = {
     "tdmpc2": (plan_gflop, update_gflop),
     "sac": (None, sac_update_gflop),
     "tdmpc": (tdmpc_plan_gflop, tdmpc_update_gflop),
@@ -129,8 +129,8 @@ FLOORS: dict[str, tuple[Callable[..., float] | None, Callable[..., float]]] = {
 }
 
 
-def floors(method: str, config: Any, obs_dim: int, action_dim: int) -> dict[str, float]:
+def gflop_by_name(method: str, config: Any, obs_dim: int, action_dim: int) -> dict[str, float]:
     """GFLOP of what a method does again and again, by name."""
-    plan, update = FLOORS[method]
+    plan, update = COUNTS[method]
     found = {"update": update(config, obs_dim, action_dim)}
     return found if plan is None else {"plan": plan(config, action_dim)} | found

@@ -165,7 +165,7 @@ def companion_spec(preset: Preset, companion: Companion, variant: str | None) ->
     )
 
 
-def in_packs(runs: Sequence[PlannedRun], size: int) -> list[Pack]:
+def group_seeds(runs: Sequence[PlannedRun], size: int) -> list[Pack]:
     """Runs that differ in nothing but their seed, at most `size` to a process.
 
     Methods that cannot train several seeds as one batch, tasks whose episodes differ in length,

@@ -113,7 +113,7 @@ def _names(suite: str) -> tuple[str, ...]:
     return tuple(task.name for task in SUITES[suite])
 
 
-def data_word(sets: Sequence[TaskSet]) -> str:
+def data_argument(sets: Sequence[TaskSet]) -> str:
     """The value of `data=` that means these sets, from any folder."""
     folders = ((f"{one.name}=" if one.name else "", one.dataset.folder) for one in sets)
     return ",".join(f"{name}{folder}" for name, folder in folders)

@@ -93,11 +93,11 @@ class SweepOptions:
             if value is not None and value < least:
                 raise UserError(f"{name}={value}: must be at least {least}")
         if self.multitask:
-            self._refuse_words_of_single_tasks()
+            self._refuse_options_of_single_tasks()
         else:
-            self._refuse_words_of_datasets()
+            self._refuse_options_of_datasets()
 
-    def _refuse_words_of_single_tasks(self) -> None:
+    def _refuse_options_of_single_tasks(self) -> None:
         """Words that mean nothing where one agent learns several tasks from a dataset."""
         instead = {
             "env_steps": "such runs have num_updates=",
@@ -112,7 +112,7 @@ class SweepOptions:
         if self.sizes is not None and self.suite != SCALING:
             raise UserError(f"sizes={self.sizes}: of suite={SCALING} only; elsewhere: model_size=")
 
-    def _refuse_words_of_datasets(self) -> None:
+    def _refuse_options_of_datasets(self) -> None:
         """Words that mean nothing without a dataset."""
         if self.suite == SCALING:
             raise UserError(

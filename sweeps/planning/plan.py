@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from rich.table import Table
 
 from sweeps.planning import costs, offline_costs
-from sweeps.planning.grid import in_packs
+from sweeps.planning.grid import group_seeds
 from sweeps.planning.planned_run import UNITS, Pack, PlannedRun
 from sweeps.planning.request import Request
 from sweeps.tracking.progress import describe_blocked, duration, make_console, table_of_states
@@ -100,7 +100,7 @@ def make_plan(request: Request, observer: Observer, *, gpu: bool) -> Plan:
     # and waits for those of its seeds that somebody else is at.
     packs = [
         pack
-        for pack in in_packs(planned, sweep.seeds_per_process)
+        for pack in group_seeds(planned, sweep.seeds_per_process)
         if any(id(run) in wanted for run in pack) and not any(id(run) in busy for run in pack)
     ]
     todo = [run for pack in packs for run in pack if id(run) in wanted]

@@ -66,7 +66,7 @@ class PlannedRun:
 Pack = Sequence[PlannedRun]
 
 
-def words_of(pack: Pack, options: Mapping[str, Any]) -> list[str]:
+def train_arguments(pack: Pack, options: Mapping[str, Any]) -> list[str]:
     """The `key=value` words that make the train command run exactly this.
 
     Args:
@@ -75,7 +75,7 @@ def words_of(pack: Pack, options: Mapping[str, Any]) -> list[str]:
     """
     spec = pack[0].spec
     if spec.tasks:
-        return _words(_multitask_words(spec), options, pack[0].options)
+        return _words(_multitask_arguments(spec), options, pack[0].options)
     seeds = ",".join(str(run.spec.seed) for run in pack)
     words = {
         "method": spec.method,
@@ -91,7 +91,7 @@ def words_of(pack: Pack, options: Mapping[str, Any]) -> list[str]:
     return _words(words, options, pack[0].options)
 
 
-def _multitask_words(spec: RunSpec) -> dict[str, Any]:
+def _multitask_arguments(spec: RunSpec) -> dict[str, Any]:
     """Those that make the train command learn exactly this from a dataset."""
     return {
         "method": spec.method,

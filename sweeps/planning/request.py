@@ -53,7 +53,7 @@ def parse_request(words: Sequence[str]) -> Request:
     Raises:
         UserError: unknown key, or a value of another type or out of range; no such dataset.
     """
-    pairs = cli.split_words(words)
+    pairs = cli.split_arguments(words)
     if pairs.get("data", "here").lower() in ("", "none"):
         raise UserError("data=: the folder of a dataset is needed")
     deciding = ("suite", "methods", "data")
@@ -65,7 +65,7 @@ def parse_request(words: Sequence[str]) -> Request:
     for method in named.method_names:
         settings |= cli.schema_of(agent_class(method).config_class)
     own = {**sweep_schema, **run_schema}
-    values = cli.parse_words(words, {**settings, **own})
+    values = cli.parse_arguments(words, {**settings, **own})
     sweep = SweepOptions(**{k: v for k, v in values.items() if k in sweep_schema})
     given = {k: v for k, v in values.items() if k in run_schema and k != "progress"}
     how: CommonOptions = options_class(**{**sweep.preset.options, **given})
@@ -78,7 +78,7 @@ def parse_request(words: Sequence[str]) -> Request:
         sets = offline_grid.task_sets(sweep)
         variants = _variants(sweep, settings)
         planned = offline_grid.plan_runs(sweep, sets, variants, given_settings, how)
-        kept = {**pairs, "data": offline_grid.data_word(sets)}
+        kept = {**pairs, "data": offline_grid.data_argument(sets)}
         lasting = tuple(f"{key}={value}" for key, value in kept.items())
         return Request(sweep, how, options, planned, lasting, sets)
     planned = plan_runs(sweep, given_settings, settings, how.runs)
@@ -139,7 +139,7 @@ def _variants(
     for text in sweep.variants.split(","):
         name, _, words = text.rpartition(":")
         chosen = [] if words in ("", "default") else words.split("+")
-        found.append((name or None, cli.parse_words(chosen, schema)))
+        found.append((name or None, cli.parse_arguments(chosen, schema)))
     return found
 
 

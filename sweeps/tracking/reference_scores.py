@@ -19,7 +19,7 @@ EPISODES = 10
 SIGMAS = 3.0
 
 
-def measure_floors(
+def measure_reference_scores(
     tasks: Iterable[str], runs: Path, *, assets: str = "official"
 ) -> dict[str, dict[str, Any]]:
     """Returns of uniform random and zero actions, over ten episodes of each task.

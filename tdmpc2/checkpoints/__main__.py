@@ -106,7 +106,7 @@ def _parse(words: Sequence[str], first: str, schema: Mapping[str, Any]) -> dict[
         # A path may hold an equals sign, a key holds neither slash nor dot.
         if not equals or "/" in key or "." in key or Path(words[0]).exists():
             words[0] = f"{first}={words[0]}"
-    values = cli.parse_words(words, schema)
+    values = cli.parse_arguments(words, schema)
     _required(values, first)
     return values
 

@@ -167,7 +167,7 @@ def main(words: Sequence[str]) -> int:
     if name not in COMMANDS:
         raise UserError(f"'{name}': unknown command{did_you_mean(name, COMMANDS)}")
     run, options, _ = COMMANDS[name]
-    run(options(**cli.parse_words(rest, cli.schema_of(options))))
+    run(options(**cli.parse_arguments(rest, cli.schema_of(options))))
     return 0
 
 

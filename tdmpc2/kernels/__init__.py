@@ -84,7 +84,7 @@ def vectorised() -> Iterator[None]:
         _vectorised = False
 
 
-def usable_packed(x: Tensor, packed: Packed | None) -> bool:
+def usable_blocked(x: Tensor, packed: Packed | None) -> bool:
     """Whether rows `(..., I)` can go through `dense` with these weights: whole blocks of them."""
     if packed is None or torch.is_grad_enabled() or not usable(x):
         return False
@@ -106,7 +106,7 @@ def dense(
 
     Args:
         x: `(..., I)`; for K layers `(N, I)`, the same for all, or `(K, N, I)`.
-        packed: weights that `PackedWeights` has laid out.
+        packed: weights that `BlockedWeights` has laid out.
         bias: `(O,)` or `(K', O)`, of the linear map.
         gamma: of the norm, like `bias`.
         beta: of the norm, like `bias`.

@@ -174,15 +174,15 @@ std::tuple<Tensor, Tensor> norm_act(
 // Products with weights that were packed beforehand, a block of rows at a time, so that norm and
 // activation find the block in the second-level cache.
 
-int64_t packed_size(int64_t out, int64_t in, int64_t block) {
-  return products::packed_size(block, out, in);
+int64_t blocked_size(int64_t out, int64_t in, int64_t block) {
+  return products::blocked_size(block, out, in);
 }
 
 // Writes weights (K, O, I) into `packed` (K, size), laid out for blocks of that many rows.
-void pack_(Tensor& packed, const Tensor& weight_, int64_t block) {
+void block_(Tensor& packed, const Tensor& weight_, int64_t block) {
   const Tensor weight = weight_.contiguous();
   const int num = weight.size(0), out = weight.size(1), in = weight.size(2);
-  TORCH_CHECK(packed.size(1) == packed_size(out, in, block) && packed.is_contiguous(), "packed size");
+  TORCH_CHECK(packed.size(1) == blocked_size(out, in, block) && packed.is_contiguous(), "packed size");
   for (int k = 0; k < num; ++k) {
     products::pack(
         true, block, out, in, weight.const_data_ptr<float>() + int64_t(k) * out * in,
@@ -326,8 +326,8 @@ TORCH_LIBRARY(tdmpc2, m) {
       "norm_act_(Tensor(a!) x, Tensor bias, Tensor gamma, Tensor beta, Tensor? factor, int group, "
       "float tau) -> ()");
   m.def("can_multiply() -> bool", &products::possible);
-  m.def("packed_size(int out_dim, int in_dim, int block) -> int", &packed_size);
-  m.def("pack_(Tensor(a!) packed, Tensor weight, int block) -> ()");
+  m.def("blocked_size(int out_dim, int in_dim, int block) -> int", &blocked_size);
+  m.def("block_(Tensor(a!) packed, Tensor weight, int block) -> ()");
   m.def(
       "dense(Tensor x, Tensor packed, Tensor bias, Tensor gamma, Tensor beta, Tensor? heads, "
       "int block, int group, float tau) -> Tensor");
@@ -340,7 +340,7 @@ TORCH_LIBRARY(tdmpc2, m) {
 TORCH_LIBRARY_IMPL(tdmpc2, CPU, m) {
   m.impl("norm_act", &norm_act);
   m.impl("norm_act_", &norm_act_);
-  m.impl("pack_", &pack_);
+  m.impl("block_", &block_);
   m.impl("dense", &dense);
   m.impl("norm_act_backward", &norm_act_backward);
 }

@@ -40,14 +40,14 @@ inline bool possible() {
 }
 
 // Floats that a matrix (in, out) takes, laid out for products with `block` rows.
-inline int64_t packed_size(int64_t block, int64_t out, int64_t in) {
+inline int64_t blocked_size(int64_t block, int64_t out, int64_t in) {
   if (by_onednn()) return in * out;
   return (cblas_sgemm_pack_get_size(kMatrixB, block, out, in) + 3) / 4;
 }
 
 // --- oneDNN: a panel of columns at a time, row-major (in, columns) --------------------------
 
-inline void pack_panel(
+inline void block_panel(
     bool transposed, int64_t column, int64_t columns, int64_t out, int64_t in, const float* source,
     float* panel) {
   if (!transposed) {
@@ -86,7 +86,7 @@ inline void pack(
     return;
   }
   for (int64_t j = 0; j < out; j += kPanel) {
-    pack_panel(transposed, j, std::min(kPanel, out - j), out, in, source, packed + j * in);
+    block_panel(transposed, j, std::min(kPanel, out - j), out, in, source, packed + j * in);
   }
 }
 

@@ -22,8 +22,8 @@ from tdmpc2.common.numerics.numeric_path import (
 from tdmpc2.common.numerics.seeding import derive_seed, seed_globals
 from tdmpc2.common.run.checkpoint import CheckpointStore
 from tdmpc2.common.run.lock import Lease
-from tdmpc2.common.run.resume_checks import RunRecord, existing_outcome, register_attempt
-from tdmpc2.common.run.run_files import RunRecords
+from tdmpc2.common.run.resume_checks import RunResult, existing_outcome, register_attempt
+from tdmpc2.common.run.run_files import RunFiles
 from tdmpc2.common.run.sacred_tracker import Tracker, track
 from tdmpc2.common.run.spec import OfflineOptions, RunSpec
 from tdmpc2.common.system import cli
@@ -32,7 +32,7 @@ from tdmpc2.common.system.errors import StoppedError, UserError
 from tdmpc2.common.training.loop_requests import serve
 from tdmpc2.common.training.session import session, stop_on_signals
 from tdmpc2.data.dataset import Dataset
-from tdmpc2.data.memory import OfflineMemory
+from tdmpc2.data.offline_replay import OfflineReplay
 from tdmpc2.envs.multitask import multitask_spec
 from tdmpc2.envs.tasks import Task, get_task
 from tdmpc2.runners.offline_trainer import EvalGroup, OfflineSchedule, OfflineTrainer
@@ -47,7 +47,7 @@ from tdmpc2.runners.setup import evaluation_workers, make_env_groups
 from tdmpc2.sharded_update import SplitUpdate
 
 EVAL_EVERY = 100_000
-SPEC_WORDS: dict[str, Any] = {
+SPEC_OPTIONS: dict[str, Any] = {
     "method": str,
     "task": str,
     "seed": int,
@@ -57,7 +57,7 @@ SPEC_WORDS: dict[str, Any] = {
 SCHEDULES_OVER = 1 << 60  # decisions after which all that anneals over decisions has done so
 
 
-def run_offline(spec: RunSpec, options: OfflineOptions, dataset: Dataset) -> RunRecord | None:
+def run_offline(spec: RunSpec, options: OfflineOptions, dataset: Dataset) -> RunResult | None:
     """Trains a run to the end of its budget, resuming it where it stands.
 
     Started by `torchrun`, several processes train it together, each on its share of every batch.
@@ -139,7 +139,7 @@ class _OfflineRun:
         parts, processes = self.options.accumulate, self.world.size
         return None if parts == processes == 1 else f"{processes} processes x {parts} parts"
 
-    def as_first(self, stack: contextlib.ExitStack) -> RunRecord:
+    def as_first(self, stack: contextlib.ExitStack) -> RunResult:
         """Trains, evaluates, writes and saves."""
         options, spec = self.options, self.spec
         try:
@@ -165,7 +165,7 @@ class _OfflineRun:
         facts["model_size"] = self.agent.config.model_size
         learnt = [p for p in self.agent.model.parameters() if p.requires_grad]
         facts["num_parameters"] = sum(p.numel() for p in learnt)
-        records = RunRecords(self.directory, spec, facts)
+        records = RunFiles(self.directory, spec, facts)
         seed_globals(spec.seed)
         groups = eval_groups(self.tasks, self.shapes, evaluation_workers(options))
         for group in groups:
@@ -178,7 +178,7 @@ class _OfflineRun:
         if numeric["compile"]:
             self.agent.compile(lambda: record_failed_compilation(numeric_file))
 
-        def body(tracker: Tracker) -> RunRecord:
+        def body(tracker: Tracker) -> RunResult:
             seed_globals(spec.seed)  # Sacred seeds them too; ours comes last
             with stop_on_signals() as stop:
                 steps = session(trainer, records, tracker, lease, options, stop)
@@ -209,11 +209,11 @@ class _OfflineRun:
     def _trainer(
         self,
         groups: Sequence[EvalGroup],
-        records: RunRecords | None,
+        records: RunFiles | None,
         checkpoints: CheckpointStore,
     ) -> OfflineTrainer:
         generator = torch.Generator().manual_seed(derive_seed(self.spec.seed, "replay"))
-        memory = OfflineMemory(
+        memory = OfflineReplay(
             self.dataset,
             self.spec.tasks,
             self.agent.replay_length,
@@ -248,7 +248,7 @@ def eval_groups(tasks: Sequence[Task], shapes: EnvSpec, workers: int | None) -> 
 
 def is_meant(words: Sequence[str]) -> bool:
     """Whether the words of the train command ask for such a run."""
-    return not {"data", "num_updates"}.isdisjoint(cli.split_words(words))
+    return not {"data", "num_updates"}.isdisjoint(cli.split_arguments(words))
 
 
 def parse(words: Sequence[str]) -> tuple[RunSpec, OfflineOptions, Dataset]:
@@ -257,11 +257,11 @@ def parse(words: Sequence[str]) -> tuple[RunSpec, OfflineOptions, Dataset]:
     Raises:
         UserError: unknown key, task or method, or a value out of range; no such dataset.
     """
-    pairs = cli.split_words(words)
+    pairs = cli.split_arguments(words)
     method = pairs.get("method", "tdmpc2")
     config_schema = cli.schema_of(agent_class(method).config_class)
     options_schema = cli.schema_of(OfflineOptions)
-    values = cli.parse_words(words, {**SPEC_WORDS, **options_schema, **config_schema})
+    values = cli.parse_arguments(words, {**SPEC_OPTIONS, **options_schema, **config_schema})
     if "task" not in values:
         raise UserError("task= is missing, e.g. task=mt30")
     options = OfflineOptions(**{k: values[k] for k in options_schema if k in values})

@@ -14,13 +14,13 @@ from tdmpc2.common.numerics.distributed import World
 from tdmpc2.common.numerics.optim import RunningMeans, all_finite
 from tdmpc2.common.numerics.seeding import derive_seed
 from tdmpc2.common.run.checkpoint import CheckpointStore
-from tdmpc2.common.run.run_files import RunRecords
+from tdmpc2.common.run.run_files import RunFiles
 from tdmpc2.common.system.errors import DivergedError, StoppedError
 from tdmpc2.common.training.callbacks import Callbacks
 from tdmpc2.common.training.evaluation import Evaluation, evaluation
 from tdmpc2.common.training.loop_requests import Learn, Steps
 from tdmpc2.common.training.vector_env import EnvGroup
-from tdmpc2.data.memory import OfflineMemory
+from tdmpc2.data.offline_replay import OfflineReplay
 from tdmpc2.envs.tasks import Task
 
 STOP_EVERY = 10  # updates between the processes' asking each other whether to stop
@@ -96,8 +96,8 @@ class OfflineTrainer:
         agent: Agent,
         tasks: Sequence[Task],
         groups: Sequence[EvalGroup],
-        memory: OfflineMemory,
-        records: RunRecords | None,
+        memory: OfflineReplay,
+        records: RunFiles | None,
         checkpoints: CheckpointStore,
         schedule: OfflineSchedule,
         *,

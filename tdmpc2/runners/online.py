@@ -21,8 +21,8 @@ from tdmpc2.common.numerics.numeric_path import (
 from tdmpc2.common.numerics.seeding import derive_seed, seed_globals
 from tdmpc2.common.run.checkpoint import CheckpointStore
 from tdmpc2.common.run.lock import Lease
-from tdmpc2.common.run.resume_checks import RunRecord, existing_outcome, register_attempt
-from tdmpc2.common.run.run_files import RunRecords
+from tdmpc2.common.run.resume_checks import RunResult, existing_outcome, register_attempt
+from tdmpc2.common.run.run_files import RunFiles
 from tdmpc2.common.run.sacred_tracker import Tracker, track
 from tdmpc2.common.run.spec import RunOptions, RunSpec
 from tdmpc2.common.system.atomic_files import remove_leftovers
@@ -34,7 +34,7 @@ from tdmpc2.common.training.trainer import Schedule, Trainer
 from tdmpc2.envs.factory import make_env
 from tdmpc2.envs.rendering import renderer_in_use
 from tdmpc2.envs.task_variants import task_of
-from tdmpc2.runners.registry import make_agent, make_pack, why_alone
+from tdmpc2.runners.registry import make_agent, make_seed_batch, why_alone
 from tdmpc2.runners.setup import (
     check_fits,
     env_arguments,
@@ -48,7 +48,7 @@ from tdmpc2.runners.setup import (
 Initial = Callable[[Agent], None]
 
 
-def run(spec: RunSpec, options: RunOptions) -> RunRecord:
+def run(spec: RunSpec, options: RunOptions) -> RunResult:
     """Trains a run to the end of its budget, resuming it where it stands.
 
     Args:
@@ -67,7 +67,7 @@ def run(spec: RunSpec, options: RunOptions) -> RunRecord:
 
 def run_seeds(
     specs: Sequence[RunSpec], options: RunOptions, initial: Initial | None = None
-) -> list[RunRecord]:
+) -> list[RunResult]:
     """Trains runs that differ in nothing but their seed, all in this process.
 
     Several act and learn as one batch (see `tdmpc2.seed_batch`), decision by decision, and save at
@@ -87,7 +87,7 @@ def run_seeds(
         StoppedError: they were asked to stop.
     """
     if len(specs) > 1:
-        _check_packable(specs)
+        _check_same_but_seed(specs)
     device = choose_device(options.device)
     lanes = [_Lane(spec, options, device, len(specs)) for spec in specs]
     working = [lane for lane in lanes if lane.settled is None]
@@ -103,7 +103,7 @@ def _train(
     working: Sequence[_Lane],
     options: RunOptions,
     initial: Initial | None,
-) -> list[RunRecord]:
+) -> list[RunResult]:
     """Trains those of the runs that are not settled; how each of these ended."""
     packed = len(lanes) > 1
     clock = RoundClock() if packed else time.monotonic
@@ -124,11 +124,11 @@ def _train(
             lane.restore(start, initial)
         agents = [lane.agent for lane in lanes]
         going = [lane in working and not lane.trainer.finished for lane in lanes]
-        pack = make_pack(agents, going) if packed else None
+        pack = make_seed_batch(agents, going) if packed else None
         if working[0].numeric["compile"]:
             (pack or agents[0]).compile(lambda: _record_failed_compilation(working))
 
-        def body(trackers: list[Tracker]) -> list[RunRecord]:
+        def body(trackers: list[Tracker]) -> list[RunResult]:
             seed_globals(working[0].spec.seed)  # Sacred seeds them too; ours comes last
             with stop_on_signals() as stop:
                 loops = {
@@ -170,7 +170,7 @@ class _Lane:
         first = make_env(**self.wanted, seed=derive_seed(spec.seed, "environment"))
         self.shapes = env_spec(self.task, first, dict(spec.start))
         self.agent: Agent = make_agent(spec, self.shapes, device)
-        self.memory_place = check_fits(self.agent, self.shapes, spec.budget, device, num_runs)
+        self.replay_place = check_fits(self.agent, self.shapes, spec.budget, device, num_runs)
         self.envs = [first, *(make_env(**one) for one in self.env_arguments[1:])]
         self.directory = spec.run_dir(options.runs)
         self.eval_every = options.eval_every or self.task.eval_every
@@ -230,12 +230,12 @@ class _Lane:
         stack.enter_context(contextlib.closing(eval_envs))
         facts = {"domain": self.task.domain, "metric": self.task.metric}
         facts["model_size"] = getattr(self.agent.config, "model_size", None)  # type: ignore[attr-defined]
-        self.records = RunRecords(self.directory, spec, facts)
+        self.records = RunFiles(self.directory, spec, facts)
         self.trainer = Trainer(
             self.agent,
             envs,
             eval_envs,
-            make_replay(self.agent, self.shapes, spec.seed, self.memory_place),
+            make_replay(self.agent, self.shapes, spec.seed, self.replay_place),
             self.records,
             self.store,
             Schedule(
@@ -256,7 +256,7 @@ class _Lane:
         kept, commit = self.options.keep_replay, self.attempt["commit"]
         self.records.write_spec({**self.fixed, "keep_replay": kept, "commit": commit})
 
-    def session(self, tracker: Tracker, stop: StopRequests) -> Steps[RunRecord]:
+    def session(self, tracker: Tracker, stop: StopRequests) -> Steps[RunResult]:
         """The steps of this run."""
         parts = (self.trainer, self.records, tracker, self.lease, self.options)
         return session(*parts, stop)
@@ -281,7 +281,7 @@ def _tracked(lanes: Sequence[_Lane], body: Callable[[list[Tracker]], Any]) -> An
     return inside(lanes, [])
 
 
-def _check_packable(specs: Sequence[RunSpec]) -> None:
+def _check_same_but_seed(specs: Sequence[RunSpec]) -> None:
     """Refuses runs that cannot go through one batch."""
     first = specs[0]
     if any(dataclasses.replace(spec, seed=first.seed) != first for spec in specs):

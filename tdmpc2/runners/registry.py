@@ -238,9 +238,9 @@ def make_agent(spec: RunSpec, env: EnvSpec, device: torch.device) -> Agent:
     return agent_class(spec.method)(config, env, seed=spec.seed, device=device)
 
 
-def can_pack(method: str) -> bool:
+def has_seed_batch(method: str) -> bool:
     """Whether a method's agents of several seeds can act and learn as one batch."""
-    return getattr(agent_class(method), "packed_by", None) is not None
+    return getattr(agent_class(method), "seed_batch_class", None) is not None
 
 
 def why_alone(spec: RunSpec) -> str | None:
@@ -248,7 +248,7 @@ def why_alone(spec: RunSpec) -> str | None:
     if spec.tasks:
         return f"{spec.task}: agents of several tasks are trained one by one"
     task = task_of(spec)
-    if not can_pack(spec.method):
+    if not has_seed_batch(spec.method):
         return f"method {spec.method} trains one seed per process only"
     if task.episodic:
         return f"{spec.task}: episodes of different lengths; train its seeds one by one"
@@ -257,12 +257,12 @@ def why_alone(spec: RunSpec) -> str | None:
     return None
 
 
-def make_pack(agents: Sequence[Agent], going: Sequence[bool]) -> Pack:
+def make_seed_batch(agents: Sequence[Agent], going: Sequence[bool]) -> Pack:
     """Agents of one method and task as one batch.
 
     Args:
         agents: of several seeds, as their runs have restored them.
         going: whether each agent's run goes on; the others only fill their places.
     """
-    module, _, name = agents[0].packed_by.partition(":")  # type: ignore[attr-defined]
+    module, _, name = agents[0].seed_batch_class.partition(":")  # type: ignore[attr-defined]
     return getattr(importlib.import_module(module), name)(agents, going)

@@ -89,7 +89,7 @@ def write_table(path: Path, header: str, lines: Sequence[str]) -> Path:
     return path
 
 
-def write_floors(
+def write_reference_scores(
     runs: Path, task: str, uniform: tuple[float, float], zero: tuple[float, float]
 ) -> Path:
     """Writes `floors/<task>.json` from mean and standard deviation of each policy."""

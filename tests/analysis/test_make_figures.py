@@ -18,7 +18,7 @@ from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.system.paths import project_root
 from tdmpc2.envs.tasks import SUITES, get_suite
 from tests.analysis.multitask_files import write_multitask_run
-from tests.analysis.run_files import HEADER, eval_line, write_floors, write_run, write_table
+from tests.analysis.run_files import HEADER, eval_line, write_reference_scores, write_run, write_table
 
 KINDS = ("pdf", "png", "csv", "md", "tex")
 FILES = {f"{name}.{kind}" for name in ("learning_curves", "aggregate") for kind in KINDS}
@@ -32,7 +32,7 @@ SCRIPT = project_root() / "analysis" / "make_figures.py"
 def runs(tmp_path) -> Path:
     folder = tmp_path / "runs"
     for task in ("cartpole-swingup", "walker-walk"):
-        write_floors(folder, task, (43.0, 12.0), (20.0, 5.0))
+        write_reference_scores(folder, task, (43.0, 12.0), (20.0, 5.0))
         for seed in (1, 2):
             write_run(folder, {0: 10.0, 1000: 100.0 * seed}, task=task, seed=seed)
     return folder
@@ -267,7 +267,7 @@ def test_the_rule_is_chosen_and_named(runs):
         ("aggregate", "not of the form key=value"),
     ],
 )
-def test_bad_words_write_nothing(runs, word, message):
+def test_bad_arguments_write_nothing(runs, word, message):
     with pytest.raises(UserError, match=message):
         draw(runs, word)
     assert not (runs.parent / "out").exists()

@@ -20,7 +20,7 @@ from tests.analysis.pictures import (
     draw,
     legend_of,
 )
-from tests.analysis.run_files import write_floors
+from tests.analysis.run_files import write_reference_scores
 
 CURVES = FigureSpec("curves", "multitask_curves")
 BARS = FigureSpec("bars", "multitask_bars")
@@ -131,7 +131,7 @@ def test_every_task_has_a_bar_beside_what_doing_nothing_scores(tmp_path):
     for seed in (1, 2):
         points = {0: (4.0, 0.0, 10.0 * seed), 1000: (60.0 + seed, 20.0, 80.0)}
         write_multitask_run(tmp_path, points, tasks=tasks, seed=seed)
-    write_floors(tmp_path, "walker-walk", (43.0, 12.0), (20.0, 5.0))
+    write_reference_scores(tmp_path, "walker-walk", (43.0, 12.0), (20.0, 5.0))
     drawing = draw(load(tmp_path), TASKS)
     (page,) = drawing.pages
     assert titles(page) == [
@@ -169,7 +169,7 @@ def test_nothing_is_drawn_without_runs(tmp_path):
 def test_nothing_overlaps_or_is_clipped(tmp_path):
     both_sets(tmp_path)
     for name in {task.name for task in SUITES["mt30"]}:
-        write_floors(tmp_path, name, (43.0, 12.0), (20.0, 5.0))
+        write_reference_scores(tmp_path, name, (43.0, 12.0), (20.0, 5.0))
     records = load(tmp_path)
     large = records.select(sizes=["19"], variants=["default"])
     for shown, spec in (

@@ -42,7 +42,7 @@ def test_they_stand_in_a_table_of_their_own(tmp_path):
     assert heads.iloc[0, :7].tolist() == [
         *("tdmpc2", "default", "19", f"{ONE}+{TWO}", "ab" * 32, 7, "COMPLETED"),
     ]
-    assert records.multitask.in_words() == f"1 run of several tasks (1 of {ONE}+{TWO})"
+    assert records.multitask.summary() == f"1 run of several tasks (1 of {ONE}+{TWO})"
 
 
 def test_what_is_remembered_of_them_is_what_was_read(tmp_path):

@@ -23,7 +23,7 @@ from tests.analysis.pictures import (
     draw,
     texts_of,
 )
-from tests.analysis.run_files import write_floors, write_run, write_table
+from tests.analysis.run_files import write_reference_scores, write_run, write_table
 
 CURVES = FigureSpec("learning_curves", "learning_curves", floors=True, seeds=True)
 AGGREGATE = FigureSpec("aggregate", "aggregate_curve")
@@ -37,7 +37,7 @@ def _style():
 
 def smoke_runs(runs):
     for task, uniform in (("cartpole-swingup", 39.0), ("walker-walk", 43.0)):
-        write_floors(runs, task, (uniform, 12.0), (20.0, 5.0))
+        write_reference_scores(runs, task, (uniform, 12.0), (20.0, 5.0))
         for seed in (1, 2):
             points = {step: 30.0 + step / 50 * seed for step in range(0, 20_001, 4000)}
             write_run(runs, points, task=task, seed=seed, variant="smoke", model_size="smoke")
@@ -316,7 +316,7 @@ def test_nothing_overlaps_or_is_clipped(tmp_path, num_tasks):
     tasks = [name for name, task in TASKS.items() if task.domain == "dmcontrol"][:num_tasks]
     long = "latent_norm-none+regression-symlog_mse+policy_prior-gaussian_noise"
     for task in tasks:
-        write_floors(tmp_path, task, (43.0, 12.0), (20.0, 5.0))
+        write_reference_scores(tmp_path, task, (43.0, 12.0), (20.0, 5.0))
         for variant in ("default", "no-simnorm", long):
             points = {step: step / 1000 for step in range(0, 1_000_001, 250_000)}
             write_run(tmp_path, points, task=task, variant=variant, commit="0123456789abcdef")

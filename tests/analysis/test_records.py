@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from analysis.records.load import FLOORS, RUNS, TABLE, load
-from tdmpc2.common.run.run_files import RunRecords
+from analysis.records.load import REFERENCE_SCORES, RUNS, TABLE, load
+from tdmpc2.common.run.run_files import RunFiles
 from tdmpc2.common.run.spec import RunSpec
-from tests.analysis.run_files import eval_line, write_floors, write_run
+from tests.analysis.run_files import eval_line, write_reference_scores, write_run
 
 
 def test_runs_become_one_tidy_table(tmp_path):
     write_run(tmp_path, {0: 10.0, 1000: 20.0}, task="walker-walk", seed=1, sd=2.0)
     write_run(tmp_path, {0: 0.25}, task="mw-reach", domain="metaworld", metric="success")
-    write_floors(tmp_path, "walker-walk", (43.0, 12.0), (20.0, 5.0))
+    write_reference_scores(tmp_path, "walker-walk", (43.0, 12.0), (20.0, 5.0))
     records = load(tmp_path)
 
     assert list(records.table.columns) == TABLE
@@ -40,7 +40,7 @@ def test_what_the_trainer_writes_is_read(tmp_path):
     directory = spec.run_dir(tmp_path)
     directory.mkdir(parents=True)
     facts = {"domain": "dmcontrol", "metric": "return", "model_size": 5}
-    writer = RunRecords(directory, spec, facts)
+    writer = RunFiles(directory, spec, facts)
     writer.write_spec({"commit": "abc"})
     line = {"env_step": 0, "agent_step": 0, "episode_return": 1.5, "episode_return_sd": 0.5}
     rest = {"episode_success": 0.0, "episode_length": 500.0, "num_episodes": 10}
@@ -63,7 +63,7 @@ def test_empty_or_missing_folder_gives_empty_records(tmp_path):
         records = load(folder)
         assert list(records.table.columns) == TABLE
         assert list(records.runs.columns) == RUNS
-        assert list(records.floors.columns) == FLOORS
+        assert list(records.floors.columns) == REFERENCE_SCORES
         assert len(records.table) == len(records.runs) == len(records.floors) == 0
         assert records.select(methods=["sac"]).table.empty
 

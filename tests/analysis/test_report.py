@@ -16,7 +16,7 @@ from analysis.records.train_csv import read_training
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.system.paths import project_root
 from tests.analysis.multitask_files import write_multitask_run
-from tests.analysis.run_files import write_floors, write_run, write_table
+from tests.analysis.run_files import write_reference_scores, write_run, write_table
 
 TRAIN = "env_step,agent_step,num_updates,episode,value_loss,grad_norm\n"
 EVIL = "</script><script>document.title='evil'</script>"
@@ -47,7 +47,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     variant = {"variant": "no-simnorm", "budget": 200_000, "overrides": overrides}
     write_run(runs, {0: 0.0, 200_000: 100.0}, task="walker-walk", **variant)
     write_run(runs, {}, task="walker-walk", seed=4, state="FAILED")
-    write_floors(runs, "walker-walk", (43.0, 12.0), (20.0, 5.0))
+    write_reference_scores(runs, "walker-walk", (43.0, 12.0), (20.0, 5.0))
     words = [f"runs={runs}", f"published={root / 'paper'}", f"out={root / 'report.html'}"]
     assert report.main([*words, "reps=200"]) == 0
     return root
@@ -230,7 +230,7 @@ def test_training_records_damaged_or_missing(tmp_path):
     ("word", "message"),
     [("reps=3", "at least 100"), ("out=.", "is a folder, name a file"), ("rep=1", "did you mean")],
 )
-def test_bad_words(folder, word, message):
+def test_bad_arguments(folder, word, message):
     with pytest.raises(UserError, match=message):
         report.main([f"runs={folder / 'runs'}", word])
     assert "out=FILE" in report.usage()

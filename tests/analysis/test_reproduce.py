@@ -139,7 +139,7 @@ def test_methods_and_variants_are_kept_apart(tmp_path, published):
         (["tasks=acrobot-*"], "no record of a task"),
     ],
 )
-def test_bad_words(tmp_path, published, words, message):
+def test_bad_arguments(tmp_path, published, words, message):
     ours(tmp_path / "runs", "walker-walk", (905.0, 915.0))
     with pytest.raises(UserError, match=message):
         compare(tmp_path, *words)

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from analysis.records.problems import Problem
-from analysis.records.run_reader import STATES, read_evaluations, read_floors, read_run
+from analysis.records.run_reader import STATES, read_evaluations, read_reference_scores, read_run
 from tdmpc2.common.run import run_files as trainer_records
-from tests.analysis.run_files import HEADER, eval_line, write_floors, write_run
+from tests.analysis.run_files import HEADER, eval_line, write_reference_scores, write_run
 
 
 def read(path: Path, content: str) -> tuple[dict[int, float], list[Problem]]:
@@ -212,8 +212,8 @@ def test_evaluations_without_spec_are_an_error_but_an_empty_folder_is_not(tmp_pa
 
 def test_floors_are_read(tmp_path):
     problems: list[Problem] = []
-    path = write_floors(tmp_path, "walker-walk", (43.0, 12.0), (20.0, 5.0))
-    assert read_floors(path, problems) == [
+    path = write_reference_scores(tmp_path, "walker-walk", (43.0, 12.0), (20.0, 5.0))
+    assert read_reference_scores(path, problems) == [
         ("walker-walk", "uniform", 43.0, 12.0, 10),
         ("walker-walk", "zero", 20.0, 5.0, 10),
     ]
@@ -235,5 +235,5 @@ def test_unusable_floors_are_named(tmp_path, content):
     path = tmp_path / "walker-walk.json"
     path.write_text(content)
     problems: list[Problem] = []
-    assert read_floors(path, problems) == []
+    assert read_reference_scores(path, problems) == []
     assert [p.where for p in problems] == [str(path)]

@@ -12,7 +12,7 @@ from analysis.records.problems import Problem
 from analysis.stats.bootstrap import Bootstrap
 from analysis.stats.ragged_curves import RULES, ScoreCurves
 from analysis.stats.task_curves import floors, task_curves
-from tests.analysis.run_files import write_floors, write_run, write_table
+from tests.analysis.run_files import write_reference_scores, write_run, write_table
 
 FAST = Bootstrap(reps=400)
 
@@ -77,7 +77,7 @@ def test_where_nothing_is_filled_in_the_seeds_there_are_averaged(tmp_path):
 
 
 def test_floors_by_hand(tmp_path):
-    write_floors(tmp_path, "walker-walk", uniform=(43.0, 12.0), zero=(20.0, 5.0))
+    write_reference_scores(tmp_path, "walker-walk", uniform=(43.0, 12.0), zero=(20.0, 5.0))
     write_run(tmp_path, {0: 50.0, 1000: 900.0}, seed=1, sd=8.0)
     write_run(tmp_path, {0: 30.0, 1000: 900.0}, seed=2, sd=14.0)
     lines = floors(load(tmp_path)).loc["walker-walk"]
@@ -99,8 +99,8 @@ def test_published_curves_are_no_floor(tmp_path):
 
 
 def test_no_threshold_where_a_floor_was_not_measured(tmp_path):
-    write_floors(tmp_path, "walker-walk", uniform=(43.0, 12.0), zero=(20.0, 5.0))
-    write_floors(tmp_path, "mw-reach", uniform=(43.0, 12.0), zero=(20.0, 5.0))
+    write_reference_scores(tmp_path, "walker-walk", uniform=(43.0, 12.0), zero=(20.0, 5.0))
+    write_reference_scores(tmp_path, "mw-reach", uniform=(43.0, 12.0), zero=(20.0, 5.0))
     write_run(tmp_path, {1000: 900.0}, task="walker-walk")
     write_run(tmp_path, {0: 50.0}, task="cup-catch")
     write_run(tmp_path, {0: 0.5}, task="mw-reach", domain="metaworld", metric="success")

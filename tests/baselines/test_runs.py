@@ -16,7 +16,7 @@ from tdmpc2.common.run.run_files import read_status
 from tdmpc2.common.system.atomic_files import read_json
 from tdmpc2.envs.factory import make_env
 from tdmpc2.envs.tasks import get_task
-from tdmpc2.runners.registry import can_pack, make_agent, make_spec
+from tdmpc2.runners.registry import has_seed_batch, make_agent, make_spec
 from tdmpc2.runners.setup import check_fits, env_spec, make_replay
 from tests.kill_driver import Blow, Command, Done
 from tests.runs import checkpoint_steps, evaluated_steps, files, outcome, run_directory
@@ -186,7 +186,7 @@ def test_real_tasks_fit(method: str, task: str) -> None:
     spec = make_spec(method, task, 1, overrides={**settings, "seed_decisions": 1_100})
     agent = make_agent(spec, shapes, torch.device("cpu"))
     assert isinstance(agent, Agent)
-    assert not can_pack(method)
+    assert not has_seed_batch(method)
     place = check_fits(agent, shapes, spec.budget, torch.device("cpu"))
     make_replay(agent, shapes, 1, place)
     obs, first = env.reset()[0][None], np.array([True])

@@ -57,13 +57,13 @@ SCHEMA = cli.schema_of(Settings)
     ],
 )
 def test_values_of_every_type(word: str, value: object) -> None:
-    (parsed,) = cli.parse_words([word], SCHEMA).values()
+    (parsed,) = cli.parse_arguments([word], SCHEMA).values()
     assert parsed == value
     assert type(parsed) is type(value)
 
 
 def test_a_relative_folder_becomes_absolute() -> None:
-    assert cli.parse_words(["folder=here"], SCHEMA) == {"folder": Path.cwd() / "here"}
+    assert cli.parse_arguments(["folder=here"], SCHEMA) == {"folder": Path.cwd() / "here"}
 
 
 @pytest.mark.parametrize(
@@ -87,15 +87,15 @@ def test_a_relative_folder_becomes_absolute() -> None:
         ("--=1", "'--=1' is not of the form key=value (see --help)"),
     ],
 )
-def test_bad_words(word: str, message: str) -> None:
+def test_bad_arguments(word: str, message: str) -> None:
     with pytest.raises(UserError) as caught:
-        cli.parse_words([word], SCHEMA)
+        cli.parse_arguments([word], SCHEMA)
     assert str(caught.value) == message
 
 
 def test_a_key_may_be_given_once() -> None:
     with pytest.raises(UserError, match="'count' is given twice: count=1 and --count=1"):
-        cli.parse_words(["count=1", "--count=1"], SCHEMA)
+        cli.parse_arguments(["count=1", "--count=1"], SCHEMA)
 
 
 def test_fields_are_described_with_default_and_choices() -> None:

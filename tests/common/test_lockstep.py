@@ -13,7 +13,7 @@ from tdmpc2.common.training.lockstep import RoundClock, lockstep
 from tdmpc2.common.training.loop_requests import Act, Learn, Pause, Steps
 
 
-class AddingPack:
+class AddingBatch:
     """Answers observations with themselves plus the place; keeps what it was asked."""
 
     def __init__(self) -> None:
@@ -54,7 +54,7 @@ def loop(name: str, rounds: int, log: list[Any]) -> Steps[str]:
 
 def test_each_loop_gets_its_own_answers() -> None:
     log: list[Any] = []
-    assert lockstep([loop("a", 1, log), loop("b", 1, log)], AddingPack(), RoundClock()) == [
+    assert lockstep([loop("a", 1, log), loop("b", 1, log)], AddingBatch(), RoundClock()) == [
         "a done",
         "b done",
     ]
@@ -70,7 +70,7 @@ def test_each_loop_gets_its_own_answers() -> None:
 
 def test_whoever_ends_early_keeps_its_place() -> None:
     log: list[Any] = []
-    pack = AddingPack()
+    pack = AddingBatch()
     loops = [loop("a", 1, log), None, loop("c", 3, log)]
     assert lockstep(loops, pack, RoundClock()) == ["a done", None, "c done"]
     assert pack.asked == [[True, False, True], [False, False, True], [False, False, True]]
@@ -85,7 +85,7 @@ def test_an_error_in_one_loop_stops_the_others() -> None:
         raise ValueError("simulator broke")
 
     with pytest.raises(ValueError, match="simulator broke"):
-        lockstep([loop("a", 3, log), failing(), loop("c", 3, log)], AddingPack(), RoundClock())
+        lockstep([loop("a", 3, log), failing(), loop("c", 3, log)], AddingBatch(), RoundClock())
     stops = [entry for entry in log if entry[1] == "stopped"]
     assert [name for name, *_ in stops] == ["a", "c"]
     assert all("with another seed of its process (simulator broke)" in text for *_, text in stops)
@@ -93,7 +93,7 @@ def test_an_error_in_one_loop_stops_the_others() -> None:
 
 def test_an_error_of_the_batch_reaches_the_loops() -> None:
     log: list[Any] = []
-    pack = AddingPack()
+    pack = AddingBatch()
     pack.error = RuntimeError("out of memory")
     seen: list[BaseException] = []
 
@@ -117,7 +117,7 @@ def test_loops_out_of_step_are_a_fault() -> None:
         return ""
 
     with pytest.raises(RuntimeError, match="out of step: \\['Act', 'Learn'\\]"):
-        lockstep([loop("a", 1, []), learning()], AddingPack(), RoundClock())
+        lockstep([loop("a", 1, []), learning()], AddingBatch(), RoundClock())
 
 
 def test_the_clock_stands_still_within_a_round() -> None:
@@ -129,7 +129,7 @@ def test_the_clock_stands_still_within_a_round() -> None:
             times.append((name, clock()))
             yield Pause()
 
-    lockstep([looking("a"), looking("b")], AddingPack(), clock)
+    lockstep([looking("a"), looking("b")], AddingBatch(), clock)
     a, b = ([t for name, t in times if name == n] for n in "ab")
     assert a == b
     assert a[0] < a[1] < a[2]

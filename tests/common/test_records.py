@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tdmpc2.common.run.run_files import CsvRecord, RunRecords, format_value, read_status
+from tdmpc2.common.run.run_files import CsvRecord, RunFiles, format_value, read_status
 from tdmpc2.common.run.spec import RunSpec
 from tdmpc2.common.system.atomic_files import read_json
 from tdmpc2.common.system.errors import UserError
@@ -15,8 +15,8 @@ SPEC = RunSpec("tdmpc2", "toy-pointmass", 1, 500, overrides=(("num_q", 2),), var
 
 
 @pytest.fixture
-def records(tmp_path: Path) -> RunRecords:
-    return RunRecords(tmp_path, SPEC, {"domain": "toy", "metric": "return"})
+def records(tmp_path: Path) -> RunFiles:
+    return RunFiles(tmp_path, SPEC, {"domain": "toy", "metric": "return"})
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_a_line_is_on_the_file_at_once(tmp_path: Path) -> None:
     assert record.path.read_bytes() == b"a\n1\n"
 
 
-def test_cutting_back_forgets_what_came_later(records: RunRecords) -> None:
+def test_cutting_back_forgets_what_came_later(records: RunFiles) -> None:
     records.csv["eval"].append({"a": 1})
     sizes = records.sizes()
     assert sizes == {"eval": 4, "train": 0, "timing": 0}
@@ -68,7 +68,7 @@ def test_cutting_back_forgets_what_came_later(records: RunRecords) -> None:
     with open(records.csv["timing"].path, "w") as file:
         file.write("env_st")  # a header that was torn
 
-    reopened = RunRecords(records.directory, SPEC, {})
+    reopened = RunFiles(records.directory, SPEC, {})
     reopened.cut_back(sizes)
     assert reopened.csv["eval"].path.read_text() == "a\n1\n"
     assert not reopened.csv["train"].path.exists()
@@ -78,7 +78,7 @@ def test_cutting_back_forgets_what_came_later(records: RunRecords) -> None:
     assert reopened.csv["timing"].path.read_text() == "env_step\n1\n"
 
 
-def test_cutting_back_to_nothing(records: RunRecords) -> None:
+def test_cutting_back_to_nothing(records: RunFiles) -> None:
     records.csv["eval"].append({"a": 1})
     records.cut_back({})
     assert list(records.directory.iterdir()) == []
@@ -86,14 +86,14 @@ def test_cutting_back_to_nothing(records: RunRecords) -> None:
     assert records.csv["eval"].path.read_text() == "b\n1\n"
 
 
-def test_a_record_shorter_than_the_checkpoint_knows_is_refused(records: RunRecords) -> None:
+def test_a_record_shorter_than_the_checkpoint_knows_is_refused(records: RunFiles) -> None:
     records.csv["eval"].append({"a": 1})
     with pytest.raises(UserError, match=r"eval\.csv: 4 bytes, but the checkpoint knows 9"):
         records.cut_back({"eval": 9})
     assert records.csv["eval"].path.read_text() == "a\n1\n"
 
 
-def test_spec_file(records: RunRecords) -> None:
+def test_spec_file(records: RunFiles) -> None:
     records.write_spec({"eval_every": 100})
     assert read_json(records.directory / "spec.json") == {
         "format": 1,
@@ -114,7 +114,7 @@ def test_spec_file(records: RunRecords) -> None:
     }
 
 
-def test_status_file(records: RunRecords) -> None:
+def test_status_file(records: RunFiles) -> None:
     assert read_status(records.directory) is None
     records.set_state("DIVERGED", 250, "loss not finite", train_return=3.5)
     status = read_status(records.directory)
@@ -128,7 +128,7 @@ def test_status_file(records: RunRecords) -> None:
     assert status["train_return"] == 3.5
 
 
-def test_progress_does_not_rewrite_the_status_at_every_episode(records: RunRecords) -> None:
+def test_progress_does_not_rewrite_the_status_at_every_episode(records: RunFiles) -> None:
     records.set_state("RUNNING", 100)
     records.set_progress(150)
     status = read_status(records.directory)

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tdmpc2.common.run.resume_checks import RunRecord, existing_outcome, register_attempt
-from tdmpc2.common.run.run_files import RunRecords
+from tdmpc2.common.run.resume_checks import RunResult, existing_outcome, register_attempt
+from tdmpc2.common.run.run_files import RunFiles
 from tdmpc2.common.run.spec import RunOptions, RunSpec
 from tdmpc2.common.system.atomic_files import read_json, write_json
 from tdmpc2.common.system.errors import UserError
@@ -20,7 +20,7 @@ FIXED = {"eval_every": 100, "eval_episodes": 10}
 
 def outcome(
     directory: Path, budget: int = 500, *, keep_replay: bool = False, **fixed: int
-) -> RunRecord | None:
+) -> RunResult | None:
     spec = dataclasses.replace(SPEC, budget=budget)
     options = RunOptions(keep_replay=keep_replay)
     return existing_outcome(directory, spec, {**FIXED, **fixed}, options)
@@ -28,7 +28,7 @@ def outcome(
 
 def leave(directory: Path, state: Any, env_step: int, *, keep_replay: bool = False) -> None:
     """Files of a run that stands there."""
-    records = RunRecords(directory, SPEC, {})
+    records = RunFiles(directory, SPEC, {})
     records.write_spec({**FIXED, "keep_replay": keep_replay})
     records.set_state(state, env_step, "why")
 
@@ -49,13 +49,13 @@ def test_unfinished_runs_go_on(state: str, tmp_path: Path) -> None:
 def test_finished_runs_are_left_alone(budget: int, tmp_path: Path) -> None:
     """Episodes end where they end, here at 520."""
     leave(tmp_path, "COMPLETED", 520)
-    assert outcome(tmp_path, budget) == RunRecord(tmp_path, "COMPLETED", 520, "already finished")
+    assert outcome(tmp_path, budget) == RunResult(tmp_path, "COMPLETED", 520, "already finished")
 
 
 @pytest.mark.parametrize("budget", [500, 1000])
 def test_diverged_runs_are_never_retried(budget: int, tmp_path: Path) -> None:
     leave(tmp_path, "DIVERGED", 300, keep_replay=True)
-    record = RunRecord(tmp_path, "DIVERGED", 300, "why")
+    record = RunResult(tmp_path, "DIVERGED", 300, "why")
     assert outcome(tmp_path, budget, keep_replay=True) == record
 
 

@@ -14,8 +14,8 @@ import pytest
 
 from tdmpc2.common.run import run_files as records_of_runs
 from tdmpc2.common.run.lock import Lease, LeaseLostError
-from tdmpc2.common.run.resume_checks import RunRecord
-from tdmpc2.common.run.run_files import RunRecords, read_status
+from tdmpc2.common.run.resume_checks import RunResult
+from tdmpc2.common.run.run_files import RunFiles, read_status
 from tdmpc2.common.run.sacred_tracker import Tracker
 from tdmpc2.common.run.spec import RunOptions, RunSpec
 from tdmpc2.common.system.errors import DivergedError, StoppedError, UserError
@@ -51,8 +51,8 @@ class Metrics:
 
 def session(
     directory: Path, script: Any, metrics: Metrics | None = None, **options: Any
-) -> RunRecord:
-    records = RunRecords(directory, RunSpec("tdmpc2", "toy-pointmass", 1, 200), {})
+) -> RunResult:
+    records = RunFiles(directory, RunSpec("tdmpc2", "toy-pointmass", 1, 200), {})
     with Lease(directory) as lease:
         trainer: Any = ScriptedTrainer(lambda trainer: script(trainer, lease))
         tracker = Tracker(metrics or Metrics())
@@ -81,7 +81,7 @@ def test_completed(tmp_path: Path) -> None:
         trainer.step = 200
 
     record = session(tmp_path, script)
-    assert record == RunRecord(tmp_path, "COMPLETED", 200)
+    assert record == RunResult(tmp_path, "COMPLETED", 200)
     assert (status(tmp_path)["state"], status(tmp_path)["env_step"]) == ("COMPLETED", 200)
 
 
@@ -108,7 +108,7 @@ def test_what_goes_on_shows_while_the_step_stands_still(
 
 def test_diverged_is_an_outcome(tmp_path: Path) -> None:
     record = session(tmp_path, throw(DivergedError("loss not finite")))
-    assert record == RunRecord(tmp_path, "DIVERGED", 100, "loss not finite")
+    assert record == RunResult(tmp_path, "DIVERGED", 100, "loss not finite")
     assert status(tmp_path)["message"] == "loss not finite"
 
 

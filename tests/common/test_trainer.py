@@ -15,7 +15,7 @@ import torch
 from tdmpc2.common.interfaces import Counters, Event
 from tdmpc2.common.replay.episode_replay import Replay
 from tdmpc2.common.run.checkpoint import CheckpointStore
-from tdmpc2.common.run.run_files import EVAL_COLUMNS, RunRecords
+from tdmpc2.common.run.run_files import EVAL_COLUMNS, RunFiles
 from tdmpc2.common.run.spec import RunSpec
 from tdmpc2.common.system.errors import DivergedError, StoppedError, UserError
 from tdmpc2.common.training.callbacks import Callbacks
@@ -84,7 +84,7 @@ def make_trainer(
         [make_env(task, seed=1)],
         SerialEnvs([make_env(task, seed=i) for i in range(2)]),
         Replay(1000, 1, (4,), 2, generator=torch.Generator().manual_seed(0)),
-        RunRecords(directory, RunSpec("counting", task.name, 1, env_steps), {}),
+        RunFiles(directory, RunSpec("counting", task.name, 1, env_steps), {}),
         CheckpointStore(directory, keep_replay=keep_replay),
         Schedule(env_steps, eval_every, checkpoint_seconds, keep_replay),
         seed=1,

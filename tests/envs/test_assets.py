@@ -154,7 +154,7 @@ def test_arguments_for_the_environment(tmp_path: Path) -> None:
     assert objects.kwargs == {"asset_root": str(tmp_path / YCB), "model_json": "info_pick_v0.json"}
 
 
-def test_nothing_there_and_misspelt_words(home: Path) -> None:
+def test_nothing_there_and_misspelt_arguments(home: Path) -> None:
     text = refusal("ycb")
     assert f"there are none in {home}" in text
     assert "`python -m tdmpc2.envs.assets fetch ycb`" in text
@@ -365,7 +365,7 @@ def test_no_network_is_one_line_and_leaves_nothing(home: Path, kind: str) -> Non
         (["list", "ycb"], "list takes no 'ycb'"),
     ],
 )
-def test_bad_words_are_refused(home: Path, words: list[str], text: str) -> None:
+def test_bad_arguments_are_refused(home: Path, words: list[str], text: str) -> None:
     with pytest.raises(UserError) as caught:
         main(words)
     assert text in str(caught.value)

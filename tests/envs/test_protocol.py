@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sweeps.planning.grid import in_packs
-from sweeps.planning.planned_run import PlannedRun, words_of
+from sweeps.planning.grid import group_seeds
+from sweeps.planning.planned_run import PlannedRun, train_arguments
 from tdmpc2 import train
 from tdmpc2.common.numerics.seeding import seed_globals
 from tdmpc2.common.system.errors import UserError
@@ -78,7 +78,7 @@ def test_part_of_identity_name_and_commands():
     spec = make_spec("tdmpc2", "mw-reach", 1, overrides={"num_q": 2}, protocol=UNSEEDED)
     assert spec.identity != make_spec("tdmpc2", "mw-reach", 1, overrides={"num_q": 2}).identity
     assert spec.variant == "num_q-2+seeded_resets-False"
-    words = words_of([PlannedRun(spec, spec.run_dir(Path("runs")))], {})
+    words = train_arguments([PlannedRun(spec, spec.run_dir(Path("runs")))], {})
     assert train.parse(words)[0] == [spec]
 
 
@@ -100,6 +100,6 @@ def test_a_switch_that_changes_nothing_is_refused(task, protocol, domain):
 def test_seeds_of_such_runs_get_processes_of_their_own(task, protocol):
     specs = [make_spec("tdmpc2", task, seed, protocol=protocol) for seed in (1, 2, 3)]
     runs = [PlannedRun(spec, spec.run_dir(Path("runs"))) for spec in specs]
-    assert [len(pack) for pack in in_packs(runs, 3)] == [1, 1, 1]
+    assert [len(pack) for pack in group_seeds(runs, 3)] == [1, 1, 1]
     with pytest.raises(UserError, match="train its seeds one by one"):
-        train.main([*words_of(runs, {}), "runs=/nonexistent"])
+        train.main([*train_arguments(runs, {}), "runs=/nonexistent"])

@@ -8,18 +8,18 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from sweeps.tracking.reference_scores import measure_floors, threshold
+from sweeps.tracking.reference_scores import measure_reference_scores, threshold
 
 
 def test_floors_are_measured_once_and_kept(tmp_path: Path) -> None:
-    floors = measure_floors(["toy-pointmass", "toy-pointmass"], tmp_path)
+    floors = measure_reference_scores(["toy-pointmass", "toy-pointmass"], tmp_path)
     kept = json.loads((tmp_path / "floors" / "toy-pointmass.json").read_text())
     assert floors == {"toy-pointmass": kept}
     assert kept["episodes"] == 10
     assert 0 < kept["zero"]["mean"] < 15  # of 50
     assert 0 < kept["uniform"]["mean"] < 15
     (tmp_path / "floors" / "toy-pointmass.json").write_text(json.dumps(kept | {"episodes": 11}))
-    assert measure_floors(["toy-pointmass"], tmp_path)["toy-pointmass"]["episodes"] == 11
+    assert measure_reference_scores(["toy-pointmass"], tmp_path)["toy-pointmass"]["episodes"] == 11
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_threshold(
 
 
 def test_floors_of_other_models_are_kept_apart(tmp_path: Path) -> None:
-    floors = measure_floors(["turn-faucet"], tmp_path, assets="official,standin")
+    floors = measure_reference_scores(["turn-faucet"], tmp_path, assets="official,standin")
     (kept,) = (tmp_path / "floors").rglob("*.json")
     assert kept == tmp_path / "floors" / "standin" / "turn-faucet.json"
     assert floors["turn-faucet"]["zero"]["mean"] > 0

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.planning.grid import SMOKE, companion_spec, grid, in_packs
-from sweeps.planning.planned_run import PlannedRun, words_of
+from sweeps.planning.grid import SMOKE, companion_spec, grid, group_seeds
+from sweeps.planning.planned_run import PlannedRun, train_arguments
 from tdmpc2.common.run.spec import parse_seeds
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.runners.registry import make_spec
@@ -65,8 +65,8 @@ def test_models_are_the_first_wanted_that_are_there(
     assert [run.assets for run in grid(tasks, ["tdmpc2"], (1,))] == [None, "official", "official"]
     runs = grid(tasks, ["tdmpc2"], (1,), assets="official,standin")
     assert [run.assets for run in runs] == [None, "standin", "standin"]
-    assert "assets=standin" in words_of([PlannedRun(runs[1], Path())], {})
-    assert parse(words_of([PlannedRun(runs[1], Path())], {}))[0] == [runs[1]]
+    assert "assets=standin" in train_arguments([PlannedRun(runs[1], Path())], {})
+    assert parse(train_arguments([PlannedRun(runs[1], Path())], {}))[0] == [runs[1]]
 
 
 def test_pixels_have_a_budget_and_an_identity_of_their_own() -> None:
@@ -74,13 +74,13 @@ def test_pixels_have_a_budget_and_an_identity_of_their_own() -> None:
     (pixels,) = grid(["walker-run"], ["tdmpc2"], (1,), obs="rgb")
     assert (state.budget, pixels.budget) == (4_000_000, 2_000_000)
     assert state.identity != pixels.identity
-    assert parse(words_of([PlannedRun(pixels, Path())], {}))[0] == [pixels]
+    assert parse(train_arguments([PlannedRun(pixels, Path())], {}))[0] == [pixels]
 
 
 def test_seeds_of_one_task_share_processes() -> None:
     runs = grid(["walker-run", "cup-catch"], ["tdmpc2"], (7, 1, 2))
     jobs = [PlannedRun(spec, Path(str(i))) for i, spec in enumerate(runs)]
-    packs = in_packs(jobs, 2)
+    packs = group_seeds(jobs, 2)
     named = [[(job.spec.task, job.spec.seed) for job in pack] for pack in packs]
     assert named == [
         [("walker-run", 7), ("walker-run", 1)],
@@ -89,8 +89,8 @@ def test_seeds_of_one_task_share_processes() -> None:
         [("cup-catch", 2)],
     ]
     for pack in packs:
-        assert parse(words_of(pack, {}))[0] == [job.spec for job in pack]
-    assert [len(pack) for pack in in_packs(jobs, 1)] == [1] * 6
+        assert parse(train_arguments(pack, {}))[0] == [job.spec for job in pack]
+    assert [len(pack) for pack in group_seeds(jobs, 1)] == [1] * 6
 
 
 def test_the_smoke_suite_brings_a_tiny_run_of_each_baseline() -> None:
@@ -101,7 +101,7 @@ def test_the_smoke_suite_brings_a_tiny_run_of_each_baseline() -> None:
     assert max(spec.budget for spec in specs) < SMOKE.env_steps
     for companion, spec in zip(SMOKE.companions, specs, strict=True):
         # The process that runs it finds the same run directory.
-        ((started,), _) = parse(words_of([PlannedRun(spec, Path(), options=companion.options)], {}))
+        ((started,), _) = parse(train_arguments([PlannedRun(spec, Path(), options=companion.options)], {}))
         assert started == spec
 
 
@@ -110,4 +110,4 @@ def test_the_smoke_suite_brings_a_tiny_run_of_each_baseline() -> None:
 )
 def test_what_cannot_share_a_process_gets_its_own(method: str, task: str) -> None:
     runs = [PlannedRun(spec, Path()) for spec in grid([task], [method], (1, 2, 3))]
-    assert [len(pack) for pack in in_packs(runs, 3)] == [1, 1, 1]
+    assert [len(pack) for pack in group_seeds(runs, 3)] == [1, 1, 1]

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from sweeps.launch import main, usage
-from sweeps.planning.grid import in_packs
-from sweeps.planning.planned_run import words_of
+from sweeps.planning.grid import group_seeds
+from sweeps.planning.planned_run import train_arguments
 from sweeps.planning.request import Request, parse_request
 from tdmpc2.common.system import cli
 from tdmpc2.data.dataset import Dataset
@@ -100,10 +100,10 @@ def test_processes_are_told_exactly_this(folders: dict[str, Path], tmp_path: Pat
     for data in ("mt30", "toy"):
         request = ask("suite=scaling", f"data={folders[data]}", "seeds=1", f"runs={tmp_path}")
         for run in request.planned:
-            spec, options, dataset = parse_training(words_of([run], request.options))
+            spec, options, dataset = parse_training(train_arguments([run], request.options))
             assert spec == run.spec
             assert (options.runs, dataset.folder) == (tmp_path, folders[data])
-        packs = in_packs(request.planned, 3)
+        packs = group_seeds(request.planned, 3)
         assert [len(pack) for pack in packs] == [1] * len(request.planned)
 
 

@@ -61,7 +61,7 @@ def test_variants_that_are_the_same_run_once() -> None:
         (["yes=perhaps"], "true or false is needed"),
     ],
 )
-def test_bad_words(words: list[str], message: str) -> None:
+def test_bad_arguments(words: list[str], message: str) -> None:
     with pytest.raises(UserError) as refused:
         parse_request(("tasks=walker-walk", *words))
     assert message in str(refused.value)
@@ -79,7 +79,7 @@ def test_days_of_work_ask_first(
     assert not (tmp_path / "runs").exists()
     started = []
     monkeypatch.setattr(launch.local_pool, "run_all", lambda packs, *a, **k: started.extend(packs))
-    monkeypatch.setattr(launch, "measure_floors", lambda *a, **k: {})
+    monkeypatch.setattr(launch, "measure_reference_scores", lambda *a, **k: {})
     assert launch.main([*words, "yes=true"]) == 1  # nothing was really run
     assert len(started) == 1
 

@@ -161,7 +161,7 @@ def test_sweeps_by_suite_and_name(runs: Path, capsys: pytest.CaptureFixture[str]
         (["evry=1"], "did you mean 'every'?"),
     ],
 )
-def test_bad_words(runs: Path, words: list[str], message: str) -> None:
+def test_bad_arguments(runs: Path, words: list[str], message: str) -> None:
     with pytest.raises(UserError) as refused:
         status.main([f"runs={runs}", *words])
     assert message in str(refused.value)
@@ -179,12 +179,12 @@ def test_help(command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     assert cli.command(command.main, command.usage) == 0
 
 
-def test_a_retry_launches_what_has_failed_with_the_same_words(
+def test_a_retry_launches_what_has_failed_with_the_same_arguments(
     runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     started: list[Any] = []
     monkeypatch.setattr(launch.local_pool, "run_all", lambda packs, *a, **k: started.extend(packs))
-    monkeypatch.setattr(launch, "measure_floors", lambda *a, **k: {})
+    monkeypatch.setattr(launch, "measure_reference_scores", lambda *a, **k: {})
     retry.main([f"runs={runs}", "max_parallel=1"])
     printed = capsys.readouterr().out
     assert "1 failed" in printed

@@ -15,7 +15,7 @@ from tdmpc2.common.system.errors import UserError
 
 
 @dataclass(frozen=True)
-class RunRecord:
+class RunResult:
     """How a run ended.
 
     Attributes:
@@ -42,7 +42,7 @@ class RunRecord:
 
 def existing_outcome(
     directory: Path, spec: RunSpec, fixed: Mapping[str, Any], options: CommonOptions
-) -> RunRecord | None:
+) -> RunResult | None:
     """Compares with what the run directory holds already, before anything is touched.
 
     Returns:
@@ -62,10 +62,10 @@ def existing_outcome(
             )
     state, step = status["state"], step_of(status)
     if state == "DIVERGED":
-        return RunRecord(directory, state, step, status["message"])
+        return RunResult(directory, state, step, status["message"])
     if state == "COMPLETED":
         if step >= spec.budget:
-            return RunRecord(directory, state, step, "already finished")
+            return RunResult(directory, state, step, "already finished")
         if spec.budget_unit == "num_updates":
             return None  # its dataset is still there
         if not known.get("keep_replay"):

@@ -89,7 +89,7 @@ class CsvRecord:
             os.truncate(self.path, size)
 
 
-class RunRecords:
+class RunFiles:
     """`spec.json`, `status.json` and the three CSV files of one run.
 
     `eval.csv` and `train.csv` hold no clock values, so that repeated and resumed runs can

@@ -18,7 +18,7 @@ from tdmpc2.common.system.errors import UserError, did_you_mean
 TRUE, FALSE = {"true", "yes", "on", "1"}, {"false", "no", "off", "0"}
 
 
-def split_words(words: Iterable[str]) -> dict[str, str]:
+def split_arguments(words: Iterable[str]) -> dict[str, str]:
     """Splits `key=value` words; each key may appear once."""
     pairs: dict[str, str] = {}
     for word in words:
@@ -32,7 +32,7 @@ def split_words(words: Iterable[str]) -> dict[str, str]:
     return pairs
 
 
-def parse_words(words: Iterable[str], schema: Mapping[str, Any]) -> dict[str, Any]:
+def parse_arguments(words: Iterable[str], schema: Mapping[str, Any]) -> dict[str, Any]:
     """Parses `key=value` words by a schema.
 
     Args:
@@ -43,7 +43,7 @@ def parse_words(words: Iterable[str], schema: Mapping[str, Any]) -> dict[str, An
         UserError: unknown key (with the nearest valid one) or a value of another type.
     """
     values = {}
-    for key, text in split_words(words).items():
+    for key, text in split_arguments(words).items():
         if key not in schema:
             raise UserError(f"unknown key '{key}'{did_you_mean(key, schema)}")
         values[key] = parse_value(key, text, schema[key])

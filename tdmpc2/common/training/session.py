@@ -14,8 +14,8 @@ from typing import Any, Protocol
 from tqdm import tqdm
 
 from tdmpc2.common.run.lock import Lease, LeaseLostError
-from tdmpc2.common.run.resume_checks import RunRecord
-from tdmpc2.common.run.run_files import RunRecords, State
+from tdmpc2.common.run.resume_checks import RunResult
+from tdmpc2.common.run.run_files import RunFiles, State
 from tdmpc2.common.run.sacred_tracker import Tracker
 from tdmpc2.common.run.spec import CommonOptions
 from tdmpc2.common.system.errors import DivergedError, StoppedError
@@ -56,12 +56,12 @@ class Loop(Protocol):
 
 def session(
     trainer: Loop,
-    records: RunRecords,
+    records: RunFiles,
     tracker: Tracker,
     lease: Lease,
     options: CommonOptions,
     stop: StopRequests,
-) -> Steps[RunRecord]:
+) -> Steps[RunResult]:
     """The steps of a trainer with a progress bar, and with the states they leave the run in.
 
     Args:
@@ -136,7 +136,7 @@ def session(
                 records.set_state("FAILED", trainer.step, text, **figures)
             raise
     records.set_state(state, trainer.step, message, **figures)
-    return RunRecord(records.directory, state, trainer.step, message)
+    return RunResult(records.directory, state, trainer.step, message)
 
 
 class StopRequests:

@@ -16,7 +16,7 @@ from tdmpc2.common.interfaces import Agent, Counters, Event, Memory, TaskEnv
 from tdmpc2.common.numerics.optim import RunningMeans, all_finite
 from tdmpc2.common.numerics.seeding import derive_seed
 from tdmpc2.common.run.checkpoint import CheckpointStore
-from tdmpc2.common.run.run_files import RunRecords
+from tdmpc2.common.run.run_files import RunFiles
 from tdmpc2.common.run.video import VideoFile
 from tdmpc2.common.system.errors import DivergedError, StoppedError, UserError
 from tdmpc2.common.training.callbacks import Callbacks
@@ -93,7 +93,7 @@ class Trainer:
         envs: Sequence[TaskEnv],
         eval_envs: EnvGroup,
         replay: Memory,
-        records: RunRecords,
+        records: RunFiles,
         checkpoints: CheckpointStore,
         schedule: Schedule,
         *,

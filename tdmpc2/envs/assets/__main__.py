@@ -84,7 +84,7 @@ def _fetch(words: Sequence[str]) -> None:
     kind, *rest = words or [""]
     if kind not in KINDS:
         raise UserError(f"fetch '{kind}': unknown models{did_you_mean(kind, KINDS)}")
-    options = cli.parse_words(rest, {"archive": Path})
+    options = cli.parse_arguments(rest, {"archive": Path})
     print(f"licence: {official.LICENCES[kind]}")
     found = fetch(kind, options.get("archive"))
     print(_line(found))

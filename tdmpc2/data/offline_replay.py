@@ -25,7 +25,7 @@ class _Source(NamedTuple):
     action_dim: int
 
 
-class OfflineMemory:
+class OfflineReplay:
     """The episodes of some of a dataset's tasks, of which sub-trajectories are drawn.
 
     A draw is uniform over all places of all chosen tasks where L transitions fit into an

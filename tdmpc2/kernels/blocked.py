@@ -13,7 +13,7 @@ from tdmpc2.kernels import Packed
 LARGEST, SMALLEST = 256, 64  # rows; larger blocks leave the second-level cache, smaller ones lag
 
 
-class PackedWeights:
+class BlockedWeights:
     """Packed copies of the weights that one planning call uses again and again.
 
     A library rearranges a matrix for each product; planning multiplies by the same ones some 18
@@ -33,7 +33,7 @@ class PackedWeights:
             if block == 0:
                 continue
             num, out_dim, in_dim = _as_ensemble(weight).shape
-            size = torch.ops.tdmpc2.packed_size(out_dim, in_dim, block)
+            size = torch.ops.tdmpc2.blocked_size(out_dim, in_dim, block)
             self._weights[layer] = weight
             self._packed[layer] = Packed(torch.zeros(num, size), block)
         self._version: tuple[int, ...] = ()
@@ -54,7 +54,7 @@ class PackedWeights:
         if version != self._version:
             for layer, weight in self._weights.items():
                 packed, block = self._packed[layer]
-                torch.ops.tdmpc2.pack_(packed, _as_ensemble(weight.detach()), block)
+                torch.ops.tdmpc2.block_(packed, _as_ensemble(weight.detach()), block)
             self._version = version
         try:
             for layer, packed in self._packed.items():

@@ -1,4 +1,4 @@
-"""Several seeds in one process against one after the other: `python benchmarks/packs.py`.
+"""Several seeds in one process against one after the other: `python benchmarks/seed_batches.py`.
 
 Plan and update of K agents as one batch, and of the same agents one by one, in turns; the ratio
 says how much faster the batch is.
@@ -28,7 +28,7 @@ from tdmpc2.config import TDMPC2Config
 from tdmpc2.envs.factory import make_env
 from tdmpc2.envs.tasks import get_task
 from tdmpc2.runners.setup import env_spec, make_replay
-from tdmpc2.seed_batch import AgentPack
+from tdmpc2.seed_batch import SeedBatch
 
 COLUMNS = "| task | size | seeds | plan ms | alone | ratio | update ms | alone | ratio | first s |"
 
@@ -62,7 +62,7 @@ def measure(options: Options, size: str, seeds: int) -> dict[str, Any]:
     memories = [make_replay(agent, env, s, device) for s, agent in enumerate(packed)]
     for memory in memories:
         fill(memory, env, 10_000)
-    pack = AgentPack(packed, [True] * seeds)
+    pack = SeedBatch(packed, [True] * seeds)
     start = time.perf_counter()
     if path["compile"]:
         pack.compile()
@@ -101,7 +101,7 @@ def measure(options: Options, size: str, seeds: int) -> dict[str, Any]:
 
 def main(words: Sequence[str]) -> int:
     """The command; returns its exit code."""
-    options = Options(**cli.parse_words(words, cli.schema_of(Options)))
+    options = Options(**cli.parse_arguments(words, cli.schema_of(Options)))
     print(COLUMNS + "\n|" + "---|" * (COLUMNS.count("|") - 1), flush=True)
     rows = []
     for size in options.model_sizes.split(","):

@@ -21,7 +21,7 @@ from tdmpc2.common.replay.episode_replay import Replay
 from tdmpc2.common.run.run_files import read_status
 from tdmpc2.common.system.atomic_files import read_json
 from tdmpc2.common.training.loop_requests import Act
-from tdmpc2.seed_batch import AgentPack, stacked
+from tdmpc2.seed_batch import SeedBatch, stacked
 from tests.helpers import env_spec, filled_replay, tiny_config
 from tests.kill_driver import Blow, Done
 from tests.runs import Outcome, outcome_of, refusal, tiny
@@ -96,7 +96,7 @@ def learnt(agent: TDMPC2) -> dict[str, Any]:
 def test_a_packed_update_equals_the_single_one(variant: str) -> None:
     agents = make_agents(env_spec(), updates=5, **VARIANTS[variant])
     alone = twins(agents)
-    pack = AgentPack(agents, [True] * len(SEEDS))
+    pack = SeedBatch(agents, [True] * len(SEEDS))
     before = copy.deepcopy([learnt(agent) for agent in agents])
     expected = [a.update(r) for a, r in zip(alone, memories(alone), strict=True)]
     metrics = pack.update(memories(agents))
@@ -113,7 +113,7 @@ def test_packed_actions_equal_the_single_ones(variant: str, explore: bool) -> No
     overrides = VARIANTS.get(variant, {"planning": False})
     agents = make_agents(env_spec(), **overrides)
     alone = twins(agents)
-    pack = AgentPack(agents, [True] * len(SEEDS))
+    pack = SeedBatch(agents, [True] * len(SEEDS))
     rng = np.random.default_rng(0)
     for step in range(3):  # the second and third are warm-started
         obs = rng.normal(size=(len(SEEDS), 2, 5)).astype(np.float32)
@@ -128,7 +128,7 @@ def test_packed_actions_equal_the_single_ones(variant: str, explore: bool) -> No
 def test_pixels() -> None:
     agents = make_agents(env_spec(obs_shape=(9, 64, 64)), updates=5, **PIXELS)
     alone = twins(agents)
-    pack = AgentPack(agents, [True] * len(SEEDS))
+    pack = SeedBatch(agents, [True] * len(SEEDS))
     expected = [a.update(r) for a, r in zip(alone, memories(alone), strict=True)]
     metrics = pack.update(memories(agents))
     for k, agent in enumerate(agents):
@@ -147,7 +147,7 @@ def test_pixels() -> None:
 
 def test_gradients_are_clipped_by_each_agents_own_norm() -> None:
     agents = make_agents(env_spec(), reward_coef=1e4)
-    pack = AgentPack(agents, [True] * len(SEEDS))
+    pack = SeedBatch(agents, [True] * len(SEEDS))
     metrics = pack.update(memories(agents))
     assert min(float(m["grad_norm"]) for m in metrics) > 20
     for k in range(len(SEEDS)):
@@ -164,8 +164,8 @@ def test_an_agent_without_a_run_touches_nobody() -> None:
     with torch.no_grad():
         for parameter in holed[1].model.parameters():
             parameter.fill_(torch.nan)
-    whole = AgentPack(full, [True] * len(SEEDS))
-    broken = AgentPack(holed, [True, False, True])
+    whole = SeedBatch(full, [True] * len(SEEDS))
+    broken = SeedBatch(holed, [True, False, True])
     obs, start = np.ones((1, 5), dtype=np.float32), np.array([True])
     for _ in range(3):
         one, two = whole.update(replays), broken.update(fewer)
@@ -246,15 +246,15 @@ def test_each_seed_has_a_run_of_its_own(tmp_path: Path) -> None:
 
 
 KILLS = {
-    "in the first evaluation": Blow("tdmpc2.seed_batch:AgentPack.act", 20),
-    "in the burst": Blow("tdmpc2.seed_batch:AgentPack.update", 5),
+    "in the first evaluation": Blow("tdmpc2.seed_batch:SeedBatch.act", 20),
+    "in the burst": Blow("tdmpc2.seed_batch:SeedBatch.update", 5),
     "mid-episode": Blow("tdmpc2.common.training.trainer:Trainer._choose_actions", 520),
     "between two seeds' first checkpoints": Blow("torch:save", 2),
     "between two seeds' later checkpoints": Blow("torch:save", 8),
     "between two seeds' ends": Blow(
         "tdmpc2.common.run.checkpoint:CheckpointStore.forget_history", 2, "after"
     ),
-    "between two seeds' states": Blow("tdmpc2.common.training.session:RunRecord", 2),
+    "between two seeds' states": Blow("tdmpc2.common.training.session:RunResult", 2),
 }
 
 
@@ -268,7 +268,7 @@ def test_a_killed_pack_repeats_byte_for_byte(name: str, undisturbed: Path, tmp_p
 
 
 def test_a_stopped_pack_is_interrupted_in_all_its_seeds(undisturbed: Path, tmp_path: Path) -> None:
-    stop = Blow("tdmpc2.seed_batch:AgentPack.update", 5, number=signal.SIGTERM)
+    stop = Blow("tdmpc2.seed_batch:SeedBatch.update", 5, number=signal.SIGTERM)
     assert packed(tmp_path, stop).code == 130
     for directory in directories(tmp_path).values():
         status = read_status(directory)
