@@ -11,14 +11,14 @@ from typing import Any
 import pandas as pd
 
 from ablations.specs import ABLATIONS, read_specs
-from ablations.studies import Finding, Study, find_studies, look, rows_of
+from ablations.studies import Study, StudyResult, find_studies, look, rows_of
 from ablations.tables import numbers_of, text_of, texts_of
 from ablations.verdicts import MARGIN, OPEN
 from analysis.figures.effect_plots import Panel, effect_bars, effect_curves
 from analysis.figures.figure_specs import FigureSpec, with_reps
 from analysis.figures.output import write_figure, write_table, write_texts
 from analysis.figures.page import paper_style
-from analysis.figures.registry import shipped_catalogue
+from analysis.figures.registry import shipped_catalog
 from analysis.figures.styles import Shown
 from analysis.records.load import RUNS_SOURCE, SERIES, Records
 from analysis.records.source_options import SOURCE_OPTIONS, load_sources, report, usage_of_sources
@@ -65,16 +65,16 @@ usage: python ablations/report.py [key=value ...]
                  base its name below)"""
 
 
-def main(words: Sequence[str]) -> int:
+def main(arguments: Sequence[str]) -> int:
     """Prints the table, and writes it with the figures.
 
     Returns:
         0; 1 where no ablation has a run to compare.
 
     Raises:
-        UserError: unknown word, a folder that is missing, no ablation among the runs.
+        UserError: unknown argument, a folder that is missing, no ablation among the runs.
     """
-    values = cli.parse_arguments(words, {**SOURCE_OPTIONS, **OWN_OPTIONS})
+    values = cli.parse_arguments(arguments, {**SOURCE_OPTIONS, **OWN_OPTIONS})
     margin, at = values.get("margin", MARGIN), values.get("env_steps")
     for key, value in (("margin", margin), ("env_steps", at)):
         if value is not None and not value > 0:
@@ -110,20 +110,20 @@ def _nothing(records: Records, base: str) -> str:
 
 def _shown(records: Records, studies: Sequence[Study], values: dict[str, Any]) -> Shown:
     """The runs that are compared, and how."""
-    catalogue = shipped_catalogue()
+    catalog = shipped_catalog()
     if "reps" in values:
-        catalogue = with_reps(catalogue, values["reps"])
+        catalog = with_reps(catalog, values["reps"])
     series = {one for study in studies for one in (study.base, study.variant)}
     mask = [tuple(map(str, key)) in series for key in records.runs[SERIES].to_numpy()]
     records = dataclasses.replace(records, runs=records.runs.loc[mask])
     rule = get_rule(values.get("rule", DEFAULT_RULE))
     spec = FigureSpec("ablations", "aggregate_curve", "ablations")
-    return Shown(spec, records, ScoreCurves(records), rule, catalogue)
+    return Shown(spec, records, ScoreCurves(records), rule, catalog)
 
 
-def panels_of(findings: Sequence[Finding], curves: ScoreCurves) -> list[Panel]:
+def panels_of(findings: Sequence[StudyResult], curves: ScoreCurves) -> list[Panel]:
     """A panel for each factor, and for each set of tasks and base that its ablations share."""
-    groups: dict[tuple[Any, ...], list[Finding]] = {}
+    groups: dict[tuple[Any, ...], list[StudyResult]] = {}
     for finding in findings:
         if finding.effect is not None:
             key = (finding.study.ablation.factor, finding.study.base, finding.effect.tasks)
@@ -141,7 +141,7 @@ def panels_of(findings: Sequence[Finding], curves: ScoreCurves) -> list[Panel]:
     ]
 
 
-def _write(out: Path, findings: Sequence[Finding], shown: Shown, base: str) -> None:
+def _write(out: Path, findings: Sequence[StudyResult], shown: Shown, base: str) -> None:
     """Writes tables and figures, and prints where."""
     try:
         out.mkdir(parents=True, exist_ok=True)

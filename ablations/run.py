@@ -20,7 +20,7 @@ from tdmpc2.common.run.spec import variant_name
 from tdmpc2.common.system import cli
 from tdmpc2.common.system.errors import UserError, did_you_mean
 from tdmpc2.config import TDMPC2Config
-from tdmpc2.envs.task_variants import DOMAINS, Protocol
+from tdmpc2.envs.task_variants import DOMAINS, TaskSwitches
 from tdmpc2.envs.tasks import get_suite, get_task
 from tdmpc2.runners.registry import make_config
 
@@ -36,8 +36,8 @@ class Base:
 
     Attributes:
         variant: name of its runs.
-        settings: `key=value` words that it and every variant share.
-        launcher: words of the launcher that were given.
+        settings: `key=value` arguments that it and every variant share.
+        launcher: arguments of the launcher that were given.
         config: of its agents.
     """
 
@@ -98,37 +98,37 @@ def make_parser() -> argparse.ArgumentParser:
         "three tasks with three seeds at its budget unless told otherwise, through the launcher of "
         "sweeps (its plan first; the same command again resumes). Several flags make one variant "
         "with all of those changes; with --each, one variant for each.",
-        epilog="key=value words go to sweeps/launch.py: partition=, assets=, runs=, any setting …",
+        epilog="key=value arguments go to sweeps/launch.py: partition=, runs=, any setting …",
         allow_abbrev=False,
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=34, width=100),
     )
     flags = parser.add_argument_group("ablations")
     for one in ABLATIONS:
         if " " not in one.name:
-            about = f"[{one.factor}] {one.words}"
+            about = f"[{one.factor}] {one.changes}"
             how: dict[str, Any] = {"action": "append_const", "const": one.name, "dest": "chosen"}
             flags.add_argument(f"--{one.name}", **how, help=about)
     for flag, values in valued_flags().items():
         (first, *_) = (one for one in ABLATIONS if one.name.startswith(f"{flag} "))
-        about = f"[{first.factor}] {first.words.partition('=')[0]}="
+        about = f"[{first.factor}] {first.changes.partition('=')[0]}="
         shown = "|".join(values)
         flags.add_argument(f"--{flag}", action="append", default=[], metavar=shown, help=about)
     for group, table in ((flags, SELECTION), (parser.add_argument_group("how"), HOW)):
         for name, options in table.items():
             group.add_argument(f"--{name}", **options)
-    parser.add_argument("words", nargs="*", metavar="key=value", help=argparse.SUPPRESS)
+    parser.add_argument("arguments", nargs="*", metavar="key=value", help=argparse.SUPPRESS)
     return parser
 
 
-def main(words: Sequence[str]) -> int:
+def main(arguments: Sequence[str]) -> int:
     """The command; returns its exit code: the launcher's, see `sweeps/launch.py`."""
     flags = {f"--{one.name.partition(' ')[0]}" for one in ABLATIONS}
     flags |= {f"--{name}" for name in (*SELECTION, *HOW)}
-    for word in words:
-        flag = word.partition("=")[0]
+    for argument in arguments:
+        flag = argument.partition("=")[0]
         if flag.startswith("-") and flag not in flags:
             raise UserError(f"unknown flag {flag}{did_you_mean(flag, flags)}")
-    said = make_parser().parse_intermixed_args(list(words))
+    said = make_parser().parse_intermixed_args(list(arguments))
     if said.list:
         print(table_of_ablations())
         return 0
@@ -166,7 +166,7 @@ def check_arguments(said: argparse.Namespace) -> None:
     for name in ("quick", "env_steps", "tasks"):
         if getattr(said, name):
             raise UserError(f"--{name.replace('_', '-')} and --multitask exclude each other")
-    if not any(word.startswith("data=") for word in said.words):
+    if not any(argument.startswith("data=") for argument in said.arguments):
         raise UserError("--multitask: data=DIR is missing, the folder of a dataset")
 
 
@@ -222,15 +222,15 @@ def make_base(said: argparse.Namespace) -> Base:
     schema = cli.schema_of(TDMPC2Config)
     own: dict[str, str] = {}
     launcher: dict[str, str] = {}
-    for key, value in cli.split_arguments(said.words).items():
+    for key, value in cli.split_arguments(said.arguments).items():
         (own if key in schema else launcher)[key] = value
     if said.model_size is not None and (said.quick or said.model_size != "5"):
         own.setdefault("model_size", said.model_size)
     names = ["quick"] * said.quick + [variant_name(tuple(own.items()))] * bool(own)
     settings = {**(SMOKE.overrides["tdmpc2"] if said.quick else {}), **own}
-    words = tuple(f"{key}={value}" for key, value in settings.items())
-    config = make_config("tdmpc2", cli.parse_arguments(words, schema), said.multitask)
-    return Base("+".join(names) or "default", words, launcher, config)
+    arguments = tuple(f"{key}={value}" for key, value in settings.items())
+    config = make_config("tdmpc2", cli.parse_arguments(arguments, schema), said.multitask)
+    return Base("+".join(names) or "default", arguments, launcher, config)
 
 
 def check_changes(one: Ablation, base: Base, *, multitask: bool = False) -> None:
@@ -247,16 +247,18 @@ def check_changes(one: Ablation, base: Base, *, multitask: bool = False) -> None
     online = [key for key in one.settings if key in DOMAINS or key == "prioritized_replay"]
     if multitask and online:
         raise UserError(f"{one.name}: {online[0]} has no meaning where agents learn from a dataset")
-    now = {**vars(base.config), **vars(Protocol())}
+    now = {**vars(base.config), **vars(TaskSwitches())}
     if all(now[key] == value for key, value in one.settings.items()):
         changes = ", ".join(f"{key}={value}" for key, value in one.settings.items())
         raise UserError(f"{one.name}: changes nothing, {base.variant} has {changes} already")
 
 
-def launcher_arguments(said: argparse.Namespace, chosen: Sequence[Ablation], base: Base) -> list[str]:
+def launcher_arguments(
+    said: argparse.Namespace, chosen: Sequence[Ablation], base: Base
+) -> list[str]:
     """What `sweeps/launch.py` is asked for."""
     variants = [f"{base.variant}:"] + [
-        f"{base.variant_of(one)}:{'+'.join(one.words.split())}" for one in chosen
+        f"{base.variant_of(one)}:{'+'.join(one.changes.split())}" for one in chosen
     ]
     options: dict[str, Any] = {
         "methods": "tdmpc2",
@@ -320,13 +322,13 @@ def _report(said: argparse.Namespace, base: Base) -> int:
     """What the runs say so far."""
     from ablations import report  # which loads all that draws
 
-    words = {"base": base.variant}
+    arguments = {"base": base.variant}
     if "runs" in base.launcher:
-        words["runs"] = base.launcher["runs"]
+        arguments["runs"] = base.launcher["runs"]
     if said.spec is not None:
-        words["spec"] = said.spec
+        arguments["spec"] = said.spec
     print()
-    return report.main([f"{key}={value}" for key, value in words.items()])
+    return report.main([f"{key}={value}" for key, value in arguments.items()])
 
 
 def table_of_ablations() -> str:
@@ -335,7 +337,7 @@ def table_of_ablations() -> str:
         (
             one.factor,
             f"--{one.name}",
-            one.words.replace(" ", "\n"),
+            one.changes.replace(" ", "\n"),
             one.expected or "",
             textwrap.fill(one.claim, 40),
             one.figure,

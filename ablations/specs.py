@@ -15,7 +15,7 @@ from tdmpc2.common.run.spec import Scalar
 from tdmpc2.common.system import cli
 from tdmpc2.common.system.errors import UserError, did_you_mean
 from tdmpc2.config import TDMPC2Config
-from tdmpc2.envs.task_variants import DOMAINS, Protocol
+from tdmpc2.envs.task_variants import DOMAINS, TaskSwitches
 from tdmpc2.envs.tasks import get_suite, get_task
 
 Settings = dict[str, Scalar]
@@ -34,8 +34,8 @@ class Ablation:
 
     Attributes:
         name: the flag of `ablations/run.py`, with its value if it takes one: `num-q 2`.
-        words: what it changes, as on the command line; settings of TD-MPC2 or switches of
-            `Protocol`, blank-separated.
+        changes: what it changes, as on the command line; settings of TD-MPC2 or switches of
+            `TaskSwitches`, blank-separated.
         factor: the panel it belongs to, one of `FACTORS`.
         figure: the paper's figure or appendix; empty where it is not the paper's.
         claim: what is said of the variant.
@@ -45,7 +45,7 @@ class Ablation:
     """
 
     name: str
-    words: str
+    changes: str
     factor: str
     figure: str
     claim: str
@@ -61,8 +61,8 @@ class Ablation:
     @cached_property
     def settings(self) -> Settings:
         """What it changes, typed."""
-        schema = {**cli.schema_of(TDMPC2Config), **cli.schema_of(Protocol)}
-        return cli.parse_arguments(self.words.split(), schema)
+        schema = {**cli.schema_of(TDMPC2Config), **cli.schema_of(TaskSwitches)}
+        return cli.parse_arguments(self.changes.split(), schema)
 
     @property
     def default_tasks(self) -> tuple[str, ...]:
@@ -79,8 +79,8 @@ def _rows(
 ) -> tuple[Ablation, ...]:
     """Ablations of one factor: name, what it changes, what is expected, the claim."""
     return tuple(
-        Ablation(name, words, factor, figure, claim, expected, multitask)
-        for name, words, expected, claim in rows
+        Ablation(name, changes, factor, figure, claim, expected, multitask)
+        for name, changes, expected, claim in rows
     )
 
 
@@ -162,7 +162,7 @@ def combined(parts: Sequence[Ablation]) -> Ablation:
     factors = {part.factor for part in parts}
     return Ablation(
         name="+".join(part.name for part in parts),
-        words=" ".join(part.words for part in parts),
+        changes=" ".join(part.changes for part in parts),
         factor=factors.pop() if len(factors) == 1 else COMBINED,
         figure="",
         claim="; ".join(part.claim for part in parts if part.claim),
@@ -239,11 +239,11 @@ def _own(name: str, table: Any, where: str) -> Ablation:
         raise UserError(f"{where}: expected={expected!r} must be 'lower' or 'same'")
     if not table.get("settings"):
         raise UserError(f"{where}: changes nothing; name its settings")
-    words = " ".join(f"{key}={_word(value)}" for key, value in table["settings"].items())
+    changes = " ".join(f"{key}={_as_text(value)}" for key, value in table["settings"].items())
     factor, claim = table.get("factor", OWN), table.get("claim", "")
     try:
         tasks = tuple(get_task(task).name for task in table.get("tasks", ()))
-        own = Ablation(name, words, factor, "", claim, expected, tasks=tasks)
+        own = Ablation(name, changes, factor, "", claim, expected, tasks=tasks)
         _ = own.settings
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
@@ -253,6 +253,6 @@ def _own(name: str, table: Any, where: str) -> Ablation:
 _NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_")
 
 
-def _word(value: Any) -> str:
+def _as_text(value: Any) -> str:
     """A value of TOML as on the command line."""
     return str(value).lower() if isinstance(value, bool) else str(value)

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ablations.specs import FACTORS, Ablation, find
-from ablations.verdicts import MARGIN, OPEN, Verdict, judge, seeds_needed
+from ablations.verdicts import MARGIN, OPEN, ClaimVerdict, judge, seeds_needed
 from analysis.figures.styles import of_series
 from analysis.records.load import SERIES
 from analysis.stats.ablation_effects import Effect, effect_of
@@ -19,7 +19,7 @@ from analysis.stats.ragged_curves import Rule, ScoreCurves
 from analysis.stats.selection import Series
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.config import TDMPC2Config
-from tdmpc2.envs.task_variants import Protocol, part
+from tdmpc2.envs.task_variants import TaskSwitches, part
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Study:
 
 
 @dataclass(frozen=True)
-class Finding:
+class StudyResult:
     """What came of a study.
 
     Attributes:
@@ -51,7 +51,7 @@ class Finding:
 
     study: Study
     effect: Effect | None
-    verdict: Verdict
+    verdict: ClaimVerdict
     seeds_needed: int | None
     missing: tuple[str, ...]
 
@@ -96,7 +96,7 @@ def _settings(overrides: Mapping[str, Any]) -> dict[str, Any] | None:
     """Everything that decides how a run learns; None for settings that there are no more."""
     own, switches = part(overrides)
     try:
-        return {**vars(TDMPC2Config.make(**own)), **vars(Protocol(**switches))}
+        return {**vars(TDMPC2Config.make(**own)), **vars(TaskSwitches(**switches))}
     except UserError:
         return None
 
@@ -109,7 +109,7 @@ def look(
     *,
     at: int | None = None,
     margin: float = MARGIN,
-) -> Finding:
+) -> StudyResult:
     """The effect of an ablation and the verdict on its claim.
 
     Args:
@@ -122,14 +122,14 @@ def look(
     """
     rows = [rows_of(curves, series) for series in (study.base, study.variant)]
     if not all(map(len, rows)):
-        return Finding(study, None, OPEN, None, ("no evaluation yet",))
+        return StudyResult(study, None, OPEN, None, ("no evaluation yet",))
     effect, missing = effect_of(curves, rows[0], rows[1], rule, bootstrap, at=at)
     if effect is None:
-        return Finding(study, None, OPEN, None, missing)
+        return StudyResult(study, None, OPEN, None, missing)
     expected = study.ablation.expected
     verdict = judge(effect.welch, expected, margin)
     needed = seeds_needed(effect.pairs(), expected, margin) if verdict == OPEN else None
-    return Finding(study, effect, verdict, needed, missing)
+    return StudyResult(study, effect, verdict, needed, missing)
 
 
 def rows_of(curves: ScoreCurves, series: Series) -> np.ndarray:

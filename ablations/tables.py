@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 from tabulate import tabulate
 
-from ablations.studies import Finding
+from ablations.studies import StudyResult
 from ablations.verdicts import OPEN
 from analysis.stats.aggregate import COVERAGE_NOTE
 from analysis.stats.bootstrap import Interval
@@ -19,18 +19,18 @@ MISSING_SHOWN = 12
 MEASURED = ("tasks", "seeds", "default", "variant", "difference", "area", "P(better) %")
 
 
-def numbers_of(findings: Sequence[Finding]) -> pd.DataFrame:
+def numbers_of(findings: Sequence[StudyResult]) -> pd.DataFrame:
     """The table, as numbers: a row per ablation."""
     return pd.DataFrame([_numbers(finding) for finding in findings])
 
 
-def _numbers(finding: Finding) -> dict[str, Any]:
+def _numbers(finding: StudyResult) -> dict[str, Any]:
     """A row of `numbers_of`."""
     one, effect = finding.study.ablation, finding.effect
     row: dict[str, Any] = {
         "factor": one.factor,
         "ablation": one.variant,
-        "changes": one.words,
+        "changes": one.changes,
         "variant": finding.study.variant[2],
         "base": finding.study.base[2],
         "model_size": finding.study.variant[3],
@@ -65,12 +65,12 @@ def _bounds(name: str, interval: Interval) -> dict[str, float]:
     return {name: value, f"{name}_low": low, f"{name}_high": high}
 
 
-def texts_of(findings: Sequence[Finding]) -> pd.DataFrame:
+def texts_of(findings: Sequence[StudyResult]) -> pd.DataFrame:
     """The table, in words and rounded."""
     return pd.DataFrame([_texts(finding) for finding in findings])
 
 
-def _texts(finding: Finding) -> dict[str, str]:
+def _texts(finding: StudyResult) -> dict[str, str]:
     """A row of `texts_of`."""
     row, one = _numbers(finding), finding.study.ablation
     measured = dict.fromkeys(MEASURED, "")
@@ -84,7 +84,7 @@ def _texts(finding: Finding) -> dict[str, str]:
             "area": _interval(row, "area_difference", "+.1f"),
             "P(better) %": _interval(row, "improvement", ".0f"),
         }
-    head = {"factor": one.factor, "ablation": one.variant, "changes": one.words}
+    head = {"factor": one.factor, "ablation": one.variant, "changes": one.changes}
     return {**head, **measured, "claim": one.claim or "-", "verdict": _verdict(finding)}
 
 
@@ -94,7 +94,7 @@ def _interval(row: dict[str, Any], name: str, form: str) -> str:
     return f"{value:{form}}" + (f" [{low:{form}}, {high:{form}}]" if pd.notna(low) else "")
 
 
-def _verdict(finding: Finding) -> str:
+def _verdict(finding: StudyResult) -> str:
     """With what would settle an open one."""
     if finding.effect is None:
         return "nothing to compare"
@@ -105,7 +105,7 @@ def _verdict(finding: Finding) -> str:
     return f"{OPEN} ({needed} needed)"
 
 
-def text_of(findings: Sequence[Finding], margin: float) -> str:
+def text_of(findings: Sequence[StudyResult], margin: float) -> str:
     """What is printed."""
     table = texts_of(findings).drop(columns=["factor", "changes", "tasks", "claim"])
     rows, head = table.to_numpy().tolist(), list(table.columns)
@@ -120,18 +120,18 @@ def text_of(findings: Sequence[Finding], margin: float) -> str:
     return "\n\n".join(parts)
 
 
-def _claims(findings: Sequence[Finding]) -> str:
+def _claims(findings: Sequence[StudyResult]) -> str:
     """What each ablation changes and what is claimed of it, a line each."""
     lines = []
     for finding in findings:
         one = finding.study.ablation
         where = f" ({one.figure})" if one.figure else ""
         claim = f"{one.claim}{where}" if one.claim else "no claim"
-        lines.append(f"{one.variant} ({one.words}): {claim}")
+        lines.append(f"{one.variant} ({one.changes}): {claim}")
     return "\n".join(lines)
 
 
-def _footnote(findings: Sequence[Finding], margin: float) -> str:
+def _footnote(findings: Sequence[StudyResult], margin: float) -> str:
     """What the numbers are."""
     steps = sorted({step for f in findings if f.effect for step in f.effect.steps})
     at = ", ".join(f"{step:,}" for step in steps)

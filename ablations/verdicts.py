@@ -17,10 +17,10 @@ import numpy as np
 from analysis.stats.equivalence import MOST_SEEDS, Difference, difference, mean_difference
 
 Expected = Literal["lower", "same"]
-Verdict = Literal[
+ClaimVerdict = Literal[
     "supported", "contradicted", "lower", "higher", "no difference", "not enough seeds"
 ]
-OPEN: Verdict = "not enough seeds"
+OPEN: ClaimVerdict = "not enough seeds"
 MARGIN = 5.0
 """Points: a smaller difference counts as none."""
 
@@ -28,7 +28,7 @@ Pair = tuple[np.ndarray, np.ndarray]
 """Final scores of variant and default on one task, in points."""
 
 
-def judge(found: Difference, expected: Expected | None, margin: float = MARGIN) -> Verdict:
+def judge(found: Difference, expected: Expected | None, margin: float = MARGIN) -> ClaimVerdict:
     """The verdict on a claim, or without one what the data show.
 
     Args:

@@ -26,7 +26,7 @@ def usage() -> str:
     """What `--help` prints."""
     return f"""\
 Downloads the learning curves that the paper's authors released: 104 tasks, four methods, three
-seeds, and twelve tasks from pixels (MIT licence).
+seeds, and twelve tasks from pixels (MIT license).
 
 usage: python analysis/fetch_published.py [key=value ...]
 
@@ -45,16 +45,16 @@ def default_folder() -> Path:
     return cache_dir() / PUBLISHED
 
 
-def main(words: Sequence[str]) -> int:
+def main(arguments: Sequence[str]) -> int:
     """Fetches the curves, unless they are there, and prints their folder.
 
     Args:
-        words: `out=DIR`, `url=URL`, `archive=FILE`, each optional.
+        arguments: `out=DIR`, `url=URL`, `archive=FILE`, each optional.
 
     Raises:
         UserError: no network, a damaged archive, one without curves, or an unwritable folder.
     """
-    values = parse_arguments(words, {"out": Path, "url": str, "archive": Path})
+    values = parse_arguments(arguments, {"out": Path, "url": str, "archive": Path})
     target: Path = values.get("out", default_folder())
     if target.exists():
         print(f"{target} is there already; remove it to fetch it again", file=sys.stderr)

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from analysis.figures.figure_specs import Catalogue, FigureSpec, with_reps
+from analysis.figures.figure_specs import Catalog, FigureSpec, with_reps
 from analysis.figures.output import problem_table, write_figure, write_table, write_texts
 from analysis.figures.page import command_card, paper_style
-from analysis.figures.registry import PLOTS, shipped_catalogue
+from analysis.figures.registry import PLOTS, shipped_catalog
 from analysis.figures.styles import Shown
 from analysis.records.load import RUNS_SOURCE, Records
 from analysis.records.problems import Problem
@@ -34,7 +34,7 @@ from tdmpc2.common.system.paths import project_root
 
 def usage() -> str:
     """What `--help` prints."""
-    figures = shipped_catalogue().figures.values()
+    figures = shipped_catalog().figures.values()
     listed = "\n".join(f"  {spec.name:<22} {spec.title}" for spec in figures)
     return f"""\
 Draws the figures of paper_figures/figures.toml from the recorded runs.
@@ -65,27 +65,27 @@ exit code: 0 all well (warnings are possible); 1 figures were drawn, but records
 have been usable were left out; 2 bad input or nothing to draw, and nothing was written."""
 
 
-def main(words: Sequence[str]) -> int:
+def main(arguments: Sequence[str]) -> int:
     """Draws and writes the figures, and prints the paths of the files.
 
     Args:
-        words: `key=value`, each optional, see `usage`.
+        arguments: `key=value`, each optional, see `usage`.
 
     Returns:
         1 where records that should have been usable were left out, else 0.
 
     Raises:
-        UserError: unknown word or figure, unusable catalogue or folder, nothing to draw.
+        UserError: unknown argument or figure, unusable catalog or folder, nothing to draw.
     """
     values = parse_arguments(
-        words,
+        arguments,
         {**SOURCE_OPTIONS, "out": Path, "only": str, "reps": int, "jobs": int, "embeddings": str},
     )
     out_dir: Path = values.get("out", _figures_dir())
-    catalogue = shipped_catalogue()
+    catalog = shipped_catalog()
     if "reps" in values:
-        catalogue = with_reps(catalogue, values["reps"])
-    specs = _chosen(catalogue, values.get("only", ""))
+        catalog = with_reps(catalog, values["reps"])
+    specs = _chosen(catalog, values.get("only", ""))
     rule = get_rule(values.get("rule", DEFAULT_RULE))
     if out_dir.exists() and not out_dir.is_dir():
         raise UserError(f"out={out_dir} is a file, not a folder")
@@ -94,12 +94,12 @@ def main(words: Sequence[str]) -> int:
     problems = list(records.problems)
     try:
         out_dir.mkdir(parents=True, exist_ok=True)
-        share = Share(records, rule, catalogue, out_dir, embeddings)
+        share = Share(records, rule, catalog, out_dir, embeddings)
         for paths, own in _each(specs, share, values.get("jobs", usable_cores())):
             for path in paths:
                 print(path, flush=True)
             problems += own
-        _write_audit(records, rule, catalogue, out_dir)
+        _write_audit(records, rule, catalog, out_dir)
         problems = _without_repeats(problems)
         write_table(out_dir / "problems.csv", problem_table(problems))
     except OSError as error:
@@ -108,9 +108,9 @@ def main(words: Sequence[str]) -> int:
     return 1 if any(problem.severity == "error" for problem in problems) else 0
 
 
-def _paths(words: str) -> tuple[Path, ...]:
+def _paths(arguments: str) -> tuple[Path, ...]:
     """The paths of `embeddings=`; UserError where one is missing."""
-    paths = tuple(Path(word).expanduser() for word in words.split(",") if word)
+    paths = tuple(Path(argument).expanduser() for argument in arguments.split(",") if argument)
     for path in paths:
         if not path.exists():
             raise UserError(f"embeddings={path} does not exist")
@@ -118,18 +118,18 @@ def _paths(words: str) -> tuple[Path, ...]:
 
 
 def _figures_dir() -> Path:
-    """Home of the catalogue and the style, and of the figures unless told otherwise."""
+    """Home of the catalog and the style, and of the figures unless told otherwise."""
     return project_root() / "paper_figures"
 
 
-def _chosen(catalogue: Catalogue, only: str) -> list[FigureSpec]:
+def _chosen(catalog: Catalog, only: str) -> list[FigureSpec]:
     """The figures to draw."""
-    names = only.split(",") if only else list(catalogue.figures)
+    names = only.split(",") if only else list(catalog.figures)
     for name in names:
-        if name not in catalogue.figures:
-            hint = did_you_mean(name, catalogue.figures)
+        if name not in catalog.figures:
+            hint = did_you_mean(name, catalog.figures)
             raise UserError(f"unknown figure '{name}'{hint}")
-    return [catalogue.figures[name] for name in names]
+    return [catalog.figures[name] for name in names]
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ class Share:
 
     records: Records
     rule: Rule
-    catalogue: Catalogue
+    catalog: Catalog
     out_dir: Path
     embeddings: tuple[Path, ...]
 
@@ -160,7 +160,7 @@ def _each(specs: Sequence[FigureSpec], share: Share, jobs: int) -> Iterator[Draw
 
 def _draw(spec: FigureSpec, share: Share) -> Drawn:
     """Draws one figure and writes its files."""
-    records, rule, catalogue, out_dir = share.records, share.rule, share.catalogue, share.out_dir
+    records, rule, catalog, out_dir = share.records, share.rule, share.catalog, share.out_dir
     selected = records.select(
         sources=spec.sources,
         methods=spec.methods,
@@ -174,7 +174,7 @@ def _draw(spec: FigureSpec, share: Share) -> Drawn:
         selected = selected.select(tasks=ours) if ours else selected.select(sources=["none"])
     paths: list[Path] = []
     curves = ScoreCurves(selected)
-    shown = Shown(spec, selected, curves, rule, catalogue, share.embeddings)
+    shown = Shown(spec, selected, curves, rule, catalog, share.embeddings)
     with paper_style():
         drawing = PLOTS[spec.plot](shown)
         if drawing.pages:
@@ -191,7 +191,7 @@ def _draw(spec: FigureSpec, share: Share) -> Drawn:
     return paths, drawing.problems
 
 
-def _write_audit(records: Records, rule: Rule, catalogue: Catalogue, out_dir: Path) -> None:
+def _write_audit(records: Records, rule: Rule, catalog: Catalog, out_dir: Path) -> None:
     """Writes `audit.csv` and `sensitivity.csv` and prints them in short."""
     curves = ScoreCurves(records)
     if len(records.multitask):
@@ -199,7 +199,7 @@ def _write_audit(records: Records, rule: Rule, catalogue: Catalogue, out_dir: Pa
         print(f"audit: {text}", file=sys.stderr)
     found = audit(curves, rule)
     write_table(out_dir / "audit.csv", found)
-    write_table(out_dir / "sensitivity.csv", sensitivity(curves, list(catalogue.groups.values())))
+    write_table(out_dir / "sensitivity.csv", sensitivity(curves, list(catalog.groups.values())))
     for name in ("audit", "sensitivity"):
         print(out_dir / f"{name}.csv")
     for line in summary(found):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.figures.figure_specs import with_reps
-from analysis.figures.registry import shipped_catalogue
+from analysis.figures.registry import shipped_catalog
 from analysis.html_report.data import report_data
 from analysis.records.source_options import SOURCE_OPTIONS, load_sources, report, usage_of_sources
 from analysis.stats.ragged_curves import DEFAULT_RULE, get_rule, usage_of_rules
@@ -40,26 +40,26 @@ exit code: 0 all well (warnings are possible); 1 written, but records that shoul
 usable were left out; 2 bad input or nothing to show, and nothing was written."""
 
 
-def main(words: Sequence[str]) -> int:
+def main(arguments: Sequence[str]) -> int:
     """Writes the report and prints its path.
 
     Args:
-        words: `key=value`, each optional, see `usage`.
+        arguments: `key=value`, each optional, see `usage`.
 
     Returns:
         1 where records that should have been usable were left out, else 0.
 
     Raises:
-        UserError: unknown word, unusable folder, nothing to show.
+        UserError: unknown argument, unusable folder, nothing to show.
     """
-    values = parse_arguments(words, {**SOURCE_OPTIONS, "out": Path, "reps": int})
+    values = parse_arguments(arguments, {**SOURCE_OPTIONS, "out": Path, "reps": int})
     out: Path = values.get("out", _default_file())
     if out.is_dir():
         raise UserError(f"out={out} is a folder, name a file: out={out / 'report.html'}")
     rule = get_rule(values.get("rule", DEFAULT_RULE))
-    catalogue = shipped_catalogue()
-    catalogue = with_reps(catalogue, values.get("reps", 10_000))
-    data, problems = report_data(load_sources(values, released=True), catalogue, rule)
+    catalog = shipped_catalog()
+    catalog = with_reps(catalog, values.get("reps", 10_000))
+    data, problems = report_data(load_sources(values, released=True), catalog, rule)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(out, lambda file: file.write(page(data).encode()))

@@ -57,17 +57,17 @@ exit code, from the means over domains: 0 all are reproduced or better; 1 one is
 2 bad input; 3 none is worse, but the data do not suffice for all."""
 
 
-def main(words: Sequence[str]) -> int:
+def main(arguments: Sequence[str]) -> int:
     """Compares, prints the tables and writes them where asked to.
 
     Args:
-        words: `key=value`, see `usage`.
+        arguments: `key=value`, see `usage`.
 
     Raises:
-        UserError: unknown word, a folder that is missing, nothing to compare.
+        UserError: unknown argument, a folder that is missing, nothing to compare.
     """
     own = {"methods": str, "variant": str, "margin": float, "domain_margin": float, "out": Path}
-    values = parse_arguments(words, {**SOURCE_OPTIONS, **own})
+    values = parse_arguments(arguments, {**SOURCE_OPTIONS, **own})
     if PUBLISHED not in values:
         raise UserError(
             "name the folder of the published curves: published=DIR "

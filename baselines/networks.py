@@ -82,10 +82,10 @@ class MLP(nn.Module):
         norm = None
         if self.norm is not None:
             norm = (_cut(self.norm.weight, frozen), _cut(self.norm.bias, frozen), self.norm.eps)
-        packed: Any = [getattr(layer, "packed", None) for layer in self.layers]
-        if None in packed or torch.is_grad_enabled():
-            packed = None
-        return kernels.mlp(x, weights, biases, self.activation, norm, packed)
+        blocked: Any = [getattr(layer, "blocked", None) for layer in self.layers]
+        if None in blocked or torch.is_grad_enabled():
+            blocked = None
+        return kernels.mlp(x, weights, biases, self.activation, norm, blocked)
 
 
 def _cut(parameter: Any, frozen: bool) -> Tensor:

@@ -1,6 +1,6 @@
 """Soft Actor-Critic (Haarnoja et al., 2018), as the TD-MPC2 paper compares it.
 
-Twin critics without normalisation, a squashed Gaussian actor, a learned temperature.
+Twin critics without normalization, a squashed Gaussian actor, a learned temperature.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tdmpc2.common.numerics.optim import (
     descend,
     differentiate,
     episode_discount,
-    move_towards,
+    move_toward,
 )
 from tdmpc2.common.numerics.seeding import derive_seed
 from tdmpc2.common.replay.episode_replay import Replay
@@ -94,7 +94,7 @@ class SACConfig:
         return cls(**overrides)
 
     def learning_rate(self, task: str) -> float:
-        """Of all three optimisers."""
+        """Of all three optimizers."""
         if self.lr is not None:
             return self.lr
         table = TASK_SETTINGS[self.task_settings]
@@ -197,7 +197,7 @@ def actor_loss(nets: Networks, obs: Tensor, target_entropy: float, noise: Tensor
 
 
 class SAC:
-    """The agent: networks, their optimisers, and the draws of actions.
+    """The agent: networks, their optimizers, and the draws of actions.
 
     Args:
         config: hyperparameters.
@@ -244,7 +244,7 @@ class SAC:
         self._differentiate = self.compiler.protect(differentiate)
 
     def num_parameters(self) -> int:
-        """Learnt parameters; target networks and the temperature don't count."""
+        """Learned parameters; target networks and the temperature don't count."""
         return num_parameters(self.nets.actor, self.nets.critics)
 
     def compile(self, on_failure: Callable[[], None] | None = None) -> None:
@@ -302,7 +302,7 @@ class SAC:
             metrics |= actor.metrics | {"pi_grad_norm": norm}
         if self.num_updates % self.config.target_every == 0:
             online, target = self.nets.critics, self.nets.target_critics
-            move_towards(target.parameters(), online.parameters(), self.config.tau)
+            move_toward(target.parameters(), online.parameters(), self.config.tau)
         return metrics
 
     def state_dict(self) -> dict[str, Any]:

@@ -48,9 +48,9 @@ class Options:
     json: Path | None = field(default=None, metadata={"help": "write the numbers there too"})
 
 
-def main(words: Sequence[str]) -> int:
+def main(arguments: Sequence[str]) -> int:
     """Measures and prints a table."""
-    options = Options(**cli.parse_arguments(words, cli.schema_of(Options)))
+    options = Options(**cli.parse_arguments(arguments, cli.schema_of(Options)))
     rows: dict[str, Any] = {}
     published = load_curves(options.published, "published").select(obs="state")
     with tempfile.TemporaryDirectory() as scratch:
@@ -113,8 +113,8 @@ def command_times(options: Options, runs: Path, scratch: Path) -> dict[str, floa
     figures = ("make_figures.py", f"runs={scratch / 'none'}", published, f"out={scratch / 'out'}")
     report = ("report.py", f"runs={runs}", published, f"out={scratch / 'report.html'}")
     rows = {}
-    for name, (script, *words) in (("figures", figures), ("report", report)):
-        command = [sys.executable, str(project_root() / "analysis" / script), *words]
+    for name, (script, *arguments) in (("figures", figures), ("report", report)):
+        command = [sys.executable, str(project_root() / "analysis" / script), *arguments]
         rows[f"{name}, s"] = timed(
             partial(subprocess.run, command, check=True, capture_output=True)
         )

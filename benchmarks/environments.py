@@ -57,9 +57,9 @@ class Options:
     out: Path | None = field(default=None, metadata={"help": "also write a CSV file"})
 
 
-def main(words: Sequence[str]) -> int:
+def main(arguments: Sequence[str]) -> int:
     """The command; returns its exit code: 1 if a task could not be measured."""
-    options = Options(**cli.parse_arguments(words, cli.schema_of(Options)))
+    options = Options(**cli.parse_arguments(arguments, cli.schema_of(Options)))
     rows = []
     for task in get_suite(options.suite):
         assets = {"ycb": options.ycb, "faucet": options.faucet}.get(task.assets or "", "official")

@@ -89,11 +89,11 @@ class Options:
     )
 
 
-def main(words: Sequence[str]) -> int:
+def main(arguments: Sequence[str]) -> int:
     """The command; returns its exit code: 0 unless a section failed."""
-    if words[:1] == ["section"]:
-        return run_section(words[1], json.loads(words[2]))
-    options = Options(**cli.parse_arguments(words, cli.schema_of(Options)))
+    if arguments[:1] == ["section"]:
+        return run_section(arguments[1], json.loads(arguments[2]))
+    options = Options(**cli.parse_arguments(arguments, cli.schema_of(Options)))
     names = chosen_sections(options.sections)
     limits = time_limits(options.limits)
     if options.parallel < 1:
@@ -132,8 +132,8 @@ def chosen_sections(text: str) -> list[str]:
 def time_limits(text: str) -> dict[str, float]:
     """Seconds of every section, with those of `limits=`."""
     limits = {name: section.seconds for name, section in SECTIONS.items()}
-    for word in filter(None, text.split(",")):
-        name, _, seconds = word.partition("=")
+    for argument in filter(None, text.split(",")):
+        name, _, seconds = argument.partition("=")
         if name not in SECTIONS:
             raise UserError(f"limits={text}: no section '{name}'{did_you_mean(name, SECTIONS)}")
         limits[name] = cli.parse_value(f"limits={name}", seconds, float)

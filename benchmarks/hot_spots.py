@@ -54,9 +54,9 @@ def table(function: Callable[[], object], device: torch.device, options: Options
     return "\n".join([*lines, f"| {total:5.1f} | | | all |"])
 
 
-def main(words: Sequence[str]) -> int:
+def main(arguments: Sequence[str]) -> int:
     """The command; returns its exit code."""
-    options = Options(**cli.parse_arguments(words, cli.schema_of(Options)))
+    options = Options(**cli.parse_arguments(arguments, cli.schema_of(Options)))
     if options.repetitions < 1:
         raise UserError(f"repetitions={options.repetitions}: must be at least 1")
     settings = settings_of(options.method, [options.model_size], options.precision)[0]

@@ -75,9 +75,9 @@ def make_dataset(folder: Path, tasks: str, episodes: int) -> None:
         writer.finish({})
 
 
-def in_arrays(memory: OfflineReplay) -> None:
+def in_arrays(replay: OfflineReplay) -> None:
     """Reads all shards into arrays, from which is then sampled."""
-    memory._sources = [s._replace(rows=np.array(s.rows)) for s in memory._sources]
+    replay._sources = [s._replace(rows=np.array(s.rows)) for s in replay._sources]
 
 
 def measure(options: Options, size: str, folder: Path) -> dict[str, Any]:
@@ -95,13 +95,13 @@ def measure(options: Options, size: str, folder: Path) -> dict[str, Any]:
     if path["compile"]:
         agent.compile()
     learner = agent if options.accumulate == 1 else SplitUpdate(agent, World(), options.accumulate)
-    memories = []
+    replays = []
     for _ in range(2):
         generator = torch.Generator().manual_seed(0)
         shapes = (agent.replay_length, env.obs_shape[0], env.action_dim)
         dataset = Dataset.open(folder)
-        memories.append(OfflineReplay(dataset, env.task_names, *shapes, generator=generator))
-    mapped, arrays = memories
+        replays.append(OfflineReplay(dataset, env.task_names, *shapes, generator=generator))
+    mapped, arrays = replays
     in_arrays(arrays)
     watch = Stopwatch(device)
     obs = np.zeros((1, *env.obs_shape), np.float32)
@@ -132,9 +132,9 @@ def measure(options: Options, size: str, folder: Path) -> dict[str, Any]:
     }
 
 
-def main(words: Sequence[str]) -> int:
+def main(arguments: Sequence[str]) -> int:
     """The command; returns its exit code."""
-    options = Options(**cli.parse_arguments(words, cli.schema_of(Options)))
+    options = Options(**cli.parse_arguments(arguments, cli.schema_of(Options)))
     rows = []
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "data"

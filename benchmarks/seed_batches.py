@@ -39,7 +39,7 @@ class Options:
 
     task: str = field(default="walker-walk", metadata={"help": "any task"})
     model_sizes: str = field(default="smoke,5", metadata={"help": "with commas"})
-    seeds: str = field(default="3", metadata={"help": "of a pack, several sizes with commas"})
+    seeds: str = field(default="3", metadata={"help": "of a batch, several sizes with commas"})
     threads: int = field(default=1, metadata={"help": "of torch"})
     device: str = field(default="auto", metadata={"help": "auto, cpu, cuda …"})
     compile: bool | None = field(default=None, metadata={"help": "default: where it works"})
@@ -56,25 +56,25 @@ def measure(options: Options, size: str, seeds: int) -> dict[str, Any]:
     env = env_spec(task, make_env(task, seed=0))
     overrides = SMOKE.overrides["tdmpc2"] if size == "smoke" else {"model_size": size}
     config = TDMPC2Config.make(**{**overrides, "buffer_size": 50_000})
-    packed, alone = (
+    batched, alone = (
         [TDMPC2(config, env, seed=s, device=device) for s in range(seeds)] for _ in range(2)
     )
-    memories = [make_replay(agent, env, s, device) for s, agent in enumerate(packed)]
-    for memory in memories:
-        fill(memory, env, 10_000)
-    pack = SeedBatch(packed, [True] * seeds)
+    replays = [make_replay(agent, env, s, device) for s, agent in enumerate(batched)]
+    for replay in replays:
+        fill(replay, env, 10_000)
+    batch = SeedBatch(batched, [True] * seeds)
     start = time.perf_counter()
     if path["compile"]:
-        pack.compile()
+        batch.compile()
     obs = np.random.default_rng(0).normal(size=(seeds, 1, *env.obs_shape)).astype(np.float32)
     first = np.array([True])
     calls: dict[str, Callable[[], object]] = {
-        "plan": lambda: pack.act([Act(o, first, explore=True) for o in obs]),
-        "update": lambda: pack.update(memories),
+        "plan": lambda: batch.act([Act(o, first, explore=True) for o in obs]),
+        "update": lambda: batch.update(replays),
         "plan_alone": lambda: [
             a.act(o, first=first, explore=True) for a, o in zip(alone, obs, strict=True)
         ],
-        "update_alone": lambda: [a.update(m) for a, m in zip(alone, memories, strict=True)],
+        "update_alone": lambda: [a.update(m) for a, m in zip(alone, replays, strict=True)],
     }
     calls["update"](), calls["plan"]()
     first_seconds = time.perf_counter() - start
@@ -99,9 +99,9 @@ def measure(options: Options, size: str, seeds: int) -> dict[str, Any]:
     }
 
 
-def main(words: Sequence[str]) -> int:
+def main(arguments: Sequence[str]) -> int:
     """The command; returns its exit code."""
-    options = Options(**cli.parse_arguments(words, cli.schema_of(Options)))
+    options = Options(**cli.parse_arguments(arguments, cli.schema_of(Options)))
     print(COLUMNS + "\n|" + "---|" * (COLUMNS.count("|") - 1), flush=True)
     rows = []
     for size in options.model_sizes.split(","):

@@ -165,17 +165,17 @@ def measure(case: dict[str, Any]) -> dict[str, Any]:
     first_plan, first_update = watch(bench.plan), watch(bench.update)
     watch(bench.plan), watch(bench.update)
     shapes = (bench.spec.obs_shape[0], bench.spec.action_dim)
-    floors = flops.gflop_by_name(case["method"], bench.config, *shapes)
+    gflop = flops.gflop_by_name(case["method"], bench.config, *shapes)
     seconds: dict[str, list[float]] = {name: [] for name in ("plan", "update", "env", "loop")}
-    ratios: dict[str, list[float]] = {name: [] for name in floors}
+    ratios: dict[str, list[float]] = {name: [] for name in gflop}
     loop_ratios, rates = [], [bench.rate()]
     for _ in range(case["repetitions"]):
         for name, function in (("plan", bench.plan), ("update", bench.update)):
             seconds[name].append(watch(function))
             rates.append(bench.rate())
             best = max(rates[-2:])  # before and after: other work on the machine slows both
-            if name in floors:
-                ratios[name].append(seconds[name][-1] * best / floors[name])
+            if name in gflop:
+                ratios[name].append(seconds[name][-1] * best / gflop[name])
         action = bench.env.action_space.sample()
         seconds["env"].append(watch(lambda action=action: bench.step(action)))
         if len(loop_ratios) < case["loop"] and bench.agent.num_envs == 1:
@@ -186,12 +186,12 @@ def measure(case: dict[str, Any]) -> dict[str, Any]:
     return case | {
         "compiled": bench.compiled,
         "gflops": statistics.median(rates),
-        "plan_gflop": floors.get("plan"),
-        "update_gflop": floors["update"],
+        "plan_gflop": gflop.get("plan"),
+        "update_gflop": gflop["update"],
         "plan_ms": 1e3 * medians["plan"],
         "update_ms": 1e3 * medians["update"],
         "env_step_ms": 1e3 * medians["env"],
-        "plan_ratio": statistics.median(ratios["plan"]) if "plan" in floors else None,
+        "plan_ratio": statistics.median(ratios["plan"]) if "plan" in gflop else None,
         "update_ratio": statistics.median(ratios["update"]),
         "loop_ms": 1e3 * medians["loop"] if "loop" in medians else None,
         "loop_ratio": statistics.median(loop_ratios) if loop_ratios else None,
@@ -255,12 +255,12 @@ def settings_of(method: str, sizes: Sequence[str], precision: str) -> list[dict[
     return each
 
 
-def main(words: Sequence[str]) -> int:
+def main(arguments: Sequence[str]) -> int:
     """The command; returns its exit code: 1 if something could not be measured."""
-    if words[:1] == ["case"]:
-        print(json.dumps(measure(json.loads(words[1]))))
+    if arguments[:1] == ["case"]:
+        print(json.dumps(measure(json.loads(arguments[1]))))
         return 0
-    options = Options(**cli.parse_arguments(words, cli.schema_of(Options)))
+    options = Options(**cli.parse_arguments(arguments, cli.schema_of(Options)))
     wanted = cases(options)
     machine = numeric_path(choose_device(options.device), None) | {
         "commit": git_commit(),

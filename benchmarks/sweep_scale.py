@@ -39,20 +39,20 @@ class Options:
     out: Path | None = field(default=None, metadata={"help": "also write everything as JSON"})
 
 
-def timed(script: str, *words: str) -> tuple[float, str]:
+def timed(script: str, *arguments: str) -> tuple[float, str]:
     """Seconds that a command takes, and what it prints."""
     start = time.perf_counter()
-    command = [sys.executable, str(SCRIPTS / script), *words]
+    command = [sys.executable, str(SCRIPTS / script), *arguments]
     done = subprocess.run(command, capture_output=True, text=True)
     seconds = time.perf_counter() - start
     if done.returncode not in (0, 1):
-        raise SystemExit(f"{script} {' '.join(words)}: {done.stderr}")
+        raise SystemExit(f"{script} {' '.join(arguments)}: {done.stderr}")
     return seconds, done.stdout
 
 
-def make_directories(words: Sequence[str], runs: Path) -> int:
+def make_directories(arguments: Sequence[str], runs: Path) -> int:
     """A run directory for each run, half of them finished; how many there are."""
-    request = parse_request([*words, f"runs={runs}"])
+    request = parse_request([*arguments, f"runs={runs}"])
     for place, run in enumerate(request.planned):
         run.directory.mkdir(parents=True)
         done = place % 2 == 0
@@ -60,14 +60,14 @@ def make_directories(words: Sequence[str], runs: Path) -> int:
         step = run.spec.budget if done else 1_000
         write_json(run.directory / "status.json", {**facts, "env_step": step})
     sweep = SweepFolder.of(runs, "all104", request.planned)
-    sweep.write(words, request.sweep.suite, request.planned)
+    sweep.write(arguments, request.sweep.suite, request.planned)
     write_submission(sweep.new_submission(), "local")
     return len(request.planned)
 
 
-def main(words: Sequence[str]) -> int:
+def main(arguments: Sequence[str]) -> int:
     """The command; returns its exit code."""
-    options = Options(**cli.parse_arguments(words, cli.schema_of(Options)))
+    options = Options(**cli.parse_arguments(arguments, cli.schema_of(Options)))
     what = [f"suite={options.suite}", f"seeds={options.seeds}", f"assets={options.assets}"]
     seconds: dict[str, list[float]] = {}
     folder = Path(tempfile.mkdtemp(prefix="sweep-scale-"))

@@ -19,10 +19,10 @@ from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.system.paths import default_runs_dir
 
 
-def main(words: Sequence[str]) -> int:
+def main(arguments: Sequence[str]) -> int:
     """The command; returns its exit code."""
     schema = {"runs": Path, "suite": str, "sweep": str}
-    given = cli.parse_arguments(words, schema)
+    given = cli.parse_arguments(arguments, schema)
     runs = given.get("runs", default_runs_dir())
     sweeps = find_sweeps(runs, given.get("suite"), given.get("sweep"))
     if len(sweeps) > 1 and not given.keys() & {"suite", "sweep"}:

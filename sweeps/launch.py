@@ -16,7 +16,7 @@ import pandas as pd
 from sweeps.execution import local_pool, slurm
 from sweeps.execution.slurm_jobs import figure_arguments, hand_over, lay_out
 from sweeps.planning.options import SweepOptions
-from sweeps.planning.plan import LONG_HOURS, Plan, list_runs, make_plan, show
+from sweeps.planning.plan import LONG_HOURS, SweepPlan, list_runs, make_plan, show
 from sweeps.planning.planned_run import PlannedRun
 from sweeps.planning.request import Request, parse_request
 from sweeps.tracking.progress import ProgressDisplay, print_multitask_summary, print_summary
@@ -41,11 +41,11 @@ ADVICE = (
 PATIENCE_SECONDS = 120.0
 
 
-def main(words: Sequence[str], advice: str = ADVICE) -> int:
+def main(arguments: Sequence[str], advice: str = ADVICE) -> int:
     """The command; returns its exit code.
 
     Args:
-        words: of the command line.
+        arguments: of the command line.
         advice: on a plan that takes this machine long.
 
     Returns:
@@ -53,7 +53,7 @@ def main(words: Sequence[str], advice: str = ADVICE) -> int:
         if some failed; 3 if `yes=true` is asked for, since the plan takes long or some of its
         runs cannot start; 4 if all is well but for runs that cannot start.
     """
-    request = parse_request(words)
+    request = parse_request(arguments)
     cluster = slurm.choose(request.sweep.cluster)
     if cluster == "slurm":
         return _on_slurm(request)
@@ -84,7 +84,7 @@ def _on_slurm(request: Request) -> int:
         if not plan.todo:
             print("another launch has just handed over the same runs")
             return _code_of(plan)
-        folder.write(request.words, request.sweep.suite, request.planned)
+        folder.write(request.arguments, request.sweep.suite, request.planned)
         hand_over(layout, folder)
     return _code_of(plan)
 
@@ -116,18 +116,18 @@ def _on_this_machine(request: Request, advice: str, *, inline: bool) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if plan.todo:
         folder = SweepFolder.of(request.runs, sweep.label, request.planned)
-        folder.write(request.words, sweep.suite, request.planned)
+        folder.write(request.arguments, sweep.suite, request.planned)
         write_submission(folder.new_submission(), "local", commit=git_commit())
     at_hand = [run for run in request.planned if not run.missing]
     alone = [run.spec.task for run in at_hand if not run.spec.tasks]
-    floors = measure_reference_scores(alone, request.runs, assets=sweep.assets)
+    reference_scores = measure_reference_scores(alone, request.runs, assets=sweep.assets)
     with ProgressDisplay(at_hand) as display:
         if inline:
             how: Any = {"threads": threads, "on_change": display.update}
-            local_pool.run_inline(plan.packs, request.options, **how)
+            local_pool.run_inline(plan.groups, request.options, **how)
         else:
             local_pool.run_all(
-                plan.packs,
+                plan.groups,
                 request.options,
                 max_parallel=parallel,
                 threads=threads,
@@ -136,14 +136,14 @@ def _on_this_machine(request: Request, advice: str, *, inline: bool) -> int:
     if sweep.multitask:
         code = print_multitask_summary(request.planned)
     else:
-        code = print_summary(at_hand, [_threshold(run, floors) for run in at_hand])
+        code = print_summary(at_hand, [_threshold(run, reference_scores) for run in at_hand])
     if sweep.after == "figures":
         figures = [sys.executable, "-m", "analysis.make_figures", *figure_arguments(request.runs)]
         code = subprocess.run(figures).returncode or code
     return code or _code_of(plan)
 
 
-def _code_of(plan: Plan) -> int:
+def _code_of(plan: SweepPlan) -> int:
     """Exit code where nothing failed; says again which runs cannot start."""
     if not plan.blocked:
         return 0
@@ -152,11 +152,11 @@ def _code_of(plan: Plan) -> int:
     return LEFT_BLOCKED
 
 
-def _counted(plan: Plan) -> str:
+def _counted(plan: SweepPlan) -> str:
     return f"{len(plan.blocked):,} of {len(plan.planned):,} runs"
 
 
-def _check_commits(plan: Plan) -> None:
+def _check_commits(plan: SweepPlan) -> None:
     """Refuses to go on with a run by another commit, before anything has begun."""
     if not plan.request.how.allow_commit_change:
         commit = git_commit()
@@ -185,15 +185,15 @@ def _turn(folder: Path) -> Iterator[None]:
         yield
 
 
-def _threshold(run: PlannedRun, floors: dict[str, dict[str, Any]]) -> float | None:
-    """Return above which a run has learnt; None if it never was evaluated."""
+def _threshold(run: PlannedRun, reference_scores: dict[str, dict[str, Any]]) -> float | None:
+    """Return above which a run has learned; None if it never was evaluated."""
     path = run.directory / "eval.csv"
     if not path.exists():
         return None
     evaluations = pd.read_csv(path)
     if not (evaluations.env_step == 0).any():
         return None
-    return threshold(floors[run.spec.task], evaluations)
+    return threshold(reference_scores[run.spec.task], evaluations)
 
 
 def usage() -> str:

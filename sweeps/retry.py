@@ -11,13 +11,13 @@ from sweeps.tracking.sweep_folder import SweepFolder
 from tdmpc2.common.system import cli
 from tdmpc2.common.system.paths import default_runs_dir
 
-# Of the words of a launch, those that a retry is not to repeat.
+# Of the arguments of a launch, those that a retry is not to repeat.
 ONCE = ("dry_run", "only")
 
 
-def main(words: Sequence[str]) -> int:
+def main(arguments: Sequence[str]) -> int:
     """The command; returns its exit code: the largest of the launches'."""
-    pairs = cli.split_arguments(words)
+    pairs = cli.split_arguments(arguments)
     runs = cli.parse_value("runs", pairs.pop("runs", str(default_runs_dir())), Path)
     suite, sweep = pairs.pop("suite", None), pairs.pop("sweep", None)
     codes = [0]
@@ -30,11 +30,11 @@ def main(words: Sequence[str]) -> int:
 
 
 def again(sweep: SweepFolder, changes: dict[str, str]) -> list[str]:
-    """The words that launch the failed runs of a sweep once more.
+    """The arguments that launch the failed runs of a sweep once more.
 
     Args:
         sweep: as it was launched last.
-        changes: words that differ this time.
+        changes: arguments that differ this time.
     """
     before = cli.split_arguments(sweep.read()["words"])
     kept = {key: value for key, value in before.items() if key not in ONCE}
@@ -48,9 +48,9 @@ def usage() -> str:
         [
             "usage: python sweeps/retry.py [runs=DIR] [suite=SUITE] [sweep=NAME] [key=value …]",
             "",
-            "Launches the failed runs of sweeps again, with the words of their last launch; other",
-            "words change those (mem_gb=32, partition=long). Runs that have diverged are results,",
-            "and stay; what is unfinished but has not failed is left to sweeps/launch.py.",
+            "Launches the failed runs of sweeps again, with the arguments of their last launch.",
+            "Further arguments override those (mem_gb=32, partition=long). Diverged runs are",
+            "results and are not repeated. sweeps/launch.py resumes runs that are unfinished.",
         ]
     )
 

@@ -166,13 +166,13 @@ def picture(options: StatusOptions, sweeps: Sequence[SweepFolder]) -> tuple[Grou
     return Group(*parts), not states.isdisjoint(ACTIVE), not states.isdisjoint(FAILED)
 
 
-def main(words: Sequence[str]) -> int:
+def main(arguments: Sequence[str]) -> int:
     """The command; returns its exit code.
 
     Returns:
         0 if nothing has failed, else 1.
     """
-    options = StatusOptions(**cli.parse_arguments(words, cli.schema_of(StatusOptions)))
+    options = StatusOptions(**cli.parse_arguments(arguments, cli.schema_of(StatusOptions)))
     if options.every <= 0:
         raise UserError(f"every={options.every}: must be positive")
     sweeps = find_sweeps(options.runs, options.suite, options.sweep)

@@ -25,7 +25,7 @@ from tdmpc2.world_model import TaskContext, WorldModel
 
 
 class TDMPC2:
-    """The agent: world model, optimisers, value scale and planner state.
+    """The agent: world model, optimizers, value scale and planner state.
 
     The maths of losses and planning is a pure function of parameters, batch and noise; `act`
     and `update` only draw the noise and keep the state.
@@ -54,9 +54,9 @@ class TDMPC2:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, "parameters"))
             self.model = WorldModel(config, env).to(self.device)
-        learnt = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
-        self.model_params = [p for name, p in learnt if not name.startswith("policy")]
-        self.policy_params = [p for name, p in learnt if name.startswith("policy")]
+        learned = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
+        self.model_params = [p for name, p in learned if not name.startswith("policy")]
+        self.policy_params = [p for name, p in learned if name.startswith("policy")]
         self.optimizer, self.policy_optimizer = self._make_optimizers()
         self.train_noise = self._noise_source(derive_seed(seed, "train noise"))
         self.eval_noise = self._noise_source(derive_seed(seed, "evaluation noise"))
@@ -65,7 +65,7 @@ class TDMPC2:
         self.discounts = torch.tensor(discounts, device=self.device)
         self.previous_mean: dict[bool, Tensor | None] = {True: None, False: None}
         self.decisions = 0
-        self._packed: BlockedWeights | None = None
+        self._blocked: BlockedWeights | None = None
         self.compiler = compiler = Compiler(self.device)
         self._preparation = compiler.compile(planner.prepare)
         self._iteration = compiler.compile(planner.iterate)
@@ -82,7 +82,7 @@ class TDMPC2:
         """
         loaded = self.device.type == "cpu" and kernels.load()
         if loaded and BlockedWeights.possible() and self.config.precision == "fp32":
-            self._packed = BlockedWeights(self.model.blockable())
+            self._blocked = BlockedWeights(self.model.blockable())
         self.compiler.switch_on(on_failure)
 
     def _make_optimizers(self) -> tuple[torch.optim.Adam, torch.optim.Adam]:
@@ -144,7 +144,7 @@ class TDMPC2:
         context = self.model.context(tasks)
         if not self.config.planning:
             return self._act_with_prior(observation, context, noise_source, explore=explore)
-        with contextlib.nullcontext() if self._packed is None else self._packed.in_use():
+        with contextlib.nullcontext() if self._blocked is None else self._blocked.in_use():
             result = self._plan(
                 self.config,
                 self.model,
@@ -198,7 +198,7 @@ class TDMPC2:
         """One gradient step on a given batch with given noise.
 
         Returns:
-            Scalar metrics, and the rows' priorities `(B,)` (None without prioritised replay).
+            Scalar metrics, and the rows' priorities `(B,)` (None without prioritized replay).
         """
         self.model.renormalize_task_embedding(batch.task)
         outcome, gradients = self.differentiate(self.model_loss, self.model_params, batch, noise)
@@ -247,8 +247,8 @@ class TDMPC2:
     ) -> Tensor:
         """One Adam step on gradients clipped to norm 20; returns the norm before."""
         norm = descend(optimizer, params, gradients, self.config.grad_clip_norm)
-        if self._packed is not None:
-            self._packed.forget()
+        if self._blocked is not None:
+            self._blocked.forget()
         return norm
 
     # --- state -----------------------------------------------------------------------

@@ -57,7 +57,7 @@ class TDMPC2Config:
     normalize_task_embedding: bool = True
     # How the policy's entropy is counted: as in the paper's code, as in its later versions, or
     # exactly. And how it is weighed: by a fixed factor against Q / S, or against Q by a factor
-    # that is learnt so that the entropy becomes -A (SAC; takes the exact one).
+    # that is learned so that the entropy becomes -A (SAC; takes the exact one).
     entropy_form: Literal["paper", "official_2024", "exact"] = "paper"
     entropy_tuning: Literal["value_scale", "target"] = "value_scale"
     q_init: Literal["paper", "official_2024"] = "paper"
@@ -65,7 +65,7 @@ class TDMPC2Config:
     # only, but left it active wherever a Q-function was called (`everywhere`).
     dropout_in: Literal["model_loss", "everywhere", "model_and_policy_loss"] = "model_loss"
     prioritized_replay: bool = False
-    # Of the networks' products; parameters, norms, losses and optimiser stay float32.
+    # Of the networks' products; parameters, norms, losses and optimizer stay float32.
     precision: Literal["fp32", "bf16"] = "fp32"
 
     # --- architecture (from `model_size`) ------------------------------------------
@@ -118,14 +118,14 @@ class TDMPC2Config:
     pretrain_updates: int | None = None
 
     # --- used by flags only --------------------------------------------------------
-    initial_alpha: float = 0.1  # where a learnt entropy coefficient begins
+    initial_alpha: float = 0.1  # where a learned entropy coefficient begins
     # Gaussian-noise prior (TD-MPC): noise of sampled actions, and the planner's least
     # standard deviation, annealed over the first decisions.
     prior_std: float = 0.05
     prior_noise_clip: float = 0.3
     initial_min_std: float = 0.5
     min_std_decisions: int = 25_000
-    # Prioritised replay (Schaul et al., 2016).
+    # Prioritized replay (Schaul et al., 2016).
     per_alpha: float = 0.6
     per_beta: float = 0.4
 

@@ -58,7 +58,7 @@ print(f"{10 / (time.perf_counter() - start):,.0f}")
 
 
 @dataclass(frozen=True)
-class Finding:
+class Check:
     """One line of the table.
 
     Attributes:
@@ -75,15 +75,15 @@ class Finding:
     fix: str = ""
 
 
-def check_python() -> Finding:
+def check_python() -> Check:
     """The interpreter: all tasks run on 3.11, all but ManiSkill2's on 3.12."""
     version = platform.python_version()
     if sys.version_info[:2] not in ((3, 11), (3, 12)):
-        return Finding("Python", "FAIL", version, "use Python 3.11: PYTHON=python3.11 make install")
-    return Finding("Python", "ok", f"{version} at {sys.executable}")
+        return Check("Python", "FAIL", version, "use Python 3.11: PYTHON=python3.11 make install")
+    return Check("Python", "ok", f"{version} at {sys.executable}")
 
 
-def check_torch() -> Finding:
+def check_torch() -> Check:
     """torch: one product of matrices on the device that runs would use."""
     import torch
 
@@ -94,13 +94,13 @@ def check_torch() -> Finding:
             raise RuntimeError("a product of ones is wrong")
     except (RuntimeError, UserError) as error:
         line = str(error).splitlines()[0]
-        return Finding("torch", "FAIL", line, "reinstall: pip install --force-reinstall torch")
+        return Check("torch", "FAIL", line, "reinstall: pip install --force-reinstall torch")
     path = numeric_path(device, None)
     found = f"{torch.__version__} on {device}, {path['threads']} threads"
-    return Finding("torch", "ok", found)
+    return Check("torch", "ok", found)
 
 
-def check_compiler() -> Finding:
+def check_compiler() -> Check:
     """torch.compile, which makes planning and learning some two times as fast."""
     import torch
 
@@ -109,63 +109,63 @@ def check_compiler() -> Finding:
         version = compiler_version(torch.device("cpu"))
         kernel = version is not False and kernels.load()
     if version is not False and kernel:
-        return Finding("compiler", "ok", version)
+        return Check("compiler", "ok", version)
     reason = str(said[-1].message).partition(";")[0] if said else "unknown reason"
-    return Finding("compiler", "off", reason, "apt-get install g++ (runs go on without, slower)")
+    return Check("compiler", "off", reason, "apt-get install g++ (runs go on without, slower)")
 
 
-def check_gpu() -> Finding:
+def check_gpu() -> Check:
     """A CUDA device, which the paper's budgets call for."""
     import torch
 
     if torch.cuda.is_available():
-        return Finding("GPU", "ok", torch.cuda.get_device_name())
+        return Check("GPU", "ok", torch.cuda.get_device_name())
     fix = "small models train on the CPU; the paper's budgets need a GPU and torch built for it"
-    return Finding("GPU", "off", "none", fix)
+    return Check("GPU", "off", "none", fix)
 
 
-def check_simulator(domain: str) -> Finding:
+def check_simulator(domain: str) -> Check:
     """A simulator: ten decisions of one of its tasks."""
     task = SIMULATORS[domain]
     what = f"{domain} ({len(get_suite(domain))} tasks)"
     if domain == "maniskill2" and sys.version_info[:2] > MANISKILL2_PYTHON:
-        return Finding(what, "off", "has no release for this Python", "use Python 3.11")
+        return Check(what, "off", "has no release for this Python", "use Python 3.11")
     command = [sys.executable, "-c", _TEN_STEPS, task]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
     except subprocess.TimeoutExpired:
-        return Finding(what, "FAIL", f"{task} took longer than {SECONDS} s", "try again")
+        return Check(what, "FAIL", f"{task} took longer than {SECONDS} s", "try again")
     if done.returncode == 0:
-        return Finding(what, "ok", f"{task}: ten decisions at {done.stdout.strip()} a second")
+        return Check(what, "ok", f"{task}: ten decisions at {done.stdout.strip()} a second")
     last = (done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1]
     message, _, command_line = last.removeprefix("error: ").rpartition(": ")
     if last.startswith("error: "):
-        return Finding(what, "FAIL", message, command_line)
-    return Finding(what, "FAIL", last, f"pip install -e '.[{domain}]' --force-reinstall")
+        return Check(what, "FAIL", message, command_line)
+    return Check(what, "FAIL", last, f"pip install -e '.[{domain}]' --force-reinstall")
 
 
-def check_opengl() -> Finding:
+def check_opengl() -> Check:
     """Rendering by MuJoCo: pixel observations, videos of three domains."""
     what = "pixels and videos (MuJoCo)"
     chosen = os.environ.get(VARIABLE)
     for backend in [chosen] if chosen else BACKENDS:
         if can_render(backend):
-            return Finding(what, "ok", f"{VARIABLE}={backend}")
+            return Check(what, "ok", f"{VARIABLE}={backend}")
     tried = f"{VARIABLE}={chosen}" if chosen else " and ".join(BACKENDS)
     fix = f"unset {VARIABLE}" if chosen else INSTALL
-    return Finding(what, "off", f"{tried} cannot draw", fix)
+    return Check(what, "off", f"{tried} cannot draw", fix)
 
 
-def check_vulkan() -> Finding:
+def check_vulkan() -> Check:
     """Rendering by SAPIEN: videos of ManiSkill2."""
     what = "videos (ManiSkill2)"
     if sys.version_info[:2] <= MANISKILL2_PYTHON and can_render_vulkan():
-        return Finding(what, "ok", "Vulkan")
+        return Check(what, "ok", "Vulkan")
     fix = "needs a GPU with a Vulkan driver; training does not"
-    return Finding(what, "off", "no Vulkan device", fix)
+    return Check(what, "off", "no Vulkan device", fix)
 
 
-def check_assets(kind: Literal["ycb", "faucet"], task: str) -> Finding:
+def check_assets(kind: Literal["ycb", "faucet"], task: str) -> Check:
     """The models of a ManiSkill2 task."""
     what = f"models of {task}"
     for source in (source for source in SOURCES if source != "standin"):
@@ -174,36 +174,36 @@ def check_assets(kind: Literal["ycb", "faucet"], task: str) -> Finding:
         except UserError:
             continue
         use = "" if source == "official" else f"; use with assets={source}"
-        return Finding(what, "ok", f"{found.label}, {len(found.models)} of them{use}")
+        return Check(what, "ok", f"{found.label}, {len(found.models)} of them{use}")
     fix = f"python -m tdmpc2.envs.assets fetch {kind}, or run with assets=standin"
-    return Finding(what, "off", "only stand-ins", fix)
+    return Check(what, "off", "only stand-ins", fix)
 
 
-def check_slurm() -> Finding:
+def check_slurm() -> Check:
     """SLURM: sweeps over a cluster."""
     if shutil.which("sbatch") is None:
         fix = "sweeps run on this machine; on a cluster, start them where sbatch is"
-        return Finding("SLURM", "off", "no sbatch", fix)
+        return Check("SLURM", "off", "no sbatch", fix)
     done = subprocess.run(["sinfo", "--version"], capture_output=True, text=True)
     if done.returncode:
-        return Finding("SLURM", "off", "sinfo does not answer", "ask whoever runs the cluster")
-    return Finding("SLURM", "ok", done.stdout.strip())
+        return Check("SLURM", "off", "sinfo does not answer", "ask whoever runs the cluster")
+    return Check("SLURM", "ok", done.stdout.strip())
 
 
-def check_disk() -> Finding:
+def check_disk() -> Check:
     """The folder of runs: room, and leave to write."""
     folder = default_runs_dir()
     existing = next(path for path in (folder, *folder.parents) if path.is_dir())
     free = shutil.disk_usage(existing).free / 1e9
     found = f"{free:,.0f} GB free for {folder}"
     if not os.access(existing, os.W_OK):
-        return Finding("disk", "FAIL", f"{existing} is not writable", "use runs= for another one")
+        return Check("disk", "FAIL", f"{existing} is not writable", "use runs= for another one")
     if free < LEAST_FREE_GB:
-        return Finding("disk", "FAIL", found, "make room, or use runs= for another disk")
-    return Finding("disk", "ok", found)
+        return Check("disk", "FAIL", found, "make room, or use runs= for another disk")
+    return Check("disk", "ok", found)
 
 
-CHECKS: tuple[Callable[[], Finding], ...] = (
+CHECKS: tuple[Callable[[], Check], ...] = (
     check_python,
     check_torch,
     check_compiler,
@@ -218,7 +218,7 @@ CHECKS: tuple[Callable[[], Finding], ...] = (
 )
 
 
-def report(findings: Sequence[Finding], console: Console) -> int:
+def report(findings: Sequence[Check], console: Console) -> int:
     """Prints the table.
 
     Returns:
@@ -251,10 +251,10 @@ def usage() -> str:
     )
 
 
-def main(words: Sequence[str]) -> int:
+def main(arguments: Sequence[str]) -> int:
     """The command; returns its exit code."""
-    if words:
-        raise UserError(f"'{words[0]}': takes no words (see --help)")
+    if arguments:
+        raise UserError(f"'{arguments[0]}': takes no arguments (see --help)")
     console = Console(highlight=False)
     with console.status("checking, half a minute or so …"):
         findings = [check() for check in CHECKS]

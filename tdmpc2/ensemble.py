@@ -18,7 +18,7 @@ class EnsembleLinear(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(num, out_dim, in_dim))
         self.bias = nn.Parameter(torch.empty(num, out_dim))
-        self.packed: kernels.Packed | None = None
+        self.blocked: kernels.Blocked | None = None
         init_linear_(self.weight, self.bias)
 
     def forward(
@@ -70,7 +70,7 @@ class EnsembleNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(num, dim))
 
     def forward(self, x: Tensor, heads: Tensor | None = None, frozen: bool = False) -> Tensor:
-        """Normalises `(N, B, dim)`; arguments as those of `EnsembleLinear`."""
+        """Normalizes `(N, B, dim)`; arguments as those of `EnsembleLinear`."""
         weight, bias = (_chosen(p, heads, frozen) for p in (self.weight, self.bias))
         return torch.addcmul(bias[:, None], F.layer_norm(x, x.shape[-1:]), weight[:, None])
 
@@ -139,10 +139,10 @@ class QEnsemble(nn.Module):
     ) -> Tensor:
         """A hidden layer: Linear → Dropout → LayerNorm → Mish."""
         if norm is not None and kernels.usable(parts[0]) and not self.width % kernels.LANES:
-            if dropout is None and kernels.usable_blocked(parts[0], linear.packed):
+            if dropout is None and kernels.usable_blocked(parts[0], linear.blocked):
                 x = torch.cat(parts, dim=-1) if len(parts) > 1 else parts[0]
                 params = (linear.bias, norm.weight, norm.bias)
-                return kernels.dense(x, linear.packed, *params, heads=heads)
+                return kernels.dense(x, linear.blocked, *params, heads=heads)
             x = linear(*parts, heads=heads, frozen=frozen, biased=False)
             params = [_chosen(p, heads, frozen) for p in (linear.bias, norm.weight, norm.bias)]
             factor = None if dropout is None else dropout.reshape(x.shape)

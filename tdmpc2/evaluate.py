@@ -78,7 +78,7 @@ def evaluate_checkpoint(options: EvaluateOptions) -> tuple[dict[str, Any], Evalu
         overrides=known["overrides"],
         obs=known.get("obs", "state"),
         assets=(known.get("assets") or "official").partition("-")[0],
-        protocol=known.get("protocol", {}),
+        task_switches=known.get("protocol", {}),
         start=known.get("start", {}),
     )
     device = choose_device(options.device)
@@ -127,9 +127,9 @@ def usage() -> str:
     )
 
 
-def main(words: Sequence[str]) -> int:
+def main(arguments: Sequence[str]) -> int:
     """The command; returns its exit code."""
-    options = EvaluateOptions(**cli.parse_arguments(words, cli.schema_of(EvaluateOptions)))
+    options = EvaluateOptions(**cli.parse_arguments(arguments, cli.schema_of(EvaluateOptions)))
     facts, result = evaluate_checkpoint(options)
     print(f"{facts['method']} ({facts['variant']}) on {facts['task']}, seed {facts['run_seed']}")
     print(f"after {facts['agent_step']:,} decisions, {len(result.returns)} episodes:")

@@ -61,7 +61,7 @@ def source_of(task: str, model: Model, wanted: str | None) -> str:
     """The task of the model whose embedding a new task begins with, or `random`.
 
     Args:
-        task: that is learnt.
+        task: that is learned.
         model: of other tasks, or of this one among others.
         wanted: what the user said; None for the task itself, or its source in `HELD_OUT`.
 
@@ -166,14 +166,14 @@ def begin_with(model: Model, source: str, agent: Any) -> None:
     agent.model.load_state_dict(weights)
 
 
-def parse(words: Sequence[str]) -> tuple[Model, list[list[RunSpec]], RunOptions]:
-    """Turns `key=value` words into the model, the runs of each task, and how to run them.
+def parse(arguments: Sequence[str]) -> tuple[Model, list[list[RunSpec]], RunOptions]:
+    """Turns `key=value` arguments into the model, the runs of each task, and how to run them.
 
     Raises:
         UserError: unknown key, task or checkpoint, or a value out of range.
     """
     config_schema, options_schema = cli.schema_of(TDMPC2Config), cli.schema_of(RunOptions)
-    values = cli.parse_arguments(words, {**options_schema, **config_schema, **SPEC_OPTIONS})
+    values = cli.parse_arguments(arguments, {**options_schema, **config_schema, **SPEC_OPTIONS})
     for name, example in (("checkpoint", "a run directory or a file"), ("task", "held-out")):
         if name not in values:
             raise UserError(f"{name}= is missing, e.g. {example}")
@@ -253,9 +253,9 @@ def _described_options() -> str:
     return "\n".join(line for line in lines if not line.startswith("  checkpoint="))
 
 
-def main(words: Sequence[str]) -> int:
+def main(arguments: Sequence[str]) -> int:
     """The command; returns its exit code."""
-    model, tasks, options = parse(words)
+    model, tasks, options = parse(arguments)
     diverged = False
     for specs in tasks:
         initial = partial(begin_with, model, str(dict(specs[0].start)["embedding"]))

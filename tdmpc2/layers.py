@@ -1,4 +1,4 @@
-"""Building blocks of the networks: normalised linear layers, SimNorm, encoders."""
+"""Building blocks of the networks: normalized linear layers, SimNorm, encoders."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def mish(x: Tensor) -> Tensor:
 
 
 def simnorm(x: Tensor, group_dim: int, tau: float = 1.0) -> Tensor:
-    """Simplicial normalisation (Eq. 5 of the paper): a softmax inside each group.
+    """Simplicial normalization (Eq. 5 of the paper): a softmax inside each group.
 
     Args:
         x: `(..., latent_dim)`.
@@ -68,7 +68,7 @@ def simnorm(x: Tensor, group_dim: int, tau: float = 1.0) -> Tensor:
 
 
 def joint_parts(parts: tuple[Tensor, ...]) -> Iterator[tuple[Tensor, int, int]]:
-    """The parts of a joint input with their columns, neighbours of equal shape concatenated.
+    """The parts of a joint input with their columns, neighbors of equal shape concatenated.
 
     A part that is broadcast over the others (the planner's first latent over its samples, a
     task's embedding over time) stays apart, so that its share of a product is taken once.
@@ -124,13 +124,13 @@ class NormedLinear(nn.Module):
         self.activation = activation
         self.simnorm_dim = simnorm_dim
         self.simnorm_tau = simnorm_tau
-        self.packed: kernels.Packed | None = None
+        self.blocked: kernels.Blocked | None = None
         init_linear_(self.linear.weight, self.linear.bias)
 
     def forward(self, *parts: Tensor) -> Tensor:
         """Maps `(..., in_dim)`, given in one or more parts, to `(..., out_dim)`."""
         fast = self.kernel_knows() and kernels.usable(parts[0])
-        if fast and kernels.usable_blocked(parts[-1], self.packed):
+        if fast and kernels.usable_blocked(parts[-1], self.blocked):
             pieces = list(joint_parts(parts))
             if len(pieces) == 1:
                 return self._dense(pieces[0][0])
@@ -161,10 +161,10 @@ class NormedLinear(nn.Module):
         return kernels.norm_act(x, *self._params(), group=self._group(), tau=self.simnorm_tau)
 
     def _dense(self, x: Tensor) -> Tensor:
-        """The whole layer by the native kernel, with packed weights."""
-        assert self.packed is not None
+        """The whole layer by the native kernel, with blocked weights."""
+        assert self.blocked is not None
         group, tau = self._group(), self.simnorm_tau
-        return kernels.dense(x, self.packed, *self._params(), group=group, tau=tau)
+        return kernels.dense(x, self.blocked, *self._params(), group=group, tau=tau)
 
     def _params(self) -> tuple[Tensor, Tensor, Tensor]:
         assert self.norm is not None

@@ -25,7 +25,7 @@ class ModelLoss(NamedTuple):
         loss: `()`, to be differentiated.
         latents: `(H + 1, B, L)`, z_0..z_H, detached.
         metrics: scalars by name.
-        priority: `(B,)`, of prioritised replay; None without it.
+        priority: `(B,)`, of prioritized replay; None without it.
     """
 
     loss: Tensor
@@ -154,7 +154,7 @@ def policy_loss(
     """−mean_{t=0..H} ρ^t·mean_b[Q/S + α·entropy bonus], a ~ p(z_t), Q = mean of two (Eq. 4).
 
     S, an average of the 5-95 percentile range of Q at t = 0, moves first. Only the policy's
-    parameters receive gradients. With `entropy_tuning=target`, Q is not scaled, and α is learnt
+    parameters receive gradients. With `entropy_tuning=target`, Q is not scaled, and α is learned
     beside: its loss is log α·(entropy − target), target = −A (Haarnoja et al., 2018).
 
     Where `latents` is only a part of the batch, `values` is Q at t = 0 of the whole.

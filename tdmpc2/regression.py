@@ -48,7 +48,7 @@ class DiscreteRegression:
         self.bin_size = (vmax - vmin) / (num_bins - 1)
 
     def bins(self, like: Tensor) -> Tensor:
-        """Bin centres `(num_bins,)` in symlog space, on the device of `like`."""
+        """Bin centers `(num_bins,)` in symlog space, on the device of `like`."""
         return torch.linspace(
             self.vmin, self.vmax, self.out_dim, device=like.device, dtype=like.dtype
         )
@@ -64,7 +64,7 @@ class DiscreteRegression:
         return (1 - (place[..., None] - index).abs()).clamp(min=0.0)
 
     def decode(self, output: Tensor) -> Tensor:
-        """The expected bin centre, brought back by symexp."""
+        """The expected bin center, brought back by symexp."""
         probs = torch.softmax(output, dim=-1)
         return symexp(probs @ self.bins(output))
 

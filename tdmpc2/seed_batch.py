@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 from tdmpc2 import kernels, losses, planner
 from tdmpc2.agent import TDMPC2
 from tdmpc2.common.numerics.compile import Compiler
-from tdmpc2.common.numerics.optim import move_towards
+from tdmpc2.common.numerics.optim import move_toward
 from tdmpc2.common.replay.episode_replay import Replay
 from tdmpc2.common.replay.types import Batch, to_device
 from tdmpc2.common.training.loop_requests import Act
@@ -30,8 +30,8 @@ Tree = TypeVar("Tree")
 class SeedBatch:
     """K agents of one task and one configuration, with seeds of their own.
 
-    The pure functions of planning and learning are vectorised over the agents (`torch.vmap`).
-    Parameters, optimiser states and value scales lie in stacks, of which the agents hold views:
+    The pure functions of planning and learning are vectorized over the agents (`torch.vmap`).
+    Parameters, optimizer states and value scales lie in stacks, of which the agents hold views:
     each agent's `state_dict` is its own at any time. Noise and batches are drawn for each agent
     from its own generators, as if it were alone.
 
@@ -98,10 +98,10 @@ class SeedBatch:
         for group in optimizers[0].param_groups:
             kept = {key: group[key] for key in ("lr", "betas", "eps")}
             groups.append({**kept, "params": [self.params[names[id(p)]] for p in group["params"]]})
-        packed = torch.optim.Adam(groups, fused=True)
+        optimizer = torch.optim.Adam(groups, fused=True)
         for g, group in enumerate(groups):
             for i, stack in enumerate(group["params"]):
-                packed.state[stack] = state = {
+                optimizer.state[stack] = state = {
                     "step": torch.zeros((), device=stack.device),
                     "exp_avg": torch.zeros_like(stack),
                     "exp_avg_sq": torch.zeros_like(stack),
@@ -113,7 +113,7 @@ class SeedBatch:
                         for name, value in optimizer.state.get(own, {}).items():
                             view[name].copy_(value)
                         optimizer.state[own] = view
-        return packed
+        return optimizer
 
     def _vectorised(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """A function of a model and tensors, for all agents' models and stacked tensors."""
@@ -121,7 +121,7 @@ class SeedBatch:
         def call(params: dict[str, Tensor], *args: Any) -> tuple[Any, ...]:
             def one(params: dict[str, Tensor], args: tuple[Any, ...]) -> tuple[Any, ...]:
                 params = {f"model.{name}": value for name, value in params.items()}
-                with kernels.vectorised():
+                with kernels.vectorized():
                     result = functional_call(self._template, params, (function, *args))
                 return tuple(x for x in result if x is not None)
 
@@ -181,7 +181,7 @@ class SeedBatch:
         """One gradient step of each agent on a batch of its own; their metrics.
 
         Args:
-            replays: the agents' memories; None for an agent whose run has ended.
+            replays: the agents' replay buffers; None for an agent whose run has ended.
         """
         config, length = self.config, self.agents[0].replay_length
         drawn = [r and r.sample(config.batch_size, length).to(self.device) for r in replays]
@@ -212,7 +212,7 @@ class SeedBatch:
         policy = _as(PolicyLoss, out)
         self.value_scale.copy_(policy.value_scale)
         pi_norm = self._step(self.policy_optimizer, self.policy_params, gradients)
-        move_towards(self.target_params, self.online_params, config.tau)
+        move_toward(self.target_params, self.online_params, config.tau)
         norms = {"grad_norm": norm, "pi_grad_norm": pi_norm}
         return {**model.metrics, **policy.metrics, **norms}, model.priority
 
@@ -252,7 +252,7 @@ def _sample_prior(
 def _differentiate(
     loss: Callable[..., tuple[Any, ...]], params: list[Tensor], *args: Any
 ) -> tuple[tuple[Any, ...], tuple[Tensor, ...]]:
-    """Outcome of a vectorised loss, and the gradients of each agent's own."""
+    """Outcome of a vectorized loss, and the gradients of each agent's own."""
     outcome = loss(*args)
     return outcome, torch.autograd.grad(outcome[0].sum(), params)
 

@@ -60,18 +60,18 @@ class SplitUpdate:
         """See `TDMPC2.act`."""
         return self.agent.act(obs, first=first, explore=explore, task=task)
 
-    def update(self, memory: Any) -> dict[str, Tensor]:
+    def update(self, replay: Any) -> dict[str, Tensor]:
         """One gradient step; see `TDMPC2.update`.
 
         Args:
-            memory: whose `sample` draws a whole batch and returns a part of it.
+            replay: its `sample` draws a whole batch and returns a part of it.
         """
         agent = self.agent
         size = agent.config.batch_size
         share = size // self.world.size
         mine = slice(self.world.rank * share, (self.world.rank + 1) * share)
         noise = agent.train_noise.update(size).rows(mine)
-        batch = memory.sample(size, agent.replay_length, part=mine).to(agent.device)
+        batch = replay.sample(size, agent.replay_length, part=mine).to(agent.device)
         return self.update_on(batch, noise)
 
     def update_on(self, batch: Batch, noise: UpdateNoise) -> dict[str, Tensor]:
@@ -84,13 +84,15 @@ class SplitUpdate:
         noises = [noise.rows(one) for one in rows]
 
         model.renormalize_task_embedding(tasks)
-        learnt = self._mean(agent.model_loss, agent.model_params, zip(batches, noises, strict=True))
-        norm = agent.step(agent.optimizer, agent.model_params, learnt.gradients)
+        learned = self._mean(
+            agent.model_loss, agent.model_params, zip(batches, noises, strict=True)
+        )
+        norm = agent.step(agent.optimizer, agent.model_params, learned.gradients)
 
         model.renormalize_task_embedding(tasks)
         parts = [
             (outcome.latents, part.task, draws)
-            for outcome, part, draws in zip(learnt.outcomes, batches, noises, strict=True)
+            for outcome, part, draws in zip(learned.outcomes, batches, noises, strict=True)
         ]
         values = self.world.gather(torch.cat([first_values(model, *part) for part in parts]))
         policy = self._mean(
@@ -100,7 +102,7 @@ class SplitUpdate:
         pi_norm = agent.step(agent.policy_optimizer, agent.policy_params, policy.gradients)
         model.update_target(agent.config.tau)
         norms = {"grad_norm": norm, "pi_grad_norm": pi_norm}
-        return learnt.metrics | policy.metrics | norms
+        return learned.metrics | policy.metrics | norms
 
     def _mean(self, loss: Callable[..., Any], params: list[nn.Parameter], parts: Any) -> _Sum:
         """Gradients and metrics of a loss, averaged over all parts of all processes."""

@@ -9,7 +9,7 @@ from typing import Any
 from tdmpc2.common.run.spec import RunOptions, RunSpec, chosen_seeds
 from tdmpc2.common.system import cli
 from tdmpc2.common.system.errors import StoppedError, UserError
-from tdmpc2.envs.task_variants import Protocol
+from tdmpc2.envs.task_variants import TaskSwitches
 from tdmpc2.envs.tasks import SUITES
 from tdmpc2.runners import offline
 from tdmpc2.runners.online import run_seeds
@@ -27,17 +27,19 @@ SPEC_OPTIONS: dict[str, Any] = {
 }
 
 
-def parse(words: Sequence[str]) -> tuple[list[RunSpec], RunOptions]:
-    """Turns `key=value` words into what to run and how: a run for each seed.
+def parse(arguments: Sequence[str]) -> tuple[list[RunSpec], RunOptions]:
+    """Turns `key=value` arguments into what to run and how: a run for each seed.
 
     Raises:
         UserError: unknown key, task or method, or a value out of range.
     """
-    pairs = cli.split_arguments(words)
+    pairs = cli.split_arguments(arguments)
     config_class = agent_class(pairs.get("method", "tdmpc2")).config_class
     config_schema = cli.schema_of(config_class)
-    options_schema, switches = cli.schema_of(RunOptions), cli.schema_of(Protocol)
-    values = cli.parse_arguments(words, {**SPEC_OPTIONS, **switches, **options_schema, **config_schema})
+    options_schema, switches = cli.schema_of(RunOptions), cli.schema_of(TaskSwitches)
+    values = cli.parse_arguments(
+        arguments, {**SPEC_OPTIONS, **switches, **options_schema, **config_schema}
+    )
     if "task" not in values:
         raise UserError("task= is missing, e.g. task=walker-walk")
     if values["task"] in SUITES or "," in values["task"]:
@@ -57,18 +59,18 @@ def parse(words: Sequence[str]) -> tuple[list[RunSpec], RunOptions]:
             overrides=overrides,
             obs=values.get("obs", "state"),
             assets=values.get("assets", "official"),
-            protocol={k: values[k] for k in switches if k in values},
+            task_switches={k: values[k] for k in switches if k in values},
         )
         for seed in chosen_seeds(values)
     ]
     return specs, options
 
 
-def usage(words: Sequence[str] = ()) -> str:
-    """Text of `--help`, with the settings of the method that the words name."""
-    named = [word.partition("=")[2] for word in words if word.startswith("method=")]
+def usage(arguments: Sequence[str] = ()) -> str:
+    """Text of `--help`, with the settings of the method that the arguments name."""
+    named = [argument.partition("=")[2] for argument in arguments if argument.startswith("method=")]
     method = named[0] if named else "tdmpc2"
-    if any(word.startswith("data=") for word in words):
+    if any(argument.startswith("data=") for argument in arguments):
         return offline.usage(method)
     config_class = agent_class(method).config_class
     return "\n".join(
@@ -76,8 +78,8 @@ def usage(words: Sequence[str] = ()) -> str:
             "usage: python tdmpc2/train.py task=TASK [key=value …]",
             "",
             "Trains one agent on one task. The same command again resumes an unfinished run and",
-            "skips a finished one. Numbers may be written 100_000 or 1e5. Several tasks are learnt",
-            "by one agent from a dataset: task=mt80 data=DIR (data= --help).",
+            "skips a finished one. Numbers may be written 100_000 or 1e5. One agent learns several",
+            "tasks from a dataset: task=mt80 data=DIR (data= --help).",
             "",
             "What to run:",
             "  task=                                      e.g. walker-walk",
@@ -91,7 +93,7 @@ def usage(words: Sequence[str] = ()) -> str:
             "  assets=official                            of pick-ycb and turn-faucet: official |",
             "                                             rebuilt | standin | unknown, or several,",
             "                                             by preference (official,unknown)",
-            cli.describe_fields(Protocol),
+            cli.describe_fields(TaskSwitches),
             "",
             "How (no influence on results):",
             cli.describe_fields(RunOptions),
@@ -103,12 +105,12 @@ def usage(words: Sequence[str] = ()) -> str:
     )
 
 
-def main(words: Sequence[str]) -> int:
+def main(arguments: Sequence[str]) -> int:
     """The command; returns its exit code."""
     try:
-        if offline.is_meant(words):
-            return offline.main(words)
-        specs, options = parse(words)
+        if offline.is_meant(arguments):
+            return offline.main(arguments)
+        specs, options = parse(arguments)
         records = run_seeds(specs, options)
     except StoppedError as error:
         print(f"{error}; run the same command again to continue", file=sys.stderr)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from tdmpc2 import kernels
 from tdmpc2.common.interfaces import EnvSpec
-from tdmpc2.common.numerics.optim import move_towards
+from tdmpc2.common.numerics.optim import move_toward
 from tdmpc2.common.numerics.precision import products_in
 from tdmpc2.config import TDMPC2Config
 from tdmpc2.ensemble import QEnsemble
@@ -56,7 +56,7 @@ NO_TASK = TaskContext()
 
 
 class TaskAware(nn.Module):
-    """A model of one task, or of several that it tells apart by a learnt embedding."""
+    """A model of one task, or of several that it tells apart by a learned embedding."""
 
     config: Any
     action_masks: Tensor
@@ -133,7 +133,7 @@ class WorldModel(TaskAware):
         self.policy = mlp(
             config, latent_task, head(config.mlp_dim, self.prior.out_dim(env.action_dim))
         )
-        # A learnt entropy coefficient is the policy's, and takes its optimiser.
+        # A learned entropy coefficient is the policy's, and takes its optimizer.
         self.policy_log_alpha: nn.Parameter | None = None
         if config.entropy_tuning == "target":
             self.policy_log_alpha = nn.Parameter(torch.tensor(math.log(config.initial_alpha)))
@@ -142,7 +142,7 @@ class WorldModel(TaskAware):
         self._add_tasks(env, config.task_dim)
 
     def num_parameters(self) -> int:
-        """Learnt parameters; target networks don't count."""
+        """Learned parameters; target networks don't count."""
         return sum(p.numel() for p in self.parameters() if p.requires_grad)
 
     def blockable(self) -> dict[nn.Module, tuple[nn.Parameter, int]]:
@@ -236,8 +236,8 @@ class WorldModel(TaskAware):
 
     @torch.no_grad()
     def update_target(self, tau: float) -> None:
-        """Moves the target networks towards the online ones: θ̄ ← θ̄ + τ(θ − θ̄)."""
-        move_towards(self.target_q_functions.parameters(), self.q_functions.parameters(), tau)
+        """Moves the target networks toward the online ones: θ̄ ← θ̄ + τ(θ − θ̄)."""
+        move_toward(self.target_q_functions.parameters(), self.q_functions.parameters(), tau)
 
 
 def _present(*parts: Tensor | None) -> list[Tensor]:

@@ -23,7 +23,7 @@ from typing import Any, Literal, NamedTuple
 CONTEXT = multiprocessing.get_context("forkserver")
 # Importing torch._dynamo counts the GPUs; a process forked after that cannot use CUDA.
 FRESH_CONTEXT = multiprocessing.get_context("spawn")
-# What every run imports sooner or later; torch._dynamo comes with the first optimiser step.
+# What every run imports sooner or later; torch._dynamo comes with the first optimizer step.
 CONTEXT.set_forkserver_preload(["torch._dynamo", "sacred", "tdmpc2.train", "tdmpc2.agent"])
 
 
@@ -54,16 +54,16 @@ class Done(NamedTuple):
 
 @dataclass
 class Command:
-    """`python tdmpc2/train.py` with these words, in a process of its own.
+    """`python tdmpc2/train.py` with these arguments, in a process of its own.
 
     Attributes:
-        words: the command line.
+        arguments: the command line.
         blow: where the process is to be hit.
         file_size: largest file in bytes that it may write: a full disk without a disk.
         env: environment variables.
     """
 
-    words: Sequence[str]
+    arguments: Sequence[str]
     blow: Blow | None = None
     file_size: int | None = None
     env: Mapping[str, str] = field(default_factory=dict)
@@ -71,10 +71,10 @@ class Command:
     def __post_init__(self) -> None:
         self._folder = TemporaryDirectory()
         self._streams = [Path(self._folder.name) / name for name in ("out", "err")]
-        context = FRESH_CONTEXT if "device=cuda" in self.words else CONTEXT
+        context = FRESH_CONTEXT if "device=cuda" in self.arguments else CONTEXT
         self._reached, self._go_on = context.Event(), context.Event()
         held = (self._reached, self._go_on)
-        args = (self.words, self.blow, self.file_size, self.env, self._streams, held)
+        args = (self.arguments, self.blow, self.file_size, self.env, self._streams, held)
         self._process = context.Process(target=_run, args=args)
 
     def start_and_reach(self) -> int:
@@ -103,7 +103,7 @@ class Command:
 
 
 def _run(
-    words: Sequence[str],
+    arguments: Sequence[str],
     blow: Blow | None,
     file_size: int | None,
     env: Mapping[str, str],
@@ -121,7 +121,7 @@ def _run(
         _strike(blow, *held)
     if file_size is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
-    sys.argv = ["train.py", *words]
+    sys.argv = ["train.py", *arguments]
     sys.exit(cli.command(train.main, train.usage))
 
 

@@ -44,15 +44,15 @@ class Outcome(NamedTuple):
     agent: str
 
 
-def words(runs: Path, **changes: Any) -> list[str]:
-    """The command line of a tiny run; a change to None leaves the word out."""
+def arguments(runs: Path, **changes: Any) -> list[str]:
+    """The command line of a tiny run; a change to None leaves the argument out."""
     values = {**TINY, "runs": runs, **changes}
     return [f"{key}={value}" for key, value in values.items() if value is not None]
 
 
 def tiny(runs: Path, blow: Blow | None = None, **changes: Any) -> Done:
     """A tiny run."""
-    return Command(words(runs, **changes), blow).run()
+    return Command(arguments(runs, **changes), blow).run()
 
 
 def refusal(runs: Path, **changes: Any) -> str:

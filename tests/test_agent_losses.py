@@ -93,7 +93,7 @@ def losses_by_hand(num_q: int, heads: list[int], weights: list[float]) -> dict[s
     ("num_q", "heads"), [(1, None), (2, None), (3, [0, 2]), (3, [1, 0])], ids=str
 )
 def test_model_loss_by_hand(num_q: int, heads: list[int] | None, weighted: bool) -> None:
-    """With termination, the chosen target heads, and the weights of prioritised replay."""
+    """With termination, the chosen target heads, and the weights of prioritized replay."""
     agent = hand_agent(horizon=2, num_q=num_q, episodic=True, prioritized_replay=True)
     loss, latents, metrics, priority = agent.model_loss(
         hand_batch(weighted=weighted), hand_noise(heads)
@@ -122,7 +122,7 @@ def test_without_the_flag_there_are_no_priorities() -> None:
 def test_policy_loss_and_value_scale_by_hand(
     gain: float, scale: float, heads: list[int] | None
 ) -> None:
-    """−mean_t ρ^t mean_b Q/S, with S moved 1 % towards the 5-95 percentile range first."""
+    """−mean_t ρ^t mean_b Q/S, with S moved 1 % toward the 5-95 percentile range first."""
     agent = hand_agent(horizon=2, num_q=3 if heads else 2, q_gain=gain)
     agent.value_scale.fill_(scale)
     loss, value_scale, metrics = agent.policy_loss(tensor(STATES), None, hand_noise(heads))
@@ -266,7 +266,7 @@ def test_policy_steps_are_adam_on_the_clipped_gradient() -> None:
     assert largest_difference(ours, unclipped) > 1e-5
 
 
-def test_policy_optimiser_has_an_epsilon_of_1e_5() -> None:
+def test_policy_optimizer_has_an_epsilon_of_1e_5() -> None:
     """Shows where gradients are as small as that."""
     agent = make_agent(tiny_config(entropy_coef=0.0))
     agent.value_scale.fill_(1e5)

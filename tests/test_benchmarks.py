@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from baselines.dreamerv3.behaviour import Noise
+from baselines.dreamerv3.behavior import Noise
 from sweeps.planning import flops
 from tdmpc2.agent import TDMPC2
 from tdmpc2.config import TDMPC2Config
@@ -23,8 +23,8 @@ from tests.helpers import env_spec, random_batch
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 
 
-def run(script: str, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(FOLDER / script), *words]
+def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(FOLDER / script), *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
@@ -87,8 +87,8 @@ def test_the_floor_is_what_an_update_of_a_baseline_multiplies(method: str) -> No
 
 def test_speed_measures_everything_it_names(tmp_path: Path) -> None:
     out = tmp_path / "speed.json"
-    words = ["tasks=cartpole-swingup", "model_sizes=smoke", "threads=1", "compile=false"]
-    done = run("speed.py", *words, "repetitions=2", "loop=1", "replay_rows=2000", f"out={out}")
+    arguments = ["tasks=cartpole-swingup", "model_sizes=smoke", "threads=1", "compile=false"]
+    done = run("speed.py", *arguments, "repetitions=2", "loop=1", "replay_rows=2000", f"out={out}")
     assert done.returncode == 0, done.stderr
     assert "| tdmpc2 | cartpole-swingup | smoke | 1 | fp32 |" in done.stdout
     found = json.loads(out.read_text())
@@ -98,8 +98,8 @@ def test_speed_measures_everything_it_names(tmp_path: Path) -> None:
 
 
 def test_hot_spots_name_the_products() -> None:
-    words = ["task=cartpole-swingup", "model_size=smoke", "compile=false", "repetitions=1"]
-    done = run("hot_spots.py", *words)
+    arguments = ["task=cartpole-swingup", "model_size=smoke", "compile=false", "repetitions=1"]
+    done = run("hot_spots.py", *arguments)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("aten::addmm") == 2
 
@@ -112,10 +112,16 @@ def test_bad_arguments_are_one_line(script: str) -> None:
     assert done.stderr.count("\n") == 1
 
 
-def test_packs_are_measured_against_each_agent_alone(tmp_path: Path) -> None:
-    out = tmp_path / "packs.json"
-    words = ["task=toy-pointmass", "model_sizes=smoke", "seeds=2", "compile=false", "repetitions=1"]
-    done = run("packs.py", *words, f"out={out}")
+def test_seed_batches_are_measured_against_each_agent_alone(tmp_path: Path) -> None:
+    out = tmp_path / "seed_batches.json"
+    arguments = [
+        "task=toy-pointmass",
+        "model_sizes=smoke",
+        "seeds=2",
+        "compile=false",
+        "repetitions=1",
+    ]
+    done = run("seed_batches.py", *arguments, "repetitions=1", f"out={out}")
     assert done.returncode == 0, done.stderr
     (row,) = json.loads(out.read_text())["rows"]
     assert row["update_ratio"] == pytest.approx(row["update_alone_ms"] / row["update_ms"])

@@ -91,7 +91,7 @@ def test_golden_parity_with_everything_on(golden: Golden) -> None:
 def test_compiled_equals_plain(overrides: dict[str, object]) -> None:
     """Updates leave the same weights, and plans between them the same actions.
 
-    The last plan comes after a large step, and would show weights packed before it.
+    The last plan comes after a large step, and would show weights blocked before it.
     """
     config = tiny_config(**overrides)
     rtol, weight_atol = 1e-3, 1e-5
@@ -184,26 +184,26 @@ def test_a_compiled_run_resumes_bit_for_bit(tmp_path: Path) -> None:
     assert outcome(tmp_path / "plain") != outcome(tmp_path / "whole")  # it was compiled indeed
 
 
-def test_a_compiled_pack_equals_plain_agents() -> None:
+def test_a_compiled_seed_batch_equals_plain_agents() -> None:
     """Two seeds as one batch, kernels and all, against each alone without compilation."""
     config = tiny_config(**WIDE)
-    packed, alone = ([make_agent(config, seed=seed) for seed in range(2)] for _ in range(2))
-    pack = SeedBatch(packed, [True, True])
-    pack.compile()
+    batched, alone = ([make_agent(config, seed=seed) for seed in range(2)] for _ in range(2))
+    batch = SeedBatch(batched, [True, True])
+    batch.compile()
     obs = np.random.default_rng(0).normal(size=(2, 1, 5)).astype(np.float32)
     for first in (True, False):
         request = {"first": np.array([first]), "explore": True}
-        actions = pack.act([Act(o, **request) for o in obs])
+        actions = batch.act([Act(o, **request) for o in obs])
         for k, agent in enumerate(alone):
             np.testing.assert_allclose(
                 actions[k], agent.act(obs[k], **request), rtol=1e-3, atol=1e-4
             )
         replays = [[filled_replay(config, env_spec(), k) for k in range(2)] for _ in range(2)]
-        metrics = pack.update(replays[0])
+        metrics = batch.update(replays[0])
         for k, (agent, replay) in enumerate(zip(alone, replays[1], strict=True)):
             for name, value in agent.update(replay).items():
                 torch.testing.assert_close(metrics[k][name], value, rtol=1e-4, atol=1e-5, msg=name)
-            weights = packed[k].model.state_dict()
+            weights = batched[k].model.state_dict()
             for name, value in agent.model.state_dict().items():
                 torch.testing.assert_close(weights[name], value, rtol=0, atol=1e-5, msg=name)
-    assert pack.compiler.enabled
+    assert batch.compiler.enabled

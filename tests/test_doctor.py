@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from tdmpc2 import doctor
-from tdmpc2.doctor import Finding
+from tdmpc2.doctor import Check
 
 COMMAND = [sys.executable, "-m", "tdmpc2.doctor"]
 
@@ -108,13 +108,13 @@ def test_slurm_is_optional(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
 @pytest.mark.parametrize(("state", "code"), [("ok", 0), ("off", 0), ("FAIL", 1)])
 def test_only_failures_make_the_exit_code(state: doctor.State, code: int) -> None:
     out = io.StringIO()
-    findings = [Finding("one", "ok", "fine"), Finding("two", state, "[seen]", "do this")]
+    findings = [Check("one", "ok", "fine"), Check("two", state, "[seen]", "do this")]
     assert doctor.report(findings, Console(file=out, width=80)) == code
     assert "[seen]" in out.getvalue()  # not taken for markup
     assert ("Broken: two" in out.getvalue()) == (code == 1)
 
 
-def test_words_are_refused() -> None:
+def test_arguments_are_refused() -> None:
     done = subprocess.run([*COMMAND, "now"], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "error: 'now': takes no words (see --help)\n"
+    assert done.stderr == "error: 'now': takes no arguments (see --help)\n"

@@ -22,9 +22,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run_directory(runs)
 
 
-def evaluate(*words: str) -> subprocess.CompletedProcess[str]:
+def evaluate(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Runs the command to its end."""
-    command = [sys.executable, "-m", "tdmpc2.evaluate", "threads=1", "compile=false", *words]
+    command = [sys.executable, "-m", "tdmpc2.evaluate", "threads=1", "compile=false", *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
@@ -85,7 +85,7 @@ def test_another_seed_gives_other_episodes(run: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("arguments", "message"),
     [
         ([], "run= is missing"),
         (["run=/"], "neither a run directory nor a checkpoint"),
@@ -94,12 +94,12 @@ def test_another_seed_gives_other_episodes(run: Path, tmp_path: Path) -> None:
     ],
 )
 def test_bad_input_is_one_line(
-    words: list[str],
+    arguments: list[str],
     message: str,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["evaluate.py", *words])
+    monkeypatch.setattr(sys, "argv", ["evaluate.py", *arguments])
     assert cli.command(main, usage) == 2
     printed = capsys.readouterr()
     assert message in printed.err

@@ -46,13 +46,13 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def words(file: Path, runs: Path, **changes: Any) -> list[str]:
+def arguments(file: Path, runs: Path, **changes: Any) -> list[str]:
     values = {**QUICK, "checkpoint": file, "task": "toy-pointmass", "runs": runs, **changes}
     return [f"{key}={value}" for key, value in values.items() if value is not None]
 
 
 def run(file: Path, runs: Path, **changes: Any) -> Path:
-    assert finetune.main(words(file, runs, **changes)) == 0
+    assert finetune.main(arguments(file, runs, **changes)) == 0
     return run_directory(runs)
 
 
@@ -166,7 +166,7 @@ def test_a_run_resumes_to_the_same_bytes(
         return update(self, replay)
 
     monkeypatch.setattr(finetune.TDMPC2, "update", stop)
-    assert finetune.main(words(file, tmp_path / "cut")) == 130
+    assert finetune.main(arguments(file, tmp_path / "cut")) == 130
     monkeypatch.undo()
     run(file, tmp_path / "cut")
     assert outcome(tmp_path / "cut") == outcome(tmp_path / "whole")
@@ -212,7 +212,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
 def test_bad_input(file: Path, tmp_path: Path, case: str) -> None:
     changes, text = BAD[case]
     with pytest.raises(UserError) as error:
-        finetune.main(words(file, tmp_path, **changes))
+        finetune.main(arguments(file, tmp_path, **changes))
     assert text in str(error.value)
     assert "\n" not in str(error.value)
     assert not list(tmp_path.iterdir())

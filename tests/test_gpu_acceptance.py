@@ -17,8 +17,8 @@ from tests.runs import run_directory
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "gpu_acceptance.py"
 
 
-def accept(out: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(SCRIPT), "small=true", "device=cpu", f"out={out}", *words]
+def accept(out: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(SCRIPT), "small=true", "device=cpu", f"out={out}", *arguments]
     return subprocess.run(command, capture_output=True, text=True, cwd=out.parent, check=False)
 
 
@@ -51,7 +51,7 @@ def test_a_section_that_takes_too_long_is_stopped_and_named(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("word", "message"),
+    ("argument", "message"),
     [
         ("sections=speed", "no section 'speed'"),
         ("limits=tran=3", "did you mean 'train'?"),
@@ -63,12 +63,12 @@ def test_a_section_that_takes_too_long_is_stopped_and_named(tmp_path: Path) -> N
     ],
 )
 def test_bad_input_is_one_line(
-    tmp_path: Path, word: str, message: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, argument: str, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(str(SCRIPT.parent))
     command = importlib.import_module("gpu_acceptance")
     with pytest.raises(UserError) as refused:
-        command.main([f"out={tmp_path / 'out'}", word])
+        command.main([f"out={tmp_path / 'out'}", argument])
     assert message in str(refused.value)
     assert "\n" not in str(refused.value)
     assert not (tmp_path / "out").exists()

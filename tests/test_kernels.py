@@ -127,17 +127,17 @@ def test_threads_share_the_rows(threads: int) -> None:
 @pytest.mark.usefixtures("library")
 def test_dense_is_a_whole_layer(heads: list[int] | None, shared: bool, block: int) -> None:
     if not BlockedWeights.possible():
-        pytest.skip("torch's library of products takes no packed weights here")
+        pytest.skip("torch's library of products takes no blocked weights here")
     num = 4 if heads is None else 2
     weight, bias, gamma, beta = (drawn(4, 160, *s).detach() for s in ((37,), (), (), ()))
     x = drawn(*(() if shared else (num,)), 2 * block, 37).detach()
-    packed = torch.empty(4, torch.ops.tdmpc2.blocked_size(160, 37, block))
-    torch.ops.tdmpc2.block_(packed, weight, block)
+    blocked = torch.empty(4, torch.ops.tdmpc2.blocked_size(160, 37, block))
+    torch.ops.tdmpc2.block_(blocked, weight, block)
     chosen = None if heads is None else torch.tensor(heads)
     index = slice(None) if heads is None else heads
     for group in (0, 8):
         params = (bias, gamma, beta, chosen, block, group, 0.7)
-        ours = torch.ops.tdmpc2.dense(x, packed, *params)
+        ours = torch.ops.tdmpc2.dense(x, blocked, *params)
         products = x.double() @ weight[index].double().transpose(1, 2)
         params = (p[index].double() for p in (bias, gamma, beta))
         torch.testing.assert_close(
@@ -146,12 +146,12 @@ def test_dense_is_a_whole_layer(heads: list[int] | None, shared: bool, block: in
 
 
 @pytest.mark.usefixtures("library")
-def test_packed_weights_follow_their_parameters() -> None:
+def test_blocked_weights_follow_their_parameters() -> None:
     """Inside `in_use` a layer holds its weights as they are now; outside none at all."""
     if not BlockedWeights.possible():
-        pytest.skip("torch's library of products takes no packed weights here")
+        pytest.skip("torch's library of products takes no blocked weights here")
     layer = torch.nn.Linear(16, 16)
-    layer.packed = None
+    layer.blocked = None
     weights = BlockedWeights({layer: (layer.weight, 512)})
     x, ones, zeros = drawn(256, 16).detach(), torch.ones(1, 16), torch.zeros(1, 16)
     outcomes = []
@@ -159,9 +159,9 @@ def test_packed_weights_follow_their_parameters() -> None:
         with torch.no_grad(), weights.in_use():
             layer.weight.copy_(torch.flip(layer.weight, [0]))  # only seen at the next entry
             outcomes.append(
-                torch.ops.tdmpc2.dense(x, layer.packed[0], zeros, ones, zeros, None, 256, 0, 1)
+                torch.ops.tdmpc2.dense(x, layer.blocked[0], zeros, ones, zeros, None, 256, 0, 1)
             )
-        assert layer.packed is None
+        assert layer.blocked is None
     assert not torch.equal(*outcomes)
     products = x @ layer.weight.detach().T
     for outcome, weight in zip(outcomes, (products, products.flip(-1)), strict=True):

@@ -46,9 +46,9 @@ def reference_layer(
     """Linear → LayerNorm → activation from the definitions, in float64."""
     y = x.double() @ weight.double().T + bias.double()
     if norm is not None:
-        centred = y - y.mean(-1, keepdim=True)
-        variance = centred.square().mean(-1, keepdim=True)
-        y = centred / (variance + 1e-5).sqrt() * norm[0].double() + norm[1].double()
+        centered = y - y.mean(-1, keepdim=True)
+        variance = centered.square().mean(-1, keepdim=True)
+        y = centered / (variance + 1e-5).sqrt() * norm[0].double() + norm[1].double()
     if act == "mish":
         y = y * torch.tanh(torch.log1p(torch.exp(y)))
     elif act == "simnorm":
@@ -249,7 +249,7 @@ def test_dropout_acts_before_the_first_norm_only() -> None:
 
 @pytest.mark.parametrize("latent_norm", ["simnorm", "layernorm", "none"])
 def test_pixel_encoder(latent_norm: str) -> None:
-    """Four convolutions of x/255 − 1/2 give 4·4·32 = 512 numbers, normalised as asked."""
+    """Four convolutions of x/255 − 1/2 give 4·4·32 = 512 numbers, normalized as asked."""
     config = tiny_config(latent_dim=512, latent_norm=latent_norm)
     encoder = PixelEncoder(config, 9)
     images = (seeded(2, 3, 9, 64, 64) * 60 + 128).clamp(0, 255).to(torch.uint8)

@@ -32,7 +32,7 @@ LEARNER = {
 SOLVED = 35.0
 
 
-def floors(episodes: int = 50) -> tuple[float, float]:
+def reference_scores(episodes: int = 50) -> tuple[float, float]:
     """The larger mean of doing nothing and of doing anything, and the larger sd."""
     envs = [make_env("toy-pointmass", seed=i) for i in range(episodes)]
     policies = (UniformPolicy(2, seed=0), ZeroPolicy(2))
@@ -53,8 +53,8 @@ def train(runs: Path, **changes: float) -> tuple[float, float]:
     return first["episode_return"], last["episode_return"]
 
 
-def test_the_threshold_is_far_above_the_floors() -> None:
-    mean, sd = floors()
+def test_the_threshold_is_far_above_the_reference_scores() -> None:
+    mean, sd = reference_scores()
     assert mean + 5 * sd < SOLVED
     assert mean < 10
 

@@ -71,7 +71,7 @@ def test_dropout_factors() -> None:
 
 @pytest.mark.parametrize("p", [0.01, 0.3, 0.9])
 def test_every_unit_is_dropped_alone(p: float) -> None:
-    """Each of 20 units as often as the next, and neighbours no more often than chance."""
+    """Each of 20 units as often as the next, and neighbors no more often than chance."""
     config = tiny_config(dropout=p)
     source = NoiseSource(config, 2, False, torch.Generator().manual_seed(0))
     num = 4000

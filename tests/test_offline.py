@@ -46,18 +46,18 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("offline")
     for task in TASKS:
         assert tiny(folder / "runs", task=task, keep_replay="true").code == 0
-    words = {"tasks": ",".join(TASKS), "runs": folder / "runs", "out": folder / "data"}
-    build(BuildOptions(**words), say=lambda text: None)  # type: ignore[arg-type]
+    arguments = {"tasks": ",".join(TASKS), "runs": folder / "runs", "out": folder / "data"}
+    build(BuildOptions(**arguments), say=lambda text: None)  # type: ignore[arg-type]
     return folder / "data"
 
 
-def words(dataset: Path, runs: Path, **changes: Any) -> list[str]:
+def arguments(dataset: Path, runs: Path, **changes: Any) -> list[str]:
     values = {**OFFLINE, "data": dataset, "runs": runs, **changes}
     return [f"{key}={value}" for key, value in values.items() if value is not None]
 
 
 def train(dataset: Path, runs: Path, blow: Blow | None = None, **changes: Any) -> Done:
-    return Command(words(dataset, runs, **changes), blow).run()
+    return Command(arguments(dataset, runs, **changes), blow).run()
 
 
 def rows(directory: Path, name: str) -> list[dict[str, str]]:
@@ -138,7 +138,7 @@ def test_two_processes_train_one_agent(data: Path, tmp_path: Path, undisturbed: 
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     changes = {"accumulate": 2}
     done = subprocess.run(
-        [*command, *words(data, tmp_path, **changes)],
+        [*command, *arguments(data, tmp_path, **changes)],
         capture_output=True,
         text=True,
         timeout=300,

@@ -22,7 +22,7 @@ EXPECTED: dict[str, Any] = json.loads((FOLDER / "expected.json").read_text())
 PLACES = {"DATA": FOLDER / "data", "MODEL": FOLDER / "finetune" / "model.pt"}
 
 
-def words(case: str, runs: Path) -> list[str]:
+def arguments(case: str, runs: Path) -> list[str]:
     """Options that resume a run."""
     given = {
         key: PLACES.get(value, value) for key, value in EXPECTED["cases"][case]["words"].items()
@@ -47,9 +47,9 @@ def test_a_run_of_0_4_0_resumes(case: str, tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     shutil.copytree(FOLDER / case / "runs", runs)
     if case == "finetune":
-        assert finetune.main(words(case, runs)) == 0
+        assert finetune.main(arguments(case, runs)) == 0
     else:
-        done = Command(words(case, runs)).run()
+        done = Command(arguments(case, runs)).run()
         assert done.code == 0, done
     found = sorted(str(path.parent.relative_to(runs)) for path in runs.rglob("spec.json"))
     assert found == sorted(EXPECTED["cases"][case]["ends"])

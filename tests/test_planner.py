@@ -276,7 +276,7 @@ def three_actions(batch: int, **overrides: Any) -> tuple[TDMPC2, PlanNoise]:
 
 
 def weights_by_hand(temperature: float) -> list[float]:
-    """exp(temperature·(V − max V)), normalised."""
+    """exp(temperature·(V − max V)), normalized."""
     raw = [math.exp(temperature * (v - max(VALUES))) for v in VALUES]
     return [w / sum(raw) for w in raw]
 

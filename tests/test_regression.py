@@ -36,7 +36,7 @@ def test_symlog_and_symexp_by_hand() -> None:
         (0.0, [0, 0, 1, 0, 0]),
         (0.4, [0, 0, 0.6, 0.4, 0]),
         (1.9, [0, 0, 0, 0.1, 0.9]),
-        (2.0, [0, 0, 0, 0, 1]),  # the upper neighbour wraps to bin 0 and gets nothing
+        (2.0, [0, 0, 0, 0, 1]),  # the upper neighbor wraps to bin 0 and gets nothing
         (7.0, [0, 0, 0, 0, 1]),  # beyond the last bin
         (-7.0, [1, 0, 0, 0, 0]),
     ],

@@ -200,7 +200,7 @@ def test_a_run_that_is_warned_ends_its_episode_and_saves(
 
 # With a small memory old episodes have been dropped, and its rows have wrapped, before the kill.
 VARIANTS = {
-    "prioritised replay": {"prioritized_replay": "true"},
+    "prioritized replay": {"prioritized_replay": "true"},
     "replay that wraps": {"buffer_size": 120},
     "both": {"prioritized_replay": "true", "buffer_size": 120},
     "episodes of unequal length": {"task": "toy-pointmass-episodic", "buffer_size": 140},

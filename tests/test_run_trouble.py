@@ -15,6 +15,7 @@ from tdmpc2.common.run.run_files import read_status
 from tdmpc2.common.system.atomic_files import read_json, write_json
 from tests.kill_driver import Blow, Command
 from tests.runs import (
+    arguments,
     checkpoint_steps,
     evaluated_steps,
     files,
@@ -23,7 +24,6 @@ from tests.runs import (
     run_directory,
     snapshot,
     tiny,
-    words,
 )
 
 MID_EPISODE = Blow("tdmpc2.common.training.trainer:Trainer._choose_actions", 173)
@@ -130,7 +130,7 @@ def test_damaged_records_are_named(unfinished: Path) -> None:
 
 def test_a_full_disk_costs_nothing_but_time(undisturbed: Path, tmp_path: Path) -> None:
     """The checkpoint at 150 is the first with Adam's moments, too large for the limit."""
-    done = Command(words(tmp_path), file_size=60_000).run()
+    done = Command(arguments(tmp_path), file_size=60_000).run()
     assert done.code == 2, done
     assert done.err.count("\n") == 1
     assert "no space left for a checkpoint (File too large); the last one is whole" in done.err
@@ -149,7 +149,7 @@ def test_a_disk_full_from_the_start_is_one_line(
     file_size: int, undisturbed: Path, tmp_path: Path
 ) -> None:
     """The limits fall into the lease, the attempts, Sacred's start and the first episode."""
-    done = Command(words(tmp_path), file_size=file_size).run()
+    done = Command(arguments(tmp_path), file_size=file_size).run()
     assert done.code == 2, done
     assert "no space left" in done.err
     assert done.err.count("\n") == 1
@@ -179,7 +179,7 @@ def test_a_second_process_is_refused_and_disturbs_nothing(
     undisturbed: Path, tmp_path: Path
 ) -> None:
     place = Blow("tdmpc2.common.training.trainer:Trainer._choose_actions", 173, number=None)
-    first = Command(words(tmp_path), place)
+    first = Command(arguments(tmp_path), place)
     pid = first.start_and_reach()
     before = files(tmp_path)
     assert f"in use by process {pid} on host " in refusal(tmp_path)

@@ -31,23 +31,23 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "paper": {},
     "mse, all Qs": {"regression": "mse", "num_q": 2},
     "noisy prior": {"policy_prior": "gaussian_noise", "latent_norm": "none"},
-    "prioritised": {"prioritized_replay": True, "dropout_in": "everywhere", "dropout": 0.2},
+    "prioritized": {"prioritized_replay": True, "dropout_in": "everywhere", "dropout": 0.2},
     "one Q, no norms": {"num_q": 1, "hidden_norm": "none", "dropout": 0.0},
 }
 PIXELS = {"num_channels": 2, "latent_dim": 32}
 
 
 def make_agents(env: EnvSpec, updates: int = 0, **overrides: Any) -> list[TDMPC2]:
-    """Agents of several seeds that have learnt a little, away from their zero heads."""
+    """Agents of several seeds that have learned a little, away from their zero heads."""
     agents = [TDMPC2(tiny_config(**overrides), env, seed=seed) for seed in SEEDS]
-    for agent, replay in zip(agents, memories(agents), strict=True):
+    for agent, replay in zip(agents, replays(agents), strict=True):
         for _ in range(updates):
             agent.update(replay)
     return agents
 
 
-def memories(agents: Sequence[TDMPC2]) -> list[Replay]:
-    """A memory for each, the same at each call."""
+def replays(agents: Sequence[TDMPC2]) -> list[Replay]:
+    """A replay buffer for each, the same at each call."""
     return [filled_replay(a.config, a.env, seed=k) for k, a in enumerate(agents)]
 
 
@@ -83,7 +83,7 @@ def assert_close(
         assert error <= tolerance * scale, (name, error, scale)
 
 
-def learnt(agent: TDMPC2) -> dict[str, Any]:
+def learned(agent: TDMPC2) -> dict[str, Any]:
     """What learning changes of an agent's state."""
     state = agent.state_dict()
     return {k: state[k] for k in ("model", "optimizer", "policy_optimizer", "value_scale")}
@@ -93,32 +93,32 @@ def learnt(agent: TDMPC2) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_a_packed_update_equals_the_single_one(variant: str) -> None:
+def test_a_batched_update_equals_the_single_one(variant: str) -> None:
     agents = make_agents(env_spec(), updates=5, **VARIANTS[variant])
     alone = twins(agents)
-    pack = SeedBatch(agents, [True] * len(SEEDS))
-    before = copy.deepcopy([learnt(agent) for agent in agents])
-    expected = [a.update(r) for a, r in zip(alone, memories(alone), strict=True)]
-    metrics = pack.update(memories(agents))
+    batch = SeedBatch(agents, [True] * len(SEEDS))
+    before = copy.deepcopy([learned(agent) for agent in agents])
+    expected = [a.update(r) for a, r in zip(alone, replays(alone), strict=True)]
+    metrics = batch.update(replays(agents))
     for k, agent in enumerate(agents):
         assert_close(metrics[k], expected[k])
-        assert_close(learnt(agent), learnt(alone[k]))
-        moved = tensors(learnt(agent))
+        assert_close(learned(agent), learned(alone[k]))
+        moved = tensors(learned(agent))
         assert any(not torch.equal(x, moved[name]) for name, x in tensors(before[k]).items())
 
 
 @pytest.mark.parametrize("variant", [*VARIANTS, "no planning"])
 @pytest.mark.parametrize("explore", [True, False])
-def test_packed_actions_equal_the_single_ones(variant: str, explore: bool) -> None:
+def test_batched_actions_equal_the_single_ones(variant: str, explore: bool) -> None:
     overrides = VARIANTS.get(variant, {"planning": False})
     agents = make_agents(env_spec(), **overrides)
     alone = twins(agents)
-    pack = SeedBatch(agents, [True] * len(SEEDS))
+    batch = SeedBatch(agents, [True] * len(SEEDS))
     rng = np.random.default_rng(0)
     for step in range(3):  # the second and third are warm-started
         obs = rng.normal(size=(len(SEEDS), 2, 5)).astype(np.float32)
         first = np.array([step == 0, step != 1])
-        actions = pack.act([Act(o, first, explore) for o in obs])
+        actions = batch.act([Act(o, first, explore) for o in obs])
         for k, other in enumerate(alone):
             np.testing.assert_allclose(
                 actions[k], other.act(obs[k], first=first, explore=explore), atol=1e-5
@@ -128,18 +128,18 @@ def test_packed_actions_equal_the_single_ones(variant: str, explore: bool) -> No
 def test_pixels() -> None:
     agents = make_agents(env_spec(obs_shape=(9, 64, 64)), updates=5, **PIXELS)
     alone = twins(agents)
-    pack = SeedBatch(agents, [True] * len(SEEDS))
-    expected = [a.update(r) for a, r in zip(alone, memories(alone), strict=True)]
-    metrics = pack.update(memories(agents))
+    batch = SeedBatch(agents, [True] * len(SEEDS))
+    expected = [a.update(r) for a, r in zip(alone, replays(alone), strict=True)]
+    metrics = batch.update(replays(agents))
     for k, agent in enumerate(agents):
         assert_close(metrics[k], expected[k])
-        ours, theirs = learnt(agent), learnt(alone[k])
+        ours, theirs = learned(agent), learned(alone[k])
         # Adam divides gradients that are nearly zero by themselves: there, absolute errors count.
         assert_close(ours.pop("model"), theirs.pop("model"), least_scale=1.0)
         assert_close(ours, theirs)
     obs = np.zeros((1, 9, 64, 64), dtype=np.uint8)
     for action, other in zip(
-        pack.act([Act(obs, np.array([True]), True)] * len(SEEDS)), alone, strict=True
+        batch.act([Act(obs, np.array([True]), True)] * len(SEEDS)), alone, strict=True
     ):
         one = other.act(obs, first=np.array([True]), explore=True)
         np.testing.assert_allclose(action, one, atol=1e-5)
@@ -147,19 +147,19 @@ def test_pixels() -> None:
 
 def test_gradients_are_clipped_by_each_agents_own_norm() -> None:
     agents = make_agents(env_spec(), reward_coef=1e4)
-    pack = SeedBatch(agents, [True] * len(SEEDS))
-    metrics = pack.update(memories(agents))
+    batch = SeedBatch(agents, [True] * len(SEEDS))
+    metrics = batch.update(replays(agents))
     assert min(float(m["grad_norm"]) for m in metrics) > 20
     for k in range(len(SEEDS)):
-        norms = [p.grad[k].norm() for p in pack.model_params if p.grad is not None]
+        norms = [p.grad[k].norm() for p in batch.model_params if p.grad is not None]
         assert float(torch.stack(norms).norm()) == pytest.approx(20, rel=1e-4)
 
 
 def test_an_agent_without_a_run_touches_nobody() -> None:
-    """Its parameters may be anything, and neither memory nor generators of others serve it."""
+    """Its parameters may be anything, and it uses no replay buffer or generator of others."""
     full, holed = make_agents(env_spec()), make_agents(env_spec())
-    replays = memories(full)
-    first, _, last = memories(full)
+    buffers = replays(full)
+    first, _, last = replays(full)
     fewer = [first, None, last]
     with torch.no_grad():
         for parameter in holed[1].model.parameters():
@@ -168,7 +168,7 @@ def test_an_agent_without_a_run_touches_nobody() -> None:
     broken = SeedBatch(holed, [True, False, True])
     obs, start = np.ones((1, 5), dtype=np.float32), np.array([True])
     for _ in range(3):
-        one, two = whole.update(replays), broken.update(fewer)
+        one, two = whole.update(buffers), broken.update(fewer)
         acts: list[Act | None] = [Act(obs, start, True)] * len(SEEDS)
         left = whole.act(acts)
         right = broken.act([acts[0], None, acts[2]])
@@ -177,7 +177,7 @@ def test_an_agent_without_a_run_touches_nobody() -> None:
             assert all(torch.equal(one[k][name], two[k][name]) for name in one[k])
             np.testing.assert_array_equal(left[k], right[k])
     for k in (0, 2):
-        assert_close(learnt(holed[k]), learnt(full[k]), 0.0)
+        assert_close(learned(holed[k]), learned(full[k]), 0.0)
 
 
 def test_stacks_keep_the_shape_of_what_they_hold() -> None:
@@ -191,7 +191,7 @@ def test_stacks_keep_the_shape_of_what_they_hold() -> None:
 # --- whole runs ----------------------------------------------------------------------
 
 
-def packed(runs: Path, blow: Blow | None = None, **changes: Any) -> Done:
+def batched(runs: Path, blow: Blow | None = None, **changes: Any) -> Done:
     """A tiny run of three seeds."""
     return tiny(runs, blow, **{"seeds": "3,1,4", **changes})
 
@@ -213,27 +213,27 @@ def rows(directory: Path, name: str) -> list[dict[str, float]]:
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    runs = tmp_path_factory.mktemp("pack")
-    done = packed(runs)
+    runs = tmp_path_factory.mktemp("batch")
+    done = batched(runs)
     assert done.code == 0, done
     return runs
 
 
 def test_each_seed_has_a_run_of_its_own(tmp_path: Path) -> None:
-    """Before rounding has grown, it is that of the seed alone; and it is marked as packed.
+    """Before rounding has grown, it is that of the seed alone; and it is marked as batched.
 
     Without planning: which samples are the best may hang on the last bit of their values, and
     then whole episodes differ from the first decision on.
     """
-    assert packed(tmp_path / "pack", planning="false").code == 0
-    found = directories(tmp_path / "pack")
+    assert batched(tmp_path / "batch", planning="false").code == 0
+    found = directories(tmp_path / "batch")
     assert list(found) == sorted(SEEDS)
     for place, seed in enumerate(SEEDS, 1):
         directory = found[seed]
         status = read_status(directory)
         assert status is not None
         assert status["state"] == "COMPLETED"
-        assert read_json(directory / "numeric.json")["pack"] == f"{place} of 3"
+        assert read_json(directory / "numeric.json")["batch"] == f"{place} of 3"
         alone = tmp_path / str(seed)
         assert tiny(alone, seed=seed, planning="false").code == 0
         (other,) = directories(alone).values()
@@ -259,34 +259,38 @@ KILLS = {
 
 
 @pytest.mark.parametrize("name", KILLS)
-def test_a_killed_pack_repeats_byte_for_byte(name: str, undisturbed: Path, tmp_path: Path) -> None:
-    done = packed(tmp_path, KILLS[name])
+def test_a_killed_seed_batch_repeats_byte_for_byte(
+    name: str, undisturbed: Path, tmp_path: Path
+) -> None:
+    done = batched(tmp_path, KILLS[name])
     assert done.code == -signal.SIGKILL
-    done = packed(tmp_path)
+    done = batched(tmp_path)
     assert done.code == 0, done
     assert outcomes(tmp_path) == outcomes(undisturbed)
 
 
-def test_a_stopped_pack_is_interrupted_in_all_its_seeds(undisturbed: Path, tmp_path: Path) -> None:
+def test_a_stopped_seed_batch_is_interrupted_in_all_its_seeds(
+    undisturbed: Path, tmp_path: Path
+) -> None:
     stop = Blow("tdmpc2.seed_batch:SeedBatch.update", 5, number=signal.SIGTERM)
-    assert packed(tmp_path, stop).code == 130
+    assert batched(tmp_path, stop).code == 130
     for directory in directories(tmp_path).values():
         status = read_status(directory)
         assert status is not None
         assert status["state"] == "INTERRUPTED"
-    assert packed(tmp_path).code == 0
+    assert batched(tmp_path).code == 0
     assert outcomes(tmp_path) == outcomes(undisturbed)
 
 
 def test_seeds_that_diverge_are_outcomes(tmp_path: Path) -> None:
-    done = packed(tmp_path, lr=1e9)
+    done = batched(tmp_path, lr=1e9)
     assert done.code == 1, done
     assert done.out.count("DIVERGED at env step") == 3
 
 
-def test_a_finished_pack_is_left_alone(undisturbed: Path) -> None:
+def test_a_finished_seed_batch_is_left_alone(undisturbed: Path) -> None:
     before = outcomes(undisturbed)
-    done = packed(undisturbed)
+    done = batched(undisturbed)
     assert done.code == 0
     assert done.out.count("already finished") == 3
     assert outcomes(undisturbed) == before
@@ -295,17 +299,17 @@ def test_a_finished_pack_is_left_alone(undisturbed: Path) -> None:
 def test_a_seed_goes_on_alone_if_asked_to(tmp_path: Path) -> None:
     """Its checkpoint needs nothing of the others; only its rounding is another from there on."""
     assert (
-        packed(tmp_path, Blow("tdmpc2.common.training.trainer:Trainer._choose_actions", 520)).code
+        batched(tmp_path, Blow("tdmpc2.common.training.trainer:Trainer._choose_actions", 520)).code
         < 0
     )
     found = directories(tmp_path)
     for seed in (3, 4):
         shutil.rmtree(found[seed])
-    assert "the numeric path has changed (pack" in refusal(tmp_path, seed=1)
+    assert "the numeric path has changed (batch" in refusal(tmp_path, seed=1)
     assert tiny(tmp_path, seed=1, allow_numeric_change=True).code == 0
 
 
-def test_what_cannot_be_packed_is_refused(tmp_path: Path, undisturbed: Path) -> None:
+def test_what_cannot_be_batched_is_refused(tmp_path: Path, undisturbed: Path) -> None:
     assert "exclude each other" in refusal(tmp_path, seeds="1,2", seed=1)
     assert "a count (3) or a list" in refusal(tmp_path, seeds="1,x")
-    assert "pack" in refusal(undisturbed, seeds="1,3,4", env_steps=400)
+    assert "batch" in refusal(undisturbed, seeds="1,3,4", env_steps=400)

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.kill_driver import Command, Done
-from tests.runs import outcome_of, tiny, words
+from tests.runs import arguments, outcome_of, tiny
 
 RUNS, STARTS = 8, 5
 # Three episodes with a checkpoint after each; learning begins in the last.
@@ -15,7 +15,7 @@ QUICK = {"env_steps": 150, "eval_every": 150}
 
 def test_forty_starts_at_once(tmp_path: Path) -> None:
     seeds = [seed for _ in range(STARTS) for seed in range(1, RUNS + 1)]
-    commands = [Command(words(tmp_path / "crowd", seed=seed, **QUICK)) for seed in seeds]
+    commands = [Command(arguments(tmp_path / "crowd", seed=seed, **QUICK)) for seed in seeds]
     with ThreadPoolExecutor(len(commands)) as pool:
         ended = list(pool.map(Command.run, commands))
     assert tiny(tmp_path / "alone", seed=1, **QUICK).code == 0

@@ -22,7 +22,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "every Q-function, MSE": {"num_q": 2, "regression": "mse"},
     "dropout everywhere": {"dropout_in": "everywhere", "dropout": 0.2},
     "noisy prior": {"policy_prior": "gaussian_noise"},
-    "learnt entropy": {"entropy_form": "exact", "entropy_tuning": "target"},
+    "learned entropy": {"entropy_form": "exact", "entropy_tuning": "target"},
 }
 ROWS, UPDATES = 24, 3
 
@@ -60,9 +60,9 @@ def result(agent: TDMPC2, metrics: dict[str, torch.Tensor]) -> dict[str, torch.T
 def updated(variant: str, learner: Any = None) -> dict[str, torch.Tensor]:
     agent = agent_of(variant)
     actor = agent if learner is None else learner(agent)
-    memory = Batches(agent)
+    replay = Batches(agent)
     for _ in range(UPDATES):
-        metrics = actor.update(memory)
+        metrics = actor.update(replay)
     return result(agent, metrics)
 
 
@@ -83,9 +83,9 @@ def test_parts_make_the_update_of_the_whole(variant: str, parts: int) -> None:
 def test_a_part_of_other_rows_makes_another_update() -> None:
     """The comparison sees a share that is left out."""
     agent = agent_of("paper")
-    memory, split = Batches(agent), SplitUpdate(agent, World(), 2)
+    replay, split = Batches(agent), SplitUpdate(agent, World(), 2)
     for _ in range(UPDATES):
-        batch, noise = memory.sample(ROWS, 3), agent.train_noise.update(ROWS)
+        batch, noise = replay.sample(ROWS, 3), agent.train_noise.update(ROWS)
         half = slice(0, ROWS // 2)
         batch = Batch(*(x[:, half] for x in batch[:4]), task=batch.task[half])  # type: ignore[index]
         metrics = split.update_on(batch, noise.rows(half))
@@ -93,7 +93,7 @@ def test_a_part_of_other_rows_makes_another_update() -> None:
         assert_alike(result(agent, metrics), updated("paper"))
 
 
-@pytest.mark.parametrize("variant", ["paper", "dropout everywhere", "learnt entropy"])
+@pytest.mark.parametrize("variant", ["paper", "dropout everywhere", "learned entropy"])
 def test_two_processes_make_the_update_of_one(variant: str, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += ["--nproc-per-node=2", "-m", "tests.split_driver", variant, str(tmp_path)]

@@ -28,6 +28,7 @@ from tdmpc2.runners.setup import env_spec
 from tests.kill_driver import Blow, Command
 from tests.runs import (
     agent_bytes,
+    arguments,
     checkpoint_steps,
     evaluated_steps,
     outcome,
@@ -35,7 +36,6 @@ from tests.runs import (
     run_directory,
     snapshot,
     tiny,
-    words,
 )
 
 ROOT = Path(train.__file__).parents[1]
@@ -61,7 +61,11 @@ def test_help_lists_every_key_from_anywhere(tmp_path: Path) -> None:
 
 
 def test_runs_as_a_script_from_another_directory(tmp_path: Path) -> None:
-    line = [word for word in words(Path("here"), **SHORT) if not word.startswith("threads=")]
+    line = [
+        argument
+        for argument in arguments(Path("here"), **SHORT)
+        if not argument.startswith("threads=")
+    ]
     done = command(os.path.relpath(ROOT / "tdmpc2" / "train.py", tmp_path), *line, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""  # no progress bar: this is no terminal
@@ -111,7 +115,7 @@ BAD_ARGUMENTS = {
 @pytest.mark.parametrize("name", BAD_ARGUMENTS)
 def test_bad_arguments_are_refused_and_nothing_is_written(name: str, tmp_path: Path) -> None:
     bad, hint = BAD_ARGUMENTS[name]
-    assert hint in refusal(tmp_path / "runs", **dict(word.split("=") for word in bad))
+    assert hint in refusal(tmp_path / "runs", **dict(argument.split("=") for argument in bad))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -124,8 +128,8 @@ def test_bad_arguments_are_refused_and_nothing_is_written(name: str, tmp_path: P
         (["keep-replay=2"], "keep_replay=2: true or false is needed"),
     ],
 )
-def test_words_of_no_sense_are_refused(extra: list[str], hint: str, tmp_path: Path) -> None:
-    done = Command([*words(tmp_path / "runs", seed=1), *extra]).run()
+def test_contradictory_arguments_are_refused(extra: list[str], hint: str, tmp_path: Path) -> None:
+    done = Command([*arguments(tmp_path / "runs", seed=1), *extra]).run()
     assert done.code == 2
     assert hint in done.err
     assert done.err.count("\n") == 1
@@ -198,7 +202,7 @@ def test_an_alias_is_the_same_run() -> None:
     assert alias == name
 
 
-def test_words_become_a_spec_and_options() -> None:
+def test_arguments_become_a_spec_and_options() -> None:
     (spec,), options = train.parse(
         ["task=walker-walk", "seed=3", "env_steps=100_000", "lr=1e-3", "threads=2", "--planning=no"]
     )
@@ -208,7 +212,7 @@ def test_words_become_a_spec_and_options() -> None:
 
 
 def test_torch_threads_are_left_as_they_were(tmp_path: Path) -> None:
-    (spec,), options = train.parse(words(tmp_path, **SHORT))
+    (spec,), options = train.parse(arguments(tmp_path, **SHORT))
     assert torch.get_num_threads() == 1
     torch.set_num_threads(2)
     try:
@@ -307,7 +311,7 @@ def test_a_diverged_run_keeps_its_data_and_is_never_retried(tmp_path: Path) -> N
 
 
 def test_impossible_settings_raise_before_anything_is_written(tmp_path: Path) -> None:
-    (spec,), options = train.parse(words(tmp_path / "runs", buffer_size=50))
+    (spec,), options = train.parse(arguments(tmp_path / "runs", buffer_size=50))
     with pytest.raises(UserError, match="one episode takes 51 rows"):
         run(spec, options)
     assert list(tmp_path.iterdir()) == []

@@ -84,7 +84,7 @@ VARIANTS: dict[str, tuple[EnvSpec, dict[str, Any]]] = {
 
 
 def networks(agent: TDMPC2) -> dict[str, list[torch.nn.Parameter]]:
-    """Learnt parameters by network."""
+    """Learned parameters by network."""
     found: dict[str, list[torch.nn.Parameter]] = {}
     for name, parameter in agent.model.named_parameters():
         if parameter.requires_grad:

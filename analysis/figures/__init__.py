@@ -1,1 +1,1 @@
-"""Draws the figures of the catalogue."""
+"""Draws the figures of the catalog."""

@@ -109,9 +109,9 @@ def effect_bars(panels: Sequence[Panel], shown: Shown, base: str) -> Figure:
 
 
 def _styles(panel: Panel, shown: Shown, base: str) -> dict[str, LineStyle]:
-    """A style per label: the base in its method's colour, the variants of a panel in others."""
-    reserve = shown.catalogue.reserve
-    styles = {"": LineStyle(base, shown.catalogue.methods["tdmpc2"].color)}
+    """A style per label: the base in its method's color, the variants of a panel in others."""
+    reserve = shown.catalog.reserve
+    styles = {"": LineStyle(base, shown.catalog.methods["tdmpc2"].color)}
     for place, label in enumerate(panel.effects):
         dashes = (3.0, 1.0) if place >= len(reserve) else ()
         styles[label] = LineStyle(label, reserve[place % len(reserve)], dashes)
@@ -125,7 +125,7 @@ def _curve(panel: Panel, label: str, rows: np.ndarray, shown: Shown) -> pd.DataF
     rows = runs[runs["task"].isin(effect.tasks)].sort_values(["task", "seed"]).index.to_numpy()
     strata = np.unique(shown.curves.runs.loc[rows, "task"], return_inverse=True)[1]
     steps = shown.curves.common_grid(rows, min(effect.steps))
-    values = shown.curves.values(rows, steps, shown.rule, normalised=True)
+    values = shown.curves.values(rows, steps, shown.rule, normalized=True)
     bounds = POINTS * intervals("mean", values, strata, shown.rule, shown.bootstrap)
     table = pd.DataFrame(bounds, columns=["mean", "low", "high"])
     table.insert(0, "factor", panel.title)

@@ -16,7 +16,7 @@ from analysis.figures.styles import Drawing
 from analysis.stats.task_embeddings import Embedding, neighbor_text, read_embedding
 from tdmpc2.envs.tasks import TASKS
 
-NEIGHBOURS = 3
+NEIGHBORS = 3
 METRICS = ("cosine", "euclidean")
 _PERPLEXITY = 10.0
 _LARGEST_SHARE = 3
@@ -75,16 +75,14 @@ def embedding_figure(paths: Sequence[Path], seed: int = 0) -> Drawing:
 
 
 def _table(embedding: Embedding, seed: int) -> pd.DataFrame:
-    """Place, family, norm and nearest neighbours of every task."""
+    """Place, family, norm and nearest neighbors of every task."""
     places = TSNE(
         metric="precomputed",
         init="random",
         perplexity=_perplexity(embedding),
         random_state=seed,
     ).fit_transform(embedding.distances("cosine"))
-    nearest = {
-        metric: neighbor_text(embedding.neighbours(metric, NEIGHBOURS)) for metric in METRICS
-    }
+    nearest = {metric: neighbor_text(embedding.neighbors(metric, NEIGHBORS)) for metric in METRICS}
     return pd.DataFrame(
         {
             "agent": embedding.label,

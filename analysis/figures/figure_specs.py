@@ -1,4 +1,4 @@
-"""Room of the figure catalogue: what `figures.toml` says, checked."""
+"""Room of the figure catalog: what `figures.toml` says, checked."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class LineStyle:
 
     Attributes:
         label: its text in the legend.
-        color: any matplotlib colour.
+        color: any matplotlib color.
         dashes: lengths on, off, on … in line widths; empty for a solid line.
     """
 
@@ -58,7 +58,7 @@ class FigureSpec:
         statistics: over the scores of a group.
         sizes: model sizes shown, all when empty.
         obs: what the agents see, `state` or `rgb`; both when empty.
-        floors: whether to draw what a task scores without learning.
+        reference_scores: whether to draw what a task scores without learning.
         seeds: whether to draw every seed beside the mean.
         quantity: column of `train.csv`, for what is no score.
         per_page: most panels on a page.
@@ -80,7 +80,7 @@ class FigureSpec:
     statistics: tuple[str, ...] = ("mean",)
     sizes: tuple[str, ...] = ()
     obs: str = ""
-    floors: bool = False
+    reference_scores: bool = False
     seeds: bool = False
     quantity: str = "grad_norm"
     per_page: int = 30
@@ -90,15 +90,15 @@ class FigureSpec:
 
 
 @dataclass(frozen=True)
-class Catalogue:
+class Catalog:
     """Everything `figures.toml` holds.
 
     Attributes:
         bootstrap: how intervals are drawn.
         methods: style of each method, in the order of the legend.
         sources: what to call curves that are not from run directories, and their dashes.
-        reserve: colours for variants and for methods without a style.
-        floors: style of each line of `task_curves.REFERENCE_LINES`.
+        reserve: colors for variants and for methods without a style.
+        reference_scores: style of each line of `task_curves.REFERENCE_LINES`.
         groups: of tasks, by name.
         figures: by name, in the order of the file.
     """
@@ -107,13 +107,13 @@ class Catalogue:
     methods: dict[str, LineStyle]
     sources: dict[str, LineStyle]
     reserve: tuple[str, ...]
-    floors: dict[str, LineStyle]
+    reference_scores: dict[str, LineStyle]
     groups: dict[str, Group]
     figures: dict[str, FigureSpec]
 
 
-def read_catalogue(path: Path, plots: Collection[str]) -> Catalogue:
-    """Reads and checks the catalogue.
+def read_catalog(path: Path, plots: Collection[str]) -> Catalog:
+    """Reads and checks the catalog.
 
     Args:
         path: `figures.toml`.
@@ -126,10 +126,10 @@ def read_catalogue(path: Path, plots: Collection[str]) -> Catalogue:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UserError(f"{path}: {error}") from error
-    _check(content, {field.name for field in fields(Catalogue)}, str(path))
+    _check(content, {field.name for field in fields(Catalog)}, str(path))
     try:
         groups = {name: _group(name, g, path) for name, g in content.get("groups", {}).items()}
-        catalogue = Catalogue(
+        catalog = Catalog(
             bootstrap=Bootstrap(**content["bootstrap"]),
             methods={name: _line(style) for name, style in content["methods"].items()},
             sources={
@@ -137,7 +137,9 @@ def read_catalogue(path: Path, plots: Collection[str]) -> Catalogue:
                 for name, style in content.get("sources", {}).items()
             },
             reserve=tuple(content["reserve"]["colors"]),
-            floors={name: _line(content["floors"][name]) for name in REFERENCE_LINES},
+            reference_scores={
+                name: _line(content["reference_scores"][name]) for name in REFERENCE_LINES
+            },
             groups=groups,
             figures={
                 name: _figure(name, spec, groups, path) for name, spec in content["figures"].items()
@@ -145,18 +147,18 @@ def read_catalogue(path: Path, plots: Collection[str]) -> Catalogue:
         )
     except (KeyError, TypeError) as error:
         raise UserError(f"{path}: missing or unknown entry, {error}") from error
-    for spec in catalogue.figures.values():
+    for spec in catalog.figures.values():
         if spec.plot not in plots:
             hint = did_you_mean(spec.plot, plots)
             raise UserError(f"{path}: figure {spec.name} has no plot function {spec.plot}{hint}")
-    return catalogue
+    return catalog
 
 
-def with_reps(catalogue: Catalogue, reps: int) -> Catalogue:
-    """The catalogue with another number of resamples; UserError where they are too few."""
+def with_reps(catalog: Catalog, reps: int) -> Catalog:
+    """The catalog with another number of resamples; UserError where they are too few."""
     if reps < LEAST_REPS:
         raise UserError(f"reps={reps}: intervals need at least {LEAST_REPS} resamples")
-    return replace(catalogue, bootstrap=replace(catalogue.bootstrap, reps=reps))
+    return replace(catalog, bootstrap=replace(catalog.bootstrap, reps=reps))
 
 
 def quotes_of(

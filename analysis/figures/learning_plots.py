@@ -21,7 +21,7 @@ _WIDE = 30
 
 
 def training_curves(shown: Shown) -> Drawing:
-    """One panel per task: what runs noted while they learnt, every seed by itself.
+    """One panel per task: what runs noted while they learned, every seed by itself.
 
     The figure's `quantity` is a column of `train.csv`, such as `grad_norm` (appendix G).
     """
@@ -29,7 +29,7 @@ def training_curves(shown: Shown) -> Drawing:
     numbers, problems = _training(shown, quantity)
     if numbers.empty:
         return Drawing((), numbers, problems=tuple(problems))
-    styles = series_styles(numbers, shown.catalogue)
+    styles = series_styles(numbers, shown.catalog)
     tasks = in_table_order(numbers["task"].unique().tolist())
     pages = []
     for start in range(0, len(tasks), shown.spec.per_page):

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from analysis.figures.figure_specs import Catalogue, LineStyle
+from analysis.figures.figure_specs import Catalog, LineStyle
 from analysis.figures.page import canvas, card_lines, finish_axes, finish_figure
 from analysis.figures.styles import (
     Drawing,
@@ -25,7 +25,7 @@ from analysis.records.load import RUN_KEY, RUNS_SOURCE, SERIES
 from analysis.records.run_reader import SCORES
 from analysis.stats.aggregate import group_curves
 from analysis.stats.selection import INTERVAL, Series
-from analysis.stats.task_curves import REFERENCE_LINES, floors, task_curves
+from analysis.stats.task_curves import REFERENCE_LINES, reference_scores, task_curves
 from tdmpc2.envs.tasks import TASKS
 
 _MARKED_POINTS = 15
@@ -40,7 +40,7 @@ STATISTIC_LABELS = {
 
 def learning_curves(shown: Shown) -> Drawing:
     """One panel per task: mean over seeds with its 95 % interval, and every seed if asked for."""
-    spec, catalogue = shown.spec, shown.catalogue
+    spec, catalog = shown.spec, shown.catalog
     numbers, problems = task_curves(shown.curves, shown.rule, shown.bootstrap)
     if spec.only_ours and len(numbers):
         ours = numbers[numbers["source"] == RUNS_SOURCE].groupby("task")["step"].max()
@@ -50,15 +50,19 @@ def learning_curves(shown: Shown) -> Drawing:
         numbers = numbers[(points > 1) | (numbers["source"] == RUNS_SOURCE)]
     if numbers.empty:
         return Drawing((), numbers, problems=problems)
-    if spec.floors:
-        numbers = numbers.merge(floors(shown.records), left_on="task", right_index=True)
-    styles = series_styles(numbers, catalogue)
+    if spec.reference_scores:
+        numbers = numbers.merge(reference_scores(shown.records), left_on="task", right_index=True)
+    styles = series_styles(numbers, catalog)
     tasks = in_table_order(numbers["task"].unique().tolist())
     labels = {score.metric: score.label for score in SCORES.values()}
     by_task = dict(list(numbers.groupby("task")))
     seeds = _seed_curves(shown, numbers) if spec.seeds else {}
-    lines = [name for name in REFERENCE_LINES if spec.floors and numbers[name].notna().any()]
-    handles = [handle(style) for style in [*styles.values(), *(catalogue.floors[n] for n in lines)]]
+    lines = [
+        name for name in REFERENCE_LINES if spec.reference_scores and numbers[name].notna().any()
+    ]
+    handles = [
+        handle(style) for style in [*styles.values(), *(catalog.reference_scores[n] for n in lines)]
+    ]
     diverged = shown.curves.runs["state"].eq("DIVERGED").any()
     if diverged:
         handles.append(Line2D([], [], color="k", marker="x", ls="", ms=4, label="run diverged"))
@@ -74,8 +78,8 @@ def learning_curves(shown: Shown) -> Drawing:
             for steps, values, series in seeds.get(task, ()):
                 color = styles[series].color
                 ax.plot(steps, values, color=color, lw=0.6, alpha=0.45, zorder=2.5)
-            if spec.floors:
-                _draw_reference_scores(ax, curves.iloc[0], catalogue)
+            if spec.reference_scores:
+                _draw_reference_scores(ax, curves.iloc[0], catalog)
             draw_means(ax, curves, styles)
             if diverged:
                 _draw_diverged(ax, shown, task, styles)
@@ -89,13 +93,13 @@ def learning_curves(shown: Shown) -> Drawing:
 
 
 def aggregate_curve(shown: Shown) -> Drawing:
-    """One panel per group of tasks: a statistic of their normalised scores, 95 % interval."""
+    """One panel per group of tasks: a statistic of their normalized scores, 95 % interval."""
     statistic = shown.spec.statistics[0]
     groups = shown.groups()
     numbers, problems = group_curves(shown.curves, groups, shown.rule, shown.bootstrap, statistic)
     if numbers.empty:
         return Drawing((), numbers, problems=problems)
-    styles = series_styles(numbers, shown.catalogue)
+    styles = series_styles(numbers, shown.catalog)
     drawn = [group for group in groups if (numbers["group"] == group.name).any()]
     figure, axes = canvas(len(drawn))
     for ax, group in zip(axes, drawn, strict=True):
@@ -129,7 +133,7 @@ def _final_table(
     means = numbers.dropna(subset="mean")
     keys = [*SERIES, row]
     last = means.loc[means.groupby(keys)["step"].idxmax()]
-    scaled = last["metric"].isin(["normalised_score", "episode_success"])
+    scaled = last["metric"].isin(["normalized_score", "episode_success"])
     factor = scaled.map({True: 100.0, False: 1.0})
     last = last.assign(**{name: last[name] * factor for name in ("mean", "low", "high")})
     if groups is None:
@@ -177,11 +181,11 @@ def _draw_diverged(ax: Axes, shown: Shown, task: str, styles: dict[Series, LineS
         ax.plot(curve.steps[last], curve.values[last], color=color, marker="x", ms=4, zorder=5)
 
 
-def _draw_reference_scores(ax: Axes, row: pd.Series, catalogue: Catalogue) -> None:
+def _draw_reference_scores(ax: Axes, row: pd.Series, catalog: Catalog) -> None:
     """Level lines at what the task scores without learning."""
     for name in REFERENCE_LINES:
         if pd.notna(row[name]):
-            style = catalogue.floors[name]
+            style = catalog.reference_scores[name]
             dash(ax.axhline(row[name], color=style.color, lw=0.9, zorder=2), style)
 
 

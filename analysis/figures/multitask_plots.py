@@ -48,7 +48,7 @@ def multitask_curves(shown: Shown) -> Drawing:
     if numbers.empty:
         return Drawing((), numbers, problems=problems)
     numbers = as_series(numbers, records)
-    styles = series_styles(numbers, shown.catalogue)
+    styles = series_styles(numbers, shown.catalog)
     sets = list(dict.fromkeys(numbers["task_set"]))
     figure, axes = canvas(len(sets))
     for ax, name in zip(axes, sets, strict=True):
@@ -79,7 +79,7 @@ def multitask_bars(shown: Shown) -> Drawing:
     if numbers.empty and not quoted:
         return Drawing((), numbers, problems=problems)
     numbers = as_series(numbers, records)
-    styles = series_styles(numbers, shown.catalogue)
+    styles = series_styles(numbers, shown.catalog)
     sets = list(dict.fromkeys([*(one["task_set"] for one in quoted), *numbers["task_set"]]))
     figure, axes = canvas(len(sets), panel=(1.9, 1.9), columns=min(len(sets), 4))
     for ax, name in zip(axes, sets, strict=True):
@@ -107,7 +107,7 @@ def multitask_bars(shown: Shown) -> Drawing:
 def multitask_tasks(shown: Shown) -> Drawing:
     """A page per series, a row of bars per domain: every task's score at the end.
 
-    With `floors`, what a task scores without learning is marked on its bar.
+    With `reference_scores`, what a task scores without learning is marked on its bar.
     """
     records = shown.records.multitask
     numbers, problems = task_scores(records, shown.rule, shown.bootstrap)
@@ -115,8 +115,10 @@ def multitask_tasks(shown: Shown) -> Drawing:
         return Drawing((), numbers, problems=problems)
     numbers = as_series(numbers, records)
     domains = [TASKS[task].domain if task in TASKS else "other" for task in numbers["task"]]
-    numbers = numbers.assign(domain=domains).join(_references(shown.records.floors), on="task")
-    styles = series_styles(numbers, shown.catalogue)
+    numbers = numbers.assign(domain=domains).join(
+        _references(shown.records.reference_scores), on="task"
+    )
+    styles = series_styles(numbers, shown.catalog)
     pages = []
     for name, of_set in numbers.groupby("task_set", sort=False):
         for series, style in styles.items():
@@ -202,10 +204,10 @@ def score_text(row: Mapping[Any, Any]) -> str:
     return f"{value:.1f}" if np.isnan(low) else f"{value:.1f} [{low:.1f}, {high:.1f}]"
 
 
-def _references(floors: pd.DataFrame) -> pd.DataFrame:
+def _references(scores: pd.DataFrame) -> pd.DataFrame:
     """By task, what doing nothing scores as a fraction; only returns were measured."""
-    returns = [task in TASKS and TASKS[task].metric == "return" for task in floors["task"]]
-    known = floors[np.array(returns, bool)]
+    returns = [task in TASKS and TASKS[task].metric == "return" for task in scores["task"]]
+    known = scores[np.array(returns, bool)]
     wide = known.pivot(index="task", columns="policy", values="mean") / 1000
     return wide.reindex(columns=["uniform", "zero"]).astype("float64")
 
@@ -217,19 +219,19 @@ def _task_page(shown: Shown, name: str, numbers: pd.DataFrame, style: LineStyle)
     runs = shown.records.multitask.runs
     first = numbers.iloc[0].rename({"dataset": "label", "checksum": "dataset"})
     runs = runs[(runs[MULTITASK_SERIES] == first[MULTITASK_SERIES].tolist()).all(axis=1)]
-    lines = [f for f in _REFERENCES if shown.spec.floors and numbers[f].notna().any()]
+    lines = [f for f in _REFERENCES if shown.spec.reference_scores and numbers[f].notna().any()]
     highest = 100 * float(numbers[["value", "high", *lines]].max().max())
     for ax, domain in zip(axes, domains, strict=True):
         own = numbers[numbers["domain"] == domain]
         _task_bars(ax, own, style)
         ax.set_ylim(0, min(104, max(_LEAST_SCORE, 1.05 * highest)))
         for floor in lines:
-            look = shown.catalogue.floors[floor]
+            look = shown.catalog.reference_scores[floor]
             level = 100 * own[floor].to_numpy()
             x = np.arange(len(own))
             marks = ax.hlines(level, x - 0.48, x + 0.48, color=look.color, lw=1.1, zorder=4)
             marks.set_linestyle((0, look.dashes))
-        named = shown.catalogue.groups
+        named = shown.catalog.groups
         label = named[domain].label if domain in named else domain
         count = f"{len(own)} task{'s' * (len(own) > 1)}"
         ax.set_title(f"{label}: mean {100 * own['value'].mean():.1f} over {count}", loc="left")
@@ -238,7 +240,7 @@ def _task_page(shown: Shown, name: str, numbers: pd.DataFrame, style: LineStyle)
     label = f"{style.label}, {_set_title(name, len(numbers))}, at update {at:,}"
     handles = [
         Patch(color=style.color, label=label),
-        *(handle(shown.catalogue.floors[floor]) for floor in lines),
+        *(handle(shown.catalog.reference_scores[floor]) for floor in lines),
     ]
     what = (
         f"Bars: mean over {seeds} seed{'s' * (seeds > 1)} of return / 10 or success in per cent; "

@@ -117,7 +117,7 @@ def finish_figure(figure: Figure, handles: Sequence[Artist], card: Sequence[str]
 
     Args:
         figure: from `canvas`.
-        handles: labelled lines for the legend; without any there is none.
+        handles: labeled lines for the legend; without any there is none.
         card: lines of text, wrapped to the figure's width.
     """
     width = figure.get_figwidth()
@@ -267,7 +267,7 @@ def _legend_size(handles: Sequence[Artist], width: float) -> tuple[float, int]:
 
 def _source_label(source: str, shown: Shown) -> str:
     """What to call curves that are not from run directories."""
-    styles = shown.catalogue.sources
+    styles = shown.catalog.sources
     return styles[source].label if source in styles else f"from {source}"
 
 

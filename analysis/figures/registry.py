@@ -1,7 +1,7 @@
 """Room of the table of figure kinds: what `plot` in `paper_figures/figures.toml` may name.
 
-Each is a function from what a figure shows to a drawing and its numbers. Colours, labels and
-order come from the catalogue, the look from `paper_figures/paper.mplstyle`.
+Each is a function from what a figure shows to a drawing and its numbers. Colors, labels and
+order come from the catalog, the look from `paper_figures/paper.mplstyle`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from analysis.figures.figure_specs import Catalogue, read_catalogue
+from analysis.figures.figure_specs import Catalog, read_catalog
 from analysis.figures.learning_plots import LEARNING_PLOTS
 from analysis.figures.line_plots import LINE_PLOTS
 from analysis.figures.multitask_plots import MULTITASK_PLOTS
@@ -38,9 +38,9 @@ PLOTS: dict[str, Callable[[Shown], Drawing]] = {
     **SCALING_PLOTS,
     "task_embeddings": task_embeddings,
 }
-"""The functions a figure of the catalogue may name."""
+"""The functions a figure of the catalog may name."""
 
 
-def shipped_catalogue() -> Catalogue:
+def shipped_catalog() -> Catalog:
     """That of `paper_figures/figures.toml`."""
-    return read_catalogue(project_root() / "paper_figures" / "figures.toml", PLOTS)
+    return read_catalog(project_root() / "paper_figures" / "figures.toml", PLOTS)

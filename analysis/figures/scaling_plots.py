@@ -161,7 +161,7 @@ def _draw_quoted(ax: Axes, quoted: pd.DataFrame, markers: dict[str, str]) -> lis
 def _draw_ours(ax: Axes, ours: pd.DataFrame, markers: dict[str, str], shown: Shown) -> list[Artist]:
     """Filled marks with intervals, and a fit for each method and set of tasks."""
     drawn = _sizes_as_one(ours.dropna(subset="parameters"))
-    styles = series_styles(drawn, shown.catalogue)
+    styles = series_styles(drawn, shown.catalog)
     handles: list[Artist] = []
     for key, own in drawn.groupby([*SERIES, "task_set"], sort=False):
         *series, name = map(str, key)
@@ -217,7 +217,7 @@ def _sizes_as_one(ours: pd.DataFrame) -> pd.DataFrame:
 def _labels(ours: pd.DataFrame, shown: Shown) -> list[str]:
     """What to call each row's agent, size and set left out."""
     series = ours.assign(model_size="")
-    styles = series_styles(series, shown.catalogue)
+    styles = series_styles(series, shown.catalog)
     return [styles[tuple(map(str, key))].label for key in series[SERIES].to_numpy()]
 
 

@@ -48,7 +48,7 @@ def group_bars(shown: Shown) -> Drawing:
     quoted = quotes_of(shown.spec, ("group", "label", "score"))
     if numbers.empty and not quoted:
         return Drawing((), numbers, problems=problems)
-    styles = series_styles(numbers, shown.catalogue)
+    styles = series_styles(numbers, shown.catalog)
     known = {*numbers["group"], *(one["group"] for one in quoted)}
     groups = [group for group in shown.groups() if group.name in known]
     figure, axes = canvas(len(groups), panel=_BAR_PANEL, columns=min(len(groups), 6))
@@ -78,7 +78,7 @@ def interval_plot(shown: Shown) -> Drawing:
     numbers, problems = _scores(shown, shown.spec.statistics)
     if numbers.empty:
         return Drawing((), numbers, problems=problems)
-    styles = series_styles(numbers, shown.catalogue)
+    styles = series_styles(numbers, shown.catalog)
     groups = [g for g in shown.groups() if (numbers["group"] == g.name).any()]
     pages = []
     for group in groups:
@@ -104,7 +104,7 @@ def performance_profile(shown: Shown) -> Drawing:
     numbers, problems = _for_each_group(shown, profiles)
     if numbers.empty:
         return Drawing((), numbers, problems=problems)
-    styles = series_styles(numbers, shown.catalogue)
+    styles = series_styles(numbers, shown.catalog)
     groups = [g for g in shown.groups() if (numbers["group"] == g.name).any()]
     figure, axes = canvas(len(groups))
     for index, (ax, group) in enumerate(zip(axes, groups, strict=True)):
@@ -131,7 +131,7 @@ def improvement(shown: Shown) -> Drawing:
         return Drawing((), numbers, problems=problems)
     left, right = ([f"{side}_{name}" for name in SERIES] for side in "xy")
     names = numbers[right].set_axis(SERIES, axis=1)
-    styles = series_styles(names, shown.catalogue)
+    styles = series_styles(names, shown.catalog)
     first, *others = styles
     against = numbers[(numbers[left] == list(first)).all(axis=1)]
     against = (

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.figures.figure_specs import Catalogue, FigureSpec, LineStyle
+from analysis.figures.figure_specs import Catalog, FigureSpec, LineStyle
 from analysis.records.load import RUNS_SOURCE, SERIES, Records
 from analysis.records.problems import Problem
 from analysis.stats.bootstrap import Bootstrap
@@ -31,7 +31,7 @@ class Shown:
         records: those it selects.
         curves: of them.
         rule: what counts where a step was not recorded.
-        catalogue: styles and bootstrap.
+        catalog: styles and bootstrap.
         embeddings: run directories or checkpoints of multi-task agents, for what is drawn from
             their task embeddings.
     """
@@ -40,13 +40,13 @@ class Shown:
     records: Records
     curves: ScoreCurves
     rule: Rule
-    catalogue: Catalogue
+    catalog: Catalog
     embeddings: tuple[Path, ...] = ()
 
     @property
     def bootstrap(self) -> Bootstrap:
         """How intervals are drawn."""
-        return self.catalogue.bootstrap
+        return self.catalog.bootstrap
 
     def groups(self) -> tuple[Group, ...]:
         """The groups the figure names, or else one for each domain of the records."""
@@ -55,7 +55,7 @@ class Shown:
         by_domain: dict[str, set[str]] = {}
         for run in self.curves.runs.itertuples():
             by_domain.setdefault(str(run.domain), set()).add(str(run.task))
-        named = self.catalogue.groups
+        named = self.catalog.groups
         return tuple(
             Group(name, named[name].label if name in named else name, tuple(sorted(tasks)))
             for name, tasks in sorted(by_domain.items())
@@ -79,20 +79,20 @@ class Drawing:
     problems: tuple[Problem, ...] = ()
 
 
-def series_styles(numbers: pd.DataFrame, catalogue: Catalogue) -> dict[Series, LineStyle]:
+def series_styles(numbers: pd.DataFrame, catalog: Catalog) -> dict[Series, LineStyle]:
     """Style of every series, in the order of the legend.
 
-    The first series of a method has the method's colour; its other variants, and methods the
-    catalogue does not know, take the reserve colours, dashed once those are used up. Beside run
-    directories, curves from elsewhere have the dashes of their source, and the colour of the
+    The first series of a method has the method's color; its other variants, and methods the
+    catalog does not know, take the reserve colors, dashed once those are used up. Beside run
+    directories, curves from elsewhere have the dashes of their source, and the color of the
     run directories of the same method and variant, if there are.
 
     Args:
         numbers: has the columns `records.SERIES`.
-        catalogue: methods, sources and reserve colours.
+        catalog: methods, sources and reserve colors.
     """
     found = [tuple(map(str, row)) for row in numbers[SERIES].drop_duplicates().to_numpy()]
-    known = list(catalogue.methods)
+    known = list(catalog.methods)
 
     def place(series: Series) -> tuple[object, ...]:
         source, method, variant, size, dataset = series
@@ -105,19 +105,19 @@ def series_styles(numbers: pd.DataFrame, catalogue: Catalogue) -> dict[Series, L
     taken = 0
     for series in sorted(found, key=place):
         source, method, variant, *_ = series
-        label = _series_label(series, found, catalogue)
-        mixed = len({other[0] for other in found}) > 1 and source in catalogue.sources
-        dashes = catalogue.sources[source].dashes if mixed else ()
+        label = _series_label(series, found, catalog)
+        mixed = len({other[0] for other in found}) > 1 and source in catalog.sources
+        dashes = catalog.sources[source].dashes if mixed else ()
         elsewhere = source != RUNS_SOURCE
         plain = method in known and all(other != method for other, _ in colors)
         if elsewhere and (method, variant) in colors:
             color = colors[method, variant]
         elif plain or (elsewhere and method in known and variant == "default"):
-            color = catalogue.methods[method].color
+            color = catalog.methods[method].color
         else:
-            color = catalogue.reserve[taken % len(catalogue.reserve)]
+            color = catalog.reserve[taken % len(catalog.reserve)]
             taken += 1
-            if taken > len(catalogue.reserve) and not dashes:
+            if taken > len(catalog.reserve) and not dashes:
                 dashes = (3.0, 1.0)
         styles[series] = LineStyle(label, color, dashes)
         colors.setdefault((method, variant), color)
@@ -201,15 +201,15 @@ def _cell(row: pd.Series) -> str:
     return f"{value:.1f}" if pd.isna(low) else f"{value:.1f} [{low:.1f}, {high:.1f}]"
 
 
-def _series_label(series: Series, found: Sequence[Series], catalogue: Catalogue) -> str:
+def _series_label(series: Series, found: Sequence[Series], catalog: Catalog) -> str:
     """Method, and in brackets what sets the series apart from the method's default."""
     source, method, variant, size, dataset = series
-    name = catalogue.methods[method].label if method in catalogue.methods else method
+    name = catalog.methods[method].label if method in catalog.methods else method
     base, _, settings = variant.partition("[")
     parts = [base if base != "default" else "", settings.removesuffix("]"), dataset]
     if len({other[3] for other in found if other[:2] == (source, method)}) > 1:
         parts.append(f"{size}M" if size.isdigit() else size)
     if len({other[0] for other in found}) > 1 and source != RUNS_SOURCE:
-        parts.append(catalogue.sources[source].label if source in catalogue.sources else source)
+        parts.append(catalog.sources[source].label if source in catalog.sources else source)
     inside = ", ".join(part for part in parts if part)
     return "\n".join(textwrap.wrap(f"{name} ({inside})" if inside else name, width=60))

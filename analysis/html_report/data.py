@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.figures.figure_specs import Catalogue
+from analysis.figures.figure_specs import Catalog
 from analysis.figures.styles import series_styles
 from analysis.html_report.headlines import MEDIAN_NOTE, headlines, rounded
 from analysis.records.load import PUBLISHED, RUNS_SOURCE, SERIES, Records
@@ -31,7 +31,7 @@ from analysis.stats.audit import FINDINGS, audit
 from analysis.stats.equivalence_tables import domain_texts, task_texts
 from analysis.stats.ragged_curves import Rule, ScoreCurves, paper_budget
 from analysis.stats.selection import Series
-from analysis.stats.task_curves import REFERENCE_LINES, floors, task_curves
+from analysis.stats.task_curves import REFERENCE_LINES, reference_scores, task_curves
 from tdmpc2.envs.tasks import TASKS
 
 TRAINING_POINTS = 60
@@ -55,13 +55,13 @@ class Grids:
 
 
 def report_data(
-    records: Records, catalogue: Catalogue, rule: Rule
+    records: Records, catalog: Catalog, rule: Rule
 ) -> tuple[dict[str, Any], list[Problem]]:
     """Everything the page shows.
 
     Args:
         records: from all sources.
-        catalogue: styles, groups and bootstrap.
+        catalog: styles, groups and bootstrap.
         rule: what counts where a step was not recorded.
 
     Returns:
@@ -69,16 +69,16 @@ def report_data(
     """
     curves = ScoreCurves(records)
     problems = list(records.problems)
-    numbers, met = task_curves(curves, rule, catalogue.bootstrap)
+    numbers, met = task_curves(curves, rule, catalog.bootstrap)
     problems += met
-    styles = series_styles(numbers, catalogue)
+    styles = series_styles(numbers, catalog)
     places = {series: place for place, series in enumerate(styles)}
-    overview = headlines(records, rule, catalogue, places)
+    overview = headlines(records, rule, catalog, places)
     grids = Grids()
     tasks = _tasks(records, curves, numbers, places, grids, rule, problems)
     found = audit(curves, rule)
     data = {
-        "facts": _facts(records, curves, rule, catalogue),
+        "facts": _facts(records, curves, rule, catalog),
         "note": f"{COVERAGE_NOTE} {MEDIAN_NOTE}",
         "series": [
             {
@@ -109,7 +109,7 @@ def _tasks(
 ) -> list[dict[str, Any]]:
     """Every task with its mean curves, its runs, and what it scores without learning."""
     labels = {score.metric: score.label for score in SCORES.values()}
-    lines = floors(records)
+    lines = reference_scores(records)
     means: dict[str, list[dict[str, Any]]] = {}
     metrics: dict[str, str] = {}
     for key, own in numbers.groupby([*SERIES, "task"]):
@@ -140,7 +140,9 @@ def _tasks(
             "metric": metrics[task],
             "curves": sorted(means[task], key=lambda curve: curve["s"]),
             "runs": sorted(runs[task], key=lambda run: (run["s"], run["seed"])),
-            "floors": dict(zip(REFERENCE_LINES, rounded(lines.loc[[task]].to_numpy()[0]), strict=True)),
+            "reference_scores": dict(
+                zip(REFERENCE_LINES, rounded(lines.loc[[task]].to_numpy()[0]), strict=True)
+            ),
         }
         for task in sorted(means, key=lambda name: (order.get(name, len(order)), name))
     ]
@@ -190,7 +192,7 @@ def _ablations(curves: ScoreCurves, rule: Rule) -> dict[str, Any] | None:
     return _table(found.assign(**{name: found[name].map("{:.1f}".format) for name in numbers}))
 
 
-def _facts(records: Records, curves: ScoreCurves, rule: Rule, catalogue: Catalogue) -> list[str]:
+def _facts(records: Records, curves: ScoreCurves, rule: Rule, catalog: Catalog) -> list[str]:
     """What a reader must know to trust the page."""
     runs = records.runs
     full = np.array([paper_budget(row.task, row.obs) for row in curves.runs.itertuples()])
@@ -201,7 +203,7 @@ def _facts(records: Records, curves: ScoreCurves, rule: Rule, catalogue: Catalog
             states = ", ".join(f"{n:,} {state}" for state, n in own["state"].value_counts().items())
         else:  # curves alone do not say how their runs ended
             states = f"{short.get(source, 0):,} end before the task's full budget"
-        known = catalogue.sources.get(str(source))
+        known = catalog.sources.get(str(source))
         name = "made here" if source == RUNS_SOURCE else known.label if known else f"from {source}"
         lines.append(f"{len(own):,} runs, {name}: {own['task'].nunique()} tasks, {states}")
     if len(records.multitask):
@@ -213,7 +215,7 @@ def _facts(records: Records, curves: ScoreCurves, rule: Rule, catalogue: Catalog
     simulators = sorted(set(parts_of(ours["simulators"])))
     if simulators:
         lines.append(f"Simulators: {', '.join(simulators)}")
-    bootstrap = catalogue.bootstrap
+    bootstrap = catalog.bootstrap
     lines.append(
         f"Stratified percentile bootstrap over seeds, {bootstrap.reps:,} resamples (generator seed "
         f"{bootstrap.seed}, rliable {RLIABLE_VERSION}'s definitions)."

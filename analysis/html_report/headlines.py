@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis.figures.figure_specs import Catalogue
+from analysis.figures.figure_specs import Catalog
 from analysis.records.load import RUNS_SOURCE, SERIES, Records
 from analysis.stats.aggregate import group_scores, improvements
 from analysis.stats.ragged_curves import Rule, ScoreCurves
@@ -24,14 +24,14 @@ MEDIAN_NOTE = (
 
 
 def headlines(
-    records: Records, rule: Rule, catalogue: Catalogue, places: Mapping[Series, int]
+    records: Records, rule: Rule, catalog: Catalog, places: Mapping[Series, int]
 ) -> list[dict[str, Any]]:
     """A table for every group of tasks and kind of observation; the two are never mixed.
 
     Args:
         records: from all sources.
         rule: what counts where a step was not recorded.
-        catalogue: groups and bootstrap.
+        catalog: groups and bootstrap.
         places: of the series on the page.
 
     Returns:
@@ -42,8 +42,8 @@ def headlines(
     for obs in sorted(records.runs["obs"].unique(), reverse=True):  # states before pixels
         curves = ScoreCurves(records.select(obs=obs))
         if len(curves):
-            groups = _groups(curves, catalogue)
-            tables[obs] = _overview(curves, groups, rule, catalogue, places)
+            groups = _groups(curves, catalog)
+            tables[obs] = _overview(curves, groups, rule, catalog, places)
     # In how many kinds of observation a label occurs; two horizons of one kind share theirs.
     counts = Counter(name for own in tables.values() for name in {table["label"] for table in own})
     for obs, own in tables.items():
@@ -53,9 +53,9 @@ def headlines(
     return [table for own in tables.values() for table in own]
 
 
-def _groups(curves: ScoreCurves, catalogue: Catalogue) -> list[Group]:
-    """The catalogue's groups, and what was run of each domain, at the steps that it allows."""
-    groups = list(catalogue.groups.values())
+def _groups(curves: ScoreCurves, catalog: Catalog) -> list[Group]:
+    """The catalog's groups, and what was run of each domain, at the steps that it allows."""
+    groups = list(catalog.groups.values())
     runs = curves.runs[curves.runs["source"] == RUNS_SOURCE]
     for domain, own in runs.groupby("domain"):
         tasks = tuple(sorted(own["task"].unique()))
@@ -64,7 +64,7 @@ def _groups(curves: ScoreCurves, catalogue: Catalogue) -> list[Group]:
             steps = [one.steps(task) for task in tasks]
             if all(
                 set(tasks) != set(group.tasks) or steps != [group.steps(task) for task in tasks]
-                for group in catalogue.groups.values()
+                for group in catalog.groups.values()
             ):
                 groups.append(one)
     return groups
@@ -112,16 +112,16 @@ def _overview(
     curves: ScoreCurves,
     groups: list[Group],
     rule: Rule,
-    catalogue: Catalogue,
+    catalog: Catalog,
     places: Mapping[Series, int],
 ) -> list[dict[str, Any]]:
     """Statistics of every group, how likely each series beats the others, and what is left out."""
     out = []
     for group in groups:
-        scores, met = group_scores(curves, [group], rule, catalogue.bootstrap)
+        scores, met = group_scores(curves, [group], rule, catalog.bootstrap)
         if scores.empty:
             continue
-        pairs, _ = improvements(curves, group, rule, catalogue.bootstrap)
+        pairs, _ = improvements(curves, group, rule, catalog.bootstrap)
         rows: dict[int, dict[str, Any]] = {}
         for row in scores.to_dict("records"):
             place = places[tuple(str(row[name]) for name in SERIES)]

@@ -40,7 +40,7 @@ function table(columns, rows, numbers) {
   return el("div", el("table", [el("thead", el("tr", head)), el("tbody", body)]), { class: "wide" });
 }
 
-// Charts are drawn when they come into sight, and again when the window or the colours change.
+// Charts are drawn when they come into sight, and again when the window or the colors change.
 const pending = new Map();
 const seen = new IntersectionObserver((entries) => {
   for (const entry of entries) {
@@ -162,10 +162,10 @@ function oneTask(name) {
   const show = () => {
     const shown = task.runs.filter((run) => !hidden.has(run.s));
     const seeds = shown.map((run) => ({ x: data.grids[run.x], y: run.y, ...styleOf(run.s), faint: true }));
-    const levels = Object.entries(task.floors).filter(([, y]) => y !== null).map(([, y]) => ({ y }));
+    const levels = Object.entries(task.reference_scores).filter(([, y]) => y !== null).map(([, y]) => ({ y }));
     large.replaceChildren(chart({ lines: [...meanLines(task), ...seeds], levels, zero: true, label: `${task.metric} against env steps` }));
   };
-  const floors = Object.entries(task.floors).filter(([, y]) => y !== null).map(([which, y]) => `${which} ${short(y)}`);
+  const reference_scores = Object.entries(task.reference_scores).filter(([, y]) => y !== null).map(([which, y]) => `${which} ${short(y)}`);
   const rows = task.runs.map((run) => [
     el("span", [swatch(data.series[run.s]), data.series[run.s].label]), run.seed, short(run.y.at(-1)),
     data.grids[run.x].at(-1).toLocaleString("en"), run.state || "published", (run.commit || "").split(", ").map((commit) => commit.slice(0, 10)).join(", "),
@@ -175,7 +175,7 @@ function oneTask(name) {
   main.replaceChildren(
     el("p", [el("a", "← all tasks", { href: "#tasks" }), " · ", link(data.tasks[place - 1], "previous"), " · ", link(data.tasks[place + 1], "next")], { class: "soft" }),
     el("h2", task.title), el("div", seriesToggles(show, new Set(task.runs.map((run) => run.s))), { class: "controls" }), large,
-    el("p", `Thick: mean over seeds with its 95 % interval; thin: single seeds${floors.length ? `; dashed levels, scored without learning: ${floors.join(", ")}` : ""}.`, { class: "soft" }),
+    el("p", `Thick: mean over seeds with its 95 % interval; thin: single seeds${reference_scores.length ? `; dashed levels, scored without learning: ${reference_scores.join(", ")}` : ""}.`, { class: "soft" }),
     el("h3", "Runs"), table(["", "seed", "last score", "env steps", "state", "commit", "settings", "where"], rows, new Set([1, 2, 3])),
     ...training(task),
   );

@@ -150,7 +150,7 @@ def facts_of(source: str, method: str, task: str, seed: int, path: Path) -> Run:
 
     Args:
         source: of the curve.
-        method: with `PIXELS` at its end where it learnt from pixels.
+        method: with `PIXELS` at its end where it learned from pixels.
         task: in the task table.
         seed: of the run.
         path: where the curve stands.

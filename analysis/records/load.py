@@ -47,7 +47,7 @@ class Records:
         table: tidy, one value a row, columns `TABLE`.
         runs: one run a row, columns `RUNS`; `score` is the name of the task's published
             metric, `variant` may carry settings (see `load`).
-        floors: what doing nothing scores, one task and policy a row, columns
+        reference_scores: what doing nothing scores, one task and policy a row, columns
             `REFERENCE_SCORES`, in units of the episode return.
         problems: everything that could not be used as it stands.
         multitask: runs that learn several tasks from a dataset; no row of theirs is among the
@@ -56,7 +56,7 @@ class Records:
 
     table: pd.DataFrame
     runs: pd.DataFrame
-    floors: pd.DataFrame
+    reference_scores: pd.DataFrame
     problems: tuple[Problem, ...]
     multitask: MultitaskRecords = field(default_factory=no_multitask)
 
@@ -126,12 +126,12 @@ def load(runs_dir: Path) -> Records:
     _tell_settings_apart([run for run, _ in found], problems)
     _tell_settings_apart(of_several, problems)
     multitask = read_multitask(_without_duplicates(of_several, problems), problems)
-    floors = [
+    reference_scores = [
         floor
         for path in sorted(runs_dir.glob("floors/*.json"))
         for floor in read_reference_scores(path, problems)
     ]
-    return _records(found, floors, problems, multitask)
+    return _records(found, reference_scores, problems, multitask)
 
 
 READERS = {"csv": read_curves, "tensorboard": read_tensorboard, "sacred": read_sacred}
@@ -168,7 +168,7 @@ def merge(parts: Sequence[Records]) -> Records:
     return Records(
         table=stacked([part.table for part in parts]),
         runs=stacked([part.runs for part in parts]),
-        floors=stacked([part.floors for part in parts]),
+        reference_scores=stacked([part.reference_scores for part in parts]),
         problems=tuple(problem for part in parts for problem in part.problems),
         multitask=MultitaskRecords(
             table=stacked([part.multitask.table for part in parts]),
@@ -179,11 +179,11 @@ def merge(parts: Sequence[Records]) -> Records:
 
 def _records(
     found: list[tuple[Run, Points]],
-    floors: list[tuple[Any, ...]],
+    reference_scores: list[tuple[Any, ...]],
     problems: list[Problem],
     multitask: MultitaskRecords,
 ) -> Records:
-    """The tables of these runs, of the floors beside them, and what was wrong."""
+    """The tables of these runs, of the reference scores beside them, and what was wrong."""
     kept = {id(run) for run in _without_duplicates([run for run, _ in found], problems)}
     chosen = [(run, points) for run, points in found if id(run) in kept]
     runs = pd.DataFrame([[run[key] for key in RUNS] for run, _ in chosen], columns=RUNS)
@@ -204,7 +204,9 @@ def _records(
     return Records(
         table=table.astype({"seed": "int64"}),
         runs=runs.astype({"seed": "int64"}),
-        floors=pd.DataFrame(floors, columns=REFERENCE_SCORES).astype({"mean": "float64", "sd": "float64"}),
+        reference_scores=pd.DataFrame(reference_scores, columns=REFERENCE_SCORES).astype(
+            {"mean": "float64", "sd": "float64"}
+        ),
         problems=tuple(problems),
         multitask=multitask,
     )

@@ -47,7 +47,7 @@ class MultitaskRecords:
 
     Attributes:
         table: one evaluation of one task a row, columns `MULTITASK_TABLE`; `score` is
-            normalised, 0 to 100, and `dataset` the checksum of what was learnt from.
+            normalized, 0 to 100, and `dataset` the checksum of what was learned from.
         runs: one run a row, columns `MULTITASK_RUNS`.
     """
 

@@ -1,4 +1,4 @@
-"""Room of one run's files: `spec.json`, `status.json`, `eval.csv`, and the floors beside the runs.
+"""Reads the files of one run (`spec.json`, `status.json`, `eval.csv`) and the reference scores.
 
 Each reader takes the list of problems and appends what it could not use, with file and line.
 """
@@ -227,7 +227,9 @@ def read_evaluations(path: Path, problems: list[Problem]) -> Points:
     return Points.of(rows)
 
 
-def read_reference_scores(path: Path, problems: list[Problem]) -> list[tuple[str, str, float, float, int]]:
+def read_reference_scores(
+    path: Path, problems: list[Problem]
+) -> list[tuple[str, str, float, float, int]]:
     """`(task, policy, mean, sd, episodes)` of the two policies that learn nothing.
 
     Args:
@@ -247,7 +249,7 @@ def read_reference_scores(path: Path, problems: list[Problem]) -> list[tuple[str
                 raise ValueError(f"{policy} is not finite")
             rows.append((path.stem, policy, mean, sd, int(content["episodes"])))
     except (KeyError, TypeError, ValueError) as error:
-        what = f"unusable, {type(error).__name__}: {error}; floors left out"
+        what = f"unusable, {type(error).__name__}: {error}; reference scores left out"
         problems.append(Problem(str(path), None, what))
         return []
     return rows

@@ -1,4 +1,4 @@
-"""Room of the words that say where records come from, the same for every command here."""
+"""Room of the arguments that say where records come from, the same for every command here."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SOURCE_OPTIONS: dict[str, Any] = {
 
 
 def usage_of_sources() -> str:
-    """The words of `SOURCE_OPTIONS`, for `--help`."""
+    """The arguments of `SOURCE_OPTIONS`, for `--help`."""
     return f"""\
   runs=DIR       folder of the runs (default: {default_runs_dir()})
   published=DIR  the paper authors' released curves, <method>/<task>.csv
@@ -49,12 +49,12 @@ def released_curves() -> Path:
 
 
 def load_sources(
-    words: Mapping[str, Any], *, multitask: bool = False, released: bool = False
+    arguments: Mapping[str, Any], *, multitask: bool = False, released: bool = False
 ) -> Records:
-    """The records that the words name.
+    """The records that the arguments name.
 
     Args:
-        words: parsed, of `SOURCE_OPTIONS`; others are passed over.
+        arguments: parsed, of `SOURCE_OPTIONS`; others are passed over.
         multitask: whether runs of several tasks will do, where there are no others.
         released: whether the released curves, if they are there, take the place of the runs
             where there is none and nothing else is named.
@@ -62,14 +62,14 @@ def load_sources(
     Raises:
         UserError: a folder is missing, or there is no evaluation in any of them.
     """
-    runs_dir: Path = words.get("runs", default_runs_dir())
-    others = [key for key in ("published", "curves", "tensorboard", "sacred") if key in words]
-    if others and "runs" in words and not runs_dir.is_dir():
+    runs_dir: Path = arguments.get("runs", default_runs_dir())
+    others = [key for key in ("published", "curves", "tensorboard", "sacred") if key in arguments]
+    if others and "runs" in arguments and not runs_dir.is_dir():
         raise UserError(f"runs={runs_dir} does not exist")
     parts = [load(runs_dir)]
     nothing = not others and parts[0].table.empty and not len(parts[0].multitask)
-    chosen = {key: words[key] for key in others}
-    if released and nothing and "runs" not in words and released_curves().is_dir():
+    chosen = {key: arguments[key] for key in others}
+    if released and nothing and "runs" not in arguments and released_curves().is_dir():
         chosen[PUBLISHED] = released_curves()
         text = f"no run in {runs_dir}: the released curves alone, from {chosen[PUBLISHED]}"
         print(text, file=sys.stderr)
@@ -97,7 +97,7 @@ def load_sources(
             "the folder of your runs with runs=DIR, or get the paper's released curves with "
             "`python analysis/fetch_published.py`"
         )
-    return _on_tasks(records, words["tasks"]) if "tasks" in words else records
+    return _on_tasks(records, arguments["tasks"]) if "tasks" in arguments else records
 
 
 def report(problems: Sequence[Problem]) -> None:

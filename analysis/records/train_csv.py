@@ -1,4 +1,4 @@
-"""Room of what a run noted while it learnt: losses, gradient norms and the rest of `train.csv`."""
+"""Room of what a run noted while it learned: losses, gradient norms and the rest of `train.csv`."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from analysis.stats.bootstrap import Bootstrap, Interval, probability_of_improve
 from analysis.stats.bootstrap import difference as bootstrap_difference
 from analysis.stats.equivalence import Difference, difference, mean_difference
 from analysis.stats.ragged_curves import ENDED, Rule, ScoreCurves, budget_of
-from analysis.stats.selection import words
+from analysis.stats.selection import joined
 
 POINTS = 100.0
 """Scores in [0, 1] times this are points: return / 10, success in per cent."""
@@ -188,7 +188,7 @@ def _other_seeds(runs: pd.DataFrame, task: str, base: np.ndarray, variant: np.nd
     """Seeds that only one side has, in words."""
     theirs, ours = (set(runs.loc[rows, "seed"]) for rows in (base, variant))
     return [
-        f"{task}: seed{'s' * (len(lacking) > 1)} {words(sorted(lacking))} of the {name} only"
+        f"{task}: seed{'s' * (len(lacking) > 1)} {joined(sorted(lacking))} of the {name} only"
         for name, lacking in (("base", theirs - ours), ("variant", ours - theirs))
         if lacking
     ]
@@ -201,7 +201,7 @@ def _sample(
     strata, final, area = [], [], []
     for number, (task, own) in enumerate(rows.items()):
         steps = np.append(curves.common_grid(own, ends[task] - 1), ends[task])
-        values = POINTS * curves.values(own, steps, rule, normalised=True)
+        values = POINTS * curves.values(own, steps, rule, normalized=True)
         strata.append(np.full(len(own), number))
         final.append(values[:, -1])
         area.append(_area(steps, values))

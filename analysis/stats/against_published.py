@@ -100,8 +100,8 @@ def _compare(
         remark = f"ends before the first published evaluation at {first:,}"
         return found | _outcome(None, margin) | {"remark": remark}
     at = np.array([step])
-    mine = 100 * curves.values(ours, at, rule, normalised=True)[:, 0]
-    other = 100 * curves.values(theirs, at, RULES["linear"], normalised=True)[:, 0]
+    mine = 100 * curves.values(ours, at, rule, normalized=True)[:, 0]
+    other = 100 * curves.values(theirs, at, RULES["linear"], normalized=True)[:, 0]
     between = difference(mine, other)
     found |= {"ours": mine.mean(), "theirs": other.mean()}
     found |= {"error": between.error, "freedom": between.freedom} | _outcome(between, margin)
@@ -143,7 +143,7 @@ def against_default(curves: ScoreCurves, rule: Rule) -> pd.DataFrame:
             both = [ours.index.to_numpy(), theirs]
             step = min(_reached(curves, side) for side in both)
             at = np.array([step])
-            sides = [100 * curves.values(s, at, rule, normalised=True)[:, 0] for s in both]
+            sides = [100 * curves.values(s, at, rule, normalized=True)[:, 0] for s in both]
             parts.append(difference(*sides))
             steps.append(int(step))
             means.append([side.mean() for side in sides])

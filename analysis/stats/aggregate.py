@@ -65,7 +65,7 @@ def group_curves(
     bootstrap: Bootstrap,
     statistic: str = "mean",
 ) -> tuple[pd.DataFrame, tuple[Problem, ...]]:
-    """A statistic of the normalised scores of a group's tasks, per series and step.
+    """A statistic of the normalized scores of a group's tasks, per series and step.
 
     Every series is averaged over the same tasks, all of the group; a series that lacks one, and
     a step at which some run has no value by the rule, are listed instead.
@@ -88,7 +88,7 @@ def group_curves(
             steps = curves.common_grid(
                 chosen.rows, np.inf if group.horizon is None else group.horizon
             )
-            values = curves.values(chosen.rows, steps, rule, normalised=True)
+            values = curves.values(chosen.rows, steps, rule, normalized=True)
             names = run_names(curves, chosen)
             problems += incomplete(steps, values, names, rule, where)
             if chosen.single:
@@ -97,7 +97,7 @@ def group_curves(
             bounds = intervals(statistic, values, chosen.strata, rule, bootstrap)
             for step, bound in zip(steps, bounds, strict=True):
                 if not np.isnan(bound[0]):
-                    head = (*series, group.name, step, "env_steps", "normalised_score")
+                    head = (*series, group.name, step, "env_steps", "normalized_score")
                     rows.append((*head, *bound, *chosen.counts, bootstrap.reps))
     return pd.DataFrame(rows, columns=GROUP_CURVES), tuple(problems)
 
@@ -111,7 +111,7 @@ def group_scores(
     statistics: Sequence[str] = tuple(STATISTICS),
     fractions: Sequence[float] = (1.0,),
 ) -> tuple[pd.DataFrame, tuple[Problem, ...]]:
-    """Statistics of the normalised scores at each group's horizon, or at fractions of it.
+    """Statistics of the normalized scores at each group's horizon, or at fractions of it.
 
     Args:
         curves: of all runs.

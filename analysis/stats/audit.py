@@ -35,7 +35,7 @@ _BETWEEN = {
 }
 _CARRIED = "last value carried on"
 
-Finding = tuple[str, int, str, str]
+AuditRow = tuple[str, int, str, str]
 """Name in `FINDINGS`, how many, where, and what was done about it."""
 
 
@@ -70,7 +70,7 @@ def summary(table: pd.DataFrame) -> list[str]:
     return [f"{runs[name]:,} runs: {what}" for name, what in FINDINGS.items() if name in runs.index]
 
 
-def _findings(curves: ScoreCurves, row: int, grid: np.ndarray, rule: Rule) -> Iterator[Finding]:
+def _findings(curves: ScoreCurves, row: int, grid: np.ndarray, rule: Rule) -> Iterator[AuditRow]:
     """What one run's curve and state show.
 
     Args:

@@ -1,4 +1,4 @@
-"""Room of the resampling: the stratified bootstrap of runs within tasks, vectorised.
+"""Room of the resampling: the stratified bootstrap of runs within tasks, vectorized.
 
 Statistics and intervals are rliable's (Agarwal et al., NeurIPS 2021): runs are drawn with
 replacement within each task, and the interval lies between the 2.5th and 97.5th percentile of

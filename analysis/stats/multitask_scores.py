@@ -18,7 +18,7 @@ from analysis.records.multitask import MULTITASK_SERIES, MultitaskRecords
 from analysis.records.problems import Problem
 from analysis.stats.bootstrap import Bootstrap
 from analysis.stats.ragged_curves import ENDED, Curve, Rule, budget_of
-from analysis.stats.selection import INTERVAL, incomplete, intervals, series_name, words
+from analysis.stats.selection import INTERVAL, incomplete, intervals, joined, series_name
 
 MULTITASK_CURVES = [
     *MULTITASK_SERIES,
@@ -157,7 +157,7 @@ def set_curves(
         bounds = agents.bounds(values, rule, bootstrap)
         for step, bound, scored in zip(agents.grid, bounds, means.T, strict=True):
             if not np.isnan(bound[0]):
-                head = (*agents.series, step, "num_updates", "normalised_score", *bound)
+                head = (*agents.series, step, "num_updates", "normalized_score", *bound)
                 rows.append((*head, *_counts(agents, scored), len(agents.tasks), bootstrap.reps))
     return pd.DataFrame(rows, columns=MULTITASK_CURVES), tuple(problems)
 
@@ -229,7 +229,7 @@ def _curve(points: pd.DataFrame, run: Mapping[Any, Any]) -> Curve:
 def _counts(agents: Agents, scored: np.ndarray) -> tuple[int, str]:
     """Number of seeds with a score (not NaN), and the seeds."""
     there = agents.seeds[~np.isnan(scored)]
-    return len(there), words(there)
+    return len(there), joined(there)
 
 
 def _unfinished(agents: Agents) -> list[Problem]:

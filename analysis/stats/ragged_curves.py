@@ -104,7 +104,7 @@ RULES = {
             "linear",
             "mean",
             "linear",
-            "Repeated steps are averaged; a missing step is interpolated between its neighbours, "
+            "Repeated steps are averaged; a missing step is interpolated between its neighbors, "
             "and an ended run keeps its last value.",
         ),
         Rule(
@@ -213,7 +213,7 @@ class ScoreCurves:
         steps: np.ndarray,
         rule: Rule,
         *,
-        normalised: bool = False,
+        normalized: bool = False,
     ) -> np.ndarray:
         """`(num_rows, num_steps)`: the runs' values, NaN where the rule gives none.
 
@@ -222,12 +222,12 @@ class ScoreCurves:
             steps: env steps, `(num_steps,)`, or `(num_rows, num_steps)` where each row has its
                 own.
             rule: what counts where a step was not recorded.
-            normalised: whether to scale to [0, 1].
+            normalized: whether to scale to [0, 1].
         """
         wanted = np.broadcast_to(steps, (len(rows), np.shape(steps)[-1]))
         found = [rule.at(self.curves[row], own) for row, own in zip(rows, wanted, strict=True)]
         values = np.array(found).reshape(wanted.shape)
-        return values * self.runs["scale"].to_numpy()[rows, None] if normalised else values
+        return values * self.runs["scale"].to_numpy()[rows, None] if normalized else values
 
 
 def paper_budget(task: object, obs: object) -> float:

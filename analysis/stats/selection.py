@@ -69,7 +69,7 @@ class Selection:
     @property
     def counts(self) -> tuple[int, str, int, int]:
         """Number of seeds, the seeds, number of tasks, number of runs."""
-        return len(self.seeds), words(self.seeds), int(self.strata[-1]) + 1, len(self.rows)
+        return len(self.seeds), joined(self.seeds), int(self.strata[-1]) + 1, len(self.rows)
 
 
 def select(
@@ -105,7 +105,7 @@ def horizon_scores(
     rule: Rule,
     fractions: Sequence[float] = (1.0,),
 ) -> tuple[np.ndarray, list[str]]:
-    """Normalised scores at fractions of the group's horizon.
+    """Normalized scores at fractions of the group's horizon.
 
     A series counts at a horizon only where, in each task, at least one of its runs was evaluated
     near it (see `NEAR`), and the score of an untrained agent, at step 0, never stands for a later
@@ -117,7 +117,7 @@ def horizon_scores(
     """
     horizons = np.array([group.steps(task) for task in chosen.tasks])
     steps = np.round(horizons[:, None] * np.array(fractions)).astype(int)
-    values = curves.values(chosen.rows, steps, rule, normalised=True)
+    values = curves.values(chosen.rows, steps, rule, normalized=True)
     evaluated = [curves.curves[row].steps for row in chosen.rows]
     before = np.array([last_before(e, s) for e, s in zip(evaluated, steps, strict=True)])
     values[(before <= 0) & (steps > 0)] = np.nan
@@ -216,6 +216,6 @@ def series_name(*parts: Any) -> str:
     return "/".join(str(part) for part in parts if part != "")
 
 
-def words(values: Any) -> str:
+def joined(values: Any) -> str:
     """Blank-separated values."""
     return " ".join(str(value) for value in values)

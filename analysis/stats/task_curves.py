@@ -12,7 +12,7 @@ from analysis.records.problems import Problem
 from analysis.records.run_reader import SCORES
 from analysis.stats.bootstrap import Bootstrap
 from analysis.stats.ragged_curves import Rule, ScoreCurves
-from analysis.stats.selection import INTERVAL, incomplete, intervals, series_name, words
+from analysis.stats.selection import INTERVAL, incomplete, intervals, joined, series_name
 
 TASK_CURVES = [
     *SERIES,
@@ -52,17 +52,17 @@ def task_curves(
         metric = runs["metric"].iloc[0]
         for step, bound, scored in zip(steps, bounds, values.T, strict=True):
             there = ~np.isnan(scored)
-            told = (words(seeds[there]), words(scored[there]), words(seeds[~there]))
+            told = (joined(seeds[there]), joined(scored[there]), joined(seeds[~there]))
             head = (*key, step, "env_steps", metric)
             rows.append((*head, *bound, there.sum(), *told, bootstrap.reps))
     return pd.DataFrame(rows, columns=TASK_CURVES), tuple(problems)
 
 
-def floors(records: Records) -> pd.DataFrame:
+def reference_scores(records: Records) -> pd.DataFrame:
     """What a task scores without learning, where the records tell.
 
     The untrained agent is the best of the runs at env step 0; the threshold is the highest
-    floor plus three times the largest standard deviation over episodes among the floors,
+    floor plus three times the largest standard deviation over episodes among the reference scores,
     so whatever lies above it lies above each run's own threshold too.
 
     Returns:
@@ -71,7 +71,9 @@ def floors(records: Records) -> pd.DataFrame:
     """
     table = records.table[records.table["source"] == RUNS_SOURCE]
     start = table[table["step"] == 0].groupby(["task", "metric"])["value"].max()
-    measured = records.floors.set_index(["task", "policy"])[["mean", "sd"]].T.to_dict("list")
+    measured = records.reference_scores.set_index(["task", "policy"])[["mean", "sd"]].T.to_dict(
+        "list"
+    )
     lines: dict[str, list[float]] = {}
     for task, score in records.runs.groupby("task")["score"].first().items():
         metric = SCORES[score].metric

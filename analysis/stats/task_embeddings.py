@@ -51,7 +51,7 @@ class Embedding:
         np.fill_diagonal(found, 0)
         return found
 
-    def neighbours(self, metric: str, count: int) -> list[list[tuple[str, float]]]:
+    def neighbors(self, metric: str, count: int) -> list[list[tuple[str, float]]]:
         """For each task the nearest others with their distances, the nearest first.
 
         Args:
@@ -91,7 +91,7 @@ def read_embedding(path: Path) -> Embedding:
     values = found.detach().to(torch.float64).numpy()
     label, tasks = _named(file, len(values))
     if len(tasks) < 2:
-        raise UserError(f"{file}: embeds a single task, which has no neighbours")
+        raise UserError(f"{file}: embeds a single task, which has no neighbors")
     return Embedding(label, tasks, values)
 
 
@@ -139,5 +139,5 @@ def _by_spec(path: Path, count: int) -> tuple[str, tuple[str, ...]]:
 
 
 def neighbor_text(found: Sequence[Sequence[tuple[str, float]]]) -> list[str]:
-    """Each task's neighbours in one line, `walker-run 0.12, walker-walk 0.15`."""
+    """Each task's neighbors in one line, `walker-run 0.12, walker-walk 0.15`."""
     return [", ".join(f"{name} {distance:.2f}" for name, distance in own) for own in found]

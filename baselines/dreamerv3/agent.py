@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 from baselines.dreamerv3 import networks, rssm
-from baselines.dreamerv3.behaviour import Behaviour, Noise, learn
+from baselines.dreamerv3.behavior import Behavior, Noise, learn
 from baselines.dreamerv3.config import DreamerV3Config
 from baselines.dreamerv3.rssm import State
 from baselines.dreamerv3.world_model import WorldModel, model_loss
 from baselines.networks import num_parameters, use_kernels
 from tdmpc2.common.interfaces import Counters, EnvSpec, Event
 from tdmpc2.common.numerics.compile import Compiler
-from tdmpc2.common.numerics.optim import Draws, descend, differentiate, move_towards
+from tdmpc2.common.numerics.optim import Draws, descend, differentiate, move_toward
 from tdmpc2.common.numerics.precision import products_in
 from tdmpc2.common.numerics.seeding import derive_seed
 from tdmpc2.common.replay.sequence_replay import SequenceReplay
@@ -27,7 +27,7 @@ from tdmpc2.common.system.errors import UserError
 
 
 class DreamerV3:
-    """The agent: world model, behaviour, optimisers, and the states it acts from.
+    """The agent: world model, behavior, optimizers, and the states it acts from.
 
     Args:
         config: hyperparameters.
@@ -61,11 +61,11 @@ class DreamerV3:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, "parameters"))
             self.model = WorldModel(c, env.obs_shape[0], env.action_dim).to(self.device)
-            self.behaviour = Behaviour(c, env.action_dim).to(self.device)
+            self.behavior = Behavior(c, env.action_dim).to(self.device)
         self.params = {
             "model": list(self.model.parameters()),
-            "actor": list(self.behaviour.actor.parameters()),
-            "critic": list(self.behaviour.critic.parameters()),
+            "actor": list(self.behavior.actor.parameters()),
+            "critic": list(self.behavior.critic.parameters()),
         }
         rates = {
             "model": (c.model_lr, c.model_eps),
@@ -80,22 +80,22 @@ class DreamerV3:
         self.train_noise = Draws(derive_seed(seed, "train noise"), self.device)
         self.eval_noise = Draws(derive_seed(seed, "evaluation noise"), self.device)
         # State and action of the decision before, in training and in evaluation.
-        self.memory: dict[bool, tuple[State, Tensor] | None] = {True: None, False: None}
+        self.act_states: dict[bool, tuple[State, Tensor] | None] = {True: None, False: None}
         self.compiler = Compiler(self.device)
         self._differentiate = self.compiler.protect(differentiate)
         self._learn = self.compiler.protect(learn)
 
     def num_parameters(self) -> int:
-        """Learnt parameters; the slow critic doesn't count."""
-        return num_parameters(self.model, self.behaviour)
+        """Learned parameters; the slow critic doesn't count."""
+        return num_parameters(self.model, self.behavior)
 
     def compile(self, on_failure: Callable[[], None] | None = None) -> None:
         """From now on, what lies between products is compiled, or native on a CPU."""
         if self.device.type == "cpu":
-            use_kernels(self.model, self.behaviour)
+            use_kernels(self.model, self.behavior)
             return
         fused = self.compiler.compile(networks.norm_silu, piece=True)
-        for network in (self.model, self.behaviour):
+        for network in (self.model, self.behavior):
             for module in network.modules():
                 if isinstance(module, networks.Hidden):
                     module.fused = fused
@@ -118,18 +118,18 @@ class DreamerV3:
     ) -> np.ndarray:
         """Actions `(B, A)`, sampled in evaluation too; see `Agent.act`."""
         draws, num = self.train_noise if explore else self.eval_noise, len(obs)
-        memory, begins = self.memory[explore], to_device(first, self.device)
-        if memory is None or len(memory[1]) != num:
+        carried, begins = self.act_states[explore], to_device(first, self.device)
+        if carried is None or len(carried[1]) != num:
             start = self.model.rssm.initial()
             nothing = torch.zeros(num, self.env.action_dim, device=self.device)
-            memory = State(*(x.expand(num, -1) for x in start)), nothing
+            carried = State(*(x.expand(num, -1) for x in start)), nothing
         with self._precision():
             embed = self.model.encode(to_device(obs, self.device))
             uniform = draws.uniform(num, self.config.stoch)
-            state = self.model.rssm.observe_one(*memory, embed, begins, uniform)
-            action = self.behaviour.act(state.features, draws.normal(num, self.env.action_dim))
+            state = self.model.rssm.observe_one(*carried, embed, begins, uniform)
+            action = self.behavior.act(state.features, draws.normal(num, self.env.action_dim))
         action = action.clamp(-1, 1)  # as the model would take it
-        self.memory[explore] = (state, action)
+        self.act_states[explore] = (state, action)
         return action.cpu().numpy()
 
     def seed_evaluation(self, seed: int) -> None:
@@ -167,13 +167,13 @@ class DreamerV3:
         alive = 1 - batch.terminated.flatten()
         with self._precision():
             outcome = self._learn(
-                c, self.model, self.behaviour, start, alive, self.return_range, noise
+                c, self.model, self.behavior, start, alive, self.return_range, noise
             )
         self.return_range.copy_(outcome.range)
         norms["pi_grad_norm"] = self._descend("actor", outcome.actor, c.clip_norm)
         norms["critic_grad_norm"] = self._descend("critic", outcome.critic, c.clip_norm)
-        slow, critic = self.behaviour.slow_critic, self.behaviour.critic
-        move_towards(slow.parameters(), critic.parameters(), c.slow_share)
+        slow, critic = self.behavior.slow_critic, self.behavior.critic
+        move_toward(slow.parameters(), critic.parameters(), c.slow_share)
         return model.metrics | outcome.metrics | norms
 
     def _descend(self, name: str, gradients: tuple[Tensor, ...], clip: float) -> Tensor:
@@ -189,7 +189,8 @@ class DreamerV3:
         """Everything that resuming needs at the end of episodes."""
         return {
             "model": self.model.state_dict(),
-            "behaviour": self.behaviour.state_dict(),
+            # Spelled as in the checkpoints of version 0.4.0.
+            "behaviour": self.behavior.state_dict(),
             "optimizers": {name: o.state_dict() for name, o in self.optimizers.items()},
             "return_range": self.return_range.clone(),
             "train_noise": self.train_noise.generator.get_state(),
@@ -199,10 +200,10 @@ class DreamerV3:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores what `state_dict` returned."""
         self.model.load_state_dict(state["model"])
-        self.behaviour.load_state_dict(state["behaviour"])
+        self.behavior.load_state_dict(state["behaviour"])
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state["optimizers"][name])
         self.return_range.copy_(state["return_range"])
         self.train_noise.generator.set_state(state["train_noise"])
         self.eval_noise.generator.set_state(state["eval_noise"])
-        self.memory = {True: None, False: None}
+        self.act_states = {True: None, False: None}

@@ -51,7 +51,7 @@ class DreamerV3Config:
     """Everything that decides how DreamerV3 learns; defaults are its authors', for states.
 
     The later version of the method differs in much of this (block-diagonal recurrence, another
-    optimiser, REINFORCE for all actions …) and is not what was compared.
+    optimizer, REINFORCE for all actions …) and is not what was compared.
     """
 
     # --- architecture (from `model_size`, as model_lr and lr are) -------------------
@@ -70,7 +70,7 @@ class DreamerV3Config:
     num_bins: int = 255
     vmin: float = -20.0
     vmax: float = 20.0
-    # Of the networks' products; parameters, norms, losses and optimisers stay float32.
+    # Of the networks' products; parameters, norms, losses and optimizers stay float32.
     precision: Literal["fp32", "bf16"] = "fp32"
 
     # --- world model ---------------------------------------------------------------
@@ -83,7 +83,7 @@ class DreamerV3Config:
     model_eps: float = 1e-8
     model_clip_norm: float = 1000.0
 
-    # --- behaviour -----------------------------------------------------------------
+    # --- behavior -----------------------------------------------------------------
     imagination: int = 15
     discount_horizon: float = 333.0
     return_lambda: float = 0.95

@@ -51,7 +51,7 @@ def draw(log_p: Tensor, uniform: Tensor) -> Tensor:
 
 
 def gate(products: Tensor, scale: Tensor, shift: Tensor, deter: Tensor) -> Tensor:
-    """The next deterministic state, from the products of a GRU that is normalised as a whole.
+    """The next deterministic state, from the products of a GRU that is normalized as a whole.
 
     With reset, candidate and update: u·tanh(σ(reset)·candidate) + (1 − u)·deter, u = σ(update − 1).
     """
@@ -127,7 +127,7 @@ class RSSM(nn.Module):
         self.initial_deter = nn.Parameter(torch.zeros(c.deter))
 
     def initial(self) -> State:
-        """Where episodes begin: a learnt deterministic part, and the prior's mode."""
+        """Where episodes begin: a learned deterministic part, and the prior's mode."""
         deter = torch.tanh(self.initial_deter)
         index = self.prior(deter).argmax(-1)
         # Not `F.one_hot`, which reads the largest index and so waits for the device.

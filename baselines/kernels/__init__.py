@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from tdmpc2.common.numerics import native_build
-from tdmpc2.kernels import Packed
+from tdmpc2.kernels import Blocked
 
 SOURCES = sorted(Path(__file__).parent.glob("*.cpp"))
 LANES = 16  # rows must be a multiple of this long
@@ -133,7 +133,7 @@ def mlp(
     biases: Sequence[Tensor],
     activation: str,
     norm: tuple[Tensor, Tensor, float] | None,
-    packed: Sequence[Packed] | None = None,
+    blocked: Sequence[Blocked] | None = None,
 ) -> Tensor:
     """A whole MLP of `(..., I)`.
 
@@ -144,14 +144,14 @@ def mlp(
         activation: of the hidden layers, `relu` or `elu`.
         norm: scale, shift and ε of a LayerNorm, which with a tanh takes the place of the first
             activation.
-        packed: the weights as `tdmpc2.kernels.blocked.BlockedWeights` has laid them out, where there
-            are such and no gradients are wanted.
+        blocked: the weights as `tdmpc2.kernels.blocked.BlockedWeights` has laid them out; None
+            without, and where gradients are wanted.
     """
     rows, act = x.reshape(-1, x.shape[-1]), ACTIVATIONS[activation]
     *given, eps = (None, None, 0.0) if norm is None else norm
-    if packed is not None and rows.shape[0] % packed[0].block == 0:
-        matrices = [p.weight[0] for p in packed]
-        args = (rows, matrices, list(biases), act, *given, eps, packed[0].block)
+    if blocked is not None and rows.shape[0] % blocked[0].block == 0:
+        matrices = [p.weight[0] for p in blocked]
+        args = (rows, matrices, list(biases), act, *given, eps, blocked[0].block)
         y = torch.ops.baselines.mlp(*args)
     elif torch.is_grad_enabled():
         norms = () if norm is None else given

@@ -53,7 +53,7 @@ struct Kept {
   float *raw = nullptr, *stats = nullptr;
 };
 
-// Normalises row `at` of the products with bias, and puts a tanh on it.
+// Normalizes row `at` of the products with bias, and puts a tanh on it.
 void norm_tanh_row(
     float* row, const float* bias, const Norm& norm, int64_t dim, const Kept& kept, int64_t at) {
   Vec total(0.f), squares(0.f);

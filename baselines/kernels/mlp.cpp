@@ -114,21 +114,21 @@ std::vector<const float*> block_all(const Tensors& weights, bool transposed, int
     total += sizes.back();
   }
   float* room = scratch(total, 0);
-  std::vector<const float*> packed;
+  std::vector<const float*> blocked;
   for (size_t l = 0; l < weights.size(); ++l) {
     const Tensor& w = weights[l];
     const int64_t out = columns_of(w, transposed), in = rows_of(w, transposed);
-    products::pack(transposed, block, out, in, w.const_data_ptr<float>(), room);
-    packed.push_back(room);
+    products::block_weights(transposed, block, out, in, w.const_data_ptr<float>(), room);
+    blocked.push_back(room);
     room += sizes[l];
   }
-  return packed;
+  return blocked;
 }
 
 void forward_by_blocks(
-    const Tensor& x, const std::vector<const float*>& packed, const Tensors& biases, int64_t act,
+    const Tensor& x, const std::vector<const float*>& blocked, const Tensors& biases, int64_t act,
     const Norm& norm, int64_t block, const Kept& kept, Tensor& y) {
-  const int64_t rows = x.size(0), layers = packed.size(), widest = widest_of(biases);
+  const int64_t rows = x.size(0), layers = blocked.size(), widest = widest_of(biases);
   TORCH_CHECK(rows % block == 0, "rows in whole blocks");
   at::parallel_for(0, rows / block, 1, [&](int64_t begin, int64_t end) {
     float* room = scratch(2 * block * widest, 1);
@@ -142,7 +142,7 @@ void forward_by_blocks(
             : kept.hidden.empty() ? room + (l % 2) * block * widest
                                   : kept.hidden[l] + b * block * out;
         const float* bias = biases[l].const_data_ptr<float>();
-        products::multiply(block, out, in, input, packed[l], output);
+        products::multiply(block, out, in, input, blocked[l], output);
         if (l == 0 && norm.scale != nullptr) {
           norm_tanh(output, block, bias, norm, out, kept, b * block);
         } else {
@@ -166,15 +166,15 @@ Tensor result_for(const Tensor& x, const Tensors& biases) {
   return at::empty({x.size(0), biases.back().size(0)}, x.options());
 }
 
-// Without gradients, with weights that were packed before (`tdmpc2::block_`) for such blocks.
+// Without gradients, with weights that were blocked before (`tdmpc2::block_`) for such blocks.
 Tensor mlp(
-    const Tensor& x_, const Tensors& packed, const Tensors& biases, int64_t act,
+    const Tensor& x_, const Tensors& blocked, const Tensors& biases, int64_t act,
     const std::optional<Tensor>& scale, const std::optional<Tensor>& shift, double eps,
     int64_t block) {
   const Tensor x = x_.contiguous();
   Tensor y = result_for(x, biases);
   std::vector<const float*> matrices;
-  for (const Tensor& p : packed) matrices.push_back(p.const_data_ptr<float>());
+  for (const Tensor& p : blocked) matrices.push_back(p.const_data_ptr<float>());
   forward_by_blocks(x, matrices, biases, act, norm_of(scale, shift, eps), block, {}, y);
   return y;
 }
@@ -205,8 +205,8 @@ Tensors mlp_forward(
     forward_by_panels(x, weights, biases, act, norm, kept, results[0]);
   } else {
     const int64_t block = block_of(rows, widest_of(biases));
-    const auto packed = block_all(weights, true, block);
-    forward_by_blocks(x, packed, biases, act, norm, block, kept, results[0]);
+    const auto blocked = block_all(weights, true, block);
+    forward_by_blocks(x, blocked, biases, act, norm, block, kept, results[0]);
   }
   return results;
 }
@@ -255,7 +255,7 @@ void backward_by_blocks(
   const int64_t first = weights[0].size(0), total = width - 2 * first;
   const int64_t block = block_of(rows, widest_of(weights)), blocks = rows / block;
   const int64_t share = (blocks + sums.size(0) - 1) / sums.size(0);
-  const auto packed = block_all(weights, false, block);
+  const auto blocked = block_all(weights, false, block);
   at::parallel_for(0, sums.size(0), 1, [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; ++t) {
       float* sum = sums.mutable_data_ptr<float>() + t * width;
@@ -265,7 +265,7 @@ void backward_by_blocks(
         for (int64_t l = hidden; l >= (to_x ? 0 : 1); --l) {
           const int64_t out = weights[l].size(0), in = weights[l].size(1);
           float* before = results[l].mutable_data_ptr<float>() + b * block * in;
-          products::multiply(block, in, out, after, packed[l], before);
+          products::multiply(block, in, out, after, blocked[l], before);
           after = before;
           if (l == 0) break;
           place -= in;
@@ -323,7 +323,7 @@ Tensors mlp_backward(
 TORCH_LIBRARY_FRAGMENT(baselines, m) {
   m.def("can_multiply() -> bool", &products::possible);
   m.def(
-      "mlp(Tensor x, Tensor[] packed, Tensor[] biases, int act, Tensor? scale, Tensor? shift, "
+      "mlp(Tensor x, Tensor[] blocked, Tensor[] biases, int act, Tensor? scale, Tensor? shift, "
       "float eps, int block) -> Tensor",
       &mlp);
   m.def(

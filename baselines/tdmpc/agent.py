@@ -1,4 +1,4 @@
-"""TD-MPC: planning with a task-oriented latent model, learnt between episodes."""
+"""TD-MPC: planning with a task-oriented latent model, learned between episodes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tdmpc2.common.numerics.optim import (
     descend,
     differentiate,
     episode_discount,
-    move_towards,
+    move_toward,
 )
 from tdmpc2.common.numerics.seeding import derive_seed
 from tdmpc2.common.replay.episode_replay import Replay
@@ -34,7 +34,7 @@ from tdmpc2.noise import PlanNoise
 
 
 class TDMPC:
-    """The agent: model, optimisers, and the plans it goes on from.
+    """The agent: model, optimizers, and the plans it goes on from.
 
     Differs from the released code in what can't be seen in results: it samples with replacement
     also once the memory is full, and sub-trajectories may start one transition later.
@@ -92,11 +92,11 @@ class TDMPC:
         self._model_loss = compiler.compile(losses.model_loss)
         self._policy_loss = compiler.compile(losses.policy_loss)
         self._plan = compiler.protect(planner.plan)
-        self._packed: BlockedWeights | None = None
+        self._blocked: BlockedWeights | None = None
         self._differentiate = compiler.protect(differentiate)
 
     def num_parameters(self) -> int:
-        """Learnt parameters; target networks don't count."""
+        """Learned parameters; target networks don't count."""
         return num_parameters(self.model)
 
     def compile(self, on_failure: Callable[[], None] | None = None) -> None:
@@ -104,7 +104,7 @@ class TDMPC:
         if self.device.type == "cpu":
             use_kernels(self.model)
             if tdmpc2_kernels.load() and BlockedWeights.possible():
-                self._packed = BlockedWeights(self.model.blockable())
+                self._blocked = BlockedWeights(self.model.blockable())
         else:
             self.compiler.switch_on(on_failure)
 
@@ -135,7 +135,7 @@ class TDMPC:
         c, tasks = self.config, None if task is None else to_device(task, self.device)
         horizon = c.planning_horizon(self.decisions)
         self.model.renormalize_task_embedding(tasks)
-        with contextlib.nullcontext() if self._packed is None else self._packed.in_use():
+        with contextlib.nullcontext() if self._blocked is None else self._blocked.in_use():
             result = self._plan(
                 c,
                 self.model,
@@ -220,11 +220,11 @@ class TDMPC:
         )
         pi_norm = descend(self.policy_optimizer, self.policy_params, gradients, c.grad_clip_norm)
 
-        if self._packed is not None:
-            self._packed.forget()
+        if self._blocked is not None:
+            self._blocked.forget()
         self.num_updates += 1
         if self.num_updates % c.target_every == 0:
-            move_towards(
+            move_toward(
                 [*model.target_encoder.parameters(), *model.target_q_functions.parameters()],
                 [*model.encoder.parameters(), *model.q_functions.parameters()],
                 c.tau,

@@ -26,7 +26,7 @@ class Scalars:
 class TOLD(TaskAware):
     """Encoder, latent dynamics, reward, policy and twin Q-functions: MLPs with ELU.
 
-    It answers what `tdmpc2.planner` asks of a model. Several tasks are told apart by a learnt
+    It answers what `tdmpc2.planner` asks of a model. Several tasks are told apart by a learned
     embedding beside every input, and by masks of the actions, as in TD-MPC2.
 
     Args:

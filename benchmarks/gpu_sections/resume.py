@@ -24,11 +24,11 @@ def run(report: Report, settings: Settings) -> None:
     }
     if settings.small:
         del cases["TD-MPC2, compiled"]
-    for name, words in cases.items():
-        compare(report, settings, name, {**words, "device": settings.device.type})
+    for name, arguments in cases.items():
+        compare(report, settings, name, {**arguments, "device": settings.device.type})
 
 
-def compare(report: Report, settings: Settings, name: str, words: dict[str, Any]) -> None:
+def compare(report: Report, settings: Settings, name: str, arguments: dict[str, Any]) -> None:
     """Runs undisturbed twice, and once killed and resumed; compares bytes."""
     folder = settings.out / "resume" / name.replace(", ", "-")
     shutil.rmtree(folder, ignore_errors=True)  # of an earlier try, whose runs have ended
@@ -36,9 +36,9 @@ def compare(report: Report, settings: Settings, name: str, words: dict[str, Any]
     for place in ("first", "second", "killed"):
         runs = folder / place
         if place == "killed":
-            done = tiny(runs, KILL, **words)
+            done = tiny(runs, KILL, **arguments)
             report.add(f"{name}: killed on the way", done.code, at_most=-9.0, at_least=-9.0)
-        done = tiny(runs, **words)
+        done = tiny(runs, **arguments)
         report.add(
             f"{name}: {place} run ends", done.code, at_most=0.0, at_least=0.0, note=done.err[-300:]
         )

@@ -42,10 +42,10 @@ def run(report: Report, settings: Settings) -> None:
         raise SkippedError("no simulator is installed")
     runs, log = settings.out / "runs", settings.out / "train.log"
     together = batch_pays(settings)
-    words = launch_arguments(settings, tasks, together)
-    report.add("seeds in a process", SEEDS if together else 1, note=" ".join(words))
+    arguments = launch_arguments(settings, tasks, together)
+    report.add("seeds in a process", SEEDS if together else 1, note=" ".join(arguments))
     deadline = time.monotonic() + settings.seconds - min(GRACE_SECONDS, settings.seconds / 2)
-    command = [sys.executable, "-m", "sweeps.launch", *words]
+    command = [sys.executable, "-m", "sweeps.launch", *arguments]
     with open(log, "ab") as file:
         process = subprocess.Popen(
             command, stdout=file, stderr=subprocess.STDOUT, cwd=project_root()

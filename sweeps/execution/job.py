@@ -26,24 +26,24 @@ RETRY_SECONDS = 5.0
 class TrainingJob(Checkpointable):
     """One job: a process per rank, each training a run, or several seeds as one batch.
 
-    It holds words only. Where a run stands is on disk, so a job may begin anew at any time; that
-    is all that submitit does with it, on a signal before training has begun.
+    It holds arguments only. The state of a run is on disk, so a job may start again at any time;
+    that is what submitit does with it on a signal before training has begun.
 
     Args:
-        words: of the train command, for each process.
+        arguments: of the train command, for each process.
         directories: run directories of each process.
     """
 
-    def __init__(self, words: Sequence[Sequence[str]], directories: Sequence[Sequence[Path]]):
-        self.words, self.directories = words, directories
+    def __init__(self, arguments: Sequence[Sequence[str]], directories: Sequence[Sequence[Path]]):
+        self.arguments, self.directories = arguments, directories
 
     def __call__(self) -> list[str]:
         """Trains; the states that the runs of this process ended in."""
         rank = submitit.JobEnvironment().global_rank
-        if rank >= len(self.words):  # the last job of an array may have places left
+        if rank >= len(self.arguments):  # the last job of an array may have places left
             return []
         try:
-            return self._train(self.words[rank])
+            return self._train(self.arguments[rank])
         except StoppedError as error:
             print(f"{error} (signal {error.signal})", file=sys.stderr, flush=True)
             if error.signal == signal.SIGUSR2:
@@ -58,13 +58,13 @@ class TrainingJob(Checkpointable):
             print(f"error: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
             raise
 
-    def _train(self, words: Sequence[str]) -> list[str]:
+    def _train(self, arguments: Sequence[str]) -> list[str]:
         """Waits for a lease that its holder, who may be dead, still has."""
         deadline = time.monotonic() + EXPIRY_SECONDS + 30
         while True:
             try:
                 # The figures compare with what doing nothing scores.
-                return [record.state for record in train(words, floors=True)]
+                return [record.state for record in train(arguments, reference_scores=True)]
             except InUseError:
                 if time.monotonic() > deadline:
                     raise
@@ -93,14 +93,14 @@ class ModuleJob(Checkpointable):
     """One job that runs a command of ours: the figures, once all runs have ended.
 
     Args:
-        words: module, and the words of its command line.
+        arguments: module, and the arguments of its command line.
     """
 
-    def __init__(self, *words: str) -> None:
-        self.words = words
+    def __init__(self, *arguments: str) -> None:
+        self.arguments = arguments
 
     def __call__(self) -> None:
         """Runs it; fails if it does."""
-        code = subprocess.run([sys.executable, "-m", *self.words]).returncode
+        code = subprocess.run([sys.executable, "-m", *self.arguments]).returncode
         if code:
             sys.exit(code)

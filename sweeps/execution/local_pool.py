@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import IO, Any
 
 from sweeps.execution.train_command import train
-from sweeps.planning.planned_run import Pack, PlannedRun, train_arguments
+from sweeps.planning.planned_run import PlannedRun, SeedGroup, train_arguments
 from tdmpc2.common.run.lock import live_holder
 from tdmpc2.common.run.run_files import read_status
 from tdmpc2.common.system.errors import StoppedError
@@ -23,7 +23,7 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"
 
 
 def run_all(
-    packs: Sequence[Pack],
+    groups: Sequence[SeedGroup],
     options: Mapping[str, Any],
     *,
     max_parallel: int,
@@ -36,34 +36,34 @@ def run_all(
     another launch has begun meanwhile is left to it.
 
     Args:
-        packs: the runs of each process, whose `status` and `exit_code` are kept up to date.
+        groups: the runs of each process, whose `status` and `exit_code` are kept up to date.
         options: passed on to every run (see `RunOptions` and `OfflineOptions`).
         max_parallel: processes at a time.
         threads: CPU threads of each.
         on_change: called at every poll.
     """
-    waiting, runs = list(packs), [run for pack in packs for run in pack]
-    running: list[tuple[Pack, subprocess.Popen[bytes]]] = []
+    waiting, runs = list(groups), [run for group in groups for run in group]
+    running: list[tuple[SeedGroup, subprocess.Popen[bytes]]] = []
     try:
         while waiting or running:
             while waiting and len(running) < max_parallel:
-                pack = waiting.pop(0)
-                if not any(live_holder(run.directory) for run in pack):
-                    running.append((pack, _start(pack, options, threads)))
+                group = waiting.pop(0)
+                if not any(live_holder(run.directory) for run in group):
+                    running.append((group, _start(group, options, threads)))
             time.sleep(POLL_SECONDS)
-            for pack, process in list(running):
-                for run in pack:
+            for group, process in list(running):
+                for run in group:
                     run.exit_code = process.poll()
                     run.status = read_status(run.directory) or run.status
-                if pack[0].exit_code is not None:
-                    running.remove((pack, process))
+                if group[0].exit_code is not None:
+                    running.remove((group, process))
             on_change(runs)
     finally:
         _stop([process for _, process in running])
 
 
 def run_inline(
-    packs: Sequence[Pack],
+    groups: Sequence[SeedGroup],
     options: Mapping[str, Any],
     *,
     threads: int,
@@ -72,7 +72,7 @@ def run_inline(
     """Runs everything in this process, one after the other: for debuggers.
 
     Args:
-        packs: the runs that go together.
+        groups: the runs that go together.
         options: of every run (see `RunOptions` and `OfflineOptions`).
         threads: CPU threads.
         on_change: called after each.
@@ -80,39 +80,39 @@ def run_inline(
     Raises:
         StoppedError: a run was asked to stop.
     """
-    runs = [run for pack in packs for run in pack]
-    for pack in packs:
+    runs = [run for group in groups for run in group]
+    for group in groups:
         code = 0
         try:
-            train(train_arguments(pack, {**options, "threads": threads}))
+            train(train_arguments(group, {**options, "threads": threads}))
         except StoppedError:
             raise
         except Exception as error:
             print(f"error: {type(error).__name__}: {error}", file=sys.stderr)
             code = 1
-        for run in pack:
+        for run in group:
             run.started, run.exit_code = True, code
             run.status = read_status(run.directory)
         on_change(runs)
 
 
-def _start(pack: Pack, options: Mapping[str, Any], threads: int) -> subprocess.Popen[bytes]:
-    """Starts the process of a pack; what it says goes to the log of the first of its runs."""
+def _start(group: SeedGroup, options: Mapping[str, Any], threads: int) -> subprocess.Popen[bytes]:
+    """Starts the process of a group; what it says goes to the log of the first of its runs."""
     environment = os.environ | dict.fromkeys(THREAD_VARIABLES, str(threads))
-    words = train_arguments(pack, {**options, "threads": threads, "progress": "false"})
-    pack[0].directory.mkdir(parents=True, exist_ok=True)
+    arguments = train_arguments(group, {**options, "threads": threads, "progress": "false"})
+    group[0].directory.mkdir(parents=True, exist_ok=True)
     log: IO[bytes]
-    with open(pack[0].log, "ab") as log:
+    with open(group[0].log, "ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "tdmpc2.train", *words],
+            [sys.executable, "-m", "tdmpc2.train", *arguments],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
             env=environment,
             start_new_session=True,  # ctrl-C reaches them through `_stop` only
         )
-    for run in pack:
-        run.started, run.log = True, pack[0].log
+    for run in group:
+        run.started, run.log = True, group[0].log
     return process
 
 

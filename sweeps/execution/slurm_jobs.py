@@ -9,8 +9,8 @@ from pathlib import Path
 from sweeps.execution import code_snapshot, slurm
 from sweeps.execution.job import ModuleJob, TrainingJob
 from sweeps.execution.slurm import Partition, Resources
-from sweeps.planning.plan import Plan
-from sweeps.planning.planned_run import Pack, train_arguments
+from sweeps.planning.plan import SweepPlan
+from sweeps.planning.planned_run import SeedGroup, train_arguments
 from sweeps.tracking.sweep_folder import SweepFolder, job_name, relative, write_submission
 from tdmpc2.common.run.provenance import git_commit
 from tdmpc2.common.system.errors import UserError
@@ -23,7 +23,7 @@ FIGURES_GB = 8
 
 
 @dataclass(frozen=True)
-class Layout:
+class JobLayout:
     """Jobs to hand over.
 
     Attributes:
@@ -34,9 +34,9 @@ class Layout:
         at_once: how many jobs of each array may run at a time.
     """
 
-    plan: Plan
+    plan: SweepPlan
     resources: Resources
-    jobs: Sequence[Sequence[Pack]]
+    jobs: Sequence[Sequence[SeedGroup]]
     sizes: Sequence[int]
     at_once: Sequence[int]
 
@@ -62,7 +62,7 @@ class Layout:
         return "\n".join(lines)
 
 
-def lay_out(plan: Plan, partition: Partition | None, gpus: int) -> Layout:
+def lay_out(plan: SweepPlan, partition: Partition | None, gpus: int) -> JobLayout:
     """Decides what jobs ask for.
 
     Args:
@@ -75,7 +75,7 @@ def lay_out(plan: Plan, partition: Partition | None, gpus: int) -> Layout:
     """
     request, sweep = plan.request, plan.request.sweep
     tasks = max(gpus, 1) * sweep.runs_per_gpu
-    jobs = [plan.packs[i : i + tasks] for i in range(0, len(plan.packs), tasks)]
+    jobs = [plan.groups[i : i + tasks] for i in range(0, len(plan.groups), tasks)]
     limit = partition.minutes if partition is not None else None
     default = min(slurm.DEFAULT_MINUTES, limit or slurm.DEFAULT_MINUTES)
     minutes = sweep.timeout_min or default
@@ -95,10 +95,10 @@ def lay_out(plan: Plan, partition: Partition | None, gpus: int) -> Layout:
         extra=extra_options(sweep.sbatch),
     )
     if not jobs:
-        return Layout(plan, resources, [], [], [])
+        return JobLayout(plan, resources, [], [], [])
     slurm.check(resources)
     sizes = slurm.in_arrays(len(jobs), slurm.max_array_size(), slurm.jobs_left())
-    return Layout(plan, resources, jobs, sizes, slurm.shares(sweep.max_parallel, sizes))
+    return JobLayout(plan, resources, jobs, sizes, slurm.shares(sweep.max_parallel, sizes))
 
 
 def extra_options(text: str | None) -> dict[str, str | bool]:
@@ -117,8 +117,8 @@ def extra_options(text: str | None) -> dict[str, str | bool]:
         "gpus-per-node": "gpus=",
         "dependency": "after=",
     }
-    for word in (text or "").split(","):
-        key, equals, value = word.strip().lstrip("-").partition("=")
+    for argument in (text or "").split(","):
+        key, equals, value = argument.strip().lstrip("-").partition("=")
         if key in ours:
             raise UserError(f"sbatch={text}: {key} is set by {ours[key]}")
         if key:
@@ -126,7 +126,7 @@ def extra_options(text: str | None) -> dict[str, str | bool]:
     return found
 
 
-def hand_over(layout: Layout, sweep: SweepFolder) -> None:
+def hand_over(layout: JobLayout, sweep: SweepFolder) -> None:
     """Submits the jobs, and writes down which job carries out which runs.
 
     After every array, so that a launch which is cut off leaves nothing unknown.
@@ -146,14 +146,14 @@ def hand_over(layout: Layout, sweep: SweepFolder) -> None:
         jobs = layout.jobs[start : start + size]
         start += size
         array = slurm.submit(
-            [_training_job(packs, layout, options) for packs in jobs],
+            [_training_job(groups, layout, options) for groups in jobs],
             layout.resources,
             folder,
             name=job_name(sweep.name),
             code=code,
             at_once=at_once,
         )
-        elements = [[relative(pack, sweep.runs) for pack in packs] for packs in jobs]
+        elements = [[relative(group, sweep.runs) for group in groups] for groups in jobs]
         arrays.append({"job": array, "elements": elements})
         write_submission(folder, "slurm", arrays=arrays, **facts)
         print(f"handed over: job {array}, {size:,} of {len(layout.jobs):,} jobs", flush=True)
@@ -185,13 +185,15 @@ def figure_arguments(runs: Path) -> list[str]:
     return [f"runs={runs}", f"out={runs.parent / 'paper_figures'}"]
 
 
-def _training_job(packs: Sequence[Pack], layout: Layout, options: dict[str, object]) -> TrainingJob:
+def _training_job(
+    groups: Sequence[SeedGroup], layout: JobLayout, options: dict[str, object]
+) -> TrainingJob:
     """The job of some processes; of several GPUs, each process is shown one."""
     sweep = layout.plan.request.sweep
-    words = []
-    for rank, pack in enumerate(packs):
+    arguments = []
+    for rank, group in enumerate(groups):
         device = (
             {"device": f"cuda:{rank // sweep.runs_per_gpu}"} if layout.resources.gpus > 1 else {}
         )
-        words.append(train_arguments(pack, {**options, **device}))
-    return TrainingJob(words, [[run.directory for run in pack] for pack in packs])
+        arguments.append(train_arguments(group, {**options, **device}))
+    return TrainingJob(arguments, [[run.directory for run in group] for group in groups])

@@ -104,7 +104,7 @@ def seconds_per_call(
     method: str, config: Any, obs_dim: int, action_dim: int, *, gpu: bool
 ) -> tuple[float, float]:
     """Seconds of an action and of a gradient step."""
-    found = floors(method, config, obs_dim, action_dim)
+    found = gflop_by_name(method, config, obs_dim, action_dim)
     if not getattr(config, "planning", True):
         found.pop("plan", None)
     seconds = {

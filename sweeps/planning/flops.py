@@ -89,7 +89,7 @@ def tdmpc_update_gflop(config: Any, obs_dim: int, action_dim: int) -> float:
 
 
 def dreamerv3_update_gflop(config: Any, obs_dim: int, action_dim: int) -> float:
-    """One gradient step of DreamerV3: world model, then behaviour in imagination.
+    """One gradient step of DreamerV3: world model, then behavior in imagination.
 
     The imagined dynamics, rewards and values take gradients for their inputs only; the critic is
     evaluated once for both losses, the actor once to act and for its entropy. No gradient reaches

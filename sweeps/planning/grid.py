@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sweeps.planning.planned_run import Pack, PlannedRun
+from sweeps.planning.planned_run import PlannedRun, SeedGroup
 from tdmpc2.common.run.spec import RunSpec
 from tdmpc2.runners.registry import make_spec, why_alone
 
@@ -38,7 +38,7 @@ class Preset:
         env_steps: budget.
         overrides: settings of each method that has some.
         options: how runs are carried out (see `RunOptions`).
-        must_learn: whether the sweep fails unless every run of TD-MPC2 ends above the floors.
+        must_learn: whether the sweep fails unless every TD-MPC2 run ends above its threshold.
         companions: runs that go along where no methods are named; nothing is asked of them.
     """
 
@@ -112,7 +112,7 @@ def grid(
     overrides: Mapping[str, Any] | None = None,
     obs: str = "state",
     assets: str = "official",
-    protocol: Mapping[str, bool] | None = None,
+    task_switches: Mapping[str, bool] | None = None,
 ) -> list[RunSpec]:
     """Every run of a sweep: all seeds of a task before the next task.
 
@@ -126,7 +126,7 @@ def grid(
         overrides: settings of the method, beside those of the preset.
         obs: what the agents see.
         assets: source of the models of the tasks that need some.
-        protocol: switches of `Protocol`.
+        task_switches: switches of `TaskSwitches`.
 
     Raises:
         UserError: anything unknown or out of range.
@@ -144,7 +144,7 @@ def grid(
             overrides={**preset.overrides.get(method, {}), **given},
             obs=obs,
             assets=assets,
-            protocol=protocol,
+            task_switches=task_switches,
             require_assets=False,
         )
         for method in methods
@@ -165,7 +165,7 @@ def companion_spec(preset: Preset, companion: Companion, variant: str | None) ->
     )
 
 
-def group_seeds(runs: Sequence[PlannedRun], size: int) -> list[Pack]:
+def group_seeds(runs: Sequence[PlannedRun], size: int) -> list[SeedGroup]:
     """Runs that differ in nothing but their seed, at most `size` to a process.
 
     Methods that cannot train several seeds as one batch, tasks whose episodes differ in length,
@@ -174,8 +174,8 @@ def group_seeds(runs: Sequence[PlannedRun], size: int) -> list[Pack]:
     alike: dict[RunSpec, list[PlannedRun]] = {}
     for run in runs:
         alike.setdefault(dataclasses.replace(run.spec, seed=0), []).append(run)
-    packs: list[Pack] = []
+    groups: list[SeedGroup] = []
     for spec, group in alike.items():
         step = size if why_alone(spec) is None else 1
-        packs += [group[i : i + step] for i in range(0, len(group), step)]
-    return packs
+        groups += [group[i : i + step] for i in range(0, len(group), step)]
+    return groups

@@ -1,4 +1,4 @@
-"""Multi-task runs of a sweep: sets of tasks, the datasets they are learnt from, model sizes."""
+"""Multi-task runs of a sweep: sets of tasks, the datasets they are learned from, model sizes."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def _task_set(sweep: SweepOptions, name: str | None, folder: Path) -> TaskSet:
         raise UserError(f"data={name}={folder}: suite={suite} takes data of {suite}")
     whole = name or suite or (dataset.name if dataset.name in SUITES else None)
     if sweep.tasks is not None:
-        tasks = tuple(get_task(word.strip()).name for word in sweep.tasks.split(","))
+        tasks = tuple(get_task(argument.strip()).name for argument in sweep.tasks.split(","))
         text = ",".join(tasks)
         twice = [task for task in tasks if tasks.count(task) > 1]
         if twice:

@@ -1,4 +1,4 @@
-"""What a launch may be asked for: the words of `sweeps/launch.py` that are no setting of a run."""
+"""Options of `sweeps/launch.py` that are not settings of a run."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from sweeps.planning import costs, offline_costs
 from sweeps.planning.grid import group_seeds
-from sweeps.planning.planned_run import UNITS, Pack, PlannedRun
+from sweeps.planning.planned_run import UNITS, PlannedRun, SeedGroup
 from sweeps.planning.request import Request
 from sweeps.tracking.progress import describe_blocked, duration, make_console, table_of_states
 from sweeps.tracking.run_states import ACTIVE, ENDED, Observer, View
@@ -23,7 +23,7 @@ WEEK_HOURS = 7 * 24.0
 
 
 @dataclass
-class Plan:
+class SweepPlan:
     """A sweep, looked at.
 
     Attributes:
@@ -31,7 +31,7 @@ class Plan:
         views: of the runs, as they stand.
         todo: runs to launch.
         blocked: runs that were to be launched too, but need what this machine lacks.
-        packs: processes to start.
+        groups: processes to start.
         gpu: whether they get one.
         hours: that each run still takes, as estimated.
         costs: of each run.
@@ -42,7 +42,7 @@ class Plan:
     views: list[View]
     todo: list[PlannedRun]
     blocked: list[PlannedRun]
-    packs: list[Pack]
+    groups: list[SeedGroup]
     gpu: bool
     hours: list[float]
     costs: list[costs.Cost]
@@ -73,7 +73,7 @@ class Plan:
         return math.ceil(size * max(cost.memory for cost in self.costs) / 1e9)
 
 
-def make_plan(request: Request, observer: Observer, *, gpu: bool) -> Plan:
+def make_plan(request: Request, observer: Observer, *, gpu: bool) -> SweepPlan:
     """Looks at every run of a sweep.
 
     Args:
@@ -96,19 +96,19 @@ def make_plan(request: Request, observer: Observer, *, gpu: bool) -> Plan:
             blocked.append(run)
     wanted = {id(run) for run, view in looked_at if _is_due(view, sweep.only)}
     busy = {id(run) for run, view in looked_at if view.state in ACTIVE}
-    # A pack is started with all of its seeds, so that those left over keep their places in it;
+    # A group is started with all of its seeds, so that those left over keep their places in it;
     # and waits for those of its seeds that somebody else is at.
-    packs = [
-        pack
-        for pack in group_seeds(planned, sweep.seeds_per_process)
-        if any(id(run) in wanted for run in pack) and not any(id(run) in busy for run in pack)
+    groups = [
+        group
+        for group in group_seeds(planned, sweep.seeds_per_process)
+        if any(id(run) in wanted for run in group) and not any(id(run) in busy for run in group)
     ]
-    todo = [run for pack in packs for run in pack if id(run) in wanted]
+    todo = [run for group in groups for run in group if id(run) in wanted]
     finished = [(run, _ran_on_gpu(run)) for run, view in looked_at if view.state == "done"]
     factors = costs.corrections(finished, request.options)
     each, source = _estimate(request, len(factors), gpu=gpu)
     hours = [s / 3600 for s in costs.seconds_left(planned, each, factors, gpu=gpu)]
-    return Plan(request, views, todo, blocked, packs, gpu, hours, each, source)
+    return SweepPlan(request, views, todo, blocked, groups, gpu, hours, each, source)
 
 
 def _estimate(request: Request, corrected: int, *, gpu: bool) -> tuple[list[costs.Cost], str]:
@@ -139,7 +139,7 @@ def _ran_on_gpu(run: PlannedRun) -> bool:
     return str(numeric.get("device", "cpu")).startswith("cuda")
 
 
-def show(plan: Plan, *, parallel: int | None) -> None:
+def show(plan: SweepPlan, *, parallel: int | None) -> None:
     """Prints the plan.
 
     Args:
@@ -148,7 +148,7 @@ def show(plan: Plan, *, parallel: int | None) -> None:
     """
     request, sweep = plan.request, plan.request.sweep
     finished = sum(view.state in ENDED for view in plan.views)
-    processes = f" in {len(plan.packs):,} processes" if sweep.seeds_per_process > 1 else ""
+    processes = f" in {len(plan.groups):,} processes" if sweep.seeds_per_process > 1 else ""
     at_once = f", {parallel} at a time" if parallel else ""
     busy = sum(view.state in ACTIVE for view in plan.views)
     elsewhere = f", {busy:,} queued or running" if busy else ""
@@ -181,7 +181,7 @@ def show(plan: Plan, *, parallel: int | None) -> None:
         print(describe_scale(plan), flush=True)
 
 
-def describe_scale(plan: Plan) -> str:
+def describe_scale(plan: SweepPlan) -> str:
     """How many cores or GPUs bring a long plan down to days, and to how many."""
     choices = [_scale(plan.hours_of(plan.todo), "GPU" if plan.gpu else "core")]
     if not plan.gpu:
@@ -205,14 +205,14 @@ def _scale(hours: Sequence[float], device: str) -> str:
     return f"{duration(wall)} on {number:,} {device}{'s' * (number > 1)}{why}"
 
 
-def list_runs(plan: Plan) -> None:
+def list_runs(plan: SweepPlan) -> None:
     """Prints every run, unless they are too many to read."""
     if len(plan.planned) <= FEW:
         for run, view in zip(plan.planned, plan.views, strict=True):
             print(f"  {run.name}: {view.state}  {run.directory}")
 
 
-def _table(plan: Plan) -> Table:
+def _table(plan: SweepPlan) -> Table:
     """Runs by method and domain, with what they cost."""
     unit = "on one GPU" if plan.gpu else "on one core"
     rows = list(zip(plan.planned, plan.views, plan.hours, plan.costs, strict=True))

@@ -1,4 +1,4 @@
-"""A run that a sweep consists of, and the words that start it."""
+"""A run that a sweep consists of, and the arguments that start it."""
 
 from __future__ import annotations
 
@@ -63,32 +63,32 @@ class PlannedRun:
         return step_of(self.status) if self.status else 0
 
 
-Pack = Sequence[PlannedRun]
+SeedGroup = Sequence[PlannedRun]
 
 
-def train_arguments(pack: Pack, options: Mapping[str, Any]) -> list[str]:
-    """The `key=value` words that make the train command run exactly this.
+def train_arguments(group: SeedGroup, options: Mapping[str, Any]) -> list[str]:
+    """The `key=value` arguments that make the train command run exactly this.
 
     Args:
-        pack: the runs of one process.
+        group: the runs of one process.
         options: see `RunOptions`; what a run has of its own wins.
     """
-    spec = pack[0].spec
+    spec = group[0].spec
     if spec.tasks:
-        return _words(_multitask_arguments(spec), options, pack[0].options)
-    seeds = ",".join(str(run.spec.seed) for run in pack)
-    words = {
+        return _key_values(_multitask_arguments(spec), options, group[0].options)
+    seeds = ",".join(str(run.spec.seed) for run in group)
+    arguments = {
         "method": spec.method,
         "task": spec.task,
-        **({"seed": spec.seed} if len(pack) == 1 else {"seeds": seeds}),
+        **({"seed": spec.seed} if len(group) == 1 else {"seeds": seeds}),
         "env_steps": spec.budget,
         "variant": spec.variant,
         "obs": spec.obs,
         "assets": (spec.assets or "official").partition("-")[0],
-        **dict(spec.protocol),
+        **dict(spec.task_switches),
         **dict(spec.overrides),
     }
-    return _words(words, options, pack[0].options)
+    return _key_values(arguments, options, group[0].options)
 
 
 def _multitask_arguments(spec: RunSpec) -> dict[str, Any]:
@@ -103,8 +103,8 @@ def _multitask_arguments(spec: RunSpec) -> dict[str, Any]:
     }
 
 
-def _words(*values: Mapping[str, Any]) -> list[str]:
-    """`key=value` words; the last value of a key wins."""
+def _key_values(*values: Mapping[str, Any]) -> list[str]:
+    """`key=value` arguments; the last value of a key wins."""
     merged: dict[str, Any] = {}
     for more in values:
         merged |= more

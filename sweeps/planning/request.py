@@ -1,4 +1,4 @@
-"""The words of `sweeps/launch.py`: what to run, where, and how they become runs."""
+"""The arguments of `sweeps/launch.py`: what to run, where, and how they become runs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tdmpc2.common.run.spec import CommonOptions, OfflineOptions, RunOptions, pa
 from tdmpc2.common.system import cli
 from tdmpc2.common.system.errors import UserError, did_you_mean
 from tdmpc2.envs.factory import missing_requirement
-from tdmpc2.envs.task_variants import Protocol, part
+from tdmpc2.envs.task_variants import TaskSwitches, part
 from tdmpc2.envs.tasks import SUITES, get_suite, get_task
 from tdmpc2.runners.registry import agent_class
 
@@ -30,7 +30,7 @@ class Request:
         how: how every run is carried out.
         options: what of that was given, but for threads, which depend on the cluster.
         planned: the runs.
-        words: of the command line; those that name datasets hold from any folder.
+        arguments: of the command line; those that name datasets hold from any folder.
         sets: of tasks, with the datasets that runs learn them from.
     """
 
@@ -38,7 +38,7 @@ class Request:
     how: CommonOptions
     options: dict[str, Any]
     planned: list[PlannedRun]
-    words: tuple[str, ...]
+    arguments: tuple[str, ...]
     sets: tuple[TaskSet, ...] = ()
 
     @property
@@ -47,13 +47,13 @@ class Request:
         return self.how.runs
 
 
-def parse_request(words: Sequence[str]) -> Request:
-    """Reads the words of the command line.
+def parse_request(arguments: Sequence[str]) -> Request:
+    """Reads the arguments of the command line.
 
     Raises:
         UserError: unknown key, or a value of another type or out of range; no such dataset.
     """
-    pairs = cli.split_arguments(words)
+    pairs = cli.split_arguments(arguments)
     if pairs.get("data", "here").lower() in ("", "none"):
         raise UserError("data=: the folder of a dataset is needed")
     deciding = ("suite", "methods", "data")
@@ -61,11 +61,11 @@ def parse_request(words: Sequence[str]) -> Request:
     sweep_schema = cli.schema_of(SweepOptions)
     options_class = OfflineOptions if named.multitask else RunOptions
     run_schema = {k: v for k, v in cli.schema_of(options_class).items() if k not in sweep_schema}
-    settings = dict({} if named.multitask else cli.schema_of(Protocol))
+    settings = dict({} if named.multitask else cli.schema_of(TaskSwitches))
     for method in named.method_names:
         settings |= cli.schema_of(agent_class(method).config_class)
     own = {**sweep_schema, **run_schema}
-    values = cli.parse_arguments(words, {**settings, **own})
+    values = cli.parse_arguments(arguments, {**settings, **own})
     sweep = SweepOptions(**{k: v for k, v in values.items() if k in sweep_schema})
     given = {k: v for k, v in values.items() if k in run_schema and k != "progress"}
     how: CommonOptions = options_class(**{**sweep.preset.options, **given})
@@ -82,7 +82,7 @@ def parse_request(words: Sequence[str]) -> Request:
         lasting = tuple(f"{key}={value}" for key, value in kept.items())
         return Request(sweep, how, options, planned, lasting, sets)
     planned = plan_runs(sweep, given_settings, settings, how.runs)
-    return Request(sweep, how, options, planned, tuple(words))
+    return Request(sweep, how, options, planned, tuple(arguments))
 
 
 def plan_runs(
@@ -92,14 +92,14 @@ def plan_runs(
 
     Args:
         sweep: what to launch.
-        settings: of all variants: of methods, and of the tasks' protocol.
+        settings: of all variants: of methods, and of the tasks.
         schema: types of all settings there are.
         runs: folder of all runs.
     """
     planned, tasks = [], _task_names(sweep)
     missing = {name: missing_requirement(get_task(name), sweep.assets) for name in tasks}
     for name, more in _variants(sweep, schema):
-        overrides, protocol = part({**settings, **more})
+        overrides, task_switches = part({**settings, **more})
         offline_grid.check_shared(overrides, sweep.method_names)
         specs = grid(
             tasks,
@@ -111,7 +111,7 @@ def plan_runs(
             overrides=overrides,
             obs=sweep.obs,
             assets=sweep.assets,
-            protocol=protocol,
+            task_switches=task_switches,
         )
         for spec in specs:
             asked = sweep.preset.must_learn and spec.method == "tdmpc2"
@@ -137,14 +137,14 @@ def _variants(
         raise UserError("one of variant= and variants= is needed, not both")
     found: list[tuple[str | None, dict[str, Any]]] = []
     for text in sweep.variants.split(","):
-        name, _, words = text.rpartition(":")
-        chosen = [] if words in ("", "default") else words.split("+")
+        name, _, arguments = text.rpartition(":")
+        chosen = [] if arguments in ("", "default") else arguments.split("+")
         found.append((name or None, cli.parse_arguments(chosen, schema)))
     return found
 
 
 def _check_suite(sweep: SweepOptions) -> None:
-    """Refuses a suite that is none, and words that do not say what to run."""
+    """Refuses a suite that is none, and arguments that do not say what to run."""
     suites = sorted((*SUITES, SCALING))
     if sweep.suite is not None and sweep.suite not in suites:
         raise UserError(f"unknown suite '{sweep.suite}'{did_you_mean(sweep.suite, suites)}")

@@ -196,8 +196,8 @@ def print_summary(runs: Sequence[PlannedRun], thresholds: Sequence[float | None]
         "env steps",
         "return ± sd",
         "success",
-        "floors + 3 sd",
-        "learnt",
+        "reference + 3 sd",
+        "learned",
     ):
         table.add_column(column, justify="left" if column in ("run", "state") else "right")
     failures = 0
@@ -209,8 +209,8 @@ def print_summary(runs: Sequence[PlannedRun], thresholds: Sequence[float | None]
             table.add_row(run.name, state, "0", "", "", "", "")
             failures += 1
             continue
-        learnt = floor is not None and last.episode_return > floor
-        if state not in ("COMPLETED", "DIVERGED") or (run.asked and not learnt):
+        learned = floor is not None and last.episode_return > floor
+        if state not in ("COMPLETED", "DIVERGED") or (run.asked and not learned):
             failures += 1
         table.add_row(
             run.name,
@@ -219,7 +219,7 @@ def print_summary(runs: Sequence[PlannedRun], thresholds: Sequence[float | None]
             f"{last.episode_return:.1f} ± {last.episode_return_sd:.1f}",
             f"{last.episode_success:.2f}",
             "" if floor is None else f"{floor:.1f}",
-            "" if run.asked is None else "yes" if learnt else "no",
+            "" if run.asked is None else "yes" if learned else "no",
         )
     make_console().print(table)
     print("Return: mean over the episodes of the last evaluation. Floors: the best of uniform")

@@ -1,4 +1,4 @@
-"""What doing nothing scores: the floors that any learning must leave behind."""
+"""What doing nothing scores: the reference scores that any learning must leave behind."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ def measure_reference_scores(
 
     Args:
         tasks: names.
-        runs: floors are kept in `runs/floors/<task>.json` and measured once.
+        runs: reference scores are kept in `runs/floors/<task>.json` and measured once.
         assets: wanted sources of the models of the tasks that need some; of other models than
-            the official ones, floors are kept in `runs/floors/<source>/<task>.json`.
+            the official ones, reference scores are kept in `runs/floors/<source>/<task>.json`.
 
     Returns:
         Task → `{"uniform": {"mean", "sd"}, "zero": {"mean", "sd"}, …}`.
     """
-    floors = {}
+    reference_scores = {}
     for task in dict.fromkeys(tasks):
         kind = get_task(task).assets
         models = find_assets(kind, assets) if kind is not None else None
-        folder = runs / "floors"
+        folder = runs / "floors"  # the name since version 0.1
         if models is not None and models.source != "official":
             folder /= models.label
         path = folder / f"{task}.json"
@@ -46,8 +46,8 @@ def measure_reference_scores(
             known = _measure(task, models or assets)
             path.parent.mkdir(parents=True, exist_ok=True)
             write_json(path, known)
-        floors[task] = known
-    return floors
+        reference_scores[task] = known
+    return reference_scores
 
 
 def _measure(task: str, assets: AssetSet | str) -> dict[str, Any]:
@@ -70,10 +70,10 @@ def _mean_and_sd(result: Evaluation) -> dict[str, float]:
 
 
 def threshold(floor: dict[str, Any], evaluations: pd.DataFrame) -> float:
-    """Return above which a run has learnt.
+    """Return above which a run has learned.
 
     max(uniform, zero action, the same agent before its first update) + 3 sd, where sd is
-    the largest of the three floors' standard deviations over their episodes.
+    the largest of the three reference scores' standard deviations over their episodes.
 
     Args:
         floor: of the task.

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sweeps.planning.planned_run import Pack, PlannedRun
+from sweeps.planning.planned_run import PlannedRun, SeedGroup
 from tdmpc2.common.run.lock import process_started
 from tdmpc2.common.system.atomic_files import read_json, write_json
 
@@ -68,8 +68,10 @@ class SweepFolder:
         """Of the folder."""
         return self.runs / FOLDER / self.name
 
-    def write(self, words: Sequence[str], suite: str | None, planned: Sequence[PlannedRun]) -> None:
-        """Writes what the sweep consists of, and the words that launched it."""
+    def write(
+        self, arguments: Sequence[str], suite: str | None, planned: Sequence[PlannedRun]
+    ) -> None:
+        """Writes what the sweep consists of, and the arguments that launched it."""
         self.path.mkdir(parents=True, exist_ok=True)
         rows = [
             {
@@ -85,7 +87,9 @@ class SweepFolder:
             }
             for run in planned
         ]
-        write_json(self.path / "sweep.json", {"words": list(words), "suite": suite, "runs": rows})
+        write_json(
+            self.path / "sweep.json", {"words": list(arguments), "suite": suite, "runs": rows}
+        )
 
     def read(self) -> dict[str, Any]:
         """What `write` wrote."""
@@ -127,9 +131,9 @@ def all_sweeps(runs: Path) -> list[SweepFolder]:
     return [SweepFolder(runs, path.parent.name) for path in found]
 
 
-def relative(pack: Pack, runs: Path) -> list[str]:
+def relative(group: SeedGroup, runs: Path) -> list[str]:
     """Directories of the runs of a process, as submissions name them."""
-    return [str(run.directory.relative_to(runs)) for run in pack]
+    return [str(run.directory.relative_to(runs)) for run in group]
 
 
 def job_name(sweep: str) -> str:

@@ -58,7 +58,7 @@ export    FILE in a format of others
   out=NEW            ends in .pt; in .safetensors for that format
   format=official    {" | ".join(FORMATS)}
   task=TASKS any_size=false   as of import, where FILE is an official checkpoint
-evaluate  episodes without exploration: return, success and normalised score
+evaluate  episodes without exploration: return, success and normalized score
 {cli.describe_fields(EvaluateOptions)}
 fetch     the authors' released checkpoints; what is there already is not fetched again, and an
           interrupted transfer goes on where it was
@@ -76,7 +76,7 @@ fetch     the authors' released checkpoints; what is there already is not fetche
 exit code: 0 done; 2 bad input or a file that is missing, damaged or refused."""
 
 
-def main(words: Sequence[str]) -> int:
+def main(arguments: Sequence[str]) -> int:
     """The command; returns its exit code."""
     actions = {
         "inspect": _inspect,
@@ -85,42 +85,42 @@ def main(words: Sequence[str]) -> int:
         "evaluate": _evaluate,
         "fetch": _fetch,
     }
-    action, *rest = words or [""]
+    action, *rest = arguments or [""]
     if action not in actions:
         raise UserError(f"'{action}': unknown action{did_you_mean(action, actions)}")
     actions[action](rest)
     return 0
 
 
-def _parse(words: Sequence[str], first: str, schema: Mapping[str, Any]) -> dict[str, Any]:
-    """Parses `key=value` words, of which the first may be a value alone.
+def _parse(arguments: Sequence[str], first: str, schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Parses `key=value` arguments, of which the first may be a value alone.
 
     Args:
-        words: after the action.
+        arguments: after the action.
         first: what a value alone means; it is required.
-        schema: of the words.
+        schema: of the arguments.
     """
-    words = list(words)
-    if words:
-        key, equals, _ = words[0].partition("=")
+    arguments = list(arguments)
+    if arguments:
+        key, equals, _ = arguments[0].partition("=")
         # A path may hold an equals sign, a key holds neither slash nor dot.
-        if not equals or "/" in key or "." in key or Path(words[0]).exists():
-            words[0] = f"{first}={words[0]}"
-    values = cli.parse_arguments(words, schema)
+        if not equals or "/" in key or "." in key or Path(arguments[0]).exists():
+            arguments[0] = f"{first}={arguments[0]}"
+    values = cli.parse_arguments(arguments, schema)
     _required(values, first)
     return values
 
 
-def _inspect(words: Sequence[str]) -> None:
-    facts = describe(_parse(words, "file", {"file": Path})["file"])
+def _inspect(arguments: Sequence[str]) -> None:
+    facts = describe(_parse(arguments, "file", {"file": Path})["file"])
     width = max(map(len, facts)) + 2
     for name, value in facts.items():
         print(f"{name:<{width}}{value}")
 
 
-def _import(words: Sequence[str]) -> None:
+def _import(arguments: Sequence[str]) -> None:
     schema = {"file": Path, "task": str, "out": Path, "any_size": bool}
-    values = _parse(words, "file", schema)
+    values = _parse(arguments, "file", schema)
     out = _required(values, "out")
     check_target(out)
     model = load_model(
@@ -130,9 +130,9 @@ def _import(words: Sequence[str]) -> None:
     print(f"{out}: {_title(model)}")
 
 
-def _export(words: Sequence[str]) -> None:
+def _export(arguments: Sequence[str]) -> None:
     schema = {"file": Path, "out": Path, "format": Format, "task": str, "any_size": bool}
-    values = _parse(words, "file", schema)
+    values = _parse(arguments, "file", schema)
     out, form = _required(values, "out"), values.get("format", "official")
     check_target(out)
     model = load_model(
@@ -144,8 +144,8 @@ def _export(words: Sequence[str]) -> None:
         print(f"settings that this file does not say, for its reader: {', '.join(unsaid)}")
 
 
-def _evaluate(words: Sequence[str]) -> None:
-    options = EvaluateOptions(**_parse(words, "file", cli.schema_of(EvaluateOptions)))
+def _evaluate(arguments: Sequence[str]) -> None:
+    options = EvaluateOptions(**_parse(arguments, "file", cli.schema_of(EvaluateOptions)))
     if options.out is not None:
         make_room(options.out)
     assert options.file is not None
@@ -195,15 +195,15 @@ def _line(result: TaskResult) -> str:
 
 def _title(model: Model) -> str:
     """What was read, in a line."""
-    learnt = model.env.task_names
-    tasks = f"{len(learnt)} tasks" if len(learnt) > 1 else learnt[0]
-    guessed = f", recognised as {model.facts['task']}" if model.facts.get("recognised") else ""
+    learned = model.env.task_names
+    tasks = f"{len(learned)} tasks" if len(learned) > 1 else learned[0]
+    guessed = f", recognized as {model.facts['task']}" if model.facts.get("recognized") else ""
     return f"TD-MPC2 of size {model.config.model_size} on {tasks}{guessed}"
 
 
-def _fetch(words: Sequence[str]) -> None:
+def _fetch(arguments: Sequence[str]) -> None:
     schema = {"name": str, "out": Path, "url": str, "seeds": str, "single": str, "multi": str}
-    values = _parse(words, "name", schema | {"sha256": str, "dry_run": bool})
+    values = _parse(arguments, "name", schema | {"sha256": str, "dry_run": bool})
     paths = names.expand(
         values["name"],
         seeds=parse_seeds(values["seeds"]) if "seeds" in values else names.SEEDS,

@@ -132,7 +132,7 @@ def check_weights(weights: Mapping[str, Tensor], config: TDMPC2Config, env: EnvS
 
 
 def num_parameters(weights: Mapping[str, Tensor]) -> int:
-    """Learnt parameters; target networks don't count."""
+    """Learned parameters; target networks don't count."""
     return sum(v.numel() for k, v in weights.items() if not k.startswith("target_q_functions."))
 
 

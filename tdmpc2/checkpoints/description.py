@@ -14,7 +14,7 @@ from tdmpc2.checkpoints.model_file import load_model
 from tdmpc2.checkpoints.official import key_format, split_official
 from tdmpc2.checkpoints.official_file import shown_by
 from tdmpc2.checkpoints.reading import read_weights
-from tdmpc2.checkpoints.task_sets import FEW_SHOT_TASKS, fitting_tasks, recognise
+from tdmpc2.checkpoints.task_sets import FEW_SHOT_TASKS, fitting_tasks, recognize
 from tdmpc2.common.system.atomic_files import sha256_of
 from tdmpc2.common.system.errors import UserError
 
@@ -127,7 +127,7 @@ def _tasks(found: Architecture) -> str:
     if found.num_tasks is None:
         fitting = fitting_tasks(found)
         return f"by its shapes one of {_list(fitting)}" if fitting else "none of the task table"
-    name = recognise(found)
+    name = recognize(found)
     if name is not None:
         return f"by their number and shapes {name}"
     if found.num_tasks == FEW_SHOT_TASKS:

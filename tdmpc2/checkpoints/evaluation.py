@@ -66,7 +66,7 @@ class TaskResult:
 
     @property
     def score(self) -> float:
-        """Normalised score, 0 to 100: return / 10, or success in percent (paper, Section 4)."""
+        """Normalized score, 0 to 100: return / 10, or success in percent (paper, Section 4)."""
         success = float(self.outcome.successes.mean())
         return self.task.normalized_score(self.outcome.mean_return, success)
 
@@ -88,7 +88,7 @@ def choose_tasks(model: Model, wanted: str | None) -> tuple[str, ...]:
         wanted: `all`, a task, or a list of tasks; None for a model of one task.
 
     Raises:
-        UserError: a task that the model has not learnt, or none named of several.
+        UserError: a task that the model has not learned, or none named of several.
     """
     names = model.env.task_names
     if wanted == "all" or (wanted is None and len(names) == 1):
@@ -145,9 +145,14 @@ def evaluate_tasks(
 def _environments(model: Model, task: Task, episodes: int, workers: int | None) -> EnvGroup:
     """The environments of one task, set up as the model's facts say, in the model's shapes."""
     obs, assets = model.facts.get("obs", "state"), model.facts.get("assets") or "official"
-    protocol = model.facts.get("protocol", {})
+    switches = model.facts.get("protocol", {})
     spec = make_spec(
-        "tdmpc2", task.name, 0, obs=obs, assets=assets.partition("-")[0], protocol=protocol
+        "tdmpc2",
+        task.name,
+        0,
+        obs=obs,
+        assets=assets.partition("-")[0],
+        task_switches=switches,
     )
     if spec.assets not in (None, assets):
         raise UserError(f"{task.name}: {spec.assets} assets are here, the model's were {assets}")

@@ -70,7 +70,7 @@ def load_agent(
     device: torch.device | str = "cpu",
     seed: int = 0,
 ) -> TDMPC2:
-    """An agent with the weights of a trained model; optimisers and value scale start anew.
+    """An agent with the weights of a trained model; optimizers and value scale start anew.
 
     Args:
         path: see `load_model`.

@@ -70,14 +70,14 @@ def _multi(pattern: str, group: str, size: str) -> str:
     return _checked(pattern.format(set=group, size=size))
 
 
-def _check_pattern(word: str, pattern: str, fields: set[str]) -> None:
+def _check_pattern(argument: str, pattern: str, fields: set[str]) -> None:
     try:
         found = {name for _, name, _, _ in string.Formatter().parse(pattern) if name is not None}
     except ValueError as error:
-        raise UserError(f"{word}={pattern}: no pattern ({error})") from None
+        raise UserError(f"{argument}={pattern}: no pattern ({error})") from None
     if found != fields:
         wanted = ", ".join(sorted(f"{{{field}}}" for field in fields))
-        raise UserError(f"{word}={pattern}: must have the fields {wanted}, and no others")
+        raise UserError(f"{argument}={pattern}: must have the fields {wanted}, and no others")
 
 
 def _checked(path: str) -> str:

@@ -13,7 +13,7 @@ from tdmpc2.common.system.errors import UserError
 
 KeyFormat = Literal["old", "new"]
 
-# Parts of a normalised linear layer, in the order the old format numbers them.
+# Parts of a normalized linear layer, in the order the old format numbers them.
 LAYER_PARTS = ("weight", "bias", "ln.weight", "ln.bias")
 NETWORKS = {
     "_encoder.state": "encoder",
@@ -22,7 +22,7 @@ NETWORKS = {
     "_termination": "termination_head",
     "_pi": "policy",
 }
-# Their last layer is a plain Linear, every other one is normalised.
+# Their last layer is a plain Linear, every other one is normalized.
 HEADS = ("reward_head", "policy", "termination_head")
 ENSEMBLES = {"_Qs.params": "q_functions", "_target_Qs.params": "target_q_functions"}
 EMBEDDING = "_task_emb.weight"

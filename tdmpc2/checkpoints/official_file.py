@@ -11,7 +11,7 @@ from torch import Tensor
 from tdmpc2.checkpoints.architecture import Architecture, detect
 from tdmpc2.checkpoints.model import Model
 from tdmpc2.checkpoints.official import constants, import_official, key_format, official_name
-from tdmpc2.checkpoints.task_sets import env_of, recognise
+from tdmpc2.checkpoints.task_sets import env_of, recognize
 from tdmpc2.common.system.atomic_files import sha256_of
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.envs.multitask import parse_tasks
@@ -25,7 +25,7 @@ def model_of_official(
     Args:
         path: of the file, for messages and provenance.
         state: of the file.
-        tasks: see `parse_tasks`; None for a published set that can be recognised.
+        tasks: see `parse_tasks`; None for a published set that can be recognized.
         any_size: whether to take an architecture that is none of the model sizes.
 
     Raises:
@@ -53,7 +53,7 @@ def model_of_official(
         "sha256": sha256_of(path),
         "keys": key_format(state),
         "task": name,
-        "recognised": tasks is None,
+        "recognized": tasks is None,
         "obs": "state",
         "assets": None,
         "protocol": {},
@@ -70,7 +70,7 @@ def shown_by(state: Mapping[str, Any]) -> Callable[[str], str]:
 def _recognised(found: Architecture) -> str:
     if found.num_tasks is None:
         raise UserError("a single-task model that does not say its task: name it with task=")
-    name = recognise(found)
+    name = recognize(found)
     if name is None:
         raise UserError(
             f"a model of {found.num_tasks} tasks that does not say which: list them, in the order "

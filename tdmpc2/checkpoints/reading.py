@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from tdmpc2.common.run.checkpoint import pack
+from tdmpc2.common.run.checkpoint import to_storable
 from tdmpc2.common.system.atomic_files import full_disk, write_atomic
 from tdmpc2.common.system.errors import UserError
 
@@ -177,7 +177,7 @@ def write_weights(
             data = library.torch.save(tensors, metadata={"format": "pt", **said})
             write_atomic(path, lambda file: file.write(data))
         else:
-            content = {**(about or {}), "model": pack(dict(weights))}
+            content = {**(about or {}), "model": to_storable(dict(weights))}
             write_atomic(path, lambda file: torch.save(content, file))
     except (OSError, RuntimeError) as error:
         full = full_disk(error)

@@ -94,7 +94,7 @@ def _env(known: dict[str, Any]) -> EnvSpec:
         task=known["task"],
         seed=known["seed"],
         budget=known["budget"],
-        protocol=tuple(sorted(known.get("protocol", {}).items())),
+        task_switches=tuple(sorted(known.get("protocol", {}).items())),
     )
     if known.get("start"):
         return padded_spec(task_of(spec), known["start"])

@@ -16,7 +16,7 @@ FEW_SHOT_TASKS = 70
 """Tasks of the released models for few-shot learning: the 80 without the ten held out."""
 
 
-def recognise(found: Architecture) -> str | None:
+def recognize(found: Architecture) -> str | None:
     """The published set (`mt30`, `mt80`) whose number and shapes of tasks a model has, if any."""
     for name in MULTITASK:
         spec = multitask_spec(SUITES[name])

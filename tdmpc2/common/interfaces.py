@@ -110,7 +110,7 @@ class Counters:
 Event = Literal["decision", "episode_end"]
 
 
-class Memory(Protocol):
+class ReplayBuffer(Protocol):
     """What the trainer asks of a replay memory; what agents sample from it is between them."""
 
     num_added: int
@@ -155,7 +155,7 @@ class Agent(Protocol):
         replay_visibility: whether it learns from unfinished episodes, transition by transition,
             or from finished ones only.
         replay_across_episodes: whether sequences run on into the next episode.
-        replay_priorities: `(alpha, beta)` of prioritised sampling; uniform if None.
+        replay_priorities: `(alpha, beta)` of prioritized sampling; uniform if None.
         seed_decisions: decisions number 0 to this are uniform random.
     """
 

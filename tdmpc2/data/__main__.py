@@ -19,7 +19,7 @@ from tdmpc2.common.system.errors import UserError, did_you_mean
 from tdmpc2.data.build import BuildOptions, build, chosen_tasks
 from tdmpc2.data.convert import ConvertOptions, convert
 from tdmpc2.data.dataset import Dataset
-from tdmpc2.data.summary import COLUMNS, HEADER, TaskSummary, origin, summarise
+from tdmpc2.data.summary import COLUMNS, HEADER, TaskSummary, origin, summarize
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class VerifyOptions:
 
 
 class _Command(NamedTuple):
-    """One word of the command line."""
+    """One argument of the command line."""
 
     run: Callable[[Any], None]
     options: type
@@ -71,7 +71,7 @@ def _inspect(options: InspectOptions) -> None:
         names = tuple(task.name for task in chosen_tasks(None, options.task))
     num_rows = sum(shard.num_rows for name in names for shard in dataset.shards(name))
     with tqdm(total=num_rows, unit=" rows", unit_scale=True, leave=False, disable=None) as bar:
-        rows = [summarise(dataset, name, bar.update) for name in names]
+        rows = [summarize(dataset, name, bar.update) for name in names]
     print(_size(dataset))
     print("\n".join(origin(dataset)))
     print(HEADER)
@@ -133,9 +133,9 @@ _DETAILS = {
 }
 
 
-def usage(words: Sequence[str] = ()) -> str:
-    """Text of `--help`, of the command that the words name."""
-    name = next((word for word in words if word in COMMANDS), None)
+def usage(arguments: Sequence[str] = ()) -> str:
+    """Text of `--help`, of the command that the arguments name."""
+    name = next((argument for argument in arguments if argument in COMMANDS), None)
     if name is None:
         return "\n".join(
             [
@@ -159,11 +159,11 @@ def usage(words: Sequence[str] = ()) -> str:
     )
 
 
-def main(words: Sequence[str]) -> int:
+def main(arguments: Sequence[str]) -> int:
     """The command; returns its exit code."""
-    if not words:
+    if not arguments:
         raise UserError(f"say what to do: {', '.join(COMMANDS)} (see --help)")
-    name, *rest = words
+    name, *rest = arguments
     if name not in COMMANDS:
         raise UserError(f"'{name}': unknown command{did_you_mean(name, COMMANDS)}")
     run, options, _ = COMMANDS[name]

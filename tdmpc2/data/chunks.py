@@ -26,7 +26,7 @@ _BLOCK_BYTES = 1 << 26
 
 
 @dataclass(frozen=True)
-class Layout:
+class ChunkLayout:
     """What the files of a suite must hold.
 
     Attributes:
@@ -47,10 +47,10 @@ class Layout:
         return {key: (self.num_rows, *shape) for key, shape in each.items()}
 
 
-def layout_of(suite: str, tasks: Sequence[Task]) -> Layout:
+def layout_of(suite: str, tasks: Sequence[Task]) -> ChunkLayout:
     """The layout of a suite's official files."""
     obs_dim, action_dim = max(t.obs_dim for t in tasks), max(t.action_dim for t in tasks)
-    return Layout(tuple(tasks), ROWS_PER_ITEM[suite], obs_dim, action_dim)
+    return ChunkLayout(tuple(tasks), ROWS_PER_ITEM[suite], obs_dim, action_dim)
 
 
 class Chunk:
@@ -69,7 +69,7 @@ class Chunk:
         UserError: it is not such a file; names the file and, for a task, the item.
     """
 
-    def __init__(self, path: Path, layout: Layout) -> None:
+    def __init__(self, path: Path, layout: ChunkLayout) -> None:
         self.path, self.layout = path, layout
         tensors = load_tensors(path)
         _check_tensors(path, tensors, layout)
@@ -169,7 +169,7 @@ class Chunk:
         )
 
 
-def _check_tensors(path: Path, tensors: Mapping[str, Tensor], layout: Layout) -> None:
+def _check_tensors(path: Path, tensors: Mapping[str, Tensor], layout: ChunkLayout) -> None:
     """Refuses tensors that are missing, or of other shapes or dtypes than a suite's."""
     missing = [key for key in layout.shapes if key not in tensors]
     if missing:
@@ -186,7 +186,7 @@ def _check_tensors(path: Path, tensors: Mapping[str, Tensor], layout: Layout) ->
 
 
 def find_chunks(text: str) -> list[Path]:
-    """The files that a word names: a list of files, or a folder of `.pt` files.
+    """The files that an argument names: a list of files, or a folder of `.pt` files.
 
     Raises:
         UserError: there are none, or one is named twice.

@@ -14,7 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from tdmpc2.common.system.errors import UserError
-from tdmpc2.data.chunks import Chunk, Layout, find_chunks, layout_of
+from tdmpc2.data.chunks import Chunk, ChunkLayout, find_chunks, layout_of
 from tdmpc2.data.dataset import Dataset
 from tdmpc2.data.rows import DTYPES, RowFault
 from tdmpc2.data.task_writer import TaskWriter
@@ -101,7 +101,7 @@ def convert(options: ConvertOptions) -> Dataset:
         )
 
 
-def _survey(paths: Sequence[Path], layout: Layout) -> tuple[str, Counter[int]]:
+def _survey(paths: Sequence[Path], layout: ChunkLayout) -> tuple[str, Counter[int]]:
     """The widest dtype of all files, and the items of each task.
 
     Raises:
@@ -139,7 +139,11 @@ def _checksums(paths: Sequence[Path]) -> list[dict[str, Any]]:
 
 
 def _copy(
-    paths: Sequence[Path], layout: Layout, dtype: str, shards: dict[str, TaskWriter], total: int
+    paths: Sequence[Path],
+    layout: ChunkLayout,
+    dtype: str,
+    shards: dict[str, TaskWriter],
+    total: int,
 ) -> None:
     """Appends the items of every file to the shards of their tasks."""
     length = layout.num_rows - 1

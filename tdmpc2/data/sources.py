@@ -143,7 +143,7 @@ def find_runs(
 def _usable(directory: Path, spec: Mapping[str, Any]) -> SourceRun | str:
     """The run, or why it cannot be used."""
     if spec.get("budget_unit", "env_steps") != "env_steps":
-        return "learnt from a dataset and played no episodes"
+        return "learned from a dataset and played no episodes"
     if spec.get("obs", "state") != "state":
         return f"its observations are {spec['obs']}, not states"
     if spec.get("assets") not in (None, "official"):

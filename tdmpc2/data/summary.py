@@ -76,7 +76,7 @@ def sparkline(values: np.ndarray) -> str:
     return "".join(_BARS[level] for level in levels)
 
 
-def summarise(
+def summarize(
     dataset: Dataset, task: str, progress: Callable[[int], object] = lambda rows: None
 ) -> TaskSummary:
     """Reads the rewards of a task.

@@ -10,7 +10,7 @@ def restore_legacy_invweight(model: mujoco.MjModel) -> tuple[str, ...]:
     """Puts back the zeros that MuJoCo >= 3.5 overwrites in `body_invweight0`.
 
     `body_invweight0` holds, per body, the inverse weight against translation and
-    against rotation. A body that can only spin about its own centre has zero
+    against rotation. A body that can only spin about its own center has zero
     translational inverse weight, and one that can only slide zero rotational;
     MuJoCo 3.5 began to fill such a zero with the other half, which softens the
     contacts of the spinning bodies (dm_control's finger, Meta-World's dial). Call

@@ -24,7 +24,7 @@ _POSE_CONTROLLED = ("PickSingleYCB-v0", "TurnFaucet-v0")  # the others move with
 class ManiSkill2Env(DecisionEnv):
     """A ManiSkill2 task: state observations, dense rewards, end-effector control.
 
-    Rewards are the dense ones as they were before ManiSkill2 0.5 began to normalise
+    Rewards are the dense ones as they were before ManiSkill2 0.5 began to normalize
     them. An episode goes on after success, as in the paper, unless the task is episodic.
     """
 

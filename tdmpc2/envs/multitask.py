@@ -91,7 +91,7 @@ def padded_spec(task: Task, start: Mapping[str, Any]) -> EnvSpec:
     """Shapes of one task as a model of several saw it that a run goes on from.
 
     Args:
-        task: that is learnt.
+        task: that is learned.
         start: `obs_dim`, `action_dim` and `episodic` of the model.
 
     Raises:

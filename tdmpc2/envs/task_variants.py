@@ -1,4 +1,4 @@
-"""Departures from the paper's protocol, to see what they change: switches of single domains."""
+"""Switches that change how a domain's tasks begin or end; the defaults are the paper's."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tdmpc2.envs.tasks import Task, get_task
 
 
 @dataclass(frozen=True)
-class Protocol:
+class TaskSwitches:
     """How episodes begin and end; the defaults are the paper's.
 
     Attributes:
@@ -33,28 +33,28 @@ class Protocol:
     )
 
 
-PAPER = Protocol()
+PAPER = TaskSwitches()
 DOMAINS = {"stop_at_success": "maniskill2", "seeded_resets": "metaworld"}
 """Where each switch changes something."""
 
 
 def part(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, bool]]:
-    """Settings of methods, and switches of the protocol, of a mixture of both."""
+    """Splits settings into those of methods and those of tasks."""
     switches = {name: value for name, value in settings.items() if name in DOMAINS}
     return {k: v for k, v in settings.items() if k not in DOMAINS}, switches
 
 
-def departures(protocol: Mapping[str, bool], task: Task) -> tuple[tuple[str, bool], ...]:
+def departures(task_switches: Mapping[str, bool], task: Task) -> tuple[tuple[str, bool], ...]:
     """What of it differs from the paper's, sorted by name.
 
     Args:
-        protocol: fields of `Protocol`.
+        task_switches: fields of `TaskSwitches`.
         task: to be run by it.
 
     Raises:
         UserError: a switch that changes nothing in this task.
     """
-    changed = sorted((k, v) for k, v in protocol.items() if v != getattr(PAPER, k))
+    changed = sorted((k, v) for k, v in task_switches.items() if v != getattr(PAPER, k))
     for name, value in changed:
         if task.domain != DOMAINS[name]:
             raise UserError(
@@ -65,11 +65,11 @@ def departures(protocol: Mapping[str, bool], task: Task) -> tuple[tuple[str, boo
 
 
 def task_of(spec: RunSpec) -> Task:
-    """The task of a run, by the run's protocol."""
+    """The task of a run, with the run's switches."""
     task = get_task(spec.task)
-    protocol = Protocol(**dict(spec.protocol))
+    switches = TaskSwitches(**dict(spec.task_switches))
     return dataclasses.replace(
         task,
-        episodic=task.episodic or protocol.stop_at_success,
-        seeded_resets=protocol.seeded_resets,
+        episodic=task.episodic or switches.stop_at_success,
+        seeded_resets=switches.seeded_resets,
     )

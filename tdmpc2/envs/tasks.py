@@ -26,7 +26,7 @@ class Task:
         metric: what scores report: the episode's return or its success.
         paper_name: title in the paper's figures where `title` does not follow from `name`.
         episodic: whether episodes can end before their time limit.
-        seeded_resets: whether episodes begin by the environment's own generator (see `Protocol`).
+        seeded_resets: whether resets use the environment's own generator (see `TaskSwitches`).
         assets: the set of downloadable models that the simulator needs for it, if any.
         tags: the suites it belongs to.
     """
@@ -58,12 +58,12 @@ class Task:
 
 
 def _dmcontrol(name: str, obs_dim: int, action_dim: int, *tags: str) -> Task:
-    domain, _, behaviour = name.partition("-")
+    domain, _, behavior = name.partition("-")
     domain = {"cup": "ball_in_cup"}.get(domain, domain)
     return Task(
         name=name,
         domain="dmcontrol",
-        env_id=f"{domain}/{behaviour.replace('-', '_')}",
+        env_id=f"{domain}/{behavior.replace('-', '_')}",
         obs_dim=obs_dim,
         action_dim=action_dim,
         action_repeat=2,
@@ -75,11 +75,11 @@ def _dmcontrol(name: str, obs_dim: int, action_dim: int, *tags: str) -> Task:
     )
 
 
-def _metaworld(behaviour: str) -> Task:
+def _metaworld(behavior: str) -> Task:
     return Task(
-        name=f"mw-{behaviour}",
+        name=f"mw-{behavior}",
         domain="metaworld",
-        env_id=behaviour,
+        env_id=behavior,
         obs_dim=39,
         action_dim=4,
         action_repeat=2,
@@ -87,14 +87,14 @@ def _metaworld(behaviour: str) -> Task:
         env_steps=2_000_000,
         eval_every=100_000,
         metric="success",
-        paper_name=behaviour.replace("-", " ").title(),
+        paper_name=behavior.replace("-", " ").title(),
         tags=frozenset(("all104", "metaworld", "mt80")),
     )
 
 
-def _myosuite(behaviour: str, obs_dim: int, env_id: str) -> Task:
+def _myosuite(behavior: str, obs_dim: int, env_id: str) -> Task:
     return Task(
-        name=f"myo-hand-{behaviour}",
+        name=f"myo-hand-{behavior}",
         domain="myosuite",
         env_id=env_id,
         obs_dim=obs_dim,
@@ -104,7 +104,7 @@ def _myosuite(behaviour: str, obs_dim: int, env_id: str) -> Task:
         env_steps=2_000_000,
         eval_every=50_000,
         metric="success",
-        paper_name=behaviour.replace("-", " ").title(),
+        paper_name=behavior.replace("-", " ").title(),
         tags=frozenset(("all104", "myosuite")),
     )
 
@@ -167,7 +167,7 @@ _METAWORLD = (
     "hand-insert",
 )
 
-_MYOSUITE = (  # name, observation, MyoSuite's name of the behaviour
+_MYOSUITE = (  # name, observation, MyoSuite's name of the behavior
     ("reach", 115, "Reach"),
     ("pose", 108, "Pose"),
     ("obj-hold", 91, "ObjHold"),
@@ -216,7 +216,7 @@ _ROWS = (
     _dmcontrol("humanoid-stand", 67, 21, "locomotion"),
     _dmcontrol("humanoid-walk", 67, 21, "locomotion", "ablation"),
     _dmcontrol("humanoid-run", 67, 21, "locomotion"),
-    *(_metaworld(behaviour) for behaviour in _METAWORLD),
+    *(_metaworld(behavior) for behavior in _METAWORLD),
     _maniskill2("lift-cube", 42, 4, "LiftCube-v0"),
     _maniskill2("pick-cube", 51, 4, "PickCube-v0"),
     _maniskill2("stack-cube", 55, 4, "StackCube-v0"),
@@ -228,8 +228,8 @@ _ROWS = (
     ),
     _maniskill2("turn-faucet", 40, 7, "TurnFaucet-v0", assets="faucet"),
     *(
-        _myosuite(f"{name}{hard}", obs_dim, f"myoHand{behaviour}{start}-v0")
-        for name, obs_dim, behaviour in _MYOSUITE
+        _myosuite(f"{name}{hard}", obs_dim, f"myoHand{behavior}{start}-v0")
+        for name, obs_dim, behavior in _MYOSUITE
         for hard, start in (("", "Fixed"), ("-hard", "Random"))
     ),
     _toy("toy-pointmass", episodic=False),

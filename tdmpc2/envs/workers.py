@@ -19,7 +19,7 @@ import numpy as np
 
 from tdmpc2.common.interfaces import TaskEnv
 from tdmpc2.common.system.errors import UserError
-from tdmpc2.common.training.vector_env import SerialEnvs, Transition
+from tdmpc2.common.training.vector_env import SerialEnvs, StepResult
 from tdmpc2.envs.factory import make_env
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
@@ -62,7 +62,7 @@ class WorkerEnvs:
         answers = self._ask_all("reset", dict(enumerate(seeds)))
         return np.stack([answers[i] for i in range(len(seeds))])
 
-    def begin_step(self, actions: dict[int, np.ndarray]) -> Callable[[], dict[int, Transition]]:
+    def begin_step(self, actions: dict[int, np.ndarray]) -> Callable[[], dict[int, StepResult]]:
         """See `EnvGroup.begin_step`; the workers work until the outcomes are asked for."""
         return self._begin("step", actions)
 

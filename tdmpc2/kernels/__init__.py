@@ -24,7 +24,7 @@ LANES = 16  # rows must be a multiple of this long
 _vectorised = False
 
 
-class Packed(NamedTuple):
+class Blocked(NamedTuple):
     """Weights as the library of products wants them.
 
     Attributes:
@@ -74,8 +74,8 @@ def norm_act(
 
 
 @contextlib.contextmanager
-def vectorised() -> Iterator[None]:
-    """Inside, functions are vectorised by `torch.vmap`, which knows no operation in place."""
+def vectorized() -> Iterator[None]:
+    """Inside, functions are vectorized by `torch.vmap`, which knows no operation in place."""
     global _vectorised
     _vectorised = True
     try:
@@ -84,16 +84,16 @@ def vectorised() -> Iterator[None]:
         _vectorised = False
 
 
-def usable_blocked(x: Tensor, packed: Packed | None) -> bool:
+def usable_blocked(x: Tensor, blocked: Blocked | None) -> bool:
     """Whether rows `(..., I)` can go through `dense` with these weights: whole blocks of them."""
-    if packed is None or torch.is_grad_enabled() or not usable(x):
+    if blocked is None or torch.is_grad_enabled() or not usable(x):
         return False
-    return x.numel() // x.shape[-1] % packed.block == 0
+    return x.numel() // x.shape[-1] % blocked.block == 0
 
 
 def dense(
     x: Tensor,
-    packed: Packed,
+    blocked: Blocked,
     bias: Tensor,
     gamma: Tensor,
     beta: Tensor,
@@ -106,7 +106,7 @@ def dense(
 
     Args:
         x: `(..., I)`; for K layers `(N, I)`, the same for all, or `(K, N, I)`.
-        packed: weights that `BlockedWeights` has laid out.
+        blocked: weights that `BlockedWeights` has laid out.
         bias: `(O,)` or `(K', O)`, of the linear map.
         gamma: of the norm, like `bias`.
         beta: of the norm, like `bias`.
@@ -117,7 +117,7 @@ def dense(
     Returns:
         `(..., O)`, or `(K, N, O)`.
     """
-    params = (packed.weight, bias, gamma, beta, heads, packed.block)
+    params = (blocked.weight, bias, gamma, beta, heads, blocked.block)
     return torch.ops.tdmpc2.dense(x, *params, group, tau)
 
 
@@ -147,11 +147,11 @@ def _register() -> None:
         return None
 
     @torch.library.register_fake("tdmpc2::dense")
-    def _(x: Tensor, packed: Tensor, bias: Tensor, *others: Any) -> Tensor:
+    def _(x: Tensor, blocked: Tensor, bias: Tensor, *others: Any) -> Tensor:
         heads = others[2]
         if bias.dim() == 1:
             return x.new_empty(*x.shape[:-1], bias.shape[0])
-        num = packed.shape[0] if heads is None else heads.shape[0]
+        num = blocked.shape[0] if heads is None else heads.shape[0]
         return x.new_empty(num, x.shape[-2], bias.shape[1])
 
     @torch.library.register_fake("tdmpc2::norm_act_backward")

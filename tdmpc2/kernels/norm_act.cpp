@@ -54,7 +54,7 @@ struct Layer {
 };
 
 // Puts factor * (x + bias) into `row` and returns its mean and 1 / standard deviation.
-std::pair<float, float> centre(
+std::pair<float, float> center(
     const float* x, const float* factor, const Layer& layer, int64_t dim, float* row) {
   Vec total(0.f);
   for (int64_t j = 0; j < dim; j += kLanes) {
@@ -107,7 +107,7 @@ void simnorm(float* y, int64_t dim, float tau) {
 std::pair<float, float> norm_act_row(
     const float* x, const float* factor, const Layer& layer, int64_t dim, int64_t group, float tau,
     float* y) {
-  const auto [mean, rstd] = centre(x, factor, layer, dim, y);
+  const auto [mean, rstd] = center(x, factor, layer, dim, y);
   for (int64_t j = 0; j < dim; j += kLanes) {
     const Vec v = scaled(y, mean, rstd, layer, j);
     (group == 0 ? mish(v) : v).store(y + j);
@@ -171,22 +171,22 @@ std::tuple<Tensor, Tensor> norm_act(
 
 // --- a whole layer, without gradients -----------------------------------------------
 //
-// Products with weights that were packed beforehand, a block of rows at a time, so that norm and
+// Products with weights that were blocked beforehand, a block of rows at a time, so that norm and
 // activation find the block in the second-level cache.
 
 int64_t blocked_size(int64_t out, int64_t in, int64_t block) {
   return products::blocked_size(block, out, in);
 }
 
-// Writes weights (K, O, I) into `packed` (K, size), laid out for blocks of that many rows.
-void block_(Tensor& packed, const Tensor& weight_, int64_t block) {
+// Writes weights (K, O, I) into `blocked` (K, size), laid out for blocks of that many rows.
+void block_(Tensor& blocked, const Tensor& weight_, int64_t block) {
   const Tensor weight = weight_.contiguous();
   const int num = weight.size(0), out = weight.size(1), in = weight.size(2);
-  TORCH_CHECK(packed.size(1) == blocked_size(out, in, block) && packed.is_contiguous(), "packed size");
+  TORCH_CHECK(blocked.size(1) == blocked_size(out, in, block) && blocked.is_contiguous(), "blocked size");
   for (int k = 0; k < num; ++k) {
-    products::pack(
+    products::block_weights(
         true, block, out, in, weight.const_data_ptr<float>() + int64_t(k) * out * in,
-        packed.mutable_data_ptr<float>() + k * packed.size(1));
+        blocked.mutable_data_ptr<float>() + k * blocked.size(1));
   }
 }
 
@@ -194,13 +194,13 @@ void block_(Tensor& packed, const Tensor& weight_, int64_t block) {
 // make (K, N, O), where `heads` chooses among the K' layers given; for a single layer, x (..., I)
 // and parameters (O) make (..., O).
 Tensor dense(
-    const Tensor& x_, const Tensor& packed, const Tensor& bias_, const Tensor& gamma_,
+    const Tensor& x_, const Tensor& blocked, const Tensor& bias_, const Tensor& gamma_,
     const Tensor& beta_, const std::optional<Tensor>& heads_, int64_t block, int64_t group,
     double tau) {
   const Tensor x = x_.contiguous(), bias = bias_.contiguous(), gamma = gamma_.contiguous();
   const Tensor beta = beta_.contiguous();
   const Tensor heads = heads_.has_value() ? heads_->contiguous() : Tensor();
-  const int64_t num = heads.defined() ? heads.size(0) : packed.size(0);
+  const int64_t num = heads.defined() ? heads.size(0) : blocked.size(0);
   const int64_t in = x.size(-1), out = bias.size(-1);
   const bool one = bias.dim() == 1, shared = one || x.dim() == 2;
   const int64_t rows = x.numel() / (in * (shared ? 1 : num));
@@ -212,7 +212,7 @@ Tensor dense(
   }
   Tensor y = at::empty(sizes, x.options());
   const int64_t* ph = heads.defined() ? heads.const_data_ptr<int64_t>() : nullptr;
-  const float *px = x.const_data_ptr<float>(), *pw = packed.const_data_ptr<float>();
+  const float *px = x.const_data_ptr<float>(), *pw = blocked.const_data_ptr<float>();
   float* py = y.mutable_data_ptr<float>();
   const int64_t blocks = rows / block;
   at::parallel_for(0, num * blocks, 1, [&](int64_t begin, int64_t end) {
@@ -221,7 +221,7 @@ Tensor dense(
       const int64_t head = ph != nullptr ? ph[k] : k;
       const float* input = px + ((shared ? 0 : k * rows) + row) * in;
       float* output = py + (k * rows + row) * out;
-      products::multiply(block, out, in, input, pw + head * packed.size(1), output);
+      products::multiply(block, out, in, input, pw + head * blocked.size(1), output);
       const Layer layer = layer_of(bias, gamma, beta, head);
       for (int64_t i = 0; i < block; ++i) {
         float* each = output + i * out;
@@ -327,9 +327,9 @@ TORCH_LIBRARY(tdmpc2, m) {
       "float tau) -> ()");
   m.def("can_multiply() -> bool", &products::possible);
   m.def("blocked_size(int out_dim, int in_dim, int block) -> int", &blocked_size);
-  m.def("block_(Tensor(a!) packed, Tensor weight, int block) -> ()");
+  m.def("block_(Tensor(a!) blocked, Tensor weight, int block) -> ()");
   m.def(
-      "dense(Tensor x, Tensor packed, Tensor bias, Tensor gamma, Tensor beta, Tensor? heads, "
+      "dense(Tensor x, Tensor blocked, Tensor bias, Tensor gamma, Tensor beta, Tensor? heads, "
       "int block, int group, float tau) -> Tensor");
   m.def(
       "norm_act_backward(Tensor grad, Tensor x, Tensor y, Tensor stats, Tensor bias, "

@@ -77,29 +77,29 @@ inline void multiply_panel(
 // --- either ------------------------------------------------------------------------------
 
 // Lays out a matrix (in, out), row-major, or given as its transpose (out, in).
-inline void pack(
-    bool transposed, int64_t block, int64_t out, int64_t in, const float* source, float* packed) {
+inline void block_weights(
+    bool transposed, int64_t block, int64_t out, int64_t in, const float* source, float* blocked) {
   if (!by_onednn()) {
     cblas_sgemm_pack(
         kRowMajor, kMatrixB, transposed ? kTrans : kNoTrans, block, out, in, 1.f, source,
-        transposed ? in : out, packed);
+        transposed ? in : out, blocked);
     return;
   }
   for (int64_t j = 0; j < out; j += kPanel) {
-    block_panel(transposed, j, std::min(kPanel, out - j), out, in, source, packed + j * in);
+    block_panel(transposed, j, std::min(kPanel, out - j), out, in, source, blocked + j * in);
   }
 }
 
-// y (block, out) = x (block, in) · the packed matrix.
+// y (block, out) = x (block, in) · the blocked matrix.
 inline void multiply(
-    int64_t block, int64_t out, int64_t in, const float* x, const float* packed, float* y) {
+    int64_t block, int64_t out, int64_t in, const float* x, const float* blocked, float* y) {
   if (!by_onednn()) {
     cblas_sgemm_compute(
-        kRowMajor, kNoTrans, kPacked, block, out, in, x, in, packed, in, 0.f, y, out);
+        kRowMajor, kNoTrans, kPacked, block, out, in, x, in, blocked, in, 0.f, y, out);
     return;
   }
   for (int64_t j = 0; j < out; j += kPanel) {
-    multiply_panel(block, std::min(kPanel, out - j), in, x, packed + j * in, out, y + j);
+    multiply_panel(block, std::min(kPanel, out - j), in, x, blocked + j * in, out, y + j);
   }
 }
 

@@ -163,8 +163,8 @@ class _OfflineRun:
         attempt = register_attempt(self.directory, allow_change=options.allow_commit_change)
         facts: dict[str, Any] = {"domain": "multitask", "metric": "score"}
         facts["model_size"] = self.agent.config.model_size
-        learnt = [p for p in self.agent.model.parameters() if p.requires_grad]
-        facts["num_parameters"] = sum(p.numel() for p in learnt)
+        learned = [p for p in self.agent.model.parameters() if p.requires_grad]
+        facts["num_parameters"] = sum(p.numel() for p in learned)
         records = RunFiles(self.directory, spec, facts)
         seed_globals(spec.seed)
         groups = eval_groups(self.tasks, self.shapes, evaluation_workers(options))
@@ -213,7 +213,7 @@ class _OfflineRun:
         checkpoints: CheckpointStore,
     ) -> OfflineTrainer:
         generator = torch.Generator().manual_seed(derive_seed(self.spec.seed, "replay"))
-        memory = OfflineReplay(
+        replay = OfflineReplay(
             self.dataset,
             self.spec.tasks,
             self.agent.replay_length,
@@ -225,7 +225,7 @@ class _OfflineRun:
             self.agent,
             self.tasks,
             groups,
-            memory,
+            replay,
             records,
             checkpoints,
             self.schedule,
@@ -246,22 +246,22 @@ def eval_groups(tasks: Sequence[Task], shapes: EnvSpec, workers: int | None) -> 
     return [EvalGroup(group, members) for group, members in zip(envs, places, strict=True)]
 
 
-def is_meant(words: Sequence[str]) -> bool:
-    """Whether the words of the train command ask for such a run."""
-    return not {"data", "num_updates"}.isdisjoint(cli.split_arguments(words))
+def is_meant(arguments: Sequence[str]) -> bool:
+    """Whether the arguments of the train command ask for such a run."""
+    return not {"data", "num_updates"}.isdisjoint(cli.split_arguments(arguments))
 
 
-def parse(words: Sequence[str]) -> tuple[RunSpec, OfflineOptions, Dataset]:
-    """Turns `key=value` words into what to run and how.
+def parse(arguments: Sequence[str]) -> tuple[RunSpec, OfflineOptions, Dataset]:
+    """Turns `key=value` arguments into what to run and how.
 
     Raises:
         UserError: unknown key, task or method, or a value out of range; no such dataset.
     """
-    pairs = cli.split_arguments(words)
+    pairs = cli.split_arguments(arguments)
     method = pairs.get("method", "tdmpc2")
     config_schema = cli.schema_of(agent_class(method).config_class)
     options_schema = cli.schema_of(OfflineOptions)
-    values = cli.parse_arguments(words, {**SPEC_OPTIONS, **options_schema, **config_schema})
+    values = cli.parse_arguments(arguments, {**SPEC_OPTIONS, **options_schema, **config_schema})
     if "task" not in values:
         raise UserError("task= is missing, e.g. task=mt30")
     options = OfflineOptions(**{k: values[k] for k in options_schema if k in values})
@@ -310,9 +310,9 @@ def usage(method: str) -> str:
     )
 
 
-def main(words: Sequence[str]) -> int:
+def main(arguments: Sequence[str]) -> int:
     """`train.py` with `data=`; returns its exit code."""
-    record = run_offline(*parse(words))
+    record = run_offline(*parse(arguments))
     if record is None:
         return 0
     print(record.sentence("update"))

@@ -140,7 +140,7 @@ class OfflineTrainer:
             if self._checkpoint_due():
                 self.save()
             self._stop_if_asked()
-            self.metrics.add((yield Learn(self.memory)))
+            self.metrics.add((yield Learn(self.replay)))
             self.progress.num_updates += 1
             if self.step % self.schedule.log_every == 0 or self.finished:
                 self._record()
@@ -267,7 +267,8 @@ class OfflineTrainer:
         state = {
             "agent": agent,
             "progress": dict(vars(self.progress)),
-            "memory": self.memory.state_dict(),
+            # Named as in the checkpoints of version 0.4.0.
+            "memory": self.replay.state_dict(),
             "metrics": {"sums": dict(self.metrics.sums), "counts": dict(self.metrics.counts)},
             "records": self.records.sizes(),
         }
@@ -288,7 +289,7 @@ class OfflineTrainer:
             return
         state, manifest = loaded
         self.agent.load_state_dict(state["agent"])
-        self.memory.load_state_dict(state["memory"])
+        self.replay.load_state_dict(state["memory"])
         self.progress = OfflineProgress(**state["progress"])
         self.metrics = RunningMeans(**state["metrics"])
         self._started_at = self.step

@@ -105,15 +105,15 @@ def _train(
     initial: Initial | None,
 ) -> list[RunResult]:
     """Trains those of the runs that are not settled; how each of these ended."""
-    packed = len(lanes) > 1
-    clock = RoundClock() if packed else time.monotonic
+    batched = len(lanes) > 1
+    clock = RoundClock() if batched else time.monotonic
     with contextlib.ExitStack() as stack:
         stack.enter_context(torch_as_found())
         for lane in working:
             lane.acquire(stack)
         for place, lane in enumerate(lanes, 1):
             if lane in working:
-                lane.set_up_numerics(f"{place} of {len(lanes)}" if packed else None)
+                lane.set_up_numerics(f"{place} of {len(lanes)}" if batched else None)
         _check_alike(working)
         arguments = [one for lane in working for one in lane.env_arguments]
         every = [env for lane in working for env in lane.envs]
@@ -124,9 +124,9 @@ def _train(
             lane.restore(start, initial)
         agents = [lane.agent for lane in lanes]
         going = [lane in working and not lane.trainer.finished for lane in lanes]
-        pack = make_seed_batch(agents, going) if packed else None
+        seed_batch = make_seed_batch(agents, going) if batched else None
         if working[0].numeric["compile"]:
-            (pack or agents[0]).compile(lambda: _record_failed_compilation(working))
+            (seed_batch or agents[0]).compile(lambda: _record_failed_compilation(working))
 
         def body(trackers: list[Tracker]) -> list[RunResult]:
             seed_globals(working[0].spec.seed)  # Sacred seeds them too; ours comes last
@@ -135,9 +135,9 @@ def _train(
                     lane: lane.session(tracker, stop)
                     for lane, tracker in zip(working, trackers, strict=True)
                 }
-                if pack is None:
+                if seed_batch is None:
                     return [serve(loops[lanes[0]], agents[0])]
-                ended = lockstep([loops.get(lane) for lane in lanes], pack, clock)
+                ended = lockstep([loops.get(lane) for lane in lanes], seed_batch, clock)
             return [record for record in ended if record is not None]
 
         return _tracked(working, body)
@@ -196,11 +196,11 @@ class _Lane:
         folders = (self.store.folder, self.store.shard_folder, self.directory / "videos")
         remove_leftovers(self.directory, *folders)
 
-    def set_up_numerics(self, pack: str | None) -> None:
+    def set_up_numerics(self, seed_batch: str | None) -> None:
         """Sets torch up as the run directory says, and registers this attempt.
 
         Args:
-            pack: the run's place in its pack; None without one.
+            seed_batch: the run's place in its seed_batch; None without one.
         """
         options = self.options
         config = self.agent.config  # type: ignore[attr-defined]
@@ -212,7 +212,7 @@ class _Lane:
             compiled=options.compile,
             precision=getattr(config, "precision", "fp32"),
             renderer=renderer_in_use() if self.spec.obs == "rgb" else None,
-            pack=pack,
+            seed_batch=seed_batch,
         )
         allowed = options.allow_commit_change
         self.attempt = register_attempt(self.directory, allow_change=allowed)
@@ -220,7 +220,7 @@ class _Lane:
     def make_trainer(
         self, stack: contextlib.ExitStack, envs: Sequence[TaskEnv], clock: Callable[[], float]
     ) -> None:
-        """Makes environments, memory, records and trainer."""
+        """Makes environments, replay, records and trainer."""
         options, spec = self.options, self.spec
         seed_globals(spec.seed)
         for env in envs:
@@ -293,7 +293,7 @@ def _check_same_but_seed(specs: Sequence[RunSpec]) -> None:
 
 def _check_alike(lanes: Sequence[_Lane]) -> None:
     """Refuses runs that were begun with different numbers of threads, say."""
-    paths = [{**lane.numeric, "pack": None} for lane in lanes]
+    paths = [{**lane.numeric, "seed_batch": None} for lane in lanes]
     for lane, path in zip(lanes, paths, strict=True):
         names = [key for key in path if path[key] != paths[0].get(key)]
         if names:

@@ -15,7 +15,7 @@ from tdmpc2.common.run.spec import RunSpec, Scalar, overrides_of, variant_name
 from tdmpc2.common.system import cli
 from tdmpc2.common.system.config_checks import require
 from tdmpc2.common.system.errors import UserError, did_you_mean
-from tdmpc2.common.training.lockstep import Pack
+from tdmpc2.common.training.lockstep import BatchedAgents
 from tdmpc2.envs.assets import MissingAssetsError, find_assets
 from tdmpc2.envs.factory import check_obs
 from tdmpc2.envs.multitask import get_task_set
@@ -58,7 +58,7 @@ def make_spec(
     overrides: Mapping[str, Any] | None = None,
     obs: str = "state",
     assets: str = "official",
-    protocol: Mapping[str, bool] | None = None,
+    task_switches: Mapping[str, bool] | None = None,
     start: Mapping[str, Scalar] | None = None,
     require_assets: bool = True,
 ) -> RunSpec:
@@ -73,7 +73,7 @@ def make_spec(
         overrides: settings of the method.
         obs: `state` or `rgb`.
         assets: source of the models, for the tasks that need some; others pass it over.
-        protocol: switches of `Protocol`.
+        task_switches: switches of `TaskSwitches`.
         start: facts of the trained model that it goes on from; see `tdmpc2.finetune`.
         require_assets: False to plan a run whose models are not there yet; it then carries the
             first source that is wanted.
@@ -91,7 +91,7 @@ def make_spec(
     budget = table_row.env_steps if env_steps is None else env_steps
     require(budget >= 1, f"env_steps={budget}: must be at least 1")
     _check_seed(seed)
-    switches = departures(protocol or {}, table_row)
+    switches = departures(task_switches or {}, table_row)
     return RunSpec(
         method=method,
         task=table_row.name,
@@ -101,7 +101,7 @@ def make_spec(
         variant=_named(variant, (*what, *switches)),
         obs=obs,
         assets=models,
-        protocol=switches,
+        task_switches=switches,
         start=tuple(sorted((start or {}).items())),
     )
 
@@ -233,7 +233,7 @@ def _as_on_the_command_line(
 
 
 def make_agent(spec: RunSpec, env: EnvSpec, device: torch.device) -> Agent:
-    """The agent of a run, freshly initialised."""
+    """The agent of a run, freshly initialized."""
     config = make_config(spec.method, dict(spec.overrides), spec.task if spec.tasks else None)
     return agent_class(spec.method)(config, env, seed=spec.seed, device=device)
 
@@ -257,7 +257,7 @@ def why_alone(spec: RunSpec) -> str | None:
     return None
 
 
-def make_seed_batch(agents: Sequence[Agent], going: Sequence[bool]) -> Pack:
+def make_seed_batch(agents: Sequence[Agent], going: Sequence[bool]) -> BatchedAgents:
     """Agents of one method and task as one batch.
 
     Args:

@@ -1,4 +1,4 @@
-"""The parts of a run that no method decides: its environments, its memory, and what fits."""
+"""The parts of a run that no method decides: its environments, its replay, and what fits."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def check_fits(
         num_runs: alike, in one process, each with a memory of its own.
 
     Returns:
-        Where the memory is to lie.
+        Where the replay buffer is to lie.
 
     Raises:
         UserError: too few seeding decisions, too small a memory or more than there is, or too

@@ -67,7 +67,7 @@ each = pytest.mark.parametrize("ablation", ABLATIONS, ids=lambda one: one.varian
 def spec_of(ablation: Ablation | None, task: str = "walker-walk", **changes: Any) -> RunSpec:
     """A run of the default or of an ablation, with other settings that both share."""
     settings = {} if ablation is None else ablation.settings
-    overrides, protocol = part(settings)
+    overrides, task_switches = part(settings)
     return make_spec(
         "tdmpc2",
         task,
@@ -75,7 +75,7 @@ def spec_of(ablation: Ablation | None, task: str = "walker-walk", **changes: Any
         env_steps=changes.pop("env_steps", None),
         variant=None if ablation is None else ablation.variant,
         overrides={**changes, **overrides},
-        protocol=protocol,
+        task_switches=task_switches,
     )
 
 
@@ -87,7 +87,7 @@ def test_each_is_tested() -> None:
 def test_changes_exactly_what_it_names(ablation: Ablation) -> None:
     task = TASKS.get(ablation.name, "walker-walk")
     default, variant = spec_of(None, task), spec_of(ablation, task)
-    assert dict(variant.overrides) | dict(variant.protocol) == ablation.settings
+    assert dict(variant.overrides) | dict(variant.task_switches) == ablation.settings
     before, after = quantities(default), quantities(variant)
     assert {name for name in before if before[name] != after[name]} == CHANGES[ablation.name]
 

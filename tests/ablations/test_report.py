@@ -35,10 +35,10 @@ def write(
             write_run(runs, points, variant=variant, task=task, seed=seed, tag=tag, **facts)
 
 
-def compare(tmp_path: Path, *words: str) -> tuple[int, pd.DataFrame]:
+def compare(tmp_path: Path, *arguments: str) -> tuple[int, pd.DataFrame]:
     """Exit code and table."""
     out = tmp_path / "out"
-    code = report.main([f"runs={tmp_path / 'runs'}", f"out={out}", "reps=200", *words])
+    code = report.main([f"runs={tmp_path / 'runs'}", f"out={out}", "reps=200", *arguments])
     return code, pd.read_csv(out / "ablations.csv").set_index("ablation")
 
 
@@ -152,7 +152,7 @@ def test_bases_sizes_and_combinations_are_kept_apart(tmp_path: Path) -> None:
 def test_switches_of_the_protocol_are_ablations_too(tmp_path: Path) -> None:
     runs, facts = tmp_path / "runs", {"tasks": ("lift-cube",), "domain": "maniskill2"}
     write(runs, "default", 800.0, **facts)
-    write(runs, "stop-at-success", 800.0, protocol={"stop_at_success": True}, **facts)
+    write(runs, "stop-at-success", 800.0, task_switches={"stop_at_success": True}, **facts)
     _, table = compare(tmp_path)
     assert table["verdict"].to_dict() == {"stop-at-success": "supported"}
 
@@ -180,7 +180,7 @@ def test_diverged_runs_count(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("arguments", "message"),
     [
         (["margin=0"], "margin=0: must be above 0"),
         (["env_steps=-1"], "env_steps=-1: must be above 0"),
@@ -191,9 +191,9 @@ def test_diverged_runs_count(tmp_path: Path) -> None:
         (["runs=/nonexistent"], "no run in /nonexistent"),
     ],
 )
-def test_bad_input(runs: Path, tmp_path: Path, words: list[str], message: str) -> None:
-    given = [f"runs={runs}", f"out={tmp_path / 'out'}", *words]
-    if words[0].startswith("runs="):
+def test_bad_input(runs: Path, tmp_path: Path, arguments: list[str], message: str) -> None:
+    given = [f"runs={runs}", f"out={tmp_path / 'out'}", *arguments]
+    if arguments[0].startswith("runs="):
         given.pop(0)
     with pytest.raises(UserError) as refused:
         report.main(given)

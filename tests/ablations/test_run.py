@@ -20,16 +20,16 @@ ROOT = Path(run.__file__).parents[1]
 EASY = ("--tasks", "walker-walk")
 
 
-def launched(monkeypatch: pytest.MonkeyPatch, *words: str) -> Request:
+def launched(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Request:
     """What the launcher is asked for."""
     seen: list[Request] = []
 
-    def parse(words: list[str], advice: str) -> int:
-        seen.append(parse_request(words))
+    def parse(arguments: list[str], advice: str) -> int:
+        seen.append(parse_request(arguments))
         return launch.ASKS_FIRST
 
     monkeypatch.setattr(launch, "main", parse)
-    assert run.main(words) == launch.ASKS_FIRST
+    assert run.main(arguments) == launch.ASKS_FIRST
     return seen[0]
 
 
@@ -49,15 +49,15 @@ def test_one_ablation_and_the_default_on_the_papers_tasks(
 
 
 def test_flags_combine_or_stand_each_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    words = ("--no-simnorm", "--num-q", "2", *EASY, "--seeds", "1,4", "--env-steps", "1e5")
-    request = launched(monkeypatch, *words)
+    arguments = ("--no-simnorm", "--num-q", "2", *EASY, "--seeds", "1,4", "--env-steps", "1e5")
+    request = launched(monkeypatch, *arguments)
     both = {"latent_norm": "none", "num_q": 2}
     assert variants(request) == {"default": {}, "no-simnorm+num-q-2": both}
     assert [(r.spec.seed, r.spec.budget) for r in request.planned[:2]] == [
         (1, 100_000),
         (4, 100_000),
     ]
-    request = launched(monkeypatch, *words, "--num-q=10", "--each")
+    request = launched(monkeypatch, *arguments, "--num-q=10", "--each")
     assert list(variants(request)) == ["default", "no-simnorm", "num-q-2", "num-q-10"]
 
 
@@ -69,8 +69,8 @@ def test_all_of_figure_9(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_sizes_and_settings_are_shared_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    words = ("batch_size=128", "--no-simnorm", "--model-size", "1", "max_parallel=3", *EASY)
-    request = launched(monkeypatch, *words)
+    arguments = ("batch_size=128", "--no-simnorm", "--model-size", "1", "max_parallel=3", *EASY)
+    request = launched(monkeypatch, *arguments)
     shared = {"batch_size": 128, "model_size": "1"}
     base = "batch_size-128+model_size-1"
     assert variants(request) == {
@@ -94,7 +94,7 @@ def test_quick_is_the_smoke_agent_on_the_smoke_tasks(monkeypatch: pytest.MonkeyP
 def test_switches_of_the_protocol(monkeypatch: pytest.MonkeyPatch) -> None:
     request = launched(monkeypatch, "--unseeded-resets", "--seeds", "1")
     assert len(request.planned) == 2 * 50
-    assert request.planned[-1].spec.protocol == (("seeded_resets", False),)
+    assert request.planned[-1].spec.task_switches == (("seeded_resets", False),)
 
 
 def test_ablations_of_ones_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_ablations_of_ones_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("arguments", "message"),
     [
         ((), "name an ablation, such as --no-simnorm"),
         (("--no-simnom",), "unknown flag --no-simnom (did you mean '--no-simnorm'?)"),
@@ -130,9 +130,9 @@ def test_ablations_of_ones_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
         (("--no-simnorm", "many", *EASY), "'many' is not of the form key=value"),
     ],
 )
-def test_bad_input_is_one_line(words: tuple[str, ...], message: str) -> None:
+def test_bad_input_is_one_line(arguments: tuple[str, ...], message: str) -> None:
     with pytest.raises(UserError) as refused:
-        run.main(words)
+        run.main(arguments)
     assert message in str(refused.value)
     assert "\n" not in str(refused.value)
 
@@ -146,9 +146,9 @@ def mt30(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_agents_of_many_tasks(monkeypatch: pytest.MonkeyPatch, mt30: Path) -> None:
-    words = ("--multitask", "mt30", f"data={mt30}", "--num-updates", "500", "--seeds", "1")
+    arguments = ("--multitask", "mt30", f"data={mt30}", "--num-updates", "500", "--seeds", "1")
     flags = ("--no-task-embedding-norm", "--no-simnorm", "--each", "model_size=19")
-    request = launched(monkeypatch, *flags, *words)
+    request = launched(monkeypatch, *flags, *arguments)
     base = {"model_size": "19"}
     assert variants(request) == {
         "model_size-19": base,
@@ -162,7 +162,7 @@ def test_agents_of_many_tasks(monkeypatch: pytest.MonkeyPatch, mt30: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("arguments", "message"),
     [
         (("--no-simnorm", "--multitask", "mt30"), "data=DIR is missing"),
         (("--no-simnorm", "--multitask", "mt30", "data=x", "--quick"), "--quick and --multitask"),
@@ -174,15 +174,15 @@ def test_agents_of_many_tasks(monkeypatch: pytest.MonkeyPatch, mt30: Path) -> No
         (("--no-simnorm", "--multitask", "mt30", "data=nowhere"), "nowhere"),
     ],
 )
-def test_bad_input_of_many_tasks(words: tuple[str, ...], message: str) -> None:
-    test_bad_input_is_one_line(words, message)
+def test_bad_input_of_many_tasks(arguments: tuple[str, ...], message: str) -> None:
+    test_bad_input_is_one_line(arguments, message)
 
 
 def test_days_of_work_ask_for_yes_and_name_quick(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ("--no-simnorm", *EASY, "--cluster", "local", f"runs={tmp_path / 'runs'}")
-    assert run.main(words) == launch.ASKS_FIRST
+    arguments = ("--no-simnorm", *EASY, "--cluster", "local", f"runs={tmp_path / 'runs'}")
+    assert run.main(arguments) == launch.ASKS_FIRST
     printed = capsys.readouterr().out
     assert "on one core" in printed
     assert "--yes" in printed

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ablations.specs import ABLATIONS, FACTORS, FIG9, Ablation, combined, find, read_specs
-from analysis.figures.registry import shipped_catalogue
+from analysis.figures.registry import shipped_catalog
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.envs.tasks import get_suite
 
@@ -28,7 +28,7 @@ def test_the_table() -> None:
 
 
 def test_figure_9_shows_the_variants_of_each_factor() -> None:
-    figures = shipped_catalogue().figures
+    figures = shipped_catalog().figures
     panels = {f.name: f.variants for f in figures.values() if f.name.startswith("fig9_")}
     del panels["fig9_bars"]
     by_factor: dict[str, list[str]] = {}

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
-from analysis.figures.figure_specs import Catalogue, FigureSpec, read_catalogue
+from analysis.figures.figure_specs import Catalog, FigureSpec, read_catalog
 from analysis.figures.registry import PLOTS
 from analysis.figures.styles import Drawing, Shown
 from analysis.records.load import Records
@@ -19,12 +19,12 @@ from analysis.stats.ragged_curves import RULES, ScoreCurves
 from tdmpc2.common.system.paths import project_root
 
 FIGURES = project_root() / "paper_figures"
-CATALOGUE = replace(read_catalogue(FIGURES / "figures.toml", PLOTS), bootstrap=Bootstrap(reps=50))
+CATALOG = replace(read_catalog(FIGURES / "figures.toml", PLOTS), bootstrap=Bootstrap(reps=50))
 
 
-def draw(records: Records, spec: FigureSpec, catalogue: Catalogue = CATALOGUE) -> Drawing:
-    """What a figure of the catalogue shows of these records."""
-    return PLOTS[spec.plot](Shown(spec, records, ScoreCurves(records), RULES["hold"], catalogue))
+def draw(records: Records, spec: FigureSpec, catalog: Catalog = CATALOG) -> Drawing:
+    """What a figure of the catalog shows of these records."""
+    return PLOTS[spec.plot](Shown(spec, records, ScoreCurves(records), RULES["hold"], catalog))
 
 
 def texts_of(figure: Figure) -> list[tuple[str, Bbox]]:

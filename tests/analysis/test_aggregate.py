@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.figures.figure_specs import read_catalogue
+from analysis.figures.figure_specs import read_catalog
 from analysis.figures.registry import PLOTS
 from analysis.records.load import load, load_curves
 from analysis.stats.aggregate import group_curves, group_scores, improvements, profiles
@@ -197,7 +197,7 @@ def published(published_curves) -> ScoreCurves:
 
 @pytest.fixture(scope="module")
 def published_scores(published) -> pd.DataFrame:
-    groups = read_catalogue(project_root() / "paper_figures" / "figures.toml", PLOTS).groups
+    groups = read_catalog(project_root() / "paper_figures" / "figures.toml", PLOTS).groups
     chosen = [groups[name] for name in dict.fromkeys(name for name, _ in PUBLISHED)]
     table, problems = group_scores(
         *(published, chosen, HOLD, Bootstrap(50_000)),
@@ -225,7 +225,7 @@ def test_published_interquartile_means_come_out(published_scores, group):
 
 
 def test_published_probabilities_of_improvement_come_out(published):
-    groups = read_catalogue(project_root() / "paper_figures" / "figures.toml", PLOTS).groups
+    groups = read_catalog(project_root() / "paper_figures" / "figures.toml", PLOTS).groups
     pairs, _ = improvements(published, groups["all104"], HOLD, FAST)
     by_pair = pairs.set_index(["x_method", "y_method"])["value"]["tdmpc2"].to_dict()
     expected = {"tdmpc": 0.70, "sac": 0.815, "dreamerv3": 0.956}
@@ -233,7 +233,7 @@ def test_published_probabilities_of_improvement_come_out(published):
 
 
 def test_rules_change_the_published_means_as_little_as_known(published):
-    groups = read_catalogue(project_root() / "paper_figures" / "figures.toml", PLOTS).groups
+    groups = read_catalog(project_root() / "paper_figures" / "figures.toml", PLOTS).groups
     table = sensitivity(published, list(groups.values()))
     largest = table.groupby("group")["spread"].max()
     known = {"dmcontrol": 0.5, "metaworld": 0.5, "myosuite": 1.0, "locomotion": 1.6}

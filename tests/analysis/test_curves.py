@@ -84,7 +84,7 @@ def test_scores_are_those_of_each_tasks_metric(tmp_path):
     write_run(tmp_path, {0: 0.4}, task="mw-reach", domain="metaworld", metric="success")
     curves = ScoreCurves(load(tmp_path))
     assert curves.runs["task"].tolist() == ["mw-reach", "walker-walk"]
-    values = curves.values([0, 1], np.array([0]), RULES["hold"], normalised=True)
+    values = curves.values([0, 1], np.array([0]), RULES["hold"], normalized=True)
     assert values.tolist() == [[0.4], [0.25]]
 
 

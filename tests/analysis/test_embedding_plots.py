@@ -37,7 +37,7 @@ def in_pairs() -> torch.Tensor:
     return torch.stack([directions, 2 * directions], dim=1).reshape(30, 64)
 
 
-def test_neighbours_and_norms_by_hand(tmp_path):
+def test_neighbors_and_norms_by_hand(tmp_path):
     values = in_pairs()
     drawing = embedding_figure([official(tmp_path / "a.pt", values)])
     table = drawing.numbers.set_index("task")
@@ -76,16 +76,16 @@ def with_checkpoint(run: Path, values: torch.Tensor, num_updates: int = 100) -> 
     return run
 
 
-def test_neighbours_by_hand():
+def test_neighbors_by_hand():
     values = np.array([[1.0, 0.0], [0.0, 1.0], [10.0, 0.0], [0.8, 0.6]])
     embedding = Embedding("x", ("a", "b", "c", "d"), values)
     assert embedding.norms.tolist() == [1, 1, 10, 1]
-    cosine, euclidean = (embedding.neighbours(metric, 3) for metric in ("cosine", "euclidean"))
+    cosine, euclidean = (embedding.neighbors(metric, 3) for metric in ("cosine", "euclidean"))
     assert cosine[0] == [("c", 0.0), ("d", pytest.approx(0.2)), ("b", 1.0)]
     assert euclidean[0] == [
         *(("d", pytest.approx(np.sqrt(0.4))), ("b", pytest.approx(np.sqrt(2))), ("c", 9.0)),
     ]
-    assert [len(own) for own in embedding.neighbours("cosine", 9)] == [3] * 4
+    assert [len(own) for own in embedding.neighbors("cosine", 9)] == [3] * 4
 
 
 def test_a_run_is_read_at_its_newest_checkpoint_with_its_own_tasks(tmp_path):
@@ -145,9 +145,9 @@ def test_runs_that_cannot_be_read(tmp_path):
 
 
 def test_a_missing_path_is_named_before_anything_is_drawn(tmp_path):
-    words = [f"runs={SMOKE}", f"out={tmp_path / 'out'}", "embeddings=here,there"]
+    arguments = [f"runs={SMOKE}", f"out={tmp_path / 'out'}", "embeddings=here,there"]
     with pytest.raises(UserError, match="embeddings=here does not exist"):
-        make_figures.main(words)
+        make_figures.main(arguments)
     assert not (tmp_path / "out").exists()
 
 
@@ -173,8 +173,13 @@ def test_what_is_no_checkpoint_is_refused(tmp_path):
 
 def test_the_command_draws_them(tmp_path):
     file = official(tmp_path / "a.pt", in_pairs())
-    words = [f"runs={SMOKE}", f"out={tmp_path / 'out'}", "only=embeddings", f"embeddings={file}"]
-    assert make_figures.main([*words, "reps=100"]) == 0
+    arguments = [
+        f"runs={SMOKE}",
+        f"out={tmp_path / 'out'}",
+        "only=embeddings",
+        f"embeddings={file}",
+    ]
+    assert make_figures.main([*arguments, "reps=100"]) == 0
     written = {path.name for path in (tmp_path / "out").glob("embeddings*")}
     assert written == {f"embeddings.{kind}" for kind in ("pdf", "png", "csv", "md", "tex")}
     assert len(pd.read_csv(tmp_path / "out" / "embeddings.csv")) == 30

@@ -80,12 +80,12 @@ def test_other_archives_are_refused_and_nothing_is_left(tmp_path, files, message
 
 
 def test_trouble_is_one_line_of_advice(tmp_path, server):
-    for word, message in (
+    for argument, message in (
         (f"url={server}/none.zip", "cannot download .*none.zip .*archive="),
         (f"archive={tmp_path / 'none.zip'}", "no such file"),
     ):
         with pytest.raises(UserError, match=message):
-            main([f"out={tmp_path / 'out'}", word])
+            main([f"out={tmp_path / 'out'}", argument])
         assert not (tmp_path / "out").exists()
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="name another folder with out="):

@@ -11,14 +11,20 @@ import pandas as pd
 import pytest
 
 from analysis import make_figures, report
-from analysis.figures.figure_specs import read_catalogue
+from analysis.figures.figure_specs import read_catalog
 from analysis.figures.registry import PLOTS
 from analysis.records import source_options
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.system.paths import project_root
 from tdmpc2.envs.tasks import SUITES, get_suite
 from tests.analysis.multitask_files import write_multitask_run
-from tests.analysis.run_files import HEADER, eval_line, write_reference_scores, write_run, write_table
+from tests.analysis.run_files import (
+    HEADER,
+    eval_line,
+    write_reference_scores,
+    write_run,
+    write_table,
+)
 
 KINDS = ("pdf", "png", "csv", "md", "tex")
 FILES = {f"{name}.{kind}" for name in ("learning_curves", "aggregate") for kind in KINDS}
@@ -38,9 +44,9 @@ def runs(tmp_path) -> Path:
     return folder
 
 
-def draw(runs: Path, *words: str) -> tuple[int, Path]:
+def draw(runs: Path, *arguments: str) -> tuple[int, Path]:
     out = runs.parent / "out"
-    return make_figures.main([f"runs={runs}", f"out={out}", *words]), out
+    return make_figures.main([f"runs={runs}", f"out={out}", *arguments]), out
 
 
 def _squeezed(path: Path) -> str:
@@ -48,11 +54,11 @@ def _squeezed(path: Path) -> str:
     return " ".join(path.read_text().split())
 
 
-def command(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+def command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     # The script must run outside the checkout, where only an installed package is found.
     path = os.pathsep.join(filter(None, [str(project_root()), os.environ.get("PYTHONPATH")]))
     return subprocess.run(
-        [sys.executable, *words],
+        [sys.executable, *arguments],
         cwd=cwd,
         env=os.environ | {"PYTHONPATH": path},
         capture_output=True,
@@ -164,8 +170,8 @@ def test_published_and_own_curves_beside_the_runs(runs, tmp_path, capsys):
     mine = write_table(
         tmp_path / "mine.csv", "task,seed,step,return", ["walker-walk,1,0,7", "walker-walk,1,900,8"]
     )
-    words = (f"published={tmp_path / 'paper'}", f"curves={mine}", "tasks=walker-*", "reps=200")
-    code, out = draw(runs, "only=learning_curves", *words)
+    arguments = (f"published={tmp_path / 'paper'}", f"curves={mine}", "tasks=walker-*", "reps=200")
+    code, out = draw(runs, "only=learning_curves", *arguments)
     assert code == 0
     table = pd.read_csv(out / "learning_curves.csv")
     assert set(table["source"]) == {"runs", "published", "mine"}
@@ -184,7 +190,7 @@ def test_a_mistyped_folder_of_runs_is_not_passed_over(runs, tmp_path):
 
 def test_few_shot_bars_are_those_of_their_variants(tmp_path):
     folder = tmp_path / "runs"
-    tasks = read_catalogue(project_root() / "paper_figures" / "figures.toml", PLOTS)
+    tasks = read_catalog(project_root() / "paper_figures" / "figures.toml", PLOTS)
     for task in tasks.groups["few_shot"].tasks:
         domain = {"domain": "metaworld", "metric": "success"} if task.startswith("mw-") else {}
         scale = 1 if domain else 1000
@@ -239,13 +245,13 @@ def test_runs_of_several_tasks_alone_are_drawn(tmp_path, capsys):
 
 def test_sets_of_tasks_are_chosen_by_name(runs):
     write_multitask_run(runs, {0: (1.0, 2.0)}, task_set="mine")
-    words = ("only=multitask,aggregate", "reps=200", "jobs=1")
-    code, out = draw(runs, "tasks=mine", *words)
+    arguments = ("only=multitask,aggregate", "reps=200", "jobs=1")
+    code, out = draw(runs, "tasks=mine", *arguments)
     assert code == 0
     assert (out / "multitask.csv").exists()
     assert not (out / "aggregate.csv").exists()
     with pytest.raises(UserError, match="no record of a task 'yours'"):
-        draw(runs, "tasks=yours", *words)
+        draw(runs, "tasks=yours", *arguments)
 
 
 def test_the_rule_is_chosen_and_named(runs):
@@ -255,7 +261,7 @@ def test_the_rule_is_chosen_and_named(runs):
 
 
 @pytest.mark.parametrize(
-    ("word", "message"),
+    ("argument", "message"),
     [
         ("published=missing", "published=.*missing does not exist"),
         ("curves=missing.csv", "curves=.*missing.csv does not exist"),
@@ -267,9 +273,9 @@ def test_the_rule_is_chosen_and_named(runs):
         ("aggregate", "not of the form key=value"),
     ],
 )
-def test_bad_arguments_write_nothing(runs, word, message):
+def test_bad_arguments_write_nothing(runs, argument, message):
     with pytest.raises(UserError, match=message):
-        draw(runs, word)
+        draw(runs, argument)
     assert not (runs.parent / "out").exists()
 
 
@@ -294,21 +300,21 @@ def test_no_run_at_all_draws_the_released_curves(tmp_path, monkeypatch, capsys):
     """Where they have been fetched; else the line that says what to run names them."""
     monkeypatch.setattr(source_options, "default_runs_dir", lambda: tmp_path / "runs")
     monkeypatch.setenv("TDMPC2_PUBLISHED", str(tmp_path / "paper"))
-    words = [f"out={tmp_path / 'out'}", "reps=200", "only=profiles,learning_curves"]
+    arguments = [f"out={tmp_path / 'out'}", "reps=200", "only=profiles,learning_curves"]
     with pytest.raises(UserError, match=r"python analysis/fetch_published\.py"):
-        make_figures.main(words)
+        make_figures.main(arguments)
     for task in get_suite("all104"):
         column = "reward" if task.domain == "dmcontrol" else "success"
         lines = [f"{step},0.5,{seed}" for step in (0, task.env_steps) for seed in (1, 2, 3)]
         write_table(tmp_path / "paper" / "sac" / f"{task.name}.csv", f"step,{column},seed", lines)
-    assert make_figures.main(words) == 0
+    assert make_figures.main(arguments) == 0
     printed = capsys.readouterr()
     assert f"no run in {tmp_path / 'runs'}: the released curves alone" in printed.err
     assert "not drawn for lack of runs: learning_curves" in printed.err
     assert "profiles.png" in printed.out
     # Whoever names a folder of runs wants those.
     with pytest.raises(UserError, match="no run in"):
-        make_figures.main([*words, f"runs={tmp_path / 'runs'}"])
+        make_figures.main([*arguments, f"runs={tmp_path / 'runs'}"])
 
 
 def test_runs_without_evaluation_are_counted_and_listed(tmp_path, capsys):
@@ -319,9 +325,9 @@ def test_runs_without_evaluation_are_counted_and_listed(tmp_path, capsys):
 
 
 def test_script_and_module_run_from_any_directory(runs):
-    words = ("runs=runs", "out=here", "only=aggregate")
+    arguments = ("runs=runs", "out=here", "only=aggregate")
     for start in ([str(SCRIPT)], ["-m", "analysis.make_figures"]):
-        result = command(*start, *words, cwd=runs.parent)
+        result = command(*start, *arguments, cwd=runs.parent)
         assert result.returncode == 0, result.stderr
         assert result.stdout.splitlines()[0] == str(runs.parent / "here" / "aggregate.pdf")
         (runs.parent / "here" / "aggregate.pdf").unlink()
@@ -330,5 +336,5 @@ def test_script_and_module_run_from_any_directory(runs):
 def test_help_names_keys_and_exit_codes(tmp_path):
     result = command(str(SCRIPT), "--help", cwd=tmp_path)
     assert result.returncode == 0
-    for word in ("runs=", "out=", "only=", "exit code"):
-        assert word in result.stdout
+    for argument in ("runs=", "out=", "only=", "exit code"):
+        assert argument in result.stdout

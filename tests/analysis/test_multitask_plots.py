@@ -13,7 +13,7 @@ from analysis.records.load import load
 from tdmpc2.envs.tasks import SUITES
 from tests.analysis.multitask_files import write_multitask_run
 from tests.analysis.pictures import (
-    CATALOGUE,
+    CATALOG,
     FIGURES,
     assert_nothing_overlaps_or_is_clipped,
     card_of,
@@ -24,7 +24,7 @@ from tests.analysis.run_files import write_reference_scores
 
 CURVES = FigureSpec("curves", "multitask_curves")
 BARS = FigureSpec("bars", "multitask_bars")
-TASKS = FigureSpec("tasks", "multitask_tasks", floors=True)
+TASKS = FigureSpec("tasks", "multitask_tasks", reference_scores=True)
 QUOTED = ({"task_set": "mt80", "label": "default", "score": 57.1},)
 
 
@@ -142,18 +142,18 @@ def test_every_task_has_a_bar_beside_what_doing_nothing_scores(tmp_path):
     assert [bar.get_height() for bar in dmcontrol.patches] == pytest.approx([61.5, 20])
     assert [tick.get_text() for tick in metaworld.get_xticklabels()] == ["Reach"]
     numbers = drawing.numbers.set_index("task")
-    floors = numbers.loc["walker-walk", ["uniform", "zero", "untrained"]].tolist()
-    assert floors == pytest.approx([0.043, 0.02, 0.04])
+    reference_scores = numbers.loc["walker-walk", ["uniform", "zero", "untrained"]].tolist()
+    assert reference_scores == pytest.approx([0.043, 0.02, 0.04])
     assert numbers.loc["mw-reach", ["uniform", "zero"]].isna().all()
     assert numbers.loc["mw-reach", "untrained"] == pytest.approx(0.2)
     assert legend_of(page)[1:] == ["uniform actions", "zero action", "untrained agent (best)"]
     assert "2 runs (2 COMPLETED)" in card_of(page)
     assert drawing.table.iloc[0].tolist()[2:] == ["Walker Walk", "61.5 [61.0, 62.0]"]
-    plain = draw(load(tmp_path), replace(TASKS, floors=False))
+    plain = draw(load(tmp_path), replace(TASKS, reference_scores=False))
     assert len(legend_of(plain.pages[0])) == 1
 
 
-def test_tasks_without_floors_or_outside_the_table_are_drawn(tmp_path):
+def test_tasks_without_reference_scores_or_outside_the_table_are_drawn(tmp_path):
     write_multitask_run(tmp_path, {0: (1.0, 2.0)}, tasks=("walker-walk", "juggle"))
     (page,) = draw(load(tmp_path), TASKS).pages
     assert titles(page)[1] == "other: mean 2.0 over 1 task"
@@ -191,6 +191,6 @@ def test_long_names_of_sets_are_cut(tmp_path):
 def test_the_shipped_figures_show_them(tmp_path):
     both_sets(tmp_path)
     records = load(tmp_path)
-    figures = CATALOGUE.figures
+    figures = CATALOG.figures
     assert len(draw(records, figures["multitask"]).pages) == 1
     assert len(draw(records, figures["multitask_tasks"]).pages) == 6

@@ -17,7 +17,7 @@ from analysis.stats.bootstrap import STATISTICS, Bootstrap
 from analysis.stats.selection import Group
 from tdmpc2.envs.tasks import TASKS
 from tests.analysis.pictures import (
-    CATALOGUE,
+    CATALOG,
     FIGURES,
     assert_nothing_overlaps_or_is_clipped,
     draw,
@@ -25,7 +25,7 @@ from tests.analysis.pictures import (
 )
 from tests.analysis.run_files import write_reference_scores, write_run, write_table
 
-CURVES = FigureSpec("learning_curves", "learning_curves", floors=True, seeds=True)
+CURVES = FigureSpec("learning_curves", "learning_curves", reference_scores=True, seeds=True)
 AGGREGATE = FigureSpec("aggregate", "aggregate_curve")
 
 
@@ -44,7 +44,7 @@ def smoke_runs(runs):
     return load(runs)
 
 
-def test_learning_curves_draw_means_bands_seeds_and_floors(tmp_path):
+def test_learning_curves_draw_means_bands_seeds_and_reference_scores(tmp_path):
     drawing = draw(smoke_runs(tmp_path), CURVES)
     assert drawing.problems == ()
     ax, other = drawing.pages[0].axes
@@ -149,7 +149,7 @@ GROUPS = (
 
 
 def test_bars_by_hand(tmp_path):
-    many = replace(CATALOGUE, bootstrap=Bootstrap(reps=5000))
+    many = replace(CATALOG, bootstrap=Bootstrap(reps=5000))
     drawing = draw(four_methods(tmp_path), FigureSpec("bars", "group_bars", groups=GROUPS), many)
     dm, mw = drawing.pages[0].axes
     assert [bar.get_height() for bar in dm.patches] == pytest.approx([94, 74, 54, 34, 80])
@@ -224,44 +224,44 @@ def test_card_marks_what_is_not_the_papers_setting(tmp_path):
     assert "1 runs with a reduced budget (1,000 env steps)" in card
 
 
-def test_styles_follow_the_catalogue(tmp_path):
+def test_styles_follow_the_catalog(tmp_path):
     write_run(tmp_path, {0: 1.0}, method="sac")
     write_run(tmp_path, {0: 1.0}, method="mine")
     write_run(tmp_path, {0: 1.0}, method="tdmpc2", variant="no-simnorm")
     write_run(tmp_path, {0: 1.0}, method="tdmpc2")
-    styles = series_styles(load(tmp_path).runs, CATALOGUE)
+    styles = series_styles(load(tmp_path).runs, CATALOG)
     assert [style.label for style in styles.values()] == [
         *("TD-MPC2", "TD-MPC2 (no-simnorm)", "SAC", "mine"),
     ]
     colors = [style.color for style in styles.values()]
-    assert colors[0] == CATALOGUE.methods["tdmpc2"].color
-    assert colors[2] == CATALOGUE.methods["sac"].color
-    assert [colors[1], colors[3]] == list(CATALOGUE.reserve[:2])
+    assert colors[0] == CATALOG.methods["tdmpc2"].color
+    assert colors[2] == CATALOG.methods["sac"].color
+    assert [colors[1], colors[3]] == list(CATALOG.reserve[:2])
 
 
 def test_model_size_is_named_where_there_are_several(tmp_path):
     for size in (48, 5, "smoke"):
         write_run(tmp_path, {0: 1.0}, model_size=size, tag=str(size))
-    styles = series_styles(load(tmp_path).runs, CATALOGUE)
+    styles = series_styles(load(tmp_path).runs, CATALOG)
     assert [style.label for style in styles.values()] == [
         *("TD-MPC2 (5M)", "TD-MPC2 (48M)", "TD-MPC2 (smoke)"),
     ]
 
 
-def test_more_series_than_colours_are_told_apart_by_dashes(tmp_path):
+def test_more_series_than_colors_are_told_apart_by_dashes(tmp_path):
     for number in range(12):
         write_run(tmp_path, {0: 1.0}, variant=f"v{number:02}")
-    styles = series_styles(load(tmp_path).runs, CATALOGUE)
+    styles = series_styles(load(tmp_path).runs, CATALOG)
     assert len({(to_hex(style.color), style.dashes) for style in styles.values()}) > 10
 
 
-def test_published_curves_are_dashed_in_our_colour_beside_ours(tmp_path):
+def test_published_curves_are_dashed_in_our_color_beside_ours(tmp_path):
     records = four_methods(tmp_path)
-    styles = {style.label: style for style in series_styles(records.runs, CATALOGUE).values()}
+    styles = {style.label: style for style in series_styles(records.runs, CATALOG).values()}
     ours, theirs = styles["TD-MPC2"], styles["TD-MPC2 (published)"]
     assert ours.color == theirs.color
-    assert (ours.dashes, theirs.dashes) == ((), CATALOGUE.sources["published"].dashes)
-    alone = series_styles(records.select(sources=["published"]).runs, CATALOGUE)
+    assert (ours.dashes, theirs.dashes) == ((), CATALOG.sources["published"].dashes)
+    alone = series_styles(records.select(sources=["published"]).runs, CATALOG)
     (style,) = alone.values()
     assert (style.label, style.color, style.dashes) == ("TD-MPC2", ours.color, ())
 
@@ -305,7 +305,7 @@ def test_quoted_bars_stand_beside_ours_or_alone(tmp_path):
 
 @pytest.mark.parametrize("plot", sorted({*PLOTS} - {"task_embeddings"}))
 def test_nothing_overlaps_or_is_clipped_with_four_methods(tmp_path, plot):
-    quoted = CATALOGUE.figures["fig7"].quoted if plot == "scaling" else ()
+    quoted = CATALOG.figures["fig7"].quoted if plot == "scaling" else ()
     spec = FigureSpec(plot, plot, groups=GROUPS, statistics=tuple(STATISTICS), quoted=quoted)
     for page in draw(four_methods(tmp_path), spec).pages:
         assert_nothing_overlaps_or_is_clipped(page)

@@ -31,7 +31,7 @@ def test_runs_become_one_tidy_table(tmp_path):
         ["mw-reach", "success"],
         ["walker-walk", "return"],
     ]
-    assert records.floors["mean"].tolist() == [43.0, 20.0]
+    assert records.reference_scores["mean"].tolist() == [43.0, 20.0]
     assert records.problems == ()
 
 
@@ -63,8 +63,8 @@ def test_empty_or_missing_folder_gives_empty_records(tmp_path):
         records = load(folder)
         assert list(records.table.columns) == TABLE
         assert list(records.runs.columns) == RUNS
-        assert list(records.floors.columns) == REFERENCE_SCORES
-        assert len(records.table) == len(records.runs) == len(records.floors) == 0
+        assert list(records.reference_scores.columns) == REFERENCE_SCORES
+        assert len(records.table) == len(records.runs) == len(records.reference_scores) == 0
         assert records.select(methods=["sac"]).table.empty
 
 

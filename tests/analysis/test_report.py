@@ -48,8 +48,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_run(runs, {0: 0.0, 200_000: 100.0}, task="walker-walk", **variant)
     write_run(runs, {}, task="walker-walk", seed=4, state="FAILED")
     write_reference_scores(runs, "walker-walk", (43.0, 12.0), (20.0, 5.0))
-    words = [f"runs={runs}", f"published={root / 'paper'}", f"out={root / 'report.html'}"]
-    assert report.main([*words, "reps=200"]) == 0
+    arguments = [f"runs={runs}", f"published={root / 'paper'}", f"out={root / 'report.html'}"]
+    assert report.main([*arguments, "reps=200"]) == 0
     return root
 
 
@@ -77,7 +77,7 @@ def test_data_by_hand(folder):
     assert first["directory"].startswith(str(folder / "runs"))
     assert set(first["training"]) == {"env_step", "value_loss", "grad_norm"}
     assert len(first["training"]["value_loss"]) == 60
-    assert walker["floors"]["uniform"] == 43
+    assert walker["reference_scores"]["uniform"] == 43
     verdicts = data["verdicts"]["tasks"]
     assert {row[verdicts["columns"].index("verdict")] for row in verdicts["rows"]} == {"reproduced"}
     (ablation,) = data["ablations"]["rows"]
@@ -96,8 +96,8 @@ def test_the_page_needs_nothing_from_elsewhere(folder):
 
 def test_the_same_records_give_the_same_page(folder):
     before = (folder / "report.html").read_bytes()
-    words = [f"runs={folder / 'runs'}", f"published={folder / 'paper'}"]
-    assert report.main([*words, f"out={folder / 'again.html'}", "reps=200"]) == 0
+    arguments = [f"runs={folder / 'runs'}", f"published={folder / 'paper'}"]
+    assert report.main([*arguments, f"out={folder / 'again.html'}", "reps=200"]) == 0
     assert (folder / "again.html").read_bytes() == before
 
 
@@ -112,10 +112,10 @@ def test_runs_of_several_tasks_are_counted_and_not_on_the_page(tmp_path):
     assert told == ["Not on this page: 1 run of several tasks (1 of mine), see make_figures.py"]
 
 
-def headlines(folder: Path, *words: str) -> dict[tuple[str, str], set[str]]:
+def headlines(folder: Path, *arguments: str) -> dict[tuple[str, str], set[str]]:
     """Series of each table of headline numbers, by its label and horizon."""
     out = folder / "report.html"
-    assert report.main([f"out={out}", "reps=200", *words]) == 0
+    assert report.main([f"out={out}", "reps=200", *arguments]) == 0
     data = content(folder)
     names = [series["label"] for series in data["series"]]
     return {
@@ -125,7 +125,7 @@ def headlines(folder: Path, *words: str) -> dict[tuple[str, str], set[str]]:
 
 
 def publish(folder: Path, name: str, scores: dict[int, float]) -> str:
-    """Writes a published method's curves of walker-walk; the word that names the folder."""
+    """Writes a published method's curves of walker-walk; the argument that names the folder."""
     lines = [f"{step},{score},{seed}" for step, score in scores.items() for seed in (1, 2, 3)]
     write_table(folder / "paper" / name / "walker-walk.csv", "step,reward,seed", lines)
     return f"published={folder / 'paper'}"
@@ -137,8 +137,8 @@ LATE = {0: 3.0, 100_000: 700.0, 200_000: 800.0}
 def test_a_short_run_is_not_compared_with_curves_that_begin_later(tmp_path):
     """The published score at step 0 says nothing of step 40,000."""
     write_run(tmp_path / "runs", {0: 5.0, 40_000: 300.0}, budget=40_000)
-    words = [f"runs={tmp_path / 'runs'}", publish(tmp_path, "tdmpc2", LATE)]
-    tables = headlines(tmp_path, *words)
+    arguments = [f"runs={tmp_path / 'runs'}", publish(tmp_path, "tdmpc2", LATE)]
+    tables = headlines(tmp_path, *arguments)
     assert tables == {("dmcontrol, tasks run here", "40,000 env steps"): {"TD-MPC2"}}
     (table,) = content(tmp_path)["groups"]
     (left,) = table["left_out"]
@@ -150,9 +150,11 @@ def test_a_short_run_is_not_compared_with_curves_that_begin_later(tmp_path):
 def test_runs_are_compared_at_the_last_step_that_curves_from_elsewhere_have(tmp_path):
     points = {0: 5.0, **{step: step / 200 for step in range(10_000, 160_000, 10_000)}}
     write_run(tmp_path / "runs", points, budget=150_000)
-    words = [f"runs={tmp_path / 'runs'}", publish(tmp_path, "tdmpc2", LATE)]
+    arguments = [f"runs={tmp_path / 'runs'}", publish(tmp_path, "tdmpc2", LATE)]
     both = {"TD-MPC2", "TD-MPC2 (published)"}
-    assert headlines(tmp_path, *words) == {("dmcontrol, tasks run here", "100,000 env steps"): both}
+    assert headlines(tmp_path, *arguments) == {
+        ("dmcontrol, tasks run here", "100,000 env steps"): both
+    }
 
 
 def test_a_method_that_went_further_is_compared_there(tmp_path):
@@ -161,8 +163,8 @@ def test_a_method_that_went_further_is_compared_there(tmp_path):
     points = {0: 5.0, 40_000: 100.0, 100_000: 500.0}
     write_run(tmp_path / "runs", points, budget=100_000, method="sac")
     label = "dmcontrol, tasks run here"
-    words = [f"runs={tmp_path / 'runs'}", publish(tmp_path, "tdmpc2", LATE)]
-    assert headlines(tmp_path, *words) == {
+    arguments = [f"runs={tmp_path / 'runs'}", publish(tmp_path, "tdmpc2", LATE)]
+    assert headlines(tmp_path, *arguments) == {
         (label, "40,000 env steps"): {"TD-MPC2", "SAC"},
         (label, "100,000 env steps"): {"SAC", "TD-MPC2 (published)"},
     }
@@ -172,8 +174,8 @@ def test_states_and_pixels_have_tables_of_their_own(tmp_path):
     points = {0: 5.0, 100_000: 500.0}
     write_run(tmp_path / "runs", points)
     write_run(tmp_path / "runs", points, seed=2, tag="rgb", obs="rgb", variant="pixels")
-    words = [f"runs={tmp_path / 'runs'}", publish(tmp_path, "tdmpc2", LATE)]
-    tables = headlines(tmp_path, *words)
+    arguments = [f"runs={tmp_path / 'runs'}", publish(tmp_path, "tdmpc2", LATE)]
+    tables = headlines(tmp_path, *arguments)
     label = "dmcontrol, tasks run here"
     assert tables[f"{label}, from states", "100,000 env steps"] == {
         "TD-MPC2",
@@ -227,12 +229,12 @@ def test_training_records_damaged_or_missing(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("word", "message"),
+    ("argument", "message"),
     [("reps=3", "at least 100"), ("out=.", "is a folder, name a file"), ("rep=1", "did you mean")],
 )
-def test_bad_arguments(folder, word, message):
+def test_bad_arguments(folder, argument, message):
     with pytest.raises(UserError, match=message):
-        report.main([f"runs={folder / 'runs'}", word])
+        report.main([f"runs={folder / 'runs'}", argument])
     assert "out=FILE" in report.usage()
 
 

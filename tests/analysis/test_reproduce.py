@@ -36,9 +36,9 @@ def ours(runs: Path, task: str, scores: tuple[float, ...], *, step: int = 200_00
         write_run(runs, points, task=task, seed=seed, budget=step, **facts)
 
 
-def compare(tmp_path: Path, *words: str) -> int:
+def compare(tmp_path: Path, *arguments: str) -> int:
     runs, paper, out = (tmp_path / name for name in ("runs", "paper", "out"))
-    return reproduce.main([f"runs={runs}", f"published={paper}", f"out={out}", *words])
+    return reproduce.main([f"runs={runs}", f"published={paper}", f"out={out}", *arguments])
 
 
 def table(tmp_path: Path, name: str, index: str) -> pd.DataFrame:
@@ -131,7 +131,7 @@ def test_methods_and_variants_are_kept_apart(tmp_path, published):
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("arguments", "message"),
     [
         (["variant=none"], "no run of variant 'none'"),
         (["margin=0"], "margin=0: must be above 0"),
@@ -139,10 +139,10 @@ def test_methods_and_variants_are_kept_apart(tmp_path, published):
         (["tasks=acrobot-*"], "no record of a task"),
     ],
 )
-def test_bad_arguments(tmp_path, published, words, message):
+def test_bad_arguments(tmp_path, published, arguments, message):
     ours(tmp_path / "runs", "walker-walk", (905.0, 915.0))
     with pytest.raises(UserError, match=message):
-        compare(tmp_path, *words)
+        compare(tmp_path, *arguments)
 
 
 def test_published_curves_must_be_named(tmp_path):
@@ -153,14 +153,14 @@ def test_published_curves_must_be_named(tmp_path):
 
 def test_the_published_curves_reproduce_themselves(published_curves, tmp_path):
     """As a user's own curves they come out as reproduced or, where seeds differ much, open."""
-    words = [f"curves={published_curves}", f"published={published_curves}", "tasks=mw-*"]
+    arguments = [f"curves={published_curves}", f"published={published_curves}", "tasks=mw-*"]
     with pytest.raises(UserError, match="same source"):
-        reproduce.main([f"runs={tmp_path}", *words])
+        reproduce.main([f"runs={tmp_path}", *arguments])
     mine = tmp_path / "mine"
     shutil.copytree(published_curves, mine)
-    words[0] = f"curves={mine}"
+    arguments[0] = f"curves={mine}"
     (tmp_path / "none").mkdir()
-    assert reproduce.main([f"runs={tmp_path / 'none'}", f"out={tmp_path / 'out'}", *words]) == 0
+    assert reproduce.main([f"runs={tmp_path / 'none'}", f"out={tmp_path / 'out'}", *arguments]) == 0
     verdicts = table(tmp_path, "tasks", "task")["verdict"].value_counts()
     assert set(verdicts.index) <= {"reproduced", "not enough data"}
     assert verdicts["reproduced"] == 79  # of 200: three seeds do not settle the others

@@ -210,7 +210,7 @@ def test_evaluations_without_spec_are_an_error_but_an_empty_folder_is_not(tmp_pa
     assert [p.severity for p in problems] == ["warning", "error"]
 
 
-def test_floors_are_read(tmp_path):
+def test_reference_scores_are_read(tmp_path):
     problems: list[Problem] = []
     path = write_reference_scores(tmp_path, "walker-walk", (43.0, 12.0), (20.0, 5.0))
     assert read_reference_scores(path, problems) == [
@@ -231,7 +231,7 @@ def test_floors_are_read(tmp_path):
         "[]",
     ],
 )
-def test_unusable_floors_are_named(tmp_path, content):
+def test_unusable_reference_scores_are_named(tmp_path, content):
     path = tmp_path / "walker-walk.json"
     path.write_text(content)
     problems: list[Problem] = []

@@ -13,7 +13,7 @@ from analysis.figures.scaling_plots import Fit
 from analysis.records.load import load
 from tests.analysis.multitask_files import write_multitask_run
 from tests.analysis.pictures import (
-    CATALOGUE,
+    CATALOG,
     FIGURES,
     assert_nothing_overlaps_or_is_clipped,
     card_of,
@@ -21,7 +21,7 @@ from tests.analysis.pictures import (
     legend_of,
 )
 
-FIG7 = CATALOGUE.figures["fig7"]
+FIG7 = CATALOG.figures["fig7"]
 SCALING = FigureSpec("scaling", "scaling")
 H200 = {"device": "cuda", "gpu": "NVIDIA H200"}
 SIZES = (("1", 1e6, 20.0), ("19", 1e7, 40.0), ("317", 1e8, 60.0))

@@ -11,7 +11,7 @@ from analysis.records.load import load, load_curves, merge
 from analysis.records.problems import Problem
 from analysis.stats.bootstrap import Bootstrap
 from analysis.stats.ragged_curves import RULES, ScoreCurves
-from analysis.stats.task_curves import floors, task_curves
+from analysis.stats.task_curves import reference_scores, task_curves
 from tests.analysis.run_files import write_reference_scores, write_run, write_table
 
 FAST = Bootstrap(reps=400)
@@ -76,11 +76,11 @@ def test_where_nothing_is_filled_in_the_seeds_there_are_averaged(tmp_path):
     assert problems == ()
 
 
-def test_floors_by_hand(tmp_path):
+def test_reference_scores_by_hand(tmp_path):
     write_reference_scores(tmp_path, "walker-walk", uniform=(43.0, 12.0), zero=(20.0, 5.0))
     write_run(tmp_path, {0: 50.0, 1000: 900.0}, seed=1, sd=8.0)
     write_run(tmp_path, {0: 30.0, 1000: 900.0}, seed=2, sd=14.0)
-    lines = floors(load(tmp_path)).loc["walker-walk"]
+    lines = reference_scores(load(tmp_path)).loc["walker-walk"]
     assert lines.to_dict() == {
         "uniform": 43.0,
         "zero": 20.0,
@@ -95,7 +95,7 @@ def test_published_curves_are_no_floor(tmp_path):
         tmp_path / "paper" / "sac" / "walker-walk.csv", "step,reward,seed", ["0,400,1", "9,500,1"]
     )
     records = merge([load(tmp_path / "runs"), load_curves(tmp_path / "paper", "published")])
-    assert floors(records).loc["walker-walk", "untrained"] == 50.0
+    assert reference_scores(records).loc["walker-walk", "untrained"] == 50.0
 
 
 def test_no_threshold_where_a_floor_was_not_measured(tmp_path):
@@ -104,7 +104,7 @@ def test_no_threshold_where_a_floor_was_not_measured(tmp_path):
     write_run(tmp_path, {1000: 900.0}, task="walker-walk")
     write_run(tmp_path, {0: 50.0}, task="cup-catch")
     write_run(tmp_path, {0: 0.5}, task="mw-reach", domain="metaworld", metric="success")
-    lines = floors(load(tmp_path))
+    lines = reference_scores(load(tmp_path))
     assert lines["threshold"].isna().all()
     assert lines["uniform"].dropna().to_dict() == {"walker-walk": 43.0}
     assert lines["untrained"].dropna().to_dict() == {"cup-catch": 50.0, "mw-reach": 0.5}

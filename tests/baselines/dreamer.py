@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from baselines.dreamerv3.agent import DreamerV3
-from baselines.dreamerv3.behaviour import Noise
+from baselines.dreamerv3.behavior import Noise
 from baselines.dreamerv3.config import DreamerV3Config
 from baselines.dreamerv3.rssm import State, draw
 from tests.baselines.shapes import SMALL, Random
@@ -38,7 +38,7 @@ def make(**overrides: object) -> DreamerV3:
 def perturb(agent: DreamerV3) -> None:
     """Heads that start at zero say something."""
     random = Random(7)
-    for network in (agent.model, agent.behaviour):
+    for network in (agent.model, agent.behavior):
         for parameter in network.parameters():
             parameter.data += 0.1 * random.normal(*parameter.shape)
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from baselines.dreamerv3 import behaviour as behaviours
+from baselines.dreamerv3 import behavior as behaviors
 from baselines.dreamerv3.agent import DreamerV3
-from baselines.dreamerv3.behaviour import lambda_returns, learn, moved_range
+from baselines.dreamerv3.behavior import lambda_returns, learn, moved_range
 from baselines.dreamerv3.config import DreamerV3Config
 from baselines.dreamerv3.rssm import State
 from baselines.dreamerv3.world_model import divergence, model_loss
@@ -67,7 +67,7 @@ def test_two_hot_in_symlog_space(x: float) -> None:
     assert regression.decode(logits).item() == pytest.approx(x, rel=1e-3, abs=1e-4)
 
 
-# --- behaviour -------------------------------------------------------------------------------
+# --- behavior -------------------------------------------------------------------------------
 
 
 def test_lambda_returns_by_hand() -> None:
@@ -90,21 +90,21 @@ def test_the_range_of_returns() -> None:
 
 def test_policy_by_hand() -> None:
     agent = make()
-    for output, bias in zip(agent.behaviour.actor.outputs, (0.7, -2.0), strict=True):
+    for output, bias in zip(agent.behavior.actor.outputs, (0.7, -2.0), strict=True):
         output.weight.data.zero_()
         output.bias.data.fill_(bias)
-    mean, std = agent.behaviour.policy(starts(agent).features)
+    mean, std = agent.behavior.policy(starts(agent).features)
     torch.testing.assert_close(mean, torch.full((15, 2), math.tanh(0.7)))
     torch.testing.assert_close(std, torch.full((15, 2), 0.1 + 0.9 * 0.5))
     noise = Random(1).normal(15, 2)
     torch.testing.assert_close(
-        agent.behaviour.act(starts(agent).features, noise), mean + std * noise
+        agent.behavior.act(starts(agent).features, noise), mean + std * noise
     )
 
 
 def losses_of(agent: DreamerV3, alive: Tensor) -> tuple[Tensor, Tensor]:
     """Actor and critic loss, step by step, as functions of the parameters."""
-    c, m, b = agent.config, agent.model, agent.behaviour
+    c, m, b = agent.config, agent.model, agent.behavior
     noise, start = imagination_noise(), starts(agent)
     state, features = start, [start.features]
     for t in range(4):
@@ -139,10 +139,10 @@ def losses_of(agent: DreamerV3, alive: Tensor) -> tuple[Tensor, Tensor]:
 def test_losses_of_actor_and_critic_by_hand() -> None:
     agent = make()
     perturb(agent)
-    agent.behaviour.slow_critic.outputs[0].bias.data += 0.5
+    agent.behavior.slow_critic.outputs[0].bias.data += 0.5
     alive = (torch.arange(15) % 4 > 0).float()
     actor, critic = losses_of(agent, alive)
-    b = agent.behaviour
+    b = agent.behavior
     expected = [
         torch.autograd.grad(critic, list(b.critic.parameters()), retain_graph=True),
         torch.autograd.grad(actor, list(b.actor.parameters())),
@@ -162,19 +162,19 @@ def test_the_slow_critic_holds_the_critic_back() -> None:
     perturb(agent)
     alive, past = torch.ones(15), torch.zeros(2)
     free = learn(
-        agent.config, agent.model, agent.behaviour, starts(agent), alive, past, imagination_noise()
+        agent.config, agent.model, agent.behavior, starts(agent), alive, past, imagination_noise()
     )
     held = make()
     perturb(held)
     both = learn(
-        held.config, held.model, held.behaviour, starts(held), alive, past, imagination_noise()
+        held.config, held.model, held.behavior, starts(held), alive, past, imagination_noise()
     )
     assert both.metrics["critic_loss"] > free.metrics["critic_loss"]
     assert torch.equal(both.actor[0], free.actor[0])
     # It moves 2 % of the way at each update.
-    before = [p.clone() for p in held.behaviour.slow_critic.parameters()]
+    before = [p.clone() for p in held.behavior.slow_critic.parameters()]
     held.update_on(random_sequences(SMALL, 5, 3), model_noise(held), imagination_noise())
-    online, slow = held.behaviour.critic.parameters(), held.behaviour.slow_critic.parameters()
+    online, slow = held.behavior.critic.parameters(), held.behavior.slow_critic.parameters()
     for old, new, goal in zip(before, slow, online, strict=True):
         torch.testing.assert_close(new, old + 0.02 * (goal - old))
 
@@ -189,7 +189,7 @@ def test_the_imagined_future_changes_nothing_in_the_world_model() -> None:
 
 
 def test_percentiles_are_those_the_returns_are_scaled_with() -> None:
-    assert behaviours.PERCENTILES == (0.05, 0.95)
+    assert behaviors.PERCENTILES == (0.05, 0.95)
 
 
 # --- acting and schedule ---------------------------------------------------------------------

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 from baselines import kernels
 from baselines.dreamerv3.agent import DreamerV3
-from baselines.dreamerv3.behaviour import Noise
+from baselines.dreamerv3.behavior import Noise
 from baselines.dreamerv3.config import DreamerV3Config
 from baselines.networks import MLP
 from baselines.sac import SAC, SACConfig
@@ -178,7 +178,7 @@ def test_actions_are_the_same_with_kernels(make: Any) -> None:
         start = np.array([first, first])
         ours, theirs = (a.act(obs, first=start, explore=False) for a in (fast, plain))
         np.testing.assert_allclose(ours, theirs, atol=2e-4)
-    if isinstance(fast, TDMPC):  # planning uses packed weights, which follow the parameters
+    if isinstance(fast, TDMPC):  # planning uses blocked weights, which follow the parameters
         before = copy.deepcopy(fast.model.state_dict())
         fast.update_on(*args)
         plain.model.load_state_dict(fast.model.state_dict())

@@ -58,12 +58,12 @@ def test_initial_weights_have_the_variance_of_the_mean_fan() -> None:
 def test_rewards_and_values_start_at_zero() -> None:
     agent, state = make(), starts(make())
     assert torch.allclose(agent.model.reward(state.features), torch.zeros(15), atol=1e-5)
-    assert not agent.behaviour.critic(state.features)[0].any()
+    assert not agent.behavior.critic(state.features)[0].any()
     assert all(
         torch.equal(a, b)
         for a, b in zip(
-            agent.behaviour.critic.parameters(),
-            agent.behaviour.slow_critic.parameters(),
+            agent.behavior.critic.parameters(),
+            agent.behavior.slow_critic.parameters(),
             strict=True,
         )
     )

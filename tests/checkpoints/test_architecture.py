@@ -9,7 +9,7 @@ from torch import Tensor
 from tdmpc2.checkpoints.architecture import check_weights, detect, num_parameters
 from tdmpc2.checkpoints.official import export_official
 from tdmpc2.checkpoints.official_file import shown_by
-from tdmpc2.checkpoints.task_sets import fitting_tasks, recognise
+from tdmpc2.checkpoints.task_sets import fitting_tasks, recognize
 from tdmpc2.common.interfaces import EnvSpec
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.config import MODEL_SIZES, TDMPC2Config
@@ -17,7 +17,7 @@ from tdmpc2.envs.multitask import multitask_spec
 from tdmpc2.envs.tasks import SUITES
 from tests.checkpoints.models import shapes, single_task
 
-# Learnt parameters of the multi-task models, by the formula of each layer.
+# Learned parameters of the multi-task models, by the formula of each layer.
 MT80 = {"1": 1_435_067, "5": 5_389_930, "19": 18_970_218, "48": 48_791_146, "317": 317_383_129}
 MT30 = {"1": 1_426_427, "5": 5_241_066, "19": 16_031_210, "48": 48_242_410, "317": 317_316_889}
 
@@ -43,7 +43,7 @@ def test_the_released_multitask_models(name: str, totals: dict[str, int], size: 
     assert found.dataset == (name if name == "mt30" and size in ("5", "19", "48") else None)
     assert found.config() == TDMPC2Config.make(model_size=size, dataset=name, multitask=True)
     assert num_parameters(weights) == totals[size]
-    assert recognise(found) == name
+    assert recognize(found) == name
 
 
 def test_thirty_tasks_without_the_quirks_are_a_size_too() -> None:
@@ -84,7 +84,7 @@ def test_a_head_for_termination_means_episodes_that_end() -> None:
 def test_tasks_that_fit() -> None:
     found = detect(shapes("5", single_task(24, 5)))
     assert fitting_tasks(found) == ("fish-swim",)
-    assert recognise(found) is None
+    assert recognize(found) is None
 
 
 def test_an_odd_model_says_how_it_differs() -> None:

@@ -102,7 +102,7 @@ def test_a_path_may_hold_an_equals_sign(
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("arguments", "message"),
     [
         ([], "'': unknown action"),
         (["inspekt"], "did you mean 'inspect'?"),
@@ -131,7 +131,7 @@ def test_a_path_may_hold_an_equals_sign(
     ],
 )
 def test_bad_input_is_one_line_and_changes_nothing(
-    words: list[str],
+    arguments: list[str],
     message: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -142,7 +142,7 @@ def test_bad_input_is_one_line_and_changes_nothing(
     save_model(tmp_path / "set.pt", model(*TASKS))
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["checkpoints", *words])
+    monkeypatch.setattr(sys, "argv", ["checkpoints", *arguments])
     assert cli.command(main, usage) == 2
     printed = capsys.readouterr()
     assert message in printed.err

@@ -29,8 +29,8 @@ def server() -> Iterator[Server]:
         yield one
 
 
-def fetch(server: Server, out: Path, *words: str, name: str = NAME) -> int:
-    return main(["fetch", name, f"out={out}", f"url={server.url}", *words])
+def fetch(server: Server, out: Path, *arguments: str, name: str = NAME) -> int:
+    return main(["fetch", name, f"out={out}", f"url={server.url}", *arguments])
 
 
 def ranges(server: Server) -> list[str | None]:
@@ -123,7 +123,7 @@ def test_checksums(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     checksum = SHA if right else "0" * 64
-    words = [f"sha256={checksum}"] if source == "sha256=" else []
+    arguments = [f"sha256={checksum}"] if source == "sha256=" else []
     if source == "the server's header":
         # As Hugging Face does for files in Git LFS: the checksum comes with a redirection.
         server.files["cdn"] = server.files.pop(NAME)
@@ -132,12 +132,12 @@ def test_checksums(
     if source == ".sha256":
         server.files[f"{NAME}.sha256"] = f"{checksum}  mt30-1M.pt\n".encode()
     if right:
-        assert fetch(server, tmp_path, *words) == 0
+        assert fetch(server, tmp_path, *arguments) == 0
         assert f"{source}\n" in capsys.readouterr().out
         assert left(tmp_path) == {"mt30-1M.pt"}
     else:
         with pytest.raises(UserError, match=r"has checksum .* but .* says 0000"):
-            fetch(server, tmp_path, *words)
+            fetch(server, tmp_path, *arguments)
         assert left(tmp_path) == set()
 
 

@@ -13,7 +13,7 @@ import torch
 
 from tdmpc2.common.replay.episode_replay import Replay
 from tdmpc2.common.replay.types import Episode
-from tdmpc2.common.run.checkpoint import CheckpointStore, pack, unpack
+from tdmpc2.common.run.checkpoint import CheckpointStore, from_storable, to_storable
 from tdmpc2.common.system.atomic_files import read_json, write_json
 from tdmpc2.common.system.errors import UserError
 from tests.kill_driver import CONTEXT
@@ -88,12 +88,12 @@ def test_what_is_saved_comes_back(tmp_path: Path) -> None:
     assert back["nested"][True][1] == ("x", 1)
 
 
-def test_packing_copies() -> None:
+def test_storable_values_are_copies() -> None:
     """What training does next must not reach into a state that is being written."""
     array = np.zeros(2)
-    packed = pack({"a": array})
+    stored = to_storable({"a": array})
     array += 1
-    assert unpack(packed)["a"].tolist() == [0, 0]
+    assert from_storable(stored)["a"].tolist() == [0, 0]
 
 
 def test_two_checkpoints_are_kept_and_the_episodes_they_need(tmp_path: Path) -> None:

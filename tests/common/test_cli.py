@@ -1,4 +1,4 @@
-"""`key=value` words: parsing, hints, help and exit codes."""
+"""`key=value` arguments: parsing, hints, help and exit codes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SCHEMA = cli.schema_of(Settings)
 
 
 @pytest.mark.parametrize(
-    ("word", "value"),
+    ("argument", "value"),
     [
         ("count=7", 7),
         ("count=-7", -7),
@@ -56,8 +56,8 @@ SCHEMA = cli.schema_of(Settings)
         ("folder=~", Path.home()),
     ],
 )
-def test_values_of_every_type(word: str, value: object) -> None:
-    (parsed,) = cli.parse_arguments([word], SCHEMA).values()
+def test_values_of_every_type(argument: str, value: object) -> None:
+    (parsed,) = cli.parse_arguments([argument], SCHEMA).values()
     assert parsed == value
     assert type(parsed) is type(value)
 
@@ -67,7 +67,7 @@ def test_a_relative_folder_becomes_absolute() -> None:
 
 
 @pytest.mark.parametrize(
-    ("word", "message"),
+    ("argument", "message"),
     [
         ("cuont=1", "unknown key 'cuont' (did you mean 'count'?)"),
         ("zzz=1", "unknown key 'zzz' (valid: count, folder, limit, mode, name, on, rate)"),
@@ -87,9 +87,9 @@ def test_a_relative_folder_becomes_absolute() -> None:
         ("--=1", "'--=1' is not of the form key=value (see --help)"),
     ],
 )
-def test_bad_arguments(word: str, message: str) -> None:
+def test_bad_arguments(argument: str, message: str) -> None:
     with pytest.raises(UserError) as caught:
-        cli.parse_arguments([word], SCHEMA)
+        cli.parse_arguments([argument], SCHEMA)
     assert str(caught.value) == message
 
 
@@ -111,16 +111,16 @@ def test_fields_are_described_with_default_and_choices() -> None:
     ]
 
 
-def run(monkeypatch: pytest.MonkeyPatch, outcome: Any, *words: str) -> int:
+def run(monkeypatch: pytest.MonkeyPatch, outcome: Any, *arguments: str) -> int:
     """Exit code of a command whose `main` returns or raises `outcome`."""
 
     def main(given: Sequence[str]) -> int:
-        assert list(given) == list(words)
+        assert list(given) == list(arguments)
         if isinstance(outcome, BaseException):
             raise outcome
         return outcome
 
-    monkeypatch.setattr(sys, "argv", ["command", *words])
+    monkeypatch.setattr(sys, "argv", ["command", *arguments])
     return cli.command(main, lambda: "usage: command")
 
 
@@ -156,11 +156,11 @@ def test_faults_are_not_dressed_up(error: Exception, monkeypatch: pytest.MonkeyP
         run(monkeypatch, error)
 
 
-@pytest.mark.parametrize("word", ["-h", "--help", "help"])
+@pytest.mark.parametrize("argument", ["-h", "--help", "help"])
 def test_help_wins(
-    word: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    argument: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(monkeypatch, UserError("never reached"), "nonsense", word) == 0
+    assert run(monkeypatch, UserError("never reached"), "nonsense", argument) == 0
     assert capsys.readouterr() == ("usage: command\n", "")
 
 

@@ -75,7 +75,7 @@ def test_a_frame_is_kept_once() -> None:
     assert memory(3, 1, frame_stack=False).obs.shape == (40, 3 * SHAPE[0], *SHAPE[1:])
 
 
-def test_saved_episodes_hold_frames_once_and_restore_the_same_memory() -> None:
+def test_saved_episodes_hold_frames_once_and_restore_the_same_buffer() -> None:
     replay, other = memory(3, 2, frame_stack=True), memory(3, 2, frame_stack=True)
     for frames in episodes((7, 4, 12, 5, 9, 4, 7)):
         replay.add(episode(stacked(frames, 3)))

@@ -70,10 +70,10 @@ def test_each_loop_gets_its_own_answers() -> None:
 
 def test_whoever_ends_early_keeps_its_place() -> None:
     log: list[Any] = []
-    pack = AddingBatch()
+    batch = AddingBatch()
     loops = [loop("a", 1, log), None, loop("c", 3, log)]
-    assert lockstep(loops, pack, RoundClock()) == ["a done", None, "c done"]
-    assert pack.asked == [[True, False, True], [False, False, True], [False, False, True]]
+    assert lockstep(loops, batch, RoundClock()) == ["a done", None, "c done"]
+    assert batch.asked == [[True, False, True], [False, False, True], [False, False, True]]
     assert [entry for entry in log if entry[:2] == ("c", "act")][-1] == ("c", "act", 22.0)
 
 
@@ -93,8 +93,8 @@ def test_an_error_in_one_loop_stops_the_others() -> None:
 
 def test_an_error_of_the_batch_reaches_the_loops() -> None:
     log: list[Any] = []
-    pack = AddingBatch()
-    pack.error = RuntimeError("out of memory")
+    batch = AddingBatch()
+    batch.error = RuntimeError("out of memory")
     seen: list[BaseException] = []
 
     def noting() -> Steps[str]:
@@ -106,8 +106,8 @@ def test_an_error_of_the_batch_reaches_the_loops() -> None:
         return ""
 
     with pytest.raises(RuntimeError, match="out of memory"):
-        lockstep([noting(), loop("b", 1, log)], pack, RoundClock())
-    assert seen == [pack.error]
+        lockstep([noting(), loop("b", 1, log)], batch, RoundClock())
+    assert seen == [batch.error]
     assert log[-1][:2] == ("b", "stopped")
 
 

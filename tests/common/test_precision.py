@@ -14,7 +14,7 @@ from torch.func import vmap
 from tdmpc2.common.numerics import precision
 from tdmpc2.common.numerics.precision import RoundedProducts, products_in, round_to_bf16
 
-ULP = 2.0**-8  # of bfloat16, relative: sums in another order may round to the neighbour
+ULP = 2.0**-8  # of bfloat16, relative: sums in another order may round to the neighbor
 
 
 def test_rounding_is_that_of_a_conversion() -> None:
@@ -22,7 +22,7 @@ def test_rounding_is_that_of_a_conversion() -> None:
     x = torch.randn(100_000, generator=generator) * torch.logspace(-30, 30, 100_000)
     x = torch.cat([x, torch.tensor([0.0, -0.0, 1.0, 1 + ULP / 2 + 1e-6, -(2.0**100)])])
     assert torch.equal(round_to_bf16(x), x.bfloat16().float())
-    # Halfway between two neighbours either may count.
+    # Halfway between two neighbors either may count.
     ties = torch.tensor([1.0 + ULP, -1.0 - ULP, 3.0 + 2 * ULP])
     assert (round_to_bf16(ties) - ties).abs().tolist() == [ULP, ULP, 2 * ULP]
     assert round_to_bf16(torch.tensor([float("nan")])).isnan().all()

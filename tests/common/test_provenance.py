@@ -26,8 +26,8 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def git(folder: Path, *words: str) -> str:
-    line = ["git", "-C", str(folder), *words]
+def git(folder: Path, *arguments: str) -> str:
+    line = ["git", "-C", str(folder), *arguments]
     return subprocess.run(line, capture_output=True, text=True, check=True).stdout.strip()
 
 

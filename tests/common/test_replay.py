@@ -110,7 +110,7 @@ def test_short_episodes_are_kept_but_never_sampled() -> None:
     assert set(starts(replay.sample(50, LENGTH))) == {(2, 0)}
 
 
-def test_an_episode_may_fill_the_memory_but_not_more() -> None:
+def test_an_episode_may_fill_the_buffer_but_not_more() -> None:
     replay = make_replay(capacity=10)
     replay.add(episode(1, 4))
     replay.add(episode(2, 9))
@@ -180,7 +180,7 @@ def same_batches(one: Replay, other: Replay) -> bool:
 
 @pytest.mark.parametrize("priorities", [None, (0.6, 0.4)])
 @pytest.mark.parametrize("num_episodes", [1, 3, 12])
-def test_restored_memory_goes_on_alike(
+def test_a_restored_buffer_continues_alike(
     num_episodes: int, priorities: tuple[float, float] | None
 ) -> None:
     """The same rows in the same places, the same draws, also after further episodes."""
@@ -235,7 +235,7 @@ def test_restoring_checks_what_it_is_given() -> None:
         replay.load_state_dict(state, replay.episodes(0))
 
 
-# --- prioritised sampling ------------------------------------------------------------
+# --- prioritized sampling ------------------------------------------------------------
 
 
 def test_prioritised_sampling_and_weights() -> None:

@@ -101,7 +101,7 @@ def test_draws_are_uniform() -> None:
     assert max(counts) < 1120
 
 
-def test_a_restored_memory_gives_the_same_sequences() -> None:
+def test_a_restored_buffer_gives_the_same_sequences() -> None:
     replay, life = make_replay(), Life()
     for number in range(17):
         life.play(replay, number % 2, number, 3 + number % 5, end=number == 9)

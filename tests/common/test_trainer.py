@@ -128,7 +128,7 @@ def test_an_agent_is_told_of_every_decision_and_episode(tmp_path: Path) -> None:
     assert events[50][1] == Counters(decisions=50, num_updates=0, episode_decisions=50)
     assert events[-1][1] == Counters(decisions=100, num_updates=40, episode_decisions=50)
     assert trainer.agent.weight.item() == trainer.progress.num_updates == 40
-    assert set(trainer.agent.episodes_seen) == {1}  # the one in flight is not learnt from
+    assert set(trainer.agent.episodes_seen) == {1}  # the one in flight is not learned from
 
 
 def test_the_replay_holds_what_happened(tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def test_help_lists_every_key(name: str, command: Run) -> None:
         (["convert", "files=x", "out=x", "suite=mt30", "trust=yes"], "x: no such file"),
     ],
 )
-def test_bad_words_are_one_line(
+def test_bad_arguments_are_one_line(
     words: list[str], hint: str, command: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

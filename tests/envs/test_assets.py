@@ -50,8 +50,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The stand-ins' folder in a cache in which two processes built them at once."""
     cache = tmp_path_factory.mktemp("cache")
     environment = {**os.environ, "XDG_CACHE_HOME": str(cache)}
-    words = [*COMMAND, "build", "standin"]
-    both = [subprocess.Popen(words, env=environment, stderr=subprocess.PIPE) for _ in range(2)]
+    arguments = [*COMMAND, "build", "standin"]
+    both = [subprocess.Popen(arguments, env=environment, stderr=subprocess.PIPE) for _ in range(2)]
     errors = [process.communicate()[1] for process in both]
     assert [process.returncode for process in both] == [0, 0], errors
     folder = cache / "tdmpc2-repro" / "maniskill2-standin"
@@ -244,7 +244,7 @@ def test_changed_standins_in_the_cache_are_refused(home: Path) -> None:
 
 
 def test_ycb_standins_lie_in_the_tightest_box(built: Path) -> None:
-    """ManiSkill2's frame: no turn about z gives a smaller box, and its centre is the origin."""
+    """ManiSkill2's frame: no turn about z gives a smaller box, and its center is the origin."""
     info = json.loads((built / YCB / "info_pick_v0.json").read_text())
     for model, facts in info.items():
         lines = (built / YCB / "models" / model / "collision.obj").read_text().splitlines()
@@ -354,7 +354,7 @@ def test_no_network_is_one_line_and_leaves_nothing(home: Path, kind: str) -> Non
 
 
 @pytest.mark.parametrize(
-    ("words", "text"),
+    ("arguments", "text"),
     [
         (["fetsh"], "did you mean 'fetch'"),
         (["fetch"], "valid: faucet, ycb"),
@@ -365,9 +365,9 @@ def test_no_network_is_one_line_and_leaves_nothing(home: Path, kind: str) -> Non
         (["list", "ycb"], "list takes no 'ycb'"),
     ],
 )
-def test_bad_arguments_are_refused(home: Path, words: list[str], text: str) -> None:
+def test_bad_arguments_are_refused(home: Path, arguments: list[str], text: str) -> None:
     with pytest.raises(UserError) as caught:
-        main(words)
+        main(arguments)
     assert text in str(caught.value)
     assert not home.exists()
 

@@ -59,9 +59,9 @@ def in_another_process(
 ) -> subprocess.CompletedProcess[str]:
     """The train command where importing a package fails as it would if something were missing."""
     (tmp_path / f"{package}.py").write_text(failure)
-    words = [f"task={task}", f"runs={tmp_path / 'runs'}", "env_steps=100"]
+    arguments = [f"task={task}", f"runs={tmp_path / 'runs'}", "env_steps=100"]
     return subprocess.run(
-        [sys.executable, "-m", "tdmpc2.train", *words],
+        [sys.executable, "-m", "tdmpc2.train", *arguments],
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
@@ -118,7 +118,7 @@ def test_maniskill2_names_the_python_it_needs(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("task", "words", "message"),
+    ("task", "arguments", "message"),
     [
         ("pick-ycb", [], "official ycb models are wanted"),
         ("turn-faucet", ["assets=rebuilt"], "rebuilt faucet models are wanted"),
@@ -128,12 +128,12 @@ def test_maniskill2_names_the_python_it_needs(monkeypatch):
         ("toy-pointmass", ["eval_workers=-1"], "eval_workers=-1: must not be negative"),
     ],
 )
-def test_what_cannot_be_run_is_refused_in_one_line(tmp_path, task, words, message):
+def test_what_cannot_be_run_is_refused_in_one_line(tmp_path, task, arguments, message):
     (tmp_path / "models").mkdir()
     done = subprocess.run(
         [
             *(sys.executable, "-m", "tdmpc2.train", f"task={task}", "env_steps=100"),
-            *(f"runs={tmp_path / 'runs'}", *words),
+            *(f"runs={tmp_path / 'runs'}", *arguments),
         ],
         capture_output=True,
         text=True,

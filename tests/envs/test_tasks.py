@@ -154,7 +154,7 @@ def test_aliases_lead_to_rows_and_hide_none():
 
 
 @pytest.mark.parametrize(
-    ("lookup", "word", "hint"),
+    ("lookup", "argument", "hint"),
     [
         (get_task, "walker-wlak", "unknown task 'walker-wlak' (did you mean 'walker-walk'?)"),
         (get_task, "ball-in-cup-catsh", "did you mean 'ball-in-cup-catch'?"),
@@ -163,9 +163,9 @@ def test_aliases_lead_to_rows_and_hide_none():
         (get_suite, "zzz", "valid: ablation, all104, custom, dmcontrol"),
     ],
 )
-def test_unknown_names_say_what_is_meant(lookup, word, hint):
+def test_unknown_names_say_what_is_meant(lookup, argument, hint):
     with pytest.raises(UserError) as error:
-        lookup(word)
+        lookup(argument)
     assert hint in str(error.value)
     assert "\n" not in str(error.value)
 

@@ -138,7 +138,7 @@ def test_workers_end_with_the_process_that_owns_them():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
-    pids = [int(word) for word in done.stdout.split()]
+    pids = [int(argument) for argument in done.stdout.split()]
     assert len(pids) == 2
     for _ in range(200):
         if not any(psutil.pid_exists(pid) and not is_dead(pid) for pid in pids):

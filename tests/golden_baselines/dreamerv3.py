@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from baselines.dreamerv3.agent import DreamerV3
-from baselines.dreamerv3.behaviour import Noise, imagine, lambda_returns
+from baselines.dreamerv3.behavior import Noise, imagine, lambda_returns
 from baselines.dreamerv3.config import DreamerV3Config
 from baselines.dreamerv3.rssm import State
 from baselines.dreamerv3.world_model import balanced_divergence
@@ -112,7 +112,7 @@ class GoldenDreamerV3(GoldenBaseline):
 
     def load(self, agent: DreamerV3, *, model_after: int, behavior_after: int) -> None:
         """Loads the recorded weights after some number of updates of each model."""
-        for network, after in ((agent.model, model_after), (agent.behaviour, behavior_after)):
+        for network, after in ((agent.model, model_after), (agent.behavior, behavior_after)):
             weights = self.weights(after)
             network.load_state_dict({name: weights[name] for name in network.state_dict()})
         agent.return_range.copy_(self.weights(behavior_after)["return_range"])
@@ -167,7 +167,7 @@ class GoldenDreamerV3(GoldenBaseline):
 
     def gradients_of(self, agent: DreamerV3) -> dict[str, Tensor]:
         """See `GoldenBaseline.gradients_of`; no gradient is large enough to be clipped."""
-        networks = (agent.model, agent.behaviour)
+        networks = (agent.model, agent.behavior)
         parameters = (pair for network in networks for pair in network.named_parameters())
         return {name: p.grad for name, p in parameters if p.grad is not None}
 
@@ -189,7 +189,7 @@ class GoldenDreamerV3(GoldenBaseline):
 
     def weights_of(self, agent: DreamerV3) -> dict[str, Tensor]:
         """See `GoldenBaseline.weights_of`."""
-        networks = agent.model.state_dict() | agent.behaviour.state_dict()
+        networks = agent.model.state_dict() | agent.behavior.state_dict()
         return {**networks, "return_range": agent.return_range}
 
     def _converted(self, key: str, x: Tensor) -> tuple[str, Tensor]:
@@ -250,7 +250,7 @@ def errors_of_dreamerv3_imagination(golden: GoldenDreamerV3, agent: DreamerV3) -
         agent: any; its weights are replaced.
     """
     errors, c, batch = Errors(), agent.config, golden.batch()
-    model, behavior, noise = agent.model, agent.behaviour, golden.posterior_noise
+    model, behavior, noise = agent.model, agent.behavior, golden.posterior_noise
     decode = behavior.regression.decode
     for n in range(1, golden.num_updates + 1):
         golden.load(agent, model_after=n - 1, behavior_after=n - 1)

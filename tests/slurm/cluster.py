@@ -104,9 +104,11 @@ class Cluster:
         assert not check or done.returncode == 0, f"{command}: {done.stderr}"
         return done.stdout.strip()
 
-    def jobs(self, *words: str) -> dict[str, str]:
+    def jobs(self, *arguments: str) -> dict[str, str]:
         """States of the jobs that have not ended."""
-        lines = self.call("squeue", "--noheader", "--array", "--format=%i %T", *words).splitlines()
+        lines = self.call(
+            "squeue", "--noheader", "--array", "--format=%i %T", *arguments
+        ).splitlines()
         return dict(line.split() for line in lines)
 
     def kill_node(self, node: str, job: str) -> None:

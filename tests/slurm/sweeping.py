@@ -21,8 +21,8 @@ from tests.slurm.cluster import Cluster, wait_for
 PATIENCE = 300.0
 
 
-def words(runs: Path, **changes: Any) -> list[str]:
-    """The words that launch tiny runs."""
+def arguments(runs: Path, **changes: Any) -> list[str]:
+    """The arguments that launch tiny runs."""
     values = {key: value for key, value in TINY.items() if key != "task"}
     values |= {"tasks": "toy-pointmass", "runs": runs, "gpus": 0, "mem_gb": 1, **changes}
     return [f"{key}={value}" for key, value in values.items()]
@@ -30,7 +30,7 @@ def words(runs: Path, **changes: Any) -> list[str]:
 
 def sweep(runs: Path, **changes: Any) -> int:
     """Launches tiny runs; the exit code."""
-    return launch.main(words(runs, **changes))
+    return launch.main(arguments(runs, **changes))
 
 
 def views(runs: Path) -> dict[int, View]:
@@ -55,7 +55,7 @@ def until_empty(cluster: Cluster) -> None:
 
 
 def hold(runs: Path, seeds: Sequence[int]) -> dict[int, int]:
-    """Halts each of some runs once it has learnt something and saved it; their processes."""
+    """Halts each of some runs once it has learned something and saved it; their processes."""
     held: dict[int, int] = {}
 
     def learning(seed: int) -> bool:

@@ -23,7 +23,7 @@ DEAD_NODE = 6
 
 @pytest.fixture(scope="module")
 def runs(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Runs that have all been hit once, while they learnt; no job is left."""
+    """Runs that have all been hit once, while they learned; no job is left."""
     folder = tmp_path_factory.mktemp("faults")
     on_n1 = {**LONG, "sbatch": "nodelist=n1"}
     sweeping.sweep(folder, seeds="5,", timeout_min=2, **on_n1)

@@ -12,13 +12,13 @@ import pytest
 from sweeps import launch, status
 from tests.slurm import sweeping
 from tests.slurm.cluster import Cluster, wait_for
-from tests.sweeps.datasets import toy_dataset, words
+from tests.sweeps.datasets import arguments, toy_dataset
 
 pytestmark = pytest.mark.xdist_group("slurm")
 
 
 def sweep(data: Path, runs: Path, **changes: Any) -> int:
-    return launch.main(words(data, runs, **{"gpus": 0, "mem_gb": 1, "seeds": 1, **changes}))
+    return launch.main(arguments(data, runs, **{"gpus": 0, "mem_gb": 1, "seeds": 1, **changes}))
 
 
 def test_a_warned_run_goes_on(

@@ -30,8 +30,8 @@ def swept(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> tuple[P
     """Twelve runs in one array, then the figures; and what the launch printed."""
     runs = tmp_path_factory.mktemp("array") / "runs"
     command = [sys.executable, "-m", "sweeps.launch"]
-    words = sweeping.words(runs, seeds=12, max_parallel=6, after="figures", **SHORT)
-    done = subprocess.run([*command, *words], capture_output=True, text=True)
+    arguments = sweeping.arguments(runs, seeds=12, max_parallel=6, after="figures", **SHORT)
+    done = subprocess.run([*command, *arguments], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     sweeping.until_empty(cluster)
     return runs, done.stdout
@@ -55,17 +55,17 @@ def test_runs_without_their_models_are_left_out(
 ) -> None:
     """The others are submitted, and the exit code says that some were not."""
     monkeypatch.setenv("MS2_ASSET_DIR", str(tmp_path / "none"))
-    words = {"tasks": "pick-ycb,toy-pointmass", "seeds": 1, **SHORT}
-    assert sweeping.sweep(tmp_path / "runs", **words) == launch.LEFT_BLOCKED
+    arguments = {"tasks": "pick-ycb,toy-pointmass", "seeds": 1, **SHORT}
+    assert sweeping.sweep(tmp_path / "runs", **arguments) == launch.LEFT_BLOCKED
     sweeping.until_empty(cluster)
-    assert sweeping.sweep(tmp_path / "runs", **words) == launch.LEFT_BLOCKED
+    assert sweeping.sweep(tmp_path / "runs", **arguments) == launch.LEFT_BLOCKED
     rows = status.look(tmp_path / "runs", all_sweeps(tmp_path / "runs"))
     assert {row["task"]: view.state for row, view in rows} == {
         "pick-ycb": "blocked",
         "toy-pointmass": "done",
     }
     monkeypatch.undo()
-    assert sweeping.sweep(tmp_path / "runs", **words, assets="standin", dry_run=True) == 0
+    assert sweeping.sweep(tmp_path / "runs", **arguments, assets="standin", dry_run=True) == 0
 
 
 def test_jobs_run_the_code_as_it_was_launched(swept: tuple[Path, str]) -> None:
@@ -120,8 +120,8 @@ def test_held_jobs_are_queued_and_are_not_handed_over_twice(
 ) -> None:
     """Nor by two launches at the same moment; then they are cancelled."""
     command = [sys.executable, "-m", "sweeps.launch"]
-    words = sweeping.words(tmp_path, seeds=4, sbatch="hold", **SHORT)
-    both = [subprocess.Popen([*command, *words], stdout=subprocess.DEVNULL) for _ in range(2)]
+    arguments = sweeping.arguments(tmp_path, seeds=4, sbatch="hold", **SHORT)
+    both = [subprocess.Popen([*command, *arguments], stdout=subprocess.DEVNULL) for _ in range(2)]
     assert [process.wait() for process in both] == [0, 0]
     assert len(cluster.jobs()) == 4
     assert {view.state for view in sweeping.views(tmp_path).values()} == {"queued"}

@@ -1,4 +1,4 @@
-"""Tiny datasets, and the words that launch tiny agents on them."""
+"""Tiny datasets, and the arguments that launch tiny agents on them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def toy_dataset(folder: Path) -> Path:
     return dataset(folder, TASKS)
 
 
-def words(data: Path, runs: Path, **changes: Any) -> list[str]:
-    """The words that launch tiny agents; a change to None leaves a word out."""
+def arguments(data: Path, runs: Path, **changes: Any) -> list[str]:
+    """The arguments that launch tiny agents; a change to None leaves an argument out."""
     values = {"tasks": ",".join(TASKS), "data": data, "runs": runs, **SETTINGS, **changes}
     return [f"{key}={value}" for key, value in values.items() if value is not None]

@@ -36,8 +36,8 @@ def write_sweep(
 ) -> SweepFolder:
     """A sweep that was launched once."""
     sweep = SweepFolder.of(runs, suite or "tasks", planned)
-    words = ["tasks=toy-pointmass", f"seeds={len(planned)}", f"runs={runs}", "cluster=local"]
-    sweep.write(words, suite, planned)
+    arguments = ["tasks=toy-pointmass", f"seeds={len(planned)}", f"runs={runs}", "cluster=local"]
+    sweep.write(arguments, suite, planned)
     write_submission(sweep.new_submission(), **{"cluster": "local", **submission})
     return sweep
 

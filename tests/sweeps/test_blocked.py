@@ -30,8 +30,8 @@ def _no_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_whole_reproduction_is_planned_without_models(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["suite=all104", "seeds=3", f"runs={tmp_path / 'runs'}"]
-    assert launch.main(words) == launch.ASKS_FIRST
+    arguments = ["suite=all104", "seeds=3", f"runs={tmp_path / 'runs'}"]
+    assert launch.main(arguments) == launch.ASKS_FIRST
     printed = capsys.readouterr().out
     assert "1,248 runs, 0 finished already, 24 blocked, 1,224 to do" in printed
     assert "24 runs cannot start on this machine yet:" in printed
@@ -43,14 +43,14 @@ def test_the_whole_reproduction_is_planned_without_models(
     assert "GPUs" in printed
     assert "Add yes=true" in printed
     assert not (tmp_path / "runs").exists()
-    assert launch.main([*words, "dry_run=true"]) == 0
+    assert launch.main([*arguments, "dry_run=true"]) == 0
 
 
 def test_an_ablation_is_planned_without_models(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["--no-simnorm", f"runs={tmp_path / 'runs'}"]
-    assert ablations.main(words) == launch.ASKS_FIRST
+    arguments = ["--no-simnorm", f"runs={tmp_path / 'runs'}"]
+    assert ablations.main(arguments) == launch.ASKS_FIRST
     printed = capsys.readouterr().out
     assert "18 runs, 0 finished already, 6 blocked, 12 to do" in printed
     assert "6 runs of pick-ycb: official ycb models are wanted" in printed
@@ -62,8 +62,8 @@ def test_an_ablation_is_planned_without_models(
 def test_an_ablation_of_which_nothing_can_start(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["--no-simnorm", "--tasks", "pick-ycb", "--yes", f"runs={tmp_path / 'runs'}"]
-    assert ablations.main(words) == launch.LEFT_BLOCKED
+    arguments = ["--no-simnorm", "--tasks", "pick-ycb", "--yes", f"runs={tmp_path / 'runs'}"]
+    assert ablations.main(arguments) == launch.LEFT_BLOCKED
     assert "No report yet: " in capsys.readouterr().out
     assert not (tmp_path / "runs").exists()
 
@@ -72,12 +72,12 @@ def test_the_others_start_once_asked_for(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     runs = tmp_path / "runs"
-    words = [*MIXED, f"runs={runs}"]
-    assert launch.main(words) == launch.ASKS_FIRST
+    arguments = [*MIXED, f"runs={runs}"]
+    assert launch.main(arguments) == launch.ASKS_FIRST
     assert "1 of 2 runs cannot. Add yes=true to start the others." in capsys.readouterr().out
     assert not runs.exists()
     for _ in range(2):  # launching again finds nothing to start, and says the same
-        assert launch.main([*words, "yes=true"]) == launch.LEFT_BLOCKED
+        assert launch.main([*arguments, "yes=true"]) == launch.LEFT_BLOCKED
         printed = capsys.readouterr().out
         assert printed.count(f"`{FETCH} ycb`") == 2  # with the plan, and at the end
         assert printed.splitlines()[-2].startswith("1 of 2 runs were left out")
@@ -91,13 +91,13 @@ def test_the_others_start_once_asked_for(
 
 
 def test_a_failure_counts_more_than_what_was_left_out(tmp_path: Path) -> None:
-    words = [*MIXED, f"runs={tmp_path}", "yes=true", "buffer_size=10"]
-    assert launch.main(words) == 1
+    arguments = [*MIXED, f"runs={tmp_path}", "yes=true", "buffer_size=10"]
+    assert launch.main(arguments) == 1
 
 
 def test_nothing_can_start(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["tasks=pick-ycb,turn-faucet", "seeds=2", f"runs={tmp_path / 'runs'}"]
-    assert launch.main(words) == launch.LEFT_BLOCKED
+    arguments = ["tasks=pick-ycb,turn-faucet", "seeds=2", f"runs={tmp_path / 'runs'}"]
+    assert launch.main(arguments) == launch.LEFT_BLOCKED
     assert "4 of 4 runs were left out" in capsys.readouterr().out
     assert not (tmp_path / "runs").exists()
 
@@ -105,16 +105,16 @@ def test_nothing_can_start(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 def test_runs_start_when_their_models_are_there(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["tasks=pick-ycb", "seeds=1", f"runs={tmp_path}", "dry_run=true"]
-    assert launch.main([*words, "assets=official,standin"]) == 0
+    arguments = ["tasks=pick-ycb", "seeds=1", f"runs={tmp_path}", "dry_run=true"]
+    assert launch.main([*arguments, "assets=official,standin"]) == 0
     assert "blocked" not in capsys.readouterr().out
 
 
 def test_a_damaged_set_blocks_its_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "models" / "mani_skill2_ycb").mkdir(parents=True)
     (tmp_path / "models" / "mani_skill2_ycb" / "info_pick_v0.json").write_text("[")
-    words = ["tasks=pick-ycb,lift-cube", "seeds=1", f"runs={tmp_path / 'runs'}"]
-    assert launch.main(words) == launch.ASKS_FIRST
+    arguments = ["tasks=pick-ycb,lift-cube", "seeds=1", f"runs={tmp_path / 'runs'}"]
+    assert launch.main(arguments) == launch.ASKS_FIRST
     assert "2 runs, 0 finished already, 1 blocked, 1 to do" in capsys.readouterr().out
 
 
@@ -138,8 +138,8 @@ def test_a_missing_simulator_blocks_its_runs(
     own = [task for task in TASKS.values() if task.domain == domain]
     assert all(f"needs {package}" in missing_requirement(task, "official") for task in own)
     assert missing_requirement(get_task("toy-pointmass"), "official") == ""
-    words = [f"tasks={own[0].name},toy-pointmass", "seeds=2", f"runs={tmp_path / 'runs'}"]
-    assert launch.main(words) == launch.ASKS_FIRST
+    arguments = [f"tasks={own[0].name},toy-pointmass", "seeds=2", f"runs={tmp_path / 'runs'}"]
+    assert launch.main(arguments) == launch.ASKS_FIRST
     printed = capsys.readouterr().out
     assert "4 runs, 0 finished already, 2 blocked, 2 to do" in printed
     assert f"2 runs of {own[0].name}: task '{own[0].name}' needs {package}" in printed

@@ -56,7 +56,7 @@ def test_command_line_wins_over_the_preset_and_loses_its_name() -> None:
 def test_models_are_the_first_wanted_that_are_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And the words for each run name what was found, so that it can use nothing else."""
+    """And the arguments for each run name what was found, so that it can use nothing else."""
     monkeypatch.setenv("MS2_ASSET_DIR", str(tmp_path))
     tasks = ["lift-cube", "pick-ycb", "turn-faucet"]
     with pytest.raises(UserError, match="official ycb models are wanted"):
@@ -80,17 +80,17 @@ def test_pixels_have_a_budget_and_an_identity_of_their_own() -> None:
 def test_seeds_of_one_task_share_processes() -> None:
     runs = grid(["walker-run", "cup-catch"], ["tdmpc2"], (7, 1, 2))
     jobs = [PlannedRun(spec, Path(str(i))) for i, spec in enumerate(runs)]
-    packs = group_seeds(jobs, 2)
-    named = [[(job.spec.task, job.spec.seed) for job in pack] for pack in packs]
+    groups = group_seeds(jobs, 2)
+    named = [[(job.spec.task, job.spec.seed) for job in group] for group in groups]
     assert named == [
         [("walker-run", 7), ("walker-run", 1)],
         [("walker-run", 2)],
         [("cup-catch", 7), ("cup-catch", 1)],
         [("cup-catch", 2)],
     ]
-    for pack in packs:
-        assert parse(train_arguments(pack, {}))[0] == [job.spec for job in pack]
-    assert [len(pack) for pack in group_seeds(jobs, 1)] == [1] * 6
+    for group in groups:
+        assert parse(train_arguments(group, {}))[0] == [job.spec for job in group]
+    assert [len(group) for group in group_seeds(jobs, 1)] == [1] * 6
 
 
 def test_the_smoke_suite_brings_a_tiny_run_of_each_baseline() -> None:
@@ -101,7 +101,9 @@ def test_the_smoke_suite_brings_a_tiny_run_of_each_baseline() -> None:
     assert max(spec.budget for spec in specs) < SMOKE.env_steps
     for companion, spec in zip(SMOKE.companions, specs, strict=True):
         # The process that runs it finds the same run directory.
-        ((started,), _) = parse(train_arguments([PlannedRun(spec, Path(), options=companion.options)], {}))
+        ((started,), _) = parse(
+            train_arguments([PlannedRun(spec, Path(), options=companion.options)], {})
+        )
         assert started == spec
 
 
@@ -110,4 +112,4 @@ def test_the_smoke_suite_brings_a_tiny_run_of_each_baseline() -> None:
 )
 def test_what_cannot_share_a_process_gets_its_own(method: str, task: str) -> None:
     runs = [PlannedRun(spec, Path()) for spec in grid([task], [method], (1, 2, 3))]
-    assert [len(pack) for pack in group_seeds(runs, 3)] == [1, 1, 1]
+    assert [len(group) for group in group_seeds(runs, 3)] == [1, 1, 1]

@@ -21,9 +21,16 @@ LAUNCH = [sys.executable, "-m", "sweeps.launch"]
 SETTINGS = [f"{key}={value}" for key, value in TINY.items() if key != "task"]
 
 
-def launch(runs: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def launch(runs: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Runs the command to its end."""
-    command = [*LAUNCH, "tasks=toy-pointmass", "cluster=local", f"runs={runs}", *SETTINGS, *words]
+    command = [
+        *LAUNCH,
+        "tasks=toy-pointmass",
+        "cluster=local",
+        f"runs={runs}",
+        *SETTINGS,
+        *arguments,
+    ]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
@@ -46,7 +53,7 @@ def test_sweep_runs_every_seed_and_reports(swept: tuple[Path, str]) -> None:
     assert len(states(runs)) == 2
     assert "2 runs, 0 finished already, 2 to do" in printed
     assert printed.count("COMPLETED") == 2
-    assert "floors + 3 sd" in printed
+    assert "reference + 3 sd" in printed
     assert (runs / "floors" / "toy-pointmass.json").exists()
 
 
@@ -92,7 +99,7 @@ def test_stopping_the_launcher_stops_its_runs_and_launching_again_finishes(
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("arguments", "message"),
     [
         (["suite=smok"], "did you mean 'smoke'?"),
         (["tasks=walker-wolk"], "did you mean 'walker-walk'?"),
@@ -106,12 +113,12 @@ def test_stopping_the_launcher_stops_its_runs_and_launching_again_finishes(
 )
 def test_bad_input_is_one_line_and_writes_nothing(
     tmp_path: Path,
-    words: list[str],
+    arguments: list[str],
     message: str,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["launch.py", f"runs={tmp_path / 'runs'}", *words])
+    monkeypatch.setattr(sys, "argv", ["launch.py", f"runs={tmp_path / 'runs'}", *arguments])
     assert cli.command(main, usage) == 2
     printed = capsys.readouterr()
     assert message in printed.err
@@ -142,7 +149,7 @@ def test_several_seeds_in_one_process(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "3 to do in 2 processes" in done.stdout
     assert done.stdout.count("COMPLETED") == 3
-    places = [read_json(path).get("pack") for path in sorted(tmp_path.rglob("numeric.json"))]
+    places = [read_json(path).get("group") for path in sorted(tmp_path.rglob("numeric.json"))]
     assert places == ["1 of 2", "2 of 2", None]
     done = launch(tmp_path, "seeds=3")
     assert done.returncode == 0
@@ -150,7 +157,7 @@ def test_several_seeds_in_one_process(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "methods"),
+    ("arguments", "methods"),
     [
         (["seeds=2"], ["tdmpc2"] * 4 + ["sac", "tdmpc", "dreamerv3"]),
         (["seeds=1", "methods=tdmpc2"], ["tdmpc2"] * 2),
@@ -158,10 +165,10 @@ def test_several_seeds_in_one_process(tmp_path: Path) -> None:
     ],
 )
 def test_a_suite_brings_companions_unless_methods_are_named(
-    words: list[str], methods: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], methods: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     here = ["suite=smoke", "cluster=local", "dry_run=true", f"runs={tmp_path / 'runs'}"]
-    assert main([*here, *words]) == 0
+    assert main([*here, *arguments]) == 0
     lines = capsys.readouterr().out.splitlines()
     listed = [line.split()[0] for line in lines if " seed " in line]
     assert listed == methods

@@ -28,8 +28,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {**found, "toy": toy_dataset(root / "toy")}
 
 
-def ask(*words: object) -> Request:
-    return parse_request([str(word) for word in words])
+def ask(*arguments: object) -> Request:
+    return parse_request([str(argument) for argument in arguments])
 
 
 def test_a_scaling_study(folders: dict[str, Path], tmp_path: Path) -> None:
@@ -65,14 +65,14 @@ def test_a_scaling_study_narrowed(folders: dict[str, Path]) -> None:
     assert part.kind == "2 tasks 1M"
 
 
-@pytest.mark.parametrize("words", [["suite=mt30"], ["tasks=cup-spin,cup-catch"]])
+@pytest.mark.parametrize("arguments", [["suite=mt30"], ["tasks=cup-spin,cup-catch"]])
 def test_a_suite_or_tasks_with_data_are_a_run_per_seed(
-    words: list[str], folders: dict[str, Path]
+    arguments: list[str], folders: dict[str, Path]
 ) -> None:
-    planned = ask(*words, f"data={folders['mt30']}", "model_size=1").planned
+    planned = ask(*arguments, f"data={folders['mt30']}", "model_size=1").planned
     assert [(r.spec.method, r.spec.seed) for r in planned] == [("tdmpc2", s) for s in (1, 2, 3)]
     assert {r.kind.split()[-1] for r in planned} == {"1M"}
-    assert len(planned[0].spec.tasks) == (30 if words == ["suite=mt30"] else 2)
+    assert len(planned[0].spec.tasks) == (30 if arguments == ["suite=mt30"] else 2)
 
 
 def test_a_suite_without_data_is_a_run_per_task() -> None:
@@ -103,19 +103,19 @@ def test_processes_are_told_exactly_this(folders: dict[str, Path], tmp_path: Pat
             spec, options, dataset = parse_training(train_arguments([run], request.options))
             assert spec == run.spec
             assert (options.runs, dataset.folder) == (tmp_path, folders[data])
-        packs = group_seeds(request.planned, 3)
-        assert [len(pack) for pack in packs] == [1] * len(request.planned)
+        groups = group_seeds(request.planned, 3)
+        assert [len(group) for group in groups] == [1] * len(request.planned)
 
 
-def test_words_hold_from_any_folder(
+def test_arguments_hold_from_any_folder(
     folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As a retry repeats them."""
     monkeypatch.chdir(folders["mt30"].parent)
-    words = ask("suite=scaling", "data=mt30=mt30,./smoke", "seeds=1").words
+    arguments = ask("suite=scaling", "data=mt30=mt30,./smoke", "seeds=1").arguments
     monkeypatch.chdir("/")
-    assert f"data=mt30={folders['mt30']},{folders['smoke']}" in words
-    assert len(parse_request(words).planned) == 20
+    assert f"data=mt30={folders['mt30']},{folders['smoke']}" in arguments
+    assert len(parse_request(arguments).planned) == 20
 
 
 REFUSED = {
@@ -162,10 +162,10 @@ def test_bad_input_is_one_line_and_writes_nothing(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    words, message = REFUSED[case]
+    arguments, message = REFUSED[case]
     for name, folder in {**folders, "nowhere": tmp_path / "nowhere"}.items():
-        words = [word.replace(name.upper(), str(folder)) for word in words]
-    monkeypatch.setattr(sys, "argv", ["launch.py", f"runs={tmp_path / 'runs'}", *words])
+        arguments = [argument.replace(name.upper(), str(folder)) for argument in arguments]
+    monkeypatch.setattr(sys, "argv", ["launch.py", f"runs={tmp_path / 'runs'}", *arguments])
     assert cli.command(main, usage) == 2
     printed = capsys.readouterr()
     assert message in printed.err

@@ -17,7 +17,7 @@ import torch
 from sweeps import retry, status
 from sweeps.launch import main
 from tdmpc2.common.run.run_files import read_status
-from tests.sweeps.datasets import toy_dataset, words
+from tests.sweeps.datasets import arguments, toy_dataset
 
 LAUNCH = [sys.executable, "-m", "sweeps.launch"]
 PATIENCE = 120.0
@@ -30,7 +30,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def launch(data: Path, runs: Path, **changes: Any) -> subprocess.CompletedProcess[str]:
     """Runs the command to its end."""
-    command = [*LAUNCH, *words(data, runs, **{"cluster": "local", "seeds": "1", **changes})]
+    command = [*LAUNCH, *arguments(data, runs, **{"cluster": "local", "seeds": "1", **changes})]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
@@ -61,7 +61,7 @@ def test_every_seed_runs_and_is_reported(swept: tuple[Path, str]) -> None:
     assert "45 of 45 updates" in printed
     assert printed.count("COMPLETED") == 2
     assert "mean over the tasks" in printed
-    assert "floors" not in printed
+    assert "reference_scores" not in printed
     assert not (runs / "floors").exists()
 
 
@@ -70,7 +70,7 @@ def test_launching_again_skips_what_is_finished(
 ) -> None:
     runs, _ = swept
     before = {path: path.stat().st_mtime_ns for path in runs.rglob("*") if path.is_file()}
-    assert main(words(data, runs, cluster="local", seeds=2)) == 0
+    assert main(arguments(data, runs, cluster="local", seeds=2)) == 0
     assert "2 finished already, 0 to do" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in runs.rglob("*") if path.is_file()} == before
 
@@ -80,7 +80,7 @@ def test_more_is_taken_to_cost_what_earlier_runs_took(
 ) -> None:
     """A third seed, and the other two with a larger budget."""
     changes = {"cluster": "local", "seeds": 3, "num_updates": 60, "dry_run": "true"}
-    assert main(words(data, swept[0], **changes)) == 0
+    assert main(arguments(data, swept[0], **changes)) == 0
     printed = capsys.readouterr().out
     assert "3 runs, 0 finished already, 3 to do" in printed
     assert "by the speed of earlier runs here (" in printed
@@ -114,7 +114,7 @@ def test_one_gpu_trains_one_agent_at_a_time(
 
 def hit(data: Path, runs: Path, number: int) -> int:
     """Sends a signal to the only run of a launch once it has saved; the launch's exit code."""
-    command = [*LAUNCH, *words(data, runs, cluster="local", seeds=1)]
+    command = [*LAUNCH, *arguments(data, runs, cluster="local", seeds=1)]
     launcher = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + PATIENCE
     while not (saved := list(runs.rglob("checkpoints/0*"))):
@@ -168,7 +168,7 @@ def test_a_failed_run_is_retried_with_its_data(
     assert "has 20 or more transitions" in log.read_text()
     monkeypatch.chdir("/")
     retried: list[list[str]] = []
-    monkeypatch.setattr(retry.launch, "main", lambda words: retried.append(words) or 0)
+    monkeypatch.setattr(retry.launch, "main", lambda arguments: retried.append(arguments) or 0)
     assert retry.main([f"runs={runs}"]) == 0
     assert "1 failed" in capsys.readouterr().out
     assert f"data={data}" in retried[0]

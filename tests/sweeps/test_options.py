@@ -12,8 +12,8 @@ from tdmpc2.common.system.errors import UserError
 from tests.sweeps.directories import write_lease, write_status
 
 
-def methods(*words: str) -> list[str]:
-    return list(dict.fromkeys(run.spec.method for run in parse_request(words).planned))
+def methods(*arguments: str) -> list[str]:
+    return list(dict.fromkeys(run.spec.method for run in parse_request(arguments).planned))
 
 
 def test_a_suite_means_all_four_methods_and_a_task_one() -> None:
@@ -24,8 +24,8 @@ def test_a_suite_means_all_four_methods_and_a_task_one() -> None:
 
 
 def test_the_command_that_this_is_for() -> None:
-    words = ("suite=all104", "seeds=3", "assets=official,unknown,rebuilt,standin")
-    planned = parse_request(words).planned
+    arguments = ("suite=all104", "seeds=3", "assets=official,unknown,rebuilt,standin")
+    planned = parse_request(arguments).planned
     assert len(planned) == len({run.directory for run in planned}) == 1248
 
 
@@ -46,7 +46,7 @@ def test_variants_that_are_the_same_run_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("arguments", "message"),
     [
         (["variants=num_q"], "not of the form key=value"),
         (["variants=numq=2"], "unknown key 'numq'"),
@@ -61,9 +61,9 @@ def test_variants_that_are_the_same_run_once() -> None:
         (["yes=perhaps"], "true or false is needed"),
     ],
 )
-def test_bad_arguments(words: list[str], message: str) -> None:
+def test_bad_arguments(arguments: list[str], message: str) -> None:
     with pytest.raises(UserError) as refused:
-        parse_request(("tasks=walker-walk", *words))
+        parse_request(("tasks=walker-walk", *arguments))
     assert message in str(refused.value)
 
 
@@ -71,28 +71,30 @@ def test_days_of_work_ask_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The plan is shown, nothing is written, and the exit code is one of its own."""
-    words = ["tasks=walker-walk", "cluster=local", f"runs={tmp_path / 'runs'}", "seeds=1"]
-    assert launch.main(words) == 3
+    arguments = ["tasks=walker-walk", "cluster=local", f"runs={tmp_path / 'runs'}", "seeds=1"]
+    assert launch.main(arguments) == 3
     printed = capsys.readouterr().out
     assert "on one core" in printed
     assert "yes=true" in printed
     assert not (tmp_path / "runs").exists()
     started = []
-    monkeypatch.setattr(launch.local_pool, "run_all", lambda packs, *a, **k: started.extend(packs))
+    monkeypatch.setattr(
+        launch.local_pool, "run_all", lambda groups, *a, **k: started.extend(groups)
+    )
     monkeypatch.setattr(launch, "measure_reference_scores", lambda *a, **k: {})
-    assert launch.main([*words, "yes=true"]) == 1  # nothing was really run
+    assert launch.main([*arguments, "yes=true"]) == 1  # nothing was really run
     assert len(started) == 1
 
 
-def test_a_pack_waits_for_its_busy_seeds(
+def test_a_seed_batch_waits_for_its_busy_seeds(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Seeds 1 and 2 would share a process, and another one is at seed 1."""
-    words = ["tasks=toy-pointmass", "seeds=4", "seeds_per_process=2", f"runs={tmp_path}"]
-    first = parse_request(words).planned[0]
+    arguments = ["tasks=toy-pointmass", "seeds=4", "seeds_per_process=2", f"runs={tmp_path}"]
+    first = parse_request(arguments).planned[0]
     write_status(first, "RUNNING", 10)
     write_lease(first)
-    assert launch.main([*words, "cluster=local", "dry_run=true"]) == 0
+    assert launch.main([*arguments, "cluster=local", "dry_run=true"]) == 0
     assert "4 runs, 0 finished already, 1 queued or running, 2 to do in 1 processes" in (
         capsys.readouterr().out
     )

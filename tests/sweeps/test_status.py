@@ -39,8 +39,8 @@ def runs(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def show(runs: Path, capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
-    code = status.main([f"runs={runs}", *words])
+def show(runs: Path, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+    code = status.main([f"runs={runs}", *arguments])
     return code, capsys.readouterr().out
 
 
@@ -153,7 +153,7 @@ def test_sweeps_by_suite_and_name(runs: Path, capsys: pytest.CaptureFixture[str]
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("arguments", "message"),
     [
         (["suite=mt30"], "suite=mt30: never launched"),
         (["sweep=nothing"], "sweep=nothing: there is none"),
@@ -161,9 +161,9 @@ def test_sweeps_by_suite_and_name(runs: Path, capsys: pytest.CaptureFixture[str]
         (["evry=1"], "did you mean 'every'?"),
     ],
 )
-def test_bad_arguments(runs: Path, words: list[str], message: str) -> None:
+def test_bad_arguments(runs: Path, arguments: list[str], message: str) -> None:
     with pytest.raises(UserError) as refused:
-        status.main([f"runs={runs}", *words])
+        status.main([f"runs={runs}", *arguments])
     assert message in str(refused.value)
 
 
@@ -183,13 +183,15 @@ def test_a_retry_launches_what_has_failed_with_the_same_arguments(
     runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     started: list[Any] = []
-    monkeypatch.setattr(launch.local_pool, "run_all", lambda packs, *a, **k: started.extend(packs))
+    monkeypatch.setattr(
+        launch.local_pool, "run_all", lambda groups, *a, **k: started.extend(groups)
+    )
     monkeypatch.setattr(launch, "measure_reference_scores", lambda *a, **k: {})
     retry.main([f"runs={runs}", "max_parallel=1"])
     printed = capsys.readouterr().out
     assert "1 failed" in printed
     assert "1 to do, 1 at a time" in printed
-    assert [[run.spec.seed for run in pack] for pack in started] == [[4]]
+    assert [[run.spec.seed for run in group] for group in started] == [[4]]
 
 
 def test_a_launch_of_this_machine_is_cancelled(

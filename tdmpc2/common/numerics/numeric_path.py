@@ -54,7 +54,7 @@ def numeric_path(
     compiled: bool | None = False,
     precision: str = "fp32",
     renderer: str | None = None,
-    pack: str | None = None,
+    seed_batch: str | None = None,
     split: str | None = None,
 ) -> dict[str, Any]:
     """Everything that decides how floating-point results round, for runs to compare.
@@ -65,7 +65,7 @@ def numeric_path(
         compiled: whether functions are compiled; None: where that works.
         precision: of the networks' products, `fp32` or `bf16`.
         renderer: what draws the observations, for runs from pixels.
-        pack: the run's place among several that are computed as one batch.
+        seed_batch: the run's place among several that are computed as one batch.
         split: how batches are divided among processes and in time.
 
     Raises:
@@ -96,8 +96,8 @@ def numeric_path(
         path["deterministic"] = True
     if renderer is not None:
         path["renderer"] = renderer
-    if pack is not None:
-        path["pack"] = pack
+    if seed_batch is not None:
+        path["seed_batch"] = seed_batch
     if split is not None:
         path["split"] = split
     return path
@@ -169,7 +169,7 @@ def apply_numeric_path(
     compiled: bool | None = False,
     precision: str = "fp32",
     renderer: str | None = None,
-    pack: str | None = None,
+    seed_batch: str | None = None,
     split: str | None = None,
 ) -> dict[str, Any]:
     """Sets torch up and records how, or takes over what a run recorded before.
@@ -178,18 +178,20 @@ def apply_numeric_path(
         file: where the run keeps its numeric path.
         device: chosen device.
         threads: wanted threads; None takes the recorded number.
-        allow_change: whether to go on where the recorded path can't be honoured.
+        allow_change: whether to go on where the recorded path can't be honored.
         compiled: whether functions are compiled; None: as recorded, or where that works.
         precision: of the networks' products.
         renderer: what draws the observations, for runs from pixels.
-        pack: the run's place among several that are computed as one batch.
+        seed_batch: the run's place among several that are computed as one batch.
         split: how batches are divided among processes and in time.
 
     Raises:
-        UserError: the recorded path can't be honoured here.
+        UserError: the recorded path can't be honored here.
     """
     recorded = read_json(file)
     if recorded is not None:
+        if "pack" in recorded:  # its name up to version 0.4.0
+            recorded["seed_batch"] = recorded.pop("pack")
         threads = recorded.get("threads") if threads is None else threads
         compiled = bool(recorded.get("compile")) if compiled is None else compiled
     path = numeric_path(
@@ -198,7 +200,7 @@ def apply_numeric_path(
         compiled=compiled,
         precision=precision,
         renderer=renderer,
-        pack=pack,
+        seed_batch=seed_batch,
         split=split,
     )
     if recorded is not None and recorded != path:

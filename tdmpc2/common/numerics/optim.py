@@ -64,7 +64,7 @@ def descend(
 
 
 @torch.no_grad()
-def move_towards(target: Iterable[Tensor], online: Iterable[Tensor], share: float) -> None:
+def move_toward(target: Iterable[Tensor], online: Iterable[Tensor], share: float) -> None:
     """Exponential moving average of parameters: θ̄ ← θ̄ + share·(θ − θ̄)."""
     torch._foreach_lerp_(list(target), list(online), share)
 

@@ -19,8 +19,8 @@ def derive_seed(seed: int, *names: str | int) -> int:
     Returns:
         An integer in 0..2^32 − 1 (what every library accepts).
     """
-    words = [zlib.crc32(str(name).encode()) for name in names]
-    return int(np.random.SeedSequence([seed, *words]).generate_state(1)[0])
+    entropy = [zlib.crc32(str(name).encode()) for name in names]
+    return int(np.random.SeedSequence([seed, *entropy]).generate_state(1)[0])
 
 
 def seed_globals(seed: int) -> None:

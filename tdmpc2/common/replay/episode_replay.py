@@ -60,7 +60,7 @@ class Replay:
         generator: where sampling draws come from (on the CPU).
         device: where rows live and batches are built.
         num_tasks: batches carry task indices if greater than 1.
-        priorities: `(alpha, beta)` of prioritised sampling; uniform if None.
+        priorities: `(alpha, beta)` of prioritized sampling; uniform if None.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class Replay:
         """Stores a finished episode, dropping the oldest ones where space is needed.
 
         Raises:
-            ValueError: if the episode is longer than the whole memory.
+            ValueError: if the episode is longer than the whole replay buffer.
         """
         num_rows = len(episode) + 1
         assert self._growing is None, "an episode is growing in this memory"
@@ -162,7 +162,7 @@ class Replay:
             place: which of several environments it comes from; there is but one here.
 
         Raises:
-            ValueError: the episode is longer than the whole memory, or from a second environment.
+            ValueError: the episode is longer than the buffer, or from a second environment.
         """
         if place or self._frames is not None:
             raise ValueError("only states of one environment can be stored one by one")

@@ -13,9 +13,9 @@ class FrameRows:
     beginning the first frame stands for those before it.
 
     Args:
-        capacity: rows of the memory, a ring.
+        capacity: rows of the replay buffer, a ring.
         num_frames: k.
-        device: of the memory.
+        device: of the replay buffer.
     """
 
     def __init__(self, capacity: int, num_frames: int, device: torch.device) -> None:

@@ -114,10 +114,10 @@ def cgroup_memory(mount: Path, lines: list[str]) -> list[int]:
 def _statistic(file: Path, name: str) -> int:
     """A line of `memory.stat`; files that were read count as used, but give way."""
     try:
-        words = file.read_text().split()
+        fields = file.read_text().split()
     except OSError:
         return 0
-    return dict(zip(words[::2], map(int, words[1::2]), strict=True)).get(name, 0)
+    return dict(zip(fields[::2], map(int, fields[1::2]), strict=True)).get(name, 0)
 
 
 def _number(file: Path) -> int | None:

@@ -1,4 +1,4 @@
-"""A binary tree of sums for drawing in proportion to priority, vectorised over the batch."""
+"""A binary tree of sums for drawing in proportion to priority, vectorized over the batch."""
 
 from __future__ import annotations
 

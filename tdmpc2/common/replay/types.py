@@ -19,7 +19,7 @@ class Batch(NamedTuple):
         reward: `(L, B)`.
         terminated: `(L, B)`, 1 where `obs[t + 1]` ended the episode for good.
         task: `(B,)` task indices, or None.
-        weight: `(B,)` importance weights of prioritised sampling, or None.
+        weight: `(B,)` importance weights of prioritized sampling, or None.
         start: `(B,)` rows where the sub-trajectories start.
     """
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from tdmpc2.common.interfaces import Memory
+from tdmpc2.common.interfaces import ReplayBuffer
 from tdmpc2.common.replay.types import Episode
 from tdmpc2.common.system.atomic_files import (
     fsync_directory,
@@ -54,7 +54,7 @@ class CheckpointStore:
 
     # --- saving ----------------------------------------------------------------------
 
-    def save(self, step: int, state: Mapping[str, Any], replay: Memory | None) -> Path:
+    def save(self, step: int, state: Mapping[str, Any], replay: ReplayBuffer | None) -> Path:
         """Writes a checkpoint, then removes what is no longer needed.
 
         Args:
@@ -77,7 +77,7 @@ class CheckpointStore:
                 "one is whole: free some space and run the same command again"
             ) from error
 
-    def _save(self, step: int, state: Mapping[str, Any], replay: Memory | None) -> Path:
+    def _save(self, step: int, state: Mapping[str, Any], replay: ReplayBuffer | None) -> Path:
         final = self.folder / f"{step:012d}"
         if final.exists():  # killed after this checkpoint, before the run was marked finished
             return final
@@ -90,7 +90,7 @@ class CheckpointStore:
             else:
                 self._save_new_episodes(replay)
             with open(temporary / "state.pt", "wb") as file:
-                torch.save(pack(dict(state)), file)
+                torch.save(to_storable(dict(state)), file)
                 file.flush()
                 os.fsync(file.fileno())
             manifest = {
@@ -109,7 +109,7 @@ class CheckpointStore:
         self._remove_unneeded()
         return final
 
-    def _save_new_episodes(self, replay: Memory) -> None:
+    def _save_new_episodes(self, replay: ReplayBuffer) -> None:
         """Writes the episodes added since the last shard into a new one."""
         first = max(self._num_saved(), replay.num_added - replay.num_episodes)
         episodes = replay.episodes(first)
@@ -205,11 +205,11 @@ class CheckpointStore:
                     raise ValueError(f"episode shard {shard['name']} is missing or damaged")
         except (ValueError, KeyError, TypeError, UserError) as error:
             raise UserError(f"{path}: the checkpoint is damaged ({error}); {advice}") from None
-        state = unpack(torch.load(path / "state.pt", map_location="cpu", weights_only=True))
+        state = from_storable(torch.load(path / "state.pt", map_location="cpu", weights_only=True))
         return state, manifest
 
     def _needed(self, manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """Shards that hold episodes still in the replay memory."""
+        """Shards that hold episodes still in the replay buffer."""
         oldest = manifest["oldest_episode"]
         return [s for s in manifest["shards"] if s["first"] + s["count"] > oldest]
 
@@ -233,7 +233,7 @@ class CheckpointStore:
                 path.unlink()
 
     def episodes(self, manifest: Mapping[str, Any]) -> Iterator[Episode]:
-        """The episodes that were in the replay memory, oldest first, shard by shard."""
+        """The episodes that were in the replay buffer, oldest first, shard by shard."""
         for shard in self._needed(manifest):
             with np.load(self.shard_folder / shard["name"]) as file:
                 arrays = {key: file[key] for key in file.files}
@@ -257,7 +257,7 @@ def _split(arrays: Mapping[str, np.ndarray], skip: int) -> Iterator[Episode]:
         transition += length
 
 
-def pack(value: Any) -> Any:
+def to_storable(value: Any) -> Any:
     """Replaces NumPy arrays by tagged tensors, so that `weights_only` loading accepts them.
 
     A tensor that is part of a larger one is copied: torch would save all of that.
@@ -269,20 +269,20 @@ def pack(value: Any) -> Any:
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, dict):
-        return {key: pack(item) for key, item in value.items()}
+        return {key: to_storable(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(pack(item) for item in value)
+        return type(value)(to_storable(item) for item in value)
     return value
 
 
-def unpack(value: Any) -> Any:
-    """Inverse of `pack`."""
+def from_storable(value: Any) -> Any:
+    """Inverse of `to_storable`."""
     if isinstance(value, dict):
         if value.keys() == {"__array__"}:
             return value["__array__"].numpy()
-        return {key: unpack(item) for key, item in value.items()}
+        return {key: from_storable(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(unpack(item) for item in value)
+        return type(value)(from_storable(item) for item in value)
     return value
 
 

@@ -74,10 +74,13 @@ def provenance(details: Path | None = None) -> dict[str, Any]:
     }
 
 
-def _git(*words: str) -> str | None:
+def _git(*arguments: str) -> str | None:
     try:
         done = subprocess.run(
-            ["git", "-C", str(project_root()), *words], capture_output=True, text=True, check=True
+            ["git", "-C", str(project_root()), *arguments],
+            capture_output=True,
+            text=True,
+            check=True,
         )
     except (OSError, subprocess.CalledProcessError, UnicodeDecodeError):
         return None

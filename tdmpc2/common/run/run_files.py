@@ -122,7 +122,7 @@ class RunFiles:
                 **self.facts,
                 "obs": spec.obs,
                 "assets": spec.assets,
-                "protocol": dict(spec.protocol),
+                "protocol": dict(spec.task_switches),
                 "seed": spec.seed,
                 "budget": spec.budget,
                 "budget_unit": spec.budget_unit,

@@ -32,9 +32,9 @@ class RunSpec:
         obs: what the agent sees, `state` or `rgb`.
         assets: where the models of a task that needs some come from (`official`, `rebuilt`,
             `standin`, or `unknown-` and a checksum); None where it needs none.
-        protocol: switches of `Protocol` that differ from the paper's, sorted by name.
+        task_switches: switches of `TaskSwitches` that differ from the paper's, sorted by name.
         tasks: of the set, in the order of the task embedding; empty for a single task.
-        dataset: checksum of what a set of tasks is learnt from.
+        dataset: checksum of what a set of tasks is learned from.
         start: facts of the trained model that a run goes on from, sorted by name.
     """
 
@@ -47,7 +47,7 @@ class RunSpec:
     variant: str = "default"
     obs: str = "state"
     assets: str | None = None
-    protocol: tuple[tuple[str, bool], ...] = ()
+    task_switches: tuple[tuple[str, bool], ...] = ()
     tasks: tuple[str, ...] = ()
     dataset: str | None = None
     start: tuple[tuple[str, Scalar], ...] = ()
@@ -60,7 +60,7 @@ class RunSpec:
             what.append(["obs", self.obs])
         if self.assets not in (None, "official"):
             what.append(["assets", self.assets])
-        what += [list(switch) for switch in self.protocol]
+        what += [list(switch) for switch in self.task_switches]
         if self.tasks:
             what += [["tasks", *self.tasks], ["dataset", self.dataset]]
         if self.start:
@@ -166,7 +166,7 @@ def parse_seeds(text: str) -> tuple[int, ...]:
 
 
 def chosen_seeds(values: Mapping[str, Any]) -> tuple[int, ...]:
-    """Seeds of the words `seed=` and `seeds=`, of which one may be given; else 1."""
+    """Seeds of the arguments `seed=` and `seeds=`, of which one may be given; else 1."""
     if not values.get("seeds"):
         return (values.get("seed", 1),)
     if "seed" in values:

@@ -1,4 +1,4 @@
-"""`key=value` words on the command line: parsing, checking, help and exit codes."""
+"""`key=value` arguments on the command line: parsing, checking, help and exit codes."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ from tdmpc2.common.system.errors import UserError, did_you_mean
 TRUE, FALSE = {"true", "yes", "on", "1"}, {"false", "no", "off", "0"}
 
 
-def split_arguments(words: Iterable[str]) -> dict[str, str]:
-    """Splits `key=value` words; each key may appear once."""
+def split_arguments(arguments: Iterable[str]) -> dict[str, str]:
+    """Splits `key=value` arguments; each key may appear once."""
     pairs: dict[str, str] = {}
-    for word in words:
-        key, equals, value = word.partition("=")
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
         key = key.lstrip("-").replace("-", "_")
         if not equals or not key:
-            raise UserError(f"'{word}' is not of the form key=value (see --help)")
+            raise UserError(f"'{argument}' is not of the form key=value (see --help)")
         if key in pairs:
-            raise UserError(f"'{key}' is given twice: {key}={pairs[key]} and {word}")
+            raise UserError(f"'{key}' is given twice: {key}={pairs[key]} and {argument}")
         pairs[key] = value
     return pairs
 
 
-def parse_arguments(words: Iterable[str], schema: Mapping[str, Any]) -> dict[str, Any]:
-    """Parses `key=value` words by a schema.
+def parse_arguments(arguments: Iterable[str], schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Parses `key=value` arguments by a schema.
 
     Args:
-        words: the command line.
+        arguments: the command line.
         schema: valid keys with their types.
 
     Raises:
         UserError: unknown key (with the nearest valid one) or a value of another type.
     """
     values = {}
-    for key, text in split_arguments(words).items():
+    for key, text in split_arguments(arguments).items():
         if key not in schema:
             raise UserError(f"unknown key '{key}'{did_you_mean(key, schema)}")
         values[key] = parse_value(key, text, schema[key])
@@ -138,12 +138,12 @@ def command(main: Callable[[Sequence[str]], int], usage: Callable[[], str]) -> i
     Returns:
         0 done, 2 bad input or a full disk, 130 interrupted, else what `main` returns.
     """
-    words = sys.argv[1:]
+    arguments = sys.argv[1:]
     try:
-        if any(word in ("-h", "--help", "help") for word in words):
+        if any(argument in ("-h", "--help", "help") for argument in arguments):
             print(usage())
             return 0
-        return main(words)
+        return main(arguments)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

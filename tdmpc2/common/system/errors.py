@@ -1,4 +1,4 @@
-"""Errors that a command answers with a message or a state, and hints for misspelt words."""
+"""Errors that a command answers with a message or a state, and hints for misspelled words."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ class StoppedError(RuntimeError):
     signal: int | None = None
 
 
-def did_you_mean(word: str, choices: Iterable[str]) -> str:
-    """Hint for a misspelt word, to be appended to an error message.
+def did_you_mean(name: str, choices: Iterable[str]) -> str:
+    """Hint for a misspelled word, to be appended to an error message.
 
     Args:
-        word: what was typed.
-        choices: the words that would have been valid.
+        name: what was typed.
+        choices: the valid ones.
 
     Returns:
         `" (did you mean 'suite'?)"` when something is close, else a list of the
-        valid words.
+        valid names.
     """
     options = sorted({str(choice) for choice in choices})
-    close = difflib.get_close_matches(str(word), options, n=1)
+    close = difflib.get_close_matches(str(name), options, n=1)
     if close:
         return f" (did you mean '{close[0]}'?)"
     return f" (valid: {', '.join(options)})" if options else ""

@@ -131,7 +131,7 @@ def evaluation(
 
 
 class UniformPolicy:
-    """Uniform random actions: one of the floors any learning must leave behind.
+    """Uniform random actions: one of the reference scores any learning must leave behind.
 
     Args:
         action_dim: A.

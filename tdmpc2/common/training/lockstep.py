@@ -13,7 +13,7 @@ from tdmpc2.common.system.errors import StoppedError
 from tdmpc2.common.training.loop_requests import Act, Learn, Request, Result, Steps
 
 
-class Pack(Protocol):
+class BatchedAgents(Protocol):
     """Agents of several seeds that act and learn as one batch."""
 
     def act(self, requests: Sequence[Act | None]) -> Sequence[np.ndarray]:
@@ -45,7 +45,7 @@ class RoundClock:
 
 
 def lockstep(
-    loops: Sequence[Steps[Result] | None], pack: Pack, clock: RoundClock
+    loops: Sequence[Steps[Result] | None], batch: BatchedAgents, clock: RoundClock
 ) -> list[Result | None]:
     """Runs loops to their ends, round by round.
 
@@ -53,8 +53,8 @@ def lockstep(
     others keep their rounding. An error in one loop stops all.
 
     Args:
-        loops: one for each place in the pack; None for a place without.
-        pack: answers.
+        loops: one for each place in the batch; None for a place without.
+        batch: answers.
         clock: of the loops.
 
     Returns:
@@ -85,7 +85,7 @@ def lockstep(
             answers, error = {}, None
             if requests:
                 try:
-                    answers = _respond(pack, requests, len(loops))
+                    answers = _respond(batch, requests, len(loops))
                 except BaseException as raised:
                     error = raised
     return results
@@ -98,16 +98,16 @@ def _stop(loops: Iterable[Steps[Any]], reason: BaseException) -> None:
             loop.throw(StoppedError(f"stopped with another seed of its process ({reason})"))
 
 
-def _respond(pack: Pack, requests: dict[int, Request], size: int) -> dict[int, Any]:
+def _respond(batch: BatchedAgents, requests: dict[int, Request], size: int) -> dict[int, Any]:
     """Answers of one round."""
     kinds = {type(request) for request in requests.values()}
     if len(kinds) > 1:
         raise RuntimeError(f"seeds out of step: {sorted(kind.__name__ for kind in kinds)}")
     every: list[Any] = [requests.get(place) for place in range(size)]
     if kinds == {Act}:
-        answers: Sequence[Any] = pack.act(every)
+        answers: Sequence[Any] = batch.act(every)
     elif kinds == {Learn}:
-        answers = pack.update([request and request.replay for request in every])
+        answers = batch.update([request and request.replay for request in every])
     else:
         return dict.fromkeys(requests)
     return {place: answers[place] for place in requests}

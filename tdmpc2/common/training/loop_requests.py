@@ -41,7 +41,7 @@ Steps = Generator[Request, Any, Result]
 
 
 class Actor(Protocol):
-    """Whatever can act: an agent, or a policy that floors are measured with."""
+    """Whatever can act: an agent, or a policy that reference scores are measured with."""
 
     def act(
         self, obs: np.ndarray, *, first: np.ndarray, explore: bool, task: np.ndarray | None = None

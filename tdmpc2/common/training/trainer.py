@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tdmpc2.common.interfaces import Agent, Counters, Event, Memory, TaskEnv
+from tdmpc2.common.interfaces import Agent, Counters, Event, ReplayBuffer, TaskEnv
 from tdmpc2.common.numerics.optim import RunningMeans, all_finite
 from tdmpc2.common.numerics.seeding import derive_seed
 from tdmpc2.common.run.checkpoint import CheckpointStore
@@ -78,7 +78,7 @@ class Trainer:
         envs: the training environments, as many as the agent acts in.
         eval_envs: one per evaluation episode.
         videos: folder for a video of each evaluation's first episode; None for none.
-        replay: memory.
+        replay: buffer.
         records: the files of the run.
         checkpoints: of the run.
         schedule: when to evaluate, save and end.
@@ -92,7 +92,7 @@ class Trainer:
         agent: Agent,
         envs: Sequence[TaskEnv],
         eval_envs: EnvGroup,
-        replay: Memory,
+        replay: ReplayBuffer,
         records: RunFiles,
         checkpoints: CheckpointStore,
         schedule: Schedule,

@@ -10,7 +10,7 @@ import numpy as np
 from tdmpc2.common.interfaces import TaskEnv
 
 
-class Transition(NamedTuple):
+class StepResult(NamedTuple):
     """What one environment answered to one action.
 
     Attributes:
@@ -39,7 +39,7 @@ class EnvGroup(Protocol):
         """Starts an episode in each of the first environments, one per seed; `(N, *obs_shape)`."""
         ...
 
-    def begin_step(self, actions: dict[int, np.ndarray]) -> Callable[[], dict[int, Transition]]:
+    def begin_step(self, actions: dict[int, np.ndarray]) -> Callable[[], dict[int, StepResult]]:
         """Starts one decision in each environment that `actions` names.
 
         Returns:
@@ -74,7 +74,7 @@ class SerialEnvs:
         """See `EnvGroup.reset`."""
         return np.stack([self.envs[i].reset(seed=seed)[0] for i, seed in enumerate(seeds)])
 
-    def begin_step(self, actions: dict[int, np.ndarray]) -> Callable[[], dict[int, Transition]]:
+    def begin_step(self, actions: dict[int, np.ndarray]) -> Callable[[], dict[int, StepResult]]:
         """See `EnvGroup.begin_step`; the work is done when the outcomes are asked for."""
         return lambda: {i: step_one(self.envs[i], action) for i, action in actions.items()}
 
@@ -88,8 +88,8 @@ class SerialEnvs:
             env.close()
 
 
-def step_one(env: TaskEnv, action: np.ndarray) -> Transition:
+def step_one(env: TaskEnv, action: np.ndarray) -> StepResult:
     """One decision in one environment."""
     obs, reward, terminated, truncated, info = env.step(action)
     done = terminated or truncated
-    return Transition(obs, float(reward), done, info["success"], info["success_ever"])
+    return StepResult(obs, float(reward), done, info["success"], info["success_ever"])

@@ -37,24 +37,24 @@ Where a set comes from is known by checksum: official, rebuilt, standin or unkno
 the official one unless assets= names another. ManiSkill2 states no checksums for its faucets,
 so those, when fetched, are `unknown`: use them with assets=unknown.
 
-Licences:
-  ycb     {official.LICENCES["ycb"]}
-  faucet  {official.LICENCES["faucet"]}"""
+Licenses:
+  ycb     {official.LICENSES["ycb"]}
+  faucet  {official.LICENSES["faucet"]}"""
 
 
-def main(words: Sequence[str]) -> int:
+def main(arguments: Sequence[str]) -> int:
     """The command; returns its exit code."""
     actions = {"list": _list, "fetch": _fetch, "build": _build}
-    action, *rest = words or ["list"]
+    action, *rest = arguments or ["list"]
     if action not in actions:
         raise UserError(f"'{action}': unknown action{did_you_mean(action, actions)}")
     actions[action](rest)
     return 0
 
 
-def _list(words: Sequence[str]) -> None:
-    if words:
-        raise UserError(f"list takes no '{words[0]}' (see --help)")
+def _list(arguments: Sequence[str]) -> None:
+    if arguments:
+        raise UserError(f"list takes no '{arguments[0]}' (see --help)")
     folders = list(dict.fromkeys([asset_dir(), default_asset_dir(), standin_dir()]))
     rows = [row for folder in folders for kind in KINDS if (row := _row(kind, folder))]
     if not rows:
@@ -80,12 +80,12 @@ def _line(found: AssetSet) -> str:
     )
 
 
-def _fetch(words: Sequence[str]) -> None:
-    kind, *rest = words or [""]
+def _fetch(arguments: Sequence[str]) -> None:
+    kind, *rest = arguments or [""]
     if kind not in KINDS:
         raise UserError(f"fetch '{kind}': unknown models{did_you_mean(kind, KINDS)}")
     options = cli.parse_arguments(rest, {"archive": Path})
-    print(f"licence: {official.LICENCES[kind]}")
+    print(f"license: {official.LICENSES[kind]}")
     found = fetch(kind, options.get("archive"))
     print(_line(found))
     if found.source == "unknown":
@@ -95,9 +95,9 @@ def _fetch(words: Sequence[str]) -> None:
         )
 
 
-def _build(words: Sequence[str]) -> None:
-    if list(words) != ["standin"]:
-        raise UserError(f"build '{' '.join(words)}': only `build standin` is known")
+def _build(arguments: Sequence[str]) -> None:
+    if list(arguments) != ["standin"]:
+        raise UserError(f"build '{' '.join(arguments)}': only `build standin` is known")
     for kind in KINDS:
         print(_line(standin_set(kind)))
 

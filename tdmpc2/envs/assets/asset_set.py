@@ -134,7 +134,7 @@ def manifest_of(kind: Kind, fingerprint: str, archives: dict[str, str]) -> dict[
         "kind": kind,
         "fingerprint": fingerprint,
         "archives": archives,
-        "licence": official.LICENCES[kind],
+        "license": official.LICENSES[kind],
     }
 
 

@@ -65,9 +65,9 @@ class _Faucet:
     """A base that stands and a switch that turns.
 
     Attributes:
-        base: points `(N, 3)` in metres of each convex piece.
+        base: points `(N, 3)` in meters of each convex piece.
         switch: the same, relative to the joint.
-        origin: of the joint, in metres.
+        origin: of the joint, in meters.
         axis: of the joint.
         limits: of the joint, in radians.
         base_visuals: meshes to show; the collision pieces by default.

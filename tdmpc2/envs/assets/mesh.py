@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from scipy.spatial import ConvexHull
 
-DIGITS = 6  # of coordinates in metres
+DIGITS = 6  # of coordinates in meters
 
 
 def rounded(points: np.ndarray) -> np.ndarray:
@@ -23,7 +23,7 @@ def convex_hull(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     machine then cannot change the hull.
 
     Args:
-        points: `(N, 3)` metres.
+        points: `(N, 3)` meters.
 
     Returns:
         Vertices `(V, 3)` and triangles `(F, 3)`, indices from 0.
@@ -48,7 +48,7 @@ def write_hulls(path: Path, pieces: Sequence[np.ndarray]) -> None:
 
     Args:
         path: of the file.
-        pieces: points `(N, 3)` of each, in metres.
+        pieces: points `(N, 3)` of each, in meters.
     """
     lines, first = [], 1
     for index, points in enumerate(pieces):

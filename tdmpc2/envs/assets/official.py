@@ -1,4 +1,4 @@
-"""The official archives as ManiSkill2 0.5.3 states them, and the licences of what is fetched."""
+"""The official archives as ManiSkill2 0.5.3 states them, and the licenses of what is fetched."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ YCB_SHA256 = "b83afbe9c38a780f5625f2c97afad712db49fcb533d4814ac0c827b0514a504b"
 # ManiSkill2 states no checksums for the faucets, so a fetched set cannot become `official`.
 FAUCET_URL = f"{_SERVER}/partnet_mobility/dataset/{{model}}.zip"
 
-LICENCES = {
+LICENSES = {
     "ycb": (
         "ManiSkill2's assets are CC BY-NC 4.0 (its README), "
         "the YCB Object and Model Set within them CC BY 4.0"

@@ -16,7 +16,7 @@ from tdmpc2.envs.assets.folders import package_folder
 from tdmpc2.envs.assets.mesh import coordinates, rounded, write_hulls
 
 _NOTE = """Ten objects of the YCB Object and Model Set (www.ycbbenchmarks.com, CC BY 4.0), as packed
-in MyoSuite (simhive/YCB_sim, Apache-2.0). Changes: turned about z, centred, one convex hull each.
+in MyoSuite (simhive/YCB_sim, Apache-2.0). Changes: turned about z, centered, one convex hull each.
 Stand-ins: NOT the objects of ManiSkill2's PickSingleYCB.
 """
 
@@ -105,7 +105,7 @@ def _read_scan(path: Path) -> _Scan:
 
 
 def _framed(vertices: np.ndarray, yaw: float) -> np.ndarray:
-    """Vertices `(V, 3)` in ManiSkill2's frame: turned about z, then centred in their box."""
+    """Vertices `(V, 3)` in ManiSkill2's frame: turned about z, then centered in their box."""
     x, y, z = vertices.T
     # Written out, since a matrix product may round differently on another processor.
     cos, sin = math.cos(yaw), math.sin(yaw)

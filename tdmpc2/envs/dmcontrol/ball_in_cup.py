@@ -8,8 +8,8 @@ from dm_control.suite import ball_in_cup, base
 from dm_control.utils import rewards
 
 _CONTROL_TIMESTEP = 0.02  # seconds, as in the suite
-_DISTANCE = 0.5  # metres between ball and target
-_SPEED = 6  # metres per second
+_DISTANCE = 0.5  # meters between ball and target
+_SPEED = 6  # meters per second
 _ANYWHERE_PROBABILITY = 0.1
 
 

@@ -8,12 +8,12 @@ from dm_control.rl import control
 from dm_control.suite import cheetah
 from dm_control.utils import rewards
 
-_RUN_SPEED = 10  # metres per second, as in the suite
+_RUN_SPEED = 10  # meters per second, as in the suite
 _BACKWARDS_SPEED = 0.8 * _RUN_SPEED
 _ONE_FOOT_SPEED = 0.6 * _RUN_SPEED
 _JUMP_SPEED = 0.5
-_FLOOR = 200  # metres to each side, so that there is some behind the start
-_HEIGHT = 1.2  # metres; of a raised foot and of the torso
+_FLOOR = 200  # meters to each side, so that there is some behind the start
+_HEIGHT = 1.2  # meters; of a raised foot and of the torso
 _FEET = ("bfoot", "ffoot")
 
 

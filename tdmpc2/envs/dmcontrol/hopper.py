@@ -7,8 +7,8 @@ from dm_control.suite import hopper
 from dm_control.utils import rewards
 
 _CONTROL_TIMESTEP = 0.02  # seconds, as in the suite
-_STAND_HEIGHTS = (0.6, 2)  # metres, torso over foot
-_HOP_SPEED = 1  # metres per second: half of what the suite asks forwards
+_STAND_HEIGHTS = (0.6, 2)  # meters, torso over foot
+_HOP_SPEED = 1  # meters per second: half of what the suite asks forwards
 
 
 class BackwardsHopper(hopper.Hopper):

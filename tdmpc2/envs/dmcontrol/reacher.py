@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 from dm_control.rl import control
 from dm_control.suite import reacher
 
-_BIG_TARGET = 0.05  # metres, radius
+_BIG_TARGET = 0.05  # meters, radius
 _SMALL_TARGET = 0.015
 
 _ARM = """

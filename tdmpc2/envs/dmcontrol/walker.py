@@ -9,8 +9,8 @@ from dm_control.suite import walker
 from dm_control.utils import rewards
 
 _CONTROL_TIMESTEP = 0.025  # seconds, as in the suite
-_STAND_HEIGHT = 1.2  # metres
-_FLOOR = 500  # metres to each side, so that there is some behind the start
+_STAND_HEIGHT = 1.2  # meters
+_FLOOR = 500  # meters to each side, so that there is some behind the start
 
 
 class BackwardsWalker(walker.PlanarWalker):

@@ -11,10 +11,10 @@ import pytest
 from sweeps.tracking.reference_scores import measure_reference_scores, threshold
 
 
-def test_floors_are_measured_once_and_kept(tmp_path: Path) -> None:
-    floors = measure_reference_scores(["toy-pointmass", "toy-pointmass"], tmp_path)
+def test_reference_scores_are_measured_once_and_kept(tmp_path: Path) -> None:
+    reference_scores = measure_reference_scores(["toy-pointmass", "toy-pointmass"], tmp_path)
     kept = json.loads((tmp_path / "floors" / "toy-pointmass.json").read_text())
-    assert floors == {"toy-pointmass": kept}
+    assert reference_scores == {"toy-pointmass": kept}
     assert kept["episodes"] == 10
     assert 0 < kept["zero"]["mean"] < 15  # of 50
     assert 0 < kept["uniform"]["mean"] < 15
@@ -52,8 +52,10 @@ def test_threshold(
     assert threshold(floor, evaluations) == expected
 
 
-def test_floors_of_other_models_are_kept_apart(tmp_path: Path) -> None:
-    floors = measure_reference_scores(["turn-faucet"], tmp_path, assets="official,standin")
+def test_reference_scores_of_other_models_are_kept_apart(tmp_path: Path) -> None:
+    reference_scores = measure_reference_scores(
+        ["turn-faucet"], tmp_path, assets="official,standin"
+    )
     (kept,) = (tmp_path / "floors").rglob("*.json")
     assert kept == tmp_path / "floors" / "standin" / "turn-faucet.json"
-    assert floors["turn-faucet"]["zero"]["mean"] > 0
+    assert reference_scores["turn-faucet"]["zero"]["mean"] > 0

@@ -1,4 +1,4 @@
-"""The figure catalogue and its errors."""
+"""The figure catalog and its errors."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from analysis.figures.figure_specs import FigureSpec, LineStyle, quotes_of, read_catalogue
+from analysis.figures.figure_specs import FigureSpec, LineStyle, quotes_of, read_catalog
 from analysis.figures.registry import PLOTS
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.system.paths import project_root
@@ -20,33 +20,33 @@ def with_figure(tmp_path: Path, table: str) -> Path:
     return path
 
 
-def test_shipped_catalogue():
-    catalogue = read_catalogue(SHIPPED, PLOTS)
-    assert list(catalogue.methods) == ["tdmpc2", "tdmpc", "sac", "dreamerv3"]
-    assert {"learning_curves", "aggregate", "fig1", "fig4", "intervals"} <= set(catalogue.figures)
-    assert all(spec.title for spec in catalogue.figures.values())
-    assert catalogue.figures["learning_curves"].only_ours
-    sizes = {name: len(group.tasks) for name, group in catalogue.groups.items()}
+def test_shipped_catalog():
+    catalog = read_catalog(SHIPPED, PLOTS)
+    assert list(catalog.methods) == ["tdmpc2", "tdmpc", "sac", "dreamerv3"]
+    assert {"learning_curves", "aggregate", "fig1", "fig4", "intervals"} <= set(catalog.figures)
+    assert all(spec.title for spec in catalog.figures.values())
+    assert catalog.figures["learning_curves"].only_ours
+    sizes = {name: len(group.tasks) for name, group in catalog.groups.items()}
     assert sizes["all104"] == sizes["all104_full"] == 104
     assert (sizes["locomotion"], sizes["pick_ycb"], sizes["ablation"]) == (7, 1, 3)
-    assert catalogue.figures["learning_curves"].floors
-    colors = [style.color for style in catalogue.methods.values()] + list(catalogue.reserve)
+    assert catalog.figures["learning_curves"].reference_scores
+    colors = [style.color for style in catalog.methods.values()] + list(catalog.reserve)
     assert len(set(colors)) == len(colors)
 
 
 def test_a_figure_is_one_table(tmp_path):
     table = 'plot = "learning_curves"\nsuite = "smoke"\nmethods = ["sac"]'
-    spec = read_catalogue(with_figure(tmp_path, table), PLOTS).figures["mine"]
+    spec = read_catalog(with_figure(tmp_path, table), PLOTS).figures["mine"]
     assert (spec.name, spec.plot, spec.methods, spec.variants) == (
         *("mine", "learning_curves", ("sac",), ()),
     )
     assert "walker-walk" in spec.tasks
-    assert not spec.floors
+    assert not spec.reference_scores
 
 
-def test_floors_have_labels_and_dashes():
-    floors = read_catalogue(SHIPPED, PLOTS).floors
-    assert all(isinstance(style, LineStyle) and style.dashes for style in floors.values())
+def test_reference_scores_have_labels_and_dashes():
+    reference_scores = read_catalog(SHIPPED, PLOTS).reference_scores
+    assert all(isinstance(style, LineStyle) and style.dashes for style in reference_scores.values())
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_floors_have_labels_and_dashes():
         ('plot = "multitask_bars"\nsizes = "19"', r"sizes must be a list"),
         ('plot = "learning_curves"\nsuite = "smok"', "did you mean 'smoke'"),
         ('plot = "learning_curves"\nsuite = "smoke"\ntasks = ["cup-*"]', "both a suite and tasks"),
-        ("floors = true", "missing .*'plot'"),
+        ("reference_scores = true", "missing .*'plot'"),
         ("plot = learning_curves", "line"),
         ('plot = "scaling"\nquoted = [{score = 1}]', "quoted numbers need quoted_from"),
         ('plot = "group_bars"\ngroups = ["dmcontrl"]', "did you mean 'dmcontrol'"),
@@ -72,7 +72,7 @@ def test_floors_have_labels_and_dashes():
 def test_errors_name_file_and_entry(tmp_path, table, message):
     path = with_figure(tmp_path, table)
     with pytest.raises(UserError, match=message) as caught:
-        read_catalogue(path, PLOTS)
+        read_catalog(path, PLOTS)
     text = str(caught.value)
     assert str(path) in text or "suite" in text
     assert "\n" not in text
@@ -93,6 +93,6 @@ def test_quoted_numbers_have_the_keys_that_are_read(quoted, message):
     assert quotes_of(FigureSpec("x", "y", quoted=(whole,)), ("label", "score"), ("by",)) == (whole,)
 
 
-def test_missing_catalogue_is_named(tmp_path):
+def test_missing_catalog_is_named(tmp_path):
     with pytest.raises(UserError, match=r"figures\.toml"):
-        read_catalogue(tmp_path / "figures.toml", PLOTS)
+        read_catalog(tmp_path / "figures.toml", PLOTS)

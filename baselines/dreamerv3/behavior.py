@@ -1,4 +1,4 @@
-"""Actor and critic of DreamerV3, learnt from imagined trajectories."""
+"""Actor and critic of DreamerV3, learned from imagined trajectories."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PERCENTILES = (0.05, 0.95)
 HALF_LOG_2PI_E = 0.5 * math.log(2 * math.pi * math.e)
 
 
-class Behaviour(nn.Module):
+class Behavior(nn.Module):
     """Actor, critic, and the critic's slowly moving copy.
 
     Args:
@@ -81,7 +81,7 @@ class Imagined(NamedTuple):
     std: Tensor
 
 
-def imagine(model: WorldModel, behaviour: Behaviour, start: State, noise: Noise) -> Imagined:
+def imagine(model: WorldModel, behavior: Behavior, start: State, noise: Noise) -> Imagined:
     """States along actions of the actor.
 
     Gradients flow from states into earlier actions through the model, but not on through actions in
@@ -89,13 +89,13 @@ def imagine(model: WorldModel, behaviour: Behaviour, start: State, noise: Noise)
 
     Args:
         model: the world model.
-        behaviour: whose actor acts.
+        behavior: whose actor acts.
         start: `(B, …)`.
         noise: draws.
     """
     state, features, stds = start, [start.features], []
     for action_noise, uniform in zip(noise.action, noise.state, strict=True):
-        mean, std = behaviour.policy(features[-1].detach())
+        mean, std = behavior.policy(features[-1].detach())
         state = model.rssm.imagine(state, mean + std * action_noise, uniform)
         features.append(state.features)
         stds.append(std)
@@ -131,7 +131,7 @@ def moved_range(past: Tensor, returns: Tensor, decay: float) -> Tensor:
 def learn(
     config: DreamerV3Config,
     model: WorldModel,
-    behaviour: Behaviour,
+    behavior: Behavior,
     start: State,
     alive: Tensor,
     past_range: Tensor,
@@ -146,17 +146,17 @@ def learn(
     Args:
         config: scales.
         model: the world model.
-        behaviour: actor and critics.
+        behavior: actor and critics.
         start: `(B, …)`, without graph.
         alive: `(B,)`, 0 where the episode has ended already.
         past_range: `(2,)`, of returns; see `moved_range`.
         noise: draws.
     """
-    c, regression = config, behaviour.regression
-    features, std = imagine(model, behaviour, start, noise)
+    c, regression = config, behavior.regression
+    features, std = imagine(model, behavior, start, noise)
     before, after = features[:-1].detach(), features[1:]
     # One pass of the critic serves both losses; each takes the gradients that are its own.
-    logits = behaviour.critic(features)[0]
+    logits = behavior.critic(features)[0]
     value = regression.decode(logits)
     goes_on = torch.cat([alive[None], model.goes_on(after.detach())])
     returns = lambda_returns(
@@ -173,15 +173,13 @@ def learn(
     actor_loss = -(weight * (advantage + c.entropy_coef * entropy)).mean()
 
     with torch.no_grad():
-        slow = regression.decode(behaviour.slow_critic(before)[0])
+        slow = regression.decode(behavior.slow_critic(before)[0])
     errors = regression.loss(logits[:-1], returns.detach())
     errors = errors + c.slow_coef * regression.loss(logits[:-1], slow)
     critic_loss = (weight * errors).mean()
 
-    critic = torch.autograd.grad(
-        critic_loss, list(behaviour.critic.parameters()), retain_graph=True
-    )
-    actor = torch.autograd.grad(actor_loss, list(behaviour.actor.parameters()))
+    critic = torch.autograd.grad(critic_loss, list(behavior.critic.parameters()), retain_graph=True)
+    actor = torch.autograd.grad(actor_loss, list(behavior.actor.parameters()))
     metrics = {
         "actor_loss": actor_loss,
         "critic_loss": critic_loss,

@@ -1,4 +1,4 @@
-"""Departures from the paper's protocol: what they change, in which tasks, and their names."""
+"""Departures from the paper's setting: what they change, in which tasks, and their names."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ STOPPING = {"stop_at_success": True}
 
 @pytest.mark.parametrize("stops", [True, False])
 def test_an_episode_ends_at_success_or_goes_on(stops, monkeypatch):
-    spec = make_spec("tdmpc2", "lift-cube", 1, protocol={"stop_at_success": stops})
+    spec = make_spec("tdmpc2", "lift-cube", 1, task_switches={"stop_at_success": stops})
     env = make_env(**env_arguments(spec), seed=1)
     env.reset()
     assert env.step(np.zeros(4))[2:4] == (False, False)
@@ -66,20 +66,20 @@ def test_unseeded_resets_are_drawn_from_the_global_generator():
 
 
 def test_environments_that_share_the_global_generator_share_a_process():
-    spec = make_spec("tdmpc2", "mw-reach", 1, protocol=UNSEEDED)
+    spec = make_spec("tdmpc2", "mw-reach", 1, task_switches=UNSEEDED)
     group = make_env_group(env_arguments(spec), 2, workers=2)
     assert not isinstance(group, WorkerEnvs)
     group.close()
 
 
 def test_part_of_identity_name_and_commands():
-    plain = make_spec("tdmpc2", "mw-reach", 1, protocol={"seeded_resets": True})
+    plain = make_spec("tdmpc2", "mw-reach", 1, task_switches={"seeded_resets": True})
     assert plain == make_spec("tdmpc2", "mw-reach", 1)
-    spec = make_spec("tdmpc2", "mw-reach", 1, overrides={"num_q": 2}, protocol=UNSEEDED)
+    spec = make_spec("tdmpc2", "mw-reach", 1, overrides={"num_q": 2}, task_switches=UNSEEDED)
     assert spec.identity != make_spec("tdmpc2", "mw-reach", 1, overrides={"num_q": 2}).identity
     assert spec.variant == "num_q-2+seeded_resets-False"
-    words = train_arguments([PlannedRun(spec, spec.run_dir(Path("runs")))], {})
-    assert train.parse(words)[0] == [spec]
+    arguments = train_arguments([PlannedRun(spec, spec.run_dir(Path("runs")))], {})
+    assert train.parse(arguments)[0] == [spec]
 
 
 def test_unchanged_protocols_keep_the_identity_of_older_runs():
@@ -88,18 +88,20 @@ def test_unchanged_protocols_keep_the_identity_of_older_runs():
 
 
 @pytest.mark.parametrize(
-    ("task", "protocol", "domain"),
+    ("task", "task_switches", "domain"),
     [("dog-run", STOPPING, "maniskill2"), ("lift-cube", UNSEEDED, "metaworld")],
 )
-def test_a_switch_that_changes_nothing_is_refused(task, protocol, domain):
+def test_a_switch_that_changes_nothing_is_refused(task, task_switches, domain):
     with pytest.raises(UserError, match=f"changes nothing in {task}, only in {domain} tasks"):
-        make_spec("tdmpc2", task, 1, protocol=protocol)
+        make_spec("tdmpc2", task, 1, task_switches=task_switches)
 
 
-@pytest.mark.parametrize(("task", "protocol"), [("lift-cube", STOPPING), ("mw-reach", UNSEEDED)])
-def test_seeds_of_such_runs_get_processes_of_their_own(task, protocol):
-    specs = [make_spec("tdmpc2", task, seed, protocol=protocol) for seed in (1, 2, 3)]
+@pytest.mark.parametrize(
+    ("task", "task_switches"), [("lift-cube", STOPPING), ("mw-reach", UNSEEDED)]
+)
+def test_seeds_of_such_runs_get_processes_of_their_own(task, task_switches):
+    specs = [make_spec("tdmpc2", task, seed, task_switches=task_switches) for seed in (1, 2, 3)]
     runs = [PlannedRun(spec, spec.run_dir(Path("runs"))) for spec in specs]
-    assert [len(pack) for pack in group_seeds(runs, 3)] == [1, 1, 1]
+    assert [len(group) for group in group_seeds(runs, 3)] == [1, 1, 1]
     with pytest.raises(UserError, match="train its seeds one by one"):
         train.main([*train_arguments(runs, {}), "runs=/nonexistent"])
