@@ -29,6 +29,8 @@ from tdmpc2.common.run.lock import InUseError, Lease
 from tdmpc2.common.run.provenance import git_commit
 from tdmpc2.common.run.resume_checks import check_commit
 from tdmpc2.common.system import cli
+from tdmpc2.envs.task_variants import task_of
+from tdmpc2.envs.tasks import Task
 
 # Exit codes.
 ASKS_FIRST = 3
@@ -119,7 +121,7 @@ def _on_this_machine(request: Request, advice: str, *, inline: bool) -> int:
         folder.write(request.arguments, sweep.suite, request.planned)
         write_submission(folder.new_submission(), "local", commit=git_commit())
     at_hand = [run for run in request.planned if not run.missing]
-    alone = [run.spec.task for run in at_hand if not run.spec.tasks]
+    alone = [task_of(run.spec) for run in at_hand if not run.spec.tasks]
     reference_scores = measure_reference_scores(alone, request.runs, assets=sweep.assets)
     with ProgressDisplay(at_hand) as display:
         if inline:
@@ -185,7 +187,7 @@ def _turn(folder: Path) -> Iterator[None]:
         yield
 
 
-def _threshold(run: PlannedRun, reference_scores: dict[str, dict[str, Any]]) -> float | None:
+def _threshold(run: PlannedRun, reference_scores: dict[Task, dict[str, Any]]) -> float | None:
     """Return above which a run has learned; None if it never was evaluated."""
     path = run.directory / "eval.csv"
     if not path.exists():
@@ -193,7 +195,7 @@ def _threshold(run: PlannedRun, reference_scores: dict[str, dict[str, Any]]) -> 
     evaluations = pd.read_csv(path)
     if not (evaluations.env_step == 0).any():
         return None
-    return threshold(reference_scores[run.spec.task], evaluations)
+    return threshold(reference_scores[task_of(run.spec)], evaluations)
 
 
 def usage() -> str:

@@ -22,7 +22,7 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 SIMULATORS = {
     "dm_control": ("dmcontrol",),
     "dm_env": ("dmcontrol",),
-    "mujoco": ("dmcontrol", "metaworld", "myosuite", "legacy_contacts", "mujoco_camera"),
+    "mujoco": ("dmcontrol", "metaworld", "myosuite", "physics", "mujoco_camera"),
     "metaworld": ("metaworld",),
     "myosuite": ("myosuite",),
     "mani_skill2": ("maniskill2", "maniskill2_headless"),

@@ -244,6 +244,9 @@ def _marks(ours: pd.DataFrame) -> list[str]:
     standin = ours["variant"].str.contains("assets=").sum()
     if standin:
         marks.append(f"{standin} runs with assets other than the official ones")
+    other = ours["variant"].str.contains("physics=").sum()
+    if other:
+        marks.append(f"{other} runs with physics other than the paper's")
     full = [paper_budget(run.task, run.obs) for run in ours.itertuples()]
     reduced = ours[(ours["budget"] < full) & np.isfinite(full)]
     if len(reduced):

@@ -17,6 +17,7 @@ import numpy as np
 from analysis.records.csv_lines import count_in, fields_of, number_in, whole_lines
 from analysis.records.problems import Problem
 from tdmpc2.common.run.spec import variant_name
+from tdmpc2.envs.physics import repairs_of
 from tdmpc2.envs.tasks import TASKS
 
 METRICS = ("episode_return", "episode_return_sd", "episode_success", "episode_length")
@@ -124,7 +125,7 @@ def read_run(directory: Path, problems: list[Problem]) -> Run | None:
     facts = {key: spec.get(key) for key in ("tasks", "dataset_name")} if several else {}
     return {
         **{key: spec[key] for key in ("method", "task", "domain", "seed")},
-        "overrides": {**spec["overrides"], **spec.get("protocol", {})},
+        "overrides": {**spec["overrides"], **_switches(spec)},
         "variant": (_variant(spec) if several else spec["variant"]) + _mark(spec),
         "model_size": "" if size is None else str(size),
         "dataset": spec.get("dataset") or "",
@@ -193,10 +194,23 @@ def _simulators(attempts: Sequence[dict[str, Any]], domains: Sequence[str]) -> s
     return ", ".join(f"{name} {packages[name]}" for name in needed if name in packages)
 
 
+def _switches(spec: dict[str, Any]) -> dict[str, Any]:
+    """Recorded switches of the tasks, but for the physics, which `_mark` states."""
+    return {k: v for k, v in spec.get("protocol", {}).items() if k != "physics"}
+
+
+def _physics(spec: dict[str, Any]) -> str:
+    """Return `paper`, `simulator`, or `0.4.0`, whose records state none for affected tasks."""
+    affected = any(repairs_of(task) for task in spec.get("tasks") or [spec["task"]])
+    return spec.get("protocol", {}).get("physics", "0.4.0" if affected else "paper")
+
+
 def _mark(spec: dict[str, Any]) -> str:
     """What sets a run apart from the paper's ground, for its variant: `[assets=standin]`."""
     usual = {"obs": (None, "state"), "assets": (None, "official")}
     marks = [f"{key}={spec[key]}" for key in usual if spec.get(key) not in usual[key]]
+    if _physics(spec) != "paper":
+        marks.append(f"physics={_physics(spec)}")
     return f"[{','.join(marks)}]" if marks else ""
 
 

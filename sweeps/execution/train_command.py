@@ -23,6 +23,7 @@ def train(arguments: Sequence[str], *, reference_scores: bool = False) -> list[R
         UserError: bad arguments, or run directories that cannot be used.
         StoppedError: a run was asked to stop.
     """
+    from tdmpc2.envs.task_variants import task_of
     from tdmpc2.runners import offline
     from tdmpc2.runners.online import run_seeds
     from tdmpc2.train import parse
@@ -34,5 +35,5 @@ def train(arguments: Sequence[str], *, reference_scores: bool = False) -> list[R
     ended = run_seeds(specs, options)
     if reference_scores:
         assets = (specs[0].assets or "official").partition("-")[0]
-        measure_reference_scores([specs[0].task], options.runs, assets=assets)
+        measure_reference_scores([task_of(specs[0])], options.runs, assets=assets)
     return ended

@@ -112,7 +112,7 @@ def grid(
     overrides: Mapping[str, Any] | None = None,
     obs: str = "state",
     assets: str = "official",
-    task_switches: Mapping[str, bool] | None = None,
+    task_switches: Mapping[str, bool | str] | None = None,
 ) -> list[RunSpec]:
     """Every run of a sweep: all seeds of a task before the next task.
 

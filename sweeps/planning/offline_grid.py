@@ -13,6 +13,7 @@ from tdmpc2.common.run.spec import OfflineOptions, RunSpec, parse_seeds
 from tdmpc2.common.system import cli
 from tdmpc2.common.system.errors import UserError, did_you_mean
 from tdmpc2.data.dataset import Dataset
+from tdmpc2.envs.task_variants import part
 from tdmpc2.envs.tasks import SUITES, get_task
 from tdmpc2.runners.registry import (
     OFFLINE_UPDATES,
@@ -178,6 +179,7 @@ def _spec(
     settings: Mapping[str, Any],
 ) -> RunSpec:
     sized = {} if size is None else {"model_size": size}
+    overrides, switches = part(settings)
     # Runs of one name are averaged, and those of several sizes must not be.
     name = variant if variant is None or size is None else f"{variant}+model_size-{size}"
     return make_offline_spec(
@@ -187,7 +189,8 @@ def _spec(
         one.dataset.checksum,
         num_updates=OFFLINE_UPDATES if sweep.num_updates is None else sweep.num_updates,
         variant=name,
-        overrides={**settings, **sized},
+        overrides={**overrides, **sized},
+        physics=switches.get("physics", "paper"),  # type: ignore[arg-type]
     )
 
 

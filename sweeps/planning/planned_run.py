@@ -99,6 +99,7 @@ def _multitask_arguments(spec: RunSpec) -> dict[str, Any]:
         "seed": spec.seed,
         "num_updates": spec.budget,
         "variant": spec.variant,
+        **dict(spec.task_switches),
         **dict(spec.overrides),
     }
 

@@ -61,7 +61,9 @@ def parse_request(arguments: Sequence[str]) -> Request:
     sweep_schema = cli.schema_of(SweepOptions)
     options_class = OfflineOptions if named.multitask else RunOptions
     run_schema = {k: v for k, v in cli.schema_of(options_class).items() if k not in sweep_schema}
-    settings = dict({} if named.multitask else cli.schema_of(TaskSwitches))
+    settings = dict(cli.schema_of(TaskSwitches))
+    if named.multitask:
+        settings = {"physics": settings["physics"]}
     for method in named.method_names:
         settings |= cli.schema_of(agent_class(method).config_class)
     own = {**sweep_schema, **run_schema}

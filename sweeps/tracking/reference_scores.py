@@ -13,19 +13,20 @@ from tdmpc2.common.system.atomic_files import read_json, write_json
 from tdmpc2.common.training.evaluation import Evaluation, UniformPolicy, ZeroPolicy, evaluate
 from tdmpc2.envs.assets import AssetSet, find_assets
 from tdmpc2.envs.factory import make_env
-from tdmpc2.envs.tasks import get_task
+from tdmpc2.envs.physics import repairs_of
+from tdmpc2.envs.tasks import Task
 
 EPISODES = 10
 SIGMAS = 3.0
 
 
 def measure_reference_scores(
-    tasks: Iterable[str], runs: Path, *, assets: str = "official"
-) -> dict[str, dict[str, Any]]:
+    tasks: Iterable[Task], runs: Path, *, assets: str = "official"
+) -> dict[Task, dict[str, Any]]:
     """Returns of uniform random and zero actions, over ten episodes of each task.
 
     Args:
-        tasks: names.
+        tasks: with their switches, see `task_of`.
         runs: reference scores are kept in `runs/floors/<task>.json` and measured once.
         assets: wanted sources of the models of the tasks that need some; of other models than
             the official ones, reference scores are kept in `runs/floors/<source>/<task>.json`.
@@ -35,14 +36,15 @@ def measure_reference_scores(
     """
     reference_scores = {}
     for task in dict.fromkeys(tasks):
-        kind = get_task(task).assets
-        models = find_assets(kind, assets) if kind is not None else None
+        models = find_assets(task.assets, assets) if task.assets is not None else None
         folder = runs / "floors"  # the name since version 0.1
         if models is not None and models.source != "official":
             folder /= models.label
-        path = folder / f"{task}.json"
+        if task.physics != "paper" and repairs_of(task.name):
+            folder /= f"physics={task.physics}"
+        path = folder / f"{task.name}.json"
         known = read_json(path)
-        if known is None:
+        if known is None or known.get("physics") != _physics(task):  # 0.4.0 recorded no physics
             known = _measure(task, models or assets)
             path.parent.mkdir(parents=True, exist_ok=True)
             write_json(path, known)
@@ -50,7 +52,11 @@ def measure_reference_scores(
     return reference_scores
 
 
-def _measure(task: str, assets: AssetSet | str) -> dict[str, Any]:
+def _physics(task: Task) -> str | None:
+    return task.physics if repairs_of(task.name) else None
+
+
+def _measure(task: Task, assets: AssetSet | str) -> dict[str, Any]:
     envs = [make_env(task, seed=i, assets=assets) for i in range(EPISODES)]
     seeds = [derive_seed(0, "floors", i) for i in range(EPISODES)]
     shape = envs[0].action_space.shape
@@ -58,7 +64,8 @@ def _measure(task: str, assets: AssetSet | str) -> dict[str, Any]:
     uniform = evaluate(UniformPolicy(shape[0], derive_seed(0, "uniform")), envs, seeds)
     zero = evaluate(ZeroPolicy(shape[0]), envs, seeds)
     return {
-        "task": task,
+        "task": task.name,
+        **({"physics": task.physics} if repairs_of(task.name) else {}),
         "episodes": EPISODES,
         "uniform": _mean_and_sd(uniform),
         "zero": _mean_and_sd(zero),

@@ -15,6 +15,8 @@ from tdmpc2.common.run.checkpoint import CheckpointStore
 from tdmpc2.common.run.run_files import read_status
 from tdmpc2.common.system.atomic_files import read_json, sha256_of
 from tdmpc2.common.system.errors import UserError
+from tdmpc2.envs.physics import repairs_of
+from tdmpc2.envs.task_variants import departures
 from tdmpc2.envs.tasks import Task
 
 
@@ -148,9 +150,13 @@ def _usable(directory: Path, spec: Mapping[str, Any]) -> SourceRun | str:
         return f"its observations are {spec['obs']}, not states"
     if spec.get("assets") not in (None, "official"):
         return f"played with {spec['assets']} models"
-    if spec.get("protocol"):
-        switches = ", ".join(f"{k}={str(v).lower()}" for k, v in spec["protocol"].items())
-        return f"not by the paper's protocol ({switches})"
+    switches = spec.get("protocol", {})
+    changed = departures(tuple(switches.items()))
+    if changed:
+        text = ", ".join(f"{name}={str(value).lower()}" for name, value in changed)
+        return f"not the paper's tasks ({text})"
+    if repairs_of(spec["task"]) and "physics" not in switches:
+        return "trained with the physics of version 0.4.0"
     status = read_status(directory) or {"state": "not begun", "env_step": 0}
     if status["state"] != "COMPLETED":
         return f"unfinished ({status['state']} at env step {status['env_step']:,})"

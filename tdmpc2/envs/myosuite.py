@@ -10,6 +10,7 @@ import numpy as np
 
 from tdmpc2.envs.base import ControlStep, DecisionEnv
 from tdmpc2.envs.mujoco_camera import MujocoCamera
+from tdmpc2.envs.physics import restore
 from tdmpc2.envs.quiet import quiet
 from tdmpc2.envs.tasks import Task
 
@@ -39,6 +40,8 @@ class MyoSuiteEnv(DecisionEnv):
         super().__init__(task)
         with quiet():
             self._env: Any = gymnasium.make(task.env_id).unwrapped
+        if task.physics == "paper":
+            restore(self._env.mj_model, task.name)
         self._env.seed(seed)
         self._view = MujocoCamera(self._env.mj_model, _CAMERA)
 

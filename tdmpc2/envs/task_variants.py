@@ -1,4 +1,4 @@
-"""Switches that change how a domain's tasks begin or end; the defaults are the paper's."""
+"""Switches that change the tasks of a domain; the defaults are the paper's."""
 
 from __future__ import annotations
 
@@ -9,21 +9,28 @@ from typing import Any
 
 from tdmpc2.common.run.spec import RunSpec
 from tdmpc2.common.system.errors import UserError
+from tdmpc2.envs.physics import Physics, repairs_of
 from tdmpc2.envs.tasks import Task, get_task
 
 
 @dataclass(frozen=True)
 class TaskSwitches:
-    """How episodes begin and end; the defaults are the paper's.
+    """Physics, and how episodes begin and end.
 
     Attributes:
+        physics: `paper` restores the physics of the simulators' releases that the paper used, as
+            far as that is possible; `simulator` is that of the installed releases.
         stop_at_success: end an episode at its first success, as the authors' later code does
             in ManiSkill2; the agent then learns to predict the end, as in any task that has one.
-        seeded_resets: draw positions and goals from a generator of the environment's own. Without,
-            Meta-World draws them from NumPy's global one, which an evaluation moves on for
-            training and the other way round.
+        seeded_resets: sample positions and goals from a generator of the environment's own.
+            Otherwise Meta-World samples them from NumPy's global generator, which training and
+            evaluation then share.
     """
 
+    physics: Physics = field(
+        default="paper",
+        metadata={"help": "paper: undo what newer simulators changed | simulator"},
+    )
     stop_at_success: bool = field(
         default=False, metadata={"help": "ManiSkill2: an episode ends at its first success"}
     )
@@ -35,41 +42,65 @@ class TaskSwitches:
 
 PAPER = TaskSwitches()
 DOMAINS = {"stop_at_success": "maniskill2", "seeded_resets": "metaworld"}
-"""Where each switch changes something."""
+"""The only domain in which a switch has an effect; `physics` is a matter of single tasks."""
+NAMES = frozenset(f.name for f in dataclasses.fields(TaskSwitches))
+
+Switches = tuple[tuple[str, bool | str], ...]
 
 
-def part(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, bool]]:
-    """Splits settings into those of methods and those of tasks."""
-    switches = {name: value for name, value in settings.items() if name in DOMAINS}
-    return {k: v for k, v in settings.items() if k not in DOMAINS}, switches
+def part(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, bool | str]]:
+    """Split settings into those of methods and those of tasks."""
+    switches = {name: value for name, value in settings.items() if name in NAMES}
+    return {k: v for k, v in settings.items() if k not in NAMES}, switches
 
 
-def departures(task_switches: Mapping[str, bool], task: Task) -> tuple[tuple[str, bool], ...]:
-    """What of it differs from the paper's, sorted by name.
+def switches_of(values: Mapping[str, bool | str], *tasks: Task) -> Switches:
+    """Return what a run records of its switches, sorted by name.
+
+    These are the switches that differ from the paper's, and `physics`, whatever its value, if it
+    matters to one of the tasks. Records of version 0.4.0 have no `physics`: they are of neither
+    kind.
 
     Args:
-        task_switches: fields of `TaskSwitches`.
-        task: to be run by it.
+        values: fields of `TaskSwitches` that were given.
+        tasks: of the run.
 
     Raises:
-        UserError: a switch that changes nothing in this task.
+        UserError: a switch that changes nothing in these tasks.
     """
-    changed = sorted((k, v) for k, v in task_switches.items() if v != getattr(PAPER, k))
-    for name, value in changed:
-        if task.domain != DOMAINS[name]:
+    changed = {k: v for k, v in values.items() if v != getattr(PAPER, k) and k != "physics"}
+    for name, value in changed.items():
+        if all(task.domain != DOMAINS[name] for task in tasks):
             raise UserError(
-                f"{name}={str(value).lower()}: changes nothing in {task.name}, only in "
+                f"{name}={str(value).lower()}: changes nothing in {tasks[0].name}, only in "
                 f"{DOMAINS[name]} tasks"
             )
-    return tuple(changed)
+    if any(repairs_of(task.name) for task in tasks):
+        changed["physics"] = values.get("physics", PAPER.physics)
+    return tuple(sorted(changed.items()))
+
+
+def departures(switches: Switches) -> Switches:
+    """Return the recorded switches that differ from the paper's."""
+    return tuple((k, v) for k, v in switches if v != getattr(PAPER, k))
 
 
 def task_of(spec: RunSpec) -> Task:
-    """The task of a run, with the run's switches."""
-    task = get_task(spec.task)
-    switches = TaskSwitches(**dict(spec.task_switches))
+    """Return the task of a run, with the run's switches."""
+    return with_switches(get_task(spec.task), dict(spec.task_switches))
+
+
+def with_switches(task: Task, switches: Mapping[str, Any]) -> Task:
+    """Return a task with switches set.
+
+    Args:
+        task: a row of the task table.
+        switches: fields of `TaskSwitches`.
+    """
+    chosen = TaskSwitches(**switches)
     return dataclasses.replace(
         task,
-        episodic=task.episodic or switches.stop_at_success,
-        seeded_resets=switches.seeded_resets,
+        episodic=task.episodic or chosen.stop_at_success,
+        seeded_resets=chosen.seeded_resets,
+        physics=chosen.physics,
     )

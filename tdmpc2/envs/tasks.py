@@ -27,6 +27,7 @@ class Task:
         paper_name: title in the paper's figures where `title` does not follow from `name`.
         episodic: whether episodes can end before their time limit.
         seeded_resets: whether resets use the environment's own generator (see `TaskSwitches`).
+        physics: `paper` undoes what newer simulators changed (see `tdmpc2.envs.physics`).
         assets: the set of downloadable models that the simulator needs for it, if any.
         tags: the suites it belongs to.
     """
@@ -44,6 +45,7 @@ class Task:
     paper_name: str | None = None
     episodic: bool = False
     seeded_resets: bool = True
+    physics: Literal["paper", "simulator"] = "paper"
     assets: Literal["ycb", "faucet"] | None = None
     tags: frozenset[str] = frozenset()
 

@@ -34,6 +34,8 @@ from tdmpc2.common.training.session import session, stop_on_signals
 from tdmpc2.data.dataset import Dataset
 from tdmpc2.data.offline_replay import OfflineReplay
 from tdmpc2.envs.multitask import multitask_spec
+from tdmpc2.envs.physics import Physics
+from tdmpc2.envs.task_variants import with_switches
 from tdmpc2.envs.tasks import Task, get_task
 from tdmpc2.runners.offline_trainer import EvalGroup, OfflineSchedule, OfflineTrainer
 from tdmpc2.runners.registry import (
@@ -53,6 +55,7 @@ SPEC_OPTIONS: dict[str, Any] = {
     "seed": int,
     "num_updates": int,
     "variant": str | None,
+    "physics": Physics,
 }
 SCHEDULES_OVER = 1 << 60  # decisions after which all that anneals over decisions has done so
 
@@ -107,7 +110,8 @@ class _OfflineRun:
     ) -> None:
         self.spec, self.options, self.dataset = spec, options, dataset
         self.device, self.world = device, world
-        self.tasks = [get_task(name) for name in spec.tasks]
+        switches = dict(spec.task_switches)
+        self.tasks = [with_switches(get_task(name), switches) for name in spec.tasks]
         self.shapes = multitask_spec(self.tasks)
         self.agent: Any = make_agent(spec, self.shapes, device)
         self.agent.decisions = SCHEDULES_OVER
@@ -276,6 +280,7 @@ def parse(arguments: Sequence[str]) -> tuple[RunSpec, OfflineOptions, Dataset]:
         num_updates=values.get("num_updates", OFFLINE_UPDATES),
         variant=values.get("variant"),
         overrides={k: values[k] for k in config_schema if k in values},
+        physics=values.get("physics", "paper"),
     )
     dataset.require(spec.tasks)
     return spec, options, dataset
@@ -299,6 +304,7 @@ def usage(method: str) -> str:
             "  seed=1                                     of everything random",
             f"  num_updates={OFFLINE_UPDATES:<31,}budget",
             "  variant=                                   name of these settings; default: derived",
+            "  physics=paper                              of evaluations: paper | simulator",
             "",
             "How (no influence on results, but for round-off):",
             cli.describe_fields(OfflineOptions),

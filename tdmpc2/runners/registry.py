@@ -19,7 +19,8 @@ from tdmpc2.common.training.lockstep import BatchedAgents
 from tdmpc2.envs.assets import MissingAssetsError, find_assets
 from tdmpc2.envs.factory import check_obs
 from tdmpc2.envs.multitask import get_task_set
-from tdmpc2.envs.task_variants import departures, task_of
+from tdmpc2.envs.physics import Physics
+from tdmpc2.envs.task_variants import departures, switches_of, task_of
 from tdmpc2.envs.tasks import PIXEL_ENV_STEPS, Task, get_task
 
 # Method name → where its agent is; imported only when used.
@@ -58,7 +59,7 @@ def make_spec(
     overrides: Mapping[str, Any] | None = None,
     obs: str = "state",
     assets: str = "official",
-    task_switches: Mapping[str, bool] | None = None,
+    task_switches: Mapping[str, bool | str] | None = None,
     start: Mapping[str, Scalar] | None = None,
     require_assets: bool = True,
 ) -> RunSpec:
@@ -91,14 +92,14 @@ def make_spec(
     budget = table_row.env_steps if env_steps is None else env_steps
     require(budget >= 1, f"env_steps={budget}: must be at least 1")
     _check_seed(seed)
-    switches = departures(task_switches or {}, table_row)
+    switches = switches_of(task_switches or {}, table_row)
     return RunSpec(
         method=method,
         task=table_row.name,
         seed=seed,
         budget=budget,
         overrides=what,
-        variant=_named(variant, (*what, *switches)),
+        variant=_named(variant, (*what, *departures(switches))),
         obs=obs,
         assets=models,
         task_switches=switches,
@@ -126,6 +127,7 @@ def make_offline_spec(
     num_updates: int = OFFLINE_UPDATES,
     variant: str | None = None,
     overrides: Mapping[str, Any] | None = None,
+    physics: Physics = "paper",
 ) -> RunSpec:
     """A checked `RunSpec` of learning several tasks from a dataset.
 
@@ -137,6 +139,7 @@ def make_offline_spec(
         num_updates: budget, gradient steps.
         variant: name of the set of overrides; derived from them if None.
         overrides: settings of the method.
+        physics: of evaluations, see `TaskSwitches`.
 
     Raises:
         UserError: anything unknown or out of range; a method that learns one task at a time.
@@ -149,6 +152,7 @@ def make_offline_spec(
         not dict(what).get("prioritized_replay"),
         "prioritized_replay=true: datasets are sampled uniformly",
     )
+    switches = switches_of({"physics": physics}, *members)
     return RunSpec(
         method=method,
         task=name,
@@ -156,7 +160,8 @@ def make_offline_spec(
         budget=num_updates,
         budget_unit="num_updates",
         overrides=what,
-        variant=_named(variant, what),
+        variant=_named(variant, (*what, *departures(switches))),
+        task_switches=switches,
         tasks=tuple(task.name for task in members),
         dataset=dataset,
     )

@@ -194,7 +194,7 @@ LEFT_OUT: dict[str, tuple[dict[str, Any], str]] = {
     "stand-ins": ({"assets": "standin"}, "played with standin models"),
     "protocol": (
         {"protocol": {"seeded_resets": False}},
-        "not by the paper's protocol (seeded_resets=false)",
+        "not the paper's tasks (seeded_resets=false)",
     ),
     "offline": ({"budget_unit": "num_updates"}, "learnt from a dataset and played no episodes"),
 }

@@ -14,7 +14,6 @@ import pytest
 
 from tdmpc2.envs.dmcontrol.adapter import CUSTOM, DMControlEnv, load_raw
 from tdmpc2.envs.factory import make_env
-from tdmpc2.envs.legacy_contacts import restore_legacy_invweight
 from tdmpc2.envs.tasks import get_suite, get_task
 
 # dm_control 1.0.16 with MuJoCo 3.1.2: finger turn_easy, seed 0, 200 control steps with
@@ -58,36 +57,6 @@ def test_finger_without_the_fix_is_another_task():
     total, last = finger_rollout(unrestored(get_task("finger-turn-easy")))
     assert total < 30
     assert np.abs(last - FINGER_LAST_OBS).max() > 1e-3
-
-
-@pytest.mark.parametrize(
-    ("name", "bodies"),
-    [
-        ("finger-spin", ("spinner",)),
-        ("cartpole-swingup", ("cart",)),
-        ("cup-catch", ("cup",)),
-        ("walker-walk", ()),
-        ("humanoid-run", ()),
-    ],
-)
-def test_the_fix_touches_what_cannot_move_or_cannot_turn(name, bodies):
-    model = unrestored(get_task(name)).physics.model.ptr
-    before = model.body_invweight0.copy()
-    assert restore_legacy_invweight(model) == bodies
-    assert restore_legacy_invweight(model) == ()
-    changed = np.nonzero(before != model.body_invweight0)
-    assert [model.body(int(body)).name for body in changed[0]] == list(bodies)
-    np.testing.assert_array_equal(model.body_invweight0[changed], 0)
-
-
-def test_the_fix_zeroes_the_half_that_was_filled():
-    def inverse_weights(name, body):
-        return load_raw(get_task(name), 0).physics.named.model.body_invweight0[body]
-
-    translation, rotation = inverse_weights("finger-spin", "spinner")
-    assert translation == 0 < rotation
-    translation, rotation = inverse_weights("cartpole-swingup", "cart")
-    assert rotation == 0 < translation
 
 
 def test_a_decision_is_two_control_steps_of_the_concatenated_observation():

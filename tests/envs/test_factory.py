@@ -167,6 +167,6 @@ def test_a_missing_simulator_names_the_command(monkeypatch, package):
 
 @pytest.mark.usefixtures("forget_dmcontrol")
 def test_other_import_errors_are_not_dressed_up(monkeypatch):
-    monkeypatch.setitem(sys.modules, "tdmpc2.envs.legacy_contacts", None)
-    with pytest.raises(ModuleNotFoundError, match="legacy_contacts"):
+    monkeypatch.setitem(sys.modules, "tdmpc2.envs.physics", None)
+    with pytest.raises(ModuleNotFoundError, match="tdmpc2.envs.physics"):
         make_env("walker-walk", seed=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -9,17 +10,19 @@ import pandas as pd
 import pytest
 
 from sweeps.tracking.reference_scores import measure_reference_scores, threshold
+from tdmpc2.envs.tasks import get_task
 
 
 def test_reference_scores_are_measured_once_and_kept(tmp_path: Path) -> None:
-    reference_scores = measure_reference_scores(["toy-pointmass", "toy-pointmass"], tmp_path)
+    task = get_task("toy-pointmass")
+    reference_scores = measure_reference_scores([task, task], tmp_path)
     kept = json.loads((tmp_path / "floors" / "toy-pointmass.json").read_text())
-    assert reference_scores == {"toy-pointmass": kept}
+    assert reference_scores == {task: kept}
     assert kept["episodes"] == 10
     assert 0 < kept["zero"]["mean"] < 15  # of 50
     assert 0 < kept["uniform"]["mean"] < 15
     (tmp_path / "floors" / "toy-pointmass.json").write_text(json.dumps(kept | {"episodes": 11}))
-    assert measure_reference_scores(["toy-pointmass"], tmp_path)["toy-pointmass"]["episodes"] == 11
+    assert measure_reference_scores([task], tmp_path)[task]["episodes"] == 11
 
 
 @pytest.mark.parametrize(
@@ -53,9 +56,22 @@ def test_threshold(
 
 
 def test_reference_scores_of_other_models_are_kept_apart(tmp_path: Path) -> None:
-    reference_scores = measure_reference_scores(
-        ["turn-faucet"], tmp_path, assets="official,standin"
-    )
+    task = get_task("turn-faucet")
+    reference_scores = measure_reference_scores([task], tmp_path, assets="official,standin")
     (kept,) = (tmp_path / "floors").rglob("*.json")
     assert kept == tmp_path / "floors" / "standin" / "turn-faucet.json"
-    assert reference_scores["turn-faucet"]["zero"]["mean"] > 0
+    assert reference_scores[task]["zero"]["mean"] > 0
+
+
+def test_reference_scores_depend_on_the_physics(tmp_path: Path) -> None:
+    """Those that version 0.4.0 left are measured again, if the repairs change the task."""
+    path = tmp_path / "floors" / "cup-catch.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps({"task": "cup-catch", "episodes": 10}))
+    paper = get_task("cup-catch")
+    simulator = dataclasses.replace(paper, physics="simulator")
+    scores = measure_reference_scores([paper, simulator], tmp_path)
+    assert json.loads(path.read_text()) == scores[paper]
+    assert scores[paper]["physics"] == "paper"
+    other = tmp_path / "floors" / "physics=simulator" / "cup-catch.json"
+    assert json.loads(other.read_text()) == scores[simulator]

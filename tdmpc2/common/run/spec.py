@@ -32,7 +32,7 @@ class RunSpec:
         obs: what the agent sees, `state` or `rgb`.
         assets: where the models of a task that needs some come from (`official`, `rebuilt`,
             `standin`, or `unknown-` and a checksum); None where it needs none.
-        task_switches: switches of `TaskSwitches` that differ from the paper's, sorted by name.
+        task_switches: recorded switches of the tasks, sorted by name (see `task_variants.switches_of`).
         tasks: of the set, in the order of the task embedding; empty for a single task.
         dataset: checksum of what a set of tasks is learned from.
         start: facts of the trained model that a run goes on from, sorted by name.
@@ -47,7 +47,7 @@ class RunSpec:
     variant: str = "default"
     obs: str = "state"
     assets: str | None = None
-    task_switches: tuple[tuple[str, bool], ...] = ()
+    task_switches: tuple[tuple[str, bool | str], ...] = ()
     tasks: tuple[str, ...] = ()
     dataset: str | None = None
     start: tuple[tuple[str, Scalar], ...] = ()

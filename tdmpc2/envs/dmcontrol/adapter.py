@@ -12,7 +12,7 @@ from dm_control.suite.wrappers import action_scale
 
 from tdmpc2.envs.base import FRAME_SIZE, ControlStep, DecisionEnv
 from tdmpc2.envs.dmcontrol import ball_in_cup, cheetah, hopper, pendulum, reacher, walker
-from tdmpc2.envs.legacy_contacts import restore_legacy_invweight
+from tdmpc2.envs.physics import restore
 from tdmpc2.envs.tasks import Task
 
 CUSTOM: Mapping[str, Callable[[int], control.Environment]] = {
@@ -31,7 +31,7 @@ CUSTOM: Mapping[str, Callable[[int], control.Environment]] = {
 
 
 def load_raw(task: Task, seed: int) -> control.Environment:
-    """The bare dm_control environment of a task, contact physics restored.
+    """The bare dm_control environment of a task, with the physics of `task.physics`.
 
     It has no time limit and no action repeat, and its actions have the
     simulator's own range.
@@ -46,7 +46,8 @@ def load_raw(task: Task, seed: int) -> control.Environment:
     else:
         kwargs = {"random": seed, "time_limit": float("inf")}
         env = suite.load(domain, name, task_kwargs=kwargs)
-    restore_legacy_invweight(env.physics.model.ptr)
+    if task.physics == "paper":
+        restore(env.physics.model.ptr, task.name)
     return env
 
 
