@@ -82,6 +82,7 @@ def forbidden(folder: str, ours: tuple[str, ...], allowed: tuple[str, ...]) -> l
 
 COMMON = "tdmpc2.common"
 UTILITIES = (f"{COMMON}.system", f"{COMMON}.numerics", f"{COMMON}.interfaces")
+TABLES = ("tdmpc2.envs.tasks", "tdmpc2.envs.physics")  # facts of tasks, which need no simulator
 STORAGE = (*UTILITIES, f"{COMMON}.replay", f"{COMMON}.run")
 
 
@@ -93,14 +94,14 @@ STORAGE = (*UTILITIES, f"{COMMON}.replay", f"{COMMON}.run")
         ("tdmpc2/common/replay", STORAGE),
         ("tdmpc2/common/run", STORAGE),
         ("tdmpc2/common/training", (*STORAGE, f"{COMMON}.training")),
-        ("analysis/records", ("analysis.records", COMMON, "tdmpc2.envs.tasks")),
-        ("analysis/stats", ("analysis.records", "analysis.stats", COMMON, "tdmpc2.envs.tasks")),
+        ("analysis/records", ("analysis.records", COMMON, *TABLES)),
+        ("analysis/stats", ("analysis.records", "analysis.stats", COMMON, *TABLES)),
         ("sweeps/planning", ("sweeps.planning", "sweeps.tracking", "tdmpc2")),
         ("tdmpc2/common", (COMMON,)),
         ("tdmpc2/envs", ("tdmpc2.common", "tdmpc2.envs")),
         ("tdmpc2/data", ("tdmpc2.common", "tdmpc2.envs", "tdmpc2.data")),
         ("tdmpc2", ("tdmpc2",)),
-        ("analysis", ("analysis", "tdmpc2.common", "tdmpc2.envs.tasks")),
+        ("analysis", ("analysis", "tdmpc2.common", *TABLES)),
         ("baselines", ("baselines", "tdmpc2")),
         ("ablations", ("ablations", "tdmpc2", "sweeps", "analysis")),
         ("sweeps", ("sweeps", "tdmpc2")),

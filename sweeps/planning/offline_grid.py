@@ -190,7 +190,7 @@ def _spec(
         num_updates=OFFLINE_UPDATES if sweep.num_updates is None else sweep.num_updates,
         variant=name,
         overrides={**overrides, **sized},
-        physics=switches.get("physics", "paper"),  # type: ignore[arg-type]
+        physics=switches.get("physics", "paper"),
     )
 
 

@@ -16,7 +16,7 @@ with quiet():
     from metaworld.env_dict import ALL_V3_ENVIRONMENTS
 
 PAPER_SUCCESS = dict.fromkeys(("mw-button-press-topdown", "mw-button-press-topdown-wall"), 0.02)
-"""Largest distance to the target in m that counts as success in the paper; 0.024 in Meta-World 3."""
+"""Distance to the target, in m, within which the paper's Meta-World counts a success."""
 _CAMERA = "corner2"
 _CAMERA_POSITION = (0.75, 0.075, 0.7)  # closer to the table than the model's own
 

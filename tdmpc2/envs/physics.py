@@ -9,7 +9,7 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # tables and plans need no simulator
 Physics = Literal["paper", "simulator"]
 PHYSICS: tuple[Physics, ...] = ("paper", "simulator")
 OLD_ARRAYS = Path(__file__).with_name("mujoco_2_3_1.npz")
-"""Arrays compiled by MuJoCo 2.3.1: `dog/<array>` of the whole model, `thermos/<array>` of a body."""
+"""Arrays of MuJoCo 2.3.1: `dog/<array>` of the whole model, `thermos/<array>` of one body."""
 
 _INERTIA = ("body_mass", "body_inertia", "body_ipos", "body_iquat")
 
@@ -176,7 +176,7 @@ REPAIRS: tuple[Repair, ...] = (
 )
 
 
-@lru_cache(maxsize=None)
+@cache
 def repairs_of(task: str) -> tuple[Repair, ...]:
     """The repairs that affect a task, in the order in which they are made.
 

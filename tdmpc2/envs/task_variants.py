@@ -48,7 +48,7 @@ NAMES = frozenset(f.name for f in dataclasses.fields(TaskSwitches))
 Switches = tuple[tuple[str, bool | str], ...]
 
 
-def part(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, bool | str]]:
+def part(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Split settings into those of methods and those of tasks."""
     switches = {name: value for name, value in settings.items() if name in NAMES}
     return {k: v for k, v in settings.items() if k not in NAMES}, switches

@@ -32,7 +32,7 @@ class RunSpec:
         obs: what the agent sees, `state` or `rgb`.
         assets: where the models of a task that needs some come from (`official`, `rebuilt`,
             `standin`, or `unknown-` and a checksum); None where it needs none.
-        task_switches: recorded switches of the tasks, sorted by name (see `task_variants.switches_of`).
+        task_switches: recorded switches of the tasks, sorted (see `task_variants.switches_of`).
         tasks: of the set, in the order of the task embedding; empty for a single task.
         dataset: checksum of what a set of tasks is learned from.
         start: facts of the trained model that a run goes on from, sorted by name.
