@@ -247,18 +247,18 @@ def _interval_rows(
     ax: Axes, numbers: pd.DataFrame, series: list[Series], styles: dict[Series, LineStyle]
 ) -> None:
     """Draw a mark with its interval in a separate row for each series, the first on top."""
-    for place, one in enumerate(series):
-        own = of_series(numbers, one)
+    for place, key in enumerate(series):
+        own = of_series(numbers, key)
         if own.empty:
             continue
         value, low, high = 100 * own[["value", "low", "high"]].to_numpy()[0]
-        style = styles[one]
+        style = styles[key]
         if not np.isnan(low):
             width = max(high - low, 0.2)  # keeps an interval of width zero visible
             ax.barh(place, width, 0.6, low, color=style.color, alpha=0.3 if style.dashes else 0.55)
         ax.plot([value, value], [place - 0.3, place + 0.3], color="#222222", lw=1.2)
     ax.use_sticky_edges = False
-    ax.set_yticks(range(len(series)), [styles[one].label for one in series])
+    ax.set_yticks(range(len(series)), [styles[key].label for key in series])
     ax.set_ylim(len(series) - 0.5, -0.5)
     ax.grid(visible=False, axis="y")
 
