@@ -61,8 +61,8 @@ missing, repeated or truncated evaluation and how it was treated; sensitivity.cs
 under every rule. Records that could not be used are listed in problems.csv and, up to
 {SHOWN_PROBLEMS} entries, on stderr.
 
-exit code: 0 success, possibly with warnings; 1 figures were drawn, but damaged records were
-excluded; 2 bad input or nothing to draw, and nothing was written."""
+exit code: 0 success, possibly with warnings; 1 figures were drawn, but records that should
+have been usable were excluded; 2 bad input or nothing to draw, and nothing was written."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -72,7 +72,7 @@ def main(arguments: Sequence[str]) -> int:
         arguments: `key=value` options, each optional; see `usage`.
 
     Returns:
-        1 if damaged records were excluded, else 0.
+        1 if records that should have been usable were excluded, else 0.
 
     Raises:
         UserError: If an argument or figure is unknown, the catalog or a folder is unusable, or

@@ -36,8 +36,8 @@ curves; variants; and the audit of the records.
   reps=N         number of bootstrap resamples (default: 10,000)
   --help         print this text
 
-exit code: 0 success, possibly with warnings; 1 the report was written, but damaged records were
-excluded; 2 bad input or nothing to show, and nothing was written."""
+exit code: 0 success, possibly with warnings; 1 the report was written, but records that
+should have been usable were excluded; 2 bad input or nothing to show, and nothing was written."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str]) -> int:
         arguments: `key=value` options, each optional; see `usage`.
 
     Returns:
-        1 if damaged records were excluded, else 0.
+        1 if records that should have been usable were excluded, else 0.
 
     Raises:
         UserError: If an argument is unknown, a file or folder is unusable, or there is nothing to

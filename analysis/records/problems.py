@@ -17,7 +17,7 @@ class Problem:
         line: 1-based line number in the file, None if no line applies.
         what: what is wrong, and how it was handled.
         severity: "warning" for what is normal while runs are in progress or after a crash;
-            "error" if damaged records were excluded.
+            "error" if records that should have been usable are excluded.
     """
 
     where: str

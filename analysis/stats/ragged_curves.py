@@ -122,8 +122,8 @@ DEFAULT_RULE = "hold"
 def usage_of_rules() -> str:
     """Return the text of the option `rule=` for `--help`."""
     return f"""\
-  rule=NAME      treatment of missing and repeated evaluations: {", ".join(RULES)}
-                 (default: {DEFAULT_RULE})"""
+  rule=NAME      treatment of missing and repeated evaluations (default: {DEFAULT_RULE}):
+                 {", ".join(RULES)}"""
 
 
 def get_rule(name: str) -> Rule:
