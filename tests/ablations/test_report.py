@@ -113,10 +113,10 @@ def test_what_is_missing_is_said_and_the_rest_reported(
     assert table.loc["no-planning", "difference"] == pytest.approx(-10.25)
     printed = capsys.readouterr().out
     assert "no-planning: dog-run: no run of the variant" in printed
-    assert "cup-catch: seed 3 of no-planning stands at 40,000 of 100,000 env steps" in printed
+    assert "cup-catch: seed 3 of no-planning is at 40,000 of 100,000 env steps" in printed
     # Earlier on, that run counts too.
     _, table = compare(tmp_path, "env_steps=40000")
-    assert "stands at" not in capsys.readouterr().out
+    assert " is at " not in capsys.readouterr().out
     assert table.loc["no-planning", "seeds_variant"] == 3
 
 
@@ -128,7 +128,7 @@ def test_seeds_of_one_side_only_are_named(
     write(tmp_path / "runs", "no-dropout", 800.0, **one)
     _, table = compare(tmp_path)
     printed = capsys.readouterr().out
-    assert "walker-walk: seeds 2 3 of the base only" in printed
+    assert "walker-walk: seeds 2 3 only in the base" in printed
     assert "not enough seeds (2 or more needed)" in printed
     assert np.isnan(table.loc["no-dropout", "seeds_needed"])
 

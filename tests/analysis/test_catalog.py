@@ -1,4 +1,4 @@
-"""The figure catalog and its errors."""
+"""Parsing and validation of the figure catalog."""
 
 from __future__ import annotations
 
