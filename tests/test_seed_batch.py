@@ -233,7 +233,7 @@ def test_each_seed_has_a_run_of_its_own(tmp_path: Path) -> None:
         status = read_status(directory)
         assert status is not None
         assert status["state"] == "COMPLETED"
-        assert read_json(directory / "numeric.json")["batch"] == f"{place} of 3"
+        assert read_json(directory / "numeric.json")["seed_batch"] == f"{place} of 3"
         alone = tmp_path / str(seed)
         assert tiny(alone, seed=seed, planning="false").code == 0
         (other,) = directories(alone).values()
@@ -305,7 +305,7 @@ def test_a_seed_goes_on_alone_if_asked_to(tmp_path: Path) -> None:
     found = directories(tmp_path)
     for seed in (3, 4):
         shutil.rmtree(found[seed])
-    assert "the numeric path has changed (batch" in refusal(tmp_path, seed=1)
+    assert "the numeric path has changed (seed_batch" in refusal(tmp_path, seed=1)
     assert tiny(tmp_path, seed=1, allow_numeric_change=True).code == 0
 
 

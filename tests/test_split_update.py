@@ -107,5 +107,5 @@ def test_two_processes_make_the_update_of_one(variant: str, tmp_path: Path) -> N
 
 
 def test_a_batch_that_cannot_be_divided() -> None:
-    with pytest.raises(UserError, match="batch_size=24: not a multiple of 5 parts"):
+    with pytest.raises(UserError, match="batch_size=24: must be a multiple of accumulate=5"):
         SplitUpdate(agent_of("paper"), World(), 5)
