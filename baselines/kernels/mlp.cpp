@@ -43,7 +43,8 @@ template <typename Then>
 void by_panels(
     const float* x, int64_t rows, const Tensor& w, bool transposed, float* y, const Then& then) {
   TORCH_CHECK(
-      w.is_contiguous() && w.scalar_type() == at::kFloat, "mlp: weights must be contiguous float32");
+      w.is_contiguous() && w.scalar_type() == at::kFloat,
+      "mlp: weights must be contiguous float32");
   const int64_t in = rows_of(w, transposed), out = columns_of(w, transposed);
   const int64_t panels = (out + products::kPanel - 1) / products::kPanel;
   at::parallel_for(0, panels, 1, [&](int64_t begin, int64_t end) {

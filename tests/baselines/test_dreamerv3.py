@@ -201,15 +201,15 @@ def test_states_go_on_until_an_episode_begins() -> None:
     obs = Random(1).normal(2, 5).numpy()
     agent.seed_evaluation(5)
     start = agent.act(obs, first=np.array([True, True]), explore=False)
-    memory = agent.memory[False]
+    previous = agent.act_states[False]
     agent.act(obs, first=np.array([True, True]), explore=True)
-    assert agent.memory[False] is memory  # training has separate recurrent states
+    assert agent.act_states[False] is previous  # training has separate recurrent states
     agent.act(obs, first=np.array([False, True]), explore=False)
-    state, action = agent.memory[False]
-    assert (state.deter[0] != memory[0].deter[0]).any()
-    torch.testing.assert_close(state.deter[1], memory[0].deter[1])
+    state, action = agent.act_states[False]
+    assert (state.deter[0] != previous[0].deter[0]).any()
+    torch.testing.assert_close(state.deter[1], previous[0].deter[1])
     assert torch.equal(action.abs().clamp(max=1), action.abs())
-    agent.memory[False] = None
+    agent.act_states[False] = None
     agent.seed_evaluation(5)
     assert (agent.act(obs, first=np.array([True, True]), explore=False) == start).all()
 
