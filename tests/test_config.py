@@ -1,4 +1,4 @@
-"""The configuration: sizes, quirks, derived values and what is refused."""
+"""Test the config: model sizes, dataset quirks, derived values and invalid values."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.config import MODEL_SIZES, TDMPC2Config
 
-# Hyperparameters of the paper's released code (ALGORITHMS, A2).
+# Hyperparameters of the first official release.
 PAPER = {
     "horizon": 3,
     "iterations": 6,
@@ -97,7 +97,7 @@ def test_dataset_quirks(dataset: str, size: str) -> None:
     ],
 )
 def test_flags_take_their_values_and_name_them(field: str, valid: tuple[str, ...]) -> None:
-    assert getattr(TDMPC2Config.make(), field) == valid[0]  # the default comes first
+    assert getattr(TDMPC2Config.make(), field) == valid[0]  # the default is the first value
     for value in valid:
         assert getattr(TDMPC2Config.make(**{field: value}), field) == value
     with pytest.raises(UserError) as error:

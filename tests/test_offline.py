@@ -226,7 +226,7 @@ REFUSED = {
     "a task without data": ({"task": "toy-pointmass,walker-walk"}, "has no data of walker-walk"),
     "another method": ({"method": "sac"}, "unknown key"),
     "env_steps": ({"env_steps": 100}, "unknown key 'env_steps'"),
-    "batch": ({"accumulate": 3}, "batch_size=8: not a multiple of 3 parts"),
+    "batch": ({"accumulate": 3}, "batch_size=8: must be a multiple of accumulate=3"),
     "size": ({"model_size": 2}, "model_size"),
     "updates": ({"num_updates": 0}, "num_updates=0"),
 }

@@ -104,7 +104,7 @@ BAD_ARGUMENTS = {
     "device": (["device=gpu"], "device=gpu: unknown device (valid: auto, cpu, cuda, cuda:1)"),
     "device of another kind": (["device=meta"], "device=meta: unknown device"),
     "device that is not there": (["device=cuda:99"], "device=cuda:99: no such CUDA device"),
-    "impossible network": (["num_q=0"], "num_q=0: at least 1 Q-function is needed"),
+    "impossible network": (["num_q=0"], "num_q=0: must be at least 1"),
     "too few seeding decisions": (["seed_decisions=49"], "at least 50 are needed"),
     "too small a memory": (["buffer_size=50"], "one episode takes 51 rows"),
     "too long a horizon": (["horizon=51"], "an episode has only 50 decisions"),
