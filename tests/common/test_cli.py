@@ -134,7 +134,7 @@ def run(monkeypatch: pytest.MonkeyPatch, outcome: Any, *arguments: str) -> int:
         (
             OSError(errno.ENOSPC, "No space left on device"),
             2,
-            "error: no space left (No space left on device); what was saved before is whole: free "
+            "error: no space left (No space left on device); saved files are intact: free "
             "some space and run the same command again\n",
         ),
     ],
