@@ -264,7 +264,7 @@ def test_a_larger_budget_continues_where_the_replay_was_kept(tmp_path: Path) -> 
     assert tiny(tmp_path / "whole", **kept).code == 0
     assert tiny(tmp_path / "raised", env_steps=150, **kept).code == 0
     assert evaluated_steps(tmp_path / "raised") == [0, 100, 150]
-    assert "say keep_replay=true" in refusal(tmp_path / "raised")
+    assert "use keep_replay=true" in refusal(tmp_path / "raised")
     assert tiny(tmp_path / "raised", **kept).code == 0
 
     whole, raised = run_directory(tmp_path / "whole"), run_directory(tmp_path / "raised")
