@@ -150,7 +150,7 @@ def test_a_task_must_be_named(tmp_path: Path) -> None:
 
 def test_a_runs_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    assert "cannot be made (Not a directory)" in refusal(tmp_path / "file")
+    assert "cannot be created (Not a directory)" in refusal(tmp_path / "file")
 
 
 def test_a_progress_bar_on_demand(tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ def test_an_error_in_one_loop_stops_the_others() -> None:
         lockstep([loop("a", 3, log), failing(), loop("c", 3, log)], AddingBatch(), RoundClock())
     stops = [entry for entry in log if entry[1] == "stopped"]
     assert [name for name, *_ in stops] == ["a", "c"]
-    assert all("with another seed of its process (simulator broke)" in text for *_, text in stops)
+    assert all("with another seed of this process (simulator broke)" in text for *_, text in stops)
 
 
 def test_an_error_of_the_batch_reaches_the_loops() -> None:
