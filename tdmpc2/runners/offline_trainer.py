@@ -166,10 +166,10 @@ class OfflineTrainer:
         seconds = time.monotonic() - self._started
         speed = (self.step - self._started_at) / seconds
         if self.records is not None:
-            where = {"num_updates": self.step}
-            self.records.csv["train"].append({**where, **means})
+            step_columns = {"num_updates": self.step}
+            self.records.csv["train"].append({**step_columns, **means})
             timing = {"seconds": seconds, "updates_per_second": speed}
-            self.records.csv["timing"].append({**where, **timing})
+            self.records.csv["timing"].append({**step_columns, **timing})
         bad = sorted(name for name, value in means.items() if not math.isfinite(value))
         if bad:
             raise DivergedError(f"{', '.join(bad)} not finite at update {self.step:,}")
@@ -237,8 +237,8 @@ class OfflineTrainer:
             row = result.row()
             score = task.normalized_score(result.mean_return, row["episode_success"])
             scores[task.name] = score
-            where = {"num_updates": self.step, "task": task.name}
-            self.records.csv["eval"].append({**where, **row, "score": score})
+            step_columns = {"num_updates": self.step, "task": task.name}
+            self.records.csv["eval"].append({**step_columns, **row, "score": score})
         figures = {"eval_score": float(np.mean(list(scores.values())))}
         self.callbacks.on_evaluation(self.step, figures, {**figures, **scores})
 

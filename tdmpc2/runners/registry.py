@@ -87,7 +87,7 @@ def make_spec(
     if obs == "rgb":
         table_row = dataclasses.replace(table_row, env_steps=PIXEL_ENV_STEPS)
     models = _assets_label(table_row, assets, require_assets) if table_row.assets else None
-    what = _changed(method, overrides or {})
+    changed_overrides = _changed_overrides(method, overrides or {})
     budget = table_row.env_steps if env_steps is None else env_steps
     require(budget >= 1, f"env_steps={budget}: must be at least 1")
     _check_seed(seed)
@@ -97,8 +97,8 @@ def make_spec(
         task=table_row.name,
         seed=seed,
         budget=budget,
-        overrides=what,
-        variant=_named(variant, (*what, *switches)),
+        overrides=changed_overrides,
+        variant=_variant_or_default(variant, (*changed_overrides, *switches)),
         obs=obs,
         assets=models,
         task_switches=switches,
@@ -144,9 +144,9 @@ def make_offline_spec(
     name, members = get_task_set(tasks)
     _check_seed(seed)
     require(num_updates >= 1, f"num_updates={num_updates}: must be at least 1")
-    what = _changed(method, overrides or {}, name)
+    changed_overrides = _changed_overrides(method, overrides or {}, name)
     require(
-        not dict(what).get("prioritized_replay"),
+        not dict(changed_overrides).get("prioritized_replay"),
         "prioritized_replay=true: datasets are sampled uniformly; use prioritized_replay=false",
     )
     return RunSpec(
@@ -155,8 +155,8 @@ def make_offline_spec(
         seed=seed,
         budget=num_updates,
         budget_unit="num_updates",
-        overrides=what,
-        variant=_named(variant, what),
+        overrides=changed_overrides,
+        variant=_variant_or_default(variant, changed_overrides),
         tasks=tuple(task.name for task in members),
         dataset=dataset,
     )
@@ -192,11 +192,11 @@ def make_config(method: str, overrides: Mapping[str, Any], task_set: str | None 
     return make(**several, **overrides)
 
 
-def _changed(
+def _changed_overrides(
     method: str, overrides: Mapping[str, Any], task_set: str | None = None
 ) -> tuple[tuple[str, Scalar], ...]:
     """Return the overrides that differ from the defaults, sorted by name."""
-    checked = _as_on_the_command_line(agent_class(method).config_class, overrides)
+    checked = _to_declared_types(agent_class(method).config_class, overrides)
     config, default = (make_config(method, values, task_set) for values in (checked, {}))
     if not hasattr(config, "model_size"):
         return overrides_of(config, default)
@@ -208,15 +208,16 @@ def _changed(
 
 
 def _check_seed(seed: int) -> None:
-    require(
-        0 <= seed < 2**32, f"seed={seed}: must lie in 0..{2**32 - 1}"
-    )  # the range that all libraries accept
+    # The range that all libraries accept.
+    require(0 <= seed < 2**32, f"seed={seed}: must lie in 0..{2**32 - 1}")
 
 
-def _named(variant: str | None, what: tuple[tuple[str, Scalar], ...]) -> str:
+def _variant_or_default(
+    variant: str | None, changed_overrides: tuple[tuple[str, Scalar], ...]
+) -> str:
     """Return the given name of a variant after a check, or one derived from its settings."""
     if variant is None:
-        return variant_name(what)
+        return variant_name(changed_overrides)
     require(
         0 < len(variant) <= 100 and not variant.startswith(".") and "/" not in variant,
         f"variant={variant}: must be usable as a folder's name (1 to 100 characters, no slash, "
@@ -225,9 +226,7 @@ def _named(variant: str | None, what: tuple[tuple[str, Scalar], ...]) -> str:
     return variant
 
 
-def _as_on_the_command_line(
-    config_class: type[Any], overrides: Mapping[str, Any]
-) -> dict[str, Any]:
+def _to_declared_types(config_class: type[Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
     """Convert values to the declared types of the fields, so that 8 and 8.0 give the same run."""
     kinds = cli.schema_of(config_class)
     return {

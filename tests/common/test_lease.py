@@ -195,7 +195,7 @@ def test_only_one_of_many_takes_over(tmp_path: Path) -> None:
         start, tried = threading.Barrier(number), threading.Barrier(number)
 
         def contend(_: int, start: threading.Barrier = start, tried: Any = tried) -> bool:
-            """Tries together with the others and holds the lease until all have tried."""
+            """Try to acquire the lease at the same time as others; hold it until all have tried."""
             start.wait()
             try:
                 with Lease(tmp_path):

@@ -1,4 +1,4 @@
-"""Loops in step: batches, early ends, errors and stops."""
+"""Training loops in lockstep: batches, early ends, errors and stops."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tdmpc2.common.training.loop_requests import Act, Learn, Pause, Steps
 
 
 class AddingBatch:
-    """Answers observations with themselves plus the place; keeps what it was asked."""
+    """Returns each observation plus its place as the action, and records which places acted."""
 
     def __init__(self) -> None:
         self.asked: list[list[bool]] = []
@@ -37,7 +37,7 @@ def act(value: float) -> Act:
 
 
 def loop(name: str, rounds: int, log: list[Any]) -> Steps[str]:
-    """Acts, learns and pauses a few times; says how it was left."""
+    """Request actions, updates and pauses; log the answers and how the loop ended."""
     try:
         for i in range(rounds):
             answer = yield act(10.0 * i)

@@ -92,4 +92,4 @@ def test_limits_of_version_1(tmp_path: Path) -> None:
     group(tmp_path / "memory/job", dict(zip(names, ("1000", "1200"), strict=True)))
     group(tmp_path / "memory", dict(zip(names, (str(2**63 - 4096), "1"), strict=True)))
     lines = ["8:cpu,cpuacct:/job", "4:memory:/job/that/is/not/visible", "0::/"]
-    assert cgroup_memory(tmp_path, lines) == [0]  # more used than allowed leaves nothing
+    assert cgroup_memory(tmp_path, lines) == [0]  # more used than allowed: nothing is free

@@ -154,13 +154,13 @@ class RunFiles:
             **extra: further entries, e.g. the latest returns.
         """
         self._last_status = time.monotonic()
-        now, budget = PROGRESS_KEYS[self.spec.budget_unit]
+        progress_key, budget_key = PROGRESS_KEYS[self.spec.budget_unit]
         write_json(
             self.directory / "status.json",
             {
                 "state": state,
-                now: step,
-                budget: self.spec.budget,
+                progress_key: step,
+                budget_key: self.spec.budget,
                 "message": message,
                 "updated": datetime.now(UTC).isoformat(timespec="seconds"),
                 "pid": os.getpid(),
@@ -195,4 +195,4 @@ def read_status(directory: Path) -> dict[str, Any] | None:
 
 def step_of(status: Mapping[str, Any]) -> int:
     """Return the progress of a run from its status, in the unit of its budget."""
-    return next(int(status[now]) for now, _ in PROGRESS_KEYS.values() if now in status)
+    return next(int(status[key]) for key, _ in PROGRESS_KEYS.values() if key in status)

@@ -56,17 +56,17 @@ class RunSpec:
     @property
     def identity(self) -> str:
         """Hash of everything that changes training: all fields except budget and variant."""
-        what: list[Any] = [self.method, self.task, self.seed, sorted(self.overrides)]
+        content: list[Any] = [self.method, self.task, self.seed, sorted(self.overrides)]
         if self.obs != "state":
-            what.append(["obs", self.obs])
+            content.append(["obs", self.obs])
         if self.assets not in (None, "official"):
-            what.append(["assets", self.assets])
-        what += [list(switch) for switch in self.task_switches]
+            content.append(["assets", self.assets])
+        content += [list(switch) for switch in self.task_switches]
         if self.tasks:
-            what += [["tasks", *self.tasks], ["dataset", self.dataset]]
+            content += [["tasks", *self.tasks], ["dataset", self.dataset]]
         if self.start:
-            what.append(["start", dict(self.start)])
-        return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:10]
+            content.append(["start", dict(self.start)])
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:10]
 
     def run_dir(self, root: Path) -> Path:
         """Return the run directory in the folder of runs `root`."""

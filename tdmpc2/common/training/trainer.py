@@ -231,10 +231,10 @@ class Trainer:
 
     def _record_episodes(self, plays: Sequence[Play]) -> None:
         """Write one line of `train.csv` and `timing.csv`; raise `DivergedError` on NaN or Inf."""
-        where = {"env_step": self.env_step, "agent_step": self.progress.decisions}
+        step_columns = {"env_step": self.env_step, "agent_step": self.progress.decisions}
         episode_return = _mean(play.reward_sum for play in plays)
         row: dict[str, Any] = {
-            **where,
+            **step_columns,
             "num_updates": self.progress.num_updates,
             "episode": self.progress.num_episodes,
             "episode_return": episode_return,
@@ -243,7 +243,11 @@ class Trainer:
         }
         speed = (self.env_step - self._started_at) / (time.monotonic() - self._started)
         self.records.csv["timing"].append(
-            {**where, "seconds": time.monotonic() - self._started, "env_steps_per_second": speed}
+            {
+                **step_columns,
+                "seconds": time.monotonic() - self._started,
+                "env_steps_per_second": speed,
+            }
         )
         if self.metrics.counts:
             means = self.metrics.take()
@@ -290,8 +294,8 @@ class Trainer:
                 video = VideoFile(self.videos / f"{self.env_step}.mp4")
                 film = stack.enter_context(video).add
             result = yield from evaluation(self.eval_envs, seeds, between, film=film)
-        where = {"env_step": self.env_step, "agent_step": self.progress.decisions}
-        self.records.csv["eval"].append({**where, **result.row()})
+        step_columns = {"env_step": self.env_step, "agent_step": self.progress.decisions}
+        self.records.csv["eval"].append({**step_columns, **result.row()})
         self.progress.evaluated_at = self.env_step
         successes = float(result.successes.mean())
         figures = {"eval_return": result.mean_return, "eval_success": successes}
