@@ -265,7 +265,7 @@ def usage() -> str:
             "Held-out tasks and the tasks whose embeddings initialize theirs:",
             listed,
             "",
-            "Options that do not influence results:",
+            "Options that influence results by round-off only:",
             _described_options(),
             "",
             "Hyperparameters of training and planning (part of the run's identity; those of the",

@@ -107,7 +107,7 @@ def usage(arguments: Sequence[str] = ()) -> str:
             "                                             or several, by preference",
             cli.describe_fields(TaskSwitches),
             "",
-            "Options that do not influence results:",
+            "Options that influence results by round-off only:",
             cli.describe_fields(RunOptions),
             "",
             f"Hyperparameters of {method} (part of the run's identity; method=NAME --help lists",

@@ -53,7 +53,7 @@ def run(spec: RunSpec, options: RunOptions) -> RunResult:
 
     Args:
         spec: run to train.
-        options: options that do not influence results.
+        options: options that are not part of the run's identity.
 
     Returns:
         The result of the run. A completed or diverged run is not changed.
@@ -77,7 +77,7 @@ def run_seeds(
 
     Args:
         specs: runs to train.
-        options: options that do not influence results.
+        options: options that are not part of the run's identity.
         initial: function that initializes the agent of a run that starts from its beginning, e.g.
             with pretrained weights; see `RunSpec.start`.
 
@@ -155,7 +155,7 @@ class _Lane:
 
     Args:
         spec: run to train.
-        options: options that do not influence results.
+        options: options that are not part of the run's identity.
         device: device of the networks.
         num_runs: number of runs in this process.
 

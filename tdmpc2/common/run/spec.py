@@ -1,4 +1,4 @@
-"""`RunSpec`, the identity and budget of a run, and options that do not influence its results."""
+"""`RunSpec`, the identity and budget of a run, and the options that are not part of it."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def _option(default: Any, text: str) -> Any:
 
 @dataclass(frozen=True)
 class CommonOptions:
-    """Options of every run that do not influence its results; not part of its identity."""
+    """Options of every run; not part of its identity. They influence results by round-off only."""
 
     runs: Path = field(
         default_factory=default_runs_dir, metadata={"help": "folder that holds all runs"}
@@ -136,7 +136,7 @@ class CommonOptions:
 
 @dataclass(frozen=True)
 class RunOptions(CommonOptions):
-    """Options of an online run that do not influence its results."""
+    """Options of an online run; not part of its identity."""
 
     save_video: bool = _option(False, "write an mp4 of one episode of each evaluation to videos/")
     keep_replay: bool = _option(False, "keep all episodes, so that env_steps can be raised later")
@@ -144,7 +144,7 @@ class RunOptions(CommonOptions):
 
 @dataclass(frozen=True)
 class OfflineOptions(CommonOptions):
-    """Options of a run that trains from a dataset; they influence results by round-off only."""
+    """Options of a run that trains from a dataset; not part of its identity."""
 
     data: Path | None = field(default=None, metadata={"help": "folder of the dataset (required)"})
     eval_every: int | None = _option(None, "gradient steps between evaluations; default: 100,000")
