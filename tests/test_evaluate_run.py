@@ -16,14 +16,14 @@ from tests.runs import outcome, run_directory, tiny
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Directory of a finished tiny run."""
+    """Return the directory of a completed tiny run."""
     runs = tmp_path_factory.mktemp("evaluate")
     tiny(runs)
     return run_directory(runs)
 
 
 def evaluate(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Runs the command to its end."""
+    """Run the command in a subprocess."""
     command = [sys.executable, "-m", "tdmpc2.evaluate", "threads=1", "compile=false", *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
@@ -54,7 +54,7 @@ def test_workers_change_nothing(run: Path, tmp_path: Path) -> None:
 
 
 def test_a_run_with_videos_and_workers_is_the_same_run(tmp_path: Path) -> None:
-    """And evaluating it can film as well."""
+    """The evaluate command can write a video as well."""
     changes = {
         "task": "mw-push",
         "env_steps": 400,

@@ -1,4 +1,4 @@
-"""Learning several tasks from a dataset: records, resume, several processes, bad input."""
+"""Training multi-task agents from a dataset: records, resume, processes, invalid input."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ OFFLINE.pop("pretrain_updates")
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What two tiny runs saw."""
+    """Return a dataset with the experience of two tiny runs."""
     folder = tmp_path_factory.mktemp("offline")
     for task in TASKS:
         assert tiny(folder / "runs", task=task, keep_replay="true").code == 0
@@ -167,7 +167,7 @@ def test_tdmpc_learns_several_tasks_too(data: Path, tmp_path: Path) -> None:
 
 
 def test_padded_dimensions_do_nothing(data: Path) -> None:
-    """A task with fewer action dimensions: zero action there, and no gradient into the policy."""
+    """Unused action dimensions of a task are zero and give the policy no gradient."""
     tasks = "cartpole-swingup,cheetah-run"
     spec = make_offline_spec("tdmpc2", tasks, 1, "none", overrides={"model_size": "smoke"})
     shapes = multitask_spec([get_task(name) for name in spec.tasks])
@@ -185,7 +185,7 @@ def test_padded_dimensions_do_nothing(data: Path) -> None:
     noise = agent.train_noise.update(64)
     agent.policy_loss(latent, rows, noise).loss.backward()
     last = [p for name, p in agent.model.named_parameters() if name.startswith("policy.2")]
-    for parameter in last:  # means of all dimensions, then log-deviations of all
+    for parameter in last:  # the means of all dimensions, then the log standard deviations
         means, deviations = parameter.grad.split(shapes.action_dim)
         for gradient in (means, deviations):
             assert (gradient[0] != 0).any()
@@ -203,7 +203,7 @@ def test_world_of_one() -> None:
 
 
 def edited(folder: Path, target: Path) -> Path:
-    """The dataset, with one shard cut short."""
+    """Return a copy of the dataset with one truncated shard."""
     dataset = Dataset.open(folder)
     target.mkdir()
     for path in folder.rglob("*"):
