@@ -120,8 +120,8 @@ def test_maniskill2_names_the_python_it_needs(monkeypatch):
 @pytest.mark.parametrize(
     ("task", "arguments", "message"),
     [
-        ("pick-ycb", [], "official ycb models are wanted"),
-        ("turn-faucet", ["assets=rebuilt"], "rebuilt faucet models are wanted"),
+        ("pick-ycb", [], "official ycb models are required"),
+        ("turn-faucet", ["assets=rebuilt"], "rebuilt faucet models are required"),
         ("pick-ycb", ["assets=standins"], "did you mean 'standin'?"),
         ("mw-reach", ["obs=rgb"], "obs=rgb: task 'mw-reach' has no pixel observations"),
         ("toy-pointmass", ["save_video=true"], "task 'toy-pointmass' has nothing to render"),

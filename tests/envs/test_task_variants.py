@@ -92,7 +92,7 @@ def test_unchanged_protocols_keep_the_identity_of_older_runs():
     [("dog-run", STOPPING, "maniskill2"), ("lift-cube", UNSEEDED, "metaworld")],
 )
 def test_a_switch_that_changes_nothing_is_refused(task, task_switches, domain):
-    with pytest.raises(UserError, match=f"changes nothing in {task}, only in {domain} tasks"):
+    with pytest.raises(UserError, match=f"no effect in {task}; it applies only to {domain} tasks"):
         make_spec("tdmpc2", task, 1, task_switches=task_switches)
 
 
