@@ -67,7 +67,7 @@ def official_state(model: Model, keys: KeyFormat) -> dict[str, Any]:
     """
     config = model.config
     if model.env.pixels:
-        raise UserError("models from pixels cannot be exported to the official format")
+        raise UserError("the official format can be exported for state observations only")
     for name, value in _OFFICIAL_FORM.items():
         if getattr(config, name) != value:
             raise UserError(

@@ -36,7 +36,7 @@ class BuildOptions:
     method: str = field(default="tdmpc2", metadata={"help": "method of the runs"})
     variant: str | None = field(
         default=None,
-        metadata={"help": "variant of the runs, or all; required if there are several"},
+        metadata={"help": "variant of the runs, or all; needed if several"},
     )
     seeds: str | None = field(default=None, metadata={"help": "a count or a list; default: all"})
     shard_mb: int = field(default=256, metadata={"help": "maximum shard size, in 10^6 bytes"})

@@ -1,4 +1,4 @@
-"""Sampling from a dataset against the episodes that were put in."""
+"""Samples from a dataset against the episodes that it contains."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def make_replay(dataset: Dataset, tasks: tuple[str, ...] = FOUR, seed: int = 0) 
 
 
 def assert_from(batch: Batch, tasks: tuple[str, ...], episodes: dict[str, list[Episode]]) -> None:
-    """Every sub-trajectory equals, number by number, a stretch of the episode it names."""
+    """Check that each sub-trajectory equals a section of the episode that its numbers identify."""
     assert batch.task is not None
     for b, task in enumerate(batch.task.tolist()):
         name = tasks[task]
@@ -46,7 +46,7 @@ def assert_from(batch: Batch, tasks: tuple[str, ...], episodes: dict[str, list[E
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 @pytest.mark.parametrize("shard_bytes", [10**6, 600])
 def test_rows_are_those_that_were_put_in(dtype: str, shard_bytes: int, tmp_path: Path) -> None:
-    """In one shard a task, and in shards of one or two episodes; numbers are exact in float16."""
+    """With one shard per task, and with shards of one or two episodes; exact in float16."""
     dataset, episodes = four_tasks(tmp_path / "d", dtype=dtype, shard_bytes=shard_bytes)
     assert (len(dataset.all_shards) > 4) == (shard_bytes == 600)
     one = make_replay(dataset)
@@ -111,7 +111,7 @@ def test_no_more_dims_than_the_tasks_have(tmp_path: Path) -> None:
     assert (batch.obs.shape[2], batch.action.shape[2]) == (24, 6)
     assert_from(batch, FOUR, episodes)
     for dims in ((23, 6), (24, 5)):
-        with pytest.raises(ValueError, match="24 and 6 dims do not fit"):
+        with pytest.raises(ValueError, match="obs_dim 24 and action_dim 6 exceed"):
             OfflineReplay(dataset, FOUR, LENGTH, *dims, generator=generator())
 
 
@@ -126,7 +126,7 @@ def test_sampling_goes_on_bit_for_bit(tmp_path: Path) -> None:
 def test_sampling_goes_on_only_with_the_same_data(tmp_path: Path) -> None:
     dataset, _ = four_tasks(tmp_path / "d")
     state = make_replay(dataset).state_dict()
-    with pytest.raises(UserError, match="not the dataset, or not the tasks"):
+    with pytest.raises(UserError, match="not the dataset or the tasks"):
         make_replay(dataset, FOUR[::-1]).load_state_dict(state)
     other = make_dataset(tmp_path / "e", {task: [episode(task, 1, 9)] for task in FOUR})
     with pytest.raises(UserError, match=dataset.checksum[:12]):
@@ -135,7 +135,7 @@ def test_sampling_goes_on_only_with_the_same_data(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("cuts", [(0, 5, 16), (0, 16), (0, 1, 2, 15, 16)])
 def test_shares_make_up_the_whole_batch(cuts: tuple[int, ...], tmp_path: Path) -> None:
-    """Processes that draw alike and gather their shares have, together, one batch."""
+    """Processes that sample the same indices and gather their shares make up one batch."""
     dataset, _ = four_tasks(tmp_path / "d", shard_bytes=600)
     whole = make_replay(dataset)
     shares = [(make_replay(dataset), slice(a, b)) for a, b in pairwise(cuts)]
@@ -157,7 +157,7 @@ def test_only_its_own_length_is_sampled(tmp_path: Path) -> None:
     dataset, _ = four_tasks(tmp_path / "d")
     one = make_replay(dataset)
     assert same(make_replay(dataset).sample(4), one.sample(4, LENGTH))
-    with pytest.raises(ValueError, match="3 transitions, not 4"):
+    with pytest.raises(ValueError, match="length=4: this replay buffer samples 3 transitions"):
         one.sample(4, 4)
 
 
@@ -172,7 +172,7 @@ def test_what_cannot_be_sampled(tmp_path: Path) -> None:
 
 
 def test_nothing_of_the_rows_is_held(tmp_path: Path) -> None:
-    """What it keeps grows with episodes, not with rows."""
+    """Its memory grows with the number of episodes, not of rows."""
     few = make_dataset(tmp_path / "few", {FOUR[0]: [episode(FOUR[0], 1, 10)]})
     many = make_dataset(tmp_path / "many", {FOUR[0]: [episode(FOUR[0], 1, 120)]})
 
