@@ -89,7 +89,7 @@ def test_jobs_run_the_code_as_it_was_launched(swept: tuple[Path, str]) -> None:
 
 def test_the_figures_come_when_all_runs_have_ended(swept: tuple[Path, str]) -> None:
     runs, printed = swept
-    assert "the figures, when all others have ended" in printed
+    assert "draws the figures when all runs have ended" in printed
     drawn = {path.name for path in (runs.parent / "paper_figures").iterdir()}
     assert any(name.endswith(".png") for name in drawn)
     assert (runs / "floors" / "toy-pointmass.json").exists()
@@ -129,7 +129,7 @@ def test_held_jobs_are_queued_and_are_not_handed_over_twice(
     sweeping.sweep(tmp_path, seeds=6, sbatch="hold", **SHORT)
     assert len(cluster.jobs()) == 6
     capsys.readouterr()
-    with pytest.raises(cli.UserError, match="several sweeps: say which"):
+    with pytest.raises(cli.UserError, match="several sweeps found: choose"):
         cancel.main([f"runs={tmp_path}"])
     assert cancel.main([f"runs={tmp_path}", "suite=tasks"]) == 0
     assert "4 jobs cancelled" in capsys.readouterr().out
@@ -220,7 +220,7 @@ def test_a_short_partition_sets_the_time_limit(
     cluster: Cluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sweeping.sweep(tmp_path, seeds=1, partition="short", dry_run=True, **SHORT)
-    assert "0:05 h before it is requeued" in capsys.readouterr().out
+    assert "time limit 0:05 h (then requeued)" in capsys.readouterr().out
 
 
 def test_arrays_stay_below_what_the_cluster_takes(

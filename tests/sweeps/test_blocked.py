@@ -74,7 +74,7 @@ def test_the_others_start_once_asked_for(
     runs = tmp_path / "runs"
     arguments = [*MIXED, f"runs={runs}"]
     assert launch.main(arguments) == launch.ASKS_FIRST
-    assert "1 of 2 runs cannot. Add yes=true to start the others." in capsys.readouterr().out
+    assert "1 of 2 runs cannot start. Add yes=true to start the others." in capsys.readouterr().out
     assert not runs.exists()
     for _ in range(2):  # launching again finds nothing to start, and says the same
         assert launch.main([*arguments, "yes=true"]) == launch.LEFT_BLOCKED

@@ -50,7 +50,7 @@ def test_variants_that_are_the_same_run_once() -> None:
     [
         (["variants=num_q"], "not of the form key=value"),
         (["variants=numq=2"], "unknown key 'numq'"),
-        (["variants=num_q=2", "variant=mine"], "one of variant= and variants="),
+        (["variants=num_q=2", "variant=mine"], "variant= and variants= exclude each other"),
         (["methods=tdmpc2,sac", "num_q=2"], "num_q: sac has no such setting"),
         (["runs_per_gpu=0"], "runs_per_gpu=0: must be at least 1"),
         (["gpus=-1"], "gpus=-1: must be at least 0"),

@@ -99,7 +99,7 @@ def test_the_last_errors_with_their_logs(runs: Path, capsys: pytest.CaptureFixtu
     assert [line.split(":")[0] for line in lines] == ["failed", "diverged"]
     assert "OSError: disk" in lines[0]
     assert "log.txt" in printed
-    assert "1 more (errors=)" in printed
+    assert "1 more (errors=N shows more)" in printed
 
 
 def test_every_run_on_request(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -156,7 +156,7 @@ def test_sweeps_by_suite_and_name(runs: Path, capsys: pytest.CaptureFixture[str]
     ("arguments", "message"),
     [
         (["suite=mt30"], "suite=mt30: never launched"),
-        (["sweep=nothing"], "sweep=nothing: there is none"),
+        (["sweep=nothing"], "sweep=nothing: no such sweep"),
         (["every=0"], "every=0.0: must be positive"),
         (["evry=1"], "did you mean 'every'?"),
     ],
@@ -169,7 +169,7 @@ def test_bad_arguments(runs: Path, arguments: list[str], message: str) -> None:
 
 @pytest.mark.parametrize("command", [status, retry, cancel])
 def test_without_a_sweep(command: Any, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="holds no sweep"):
+    with pytest.raises(UserError, match="no sweep found"):
         command.main([f"runs={tmp_path}"])
 
 
