@@ -81,7 +81,7 @@ def test_effects_and_verdicts(
     printed = capsys.readouterr().out
     assert "num-q-2 (num_q=2): two Q-functions score lower (Figure 9)" in printed
     assert "at 100,000 env steps" in printed
-    assert "Not there" not in printed
+    assert "Missing:" not in printed
     tasks = pd.read_csv(tmp_path / "out" / "ablation_tasks.csv")
     assert tasks.query("ablation == 'no-simnorm'")["difference"].tolist() == [-10.0, -10.0]
     for name in ("ablations.md", "ablations.tex", "curves.pdf", "curves.png", "bars.png"):
@@ -152,7 +152,7 @@ def test_bases_sizes_and_combinations_are_kept_apart(tmp_path: Path) -> None:
 def test_switches_of_the_protocol_are_ablations_too(tmp_path: Path) -> None:
     runs, facts = tmp_path / "runs", {"tasks": ("lift-cube",), "domain": "maniskill2"}
     write(runs, "default", 800.0, **facts)
-    write(runs, "stop-at-success", 800.0, task_switches={"stop_at_success": True}, **facts)
+    write(runs, "stop-at-success", 800.0, protocol={"stop_at_success": True}, **facts)
     _, table = compare(tmp_path)
     assert table["verdict"].to_dict() == {"stop-at-success": "supported"}
 
@@ -185,7 +185,7 @@ def test_diverged_runs_count(tmp_path: Path) -> None:
         (["margin=0"], "margin=0: must be above 0"),
         (["env_steps=-1"], "env_steps=-1: must be above 0"),
         (["marge=3"], "unknown key 'marge' (did you mean 'margin'?)"),
-        (["base=quick"], "no runs of the variant 'quick' (there are"),
+        (["base=quick"], "no runs of the variant 'quick' (available:"),
         (["rule=guess"], "unknown rule 'guess'"),
         (["spec=none.toml"], "cannot be read"),
         (["runs=/nonexistent"], "no run in /nonexistent"),
