@@ -1,4 +1,4 @@
-"""The command that runs ablations: what it launches, and what it refuses."""
+"""The command that runs ablations: the runs that it launches, and rejected input."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ EASY = ("--tasks", "walker-walk")
 
 
 def launched(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Request:
-    """What the launcher is asked for."""
+    """Run the command, and return the request that it passes to the launcher."""
     seen: list[Request] = []
 
     def parse(arguments: list[str], advice: str) -> int:
@@ -139,7 +139,7 @@ def test_bad_input_is_one_line(arguments: tuple[str, ...], message: str) -> None
 
 @pytest.fixture(scope="module")
 def mt30(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A dataset of the thirty tasks, an episode each."""
+    """Write a dataset of the thirty tasks with one episode each."""
     folder = tmp_path_factory.mktemp("mt30") / "data"
     make_dataset(folder, {task.name: [episode(task.name, 0, 5)] for task in get_suite("mt30")})
     return folder

@@ -1,4 +1,4 @@
-"""The table of ablations, combinations, and ablations of one's own."""
+"""The table of ablations, combinations of ablations, and user-defined ablations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Arrays, limits and time limits, as numbers."""
+"""Sizes of job arrays, limits on concurrent jobs, time limits, and the choice of the cluster."""
 
 from __future__ import annotations
 

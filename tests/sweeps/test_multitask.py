@@ -1,4 +1,4 @@
-"""Which runs learn several tasks, from which datasets, and what is refused of them."""
+"""Multi-task runs of a sweep: their tasks, datasets and sizes, and rejected arguments."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SIZES = ("1", "5", "19", "48", "317")
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Datasets: of a named suite each, and of the toy tasks."""
+    """Datasets of two named suites, and one of the toy tasks."""
     root = tmp_path_factory.mktemp("datasets")
     found = {suite: suite_dataset(root / suite, suite) for suite in ("mt30", "smoke")}
     return {**found, "toy": toy_dataset(root / "toy")}
@@ -53,7 +53,7 @@ def test_a_scaling_study(folders: dict[str, Path], tmp_path: Path) -> None:
 
 
 def test_a_scaling_study_narrowed(folders: dict[str, Path]) -> None:
-    """By sizes, methods, tasks and seeds; the set is what the manifest names."""
+    """Restricted by sizes, methods, tasks and seeds; the manifest names the task set."""
     data = f"data={folders['mt30']}"
     (one, two) = ask("suite=scaling", data, "sizes=5,19", "methods=tdmpc2", "seeds=7,").planned
     assert [run.spec.variant for run in (one, two)] == ["default", "model_size-19"]
@@ -82,7 +82,7 @@ def test_a_suite_without_data_is_a_run_per_task() -> None:
 
 
 def test_variants_of_several_sizes_are_kept_apart(folders: dict[str, Path]) -> None:
-    """Runs of one name are averaged; what is shared by the methods goes to both."""
+    """Figures average runs with equal variant names; settings that methods share apply to both."""
     planned = ask(
         "suite=scaling",
         f"data={folders['toy']}",
@@ -110,7 +110,7 @@ def test_processes_are_told_exactly_this(folders: dict[str, Path], tmp_path: Pat
 def test_arguments_hold_from_any_folder(
     folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As a retry repeats them."""
+    """A retry repeats the arguments, possibly from another folder."""
     monkeypatch.chdir(folders["mt30"].parent)
     arguments = ask("suite=scaling", "data=mt30=mt30,./smoke", "seeds=1").arguments
     monkeypatch.chdir("/")
