@@ -135,13 +135,13 @@ def dreamerv3_update_gflop(config: Any, obs_dim: int, action_dim: int) -> float:
     encoder = mlp(obs_dim, c.encoder_layers, c.encoder_units, 0)
     decoder = mlp(state, c.decoder_layers, c.decoder_units, obs_dim)
     reward = mlp(state, c.head_layers, c.head_units, c.num_bins)
-    goes_on = mlp(state, c.head_layers, c.head_units, 1)
+    continuation = mlp(state, c.head_layers, c.head_units, 1)
     actor = mlp(state, c.head_layers, c.head_units, 2 * action_dim)
     first = state * c.head_units
     starts = c.batch_size * c.batch_length
-    networks = encoder + inputs + prior + posterior + decoder + reward + goes_on
+    networks = encoder + inputs + prior + posterior + decoder + reward + continuation
     model = starts * (3 * networks - obs_dim * c.encoder_units)
-    step = 2 * (inputs + prior) + 2 * reward + goes_on
+    step = 2 * (inputs + prior) + 2 * reward + continuation
     step += 3 * actor - first
     # Values with gradients for their inputs, weight gradients of the critic, the target critic.
     step += 2 * reward + (2 * reward - first) + reward

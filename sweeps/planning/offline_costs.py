@@ -158,7 +158,7 @@ def describe(sources: Sequence[Source], speeds: Speeds) -> str:
     how = {
         "earlier": f"the speed of earlier runs here ({', '.join(speeds.devices)})",
         "paper": "the paper's Table 1 (TD-MPC2, 80 tasks, an RTX 3090; assuming 10M updates)",
-        "counted": "counted operations (rough estimate)",
+        "counted": "counted operations, a rough estimate",
     }
     present = [source for source in how if source in sources]
     if len(present) == 1:
