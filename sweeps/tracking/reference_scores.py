@@ -1,4 +1,4 @@
-"""What doing nothing scores: the reference scores that any learning must leave behind."""
+"""Reference scores of tasks: returns of random and zero actions, which training must exceed."""
 
 from __future__ import annotations
 
@@ -22,13 +22,15 @@ SIGMAS = 3.0
 def measure_reference_scores(
     tasks: Iterable[str], runs: Path, *, assets: str = "official"
 ) -> dict[str, dict[str, Any]]:
-    """Returns of uniform random and zero actions, over ten episodes of each task.
+    """Measure the returns of uniform random and zero actions over ten episodes of each task.
+
+    Each task is measured once; the result is stored in `<runs>/floors/<task>.json`, or in
+    `<runs>/floors/<source>/<task>.json` if its object models are not the official ones.
 
     Args:
-        tasks: names.
-        runs: reference scores are kept in `runs/floors/<task>.json` and measured once.
-        assets: wanted sources of the models of the tasks that need some; of other models than
-            the official ones, reference scores are kept in `runs/floors/<source>/<task>.json`.
+        tasks: task names.
+        runs: folder of all runs.
+        assets: wanted sources of the object models of tasks that need some.
 
     Returns:
         Task → `{"uniform": {"mean", "sd"}, "zero": {"mean", "sd"}, …}`.
@@ -37,16 +39,16 @@ def measure_reference_scores(
     for task in dict.fromkeys(tasks):
         kind = get_task(task).assets
         models = find_assets(kind, assets) if kind is not None else None
-        folder = runs / "floors"  # the name since version 0.1
+        folder = runs / "floors"  # folder name of version 0.1, kept for compatibility
         if models is not None and models.source != "official":
             folder /= models.label
         path = folder / f"{task}.json"
-        known = read_json(path)
-        if known is None:
-            known = _measure(task, models or assets)
+        scores = read_json(path)
+        if scores is None:
+            scores = _measure(task, models or assets)
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_json(path, known)
-        reference_scores[task] = known
+            write_json(path, scores)
+        reference_scores[task] = scores
     return reference_scores
 
 
@@ -70,13 +72,14 @@ def _mean_and_sd(result: Evaluation) -> dict[str, float]:
 
 
 def threshold(floor: dict[str, Any], evaluations: pd.DataFrame) -> float:
-    """Return above which a run has learned.
+    """Compute the return above which a run counts as learned.
 
-    max(uniform, zero action, the same agent before its first update) + 3 sd, where sd is
-    the largest of the three reference scores' standard deviations over their episodes.
+    threshold = max(mean_uniform, mean_zero, mean_untrained) + 3 max(sd_uniform, sd_zero,
+    sd_untrained), with means and standard deviations of the return over the episodes of each
+    reference. The untrained agent is the agent of the run before its first update.
 
     Args:
-        floor: of the task.
+        floor: reference scores of the task (see `measure_reference_scores`).
         evaluations: `eval.csv` of the run; its line at env step 0 is the untrained agent.
     """
     start = evaluations[evaluations.env_step == 0].iloc[0]

@@ -1,7 +1,7 @@
-"""Every ablation: exactly what it names changes; it learns, resumes, and has a place of its own.
+"""Every ablation changes exactly what it names, resumes, and has run directories of its own.
 
-What "exactly" means is laid down for each: the parts of networks, learning, acting and task that
-may differ from the default's (see `quantities`). All others must not.
+`CHANGES` lists for each ablation the quantities that differ from the default (see `quantities`).
+All other quantities must be equal.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ NETWORKS = {"shapes", "initial", *LEARNING}
 CHANGES: Mapping[str, set[str]] = {
     "no-planning": ACTING,
     "gaussian-noise-prior": {*NETWORKS, "policy loss", "least std"},
-    # The losses of policy and value see latents; only encoder and dynamics are other networks.
+    # The policy loss starts from latents, so it changes only if the policy or Q networks change.
     "no-simnorm": NETWORKS,
     "latent-layernorm": LEARNING,
     "simnorm-only": {*NETWORKS, "policy loss"},
     "no-norms": {*NETWORKS, "policy loss"},
     "regression symlog_mse": {*NETWORKS, "policy loss"},
     "regression mse": {*NETWORKS, "policy loss"},
-    # The policy loss takes two Q-functions, which are these two.
+    # The policy loss uses two Q-functions; with num_q=1 or 2, these are all that the agent has.
     "num-q 1": {*NETWORKS, "policy loss"},
     "num-q 2": {*NETWORKS, "policy loss"},
     "num-q 10": NETWORKS,
@@ -65,7 +65,7 @@ each = pytest.mark.parametrize("ablation", ABLATIONS, ids=lambda one: one.varian
 
 
 def spec_of(ablation: Ablation | None, task: str = "walker-walk", **changes: Any) -> RunSpec:
-    """A run of the default or of an ablation, with other settings that both share."""
+    """Build the spec of a default or ablation run, with further settings that both share."""
     settings = {} if ablation is None else ablation.settings
     overrides, task_switches = part(settings)
     return make_spec(
@@ -94,7 +94,7 @@ def test_changes_exactly_what_it_names(ablation: Ablation) -> None:
 
 @pytest.mark.parametrize("ablation", SINGLE, ids=lambda one: one.variant)
 def test_a_run_is_resumed_as_the_variant(ablation: Ablation, tmp_path: Path) -> None:
-    """Its second half is begun from the first one's end; nothing of the default comes in."""
+    """The resumed run has the settings of the ablation, not of the default."""
     task = TASKS.get(ablation.name, "toy-pointmass")
     decisions, repeat = (50, 1) if task == "toy-pointmass" else (100, 2)
     episode = decisions * repeat
@@ -145,5 +145,5 @@ def test_run_directories_tell_all_apart(tmp_path: Path) -> None:
     specs = [spec_of(None), *(spec_of(one) for one in ABLATIONS if one.name not in TASKS)]
     directories = {spec.run_dir(tmp_path) for spec in specs}
     assert len(directories) == len(specs)
-    # By name and by identity: two names for the same settings would share a hash.
+    # The hashes differ too: two names for the same settings would share one.
     assert len({directory.name for directory in directories}) == len(specs)

@@ -1,4 +1,4 @@
-"""Runs that cannot start on this machine: planned, named with what to type, and left out."""
+"""Blocked runs, which cannot start on this machine: planned, listed with a command, left out."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MIXED = ["tasks=toy-pointmass,pick-ycb", "seeds=1", "cluster=local", *SETTINGS]
 
 @pytest.fixture(autouse=True)
 def _no_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a fresh installation: no models, no SLURM."""
+    """Simulate a fresh installation without object models and without SLURM."""
     monkeypatch.setenv("MS2_ASSET_DIR", str(tmp_path / "models"))
     monkeypatch.setattr(launch.slurm, "choose", lambda _: "local")
 
@@ -74,9 +74,9 @@ def test_the_others_start_once_asked_for(
     runs = tmp_path / "runs"
     arguments = [*MIXED, f"runs={runs}"]
     assert launch.main(arguments) == launch.ASKS_FIRST
-    assert "1 of 2 runs cannot. Add yes=true to start the others." in capsys.readouterr().out
+    assert "1 of 2 runs cannot start. Add yes=true to start the others." in capsys.readouterr().out
     assert not runs.exists()
-    for _ in range(2):  # launching again finds nothing to start, and says the same
+    for _ in range(2):  # the second launch finds nothing to start and prints the same lines
         assert launch.main([*arguments, "yes=true"]) == launch.LEFT_BLOCKED
         printed = capsys.readouterr().out
         assert printed.count(f"`{FETCH} ycb`") == 2  # with the plan, and at the end

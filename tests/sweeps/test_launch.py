@@ -1,4 +1,4 @@
-"""The launcher as a user meets it: runs, skips, resumes, reports, refuses."""
+"""The launcher as a user runs it: starts, skips and resumes runs, reports, rejects bad input."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SETTINGS = [f"{key}={value}" for key, value in TINY.items() if key != "task"]
 
 
 def launch(runs: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Runs the command to its end."""
+    """Run the command until it ends."""
     command = [
         *LAUNCH,
         "tasks=toy-pointmass",
@@ -35,7 +35,7 @@ def launch(runs: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def states(runs: Path) -> dict[str, bytes]:
-    """`eval.csv` of every run by its folder's name."""
+    """Read `eval.csv` of every run, by the name of its folder."""
     return {path.parent.name: path.read_bytes() for path in sorted(runs.rglob("eval.csv"))}
 
 
@@ -67,7 +67,7 @@ def test_launching_again_skips_what_is_finished(swept: tuple[Path, str]) -> None
 
 
 def test_a_run_that_cannot_go_on_fails_the_sweep_and_names_its_log(tmp_path: Path) -> None:
-    # No episode of 50 decisions fits a memory of 10 rows, which only the run itself can tell.
+    # An episode of 50 decisions does not fit a replay buffer of 10 rows. Only the run detects that.
     done = launch(tmp_path, "seeds=1", "buffer_size=10")
     assert done.returncode == 1
     assert "NOT STARTED" in done.stdout
@@ -91,7 +91,7 @@ def test_stopping_the_launcher_stops_its_runs_and_launching_again_finishes(
     process.send_signal(signal.SIGTERM)
     process.communicate()
     assert process.returncode == 130
-    for lease in tmp_path.rglob("lease.json"):  # no run is left behind at work
+    for lease in tmp_path.rglob("lease.json"):  # no process is left running
         assert not psutil.pid_exists(json.loads(lease.read_text())["pid"])
     done = launch(tmp_path, "seeds=2")
     assert done.returncode == 0
@@ -144,7 +144,7 @@ def test_script_works_from_another_directory(tmp_path: Path) -> None:
 
 
 def test_several_seeds_in_one_process(tmp_path: Path) -> None:
-    """Each with its own records; launching again skips them, also one process each."""
+    """Each seed has its own records; a launch with one process per seed skips finished seeds."""
     done = launch(tmp_path, "seeds=3", "seeds_per_process=2", "max_parallel=2")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "3 to do in 2 processes" in done.stdout
