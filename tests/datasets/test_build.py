@@ -15,7 +15,7 @@ from tdmpc2.common.system.errors import UserError
 from tdmpc2.data import writer as writer_module
 from tdmpc2.data.build import BuildOptions, build
 from tdmpc2.data.dataset import Dataset
-from tdmpc2.data.memory import OfflineMemory
+from tdmpc2.data.offline_replay import OfflineReplay
 from tdmpc2.envs.tasks import get_task
 from tests.datasets.helpers import (
     TWO,
@@ -78,7 +78,7 @@ def test_every_sampled_row_is_one_that_was_played(trained: Path, tmp_path: Path)
     assert all(not found for _, found in dataset.verify())
 
     total = sum(len(one) for task in TOYS for one in played[task])
-    memory = OfflineMemory(dataset, TOYS, 1, 6, 3, generator=generator())
+    memory = OfflineReplay(dataset, TOYS, 1, 6, 3, generator=generator())
     assert memory.num_starts == total
     seen = set()
     first = {  # rows before each episode, as `start` counts them

@@ -17,7 +17,7 @@ from tdmpc2.common.system.errors import UserError
 from tdmpc2.data import chunks, writer
 from tdmpc2.data.convert import ConvertOptions, convert
 from tdmpc2.data.dataset import Dataset
-from tdmpc2.data.memory import OfflineMemory
+from tdmpc2.data.offline_replay import OfflineReplay
 from tdmpc2.data.writer import DatasetWriter
 from tdmpc2.envs.tasks import get_suite, get_task
 from tests.datasets.helpers import exit_code_of, generator
@@ -136,7 +136,7 @@ def test_files_by_name_and_in_the_order_of_their_numbers(tmp_path: Path) -> None
 def test_it_can_be_sampled(tmp_path: Path) -> None:
     write(tmp_path, items("mt80", per_task=2))
     dataset = convert(options(tmp_path))
-    memory = OfflineMemory(dataset, dataset.tasks, 3, 39, 6, generator=generator())
+    memory = OfflineReplay(dataset, dataset.tasks, 3, 39, 6, generator=generator())
     assert memory.num_transitions == 160 * 100
     assert memory.num_starts == 160 * 98
     batch = memory.sample(256)

@@ -12,15 +12,15 @@ import torch
 
 from tdmpc2.common.replay.types import Batch, Episode
 from tdmpc2.common.system.errors import UserError
-from tdmpc2.data import Dataset, OfflineMemory
+from tdmpc2.data import Dataset, OfflineReplay
 from tdmpc2.envs.tasks import get_task
 from tests.datasets.helpers import FOUR, episode, four_tasks, generator, make_dataset, same
 
 LENGTH = 3
 
 
-def memory(dataset: Dataset, tasks: tuple[str, ...] = FOUR, seed: int = 0) -> OfflineMemory:
-    return OfflineMemory(dataset, tasks, LENGTH, 30, 8, generator=generator(seed))
+def memory(dataset: Dataset, tasks: tuple[str, ...] = FOUR, seed: int = 0) -> OfflineReplay:
+    return OfflineReplay(dataset, tasks, LENGTH, 30, 8, generator=generator(seed))
 
 
 def assert_from(batch: Batch, tasks: tuple[str, ...], episodes: dict[str, list[Episode]]) -> None:
@@ -107,12 +107,12 @@ def test_some_tasks_in_another_order(tmp_path: Path) -> None:
 
 def test_no_more_dims_than_the_tasks_have(tmp_path: Path) -> None:
     dataset, episodes = four_tasks(tmp_path / "d")
-    batch = OfflineMemory(dataset, FOUR, LENGTH, 24, 6, generator=generator()).sample(100)
+    batch = OfflineReplay(dataset, FOUR, LENGTH, 24, 6, generator=generator()).sample(100)
     assert (batch.obs.shape[2], batch.action.shape[2]) == (24, 6)
     assert_from(batch, FOUR, episodes)
     for dims in ((23, 6), (24, 5)):
         with pytest.raises(ValueError, match="24 and 6 dims do not fit"):
-            OfflineMemory(dataset, FOUR, LENGTH, *dims, generator=generator())
+            OfflineReplay(dataset, FOUR, LENGTH, *dims, generator=generator())
 
 
 def test_sampling_goes_on_bit_for_bit(tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_what_cannot_be_sampled(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"has no task 'cheeta-run' \(did you mean 'cheetah-run'"):
         memory(dataset, ("cheeta-run",))
     with pytest.raises(UserError, match="no episode of cheetah-run has 7 or more transitions"):
-        OfflineMemory(dataset, FOUR[:2], 7, 24, 6, generator=generator())
+        OfflineReplay(dataset, FOUR[:2], 7, 24, 6, generator=generator())
     with pytest.raises(ValueError, match="different tasks"):
         memory(dataset, (FOUR[0], FOUR[0]))
 
@@ -176,7 +176,7 @@ def test_nothing_of_the_rows_is_held(tmp_path: Path) -> None:
     few = make_dataset(tmp_path / "few", {FOUR[0]: [episode(FOUR[0], 1, 10)]})
     many = make_dataset(tmp_path / "many", {FOUR[0]: [episode(FOUR[0], 1, 120)]})
 
-    def held(one: OfflineMemory) -> int:
+    def held(one: OfflineReplay) -> int:
         return sum(x.nbytes for x in vars(one).values() if isinstance(x, np.ndarray))
 
     assert held(memory(few, FOUR[:1])) == held(memory(many, FOUR[:1]))

@@ -1,4 +1,4 @@
-"""One of the processes of test_split_update: `torchrun -m tests.split_driver VARIANT FOLDER`."""
+"""One of the processes of test_sharded_update: `torchrun -m tests.sharded_driver VARIANT FOLDER`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 from tdmpc2.common.numerics.distributed import join_world
 from tdmpc2.sharded_update import SplitUpdate
-from tests.test_split_update import updated
+from tests.test_sharded_update import updated
 
 if __name__ == "__main__":
     torch.set_num_threads(1)

@@ -96,7 +96,7 @@ def test_a_part_of_other_rows_makes_another_update() -> None:
 @pytest.mark.parametrize("variant", ["paper", "dropout everywhere", "learned entropy"])
 def test_two_processes_make_the_update_of_one(variant: str, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc-per-node=2", "-m", "tests.split_driver", variant, str(tmp_path)]
+    command += ["--nproc-per-node=2", "-m", "tests.sharded_driver", variant, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     whole = updated(variant)
