@@ -1,4 +1,4 @@
-"""One of the processes of test_sharded_update: `torchrun -m tests.sharded_driver VARIANT FOLDER`."""
+"""A process of test_sharded_update: `torchrun -m tests.sharded_driver VARIANT FOLDER`."""
 
 from __future__ import annotations
 

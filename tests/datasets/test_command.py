@@ -17,7 +17,7 @@ import pytest
 from tdmpc2.common.system import cli
 from tdmpc2.data import __main__ as command_module
 from tdmpc2.data.rows import HEADER_BYTES
-from tdmpc2.data.summary import COLUMNS, NUM_BINS, sparkline, summarise
+from tdmpc2.data.summary import COLUMNS, NUM_BINS, sparkline, summarize
 from tdmpc2.data.task_writer import TaskWriter
 from tests.datasets.helpers import FOUR, episode, fake_run, four_tasks, make_dataset
 from tests.datasets.official import items, save
@@ -175,7 +175,7 @@ def test_returns_are_summed_in_double_precision(tmp_path: Path) -> None:
     one.reward[:] = 2000.0
     one.reward[1::2] = 0.125
     dataset = make_dataset(tmp_path / "d", {FOUR[0]: [one]}, dtype="float16")
-    assert summarise(dataset, FOUR[0]).returns.tolist() == [150 * 2000.125]
+    assert summarize(dataset, FOUR[0]).returns.tolist() == [150 * 2000.125]
 
 
 def test_verify_prints_a_line_per_fault(command: Run, tmp_path: Path) -> None:
