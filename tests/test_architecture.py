@@ -7,6 +7,7 @@ import importlib.metadata
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +16,8 @@ import pytest
 from tdmpc2.runners.registry import METHODS, agent_class
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("tdmpc2", "baselines", "ablations", "sweeps", "analysis")
+SETUP = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+PACKAGES = tuple(pattern.strip("*") for pattern in SETUP["packages"]["find"]["include"])
 FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 # Files or folders below `tdmpc2/envs` that know a simulator; MuJoCo serves several domains.
