@@ -54,19 +54,21 @@ class Done(NamedTuple):
 
 @dataclass
 class Command:
-    """`python tdmpc2/train.py` with these arguments, in a process of its own.
+    """`python -m MODULE` with these arguments, in a process of its own.
 
     Attributes:
         arguments: the command line.
         blow: where the process is to be hit.
         file_size: largest file in bytes that it may write: a full disk without a disk.
-        env: environment variables.
+        env: environment variables; modules are also looked for below its `PYTHONPATH`.
+        module: of the command, with functions `main` and `usage`.
     """
 
     arguments: Sequence[str]
     blow: Blow | None = None
     file_size: int | None = None
     env: Mapping[str, str] = field(default_factory=dict)
+    module: str = "tdmpc2.train"
 
     def __post_init__(self) -> None:
         self._folder = TemporaryDirectory()
@@ -75,7 +77,7 @@ class Command:
         self._reached, self._go_on = context.Event(), context.Event()
         held = (self._reached, self._go_on)
         args = (self.arguments, self.blow, self.file_size, self.env, self._streams, held)
-        self._process = context.Process(target=_run, args=args)
+        self._process = context.Process(target=_run, args=(self.module, *args))
 
     def start_and_reach(self) -> int:
         """Starts it and returns when it is held by its blow; its process id."""
@@ -103,6 +105,7 @@ class Command:
 
 
 def _run(
+    module: str,
     arguments: Sequence[str],
     blow: Blow | None,
     file_size: int | None,
@@ -114,15 +117,16 @@ def _run(
     for stream, path in zip((1, 2), streams, strict=True):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
     os.environ.update(env)
-    from tdmpc2 import train
+    sys.path[:0] = filter(None, env.get("PYTHONPATH", "").split(os.pathsep))
+    command = importlib.import_module(module)
     from tdmpc2.common.system import cli
 
     if blow is not None:
         _strike(blow, *held)
     if file_size is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
-    sys.argv = ["train.py", *arguments]
-    sys.exit(cli.command(train.main, train.usage))
+    sys.argv = [module, *arguments]
+    sys.exit(cli.command(command.main, command.usage))
 
 
 def _strike(blow: Blow, reached: Any, go_on: Any) -> None:

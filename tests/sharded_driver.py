@@ -1,4 +1,4 @@
-"""A process of test_sharded_update: `torchrun -m tests.sharded_driver VARIANT FOLDER`."""
+"""A process of test_sharded_update: `torchrun -m tests.sharded_driver FOLDER VARIANT …`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,10 @@ from tests.test_sharded_update import updated
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    folder, *variants = sys.argv[1:]
     with join_world(torch.device("cpu")) as world:
-        outcome = updated(sys.argv[1], lambda agent: SplitUpdate(agent, world, 2))
-        torch.save(outcome, Path(sys.argv[2]) / f"{world.rank}.pt")
+        outcomes = {
+            variant: updated(variant, lambda agent: SplitUpdate(agent, world, 2))
+            for variant in variants
+        }
+        torch.save(outcomes, Path(folder) / f"{world.rank}.pt")
