@@ -152,7 +152,7 @@ def test_bases_sizes_and_combinations_are_kept_apart(tmp_path: Path) -> None:
 def test_switches_of_the_protocol_are_ablations_too(tmp_path: Path) -> None:
     runs, facts = tmp_path / "runs", {"tasks": ("lift-cube",), "domain": "maniskill2"}
     write(runs, "default", 800.0, **facts)
-    write(runs, "stop-at-success", 800.0, task_switches={"stop_at_success": True}, **facts)
+    write(runs, "stop-at-success", 800.0, protocol={"stop_at_success": True}, **facts)
     _, table = compare(tmp_path)
     assert table["verdict"].to_dict() == {"stop-at-success": "supported"}
 

@@ -146,7 +146,7 @@ def test_several_seeds_in_one_process(tmp_path: Path, capsys: pytest.CaptureFixt
     printed = capsys.readouterr().out
     assert "3 to do in 2 processes" in printed
     assert printed.count("COMPLETED") == 3
-    places = [read_json(path).get("group") for path in sorted(tmp_path.rglob("numeric.json"))]
+    places = [read_json(path).get("seed_batch") for path in sorted(tmp_path.rglob("numeric.json"))]
     assert places == ["1 of 2", "2 of 2", None]
     assert main(arguments(tmp_path, "seeds=3")) == 0
     assert "3 finished already, 0 to do" in capsys.readouterr().out
