@@ -55,19 +55,21 @@ class Done(NamedTuple):
 
 @dataclass
 class Command:
-    """`python tdmpc2/train.py` in a subprocess.
+    """`python -m MODULE` in a subprocess.
 
     Attributes:
         arguments: arguments of the command.
         blow: signal to send at a chosen point; None for none.
         file_size: largest file that the process may write, in bytes; simulates a full disk.
-        env: additional environment variables.
+        env: additional environment variables; its `PYTHONPATH` is searched for modules, too.
+        module: module of the command, with functions `main` and `usage`.
     """
 
     arguments: Sequence[str]
     blow: Blow | None = None
     file_size: int | None = None
     env: Mapping[str, str] = field(default_factory=dict)
+    module: str = "tdmpc2.train"
 
     def __post_init__(self) -> None:
         self._folder = TemporaryDirectory()
@@ -76,7 +78,7 @@ class Command:
         self._reached, self._go_on = context.Event(), context.Event()
         held = (self._reached, self._go_on)
         args = (self.arguments, self.blow, self.file_size, self.env, self._streams, held)
-        self._process = context.Process(target=_run, args=args)
+        self._process = context.Process(target=_run, args=(self.module, *args))
 
     def start_and_reach(self) -> int:
         """Start the command, wait until it pauses at its blow, and return its process id."""
@@ -104,6 +106,7 @@ class Command:
 
 
 def _run(
+    module: str,
     arguments: Sequence[str],
     blow: Blow | None,
     file_size: int | None,
@@ -115,15 +118,16 @@ def _run(
     for stream, path in zip((1, 2), streams, strict=True):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
     os.environ.update(env)
-    from tdmpc2 import train
+    sys.path[:0] = filter(None, env.get("PYTHONPATH", "").split(os.pathsep))
+    command = importlib.import_module(module)
     from tdmpc2.common.system import cli
 
     if blow is not None:
         _strike(blow, *held)
     if file_size is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
-    sys.argv = ["train.py", *arguments]
-    sys.exit(cli.command(train.main, train.usage))
+    sys.argv = [module, *arguments]
+    sys.exit(cli.command(command.main, command.usage))
 
 
 def _strike(blow: Blow, reached: Any, go_on: Any) -> None:

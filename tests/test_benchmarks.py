@@ -19,6 +19,7 @@ from tdmpc2.runners.registry import agent_class
 from tests.baselines.shapes import random_batch as sub_batch
 from tests.baselines.shapes import random_sequences
 from tests.helpers import env_spec, random_batch
+from tests.kill_driver import Command
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 
@@ -104,12 +105,12 @@ def test_hot_spots_list_the_matrix_multiplications() -> None:
     assert done.stdout.count("aten::addmm") == 2
 
 
-@pytest.mark.parametrize("script", ["speed.py", "hot_spots.py", "environments.py"])
+@pytest.mark.parametrize("script", ["speed", "hot_spots", "environments"])
 def test_bad_arguments_are_one_line(script: str) -> None:
-    done = run(script, "repetitons=2")
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: ")
-    assert done.stderr.count("\n") == 1
+    done = Command(["repetitons=2"], env={"PYTHONPATH": str(FOLDER)}, module=script).run()
+    assert done.code == 2
+    assert done.err.startswith("error: ")
+    assert done.err.count("\n") == 1
 
 
 def test_seed_batches_are_measured_against_each_agent_alone(tmp_path: Path) -> None:
@@ -121,7 +122,7 @@ def test_seed_batches_are_measured_against_each_agent_alone(tmp_path: Path) -> N
         "compile=false",
         "repetitions=1",
     ]
-    done = run("seed_batches.py", *arguments, "repetitions=1", f"out={out}")
+    done = run("seed_batches.py", *arguments, f"out={out}")
     assert done.returncode == 0, done.stderr
     (row,) = json.loads(out.read_text())["rows"]
     assert row["update_ratio"] == pytest.approx(row["update_alone_ms"] / row["update_ms"])

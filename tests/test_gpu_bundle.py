@@ -181,7 +181,6 @@ def test_all_tasks_are_the_same_on_trimmed_packages(tmp_path):
         shutil.copytree(installed / package, trimmed / package, copy_function=link)
     trim(trimmed)
     tasks = [name for name, task in TASKS.items() if task.domain not in ("toy", "maniskill2")]
-    assert len(tasks) == 99
     played = []
     for packages in (installed, trimmed):
         out = tmp_path / f"{packages.name}.npz"

@@ -16,7 +16,7 @@ from tdmpc2.common.run.run_files import read_status
 from tdmpc2.common.system.atomic_files import read_json
 from tdmpc2.envs.factory import make_env
 from tdmpc2.envs.tasks import get_task
-from tdmpc2.runners.registry import has_seed_batch, make_agent, make_spec
+from tdmpc2.runners.registry import METHODS, has_seed_batch, make_agent, make_spec
 from tdmpc2.runners.setup import check_fits, env_spec, make_replay
 from tests.kill_driver import Blow, Command, Done
 from tests.runs import checkpoint_steps, evaluated_steps, files, outcome, run_directory
@@ -67,11 +67,6 @@ SMALL: dict[str, dict[str, Any]] = {
         "seed_decisions": 110,
     },
 }
-AGENTS = {
-    "sac": "baselines.sac:SAC",
-    "tdmpc": "baselines.tdmpc.agent:TDMPC",
-    "dreamerv3": "baselines.dreamerv3.agent:DreamerV3",
-}
 
 
 def small(method: str, runs: Path, blow: Blow | None = None, **changes: Any) -> Done:
@@ -102,7 +97,7 @@ def test_a_killed_run_repeats_byte_for_byte(
     if wrap:
         runs = tmp_path / "whole"
         assert small(method, runs, **changes).code == 0
-    agent = AGENTS[method]
+    agent = METHODS[method]
     for blow in (Blow(f"{agent}.update", 20), Blow(f"{TRAINER}._choose_actions", 70)):
         done = small(method, tmp_path / "killed", blow, **changes)
         assert done.code == -signal.SIGKILL, done

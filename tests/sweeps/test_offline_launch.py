@@ -140,8 +140,7 @@ def test_killed_and_launched_again(
     printed = capsys.readouterr().out
     assert "stale" in printed
     assert "of 45 updates" in printed
-    done = launch(data, tmp_path)
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert main(arguments(data, tmp_path, cluster="local", seeds=1)) == 0
     whole = records(swept[0])
     assert records(tmp_path) == {name: text for name, text in whole.items() if "seed1" in name}
 
@@ -164,11 +163,11 @@ def test_a_failed_run_is_retried_with_its_data(
     """The run fails because its horizon is longer than the episodes, which only it can detect."""
     data, runs = toy_dataset(tmp_path / "data"), tmp_path / "runs"
     monkeypatch.chdir(tmp_path)
-    done = launch(Path("data"), runs, horizon=20)
-    assert done.returncode == 1
-    assert "NOT STARTED" in done.stdout
+    assert main(arguments(Path("data"), runs, cluster="local", seeds=1, horizon=20)) == 1
+    printed = capsys.readouterr().out
+    assert "NOT STARTED" in printed
     (log,) = runs.rglob("log.txt")
-    assert f"exit code 2: {log}" in done.stdout
+    assert f"exit code 2: {log}" in printed
     assert "has 20 or more transitions" in log.read_text()
     monkeypatch.chdir("/")
     retried: list[list[str]] = []

@@ -9,15 +9,15 @@ import pytest
 
 from sweeps.launch import main, usage
 from sweeps.planning.grid import group_seeds
+from sweeps.planning.options import SIZES
 from sweeps.planning.planned_run import train_arguments
 from sweeps.planning.request import Request, parse_request
 from tdmpc2.common.system import cli
 from tdmpc2.data.dataset import Dataset
 from tdmpc2.runners.offline import parse as parse_training
+from tdmpc2.runners.registry import MULTITASK_METHODS
 from tests.sweeps.datasets import suite_dataset, toy_dataset
 from tests.test_offline import TASKS
-
-SIZES = ("1", "5", "19", "48", "317")
 
 
 @pytest.fixture(scope="module")
@@ -38,16 +38,18 @@ def test_a_scaling_study(folders: dict[str, Path], tmp_path: Path) -> None:
     found = [(run.spec.method, run.spec.task, run.kind, run.spec.seed) for run in request.planned]
     assert found == [
         (method, name, f"{name} {size}M", seed)
-        for method in ("tdmpc2", "tdmpc")
+        for method in MULTITASK_METHODS
         for name in ("mt30", "smoke")
         for size in SIZES
         for seed in (1, 2)
     ]
     assert {run.spec.budget for run in request.planned} == {1_000_000}
     assert {run.spec.budget_unit for run in request.planned} == {"num_updates"}
-    assert len({run.directory for run in request.planned}) == 40
+    assert len({run.directory for run in request.planned}) == len(found)
     first, *_, last = request.planned
-    assert (first.spec.variant, last.spec.variant) == ("model_size-1", "model_size-317")
+    assert (first.spec.variant, last.spec.variant) == tuple(
+        f"model_size-{size}" for size in (SIZES[0], SIZES[-1])
+    )
     assert first.spec.tasks == Dataset.open(folders["mt30"]).tasks
     assert [one.label for one in request.sets] == ["mt30", "smoke"]
 
@@ -115,7 +117,7 @@ def test_arguments_hold_from_any_folder(
     arguments = ask("suite=scaling", "data=mt30=mt30,./smoke", "seeds=1").arguments
     monkeypatch.chdir("/")
     assert f"data=mt30={folders['mt30']},{folders['smoke']}" in arguments
-    assert len(parse_request(arguments).planned) == 20
+    assert len(parse_request(arguments).planned) == 2 * len(MULTITASK_METHODS) * len(SIZES)
 
 
 REFUSED = {

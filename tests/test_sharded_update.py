@@ -93,17 +93,17 @@ def test_a_part_of_other_rows_makes_another_update() -> None:
         assert_alike(result(agent, metrics), updated("paper"))
 
 
-@pytest.mark.parametrize("variant", ["paper", "dropout everywhere", "learned entropy"])
-def test_two_processes_make_the_update_of_one(variant: str, tmp_path: Path) -> None:
+def test_two_processes_make_the_update_of_one(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc-per-node=2", "-m", "tests.split_driver", variant, str(tmp_path)]
+    command += ["--nproc-per-node=2", "-m", "tests.sharded_driver", str(tmp_path), *VARIANTS]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    whole = updated(variant)
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
-    for name, value in first.items():
-        assert torch.equal(value, second[name]), name
-    assert_alike(first, whole)
+    assert first.keys() == VARIANTS.keys()
+    for variant in VARIANTS:
+        for name, value in first[variant].items():
+            assert torch.equal(value, second[variant][name]), (variant, name)
+        assert_alike(first[variant], updated(variant))
 
 
 def test_a_batch_that_cannot_be_divided() -> None:
