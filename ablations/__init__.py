@@ -1,1 +1,1 @@
-"""Ablations: what each design choice is worth, as data, runs and verdicts."""
+"""Ablations: disable or replace design choices of TD-MPC2 and judge the claims on their effect."""

@@ -1,4 +1,4 @@
-"""What the ablations say so far: effects, claims and verdicts: `python ablations/report.py`."""
+"""Report effects of ablations and verdicts on their claims: `python ablations/report.py`."""
 
 from __future__ import annotations
 
@@ -39,40 +39,48 @@ OWN_OPTIONS: dict[str, Any] = {
 
 
 def usage() -> str:
-    """What `--help` prints."""
+    """Return the text of `--help`."""
     return f"""\
-Compares every ablation there are runs of with the default: difference of the final scores and of
-the areas under the curves, in points (return / 10, success in per cent), averaged over tasks, with
-95 % intervals; probability that a run of the variant beats one of the default; and a verdict on
-the claim, whose error rates docs/ablations.md states.
+usage: python ablations/report.py [key=value …]
 
-  supported     "lower": the difference's 95 % interval (Welch) lies below zero;
-                "same": two one-sided tests at 5 % place it within the margin
-  contradicted  the data exclude a loss of the margin ("lower"), or no difference ("same")
-  {OPEN}
-                neither; the table says how many on each side would settle it
+Compares every ablation that has runs with the default, and judges the claim on it. Reports the
+differences of the final scores and of the areas under the learning curves, in points (return / 10,
+or success in percent), and the probability that a run of the ablation scores higher than a run of
+the default; all averaged over tasks, with 95 % intervals. Prints a table, and writes tables and
+figures.
 
-usage: python ablations/report.py [key=value ...]
+Verdicts on a claim ("lower" or "same" score than the default):
+  supported         "lower": the 95 % interval of the difference (Welch) lies below zero;
+                    "same": two one-sided tests at 5 % place the difference within the margin
+  contradicted      "lower": the data exclude a loss of the margin or more, at 5 %;
+                    "same": the 95 % interval of the difference excludes zero
+  {OPEN}  neither; the table states how many seeds on each side would decide
+Without a claim, the verdict is lower, higher, no difference or {OPEN}.
+Error rates of the verdicts: docs/ablations.md.
 
+Options:
 {usage_of_sources()}
 {usage_of_rules()}
-  base=VARIANT   what they are compared with (default: default; of --quick runs: quick)
-  spec=FILE      ablations of your own, as for ablations/run.py
-  env_steps=N    compare at this step (default: at the end of the shorter side)
-  margin=POINTS  what counts as no difference (default: {MARGIN:g})
-  reps=N         bootstrap resamples
-  out=DIR        where tables and figures go (default: {_out_dir("default")}, for another
-                 base its name below)"""
+  base=VARIANT   variant that the ablations are compared with (default: default; for runs of
+                 --quick: quick)
+  spec=FILE      TOML file with further ablations, as for ablations/run.py
+  env_steps=N    compare at this env step (default: the end of the shorter runs of both sides)
+  margin=POINTS  largest difference that counts as no difference (default: {MARGIN:g})
+  reps=N         number of bootstrap resamples
+  out=DIR        folder for tables and figures (default: {_out_dir("default")};
+                 for another base, its subfolder of that name)
+
+Exit code: 0; 1 if no ablation could be compared; 2 for bad input."""
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Prints the table, and writes it with the figures.
+    """Print the table of results, and write tables and figures.
 
     Returns:
-        0; 1 where no ablation has a run to compare.
+        0, or 1 if no ablation has runs to compare.
 
     Raises:
-        UserError: unknown argument, a folder that is missing, no ablation among the runs.
+        UserError: an invalid argument, a missing folder, or no runs of any ablation.
     """
     values = cli.parse_arguments(arguments, {**SOURCE_OPTIONS, **OWN_OPTIONS})
     margin, at = values.get("margin", MARGIN), values.get("env_steps")
@@ -95,21 +103,21 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _out_dir(base: str) -> Path:
-    """Home of the report's files."""
-    home = project_root() / "paper_figures" / "ablations"
-    return home if base == "default" else home / base
+    """Return the default folder for the report of a base."""
+    folder = project_root() / "paper_figures" / "ablations"
+    return folder if base == "default" else folder / base
 
 
 def _nothing(records: Records, base: str) -> str:
-    """Why there is nothing to report."""
-    there = sorted({str(variant).split("[")[0] for variant in records.runs["variant"]})
-    if base not in there:
-        return f"no runs of the variant '{base}' (there are {', '.join(there)}); use base="
-    return f"no runs of an ablation of '{base}'; python ablations/run.py makes some"
+    """Explain why there is nothing to report."""
+    variants = sorted({str(variant).split("[")[0] for variant in records.runs["variant"]})
+    if base not in variants:
+        return f"no runs of the variant '{base}' (available: {', '.join(variants)}); set base="
+    return f"no runs of an ablation of '{base}'; train some with python ablations/run.py"
 
 
 def _shown(records: Records, studies: Sequence[Study], values: dict[str, Any]) -> Shown:
-    """The runs that are compared, and how."""
+    """Select the runs that are compared, and the settings of the figures."""
     catalog = shipped_catalog()
     if "reps" in values:
         catalog = with_reps(catalog, values["reps"])
@@ -122,7 +130,7 @@ def _shown(records: Records, studies: Sequence[Study], values: dict[str, Any]) -
 
 
 def panels_of(findings: Sequence[StudyResult], curves: ScoreCurves) -> list[Panel]:
-    """A panel for each factor, and for each set of tasks and base that its ablations share."""
+    """Build one figure panel per factor, base and set of compared tasks."""
     groups: dict[tuple[Any, ...], list[StudyResult]] = {}
     for finding in findings:
         if finding.effect is not None:
@@ -142,7 +150,7 @@ def panels_of(findings: Sequence[StudyResult], curves: ScoreCurves) -> list[Pane
 
 
 def _write(out: Path, findings: Sequence[StudyResult], shown: Shown, base: str) -> None:
-    """Writes tables and figures, and prints where."""
+    """Write tables and figures, and print their folder."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         paths = [out / "ablations.csv", out / "ablation_tasks.csv"]
@@ -164,7 +172,7 @@ def _write(out: Path, findings: Sequence[StudyResult], shown: Shown, base: str) 
             write_table(out / "curves.csv", numbers)
     except OSError as error:
         raise UserError(f"cannot write to out={out}: {error}") from error
-    print(f"\n{len(paths)} files in {out}", file=sys.stderr)
+    print(f"\nwrote {len(paths)} files to {out}", file=sys.stderr)
 
 
 if __name__ == "__main__":

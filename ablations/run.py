@@ -1,4 +1,4 @@
-"""Runs ablations beside the default: `python ablations/run.py --no-simnorm`."""
+"""Run ablations and the default agent: `python ablations/run.py --no-simnorm`."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ from tdmpc2.envs.tasks import get_suite, get_task
 from tdmpc2.runners.registry import make_config
 
 QUICK_NOTE = (
-    "--quick: a 0.1M model on two easy tasks, a few minutes a run. A first answer, not the paper's "
-    "setting: what helps or harms there need not do so here."
+    "--quick: a 0.1M model on two easy tasks, a few minutes per run. This is a first impression, "
+    "not the paper's setting: a design choice can have another effect there."
 )
 
 
 @dataclass(frozen=True)
 class Base:
-    """What the ablations are compared with.
+    """The variant that the ablations are compared with: the default, or shared settings.
 
     Attributes:
-        variant: name of its runs.
-        settings: `key=value` arguments that it and every variant share.
-        launcher: arguments of the launcher that were given.
-        config: of its agents.
+        variant: variant name of its runs; `default` without shared settings.
+        settings: `key=value` arguments that it shares with every ablation.
+        launcher: further arguments of `sweeps/launch.py`, by key.
+        config: config of its agents.
     """
 
     variant: str
@@ -47,73 +47,98 @@ class Base:
     config: TDMPC2Config
 
     def variant_of(self, one: Ablation) -> str:
-        """Name of the runs of an ablation: its own, after that of a base that has one."""
+        """Return the variant name of an ablation's runs, prefixed by that of a non-default base."""
         return one.variant if self.variant == "default" else f"{self.variant}+{one.variant}"
 
 
 class _Parser(argparse.ArgumentParser):
-    """Answers bad input as the other commands do."""
+    """Parser that reports bad input like the other commands: as a `UserError` of one line."""
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message} (see --help)")
 
 
 def valued_flags() -> dict[str, list[str]]:
-    """Flags that take a value, with the values there are."""
-    found: dict[str, list[str]] = {}
+    """Return the flags that take a value, such as `num-q`, with their valid values."""
+    values: dict[str, list[str]] = {}
     for one in ABLATIONS:
         flag, _, value = one.name.partition(" ")
         if value:
-            found.setdefault(flag, []).append(value)
-    return found
+            values.setdefault(flag, []).append(value)
+    return values
+
+
+def _flag(text: str) -> dict[str, Any]:
+    return {"action": "store_true", "help": text}
+
+
+def _value(metavar: str, text: str, **more: Any) -> dict[str, Any]:
+    return {"metavar": metavar, "help": text, **more}
 
 
 SELECTION: dict[str, dict[str, Any]] = {
-    "spec": {"type": Path, "metavar": "FILE", "help": "ablations of your own, in TOML"},
-    "all": {"action": "store_true", "help": "all of the paper's Figure 9, each"},
-    "each": {"action": "store_true", "help": "one variant for each flag"},
-    "list": {"action": "store_true", "help": "the table of ablations, and stop"},
+    "spec": _value("FILE", "also run the ablations that this TOML file defines", type=Path),
+    "all": _flag("also run every ablation of the paper's Figure 9, one variant each"),
+    "each": _flag("one variant per ablation flag, instead of one variant with all changes"),
+    "list": _flag("print the table of ablations and exit"),
 }
 HOW: dict[str, dict[str, Any]] = {
-    "tasks": {"metavar": "NAMES", "help": "default: dog-run, humanoid-walk, pick-ycb"},
-    "seeds": {"metavar": "N", "default": "3", "help": "a count or a list (default: 3)"},
-    "env-steps": {"metavar": "N", "help": "budget of each run (default: the task's)"},
-    "multitask": {"metavar": "SET", "help": "agents of many tasks: mt30, mt80; needs data=DIR"},
-    "num-updates": {"metavar": "N", "help": "budget with --multitask (default: 10,000,000)"},
-    "model-size": {"metavar": "SIZE", "help": "1, 5 (default), 19 …: millions"},
-    "cluster": {"metavar": "WHERE", "help": "auto (default), slurm, local, inline"},
-    "quick": {"action": "store_true", "help": "a tiny agent on two easy tasks"},
-    "dry-run": {"action": "store_true", "help": "show the plan and stop"},
-    "yes": {"action": "store_true", "help": "start what takes days, or without what cannot start"},
+    "tasks": _value(
+        "NAMES",
+        "comma-separated task names (default: dog-run,humanoid-walk,pick-ycb; for "
+        "--stop-at-success and --unseeded-resets: all tasks of their domain)",
+    ),
+    "seeds": _value("N", "number of seeds, or list such as 1,2,5 (default: 3)", default="3"),
+    "env-steps": _value("N", "budget of each run in env steps (default: the task's)"),
+    "multitask": _value(
+        "SET", "train multi-task agents on the task set mt30 or mt80; needs data=DIR, its dataset"
+    ),
+    "num-updates": _value(
+        "N", "budget of each run in gradient updates, with --multitask (default: 10,000,000)"
+    ),
+    "model-size": _value("SIZE", "millions of parameters: 1, 5, 19, 48 or 317 (default: 5)"),
+    "cluster": _value("WHERE", "auto (default), slurm, local, inline; see sweeps/launch.py --help"),
+    "quick": _flag("a 0.1M agent on two easy tasks, minutes per run; not the paper's setting"),
+    "dry-run": _flag("print the plan and stop"),
+    "yes": _flag(
+        "on this machine: start although the runs need more than a day on one core or GPU, or "
+        "although some runs cannot start"
+    ),
 }
-"""Flags beside those of the table, by name."""
+"""Options of the command other than the ablation flags, by name."""
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Flags from the table, and what else may be said."""
+    """Build the parser, with a flag for every ablation of the table."""
     parser = _Parser(
         prog="python ablations/run.py",
         usage="%(prog)s --ABLATION … [option …] [key=value …]",
-        description="Runs design choices taken back, beside the default agent: on the paper's "
-        "three tasks with three seeds at its budget unless told otherwise, through the launcher of "
-        "sweeps (its plan first; the same command again resumes). Several flags make one variant "
-        "with all of those changes; with --each, one variant for each.",
-        epilog="key=value arguments go to sweeps/launch.py: partition=, runs=, any setting …",
+        description="Trains TD-MPC2 with design choices disabled or replaced (ablations) and the "
+        "default agent for comparison, then reports whether the claims on the ablations are "
+        "supported. By default: the paper's three tasks, three seeds and full budgets. The plan is "
+        "printed first; the same command again resumes unfinished runs. Several ablation flags "
+        "make one variant with all of their changes; with --each, one variant per flag.",
+        epilog="key=value arguments are passed to sweeps/launch.py: its options (runs=DIR, "
+        "partition=gpu; see `python sweeps/launch.py --help`), and settings of TD-MPC2 that the "
+        "default agent and all variants share (batch_size=128). The exit codes are those of "
+        "sweeps/launch.py. Results so far: `python ablations/report.py`.",
         allow_abbrev=False,
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=34, width=100),
     )
     flags = parser.add_argument_group("ablations")
     for one in ABLATIONS:
         if " " not in one.name:
-            about = f"[{one.factor}] {one.changes}"
+            about = f"{one.factor}: sets {one.changes}"
             how: dict[str, Any] = {"action": "append_const", "const": one.name, "dest": "chosen"}
             flags.add_argument(f"--{one.name}", **how, help=about)
     for flag, values in valued_flags().items():
         (first, *_) = (one for one in ABLATIONS if one.name.startswith(f"{flag} "))
-        about = f"[{first.factor}] {first.changes.partition('=')[0]}="
+        about = f"{first.factor}: sets {first.changes.partition('=')[0]} to this value"
         shown = "|".join(values)
         flags.add_argument(f"--{flag}", action="append", default=[], metavar=shown, help=about)
-    for group, table in ((flags, SELECTION), (parser.add_argument_group("how"), HOW)):
+    selection = parser.add_argument_group("selection of ablations")
+    training = parser.add_argument_group("training runs")
+    for group, table in ((selection, SELECTION), (training, HOW)):
         for name, options in table.items():
             group.add_argument(f"--{name}", **options)
     parser.add_argument("arguments", nargs="*", metavar="key=value", help=argparse.SUPPRESS)
@@ -121,35 +146,39 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The command; returns its exit code: the launcher's, see `sweeps/launch.py`."""
+    """Run the command and return the exit code of the launch (see `sweeps/launch.py`).
+
+    Raises:
+        UserError: an unknown flag or an invalid value.
+    """
     flags = {f"--{one.name.partition(' ')[0]}" for one in ABLATIONS}
     flags |= {f"--{name}" for name in (*SELECTION, *HOW)}
     for argument in arguments:
         flag = argument.partition("=")[0]
         if flag.startswith("-") and flag not in flags:
             raise UserError(f"unknown flag {flag}{did_you_mean(flag, flags)}")
-    said = make_parser().parse_intermixed_args(list(arguments))
-    if said.list:
+    args = make_parser().parse_intermixed_args(list(arguments))
+    if args.list:
         print(table_of_ablations())
         return 0
-    check_arguments(said)
-    base = make_base(said)
-    chosen = choose(said, base)
-    if said.quick:
+    check_arguments(args)
+    base = make_base(args)
+    chosen = choose(args, base)
+    if args.quick:
         print(QUICK_NOTE)
-    code = launch.main(launcher_arguments(said, chosen, base), advice=_advice(said))
-    if said.dry_run or code not in (0, 1, launch.LEFT_BLOCKED):
+    code = launch.main(launcher_arguments(args, chosen, base), advice=_advice(args))
+    if args.dry_run or code not in (0, 1, launch.LEFT_BLOCKED):
         return code
-    if slurm.choose(said.cluster or "auto") == "slurm":
-        print("sweeps/status.py shows where they stand, ablations/report.py what they say so far.")
+    if slurm.choose(args.cluster or "auto") == "slurm":
+        print("Progress: `python sweeps/status.py`. Results: `python ablations/report.py`.")
         return code
-    if said.multitask is not None:
+    if args.multitask is not None:
         runs = base.launcher.get("runs")
         where = f" runs={runs}" if runs else ""
-        print(f"\npython analysis/make_figures.py{where} draws their scores, variant by variant.")
+        print(f"\nPlot the scores of the variants with `python analysis/make_figures.py{where}`.")
         return code
     try:
-        return _report(said, base) or code
+        return _report(args, base) or code
     except UserError as error:
         if code != launch.LEFT_BLOCKED:
             raise
@@ -157,33 +186,38 @@ def main(arguments: Sequence[str]) -> int:
         return code
 
 
-def check_arguments(said: argparse.Namespace) -> None:
-    """Refuses what does not go together with agents of many tasks, or without them."""
-    if said.multitask is None:
-        if said.num_updates is not None:
-            raise UserError("--num-updates: is the budget with --multitask; say --env-steps")
-        return
-    for name in ("quick", "env_steps", "tasks"):
-        if getattr(said, name):
-            raise UserError(f"--{name.replace('_', '-')} and --multitask exclude each other")
-    if not any(argument.startswith("data=") for argument in said.arguments):
-        raise UserError("--multitask: data=DIR is missing, the folder of a dataset")
-
-
-def choose(said: argparse.Namespace, base: Base) -> list[Ablation]:
-    """The variants that the flags ask for.
+def check_arguments(args: argparse.Namespace) -> None:
+    """Check that the options are valid with, or without, `--multitask`.
 
     Raises:
-        UserError: none, an unknown value, a flag twice, flags that contradict each other, or one
-            that changes nothing.
+        UserError: options that exclude each other, or a missing dataset.
+    """
+    if args.multitask is None:
+        if args.num_updates is not None:
+            raise UserError("--num-updates: only valid with --multitask; use --env-steps instead")
+        return
+    for name in ("quick", "env_steps", "tasks"):
+        if getattr(args, name):
+            raise UserError(f"--{name.replace('_', '-')} and --multitask exclude each other")
+    if not any(argument.startswith("data=") for argument in args.arguments):
+        raise UserError("--multitask: data=DIR is missing (the folder of a dataset)")
+
+
+def choose(args: argparse.Namespace, base: Base) -> list[Ablation]:
+    """Return the ablations that the flags select, combined into one unless `--each` is given.
+
+    Raises:
+        UserError: no ablation, an unknown value, a repeated flag, flags that contradict each
+            other, or a flag that changes nothing.
     """
     by_name = {one.name: one for one in ABLATIONS}
-    names = list(said.chosen or [])
+    names = list(args.chosen or [])
     for flag, values in valued_flags().items():
-        given = getattr(said, flag.replace("-", "_"))
-        if len(given) > 1 and not said.each:
+        given = getattr(args, flag.replace("-", "_"))
+        if len(given) > 1 and not args.each:
             raise UserError(
-                f"--{flag} is given as {' and as '.join(given)}; add --each for a variant of each"
+                f"--{flag} is given as {' and as '.join(given)}; add --each for one variant per "
+                "value"
             )
         for value in given:
             if f"{flag} {value}" not in by_name:
@@ -193,146 +227,157 @@ def choose(said: argparse.Namespace, base: Base) -> list[Ablation]:
         if names.count(name) > 1:
             raise UserError(f"--{name} is given twice")
     flagged = [by_name[name] for name in names]
-    chosen = flagged if said.each or not flagged else [combined(flagged)]
+    chosen = flagged if args.each or not flagged else [combined(flagged)]
     others: list[Ablation] = []
-    if said.all:
+    if args.all:
         others += [one for one in ABLATIONS if one.figure == FIG9 and one not in chosen]
-    if said.spec is not None:
-        others += read_specs(said.spec)
+    if args.spec is not None:
+        others += read_specs(args.spec)
     for one in (*flagged, *others):
-        check_changes(one, base, multitask=said.multitask is not None)
+        check_changes(one, base, multitask=args.multitask is not None)
     if not chosen and not others:
-        raise UserError("name an ablation, such as --no-simnorm (--list shows them)")
+        raise UserError("no ablation given; add one, such as --no-simnorm (--list shows all)")
     return [*chosen, *others]
 
 
 def _no_such_value(flag: str, value: str, values: Sequence[str], base: Base) -> str:
-    """Why a flag does not take a value."""
+    """Explain why a flag does not accept a value."""
     setting = flag.replace("-", "_")
     if str(getattr(base.config, setting)) == value:
-        return f"--{flag} {value}: changes nothing, {base.variant} has {setting}={value} already"
+        return f"--{flag} {value}: changes nothing; '{base.variant}' already has {setting}={value}"
     return (
-        f"--{flag} {value}: no such ablation (there are {', '.join(values)}); others can be "
-        "written down for --spec"
+        f"--{flag} {value}: no such ablation (valid: {', '.join(values)}); define it in a file for "
+        "--spec"
     )
 
 
-def make_base(said: argparse.Namespace) -> Base:
-    """What the ablations are compared with."""
+def make_base(args: argparse.Namespace) -> Base:
+    """Build the base of the comparison from the options and the `key=value` arguments."""
     schema = cli.schema_of(TDMPC2Config)
     own: dict[str, str] = {}
     launcher: dict[str, str] = {}
-    for key, value in cli.split_arguments(said.arguments).items():
+    for key, value in cli.split_arguments(args.arguments).items():
         (own if key in schema else launcher)[key] = value
-    if said.model_size is not None and (said.quick or said.model_size != "5"):
-        own.setdefault("model_size", said.model_size)
-    names = ["quick"] * said.quick + [variant_name(tuple(own.items()))] * bool(own)
-    settings = {**(SMOKE.overrides["tdmpc2"] if said.quick else {}), **own}
+    if args.model_size is not None and (args.quick or args.model_size != "5"):
+        own.setdefault("model_size", args.model_size)
+    names = ["quick"] * args.quick + [variant_name(tuple(own.items()))] * bool(own)
+    settings = {**(SMOKE.overrides["tdmpc2"] if args.quick else {}), **own}
     arguments = tuple(f"{key}={value}" for key, value in settings.items())
-    config = make_config("tdmpc2", cli.parse_arguments(arguments, schema), said.multitask)
+    config = make_config("tdmpc2", cli.parse_arguments(arguments, schema), args.multitask)
     return Base("+".join(names) or "default", arguments, launcher, config)
 
 
 def check_changes(one: Ablation, base: Base, *, multitask: bool = False) -> None:
-    """Refuses an ablation that would repeat the base.
+    """Check that an ablation changes something in the agents that will be trained.
+
+    Args:
+        one: the ablation.
+        base: variant that it is compared with.
+        multitask: whether the agents are multi-task agents.
 
     Raises:
-        UserError: nothing it names differs from the base, or shows in agents of one task, or of
-            many.
+        UserError: the base already has its settings, or they have no effect in single-task agents
+            or in training from a dataset.
     """
     if one.multitask and not multitask:
         raise UserError(
-            f"{one.name}: changes nothing in agents of a single task; say --multitask mt80 data=DIR"
+            f"{one.name}: changes nothing in single-task agents; add --multitask mt80 data=DIR"
         )
     online = [key for key in one.settings if key in DOMAINS or key == "prioritized_replay"]
     if multitask and online:
-        raise UserError(f"{one.name}: {online[0]} has no meaning where agents learn from a dataset")
-    now = {**vars(base.config), **vars(TaskSwitches())}
-    if all(now[key] == value for key, value in one.settings.items()):
+        raise UserError(f"{one.name}: {online[0]} does not apply to training from a dataset")
+    current = {**vars(base.config), **vars(TaskSwitches())}
+    if all(current[key] == value for key, value in one.settings.items()):
         changes = ", ".join(f"{key}={value}" for key, value in one.settings.items())
-        raise UserError(f"{one.name}: changes nothing, {base.variant} has {changes} already")
+        raise UserError(f"{one.name}: changes nothing; '{base.variant}' already has {changes}")
 
 
 def launcher_arguments(
-    said: argparse.Namespace, chosen: Sequence[Ablation], base: Base
+    args: argparse.Namespace, chosen: Sequence[Ablation], base: Base
 ) -> list[str]:
-    """What `sweeps/launch.py` is asked for."""
+    """Build the arguments of `sweeps/launch.py`.
+
+    Args:
+        args: parsed options of the command.
+        chosen: ablations to run.
+        base: variant that they are compared with; it is run too.
+    """
     variants = [f"{base.variant}:"] + [
         f"{base.variant_of(one)}:{'+'.join(one.changes.split())}" for one in chosen
     ]
     options: dict[str, Any] = {
         "methods": "tdmpc2",
-        "seeds": said.seeds,
+        "seeds": args.seeds,
         "variants": ",".join(variants),
     }
-    if said.multitask is not None:
-        options["suite"] = said.multitask
-        if said.num_updates is not None:
-            options["num_updates"] = said.num_updates
+    if args.multitask is not None:
+        options["suite"] = args.multitask
+        if args.num_updates is not None:
+            options["num_updates"] = args.num_updates
     else:
-        options["tasks"] = ",".join(tasks_of(said, chosen))
-    if said.quick:
+        options["tasks"] = ",".join(tasks_of(args, chosen))
+    if args.quick:
         options |= {"env_steps": SMOKE.env_steps, **SMOKE.options}
-    if said.env_steps is not None:
-        options["env_steps"] = said.env_steps
-    if said.cluster is not None:
-        options["cluster"] = said.cluster
-    options |= {key: "true" for key in ("dry_run", "yes") if getattr(said, key)}
+    if args.env_steps is not None:
+        options["env_steps"] = args.env_steps
+    if args.cluster is not None:
+        options["cluster"] = args.cluster
+    options |= {key: "true" for key in ("dry_run", "yes") if getattr(args, key)}
     options |= base.launcher
     return [*(f"{key}={value}" for key, value in options.items()), *base.settings]
 
 
-def tasks_of(said: argparse.Namespace, chosen: Sequence[Ablation]) -> list[str]:
-    """The tasks of all variants.
+def tasks_of(args: argparse.Namespace, chosen: Sequence[Ablation]) -> list[str]:
+    """Return the tasks on which all variants are trained.
 
     Raises:
-        UserError: some of the ablations are about other tasks than the others.
+        UserError: an unknown task, or ablations with different default tasks.
     """
-    if said.tasks is not None:
-        return [get_task(name.strip()).name for name in said.tasks.split(",")]
-    if said.quick:
+    if args.tasks is not None:
+        return [get_task(name.strip()).name for name in args.tasks.split(",")]
+    if args.quick:
         own = [one for one in chosen if one.default_tasks != _names("ablation")]
         if own:
-            raise UserError(f"--{own[0].name}: has tasks of its own; name --tasks, or drop --quick")
+            raise UserError(f"--{own[0].name}: has tasks of its own; set --tasks or omit --quick")
         return list(_names("smoke"))
     for one in chosen[1:]:
         if one.default_tasks != chosen[0].default_tasks:
             raise UserError(
-                f"--{chosen[0].name} and --{one.name} are about different tasks: name --tasks, or "
-                "launch them one by one"
+                f"--{chosen[0].name} and --{one.name} have different default tasks; set --tasks, "
+                "or run them separately"
             )
     return list(chosen[0].default_tasks)
 
 
 def _names(suite: str) -> tuple[str, ...]:
-    """Names of a suite's tasks."""
+    """Return the task names of a suite."""
     return tuple(task.name for task in get_suite(suite))
 
 
-def _advice(said: argparse.Namespace) -> str:
-    """What to do about a plan that takes days."""
-    quick = "" if said.quick else ", try --quick for a first answer in minutes"
+def _advice(args: argparse.Namespace) -> str:
+    """Return the advice that follows the message on a long plan."""
+    quick = "" if args.quick else ", try --quick for a first impression in minutes"
     return (
-        f"Add --yes to start it on this machine anyway{quick}, launch it where sbatch is, or "
-        "choose fewer --tasks, --seeds or --env-steps."
+        f"Add --yes to start them on this machine anyway{quick}, run them on a cluster with SLURM, "
+        "or reduce --tasks, --seeds or --env-steps."
     )
 
 
-def _report(said: argparse.Namespace, base: Base) -> int:
-    """What the runs say so far."""
-    from ablations import report  # which loads all that draws
+def _report(args: argparse.Namespace, base: Base) -> int:
+    """Print and write the report on the runs of this command."""
+    from ablations import report  # imported here, because it loads the plotting libraries
 
     arguments = {"base": base.variant}
     if "runs" in base.launcher:
         arguments["runs"] = base.launcher["runs"]
-    if said.spec is not None:
-        arguments["spec"] = said.spec
+    if args.spec is not None:
+        arguments["spec"] = args.spec
     print()
     return report.main([f"{key}={value}" for key, value in arguments.items()])
 
 
 def table_of_ablations() -> str:
-    """The ablations with what is claimed of them."""
+    """Format the table of ablations for `--list`."""
     rows = [
         (
             one.factor,

@@ -1,4 +1,4 @@
-"""Every ablation in a line: its name, what it changes, what is claimed of it, and where."""
+"""Table of ablations: name, changed settings, claim on the score, and source in the paper."""
 
 from __future__ import annotations
 
@@ -30,18 +30,19 @@ FIG9 = "Figure 9"
 
 @dataclass(frozen=True)
 class Ablation:
-    """A design choice taken back.
+    """An ablation: a design choice that is disabled or replaced.
 
     Attributes:
-        name: the flag of `ablations/run.py`, with its value if it takes one: `num-q 2`.
-        changes: what it changes, as on the command line; settings of TD-MPC2 or switches of
-            `TaskSwitches`, blank-separated.
-        factor: the panel it belongs to, one of `FACTORS`.
-        figure: the paper's figure or appendix; empty where it is not the paper's.
-        claim: what is said of the variant.
-        expected: what that means for its score against the default; None where nothing is said.
-        multitask: whether only agents of several tasks know what it changes.
-        tasks: to run it on; the paper's three if empty.
+        name: flag of `ablations/run.py`, with its value if it takes one, such as `num-q 2`.
+        changes: the changed settings of TD-MPC2 or fields of `TaskSwitches`, as `key=value`
+            arguments separated by spaces.
+        factor: group in the report, and panel in its figures: one of `FACTORS`, or the name that a
+            file for `--spec` gives.
+        figure: figure or appendix of the paper; empty if the ablation is not from the paper.
+        claim: claim on the variant as a sentence; empty without a claim.
+        expected: claimed score of the variant relative to the default; None without a claim.
+        multitask: whether it only changes multi-task agents.
+        tasks: default tasks; if empty, see `default_tasks`.
     """
 
     name: str
@@ -55,18 +56,18 @@ class Ablation:
 
     @property
     def variant(self) -> str:
-        """Name of its runs."""
+        """Variant name of its runs."""
         return self.name.replace(" ", "-")
 
     @cached_property
     def settings(self) -> Settings:
-        """What it changes, typed."""
+        """Changed settings, parsed."""
         schema = {**cli.schema_of(TDMPC2Config), **cli.schema_of(TaskSwitches)}
         return cli.parse_arguments(self.changes.split(), schema)
 
     @property
     def default_tasks(self) -> tuple[str, ...]:
-        """To run it on unless told otherwise: those of its domain, or the paper's three."""
+        """Default tasks: its own, else all of its switches' domain, else the paper's three."""
         if self.tasks:
             return self.tasks
         domains = {DOMAINS[name] for name in self.settings if name in DOMAINS}
@@ -77,7 +78,7 @@ class Ablation:
 def _rows(
     factor: str, figure: str, *rows: tuple[str, str, Expected | None, str], multitask: bool = False
 ) -> tuple[Ablation, ...]:
-    """Ablations of one factor: name, what it changes, what is expected, the claim."""
+    """Build the ablations of one factor from rows of name, changes, expected score and claim."""
     return tuple(
         Ablation(name, changes, factor, figure, claim, expected, multitask)
         for name, changes, expected, claim in rows
@@ -85,24 +86,46 @@ def _rows(
 
 
 ABLATIONS: tuple[Ablation, ...] = (
-    # What the paper's Figure 9 takes back: that each choice helps is its claim. Which readings its
-    # panels show is not all known, so those of "layer norm only" stand beside each other.
+    # Design choices that the paper's Figure 9 ablates; its claim is that each choice helps. The
+    # paper does not define every variant: both readings of "LayerNorm only" are in the table
+    # (no-simnorm and latent-layernorm).
     *_rows(
         *(ACTOR, FIG9),
         ("no-planning", "planning=false", "lower", "acting with the prior alone scores lower"),
-        ("gaussian-noise-prior", "policy_prior=gaussian_noise", "same", "tuned noise does as well"),
+        (
+            *("gaussian-noise-prior", "policy_prior=gaussian_noise", "same"),
+            "a deterministic prior with tuned Gaussian noise scores the same",
+        ),
     ),
     *_rows(
         *(NORM, FIG9),
-        ("no-simnorm", "latent_norm=none", "lower", "a plain linear latent scores lower"),
-        ("latent-layernorm", "latent_norm=layernorm", "lower", "a LayerNorm latent scores lower"),
-        ("simnorm-only", "hidden_norm=none", "lower", "no norm in hidden layers scores lower"),
-        ("no-norms", "latent_norm=none hidden_norm=none", "lower", "no norm at all scores lower"),
+        (
+            *("no-simnorm", "latent_norm=none", "lower"),
+            "a linear latent without SimNorm scores lower",
+        ),
+        (
+            *("latent-layernorm", "latent_norm=layernorm", "lower"),
+            "LayerNorm instead of SimNorm on the latent scores lower",
+        ),
+        (
+            *("simnorm-only", "hidden_norm=none", "lower"),
+            "SimNorm without LayerNorm in hidden layers scores lower",
+        ),
+        (
+            *("no-norms", "latent_norm=none hidden_norm=none", "lower"),
+            "networks without SimNorm and LayerNorm score lower",
+        ),
     ),
     *_rows(
         *(REGRESSION, FIG9),
-        ("regression symlog_mse", "regression=symlog_mse", "lower", "symlog values score lower"),
-        ("regression mse", "regression=mse", "lower", "raw values score lower"),
+        (
+            *("regression symlog_mse", "regression=symlog_mse", "lower"),
+            "MSE regression of symlog values scores lower",
+        ),
+        (
+            *("regression mse", "regression=mse", "lower"),
+            "MSE regression of raw values scores lower",
+        ),
     ),
     *_rows(
         *(ENSEMBLE, FIG9),
@@ -112,10 +135,13 @@ ABLATIONS: tuple[Ablation, ...] = (
     ),
     *_rows(
         *(EMBEDDING, "appendix F"),
-        ("no-task-embedding-norm", "normalize_task_embedding=false", "lower", "scores lower"),
+        (
+            *("no-task-embedding-norm", "normalize_task_embedding=false", "lower"),
+            "task embeddings of unlimited norm score lower",
+        ),
         multitask=True,
     ),
-    # What appendix A changes from TD-MPC, without a stated effect for each.
+    # Changes from TD-MPC that appendix A lists. No effect on the score is claimed here.
     *_rows(
         *(EXTRAS, "appendix A"),
         ("momentum", "momentum=0.1", None, ""),
@@ -127,36 +153,55 @@ ABLATIONS: tuple[Ablation, ...] = (
         ("horizon 5", "horizon=5", None, ""),
         ("no-policy-samples", "num_pi_samples=0", None, ""),
     ),
-    # What separates the paper from the authors' later releases, or from others' habits, and users
-    # ask about. No claim of the paper: one hopes that it makes no difference.
+    # Differences between the paper and the authors' later releases or common practice, which users
+    # ask about. These claims are not the paper's: the assumption is that they make no difference.
     *_rows(
         *(FAITHFUL, ""),
-        ("entropy-2024", "entropy_form=official_2024", "same", "the releases since 2024"),
-        ("entropy-exact", "entropy_form=exact", "same", "the squashed Gaussian's own entropy"),
-        ("q-init-2024", "q_init=official_2024", "same", "the ensemble as made from 2024 to 2026"),
-        ("dropout-everywhere", "dropout_in=everywhere", "same", "the code of 2023"),
-        ("stop-at-success", "stop_at_success=true", "same", "ManiSkill2 in the later code"),
-        ("unseeded-resets", "seeded_resets=false", "same", "Meta-World's own resets"),
+        (
+            *("entropy-2024", "entropy_form=official_2024", "same"),
+            "the entropy of the releases since 2024 scores the same",
+        ),
+        (
+            *("entropy-exact", "entropy_form=exact", "same"),
+            "the exact entropy of the squashed Gaussian scores the same",
+        ),
+        (
+            *("q-init-2024", "q_init=official_2024", "same"),
+            "the ensemble initialization of 2024 to 2026 scores the same",
+        ),
+        (
+            *("dropout-everywhere", "dropout_in=everywhere", "same"),
+            "dropout in every call of a Q-function, as in the code of 2023, scores the same",
+        ),
+        (
+            *("stop-at-success", "stop_at_success=true", "same"),
+            "ending ManiSkill2 episodes at success, as in the later code, scores the same",
+        ),
+        (
+            *("unseeded-resets", "seeded_resets=false", "same"),
+            "Meta-World resets from NumPy's global generator score the same",
+        ),
     ),
 )
 
 
 def combined(parts: Sequence[Ablation]) -> Ablation:
-    """Several ablations as one.
+    """Combine several ablations into one variant with all of their changes.
 
     Raises:
-        UserError: they set the same thing to different values.
+        UserError: two of them set the same setting to different values, or they have tasks of
+            their own and none in common.
     """
     if len(parts) == 1:
         return parts[0]
     known: dict[str, tuple[Scalar, str]] = {}
     for part in parts:
         for key, value in part.settings.items():
-            before, owner = known.setdefault(key, (value, part.name))
-            if before != value:
+            previous, owner = known.setdefault(key, (value, part.name))
+            if previous != value:
                 raise UserError(
-                    f"--{owner} and --{part.name} contradict each other: {key} is {before} or "
-                    f"{value}; add --each for a variant of each"
+                    f"--{owner} and --{part.name} contradict each other: {key} is {previous} or "
+                    f"{value}; add --each for one variant per ablation"
                 )
     claims = {part.expected for part in parts}
     factors = {part.factor for part in parts}
@@ -173,7 +218,7 @@ def combined(parts: Sequence[Ablation]) -> Ablation:
 
 
 def _shared_tasks(parts: Sequence[Ablation]) -> tuple[str, ...]:
-    """Those of the parts that have tasks of their own; none where nobody has."""
+    """Return the common tasks of the ablations that have tasks of their own; empty if none has."""
     own = [part.default_tasks for part in parts if part.tasks or DOMAINS.keys() & part.settings]
     if not own:
         return ()
@@ -185,29 +230,30 @@ def _shared_tasks(parts: Sequence[Ablation]) -> tuple[str, ...]:
 
 
 def find(changed: Mapping[str, Any], known: Sequence[Ablation]) -> Ablation | None:
-    """The ablation, or combination of up to three, that changes exactly this."""
-    fitting = [one for one in known if one.settings.items() <= changed.items()]
+    """Find the ablation, or combination of up to three, that changes exactly the given settings."""
+    candidates = [one for one in known if one.settings.items() <= changed.items()]
     for size in range(1, LARGEST_COMBINATION + 1):
-        for parts in combinations(fitting, size):
+        for parts in combinations(candidates, size):
             if {k: v for part in parts for k, v in part.settings.items()} == dict(changed):
                 return combined(parts)
     return None
 
 
 def read_specs(path: Path) -> tuple[Ablation, ...]:
-    """Ablations of one's own, a table of TOML for each.
+    """Read user-defined ablations from a TOML file with one table per ablation.
 
     ```toml
     [small-latent]
     settings = { latent_dim = 128 }
-    claim = "A small latent scores lower."    # optional, as are the others below
+    claim = "A small latent scores lower."    # this and the following fields are optional
     expected = "lower"                        # or "same"
-    factor = "latent size"
+    factor = "latent size"                    # panel in the figures
     tasks = ["walker-run", "dog-run"]
     ```
 
     Raises:
-        UserError: not TOML, an unknown field, or a table that changes nothing.
+        UserError: the file cannot be read or is not TOML, a field is unknown or invalid, or a
+            table changes nothing.
     """
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -216,29 +262,30 @@ def read_specs(path: Path) -> tuple[Ablation, ...]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: is not TOML: {error}") from None
     if not tables:
-        raise UserError(f"{path}: names no ablation")
+        raise UserError(f"{path}: defines no ablation; add a table, such as [small-latent]")
     return tuple(_own(name, table, f"{path}: {name}") for name, table in tables.items())
 
 
 def _own(name: str, table: Any, where: str) -> Ablation:
-    """One table of a user's file."""
-    kinds = {"settings": dict, "claim": str, "expected": str, "factor": str, "tasks": list}
+    """Parse one table of a user's file."""
+    types = {"settings": dict, "claim": str, "expected": str, "factor": str, "tasks": list}
+    names = {dict: "table", str: "string", list: "list"}
     if not isinstance(table, dict):
-        raise UserError(f"{where}: a table is needed, [{name}]")
+        raise UserError(f"{where}: must be a table, [{name}]")
     for key, value in table.items():
-        if key not in kinds:
-            raise UserError(f"{where}: unknown field '{key}'{did_you_mean(key, kinds)}")
-        if not isinstance(value, kinds[key]):
-            raise UserError(f"{where}: {key}={value!r} must be a {kinds[key].__name__}")
+        if key not in types:
+            raise UserError(f"{where}: unknown field '{key}'{did_you_mean(key, types)}")
+        if not isinstance(value, types[key]):
+            raise UserError(f"{where}: {key}={value!r} must be a {names[types[key]]}")
     if not set(name) <= _NAME_CHARACTERS:
-        raise UserError(f"{where}: a name has letters, digits, - and _ only")
+        raise UserError(f"{where}: names may contain only letters, digits, - and _")
     if any(name == one.variant for one in ABLATIONS) or name == "default":
-        raise UserError(f"{where}: is the name of an ablation that is here already")
+        raise UserError(f"{where}: this name is already in use; choose another (see --list)")
     expected = table.get("expected")
     if expected not in (None, "lower", "same"):
         raise UserError(f"{where}: expected={expected!r} must be 'lower' or 'same'")
     if not table.get("settings"):
-        raise UserError(f"{where}: changes nothing; name its settings")
+        raise UserError(f"{where}: changes nothing; add settings = {{ key = value }}")
     changes = " ".join(f"{key}={_as_text(value)}" for key, value in table["settings"].items())
     factor, claim = table.get("factor", OWN), table.get("claim", "")
     try:
@@ -254,5 +301,5 @@ _NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWX
 
 
 def _as_text(value: Any) -> str:
-    """A value of TOML as on the command line."""
+    """Format a TOML value as a command-line value."""
     return str(value).lower() if isinstance(value, bool) else str(value)

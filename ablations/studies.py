@@ -1,4 +1,4 @@
-"""Which runs are an ablation of which others, by their settings; and what they say of its claim."""
+"""Find ablations among recorded runs by their settings, and judge the claims on them."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from tdmpc2.envs.task_variants import TaskSwitches, part
 
 @dataclass(frozen=True)
 class Study:
-    """An ablation that was run.
+    """An ablation that has runs, and the runs that it is compared with.
 
     Attributes:
-        ablation: what it takes back.
-        base: series of the runs it is compared with.
-        variant: series of its own.
+        ablation: the ablation: the design choice that it disables or replaces.
+        base: series of the runs that it is compared with.
+        variant: series of its own runs.
     """
 
     ablation: Ablation
@@ -39,14 +39,15 @@ class Study:
 
 @dataclass(frozen=True)
 class StudyResult:
-    """What came of a study.
+    """Result of an ablation study.
 
     Attributes:
-        study: which.
-        effect: None where there is nothing to compare yet.
-        verdict: on the claim, or what the data show where there is none.
-        seeds_needed: on each side, for an open verdict; None where too many or not to be said.
-        missing: what is not there, in words.
+        study: the study.
+        effect: effect of the ablation on the score; None if there is nothing to compare yet.
+        verdict: verdict on the claim; without a claim, the direction of the effect.
+        seeds_needed: seeds on each side that would decide an open verdict; None if the verdict is
+            not open, more than `MOST_SEEDS` are needed, or a side has a single seed.
+        missing: descriptions of missing tasks, seeds and evaluations.
     """
 
     study: Study
@@ -57,43 +58,45 @@ class StudyResult:
 
 
 def find_studies(runs: pd.DataFrame, base: str, known: Sequence[Ablation]) -> list[Study]:
-    """The ablations among these runs, in the order of factors and of the table.
+    """Find the ablations among some runs, in the order of factors and of the table.
 
-    A series is an ablation of the base where its settings differ in exactly what an ablation, or a
+    A series is an ablation of the base if their settings differ in exactly what one ablation, or a
     combination of up to three, changes.
 
     Args:
-        runs: of `Records`, of TD-MPC2 on single tasks.
-        base: variant that they are compared with.
-        known: the ablations there are.
+        runs: table `runs` of `Records`, restricted to TD-MPC2 on single tasks.
+        base: name of the variant that they are compared with.
+        known: all defined ablations.
     """
     series: dict[Series, dict[str, Any]] = {}
     for key, members in runs.groupby(SERIES, sort=False):
         settings = _settings(members["overrides"].iloc[0])
         if settings is not None:
             series[tuple(map(str, key))] = settings
-    order = {one.name: place for place, one in enumerate(known)}
-    found = []
-    for ours, settings in series.items():
-        for theirs, plain in series.items():
-            alike = ours[:2] == theirs[:2] and ours[3:] == theirs[3:]
-            if ours == theirs or not alike or theirs[2].split("[")[0] != base:
+    studies = []
+    for variant, settings in series.items():
+        for reference, base_settings in series.items():
+            # The third field of a series is its variant name; all others must be equal.
+            comparable = variant[:2] == reference[:2] and variant[3:] == reference[3:]
+            if variant == reference or not comparable or reference[2].split("[")[0] != base:
                 continue
-            changed = {key: settings[key] for key in plain if settings[key] != plain[key]}
+            changed = {k: settings[k] for k in base_settings if settings[k] != base_settings[k]}
             ablation = find(changed, known) if changed else None
             if ablation is not None:
-                found.append(Study(ablation, theirs, ours))
-    places = {factor: place for place, factor in enumerate(FACTORS)}
+                studies.append(Study(ablation, reference, variant))
+    factor_order = {factor: index for index, factor in enumerate(FACTORS)}
+    table_order = {one.name: index for index, one in enumerate(known)}
 
-    def place(study: Study) -> tuple[int, int, str]:
+    def position(study: Study) -> tuple[int, int, str]:
         one = study.ablation
-        return places.get(one.factor, len(places)), order.get(one.name, len(order)), one.name
+        factor = factor_order.get(one.factor, len(factor_order))
+        return factor, table_order.get(one.name, len(table_order)), one.name
 
-    return sorted(found, key=place)
+    return sorted(studies, key=position)
 
 
 def _settings(overrides: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Everything that decides how a run learns; None for settings that there are no more."""
+    """Return all settings that affect learning; None if an override is no longer valid."""
     own, switches = part(overrides)
     try:
         return {**vars(TDMPC2Config.make(**own)), **vars(TaskSwitches(**switches))}
@@ -110,15 +113,15 @@ def look(
     at: int | None = None,
     margin: float = MARGIN,
 ) -> StudyResult:
-    """The effect of an ablation and the verdict on its claim.
+    """Compute the effect of an ablation and the verdict on its claim.
 
     Args:
-        study: which.
-        curves: of all runs.
-        rule: what counts where a step was not recorded.
-        bootstrap: how intervals are drawn.
-        at: env step at which scores are read; the end if None.
-        margin: points that count as no difference.
+        study: the study.
+        curves: learning curves of all runs.
+        rule: how scores at steps without a recorded evaluation are determined.
+        bootstrap: settings of the bootstrap intervals.
+        at: env step at which scores are compared; the end of the shorter side if None.
+        margin: largest difference, in points, that counts as no difference.
     """
     rows = [rows_of(curves, series) for series in (study.base, study.variant)]
     if not all(map(len, rows)):
@@ -133,5 +136,5 @@ def look(
 
 
 def rows_of(curves: ScoreCurves, series: Series) -> np.ndarray:
-    """Rows of `curves.runs` that belong to a series."""
+    """Return the row labels of `curves.runs` that belong to a series."""
     return of_series(curves.runs, series).index.to_numpy()

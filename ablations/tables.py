@@ -1,4 +1,4 @@
-"""The findings of ablations as tables: numbers, words, and what the terminal shows."""
+"""Format the results of ablation studies: numeric table, text table, and terminal output."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ MEASURED = ("tasks", "seeds", "default", "variant", "difference", "area", "P(bet
 
 
 def numbers_of(findings: Sequence[StudyResult]) -> pd.DataFrame:
-    """The table, as numbers: a row per ablation."""
+    """Build the table of results with unrounded numbers, one row per ablation."""
     return pd.DataFrame([_numbers(finding) for finding in findings])
 
 
 def _numbers(finding: StudyResult) -> dict[str, Any]:
-    """A row of `numbers_of`."""
+    """Build a row of `numbers_of`."""
     one, effect = finding.study.ablation, finding.effect
     row: dict[str, Any] = {
         "factor": one.factor,
@@ -60,18 +60,18 @@ def _numbers(finding: StudyResult) -> dict[str, Any]:
 
 
 def _bounds(name: str, interval: Interval) -> dict[str, float]:
-    """Three columns of an interval."""
+    """Return the three columns of an interval: value, lower and upper bound."""
     value, low, high = interval.stacked()[0]
     return {name: value, f"{name}_low": low, f"{name}_high": high}
 
 
 def texts_of(findings: Sequence[StudyResult]) -> pd.DataFrame:
-    """The table, in words and rounded."""
+    """Build the table of results with rounded numbers as text, one row per ablation."""
     return pd.DataFrame([_texts(finding) for finding in findings])
 
 
 def _texts(finding: StudyResult) -> dict[str, str]:
-    """A row of `texts_of`."""
+    """Build a row of `texts_of`."""
     row, one = _numbers(finding), finding.study.ablation
     measured = dict.fromkeys(MEASURED, "")
     if finding.effect is not None:
@@ -89,13 +89,13 @@ def _texts(finding: StudyResult) -> dict[str, str]:
 
 
 def _interval(row: dict[str, Any], name: str, form: str) -> str:
-    """`-3.1 [-5.0, -1.2]`."""
+    """Format a value with its interval: `-3.1 [-5.0, -1.2]`."""
     value, low, high = (row[f"{name}{end}"] for end in ("", "_low", "_high"))
     return f"{value:{form}}" + (f" [{low:{form}}, {high:{form}}]" if pd.notna(low) else "")
 
 
 def _verdict(finding: StudyResult) -> str:
-    """With what would settle an open one."""
+    """Format the verdict; if it is open, with the number of seeds that would decide it."""
     if finding.effect is None:
         return "nothing to compare"
     if finding.verdict != OPEN:
@@ -106,38 +106,46 @@ def _verdict(finding: StudyResult) -> str:
 
 
 def text_of(findings: Sequence[StudyResult], margin: float) -> str:
-    """What is printed."""
+    """Format the terminal output: table, claims, footnote, and what is missing.
+
+    Args:
+        findings: results of the studies.
+        margin: margin of the verdicts in points.
+    """
     table = texts_of(findings).drop(columns=["factor", "changes", "tasks", "claim"])
     rows, head = table.to_numpy().tolist(), list(table.columns)
     lines = tabulate(rows, head, "simple", disable_numparse=True)
-    parts = [lines, _claims(findings), _footnote(findings, margin)]
-    said = [f"{f.study.ablation.variant}: {what}" for f in findings for what in f.missing]
-    missing = list(dict.fromkeys(said))
+    blocks = [lines, _claims(findings), _footnote(findings, margin)]
+    messages = [f"{f.study.ablation.variant}: {what}" for f in findings for what in f.missing]
+    missing = list(dict.fromkeys(messages))
     if missing:
         rest = len(missing) - MISSING_SHOWN
         more = [f"… and {rest} more"] if rest > 0 else []
-        parts.append("\n".join(["Not there:", *missing[:MISSING_SHOWN], *more]))
-    return "\n\n".join(parts)
+        blocks.append("\n".join(["Missing:", *missing[:MISSING_SHOWN], *more]))
+    return "\n\n".join(blocks)
 
 
 def _claims(findings: Sequence[StudyResult]) -> str:
-    """What each ablation changes and what is claimed of it, a line each."""
+    """Format one line per ablation: what it changes, and the claim on it."""
     lines = []
     for finding in findings:
         one = finding.study.ablation
-        where = f" ({one.figure})" if one.figure else ""
-        claim = f"{one.claim}{where}" if one.claim else "no claim"
+        source = f" ({one.figure})" if one.figure else ""
+        claim = f"{one.claim}{source}" if one.claim else "no claim"
         lines.append(f"{one.variant} ({one.changes}): {claim}")
     return "\n".join(lines)
 
 
 def _footnote(findings: Sequence[StudyResult], margin: float) -> str:
-    """What the numbers are."""
+    """Explain the numbers of the table."""
     steps = sorted({step for f in findings if f.effect for step in f.effect.steps})
     at = ", ".join(f"{step:,}" for step in steps)
     text = (
-        f"Points are return / 10 or success in per cent, at {at} env steps; brackets hold 95 % "
-        f"stratified-bootstrap intervals. Verdicts rest on Welch's intervals and a margin of "
-        f"{margin:g} points. {COVERAGE_NOTE}"
+        f"Scores are in points (return / 10, or success in percent) at {at} env steps. seeds: "
+        "variant/default. difference: score of the variant minus score of the default. area: "
+        "difference of the areas under the learning curves. P(better): probability that a run of "
+        "the variant scores higher than a run of the default. Brackets: 95 % stratified-bootstrap "
+        f"intervals. Verdicts use Welch's t-intervals and a margin of {margin:g} points. "
+        f"{COVERAGE_NOTE}"
     )
     return textwrap.fill(text, 100)

@@ -1,10 +1,11 @@
-"""What the runs say of a claim: supported, contradicted, or not enough seeds, and how many more.
+"""Judge claims on ablations: supported, contradicted, or not enough seeds, and how many are needed.
 
-A claim is that a variant scores lower than the default, or that it scores the same. Differences
-are in points from 0 to 100 with Welch's t-interval, of the mean over tasks. "Lower" is supported
-where the 95 % interval lies below zero, "the same" where two one-sided tests at 5 % place it within
-the margin. A claim is contradicted where the data exclude what it says: a loss of the margin
-or more, or a difference of zero.
+A claim states that a variant scores lower than the default, or the same. It is judged by the mean
+difference over tasks, in points from 0 to 100, with Welch's t-intervals. "Lower" is supported if
+the 95 % interval lies below zero. "Same" is supported if two one-sided tests at 5 % place the
+difference within the margin, that is, if its 90 % interval lies within the margin. A claim is
+contradicted if the data exclude it: for "lower", a loss of the margin or more; for "same", a
+difference of zero.
 """
 
 from __future__ import annotations
@@ -22,31 +23,32 @@ ClaimVerdict = Literal[
 ]
 OPEN: ClaimVerdict = "not enough seeds"
 MARGIN = 5.0
-"""Points: a smaller difference counts as none."""
+"""Default margin in points: a smaller difference counts as no difference."""
 
 Pair = tuple[np.ndarray, np.ndarray]
-"""Final scores of variant and default on one task, in points."""
+"""Final scores of variant and default on one task, in points, `(num_seeds,)` each."""
 
 
 def judge(found: Difference, expected: Expected | None, margin: float = MARGIN) -> ClaimVerdict:
-    """The verdict on a claim, or without one what the data show.
+    """Judge the claim on a variant, or the direction of its effect if there is no claim.
 
     Args:
-        found: variant minus default, mean over tasks.
-        expected: what is claimed of the variant; None for nothing.
-        margin: in points.
+        found: score of the variant minus score of the default, mean over tasks.
+        expected: claimed score of the variant relative to the default; None without a claim.
+        margin: margin in points.
 
     Returns:
-        without a claim "lower" or "higher" where the 95 % interval leaves out zero, else "no
-        difference" where the 90 % interval lies within the margin.
+        With a claim "supported", "contradicted" or "not enough seeds", as the module docstring
+        defines. Without a claim "lower" or "higher" if the 95 % interval excludes zero, else "no
+        difference" if the 90 % interval lies within the margin, else "not enough seeds".
     """
     low, high = found.interval(0.95)
-    least, most = found.interval(0.90)
-    within = -margin < least and most < margin
+    low_90, high_90 = found.interval(0.90)
+    within = -margin < low_90 and high_90 < margin
     if expected == "lower":
         if high < 0:
             return "supported"
-        return "contradicted" if least > -margin else OPEN
+        return "contradicted" if low_90 > -margin else OPEN
     if expected == "same":
         if within:
             return "supported"
@@ -59,24 +61,25 @@ def judge(found: Difference, expected: Expected | None, margin: float = MARGIN) 
 def seeds_needed(
     pairs: Sequence[Pair], expected: Expected | None, margin: float = MARGIN
 ) -> int | None:
-    """Seeds on each side that would settle an open verdict, those there are included.
+    """Compute the seeds per side, existing ones included, that would decide an open verdict.
 
-    Supposes that differences and spreads stay what they are.
+    Assumes that the mean difference and the standard deviations stay the same.
 
     Args:
-        pairs: of each task.
-        expected: see `judge`.
-        margin: likewise.
+        pairs: final scores of variant and default on each task.
+        expected: claimed score of the variant relative to the default; None without a claim.
+        margin: margin in points.
 
     Returns:
-        None where more than `MOST_SEEDS` would be needed, or a side has a single seed.
+        The number of seeds; None if more than `MOST_SEEDS` are needed, or a side has a single
+        seed.
     """
     counts = [len(side) for pair in pairs for side in pair]
     if min(counts) < 2:
         return None
     for count in range(max(counts), MOST_SEEDS + 1):
-        parts = [_with_seeds(pair, count) for pair in pairs]
-        if judge(mean_difference(parts), expected, margin) != OPEN:
+        differences = [_with_seeds(pair, count) for pair in pairs]
+        if judge(mean_difference(differences), expected, margin) != OPEN:
             return count
     return None
 
@@ -92,20 +95,20 @@ def error_rates(
     repeats: int = 2000,
     seed: int = 0,
 ) -> dict[str, float]:
-    """How often each verdict is given, by simulation of Gaussian scores.
+    """Estimate how often each verdict occurs, by simulating studies with Gaussian scores.
 
     Args:
-        effect: true difference on every task, in points.
-        spread: standard deviation of a task's scores over seeds, in points, on both sides.
-        num_seeds: on each side.
-        num_tasks: whose mean is judged.
-        expected: see `judge`.
-        margin: likewise.
+        effect: true difference of variant and default on every task, in points.
+        spread: standard deviation of the scores of a task over seeds, in points, on both sides.
+        num_seeds: seeds on each side.
+        num_tasks: tasks per study.
+        expected: claimed score of the variant relative to the default; None without a claim.
+        margin: margin in points.
         repeats: number of simulated studies.
-        seed: of the generator.
+        seed: seed of the random generator.
 
     Returns:
-        share of the studies by verdict.
+        Fraction of the studies by verdict.
     """
     rng = np.random.default_rng(seed)
     scores = spread * rng.standard_normal((repeats, num_tasks, 2, num_seeds))
@@ -118,9 +121,10 @@ def error_rates(
 
 
 def _with_seeds(pair: Pair, count: int) -> Difference:
-    """The difference on one task if both sides had so many seeds of the same mean and spread."""
+    """Return the difference on one task as if both sides had `count` seeds, with equal spread."""
     variances = [float(np.var(side, ddof=1)) / count for side in pair]
     total = sum(variances)
-    below = sum(v**2 for v in variances) / (count - 1)
+    denominator = sum(v**2 for v in variances) / (count - 1)
+    freedom = total**2 / denominator if denominator else float("inf")  # Welch-Satterthwaite
     value = float(pair[0].mean() - pair[1].mean())
-    return Difference(value, float(np.sqrt(total)), total**2 / below if below else float("inf"))
+    return Difference(value, float(np.sqrt(total)), freedom)

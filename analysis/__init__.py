@@ -1,1 +1,1 @@
-"""From run directories to figures: records, aggregation, plots, commands."""
+"""Analysis of recorded runs: reading, aggregation, statistics, figures, and the commands."""

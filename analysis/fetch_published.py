@@ -1,4 +1,4 @@
-"""Command: downloads the learning curves that the paper's authors released."""
+"""Command: download the learning curves released by the authors of the paper."""
 
 from __future__ import annotations
 
@@ -16,48 +16,49 @@ from tdmpc2.common.system.paths import cache_dir
 
 URL = "https://github.com/nicklashansen/tdmpc2/archive/refs/heads/main.zip"
 RESULTS = "*/results"
-"""Folder of the curves in that archive."""
+"""Folder of the curves inside the archive."""
 KNOWN_FILES = 428
 KNOWN_DIGEST = "d61884154770d606ccda6a1297fb756f92222bc0431851914c479ece1be3347b"
-"""Of the release that the project's tests and figures were checked with."""
+"""Checksum of the release, `KNOWN_FILES` files, that the tests and figures were checked with."""
 
 
 def usage() -> str:
-    """What `--help` prints."""
+    """Return the text of `--help`."""
     return f"""\
-Downloads the learning curves that the paper's authors released: 104 tasks, four methods, three
-seeds, and twelve tasks from pixels (MIT license).
-
 usage: python analysis/fetch_published.py [key=value ...]
 
-  out=DIR        where they go (default: {default_folder()})
-  url=URL        a zip archive with a folder `results/` (default: {URL})
-  archive=FILE   that archive, downloaded elsewhere
-  --help         this text
+Downloads the learning curves released by the authors of the paper (MIT license): four methods on
+104 tasks with three seeds each, and twelve tasks from pixels.
 
-Then: python analysis/make_figures.py published={default_folder()}
+  out=DIR        output folder (default: {default_folder()})
+  url=URL        zip archive that contains a folder `results/` (default: {URL})
+  archive=FILE   use this local copy of the archive instead of downloading it
+  --help         print this text
 
-exit code: 0 the curves are there; 2 they could not be fetched, and nothing was written."""
+Next step: python analysis/make_figures.py published={default_folder()}
+
+exit code: 0 success, or the folder already exists; 2 error, and nothing was written."""
 
 
 def default_folder() -> Path:
-    """Where the curves go unless told otherwise."""
+    """Return the default output folder."""
     return cache_dir() / PUBLISHED
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Fetches the curves, unless they are there, and prints their folder.
+    """Download and unpack the curves unless the folder exists, and print the folder.
 
     Args:
         arguments: `out=DIR`, `url=URL`, `archive=FILE`, each optional.
 
     Raises:
-        UserError: no network, a damaged archive, one without curves, or an unwritable folder.
+        UserError: If the download fails, the archive is damaged or contains no curves, or the
+            folder cannot be written.
     """
     values = parse_arguments(arguments, {"out": Path, "url": str, "archive": Path})
     target: Path = values.get("out", default_folder())
     if target.exists():
-        print(f"{target} is there already; remove it to fetch it again", file=sys.stderr)
+        print(f"{target} exists already; remove it to download it again", file=sys.stderr)
     else:
         with put_in_place(target, "name another folder with out=") as folder:
             archive = values.get("archive")
@@ -69,30 +70,30 @@ def main(arguments: Sequence[str]) -> int:
             unpack(archive, RESULTS, folder)
             records = load_curves(folder, PUBLISHED)
             if records.table.empty:
-                raise UserError(f"{archive}: holds no curves in {RESULTS}")
-    _tell(target)
+                raise UserError(f"{archive}: contains no curves in {RESULTS}")
+    _report_digest(target)
     print(target)
     return 0
 
 
 def digest(folder: Path) -> tuple[int, str]:
-    """Number of files `<method>/<task>.csv` and a checksum over all of them."""
-    whole = hashlib.sha256()
+    """Return the number of files `<method>/<task>.csv` and a checksum over all of them."""
+    checksum = hashlib.sha256()
     files = sorted(folder.glob("*/*.csv"))
     for file in files:
-        whole.update(f"{file.relative_to(folder).as_posix()} {sha256_of(file)}\n".encode())
-    return len(files), whole.hexdigest()
+        checksum.update(f"{file.relative_to(folder).as_posix()} {sha256_of(file)}\n".encode())
+    return len(files), checksum.hexdigest()
 
 
-def _tell(folder: Path) -> None:
-    """Says whether the curves are those the project was checked with."""
-    count, found = digest(folder)
-    if found == KNOWN_DIGEST:
-        print(f"{count} files, those this project was checked with", file=sys.stderr)
+def _report_digest(folder: Path) -> None:
+    """Report whether the curves are the release that the project was checked with."""
+    count, checksum = digest(folder)
+    if checksum == KNOWN_DIGEST:
+        print(f"{count} files, the release that this project was checked with", file=sys.stderr)
     else:
         print(
-            f"warning: {count} files that differ from the {KNOWN_FILES} this project was checked "
-            f"with (checksum {found[:12]}…, not {KNOWN_DIGEST[:12]}…)",
+            f"warning: the {count} files differ from the {KNOWN_FILES} files that this project was "
+            f"checked with (checksum {checksum[:12]}…, not {KNOWN_DIGEST[:12]}…)",
             file=sys.stderr,
         )
 

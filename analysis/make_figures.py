@@ -1,4 +1,4 @@
-"""Command: draws the figures of `paper_figures/figures.toml` from the recorded runs."""
+"""Command: draw the figures of `paper_figures/figures.toml` from recorded runs."""
 
 from __future__ import annotations
 
@@ -33,49 +33,50 @@ from tdmpc2.common.system.paths import project_root
 
 
 def usage() -> str:
-    """What `--help` prints."""
+    """Return the text of `--help`."""
     figures = shipped_catalog().figures.values()
     listed = "\n".join(f"  {spec.name:<22} {spec.title}" for spec in figures)
     return f"""\
-Draws the figures of paper_figures/figures.toml from the recorded runs.
-
 usage: python analysis/make_figures.py [key=value ...]
+
+Draws the figures of paper_figures/figures.toml from recorded runs.
 
 {usage_of_sources()}
 {usage_of_rules()}
   embeddings=PATHS
-                 run directories or checkpoints of multi-task agents, PATH,PATH: for the figure
-                 `embeddings`; of a run its newest checkpoint is taken
-  out=DIR        where the figures go (default: {_figures_dir()})
-  only=NAMES     only these figures: only=NAME,NAME
-  reps=N         bootstrap resamples (default: as figures.toml says)
-  jobs=N         figures drawn at a time (default: {usable_cores()}, the cores)
-  --help         this text
+                 run directories or checkpoints of multi-task agents for the figure `embeddings`,
+                 PATH,PATH (default: none); of a run, the newest checkpoint is used
+  out=DIR        output folder (default: {_figures_dir()})
+  only=NAMES     draw only these figures, only=NAME,NAME (default: all)
+  reps=N         number of bootstrap resamples (default: the value in figures.toml)
+  jobs=N         number of figures drawn in parallel (default: {usable_cores()}, the CPU cores)
+  --help         print this text
 
 figures:
 {listed}
 
-Every figure is written as NAME.pdf, NAME.png (NAME-1.png, … where it has pages), NAME.csv (its
-numbers) and, where it sums up in a table, NAME.md and NAME.tex. audit.csv lists every gap,
-repetition and early end in the records and how it was treated; sensitivity.csv says what the
-other rules give. Whatever could not be used is listed in problems.csv and, up to
+Every figure is written as NAME.pdf, NAME.png (NAME-1.png, … if it has several pages), NAME.csv
+(the plotted numbers) and, if it has a summary table, NAME.md and NAME.tex. audit.csv lists every
+missing, repeated or truncated evaluation and how it was treated; sensitivity.csv lists the scores
+under every rule. Records that could not be used are listed in problems.csv and, up to
 {SHOWN_PROBLEMS} entries, on stderr.
 
-exit code: 0 all well (warnings are possible); 1 figures were drawn, but records that should
-have been usable were left out; 2 bad input or nothing to draw, and nothing was written."""
+exit code: 0 success, possibly with warnings; 1 figures were drawn, but records that should
+have been usable were excluded; 2 bad input or nothing to draw, and nothing was written."""
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Draws and writes the figures, and prints the paths of the files.
+    """Draw and write the figures, and print the paths of the files.
 
     Args:
-        arguments: `key=value`, each optional, see `usage`.
+        arguments: `key=value` options, each optional; see `usage`.
 
     Returns:
-        1 where records that should have been usable were left out, else 0.
+        1 if records that should have been usable were excluded, else 0.
 
     Raises:
-        UserError: unknown argument or figure, unusable catalog or folder, nothing to draw.
+        UserError: If an argument or figure is unknown, the catalog or a folder is unusable, or
+            there is nothing to draw.
     """
     values = parse_arguments(
         arguments,
@@ -95,10 +96,10 @@ def main(arguments: Sequence[str]) -> int:
     try:
         out_dir.mkdir(parents=True, exist_ok=True)
         share = Share(records, rule, catalog, out_dir, embeddings)
-        for paths, own in _each(specs, share, values.get("jobs", usable_cores())):
+        for paths, new_problems in _each(specs, share, values.get("jobs", usable_cores())):
             for path in paths:
                 print(path, flush=True)
-            problems += own
+            problems += new_problems
         _write_audit(records, rule, catalog, out_dir)
         problems = _without_repeats(problems)
         write_table(out_dir / "problems.csv", problem_table(problems))
@@ -109,7 +110,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _paths(arguments: str) -> tuple[Path, ...]:
-    """The paths of `embeddings=`; UserError where one is missing."""
+    """Return the paths of `embeddings=`; raise UserError if one does not exist."""
     paths = tuple(Path(argument).expanduser() for argument in arguments.split(",") if argument)
     for path in paths:
         if not path.exists():
@@ -118,12 +119,12 @@ def _paths(arguments: str) -> tuple[Path, ...]:
 
 
 def _figures_dir() -> Path:
-    """Home of the catalog and the style, and of the figures unless told otherwise."""
+    """Return the folder of the catalog and the style, which is also the default output folder."""
     return project_root() / "paper_figures"
 
 
 def _chosen(catalog: Catalog, only: str) -> list[FigureSpec]:
-    """The figures to draw."""
+    """Return the figures to draw."""
     names = only.split(",") if only else list(catalog.figures)
     for name in names:
         if name not in catalog.figures:
@@ -134,7 +135,15 @@ def _chosen(catalog: Catalog, only: str) -> list[FigureSpec]:
 
 @dataclass(frozen=True)
 class Share:
-    """What all figures are drawn from."""
+    """Inputs that all figures share.
+
+    Attributes:
+        records: the records from all sources.
+        rule: treatment of missing and repeated evaluations.
+        catalog: figures, styles and bootstrap settings.
+        out_dir: output folder.
+        embeddings: run directories or checkpoints of multi-task agents.
+    """
 
     records: Records
     rule: Rule
@@ -144,22 +153,22 @@ class Share:
 
 
 Drawn = tuple[list[Path], tuple[Problem, ...]]
-"""Files written, and what was met."""
+"""Files written, and the problems found."""
 
 
 def _each(specs: Sequence[FigureSpec], share: Share, jobs: int) -> Iterator[Drawn]:
-    """Draws every figure, several at a time, and yields what came of it, in order."""
+    """Draw the figures in parallel, and yield the result of each in the given order."""
     if min(jobs, len(specs)) <= 1:
         yield from (_draw(spec, share) for spec in specs)
         return
-    # Spawned, not forked: the statistics run threads.
+    # Spawn instead of fork, because the statistics use threads.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(jobs, len(specs)), context) as pool:
         yield from pool.map(partial(_draw, share=share), specs)
 
 
 def _draw(spec: FigureSpec, share: Share) -> Drawn:
-    """Draws one figure and writes its files."""
+    """Draw one figure and write its files."""
     records, rule, catalog, out_dir = share.records, share.rule, share.catalog, share.out_dir
     selected = records.select(
         sources=spec.sources,
@@ -183,7 +192,7 @@ def _draw(spec: FigureSpec, share: Share) -> Drawn:
             card = command_card(spec.title, spec.command)
             return list(write_figure(out_dir / spec.name, [card])), ()
     if not drawing.pages:
-        undrawn = Problem("figures", None, f"not drawn for lack of runs: {spec.name}", "warning")
+        undrawn = Problem("figures", None, f"not drawn, no matching runs: {spec.name}", "warning")
         return [], (undrawn,)
     paths.append(out_dir / f"{spec.name}.csv")
     write_table(paths[-1], drawing.numbers)
@@ -192,26 +201,26 @@ def _draw(spec: FigureSpec, share: Share) -> Drawn:
 
 
 def _write_audit(records: Records, rule: Rule, catalog: Catalog, out_dir: Path) -> None:
-    """Writes `audit.csv` and `sensitivity.csv` and prints them in short."""
+    """Write `audit.csv` and `sensitivity.csv`, and print a summary on stderr."""
     curves = ScoreCurves(records)
     if len(records.multitask):
-        text = f"{records.multitask.summary()}: in figures of their own, not audited"
+        text = f"{records.multitask.summary()}: shown in separate figures, not audited"
         print(f"audit: {text}", file=sys.stderr)
-    found = audit(curves, rule)
-    write_table(out_dir / "audit.csv", found)
+    findings = audit(curves, rule)
+    write_table(out_dir / "audit.csv", findings)
     write_table(out_dir / "sensitivity.csv", sensitivity(curves, list(catalog.groups.values())))
     for name in ("audit", "sensitivity"):
         print(out_dir / f"{name}.csv")
-    for line in summary(found):
+    for line in summary(findings):
         print(f"audit: {line}", file=sys.stderr)
 
 
 def _without_repeats(problems: Sequence[Problem]) -> list[Problem]:
-    """Each problem once, and the figures that were not drawn in one line."""
+    """Return each problem once, with all figures that were not drawn in a single warning."""
     undrawn = [p.what.rpartition(" ")[2] for p in problems if p.where == "figures"]
     rest = list(dict.fromkeys(problem for problem in problems if problem.where != "figures"))
     if undrawn:
-        what = f"not drawn for lack of runs: {', '.join(undrawn)}"
+        what = f"not drawn, no matching runs: {', '.join(undrawn)}"
         rest.append(Problem("figures", None, what, "warning"))
     return rest
 

@@ -1,4 +1,4 @@
-"""Command: everything the records hold as one HTML file that needs no network."""
+"""Command: write an HTML report of all records as one file that works offline."""
 
 from __future__ import annotations
 
@@ -22,40 +22,41 @@ ASSETS = Path(__file__).parent / "html_report"
 
 
 def usage() -> str:
-    """What `--help` prints."""
+    """Return the text of `--help`."""
     return f"""\
-Puts everything the records hold into one HTML file that needs no network: headline numbers with
-intervals, the tasks with their curves, seeds, losses and settings, verdicts against the published
-curves, variants, and the audit.
-
 usage: python analysis/report.py [key=value ...]
+
+Writes an HTML report as one file that works offline: aggregate scores with confidence intervals;
+learning curves, seeds, losses and settings of every task; the comparison with the published
+curves; variants; and the audit of the records.
 
 {usage_of_sources()}
 {usage_of_rules()}
-  out=FILE       (default: {_default_file()})
-  reps=N         bootstrap resamples (default: 10,000)
-  --help         this text
+  out=FILE       output file (default: {_default_file()})
+  reps=N         number of bootstrap resamples (default: 10,000)
+  --help         print this text
 
-exit code: 0 all well (warnings are possible); 1 written, but records that should have been
-usable were left out; 2 bad input or nothing to show, and nothing was written."""
+exit code: 0 success, possibly with warnings; 1 the report was written, but records that
+should have been usable were excluded; 2 bad input or nothing to show, and nothing was written."""
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Writes the report and prints its path.
+    """Write the report and print its path.
 
     Args:
-        arguments: `key=value`, each optional, see `usage`.
+        arguments: `key=value` options, each optional; see `usage`.
 
     Returns:
-        1 where records that should have been usable were left out, else 0.
+        1 if records that should have been usable were excluded, else 0.
 
     Raises:
-        UserError: unknown argument, unusable folder, nothing to show.
+        UserError: If an argument is unknown, a file or folder is unusable, or there is nothing to
+            show.
     """
     values = parse_arguments(arguments, {**SOURCE_OPTIONS, "out": Path, "reps": int})
     out: Path = values.get("out", _default_file())
     if out.is_dir():
-        raise UserError(f"out={out} is a folder, name a file: out={out / 'report.html'}")
+        raise UserError(f"out={out} is a folder; name a file, such as out={out / 'report.html'}")
     rule = get_rule(values.get("rule", DEFAULT_RULE))
     catalog = shipped_catalog()
     catalog = with_reps(catalog, values.get("reps", 10_000))
@@ -71,16 +72,16 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def page(data: dict[str, Any]) -> str:
-    """The whole page.
+    """Return the HTML page.
 
     Args:
         data: from `report_data`.
     """
-    # Inside a script element only "</" and "<!--" mean something; neither is left.
+    # Escaping "<" is enough: only "</" and "<!--" have a meaning inside a script element.
     text = json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
-    parts = {name: (ASSETS / name).read_text(encoding="utf-8") for name in _FILES}
-    html = parts["page.html"].replace("/*STYLE*/", parts["style.css"])
-    html = html.replace("/*SCRIPT*/", parts["chart.js"] + parts["page.js"])
+    assets = {name: (ASSETS / name).read_text(encoding="utf-8") for name in _FILES}
+    html = assets["page.html"].replace("/*STYLE*/", assets["style.css"])
+    html = html.replace("/*SCRIPT*/", assets["chart.js"] + assets["page.js"])
     return html.replace("/*DATA*/", text)
 
 
@@ -88,7 +89,7 @@ _FILES = ("page.html", "style.css", "chart.js", "page.js")
 
 
 def _default_file() -> Path:
-    """Where the report goes unless told otherwise."""
+    """Return the default output file."""
     return project_root() / "paper_figures" / "report.html"
 
 

@@ -1,4 +1,4 @@
-"""Command: did it reproduce? Ours against the published curves, task by task and by domain."""
+"""Command: compare our runs with the published curves, per task and per domain."""
 
 from __future__ import annotations
 
@@ -31,51 +31,59 @@ from tdmpc2.common.system.errors import UserError
 
 
 def usage() -> str:
-    """What `--help` prints."""
+    """Return the text of `--help`."""
     return f"""\
-Compares runs with the published curves of the same method and task at the same env step, the
-last one that all our seeds have: difference in points (return / 10, success in per cent) with its
-95 % interval, and a verdict.
-
-  reproduced       the difference lies within the margin (two one-sided tests at 5 %)
-  worse, better    it does not, and its 95 % interval leaves out zero
-  {OPEN}  neither; the table says how many seeds would settle it
-
 usage: python analysis/reproduce.py published=DIR [key=value ...]
+
+Compares our runs with the published curves of the same method and task, at the last env step that
+all our seeds reached and the published curves cover. The tables list the difference of the means
+in points (return / 10, or success in percent) with its 95 % confidence interval (Welch), and a
+verdict:
+
+  reproduced       the difference lies within the margin (equivalence test: two one-sided tests
+                   at 5 %)
+  worse, better    not equivalent, and the 95 % interval excludes zero
+  {OPEN}  neither; the table estimates how many seeds would decide it
 
 {usage_of_sources()}
 {usage_of_rules()}
-  methods=NAMES  only these methods
-  variant=NAME   of our runs (default: default)
-  margin=POINTS  for a task (default: {TASK_MARGIN:g})
+  methods=NAMES  compare only these methods, NAME,NAME (default: all)
+  variant=NAME   variant of our runs to compare (default: default)
+  margin=POINTS  equivalence margin for a task (default: {TASK_MARGIN:g})
   domain_margin=POINTS
-                 for the mean over a domain (default: {DOMAIN_MARGINS["tdmpc2"]:g} for tdmpc2, \
-{OTHER_MARGIN:g} for others)
-  out=DIR        writes reproduction_tasks.csv, reproduction_domains.csv, .md and .tex there
+                 equivalence margin for the mean over a domain (default: \
+{DOMAIN_MARGINS["tdmpc2"]:g} for tdmpc2,
+                 {OTHER_MARGIN:g} for other methods)
+  out=DIR        write reproduction_tasks and reproduction_domains (.csv, .md, .tex) to this
+                 folder (default: print the tables only)
+  --help         print this text
 
-exit code, from the means over domains: 0 all are reproduced or better; 1 one is worse;
-2 bad input; 3 none is worse, but the data do not suffice for all."""
+exit code, from the means over domains: 0 all are reproduced or better; 1 at least one is worse;
+2 bad input; 3 none is worse, but at least one has not enough data."""
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Compares, prints the tables and writes them where asked to.
+    """Compare the runs, print the tables, and write them to `out` if it is given.
 
     Args:
-        arguments: `key=value`, see `usage`.
+        arguments: `key=value` options; see `usage`.
+
+    Returns:
+        The exit code described in `usage`.
 
     Raises:
-        UserError: unknown argument, a folder that is missing, nothing to compare.
+        UserError: If an argument is unknown, a folder is missing, or there is nothing to compare.
     """
     own = {"methods": str, "variant": str, "margin": float, "domain_margin": float, "out": Path}
     values = parse_arguments(arguments, {**SOURCE_OPTIONS, **own})
     if PUBLISHED not in values:
         raise UserError(
-            "name the folder of the published curves: published=DIR "
+            "published= is missing: name the folder of the published curves, published=DIR "
             "(`python analysis/fetch_published.py` downloads them)"
         )
     for key in ("margin", "domain_margin"):
         if key in values and not values[key] > 0:
-            raise UserError(f"{key}={values[key]:g}: must be above 0")
+            raise UserError(f"{key}={values[key]:g} must be above 0")
     records = load_sources(values)
     report(records.problems)
     methods = values["methods"].split(",") if "methods" in values else ()
@@ -85,7 +93,8 @@ def main(arguments: Sequence[str]) -> int:
     tasks = compare_tasks(curves, rule, variant, values.get("margin", TASK_MARGIN))
     if tasks.empty:
         raise UserError(
-            f"no run of variant '{variant}' whose method and task are among the published curves"
+            f"no run of variant '{variant}' has published curves of its method and task; "
+            "check variant=, methods= and tasks="
         )
     domains = compare_domains(tasks, values.get("domain_margin"))
     print(shown(tasks, domains))
@@ -96,7 +105,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _write(out: Path, tasks: pd.DataFrame, domains: pd.DataFrame) -> None:
-    """Writes both tables as numbers and as text."""
+    """Write both tables as numbers and as text."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         for name, numbers, texts in (

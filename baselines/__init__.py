@@ -1,1 +1,1 @@
-"""The methods that TD-MPC2 is compared with, under the same trainer, wrappers and records."""
+"""Baselines of the paper, trained with the same trainer, environment wrappers and records."""

@@ -1,4 +1,4 @@
-"""Networks that SAC and TD-MPC share: plain MLPs with orthogonal weights."""
+"""MLPs with orthogonal initialization, shared by SAC and TD-MPC."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "elu": F.e
 
 
 class MLP(nn.Module):
-    """Linear layers with an activation between them, and none after the last.
+    """Linear layers with an activation after each but the last.
 
-    Weights are orthogonal, biases zero.
+    Weights are initialized orthogonally, biases with 0.
 
     Args:
-        sizes: of the input, of each hidden layer, and of the output.
-        activation: after each hidden layer, `relu` or `elu`.
-        norm_first: whether a LayerNorm and a tanh take the place of the first activation.
-        zero_last: whether the last layer starts at exactly 0.
+        sizes: sizes of the input, of each hidden layer and of the output.
+        activation: activation of the hidden layers, `relu` or `elu`.
+        norm_first: whether to use LayerNorm → tanh instead of the first activation.
+        zero_last: whether to initialize the last layer with 0.
 
     Attributes:
-        native: whether `baselines.kernels` stand in for all of this where they can.
+        native: whether to use `baselines.kernels` for inputs that they support.
     """
 
     native = False
@@ -53,47 +53,50 @@ class MLP(nn.Module):
         if zero_last:
             nn.init.zeros_(layers[-1].weight)
 
-    def forward(self, *parts: Tensor, frozen: bool = False) -> Tensor:
-        """Maps `(..., sizes[0])`, given in one or more parts, to `(..., sizes[-1])`.
+    def forward(self, *inputs: Tensor, frozen: bool = False) -> Tensor:
+        """Return outputs `(..., sizes[-1])`.
 
         Args:
-            *parts: of the input; those of fewer rows than the others are broadcast.
-            frozen: gradients for the input only, not for parameters.
+            *inputs: tensors whose concatenation along the last dimension is the input
+                `(..., sizes[0])`; leading dimensions are broadcast.
+            frozen: compute gradients for the inputs only, not for parameters.
         """
-        if self.native and kernels.suits_mlp(parts[-1], *self.widths):
-            return self._whole(parts, frozen)
+        if self.native and kernels.suits_mlp(inputs[-1], *self.widths):
+            return self._forward_native(inputs, frozen)
         *hidden, last = self.layers
         for i, layer in enumerate(hidden):
-            x = linear_of_parts(parts, _cut(layer.weight, frozen), _cut(layer.bias, frozen))
+            weight, bias = _detach_if(frozen, layer.weight, layer.bias)
+            x = linear_of_parts(inputs, weight, bias)
             if self.norm is not None and i == 0:
-                scale, shift = _cut(self.norm.weight, frozen), _cut(self.norm.bias, frozen)
+                scale, shift = _detach_if(frozen, self.norm.weight, self.norm.bias)
                 x = torch.tanh(F.layer_norm(x, x.shape[-1:], scale, shift, self.norm.eps))
             else:
                 x = ACTIVATIONS[self.activation](x)
-            parts = (x,)
-        return F.linear(parts[0], _cut(last.weight, frozen), _cut(last.bias, frozen))
+            inputs = (x,)
+        return F.linear(inputs[0], *_detach_if(frozen, last.weight, last.bias))
 
-    def _whole(self, parts: tuple[Tensor, ...], frozen: bool) -> Tensor:
-        """All layers by the native kernel."""
-        lead = parts[-1].shape[:-1]
-        x = torch.cat([part.expand(*lead, part.shape[-1]) for part in parts], dim=-1)
-        weights = [_cut(layer.weight, frozen) for layer in self.layers]
-        biases = [_cut(layer.bias, frozen) for layer in self.layers]
+    def _forward_native(self, inputs: tuple[Tensor, ...], frozen: bool) -> Tensor:
+        """Apply all layers with the native kernel."""
+        lead = inputs[-1].shape[:-1]
+        x = torch.cat([part.expand(*lead, part.shape[-1]) for part in inputs], dim=-1)
+        weights = _detach_if(frozen, *(layer.weight for layer in self.layers))
+        biases = _detach_if(frozen, *(layer.bias for layer in self.layers))
         norm = None
         if self.norm is not None:
-            norm = (_cut(self.norm.weight, frozen), _cut(self.norm.bias, frozen), self.norm.eps)
+            scale, shift = _detach_if(frozen, self.norm.weight, self.norm.bias)
+            norm = (scale, shift, self.norm.eps)
         blocked: Any = [getattr(layer, "blocked", None) for layer in self.layers]
         if None in blocked or torch.is_grad_enabled():
             blocked = None
         return kernels.mlp(x, weights, biases, self.activation, norm, blocked)
 
 
-def _cut(parameter: Any, frozen: bool) -> Tensor:
-    return parameter.detach() if frozen else parameter
+def _detach_if(frozen: bool, *parameters: Any) -> list[Tensor]:
+    return [parameter.detach() if frozen else parameter for parameter in parameters]
 
 
 def use_kernels(*networks: nn.Module) -> None:
-    """From now on these networks go through native kernels where they can, if there are any."""
+    """Make these networks use the native kernels, if they can be loaded."""
     if not kernels.load():
         return
     for module in (module for network in networks for module in network.modules()):
@@ -102,5 +105,5 @@ def use_kernels(*networks: nn.Module) -> None:
 
 
 def num_parameters(*modules: nn.Module) -> int:
-    """Parameters that gradients reach."""
+    """Return the number of parameters that require gradients."""
     return sum(p.numel() for module in modules for p in module.parameters() if p.requires_grad)

@@ -1,6 +1,6 @@
-"""Soft Actor-Critic (Haarnoja et al., 2018), as the TD-MPC2 paper compares it.
+"""Soft Actor-Critic (SAC; Haarnoja et al., 2018, arXiv:1812.05905), a baseline of the paper.
 
-Twin critics without normalization, a squashed Gaussian actor, a learned temperature.
+Twin critics without normalization, a squashed Gaussian actor and a learned temperature.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ from tdmpc2.common.system.errors import UserError
 
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 LR = 1e-4
-# Settings that differ by task (first part of its name). The paper's own table is not public;
-# `prior_art` is what its authors used for the hard tasks before.
+# Settings by task domain, the first component of a task name. The table of the TD-MPC2 paper is
+# not public; `prior_art` holds what its authors used for the hard tasks in earlier work.
 TASK_SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
     "repository": {},
     "prior_art": {"dog": {"lr": 3e-4}, "humanoid": {"lr": 3e-4}},
@@ -50,10 +50,10 @@ TASK_SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
 
 @dataclass(frozen=True)
 class SACConfig:
-    """Everything that decides how SAC learns.
+    """Hyperparameters of SAC.
 
-    Defaults are those of the widely used PyTorch implementation that the paper names, with the
-    paper's batch size of 512.
+    Defaults are those of the PyTorch implementation that the TD-MPC2 paper names (pytorch_sac),
+    with the paper's batch size of 512.
     """
 
     task_settings: Literal["repository", "prior_art"] = "repository"
@@ -62,10 +62,10 @@ class SACConfig:
     log_std_min: float = -5.0
     log_std_max: float = 2.0
     batch_size: int = 512
-    lr: float | None = None  # None: the task's, else 1e-4
+    lr: float | None = None  # None: value from `TASK_SETTINGS`, or 1e-4
     initial_temperature: float = 0.1
     target_entropy: float | None = None  # None: −A
-    # `episode_length`: TD-MPC2's rule instead of the number.
+    # `fixed`: use `discount`; `episode_length`: use TD-MPC2's rule instead.
     discount_from: Literal["fixed", "episode_length"] = "fixed"
     discount: float = 0.99
     tau: float = 0.005
@@ -75,17 +75,23 @@ class SACConfig:
     seed_decisions: int = 5_000
 
     def __post_init__(self) -> None:
-        """Rejects values that no part of the code could make sense of."""
+        """Check that all values are valid."""
         require_choices(self)
         require_positive(self, "hidden_dim", "num_hidden", "batch_size", "buffer_size")
         require_positive(self, "target_every", "actor_every", "seed_decisions")
         require_fraction(self, "discount", "tau")
-        require(self.initial_temperature > 0, "initial_temperature: must be positive")
-        require(self.log_std_min < self.log_std_max, "log_std_min: must be below log_std_max")
+        require(
+            self.initial_temperature > 0,
+            f"initial_temperature={self.initial_temperature}: must be positive",
+        )
+        require(
+            self.log_std_min < self.log_std_max,
+            f"log_std_min={self.log_std_min}: must be less than log_std_max={self.log_std_max}",
+        )
 
     @classmethod
     def make(cls, **overrides: Any) -> SACConfig:
-        """Config with overrides.
+        """Return the config with overrides.
 
         Raises:
             UserError: unknown field, or a value out of range.
@@ -94,7 +100,7 @@ class SACConfig:
         return cls(**overrides)
 
     def learning_rate(self, task: str) -> float:
-        """Of all three optimizers."""
+        """Return the learning rate of actor, critics and temperature for a task."""
         if self.lr is not None:
             return self.lr
         table = TASK_SETTINGS[self.task_settings]
@@ -102,12 +108,12 @@ class SACConfig:
 
 
 class ActorSample(NamedTuple):
-    """Actions of a squashed Gaussian.
+    """Actions sampled from a squashed Gaussian.
 
     Attributes:
-        action: `(..., A)`, sampled.
-        log_prob: `(...)`, of these.
-        mean: `(..., A)`, without noise.
+        action: `(..., A)`, sampled actions a.
+        log_prob: `(...)`, ln π(a|s).
+        mean: `(..., A)`, actions without noise.
     """
 
     action: Tensor
@@ -116,7 +122,13 @@ class ActorSample(NamedTuple):
 
 
 class Networks(nn.Module):
-    """Actor, twin critics and their targets, and the logarithm of the temperature."""
+    """Actor, twin critics and their target networks, and the logarithm of the temperature α.
+
+    Args:
+        config: sizes, range of log σ and initial temperature.
+        obs_dim: O, size of the observation.
+        action_dim: A.
+    """
 
     def __init__(self, config: SACConfig, obs_dim: int, action_dim: int) -> None:
         super().__init__()
@@ -129,63 +141,84 @@ class Networks(nn.Module):
         self.log_temperature = nn.Parameter(torch.tensor(math.log(config.initial_temperature)))
 
     def act(self, obs: Tensor, noise: Tensor) -> ActorSample:
-        """A sample for observations `(..., O)` and standard normal noise `(..., A)`.
+        """Sample actions for observations `(..., O)` with standard normal noise ε `(..., A)`.
 
-        log σ = min + ½(max − min)(tanh(s) + 1); ln π includes the exact ln(1 − tanh²).
+        With actor outputs (μ, s) (Appendix C of the SAC paper):
+
+            log σ = log_std_min + ½·(log_std_max − log_std_min)·(tanh(s) + 1)
+            u = μ + σ·ε,  a = tanh(u)
+            ln π(a|s) = Σ_i [ln N(u_i; μ_i, σ_i) − ln(1 − tanh²(u_i))]
         """
         mean, raw = self.actor(obs).chunk(2, dim=-1)
         low, high = self.log_std_range
         log_std = low + 0.5 * (high - low) * (torch.tanh(raw) + 1)
         u = mean + log_std.exp() * noise
         gaussian = -0.5 * noise.square() - log_std - HALF_LOG_2PI
-        log_slope = 2 * (math.log(2) - u - F.softplus(-2 * u))
+        log_slope = 2 * (math.log(2) - u - F.softplus(-2 * u))  # ln(1 − tanh²(u)), stable
         return ActorSample(torch.tanh(u), (gaussian - log_slope).sum(-1), torch.tanh(mean))
 
     def q(
         self, obs: Tensor, action: Tensor, *, target: bool = False, frozen: bool = False
     ) -> Tensor:
-        """Both critics' values `(2, ...)`."""
+        """Return the values `(2, ...)` of both critics.
+
+        Args:
+            obs: `(..., O)`.
+            action: `(..., A)`.
+            target: whether to use the target networks.
+            frozen: compute gradients for the inputs only, not for parameters.
+        """
         x = torch.cat([obs, action], dim=-1)
         critics = self.target_critics if target else self.critics
         return torch.stack([critic(x, frozen=frozen)[..., 0] for critic in critics])
 
 
 class Outcome(NamedTuple):
-    """A loss and what is recorded of it."""
+    """A scalar loss `()` and its metrics, scalar tensors by name."""
 
     loss: Tensor
     metrics: dict[str, Tensor]
 
 
 def critic_loss(nets: Networks, batch: Batch, discount: float, noise: Tensor) -> Outcome:
-    """Σ_j mean (Q_j(s, a) − y)², y = r + γ(1 − d)(min_j Q̄_j(s', a') − α ln π(a'|s')).
+    """Compute the soft Q-function loss (SAC paper, Section 4.2).
+
+    J_Q = Σ_{j=1,2} mean_b (Q_j(s, a) − y)²,
+    y = r + γ·(1 − d)·(min_j Q̄_j(s', a') − α·ln π(a'|s')),  a' ~ π(·|s'),
+
+    where d is 1 if the episode terminated at s'.
 
     Args:
         nets: the networks.
-        batch: of single transitions.
+        batch: B single transitions (sub-trajectories with H = 1).
         discount: γ.
-        noise: `(B, A)`, of the next action.
+        noise: `(B, A)`, standard normal, for a'.
     """
     obs, next_obs = batch.obs
     with torch.no_grad():
-        following = nets.act(next_obs, noise)
+        next_sample = nets.act(next_obs, noise)
         temperature = nets.log_temperature.exp()
-        value = nets.q(next_obs, following.action, target=True).amin(0)
-        soft = value - temperature * following.log_prob
-        target = batch.reward[0] + discount * (1 - batch.terminated[0]) * soft
+        value = nets.q(next_obs, next_sample.action, target=True).amin(0)
+        soft_value = value - temperature * next_sample.log_prob
+        target = batch.reward[0] + discount * (1 - batch.terminated[0]) * soft_value
     q = nets.q(obs, batch.action[0])
     loss = (q - target).square().mean(-1).sum()
     return Outcome(loss, {"critic_loss": loss.detach(), "q": q.detach().mean()})
 
 
 def actor_loss(nets: Networks, obs: Tensor, target_entropy: float, noise: Tensor) -> Outcome:
-    """Mean of α ln π(a|s) − min_j Q_j(s, a), and the temperature's α(−ln π − H̄) beside it.
+    """Compute the sum of actor loss and temperature loss (SAC paper, Sections 4.2 and 5).
+
+    J_π = mean_b [α·ln π(a|s) − min_j Q_j(s, a)],  a ~ π(·|s),  for the actor,
+    J_α = mean_b [α·(−ln π(a|s) − target_entropy)],               for the temperature α.
+
+    Each loss has gradients for its own parameters only; critics receive none.
 
     Args:
-        nets: the networks; no gradient reaches the critics.
-        obs: `(B, O)`.
-        target_entropy: H̄.
-        noise: `(B, A)`.
+        nets: the networks.
+        obs: `(B, O)`, observations s.
+        target_entropy: target of the policy entropy in nats.
+        noise: `(B, A)`, standard normal, for a.
     """
     sample = nets.act(obs, noise)
     temperature = nets.log_temperature.exp()
@@ -197,16 +230,16 @@ def actor_loss(nets: Networks, obs: Tensor, target_entropy: float, noise: Tensor
 
 
 class SAC:
-    """The agent: networks, their optimizers, and the draws of actions.
+    """The SAC agent: networks, optimizers and noise generators.
 
     Args:
         config: hyperparameters.
-        env: shapes and the task.
-        seed: of the parameters and of every draw.
-        device: where parameters and noise live.
+        env: shapes, task and episode length of the environment.
+        seed: seed of the parameters and of all noise.
+        device: device of parameters and noise.
 
     Raises:
-        UserError: observations are images.
+        UserError: observations are images, or the environment has several tasks.
     """
 
     config_class = SACConfig
@@ -220,9 +253,9 @@ class SAC:
         self, config: SACConfig, env: EnvSpec, *, seed: int, device: torch.device | str = "cpu"
     ) -> None:
         if env.pixels or env.num_tasks > 1:
-            raise UserError("method sac learns one task from states; use obs=state")
+            raise UserError("method=sac: supports one task with obs=state only; use method=tdmpc2")
         self.config, self.env, self.device = config, env, torch.device(device)
-        self.seed_decisions = config.seed_decisions - 1  # they are counted from 0
+        self.seed_decisions = config.seed_decisions - 1  # decisions are counted from 0
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, "parameters"))
             self.nets = Networks(config, env.obs_shape[0], env.action_dim).to(self.device)
@@ -244,36 +277,47 @@ class SAC:
         self._differentiate = self.compiler.protect(differentiate)
 
     def num_parameters(self) -> int:
-        """Learned parameters; target networks and the temperature don't count."""
+        """Return the number of learned parameters, without target networks and temperature."""
         return num_parameters(self.nets.actor, self.nets.critics)
 
     def compile(self, on_failure: Callable[[], None] | None = None) -> None:
-        """From now on, losses are compiled on a GPU, and go through native kernels on a CPU."""
+        """Compile losses (GPU) or use native kernels (CPU) from the next call on.
+
+        Args:
+            on_failure: called if compilation fails.
+        """
         if self.device.type == "cpu":
             use_kernels(self.nets)
         else:
             self.compiler.switch_on(on_failure)
 
     def updates_due(self, event: Event, counters: Counters) -> int:
-        """One update per decision once seeding is over."""
+        """Return the number of updates due: one per decision after the seed decisions."""
         return int(event == "decision" and counters.decisions > self.config.seed_decisions)
 
     @torch.no_grad()
     def act(
         self, obs: np.ndarray, *, first: np.ndarray, explore: bool, task: np.ndarray | None = None
     ) -> np.ndarray:
-        """Actions `(B, A)`: samples while exploring, means in evaluation."""
-        draws = self.train_noise if explore else self.eval_noise
-        noise = draws.normal(len(obs), self.env.action_dim)
+        """Return actions `(B, A)`: sampled in training, means in evaluation.
+
+        Args:
+            obs: `(B, O)`.
+            first: `(B,)`, True for environments at the first step of an episode; not used.
+            explore: True for training, False for evaluation.
+            task: not used.
+        """
+        source = self.train_noise if explore else self.eval_noise
+        noise = source.normal(len(obs), self.env.action_dim)
         sample = self.nets.act(to_device(obs, self.device), noise)
         return (sample.action if explore else sample.mean).cpu().numpy()
 
     def seed_evaluation(self, seed: int) -> None:
-        """Re-seeds the noise of evaluation."""
+        """Seed the noise of evaluation."""
         self.eval_noise.generator.manual_seed(seed)
 
     def update(self, replay: Replay) -> dict[str, Tensor]:
-        """One gradient step of critics, actor, temperature and target networks."""
+        """Take one gradient step on a batch from `replay` and return scalar metrics."""
         size = self.config.batch_size
         batch = replay.sample(size, 1).to(self.device)
         shape = (size, self.env.action_dim)
@@ -282,14 +326,17 @@ class SAC:
         )
 
     def update_on(self, batch: Batch, noise: Tensor, actor_noise: Tensor) -> dict[str, Tensor]:
-        """One gradient step on a given batch.
+        """Take one gradient step on a given batch with given noise and return scalar metrics.
+
+        Updates the critics; every `actor_every` steps actor and temperature; every `target_every`
+        steps the target critics, θ̄ ← θ̄ + τ·(θ − θ̄).
 
         Args:
-            batch: of single transitions.
-            noise: `(B, A)`, of the actions in the target.
-            actor_noise: `(B, A)`, of those in the actor's loss.
+            batch: B single transitions.
+            noise: `(B, A)`, standard normal, for the actions in the target.
+            actor_noise: `(B, A)`, standard normal, for the actions in the actor loss.
         """
-        batch = batch._replace(start=None)  # which rows they are compiles into nothing
+        batch = batch._replace(start=None)  # compiled losses do not need row numbers
         args = (self.nets, batch, self.discount, noise)
         critic, gradients = self._differentiate(self._critic_loss, self.critic_params, *args)
         norm = descend(self.critic_optimizer, self.critic_params, gradients)
@@ -306,7 +353,7 @@ class SAC:
         return metrics
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that resuming needs, as tensors and plain containers."""
+        """Return all state that resuming needs, as tensors and plain containers."""
         return {
             "nets": self.nets.state_dict(),
             "critic_optimizer": self.critic_optimizer.state_dict(),
@@ -317,7 +364,7 @@ class SAC:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores what `state_dict` returned."""
+        """Restore a state returned by `state_dict`."""
         self.nets.load_state_dict(state["nets"])
         self.critic_optimizer.load_state_dict(state["critic_optimizer"])
         self.actor_optimizer.load_state_dict(state["actor_optimizer"])

@@ -1,1 +1,1 @@
-"""Grids of runs, on this machine or a cluster."""
+"""Launch and monitor grids of training runs, on this machine or on a SLURM cluster."""

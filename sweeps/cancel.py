@@ -1,4 +1,4 @@
-"""Stops a sweep: `python sweeps/cancel.py suite=all104`."""
+"""Stop a sweep: `python sweeps/cancel.py suite=all104`."""
 
 from __future__ import annotations
 
@@ -20,52 +20,65 @@ from tdmpc2.common.system.paths import default_runs_dir
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The command; returns its exit code."""
+    """Run the command and return its exit code.
+
+    Raises:
+        UserError: an argument is invalid, no sweep matches, or several do and none is chosen.
+    """
     schema = {"runs": Path, "suite": str, "sweep": str}
     given = cli.parse_arguments(arguments, schema)
     runs = given.get("runs", default_runs_dir())
     sweeps = find_sweeps(runs, given.get("suite"), given.get("sweep"))
     if len(sweeps) > 1 and not given.keys() & {"suite", "sweep"}:
         names = ", ".join(sweep.name for sweep in sweeps)
-        raise UserError(f"several sweeps: say which with suite= or sweep= ({names})")
+        raise UserError(f"several sweeps found: choose with suite= or sweep= ({names})")
     for sweep in sweeps:
         _cancel(sweep)
     return 0
 
 
 def _cancel(sweep: SweepFolder) -> None:
-    """Ends its jobs, and the launches of this machine that carry it out."""
-    done = 0
+    """Cancel the SLURM jobs of a sweep and stop its launchers on this machine."""
+    num_stopped = 0
     queue = read_queue([job_name(sweep.name)])
     if queue:
         arrays = sorted({job.partition("_")[0] for job in queue})
         subprocess.run(["scancel", *arrays], check=True)
         print(f"{sweep.name}: {len(queue):,} jobs cancelled ({', '.join(arrays)})")
-        done += 1
+        num_stopped += 1
     for submission in sweep.submissions():
         facts = submission.facts
         if facts["cluster"] == "slurm":
             if queue is None:
-                print(f"{sweep.name}: no SLURM answers here; cancel on the machine it has jobs on")
+                print(
+                    f"{sweep.name}: squeue does not respond on this machine; cancel its SLURM jobs "
+                    "from a machine of their cluster"
+                )
             continue
         if facts["host"] != socket.gethostname():
             continue
         if process_runs(facts["pid"], facts["pid_started"]):
             os.kill(facts["pid"], signal.SIGTERM)
-            print(f"{sweep.name}: launch of process {facts['pid']} is stopping its runs")
-            done += 1
-    if not done:
+            print(f"{sweep.name}: launcher process {facts['pid']} is stopping its runs")
+            num_stopped += 1
+    if not num_stopped:
         print(f"{sweep.name}: nothing is running or queued")
 
 
 def usage() -> str:
-    """Text of `--help`."""
+    """Return the text of `--help`."""
     return "\n".join(
         [
             "usage: python sweeps/cancel.py [runs=DIR] [suite=SUITE] [sweep=NAME]",
             "",
-            "Stops a sweep: its SLURM jobs, or its launch on this machine. Nothing is deleted:",
-            "runs go on from where they saved, when the sweep is launched again.",
+            "Stops a sweep: cancels its SLURM jobs and stops its launcher on this machine.",
+            "",
+            f"  runs=DIR     folder that holds all runs (default: {default_runs_dir()})",
+            "  suite=SUITE  all sweeps of this suite (tasks: launched with tasks=)",
+            "  sweep=NAME   this sweep: the name of its folder in <runs>/sweeps",
+            "",
+            "suite= or sweep= is required if there are several sweeps. Nothing is deleted: launch",
+            "the sweep again to resume its runs from their last checkpoints.",
         ]
     )
 

@@ -1,4 +1,4 @@
-"""Launches a sweep: `python sweeps/launch.py suite=smoke seeds=2`."""
+"""Launch a sweep of training runs: `python sweeps/launch.py suite=smoke seeds=2`."""
 
 from __future__ import annotations
 
@@ -36,24 +36,24 @@ from tdmpc2.envs.tasks import Task
 ASKS_FIRST = 3
 LEFT_BLOCKED = 4
 ADVICE = (
-    "Add yes=true to start it on this machine anyway, launch it where sbatch is, or choose fewer "
-    "tasks=, seeds= or env_steps= (with data=: sizes=, seeds= or num_updates=)."
+    "Add yes=true to start them on this machine anyway, launch them on a cluster with SLURM, or "
+    "reduce tasks=, seeds= or env_steps= (with data=: sizes=, seeds= or num_updates=)."
 )
-# How long a launch waits for another one to hand over its jobs.
+# How long a launch waits while another launch submits its jobs.
 PATIENCE_SECONDS = 120.0
 
 
 def main(arguments: Sequence[str], advice: str = ADVICE) -> int:
-    """The command; returns its exit code.
+    """Run the command and return its exit code.
 
     Args:
-        arguments: of the command line.
-        advice: on a plan that takes this machine long.
+        arguments: `key=value` arguments of the command line.
+        advice: what to do about a plan that is too long for this machine; appended to the message.
 
     Returns:
-        0 if all runs ended (above the threshold that the suite demands) or were submitted; 1
-        if some failed; 3 if `yes=true` is asked for, since the plan takes long or some of its
-        runs cannot start; 4 if all is well but for runs that cannot start.
+        0 if all runs were submitted, or ended (above the threshold, if the suite requires it); 1
+        if a run failed; 3 if nothing was started because the plan is long or some runs cannot
+        start, and `yes=true` is missing; 4 if nothing failed but some runs cannot start yet.
     """
     request = parse_request(arguments)
     cluster = slurm.choose(request.sweep.cluster)
@@ -77,27 +77,27 @@ def _on_slurm(request: Request) -> int:
         return 0
     if not plan.todo:
         list_runs(plan)
-        return _code_of(plan)
+        return _exit_code(plan)
     folder = SweepFolder.of(request.runs, request.sweep.label, request.planned)
-    with _turn(request.runs / FOLDER):
-        # What another launch has handed over meanwhile is no longer ours to do.
+    with _submission_lease(request.runs / FOLDER):
+        # Plan again: another launch may have submitted some of these runs in the meantime.
         plan = make_plan(request, Observer(request.runs), gpu=gpus > 0)
         layout = lay_out(plan, partition, gpus)
         if not plan.todo:
-            print("another launch has just handed over the same runs")
-            return _code_of(plan)
+            print("Nothing submitted: another launch has just submitted the same runs.")
+            return _exit_code(plan)
         folder.write(request.arguments, request.sweep.suite, request.planned)
         hand_over(layout, folder)
-    return _code_of(plan)
+    return _exit_code(plan)
 
 
 def _on_this_machine(request: Request, advice: str, *, inline: bool) -> int:
     sweep = request.sweep
     threads = request.how.threads or 1
     gpu = choose_device(request.how.device).type == "cuda"
-    # A large model fills a GPU, and its batches do.
-    at_once = 1 if gpu and sweep.multitask else max(usable_cores() // threads, 1)
-    parallel = 1 if inline else sweep.max_parallel or at_once
+    # One multi-task run, with its large model and batches, uses a whole GPU.
+    default_parallel = 1 if gpu and sweep.multitask else max(usable_cores() // threads, 1)
+    parallel = 1 if inline else sweep.max_parallel or default_parallel
     plan = make_plan(request, Observer(request.runs), gpu=gpu)
     show(plan, parallel=parallel)
     _check_commits(plan)
@@ -106,24 +106,28 @@ def _on_this_machine(request: Request, advice: str, *, inline: bool) -> int:
         return 0
     if plan.todo and not sweep.yes:
         if plan.hours_to_do > LONG_HOURS:
-            print(f"Not started: more than {LONG_HOURS:.0f} hours of work. {advice}")
+            unit = "GPU-hours" if plan.gpu else "core-hours"
+            print(f"Not started: the runs need more than {LONG_HOURS:.0f} {unit}. {advice}")
             return ASKS_FIRST
         if plan.blocked:
-            print(f"Not started: {_counted(plan)} cannot. Add yes=true to start the others.")
+            print(
+                f"Not started: {_count_blocked(plan)} cannot start. Add yes=true to start the "
+                "others."
+            )
             return ASKS_FIRST
     if len(plan.blocked) == len(plan.planned):
-        return _code_of(plan)
+        return _exit_code(plan)
 
-    # A launcher that is asked to end stops its runs first, as ctrl-C does.
+    # On SIGTERM, stop the runs before exiting, as on Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if plan.todo:
         folder = SweepFolder.of(request.runs, sweep.label, request.planned)
         folder.write(request.arguments, sweep.suite, request.planned)
         write_submission(folder.new_submission(), "local", commit=git_commit())
-    at_hand = [run for run in request.planned if not run.missing]
-    alone = [task_of(run.spec) for run in at_hand if not run.spec.tasks]
-    reference_scores = measure_reference_scores(alone, request.runs, assets=sweep.assets)
-    with ProgressDisplay(at_hand) as display:
+    startable = [run for run in request.planned if not run.missing]
+    single_tasks = [task_of(run.spec) for run in startable if not run.spec.tasks]
+    reference_scores = measure_reference_scores(single_tasks, request.runs, assets=sweep.assets)
+    with ProgressDisplay(startable) as display:
         if inline:
             how: Any = {"threads": threads, "on_change": display.update}
             local_pool.run_inline(plan.groups, request.options, **how)
@@ -138,28 +142,29 @@ def _on_this_machine(request: Request, advice: str, *, inline: bool) -> int:
     if sweep.multitask:
         code = print_multitask_summary(request.planned)
     else:
-        code = print_summary(at_hand, [_threshold(run, reference_scores) for run in at_hand])
+        thresholds = [_threshold(run, reference_scores) for run in startable]
+        code = print_summary(startable, thresholds)
     if sweep.after == "figures":
         figures = [sys.executable, "-m", "analysis.make_figures", *figure_arguments(request.runs)]
         code = subprocess.run(figures).returncode or code
-    return code or _code_of(plan)
+    return code or _exit_code(plan)
 
 
-def _code_of(plan: SweepPlan) -> int:
-    """Exit code where nothing failed; says again which runs cannot start."""
+def _exit_code(plan: SweepPlan) -> int:
+    """Return the exit code of a launch without failures, and list the runs that cannot start."""
     if not plan.blocked:
         return 0
-    print(f"{_counted(plan)} were left out; when they can start, launch again:")
+    print(f"{_count_blocked(plan)} were left out. Launch again when their requirements are met:")
     print("\n".join(plan.describe_blocked()[1:]), flush=True)
     return LEFT_BLOCKED
 
 
-def _counted(plan: SweepPlan) -> str:
+def _count_blocked(plan: SweepPlan) -> str:
     return f"{len(plan.blocked):,} of {len(plan.planned):,} runs"
 
 
 def _check_commits(plan: SweepPlan) -> None:
-    """Refuses to go on with a run by another commit, before anything has begun."""
+    """Raise an error if a run to resume was started at another commit, before anything starts."""
     if not plan.request.how.allow_commit_change:
         commit = git_commit()
         for run in plan.todo:
@@ -167,11 +172,11 @@ def _check_commits(plan: SweepPlan) -> None:
 
 
 @contextlib.contextmanager
-def _turn(folder: Path) -> Iterator[None]:
-    """One launch at a time hands over jobs; others wait.
+def _submission_lease(folder: Path) -> Iterator[None]:
+    """Hold the lease that lets one launch at a time submit jobs; wait until it is free.
 
     Args:
-        folder: of all sweeps.
+        folder: folder of all sweeps, `<runs>/sweeps`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + PATIENCE_SECONDS
@@ -188,7 +193,7 @@ def _turn(folder: Path) -> Iterator[None]:
 
 
 def _threshold(run: PlannedRun, reference_scores: dict[Task, dict[str, Any]]) -> float | None:
-    """Return above which a run has learned; None if it never was evaluated."""
+    """Compute the return above which a run counts as learned; None before its first evaluation."""
     path = run.directory / "eval.csv"
     if not path.exists():
         return None
@@ -199,33 +204,43 @@ def _threshold(run: PlannedRun, reference_scores: dict[Task, dict[str, Any]]) ->
 
 
 def usage() -> str:
-    """Text of `--help`."""
+    """Return the text of `--help`."""
     return "\n".join(
         [
             "usage: python sweeps/launch.py suite=SUITE [key=value …]",
+            "       python sweeps/launch.py tasks=TASK,TASK [key=value …]",
             "",
-            "Runs a suite of tasks with several seeds, on SLURM or on this machine. The plan comes",
-            "first: runs, hours, disk. Launching again resumes what is unfinished, and skips what",
-            "is finished, queued or running. Besides the keys below, every option and setting of",
-            "`python tdmpc2/train.py --help` may be given.",
+            "Trains every combination of method, task, variant and seed, on SLURM or on this",
+            "machine. Prints the plan first: the runs, their estimated time and disk space.",
+            "Launching again resumes unfinished runs and skips those that are finished, queued or",
+            "running. All options and settings of `python tdmpc2/train.py --help` are also valid.",
             "",
-            "With data= (of `python -m tdmpc2.data`) one agent learns all tasks of a suite from a",
-            "dataset, and options and settings are those of `python tdmpc2/train.py data= --help`:",
-            "  suite=mt30 data=DIR                        a run per seed, of all 30 tasks",
-            "  suite=scaling data=mt30=DIR,mt80=DIR       a run per method, set, size and seed",
-            "Without data=, suite=mt30 is 30 runs per method and seed, of a task each. A run here",
-            "has one process and at most one GPU; for several, start it by torchrun (see there).",
+            "Multi-task training: with data=, one agent learns all tasks of a suite from a dataset",
+            "(`python -m tdmpc2.data --help`). Options and settings are then those of",
+            "`python tdmpc2/train.py data= --help`:",
+            "  suite=mt30 data=DIR                        one run per seed, on all 30 tasks",
+            "  suite=scaling data=mt30=DIR,mt80=DIR       one run per method, task set, model size",
+            "                                             and seed",
+            "Without data=, suite=mt30 is 30 runs of one task each, per method and seed.",
+            "A multi-task run started here has one process and at most one GPU. To train one on",
+            "several GPUs, start it with torchrun (`python tdmpc2/train.py data= --help`).",
             "",
+            "Options:",
             cli.describe_fields(SweepOptions),
             "",
-            "Runs whose models or simulator are missing are listed with the command that gets",
-            "them; the others start (on SLURM, or with yes=true).",
+            "A run is blocked if the simulator or the object models of its task are missing on",
+            "this machine. The plan lists blocked runs with the command that gets what is missing.",
+            "The other runs start: on SLURM at once, on this machine only with yes=true.",
             "",
-            "exit code: 0 all well; 1 a run failed, or did not learn where it must; 2 bad input;",
-            "3 nothing was started: add yes=true; 4 all well, but some runs cannot start yet.",
+            "Exit codes:",
+            "  0  all runs were submitted or have ended without failure",
+            "  1  a run failed, or did not learn although its suite requires it (suite=smoke)",
+            "  2  bad input; nothing was started",
+            "  3  nothing was started; yes=true is required (a long plan, or blocked runs)",
+            "  4  nothing failed, but blocked runs were left out",
             "",
-            "sweeps/status.py shows where runs stand, sweeps/retry.py launches failed ones again,",
-            "sweeps/cancel.py stops a sweep.",
+            "See also: sweeps/status.py shows the state of runs, sweeps/retry.py launches failed",
+            "runs again, sweeps/cancel.py stops a sweep.",
         ]
     )
 

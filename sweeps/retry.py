@@ -1,4 +1,4 @@
-"""Launches failed runs again: `python sweeps/retry.py suite=all104`."""
+"""Launch failed runs again: `python sweeps/retry.py suite=all104`."""
 
 from __future__ import annotations
 
@@ -11,46 +11,56 @@ from sweeps.tracking.sweep_folder import SweepFolder
 from tdmpc2.common.system import cli
 from tdmpc2.common.system.paths import default_runs_dir
 
-# Of the arguments of a launch, those that a retry is not to repeat.
+# Arguments of the last launch that a retry does not repeat.
 ONCE = ("dry_run", "only")
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The command; returns its exit code: the largest of the launches'."""
+    """Run the command and return its exit code: the largest exit code of its launches."""
     pairs = cli.split_arguments(arguments)
     runs = cli.parse_value("runs", pairs.pop("runs", str(default_runs_dir())), Path)
     suite, sweep = pairs.pop("suite", None), pairs.pop("sweep", None)
     codes = [0]
-    for found in status.find_sweeps(runs, suite, sweep):
-        views = [(row, view) for row, view in status.look(runs, [found]) if view.state == "failed"]
-        print(f"{found.name}: {len(views):,} failed")
-        if views:
-            codes.append(launch.main(again(found, pairs)))
+    for folder in status.find_sweeps(runs, suite, sweep):
+        failed = [view for _, view in status.look(runs, [folder]) if view.state == "failed"]
+        print(f"{folder.name}: {len(failed):,} failed")
+        if failed:
+            codes.append(launch.main(again(folder, pairs)))
     return max(codes)
 
 
 def again(sweep: SweepFolder, changes: dict[str, str]) -> list[str]:
-    """The arguments that launch the failed runs of a sweep once more.
+    """Build the `sweeps/launch.py` arguments that launch the failed runs of a sweep again.
 
     Args:
-        sweep: as it was launched last.
-        changes: arguments that differ this time.
+        sweep: the sweep; its last launch provides the arguments.
+        changes: arguments that override those of the last launch.
     """
-    before = cli.split_arguments(sweep.read()["words"])
-    kept = {key: value for key, value in before.items() if key not in ONCE}
+    last = cli.split_arguments(sweep.read()["words"])
+    kept = {key: value for key, value in last.items() if key not in ONCE}
     changed = {**kept, "runs": str(sweep.runs), **changes, "only": "failed"}
     return [f"{key}={value}" for key, value in changed.items()]
 
 
 def usage() -> str:
-    """Text of `--help`."""
+    """Return the text of `--help`."""
     return "\n".join(
         [
             "usage: python sweeps/retry.py [runs=DIR] [suite=SUITE] [sweep=NAME] [key=value …]",
             "",
             "Launches the failed runs of sweeps again, with the arguments of their last launch.",
-            "Further arguments override those (mem_gb=32, partition=long). Diverged runs are",
-            "results and are not repeated. sweeps/launch.py resumes runs that are unfinished.",
+            "",
+            f"  runs=DIR     folder that holds all runs (default: {default_runs_dir()})",
+            "  suite=SUITE  only sweeps of this suite (tasks: launched with tasks=)",
+            "  sweep=NAME   only this sweep: the name of its folder in <runs>/sweeps",
+            "  key=value    overrides an argument of the last launch: mem_gb=32, partition=long",
+            "               (see `python sweeps/launch.py --help`)",
+            "",
+            "Without suite= and sweep=, retries the failed runs of all sweeps. Diverged runs count",
+            "as results and are not retried. To resume stale or unfinished runs, launch the sweep",
+            "again with sweeps/launch.py.",
+            "",
+            "Exit code: the largest exit code of the launches; 0 if no run has failed.",
         ]
     )
 

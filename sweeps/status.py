@@ -1,4 +1,4 @@
-"""Where the runs of sweeps stand: `python sweeps/status.py suite=all104 follow=true`."""
+"""Show the state of the runs of sweeps: `python sweeps/status.py suite=all104 follow=true`."""
 
 from __future__ import annotations
 
@@ -26,47 +26,59 @@ from tdmpc2.common.system.paths import default_runs_dir
 
 @dataclass(frozen=True)
 class StatusOptions:
-    """What to show."""
+    """Options of `sweeps/status.py`."""
 
     runs: Path = field(
         default_factory=default_runs_dir, metadata={"help": "folder that holds all runs"}
     )
-    suite: str | None = field(default=None, metadata={"help": "only sweeps of this suite"})
-    sweep: str | None = field(default=None, metadata={"help": "only this sweep (its folder)"})
-    follow: bool = field(default=False, metadata={"help": "go on until everything has ended"})
-    every: float = field(default=10.0, metadata={"help": "seconds between looks, when following"})
-    errors: int = field(default=5, metadata={"help": "last errors to show"})
-    list: bool = field(default=False, metadata={"help": "a line per run"})
+    suite: str | None = field(
+        default=None,
+        metadata={"help": "only sweeps of this suite (tasks: launched with tasks=)"},
+    )
+    sweep: str | None = field(
+        default=None, metadata={"help": "only this sweep: the name of its folder in <runs>/sweeps"}
+    )
+    follow: bool = field(
+        default=False, metadata={"help": "update until no run is running or queued"}
+    )
+    every: float = field(default=10.0, metadata={"help": "seconds between updates (follow=true)"})
+    errors: int = field(default=5, metadata={"help": "maximum number of errors to show"})
+    list: bool = field(default=False, metadata={"help": "one line per run"})
 
 
 FAILED = ("failed", "stale")
-Row = dict[str, Any]  # of `sweep.json`
+Row = dict[str, Any]  # one run, as recorded in `sweep.json`
 
 
 def find_sweeps(runs: Path, suite: str | None, sweep: str | None) -> list[SweepFolder]:
-    """Sweeps by suite or name; all if neither is given.
+    """Find sweeps by suite or name; all sweeps if neither is given.
+
+    Args:
+        runs: folder of all runs.
+        suite: suite that the sweeps were launched with; `tasks` for sweeps of `tasks=`.
+        sweep: name of one sweep.
 
     Raises:
-        UserError: there is none.
+        UserError: no sweep matches.
     """
-    known = all_sweeps(runs)
-    if not known:
-        raise UserError(f"{runs}: holds no sweep; sweeps/launch.py begins one, or use runs=")
+    sweeps = all_sweeps(runs)
+    if not sweeps:
+        raise UserError(f"{runs}: no sweep found; launch one with sweeps/launch.py, or set runs=")
     if sweep is not None:
-        known = [one for one in known if one.name == sweep]
-        if not known:
-            names = [one.name for one in all_sweeps(runs)]
-            raise UserError(f"sweep={sweep}: there is none{did_you_mean(sweep, names)}")
+        names = [folder.name for folder in sweeps]
+        sweeps = [folder for folder in sweeps if folder.name == sweep]
+        if not sweeps:
+            raise UserError(f"sweep={sweep}: no such sweep{did_you_mean(sweep, names)}")
     if suite is not None:
-        suites = {one.name: one.read()["suite"] or "tasks" for one in known}
-        known = [one for one in known if suites[one.name] == suite]
-        if not known:
+        suites = {folder.name: folder.read()["suite"] or "tasks" for folder in sweeps}
+        sweeps = [folder for folder in sweeps if suites[folder.name] == suite]
+        if not sweeps:
             raise UserError(f"suite={suite}: never launched{did_you_mean(suite, suites.values())}")
-    return known
+    return sweeps
 
 
 def runs_of(sweeps: Sequence[SweepFolder]) -> list[Row]:
-    """Runs of several sweeps, each once, with its largest budget."""
+    """List the runs of several sweeps, each once, with its largest budget."""
     rows: dict[str, Row] = {}
     for sweep in sweeps:
         for row in sweep.read()["runs"]:
@@ -76,7 +88,10 @@ def runs_of(sweeps: Sequence[SweepFolder]) -> list[Row]:
 
 
 def look(runs: Path, sweeps: Sequence[SweepFolder]) -> list[tuple[Row, View]]:
-    """Every run of these sweeps as it stands; any sweep's job may be at it."""
+    """Determine the current state of every run of some sweeps.
+
+    The job that trains a run may belong to any sweep below `runs`.
+    """
     observer = Observer(runs)
     looked_at = [(row, observer.look(row["directory"], row["budget"])) for row in runs_of(sweeps)]
     for row, view in looked_at:
@@ -86,14 +101,17 @@ def look(runs: Path, sweeps: Sequence[SweepFolder]) -> list[tuple[Row, View]]:
 
 
 def blocked_of(looked_at: Sequence[tuple[Row, View]]) -> list[str]:
-    """Which runs could not start when they were last launched, and what to type."""
+    """Describe the runs that could not start at the last launch, and how to unblock them."""
     return describe_blocked(
         (row["task"], row["missing"]) for row, view in looked_at if view.state == "blocked"
     )
 
 
 def tables_of(looked_at: Sequence[tuple[Row, View]]) -> list[Table]:
-    """Counts, progress, speed and time left by method and domain, for each unit of budgets."""
+    """Build one table per budget unit: counts, progress, speed and time left of its runs.
+
+    Rows are methods and domains (multi-task runs: task set and model size).
+    """
     by_unit: dict[str, list[tuple[Row, View]]] = {}
     for row, view in looked_at:
         by_unit.setdefault(_unit(row), []).append((row, view))
@@ -110,7 +128,7 @@ def tables_of(looked_at: Sequence[tuple[Row, View]]) -> list[Table]:
 
 
 def _unit(row: Row) -> str:
-    """What the budget of a run is counted in; sweeps of before do not say."""
+    """Return the budget unit of a run; sweeps of older versions count env steps."""
     return UNITS[row.get("unit", "env_steps")]
 
 
@@ -128,15 +146,15 @@ def _progress(members: Sequence[tuple[Row, View]]) -> list[str]:
 
 
 def last_errors(looked_at: Sequence[tuple[Row, View]], most: int) -> list[str]:
-    """What went wrong last, newest first: run, what it said, and where to read on."""
+    """List the most recent failures, newest first: the run, its error message and its log file."""
     bad = [(row, view) for row, view in looked_at if view.state in ("failed", "stale", "diverged")]
     bad.sort(key=lambda pair: pair[1].status.get("updated", ""), reverse=True)
     lines = []
     for row, view in bad[:most]:
         name = f"{row['method']} {row['task']} seed {row['seed']} ({row['variant']})"
-        lines.append(f"{view.state}: {name}: {view.message or 'nothing said'}\n    {view.log}")
+        lines.append(f"{view.state}: {name}: {view.message or 'no message'}\n    {view.log}")
     if len(bad) > most:
-        lines.append(f"… and {len(bad) - most:,} more (errors=)")
+        lines.append(f"… and {len(bad) - most:,} more (errors=N shows more)")
     return lines
 
 
@@ -146,31 +164,38 @@ def _line(row: Row, view: View) -> str:
 
 
 def picture(options: StatusOptions, sweeps: Sequence[SweepFolder]) -> tuple[Group, bool, bool]:
-    """All that is shown; whether anything still runs or waits; whether anything has failed."""
+    """Render the status of some sweeps.
+
+    Returns:
+        What to print; whether a run is running or queued; whether a run has failed or is stale.
+    """
     looked_at = look(options.runs, sweeps)
     now = datetime.now().strftime("%H:%M:%S")
     names = ", ".join(sweep.name for sweep in sweeps)
-    parts: list[Any] = [Text(f"{names} in {options.runs}, {now}"), *tables_of(looked_at)]
+    blocks: list[Any] = [Text(f"{names} in {options.runs}, {now}"), *tables_of(looked_at)]
     if options.list:
-        parts += [
+        blocks += [
             Text(_line(row, view), no_wrap=True, overflow="ignore") for row, view in looked_at
         ]
-    parts += [Text(line) for line in blocked_of(looked_at)]
+    blocks += [Text(line) for line in blocked_of(looked_at)]
     errors = last_errors(looked_at, options.errors)
-    parts += [Text(line, no_wrap=True, overflow="ignore") for line in errors]
+    blocks += [Text(line, no_wrap=True, overflow="ignore") for line in errors]
     launches = [submission.facts for sweep in sweeps for submission in sweep.submissions()]
     figures = [facts["figures"] for facts in launches if "figures" in facts]
     if figures:
-        parts.append(Text(f"figures: job {', '.join(figures)}, after all runs"))
+        blocks.append(Text(f"figures: drawn by job {', '.join(figures)} after all runs have ended"))
     states = {view.state for _, view in looked_at}
-    return Group(*parts), not states.isdisjoint(ACTIVE), not states.isdisjoint(FAILED)
+    return Group(*blocks), not states.isdisjoint(ACTIVE), not states.isdisjoint(FAILED)
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The command; returns its exit code.
+    """Run the command and return its exit code.
 
     Returns:
-        0 if nothing has failed, else 1.
+        0 if no run has failed or is stale, else 1.
+
+    Raises:
+        UserError: an option is invalid, or no sweep matches.
     """
     options = StatusOptions(**cli.parse_arguments(arguments, cli.schema_of(StatusOptions)))
     if options.every <= 0:
@@ -194,16 +219,31 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def usage() -> str:
-    """Text of `--help`."""
+    """Return the text of `--help`."""
     return "\n".join(
         [
             "usage: python sweeps/status.py [key=value …]",
             "",
-            "Shows where the runs of sweeps stand, by the run directories and squeue; works while",
-            "they run, and from any machine that sees the directories. Exit code 1 if a run has",
-            "failed or its process is gone.",
+            "Shows the state of the runs of sweeps, read from the run directories and from squeue.",
+            "Works at any time and on any machine that can read the run directories.",
             "",
+            "Options:",
             cli.describe_fields(StatusOptions),
+            "",
+            "States:",
+            "  done       reached its budget",
+            "  diverged   stopped at a NaN or Inf; counts as a result and is not retried",
+            "  running    a process holds its lease, or its SLURM job is running",
+            "  queued     its SLURM job is waiting or held (sbatch=hold); without squeue on this",
+            "             machine: its job was submitted and it has not shown activity",
+            "  failed     ended with an error; sweeps/retry.py launches it again",
+            "  stale      its process ended without recording a result (killed, out of memory,",
+            "             node failure); launching again resumes it",
+            "  resumable  stopped before its budget; launching again resumes it",
+            "  blocked    cannot start: this machine lacks its simulator or object models",
+            "  new        never started",
+            "",
+            "Exit code: 0 if no run is failed or stale, else 1.",
         ]
     )
 

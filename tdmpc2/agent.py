@@ -1,4 +1,4 @@
-"""TD-MPC2: acting by planning, the model loss and the policy loss (paper, Section 3)."""
+"""The TD-MPC2 agent: acts by planning, learns world model and policy prior (paper, Section 3)."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ from tdmpc2.world_model import TaskContext, WorldModel
 
 
 class TDMPC2:
-    """The agent: world model, optimizers, value scale and planner state.
+    """The TD-MPC2 agent: world model, optimizers, value scale and planner state.
 
-    The maths of losses and planning is a pure function of parameters, batch and noise; `act`
-    and `update` only draw the noise and keep the state.
+    Losses and planning are pure functions of parameters, batch and noise (`losses`, `planner`);
+    `act` and `update` sample the noise and keep the state.
 
     Args:
         config: hyperparameters and feature flags.
-        env: shapes and tasks.
-        seed: of the parameters and of every draw.
-        device: where parameters and noise live.
+        env: shapes, tasks and episode lengths of the environment.
+        seed: seed of the parameters and of all noise.
+        device: device of parameters and noise.
     """
 
     config_class = TDMPC2Config
-    seed_batch_class = "tdmpc2.seed_batch:SeedBatch"  # several seeds in one process
+    seed_batch_class = "tdmpc2.seed_batch:SeedBatch"  # trains several seeds in one process
     num_envs = 1
     replay_visibility: Literal["transition", "episode"] = "episode"
     replay_across_episodes = False
@@ -75,10 +75,10 @@ class TDMPC2:
         self._differentiate = compiler.protect(differentiate)
 
     def compile(self, on_failure: Callable[[], None] | None = None) -> None:
-        """From now on, planning and losses are compiled, as far as that works.
+        """Compile planning and losses from the next call on; run uncompiled if that fails.
 
         Args:
-            on_failure: called if it doesn't.
+            on_failure: called if compilation fails.
         """
         loaded = self.device.type == "cpu" and kernels.load()
         if loaded and BlockedWeights.possible() and self.config.precision == "fp32":
@@ -86,7 +86,7 @@ class TDMPC2:
         self.compiler.switch_on(on_failure)
 
     def _make_optimizers(self) -> tuple[torch.optim.Adam, torch.optim.Adam]:
-        """Adam for the model (encoder at a lower rate) and one of its own for the policy."""
+        """Return Adam for the model (encoder: lr·enc_lr_scale) and Adam for the policy."""
         c = self.config
         encoder = list(self.model.encoder.parameters())
         others = [p for p in self.model_params if not any(p is e for e in encoder)]
@@ -102,20 +102,28 @@ class TDMPC2:
     # --- schedule --------------------------------------------------------------------
 
     def updates_due(self, event: Event, counters: Counters) -> int:
-        """A burst when seeding ends, then one update per decision."""
+        """Return the number of updates due after an event.
+
+        `pretrain_updates` (default: as many as seed decisions) right after the seed decisions,
+        then one update per decision.
+        """
         if event != "decision":
             return 0
         self.decisions = counters.decisions
-        last_index = counters.decisions - 1  # the paper's code counts decisions from 0
+        last_index = counters.decisions - 1  # the official code counts decisions from 0
         if last_index < self.seed_decisions:
             return 0
         if last_index == self.seed_decisions:
-            burst = self.config.pretrain_updates
-            return self.seed_decisions if burst is None else burst
+            pretrain = self.config.pretrain_updates
+            return self.seed_decisions if pretrain is None else pretrain
         return 1
 
     def min_std(self) -> float:
-        """Least standard deviation of the planner; TD-MPC's schedule with its noisy prior."""
+        """Return σ_min of the planner.
+
+        Constant for the maximum-entropy prior; with the Gaussian-noise prior, TD-MPC's linear
+        schedule from `initial_min_std` to `min_std` over `min_std_decisions` decisions.
+        """
         c = self.config
         if c.policy_prior == "max_entropy":
             return c.min_std
@@ -128,14 +136,15 @@ class TDMPC2:
     def act(
         self, obs: np.ndarray, *, first: np.ndarray, explore: bool, task: np.ndarray | None = None
     ) -> np.ndarray:
-        """Actions `(B, A)` for a batch of environments.
+        """Return actions `(B, A)` for a batch of environments.
 
         Args:
             obs: `(B, *obs_shape)`.
-            first: `(B,)`, whether each environment is at the first step of an episode.
-            explore: exploration noise and its own generator and warm start for training;
-                evaluation never disturbs those of training.
-            task: `(B,)` task indices of a multi-task agent.
+            first: `(B,)`, True for environments at the first step of an episode.
+            explore: True for training, with exploration noise; False for evaluation. Training and
+                evaluation have separate generators and warm starts, so that evaluation does not
+                change training.
+            task: `(B,)`, task indices of a multi-task agent; None for one task.
         """
         noise_source = self.train_noise if explore else self.eval_noise
         observation = to_device(obs, self.device)
@@ -163,28 +172,28 @@ class TDMPC2:
     def _act_with_prior(
         self, obs: Tensor, context: TaskContext, noise: NoiseSource, *, explore: bool
     ) -> np.ndarray:
-        """Without planning: a sample of the prior while training, its mean in evaluation."""
-        draws, shift = noise.prior(len(obs))
-        sample = self.model.pi(self.model.encode(obs, context, shift), draws, context)
+        """Act without planning: a sample of the policy prior if `explore`, else its mean."""
+        policy_noise, shift = noise.prior(len(obs))
+        sample = self.model.pi(self.model.encode(obs, context, shift), policy_noise, context)
         return (sample.action if explore else sample.mean).cpu().numpy()
 
     def seed_evaluation(self, seed: int) -> None:
-        """Re-seeds the noise of evaluation."""
+        """Seed the noise of evaluation."""
         self.eval_noise.generator.manual_seed(seed)
 
     def discount(self, task: Tensor | None, batch: int) -> Tensor:
-        """Discounts `(B,)` of the rows."""
+        """Return the discounts γ `(B,)` of B = `batch` rows with tasks `task`, `(B,)` or None."""
         return self.discounts.expand(batch) if task is None else self.discounts[task]
 
     def warm_start(self, first: np.ndarray, explore: bool) -> Tensor:
-        """See `planner.warm_start`."""
+        """Return the initial mean `(H, B, A)` of the next plan; see `planner.warm_start`."""
         shape = (self.config.horizon, self.env.action_dim)
         return planner.warm_start(self.previous_mean[explore], first, *shape, self.device)
 
     # --- learning --------------------------------------------------------------------
 
     def update(self, replay: Replay) -> dict[str, Tensor]:
-        """One gradient step of model, policy and target networks on a batch from `replay`."""
+        """Take one gradient step on a batch from `replay` and return scalar metrics."""
         batch = replay.sample(self.config.batch_size, self.replay_length).to(self.device)
         metrics, priority = self.update_on(batch, self.train_noise.update(self.config.batch_size))
         if priority is not None:
@@ -195,10 +204,13 @@ class TDMPC2:
     def update_on(
         self, batch: Batch, noise: UpdateNoise
     ) -> tuple[dict[str, Tensor], Tensor | None]:
-        """One gradient step on a given batch with given noise.
+        """Take one gradient step on a given batch with given noise.
+
+        Updates the model (encoder, dynamics, reward, Q-functions, task embedding), then the
+        policy, then the target networks.
 
         Returns:
-            Scalar metrics, and the rows' priorities `(B,)` (None without prioritized replay).
+            Scalar metrics, and priorities `(B,)` of the rows (None without prioritized replay).
         """
         self.model.renormalize_task_embedding(batch.task)
         outcome, gradients = self.differentiate(self.model_loss, self.model_params, batch, noise)
@@ -211,7 +223,13 @@ class TDMPC2:
     def update_policy(
         self, latents: Tensor, task: Tensor | None, noise: UpdateNoise
     ) -> dict[str, Tensor]:
-        """One step on the policy loss over the latents of the model's rollout (paper, Eq. 4)."""
+        """Take one gradient step on the policy loss (paper, Eq. 4) and return scalar metrics.
+
+        Args:
+            latents: `(H + 1, B, latent_dim)`, detached latents of the model's rollout.
+            task: `(B,)`, task indices; None for one task.
+            noise: noise of this update.
+        """
         self.model.renormalize_task_embedding(task)
         outcome, gradients = self.differentiate(
             self.policy_loss, self.policy_params, latents, task, noise
@@ -221,7 +239,7 @@ class TDMPC2:
         return outcome.metrics | {"pi_grad_norm": norm}
 
     def model_loss(self, batch: Batch, noise: UpdateNoise) -> ModelLoss:
-        """See `losses.model_loss`."""
+        """Compute `losses.model_loss` with the parameters of this agent."""
         discount = self.discount(batch.task, batch.reward.shape[1])
         return self._model_loss(self.config, self.model, batch, discount, noise)
 
@@ -232,20 +250,42 @@ class TDMPC2:
         noise: UpdateNoise,
         values: Tensor | None = None,
     ) -> PolicyLoss:
-        """See `losses.policy_loss`; the agent's own value scale stays as it is."""
+        """Compute `losses.policy_loss` without changing the agent's value scale.
+
+        Args:
+            latents: `(H + 1, B, latent_dim)`, detached latents of the model's rollout.
+            task: `(B,)`, task indices; None for one task.
+            noise: noise of this update.
+            values: `(B',)`, Q at t = 0 of the whole batch if `latents` is a micro-batch of it.
+        """
         scale = self.value_scale
         return self._policy_loss(self.config, self.model, latents, task, scale, noise, values)
 
     def differentiate(
         self, loss: Callable[..., Any], params: list[nn.Parameter], *args: Any
     ) -> tuple[Any, Gradients]:
-        """Outcome and gradients of a loss of this agent, compiled or not."""
+        """Return the result of a loss and its gradients.
+
+        Args:
+            loss: `self.model_loss` or `self.policy_loss`, compiled or not.
+            params: parameters to differentiate with respect to.
+            *args: arguments of `loss`.
+        """
         return self._differentiate(loss, params, *args)
 
     def step(
         self, optimizer: torch.optim.Adam, params: list[nn.Parameter], gradients: Gradients
     ) -> Tensor:
-        """One Adam step on gradients clipped to norm 20; returns the norm before."""
+        """Take one Adam step on gradients clipped to norm `grad_clip_norm` (20).
+
+        Args:
+            optimizer: optimizer of `params`.
+            params: parameters to update.
+            gradients: one gradient per parameter.
+
+        Returns:
+            The global norm of the gradients before clipping.
+        """
         norm = descend(optimizer, params, gradients, self.config.grad_clip_norm)
         if self._blocked is not None:
             self._blocked.forget()
@@ -254,7 +294,7 @@ class TDMPC2:
     # --- state -----------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that resuming needs, as tensors and plain containers."""
+        """Return all state that resuming needs, as tensors and plain containers."""
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -267,7 +307,7 @@ class TDMPC2:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores what `state_dict` returned."""
+        """Restore a state returned by `state_dict`."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.policy_optimizer.load_state_dict(state["policy_optimizer"])

@@ -15,8 +15,8 @@ from tdmpc2.common.system.config_checks import (
 
 ModelSize = Literal["smoke", "1", "5", "19", "48", "317"]
 
-# The paper's model configurations; parameter counts are asserted by the tests.
-# `smoke` is ours: the smallest model that still learns the smoke suite.
+# The paper's model sizes in millions of parameters; tests check the parameter counts.
+# `smoke` is not from the paper: the smallest model that still learns the smoke suite.
 MODEL_SIZES: dict[str, dict[str, int]] = {
     "smoke": {"enc_dim": 64, "mlp_dim": 64, "latent_dim": 64, "num_enc_layers": 2, "num_q": 2},
     "1": {"enc_dim": 256, "mlp_dim": 384, "latent_dim": 128, "num_enc_layers": 2, "num_q": 2},
@@ -26,8 +26,8 @@ MODEL_SIZES: dict[str, dict[str, int]] = {
     "317": {"enc_dim": 4096, "mlp_dim": 4096, "latent_dim": 1376, "num_enc_layers": 5, "num_q": 8},
 }
 
-# The released models deviate from one size table per dataset: task embeddings of 64
-# instead of 96 and, for 19M, a smaller latent.
+# The released mt30 models deviate from `MODEL_SIZES`: task embeddings of 64 instead of 96
+# dimensions and, for 19M, a latent of 512 instead of 768.
 DATASET_QUIRKS: dict[tuple[str, str], dict[str, int]] = {
     ("mt30", "5"): {"task_dim": 64},
     ("mt30", "19"): {"task_dim": 64, "latent_dim": 512},
@@ -39,14 +39,15 @@ MULTITASK_BATCH = 1024
 
 @dataclass(frozen=True)
 class TDMPC2Config:
-    """Everything that decides how TD-MPC2 learns; defaults are the paper's code (5M).
+    """Hyperparameters and feature flags of TD-MPC2; the defaults are the paper's (5M model).
 
-    Build it with `make`, which fills in the model size and rejects unknown fields.
-    The numbers are those of the paper's hyperparameter table, and of its released code
-    where the two differ (encoder learning rate 0.3 x 3e-4, mean-reduced consistency loss).
+    Create it with `make`, which applies the model size and rejects unknown fields. Values are
+    those of the paper's hyperparameter table, or of the first official release if the two differ
+    (encoder learning rate 0.3·3e-4 instead of 1e-4; consistency loss averaged over dimensions).
     """
 
     # --- feature flags -------------------------------------------------------------
+    # Last layer of encoder and dynamics; see `layers.latent_layer`.
     latent_norm: Literal["simnorm", "layernorm", "none"] = "simnorm"
     simnorm_dim: int = 8
     simnorm_tau: float = 1.0
@@ -55,17 +56,20 @@ class TDMPC2Config:
     policy_prior: Literal["max_entropy", "gaussian_noise"] = "max_entropy"
     planning: bool = True
     normalize_task_embedding: bool = True
-    # How the policy's entropy is counted: as in the paper's code, as in its later versions, or
-    # exactly. And how it is weighed: by a fixed factor against Q / S, or against Q by a factor
-    # that is learned so that the entropy becomes -A (SAC; takes the exact one).
+    # Formula of the entropy bonus: first official release, later releases, or exact; see
+    # `MaxEntropyPrior`. Weight of the bonus: `value_scale` is the fixed `entropy_coef` against
+    # Q / S; `target` is a learned coefficient against Q with target entropy -A, as in SAC (needs
+    # `entropy_form=exact`). See `losses.policy_loss`.
     entropy_form: Literal["paper", "official_2024", "exact"] = "paper"
     entropy_tuning: Literal["value_scale", "target"] = "value_scale"
     q_init: Literal["paper", "official_2024"] = "paper"
-    # Differs from the official code: the paper's code meant dropout for the model loss
-    # only, but left it active wherever a Q-function was called (`everywhere`).
+    # Initialization of the hidden layers of Q-functions: truncated normal, or PyTorch's default,
+    # which official releases of 2024-26 left in place.
+    # Differs from the official code: the first release intends dropout in the model loss only,
+    # but applies it in every call of a Q-function (`everywhere`).
     dropout_in: Literal["model_loss", "everywhere", "model_and_policy_loss"] = "model_loss"
     prioritized_replay: bool = False
-    # Of the networks' products; parameters, norms, losses and optimizer stay float32.
+    # Precision of matrix multiplications; parameters, norms, losses and optimizers are float32.
     precision: Literal["fp32", "bf16"] = "fp32"
 
     # --- architecture (from `model_size`) ------------------------------------------
@@ -112,15 +116,15 @@ class TDMPC2Config:
     discount_min: float = 0.95
     discount_max: float = 0.995
     buffer_size: int = 1_000_000
-    # None: max(1000, 5 episodes) decisions of uniform random actions.
+    # Decisions with uniform random actions; None: max(1000, 5 * episode length).
     seed_decisions: int | None = None
-    # Gradient steps when seeding ends; None: as many as seeding decisions.
+    # Updates right after the seed decisions; None: as many as seed decisions.
     pretrain_updates: int | None = None
 
-    # --- used by flags only --------------------------------------------------------
-    initial_alpha: float = 0.1  # where a learned entropy coefficient begins
-    # Gaussian-noise prior (TD-MPC): noise of sampled actions, and the planner's least
-    # standard deviation, annealed over the first decisions.
+    # --- used by feature flags only --------------------------------------------------
+    initial_alpha: float = 0.1  # initial value of the learned entropy coefficient
+    # Gaussian-noise prior (TD-MPC): standard deviation and clipping of the noise, and the initial
+    # `min_std` of the planner, which decreases linearly over the first `min_std_decisions`.
     prior_std: float = 0.05
     prior_noise_clip: float = 0.3
     initial_min_std: float = 0.5
@@ -130,9 +134,9 @@ class TDMPC2Config:
     per_beta: float = 0.4
 
     def __post_init__(self) -> None:
-        """Rejects values that no part of the code could make sense of."""
+        """Check that all values are valid."""
         require_choices(self)
-        require(self.num_q >= 1, f"num_q={self.num_q}: at least 1 Q-function is needed")
+        require(self.num_q >= 1, f"num_q={self.num_q}: must be at least 1")
         require(self.horizon >= 1, f"horizon={self.horizon}: must be at least 1")
         require(self.simnorm_tau > 0, f"simnorm_tau={self.simnorm_tau}: must be positive")
         require(
@@ -156,9 +160,8 @@ class TDMPC2Config:
             1 <= self.num_elites <= self.num_samples,
             f"num_elites={self.num_elites}: must lie in 1..num_samples={self.num_samples}",
         )
-        require(
-            self.num_bins >= 3 and self.vmax > self.vmin, "num_bins must be >= 3 and vmax > vmin"
-        )
+        require(self.num_bins >= 3, f"num_bins={self.num_bins}: must be at least 3")
+        require(self.vmax > self.vmin, f"vmax={self.vmax}: must be greater than vmin={self.vmin}")
         require_positive(self, "batch_size", "buffer_size", "iterations")
         require_positive(self, "enc_dim", "mlp_dim", "latent_dim")
 
@@ -166,13 +169,13 @@ class TDMPC2Config:
     def make(
         cls, *, dataset: str | None = None, multitask: bool = False, **overrides: Any
     ) -> TDMPC2Config:
-        """Config of a model size with overrides.
+        """Return the config of a model size with overrides.
 
         Args:
-            dataset: `mt30` or `mt80`, whose released models have quirks of their own.
-            multitask: whether to give the model a task embedding (96 dimensions) and batches of
-                1024.
-            **overrides: fields of this class; they win over the model size.
+            dataset: `mt30` or `mt80`: use the sizes of the models released for it
+                (`DATASET_QUIRKS`); None for none of them.
+            multitask: whether to use a task embedding (96 dimensions) and batches of 1024.
+            **overrides: fields of this class; they take precedence over the model size.
 
         Raises:
             UserError: unknown field, model size or dataset, or a value out of range.
@@ -198,16 +201,16 @@ class TDMPC2Config:
         return (self.vmax - self.vmin) / (self.num_bins - 1)
 
     def num_iterations(self, action_dim: int) -> int:
-        """MPPI iterations: two more for large action spaces (A >= 20)."""
+        """Return the number of MPPI iterations: two more if A >= 20."""
         return self.iterations + 2 * (action_dim >= 20)
 
     def discount(self, episode_length: int) -> float:
-        """Discount of a task with episodes of T decisions: clip((T/5 - 1)/(T/5), .95, .995)."""
+        """Return γ = clip((T/5 − 1)/(T/5), 0.95, 0.995) for episodes of T decisions."""
         limits = (self.discount_min, self.discount_max)
         return episode_discount(episode_length, self.discount_denom, *limits)
 
     def num_seed_decisions(self, episode_length: int) -> int:
-        """Decisions of uniform random actions before the first update."""
+        """Return the number of decisions with uniform random actions before the first update."""
         if self.seed_decisions is not None:
             return self.seed_decisions
         return max(1000, 5 * episode_length)

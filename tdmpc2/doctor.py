@@ -1,4 +1,4 @@
-"""Checks what works on this machine: `python -m tdmpc2.doctor`."""
+"""Doctor command: check what works on this machine, `python -m tdmpc2.doctor`."""
 
 from __future__ import annotations
 
@@ -28,8 +28,10 @@ from tdmpc2.envs.tasks import get_suite
 
 State = Literal["ok", "off", "FAIL"]
 STYLES = {"ok": "green", "off": "yellow", "FAIL": "bold red"}
-LEAST_FREE_GB = 5  # about what a sweep's first checkpoints and the packages' caches take
-SECONDS = 300  # longer than the slowest first import on a shared file system
+# About the size of a sweep's first checkpoints and of the packages' caches.
+LEAST_FREE_GB = 5
+# Timeout for one simulator; the slowest first import on a shared file system is shorter.
+SECONDS = 300
 SIMULATORS = {
     "dmcontrol": "walker-walk",
     "metaworld": "mw-reach",
@@ -37,7 +39,7 @@ SIMULATORS = {
     "maniskill2": "lift-cube",
 }
 
-# In a process of its own: a simulator that crashes must not take the doctor with it.
+# Run in a subprocess, so that a simulator that crashes does not end the doctor.
 _TEN_STEPS = """
 import sys, time
 import numpy as np
@@ -59,14 +61,14 @@ print(f"{10 / (time.perf_counter() - start):,.0f}")
 
 @dataclass(frozen=True)
 class Check:
-    """One line of the table.
+    """Result of one check: a row of the table.
 
     Attributes:
-        what: was checked.
-        state: `ok`; `off` where something optional is missing; `FAIL` where something that
-            every installation should have is broken.
-        found: what was seen.
-        fix: what to do about it, where the state is not `ok`.
+        what: name of the feature that was checked.
+        state: `ok`; `off` if something optional is missing; `FAIL` if something that every
+            installation should have is broken.
+        found: what the check found, e.g. a version or the reason for a failure.
+        fix: command or advice that solves the problem; empty if the state is `ok`.
     """
 
     what: str
@@ -76,7 +78,7 @@ class Check:
 
 
 def check_python() -> Check:
-    """The interpreter: all tasks run on 3.11, all but ManiSkill2's on 3.12."""
+    """Check the Python version: all tasks run on 3.11, all but those of ManiSkill2 on 3.12."""
     version = platform.python_version()
     if sys.version_info[:2] not in ((3, 11), (3, 12)):
         return Check("Python", "FAIL", version, "use Python 3.11: PYTHON=python3.11 make install")
@@ -84,52 +86,59 @@ def check_python() -> Check:
 
 
 def check_torch() -> Check:
-    """torch: one product of matrices on the device that runs would use."""
+    """Check torch with one matrix multiplication on the device that runs would use."""
     import torch
 
+    fix = "reinstall: pip install --force-reinstall torch"
     try:
         device = choose_device("auto")
         product = torch.ones(64, 64, device=device) @ torch.ones(64, 64, device=device)
-        if float(product.sum()) != 64.0**3:
-            raise RuntimeError("a product of ones is wrong")
+        correct = float(product.sum()) == 64.0**3
     except (RuntimeError, UserError) as error:
         line = str(error).splitlines()[0]
-        return Check("torch", "FAIL", line, "reinstall: pip install --force-reinstall torch")
+        return Check("torch", "FAIL", line, fix)
+    if not correct:
+        return Check("torch", "FAIL", "the product of two matrices of ones is wrong", fix)
     path = numeric_path(device, None)
     found = f"{torch.__version__} on {device}, {path['threads']} threads"
     return Check("torch", "ok", found)
 
 
 def check_compiler() -> Check:
-    """torch.compile, which makes planning and learning some two times as fast."""
+    """Check `torch.compile`, which makes planning and training about twice as fast."""
     import torch
 
-    with warnings.catch_warnings(record=True) as said:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         version = compiler_version(torch.device("cpu"))
         kernel = version is not False and kernels.load()
     if version is not False and kernel:
         return Check("compiler", "ok", version)
-    reason = str(said[-1].message).partition(";")[0] if said else "unknown reason"
-    return Check("compiler", "off", reason, "apt-get install g++ (runs go on without, slower)")
+    reason = str(caught[-1].message).partition(";")[0] if caught else "unknown reason"
+    return Check(
+        "compiler",
+        "off",
+        reason,
+        "apt-get install g++ (optional: runs work without it, more slowly)",
+    )
 
 
 def check_gpu() -> Check:
-    """A CUDA device, which the paper's budgets call for."""
+    """Check for a CUDA device, which the paper's budgets require."""
     import torch
 
     if torch.cuda.is_available():
         return Check("GPU", "ok", torch.cuda.get_device_name())
-    fix = "small models train on the CPU; the paper's budgets need a GPU and torch built for it"
+    fix = "small models train on the CPU; the paper's budgets need a GPU and torch with CUDA"
     return Check("GPU", "off", "none", fix)
 
 
 def check_simulator(domain: str) -> Check:
-    """A simulator: ten decisions of one of its tasks."""
+    """Check a simulator with ten decisions in one of its tasks."""
     task = SIMULATORS[domain]
     what = f"{domain} ({len(get_suite(domain))} tasks)"
     if domain == "maniskill2" and sys.version_info[:2] > MANISKILL2_PYTHON:
-        return Check(what, "off", "has no release for this Python", "use Python 3.11")
+        return Check(what, "off", "no release for this Python version", "use Python 3.11")
     command = [sys.executable, "-c", _TEN_STEPS, task]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
@@ -145,7 +154,7 @@ def check_simulator(domain: str) -> Check:
 
 
 def check_opengl() -> Check:
-    """Rendering by MuJoCo: pixel observations, videos of three domains."""
+    """Check MuJoCo's rendering, which pixel observations and videos of three domains need."""
     what = "pixels and videos (MuJoCo)"
     chosen = os.environ.get(VARIABLE)
     for backend in [chosen] if chosen else BACKENDS:
@@ -153,53 +162,53 @@ def check_opengl() -> Check:
             return Check(what, "ok", f"{VARIABLE}={backend}")
     tried = f"{VARIABLE}={chosen}" if chosen else " and ".join(BACKENDS)
     fix = f"unset {VARIABLE}" if chosen else INSTALL
-    return Check(what, "off", f"{tried} cannot draw", fix)
+    return Check(what, "off", f"{tried} cannot render", fix)
 
 
 def check_vulkan() -> Check:
-    """Rendering by SAPIEN: videos of ManiSkill2."""
+    """Check SAPIEN's rendering, which videos of ManiSkill2 need."""
     what = "videos (ManiSkill2)"
     if sys.version_info[:2] <= MANISKILL2_PYTHON and can_render_vulkan():
         return Check(what, "ok", "Vulkan")
-    fix = "needs a GPU with a Vulkan driver; training does not"
+    fix = "videos need a GPU with a Vulkan driver; training does not"
     return Check(what, "off", "no Vulkan device", fix)
 
 
 def check_assets(kind: Literal["ycb", "faucet"], task: str) -> Check:
-    """The models of a ManiSkill2 task."""
-    what = f"models of {task}"
+    """Check which 3D models (assets) of a ManiSkill2 task are installed."""
+    what = f"3D models of {task}"
     for source in (source for source in SOURCES if source != "standin"):
         try:
             found = find_assets(kind, source)
         except UserError:
             continue
         use = "" if source == "official" else f"; use with assets={source}"
-        return Check(what, "ok", f"{found.label}, {len(found.models)} of them{use}")
+        return Check(what, "ok", f"{found.label}, {len(found.models)} models{use}")
     fix = f"python -m tdmpc2.envs.assets fetch {kind}, or run with assets=standin"
-    return Check(what, "off", "only stand-ins", fix)
+    return Check(what, "off", "only stand-in models", fix)
 
 
 def check_slurm() -> Check:
-    """SLURM: sweeps over a cluster."""
+    """Check SLURM, which sweeps on a cluster need."""
     if shutil.which("sbatch") is None:
-        fix = "sweeps run on this machine; on a cluster, start them where sbatch is"
-        return Check("SLURM", "off", "no sbatch", fix)
+        fix = "sweeps run on this machine; on a cluster, start them on a node that has sbatch"
+        return Check("SLURM", "off", "no sbatch command", fix)
     done = subprocess.run(["sinfo", "--version"], capture_output=True, text=True)
     if done.returncode:
-        return Check("SLURM", "off", "sinfo does not answer", "ask whoever runs the cluster")
+        return Check("SLURM", "off", "sinfo fails", "ask the administrators of the cluster")
     return Check("SLURM", "ok", done.stdout.strip())
 
 
 def check_disk() -> Check:
-    """The folder of runs: room, and leave to write."""
+    """Check that the runs folder is writable and has free space."""
     folder = default_runs_dir()
     existing = next(path for path in (folder, *folder.parents) if path.is_dir())
     free = shutil.disk_usage(existing).free / 1e9
     found = f"{free:,.0f} GB free for {folder}"
     if not os.access(existing, os.W_OK):
-        return Check("disk", "FAIL", f"{existing} is not writable", "use runs= for another one")
+        return Check("disk", "FAIL", f"{existing} is not writable", "use another folder with runs=")
     if free < LEAST_FREE_GB:
-        return Check("disk", "FAIL", found, "make room, or use runs= for another disk")
+        return Check("disk", "FAIL", found, "free some space, or use another disk with runs=")
     return Check("disk", "ok", found)
 
 
@@ -219,7 +228,7 @@ CHECKS: tuple[Callable[[], Check], ...] = (
 
 
 def report(findings: Sequence[Check], console: Console) -> int:
-    """Prints the table.
+    """Print the table of findings.
 
     Returns:
         1 if anything failed, else 0.
@@ -234,29 +243,34 @@ def report(findings: Sequence[Check], console: Console) -> int:
         table.add_row(finding.what, Text(finding.state, STYLES[finding.state]), found)
     console.print(table)
     failed = [finding.what for finding in findings if finding.state == "FAIL"]
-    console.print(f"Broken: {', '.join(failed)}" if failed else "All that is needed works.")
+    console.print(f"Broken: {', '.join(failed)}" if failed else "All required features work.")
     return 1 if failed else 0
 
 
 def usage() -> str:
-    """Text of `--help`."""
+    """Return the text of `--help`."""
     return "\n".join(
         [
             "usage: python -m tdmpc2.doctor",
             "",
-            "Checks Python, torch, each simulator (ten decisions of a task), models, rendering,",
-            "SLURM and disk, and says how to mend what is missing. Exit code 1 if something that",
-            "every installation should have is broken; what is optional is only reported.",
+            "Checks Python, torch, compiler, GPU, each simulator (ten decisions of a task), 3D",
+            "models, rendering, SLURM and disk space, and prints how to fix each problem. Takes no",
+            "arguments. States: ok; off, an optional feature is missing; FAIL, something that",
+            "every installation should have is broken. Exit code: 1 if any check fails, else 0.",
         ]
     )
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The command; returns its exit code."""
+    """Run the command and return its exit code: 1 if any check fails, else 0.
+
+    Raises:
+        UserError: there are arguments.
+    """
     if arguments:
-        raise UserError(f"'{arguments[0]}': takes no arguments (see --help)")
+        raise UserError(f"'{arguments[0]}': the doctor takes no arguments (see --help)")
     console = Console(highlight=False)
-    with console.status("checking, half a minute or so …"):
+    with console.status("checking, about half a minute …"):
         findings = [check() for check in CHECKS]
     return report(findings, console)
 

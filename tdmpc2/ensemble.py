@@ -1,4 +1,4 @@
-"""The ensemble of Q-functions: N networks evaluated as one."""
+"""The ensemble of Q-functions: N networks evaluated with batched matrix multiplications."""
 
 from __future__ import annotations
 
@@ -12,7 +12,13 @@ from tdmpc2.layers import init_linear_, mish
 
 
 class EnsembleLinear(nn.Module):
-    """N independent linear maps held in one tensor, evaluated as one batched product."""
+    """N independent linear layers in one tensor, evaluated as one batched multiplication.
+
+    Args:
+        num: N.
+        in_dim: size of the input.
+        out_dim: size of the output.
+    """
 
     def __init__(self, num: int, in_dim: int, out_dim: int) -> None:
         super().__init__()
@@ -23,46 +29,51 @@ class EnsembleLinear(nn.Module):
 
     def forward(
         self,
-        *parts: Tensor,
+        *inputs: Tensor,
         heads: Tensor | None = None,
         frozen: bool = False,
         biased: bool = True,
     ) -> Tensor:
-        """Maps rows to `(N, B, out_dim)`.
+        """Return outputs `(K, B, out_dim)` of K chosen layers.
 
         Args:
-            *parts: of the input: `(B, ·)` each, the same for all maps, or one `(N, B, in_dim)`.
-            heads: indices of the maps to evaluate; all when None.
-            frozen: no gradients for the parameters, and a product apart for each part.
+            *inputs: tensors whose concatenation along the last dimension is the input: `(B, ·)`
+                each, shared by all layers, or one `(K, B, in_dim)`.
+            heads: `(K,)`, indices of the layers to evaluate; all N if None.
+            frozen: compute no gradients for the parameters. Each input is then multiplied
+                separately, so that inputs without gradient cost no backward pass.
             biased: whether to add the bias.
         """
-        weight, bias = (_chosen(p, heads, frozen) for p in (self.weight, self.bias))
-        if not frozen and len(parts) > 1:
-            parts = (torch.cat(parts, -1),)
+        weight, bias = (_select_heads(p, heads, frozen) for p in (self.weight, self.bias))
+        if not frozen and len(inputs) > 1:
+            inputs = (torch.cat(inputs, -1),)
         total = bias[:, None] if biased else None
         start = 0
-        for part in parts:
-            end = start + part.shape[-1]
+        for x in inputs:
+            end = start + x.shape[-1]
             columns = weight[..., start:end].transpose(1, 2)
-            if part.dim() == 2:
-                part = part.expand(weight.shape[0], *part.shape)
-            total = (
-                torch.bmm(part, columns) if total is None else torch.baddbmm(total, part, columns)
-            )
+            if x.dim() == 2:
+                x = x.expand(weight.shape[0], *x.shape)
+            total = torch.bmm(x, columns) if total is None else torch.baddbmm(total, x, columns)
             start = end
         assert total is not None
         return total.float()
 
 
-def _chosen(parameter: Tensor, heads: Tensor | None, frozen: bool) -> Tensor:
-    """A parameter of an ensemble's layer for the chosen heads."""
+def _select_heads(parameter: Tensor, heads: Tensor | None, frozen: bool) -> Tensor:
+    """Return a parameter `(N, ...)` for the chosen heads `(K, ...)`, detached if frozen."""
     if frozen:
         parameter = parameter.detach()
     return parameter if heads is None else parameter[heads]
 
 
 class EnsembleNorm(nn.Module):
-    """N independent LayerNorms over the last dimension."""
+    """N independent LayerNorms over the last dimension.
+
+    Args:
+        num: N.
+        dim: size of the normalized dimension.
+    """
 
     def __init__(self, num: int, dim: int) -> None:
         super().__init__()
@@ -70,15 +81,28 @@ class EnsembleNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(num, dim))
 
     def forward(self, x: Tensor, heads: Tensor | None = None, frozen: bool = False) -> Tensor:
-        """Normalizes `(N, B, dim)`; arguments as those of `EnsembleLinear`."""
-        weight, bias = (_chosen(p, heads, frozen) for p in (self.weight, self.bias))
+        """Normalize `(K, B, dim)` with K chosen LayerNorms.
+
+        Args:
+            x: `(K, B, dim)`.
+            heads: `(K,)`, indices of the LayerNorms; all N if None.
+            frozen: compute no gradients for the parameters.
+        """
+        weight, bias = (_select_heads(p, heads, frozen) for p in (self.weight, self.bias))
         return torch.addcmul(bias[:, None], F.layer_norm(x, x.shape[-1:]), weight[:, None])
 
 
 class QEnsemble(nn.Module):
-    """N Q-functions: Linear → Dropout → LayerNorm → Mish, Linear → LayerNorm → Mish, Linear.
+    """Ensemble of N Q-functions (paper, Section 3.1).
 
-    Dropout acts in the first layer only, before its LayerNorm; its mask is an argument.
+    Layers: Linear → Dropout → LayerNorm → Mish, Linear → LayerNorm → Mish, Linear. Dropout is
+    applied in the first layer only; its factors are an argument. The last layer starts at zero,
+    so that all initial values are 0.
+
+    Args:
+        config: number, width, normalization and initialization of the Q-functions.
+        in_dim: size of the input `[z, e, a]`.
+        out_dim: number of outputs, e.g. bins.
     """
 
     def __init__(self, config: TDMPC2Config, in_dim: int, out_dim: int) -> None:
@@ -96,7 +120,7 @@ class QEnsemble(nn.Module):
         nn.init.zeros_(self.linear3.weight)
 
     def _default_init_hidden(self) -> None:
-        """PyTorch's default for `nn.Linear`, which official releases of 2024-26 left in place."""
+        """Initialize hidden layers as `nn.Linear` does; official releases of 2024-26 did so."""
         for layer in (self.linear1, self.linear2):
             bound = layer.weight.shape[-1] ** -0.5
             nn.init.uniform_(layer.weight, -bound, bound)
@@ -104,25 +128,23 @@ class QEnsemble(nn.Module):
 
     def forward(
         self,
-        *parts: Tensor,
+        *inputs: Tensor,
         heads: Tensor | None = None,
         dropout: Tensor | None = None,
         frozen: bool = False,
     ) -> Tensor:
-        """Outputs of the chosen heads.
+        """Return outputs `(K, ..., out_dim)` of K chosen Q-functions.
 
         Args:
-            *parts: of the input, `(..., ·)` each, of the same leading shape.
-            heads: `(K,)` indices of the heads to evaluate; all when None.
-            dropout: `(K, ..., mlp_dim)` factors, 0 or 1/(1 − p); no dropout when None.
-            frozen: no gradients for the parameters, as in the policy loss; parts that need no
-                gradient then cost none either.
-
-        Returns:
-            `(K, ..., out_dim)`.
+            *inputs: tensors `(..., ·)` of equal leading shape whose concatenation along the last
+                dimension is the input.
+            heads: `(K,)`, indices of the Q-functions to evaluate; all N if None.
+            dropout: `(K, ..., mlp_dim)`, factors 0 or 1/(1 − p); no dropout if None.
+            frozen: compute no gradients for the parameters, as in the policy loss; inputs without
+                gradient then cost no backward pass.
         """
-        batch_shape = parts[0].shape[:-1]
-        rows = [part.reshape(-1, part.shape[-1]) for part in parts]
+        batch_shape = inputs[0].shape[:-1]
+        rows = [x.reshape(-1, x.shape[-1]) for x in inputs]
         hidden = self._hidden(self.linear1, self.norm1, rows, heads, frozen, dropout)
         hidden = self._hidden(self.linear2, self.norm2, [hidden], heads, frozen)
         out = self.linear3(hidden, heads=heads, frozen=frozen)
@@ -132,22 +154,24 @@ class QEnsemble(nn.Module):
         self,
         linear: EnsembleLinear,
         norm: EnsembleNorm | None,
-        parts: list[Tensor],
+        inputs: list[Tensor],
         heads: Tensor | None,
         frozen: bool,
         dropout: Tensor | None = None,
     ) -> Tensor:
-        """A hidden layer: Linear → Dropout → LayerNorm → Mish."""
-        if norm is not None and kernels.usable(parts[0]) and not self.width % kernels.LANES:
-            if dropout is None and kernels.usable_blocked(parts[0], linear.blocked):
-                x = torch.cat(parts, dim=-1) if len(parts) > 1 else parts[0]
+        """Apply a hidden layer: Linear → Dropout → LayerNorm → Mish."""
+        if norm is not None and kernels.usable(inputs[0]) and not self.width % kernels.LANES:
+            if dropout is None and kernels.usable_blocked(inputs[0], linear.blocked):
+                x = torch.cat(inputs, dim=-1) if len(inputs) > 1 else inputs[0]
                 params = (linear.bias, norm.weight, norm.bias)
                 return kernels.dense(x, linear.blocked, *params, heads=heads)
-            x = linear(*parts, heads=heads, frozen=frozen, biased=False)
-            params = [_chosen(p, heads, frozen) for p in (linear.bias, norm.weight, norm.bias)]
+            x = linear(*inputs, heads=heads, frozen=frozen, biased=False)
+            params = [
+                _select_heads(p, heads, frozen) for p in (linear.bias, norm.weight, norm.bias)
+            ]
             factor = None if dropout is None else dropout.reshape(x.shape)
             return kernels.norm_act(x, *params, factor=factor)
-        x = linear(*parts, heads=heads, frozen=frozen)
+        x = linear(*inputs, heads=heads, frozen=frozen)
         if dropout is not None:
             x = x * dropout.reshape(x.shape)
         return mish(x if norm is None else norm(x, heads, frozen))

@@ -1,4 +1,4 @@
-"""Evaluates any run or checkpoint: `python tdmpc2/evaluate.py run=DIR episodes=10`."""
+"""Evaluate command for runs and checkpoints: `python tdmpc2/evaluate.py run=DIR episodes=10`."""
 
 from __future__ import annotations
 
@@ -25,61 +25,71 @@ from tdmpc2.runners.setup import env_arguments, env_spec, make_env_group
 
 @dataclass(frozen=True)
 class EvaluateOptions:
-    """What to evaluate and how."""
+    """Options of the evaluate command."""
 
     run: Path | None = field(
-        default=None, metadata={"help": "a run directory, or one of its checkpoints/…"}
+        default=None, metadata={"help": "run directory, or one of its checkpoints/…"}
     )
-    episodes: int = field(default=10, metadata={"help": "episodes, planned as one batch"})
-    seed: int = field(default=0, metadata={"help": "of environments and planning noise"})
-    device: str = field(default="auto", metadata={"help": "auto, cpu, cuda …"})
-    threads: int | None = field(default=None, metadata={"help": "CPU threads of torch"})
+    episodes: int = field(default=10, metadata={"help": "number of episodes, planned as one batch"})
+    seed: int = field(default=0, metadata={"help": "seed of environments and planning noise"})
+    device: str = field(
+        default="auto", metadata={"help": "auto (a GPU if there is one), cpu, cuda, cuda:1 …"}
+    )
+    threads: int | None = field(
+        default=None, metadata={"help": "CPU threads of torch; default: torch's"}
+    )
     compile: bool | None = field(
-        default=None, metadata={"help": "torch.compile of planning; default: where it works"}
+        default=None, metadata={"help": "torch.compile of planning; default: if it works"}
     )
     workers: int | None = field(
-        default=None, metadata={"help": "processes that step the episodes; default: cores - 1"}
+        default=None,
+        metadata={
+            "help": "processes that step the environments (0: this process); default: "
+            "cores - 1, if that is at least 2"
+        },
     )
     save_video: bool = field(
-        default=False, metadata={"help": "an mp4 of the first episode, in the run's videos/"}
+        default=False, metadata={"help": "write an mp4 of the first episode to the run's videos/"}
     )
-    out: Path | None = field(default=None, metadata={"help": "also write the result as JSON"})
+    out: Path | None = field(
+        default=None, metadata={"help": "JSON file for the result; default: none"}
+    )
 
 
 def evaluate_checkpoint(options: EvaluateOptions) -> tuple[dict[str, Any], Evaluation]:
-    """Runs the episodes.
+    """Evaluate one checkpoint without exploration noise.
 
     Args:
-        options: see `EvaluateOptions`; of the run directory, only `videos/` is written to.
+        options: see `EvaluateOptions`. In the run directory, only `videos/` is written to.
 
     Returns:
-        Facts about what was evaluated, and the outcome.
+        Facts about the run and the checkpoint, and the result of the evaluation.
 
     Raises:
-        UserError: no such run, no or a damaged checkpoint.
+        UserError: `run` is missing, is no run or checkpoint, is damaged, or is a multi-task run.
     """
     if options.run is None:
-        raise UserError("run= is missing: a run directory or one of its checkpoints")
+        raise UserError("run= is missing; name a run directory or one of its checkpoints")
     if options.episodes < 1:
         raise UserError(f"episodes={options.episodes}: must be at least 1")
     directory, checkpoint = find_checkpoint(options.run)
-    known = read_json(directory / "spec.json")
-    if known.get("tasks"):
+    saved_spec = read_json(directory / "spec.json")
+    if saved_spec.get("tasks"):
         raise UserError(
-            f"{directory}: an agent of several tasks; evaluate it by python -m tdmpc2.checkpoints "
-            f"evaluate {options.run} task=all (or one of them)"
+            f"{directory}: a multi-task agent; evaluate it with python -m tdmpc2.checkpoints "
+            f"evaluate {options.run} task=all (or the name of one task)"
         )
     spec = make_spec(
-        known["method"],
-        known["task"],
-        known["seed"],
-        env_steps=known["budget"],
-        variant=known["variant"],
-        overrides=known["overrides"],
-        obs=known.get("obs", "state"),
-        assets=(known.get("assets") or "official").partition("-")[0],
-        task_switches=known.get("protocol", {}),
-        start=known.get("start", {}),
+        saved_spec["method"],
+        saved_spec["task"],
+        saved_spec["seed"],
+        env_steps=saved_spec["budget"],
+        variant=saved_spec["variant"],
+        overrides=saved_spec["overrides"],
+        obs=saved_spec.get("obs", "state"),
+        assets=(saved_spec.get("assets") or "official").partition("-")[0],
+        task_switches=saved_spec.get("protocol", {}),
+        start=saved_spec.get("start", {}),
     )
     device = choose_device(options.device)
     arguments = env_arguments(spec, render=options.save_video)
@@ -105,22 +115,23 @@ def evaluate_checkpoint(options: EvaluateOptions) -> tuple[dict[str, Any], Evalu
     with contextlib.ExitStack() as stack:
         envs = make_env_group(arguments, options.episodes, options.workers)
         stack.enter_context(contextlib.closing(envs))
-        film = None
+        on_frame = None
         if options.save_video:
             step = state["progress"]["decisions"]
             path = directory / "videos" / f"evaluate-{step}-seed{options.seed}.mp4"
-            film = stack.enter_context(VideoFile(path)).add
+            on_frame = stack.enter_context(VideoFile(path)).add
             facts["video"] = str(path)
-        return facts, evaluate(agent, envs, seeds, film=film)
+        return facts, evaluate(agent, envs, seeds, film=on_frame)
 
 
 def usage() -> str:
-    """Text of `--help`."""
+    """Return the text of `--help`."""
     return "\n".join(
         [
             "usage: python tdmpc2/evaluate.py run=DIR [key=value …]",
             "",
-            "Evaluates a trained agent without exploration noise; its records stay as they are.",
+            "Evaluates a trained agent without exploration noise. The records of the run (CSV",
+            "files, status, checkpoints) are not changed.",
             "",
             cli.describe_fields(EvaluateOptions),
         ]
@@ -128,7 +139,7 @@ def usage() -> str:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The command; returns its exit code."""
+    """Run the command and return its exit code."""
     options = EvaluateOptions(**cli.parse_arguments(arguments, cli.schema_of(EvaluateOptions)))
     facts, result = evaluate_checkpoint(options)
     print(f"{facts['method']} ({facts['variant']}) on {facts['task']}, seed {facts['run_seed']}")

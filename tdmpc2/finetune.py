@@ -1,7 +1,8 @@
-"""Few-shot finetuning of a model of many tasks: `python tdmpc2/finetune.py checkpoint=… task=…`.
+"""Few-shot finetuning of a multi-task model: `python tdmpc2/finetune.py checkpoint=… task=…`.
 
-All of the model is trained online, from an empty memory and with the hyperparameters of a single
-task (paper, Section 4.4 and Appendix E); only the task's embedding begins elsewhere.
+All parameters are trained online on one new task, from an empty replay buffer and with the
+single-task hyperparameters (paper, Section 4.4 and Appendix E). The embedding of the new task is
+initialized with that of a similar task of the model.
 """
 
 from __future__ import annotations
@@ -39,9 +40,9 @@ HELD_OUT: Mapping[str, str] = {
     "mw-door-unlock": "mw-door-open",
     "mw-hand-insert": "mw-sweep-into",
 }
-"""Tasks that a model of the other 70 of mt80 has not seen, and those whose embedding they begin
-with. The paper shows the ten in a figure and does not list them: they are the last five of each
-domain in the order of mt80, and the sources are likely ones."""
+"""Held-out task → task whose embedding initializes its own, for a model trained on the other 70
+tasks of mt80. The paper shows the ten held-out tasks in a figure but does not list them; here they
+are the last five of each domain in the order of mt80. The source tasks are plausible choices."""
 
 ENV_STEPS = 20_000
 RANDOM = "random"
@@ -58,31 +59,32 @@ SPEC_OPTIONS: dict[str, Any] = {
 
 
 def source_of(task: str, model: Model, wanted: str | None) -> str:
-    """The task of the model whose embedding a new task begins with, or `random`.
+    """Return the task of the model whose embedding initializes that of a new task, or `random`.
 
     Args:
-        task: that is learned.
-        model: of other tasks, or of this one among others.
-        wanted: what the user said; None for the task itself, or its source in `HELD_OUT`.
+        task: task to learn.
+        model: multi-task model, trained on this task or not.
+        wanted: value of `init_embedding=`. None selects the task itself if the model was trained
+            on it, else its source in `HELD_OUT`.
 
     Raises:
-        UserError: the model knows no such task.
+        UserError: the model was not trained on that task, or the task has no default source.
     """
-    known = model.env.task_names
+    model_tasks = model.env.task_names
     if wanted is None:
-        wanted = task if task in known else HELD_OUT.get(task)
+        wanted = task if task in model_tasks else HELD_OUT.get(task)
     if wanted is None:
         raise UserError(
-            f"init_embedding= is missing: a task of the model whose embedding {task} begins with, "
-            f"or init_embedding={RANDOM}"
+            f"init_embedding= is missing; name the task of the model whose embedding initializes "
+            f"that of {task}, or use init_embedding={RANDOM}"
         )
     if wanted == RANDOM:
         return RANDOM
     name = get_task(wanted).name
-    if name not in known:
+    if name not in model_tasks:
         raise UserError(
-            f"init_embedding={name}: the model knows no such task{did_you_mean(name, known)}; "
-            f"name one of its {len(known)}, or say init_embedding={RANDOM}"
+            f"init_embedding={name}: not a task of the model{did_you_mean(name, model_tasks)}; "
+            f"name one of its {len(model_tasks)} tasks, or use init_embedding={RANDOM}"
         )
     return name
 
@@ -97,22 +99,26 @@ def finetune_spec(
     variant: str | None = None,
     overrides: Mapping[str, Any] | None = None,
 ) -> RunSpec:
-    """A checked `RunSpec` of learning one task from a model of several.
+    """Return a validated `RunSpec` that finetunes a multi-task model on one task.
 
     Args:
-        model: to go on from.
-        task: to learn.
-        seed: of everything random, but for the model.
-        init_embedding: see `source_of`.
-        env_steps: budget.
-        variant: name of the set of overrides; `finetuned` with what else is set, if None.
-        overrides: settings of learning and planning.
+        model: multi-task model to finetune.
+        task: task to learn.
+        seed: seed of all random numbers; the model's weights do not depend on it.
+        init_embedding: source of the task's embedding; see `source_of`.
+        env_steps: budget in control steps.
+        variant: name of the set of overrides; None derives `finetuned` or `finetuned-random`,
+            followed by the overrides.
+        overrides: hyperparameters of training and planning.
 
     Raises:
-        UserError: a model of one task, one that the task does not fit, or bad settings.
+        UserError: the model is a single-task model, the task's observations or actions do not fit
+            the model, an override would change the architecture, or a value is invalid.
     """
     if not model.multitask or len(model.env.obs_shape) != 1:
-        raise UserError(f"{model.facts['source']}: a model of one task; one of several is needed")
+        raise UserError(
+            f"{model.facts['source']}: a single-task model; a multi-task model is needed"
+        )
     row = get_task(task)
     start: dict[str, Any] = {
         "weights": sha256_of_tensors(model.weights)[:12],
@@ -120,12 +126,12 @@ def finetune_spec(
         "action_dim": model.env.action_dim,
         "episodic": model.env.episodic,
     }
-    padded_spec(row, start)  # refuses what does not fit
+    padded_spec(row, start)  # raises UserError if the task does not fit the model
     source = start["embedding"] = source_of(row.name, model, init_embedding)
     fixed = _architecture(model.config)
     clash = sorted(set(fixed) & set(overrides or {}))
     if clash:
-        raise UserError(f"{clash[0]}: is the model's own, {fixed[clash[0]]}")
+        raise UserError(f"{clash[0]}: fixed by the model ({fixed[clash[0]]}); leave it out")
     own = tuple(sorted((overrides or {}).items()))
     name = "finetuned" if source != RANDOM else "finetuned-random"
     return make_spec(
@@ -140,19 +146,22 @@ def finetune_spec(
 
 
 def _architecture(config: TDMPC2Config) -> dict[str, Any]:
-    """Fields of a model's config that are not those of one task's, but for the batch size."""
+    """Return the fields of a model's config that differ from the single-task defaults.
+
+    The batch size is excluded: finetuning uses that of a single task.
+    """
     default = TDMPC2Config.make(model_size=config.model_size)
     changed = {k: v for k, v in overrides_of(config, default) if k != "batch_size"}
     return {**changed, "model_size": config.model_size}
 
 
 def begin_with(model: Model, source: str, agent: Any) -> None:
-    """Gives an agent of one task the weights of a model of several.
+    """Load the weights of a multi-task model into the agent of one task.
 
     Args:
-        model: whose weights they are.
-        source: task whose embedding it takes, or `random` for the one it was made with.
-        agent: a `TDMPC2`, freshly made.
+        model: multi-task model that provides the weights.
+        source: task whose embedding is copied, or `random` to keep the agent's own random one.
+        agent: a newly created `TDMPC2`.
     """
     assert isinstance(agent, TDMPC2)
     weights: dict[str, Tensor] = dict(model.weights)
@@ -161,22 +170,25 @@ def begin_with(model: Model, source: str, agent: Any) -> None:
     if source == RANDOM:
         weights["task_embedding"] = own.detach()
     else:
-        place = model.env.task_names.index(source)
-        weights["task_embedding"] = table[place : place + 1]
+        index = model.env.task_names.index(source)
+        weights["task_embedding"] = table[index : index + 1]
     agent.model.load_state_dict(weights)
 
 
 def parse(arguments: Sequence[str]) -> tuple[Model, list[list[RunSpec]], RunOptions]:
-    """Turns `key=value` arguments into the model, the runs of each task, and how to run them.
+    """Parse `key=value` arguments.
+
+    Returns:
+        The model, one list of run specifications (one per seed) for each task, and the options.
 
     Raises:
-        UserError: unknown key, task or checkpoint, or a value out of range.
+        UserError: an unknown key, task or checkpoint, or a value out of range.
     """
     config_schema, options_schema = cli.schema_of(TDMPC2Config), cli.schema_of(RunOptions)
     values = cli.parse_arguments(arguments, {**options_schema, **config_schema, **SPEC_OPTIONS})
     for name, example in (("checkpoint", "a run directory or a file"), ("task", "held-out")):
         if name not in values:
-            raise UserError(f"{name}= is missing, e.g. {example}")
+            raise UserError(f"{name}= is missing; give it a value, e.g. {example}")
     seeds = chosen_seeds(values)
     model = load_model(values["checkpoint"], tasks=values.get("checkpoint_tasks"))
     options = RunOptions(
@@ -201,72 +213,88 @@ def parse(arguments: Sequence[str]) -> tuple[Model, list[list[RunSpec]], RunOpti
 
 
 def _tasks(text: str, model: Model) -> list[str]:
-    """Names of tasks; `held-out` are those of mt80 that the model has not seen."""
+    """Return the names in `task=`; `held-out` stands for the tasks of mt80 new to the model.
+
+    Raises:
+        UserError: the model was trained on all of mt80 or on none of it.
+    """
     if text == "held-out":
         seen = set(model.env.task_names)
         unseen = [task.name for task in get_suite("mt80") if task.name not in seen]
         if not 0 < len(unseen) < len(get_suite("mt80")):
-            raise UserError("task=held-out: the model has seen all of mt80, or none of it")
+            raise UserError(
+                "task=held-out: the model was trained on all tasks of mt80 or on none; "
+                "name the tasks instead"
+            )
         return unseen
     return [get_task(name.strip()).name for name in text.split(",") if name.strip()]
 
 
 def usage() -> str:
-    """Text of `--help`."""
+    """Return the text of `--help`."""
     listed = "\n".join(f"  {task:<24} {source}" for task, source in HELD_OUT.items())
     return "\n".join(
         [
             "usage: python tdmpc2/finetune.py checkpoint=PATH task=TASK [key=value …]",
             "",
-            "Trains a model of several tasks on another one, online: all of the model, from an",
-            "empty memory. The same command again resumes an unfinished run. To compare it with,",
-            "the same from scratch: python tdmpc2/train.py task=TASK model_size=… env_steps=20000",
+            "Finetunes all parameters of a multi-task model online on one new task, from an empty",
+            "replay buffer. Running the same command again resumes an unfinished run. The same",
+            "task from scratch, to compare with:",
+            "  python tdmpc2/train.py task=TASK model_size=… env_steps=20000",
             "",
-            "What to run:",
-            "  checkpoint=                                a run directory of train.py data=…, or a",
-            "                                             file (python -m tdmpc2.checkpoints)",
-            "  checkpoint_tasks=                          those of an official file, in order",
-            "  task=                                      one, several by commas, or held-out: all",
-            "                                             of mt80 that the model has not seen",
-            "  init_embedding=                            a task of the model, or random; default:",
-            "                                             the task itself, or as listed below",
+            "Ctrl-C, SIGTERM and SIGUSR2 work as for train.py (see its --help).",
+            "Exit code: 0 completed, 1 diverged, 2 invalid input or disk full, 130 stopped.",
+            "",
+            "Identity of the run:",
+            "  checkpoint=                                run directory of train.py data=…, or",
+            "                                             file of python -m tdmpc2.checkpoints",
+            "  checkpoint_tasks=                          tasks of an official model file, in the",
+            "                                             order of its task embedding",
+            "  task=                                      one or more tasks, comma-separated, or",
+            "                                             held-out: all tasks of mt80 that are",
+            "                                             new to the model",
+            "  init_embedding=                            task of the model whose embedding is",
+            "                                             copied, or random; default: the task",
+            "                                             itself, or its source in the table below",
             f"  env_steps={ENV_STEPS:<33}budget",
-            "  seed=1                                     of everything random, or seeds=3",
+            "  seed=1                                     seed of all random numbers",
+            "  seeds=                                     instead of seed=: a count (3) or a list",
+            "                                             (1,2,5) of seeds, trained one by one",
             "  variant=finetuned                          name of these settings",
             "",
-            "Held-out tasks and where their embeddings begin:",
+            "Held-out tasks and the tasks whose embeddings initialize theirs:",
             listed,
             "",
-            "How (no influence on results):",
+            "Options that influence results by round-off only:",
             _described_options(),
             "",
-            "Settings of learning and planning (each is part of the run's identity; those of the",
-            "architecture are the model's):",
+            "Hyperparameters of training and planning (part of the run's identity; those of the",
+            "architecture are fixed by the model):",
             cli.describe_fields(TDMPC2Config),
         ]
     )
 
 
 def _described_options() -> str:
-    """Those of a run, without the choice between its own checkpoints, whose name is taken here."""
+    """Describe the run options except `checkpoint=`, which names the model to finetune here."""
     lines = cli.describe_fields(RunOptions).splitlines()
     return "\n".join(line for line in lines if not line.startswith("  checkpoint="))
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The command; returns its exit code."""
+    """Run the command and return its exit code: 0 completed, 1 diverged, 130 stopped."""
     model, tasks, options = parse(arguments)
     diverged = False
     for specs in tasks:
         initial = partial(begin_with, model, str(dict(specs[0].start)["embedding"]))
         for spec in specs:
             try:
-                (record,) = run_seeds([spec], options, initial)
+                (result,) = run_seeds([spec], options, initial)
             except StoppedError as error:
                 print(f"{error}; run the same command again to continue", file=sys.stderr)
                 return 130
-            print(record.sentence("env step"))
-            diverged |= record.state == "DIVERGED"
+            print(result.sentence("env step"))
+            diverged |= result.state == "DIVERGED"
     return 1 if diverged else 0
 
 

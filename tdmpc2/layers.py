@@ -1,4 +1,4 @@
-"""Building blocks of the networks: normalized linear layers, SimNorm, encoders."""
+"""Building blocks of the networks: linear layers with normalization, SimNorm, encoders."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ EMBEDDING_INIT = 0.02
 
 
 class _Mish(torch.autograd.Function):
-    """Mish with one exponential in each direction.
+    """Mish with one exponential in the forward and one in the backward pass.
 
-    With e = exp(x) and n = e(e + 2), tanh(ln(1 + e)) = n / (n + 2), and the derivative is
-    r·(n + 4x·e·(e + 1)·r) with r = 1 / (n + 2). Above 20 both are 1 in float32, so the exponent
-    is cut there and nothing overflows.
+    With e = exp(x) and n = e·(e + 2), tanh(ln(1 + e)) = n / (n + 2); the derivative of Mish is
+    r·(n + 4x·e·(e + 1)·r) with r = 1 / (n + 2). For x > 20 both are 1 in float32, so the exponent
+    is clipped at 20 to avoid overflow.
     """
 
     generate_vmap_rule = True
@@ -48,30 +48,35 @@ class _Mish(torch.autograd.Function):
 
 
 def mish(x: Tensor) -> Tensor:
-    """Mish, x·tanh(softplus(x)): the same function as `F.mish` in an eighth of its time."""
+    """Return Mish(x) = x·tanh(softplus(x)), as `F.mish` but in an eighth of its time."""
     return _Mish.apply(x)
 
 
 def simnorm(x: Tensor, group_dim: int, tau: float = 1.0) -> Tensor:
-    """Simplicial normalization (Eq. 5 of the paper): a softmax inside each group.
+    """Apply simplicial normalization: a softmax within each group (paper, Eq. 5).
+
+    z° = [g_1, ..., g_L],  g_i = softmax(z_{iV:(i+1)V} / τ),  L = latent_dim / V.
 
     Args:
-        x: `(..., latent_dim)`.
+        x: z, `(..., latent_dim)`.
         group_dim: V, the size of a group; divides `latent_dim`.
-        tau: temperature of the softmax.
+        tau: temperature τ of the softmax.
     """
     groups = x.view(-1, x.shape[-1] // group_dim, group_dim)
     if tau != 1.0:
         groups = groups / tau
-    # Over a strided dimension the same softmax takes a sixth of the time on a CPU.
+    # On a CPU, the same softmax takes a sixth of the time over a strided dimension.
     return torch.softmax(groups.transpose(1, 2), dim=1).transpose(1, 2).reshape(x.shape)
 
 
 def joint_parts(parts: tuple[Tensor, ...]) -> Iterator[tuple[Tensor, int, int]]:
-    """The parts of a joint input with their columns, neighbors of equal shape concatenated.
+    """Yield the inputs of a joint linear map, neighbors of equal leading shape concatenated.
 
-    A part that is broadcast over the others (the planner's first latent over its samples, a
-    task's embedding over time) stays apart, so that its share of a product is taken once.
+    An input that is broadcast over the others (the planner's first latent over its samples, a
+    task embedding over time) stays separate, so that it is multiplied only once.
+
+    Yields:
+        An input `(..., ·)` and its range of columns of the weight, `[start, end)`.
     """
     start = 0
     while parts:
@@ -83,17 +88,25 @@ def joint_parts(parts: tuple[Tensor, ...]) -> Iterator[tuple[Tensor, int, int]]:
 
 
 def linear_of_parts(parts: tuple[Tensor, ...], weight: Tensor, bias: Tensor | None) -> Tensor:
-    """A linear map of a joint input; each part's share of the product is taken once."""
-    x: Tensor | None = None
-    for part, start, end in joint_parts(parts):
-        share = F.linear(part, weight[:, start:end], bias if x is None else None)
-        x = share if x is None else x + share
-    assert x is not None
-    return x
+    """Apply a linear map to the concatenation of several inputs, without broadcasting them.
+
+    y = W·[x_1, x_2, ...] + b, computed as Σ_i W_i·x_i + b, where W_i are the columns of x_i.
+
+    Args:
+        parts: inputs `(..., ·)` whose leading shapes broadcast.
+        weight: `(out_dim, in_dim)`.
+        bias: `(out_dim,)`, or None.
+    """
+    y: Tensor | None = None
+    for x, start, end in joint_parts(parts):
+        term = F.linear(x, weight[:, start:end], bias if y is None else None)
+        y = term if y is None else y + term
+    assert y is not None
+    return y
 
 
 def init_linear_(weight: Tensor, bias: Tensor) -> None:
-    """Truncated normal weights with standard deviation 0.02, zero biases."""
+    """Initialize weights from a truncated normal distribution (std 0.02) and biases with 0."""
     nn.init.trunc_normal_(weight, std=INIT_STD)
     nn.init.zeros_(bias)
 
@@ -102,10 +115,10 @@ class NormedLinear(nn.Module):
     """Linear → LayerNorm (optional) → activation.
 
     Args:
-        in_dim, out_dim: sizes of the linear map.
-        norm: whether a LayerNorm follows the linear map.
+        in_dim, out_dim: sizes of input and output.
+        norm: whether to apply a LayerNorm after the linear map.
         activation: `mish`, `simnorm` or `none`.
-        simnorm_dim, simnorm_tau: of the SimNorm activation.
+        simnorm_dim, simnorm_tau: group size and temperature of SimNorm.
     """
 
     def __init__(
@@ -127,16 +140,16 @@ class NormedLinear(nn.Module):
         self.blocked: kernels.Blocked | None = None
         init_linear_(self.linear.weight, self.linear.bias)
 
-    def forward(self, *parts: Tensor) -> Tensor:
-        """Maps `(..., in_dim)`, given in one or more parts, to `(..., out_dim)`."""
-        fast = self.kernel_knows() and kernels.usable(parts[0])
-        if fast and kernels.usable_blocked(parts[-1], self.blocked):
-            pieces = list(joint_parts(parts))
-            if len(pieces) == 1:
-                return self._dense(pieces[0][0])
-        bias = None if fast else self.linear.bias
-        x = linear_of_parts(parts, self.linear.weight, bias).float()
-        if fast:
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Return `(..., out_dim)` for inputs whose concatenation is `(..., in_dim)`."""
+        native = self.kernel_knows() and kernels.usable(inputs[0])
+        if native and kernels.usable_blocked(inputs[-1], self.blocked):
+            joined = list(joint_parts(inputs))
+            if len(joined) == 1:
+                return self._dense(joined[0][0])
+        bias = None if native else self.linear.bias
+        x = linear_of_parts(inputs, self.linear.weight, bias).float()
+        if native:
             return self._norm_act(x)
         if self.norm is not None:
             x = self.norm(x)
@@ -147,7 +160,7 @@ class NormedLinear(nn.Module):
         return x
 
     def kernel_knows(self) -> bool:
-        """Whether the native kernel covers this layer's norm and activation."""
+        """Return whether the native kernel supports this layer's norm and activation."""
         if (
             self.norm is None
             or self.linear.out_features % kernels.LANES
@@ -157,11 +170,11 @@ class NormedLinear(nn.Module):
         return self.activation == "mish" or self.simnorm_dim == kernels.GROUP
 
     def _norm_act(self, x: Tensor) -> Tensor:
-        """Bias, norm and activation of products `(..., out_dim)` by the native kernel."""
+        """Apply bias, norm and activation to `(..., out_dim)` with the native kernel."""
         return kernels.norm_act(x, *self._params(), group=self._group(), tau=self.simnorm_tau)
 
     def _dense(self, x: Tensor) -> Tensor:
-        """The whole layer by the native kernel, with blocked weights."""
+        """Apply the whole layer with the native kernel and blocked weights."""
         assert self.blocked is not None
         group, tau = self._group(), self.simnorm_tau
         return kernels.dense(x, self.blocked, *self._params(), group=group, tau=tau)
@@ -175,15 +188,24 @@ class NormedLinear(nn.Module):
 
 
 def hidden_layer(config: TDMPC2Config, in_dim: int, out_dim: int) -> NormedLinear:
-    """A hidden layer of any network: Linear → LayerNorm → Mish, or without the norm."""
+    """Return a hidden layer: Linear → LayerNorm → Mish, or Linear → Mish without `hidden_norm`.
+
+    Args:
+        config: `hidden_norm`.
+        in_dim: size of the input.
+        out_dim: size of the output.
+    """
     return NormedLinear(in_dim, out_dim, norm=config.hidden_norm == "layernorm")
 
 
 def latent_layer(config: TDMPC2Config, in_dim: int) -> NormedLinear:
-    """The layer that ends encoder and dynamics and so shapes the latent.
+    """Return the last layer of encoder and dynamics, which normalizes the latent.
 
-    `simnorm`: Linear → LayerNorm → SimNorm (the LayerNorm only with `hidden_norm`);
-    `layernorm`: Linear → LayerNorm; `none`: Linear.
+    By `latent_norm`:
+
+    - `simnorm`: Linear → LayerNorm → SimNorm (no LayerNorm if `hidden_norm=none`);
+    - `layernorm`: Linear → LayerNorm;
+    - `none`: Linear.
     """
     norm = {
         "simnorm": config.hidden_norm == "layernorm",
@@ -201,7 +223,13 @@ def latent_layer(config: TDMPC2Config, in_dim: int) -> NormedLinear:
 
 
 def head(in_dim: int, out_dim: int, *, zero: bool = False) -> nn.Linear:
-    """A plain linear output layer; `zero` starts its prediction at exactly 0."""
+    """Return a linear output layer.
+
+    Args:
+        in_dim: size of the input.
+        out_dim: size of the output.
+        zero: whether to initialize all weights with 0, so that the first prediction is 0.
+    """
     layer = nn.Linear(in_dim, out_dim)
     init_linear_(layer.weight, layer.bias)
     if zero:
@@ -210,25 +238,36 @@ def head(in_dim: int, out_dim: int, *, zero: bool = False) -> nn.Linear:
 
 
 class MLP(nn.Sequential):
-    """Layers in a row, the first of which takes its input in parts."""
+    """A sequence of layers, of which the first accepts several inputs."""
 
-    def forward(self, *parts: Tensor) -> Tensor:
-        """Maps `(..., in_dim)`, given in one or more parts, to `(..., out_dim)`."""
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Return `(..., out_dim)` for inputs whose concatenation is `(..., in_dim)`."""
         first, *others = self
-        x = first(*parts)
+        x = first(*inputs)
         for layer in others:
             x = layer(x)
         return x
 
 
 def mlp(config: TDMPC2Config, in_dim: int, output: nn.Module) -> MLP:
-    """Two hidden layers of `mlp_dim`, then `output`."""
+    """Return an MLP with two hidden layers of `mlp_dim`.
+
+    Args:
+        config: `mlp_dim` and `hidden_norm`.
+        in_dim: size of the input.
+        output: last layer, which takes `mlp_dim` inputs.
+    """
     width = config.mlp_dim
     return MLP(hidden_layer(config, in_dim, width), hidden_layer(config, width, width), output)
 
 
 class StateEncoder(MLP):
-    """MLP from state (and task embedding) to latent: max(num_enc_layers − 1, 1) hidden layers."""
+    """MLP from states (and task embedding) to latents: max(num_enc_layers − 1, 1) hidden layers.
+
+    Args:
+        config: sizes and normalization.
+        obs_dim: size of the observation.
+    """
 
     def __init__(self, config: TDMPC2Config, obs_dim: int) -> None:
         sizes = [obs_dim + config.task_dim] + [config.enc_dim] * max(config.num_enc_layers - 1, 1)
@@ -237,10 +276,17 @@ class StateEncoder(MLP):
 
 
 class PixelEncoder(nn.Module):
-    """Four convolutions from 64x64 images to a latent of 4·4·num_channels.
+    """Four convolutions from 64x64 images to latents of size 4·4·num_channels.
 
-    The random shift that goes before it during learning is an argument (`random_shift`),
-    so that the encoder itself stays a pure function.
+    Random shifts of the images are applied before, with offsets given as an argument
+    (`random_shift`), so that the encoder is a pure function.
+
+    Args:
+        config: `num_channels`, `latent_dim` and normalization of the latent.
+        channels: channels of the images.
+
+    Raises:
+        UserError: `latent_dim` is not 16·num_channels.
     """
 
     def __init__(self, config: TDMPC2Config, channels: int) -> None:
@@ -259,15 +305,16 @@ class PixelEncoder(nn.Module):
         out_dim = 16 * width
         if config.latent_dim != out_dim:
             raise UserError(
-                f"pixel encoder gives {out_dim} dimensions; latent_dim is {config.latent_dim}: "
-                f"use num_channels={max(config.latent_dim // 16, 1)} or latent_dim={out_dim}"
+                f"latent_dim={config.latent_dim}: must be 16 * num_channels = {out_dim} with "
+                f"pixel observations; use latent_dim={out_dim} or "
+                f"num_channels={max(config.latent_dim // 16, 1)}"
             )
         self.simnorm = (config.simnorm_dim, config.simnorm_tau)
         self.latent_norm = config.latent_norm
         self.norm = nn.LayerNorm(out_dim) if config.latent_norm == "layernorm" else None
 
     def forward(self, images: Tensor) -> Tensor:
-        """Maps images `(..., C, 64, 64)` with values 0..255 to latents `(..., latent_dim)`."""
+        """Return latents `(..., latent_dim)` of images `(..., C, 64, 64)` with values 0..255."""
         flat = images.reshape(-1, *images.shape[-3:]).float() / 255.0 - 0.5
         latent = self.layers(flat).float()
         if self.latent_norm == "simnorm":
@@ -278,17 +325,17 @@ class PixelEncoder(nn.Module):
 
 
 def random_shift(images: Tensor, offsets: Tensor, pad: int = 3) -> Tensor:
-    """Shifts each image by whole pixels, filling in from the border (replicate).
+    """Shift each image by whole pixels; border pixels are replicated.
 
     Args:
         images: `(N, C, S, S)`.
-        offsets: `(N, 2)` integers in 0..2·pad; `pad` means no shift (rows, columns).
-        pad: greatest shift in pixels.
+        offsets: `(N, 2)`, integers (row, column) in 0..2·pad; `pad` means no shift.
+        pad: largest shift in pixels.
     """
     size = images.shape[-1]
-    steps = torch.arange(size, device=images.device)
-    rows = (steps[None] + offsets[:, :1] - pad).clamp(0, size - 1)
-    cols = (steps[None] + offsets[:, 1:] - pad).clamp(0, size - 1)
+    index = torch.arange(size, device=images.device)
+    rows = (index[None] + offsets[:, :1] - pad).clamp(0, size - 1)
+    cols = (index[None] + offsets[:, 1:] - pad).clamp(0, size - 1)
     batch = torch.arange(images.shape[0], device=images.device)[:, None, None]
     shifted = images.permute(0, 2, 3, 1)[batch, rows[:, :, None], cols[:, None, :]]
     return shifted.permute(0, 3, 1, 2)

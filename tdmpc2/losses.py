@@ -1,4 +1,4 @@
-"""The losses of TD-MPC2 as pure functions of model, batch and noise (paper, Section 3)."""
+"""The losses of TD-MPC2 as pure functions of model, batch and noise (paper, Section 3.1)."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ VALUE_PERCENTILES = (0.05, 0.95)
 
 
 class ModelLoss(NamedTuple):
-    """Outcome of `model_loss`.
+    """Result of `model_loss`.
 
     Attributes:
-        loss: `()`, to be differentiated.
-        latents: `(H + 1, B, L)`, z_0..z_H, detached.
-        metrics: scalars by name.
-        priority: `(B,)`, of prioritized replay; None without it.
+        loss: the scalar loss `()`.
+        latents: `(H + 1, B, latent_dim)`, the detached latents z_0..z_H of the rollout.
+        metrics: scalar tensors by name.
+        priority: `(B,)`, new priorities of the rows; None without prioritized replay.
     """
 
     loss: Tensor
@@ -35,12 +35,12 @@ class ModelLoss(NamedTuple):
 
 
 class PolicyLoss(NamedTuple):
-    """Outcome of `policy_loss`.
+    """Result of `policy_loss`.
 
     Attributes:
-        loss: `()`, to be differentiated.
-        value_scale: `()`, S after this batch.
-        metrics: scalars by name.
+        loss: the scalar loss `()`.
+        value_scale: `()`, the value scale S, updated with this batch.
+        metrics: scalar tensors by name.
     """
 
     loss: Tensor
@@ -52,17 +52,21 @@ class PolicyLoss(NamedTuple):
 def td_target(
     model: WorldModel, batch: Batch, context: TaskContext, discount: Tensor, noise: UpdateNoise
 ) -> tuple[Tensor, Tensor]:
-    """Latents of the next observations and y = r + γ·min of two target Qs at (z̄', a' ~ p).
+    """Return the latents of the next observations and the TD-targets (paper, Section 3.1).
+
+    y_t = r_t + γ·(1 − d_t)·min_{i ∈ {i1, i2}} Q̄_i(z̄_{t+1}, a'),
+    z̄_{t+1} = h(s_{t+1}), a' ~ p(z̄_{t+1}), where d_t is 1 if the episode terminated, Q̄ are the
+    target networks, and i1 ≠ i2 are drawn once per update.
 
     Args:
         model: the world model.
-        batch: sub-trajectories.
-        context: of the rows.
-        discount: `(B,)`.
-        noise: of the update.
+        batch: sub-trajectories of H transitions.
+        context: task embedding and action mask of the rows.
+        discount: `(B,)`, γ of each row.
+        noise: noise of this update.
 
     Returns:
-        z̄' `(H, B, L)` and y `(H, B)`.
+        z̄_1..z̄_H `(H, B, latent_dim)` and y `(H, B)`.
     """
     shift = None if noise.shift is None else noise.shift[1:]
     latent = model.encode(batch.obs[1:], context, shift)
@@ -82,10 +86,23 @@ def td_target(
 def model_loss(
     config: TDMPC2Config, model: WorldModel, batch: Batch, discount: Tensor, noise: UpdateNoise
 ) -> ModelLoss:
-    """Joint-embedding prediction, reward and value loss (paper, Eq. 3).
+    """Compute the joint-embedding prediction, reward and value loss (paper, Eq. 3).
 
-    L = Σ_t ρ^t [20·MSE(z_{t+1}, z̄_{t+1}) + 0.1·l(R̂_t, r_t) + 0.1·mean_i l(Q̂_i,t, y_t)] / H,
-    with z_0 = h(s_0), z_{t+1} = d(z_t, a_t), and gradients through the whole rollout.
+    L = (1/H)·Σ_{t=0}^{H−1} ρ^t·[c_z·mean_j (z_{t+1,j} − z̄_{t+1,j})² + c_r·l(R(z_t, a_t), r_t)
+        + c_q·(1/N)·Σ_{i=1}^{N} l(Q_i(z_t, a_t), y_t)], averaged over the batch,
+
+    with z_0 = h(s_0) and z_{t+1} = d(z_t, a_t). Gradients flow through the whole rollout; z̄ and y
+    (`td_target`) are constants. l is `Regression.loss`; (c_z, c_r, c_q) = (20, 0.1, 0.1) and
+    ρ = 0.5 by default. Episodic tasks add c_d·BCE of the termination logits at z_1..z_H, without
+    ρ. With prioritized replay, each row is multiplied by its importance weight.
+
+    Args:
+        config: loss coefficients, ρ and H.
+        model: the world model.
+        batch: sub-trajectories: observations `(H + 1, B, *obs_shape)`, actions `(H, B, A)`,
+            rewards `(H, B)`.
+        discount: `(B,)`, γ of each row.
+        noise: noise of this update.
     """
     context = model.context(batch.task)
     next_latents, target = td_target(model, batch, context, discount, noise)
@@ -125,19 +142,19 @@ def model_loss(
 
 
 def rho_powers(config: TDMPC2Config, device: torch.device) -> Tensor:
-    """ρ^t for t = 0..H, `(H + 1, 1)`."""
+    """Return ρ^t for t = 0..H, shape `(H + 1, 1)`."""
     return config.rho ** torch.arange(config.horizon + 1, device=device)[:, None]
 
 
 def _over_time(config: TDMPC2Config, loss: Tensor, weight: Tensor | None) -> Tensor:
-    """(1/H)·Σ_t ρ^t·mean_b of element-wise losses `(H, B)`, importance-weighted if given."""
+    """Return (1/H)·Σ_t ρ^t·mean_b(w_b·l_{t,b}) of losses l `(H, B)`; w = 1 without weights."""
     if weight is not None:
         loss = loss * weight
     return (rho_powers(config, loss.device)[:-1] * loss).mean(1).sum() / config.horizon
 
 
 def _priority(config: TDMPC2Config, q: Tensor, target: Tensor) -> Tensor:
-    """Σ_t ρ^t·mean_i |Q̂_i − y| for each row, `(B,)`."""
+    """Return the priorities Σ_t ρ^t·mean_i |Q_i(z_t, a_t) − y_t| of the rows, `(B,)`."""
     error = (q - target).abs().mean(0)
     return (rho_powers(config, error.device)[:-1] * error).sum(0)
 
@@ -151,16 +168,30 @@ def policy_loss(
     noise: UpdateNoise,
     values: Tensor | None = None,
 ) -> PolicyLoss:
-    """−mean_{t=0..H} ρ^t·mean_b[Q/S + α·entropy bonus], a ~ p(z_t), Q = mean of two (Eq. 4).
+    """Compute the maximum-entropy policy loss (paper, Eq. 4).
 
-    S, an average of the 5-95 percentile range of Q at t = 0, moves first. Only the policy's
-    parameters receive gradients. With `entropy_tuning=target`, Q is not scaled, and α is learned
-    beside: its loss is log α·(entropy − target), target = −A (Haarnoja et al., 2018).
+    L_p = −mean_{t=0..H} ρ^t·mean_b[Q(z_t, a_t)/S + α·ent(z_t)],  a_t ~ p(z_t),
 
-    Where `latents` is only a part of the batch, `values` is Q at t = 0 of the whole.
+    where Q is the mean of two randomly chosen online Q-functions, ent(z_t) the entropy bonus of
+    the prior (`MaxEntropyPrior`), α = `entropy_coef`, and S the value scale (`moved_value_scale`),
+    which is updated with Q at t = 0 before it is used. Only the policy's parameters receive
+    gradients.
+
+    With `entropy_tuning=target`, Q is not scaled and α is learned: the loss log α·mean(ent + A)
+    is added, where −A is the target entropy (Haarnoja et al., 2018).
+
+    Args:
+        config: ρ, entropy coefficient and rate of the value scale.
+        model: the world model.
+        latents: `(H + 1, B, latent_dim)`, detached latents of the model's rollout.
+        task: `(B,)` task indices; None for one task.
+        value_scale: `()`, S before this batch.
+        noise: noise of this update.
+        values: `(B',)`, Q at t = 0 of the whole batch (`first_values`) if `latents` holds only a
+            shard or micro-batch of it; computed from `latents` if None.
     """
-    # Differs from the official code of 2024-26: the task embedding is frozen here, as in
-    # the paper's code; there its gradient leaked into the next model step.
+    # Differs from the official code of 2024-26: the task embedding is frozen here, as in the
+    # first official release. Without that, its gradient leaks into the next model step.
     context = model.context(task).detach()
     sample, q = _policy_values(model, latents, context, noise)
     values = q[0].detach() if values is None else values
@@ -188,7 +219,14 @@ def policy_loss(
 def first_values(
     model: WorldModel, latents: Tensor, task: Tensor | None, noise: UpdateNoise
 ) -> Tensor:
-    """Q at t = 0 as `policy_loss` computes it for a part of a batch, `(B,)`."""
+    """Return Q(z_0, a_0) `(B,)` as `policy_loss` computes it, for micro-batches.
+
+    Args:
+        model: the world model.
+        latents: `(H + 1, B, latent_dim)`, of which only z_0 is used.
+        task: `(B,)` task indices; None for one task.
+        noise: noise of the update, for these rows.
+    """
     dropout = None if noise.policy_dropout is None else noise.policy_dropout[:, :1]
     first = noise._replace(policy=noise.policy[:1], policy_dropout=dropout)
     return _policy_values(model, latents[:1], model.context(task), first)[1][0]
@@ -197,7 +235,7 @@ def first_values(
 def _policy_values(
     model: WorldModel, latents: Tensor, context: TaskContext, noise: UpdateNoise
 ) -> tuple[PolicySample, Tensor]:
-    """Actions of the prior, and the mean of two Q-functions at them `(T, B)`."""
+    """Sample actions from the prior and return them with the mean of two Q-functions `(T, B)`."""
     sample = model.pi(latents, noise.policy, context)
     q_output = model.q(
         latents,
@@ -211,14 +249,23 @@ def _policy_values(
 
 
 def _num_actions(sample: PolicySample, context: TaskContext) -> Tensor | float:
-    """A, the valid action dimensions of each row `(B,)`, or of all."""
+    """Return A, the number of valid action dimensions: `(B,)` if actions are masked."""
     if context.action_mask is None:
         return float(sample.action.shape[-1])
     return context.action_mask.sum(-1)
 
 
 def moved_value_scale(scale: Tensor, q: Tensor, tau: float) -> Tensor:
-    """S + τ(max(1, P95 − P5) − S) with linearly interpolated percentiles of `q (B,)`."""
+    """Return the value scale after one batch: S ← S + τ·(max(1, P95(Q) − P5(Q)) − S).
+
+    Percentiles are linearly interpolated. The scale starts at 1 and keeps the entropy coefficient
+    independent of the size of returns (Hafner et al., 2023; paper, Section 3.1).
+
+    Args:
+        scale: `()`, S before the batch.
+        q: `(B,)`, values at t = 0.
+        tau: rate τ of the moving average.
+    """
     ordered = q.sort().values
     low, high = (percentile(ordered, share) for share in VALUE_PERCENTILES)
     return scale.lerp((high - low).clamp(min=1.0), tau)

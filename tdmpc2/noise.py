@@ -1,4 +1,8 @@
-"""Randomness as an argument: every random draw of a planning call and of an update."""
+"""The noise of planning calls and updates, which losses and planner take as an argument.
+
+Shapes: B environments or rows, H decisions, I iterations, N samples, P of them from the policy
+prior, K Q-functions, A action dimensions.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,7 @@ SHIFT_PAD = 3
 
 
 class IterationNoise(NamedTuple):
-    """The draws of one iteration of MPPI, as in `PlanNoise` without the first dimension."""
+    """Noise of one iteration of MPPI: the fields of `PlanNoise` without the dimension I."""
 
     samples: Tensor
     terminal_policy: Tensor
@@ -24,16 +28,16 @@ class IterationNoise(NamedTuple):
 
 
 class PlanNoise(NamedTuple):
-    """All draws of one planning call (B environments, I iterations, N samples, P prior ones).
+    """All noise of one planning call.
 
     Attributes:
-        policy: `(H, B, P, A)`, of the prior's trajectories.
-        samples: `(I, H, B, N − P, A)`, of the sampled sequences.
-        terminal_policy: `(I, B, N, A)`, of the terminal policy action.
-        heads: `(I, 2)`, Q-functions averaged in each iteration; None when all are.
-        elite: `(B, num_elites)`, Exp(1) draws that choose the elite to execute.
-        action: `(B, A)`, exploration noise; None in evaluation.
-        dropout: `(I, K, B, N, mlp_dim)` factors; None without dropout in planning.
+        policy: `(H, B, P, A)`, standard normal, for the trajectories of the policy prior.
+        samples: `(I, H, B, N − P, A)`, standard normal, for the Gaussian samples.
+        terminal_policy: `(I, B, N, A)`, standard normal, for the terminal actions.
+        heads: `(I, 2)`, indices of the Q-functions averaged in each iteration; None if all are.
+        elite: `(B, num_elites)`, Exp(1) samples that choose the elite to execute.
+        action: `(B, A)`, standard normal exploration noise; None in evaluation.
+        dropout: `(I, K, B, N, mlp_dim)`, dropout factors; None without dropout in planning.
         shift: `(B, 2)`, pixel offsets; None for states.
     """
 
@@ -47,28 +51,31 @@ class PlanNoise(NamedTuple):
     shift: Tensor | None = None
 
     def iterations(self, dim: int = 0) -> Iterator[IterationNoise]:
-        """The draws of each iteration in turn.
+        """Yield the noise of each iteration.
 
         Args:
-            dim: the dimension of the iterations.
+            dim: index of the dimension I.
         """
-        each = (self.samples, self.terminal_policy, self.heads, self.dropout)
+        fields = (self.samples, self.terminal_policy, self.heads, self.dropout)
         for i in range(self.samples.shape[dim]):
-            yield IterationNoise(*(None if x is None else x.select(dim, i) for x in each))
+            yield IterationNoise(*(None if x is None else x.select(dim, i) for x in fields))
 
 
 class UpdateNoise(NamedTuple):
-    """All draws of one gradient step (batch B, horizon H).
+    """All noise of one gradient step.
 
     Attributes:
-        target_policy: `(H, B, A)`, of the actions in the TD-target.
-        target_heads: `(2,)`, target Q-functions whose minimum is taken; None for all.
-        policy: `(H + 1, B, A)`, of the actions in the policy loss.
-        policy_heads: `(2,)`, Q-functions averaged in the policy loss; None for all.
-        model_dropout: `(N, H, B, mlp_dim)` factors for the model loss, or None.
-        target_dropout: `(K, H, B, mlp_dim)`, or None.
-        policy_dropout: `(K, H + 1, B, mlp_dim)`, or None.
-        shift: `(H + 1, B, 2)`, pixel offsets, or None.
+        target_policy: `(H, B, A)`, standard normal, for the actions in the TD-target.
+        target_heads: `(2,)`, indices of the target Q-functions whose minimum is taken; None for
+            all.
+        policy: `(H + 1, B, A)`, standard normal, for the actions in the policy loss.
+        policy_heads: `(2,)`, indices of the Q-functions averaged in the policy loss; None for
+            all.
+        model_dropout: `(num_q, H, B, mlp_dim)`, dropout factors of the model loss; None without
+            dropout there.
+        target_dropout: `(K, H, B, mlp_dim)`, dropout factors of the TD-target, or None.
+        policy_dropout: `(K, H + 1, B, mlp_dim)`, dropout factors of the policy loss, or None.
+        shift: `(H + 1, B, 2)`, pixel offsets; None for states.
     """
 
     target_policy: Tensor
@@ -81,7 +88,7 @@ class UpdateNoise(NamedTuple):
     shift: Tensor | None = None
 
     def rows(self, rows: slice) -> UpdateNoise:
-        """The draws of some rows of the batch; Q-functions are drawn for all rows alike."""
+        """Return the noise of some rows of the batch; all rows share the chosen Q-functions."""
         by_row = (self.target_policy, self.policy, self.shift)
         masks = (self.model_dropout, self.target_dropout, self.policy_dropout)
         target_policy, policy, shift = (None if x is None else x[:, rows] for x in by_row)
@@ -95,13 +102,13 @@ class UpdateNoise(NamedTuple):
 
 
 class NoiseSource:
-    """Draws the noise of an agent from one generator.
+    """Samples the noise of an agent from one generator.
 
     Args:
-        config: of the agent.
+        config: config of the agent.
         action_dim: A.
         pixels: whether observations are images, which are randomly shifted.
-        generator: where every draw comes from; its device is that of the draws.
+        generator: source of all samples; its device is the device of the noise.
     """
 
     def __init__(
@@ -114,16 +121,21 @@ class NoiseSource:
         self.num_iterations = config.num_iterations(action_dim)
 
     def normal(self, *shape: int) -> Tensor:
-        """Standard normal draws."""
+        """Return standard normal samples of the given shape."""
         return torch.randn(*shape, generator=self.generator, device=self.generator.device)
 
     def prior(self, batch: int) -> tuple[Tensor, Tensor | None]:
-        """Draws `(B, A)` for acting with the prior alone, and pixel offsets or None."""
-        draws = self.normal(batch, self.action_dim)
-        return draws, self._shift(batch) if self.pixels else None
+        """Return noise `(B, A)` for acting with the policy prior, and pixel offsets or None."""
+        noise = self.normal(batch, self.action_dim)
+        return noise, self._shift(batch) if self.pixels else None
 
     def plan(self, batch: int, *, explore: bool) -> PlanNoise:
-        """Draws for one planning call."""
+        """Sample the noise of one planning call.
+
+        Args:
+            batch: B, the number of environments.
+            explore: whether to include exploration noise.
+        """
         c, a, i = self.config, self.action_dim, self.num_iterations
         heads = None
         if c.num_q > 2:
@@ -144,7 +156,7 @@ class NoiseSource:
         )
 
     def update(self, batch: int) -> UpdateNoise:
-        """Draws for one gradient step."""
+        """Sample the noise of one gradient step on a batch of B = `batch` rows."""
         c, h = self.config, self.config.horizon
         pair = min(c.num_q, 2)
         masks: dict[str, Tensor] = {}
@@ -164,31 +176,32 @@ class NoiseSource:
         )
 
     def _pair(self) -> Tensor:
-        """Two different Q-functions out of N."""
+        """Return the indices `(2,)` of two different Q-functions."""
         order = torch.randperm(
             self.config.num_q, generator=self.generator, device=self.generator.device
         )
         return order[:2]
 
     def _dropout(self, *shape: int) -> Tensor:
-        """Dropout factors: 0 with probability p, else 1/(1 − p).
+        """Return dropout factors of the given shape: 0 with probability p, else 1/(1 − p).
 
-        The gaps between dropped units are geometric, so that rare drops need few draws.
+        Samples the geometric gaps between dropped units: about p·n samples for n units.
         """
         p, num = self.config.dropout, math.prod(shape)
         expected = num * p
-        # Ten standard deviations more than are expected reach the end, but for one time in 1e23.
+        # With ten standard deviations more gaps than expected, the probability that they do not
+        # reach the last unit is about 1e-23.
         num_gaps = math.ceil(expected + 10 * expected**0.5 + 10)
         gaps = torch.empty(num_gaps, device=self.generator.device, dtype=torch.float64)
         dropped = gaps.geometric_(p, generator=self.generator).cumsum(0).long() - 1
         factors = torch.full((num + 1,), 1 / (1 - p), device=gaps.device)
-        # The last one is where all beyond the end go. Assigning a number by index would copy it to
-        # a GPU, and wait.
+        # Units beyond the end are written to the extra last entry. `index_fill_` instead of
+        # indexed assignment: the latter copies the number to a GPU and synchronizes.
         factors.index_fill_(0, dropped.clamp(max=num), 0.0)
         return factors[:num].view(shape)
 
     def _shift(self, *shape: int) -> Tensor:
-        """Pixel offsets 0..2·pad."""
+        """Return pixel offsets `(*shape, 2)`, uniform integers in 0..2·pad; see `random_shift`."""
         return torch.randint(
             2 * SHIFT_PAD + 1,
             (*shape, 2),

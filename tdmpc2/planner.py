@@ -1,4 +1,8 @@
-"""Planning with MPPI in latent space, batched over environments (paper, Section 3.2)."""
+"""Planning with MPPI in latent space, batched over environments (paper, Section 3.2).
+
+Shapes: B environments, H decisions (the horizon), N samples, P of them from the policy prior,
+E elites, A action dimensions.
+"""
 
 from __future__ import annotations
 
@@ -16,59 +20,90 @@ from tdmpc2.world_model import TaskContext
 
 
 class PlanningConfig(Protocol):
-    """What MPPI is told, of TD-MPC2 or of TD-MPC."""
+    """MPPI hyperparameters, which the configs of TD-MPC2 and TD-MPC provide."""
 
     @property
     def num_elites(self) -> int:
-        """Sequences that the next mean is made of."""
+        """Number E of best sequences to which mean and standard deviation are refitted."""
 
     @property
     def temperature(self) -> float:
-        """Of their weights."""
+        """Factor on values in the softmax that weights the elites."""
 
     @property
     def momentum(self) -> float:
-        """Share of the last mean in the next."""
+        """Weight of the previous mean in the new one."""
 
     @property
     def max_std(self) -> float:
-        """Greatest standard deviation, with which planning begins."""
+        """Largest standard deviation, which is also the initial one."""
 
 
 class PlanningModel(Protocol):
-    """What MPPI asks of a model; see `WorldModel`, which can also tell when episodes end."""
+    """Interface of the models that MPPI plans with; `WorldModel` documents the methods."""
 
     @property
     def termination_head(self) -> Any:
-        """None where episodes don't end early."""
+        """None if episodes do not end early; otherwise the model has a method `termination`."""
 
     @property
     def regression(self) -> Any:
-        """Turns outputs for rewards and values into scalars (`decode`)."""
+        """Object whose `decode` turns outputs for rewards and values into scalars."""
 
     def encode(self, obs: Tensor, context: TaskContext, shift: Tensor | None) -> Tensor:
-        """Latents."""
+        """Return latents `(..., latent_dim)`.
+
+        Args:
+            obs: `(..., *obs_shape)`.
+            context: task embedding and action mask.
+            shift: pixel offsets `(..., 2)`; None for states.
+        """
 
     def next(self, latent: Tensor, action: Tensor, context: TaskContext) -> Tensor:
-        """Next latents."""
+        """Return the next latents `(..., latent_dim)`.
+
+        Args:
+            latent: `(..., latent_dim)`.
+            action: `(..., A)`.
+            context: task embedding and action mask.
+        """
 
     def reward(self, latent: Tensor, action: Tensor, context: TaskContext) -> Tensor:
-        """Outputs for rewards."""
+        """Return outputs of the reward head, for `regression.decode`.
+
+        Args:
+            latent: `(..., latent_dim)`.
+            action: `(..., A)`.
+            context: task embedding and action mask.
+        """
 
     def pi(self, latent: Tensor, noise: Tensor, context: TaskContext) -> PolicySample:
-        """Actions of the policy prior."""
+        """Sample actions `(..., A)` from the policy prior.
+
+        Args:
+            latent: `(..., latent_dim)`.
+            noise: `(..., A)`, standard normal.
+            context: task embedding and action mask.
+        """
 
     def q(self, latent: Tensor, action: Tensor, context: TaskContext, **choice: Any) -> Tensor:
-        """Outputs for values `(K, …)`, which are averaged."""
+        """Return outputs of K Q-functions `(K, ...)`, whose decoded values are averaged.
+
+        Args:
+            latent: `(..., latent_dim)`.
+            action: `(..., A)`.
+            context: task embedding and action mask.
+            **choice: `heads` and `dropout` of `estimate_value`.
+        """
 
 
 class Plan(NamedTuple):
     """Result of one planning call.
 
     Attributes:
-        action: `(B, A)`, to be executed now.
-        mean: `(H, B, A)`, the final mean, which warm-starts the next call.
-        std: `(H, B, A)`, the final standard deviation.
+        action: `(B, A)`, the action to execute.
+        mean: `(H, B, A)`, the final mean μ, from which `warm_start` initializes the next call.
+        std: `(H, B, A)`, the final standard deviation σ.
     """
 
     action: Tensor
@@ -86,21 +121,25 @@ def estimate_value(
     heads: Tensor | None,
     dropout: Tensor | None = None,
 ) -> Tensor:
-    """Value of action sequences: Σ_{t<H} γ^t r̂_t + γ^H·mean of two Q(z_H, a ~ p(z_H)).
+    """Estimate the value of action sequences (paper, Section 3.2).
+
+    V = Σ_{t=0}^{H−1} γ^t·R(z_t, a_t) + γ^H·mean_{i ∈ heads} Q_i(z_H, a_H),
+    z_{t+1} = d(z_t, a_t), a_H ~ p(z_H). In episodic tasks, rewards and the terminal value are
+    masked after the first latent whose predicted termination probability exceeds 0.5.
 
     Args:
         model: the world model.
-        latent: `(B, N, L)`, where the sequences start; `(B, 1, L)` where all start alike, whose
-            share of the first layers is then computed once.
+        latent: `(B, N, latent_dim)`, initial latents; `(B, 1, latent_dim)` if all sequences of an
+            environment share one, which the first layers then multiply only once.
         actions: `(H, B, N, A)`.
-        context: with a dimension for the samples.
-        discount: `(B, 1)`.
-        noise: `(B, N, A)`, of the terminal policy action.
-        heads: indices of the Q-functions to average; all when None.
-        dropout: factors for the Q-functions; none when None.
+        context: task context with a sample dimension (`TaskContext.over_samples`).
+        discount: `(B, 1)`, γ of each environment.
+        noise: `(B, N, A)`, standard normal, for the terminal action a_H.
+        heads: `(2,)`, indices of the Q-functions to average; all if None.
+        dropout: `(K, B, N, mlp_dim)`, dropout factors of the Q-functions; no dropout if None.
 
     Returns:
-        `(B, N)`; NaN values become 0.
+        Values `(B, N)`; NaN is replaced by 0.
     """
     latents = [latent]
     for action in actions:
@@ -129,13 +168,15 @@ def estimate_value(
 def policy_trajectories(
     model: PlanningModel, latent: Tensor, noise: Tensor, context: TaskContext
 ) -> Tensor:
-    """Action sequences `(H, B, P, A)` of the policy prior from latents `(B, L)`.
+    """Roll out the policy prior in the model and return its action sequences `(H, B, P, A)`.
+
+    a_t ~ p(z_t), z_{t+1} = d(z_t, a_t).
 
     Args:
         model: the world model.
-        latent: current latents.
-        noise: `(H, B, P, A)`.
-        context: with a dimension for the samples.
+        latent: `(B, latent_dim)`, current latents z_0.
+        noise: `(H, B, P, A)`, standard normal.
+        context: task context with a sample dimension (`TaskContext.over_samples`).
     """
     horizon, batch, num, _ = noise.shape
     if num == 0:
@@ -151,38 +192,41 @@ def policy_trajectories(
 def warm_start(
     previous: Tensor | None, first: np.ndarray, horizon: int, action_dim: int, device: torch.device
 ) -> Tensor:
-    """The last plan shifted by one decision, zeros at its end and where an episode begins.
+    """Return the initial mean `(H, B, A)` of a plan: the previous mean, shifted by one decision.
+
+    μ_t = μ^prev_{t+1} for t < H − 1 and μ_{H−1} = 0; all zeros for environments at the first step
+    of an episode. Only μ is warm-started; σ starts at `max_std`.
 
     Args:
-        previous: `(H, B, A)`, mean of the last plan; None if there was none.
-        first: `(B,)`, whether each environment is at the first step of an episode.
+        previous: `(H, B, A)`, final mean of the previous plan; None if there is none.
+        first: `(B,)`, True for environments at the first step of an episode.
         horizon: H.
         action_dim: A.
-        device: of the plan.
+        device: device of the result.
 
     Raises:
-        ValueError: the last plan was for other environments, or of another length.
+        ValueError: the previous plan has another number of environments or another horizon.
     """
     start = torch.zeros(horizon, len(first), action_dim, device=device)
     if previous is None or first.all():
         return start
     if previous.shape != start.shape:
         raise ValueError(
-            f"{len(first)} environments, but the last plan had {previous.shape[1]} "
-            f"(and {previous.shape[0]} decisions; now {horizon})"
+            f"cannot warm-start {len(first)} environments with horizon {horizon}: the previous "
+            f"plan has {previous.shape[1]} environments and horizon {previous.shape[0]}"
         )
-    goes_on = to_device(~first, device)[:, None]
-    start[:-1] = torch.where(goes_on, previous[1:], start[:-1])
+    continues = to_device(~first, device)[:, None]
+    start[:-1] = torch.where(continues, previous[1:], start[:-1])
     return start
 
 
 class Refit(NamedTuple):
-    """Outcome of one iteration of MPPI.
+    """Result of one iteration of MPPI.
 
     Attributes:
-        mean, std: `(H, B, A)`, refitted to the elites.
-        first: `(B, E, A)`, the first actions of the elites.
-        score: `(B, E)`, their weights.
+        mean, std: `(H, B, A)`, μ and σ refitted to the elites.
+        first: `(B, E, A)`, first actions of the elites.
+        score: `(B, E)`, weights w of the elites, which sum to 1.
     """
 
     mean: Tensor
@@ -203,31 +247,39 @@ def iterate(
     min_std: Tensor,
     draws: IterationNoise,
 ) -> Refit:
-    """One iteration of MPPI: sample around (μ, σ), join the prior's sequences, refit (μ, σ).
+    """Run one iteration of MPPI (paper, Section 3.2; Williams et al., 2015).
 
-    The elites are weighted by exp(temperature·(value − best value)).
+    Sample: a^i = clip(μ + σ·ε^i, −1, 1) for the Gaussian samples, joined with the P sequences of
+    the policy prior. Values V^i come from `estimate_value`. Refit to the E sequences of largest V:
+
+        w^i = exp(τ·(V^i − V_max)) / Σ_j exp(τ·(V^j − V_max))
+        μ ← m·μ + (1 − m)·μ̂,  μ̂ = Σ_i w^i·a^i
+        σ ← clip(sqrt(Σ_i w^i·(a^i − μ̂)²), σ_min, σ_max)
+
+    with temperature τ and momentum m. In multi-task learning, actions, μ and σ are multiplied by
+    the action mask.
 
     Args:
-        config: planning hyperparameters.
+        config: MPPI hyperparameters.
         model: the world model.
-        latent: `(B, 1, L)`.
-        context: with a dimension for the samples.
-        discount: `(B,)`.
-        pi_actions: `(H, B, P, A)` of the policy prior.
-        mean: `(H, B, A)`, μ of the iteration before.
-        std: `(H, B, A)`, σ of it.
-        min_std: `()`, least standard deviation.
-        draws: of this iteration.
+        latent: `(B, 1, latent_dim)`, current latents.
+        context: task context with a sample dimension (`TaskContext.over_samples`).
+        discount: `(B,)`, γ of each environment.
+        pi_actions: `(H, B, P, A)`, sequences of the policy prior.
+        mean: `(H, B, A)`, μ of the previous iteration.
+        std: `(H, B, A)`, σ of the previous iteration.
+        min_std: `()`, σ_min.
+        draws: noise of this iteration.
     """
-    drawn = (mean[:, :, None] + std[:, :, None] * draws.samples).clamp(-1, 1)
-    actions = torch.cat([pi_actions, drawn], dim=2)
+    sampled = (mean[:, :, None] + std[:, :, None] * draws.samples).clamp(-1, 1)
+    actions = torch.cat([pi_actions, sampled], dim=2)
     if context.action_mask is not None:
         actions = actions * context.action_mask
-    draw = (draws.terminal_policy, draws.heads, draws.dropout)
-    value = estimate_value(model, latent, actions, context, discount[:, None], *draw)
+    noise = (draws.terminal_policy, draws.heads, draws.dropout)
+    value = estimate_value(model, latent, actions, context, discount[:, None], *noise)
     elite_value, elite_index = torch.topk(value, config.num_elites, dim=1)
-    chosen = elite_index[None, :, :, None].expand(*actions.shape[:2], -1, actions.shape[-1])
-    elites = actions.gather(2, chosen)
+    index = elite_index[None, :, :, None].expand(*actions.shape[:2], -1, actions.shape[-1])
+    elites = actions.gather(2, index)
     score = torch.softmax(config.temperature * elite_value, dim=1)
     weight = score[None, :, :, None]
     new_mean = (weight * elites).sum(2)
@@ -243,14 +295,17 @@ def iterate(
 def prepare(
     model: PlanningModel, obs: Tensor, context: TaskContext, noise: Tensor, shift: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """What all iterations share: latents `(B, 1, L)` and the prior's sequences `(H, B, P, A)`.
+    """Compute what all iterations share: current latents and sequences of the policy prior.
 
     Args:
         model: the world model.
         obs: `(B, *obs_shape)`.
-        context: of the environments.
-        noise: `(H, B, P, A)`, of the prior.
-        shift: `(B, 2)` pixel offsets; None for states.
+        context: task context of the environments.
+        noise: `(H, B, P, A)`, standard normal, for the policy prior.
+        shift: `(B, 2)`, pixel offsets; None for states.
+
+    Returns:
+        Latents `(B, 1, latent_dim)` and action sequences `(H, B, P, A)`.
     """
     latent = model.encode(obs, context, shift)
     sequences = policy_trajectories(model, latent, noise, context.over_samples())
@@ -260,18 +315,20 @@ def prepare(
 def choose(
     refit: Refit, elite_noise: Tensor, action_noise: Tensor | None, *, clip: bool = True
 ) -> Tensor:
-    """The action `(B, A)` to take: the first of an elite, drawn in proportion to its weight.
+    """Choose the action `(B, A)` to execute: the first action of an elite sampled with weight w.
+
+    a = a^i_0 + σ_0·ε with i ~ Categorical(w); ε = 0 in evaluation.
 
     Args:
-        refit: of the last iteration.
-        elite_noise: `(B, E)`, Exp(1) draws.
-        action_noise: `(B, A)`, standard normal draws; None without exploration.
-        clip: whether noise stays within [-1, 1].
+        refit: result of the last iteration.
+        elite_noise: `(B, E)`, Exp(1) samples.
+        action_noise: `(B, A)`, standard normal exploration noise ε; None in evaluation.
+        clip: whether to clip the action to [-1, 1].
     """
-    # Gumbel-max: argmax(ln w − ln E) with E ~ Exp(1) draws an elite with probability w.
-    winner = (refit.score.log() - elite_noise.log()).argmax(1)
-    batch = torch.arange(winner.shape[0], device=winner.device)
-    action = refit.first[batch, winner]
+    # Gumbel-max: argmax_i(ln w_i − ln x_i) with x_i ~ Exp(1) is a sample of Categorical(w).
+    elite = (refit.score.log() - elite_noise.log()).argmax(1)
+    batch = torch.arange(elite.shape[0], device=elite.device)
+    action = refit.first[batch, elite]
     if action_noise is not None:
         action = action + refit.std[0] * action_noise
     return action.clamp(-1, 1) if clip else action
@@ -292,27 +349,28 @@ def plan(
     preparation: Callable[..., tuple[Tensor, Tensor]] = prepare,
     iteration: Callable[..., Refit] = iterate,
 ) -> Plan:
-    """One planning call for a batch of environments.
+    """Plan one action for each of a batch of environments.
 
-    Iterates `iterate` from the warm start and σ = max_std, then takes what `choose` draws.
+    Starts from (μ, σ) = (`previous_mean`, `max_std`), calls `iterate` once per iteration and
+    chooses the action with `choose`.
 
     Args:
-        config: planning hyperparameters.
+        config: MPPI hyperparameters.
         model: the world model.
         obs: `(B, *obs_shape)`.
-        context: of the environments.
-        discount: `(B,)`.
-        previous_mean: `(H, B, A)`, the warm start: the last plan's mean already shifted by
-            one decision, zeros for an environment that begins an episode.
-        noise: every random draw of the call.
-        min_std: least standard deviation.
-        clip: whether exploration noise stays within [-1, 1].
-        preparation: `prepare`, or a compiled form of it.
-        iteration: `iterate`, or a compiled form of it.
+        context: task context of the environments.
+        discount: `(B,)`, γ of each environment.
+        previous_mean: `(H, B, A)`, initial μ from `warm_start`: already shifted by one decision,
+            zeros for environments at the first step of an episode.
+        noise: all noise of the call; its length sets the number of iterations.
+        min_std: σ_min.
+        clip: whether to clip actions with exploration noise to [-1, 1].
+        preparation: `prepare` or its compiled version.
+        iteration: `iterate` or its compiled version.
     """
     latent, pi_actions = preparation(model, obs, context, noise.policy, noise.shift)
     context = context.over_samples()
-    least = torch.full((), min_std, device=latent.device)
+    min_std_tensor = torch.full((), min_std, device=latent.device)
     mean, std = previous_mean, torch.full_like(previous_mean, config.max_std)
     for draws in noise.iterations():
         refit = iteration(
@@ -324,7 +382,7 @@ def plan(
             pi_actions,
             mean,
             std,
-            least,
+            min_std_tensor,
             draws,
         )
         mean, std = refit.mean, refit.std

@@ -1,4 +1,4 @@
-"""The policy prior: what the policy network's output means, and its entropy term."""
+"""Policy priors: action distributions given by the policy network, and their entropy bonus."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 
 
 class PolicySample(NamedTuple):
-    """A batch of actions drawn from the prior; shapes `(..., A)` and `(...)`.
+    """A batch of actions sampled from the prior.
 
     Attributes:
-        action: sampled actions in [-1, 1].
-        mean: actions without noise.
-        log_std: of the Gaussian before squashing (zero where masked or not defined).
-        entropy_bonus: what the policy loss multiplies by the entropy coefficient.
+        action: `(..., A)`, sampled actions in [-1, 1].
+        mean: `(..., A)`, actions without noise.
+        log_std: `(..., A)`, log standard deviation of the Gaussian before squashing; zero for
+            masked dimensions and for priors without one.
+        entropy_bonus: `(...)`, the term that the policy loss multiplies by the entropy
+            coefficient.
     """
 
     action: Tensor
@@ -30,21 +32,34 @@ class PolicySample(NamedTuple):
 
 
 class PolicyPrior(Protocol):
-    """Interprets the policy network's output."""
+    """Interface of a distribution over actions with parameters from the policy network."""
 
     def out_dim(self, action_dim: int) -> int:
-        """Size of the network's output."""
+        """Return the size of the network's output for A = `action_dim`."""
         ...
 
     def sample(self, output: Tensor, noise: Tensor, mask: Tensor | None) -> PolicySample:
-        """Actions for network outputs `(..., out_dim)` and standard normal noise `(..., A)`."""
+        """Sample actions.
+
+        Args:
+            output: `(..., out_dim)`, outputs of the policy network.
+            noise: `(..., A)`, standard normal.
+            mask: `(..., A)`, 1 for valid action dimensions and 0 for padding; None if all are
+                valid.
+        """
         ...
 
 
 class MaxEntropyPrior:
-    """Squashed Gaussian with a maximum-entropy bonus (paper, Eq. 4).
+    """Squashed Gaussian with an entropy bonus (paper, Section 3.1 and Eq. 4).
 
-    log σ = log_std_min + ½(log_std_max − log_std_min)(tanh(s) + 1), a = tanh(μ + σε).
+    From the network's outputs (μ, s), each `(..., A)`, and ε ~ N(0, I):
+
+        log σ = log_std_min + ½·(log_std_max − log_std_min)·(tanh(s) + 1)
+        a = tanh(μ + σ·ε)
+
+    Args:
+        config: range of log σ and form of the entropy bonus.
     """
 
     def __init__(self, config: TDMPC2Config) -> None:
@@ -53,11 +68,17 @@ class MaxEntropyPrior:
         self.log_std_range = config.log_std_max - config.log_std_min
 
     def out_dim(self, action_dim: int) -> int:
-        """Mean and log standard deviation."""
+        """Return 2·A: μ and s for each action dimension."""
         return 2 * action_dim
 
     def sample(self, output: Tensor, noise: Tensor, mask: Tensor | None) -> PolicySample:
-        """See `PolicyPrior.sample`; `mask (..., A)` zeroes the padding of multi-task actions."""
+        """Sample actions; see `PolicyPrior.sample`.
+
+        Args:
+            output: `(..., 2·A)`, μ and s.
+            noise: `(..., A)`, standard normal.
+            mask: `(..., A)`, multiplies μ, log σ and ε; None if all dimensions are valid.
+        """
         mean, raw_log_std = output.chunk(2, dim=-1)
         log_std = self.log_std_min + 0.5 * self.log_std_range * (torch.tanh(raw_log_std) + 1)
         if mask is None:
@@ -72,12 +93,14 @@ class MaxEntropyPrior:
     def _entropy_bonus(
         self, log_std: Tensor, noise: Tensor, action: Tensor, num_valid: Tensor | float
     ) -> Tensor:
-        """Minus the (scaled) log-probability.
+        """Return the entropy bonus `(...)`, the negative (scaled) log-probability of a.
 
-        paper: A·[Σ(−½ε² − log σ) − ½ ln 2π] − Σ ln(relu(1 − a²) + 1e-6), negated: the
-        Gaussian part is scaled by A, the tanh correction is not.
-        official_2024: −A·Σ log N(u), without the tanh correction.
-        exact: −log π(a) of the squashed Gaussian, neither part scaled.
+        With g = Σ_i (−½ε_i² − log σ_i), c = Σ_i ln(relu(1 − a_i²) + 1e-6) and A = `num_valid`:
+
+        - paper: c − A·(g − ½ ln 2π). The Gaussian part is scaled by A, the tanh correction
+          is not. This is the first official release.
+        - official_2024: −A·Σ_i log N(u_i; μ_i, σ_i), u = μ + σ·ε, without tanh correction.
+        - exact: c − (g − A·½ ln 2π) = −log π(a) of the squashed Gaussian.
         """
         residual = -0.5 * noise.square() - log_std
         if self.form == "official_2024":
@@ -89,9 +112,10 @@ class MaxEntropyPrior:
 
 
 class GaussianNoisePrior:
-    """Deterministic policy with clipped Gaussian noise, TD-MPC's; no entropy bonus.
+    """TD-MPC's deterministic policy with clipped Gaussian noise, without entropy bonus.
 
-    a = clip(tanh(μ) + clip(σε, ±c), −1, 1); the outer clip passes gradients straight through.
+    a = clip(tanh(μ) + clip(σ·ε, −c, c), −1, 1), with a straight-through gradient of the outer
+    clip (Hansen et al., 2022).
 
     Args:
         std: σ.
@@ -102,24 +126,30 @@ class GaussianNoisePrior:
         self.std, self.noise_clip = std, noise_clip
 
     def out_dim(self, action_dim: int) -> int:
-        """Mean only."""
+        """Return A: μ for each action dimension."""
         return action_dim
 
     def sample(self, output: Tensor, noise: Tensor, mask: Tensor | None) -> PolicySample:
-        """See `PolicyPrior.sample`."""
+        """Sample actions; see `PolicyPrior.sample`.
+
+        Args:
+            output: `(..., A)`, μ before the tanh.
+            noise: `(..., A)`, standard normal.
+            mask: `(..., A)`, multiplies tanh(μ) and the noise; None if all dimensions are valid.
+        """
         mean = torch.tanh(output)
         offset = (self.std * noise).clamp(-self.noise_clip, self.noise_clip)
         if mask is not None:
             mean, offset = mean * mask, offset * mask
         action = mean + offset
-        # Differs from the official code: actions are clipped at ±1, there at ±(1 − 1e-6).
+        # Differs from the official code: clipped to ±1 instead of ±(1 − 1e-6).
         action = action + (action.clamp(-1, 1) - action).detach()
         zeros = torch.zeros_like(mean)
         return PolicySample(action, mean, zeros, zeros.sum(-1))
 
 
 def make_prior(config: TDMPC2Config) -> PolicyPrior:
-    """The prior that `config.policy_prior` names."""
+    """Return the policy prior selected by `config.policy_prior`."""
     if config.policy_prior == "max_entropy":
         return MaxEntropyPrior(config)
     return GaussianNoisePrior(config.prior_std, config.prior_noise_clip)

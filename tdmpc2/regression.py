@@ -1,4 +1,4 @@
-"""How rewards and values are predicted: two-hot classification in symlog space, or plain MSE."""
+"""Regression of rewards and values: two-hot classification in symlog space, or squared error."""
 
 from __future__ import annotations
 
@@ -11,35 +11,42 @@ from tdmpc2.config import TDMPC2Config
 
 
 def symlog(x: Tensor) -> Tensor:
-    """sign(x)·ln(1 + |x|)."""
+    """Return sign(x)·ln(1 + |x|), element by element (Hafner et al., 2023)."""
     return torch.sign(x) * torch.log1p(torch.abs(x))
 
 
 def symexp(x: Tensor) -> Tensor:
-    """Inverse of `symlog`: sign(x)·(e^|x| − 1)."""
+    """Return sign(x)·(e^|x| − 1), element by element: the inverse of `symlog`."""
     return torch.sign(x) * torch.expm1(torch.abs(x))
 
 
 class Regression(Protocol):
-    """Turns a head's outputs into scalars and measures their loss against scalars."""
+    """Interface of a regression: decodes outputs of a head and compares them with scalars.
+
+    Attributes:
+        out_dim: number of outputs of the head.
+    """
 
     out_dim: int
 
     def decode(self, output: Tensor) -> Tensor:
-        """Scalars `(...)` of head outputs `(..., out_dim)`."""
+        """Return the scalars `(...)` that head outputs `(..., out_dim)` predict."""
         ...
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        """Element-wise loss `(...)` of outputs `(..., out_dim)` against scalars `(...)`."""
+        """Return the loss `(...)` of outputs `(..., out_dim)` for scalar targets `(...)`."""
         ...
 
 
 class DiscreteRegression:
-    """Classification over bins in symlog space with two-hot targets (paper, Section 3.1).
+    """Cross-entropy over bins in symlog space with two-hot targets (paper, Section 3.1).
+
+    The centers b_j = vmin + j·Δ, j = 0..num_bins − 1, are equally spaced in symlog space,
+    Δ = (vmax − vmin) / (num_bins − 1).
 
     Args:
         num_bins: number of bins.
-        vmin, vmax: symlog values of the first and last bin.
+        vmin, vmax: symlog values of the first and last bin center.
     """
 
     def __init__(self, num_bins: int, vmin: float, vmax: float) -> None:
@@ -48,33 +55,37 @@ class DiscreteRegression:
         self.bin_size = (vmax - vmin) / (num_bins - 1)
 
     def bins(self, like: Tensor) -> Tensor:
-        """Bin centers `(num_bins,)` in symlog space, on the device of `like`."""
+        """Return bin centers `(num_bins,)` in symlog space, with device and dtype of `like`."""
         return torch.linspace(
             self.vmin, self.vmax, self.out_dim, device=like.device, dtype=like.dtype
         )
 
     def two_hot(self, x: Tensor) -> Tensor:
-        """Two-hot encoding `(..., num_bins)` of scalars `(...)`.
+        """Return the two-hot encoding `(..., num_bins)` of scalars `(...)`.
 
-        Bin j gets max(0, 1 − |place − j|) with the place of symlog(x) in units of bins: the
-        two nearest bins share a mass of 1 in proportion to their nearness.
+        p_j = max(0, 1 − |u − j|) with u = (clip(symlog(x), vmin, vmax) − vmin) / Δ: the two bins
+        next to u have the masses 1 − f and f, where f is the fractional part of u.
         """
-        place = (symlog(x).clamp(self.vmin, self.vmax) - self.vmin) / self.bin_size
+        position = (symlog(x).clamp(self.vmin, self.vmax) - self.vmin) / self.bin_size
         index = torch.arange(self.out_dim, device=x.device, dtype=x.dtype)
-        return (1 - (place[..., None] - index).abs()).clamp(min=0.0)
+        return (1 - (position[..., None] - index).abs()).clamp(min=0.0)
 
     def decode(self, output: Tensor) -> Tensor:
-        """The expected bin center, brought back by symexp."""
+        """Return symexp(Σ_j softmax(output)_j·b_j): the expectation is taken in symlog space."""
         probs = torch.softmax(output, dim=-1)
         return symexp(probs @ self.bins(output))
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        """Cross-entropy with the two-hot target."""
+        """Return the cross-entropy −Σ_j p_j·log_softmax(output)_j with p = two_hot(target)."""
         return -(self.two_hot(target) * torch.log_softmax(output, dim=-1)).sum(-1)
 
 
 class ContinuousRegression:
-    """Scalar heads with mean squared error, on symlog targets or on raw ones."""
+    """Squared error of a scalar output.
+
+    Args:
+        in_symlog: whether the head predicts symlog(x) instead of x.
+    """
 
     out_dim = 1
 
@@ -82,18 +93,18 @@ class ContinuousRegression:
         self.in_symlog = in_symlog
 
     def decode(self, output: Tensor) -> Tensor:
-        """The scalar itself, through symexp where the head predicts symlog values."""
+        """Return the output, through symexp if the head predicts symlog values."""
         value = output[..., 0]
         return symexp(value) if self.in_symlog else value
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        """Squared error."""
-        goal = symlog(target) if self.in_symlog else target
-        return (output[..., 0] - goal).square()
+        """Return (output − x)², or (output − symlog(x))² if the head predicts symlog values."""
+        label = symlog(target) if self.in_symlog else target
+        return (output[..., 0] - label).square()
 
 
 def make_regression(config: TDMPC2Config) -> Regression:
-    """The regression that `config.regression` names."""
+    """Return the regression selected by `config.regression`."""
     if config.regression == "discrete":
         return DiscreteRegression(config.num_bins, config.vmin, config.vmax)
     return ContinuousRegression(in_symlog=config.regression == "symlog_mse")

@@ -1,4 +1,4 @@
-"""Several seeds of TD-MPC2 as one batch: stacked parameters, one plan and one update for all."""
+"""Several seeds of TD-MPC2 as one batch: stacked parameters, one planning call, one update."""
 
 from __future__ import annotations
 
@@ -28,24 +28,28 @@ Tree = TypeVar("Tree")
 
 
 class SeedBatch:
-    """K agents of one task and one configuration, with seeds of their own.
+    """K agents with the same task and config but different seeds.
 
-    The pure functions of planning and learning are vectorized over the agents (`torch.vmap`).
-    Parameters, optimizer states and value scales lie in stacks, of which the agents hold views:
-    each agent's `state_dict` is its own at any time. Noise and batches are drawn for each agent
-    from its own generators, as if it were alone.
+    Planning and losses are vectorized over the agents with `torch.vmap`. Parameters, optimizer
+    states and value scales are stacked, `(K, ...)`; each agent holds views of its slices, so that
+    its `state_dict` is always current. Noise and batches are sampled per agent from its own
+    generators, as in a run of this agent alone.
 
     Args:
-        agents: as their runs have restored them, with as many updates behind them.
-        going: whether each agent's run goes on; the others only fill their places.
+        agents: K agents, restored by their runs, with equal numbers of updates.
+        going: `(K,)`, whether each agent's run continues. Agents of finished runs only keep the
+            batch complete.
+
+    Raises:
+        ValueError: the agents differ in their config or have several tasks.
     """
 
     def __init__(self, agents: Sequence[TDMPC2], going: Sequence[bool]) -> None:
         self.agents, first = list(agents), agents[0]
         self.config, self.device = first.config, first.device
         if any(agent.config != self.config for agent in agents) or first.env.num_tasks > 1:
-            raise ValueError("agents of one single task and one configuration are needed")
-        self._going = [agent for agent, goes in zip(agents, going, strict=True) if goes]
+            raise ValueError("a seed batch needs single-task agents with equal configs")
+        self._running = [agent for agent, runs in zip(agents, going, strict=True) if runs]
         self.params = self._stack_parameters()
         names = {id(p): name for name, p in first.model.named_parameters()}
         self.model_params = [self.params[names[id(p)]] for p in first.model_params]
@@ -60,18 +64,18 @@ class SeedBatch:
         for agent, scale in zip(agents, self.value_scale, strict=True):
             agent.value_scale = scale
 
-        self._template = _Applied(copy.deepcopy(first.model).to("meta"))
+        self._template = _CallWithModel(copy.deepcopy(first.model).to("meta"))
         config, self.compiler = self.config, Compiler(self.device)
-        self._preparation = self._vectorised(planner.prepare)
-        self._iteration = self._vectorised(lambda *args: planner.iterate(config, *args))
-        self._prior = self._vectorised(_sample_prior)
-        self._model_loss = self._vectorised(lambda *args: losses.model_loss(config, *args))
-        self._policy_loss = self._vectorised(lambda *args: losses.policy_loss(config, *args))
+        self._preparation = self._vectorize(planner.prepare)
+        self._iteration = self._vectorize(lambda *args: planner.iterate(config, *args))
+        self._prior = self._vectorize(_sample_prior)
+        self._model_loss = self._vectorize(lambda *args: losses.model_loss(config, *args))
+        self._policy_loss = self._vectorize(lambda *args: losses.policy_loss(config, *args))
         self._plan = self.compiler.protect(self._plan_all)
         self._differentiate = self.compiler.protect(_differentiate)
 
     def compile(self, on_failure: Callable[[], None] | None = None) -> None:
-        """See `Agent.compile`."""
+        """Compile planning and losses from the next call on; see `Agent.compile`."""
         if self.device.type == "cpu":
             kernels.load()
         self.compiler.switch_on(on_failure)
@@ -79,54 +83,65 @@ class SeedBatch:
     # --- stacking --------------------------------------------------------------------
 
     def _stack_parameters(self) -> dict[str, Tensor]:
-        """Parameters `(K, ...)` by name; those of the agents become views of them."""
-        each = [dict(agent.model.named_parameters()) for agent in self.agents]
+        """Return stacked parameters `(K, ...)` by name; turn the agents' parameters into views."""
+        per_agent = [dict(agent.model.named_parameters()) for agent in self.agents]
         stacks = {}
-        for name, parameter in each[0].items():
-            stack = torch.stack([params[name].detach() for params in each])
-            for params, view in zip(each, stack, strict=True):
+        for name, parameter in per_agent[0].items():
+            stack = torch.stack([params[name].detach() for params in per_agent])
+            for params, view in zip(per_agent, stack, strict=True):
                 params[name].data = view
             stacks[name] = stack.requires_grad_(parameter.requires_grad)
-            if stack.is_cuda:  # CUDA graphs would copy it at each call
+            if stack.is_cuda:  # otherwise CUDA graphs copy it at each call
                 torch._dynamo.mark_static_address(stack)
         return stacks
 
-    def _stack_optimizer(self, which: str, names: dict[int, str]) -> torch.optim.Adam:
-        """Adam over the stacks; the states of the agents that go on become views of its own."""
-        optimizers = [getattr(agent, which) for agent in self.agents]
+    def _stack_optimizer(self, attribute: str, names: dict[int, str]) -> torch.optim.Adam:
+        """Return Adam over stacked parameters, with the agents' states copied into its own.
+
+        The states of agents that continue become views of the stacked states.
+
+        Args:
+            attribute: name of the agents' optimizer, `optimizer` or `policy_optimizer`.
+            names: names of the first agent's parameters by `id`.
+        """
+        optimizers = [getattr(agent, attribute) for agent in self.agents]
         groups = []
         for group in optimizers[0].param_groups:
-            kept = {key: group[key] for key in ("lr", "betas", "eps")}
-            groups.append({**kept, "params": [self.params[names[id(p)]] for p in group["params"]]})
-        optimizer = torch.optim.Adam(groups, fused=True)
+            settings = {key: group[key] for key in ("lr", "betas", "eps")}
+            params = [self.params[names[id(p)]] for p in group["params"]]
+            groups.append({**settings, "params": params})
+        batched = torch.optim.Adam(groups, fused=True)
         for g, group in enumerate(groups):
             for i, stack in enumerate(group["params"]):
-                optimizer.state[stack] = state = {
+                batched.state[stack] = state = {
                     "step": torch.zeros((), device=stack.device),
                     "exp_avg": torch.zeros_like(stack),
                     "exp_avg_sq": torch.zeros_like(stack),
                 }
                 for k, optimizer in enumerate(optimizers):
-                    if self.agents[k] in self._going:
-                        own = optimizer.param_groups[g]["params"][i]
+                    if self.agents[k] in self._running:
+                        parameter = optimizer.param_groups[g]["params"][i]
                         view = {name: x[k] if x.dim() else x for name, x in state.items()}
-                        for name, value in optimizer.state.get(own, {}).items():
+                        for name, value in optimizer.state.get(parameter, {}).items():
                             view[name].copy_(value)
-                        optimizer.state[own] = view
-        return optimizer
+                        optimizer.state[parameter] = view
+        return batched
 
-    def _vectorised(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """A function of a model and tensors, for all agents' models and stacked tensors."""
+    def _vectorize(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return `function(model, *tensors)` as a function of stacked parameters and tensors.
+
+        The result is the tuple of its fields that are not None.
+        """
 
         def call(params: dict[str, Tensor], *args: Any) -> tuple[Any, ...]:
-            def one(params: dict[str, Tensor], args: tuple[Any, ...]) -> tuple[Any, ...]:
+            def for_agent(params: dict[str, Tensor], args: tuple[Any, ...]) -> tuple[Any, ...]:
                 params = {f"model.{name}": value for name, value in params.items()}
                 with kernels.vectorized():
                     result = functional_call(self._template, params, (function, *args))
                 return tuple(x for x in result if x is not None)
 
             dims = tree_map(lambda x: 0 if isinstance(x, Tensor) else None, args)
-            return vmap(one, in_dims=(0, dims))(params, args)
+            return vmap(for_agent, in_dims=(0, dims))(params, args)
 
         return self.compiler.compile(call)
 
@@ -134,42 +149,49 @@ class SeedBatch:
 
     @torch.no_grad()
     def act(self, requests: Sequence[Act | None]) -> list[np.ndarray]:
-        """Actions `(B, A)` of each agent; see `TDMPC2.act`.
+        """Return actions `(B, A)` of each agent; see `TDMPC2.act`.
 
         Args:
-            requests: of the same batch size; None for an agent whose actions nobody needs.
+            requests: one request per agent, all with equal batch size B and `explore`; None for
+                agents whose actions are not needed.
+
+        Raises:
+            RuntimeError: the requests differ in `explore` or batch size.
         """
-        filled = _filled(requests)
+        filled = _fill_missing(requests)
         explore, batch = filled[0].explore, len(filled[0].obs)
         if any(r.explore != explore or len(r.obs) != batch for r in filled):
-            raise RuntimeError("seeds out of step: some train, others evaluate")
+            raise RuntimeError(
+                "the seeds of a seed batch are out of step: requests differ in `explore` or in "
+                "the number of environments"
+            )
         obs = to_device(np.stack([r.obs for r in filled]), self.device)
         sources = [a.train_noise if explore else a.eval_noise for a in self.agents]
         if not self.config.planning:
-            draws, shift = zip(*(source.prior(batch) for source in sources), strict=True)
-            sample, mean = self._prior(self.params, obs, stacked(draws), stacked(shift))
+            noise, shift = zip(*(source.prior(batch) for source in sources), strict=True)
+            sample, mean = self._prior(self.params, obs, stacked(noise), stacked(shift))
             return list((sample if explore else mean).cpu().numpy())
         starts = [
             agent.warm_start(request.first, explore)
             for agent, request in zip(self.agents, filled, strict=True)
         ]
-        noise = stacked([source.plan(batch, explore=explore) for source in sources])
-        result = self._plan(obs, torch.stack(starts), noise)
+        plan_noise = stacked([source.plan(batch, explore=explore) for source in sources])
+        result = self._plan(obs, torch.stack(starts), plan_noise)
         for agent, mean in zip(self.agents, result.mean, strict=True):
             agent.previous_mean[explore] = mean
         return list(result.action.cpu().numpy())
 
     def _plan_all(self, obs: Tensor, start: Tensor, noise: planner.PlanNoise) -> Plan:
-        """`planner.plan` for all agents; every tensor has them as its first dimension."""
+        """Run `planner.plan` for all agents; every tensor has K as its first dimension."""
         num, batch = obs.shape[:2]
         latent, pi_actions = self._preparation(self.params, obs, NO_TASK, noise.policy, noise.shift)
         discount = self.agents[0].discount(None, batch).expand(num, batch)
-        # Those that go on have as many decisions behind them. Filled in without waiting for a GPU.
-        least = torch.full((num,), self._going[0].min_std(), device=self.device)
+        # Running agents have made equal numbers of decisions. `full` does not synchronize a GPU.
+        min_std = torch.full((num,), self._running[0].min_std(), device=self.device)
         mean, std = start, torch.full_like(start, self.config.max_std)
         fixed = (self.params, latent, NO_TASK, discount, pi_actions)
         for draws in noise.iterations(1):
-            refit = Refit(*self._iteration(*fixed, mean, std, least, draws))
+            refit = Refit(*self._iteration(*fixed, mean, std, min_std, draws))
             mean, std = refit.mean, refit.std
         dims = (0, 0, None if noise.action is None else 0)
         action = vmap(planner.choose, in_dims=dims)(refit, noise.elite, noise.action)
@@ -178,38 +200,41 @@ class SeedBatch:
     # --- learning --------------------------------------------------------------------
 
     def update(self, replays: Sequence[Replay | None]) -> list[dict[str, Tensor]]:
-        """One gradient step of each agent on a batch of its own; their metrics.
+        """Take one gradient step of each agent on its own batch and return their metrics.
 
         Args:
-            replays: the agents' replay buffers; None for an agent whose run has ended.
+            replays: replay buffer of each agent; None for agents whose run has ended.
         """
         config, length = self.config, self.agents[0].replay_length
-        drawn = [r and r.sample(config.batch_size, length).to(self.device) for r in replays]
-        batch = stacked([b._replace(start=None) for b in _filled(drawn)])
+        batches = [r and r.sample(config.batch_size, length).to(self.device) for r in replays]
+        batch = stacked([b._replace(start=None) for b in _fill_missing(batches)])
         noise = stacked([a.train_noise.update(config.batch_size) for a in self.agents])
         metrics, priority = self.update_on(batch, noise)
-        for k, (replay, one) in enumerate(zip(replays, drawn, strict=True)):
+        for k, (replay, own_batch) in enumerate(zip(replays, batches, strict=True)):
             if replay is not None and priority is not None:
-                replay.update_priorities(one.start, priority[k])
+                replay.update_priorities(own_batch.start, priority[k])
         return [{name: x[k] for name, x in metrics.items()} for k in range(len(self.agents))]
 
     def update_on(
         self, batch: Batch, noise: UpdateNoise
     ) -> tuple[dict[str, Tensor], Tensor | None]:
-        """See `TDMPC2.update_on`; every tensor has the agents as its first dimension."""
+        """Take one gradient step of each agent on given batches with given noise.
+
+        See `TDMPC2.update_on`; every tensor has K as its first dimension.
+        """
         config, rows = self.config, batch.reward.shape[-1]
         discount = self.agents[0].discount(None, rows).expand(len(self.agents), rows)
-        out, gradients = self._differentiate(
+        result, gradients = self._differentiate(
             self._model_loss, self.model_params, self.params, batch, discount, noise
         )
-        model = _as(ModelLoss, out)
+        model = _to_named_tuple(ModelLoss, result)
         norm = self._step(self.optimizer, self.model_params, gradients)
-        out, gradients = self._differentiate(
+        result, gradients = self._differentiate(
             self._policy_loss,
             self.policy_params,
             *(self.params, model.latents, None, self.value_scale, noise),
         )
-        policy = _as(PolicyLoss, out)
+        policy = _to_named_tuple(PolicyLoss, result)
         self.value_scale.copy_(policy.value_scale)
         pi_norm = self._step(self.policy_optimizer, self.policy_params, gradients)
         move_toward(self.target_params, self.online_params, config.tau)
@@ -219,32 +244,32 @@ class SeedBatch:
     def _step(
         self, optimizer: torch.optim.Adam, params: list[Tensor], gradients: tuple[Tensor, ...]
     ) -> Tensor:
-        """One Adam step; each agent's gradients are clipped by their own norm `(K,)`."""
+        """Take one Adam step on gradients clipped per agent and return their norms `(K,)`."""
         norm = torch.stack([g.flatten(1).norm(dim=1) for g in gradients]).norm(dim=0)
         factor = (self.config.grad_clip_norm / (norm + 1e-6)).clamp(max=1.0)
         for parameter, gradient in zip(params, gradients, strict=True):
             scaled = gradient * factor.view(-1, *[1] * (gradient.dim() - 1))
-            parameter.grad = scaled.contiguous()  # see `descend`
+            parameter.grad = scaled.contiguous()  # for the reason given in `descend`
         optimizer.step()
         return norm
 
 
-class _Applied(nn.Module):
-    """A model as the first argument of any function, for `functional_call`."""
+class _CallWithModel(nn.Module):
+    """A module that calls functions with a model as first argument, for `functional_call`."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, function: Callable[..., Any], *args: Any) -> Any:
-        """The function's result."""
+        """Return `function(model, *args)`."""
         return function(self.model, *args)
 
 
 def _sample_prior(
     model: WorldModel, obs: Tensor, noise: Tensor, shift: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """Action and mean action `(B, A)` of the policy prior."""
+    """Return sampled actions and mean actions of the policy prior, `(B, A)` each."""
     sample = model.pi(model.encode(obs, NO_TASK, shift), noise)
     return sample.action, sample.mean
 
@@ -252,25 +277,35 @@ def _sample_prior(
 def _differentiate(
     loss: Callable[..., tuple[Any, ...]], params: list[Tensor], *args: Any
 ) -> tuple[tuple[Any, ...], tuple[Tensor, ...]]:
-    """Outcome of a vectorized loss, and the gradients of each agent's own."""
-    outcome = loss(*args)
-    return outcome, torch.autograd.grad(outcome[0].sum(), params)
+    """Return the result of a vectorized loss, and the gradients of each agent's own loss.
+
+    The gradient of the sum of losses is the stack of gradients, as agents share no parameters.
+    """
+    result = loss(*args)
+    return result, torch.autograd.grad(result[0].sum(), params)
 
 
-def _as(kind: type[Tree], values: tuple[Any, ...]) -> Tree:
-    """A named tuple again, whose last fields may be missing."""
-    missing = len(kind._fields) - len(values)  # type: ignore[attr-defined]
-    return kind(*values, *[None] * missing)
+def _to_named_tuple(kind: type[Tree], values: tuple[Any, ...]) -> Tree:
+    """Return a named tuple of the given type; missing last fields become None."""
+    num_missing = len(kind._fields) - len(values)  # type: ignore[attr-defined]
+    return kind(*values, *[None] * num_missing)
 
 
-def _filled(items: Sequence[Tree | None]) -> list[Tree]:
-    """With the first item there is in the place of those that are None."""
+def _fill_missing(items: Sequence[Tree | None]) -> list[Tree]:
+    """Replace None by the first item that is not None."""
     stand_in = next(item for item in items if item is not None)
     return [stand_in if item is None else item for item in items]
 
 
 def stacked(items: Sequence[Tree]) -> Tree:
-    """Nested containers of tensors as one of stacks `(K, ...)`; all else is the first's."""
+    """Stack the tensors of K nested containers of equal structure.
+
+    Args:
+        items: K containers.
+
+    Returns:
+        A container with tensors `(K, ...)`; values that are not tensors are those of the first.
+    """
     leaves = [tree_flatten(item)[0] for item in items]
     columns = zip(*leaves, strict=True)
     stacks = [torch.stack(c) if isinstance(c[0], Tensor) else c[0] for c in columns]

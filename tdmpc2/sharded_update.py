@@ -1,4 +1,4 @@
-"""Gradient steps of TD-MPC2 on batches that go through in parts, in one process or in several."""
+"""TD-MPC2 updates with micro-batches (gradient accumulation) and several processes."""
 
 from __future__ import annotations
 
@@ -18,8 +18,14 @@ from tdmpc2.losses import first_values
 from tdmpc2.noise import UpdateNoise
 
 
-class _Sum(NamedTuple):
-    """Means over the parts of all processes, and the outcome of each part of this one."""
+class _MeanLoss(NamedTuple):
+    """A loss averaged over the micro-batches of all processes.
+
+    Attributes:
+        gradients: mean gradients.
+        metrics: mean metrics.
+        outcomes: result of the loss for each micro-batch of this process.
+    """
 
     gradients: Gradients
     metrics: dict[str, Tensor]
@@ -27,61 +33,69 @@ class _Sum(NamedTuple):
 
 
 class SplitUpdate:
-    """Learns from batches of which every process holds a share, in parts one after the other.
+    """Updates an agent with batches split over processes and then into micro-batches.
 
-    All losses are means over rows, so the mean of the parts' gradients is the gradient of the
-    whole. What is not such a mean is shared before it is used: noise and the choice of
-    Q-functions (all processes draw those of the whole batch, alike), the percentiles behind the
-    value scale, the norm that gradients are clipped to, and the tasks whose embeddings are
-    brought back to unit length. So a step is that of one process on the whole batch, but for
-    rounding.
+    Each process holds one shard of the batch and processes it in micro-batches, one after the
+    other. Losses are means over rows, so the mean of the micro-batches' gradients is the gradient
+    of the whole batch. Quantities that are not means over rows are computed for the whole batch:
+    noise and chosen Q-functions (all processes sample the same ones), the percentiles of the value
+    scale, the norm for gradient clipping, and the tasks whose embeddings are renormalized. A step
+    therefore equals that of one process on the whole batch, except for rounding.
 
     Args:
-        agent: the same in all processes.
+        agent: the agent, with equal parameters in all processes.
         world: the processes.
-        parts: of each process's share, to save memory.
+        parts: micro-batches per shard, to save memory (`accumulate`).
 
     Raises:
-        UserError: the batch cannot be divided so.
+        UserError: the batch size is not divisible by processes · micro-batches.
     """
 
     def __init__(self, agent: TDMPC2, world: World, parts: int) -> None:
         size = agent.config.batch_size
         if size % (world.size * parts):
             raise UserError(
-                f"batch_size={size}: not a multiple of {parts} parts (accumulate=) in each of "
-                f"{world.size} process(es)"
+                f"batch_size={size}: must be a multiple of accumulate={parts} times the number of "
+                f"processes ({world.size})"
             )
         self.agent, self.world, self.parts = agent, world, parts
 
     def act(
         self, obs: np.ndarray, *, first: np.ndarray, explore: bool, task: np.ndarray | None = None
     ) -> np.ndarray:
-        """See `TDMPC2.act`."""
+        """Return actions `(B, A)`; see `TDMPC2.act`.
+
+        Args:
+            obs: `(B, *obs_shape)`.
+            first: `(B,)`, True for environments at the first step of an episode.
+            explore: True for training, False for evaluation.
+            task: `(B,)`, task indices; None for one task.
+        """
         return self.agent.act(obs, first=first, explore=explore, task=task)
 
     def update(self, replay: Any) -> dict[str, Tensor]:
-        """One gradient step; see `TDMPC2.update`.
+        """Take one gradient step on a batch from `replay` and return scalar metrics.
 
         Args:
-            replay: its `sample` draws a whole batch and returns a part of it.
+            replay: replay buffer whose `sample(batch_size, length, part=rows)` samples a whole
+                batch and returns the given rows of it.
         """
         agent = self.agent
         size = agent.config.batch_size
-        share = size // self.world.size
-        mine = slice(self.world.rank * share, (self.world.rank + 1) * share)
-        noise = agent.train_noise.update(size).rows(mine)
-        batch = replay.sample(size, agent.replay_length, part=mine).to(agent.device)
+        shard_size = size // self.world.size
+        shard = slice(self.world.rank * shard_size, (self.world.rank + 1) * shard_size)
+        noise = agent.train_noise.update(size).rows(shard)
+        batch = replay.sample(size, agent.replay_length, part=shard).to(agent.device)
         return self.update_on(batch, noise)
 
     def update_on(self, batch: Batch, noise: UpdateNoise) -> dict[str, Tensor]:
-        """One gradient step on this process's share of a batch, with its share of the noise."""
+        """Take one gradient step on this process's shard of a batch and of the noise."""
         agent, model = self.agent, self.agent.model
         tasks = None if batch.task is None else self.world.gather(batch.task)
-        step = batch.reward.shape[1] // self.parts
-        rows = [slice(i * step, (i + 1) * step) for i in range(self.parts)]
-        batches = [_rows_of(batch, one) for one in rows]
-        noises = [noise.rows(one) for one in rows]
+        size = batch.reward.shape[1] // self.parts
+        slices = [slice(i * size, (i + 1) * size) for i in range(self.parts)]
+        batches = [_rows_of(batch, rows) for rows in slices]
+        noises = [noise.rows(rows) for rows in slices]
 
         model.renormalize_task_embedding(tasks)
         learned = self._mean(
@@ -90,13 +104,15 @@ class SplitUpdate:
         norm = agent.step(agent.optimizer, agent.model_params, learned.gradients)
 
         model.renormalize_task_embedding(tasks)
-        parts = [
-            (outcome.latents, part.task, draws)
-            for outcome, part, draws in zip(learned.outcomes, batches, noises, strict=True)
+        policy_args = [
+            (outcome.latents, micro_batch.task, micro_noise)
+            for outcome, micro_batch, micro_noise in zip(
+                learned.outcomes, batches, noises, strict=True
+            )
         ]
-        values = self.world.gather(torch.cat([first_values(model, *part) for part in parts]))
+        values = self.world.gather(torch.cat([first_values(model, *args) for args in policy_args]))
         policy = self._mean(
-            lambda *part: agent.policy_loss(*part, values), agent.policy_params, parts
+            lambda *args: agent.policy_loss(*args, values), agent.policy_params, policy_args
         )
         agent.value_scale.copy_(policy.outcomes[0].value_scale)
         pi_norm = agent.step(agent.policy_optimizer, agent.policy_params, policy.gradients)
@@ -104,14 +120,22 @@ class SplitUpdate:
         norms = {"grad_norm": norm, "pi_grad_norm": pi_norm}
         return learned.metrics | policy.metrics | norms
 
-    def _mean(self, loss: Callable[..., Any], params: list[nn.Parameter], parts: Any) -> _Sum:
-        """Gradients and metrics of a loss, averaged over all parts of all processes."""
+    def _mean(
+        self, loss: Callable[..., Any], params: list[nn.Parameter], micro_batches: Any
+    ) -> _MeanLoss:
+        """Average gradients and metrics of a loss over all micro-batches of all processes.
+
+        Args:
+            loss: the loss.
+            params: parameters to differentiate with respect to.
+            micro_batches: arguments of the loss for each micro-batch.
+        """
         total: list[Tensor] = []
         outcomes: list[Any] = []
-        for part in parts:
-            outcome, gradients = self.agent.differentiate(loss, params, *part)
-            # CUDA graphs write the next part's results over those of this one.
-            outcomes.append(_copied(outcome))
+        for args in micro_batches:
+            outcome, gradients = self.agent.differentiate(loss, params, *args)
+            # Copied because CUDA graphs overwrite these results at the next micro-batch.
+            outcomes.append(_detached_copy(outcome))
             if total:
                 torch._foreach_add_(total, list(gradients))
             else:
@@ -120,11 +144,11 @@ class SplitUpdate:
         names = sorted(outcomes[0].metrics)
         metrics = [_mean([outcome.metrics[name] for outcome in outcomes]) for name in names]
         self.world.mean_([*total, *metrics])
-        return _Sum(tuple(total), dict(zip(names, metrics, strict=True)), outcomes)
+        return _MeanLoss(tuple(total), dict(zip(names, metrics, strict=True)), outcomes)
 
 
-def _copied(outcome: Any) -> Any:
-    """An outcome whose tensors nobody writes over; what was differentiated is let go."""
+def _detached_copy(outcome: Any) -> Any:
+    """Return a copy of a loss's result with its own tensors and without graph."""
     fields = {
         name: {key: x.detach().clone() for key, x in value.items()}
         if isinstance(value, dict)
@@ -140,7 +164,7 @@ def _mean(values: Sequence[Tensor]) -> Tensor:
 
 
 def _rows_of(batch: Batch, rows: slice) -> Batch:
-    """Some rows of a batch drawn without priorities."""
+    """Return some rows of a batch that was sampled without priorities."""
     return Batch(
         *(x[:, rows].contiguous() for x in (batch.obs, batch.action, batch.reward)),
         batch.terminated[:, rows].contiguous(),

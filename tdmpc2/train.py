@@ -1,4 +1,7 @@
-"""Trains agents: `python tdmpc2/train.py task=TASK`, or `task=TASKS data=DIR` for several tasks."""
+"""Train command: `python tdmpc2/train.py task=TASK`, or `task=TASKS data=DIR` for multi-task runs.
+
+What happens on SIGINT, SIGTERM and SIGUSR2 is described in `tdmpc2.common.training.session`.
+"""
 
 from __future__ import annotations
 
@@ -28,10 +31,10 @@ SPEC_OPTIONS: dict[str, Any] = {
 
 
 def parse(arguments: Sequence[str]) -> tuple[list[RunSpec], RunOptions]:
-    """Turns `key=value` arguments into what to run and how: a run for each seed.
+    """Parse `key=value` arguments into one run specification per seed, and the run options.
 
     Raises:
-        UserError: unknown key, task or method, or a value out of range.
+        UserError: an unknown key, task or method, or a value out of range.
     """
     pairs = cli.split_arguments(arguments)
     config_class = agent_class(pairs.get("method", "tdmpc2")).config_class
@@ -41,11 +44,11 @@ def parse(arguments: Sequence[str]) -> tuple[list[RunSpec], RunOptions]:
         arguments, {**SPEC_OPTIONS, **switches, **options_schema, **config_schema}
     )
     if "task" not in values:
-        raise UserError("task= is missing, e.g. task=walker-walk")
+        raise UserError("task= is missing; name a task, e.g. task=walker-walk")
     if values["task"] in SUITES or "," in values["task"]:
         raise UserError(
-            f"task={values['task']}: several tasks; one agent learns them from a dataset "
-            "(data=DIR), or one in each: python sweeps/launch.py"
+            f"task={values['task']}: names several tasks; train one multi-task agent from a "
+            "dataset (data=DIR), or one agent per task with python sweeps/launch.py"
         )
     options = RunOptions(**{k: values[k] for k in options_schema if k in values})
     overrides = {k: values[k] for k in config_schema if k in values}
@@ -67,9 +70,11 @@ def parse(arguments: Sequence[str]) -> tuple[list[RunSpec], RunOptions]:
 
 
 def usage(arguments: Sequence[str] = ()) -> str:
-    """Text of `--help`, with the settings of the method that the arguments name."""
-    named = [argument.partition("=")[2] for argument in arguments if argument.startswith("method=")]
-    method = named[0] if named else "tdmpc2"
+    """Return the text of `--help`, with the hyperparameters of the method in the arguments."""
+    methods = [
+        argument.partition("=")[2] for argument in arguments if argument.startswith("method=")
+    ]
+    method = methods[0] if methods else "tdmpc2"
     if any(argument.startswith("data=") for argument in arguments):
         return offline.usage(method)
     config_class = agent_class(method).config_class
@@ -77,47 +82,54 @@ def usage(arguments: Sequence[str] = ()) -> str:
         [
             "usage: python tdmpc2/train.py task=TASK [key=value …]",
             "",
-            "Trains one agent on one task. The same command again resumes an unfinished run and",
-            "skips a finished one. Numbers may be written 100_000 or 1e5. One agent learns several",
-            "tasks from a dataset: task=mt80 data=DIR (data= --help).",
+            "Trains one agent on one task. Running the same command again resumes an unfinished",
+            "run and skips a finished one. Numbers may be written as 100_000 or 1e5. To train one",
+            "multi-task agent from a dataset: task=mt80 data=DIR (options: data= --help).",
             "",
-            "What to run:",
-            "  task=                                      e.g. walker-walk",
-            "  seed=1                                     of everything random",
-            "  seeds=                                     instead of seed: several (3, or 1,2,5)",
-            "                                             as one batch, each with its own records",
+            "Ctrl-C and SIGTERM stop the run at once, without a checkpoint; the same command then",
+            "resumes it from the last checkpoint. SIGUSR2 finishes the episode, saves a checkpoint",
+            "and stops. In a SLURM job, SIGTERM does the same, but stops after 20 s at the latest.",
+            "Exit code: 0 completed, 1 diverged, 2 invalid input or disk full, 130 stopped.",
+            "",
+            "Identity of the run:",
+            "  task=                                      name of the task, e.g. walker-walk",
+            "  seed=1                                     seed of all random numbers",
+            "  seeds=                                     instead of seed=: a count (3) or a list",
+            "                                             (1,2,5) of seeds, trained as one batch;",
+            "                                             each has a run directory of its own",
             f"  method=tdmpc2                              {' | '.join(METHODS)}",
-            "  env_steps=                                 budget; default: the task's",
+            "  env_steps=                                 budget; default: set by the task",
             "  variant=                                   name of these settings; default: derived",
-            "  obs=state                                  state | rgb (DMControl only)",
-            "  assets=official                            of pick-ycb and turn-faucet: official |",
-            "                                             rebuilt | standin | unknown, or several,",
-            "                                             by preference (official,unknown)",
+            "                                             from the settings that are not defaults",
+            "  obs=state                                  state | rgb (pixels, DMControl only)",
+            "  assets=official                            3D models of pick-ycb and turn-faucet:",
+            "                                             official | rebuilt | standin | unknown,",
+            "                                             or several, by preference",
             cli.describe_fields(TaskSwitches),
             "",
-            "How (no influence on results):",
+            "Options that influence results by round-off only:",
             cli.describe_fields(RunOptions),
             "",
-            f"Settings of {method} (each is part of the run's identity; for another method's:",
-            "method=NAME --help):",
+            f"Hyperparameters of {method} (part of the run's identity; method=NAME --help lists",
+            "those of another method):",
             cli.describe_fields(config_class),
         ]
     )
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The command; returns its exit code."""
+    """Run the command and return its exit code: 0 completed, 1 diverged, 130 stopped."""
     try:
         if offline.is_meant(arguments):
             return offline.main(arguments)
         specs, options = parse(arguments)
-        records = run_seeds(specs, options)
+        results = run_seeds(specs, options)
     except StoppedError as error:
         print(f"{error}; run the same command again to continue", file=sys.stderr)
         return 130
-    for record in records:
-        print(record.sentence("env step"))
-    return 1 if any(record.state == "DIVERGED" for record in records) else 0
+    for result in results:
+        print(result.sentence("env step"))
+    return 1 if any(result.state == "DIVERGED" for result in results) else 0
 
 
 if __name__ == "__main__":

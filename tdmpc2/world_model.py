@@ -31,10 +31,10 @@ from tdmpc2.regression import make_regression
 
 
 class TaskContext(NamedTuple):
-    """What the networks need to know of the task; both None in single-task learning.
+    """Task-dependent inputs of the networks; both None in single-task learning.
 
     Attributes:
-        embedding: `(..., B, task_dim)`, broadcast over leading dimensions.
+        embedding: `(..., B, task_dim)`, task embeddings e, broadcast over leading dimensions.
         action_mask: `(..., B, A)`, 1 for valid action dimensions and 0 for padding.
     """
 
@@ -42,13 +42,13 @@ class TaskContext(NamedTuple):
     action_mask: Tensor | None = None
 
     def detach(self) -> TaskContext:
-        """The same context, with the task embedding cut from the graph."""
+        """Return the context with a detached task embedding."""
         if self.embedding is None:
             return self
         return self._replace(embedding=self.embedding.detach())
 
     def over_samples(self) -> TaskContext:
-        """Inserts a dimension for the samples of the planner: `(B, e)` becomes `(B, 1, e)`."""
+        """Insert a dimension for the planner's samples: `(B, dim)` becomes `(B, 1, dim)`."""
         return TaskContext(*(None if x is None else x.unsqueeze(-2) for x in self))
 
 
@@ -56,13 +56,13 @@ NO_TASK = TaskContext()
 
 
 class TaskAware(nn.Module):
-    """A model of one task, or of several that it tells apart by a learned embedding."""
+    """A model for one task, or for several tasks with learned embeddings (paper, Section 3.3)."""
 
     config: Any
     action_masks: Tensor
 
     def _add_tasks(self, env: EnvSpec, task_dim: int) -> None:
-        """Embeddings and action masks of the tasks, where there are several (`task_dim > 0`)."""
+        """Create task embeddings, initially U(−0.02, 0.02), and action masks if `task_dim > 0`."""
         self.task_embedding: nn.Parameter | None = None
         if task_dim:
             table = torch.empty(env.num_tasks, task_dim)
@@ -73,22 +73,25 @@ class TaskAware(nn.Module):
             self.register_buffer("action_masks", valid.float(), persistent=False)
 
     def context(self, task: Tensor | None) -> TaskContext:
-        """Embedding and action mask of tasks `(B,)`; empty in single-task learning.
+        """Return embedding and action mask of the rows; `NO_TASK` without task embeddings.
 
         Args:
-            task: of every row; None where there is only one, whose context all rows share.
+            task: `(B,)`, task index of every row; None if the model has only one task.
+
+        Raises:
+            ValueError: `task` is None for a model of several tasks.
         """
         if self.task_embedding is None:
             return NO_TASK
         if task is None:
             if len(self.task_embedding) > 1:
-                raise ValueError("a multi-task model needs the task of every row")
+                raise ValueError("task=None: a multi-task model needs the task index of every row")
             return TaskContext(self.task_embedding, self.action_masks)
         return TaskContext(self.task_embedding[task], self.action_masks[task])
 
     @torch.no_grad()
     def renormalize_task_embedding(self, task: Tensor | None) -> None:
-        """Projects the embeddings about to be used onto the unit ball, in place (max_norm = 1)."""
+        """Project the embeddings of `task` onto the unit ball in place: ‖e‖₂ ≤ 1 (Section 3.3)."""
         if self.task_embedding is None or not self.config.normalize_task_embedding:
             return
         if task is None:  # see `context`
@@ -97,13 +100,17 @@ class TaskAware(nn.Module):
 
 
 class WorldModel(TaskAware):
-    """Decoder-free latent world model (paper, Eq. 1).
+    """Decoder-free latent world model with policy prior (paper, Section 3.1).
 
-        z = h(s, e)        z' = d(z, a, e)      r̂ = R(z, a, e)
-        q̂ = Q(z, a, e)     â ~ p(z, e)
+        encoder          z = h(s, e)
+        latent dynamics  z' = d(z, a, e)
+        reward           r̂ = R(z, a, e)
+        terminal value   q̂ = Q(z, a, e)
+        policy prior     â ~ p(z, e)
 
-    All methods are pure functions of parameters and arguments; noise, dropout factors and
-    the choice of Q-functions come in as arguments. Networks see `[z, e, a]` in this order.
+    All methods are pure functions of parameters and arguments: noise, dropout factors and the
+    chosen Q-functions are arguments. Inputs are concatenated as `[z, e, a]`. `L` in shapes is
+    `latent_dim`.
 
     Args:
         config: architecture and feature flags.
@@ -133,7 +140,7 @@ class WorldModel(TaskAware):
         self.policy = mlp(
             config, latent_task, head(config.mlp_dim, self.prior.out_dim(env.action_dim))
         )
-        # A learned entropy coefficient is the policy's, and takes its optimizer.
+        # The prefix `policy` makes the policy's optimizer update the entropy coefficient.
         self.policy_log_alpha: nn.Parameter | None = None
         if config.entropy_tuning == "target":
             self.policy_log_alpha = nn.Parameter(torch.tensor(math.log(config.initial_alpha)))
@@ -142,30 +149,33 @@ class WorldModel(TaskAware):
         self._add_tasks(env, config.task_dim)
 
     def num_parameters(self) -> int:
-        """Learned parameters; target networks don't count."""
+        """Return the number of learned parameters, without target networks."""
         return sum(p.numel() for p in self.parameters() if p.requires_grad)
 
     def blockable(self) -> dict[nn.Module, tuple[nn.Parameter, int]]:
-        """The layers that planning evaluates often, for `BlockedWeights`."""
+        """Return the layers that planning uses often, with weight and rows per environment.
+
+        See `BlockedWeights`.
+        """
         networks, rows = (self.dynamics, self.reward_head, self.policy), self.config.num_samples
-        found: dict[nn.Module, tuple[nn.Parameter, int]] = {}
+        layers: dict[nn.Module, tuple[nn.Parameter, int]] = {}
         for layer in (module for network in networks for module in network.modules()):
             if isinstance(layer, NormedLinear) and layer.kernel_knows():
-                found[layer] = (layer.linear.weight, rows)
+                layers[layer] = (layer.linear.weight, rows)
         q = self.q_functions
         if q.norm1 is not None and q.width % kernels.LANES == 0:
-            found |= {layer: (layer.weight, rows) for layer in (q.linear1, q.linear2)}
-        return found
+            layers |= {layer: (layer.weight, rows) for layer in (q.linear1, q.linear2)}
+        return layers
 
     def encode(
         self, obs: Tensor, context: TaskContext = NO_TASK, shift: Tensor | None = None
     ) -> Tensor:
-        """Latents `(..., L)` of observations `(..., *obs_shape)`.
+        """Return latents z = h(s, e), `(..., L)`.
 
         Args:
-            obs: observations; for pixels with values 0..255.
-            context: of the rows.
-            shift: pixel offsets `(..., 2)` of the random shift; none when None.
+            obs: `(..., *obs_shape)`, observations s; pixels have values 0..255.
+            context: task context of the rows.
+            shift: `(..., 2)`, pixel offsets of the random shift; no shift if None.
         """
         if isinstance(self.encoder, PixelEncoder):
             if shift is not None:
@@ -174,30 +184,52 @@ class WorldModel(TaskAware):
             with self._precision():
                 return self.encoder(obs)
         with self._precision():
-            return self.encoder(*_present(obs, context.embedding))
+            return self.encoder(*_without_none(obs, context.embedding))
 
     def next(self, latent: Tensor, action: Tensor, context: TaskContext = NO_TASK) -> Tensor:
-        """Next latents `(..., L)`."""
+        """Return next latents z' = d(z, a, e), `(..., L)`.
+
+        Args:
+            latent: z, `(..., L)`.
+            action: a, `(..., A)`.
+            context: task context of the rows.
+        """
         with self._precision():
-            return self.dynamics(*_present(latent, context.embedding, action)).float()
+            return self.dynamics(*_without_none(latent, context.embedding, action)).float()
 
     def reward(self, latent: Tensor, action: Tensor, context: TaskContext = NO_TASK) -> Tensor:
-        """Outputs `(..., bins)` of the reward head; `regression` decodes them."""
+        """Return outputs `(..., num_bins)` of R(z, a, e), for `regression.decode`.
+
+        Args:
+            latent: z, `(..., L)`.
+            action: a, `(..., A)`.
+            context: task context of the rows.
+        """
         with self._precision():
-            return self.reward_head(*_present(latent, context.embedding, action)).float()
+            return self.reward_head(*_without_none(latent, context.embedding, action)).float()
 
     def termination(self, latent: Tensor, context: TaskContext = NO_TASK) -> Tensor:
-        """Logits `(...)` of the probability that the episode has ended at these latents."""
+        """Return logits `(...)` of the probability that the episode terminated at these latents.
+
+        Raises:
+            ValueError: the task is not episodic, so that the model has no termination head.
+        """
         if self.termination_head is None:
-            raise ValueError("only models of episodic tasks predict termination")
+            raise ValueError("no termination head: only models of episodic tasks have one")
         with self._precision():
-            logits = self.termination_head(*_present(latent, context.embedding))
+            logits = self.termination_head(*_without_none(latent, context.embedding))
         return logits[..., 0].float()
 
     def pi(self, latent: Tensor, noise: Tensor, context: TaskContext = NO_TASK) -> PolicySample:
-        """A sample of the policy prior for latents `(..., L)` and noise `(..., A)`."""
+        """Sample actions â ~ p(z, e) from the policy prior.
+
+        Args:
+            latent: z, `(..., L)`.
+            noise: `(..., A)`, standard normal.
+            context: task context of the rows.
+        """
         with self._precision():
-            output = self.policy(*_present(latent, context.embedding))
+            output = self.policy(*_without_none(latent, context.embedding))
         return self.prior.sample(output.float(), noise, context.action_mask)
 
     def q(
@@ -211,35 +243,38 @@ class WorldModel(TaskAware):
         target: bool = False,
         frozen: bool = False,
     ) -> Tensor:
-        """Outputs `(K, ..., bins)` of the chosen Q-functions.
+        """Return outputs `(K, ..., num_bins)` of K chosen Q-functions Q_i(z, a, e).
 
         Args:
-            latent: `(..., L)`.
-            action: `(..., A)`.
-            context: of the rows.
-            heads: `(K,)` indices; all N when None.
-            dropout: factors `(K, ..., mlp_dim)`; no dropout when None.
-            target: whether to use the target networks.
-            frozen: gradients for the action only, not for parameters, as in the policy loss.
+            latent: z, `(..., L)`.
+            action: a, `(..., A)`.
+            context: task context of the rows.
+            heads: `(K,)`, indices of the Q-functions; all N if None.
+            dropout: `(K, ..., mlp_dim)`, dropout factors; no dropout if None.
+            target: whether to use the target networks Q̄_i.
+            frozen: compute gradients for the inputs only, not for parameters (policy loss).
         """
         ensemble = self.target_q_functions if target else self.q_functions
         embedding = context.embedding
         if embedding is not None:
             embedding = embedding.expand(*latent.shape[:-1], embedding.shape[-1])
-        parts = _present(latent, embedding, action)
+        inputs = _without_none(latent, embedding, action)
         with self._precision():
-            return ensemble(*parts, heads=heads, dropout=dropout, frozen=frozen).float()
+            return ensemble(*inputs, heads=heads, dropout=dropout, frozen=frozen).float()
 
     def _precision(self) -> contextlib.AbstractContextManager[object]:
-        """Where products may be taken in bfloat16; their results go on as float32."""
+        """Return a context in which matrix multiplications use bfloat16 if `precision=bf16`.
+
+        Results are converted to float32.
+        """
         return products_in(self.config.precision, self.q_functions.linear1.weight.device.type)
 
     @torch.no_grad()
     def update_target(self, tau: float) -> None:
-        """Moves the target networks toward the online ones: θ̄ ← θ̄ + τ(θ − θ̄)."""
+        """Update the target Q-functions: θ̄ ← θ̄ + τ·(θ − θ̄)."""
         move_toward(self.target_q_functions.parameters(), self.q_functions.parameters(), tau)
 
 
-def _present(*parts: Tensor | None) -> list[Tensor]:
-    """The parts of a network's input that there are: `[x, e, a]` or `[x, a]`."""
-    return [part for part in parts if part is not None]
+def _without_none(*inputs: Tensor | None) -> list[Tensor]:
+    """Return the inputs that are not None: `[x, e, a]`, or `[x, a]` without task embedding."""
+    return [x for x in inputs if x is not None]

@@ -36,6 +36,12 @@ def pytest_configure() -> None:
         prepare_rendering()
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Sends the tests of a file to one worker, which then makes the file's fixtures once."""
+    if item.get_closest_marker("xdist_group") is None:
+        item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+
+
 @pytest.fixture(autouse=True)
 def _as_if_alone() -> Iterator[None]:
     """No test depends on those before it in its process.

@@ -1,8 +1,8 @@
-"""The train command in a process of its own, which may be hit at a chosen place.
+"""The train command in a subprocess that can receive a signal at a chosen point.
 
-The place is the n-th call of a named function: the driver wraps that function from outside, so
-no production code knows of it and no clock decides. Processes are forked from a server that
-has imported torch once, or start anew where they use a GPU.
+The point is the n-th call of a named function, which the driver wraps from outside. The production
+code needs no hooks, and the timing is deterministic. Processes are forked from a server that has
+imported torch; processes that use a GPU are started from scratch.
 """
 
 from __future__ import annotations
@@ -23,19 +23,20 @@ from typing import Any, Literal, NamedTuple
 CONTEXT = multiprocessing.get_context("forkserver")
 # Importing torch._dynamo counts the GPUs; a process forked after that cannot use CUDA.
 FRESH_CONTEXT = multiprocessing.get_context("spawn")
-# What every run imports sooner or later; torch._dynamo comes with the first optimizer step.
+# Modules that every run imports; the first optimizer step imports torch._dynamo.
 CONTEXT.set_forkserver_preload(["torch._dynamo", "sacred", "tdmpc2.train", "tdmpc2.agent"])
 
 
 @dataclass(frozen=True)
 class Blow:
-    """A signal that the process sends itself.
+    """A signal that the process sends to itself at a chosen call of a function.
 
     Attributes:
-        function: `"module:name"` or `"module:Class.name"`.
-        call: at which of its calls, counted from 1.
-        when: before or after the call, or after half of what it wrote to its file.
-        number: the signal; None holds the process there until `Command.go_on`.
+        function: name of the function, `"module:name"` or `"module:Class.name"`.
+        call: number of the call, counted from 1.
+        when: before or after the call, or after the call with its file truncated to half of what
+            the call wrote.
+        number: signal to send; None pauses the process there until `Command.go_on`.
     """
 
     function: str
@@ -45,7 +46,7 @@ class Blow:
 
 
 class Done(NamedTuple):
-    """How a command ended: exit code (negative: killed by that signal) and what it said."""
+    """Result of a command: exit code (negative: killed by that signal), stdout and stderr."""
 
     code: int
     out: str
@@ -54,19 +55,21 @@ class Done(NamedTuple):
 
 @dataclass
 class Command:
-    """`python tdmpc2/train.py` with these arguments, in a process of its own.
+    """`python -m MODULE` in a subprocess.
 
     Attributes:
-        arguments: the command line.
-        blow: where the process is to be hit.
-        file_size: largest file in bytes that it may write: a full disk without a disk.
-        env: environment variables.
+        arguments: arguments of the command.
+        blow: signal to send at a chosen point; None for none.
+        file_size: largest file that the process may write, in bytes; simulates a full disk.
+        env: additional environment variables; its `PYTHONPATH` is searched for modules, too.
+        module: module of the command, with functions `main` and `usage`.
     """
 
     arguments: Sequence[str]
     blow: Blow | None = None
     file_size: int | None = None
     env: Mapping[str, str] = field(default_factory=dict)
+    module: str = "tdmpc2.train"
 
     def __post_init__(self) -> None:
         self._folder = TemporaryDirectory()
@@ -75,22 +78,22 @@ class Command:
         self._reached, self._go_on = context.Event(), context.Event()
         held = (self._reached, self._go_on)
         args = (self.arguments, self.blow, self.file_size, self.env, self._streams, held)
-        self._process = context.Process(target=_run, args=args)
+        self._process = context.Process(target=_run, args=(self.module, *args))
 
     def start_and_reach(self) -> int:
-        """Starts it and returns when it is held by its blow; its process id."""
+        """Start the command, wait until it pauses at its blow, and return its process id."""
         self._process.start()
         self._reached.wait()
         assert self._process.pid is not None
         return self._process.pid
 
     def go_on(self) -> Done:
-        """Lets a held process go on to its end."""
+        """Let a paused process continue, and wait for its end."""
         self._go_on.set()
         return self._end()
 
     def run(self) -> Done:
-        """Runs it to its end."""
+        """Run the command to its end."""
         self._process.start()
         return self._end()
 
@@ -103,6 +106,7 @@ class Command:
 
 
 def _run(
+    module: str,
     arguments: Sequence[str],
     blow: Blow | None,
     file_size: int | None,
@@ -110,23 +114,24 @@ def _run(
     streams: Sequence[Path],
     held: tuple[Any, Any],
 ) -> None:
-    """What the process does."""
+    """Run the train command; the main function of the subprocess."""
     for stream, path in zip((1, 2), streams, strict=True):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
     os.environ.update(env)
-    from tdmpc2 import train
+    sys.path[:0] = filter(None, env.get("PYTHONPATH", "").split(os.pathsep))
+    command = importlib.import_module(module)
     from tdmpc2.common.system import cli
 
     if blow is not None:
         _strike(blow, *held)
     if file_size is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
-    sys.argv = ["train.py", *arguments]
-    sys.exit(cli.command(train.main, train.usage))
+    sys.argv = [module, *arguments]
+    sys.exit(cli.command(command.main, command.usage))
 
 
 def _strike(blow: Blow, reached: Any, go_on: Any) -> None:
-    """Wraps the function of a blow in this process."""
+    """Wrap the function of a blow in this process."""
     module, _, path = blow.function.partition(":")
     *outer, name = path.split(".")
     owner: Any = importlib.import_module(module)
@@ -160,7 +165,7 @@ def _strike(blow: Blow, reached: Any, go_on: Any) -> None:
 
 
 def _halve(args: Sequence[Any]) -> None:
-    """Cuts the file that a call has just written to the state of a write that got half-way."""
+    """Truncate the file that a call has just written, as if the write had stopped half-way."""
     for arg in args:
         if hasattr(arg, "fileno"):  # an open file: half of it
             arg.flush()

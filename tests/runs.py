@@ -1,4 +1,4 @@
-"""Tiny training runs, and what is compared of them."""
+"""Tiny training runs, and checksums of their results for comparisons."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 from tests.kill_driver import Blow, Command, Done
 
-# 4 episodes of 50 decisions; the first update falls into the third. A few thousand parameters.
+# 4 episodes of 50 decisions, first update in the third; a few thousand parameters.
 TINY: dict[str, Any] = {
     "task": "toy-pointmass",
     "env_steps": 200,
@@ -37,7 +37,7 @@ TINY: dict[str, Any] = {
 
 
 class Outcome(NamedTuple):
-    """Checksums of what a run leaves."""
+    """Checksums of the results of a run."""
 
     eval_csv: str
     train_csv: str
@@ -45,18 +45,18 @@ class Outcome(NamedTuple):
 
 
 def arguments(runs: Path, **changes: Any) -> list[str]:
-    """The command line of a tiny run; a change to None leaves the argument out."""
+    """Return the arguments of a tiny run; a change to None omits the argument."""
     values = {**TINY, "runs": runs, **changes}
     return [f"{key}={value}" for key, value in values.items() if value is not None]
 
 
 def tiny(runs: Path, blow: Blow | None = None, **changes: Any) -> Done:
-    """A tiny run."""
+    """Run the train command with the tiny settings."""
     return Command(arguments(runs, **changes), blow).run()
 
 
 def refusal(runs: Path, **changes: Any) -> str:
-    """The one line that refuses a tiny run."""
+    """Run the train command, which must fail with one line of error; return that line."""
     done = tiny(runs, **changes)
     assert done.code == 2, done
     assert done.out == ""
@@ -66,29 +66,29 @@ def refusal(runs: Path, **changes: Any) -> str:
 
 
 def run_directory(runs: Path) -> Path:
-    """The only run below a folder."""
+    """Return the directory of the only run in a folder."""
     (spec,) = runs.rglob("spec.json")
     return spec.parent
 
 
 def outcome(runs: Path) -> Outcome:
-    """What to compare of the only run below a folder."""
+    """Return the checksums of the only run in a folder."""
     return outcome_of(run_directory(runs))
 
 
 def outcome_of(directory: Path) -> Outcome:
-    """What to compare of a run."""
+    """Return the checksums of a run."""
     sums = [sha256((directory / name).read_bytes()) for name in ("eval.csv", "train.csv")]
     return Outcome(*sums, sha256(*agent_bytes(directory)))
 
 
 def sha256(*parts: bytes) -> str:
-    """Checksum of bytes."""
+    """Return a checksum of several byte strings."""
     return hashlib.sha256(b"|".join(parts)).hexdigest()
 
 
 def agent_bytes(directory: Path) -> list[bytes]:
-    """Every tensor of the agent in the newest checkpoint, with its name."""
+    """Return the bytes of each tensor of the agent in the newest checkpoint, with its name."""
     newest = max((directory / "checkpoints").iterdir())
     state = torch.load(newest / "state.pt", weights_only=True, map_location="cpu")
     flat: list[bytes] = []
@@ -110,27 +110,27 @@ def _flatten(name: str, value: Any, flat: list[bytes]) -> None:
 
 
 def files(runs: Path) -> set[str]:
-    """Every file of the only run below a folder, but for Sacred's record of each attempt."""
+    """Return the files of the only run in a folder, except Sacred's records."""
     directory = run_directory(runs)
-    found = (str(p.relative_to(directory)) for p in directory.rglob("*"))
-    return {path for path in found if not path.startswith("sacred/")}
+    paths = (str(p.relative_to(directory)) for p in directory.rglob("*"))
+    return {path for path in paths if not path.startswith("sacred/")}
 
 
 def evaluated_steps(runs: Path) -> list[int]:
-    """The env steps of the whole lines of `eval.csv`."""
+    """Return the env steps of the complete lines of `eval.csv`."""
     path = run_directory(runs) / "eval.csv"
     lines = path.read_text().split("\n")[1:-1] if path.exists() else []
     return [int(line.split(",")[0]) for line in lines]
 
 
 def checkpoint_steps(runs: Path) -> list[int]:
-    """The agent steps of the whole checkpoints."""
+    """Return the agent steps of the complete checkpoints."""
     folder = run_directory(runs) / "checkpoints"
     return sorted(int(path.name) for path in folder.glob("[0-9]*"))
 
 
 def snapshot(folder: Path) -> dict[str, tuple[int, bytes]]:
-    """Everything below a folder with its time of change, to see that nothing was touched."""
+    """Return contents and modification times of a folder, to check that nothing changes."""
     return {
         str(path.relative_to(folder)): (
             path.stat().st_mtime_ns,

@@ -1,4 +1,4 @@
-"""The agent: acting, warm start, schedule, seeds and everything that resuming needs."""
+"""Test the agent: acting, warm start, update schedule, seeds and resuming."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ FIRST, LATER = np.array([True]), np.array([False])
 
 
 def observations(batch: int, seed: int = 0) -> np.ndarray:
-    """`(batch, 5)` numbers."""
+    """Return fixed observations `(batch, 5)`."""
     return np.random.default_rng(seed).normal(size=(batch, 5)).astype(np.float32)
 
 
 def saved(agent: TDMPC2) -> dict[str, Any]:
-    """The agent's state through a file of plain containers and tensors."""
+    """Save the agent's state to a file and load it with `weights_only`."""
     file = io.BytesIO()
     torch.save(agent.state_dict(), file)
     file.seek(0)
@@ -44,14 +44,17 @@ def saved(agent: TDMPC2) -> dict[str, Any]:
 
 
 def updates(agent: TDMPC2, decisions: int) -> list[int]:
-    """Updates due after each of the first decisions."""
+    """Return the updates due after each of the first decisions."""
     return [agent.updates_due("decision", Counters(n, 0, n)) for n in range(1, decisions + 1)]
 
 
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [
-        ({}, [0, 0, 0, 3, 1, 1]),  # decision indices 0..2 seed; the burst follows index 3
+        (
+            {},
+            [0, 0, 0, 3, 1, 1],
+        ),  # indices 0..2 are seed decisions; the pretraining updates follow index 3
         ({"pretrain_updates": 7}, [0, 0, 0, 7, 1, 1]),
         ({"pretrain_updates": 0}, [0, 0, 0, 0, 1, 1]),
     ],
@@ -100,7 +103,7 @@ def test_a_multi_task_agent_asks_for_the_task() -> None:
 
 
 def test_without_planning_the_prior_acts() -> None:
-    """Its mean tanh(s / 2) in evaluation; a sample with its noise of 0.05 in training."""
+    """The prior acts with its mean tanh(s / 2) in evaluation, and with noise in training."""
     agent = hand_agent(planning=False)
     obs = np.linspace(-3, 3, 4000, dtype=np.float32)[:, None]
     first = np.ones(4000, dtype=bool)
@@ -120,14 +123,14 @@ def test_sampled_prior_of_maximum_entropy() -> None:
 
 
 def test_warm_start_is_the_last_mean_shifted_by_one() -> None:
-    """With a momentum near 1 the planner keeps its starting mean, so it can be read off."""
+    """With a momentum near 1 the planner keeps its initial mean, which the test can then read."""
     agent = make_agent(tiny_config(momentum=1 - 1e-6))
     last = torch.rand(3, 2, 2) - 0.5
     agent.previous_mean[True] = last.clone()
     agent.act(observations(2), first=np.array([False, True]), explore=True)
     mean = agent.previous_mean[True]
     expected = torch.zeros(3, 2, 2)
-    expected[:2, 0] = last[1:, 0]  # the other environment begins an episode
+    expected[:2, 0] = last[1:, 0]  # the other environment starts an episode
     torch.testing.assert_close(mean, expected, rtol=0, atol=1e-4)
     assert agent.previous_mean[False] is None
 
@@ -141,7 +144,7 @@ def test_a_new_batch_of_environments_must_begin_episodes() -> None:
 
 
 def test_evaluation_does_not_disturb_training() -> None:
-    """The same actions and updates with and without evaluations in between."""
+    """Actions and updates are equal with and without evaluations in between."""
     config = tiny_config()
     outcomes = []
     for evaluate in (False, True):
@@ -170,14 +173,14 @@ def test_each_task_has_the_discount_of_its_episode_length() -> None:
 
 
 def parameters(agent: TDMPC2) -> list[Tensor]:
-    """All weights, target networks included."""
+    """Return copies of all weights, including target networks."""
     return list(agent.model.state_dict().values())
 
 
 def test_one_seed_gives_one_agent() -> None:
     before = torch.get_rng_state()
     first = TDMPC2(tiny_config(), env_spec(), seed=3)
-    assert torch.equal(torch.get_rng_state(), before)  # nothing global is drawn from
+    assert torch.equal(torch.get_rng_state(), before)  # global generators are not used
     torch.manual_seed(99)
     same, other = (TDMPC2(tiny_config(), env_spec(), seed=seed) for seed in (3, 4))
     assert all(map(torch.equal, parameters(first), parameters(same)))
@@ -232,7 +235,7 @@ def test_a_restored_agent_continues_bit_for_bit(overrides: dict[str, Any]) -> No
     ["optimizer", "policy_optimizer", "value_scale", "train_noise", "eval_noise", "previous_mean"],
 )
 def test_every_part_of_the_state_matters(left_out: str) -> None:
-    """An agent restored without one part goes on differently, so the test above can fail."""
+    """An agent restored without one field of its state continues differently."""
     config = tiny_config(regression="mse")
     agent = make_agent(config)
     agent.value_scale.fill_(50.0)
@@ -252,7 +255,7 @@ def test_every_part_of_the_state_matters(left_out: str) -> None:
 
 
 def test_prioritised_updates_write_priorities_back() -> None:
-    """(Σ_t ρ^t mean_i |Q̂ − y| + 1e-6)^0.6 at the rows that were drawn, 1 elsewhere."""
+    """Priorities are (Σ_t ρ^t mean_i |Q̂ − y| + 1e-6)^0.6 for sampled rows and 1 elsewhere."""
     config = tiny_config(prioritized_replay=True)
     agent, replay, twin = make_agent(config), *(filled_replay(config, env_spec()) for _ in "ab")
     noise_state = agent.train_noise.generator.get_state()
@@ -270,7 +273,7 @@ def test_prioritised_updates_write_priorities_back() -> None:
 
 
 class _NoWaiting(TorchDispatchMode):
-    """Refuses what would make the host wait for a GPU."""
+    """Raises an error for operations that synchronize the host with a GPU."""
 
     WAITS = ("_local_scalar_dense", "nonzero", "is_nonzero", "equal", "unique", "masked_select")
 
@@ -282,7 +285,7 @@ class _NoWaiting(TorchDispatchMode):
 
 @pytest.mark.parametrize("overrides", [{}, {"num_q": 2}, {"dropout_in": "everywhere"}], ids=str)
 def test_planning_and_updates_never_wait_for_the_device(overrides: dict[str, Any]) -> None:
-    """Nothing in them reads a value back; only the action leaves."""
+    """Acting and updates read no tensor values on the host, except the action."""
     agent = make_agent(tiny_config(**overrides))
     replay = filled_replay(agent.config, agent.env)
     with _NoWaiting():

@@ -1,4 +1,4 @@
-"""Losses and gradient steps of the agent: by hand, by plain loops, and with a plain Adam."""
+"""Test losses and gradient steps against values by hand, plain loops and a plain Adam."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def tensor(rows: Sequence[Sequence[float]], dim: bool = True) -> Tensor:
 
 
 def hand_batch(*, weighted: bool = False) -> Batch:
-    """The rows above."""
+    """Return the rows above as a batch."""
     return Batch(
         obs=tensor(STATES),
         action=tensor(ACTIONS),
@@ -52,7 +52,7 @@ def hand_batch(*, weighted: bool = False) -> Batch:
 
 
 def hand_noise(heads: list[int] | None = None) -> UpdateNoise:
-    """The noise above."""
+    """Return the noise above."""
     chosen = None if heads is None else torch.tensor(heads)
     return UpdateNoise(tensor(TARGET_NOISE), chosen, tensor(POLICY_NOISE), chosen)
 
@@ -93,7 +93,7 @@ def losses_by_hand(num_q: int, heads: list[int], weights: list[float]) -> dict[s
     ("num_q", "heads"), [(1, None), (2, None), (3, [0, 2]), (3, [1, 0])], ids=str
 )
 def test_model_loss_by_hand(num_q: int, heads: list[int] | None, weighted: bool) -> None:
-    """With termination, the chosen target heads, and the weights of prioritized replay."""
+    """Test the model loss with termination, chosen target heads and importance weights."""
     agent = hand_agent(horizon=2, num_q=num_q, episodic=True, prioritized_replay=True)
     loss, latents, metrics, priority = agent.model_loss(
         hand_batch(weighted=weighted), hand_noise(heads)
@@ -122,7 +122,7 @@ def test_without_the_flag_there_are_no_priorities() -> None:
 def test_policy_loss_and_value_scale_by_hand(
     gain: float, scale: float, heads: list[int] | None
 ) -> None:
-    """−mean_t ρ^t mean_b Q/S, with S moved 1 % toward the 5-95 percentile range first."""
+    """The loss is −mean_t ρ^t mean_b Q/S; S first moves by 1 % toward the 5-95 percentile range."""
     agent = hand_agent(horizon=2, num_q=3 if heads else 2, q_gain=gain)
     agent.value_scale.fill_(scale)
     loss, value_scale, metrics = agent.policy_loss(tensor(STATES), None, hand_noise(heads))
@@ -135,12 +135,12 @@ def test_policy_loss_and_value_scale_by_hand(
     spread = np.percentile(q[0], 95) - np.percentile(q[0], 5)
     new_scale = scale + 0.01 * (max(spread, 1.0) - scale)
     assert value_scale.item() == pytest.approx(new_scale, rel=1e-4)
-    assert agent.value_scale.item() == scale  # moves with the update only
+    assert agent.value_scale.item() == scale  # changes in the update only
     assert metrics["pi_scale"].item() == pytest.approx(new_scale, rel=1e-4)
     expected = -np.mean([0.5**t * q[t].mean() / new_scale for t in range(3)])
     assert loss.item() == pytest.approx(expected, rel=1e-3, abs=1e-5)
     if gain == 100.0:
-        assert new_scale > 4.0  # far from where S starts
+        assert new_scale > 4.0  # far from the initial S
     if gain == 0.01:
         assert new_scale == 1.0  # never below 1
 
@@ -204,17 +204,17 @@ def plain_adam(
 
 
 def largest_difference(ours: list[Tensor], others: list[Tensor]) -> float:
-    """Over all entries of all tensors."""
+    """Return the joint norm of all tensors."""
     return max((a - b).abs().max().item() for a, b in zip(ours, others, strict=True))
 
 
 def snapshot(parameters: list[torch.nn.Parameter]) -> list[Tensor]:
-    """Copies."""
+    """Return copies of the parameters."""
     return [p.detach().clone() for p in parameters]
 
 
 def test_model_steps_are_adam_on_the_clipped_gradient() -> None:
-    """A step whose gradient is clipped, then one that is not; the encoder at 0.3 of the rate."""
+    """Take one step with a clipped gradient and one without; the encoder has 0.3 of the rate."""
     config = tiny_config(regression="mse", consistency_coef=20.0)
     agent = make_agent(config)
     ordinary = random_batch(config, agent.env)
@@ -235,13 +235,13 @@ def test_model_steps_are_adam_on_the_clipped_gradient() -> None:
     ours = snapshot(agent.model_params)
     expected = plain_adam(start, steps, rates, 1e-8, clip=20.0)
     assert largest_difference(ours, expected) < 2e-6
-    # Either mistake would show.
+    # Both mistakes would change the result.
     assert largest_difference(ours, plain_adam(start, steps, rates, 1e-8, clip=math.inf)) > 1e-4
     assert largest_difference(ours, plain_adam(start, steps, [3e-4] * 99, 1e-8, clip=20.0)) > 1e-4
 
 
 def policy_step(agent: TDMPC2, latents: Tensor) -> tuple[list[Tensor], float]:
-    """Takes a policy step; returns the raw gradient and the norm that the agent reports."""
+    """Take a policy step and return the raw gradient and the norm that the agent reports."""
     noise = agent.train_noise.update(latents.shape[1])
     loss = agent.policy_loss(latents, None, noise).loss
     gradient = list(torch.autograd.grad(loss, agent.policy_params))
@@ -249,7 +249,7 @@ def policy_step(agent: TDMPC2, latents: Tensor) -> tuple[list[Tensor], float]:
 
 
 def test_policy_steps_are_adam_on_the_clipped_gradient() -> None:
-    """With the entropy term scaled up the gradient is clipped; in the next step it is not."""
+    """With a large entropy coefficient the gradient is clipped; in the next step it is not."""
     agent = make_agent()
     start, steps, norms = snapshot(agent.policy_params), [], []
     for entropy_coef in (100.0, 0.1):
@@ -267,7 +267,7 @@ def test_policy_steps_are_adam_on_the_clipped_gradient() -> None:
 
 
 def test_policy_optimizer_has_an_epsilon_of_1e_5() -> None:
-    """Shows where gradients are as small as that."""
+    """A different ε of Adam changes the result where gradients are about that small."""
     agent = make_agent(tiny_config(entropy_coef=0.0))
     agent.value_scale.fill_(1e5)
     start = snapshot(agent.policy_params)
@@ -280,7 +280,7 @@ def test_policy_optimizer_has_an_epsilon_of_1e_5() -> None:
 
 @pytest.mark.parametrize("num_tasks", [1, 3])
 def test_a_learnt_entropy_coefficient_seeks_its_target(num_tasks: int) -> None:
-    """The slope of its loss is mean entropy + A, so α falls where there is too much of it."""
+    """The gradient of the loss is mean entropy + A, so α decreases if the entropy is too large."""
     dims = {"task_dim": 4} if num_tasks > 1 else {}
     config = tiny_config(entropy_tuning="target", entropy_form="exact", **dims)
     agent = make_agent(config, THREE_TASKS if num_tasks > 1 else env_spec())
@@ -295,7 +295,7 @@ def test_a_learnt_entropy_coefficient_seeks_its_target(num_tasks: int) -> None:
     entropy = outcome.metrics["pi_entropy_bonus"]
     assert slope.item() == pytest.approx((entropy + wanted).item(), rel=1e-5)
     assert outcome.metrics["pi_alpha"].item() == pytest.approx(0.1)
-    # Q is not scaled, α weighs the bonus.
+    # Q is not scaled; α multiplies the bonus.
     sample = agent.model.pi(latents, noise.policy, agent.model.context(task))
     q = agent.model.regression.decode(
         agent.model.q(
@@ -353,7 +353,7 @@ def test_embeddings_of_other_tasks_stay_and_long_ones_are_projected() -> None:
 
 
 def test_padded_action_dimensions_get_no_gradient() -> None:
-    """A batch of tasks with one action dimension moves one of the policy's three."""
+    """A batch of tasks with one action dimension updates only one of the policy's three."""
     agent = make_agent(tiny_config(task_dim=4), THREE_TASKS)
     task = torch.ones(6, dtype=torch.long)
     loss = agent.policy_loss(torch.rand(4, 6, 16), task, agent.train_noise.update(6)).loss
@@ -366,7 +366,7 @@ def test_padded_action_dimensions_get_no_gradient() -> None:
 
 @pytest.mark.parametrize("dropout_in", ["model_loss", "everywhere", "model_and_policy_loss"])
 def test_dropout_reaches_the_losses_that_the_flag_names(dropout_in: str) -> None:
-    """Each loss, with dropout of one half against the same draws without the factors."""
+    """Compare each loss with dropout of 0.5 to the same noise without dropout factors."""
     config = tiny_config(dropout=0.5, dropout_in=dropout_in)
     agent = make_agent(config)
     batch, noise = random_batch(config, agent.env), agent.train_noise.update(6)

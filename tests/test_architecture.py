@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib.metadata
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +17,8 @@ import pytest
 from tdmpc2.runners.registry import METHODS, agent_class
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("tdmpc2", "baselines", "ablations", "sweeps", "analysis")
+SETUP = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+PACKAGES = tuple(pattern.strip("*") for pattern in SETUP["packages"]["find"]["include"])
 FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 # Files or folders below `tdmpc2/envs` that know a simulator; MuJoCo serves several domains.
@@ -36,6 +39,7 @@ def name(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
+@functools.cache
 def imports(path: Path) -> set[str]:
     """Full names of every module that a file imports, at its top or inside a function.
 

@@ -1,4 +1,4 @@
-"""Finetuning: what a run begins with, what it is, resuming it, and bad input."""
+"""Finetuning: initialization, identity of a run, resume, and invalid input."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ QUICK = {k: v for k, v in TINY.items() if k not in (*ARCHITECTURE, "model_size",
 
 
 def make_model(tasks: str = TASKS, **overrides: Any) -> Model:
-    """An untrained model of several tasks whose embeddings differ."""
+    """Return an untrained multi-task model whose task embeddings differ."""
     given = {name: TINY[name] for name in ARCHITECTURE}
     values = {"model_size": "smoke", **given, "task_dim": 3, **overrides}
     config = TDMPC2Config.make(multitask=True, **values)
@@ -56,7 +56,7 @@ def run(file: Path, runs: Path, **changes: Any) -> Path:
     return run_directory(runs)
 
 
-# --- what a run begins with ----------------------------------------------------------------
+# --- initialization of a run ---------------------------------------------------------------
 
 
 def agent_for(spec: Any) -> Any:
@@ -78,7 +78,7 @@ def test_the_model_with_the_embedding_of_one_task() -> None:
 
 
 def test_it_computes_what_the_model_computes_for_that_task() -> None:
-    """Without a task index, what the model of three answers for the first of its tasks."""
+    """The finetuned agent without a task index equals the three-task model at task index 0."""
     model = make_model()
     agent = agent_for(finetune.finetune_spec(model, "toy-pointmass", 1))
     finetune.begin_with(model, "toy-pointmass", agent)
@@ -87,7 +87,7 @@ def test_it_computes_what_the_model_computes_for_that_task() -> None:
     for each in (three, agent.model):
         with torch.no_grad():
             for parameter in each.q_functions.parameters():
-                parameter += 0.1  # they begin at zero
+                parameter += 0.1  # the last layers are initialized to zero
     obs, task = torch.randn(5, 24), torch.zeros(5, dtype=torch.long)
     ours, theirs = agent.model.context(None), three.context(task)
     agent.model.renormalize_task_embedding(None)
@@ -134,7 +134,7 @@ def test_identity_and_name() -> None:
     assert len(identities) == 4
     assert spec(env_steps=5).identity == plain.identity
     assert dict(plain.overrides)["task_dim"] == 3
-    assert "batch_size" not in dict(plain.overrides)  # that of one task, not of many
+    assert "batch_size" not in dict(plain.overrides)  # finetuning uses the single-task batch size
 
 
 def test_held_out_tasks_are_the_rest_of_mt80() -> None:
@@ -190,19 +190,19 @@ def test_the_finetuned_model_is_a_model(file: Path, tmp_path: Path) -> None:
     assert (model.env.obs_shape, model.env.action_dim) == ((24,), 6)
 
 
-# --- bad input -----------------------------------------------------------------------------
+# --- invalid input -------------------------------------------------------------------------
 
 BAD: dict[str, tuple[dict[str, Any], str]] = {
     "no checkpoint": ({"checkpoint": None}, "checkpoint= is missing"),
     "no such file": ({"checkpoint": "nowhere.pt"}, "nowhere.pt"),
     "no task": ({"task": None}, "task= is missing"),
-    "too large": ({"task": "dog-run"}, "its observations have 223 dimensions, the model's 24"),
+    "too large": ({"task": "dog-run"}, "have 223 dimensions, but those of the model only 24"),
     "no source": ({"task": "cartpole-swingup"}, "init_embedding= is missing"),
     "unknown source": (
         {"init_embedding": "walker-run"},
-        "init_embedding=walker-run: the model knows no such task",
+        "init_embedding=walker-run: not a task of the model",
     ),
-    "architecture": ({"latent_dim": 16}, "latent_dim: is the model's own, 8"),
+    "architecture": ({"latent_dim": 16}, "latent_dim: fixed by the model (8)"),
     "key": ({"num_updates": 5}, "unknown key 'num_updates'"),
     "held out of what": ({"task": "held-out"}, ""),
 }
@@ -222,7 +222,7 @@ def test_a_model_of_one_task_is_refused(tmp_path: Path) -> None:
     config = TDMPC2Config.make(model_size="smoke")
     env = multitask_spec([get_task("walker-walk")])
     model = Model(config, env, WorldModel(config, env).state_dict(), {"source": "here"})
-    with pytest.raises(UserError, match="here: a model of one task"):
+    with pytest.raises(UserError, match="here: a single-task model"):
         finetune.finetune_spec(model, "walker-run", 1)
 
 

@@ -1,32 +1,41 @@
-"""The acceptance test for GPUs, tried on the CPU with tiny models."""
+"""The GPU acceptance test, run on the CPU with tiny models."""
 
 from __future__ import annotations
 
 import importlib
 import json
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from tdmpc2.common.system.errors import UserError
+from tdmpc2.runners.registry import METHODS
+from tests.kill_driver import Command, Done
 from tests.runs import run_directory
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "gpu_acceptance.py"
 
 
-def accept(out: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(SCRIPT), "small=true", "device=cpu", f"out={out}", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, cwd=out.parent, check=False)
+def accept(out: Path, *arguments: str) -> Done:
+    """Runs the command to its end; each of its sections is a process started anew."""
+    line = ["small=true", "device=cpu", f"out={out}", *arguments]
+    return Command(line, env={"PYTHONPATH": str(SCRIPT.parent)}, module=SCRIPT.stem).run()
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The script as a module."""
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+    return importlib.import_module("gpu_acceptance")
 
 
 def test_sections_pass_and_are_not_repeated(tmp_path: Path) -> None:
     out = tmp_path / "out"
     done = accept(out, "sections=sync,memory", "parallel=2")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "No GPU is used" in done.stdout
+    assert done.code == 0, done
+    assert "No GPU is used" in done.out
     found = json.loads((out / "acceptance.json").read_text())
     assert [one["section"] for one in found["sections"]] == ["sync", "memory"]
     for one in found["sections"]:
@@ -34,20 +43,20 @@ def test_sections_pass_and_are_not_repeated(tmp_path: Path) -> None:
         assert one["key"] == found["facts"]
         assert any(check["ok"] for check in one["checks"])
     waits = [check["name"] for check in found["sections"][0]["checks"]]
-    for method in ("tdmpc2", "sac", "tdmpc", "dreamerv3"):
+    for method in METHODS:
         assert f"{method}, eager: update: waits" in waits
     assert "| tdmpc2, eager: plan: waits | 0 | ≤ 0 |" in (out / "acceptance.md").read_text()
     again = accept(out, "sections=sync,memory")
-    assert again.returncode == 0
-    assert again.stdout.count("passed before") == 2
+    assert again.code == 0
+    assert again.out.count("passed before") == 2
 
 
 def test_a_section_that_takes_too_long_is_stopped_and_named(tmp_path: Path) -> None:
     done = accept(tmp_path / "out", "sections=memory", "limits=memory=0.1")
-    assert done.returncode == 1
-    assert "**memory**: timed out: after 0 s" in done.stdout
-    assert "not passed: memory" in done.stdout
-    assert accept(tmp_path / "out", "sections=memory").returncode == 0  # and repeated
+    assert done.code == 1
+    assert "**memory**: timed out: after 0 s" in done.out
+    assert "not passed: memory" in done.out
+    assert accept(tmp_path / "out", "sections=memory").code == 0  # and repeated
 
 
 @pytest.mark.parametrize(
@@ -63,10 +72,8 @@ def test_a_section_that_takes_too_long_is_stopped_and_named(tmp_path: Path) -> N
     ],
 )
 def test_bad_input_is_one_line(
-    tmp_path: Path, argument: str, message: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, argument: str, message: str, command: ModuleType
 ) -> None:
-    monkeypatch.syspath_prepend(str(SCRIPT.parent))
-    command = importlib.import_module("gpu_acceptance")
     with pytest.raises(UserError) as refused:
         command.main([f"out={tmp_path / 'out'}", argument])
     assert message in str(refused.value)
@@ -75,15 +82,14 @@ def test_bad_input_is_one_line(
 
 
 @pytest.mark.slow
-def test_every_section(tmp_path: Path) -> None:
-    """The dry run: whatever can be shown on a CPU."""
+def test_every_section(tmp_path: Path, command: ModuleType) -> None:
+    """All sections run on the CPU."""
     out = tmp_path / "out"
     done = accept(out)
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.code == 0, done
     sections = json.loads((out / "acceptance.json").read_text())["sections"]
-    assert {one["section"]: one["status"] for one in sections} == dict.fromkeys(
-        ("parity", "sync", "memory", "resume", "latency", "seeds", "train"), "passed"
-    )
+    passed = dict.fromkeys(command.SECTIONS, "passed")
+    assert {one["section"]: one["status"] for one in sections} == passed
     with zipfile.ZipFile(out / "records.zip") as archive:
         names = [Path(name).name for name in archive.namelist()]
     assert names.count("eval.csv") == 3

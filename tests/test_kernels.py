@@ -1,4 +1,4 @@
-"""The native kernels against the definitions in float64, measured by PyTorch's own error."""
+"""Test the native kernels against float64, with PyTorch's float32 error as tolerance."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tdmpc2.common.numerics import native_build
 from tdmpc2.kernels.blocked import BlockedWeights, block_of
 from tdmpc2.layers import mish, simnorm
 
-# Layers, rows and units: of one layer, of an ensemble, and of rows that make no whole vectors.
+# Layers, rows and units: one layer, an ensemble, and rows that are not whole SIMD vectors.
 SHAPES = [(1, 64, 512), (5, 40, 64), (2, 37, 16)]
 
 
@@ -31,7 +31,7 @@ def drawn(*shape: int, seed: int = 0) -> Tensor:
 def definition(
     x: Tensor, bias: Tensor, gamma: Tensor, beta: Tensor, factor: Tensor | None, group: int
 ) -> Tensor:
-    """act(LayerNorm(factor·(x + bias))), from the plain layers."""
+    """Compute act(LayerNorm(factor·(x + bias))) with the plain layers."""
     x = x + bias[:, None]
     if factor is not None:
         x = x * factor
@@ -43,7 +43,7 @@ def definition(
 @pytest.mark.parametrize("dropout", [False, True], ids=["", "dropout"])
 @pytest.mark.parametrize(("num", "rows", "dim"), SHAPES)
 def test_values_and_gradients(num: int, rows: int, dim: int, dropout: bool, group: int) -> None:
-    """Within a few times the error that plain float32 makes itself."""
+    """Check that the error is at most a few times the error of plain float32."""
     args = [drawn(num, rows, dim), *(drawn(num, dim, seed=i) for i in (1, 2, 3))]
     factor = (drawn(num, rows, dim, seed=4) > -1).float() / 0.84 if dropout else None
     exact_args = [a.detach().double().requires_grad_() for a in args]
@@ -64,7 +64,7 @@ def test_values_and_gradients(num: int, rows: int, dim: int, dropout: bool, grou
 
 
 def test_a_single_layer_takes_any_leading_shape() -> None:
-    """With the values and gradients of an ensemble of one."""
+    """A single layer has the values and gradients of an ensemble with one member."""
     x, params = drawn(3, 5, 7, 32), [drawn(32, seed=i) for i in (1, 2, 3)]
     y = torch.ops.tdmpc2.norm_act(x, *params, None, 8, 0.7)[0]
     alone = [p.detach()[None].requires_grad_() for p in params]
@@ -78,7 +78,7 @@ def test_a_single_layer_takes_any_leading_shape() -> None:
 
 
 def test_extreme_values_stay_finite() -> None:
-    """Units as far apart as float32 lets a norm's weights put them."""
+    """Test units with differences as large as float32 norm parameters allow."""
     x, ones = drawn(1, 16, 32).detach(), torch.ones(1, 32)
     for group in (0, 8):
         args = (1e4 * x, 0 * ones, 1e3 * ones, 0 * ones)
@@ -101,7 +101,7 @@ def test_nan_is_not_hidden() -> None:
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_threads_share_the_rows(threads: int) -> None:
-    """Values are the same to the bit; sums over rows to round-off."""
+    """Values are bit-identical; sums over rows are equal up to rounding."""
     before = torch.get_num_threads()
     args = [drawn(2, 37, 64), *(drawn(2, 64, seed=i) for i in (1, 2, 3))]
     grad = drawn(2, 37, 64, seed=5).detach()
@@ -147,7 +147,7 @@ def test_dense_is_a_whole_layer(heads: list[int] | None, shared: bool, block: in
 
 @pytest.mark.usefixtures("library")
 def test_blocked_weights_follow_their_parameters() -> None:
-    """Inside `in_use` a layer holds its weights as they are now; outside none at all."""
+    """Within `in_use` a layer has up-to-date blocked weights, outside none."""
     if not BlockedWeights.possible():
         pytest.skip("torch's library of products takes no blocked weights here")
     layer = torch.nn.Linear(16, 16)
@@ -157,7 +157,7 @@ def test_blocked_weights_follow_their_parameters() -> None:
     outcomes = []
     for _ in range(2):
         with torch.no_grad(), weights.in_use():
-            layer.weight.copy_(torch.flip(layer.weight, [0]))  # only seen at the next entry
+            layer.weight.copy_(torch.flip(layer.weight, [0]))  # takes effect at the next entry
             outcomes.append(
                 torch.ops.tdmpc2.dense(x, layer.blocked[0], zeros, ones, zeros, None, 256, 0, 1)
             )
@@ -177,7 +177,7 @@ def test_blocked_weights_follow_their_parameters() -> None:
         (300, 2, 150),
         (64, 1, 64),
         (512, 4, 128),
-        (512, 9, 0),  # some threads would have nothing to do
+        (512, 9, 0),  # some threads would be idle
         (63, 1, 0),
         (521, 1, 0),  # a prime
     ],
@@ -226,7 +226,7 @@ def test_without_a_compiler_there_is_a_warning_and_no_kernel(
 @pytest.mark.parametrize("ensemble", [False, True], ids=["layer", "ensemble"])
 @pytest.mark.parametrize("dropout", [False, True], ids=["", "dropout"])
 def test_vectorised_over_models(ensemble: bool, dropout: bool) -> None:
-    """Each model's values and gradients are those it has alone."""
+    """Values and gradients of each model equal those of the model alone."""
     lead = (5,) if ensemble else ()
     rows = (*lead, 24, 16) if ensemble else (2, 12, 16)
     x, params = drawn(3, *rows), [drawn(3, *lead, 16, seed=i) for i in (1, 2, 3)]

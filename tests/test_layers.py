@@ -1,4 +1,4 @@
-"""Layers against closed forms and against one module per ensemble member."""
+"""Test layers against closed forms, and ensembles against one module per member."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ POINTS = [-1e4, -100.0, -30.0, -20.0, -5.0, -1.0, 0.0, 0.5, 5.0, 19.9, 20.0, 20.
 
 
 def seeded(*shape: int, seed: int = 0) -> Tensor:
-    """Standard normal numbers that never change."""
+    """Return standard normal numbers from a fixed seed."""
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def disturb_(module: torch.nn.Module) -> None:
-    """Gives every parameter a value of its own (biases and norms start out trivial)."""
+    """Randomize all parameters, since biases and norms are initialized with 0 and 1."""
     with torch.no_grad():
         for i, parameter in enumerate(module.parameters()):
             parameter += 0.5 * seeded(*parameter.shape, seed=i)
@@ -61,7 +61,7 @@ def reference_layer(
 
 
 def test_mish_and_its_gradient() -> None:
-    """x·tanh(softplus(x)) over the whole range of float32 exponents, in float64 by NumPy.
+    """Compare with x·tanh(softplus(x)) in float64 over the whole range of float32 exponents.
 
     With and without gradients, which take different paths.
     """
@@ -153,12 +153,12 @@ def test_encoder_depth(num_enc_layers: int, num_hidden: int) -> None:
     "layer", [NormedLinear(256, 256), head(256, 256), EnsembleLinear(2, 256, 256)], ids=type
 )
 def test_initial_weights(layer: torch.nn.Module) -> None:
-    """Normal with standard deviation 0.02, zero biases."""
+    """Weights are normal with standard deviation 0.02, biases zero."""
     linear = getattr(layer, "linear", layer)
     weight = linear.weight.detach()
     assert weight.std().item() == pytest.approx(0.02, rel=0.02)
     assert weight.mean().item() == pytest.approx(0.0, abs=4 * 0.02 / 256)
-    assert weight.abs().max() > 3.5 * 0.02  # the cut at ±2 is far out, not at two sigma
+    assert weight.abs().max() > 3.5 * 0.02  # truncated at ±2, not at two standard deviations
     assert not linear.bias.any()
 
 
@@ -196,7 +196,7 @@ def test_q_init_of_the_releases_of_2024() -> None:
 
 
 def separate_heads(q: QEnsemble, x: Tensor, dropout: Tensor | None = None) -> Tensor:
-    """The ensemble as N stand-alone networks `(N, ..., out)`, looped over."""
+    """Evaluate the ensemble as N separate networks; returns `(N, ..., out)`."""
     outputs = []
     for i in range(q.num_q):
         y = F.linear(x, q.linear1.weight[i], q.linear1.bias[i])
@@ -231,7 +231,7 @@ def test_chosen_heads_in_their_order() -> None:
 
 
 def test_dropout_acts_before_the_first_norm_only() -> None:
-    """With half of the first layer's outputs dropped, per head and per row."""
+    """Test dropout of half of the first layer's outputs, per head and per row."""
     q = QEnsemble(tiny_config(num_q=3), 5, 11)
     disturb_(q)
     x = seeded(2, 4, 5)
@@ -249,7 +249,7 @@ def test_dropout_acts_before_the_first_norm_only() -> None:
 
 @pytest.mark.parametrize("latent_norm", ["simnorm", "layernorm", "none"])
 def test_pixel_encoder(latent_norm: str) -> None:
-    """Four convolutions of x/255 − 1/2 give 4·4·32 = 512 numbers, normalized as asked."""
+    """Four convolutions of x/255 − 1/2 give 4·4·32 = 512 numbers, normalized by `latent_norm`."""
     config = tiny_config(latent_dim=512, latent_norm=latent_norm)
     encoder = PixelEncoder(config, 9)
     images = (seeded(2, 3, 9, 64, 64) * 60 + 128).clamp(0, 255).to(torch.uint8)
@@ -275,7 +275,7 @@ def test_pixel_encoder_refuses_another_latent() -> None:
 
 
 def test_random_shift_is_a_crop_of_the_padded_image() -> None:
-    """Every shift of a pad of 3, against NumPy's edge padding."""
+    """Compare all shifts with pad 3 to NumPy's edge padding."""
     images = torch.arange(49 * 2 * 8 * 8).reshape(49, 2, 8, 8)
     offsets = torch.cartesian_prod(torch.arange(7), torch.arange(7))
     shifted = random_shift(images, offsets)

@@ -1,4 +1,4 @@
-"""The draws of an agent: shapes, distributions, and which flags need which."""
+"""Test the noise of an agent: shapes, distributions, and the fields that each flag needs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_shapes_of_the_noise(action_dim: int, iterations: int) -> None:
 
 @pytest.mark.parametrize("num_q", [1, 2, 3, 5, 10])
 def test_pairs_of_q_functions(num_q: int) -> None:
-    """Two different ones, every pair equally often; no draw where there is no choice."""
+    """Pairs of Q-functions are uniform; none are sampled if all Q-functions are used."""
     source = NoiseSource(tiny_config(num_q=num_q), 2, False, torch.Generator().manual_seed(0))
     draws = [source.update(1) for _ in range(400)]
     if num_q <= 2:
@@ -45,7 +45,7 @@ def test_pairs_of_q_functions(num_q: int) -> None:
 
 
 def test_dropout_factors() -> None:
-    """0 with probability p, else 1/(1 − p), and only where the flag says."""
+    """Factors are 0 with probability p, else 1/(1 − p), only where `dropout_in` requires them."""
     expected = {
         "model_loss": (True, False, False),
         "model_and_policy_loss": (True, False, True),
@@ -71,7 +71,7 @@ def test_dropout_factors() -> None:
 
 @pytest.mark.parametrize("p", [0.01, 0.3, 0.9])
 def test_every_unit_is_dropped_alone(p: float) -> None:
-    """Each of 20 units as often as the next, and neighbors no more often than chance."""
+    """All of 20 units are dropped equally often, and neighbors independently."""
     config = tiny_config(dropout=p)
     source = NoiseSource(config, 2, False, torch.Generator().manual_seed(0))
     num = 4000

@@ -1,4 +1,4 @@
-"""Learning several tasks from a dataset: records, resume, several processes, bad input."""
+"""Training multi-task agents from a dataset: records, resume, processes, invalid input."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ OFFLINE.pop("pretrain_updates")
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What two tiny runs saw."""
+    """Return a dataset with the experience of two tiny runs."""
     folder = tmp_path_factory.mktemp("offline")
     for task in TASKS:
         assert tiny(folder / "runs", task=task, keep_replay="true").code == 0
@@ -167,7 +167,7 @@ def test_tdmpc_learns_several_tasks_too(data: Path, tmp_path: Path) -> None:
 
 
 def test_padded_dimensions_do_nothing(data: Path) -> None:
-    """A task with fewer action dimensions: zero action there, and no gradient into the policy."""
+    """Unused action dimensions of a task are zero and give the policy no gradient."""
     tasks = "cartpole-swingup,cheetah-run"
     spec = make_offline_spec("tdmpc2", tasks, 1, "none", overrides={"model_size": "smoke"})
     shapes = multitask_spec([get_task(name) for name in spec.tasks])
@@ -185,7 +185,7 @@ def test_padded_dimensions_do_nothing(data: Path) -> None:
     noise = agent.train_noise.update(64)
     agent.policy_loss(latent, rows, noise).loss.backward()
     last = [p for name, p in agent.model.named_parameters() if name.startswith("policy.2")]
-    for parameter in last:  # means of all dimensions, then log-deviations of all
+    for parameter in last:  # the means of all dimensions, then the log standard deviations
         means, deviations = parameter.grad.split(shapes.action_dim)
         for gradient in (means, deviations):
             assert (gradient[0] != 0).any()
@@ -203,7 +203,7 @@ def test_world_of_one() -> None:
 
 
 def edited(folder: Path, target: Path) -> Path:
-    """The dataset, with one shard cut short."""
+    """Return a copy of the dataset with one truncated shard."""
     dataset = Dataset.open(folder)
     target.mkdir()
     for path in folder.rglob("*"):
@@ -220,13 +220,13 @@ def edited(folder: Path, target: Path) -> Path:
 REFUSED = {
     "no data": ({"data": None}, "data= is missing"),
     "no such data": ({"data": "nowhere"}, "nowhere: "),
-    "one task": ({"task": "toy-pointmass"}, "takes several tasks"),
+    "one task": ({"task": "toy-pointmass"}, "needs at least two tasks"),
     "a task twice": ({"task": "toy-pointmass,toy-pointmass"}, "is named twice"),
     "no such task": ({"task": "toy-pointmass,toy-pointmas"}, "did you mean 'toy-pointmass'"),
     "a task without data": ({"task": "toy-pointmass,walker-walk"}, "has no data of walker-walk"),
     "another method": ({"method": "sac"}, "unknown key"),
     "env_steps": ({"env_steps": 100}, "unknown key 'env_steps'"),
-    "batch": ({"accumulate": 3}, "batch_size=8: not a multiple of 3 parts"),
+    "batch": ({"accumulate": 3}, "batch_size=8: must be a multiple of accumulate=3"),
     "size": ({"model_size": 2}, "model_size"),
     "updates": ({"num_updates": 0}, "num_updates=0"),
 }

@@ -17,9 +17,10 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
-ROOT = Path(__file__).parents[1]
+from tdmpc2.envs.tasks import TASKS
+from tests.test_architecture import PACKAGES, ROOT
+
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-PACKAGES = ("tdmpc2", "baselines", "ablations", "sweeps", "analysis")
 LOCKS = {"3.11": "py311.lock", "3.12": "py312.lock"}
 
 
@@ -110,7 +111,7 @@ def test_every_import_is_a_declared_dependency():
 
 def test_extras_name_each_simulator_and_the_default_holds_them_all():
     extras = PROJECT["optional-dependencies"]
-    simulators = {"dmcontrol", "metaworld", "myosuite", "maniskill2"}
+    simulators = {task.domain for task in TASKS.values()} - {"toy"}
     assert simulators | {"analysis", "sweeps", "dev"} == extras.keys()
     for simulator in simulators:
         assert set(extras[simulator]) <= set(PROJECT["dependencies"])

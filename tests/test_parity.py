@@ -1,4 +1,4 @@
-"""Golden parity: this implementation against arrays recorded from the official one."""
+"""Test golden parity with arrays recorded from the official implementation."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from tdmpc2.planner import estimate_value, plan
 from tests.golden import FILES, Golden
 
 CASES = [f"plan/t0={t0},eval={ev}" for t0 in (0, 1) for ev in (0, 1)]
-# The official code of 2026 leaks the policy loss's gradient into the next step's task
-# embedding, so its second multi-task update is no reference.
+# In the official code of 2026, the policy loss's gradient leaks into the next step's task
+# embedding, so its second multi-task update cannot serve as a reference.
 UPDATES = [(name, n) for name in FILES for n in (1, 2) if (name, n) != ("head2026_multi_task", 2)]
 
 
 @pytest.fixture(params=FILES)
 def golden(request: pytest.FixtureRequest) -> Golden:
-    """Each of the four recorded files."""
+    """Return each of the four recorded files."""
     return Golden(request.param)
 
 
 def assert_close(ours: torch.Tensor, recorded: torch.Tensor, *, rtol=1e-5, atol=1e-6) -> None:
-    """Equal to float32 round-off."""
+    """Check equality up to float32 rounding."""
     torch.testing.assert_close(ours.reshape(recorded.shape), recorded, rtol=rtol, atol=atol)
 
 
 @torch.no_grad()
 def test_components(golden: Golden) -> None:
-    """Every network's output on the recorded batch."""
+    """Compare every network's output on the recorded batch."""
     agent = golden.agent()
     model, decode = agent.model, agent.model.regression.decode
     context = model.context(golden.task())
@@ -56,7 +56,7 @@ def test_chosen_q_functions_are_rows_of_the_ensemble(golden: Golden) -> None:
 
 @torch.no_grad()
 def test_policy(golden: Golden) -> None:
-    """Sampled action, mean, log standard deviation and entropy bonus."""
+    """Compare sampled action, mean, log standard deviation and entropy bonus."""
     model = golden.agent().model
     sample = model.pi(
         golden("component/latent")[0],
@@ -70,7 +70,7 @@ def test_policy(golden: Golden) -> None:
 
 
 def test_scalar_maths(golden: Golden) -> None:
-    """Symlog, two-hot encoding, its inverse, cross-entropy and the discount rule."""
+    """Compare symlog, two-hot encoding, decoding, cross-entropy and the discount rule."""
     from tdmpc2.regression import symexp, symlog
 
     agent = golden.agent()
@@ -86,7 +86,7 @@ def test_scalar_maths(golden: Golden) -> None:
 
 @torch.no_grad()
 def test_value_of_action_sequences(golden: Golden) -> None:
-    """The planner's value of fixed action sequences."""
+    """Compare the planner's values of fixed action sequences."""
     agent = golden.agent()
     model = agent.model
     task = golden("plan/task").long() if golden.multitask else None
@@ -106,7 +106,7 @@ def test_value_of_action_sequences(golden: Golden) -> None:
 
 @pytest.mark.parametrize("case", CASES)
 def test_plan(golden: Golden, case: str) -> None:
-    """A whole planning call: action and mean."""
+    """Compare action and mean of a whole planning call."""
     agent = golden.agent()
     task = golden("plan/task").long() if golden.multitask else None
     agent.previous_mean[True] = golden(f"{case}/prev_mean")[:, None].clone()
@@ -127,7 +127,7 @@ def test_plan(golden: Golden, case: str) -> None:
 
 @pytest.mark.parametrize(("name", "num_updates"), UPDATES)
 def test_updates(name: str, num_updates: int) -> None:
-    """Losses and every weight after one and two whole gradient steps."""
+    """Compare losses and all weights after one and two gradient steps."""
     golden = Golden(name)
     agent, batch = golden.agent(), golden.batch()
     for n in range(1, num_updates + 1):
@@ -135,7 +135,7 @@ def test_updates(name: str, num_updates: int) -> None:
     step = f"update{num_updates}"
     ours = {k: metrics[k] for k in metrics if golden.has(f"{step}/info/{k}")}
     if golden.is_paper and num_updates == 2:
-        del ours["grad_norm"]  # there it includes left-over policy gradients
+        del ours["grad_norm"]  # includes leftover policy gradients in the official code
     assert {"consistency_loss", "reward_loss", "value_loss", "pi_loss"} <= set(ours)
     for key, value in ours.items():
         assert_close(value, golden(f"{step}/info/{key}").float(), rtol=1e-4, atol=1e-6)

@@ -1,4 +1,4 @@
-"""MPPI against a plain loop over environments, samples and time, and against cases by hand."""
+"""Test MPPI against a plain loop over environments, samples and time, and by hand."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.helpers import THREE_TASKS, env_spec, hand_agent, make_agent, tiny_co
 
 
 def row(context: TaskContext, b: int) -> TaskContext:
-    """The context of one environment, `(1, ·)`."""
+    """Return the context of one environment, `(1, ·)`."""
     return TaskContext(*(None if x is None else x[b : b + 1] for x in context))
 
 
@@ -34,7 +34,7 @@ def value_by_loops(
     heads: list[int],
     dropout: Tensor | None,
 ) -> float:
-    """Value of one action sequence `(H, A)` from one latent `(1, L)`."""
+    """Return the value of one action sequence `(H, A)` from one latent `(1, L)`."""
     model, value, ended = agent.model, 0.0, False
     decode = model.regression.decode
     for t, action in enumerate(actions[:, None]):
@@ -62,7 +62,7 @@ def plan_by_loops(
     noise: PlanNoise,
     b: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Action `(A,)`, mean and standard deviation `(H, A)` for environment b."""
+    """Return action `(A,)`, mean and standard deviation `(H, A)` for environment b."""
     c, model = agent.config, agent.model
     z0 = model.encode(obs[b : b + 1], context)
     mask = torch.ones(mean.shape[-1]) if context.action_mask is None else context.action_mask[0]
@@ -106,7 +106,7 @@ def plan_by_loops(
 
 
 def draw(agent: TDMPC2, batch: int, *, explore: bool = True) -> PlanNoise:
-    """Noise of one planning call."""
+    """Return the noise of one planning call."""
     generator = torch.Generator().manual_seed(7)
     source = NoiseSource(agent.config, agent.env.action_dim, agent.env.pixels, generator)
     return source.plan(batch, explore=explore)
@@ -115,7 +115,7 @@ def draw(agent: TDMPC2, batch: int, *, explore: bool = True) -> PlanNoise:
 def run_plan(
     agent: TDMPC2, obs: Tensor, task: Tensor | None, previous_mean: Tensor, noise: PlanNoise
 ) -> Plan:
-    """The planner under test."""
+    """Run the planner under test."""
     return plan(
         agent.config,
         agent.model,
@@ -150,7 +150,7 @@ CASES: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("case", CASES)
 @torch.no_grad()
 def test_plan_is_the_plain_loop(case: str) -> None:
-    """Two environments planned as a batch equal each one planned sample by sample."""
+    """A batch of two environments equals separate plans, computed sample by sample."""
     fields = {"horizon": 2, **CASES[case]}
     action_dims, episodic = fields.pop("action_dims", (2,)), fields.pop("episodic", False)
     multitask = "task_dim" in fields
@@ -197,7 +197,7 @@ def test_a_batch_of_environments_equals_one_by_one() -> None:
 
 
 def hand_value(agent: TDMPC2, z: float, actions: list[float], **kwargs: Any) -> float:
-    """Value of one sequence in the hand-made model, without noise."""
+    """Return the value of one sequence in the hand-made model, without noise."""
     value = estimate_value(
         agent.model,
         torch.tensor([[[z]]]),
@@ -228,11 +228,11 @@ def test_value_averages_the_chosen_heads() -> None:
 @pytest.mark.parametrize(
     ("z", "actions", "expected"),
     [
-        # Ends at z > 1.5. Never: rewards, then the mean of Q_1 and Q_2 at z_2 = 1.
+        # Terminates at z > 1.5. Never: rewards, then the mean of Q_1 and Q_2 at z_2 = 1.
         (1.0, [0.5, -0.5], 1.5 + 0.5 * 3.5 + 0.25 * (1.5 + math.tanh(0.5))),
         # After the second step, at z_2 = 2: both rewards, no terminal value.
         (1.0, [0.4, 0.6], 1.6 + 0.5 * 2.2),
-        # After the first step, at z_1 = 2: one reward, even though z_2 = 1 would go on.
+        # After the first step, at z_1 = 2: one reward, although z_2 = 1 alone would not terminate.
         (1.0, [1.0, -1.0], 1.0),
     ],
 )
@@ -263,10 +263,10 @@ VALUES = [-a + 0.5 * 3 * (1.5 * a + math.tanh(a / 2)) for a in ACTIONS]
 
 
 def three_actions(batch: int, **overrides: Any) -> tuple[TDMPC2, PlanNoise]:
-    """A planner of one step whose samples are `ACTIONS` (the standard deviation starts at 2)."""
+    """Return a one-step planner whose samples are `ACTIONS` (the initial σ is 2)."""
     sizes = {"horizon": 1, "iterations": 1, "num_samples": 3, "num_elites": 3, "num_pi_samples": 0}
     agent = hand_agent(q_gain=3.0, **sizes, **overrides)
-    agent.decisions = agent.config.min_std_decisions  # the least deviation is at its end, 0.05
+    agent.decisions = agent.config.min_std_decisions  # σ_min is at the end of its schedule, 0.05
     source = NoiseSource(agent.config, 1, False, torch.Generator().manual_seed(0))
     noise = source.plan(batch, explore=False)
     samples = (torch.tensor(ACTIONS) / 2).view(1, 1, 1, 3, 1).expand(1, 1, batch, 3, 1)
@@ -276,7 +276,7 @@ def three_actions(batch: int, **overrides: Any) -> tuple[TDMPC2, PlanNoise]:
 
 
 def weights_by_hand(temperature: float) -> list[float]:
-    """exp(temperature·(V − max V)), normalized."""
+    """Weights are exp(temperature·(V − max V)), normalized."""
     raw = [math.exp(temperature * (v - max(VALUES))) for v in VALUES]
     return [w / sum(raw) for w in raw]
 
@@ -294,7 +294,7 @@ def test_mean_and_standard_deviation_by_hand() -> None:
 def test_momentum_by_hand() -> None:
     """μ = m·μ_old + (1 − m)·μ_elites, while σ is that of the elites."""
     agent, noise = three_actions(1, momentum=0.25)
-    # The samples lie around the old mean, so it is taken off the noise.
+    # Samples are around the old mean, so it is subtracted from the noise.
     noise = noise._replace(samples=noise.samples - 0.3 / 2)
     result = run_plan(agent, torch.zeros(1, 1), None, torch.full((1, 1, 1), 0.3), noise)
     elite_mean = sum(w * a for w, a in zip(weights_by_hand(0.5), ACTIONS, strict=True))
@@ -304,7 +304,7 @@ def test_momentum_by_hand() -> None:
 @pytest.mark.parametrize(
     ("temperature", "max_std", "std"),
     [
-        (1000.0, 2.0, 0.05),  # one elite has all the weight, and no spread
+        (1000.0, 2.0, 0.05),  # one elite has all the weight, so that the standard deviation is 0
         (0.0, 2.0, (1 / 6) ** 0.5),  # equal weights
         (0.0, 0.06, 0.06),
     ],
@@ -317,7 +317,7 @@ def test_standard_deviation_is_clipped(temperature: float, max_std: float, std: 
 
 
 def test_elites_are_drawn_in_proportion_to_their_weight() -> None:
-    """Frequencies over 20,000 environments within five standard errors of the weights."""
+    """Frequencies in 20,000 environments are within five standard errors of the weights."""
     num = 20_000
     agent, noise = three_actions(num, temperature=1.0)
     result = run_plan(agent, torch.zeros(num, 1), None, torch.zeros(1, num, 1), noise)

@@ -1,4 +1,4 @@
-"""The policy priors against plain loops over the formulas."""
+"""Test the policy priors against plain loops over the formulas."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.helpers import hand_agent, tiny_config
 
 
 def draws(num: int, action_dim: int) -> tuple[Tensor, Tensor]:
-    """Network outputs `(num, 2A)` and noise `(num, A)`, some of them large."""
+    """Return network outputs `(num, 2A)` and noise `(num, A)`, some of them large."""
     generator = torch.Generator().manual_seed(0)
     output = 1.5 * torch.randn(num, 2 * action_dim, generator=generator)
     return output, torch.randn(num, action_dim, generator=generator)
@@ -23,7 +23,7 @@ def draws(num: int, action_dim: int) -> tuple[Tensor, Tensor]:
 def max_entropy_by_loops(
     output: list[float], noise: list[float], valid: list[int], form: str
 ) -> tuple[list[float], list[float], float]:
-    """Action, log σ and bonus of one row, dimension by dimension (ALGORITHMS, A4)."""
+    """Compute action, log σ and entropy bonus of one row, dimension by dimension."""
     dim, num_valid = len(noise), sum(valid)
     actions, log_stds, gaussian, correction = [], [], 0.0, 0.0
     for i in range(dim):
@@ -81,7 +81,7 @@ def test_the_exact_form_is_the_density_of_the_squashed_gaussian() -> None:
 
 
 def test_the_two_forms_differ_in_gradient_with_respect_to_the_mean() -> None:
-    """Only the paper's form knows the tanh correction, so only it pulls the mean to zero."""
+    """Only the paper's form has the tanh correction, so only its gradient moves the mean to 0."""
     gradients = {}
     for form in ("paper", "official_2024"):
         output = torch.tensor([[0.8, 0.0]], requires_grad=True)
@@ -105,7 +105,7 @@ def test_range_of_log_std(raw: float, log_std: float) -> None:
 
 
 def test_gaussian_noise_prior_by_hand() -> None:
-    """σ = 0.05, noise clipped to ±0.3, actions to ±1, no entropy."""
+    """Check σ = 0.05, noise clipped to ±0.3, actions to ±1, and no entropy bonus."""
     prior = make_prior(tiny_config(policy_prior="gaussian_noise"))
     assert prior.out_dim(5) == 5
     raw = math.atanh(0.9)

@@ -1,4 +1,4 @@
-"""Scalar regression: two-hot by hand, cross-entropy from its definition, squared errors."""
+"""Test regression: two-hot by hand, cross-entropy from its definition, squared errors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FIVE = DiscreteRegression(5, -2.0, 2.0)
 
 
 def value_at(symlog_value: float) -> float:
-    """The scalar whose symlog is given."""
+    """Return the scalar with the given symlog."""
     return math.copysign(math.exp(abs(symlog_value)) - 1, symlog_value)
 
 
@@ -36,7 +36,7 @@ def test_symlog_and_symexp_by_hand() -> None:
         (0.0, [0, 0, 1, 0, 0]),
         (0.4, [0, 0, 0.6, 0.4, 0]),
         (1.9, [0, 0, 0, 0.1, 0.9]),
-        (2.0, [0, 0, 0, 0, 1]),  # the upper neighbor wraps to bin 0 and gets nothing
+        (2.0, [0, 0, 0, 0, 1]),  # the upper neighbor has no mass
         (7.0, [0, 0, 0, 0, 1]),  # beyond the last bin
         (-7.0, [1, 0, 0, 0, 0]),
     ],
@@ -71,7 +71,7 @@ def test_log_of_two_hot_decodes_to_the_scalar(x: float) -> None:
 
 
 def test_cross_entropy_from_its_definition() -> None:
-    """−Σ two_hot·ln softmax, with the two-hot encoding built bin by bin."""
+    """Compare with −Σ two_hot·ln softmax, with the two-hot encoding computed bin by bin."""
     scalars = [-1e6, -7.3, -0.2, 0.0, 0.9, 12.0, 300.0, 1e6]
     logits = 3 * torch.randn(8, 101, generator=torch.Generator().manual_seed(0))
     losses = BINS.loss(logits, torch.tensor(scalars))
@@ -122,7 +122,7 @@ def test_continuous_regression(regression: str, decoded: list[float], loss: list
 
 
 def test_losses_keep_leading_dimensions() -> None:
-    """An ensemble's outputs `(N, H, B, out)` against targets `(N, H, B)`."""
+    """Outputs of an ensemble are `(N, H, B, out)`, targets `(N, H, B)`."""
     target = torch.zeros(5, 3, 2)
     for name, out_dim in (("discrete", 101), ("symlog_mse", 1), ("mse", 1)):
         regression = make_regression(tiny_config(regression=name))

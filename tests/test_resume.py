@@ -1,4 +1,4 @@
-"""Runs killed anywhere and started again end in the same bytes as undisturbed ones."""
+"""A run that is killed at any point and resumed ends with the same bytes as an undisturbed run."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ CSV = "tdmpc2.common.run.run_files:CsvRecord"
 
 @dataclass(frozen=True)
 class Kill:
-    """Where a tiny run is killed, and what then lies in its directory.
+    """Points at which a tiny run is killed, and the expected contents of its directory.
 
-    A tiny run: episodes of 50 decisions; evaluations at 0, 100 and 200; checkpoints at 50, 100,
-    150 and 200, two kept; the first update, with 8 more, after decision 111.
+    A tiny run has episodes of 50 decisions, evaluations at 0, 100 and 200, and checkpoints at 50,
+    100, 150 and 200, of which two are kept. The first update, with 8 more, follows decision 111.
 
     Attributes:
-        blows: one per attempt.
-        checkpoints: whole ones found afterwards.
-        evaluated: env steps of the whole lines of `eval.csv`.
-        leaves: a pattern of a file or folder that must be there, half-done.
+        blows: one kill per attempt.
+        checkpoints: complete checkpoints after the last kill.
+        evaluated: env steps of the complete lines of `eval.csv`.
+        leaves: pattern of an unfinished file or folder that must exist.
     """
 
     blows: tuple[Blow, ...]
@@ -49,7 +49,7 @@ def kill(
     lines: tuple[int, ...] = (),
     leaves: str = "",
 ) -> Kill:
-    """A run killed once: see `Blow` and `Kill`."""
+    """Return a `Kill` with one `Blow`."""
     return Kill((Blow(function, call, when),), at, lines, leaves)
 
 
@@ -122,7 +122,7 @@ KILLS = {
         (
             Blow(f"{TRAINER}._choose_actions", 70),
             Blow("tdmpc2.agent:TDMPC2.act", 20),
-            Blow("os:rename", 3),  # the first moves the dead lease aside
+            Blow("os:rename", 3),  # the first rename removes the dead lease
         ),
         (50, 100),
         (0, 100),
@@ -173,7 +173,7 @@ UPDATE, EVALUATE = "tdmpc2.agent:TDMPC2.update", "tdmpc2.agent:TDMPC2.seed_evalu
         (EVALUATE, 1, 0, []),
         (UPDATE, 5, 150, [150]),
         (EVALUATE, 2, 100, [100]),
-        (EVALUATE, 3, None, [200]),  # at the end it evaluates, and ends
+        (EVALUATE, 3, None, [200]),  # in the last evaluation: the run completes
     ],
 )
 def test_a_run_that_is_warned_ends_its_episode_and_saves(
@@ -184,7 +184,7 @@ def test_a_run_that_is_warned_ends_its_episode_and_saves(
     undisturbed: Path,
     tmp_path: Path,
 ) -> None:
-    """Also where no checkpoint was due for an hour."""
+    """Also if no checkpoint was due for an hour."""
     rarely = {"checkpoint_minutes": 60}
     warning = Blow(function, call, number=signal.SIGUSR2)
     done = tiny(tmp_path, warning, **rarely)
@@ -198,7 +198,7 @@ def test_a_run_that_is_warned_ends_its_episode_and_saves(
     assert outcome(tmp_path) == outcome(undisturbed)
 
 
-# With a small memory old episodes have been dropped, and its rows have wrapped, before the kill.
+# With a small buffer, old episodes have been removed and the ring has wrapped before the kill.
 VARIANTS = {
     "prioritized replay": {"prioritized_replay": "true"},
     "replay that wraps": {"buffer_size": 120},
@@ -222,7 +222,7 @@ def test_variants_repeat_byte_for_byte_too(name: str, tmp_path: Path) -> None:
 
 
 def checkpoints(runs: Path) -> int:
-    """How many checkpoints a run has written: one per episode."""
+    """Return the number of checkpoints that a run has written: one per episode."""
     return len((run_directory(runs) / "timing.csv").read_text().splitlines()) - 1
 
 
@@ -234,7 +234,7 @@ def checkpoints(runs: Path) -> int:
         ("myo-hand-reach-hard", {}),
         ("lift-cube", {}),
         ("turn-faucet", {"assets": "standin"}),
-        pytest.param(  # two minutes of rendering on a CPU
+        pytest.param(  # takes two minutes of rendering on a CPU
             "reacher-easy",
             {"obs": "rgb", "num_channels": 2, "latent_dim": 32},
             marks=pytest.mark.slow,
@@ -244,7 +244,7 @@ def checkpoints(runs: Path) -> int:
 def test_real_simulators_repeat_byte_for_byte(
     tmp_path: Path, task: str, changes: dict[str, Any]
 ) -> None:
-    """Killed in the third episode of four, after learning has begun, or the second of two."""
+    """Killed after the first updates, in the third of four episodes or the second of two."""
     row = get_task(task)
     episode, num = row.episode_length, 2 if row.episode_length == 500 else 4
     budget = num * episode * row.action_repeat

@@ -1,4 +1,4 @@
-"""Run directories of other settings, damaged, on a full disk, in use: nothing is lost."""
+"""Run directories with other settings, damage, a full disk or a second process: no data is lost."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ MID_EPISODE = Blow("tdmpc2.common.training.trainer:Trainer._choose_actions", 173
 
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run killed mid-episode, with checkpoints at 100 and 150; to be read only."""
+    """A run killed during an episode, with checkpoints at 100 and 150; tests only read it."""
     runs = tmp_path_factory.mktemp("killed")
     assert tiny(runs, MID_EPISODE).code == -signal.SIGKILL
     assert checkpoint_steps(runs) == [100, 150]
@@ -40,7 +40,7 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def unfinished(killed: Path, tmp_path: Path) -> Path:
-    """A copy of the killed run, to be changed."""
+    """A copy of the killed run, which tests may change."""
     return Path(shutil.copytree(killed, tmp_path / "unfinished"))
 
 
@@ -48,13 +48,13 @@ def unfinished(killed: Path, tmp_path: Path) -> Path:
 def test_other_evaluation_settings_are_refused(changes: dict[str, int], killed: Path) -> None:
     ((key, value),) = changes.items()
     before = snapshot(killed)
-    assert f"was begun with {key}=" in (line := refusal(killed, **changes))
+    assert f"was started with {key}=" in (line := refusal(killed, **changes))
     assert f", not {value}; " in line
     assert snapshot(killed) == before
 
 
 def flip(path: Path) -> None:
-    """Changes one bit in the middle."""
+    """Flip one bit in the middle of a file."""
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
@@ -103,10 +103,10 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_offered(
     line = refusal(unfinished)
     assert "000000000150: the checkpoint is damaged" in line
     assert hint in line
-    assert "say checkpoint=previous" in line
+    assert "with checkpoint=previous" in line
     assert {n: (directory / n).read_bytes() for n in records} == records
     assert (directory / "checkpoints/000000000100/state.pt").exists()
-    if name in ("bit flip", "no episodes"):  # the others would end alike
+    if name in ("bit flip", "no episodes"):  # the other kinds of damage take the same path
         assert tiny(unfinished, checkpoint="previous").code == 0
         assert outcome(unfinished) == outcome(undisturbed)
         assert files(unfinished) == files(undisturbed)
@@ -117,23 +117,23 @@ def test_damage_without_a_checkpoint_before_it(unfinished: Path) -> None:
     shutil.rmtree(directory / "checkpoints/000000000100")
     assert "there is no checkpoint before the latest" in refusal(unfinished, checkpoint="previous")
     flip(directory / "checkpoints/000000000150/state.pt")
-    assert "there is none before it: move the run directory aside" in refusal(unfinished)
+    assert "there is no earlier one: move the run directory away" in refusal(unfinished)
 
 
 def test_damaged_records_are_named(unfinished: Path) -> None:
     directory = run_directory(unfinished)
     os.truncate(directory / "eval.csv", 100)
-    assert "eval.csv: 100 bytes, but the checkpoint knows" in refusal(unfinished)
+    assert "eval.csv: 100 bytes, but the checkpoint recorded" in refusal(unfinished)
     os.truncate(directory / "spec.json", 100)
     assert "spec.json: damaged" in refusal(unfinished)
 
 
 def test_a_full_disk_costs_nothing_but_time(undisturbed: Path, tmp_path: Path) -> None:
-    """The checkpoint at 150 is the first with Adam's moments, too large for the limit."""
+    """The checkpoint at 150 is the first with Adam's moments and exceeds the file-size limit."""
     done = Command(arguments(tmp_path), file_size=60_000).run()
     assert done.code == 2, done
     assert done.err.count("\n") == 1
-    assert "no space left for a checkpoint (File too large); the last one is whole" in done.err
+    assert "no space left for a checkpoint (File too large); the previous one is intact" in done.err
     assert checkpoint_steps(tmp_path) == [50, 100]
     status = read_status(run_directory(tmp_path))
     assert status is not None
@@ -148,7 +148,7 @@ def test_a_full_disk_costs_nothing_but_time(undisturbed: Path, tmp_path: Path) -
 def test_a_disk_full_from_the_start_is_one_line(
     file_size: int, undisturbed: Path, tmp_path: Path
 ) -> None:
-    """The limits fall into the lease, the attempts, Sacred's start and the first episode."""
+    """The limits are hit by the lease, the attempts, Sacred's start and the first episode."""
     done = Command(arguments(tmp_path), file_size=file_size).run()
     assert done.code == 2, done
     assert "no space left" in done.err
@@ -161,7 +161,7 @@ def test_a_disk_full_from_the_start_is_one_line(
 def test_a_full_file_system_costs_nothing_but_time(undisturbed: Path, tmp_path: Path) -> None:
     mount = ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(tmp_path)]
     if os.geteuid() or subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("no right to mount a file system of a few kilobytes")
+        pytest.skip("no permission to mount a small file system")
     try:
         done = tiny(tmp_path)
         assert done.code == 2, done
@@ -192,7 +192,7 @@ def test_another_numeric_path_must_be_allowed(unfinished: Path, undisturbed: Pat
     line = refusal(unfinished, threads=2)
     assert "the numeric path has changed (threads 1 → 2)" in line
     assert "allow_numeric_change=true" in line
-    assert tiny(unfinished, threads=None).code == 0  # the recorded number is taken over
+    assert tiny(unfinished, threads=None).code == 0  # the recorded number of threads is used
     assert outcome(unfinished) == outcome(undisturbed)
 
 
@@ -212,7 +212,7 @@ def test_another_commit_must_be_allowed(unfinished: Path, undisturbed: Path) -> 
     (attempt,) = read_json(file)
     write_json(file, [{**attempt, "commit": "0" * 40}])
     line = refusal(unfinished)
-    assert f"was run by commit {'0' * 40}, this is {attempt['commit']}" in line
+    assert f"was run with commit {'0' * 40}, this is {attempt['commit']}" in line
     assert "allow_commit_change=true" in line
     assert tiny(unfinished, allow_commit_change="true").code == 0
     assert outcome(unfinished) == outcome(undisturbed)

@@ -1,4 +1,4 @@
-"""Several seeds as one batch: the same numbers as each alone, and records that stand alone."""
+"""Test seed batches: numbers equal those of separate seeds, and each seed has its own run."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ PIXELS = {"num_channels": 2, "latent_dim": 32}
 
 
 def make_agents(env: EnvSpec, updates: int = 0, **overrides: Any) -> list[TDMPC2]:
-    """Agents of several seeds that have learned a little, away from their zero heads."""
+    """Return agents of several seeds after a few updates, so that no head is zero."""
     agents = [TDMPC2(tiny_config(**overrides), env, seed=seed) for seed in SEEDS]
     for agent, replay in zip(agents, replays(agents), strict=True):
         for _ in range(updates):
@@ -47,12 +47,12 @@ def make_agents(env: EnvSpec, updates: int = 0, **overrides: Any) -> list[TDMPC2
 
 
 def replays(agents: Sequence[TDMPC2]) -> list[Replay]:
-    """A replay buffer for each, the same at each call."""
+    """Return a replay buffer per seed, equal at each call."""
     return [filled_replay(a.config, a.env, seed=k) for k, a in enumerate(agents)]
 
 
 def twins(agents: Sequence[TDMPC2]) -> list[TDMPC2]:
-    """Agents in the same state that share nothing with the given ones."""
+    """Return agents in the same state that share no memory with the given ones."""
     others = [TDMPC2(agent.config, agent.env, seed=0) for agent in agents]
     for agent, other in zip(agents, others, strict=True):
         other.load_state_dict(copy.deepcopy(agent.state_dict()))
@@ -60,7 +60,7 @@ def twins(agents: Sequence[TDMPC2]) -> list[TDMPC2]:
 
 
 def tensors(value: Any, name: str = "") -> dict[str, Tensor]:
-    """Every tensor of nested containers, by its path."""
+    """Return all tensors of nested containers by path."""
     if isinstance(value, Tensor):
         return {name: value}
     found: dict[str, Tensor] = {}
@@ -73,7 +73,7 @@ def tensors(value: Any, name: str = "") -> dict[str, Tensor]:
 def assert_close(
     actual: Any, expected: Any, tolerance: float = 1e-5, least_scale: float = 1e-3
 ) -> None:
-    """Every tensor within a tolerance, relative to its largest entry but at least to 1e-3."""
+    """Compare all tensors, relative to their largest entry or 1e-3, whichever is larger."""
     ours, theirs = tensors(actual), tensors(expected)
     assert ours.keys() == theirs.keys()
     assert ours
@@ -84,7 +84,7 @@ def assert_close(
 
 
 def learned(agent: TDMPC2) -> dict[str, Any]:
-    """What learning changes of an agent's state."""
+    """Return the fields of an agent's state that learning changes."""
     state = agent.state_dict()
     return {k: state[k] for k in ("model", "optimizer", "policy_optimizer", "value_scale")}
 
@@ -134,7 +134,7 @@ def test_pixels() -> None:
     for k, agent in enumerate(agents):
         assert_close(metrics[k], expected[k])
         ours, theirs = learned(agent), learned(alone[k])
-        # Adam divides gradients that are nearly zero by themselves: there, absolute errors count.
+        # Adam divides nearly zero gradients by themselves, so they need absolute tolerances.
         assert_close(ours.pop("model"), theirs.pop("model"), least_scale=1.0)
         assert_close(ours, theirs)
     obs = np.zeros((1, 9, 64, 64), dtype=np.uint8)
@@ -156,7 +156,7 @@ def test_gradients_are_clipped_by_each_agents_own_norm() -> None:
 
 
 def test_an_agent_without_a_run_touches_nobody() -> None:
-    """Its parameters may be anything, and it uses no replay buffer or generator of others."""
+    """Parameters of a finished agent do not matter; it uses no replay buffer or generator."""
     full, holed = make_agents(env_spec()), make_agents(env_spec())
     buffers = replays(full)
     first, _, last = replays(full)
@@ -192,12 +192,12 @@ def test_stacks_keep_the_shape_of_what_they_hold() -> None:
 
 
 def batched(runs: Path, blow: Blow | None = None, **changes: Any) -> Done:
-    """A tiny run of three seeds."""
+    """Start a tiny run of three seeds."""
     return tiny(runs, blow, **{"seeds": "3,1,4", **changes})
 
 
 def directories(runs: Path) -> dict[int, Path]:
-    """The run directory of each seed."""
+    """Return the run directory of each seed."""
     found = {read_json(path)["seed"]: path.parent for path in runs.rglob("spec.json")}
     return dict(sorted(found.items()))
 
@@ -220,10 +220,10 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_each_seed_has_a_run_of_its_own(tmp_path: Path) -> None:
-    """Before rounding has grown, it is that of the seed alone; and it is marked as batched.
+    """Each run equals that of the seed alone until rounding errors grow, and is marked as batched.
 
-    Without planning: which samples are the best may hang on the last bit of their values, and
-    then whole episodes differ from the first decision on.
+    Without planning: the last bit of a value can change which samples are elites, so that whole
+    episodes differ from the first decision on.
     """
     assert batched(tmp_path / "batch", planning="false").code == 0
     found = directories(tmp_path / "batch")
@@ -233,7 +233,7 @@ def test_each_seed_has_a_run_of_its_own(tmp_path: Path) -> None:
         status = read_status(directory)
         assert status is not None
         assert status["state"] == "COMPLETED"
-        assert read_json(directory / "numeric.json")["batch"] == f"{place} of 3"
+        assert read_json(directory / "numeric.json")["seed_batch"] == f"{place} of 3"
         alone = tmp_path / str(seed)
         assert tiny(alone, seed=seed, planning="false").code == 0
         (other,) = directories(alone).values()
@@ -297,7 +297,7 @@ def test_a_finished_seed_batch_is_left_alone(undisturbed: Path) -> None:
 
 
 def test_a_seed_goes_on_alone_if_asked_to(tmp_path: Path) -> None:
-    """Its checkpoint needs nothing of the others; only its rounding is another from there on."""
+    """A checkpoint does not depend on other seeds; only rounding differs from there on."""
     assert (
         batched(tmp_path, Blow("tdmpc2.common.training.trainer:Trainer._choose_actions", 520)).code
         < 0
@@ -305,7 +305,7 @@ def test_a_seed_goes_on_alone_if_asked_to(tmp_path: Path) -> None:
     found = directories(tmp_path)
     for seed in (3, 4):
         shutil.rmtree(found[seed])
-    assert "the numeric path has changed (batch" in refusal(tmp_path, seed=1)
+    assert "the numeric path has changed (seed_batch" in refusal(tmp_path, seed=1)
     assert tiny(tmp_path, seed=1, allow_numeric_change=True).code == 0
 
 

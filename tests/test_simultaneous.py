@@ -1,4 +1,4 @@
-"""Forty processes begin at the same moment, several of them the same run."""
+"""Forty processes start at the same time; five of them start each run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.kill_driver import Command, Done
 from tests.runs import arguments, outcome_of, tiny
 
 RUNS, STARTS = 8, 5
-# Three episodes with a checkpoint after each; learning begins in the last.
+# Three episodes, each followed by a checkpoint; updates begin in the last one.
 QUICK = {"env_steps": 150, "eval_every": 150}
 
 

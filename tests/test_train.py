@@ -1,4 +1,4 @@
-"""The train command: what it refuses, skips, continues and leaves alone."""
+"""The train command: invalid input, finished and diverged runs, and larger budgets."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from tests.runs import (
 )
 
 ROOT = Path(train.__file__).parents[1]
-# No update, one evaluation before and one after the only episode.
+# One episode without updates, with one evaluation before and one after it.
 SHORT = {"env_steps": 50, "eval_every": 50, "seed_decisions": 50}
 
 
@@ -68,7 +68,7 @@ def test_runs_as_a_script_from_another_directory(tmp_path: Path) -> None:
     ]
     done = command(os.path.relpath(ROOT / "tdmpc2" / "train.py", tmp_path), *line, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert done.stderr == ""  # no progress bar: this is no terminal
+    assert done.stderr == ""  # no progress bar without a terminal
     assert done.stdout == f"COMPLETED at env step 50: {run_directory(tmp_path / 'here')}\n"
 
 
@@ -84,7 +84,10 @@ BAD_ARGUMENTS = {
     "key of no resemblance": (["xyzzy=3"], "unknown key 'xyzzy' (valid: allow_commit_change, "),
     "task": (["task=toy-pointmas"], "unknown task 'toy-pointmas' (did you mean 'toy-pointmass'?)"),
     "no task": (["task="], "unknown task ''"),
-    "a suite": (["task=mt30"], "task=mt30: several tasks; one agent learns them from a dataset"),
+    "a suite": (
+        ["task=mt30"],
+        "task=mt30: names several tasks; train one multi-task agent from a dataset",
+    ),
     "method": (["method=scac"], "unknown method 'scac' (did you mean 'sac'?)"),
     "flag": (["regression=discret"], "discret: unknown value (did you mean 'discrete'?)"),
     "flag of no resemblance": (["latent_norm=x"], "(valid: layernorm, none, simnorm)"),
@@ -104,7 +107,7 @@ BAD_ARGUMENTS = {
     "device": (["device=gpu"], "device=gpu: unknown device (valid: auto, cpu, cuda, cuda:1)"),
     "device of another kind": (["device=meta"], "device=meta: unknown device"),
     "device that is not there": (["device=cuda:99"], "device=cuda:99: no such CUDA device"),
-    "impossible network": (["num_q=0"], "num_q=0: at least 1 Q-function is needed"),
+    "impossible network": (["num_q=0"], "num_q=0: must be at least 1"),
     "too few seeding decisions": (["seed_decisions=49"], "at least 50 are needed"),
     "too small a memory": (["buffer_size=50"], "one episode takes 51 rows"),
     "too long a horizon": (["horizon=51"], "an episode has only 50 decisions"),
@@ -147,7 +150,7 @@ def test_a_task_must_be_named(tmp_path: Path) -> None:
 
 def test_a_runs_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    assert "cannot be made (Not a directory)" in refusal(tmp_path / "file")
+    assert "cannot be created (Not a directory)" in refusal(tmp_path / "file")
 
 
 def test_a_progress_bar_on_demand(tmp_path: Path) -> None:
@@ -157,7 +160,7 @@ def test_a_progress_bar_on_demand(tmp_path: Path) -> None:
     assert "env steps" in done.err
 
 
-# --- what a run is -------------------------------------------------------------------
+# --- run specifications -------------------------------------------------------------------
 
 
 def test_every_method_is_an_agent() -> None:
@@ -190,7 +193,7 @@ def test_a_spec_holds_what_differs_from_the_defaults() -> None:
     )
     assert other.overrides == (("num_q", 2), ("regression", "mse"))
     assert other.variant == "num_q-2+regression-mse"
-    # A size brings its own number of Q-functions: only the size is named.
+    # The model size sets num_q, so that num_q is not listed as an override.
     small = registry.make_spec("tdmpc2", "walker-walk", 1, overrides={"model_size": "1"})
     assert small.overrides == (("model_size", "1"),)
 
@@ -232,7 +235,7 @@ def test_a_finished_run_is_skipped(undisturbed: Path) -> None:
     assert done.code == 0
     directory = run_directory(undisturbed)
     assert done.out == f"COMPLETED at env step 200: {directory} (already finished)\n"
-    assert tiny(undisturbed, env_steps=100).code == 0  # less than done is done too
+    assert tiny(undisturbed, env_steps=100).code == 0  # a smaller budget counts as finished too
     assert snapshot(undisturbed) == before
 
 
@@ -248,7 +251,7 @@ def test_a_finished_run_leaves_its_records_and_one_small_checkpoint(undisturbed:
     assert spec["overrides"]["num_samples"] == 8
     assert (directory / "sacred" / "1" / "run.json").exists()
     lines = (directory / "train.csv").read_text().splitlines()
-    # Updates begin in the third episode: burst of 8 after decision 111, then one a decision.
+    # Updates begin in the third episode: 8 after decision 111, then one per decision.
     assert [line.split(",")[:4] for line in lines[1:]] == [
         ["150", "150", str(8 + 39), "3"],
         ["200", "200", str(8 + 89), "4"],
@@ -256,12 +259,12 @@ def test_a_finished_run_leaves_its_records_and_one_small_checkpoint(undisturbed:
 
 
 def test_a_larger_budget_continues_where_the_replay_was_kept(tmp_path: Path) -> None:
-    """150 is off the evaluations' grid: the extra one there must not change later ones."""
+    """An extra evaluation at 150, not a multiple of eval_every, does not change later ones."""
     kept = {"keep_replay": "true"}
     assert tiny(tmp_path / "whole", **kept).code == 0
     assert tiny(tmp_path / "raised", env_steps=150, **kept).code == 0
     assert evaluated_steps(tmp_path / "raised") == [0, 100, 150]
-    assert "say keep_replay=true" in refusal(tmp_path / "raised")
+    assert "use keep_replay=true" in refusal(tmp_path / "raised")
     assert tiny(tmp_path / "raised", **kept).code == 0
 
     whole, raised = run_directory(tmp_path / "whole"), run_directory(tmp_path / "raised")

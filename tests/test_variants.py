@@ -1,4 +1,4 @@
-"""Every value of every feature flag learns: finite, all networks move, targets move by τ."""
+"""Test that every value of every flag learns: finite losses, all networks change, targets by τ."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ VARIANTS: dict[str, tuple[EnvSpec, dict[str, Any]]] = {
 
 
 def networks(agent: TDMPC2) -> dict[str, list[torch.nn.Parameter]]:
-    """Learned parameters by network."""
+    """Return learned parameters by network."""
     found: dict[str, list[torch.nn.Parameter]] = {}
     for name, parameter in agent.model.named_parameters():
         if parameter.requires_grad:
@@ -93,7 +93,7 @@ def networks(agent: TDMPC2) -> dict[str, list[torch.nn.Parameter]]:
 
 
 def test_every_value_of_every_flag_has_a_variant() -> None:
-    """A new value of a flag must be added above (defaults are in `default`)."""
+    """All values of all flags are listed above (default values in `default`)."""
     hints = typing.get_type_hints(TDMPC2Config)
     for field in dataclasses.fields(TDMPC2Config):
         values = typing.get_args(hints[field.name])
@@ -125,7 +125,7 @@ def test_variant_learns(name: str) -> None:
             moved = [
                 not torch.equal(a, b) for a, b in zip(networks(agent)[network], old, strict=True)
             ]
-            # Behind reward and value heads at zero there is no gradient in the first step.
+            # Reward and value heads start at zero: no gradient passes them in the first step.
             assert all(moved) if update == 2 else any(moved), network
         online = agent.model.q_functions.parameters()
         for new, old, goal in zip(
@@ -152,7 +152,7 @@ def test_variant_learns(name: str) -> None:
     "overrides", [{}, {"prioritized_replay": True}, {"regression": "mse"}], ids=str
 )
 def test_nan_shows_in_the_metrics_and_stops_nothing(overrides: dict[str, Any]) -> None:
-    """The run ends as diverged, with its data kept, because whoever reads the metrics sees it."""
+    """NaN raises no error but shows in the metrics, so that the run ends as diverged."""
     config = tiny_config(**overrides)
     agent, replay = TDMPC2(config, env_spec(), seed=1), filled_replay(config, env_spec())
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""The world model: parameter counts, inputs of each network, tasks, pixels, target networks."""
+"""Test the world model: parameter counts, network inputs, tasks, pixels, target networks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.helpers import THREE_TASKS, env_spec, randomize_, tiny_config
 def paper_model(
     obs_dim: int, action_dim: int, *, dataset: str | None = None, model_size: str = "5"
 ) -> WorldModel:
-    """A full-size model without memory behind its parameters."""
+    """Create a full-size model on the meta device, without memory for its parameters."""
     num_tasks = {"mt30": 30, "mt80": 80, None: 1}[dataset]
     config = TDMPC2Config.make(
         model_size=model_size, dataset=dataset, multitask=dataset is not None
@@ -97,7 +97,7 @@ def test_embeddings_start_small() -> None:
 
 
 def test_networks_see_latent_embedding_action_in_this_order() -> None:
-    """Each input block, zeroed in the first layer's weights, stops mattering."""
+    """With the first layer's weights of an input set to 0, the output ignores this input."""
     model = randomize_(WorldModel(tiny_config(task_dim=4), THREE_TASKS))
     context = model.context(torch.tensor([0, 1, 2, 0]))
     z, a = torch.rand(4, 16), torch.rand(4, 3)
@@ -135,7 +135,7 @@ def test_policy_and_encoder_see_the_embedding() -> None:
 
 
 def test_context_broadcasts_over_time() -> None:
-    """`(H, B, ·)` gives row by row what `(B, ·)` gives."""
+    """Inputs `(H, B, ·)` give the same results as H inputs `(B, ·)`."""
     model = randomize_(WorldModel(tiny_config(task_dim=4), THREE_TASKS))
     context = model.context(torch.tensor([0, 1, 2, 0]))
     z, a, noise = torch.rand(3, 4, 16), torch.rand(3, 4, 3), torch.randn(3, 4, 3)
@@ -157,7 +157,7 @@ def test_padded_action_dimensions_get_zero() -> None:
 
 
 def norms_after_projection(normalize: bool) -> tuple[list[float], torch.Tensor, torch.Tensor]:
-    """Norms of four embeddings of norm 5, 0.5, 5, 5 after looking up the first three."""
+    """Return the norms of four embeddings of norm 5, 0.5, 5, 5 after using the first three."""
     config = tiny_config(task_dim=4, normalize_task_embedding=normalize)
     model = WorldModel(config, env_spec((5,), (2,) * 4, (500,) * 4))
     with torch.no_grad():
@@ -168,7 +168,7 @@ def norms_after_projection(normalize: bool) -> tuple[list[float], torch.Tensor, 
 
 
 def test_embeddings_are_projected_onto_the_unit_ball() -> None:
-    """Only rows that are used, and only if they lie outside; their direction stays."""
+    """Only embeddings that are used and have a norm above 1 change; their direction does not."""
     norms, before, after = norms_after_projection(normalize=True)
     assert norms == pytest.approx([1.0, 0.5, 1.0, 5.0], rel=1e-5)
     torch.testing.assert_close(after[0] * 5, before[0], rtol=1e-5, atol=0)

@@ -1,1 +1,1 @@
-"""Draws the figures of the catalog."""
+"""Figures: catalog, styles, plot functions and output files."""

@@ -1,4 +1,4 @@
-"""Room of the figures of effects: a panel per factor, a base and its variants as curves or bars."""
+"""Figures of ablation effects: one panel per factor with a base and its variants."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _PANEL = (2.3, 2.0)
 _COLUMNS = 3
 _SMALL = 5.8
 _LEAST_BARS = 4
-"""With fewer bars in a panel, they keep the width that so many have."""
+"""Panels with fewer bars reserve the width of this many."""
 _SCORE = "score (%)"
 
 
@@ -29,9 +29,9 @@ class Panel:
     """One factor, on the tasks that its effects share.
 
     Attributes:
-        title: the factor.
-        effects: of its variants, by label; all against the same base and on the same tasks.
-        rows: of `ScoreCurves.runs`: of the base (under an empty label) and of each variant.
+        title: name of the factor.
+        effects: effect of each variant by label, all with the same base and the same tasks.
+        rows: rows of `ScoreCurves.runs` by label; the label of the base is empty.
     """
 
     title: str
@@ -40,23 +40,23 @@ class Panel:
 
     @property
     def samples(self) -> dict[str, Sample]:
-        """Scores by label, those of the base under an empty one."""
+        """Scores by label; the label of the base is empty."""
         own = {label: effect.variant for label, effect in self.effects.items()}
         return {"": self.any_effect.base, **own}
 
     @property
     def any_effect(self) -> Effect:
-        """One of them, for what all share: base, tasks and steps."""
+        """One of the effects, for what all share: base, tasks and steps."""
         return next(iter(self.effects.values()))
 
 
 def effect_curves(panels: Sequence[Panel], shown: Shown, base: str) -> tuple[Figure, pd.DataFrame]:
-    """Mean score over tasks and seeds against env steps, with 95 % intervals.
+    """Draw the mean score over tasks and seeds against env steps, with 95 % intervals.
 
     Args:
-        panels: at least one.
-        shown: all runs that are drawn.
-        base: label of what the variants are compared with.
+        panels: at least one panel.
+        shown: inputs of the figure.
+        base: label of the base.
     """
     figure, axes = canvas(len(panels), panel=_PANEL, columns=min(len(panels), _COLUMNS))
     tables = []
@@ -77,15 +77,21 @@ def effect_curves(panels: Sequence[Panel], shown: Shown, base: str) -> tuple[Fig
     numbers = pd.concat(tables, ignore_index=True)
     finish_axes(axes, [_SCORE] * len(panels), int(numbers["env_step"].max()), _COLUMNS)
     what = (
-        "Lines: mean over tasks and seeds of return / 10 or success in per cent; bands: its 95 % "
-        "interval."
+        "Lines: mean over tasks and seeds of return / 10 or success in percent; bands: 95 % "
+        "confidence intervals."
     )
     finish_figure(figure, (), card_lines(shown, what))
     return figure, numbers
 
 
 def effect_bars(panels: Sequence[Panel], shown: Shown, base: str) -> Figure:
-    """Mean final score over tasks and seeds, with 95 % intervals; arguments as `effect_curves`."""
+    """Draw the mean final score over tasks and seeds as bars, with 95 % intervals.
+
+    Args:
+        panels: at least one panel.
+        shown: inputs of the figure.
+        base: label of the base.
+    """
     figure, axes = canvas(len(panels), panel=_PANEL, columns=min(len(panels), _COLUMNS))
     for index, (ax, panel) in enumerate(zip(axes, panels, strict=True)):
         styles = _styles(panel, shown, base)
@@ -95,21 +101,19 @@ def effect_bars(panels: Sequence[Panel], shown: Shown, base: str) -> Figure:
         ax.set_title(panel.title, loc="left")
         names = [style.label for style in styles.values()]
         ax.set_xticks(range(len(names)), names, rotation=30, ha="right", fontsize=_SMALL)
-        spare = max(0, _LEAST_BARS - len(names)) / 2
-        ax.set_xlim(-0.6 - spare, len(names) - 0.4 + spare)
+        padding = max(0, _LEAST_BARS - len(names)) / 2
+        ax.set_xlim(-0.6 - padding, len(names) - 0.4 + padding)
         ax.set_ylim(0, 109)
         ax.grid(visible=False, axis="x")
         if index % _COLUMNS == 0:
             ax.set_ylabel(_SCORE)
-    what = (
-        "Bars: mean over tasks and seeds of the last compared score; whiskers: its 95 % interval."
-    )
+    what = "Bars: mean over tasks and seeds at the last compared step; whiskers: 95 % intervals."
     finish_figure(figure, (), card_lines(shown, what))
     return figure
 
 
 def _styles(panel: Panel, shown: Shown, base: str) -> dict[str, LineStyle]:
-    """A style per label: the base in its method's color, the variants of a panel in others."""
+    """Return a style per label: the base in its method's color, the variants in reserve colors."""
     reserve = shown.catalog.reserve
     styles = {"": LineStyle(base, shown.catalog.methods["tdmpc2"].color)}
     for place, label in enumerate(panel.effects):
@@ -119,7 +123,7 @@ def _styles(panel: Panel, shown: Shown, base: str) -> dict[str, LineStyle]:
 
 
 def _curve(panel: Panel, label: str, rows: np.ndarray, shown: Shown) -> pd.DataFrame:
-    """Columns factor, variant, env_step, mean, low, high."""
+    """Return the columns factor, variant, env_step, mean, low, high."""
     effect = panel.any_effect
     runs = shown.curves.runs.loc[rows]
     rows = runs[runs["task"].isin(effect.tasks)].sort_values(["task", "seed"]).index.to_numpy()

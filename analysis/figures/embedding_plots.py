@@ -1,4 +1,4 @@
-"""Room of the embedding figure: what multi-task agents hold to be alike (Figure 7, appendix F)."""
+"""t-SNE figure of the task embeddings of multi-task agents (Figure 7, appendix F)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NEIGHBORS = 3
 METRICS = ("cosine", "euclidean")
 _PERPLEXITY = 10.0
 _LARGEST_SHARE = 3
-"""Perplexity is at most the number of other tasks divided by this."""
+"""The perplexity is at most the number of other tasks divided by this."""
 _METAWORLD = "Meta-World"
 _TITLE_WIDTH = 50
 _COLORS = (
@@ -30,14 +30,11 @@ _COLORS = (
 
 
 def embedding_figure(paths: Sequence[Path], seed: int = 0) -> Drawing:
-    """A panel per agent: its task embeddings by t-SNE (van der Maaten and Hinton 2008).
+    """Draw the task embeddings by t-SNE (van der Maaten and Hinton 2008), one panel per agent.
 
     Args:
-        paths: run directories or checkpoints of multi-task agents, see `read_embedding`.
-        seed: of t-SNE.
-
-    Raises:
-        UserError: a path that leads to no such agent.
+        paths: run directories or checkpoints of multi-task agents; see `read_embedding`.
+        seed: seed of t-SNE.
     """
     embeddings = [read_embedding(path) for path in paths]
     tables = [_table(embedding, seed) for embedding in embeddings]
@@ -64,9 +61,9 @@ def embedding_figure(paths: Sequence[Path], seed: int = 0) -> Drawing:
     ]
     perplexities = sorted({_perplexity(embedding) for embedding in embeddings})
     what = (
-        "One mark a task; t-SNE of the embeddings' cosine distances, perplexity "
-        f"{' or '.join(f'{value:.3g}' for value in perplexities)}, generator seed {seed}: near "
-        "means alike, far means little. Norms are Euclidean."
+        "One mark per task: t-SNE of the embeddings' cosine distances, perplexity "
+        f"{' or '.join(f'{value:.3g}' for value in perplexities)}, generator seed {seed}. Nearby "
+        "marks mean similar embeddings; large distances are not meaningful. Norms are Euclidean."
     )
     finish_figure(figure, handles, [what])
     columns = ["agent", "task", "norm", *METRICS]
@@ -75,7 +72,7 @@ def embedding_figure(paths: Sequence[Path], seed: int = 0) -> Drawing:
 
 
 def _table(embedding: Embedding, seed: int) -> pd.DataFrame:
-    """Place, family, norm and nearest neighbors of every task."""
+    """Return coordinates, family, norm and nearest neighbors of every task."""
     places = TSNE(
         metric="precomputed",
         init="random",
@@ -97,12 +94,12 @@ def _table(embedding: Embedding, seed: int) -> pd.DataFrame:
 
 
 def _perplexity(embedding: Embedding) -> float:
-    """Of t-SNE, smaller for a few tasks."""
+    """Return the perplexity of t-SNE, reduced for few tasks."""
     return float(np.minimum(_PERPLEXITY, (len(embedding.tasks) - 1) / _LARGEST_SHARE))
 
 
 def _family(task: str) -> str:
-    """What tasks share: the body in DMControl, elsewhere the domain."""
+    """Return the group of a task: the body in DMControl, else the domain."""
     if task not in TASKS:
         return "other"
     domain = TASKS[task].domain

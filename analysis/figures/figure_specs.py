@@ -1,4 +1,4 @@
-"""Room of the figure catalog: what `figures.toml` says, checked."""
+"""The figure catalog `figures.toml`: data classes, parsing and validation."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ _LISTS = (
 )
 LEAST_REPS = 100
 OURS = "ours"
-"""In place of a list of tasks: those of which there are run directories."""
+"""Value of `tasks` that selects the tasks that have run directories."""
 
 
 @dataclass(frozen=True)
 class LineStyle:
-    """How one line is drawn and named.
+    """Style and label of a line.
 
     Attributes:
-        label: its text in the legend.
+        label: text in the legend.
         color: any matplotlib color.
         dashes: lengths on, off, on … in line widths; empty for a solid line.
     """
@@ -43,29 +43,28 @@ class FigureSpec:
     """One figure: a plot function and the runs it shows.
 
     Attributes:
-        name: of the table, and of the files written.
-        plot: a function of `analysis/figures/registry.py`.
-        title: what it shows, in a few words.
-        sources: where the runs come from, all when empty.
-        methods: methods shown, all when empty.
-        variants: variants shown, all when empty.
-        tasks: task names or shell patterns shown, all when empty; a table names either
-            these or a suite, which stands for its tasks. For agents of several tasks they are
-            names of sets of tasks.
-        only_ours: whether only tasks with run directories are shown, and those no further than
-            the run directories go (`tasks = "ours"`).
-        groups: of tasks, for what is averaged over tasks; one for each domain when empty.
-        statistics: over the scores of a group.
-        sizes: model sizes shown, all when empty.
-        obs: what the agents see, `state` or `rgb`; both when empty.
-        reference_scores: whether to draw what a task scores without learning.
-        seeds: whether to draw every seed beside the mean.
-        quantity: column of `train.csv`, for what is no score.
-        per_page: most panels on a page.
-        quoted: numbers quoted from elsewhere, drawn beside the runs or without any; their keys are
-            the plot function's.
-        quoted_from: where from.
-        command: what makes the runs it needs; drawn in its place where there are none.
+        name: name of the table, and of the output files.
+        plot: key of `registry.PLOTS`.
+        title: short description.
+        sources: sources of the runs, all if empty.
+        methods: methods shown, all if empty.
+        variants: variants shown, all if empty.
+        tasks: task names or shell patterns, all if empty; for multi-task agents, names of task
+            sets. A table contains either `tasks` or `suite`, which selects the tasks of a suite.
+        only_ours: whether to show only tasks with run directories, and other curves only up to the
+            last step of those runs (`tasks = "ours"`).
+        groups: groups of tasks to average over; one per domain if empty.
+        statistics: statistics of the scores of a group.
+        sizes: model sizes shown, all if empty.
+        obs: observation type, `state` or `rgb`; both if empty.
+        reference_scores: whether to draw the reference scores of a task.
+        seeds: whether to draw each seed in addition to the mean.
+        quantity: column of `train.csv`, for figures that do not show scores.
+        per_page: maximum number of panels on a page.
+        quoted: numbers from other publications, drawn beside the runs or alone; the keys depend on
+            the plot function.
+        quoted_from: source of the quoted numbers.
+        command: command that produces the required runs; shown if there are none.
     """
 
     name: str
@@ -91,16 +90,16 @@ class FigureSpec:
 
 @dataclass(frozen=True)
 class Catalog:
-    """Everything `figures.toml` holds.
+    """Content of `figures.toml`.
 
     Attributes:
-        bootstrap: how intervals are drawn.
+        bootstrap: number of resamples and seed.
         methods: style of each method, in the order of the legend.
-        sources: what to call curves that are not from run directories, and their dashes.
-        reserve: colors for variants and for methods without a style.
+        sources: label and dashes of curves that do not come from run directories.
+        reserve: colors for variants, and for methods without a style.
         reference_scores: style of each line of `task_curves.REFERENCE_LINES`.
-        groups: of tasks, by name.
-        figures: by name, in the order of the file.
+        groups: groups of tasks by name.
+        figures: figures by name, in the order of the file.
     """
 
     bootstrap: Bootstrap
@@ -113,14 +112,14 @@ class Catalog:
 
 
 def read_catalog(path: Path, plots: Collection[str]) -> Catalog:
-    """Reads and checks the catalog.
+    """Read and validate the catalog.
 
     Args:
         path: `figures.toml`.
-        plots: names of the plot functions there are.
+        plots: names of the available plot functions.
 
     Raises:
-        UserError: the file is missing, no TOML, or holds something unknown.
+        UserError: If the file is missing or invalid, or contains an unknown entry.
     """
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -150,12 +149,16 @@ def read_catalog(path: Path, plots: Collection[str]) -> Catalog:
     for spec in catalog.figures.values():
         if spec.plot not in plots:
             hint = did_you_mean(spec.plot, plots)
-            raise UserError(f"{path}: figure {spec.name} has no plot function {spec.plot}{hint}")
+            raise UserError(f"{path}: figure {spec.name}: unknown plot function {spec.plot}{hint}")
     return catalog
 
 
 def with_reps(catalog: Catalog, reps: int) -> Catalog:
-    """The catalog with another number of resamples; UserError where they are too few."""
+    """Return the catalog with a different number of resamples.
+
+    Raises:
+        UserError: If it is below `LEAST_REPS`.
+    """
     if reps < LEAST_REPS:
         raise UserError(f"reps={reps}: intervals need at least {LEAST_REPS} resamples")
     return replace(catalog, bootstrap=replace(catalog.bootstrap, reps=reps))
@@ -164,33 +167,36 @@ def with_reps(catalog: Catalog, reps: int) -> Catalog:
 def quotes_of(
     spec: FigureSpec, needed: Collection[str], optional: Collection[str] = ()
 ) -> tuple[dict[str, Any], ...]:
-    """The quoted numbers of a figure; UserError where a key is missing or unknown.
+    """Return the quoted numbers of a figure.
 
     Args:
-        spec: of the figure.
-        needed: keys that its plot function reads of each.
-        optional: keys that it reads where they are there.
+        spec: the figure.
+        needed: required keys of each entry.
+        optional: optional keys of each entry.
+
+    Raises:
+        UserError: If a key is missing or unknown.
     """
     where = f"figure {spec.name}, quoted"
-    for one in spec.quoted:
-        _check(one, (*needed, *optional), where)
+    for entry in spec.quoted:
+        _check(entry, (*needed, *optional), where)
         for key in needed:
-            if key not in one:
-                raise UserError(f"{where}: {one} lacks {key}")
+            if key not in entry:
+                raise UserError(f"{where}: {entry} lacks {key}")
     return spec.quoted
 
 
 def _line(style: dict[str, Any]) -> LineStyle:
-    """A line style; TypeError on an unknown or missing key."""
+    """Return a line style; raise TypeError if a key is unknown or missing."""
     return LineStyle(**{**style, "dashes": tuple(style.get("dashes", ()))})
 
 
 def _group(name: str, table: dict[str, Any], path: Path) -> Group:
-    """One table under `[groups]`."""
+    """Return the group of one table under `[groups]`."""
     where = f"{path}: group {name}"
     _check(table, {"label", "suite", "tasks", "horizon"}, where)
     if ("suite" in table) == ("tasks" in table):
-        raise UserError(f"{where}: name either a suite or tasks")
+        raise UserError(f"{where}: must contain either a suite or tasks")
     tasks = (
         [task.name for task in get_suite(table["suite"])] if "suite" in table else table["tasks"]
     )
@@ -201,12 +207,12 @@ def _group(name: str, table: dict[str, Any], path: Path) -> Group:
 
 
 def _figure(name: str, table: dict[str, Any], groups: dict[str, Group], path: Path) -> FigureSpec:
-    """One table under `[figures]`."""
+    """Return the figure of one table under `[figures]`."""
     where = f"{path}: figure {name}"
     known = {field.name for field in fields(FigureSpec)} - {"name", "only_ours"} | {"suite"}
     _check(table, known, where)
     if {"suite", "tasks"} <= set(table):
-        raise UserError(f"{where}: names both a suite and tasks")
+        raise UserError(f"{where}: contains both a suite and tasks; remove one")
     content = {**table, "only_ours": table.get("tasks") == OURS}
     if content["only_ours"]:
         del content["tasks"]
@@ -218,10 +224,10 @@ def _figure(name: str, table: dict[str, Any], groups: dict[str, Group], path: Pa
             content[key] = tuple(value)
     if "suite" in content:
         content["tasks"] = tuple(task.name for task in get_suite(content.pop("suite")))
-    for key, there in (("groups", groups), ("statistics", STATISTICS)):
+    for key, valid in (("groups", groups), ("statistics", STATISTICS)):
         for value in content.get(key, ()):
-            if value not in there:
-                raise UserError(f"{where}: unknown {key[:-1]} {value}{did_you_mean(value, there)}")
+            if value not in valid:
+                raise UserError(f"{where}: unknown {key[:-1]} {value}{did_you_mean(value, valid)}")
     if content.get("quoted") and not content.get("quoted_from"):
         raise UserError(f"{where}: quoted numbers need quoted_from")
     content["groups"] = tuple(groups[group] for group in content.get("groups", ()))
@@ -229,7 +235,7 @@ def _figure(name: str, table: dict[str, Any], groups: dict[str, Group], path: Pa
 
 
 def _check(content: dict[str, Any], known: Collection[str], where: str) -> None:
-    """UserError on the first key that is not known."""
+    """Raise UserError for the first key that is not in `known`."""
     for key in content:
         if key not in known:
             raise UserError(f"{where}: unknown key {key}{did_you_mean(key, known)}")

@@ -1,4 +1,4 @@
-"""Room of what is plotted beside scores: gradient norms and losses."""
+"""Curves of training metrics, such as gradient norms and losses."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from analysis.records.train_csv import STEP, read_training
 from tdmpc2.envs.tasks import TASKS
 
 TRAINING_POINTS = 200
-"""Points of a drawn training curve; more would not be seen."""
+"""Maximum number of points of a training curve."""
 _WIDE = 30
 """Quantities that span more than this factor have a logarithmic axis."""
 
 
 def training_curves(shown: Shown) -> Drawing:
-    """One panel per task: what runs noted while they learned, every seed by itself.
+    """Draw a training metric, one panel per task and one line per seed.
 
     The figure's `quantity` is a column of `train.csv`, such as `grad_norm` (appendix G).
     """
@@ -48,7 +48,9 @@ def training_curves(shown: Shown) -> Drawing:
             symbol = step_axis(ax, int(numbers[STEP].max()))
             ax.set_xlabel(f"environment steps ({symbol})")
         axes[0].set_ylabel(quantity.replace("_", " "))
-        what = f"Lines: {quantity.replace('_', ' ')} of single seeds, averaged over equal shares."
+        what = (
+            f"Lines: {quantity.replace('_', ' ')} of single seeds, averaged over equal intervals."
+        )
         handles = [handle(style) for style in styles.values()]
         finish_figure(figure, handles, card_lines(shown, what, scored=False))
         pages.append(figure)
@@ -56,7 +58,7 @@ def training_curves(shown: Shown) -> Drawing:
 
 
 def _training(shown: Shown, quantity: str) -> tuple[pd.DataFrame, list[Problem]]:
-    """The quantity of every run directory that noted it, one point a row."""
+    """Return the quantity of every run directory that recorded it, one point per row."""
     problems: list[Problem] = []
     tables = []
     runs = shown.records.runs
@@ -67,9 +69,11 @@ def _training(shown: Shown, quantity: str) -> tuple[pd.DataFrame, list[Problem]]
             values = {STEP: table[STEP], "value": table[quantity]}
             tables.append(pd.DataFrame({**values, **names}).dropna(subset="value"))
     columns = [*SERIES, "task", "seed", STEP, "value"]
-    found = [table for table in tables if len(table)]
-    whole = pd.concat(found, ignore_index=True)[columns] if found else pd.DataFrame(columns=columns)
-    return whole, problems
+    filled = [table for table in tables if len(table)]
+    combined = (
+        pd.concat(filled, ignore_index=True)[columns] if filled else pd.DataFrame(columns=columns)
+    )
+    return combined, problems
 
 
 LEARNING_PLOTS: dict[str, Callable[[Shown], Drawing]] = {

@@ -1,4 +1,4 @@
-"""Room of the curves: score against env steps, per task or averaged over a group of tasks."""
+"""Learning curves: score against env steps, per task or averaged over a group of tasks."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from analysis.stats.task_curves import REFERENCE_LINES, reference_scores, task_c
 from tdmpc2.envs.tasks import TASKS
 
 _MARKED_POINTS = 15
-"""Curves of at most so many points show each with a marker."""
+"""Curves with at most this many points show each point with a marker."""
 STATISTIC_LABELS = {
     "mean": "mean",
     "median": "median",
@@ -39,13 +39,13 @@ STATISTIC_LABELS = {
 
 
 def learning_curves(shown: Shown) -> Drawing:
-    """One panel per task: mean over seeds with its 95 % interval, and every seed if asked for."""
+    """Draw a panel per task: mean over seeds with its 95 % interval, and optionally each seed."""
     spec, catalog = shown.spec, shown.catalog
     numbers, problems = task_curves(shown.curves, shown.rule, shown.bootstrap)
     if spec.only_ours and len(numbers):
         ours = numbers[numbers["source"] == RUNS_SOURCE].groupby("task")["step"].max()
         numbers = numbers[numbers["step"] <= numbers["task"].map(ours)]
-        # A single point at the start is no curve.
+        # A curve needs at least two points.
         points = numbers.groupby(SERIES)["step"].transform("nunique")
         numbers = numbers[(points > 1) | (numbers["source"] == RUNS_SOURCE)]
     if numbers.empty:
@@ -66,7 +66,7 @@ def learning_curves(shown: Shown) -> Drawing:
     diverged = shown.curves.runs["state"].eq("DIVERGED").any()
     if diverged:
         handles.append(Line2D([], [], color="k", marker="x", ls="", ms=4, label="run diverged"))
-    what = "Lines: mean over seeds; bands: its 95 % interval" + (
+    what = "Lines: mean over seeds; bands: its 95 % confidence interval" + (
         "; thin lines: single seeds." if spec.seeds else "."
     )
     pages = []
@@ -93,7 +93,7 @@ def learning_curves(shown: Shown) -> Drawing:
 
 
 def aggregate_curve(shown: Shown) -> Drawing:
-    """One panel per group of tasks: a statistic of their normalized scores, 95 % interval."""
+    """Draw a panel per group: a statistic of the normalized scores with its 95 % interval."""
     statistic = shown.spec.statistics[0]
     groups = shown.groups()
     numbers, problems = group_curves(shown.curves, groups, shown.rule, shown.bootstrap, statistic)
@@ -110,8 +110,8 @@ def aggregate_curve(shown: Shown) -> Drawing:
     name = STATISTIC_LABELS[statistic]
     finish_axes(axes, [f"{name} score (%)"] * len(drawn), int(numbers["step"].max()))
     what = (
-        f"Lines: {name} over tasks and seeds of return / 10 or success in per cent; bands: its "
-        "95 % interval."
+        f"Lines: {name} over tasks and seeds of return / 10 or success in percent; bands: its "
+        "95 % confidence interval."
     )
     handles = [handle(style) for style in styles.values()]
     finish_figure(figure, handles, card_lines(shown, what))
@@ -120,7 +120,7 @@ def aggregate_curve(shown: Shown) -> Drawing:
 
 
 def in_table_order(tasks: Sequence[str]) -> list[str]:
-    """Tasks in the order of the task table, unknown ones last."""
+    """Return the tasks in the order of the task table, unknown ones last."""
     order = {name: place for place, name in enumerate(TASKS)}
     return sorted(tasks, key=lambda task: (order.get(task, len(order)), task))
 
@@ -128,7 +128,7 @@ def in_table_order(tasks: Sequence[str]) -> list[str]:
 def _final_table(
     numbers: pd.DataFrame, styles: dict[Series, LineStyle], groups: dict[str, str] | None = None
 ) -> pd.DataFrame:
-    """The last mean of each curve; scores in per cent, returns as they are."""
+    """Return the last mean of each curve; normalized scores in percent, returns unscaled."""
     row = "task" if groups is None else "group"
     means = numbers.dropna(subset="mean")
     keys = [*SERIES, row]
@@ -146,7 +146,13 @@ def _final_table(
 
 
 def draw_means(ax: Axes, curves: pd.DataFrame, styles: dict[Series, LineStyle]) -> None:
-    """Mean lines with their bands, the first series on top."""
+    """Draw mean lines with their bands, the first series on top.
+
+    Args:
+        ax: axes to draw on.
+        curves: columns `SERIES`, `step`, `mean`, `low`, `high`.
+        styles: style of each series, in the order of the legend.
+    """
     marker = "o" if curves["step"].nunique() <= _MARKED_POINTS else ""
     for rank, (series, style) in enumerate(styles.items()):
         curve = of_series(curves, series).dropna(subset="mean")
@@ -159,20 +165,20 @@ def draw_means(ax: Axes, curves: pd.DataFrame, styles: dict[Series, LineStyle]) 
 def _seed_curves(
     shown: Shown, numbers: pd.DataFrame
 ) -> dict[str, list[tuple[np.ndarray, np.ndarray, Series]]]:
-    """By task, the resolved steps and values of every run that is shown, and its series."""
+    """Return, by task, the resolved steps and values of every run shown, and its series."""
     last = numbers.groupby([*SERIES, "task"])["step"].max().to_dict()
-    found: dict[str, list[tuple[np.ndarray, np.ndarray, Series]]] = {}
+    by_task: dict[str, list[tuple[np.ndarray, np.ndarray, Series]]] = {}
     for run, curve in zip(shown.curves.runs[RUN_KEY].to_numpy(), shown.curves.curves, strict=True):
         series, task = tuple(map(str, run[:5])), str(run[5])
         steps, values = shown.rule.resolved(curve.steps, curve.values)
-        there = steps <= last.get((*series, task), -1)
-        if there.any():
-            found.setdefault(task, []).append((steps[there], values[there], series))
-    return found
+        shown_steps = steps <= last.get((*series, task), -1)
+        if shown_steps.any():
+            by_task.setdefault(task, []).append((steps[shown_steps], values[shown_steps], series))
+    return by_task
 
 
 def _draw_diverged(ax: Axes, shown: Shown, task: str, styles: dict[Series, LineStyle]) -> None:
-    """A cross where a run diverged."""
+    """Draw a cross where a run diverged."""
     runs = shown.curves.runs
     for row in runs.index[(runs["task"] == task) & (runs["state"] == "DIVERGED")]:
         curve, series = shown.curves.curves[row], tuple(map(str, runs.loc[row, SERIES]))
@@ -182,7 +188,7 @@ def _draw_diverged(ax: Axes, shown: Shown, task: str, styles: dict[Series, LineS
 
 
 def _draw_reference_scores(ax: Axes, row: pd.Series, catalog: Catalog) -> None:
-    """Level lines at what the task scores without learning."""
+    """Draw horizontal lines at the task's reference scores."""
     for name in REFERENCE_LINES:
         if pd.notna(row[name]):
             style = catalog.reference_scores[name]

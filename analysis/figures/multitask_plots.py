@@ -1,4 +1,4 @@
-"""Room of the multi-task figures: a set's score against updates, at the end, and task by task."""
+"""Figures of multi-task agents: score on a task set against updates, at the end, and per task."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ from tdmpc2.envs.tasks import TASKS
 _BARS_WIDTH = 7.2
 _BARS_HEIGHT = 2.3
 _LEAST_TASKS = 12
-"""With fewer tasks in a row, their bars keep the width that so many have."""
+"""Rows with fewer tasks reserve the width of this many bars."""
 _LEAST_SCORE = 5.0
-"""With lower scores, their axis still ends here."""
+"""Smallest upper end of the score axis."""
 _TASK_SIZE = 5.5
 _REFERENCES = ("uniform", "zero", "untrained")
 _SCORE = "score (%)"
 
 
 def multitask_curves(shown: Shown) -> Drawing:
-    """A panel per set of tasks: the mean score over its tasks against updates, 95 % interval."""
+    """Draw a panel per task set: mean score over its tasks against updates, 95 % intervals."""
     records = shown.records.multitask
     numbers, problems = set_curves(records, shown.rule, shown.bootstrap)
     if numbers.empty:
@@ -58,20 +58,18 @@ def multitask_curves(shown: Shown) -> Drawing:
     crosses = _draw_diverged(dict(zip(sets, axes, strict=True)), shown, styles)
     last = int(numbers["step"].max())
     finish_axes(axes, [_SCORE] * len(sets), last, unit="updates")
-    what = (
-        "Lines: mean over tasks and seeds of return / 10 or success in per cent; bands: its 95 % "
-    )
+    what = "Lines: mean over tasks and seeds of return / 10 or success in percent; bands: its 95 % "
     handles = [*map(handle, styles.values()), *crosses]
-    finish_figure(figure, handles, multitask_card_lines(shown, f"{what}interval."))
+    finish_figure(figure, handles, multitask_card_lines(shown, f"{what}confidence interval."))
     final, more = final_scores(records, shown.rule, shown.bootstrap)
     table = _final_table(as_series(final, records), styles)
     return Drawing([figure], numbers, table, (*problems, *more))
 
 
 def multitask_bars(shown: Shown) -> Drawing:
-    """A panel per set of tasks, a bar per series: the mean score over its tasks at the end.
+    """Draw a panel per task set and a bar per series: the final mean score over its tasks.
 
-    Quoted numbers (`task_set`, `label`, `score`) stand beside the runs, or alone.
+    Quoted numbers (`task_set`, `label`, `score`) are drawn beside the runs, or alone.
     """
     records = shown.records.multitask
     quoted = quotes_of(shown.spec, ("task_set", "label", "score"))
@@ -80,34 +78,34 @@ def multitask_bars(shown: Shown) -> Drawing:
         return Drawing((), numbers, problems=problems)
     numbers = as_series(numbers, records)
     styles = series_styles(numbers, shown.catalog)
-    sets = list(dict.fromkeys([*(one["task_set"] for one in quoted), *numbers["task_set"]]))
+    sets = list(dict.fromkeys([*(quote["task_set"] for quote in quoted), *numbers["task_set"]]))
     figure, axes = canvas(len(sets), panel=(1.9, 1.9), columns=min(len(sets), 4))
     for ax, name in zip(axes, sets, strict=True):
-        own = [(one["label"], one["score"]) for one in quoted if one["task_set"] == name]
+        own = [(quote["label"], quote["score"]) for quote in quoted if quote["task_set"] == name]
         bars(ax, numbers[numbers["task_set"] == name], styles, own)
         ax.set_title(short_name(name), loc="left")
         ax.set_ylim(0, 105)
     axes[0].set_ylabel(_SCORE)
     what = (
-        "Bars: mean over tasks and seeds of return / 10 or success in per cent, at each series' "
-        "end; whiskers: its 95 % interval."
+        "Bars: mean over tasks and seeds of return / 10 or success in percent, at the last update "
+        "that all seeds reached; whiskers: its 95 % confidence interval."
     )
     handles: list[Artist] = [handle(style) for style in styles.values()]
     if quoted:
-        what += f" Quoted, not measured here: {shown.spec.quoted_from}."
+        what += f" Dotted bars: quoted from {shown.spec.quoted_from}, not measured here."
         handles += quoted_handles(quoted)
     finish_figure(figure, handles, multitask_card_lines(shown, what))
     rows = [{"source": "quoted", "variant": q["label"], "task_set": q["task_set"]} for q in quoted]
-    told = pd.DataFrame(rows).assign(value=[one["score"] / 100 for one in quoted])
-    filled = [table for table in (numbers, told) if len(table)]
+    quoted_rows = pd.DataFrame(rows).assign(value=[quote["score"] / 100 for quote in quoted])
+    filled = [table for table in (numbers, quoted_rows) if len(table)]
     table = _final_table(numbers, styles)
     return Drawing([figure], pd.concat(filled, ignore_index=True), table, problems)
 
 
 def multitask_tasks(shown: Shown) -> Drawing:
-    """A page per series, a row of bars per domain: every task's score at the end.
+    """Draw a page per series and a row of bars per domain: the final score of every task.
 
-    With `reference_scores`, what a task scores without learning is marked on its bar.
+    With `reference_scores`, each bar is marked with the reference scores of its task.
     """
     records = shown.records.multitask
     numbers, problems = task_scores(records, shown.rule, shown.bootstrap)
@@ -132,14 +130,14 @@ def multitask_tasks(shown: Shown) -> Drawing:
 
 
 def as_series(numbers: pd.DataFrame, records: MultitaskRecords) -> pd.DataFrame:
-    """Numbers of multi-task series with the columns `SERIES`, so that they are named as others.
+    """Return the numbers of multi-task series with the columns `SERIES`, for styles and labels.
 
-    The checksum of the dataset goes to `checksum`; in its place stands what tells two datasets of
-    one set of tasks apart, and nothing where there is only one.
+    The checksum of the dataset is moved to the column `checksum`. The column `dataset` holds a
+    label that distinguishes the datasets of one task set; it is empty if there is only one dataset.
 
     Args:
         numbers: columns `MULTITASK_SERIES` and others.
-        records: of the runs.
+        records: records of the runs.
     """
     known = records.runs.drop_duplicates(["task_set", "dataset"])
     labels: dict[tuple[str, str], str] = {}
@@ -147,22 +145,22 @@ def as_series(numbers: pd.DataFrame, records: MultitaskRecords) -> pd.DataFrame:
         same = own["dataset_name"].duplicated(keep=False)
         for row, shared in zip(own.itertuples(), same, strict=True):
             checksum = str(row.dataset)
-            told = [str(row.dataset_name)] if isinstance(row.dataset_name, str) else []
-            told += [checksum[:8]] if shared or not told else []
-            labels[str(name), checksum] = " ".join(told) if len(own) > 1 else ""
+            names = [str(row.dataset_name)] if isinstance(row.dataset_name, str) else []
+            names += [checksum[:8]] if shared or not names else []
+            labels[str(name), checksum] = " ".join(names) if len(own) > 1 else ""
     pairs = zip(numbers["task_set"], numbers["dataset"], strict=True)
-    found = numbers.assign(
+    labeled = numbers.assign(
         source=RUNS_SOURCE, checksum=numbers["dataset"], dataset=[labels[pair] for pair in pairs]
     )
-    rest = [name for name in found.columns if name not in (*SERIES, "task_set", "checksum")]
-    return found[[*SERIES, "task_set", "checksum", *rest]]
+    rest = [name for name in labeled.columns if name not in (*SERIES, "task_set", "checksum")]
+    return labeled[[*SERIES, "task_set", "checksum", *rest]]
 
 
 def _draw_diverged(
     axes: dict[str, Axes], shown: Shown, styles: dict[Series, LineStyle]
 ) -> list[Artist]:
-    """A cross where a run diverged, and its entry in the legend if there is one."""
-    records, found = shown.records.multitask, []
+    """Draw a cross where a run diverged; return the legend entry if there is one."""
+    records, crosses = shown.records.multitask, []
     for agents in agents_of(records, []):
         diverged = agents.runs["state"].to_numpy() == "DIVERGED"
         if not diverged.any():
@@ -173,12 +171,14 @@ def _draw_diverged(
         for seed in np.flatnonzero(diverged):
             score = agents.values(last[[seed]], shown.rule)[:, seed].mean()
             ax = axes[str(agents.runs["task_set"].iloc[0])]
-            found += ax.plot(last[seed], 100 * score, color=color, marker="x", ms=4, zorder=5)
-    return [Line2D([], [], color="k", marker="x", ls="", ms=4, label="run diverged")] * bool(found)
+            crosses += ax.plot(last[seed], 100 * score, color=color, marker="x", ms=4, zorder=5)
+    return [Line2D([], [], color="k", marker="x", ls="", ms=4, label="run diverged")] * bool(
+        crosses
+    )
 
 
 def _final_table(numbers: pd.DataFrame, styles: dict[Series, LineStyle]) -> pd.DataFrame:
-    """A row per series: score with its interval, where it was read, and of how many seeds."""
+    """Return a row per series: score with its interval, number of updates, and seeds."""
     rows = []
     for series, style in styles.items():
         for row in of_series(numbers, series).to_dict("records"):
@@ -193,19 +193,19 @@ def _final_table(numbers: pd.DataFrame, styles: dict[Series, LineStyle]) -> pd.D
 
 
 def updates_text(row: Mapping[Any, Any]) -> str:
-    """`10,000,000`, or `3,000,000 of 10,000,000` where some run has not come to its end."""
+    """Return `10,000,000`, or `3,000,000 of 10,000,000` if a run has not reached its budget."""
     at, budget = row["num_updates"], row["budget"]
     return f"{at:,} of {budget:,.0f}" if at < budget < np.inf else f"{at:,}"
 
 
 def score_text(row: Mapping[Any, Any]) -> str:
-    """`57.1 [56.0, 58.2]`, or the score alone where there is no interval."""
+    """Return `57.1 [56.0, 58.2]`, or the score alone if there is no interval."""
     value, low, high = (100 * row[name] for name in ("value", "low", "high"))
     return f"{value:.1f}" if np.isnan(low) else f"{value:.1f} [{low:.1f}, {high:.1f}]"
 
 
 def _references(scores: pd.DataFrame) -> pd.DataFrame:
-    """By task, what doing nothing scores as a fraction; only returns were measured."""
+    """Return the reference scores by task, scaled to [0, 1]; only returns were measured."""
     returns = [task in TASKS and TASKS[task].metric == "return" for task in scores["task"]]
     known = scores[np.array(returns, bool)]
     wide = known.pivot(index="task", columns="policy", values="mean") / 1000
@@ -213,21 +213,21 @@ def _references(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def _task_page(shown: Shown, name: str, numbers: pd.DataFrame, style: LineStyle) -> Figure:
-    """The bars of one series."""
+    """Draw the bars of one series."""
     domains = list(dict.fromkeys(numbers["domain"]))
     figure, axes = canvas(len(domains), panel=(_BARS_WIDTH, _BARS_HEIGHT), columns=1)
     runs = shown.records.multitask.runs
     first = numbers.iloc[0].rename({"dataset": "label", "checksum": "dataset"})
     runs = runs[(runs[MULTITASK_SERIES] == first[MULTITASK_SERIES].tolist()).all(axis=1)]
-    lines = [f for f in _REFERENCES if shown.spec.reference_scores and numbers[f].notna().any()]
+    lines = [r for r in _REFERENCES if shown.spec.reference_scores and numbers[r].notna().any()]
     highest = 100 * float(numbers[["value", "high", *lines]].max().max())
     for ax, domain in zip(axes, domains, strict=True):
         own = numbers[numbers["domain"] == domain]
         _task_bars(ax, own, style)
         ax.set_ylim(0, min(104, max(_LEAST_SCORE, 1.05 * highest)))
-        for floor in lines:
-            look = shown.catalog.reference_scores[floor]
-            level = 100 * own[floor].to_numpy()
+        for reference in lines:
+            look = shown.catalog.reference_scores[reference]
+            level = 100 * own[reference].to_numpy()
             x = np.arange(len(own))
             marks = ax.hlines(level, x - 0.48, x + 0.48, color=look.color, lw=1.1, zorder=4)
             marks.set_linestyle((0, look.dashes))
@@ -240,34 +240,38 @@ def _task_page(shown: Shown, name: str, numbers: pd.DataFrame, style: LineStyle)
     label = f"{style.label}, {_set_title(name, len(numbers))}, at update {at:,}"
     handles = [
         Patch(color=style.color, label=label),
-        *(handle(shown.catalog.reference_scores[floor]) for floor in lines),
+        *(handle(shown.catalog.reference_scores[reference]) for reference in lines),
     ]
     what = (
-        f"Bars: mean over {seeds} seed{'s' * (seeds > 1)} of return / 10 or success in per cent; "
-        "whiskers: its 95 % interval."
+        f"Bars: mean over {seeds} seed{'s' * (seeds > 1)} of return / 10 or success in percent; "
+        "whiskers: its 95 % confidence interval."
     )
     finish_figure(figure, handles, multitask_card_lines(shown, what, runs))
     return figure
 
 
 def _task_bars(ax: Axes, numbers: pd.DataFrame, style: LineStyle) -> None:
-    """A bar for each task, with whiskers where there is an interval."""
+    """Draw a bar for each task, with whiskers if there is an interval."""
     x = np.arange(len(numbers))
     value, low, high = (100 * numbers[name].to_numpy() for name in ("value", "low", "high"))
     ax.bar(x, value, 0.8, color=style.color, edgecolor="white", lw=0.3, alpha=0.85)
-    there = ~np.isnan(low)
-    ends = np.maximum([value - low, high - value], 0)[:, there]  # against rounding
-    ax.errorbar(x[there], value[there], ends, color="#222222", ls="", lw=0.7, capsize=1.2)
+    has_interval = ~np.isnan(low)
+    ends = np.maximum([value - low, high - value], 0)[
+        :, has_interval
+    ]  # rounding can make them negative
+    ax.errorbar(
+        x[has_interval], value[has_interval], ends, color="#222222", ls="", lw=0.7, capsize=1.2
+    )
     titles = [TASKS[task].title if task in TASKS else task for task in numbers["task"]]
     ax.set_xticks(x, titles, rotation=90, fontsize=_TASK_SIZE)
     ax.tick_params(axis="x", length=0)
-    spare = max(0, _LEAST_TASKS - len(x))
-    ax.set_xlim(-0.6, len(x) - 0.4 + spare)
+    padding = max(0, _LEAST_TASKS - len(x))
+    ax.set_xlim(-0.6, len(x) - 0.4 + padding)
     ax.grid(visible=False, axis="x")
 
 
 def _set_title(name: str, num_tasks: int) -> str:
-    """Name of a set, and how many tasks it has."""
+    """Return the name of a task set and its number of tasks."""
     return f"{short_name(name)} ({num_tasks} task{'s' * (num_tasks > 1)})"
 
 

@@ -1,4 +1,4 @@
-"""Room of what is written: tables as CSV, Markdown and LaTeX, figures as PDF and PNG."""
+"""Output files: tables as CSV, Markdown and LaTeX, figures as PDF and PNG."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from tdmpc2.common.system.atomic_files import write_atomic
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
-    """Writes a CSV file whole or not at all."""
+    """Write a CSV file atomically."""
     text = table.to_csv(index=False, float_format="%.7g")
     write_atomic(path, partial(_save_text, text))
 
 
 def write_texts(stem: Path, table: pd.DataFrame) -> list[Path]:
-    """Writes a table of text as Markdown and LaTeX (booktabs).
+    """Write a table of text as Markdown and LaTeX (booktabs).
 
     Returns:
-        the paths written, none where the table is empty.
+        The paths of the files, none if the table is empty.
     """
     if table.empty:
         return []
@@ -42,40 +42,40 @@ def write_texts(stem: Path, table: pd.DataFrame) -> list[Path]:
 
 
 def write_figure(stem: Path, pages: Sequence[Figure]) -> Iterator[Path]:
-    """Writes the pages as one PDF and a PNG each, whole or not at all.
+    """Write the pages as one PDF and one PNG each, atomically.
 
     Args:
-        stem: path without the suffix; several PNG files get `-1`, `-2`, … at its end.
-        pages: at least one.
+        stem: path without suffix; several PNG files get `-1`, `-2`, … appended.
+        pages: at least one page.
 
     Yields:
-        the paths written.
+        The paths of the files.
     """
     pdf = stem.with_name(stem.name + ".pdf")
     write_atomic(pdf, partial(_save_pdf, pages))
     yield pdf
     for number, page in enumerate(pages, start=1):
         name = stem.name + (f"-{number}" if len(pages) > 1 else "") + ".png"
-        # The PDF has settled the layout, which takes longer than the drawing.
+        # Saving the PDF has computed the layout, which takes longer than drawing.
         page.set_layout_engine("none")
         write_atomic(stem.with_name(name), partial(page.savefig, format="png"))
         yield stem.with_name(name)
 
 
 def problem_table(problems: Sequence[Problem]) -> pd.DataFrame:
-    """Problems, one a row."""
+    """Return the problems as a table, one per row."""
     rows = [(problem.severity, problem.where, problem.line, problem.what) for problem in problems]
     table = pd.DataFrame(rows, columns=["severity", "where", "line", "what"])
     return table.astype({"line": "Int64"})
 
 
 def _save_text(text: str, file: IO[bytes]) -> None:
-    """Writes text."""
+    """Write text to a binary file."""
     file.write(text.encode())
 
 
 def _save_pdf(pages: Sequence[Figure], file: IO[bytes]) -> None:
-    """Writes pages as one PDF; without a date in it, the same records give the same file."""
+    """Write pages as one PDF, without a date so that equal records give equal files."""
     with PdfPages(file, metadata={"CreationDate": None}) as pdf:
         for page in pages:
             pdf.savefig(page)

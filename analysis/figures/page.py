@@ -1,4 +1,4 @@
-"""Room of the page: panels in a grid, axis labels, a legend above and a card below.
+"""Page layout: a grid of panels, axis labels, a legend above and a caption below.
 
 Lengths are in inches, font sizes in points.
 """
@@ -29,7 +29,7 @@ from tdmpc2.common.system.paths import project_root
 PANEL = (1.85, 1.45)
 """Width and height of a panel in a grid of several rows."""
 SINGLE_ROW = (2.3, 2.2)
-"""Width and height where all panels stand in one row."""
+"""Width and height of a panel if all panels are in one row."""
 MAX_COLUMNS = 5
 MIN_WIDTH = 5.2
 CARD_SIZE = 5.8
@@ -41,12 +41,12 @@ _TICKS = (1, 2, 2.5, 5, 10)
 
 
 def paper_style() -> AbstractContextManager[None]:
-    """The look of all figures, while it is entered."""
+    """Return a context manager that applies the style of all figures."""
     return matplotlib.style.context(project_root() / "paper_figures" / "paper.mplstyle")
 
 
 def columns_of(num_panels: int) -> int:
-    """Panels in a row."""
+    """Return the number of panels per row."""
     if num_panels <= 4:
         return num_panels
     return {6: 3, 7: 4, 8: 4}.get(num_panels, MAX_COLUMNS)
@@ -55,12 +55,12 @@ def columns_of(num_panels: int) -> int:
 def canvas(
     num_panels: int, *, panel: tuple[float, float] | None = None, columns: int | None = None
 ) -> tuple[Figure, list[Axes]]:
-    """A figure and its panels; `finish_figure` gives it room for legend and card.
+    """Return a figure and its panels; `finish_figure` adds space for legend and caption.
 
     Args:
-        num_panels: how many.
-        panel: width and height of one.
-        columns: panels in a row.
+        num_panels: number of panels.
+        panel: width and height of a panel; None for the default.
+        columns: panels per row; None for the default.
     """
     columns = columns or columns_of(num_panels)
     rows = ceil(num_panels / columns)
@@ -78,14 +78,14 @@ def finish_axes(
     *,
     unit: str = "environment steps",
 ) -> None:
-    """Axis labels with units, and one value range for all panels of the same label.
+    """Set axis labels with units, and the same value range for panels of the same label.
 
     Args:
-        axes: of `canvas`, drawn on.
-        labels: of the value axis, one a panel.
-        last_step: largest step drawn, which decides between thousands and millions.
-        columns: panels in a row, where `canvas` was told.
-        unit: of the steps.
+        axes: panels from `canvas`, already drawn on.
+        labels: label of the value axis of each panel.
+        last_step: largest step drawn, which selects thousands or millions as unit.
+        columns: panels per row, if it was passed to `canvas`.
+        unit: name of the steps.
     """
     columns = columns or columns_of(len(axes))
     for index, (ax, label) in enumerate(zip(axes, labels, strict=True)):
@@ -105,7 +105,7 @@ def finish_axes(
 
 
 def step_axis(ax: Axes, last_step: int) -> str:
-    """Ticks in thousands or millions of steps; returns which, as "k" or "M"."""
+    """Format the ticks in thousands or millions of steps, and return the unit, "k" or "M"."""
     unit, symbol = (1_000_000, "M") if last_step >= 1_000_000 else (1000, "k")
     ax.xaxis.set_major_locator(MaxNLocator(5, steps=_TICKS))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / unit:g}"))
@@ -113,17 +113,17 @@ def step_axis(ax: Axes, last_step: int) -> str:
 
 
 def finish_figure(figure: Figure, handles: Sequence[Artist], card: Sequence[str]) -> None:
-    """Legend above and card below the panels, and the height that all of it needs.
+    """Add the legend above and the caption below the panels, and set the figure's height.
 
     Args:
-        figure: from `canvas`.
-        handles: labeled lines for the legend; without any there is none.
-        card: lines of text, wrapped to the figure's width.
+        figure: figure from `canvas`.
+        handles: labeled artists of the legend; without any, there is no legend.
+        card: paragraphs of the caption, wrapped to the figure's width.
     """
     width = figure.get_figwidth()
     legend_height, columns = _legend_size(handles, width)
-    in_line = int(width * 72 / CARD_SIZE / _CHAR)
-    text = [row for line in card for row in textwrap.wrap(line, in_line)]
+    line_length = int(width * 72 / CARD_SIZE / _CHAR)
+    text = [row for line in card for row in textwrap.wrap(line, line_length)]
     card_height = len(text) * 1.25 * CARD_SIZE / 72 + 0.08
     height = figure.get_figheight() + legend_height + card_height
     figure.set_figheight(height)
@@ -144,11 +144,11 @@ def finish_figure(figure: Figure, handles: Sequence[Artist], card: Sequence[str]
 
 
 def card_lines(shown: Shown, what: str, *, scored: bool = True) -> list[str]:
-    """What a reader must know of a figure to trust it, in a few lines.
+    """Return the caption: runs, provenance, method of aggregation and its limits.
 
     Args:
-        shown: what the figure shows.
-        what: what lines and bands stand for.
+        shown: inputs of the figure.
+        what: meaning of lines and bands.
         scored: whether scores and their intervals are shown.
     """
     runs = shown.curves.runs
@@ -179,12 +179,12 @@ def card_lines(shown: Shown, what: str, *, scored: bool = True) -> list[str]:
 
 
 def multitask_card_lines(shown: Shown, what: str, runs: pd.DataFrame | None = None) -> list[str]:
-    """What a reader must know of a figure of multi-task agents, in a few lines.
+    """Return the caption of a figure of multi-task agents.
 
     Args:
-        shown: what the figure shows.
-        what: what lines and marks stand for.
-        runs: those of the page, if it does not show all.
+        shown: inputs of the figure.
+        what: meaning of lines and marks.
+        runs: runs on the page; None for all.
     """
     runs = shown.records.multitask.runs if runs is None else runs
     if runs.empty:
@@ -208,12 +208,12 @@ def multitask_card_lines(shown: Shown, what: str, runs: pd.DataFrame | None = No
 
 
 def _method(shown: Shown, what: str, single: bool) -> str:
-    """What is drawn, by which rule and resampling.
+    """Return what is drawn, and the rule and bootstrap behind it.
 
     Args:
-        shown: what the figure shows.
-        what: what lines and bands stand for.
-        single: whether a score is that of one seed.
+        shown: inputs of the figure.
+        what: meaning of lines and bands.
+        single: whether a score is based on a single seed.
     """
     method = (
         f"{what} {shown.rule.what} Stratified percentile bootstrap over seeds, "
@@ -224,22 +224,22 @@ def _method(shown: Shown, what: str, single: bool) -> str:
 
 
 def short_name(name: str) -> str:
-    """The name of a set of tasks, cut to what fits above a panel."""
+    """Return the name of a task set, truncated to fit above a panel."""
     return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
 
 
 def command_card(title: str, command: str) -> Figure:
-    """In place of a figure: what it would show, and the command that makes its runs."""
+    """Return a page that replaces a figure without runs: its title and the required command."""
     lines = textwrap.wrap(command, 84, break_on_hyphens=False, subsequent_indent="    ")
     figure = Figure(figsize=(MIN_WIDTH, 0.75 + 0.15 * len(lines)))
-    told = f"Not drawn for lack of what it shows: {title}"
-    figure.text(0.02, 0.8, told, fontsize=LEGEND_SIZE, va="center")
+    heading = f"Not drawn (no matching runs): {title}"
+    figure.text(0.02, 0.8, heading, fontsize=LEGEND_SIZE, va="center")
     figure.text(0.02, 0.55, "\n".join(lines), fontsize=CARD_SIZE, family="monospace", va="top")
     return figure
 
 
 def _marks(ours: pd.DataFrame) -> list[str]:
-    """A line on what sets runs apart from the paper's ground, if anything does."""
+    """Return a line on runs that differ from the paper's setting, if there are any."""
     marks = []
     standin = ours["variant"].str.contains("assets=").sum()
     if standin:
@@ -256,30 +256,30 @@ def _marks(ours: pd.DataFrame) -> list[str]:
 
 
 def _legend_size(handles: Sequence[Artist], width: float) -> tuple[float, int]:
-    """Height that a legend needs, and its columns."""
+    """Return the height of a legend, and its number of columns."""
     if not handles:
         return 0.0, 1
     labels = [str(handle.get_label()).split("\n") for handle in handles]
     longest = max(len(line) for label in labels for line in label)
-    fitting = max(1, int(width * 72 / (longest * _CHAR * LEGEND_SIZE + 36)))
-    rows = ceil(len(handles) / fitting)
+    fitting_columns = max(1, int(width * 72 / (longest * _CHAR * LEGEND_SIZE + 36)))
+    rows = ceil(len(handles) / fitting_columns)
     columns = ceil(len(handles) / rows)
     rows += max(len(label) for label in labels) - 1
     return rows * 1.6 * LEGEND_SIZE / 72, columns
 
 
 def _source_label(source: str, shown: Shown) -> str:
-    """What to call curves that are not from run directories."""
+    """Return the label of curves that do not come from run directories."""
     styles = shown.catalog.sources
     return styles[source].label if source in styles else f"from {source}"
 
 
 def _listed_states(states: pd.Series) -> str:
-    """How many runs are in each state."""
+    """Return the number of runs in each state as text."""
     return ", ".join(f"{n:,} {state}" for state, n in states.value_counts().items())
 
 
 def _listed(values: Iterable[object]) -> str:
-    """Distinct values in order of appearance; of many only the first."""
+    """Return the distinct values in order of appearance, shortened to eight."""
     distinct = list(dict.fromkeys(str(value) for value in values))
     return ", ".join(distinct[:8]) + (f" and {len(distinct) - 8} more" if len(distinct) > 8 else "")

@@ -1,8 +1,4 @@
-"""Room of the table of figure kinds: what `plot` in `paper_figures/figures.toml` may name.
-
-Each is a function from what a figure shows to a drawing and its numbers. Colors, labels and
-order come from the catalog, the look from `paper_figures/paper.mplstyle`.
-"""
+"""Registry of the plot functions that `plot` in `paper_figures/figures.toml` may name."""
 
 from __future__ import annotations
 
@@ -21,10 +17,10 @@ from tdmpc2.common.system.paths import project_root
 
 
 def task_embeddings(shown: Shown) -> Drawing:
-    """Task embeddings of the agents by t-SNE, a panel each."""
+    """Draw a t-SNE plot of the task embeddings, one panel per agent."""
     if not shown.embeddings:
         return Drawing((), pd.DataFrame())
-    # Here, since scikit-learn and torch take seconds to import.
+    # Local import, because scikit-learn and torch take seconds to import.
     from analysis.figures.embedding_plots import embedding_figure
 
     return embedding_figure(shown.embeddings)
@@ -38,9 +34,9 @@ PLOTS: dict[str, Callable[[Shown], Drawing]] = {
     **SCALING_PLOTS,
     "task_embeddings": task_embeddings,
 }
-"""The functions a figure of the catalog may name."""
+"""Plot functions by name; each returns a drawing and the plotted numbers."""
 
 
 def shipped_catalog() -> Catalog:
-    """That of `paper_figures/figures.toml`."""
+    """Return the catalog in `paper_figures/figures.toml`."""
     return read_catalog(project_root() / "paper_figures" / "figures.toml", PLOTS)

@@ -1,4 +1,4 @@
-"""Room of the scaling figure: score of multi-task agents against their parameters, and Table 1."""
+"""Scaling figure: score of multi-task agents against their number of parameters, and Table 1."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ from analysis.stats.selection import series_name
 QUOTED = "quoted"
 PAPER = "paper"
 LEAST_SIZES = 3
-"""With fewer sizes, no line is fitted."""
+"""Minimum number of model sizes for a fit."""
 _QUOTED_COLOR, _OTHERS_COLOR = "#595959", "#A0A0A0"
 _MARKERS = "osD^v"
-"""Of the sets of tasks, in order."""
+"""Markers of the task sets, in order."""
 
 
 @dataclass(frozen=True)
 class Fit:
-    """Least squares of score = a + b · log₁₀(parameters).
+    """Least-squares fit of score = a + b · log₁₀(parameters).
 
     Attributes:
-        start: a, score in per cent.
+        start: a, score in percent.
         slope: b, points for ten times the parameters.
     """
 
@@ -47,28 +47,28 @@ class Fit:
 
     @classmethod
     def of(cls, parameters: np.ndarray, scores: np.ndarray) -> Fit | None:
-        """To `(num_agents,)` of each; None with fewer than `LEAST_SIZES` sizes."""
+        """Fit `(num_agents,)` parameters and scores; return None below `LEAST_SIZES` sizes."""
         if len(np.unique(parameters)) < LEAST_SIZES:
             return None
         slope, start = np.polyfit(np.log10(parameters), scores, 1)
         return cls(float(start), float(slope))
 
     def at(self, parameters: np.ndarray) -> np.ndarray:
-        """The score of agents of that many parameters."""
+        """Return the fitted score of agents with that many parameters."""
         return self.start + self.slope * np.log10(parameters)
 
     def __str__(self) -> str:
-        """The equation."""
+        """Return the equation."""
         sign = "+" if self.slope >= 0 else "−"
         start = f"{self.start:.1f}".replace("-", "−")
         return f"{start} {sign} {abs(self.slope):.1f}·log₁₀(parameters)"
 
 
 def scaling(shown: Shown) -> Drawing:
-    """Score against parameters, for each method and set of tasks; the table is Table 1.
+    """Draw score against parameters for each method and task set, with Table 1 as the table.
 
-    Quoted numbers (`task_set`, `size`, `parameters`, `score`, perhaps `gpu_days`) are hollow
-    marks; those that are not the paper's (`by` says whose they are) are not fitted.
+    Quoted numbers (`task_set`, `size`, `parameters`, `score`, and optionally `gpu_days`, `by`) are
+    hollow marks. Those with `by`, the name of a third party, are excluded from the fits.
     """
     ours, problems = _measured(shown)
     quotes = quotes_of(shown.spec, _NEEDED, _OPTIONAL)
@@ -87,14 +87,15 @@ def scaling(shown: Shown) -> Drawing:
     ax.set_xlabel("parameters")
     ax.set_ylabel("score (%)")
     what = (
-        "Filled marks: mean over tasks and seeds at each series' end, with its 95 % interval; "
-        f"dashed lines: least squares, with {LEAST_SIZES} sizes or more."
+        "Filled marks: mean over tasks and seeds at the last update that all seeds reached, with "
+        "its 95 % confidence interval; dashed lines: least-squares fits to at least "
+        f"{LEAST_SIZES} sizes."
     )
     if len(quoted):
-        what += f" Hollow marks: quoted, not measured here: {shown.spec.quoted_from}."
+        what += f" Hollow marks: quoted from {shown.spec.quoted_from}, not measured here."
     finish_figure(figure, handles, multitask_card_lines(shown, what))
-    told = ours.assign(low=100 * ours["low"], high=100 * ours["high"]).drop(columns="value")
-    numbers = pd.concat([table for table in (told, quoted) if len(table)], ignore_index=True)
+    measured = ours.assign(low=100 * ours["low"], high=100 * ours["high"]).drop(columns="value")
+    numbers = pd.concat([table for table in (measured, quoted) if len(table)], ignore_index=True)
     return Drawing([figure], numbers, _table(ours, quoted, shown), tuple(problems))
 
 
@@ -104,10 +105,10 @@ _COST_COLUMNS = ["device", "updates_per_second", "gpu_days", "cpu_days"]
 
 
 def _measured(shown: Shown) -> tuple[pd.DataFrame, list[Problem]]:
-    """Score, parameters and cost of every series that was run here."""
+    """Return score, parameters and cost of every series that was run here."""
     records = shown.records.multitask
-    scores, met = final_scores(records, shown.rule, shown.bootstrap)
-    problems = list(met)
+    scores, score_problems = final_scores(records, shown.rule, shown.bootstrap)
+    problems = list(score_problems)
     facts = []
     for row in scores[MULTITASK_SERIES].to_dict("records"):
         mask = (records.runs[MULTITASK_SERIES] == list(row.values())).all(axis=1)
@@ -115,18 +116,18 @@ def _measured(shown: Shown) -> tuple[pd.DataFrame, list[Problem]]:
         known = [run["num_parameters"] for run in runs if pd.notna(run["num_parameters"])]
         if not known:
             where = series_name(*list(row.values())[:-1])
-            what = "no number of parameters recorded: in the table, but not drawn"
+            what = "number of parameters not recorded: in the table, but not drawn"
             problems.append(Problem(where, None, what, "warning"))
         costs = [(read_cost(run["directory"], problems), run["budget"]) for run in runs]
-        told = [(cost, budget) for cost, budget in costs if cost is not None and budget]
-        facts.append({"parameters": float(known[0]) if known else np.nan, **_cost(told)})
+        known_costs = [(cost, budget) for cost, budget in costs if cost is not None and budget]
+        facts.append({"parameters": float(known[0]) if known else np.nan, **_cost(known_costs)})
     columns = pd.DataFrame(facts, columns=["parameters", *_COST_COLUMNS], index=scores.index)
     scores = scores.assign(score=100 * scores["value"]).join(columns)
     return as_series(scores, records), problems
 
 
 def _cost(costs: Sequence[tuple[Cost, float]]) -> dict[str, Any]:
-    """Means over runs, apart for each kind of device."""
+    """Return means over runs, separately for each kind of device."""
     days: dict[str, list[float]] = {"GPU": [], "CPU": []}
     for cost, budget in costs:
         days[cost.kind].append(cost.days(budget))
@@ -140,7 +141,7 @@ def _cost(costs: Sequence[tuple[Cost, float]]) -> dict[str, Any]:
 
 
 def _draw_quoted(ax: Axes, quoted: pd.DataFrame, markers: dict[str, str]) -> list[Artist]:
-    """Hollow marks, and the fit to the paper's."""
+    """Draw hollow marks, and a fit to those of the paper."""
     handles: list[Artist] = []
     for (by, name), own in quoted.groupby(["by", "task_set"], sort=False):
         color = _QUOTED_COLOR if by == PAPER else _OTHERS_COLOR
@@ -159,7 +160,7 @@ def _draw_quoted(ax: Axes, quoted: pd.DataFrame, markers: dict[str, str]) -> lis
 
 
 def _draw_ours(ax: Axes, ours: pd.DataFrame, markers: dict[str, str], shown: Shown) -> list[Artist]:
-    """Filled marks with intervals, and a fit for each method and set of tasks."""
+    """Draw filled marks with intervals, and a fit for each method and task set."""
     drawn = _sizes_as_one(ours.dropna(subset="parameters"))
     styles = series_styles(drawn, shown.catalog)
     handles: list[Artist] = []
@@ -178,7 +179,7 @@ def _draw_ours(ax: Axes, ours: pd.DataFrame, markers: dict[str, str], shown: Sho
 
 
 def _draw_fit(ax: Axes, points: pd.DataFrame, color: str) -> Fit | None:
-    """A dashed line through the points, if they are enough."""
+    """Draw a dashed line through the points if there are enough of them."""
     parameters = points["parameters"].to_numpy("float64")
     fitted = Fit.of(parameters, points["score"].to_numpy("float64"))
     if fitted is not None:
@@ -188,8 +189,8 @@ def _draw_fit(ax: Axes, points: pd.DataFrame, color: str) -> Fit | None:
 
 
 def _table(ours: pd.DataFrame, quoted: pd.DataFrame, shown: Shown) -> pd.DataFrame:
-    """Table 1: ours, the quoted numbers of the same agent beside them, then the other quotes."""
-    left = {
+    """Return Table 1: our rows with the paper's numbers of the same agent, then other quotes."""
+    unmatched = {
         (row["task_set"], row["size"]): row
         for row in quoted.to_dict("records")
         if row["by"] == PAPER
@@ -198,24 +199,24 @@ def _table(ours: pd.DataFrame, quoted: pd.DataFrame, shown: Shown) -> pd.DataFra
     ordered = ours.sort_values(["method", "variant", "task_set", "parameters"])
     labels = _labels(ordered, shown)
     for row, label in zip(ordered.to_dict("records"), labels, strict=True):
-        plain = (row["method"], row["variant"]) == ("tdmpc2", "default")
-        same = left.pop((row["task_set"], row["model_size"]), None) if plain else None
-        rows.append({**_our_cells(row, label), **_quoted_cells(same)})
+        is_default = (row["method"], row["variant"]) == ("tdmpc2", "default")
+        match = unmatched.pop((row["task_set"], row["model_size"]), None) if is_default else None
+        rows.append({**_our_cells(row, label), **_quoted_cells(match)})
     others = [row for row in quoted.to_dict("records") if row["by"] != PAPER]
-    for row in [*left.values(), *others]:
+    for row in [*unmatched.values(), *others]:
         label = f"TD-MPC2 ({row['by']})"
         rows.append({**dict.fromkeys(_CELLS, ""), **_agent(row, label), **_quoted_cells(row)})
     return pd.DataFrame(rows)
 
 
 def _sizes_as_one(ours: pd.DataFrame) -> pd.DataFrame:
-    """All sizes of a method on a set of tasks as one series, which the set's name tells apart."""
+    """Merge all sizes of a method on a task set into one series, labeled by the task set."""
     datasets = (ours["task_set"] + " " + ours["dataset"]).str.strip()
     return ours.assign(model_size="", dataset=datasets)
 
 
 def _labels(ours: pd.DataFrame, shown: Shown) -> list[str]:
-    """What to call each row's agent, size and set left out."""
+    """Return the label of each row's agent, without size and task set."""
     series = ours.assign(model_size="")
     styles = series_styles(series, shown.catalog)
     return [styles[tuple(map(str, key))].label for key in series[SERIES].to_numpy()]
@@ -228,7 +229,7 @@ _CELLS = (
 
 
 def _our_cells(row: dict[Any, Any], label: str) -> dict[str, str]:
-    """What was measured here."""
+    """Return the measured columns of a row."""
     days = [
         f"{row[f'{k.lower()}_days']:.3g} {k}-days"
         for k in ("GPU", "CPU")
@@ -248,14 +249,14 @@ def _our_cells(row: dict[Any, Any], label: str) -> dict[str, str]:
 
 
 def _agent(row: dict[Any, Any], label: str) -> dict[str, str]:
-    """Which agent a row is of."""
+    """Return the columns that identify the agent of a row."""
     parameters = f"{row['parameters']:,.0f}" if row["parameters"] > 0 else ""
     size = f"{row['size']}M" if str(row["size"]).isdigit() else str(row["size"])
     return {"agents": label, "tasks": row["task_set"], "size": size, "parameters": parameters}
 
 
 def _quoted_cells(row: dict[Any, Any] | None) -> dict[str, str]:
-    """What was quoted, nothing where it was not."""
+    """Return the quoted columns of a row, empty if there is no quote."""
     if row is None:
         return {"quoted days": "", "quoted score": ""}
     days = f"{row['gpu_days']:g} GPU-days" if row["gpu_days"] > 0 else ""
@@ -263,7 +264,7 @@ def _quoted_cells(row: dict[Any, Any] | None) -> dict[str, str]:
 
 
 def _count(number: float) -> str:
-    """1M or 300k."""
+    """Return a number such as 1M or 300k."""
     return f"{number / 1e6:g}M" if number >= 1e6 else f"{number / 1e3:g}k"
 
 

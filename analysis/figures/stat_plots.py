@@ -1,4 +1,4 @@
-"""Room of the statistics over tasks: bars, interval plots, performance profiles, improvement."""
+"""Figures of statistics over tasks: bars, intervals, performance profiles, improvement."""
 
 from __future__ import annotations
 
@@ -34,38 +34,38 @@ from analysis.stats.selection import Group, Series
 
 _BAR_PANEL = (1.3, 1.9)
 QUOTED_COLORS = ("#8C8C8C", "#BFBFBF")
-"""Greys of quoted numbers."""
+"""Grays of quoted numbers."""
 _LEAST_BARS = 4
-"""With fewer bars in a panel, they keep the width that so many have."""
+"""Panels with fewer bars reserve the width of this many."""
 _ROW = 0.2
 """Height of one line of an interval plot, in inches."""
 
 
 def group_bars(shown: Shown) -> Drawing:
-    """One panel per group of tasks, one bar per series: a statistic at the group's horizon."""
+    """Draw a panel per group and a bar per series: a statistic at the group's horizon."""
     statistic = shown.spec.statistics[0]
     numbers, problems = _scores(shown, (statistic,))
     quoted = quotes_of(shown.spec, ("group", "label", "score"))
     if numbers.empty and not quoted:
         return Drawing((), numbers, problems=problems)
     styles = series_styles(numbers, shown.catalog)
-    known = {*numbers["group"], *(one["group"] for one in quoted)}
+    known = {*numbers["group"], *(quote["group"] for quote in quoted)}
     groups = [group for group in shown.groups() if group.name in known]
     figure, axes = canvas(len(groups), panel=_BAR_PANEL, columns=min(len(groups), 6))
     for ax, group in zip(axes, groups, strict=True):
-        own = [(one["label"], one["score"]) for one in quoted if one["group"] == group.name]
+        own = [(quote["label"], quote["score"]) for quote in quoted if quote["group"] == group.name]
         bars(ax, numbers[numbers["group"] == group.name], styles, own)
         ax.set_title(_group_title(group, "\n"), loc="left")
         ax.set_ylim(0, 105)
     axes[0].set_ylabel(f"{STATISTIC_LABELS[statistic]} score (%)")
     what = (
         f"Bars: {STATISTIC_LABELS[statistic]} over tasks and seeds of return / 10 or success in "
-        "per cent, at the env steps named or each task's budget where that is less; whiskers: "
-        "its 95 % interval."
+        "percent, at the env steps in the title or the task's budget if that is less; whiskers: "
+        "its 95 % confidence interval."
     )
     handles: list[Artist] = [handle(style) for style in styles.values()]
     if quoted:
-        what += f" Quoted, not measured here: {shown.spec.quoted_from}."
+        what += f" Dotted bars: quoted from {shown.spec.quoted_from}, not measured here."
         handles += quoted_handles(quoted)
     finish_figure(figure, handles, card_lines(shown, what, scored=not numbers.empty))
     return Drawing(
@@ -74,7 +74,7 @@ def group_bars(shown: Shown) -> Drawing:
 
 
 def interval_plot(shown: Shown) -> Drawing:
-    """The interval plot of rliable, a page per group: a column per statistic, a row per series."""
+    """Draw rliable's interval plot, one page per group: statistics as columns, series as rows."""
     numbers, problems = _scores(shown, shown.spec.statistics)
     if numbers.empty:
         return Drawing((), numbers, problems=problems)
@@ -83,24 +83,24 @@ def interval_plot(shown: Shown) -> Drawing:
     pages = []
     for group in groups:
         own = numbers[numbers["group"] == group.name]
-        there = [series for series in styles if len(of_series(own, series))]
-        size = (1.7, 0.55 + _ROW * len(there))
+        drawn_series = [series for series in styles if len(of_series(own, series))]
+        size = (1.7, 0.55 + _ROW * len(drawn_series))
         figure, axes = canvas(len(shown.spec.statistics), panel=size, columns=4)
         for ax, statistic in zip(axes, shown.spec.statistics, strict=True):
-            _interval_rows(ax, own[own["statistic"] == statistic], there, styles)
+            _interval_rows(ax, own[own["statistic"] == statistic], drawn_series, styles)
             title = STATISTIC_LABELS[statistic]
             ax.set_title(title[0].upper() + title[1:], loc="left")
             ax.set_xlabel("score (%)")
             if ax is not axes[0]:
                 ax.set_yticklabels([])
-        what = f"{_group_title(group, ', ')}. Marks: statistic; bars: its 95 % interval."
+        what = f"{_group_title(group, ', ')}. Marks: statistic; bars: its 95 % confidence interval."
         finish_figure(figure, (), card_lines(shown, what))
         pages.append(figure)
     return Drawing(pages, numbers, _table(numbers, styles, groups), problems)
 
 
 def performance_profile(shown: Shown) -> Drawing:
-    """A panel per group: the share of runs above each score, with 95 % bands."""
+    """Draw a panel per group: fraction of runs above each score, with 95 % bands."""
     numbers, problems = _for_each_group(shown, profiles)
     if numbers.empty:
         return Drawing((), numbers, problems=problems)
@@ -119,13 +119,15 @@ def performance_profile(shown: Shown) -> Drawing:
         ax.set_ylim(-3, 103)
         if index == 0:
             ax.set_ylabel("runs above τ (%)")
-    what = "Lines: share of runs that score above τ; bands: 95 % intervals, point by point."
+    what = (
+        "Lines: fraction of runs with a score above τ; bands: pointwise 95 % confidence intervals."
+    )
     finish_figure(figure, [handle(style) for style in styles.values()], card_lines(shown, what))
     return Drawing([figure], numbers, problems=problems)
 
 
 def improvement(shown: Shown) -> Drawing:
-    """A panel per group: how likely the first series beats each other one on a random task."""
+    """Draw a panel per group: probability of improvement of the first series over each other."""
     numbers, problems = _for_each_group(shown, improvements)
     if numbers.empty:
         return Drawing((), numbers, problems=problems)
@@ -151,8 +153,9 @@ def improvement(shown: Shown) -> Drawing:
             ax.set_xlabel(f"P({styles[first].label} > other)")
         ax.xaxis.set_major_formatter(PercentFormatter(decimals=0))
     what = (
-        f"Marks: probability that a run of {styles[first].label} beats one of the other on a task "
-        "chosen at random, ties counted half; bars: its 95 % interval."
+        f"Marks: probability of improvement: that a run of {styles[first].label} scores higher "
+        "than a run of the other on a random task, ties counted half; bars: its 95 % confidence "
+        "interval."
     )
     finish_figure(figure, (), card_lines(shown, what))
     labels = {group.name: group.label for group in groups}
@@ -161,7 +164,7 @@ def improvement(shown: Shown) -> Drawing:
 
 
 def _scores(shown: Shown, statistics: Sequence[str]) -> tuple[pd.DataFrame, tuple[Problem, ...]]:
-    """Statistics at the horizon of the figure's groups."""
+    """Return statistics at the horizon of the figure's groups."""
     return group_scores(
         shown.curves,
         shown.groups(),
@@ -175,20 +178,20 @@ def _for_each_group(
     shown: Shown,
     make: Callable[[ScoreCurves, Group, Rule, Bootstrap], tuple[pd.DataFrame, tuple[Problem, ...]]],
 ) -> tuple[pd.DataFrame, tuple[Problem, ...]]:
-    """The tables of all groups in one, and what was met."""
+    """Return the concatenated tables of all groups, and the problems found."""
     made = [make(shown.curves, group, shown.rule, shown.bootstrap) for group in shown.groups()]
     tables = [table for table, _ in made if len(table)] or [made[0][0]]
     return pd.concat(tables, ignore_index=True), tuple(p for _, own in made for p in own)
 
 
 def _with_quoted(numbers: pd.DataFrame, shown: Shown) -> pd.DataFrame:
-    """The numbers drawn, the quoted ones last, as fractions like the others."""
+    """Return the plotted numbers followed by the quoted ones, scaled to [0, 1]."""
     rows = [
         {
-            **{"source": "quoted", "variant": one["label"], "group": one["group"]},
-            **{"statistic": shown.spec.statistics[0], "value": one["score"] / 100},
+            **{"source": "quoted", "variant": quote["label"], "group": quote["group"]},
+            **{"statistic": shown.spec.statistics[0], "value": quote["score"] / 100},
         }
-        for one in shown.spec.quoted
+        for quote in shown.spec.quoted
     ]
     if not rows:
         return numbers
@@ -196,8 +199,8 @@ def _with_quoted(numbers: pd.DataFrame, shown: Shown) -> pd.DataFrame:
 
 
 def quoted_handles(quoted: Sequence[Mapping[str, Any]]) -> list[Artist]:
-    """Legend entries of bars that are quoted."""
-    labels = dict.fromkeys(f"{one['label']} (quoted)" for one in quoted)
+    """Return the legend entries of quoted bars."""
+    labels = dict.fromkeys(f"{quote['label']} (quoted)" for quote in quoted)
     return [
         Patch(facecolor=QUOTED_COLORS[i % 2], hatch="....", edgecolor="white", label=label)
         for i, label in enumerate(labels)
@@ -210,7 +213,14 @@ def bars(
     styles: dict[Series, LineStyle],
     quoted: Sequence[tuple[str, float]],
 ) -> None:
-    """A bar with whiskers and its height for each series that has one, then the quoted ones."""
+    """Draw a bar with whiskers and its value for each series, then the quoted bars.
+
+    Args:
+        ax: axes to draw on.
+        numbers: columns `SERIES`, `value`, `low`, `high`, scores in [0, 1].
+        styles: style of each series.
+        quoted: label and score in percent of each quoted number.
+    """
     for place, (series, style) in enumerate(styles.items()):
         own = of_series(numbers, series)
         if own.empty:
@@ -228,47 +238,47 @@ def bars(
         at, up = (len(styles) + place, value), (0, 1.5)
         ax.annotate(f"{value:g}", at, up, textcoords="offset points", ha="center", fontsize=6)
     ax.set_xticks([])
-    spare = max(0, _LEAST_BARS - len(styles) - len(quoted)) / 2
-    ax.set_xlim(-0.6 - spare, len(styles) + len(quoted) - 0.4 + spare)
+    padding = max(0, _LEAST_BARS - len(styles) - len(quoted)) / 2
+    ax.set_xlim(-0.6 - padding, len(styles) + len(quoted) - 0.4 + padding)
     ax.grid(visible=False, axis="x")
 
 
 def _interval_rows(
     ax: Axes, numbers: pd.DataFrame, series: list[Series], styles: dict[Series, LineStyle]
 ) -> None:
-    """A mark with its interval in a row of its own for each series, the first on top."""
-    for place, one in enumerate(series):
-        own = of_series(numbers, one)
+    """Draw a mark with its interval in a separate row for each series, the first on top."""
+    for place, key in enumerate(series):
+        own = of_series(numbers, key)
         if own.empty:
             continue
         value, low, high = 100 * own[["value", "low", "high"]].to_numpy()[0]
-        style = styles[one]
+        style = styles[key]
         if not np.isnan(low):
-            width = max(high - low, 0.2)  # an interval of width zero is still to be seen
+            width = max(high - low, 0.2)  # keeps an interval of width zero visible
             ax.barh(place, width, 0.6, low, color=style.color, alpha=0.3 if style.dashes else 0.55)
         ax.plot([value, value], [place - 0.3, place + 0.3], color="#222222", lw=1.2)
     ax.use_sticky_edges = False
-    ax.set_yticks(range(len(series)), [styles[one].label for one in series])
+    ax.set_yticks(range(len(series)), [styles[key].label for key in series])
     ax.set_ylim(len(series) - 0.5, -0.5)
     ax.grid(visible=False, axis="y")
 
 
 def _group_title(group: Group, between: str) -> str:
-    """Label, number of tasks and env steps of a group."""
+    """Return label, number of tasks and env steps of a group."""
     count = len(group.tasks)
     at = "full budget" if group.horizon is None else f"{_steps(group.horizon)} steps"
     return f"{group.label}{between}{count} task{'s' if count > 1 else ''}, {at}"
 
 
 def _steps(count: int) -> str:
-    """4M or 20k."""
+    """Return a number such as 4M or 20k."""
     return f"{count / 1e6:g}M" if count >= 1_000_000 else f"{count / 1e3:g}k"
 
 
 def _table(
     numbers: pd.DataFrame, styles: dict[Series, LineStyle], groups: list[Group]
 ) -> pd.DataFrame:
-    """A row per group and statistic, a column per series, in per cent."""
+    """Return a row per group and statistic and a column per series, in percent."""
     labels = {group.name: _group_title(group, ", ") for group in groups}
     named = numbers.assign(
         group=numbers["group"].map(labels), statistic=numbers["statistic"].map(STATISTIC_LABELS)

@@ -1,4 +1,4 @@
-"""Room of what every figure kind shares: what it is given, what it gives, and its styles."""
+"""Inputs, outputs and line styles that all plot functions share."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from analysis.stats.selection import Group, Series
 
 @dataclass(frozen=True)
 class Shown:
-    """What a figure is drawn from.
+    """Inputs of a plot function.
 
     Attributes:
-        spec: of the figure.
-        records: those it selects.
-        curves: of them.
-        rule: what counts where a step was not recorded.
-        catalog: styles and bootstrap.
-        embeddings: run directories or checkpoints of multi-task agents, for what is drawn from
-            their task embeddings.
+        spec: the figure.
+        records: records selected by the figure.
+        curves: their score curves.
+        rule: treatment of missing and repeated evaluations.
+        catalog: styles and bootstrap settings.
+        embeddings: run directories or checkpoints of multi-task agents, for figures of task
+            embeddings.
     """
 
     spec: FigureSpec
@@ -45,11 +45,11 @@ class Shown:
 
     @property
     def bootstrap(self) -> Bootstrap:
-        """How intervals are drawn."""
+        """Bootstrap settings of the catalog."""
         return self.catalog.bootstrap
 
     def groups(self) -> tuple[Group, ...]:
-        """The groups the figure names, or else one for each domain of the records."""
+        """Return the groups of the figure, or one group per domain of the records."""
         if self.spec.groups:
             return self.spec.groups
         by_domain: dict[str, set[str]] = {}
@@ -64,13 +64,13 @@ class Shown:
 
 @dataclass(frozen=True)
 class Drawing:
-    """A drawn figure.
+    """Output of a plot function.
 
     Attributes:
-        pages: none where the records hold nothing that could be drawn.
-        numbers: what is drawn, one value or step a row.
-        table: the same in short, as text, for a paper.
-        problems: what the aggregation could not use.
+        pages: pages of the figure, empty if the records contain nothing to draw.
+        numbers: plotted numbers, one value or step per row.
+        table: summary table as text, for a paper.
+        problems: records that the aggregation could not use.
     """
 
     pages: Sequence[Figure]
@@ -80,21 +80,21 @@ class Drawing:
 
 
 def series_styles(numbers: pd.DataFrame, catalog: Catalog) -> dict[Series, LineStyle]:
-    """Style of every series, in the order of the legend.
+    """Return the style of every series, in the order of the legend.
 
-    The first series of a method has the method's color; its other variants, and methods the
-    catalog does not know, take the reserve colors, dashed once those are used up. Beside run
-    directories, curves from elsewhere have the dashes of their source, and the color of the
-    run directories of the same method and variant, if there are.
+    The first series of a method has the method's color. Other variants, and methods without a
+    style, get the reserve colors, dashed after all of them are used. If there are several sources,
+    curves that do not come from run directories have the dashes of their source, and the color of
+    the run directories of the same method and variant, if there are any.
 
     Args:
-        numbers: has the columns `records.SERIES`.
-        catalog: methods, sources and reserve colors.
+        numbers: table with the columns `load.SERIES`.
+        catalog: styles of methods and sources, and reserve colors.
     """
-    found = [tuple(map(str, row)) for row in numbers[SERIES].drop_duplicates().to_numpy()]
+    all_series = [tuple(map(str, row)) for row in numbers[SERIES].drop_duplicates().to_numpy()]
     known = list(catalog.methods)
 
-    def place(series: Series) -> tuple[object, ...]:
+    def legend_order(series: Series) -> tuple[object, ...]:
         source, method, variant, size, dataset = series
         rank = known.index(method) if method in known else len(known)
         plain = (variant != "default", variant, len(size), size, dataset)
@@ -102,11 +102,11 @@ def series_styles(numbers: pd.DataFrame, catalog: Catalog) -> dict[Series, LineS
 
     styles: dict[Series, LineStyle] = {}
     colors: dict[tuple[str, str], str] = {}
-    taken = 0
-    for series in sorted(found, key=place):
+    num_reserve_used = 0
+    for series in sorted(all_series, key=legend_order):
         source, method, variant, *_ = series
-        label = _series_label(series, found, catalog)
-        mixed = len({other[0] for other in found}) > 1 and source in catalog.sources
+        label = _series_label(series, all_series, catalog)
+        mixed = len({other[0] for other in all_series}) > 1 and source in catalog.sources
         dashes = catalog.sources[source].dashes if mixed else ()
         elsewhere = source != RUNS_SOURCE
         plain = method in known and all(other != method for other, _ in colors)
@@ -115,9 +115,9 @@ def series_styles(numbers: pd.DataFrame, catalog: Catalog) -> dict[Series, LineS
         elif plain or (elsewhere and method in known and variant == "default"):
             color = catalog.methods[method].color
         else:
-            color = catalog.reserve[taken % len(catalog.reserve)]
-            taken += 1
-            if taken > len(catalog.reserve) and not dashes:
+            color = catalog.reserve[num_reserve_used % len(catalog.reserve)]
+            num_reserve_used += 1
+            if num_reserve_used > len(catalog.reserve) and not dashes:
                 dashes = (3.0, 1.0)
         styles[series] = LineStyle(label, color, dashes)
         colors.setdefault((method, variant), color)
@@ -125,27 +125,27 @@ def series_styles(numbers: pd.DataFrame, catalog: Catalog) -> dict[Series, LineS
 
 
 def handle(style: LineStyle) -> Line2D:
-    """Legend entry of a style."""
+    """Return the legend entry of a style."""
     line = Line2D([], [], color=style.color, lw=1.5, label=style.label)
     dash(line, style)
     return line
 
 
 def dash(line: Line2D, style: LineStyle) -> None:
-    """Gives a line the dashes of the style, if any."""
+    """Set the dashes of a line, if the style has any."""
     if style.dashes:
         line.set_linestyle((0, style.dashes))
 
 
 def band(ax: Axes, steps: pd.Series, numbers: pd.DataFrame, style: LineStyle, **line: Any) -> None:
-    """A line with its interval.
+    """Draw a line with its interval as a band.
 
     Args:
-        ax: to draw on.
-        steps: of the horizontal axis.
+        ax: axes to draw on.
+        steps: horizontal coordinates.
         numbers: columns `mean`, `low`, `high`.
-        style: of the line.
-        **line: further properties of it.
+        style: style of the line.
+        **line: further properties of the line.
     """
     low, high, mean = (numbers[name] for name in ("low", "high", "mean"))
     ax.fill_between(steps, low, high, color=style.color, alpha=0.18, lw=0)
@@ -154,13 +154,22 @@ def band(ax: Axes, steps: pd.Series, numbers: pd.DataFrame, style: LineStyle, **
 
 
 def bar(ax: Axes, place: int, style: LineStyle, value: float, low: float, high: float) -> None:
-    """A bar with its height written on it, and whiskers where there is an interval (not NaN)."""
+    """Draw a bar with its value as text, and with whiskers if there is an interval.
+
+    Args:
+        ax: axes to draw on.
+        place: horizontal position.
+        style: style of the bar.
+        value: height.
+        low: lower end of the interval, NaN if there is none.
+        high: upper end of the interval, NaN if there is none.
+    """
     (drawn,) = ax.bar(place, value, 0.82, color=style.color, edgecolor="white", lw=0.3)
     if style.dashes:
         drawn.set(hatch="////", alpha=0.55)
     top = value
     if not np.isnan(low):
-        ends = np.maximum([[value - low], [high - value]], 0)  # against rounding
+        ends = np.maximum([[value - low], [high - value]], 0)  # rounding can make them negative
         ax.errorbar(place, value, ends, color="#222222", lw=0.8, capsize=1.5, capthick=0.8)
         top = high
     text, up = f"{value:.0f}", (0, 1.5)
@@ -168,48 +177,48 @@ def bar(ax: Axes, place: int, style: LineStyle, value: float, low: float, high: 
 
 
 def of_series(table: pd.DataFrame, series: Series) -> pd.DataFrame:
-    """The rows of a table that belong to one series."""
+    """Return the rows of a table that belong to one series."""
     return table[(table[SERIES] == list(series)).all(axis=1)]
 
 
 def short_table(
     numbers: pd.DataFrame, rows: Sequence[str], styles: dict[Series, LineStyle], scale: float
 ) -> pd.DataFrame:
-    """One row per `rows`, one column per series, `mean [low, high]` in each cell.
+    """Return a table of text with a column per series and cells `mean [low, high]`.
 
     Args:
-        numbers: with the columns `SERIES`, `rows`, and `value` or `mean`, `low`, `high`.
-        rows: columns of `numbers` that name a row.
-        styles: of the series, whose labels head the columns.
+        numbers: table with the columns `SERIES`, `rows`, and `value` or `mean`, `low`, `high`.
+        rows: columns of `numbers` that identify a row.
+        styles: styles of the series, whose labels become column names.
         scale: factor on the numbers.
     """
     value = "value" if "value" in numbers else "mean"
     table = numbers.drop_duplicates(list(rows))[list(rows)].reset_index(drop=True)
     for series, style in styles.items():
-        own = of_series(numbers, series).set_index(list(rows))[[value, "low", "high"]] * scale
-        texts = own.apply(_cell, axis=1) if len(own) else pd.Series(dtype=object)
+        scaled = of_series(numbers, series).set_index(list(rows))[[value, "low", "high"]] * scale
+        texts = scaled.apply(_cell, axis=1) if len(scaled) else pd.Series(dtype=object)
         label = style.label.replace("\n", " ")
         table = table.join(texts.rename(label), on=list(rows))
     return table.fillna("")
 
 
 def _cell(row: pd.Series) -> str:
-    """`87.8 [87.3, 88.4]`, or the value alone where there is no interval."""
+    """Return `87.8 [87.3, 88.4]`, or the value alone if there is no interval."""
     value, low, high = row
     if pd.isna(value):
         return ""
     return f"{value:.1f}" if pd.isna(low) else f"{value:.1f} [{low:.1f}, {high:.1f}]"
 
 
-def _series_label(series: Series, found: Sequence[Series], catalog: Catalog) -> str:
-    """Method, and in brackets what sets the series apart from the method's default."""
+def _series_label(series: Series, all_series: Sequence[Series], catalog: Catalog) -> str:
+    """Return the method, followed by what distinguishes the series in parentheses."""
     source, method, variant, size, dataset = series
     name = catalog.methods[method].label if method in catalog.methods else method
     base, _, settings = variant.partition("[")
-    parts = [base if base != "default" else "", settings.removesuffix("]"), dataset]
-    if len({other[3] for other in found if other[:2] == (source, method)}) > 1:
-        parts.append(f"{size}M" if size.isdigit() else size)
-    if len({other[0] for other in found}) > 1 and source != RUNS_SOURCE:
-        parts.append(catalog.sources[source].label if source in catalog.sources else source)
-    inside = ", ".join(part for part in parts if part)
-    return "\n".join(textwrap.wrap(f"{name} ({inside})" if inside else name, width=60))
+    details = [base if base != "default" else "", settings.removesuffix("]"), dataset]
+    if len({other[3] for other in all_series if other[:2] == (source, method)}) > 1:
+        details.append(f"{size}M" if size.isdigit() else size)
+    if len({other[0] for other in all_series}) > 1 and source != RUNS_SOURCE:
+        details.append(catalog.sources[source].label if source in catalog.sources else source)
+    joined = ", ".join(detail for detail in details if detail)
+    return "\n".join(textwrap.wrap(f"{name} ({joined})" if joined else name, width=60))

@@ -1,8 +1,8 @@
-// Line charts on a canvas: curves with bands, level lines, and the nearest point under the mouse.
+// Line charts on a canvas: curves with bands, horizontal lines, and the point nearest to the mouse.
 
 const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
-// Round steps of about a quarter of a span: 1, 2 or 5 times a power of ten.
+// Tick positions for about `count` intervals, at multiples of 1, 2 or 5 times a power of ten.
 function ticks(low, high, count) {
   const raw = (high - low) / count || 1;
   const power = 10 ** Math.floor(Math.log10(raw));
@@ -47,7 +47,7 @@ function bounds(chart) {
   return { left, right, low: low - margin, high: high + margin };
 }
 
-// Draws a chart; remembers on the canvas what the mouse needs.
+// Draws a chart, and stores its coordinate functions on the canvas for `nearest`.
 function draw(canvas, chart) {
   const ratio = window.devicePixelRatio || 1;
   const width = canvas.clientWidth, height = canvas.clientHeight;
@@ -131,7 +131,7 @@ function draw(canvas, chart) {
   canvas.chart = { chart, across, up };
 }
 
-// What lies nearest to the mouse: for each line its value at the step under it.
+// The step nearest to the mouse, and the value of each line at that step.
 function nearest(canvas, event) {
   if (!canvas.chart) return null;
   const { chart, across } = canvas.chart;

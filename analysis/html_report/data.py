@@ -1,7 +1,7 @@
-"""Room of the report's content: everything the page shows, as one JSON object.
+"""Data of the report: everything that the page shows, as one JSON object.
 
-Numbers are rounded to what a screen can show, and steps that many curves share stand once, so
-that 2,500 runs fit into a few megabytes.
+Numbers are rounded to the resolution of a screen, and step lists that curves share are stored only
+once, so that 2,500 runs fit into a few megabytes.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ from analysis.stats.task_curves import REFERENCE_LINES, reference_scores, task_c
 from tdmpc2.envs.tasks import TASKS
 
 TRAINING_POINTS = 60
-"""Points of a training curve; more would not be seen."""
+"""Maximum number of points of a training curve."""
 
 
 class Grids:
-    """Lists of steps, each kept once."""
+    """Step lists, each stored once."""
 
     def __init__(self) -> None:
         self.lists: list[list[float]] = []
         self._places: dict[bytes, int] = {}
 
     def place(self, steps: np.ndarray) -> int:
-        """Where the list stands."""
+        """Return the index of the list, which is added if it is new."""
         key = np.asarray(steps, "float64").tobytes()
         if key not in self._places:
             self._places[key] = len(self.lists)
@@ -57,26 +57,26 @@ class Grids:
 def report_data(
     records: Records, catalog: Catalog, rule: Rule
 ) -> tuple[dict[str, Any], list[Problem]]:
-    """Everything the page shows.
+    """Return everything that the page shows.
 
     Args:
-        records: from all sources.
-        catalog: styles, groups and bootstrap.
-        rule: what counts where a step was not recorded.
+        records: records from all sources.
+        catalog: styles, groups and bootstrap settings.
+        rule: treatment of missing and repeated evaluations.
 
     Returns:
-        an object for JSON, and all problems met, those of the records included.
+        An object for JSON; and all problems found, including those of the records.
     """
     curves = ScoreCurves(records)
     problems = list(records.problems)
-    numbers, met = task_curves(curves, rule, catalog.bootstrap)
-    problems += met
+    numbers, new_problems = task_curves(curves, rule, catalog.bootstrap)
+    problems += new_problems
     styles = series_styles(numbers, catalog)
     places = {series: place for place, series in enumerate(styles)}
     overview = headlines(records, rule, catalog, places)
     grids = Grids()
     tasks = _tasks(records, curves, numbers, places, grids, rule, problems)
-    found = audit(curves, rule)
+    findings = audit(curves, rule)
     data = {
         "facts": _facts(records, curves, rule, catalog),
         "note": f"{COVERAGE_NOTE} {MEDIAN_NOTE}",
@@ -92,7 +92,7 @@ def report_data(
         "grids": grids.lists,
         "verdicts": _verdicts(curves, rule),
         "ablations": _ablations(curves, rule),
-        "audit": {**_table(_audit_texts(found)), "findings": FINDINGS},
+        "audit": {**_table(_audit_texts(findings)), "findings": FINDINGS},
         "problems": [[p.severity, p.where, p.line, p.what] for p in dict.fromkeys(problems)],
     }
     return data, list(dict.fromkeys(problems))
@@ -107,7 +107,7 @@ def _tasks(
     rule: Rule,
     problems: list[Problem],
 ) -> list[dict[str, Any]]:
-    """Every task with its mean curves, its runs, and what it scores without learning."""
+    """Return every task with its mean curves, its runs, and its reference scores."""
     labels = {score.metric: score.label for score in SCORES.values()}
     lines = reference_scores(records)
     means: dict[str, list[dict[str, Any]]] = {}
@@ -116,8 +116,8 @@ def _tasks(
         *series, task = map(str, key)
         metrics[task] = labels[str(own["metric"].iloc[0])]
         lines_of = {name: rounded(own[column].to_numpy()) for name, column in _MEANS}
-        head = {"s": places[tuple(series)], "x": grids.place(own["step"].to_numpy())}
-        means.setdefault(task, []).append({**head, **lines_of})
+        position = {"s": places[tuple(series)], "x": grids.place(own["step"].to_numpy())}
+        means.setdefault(task, []).append({**position, **lines_of})
     runs: dict[str, list[dict[str, Any]]] = {}
     for row, curve in zip(curves.runs.to_dict("records"), curves.curves, strict=True):
         run = {str(name): value for name, value in row.items()}
@@ -152,7 +152,7 @@ _MEANS = (("m", "mean"), ("l", "low"), ("h", "high"))
 
 
 def _own_run(run: Mapping[str, Any], problems: list[Problem]) -> dict[str, Any]:
-    """What only a run directory tells: state, settings, place, training curves, videos."""
+    """Return what only a run directory contains: state, settings, path, training curves, videos."""
     directory = Path(run["directory"])
     training = read_training(directory, problems, TRAINING_POINTS)
     videos = sorted(directory.glob("videos/*.mp4"))
@@ -172,7 +172,7 @@ def _own_run(run: Mapping[str, Any], problems: list[Problem]) -> dict[str, Any]:
 
 
 def _verdicts(curves: ScoreCurves, rule: Rule) -> dict[str, Any] | None:
-    """Ours against the published curves, if both are there."""
+    """Return the comparison with the published curves, None if there are no common tasks."""
     if PUBLISHED not in set(curves.runs["source"]):
         return None
     tasks = compare_tasks(curves, rule, "default", TASK_MARGIN)
@@ -184,7 +184,7 @@ def _verdicts(curves: ScoreCurves, rule: Rule) -> dict[str, Any] | None:
 
 
 def _ablations(curves: ScoreCurves, rule: Rule) -> dict[str, Any] | None:
-    """Every variant that was run against the default, over the tasks that both have."""
+    """Return the comparison of every variant with the default, None if there is none."""
     found = against_default(curves, rule)
     if found.empty:
         return None
@@ -193,7 +193,7 @@ def _ablations(curves: ScoreCurves, rule: Rule) -> dict[str, Any] | None:
 
 
 def _facts(records: Records, curves: ScoreCurves, rule: Rule, catalog: Catalog) -> list[str]:
-    """What a reader must know to trust the page."""
+    """Return the lines on the origin of the data and the method of aggregation."""
     runs = records.runs
     full = np.array([paper_budget(row.task, row.obs) for row in curves.runs.itertuples()])
     short = curves.runs["source"][curves.last_steps < full].value_counts()
@@ -201,13 +201,15 @@ def _facts(records: Records, curves: ScoreCurves, rule: Rule, catalog: Catalog) 
     for source, own in runs.groupby("source"):
         if source == RUNS_SOURCE:
             states = ", ".join(f"{n:,} {state}" for state, n in own["state"].value_counts().items())
-        else:  # curves alone do not say how their runs ended
+        else:  # curves do not contain the final state of their runs
             states = f"{short.get(source, 0):,} end before the task's full budget"
         known = catalog.sources.get(str(source))
-        name = "made here" if source == RUNS_SOURCE else known.label if known else f"from {source}"
+        name = "run here" if source == RUNS_SOURCE else known.label if known else f"from {source}"
         lines.append(f"{len(own):,} runs, {name}: {own['task'].nunique()} tasks, {states}")
     if len(records.multitask):
-        lines.append(f"Not on this page: {records.multitask.summary()}, see make_figures.py")
+        lines.append(
+            f"Not on this page: {records.multitask.summary()}; see analysis/make_figures.py"
+        )
     ours = runs[runs["source"] == RUNS_SOURCE]
     commits = sorted(set(short_commits(ours["commit"])))
     if commits:
@@ -223,15 +225,15 @@ def _facts(records: Records, curves: ScoreCurves, rule: Rule, catalog: Catalog) 
     return [*lines, f"Rule “{rule.name}”: {rule.what}"]
 
 
-def _audit_texts(found: pd.DataFrame) -> pd.DataFrame:
-    """The audit with its series in one column."""
-    names = [" ".join(filter(None, row)) for row in found[SERIES].astype(str).to_numpy()]
-    rest = found.drop(columns=SERIES)
-    return rest.assign(series=names)[["series", *rest.columns]] if len(found) else rest
+def _audit_texts(findings: pd.DataFrame) -> pd.DataFrame:
+    """Return the audit with its series in one column."""
+    names = [" ".join(filter(None, row)) for row in findings[SERIES].astype(str).to_numpy()]
+    rest = findings.drop(columns=SERIES)
+    return rest.assign(series=names)[["series", *rest.columns]] if len(findings) else rest
 
 
 def _table(table: pd.DataFrame) -> dict[str, Any]:
-    """Columns and rows, for JSON."""
+    """Return columns and rows for JSON."""
     return {
         "columns": [str(name) for name in table.columns],
         "rows": [[_cell(value) for value in row] for row in table.to_numpy(object).tolist()],
@@ -239,7 +241,7 @@ def _table(table: pd.DataFrame) -> dict[str, Any]:
 
 
 def _cell(value: Any) -> Any:
-    """A value for JSON."""
+    """Return a value for JSON."""
     if isinstance(value, int | np.integer):
         return int(value)
     return str(value) if pd.notna(value) else ""

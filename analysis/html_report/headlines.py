@@ -1,4 +1,4 @@
-"""The headline numbers of the report: groups of tasks, the step they are read at, statistics."""
+"""Headline numbers of the report: statistics of each group of tasks at a common env step."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from analysis.stats.ragged_curves import Rule, ScoreCurves
 from analysis.stats.selection import NEAR, Group, Series
 
 OBSERVATIONS = {"state": "from states", "rgb": "from pixels"}
-"""What a label says of what the agents see."""
+"""Suffix of a label by observation type."""
 MEDIAN_NOTE = (
-    "The median over tasks has no interval: with three seeds, bootstrap intervals of the median "
-    "over 104 tasks cover it in 9 to 41 % of cases only."
+    "The median over tasks is shown without an interval: with three seeds, bootstrap intervals "
+    "of the median over 104 tasks cover the true value in only 9 to 41 % of cases."
 )
 
 
 def headlines(
     records: Records, rule: Rule, catalog: Catalog, places: Mapping[Series, int]
 ) -> list[dict[str, Any]]:
-    """A table for every group of tasks and kind of observation; the two are never mixed.
+    """Return a table for every group of tasks, separately for each observation type.
 
     Args:
-        records: from all sources.
-        rule: what counts where a step was not recorded.
-        catalog: groups and bootstrap.
-        places: of the series on the page.
+        records: records from all sources.
+        rule: treatment of missing and repeated evaluations.
+        catalog: groups and bootstrap settings.
+        places: index of each series on the page.
 
     Returns:
-        objects for JSON: label, number of tasks, horizon, rows by place of the series,
-        probabilities of improvement, and what is left out.
+        Objects for JSON: label, number of tasks, horizon, rows by index of the series,
+        probabilities of improvement, and excluded series.
     """
     tables: dict[str, list[dict[str, Any]]] = {}
     for obs in sorted(records.runs["obs"].unique(), reverse=True):  # states before pixels
@@ -44,7 +44,7 @@ def headlines(
         if len(curves):
             groups = _groups(curves, catalog)
             tables[obs] = _overview(curves, groups, rule, catalog, places)
-    # In how many kinds of observation a label occurs; two horizons of one kind share theirs.
+    # Number of observation types in which a label occurs; several horizons of one type count once.
     counts = Counter(name for own in tables.values() for name in {table["label"] for table in own})
     for obs, own in tables.items():
         for table in own:
@@ -54,39 +54,39 @@ def headlines(
 
 
 def _groups(curves: ScoreCurves, catalog: Catalog) -> list[Group]:
-    """The catalog's groups, and what was run of each domain, at the steps that it allows."""
+    """Return the groups of the catalog, and one for the tasks run in each domain and horizon."""
     groups = list(catalog.groups.values())
     runs = curves.runs[curves.runs["source"] == RUNS_SOURCE]
     for domain, own in runs.groupby("domain"):
         tasks = tuple(sorted(own["task"].unique()))
         for horizon in own_horizons(curves, tasks):
-            one = Group(f"ours_{domain}_{horizon}", f"{domain}, tasks run here", tasks, horizon)
-            steps = [one.steps(task) for task in tasks]
+            ours = Group(f"ours_{domain}_{horizon}", f"{domain}, tasks run here", tasks, horizon)
+            steps = [ours.steps(task) for task in tasks]
             if all(
                 set(tasks) != set(group.tasks) or steps != [group.steps(task) for task in tasks]
                 for group in catalog.groups.values()
             ):
-                groups.append(one)
+                groups.append(ours)
     return groups
 
 
 def own_horizons(curves: ScoreCurves, tasks: Sequence[str]) -> list[int]:
-    """Steps at which runs made here can be compared, with each other and with other sources.
+    """Return the env steps at which our runs can be compared with each other and other sources.
 
-    The first is the shortest budget that a method of ours has finished; where the others were
-    evaluated no later than that, their last such step. Where they begin later, it is their first
-    step too, if one of ours got so far: nothing is compared before it was measured.
+    The first is the shortest budget that one of our methods has completed, or the last step of the
+    other sources before it. If all other sources start after it, their first step is added if one
+    of our methods reached it. Scores are never compared at a step before the first evaluation.
 
     Args:
-        curves: of one kind of observation.
-        tasks: that were run here.
+        curves: runs with the same observation type.
+        tasks: tasks of our runs.
 
     Returns:
-        none, one or two steps, ascending.
+        At most two steps, ascending.
     """
     ours, theirs = [], set()
-    among = curves.runs[curves.runs["task"].isin(tasks)]
-    for series, own in among.groupby(SERIES):
+    runs_of_tasks = curves.runs[curves.runs["task"].isin(tasks)]
+    for series, own in runs_of_tasks.groupby(SERIES):
         if set(own["task"]) != set(tasks):
             continue
         grids = [curves.grid(rows.index.to_numpy()) for _, rows in own.groupby("task")]
@@ -115,10 +115,10 @@ def _overview(
     catalog: Catalog,
     places: Mapping[Series, int],
 ) -> list[dict[str, Any]]:
-    """Statistics of every group, how likely each series beats the others, and what is left out."""
+    """Return statistics, probabilities of improvement and excluded series of every group."""
     out = []
     for group in groups:
-        scores, met = group_scores(curves, [group], rule, catalog.bootstrap)
+        scores, problems = group_scores(curves, [group], rule, catalog.bootstrap)
         if scores.empty:
             continue
         pairs, _ = improvements(curves, group, rule, catalog.bootstrap)
@@ -139,18 +139,18 @@ def _overview(
         ]
         horizon = "each task's budget" if group.horizon is None else f"{group.horizon:,} env steps"
         facts = {"label": group.label, "tasks": len(group.tasks), "horizon": horizon}
-        facts["left_out"] = [f"{problem.where}: {problem.what}" for problem in met]
+        facts["left_out"] = [f"{problem.where}: {problem.what}" for problem in problems]
         out.append({**facts, "rows": dict(sorted(rows.items())), "wins": wins})
     return out
 
 
 def rounded(values: Iterable[float], digits: int = 4) -> list[Any]:
-    """Numbers for JSON: significant digits, whole ones without a point, None for what is none."""
+    """Round numbers for JSON to `digits` significant digits; non-finite numbers become None."""
     return [_number(float(value), digits) for value in values]
 
 
 def _number(value: float, digits: int) -> float | int | None:
-    """A number for JSON."""
+    """Round a number for JSON; return an integer if it is whole, and None if it is not finite."""
     if not math.isfinite(value):
         return None
     short = float(f"{value:.{digits}g}")

@@ -1,4 +1,4 @@
-// The pages: overview, tasks, one task, verdicts, ablations, audit. The address names the page.
+// The pages: overview, tasks, single task, comparison, variants, audit. The URL hash selects the page.
 
 const data = JSON.parse(document.getElementById("data").textContent);
 const main = document.getElementById("main");
@@ -33,14 +33,14 @@ function swatch(series) {
 function table(columns, rows, numbers) {
   const head = columns.map((name, i) => el("th", name, { class: numbers?.has(i) ? "number" : null }));
   const body = rows.map((row) => el("tr", row.map((cell, i) => {
-    const word = typeof cell === "string" ? cell.replaceAll(" ", "-") : "";
-    const known = ["reproduced", "better", "worse", "not-enough-data", "error", "warning"].includes(word);
-    return el("td", cell, { class: numbers?.has(i) ? "number" : known ? word : null });
+    const state = typeof cell === "string" ? cell.replaceAll(" ", "-") : "";
+    const known = ["reproduced", "better", "worse", "not-enough-data", "error", "warning"].includes(state);
+    return el("td", cell, { class: numbers?.has(i) ? "number" : known ? state : null });
   })));
   return el("div", el("table", [el("thead", el("tr", head)), el("tbody", body)]), { class: "wide" });
 }
 
-// Charts are drawn when they come into sight, and again when the window or the colors change.
+// Charts are drawn when they become visible, and again when the window size or the theme changes.
 const pending = new Map();
 const seen = new IntersectionObserver((entries) => {
   for (const entry of entries) {
@@ -118,15 +118,15 @@ function overview() {
       return [el("span", [swatch(data.series[s]), data.series[s].label]), row.seeds, row.runs,
         ...names.map((name) => el("span", ranged(row[name]))), wins.join(", ")];
     });
-    const columns = ["", "seeds", "runs", ...names.map((name) => STATISTICS[name]), "beats, % of tasks"];
-    const left = group.left_out.map((line) => el("div", `Not here: ${line}`, { class: "soft" }));
+    const columns = ["", "seeds", "runs", ...names.map((name) => STATISTICS[name]), "P(improvement) over, %"];
+    const left = group.left_out.map((line) => el("div", `Excluded: ${line}`, { class: "soft" }));
     const size = `${group.tasks} task${group.tasks > 1 ? "s" : ""}, ${group.horizon}`;
     return [el("h3", `${group.label}: ${size}`), table(columns, rows, new Set([2, 3, 4, 5, 6])), ...left];
   });
   main.replaceChildren(
     el("h2", "Overview"), el("ul", data.facts.map((fact) => el("li", fact)), { class: "facts" }),
-    el("p", `Scores are per cent: return / 10 or success, with 95 % intervals. ${data.note}`, { class: "soft" }),
-    el("div", cards, { class: "cards" }), el("h2", "Leaderboard"), ...tables.flat(),
+    el("p", `Scores are return / 10 or success in percent, with 95 % confidence intervals. ${data.note}`, { class: "soft" }),
+    el("div", cards, { class: "cards" }), el("h2", "Scores by group of tasks"), ...tables.flat(),
   );
 }
 
@@ -154,7 +154,7 @@ function tasks() {
 }
 
 function oneTask(name) {
-  const task = data.tasks.find((one) => one.name === name);
+  const task = data.tasks.find((task) => task.name === name);
   if (!task) return missing();
   const place = data.tasks.indexOf(task);
   const link = (other, text) => other ? el("a", text, { href: `#task/${encodeURIComponent(other.name)}` }) : null;
@@ -175,14 +175,14 @@ function oneTask(name) {
   main.replaceChildren(
     el("p", [el("a", "← all tasks", { href: "#tasks" }), " · ", link(data.tasks[place - 1], "previous"), " · ", link(data.tasks[place + 1], "next")], { class: "soft" }),
     el("h2", task.title), el("div", seriesToggles(show, new Set(task.runs.map((run) => run.s))), { class: "controls" }), large,
-    el("p", `Thick: mean over seeds with its 95 % interval; thin: single seeds${reference_scores.length ? `; dashed levels, scored without learning: ${reference_scores.join(", ")}` : ""}.`, { class: "soft" }),
-    el("h3", "Runs"), table(["", "seed", "last score", "env steps", "state", "commit", "settings", "where"], rows, new Set([1, 2, 3])),
+    el("p", `Thick: mean over seeds with its 95 % confidence interval; thin: single seeds${reference_scores.length ? `; dashed: reference scores (${reference_scores.join(", ")})` : ""}.`, { class: "soft" }),
+    el("h3", "Runs"), table(["", "seed", "last score", "env steps", "state", "commit", "settings", "directory"], rows, new Set([1, 2, 3])),
     ...training(task),
   );
   show();
 }
 
-// Losses, gradient norms and the rest, one chart a quantity and one line a seed.
+// Losses, gradient norms and other training metrics: a chart per metric, a line per seed.
 function training(task) {
   const runs = task.runs.filter((run) => run.training && Object.keys(run.training).length > 1);
   const names = [...new Set(runs.flatMap((run) => Object.keys(run.training)))].filter((name) => name !== runs[0]?.step);
@@ -193,7 +193,7 @@ function training(task) {
       label: `${data.series[run.s].label}, seed ${run.seed}`,
     })), label: "env steps",
   })]));
-  return [el("h3", "While learning"), el("div", charts, { class: "charts" })];
+  return [el("h3", "Training metrics"), el("div", charts, { class: "charts" })];
 }
 
 function verdicts() {
@@ -202,16 +202,16 @@ function verdicts() {
   const linked = rows.rows.map((row) => row.map((cell, i) =>
     i === at && names[cell] ? el("a", cell, { href: `#task/${encodeURIComponent(names[cell])}` }) : cell));
   main.replaceChildren(
-    el("h2", "Did it reproduce?"),
-    el("p", "Ours minus published at the last env step that all our seeds have, in points, with Welch's 95 % interval. Reproduced: two one-sided tests at 5 % place the difference within the margin. Worse, better: they do not, and the interval leaves out zero.", { class: "soft" }),
+    el("h2", "Comparison with the published curves"),
+    el("p", "Our mean minus the published mean, in points, at the last env step that all our seeds reached and the published curves cover, with Welch's 95 % interval. Reproduced: the equivalence test (two one-sided tests at 5 %) places the difference within the margin. Worse, better: not equivalent, and the interval excludes zero. Not enough data: neither.", { class: "soft" }),
     table(domains.columns, domains.rows), el("h3", "Tasks"), table(rows.columns, linked),
   );
 }
 
 function ablations() {
   main.replaceChildren(
-    el("h2", "Variants against the default"),
-    el("p", "Mean over the tasks that both were run on, in points, with Welch's 95 % interval.", { class: "soft" }),
+    el("h2", "Variants compared with the default"),
+    el("p", "Mean difference over the tasks that both were run on, in points, with Welch's 95 % interval.", { class: "soft" }),
     table(data.ablations.columns, data.ablations.rows),
   );
 }
@@ -224,7 +224,7 @@ function audit() {
   const show = (finding) => {
     const rows = data.audit.rows.filter((row) => row[at] === finding);
     const cut = rows.slice(0, 400);
-    const rest = rows.length > cut.length ? el("p", `and ${rows.length - cut.length} more, see audit.csv`, { class: "soft" }) : "";
+    const rest = rows.length > cut.length ? el("p", `and ${rows.length - cut.length} more; analysis/make_figures.py writes all to audit.csv`, { class: "soft" }) : "";
     body.replaceChildren(el("h3", data.audit.findings[finding]), table(data.audit.columns, cut), rest);
   };
   const buttons = Object.entries(counts).map(([name, count]) =>
@@ -232,19 +232,19 @@ function audit() {
   const problems = data.problems.length
     ? table(["severity", "where", "line", "what"], data.problems.slice(0, 400)) : el("p", "None.", { class: "soft" });
   main.replaceChildren(
-    el("h2", "Audit"), el("p", "Where the records are ragged, and what was done about it.", { class: "soft" }),
+    el("h2", "Audit"), el("p", "Missing and repeated evaluations, runs that ended early, and how they were treated.", { class: "soft" }),
     el("div", buttons, { class: "controls" }), body, el("h3", `Problems (${data.problems.length})`), problems,
   );
   if (Object.keys(counts).length) show(Object.keys(counts)[0]);
 }
 
 function missing() {
-  main.replaceChildren(el("h2", "Nothing here"), el("p", el("a", "to the overview", { href: "#overview" })));
+  main.replaceChildren(el("h2", "Page not found"), el("p", el("a", "back to the overview", { href: "#overview" })));
 }
 
 const PAGES = {
   overview: ["Overview", overview], tasks: ["Tasks", tasks],
-  ...(data.verdicts ? { verdicts: ["Did it reproduce?", verdicts] } : {}),
+  ...(data.verdicts ? { verdicts: ["Reproduction", verdicts] } : {}),
   ...(data.ablations ? { ablations: ["Variants", ablations] } : {}),
   audit: ["Audit", audit],
 };

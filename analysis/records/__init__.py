@@ -1,1 +1,1 @@
-"""Reads records from every source into one tidy table."""
+"""Readers that load records from every source into one tidy table."""

@@ -1,9 +1,8 @@
-"""Room of the reading cache: run directories that did not change are not read again.
+"""Cache of parsed run directories, so that unchanged ones are not read again.
 
-One Parquet file in the folder of the runs holds, for each run directory, what its files were
-(inode, size, time of the last change) and what was read of them. It is only ever a shortcut:
-where it cannot be read or written, or was written by another version of the reader, everything is
-read afresh.
+One Parquet file in the runs folder holds, for each run directory, the state of its files (inode,
+size, modification time) and the data read from them. The cache is optional: if it cannot be read
+or written, or was written by another version of the reader, every run is read again.
 """
 
 from __future__ import annotations
@@ -41,24 +40,24 @@ _TEXTS = ("path", "signature", "run", "problems")
 _COLUMNS = (*METRICS, *LATER_METRICS)
 
 Reading = tuple[Run | None, Points, list[Problem]]
-"""What a run directory holds: its facts, None where they cannot be used, points and problems."""
+"""Content of a run directory: its facts (None if they are unusable), points and problems."""
 
 
 def read_all(runs_dir: Path) -> Iterator[Reading]:
-    """Reads every run directory below `runs_dir`, in order of its path.
+    """Yield the content of every run directory below `runs_dir`, sorted by path.
 
     Args:
-        runs_dir: holds `<method>/<variant>/<task>/seed<k>-<hash>/`.
+        runs_dir: folder that holds `<method>/<variant>/<task>/seed<k>-<hash>/`.
     """
     directories = _run_directories(runs_dir)
     signatures = {path: _signature(runs_dir / path) for path in directories}
     known = _read_cache(runs_dir)
     fresh: dict[str, tuple[str, Reading]] = {}
     for path in directories:
-        before = known.get(path)
-        if before is None or before[0] != signatures[path]:
-            before = (signatures[path], _read(Path(runs_dir, path)))
-        fresh[path] = before
+        cached = known.get(path)
+        if cached is None or cached[0] != signatures[path]:
+            cached = (signatures[path], _read(Path(runs_dir, path)))
+        fresh[path] = cached
     if {path: s for path, (s, _) in known.items()} != signatures:
         _write_cache(runs_dir, fresh)
     for path, (_, (run, points, problems)) in fresh.items():
@@ -66,7 +65,7 @@ def read_all(runs_dir: Path) -> Iterator[Reading]:
 
 
 def _read(directory: Path) -> Reading:
-    """Reads one run directory; evaluations of several tasks are left to `multitask.py`."""
+    """Read one run directory; evaluations of multi-task runs are read by `multitask.py`."""
     problems: list[Problem] = []
     run = read_run(directory, problems)
     if run is None or run["domain"] == MULTITASK:
@@ -75,7 +74,7 @@ def _read(directory: Path) -> Reading:
 
 
 def _run_directories(runs_dir: Path) -> list[str]:
-    """Paths of the run directories, relative to `runs_dir`, in order."""
+    """Return the paths of the run directories relative to `runs_dir`, sorted."""
     folders = [""]
     for _ in range(4):
         folders = [
@@ -87,7 +86,7 @@ def _run_directories(runs_dir: Path) -> list[str]:
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    """The folders in `folder`, none where it cannot be read."""
+    """Return the subfolders of `folder`; none if it cannot be read."""
     try:
         with os.scandir(folder) as entries:
             return [entry for entry in entries if entry.is_dir()]
@@ -96,27 +95,30 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def _signature(directory: Path) -> str:
-    """Inode, size and time of the last change of each file that is read."""
-    parts = []
+    """Return inode, size and modification time of each watched file."""
+    signature = []
     for name in WATCHED:
         try:
             stat = os.stat(directory / name)
         except OSError:
-            parts.append("-")
+            signature.append("-")
         else:
-            parts.append(f"{stat.st_ino},{stat.st_size},{stat.st_mtime_ns}")
-    return ";".join(parts)
+            signature.append(f"{stat.st_ino},{stat.st_size},{stat.st_mtime_ns}")
+    return ";".join(signature)
 
 
 def _version(runs_dir: Path) -> bytes:
-    """Changes with the reader's code and with the folder's place, which problems name."""
+    """Return a hash of the reader's code and of the runs folder.
+
+    The folder is included because the messages of cached problems contain its path.
+    """
     files = (analysis.records.run_reader.__file__, analysis.records.csv_lines.__file__)
     code = b"".join(Path(file).read_bytes() for file in files)
     return hashlib.sha256(code + str(runs_dir).encode()).hexdigest().encode()
 
 
 def _read_cache(runs_dir: Path) -> dict[str, tuple[str, Reading]]:
-    """Signature and reading by run directory; empty where there is no cache that fits."""
+    """Return signature and content by run directory; empty without a valid cache."""
     path = runs_dir / CACHE_NAME
     try:
         table = pq.read_table(path)
@@ -127,29 +129,29 @@ def _read_cache(runs_dir: Path) -> dict[str, tuple[str, Reading]]:
         values = {name: _split(table[name]) for name in _COLUMNS}
         known = {}
         for i, (folder, signature, run, problems) in enumerate(texts):
-            there = {name: column[i] for name, column in values.items() if len(column[i])}
+            recorded = {name: column[i] for name, column in values.items() if len(column[i])}
             problem_list = [Problem(**problem) for problem in json.loads(problems)]
-            known[folder] = (signature, (json.loads(run), Points(steps[i], there), problem_list))
+            known[folder] = (signature, (json.loads(run), Points(steps[i], recorded), problem_list))
         return known
     except (OSError, pa.ArrowException, KeyError, ValueError, TypeError):
         return {}
 
 
 def _write_cache(runs_dir: Path, readings: dict[str, tuple[str, Reading]]) -> None:
-    """Writes the cache whole or not at all; a folder that cannot be written stays as it is."""
+    """Write the cache atomically; do nothing if the folder is not writable."""
     runs = [_without_directory(run) for _, (run, _, _) in readings.values()]
-    listed = [[asdict(problem) for problem in own] for _, (_, _, own) in readings.values()]
-    points = [own for _, (_, own, _) in readings.values()]
-    nothing = np.array([])
+    listed = [[asdict(problem) for problem in entry] for _, (_, _, entry) in readings.values()]
+    points = [entry for _, (_, entry, _) in readings.values()]
+    empty = np.array([])
     columns: dict[str, Any] = {
         "path": list(readings),
         "signature": [signature for signature, _ in readings.values()],
         "run": [json.dumps(run) for run in runs],
-        "problems": [json.dumps(own) for own in listed],
-        "env_step": pa.array([own.steps for own in points], pa.list_(pa.int64())),
+        "problems": [json.dumps(entry) for entry in listed],
+        "env_step": pa.array([entry.steps for entry in points], pa.list_(pa.int64())),
     }
     for name in _COLUMNS:
-        lists = [own.values.get(name, nothing) for own in points]
+        lists = [entry.values.get(name, empty) for entry in points]
         columns[name] = pa.array(lists, pa.list_(pa.float64()))
     table = pa.table(columns).replace_schema_metadata({"version": _version(runs_dir)})
     with contextlib.suppress(OSError):
@@ -157,11 +159,11 @@ def _write_cache(runs_dir: Path, readings: dict[str, tuple[str, Reading]]) -> No
 
 
 def _split(column: pa.ChunkedArray) -> list[np.ndarray]:
-    """The arrays of a column of lists."""
+    """Return the arrays of a column of lists."""
     lists = column.combine_chunks()
     return np.split(lists.flatten().to_numpy(), lists.offsets.to_numpy()[1:-1])
 
 
 def _without_directory(run: Run | None) -> Run | None:
-    """A run's facts without the folder, which may be mounted elsewhere tomorrow."""
+    """Return a run's facts without its folder, whose mount point may change."""
     return None if run is None else {k: v for k, v in run.items() if k != "directory"}

@@ -1,8 +1,8 @@
-"""Room of curves kept as CSV files: the paper authors' released ones, and a user's own.
+"""Reader of learning curves in CSV files: the released ones, and a user's own.
 
-Either a folder `<method>/<task>.csv` with the columns `step,reward|success,seed`, as the authors
-released theirs, or one file with the columns `task`, `seed`, a step, a score and, if it holds
-several, `method`.
+The input is either a folder `<method>/<task>.csv` with the columns `step,reward|success,seed`, the
+layout of the released curves, or one file with the columns `task`, `seed`, a step, a score and, if
+it holds several methods, `method`.
 """
 
 from __future__ import annotations
@@ -24,35 +24,35 @@ SCORE_COLUMNS = {
     "episode_success": "success",
     "success": "success",
 }
-"""Column names and the kind of score they hold."""
+"""Kind of score by column name."""
 PIXELS = "-pixels"
-"""What the released folders add to a method that learns from pixels."""
+"""Suffix of the method in the released folders if the agent learns from pixels."""
 
 
 def read_curves(path: Path, source: str, problems: list[Problem]) -> list[tuple[Run, Points]]:
-    """Every run of a folder or file of curves, with its points in the order of the file.
+    """Read every run of a folder or file of curves, with its points in the order of the file.
 
     Args:
-        path: the folder `<method>/<task>.csv`, or one CSV file.
-        source: name of where they come from, for the tidy table.
-        problems: grows by what could not be used, with file and line.
+        path: a folder `<method>/<task>.csv`, or one CSV file.
+        source: name of the source in the tidy table.
+        problems: list to which unusable content is appended, with file and line.
     """
     if path.is_file():
         return _read_file(path, source, path.stem, None, problems)
     files = sorted(path.glob("*/*.csv"))
     if not files:
-        problems.append(Problem(str(path), None, "holds no curves (<method>/<task>.csv)"))
+        problems.append(Problem(str(path), None, "contains no curves (<method>/<task>.csv)"))
     return [
-        found
+        run
         for file in files
-        for found in _read_file(file, source, file.parent.name, file.stem, problems)
+        for run in _read_file(file, source, file.parent.name, file.stem, problems)
     ]
 
 
 def _read_file(
     path: Path, source: str, method: str, task: str | None, problems: list[Problem]
 ) -> list[tuple[Run, Points]]:
-    """The runs of one file; `method` and `task` hold where it has no such columns."""
+    """Return the runs of one file; `method` and `task` apply if it lacks those columns."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -62,7 +62,7 @@ def _read_file(
     header = [name.strip() for name in next(lines, [])]
     columns = _columns(header, task)
     if isinstance(columns, str):
-        problems.append(Problem(str(path), 1, f"{columns}; file left out"))
+        problems.append(Problem(str(path), 1, f"{columns}; file skipped"))
         return []
     rows: dict[tuple[str, str, int], list[tuple[int, dict[str, float]]]] = {}
     unknown: set[str] = set()
@@ -74,7 +74,7 @@ def _read_file(
             name = ALIASES.get(name, name)
             if name not in TASKS:
                 if name not in unknown:
-                    what = f"unknown task '{name}'{did_you_mean(name, TASKS)}; left out"
+                    what = f"unknown task '{name}'{did_you_mean(name, TASKS)}; skipped"
                     problems.append(Problem(str(path), number, what))
                 unknown.add(name)
                 continue
@@ -82,7 +82,7 @@ def _read_file(
             key = (row.get("method", method), name, _seed(row["seed"]))
         except ValueError as error:
             last = cut and number == text.count("\n") + 1
-            what = "half-written last line" if last else str(error)
+            what = "incomplete last line" if last else str(error)
             severity: Severity = "warning" if last else "error"
             problems.append(Problem(str(path), number, f"{what}; line skipped", severity))
             continue
@@ -93,7 +93,7 @@ def _read_file(
 
 
 def _columns(header: list[str], task: str | None) -> tuple[str, str] | str:
-    """Names of the step and of the score column, or what is wrong with the header."""
+    """Return the names of the step and score columns, or a message about the header."""
     step = next((name for name in STEP_COLUMNS if name in header), None)
     score = next((name for name in SCORE_COLUMNS if name in header), None)
     missing = [
@@ -108,52 +108,54 @@ def _columns(header: list[str], task: str | None) -> tuple[str, str] | str:
 
 
 def _row(header: list[str], fields: list[str]) -> dict[str, str]:
-    """The fields by column."""
+    """Return the fields by column; raise ValueError if their number differs."""
     if len(fields) != len(header):
-        raise ValueError(f"{len(fields)} fields under {len(header)} columns")
+        raise ValueError(f"{len(fields)} fields for {len(header)} columns")
     return {name: field.strip() for name, field in zip(header, fields, strict=True)}
 
 
 def _point(row: dict[str, str], step: str, score: str, metric: str) -> tuple[int, dict[str, float]]:
-    """Env step and score of one line; ValueError says what is wrong with it."""
+    """Return env step and score of one line; raise ValueError if it is invalid."""
     kind = SCORE_COLUMNS[score]
     if kind != metric:
-        raise ValueError(f"{score} given, but the task is scored by its {metric}")
+        raise ValueError(f"column {score}, but the task is scored by its {metric}")
     at, value = _number(row, step), _number(row, score)
     if not math.isfinite(value):
-        raise ValueError(f"{score} is {row[score]}")
+        raise ValueError(f"{score} is {row[score]}, not a finite number")
     if at < 0 or not at.is_integer():
-        raise ValueError(f"{step} {row[step]} is no count of env steps")
+        raise ValueError(f"{step} is {row[step]}, not a non-negative integer")
     if kind == "success" and not 0 <= value <= 1:
         raise ValueError(f"{score} is {row[score]}, not a fraction from 0 to 1")
     return int(at), {SCORES[kind].metric: value}
 
 
 def _number(row: dict[str, str], name: str) -> float:
-    """The value of a column."""
+    """Return the value of a column; raise ValueError if it is not a number."""
     try:
         return float(row[name])
     except ValueError:
-        raise ValueError(f"{name} is no number: '{row[name]}'") from None
+        raise ValueError(f"{name} is not a number: '{row[name]}'") from None
 
 
 def _seed(text: str) -> int:
-    """A seed."""
+    """Return the seed; raise ValueError if it is not an integer."""
     try:
         return int(text)
     except ValueError:
-        raise ValueError(f"seed is no whole number: '{text}'") from None
+        raise ValueError(f"seed is not an integer: '{text}'") from None
 
 
 def facts_of(source: str, method: str, task: str, seed: int, path: Path) -> Run:
-    """The facts of a run that is known by its curve alone: it ended, and had the task's budget.
+    """Return the facts of a run of which only the curve is known.
+
+    The run is assumed to have completed the paper's budget of its task.
 
     Args:
-        source: of the curve.
-        method: with `PIXELS` at its end where it learned from pixels.
-        task: in the task table.
-        seed: of the run.
-        path: where the curve stands.
+        source: name of the source.
+        method: name of the method, ending in `PIXELS` if it learned from pixels.
+        task: name in the task table.
+        seed: seed of the run.
+        path: file or folder of the curve.
     """
     pixels = method.endswith(PIXELS)
     return {

@@ -1,4 +1,4 @@
-"""Room of the lines of a record: what a CSV file holds, one line at a time."""
+"""Parsing of the lines of the CSV files in a run directory."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ from analysis.records.problems import Problem
 def whole_lines(
     path: Path, problems: list[Problem], nothing: str = "no evaluation yet"
 ) -> list[str]:
-    """Header and lines of a record, without a last one that was cut off while being written.
+    """Return the header and the complete lines of a file.
+
+    A last line that was cut off while being written is skipped.
 
     Args:
         path: the file.
-        problems: grows where there is no line under the header; nothing is returned then.
-        nothing: what that is called.
+        problems: list to which a problem is appended; if there is no line below the header, the
+            result is empty.
+        nothing: text of that problem.
     """
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
@@ -26,7 +29,7 @@ def whole_lines(
         problems.append(Problem(str(path), None, f"cannot be read: {error}"))
         return []
     if lines.pop():
-        what = "half-written last line, skipped"
+        what = "incomplete last line, skipped"
         problems.append(Problem(str(path), len(lines) + 1, what, "warning"))
     if len(lines) < 2:
         problems.append(Problem(str(path), None, nothing, "warning"))
@@ -35,27 +38,39 @@ def whole_lines(
 
 
 def fields_of(header: list[str], line: str) -> dict[str, str]:
-    """The fields of a line by column; ValueError where their number differs."""
+    """Return the fields of a line by column.
+
+    Raises:
+        ValueError: If the number of fields differs from the header.
+    """
     fields = line.strip().split(",")
     if len(fields) != len(header):
-        raise ValueError(f"{len(fields)} fields under {len(header)} columns")
+        raise ValueError(f"{len(fields)} fields for {len(header)} columns")
     return dict(zip(header, fields, strict=True))
 
 
 def number_in(row: dict[str, str], name: str) -> float:
-    """A finite number; ValueError says what stands there instead."""
+    """Return the finite number in a column.
+
+    Raises:
+        ValueError: If the field is not a finite number.
+    """
     try:
         value = float(row[name])
     except ValueError:
-        raise ValueError(f"{name} is no number: {row[name]!r}") from None
+        raise ValueError(f"{name} is not a number: {row[name]!r}") from None
     if not math.isfinite(value):
-        raise ValueError(f"{name} is {row[name]}")
+        raise ValueError(f"{name} is {row[name]}, not a finite number")
     return value
 
 
 def count_in(row: dict[str, str], name: str) -> int:
-    """A whole number from 0; ValueError says what stands there instead."""
+    """Return the non-negative integer in a column.
+
+    Raises:
+        ValueError: If the field is not a non-negative integer.
+    """
     value = number_in(row, name)
     if value < 0 or not value.is_integer():
-        raise ValueError(f"{name} {row[name]} is no count of steps")
+        raise ValueError(f"{name} is {row[name]}, not a non-negative integer")
     return int(value)

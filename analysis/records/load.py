@@ -1,7 +1,7 @@
-"""Room of the records: a folder of runs in, one tidy table and a list of problems out.
+"""Loading of all records into one tidy table and a list of problems.
 
-Nothing is dropped, filled or merged silently: whatever cannot be used as it stands
-is named with its file and line in `Records.problems`.
+No record is dropped, filled in or merged silently: whatever cannot be used as it is appears with
+its file and line in `Records.problems`.
 """
 
 from __future__ import annotations
@@ -34,23 +34,23 @@ RUNS = [
 REFERENCE_SCORES = ["task", "policy", "mean", "sd", "episodes"]
 
 PUBLISHED = "published"
-"""Source of the paper authors' curves in the tidy table."""
+"""Source of the released curves in the tidy table."""
 RUNS_SOURCE = "runs"
-"""Source of run directories; curves from elsewhere have the name they were loaded by."""
+"""Source of run directories; other curves have the name under which they were loaded."""
 
 
 @dataclass(frozen=True)
 class Records:
-    """What a folder of runs holds.
+    """Records from one or several sources.
 
     Attributes:
-        table: tidy, one value a row, columns `TABLE`.
-        runs: one run a row, columns `RUNS`; `score` is the name of the task's published
-            metric, `variant` may carry settings (see `load`).
-        reference_scores: what doing nothing scores, one task and policy a row, columns
-            `REFERENCE_SCORES`, in units of the episode return.
-        problems: everything that could not be used as it stands.
-        multitask: runs that learn several tasks from a dataset; no row of theirs is among the
+        table: tidy table, one value per row, columns `TABLE`.
+        runs: one run per row, columns `RUNS`; `score` is the name of the task's published metric,
+            `variant` may have settings appended (see `load`).
+        reference_scores: episode returns of uniform random and zero actions, one task and policy
+            per row, columns `REFERENCE_SCORES`.
+        problems: everything that could not be used as it is.
+        multitask: runs that learn several tasks from a dataset; they do not appear in the tables
             above.
     """
 
@@ -70,26 +70,26 @@ class Records:
         sizes: Collection[str] = (),
         obs: str = "",
     ) -> Records:
-        """The part of the records that fits; an empty filter lets everything pass.
+        """Return the records that match all filters; an empty filter matches everything.
 
         Args:
-            sources: where the runs come from.
+            sources: names of the sources.
             methods: method names.
-            variants: variant names, without the settings `load` may have appended.
-            tasks: names of tasks or of sets of tasks, or shell patterns (`walker-*`, `mt80`).
+            variants: variant names, without the settings that `load` may append.
+            tasks: names of tasks or task sets, or shell patterns (`walker-*`, `mt80`).
             sizes: model sizes, as recorded.
-            obs: what the agent sees, `state` or `rgb`.
+            obs: observation type, `state` or `rgb`.
         """
-        fits = [
+        matches = [
             (not sources or row.source in sources)
             and (not sizes or row.model_size in sizes)
             and (not obs or row.obs == obs)
             and (not methods or row.method in methods)
             and (not variants or str(row.variant).split("[")[0] in variants)
-            and (not tasks or any(fnmatchcase(str(row.task), want) for want in tasks))
+            and (not tasks or any(fnmatchcase(str(row.task), pattern) for pattern in tasks))
             for row in self.runs.itertuples()
         ]
-        runs = self.runs.loc[fits]
+        runs = self.runs.loc[matches]
         multitask = no_multitask()
         if not sources or RUNS_SOURCE in sources:
             multitask = self.multitask.select(
@@ -100,62 +100,61 @@ class Records:
 
 
 def load(runs_dir: Path) -> Records:
-    """Reads every run below `runs_dir`; what did not change since the last time is remembered.
+    """Load every run below `runs_dir`; unchanged runs are taken from the cache.
 
     Runs of one series (method, variant, model size, dataset) whose settings differ are
-    told apart by their variant, `default[regression=mse]`. Several runs of the same
-    setting, task and seed are all left out, since nothing says which of them is meant.
-    Runs that learn several tasks become tables of their own.
+    distinguished by their variant, such as `default[regression=mse]`. If several runs have the same
+    setting, task and seed, all of them are excluded, since it is ambiguous which one is meant. Runs
+    that learn several tasks become separate tables.
 
     Args:
-        runs_dir: holds `<method>/<variant>/<task>/seed<k>-<hash>/` and `floors/<task>.json`;
-            a folder that is empty or missing gives empty records.
+        runs_dir: folder that holds `<method>/<variant>/<task>/seed<k>-<hash>/` and
+            `floors/<task>.json`; if it is empty or missing, the records are empty.
     """
     problems: list[Problem] = []
-    found: list[tuple[Run, Points]] = []
-    of_several: list[Run] = []
-    for run, points, own in read_all(runs_dir):
-        problems += own
+    single_task_runs: list[tuple[Run, Points]] = []
+    multitask_runs: list[Run] = []
+    for run, points, new_problems in read_all(runs_dir):
+        problems += new_problems
         if run is None:
             continue
         run = {"source": RUNS_SOURCE, **run}
         if run["domain"] == MULTITASK:
-            of_several.append(run)
+            multitask_runs.append(run)
         else:
-            found.append((run, points))
-    _tell_settings_apart([run for run, _ in found], problems)
-    _tell_settings_apart(of_several, problems)
-    multitask = read_multitask(_without_duplicates(of_several, problems), problems)
+            single_task_runs.append((run, points))
+    _distinguish_settings([run for run, _ in single_task_runs], problems)
+    _distinguish_settings(multitask_runs, problems)
+    multitask = read_multitask(_without_duplicates(multitask_runs, problems), problems)
     reference_scores = [
-        floor
+        row
         for path in sorted(runs_dir.glob("floors/*.json"))
-        for floor in read_reference_scores(path, problems)
+        for row in read_reference_scores(path, problems)
     ]
-    return _records(found, reference_scores, problems, multitask)
+    return _records(single_task_runs, reference_scores, problems, multitask)
 
 
 READERS = {"csv": read_curves, "tensorboard": read_tensorboard, "sacred": read_sacred}
-"""By the form of the curves."""
+"""Reader by format of the curves."""
 
 
 def load_curves(path: Path, source: str, form: str = "csv") -> Records:
-    """Reads curves that are not from run directories.
+    """Load curves that do not come from run directories.
 
     Args:
-        path: a folder, or one CSV file; see `csv_curves.py` and `tensorboard_sacred.py` beside
-            this file.
-        source: their name in the tidy table.
-        form: a key of `READERS`.
+        path: a folder, or one CSV file; see `csv_curves.py` and `tensorboard_sacred.py`.
+        source: name of the source in the tidy table.
+        form: format, a key of `READERS`.
     """
     problems: list[Problem] = []
     return _records(READERS[form](path, source, problems), [], problems, no_multitask())
 
 
 def merge(parts: Sequence[Records]) -> Records:
-    """All of them as one.
+    """Merge records of different sources.
 
     Raises:
-        ValueError: two hold the same source.
+        ValueError: If two of them have a source in common.
     """
     sources = [source for part in parts for source in part.runs["source"].unique()]
     if len(set(sources)) < len(sources):
@@ -183,7 +182,7 @@ def _records(
     problems: list[Problem],
     multitask: MultitaskRecords,
 ) -> Records:
-    """The tables of these runs, of the reference scores beside them, and what was wrong."""
+    """Build the tables of these runs."""
     kept = {id(run) for run in _without_duplicates([run for run, _ in found], problems)}
     chosen = [(run, points) for run, points in found if id(run) in kept]
     runs = pd.DataFrame([[run[key] for key in RUNS] for run, _ in chosen], columns=RUNS)
@@ -212,8 +211,8 @@ def _records(
     )
 
 
-def _tell_settings_apart(runs: list[Run], problems: list[Problem]) -> None:
-    """Appends to `variant` what differs between the settings of one series, in place."""
+def _distinguish_settings(runs: list[Run], problems: list[Problem]) -> None:
+    """Append to `variant`, in place, the settings that differ within a series."""
     series: dict[tuple[str, ...], list[Run]] = {}
     for run in runs:
         series.setdefault(tuple(run[key] for key in SERIES), []).append(run)
@@ -221,18 +220,18 @@ def _tell_settings_apart(runs: list[Run], problems: list[Problem]) -> None:
         settings = [_settings(run) for run in members]
         common = set.intersection(*settings)
         for run, setting in zip(members, settings, strict=True):
-            own = sorted(setting - common)
-            if own:
-                run["variant"] += f"[{','.join(own)}]"
+            distinct = sorted(setting - common)
+            if distinct:
+                run["variant"] += f"[{','.join(distinct)}]"
         variants = sorted({run["variant"] for run in members})
         if len(variants) > 1:
             where = str(members[0]["directory"].parents[1])
-            what = f"runs of different settings, kept apart as {', '.join(variants)}"
+            what = f"runs with different settings, distinguished as {', '.join(variants)}"
             problems.append(Problem(where, None, what, "warning"))
 
 
 def _settings(run: Run) -> set[str]:
-    """The overrides of a run, written as on the command line."""
+    """Return the overrides of a run as command-line arguments."""
     return {
         f"{key}={value if isinstance(value, str) else json.dumps(value, sort_keys=True)}"
         for key, value in run["overrides"].items()
@@ -240,13 +239,13 @@ def _settings(run: Run) -> set[str]:
 
 
 def _without_duplicates(runs: list[Run], problems: list[Problem]) -> list[Run]:
-    """The runs whose key is theirs alone; the others become problems."""
+    """Return the runs with a unique key; the others are excluded and become problems."""
     by_key: dict[tuple[Any, ...], list[Run]] = {}
     for run in runs:
         by_key.setdefault(tuple(run[key] for key in RUN_KEY), []).append(run)
-    for same in by_key.values():
-        if len(same) > 1:
-            first, *others = (str(run["directory"]) for run in same)
-            what = f"same setting, task and seed as {', '.join(others)}; all {len(same)} left out"
+    for group in by_key.values():
+        if len(group) > 1:
+            first, *others = (str(run["directory"]) for run in group)
+            what = f"same setting, task and seed as {', '.join(others)}; all {len(group)} excluded"
             problems.append(Problem(first, None, what))
-    return [same[0] for same in by_key.values() if len(same) == 1]
+    return [group[0] for group in by_key.values() if len(group) == 1]

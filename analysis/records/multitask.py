@@ -1,7 +1,7 @@
-"""Room of the multi-task records: runs that learn several tasks from a dataset, one tidy table.
+"""Reader of multi-task runs, which learn several tasks from a dataset, into one tidy table.
 
-Their scores stand against updates, not env steps, and one run holds all tasks of its set, so they
-never share a table with the runs of single tasks.
+Their scores are recorded per number of updates instead of env steps, and one run covers all tasks
+of its task set. Therefore they are never in the same table as single-task runs.
 """
 
 from __future__ import annotations
@@ -35,20 +35,20 @@ MULTITASK_RUNS = [
 ]
 _NEEDED = ("num_updates", "task", "score")
 _NAMED = 3
-"""Tasks that a problem names."""
+"""Maximum number of tasks that a problem lists."""
 
 Row = dict[str, Any]
-"""One line of an `eval.csv`, its number under `line`."""
+"""One line of an `eval.csv`, with its line number under `line`."""
 
 
 @dataclass(frozen=True)
 class MultitaskRecords:
-    """Runs that learn several tasks.
+    """Records of runs that learn several tasks.
 
     Attributes:
-        table: one evaluation of one task a row, columns `MULTITASK_TABLE`; `score` is
-            normalized, 0 to 100, and `dataset` the checksum of what was learned from.
-        runs: one run a row, columns `MULTITASK_RUNS`.
+        table: one evaluation of one task per row, columns `MULTITASK_TABLE`; `score` is normalized
+            to 0 to 100, and `dataset` is the checksum of the training dataset.
+        runs: one run per row, columns `MULTITASK_RUNS`.
     """
 
     table: pd.DataFrame
@@ -63,56 +63,56 @@ class MultitaskRecords:
         sizes: Collection[str] = (),
         obs: str = "",
     ) -> MultitaskRecords:
-        """The part that fits; an empty filter lets everything pass.
+        """Return the records that match all filters; an empty filter matches everything.
 
         Args:
             methods: method names.
-            variants: variant names, without the settings `records.load` may have appended.
-            tasks: names of sets of tasks, or shell patterns.
+            variants: variant names, without the settings that `load.load` may append.
+            tasks: names of task sets, or shell patterns.
             sizes: model sizes, as recorded.
-            obs: what the agent sees.
+            obs: observation type, `state` or `rgb`.
         """
-        fits = [
+        matches = [
             (not methods or row.method in methods)
             and (not variants or str(row.variant).split("[")[0] in variants)
-            and (not tasks or any(fnmatchcase(str(row.task_set), want) for want in tasks))
+            and (not tasks or any(fnmatchcase(str(row.task_set), pattern) for pattern in tasks))
             and (not sizes or row.model_size in sizes)
             and (not obs or row.obs == obs)
             for row in self.runs.itertuples()
         ]
-        runs = self.runs.loc[fits]
+        runs = self.runs.loc[matches]
         keys = [*MULTITASK_SERIES, "seed"]
         return replace(self, table=self.table.merge(runs[keys], on=keys), runs=runs)
 
     def __len__(self) -> int:
-        """Number of runs."""
+        """Return the number of runs."""
         return len(self.runs)
 
     def summary(self) -> str:
-        """How many runs there are of which sets, in one line."""
+        """Return the number of runs of each task set, in one line."""
         counts = self.runs["task_set"].value_counts(sort=False)
-        named = ", ".join(f"{count} of {name}" for name, count in counts.items())
-        return f"{len(self)} run{'s' * (len(self) > 1)} of several tasks ({named})"
+        named = ", ".join(f"{count} on {name}" for name, count in counts.items())
+        return f"{len(self)} multi-task run{'s' * (len(self) > 1)} ({named})"
 
 
 def no_multitask() -> MultitaskRecords:
-    """Records of no run."""
+    """Return empty records."""
     return read_multitask([], [])
 
 
 def read_multitask(runs: Sequence[Run], problems: list[Problem]) -> MultitaskRecords:
-    """The evaluations of runs of several tasks.
+    """Read the evaluations of multi-task runs.
 
     Args:
-        runs: their facts, each of a series and seed of its own.
-        problems: grows by what could not be used as it stands.
+        runs: facts of the runs, each with a unique series and seed.
+        problems: list to which everything that could not be used as it is is appended.
     """
     facts = [{**run, "task_set": run["task"]} for run in runs]
     rows: list[Row] = []
     for run in facts:
-        head = {key: run[key] for key in (*MULTITASK_SERIES, "seed", "state")}
-        found = _read_evaluations(Path(run["directory"]) / "eval.csv", run["tasks"], problems)
-        rows += [{**head, **row} for row in found]
+        key = {name: run[name] for name in (*MULTITASK_SERIES, "seed", "state")}
+        evaluations = _read_evaluations(Path(run["directory"]) / "eval.csv", run["tasks"], problems)
+        rows += [{**key, **row} for row in evaluations]
     counts = {"seed": "int64"}
     numbers = dict.fromkeys((*METRIC_COLUMNS, "score"), "float64")
     table = pd.DataFrame(rows, columns=MULTITASK_TABLE)
@@ -123,13 +123,13 @@ def read_multitask(runs: Sequence[Run], problems: list[Problem]) -> MultitaskRec
 
 
 def _read_evaluations(path: Path, tasks: Sequence[str], problems: list[Problem]) -> list[Row]:
-    """The usable lines of an `eval.csv`, in the order of the file.
+    """Return the valid lines of an `eval.csv`, in the order of the file.
 
     Args:
         path: the file.
-        tasks: of the run's set.
-        problems: grows by lines that were skipped, and by evaluations that lack a task or hold
-            one twice.
+        tasks: tasks of the run.
+        problems: list to which skipped lines are appended, and evaluations in which a task is
+            missing or repeated.
     """
     lines = whole_lines(path, problems)
     if not lines:
@@ -142,7 +142,7 @@ def _read_evaluations(path: Path, tasks: Sequence[str], problems: list[Problem])
         return []
     unknown = [task for task in tasks if task not in TASKS]
     if unknown:
-        what = f"{_some(unknown)}: not in the task table, so of no known domain"
+        what = f"{_some(unknown)}: not in the task table, so the domain is unknown"
         problems.append(Problem(str(path.with_name("spec.json")), None, what, "warning"))
     rows: list[Row] = []
     for number, line in enumerate(lines[1:], start=2):
@@ -155,10 +155,10 @@ def _read_evaluations(path: Path, tasks: Sequence[str], problems: list[Problem])
 
 
 def _parse_line(header: list[str], line: str, tasks: Sequence[str]) -> Row:
-    """Update, task and metrics of one line; ValueError says what is wrong with it."""
+    """Return update, task and metrics of one line; raise ValueError if it is invalid."""
     row = fields_of(header, line)
     if row["task"] not in tasks:
-        raise ValueError(f"unknown task {row['task']!r}, none of the run's {len(tasks)}")
+        raise ValueError(f"unknown task {row['task']!r}, not one of the run's {len(tasks)} tasks")
     numbers = {name: number_in(row, name) for name in (*METRIC_COLUMNS, "score") if name in row}
     return {"num_updates": count_in(row, "num_updates"), "task": row["task"], **numbers}
 
@@ -166,7 +166,7 @@ def _parse_line(header: list[str], line: str, tasks: Sequence[str]) -> Row:
 def _check_evaluations(
     path: Path, rows: Sequence[Row], tasks: Sequence[str], problems: list[Problem]
 ) -> None:
-    """Problems of evaluations that lack a task or hold one twice, at the first line of each."""
+    """Report evaluations in which a task is missing or repeated, at their first line."""
     evaluations: dict[int, list[Row]] = {}
     for row in rows:
         evaluations.setdefault(row["num_updates"], []).append(row)
@@ -176,7 +176,7 @@ def _check_evaluations(
         repeated = [task for task in tasks if counts[task] > 1]
         if repeated:
             again = next(row for i, row in enumerate(own) if _among(row, own[:i]))
-            what = f"evaluation at update {step:,} repeats {_some(repeated)}; left to the rule"
+            what = f"evaluation at update {step:,} repeats {_some(repeated)}; resolved by rule="
             problems.append(Problem(str(path), again["line"], what, "warning"))
         absent = tuple(task for task in tasks if not counts[task])
         if absent:
@@ -185,16 +185,16 @@ def _check_evaluations(
         more = f" and {len(first) - 1} more lack" if len(first) > 1 else " lacks"
         what = (
             f"evaluation at update {first[0]['num_updates']:,}{more} {len(absent)} of "
-            f"{len(tasks)} tasks ({_some(absent)}); left to the rule"
+            f"{len(tasks)} tasks ({_some(absent)}); filled in by rule="
         )
         problems.append(Problem(str(path), first[0]["line"], what, "warning"))
 
 
 def _among(row: Row, others: Sequence[Row]) -> bool:
-    """Whether one of the others is of the same task."""
+    """Return whether one of the other rows has the same task."""
     return any(other["task"] == row["task"] for other in others)
 
 
 def _some(names: Sequence[str]) -> str:
-    """The first of some names."""
+    """Return the first `_NAMED` names in one line."""
     return ", ".join(names[:_NAMED]) + (", …" if len(names) > _NAMED else "")

@@ -1,4 +1,4 @@
-"""Room of what a multi-task run costs: days on its device, from its own rate of updates."""
+"""Cost of a multi-task run: device-days, from its measured update rate."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _RATE = "updates_per_second"
 
 @dataclass(frozen=True)
 class Cost:
-    """How fast a run learns, and on what.
+    """Update rate of a run and its hardware.
 
     Attributes:
         kind: "GPU" or "CPU".
-        device: its name.
-        processes: that trained together, each on a device of its own.
-        updates_per_second: median over the run's timings.
+        device: name of the device.
+        processes: number of processes that trained together, each on its own device.
+        updates_per_second: median over the timings of the run.
     """
 
     kind: str
@@ -33,16 +33,16 @@ class Cost:
     updates_per_second: float
 
     def days(self, num_updates: float) -> float:
-        """Days of one device that so many updates take, evaluations included."""
+        """Return the device-days that `num_updates` updates take, evaluations included."""
         return self.processes * num_updates / self.updates_per_second / SECONDS_A_DAY
 
 
 def read_cost(directory: Path, problems: list[Problem]) -> Cost | None:
-    """What a run costs, None where its records do not tell.
+    """Return the cost of a run, or None if its records do not contain it.
 
     Args:
-        directory: of the run.
-        problems: grows by what is wrong with `numeric.json` and `timing.csv`.
+        directory: run directory.
+        problems: list to which problems in `numeric.json` and `timing.csv` are appended.
     """
     path = directory / "numeric.json"
     numeric = read_json(path, problems)
@@ -60,7 +60,7 @@ def read_cost(directory: Path, problems: list[Problem]) -> Cost | None:
 
 
 def _median_rate(path: Path, problems: list[Problem]) -> float | None:
-    """Median of the rates in a `timing.csv`, None where there is none."""
+    """Return the median update rate in `timing.csv`, or None if there is none."""
     lines = whole_lines(path, problems, "no timing yet")
     if not lines:
         return None
@@ -73,7 +73,7 @@ def _median_rate(path: Path, problems: list[Problem]) -> float | None:
         try:
             rate = number_in(fields_of(header, line), _RATE)
             if rate <= 0:
-                raise ValueError(f"{_RATE} is {rate:g}")
+                raise ValueError(f"{_RATE} is {rate:g}, must be above 0")
             rates.append(rate)
         except ValueError as error:
             problems.append(Problem(str(path), number, f"{error}; line skipped"))

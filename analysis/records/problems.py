@@ -1,4 +1,4 @@
-"""Room of the problem list: what the records hold that cannot be used as it stands."""
+"""`Problem`: an entry of the list of records that could not be used as they are."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ Severity = Literal["warning", "error"]
 
 @dataclass(frozen=True)
 class Problem:
-    """Something in the records that could not be used as it stands.
+    """A record that could not be used as it is.
 
     Attributes:
-        where: the file, or the runs, it concerns.
-        line: 1-based line number in that file, None where a line makes no sense.
-        what: what is wrong and what was done about it.
-        severity: "warning" for what is normal while runs go on or after a crash;
-            "error" where records that should have been usable are left out.
+        where: the file or the runs concerned.
+        line: 1-based line number in the file, None if no line applies.
+        what: what is wrong, and how it was handled.
+        severity: "warning" for what is normal while runs are in progress or after a crash;
+            "error" if records that should have been usable are excluded.
     """
 
     where: str
@@ -26,6 +26,6 @@ class Problem:
     severity: Severity = "error"
 
     def __str__(self) -> str:
-        """`severity: file:line: what`, as compilers print it."""
+        """Return `severity: file:line: what`, the format of compiler messages."""
         place = self.where if self.line is None else f"{self.where}:{self.line}"
         return f"{self.severity}: {place}: {self.what}"

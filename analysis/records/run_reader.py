@@ -1,6 +1,6 @@
-"""Reads the files of one run (`spec.json`, `status.json`, `eval.csv`) and the reference scores.
+"""Reader of one run directory (`spec.json`, `status.json`, `eval.csv`) and of reference scores.
 
-Each reader takes the list of problems and appends what it could not use, with file and line.
+Each function appends what it could not use, with file and line, to a list of problems.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tdmpc2.envs.physics import repairs_of
 from tdmpc2.envs.tasks import TASKS
 
 METRICS = ("episode_return", "episode_return_sd", "episode_success", "episode_length")
-LATER_METRICS = ("episode_success_ever",)  # not in records of version 0.1.0
+LATER_METRICS = ("episode_success_ever",)  # absent from records of version 0.1.0
 _NUMBERS = (*METRICS, *LATER_METRICS)
 STATES = ("RUNNING", "COMPLETED", "DIVERGED", "FAILED", "CANCELLED", "INTERRUPTED")
 ENDED_EARLY = ("DIVERGED", "FAILED", "CANCELLED")
@@ -31,7 +31,7 @@ SIMULATORS = {
     "maniskill2": ("mani_skill2", "sapien"),
     "myosuite": ("myosuite", "mujoco"),
 }
-"""Packages that tasks of a domain run on, as an attempt's record names them."""
+"""Packages whose versions matter for each domain, as named in `attempts.json`."""
 SPEC_FORMAT = 1
 MULTITASK, MULTITASK_METRIC = "multitask", "score"
 """Domain and metric in the spec of a run that learns several tasks from a dataset."""
@@ -52,11 +52,11 @@ Run = dict[str, Any]
 
 @dataclass(frozen=True, eq=False)
 class Points:
-    """The scores of one run as they stand in its file, in that order.
+    """Evaluations of one run, in the order of its file.
 
     Attributes:
-        steps: `(num_points,)` env steps.
-        values: `(num_points,)` for each metric the file holds.
+        steps: env steps, `(num_points,)`.
+        values: values of each metric in the file, `(num_points,)`.
     """
 
     steps: np.ndarray
@@ -64,7 +64,7 @@ class Points:
 
     @classmethod
     def of(cls, rows: Sequence[tuple[int, dict[str, float]]]) -> Points:
-        """From the rows of a file, all of which hold the same metrics."""
+        """Build the points from rows that all have the same metrics."""
         names = rows[0][1] if rows else ()
         return cls(
             np.array([step for step, _ in rows], dtype="int64"),
@@ -74,11 +74,11 @@ class Points:
 
 @dataclass(frozen=True)
 class Score:
-    """How a task's published score is read from the records.
+    """Mapping from a task's published metric to the recorded metrics.
 
     Attributes:
-        metric: the metric of the tidy table that carries it.
-        scale: factor that brings it to [0, 1].
+        metric: metric of the tidy table that holds the score.
+        scale: factor that maps the score to [0, 1].
         label: axis label.
     """
 
@@ -90,26 +90,26 @@ class Score:
 _RETURN = Score("episode_return", 1 / 1000, "episode return")
 _SUCCESS = Score("episode_success", 1.0, "success rate")
 SCORES = {"return": _RETURN, "return/10": _RETURN, "success": _SUCCESS, "success%": _SUCCESS}
-"""By the `metric` of a spec; the paper prints return / 10 and success in per cent."""
+"""Score by the `metric` of a spec; the paper reports return / 10 and success in percent."""
 
 
 def read_run(directory: Path, problems: list[Problem]) -> Run | None:
-    """Key and facts of one run, or None where its spec cannot be used.
+    """Return key and facts of one run, or None if its spec cannot be used.
 
     Args:
         directory: the run directory.
-        problems: grows by whatever is wrong with `spec.json` and `status.json`.
+        problems: list to which problems in `spec.json` and `status.json` are appended.
     """
     spec_file, status_file = directory / "spec.json", directory / "status.json"
     if not spec_file.exists() and not (directory / "eval.csv").exists():
-        problems.append(Problem(str(directory), None, "holds no run yet", "warning"))
+        problems.append(Problem(str(directory), None, "contains no run yet", "warning"))
         return None
     spec = read_json(spec_file, problems)
     if spec is None:
         return None
-    wrong = _check_spec(spec)
-    if wrong:
-        problems.append(Problem(str(spec_file), None, f"{wrong}; run left out"))
+    error = _check_spec(spec)
+    if error:
+        problems.append(Problem(str(spec_file), None, f"{error}; run excluded"))
         return None
     status = read_json(status_file, problems) or {}
     state = status.get("state", "UNKNOWN")
@@ -117,16 +117,16 @@ def read_run(directory: Path, problems: list[Problem]) -> Run | None:
         what = f"unknown state {state!r} (valid: {', '.join(STATES)})"
         problems.append(Problem(str(status_file), None, what))
     if state in ENDED_EARLY:
-        what = f"{state}, its data is kept; {status.get('message') or 'no message'}"
+        what = f"{state}, its data are kept; {status.get('message') or 'no message'}"
         problems.append(Problem(str(directory), None, what, "warning"))
     attempts = _attempts(directory / "attempts.json")
     size = spec.get("model_size")
-    several = spec["domain"] == MULTITASK
-    facts = {key: spec.get(key) for key in ("tasks", "dataset_name")} if several else {}
+    multitask = spec["domain"] == MULTITASK
+    facts = {key: spec.get(key) for key in ("tasks", "dataset_name")} if multitask else {}
     return {
         **{key: spec[key] for key in ("method", "task", "domain", "seed")},
         "overrides": {**spec["overrides"], **_switches(spec)},
-        "variant": (_variant(spec) if several else spec["variant"]) + _mark(spec),
+        "variant": (_variant(spec) if multitask else spec["variant"]) + _mark(spec),
         "model_size": "" if size is None else str(size),
         "dataset": spec.get("dataset") or "",
         "obs": spec.get("obs") or "state",
@@ -143,9 +143,10 @@ def read_run(directory: Path, problems: list[Problem]) -> Run | None:
 
 
 def _variant(spec: dict[str, Any]) -> str:
-    """Of a multi-task run: a name derived from its overrides is derived again without the size.
+    """Return the variant of a multi-task run, without the model size.
 
-    The size stands by itself, and runs of all sizes are one series of a figure.
+    A name that was derived from the overrides is derived again without `model_size`, because the
+    size is a separate column and a figure shows runs of all sizes as one series.
     """
     overrides = spec["overrides"]
     if spec["variant"] != variant_name(tuple(overrides.items())):
@@ -154,39 +155,39 @@ def _variant(spec: dict[str, Any]) -> str:
 
 
 def _domains(spec: dict[str, Any]) -> list[str]:
-    """Domains of the tasks of a run, in order."""
+    """Return the domains of a run's tasks, in order."""
     if spec["domain"] != MULTITASK:
         return [spec["domain"]]
     return list(dict.fromkeys(TASKS[task].domain for task in spec["tasks"] if task in TASKS))
 
 
 def _attempts(path: Path) -> list[dict[str, Any]]:
-    """What each attempt noted of itself; nothing if that cannot be read."""
+    """Return the records of the attempts; empty if the file cannot be read."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return []
-    listed = found if isinstance(found, list) else []
-    return [attempt for attempt in listed if isinstance(attempt, dict)]
+    attempts = content if isinstance(content, list) else []
+    return [attempt for attempt in attempts if isinstance(attempt, dict)]
 
 
 def _commits(attempts: Sequence[dict[str, Any]]) -> list[str]:
-    """Those that a run was carried out by, the first one first."""
+    """Return the commits that a run was executed with, the first one first."""
     return list(dict.fromkeys(str(a["commit"]) for a in attempts if a.get("commit")))
 
 
 def parts_of(column: Iterable[str]) -> list[str]:
-    """What a column `commit` or `simulators` of runs lists; some stand there more than once."""
-    return [part for line in column for part in str(line).split(", ") if part]
+    """Return all entries of a `commit` or `simulators` column, which may repeat."""
+    return [entry for line in column for entry in str(line).split(", ") if entry]
 
 
 def short_commits(column: Iterable[str]) -> list[str]:
-    """Ten digits of every commit in such a column."""
+    """Return the first ten digits of every commit in a `commit` column."""
     return [commit[:10] for commit in parts_of(column)]
 
 
 def _simulators(attempts: Sequence[dict[str, Any]], domains: Sequence[str]) -> str:
-    """Versions of the packages that tasks of these run on, as the last attempt noted them."""
+    """Return the versions of the domains' packages, as recorded by the last attempt."""
     needed = [name for domain in domains for name in SIMULATORS.get(domain, ())]
     packages = attempts[-1].get("packages") if attempts else None
     if not isinstance(packages, dict):
@@ -206,7 +207,7 @@ def _physics(spec: dict[str, Any]) -> str:
 
 
 def _mark(spec: dict[str, Any]) -> str:
-    """What sets a run apart from the paper's ground, for its variant: `[assets=standin]`."""
+    """Return the variant's suffix for settings other than the paper's: `[assets=standin]`."""
     usual = {"obs": (None, "state"), "assets": (None, "official")}
     marks = [f"{key}={spec[key]}" for key in usual if spec.get(key) not in usual[key]]
     if _physics(spec) != "paper":
@@ -215,11 +216,11 @@ def _mark(spec: dict[str, Any]) -> str:
 
 
 def read_evaluations(path: Path, problems: list[Problem]) -> Points:
-    """The usable points of an `eval.csv`, in the order of the file.
+    """Return the valid points of an `eval.csv`, in the order of the file.
 
     Args:
-        path: the file; every whole line ends in a newline.
-        problems: grows by missing columns and by every line that was skipped.
+        path: the file; every complete line ends in a newline.
+        problems: list to which missing columns and skipped lines are appended.
     """
     lines = whole_lines(path, problems)
     if not lines:
@@ -244,37 +245,43 @@ def read_evaluations(path: Path, problems: list[Problem]) -> Points:
 def read_reference_scores(
     path: Path, problems: list[Problem]
 ) -> list[tuple[str, str, float, float, int]]:
-    """`(task, policy, mean, sd, episodes)` of the two policies that learn nothing.
+    """Return `(task, policy, mean, sd, episodes)` for the uniform random and the zero policy.
 
     Args:
         path: `floors/<task>.json`.
-        problems: grows by what is wrong with it.
+        problems: list to which a problem is appended if the file is unusable; the result is then
+            empty.
     """
     content = read_json(path, problems)
     if content is None:
         return []
     try:
-        if content["task"] != path.stem:
-            raise ValueError(f"task {content['task']!r} in a file of that name")
-        rows = []
-        for policy in ("uniform", "zero"):
-            mean, sd = (float(content[policy][key]) for key in ("mean", "sd"))
-            if not (math.isfinite(mean) and math.isfinite(sd)):
-                raise ValueError(f"{policy} is not finite")
-            rows.append((path.stem, policy, mean, sd, int(content["episodes"])))
+        return _reference_rows(content, path.stem)
     except (KeyError, TypeError, ValueError) as error:
-        what = f"unusable, {type(error).__name__}: {error}; reference scores left out"
+        what = f"unusable, {type(error).__name__}: {error}; reference scores excluded"
         problems.append(Problem(str(path), None, what))
         return []
+
+
+def _reference_rows(content: dict[str, Any], task: str) -> list[tuple[str, str, float, float, int]]:
+    """Return the rows of `read_reference_scores`; raise an error if the content is invalid."""
+    if content["task"] != task:
+        raise ValueError(f"task is {content['task']!r}, not the name of the file")
+    rows = []
+    for policy in ("uniform", "zero"):
+        mean, sd = (float(content[policy][key]) for key in ("mean", "sd"))
+        if not (math.isfinite(mean) and math.isfinite(sd)):
+            raise ValueError(f"{policy} is not finite")
+        rows.append((task, policy, mean, sd, int(content["episodes"])))
     return rows
 
 
 def read_json(path: Path, problems: list[Problem]) -> dict[str, Any] | None:
-    """The object in a file, or None and a problem.
+    """Return the object in a JSON file, or None if there is none.
 
     Args:
-        path: of the file.
-        problems: grows where there is none that can be read.
+        path: the file.
+        problems: list to which a problem is appended if the result is None.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -282,27 +289,27 @@ def read_json(path: Path, problems: list[Problem]) -> dict[str, Any] | None:
         problems.append(Problem(str(path), None, "is missing"))
         return None
     except json.JSONDecodeError as error:
-        problems.append(Problem(str(path), error.lineno, f"no valid JSON: {error.msg}"))
+        problems.append(Problem(str(path), error.lineno, f"invalid JSON: {error.msg}"))
         return None
     except (OSError, UnicodeDecodeError) as error:
         problems.append(Problem(str(path), None, f"cannot be read: {error}"))
         return None
     if not isinstance(content, dict):
-        problems.append(Problem(str(path), 1, "no JSON object"))
+        problems.append(Problem(str(path), 1, "not a JSON object"))
         return None
     return content
 
 
 def _check_spec(spec: dict[str, Any]) -> str:
-    """What is wrong with a spec, empty when nothing is."""
+    """Return what is wrong with a spec, or an empty string."""
     missing = [key for key in _SPEC_TYPES if key not in spec]
     if missing:
-        return f"lacks {', '.join(missing)}"
+        return f"missing key {', '.join(missing)}"
     for key, kind in _SPEC_TYPES.items():
         if not isinstance(spec[key], kind):
             return f"{key} is {spec[key]!r}, not of type {kind.__name__}"
     if spec["format"] != SPEC_FORMAT:
-        return f"format {spec['format']}, known is {SPEC_FORMAT}"
+        return f"format is {spec['format']}, supported is {SPEC_FORMAT}"
     if spec["domain"] == MULTITASK:
         return _check_multitask(spec)
     if spec["metric"] not in SCORES:
@@ -311,12 +318,12 @@ def _check_spec(spec: dict[str, Any]) -> str:
 
 
 def _check_multitask(spec: dict[str, Any]) -> str:
-    """What is wrong with the spec of a run of several tasks, empty when nothing is."""
+    """Return what is wrong with the spec of a multi-task run, or an empty string."""
     if spec["metric"] != MULTITASK_METRIC:
-        return f"unknown metric {spec['metric']!r} of several tasks (valid: {MULTITASK_METRIC})"
+        return f"unknown multi-task metric {spec['metric']!r} (valid: {MULTITASK_METRIC})"
     tasks = spec.get("tasks")
     if not isinstance(tasks, list) or not all(isinstance(task, str) for task in tasks):
         return f"tasks is {tasks!r}, not a list of names"
     if not tasks or len(set(tasks)) < len(tasks):
-        return "tasks names none, or one twice"
+        return "tasks is empty or contains a task twice"
     return ""

@@ -1,8 +1,8 @@
-"""Room of runs that other tools recorded: folders of TensorBoard events and of Sacred.
+"""Reader of runs that were recorded with TensorBoard or Sacred.
 
-Either says what was scored, not always by whom on what, so the folders say the rest:
-`<method>/<task>/<seed>/…` for TensorBoard; Sacred's `config.json` has `task` and `seed`, and
-`method` where the folder's name is not to stand for it.
+Both record scores, but not always method, task and seed. For TensorBoard these come from the
+folders, `<method>/<task>/<seed>/…`; for Sacred from `config.json`, which must contain `task` and
+`seed` and may contain `method`.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ TAGS = {
         for name, kind in {**SCORE_COLUMNS, "episode_reward": "return"}.items()
     },
 }
-"""Names under which scores are known, and the kind of score; evaluations before all else."""
+"""Kind of score by tag; tags of evaluations take precedence over the others."""
 EVENTS = "events.out.tfevents.*"
 
 
 def read_tensorboard(path: Path, source: str, problems: list[Problem]) -> list[tuple[Run, Points]]:
-    """Every run below a folder `<method>/<task>/<seed>/` with TensorBoard events.
+    """Read every run below a folder `<method>/<task>/<seed>/` with TensorBoard events.
 
     Args:
         path: the folder.
-        source: name of where they come from, for the tidy table.
-        problems: grows by what could not be used.
+        source: name of the source in the tidy table.
+        problems: list to which unusable runs are appended.
 
     Raises:
-        UserError: the package `tensorboard` is not installed.
+        UserError: If the package `tensorboard` is not installed.
     """
     try:
         from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -50,13 +50,13 @@ def read_tensorboard(path: Path, source: str, problems: list[Problem]) -> list[t
         raise UserError(f"reading TensorBoard needs `pip install tensorboard` ({error})") from None
     folders = sorted({file.parent for file in path.rglob(EVENTS)})
     if not folders:
-        problems.append(Problem(str(path), None, f"holds no TensorBoard run ({EVENTS})"))
-    found: list[tuple[Run, Points]] = []
+        problems.append(Problem(str(path), None, f"contains no TensorBoard run ({EVENTS})"))
+    runs: list[tuple[Run, Points]] = []
     for folder in folders:
-        parts = folder.relative_to(path).parts
-        seed = re.search(r"(\d+)\D*$", parts[2]) if len(parts) >= 3 else None
+        names = folder.relative_to(path).parts
+        seed = re.search(r"(\d+)\D*$", names[2]) if len(names) >= 3 else None
         if seed is None:
-            what = f"not <method>/<task>/<seed>/ below {path}; left out"
+            what = f"not <method>/<task>/<seed>/ below {path}; skipped"
             problems.append(Problem(str(folder), None, what))
             continue
         events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
@@ -64,24 +64,24 @@ def read_tensorboard(path: Path, source: str, problems: list[Problem]) -> list[t
             tag: [(event.step, event.value) for event in events.Scalars(tag)]
             for tag in events.Tags()["scalars"]
         }
-        identity = (parts[0], parts[1], int(seed[1]))
-        found += _run(source, identity, folder, scalars, problems)
-    return found
+        identity = (names[0], names[1], int(seed[1]))
+        runs += _run(source, identity, folder, scalars, problems)
+    return runs
 
 
 def read_sacred(path: Path, source: str, problems: list[Problem]) -> list[tuple[Run, Points]]:
-    """Every run of Sacred's file observer below a folder.
+    """Read every run of Sacred's file observer below a folder.
 
     Args:
         path: the folder.
-        source: name of where they come from, for the tidy table, and of the method where a run's
-            configuration names none.
-        problems: grows by what could not be used.
+        source: name of the source in the tidy table, and of the method if a run's configuration
+            does not contain one.
+        problems: list to which unusable runs are appended.
     """
     folders = sorted(file.parent for file in path.rglob("metrics.json"))
     if not folders:
-        problems.append(Problem(str(path), None, "holds no Sacred run (metrics.json)"))
-    found: list[tuple[Run, Points]] = []
+        problems.append(Problem(str(path), None, "contains no Sacred run (metrics.json)"))
+    runs: list[tuple[Run, Points]] = []
     for folder in folders:
         try:
             config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -92,11 +92,11 @@ def read_sacred(path: Path, source: str, problems: list[Problem]) -> list[tuple[
                 for name, metric in metrics.items()
             }
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            what = f"unusable, {type(error).__name__}: {error}; left out"
+            what = f"unusable, {type(error).__name__}: {error}; skipped"
             problems.append(Problem(str(folder), None, what))
             continue
-        found += _run(source, identity, folder, scalars, problems)
-    return found
+        runs += _run(source, identity, folder, scalars, problems)
+    return runs
 
 
 def _run(
@@ -106,18 +106,18 @@ def _run(
     scalars: dict[str, list[tuple[Any, Any]]],
     problems: list[Problem],
 ) -> Iterator[tuple[Run, Points]]:
-    """The run, if its task is known and it was scored as that task is."""
+    """Yield the run if its task is known and it recorded the score of that task."""
     method, name, seed = identity
     task = ALIASES.get(name, name)
     if task not in TASKS:
-        problems.append(Problem(str(folder), None, f"unknown task '{name}'; left out"))
+        problems.append(Problem(str(folder), None, f"unknown task '{name}'; skipped"))
         return
     kind = TASKS[task].metric
     tags = [tag for tag in sorted(TAGS, key=lambda tag: "eval" not in tag) if TAGS[tag] == kind]
     tag = next((tag for tag in tags if tag in scalars), None)
     if tag is None:
-        there = ", ".join(sorted(scalars)[:8]) or "nothing"
-        what = f"no {kind} of evaluations among its scalars ({there}); left out"
+        names = ", ".join(sorted(scalars)[:8]) or "none"
+        what = f"no evaluation {kind} among its scalars ({names}); skipped"
         problems.append(Problem(str(folder), None, what))
         return
     rows = [(int(step), {SCORES[kind].metric: float(value)}) for step, value in scalars[tag]]

@@ -1,4 +1,4 @@
-"""Room of what a run noted while it learned: losses, gradient norms and the rest of `train.csv`."""
+"""Reader of `train.csv`: losses, gradient norms and other training metrics of a run."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ _COUNTS = ("env_step", "agent_step", "num_updates", "episode")
 
 
 def read_training(directory: Path, problems: list[Problem], most: int = 0) -> pd.DataFrame:
-    """The training record of a run.
+    """Return the training metrics of a run.
 
     Args:
-        directory: of the run.
-        problems: grows by what could not be read; a run without the file is none.
-        most: rows at most; more are averaged in equal shares. 0 for all rows.
+        directory: run directory.
+        problems: list to which read errors are appended; a missing file is not a problem.
+        most: maximum number of rows; longer records are averaged over groups of consecutive rows.
+            0 keeps all rows.
 
     Returns:
-        `env_step` and a column for each quantity, empty where there is no record.
+        `env_step` and one column per metric; empty if there is no record.
     """
     path = directory / "train.csv"
     try:
@@ -33,9 +34,9 @@ def read_training(directory: Path, problems: list[Problem], most: int = 0) -> pd
     except OSError as error:
         problems.append(Problem(str(path), None, f"cannot be read: {error}"))
         return pd.DataFrame()
-    whole = text[: text.rfind("\n") + 1]  # the last line may be half written
+    complete = text[: text.rfind("\n") + 1]  # the last line may be incomplete
     try:
-        table = pd.read_csv(io.StringIO(whole))
+        table = pd.read_csv(io.StringIO(complete))
         table = table.apply(pd.to_numeric, errors="coerce").dropna(subset=STEP)
     except (ValueError, KeyError) as error:
         problems.append(Problem(str(path), None, f"cannot be read: {error}"))
@@ -45,8 +46,8 @@ def read_training(directory: Path, problems: list[Problem], most: int = 0) -> pd
 
 
 def _thinned(table: pd.DataFrame, most: int) -> pd.DataFrame:
-    """Rows averaged in equal shares, each at its last step."""
-    share = np.arange(len(table)) * most // len(table)
-    means = table.groupby(share).mean()
-    means[STEP] = table.groupby(share)[STEP].last()
+    """Average groups of consecutive rows; each result has the last step of its group."""
+    group = np.arange(len(table)) * most // len(table)
+    means = table.groupby(group).mean()
+    means[STEP] = table.groupby(group)[STEP].last()
     return means

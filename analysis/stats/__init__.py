@@ -1,1 +1,1 @@
-"""Computes statistics, comparisons and verdicts from records."""
+"""Statistics of the records: aggregation, intervals, comparisons and the audit."""

@@ -1,8 +1,8 @@
-"""Room of the effects: what changing a setting does to the score, task by task and on average.
+"""Effect of a setting on the score, per task and averaged over tasks.
 
-Both sides have a few seeds a task. The mean over tasks of the differences has two intervals: the
-stratified bootstrap's, which figures show, and Welch's, which verdicts rest on: of three seeds the
-bootstrap covers too little (see `analysis/stats/equivalence.py`).
+Both sides have only a few seeds per task. The mean difference over tasks has two intervals: figures
+show that of the stratified bootstrap; verdicts use Welch's, because with three seeds the coverage
+of the bootstrap is too low (see `analysis/stats/equivalence.py`).
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from analysis.stats.ragged_curves import ENDED, Rule, ScoreCurves, budget_of
 from analysis.stats.selection import joined
 
 POINTS = 100.0
-"""Scores in [0, 1] times this are points: return / 10, success in per cent."""
+"""Factor from scores in [0, 1] to points: return / 10, success in percent."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """The runs of one series that count, sorted by task.
+    """Scores of the compared runs of one series, sorted by task.
 
     Attributes:
-        strata: `(num_runs,)`, the task of each as 0, 1, …
-        final: `(num_runs,)`, scores in points at the compared step.
-        area: `(num_runs,)`, mean score in points until then (area under the curve).
-        seeds: all that occur.
+        strata: task of each run as 0, 1, …, `(num_runs,)`.
+        final: scores in points at the compared step, `(num_runs,)`.
+        area: mean scores in points up to that step (area under the curve), `(num_runs,)`.
+        seeds: all seeds that occur.
     """
 
     strata: np.ndarray
@@ -41,28 +41,28 @@ class Sample:
 
     @property
     def score(self) -> float:
-        """Mean over tasks of the means over seeds."""
+        """Mean over tasks of the mean final score over seeds."""
         numbers = range(int(self.strata[-1]) + 1)
         return float(np.mean([self.of_task(number).mean() for number in numbers]))
 
     def of_task(self, number: int) -> np.ndarray:
-        """Final scores of one task."""
+        """Return the final scores of one task."""
         return self.final[self.strata == number]
 
 
 @dataclass(frozen=True)
 class Effect:
-    """A variant against its base, both where they have runs of the same tasks.
+    """Comparison of a variant with its base on the tasks that both have.
 
     Attributes:
-        tasks: those compared.
+        tasks: the compared tasks.
         steps: env step of each task at which scores are read.
         base: runs of the base.
         variant: runs of the variant.
-        final: difference variant − base of the mean final score, with the bootstrap's interval.
-        area: likewise of the area under the curve.
-        improvement: P(variant > base) on a task chosen at random, in per cent.
-        welch: the difference of the final scores with Welch's error.
+        final: difference variant − base of the mean final scores, with its bootstrap interval.
+        area: difference variant − base of the mean areas under the curve, with its interval.
+        improvement: P(variant > base) on a random task, in percent.
+        welch: difference of the mean final scores with Welch's standard error.
     """
 
     tasks: tuple[str, ...]
@@ -75,7 +75,7 @@ class Effect:
     welch: Difference
 
     def pairs(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Final scores of variant and base, a pair for each task."""
+        """Return the final scores of variant and base for each task."""
         numbers = range(len(self.tasks))
         return [(self.variant.of_task(n), self.base.of_task(n)) for n in numbers]
 
@@ -89,18 +89,18 @@ def effect_of(
     *,
     at: int | None = None,
 ) -> tuple[Effect | None, tuple[str, ...]]:
-    """Compares two series of runs.
+    """Compare two series of runs.
 
     Args:
-        curves: of all runs.
-        base: rows of one series.
-        variant: rows of the other.
-        rule: what counts where a step was not recorded.
-        bootstrap: how intervals are drawn.
-        at: env step at which scores are read; the end of the shorter side's budget if None.
+        curves: all runs.
+        base: row numbers of the base.
+        variant: row numbers of the variant.
+        rule: treatment of missing and repeated evaluations.
+        bootstrap: number of resamples and seed.
+        at: env step at which scores are read; None for the smaller of the two sides' budgets.
 
     Returns:
-        None where no task has a run that counts on both sides; and what is missing, in words.
+        The effect, None if no task has a usable run on both sides; and messages about missing runs.
     """
     runs = curves.runs
     missing: list[str] = []
@@ -113,17 +113,17 @@ def effect_of(
             missing.append(f"{task}: no run of the {'base' if len(sides[1]) else 'variant'}")
             continue
         end = at or int(min(_end(curves, side) for side in sides))
-        there = [_there(curves, side, end, rule, missing) for side in sides]
+        usable = [_with_score(curves, side, end, rule, missing) for side in sides]
         missing += _other_seeds(runs, task, *sides)
-        if all(map(len, there)):
-            ends[task], kept[task] = end, (there[0], there[1])
+        if all(map(len, usable)):
+            ends[task], kept[task] = end, (usable[0], usable[1])
     if not kept:
         return None, tuple(missing)
     theirs, ours = (
         _sample(curves, {task: rows[side] for task, rows in kept.items()}, ends, rule)
         for side in (0, 1)
     )
-    parts = [difference(ours.of_task(n), theirs.of_task(n)) for n in range(len(kept))]
+    differences = [difference(ours.of_task(n), theirs.of_task(n)) for n in range(len(kept))]
     effect = Effect(
         tasks=tuple(kept),
         steps=tuple(ends[task] for task in kept),
@@ -136,13 +136,13 @@ def effect_of(
                 (ours.final, ours.strata), (theirs.final, theirs.strata), bootstrap
             )
         ),
-        welch=mean_difference(parts),
+        welch=mean_difference(differences),
     )
     return effect, tuple(missing)
 
 
 def task_table(effect: Effect) -> pd.DataFrame:
-    """A row per task: env step, seeds, means and difference with Welch's 95 % interval."""
+    """Return env step, seeds, means and difference with Welch's 95 % interval per task."""
     rows = []
     for task, step, (ours, theirs) in zip(effect.tasks, effect.steps, effect.pairs(), strict=True):
         own = difference(ours, theirs)
@@ -154,13 +154,13 @@ def task_table(effect: Effect) -> pd.DataFrame:
 
 
 def _by_task(runs: pd.DataFrame, rows: np.ndarray) -> dict[str, np.ndarray]:
-    """Rows of each task, by seed."""
+    """Return the row numbers of each task, sorted by seed."""
     chosen = runs.loc[rows].sort_values("seed", kind="stable")
     return {str(task): own.index.to_numpy() for task, own in chosen.groupby("task")}
 
 
 def _end(curves: ScoreCurves, rows: np.ndarray) -> float:
-    """Where the runs of one task end: at their budget, or with their last step without one."""
+    """Return the largest budget of a task's runs; for a run without one, its last step."""
     budgets = [budget_of(budget) for budget in curves.runs.loc[rows, "budget"]]
     known = [
         last if np.isinf(budget) else budget
@@ -169,14 +169,14 @@ def _end(curves: ScoreCurves, rows: np.ndarray) -> float:
     return max(known)
 
 
-def _there(
+def _with_score(
     curves: ScoreCurves, rows: np.ndarray, end: int, rule: Rule, missing: list[str]
 ) -> np.ndarray:
-    """The rows that have a score at `end`; the others are named."""
+    """Return the rows that have a score at `end`; append a message for each of the others."""
     values = curves.values(rows, np.array([end]), rule)[:, 0]
     for row in rows[np.isnan(values)]:
         run = curves.runs.loc[row]
-        how = "ended" if run["state"] in ENDED else "stands"
+        how = "ended" if run["state"] in ENDED else "is"
         missing.append(
             f"{run['task']}: seed {run['seed']} of {run['variant']} {how} at "
             f"{int(curves.last_steps[row]):,} of {end:,} env steps"
@@ -185,19 +185,19 @@ def _there(
 
 
 def _other_seeds(runs: pd.DataFrame, task: str, base: np.ndarray, variant: np.ndarray) -> list[str]:
-    """Seeds that only one side has, in words."""
+    """Return messages about seeds that only one side has."""
     theirs, ours = (set(runs.loc[rows, "seed"]) for rows in (base, variant))
     return [
-        f"{task}: seed{'s' * (len(lacking) > 1)} {joined(sorted(lacking))} of the {name} only"
-        for name, lacking in (("base", theirs - ours), ("variant", ours - theirs))
-        if lacking
+        f"{task}: seed{'s' * (len(unmatched) > 1)} {joined(sorted(unmatched))} only in the {name}"
+        for name, unmatched in (("base", theirs - ours), ("variant", ours - theirs))
+        if unmatched
     ]
 
 
 def _sample(
     curves: ScoreCurves, rows: Mapping[str, np.ndarray], ends: Mapping[str, int], rule: Rule
 ) -> Sample:
-    """Final scores and areas of the runs of one side."""
+    """Return final scores and areas under the curve of the runs of one side."""
     strata, final, area = [], [], []
     for number, (task, own) in enumerate(rows.items()):
         steps = np.append(curves.common_grid(own, ends[task] - 1), ends[task])
@@ -206,16 +206,16 @@ def _sample(
         final.append(values[:, -1])
         area.append(_area(steps, values))
     seeds = curves.runs.loc[np.concatenate(list(rows.values())), "seed"]
-    joined = [np.concatenate(parts) for parts in (strata, final, area)]
-    return Sample(joined[0], joined[1], joined[2], tuple(sorted(seeds.unique())))
+    columns = [np.concatenate(parts) for parts in (strata, final, area)]
+    return Sample(columns[0], columns[1], columns[2], tuple(sorted(seeds.unique())))
 
 
 def _area(steps: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Area under each curve over its length, by trapezia between steps that have a value."""
+    """Return the area under each curve divided by its length (trapezoidal rule, NaN skipped)."""
     out = np.empty(len(values))
     for i, curve in enumerate(values):
-        there = ~np.isnan(curve)
-        x, y = steps[there], curve[there]
+        present = ~np.isnan(curve)
+        x, y = steps[present], curve[present]
         heights = (y[1:] + y[:-1]) / 2
         out[i] = np.sum(heights * np.diff(x)) / (x[-1] - x[0]) if len(x) > 1 else y[-1]
     return out
@@ -224,7 +224,7 @@ def _area(steps: np.ndarray, values: np.ndarray) -> np.ndarray:
 def _difference(
     ours: tuple[np.ndarray, np.ndarray], theirs: tuple[np.ndarray, np.ndarray], bootstrap: Bootstrap
 ) -> Interval:
-    """Mean over tasks of the first side minus that of the second."""
+    """Return the difference of the means over tasks of the two sides, with its interval."""
     (scores, strata), (others, their_strata) = ours, theirs
     return bootstrap_difference(
         "mean", (scores[:, None], strata), (others[:, None], their_strata), bootstrap
@@ -232,5 +232,5 @@ def _difference(
 
 
 def _scaled(interval: Interval) -> Interval:
-    """In per cent."""
+    """Return the interval in percent."""
     return Interval(*(POINTS * bound for bound in (interval.point, interval.low, interval.high)))

@@ -1,8 +1,8 @@
-"""Room of the tables that figures are drawn from; the only file that imports rliable.
+"""Aggregate statistics over groups of tasks; the only module that imports rliable.
 
-Means, medians, interquartile means and optimality gaps are rliable's; their intervals come from
-`analysis/stats/bootstrap.py`, which draws rliable's resamples in a fraction of the time and is held
-against it by the tests.
+Means, medians, interquartile means and optimality gaps are those of rliable. Their intervals come
+from `analysis/stats/bootstrap.py`, which computes rliable's stratified bootstrap in a fraction of
+the time; the tests compare it with rliable.
 """
 
 from __future__ import annotations
@@ -52,9 +52,9 @@ GROUP_SCORES = [
 ]
 PROFILE_TAUS = np.linspace(0, 1, 101)
 COVERAGE_NOTE = (
-    "Few seeds give intervals that are too narrow: nominal 95 % intervals cover the true mean of "
-    "one task in about 75 % of cases with three seeds and 50 % with two, the true mean over 104 "
-    "tasks in about 89 % and 83 % (Gaussian scores)."
+    "With few seeds, bootstrap intervals are too narrow: in simulations with Gaussian scores, "
+    "nominal 95 % intervals cover the true mean of one task in about 75 % of cases with three "
+    "seeds and 50 % with two, and the true mean over 104 tasks in about 89 % and 83 %."
 )
 
 
@@ -65,20 +65,20 @@ def group_curves(
     bootstrap: Bootstrap,
     statistic: str = "mean",
 ) -> tuple[pd.DataFrame, tuple[Problem, ...]]:
-    """A statistic of the normalized scores of a group's tasks, per series and step.
+    """Return a statistic of a group's normalized scores, per series and env step.
 
-    Every series is averaged over the same tasks, all of the group; a series that lacks one, and
-    a step at which some run has no value by the rule, are listed instead.
+    Every series is averaged over the same tasks, those of the group. A series that lacks a task is
+    listed as a problem instead, and so is a step at which the rule gives a run no value.
 
     Args:
-        curves: of all runs.
-        groups: of tasks.
-        rule: what counts where a step was not recorded.
-        bootstrap: how intervals are drawn.
-        statistic: a name in `bootstrap.STATISTICS`.
+        curves: all runs.
+        groups: groups of tasks.
+        rule: treatment of missing and repeated evaluations.
+        bootstrap: number of resamples and seed.
+        statistic: key of `bootstrap.STATISTICS`.
 
     Returns:
-        columns `GROUP_CURVES`, scores in [0, 1], and the problems met.
+        Columns `GROUP_CURVES`, scores in [0, 1]; and the problems found.
     """
     rows: list[tuple[Any, ...]] = []
     problems: list[Problem] = []
@@ -92,7 +92,7 @@ def group_curves(
             names = run_names(curves, chosen)
             problems += incomplete(steps, values, names, rule, where)
             if chosen.single:
-                what = "one run of each task: their mean has no interval"
+                what = "one run per task: the mean has no interval"
                 problems.append(Problem(where, None, what, "warning"))
             bounds = intervals(statistic, values, chosen.strata, rule, bootstrap)
             for step, bound in zip(steps, bounds, strict=True):
@@ -111,18 +111,18 @@ def group_scores(
     statistics: Sequence[str] = tuple(STATISTICS),
     fractions: Sequence[float] = (1.0,),
 ) -> tuple[pd.DataFrame, tuple[Problem, ...]]:
-    """Statistics of the normalized scores at each group's horizon, or at fractions of it.
+    """Return statistics of the normalized scores at fractions of each group's horizon.
 
     Args:
-        curves: of all runs.
-        groups: of tasks, with their horizons.
-        rule: what counts where a step was not recorded.
-        bootstrap: how intervals are drawn.
-        statistics: names in `bootstrap.STATISTICS`.
-        fractions: of each task's horizon.
+        curves: all runs.
+        groups: groups of tasks with their horizons.
+        rule: treatment of missing and repeated evaluations.
+        bootstrap: number of resamples and seed.
+        statistics: keys of `bootstrap.STATISTICS`.
+        fractions: fractions of each task's horizon.
 
     Returns:
-        columns `GROUP_SCORES`, scores in [0, 1], and the problems met.
+        Columns `GROUP_SCORES`, scores in [0, 1]; and the problems found.
     """
     rows: list[tuple[Any, ...]] = []
     problems: list[Problem] = []
@@ -142,10 +142,16 @@ def group_scores(
 def profiles(
     curves: ScoreCurves, group: Group, rule: Rule, bootstrap: Bootstrap
 ) -> tuple[pd.DataFrame, tuple[Problem, ...]]:
-    """Performance profile of each series at the group's horizon.
+    """Return the performance profile of each series at the group's horizon.
+
+    Args:
+        curves: all runs.
+        group: group of tasks with its horizon.
+        rule: treatment of missing and repeated evaluations.
+        bootstrap: number of resamples and seed.
 
     Returns:
-        columns `SERIES`, group, tau, value, low, high; and the problems met.
+        Columns `SERIES`, group, tau, value, low, high; and the problems found.
     """
     rows: list[tuple[Any, ...]] = []
     problems: list[Problem] = []
@@ -162,20 +168,27 @@ def profiles(
 def improvements(
     curves: ScoreCurves, group: Group, rule: Rule, bootstrap: Bootstrap
 ) -> tuple[pd.DataFrame, tuple[Problem, ...]]:
-    """P(X > Y) on a task of the group chosen at random, for every two series.
+    """Return the probability of improvement P(X > Y) for all ordered pairs of series.
+
+    Args:
+        curves: all runs.
+        group: group of tasks with its horizon.
+        rule: treatment of missing and repeated evaluations.
+        bootstrap: number of resamples and seed.
 
     Returns:
-        columns `x_` and `y_` + `SERIES`, group, value, low, high; and the problems met.
+        Columns `SERIES` with the prefixes `x_` and `y_`, group, value, low, high; and the problems
+        found.
     """
     rows: list[tuple[Any, ...]] = []
     problems: list[Problem] = []
     final = list(_final(curves, group, rule, problems))
     for place, (x, *ours) in enumerate(final):
         for y, *theirs in final[place + 1 :]:
-            found = probability_of_improvement(
+            probability = probability_of_improvement(
                 (ours[0], ours[1]), (theirs[0], theirs[1]), bootstrap
             )
-            value, low, high = found.stacked()[0]
+            value, low, high = probability.stacked()[0]
             rows.append((*x, *y, group.name, value, low, high))
             rows.append((*y, *x, group.name, 1 - value, 1 - high, 1 - low))
     columns = [*(f"x_{name}" for name in SERIES), *(f"y_{name}" for name in SERIES)]
@@ -183,15 +196,15 @@ def improvements(
 
 
 def reference_interval(statistic: str, scores: np.ndarray, bootstrap: Bootstrap) -> Interval:
-    """The interval as rliable itself draws it, for comparison: minutes where ours takes seconds.
+    """Return the interval computed by rliable itself, for comparison.
 
-    rliable 1.2.0 draws from numpy's global generator whatever `random_state` it is given, so
-    that one is seeded here, and restored afterwards.
+    It takes minutes instead of seconds. rliable 1.2.0 samples from numpy's global generator even if
+    a `random_state` is passed, so the global generator is seeded here and restored afterwards.
 
     Args:
-        statistic: a name in `bootstrap.STATISTICS`.
+        statistic: key of `bootstrap.STATISTICS`.
         scores: `(num_seeds, num_tasks)`.
-        bootstrap: resamples and seed.
+        bootstrap: number of resamples and seed.
     """
     metric = RLIABLE_METRICS[statistic]
     state = np.random.get_state()
@@ -211,20 +224,20 @@ RLIABLE_METRICS = {
     "iqm": rliable_metrics.aggregate_iqm,
     "optimality_gap": rliable_metrics.aggregate_optimality_gap,
 }
-"""rliable's definitions of `bootstrap.STATISTICS`, from scores `(num_seeds, num_tasks)`."""
+"""rliable's definitions of `bootstrap.STATISTICS`, for scores `(num_seeds, num_tasks)`."""
 
 
 def _final(
     curves: ScoreCurves, group: Group, rule: Rule, problems: list[Problem]
 ) -> Iterator[tuple[Series, np.ndarray, np.ndarray]]:
-    """Series, scores `(num_runs,)` at the horizon, and strata; runs without a score are listed."""
+    """Yield each series with its scores at the horizon, `(num_runs,)`, and strata."""
     for series, chosen in select(curves, group.tasks, group.name, problems):
         where = series_name(*series, group.name)
         values = _at_horizon(curves, chosen, group, rule, where, problems)
-        there = ~np.isnan(values[:, 0])
-        full = len(np.unique(chosen.strata[there])) == len(group.tasks)
-        if there.all() or (full and rule.between == "none"):
-            yield series, values[there, 0], chosen.strata[there]
+        present = ~np.isnan(values[:, 0])
+        full = len(np.unique(chosen.strata[present])) == len(group.tasks)
+        if present.all() or (full and rule.between == "none"):
+            yield series, values[present, 0], chosen.strata[present]
 
 
 def _at_horizon(
@@ -236,16 +249,16 @@ def _at_horizon(
     problems: list[Problem],
     fractions: Sequence[float] = (1.0,),
 ) -> np.ndarray:
-    """`(num_runs, num_fractions)` scores at fractions of the horizon; what lacks some is listed.
+    """Return scores at fractions of the horizon, `(num_runs, num_fractions)`.
 
     Args:
-        curves: of all runs.
-        chosen: the runs of one series.
-        group: of tasks, with its horizon.
-        rule: what counts where a step was not recorded.
-        where: the series, for problems.
-        problems: grows by what is left out.
-        fractions: of each task's horizon.
+        curves: all runs.
+        chosen: runs of one series.
+        group: group of tasks with its horizon.
+        rule: treatment of missing and repeated evaluations.
+        where: name of the series, for problems.
+        problems: list to which missing scores are appended.
+        fractions: fractions of each task's horizon.
     """
     values, reasons = horizon_scores(curves, chosen, group, rule, fractions)
     problems += [Problem(where, None, reason, "warning") for reason in reasons]

@@ -1,8 +1,8 @@
-"""Room of the audit: where records are ragged, and what the rule made of it, run by run.
+"""Audit of incomplete records: what is missing or repeated in each run, and its treatment.
 
-A finding is nothing wrong with a file (that is a problem, see `analysis/records/problems.py`) but
-something that a mean over seeds cannot pass over in silence: a step recorded twice, a missing
-one, a run that stops early, a seed that others of its series have.
+A finding is not a damaged file (that is a problem, see `analysis/records/problems.py`), but an
+irregularity that affects a mean over seeds: a repeated or missing step, a run that stops early, or
+a seed that the series has only on other tasks.
 """
 
 from __future__ import annotations
@@ -22,29 +22,29 @@ FINDINGS = {
     "missing_steps": "steps of the evaluation grid not recorded",
     "ends_early": "last evaluation before the end of the budget",
     "other_budget": "budget other than the paper's",
-    "missing_seed": "seed that the series has on other tasks",
-    "diverged": "NaN or infinity in training",
-    "not_ended": "run that failed, was stopped or still goes on",
+    "missing_seed": "seed that the series has only on other tasks",
+    "diverged": "NaN or infinity during training",
+    "not_ended": "failed, stopped or still running",
 }
-"""What the audit finds, in the order of its table."""
-_REPEATS = {"mean": "averaged", "first": "first one taken", "last": "last one taken"}
+"""Descriptions of the findings, in the order of the table."""
+_REPEATS = {"mean": "averaged", "first": "first value used", "last": "last value used"}
 _BETWEEN = {
-    "hold": "value before them held",
+    "hold": "previous value held",
     "linear": "interpolated",
-    "none": "left out at those steps",
+    "none": "excluded at those steps",
 }
-_CARRIED = "last value carried on"
+_CARRIED = "last value carried forward"
 
 AuditRow = tuple[str, int, str, str]
-"""Name in `FINDINGS`, how many, where, and what was done about it."""
+"""Key of `FINDINGS`, count, location, and treatment."""
 
 
 def audit(curves: ScoreCurves, rule: Rule) -> pd.DataFrame:
-    """Every finding, one a row, columns `AUDIT`.
+    """Return every finding, one per row, columns `AUDIT`.
 
     Args:
-        curves: of all runs.
-        rule: whose treatment is named.
+        curves: all runs.
+        rule: rule whose treatment is reported.
     """
     rows = []
     for _, peers in curves.runs.groupby(["source", "variant", "dataset", "task"]):
@@ -61,23 +61,23 @@ def audit(curves: ScoreCurves, rule: Rule) -> pd.DataFrame:
 
 
 def summary(table: pd.DataFrame) -> list[str]:
-    """The audit in a few lines: how many runs show what.
+    """Return the number of runs with each finding, one line each.
 
     Args:
-        table: from `audit`.
+        table: result of `audit`.
     """
     runs = table.groupby("finding", sort=False)[RUN_KEY].apply(lambda t: len(t.drop_duplicates()))
     return [f"{runs[name]:,} runs: {what}" for name, what in FINDINGS.items() if name in runs.index]
 
 
 def _findings(curves: ScoreCurves, row: int, grid: np.ndarray, rule: Rule) -> Iterator[AuditRow]:
-    """What one run's curve and state show.
+    """Yield the findings of one run.
 
     Args:
-        curves: of all runs.
-        row: the run.
-        grid: steps at which it or its peers were evaluated.
-        rule: of treatment.
+        curves: all runs.
+        row: row number of the run.
+        grid: steps at which the run or its peers were evaluated.
+        rule: rule whose treatment is reported.
     """
     run = curves.runs.loc[row]
     steps, counts = np.unique(curves.curves[row].steps, return_counts=True)
@@ -95,39 +95,39 @@ def _findings(curves: ScoreCurves, row: int, grid: np.ndarray, rule: Rule) -> It
     if run["state"] == "DIVERGED":
         yield "diverged", 1, f"at {reached}", _CARRIED
     if not ended:
-        yield "not_ended", 1, f"{run['state']} at {reached}", "not carried beyond"
+        yield "not_ended", 1, f"{run['state']} at {reached}", "not carried forward"
     full = paper_budget(run["task"], run["obs"])
     in_env_steps = run["source"] == RUNS_SOURCE and run["budget_unit"] == "env_steps"
     if in_env_steps and budget != full and np.isfinite([budget, full]).all():
         detail = f"{budget:,.0f} instead of {full:,.0f} env steps"
-        yield "other_budget", 1, detail, "carried to the end of its own budget only"
+        yield "other_budget", 1, detail, "last value carried forward to its own budget only"
 
 
 def _missing_seeds(runs: pd.DataFrame) -> Iterator[tuple[object, ...]]:
-    """A finding for each seed that a series has on some task but not on another."""
+    """Yield a finding for each seed that a series has on some tasks but not on another."""
     for series, members in runs.groupby(SERIES):
         seeds = set(members["seed"])
         for task, own in members.groupby("task"):
             for seed in sorted(seeds - set(own["seed"])):
                 key = (*series, task, seed)
-                yield (*key, "missing_seed", 1, "no curve", "mean over the others")
+                yield (*key, "missing_seed", 1, "no curve", "mean over the other seeds")
 
 
 def _span(steps: np.ndarray) -> str:
-    """First and last of some steps."""
+    """Return the first and last of some steps as text."""
     return f"{steps[0]:,}" if len(steps) == 1 else f"{steps[0]:,} to {steps[-1]:,}"
 
 
 def sensitivity(curves: ScoreCurves, groups: Sequence[Group]) -> pd.DataFrame:
-    """Mean scores at the horizon under every rule.
+    """Return mean scores at the horizon under every rule.
 
     Args:
-        curves: of all runs.
-        groups: of tasks; a series that lacks a task of a group is left out there.
+        curves: all runs.
+        groups: groups of tasks; a series that lacks a task of a group is excluded from it.
 
     Returns:
-        columns `SERIES`, group, one for each rule (scores in per cent; NaN where the rule leaves
-        a task without a value), and `spread`, the largest difference between two rules.
+        Columns `SERIES`, group, one for each rule (scores in percent; NaN if the rule leaves a task
+        without a value), and `spread`, the largest difference between two rules.
     """
     rows = []
     for group in groups:
@@ -140,11 +140,11 @@ def sensitivity(curves: ScoreCurves, groups: Sequence[Group]) -> pd.DataFrame:
 
 
 def _task_mean(curves: ScoreCurves, chosen: Selection, group: Group, rule: Rule) -> float:
-    """Mean over tasks of the mean over the seeds there are, in per cent."""
+    """Return the mean over tasks of the mean over available seeds, in percent."""
     values = horizon_scores(curves, chosen, group, rule)[0][:, 0]
-    there = ~np.isnan(values)
-    counts = np.bincount(chosen.strata, there)
+    present = ~np.isnan(values)
+    counts = np.bincount(chosen.strata, present)
     if not counts.all():
         return float("nan")
-    sums = np.bincount(chosen.strata, np.where(there, values, 0.0))
+    sums = np.bincount(chosen.strata, np.where(present, values, 0.0))
     return float(100 * (sums / counts).mean())

@@ -1,4 +1,4 @@
-"""Room of the verdicts' tables: what `analysis/reproduce.py` found, in words and rounded."""
+"""Text tables of the comparison with the published curves."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from tdmpc2.envs.tasks import TASKS
 
 
 def shown(tasks: pd.DataFrame, domains: pd.DataFrame) -> str:
-    """Both tables as text, the tasks that need a look first, and what chance alone would do."""
+    """Return both tables as text, worst verdicts first, with a note on false positives."""
     order = tasks.assign(rank=tasks["verdict"].map(WORST_FIRST.index))
     order = order.sort_values(["rank", *SERIES, "domain", "task"])
     return "\n\n".join(
         [
             _text(task_texts(order)),
             _text(domain_texts(domains)),
-            "Points are return / 10 or success in per cent; brackets hold 95 % intervals (Welch). "
-            f"Of {len(tasks)} tasks that are truly equal, about {0.025 * len(tasks):.1f} would "
-            "come out as worse by chance.",
+            "Points are return / 10 or success in percent, with Welch 95 % intervals in brackets. "
+            f"If all {len(tasks)} tasks were truly equal, up to about {0.025 * len(tasks):.1f} "
+            "would be expected to be flagged as worse by chance.",
         ]
     )
 
 
 def _text(table: pd.DataFrame) -> str:
-    """A table for the terminal."""
+    """Return a table for the terminal."""
     return tabulate(
         table.to_numpy().tolist(), list(table.columns), tablefmt="simple", disable_numparse=True
     )
 
 
 def task_texts(tasks: pd.DataFrame) -> pd.DataFrame:
-    """The tasks, in words and rounded."""
+    """Return the table of the tasks as rounded text."""
     return pd.DataFrame(
         {
             "method": _names(tasks),
@@ -49,7 +49,7 @@ def task_texts(tasks: pd.DataFrame) -> pd.DataFrame:
 
 
 def domain_texts(domains: pd.DataFrame) -> pd.DataFrame:
-    """The domains, in words and rounded."""
+    """Return the table of the domains as rounded text."""
     return pd.DataFrame(
         {
             "method": _names(domains),
@@ -61,7 +61,7 @@ def domain_texts(domains: pd.DataFrame) -> pd.DataFrame:
 
 
 def _figures(table: pd.DataFrame) -> dict[str, list[str]]:
-    """Means, difference with interval, margin and verdict."""
+    """Return means, difference with interval, margin and verdict."""
     return {
         "ours": [_rounded(value) for value in table["ours"].to_numpy(float)],
         "published": [_rounded(value) for value in table["theirs"].to_numpy(float)],
@@ -75,7 +75,7 @@ def _figures(table: pd.DataFrame) -> dict[str, list[str]]:
 
 
 def _names(table: pd.DataFrame) -> list[str]:
-    """Method, and the source where it is not the run directories."""
+    """Return the methods, with the source if it is not the run directories."""
     return [
         method if source == RUNS_SOURCE else f"{method} ({source})"
         for method, source in table[["method", "source"]].to_numpy()
@@ -83,5 +83,5 @@ def _names(table: pd.DataFrame) -> list[str]:
 
 
 def _rounded(value: float) -> str:
-    """One decimal; a dash for nothing."""
+    """Return the value with one decimal; a dash for NaN."""
     return "–" if np.isnan(value) else f"{value:.1f}"

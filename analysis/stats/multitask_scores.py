@@ -1,7 +1,7 @@
-"""Room of the statistics of multi-task agents: the score of a set of tasks, with its interval.
+"""Scores of multi-task agents on their task set, with confidence intervals.
 
-The score of a set is the mean over its tasks of return / 10 or success in per cent, here as a
-fraction. Intervals are those of single tasks: seeds are resampled within each task.
+The score of a task set is the mean over its tasks of return / 10 or success in percent, here scaled
+to [0, 1]. As for single tasks, the bootstrap resamples seeds within each task.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ MULTITASK_TASKS = [
 
 @dataclass(frozen=True)
 class Agents:
-    """The runs of one series, one a seed.
+    """The runs of one series, one per seed.
 
     Attributes:
         series: values of `MULTITASK_SERIES`.
-        runs: their rows, sorted by seed.
-        tasks: of the set, in its order.
-        curves: of each task, one of each run; scores as fractions.
+        runs: rows of the runs, sorted by seed.
+        tasks: tasks of the task set, in its order.
+        curves: for each task, the curve of each run, with scores in [0, 1].
     """
 
     series: tuple[str, ...]
@@ -55,57 +55,57 @@ class Agents:
 
     @property
     def name(self) -> str:
-        """What problems call them."""
+        """Name of the series in problems."""
         return series_name(*self.series[:-1])
 
     @property
     def seeds(self) -> np.ndarray:
-        """`(num_seeds,)`."""
+        """Seeds of the runs, `(num_seeds,)`."""
         return self.runs["seed"].to_numpy()
 
     @property
     def budget(self) -> float:
-        """Updates that the largest of the runs is to have."""
+        """Largest budget of the runs, in updates."""
         return max(budget_of(budget) for budget in self.runs["budget"])
 
     @cached_property
     def grid(self) -> np.ndarray:
-        """Every update at which any of them was evaluated, ascending."""
+        """All numbers of updates at which any run was evaluated, ascending."""
         return np.unique(np.concatenate([c.steps for own in self.curves for c in own]))
 
     @cached_property
     def reached(self) -> np.ndarray:
-        """`(num_seeds,)`: updates until which each run has a score of every task."""
+        """Updates up to which each run has a score of every task, `(num_seeds,)`."""
         ends = [[max(c.carried_to, c.steps.max()) for c in own] for own in self.curves]
         return np.array(ends).min(axis=0)
 
     @property
     def end(self) -> int:
-        """The last evaluation until which all of them have got."""
+        """Last evaluation that all runs have reached, in updates."""
         return int(self.grid[self.grid <= self.reached.min()][-1])
 
     def values(self, steps: np.ndarray, rule: Rule) -> np.ndarray:
-        """`(num_tasks, num_seeds, num_steps)`: scores, NaN where the rule gives none."""
+        """Return scores `(num_tasks, num_seeds, num_steps)`, NaN if the rule gives none."""
         return np.array([[rule.at(curve, steps) for curve in own] for own in self.curves])
 
     def bounds(self, values: np.ndarray, rule: Rule, bootstrap: Bootstrap) -> np.ndarray:
-        """`(num_steps, 3)`: mean over tasks and seeds with its interval.
+        """Return the mean over tasks and seeds with its interval, `(num_steps, 3)`.
 
         Args:
-            values: from `values`.
-            rule: whether runs may be missing.
-            bootstrap: how intervals are drawn.
+            values: scores from `values`.
+            rule: treatment of missing and repeated evaluations.
+            bootstrap: number of resamples and seed.
         """
         strata = np.repeat(np.arange(len(self.tasks)), len(self.runs))
         return intervals("mean", values.reshape(len(strata), -1), strata, rule, bootstrap)
 
 
 def agents_of(records: MultitaskRecords, problems: list[Problem]) -> Iterator[Agents]:
-    """The agents of every series that have been evaluated on all of their tasks.
+    """Yield the agents of every series that were evaluated on all of their tasks.
 
     Args:
-        records: of all runs.
-        problems: grows by runs that are left out, and by series with a single seed.
+        records: all multi-task runs.
+        problems: list to which excluded runs, and series with a single seed, are appended.
     """
     keys = [*MULTITASK_SERIES, "seed"]
     points = {key: own for key, own in records.table.groupby([*keys, "task"], sort=False)}
@@ -113,18 +113,19 @@ def agents_of(records: MultitaskRecords, problems: list[Problem]) -> Iterator[Ag
         name = series_name(*series[:-1])
         tasks = tuple(runs["tasks"].iloc[0])
         if len({frozenset(own) for own in runs["tasks"]}) > 1:
-            what = f"runs of different tasks, all called {series[3]}; left out"
+            what = f"runs on different tasks under the same name {series[3]}; excluded"
             problems.append(Problem(name, None, what))
             continue
         chosen, curves = [], []
         for run in runs.sort_values("seed").to_dict("records"):
             tables = [points.get((*series, run["seed"], task)) for task in tasks]
-            found = [_curve(table, run) for table in tables if table is not None]
-            if len(found) == len(tasks):
+            task_curves = [_curve(table, run) for table in tables if table is not None]
+            if len(task_curves) == len(tasks):
                 chosen.append(run)
-                curves.append(found)
-            elif found:
-                what = f"{len(tasks) - len(found)} of {len(tasks)} tasks never evaluated; left out"
+                curves.append(task_curves)
+            elif task_curves:
+                missing = len(tasks) - len(task_curves)
+                what = f"{missing} of {len(tasks)} tasks never evaluated; excluded"
                 problems.append(Problem(f"{name}, seed {run['seed']}", None, what))
         if len(chosen) == 1:
             what = "one seed: its score has no interval"
@@ -137,21 +138,21 @@ def agents_of(records: MultitaskRecords, problems: list[Problem]) -> Iterator[Ag
 def set_curves(
     records: MultitaskRecords, rule: Rule, bootstrap: Bootstrap
 ) -> tuple[pd.DataFrame, tuple[Problem, ...]]:
-    """The score of every series against updates.
+    """Return the score of every series against the number of updates.
 
     Args:
-        records: of all runs.
-        rule: what counts where a task was not evaluated, or twice.
-        bootstrap: how intervals are drawn.
+        records: all multi-task runs.
+        rule: treatment of missing and repeated evaluations.
+        bootstrap: number of resamples and seed.
 
     Returns:
-        columns `MULTITASK_CURVES`, scores in [0, 1], and the problems met.
+        Columns `MULTITASK_CURVES`, scores in [0, 1]; and the problems found.
     """
     rows: list[tuple[Any, ...]] = []
     problems: list[Problem] = []
     for agents in agents_of(records, problems):
         values = agents.values(agents.grid, rule)
-        means = values.mean(axis=0)  # NaN as soon as one task has none
+        means = values.mean(axis=0)  # NaN if any task has none
         names = [f"seed {seed}" for seed in agents.seeds]
         problems += incomplete(agents.grid, means, names, rule, agents.name)
         bounds = agents.bounds(values, rule, bootstrap)
@@ -165,15 +166,15 @@ def set_curves(
 def final_scores(
     records: MultitaskRecords, rule: Rule, bootstrap: Bootstrap
 ) -> tuple[pd.DataFrame, tuple[Problem, ...]]:
-    """The score of every series at its end, which is where the last of its runs stands.
+    """Return the score of every series at the last update that all of its runs reached.
 
     Args:
-        records: of all runs.
-        rule: what counts where a task was not evaluated, or twice.
-        bootstrap: how intervals are drawn.
+        records: all multi-task runs.
+        rule: treatment of missing and repeated evaluations.
+        bootstrap: number of resamples and seed.
 
     Returns:
-        columns `MULTITASK_SCORES`, scores in [0, 1], and the problems met.
+        Columns `MULTITASK_SCORES`, scores in [0, 1]; and the problems found.
     """
     rows: list[tuple[Any, ...]] = []
     problems: list[Problem] = []
@@ -191,16 +192,16 @@ def final_scores(
 def task_scores(
     records: MultitaskRecords, rule: Rule, bootstrap: Bootstrap
 ) -> tuple[pd.DataFrame, tuple[Problem, ...]]:
-    """The score of every task at a series' end, in the order of the set.
+    """Return the score of every task at the end of a series, in the order of the task set.
 
     Args:
-        records: of all runs.
-        rule: what counts where a task was not evaluated, or twice.
-        bootstrap: how intervals are drawn.
+        records: all multi-task runs.
+        rule: treatment of missing and repeated evaluations.
+        bootstrap: number of resamples and seed.
 
     Returns:
-        columns `MULTITASK_TASKS`, scores in [0, 1]; `untrained` is the best seed's before the
-        first update, NaN where none was evaluated there. And the problems met.
+        Columns `MULTITASK_TASKS`, scores in [0, 1], where `untrained` is the best seed's score
+        before the first update, NaN if it was not evaluated; and the problems found.
     """
     rows: list[tuple[Any, ...]] = []
     problems: list[Problem] = []
@@ -220,27 +221,27 @@ def task_scores(
 
 
 def _curve(points: pd.DataFrame, run: Mapping[Any, Any]) -> Curve:
-    """One run's scores on one task; once it has ended, its last stands to its budget's end."""
+    """Return a run's scores on one task; an ended run keeps its last score up to its budget."""
     budget = budget_of(run["budget"])
     carried = budget if run["state"] in ENDED and np.isfinite(budget) else -np.inf
     return Curve(points["num_updates"].to_numpy(), points["score"].to_numpy() / 100, carried)
 
 
 def _counts(agents: Agents, scored: np.ndarray) -> tuple[int, str]:
-    """Number of seeds with a score (not NaN), and the seeds."""
-    there = agents.seeds[~np.isnan(scored)]
-    return len(there), joined(there)
+    """Return the number of seeds with a score (not NaN), and the seeds."""
+    seeds = agents.seeds[~np.isnan(scored)]
+    return len(seeds), joined(seeds)
 
 
 def _unfinished(agents: Agents) -> list[Problem]:
-    """A problem where the runs have not all come to the end of the largest budget."""
+    """Return a problem if some runs have not reached the end of the largest budget."""
     behind = agents.reached < agents.budget
     if not behind.any() or np.isinf(agents.budget):
         return []
     runs = agents.runs.loc[behind]
     named = ", ".join(f"seed {run.seed} ({run.state})" for run in runs.itertuples())
     what = (
-        f"not at the end of {agents.budget:,.0f} updates: {named}; scores are those at update "
+        f"budget of {agents.budget:,.0f} updates not reached: {named}; scores are those at update "
         f"{agents.end:,}"
     )
     return [Problem(agents.name, None, what, "warning")]

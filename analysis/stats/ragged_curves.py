@@ -1,8 +1,8 @@
-"""Room of the score curves: one per run, and the rules that make ragged ones comparable.
+"""Score curves of runs, and the rules that make incomplete curves comparable.
 
-Runs stop early, miss evaluations or hold the same step twice. A rule says what a run's score at
-a given step is then; no other place decides that, and `analysis/stats/audit.py` lists where it
-mattered.
+Runs may stop early, lack evaluations or contain the same step twice. A rule defines the score of a
+run at a given step in these cases. Nothing else does, and `analysis/stats/audit.py` lists where a
+rule had an effect.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from tdmpc2.common.system.errors import UserError, did_you_mean
 from tdmpc2.envs.tasks import PIXEL_ENV_STEPS, TASKS
 
 ENDED = ("COMPLETED", "DIVERGED")
-"""States of a run that will not go on, so its last score may stand for later steps."""
+"""States of a run that will not continue, so that its last score may represent later steps."""
 
 
 @dataclass(frozen=True)
 class Rule:
-    """What a run's score at a step is where the record does not say it plainly.
+    """Score of a run at a step at which the record has no unique value.
 
     Attributes:
-        name: as chosen with `rule=`.
-        repeats: which value counts of a step that stands more than once.
-        between: what counts between, before and after recorded steps; "none" leaves a hole.
-        what: the rule in words.
+        name: value of the option `rule=`.
+        repeats: value used for a step that is recorded more than once.
+        between: value used between, before and after recorded steps; "none" fills nothing in.
+        what: description of the rule.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Rule:
     what: str
 
     def resolved(self, steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Steps ascending, each once, and their values.
+        """Return the steps in ascending order without repetitions, and their values.
 
         Args:
             steps: `(num_points,)`, in the order of the file.
@@ -55,16 +55,16 @@ class Rule:
             return unique, values[first]
         if self.repeats == "last":
             last = np.zeros(len(unique), int)
-            last[inverse] = np.arange(len(steps))  # of equal indices the last assignment stays
+            last[inverse] = np.arange(len(steps))  # for equal indices, the last assignment wins
             return unique, values[last]
         return unique, np.bincount(inverse, values) / counts
 
     def at(self, curve: Curve, wanted: np.ndarray) -> np.ndarray:
-        """The run's values at `wanted`, NaN where the rule gives none.
+        """Return the run's values at `wanted`, NaN if the rule gives none.
 
         Args:
-            curve: of one run.
-            wanted: `(num_steps,)` env steps.
+            curve: the curve of one run.
+            wanted: env steps, `(num_steps,)`.
         """
         steps, values = self.resolved(curve.steps, curve.values)
         last = np.searchsorted(steps, wanted, side="right") - 1
@@ -72,10 +72,10 @@ class Rule:
         if self.between == "none":
             return np.where(recorded, values[last], np.nan)
         if self.between == "hold":
-            found = values[np.maximum(last, 0)]
+            filled = values[np.maximum(last, 0)]
         else:
-            found = np.interp(wanted, steps, values)
-        return np.where(wanted <= max(curve.carried_to, steps[-1]), found, np.nan)
+            filled = np.interp(wanted, steps, values)
+        return np.where(wanted <= max(curve.carried_to, steps[-1]), filled, np.nan)
 
 
 RULES = {
@@ -85,34 +85,34 @@ RULES = {
             "hold",
             "mean",
             "hold",
-            "Repeated steps are averaged; a missing step takes the last value before it (the "
-            "first after it at the start), and an ended run keeps its last value.",
+            "Repeated steps are averaged; a missing step takes the last value before it (at the "
+            "start, the first value), and an ended run keeps its last value.",
         ),
         Rule(
             "hold_first",
             "first",
             "hold",
-            "As hold, but of a repeated step the first value counts.",
+            "As hold, but a repeated step takes its first value.",
         ),
         Rule(
             "hold_last",
             "last",
             "hold",
-            "As hold, but of a repeated step the last value counts.",
+            "As hold, but a repeated step takes its last value.",
         ),
         Rule(
             "linear",
             "mean",
             "linear",
-            "Repeated steps are averaged; a missing step is interpolated between its neighbors, "
-            "and an ended run keeps its last value.",
+            "Repeated steps are averaged; a missing step is interpolated linearly, and an ended "
+            "run keeps its last value.",
         ),
         Rule(
             "available",
             "mean",
             "none",
-            "Repeated steps are averaged; a step counts the seeds that recorded it, and nothing "
-            "is filled in.",
+            "Repeated steps are averaged; a step includes only the seeds that recorded it, and "
+            "nothing is filled in.",
         ),
     )
 }
@@ -120,14 +120,18 @@ DEFAULT_RULE = "hold"
 
 
 def usage_of_rules() -> str:
-    """The option `rule=`, for `--help`."""
+    """Return the text of the option `rule=` for `--help`."""
     return f"""\
-  rule=NAME      what stands in for evaluations that are missing or repeated (default
-                 {DEFAULT_RULE}): {", ".join(RULES)}"""
+  rule=NAME      treatment of missing and repeated evaluations (default: {DEFAULT_RULE}):
+                 {", ".join(RULES)}"""
 
 
 def get_rule(name: str) -> Rule:
-    """The rule of that name; UserError where there is none."""
+    """Return the rule of that name.
+
+    Raises:
+        UserError: If there is none.
+    """
     if name not in RULES:
         raise UserError(f"unknown rule '{name}'{did_you_mean(name, RULES)}")
     return RULES[name]
@@ -138,9 +142,9 @@ class Curve:
     """The scores of one run.
 
     Attributes:
-        steps: `(num_points,)` env steps in the order of the file, repeats included.
-        values: `(num_points,)`, in units of the task's metric.
-        carried_to: last env step for which the run's last value may stand.
+        steps: env steps in the order of the file, repetitions included, `(num_points,)`.
+        values: scores in units of the task's metric, `(num_points,)`.
+        carried_to: last env step that the run's last value may represent.
     """
 
     steps: np.ndarray
@@ -149,15 +153,15 @@ class Curve:
 
 
 class ScoreCurves:
-    """The curve of every run that has one, of the metric its task is scored by.
+    """Score curves of all runs that have evaluations, in the published metric of their task.
 
     Args:
-        records: whose runs are taken.
+        records: records of the runs.
 
     Attributes:
-        runs: the rows of `records.runs` with a curve, in order, indexed from 0, with `metric` and
-            `scale` (the factor that brings a value to [0, 1]).
-        curves: one for each of them.
+        runs: the rows of `records.runs` with a curve, in order, indexed from 0, with the additional
+            columns `metric` and `scale` (the factor that maps a value to [0, 1]).
+        curves: the curve of each of these rows.
     """
 
     def __init__(self, records: Records) -> None:
@@ -167,8 +171,8 @@ class ScoreCurves:
         runs["run"] = np.arange(len(runs))
         points = records.table.merge(runs[[*RUN_KEY, "metric", "run"]], on=[*RUN_KEY, "metric"])
         points = points.sort_values("run", kind="stable")
-        found, starts = np.unique(points["run"].to_numpy(), return_index=True)
-        self.runs: pd.DataFrame = runs.take(found).drop(columns="run").reset_index(drop=True)
+        kept, starts = np.unique(points["run"].to_numpy(), return_index=True)
+        self.runs: pd.DataFrame = runs.take(kept).drop(columns="run").reset_index(drop=True)
         steps = np.split(points["step"].to_numpy(), starts[1:])
         values = np.split(points["value"].to_numpy(), starts[1:])
         self.curves = [
@@ -177,35 +181,35 @@ class ScoreCurves:
         ]
 
     def __len__(self) -> int:
-        """Number of runs."""
+        """Return the number of runs."""
         return len(self.curves)
 
     @cached_property
     def last_steps(self) -> np.ndarray:
-        """`(num_runs,)`: the last env step each run recorded."""
+        """Last env step that each run recorded, `(num_runs,)`."""
         return np.array([curve.steps.max() for curve in self.curves])
 
     def grid(self, rows: Sequence[int] | np.ndarray, until: float = np.inf) -> np.ndarray:
-        """Every env step that any of these runs recorded, ascending, none beyond `until`."""
+        """Return every env step up to `until` that any of these runs recorded, ascending."""
         steps = np.unique(np.concatenate([self.curves[row].steps for row in rows]))
         return steps[steps <= until]
 
     def common_grid(self, rows: Sequence[int] | np.ndarray, until: float = np.inf) -> np.ndarray:
-        """The env steps at which many of these runs were evaluated, ascending.
+        """Return the env steps at which many of these runs were evaluated, ascending.
 
         Args:
-            rows: of `runs`.
+            rows: row numbers in `runs`.
             until: largest step.
 
         Returns:
-            those that a quarter of the runs recorded, among the runs that got so far: a few runs
-            with a finer grid would have all others held between theirs.
+            Steps that were recorded by at least a quarter of the runs that reached them. Otherwise,
+            a few runs with a finer grid would determine the steps of all others.
         """
-        own = [np.unique(self.curves[row].steps) for row in rows]
-        steps, counts = np.unique(np.concatenate(own), return_counts=True)
-        last = np.sort([grid[-1] for grid in own])
-        going = len(own) - np.searchsorted(last, steps)
-        return steps[(4 * counts >= going) & (steps <= until)]
+        grids = [np.unique(self.curves[row].steps) for row in rows]
+        steps, counts = np.unique(np.concatenate(grids), return_counts=True)
+        last = np.sort([grid[-1] for grid in grids])
+        still_running = len(grids) - np.searchsorted(last, steps)
+        return steps[(4 * counts >= still_running) & (steps <= until)]
 
     def values(
         self,
@@ -215,36 +219,38 @@ class ScoreCurves:
         *,
         normalized: bool = False,
     ) -> np.ndarray:
-        """`(num_rows, num_steps)`: the runs' values, NaN where the rule gives none.
+        """Return the runs' values, `(num_rows, num_steps)`, NaN if the rule gives none.
 
         Args:
-            rows: of `runs`.
-            steps: env steps, `(num_steps,)`, or `(num_rows, num_steps)` where each row has its
-                own.
-            rule: what counts where a step was not recorded.
-            normalized: whether to scale to [0, 1].
+            rows: row numbers in `runs`.
+            steps: env steps, `(num_steps,)` for all rows or `(num_rows, num_steps)`.
+            rule: treatment of missing and repeated evaluations.
+            normalized: whether to scale the values to [0, 1].
         """
         wanted = np.broadcast_to(steps, (len(rows), np.shape(steps)[-1]))
-        found = [rule.at(self.curves[row], own) for row, own in zip(rows, wanted, strict=True)]
-        values = np.array(found).reshape(wanted.shape)
+        row_values = [rule.at(self.curves[row], own) for row, own in zip(rows, wanted, strict=True)]
+        values = np.array(row_values).reshape(wanted.shape)
         return values * self.runs["scale"].to_numpy()[rows, None] if normalized else values
 
 
 def paper_budget(task: object, obs: object) -> float:
-    """Env steps that the paper trains for; infinity for a task that is not in the table."""
+    """Return the env steps that the paper trains for; infinity for an unknown task."""
     if obs == "rgb":
         return PIXEL_ENV_STEPS
     return TASKS[str(task)].env_steps if task in TASKS else np.inf
 
 
 def budget_of(budget: object) -> float:
-    """A run's budget; infinity where its record states none."""
+    """Return a run's budget; infinity if it was not recorded."""
     steps = float(budget) if isinstance(budget, Real) else np.nan
     return np.inf if np.isnan(steps) else steps
 
 
 def _carried_to(state: object, budget: object, full: float) -> float:
-    """Until when a run's last value may stand: for good once it has had the task's full budget."""
+    """Return the last step that a run's last value may represent.
+
+    That is the budget of an ended run, and infinity if the run completed the task's full budget.
+    """
     steps = budget_of(budget)
     if state not in ENDED or np.isinf(steps):
         return -np.inf

@@ -1,4 +1,4 @@
-"""Room of the choice: which runs are averaged, and where a score is missing."""
+"""Selection of the runs and evaluations that enter an average."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from analysis.stats.ragged_curves import Rule, ScoreCurves
 from tdmpc2.envs.tasks import TASKS
 
 Series = tuple[str, ...]
-"""Values of `records.SERIES`."""
+"""Values of `load.SERIES`."""
 INTERVAL = ["mean", "low", "high"]
 """Columns of a mean with its interval."""
 NEAR = 0.1
-"""An evaluation at most this share of a horizon before it is near it."""
+"""A run counts as evaluated at a horizon if its last evaluation is at most this fraction before it.
+"""
 
 
 @dataclass(frozen=True)
@@ -27,11 +28,11 @@ class Group:
     """Tasks whose scores are averaged.
 
     Attributes:
-        name: of the group.
-        label: its title in figures.
-        tasks: their names.
-        horizon: env steps at which scores are read, each task's own budget where that is less;
-            None for each task's budget.
+        name: name of the group.
+        label: title in figures.
+        tasks: task names.
+        horizon: env steps at which scores are read, or the task's budget if that is less; None for
+            the budget of each task.
     """
 
     name: str
@@ -40,7 +41,7 @@ class Group:
     horizon: int | None = None
 
     def steps(self, task: str) -> int:
-        """Env steps at which the task's score is read."""
+        """Return the env steps at which the task's score is read."""
         budget = TASKS[task].env_steps
         return budget if self.horizon is None else min(budget, self.horizon)
 
@@ -50,10 +51,10 @@ class Selection:
     """The runs of one series on the tasks of a group.
 
     Attributes:
-        rows: of `ScoreCurves.runs`, sorted by task.
-        strata: `(num_rows,)`, the task of each as 0, 1, …
-        tasks: the task of each row.
-        seeds: all that occur.
+        rows: row numbers in `ScoreCurves.runs`, sorted by task.
+        strata: task of each row as 0, 1, …, `(num_rows,)`.
+        tasks: task name of each row.
+        seeds: all seeds that occur.
     """
 
     rows: np.ndarray
@@ -75,20 +76,20 @@ class Selection:
 def select(
     curves: ScoreCurves, tasks: Sequence[str], where: str, problems: list[Problem]
 ) -> Iterator[tuple[Series, Selection]]:
-    """The series that have every one of these tasks.
+    """Yield the runs of every series that has all of the given tasks.
 
     Args:
-        curves: of all runs.
-        tasks: that a series must have.
-        where: the group's name, for problems.
-        problems: grows by the series that have some of the tasks but lack others.
+        curves: all runs.
+        tasks: tasks that a series must have.
+        where: name of the group, for problems.
+        problems: list to which series that have only some of the tasks are appended.
     """
-    among = curves.runs[curves.runs["task"].isin(tasks)]
-    for series, runs in among.groupby(SERIES):
-        lacking = sorted(set(tasks) - set(runs["task"]))
-        if lacking:
-            named = ", ".join(lacking[:3]) + (", …" if len(lacking) > 3 else "")
-            what = f"lacks {len(lacking)} of {len(tasks)} tasks ({named}); not aggregated"
+    runs_of_tasks = curves.runs[curves.runs["task"].isin(tasks)]
+    for series, runs in runs_of_tasks.groupby(SERIES):
+        missing = sorted(set(tasks) - set(runs["task"]))
+        if missing:
+            named = ", ".join(missing[:3]) + (", …" if len(missing) > 3 else "")
+            what = f"lacks {len(missing)} of {len(tasks)} tasks ({named}); not aggregated"
             problems.append(Problem(series_name(*series, where), None, what, "warning"))
             continue
         runs = runs.sort_values(["task", "seed"])
@@ -105,15 +106,23 @@ def horizon_scores(
     rule: Rule,
     fractions: Sequence[float] = (1.0,),
 ) -> tuple[np.ndarray, list[str]]:
-    """Normalized scores at fractions of the group's horizon.
+    """Return the normalized scores at fractions of the group's horizon.
 
-    A series counts at a horizon only where, in each task, at least one of its runs was evaluated
-    near it (see `NEAR`), and the score of an untrained agent, at step 0, never stands for a later
-    one: a rule that fills gaps would otherwise compare what was never measured.
+    A series is scored at a horizon only if, for each task, at least one of its runs was evaluated
+    near it (see `NEAR`), and the score of the untrained agent at step 0 never represents a later
+    step. Otherwise a rule that fills in missing evaluations would compare scores that were never
+    measured.
+
+    Args:
+        curves: all runs.
+        chosen: runs of one series.
+        group: tasks with their horizon.
+        rule: treatment of missing and repeated evaluations.
+        fractions: fractions of each task's horizon.
 
     Returns:
-        `(num_rows, num_fractions)` scores, NaN where there is none, and a line for each fraction
-        at which the series has no evaluation.
+        Scores `(num_rows, num_fractions)`, NaN if there is none, and a message for each fraction at
+        which the series has no evaluation.
     """
     horizons = np.array([group.steps(task) for task in chosen.tasks])
     steps = np.round(horizons[:, None] * np.array(fractions)).astype(int)
@@ -134,7 +143,10 @@ def horizon_scores(
 
 
 def last_before(steps: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """`(num_wanted,)`: the last of a run's evaluated steps that is no later; -1 where none is."""
+    """Return the last evaluated step at or before each wanted step, `(num_wanted,)`.
+
+    The result is -1 if there is none.
+    """
     ordered = np.sort(steps)
     place = np.searchsorted(ordered, wanted, side="right") - 1
     return np.where(place >= 0, ordered[np.maximum(place, 0)], -1)
@@ -143,79 +155,85 @@ def last_before(steps: np.ndarray, wanted: np.ndarray) -> np.ndarray:
 def _far_from(
     chosen: Selection, before: np.ndarray, steps: np.ndarray, far: np.ndarray, fraction: float
 ) -> str:
-    """Why a series does not count at a horizon."""
+    """Return the reason why a series is not scored at a horizon."""
     tasks = sorted(set(chosen.tasks[far]))
     named = ", ".join(tasks[:3]) + (", …" if len(tasks) > 3 else "")
     first = np.flatnonzero(far & (chosen.tasks == tasks[0]))
     last = int(before[first].max())
-    at = f"the last one before is at {last:,}" if last > 0 else "there is none before but step 0"
+    at = f"the last one is at {last:,}" if last > 0 else "the only one is at step 0"
     return (
         f"no evaluation within {NEAR:.0%} of {int(steps[first[0]]):,} env steps in {named} ({at}); "
-        f"left out at {fraction:.0%} of the horizon"
+        f"excluded at {fraction:.0%} of the horizon"
     )
 
 
 def intervals(
     statistic: str, values: np.ndarray, strata: np.ndarray, rule: Rule, bootstrap: Bootstrap
 ) -> np.ndarray:
-    """`(num_checkpoints, 3)`: the statistic with its interval, NaN where it is not taken.
+    """Return the statistic with its interval, `(num_checkpoints, 3)`.
+
+    Checkpoints at which a run has no value are NaN; if the rule fills nothing in, only checkpoints
+    at which a task has no value at all are.
 
     Args:
-        statistic: a name in `bootstrap.STATISTICS`.
-        values: `(num_runs, num_checkpoints)`, NaN where a run has none.
-        strata: `(num_runs,)`.
-        rule: whether single runs may be missing.
-        bootstrap: how intervals are drawn.
+        statistic: key of `bootstrap.STATISTICS`.
+        values: `(num_runs, num_checkpoints)`, NaN if a run has no value.
+        strata: task of each run, `(num_runs,)`.
+        rule: treatment of missing and repeated evaluations.
+        bootstrap: number of resamples and seed.
     """
-    there = ~np.isnan(values)
+    present = ~np.isnan(values)
     bounds = np.full((values.shape[1], 3), np.nan)
-    patterns, which = np.unique(there, axis=1, return_inverse=True)
+    patterns, which = np.unique(present, axis=1, return_inverse=True)
     for number, pattern in enumerate(patterns.T):
         full = len(np.unique(strata[pattern])) == strata[-1] + 1
         if pattern.all() or (full and rule.between == "none"):
             at = which == number
-            part = values[np.ix_(pattern, at)]
-            bounds[at] = interval(statistic, part, strata[pattern], bootstrap).stacked()
+            values_present = values[np.ix_(pattern, at)]
+            bounds[at] = interval(statistic, values_present, strata[pattern], bootstrap).stacked()
     return bounds
 
 
 def incomplete(
     steps: np.ndarray, values: np.ndarray, names: Sequence[str], rule: Rule, where: str
 ) -> list[Problem]:
-    """At most one problem, naming the runs that have no value where others have.
+    """Return at most one problem, which lists the runs without a value at some steps.
 
     Args:
-        steps: `(num_checkpoints,)` env steps, or what to call them.
-        values: `(num_runs, num_checkpoints)`.
-        names: of the runs.
-        rule: nothing is told where it fills nothing in, since the audit lists that.
-        where: the series, for the problem.
+        steps: env steps, or their labels, `(num_checkpoints,)`.
+        values: `(num_runs, num_checkpoints)`, NaN if a run has no value.
+        names: names of the runs.
+        rule: treatment of missing and repeated evaluations. If it fills nothing in, nothing is
+            reported, since the audit lists the missing evaluations.
+        where: name of the series, for the problem.
     """
     missing = np.isnan(values)
     if rule.between == "none" or not missing.any():
         return []
-    lacks = []
-    for name, lacking in zip(names, missing, strict=True):
-        if lacking.any():
-            at = steps[lacking]
+    messages = []
+    for name, absent in zip(names, missing, strict=True):
+        if absent.any():
+            at = steps[absent]
             span = f"{at[0]}" if len(at) == 1 else f"{at[0]} to {at[-1]}"
-            lacks.append(f"{name} lacks {len(at)} ({span})")
-    named = "; ".join(lacks[:3]) + (f"; and {len(lacks) - 3} more" if len(lacks) > 3 else "")
+            messages.append(f"{name} lacks {len(at)} ({span})")
+    named = "; ".join(messages[:3]) + (
+        f"; and {len(messages) - 3} more" if len(messages) > 3 else ""
+    )
     what = f"{missing.any(axis=0).sum()} of {len(steps)} steps not averaged: {named}"
     return [Problem(where, None, what, "warning")]
 
 
 def run_names(curves: ScoreCurves, chosen: Selection) -> list[str]:
-    """Seed and task of each run, for problems."""
+    """Return seed and task of each run, for problems."""
     seeds = curves.runs["seed"].to_numpy()[chosen.rows]
     return [f"seed {seed} of {task}" for seed, task in zip(seeds, chosen.tasks, strict=True)]
 
 
 def series_name(*parts: Any) -> str:
-    """Series and task or domain, as named in problems."""
-    return "/".join(str(part) for part in parts if part != "")
+    """Return the name of a series and a task or domain, for problems."""
+    return "/".join(str(name) for name in parts if name != "")
 
 
 def joined(values: Any) -> str:
-    """Blank-separated values."""
+    """Return the values separated by blanks."""
     return " ".join(str(value) for value in values)

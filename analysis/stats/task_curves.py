@@ -1,4 +1,4 @@
-"""Room of single tasks: their curves over seeds, and what they score without learning."""
+"""Mean learning curves of single tasks, and their reference scores."""
 
 from __future__ import annotations
 
@@ -25,15 +25,20 @@ REFERENCE_LINES = ["uniform", "zero", "untrained", "threshold"]
 def task_curves(
     curves: ScoreCurves, rule: Rule, bootstrap: Bootstrap
 ) -> tuple[pd.DataFrame, tuple[Problem, ...]]:
-    """Mean over seeds with its interval, per series, task and recorded step.
+    """Return the mean over seeds with its interval, per series, task and recorded step.
 
-    Only steps at which every seed of that series and task has a value by the rule are averaged,
-    unless the rule fills nothing in; the others keep their single values, have no mean, and are
+    Unless the rule fills nothing in, only steps at which every seed of that series and task has a
+    value are averaged. The other steps keep the values of single seeds, have no mean, and are
     listed as problems.
 
+    Args:
+        curves: all runs.
+        rule: treatment of missing and repeated evaluations.
+        bootstrap: number of resamples and seed.
+
     Returns:
-        columns `TASK_CURVES`, in units of the metric; `seeds` and `seed_values` are
-        blank-separated and in the same order; and the problems met.
+        Columns `TASK_CURVES`, in units of the metric, where `seeds` and `seed_values` are separated
+        by blanks and in the same order; and the problems found.
     """
     rows: list[tuple[Any, ...]] = []
     problems: list[Problem] = []
@@ -51,23 +56,28 @@ def task_curves(
         bounds = intervals("mean", values, np.zeros(len(seeds), int), rule, bootstrap)
         metric = runs["metric"].iloc[0]
         for step, bound, scored in zip(steps, bounds, values.T, strict=True):
-            there = ~np.isnan(scored)
-            told = (joined(seeds[there]), joined(scored[there]), joined(seeds[~there]))
+            present = ~np.isnan(scored)
+            seed_columns = (
+                joined(seeds[present]),
+                joined(scored[present]),
+                joined(seeds[~present]),
+            )
             head = (*key, step, "env_steps", metric)
-            rows.append((*head, *bound, there.sum(), *told, bootstrap.reps))
+            rows.append((*head, *bound, present.sum(), *seed_columns, bootstrap.reps))
     return pd.DataFrame(rows, columns=TASK_CURVES), tuple(problems)
 
 
 def reference_scores(records: Records) -> pd.DataFrame:
-    """What a task scores without learning, where the records tell.
+    """Return the reference scores of each task, which a trained agent must exceed.
 
-    The untrained agent is the best of the runs at env step 0; the threshold is the highest
-    floor plus three times the largest standard deviation over episodes among the reference scores,
-    so whatever lies above it lies above each run's own threshold too.
+    They are the scores of uniform random actions, of zero actions and of the untrained agent, and a
+    threshold. The untrained score is the best of the runs at env step 0. The threshold is the
+    highest reference score plus three times the largest standard deviation over episodes, so a
+    score above it is also above the threshold of each single run.
 
     Returns:
-        indexed by task, columns `REFERENCE_LINES`, NaN where something was not measured;
-        uniform and zero action were measured as returns and are NaN for other metrics.
+        One row per task, columns `REFERENCE_LINES`, NaN if something was not measured. Uniform and
+        zero actions were measured as returns, so they are NaN for other metrics.
     """
     table = records.table[records.table["source"] == RUNS_SOURCE]
     start = table[table["step"] == 0].groupby(["task", "metric"])["value"].max()
@@ -82,6 +92,6 @@ def reference_scores(records: Records) -> pd.DataFrame:
         returns = metric == "episode_return"
         idle = [measured.get((task, p), none) if returns else none for p in ("uniform", "zero")]
         means, sds = zip(*idle, untrained, strict=True)
-        # np.max, unlike max, gives NaN as soon as one floor was not measured.
+        # np.max, unlike max, returns NaN if one of the scores was not measured.
         lines[str(task)] = [*means, float(np.max(means) + 3 * np.max(sds))]
     return pd.DataFrame.from_dict(lines, orient="index", columns=REFERENCE_LINES)

@@ -1,4 +1,4 @@
-"""Room of the task embeddings as numbers: read from an agent, and what lies near what in them."""
+"""Task embeddings of multi-task agents: reading, distances and nearest neighbors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tdmpc2.common.system.errors import UserError
 from tdmpc2.envs.tasks import SUITES
 
 KEYS = ("task_embedding", "_task_emb.weight")
-"""Names of the embedding, ours and the official one."""
+"""Names of the embedding in our checkpoints and in the official ones."""
 _CHECKPOINTS, _STATE = "checkpoints", "state.pt"
 
 
@@ -24,8 +24,8 @@ class Embedding:
     """The task embedding of one agent.
 
     Attributes:
-        label: what to call the agent.
-        tasks: in the agent's order.
+        label: name of the agent in figures.
+        tasks: task names, in the agent's order.
         values: `(num_tasks, task_dim)`.
     """
 
@@ -35,76 +35,79 @@ class Embedding:
 
     @property
     def norms(self) -> np.ndarray:
-        """`(num_tasks,)`: Euclidean norms."""
+        """Euclidean norms, `(num_tasks,)`."""
         return np.linalg.norm(self.values, axis=1)
 
     def distances(self, metric: str) -> np.ndarray:
-        """`(num_tasks, num_tasks)` between any two tasks.
+        """Return the pairwise distances of the tasks, `(num_tasks, num_tasks)`.
 
         Args:
-            metric: `cosine` (1 − the cosine of the angle, 0 to 2) or `euclidean`.
+            metric: `cosine` (1 − cosine similarity, 0 to 2) or `euclidean`.
         """
         if metric == "euclidean":
             return np.linalg.norm(self.values[:, None] - self.values, axis=2)
         unit = self.values / np.maximum(self.norms, 1e-12)[:, None]
-        found = np.clip(1 - unit @ unit.T, 0, 2)
-        np.fill_diagonal(found, 0)
-        return found
+        distances = np.clip(1 - unit @ unit.T, 0, 2)
+        np.fill_diagonal(distances, 0)
+        return distances
 
     def neighbors(self, metric: str, count: int) -> list[list[tuple[str, float]]]:
-        """For each task the nearest others with their distances, the nearest first.
+        """Return the nearest other tasks of each task with their distances, the nearest first.
 
         Args:
             metric: as for `distances`.
-            count: how many, of at most all others.
+            count: number of neighbors, limited to the number of other tasks.
         """
-        found = self.distances(metric)
-        order = np.argsort(found + np.diag(np.full(len(found), np.inf)), axis=1, kind="stable")
-        nearest = order[:, : min(count, len(found) - 1)]
+        distances = self.distances(metric)
+        order = np.argsort(
+            distances + np.diag(np.full(len(distances), np.inf)), axis=1, kind="stable"
+        )
+        nearest = order[:, : min(count, len(distances) - 1)]
         return [
-            [(self.tasks[other], float(found[task, other])) for other in others]
+            [(self.tasks[other], float(distances[task, other])) for other in others]
             for task, others in enumerate(nearest)
         ]
 
 
 def read_embedding(path: Path) -> Embedding:
-    """The task embedding of an agent.
+    """Read the task embedding of an agent.
+
+    Only tensors and plain containers are loaded from the file.
 
     Args:
-        path: a run directory, whose newest checkpoint is taken; the `state.pt` of one; or a
-            checkpoint file by itself, ours or official. Only tensors and plain containers are
-            loaded from it.
+        path: a run directory, of which the newest checkpoint is used; the `state.pt` of a
+            checkpoint; or a separate checkpoint file, ours or official.
 
     Raises:
-        UserError: unreadable, no checkpoint yet, no multi-task agent, or one whose tasks nothing
-            names.
+        UserError: If there is no readable checkpoint, or the agent is not a multi-task agent, or
+            its tasks are unknown.
     """
     file = _newest(path) if path.is_dir() else path
     try:
         content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # torch raises a dozen kinds for files that are none of its own
+    except Exception as error:  # torch raises many types of errors for other files
         reason = str(error).splitlines()[0]
         raise UserError(f"{file}: cannot be read as a checkpoint ({reason})") from None
-    found = next(_embeddings(content), None)
-    if found is None:
-        raise UserError(f"{file}: holds no task embedding, so no multi-task agent")
-    values = found.detach().to(torch.float64).numpy()
+    tensor = next(_embeddings(content), None)
+    if tensor is None:
+        raise UserError(f"{file}: contains no task embedding; not a multi-task agent")
+    values = tensor.detach().to(torch.float64).numpy()
     label, tasks = _named(file, len(values))
     if len(tasks) < 2:
-        raise UserError(f"{file}: embeds a single task, which has no neighbors")
+        raise UserError(f"{file}: embeds a single task; at least two are needed")
     return Embedding(label, tasks, values)
 
 
 def _newest(run: Path) -> Path:
-    """The newest checkpoint of a run directory."""
-    found = [file for file in run.glob(f"{_CHECKPOINTS}/*/{_STATE}") if file.parent.name.isdigit()]
-    if not found:
-        raise UserError(f"{run}: holds no checkpoint ({_CHECKPOINTS}/<n>/{_STATE})")
-    return max(found, key=lambda file: int(file.parent.name))
+    """Return the newest checkpoint of a run directory."""
+    files = [file for file in run.glob(f"{_CHECKPOINTS}/*/{_STATE}") if file.parent.name.isdigit()]
+    if not files:
+        raise UserError(f"{run}: contains no checkpoint ({_CHECKPOINTS}/<n>/{_STATE})")
+    return max(files, key=lambda file: int(file.parent.name))
 
 
 def _embeddings(content: Any) -> Iterator[torch.Tensor]:
-    """Every task embedding in nested containers."""
+    """Yield every task embedding in nested containers."""
     if isinstance(content, Mapping):
         for key, value in content.items():
             known = str(key).endswith(KEYS)
@@ -115,29 +118,31 @@ def _embeddings(content: Any) -> Iterator[torch.Tensor]:
 
 
 def _named(file: Path, count: int) -> tuple[str, tuple[str, ...]]:
-    """What to call an agent, and its tasks: by its run's `spec.json`, or else by their number."""
+    """Return label and tasks of an agent, from its `spec.json` or the number of tasks."""
     if file.name == _STATE and file.parent.parent.name == _CHECKPOINTS:
         return _by_spec(file.parents[2] / "spec.json", count)
     for suite in ("mt30", "mt80"):
         if count == len(SUITES[suite]):
             return file.stem, tuple(task.name for task in SUITES[suite])
-    raise UserError(f"{file}: embeds {count} tasks; only a run directory names other than 30 or 80")
+    raise UserError(
+        f"{file}: embeds {count} tasks; without a run directory, only 30 or 80 are supported"
+    )
 
 
 def _by_spec(path: Path, count: int) -> tuple[str, tuple[str, ...]]:
-    """What to call an agent, and its tasks, by what its run says it is."""
+    """Return label and tasks of an agent from the `spec.json` of its run."""
     try:
         spec = json.loads(path.read_text(encoding="utf-8"))
         tasks = tuple(map(str, spec["tasks"]))
         label = f"{spec['variant']}, {spec['task']}, seed {spec['seed']}"
     except (OSError, ValueError, KeyError, TypeError) as error:
         what = f"{type(error).__name__}: {error}"
-        raise UserError(f"{path}: does not name the tasks of the run ({what})") from None
+        raise UserError(f"{path}: does not contain the tasks of the run ({what})") from None
     if len(tasks) != count:
-        raise UserError(f"{path}: names {len(tasks)} tasks, the checkpoint embeds {count}")
+        raise UserError(f"{path}: lists {len(tasks)} tasks, but the checkpoint embeds {count}")
     return label, tasks
 
 
-def neighbor_text(found: Sequence[Sequence[tuple[str, float]]]) -> list[str]:
-    """Each task's neighbors in one line, `walker-run 0.12, walker-walk 0.15`."""
-    return [", ".join(f"{name} {distance:.2f}" for name, distance in own) for own in found]
+def neighbor_text(neighbors: Sequence[Sequence[tuple[str, float]]]) -> list[str]:
+    """Return each task's neighbors in one line: `walker-run 0.12, walker-walk 0.15`."""
+    return [", ".join(f"{name} {distance:.2f}" for name, distance in own) for own in neighbors]

@@ -1,4 +1,4 @@
-"""DreamerV3: acting by a recurrent policy, learning in imagination."""
+"""The DreamerV3 agent: acts with a recurrent policy and learns it on imagined rollouts."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ from tdmpc2.common.system.errors import UserError
 
 
 class DreamerV3:
-    """The agent: world model, behavior, optimizers, and the states it acts from.
+    """The DreamerV3 agent: world model, actor and critics, optimizers and recurrent states.
 
     Args:
         config: hyperparameters.
-        env: shapes and the task.
-        seed: of the parameters and of every draw.
-        device: where parameters and noise live.
+        env: shapes and task of the environment.
+        seed: seed of the parameters and of all noise.
+        device: device of parameters and noise.
 
     Raises:
-        UserError: observations are images.
+        UserError: observations are images, or the environment has several tasks.
     """
 
     config_class = DreamerV3Config
@@ -53,11 +53,13 @@ class DreamerV3:
         device: torch.device | str = "cpu",
     ) -> None:
         if env.pixels or env.num_tasks > 1:
-            raise UserError("method dreamerv3 learns one task from states here; use obs=state")
+            raise UserError(
+                "method=dreamerv3: supports one task with obs=state only; use method=tdmpc2"
+            )
         c = self.config = config
         self.env, self.device = env, torch.device(device)
         self.num_envs, self.replay_length = c.num_envs, c.batch_length
-        self.seed_decisions = c.seed_decisions - 1  # they are counted from 0
+        self.seed_decisions = c.seed_decisions - 1  # decisions are counted from 0
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, "parameters"))
             self.model = WorldModel(c, env.obs_shape[0], env.action_dim).to(self.device)
@@ -79,18 +81,22 @@ class DreamerV3:
         self.return_range = torch.zeros(2, device=self.device)
         self.train_noise = Draws(derive_seed(seed, "train noise"), self.device)
         self.eval_noise = Draws(derive_seed(seed, "evaluation noise"), self.device)
-        # State and action of the decision before, in training and in evaluation.
+        # State and action of the previous decision, in training (True) and evaluation (False).
         self.act_states: dict[bool, tuple[State, Tensor] | None] = {True: None, False: None}
         self.compiler = Compiler(self.device)
         self._differentiate = self.compiler.protect(differentiate)
         self._learn = self.compiler.protect(learn)
 
     def num_parameters(self) -> int:
-        """Learned parameters; the slow critic doesn't count."""
+        """Return the number of learned parameters, without the slow critic."""
         return num_parameters(self.model, self.behavior)
 
     def compile(self, on_failure: Callable[[], None] | None = None) -> None:
-        """From now on, what lies between products is compiled, or native on a CPU."""
+        """Compile the code between matrix multiplications (GPU) or use native kernels (CPU).
+
+        Args:
+            on_failure: called if compilation fails.
+        """
         if self.device.type == "cpu":
             use_kernels(self.model, self.behavior)
             return
@@ -105,7 +111,7 @@ class DreamerV3:
         self.compiler.switch_on(on_failure)
 
     def updates_due(self, event: Event, counters: Counters) -> int:
-        """As many as keep replayed observations in the train ratio to decisions."""
+        """Return the number of updates due to replay `train_ratio` observations per decision."""
         if event != "decision":
             return 0
         return max(self.config.updates_after(counters.decisions) - counters.num_updates, 0)
@@ -116,46 +122,57 @@ class DreamerV3:
     def act(
         self, obs: np.ndarray, *, first: np.ndarray, explore: bool, task: np.ndarray | None = None
     ) -> np.ndarray:
-        """Actions `(B, A)`, sampled in evaluation too; see `Agent.act`."""
-        draws, num = self.train_noise if explore else self.eval_noise, len(obs)
-        carried, begins = self.act_states[explore], to_device(first, self.device)
-        if carried is None or len(carried[1]) != num:
+        """Return actions `(B, A)`, which are sampled in training and in evaluation.
+
+        Args:
+            obs: `(B, O)`.
+            first: `(B,)`, True for environments at the first step of an episode.
+            explore: True for training, False for evaluation, which have separate generators and
+                recurrent states.
+            task: not used.
+        """
+        source, num = self.train_noise if explore else self.eval_noise, len(obs)
+        previous, is_first = self.act_states[explore], to_device(first, self.device)
+        if previous is None or len(previous[1]) != num:
             start = self.model.rssm.initial()
-            nothing = torch.zeros(num, self.env.action_dim, device=self.device)
-            carried = State(*(x.expand(num, -1) for x in start)), nothing
+            zero_action = torch.zeros(num, self.env.action_dim, device=self.device)
+            previous = State(*(x.expand(num, -1) for x in start)), zero_action
         with self._precision():
             embed = self.model.encode(to_device(obs, self.device))
-            uniform = draws.uniform(num, self.config.stoch)
-            state = self.model.rssm.observe_one(*carried, embed, begins, uniform)
-            action = self.behavior.act(state.features, draws.normal(num, self.env.action_dim))
-        action = action.clamp(-1, 1)  # as the model would take it
+            uniform = source.uniform(num, self.config.stoch)
+            state = self.model.rssm.observe_one(*previous, embed, is_first, uniform)
+            action = self.behavior.act(state.features, source.normal(num, self.env.action_dim))
+        action = action.clamp(-1, 1)  # as the world model bounds it
         self.act_states[explore] = (state, action)
         return action.cpu().numpy()
 
     def seed_evaluation(self, seed: int) -> None:
-        """Re-seeds the noise of evaluation."""
+        """Seed the noise of evaluation."""
         self.eval_noise.generator.manual_seed(seed)
 
     # --- learning --------------------------------------------------------------------
 
     def update(self, replay: SequenceReplay) -> dict[str, Tensor]:
-        """One gradient step of world model, actor and critic on sequences from `replay`."""
-        c, draws = self.config, self.train_noise
+        """Take one gradient step on sequences from `replay` and return scalar metrics."""
+        c, source = self.config, self.train_noise
         batch = replay.sample(c.batch_size, c.batch_length).to(self.device)
-        starts = c.batch_size * c.batch_length
+        num_starts = c.batch_size * c.batch_length
         noise = Noise(
-            action=draws.normal(c.imagination, starts, self.env.action_dim),
-            state=draws.uniform(c.imagination, starts, c.stoch),
+            action=source.normal(c.imagination, num_starts, self.env.action_dim),
+            state=source.uniform(c.imagination, num_starts, c.stoch),
         )
-        return self.update_on(batch, draws.uniform(c.batch_length, c.batch_size, c.stoch), noise)
+        return self.update_on(batch, source.uniform(c.batch_length, c.batch_size, c.stoch), noise)
 
     def update_on(self, batch: Sequences, uniform: Tensor, noise: Noise) -> dict[str, Tensor]:
-        """One gradient step on a given batch with given noise.
+        """Take one gradient step on a given batch with given noise and return scalar metrics.
+
+        Updates the world model, then actor and critic on rollouts from all L·B posterior states,
+        then the slow critic, θ̄ ← θ̄ + slow_share·(θ − θ̄).
 
         Args:
-            batch: `(L, B)`.
-            uniform: `(L, B, S)`, draws of the posterior states.
-            noise: of the imagination from all L·B of them.
+            batch: sequences of shape `(L, B)`.
+            uniform: `(L, B, S)`, uniform noise for the posterior states.
+            noise: noise of the rollouts from L·B start states.
         """
         c = self.config
         with self._precision():
@@ -180,16 +197,19 @@ class DreamerV3:
         return descend(self.optimizers[name], self.params[name], gradients, clip)
 
     def _precision(self) -> contextlib.AbstractContextManager[object]:
-        """Where products may be taken in bfloat16; their results go on as float32."""
+        """Return a context in which matrix multiplications use bfloat16 if `precision=bf16`.
+
+        Results are converted to float32.
+        """
         return products_in(self.config.precision, self.device.type)
 
     # --- state -----------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that resuming needs at the end of episodes."""
+        """Return all state that resuming at an episode boundary needs."""
         return {
             "model": self.model.state_dict(),
-            # Spelled as in the checkpoints of version 0.4.0.
+            # The key is spelled as in checkpoints of version 0.4.0.
             "behaviour": self.behavior.state_dict(),
             "optimizers": {name: o.state_dict() for name, o in self.optimizers.items()},
             "return_range": self.return_range.clone(),
@@ -198,7 +218,7 @@ class DreamerV3:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores what `state_dict` returned."""
+        """Restore a state returned by `state_dict`; recurrent states are reset."""
         self.model.load_state_dict(state["model"])
         self.behavior.load_state_dict(state["behaviour"])
         for name, optimizer in self.optimizers.items():

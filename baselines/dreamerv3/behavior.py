@@ -1,4 +1,8 @@
-"""Actor and critic of DreamerV3, learned from imagined trajectories."""
+"""Actor and critic of DreamerV3 and their losses on imagined trajectories.
+
+Shapes: N imagined steps from B start states, A action dimensions, F = `state_dim` features,
+S categoricals.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +25,7 @@ HALF_LOG_2PI_E = 0.5 * math.log(2 * math.pi * math.e)
 
 
 class Behavior(nn.Module):
-    """Actor, critic, and the critic's slowly moving copy.
+    """Actor, critic and slow critic (an exponential moving average of the critic).
 
     Args:
         config: sizes.
@@ -37,23 +41,27 @@ class Behavior(nn.Module):
         self.regression = DiscreteRegression(c.num_bins, c.vmin, c.vmax)
 
     def policy(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation `(..., A)`: tanh(μ), and 0.1 + 0.9·σ(x + 2)."""
+        """Return mean and standard deviation `(..., A)` of the action at features `(..., F)`.
+
+        From actor outputs (m, x): mean = tanh(m),
+        std = std_min + (std_max − std_min)·sigmoid(x + 2), by default in [0.1, 1].
+        """
         mean, raw = self.actor(features)
         low, high = self.config.actor_min_std, self.config.actor_max_std
         return torch.tanh(mean), low + (high - low) * torch.sigmoid(raw + 2)
 
     def act(self, features: Tensor, noise: Tensor) -> Tensor:
-        """Sampled actions `(..., A)`; they may lie beyond [-1, 1]."""
+        """Return mean + std·noise `(..., A)`, not clipped, with standard normal noise."""
         mean, std = self.policy(features)
         return mean + std * noise
 
 
 class Noise(NamedTuple):
-    """Draws of an imagination of N steps from B states.
+    """Noise of an imagined rollout.
 
     Attributes:
-        action: `(N, B, A)`, standard normal.
-        state: `(N, B, S)`, uniform.
+        action: `(N, B, A)`, standard normal, for actions.
+        state: `(N, B, S)`, uniform in [0, 1), for states.
     """
 
     action: Tensor
@@ -61,7 +69,14 @@ class Noise(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """Gradients of actor and critic, the moved range of returns, and what is recorded."""
+    """Result of `learn`.
+
+    Attributes:
+        actor: gradients of the actor's parameters.
+        critic: gradients of the critic's parameters.
+        range: `(2,)`, percentiles of returns, updated with this batch; see `moved_range`.
+        metrics: scalar tensors by name.
+    """
 
     actor: tuple[Tensor, ...]
     critic: tuple[Tensor, ...]
@@ -70,11 +85,11 @@ class Outcome(NamedTuple):
 
 
 class Imagined(NamedTuple):
-    """What `imagine` returns.
+    """An imagined rollout.
 
     Attributes:
-        features: `(N + 1, B, F)`, of the states.
-        std: `(N, B, A)`, of the actions between them.
+        features: `(N + 1, B, F)`, features of the states 0..N.
+        std: `(N, B, A)`, standard deviations of the actions at states 0..N − 1.
     """
 
     features: Tensor
@@ -82,16 +97,16 @@ class Imagined(NamedTuple):
 
 
 def imagine(model: WorldModel, behavior: Behavior, start: State, noise: Noise) -> Imagined:
-    """States along actions of the actor.
+    """Roll out the actor in the world model: a_t ~ π(s_t), s_{t+1} ~ prior(s_t, a_t).
 
-    Gradients flow from states into earlier actions through the model, but not on through actions in
-    between that answer to these.
+    Gradients flow from each state through the dynamics into earlier actions. The actor's input is
+    detached, so that they do not flow through later actions into earlier states.
 
     Args:
         model: the world model.
-        behavior: whose actor acts.
-        start: `(B, …)`.
-        noise: draws.
+        behavior: actor and critics.
+        start: start states `(B, ...)`.
+        noise: noise of the rollout.
     """
     state, features, stds = start, [start.features], []
     for action_noise, uniform in zip(noise.action, noise.state, strict=True):
@@ -103,29 +118,40 @@ def imagine(model: WorldModel, behavior: Behavior, start: State, noise: Noise) -
 
 
 def lambda_returns(reward: Tensor, value: Tensor, discount: Tensor, lam: float) -> Tensor:
-    """R_t = r_{t+1} + γ_{t+1}·((1 − λ)·v_{t+1} + λ·R_{t+1}), with R_N = v_N.
+    """Compute λ-returns: R_t = r_{t+1} + γ_{t+1}·((1 − λ)·v_{t+1} + λ·R_{t+1}), R_N = v_N.
+
+    Source: DreamerV3 paper v1, section "Critic Learning".
 
     Args:
-        reward: `(N, B)`, of states 1 to N.
-        value: `(N, B)`, likewise.
-        discount: `(N, B)`, likewise; 0 where an episode has ended.
+        reward: `(N, B)`, rewards r_1..r_N.
+        value: `(N, B)`, values v_1..v_N.
+        discount: `(N, B)`, γ_1..γ_N; 0 if the episode has ended at this state.
         lam: λ.
 
     Returns:
-        `(N, B)`, of states 0 to N − 1.
+        R_0..R_{N−1}, `(N, B)`.
     """
-    returns, last = [], value[-1]
+    returns, next_return = [], value[-1]
     for r, v, g in zip(reward.flip(0), value.flip(0), discount.flip(0), strict=True):
-        last = r + g * ((1 - lam) * v + lam * last)
-        returns.append(last)
+        next_return = r + g * ((1 - lam) * v + lam * next_return)
+        returns.append(next_return)
     return torch.stack(returns[::-1])
 
 
 def moved_range(past: Tensor, returns: Tensor, decay: float) -> Tensor:
-    """Exponential moving averages `(2,)` of the 5th and 95th percentile of returns."""
+    """Update the moving averages of the 5th and 95th percentile of returns.
+
+    (P5, P95) ← decay·(P5, P95) + (1 − decay)·percentiles of this batch. Returns are normalized by
+    S = P95 − P5 (DreamerV3 paper v1, section "Actor Learning").
+
+    Args:
+        past: `(2,)`, averages before the batch.
+        returns: λ-returns of the batch, any shape.
+        decay: decay of the averages.
+    """
     ordered = returns.flatten().sort().values
-    now = torch.stack([percentile(ordered, share) for share in PERCENTILES])
-    return decay * past + (1 - decay) * now
+    current = torch.stack([percentile(ordered, share) for share in PERCENTILES])
+    return decay * past + (1 - decay) * current
 
 
 def learn(
@@ -137,34 +163,41 @@ def learn(
     past_range: Tensor,
     noise: Noise,
 ) -> Outcome:
-    """Gradients of actor and critic in imagination from given states; nothing is changed.
+    """Compute gradients of actor and critic on imagined rollouts; no parameter is changed.
 
-    Actor: −mean w·[(R − v) / max(1, S) + 3e-4·entropy], back-propagated through the dynamics.
-    Critic: mean w·[two-hot cross-entropy with R, and with the slow critic's value]. Weights w
-    are cumulative products of γ and of whether the episode goes on.
+    Sections "Critic Learning" and "Actor Learning" of the DreamerV3 paper v1:
+
+        L_actor  = −mean_{t,b} w_t·[(R_t − v_t) / max(1, S) + η·ent(s_t)]
+        L_critic = mean_{t,b} w_t·[l(v_t, sg(R_t)) + c_slow·l(v_t, v̄_t)]
+        w_t      = Π_{k=0}^{t} γ·c_k
+
+    with λ-returns R_t, critic v, slow critic v̄, return range S = P95 − P5 (`moved_range`),
+    predicted continuation c_k ∈ {0, 1}, c_0 = `alive`, entropy ent(s_t) of the Gaussian actor,
+    two-hot cross-entropy l, η = 3e-4, c_slow = 1. The actor's gradient is backpropagated through
+    the dynamics.
 
     Args:
-        config: scales.
+        config: loss scales, γ and λ.
         model: the world model.
         behavior: actor and critics.
-        start: `(B, …)`, without graph.
-        alive: `(B,)`, 0 where the episode has ended already.
-        past_range: `(2,)`, of returns; see `moved_range`.
-        noise: draws.
+        start: detached start states `(B, ...)`.
+        alive: `(B,)`, 0 if the episode has ended at the start state, else 1.
+        past_range: `(2,)`, percentiles of returns before this batch; see `moved_range`.
+        noise: noise of the rollout.
     """
     c, regression = config, behavior.regression
     features, std = imagine(model, behavior, start, noise)
     before, after = features[:-1].detach(), features[1:]
-    # One pass of the critic serves both losses; each takes the gradients that are its own.
+    # Both losses share one forward pass of the critic; gradients are taken separately.
     logits = behavior.critic(features)[0]
     value = regression.decode(logits)
-    goes_on = torch.cat([alive[None], model.goes_on(after.detach())])
+    continues = torch.cat([alive[None], model.goes_on(after.detach())])
     returns = lambda_returns(
-        model.reward(after), value[1:], c.discount * goes_on[1:], c.return_lambda
+        model.reward(after), value[1:], c.discount * continues[1:], c.return_lambda
     )
-    # Differs from the official code: it divides these weights by γ, so that its losses and
-    # gradients of actor and critic are larger by 1/γ = 333/332. Adam cancels it up to its ε.
-    weight = torch.cumprod(c.discount * goes_on, 0)[:-1]
+    # Differs from the official code: there, weights are divided by γ, so that losses and gradients
+    # of actor and critic are larger by 1/γ = 333/332. Adam cancels this factor up to its ε.
+    weight = torch.cumprod(c.discount * continues, 0)[:-1]
     moved = moved_range(past_range, returns.detach(), c.return_decay)
     spread = (moved[1] - moved[0]).clamp(min=1.0)
 

@@ -15,9 +15,9 @@ from tdmpc2.common.system.config_checks import (
 
 ModelSize = Literal["small", "20"]
 
-# `20` is the authors' preset for states, the paper's about 20M parameters. `small` is ours: a
-# model that learns easy tasks on a CPU. A step of a given size changes what narrow networks put out
-# by less, so theirs are larger.
+# `20` is the authors' preset for state observations (about 20M parameters in the TD-MPC2 paper).
+# `small` is not from a paper: a model that learns easy tasks on a CPU. Its learning rates are
+# larger, because an update of a given size changes the output of a narrow network less.
 MODEL_SIZES: dict[str, dict[str, float]] = {
     "small": {
         "deter": 128,
@@ -48,10 +48,11 @@ MODEL_SIZES: dict[str, dict[str, float]] = {
 
 @dataclass(frozen=True)
 class DreamerV3Config:
-    """Everything that decides how DreamerV3 learns; defaults are its authors', for states.
+    """Hyperparameters of DreamerV3 v1 (2023); defaults are the authors' for state observations.
 
-    The later version of the method differs in much of this (block-diagonal recurrence, another
-    optimizer, REINFORCE for all actions …) and is not what was compared.
+    The later version of the method is not the one that the TD-MPC2 paper compares. It differs in
+    many of these settings (block-diagonal recurrence, another optimizer, REINFORCE for all
+    actions, ...).
     """
 
     # --- architecture (from `model_size`, as model_lr and lr are) -------------------
@@ -70,7 +71,7 @@ class DreamerV3Config:
     num_bins: int = 255
     vmin: float = -20.0
     vmax: float = 20.0
-    # Of the networks' products; parameters, norms, losses and optimizers stay float32.
+    # Precision of matrix multiplications; parameters, norms, losses and optimizers are float32.
     precision: Literal["fp32", "bf16"] = "fp32"
 
     # --- world model ---------------------------------------------------------------
@@ -104,29 +105,34 @@ class DreamerV3Config:
     buffer_size: int = 1_000_000
 
     def __post_init__(self) -> None:
-        """Rejects values that no part of the code could make sense of."""
+        """Check that all values are valid."""
         require_choices(self)
         require_positive(self, *MODEL_SIZES["20"])
         require_positive(self, "head_layers", "batch_size", "imagination", "num_envs")
         require_fraction(self, "unimix", "return_lambda", "return_decay", "slow_share")
         require(self.batch_length >= 2, f"batch_length={self.batch_length}: must be at least 2")
         require(self.train_ratio > 0, f"train_ratio={self.train_ratio}: must be positive")
-        require(self.discount_horizon > 1, "discount_horizon: must be more than 1")
-        require(self.num_bins >= 3 and self.vmax > self.vmin, "num_bins >= 3 and vmax > vmin")
+        require(
+            self.discount_horizon > 1,
+            f"discount_horizon={self.discount_horizon}: must be greater than 1",
+        )
+        require(self.num_bins >= 3, f"num_bins={self.num_bins}: must be at least 3")
+        require(self.vmax > self.vmin, f"vmax={self.vmax}: must be greater than vmin={self.vmin}")
         require(
             0 < self.actor_min_std <= self.actor_max_std,
-            "actor_min_std: must be positive, and at most actor_max_std",
+            f"actor_min_std={self.actor_min_std}: must be positive and at most "
+            f"actor_max_std={self.actor_max_std}",
         )
-        least = self.num_envs * self.batch_length
+        minimum = self.num_envs * self.batch_length
         require(
-            self.seed_decisions >= least,
-            f"seed_decisions={self.seed_decisions}: learning starts from sequences of "
-            f"{self.batch_length}, so {least} are needed with {self.num_envs} environments",
+            self.seed_decisions >= minimum,
+            f"seed_decisions={self.seed_decisions}: must be at least num_envs * batch_length = "
+            f"{minimum}, so that every environment has a complete sequence",
         )
 
     @classmethod
     def make(cls, **overrides: Any) -> DreamerV3Config:
-        """Config of a model size with overrides.
+        """Return the config of a model size with overrides.
 
         Raises:
             UserError: unknown field or model size, or a value out of range.
@@ -141,20 +147,23 @@ class DreamerV3Config:
 
     @property
     def discount(self) -> float:
-        """γ = 1 − 1/333."""
+        """Discount γ = 1 − 1 / discount_horizon; 1 − 1/333 by default."""
         return 1 - 1 / self.discount_horizon
 
     @property
     def stoch_dim(self) -> int:
-        """Size of the flattened one-hot part of a state."""
+        """Size of the flattened categorical state: stoch · classes."""
         return self.stoch * self.classes
 
     @property
     def state_dim(self) -> int:
-        """Size of a whole state."""
+        """Size of the features of a state: deter + stoch_dim."""
         return self.deter + self.stoch_dim
 
     def updates_after(self, decisions: int) -> int:
-        """Gradient steps that should have been taken after so many decisions."""
+        """Return the total number of updates due after a number of decisions.
+
+        `train_ratio` replayed observations per decision after the seed decisions.
+        """
         replayed = max(decisions - self.seed_decisions, 0) * self.train_ratio
         return int(replayed // (self.batch_size * self.batch_length))

@@ -1,4 +1,4 @@
-"""Layers of DreamerV3: linear maps without bias, LayerNorm, SiLU; and MLPs of them."""
+"""Layers of DreamerV3: Linear without bias → LayerNorm → SiLU, output layers, and MLPs."""
 
 from __future__ import annotations
 
@@ -13,30 +13,36 @@ from baselines import kernels
 from tdmpc2.layers import linear_of_parts
 
 NORM_EPS = 1e-3
-# Standard deviation of a standard normal that is cut at ±2.
+# Standard deviation of a standard normal distribution truncated at ±2.
 CUT_STD = 0.87962566
 
 
 def norm_silu(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """SiLU(LayerNorm(x))."""
+    """Return SiLU(LayerNorm(x)), `(..., D)`, with ε = 1e-3.
+
+    Args:
+        x: `(..., D)`.
+        scale: `(D,)`, scale of the LayerNorm.
+        shift: `(D,)`, shift of the LayerNorm.
+    """
     return F.silu(F.layer_norm(x, x.shape[-1:], scale, shift, NORM_EPS))
 
 
 def init_hidden_(weight: Tensor) -> None:
-    """Truncated normal of variance 1 / mean of fan-in and fan-out."""
+    """Initialize with a truncated normal of variance 1 / fan, fan = (fan-in + fan-out) / 2."""
     std = math.sqrt(2 / sum(weight.shape)) / CUT_STD
     nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std)
 
 
 class Hidden(nn.Module):
-    """Linear without bias → LayerNorm → SiLU.
+    """Hidden layer: Linear without bias → LayerNorm → SiLU.
 
     Args:
-        in_dim, out_dim: of the linear map.
+        in_dim, out_dim: sizes of input and output.
 
     Attributes:
-        native: whether norm and activation go through `baselines.kernels` where they can.
-        fused: norm and activation otherwise.
+        native: whether to use `baselines.kernels` for inputs that they support.
+        fused: function for norm and activation otherwise, `norm_silu` or its compiled version.
     """
 
     native = False
@@ -49,12 +55,12 @@ class Hidden(nn.Module):
         self.shift = nn.Parameter(torch.zeros(out_dim))
         init_hidden_(self.weight)
 
-    def forward(self, *parts: Tensor) -> Tensor:
-        """Maps `(..., in_dim)`, given in one or more parts."""
-        return self.finish(linear_of_parts(parts, self.weight, None))
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Return `(..., out_dim)` for inputs whose concatenation is `(..., in_dim)`."""
+        return self.finish(linear_of_parts(inputs, self.weight, None))
 
     def finish(self, products: Tensor) -> Tensor:
-        """Norm and activation of products `(..., out_dim)`."""
+        """Apply norm and activation to outputs of the linear map, `(..., out_dim)`."""
         products = products.float()
         if self.native and kernels.suits(products, self.scale.shape[0]):
             return kernels.norm_silu(products, self.scale, self.shift, NORM_EPS)
@@ -62,11 +68,13 @@ class Hidden(nn.Module):
 
 
 class Output(nn.Linear):
-    """A plain linear layer; uniform weights of variance 1 / mean fan, or zeros.
+    """Linear output layer, initialized uniformly with variance 1 / fan, or with zeros.
+
+    fan = (fan-in + fan-out) / 2.
 
     Args:
-        in_dim, out_dim: of the linear map.
-        zero: whether it starts at exactly 0.
+        in_dim, out_dim: sizes of input and output.
+        zero: whether to initialize the weights with 0.
     """
 
     def __init__(self, in_dim: int, out_dim: int, *, zero: bool = False) -> None:
@@ -76,18 +84,18 @@ class Output(nn.Linear):
         nn.init.zeros_(self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps `(..., in_dim)` to float32 `(..., out_dim)`."""
+        """Return float32 outputs `(..., out_dim)` of inputs `(..., in_dim)`."""
         return super().forward(x).float()
 
 
 class MLP(nn.Module):
-    """Hidden layers, then outputs side by side (or none).
+    """Hidden layers, followed by zero or more output layers that share them.
 
     Args:
-        in_dim: of the input.
-        layers, units: of the hidden layers.
-        out_dims: of each output.
-        zero: whether the outputs start at exactly 0.
+        in_dim: size of the input.
+        layers, units: number and width of the hidden layers.
+        out_dims: size of each output.
+        zero: whether to initialize the output layers with 0.
     """
 
     def __init__(
@@ -104,15 +112,15 @@ class MLP(nn.Module):
         self.hidden = nn.ModuleList(Hidden(size, units) for size in sizes)
         self.outputs = nn.ModuleList(Output(units, out_dim, zero=zero) for out_dim in out_dims)
 
-    def trunk(self, *parts: Tensor) -> Tensor:
-        """What the hidden layers make of the parts of an input, `(..., units)`."""
+    def trunk(self, *inputs: Tensor) -> Tensor:
+        """Return the last hidden layer `(..., units)` for inputs to be concatenated."""
         first, *others = self.hidden
-        x = first(*parts)
+        x = first(*inputs)
         for layer in others:
             x = layer(x)
         return x
 
-    def forward(self, *parts: Tensor) -> tuple[Tensor, ...]:
-        """Each output."""
-        x = self.trunk(*parts)
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Return all outputs, `(..., out_dim)` each, for inputs to be concatenated."""
+        x = self.trunk(*inputs)
         return tuple(output(x) for output in self.outputs)

@@ -1,4 +1,4 @@
-"""DreamerV3's world model: encoder, recurrent states, and what is predicted from them."""
+"""The world model of DreamerV3: encoder, RSSM, decoder, reward and continue heads, and its loss."""
 
 from __future__ import annotations
 
@@ -16,11 +16,13 @@ from tdmpc2.regression import DiscreteRegression, symlog
 
 
 class WorldModel(nn.Module):
-    """Networks of the world model, for states as observations.
+    """Networks of the world model for state observations.
+
+    Heads take the features [deter, stoch] of a state, `(..., state_dim)`.
 
     Args:
         config: sizes.
-        obs_dim, action_dim: of the task.
+        obs_dim, action_dim: sizes O and A of observation and action.
     """
 
     def __init__(self, config: DreamerV3Config, obs_dim: int, action_dim: int) -> None:
@@ -34,26 +36,26 @@ class WorldModel(nn.Module):
         self.regression = DiscreteRegression(c.num_bins, c.vmin, c.vmax)
 
     def encode(self, obs: Tensor) -> Tensor:
-        """Embeddings `(..., E)` of observations `(..., O)`."""
+        """Return embeddings `(..., encoder_units)` of symlog observations, from x `(..., O)`."""
         return self.encoder.trunk(symlog(obs))
 
     def reward(self, features: Tensor) -> Tensor:
-        """Expected rewards `(...)` in states of these features."""
+        """Return expected rewards `(...)` of features `(..., state_dim)`."""
         return self.regression.decode(self.reward_head(features)[0])
 
     @torch.no_grad()
     def goes_on(self, features: Tensor) -> Tensor:
-        """`(...)`: 1 where the episode more likely goes on than not, else 0."""
+        """Return 1 where the predicted continue probability exceeds 0.5, else 0; `(...)`."""
         return (self.continue_head(features)[0][..., 0] > 0).float()
 
 
 class ModelLoss(NamedTuple):
-    """Outcome of the world model's loss.
+    """Result of `model_loss`.
 
     Attributes:
-        loss: scalar.
-        state: `(L, B, …)`, posteriors without graph.
-        metrics: what is recorded.
+        loss: the scalar loss `()`.
+        state: `(L, B, ...)`, detached posterior states.
+        metrics: scalar tensors by name.
     """
 
     loss: Tensor
@@ -62,19 +64,34 @@ class ModelLoss(NamedTuple):
 
 
 def divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """KL(p ‖ q) in nats, summed over the categoricals: `(..., S, C)` to `(...)`."""
+    """Return KL(p ‖ q) = Σ_{s,c} p·(ln p − ln q) in nats, summed over all S categoricals.
+
+    Args:
+        log_p: ln p, `(..., S, C)`.
+        log_q: ln q, `(..., S, C)`.
+
+    Returns:
+        `(...)`.
+    """
     return (log_p.exp() * (log_p - log_q)).sum((-2, -1))
 
 
 def balanced_divergence(
     posterior: Tensor, prior: Tensor, free: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """KL with free nats that trains the prior only, the same for the posterior only, and the KL.
+    """Compute the two KL losses with free nats (KL balancing) and the KL itself.
+
+    L_dyn = max(free, KL(sg(q) ‖ p)),  L_rep = max(free, KL(q ‖ sg(p))),
+
+    with posterior q, prior p and stop-gradient sg: L_dyn trains the prior, L_rep the posterior.
 
     Args:
-        posterior: log-probabilities `(..., S, C)`.
-        prior: likewise.
-        free: nats below which neither is trained.
+        posterior: ln q, `(..., S, C)`.
+        prior: ln p, `(..., S, C)`.
+        free: free nats: below this KL, gradients are zero.
+
+    Returns:
+        L_dyn, L_rep and the KL without gradient, `(...)` each.
     """
     dynamics = divergence(posterior.detach(), prior)
     representation = divergence(posterior, prior.detach())
@@ -85,16 +102,23 @@ def balanced_divergence(
 def model_loss(
     config: DreamerV3Config, model: WorldModel, batch: Sequences, uniform: Tensor
 ) -> ModelLoss:
-    """Mean of what is predicted, 0.5·max(1, KL(sg q ‖ p)) and 0.1·max(1, KL(q ‖ sg p)).
+    """Compute the world model loss (DreamerV3 paper v1, section "World Model Learning").
 
-    q is the posterior, p the prior. Predicted are the symlog observation (squared error), the
-    reward (two-hot cross-entropy), and whether the episode goes on.
+    L = mean_{t,b} [L_obs + L_reward + L_continue + β_dyn·L_dyn + β_rep·L_rep]
+
+        L_obs      = Σ_i (decoder(s)_i − symlog(x_i))²
+        L_reward   = cross-entropy of the reward head with the two-hot target of r
+        L_continue = binary cross-entropy of the continue head with 1 − terminated
+        L_dyn      = max(1, KL(sg(q) ‖ p))
+        L_rep      = max(1, KL(q ‖ sg(p)))
+
+    with posterior q(z_t | h_t, x_t), prior p(z_t | h_t) and (β_dyn, β_rep) = (0.5, 0.1).
 
     Args:
-        config: scales.
+        config: loss scales and free nats.
         model: the networks.
-        batch: `(L, B)`.
-        uniform: `(L, B, S)`, draws of the posterior states.
+        batch: sequences of shape `(L, B)`.
+        uniform: `(L, B, S)`, uniform noise for sampling the posterior states.
     """
     rssm = model.rssm
     embed = model.encode(batch.obs)
@@ -105,7 +129,7 @@ def model_loss(
     features = state.features
     decoded = model.decoder(features)[0]
     logits = model.continue_head(features)[0][..., 0]
-    parts = {
+    losses = {
         "obs_loss": (decoded - symlog(batch.obs)).square().sum(-1),
         "reward_loss": model.regression.loss(model.reward_head(features)[0], batch.reward),
         "continue_loss": F.binary_cross_entropy_with_logits(
@@ -115,8 +139,8 @@ def model_loss(
         "rep_loss": representation,
     }
     scales = {"dyn_loss": config.dyn_scale, "rep_loss": config.rep_scale}
-    loss = sum(scales.get(name, 1.0) * part.mean() for name, part in parts.items())
+    loss = sum(scales.get(name, 1.0) * each.mean() for name, each in losses.items())
     assert isinstance(loss, Tensor)
-    metrics = {name: part.detach().mean() for name, part in parts.items()}
+    metrics = {name: each.detach().mean() for name, each in losses.items()}
     metrics |= {"kl": kl.mean(), "model_loss": loss.detach()}
     return ModelLoss(loss, state.detach(), metrics)

@@ -1,7 +1,7 @@
-"""Native networks of the baselines for float32 on a CPU, as functions with gradients.
+"""Native CPU kernels of the baselines' networks for float32, with gradients.
 
-They stand in for plain PyTorch once `load` has built them, and equal it to round-off. Calling
-them costs microseconds, so that nothing around them needs compiling.
+Results equal those of plain PyTorch up to rounding. A call costs microseconds, so that the
+surrounding code needs no compilation.
 """
 
 from __future__ import annotations
@@ -18,44 +18,54 @@ from tdmpc2.common.numerics import native_build
 from tdmpc2.kernels import Blocked
 
 SOURCES = sorted(Path(__file__).parent.glob("*.cpp"))
-LANES = 16  # rows must be a multiple of this long
-MIN_ROWS = 32  # of an MLP: for fewer its weights are not worth laying out
-ROW_STEP = 64  # to which a varying number of rows is rounded up: oneDNN builds code for each
+LANES = 16  # the width of a layer must be a multiple of this
+MIN_ROWS = 32  # of an MLP: with fewer rows, blocking the weights takes longer than it saves
+ROW_STEP = 64  # varying numbers of rows are rounded up to this: oneDNN generates code for each
 ACTIVATIONS = {"relu": 1, "elu": 2}
 
 
 @functools.cache
 def load() -> bool:
-    """Builds the kernels if this machine has not yet, and loads them.
+    """Load the kernels; compile them first if this machine has not done so before.
 
     Returns:
-        Whether they can be used; if not, a warning says why.
+        Whether the kernels can be used; if not, a warning gives the reason.
     """
     return all(native_build.load(source) for source in SOURCES)
 
 
 def suits(x: Tensor, *widths: int) -> bool:
-    """Whether layers of these widths can take such rows."""
-    plain = x.device.type == "cpu" and x.dtype == torch.float32
-    return plain and all(width % LANES == 0 for width in widths)
+    """Return whether the kernels support the input and layers of these widths."""
+    float32_on_cpu = x.device.type == "cpu" and x.dtype == torch.float32
+    return float32_on_cpu and all(width % LANES == 0 for width in widths)
 
 
 def suits_mlp(x: Tensor, *widths: int) -> bool:
-    """Whether an MLP of these widths takes such rows, with the library that torch multiplies with.
+    """Return whether the MLP kernel supports the input and hidden layers of these widths.
 
-    There must be enough of them to lay its weights out for.
+    Needs at least `MIN_ROWS` rows, and a library that supports blocked weights.
     """
-    enough = x.numel() >= MIN_ROWS * x.shape[-1]
-    return enough and suits(x, *widths) and bool(torch.ops.baselines.can_multiply())
+    enough_rows = x.numel() >= MIN_ROWS * x.shape[-1]
+    return enough_rows and suits(x, *widths) and bool(torch.ops.baselines.can_multiply())
 
 
 class MLPFunction(torch.autograd.Function):
-    """A whole MLP for rows `(N, I)`: weights, then biases, then scale and shift of a norm."""
+    """An MLP for rows `(N, I)` with the native kernel; see `mlp`."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, act: int, eps: float, layers: int, *params: Any) -> Tensor:
-        """Outputs `(N, O)`."""
-        weights, biases, norm = _parted(params, layers)
+        """Return outputs `(N, O)`.
+
+        Args:
+            ctx: autograd context.
+            x: `(N, I)`.
+            act: activation code, a value of `ACTIVATIONS`.
+            eps: ε of the LayerNorm.
+            layers: number of linear layers.
+            *params: weights of all layers, then biases, then scale and shift of the LayerNorm if
+                there is one.
+        """
+        weights, biases, norm = _split_params(params, layers)
         y, *kept = torch.ops.baselines.mlp_forward(x, weights, biases, act, *norm, eps, True)
         ctx.save_for_backward(x, *params, *kept)
         ctx.act, ctx.layers, ctx.num_params = act, layers, len(params)
@@ -63,24 +73,25 @@ class MLPFunction(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradients of rows and parameters, as far as they are needed."""
+        """Return gradients of x and of the parameters, if they are needed."""
         x, *saved = ctx.saved_tensors
         params, kept = saved[: ctx.num_params], saved[ctx.num_params :]
-        weights, _, norm = _parted(params, ctx.layers)
+        weights, _, norm = _split_params(params, ctx.layers)
         hidden = ctx.layers - 1
         needs = ctx.needs_input_grad
         if not any(needs[4:]):
-            return _to_rows(x, grad, weights, kept, ctx.act, norm), *[None] * (len(needs) - 1)
-        outcome = torch.ops.baselines.mlp_backward(grad, weights, kept, ctx.act, *norm, needs[0])
-        to_x, products, others = outcome[0], outcome[1 : 1 + hidden], outcome[1 + hidden :]
-        inputs, outputs = [x, *kept[:hidden]], [*products, grad]
-        biases = [*others[:hidden], grad.sum(0)]
-        of_weights = [out.t() @ into for out, into in zip(outputs, inputs, strict=True)]
-        found = [*of_weights, *biases, *others[hidden:]]
-        return to_x if needs[0] else None, None, None, None, *found
+            dx = _input_gradient(x, grad, weights, kept, ctx.act, norm)
+            return dx, *[None] * (len(needs) - 1)
+        result = torch.ops.baselines.mlp_backward(grad, weights, kept, ctx.act, *norm, needs[0])
+        dx, hidden_grads, others = result[0], result[1 : 1 + hidden], result[1 + hidden :]
+        inputs, output_grads = [x, *kept[:hidden]], [*hidden_grads, grad]
+        bias_grads = [*others[:hidden], grad.sum(0)]
+        weight_grads = [dy.t() @ into for dy, into in zip(output_grads, inputs, strict=True)]
+        param_grads = [*weight_grads, *bias_grads, *others[hidden:]]
+        return dx if needs[0] else None, None, None, None, *param_grads
 
 
-def _to_rows(
+def _input_gradient(
     x: Tensor,
     grad: Tensor,
     weights: list[Tensor],
@@ -88,42 +99,52 @@ def _to_rows(
     act: int,
     norm: list[Any],
 ) -> Tensor:
-    """Gradient of an MLP's rows alone, through those of them that any reaches.
+    """Return the gradient of the input `(N, I)` only, computed for rows with nonzero `grad`.
 
-    The lesser of two critics' values sends none to the other: half of all rows may stay out.
+    With the minimum of two critics, each row has a gradient in one critic only, so that about half
+    of the rows can be skipped.
     """
-    reached = grad.ne(0).any(dim=1)
-    num = -(-int(reached.sum()) // ROW_STEP) * ROW_STEP
+    nonzero = grad.ne(0).any(dim=1)
+    num = -(-int(nonzero.sum()) // ROW_STEP) * ROW_STEP
     if num >= len(x):
         return torch.ops.baselines.mlp_backward(grad, weights, kept, act, *norm, True)[0]
-    to_x = torch.zeros_like(x)
+    dx = torch.zeros_like(x)
     if num > 0:
-        rows = reached.argsort(descending=True, stable=True)[:num]
+        rows = nonzero.argsort(descending=True, stable=True)[:num]
         kept = [values[rows] for values in kept]
-        part = torch.ops.baselines.mlp_backward(grad[rows], weights, kept, act, *norm, True)[0]
-        to_x[rows] = part
-    return to_x
+        dx[rows] = torch.ops.baselines.mlp_backward(grad[rows], weights, kept, act, *norm, True)[0]
+    return dx
 
 
-def _parted(params: Sequence[Any], layers: int) -> tuple[list[Tensor], list[Tensor], list[Any]]:
-    """Weights, biases, and scale and shift or two Nones."""
+def _split_params(
+    params: Sequence[Any], layers: int
+) -> tuple[list[Tensor], list[Tensor], list[Any]]:
+    """Return weights, biases, and [scale, shift] of the norm or [None, None]."""
     norm = list(params[2 * layers :]) or [None, None]
     return list(params[:layers]), list(params[layers : 2 * layers]), norm
 
 
 class NormSiLU(torch.autograd.Function):
-    """SiLU(LayerNorm(x)) for rows `(N, D)`."""
+    """SiLU(LayerNorm(x)) for rows `(N, D)` with the native kernel."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor, shift: Tensor, eps: float) -> Tensor:
-        """Activations `(N, D)`."""
+        """Return activations `(N, D)`.
+
+        Args:
+            ctx: autograd context.
+            x: `(N, D)`.
+            scale: `(D,)`, scale of the LayerNorm.
+            shift: `(D,)`, shift of the LayerNorm.
+            eps: ε of the LayerNorm.
+        """
         y, stats = torch.ops.baselines.norm_silu(x, scale, shift, eps)
         ctx.save_for_backward(x, stats, scale, shift)
         return y
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradients of rows, scale and shift."""
+        """Return gradients of x, scale and shift."""
         return *torch.ops.baselines.norm_silu_backward(grad, *ctx.saved_tensors), None
 
 
@@ -135,34 +156,41 @@ def mlp(
     norm: tuple[Tensor, Tensor, float] | None,
     blocked: Sequence[Blocked] | None = None,
 ) -> Tensor:
-    """A whole MLP of `(..., I)`.
+    """Apply an MLP to inputs `(..., I)` and return outputs `(..., O)`.
 
     Args:
-        x: rows.
-        weights: `(O, I)` of each layer.
-        biases: `(O,)` of each layer.
-        activation: of the hidden layers, `relu` or `elu`.
-        norm: scale, shift and ε of a LayerNorm, which with a tanh takes the place of the first
-            activation.
-        blocked: the weights as `tdmpc2.kernels.blocked.BlockedWeights` has laid them out; None
-            without, and where gradients are wanted.
+        x: `(..., I)`.
+        weights: `(O_l, I_l)` of each layer l.
+        biases: `(O_l,)` of each layer.
+        activation: activation of the hidden layers, `relu` or `elu`.
+        norm: scale, shift and ε of a LayerNorm, which is used with a tanh instead of the first
+            activation; None without.
+        blocked: blocked weights from `tdmpc2.kernels.blocked.BlockedWeights`; None without, or if
+            gradients are needed.
     """
     rows, act = x.reshape(-1, x.shape[-1]), ACTIVATIONS[activation]
-    *given, eps = (None, None, 0.0) if norm is None else norm
+    *scale_shift, eps = (None, None, 0.0) if norm is None else norm
     if blocked is not None and rows.shape[0] % blocked[0].block == 0:
         matrices = [p.weight[0] for p in blocked]
-        args = (rows, matrices, list(biases), act, *given, eps, blocked[0].block)
+        args = (rows, matrices, list(biases), act, *scale_shift, eps, blocked[0].block)
         y = torch.ops.baselines.mlp(*args)
     elif torch.is_grad_enabled():
-        norms = () if norm is None else given
-        y = MLPFunction.apply(rows, act, eps, len(weights), *weights, *biases, *norms)
+        norm_params = () if norm is None else scale_shift
+        y = MLPFunction.apply(rows, act, eps, len(weights), *weights, *biases, *norm_params)
     else:
-        args = (rows, list(weights), list(biases), act, *given, eps, False)
+        args = (rows, list(weights), list(biases), act, *scale_shift, eps, False)
         y = torch.ops.baselines.mlp_forward(*args)[0]
     return y.view(*x.shape[:-1], -1)
 
 
 def norm_silu(x: Tensor, scale: Tensor, shift: Tensor, eps: float) -> Tensor:
-    """SiLU(LayerNorm(x)) of `(..., D)`."""
+    """Return SiLU(LayerNorm(x)), `(..., D)`.
+
+    Args:
+        x: `(..., D)`.
+        scale: `(D,)`, scale of the LayerNorm.
+        shift: `(D,)`, shift of the LayerNorm.
+        eps: ε of the LayerNorm.
+    """
     y = NormSiLU.apply(x.reshape(-1, x.shape[-1]), scale, shift, eps)
     return y.view(x.shape)

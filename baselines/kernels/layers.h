@@ -1,5 +1,5 @@
-// What stands between the products of an MLP's layers, and its gradients: bias and activation, or
-// LayerNorm and tanh.
+// Element-wise code between the matrix multiplications of an MLP, and its gradients: bias and
+// activation, or bias, LayerNorm and tanh.
 
 #pragma once
 
@@ -26,7 +26,7 @@ inline Vec activated(Vec v, int64_t act) {
   return v;
 }
 
-// Derivative, from the activation's own value.
+// Derivative of an activation, from its value y.
 inline Vec slope(Vec y, int64_t act) {
   const Vec zero(0.f), one(1.f);
   if (act == kRelu) return Vec::blendv(zero, one, y > zero);
@@ -34,7 +34,7 @@ inline Vec slope(Vec y, int64_t act) {
   return one;
 }
 
-// LayerNorm and tanh in the place of the first activation.
+// Parameters of the LayerNorm that with a tanh replaces the first activation; null without.
 struct Norm {
   const float *scale = nullptr, *shift = nullptr;
   float eps = 0.f;
@@ -42,18 +42,19 @@ struct Norm {
 
 Norm norm_of(const std::optional<Tensor>& scale, const std::optional<Tensor>& shift, double eps) {
   if (!scale.has_value()) return {};
-  TORCH_CHECK(scale->is_contiguous() && shift->is_contiguous(), "norm");
+  TORCH_CHECK(
+      scale->is_contiguous() && shift->is_contiguous(), "scale and shift must be contiguous");
   return {scale->const_data_ptr<float>(), shift->const_data_ptr<float>(), static_cast<float>(eps)};
 }
 
-// What the backward pass needs of the forward one: each hidden layer's value, and of a norm its
-// input and statistics.
+// Results of the forward pass that the backward pass needs: the value of each hidden layer, and
+// input and statistics of the LayerNorm.
 struct Kept {
   std::vector<float*> hidden;
   float *raw = nullptr, *stats = nullptr;
 };
 
-// Normalizes row `at` of the products with bias, and puts a tanh on it.
+// Computes tanh(LayerNorm(row + bias)) in place; `at` is the index of the row in `kept`.
 void norm_tanh_row(
     float* row, const float* bias, const Norm& norm, int64_t dim, const Kept& kept, int64_t at) {
   Vec total(0.f), squares(0.f);
@@ -80,7 +81,7 @@ void norm_tanh_row(
   }
 }
 
-// The same of several rows, of which the first is row `at`.
+// Applies `norm_tanh_row` to several rows; `at` is the index of the first.
 void norm_tanh(
     float* products, int64_t rows, const float* bias, const Norm& norm, int64_t dim,
     const Kept& kept, int64_t at) {
@@ -89,7 +90,7 @@ void norm_tanh(
   }
 }
 
-// Bias and activation of the products of a hidden layer, or the bias alone of the last one's.
+// Adds the bias and, except in the last layer, applies the activation, in place.
 void finish(
     float* products, int64_t rows, int64_t columns, int64_t ld, const float* bias, bool last,
     int64_t act) {
@@ -105,7 +106,7 @@ void finish(
   }
 }
 
-// Gradient of a row's products before LayerNorm and tanh, in place of that after them.
+// Replaces the gradient of the output of LayerNorm and tanh by that of their input, for one row.
 void norm_tanh_backward_row(
     float* grad, const float* y, const float* raw, const float* stats, const Norm& norm,
     int64_t dim, float* dbias, float* dscale, float* dshift) {
@@ -130,7 +131,7 @@ void norm_tanh_backward_row(
   }
 }
 
-// The same of several rows.
+// Applies `norm_tanh_backward_row` to several rows.
 void norm_tanh_backward(
     float* grad, const float* y, const float* raw, const float* stats, int64_t rows,
     const Norm& norm, int64_t dim, float* dbias, float* dscale, float* dshift) {
@@ -141,7 +142,7 @@ void norm_tanh_backward(
   }
 }
 
-// Gradient of the products before an activation of value `y`, in place of that after it.
+// Replaces the gradient of an activation's output `y` by that of its input.
 void finish_backward(
     float* grad, const float* y, int64_t rows, int64_t columns, int64_t ld, int64_t act,
     float* dbias) {

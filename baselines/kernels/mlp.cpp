@@ -1,8 +1,8 @@
-// Whole MLPs with ReLU or ELU, or with LayerNorm and tanh first; and their gradients.
+// MLPs with ReLU or ELU, optionally LayerNorm and tanh in the first layer, and their gradients.
 //
-// Many rows go through all layers a block at a time, which stays in the second-level cache. Few (by
-// oneDNN) go one layer after the other, and its weights go past them a panel of columns at a time,
-// laid out as its turn comes.
+// Many rows: blocks of rows pass through all layers, so that a block stays in the second-level
+// cache. Few rows (oneDNN only): one layer after the other, with panels of columns of the weights,
+// each of which is blocked just before it is used.
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
@@ -19,30 +19,32 @@ namespace {
 
 using Tensors = std::vector<Tensor>;
 constexpr int64_t kRowsPerTask = 16;
-constexpr int64_t kFew = 512;  // rows that go by panels; more lie better in blocks
+constexpr int64_t kFew = 512;  // up to this number of rows, panels are faster than blocks
 
-// Room that a thread keeps between calls, aligned to cache lines.
+// Scratch memory of a thread, kept between calls and aligned to cache lines.
 float* scratch(size_t size, int which) {
   thread_local std::vector<float> memory[2];
-  std::vector<float>& room = memory[which];
-  if (room.size() < size + 16) room.resize(size + 16);
-  const auto at = reinterpret_cast<uintptr_t>(room.data());
-  return room.data() + (64 - at % 64) % 64 / 4;
+  std::vector<float>& buffer = memory[which];
+  if (buffer.size() < size + 16) buffer.resize(size + 16);
+  const auto at = reinterpret_cast<uintptr_t>(buffer.data());
+  return buffer.data() + (64 - at % 64) % 64 / 4;
 }
 
 int64_t rows_of(const Tensor& w, bool transposed) { return w.size(transposed ? 1 : 0); }
 int64_t columns_of(const Tensor& w, bool transposed) { return w.size(transposed ? 0 : 1); }
 
-// --- layer after layer, by oneDNN ---------------------------------------------------------
+// --- panels of columns, one layer after the other (oneDNN) --------------------------------
 
 bool goes_by_panels(int64_t rows) { return products::by_onednn() && rows <= kFew; }
 
-// y (rows, out) = x (rows, in) · w, or its transpose, a panel of columns at a time;
-// `then(column, columns)` goes on with what has just been written.
+// Computes y (rows, out) = x (rows, in) · w, or x · w' if `transposed`, one panel of columns at a
+// time, and calls `then(column, columns)` after each panel.
 template <typename Then>
 void by_panels(
     const float* x, int64_t rows, const Tensor& w, bool transposed, float* y, const Then& then) {
-  TORCH_CHECK(w.is_contiguous() && w.scalar_type() == at::kFloat, "weights");
+  TORCH_CHECK(
+      w.is_contiguous() && w.scalar_type() == at::kFloat,
+      "mlp: weights must be contiguous float32");
   const int64_t in = rows_of(w, transposed), out = columns_of(w, transposed);
   const int64_t panels = (out + products::kPanel - 1) / products::kPanel;
   at::parallel_for(0, panels, 1, [&](int64_t begin, int64_t end) {
@@ -86,8 +88,8 @@ void forward_by_panels(
 
 // --- blocks of rows through all layers ----------------------------------------------------
 
-// Rows to take at a time: the largest equal share of which a block lies in the second-level
-// cache; all of them if none suits.
+// Returns the number of rows per block: the largest divisor of `rows` for which a block fits into
+// the second-level cache; all rows if no divisor is suitable.
 int64_t block_of(int64_t rows, int64_t widest) {
   const int64_t most = std::min(std::clamp<int64_t>(262144 / widest, 64, 512), rows);
   for (int64_t size = most; size >= most / 4 && size > 0; --size) {
@@ -96,31 +98,33 @@ int64_t block_of(int64_t rows, int64_t widest) {
   return rows;
 }
 
-// Widest hidden layer, by the layers' weights or biases.
+// Returns the width of the widest hidden layer, from the weights or biases of all layers.
 int64_t widest_of(const Tensors& params) {
   int64_t widest = 0;
   for (size_t l = 0; l + 1 < params.size(); ++l) widest = std::max(widest, params[l].size(0));
   return widest;
 }
 
-// Matrices (O, I) laid out for products with blocks of rows: their transposes, or as they are.
+// Blocks weights (O, I), transposed or as they are, for multiplications with `block` rows.
 std::vector<const float*> block_all(const Tensors& weights, bool transposed, int64_t block) {
   std::vector<size_t> sizes;
   size_t total = 0;
   for (const Tensor& w : weights) {
-    TORCH_CHECK(w.is_contiguous() && w.scalar_type() == at::kFloat, "weights");
+    TORCH_CHECK(
+        w.is_contiguous() && w.scalar_type() == at::kFloat,
+        "mlp: weights must be contiguous float32");
     const int64_t out = columns_of(w, transposed), in = rows_of(w, transposed);
     sizes.push_back((products::blocked_size(block, out, in) + 15) / 16 * 16);
     total += sizes.back();
   }
-  float* room = scratch(total, 0);
+  float* buffer = scratch(total, 0);
   std::vector<const float*> blocked;
   for (size_t l = 0; l < weights.size(); ++l) {
     const Tensor& w = weights[l];
     const int64_t out = columns_of(w, transposed), in = rows_of(w, transposed);
-    products::block_weights(transposed, block, out, in, w.const_data_ptr<float>(), room);
-    blocked.push_back(room);
-    room += sizes[l];
+    products::block_weights(transposed, block, out, in, w.const_data_ptr<float>(), buffer);
+    blocked.push_back(buffer);
+    buffer += sizes[l];
   }
   return blocked;
 }
@@ -129,9 +133,9 @@ void forward_by_blocks(
     const Tensor& x, const std::vector<const float*>& blocked, const Tensors& biases, int64_t act,
     const Norm& norm, int64_t block, const Kept& kept, Tensor& y) {
   const int64_t rows = x.size(0), layers = blocked.size(), widest = widest_of(biases);
-  TORCH_CHECK(rows % block == 0, "rows in whole blocks");
+  TORCH_CHECK(rows % block == 0, "mlp: rows (", rows, ") must be a multiple of block = ", block);
   at::parallel_for(0, rows / block, 1, [&](int64_t begin, int64_t end) {
-    float* room = scratch(2 * block * widest, 1);
+    float* buffer = scratch(2 * block * widest, 1);
     for (int64_t b = begin; b < end; ++b) {
       int64_t in = x.size(1);
       const float* input = x.const_data_ptr<float>() + b * block * in;
@@ -139,7 +143,7 @@ void forward_by_blocks(
         const int64_t out = biases[l].size(0);
         const bool last = l + 1 == layers;
         float* output = last ? y.mutable_data_ptr<float>() + b * block * out
-            : kept.hidden.empty() ? room + (l % 2) * block * widest
+            : kept.hidden.empty() ? buffer + (l % 2) * block * widest
                                   : kept.hidden[l] + b * block * out;
         const float* bias = biases[l].const_data_ptr<float>();
         products::multiply(block, out, in, input, blocked[l], output);
@@ -158,15 +162,18 @@ void forward_by_blocks(
 // --- the operations ----------------------------------------------------------------------
 
 Tensor result_for(const Tensor& x, const Tensors& biases) {
-  TORCH_CHECK(biases.size() >= 2 && x.is_contiguous(), "two layers and more, contiguous rows");
+  TORCH_CHECK(
+      biases.size() >= 2 && x.is_contiguous(), "mlp: needs two or more layers and contiguous x");
   for (size_t l = 0; l < biases.size(); ++l) {
-    TORCH_CHECK(biases[l].is_contiguous(), "biases");
-    TORCH_CHECK(l + 1 == biases.size() || biases[l].size(0) % kLanes == 0, "hidden widths");
+    TORCH_CHECK(biases[l].is_contiguous(), "mlp: biases must be contiguous");
+    TORCH_CHECK(
+        l + 1 == biases.size() || biases[l].size(0) % kLanes == 0,
+        "mlp: hidden width ", biases[l].size(0), " must be a multiple of ", kLanes);
   }
   return at::empty({x.size(0), biases.back().size(0)}, x.options());
 }
 
-// Without gradients, with weights that were blocked before (`tdmpc2::block_`) for such blocks.
+// Applies an MLP without gradients, with weights blocked by `tdmpc2::block_` for `block` rows.
 Tensor mlp(
     const Tensor& x_, const Tensors& blocked, const Tensors& biases, int64_t act,
     const std::optional<Tensor>& scale, const std::optional<Tensor>& shift, double eps,
@@ -179,7 +186,7 @@ Tensor mlp(
   return y;
 }
 
-// y; and with `keep` the hidden layers, and with a norm its input and statistics.
+// Returns y; with `keep` also the hidden layers and, with a norm, its input and statistics.
 Tensors mlp_forward(
     const Tensor& x_, const Tensors& weights, const Tensors& biases, int64_t act,
     const std::optional<Tensor>& scale, const std::optional<Tensor>& shift, double eps,
@@ -285,8 +292,9 @@ void backward_by_blocks(
   });
 }
 
-// Gradients of x (empty unless `to_x`), of each hidden layer's products, of each hidden bias, and of
-// the norm's scale and shift (empty without one). `kept` is what the forward pass returned beside y.
+// Returns the gradients of x (empty unless `to_x`), of the output of the linear map of each hidden
+// layer, of each hidden bias, and of scale and shift of the norm if there is one. `kept` holds the
+// results of `mlp_forward` after y.
 Tensors mlp_backward(
     const Tensor& grad_, const Tensors& weights, const Tensors& kept, int64_t act,
     const std::optional<Tensor>& scale, const std::optional<Tensor>& shift, bool to_x) {
@@ -299,8 +307,8 @@ Tensors mlp_backward(
     results.push_back(at::empty({rows, weights[l].size(0)}, grad.options()));
     total += weights[l].size(0);
   }
-  // Each thread sums the gradients of biases and norm for itself, so that they add up in a fixed
-  // order.
+  // Each thread sums the gradients of biases and norm over its own rows, so that the order of
+  // summation is fixed.
   const int64_t threads = at::get_num_threads();
   Tensor sums = at::zeros({threads, total + 2 * first}, grad.options());
   const auto backward = goes_by_panels(rows) ? backward_by_panels : backward_by_blocks;

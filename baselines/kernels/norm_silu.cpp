@@ -1,4 +1,4 @@
-// LayerNorm with SiLU, DreamerV3's hidden layers beside their products: one pass over each row.
+// LayerNorm and SiLU of DreamerV3's hidden layers in one pass over each row.
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
@@ -16,12 +16,15 @@ namespace {
 using at::Tensor;
 constexpr int64_t kRowsPerTask = 16;
 
-// SiLU(LayerNorm(x) scale + shift) for x (N, D); `stats` are mean and 1 / standard deviation.
+// Returns SiLU(norm(x) * scale + shift) for x (N, D), and `stats`: mean and 1 / standard deviation
+// of each row.
 std::tuple<Tensor, Tensor> norm_silu(
     const Tensor& x_, const Tensor& scale_, const Tensor& shift_, double eps) {
   const Tensor x = x_.contiguous(), scale = scale_.contiguous(), shift = shift_.contiguous();
   const int64_t rows = x.size(0), dim = x.size(1);
-  TORCH_CHECK(dim % kLanes == 0 && scale.size(0) == dim && shift.size(0) == dim, "shapes");
+  TORCH_CHECK(
+      dim % kLanes == 0 && scale.size(0) == dim && shift.size(0) == dim,
+      "norm_silu: scale and shift must have D = ", dim, " entries, a multiple of ", kLanes);
   Tensor y = at::empty_like(x), stats = at::empty({rows, 2}, x.options());
   const float *px = x.const_data_ptr<float>(), *pc = scale.const_data_ptr<float>();
   const float* ph = shift.const_data_ptr<float>();
@@ -49,7 +52,7 @@ std::tuple<Tensor, Tensor> norm_silu(
   return {y, stats};
 }
 
-// Gradients of x, scale and shift.
+// Returns the gradients of x, scale and shift.
 std::tuple<Tensor, Tensor, Tensor> norm_silu_backward(
     const Tensor& grad_, const Tensor& x_, const Tensor& stats, const Tensor& scale_,
     const Tensor& shift_) {

@@ -1,1 +1,1 @@
-"""TD-MPC (Hansen, Wang and Su, 2022), the method that TD-MPC2 grew out of."""
+"""TD-MPC (Hansen, Wang and Su, 2022, arXiv:2203.04955), the predecessor of TD-MPC2."""

@@ -1,4 +1,4 @@
-"""TD-MPC: planning with a task-oriented latent model, learned between episodes."""
+"""The TD-MPC agent: plans with a task-oriented latent model and learns after each episode."""
 
 from __future__ import annotations
 
@@ -34,21 +34,21 @@ from tdmpc2.noise import PlanNoise
 
 
 class TDMPC:
-    """The agent: model, optimizers, and the plans it goes on from.
-
-    Differs from the released code in what can't be seen in results: it samples with replacement
-    also once the memory is full, and sub-trajectories may start one transition later.
+    """The TD-MPC agent: model, optimizers and planner state.
 
     Args:
         config: hyperparameters.
-        env: shapes and tasks.
-        seed: of the parameters and of every draw.
-        device: where parameters and noise live.
+        env: shapes, tasks and episode lengths of the environment.
+        seed: seed of the parameters and of all noise.
+        device: device of parameters and noise.
 
     Raises:
         UserError: observations are images.
     """
 
+    # Differs from the official code, without visible effect on results: the replay buffer is
+    # sampled with replacement also when it is full, and sub-trajectories may start one transition
+    # later.
     config_class = TDMPCConfig
     num_envs = 1
     replay_visibility: Literal["transition", "episode"] = "episode"
@@ -58,12 +58,12 @@ class TDMPC:
         self, config: TDMPCConfig, env: EnvSpec, *, seed: int, device: torch.device | str = "cpu"
     ) -> None:
         if env.pixels:
-            raise UserError("method tdmpc learns from states here; use obs=state")
+            raise UserError("method=tdmpc: supports obs=state only; use method=tdmpc2 for pixels")
         config = config.for_task(env.task_names[0] if env.num_tasks == 1 else "")
         self.config, self.env, self.device = config, env, torch.device(device)
         self.replay_length = config.horizon
         self.replay_priorities = (config.per_alpha, config.per_beta)
-        self.seed_decisions = config.seed_decisions - 1  # they are counted from 0
+        self.seed_decisions = config.seed_decisions - 1  # decisions are counted from 0
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, "parameters"))
             self.model = TOLD(config, env).to(self.device)
@@ -84,7 +84,7 @@ class TDMPC:
         self.train_noise = Draws(derive_seed(seed, "train noise"), self.device)
         self.eval_noise = Draws(derive_seed(seed, "evaluation noise"), self.device)
         self.previous_mean: dict[bool, Tensor | None] = {True: None, False: None}
-        self.decisions = 0  # at the end of the last episode, where schedules stand
+        self.decisions = 0  # at the end of the last episode; schedules use this value
         self.num_updates = 0
         self.compiler = compiler = Compiler(self.device)
         self._preparation = compiler.compile(planner.prepare)
@@ -96,11 +96,15 @@ class TDMPC:
         self._differentiate = compiler.protect(differentiate)
 
     def num_parameters(self) -> int:
-        """Learned parameters; target networks don't count."""
+        """Return the number of learned parameters, without target networks."""
         return num_parameters(self.model)
 
     def compile(self, on_failure: Callable[[], None] | None = None) -> None:
-        """From now on, all is compiled on a GPU, and goes through native kernels on a CPU."""
+        """Compile planning and losses (GPU) or use native kernels (CPU) from the next call on.
+
+        Args:
+            on_failure: called if compilation fails.
+        """
         if self.device.type == "cpu":
             use_kernels(self.model)
             if tdmpc2_kernels.load() and BlockedWeights.possible():
@@ -111,7 +115,11 @@ class TDMPC:
     # --- schedule --------------------------------------------------------------------
 
     def updates_due(self, event: Event, counters: Counters) -> int:
-        """After an episode as many as it had decisions; a burst when seeding ends."""
+        """Return the number of updates due after an event.
+
+        After an episode, one update per decision of it; after the first episode that completes
+        the seed decisions, `pretrain_updates` (default: as many as seed decisions).
+        """
         c = self.config
         if event != "episode_end":
             return 0
@@ -128,9 +136,15 @@ class TDMPC:
     def act(
         self, obs: np.ndarray, *, first: np.ndarray, explore: bool, task: np.ndarray | None = None
     ) -> np.ndarray:
-        """Actions `(B, A)` for a batch of environments; see `Agent.act`.
+        """Return actions `(B, A)` for a batch of environments.
 
-        Horizon and least standard deviation of the plan are those of the episode's beginning.
+        Horizon and σ_min of the planner are constant during an episode.
+
+        Args:
+            obs: `(B, O)`.
+            first: `(B,)`, True for environments at the first step of an episode.
+            explore: True for training, with exploration noise; False for evaluation.
+            task: `(B,)`, task indices of a multi-task agent; None for one task.
         """
         c, tasks = self.config, None if task is None else to_device(task, self.device)
         horizon = c.planning_horizon(self.decisions)
@@ -153,36 +167,52 @@ class TDMPC:
         return result.action.cpu().numpy()
 
     def plan_noise(self, batch: int, horizon: int, *, explore: bool) -> PlanNoise:
-        """Draws for one planning call."""
+        """Sample the noise of one planning call.
+
+        Args:
+            batch: B, the number of environments.
+            horizon: H of this plan.
+            explore: whether to include exploration noise.
+        """
         c, a = self.config, self.env.action_dim
-        draws = self.train_noise if explore else self.eval_noise
+        source = self.train_noise if explore else self.eval_noise
         assert c.iterations is not None
+        num_sequences = c.num_samples + c.num_pi_samples
         return PlanNoise(
-            policy=draws.normal(horizon, batch, c.num_pi_samples, a),
-            samples=draws.normal(c.iterations, horizon, batch, c.num_samples, a),
-            terminal_policy=draws.normal(c.iterations, batch, c.num_samples + c.num_pi_samples, a),
+            policy=source.normal(horizon, batch, c.num_pi_samples, a),
+            samples=source.normal(c.iterations, horizon, batch, c.num_samples, a),
+            terminal_policy=source.normal(c.iterations, batch, num_sequences, a),
             heads=None,
-            elite=draws.exponential(batch, c.num_elites),
-            action=draws.normal(batch, a) if explore else None,
+            elite=source.exponential(batch, c.num_elites),
+            action=source.normal(batch, a) if explore else None,
         )
 
     def warm_start(self, first: np.ndarray, explore: bool, horizon: int) -> Tensor:
-        """See `planner.warm_start`."""
+        """Return the initial mean `(H, B, A)` of the next plan; see `planner.warm_start`.
+
+        Args:
+            first: `(B,)`, True for environments at the first step of an episode.
+            explore: True for training, False for evaluation.
+            horizon: H of the next plan.
+        """
         shape = (horizon, self.env.action_dim)
         return planner.warm_start(self.previous_mean[explore], first, *shape, self.device)
 
     def discount(self, task: Tensor | None, batch: int) -> Tensor:
-        """Discounts `(B,)` of the rows."""
+        """Return the discounts γ `(B,)` of B = `batch` rows with tasks `task`, `(B,)` or None."""
         return self.discounts.expand(batch) if task is None else self.discounts[task]
 
     def seed_evaluation(self, seed: int) -> None:
-        """Re-seeds the noise of evaluation."""
+        """Seed the noise of evaluation."""
         self.eval_noise.generator.manual_seed(seed)
 
     # --- learning --------------------------------------------------------------------
 
     def update(self, replay: Replay) -> dict[str, Tensor]:
-        """One gradient step on a batch drawn by priority, whose priorities it renews."""
+        """Take one gradient step on a batch from `replay` and return scalar metrics.
+
+        Updates the priorities of the batch unless it was sampled without priorities.
+        """
         batch = replay.sample(self.config.batch_size, self.replay_length).to(self.device)
         shape = (self.config.batch_size, self.env.action_dim)
         noise = self.train_noise.normal(2 * self.config.horizon + 1, *shape)
@@ -193,17 +223,21 @@ class TDMPC:
         return metrics
 
     def update_on(self, batch: Batch, noise: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """One gradient step of model and policy on a given batch.
+        """Take one gradient step on a given batch with given noise.
+
+        Updates the model, then the policy; every `target_every` steps the target encoder and
+        Q-functions, θ̄ ← θ̄ + τ·(θ − θ̄).
 
         Args:
-            batch: of H transitions.
-            noise: `(2H + 1, B, A)`: H for the actions of the target, the rest for the policy's.
+            batch: sub-trajectories of H transitions.
+            noise: `(2H + 1, B, A)`, standard normal: the first H for the actions in the target,
+                the last H + 1 for those in the policy loss.
 
         Returns:
-            Scalar metrics, and the rows' priorities `(B,)`.
+            Scalar metrics, and new priorities `(B,)` of the rows.
         """
         c, model = self.config, self.model
-        batch = batch._replace(start=None)  # compiled losses need no row numbers
+        batch = batch._replace(start=None)  # compiled losses do not need row numbers
         target_noise, policy_noise = noise[: c.horizon], noise[c.horizon :]
         model.renormalize_task_embedding(batch.task)
         discount = self.discount(batch.task, batch.reward.shape[1])
@@ -235,7 +269,7 @@ class TDMPC:
     # --- state -----------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that resuming needs, as tensors and plain containers."""
+        """Return all state that resuming needs, as tensors and plain containers."""
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -248,7 +282,7 @@ class TDMPC:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores what `state_dict` returned."""
+        """Restore a state returned by `state_dict`."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.policy_optimizer.load_state_dict(state["policy_optimizer"])

@@ -1,4 +1,4 @@
-"""Hyperparameters of TD-MPC, those that differ by task among them."""
+"""Hyperparameters of TD-MPC, including task-specific settings."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from tdmpc2.config import MODEL_SIZES, MULTITASK_DIM
 
 ModelSize = Literal["1", "5", "19", "48", "317"]
 
-# What the released code sets for some tasks (first part of the name), but for what the TD-MPC2
-# paper made alike for all methods: action repeat, and a batch size of 512 (released: 2048 for
-# dog). Its other changes are not public.
+# Settings of the official TD-MPC code by task domain, the first component of a task name, except
+# those that the TD-MPC2 paper sets equally for all methods: action repeat, and a batch size of 512
+# (2048 for dog in the official code). The paper's other task-specific changes are not public.
 TASK_SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
     "none": {},
     "repository": {
@@ -27,19 +27,19 @@ TASK_SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
         "humanoid": {"iterations": 12, "latent_dim": 100},
     },
 }
-OTHERWISE = {"iterations": 6, "latent_dim": 50, "lr": 1e-3}
+OTHERWISE = {"iterations": 6, "latent_dim": 50, "lr": 1e-3}  # for all other domains
 
 
 @dataclass(frozen=True)
 class TDMPCConfig:
-    """Everything that decides how TD-MPC learns; defaults are the released code's.
+    """Hyperparameters of TD-MPC; defaults are those of the official code.
 
-    Fields that default to None take the task's value from `TASK_SETTINGS`.
+    The fields `latent_dim`, `iterations` and `lr` are task-specific if None; see `for_task`.
     """
 
     task_settings: Literal["repository", "none"] = "repository"
 
-    # --- architecture; larger sizes are TD-MPC2's, for many tasks ---------------------
+    # --- architecture; sizes above 1 are those of TD-MPC2, for multi-task learning -----
     model_size: ModelSize = "1"
     enc_dim: int = 256
     mlp_dim: int = 512
@@ -50,10 +50,10 @@ class TDMPCConfig:
 
     # --- planning (MPPI) -----------------------------------------------------------
     horizon: int = 5
-    horizon_decisions: int = 25_000  # in which the planning horizon grows from 1
+    horizon_decisions: int = 25_000  # decisions in which the planning horizon grows from 1
     iterations: int | None = None
-    num_samples: int = 512
-    num_pi_samples: int = 25  # beside these
+    num_samples: int = 512  # Gaussian samples, without those of the policy
+    num_pi_samples: int = 25
     num_elites: int = 64
     temperature: float = 0.5
     momentum: float = 0.1
@@ -61,7 +61,7 @@ class TDMPCConfig:
     initial_min_std: float = 0.5
     min_std: float = 0.05
     min_std_decisions: int = 25_000
-    clip_action: bool = False  # exploration noise beyond [-1, 1] is left to the environment
+    clip_action: bool = False  # False: the environment clips actions with exploration noise
 
     # --- learning ------------------------------------------------------------------
     batch_size: int = 512
@@ -76,34 +76,39 @@ class TDMPCConfig:
     loss_clip: float = 1e4
     prior_std: float = 0.05
     prior_noise_clip: float = 0.3
-    # `episode_length`: TD-MPC2's rule instead of the number.
+    # `fixed`: use `discount`; `episode_length`: use TD-MPC2's rule instead.
     discount_from: Literal["fixed", "episode_length"] = "fixed"
     discount: float = 0.99
     per_alpha: float = 0.6
     per_beta: float = 0.4
     buffer_size: int = 1_000_000
     seed_decisions: int = 5_000
-    pretrain_updates: int | None = None  # None: as many as seeding decisions
+    pretrain_updates: int | None = None  # None: as many as seed decisions
 
     def __post_init__(self) -> None:
-        """Rejects values that no part of the code could make sense of."""
+        """Check that all values are valid."""
         require_choices(self)
         require_positive(self, "enc_dim", "mlp_dim", "latent_dim", "horizon", "iterations")
         require_positive(self, "num_samples", "num_elites", "batch_size", "buffer_size")
         require_positive(self, "horizon_decisions", "min_std_decisions", "seed_decisions")
         require_positive(self, "target_every", "num_enc_layers")
         require_fraction(self, "momentum", "tau", "rho", "discount")
-        most = self.num_samples + self.num_pi_samples
-        require(self.num_pi_samples >= 0, f"num_pi_samples={self.num_pi_samples}: is negative")
-        require(self.num_elites <= most, f"num_elites={self.num_elites}: must be at most {most}")
+        total = self.num_samples + self.num_pi_samples
+        require(
+            self.num_pi_samples >= 0, f"num_pi_samples={self.num_pi_samples}: must be at least 0"
+        )
+        require(
+            self.num_elites <= total,
+            f"num_elites={self.num_elites}: must be at most num_samples + num_pi_samples = {total}",
+        )
 
     @classmethod
     def make(cls, *, multitask: bool = False, **overrides: Any) -> TDMPCConfig:
-        """Config of a model size with overrides.
+        """Return the config of a model size with overrides.
 
         Args:
-            multitask: whether to give the model a task embedding (96 dimensions).
-            **overrides: fields of this class; they win over the model size.
+            multitask: whether to use a task embedding (96 dimensions).
+            **overrides: fields of this class; they take precedence over the model size.
 
         Raises:
             UserError: unknown field or model size, or a value out of range.
@@ -119,22 +124,29 @@ class TDMPCConfig:
         return cls(**{**values, **overrides, "model_size": size})
 
     def for_task(self, task: str) -> TDMPCConfig:
-        """The same settings, with the task's values where none were given."""
-        own = TASK_SETTINGS[self.task_settings].get(task.partition("-")[0], {})
-        values = {**OTHERWISE, **own}
+        """Return the config with task-specific values for fields that are None."""
+        settings = TASK_SETTINGS[self.task_settings].get(task.partition("-")[0], {})
+        values = {**OTHERWISE, **settings}
         missing = {name: values[name] for name in OTHERWISE if getattr(self, name) is None}
         return dataclasses.replace(self, **missing)
 
     def planning_horizon(self, decisions: int) -> int:
-        """Grows from 1 to H linearly, as an integer."""
+        """Return the planning horizon, which grows linearly from 1 to H, rounded down."""
         return int(min(self.horizon, linear(1, self.horizon, self.horizon_decisions, decisions)))
 
     def planning_min_std(self, decisions: int) -> float:
-        """Least standard deviation of the planner, which shrinks linearly."""
+        """Return σ_min of the planner: linear from `initial_min_std` to `min_std`."""
         return linear(self.initial_min_std, self.min_std, self.min_std_decisions, decisions)
 
 
 def linear(start: float, end: float, duration: int, now: int) -> float:
-    """From `start` to `end` in `duration` decisions, and `end` from then on."""
-    share = min(max(now / duration, 0.0), 1.0)
-    return (1 - share) * start + share * end
+    """Return the value of a linear schedule.
+
+    Args:
+        start: value at decision 0.
+        end: value from decision `duration` on.
+        duration: length of the schedule in decisions.
+        now: current number of decisions.
+    """
+    progress = min(max(now / duration, 0.0), 1.0)
+    return (1 - progress) * start + progress * end

@@ -1,4 +1,4 @@
-"""The task-oriented latent dynamics model of TD-MPC."""
+"""The task-oriented latent dynamics (TOLD) model of TD-MPC (Hansen et al., 2022, Section 4)."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from tdmpc2.world_model import NO_TASK, TaskAware, TaskContext
 
 
 class Scalars:
-    """Heads predict scalars; the planner asks for nothing else."""
+    """The `regression` of a model whose heads predict scalars directly, for the planner."""
 
     def decode(self, output: Tensor) -> Tensor:
-        """The scalars themselves."""
+        """Return the output unchanged."""
         return output
 
 
 class TOLD(TaskAware):
-    """Encoder, latent dynamics, reward, policy and twin Q-functions: MLPs with ELU.
+    """Encoder h, latent dynamics d, reward R, policy π and twin Q-functions Q_j: MLPs with ELU.
 
-    It answers what `tdmpc2.planner` asks of a model. Several tasks are told apart by a learned
-    embedding beside every input, and by masks of the actions, as in TD-MPC2.
+    Implements `tdmpc2.planner.PlanningModel`. For several tasks, each network's input includes a
+    learned task embedding e, and actions are masked, as in TD-MPC2. `L` in shapes is `latent_dim`.
 
     Args:
-        config: with the task's values.
+        config: config with task-specific values (`TDMPCConfig.for_task`).
         env: shapes and number of tasks.
     """
 
-    termination_head = None  # episodes that end early are known to the TD-target only
+    termination_head = None  # terminations affect the TD-target only, not planning
 
     def __init__(self, config: TDMPCConfig, env: EnvSpec) -> None:
         super().__init__()
@@ -58,7 +58,10 @@ class TOLD(TaskAware):
         self._add_tasks(env, config.task_dim)
 
     def blockable(self) -> dict[nn.Module, tuple[Any, int]]:
-        """The layers that planning evaluates often, for `BlockedWeights`."""
+        """Return the layers that planning uses often, with weight and rows per environment.
+
+        See `BlockedWeights`.
+        """
         networks = [self.dynamics, self.reward_head, self.policy, *self.q_functions]
         rows = self.config.num_samples + self.config.num_pi_samples
         modules = (module for network in networks for module in network.modules())
@@ -72,21 +75,47 @@ class TOLD(TaskAware):
         *,
         target: bool = False,
     ) -> Tensor:
-        """Latents `(..., L)` of observations `(..., O)`; `shift` is for images only."""
+        """Return latents z = h(s, e), `(..., L)`.
+
+        Args:
+            obs: `(..., O)`, observations s.
+            context: task context of the rows.
+            shift: not used; pixel offsets in the interface of the planner.
+            target: whether to use the target encoder h̄.
+        """
         encoder = self.target_encoder if target else self.encoder
-        return encoder(*_beside(context, obs))
+        return encoder(*_with_embedding(context, obs))
 
     def next(self, latent: Tensor, action: Tensor, context: TaskContext = NO_TASK) -> Tensor:
-        """Next latents `(..., L)`."""
-        return self.dynamics(*_beside(context, latent, action))
+        """Return next latents z' = d(z, a, e), `(..., L)`.
+
+        Args:
+            latent: z, `(..., L)`.
+            action: a, `(..., A)`.
+            context: task context of the rows.
+        """
+        return self.dynamics(*_with_embedding(context, latent, action))
 
     def reward(self, latent: Tensor, action: Tensor, context: TaskContext = NO_TASK) -> Tensor:
-        """Rewards `(...)`."""
-        return self.reward_head(*_beside(context, latent, action))[..., 0]
+        """Return rewards R(z, a, e), `(...)`.
+
+        Args:
+            latent: z, `(..., L)`.
+            action: a, `(..., A)`.
+            context: task context of the rows.
+        """
+        return self.reward_head(*_with_embedding(context, latent, action))[..., 0]
 
     def pi(self, latent: Tensor, noise: Tensor, context: TaskContext = NO_TASK) -> PolicySample:
-        """Tanh of the policy's output, with clipped Gaussian noise."""
-        return self.prior.sample(self.policy(*_beside(context, latent)), noise, context.action_mask)
+        """Sample actions of the policy with clipped Gaussian noise; see `GaussianNoisePrior`.
+
+        Args:
+            latent: z, `(..., L)`.
+            noise: `(..., A)`, standard normal.
+            context: task context of the rows.
+        """
+        output = self.policy(*_with_embedding(context, latent))
+        return self.prior.sample(output, noise, context.action_mask)
 
     def both_q(
         self,
@@ -97,27 +126,34 @@ class TOLD(TaskAware):
         target: bool = False,
         frozen: bool = False,
     ) -> Tensor:
-        """Values `(2, ...)` of both Q-functions.
+        """Return the values `(2, ...)` of both Q-functions.
 
         Args:
-            latent: `(..., L)`.
-            action: `(..., A)`.
-            context: of the rows.
-            target: whether to use the target networks.
-            frozen: gradients for the action only, not for parameters.
+            latent: z, `(..., L)`.
+            action: a, `(..., A)`.
+            context: task context of the rows.
+            target: whether to use the target networks Q̄_j.
+            frozen: compute gradients for the inputs only, not for parameters.
         """
         functions = self.target_q_functions if target else self.q_functions
-        parts = _beside(context, latent, action)
-        return torch.stack([q(*parts, frozen=frozen)[..., 0] for q in functions])
+        inputs = _with_embedding(context, latent, action)
+        return torch.stack([q(*inputs, frozen=frozen)[..., 0] for q in functions])
 
     def q(
         self, latent: Tensor, action: Tensor, context: TaskContext = NO_TASK, **_unused: Any
     ) -> Tensor:
-        """The lesser of both values, `(1, ...)`: what the planner takes for the value."""
+        """Return the smaller of both values, `(1, ...)`, which the planner uses.
+
+        Args:
+            latent: z, `(..., L)`.
+            action: a, `(..., A)`.
+            context: task context of the rows.
+            **_unused: `heads` and `dropout` in the interface of the planner.
+        """
         return self.both_q(latent, action, context).amin(0, keepdim=True)
 
 
-def _beside(context: TaskContext, first: Tensor, *others: Tensor) -> list[Tensor]:
-    """The parts of a network's input: `[x, e, a]`, or without the embedding."""
+def _with_embedding(context: TaskContext, first: Tensor, *others: Tensor) -> list[Tensor]:
+    """Return the inputs of a network: `[x, e, a]`, or `[x, a]` without task embedding."""
     embedding = [] if context.embedding is None else [context.embedding]
     return [first, *embedding, *others]

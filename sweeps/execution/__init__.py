@@ -1,1 +1,1 @@
-"""Starts processes and SLURM jobs."""
+"""Run sweeps in local processes or as SLURM jobs."""

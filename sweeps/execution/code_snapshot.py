@@ -1,4 +1,4 @@
-"""A copy of the code for queued jobs, so that they do not see later edits."""
+"""Copy the code for queued jobs, so that later edits do not affect them."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ IGNORED = {"__pycache__", ".mypy_cache", ".ruff_cache"}
 
 
 def take(root: Path, folder: Path) -> Path:
-    """Copies the code, unless the same code has been copied before.
+    """Copy the code, unless an identical copy exists.
 
     Args:
-        root: of the checkout.
-        folder: of all copies.
+        root: root folder of the checkout.
+        folder: folder of all copies.
 
     Returns:
-        The copy, named by its content: all packages, with commit and uncommitted changes.
+        Folder of the copy, named by a hash of its content. It holds all packages, the commit and
+        the uncommitted changes.
     """
     files = sorted(code_files(root))
     facts = source()
@@ -35,23 +36,23 @@ def take(root: Path, folder: Path) -> Path:
     copy = folder / digest.hexdigest()[:12]
     if copy.is_dir():
         return copy
-    growing = folder / f".{copy.name}.{uuid.uuid4().hex}.tmp"
+    partial = folder / f".{copy.name}.{uuid.uuid4().hex}.tmp"
     for path in files:
-        target = growing / path.relative_to(root)
+        target = partial / path.relative_to(root)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
-    write_json(growing / SNAPSHOT_FACTS, facts._asdict())
+    write_json(partial / SNAPSHOT_FACTS, facts._asdict())
     try:
-        os.rename(growing, copy)
-    except OSError:  # another launch has just made the same copy
-        shutil.rmtree(growing)
+        os.rename(partial, copy)
+    except OSError:  # a concurrent launch has created the same copy
+        shutil.rmtree(partial)
         if not copy.is_dir():
             raise
     return copy
 
 
 def code_files(root: Path) -> Iterator[Path]:
-    """Every file of the packages, and how figures are defined and look."""
+    """Yield every file of the packages, and the definitions and styles of the figures."""
     for package in PACKAGES:
         for path in (root / package).rglob("*"):
             if path.is_file() and not IGNORED.intersection(path.parts) and path.suffix != ".pyc":

@@ -1,4 +1,4 @@
-"""What a SLURM job does: trains its runs, and comes back when the cluster takes the machine."""
+"""SLURM jobs of a sweep: train runs, and requeue the job before a time limit or preemption."""
 
 from __future__ import annotations
 
@@ -16,21 +16,22 @@ from sweeps.execution.train_command import train
 from tdmpc2.common.run.lock import EXPIRY_SECONDS, InUseError, live_holder
 from tdmpc2.common.system.errors import StoppedError, UserError
 
-# A job that the cluster is about to kill waits for that; who only sent a signal gets it back.
+# After SIGTERM, SLURM kills the job within this time. If it does not, the signal came from
+# elsewhere and the process exits with the error.
 KILL_SECONDS = 120.0
-# How long the processes of a job wait for each other before it is requeued.
+# How long a process waits for the other processes of its job to save before it requeues the job.
 SAVE_SECONDS = 60.0
 RETRY_SECONDS = 5.0
 
 
 class TrainingJob(Checkpointable):
-    """One job: a process per rank, each training a run, or several seeds as one batch.
+    """One job with one process per rank; each process trains a run, or several seeds as a batch.
 
-    It holds arguments only. The state of a run is on disk, so a job may start again at any time;
-    that is what submitit does with it on a signal before training has begun.
+    The job holds arguments only. The state of a run is on disk, so the job can be started again at
+    any time; submitit does so if a signal arrives before training has started.
 
     Args:
-        arguments: of the train command, for each process.
+        arguments: arguments of the train command for each process.
         directories: run directories of each process.
     """
 
@@ -38,9 +39,9 @@ class TrainingJob(Checkpointable):
         self.arguments, self.directories = arguments, directories
 
     def __call__(self) -> list[str]:
-        """Trains; the states that the runs of this process ended in."""
+        """Train the runs of this process and return their final states."""
         rank = submitit.JobEnvironment().global_rank
-        if rank >= len(self.arguments):  # the last job of an array may have places left
+        if rank >= len(self.arguments):  # the last job of an array may have unused processes
             return []
         try:
             return self._train(self.arguments[rank])
@@ -48,7 +49,7 @@ class TrainingJob(Checkpointable):
             print(f"{error} (signal {error.signal})", file=sys.stderr, flush=True)
             if error.signal == signal.SIGUSR2:
                 self._requeue(rank)
-            # Preempted or requeued by SLURM itself, or cancelled: it kills what is left.
+            # SIGTERM: SLURM preempts, requeues or cancels the job and will kill this process.
             time.sleep(KILL_SECONDS)
             raise
         except UserError as error:
@@ -59,11 +60,11 @@ class TrainingJob(Checkpointable):
             raise
 
     def _train(self, arguments: Sequence[str]) -> list[str]:
-        """Waits for a lease that its holder, who may be dead, still has."""
+        """Train, after waiting for the lease of a dead process to expire, if there is one."""
         deadline = time.monotonic() + EXPIRY_SECONDS + 30
         while True:
             try:
-                # The figures compare with what doing nothing scores.
+                # Figures show the reference scores.
                 return [record.state for record in train(arguments, reference_scores=True)]
             except InUseError:
                 if time.monotonic() > deadline:
@@ -71,36 +72,36 @@ class TrainingJob(Checkpointable):
                 time.sleep(RETRY_SECONDS)
 
     def _requeue(self, rank: int) -> None:
-        """Hands the job back to the queue once all of its processes have saved; does not return.
+        """Requeue the job once all of its processes have saved; does not return.
 
-        Not submitit's own requeue, which counts the time limits that a job has reached, takes
-        any preemption of a short job for one, and leaves it to rank 0, which may have ended.
+        submitit's own requeue is not used: it limits the number of timeouts, counts every
+        preemption of a short job as a timeout, and is done by rank 0 only, which may have ended.
         """
         deadline = time.monotonic() + SAVE_SECONDS
-        others = [d for place, group in enumerate(self.directories) if place != rank for d in group]
+        others = [d for index, group in enumerate(self.directories) if index != rank for d in group]
         while any(live_holder(directory) for directory in others):
             if time.monotonic() > deadline:
                 break
             time.sleep(0.2)
         job = submitit.JobEnvironment().job_id
-        done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True)
-        if done.returncode:  # another rank was faster, or the cluster does not requeue
-            print(f"scontrol requeue {job}: {done.stderr.strip()}", file=sys.stderr, flush=True)
+        result = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True)
+        if result.returncode:  # another rank was faster, or the cluster does not requeue
+            print(f"scontrol requeue {job}: {result.stderr.strip()}", file=sys.stderr, flush=True)
         sys.exit(-1)
 
 
 class ModuleJob(Checkpointable):
-    """One job that runs a command of ours: the figures, once all runs have ended.
+    """One job that runs a Python module, such as the figures after all runs have ended.
 
     Args:
-        arguments: module, and the arguments of its command line.
+        *arguments: module name and its command-line arguments.
     """
 
     def __init__(self, *arguments: str) -> None:
         self.arguments = arguments
 
     def __call__(self) -> None:
-        """Runs it; fails if it does."""
+        """Run the module; exit with its exit code if it fails."""
         code = subprocess.run([sys.executable, "-m", *self.arguments]).returncode
         if code:
             sys.exit(code)

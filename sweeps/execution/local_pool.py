@@ -1,4 +1,4 @@
-"""Runs on local processes: a bounded pool, cores shared out so that processes don't fight."""
+"""Train runs in local processes, with a bounded number of processes and threads per process."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from tdmpc2.common.run.run_files import read_status
 from tdmpc2.common.system.errors import StoppedError
 
 POLL_SECONDS = 0.5
-# How long a stopped run may take to finish its current update before it is killed; it
-# resumes from its last checkpoint either way.
+# How long a process may take to stop after SIGTERM before it is killed. Its runs resume from their
+# last checkpoints either way.
 GRACE_SECONDS = 30.0
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
@@ -30,17 +30,17 @@ def run_all(
     threads: int,
     on_change: Callable[[Sequence[PlannedRun]], None],
 ) -> None:
-    """Runs everything, at most `max_parallel` processes at a time, in the given order.
+    """Run all groups in the given order, at most `max_parallel` processes at a time.
 
-    Ctrl-C stops all of them; each resumes from its last checkpoint when launched again. What
-    another launch has begun meanwhile is left to it.
+    Ctrl-C stops all processes; their runs resume from their last checkpoints when launched again.
+    Groups with a run that another launch has started in the meantime are skipped.
 
     Args:
-        groups: the runs of each process, whose `status` and `exit_code` are kept up to date.
-        options: passed on to every run (see `RunOptions` and `OfflineOptions`).
-        max_parallel: processes at a time.
-        threads: CPU threads of each.
-        on_change: called at every poll.
+        groups: runs of each process; their `status` and `exit_code` are kept up to date.
+        options: options of every run (see `RunOptions` and `OfflineOptions`).
+        max_parallel: maximum number of processes at a time.
+        threads: CPU threads per process.
+        on_change: called with all runs after every poll.
     """
     waiting, runs = list(groups), [run for group in groups for run in group]
     running: list[tuple[SeedGroup, subprocess.Popen[bytes]]] = []
@@ -69,16 +69,16 @@ def run_inline(
     threads: int,
     on_change: Callable[[Sequence[PlannedRun]], None],
 ) -> None:
-    """Runs everything in this process, one after the other: for debuggers.
+    """Run all groups in this process, one after another, for debugging.
 
     Args:
-        groups: the runs that go together.
-        options: of every run (see `RunOptions` and `OfflineOptions`).
+        groups: runs that are trained together.
+        options: options of every run (see `RunOptions` and `OfflineOptions`).
         threads: CPU threads.
-        on_change: called after each.
+        on_change: called with all runs after each group.
 
     Raises:
-        StoppedError: a run was asked to stop.
+        StoppedError: a signal stopped a run.
     """
     runs = [run for group in groups for run in group]
     for group in groups:
@@ -97,7 +97,7 @@ def run_inline(
 
 
 def _start(group: SeedGroup, options: Mapping[str, Any], threads: int) -> subprocess.Popen[bytes]:
-    """Starts the process of a group; what it says goes to the log of the first of its runs."""
+    """Start the process of a group; its output goes to the log of the group's first run."""
     environment = os.environ | dict.fromkeys(THREAD_VARIABLES, str(threads))
     arguments = train_arguments(group, {**options, "threads": threads, "progress": "false"})
     group[0].directory.mkdir(parents=True, exist_ok=True)
@@ -109,7 +109,7 @@ def _start(group: SeedGroup, options: Mapping[str, Any], threads: int) -> subpro
             stdout=log,
             stderr=subprocess.STDOUT,
             env=environment,
-            start_new_session=True,  # ctrl-C reaches them through `_stop` only
+            start_new_session=True,  # so that Ctrl-C reaches the process only through `_stop`
         )
     for run in group:
         run.started, run.log = True, group[0].log
@@ -117,7 +117,7 @@ def _start(group: SeedGroup, options: Mapping[str, Any], threads: int) -> subpro
 
 
 def _stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
-    """Asks processes to stop, then kills those that don't."""
+    """Terminate processes, and kill those that do not stop within `GRACE_SECONDS`."""
     for process in processes:
         process.terminate()
     deadline = time.monotonic() + GRACE_SECONDS

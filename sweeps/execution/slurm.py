@@ -1,4 +1,4 @@
-"""SLURM as seen from here: what it offers, what it refuses, and handing jobs to it."""
+"""Query SLURM's partitions and limits, check job resources, and submit job arrays."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ from tdmpc2.common.system.errors import UserError, did_you_mean
 Cluster = Literal["auto", "slurm", "local", "inline"]
 ANSWER_SECONDS = 60
 DEFAULT_MINUTES = 24 * 60
-# How long before a time limit a job is asked to save; a short job keeps half of its time.
+# How long before the time limit SLURM sends the signal to save; at most half of the time limit.
 SIGNAL_SECONDS = 120
-# Requeues are ours; where submitit has to do one, no number of them is too many.
+# `TrainingJob` requeues its job itself. If submitit does it, the number of requeues is not limited.
 ANY_NUMBER = 1_000_000
-# A warning that comes before Python can hear it would kill the job.
-_DEAF_AT_FIRST = f"""sh -c 'trap "" USR2; exec "$0" "$@"' {shlex.quote(sys.executable)}"""
+# SIGUSR2 would kill the job if it arrived before Python has installed its handler: ignore it first.
+_IGNORE_USR2 = f"""sh -c 'trap "" USR2; exec "$0" "$@"' {shlex.quote(sys.executable)}"""
 
 
 @dataclass(frozen=True)
 class Resources:
-    """What each job asks for.
+    """Resources that each job requests.
 
     Attributes:
-        partition: name; None for the cluster's default.
-        gpus: of a job.
-        tasks: processes of a job.
-        cpus: of a process.
-        mem_gb: of a job.
-        timeout_min: of a job, after which it is requeued.
-        extra: further options of `sbatch`.
+        partition: name of the partition; None for the cluster's default.
+        gpus: GPUs per job.
+        tasks: processes per job.
+        cpus: cores per process.
+        mem_gb: memory per job in GB.
+        timeout_min: time limit per job in minutes, after which it is requeued.
+        extra: further options of `sbatch`; True for an option without value, such as `hold`.
     """
 
     partition: str | None
@@ -52,18 +52,18 @@ class Resources:
     extra: Mapping[str, str | bool] = field(default_factory=dict)
 
     def describe(self) -> str:
-        """For people."""
-        what = f"{self.gpus} GPU, " if self.gpus else ""
-        each = f", {self.tasks} processes" if self.tasks > 1 else ""
+        """Describe the resources in one line."""
+        gpus = f"{self.gpus} GPU{'s' * (self.gpus > 1)}, " if self.gpus else ""
+        processes = f"{self.tasks} processes, " if self.tasks > 1 else ""
         hours, minutes = divmod(self.timeout_min, 60)
         cores = self.tasks * self.cpus
         return (
-            f"{what}{cores} core{'s' * (cores > 1)}, {self.mem_gb} GB, "
-            f"{hours}:{minutes:02} h before it is requeued{each}"
+            f"{processes}{gpus}{cores} core{'s' * (cores > 1)}, {self.mem_gb} GB, "
+            f"time limit {hours}:{minutes:02} h (then requeued)"
         )
 
     def options(self) -> dict[str, str | bool]:
-        """Options of `sbatch`."""
+        """Return the options of `sbatch`."""
         chosen: dict[str, str | bool] = {
             "time": str(self.timeout_min),
             "ntasks-per-node": str(self.tasks),
@@ -78,35 +78,36 @@ class Resources:
 
 
 def choose(wanted: Cluster) -> Literal["slurm", "local", "inline"]:
-    """The cluster to use: SLURM where it answers, else this machine.
+    """Choose where to run: for `auto`, SLURM if it responds, else this machine.
 
     Raises:
-        UserError: SLURM is wanted and is not there.
+        UserError: SLURM is requested, but not available.
     """
     if wanted in ("local", "inline"):
         return wanted
     if shutil.which("sbatch") is not None:
-        done = _run(["sinfo", "--noheader", "--format=%P"])
-        if done.returncode == 0:
+        result = _run(["sinfo", "--noheader", "--format=%P"])
+        if result.returncode == 0:
             return "slurm"
         if wanted == "slurm":
-            raise UserError(f"cluster=slurm: sinfo says: {_said(done)}")
+            raise UserError(f"cluster=slurm: sinfo failed: {_error_of(result)}")
     if wanted == "slurm":
         raise UserError(
-            "cluster=slurm: there is no sbatch here; log in where it is, or use cluster=local"
+            "cluster=slurm: sbatch not found; launch on a login node of the cluster, or use "
+            "cluster=local"
         )
     return "local"
 
 
 @dataclass(frozen=True)
 class Partition:
-    """A partition of a cluster.
+    """A partition of a cluster, or several partitions as one request.
 
     Attributes:
-        name: of it.
-        default: whether jobs go there that name none.
-        minutes: limit on a job's time; None without one.
-        has_gpus: whether some node of it has one.
+        name: name of the partition; several are separated by commas.
+        default: whether jobs without a partition go to it.
+        minutes: time limit of its jobs in minutes; None if unlimited.
+        has_gpus: whether any of its nodes has GPUs.
     """
 
     name: str
@@ -116,95 +117,103 @@ class Partition:
 
 
 def partitions() -> dict[str, Partition]:
-    """All that SLURM shows us."""
-    done = _run(["sinfo", "--noheader", "--format=%P|%l|%G"])
-    if done.returncode:
-        raise UserError(f"sinfo does not answer: {_said(done)}")
-    found: dict[str, Partition] = {}
-    for line in done.stdout.splitlines():
+    """Return all partitions that SLURM lists, by name.
+
+    Raises:
+        UserError: `sinfo` failed.
+    """
+    result = _run(["sinfo", "--noheader", "--format=%P|%l|%G"])
+    if result.returncode:
+        raise UserError(f"sinfo failed: {_error_of(result)}")
+    by_name: dict[str, Partition] = {}
+    for line in result.stdout.splitlines():
         label, limit, gres = line.strip().split("|")
         name = label.rstrip("*")
-        before = found.get(name)
-        gpus = "gpu" in gres or (before is not None and before.has_gpus)
-        found[name] = Partition(name, label.endswith("*"), minutes_of(limit), gpus)
-    return found
+        previous = by_name.get(name)  # sinfo prints several lines for nodes that differ
+        gpus = "gpu" in gres or (previous is not None and previous.has_gpus)
+        by_name[name] = Partition(name, label.endswith("*"), minutes_of(limit), gpus)
+    return by_name
 
 
 def choose_partition(wanted: str | None) -> Partition | None:
-    """The partition that jobs go to; None where SLURM does not say which.
+    """Return the partition that jobs go to; None if SLURM does not report a default.
 
     Raises:
-        UserError: unknown.
+        UserError: the partition does not exist.
     """
     known = partitions()
     if wanted is None:
         return next((p for p in known.values() if p.default), None)
-    # Several may be named; the narrowest limits count.
-    several = wanted.split(",")
-    for name in several:
+    # SLURM accepts several names; the strictest limits apply.
+    names = wanted.split(",")
+    for name in names:
         if name not in known:
-            raise UserError(f"partition={wanted}: SLURM has none{did_you_mean(name, known)}")
-    chosen = [known[name] for name in several]
+            raise UserError(f"partition={wanted}: unknown partition{did_you_mean(name, known)}")
+    chosen = [known[name] for name in names]
     limits = [p.minutes for p in chosen if p.minutes is not None]
     gpus = all(p.has_gpus for p in chosen)
     return Partition(wanted, False, min(limits, default=None), gpus)
 
 
 def minutes_of(text: str) -> int | None:
-    """SLURM's `[days-]hours:minutes:seconds`, or `infinite`."""
-    found = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)", text)
-    if found is None:
+    """Convert SLURM's `[days-]hours:minutes:seconds` to minutes; None for `infinite`."""
+    match = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)", text)
+    if match is None:
         return None
-    days, hours, minutes, seconds = (int(part or 0) for part in found.groups())
+    days, hours, minutes, seconds = (int(digits or 0) for digits in match.groups())
     return 1440 * days + 60 * hours + minutes + (seconds > 0)
 
 
 def max_array_size() -> int:
-    """Elements that an array may have."""
-    done = _run(["scontrol", "show", "config"])
-    found = re.search(r"^MaxArraySize\s*=\s*(\d+)", done.stdout, re.MULTILINE)
-    if found is None:
-        raise UserError(f"scontrol show config does not say MaxArraySize: {_said(done)}")
-    return int(found[1])
+    """Return the cluster's `MaxArraySize`, the maximum number of jobs in an array.
+
+    Raises:
+        UserError: `scontrol` does not report it.
+    """
+    result = _run(["scontrol", "show", "config"])
+    match = re.search(r"^MaxArraySize\s*=\s*(\d+)", result.stdout, re.MULTILINE)
+    if match is None:
+        raise UserError(f"scontrol show config does not report MaxArraySize: {_error_of(result)}")
+    return int(match[1])
 
 
 def jobs_left() -> int | None:
-    """Jobs that this user may still submit; None where no limit is known."""
+    """Return the number of jobs that this user may still submit; None if no limit is known."""
     user = getpass.getuser()
     command = ["sacctmgr", "--noheader", "--parsable2", "show", "assoc", f"user={user}"]
     try:
-        done = _run([*command, "format=MaxSubmitJobs"])
-    except UserError:  # no accounting tools here
+        result = _run([*command, "format=MaxSubmitJobs"])
+    except UserError:  # no accounting tools on this machine
         return None
-    limits = [int(line) for line in done.stdout.split() if line.isdigit()]
-    if done.returncode or not limits:
+    limits = [int(line) for line in result.stdout.split() if line.isdigit()]
+    if result.returncode or not limits:
         return None
     waiting = _run(["squeue", "--noheader", "--array", f"--user={user}", "--format=%i"])
     return max(max(limits) - len(waiting.stdout.split()), 0)
 
 
 def check(resources: Resources) -> None:
-    """Asks SLURM whether it would take such a job, without submitting one.
+    """Check with `sbatch --test-only` that SLURM accepts such jobs, without submitting one.
 
     Raises:
-        UserError: it says no, and why.
+        UserError: SLURM refuses them; the message gives its reason.
     """
     options = [
         f"--{key}" if value is True else f"--{key}={value}"
         for key, value in resources.options().items()
     ]
-    done = _run(["sbatch", "--test-only", *options, "--wrap=true"])
-    if done.returncode:
-        raise UserError(f"SLURM refuses such jobs ({resources.describe()}): {_said(done)}")
+    result = _run(["sbatch", "--test-only", *options, "--wrap=true"])
+    if result.returncode:
+        raise UserError(f"SLURM refuses such jobs ({resources.describe()}): {_error_of(result)}")
 
 
 def in_arrays(num_jobs: int, size: int, left: int | None) -> list[int]:
-    """Sizes of the arrays that jobs are handed over in.
+    """Return the sizes of the arrays in which jobs are submitted.
 
     Args:
-        num_jobs: to hand over.
-        size: of the largest array that the cluster takes.
-        left: jobs that the user may still submit.
+        num_jobs: number of jobs to submit.
+        size: maximum array size of the cluster.
+        left: number of jobs that the user may still submit; None for no limit.
     """
     num_jobs = num_jobs if left is None else min(num_jobs, left)
     size = min(size, num_jobs)
@@ -212,13 +221,13 @@ def in_arrays(num_jobs: int, size: int, left: int | None) -> list[int]:
 
 
 def shares(limit: int | None, sizes: Sequence[int]) -> list[int]:
-    """Jobs of each array that may run at a time, so that all of them stay within a limit."""
+    """Divide a limit on concurrent jobs between arrays by size, with at least one job each."""
     if limit is None:
         return list(sizes)
     total = sum(sizes)
     each = [max(limit * size // total, 1) for size in sizes]
-    for place in range(max(limit - sum(each), 0)):
-        each[place % len(each)] += 1
+    for index in range(max(limit - sum(each), 0)):
+        each[index % len(each)] += 1
     return each
 
 
@@ -232,47 +241,48 @@ def submit(
     at_once: int,
     after: Iterable[str] = (),
 ) -> str:
-    """Hands jobs over as one array.
+    """Submit jobs as one array.
 
     Args:
-        jobs: callables.
-        resources: of each.
-        folder: for logs.
-        name: of the jobs.
-        code: copy of the code that they run.
-        at_once: how many may run at a time.
-        after: jobs that must have ended, well or not.
+        jobs: callables, one per job.
+        resources: resources of each job.
+        folder: folder for logs.
+        name: name of the jobs.
+        code: copy of the code that the jobs run.
+        at_once: maximum number of jobs of the array that run at a time.
+        after: ids of jobs that must have ended, successfully or not.
 
     Returns:
-        The array's job id (of a single job: its id).
+        The job id of the array, or of the job if there is only one.
 
     Raises:
-        UserError: SLURM says no.
+        UserError: SLURM refuses the jobs.
     """
-    executor = submitit.SlurmExecutor(folder, max_num_timeout=ANY_NUMBER, python=_DEAF_AT_FIRST)
+    executor = submitit.SlurmExecutor(folder, max_num_timeout=ANY_NUMBER, python=_IGNORE_USR2)
     threads = " ".join(f"{variable}={resources.cpus}" for variable in THREAD_VARIABLES)
-    waits = ":".join(after)
+    job_ids = ":".join(after)
     executor.update_parameters(
         job_name=name,
         time=resources.timeout_min,
         signal_delay_s=min(SIGNAL_SECONDS, 30 * resources.timeout_min),
         array_parallelism=at_once,
-        dependency=f"afterany:{waits}" if waits else None,
+        dependency=f"afterany:{job_ids}" if job_ids else None,
         additional_parameters={"requeue": True, **resources.options()},
-        # Python puts the folder it is started in before everything else.
+        # The current folder comes first on Python's path, so that jobs import the copy.
         setup=[f"cd {shlex.quote(str(code))}", "export PYTHONPATH=$PWD", f"export {threads}"],
-        # srun does not take this over from sbatch; and one run's end must not be that of others.
+        # srun does not inherit --cpus-per-task from sbatch. Without --kill-on-bad-exit=0, a failed
+        # run could end the other runs of its job.
         srun_args=[f"--cpus-per-task={resources.cpus}", "--kill-on-bad-exit=0"],
     )
     try:
         with executor.batch():
-            handed = [executor.submit(job) for job in jobs]
+            submitted = [executor.submit(job) for job in jobs]
     except (
         submitit.core.utils.UncompletedJobError,
         submitit.core.utils.FailedSubmissionError,
     ) as error:
-        raise UserError(f"SLURM refuses: {' '.join(str(error).split())}") from None
-    return handed[0].job_id.partition("_")[0]
+        raise UserError(f"SLURM refuses the jobs: {' '.join(str(error).split())}") from None
+    return submitted[0].job_id.partition("_")[0]
 
 
 def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
@@ -281,10 +291,11 @@ def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
     except OSError as error:
         raise UserError(f"{command[0]}: {error.strerror}") from None
     except subprocess.TimeoutExpired:
-        raise UserError(f"{command[0]} does not answer within {ANSWER_SECONDS} s") from None
+        raise UserError(f"{command[0]} did not respond within {ANSWER_SECONDS} s") from None
 
 
-def _said(done: subprocess.CompletedProcess[str]) -> str:
-    """What a command of SLURM said on its failure, in one line."""
-    lines = [line.split("error: ")[-1].strip() for line in done.stderr.splitlines()]
-    return "; ".join(dict.fromkeys(line for line in lines if line)) or f"exit {done.returncode}"
+def _error_of(result: subprocess.CompletedProcess[str]) -> str:
+    """Return the error messages of a failed SLURM command in one line."""
+    lines = [line.split("error: ")[-1].strip() for line in result.stderr.splitlines()]
+    messages = "; ".join(dict.fromkeys(line for line in lines if line))
+    return messages or f"exit code {result.returncode}"

@@ -1,4 +1,4 @@
-"""How a plan becomes jobs of SLURM: what each asks for, and in which arrays they go."""
+"""Turn a plan into SLURM jobs: their resources, their arrays, and their submission."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tdmpc2.common.run.provenance import git_commit
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.system.paths import project_root
 
-# A GPU waits for one core that plans, and for those that step environments.
+# One core controls the GPU; the others step environments.
 CPUS_WITH_GPU = 4
 FIGURES_MINUTES = 120
 FIGURES_GB = 8
@@ -24,14 +24,14 @@ FIGURES_GB = 8
 
 @dataclass(frozen=True)
 class JobLayout:
-    """Jobs to hand over.
+    """Jobs to submit.
 
     Attributes:
-        plan: that they carry out.
-        resources: of each.
-        jobs: the processes of each.
-        sizes: of the arrays.
-        at_once: how many jobs of each array may run at a time.
+        plan: the plan that they carry out.
+        resources: resources of each job.
+        jobs: processes of each job.
+        sizes: number of jobs of each array.
+        at_once: maximum number of jobs of each array that run at a time.
     """
 
     plan: SweepPlan
@@ -41,37 +41,38 @@ class JobLayout:
     at_once: Sequence[int]
 
     def describe(self) -> str:
-        """For people."""
+        """Describe the jobs, their arrays, and the jobs that exceed the user's submit limit."""
         if not self.jobs:
-            return "SLURM: nothing to hand over"
-        where = self.resources.partition or "the default partition"
+            return "SLURM: nothing to submit"
+        partition = self.resources.partition
+        where = f"partition {partition}" if partition else "default partition"
         arrays = " + ".join(f"{size:,}" for size in self.sizes)
         lines = [
             f"SLURM, {where}: {len(self.jobs):,} jobs, as arrays of {arrays}; "
-            f"each {self.resources.describe()}"
+            f"each: {self.resources.describe()}"
         ]
         if sum(self.at_once) < sum(self.sizes):
             lines.append(f"At most {sum(self.at_once):,} jobs run at a time.")
         left = len(self.jobs) - sum(self.sizes)
         if left:
             lines.append(
-                f"You may submit {sum(self.sizes):,} more jobs now: {left:,} stay behind; launch "
-                "again when some have ended, or put more runs into a job (runs_per_gpu=, "
-                "seeds_per_process=)."
+                f"Your submit limit allows {sum(self.sizes):,} more jobs now; {left:,} are not "
+                "submitted. Launch again when some jobs have ended, or put more runs into each job "
+                "(runs_per_gpu=, seeds_per_process=)."
             )
         return "\n".join(lines)
 
 
 def lay_out(plan: SweepPlan, partition: Partition | None, gpus: int) -> JobLayout:
-    """Decides what jobs ask for.
+    """Divide the processes of a plan into jobs and arrays, and determine their resources.
 
     Args:
-        plan: to carry out.
-        partition: that they go to.
-        gpus: of each.
+        plan: the plan to carry out.
+        partition: partition of the jobs; None if unknown.
+        gpus: GPUs per job.
 
     Raises:
-        UserError: SLURM would refuse them.
+        UserError: `timeout_min=` exceeds the partition's limit, or SLURM refuses the jobs.
     """
     request, sweep = plan.request, plan.request.sweep
     tasks = max(gpus, 1) * sweep.runs_per_gpu
@@ -82,8 +83,8 @@ def lay_out(plan: SweepPlan, partition: Partition | None, gpus: int) -> JobLayou
     if limit is not None and minutes > limit:
         assert partition is not None
         raise UserError(
-            f"timeout_min={minutes}: partition {partition.name} allows {limit}; runs that take "
-            "longer are requeued and go on, so leave it out"
+            f"timeout_min={minutes}: partition {partition.name} allows {limit} minutes; omit "
+            "timeout_min= (jobs that reach the limit are requeued and their runs resume)"
         )
     resources = Resources(
         partition=sweep.partition,
@@ -102,13 +103,16 @@ def lay_out(plan: SweepPlan, partition: Partition | None, gpus: int) -> JobLayou
 
 
 def extra_options(text: str | None) -> dict[str, str | bool]:
-    """Options of `sbatch` from `account=lab,hold`.
+    """Parse the value of `sbatch=` into options of `sbatch`.
+
+    `account=lab,hold` becomes `--account=lab --hold`. `--hold` submits jobs in a held state: they
+    are queued, but start only after `scontrol release`.
 
     Raises:
-        UserError: one that is decided elsewhere.
+        UserError: an option that another argument of the launch sets.
     """
-    found: dict[str, str | bool] = {}
-    ours = {
+    options: dict[str, str | bool] = {}
+    set_by = {
         "partition": "partition=",
         "time": "timeout_min=",
         "mem": "mem_gb=",
@@ -119,21 +123,21 @@ def extra_options(text: str | None) -> dict[str, str | bool]:
     }
     for argument in (text or "").split(","):
         key, equals, value = argument.strip().lstrip("-").partition("=")
-        if key in ours:
-            raise UserError(f"sbatch={text}: {key} is set by {ours[key]}")
+        if key in set_by:
+            raise UserError(f"sbatch={text}: {key} is set by {set_by[key]}; use that instead")
         if key:
-            found[key] = value if equals else True
-    return found
+            options[key] = value if equals else True
+    return options
 
 
 def hand_over(layout: JobLayout, sweep: SweepFolder) -> None:
-    """Submits the jobs, and writes down which job carries out which runs.
+    """Submit the jobs, and record which job trains which runs.
 
-    After every array, so that a launch which is cut off leaves nothing unknown.
+    The record is written after every array, so that it is complete if the launch is interrupted.
 
     Args:
-        layout: of the jobs.
-        sweep: they belong to.
+        layout: the jobs and their arrays.
+        sweep: folder of their sweep.
     """
     request = layout.plan.request
     code = code_snapshot.take(project_root(), sweep.runs / "sweeps" / "code")
@@ -156,7 +160,7 @@ def hand_over(layout: JobLayout, sweep: SweepFolder) -> None:
         elements = [[relative(group, sweep.runs) for group in groups] for groups in jobs]
         arrays.append({"job": array, "elements": elements})
         write_submission(folder, "slurm", arrays=arrays, **facts)
-        print(f"handed over: job {array}, {size:,} of {len(layout.jobs):,} jobs", flush=True)
+        print(f"submitted array {array}: {size:,} of {len(layout.jobs):,} jobs", flush=True)
     if request.sweep.after == "figures":
         job = slurm.submit(
             [ModuleJob("analysis.make_figures", *figure_arguments(request.runs))],
@@ -176,19 +180,19 @@ def hand_over(layout: JobLayout, sweep: SweepFolder) -> None:
             after=[str(array["job"]) for array in arrays],
         )
         write_submission(folder, "slurm", arrays=arrays, figures=job, **facts)
-        print(f"handed over: job {job}, the figures, when all others have ended", flush=True)
-    print(f"logs in {folder}; `python sweeps/status.py` shows how they get on", flush=True)
+        print(f"submitted job {job}: draws the figures when all runs have ended", flush=True)
+    print(f"Logs: {folder}. Show progress with `python sweeps/status.py`.", flush=True)
 
 
 def figure_arguments(runs: Path) -> list[str]:
-    """Figures of a folder of runs go beside it: of `runs/`, to `paper_figures/`."""
+    """Build the arguments that draw the figures of `runs` into `paper_figures/` beside it."""
     return [f"runs={runs}", f"out={runs.parent / 'paper_figures'}"]
 
 
 def _training_job(
     groups: Sequence[SeedGroup], layout: JobLayout, options: dict[str, object]
 ) -> TrainingJob:
-    """The job of some processes; of several GPUs, each process is shown one."""
+    """Build the job of some processes; with several GPUs per job, each process uses one of them."""
     sweep = layout.plan.request.sweep
     arguments = []
     for rank, group in enumerate(groups):

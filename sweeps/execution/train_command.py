@@ -1,4 +1,4 @@
-"""Training in this process what the arguments of the train command say."""
+"""Run the train command in this process."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from tdmpc2.common.run.resume_checks import RunResult
 
 
 def train(arguments: Sequence[str], *, reference_scores: bool = False) -> list[RunResult]:
-    """Trains one run, or several seeds as one batch; agents of several tasks from a dataset.
+    """Train one run, several seeds as one batch, or a multi-task agent from a dataset.
 
     Args:
-        arguments: of the train command.
-        reference_scores: also measure the reference scores of the tasks, for the figures; not for
-            multi-task agents.
+        arguments: arguments of the train command.
+        reference_scores: whether to also measure the reference scores of the task, which figures
+            show; ignored for multi-task agents.
 
     Returns:
-        How each ended.
+        The result of each run.
 
     Raises:
-        UserError: bad arguments, or run directories that cannot be used.
-        StoppedError: a run was asked to stop.
+        UserError: invalid arguments, or run directories that cannot be used.
+        StoppedError: a signal stopped a run.
     """
     from tdmpc2.envs.task_variants import task_of
     from tdmpc2.runners import offline

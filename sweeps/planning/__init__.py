@@ -1,1 +1,1 @@
-"""Expands arguments into runs, and estimates what they cost."""
+"""Expand command-line arguments into runs, and estimate the cost of the runs."""

@@ -1,4 +1,4 @@
-"""What runs cost: hours, memory and disk, estimated before and corrected by what has finished."""
+"""Estimate time, memory and disk space of runs, corrected by the speed of finished runs."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from tdmpc2.common.run.spec import RunSpec
 from tdmpc2.envs.tasks import get_task
 from tdmpc2.runners.registry import agent_class
 
-# One core of a 2.5 GHz Xeon with AVX-512: its matrix products, what planning and learning take
-# as multiples of their products (`benchmarks/speed.py`), and what any call takes beside them.
+# Measured on one core of a 2.5 GHz Xeon with AVX-512 (`benchmarks/speed.py`): its speed at matrix
+# multiplications (GFLOP/s); the time of planning and updates as a multiple of the time of their
+# matrix multiplications; and the fixed time of a call.
 CORE_GFLOPS = 100.0
 OVERHEAD = {
     "tdmpc2": {"plan": 1.4, "update": 1.6},
@@ -25,31 +26,33 @@ OVERHEAD = {
     "dreamerv3": {"update": 1.4},
 }
 CALL_SECONDS = 0.01
-# Not measured on this code: a published 1.5 hours per million env steps of TD-MPC2 on an RTX
-# 3090 (two env steps a decision), shared out between planning and learning; the other methods
-# are taken to wait for kernels as long. A model beyond 5M is limited by its products.
+# Not measured on this code: derived from a published 1.5 hours per million env steps of TD-MPC2 on
+# an RTX 3090 (two env steps per decision), divided equally between planning and updates. The other
+# methods are assumed to have the same kernel launch overhead. Models above 5M parameters are
+# limited by their matrix multiplications.
 GPU_CALL_SECONDS = 0.0035
 GPU_GFLOPS = 20_000.0
-# Seconds of a decision in the environment (docs/tasks.md).
+# Seconds per decision in the environment (docs/tasks.md).
 ENV_SECONDS = {"dmcontrol": 0.001, "metaworld": 0.0022, "maniskill2": 0.01, "myosuite": 0.004}
-# An evaluation acts for all episodes as one batch; so much of one by one that takes on a CPU.
+# Evaluations select the actions of all episodes as one batch. On a CPU, that takes this fraction
+# of the time for single episodes.
 BATCHED = 0.8
 
 MILLION_PARAMETERS = {"sac": 3.3, "tdmpc": 1.5, "dreamerv3": 18.7, "smoke": 0.1, "small": 1.0}
-BYTES_PER_PARAMETER = 16  # itself, two moments of Adam, a slow copy
+BYTES_PER_PARAMETER = 16  # fp32: the parameter, two moments of Adam, the target network's copy
 PROCESS_BYTES = 1.5e9  # torch, a simulator, evaluation environments
 RECORD_BYTES_PER_EPISODE = 400
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a run takes.
+    """Estimated resources of a run.
 
     Attributes:
-        seconds: all of it, evaluations included.
-        memory: bytes at its end.
-        disk_running: bytes while it runs: checkpoints, episodes, records.
-        disk: bytes that stay.
+        seconds: time of the whole run, including evaluations.
+        memory: RAM in bytes at its end.
+        disk_running: disk space in bytes while it runs: checkpoints, replay buffer, records.
+        disk: disk space in bytes after its end.
     """
 
     seconds: float
@@ -59,12 +62,12 @@ class Cost:
 
 
 def cost_of(spec: RunSpec, options: Mapping[str, Any], *, gpu: bool) -> Cost:
-    """An estimate, without anything built or read.
+    """Estimate the cost of a single-task run without building the agent or reading files.
 
     Args:
-        spec: of the run.
-        options: `eval_every`, `eval_episodes` and `keep_replay`, where they are set.
-        gpu: whether it runs on one; else on one core.
+        spec: identity and budget of the run.
+        options: run options; `eval_every`, `eval_episodes` and `keep_replay` are used.
+        gpu: whether it runs on a GPU; else on one core.
     """
     task = get_task(spec.task)
     decisions = spec.budget / task.action_repeat
@@ -95,7 +98,7 @@ def cost_of(spec: RunSpec, options: Mapping[str, Any], *, gpu: bool) -> Cost:
 
 @cache
 def _config(method: str, task: str, overrides: tuple[tuple[str, Any], ...]) -> Any:
-    """Of all seeds of a task."""
+    """Build the config that all seeds of a task share."""
     config = agent_class(method).config_class.make(**dict(overrides))
     return config.for_task(task) if hasattr(config, "for_task") else config
 
@@ -103,15 +106,23 @@ def _config(method: str, task: str, overrides: tuple[tuple[str, Any], ...]) -> A
 def seconds_per_call(
     method: str, config: Any, obs_dim: int, action_dim: int, *, gpu: bool
 ) -> tuple[float, float]:
-    """Seconds of an action and of a gradient step."""
-    found = gflop_by_name(method, config, obs_dim, action_dim)
+    """Estimate the seconds of selecting one action and of one gradient update.
+
+    Args:
+        method: a key of `METHODS`.
+        config: config of the method.
+        obs_dim: observation dimension; for multi-task agents plus that of the task embedding.
+        action_dim: action dimension.
+        gpu: whether the calls run on a GPU; else on one core.
+    """
+    gflops = gflop_by_name(method, config, obs_dim, action_dim)
     if not getattr(config, "planning", True):
-        found.pop("plan", None)
+        gflops.pop("plan", None)
     seconds = {
         name: GPU_CALL_SECONDS + gflop / GPU_GFLOPS
         if gpu
         else CALL_SECONDS + OVERHEAD[method][name] * gflop / CORE_GFLOPS
-        for name, gflop in found.items()
+        for name, gflop in gflops.items()
     }
     return seconds.get("plan", 0.001), seconds["update"]
 
@@ -122,32 +133,32 @@ def _parameters(spec: RunSpec, config: Any) -> float:
     return 1e6 * (millions if millions is not None else float(size))
 
 
-# --- what runs have really taken ---------------------------------------------------------
+# --- corrections by finished runs --------------------------------------------------------
 
 Group = tuple[str, str, bool]  # method, domain, on a GPU
 
 
 def group_of(spec: RunSpec, *, gpu: bool) -> Group:
-    """Runs that are taken to be off by the same factor."""
+    """Return the group of runs whose estimates are assumed to be wrong by the same factor."""
     return spec.method, spec.task if spec.tasks else get_task(spec.task).domain, gpu
 
 
 def corrections(
     runs: Iterable[tuple[PlannedRun, bool]], options: Mapping[str, Any]
 ) -> dict[Group, float]:
-    """Real seconds over estimated ones, by method, domain and kind of device.
+    """Compute the median ratio of actual to estimated seconds by method, domain and device.
 
     Args:
-        runs: with a status, and whether each ran on a GPU.
-        options: of the runs.
+        runs: finished runs with their status, and whether each ran on a GPU.
+        options: run options of the sweep.
     """
     ratios: dict[Group, list[float]] = {}
     for run, gpu in runs:
         speed = (run.status or {}).get("env_steps_per_second")
         if speed:
             estimate = cost_of(run.spec, {**options, **run.options}, gpu=gpu)
-            real = run.spec.budget / speed
-            ratios.setdefault(group_of(run.spec, gpu=gpu), []).append(real / estimate.seconds)
+            actual = run.spec.budget / speed
+            ratios.setdefault(group_of(run.spec, gpu=gpu), []).append(actual / estimate.seconds)
     return {group: statistics.median(values) for group, values in ratios.items()}
 
 
@@ -158,13 +169,13 @@ def seconds_left(
     *,
     gpu: bool,
 ) -> list[float]:
-    """Seconds that each run still takes.
+    """Estimate the remaining seconds of each run.
 
     Args:
-        runs: with their status.
-        costs: of each, as estimated.
-        factors: see `corrections`.
-        gpu: whether they run on one.
+        runs: runs with their status.
+        costs: estimated cost of each run.
+        factors: ratios of actual to estimated seconds, see `corrections`.
+        gpu: whether they run on a GPU.
     """
     left = []
     for run, cost in zip(runs, costs, strict=True):

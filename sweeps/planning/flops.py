@@ -1,9 +1,10 @@
-"""How many operations planning and learning cannot do without: the floor of what a run costs.
+"""Count the floating-point operations of planning and updates, a lower bound on compute time.
 
-Matrix products only, a multiplication and an addition counted as two operations. Counted as
-the arithmetic allows, not as the code does it: two Q-functions where two are drawn, what all
-samples share of the first step once, the prior's sequences evaluated once a plan. The configs
-of the baselines come without their types, since imports point down.
+Only matrix multiplications count; a multiplication and an addition are two operations. The counts
+are the minimum that the arithmetic requires, not what the code executes: only the two sampled
+Q-functions are evaluated, the terms that all samples share in the first step are computed once,
+and the policy prior's action sequences are evaluated once per plan. Configs of the baselines are
+typed `Any`, since `sweeps.planning` must not import them.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from tdmpc2.config import TDMPC2Config
 
 
 def plan_gflop(config: TDMPC2Config, action_dim: int) -> float:
-    """Operations of one planning call in one environment, in GFLOP."""
+    """Count the operations of one planning call in one environment, in GFLOP."""
     width, latent, out = config.mlp_dim, config.latent_dim, config.num_bins
     first, square = (latent + action_dim) * width, width * width
-    dynamics, reward = square + width * latent, square + width * out  # but for the first layers
+    dynamics, reward = square + width * latent, square + width * out  # without the first layers
     policy = latent * width + square + 2 * width * action_dim
     q = min(config.num_q, 2) * (first + square + width * out)
     step = 2 * first + dynamics + reward
@@ -30,7 +31,15 @@ def plan_gflop(config: TDMPC2Config, action_dim: int) -> float:
 
 
 def update_gflop(config: TDMPC2Config, obs_dim: int, action_dim: int) -> float:
-    """Operations of one gradient step, in GFLOP: a layer's backward pass is two products."""
+    """Count the operations of one gradient update, in GFLOP.
+
+    The backward pass of a layer is two matrix multiplications.
+
+    Args:
+        config: config of TD-MPC2.
+        obs_dim: observation dimension.
+        action_dim: action dimension.
+    """
     width, latent, out = config.mlp_dim, config.latent_dim, config.num_bins
     batch, horizon = config.batch_size, config.horizon
     first, square = (latent + action_dim) * width, width * width
@@ -46,7 +55,15 @@ def update_gflop(config: TDMPC2Config, obs_dim: int, action_dim: int) -> float:
 
 
 def sac_update_gflop(config: Any, obs_dim: int, action_dim: int) -> float:
-    """One gradient step of SAC; the critics have no weight gradients in the actor's step."""
+    """Count the operations of one gradient update of SAC, in GFLOP.
+
+    The actor loss needs no weight gradients of the critics.
+
+    Args:
+        config: config of SAC.
+        obs_dim: observation dimension.
+        action_dim: action dimension.
+    """
     width, square = config.hidden_dim, (config.num_hidden - 1) * config.hidden_dim**2
     actor = obs_dim * width + square + 2 * width * action_dim
     critic = (obs_dim + action_dim) * width + square + width
@@ -57,7 +74,7 @@ def sac_update_gflop(config: Any, obs_dim: int, action_dim: int) -> float:
 
 
 def _tdmpc_layers(config: Any, action_dim: int) -> tuple[int, int, int, int]:
-    """Multiplications of dynamics, reward, policy and one Q-function."""
+    """Count the multiplications of dynamics, reward, policy and one Q-function of TD-MPC."""
     width, latent = config.mlp_dim, config.latent_dim
     assert latent is not None
     first, square = (latent + action_dim) * width, width * width
@@ -67,7 +84,7 @@ def _tdmpc_layers(config: Any, action_dim: int) -> tuple[int, int, int, int]:
 
 
 def tdmpc_plan_gflop(config: Any, action_dim: int) -> float:
-    """One planning call of TD-MPC at its full horizon."""
+    """Count the operations of one planning call of TD-MPC at its full horizon, in GFLOP."""
     dynamics, reward, policy, q = _tdmpc_layers(config, action_dim)
     assert config.iterations is not None
     samples = config.num_samples + config.num_pi_samples
@@ -77,7 +94,13 @@ def tdmpc_plan_gflop(config: Any, action_dim: int) -> float:
 
 
 def tdmpc_update_gflop(config: Any, obs_dim: int, action_dim: int) -> float:
-    """One gradient step of TD-MPC."""
+    """Count the operations of one gradient update of TD-MPC, in GFLOP.
+
+    Args:
+        config: config of TD-MPC.
+        obs_dim: observation dimension.
+        action_dim: action dimension.
+    """
     dynamics, reward, policy, q = _tdmpc_layers(config, action_dim)
     assert config.latent_dim is not None
     encoder = (obs_dim + config.latent_dim) * config.enc_dim
@@ -89,11 +112,17 @@ def tdmpc_update_gflop(config: Any, obs_dim: int, action_dim: int) -> float:
 
 
 def dreamerv3_update_gflop(config: Any, obs_dim: int, action_dim: int) -> float:
-    """One gradient step of DreamerV3: world model, then behavior in imagination.
+    """Count the operations of one gradient update of DreamerV3, in GFLOP.
 
-    The imagined dynamics, rewards and values take gradients for their inputs only; the critic is
-    evaluated once for both losses, the actor once to act and for its entropy. No gradient reaches
-    the states that it answers to.
+    The update trains the world model, then actor and critic in imagination. Imagined dynamics,
+    rewards and values need gradients with respect to their inputs only. The critic is evaluated
+    once for both losses; the actor is evaluated once for its actions and their entropy. No
+    gradient flows through the actor to its input states.
+
+    Args:
+        config: config of DreamerV3.
+        obs_dim: observation dimension.
+        action_dim: action dimension.
     """
     c, state = config, config.state_dim
 
@@ -106,21 +135,20 @@ def dreamerv3_update_gflop(config: Any, obs_dim: int, action_dim: int) -> float:
     encoder = mlp(obs_dim, c.encoder_layers, c.encoder_units, 0)
     decoder = mlp(state, c.decoder_layers, c.decoder_units, obs_dim)
     reward = mlp(state, c.head_layers, c.head_units, c.num_bins)
-    goes_on = mlp(state, c.head_layers, c.head_units, 1)
+    continuation = mlp(state, c.head_layers, c.head_units, 1)
     actor = mlp(state, c.head_layers, c.head_units, 2 * action_dim)
     first = state * c.head_units
     starts = c.batch_size * c.batch_length
-    networks = encoder + inputs + prior + posterior + decoder + reward + goes_on
+    networks = encoder + inputs + prior + posterior + decoder + reward + continuation
     model = starts * (3 * networks - obs_dim * c.encoder_units)
-    step = 2 * (inputs + prior) + 2 * reward + goes_on
+    step = 2 * (inputs + prior) + 2 * reward + continuation
     step += 3 * actor - first
-    step += (
-        2 * reward + (2 * reward - first) + reward
-    )  # values, the critic's gradients, the slow one
+    # Values with gradients for their inputs, weight gradients of the critic, the target critic.
+    step += 2 * reward + (2 * reward - first) + reward
     return 2e-9 * (model + starts * (c.imagination * step + reward))
 
 
-# Method → operations of one planning call (None: it doesn't plan) and of one gradient step.
+# Method → functions that count a planning call (None if it does not plan) and a gradient update.
 COUNTS: dict[str, tuple[Callable[..., float] | None, Callable[..., float]]] = {
     "tdmpc2": (plan_gflop, update_gflop),
     "sac": (None, sac_update_gflop),
@@ -130,7 +158,17 @@ COUNTS: dict[str, tuple[Callable[..., float] | None, Callable[..., float]]] = {
 
 
 def gflop_by_name(method: str, config: Any, obs_dim: int, action_dim: int) -> dict[str, float]:
-    """GFLOP of what a method does again and again, by name."""
+    """Count the operations of a method's planning call and gradient update, in GFLOP by name.
+
+    Args:
+        method: a key of `METHODS`.
+        config: config of the method.
+        obs_dim: observation dimension.
+        action_dim: action dimension.
+
+    Returns:
+        `{"plan": …, "update": …}`; without `plan` if the method does not plan.
+    """
     plan, update = COUNTS[method]
-    found = {"update": update(config, obs_dim, action_dim)}
-    return found if plan is None else {"plan": plan(config, action_dim)} | found
+    gflops = {"update": update(config, obs_dim, action_dim)}
+    return gflops if plan is None else {"plan": plan(config, action_dim)} | gflops

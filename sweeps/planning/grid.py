@@ -1,4 +1,4 @@
-"""Which runs a sweep consists of: tasks x methods x seeds, as data; and which share a process."""
+"""Expand tasks x methods x seeds into run specifications, and group seeds into processes."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from tdmpc2.runners.registry import make_spec, why_alone
 
 @dataclass(frozen=True)
 class Companion:
-    """One run of another method that goes along with a suite, to see that the method runs.
+    """One short run of another method that a suite adds, to check that the method works.
 
     Attributes:
-        method: its name.
-        task: its task.
-        env_steps: budget.
-        options: how it is carried out (see `RunOptions`).
+        method: name of the method.
+        task: name of the task.
+        env_steps: budget in env steps.
+        options: run options that differ from the suite's (see `RunOptions`).
     """
 
     method: str
@@ -31,15 +31,15 @@ class Companion:
 
 @dataclass(frozen=True)
 class Preset:
-    """Settings that come with a suite; what is said on the command line wins.
+    """Settings that belong to a suite; the command line overrides them.
 
     Attributes:
-        variant: name of the runs' settings.
-        env_steps: budget.
-        overrides: settings of each method that has some.
-        options: how runs are carried out (see `RunOptions`).
+        variant: variant name of the runs.
+        env_steps: budget of each run in env steps.
+        overrides: settings by method.
+        options: options of every run (see `RunOptions`).
         must_learn: whether the sweep fails unless every TD-MPC2 run ends above its threshold.
-        companions: runs that go along where no methods are named; nothing is asked of them.
+        companions: runs that are added unless `methods=` is given; they need not learn.
     """
 
     variant: str | None = None
@@ -50,9 +50,9 @@ class Preset:
     companions: tuple[Companion, ...] = ()
 
 
-# The smallest setting that learns both tasks beyond doubt within minutes on two cores. It
-# is not the paper's: a 0.1M model, fewer samples, smaller batches and a short budget. The other
-# methods come along in tiny forms, for a few hundred updates without compilation.
+# The smallest settings with which TD-MPC2 reliably learns both tasks within minutes on two cores.
+# They are not the paper's: a 0.1M model, fewer samples, smaller batches and a short budget. The
+# other methods run with tiny models for a few hundred updates, without compilation.
 _BRIEF = {"eval_every": 1_500, "checkpoint_minutes": 1.0, "compile": False}
 SMOKE = Preset(
     variant="smoke",
@@ -114,25 +114,25 @@ def grid(
     assets: str = "official",
     task_switches: Mapping[str, bool | str] | None = None,
 ) -> list[RunSpec]:
-    """Every run of a sweep: all seeds of a task before the next task.
+    """Build the specification of every run, ordered by method, then task, then seed.
 
     Args:
-        tasks: names.
+        tasks: task names.
         methods: keys of `METHODS`.
-        seeds: of the runs.
-        preset: settings that come with the suite.
-        env_steps: budget; the preset's or each task's own if None.
+        seeds: seeds of each task.
+        preset: settings that belong to the suite.
+        env_steps: budget in env steps; the preset's or each task's own if None.
         variant: name of the settings; the preset's or a derived one if None.
-        overrides: settings of the method, beside those of the preset.
-        obs: what the agents see.
-        assets: source of the models of the tasks that need some.
-        task_switches: switches of `TaskSwitches`.
+        overrides: method settings, which override those of the preset.
+        obs: observation type, `state` or `rgb`.
+        assets: wanted sources of the object models of tasks that need some.
+        task_switches: fields of `TaskSwitches`.
 
     Raises:
-        UserError: anything unknown or out of range.
+        UserError: an unknown name or a value out of range.
     """
     given = dict(overrides or {})
-    # A preset's name stands for exactly its settings.
+    # The name of the preset denotes exactly its settings, so further settings need another name.
     name = variant or (preset.variant if not given else None)
     return [
         make_spec(
@@ -154,7 +154,13 @@ def grid(
 
 
 def companion_spec(preset: Preset, companion: Companion, variant: str | None) -> RunSpec:
-    """The run of a suite's companion, with one seed."""
+    """Build the specification of a companion run, with seed 1.
+
+    Args:
+        preset: settings that belong to the suite.
+        companion: the run to build.
+        variant: variant name of the run; a derived one if None.
+    """
     return make_spec(
         companion.method,
         companion.task,
@@ -166,16 +172,17 @@ def companion_spec(preset: Preset, companion: Companion, variant: str | None) ->
 
 
 def group_seeds(runs: Sequence[PlannedRun], size: int) -> list[SeedGroup]:
-    """Runs that differ in nothing but their seed, at most `size` to a process.
+    """Group runs that differ only in their seed into processes of at most `size` runs.
 
-    Methods that cannot train several seeds as one batch, tasks whose episodes differ in length,
-    and agents of several tasks get a process for each run.
+    Runs that cannot be trained as one batch get one process each: those of methods without seed
+    batches, of tasks with episodes of different lengths or with NumPy's global generator, and
+    multi-task runs (see `why_alone`).
     """
-    alike: dict[RunSpec, list[PlannedRun]] = {}
+    by_settings: dict[RunSpec, list[PlannedRun]] = {}
     for run in runs:
-        alike.setdefault(dataclasses.replace(run.spec, seed=0), []).append(run)
+        by_settings.setdefault(dataclasses.replace(run.spec, seed=0), []).append(run)
     groups: list[SeedGroup] = []
-    for spec, group in alike.items():
+    for spec, members in by_settings.items():
         step = size if why_alone(spec) is None else 1
-        groups += [group[i : i + step] for i in range(0, len(group), step)]
+        groups += [members[i : i + step] for i in range(0, len(members), step)]
     return groups

@@ -1,4 +1,4 @@
-"""What multi-task runs cost: by the speed of earlier ones, by the paper, or by counting."""
+"""Estimate the cost of multi-task runs from earlier runs, the paper, or operation counts."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ from tdmpc2.envs.tasks import TASKS, get_task
 from tdmpc2.runners.offline import EVAL_EVERY
 from tdmpc2.runners.registry import OFFLINE_UPDATES, make_config
 
-# Table 1 of the paper: GPU-days of TD-MPC2's training on 80 tasks, by model size, on an RTX 3090.
-# For how many updates it does not say; taken to be for those that its code does.
+# Table 1 of the paper: GPU-days of training TD-MPC2 on 80 tasks, by model size, on an RTX 3090.
+# The number of updates is not stated; it is assumed to be the default of the official code.
 GPU_DAYS = {"1": 3.7, "5": 4.2, "19": 5.3, "48": 12.0, "317": 33.0}
 GPU_DAYS_UPDATES = OFFLINE_UPDATES
-ENV_BYTES = 40e6  # of a simulator in an evaluation
+ENV_BYTES = 40e6  # RAM of one evaluation environment
 RECORD_BYTES_PER_LINE = 300
 
 Source = Literal["earlier", "paper", "counted"]
-Settings = tuple[str, tuple[tuple[str, Scalar], ...]]  # method, and what it does not leave alone
+Settings = tuple[str, tuple[tuple[str, Scalar], ...]]  # method, and its non-default settings
 
 
 @dataclass(frozen=True)
 class Speeds:
-    """What earlier runs took.
+    """Speeds of earlier runs.
 
     Attributes:
-        seconds: of an update, evaluations included: the median of runs of the same settings.
-        devices: that they ran on.
+        seconds: seconds per update by settings, evaluations included; median over runs.
+        devices: names of the devices that they ran on.
     """
 
     seconds: Mapping[Settings, float]
@@ -51,21 +51,23 @@ class Speeds:
 
 
 def settings_of(spec: RunSpec) -> Settings:
-    """What decides how long an update takes, the model's size among it."""
+    """Return what determines the time of an update: the method and its non-default settings."""
     return spec.method, tuple(sorted(spec.overrides))
 
 
 def earlier_speeds(runs: Path, *, gpu: bool) -> Speeds:
-    """Speeds of all multi-task runs below a folder, on GPUs or on CPUs.
+    """Read the speeds of all multi-task runs below a folder.
+
+    Runs that were split over several processes are skipped.
 
     Args:
         runs: folder of all runs.
-        gpu: which of them.
+        gpu: whether to read runs on GPUs; else runs on CPUs.
     """
-    found: dict[Settings, list[float]] = {}
+    seconds: dict[Settings, list[float]] = {}
     devices: set[str] = set()
     for file in sorted(runs.glob("*/*/*/seed*/timing.csv")):
-        if file.parent.parent.name in TASKS:  # of a single task
+        if file.parent.parent.name in TASKS:  # a single-task run
             continue
         spec, numeric = (read_json(file.with_name(f"{n}.json")) for n in ("spec", "numeric"))
         if spec is None or numeric is None or spec.get("budget_unit") != "num_updates":
@@ -75,22 +77,25 @@ def earlier_speeds(runs: Path, *, gpu: bool) -> Speeds:
         speeds = pd.read_csv(file).updates_per_second.dropna()
         if len(speeds):
             key = spec["method"], tuple(sorted(spec["overrides"].items()))
-            found.setdefault(key, []).append(1 / float(speeds.iloc[-1]))
+            seconds.setdefault(key, []).append(1 / float(speeds.iloc[-1]))
             devices.add(numeric.get("gpu") or numeric["cpu"])
-    medians = {key: statistics.median(values) for key, values in found.items()}
+    medians = {key: statistics.median(values) for key, values in seconds.items()}
     return Speeds(medians, tuple(sorted(devices)))
 
 
 def cost_of(
     spec: RunSpec, options: Mapping[str, Any], speeds: Speeds, *, gpu: bool
 ) -> tuple[Cost, Source]:
-    """An estimate, and where its seconds come from.
+    """Estimate the cost of a multi-task run.
 
     Args:
-        spec: of the run.
-        options: `eval_every`, `eval_episodes` and `log_every`, where they are set.
-        speeds: of earlier runs.
-        gpu: whether it runs on one; else on one core.
+        spec: identity and budget of the run.
+        options: run options; `eval_every`, `eval_episodes` and `log_every` are used.
+        speeds: speeds of earlier runs.
+        gpu: whether it runs on a GPU; else on one core.
+
+    Returns:
+        The cost, and the source of its seconds.
     """
     config = make_config(spec.method, dict(spec.overrides), spec.task)
     seconds, source = _seconds(spec, config, options, speeds, gpu=gpu)
@@ -106,10 +111,10 @@ def cost_of(
 def _seconds(
     spec: RunSpec, config: Any, options: Mapping[str, Any], speeds: Speeds, *, gpu: bool
 ) -> tuple[float, Source]:
-    """Seconds of a whole run, and where they come from."""
-    known = speeds.seconds.get(settings_of(spec))
-    if known is not None:
-        return spec.budget * known, "earlier"
+    """Estimate the seconds of a whole run, and name the source of the estimate."""
+    per_update = speeds.seconds.get(settings_of(spec))
+    if per_update is not None:
+        return spec.budget * per_update, "earlier"
     days = GPU_DAYS.get(str(config.model_size))
     if gpu and days is not None:
         return spec.budget * days * 86_400 / GPU_DAYS_UPDATES, "paper"
@@ -117,7 +122,7 @@ def _seconds(
 
 
 def _counted(spec: RunSpec, config: Any, options: Mapping[str, Any], *, gpu: bool) -> float:
-    """Seconds by the operations of updates and plans, as for runs of a single task."""
+    """Estimate the seconds of a run by counting operations, as for single-task runs."""
     tasks = [get_task(name) for name in spec.tasks]
     if hasattr(config, "for_task"):
         config = config.for_task("")
@@ -125,7 +130,7 @@ def _counted(spec: RunSpec, config: Any, options: Mapping[str, Any], *, gpu: boo
     action_dim = max(task.action_dim for task in tasks)
     act, learn = seconds_per_call(spec.method, config, obs_dim, action_dim, gpu=gpu)
     lengths = [task.episode_length for task in tasks]
-    # Tasks with episodes of one length act as one batch.
+    # On a GPU, actions of all tasks with the same episode length are selected as one batch.
     acting = sum(set(lengths)) * act if gpu else sum(lengths) * BATCHED * act
     stepping = sum(t.episode_length * ENV_SECONDS.get(t.domain, 0.001) for t in tasks)
     rounds = 1 + spec.budget / (options.get("eval_every") or EVAL_EVERY)
@@ -135,24 +140,24 @@ def _counted(spec: RunSpec, config: Any, options: Mapping[str, Any], *, gpu: boo
 def estimate(
     planned: Sequence[PlannedRun], options: Mapping[str, Any], runs: Path, *, gpu: bool
 ) -> tuple[list[Cost], str]:
-    """Costs of all runs, and for people where they come from.
+    """Estimate the costs of all runs, and describe the sources of the estimates.
 
     Args:
         planned: the runs.
-        options: of all of them.
-        runs: folder of all runs, with earlier ones perhaps.
-        gpu: whether they get one.
+        options: run options of the sweep.
+        runs: folder of all runs; earlier runs in it are used as a source.
+        gpu: whether the runs get a GPU.
     """
     speeds = earlier_speeds(runs, gpu=gpu)
-    found = [cost_of(r.spec, {**options, **r.options}, speeds, gpu=gpu) for r in planned]
-    return [cost for cost, _ in found], describe([source for _, source in found], speeds)
+    estimates = [cost_of(r.spec, {**options, **r.options}, speeds, gpu=gpu) for r in planned]
+    return [cost for cost, _ in estimates], describe([source for _, source in estimates], speeds)
 
 
 def describe(sources: Sequence[Source], speeds: Speeds) -> str:
-    """Where estimates come from."""
+    """Describe the sources of the estimates of several runs."""
     how = {
         "earlier": f"the speed of earlier runs here ({', '.join(speeds.devices)})",
-        "paper": "the paper's Table 1 (TD-MPC2, 80 tasks, an RTX 3090; taken for 10M updates)",
+        "paper": "the paper's Table 1 (TD-MPC2, 80 tasks, an RTX 3090; assuming 10M updates)",
         "counted": "counted operations, a rough estimate",
     }
     present = [source for source in how if source in sources]

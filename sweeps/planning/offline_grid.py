@@ -1,4 +1,4 @@
-"""Multi-task runs of a sweep: sets of tasks, the datasets they are learned from, model sizes."""
+"""Expand task sets, datasets and model sizes into the multi-task runs of a sweep."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ Variants = Sequence[tuple[str | None, Mapping[str, Any]]]
 
 @dataclass(frozen=True)
 class TaskSet:
-    """Tasks that one agent learns, and what from.
+    """Tasks that one agent learns, and the dataset that it learns them from.
 
     Attributes:
-        text: a suite, or task names by commas.
-        tasks: names, in the order of the task embedding.
-        dataset: that holds all of them.
-        name: of the set in `data=`; None where only the folder was given.
+        text: name of a suite, or comma-separated task names.
+        tasks: task names, in the order of the task embedding.
+        dataset: dataset with transitions of all tasks.
+        name: name of the set in `data=NAME=DIR`; None if only the folder was given.
     """
 
     text: str
@@ -44,11 +44,11 @@ class TaskSet:
 
     @property
     def label(self) -> str:
-        """For tables."""
+        """Name in tables: the suite, or the number of tasks."""
         return self.text if self.text in SUITES else f"{len(self.tasks)} tasks"
 
     def describe(self) -> str:
-        """For people."""
+        """Summarize the dataset in one line: tasks, episodes, transitions and folder."""
         facts = [self.dataset.facts(task) for task in self.tasks]
         episodes, transitions = (sum(f[key] for f in facts) for key in ("episodes", "transitions"))
         num = f" ({len(self.tasks)} tasks)" if self.text in SUITES else ""
@@ -59,29 +59,29 @@ class TaskSet:
 
 
 def task_sets(sweep: SweepOptions) -> tuple[TaskSet, ...]:
-    """The sets of tasks of `data=`, each with its dataset, opened.
+    """Open the datasets of `data=` and determine the task set of each.
 
     Raises:
-        UserError: no such set or dataset, a task without data, or a set given twice.
+        UserError: an unknown set or dataset, a task without data, or a set that is given twice.
     """
-    found: dict[str, TaskSet] = {}
+    sets: dict[str, TaskSet] = {}
     for name, folder in _entries(sweep.data or ""):
-        one = _task_set(sweep, name, folder)
-        if one.text in found:
-            raise UserError(f"data={sweep.data}: {one.text} is given twice")
-        found[one.text] = one
-    return tuple(found.values())
+        task_set = _task_set(sweep, name, folder)
+        if task_set.text in sets:
+            raise UserError(f"data={sweep.data}: {task_set.text} is given twice")
+        sets[task_set.text] = task_set
+    return tuple(sets.values())
 
 
 def _entries(text: str) -> Iterator[tuple[str | None, Path]]:
-    """Names, where they are given, and folders of `mt30=DIR,DIR`."""
+    """Split `mt30=DIR,DIR` into names (None if not given) and folders."""
     for entry in text.split(","):
         name, equals, folder = entry.partition("=")
-        named = bool(equals) and "/" not in name  # a folder's name may hold an = too
+        named = bool(equals) and "/" not in name  # the path of a folder may contain = too
         if not (folder if named else entry):
             raise UserError(f"data={text}: a folder is missing")
         if named and name not in SUITES:
-            raise UserError(f"data={entry}: unknown set of tasks{did_you_mean(name, SUITES)}")
+            raise UserError(f"data={entry}: unknown task set '{name}'{did_you_mean(name, SUITES)}")
         path = Path(folder if named else entry).expanduser().resolve()
         yield name if named else None, path
 
@@ -90,23 +90,25 @@ def _task_set(sweep: SweepOptions, name: str | None, folder: Path) -> TaskSet:
     dataset = Dataset.open(folder)
     suite = None if sweep.suite == SCALING else sweep.suite
     if name is not None and suite not in (None, name):
-        raise UserError(f"data={name}={folder}: suite={suite} takes data of {suite}")
+        raise UserError(
+            f"data={name}={folder}: suite={suite} needs a dataset of {suite}, not of {name}"
+        )
     whole = name or suite or (dataset.name if dataset.name in SUITES else None)
     if sweep.tasks is not None:
         tasks = tuple(get_task(argument.strip()).name for argument in sweep.tasks.split(","))
         text = ",".join(tasks)
-        twice = [task for task in tasks if tasks.count(task) > 1]
-        if twice:
-            raise UserError(f"tasks={sweep.tasks}: {twice[0]} is given twice")
+        repeated = [task for task in tasks if tasks.count(task) > 1]
+        if repeated:
+            raise UserError(f"tasks={sweep.tasks}: {repeated[0]} is given twice")
         outside = [t for t in tasks if whole and t not in _names(whole)]
         if outside:
-            raise UserError(f"tasks={sweep.tasks}: {outside[0]} is none of {whole}")
+            raise UserError(f"tasks={sweep.tasks}: {outside[0]} is not a task of {whole}")
     else:
         tasks = _names(whole) if whole else dataset.tasks
         text = whole or ",".join(tasks)
     dataset.require(tasks)
     if len(tasks) < 2:
-        raise UserError(f"{folder}: one agent learns several tasks from it, not {text} alone")
+        raise UserError(f"{folder}: multi-task training needs at least two tasks, not only {text}")
     return TaskSet(text, tasks, dataset, name)
 
 
@@ -115,9 +117,9 @@ def _names(suite: str) -> tuple[str, ...]:
 
 
 def data_argument(sets: Sequence[TaskSet]) -> str:
-    """The value of `data=` that means these sets, from any folder."""
-    folders = ((f"{one.name}=" if one.name else "", one.dataset.folder) for one in sets)
-    return ",".join(f"{name}{folder}" for name, folder in folders)
+    """Format task sets as a value of `data=` with absolute paths."""
+    named = ((f"{one.name}=" if one.name else "", one.dataset.folder) for one in sets)
+    return ",".join(f"{name}{folder}" for name, folder in named)
 
 
 def plan_runs(
@@ -127,37 +129,38 @@ def plan_runs(
     settings: Mapping[str, Any],
     how: OfflineOptions,
 ) -> list[PlannedRun]:
-    """Every run of a multi-task sweep: variants x methods x sets of tasks x sizes x seeds.
+    """List every run of a multi-task sweep: variants x methods x task sets x sizes x seeds.
 
     Args:
-        sweep: what to launch.
-        sets: of tasks.
-        variants: names and settings.
-        settings: of all variants.
-        how: runs are carried out.
+        sweep: options of the launch.
+        sets: task sets with their datasets.
+        variants: name and settings of each variant.
+        settings: method settings that all variants share.
+        how: options of every run.
 
     Raises:
-        UserError: anything unknown or out of range, or a method that learns one task at a time.
+        UserError: an unknown name, a value out of range, or a method that does not support
+            multi-task training.
     """
     planned = []
     for name, more in variants:
         given = {**settings, **more}
         check_shared(given, sweep.method_names)
         if sweep.suite == SCALING and "model_size" in given:
-            raise UserError(f"model_size={given['model_size']}: suite={SCALING} takes sizes=")
+            raise UserError(f"model_size={given['model_size']}: use sizes= with suite={SCALING}")
         for method in sweep.method_names:
             require_multitask(method)
-            for one in sets:
+            for task_set in sets:
                 for size in _sizes(sweep, method):
                     for seed in parse_seeds(sweep.seeds):
-                        spec = _spec(sweep, method, one, size, seed, name, given)
-                        _check_parts(spec, how)
-                        planned.append(_planned(spec, one, how.runs))
+                        spec = _spec(sweep, method, task_set, size, seed, name, given)
+                        _check_accumulate(spec, how)
+                        planned.append(_planned(spec, task_set, how.runs))
     return each_once(planned)
 
 
 def _sizes(sweep: SweepOptions, method: str) -> list[str | None]:
-    """Model sizes of a scaling study; elsewhere the one that the settings say."""
+    """List the model sizes of a scaling study; else return None, the size of the settings."""
     if sweep.suite != SCALING:
         return [None]
     known = get_args(cli.schema_of(agent_class(method).config_class)["model_size"])
@@ -172,7 +175,7 @@ def _sizes(sweep: SweepOptions, method: str) -> list[str | None]:
 def _spec(
     sweep: SweepOptions,
     method: str,
-    one: TaskSet,
+    task_set: TaskSet,
     size: str | None,
     seed: int,
     variant: str | None,
@@ -180,13 +183,13 @@ def _spec(
 ) -> RunSpec:
     sized = {} if size is None else {"model_size": size}
     overrides, switches = part(settings)
-    # Runs of one name are averaged, and those of several sizes must not be.
+    # Figures average runs with equal variant names, so each size needs a name of its own.
     name = variant if variant is None or size is None else f"{variant}+model_size-{size}"
     return make_offline_spec(
         method,
-        one.text,
+        task_set.text,
         seed,
-        one.dataset.checksum,
+        task_set.dataset.checksum,
         num_updates=OFFLINE_UPDATES if sweep.num_updates is None else sweep.num_updates,
         variant=name,
         overrides={**overrides, **sized},
@@ -194,37 +197,44 @@ def _spec(
     )
 
 
-def _planned(spec: RunSpec, one: TaskSet, runs: Path) -> PlannedRun:
+def _planned(spec: RunSpec, task_set: TaskSet, runs: Path) -> PlannedRun:
     default = agent_class(spec.method).config_class.model_size
     size = dict(spec.overrides).get("model_size", default)
-    kind = f"{one.label} {size}{'M' * str(size).isdigit()}"
-    data = {"data": str(one.dataset.folder)}
-    return PlannedRun(spec, spec.run_dir(runs), options=data, asked=None, kind=kind)
+    kind = f"{task_set.label} {size}{'M' * str(size).isdigit()}"
+    data = {"data": str(task_set.dataset.folder)}
+    return PlannedRun(spec, spec.run_dir(runs), options=data, must_learn=None, kind=kind)
 
 
-def _check_parts(spec: RunSpec, how: OfflineOptions) -> None:
-    """Refuses parts of a batch that there cannot be."""
+def _check_accumulate(spec: RunSpec, how: OfflineOptions) -> None:
+    """Reject a number of micro-batches that the method or its batch size does not allow."""
     if how.accumulate == 1:
         return
     if spec.method != "tdmpc2":
         raise UserError(
-            f"accumulate={how.accumulate}: batches of {spec.method} cannot be divided; say "
+            f"accumulate={how.accumulate}: {spec.method} does not support micro-batches; use "
             "methods=tdmpc2"
         )
     size = make_config(spec.method, dict(spec.overrides), spec.task).batch_size
     if size % how.accumulate:
-        raise UserError(f"accumulate={how.accumulate}: batch_size={size} is no multiple of it")
+        raise UserError(f"accumulate={how.accumulate}: batch_size={size} is not a multiple of it")
 
 
 def check_shared(settings: Mapping[str, Any], methods: Sequence[str]) -> None:
-    """Refuses settings that only some of several methods have."""
+    """Check that every method has all of the given settings.
+
+    Raises:
+        UserError: a method lacks one of them.
+    """
     for method in methods:
         known = cli.schema_of(agent_class(method).config_class)
         for name in settings:
             if name not in known:
-                raise UserError(f"{name}: {method} has no such setting; say which methods= have it")
+                raise UserError(
+                    f"{name}: {method} has no such setting; choose methods that have it with "
+                    "methods="
+                )
 
 
 def each_once(planned: Sequence[PlannedRun]) -> list[PlannedRun]:
-    """Runs, those that several variants mean but once."""
+    """Remove duplicate runs, which occur if several variants have the same settings."""
     return list({run.directory: run for run in planned}.values())

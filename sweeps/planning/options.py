@@ -1,4 +1,4 @@
-"""Options of `sweeps/launch.py` that are not settings of a run."""
+"""Options of `sweeps/launch.py` that are not options or settings of a single run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tdmpc2.envs.tasks import SUITES
 from tdmpc2.runners.registry import METHODS, MULTITASK_METHODS, OFFLINE_UPDATES
 
 SCALING = "scaling"
-"""The suite that is no set of tasks: model sizes, on the sets of tasks that `data=` names."""
+"""Suite of the scaling study: several model sizes on the task sets that `data=` names."""
 SIZES = ("1", "5", "19", "48", "317")
 """Model sizes of the paper's multi-task agents, in millions of parameters."""
 
@@ -22,72 +22,106 @@ def _option(default: Any, text: str) -> Any:
 
 @dataclass(frozen=True)
 class SweepOptions:
-    """What to launch."""
+    """Options of `sweeps/launch.py`; each field's `help` describes it.
 
-    suite: str | None = _option(None, " | ".join([*sorted(SUITES), f"{SCALING} (needs data=)"]))
+    Raises:
+        UserError: a value out of range, or options that exclude each other.
+    """
+
+    suite: str | None = _option(
+        None, "task suite: " + " | ".join([*sorted(SUITES), f"{SCALING} (needs data=)"])
+    )
     tasks: str | None = _option(
-        None, "instead of a suite: comma-separated task names; of suite=scaling: only these tasks"
+        None,
+        "comma-separated task names, instead of suite=; with suite=scaling: train on these tasks "
+        "of each task set only",
     )
     data: str | None = _option(
         None,
-        "folder of a dataset: one agent learns all tasks from it, instead of one in each; of "
-        "several sets of tasks: mt30=DIR,mt80=DIR",
+        "multi-task training: folder of a dataset from which one agent learns all tasks; for "
+        "several task sets: mt30=DIR,mt80=DIR",
     )
     sizes: str | None = _option(
-        None, f"suite=scaling: model sizes, comma-separated; default: {','.join(SIZES)}"
+        None,
+        "suite=scaling: comma-separated model sizes in millions of parameters; default: "
+        f"{','.join(SIZES)}",
     )
     methods: str | None = _option(
         None,
-        f"comma-separated; default: {','.join(METHODS)} for a suite (the smoke suite brings its "
-        f"own), {','.join(MULTITASK_METHODS)} for suite=scaling, tdmpc2 for tasks or with data=",
+        f"comma-separated; default: {','.join(METHODS)} for a suite (suite=smoke: tdmpc2, and one "
+        f"short run of each other method), {','.join(MULTITASK_METHODS)} for suite=scaling, tdmpc2 "
+        "for tasks= or data=",
     )
-    seeds: str = _option("3", "a count (3) or a list (1,2,5)")
-    env_steps: int | None = _option(None, "budget of each run; default: the suite's or the task's")
+    seeds: str = _option("3", "number of seeds (3 means 1,2,3) or list of seeds (1,2,5)")
+    env_steps: int | None = _option(
+        None, "budget of each run in env steps; default: the suite's or the task's"
+    )
     num_updates: int | None = _option(
-        None, f"budget of each run with data=; default: {OFFLINE_UPDATES:,}"
+        None, f"budget of each run in gradient updates, with data=; default: {OFFLINE_UPDATES:,}"
     )
     variants: str | None = _option(
         None,
-        "several settings: default,num_q=2,my-name:regression=mse+num_q=2 (comma: next; +: and)",
+        "comma-separated variants of the settings; + joins the settings of a variant and NAME: "
+        "names it: default,num_q=2,my-name:regression=mse+num_q=2",
     )
-    variant: str | None = _option(None, "name of these settings")
-    obs: str = _option("state", "state | rgb (DMControl only)")
+    variant: str | None = _option(
+        None, "name of the given settings, if there is one variant; default: derived from them"
+    )
+    obs: str = _option("state", "observations: state | rgb (DMControl only)")
     assets: str = _option(
         "official",
-        "of pick-ycb and turn-faucet: official | rebuilt | standin | unknown, or several, by "
-        "preference (official,unknown)",
+        "source of the object models of pick-ycb and turn-faucet: official | rebuilt | standin | "
+        "unknown, or several in order of preference (official,unknown)",
     )
     cluster: Literal["auto", "slurm", "local", "inline"] = _option(
-        "auto", "auto is SLURM where it answers, else local; inline: in this process"
+        "auto",
+        "where to train; auto: SLURM if it responds, else local; local: processes on this "
+        "machine; inline: one run after another in this process, for debugging",
     )
     max_parallel: int | None = _option(
         None,
-        "processes (local) or jobs (SLURM) at a time; default: cores / threads (with data= on a "
-        "GPU: 1), or no limit",
+        "maximum number of processes (local) or jobs (SLURM) at a time; default: local: cores / "
+        "threads, or 1 with data= on a GPU; SLURM: no limit",
     )
     seeds_per_process: int = _option(1, "seeds of a task that one process trains as one batch")
-    partition: str | None = _option(None, "SLURM: default: the cluster's")
-    gpus: int | None = _option(None, "SLURM: of a job; default: 1 where the partition has some")
-    runs_per_gpu: int = _option(1, "SLURM: processes that share a GPU (without any: a job)")
-    cpus: int | None = _option(None, "SLURM: cores of a process; default: threads, or 4 on a GPU")
-    mem_gb: int | None = _option(None, "SLURM: of a job; default: as estimated")
+    partition: str | None = _option(
+        None, "SLURM: partition, or several separated by commas; default: the cluster's default"
+    )
+    gpus: int | None = _option(
+        None, "SLURM: GPUs per job; default: 1 if the partition has GPUs, else 0"
+    )
+    runs_per_gpu: int = _option(
+        1, "SLURM: processes that share a GPU (without GPUs: processes per job)"
+    )
+    cpus: int | None = _option(
+        None, "SLURM: cores per process; default: threads= if given, else 4 with a GPU, 1 without"
+    )
+    mem_gb: int | None = _option(None, "SLURM: memory per job in GB; default: estimated")
     timeout_min: int | None = _option(
-        None, "SLURM: after which a job is requeued; default: 1440, or the partition's limit"
+        None,
+        "SLURM: time limit of a job in minutes, after which it is requeued and its runs resume; "
+        "default: 1440, or the partition's limit if that is shorter",
     )
     sbatch: str | None = _option(
-        None, "SLURM: more options, comma-separated: account=lab,qos=low,hold"
+        None,
+        "SLURM: comma-separated further options of sbatch, without dashes: account=lab,qos=low; "
+        "hold submits jobs that start only after `scontrol release JOB`",
     )
     after: Literal["figures"] | None = _option(
-        None, "when all runs have ended, also if some failed: draw the figures"
+        None, "figures: draw the figures when all runs have ended, even if some failed"
     )
-    only: Literal["all", "failed"] = _option("all", "failed: leave out what has not failed")
+    only: Literal["all", "failed"] = _option(
+        "all", "which unfinished runs to launch; failed: only those that failed"
+    )
     yes: bool = _option(
-        False, "local: start even what will take days, or without the runs that cannot start"
+        False,
+        "local: start although the runs need more than a day on one core or GPU, or although "
+        "some runs are blocked",
     )
-    dry_run: bool = _option(False, "show the plan and stop")
+    dry_run: bool = _option(False, "print the plan and stop")
 
     def __post_init__(self) -> None:
-        """Rejects values out of range."""
+        """Reject values out of range and options that exclude each other."""
         for name, least in _LEAST.items():
             value = getattr(self, name)
             if value is not None and value < least:
@@ -98,33 +132,33 @@ class SweepOptions:
             self._refuse_options_of_datasets()
 
     def _refuse_options_of_single_tasks(self) -> None:
-        """Words that mean nothing where one agent learns several tasks from a dataset."""
-        instead = {
-            "env_steps": "such runs have num_updates=",
-            "obs": "datasets hold states",
-            "assets": "datasets hold what was seen; leave it out",
-            "seeds_per_process": "seeds of such runs are not trained as one batch",
+        """Reject options of single-task runs if one agent learns several tasks from a dataset."""
+        reasons = {
+            "env_steps": "set the budget of multi-task runs with num_updates=",
+            "obs": "datasets hold state observations only; omit it",
+            "assets": "datasets hold recorded observations; omit it",
+            "seeds_per_process": "seeds of multi-task runs are not trained as one batch; omit it",
         }
-        for name, why in instead.items():
+        for name, reason in reasons.items():
             value = getattr(self, name)
             if value != getattr(SweepOptions, name):
-                raise UserError(f"{name}={value}: not with data=: {why}")
+                raise UserError(f"{name}={value}: cannot be combined with data=; {reason}")
         if self.sizes is not None and self.suite != SCALING:
-            raise UserError(f"sizes={self.sizes}: of suite={SCALING} only; elsewhere: model_size=")
+            raise UserError(
+                f"sizes={self.sizes}: only valid with suite={SCALING}; use model_size= instead"
+            )
 
     def _refuse_options_of_datasets(self) -> None:
-        """Words that mean nothing without a dataset."""
+        """Reject options of multi-task runs if no dataset is given."""
         if self.suite == SCALING:
             raise UserError(
                 f"suite={SCALING}: data= is missing, e.g. data=mt30=DIR,mt80=DIR "
-                "(python -m tdmpc2.data --help says how to get one)"
+                "(see python -m tdmpc2.data --help)"
             )
         for name in ("sizes", "num_updates"):
             value = getattr(self, name)
             if value is not None:
-                raise UserError(
-                    f"{name}={value}: for learning from a dataset, and data= is missing"
-                )
+                raise UserError(f"{name}={value}: only for multi-task training; add data=DIR")
 
     @property
     def multitask(self) -> bool:
@@ -133,17 +167,17 @@ class SweepOptions:
 
     @property
     def label(self) -> str:
-        """Name of the sweep for people and files."""
+        """Name of the sweep in messages and folder names: its suite, or `tasks`."""
         return self.suite or "tasks"
 
     @property
     def preset(self) -> Preset:
-        """Settings that come with the suite."""
+        """Settings that belong to the suite."""
         return NO_PRESET if self.multitask else PRESETS.get(self.suite or "", NO_PRESET)
 
     @property
     def method_names(self) -> list[str]:
-        """Of the grid."""
+        """Names of the methods to train on every task."""
         if self.methods is not None:
             return self.methods.split(",")
         if self.multitask:

@@ -1,4 +1,4 @@
-"""What a launch would do: which runs, what they cost, and how they are handed over."""
+"""Plan a launch: which runs to start, in which processes, and what they cost."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from sweeps.tracking.progress import describe_blocked, duration, make_console, t
 from sweeps.tracking.run_states import ACTIVE, ENDED, Observer, View
 from tdmpc2.common.system.atomic_files import read_json
 
-FEW = 60  # runs that a plan lists one by one
+FEW = 60  # a plan lists its runs one by one up to this number
 LONG_HOURS = 24.0
-"""Of a core or GPU: a launch on one machine that takes longer asks first."""
+"""Core-hours or GPU-hours above which a launch on this machine requires `yes=true`."""
 WEEK_HOURS = 7 * 24.0
 
 
 @dataclass
 class SweepPlan:
-    """A sweep, looked at.
+    """A sweep, the current state of its runs, and what remains to be done.
 
     Attributes:
-        request: what was asked for.
-        views: of the runs, as they stand.
+        request: the parsed launch.
+        views: current state of each run.
         todo: runs to launch.
-        blocked: runs that were to be launched too, but need what this machine lacks.
-        groups: processes to start.
-        gpu: whether they get one.
-        hours: that each run still takes, as estimated.
-        costs: of each run.
-        source: of the estimates, for people.
+        blocked: runs that would be launched, but need something that this machine lacks.
+        groups: runs of each process to start.
+        gpu: whether the runs get a GPU.
+        hours: estimated remaining hours of each run, on one core or GPU.
+        costs: estimated cost of each run.
+        source: basis of the estimates, as shown to the user.
     """
 
     request: Request
@@ -50,36 +50,36 @@ class SweepPlan:
 
     @property
     def planned(self) -> list[PlannedRun]:
-        """Every run."""
+        """All runs of the sweep."""
         return self.request.planned
 
     @property
     def hours_to_do(self) -> float:
-        """Of a GPU or a core, for everything to be launched."""
+        """Estimated core-hours or GPU-hours of all runs to launch."""
         return sum(self.hours_of(self.todo))
 
     def hours_of(self, runs: Sequence[PlannedRun]) -> list[float]:
-        """Of a GPU or a core, for each of some runs, in the order of the plan."""
+        """Return the estimated remaining hours of some runs, in the order of the plan."""
         chosen = {id(run) for run in runs}
         return [h for run, h in zip(self.planned, self.hours, strict=True) if id(run) in chosen]
 
     def describe_blocked(self) -> list[str]:
-        """Lines that say which runs cannot start, and what to type; none if all can."""
+        """Describe which runs cannot start and how to unblock them; empty if all can start."""
         return describe_blocked((run.spec.task, run.missing) for run in self.blocked)
 
     def memory_gb(self) -> int:
-        """What the largest process takes."""
+        """Return the estimated memory of the largest process, in GB."""
         size = self.request.sweep.seeds_per_process
         return math.ceil(size * max(cost.memory for cost in self.costs) / 1e9)
 
 
 def make_plan(request: Request, observer: Observer, *, gpu: bool) -> SweepPlan:
-    """Looks at every run of a sweep.
+    """Determine which runs of a sweep to start, and estimate their costs.
 
     Args:
-        request: what was asked for.
-        observer: of the run directories.
-        gpu: whether runs get one.
+        request: the parsed launch.
+        observer: reads the state of runs.
+        gpu: whether the runs get a GPU.
     """
     planned, sweep = request.planned, request.sweep
     views = [
@@ -96,8 +96,8 @@ def make_plan(request: Request, observer: Observer, *, gpu: bool) -> SweepPlan:
             blocked.append(run)
     wanted = {id(run) for run, view in looked_at if _is_due(view, sweep.only)}
     busy = {id(run) for run, view in looked_at if view.state in ACTIVE}
-    # A group is started with all of its seeds, so that those left over keep their places in it;
-    # and waits for those of its seeds that somebody else is at.
+    # A process is started with all of its seeds, so that each unfinished seed keeps its index in
+    # the batch. It is not started while another process trains one of its seeds.
     groups = [
         group
         for group in group_seeds(planned, sweep.seeds_per_process)
@@ -112,20 +112,21 @@ def make_plan(request: Request, observer: Observer, *, gpu: bool) -> SweepPlan:
 
 
 def _estimate(request: Request, corrected: int, *, gpu: bool) -> tuple[list[costs.Cost], str]:
-    """Costs of all runs, and where they come from.
+    """Estimate the costs of all runs, and describe the basis of the estimates.
 
     Args:
-        request: what was asked for.
-        corrected: kinds of runs whose estimate finished ones will correct.
-        gpu: whether runs get one.
+        request: the parsed launch.
+        corrected: number of method-domain pairs that finished runs provide corrections for.
+        gpu: whether the runs get a GPU.
     """
     planned, options = request.planned, request.options
     if request.sweep.multitask:
         return offline_costs.estimate(planned, options, request.runs, gpu=gpu)
     each = [costs.cost_of(run.spec, {**options, **run.options}, gpu=gpu) for run in planned]
     if corrected:
-        return each, f"corrected by finished runs of {corrected} of the kinds"
-    return each, "a rough estimate, until runs of this kind have finished"
+        pairs = f"{corrected} method-domain pair{'s' * (corrected != 1)}"
+        return each, f"estimate corrected by finished runs of {pairs}"
+    return each, "rough estimate; corrected once runs of the same method and domain have finished"
 
 
 def _is_due(view: View, only: str) -> bool:
@@ -140,10 +141,10 @@ def _ran_on_gpu(run: PlannedRun) -> bool:
 
 
 def show(plan: SweepPlan, *, parallel: int | None) -> None:
-    """Prints the plan.
+    """Print the plan: the counts of runs by state, a table of costs, and the totals.
 
     Args:
-        plan: of the launch.
+        plan: plan of the launch.
         parallel: processes at a time on this machine; None on a cluster.
     """
     request, sweep = plan.request, plan.request.sweep
@@ -155,11 +156,12 @@ def show(plan: SweepPlan, *, parallel: int | None) -> None:
     elsewhere += f", {len(plan.blocked):,} blocked" if plan.blocked else ""
     print(
         f"{sweep.suite or sweep.tasks}: {len(plan.planned):,} runs, {finished:,} finished already"
-        f"{elsewhere}, {len(plan.todo):,} to do{processes}{at_once}; records in {request.runs}",
+        f"{elsewhere}, {len(plan.todo):,} to do{processes}{at_once}; "
+        f"run directories in {request.runs}",
         flush=True,
     )
-    for one in request.sets:
-        print(one.describe(), flush=True)
+    for task_set in request.sets:
+        print(task_set.describe(), flush=True)
     make_console().print(_table(plan))
     for line in plan.describe_blocked():
         print(line)
@@ -173,8 +175,8 @@ def show(plan: SweepPlan, *, parallel: int | None) -> None:
         sum(getattr(cost, name) for cost in plan.costs) / 1e9 for name in ("disk", "disk_running")
     )
     print(
-        f"To do: about {duration(to_do)} on one {device}{wall} ({plan.source}). Disk: "
-        f"{disk:,.1f} GB when all is done, at most {most:,.1f} GB before.",
+        f"Time for the runs to do: about {duration(to_do)} on one {device}{wall} ({plan.source}).\n"
+        f"Disk space of all runs: {disk:,.1f} GB at the end, at most {most:,.1f} GB before.",
         flush=True,
     )
     if to_do > LONG_HOURS * (parallel or 1):
@@ -182,7 +184,7 @@ def show(plan: SweepPlan, *, parallel: int | None) -> None:
 
 
 def describe_scale(plan: SweepPlan) -> str:
-    """How many cores or GPUs bring a long plan down to days, and to how many."""
+    """Describe how many cores or GPUs finish a long plan within about a week."""
     choices = [_scale(plan.hours_of(plan.todo), "GPU" if plan.gpu else "core")]
     if not plan.gpu:
         gpu_costs, _ = _estimate(plan.request, 0, gpu=True)
@@ -193,28 +195,28 @@ def describe_scale(plan: SweepPlan) -> str:
 
 
 def _scale(hours: Sequence[float], device: str) -> str:
-    """The shortest time worth paying for: a week, or the longest run's, and the devices it takes.
+    """Describe the number of devices that finish in a week, or in the time of the longest run.
 
     Args:
-        hours: of each run, on one device.
-        device: core or GPU.
+        hours: hours of each run on one device.
+        device: `core` or `GPU`.
     """
     wall = max(WEEK_HOURS, *hours)
     number = min(math.ceil(sum(hours) / wall), len(hours))
-    why = " (what the longest run takes)" if wall > WEEK_HOURS else ""
+    why = " (the duration of the longest run)" if wall > WEEK_HOURS else ""
     return f"{duration(wall)} on {number:,} {device}{'s' * (number > 1)}{why}"
 
 
 def list_runs(plan: SweepPlan) -> None:
-    """Prints every run, unless they are too many to read."""
+    """Print one line per run, unless there are more than `FEW`."""
     if len(plan.planned) <= FEW:
         for run, view in zip(plan.planned, plan.views, strict=True):
             print(f"  {run.name}: {view.state}  {run.directory}")
 
 
 def _table(plan: SweepPlan) -> Table:
-    """Runs by method and domain, with what they cost."""
-    unit = "on one GPU" if plan.gpu else "on one core"
+    """Build the table of run counts and costs by method and domain."""
+    unit = "time on one GPU" if plan.gpu else "time on one core"
     rows = list(zip(plan.planned, plan.views, plan.hours, plan.costs, strict=True))
 
     def costs_of(members: Sequence[tuple[PlannedRun, View, float, costs.Cost]]) -> list[str]:

@@ -1,4 +1,4 @@
-"""A run that a sweep consists of, and the arguments that start it."""
+"""One run of a sweep, and the arguments that start it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tdmpc2.common.run.run_files import step_of
 from tdmpc2.common.run.spec import RunSpec
 from tdmpc2.envs.tasks import SUITES, get_task
 
-# What budgets are counted in, for people; and the speed as `status.json` calls it.
+# Budget units as shown to the user, and the keys of `status.json` that hold the speed in them.
 UNITS = {"env_steps": "env steps", "num_updates": "updates"}
 SPEEDS = {"env_steps": "env_steps_per_second", "num_updates": "updates_per_second"}
 
@@ -21,23 +21,24 @@ class PlannedRun:
     """One run of a sweep.
 
     Attributes:
-        spec: what runs.
-        directory: its run directory.
-        options: how it is carried out, beside what goes for all.
-        asked: whether it must learn; None where that is not even shown.
-        kind: for tables: the task's domain, or the set of tasks and the model's size.
-        missing: what it needs that this machine lacks, and the command that gets it; empty if
-            nothing.
-        status: last `status.json` read, or None.
-        exit_code: of its process on this machine; None before it ended.
-        log: where its process writes what it has to say.
-        started: whether it has a process on this machine, or had one.
+        spec: identity and budget of the run.
+        directory: run directory.
+        options: options of this run, which override those of the sweep.
+        must_learn: whether the run must learn for the sweep to succeed; None to omit the column
+            "learned" from the summary.
+        kind: group in tables: the task's domain, or the task set and the model size.
+        missing: what the run needs and this machine lacks, and the command that gets it; empty
+            if nothing is missing.
+        status: content of `status.json` when it was last read, or None.
+        exit_code: exit code of its process on this machine; None until the process has ended.
+        log: file with the output of its process.
+        started: whether this launch has started a process for it.
     """
 
     spec: RunSpec
     directory: Path
     options: Mapping[str, Any] = field(default_factory=dict)
-    asked: bool | None = False
+    must_learn: bool | None = False
     kind: str = ""
     missing: str = ""
     status: dict[str, Any] | None = None
@@ -46,20 +47,20 @@ class PlannedRun:
     started: bool = False
 
     def __post_init__(self) -> None:
-        """The process of a run alone writes into its directory."""
+        """Set the log file and, if not given, the group in tables."""
         self.log = self.directory / "log.txt"
         if not self.kind:
             self.kind = self.spec.task if self.spec.tasks else get_task(self.spec.task).domain
 
     @property
     def name(self) -> str:
-        """For people: method, variant where it is another than the default, task and seed."""
+        """Name in messages: method, variant if it is not the default, task and seed."""
         variant = "" if self.spec.variant == "default" else f"{self.spec.variant} "
         return f"{self.spec.method} {variant}{self.spec.task} seed {self.spec.seed}"
 
     @property
     def step(self) -> int:
-        """Where it stands, in the unit of its budget."""
+        """Progress in the unit of the budget: env steps or updates done."""
         return step_of(self.status) if self.status else 0
 
 
@@ -67,11 +68,11 @@ SeedGroup = Sequence[PlannedRun]
 
 
 def train_arguments(group: SeedGroup, options: Mapping[str, Any]) -> list[str]:
-    """The `key=value` arguments that make the train command run exactly this.
+    """Build the `key=value` arguments with which the train command trains a group of runs.
 
     Args:
         group: the runs of one process.
-        options: see `RunOptions`; what a run has of its own wins.
+        options: run options (see `RunOptions`); options of the run itself override them.
     """
     spec = group[0].spec
     if spec.tasks:
@@ -92,7 +93,7 @@ def train_arguments(group: SeedGroup, options: Mapping[str, Any]) -> list[str]:
 
 
 def _multitask_arguments(spec: RunSpec) -> dict[str, Any]:
-    """Those that make the train command learn exactly this from a dataset."""
+    """Build the arguments that identify a multi-task run, which learns from a dataset."""
     return {
         "method": spec.method,
         "task": spec.task if spec.task in SUITES else ",".join(spec.tasks),
@@ -105,7 +106,7 @@ def _multitask_arguments(spec: RunSpec) -> dict[str, Any]:
 
 
 def _key_values(*values: Mapping[str, Any]) -> list[str]:
-    """`key=value` arguments; the last value of a key wins."""
+    """Format mappings as `key=value` arguments; later mappings override earlier ones."""
     merged: dict[str, Any] = {}
     for more in values:
         merged |= more

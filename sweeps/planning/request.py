@@ -1,4 +1,4 @@
-"""The arguments of `sweeps/launch.py`: what to run, where, and how they become runs."""
+"""Parse the arguments of `sweeps/launch.py` and expand them into planned runs."""
 
 from __future__ import annotations
 
@@ -23,15 +23,17 @@ from tdmpc2.runners.registry import agent_class
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked for.
+    """A parsed launch: its options and the runs that it consists of.
 
     Attributes:
-        sweep: what to launch.
-        how: how every run is carried out.
-        options: what of that was given, but for threads, which depend on the cluster.
+        sweep: options of the launch.
+        how: options of every run, defaults included.
+        options: options of every run that were given or come from the suite's preset; without
+            `threads`, which depends on the cluster.
         planned: the runs.
-        arguments: of the command line; those that name datasets hold from any folder.
-        sets: of tasks, with the datasets that runs learn them from.
+        arguments: arguments of the command line; paths of datasets are absolute, so that a retry
+            works from any folder.
+        sets: task sets with their datasets, for multi-task runs.
     """
 
     sweep: SweepOptions
@@ -48,54 +50,55 @@ class Request:
 
 
 def parse_request(arguments: Sequence[str]) -> Request:
-    """Reads the arguments of the command line.
+    """Parse the arguments of the command line.
 
     Raises:
-        UserError: unknown key, or a value of another type or out of range; no such dataset.
+        UserError: an unknown key, a value of the wrong type or out of range, or a missing dataset.
     """
     pairs = cli.split_arguments(arguments)
-    if pairs.get("data", "here").lower() in ("", "none"):
+    if pairs.get("data", "given").lower() in ("", "none"):
         raise UserError("data=: the folder of a dataset is needed")
+    # Suite, methods and data decide which other keys are valid, so they are read first.
     deciding = ("suite", "methods", "data")
-    named = SweepOptions(**{key: pairs[key] for key in deciding if key in pairs})  # type: ignore[arg-type]
+    first = SweepOptions(**{key: pairs[key] for key in deciding if key in pairs})  # type: ignore[arg-type]
     sweep_schema = cli.schema_of(SweepOptions)
-    options_class = OfflineOptions if named.multitask else RunOptions
+    options_class = OfflineOptions if first.multitask else RunOptions
     run_schema = {k: v for k, v in cli.schema_of(options_class).items() if k not in sweep_schema}
-    settings = dict(cli.schema_of(TaskSwitches))
-    if named.multitask:
-        settings = {"physics": settings["physics"]}
-    for method in named.method_names:
-        settings |= cli.schema_of(agent_class(method).config_class)
-    own = {**sweep_schema, **run_schema}
-    values = cli.parse_arguments(arguments, {**settings, **own})
+    setting_schema = dict(cli.schema_of(TaskSwitches))
+    if first.multitask:
+        setting_schema = {"physics": setting_schema["physics"]}
+    for method in first.method_names:
+        setting_schema |= cli.schema_of(agent_class(method).config_class)
+    option_schema = {**sweep_schema, **run_schema}
+    values = cli.parse_arguments(arguments, {**setting_schema, **option_schema})
     sweep = SweepOptions(**{k: v for k, v in values.items() if k in sweep_schema})
     given = {k: v for k, v in values.items() if k in run_schema and k != "progress"}
     how: CommonOptions = options_class(**{**sweep.preset.options, **given})
-    given_settings = {k: v for k, v in values.items() if k not in own}
+    settings = {k: v for k, v in values.items() if k not in option_schema}
     options = {"runs": how.runs, **sweep.preset.options, **given}
     options.pop("threads", None)
     if sweep.multitask:
         assert isinstance(how, OfflineOptions)
         _check_suite(sweep)
         sets = offline_grid.task_sets(sweep)
-        variants = _variants(sweep, settings)
-        planned = offline_grid.plan_runs(sweep, sets, variants, given_settings, how)
-        kept = {**pairs, "data": offline_grid.data_argument(sets)}
-        lasting = tuple(f"{key}={value}" for key, value in kept.items())
-        return Request(sweep, how, options, planned, lasting, sets)
-    planned = plan_runs(sweep, given_settings, settings, how.runs)
+        variants = _variants(sweep, setting_schema)
+        planned = offline_grid.plan_runs(sweep, sets, variants, settings, how)
+        absolute = {**pairs, "data": offline_grid.data_argument(sets)}
+        repeatable = tuple(f"{key}={value}" for key, value in absolute.items())
+        return Request(sweep, how, options, planned, repeatable, sets)
+    planned = plan_runs(sweep, settings, setting_schema, how.runs)
     return Request(sweep, how, options, planned, tuple(arguments))
 
 
 def plan_runs(
     sweep: SweepOptions, settings: Mapping[str, Any], schema: Mapping[str, Any], runs: Path
 ) -> list[PlannedRun]:
-    """Every run of a sweep, and those that come along with its suite.
+    """List the single-task runs of a sweep, including the companion runs of its suite.
 
     Args:
-        sweep: what to launch.
-        settings: of all variants: of methods, and of the tasks.
-        schema: types of all settings there are.
+        sweep: options of the launch.
+        settings: method settings and task switches that all variants share.
+        schema: names and types of all valid settings.
         runs: folder of all runs.
     """
     planned, tasks = [], _task_names(sweep)
@@ -116,46 +119,44 @@ def plan_runs(
             task_switches=task_switches,
         )
         for spec in specs:
-            asked = sweep.preset.must_learn and spec.method == "tdmpc2"
-            lacks = missing[spec.task]
-            planned.append(PlannedRun(spec, spec.run_dir(runs), asked=asked, missing=lacks))
+            run = PlannedRun(spec, spec.run_dir(runs), missing=missing[spec.task])
+            run.must_learn = sweep.preset.must_learn and spec.method == "tdmpc2"
+            planned.append(run)
     for companion in sweep.preset.companions if sweep.methods is None else ():
         spec = companion_spec(sweep.preset, companion, sweep.variant or sweep.preset.variant)
-        directory = spec.run_dir(runs)
-        lacks = missing_requirement(get_task(spec.task), sweep.assets)
-        planned.append(
-            PlannedRun(spec, directory, options=companion.options, asked=None, missing=lacks)
-        )
+        run = PlannedRun(spec, spec.run_dir(runs), options=companion.options, must_learn=None)
+        run.missing = missing_requirement(get_task(spec.task), sweep.assets)
+        planned.append(run)
     return offline_grid.each_once(planned)
 
 
 def _variants(
     sweep: SweepOptions, schema: Mapping[str, Any]
 ) -> list[tuple[str | None, dict[str, Any]]]:
-    """Names and settings of each variant; one without a name where none are given."""
+    """Parse `variants=` into names and settings; without it, return a single empty variant."""
     if sweep.variants is None:
         return [(sweep.variant, {})]
     if sweep.variant is not None:
-        raise UserError("one of variant= and variants= is needed, not both")
-    found: list[tuple[str | None, dict[str, Any]]] = []
+        raise UserError("variant= and variants= exclude each other")
+    variants: list[tuple[str | None, dict[str, Any]]] = []
     for text in sweep.variants.split(","):
-        name, _, arguments = text.rpartition(":")
-        chosen = [] if arguments in ("", "default") else arguments.split("+")
-        found.append((name or None, cli.parse_arguments(chosen, schema)))
-    return found
+        name, _, joined = text.rpartition(":")
+        arguments = [] if joined in ("", "default") else joined.split("+")
+        variants.append((name or None, cli.parse_arguments(arguments, schema)))
+    return variants
 
 
 def _check_suite(sweep: SweepOptions) -> None:
-    """Refuses a suite that is none, and arguments that do not say what to run."""
+    """Reject an unknown suite, and arguments that name both or neither of suite and tasks."""
     suites = sorted((*SUITES, SCALING))
     if sweep.suite is not None and sweep.suite not in suites:
         raise UserError(f"unknown suite '{sweep.suite}'{did_you_mean(sweep.suite, suites)}")
     if sweep.suite != SCALING and (sweep.suite is None) == (sweep.tasks is None):
-        raise UserError(f"one of suite= and tasks= is needed (suites: {', '.join(suites)})")
+        raise UserError(f"exactly one of suite= and tasks= is needed (suites: {', '.join(suites)})")
 
 
 def _task_names(sweep: SweepOptions) -> list[str]:
-    """Tasks of the suite, or those named one by one."""
+    """List the task names of `suite=` or `tasks=`."""
     _check_suite(sweep)
     if sweep.suite is not None:
         return [task.name for task in get_suite(sweep.suite)]

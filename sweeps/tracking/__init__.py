@@ -1,1 +1,1 @@
-"""Reports where runs stand."""
+"""Monitor sweeps: states of runs, progress, and records of launches."""

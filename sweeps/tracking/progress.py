@@ -1,4 +1,4 @@
-"""How a sweep shows itself: a progress line per run while it goes on, a table at its end."""
+"""Print the progress of a sweep's runs, and the table of results at its end."""
 
 from __future__ import annotations
 
@@ -15,14 +15,13 @@ from rich.table import Table
 from sweeps.planning.planned_run import SPEEDS, UNITS, PlannedRun
 from sweeps.tracking.run_states import STATES, RunState
 
-# Where output is no terminal, a run is mentioned each time it has done another share of
-# its budget.
+# If the output is not a terminal, a line is printed after each 1/SHARES of a run's budget.
 SHARES = 5
 FILE_WIDTH = 110
 
 
 def make_console() -> Console:
-    """A console as wide as the terminal, or wide enough for the table in a file."""
+    """Create a console as wide as the terminal, or wide enough for the tables in a file."""
     console = Console()
     return console if console.is_terminal else Console(width=FILE_WIDTH)
 
@@ -37,14 +36,16 @@ def table_of_states(
     more: Callable[[Sequence[Item]], Sequence[str]],
     unit: str = UNITS["env_steps"],
 ) -> Table:
-    """How many runs stand where, by method and domain (agents of several tasks: tasks and size).
+    """Build a table of run counts by state: one row per method and domain, and their total.
+
+    For multi-task runs, the domain is the task set and the model size.
 
     Args:
         items: the runs.
-        key: method, domain (see `PlannedRun.kind`) and state of one.
-        headings: of further columns.
-        more: their cells, for the runs of a line.
-        unit: of the runs' budgets.
+        key: function that returns method, domain (see `PlannedRun.kind`) and state of a run.
+        headings: headings of further columns.
+        more: function that returns the cells of these columns for the runs of a row.
+        unit: budget unit of the runs, a value of `UNITS`.
     """
     keys = [key(item) for item in items]
     present = [state for state in STATES if any(state == k[2] for k in keys)]
@@ -54,17 +55,17 @@ def table_of_states(
     for name in ("runs", *present, *headings):
         table.add_column(name, justify="right")
 
-    def add_row(method: str, domain: str, places: Sequence[int]) -> None:
-        states = [keys[place][2] for place in places]
+    def add_row(method: str, domain: str, indices: Sequence[int]) -> None:
+        states = [keys[index][2] for index in indices]
         counts = [len(states), *(states.count(state) for state in present)]
-        shown = (f"{count:,}" if count else "" for count in counts)
-        table.add_row(method, domain, *shown, *more([items[place] for place in places]))
+        cells = (f"{count:,}" if count else "" for count in counts)
+        table.add_row(method, domain, *cells, *more([items[index] for index in indices]))
 
     groups: dict[tuple[str, str], list[int]] = {}
-    for place, (method, domain, _) in enumerate(keys):
-        groups.setdefault((method, domain), []).append(place)
-    for (method, domain), places in groups.items():
-        add_row(method, domain, places)
+    for index, (method, domain, _) in enumerate(keys):
+        groups.setdefault((method, domain), []).append(index)
+    for (method, domain), indices in groups.items():
+        add_row(method, domain, indices)
     if len(groups) > 1:
         table.add_section()
         add_row("all", "", range(len(items)))
@@ -72,10 +73,13 @@ def table_of_states(
 
 
 def describe_blocked(blocked: Iterable[tuple[str, str]]) -> list[str]:
-    """Lines that say which runs cannot start, why, and what to type.
+    """Describe which runs cannot start, why, and the command that unblocks them.
 
     Args:
-        blocked: task and what is missing (see `PlannedRun.missing`) of each run.
+        blocked: task and missing requirement (see `PlannedRun.missing`) of each blocked run.
+
+    Returns:
+        A heading and one line per task and requirement; empty if no run is blocked.
     """
     counts = Counter(blocked)
     if not counts:
@@ -89,7 +93,7 @@ def _runs(number: int) -> str:
 
 
 def duration(hours: float) -> str:
-    """A time for people, rounded as an estimate is: `25 min`, `7.5 h`, `12 days`, `125 years`."""
+    """Format an estimated time with rounded digits: `25 min`, `7.5 h`, `12 days`, `125 years`."""
     if hours < 1 / 60:
         return "1 min" if hours > 0 else "0 min"
     for unit, size, most in (("min", 1 / 60, 1.0), ("h", 1.0, 48.0), ("days", 24.0, 730 * 24.0)):
@@ -101,10 +105,12 @@ def duration(hours: float) -> str:
 
 
 class ProgressDisplay:
-    """One line per run: a live bar in a terminal, now and then a printed line elsewhere.
+    """Progress of each run: a live bar in a terminal, else a line whenever its state changes.
+
+    Without a terminal, a line is also printed after each 1/SHARES of a run's budget.
 
     Args:
-        runs: all runs of the sweep.
+        runs: runs to show.
     """
 
     def __init__(self, runs: Sequence[PlannedRun]) -> None:
@@ -123,18 +129,18 @@ class ProgressDisplay:
             self.bars[id(run)] = bar
 
     def __enter__(self) -> ProgressDisplay:
-        """Starts the live display."""
+        """Start the live display."""
         if self.live:
             self.progress.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Ends the live display."""
+        """Stop the live display."""
         if self.live:
             self.progress.stop()
 
     def update(self, runs: Sequence[PlannedRun]) -> None:
-        """Shows what has changed."""
+        """Update the bars, or print a line for each run that has changed."""
         for run in runs:
             if self.live:
                 done = min(run.step, run.spec.budget)
@@ -155,9 +161,9 @@ class ProgressDisplay:
 
 
 def _describe(run: PlannedRun) -> str:
-    """Where a run stands, in a few words."""
+    """Describe the progress of a run: state, steps, last evaluation, speed and time left."""
     if run.exit_code not in (None, 0) and (run.status or {}).get("state") != "DIVERGED":
-        return f"ended with exit code {run.exit_code}, see {run.log}"
+        return f"ended with exit code {run.exit_code}; see {run.log}"
     status = run.status
     if status is None:
         return "starting" if run.started else "waiting"
@@ -180,14 +186,16 @@ def _left(seconds: float) -> str:
 
 
 def print_summary(runs: Sequence[PlannedRun], thresholds: Sequence[float | None]) -> int:
-    """Prints the table that ends a sweep.
+    """Print the results of a sweep of single-task runs.
 
     Args:
-        runs: all runs.
-        thresholds: return that each must exceed (see `reference_scores.threshold`).
+        runs: all runs that could start.
+        thresholds: return above which each run counts as learned (see
+            `reference_scores.threshold`); None before its first evaluation.
 
     Returns:
-        Exit code: 0 if every run ended as it should; one that must learn, above its threshold.
+        Exit code: 0 if every run completed or diverged, and those that must learn ended above
+        their thresholds; else 1.
     """
     table = Table(title="Sweep", title_justify="left")
     for column in (
@@ -201,7 +209,7 @@ def print_summary(runs: Sequence[PlannedRun], thresholds: Sequence[float | None]
     ):
         table.add_column(column, justify="left" if column in ("run", "state") else "right")
     failures = 0
-    for run, floor in zip(runs, thresholds, strict=True):
+    for run, threshold in zip(runs, thresholds, strict=True):
         status = run.status or {}
         state = status.get("state", "NOT STARTED")
         last = _last_evaluation(run)
@@ -209,8 +217,8 @@ def print_summary(runs: Sequence[PlannedRun], thresholds: Sequence[float | None]
             table.add_row(run.name, state, "0", "", "", "", "")
             failures += 1
             continue
-        learned = floor is not None and last.episode_return > floor
-        if state not in ("COMPLETED", "DIVERGED") or (run.asked and not learned):
+        learned = threshold is not None and last.episode_return > threshold
+        if state not in ("COMPLETED", "DIVERGED") or (run.must_learn and not learned):
             failures += 1
         table.add_row(
             run.name,
@@ -218,24 +226,23 @@ def print_summary(runs: Sequence[PlannedRun], thresholds: Sequence[float | None]
             f"{int(last.env_step):,}",
             f"{last.episode_return:.1f} ± {last.episode_return_sd:.1f}",
             f"{last.episode_success:.2f}",
-            "" if floor is None else f"{floor:.1f}",
-            "" if run.asked is None else "yes" if learned else "no",
+            "" if threshold is None else f"{threshold:.1f}",
+            "" if run.must_learn is None else "yes" if learned else "no",
         )
     make_console().print(table)
-    print("Return: mean over the episodes of the last evaluation. Floors: the best of uniform")
-    print("random actions, the zero action and the untrained agent, 10 episodes each.")
+    print("return ± sd: mean and standard deviation over the episodes of the last evaluation.")
+    print("reference + 3 sd: best mean return of uniform random actions, zero actions and the")
+    print("untrained agent (10 episodes each), plus 3 times the largest of their standard")
+    print("deviations. learned: whether the return exceeds it.")
     _print_exit_codes(runs)
     return 1 if failures else 0
 
 
 def print_multitask_summary(runs: Sequence[PlannedRun]) -> int:
-    """Prints the table that ends a sweep of agents of several tasks.
-
-    Args:
-        runs: all runs.
+    """Print the results of a sweep of multi-task runs.
 
     Returns:
-        Exit code: 0 if every run ended as it should.
+        Exit code: 0 if every run completed or diverged, else 1.
     """
     table = Table(title="Sweep", title_justify="left")
     for column in ("run", "state", "updates", "score"):
@@ -247,13 +254,13 @@ def print_multitask_summary(runs: Sequence[PlannedRun]) -> int:
         updates, score = _last_scores(run)
         table.add_row(run.name, state, f"{updates:,}", "" if score is None else f"{score:.1f}")
     make_console().print(table)
-    print("Score: of the last evaluation, return / 10 or 100 x success, mean over the tasks.")
+    print("score: return / 10 or 100 x success at the last evaluation, mean over the tasks.")
     _print_exit_codes(runs)
     return 1 if failures else 0
 
 
 def _last_scores(run: PlannedRun) -> tuple[int, float | None]:
-    """When an agent of several tasks was last evaluated, and its mean score then."""
+    """Return the updates at the last evaluation of a multi-task run, and its mean score there."""
     path = run.directory / "eval.csv"
     lines = pd.read_csv(path) if path.exists() else pd.DataFrame()
     if lines.empty:

@@ -1,4 +1,4 @@
-"""What doing nothing scores: the reference scores that any learning must leave behind."""
+"""Reference scores of tasks: returns of random and zero actions, which training must exceed."""
 
 from __future__ import annotations
 
@@ -23,13 +23,16 @@ SIGMAS = 3.0
 def measure_reference_scores(
     tasks: Iterable[Task], runs: Path, *, assets: str = "official"
 ) -> dict[Task, dict[str, Any]]:
-    """Returns of uniform random and zero actions, over ten episodes of each task.
+    """Measure the returns of uniform random and zero actions over ten episodes of each task.
+
+    Each task is measured once; the result is stored in `<runs>/floors/<task>.json`, or in
+    `<runs>/floors/<source>/<task>.json` if its object models are not the official ones, and in
+    a folder `physics=simulator` if the physics is not the paper's.
 
     Args:
-        tasks: with their switches, see `task_of`.
-        runs: reference scores are kept in `runs/floors/<task>.json` and measured once.
-        assets: wanted sources of the models of the tasks that need some; of other models than
-            the official ones, reference scores are kept in `runs/floors/<source>/<task>.json`.
+        tasks: tasks with their switches, see `task_of`.
+        runs: folder of all runs.
+        assets: wanted sources of the object models of tasks that need some.
 
     Returns:
         Task → `{"uniform": {"mean", "sd"}, "zero": {"mean", "sd"}, …}`.
@@ -37,18 +40,18 @@ def measure_reference_scores(
     reference_scores = {}
     for task in dict.fromkeys(tasks):
         models = find_assets(task.assets, assets) if task.assets is not None else None
-        folder = runs / "floors"  # the name since version 0.1
+        folder = runs / "floors"  # folder name of version 0.1, kept for compatibility
         if models is not None and models.source != "official":
             folder /= models.label
         if task.physics != "paper" and repairs_of(task.name):
             folder /= f"physics={task.physics}"
         path = folder / f"{task.name}.json"
-        known = read_json(path)
-        if known is None or known.get("physics") != _physics(task):  # 0.4.0 recorded no physics
-            known = _measure(task, models or assets)
+        scores = read_json(path)
+        if scores is None or scores.get("physics") != _physics(task):  # 0.4.0 recorded no physics
+            scores = _measure(task, models or assets)
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_json(path, known)
-        reference_scores[task] = known
+            write_json(path, scores)
+        reference_scores[task] = scores
     return reference_scores
 
 
@@ -77,13 +80,14 @@ def _mean_and_sd(result: Evaluation) -> dict[str, float]:
 
 
 def threshold(floor: dict[str, Any], evaluations: pd.DataFrame) -> float:
-    """Return above which a run has learned.
+    """Compute the return above which a run counts as learned.
 
-    max(uniform, zero action, the same agent before its first update) + 3 sd, where sd is
-    the largest of the three reference scores' standard deviations over their episodes.
+    threshold = max(mean_uniform, mean_zero, mean_untrained) + 3 max(sd_uniform, sd_zero,
+    sd_untrained), with means and standard deviations of the return over the episodes of each
+    reference. The untrained agent is the agent of the run before its first update.
 
     Args:
-        floor: of the task.
+        floor: reference scores of the task (see `measure_reference_scores`).
         evaluations: `eval.csv` of the run; its line at env step 0 is the untrained agent.
     """
     start = evaluations[evaluations.env_step == 0].iloc[0]

@@ -1,4 +1,4 @@
-"""Where runs stand: what their directories say, and what the cluster says."""
+"""Determine the states of runs from their directories, their leases and the SLURM queue."""
 
 from __future__ import annotations
 
@@ -15,30 +15,34 @@ from sweeps.tracking.sweep_folder import Submission, all_sweeps, job_name
 from tdmpc2.common.run.lock import file_system_time, live_holder
 from tdmpc2.common.run.run_files import SETTLED, read_status, step_of
 
-# new: never begun. blocked: to be launched, but this machine lacks something that it needs.
-# resumable: stopped, and goes on from its last checkpoint when launched again.
-# stale: says that it runs, but its process is gone (killed, out of memory, a dead node).
+# done: reached its budget. diverged: stopped at a NaN or Inf, a final result.
+# running: a process holds its lease, or its SLURM job runs. queued: its SLURM job waits.
+# failed: ended with an error.
+# stale: recorded as running, but its process is gone (killed, out of memory, node failure).
+# resumable: stopped before its budget; resumes from its last checkpoint when launched again.
+# blocked: cannot start, because this machine lacks something that it needs.
+# new: never started.
 RunState = Literal[
     "done", "diverged", "running", "queued", "failed", "stale", "resumable", "blocked", "new"
 ]
 STATES: tuple[RunState, ...] = get_args(RunState)
-ENDED: tuple[RunState, ...] = ("done", "diverged")  # there is nothing to do
-ACTIVE: tuple[RunState, ...] = ("running", "queued")  # somebody does it
-# States of SLURM in which a job has not begun.
+ENDED: tuple[RunState, ...] = ("done", "diverged")  # nothing left to do
+ACTIVE: tuple[RunState, ...] = ("running", "queued")  # a process or job works on it
+# SLURM job states that count as queued (REQUEUE_HOLD: requeued and held).
 WAITING = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SUSPENDED")
 QUEUE_SECONDS = 60
 
 
 @dataclass
 class View:
-    """A run as it stands.
+    """Current state of a run.
 
     Attributes:
-        state: see above.
-        status: `status.json`, if there is one.
-        job: of SLURM, the last one that was to carry it out.
-        log: of that job, or of the process on this machine.
-        message: what went wrong, if something did.
+        state: one of `STATES`.
+        status: content of `status.json`; empty if there is none.
+        job: id of the SLURM job to which it was last assigned; None without one.
+        log: log file of that job, or of its process on this machine.
+        message: error message, if it failed.
     """
 
     state: RunState
@@ -49,21 +53,21 @@ class View:
 
     @property
     def step(self) -> int:
-        """Where it stands, in the unit of its budget."""
+        """Progress in the unit of the budget: env steps or updates done."""
         return step_of(self.status) if self.status else 0
 
     @property
     def speed(self) -> float:
-        """Steps of that unit a second; 0 if it does not run, or is just beginning."""
-        known = (self.status.get(name) for name in SPEEDS.values())
-        return float(next(filter(None, known), 0)) * (self.state == "running")
+        """Env steps or updates per second; 0 unless it runs and has reported a speed."""
+        speeds = (self.status.get(name) for name in SPEEDS.values())
+        return float(next(filter(None, speeds), 0)) * (self.state == "running")
 
 
 class Observer:
-    """Looks at runs.
+    """Determines the states of runs, with one query of the SLURM queue.
 
     Args:
-        runs: folder of all runs, and of the sweeps whose jobs may carry them out.
+        runs: folder of all runs and of their sweeps.
     """
 
     def __init__(self, runs: Path) -> None:
@@ -80,49 +84,54 @@ class Observer:
         self.queue = read_queue([job_name(sweep.name) for sweep in sweeps]) if on_slurm else {}
         try:
             self.now = file_system_time(runs)
-        except OSError:  # not there, or not ours to write to
+        except OSError:  # the folder does not exist or is not writable
             self.now = time.time()
 
     def look(self, directory: str, budget: int) -> View:
-        """Where a run stands.
+        """Determine the state of a run.
 
         Args:
-            directory: of the run, below the folder of runs.
-            budget: that it is to reach.
+            directory: run directory, relative to the folder of all runs.
+            budget: budget of the run in its unit.
         """
         path = self.runs / directory
         status = read_status(path) or {}
         job, rank, submission = self.jobs.get(directory, (None, 0, None))
-        log = path / "log.txt"  # of a process on this machine
+        log = path / "log.txt"  # written by processes on this machine
         if submission is not None and job is not None:
             log = submission.log(job, rank)
         view = View("new", status, job, log, status.get("message", ""))
         state = status.get("state")
-        # A job's end is told by its log; a process of this machine may share its with others.
-        may_have_said = state is None or (job is not None and state == "RUNNING")
+        # A log explains why a run never started, or why its job ended. The log of a process on
+        # this machine is not used for a run that has started: other seeds may share the log.
+        log_applies = state is None or (job is not None and state == "RUNNING")
         if state == "DIVERGED":
             view.state = "diverged"
         elif state in SETTLED and step_of(status) >= budget:
             view.state = "done"
         elif live_holder(path, self.now) is not None:
             view.state = "running"
-        elif job is not None and self.queue is None:  # this machine cannot ask the cluster
+        elif job is not None and self.queue is None:  # squeue is not available on this machine
             view.state = "stale" if state == "RUNNING" else "queued"
         elif job is not None and self.queue and job in self.queue:
             view.state = "queued" if self.queue[job] in WAITING else "running"
         elif state == "FAILED":
             view.state = "failed"
-        elif may_have_said and (said := last_error(log)):
-            view.state, view.message = "failed", said
+        elif log_applies and (error := last_error(log)):
+            view.state, view.message = "failed", error
         elif state == "RUNNING":
-            view.state, view.message = "stale", "its process is gone"
+            view.state, view.message = "stale", "its process ended without recording a result"
         elif state is not None:
             view.state = "resumable"
         return view
 
 
 def read_queue(job_names: Iterable[str]) -> dict[str, str] | None:
-    """Jobs that SLURM knows of as not ended, with their states; None where it does not answer."""
+    """Return the SLURM jobs of some names that have not ended, with their states.
+
+    Returns:
+        Job id → state; None if squeue is missing or does not respond.
+    """
     wanted = ",".join(job_names)
     if shutil.which("squeue") is None:
         return None
@@ -137,7 +146,7 @@ def read_queue(job_names: Iterable[str]) -> dict[str, str] | None:
 
 
 def last_error(log: Path) -> str:
-    """The last line of an error log that tells why its job ended; empty if none does."""
+    """Return the last error message of a log, from its last 4096 bytes; empty if there is none."""
     try:
         with open(log, "rb") as file:
             file.seek(max(log.stat().st_size - 4096, 0))

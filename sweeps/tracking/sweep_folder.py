@@ -1,4 +1,4 @@
-"""What is known of a sweep on disk: its runs, and who was asked to carry them out."""
+"""Records of sweeps on disk: the runs of each sweep, and the jobs that each launch submitted."""
 
 from __future__ import annotations
 
@@ -20,37 +20,37 @@ FOLDER = "sweeps"
 
 @dataclass(frozen=True)
 class Submission:
-    """What one launch has handed over.
+    """Record of one launch of a sweep.
 
     Attributes:
-        folder: with the logs of its jobs.
-        facts: as written: cluster, host, process, commit, arrays of jobs.
+        folder: folder with the logs of its jobs.
+        facts: content of `submission.json`: cluster, host, process, commit, job arrays.
     """
 
     folder: Path
     facts: Mapping[str, Any]
 
     def jobs(self) -> Iterator[tuple[str, int, list[str]]]:
-        """Job id as `squeue` shows it, rank in the job, and run directories of each process."""
+        """Yield job id (as shown by `squeue`), rank and run directories of each process."""
         for array in self.facts.get("arrays", ()):
-            alone = len(array["elements"]) == 1
-            for place, processes in enumerate(array["elements"]):
-                job = array["job"] if alone else f"{array['job']}_{place}"
+            single = len(array["elements"]) == 1
+            for index, processes in enumerate(array["elements"]):
+                job = array["job"] if single else f"{array['job']}_{index}"
                 for rank, directories in enumerate(processes):
                     yield job, rank, directories
 
     def log(self, job: str, rank: int) -> Path:
-        """Where the process of a job writes errors."""
+        """Return the file with the standard error of a job's process."""
         return self.folder / f"{job}_{rank}_log.err"
 
 
 @dataclass(frozen=True)
 class SweepFolder:
-    """`<runs>/sweeps/<name>`: `sweep.json`, and a folder per launch.
+    """Folder `<runs>/sweeps/<name>` with `sweep.json` and one subfolder per launch.
 
     Attributes:
         runs: folder of all runs.
-        name: of the sweep: its suite, and a hash over its runs.
+        name: name of the sweep: its suite and a hash of its run directories.
     """
 
     runs: Path
@@ -58,20 +58,32 @@ class SweepFolder:
 
     @classmethod
     def of(cls, runs: Path, label: str, planned: Sequence[PlannedRun]) -> SweepFolder:
-        """The folder of the sweep that consists of these runs."""
-        where = sorted(str(run.directory.relative_to(runs)) for run in planned)
-        digest = hashlib.sha256("\n".join(where).encode()).hexdigest()[:8]
+        """Return the folder of the sweep that consists of the given runs.
+
+        Args:
+            runs: folder of all runs.
+            label: suite of the sweep, or `tasks`.
+            planned: the runs.
+        """
+        directories = sorted(str(run.directory.relative_to(runs)) for run in planned)
+        digest = hashlib.sha256("\n".join(directories).encode()).hexdigest()[:8]
         return cls(runs, f"{label}-{digest}")
 
     @property
     def path(self) -> Path:
-        """Of the folder."""
+        """Path of the folder."""
         return self.runs / FOLDER / self.name
 
     def write(
         self, arguments: Sequence[str], suite: str | None, planned: Sequence[PlannedRun]
     ) -> None:
-        """Writes what the sweep consists of, and the arguments that launched it."""
+        """Write the runs of the sweep, and the arguments of its last launch, to `sweep.json`.
+
+        Args:
+            arguments: arguments of `sweeps/launch.py`.
+            suite: suite of the sweep; None if it was launched with `tasks=`.
+            planned: the runs.
+        """
         self.path.mkdir(parents=True, exist_ok=True)
         rows = [
             {
@@ -92,28 +104,34 @@ class SweepFolder:
         )
 
     def read(self) -> dict[str, Any]:
-        """What `write` wrote."""
+        """Read `sweep.json`; without it, return an empty sweep."""
         return read_json(self.path / "sweep.json") or {"words": [], "suite": None, "runs": []}
 
     def new_submission(self) -> Path:
-        """Makes a folder for one launch, numbered."""
+        """Create a numbered folder for one launch."""
         number = 1 + max((int(path.name) for path in self.path.glob("[0-9]*")), default=0)
         while True:
             folder = self.path / f"{number:04}"
             try:
                 folder.mkdir(parents=True)
                 return folder
-            except FileExistsError:  # of a launch at the same moment
+            except FileExistsError:  # created by a concurrent launch
                 number += 1
 
     def submissions(self) -> list[Submission]:
-        """Of all launches, oldest first."""
-        found = ((path, read_json(path)) for path in sorted(self.path.glob("*/submission.json")))
-        return [Submission(path.parent, facts) for path, facts in found if facts is not None]
+        """Read the records of all launches, oldest first."""
+        records = ((path, read_json(path)) for path in sorted(self.path.glob("*/submission.json")))
+        return [Submission(path.parent, facts) for path, facts in records if facts is not None]
 
 
 def write_submission(folder: Path, cluster: str, **facts: Any) -> None:
-    """Writes what a launch has handed over; again, when it has handed over more."""
+    """Write the record of a launch; call it again after each further submission.
+
+    Args:
+        folder: folder of the launch.
+        cluster: `local` or `slurm`.
+        **facts: further facts, such as commit and job arrays.
+    """
     common = {
         "cluster": cluster,
         "host": socket.gethostname(),
@@ -126,16 +144,16 @@ def write_submission(folder: Path, cluster: str, **facts: Any) -> None:
 
 
 def all_sweeps(runs: Path) -> list[SweepFolder]:
-    """Every sweep below a folder of runs."""
-    found = sorted((runs / FOLDER).glob("*/sweep.json"))
-    return [SweepFolder(runs, path.parent.name) for path in found]
+    """List all sweeps below a folder of runs."""
+    paths = sorted((runs / FOLDER).glob("*/sweep.json"))
+    return [SweepFolder(runs, path.parent.name) for path in paths]
 
 
 def relative(group: SeedGroup, runs: Path) -> list[str]:
-    """Directories of the runs of a process, as submissions name them."""
+    """Return the run directories of a process, relative to the folder of all runs."""
     return [str(run.directory.relative_to(runs)) for run in group]
 
 
 def job_name(sweep: str) -> str:
-    """What `squeue` calls the jobs of a sweep."""
+    """Return the SLURM job name of a sweep."""
     return f"tdmpc2-{sweep}"

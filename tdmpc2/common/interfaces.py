@@ -1,4 +1,4 @@
-"""The interfaces every agent and every environment of the suite keeps."""
+"""Interfaces of environments, agents and replay buffers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 import gymnasium
 import numpy as np
 
-if TYPE_CHECKING:  # environment processes need no torch
+if TYPE_CHECKING:  # environment processes do not import torch
     from torch import Tensor
 
     from tdmpc2.common.replay.types import Episode, Transition
@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # environment processes need no torch
 class TaskEnv(gymnasium.Env, abc.ABC):
     """A single-task environment with action repeat and time limit built in.
 
-    Beyond `gymnasium.Env`, an adapter keeps this contract:
+    In addition to the rules of `gymnasium.Env`:
 
     - observations are flat float32 vectors (or uint8 pixels `(C, H, W)`);
     - actions are float32 in [-1, 1]; one `step` is one *decision*, that is
@@ -28,48 +28,53 @@ class TaskEnv(gymnasium.Env, abc.ABC):
       episodic tasks;
     - `info["success"]` is a float at every step (0.0 where a task has none), and
       `info["success_ever"]` its maximum over the episode's control steps so far;
-    - every random draw comes from one generator owned by the environment:
-      `reset(seed=k)` re-seeds it, `reset()` goes on drawing from it, and
-      `generator_state` / `set_generator_state` read and restore it. Restoring
+    - all randomness comes from one generator of the environment:
+      `reset(seed=k)` seeds it, `reset()` continues its sequence, and
+      `generator_state` / `set_generator_state` read and restore its state. Restoring
       the state and calling `reset()` repeats the episode bit for bit.
+
+    Attributes:
+        action_repeat: control steps per decision.
+        episode_length: time limit in decisions.
+        frame_stack: number of frames in a pixel observation; 1 for state observations.
     """
 
     action_repeat: int
     episode_length: int
-    frame_stack: int = 1  # frames in an observation, of pixels
+    frame_stack: int = 1
 
     def begin_step(
         self, action: np.ndarray
     ) -> Callable[[], tuple[np.ndarray, float, bool, bool, dict[str, Any]]]:
-        """Starts a decision; what is returned waits for its outcome, that of `step`.
+        """Start a decision and return a function that waits for its result, that of `step`.
 
-        Here the work is done when the outcome is asked for; environments in other processes
-        do it meanwhile.
+        This implementation does the work when the function is called. Environments in other
+        processes begin at once and work in parallel.
         """
         return lambda: self.step(action)  # type: ignore[return-value]
 
     @abc.abstractmethod
     def generator_state(self) -> Any:
-        """State of the environment's generator (picklable, plain containers and arrays)."""
+        """Return the state of the generator (picklable: plain containers and arrays)."""
 
     @abc.abstractmethod
     def set_generator_state(self, state: Any) -> None:
-        """Restores what `generator_state` returned."""
+        """Restore a state that `generator_state` returned."""
 
 
 @dataclass(frozen=True)
 class EnvSpec:
-    """What an agent must know of the task (or tasks) it learns.
+    """Shapes and other facts about the task or tasks of an agent.
 
     Attributes:
         obs_shape: `(O,)` for states, `(C, 64, 64)` for pixels; padded to the largest task.
-        action_dim: A, the largest action dimension over the tasks.
-        episode_lengths: T in decisions, one per task.
-        action_repeats: control steps per decision, one per task.
-        action_dims: valid action dimensions, one per task.
-        task_names: one per task; their order is the embedding index.
+        action_dim: A, the largest action dimension of the tasks.
+        episode_lengths: episode length of each task, in decisions.
+        action_repeats: control steps per decision of each task.
+        action_dims: number of valid action dimensions of each task.
+        task_names: names of the tasks; the position is the index of the task embedding.
         episodic: whether episodes can terminate.
-        frame_stack: frames that `obs_shape` holds, for pixels.
+        frame_stack: number of frames in an observation, for pixels.
     """
 
     obs_shape: tuple[int, ...]
@@ -83,7 +88,7 @@ class EnvSpec:
 
     @property
     def num_tasks(self) -> int:
-        """Number of tasks; 1 for single-task learning."""
+        """Number of tasks; 1 for a single-task agent."""
         return len(self.task_names)
 
     @property
@@ -94,12 +99,12 @@ class EnvSpec:
 
 @dataclass(frozen=True)
 class Counters:
-    """Where a run stands when it asks an agent how many updates are due.
+    """Counters of a run, from which an agent computes how many updates are due.
 
     Attributes:
-        decisions: decisions taken so far, the one just taken included.
-        num_updates: gradient steps done so far.
-        episode_decisions: decisions of the episode in flight (or just ended).
+        decisions: decisions so far, including the current one.
+        num_updates: gradient steps so far.
+        episode_decisions: decisions of the current (or just ended) episode.
     """
 
     decisions: int
@@ -111,52 +116,56 @@ Event = Literal["decision", "episode_end"]
 
 
 class ReplayBuffer(Protocol):
-    """What the trainer asks of a replay memory; what agents sample from it is between them."""
+    """Methods of a replay buffer that the trainer uses; how to sample is up to the agents.
+
+    Attributes:
+        num_added: number of episodes ever added.
+    """
 
     num_added: int
 
     @property
     def num_episodes(self) -> int:
-        """Finished episodes held."""
+        """Number of finished episodes in the buffer."""
         ...
 
     def add(self, episode: Episode) -> None:
-        """Stores a finished episode."""
+        """Store a finished episode."""
         ...
 
     def append(self, transition: Transition, place: int = 0) -> None:
-        """Stores the next decision of the episode that an environment plays."""
+        """Store the next transition of the running episode of environment number `place`."""
         ...
 
     def finish(self, place: int = 0) -> None:
-        """Ends the episode of which `append` stored the decisions."""
+        """End the episode whose transitions `append` has stored."""
         ...
 
     def episodes(self, first: int) -> list[Episode]:
-        """The held finished episodes from the `first`-th ever added on."""
+        """Return the finished episodes in the buffer, from number `first` of all ever added."""
         ...
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything but the episodes."""
+        """Return the state of the buffer without its episodes."""
         ...
 
     def load_state_dict(self, state: dict[str, Any], episodes: Iterable[Episode]) -> None:
-        """Restores what `state_dict` returned, with the episodes held then."""
+        """Restore a state that `state_dict` returned, and the episodes of that time."""
         ...
 
 
 @runtime_checkable
 class Agent(Protocol):
-    """What the trainer asks of a method (TD-MPC2, SAC, TD-MPC, DreamerV3).
+    """Interface of the methods (TD-MPC2, SAC, TD-MPC, DreamerV3) to the training loop.
 
     Attributes:
-        num_envs: environments that it acts in at a time.
-        replay_length: transitions of a sampled sub-trajectory, or observations of a sequence.
-        replay_visibility: whether it learns from unfinished episodes, transition by transition,
-            or from finished ones only.
-        replay_across_episodes: whether sequences run on into the next episode.
-        replay_priorities: `(alpha, beta)` of prioritized sampling; uniform if None.
-        seed_decisions: decisions number 0 to this are uniform random.
+        num_envs: number of training environments.
+        replay_length: transitions in a sampled sub-trajectory, or observations in a sequence.
+        replay_visibility: `transition` if the agent also learns from the current episode, whose
+            transitions are stored at once; `episode` if it learns from finished episodes only.
+        replay_across_episodes: whether sampled sequences may extend into the next episode.
+        replay_priorities: `(alpha, beta)` of prioritized sampling; None for uniform sampling.
+        seed_decisions: decisions number 0 to this one (inclusive) are uniform random.
     """
 
     num_envs: int
@@ -167,31 +176,38 @@ class Agent(Protocol):
     seed_decisions: int
 
     def updates_due(self, event: Event, counters: Counters) -> int:
-        """Gradient steps to take now."""
+        """Return the number of gradient steps to take after this event."""
         ...
 
     def act(
         self, obs: np.ndarray, *, first: np.ndarray, explore: bool, task: np.ndarray | None = None
     ) -> np.ndarray:
-        """Actions `(B, A)` for observations `(B, *obs_shape)`; `first (B,)` resets warm starts."""
+        """Return actions `(B, A)`.
+
+        Args:
+            obs: observations `(B, *obs_shape)`.
+            first: `(B,)`, True where an episode begins; resets the planner's warm start there.
+            explore: whether to add exploration noise.
+            task: task indices `(B,)` of a multi-task agent, else None.
+        """
         ...
 
     def seed_evaluation(self, seed: int) -> None:
-        """Re-seeds the noise of evaluation: each evaluation has its own."""
+        """Seed the planning noise of the next evaluation."""
         ...
 
     def compile(self, on_failure: Callable[[], None] | None = None) -> None:
-        """Compiles what can be from now on; `on_failure` is called if that has to be given up."""
+        """Compile the agent's functions; `on_failure` is called if compilation fails later."""
         ...
 
     def update(self, replay: Any) -> dict[str, Tensor]:
-        """One gradient step on a batch drawn from `replay`; scalar metrics on the device."""
+        """Take one gradient step on a batch from `replay`; return scalar metrics on the device."""
         ...
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that resuming needs."""
+        """Return everything that a bit-exact resume needs."""
         ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores what `state_dict` returned."""
+        """Restore a state that `state_dict` returned."""
         ...

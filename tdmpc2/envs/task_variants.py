@@ -18,13 +18,14 @@ class TaskSwitches:
     """Physics, and how episodes begin and end.
 
     Attributes:
-        physics: `paper` restores the physics of the simulators' releases that the paper used, as
-            far as that is possible; `simulator` is that of the installed releases.
-        stop_at_success: end an episode at its first success, as the authors' later code does
-            in ManiSkill2; the agent then learns to predict the end, as in any task that has one.
-        seeded_resets: sample positions and goals from a generator of the environment's own.
-            Otherwise Meta-World samples them from NumPy's global generator, which training and
-            evaluation then share.
+        physics: `paper` restores the physics of the simulators that the paper used, as far as
+            possible; `simulator` is the physics of the installed simulators.
+        stop_at_success: end an episode at its first success, as later versions of the official
+            code do in ManiSkill2. The task is then episodic: the agent learns to predict
+            termination.
+        seeded_resets: sample positions and goals from the environment's own generator. If false,
+            Meta-World samples them from NumPy's global generator, which training and evaluation
+            share.
     """
 
     physics: Physics = field(
@@ -32,17 +33,20 @@ class TaskSwitches:
         metadata={"help": "paper: undo what newer simulators changed | simulator"},
     )
     stop_at_success: bool = field(
-        default=False, metadata={"help": "ManiSkill2: an episode ends at its first success"}
+        default=False, metadata={"help": "ManiSkill2: end an episode at its first success"}
     )
     seeded_resets: bool = field(
         default=True,
-        metadata={"help": "Meta-World: false: NumPy's global generator, as its own resets"},
+        metadata={
+            "help": "Meta-World: sample resets from the environment's own generator; false: from "
+            "NumPy's global one"
+        },
     )
 
 
 PAPER = TaskSwitches()
 DOMAINS = {"stop_at_success": "maniskill2", "seeded_resets": "metaworld"}
-"""The only domain in which a switch has an effect; `physics` is a matter of single tasks."""
+"""The only domain in which a switch has an effect; `physics` depends on the task."""
 NAMES = frozenset(f.name for f in dataclasses.fields(TaskSwitches))
 
 Switches = tuple[tuple[str, bool | str], ...]
@@ -55,25 +59,24 @@ def part(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def switches_of(values: Mapping[str, bool | str], *tasks: Task) -> Switches:
-    """Return what a run records of its switches, sorted by name.
+    """Return the switches that a run records, sorted by name.
 
-    These are the switches that differ from the paper's, and `physics`, whatever its value, if it
-    matters to one of the tasks. Records of version 0.4.0 have no `physics`: they are of neither
-    kind.
+    These are the switches that differ from the paper's, and `physics`, with any value, if it
+    matters in one of the tasks. Records of version 0.4.0 have no `physics`; they differ from both.
 
     Args:
         values: fields of `TaskSwitches` that were given.
-        tasks: of the run.
+        tasks: tasks of the run.
 
     Raises:
-        UserError: a switch that changes nothing in these tasks.
+        UserError: a switch has no effect in these tasks.
     """
     changed = {k: v for k, v in values.items() if v != getattr(PAPER, k) and k != "physics"}
     for name, value in changed.items():
         if all(task.domain != DOMAINS[name] for task in tasks):
             raise UserError(
-                f"{name}={str(value).lower()}: changes nothing in {tasks[0].name}, only in "
-                f"{DOMAINS[name]} tasks"
+                f"{name}={str(value).lower()}: has no effect in {tasks[0].name}; it applies only "
+                f"to {DOMAINS[name]} tasks"
             )
     if any(repairs_of(task.name) for task in tasks):
         changed["physics"] = values.get("physics", PAPER.physics)
@@ -94,7 +97,7 @@ def with_switches(task: Task, switches: Mapping[str, Any]) -> Task:
     """Return a task with switches set.
 
     Args:
-        task: a row of the task table.
+        task: row of the task table.
         switches: fields of `TaskSwitches`.
     """
     chosen = TaskSwitches(**switches)

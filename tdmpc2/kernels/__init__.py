@@ -1,8 +1,9 @@
-"""A native kernel for what limits the networks on a CPU beside their products: `norm_act`.
+"""Native CPU kernels of the networks: `norm_act` and `dense`.
 
-Bias, dropout, LayerNorm and Mish or SimNorm of a layer in one pass over each row, and their
-gradients in another; `torch.compile` makes five and more of them. Part of compiled functions
-only, so that `compile=false` is plain PyTorch.
+`norm_act` computes bias, dropout, LayerNorm and Mish or SimNorm of a layer in one pass over each
+row, and their gradients in another; `torch.compile` needs five passes or more. `dense` adds the
+matrix multiplication, with blocked weights. Both are used in compiled functions only, so that
+`compile=false` runs plain PyTorch.
 """
 
 from __future__ import annotations
@@ -19,17 +20,17 @@ from torch import Tensor
 from tdmpc2.common.numerics import native_build
 
 SOURCE = Path(__file__).parent / "norm_act.cpp"
-GROUP = 8  # the only group size of SimNorm that the kernel knows
-LANES = 16  # rows must be a multiple of this long
-_vectorised = False
+GROUP = 8  # the only group size of SimNorm that the kernel supports
+LANES = 16  # the width of a layer must be a multiple of this
+_vectorized = False
 
 
 class Blocked(NamedTuple):
-    """Weights as the library of products wants them.
+    """Weights in the memory layout of the matrix multiplication library.
 
     Attributes:
-        weight: `(K, size)`.
-        block: rows that they are multiplied with at a time.
+        weight: `(K, size)`, blocked weights of K layers.
+        block: number of input rows per multiplication, for which the layout is made.
     """
 
     weight: Tensor
@@ -37,7 +38,7 @@ class Blocked(NamedTuple):
 
 
 def usable(x: Tensor) -> bool:
-    """Whether the kernel takes part: only inside compiled functions, for float32 on a CPU."""
+    """Return whether the kernels can be used: in compiled functions, for float32 on a CPU."""
     return (
         torch.compiler.is_compiling()
         and x.device.type == "cpu"
@@ -56,18 +57,21 @@ def norm_act(
     group: int = 0,
     tau: float = 1.0,
 ) -> Tensor:
-    """act(LayerNorm(factor·(x + bias))) of one layer, or of K at once.
+    """Return act(γ·norm(factor·(x + bias)) + β) of one layer, or of K layers.
+
+    norm subtracts the mean over D and divides by the standard deviation (LayerNorm).
 
     Args:
-        x: `(..., D)` or `(K, N, D)`, products without bias.
-        bias: `(D,)` or `(K, D)`, of the linear map.
-        gamma: of the norm, like `bias`.
-        beta: of the norm, like `bias`.
-        factor: dropout factors like `x`, or None.
-        group: 0 for Mish, 8 for SimNorm.
+        x: `(..., D)` or `(K, N, D)`, outputs of the linear map without bias. Overwritten with the
+            result if gradients are disabled.
+        bias: `(D,)` or `(K, D)`, bias of the linear map.
+        gamma: γ, shape of `bias`.
+        beta: β, shape of `bias`.
+        factor: dropout factors, shape of `x`; None for no dropout.
+        group: activation: 0 for Mish, 8 for SimNorm.
         tau: temperature of SimNorm.
     """
-    if torch.is_grad_enabled() or _vectorised:
+    if torch.is_grad_enabled() or _vectorized:
         return torch.ops.tdmpc2.norm_act(x, bias, gamma, beta, factor, group, tau)[0]
     torch.ops.tdmpc2.norm_act_(x, bias, gamma, beta, factor, group, tau)
     return x
@@ -75,17 +79,17 @@ def norm_act(
 
 @contextlib.contextmanager
 def vectorized() -> Iterator[None]:
-    """Inside, functions are vectorized by `torch.vmap`, which knows no operation in place."""
-    global _vectorised
-    _vectorised = True
+    """Disable the in-place `norm_act`, which `torch.vmap` does not support, in this context."""
+    global _vectorized
+    _vectorized = True
     try:
         yield
     finally:
-        _vectorised = False
+        _vectorized = False
 
 
 def usable_blocked(x: Tensor, blocked: Blocked | None) -> bool:
-    """Whether rows `(..., I)` can go through `dense` with these weights: whole blocks of them."""
+    """Return whether `dense` can be used: no gradients, and whole blocks of rows `(..., I)`."""
     if blocked is None or torch.is_grad_enabled() or not usable(x):
         return False
     return x.numel() // x.shape[-1] % blocked.block == 0
@@ -102,16 +106,16 @@ def dense(
     group: int = 0,
     tau: float = 1.0,
 ) -> Tensor:
-    """act(LayerNorm(x·Wᵀ + bias)) of one layer, or of K at once, without gradients.
+    """Return act(γ·norm(x·Wᵀ + bias) + β) of one layer, or of K layers, without gradients.
 
     Args:
-        x: `(..., I)`; for K layers `(N, I)`, the same for all, or `(K, N, I)`.
-        blocked: weights that `BlockedWeights` has laid out.
-        bias: `(O,)` or `(K', O)`, of the linear map.
-        gamma: of the norm, like `bias`.
-        beta: of the norm, like `bias`.
-        heads: `(K,)`, which of K' layers to evaluate; all when None.
-        group: 0 for Mish, 8 for SimNorm.
+        x: `(..., I)`; for K layers `(N, I)`, shared by all, or `(K, N, I)`.
+        blocked: W, from `BlockedWeights`.
+        bias: `(O,)` or `(K', O)`, bias of the linear map.
+        gamma: γ, shape of `bias`.
+        beta: β, shape of `bias`.
+        heads: `(K,)`, indices of the layers to evaluate; all K' if None.
+        group: activation: 0 for Mish, 8 for SimNorm.
         tau: temperature of SimNorm.
 
     Returns:
@@ -123,10 +127,10 @@ def dense(
 
 @functools.cache
 def load() -> bool:
-    """Builds the kernel if this machine has not yet, and loads it.
+    """Load the kernels; compile them first if this machine has not done so before.
 
     Returns:
-        Whether it can be used; if not, a warning says why.
+        Whether the kernels can be used; if not, a warning gives the reason.
     """
     loaded = native_build.load(SOURCE)
     if loaded:
@@ -135,12 +139,12 @@ def load() -> bool:
 
 
 def _register() -> None:
-    """Tells torch the shapes of the operations, and the gradient of the first."""
-    like = functools.partial(torch.empty_like, memory_format=torch.contiguous_format)
+    """Register output shapes of all operations, and gradient and vmap rule of `norm_act`."""
+    empty_like = functools.partial(torch.empty_like, memory_format=torch.contiguous_format)
 
     @torch.library.register_fake("tdmpc2::norm_act")
     def _(x: Tensor, *_others: Any) -> tuple[Tensor, Tensor]:
-        return like(x), x.new_empty(x.numel() // x.shape[-1], 2)
+        return empty_like(x), x.new_empty(x.numel() // x.shape[-1], 2)
 
     @torch.library.register_fake("tdmpc2::norm_act_")
     def _(x: Tensor, *_others: Any) -> None:
@@ -156,7 +160,7 @@ def _register() -> None:
 
     @torch.library.register_fake("tdmpc2::norm_act_backward")
     def _(grad: Tensor, x: Tensor, y: Tensor, stats: Tensor, bias: Tensor, *_: Any) -> Any:
-        return like(x), like(bias), like(bias), like(bias)
+        return empty_like(x), empty_like(bias), empty_like(bias), empty_like(bias)
 
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
         x, bias, gamma, beta, factor, ctx.group, ctx.tau = inputs
@@ -173,7 +177,7 @@ def _register() -> None:
 
     @torch.library.register_vmap("tdmpc2::norm_act")
     def _(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> Any:
-        """K' models of one layer are K' layers of one model, and of K layers K'·K."""
+        """Treat a layer of K' models as K' layers of one model; K layers become K'·K layers."""
         num, (group, tau) = info.batch_size, args[5:]
         tensors = zip(args[:5], in_dims[:5], strict=True)
         x, *params, factor = (None if t is None else _stack(t, dim, num) for t, dim in tensors)
@@ -186,5 +190,5 @@ def _register() -> None:
 
 
 def _stack(x: Tensor, dim: int | None, num: int) -> Tensor:
-    """A tensor with the dimension of `torch.vmap` in front."""
+    """Return a tensor with the dimension of `torch.vmap` first, expanded if it has none."""
     return x.expand(num, *x.shape) if dim is None else x.movedim(dim, 0)

@@ -1,4 +1,4 @@
-"""Weights laid out as the CPU's library of products wants them, for planning."""
+"""Blocked weights for planning: copies in the layout of the CPU's matrix multiplication library."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ from torch import Tensor, nn
 
 from tdmpc2.kernels import Blocked
 
-LARGEST, SMALLEST = 256, 64  # rows; larger blocks leave the second-level cache, smaller ones lag
+# Rows per block: larger blocks do not fit into the second-level cache, smaller ones are slower.
+LARGEST, SMALLEST = 256, 64
 
 
 class BlockedWeights:
-    """Blocked copies of the weights that one planning call uses again and again.
+    """Blocked copies of the weights that a planning call uses repeatedly.
 
-    A library rearranges a matrix for each product; planning multiplies by the same ones some 18
-    times, and by each of them more often than they change. The copies take part only inside
-    `in_use`, and are renewed there when a weight has changed.
+    The library rearranges a matrix for every multiplication. A planning call multiplies by the
+    same weights about 18 times, and weights change less often than they are used. The copies are
+    used only within `in_use`, which first updates them if a weight has changed.
 
     Args:
-        layers: modules with an attribute `blocked`; for each its weight `(O, I)` or `(K, O, I)`,
-            and its number of rows per environment.
+        layers: modules with an attribute `blocked`, and for each its weight `(O, I)` or
+            `(K, O, I)` and its number of input rows per environment.
     """
 
     def __init__(self, layers: dict[nn.Module, tuple[nn.Parameter, int]]) -> None:
@@ -30,7 +31,7 @@ class BlockedWeights:
         self._blocked: dict[nn.Module, Blocked] = {}
         for layer, (weight, rows) in layers.items():
             block = block_of(rows, torch.get_num_threads())
-            if block == 0:
+            if block == 0:  # this layer keeps its usual weights
                 continue
             num, out_dim, in_dim = _as_ensemble(weight).shape
             size = torch.ops.tdmpc2.blocked_size(out_dim, in_dim, block)
@@ -40,16 +41,20 @@ class BlockedWeights:
 
     @staticmethod
     def possible() -> bool:
-        """Whether the kernel is loaded, and torch's library of products takes blocked weights."""
+        """Return whether the kernels are loaded and torch's library supports blocked weights."""
         return hasattr(torch.ops.tdmpc2, "dense") and torch.ops.tdmpc2.can_multiply()
 
     def forget(self) -> None:
-        """Has the copies renewed: after steps of the fused optimizer, which leave no trace."""
+        """Mark the copies as stale.
+
+        Needed after a step of the fused optimizer, which does not change the version counters of
+        the weights.
+        """
         self._version = ()
 
     @contextlib.contextmanager
     def in_use(self) -> Iterator[None]:
-        """Inside, the layers have their blocked weights at hand, as they are now."""
+        """Give the layers up-to-date blocked weights in this context."""
         version = tuple(weight._version for weight in self._weights.values())
         if version != self._version:
             for layer, weight in self._weights.items():
@@ -66,11 +71,13 @@ class BlockedWeights:
 
 
 def block_of(rows: int, threads: int) -> int:
-    """Rows to multiply at a time: the largest equal share that suits; 0 if none does.
+    """Return the number of rows per block, or 0 if none is suitable.
+
+    The largest divisor of `rows` in 64..256 that leaves at least one block per thread.
 
     Args:
-        rows: in all.
-        threads: each of which has a block of its own.
+        rows: number of input rows.
+        threads: number of threads; each multiplies its own blocks.
     """
     largest = min(LARGEST, rows // threads)
     return next((size for size in range(largest, SMALLEST - 1, -1) if rows % size == 0), 0)

@@ -1,8 +1,8 @@
-// LayerNorm and what follows it, row by row while the row is in the nearest cache.
+// LayerNorm and activation of a layer in one pass over each row, while the row is in the L1 cache.
 //
-// y = act(norm(factor * (x + bias)) * gamma + beta) for x (K, N, D) with parameters (K, D) for an
-// ensemble of K layers, or x (..., D) with parameters (D) for a single one. `act` is Mish (group 0) or SimNorm
-// over groups of 8 (group 8). `factor` holds the dropout factors, or is empty.
+// y = act(norm(factor * (x + bias)) * gamma + beta) for x (K, N, D) and parameters (K, D) of an
+// ensemble of K layers, or for x (..., D) and parameters (D) of a single layer. `act` is Mish
+// (group 0) or SimNorm over groups of 8 (group 8). `factor` holds dropout factors, or is empty.
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
@@ -25,7 +25,8 @@ typedef float Group __attribute__((vector_size(kGroup * sizeof(float)), aligned(
 typedef int Order __attribute__((vector_size(kGroup * sizeof(int))));
 
 #ifdef CPU_CAPABILITY_AVX512
-// 1 / v from the CPU's estimate and a Newton step: exact to 2e-7, in a third of a division's time.
+// 1 / v from the CPU's estimate and one Newton step: relative error 2e-7, in a third of the time of
+// a division.
 inline Vec inverse(Vec v) {
   const Vec r = _mm512_rcp14_ps(v);
   return r * at::vec::fnmadd(v, r, Vec(2.f));
@@ -34,7 +35,7 @@ inline Vec inverse(Vec v) {
 inline Vec inverse(Vec v) { return Vec(1.f) / v; }
 #endif
 
-// Every lane gets the sum (or maximum) over the group.
+// Sum and maximum over a group, in every lane.
 inline Group group_sum(Group v) {
   v += __builtin_shuffle(v, Order{1, 0, 3, 2, 5, 4, 7, 6});
   v += __builtin_shuffle(v, Order{2, 3, 0, 1, 6, 7, 4, 5});
@@ -53,7 +54,7 @@ struct Layer {
   const float *bias, *gamma, *beta;
 };
 
-// Puts factor * (x + bias) into `row` and returns its mean and 1 / standard deviation.
+// Writes factor * (x + bias) to `row` and returns its mean and 1 / standard deviation.
 std::pair<float, float> center(
     const float* x, const float* factor, const Layer& layer, int64_t dim, float* row) {
   Vec total(0.f);
@@ -77,7 +78,7 @@ inline Vec scaled(const float* row, float mean, float rstd, const Layer& layer, 
   return at::vec::fmadd(normed, Vec::loadu(layer.gamma + j), Vec::loadu(layer.beta + j));
 }
 
-// x * n / (n + 2) with n = e(e + 2), e = exp(min(x, 20)); see `layers.mish`.
+// Mish: x * n / (n + 2) with n = e(e + 2), e = exp(min(x, 20)); see `layers.mish`.
 inline Vec mish(Vec v) {
   const Vec e = fast_exp(at_most(v, 20.f));
   const Vec n = e * (e + Vec(2.f));
@@ -103,7 +104,7 @@ void simnorm(float* y, int64_t dim, float tau) {
   }
 }
 
-// The whole layer for one row; returns mean and 1 / standard deviation. `y` may be `x`.
+// Computes y for one row and returns mean and 1 / standard deviation. `y` may be `x`.
 std::pair<float, float> norm_act_row(
     const float* x, const float* factor, const Layer& layer, int64_t dim, int64_t group, float tau,
     float* y) {
@@ -122,9 +123,15 @@ struct Shape {
 
 Shape check(const Tensor& x, const Tensor& bias, int64_t group) {
   const int64_t num = bias.dim() == 1 ? 1 : bias.size(0), dim = bias.size(-1);
-  TORCH_CHECK(x.scalar_type() == at::kFloat && x.size(-1) == dim, "norm_act needs float32 (..., D)");
-  TORCH_CHECK(bias.dim() == 1 || (x.dim() == 3 && x.size(0) == num), "parameters must be (K, D)");
-  TORCH_CHECK(dim % 16 == 0 && (group == 0 || group == kGroup), "D % 16 or group");
+  TORCH_CHECK(
+      x.scalar_type() == at::kFloat && x.size(-1) == dim,
+      "norm_act: x must be float32 of shape (..., D) with D = ", dim, " as in bias");
+  TORCH_CHECK(
+      bias.dim() == 1 || (x.dim() == 3 && x.size(0) == num),
+      "norm_act: with parameters (K, D), x must have the shape (K, N, D)");
+  TORCH_CHECK(
+      dim % 16 == 0 && (group == 0 || group == kGroup), "norm_act: D = ", dim,
+      " must be a multiple of 16, and group = ", group, " must be 0 (Mish) or 8 (SimNorm)");
   return {num, x.numel() / (num * dim), dim};
 }
 
@@ -136,7 +143,8 @@ Layer layer_of(const Tensor& bias, const Tensor& gamma, const Tensor& beta, int6
       beta.const_data_ptr<float>() + at};
 }
 
-// Writes y over `y`, which may be `x` itself, and mean and 1 / standard deviation into `stats`.
+// Writes the result to `y`, which may be `x`, and mean and 1 / standard deviation of each row to
+// `stats` unless it is null.
 void forward(
     const Tensor& x, const Tensor& bias_, const Tensor& gamma_, const Tensor& beta_,
     const std::optional<Tensor>& factor_, int64_t group, double tau, Tensor& y, float* stats) {
@@ -169,20 +177,22 @@ std::tuple<Tensor, Tensor> norm_act(
   return {y, stats};
 }
 
-// --- a whole layer, without gradients -----------------------------------------------
+// --- whole layers without gradients -------------------------------------------------
 //
-// Products with weights that were blocked beforehand, a block of rows at a time, so that norm and
-// activation find the block in the second-level cache.
+// Multiplies one block of rows at a time by blocked weights, so that the block is still in the
+// second-level cache when norm and activation are applied.
 
 int64_t blocked_size(int64_t out, int64_t in, int64_t block) {
   return products::blocked_size(block, out, in);
 }
 
-// Writes weights (K, O, I) into `blocked` (K, size), laid out for blocks of that many rows.
+// Writes weights (K, O, I) to `blocked` (K, size) in the layout for blocks of `block` rows.
 void block_(Tensor& blocked, const Tensor& weight_, int64_t block) {
   const Tensor weight = weight_.contiguous();
   const int num = weight.size(0), out = weight.size(1), in = weight.size(2);
-  TORCH_CHECK(blocked.size(1) == blocked_size(out, in, block) && blocked.is_contiguous(), "blocked size");
+  TORCH_CHECK(
+      blocked.size(1) == blocked_size(out, in, block) && blocked.is_contiguous(),
+      "block_: blocked must be contiguous of shape (K, blocked_size(O, I, block))");
   for (int k = 0; k < num; ++k) {
     products::block_weights(
         true, block, out, in, weight.const_data_ptr<float>() + int64_t(k) * out * in,
@@ -190,9 +200,9 @@ void block_(Tensor& blocked, const Tensor& weight_, int64_t block) {
   }
 }
 
-// act(norm(x W' + bias) gamma + beta): for an ensemble, x (N, I) or (K, N, I) and parameters (K', O)
-// make (K, N, O), where `heads` chooses among the K' layers given; for a single layer, x (..., I)
-// and parameters (O) make (..., O).
+// Returns act(norm(x W' + bias) gamma + beta). For an ensemble with parameters (K', O): (K, N, O)
+// from x (N, I) or (K, N, I), where `heads` (K) selects layers. For a single layer with parameters
+// (O): (..., O) from x (..., I).
 Tensor dense(
     const Tensor& x_, const Tensor& blocked, const Tensor& bias_, const Tensor& gamma_,
     const Tensor& beta_, const std::optional<Tensor>& heads_, int64_t block, int64_t group,
@@ -204,7 +214,9 @@ Tensor dense(
   const int64_t in = x.size(-1), out = bias.size(-1);
   const bool one = bias.dim() == 1, shared = one || x.dim() == 2;
   const int64_t rows = x.numel() / (in * (shared ? 1 : num));
-  TORCH_CHECK(rows % block == 0 && (shared || x.size(0) == num), "rows or K of x");
+  TORCH_CHECK(
+      rows % block == 0 && (shared || x.size(0) == num), "dense: the number of rows (", rows,
+      ") must be a multiple of block = ", block, ", and x (K, N, I) must have K = ", num);
   std::vector<int64_t> sizes = {num, rows, out};
   if (one) {
     sizes = x.sizes().vec();
@@ -232,15 +244,16 @@ Tensor dense(
   return y;
 }
 
-// Without gradients: in place, which saves a third of the traffic with the memory.
+// In place, for use without gradients: saves a third of the memory traffic.
 void norm_act_(
     Tensor& x, const Tensor& bias, const Tensor& gamma, const Tensor& beta,
     const std::optional<Tensor>& factor, int64_t group, double tau) {
-  TORCH_CHECK(x.is_contiguous(), "norm_act_ works on contiguous tensors");
+  TORCH_CHECK(x.is_contiguous(), "norm_act_: x must be contiguous");
   forward(x, bias, gamma, beta, factor, group, tau, x, nullptr);
 }
 
-// Gradients of x, bias, gamma and beta from that of y; `y` and `stats` are the forward's.
+// Returns the gradients of x, bias, gamma and beta. `grad` is the gradient of y; `y` and `stats`
+// are the results of the forward pass.
 std::tuple<Tensor, Tensor, Tensor, Tensor> norm_act_backward(
     const Tensor& grad_, const Tensor& x_, const Tensor& y_, const Tensor& stats_,
     const Tensor& bias_, const Tensor& gamma_, const Tensor& beta_,
@@ -255,7 +268,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> norm_act_backward(
   const float* pf = factor.defined() ? factor.const_data_ptr<float>() : nullptr;
   Tensor dx = at::empty_like(x);
   float* pdx = dx.mutable_data_ptr<float>();
-  // Each share of rows sums its own parameter gradients, so that they add up in a fixed order.
+  // Each thread sums the parameter gradients of its own range of rows, so that the order of
+  // summation is fixed.
   const int64_t threads = at::get_num_threads();
   const int64_t share = (s.rows + threads - 1) / threads;
   Tensor sums = at::zeros({threads, 3, s.num, s.dim}, x.options());

@@ -1,6 +1,6 @@
-// Products with matrices laid out beforehand, by the library that torch itself multiplies float32
-// with: MKL as a rule; oneDNN where `torch.set_float32_matmul_precision` asks for less than
-// `highest` (on AMD's CPUs, see `tdmpc2.common.numerics.numeric_path`; the products are float32 all the same).
+// Matrix multiplication with blocked weights, by the library that torch uses for float32: MKL, or
+// oneDNN if `torch.set_float32_matmul_precision` is lower than `highest`. The latter is set on AMD
+// CPUs (`tdmpc2.common.numerics.numeric_path`); the multiplications are in float32 in both cases.
 
 #pragma once
 
@@ -24,14 +24,14 @@ void cblas_sgemm_compute(
 }
 
 enum { kRowMajor = 101, kNoTrans = 111, kTrans = 112, kPacked = 151, kMatrixB = 162 };
-constexpr int64_t kPanel = 128;  // columns of a matrix that oneDNN takes at a time
+constexpr int64_t kPanel = 128;  // columns of a matrix that oneDNN multiplies at a time
 constexpr int64_t kTile = 16;
 
 inline bool by_onednn() {
   return at::globalContext().float32MatmulPrecision() != at::Float32MatmulPrecision::HIGHEST;
 }
 
-// Whether the library in question takes such matrices: MKL if torch has it, oneDNN with AVX-512.
+// Whether the library supports blocked weights: MKL if torch is built with it, oneDNN with AVX-512.
 inline bool possible() {
 #ifdef CPU_CAPABILITY_AVX512
   if (by_onednn()) return true;
@@ -39,13 +39,13 @@ inline bool possible() {
   return !by_onednn() && cblas_sgemm_compute != nullptr;
 }
 
-// Floats that a matrix (in, out) takes, laid out for products with `block` rows.
+// Number of floats of a blocked matrix (in, out) for multiplications with `block` rows.
 inline int64_t blocked_size(int64_t block, int64_t out, int64_t in) {
   if (by_onednn()) return in * out;
   return (cblas_sgemm_pack_get_size(kMatrixB, block, out, in) + 3) / 4;
 }
 
-// --- oneDNN: a panel of columns at a time, row-major (in, columns) --------------------------
+// --- oneDNN: panels of columns, row-major (in, columns) -------------------------------------
 
 inline void block_panel(
     bool transposed, int64_t column, int64_t columns, int64_t out, int64_t in, const float* source,
@@ -61,7 +61,7 @@ inline void block_panel(
     for (int64_t c = 0; c < columns; c += kTile) {
       const int64_t num = std::min(kTile, columns - c);
       const float* tile = source + (column + c) * in + i;
-      // The rows lie far apart: the tile after the next is fetched meanwhile.
+      // Prefetch the tile after the next: its rows are far apart in memory.
       for (int64_t r = 0; r < num; ++r) __builtin_prefetch(tile + r * in + 2 * kTile);
       at::vec::transpose_mxn<float>(tile, in, panel + i * columns + c, columns, num, rows);
     }
@@ -74,9 +74,9 @@ inline void multiply_panel(
   at::native::cpublas::brgemm(rows, columns, in, in, columns, out, false, x, panel, y, false);
 }
 
-// --- either ------------------------------------------------------------------------------
+// --- both libraries ----------------------------------------------------------------------
 
-// Lays out a matrix (in, out), row-major, or given as its transpose (out, in).
+// Writes a row-major matrix (in, out), or its transpose (out, in), to `blocked`.
 inline void block_weights(
     bool transposed, int64_t block, int64_t out, int64_t in, const float* source, float* blocked) {
   if (!by_onednn()) {
@@ -90,7 +90,7 @@ inline void block_weights(
   }
 }
 
-// y (block, out) = x (block, in) · the blocked matrix.
+// Computes y (block, out) = x (block, in) · blocked matrix (in, out).
 inline void multiply(
     int64_t block, int64_t out, int64_t in, const float* x, const float* blocked, float* y) {
   if (!by_onednn()) {

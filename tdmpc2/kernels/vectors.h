@@ -1,4 +1,4 @@
-// Vectors of float32, as wide as this CPU's, and what the kernels compute on them.
+// SIMD vectors of float32 and the functions on them that the kernels share.
 
 #pragma once
 
@@ -20,9 +20,9 @@ inline float sum_of(Vec v) {
 #endif
 }
 
-// The smaller (larger) of v and a bound that is a number; NaN where v is NaN. One instruction, which
-// returns its second operand if either is NaN; `at::vec::minimum` also looks for NaN in the
-// bound, and that makes a whole Mish three times as slow on Intel CPUs.
+// Minimum (maximum) of v and a bound that is not NaN; NaN if v is NaN. Uses one instruction, which
+// returns its second operand if either is NaN. `at::vec::minimum` also checks the bound for NaN,
+// which makes Mish three times slower on Intel CPUs.
 inline Vec at_most(Vec v, float bound) {
 #if defined(CPU_CAPABILITY_AVX512)
   return _mm512_min_ps(_mm512_set1_ps(bound), v);
@@ -43,14 +43,14 @@ inline Vec at_least(Vec v, float bound) {
 #endif
 }
 
-// exp(v), to 2e-7 of its value: 2^n e^r with |r| <= ln(2) / 2, where e^r is a polynomial of degree
-// 6 (minimax, 2e-9). Values that float32 cannot hold become 0 or infinity.
+// exp(v) with relative error 2e-7: 2^n e^r with |r| <= ln(2) / 2, where e^r is a minimax polynomial
+// of degree 6 (error 2e-9). Results outside the range of float32 become 0 or infinity.
 inline Vec fast_exp(Vec v) {
 #ifdef CPU_CAPABILITY_AVX512
   const __m512 x = at_least(v, -128.f);
   const __m512 n = _mm512_roundscale_ps(
       _mm512_mul_ps(x, _mm512_set1_ps(1.44269504f)), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-  // ln(2) in two parts, the first with few enough bits for n times it to be exact.
+  // ln(2) as a sum of two constants, the first with so few bits that its product with n is exact.
   __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693359375f), x);
   r = _mm512_fnmadd_ps(n, _mm512_set1_ps(-2.12194440e-4f), r);
   __m512 p = _mm512_set1_ps(0.00138436071f);

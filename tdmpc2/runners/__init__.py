@@ -1,1 +1,1 @@
-"""Builds agents and runs them, in environments or from datasets."""
+"""Runners: build the objects of a run and train it, online or from a dataset."""

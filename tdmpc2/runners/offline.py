@@ -1,4 +1,4 @@
-"""Runs of learning several tasks from a dataset, from their settings to their records."""
+"""Offline runner: trains a multi-task agent from a dataset, from `RunSpec` to records."""
 
 from __future__ import annotations
 
@@ -57,25 +57,28 @@ SPEC_OPTIONS: dict[str, Any] = {
     "variant": str | None,
     "physics": Physics,
 }
-SCHEDULES_OVER = 1 << 60  # decisions after which all that anneals over decisions has done so
+# Number of decisions at which all schedules over decisions have reached their final values.
+SCHEDULES_OVER = 1 << 60
 
 
 def run_offline(spec: RunSpec, options: OfflineOptions, dataset: Dataset) -> RunResult | None:
-    """Trains a run to the end of its budget, resuming it where it stands.
+    """Train a run to the end of its budget; resume it if it was started before.
 
-    Started by `torchrun`, several processes train it together, each on its share of every batch.
+    If `torchrun` has started several processes, they train one agent together, each on a shard of
+    every batch.
 
     Args:
-        spec: what to run, see `make_offline_spec`.
-        options: how.
-        dataset: what it learns from.
+        spec: run to train, see `make_offline_spec`.
+        options: options of the run.
+        dataset: dataset to train from.
 
     Returns:
-        How it ended; None in all processes but the first.
+        The result of the run; None in all processes except the first.
 
     Raises:
-        UserError: a run directory of other settings, in use, or damaged; other bad input.
-        StoppedError: it was asked to stop.
+        UserError: the run directory belongs to other settings, is in use or is damaged, or other
+            input is invalid.
+        StoppedError: a stop was requested, e.g. by SIGTERM.
     """
     settled = existing_outcome(spec.run_dir(options.runs), spec, _fixed(options), options)
     device = own_device(choose_device(options.device))
@@ -85,11 +88,11 @@ def run_offline(spec: RunSpec, options: OfflineOptions, dataset: Dataset) -> Run
         run = _OfflineRun(spec, options, dataset, device, world)
         with contextlib.ExitStack() as stack:
             stack.enter_context(torch_as_found())
-            return run.as_first(stack) if world.first else run.as_another()
+            return run.train_as_first(stack) if world.first else run.train_as_worker()
 
 
 def _fixed(options: OfflineOptions) -> dict[str, Any]:
-    """Options that a run keeps from its beginning on."""
+    """Return the options that must not change during a run."""
     return {
         "eval_every": options.eval_every or EVAL_EVERY,
         "eval_episodes": options.eval_episodes,
@@ -98,7 +101,7 @@ def _fixed(options: OfflineOptions) -> dict[str, Any]:
 
 
 class _OfflineRun:
-    """One run as this process sees it."""
+    """The objects of a run in one process."""
 
     def __init__(
         self,
@@ -126,31 +129,35 @@ class _OfflineRun:
         self.precision = getattr(self.agent.config, "precision", "fp32")
 
     def _actor(self) -> Any:
-        """What learns: the agent, or its updates in parts."""
-        parts = self.options.accumulate
-        if parts == 1 and self.world.size == 1:
+        """Return the object that answers the loop's requests: the agent, or its sharded update."""
+        num_micro_batches = self.options.accumulate
+        if num_micro_batches == 1 and self.world.size == 1:
             return self.agent
         if self.spec.method != "tdmpc2":
             raise UserError(
                 f"method={self.spec.method}: its batches cannot be divided; leave out accumulate= "
                 "and use one process"
             )
-        return SplitUpdate(self.agent, self.world, parts)
+        return SplitUpdate(self.agent, self.world, num_micro_batches)
 
     @property
     def split(self) -> str | None:
-        """How batches are divided, for the numeric path."""
-        parts, processes = self.options.accumulate, self.world.size
-        return None if parts == processes == 1 else f"{processes} processes x {parts} parts"
+        """Division of batches, for the numeric path; None if they are not divided."""
+        micro_batches, processes = self.options.accumulate, self.world.size
+        if micro_batches == processes == 1:
+            return None
+        return f"{processes} processes x {micro_batches} parts"
 
-    def as_first(self, stack: contextlib.ExitStack) -> RunResult:
-        """Trains, evaluates, writes and saves."""
+    def train_as_first(self, stack: contextlib.ExitStack) -> RunResult:
+        """Train in the first process, which also evaluates, writes the records and saves."""
         options, spec = self.options, self.spec
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            text = f"{self.directory}: cannot be made ({error.strerror}); use runs="
-            raise UserError(text) from None
+            raise UserError(
+                f"{self.directory}: cannot be created ({error.strerror}); use another folder with "
+                "runs="
+            ) from None
         lease = stack.enter_context(Lease(self.directory))
         checkpoints = CheckpointStore(self.directory)
         remove_leftovers(self.directory, checkpoints.folder)
@@ -178,12 +185,12 @@ class _OfflineRun:
         trainer.restore(options.checkpoint)
         named = {"dataset_name": self.dataset.name}
         records.write_spec({**named, **self.fixed, "commit": attempt["commit"]})
-        self.world.wait()  # for the others, which read what has just been checked
+        self.world.wait()  # the other processes read the files that have just been written
         if numeric["compile"]:
             self.agent.compile(lambda: record_failed_compilation(numeric_file))
 
         def body(tracker: Tracker) -> RunResult:
-            seed_globals(spec.seed)  # Sacred seeds them too; ours comes last
+            seed_globals(spec.seed)  # again, since Sacred has seeded them too
             with stop_on_signals() as stop:
                 steps = session(trainer, records, tracker, lease, options, stop)
                 return serve(steps, self.actor)
@@ -193,8 +200,8 @@ class _OfflineRun:
         folder, interrupts = self.directory / "sacred", (StoppedError,)
         return track(folder, spec.method, config, info, body, interrupts=interrupts)
 
-    def as_another(self) -> None:
-        """Computes this process's share, and leaves all else to the first."""
+    def train_as_worker(self) -> None:
+        """Train in another process than the first: compute a shard of each batch, write nothing."""
         self.world.wait()
         recorded = read_json(self.directory / "numeric.json")
         threads, compiled = recorded["threads"], bool(recorded["compile"])
@@ -239,27 +246,33 @@ class _OfflineRun:
 
 
 def eval_groups(tasks: Sequence[Task], shapes: EnvSpec, workers: int | None) -> list[EvalGroup]:
-    """An environment of each task of a set, those with episodes of one length together."""
+    """Return one environment per task, grouped by episode length.
+
+    Args:
+        tasks: tasks of the agent, in the order of its task embedding.
+        shapes: shapes of the task set, to which observations and actions are padded.
+        workers: number of processes per group; see `make_env_group`.
+    """
     lengths = sorted({task.episode_length for task in tasks})
-    places = [
+    indices = [
         tuple(i for i, task in enumerate(tasks) if task.episode_length == length)
         for length in lengths
     ]
-    wanted = [[{"task": tasks[i], "padded_to": shapes} for i in members] for members in places]
+    wanted = [[{"task": tasks[i], "padded_to": shapes} for i in members] for members in indices]
     envs = make_env_groups(wanted, workers)
-    return [EvalGroup(group, members) for group, members in zip(envs, places, strict=True)]
+    return [EvalGroup(group, members) for group, members in zip(envs, indices, strict=True)]
 
 
 def is_meant(arguments: Sequence[str]) -> bool:
-    """Whether the arguments of the train command ask for such a run."""
+    """Return whether the arguments of the train command select training from a dataset."""
     return not {"data", "num_updates"}.isdisjoint(cli.split_arguments(arguments))
 
 
 def parse(arguments: Sequence[str]) -> tuple[RunSpec, OfflineOptions, Dataset]:
-    """Turns `key=value` arguments into what to run and how.
+    """Parse `key=value` arguments into the run, its options and its dataset.
 
     Raises:
-        UserError: unknown key, task or method, or a value out of range; no such dataset.
+        UserError: an unknown key, task or method, a value out of range, or no such dataset.
     """
     pairs = cli.split_arguments(arguments)
     method = pairs.get("method", "tdmpc2")
@@ -267,10 +280,12 @@ def parse(arguments: Sequence[str]) -> tuple[RunSpec, OfflineOptions, Dataset]:
     options_schema = cli.schema_of(OfflineOptions)
     values = cli.parse_arguments(arguments, {**SPEC_OPTIONS, **options_schema, **config_schema})
     if "task" not in values:
-        raise UserError("task= is missing, e.g. task=mt30")
+        raise UserError("task= is missing; name a task set, e.g. task=mt30")
     options = OfflineOptions(**{k: values[k] for k in options_schema if k in values})
     if options.data is None:
-        raise UserError("data= is missing: the folder of a dataset (python -m tdmpc2.data --help)")
+        raise UserError(
+            "data= is missing; name the folder of a dataset (python -m tdmpc2.data --help)"
+        )
     dataset = Dataset.open(options.data)
     spec = make_offline_spec(
         method,
@@ -287,39 +302,47 @@ def parse(arguments: Sequence[str]) -> tuple[RunSpec, OfflineOptions, Dataset]:
 
 
 def usage(method: str) -> str:
-    """Text of `--help`."""
+    """Return the text of `--help` for training from a dataset.
+
+    It includes the hyperparameters of one method.
+    """
     return "\n".join(
         [
             "usage: python tdmpc2/train.py task=TASKS data=DIR [key=value …]",
             "",
-            "Trains one agent on the data of several tasks, without acting in them but to",
-            "evaluate it. The same command again resumes an unfinished run and skips a finished",
-            "one; a larger num_updates= goes on with it. On several GPUs:",
+            "Trains one multi-task agent from a dataset; environments are used for evaluation",
+            "only. Running the same command again resumes an unfinished run and skips a finished",
+            "one; a larger num_updates= continues a finished one. On several GPUs:",
             "  torchrun --nproc-per-node=4 tdmpc2/train.py task=mt80 data=DIR …",
             "",
-            "What to run:",
+            "Ctrl-C and SIGTERM stop the run at once, without a checkpoint. SIGUSR2, and SIGTERM",
+            "in a SLURM job, save a checkpoint first, except during an evaluation. The same",
+            "command then resumes the run from its last checkpoint.",
+            "Exit code: 0 completed, 1 diverged, 2 invalid input or disk full, 130 stopped.",
+            "",
+            "Identity of the run:",
             "  task=                                      mt30, mt80, another suite, or several",
-            "                                             tasks by commas",
+            "                                             tasks separated by commas",
             f"  method=tdmpc2                              {' | '.join(MULTITASK_METHODS)}",
-            "  seed=1                                     of everything random",
-            f"  num_updates={OFFLINE_UPDATES:<31,}budget",
+            "  seed=1                                     seed of all random numbers",
+            f"  num_updates={OFFLINE_UPDATES:<31,}budget in gradient steps",
             "  variant=                                   name of these settings; default: derived",
             "  physics=paper                              of evaluations: paper | simulator",
             "",
-            "How (no influence on results, but for round-off):",
+            "Options that influence results by round-off only:",
             cli.describe_fields(OfflineOptions),
             "",
-            f"Settings of {method} (each is part of the run's identity; with several tasks",
-            "task_dim is 96 and batch_size 1024 unless given):",
+            f"Hyperparameters of {method} (part of the run's identity; for multi-task agents the",
+            "defaults of task_dim and batch_size are 96 and 1024):",
             cli.describe_fields(agent_class(method).config_class),
         ]
     )
 
 
 def main(arguments: Sequence[str]) -> int:
-    """`train.py` with `data=`; returns its exit code."""
-    record = run_offline(*parse(arguments))
-    if record is None:
+    """Run `train.py` with `data=` and return its exit code: 0 completed, 1 diverged."""
+    result = run_offline(*parse(arguments))
+    if result is None:
         return 0
-    print(record.sentence("update"))
-    return 1 if record.state == "DIVERGED" else 0
+    print(result.sentence("update"))
+    return 1 if result.state == "DIVERGED" else 0

@@ -1,4 +1,4 @@
-"""Learning several tasks from a dataset: updates, evaluation on all tasks, records, checkpoints."""
+"""Training loop of multi-task agents on a dataset: updates, evaluation, records, checkpoints."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from tdmpc2.common.training.vector_env import EnvGroup
 from tdmpc2.data.offline_replay import OfflineReplay
 from tdmpc2.envs.tasks import Task
 
-STOP_EVERY = 10  # updates between the processes' asking each other whether to stop
+STOP_EVERY = 10  # updates between the exchanges of stop requests among several processes
 
 
 @dataclass(frozen=True)
 class OfflineSchedule:
-    """When a run evaluates, writes, saves and ends.
+    """Times at which a run evaluates, writes records, saves checkpoints and ends.
 
     Attributes:
-        num_updates: budget.
+        num_updates: budget in gradient steps.
         eval_every: updates between evaluations.
-        eval_episodes: of each task.
+        eval_episodes: number of evaluation episodes per task.
         log_every: updates between lines of `train.csv`.
-        checkpoint_seconds: a checkpoint after this long.
+        checkpoint_seconds: seconds between checkpoints.
     """
 
     num_updates: int
@@ -47,11 +47,11 @@ class OfflineSchedule:
 
 @dataclass
 class OfflineProgress:
-    """Where a run stands; part of every checkpoint.
+    """Counters of a run; saved in every checkpoint.
 
     Attributes:
         num_updates: gradient steps so far.
-        evaluated_at: update of the last evaluation, −1 before the first.
+        evaluated_at: update of the last evaluation; −1 before the first.
     """
 
     num_updates: int = 0
@@ -60,11 +60,11 @@ class OfflineProgress:
 
 @dataclass(frozen=True)
 class EvalGroup:
-    """Environments of tasks with episodes of one length, an environment each.
+    """Environments of the tasks with the same episode length, one per task.
 
     Attributes:
-        envs: in the shapes of the set of tasks.
-        tasks: their places in the set.
+        envs: environments with the padded shapes of the task set.
+        tasks: indices of their tasks in the task set.
     """
 
     envs: EnvGroup
@@ -72,23 +72,23 @@ class EvalGroup:
 
 
 class OfflineTrainer:
-    """Trains one agent on the data of several tasks.
+    """Trains one multi-task agent on a dataset.
 
-    An update follows the other; between two of them, in this order, an evaluation of all tasks
-    runs if one is due, and a checkpoint is saved if one is due. Where several processes train
-    the agent, the first evaluates, writes and saves, and the others wait.
+    Before each update, in this order: evaluate all tasks if due, save a checkpoint if due, stop if
+    requested. If several processes train the agent, the first one evaluates, writes records and
+    saves, while the others wait.
 
     Args:
-        agent: acts in evaluations; its updates are asked of whoever runs the loop.
-        tasks: of the set, in the order of the agent's task embedding.
-        groups: environments for evaluation; none in processes that don't evaluate.
-        memory: the data.
-        records: the files of the run; None in processes that don't write.
-        checkpoints: of the run.
-        schedule: when to evaluate, write, save and end.
-        seed: of the run.
-        world: the processes that train together.
-        clock: seconds, for when checkpoints are due.
+        agent: agent to train. The loop requests its actions and updates (see `loop_requests`).
+        tasks: tasks of the set, in the order of the agent's task embedding.
+        groups: evaluation environments; empty in processes that do not evaluate.
+        replay: the dataset as a replay buffer.
+        records: files of the run; None in processes that do not write.
+        checkpoints: checkpoints of the run.
+        schedule: times of evaluations, records, checkpoints and the end.
+        seed: seed of the run.
+        world: processes that train together.
+        clock: function that returns seconds; decides when checkpoints are due.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class OfflineTrainer:
         agent: Agent,
         tasks: Sequence[Task],
         groups: Sequence[EvalGroup],
-        memory: OfflineReplay,
+        replay: OfflineReplay,
         records: RunFiles | None,
         checkpoints: CheckpointStore,
         schedule: OfflineSchedule,
@@ -105,7 +105,7 @@ class OfflineTrainer:
         world: World,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.agent, self.tasks, self.groups, self.memory = agent, tasks, groups, memory
+        self.agent, self.tasks, self.groups, self.replay = agent, tasks, groups, replay
         self.records, self.checkpoints, self.schedule = records, checkpoints, schedule
         self.seed, self.world, self.clock = seed, world, clock
         self.callbacks = Callbacks()
@@ -125,10 +125,10 @@ class OfflineTrainer:
         return self.step >= self.schedule.num_updates
 
     def steps(self) -> Steps[None]:
-        """Trains to the end of the budget, by requests to act and to learn.
+        """Train to the end of the budget; a generator of requests (see `loop_requests`).
 
         Raises:
-            DivergedError: NaN or Inf.
+            DivergedError: an action, a metric or a parameter is NaN or Inf.
             StoppedError: a stop was requested.
         """
         self._last_checkpoint = self.clock()
@@ -148,7 +148,7 @@ class OfflineTrainer:
         self.world.wait()
 
     def _stop_if_asked(self) -> None:
-        """Stops all processes at the same update if one of them is asked to."""
+        """Stop all processes at the same update if one of them has received a stop request."""
         if self.world.size > 1 and self.step % STOP_EVERY:
             return
         at_once = self.callbacks.stop_requested()
@@ -161,15 +161,15 @@ class OfflineTrainer:
         raise StoppedError(f"stopped at update {self.step:,}")
 
     def _record(self) -> None:
-        """One line of `train.csv` and `timing.csv`; refuses to go on after NaN or Inf."""
+        """Write one line of `train.csv` and `timing.csv`; raise `DivergedError` on NaN or Inf."""
         means = self.metrics.take()
         seconds = time.monotonic() - self._started
         speed = (self.step - self._started_at) / seconds
         if self.records is not None:
-            where = {"num_updates": self.step}
-            self.records.csv["train"].append({**where, **means})
+            step_columns = {"num_updates": self.step}
+            self.records.csv["train"].append({**step_columns, **means})
             timing = {"seconds": seconds, "updates_per_second": speed}
-            self.records.csv["timing"].append({**where, **timing})
+            self.records.csv["timing"].append({**step_columns, **timing})
         bad = sorted(name for name, value in means.items() if not math.isfinite(value))
         if bad:
             raise DivergedError(f"{', '.join(bad)} not finite at update {self.step:,}")
@@ -179,17 +179,17 @@ class OfflineTrainer:
     # --- evaluation ------------------------------------------------------------------
 
     def _evaluation_due(self) -> bool:
-        """At the start, at each multiple of `eval_every`, and at the end."""
+        """Return whether to evaluate: at start and end, and at each multiple of `eval_every`."""
         last, every = self.progress.evaluated_at, self.schedule.eval_every
         return last < 0 or (self.step > last and (self.step % every == 0 or self.finished))
 
     def _evaluate(self) -> Steps[None]:
-        """A line of `eval.csv` for each task, by the first process, which the others wait for."""
+        """Evaluate in the first process and write one line of `eval.csv` per task; others wait."""
         stopped = False
         if self.world.first:
             try:
-                outcomes = yield from self._evaluate_all()
-                self._record_evaluation(outcomes)
+                evaluations = yield from self._evaluate_all()
+                self._record_evaluation(evaluations)
             except StoppedError:
                 stopped = True
         if self.world.largest(stopped):
@@ -197,9 +197,9 @@ class OfflineTrainer:
         self.progress.evaluated_at = self.step
 
     def _evaluate_all(self) -> Steps[list[Evaluation]]:
-        """An evaluation of each task, in the order of the set.
+        """Return an evaluation of each task, in the order of the set.
 
-        It depends on nothing but the agent's parameters and the seed of the run.
+        It depends only on the agent's parameters, the seed of the run and the number of updates.
         """
         episodes, done = self.schedule.eval_episodes, 0
         total = episodes * sum(self._length(group) for group in self.groups)
@@ -208,11 +208,11 @@ class OfflineTrainer:
         def between() -> None:
             nonlocal done
             if self.callbacks.stop_requested() or self.callbacks.stop_soon(self.clock()):
-                raise StoppedError("an evaluation gives way")
+                raise StoppedError("stopped in an evaluation")
             self.callbacks.on_doing("evaluating", done, total)
             done += 1
 
-        rounds: dict[int, list[Evaluation]] = {i: [] for i in range(len(self.tasks))}
+        per_task: dict[int, list[Evaluation]] = {i: [] for i in range(len(self.tasks))}
         for group in self.groups:
             for episode in range(episodes):
                 seeds = [
@@ -221,24 +221,24 @@ class OfflineTrainer:
                 ]
                 result = yield from evaluation(group.envs, seeds, between, tasks=group.tasks)
                 for place, i in enumerate(group.tasks):
-                    rounds[i].append(Evaluation(*(x[place : place + 1] for x in _arrays(result))))
+                    per_task[i].append(Evaluation(*(x[place : place + 1] for x in _arrays(result))))
         return [
-            Evaluation(*map(np.concatenate, zip(*map(_arrays, each), strict=True)))
-            for each in rounds.values()
+            Evaluation(*map(np.concatenate, zip(*map(_arrays, episodes_of_task), strict=True)))
+            for episodes_of_task in per_task.values()
         ]
 
     def _length(self, group: EvalGroup) -> int:
         return self.tasks[group.tasks[0]].episode_length
 
-    def _record_evaluation(self, outcomes: Sequence[Evaluation]) -> None:
+    def _record_evaluation(self, evaluations: Sequence[Evaluation]) -> None:
         assert self.records is not None
         scores = {}
-        for task, result in zip(self.tasks, outcomes, strict=True):
+        for task, result in zip(self.tasks, evaluations, strict=True):
             row = result.row()
             score = task.normalized_score(result.mean_return, row["episode_success"])
             scores[task.name] = score
-            where = {"num_updates": self.step, "task": task.name}
-            self.records.csv["eval"].append({**where, **row, "score": score})
+            step_columns = {"num_updates": self.step, "task": task.name}
+            self.records.csv["eval"].append({**step_columns, **row, "score": score})
         figures = {"eval_score": float(np.mean(list(scores.values())))}
         self.callbacks.on_evaluation(self.step, figures, {**figures, **scores})
 
@@ -246,17 +246,17 @@ class OfflineTrainer:
 
     def _checkpoint_due(self) -> bool:
         if self.step == self._started_at:
-            return False  # nothing new since the start
+            return False  # nothing has changed since this attempt started
         return self.clock() - self._last_checkpoint >= self.schedule.checkpoint_seconds
 
     def save(self, *, final: bool = False) -> None:
-        """Saves a checkpoint; for the first process only.
+        """Save a checkpoint in the first process; the others do nothing.
 
         Args:
-            final: the run is finished; the checkpoints before are dropped.
+            final: whether the run is finished; earlier checkpoints are then removed.
 
         Raises:
-            DivergedError: the agent holds NaN or Inf; the checkpoint before stays.
+            DivergedError: a parameter is NaN or Inf; the previous checkpoint is kept.
         """
         self._last_checkpoint = self.clock()
         if self.records is None:
@@ -267,7 +267,7 @@ class OfflineTrainer:
         state = {
             "agent": agent,
             "progress": dict(vars(self.progress)),
-            # Named as in the checkpoints of version 0.4.0.
+            # The key is that of version 0.4.0, so that its checkpoints can be read.
             "memory": self.replay.state_dict(),
             "metrics": {"sums": dict(self.metrics.sums), "counts": dict(self.metrics.counts)},
             "records": self.records.sizes(),
@@ -277,7 +277,10 @@ class OfflineTrainer:
             self.checkpoints.forget_history()
 
     def restore(self, which: str = "latest") -> None:
-        """Goes back to a checkpoint, or to the very beginning if there is none.
+        """Restore a checkpoint, or reset the records to the beginning if there is none.
+
+        Args:
+            which: checkpoint to restore, `latest` or `previous`.
 
         Raises:
             UserError: the checkpoint is damaged.

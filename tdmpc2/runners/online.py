@@ -1,4 +1,4 @@
-"""Trains runs from their settings to their records: one seed, or several in one process."""
+"""Online runner: trains one seed, or several seeds as one batch, from `RunSpec` to records."""
 
 from __future__ import annotations
 
@@ -49,18 +49,19 @@ Initial = Callable[[Agent], None]
 
 
 def run(spec: RunSpec, options: RunOptions) -> RunResult:
-    """Trains a run to the end of its budget, resuming it where it stands.
+    """Train a run to the end of its budget; resume it if it was started before.
 
     Args:
-        spec: what to run.
-        options: how.
+        spec: run to train.
+        options: options that are not part of the run's identity.
 
     Returns:
-        How it ended; a finished or diverged run is returned as it is.
+        The result of the run. A completed or diverged run is not changed.
 
     Raises:
-        UserError: a run directory of other settings, in use, or damaged; other bad input.
-        StoppedError: it was asked to stop.
+        UserError: the run directory belongs to other settings, is in use or is damaged, or other
+            input is invalid.
+        StoppedError: a stop was requested, e.g. by SIGTERM.
     """
     return run_seeds([spec], options)[0]
 
@@ -68,23 +69,24 @@ def run(spec: RunSpec, options: RunOptions) -> RunResult:
 def run_seeds(
     specs: Sequence[RunSpec], options: RunOptions, initial: Initial | None = None
 ) -> list[RunResult]:
-    """Trains runs that differ in nothing but their seed, all in this process.
+    """Train runs that differ only in their seed, all in this process.
 
-    Several act and learn as one batch (see `tdmpc2.seed_batch`), decision by decision, and save at
-    the same decisions. Each keeps a run directory of its own. A run that is finished or has
-    diverged leaves its place in the batch empty.
+    Several runs act and update as one batch (see `tdmpc2.seed_batch`), decision by decision, and
+    save checkpoints at the same decisions. Each run has its own run directory. A completed or
+    diverged run leaves its place in the batch unused.
 
     Args:
-        specs: what to run.
-        options: how.
-        initial: called with a run's agent where the run begins; see `RunSpec.start`.
+        specs: runs to train.
+        options: options that are not part of the run's identity.
+        initial: function that initializes the agent of a run that starts from its beginning, e.g.
+            with pretrained weights; see `RunSpec.start`.
 
     Returns:
-        How each ended.
+        The result of each run.
 
     Raises:
-        UserError: as for `run`, for any of them; runs that stand at different decisions.
-        StoppedError: they were asked to stop.
+        UserError: as for `run`, for any of the runs; or the runs have no checkpoint in common.
+        StoppedError: a stop was requested, e.g. by SIGTERM.
     """
     if len(specs) > 1:
         _check_same_but_seed(specs)
@@ -92,9 +94,9 @@ def run_seeds(
     lanes = [_Lane(spec, options, device, len(specs)) for spec in specs]
     working = [lane for lane in lanes if lane.settled is None]
     if working:
-        ended = _train(lanes, working, options, initial)
-        for lane, record in zip(working, ended, strict=True):
-            lane.settled = record
+        results = _train(lanes, working, options, initial)
+        for lane, result in zip(working, results, strict=True):
+            lane.settled = result
     return [lane.settled for lane in lanes if lane.settled is not None]
 
 
@@ -104,7 +106,7 @@ def _train(
     options: RunOptions,
     initial: Initial | None,
 ) -> list[RunResult]:
-    """Trains those of the runs that are not settled; how each of these ended."""
+    """Train the runs that have work left (`working`) and return the result of each."""
     batched = len(lanes) > 1
     clock = RoundClock() if batched else time.monotonic
     with contextlib.ExitStack() as stack:
@@ -114,10 +116,10 @@ def _train(
         for place, lane in enumerate(lanes, 1):
             if lane in working:
                 lane.set_up_numerics(f"{place} of {len(lanes)}" if batched else None)
-        _check_alike(working)
-        arguments = [one for lane in working for one in lane.env_arguments]
-        every = [env for lane in working for env in lane.envs]
-        envs = iter(training_envs(every, arguments, options.threads))
+        _check_equal_numerics(working)
+        arguments = [env for lane in working for env in lane.env_arguments]
+        local_envs = [env for lane in working for env in lane.envs]
+        envs = iter(training_envs(local_envs, arguments, options.threads))
         for lane in working:
             lane.make_trainer(stack, list(itertools.islice(envs, len(lane.envs))), clock)
         for lane, start in zip(working, _starting_points(working, options), strict=True):
@@ -129,7 +131,7 @@ def _train(
             (seed_batch or agents[0]).compile(lambda: _record_failed_compilation(working))
 
         def body(trackers: list[Tracker]) -> list[RunResult]:
-            seed_globals(working[0].spec.seed)  # Sacred seeds them too; ours comes last
+            seed_globals(working[0].spec.seed)  # again, since Sacred has seeded them too
             with stop_on_signals() as stop:
                 loops = {
                     lane: lane.session(tracker, stop)
@@ -137,8 +139,8 @@ def _train(
                 }
                 if seed_batch is None:
                     return [serve(loops[lanes[0]], agents[0])]
-                ended = lockstep([loops.get(lane) for lane in lanes], seed_batch, clock)
-            return [record for record in ended if record is not None]
+                results = lockstep([loops.get(lane) for lane in lanes], seed_batch, clock)
+            return [result for result in results if result is not None]
 
         return _tracked(working, body)
 
@@ -149,16 +151,16 @@ def _record_failed_compilation(lanes: Sequence[_Lane]) -> None:
 
 
 class _Lane:
-    """One run of this process.
+    """One of the runs of this process, with all its objects.
 
     Args:
-        spec: what to run.
-        options: how.
-        device: where.
-        num_runs: of this process.
+        spec: run to train.
+        options: options that are not part of the run's identity.
+        device: device of the networks.
+        num_runs: number of runs in this process.
 
     Raises:
-        UserError: it cannot be run; nothing has been written then.
+        UserError: the run cannot be started; nothing has been written.
     """
 
     def __init__(
@@ -171,7 +173,7 @@ class _Lane:
         self.shapes = env_spec(self.task, first, dict(spec.start))
         self.agent: Agent = make_agent(spec, self.shapes, device)
         self.replay_place = check_fits(self.agent, self.shapes, spec.budget, device, num_runs)
-        self.envs = [first, *(make_env(**one) for one in self.env_arguments[1:])]
+        self.envs = [first, *(make_env(**env) for env in self.env_arguments[1:])]
         self.directory = spec.run_dir(options.runs)
         self.eval_every = options.eval_every or self.task.eval_every
         self.fixed = {"eval_every": self.eval_every, "eval_episodes": options.eval_episodes}
@@ -179,17 +181,18 @@ class _Lane:
 
     @property
     def env_arguments(self) -> list[dict[str, Any]]:
-        """Of the training environments."""
+        """Arguments of `make_env` for each training environment."""
         labels = [("environment",), *(("environment", i) for i in range(1, self.agent.num_envs))]
         return [{**self.wanted, "seed": derive_seed(self.spec.seed, *label)} for label in labels]
 
     def acquire(self, stack: contextlib.ExitStack) -> None:
-        """Makes the run directory this process's own, until the stack is closed."""
+        """Create the run directory and hold its lease until the stack is closed."""
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(
-                f"{self.directory}: cannot be made ({error.strerror}); use runs="
+                f"{self.directory}: cannot be created ({error.strerror}); use another folder with "
+                "runs="
             ) from None
         self.lease = stack.enter_context(Lease(self.directory))
         self.store = CheckpointStore(self.directory, keep_replay=self.options.keep_replay)
@@ -197,10 +200,10 @@ class _Lane:
         remove_leftovers(self.directory, *folders)
 
     def set_up_numerics(self, seed_batch: str | None) -> None:
-        """Sets torch up as the run directory says, and registers this attempt.
+        """Configure torch according to the run's numeric path, and register this attempt.
 
         Args:
-            seed_batch: the run's place in its seed_batch; None without one.
+            seed_batch: position of the run in its seed batch, e.g. `1 of 3`; None without one.
         """
         options = self.options
         config = self.agent.config  # type: ignore[attr-defined]
@@ -220,7 +223,7 @@ class _Lane:
     def make_trainer(
         self, stack: contextlib.ExitStack, envs: Sequence[TaskEnv], clock: Callable[[], float]
     ) -> None:
-        """Makes environments, replay, records and trainer."""
+        """Create the evaluation environments, the replay buffer, the records and the trainer."""
         options, spec = self.options, self.spec
         seed_globals(spec.seed)
         for env in envs:
@@ -250,20 +253,19 @@ class _Lane:
         )
 
     def restore(self, start: str | int | None, initial: Initial | None) -> None:
-        """Goes back to a checkpoint (see `Trainer.restore`) and writes what the run is."""
+        """Restore a checkpoint (see `Trainer.restore`) and write `spec.json`."""
         if not self.trainer.restore(start) and initial is not None:
             initial(self.agent)
         kept, commit = self.options.keep_replay, self.attempt["commit"]
         self.records.write_spec({**self.fixed, "keep_replay": kept, "commit": commit})
 
     def session(self, tracker: Tracker, stop: StopRequests) -> Steps[RunResult]:
-        """The steps of this run."""
-        parts = (self.trainer, self.records, tracker, self.lease, self.options)
-        return session(*parts, stop)
+        """Return the training session of this run, a generator of requests."""
+        return session(self.trainer, self.records, tracker, self.lease, self.options, stop)
 
 
 def _tracked(lanes: Sequence[_Lane], body: Callable[[list[Tracker]], Any]) -> Any:
-    """Calls `body` inside one Sacred experiment per run."""
+    """Call `body` inside one Sacred experiment per run."""
 
     def inside(rest: Sequence[_Lane], trackers: list[Tracker]) -> Any:
         if not rest:
@@ -282,35 +284,36 @@ def _tracked(lanes: Sequence[_Lane], body: Callable[[list[Tracker]], Any]) -> An
 
 
 def _check_same_but_seed(specs: Sequence[RunSpec]) -> None:
-    """Refuses runs that cannot go through one batch."""
+    """Check that runs can be trained as one batch."""
     first = specs[0]
     if any(dataclasses.replace(spec, seed=first.seed) != first for spec in specs):
-        raise ValueError("runs of one process may differ in their seed only")
-    why = why_alone(first)
-    if why is not None:
-        raise UserError(why)
+        raise ValueError("runs of one process may differ only in their seed")
+    reason = why_alone(first)
+    if reason is not None:
+        raise UserError(reason)
 
 
-def _check_alike(lanes: Sequence[_Lane]) -> None:
-    """Refuses runs that were begun with different numbers of threads, say."""
+def _check_equal_numerics(lanes: Sequence[_Lane]) -> None:
+    """Check that runs have equal numeric paths, e.g. the same number of threads."""
     paths = [{**lane.numeric, "seed_batch": None} for lane in lanes]
     for lane, path in zip(lanes, paths, strict=True):
         names = [key for key in path if path[key] != paths[0].get(key)]
         if names:
             raise UserError(
-                f"{lane.directory}: {names[0]} is {path[names[0]]} there and "
-                f"{paths[0].get(names[0])} in {lanes[0].directory}, so they cannot share a process"
+                f"{lane.directory}: {names[0]} is {path[names[0]]}, but "
+                f"{paths[0].get(names[0])} in {lanes[0].directory}, so they cannot share a "
+                "process; train the seeds one by one with seed="
             )
 
 
 def _starting_points(lanes: Sequence[_Lane], options: RunOptions) -> list[str | int | None]:
-    """The checkpoint that each run is to go on from; None for its beginning.
+    """Return the checkpoint from which each run resumes; None for its beginning.
 
-    Several runs go on from the newest that all have. They save one after the other, so a kill
-    may leave one run a checkpoint ahead, or finished.
+    Several runs resume from the newest checkpoint that all of them have. They save one after the
+    other, so a kill may leave one run a checkpoint ahead of the others, or finished.
 
     Raises:
-        UserError: there is none that all have.
+        UserError: the runs have no checkpoint in common.
     """
     if len(lanes) == 1:
         return [options.checkpoint]
@@ -321,19 +324,22 @@ def _starting_points(lanes: Sequence[_Lane], options: RunOptions) -> list[str | 
     ]
     going = [set(s) for s, over in zip(steps, ended, strict=True) if not over]
     common = sorted(set.intersection(*going)) if going else []
-    # A first checkpoint that another run has not reached costs as much again, no more.
+    # If no run has more than one checkpoint, starting all from the beginning costs little.
     if not common and any(len(s) > 1 for s in going):
         places = ", ".join(
             f"seed {lane.spec.seed}: {max(s, default=0):,}"
             for lane, s in zip(lanes, steps, strict=True)
         )
         raise UserError(
-            f"{lanes[0].directory.parent}: the seeds stand at different decisions ({places}); "
-            "train them one by one, with allow_numeric_change=true"
+            f"{lanes[0].directory.parent}: the seeds have no checkpoint in common ({places}); "
+            "train them one by one with seed= and allow_numeric_change=true"
         )
     if options.checkpoint == "previous" and common:
         if len(common) < 2:
-            raise UserError(f"{lanes[0].store.folder}: all seeds have but one checkpoint in common")
+            raise UserError(
+                f"{lanes[0].store.folder}: the seeds have only one checkpoint in common; use "
+                "checkpoint=latest"
+            )
         common = common[:-1]
     start = common[-1] if common else None
     return ["latest" if over else start for over in ended]

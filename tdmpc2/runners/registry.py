@@ -1,4 +1,4 @@
-"""The methods of the suite, and the settings of a run checked against them."""
+"""Table of methods, and construction of validated run specifications, configs and agents."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tdmpc2.envs.physics import Physics
 from tdmpc2.envs.task_variants import departures, switches_of, task_of
 from tdmpc2.envs.tasks import PIXEL_ENV_STEPS, Task, get_task
 
-# Method name → where its agent is; imported only when used.
+# Method name → module and class of its agent, imported when used.
 METHODS: dict[str, str] = {
     "tdmpc2": "tdmpc2.agent:TDMPC2",
     "sac": "baselines.sac:SAC",
@@ -31,17 +31,17 @@ METHODS: dict[str, str] = {
     "dreamerv3": "baselines.dreamerv3.agent:DreamerV3",
 }
 
-MULTITASK_METHODS = ("tdmpc2", "tdmpc")  # whose agents can learn several tasks from a dataset
+MULTITASK_METHODS = ("tdmpc2", "tdmpc")  # methods with multi-task agents, trained from a dataset
 OFFLINE_UPDATES = 10_000_000
-"""Default budget of learning from a dataset: that of the paper's code."""
-QUIRKY_DATASETS = ("mt30", "mt80")  # whose released models differ
+"""Default number of updates for training from a dataset: that of the official code."""
+QUIRKY_DATASETS = ("mt30", "mt80")  # the released models for these have special settings
 
 
 def agent_class(method: str) -> type[Any]:
-    """The agent of a method.
+    """Return the agent class of a method.
 
     Raises:
-        UserError: unknown method.
+        UserError: the method is unknown.
     """
     if method not in METHODS:
         raise UserError(f"unknown method '{method}'{did_you_mean(method, METHODS)}")
@@ -63,32 +63,32 @@ def make_spec(
     start: Mapping[str, Scalar] | None = None,
     require_assets: bool = True,
 ) -> RunSpec:
-    """A checked `RunSpec`; overrides that equal the defaults are dropped from it.
+    """Return a validated `RunSpec` of an online run; overrides equal to the defaults are dropped.
 
     Args:
-        method: a key of `METHODS`.
+        method: key of `METHODS`.
         task: name or alias in the task table.
-        seed: of everything random.
-        env_steps: budget; the task's own if None.
-        variant: name of the set of overrides; derived from them if None.
-        overrides: settings of the method.
-        obs: `state` or `rgb`.
-        assets: source of the models, for the tasks that need some; others pass it over.
+        seed: seed of all random numbers.
+        env_steps: budget in control steps; None for the default of the task.
+        variant: name of the set of overrides; None derives it from them.
+        overrides: hyperparameters that differ from the defaults.
+        obs: observations, `state` or `rgb`.
+        assets: source of the 3D models; ignored for tasks without.
         task_switches: switches of `TaskSwitches`.
-        start: facts of the trained model that it goes on from; see `tdmpc2.finetune`.
-        require_assets: False to plan a run whose models are not there yet; it then carries the
-            first source that is wanted.
+        start: facts about the pretrained model that the run starts from; see `tdmpc2.finetune`.
+        require_assets: whether the 3D models must be installed. False for planning a run; its
+            specification then contains the first source in `assets`.
 
     Raises:
-        MissingAssetsError: the models are missing, or of another source.
-        UserError: anything unknown, out of range or without effect.
+        MissingAssetsError: the 3D models are missing, or come from another source.
+        UserError: a value is unknown, out of range or without effect.
     """
     table_row = get_task(task)
     check_obs(table_row, obs)
     if obs == "rgb":
         table_row = dataclasses.replace(table_row, env_steps=PIXEL_ENV_STEPS)
     models = _assets_label(table_row, assets, require_assets) if table_row.assets else None
-    what = _changed(method, overrides or {})
+    changed_overrides = _changed_overrides(method, overrides or {})
     budget = table_row.env_steps if env_steps is None else env_steps
     require(budget >= 1, f"env_steps={budget}: must be at least 1")
     _check_seed(seed)
@@ -98,8 +98,8 @@ def make_spec(
         task=table_row.name,
         seed=seed,
         budget=budget,
-        overrides=what,
-        variant=_named(variant, (*what, *departures(switches))),
+        overrides=changed_overrides,
+        variant=_variant_or_default(variant, (*changed_overrides, *departures(switches))),
         obs=obs,
         assets=models,
         task_switches=switches,
@@ -108,7 +108,7 @@ def make_spec(
 
 
 def _assets_label(task: Task, assets: str, required: bool) -> str:
-    """Source of the models that a run uses, or will use once they are there."""
+    """Return the source of the 3D models that a run uses, or will use once they are installed."""
     assert task.assets is not None
     try:
         return find_assets(task.assets, assets).label
@@ -129,28 +129,28 @@ def make_offline_spec(
     overrides: Mapping[str, Any] | None = None,
     physics: Physics = "paper",
 ) -> RunSpec:
-    """A checked `RunSpec` of learning several tasks from a dataset.
+    """Return a validated `RunSpec` for training a multi-task agent from a dataset.
 
     Args:
-        method: a key of `METHODS`.
-        tasks: a suite, or several tasks by commas.
-        seed: of everything random.
-        dataset: its checksum.
-        num_updates: budget, gradient steps.
-        variant: name of the set of overrides; derived from them if None.
-        overrides: settings of the method.
-        physics: of evaluations, see `TaskSwitches`.
+        method: key of `METHODS`.
+        tasks: a suite, or several tasks separated by commas.
+        seed: seed of all random numbers.
+        dataset: checksum of the dataset.
+        num_updates: budget in gradient steps.
+        variant: name of the set of overrides; None derives it from them.
+        overrides: hyperparameters that differ from the defaults.
+        physics: physics of evaluations, see `TaskSwitches`.
 
     Raises:
-        UserError: anything unknown or out of range; a method that learns one task at a time.
+        UserError: a value is unknown or out of range, or the method has no multi-task agents.
     """
     name, members = get_task_set(tasks)
     _check_seed(seed)
     require(num_updates >= 1, f"num_updates={num_updates}: must be at least 1")
-    what = _changed(method, overrides or {}, name)
+    changed_overrides = _changed_overrides(method, overrides or {}, name)
     require(
-        not dict(what).get("prioritized_replay"),
-        "prioritized_replay=true: datasets are sampled uniformly",
+        not dict(changed_overrides).get("prioritized_replay"),
+        "prioritized_replay=true: datasets are sampled uniformly; use prioritized_replay=false",
     )
     switches = switches_of({"physics": physics}, *members)
     return RunSpec(
@@ -159,8 +159,8 @@ def make_offline_spec(
         seed=seed,
         budget=num_updates,
         budget_unit="num_updates",
-        overrides=what,
-        variant=_named(variant, (*what, *departures(switches))),
+        overrides=changed_overrides,
+        variant=_variant_or_default(variant, (*changed_overrides, *departures(switches))),
         task_switches=switches,
         tasks=tuple(task.name for task in members),
         dataset=dataset,
@@ -168,22 +168,23 @@ def make_offline_spec(
 
 
 def require_multitask(method: str) -> None:
-    """Refuses a method whose agents learn one task only."""
-    others = " or ".join(MULTITASK_METHODS)
-    text = f"method={method}: learns one task at a time; use {others}"
+    """Raise `UserError` if a method has no multi-task agents."""
+    valid = " or ".join(MULTITASK_METHODS)
+    text = f"method={method}: learns one task at a time; use {valid}"
     require(method in MULTITASK_METHODS, text)
 
 
 def make_config(method: str, overrides: Mapping[str, Any], task_set: str | None = None) -> Any:
-    """The config of a method's agent.
+    """Return the config of a method's agent.
 
     Args:
-        method: a key of `METHODS`.
-        overrides: settings that differ from the defaults.
-        task_set: name of the set of tasks that it learns; None for a single task.
+        method: key of `METHODS`.
+        overrides: hyperparameters that differ from the defaults.
+        task_set: name of the task set of a multi-task agent; None for a single task.
 
     Raises:
-        UserError: unknown field, a value out of range, or a method that learns one task only.
+        UserError: a field is unknown, a value is out of range, or the method has no multi-task
+            agents.
     """
     make = agent_class(method).config_class.make
     several: dict[str, Any] = {}
@@ -196,12 +197,12 @@ def make_config(method: str, overrides: Mapping[str, Any], task_set: str | None 
     return make(**several, **overrides)
 
 
-def _changed(
+def _changed_overrides(
     method: str, overrides: Mapping[str, Any], task_set: str | None = None
 ) -> tuple[tuple[str, Scalar], ...]:
-    """Those overrides that are none of the defaults, sorted by name."""
-    checked = _as_on_the_command_line(agent_class(method).config_class, overrides)
-    config, default = (make_config(method, one, task_set) for one in (checked, {}))
+    """Return the overrides that differ from the defaults, sorted by name."""
+    checked = _to_declared_types(agent_class(method).config_class, overrides)
+    config, default = (make_config(method, values, task_set) for values in (checked, {}))
     if not hasattr(config, "model_size"):
         return overrides_of(config, default)
     size = {"model_size": config.model_size}
@@ -212,24 +213,26 @@ def _changed(
 
 
 def _check_seed(seed: int) -> None:
-    require(0 <= seed < 2**32, f"seed={seed}: must lie in 0..{2**32 - 1}")  # as libraries want it
+    # The range that all libraries accept.
+    require(0 <= seed < 2**32, f"seed={seed}: must lie in 0..{2**32 - 1}")
 
 
-def _named(variant: str | None, what: tuple[tuple[str, Scalar], ...]) -> str:
-    """The variant's name, checked, or derived from what it sets."""
+def _variant_or_default(
+    variant: str | None, changed_overrides: tuple[tuple[str, Scalar], ...]
+) -> str:
+    """Return the given name of a variant after a check, or one derived from its settings."""
     if variant is None:
-        return variant_name(what)
+        return variant_name(changed_overrides)
     require(
         0 < len(variant) <= 100 and not variant.startswith(".") and "/" not in variant,
-        f"variant={variant}: must be usable as a folder's name",
+        f"variant={variant}: must be usable as a folder's name (1 to 100 characters, no slash, "
+        "no leading dot)",
     )
     return variant
 
 
-def _as_on_the_command_line(
-    config_class: type[Any], overrides: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Values of the types that fields declare, so that 8 and 8.0 are the same run."""
+def _to_declared_types(config_class: type[Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Convert values to the declared types of the fields, so that 8 and 8.0 give the same run."""
     kinds = cli.schema_of(config_class)
     return {
         name: cli.parse_value(name, str(value), kinds[name]) if name in kinds else value
@@ -238,36 +241,42 @@ def _as_on_the_command_line(
 
 
 def make_agent(spec: RunSpec, env: EnvSpec, device: torch.device) -> Agent:
-    """The agent of a run, freshly initialized."""
+    """Return a newly initialized agent for a run.
+
+    Args:
+        spec: the run.
+        env: shapes of its task or tasks.
+        device: device of the networks.
+    """
     config = make_config(spec.method, dict(spec.overrides), spec.task if spec.tasks else None)
     return agent_class(spec.method)(config, env, seed=spec.seed, device=device)
 
 
 def has_seed_batch(method: str) -> bool:
-    """Whether a method's agents of several seeds can act and learn as one batch."""
+    """Return whether agents of several seeds of a method can be trained as one batch."""
     return getattr(agent_class(method), "seed_batch_class", None) is not None
 
 
 def why_alone(spec: RunSpec) -> str | None:
-    """Why the seeds of such runs cannot be trained as one batch; None where they can."""
+    """Return why seeds of a run cannot be trained as one batch; None if they can."""
     if spec.tasks:
-        return f"{spec.task}: agents of several tasks are trained one by one"
+        return f"{spec.task}: seeds of multi-task agents are trained one by one; use seed="
     task = task_of(spec)
     if not has_seed_batch(spec.method):
-        return f"method {spec.method} trains one seed per process only"
+        return f"method={spec.method}: has no seed batches; train its seeds one by one with seed="
     if task.episodic:
-        return f"{spec.task}: episodes of different lengths; train its seeds one by one"
+        return f"{spec.task}: episode lengths differ; train its seeds one by one with seed="
     if not task.seeded_resets:
-        return f"{spec.task}: one generator in a process; train its seeds one by one"
+        return f"{spec.task}: uses a global generator; train its seeds one by one with seed="
     return None
 
 
 def make_seed_batch(agents: Sequence[Agent], going: Sequence[bool]) -> BatchedAgents:
-    """Agents of one method and task as one batch.
+    """Return the seed batch of several agents of one method and task.
 
     Args:
-        agents: of several seeds, as their runs have restored them.
-        going: whether each agent's run goes on; the others only fill their places.
+        agents: agents of several seeds, restored by their runs.
+        going: whether the run of each agent continues; the other agents keep the batch size.
     """
     module, _, name = agents[0].seed_batch_class.partition(":")  # type: ignore[attr-defined]
     return getattr(importlib.import_module(module), name)(agents, going)

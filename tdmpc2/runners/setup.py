@@ -1,4 +1,4 @@
-"""The parts of a run that no method decides: its environments, its replay, and what fits."""
+"""Environments and replay buffer of a run, and checks that the settings fit the machine."""
 
 from __future__ import annotations
 
@@ -25,64 +25,72 @@ from tdmpc2.envs.workers import RemoteEnv, WorkerEnvs
 
 
 def env_arguments(spec: RunSpec, *, render: bool = False) -> dict[str, Any]:
-    """What `make_env` needs for the environments of a run, but for their seeds.
+    """Return the arguments of `make_env` for the environments of a run, without the seed.
+
+    Args:
+        spec: the run.
+        render: whether the environments must render frames for videos.
 
     Raises:
-        UserError: the models of the task are not those that the run was begun with.
+        UserError: the installed 3D models of the task are not those that the run was started with.
     """
     task = task_of(spec)
     wanted: dict[str, Any] = {"task": task, "obs": spec.obs, "render": render}
     if task.assets is not None and spec.assets is not None:
-        found = find_assets(task.assets, spec.assets.partition("-")[0])
-        if found.label != spec.assets:
-            raise UserError(f"{found.folder}: holds {found.label} assets, not {spec.assets}")
-        wanted["assets"] = found
+        assets = find_assets(task.assets, spec.assets.partition("-")[0])
+        if assets.label != spec.assets:
+            raise UserError(
+                f"{assets.folder}: contains {assets.label} assets, but the run uses {spec.assets}; "
+                "restore those, or start another run with runs="
+            )
+        wanted["assets"] = assets
     if spec.start:
         wanted["padded_to"] = padded_spec(task, dict(spec.start))
     return wanted
 
 
 def make_env_group(wanted: Mapping[str, Any], num_envs: int, workers: int | None) -> EnvGroup:
-    """Environments for an evaluation.
+    """Return the environments of an evaluation, which seeds them.
 
     Args:
-        wanted: what `env_arguments` returned.
-        num_envs: of the group, seeded anew by each evaluation.
-        workers: processes; 0 for this one; None: one less than the cores this process may
-            use, where that is two or more.
+        wanted: arguments of `make_env` from `env_arguments`.
+        num_envs: number of environments.
+        workers: number of processes that step them; 0 for this process. None: one less than the
+            usable cores if that is at least 2, else 0.
     """
-    # Environments that share NumPy's global generator must share a process.
-    together = None if wanted["task"].seeded_resets else 0
-    return make_env_groups([[wanted] * num_envs], workers if together is None else together)[0]
+    # Environments that use NumPy's global generator must all be in this process.
+    if not wanted["task"].seeded_resets:
+        workers = 0
+    return make_env_groups([[wanted] * num_envs], workers)[0]
 
 
 def make_env_groups(
     wanted: Sequence[Sequence[Mapping[str, Any]]], workers: int | None
 ) -> list[EnvGroup]:
-    """Groups of environments, of which one is stepped at a time.
+    """Return groups of environments; only one group is stepped at a time.
 
     Args:
-        wanted: of each environment of each group, what `make_env` needs but for the seed.
-        workers: see `make_env_group`; each group has processes of its own.
+        wanted: arguments of `make_env`, without the seed, for each environment of each group.
+        workers: number of processes per group; see `make_env_group`.
     """
     if workers is None:
         spare = usable_cores() - 1
         workers = spare if spare > 1 else 0
-    each = [[{**one, "seed": i} for i, one in enumerate(group)] for group in wanted]
+    seeded = [[{**env, "seed": i} for i, env in enumerate(group)] for group in wanted]
     if workers > 0:
-        return [WorkerEnvs(group, workers) for group in each]
-    return [SerialEnvs([make_env(**one) for one in group]) for group in each]
+        return [WorkerEnvs(group, workers) for group in seeded]
+    return [SerialEnvs([make_env(**env) for env in group]) for group in seeded]
 
 
 def training_envs(
     envs: Sequence[TaskEnv], wanted: Sequence[Mapping[str, Any]], threads: int | None
 ) -> list[TaskEnv]:
-    """Environments of training, several of them in processes of their own where cores allow.
+    """Return the training environments; several are moved to processes if there are enough cores.
 
     Args:
-        envs: in this process; closed if others take their places.
-        wanted: of each, what `make_env` needs.
-        threads: cores that this process is held to, or None.
+        envs: environments in this process; closed if they are replaced by remote ones.
+        wanted: arguments of `make_env` for each environment.
+        threads: number of cores that this process may use; None for all usable ones.
     """
     if len(envs) == 1 or (threads or usable_cores()) <= len(envs):
         return list(envs)
@@ -94,19 +102,22 @@ def training_envs(
 
 
 def evaluation_workers(options: CommonOptions) -> int | None:
-    """Evaluation processes: a run that is held to some threads takes no more cores than those."""
+    """Return the number of evaluation processes; None for the default of `make_env_group`.
+
+    A run with `threads=` uses no more cores than that for its evaluations.
+    """
     if options.eval_workers is None and options.threads is not None:
         return options.threads - 1 if options.threads > 2 else 0
     return options.eval_workers
 
 
 def env_spec(task: Task, env: TaskEnv, start: Mapping[str, Any] | None = None) -> EnvSpec:
-    """What an agent must know of a single task.
+    """Return the `EnvSpec` of a single task.
 
     Args:
-        task: of the run.
-        env: an environment of it.
-        start: facts of the model that the run goes on from, if there is one.
+        task: task of the run.
+        env: an environment of the task.
+        start: facts about the pretrained model that the run starts from; None or empty without.
     """
     assert env.observation_space.shape is not None
     assert env.action_space.shape is not None
@@ -123,7 +134,14 @@ def env_spec(task: Task, env: TaskEnv, start: Mapping[str, Any] | None = None) -
 
 
 def make_replay(agent: Any, env: EnvSpec, seed: int, device: torch.device) -> Any:
-    """The memory an agent asks for."""
+    """Return the replay buffer that an agent requires.
+
+    Args:
+        agent: agent that declares the kind and size of the buffer.
+        env: shapes of the task.
+        seed: seed of the run.
+        device: device of the buffer.
+    """
     shape = (agent.config.buffer_size, agent.replay_length, env.obs_shape, env.action_dim)
     generator = torch.Generator().manual_seed(derive_seed(seed, "replay"))
     if agent.replay_across_episodes:
@@ -142,40 +160,44 @@ def make_replay(agent: Any, env: EnvSpec, seed: int, device: torch.device) -> An
 def check_fits(
     agent: Any, env: EnvSpec, budget: int, device: torch.device, num_runs: int = 1
 ) -> torch.device:
-    """Refuses settings that could not get through the run.
+    """Check, before a run starts, that its settings are consistent and its replay buffer fits.
 
     Args:
-        agent: of the run.
-        env: of its task.
+        agent: agent of the run.
+        env: shapes of the task.
         budget: env steps.
-        device: of the networks.
-        num_runs: alike, in one process, each with a memory of its own.
+        device: device of the networks.
+        num_runs: number of equal runs in this process, each with its own replay buffer.
 
     Returns:
-        Where the replay buffer is to lie.
+        The device of the replay buffer.
 
     Raises:
-        UserError: too few seeding decisions, too small a memory or more than there is, or too
-            long a horizon.
+        UserError: there are too few seeding decisions, the buffer is smaller than an episode or
+            larger than the free memory, or the horizon is longer than an episode.
     """
     decisions = max(env.episode_lengths)
     if agent.replay_visibility == "episode" and agent.seed_decisions < decisions:
         raise UserError(
-            f"seed_decisions={agent.seed_decisions}: learning starts from a whole episode, "
+            f"seed_decisions={agent.seed_decisions}: updates start after a whole episode, "
             f"so at least {decisions} are needed"
         )
     least = agent.num_envs * (decisions + 1)
     if agent.config.buffer_size < least:
         raise UserError(
             f"buffer_size={agent.config.buffer_size}: one episode takes {decisions + 1} rows"
-            + (f", {agent.num_envs} of them {least}" if agent.num_envs > 1 else "")
+            + (f", {agent.num_envs} episodes take {least}" if agent.num_envs > 1 else "")
+            + f"; use at least {least}"
         )
     if agent.replay_length > decisions and not agent.replay_across_episodes:
-        raise UserError(f"horizon={agent.replay_length}: an episode has only {decisions} decisions")
-    # Each episode takes a row more than it has decisions, and the last one may pass the budget.
+        raise UserError(
+            f"horizon={agent.replay_length}: an episode has only {decisions} decisions; use a "
+            "smaller horizon"
+        )
+    # An episode takes one row more than it has decisions; the last one may exceed the budget.
     episodes = budget // (min(env.action_repeats) * min(env.episode_lengths)) + agent.num_envs
     row = num_runs * replay_bytes(1, env.obs_shape, env.action_dim, frame_stack=env.frame_stack)
     place = replay_device(row, agent.config.buffer_size, device)
-    if place.type == "cpu":  # where only what is filled takes up memory
+    if place.type == "cpu":  # there, only rows that are filled occupy memory
         check_memory(row, min(agent.config.buffer_size, episodes * (decisions + 1)))
     return place

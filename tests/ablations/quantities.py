@@ -1,4 +1,4 @@
-"""What an agent is and does, part by part, so that two variants can be told apart."""
+"""Quantities of an agent (shapes, losses, actions, updates …) in which two variants can differ."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ TASK = torch.arange(ROWS) % 3
 
 
 def config_of(**overrides: Any) -> TDMPC2Config:
-    """A tiny agent of three tasks, with the paper's number of Q-functions."""
+    """Build the config of a tiny three-task agent with the paper's number of Q-functions."""
     return tiny_config(**{"num_q": 5, "task_dim": 4, **overrides})
 
 
 def _agent(config: TDMPC2Config) -> TDMPC2:
-    """With weights away from their start, the same wherever name and shape are the same."""
+    """Build an agent with random weights that depend only on the name and shape of each tensor."""
     agent = TDMPC2(config, THREE_TASKS, seed=1)
     with torch.no_grad():
         for name, parameter in agent.model.named_parameters():
@@ -58,7 +58,7 @@ def _model_loss(config: TDMPC2Config) -> Any:
 
 
 def _policy_loss(config: TDMPC2Config) -> Any:
-    """With noise of the policy that does not depend on what else an update draws."""
+    """Compute the policy loss with policy noise that does not depend on other random samples."""
     agent, generator = _agent(config), torch.Generator().manual_seed(3)
     latents = torch.rand(6, ROWS, config.latent_dim, generator=generator)[: config.horizon + 1]
     noise = agent.train_noise.update(ROWS)
@@ -97,7 +97,7 @@ def _least_std(config: TDMPC2Config) -> Any:
 
 
 def _embedding(config: TDMPC2Config) -> Any:
-    """Lengths of embeddings that were longer than 1."""
+    """Return the norms of renormalized embeddings whose norms were above 1."""
     agent = _agent(config)
     with torch.no_grad():
         agent.model.task_embedding.fill_(2.0)
@@ -121,6 +121,6 @@ QUANTITIES: dict[str, Callable[[TDMPC2Config], Any]] = {
 
 
 def quantities(spec: RunSpec) -> dict[str, Any]:
-    """All of them for the tiny agent with a run's settings, and its task."""
+    """Measure all quantities of the tiny agent with a run's settings, and add the run's task."""
     config = config_of(**dict(spec.overrides))
     return {name: measure(config) for name, measure in QUANTITIES.items()} | {"task": task_of(spec)}

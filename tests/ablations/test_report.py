@@ -1,4 +1,4 @@
-"""The report of ablations, from run directories to verdicts, tables and figures."""
+"""The report on ablations, from run directories to verdicts, tables and figures."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def write(
     offsets: tuple[float, ...] = OFFSETS,
     **facts: Any,
 ) -> None:
-    """Runs whose returns rise evenly to `score`, up to an offset of each seed."""
+    """Write runs whose returns rise linearly to `score` plus an offset per seed."""
     for task in tasks:
         for seed, offset in enumerate(offsets, start=1):
             end = score + offset
@@ -36,7 +36,7 @@ def write(
 
 
 def compare(tmp_path: Path, *arguments: str) -> tuple[int, pd.DataFrame]:
-    """Exit code and table."""
+    """Write the report, and return its exit code and table."""
     out = tmp_path / "out"
     code = report.main([f"runs={tmp_path / 'runs'}", f"out={out}", "reps=200", *arguments])
     return code, pd.read_csv(out / "ablations.csv").set_index("ablation")
@@ -44,7 +44,7 @@ def compare(tmp_path: Path, *arguments: str) -> tuple[int, pd.DataFrame]:
 
 @pytest.fixture
 def runs(tmp_path: Path) -> Path:
-    """The default at 800, and ablations that lose 100, nothing, and cannot be judged."""
+    """Write a default at 800, and ablations that lose 100, lose nothing, and cannot be judged."""
     write(tmp_path / "runs", "default", 800.0)
     write(tmp_path / "runs", "no-simnorm", 700.0, overrides={"latent_norm": "none"})
     write(tmp_path / "runs", "anything", 800.0, overrides={"num_q": 2})
@@ -68,7 +68,7 @@ def test_effects_and_verdicts(
     error = np.sqrt(2 * 2 * (1 / 3)) / 2
     assert simnorm["welch_high"] == pytest.approx(-10 + 2.306 * error, abs=1e-3)
     assert simnorm["difference_low"] < -10 < simnorm["difference_high"] < -8
-    # From 0 through half of the end to the end: half of it.
+    # The curve is linear from 0, so the mean over it is half of the final score.
     assert simnorm["area_difference"] == pytest.approx(-5.0)
     assert simnorm["improvement"] == 0.0
     assert table["verdict"].to_dict() == {
@@ -81,7 +81,7 @@ def test_effects_and_verdicts(
     printed = capsys.readouterr().out
     assert "num-q-2 (num_q=2): two Q-functions score lower (Figure 9)" in printed
     assert "at 100,000 env steps" in printed
-    assert "Not there" not in printed
+    assert "Missing:" not in printed
     tasks = pd.read_csv(tmp_path / "out" / "ablation_tasks.csv")
     assert tasks.query("ablation == 'no-simnorm'")["difference"].tolist() == [-10.0, -10.0]
     for name in ("ablations.md", "ablations.tex", "curves.pdf", "curves.png", "bars.png"):
@@ -113,10 +113,10 @@ def test_what_is_missing_is_said_and_the_rest_reported(
     assert table.loc["no-planning", "difference"] == pytest.approx(-10.25)
     printed = capsys.readouterr().out
     assert "no-planning: dog-run: no run of the variant" in printed
-    assert "cup-catch: seed 3 of no-planning stands at 40,000 of 100,000 env steps" in printed
-    # Earlier on, that run counts too.
+    assert "cup-catch: seed 3 of no-planning is at 40,000 of 100,000 env steps" in printed
+    # At an earlier step, that run is compared too.
     _, table = compare(tmp_path, "env_steps=40000")
-    assert "stands at" not in capsys.readouterr().out
+    assert " is at " not in capsys.readouterr().out
     assert table.loc["no-planning", "seeds_variant"] == 3
 
 
@@ -128,13 +128,13 @@ def test_seeds_of_one_side_only_are_named(
     write(tmp_path / "runs", "no-dropout", 800.0, **one)
     _, table = compare(tmp_path)
     printed = capsys.readouterr().out
-    assert "walker-walk: seeds 2 3 of the base only" in printed
+    assert "walker-walk: seeds 2 3 only in the base" in printed
     assert "not enough seeds (2 or more needed)" in printed
     assert np.isnan(table.loc["no-dropout", "seeds_needed"])
 
 
 def test_bases_sizes_and_combinations_are_kept_apart(tmp_path: Path) -> None:
-    """Runs are paired by their settings, whatever their variants are called."""
+    """Runs are matched by their settings, not by the names of their variants."""
     runs = tmp_path / "runs"
     quick = {"model_size": "smoke", "batch_size": 64}
     write(runs, "default", 800.0)
@@ -152,7 +152,7 @@ def test_bases_sizes_and_combinations_are_kept_apart(tmp_path: Path) -> None:
 def test_switches_of_the_protocol_are_ablations_too(tmp_path: Path) -> None:
     runs, facts = tmp_path / "runs", {"tasks": ("lift-cube",), "domain": "maniskill2"}
     write(runs, "default", 800.0, **facts)
-    write(runs, "stop-at-success", 800.0, task_switches={"stop_at_success": True}, **facts)
+    write(runs, "stop-at-success", 800.0, protocol={"stop_at_success": True}, **facts)
     _, table = compare(tmp_path)
     assert table["verdict"].to_dict() == {"stop-at-success": "supported"}
 
@@ -185,7 +185,7 @@ def test_diverged_runs_count(tmp_path: Path) -> None:
         (["margin=0"], "margin=0: must be above 0"),
         (["env_steps=-1"], "env_steps=-1: must be above 0"),
         (["marge=3"], "unknown key 'marge' (did you mean 'margin'?)"),
-        (["base=quick"], "no runs of the variant 'quick' (there are"),
+        (["base=quick"], "no runs of the variant 'quick' (available:"),
         (["rule=guess"], "unknown rule 'guess'"),
         (["spec=none.toml"], "cannot be read"),
         (["runs=/nonexistent"], "no run in /nonexistent"),

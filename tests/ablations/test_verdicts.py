@@ -1,4 +1,4 @@
-"""The verdict on a claim: by hand, and its error rates by simulation."""
+"""Verdicts on claims: expected values by hand, and error rates by simulation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from ablations.verdicts import OPEN, Expected, error_rates, judge, seeds_needed
 from analysis.stats.equivalence import Difference, difference, mean_difference
 
-STEADY = math.inf  # degrees of freedom of a known error
+STEADY = math.inf  # degrees of freedom of an exactly known standard error
 
 
 @pytest.mark.parametrize(
@@ -22,7 +22,7 @@ STEADY = math.inf  # degrees of freedom of a known error
         (0.0, 3.0, "lower", "contradicted"),
         (0.0, 3.1, "lower", OPEN),
         (6.0, 3.1, "lower", "contradicted"),
-        (-2.0, 1.0, "lower", "supported"),  # little, but lower
+        (-2.0, 1.0, "lower", "supported"),  # within the margin, but lower
         (0.0, 3.0, "same", "supported"),
         (0.0, 3.1, "same", OPEN),
         (-7.0, 3.0, "same", "contradicted"),
@@ -44,7 +44,7 @@ def test_single_seeds_settle_nothing(expected: Expected | None) -> None:
     assert seeds_needed([(np.array([10.0]), np.array([60.0, 61.0]))], expected) is None
 
 
-# Of three seeds on three tasks whose scores spread by 5 points, as the paper's figure has them.
+# Three seeds on three tasks as in the paper's figure, with a spread of 5 points over seeds.
 SETTING = {"spread": 5.0, "num_seeds": 3, "num_tasks": 3}
 
 
@@ -54,10 +54,10 @@ def rate(effect: float, expected: Expected | None, verdict: str, **changes: floa
 
 
 def test_false_positives_are_as_rare_as_they_say() -> None:
-    """Two standard errors of 2,000 studies: 0.7 points at 2.5 %, 1 point at 5 %."""
+    """Bounds: two standard errors of 2,000 studies, 0.7 points at a rate of 2.5 %, 1 at 5 %."""
     assert 0.01 < rate(0.0, "lower", "supported") < 0.035
     assert 0.02 < rate(0.0, "same", "contradicted", spread=15.0) < 0.06
-    # A loss of exactly the margin counts as none in 5 % of the cases, at most.
+    # A loss of exactly the margin counts as no loss in at most 5 % of the studies.
     assert 0.02 < rate(-5.0, "lower", "contradicted") < 0.065
     assert rate(-5.0, "same", "supported") < 0.065
     both = rate(0.0, None, "lower", spread=15.0) + rate(0.0, None, "higher", spread=15.0)
@@ -65,7 +65,7 @@ def test_false_positives_are_as_rare_as_they_say() -> None:
 
 
 def test_power() -> None:
-    """What three seeds on three tasks can show, and what they cannot."""
+    """Three seeds on three tasks detect a loss of 10 points, but often miss a loss of 5."""
     assert rate(-10.0, "lower", "supported") > 0.95
     assert 0.3 < rate(-5.0, "lower", "supported") < 0.6
     assert rate(0.0, "lower", "contradicted") > 0.4
@@ -80,14 +80,14 @@ def test_seeds_needed_settle_it() -> None:
     needed = seeds_needed(pairs, "lower")
     assert needed is not None
     assert 3 < needed < 40
-    # Scores of the same mean and spread, so many of them, are settled, and one less is not.
+    # Scores with the same mean and spread decide the verdict at `needed` seeds, but not below.
     for count, settled in ((needed, True), (needed - 1, False)):
         parts = [difference(*(like(side, count) for side in pair)) for pair in pairs]
         assert (judge(mean_difference(parts), "lower") != OPEN) == settled
 
 
 def like(scores: np.ndarray, count: int) -> np.ndarray:
-    """So many scores with the mean and the spread of these."""
+    """Build `count` scores with the mean and spread of the given scores."""
     grid = np.linspace(-1, 1, count)
     return scores.mean() + grid * scores.std(ddof=1) / grid.std(ddof=1)
 

@@ -1,4 +1,4 @@
-"""Writes run directories of agents of several tasks as their trainer does."""
+"""Helpers that write run directories of multi-task agents in the trainer's format."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ HEADER = (
     "episode_length,num_episodes,score"
 )
 PAIR = ("walker-walk", "mw-reach")
-"""A set of two tasks, one scored by its return, the other by success."""
+"""A task set of two tasks, one scored by return, the other by success."""
 
 
 def eval_line(step: int, task: str, score: float) -> str:
-    """One line of `eval.csv`, newline included; `score` lies in 0 to 100."""
+    """Return one line of `eval.csv`, newline included; `score` is in 0 to 100."""
     success = TASKS[task].metric == "success" if task in TASKS else False
     episode_return = 0.0 if success else 10 * score
     return f"{step},{task},{episode_return},0,{score / 100 * success},0,500,10,{score}\n"
@@ -41,26 +41,26 @@ def write_multitask_run(
     numeric: Mapping[str, Any] | None = None,
     **spec: Any,
 ) -> Path:
-    """Writes one run.
+    """Write one run directory.
 
     Args:
-        runs: the folder of all runs.
+        runs: folder of all runs.
         points: updates, and the score of each task, 0 to 100.
-        tasks: of the set, in order.
-        task_set: its name; made of the tasks' unless given.
-        method: of the run; likewise the next three.
-        variant: of the run.
-        size: of the model.
-        seed: of the run.
+        tasks: tasks of the task set, in order.
+        task_set: name of the task set; None to join the names of the tasks.
+        method: method of the run.
+        variant: variant of the run.
+        size: model size.
+        seed: seed of the run.
         tag: end of the directory's name.
-        state: for `status.json`.
-        eval_csv: content of `eval.csv` in place of the points.
-        rates: updates per second, for `timing.csv`.
-        numeric: content of `numeric.json`; a CPU unless given.
-        spec: entries of `spec.json` that differ from those written here.
+        state: state in `status.json`.
+        eval_csv: content of `eval.csv`, which replaces the points.
+        rates: updates per second in `timing.csv`.
+        numeric: content of `numeric.json`; None for a CPU.
+        spec: entries of `spec.json` that differ from the defaults.
 
     Returns:
-        the run directory.
+        The run directory.
     """
     name = task_set or "+".join(tasks)
     directory = runs / method / variant / name / f"seed{seed}-{tag}"

@@ -1,4 +1,4 @@
-"""Draws figures for tests, and tells what stands where in them."""
+"""Helpers that draw figures for tests and return the positions of their texts."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ CATALOG = replace(read_catalog(FIGURES / "figures.toml", PLOTS), bootstrap=Boots
 
 
 def draw(records: Records, spec: FigureSpec, catalog: Catalog = CATALOG) -> Drawing:
-    """What a figure of the catalog shows of these records."""
+    """Draw a figure of the catalog from these records."""
     return PLOTS[spec.plot](Shown(spec, records, ScoreCurves(records), RULES["hold"], catalog))
 
 
 def texts_of(figure: Figure) -> list[tuple[str, Bbox]]:
-    """Every text that is drawn, with its box in pixels."""
+    """Return every visible text with its bounding box in pixels."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     skipped: set[Text] = set()
@@ -46,7 +46,7 @@ def texts_of(figure: Figure) -> list[tuple[str, Bbox]]:
 
 
 def assert_nothing_overlaps_or_is_clipped(figure: Figure) -> None:
-    """Texts lie within the page, apart from each other and from the plots."""
+    """Check that texts are on the page and overlap neither each other nor the plots."""
     texts = texts_of(figure)
     assert len(texts) > 10
     for text, box in texts:
@@ -63,10 +63,10 @@ def assert_nothing_overlaps_or_is_clipped(figure: Figure) -> None:
 
 
 def card_of(figure: Figure) -> str:
-    """The text below the panels, in one line."""
+    """Return the caption below the panels in one line."""
     return " ".join(text.get_text() for text in figure.texts).replace("\n", " ")
 
 
 def legend_of(figure: Figure) -> list[str]:
-    """Labels of the legend above the panels."""
+    """Return the labels of the legend above the panels."""
     return [text.get_text() for legend in figure.legends for text in legend.get_texts()]

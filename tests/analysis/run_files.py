@@ -1,4 +1,4 @@
-"""Writes run directories as the trainer does."""
+"""Helpers that write run directories in the trainer's format."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ HEADER = (
 
 
 def eval_line(step: int, episode_return: float, *, sd: float = 0.0, success: float = 0.0) -> str:
-    """One line of `eval.csv`, newline included."""
+    """Return one line of `eval.csv`, newline included."""
     return f"{step},{step // 2},{episode_return},{sd},{success},{success},500,10\n"
 
 
@@ -32,24 +32,24 @@ def write_run(
     eval_csv: str | None = None,
     **spec: Any,
 ) -> Path:
-    """Writes one run.
+    """Write one run directory.
 
     Args:
-        runs: the folder of all runs.
-        points: env step and score; the score is a success rate where `metric="success"`
-            is among `spec`, else an episode return.
-        method: of the run; likewise the next three.
-        variant: of the run.
-        task: of the run.
-        seed: of the run.
+        runs: folder of all runs.
+        points: env step and score; the score is a success rate if `metric="success"` is in `spec`,
+            else an episode return.
+        method: method of the run.
+        variant: variant of the run.
+        task: task of the run.
+        seed: seed of the run.
         tag: end of the directory's name.
-        state: for `status.json`.
-        sd: of the returns over an evaluation's episodes.
-        eval_csv: content of `eval.csv` in place of the points.
-        spec: entries of `spec.json` that differ from those written here.
+        state: state in `status.json`.
+        sd: standard deviation of the returns over the episodes of an evaluation.
+        eval_csv: content of `eval.csv`, which replaces the points.
+        spec: entries of `spec.json` that differ from the defaults.
 
     Returns:
-        the run directory.
+        The run directory.
     """
     directory = runs / method / variant / task / f"seed{seed}-{tag}"
     directory.mkdir(parents=True)
@@ -83,7 +83,7 @@ def write_run(
 
 
 def write_table(path: Path, header: str, lines: Sequence[str]) -> Path:
-    """Writes a CSV file of curves and the folders above it."""
+    """Write a CSV file of curves, with its parent folders."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(f"{line}\n" for line in (header, *lines)))
     return path
@@ -92,7 +92,7 @@ def write_table(path: Path, header: str, lines: Sequence[str]) -> Path:
 def write_reference_scores(
     runs: Path, task: str, uniform: tuple[float, float], zero: tuple[float, float]
 ) -> Path:
-    """Writes `floors/<task>.json` from mean and standard deviation of each policy."""
+    """Write `floors/<task>.json` from mean and standard deviation of each policy."""
     path = runs / "floors" / f"{task}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     policies = {

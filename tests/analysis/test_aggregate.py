@@ -1,4 +1,4 @@
-"""Groups of tasks: by hand, and the published aggregates."""
+"""Aggregates over groups of tasks, against hand-computed values and published aggregates."""
 
 from __future__ import annotations
 
@@ -67,10 +67,10 @@ def test_a_step_that_a_run_has_not_reached_is_listed(runs):
 @pytest.mark.parametrize(
     ("points", "reason"),
     [
-        ({0: 1.0, 2000: 900.0}, "there is none before but step 0"),
-        ({2000: 900.0, 3000: 900.0}, "there is none before but step 0"),
-        ({0: 1.0, 500: 400.0, 1500: 900.0}, "the last one before is at 500"),
-        ({0: 1.0, 899: 400.0, 1001: 900.0}, "the last one before is at 899"),
+        ({0: 1.0, 2000: 900.0}, "the only one is at step 0"),
+        ({2000: 900.0, 3000: 900.0}, "the only one is at step 0"),
+        ({0: 1.0, 500: 400.0, 1500: 900.0}, "the last one is at 500"),
+        ({0: 1.0, 899: 400.0, 1001: 900.0}, "the last one is at 899"),
     ],
 )
 def test_a_series_without_an_evaluation_near_the_horizon_is_left_out(runs, rule, points, reason):
@@ -115,10 +115,10 @@ def test_scores_at_the_horizon_by_hand(runs):
     table, problems = group_scores(
         *(ScoreCurves(load(runs)), [GROUP], HOLD, FAST), fractions=(0.5, 1.0)
     )
-    (problem,) = problems  # at half of the horizon there is only the untrained agent's score
+    (problem,) = problems  # At half of the horizon, the untrained agent's score is the only one.
     assert "no evaluation within 10% of 500 env steps" in problem.what
     final = table[table["fraction"] == 1.0].set_index("statistic")["value"]
-    # Task means 0.2 and 0.9; the interquartile mean leaves out the lowest and the highest run.
+    # Task means 0.2 and 0.9; the interquartile mean drops the lowest and the highest run.
     expected = {"mean": 0.55, "median": 0.55, "iqm": 0.55, "optimality_gap": 0.45}
     assert final.to_dict() == pytest.approx(expected)
     assert set(table["fraction"]) == {1.0}
@@ -146,7 +146,7 @@ def test_profiles_and_improvement_by_hand(runs):
     assert by_pair["sac", "tdmpc2"] == pytest.approx((0.5 + 0.75) / 2)
 
 
-# The paper authors' curves; scores in per cent at the horizon, bounds of 95 % intervals, and the
+# The released curves: scores in percent at the horizon, bounds of the 95 % intervals, and the
 # scores at a quarter and at half of the horizon.
 PUBLISHED = {
     ("dmcontrol", "tdmpc2"): (87.8, (87.3, 88.4), (79.3, 85.3)),

@@ -1,4 +1,4 @@
-"""What the audit finds, and what it says was done about it."""
+"""Findings of the audit and their reported treatment."""
 
 from __future__ import annotations
 
@@ -33,27 +33,27 @@ def test_nothing_is_found_where_nothing_is_ragged(tmp_path):
 def test_findings_by_hand(tmp_path):
     steps = [0, FULL // 2, FULL]
     lines = [f"{step},1,1" for step in steps]
-    lines += [f"{step},1,2" for step in (0, FULL)]  # seed 2 lacks the middle
-    lines += [f"{step},1,3" for step in (0, 0, FULL // 2)]  # seed 3 repeats and stops early
+    lines += [f"{step},1,2" for step in (0, FULL)]  # seed 2 lacks the middle step
+    lines += [f"{step},1,3" for step in (0, 0, FULL // 2)]  # seed 3 repeats a step and stops early
     write_table(tmp_path / "tdmpc" / "walker-walk.csv", "step,reward,seed", lines)
     two = [f"{step},1,{seed}" for step in steps for seed in (1, 2)]
     write_table(tmp_path / "tdmpc" / "walker-run.csv", "step,reward,seed", two)
     curves = ScoreCurves(load_curves(tmp_path, "theirs"))
     assert found(curves) == [
         ("repeated_steps", "tdmpc", "walker-walk", 3, 1, "0", "averaged"),
-        ("missing_steps", "tdmpc", "walker-walk", 2, 1, "2,000,000", "value before them held"),
+        ("missing_steps", "tdmpc", "walker-walk", 2, 1, "2,000,000", "previous value held"),
         *[
             (
                 *("ends_early", "tdmpc", "walker-walk", 3, 1),
-                *("2,000,000 of 4,000,000", "last value carried on"),
+                *("2,000,000 of 4,000,000", "last value carried forward"),
             )
         ],
-        ("missing_seed", "tdmpc", "walker-run", 3, 1, "no curve", "mean over the others"),
+        ("missing_seed", "tdmpc", "walker-run", 3, 1, "no curve", "mean over the other seeds"),
     ]
     treatments = {name: treatment for name, *_, treatment in found(curves, "available")}
-    assert treatments["missing_steps"] == treatments["ends_early"] == "left out at those steps"
+    assert treatments["missing_steps"] == treatments["ends_early"] == "excluded at those steps"
     assert {name: t for name, *_, t in found(curves, "hold_last")}["repeated_steps"] == (
-        "last one taken"
+        "last value used"
     )
     assert summary(audit(curves, RULES["hold"]))[0] == "1 runs: steps recorded more than once"
 

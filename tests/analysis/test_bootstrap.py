@@ -1,4 +1,4 @@
-"""Resampling against hand-computed matrices, enumeration and rliable itself."""
+"""Bootstrap against hand-computed values, enumeration and rliable."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ONE_TASK = np.zeros(3, int)
 
 
 def stacked(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Scores `(num_seeds, num_tasks)`, as rliable takes them, as runs and strata."""
+    """Convert scores `(num_seeds, num_tasks)`, rliable's format, to runs and strata."""
     num_seeds, num_tasks = scores.shape
     return scores.T.reshape(-1, 1), np.repeat(np.arange(num_tasks), num_seeds)
 
@@ -42,9 +42,10 @@ def test_statistics_by_hand():
     values = {name: f(scores, strata, ones(scores)).item() for name, f in STATISTICS.items()}
     assert values["mean"] == pytest.approx(6.0)
     assert values["median"] == pytest.approx(6.0)
-    # One of five runs is cut off at each end, weighing 1; the runs of a task weigh 5/6 each, the
-    # lone one 5/3: 1/6 of the second lowest and 2/3 of the highest are cut, and what is left is
-    # 2/3 · 3 + 5/6 · 5 + 5/6 · 7 + 2/3 · 10, over 3.
+    # A weight of 1 is cut off at each end. Runs of the first two tasks have weight 5/6 each, the
+    # single run of the third has 5/3. At the low end, this is 5/6 of the lowest run and 1/6 of the
+    # second; at the high end, 1 of the highest. The rest is 2/3 · 3 + 5/6 · 5 + 5/6 · 7 + 2/3 · 10,
+    # divided by 3.
     assert values["iqm"] == pytest.approx((2 / 3 * 3 + 5 / 6 * 12 + 2 / 3 * 10) / 3)
     assert values["optimality_gap"] == 0.0
     gap = bootstrap.optimality_gap(np.array([[0.2], [1.4]]), np.array([0, 1]), np.ones((2, 1)))
@@ -55,7 +56,7 @@ def test_statistics_by_hand():
 @pytest.mark.parametrize("name", STATISTICS)
 def test_statistics_are_rliables(name, shape):
     rng = np.random.default_rng(1)
-    # Success rates, with the many ties they have, and returns.
+    # Success rates, which have many ties, and returns.
     for scores in (rng.integers(0, 11, shape) / 10, rng.random(shape) * 1.2):
         runs, strata = stacked(scores)
         ours = STATISTICS[name](runs, strata, ones(runs)).item()
@@ -80,12 +81,12 @@ def test_resamples_draw_each_tasks_runs_uniformly():
     assert (counts[3:].sum(axis=0) == 2).all()
     assert (counts == 3).mean(axis=1)[:3] == pytest.approx([1 / 27] * 3, abs=0.005)
     assert (counts == 2).mean(axis=1)[3:] == pytest.approx([1 / 4] * 2, abs=0.01)
-    # Tasks are drawn independently of each other.
+    # Tasks are resampled independently of each other.
     assert np.corrcoef(counts[0], counts[3])[0, 1] == pytest.approx(0.0, abs=0.03)
 
 
 def test_interval_of_three_seeds_is_their_range():
-    # All three draws are the lowest seed in 1/27 = 3.7 % > 2.5 % of the cases.
+    # All three samples are the lowest seed with probability 1/27 = 3.7 % > 2.5 %.
     found = interval("mean", np.array([[3.0], [1.0], [2.0]]), ONE_TASK, FAST)
     np.testing.assert_allclose(found.stacked(), [[2.0, 1.0, 3.0]], rtol=1e-12)
 
@@ -102,7 +103,7 @@ def test_few_seeds_of_one_task_are_enumerated(num_seeds):
 @pytest.mark.parametrize("shape", [(3, 1), (3, 8), (5, 20)])
 @pytest.mark.parametrize("name", STATISTICS)
 def test_intervals_agree_with_rliables(name, shape):
-    # With few tasks the distribution has steps, so a bound may move by one of them.
+    # With few tasks the distribution is discrete, so a bound may differ by one value.
     scores = np.random.default_rng(3).random(shape)
     many = Bootstrap(reps=6000, seed=5)
     runs, strata = stacked(scores)
@@ -136,7 +137,7 @@ def test_checkpoints_are_independent_of_each_other():
 
 
 def test_difference_by_hand():
-    # 1 or 2 or 3 with the chances 1/4, 1/2, 1/4, minus a constant.
+    # 1 or 2 or 3 with the probabilities 1/4, 1/2, 1/4, minus a constant.
     ours = np.array([[1.0], [3.0]]), np.zeros(2, int)
     theirs = np.array([[0.5], [0.5]]), np.zeros(2, int)
     found = difference("mean", ours, theirs, FAST)
@@ -144,7 +145,7 @@ def test_difference_by_hand():
 
 
 def test_both_sides_of_a_difference_are_drawn_on_their_own():
-    # Drawn alike, the two would cancel and leave no interval.
+    # If both sides used the same resamples, the difference would have no variance.
     side = np.array([[1.0], [3.0]]), np.zeros(2, int)
     found = difference("mean", side, side, Bootstrap(4000))
     assert found.stacked().tolist() == [[0.0, -2.0, 2.0]]
@@ -229,7 +230,7 @@ def test_coverage_is_what_the_note_says():
         assert covered.mean() == pytest.approx(coverage, abs=0.03)
     for num_seeds, coverage in ((2, 0.83), (3, 0.89)):
         strata = np.repeat(np.arange(104), num_seeds)
-        # Checkpoints stand for repetitions of the whole experiment.
+        # Each checkpoint is a repetition of the whole experiment.
         scores = rng.standard_normal((len(strata), 1500))
         found = interval("mean", scores, strata, FAST)
         covered = (found.low <= 0) & (found.high >= 0)

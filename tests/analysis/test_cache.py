@@ -1,4 +1,4 @@
-"""What is remembered of run directories, and when they are read again."""
+"""Cache of run directories: what is cached, and when runs are read again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Task embeddings of runs and of checkpoints, ours and official ones."""
+"""Task embeddings from run directories and checkpoints, ours and official ones."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def official(path: Path, values: torch.Tensor) -> Path:
 
 
 def in_pairs() -> torch.Tensor:
-    """Thirty embeddings; each even task has the direction of the odd one after it."""
+    """Return thirty embeddings; each even task has the direction of the odd one after it."""
     directions = torch.randn(15, 64, generator=torch.Generator().manual_seed(0))
     return torch.stack([directions, 2 * directions], dim=1).reshape(30, 64)
 
@@ -47,7 +47,7 @@ def test_neighbors_and_norms_by_hand(tmp_path):
         assert table.loc[odd, "cosine"].startswith(f"{even} 0.00, ")
         assert table.loc[odd, "cosine"].count(",") == 2
     np.testing.assert_allclose(table["norm"], values.norm(dim=1), rtol=1e-6)
-    # What is alike lies close together.
+    # Similar embeddings are close to each other.
     places = table[["x", "y"]].to_numpy()
     gaps = np.linalg.norm(places[:, None] - places, axis=2) + 1e9 * np.eye(30)
     assert (gaps.argmin(axis=1) == np.arange(30) ^ 1).all()
@@ -115,7 +115,7 @@ def test_two_runs_side_by_side_are_named_by_their_settings(tmp_path):
     ]
     one, other = (own for _, own in drawing.numbers.groupby("agent", sort=False))
     np.testing.assert_allclose(3 * one["norm"].to_numpy(), other["norm"].to_numpy())
-    # Scaling all embeddings alike leaves their angles, and the generator is seeded.
+    # A common scale does not change the angles, and the generator is seeded.
     assert one["cosine"].tolist() == other["cosine"].tolist()
     again = embedding_figure(runs).numbers
     pd.testing.assert_frame_equal(again, drawing.numbers)
@@ -131,13 +131,15 @@ def test_two_tasks_are_enough(tmp_path):
 
 def test_runs_that_cannot_be_read(tmp_path):
     run = write_multitask_run(tmp_path, {0: (1.0, 2.0)})
-    with pytest.raises(UserError, match=r"holds no checkpoint \(checkpoints/<n>/state.pt\)"):
+    with pytest.raises(UserError, match=r"contains no checkpoint \(checkpoints/<n>/state.pt\)"):
         read_embedding(run)
     with_checkpoint(run, torch.zeros(7, 4))
-    with pytest.raises(UserError, match="names 2 tasks, the checkpoint embeds 7"):
+    with pytest.raises(UserError, match="lists 2 tasks, but the checkpoint embeds 7"):
         read_embedding(run)
     (run / "spec.json").write_text("{}")
-    with pytest.raises(UserError, match=r"does not name the tasks of the run .KeyError: 'tasks'"):
+    with pytest.raises(
+        UserError, match=r"does not contain the tasks of the run .KeyError: 'tasks'"
+    ):
         read_embedding(run)
     alone = write_multitask_run(tmp_path, {0: (1.0,)}, tasks=("walker-walk",))
     with pytest.raises(UserError, match="embeds a single task"):
@@ -154,7 +156,7 @@ def test_a_missing_path_is_named_before_anything_is_drawn(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"model": {"x": torch.zeros(3)}}, "no multi-task agent"),
+        ({"model": {"x": torch.zeros(3)}}, "not a multi-task agent"),
         ({"task_embedding": torch.zeros(7, 4)}, "embeds 7 tasks"),
     ],
 )

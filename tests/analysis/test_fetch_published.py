@@ -1,4 +1,4 @@
-"""Fetching the released curves, from a server on this machine."""
+"""Download of the released curves from a local server."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def archive(path: Path, files: dict[str, str]) -> Path:
 
 @pytest.fixture
 def server(tmp_path) -> Iterator[str]:
-    """Address of a server of the folder `served`."""
+    """URL of a server of the folder `served`."""
     (tmp_path / "served").mkdir()
     handler = functools.partial(SimpleHTTPRequestHandler, directory=tmp_path / "served")
     handler.log_message = lambda *args: None  # type: ignore[attr-defined]
@@ -51,10 +51,10 @@ def test_the_curves_are_downloaded_and_the_rest_is_left_out(tmp_path, server, ca
     ]
     printed = capsys.readouterr()
     assert printed.out == f"{out}\n"
-    assert "warning: 2 files that differ" in printed.err
+    assert "warning: the 2 files differ" in printed.err
     assert [path.name for path in out.parent.iterdir()] == ["published"]
     assert main([f"out={out}", "url=not-asked"]) == 0
-    assert "is there already" in capsys.readouterr().err
+    assert "exists already" in capsys.readouterr().err
 
 
 def test_an_archive_downloaded_elsewhere(tmp_path):
@@ -68,7 +68,7 @@ def test_an_archive_downloaded_elsewhere(tmp_path):
     ("files", "message"),
     [
         ({"tdmpc2-abc/train.py": "x"}, "holds no folder"),
-        ({"tdmpc2-abc/results/readme.md": "x"}, "holds no curves"),
+        ({"tdmpc2-abc/results/readme.md": "x"}, "contains no curves"),
         ({**FILES, "../evil": "x"}, "write outside its folder"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The command from end to end."""
+"""`make_figures.py` from end to end."""
 
 from __future__ import annotations
 
@@ -50,12 +50,12 @@ def draw(runs: Path, *arguments: str) -> tuple[int, Path]:
 
 
 def _squeezed(path: Path) -> str:
-    """A table without the blanks that line its columns up."""
+    """Return a table without the blanks that align its columns."""
     return " ".join(path.read_text().split())
 
 
 def command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    # The script must run outside the checkout, where only an installed package is found.
+    # The scripts run outside the checkout, where only an installed package would be found.
     path = os.pathsep.join(filter(None, [str(project_root()), os.environ.get("PYTHONPATH")]))
     return subprocess.run(
         [sys.executable, *arguments],
@@ -118,7 +118,7 @@ def test_half_written_line_is_a_warning(runs, capsys):
     run = write_run(runs, {}, seed=3, task="walker-walk", eval_csv=content)
     code, _ = draw(runs, "only=learning_curves")
     assert code == 0
-    assert f"warning: {run}/eval.csv:4: half-written last line" in capsys.readouterr().err
+    assert f"warning: {run}/eval.csv:4: incomplete last line" in capsys.readouterr().err
 
 
 def test_missing_column_costs_that_run_and_the_exit_code(runs, capsys):
@@ -157,11 +157,11 @@ def test_figures_drawn_side_by_side_are_those_drawn_in_turn(runs, capsys):
 def test_figures_without_runs_are_named_in_one_line(runs, capsys):
     code, out = draw(runs, "only=fig1,aggregate,visual,fig9_actor", "reps=200")
     assert code == 0
-    # What only runs of one's own can show becomes a card that names the command.
+    # A figure with a `command` becomes a page that shows the command.
     assert (out / "fig9_actor.png").exists()
     assert not (out / "fig9_actor.csv").exists()
     lines = capsys.readouterr().err.splitlines()
-    assert lines[-1] == "warning: figures: not drawn for lack of runs: fig1, visual"
+    assert lines[-1] == "warning: figures: not drawn, no matching runs: fig1, visual"
 
 
 def test_published_and_own_curves_beside_the_runs(runs, tmp_path, capsys):
@@ -225,7 +225,7 @@ def test_multi_task_agents_are_kept_apart(runs, capsys):
     assert set(pd.read_csv(out / "audit.csv")["task"]) == {"cartpole-swingup", "walker-walk"}
     assert "| TD-MPC2 (19M) | mt80 | 5,000,000 | 50.0 | 1 |" in _squeezed(out / "multitask.md")
     lines = capsys.readouterr().err.splitlines()
-    told = [line for line in lines if line.startswith("audit: 4 runs of several tasks (4 of mt80)")]
+    told = [line for line in lines if line.startswith("audit: 4 multi-task runs (4 on mt80)")]
     assert len(told) == 1
     assert set(pd.read_csv(out / "problems.csv")["severity"]) == {"warning"}
 
@@ -239,7 +239,7 @@ def test_runs_of_several_tasks_alone_are_drawn(tmp_path, capsys):
         assert {f"{name}.{kind}" for kind in KINDS} <= {path.name for path in out.iterdir()}
     assert pd.read_csv(out / "audit.csv").empty
     capsys.readouterr()
-    with pytest.raises(UserError, match=r"no run of a single task in .*, only 1 run of several"):
+    with pytest.raises(UserError, match=r"no single-task run in .*, only 1 multi-task run"):
         report.main([f"runs={folder}", f"out={tmp_path / 'page.html'}"])
 
 
@@ -250,13 +250,13 @@ def test_sets_of_tasks_are_chosen_by_name(runs):
     assert code == 0
     assert (out / "multitask.csv").exists()
     assert not (out / "aggregate.csv").exists()
-    with pytest.raises(UserError, match="no record of a task 'yours'"):
+    with pytest.raises(UserError, match="no record of task 'yours'"):
         draw(runs, "tasks=yours", *arguments)
 
 
 def test_the_rule_is_chosen_and_named(runs):
     _, out = draw(runs, "only=aggregate", "rule=available", "reps=200")
-    assert "left out at those steps" in set(pd.read_csv(out / "audit.csv")["treatment"])
+    assert "excluded at those steps" in set(pd.read_csv(out / "audit.csv")["treatment"])
     assert "spread" in pd.read_csv(out / "sensitivity.csv").columns
 
 
@@ -265,7 +265,7 @@ def test_the_rule_is_chosen_and_named(runs):
     [
         ("published=missing", "published=.*missing does not exist"),
         ("curves=missing.csv", "curves=.*missing.csv does not exist"),
-        ("tasks=walkr-*", "no record of a task 'walkr-.'"),
+        ("tasks=walkr-*", "no record of task 'walkr-.'"),
         ("rule=hald", "unknown rule 'hald' .did you mean 'hold'"),
         ("reps=5", "at least 100 resamples"),
         ("run=x", "unknown key 'run' .did you mean 'runs'"),
@@ -297,7 +297,7 @@ def test_no_run_says_what_to_run(tmp_path):
 
 
 def test_no_run_at_all_draws_the_released_curves(tmp_path, monkeypatch, capsys):
-    """Where they have been fetched; else the line that says what to run names them."""
+    """The released curves are drawn if they are available; else the error names the download."""
     monkeypatch.setattr(source_options, "default_runs_dir", lambda: tmp_path / "runs")
     monkeypatch.setenv("TDMPC2_PUBLISHED", str(tmp_path / "paper"))
     arguments = [f"out={tmp_path / 'out'}", "reps=200", "only=profiles,learning_curves"]
@@ -309,10 +309,10 @@ def test_no_run_at_all_draws_the_released_curves(tmp_path, monkeypatch, capsys):
         write_table(tmp_path / "paper" / "sac" / f"{task.name}.csv", f"step,{column},seed", lines)
     assert make_figures.main(arguments) == 0
     printed = capsys.readouterr()
-    assert f"no run in {tmp_path / 'runs'}: the released curves alone" in printed.err
-    assert "not drawn for lack of runs: learning_curves" in printed.err
+    assert f"no run in {tmp_path / 'runs'}; using only the released curves" in printed.err
+    assert "not drawn, no matching runs: learning_curves" in printed.err
     assert "profiles.png" in printed.out
-    # Whoever names a folder of runs wants those.
+    # They do not replace an explicitly given folder of runs.
     with pytest.raises(UserError, match="no run in"):
         make_figures.main([*arguments, f"runs={tmp_path / 'runs'}"])
 

@@ -1,4 +1,4 @@
-"""Days on a device, by hand."""
+"""Cost of multi-task runs, against hand-computed values."""
 
 from __future__ import annotations
 
@@ -29,11 +29,15 @@ def test_every_process_takes_a_device(tmp_path):
     ("name", "content", "what"),
     [
         ("numeric.json", None, "is missing"),
-        ("numeric.json", "{", "no valid JSON"),
+        ("numeric.json", "{", "invalid JSON"),
         ("numeric.json", '{"device": "tpu"}', "unknown device 'tpu' (valid: cpu, cuda)"),
         ("timing.csv", None, "no timing yet"),
         ("timing.csv", "num_updates,seconds\n1,1\n", "missing column updates_per_second"),
-        ("timing.csv", "updates_per_second\n0\n", "updates_per_second is 0; line skipped"),
+        (
+            "timing.csv",
+            "updates_per_second\n0\n",
+            "updates_per_second is 0, must be above 0; line skipped",
+        ),
     ],
 )
 def test_what_cannot_be_used_is_named(tmp_path, name, content, what):

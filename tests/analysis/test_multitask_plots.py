@@ -1,4 +1,4 @@
-"""What figures of multi-task agents show, by hand, and that nothing overlaps or is cut off."""
+"""Figures of multi-task agents: plotted values, and no overlapping or clipped text."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def titles(figure) -> list[str]:
 
 
 def both_sets(runs) -> None:
-    """Two sizes of an agent for two sets of tasks, two seeds each, and a variant."""
+    """Two agent sizes on two task sets with two seeds each, and a variant."""
     for name in ("mt30", "mt80"):
         tasks = [task.name for task in SUITES[name]]
         for size, variant, score in (

@@ -1,4 +1,4 @@
-"""Scores of sets of tasks, by hand."""
+"""Scores of multi-task agents, against hand-computed values."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def test_the_score_of_a_set_is_the_mean_over_its_tasks(tmp_path):
     assert problems == ()
     assert curves["step"].tolist() == [0, 100]
     assert curves["mean"].tolist() == pytest.approx([0.02, 0.25])
-    # Each task's seeds are drawn by themselves: the mean is ¼ (a + b + c + d), a, b in {10, 30}
-    # and c, d in {20, 40}; its extremes come with a chance of 1/16 each.
+    # Seeds are resampled within each task: the mean is ¼ (a + b + c + d), a, b in {10, 30}
+    # and c, d in {20, 40}; its extremes have a probability of 1/16 each.
     assert curves[["low", "high"]].to_numpy()[1].tolist() == pytest.approx([0.15, 0.35])
-    # At the start the first task has no spread; 1/4 of the draws lie at either end.
+    # At the start the first task has no variance; 1/4 of the resamples are at each end.
     assert curves[["low", "high"]].to_numpy()[0].tolist() == pytest.approx([0.01, 0.03])
     assert curves[["num_seeds", "seeds", "num_tasks"]].to_numpy()[0].tolist() == [2, "1 2", 2]
     assert set(curves["step_unit"]) == {"num_updates"}
@@ -79,7 +79,7 @@ def test_a_finished_run_of_a_smaller_budget_ends_the_comparison(tmp_path):
     write_multitask_run(tmp_path, {0: (0.0, 0.0), 100: (20.0, 20.0), 200: (90.0, 90.0)}, seed=2)
     scores, problems = final_scores(load(tmp_path).multitask, HOLD, BOOT)
     assert scores[["num_updates", "value"]].to_numpy().tolist() == [[100, pytest.approx(0.15)]]
-    assert "not at the end of 200 updates: seed 1 (COMPLETED)" in problems[0].what
+    assert "budget of 200 updates not reached: seed 1 (COMPLETED)" in problems[0].what
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_nothing_is_filled_in_where_the_rule_says_so(tmp_path):
     write_multitask_run(tmp_path, {}, eval_csv=f"{HEADER}\n{text}", budget=100, seed=1)
     write_multitask_run(tmp_path, {0: (20.0, 40.0), 100: (0.0, 50.0)}, seed=2)
     curves, problems = set_curves(load(tmp_path).multitask, RULES["available"], BOOT)
-    # At 100 only the second seed knows the first task.
+    # At 100, only the second seed has a score of the first task.
     assert curves["mean"].tolist() == pytest.approx([0.25, (0 + 0.3) / 2])
     assert curves["seeds"].tolist() == ["1 2", "2"]
     assert problems == ()
@@ -115,7 +115,7 @@ def test_a_run_that_never_saw_a_task_is_left_out(tmp_path):
     write_multitask_run(tmp_path, {0: (20.0, 40.0)}, seed=2)
     scores, problems = final_scores(load(tmp_path).multitask, HOLD, BOOT)
     assert scores["value"].tolist() == pytest.approx([0.3])
-    assert "1 of 2 tasks never evaluated; left out" in problems[0].what
+    assert "1 of 2 tasks never evaluated; excluded" in problems[0].what
     assert problems[0].severity == "error"
 
 
@@ -124,7 +124,7 @@ def test_sets_of_one_name_and_other_tasks_are_not_mixed(tmp_path):
     write_multitask_run(tmp_path, {0: (20.0, 40.0)}, seed=2, task_set="mine", tasks=("a", "b"))
     scores, problems = final_scores(load(tmp_path).multitask, HOLD, BOOT)
     assert scores.empty
-    assert "runs of different tasks, all called mine; left out" in problems[0].what
+    assert "runs on different tasks under the same name mine; excluded" in problems[0].what
 
 
 def test_no_run_gives_empty_tables(tmp_path):
@@ -144,6 +144,6 @@ def test_the_interval_of_many_tasks_is_that_of_the_seeds(tmp_path):
     scores, _ = final_scores(load(tmp_path).multitask, HOLD, BOOT)
     row = scores.iloc[0]
     assert row["value"] == pytest.approx(values.mean() / 100)
-    # Seeds are drawn within each task: the variance of the mean is Σ s²/3 / 20², s² over n.
+    # Seeds are resampled within each task: the variance of the mean is Σ s²/3 / 20², s² over n.
     spread = np.sqrt((values.var(axis=0) / 3).sum()) / 20 / 100
     assert (row["high"] - row["low"]) / (2 * 1.96) == pytest.approx(spread, rel=0.1)

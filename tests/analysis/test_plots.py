@@ -1,4 +1,4 @@
-"""What is drawn, and that nothing overlaps or is cut off."""
+"""Figures of single-task runs: plotted values, and no overlapping or clipped text."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_nothing_to_draw_is_said(tmp_path):
 
 
 def four_methods(runs) -> Records:
-    """Two domains, four methods, three seeds, and the same published."""
+    """Two domains, four methods and three seeds, from runs and published."""
     scores = {"tdmpc2": 0.9, "tdmpc": 0.7, "sac": 0.5, "dreamerv3": 0.3}
     success = {"domain": "metaworld", "metric": "success"}
     for method, score in scores.items():
@@ -204,7 +204,7 @@ def test_our_tasks_are_shown_no_further_than_we_went(tmp_path):
     drawing = draw(records.select(tasks=["walker-walk"]), spec)
     last = drawing.numbers.groupby("source")["step"].max()
     assert last.to_dict() == {"published": 200_000, "runs": 200_000}
-    # A published curve without a second point so early is not drawn.
+    # A published curve with only one point in this range is not drawn.
     assert set(drawing.numbers["method"]) == {"tdmpc2"}
 
 
@@ -299,7 +299,7 @@ def test_quoted_bars_stand_beside_ours_or_alone(tmp_path):
     (ax,) = alone.pages[0].axes
     assert [bar.get_height() for bar in ax.patches] == [57.1]
     card = " ".join(text.get_text() for text in alone.pages[0].texts).replace("\n", " ")
-    assert "Quoted, not measured here: Table 1." in card
+    assert "Dotted bars: quoted from Table 1, not measured here." in card
     assert "0 run" not in card
 
 

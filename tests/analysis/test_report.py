@@ -1,4 +1,4 @@
-"""The report: its data, and the page in a real browser."""
+"""The HTML report: its data, and the page in a browser."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ EVIL = "</script><script>document.title='evil'</script>"
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Runs of two methods and an ablation, three published methods, and something damaged."""
+    """Return runs of two methods and an ablation, three published methods, and damaged files."""
     root = tmp_path_factory.mktemp("report")
     runs = root / "runs"
     for task, score in (("walker-walk", 900.0), ("cup-catch", 500.0), ("mw-reach", 0.8)):
@@ -109,11 +109,11 @@ def test_runs_of_several_tasks_are_counted_and_not_on_the_page(tmp_path):
     data = content(tmp_path)
     assert [task["name"] for task in data["tasks"]] == ["walker-walk"]
     told = [line for line in data["facts"] if line.startswith("Not on this page")]
-    assert told == ["Not on this page: 1 run of several tasks (1 of mine), see make_figures.py"]
+    assert told == ["Not on this page: 1 multi-task run (1 on mine); see analysis/make_figures.py"]
 
 
 def headlines(folder: Path, *arguments: str) -> dict[tuple[str, str], set[str]]:
-    """Series of each table of headline numbers, by its label and horizon."""
+    """Series of each table of headline numbers, by label and horizon."""
     out = folder / "report.html"
     assert report.main([f"out={out}", "reps=200", *arguments]) == 0
     data = content(folder)
@@ -125,7 +125,7 @@ def headlines(folder: Path, *arguments: str) -> dict[tuple[str, str], set[str]]:
 
 
 def publish(folder: Path, name: str, scores: dict[int, float]) -> str:
-    """Writes a published method's curves of walker-walk; the argument that names the folder."""
+    """Write a published method's curves of walker-walk; return the argument with the folder."""
     lines = [f"{step},{score},{seed}" for step, score in scores.items() for seed in (1, 2, 3)]
     write_table(folder / "paper" / name / "walker-walk.csv", "step,reward,seed", lines)
     return f"published={folder / 'paper'}"
@@ -135,7 +135,7 @@ LATE = {0: 3.0, 100_000: 700.0, 200_000: 800.0}
 
 
 def test_a_short_run_is_not_compared_with_curves_that_begin_later(tmp_path):
-    """The published score at step 0 says nothing of step 40,000."""
+    """The published score at step 0 is not used at step 40,000."""
     write_run(tmp_path / "runs", {0: 5.0, 40_000: 300.0}, budget=40_000)
     arguments = [f"runs={tmp_path / 'runs'}", publish(tmp_path, "tdmpc2", LATE)]
     tables = headlines(tmp_path, *arguments)
@@ -143,7 +143,7 @@ def test_a_short_run_is_not_compared_with_curves_that_begin_later(tmp_path):
     (table,) = content(tmp_path)["groups"]
     (left,) = table["left_out"]
     assert "published/tdmpc2" in left
-    assert "none before but step 0" in left
+    assert "only one is at step 0" in left
     assert table["wins"] == []
 
 
@@ -158,7 +158,7 @@ def test_runs_are_compared_at_the_last_step_that_curves_from_elsewhere_have(tmp_
 
 
 def test_a_method_that_went_further_is_compared_there(tmp_path):
-    """Ours at the shortest budget of ours, and whoever got there at the first of the others'."""
+    """Our runs are compared at their shortest budget, and with others at their first step."""
     write_run(tmp_path / "runs", {0: 5.0, 40_000: 300.0}, budget=40_000)
     points = {0: 5.0, 40_000: 100.0, 100_000: 500.0}
     write_run(tmp_path / "runs", points, budget=100_000, method="sac")
@@ -230,7 +230,7 @@ def test_training_records_damaged_or_missing(tmp_path):
 
 @pytest.mark.parametrize(
     ("argument", "message"),
-    [("reps=3", "at least 100"), ("out=.", "is a folder, name a file"), ("rep=1", "did you mean")],
+    [("reps=3", "at least 100"), ("out=.", "is a folder; name a file"), ("rep=1", "did you mean")],
 )
 def test_bad_arguments(folder, argument, message):
     with pytest.raises(UserError, match=message):
@@ -255,7 +255,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def page(browser, folder) -> Iterator[Any]:
-    """The report; errors on the page, and requests for anything else, fail the test."""
+    """Open the report; errors on the page and network requests fail the test."""
     errors: list[str] = []
     asked: list[str] = []
     tab = browser.new_page(viewport={"width": 1300, "height": 900}, color_scheme="light")
@@ -270,7 +270,7 @@ def page(browser, folder) -> Iterator[Any]:
 
 
 def drawn(page: Any, selector: str) -> int:
-    """How many of the canvases hold something other than blank."""
+    """Return the number of canvases that are not blank."""
     count = """selector => [...document.querySelectorAll(selector)].filter(c => c.width &&
         c.getContext('2d').getImageData(0, 0, c.width, c.height).data.some(v => v)).length"""
     return page.evaluate(count, selector)
@@ -279,7 +279,7 @@ def drawn(page: Any, selector: str) -> int:
 def test_overview(page):
     assert page.title() == "TD-MPC2 reproduction"
     assert page.locator("nav a").all_text_contents() == [
-        *("Overview", "Tasks", "Did it reproduce?", "Variants", "Audit"),
+        *("Overview", "Tasks", "Reproduction", "Variants", "Audit"),
     ]
     card = page.locator(".card", has_text="metaworld, tasks run here")
     assert "78.4" in card.inner_text()
@@ -314,7 +314,7 @@ def test_a_tile_leads_to_its_task(page):
     assert drawn(page, ".large canvas") == 1
     runs = page.inner_text("table")
     assert "abcdef0123" in runs
-    assert EVIL in runs  # shown, not run
+    assert EVIL in runs  # displayed as text, not executed
     assert page.title() == "TD-MPC2 reproduction"
     page.locator(".charts canvas >> nth=0").scroll_into_view_if_needed()
     page.wait_for_timeout(200)
@@ -331,7 +331,7 @@ def test_a_tile_leads_to_its_task(page):
 
 
 def test_verdicts_variants_and_audit(page):
-    page.click("nav >> text=Did it reproduce?")
+    page.click("nav >> text=Reproduction")
     assert page.locator("td.reproduced").count() >= 4
     page.click("td a >> nth=0")
     page.wait_for_selector(".large canvas")

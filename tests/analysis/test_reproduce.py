@@ -1,4 +1,4 @@
-"""Did it reproduce: tables and exit codes from end to end."""
+"""`reproduce.py` from end to end: tables and exit codes."""
 
 from __future__ import annotations
 
@@ -134,9 +134,9 @@ def test_methods_and_variants_are_kept_apart(tmp_path, published):
     ("arguments", "message"),
     [
         (["variant=none"], "no run of variant 'none'"),
-        (["margin=0"], "margin=0: must be above 0"),
+        (["margin=0"], "margin=0 must be above 0"),
         (["margn=1"], "did you mean 'margin'"),
-        (["tasks=acrobot-*"], "no record of a task"),
+        (["tasks=acrobot-*"], "no record of task"),
     ],
 )
 def test_bad_arguments(tmp_path, published, arguments, message):
@@ -152,7 +152,7 @@ def test_published_curves_must_be_named(tmp_path):
 
 
 def test_the_published_curves_reproduce_themselves(published_curves, tmp_path):
-    """As a user's own curves they come out as reproduced or, where seeds differ much, open."""
+    """Compared with themselves, released curves are reproduced or, with high variance, open."""
     arguments = [f"curves={published_curves}", f"published={published_curves}", "tasks=mw-*"]
     with pytest.raises(UserError, match="same source"):
         reproduce.main([f"runs={tmp_path}", *arguments])

@@ -1,4 +1,4 @@
-"""Score against parameters, and Table 1, by hand."""
+"""Scaling figure and Table 1, against hand-computed values."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _style():
 
 
 def write_sizes(runs, sizes=SIZES, **more) -> None:
-    """One agent of each size for a set called mt80, at 86,400 · 10 updates, 10 of them a second."""
+    """One agent of each size on a task set named mt80, with 864,000 updates at 10 per second."""
     for size, parameters, score in sizes:
         facts = {"num_parameters": parameters, "task_set": "mt80", "tag": size, **more}
         points = {0: (0.0, 0.0), 864_000: (score - 5, score + 5)}
@@ -66,7 +66,7 @@ def test_runs_and_quoted_numbers_are_fitted_each_by_themselves(tmp_path):
     filled = [line for line in ax.lines if line.get_marker() == "o" and line not in hollow]
     assert [line.get_ydata().tolist() for line in filled] == [pytest.approx([20, 40, 60])]
     assert ax.get_xscale() == "log"
-    assert "Hollow marks: quoted, not measured here: Table 1 of the paper" in card_of(page)
+    assert "Hollow marks: quoted from Table 1 of the paper" in card_of(page)
     assert_nothing_overlaps_or_is_clipped(page)
 
 
@@ -85,7 +85,7 @@ def test_table_one_by_hand(tmp_path):
     ours = table.iloc[:3].droplevel(["agents", "tasks"])
     assert ours.index.tolist() == ["1M", "5M", "19M"]
     assert ours["parameters"].tolist() == ["1,000,000", "5,000,000", "10,000,000"]
-    # 864,000 updates at 10 a second are a day; at 20 and 5 half a day and two.
+    # 864,000 updates take one day at 10 per second, and half a day and two days at 20 and 5.
     assert ours["days"].tolist() == ["1 GPU-days", "1.25 CPU-days", "1 GPU-days"]
     assert ours["updates/s"].tolist() == ["10", "12.5", "10"]
     assert ours["device"].tolist() == ["NVIDIA H200", "AMD EPYC", "NVIDIA H200"]
@@ -110,7 +110,7 @@ def test_a_run_without_parameters_is_in_the_table_only(tmp_path):
     assert drawing.table[["size", "parameters", "score (%)"]].to_numpy().tolist() == [
         ["48M", "", "20.0"]
     ]
-    assert "no number of parameters recorded" in " ".join(p.what for p in drawing.problems)
+    assert "number of parameters not recorded" in " ".join(p.what for p in drawing.problems)
 
 
 def test_other_variants_do_not_stand_beside_the_papers_numbers(tmp_path):

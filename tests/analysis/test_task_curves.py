@@ -1,4 +1,4 @@
-"""Single tasks: means over seeds, and what is scored without learning."""
+"""Mean curves and reference scores of single tasks."""
 
 from __future__ import annotations
 

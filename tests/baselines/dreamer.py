@@ -1,4 +1,4 @@
-"""A DreamerV3 of a few hundred parameters, and draws for it."""
+"""A DreamerV3 agent with a few hundred parameters, and noise for it."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ TINY = {
 
 
 def make(**overrides: object) -> DreamerV3:
-    """A tiny agent."""
+    """Return a tiny agent."""
     config = DreamerV3Config.make(model_size="small", **{**TINY, **overrides})
     return DreamerV3(config, SMALL, seed=0)
 
 
 def perturb(agent: DreamerV3) -> None:
-    """Heads that start at zero say something."""
+    """Randomize the heads that start at zero."""
     random = Random(7)
     for network in (agent.model, agent.behavior):
         for parameter in network.parameters():
@@ -44,24 +44,24 @@ def perturb(agent: DreamerV3) -> None:
 
 
 def model_noise(agent: DreamerV3, seed: int = 1) -> Tensor:
-    """Draws of the posterior states."""
+    """Return noise of the posterior states."""
     return Random(seed).uniform(5, 3, 3)
 
 
 def imagination_noise(starts: int = 15, seed: int = 2) -> Noise:
-    """Draws of an imagination."""
+    """Return noise of an imagined rollout."""
     random = Random(seed)
     return Noise(random.normal(4, starts, 2), random.uniform(4, starts, 3))
 
 
 def starts(agent: DreamerV3, num: int = 15) -> State:
-    """States to imagine from."""
+    """Return start states of imagined rollouts."""
     log_p = torch.log_softmax(Random(4).normal(num, 3, 4), -1)
     return State(Random(3).normal(num, 6), draw(log_p, Random(5).uniform(num, 3)).detach())
 
 
 def slow_observe(agent: DreamerV3, batch: object, uniform: Tensor) -> tuple[State, Tensor]:
-    """`RSSM.observe`, one step after the other."""
+    """Compute `RSSM.observe` one time step after the other."""
     cell, embed = agent.model.rssm, agent.model.encode(batch.obs)
     state, states, logs = State(torch.zeros(3, 6), torch.zeros(3, 12)), [], []
     for t in range(len(batch.obs)):
@@ -74,7 +74,7 @@ def slow_observe(agent: DreamerV3, batch: object, uniform: Tensor) -> tuple[Stat
 
 
 def two_hot(x: float, num: int = 255) -> Tensor:
-    """Worked out anew: bins from −20 to 20 in symlog space."""
+    """Return the two-hot encoding over bins from −20 to 20 in symlog space, computed anew."""
     place = (math.copysign(math.log1p(abs(x)), x) + 20) / 40 * (num - 1)
     below = math.floor(place)
     encoded = torch.zeros(num)

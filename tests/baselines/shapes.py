@@ -16,22 +16,22 @@ TWO_TASKS = EnvSpec((5,), 3, (50, 100), (2, 2), (3, 1), ("one", "two"))
 
 
 class Random:
-    """Random tensors by one generator."""
+    """Random tensors from one generator."""
 
     def __init__(self, seed: int = 0) -> None:
         self.generator = torch.Generator().manual_seed(seed)
 
     def normal(self, *shape: int) -> Tensor:
-        """Standard normal draws."""
+        """Return standard normal samples."""
         return torch.randn(*shape, generator=self.generator)
 
     def uniform(self, *shape: int) -> Tensor:
-        """Uniform draws."""
+        """Return uniform samples in [0, 1)."""
         return torch.rand(*shape, generator=self.generator)
 
 
 def random_batch(env: EnvSpec, length: int, size: int, seed: int = 0) -> Batch:
-    """Sub-trajectories, every third of which ends its episode; tasks in turn."""
+    """Return sub-trajectories, of which every third terminates; tasks alternate."""
     random = Random(seed)
     terminated = torch.zeros(length, size)
     terminated[-1, ::3] = 1.0
@@ -47,7 +47,7 @@ def random_batch(env: EnvSpec, length: int, size: int, seed: int = 0) -> Batch:
 
 
 def random_sequences(env: EnvSpec, length: int, size: int, seed: int = 0) -> Sequences:
-    """Sequences, the second of which goes on into another episode at time 2."""
+    """Return sequences, of which the second contains a new episode from time step 2 on."""
     random = Random(seed)
     first, terminated = torch.zeros(length, size), torch.zeros(length, size)
     first[0], first[2, 1] = 1.0, 1.0

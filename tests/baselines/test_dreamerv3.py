@@ -1,4 +1,4 @@
-"""Losses, acting and schedule of DreamerV3 against numbers worked out by hand."""
+"""Test losses, acting and schedule of DreamerV3 against values computed by hand."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_policy_by_hand() -> None:
 
 
 def losses_of(agent: DreamerV3, alive: Tensor) -> tuple[Tensor, Tensor]:
-    """Actor and critic loss, step by step, as functions of the parameters."""
+    """Compute actor and critic loss step by step."""
     c, m, b = agent.config, agent.model, agent.behavior
     noise, start = imagination_noise(), starts(agent)
     state, features = start, [start.features]
@@ -171,7 +171,7 @@ def test_the_slow_critic_holds_the_critic_back() -> None:
     )
     assert both.metrics["critic_loss"] > free.metrics["critic_loss"]
     assert torch.equal(both.actor[0], free.actor[0])
-    # It moves 2 % of the way at each update.
+    # The slow critic moves by 2 % at each update.
     before = [p.clone() for p in held.behavior.slow_critic.parameters()]
     held.update_on(random_sequences(SMALL, 5, 3), model_noise(held), imagination_noise())
     online, slow = held.behavior.critic.parameters(), held.behavior.slow_critic.parameters()
@@ -201,15 +201,15 @@ def test_states_go_on_until_an_episode_begins() -> None:
     obs = Random(1).normal(2, 5).numpy()
     agent.seed_evaluation(5)
     start = agent.act(obs, first=np.array([True, True]), explore=False)
-    memory = agent.memory[False]
+    previous = agent.act_states[False]
     agent.act(obs, first=np.array([True, True]), explore=True)
-    assert agent.memory[False] is memory  # training has a memory of its own
+    assert agent.act_states[False] is previous  # training has separate recurrent states
     agent.act(obs, first=np.array([False, True]), explore=False)
-    state, action = agent.memory[False]
-    assert (state.deter[0] != memory[0].deter[0]).any()
-    torch.testing.assert_close(state.deter[1], memory[0].deter[1])
+    state, action = agent.act_states[False]
+    assert (state.deter[0] != previous[0].deter[0]).any()
+    torch.testing.assert_close(state.deter[1], previous[0].deter[1])
     assert torch.equal(action.abs().clamp(max=1), action.abs())
-    agent.memory[False] = None
+    agent.act_states[False] = None
     agent.seed_evaluation(5)
     assert (agent.act(obs, first=np.array([True, True]), explore=False) == start).all()
 
@@ -227,7 +227,7 @@ def test_the_small_model_takes_larger_steps_unless_told_otherwise() -> None:
 
 
 def test_half_an_update_per_decision() -> None:
-    """512 replayed observations per decision in batches of 16 x 64."""
+    """512 observations are replayed per decision, in batches of 16 x 64."""
     agent = DreamerV3(DreamerV3Config.make(model_size="small"), SMALL, seed=0)
     assert (agent.num_envs, agent.replay_length, agent.seed_decisions) == (4, 64, 1023)
     done, decisions = 0, 0

@@ -1,4 +1,4 @@
-"""The native networks against plain PyTorch, alone and inside the agents."""
+"""Test the native networks against plain PyTorch, alone and in the agents."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ pytestmark = [
 
 
 def close(ours: Any, theirs: Any) -> None:
-    """Equal to 1e-5 of the largest value."""
+    """Check equality within 1e-5 of the largest value."""
     for a, b in zip(ours, theirs, strict=True):
         a, b = a.detach(), b.detach()
         assert (a - b).abs().max() <= 1e-5 * max(float(b.abs().max()), 1e-3)
@@ -178,7 +178,9 @@ def test_actions_are_the_same_with_kernels(make: Any) -> None:
         start = np.array([first, first])
         ours, theirs = (a.act(obs, first=start, explore=False) for a in (fast, plain))
         np.testing.assert_allclose(ours, theirs, atol=2e-4)
-    if isinstance(fast, TDMPC):  # planning uses blocked weights, which follow the parameters
+    if isinstance(
+        fast, TDMPC
+    ):  # planning uses blocked weights, which are updated with the parameters
         before = copy.deepcopy(fast.model.state_dict())
         fast.update_on(*args)
         plain.model.load_state_dict(fast.model.state_dict())

@@ -1,4 +1,4 @@
-"""Golden parity of the baselines with arrays recorded from their official implementations."""
+"""Test golden parity with arrays recorded from the official implementations."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.golden_baselines import (
     errors_of_updates,
 )
 
-# Float32 round-off over whole updates, as stated with the recorded arrays.
+# Tolerances for float32 rounding over whole updates, as stated with the recorded arrays.
 ROUND_OFF = {"absolute": 1e-6, "relative": 1e-5}
 
 
@@ -39,62 +39,62 @@ def native(request: pytest.FixtureRequest) -> bool:
 
 
 def prepared(agent: Any, native: bool) -> Any:
-    """The agent, with native kernels if they are wanted."""
+    """Return the agent, with native kernels if `native`."""
     if native:
         agent.compile()
     return agent
 
 
 def check(errors: Errors) -> None:
-    """All errors are round-off."""
+    """Check that all errors are within the tolerances of rounding."""
     assert errors
     assert errors.above(**ROUND_OFF) == {}
 
 
 @pytest.mark.parametrize("method", READERS)
 def test_updates(method: str, native: bool) -> None:
-    """All consecutive updates: losses, norms, gradients, and all weights after each."""
+    """Compare losses, norms and gradients of all updates, and all weights after each."""
     golden = READERS[method]()
     check(errors_of_updates(golden, prepared(golden.agent(), native)))
 
 
 def test_sac_networks(native: bool) -> None:
-    """Critics, target critics, and the actor's log probabilities."""
+    """Compare critics, target critics and the actor's log probabilities."""
     golden = GoldenSAC()
     check(errors_of_sac_networks(golden, prepared(golden.agent(), native)))
 
 
 def test_tdmpc_networks(native: bool) -> None:
-    """Every network, and the policy's clipped noise."""
+    """Compare every network, and the policy's clipped noise."""
     golden = GoldenTDMPC()
     check(errors_of_tdmpc_networks(golden, prepared(golden.agent(), native)))
 
 
 def test_tdmpc_replay() -> None:
-    """Priorities, probabilities and importance weights."""
+    """Compare priorities, probabilities and importance weights."""
     check(errors_of_tdmpc_replay(GoldenTDMPC()))
 
 
 def test_tdmpc_plans(native: bool) -> None:
-    """Planning calls with and without exploration, in the middle and at the end of schedules."""
+    """Compare planning calls with and without exploration, during and after the schedules."""
     golden = GoldenTDMPC()
     assert len(golden.plans) == 6
     check(errors_of_tdmpc_plans(golden, prepared(golden.agent(after=5), native)))
 
 
 def test_tdmpc_schedules() -> None:
-    """The planner's horizon and least standard deviation."""
+    """Compare horizon and σ_min of the planner."""
     check(errors_of_tdmpc_schedules(GoldenTDMPC()))
 
 
 def test_dreamerv3_world_model(native: bool) -> None:
-    """Recurrent states with resets inside sequences, and each loss by element."""
+    """Compare recurrent states with resets within sequences, and each loss by element."""
     golden = GoldenDreamerV3()
     check(errors_of_dreamerv3_networks(golden, prepared(golden.agent(), native)))
 
 
 def test_dreamerv3_imagination(native: bool) -> None:
-    """Imagined states, actions, rewards, values, returns and loss weights."""
+    """Compare imagined states, actions, rewards, values, returns and loss weights."""
     golden = GoldenDreamerV3()
     check(errors_of_dreamerv3_imagination(golden, prepared(golden.agent(), native)))
 
@@ -113,7 +113,7 @@ def test_dreamerv3_imagination(native: bool) -> None:
     ],
 )
 def test_updates_with_a_wrong_setting_differ(method: str, setting: dict[str, float]) -> None:
-    """The recorded updates depend on each of these settings."""
+    """With another value of any of these settings, the comparison fails."""
     golden = READERS[method]()
     config = dataclasses.replace(golden.config(), **setting)
     golden.config = lambda: config
@@ -121,7 +121,7 @@ def test_updates_with_a_wrong_setting_differ(method: str, setting: dict[str, flo
 
 
 def test_errors_by_hand() -> None:
-    """Each measure keeps its largest value; NaN exceeds every tolerance."""
+    """The largest error of each quantity counts; NaN exceeds every tolerance."""
     errors, recorded = Errors(), torch.tensor([1.0, -4.0])
     errors.absolute("x", torch.tensor([1.5, -4.25]), recorded)
     errors.absolute("x", torch.tensor([1.25, -4.0]), recorded)

@@ -1,4 +1,4 @@
-"""The layers and the recurrent model of DreamerV3 against plain loops."""
+"""Test layers and recurrent model of DreamerV3 against plain loops."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.baselines.shapes import DOG, SMALL, WALKER, Random, random_sequences
 
 @pytest.mark.parametrize(("env", "count"), [(WALKER, 18_708_003), (DOG, 19_164_970)])
 def test_parameter_counts(env: EnvSpec, count: int) -> None:
-    """18,708,003 for walker; about 19.2M for dog."""
+    """There are 18,708,003 parameters for walker and about 19.2M for dog."""
     assert DreamerV3(DreamerV3Config.make(), env, seed=0).num_parameters() == count
 
 
@@ -129,7 +129,7 @@ def test_one_step_of_the_recurrence_by_hand() -> None:
     perturb(agent)
     cell, deter = agent.model.rssm, Random(1).normal(1, 6)
     stoch = starts(agent, 1).stoch
-    action = torch.tensor([[0.5, -3.0]])  # the second counts as −1
+    action = torch.tensor([[0.5, -3.0]])  # the second action is bounded to −1
     x = cell.input(torch.cat([stoch, torch.tensor([[0.5, -1.0]])], -1))[0].tolist()
     inputs = [*deter[0].tolist(), *x]
     products = [
@@ -192,12 +192,12 @@ def test_an_episode_that_begins_inside_a_sequence_knows_nothing_of_the_one_befor
     before = observe(batch.obs, batch.action)
     obs, action = batch.obs.clone(), batch.action.clone()
     obs[:2, 1] += 5.0  # the old episode of the second row
-    action[:3, 1] = 0.9  # and what led to the new one's first observation
+    action[:3, 1] = 0.9  # and the action that led to the first observation of the new one
     after = observe(obs, action)
     assert (after.deter[:2, 1] != before.deter[:2, 1]).any()
     assert torch.equal(after.deter[2:, 1], before.deter[2:, 1])
     assert torch.equal(after.stoch[2:, 1], before.stoch[2:, 1])
-    # It begins as the sequence itself did.
+    # The new episode starts from the same initial state as the sequence.
     alone = cell.observe_one(
         State(torch.ones(1, 6), torch.ones(1, 12)),
         torch.ones(1, 2),

@@ -1,4 +1,4 @@
-"""Whole tiny runs of the baselines: killed and resumed, diverged, in several environments."""
+"""Test tiny runs of the baselines: killed and resumed, diverged, with several environments."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from tdmpc2.common.run.run_files import read_status
 from tdmpc2.common.system.atomic_files import read_json
 from tdmpc2.envs.factory import make_env
 from tdmpc2.envs.tasks import get_task
-from tdmpc2.runners.registry import has_seed_batch, make_agent, make_spec
+from tdmpc2.runners.registry import METHODS, has_seed_batch, make_agent, make_spec
 from tdmpc2.runners.setup import check_fits, env_spec, make_replay
 from tests.kill_driver import Blow, Command, Done
 from tests.runs import checkpoint_steps, evaluated_steps, files, outcome, run_directory
 
 TRAINER = "tdmpc2.common.training.trainer:Trainer"
-# How each is carried out; 50 decisions make an episode.
+# Settings of each method; an episode has 50 decisions.
 COMMON: dict[str, Any] = {
     "task": "toy-pointmass",
     "eval_every": 200,
@@ -67,22 +67,17 @@ SMALL: dict[str, dict[str, Any]] = {
         "seed_decisions": 110,
     },
 }
-AGENTS = {
-    "sac": "baselines.sac:SAC",
-    "tdmpc": "baselines.tdmpc.agent:TDMPC",
-    "dreamerv3": "baselines.dreamerv3.agent:DreamerV3",
-}
 
 
 def small(method: str, runs: Path, blow: Blow | None = None, **changes: Any) -> Done:
-    """A small run of a method."""
+    """Start a small run of a method."""
     values = {"method": method, **COMMON, **SMALL[method], "runs": runs, **changes}
     return Command([f"{key}={value}" for key, value in values.items()], blow).run()
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A run of each method that nothing disturbed."""
+    """Return an uninterrupted run of each method."""
     found = {}
     for method in SMALL:
         found[method] = tmp_path_factory.mktemp(method)
@@ -96,13 +91,13 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def test_a_killed_run_repeats_byte_for_byte(
     method: str, wrap: bool, whole: dict[str, Path], tmp_path: Path
 ) -> None:
-    """Killed among the updates of an episode and, resumed, in the middle of a later one."""
+    """Kill a run during updates and, after resuming, in the middle of a later episode."""
     changes = {"buffer_size": 120} if wrap else {}
     runs = whole[method]
     if wrap:
         runs = tmp_path / "whole"
         assert small(method, runs, **changes).code == 0
-    agent = AGENTS[method]
+    agent = METHODS[method]
     for blow in (Blow(f"{agent}.update", 20), Blow(f"{TRAINER}._choose_actions", 70)):
         done = small(method, tmp_path / "killed", blow, **changes)
         assert done.code == -signal.SIGKILL, done
@@ -136,7 +131,7 @@ def test_records_of_a_run(method: str, whole: dict[str, Path]) -> None:
 
 
 def test_each_line_of_several_environments_is_their_mean(tmp_path: Path) -> None:
-    """Two environments whose first episodes are known."""
+    """Create two environments whose first episodes are known."""
     assert small("dreamerv3", tmp_path, keep_replay="true", seed_decisions=330).code == 0
     shards = sorted(run_directory(tmp_path).glob("replay/*.npz"))
     rewards = np.concatenate([np.load(shard)["reward"] for shard in shards]).reshape(-1, 50)
@@ -179,7 +174,7 @@ def test_another_seed_is_another_run(method: str, whole: dict[str, Path], tmp_pa
 @pytest.mark.parametrize("method", SMALL)
 @pytest.mark.parametrize("task", ["cartpole-swingup", "mw-push", "dog-run", "humanoid-walk"])
 def test_real_tasks_fit(method: str, task: str) -> None:
-    """Default settings make an agent that acts, and whose memory fits."""
+    """The default config gives an agent that can act and a replay buffer that fits into memory."""
     env = make_env(task, seed=0)
     shapes = env_spec(get_task(task), env)
     settings = {k: v for k, v in SMALL[method].items() if k != "env_steps"}

@@ -1,4 +1,4 @@
-"""SAC against closed forms, torch's distributions, and a walk through its schedule."""
+"""Test SAC against closed forms and torch's distributions, and its update schedule."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def make(**overrides: object) -> SAC:
 
 
 def perturb(nets: Networks) -> None:
-    """Heads that say something."""
+    """Randomize the heads, which start at zero."""
     random = Random(3)
     for parameter in nets.parameters():
         if parameter.dim() == 1:
@@ -141,7 +141,7 @@ def test_a_critic_that_fits_has_no_gradient() -> None:
 
 def test_one_update_per_decision_after_seeding() -> None:
     agent = make(seed_decisions=100)
-    assert agent.seed_decisions == 99  # numbers 0 to 99 are random
+    assert agent.seed_decisions == 99  # decisions 0 to 99 are random
     due = [agent.updates_due("decision", Counters(n, 0, n)) for n in (1, 100, 101, 500)]
     assert due == [0, 0, 1, 1]
     assert agent.updates_due("episode_end", Counters(500, 0, 50)) == 0
@@ -149,7 +149,7 @@ def test_one_update_per_decision_after_seeding() -> None:
 
 @pytest.mark.parametrize(("env", "count"), [(WALKER, 3_252_238), (DOG, 3_994_702)])
 def test_parameter_counts(env: EnvSpec, count: int) -> None:
-    """3,252,238 for walker; about 4.0M for dog."""
+    """There are 3,252,238 parameters for walker and about 4.0M for dog."""
     assert SAC(SACConfig.make(), env, seed=0).num_parameters() == count
 
 

@@ -1,4 +1,4 @@
-"""TD-MPC against plain loops: its losses, its planner's schedules, several tasks."""
+"""Test TD-MPC against plain loops: losses, schedules of the planner, multi-task learning."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def make(env: EnvSpec = SMALL, **overrides: object) -> TDMPC:
 
 
 def perturb(agent: TDMPC) -> None:
-    """Heads that start at zero say something."""
+    """Randomize the heads that start at zero."""
     random = Random(7)
     for parameter in agent.model.parameters():
         parameter.data += 0.1 * random.normal(*parameter.shape)
@@ -45,7 +45,7 @@ def perturb(agent: TDMPC) -> None:
     ("env", "count"), [(WALKER, 1_507_693), (DOG, 1_807_089), (HUMANOID, 1_723_616)]
 )
 def test_parameter_counts(env: EnvSpec, count: int) -> None:
-    """1,507,693 for walker; 1.7 to 1.8M for dog and humanoid, whose latents are larger."""
+    """Walker: 1,507,693 parameters; dog and humanoid, with larger latents: 1.7 to 1.8M."""
     assert TDMPC(TDMPCConfig.make(), env, seed=0).num_parameters() == count
 
 
@@ -67,7 +67,7 @@ def test_q_has_a_norm_and_a_tanh_first() -> None:
     h = torch.tanh(torch.nn.functional.layer_norm(first(x), (16,), q.norm.weight, q.norm.bias))
     expected = last(torch.nn.functional.elu(second(h)))
     torch.testing.assert_close(q(x), expected)
-    torch.testing.assert_close(q(x[:, :6], x[:, 6:]), expected)  # in parts
+    torch.testing.assert_close(q(x[:, :6], x[:, 6:]), expected)  # as separate inputs
 
 
 # --- losses ------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Checkpoints: whole or absent, verified, two of them, and no episode more than they need."""
+"""Checkpoints: atomic, verified, at most two, with only the episodes that they need."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def make_replay() -> Replay:
 
 
 def episode(number: int, length: int = 3) -> Episode:
-    """An episode whose every value tells its number."""
+    """Return an episode whose values identify its number."""
     return Episode(
         obs=np.full((length + 1, 2), number, dtype=np.float32),
         action=np.full((length, 1), number / 100, dtype=np.float32),
@@ -41,7 +41,7 @@ def state_of(number: int) -> dict[str, Any]:
 
 
 def filled(directory: Path, steps: int, *, keep_replay: bool = False) -> CheckpointStore:
-    """A store after one episode and one checkpoint at each of steps 1, 2, …."""
+    """Return a store with one episode and one checkpoint at each of the steps 1, 2, …."""
     store, replay = CheckpointStore(directory, keep_replay=keep_replay), make_replay()
     for step in range(1, steps + 1):
         replay.add(episode(step - 1))
@@ -127,9 +127,9 @@ def test_a_shard_is_written_once(tmp_path: Path) -> None:
 
 
 def test_episodes_come_back_as_they_were(tmp_path: Path) -> None:
-    """Several episodes, of different lengths, in one shard; the memory has dropped the first."""
+    """Several episodes of different lengths in one shard; the buffer has removed the first."""
     store, replay = CheckpointStore(tmp_path), make_replay()
-    lengths = (3, 2, 4, 3)  # 4 + 3 + 5 rows fill the memory; the fourth drops the first
+    lengths = (3, 2, 4, 3)  # 4 + 3 + 5 rows fill the buffer; the fourth episode drops the first
     for number in range(3):
         replay.add(episode(number, lengths[number]))
     store.save(1, {"replay": replay.state_dict()}, replay)
@@ -237,7 +237,7 @@ def test_damage_is_named_and_the_way_out_too(name: str, tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
         store.load()
     assert what in str(caught.value)
-    assert "say checkpoint=previous" in str(caught.value)
+    assert "with checkpoint=previous" in str(caught.value)
     loaded = store.load("previous")
     assert loaded is not None
     assert loaded[0]["number"] == 1
@@ -247,7 +247,7 @@ def test_episodes_no_longer_needed_may_be_missing(tmp_path: Path) -> None:
     store = filled(tmp_path, 5, keep_replay=True)
     for name in shards(0, 1):
         (store.shard_folder / name).unlink()
-    assert store.load() is not None  # holds episodes 2 to 4
+    assert store.load() is not None  # it needs episodes 2 to 4
     with pytest.raises(UserError, match="is missing or damaged"):
         store.load("previous")
 
@@ -264,12 +264,12 @@ def test_there_may_be_no_previous_one(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there is no checkpoint before the latest"):
         store.load("previous")
     os.truncate(store.folder / "000000000001" / "state.pt", 10)
-    with pytest.raises(UserError, match="there is none before it"):
+    with pytest.raises(UserError, match="there is no earlier one"):
         store.load()
 
 
 def save_beyond_the_limit(directory: Path, size: int, answer: Any) -> None:
-    """Saves a state of `size` floats where files may have 60 kB; sends the error's text."""
+    """Save a state of `size` floats with a file-size limit of 60 kB; send the error message."""
     import resource
 
     resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
@@ -281,7 +281,7 @@ def save_beyond_the_limit(directory: Path, size: int, answer: Any) -> None:
 
 @pytest.mark.parametrize("size", [16_000, 200_000])
 def test_a_full_disk_leaves_the_checkpoint_before(size: int, tmp_path: Path) -> None:
-    """For large tensors torch hides the disk's error behind one of its own."""
+    """For large tensors torch raises a RuntimeError of its own instead of the OSError."""
     store = filled(tmp_path, 2)
     ours, theirs = CONTEXT.Pipe()
     process = CONTEXT.Process(target=save_beyond_the_limit, args=(tmp_path, size, theirs))

@@ -17,7 +17,7 @@ from tdmpc2.common.system.errors import UserError
 
 @dataclass(frozen=True)
 class Settings:
-    """Every type of value."""
+    """One field of every supported type."""
 
     count: int = 3
     rate: float = field(default=0.5, metadata={"help": "how fast"})
@@ -112,7 +112,7 @@ def test_fields_are_described_with_default_and_choices() -> None:
 
 
 def run(monkeypatch: pytest.MonkeyPatch, outcome: Any, *arguments: str) -> int:
-    """Exit code of a command whose `main` returns or raises `outcome`."""
+    """Return the exit code of a command whose `main` returns or raises `outcome`."""
 
     def main(given: Sequence[str]) -> int:
         assert list(given) == list(arguments)
@@ -134,7 +134,7 @@ def run(monkeypatch: pytest.MonkeyPatch, outcome: Any, *arguments: str) -> int:
         (
             OSError(errno.ENOSPC, "No space left on device"),
             2,
-            "error: no space left (No space left on device); what was saved before is whole: free "
+            "error: no space left (No space left on device); saved files are intact: free "
             "some space and run the same command again\n",
         ),
     ],
@@ -165,5 +165,5 @@ def test_help_wins(
 
 
 def test_a_reader_that_has_gone_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stdout", sys.stdout)  # the command gives it up
+    monkeypatch.setattr(sys, "stdout", sys.stdout)  # the command replaces it
     assert run(monkeypatch, BrokenPipeError(errno.EPIPE, "Broken pipe")) == 0

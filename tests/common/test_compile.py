@@ -1,4 +1,4 @@
-"""Compilation: where compiled code is kept, and what outlives a step on a GPU."""
+"""Compilation: the cache folder, and results that the next step on a GPU must not overwrite."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_each_python_and_torch_keeps_its_own_compiled_code(monkeypatch: pytest.M
     for python, version in (((3, 11), "2.13.0"), ((3, 12), "2.13.0"), ((3, 11), "2.14.0")):
         monkeypatch.setattr(sys, "version_info", (*python, 1, "final", 0))
         monkeypatch.setattr(torch, "__version__", version)
-        monkeypatch.setenv(VARIABLE, f"{tempfile.gettempdir()}/torchinductor_me")  # torch's own
+        monkeypatch.setenv(VARIABLE, f"{tempfile.gettempdir()}/torchinductor_me")  # torch's default
         use_own_cache()
         found.add(os.environ[VARIABLE])
     assert len(found) == 3
@@ -33,7 +33,7 @@ def test_a_folder_that_the_user_names_is_kept(monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_results_outlive_the_memory_of_a_graph(device: str) -> None:
-    """A step returns what lies in memory that the next step overwrites, as CUDA graphs do."""
+    """A step returns memory that the next step overwrites, as CUDA graphs do."""
     memory = torch.zeros(3)
 
     def step(value: float) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:

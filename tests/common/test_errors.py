@@ -1,4 +1,4 @@
-"""Hints for misspelled words."""
+"""Hints for misspelled names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Loops in step: batches, early ends, errors and stops."""
+"""Training loops in lockstep: batches, early ends, errors and stops."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tdmpc2.common.training.loop_requests import Act, Learn, Pause, Steps
 
 
 class AddingBatch:
-    """Answers observations with themselves plus the place; keeps what it was asked."""
+    """Returns each observation plus its place as the action, and records which places acted."""
 
     def __init__(self) -> None:
         self.asked: list[list[bool]] = []
@@ -37,7 +37,7 @@ def act(value: float) -> Act:
 
 
 def loop(name: str, rounds: int, log: list[Any]) -> Steps[str]:
-    """Acts, learns and pauses a few times; says how it was left."""
+    """Request actions, updates and pauses; log the answers and how the loop ended."""
     try:
         for i in range(rounds):
             answer = yield act(10.0 * i)
@@ -88,7 +88,7 @@ def test_an_error_in_one_loop_stops_the_others() -> None:
         lockstep([loop("a", 3, log), failing(), loop("c", 3, log)], AddingBatch(), RoundClock())
     stops = [entry for entry in log if entry[1] == "stopped"]
     assert [name for name, *_ in stops] == ["a", "c"]
-    assert all("with another seed of its process (simulator broke)" in text for *_, text in stops)
+    assert all("with another seed of this process (simulator broke)" in text for *_, text in stops)
 
 
 def test_an_error_of_the_batch_reaches_the_loops() -> None:

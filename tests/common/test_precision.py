@@ -1,4 +1,4 @@
-"""Products in bfloat16 by rounding: the same numbers that autocast's instructions give."""
+"""bfloat16 matrix multiplications by rounding: the same numbers as native autocast."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch.func import vmap
 from tdmpc2.common.numerics import precision
 from tdmpc2.common.numerics.precision import RoundedProducts, products_in, round_to_bf16
 
-ULP = 2.0**-8  # of bfloat16, relative: sums in another order may round to the neighbor
+ULP = 2.0**-8  # relative precision of bfloat16; another order of summation may change the last bit
 
 
 def test_rounding_is_that_of_a_conversion() -> None:
@@ -22,14 +22,14 @@ def test_rounding_is_that_of_a_conversion() -> None:
     x = torch.randn(100_000, generator=generator) * torch.logspace(-30, 30, 100_000)
     x = torch.cat([x, torch.tensor([0.0, -0.0, 1.0, 1 + ULP / 2 + 1e-6, -(2.0**100)])])
     assert torch.equal(round_to_bf16(x), x.bfloat16().float())
-    # Halfway between two neighbors either may count.
+    # A value halfway between two neighbors may be rounded to either.
     ties = torch.tensor([1.0 + ULP, -1.0 - ULP, 3.0 + 2 * ULP])
     assert (round_to_bf16(ties) - ties).abs().tolist() == [ULP, ULP, 2 * ULP]
     assert round_to_bf16(torch.tensor([float("nan")])).isnan().all()
 
 
 def both(function: Callable[..., Tensor], *shapes: tuple[int, ...]) -> list[list[Tensor]]:
-    """Outcome and gradients of a product by rounding and by autocast, all as float32."""
+    """Return result and gradients of a product by rounding and by autocast, as float32."""
     found = []
     for context in (RoundedProducts(), torch.autocast("cpu", torch.bfloat16)):
         generator = torch.Generator().manual_seed(1)
@@ -60,7 +60,7 @@ def test_products_and_gradients_are_those_of_autocast(
         scale = b.abs().max().item()
         torch.testing.assert_close(a, b, rtol=ULP, atol=ULP * scale)
         assert torch.equal(a, a.bfloat16().float())
-    # And they are not those of float32.
+    # They differ from the float32 results.
     with torch.no_grad():
         generator = torch.Generator().manual_seed(1)
         plain = function(*[torch.randn(s, generator=generator) for s in shapes])
@@ -76,7 +76,7 @@ def test_everything_else_is_left_alone() -> None:
 
 @pytest.mark.xdist_group("compile")
 def test_compiled_and_vectorised_products_are_rounded_too() -> None:
-    """A compiler may not take the rounding for a conversion there and back."""
+    """Compilers must not remove the rounding."""
     layer, x = nn.Linear(64, 32), torch.randn(4, 6, 64)
 
     def call(x: Tensor) -> Tensor:
@@ -101,7 +101,7 @@ def test_chosen_by_device_and_instructions(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(precision, "cpu_flags", lambda: ["avx512f"])
     assert isinstance(products_in("bf16", "cpu"), RoundedProducts)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # where there is no GPU
+        warnings.simplefilter("ignore")  # without a GPU
         assert isinstance(products_in("bf16", "cuda"), torch.autocast)
     for flags in (["avx512_bf16"], ["amx_bf16"], ["bf16"], []):
         monkeypatch.setattr(precision, "cpu_flags", lambda flags=flags: flags)

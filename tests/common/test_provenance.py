@@ -1,4 +1,4 @@
-"""Which code made a record."""
+"""Provenance of results."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tdmpc2.common.system.atomic_files import read_json, write_json
 
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A repository with one commit, in place of the project's."""
+    """Replace the project by a repository with one commit."""
     monkeypatch.setattr(module, "project_root", lambda: tmp_path)
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
     git(tmp_path, "init", "-q")

@@ -28,7 +28,7 @@ def test_streams_differ_by_seed_name_and_order() -> None:
 
 
 def draws() -> tuple[float, float, float]:
-    """One number of each global generator."""
+    """Return one number from each global generator."""
     return random.random(), float(np.random.random()), torch.rand(()).item()
 
 

@@ -1,4 +1,4 @@
-"""The memory of streams against a plain list of what was lived through."""
+"""The sequence replay buffer, compared with a plain list of all rows."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def make_replay(capacity: int = 80, places: int = 2) -> SequenceReplay:
 
 
 class Life:
-    """What an environment went through: rows of (number, time), with what led there."""
+    """All rows of one environment: observations (number, time) with the preceding action."""
 
     def __init__(self) -> None:
         self.rows: list[tuple[float, float, float, float, float, float]] = []
@@ -26,7 +26,7 @@ class Life:
     def play(
         self, replay: SequenceReplay, place: int, number: int, length: int, *, end: bool
     ) -> None:
-        """An episode; rows here are (number, time, action, reward, first, terminated)."""
+        """Return an episode; rows here are (number, time, action, reward, first, terminated)."""
         self.rows.append((number, 0, 0, 0, 1, 0))
         for t in range(length):
             action, reward = np.float32([100 * number + t]), float(-t - 1)
@@ -38,7 +38,7 @@ class Life:
 
 
 def drawn(replay: SequenceReplay, num: int = 600) -> list[tuple[tuple[float, ...], ...]]:
-    """Sequences as tuples of rows."""
+    """Convert sequences to tuples of rows."""
     batch = replay.sample(num, LENGTH)
     columns = [batch.obs, batch.action, *(x[..., None] for x in batch[2:])]
     joint = torch.cat(columns, dim=-1)
@@ -46,7 +46,7 @@ def drawn(replay: SequenceReplay, num: int = 600) -> list[tuple[tuple[float, ...
 
 
 def expected(lives: list[Life], held: list[int]) -> set[tuple[tuple[float, ...], ...]]:
-    """All stretches of the newest rows of each life, the first row of each marked as a start."""
+    """Return all sequences of the newest rows per environment, with `first` set in row 0."""
     found = set()
     for life, num in zip(lives, held, strict=True):
         rows = life.rows[len(life.rows) - num :]
@@ -70,7 +70,7 @@ def test_unfinished_episodes_are_sampled_from() -> None:
     for t in range(3):
         replay.append(Transition(np.zeros(2), np.zeros(1), 0.0, np.ones(2), False), 1)
         if t < 2:
-            with pytest.raises(ValueError, match="no environment has seen 4"):
+            with pytest.raises(ValueError, match="no environment has 4"):
                 replay.sample(1, LENGTH)
     assert replay.num_starts == 1
     assert replay.sample(2, LENGTH).first.tolist() == [[1, 1], [0, 0], [0, 0], [0, 0]]
@@ -117,7 +117,7 @@ def test_a_restored_buffer_gives_the_same_sequences() -> None:
         life.play(more, 1, 17, 6, end=False)
     assert drawn(other) == drawn(replay)
     assert other.num_added == replay.num_added == 18
-    with pytest.raises(ValueError, match="only an empty memory"):
+    with pytest.raises(ValueError, match="only an empty buffer"):
         other.load_state_dict(state, episodes)
     with pytest.raises(ValueError, match="were given"):
         make_replay().load_state_dict(state, episodes[1:])
@@ -138,7 +138,9 @@ def test_environments_finish_in_turn() -> None:
 
 
 def test_what_does_not_fit() -> None:
-    with pytest.raises(ValueError, match="3 rows for each environment hold no 4 rows"):
+    with pytest.raises(
+        ValueError, match="3 rows per environment are too few for sequences of 4 rows"
+    ):
         make_replay(7)
     replay = make_replay(8)
     with pytest.raises(ValueError, match="an episode does not fit 4 rows"):

@@ -1,4 +1,4 @@
-"""How a session ends is what `status.json` says; signals become requests."""
+"""Training sessions: the state in `status.json` after each kind of end, and signal handling."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tdmpc2.common.training.session import SLURM_TERM_SECONDS, StopRequests, sto
 
 
 class ScriptedTrainer:
-    """Does what it is told instead of training."""
+    """A training loop that runs a given function instead of training."""
 
     def __init__(self, script: Any) -> None:
         self.callbacks = Callbacks()
@@ -40,7 +40,7 @@ class ScriptedTrainer:
 
 
 class Metrics:
-    """Sacred's run, as far as a tracker uses it."""
+    """A replacement for Sacred's run that stores the logged scalars."""
 
     def __init__(self) -> None:
         self.logged: list[tuple[str, float, int]] = []
@@ -161,10 +161,10 @@ def test_the_bar_is_quiet_unless_wanted(
         trainer.callbacks.on_progress(150, {"train_return": 7.0})
 
     session(tmp_path, script, progress=progress)
-    said = capfd.readouterr()
-    assert said.out == ""
-    assert ("toy-pointmass seed 1" in said.err) is shown
-    assert ("return=7" in said.err) is shown
+    captured = capfd.readouterr()
+    assert captured.out == ""
+    assert ("toy-pointmass seed 1" in captured.err) is shown
+    assert ("return=7" in captured.err) is shown
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_a_signal_is_a_request(
         os.kill(os.getpid(), number)
         assert (stop.at_once(), stop.soon(time.monotonic())) == (at_once, soon)
         assert stop.signal == number
-        assert not stop.soon(began)  # a round that began before goes on
+        assert not stop.soon(began)  # a round that began before the signal continues
     assert signal.getsignal(number) is before
 
 
@@ -195,7 +195,7 @@ def test_a_slurm_job_uses_the_time_that_sigterm_leaves(monkeypatch: pytest.Monke
     stop.receive(signal.SIGUSR2)
     assert (stop.at_once(), stop.soon(now), stop.signal) == (False, True, signal.SIGTERM)
     now += SLURM_TERM_SECONDS - 1
-    stop.receive(signal.SIGTERM)  # a second one grants no more
+    stop.receive(signal.SIGTERM)  # a second signal does not extend the time
     assert not stop.at_once()
     now += 1
     assert stop.at_once()

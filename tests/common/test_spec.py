@@ -1,4 +1,4 @@
-"""What a run is: identity, folder, variant; and what its options may be."""
+"""Run specifications (identity, folder, variant) and valid options."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SPEC = RunSpec("tdmpc2", "walker-walk", 3, 100, overrides=(("num_q", 2),), varia
 
 
 def test_identity_is_a_fixed_hash() -> None:
-    """Run directories of years ago must be found again."""
+    """Old run directories must keep their names."""
     text = '["tdmpc2", "walker-walk", 3, [["num_q", 2]]]'
     assert SPEC.identity == hashlib.sha256(text.encode()).hexdigest()[:10]
 

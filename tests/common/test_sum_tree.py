@@ -1,4 +1,4 @@
-"""The sum tree against NumPy's cumulative sum."""
+"""The sum tree, compared with NumPy's cumulative sum."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tdmpc2.common.replay.sum_tree import SumTree
 
 
 def filled(leaves: np.ndarray) -> SumTree:
-    """A tree holding the given leaves."""
+    """Return a tree with these leaves."""
     tree = SumTree(len(leaves))
     tree.set(np.arange(len(leaves)), leaves)
     return tree
@@ -17,7 +17,7 @@ def filled(leaves: np.ndarray) -> SumTree:
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 8, 9, 100])
 def test_finds_what_a_cumulative_sum_finds(size: int) -> None:
-    """With leaves of whole numbers (exact sums), a third of them empty, at every mass."""
+    """For integer leaves (exact sums), a third of them zero, and every mass."""
     rng = np.random.default_rng(size)
     leaves = rng.integers(1, 9, size) * (rng.random(size) < 0.7)
     leaves[0] += 1
@@ -30,7 +30,7 @@ def test_finds_what_a_cumulative_sum_finds(size: int) -> None:
 
 
 def test_never_finds_an_empty_leaf() -> None:
-    """Not even at the very end of the mass, where round-off could point beyond the last one."""
+    """Not even at the end of the range, where round-off could select an empty leaf."""
     leaves = np.zeros(100)
     leaves[[3, 40, 41]] = [0.1, 0.2, 0.3]
     tree = filled(leaves)

@@ -1,4 +1,4 @@
-"""The training loop, with an agent that only counts, in a real environment of 50 decisions."""
+"""The training loop, with an agent that counts its updates, in episodes of 50 decisions."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ NEVER = math.inf
 
 
 class CountingAgent:
-    """Goes straight up; learns one number, the count of its updates."""
+    """Acts constantly; its only parameter is the number of its updates."""
 
     num_envs, replay_length, seed_decisions = 1, 1, 60
     replay_visibility = "episode"
@@ -105,13 +105,13 @@ def steps(directory: Path, name: str) -> list[int]:
 
 
 def test_random_actions_first_then_the_agents(tmp_path: Path) -> None:
-    """As in the paper's code, decisions number 0 to `seed_decisions` are random."""
+    """As in the official code, decisions number 0 to `seed_decisions` (inclusive) are random."""
     trainer = make_trainer(tmp_path, env_steps=100, eval_every=1000)
     trainer.run()
     agent = trainer.agent
     explored = [first for _, first, explore in agent.acts if explore]
     assert len(explored) == 100 - 61
-    assert not any(explored)  # they begin in the middle of the second episode
+    assert not any(explored)  # the agent acts from the middle of the second episode on
     first, second = trainer.replay.episodes(0)
     assert (np.abs(first.action) < 1).all()
     assert np.unique(first.action).size == 2 * LENGTH
@@ -128,7 +128,7 @@ def test_an_agent_is_told_of_every_decision_and_episode(tmp_path: Path) -> None:
     assert events[50][1] == Counters(decisions=50, num_updates=0, episode_decisions=50)
     assert events[-1][1] == Counters(decisions=100, num_updates=40, episode_decisions=50)
     assert trainer.agent.weight.item() == trainer.progress.num_updates == 40
-    assert set(trainer.agent.episodes_seen) == {1}  # the one in flight is not learned from
+    assert set(trainer.agent.episodes_seen) == {1}  # the current episode is not sampled
 
 
 def test_the_replay_holds_what_happened(tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ def test_action_repeat_counts(tmp_path: Path) -> None:
     ("env_steps", "eval_every", "evaluated"),
     [
         (200, 100, [0, 100, 200]),
-        (200, 70, [0, 100, 150, 200]),  # 140 is passed at 150; 210 never, but the run ends
+        (200, 70, [0, 100, 150, 200]),  # 140 is reached at 150; 200 is the end of the run
         (200, 10, [0, 50, 100, 150, 200]),  # episodes are not interrupted
         (130, 1000, [0, 150]),
         (1, 1, [0, 50]),
@@ -177,7 +177,7 @@ def test_evaluations_at_the_start_after_each_multiple_and_at_the_end(
 
 
 def test_every_evaluation_has_seeds_of_its_own(tmp_path: Path) -> None:
-    """They follow from seed and env step alone."""
+    """They depend only on the seed of the run and the env step."""
     trainer = make_trainer(tmp_path / "a", eval_every=50)
     other = make_trainer(tmp_path / "b", eval_every=100)
     for t, name in ((trainer, "a"), (other, "b")):
@@ -186,7 +186,9 @@ def test_every_evaluation_has_seeds_of_its_own(tmp_path: Path) -> None:
     assert len(set(trainer.agent.evaluation_seeds)) == 5
     assert other.agent.evaluation_seeds == trainer.agent.evaluation_seeds[::2]
     rows = lines(tmp_path / "a", "eval")
-    assert len({row["episode_return"] for row in rows}) == 5  # the agent acts alike, starts differ
+    assert (
+        len({row["episode_return"] for row in rows}) == 5
+    )  # equal actions, different initial states
     assert lines(tmp_path / "b", "eval") == rows[::2]
 
 
@@ -195,7 +197,7 @@ def test_lines_of_the_records(tmp_path: Path) -> None:
     trainer.run()
     assert tuple(lines(tmp_path, "eval")[0]) == EVAL_COLUMNS
     assert steps(tmp_path, "timing") == [50, 100, 150, 200]
-    second, *_, last = lines(tmp_path, "train")  # none of the first episode: no update
+    second, *_, last = lines(tmp_path, "train")  # the first episode has no updates and no line
     assert second["env_step"] == "100"
     assert list(second) == [
         *("env_step", "agent_step", "num_updates", "episode", "episode_return"),
@@ -223,7 +225,7 @@ def test_progress_is_reported_at_every_episode(tmp_path: Path) -> None:
 
 
 def test_what_is_done_while_the_step_stands_still_is_told(tmp_path: Path) -> None:
-    """Each decision of an evaluation, each of several updates; a single one is not worth it."""
+    """Each decision of an evaluation and each of several updates, but not a single update."""
     told: list[tuple[str, int, int]] = []
     callbacks = Callbacks(on_doing=lambda *doing: told.append(doing))
     trainer = make_trainer(tmp_path, env_steps=50, eval_every=1000, callbacks=callbacks)
@@ -274,7 +276,7 @@ def test_parameters_that_are_not_finite_are_never_saved(tmp_path: Path) -> None:
 def test_a_stop_is_heard_before_every_decision_and_update(
     asked: int, decisions: int, tmp_path: Path
 ) -> None:
-    """50 questions in an evaluation, one per random decision, then two per decision."""
+    """50 calls in an evaluation, one per random decision, then two per decision."""
     questions = 0
 
     def stop_requested() -> bool:
@@ -297,13 +299,13 @@ def test_a_stop_is_heard_before_every_decision_and_update(
         (52, ["000000000050"]),  # between two episodes
         (54, ["000000000100"]),  # in the evaluation after the second
         (104, ["000000000150"]),
-        (105, ["000000000200"]),  # no question at the end, which is near enough
+        (105, ["000000000200"]),  # no call at the end of the budget
     ],
 )
 def test_a_stop_that_may_wait_saves_between_episodes(
     asked: int, saved: list[str], tmp_path: Path
 ) -> None:
-    """One question before each episode, 50 in each evaluation."""
+    """One call before each episode, 50 in each evaluation."""
     questions = 0
 
     def stop_soon(now: float) -> bool:
@@ -343,7 +345,7 @@ def test_checkpoints_at_every_episode_or_only_at_the_end(tmp_path: Path) -> None
 
 def test_restored_trainers_go_on_alike(tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path, env_steps=100, keep_replay=True)
-    assert not trainer.restore()  # nothing to restore
+    assert not trainer.restore()  # no checkpoint
     trainer.run()
     goes_on = make_trainer(tmp_path, env_steps=150, keep_replay=True)
     assert goes_on.restore()

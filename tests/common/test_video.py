@@ -1,4 +1,4 @@
-"""Videos: whole or not there."""
+"""Videos are written completely or not at all."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ COLORS = [(250, 10, 10), (10, 250, 10), (10, 10, 250)]
 
 
 def frame(color: tuple[int, int, int]) -> np.ndarray:
-    """A plain frame."""
+    """Return a frame of one color."""
     return np.full((32, 48, 3), color, dtype=np.uint8)
 
 

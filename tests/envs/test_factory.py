@@ -1,17 +1,16 @@
-"""From names to environments, and what happens without a simulator."""
+"""Making environments by name, and the errors if a simulator is missing."""
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.envs.factory import ADAPTERS, make_env
 from tdmpc2.envs.tasks import TASKS, get_task
+from tests.kill_driver import Command
 
 
 def test_every_domain_has_an_adapter():
@@ -42,7 +41,7 @@ def test_simulators_are_imported_on_first_use():
 
 
 def test_the_package_imports_no_simulator():
-    """Nor do the commands before they make an environment."""
+    """Commands import no simulator before they make an environment."""
     code = (
         "import sys\n"
         "import tdmpc2, tdmpc2.train, tdmpc2.evaluate, tdmpc2.doctor, tdmpc2.envs.factory\n"
@@ -52,20 +51,6 @@ def test_the_package_imports_no_simulator():
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.stdout == "set()\n", result.stderr
-
-
-def in_another_process(
-    tmp_path: Path, task: str, package: str, failure: str
-) -> subprocess.CompletedProcess[str]:
-    """The train command where importing a package fails as it would if something were missing."""
-    (tmp_path / f"{package}.py").write_text(failure)
-    arguments = [f"task={task}", f"runs={tmp_path / 'runs'}", "env_steps=100"]
-    return subprocess.run(
-        [sys.executable, "-m", "tdmpc2.train", *arguments],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
-    )
 
 
 @pytest.mark.parametrize(
@@ -102,8 +87,10 @@ def in_another_process(
     ],
 )
 def test_what_is_missing_is_said_before_anything_starts(tmp_path, task, package, failure, message):
-    done = in_another_process(tmp_path, task, package, failure)
-    assert (done.returncode, done.stdout, done.stderr) == (2, "", message)
+    """Importing a package fails as it would if something were missing."""
+    (tmp_path / f"{package}.py").write_text(failure)
+    arguments = [f"task={task}", f"runs={tmp_path / 'runs'}", "env_steps=100"]
+    assert Command(arguments, env={"PYTHONPATH": str(tmp_path)}).run() == (2, "", message)
     assert not (tmp_path / "runs").exists()
 
 
@@ -120,8 +107,8 @@ def test_maniskill2_names_the_python_it_needs(monkeypatch):
 @pytest.mark.parametrize(
     ("task", "arguments", "message"),
     [
-        ("pick-ycb", [], "official ycb models are wanted"),
-        ("turn-faucet", ["assets=rebuilt"], "rebuilt faucet models are wanted"),
+        ("pick-ycb", [], "official ycb models are required"),
+        ("turn-faucet", ["assets=rebuilt"], "rebuilt faucet models are required"),
         ("pick-ycb", ["assets=standins"], "did you mean 'standin'?"),
         ("mw-reach", ["obs=rgb"], "obs=rgb: task 'mw-reach' has no pixel observations"),
         ("toy-pointmass", ["save_video=true"], "task 'toy-pointmass' has nothing to render"),
@@ -130,19 +117,12 @@ def test_maniskill2_names_the_python_it_needs(monkeypatch):
 )
 def test_what_cannot_be_run_is_refused_in_one_line(tmp_path, task, arguments, message):
     (tmp_path / "models").mkdir()
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "tdmpc2.train", f"task={task}", "env_steps=100"),
-            *(f"runs={tmp_path / 'runs'}", *arguments),
-        ],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "MS2_ASSET_DIR": str(tmp_path / "models")},
-    )
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("error: ")
-    assert message in done.stderr
-    assert done.stderr.count("\n") == 1
+    arguments = [f"task={task}", "env_steps=100", f"runs={tmp_path / 'runs'}", *arguments]
+    done = Command(arguments, env={"MS2_ASSET_DIR": str(tmp_path / "models")}).run()
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith("error: ")
+    assert message in done.err
+    assert done.err.count("\n") == 1
     assert not (tmp_path / "runs").exists()
 
 
@@ -157,7 +137,7 @@ def forget_dmcontrol(monkeypatch):
 def test_a_missing_simulator_names_the_command(monkeypatch, package):
     for module in [name for name in sys.modules if name.partition(".")[0] == "dm_control"]:
         monkeypatch.delitem(sys.modules, module)
-    monkeypatch.setitem(sys.modules, package, None)  # the import system's mark for "not there"
+    monkeypatch.setitem(sys.modules, package, None)  # marks the module as missing
     with pytest.raises(UserError) as error:
         make_env("walker-walk", seed=0)
     assert str(error.value) == (

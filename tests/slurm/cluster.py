@@ -1,7 +1,7 @@
-"""A real SLURM of two nodes on this one machine, from nothing, for root.
+"""Start a private SLURM cluster of two nodes on this machine; requires root.
 
-Everything lies in one folder: configuration, key, sockets, state, logs, process ids. Nodes claim
-more cores than there are. No accounting database, no control groups, no systemd.
+One folder holds everything: configuration, key, sockets, state, logs, process ids. The nodes
+declare more cores than the machine has. There is no accounting database, no cgroups, no systemd.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import psutil
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scontrol", "sinfo")
 NODES = ("n1", "n2")
 GPUS = 2
-# Jobs of `high` send those of `low` back to the queue, with the warning that jobs ask for.
+# Jobs in `high` preempt and requeue those in `low`, after the signal that the jobs request.
 CONF = """
 ClusterName=lab
 SlurmctldHost={host}(127.0.0.1)
@@ -77,7 +77,7 @@ PartitionName=short Nodes=ALL MaxTime=5 State=UP PriorityTier=5 PreemptMode=OFF
 
 
 def missing() -> str:
-    """Why no cluster can be started here; empty if one can."""
+    """Explain why no cluster can be started here; empty if one can."""
     absent = [program for program in PROGRAMS if shutil.which(program) is None]
     if absent:
         return f"missing: {', '.join(absent)} (apt-get install slurm-wlm munge)"
@@ -86,18 +86,18 @@ def missing() -> str:
 
 @dataclass(frozen=True)
 class Cluster:
-    """A cluster that runs.
+    """A running cluster.
 
     Attributes:
-        lab: folder with all of it.
-        env: what its commands need to find it.
+        lab: folder with all of its files.
+        env: environment variables with which SLURM's commands find it.
     """
 
     lab: Path
     env: Mapping[str, str]
 
     def call(self, *command: str, check: bool = True) -> str:
-        """Output of one of SLURM's commands."""
+        """Run a SLURM command and return its output."""
         done = subprocess.run(
             command, capture_output=True, text=True, env=os.environ | self.env, check=False
         )
@@ -105,14 +105,14 @@ class Cluster:
         return done.stdout.strip()
 
     def jobs(self, *arguments: str) -> dict[str, str]:
-        """States of the jobs that have not ended."""
+        """Return the states of the jobs that have not ended."""
         lines = self.call(
             "squeue", "--noheader", "--array", "--format=%i %T", *arguments
         ).splitlines()
         return dict(line.split() for line in lines)
 
     def kill_node(self, node: str, job: str) -> None:
-        """Takes a node away with the job that runs on it: its daemon, and all that it started."""
+        """Kill a node: its daemon, and all processes of the job that runs on it."""
         shepherds = _processes(lambda line: line.startswith(f"slurmstepd: [{job}."))
         assert shepherds
         for pid in [*self._pids(f"slurmd-{node}.pid"), *_families(shepherds)]:
@@ -120,7 +120,7 @@ class Cluster:
                 os.kill(pid, signal.SIGKILL)
 
     def start_node(self, node: str) -> None:
-        """Starts the daemon of a node."""
+        """Start the daemon of a node."""
         (self.lab / "spool" / node).mkdir(parents=True, exist_ok=True)
         self.call("slurmd", "-f", str(self.lab / "slurm.conf"), "-N", node)
 
@@ -129,7 +129,7 @@ class Cluster:
         return [int(path.read_text()) for path in paths if path.exists() and path.read_text()]
 
     def stop(self) -> None:
-        """Ends all jobs, then everything that was started."""
+        """Cancel all jobs, then kill all processes of the cluster."""
         self.call("scancel", "--user=root", check=False)
         wait_for(lambda: not self.jobs(), 20, "jobs to end", strict=False)
         names = [*(f"slurmd-{node}.pid" for node in NODES), "slurmctld.pid", "munged.pid"]
@@ -142,7 +142,7 @@ class Cluster:
 
 
 def _processes(wanted: Callable[[str], bool]) -> list[int]:
-    """Processes by their command lines."""
+    """List the processes whose command lines satisfy a condition."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         with suppress(OSError):
@@ -155,10 +155,10 @@ def _processes(wanted: Callable[[str], bool]) -> list[int]:
 def wait_for(
     condition: Callable[[], object], seconds: float, what: str, *, strict: bool = True
 ) -> None:
-    """Waits until something holds.
+    """Wait until a condition is true.
 
     Raises:
-        AssertionError: it took too long.
+        AssertionError: the condition is still false after `seconds`.
     """
     deadline = time.monotonic() + seconds
     while not condition():
@@ -169,7 +169,7 @@ def wait_for(
 
 
 def _families(pids: Sequence[int]) -> list[int]:
-    """Processes with all their children."""
+    """List processes and all of their descendants."""
     return [
         one.pid
         for pid in pids
@@ -179,7 +179,7 @@ def _families(pids: Sequence[int]) -> list[int]:
 
 @contextmanager
 def running_cluster(lab: Path) -> Iterator[Cluster]:
-    """Starts a cluster in a folder, and stops it."""
+    """Start a cluster in a folder, and stop it on exit."""
     for name in ("run", "log", "state", "munge", "spool"):
         (lab / name).mkdir(parents=True)
     lab.chmod(0o755)
@@ -212,13 +212,13 @@ def running_cluster(lab: Path) -> Iterator[Cluster]:
 
 
 def idle_nodes(cluster: Cluster) -> int:
-    """Nodes that would take a job."""
+    """Count the nodes that accept a job."""
     lines = cluster.call("sinfo", "-h", "-N", "-p", "main", "-o", "%N %T", check=False)
     return sum(line.endswith((" idle", " mixed")) for line in lines.splitlines())
 
 
 def _fake_gpus(lab: Path) -> str:
-    """Devices that slurmd takes for GPUs: it wants character devices, so copies of /dev/null."""
+    """Create fake GPUs for slurmd, which requires character devices: copies of /dev/null."""
     devices = [lab / f"gpu{i}" for i in range(GPUS)]
     for device in devices:
         made = subprocess.run(["mknod", str(device), "c", "1", "3"], capture_output=True)

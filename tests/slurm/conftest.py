@@ -1,4 +1,4 @@
-"""One private SLURM for all tests of this folder, which therefore are one group of pytest-xdist."""
+"""One private SLURM cluster for all tests of this folder, which form one group of pytest-xdist."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from tests.slurm.cluster import Cluster, missing, running_cluster, wait_for
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
-    """A cluster of two nodes, which commands of this process and its children find."""
+    """Start a cluster of two nodes, which this process and its children use."""
     if reason := missing():
         pytest.skip(reason)
-    # Sockets need short names, and a way that everybody may go; pytest's folders have neither.
+    # Sockets need short paths in folders that all users can enter; pytest's folders are neither.
     with tempfile.TemporaryDirectory(prefix="slurm-", ignore_cleanup_errors=True) as folder:
         Path(folder).chmod(0o711)
         with (
@@ -30,7 +30,7 @@ def cluster() -> Iterator[Cluster]:
 
 @pytest.fixture(autouse=True)
 def _nothing_left_behind(cluster: Cluster) -> Iterator[None]:
-    """No test meets the jobs of one that failed."""
+    """Cancel the jobs that a failed test leaves behind."""
     yield
     if cluster.jobs():
         cluster.call("scancel", "--user=root")

@@ -1,4 +1,4 @@
-"""Sweeps of tiny runs on a cluster, and what is compared of them."""
+"""Launch sweeps of tiny runs on a cluster, and inspect and compare their runs."""
 
 from __future__ import annotations
 
@@ -17,45 +17,51 @@ from sweeps.tracking.sweep_folder import all_sweeps
 from tests.runs import TINY, outcome_of
 from tests.slurm.cluster import Cluster, wait_for
 
-# Half an hour would not be enough for a hung machine; a loaded one needs some minutes.
+# Seconds to wait; a machine under load needs some minutes.
 PATIENCE = 300.0
 
 
 def arguments(runs: Path, **changes: Any) -> list[str]:
-    """The arguments that launch tiny runs."""
+    """Build the arguments that launch tiny runs."""
     values = {key: value for key, value in TINY.items() if key != "task"}
     values |= {"tasks": "toy-pointmass", "runs": runs, "gpus": 0, "mem_gb": 1, **changes}
     return [f"{key}={value}" for key, value in values.items()]
 
 
 def sweep(runs: Path, **changes: Any) -> int:
-    """Launches tiny runs; the exit code."""
+    """Launch tiny runs and return the exit code."""
     return launch.main(arguments(runs, **changes))
 
 
 def views(runs: Path) -> dict[int, View]:
-    """All runs of all sweeps of a folder, by seed."""
+    """Return the states of all runs of all sweeps of a folder, by seed."""
     return {row["seed"]: view for row, view in status.look(runs, all_sweeps(runs))}
 
 
 def directory(runs: Path, seed: int) -> Path:
-    """The run directory of a seed."""
+    """Return the run directory of a seed."""
     (spec,) = runs.glob(f"*/*/*/seed{seed}-*/spec.json")
     return spec.parent
 
 
 def attempts(runs: Path, seed: int) -> list[dict[str, Any]]:
-    """What each attempt at a run wrote of itself."""
+    """Read the records of all attempts at a run."""
     return json.loads((directory(runs, seed) / "attempts.json").read_text())
 
 
 def until_empty(cluster: Cluster) -> None:
-    """Waits until no job is left."""
+    """Wait until no job is left."""
     wait_for(lambda: not cluster.jobs(), PATIENCE, f"the queue: {cluster.jobs()}")
 
 
 def hold(runs: Path, seeds: Sequence[int]) -> dict[int, int]:
-    """Halts each of some runs once it has learned something and saved it; their processes."""
+    """Pause each of some runs with SIGSTOP, after a checkpoint with gradient updates.
+
+    This is not the option `sbatch=hold`, which keeps a job from starting.
+
+    Returns:
+        Seed → id of its paused process.
+    """
     held: dict[int, int] = {}
 
     def learning(seed: int) -> bool:
@@ -65,7 +71,7 @@ def hold(runs: Path, seeds: Sequence[int]) -> dict[int, int]:
     def all_held() -> bool:
         for seed in seeds:
             if seed not in held and learning(seed):
-                with contextlib.suppress(FileNotFoundError):  # is on its way back, after a limit
+                with contextlib.suppress(FileNotFoundError):  # requeued after its time limit
                     pid = lease(runs, seed)["pid"]
                     os.kill(pid, signal.SIGSTOP)
                     held[seed] = pid
@@ -76,12 +82,12 @@ def hold(runs: Path, seeds: Sequence[int]) -> dict[int, int]:
 
 
 def lease(runs: Path, seed: int) -> dict[str, Any]:
-    """Who holds a run."""
+    """Read the lease of a run: host, process and SLURM job that hold it."""
     return json.loads((directory(runs, seed) / "lease.json").read_text())
 
 
 def is_warned(pid: int) -> bool:
-    """Whether a halted process has been sent SIGUSR2, or is gone."""
+    """Return whether a paused process has received SIGUSR2, or has ended."""
     with contextlib.suppress(OSError):
         text = Path(f"/proc/{pid}/status").read_text()
         pending = [int(mask, 16) for mask in re.findall(r"^(?:Shd|Sig)Pnd:\s*(\w+)", text, re.M)]
@@ -90,11 +96,11 @@ def is_warned(pid: int) -> bool:
 
 
 def same_as(runs: Path, other: Path, seed: int) -> bool:
-    """Whether two folders hold the same run, byte for byte."""
+    """Return whether two folders contain the same run, byte for byte."""
     return outcome_of(directory(runs, seed)) == outcome_of(directory(other, seed))
 
 
 def evaluated(runs: Path, seed: int) -> list[int]:
-    """Env steps of the lines of `eval.csv`."""
+    """Return the env steps of the lines of `eval.csv`."""
     lines = (directory(runs, seed) / "eval.csv").read_text().splitlines()[1:]
     return [int(line.split(",")[0]) for line in lines]

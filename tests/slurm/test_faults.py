@@ -1,4 +1,4 @@
-"""Everything that a cluster does to jobs: runs end as if nothing had happened."""
+"""Signals, requeues, preemption, time limits and dead nodes do not change the results of runs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DEAD_NODE = 6
 
 @pytest.fixture(scope="module")
 def runs(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Runs that have all been hit once, while they learned; no job is left."""
+    """Runs that were each interrupted once during training; no job is left."""
     folder = tmp_path_factory.mktemp("faults")
     on_n1 = {**LONG, "sbatch": "nodelist=n1"}
     sweeping.sweep(folder, seeds="5,", timeout_min=2, **on_n1)
@@ -35,7 +35,7 @@ def runs(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Path:
     cluster.call("scancel", "--signal=USR2", str(views[1].job))
     cluster.call("scontrol", "requeue", str(views[2].job))
     os.kill(held[3], signal.SIGKILL)
-    # Thirteen of sixteen cores are free, but for one of the lower partition.
+    # 13 of 16 cores can be allocated only if the job in the lower partition is preempted.
     where = ["-p", "high", "-w", "n1", "-n", "13", "-t", "5", "-o", "/dev/null"]
     cluster.call("sbatch", *where, "--wrap", "sleep 1")
     on_n2 = sweeping.lease(folder, 6)["slurm_job"]
@@ -45,7 +45,7 @@ def runs(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Path:
         with contextlib.suppress(ProcessLookupError):
             os.kill(held[seed], signal.SIGCONT)
     wait_for(lambda: "n2 down" in cluster.call("sinfo", "-hNo", "%N %T"), 60, "n2 to be missed")
-    # The other node may have its job; SLURM, which was told to use none but the dead one, waits.
+    # The job was restricted to the dead node; without this update, SLURM would wait for that node.
     cluster.call("scontrol", "update", f"jobid={on_n2}", "reqnodelist=")
     sweeping.until_empty(cluster)
     cluster.start_node("n2")
@@ -54,7 +54,7 @@ def runs(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same runs in this process."""
+    """Train the same runs without interruption in this process."""
     folder = tmp_path_factory.mktemp("undisturbed")
     assert sweeping.sweep(folder, seeds=6, cluster="inline", **LONG) == 0
     return folder

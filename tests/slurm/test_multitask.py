@@ -1,4 +1,4 @@
-"""Agents of several tasks on a real cluster: they are warned, come back, and end the same."""
+"""Multi-task runs on a real cluster: requeued after a signal, they end with the same results."""
 
 from __future__ import annotations
 

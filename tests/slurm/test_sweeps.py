@@ -1,4 +1,4 @@
-"""Sweeps on a real cluster, as a user launches, watches, retries and cancels them."""
+"""Launch, monitor, retry and cancel sweeps on a real cluster."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TWELVE = tuple(range(1, 13))
 
 @pytest.fixture(scope="module")
 def swept(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """Twelve runs in one array, then the figures; and what the launch printed."""
+    """Run twelve runs in one array, then the figures; return the folder and the printed text."""
     runs = tmp_path_factory.mktemp("array") / "runs"
     command = [sys.executable, "-m", "sweeps.launch"]
     arguments = sweeping.arguments(runs, seeds=12, max_parallel=6, after="figures", **SHORT)
@@ -53,7 +53,7 @@ def test_an_array_of_twelve_runs_equals_runs_on_this_machine(
 def test_runs_without_their_models_are_left_out(
     cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The others are submitted, and the exit code says that some were not."""
+    """The other runs are submitted, and the exit code shows that some were left out."""
     monkeypatch.setenv("MS2_ASSET_DIR", str(tmp_path / "none"))
     arguments = {"tasks": "pick-ycb,toy-pointmass", "seeds": 1, **SHORT}
     assert sweeping.sweep(tmp_path / "runs", **arguments) == launch.LEFT_BLOCKED
@@ -69,7 +69,7 @@ def test_runs_without_their_models_are_left_out(
 
 
 def test_jobs_run_the_code_as_it_was_launched(swept: tuple[Path, str]) -> None:
-    """With its commit, its uncommitted changes and all packages in each record."""
+    """Each record contains the commit, the uncommitted changes and all packages of the launch."""
     runs, _ = swept
     (sweep,) = all_sweeps(runs)
     (submission,) = sweep.submissions()
@@ -89,7 +89,7 @@ def test_jobs_run_the_code_as_it_was_launched(swept: tuple[Path, str]) -> None:
 
 def test_the_figures_come_when_all_runs_have_ended(swept: tuple[Path, str]) -> None:
     runs, printed = swept
-    assert "the figures, when all others have ended" in printed
+    assert "draws the figures when all runs have ended" in printed
     drawn = {path.name for path in (runs.parent / "paper_figures").iterdir()}
     assert any(name.endswith(".png") for name in drawn)
     assert (runs / "floors" / "toy-pointmass.json").exists()
@@ -118,18 +118,18 @@ def test_status_shows_what_is_done(
 def test_held_jobs_are_queued_and_are_not_handed_over_twice(
     cluster: Cluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Nor by two launches at the same moment; then they are cancelled."""
+    """Held jobs (`sbatch=hold`) stay queued; two simultaneous launches submit each run once."""
     command = [sys.executable, "-m", "sweeps.launch"]
     arguments = sweeping.arguments(tmp_path, seeds=4, sbatch="hold", **SHORT)
     both = [subprocess.Popen([*command, *arguments], stdout=subprocess.DEVNULL) for _ in range(2)]
     assert [process.wait() for process in both] == [0, 0]
     assert len(cluster.jobs()) == 4
     assert {view.state for view in sweeping.views(tmp_path).values()} == {"queued"}
-    # Another sweep that has runs in common hands over the others.
+    # Another sweep with some of the same runs submits only the other runs.
     sweeping.sweep(tmp_path, seeds=6, sbatch="hold", **SHORT)
     assert len(cluster.jobs()) == 6
     capsys.readouterr()
-    with pytest.raises(cli.UserError, match="several sweeps: say which"):
+    with pytest.raises(cli.UserError, match="several sweeps found: choose"):
         cancel.main([f"runs={tmp_path}"])
     assert cancel.main([f"runs={tmp_path}", "suite=tasks"]) == 0
     assert "4 jobs cancelled" in capsys.readouterr().out
@@ -140,7 +140,7 @@ def test_held_jobs_are_queued_and_are_not_handed_over_twice(
 def test_a_failed_run_is_shown_and_retried_alone(
     cluster: Cluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """No episode of 50 decisions fits a memory of 10 rows, which only the run itself can tell."""
+    """An episode of 50 decisions does not fit a replay buffer of 10 rows, so the run fails."""
     runs = tmp_path / "runs"
     sweeping.sweep(runs, seeds=1, **SHORT)
     sweeping.sweep(runs, seeds="2,", buffer_size=10, after="figures", **SHORT)
@@ -151,7 +151,7 @@ def test_a_failed_run_is_shown_and_retried_alone(
     printed = capsys.readouterr().out
     assert "one episode takes 51 rows" in printed.replace("\n", " ")
     assert "_log.err" in printed
-    assert (runs.parent / "paper_figures").is_dir()  # of the one that there is
+    assert (runs.parent / "paper_figures").is_dir()  # figures of the run that did not fail
     assert retry.main([f"runs={runs}", "sbatch=hold"]) == 0
     assert "1 failed" in capsys.readouterr().out
     assert list(cluster.jobs().values()) == ["PENDING"] * 2  # the run, and its figures
@@ -160,7 +160,7 @@ def test_a_failed_run_is_shown_and_retried_alone(
 
 
 def test_runs_share_a_job_and_seeds_a_process(cluster: Cluster, tmp_path: Path) -> None:
-    """Two processes a job, two seeds a process; a warning brings back all of them."""
+    """Two processes per job, two seeds per process; a signal requeues all of them."""
     runs = tmp_path / "runs"
     changes = {"env_steps": 400, "eval_every": 200}
     sweeping.sweep(runs, seeds=4, seeds_per_process=2, runs_per_gpu=2, gpus=1, **changes)
@@ -211,7 +211,7 @@ def test_another_commit_is_refused_before_anything_is_handed_over(
     runs, _ = swept
     monkeypatch.setattr("sweeps.launch.git_commit", lambda: "another")
     longer = {**SHORT, "env_steps": 200}
-    with pytest.raises(cli.UserError, match=r"was run by commit .* allow_commit_change=true"):
+    with pytest.raises(cli.UserError, match=r"was run with commit .* allow_commit_change=true"):
         sweeping.sweep(runs, seeds=12, **longer)
     assert not cluster.jobs()
 
@@ -220,7 +220,7 @@ def test_a_short_partition_sets_the_time_limit(
     cluster: Cluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sweeping.sweep(tmp_path, seeds=1, partition="short", dry_run=True, **SHORT)
-    assert "0:05 h before it is requeued" in capsys.readouterr().out
+    assert "time limit 0:05 h (then requeued)" in capsys.readouterr().out
 
 
 def test_arrays_stay_below_what_the_cluster_takes(

@@ -1,4 +1,4 @@
-"""Tiny datasets, and the arguments that launch tiny agents on them."""
+"""Tiny datasets, and the arguments that launch tiny multi-task agents on them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SETTINGS = {key: value for key, value in OFFLINE.items() if key != "task"}
 
 
 def dataset(folder: Path, tasks: Sequence[str], *, name: str | None = None) -> Path:
-    """A few short episodes of each task; the folder."""
+    """Write a dataset with a few short episodes of each task, and return its folder."""
     episodes = {task: [episode(task, i, 12) for i in range(3)] for task in tasks}
     make_dataset(folder, episodes)
     manifest = read_json(folder / "manifest.json")
@@ -24,16 +24,16 @@ def dataset(folder: Path, tasks: Sequence[str], *, name: str | None = None) -> P
 
 
 def suite_dataset(folder: Path, suite: str) -> Path:
-    """Of all tasks of a suite."""
+    """Write a tiny dataset of all tasks of a suite."""
     return dataset(folder, [task.name for task in get_suite(suite)], name=suite)
 
 
 def toy_dataset(folder: Path) -> Path:
-    """Of the two toy tasks, which are no suite."""
+    """Write a tiny dataset of the two toy tasks, which do not form a suite."""
     return dataset(folder, TASKS)
 
 
 def arguments(data: Path, runs: Path, **changes: Any) -> list[str]:
-    """The arguments that launch tiny agents; a change to None leaves an argument out."""
+    """Build the arguments that launch tiny agents; a change to None omits an argument."""
     values = {"tasks": ",".join(TASKS), "data": data, "runs": runs, **SETTINGS, **changes}
     return [f"{key}={value}" for key, value in values.items() if value is not None]

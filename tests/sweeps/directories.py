@@ -1,4 +1,4 @@
-"""Run directories and sweeps as they lie on disk, made up."""
+"""Write artificial run directories and sweep folders for tests."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from tdmpc2.runners.registry import make_spec
 
 
 def plan(runs: Path, num: int, **settings: Any) -> list[PlannedRun]:
-    """Runs of one task with seeds from 1 on."""
+    """Plan runs of one task with seeds 1, 2, …, `num`."""
     specs = [make_spec("tdmpc2", "toy-pointmass", seed, **settings) for seed in range(1, num + 1)]
     return [PlannedRun(spec, spec.run_dir(runs)) for spec in specs]
 
 
 def write_status(run: PlannedRun, state: str, env_step: int = 0, **more: Any) -> None:
-    """A run that says where it stands."""
+    """Write the `status.json` of a run."""
     run.directory.mkdir(parents=True, exist_ok=True)
     facts = {"state": state, "env_step": env_step, "message": "", **more}
     (run.directory / "status.json").write_text(json.dumps(facts))
 
 
 def write_lease(run: PlannedRun, **holder: Any) -> None:
-    """A run that a process of another host holds."""
+    """Write a lease of a run that a process on another host holds."""
     run.directory.mkdir(parents=True, exist_ok=True)
     facts = {"token": "t", "host": "elsewhere", "pid": 1, "pid_started": 0.0, **holder}
     (run.directory / "lease.json").write_text(json.dumps(facts))
@@ -34,7 +34,7 @@ def write_lease(run: PlannedRun, **holder: Any) -> None:
 def write_sweep(
     runs: Path, planned: list[PlannedRun], *, suite: str | None = None, **submission: Any
 ) -> SweepFolder:
-    """A sweep that was launched once."""
+    """Write the folder of a sweep that was launched once."""
     sweep = SweepFolder.of(runs, suite or "tasks", planned)
     arguments = ["tasks=toy-pointmass", f"seeds={len(planned)}", f"runs={runs}", "cluster=local"]
     sweep.write(arguments, suite, planned)
@@ -43,5 +43,5 @@ def write_sweep(
 
 
 def one_array(runs: Path, planned: list[PlannedRun], job: str) -> list[dict[str, Any]]:
-    """An array with a job per run."""
+    """Build the record of a job array with one job per run."""
     return [{"job": job, "elements": [[relative([run], runs)] for run in planned]}]

@@ -1,4 +1,4 @@
-"""Runs that cannot start on this machine: planned, named with what to type, and left out."""
+"""Blocked runs, which cannot start on this machine: planned, listed with a command, left out."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from ablations import run as ablations
 from sweeps import launch, retry, status
 from sweeps.tracking.progress import duration
 from tdmpc2.envs.factory import missing_requirement
-from tdmpc2.envs.tasks import TASKS, get_task
+from tdmpc2.envs.tasks import TASKS, get_suite, get_task
+from tdmpc2.runners.registry import METHODS
 from tests.runs import TINY
 
 FETCH = "python -m tdmpc2.envs.assets fetch"
@@ -22,7 +23,7 @@ MIXED = ["tasks=toy-pointmass,pick-ycb", "seeds=1", "cluster=local", *SETTINGS]
 
 @pytest.fixture(autouse=True)
 def _no_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a fresh installation: no models, no SLURM."""
+    """Simulate a fresh installation without object models and without SLURM."""
     monkeypatch.setenv("MS2_ASSET_DIR", str(tmp_path / "models"))
     monkeypatch.setattr(launch.slurm, "choose", lambda _: "local")
 
@@ -33,10 +34,13 @@ def test_the_whole_reproduction_is_planned_without_models(
     arguments = ["suite=all104", "seeds=3", f"runs={tmp_path / 'runs'}"]
     assert launch.main(arguments) == launch.ASKS_FIRST
     printed = capsys.readouterr().out
-    assert "1,248 runs, 0 finished already, 24 blocked, 1,224 to do" in printed
-    assert "24 runs cannot start on this machine yet:" in printed
+    runs = 3 * len(METHODS)  # of a task
+    number, blocked = runs * len(get_suite("all104")), runs * 2
+    counts = f"{blocked} blocked, {number - blocked:,} to do"
+    assert f"{number:,} runs, 0 finished already, {counts}" in printed
+    assert f"{blocked} runs cannot start on this machine yet:" in printed
     for task, kind in (("pick-ycb", "ycb"), ("turn-faucet", "faucet")):
-        (line,) = (line for line in printed.splitlines() if f"12 runs of {task}: " in line)
+        (line,) = (line for line in printed.splitlines() if f"{runs} runs of {task}: " in line)
         assert f"`{FETCH} {kind}`" in line
     assert "years on one core" in printed
     assert "days on" in printed
@@ -53,7 +57,7 @@ def test_an_ablation_is_planned_without_models(
     assert ablations.main(arguments) == launch.ASKS_FIRST
     printed = capsys.readouterr().out
     assert "18 runs, 0 finished already, 6 blocked, 12 to do" in printed
-    assert "6 runs of pick-ycb: official ycb models are wanted" in printed
+    assert "6 runs of pick-ycb: official ycb models are required" in printed
     assert f"`{FETCH} ycb`" in printed
     assert "Add --yes" in printed
     assert not (tmp_path / "runs").exists()
@@ -74,9 +78,9 @@ def test_the_others_start_once_asked_for(
     runs = tmp_path / "runs"
     arguments = [*MIXED, f"runs={runs}"]
     assert launch.main(arguments) == launch.ASKS_FIRST
-    assert "1 of 2 runs cannot. Add yes=true to start the others." in capsys.readouterr().out
+    assert "1 of 2 runs cannot start. Add yes=true to start the others." in capsys.readouterr().out
     assert not runs.exists()
-    for _ in range(2):  # launching again finds nothing to start, and says the same
+    for _ in range(2):  # the second launch finds nothing to start and prints the same lines
         assert launch.main([*arguments, "yes=true"]) == launch.LEFT_BLOCKED
         printed = capsys.readouterr().out
         assert printed.count(f"`{FETCH} ycb`") == 2  # with the plan, and at the end

@@ -1,4 +1,4 @@
-"""Which runs a sweep consists of."""
+"""Expansion of a sweep into runs, and grouping of seeds into processes."""
 
 from __future__ import annotations
 
@@ -56,12 +56,12 @@ def test_command_line_wins_over_the_preset_and_loses_its_name() -> None:
 def test_models_are_the_first_wanted_that_are_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And the arguments for each run name what was found, so that it can use nothing else."""
+    """The arguments of each run name the source that was found, so that it uses no other one."""
     monkeypatch.setenv("MS2_ASSET_DIR", str(tmp_path))
     tasks = ["lift-cube", "pick-ycb", "turn-faucet"]
-    with pytest.raises(UserError, match="official ycb models are wanted"):
+    with pytest.raises(UserError, match="official ycb models are required"):
         make_spec("tdmpc2", "pick-ycb", 1)
-    # A plan has the runs that wait for models, under the first source that is wanted.
+    # A plan includes blocked runs; their models are attributed to the first wanted source.
     assert [run.assets for run in grid(tasks, ["tdmpc2"], (1,))] == [None, "official", "official"]
     runs = grid(tasks, ["tdmpc2"], (1,), assets="official,standin")
     assert [run.assets for run in runs] == [None, "standin", "standin"]

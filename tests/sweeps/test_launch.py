@@ -1,4 +1,4 @@
-"""The launcher as a user meets it: runs, skips, resumes, reports, refuses."""
+"""The launcher as a user runs it: starts, skips and resumes runs, reports, rejects bad input."""
 
 from __future__ import annotations
 
@@ -21,21 +21,13 @@ LAUNCH = [sys.executable, "-m", "sweeps.launch"]
 SETTINGS = [f"{key}={value}" for key, value in TINY.items() if key != "task"]
 
 
-def launch(runs: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Runs the command to its end."""
-    command = [
-        *LAUNCH,
-        "tasks=toy-pointmass",
-        "cluster=local",
-        f"runs={runs}",
-        *SETTINGS,
-        *arguments,
-    ]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+def arguments(runs: Path, *more: str) -> list[str]:
+    """A sweep of tiny runs on this machine."""
+    return ["tasks=toy-pointmass", "cluster=local", f"runs={runs}", *SETTINGS, *more]
 
 
 def states(runs: Path) -> dict[str, bytes]:
-    """`eval.csv` of every run by its folder's name."""
+    """Read `eval.csv` of every run, by the name of its folder."""
     return {path.parent.name: path.read_bytes() for path in sorted(runs.rglob("eval.csv"))}
 
 
@@ -43,7 +35,8 @@ def states(runs: Path) -> dict[str, bytes]:
 def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A finished sweep of two seeds, and what it printed."""
     runs = tmp_path_factory.mktemp("sweep")
-    done = launch(runs, "seeds=2", "max_parallel=2")
+    command = [*LAUNCH, *arguments(runs, "seeds=2", "max_parallel=2")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return runs, done.stdout
 
@@ -57,32 +50,36 @@ def test_sweep_runs_every_seed_and_reports(swept: tuple[Path, str]) -> None:
     assert (runs / "floors" / "toy-pointmass.json").exists()
 
 
-def test_launching_again_skips_what_is_finished(swept: tuple[Path, str]) -> None:
+def test_launching_again_skips_what_is_finished(
+    swept: tuple[Path, str], capsys: pytest.CaptureFixture[str]
+) -> None:
     runs, _ = swept
     before = {path: path.stat().st_mtime_ns for path in runs.rglob("*") if path.is_file()}
-    done = launch(runs, "seeds=2")
-    assert done.returncode == 0
-    assert "2 finished already, 0 to do" in done.stdout
+    assert main(arguments(runs, "seeds=2")) == 0
+    assert "2 finished already, 0 to do" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in runs.rglob("*") if path.is_file()} == before
 
 
-def test_a_run_that_cannot_go_on_fails_the_sweep_and_names_its_log(tmp_path: Path) -> None:
-    # No episode of 50 decisions fits a memory of 10 rows, which only the run itself can tell.
-    done = launch(tmp_path, "seeds=1", "buffer_size=10")
-    assert done.returncode == 1
-    assert "NOT STARTED" in done.stdout
+def test_a_run_that_cannot_go_on_fails_the_sweep_and_names_its_log(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # An episode of 50 decisions does not fit a replay buffer of 10 rows. Only the run detects that.
+    assert main(arguments(tmp_path, "seeds=1", "buffer_size=10")) == 1
+    printed = capsys.readouterr().out
+    assert "NOT STARTED" in printed
     (log,) = tmp_path.rglob("log.txt")
-    assert f"exit code 2: {log}" in done.stdout
+    assert f"exit code 2: {log}" in printed
     assert "one episode takes 51 rows" in log.read_text()
 
 
 def test_stopping_the_launcher_stops_its_runs_and_launching_again_finishes(
     tmp_path: Path, swept: tuple[Path, str]
 ) -> None:
-    here = ["tasks=toy-pointmass", "cluster=local", f"runs={tmp_path}"]
-    command = [*LAUNCH, *here, *SETTINGS, "seeds=2"]
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONUNBUFFERED": "1"}
+        [*LAUNCH, *arguments(tmp_path, "seeds=2")],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
     )
     assert process.stdout is not None
     for line in process.stdout:
@@ -91,10 +88,9 @@ def test_stopping_the_launcher_stops_its_runs_and_launching_again_finishes(
     process.send_signal(signal.SIGTERM)
     process.communicate()
     assert process.returncode == 130
-    for lease in tmp_path.rglob("lease.json"):  # no run is left behind at work
+    for lease in tmp_path.rglob("lease.json"):  # no process is left running
         assert not psutil.pid_exists(json.loads(lease.read_text())["pid"])
-    done = launch(tmp_path, "seeds=2")
-    assert done.returncode == 0
+    assert main(arguments(tmp_path, "seeds=2")) == 0
     assert states(tmp_path) == states(swept[0])
 
 
@@ -127,10 +123,11 @@ def test_bad_input_is_one_line_and_writes_nothing(
     assert not (tmp_path / "runs").exists()
 
 
-def test_dry_run_lists_and_writes_nothing(tmp_path: Path) -> None:
-    done = launch(tmp_path / "runs", "seeds=2", "dry_run=true")
-    assert done.returncode == 0
-    assert done.stdout.count("toy-pointmass seed") == 2
+def test_dry_run_lists_and_writes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments(tmp_path / "runs", "seeds=2", "dry_run=true")) == 0
+    assert capsys.readouterr().out.count("toy-pointmass seed") == 2
     assert not (tmp_path / "runs").exists()
 
 
@@ -143,17 +140,16 @@ def test_script_works_from_another_directory(tmp_path: Path) -> None:
     assert "suite=SUITE" in done.stdout
 
 
-def test_several_seeds_in_one_process(tmp_path: Path) -> None:
-    """Each with its own records; launching again skips them, also one process each."""
-    done = launch(tmp_path, "seeds=3", "seeds_per_process=2", "max_parallel=2")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "3 to do in 2 processes" in done.stdout
-    assert done.stdout.count("COMPLETED") == 3
-    places = [read_json(path).get("group") for path in sorted(tmp_path.rglob("numeric.json"))]
+def test_several_seeds_in_one_process(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each seed has its own records; a launch with one process per seed skips finished seeds."""
+    assert main(arguments(tmp_path, "seeds=3", "seeds_per_process=2", "max_parallel=2")) == 0
+    printed = capsys.readouterr().out
+    assert "3 to do in 2 processes" in printed
+    assert printed.count("COMPLETED") == 3
+    places = [read_json(path).get("seed_batch") for path in sorted(tmp_path.rglob("numeric.json"))]
     assert places == ["1 of 2", "2 of 2", None]
-    done = launch(tmp_path, "seeds=3")
-    assert done.returncode == 0
-    assert "3 finished already, 0 to do" in done.stdout
+    assert main(arguments(tmp_path, "seeds=3")) == 0
+    assert "3 finished already, 0 to do" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

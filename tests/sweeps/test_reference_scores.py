@@ -1,4 +1,4 @@
-"""What doing nothing scores, and the threshold that follows."""
+"""Reference scores of random and zero actions, and the threshold derived from them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_reference_scores_are_measured_once_and_kept(tmp_path: Path) -> None:
         ((40, 5), (20, 1), (30, 2), 40 + 15),
         ((40, 5), (754, 0), (30, 2), 754 + 15),
         ((40, 5), (20, 1), (90, 10), 90 + 30),
-        # The largest sd counts, also where it belongs to another floor than the largest mean.
+        # The largest sd counts, even if it belongs to another reference than the largest mean.
         ((40, 50), (60, 1), (30, 2), 60 + 150),
     ],
 )

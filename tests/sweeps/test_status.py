@@ -1,4 +1,4 @@
-"""Watching, retrying and cancelling sweeps of this machine."""
+"""Show, retry and cancel sweeps on this machine."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ BUDGET = 5_000
 
 @pytest.fixture
 def runs(tmp_path: Path) -> Path:
-    """A sweep in the middle: done, running, stale, failed, diverged, and not begun."""
+    """Write a sweep in progress: one run each done, running, stale, failed, diverged and new."""
     planned = plan(tmp_path, 6)
     write_status(planned[0], "COMPLETED", BUDGET)
     write_status(planned[1], "RUNNING", 1_000, env_steps_per_second=10.0)
@@ -60,7 +60,7 @@ def test_one_line_per_method_and_domain(runs: Path, capsys: pytest.CaptureFixtur
         "new",
     ]
     assert row[:9] == ["tdmpc2", "toy", "6", "1", "1", "1", "1", "1", "1"]
-    # What is left of the four that have not ended, at the speed of the one that runs.
+    # Remaining env steps of the four runs that have not ended, at the speed of the running one.
     left = 4 * BUDGET - 1_000 - 2_000 - 500
     assert row[9:12] == [f"{100 * (1 - left / (6 * BUDGET)):.1f}", "%", "10"]
     assert row[12] == f"{left / 10 / 3600:.1f}"
@@ -69,7 +69,7 @@ def test_one_line_per_method_and_domain(runs: Path, capsys: pytest.CaptureFixtur
 def test_env_steps_and_updates_are_not_added_up(
     runs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A table for each; sweeps of before say nothing of the unit, and count env steps."""
+    """Each unit has its own table; sweeps of older versions record no unit and count env steps."""
     (old,) = (runs / "sweeps").glob("*/sweep.json")
     facts = json.loads(old.read_text())
     for row in facts["runs"]:
@@ -99,7 +99,7 @@ def test_the_last_errors_with_their_logs(runs: Path, capsys: pytest.CaptureFixtu
     assert [line.split(":")[0] for line in lines] == ["failed", "diverged"]
     assert "OSError: disk" in lines[0]
     assert "log.txt" in printed
-    assert "1 more (errors=)" in printed
+    assert "1 more (errors=N shows more)" in printed
 
 
 def test_every_run_on_request(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -109,7 +109,7 @@ def test_every_run_on_request(runs: Path, capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_status_opens_few_files(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of each run its status and its lease, and nothing that grows with the run."""
+    """Only status, lease and log of each run are opened, no file that grows with the run."""
     opened = []
     real = builtins.open
 
@@ -156,7 +156,7 @@ def test_sweeps_by_suite_and_name(runs: Path, capsys: pytest.CaptureFixture[str]
     ("arguments", "message"),
     [
         (["suite=mt30"], "suite=mt30: never launched"),
-        (["sweep=nothing"], "sweep=nothing: there is none"),
+        (["sweep=nothing"], "sweep=nothing: no such sweep"),
         (["every=0"], "every=0.0: must be positive"),
         (["evry=1"], "did you mean 'every'?"),
     ],
@@ -169,7 +169,7 @@ def test_bad_arguments(runs: Path, arguments: list[str], message: str) -> None:
 
 @pytest.mark.parametrize("command", [status, retry, cancel])
 def test_without_a_sweep(command: Any, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="holds no sweep"):
+    with pytest.raises(UserError, match="no sweep found"):
         command.main([f"runs={tmp_path}"])
 
 

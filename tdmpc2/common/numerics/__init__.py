@@ -1,1 +1,1 @@
-"""How results are computed: devices, precision, compilation, native code, seeds, optimizers."""
+"""Numerics: devices, precision, compilation, native code, seeds, optimizer steps."""

@@ -1,4 +1,4 @@
-"""Compilation of an agent's pure functions, which never stops a run when it fails."""
+"""`torch.compile` for an agent's pure functions, with a fallback if compilation fails."""
 
 from __future__ import annotations
 
@@ -20,17 +20,18 @@ from tdmpc2.common.numerics.cpu import cpu_flags_hash
 Args = ParamSpec("Args")
 Result = TypeVar("Result")
 
-# Forms of one function in a process: batch sizes, with and without noise, several agents.
+# Compiled versions of one function per process: batch sizes, with and without noise, agents.
 MAX_FORMS = 64
 CACHE_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
 
 
 def use_own_cache() -> None:
-    """Keeps compiled code apart by Python, torch and CPU, unless `TORCHINDUCTOR_CACHE_DIR` is set.
+    """Use a cache of compiled code per Python version, torch version and CPU.
 
-    torch 2.13 keeps what it compiles for the CPU in one folder per user, and does not tell by
-    which Python: code compiled under 3.12 corrupts the memory of a process under 3.11. It also
-    sets the variable to that folder itself, when `torch._dynamo` is imported.
+    A `TORCHINDUCTOR_CACHE_DIR` set by the user is kept. By default, torch 2.13 caches compiled CPU
+    code in one folder per user and ignores the Python version: code compiled under Python 3.12
+    corrupts the memory of a process under 3.11. Importing `torch._dynamo` sets the variable to
+    that default folder, which therefore does not count as a setting of the user.
     """
     named = os.environ.get(CACHE_VARIABLE)
     if named is not None and not named.startswith(f"{tempfile.gettempdir()}/torchinductor_"):
@@ -44,11 +45,11 @@ def use_own_cache() -> None:
 
 
 class Compiler:
-    """Compiles functions with `torch.compile` from the moment it is switched on.
+    """Compiles functions with `torch.compile` once `switch_on` has been called.
 
     Args:
-        device: where the functions compute. On a GPU their kernels are recorded into CUDA
-            graphs, which start as one.
+        device: device on which the functions compute. On a GPU their kernels are recorded into
+            CUDA graphs, which are launched as a whole.
 
     Attributes:
         enabled: whether functions are compiled.
@@ -60,10 +61,10 @@ class Compiler:
         self._on_failure: Callable[[], None] | None = None
 
     def switch_on(self, on_failure: Callable[[], None] | None = None) -> None:
-        """Compiles from now on.
+        """Enable compilation from now on.
 
         Args:
-            on_failure: called when compilation had to be given up.
+            on_failure: called if compilation fails and is disabled.
         """
         use_own_cache()
         self.enabled, self._on_failure = True, on_failure
@@ -72,18 +73,18 @@ class Compiler:
     def compile(
         self, function: Callable[Args, Result], *, piece: bool = False
     ) -> Callable[Args, Result]:
-        """The function, compiled at its first call for each set of shapes.
+        """Return a version of a function that is compiled at its first call for each set of shapes.
 
         Args:
-            function: to compile.
-            piece: whether it is a small part of a step, called again and again, for which a
-                CUDA graph of its own would not pay.
+            function: function to compile.
+            piece: whether the function is a small piece of a step that is called repeatedly and
+                is too short for a CUDA graph of its own.
         """
         options: dict[str, Any] = {
             "triton.cudagraphs": self._on_gpu and not piece,
-            # Small models spend up to a third of their time between kernels in Python.
+            # Small models spend up to a third of their time in Python, between kernels.
             "cpp_wrapper": not self._on_gpu,
-            "size_asserts": False,  # they check the compiler's own work, at each call anew
+            "size_asserts": False,  # would check the compiler's own output at each call
         }
 
         @functools.cache
@@ -97,12 +98,12 @@ class Compiler:
         return call
 
     def protect(self, function: Callable[Args, Result]) -> Callable[Args, Result]:
-        """The function, called again without compilation where it fails.
+        """Return a version of a function that is called again without compilation if it fails.
 
-        It must be pure, and may call what `compile` returned. If the second call fails too, its
-        error is the caller's; if not, compilation is off from then on, and a warning says so. On
-        a GPU the tensors that it returns are copies: the originals lie in the memory of CUDA
-        graphs, which the next step overwrites.
+        The function must be pure; it may call functions that `compile` returned. If the second
+        call fails too, its error is raised. If it succeeds, compilation stays disabled and a
+        warning is issued. On a GPU the returned tensors are copies, because the originals are in
+        the memory of CUDA graphs, which the next step overwrites.
         """
 
         @functools.wraps(function)
@@ -112,7 +113,7 @@ class Compiler:
             self.begin_step()
             try:
                 return self._kept(function(*args, **kwargs))
-            except Exception as error:  # of many kinds, few of them documented
+            except Exception as error:  # many types, few of them documented
                 self.enabled = False
                 result = function(*args, **kwargs)
                 self._give_up(error)
@@ -121,23 +122,23 @@ class Compiler:
         return call
 
     def _kept(self, result: Result) -> Result:
-        """A result that outlives the step."""
+        """Return a copy of a result that the next step does not overwrite."""
         if not self._on_gpu:
             return result
         return tree_map(lambda x: x.detach().clone() if isinstance(x, Tensor) else x, result)
 
     def begin_step(self) -> None:
-        """Lets CUDA graphs write over what the step before returned."""
+        """Start a step: CUDA graphs may overwrite the results of the previous one."""
         if self.enabled and self._on_gpu:
             torch.compiler.cudagraph_mark_step_begin()
 
     def _give_up(self, error: Exception) -> None:
         lines = str(error).strip().splitlines() or [""]
-        # The first line often names the backend only; what the C++ compiler says comes later.
+        # The first line often names only the backend; the C++ compiler's error follows later.
         reason = next((line for line in lines if " error: " in line), lines[0]).strip()
         warnings.warn(
-            f"torch.compile failed ({type(error).__name__}: {reason}); going on without it, more "
-            "slowly; compile=false leaves it out from the start",
+            f"torch.compile failed ({type(error).__name__}: {reason}); continuing without it, more "
+            "slowly; compile=false avoids the attempt",
             RuntimeWarning,
             stacklevel=3,
         )

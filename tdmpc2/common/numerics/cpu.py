@@ -1,4 +1,4 @@
-"""What the system tells about the CPU."""
+"""Properties of the CPU: model, instruction sets, usable cores."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 @functools.cache
 def cpu_field(name: str) -> str:
-    """A field of the first core in `/proc/cpuinfo`; empty on other systems."""
+    """Return a field of the first core in `/proc/cpuinfo`; empty on other systems than Linux."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             field, _, value = line.partition(":")
@@ -23,25 +23,25 @@ def cpu_field(name: str) -> str:
 
 
 def cpu_model() -> str:
-    """The CPU's name."""
+    """Return the name of the CPU."""
     return cpu_field("model name") or platform.processor() or platform.machine()
 
 
 @functools.cache
 def cpu_flags() -> tuple[str, ...]:
-    """The instruction sets it has, sorted; empty where the system does not tell."""
+    """Return the CPU's instruction sets, sorted; empty if the system does not list them."""
     return tuple(sorted((cpu_field("flags") or cpu_field("Features")).split()))
 
 
 def cpu_flags_hash() -> str:
-    """A short name for this set of flags."""
+    """Return a short hash of the CPU's instruction sets."""
     return hashlib.sha256(" ".join(cpu_flags()).encode()).hexdigest()[:12]
 
 
 def usable_cores() -> int:
-    """Cores that this process may use; a SLURM job is held to some of the machine's."""
-    linux = hasattr(os, "sched_getaffinity")  # only Linux says
+    """Return the number of cores that this process may use; a SLURM job gets part of a machine."""
+    linux = hasattr(os, "sched_getaffinity")
     cores = len(os.sched_getaffinity(0)) if linux else os.cpu_count() or 1
-    # Not every cluster binds a job to the cores that it was given.
-    given = os.environ.get("SLURM_CPUS_PER_TASK", "")
-    return min(cores, int(given)) if given.isdigit() and int(given) else cores
+    # Not every cluster binds a job to its allocated cores.
+    allocated = os.environ.get("SLURM_CPUS_PER_TASK", "")
+    return min(cores, int(allocated)) if allocated.isdigit() and int(allocated) else cores

@@ -1,4 +1,4 @@
-"""Several processes that train one agent together, as `torchrun` starts them."""
+"""Data-parallel training of one agent in several processes, started by `torchrun`."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from torch import Tensor
 
 from tdmpc2.common.system.errors import UserError
 
-_PATIENCE = timedelta(days=1)  # one process evaluates while the others wait
+_TIMEOUT = timedelta(days=1)  # the other processes wait while the first one evaluates
 
 
 class World:
-    """The processes of a run: each holds a copy of the agent, and takes a share of each batch.
+    """The processes of a run. Each holds a copy of the agent and computes a shard of each batch.
 
-    Attributes:
-        rank: of this process, from 0; the first writes the records.
+    Args:
+        rank: rank of this process, from 0; rank 0 evaluates, writes the records and saves.
         size: number of processes.
-        device: where this one computes.
+        device: device of this process.
     """
 
     def __init__(self, rank: int = 0, size: int = 1, device: torch.device | None = None) -> None:
@@ -30,30 +30,30 @@ class World:
 
     @property
     def first(self) -> bool:
-        """Whether this process is the one that writes."""
+        """Whether this process has rank 0, which writes the records."""
         return self.rank == 0
 
     def mean_(self, tensors: Sequence[Tensor]) -> None:
-        """Replaces tensors of one type by their means over the processes."""
+        """Replace tensors of one dtype by their means over the processes, in place."""
         if self.size == 1 or not tensors:
             return
         flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
         dist.all_reduce(flat)
         flat /= self.size
-        parts = flat.split([tensor.numel() for tensor in tensors])
-        for tensor, part in zip(tensors, parts, strict=True):
-            tensor.copy_(part.view_as(tensor))
+        means = flat.split([tensor.numel() for tensor in tensors])
+        for tensor, mean in zip(tensors, means, strict=True):
+            tensor.copy_(mean.view_as(tensor))
 
     def gather(self, x: Tensor) -> Tensor:
-        """The rows of all processes `(size · B, …)`, in the order of their ranks."""
+        """Return the rows `(B, …)` of all processes as `(size · B, …)`, in the order of ranks."""
         if self.size == 1:
             return x
-        parts = [torch.empty_like(x) for _ in range(self.size)]
-        dist.all_gather(parts, x.contiguous())
-        return torch.cat(parts)
+        shards = [torch.empty_like(x) for _ in range(self.size)]
+        dist.all_gather(shards, x.contiguous())
+        return torch.cat(shards)
 
     def largest(self, number: int) -> int:
-        """The largest of the processes' numbers, which all ask at the same place."""
+        """Return the largest of the numbers of all processes; a collective operation."""
         if self.size == 1:
             return number
         shared = torch.tensor(int(number), device=self.device)
@@ -61,29 +61,29 @@ class World:
         return int(shared)
 
     def wait(self) -> None:
-        """Until all processes have come here."""
+        """Wait until all processes have called this method."""
         if self.size > 1:
             dist.barrier()
 
 
 def _world_size() -> int:
-    """How many processes `torchrun` has started; 1 without it."""
+    """Return the number of processes that `torchrun` has started; 1 without it."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 @contextlib.contextmanager
 def join_world(device: torch.device) -> Iterator[World]:
-    """The world that `torchrun` has started this process in, or one of its own.
+    """Join the process group that `torchrun` has started; without it, a world of one process.
 
     Args:
-        device: where this process computes.
+        device: device of this process.
     """
     size = _world_size()
     if size == 1:
         yield World()
         return
     backend = "nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, timeout=_PATIENCE)
+    dist.init_process_group(backend, timeout=_TIMEOUT)
     try:
         yield World(dist.get_rank(), size, device)
     finally:
@@ -91,18 +91,18 @@ def join_world(device: torch.device) -> Iterator[World]:
 
 
 def own_device(device: torch.device) -> torch.device:
-    """The GPU of this process among those of the machine.
+    """Return the device of this process: on a machine with several GPUs, the one of its rank.
 
     Raises:
-        UserError: fewer GPUs than processes.
+        UserError: the machine has fewer GPUs than processes.
     """
     if device.type != "cuda" or _world_size() == 1:
         return device
     rank = int(os.environ["LOCAL_RANK"])
     if rank >= torch.cuda.device_count():
         raise UserError(
-            f"process {rank + 1} of this machine has no GPU of its own; give torchrun "
-            f"--nproc-per-node={torch.cuda.device_count()}, or say device=cpu"
+            f"process {rank + 1} of this machine has no GPU of its own; start torchrun with "
+            f"--nproc-per-node={torch.cuda.device_count()}, or use device=cpu"
         )
     torch.cuda.set_device(rank)
     return torch.device("cuda", rank)

@@ -1,4 +1,4 @@
-"""Builds the suite's own C++ for this machine, with the compiler that `torch.compile` uses."""
+"""Build of the suite's C++ kernels for this machine, with the compiler of `torch.compile`."""
 
 from __future__ import annotations
 
@@ -17,30 +17,34 @@ from torch.utils import cpp_extension
 from tdmpc2.common.numerics.cpu import cpu_flags
 from tdmpc2.common.system.paths import cache_dir
 
-HEADERS = Path(__file__).parents[2] / "kernels"  # those that all sources share
+HEADERS = Path(__file__).parents[2] / "kernels"  # folder of the shared header files
 
 
 def compiler() -> str | None:
-    """Path of the C++ compiler, `$CXX` or g++; None if there is none."""
+    """Return the path of the C++ compiler, `$CXX` or g++; None if there is none."""
     return shutil.which(os.environ.get("CXX", "g++"))
 
 
 @functools.cache
 def compiler_version() -> str | None:
-    """The first line of what the compiler says of itself; None if there is none."""
-    found = compiler()
-    if found is None:
+    """Return the first line of the compiler's `--version`; None if there is no compiler."""
+    path = compiler()
+    if path is None:
         return None
-    done = subprocess.run([found, "--version"], capture_output=True, text=True, check=False)
+    done = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)
     return done.stdout.partition("\n")[0] or None
 
 
 def build(source: Path) -> Path:
-    """The shared library of a C++ file, from the cache if this machine has built it before.
+    """Return the shared library of a C++ file; compile it unless the cache contains it.
+
+    The cache key covers the sources, the torch and compiler versions and the CPU's instruction
+    sets.
 
     Raises:
-        OSError: no compiler, or a cache folder that cannot be written.
-        subprocess.CalledProcessError: the compiler's complaint, in `stderr`.
+        FileNotFoundError: there is no compiler.
+        OSError: the cache folder cannot be written.
+        subprocess.CalledProcessError: compilation failed; `stderr` contains the messages.
     """
     if compiler() is None:
         raise FileNotFoundError("no C++ compiler (g++) found")
@@ -60,10 +64,10 @@ def build(source: Path) -> Path:
 
 
 def load(source: Path) -> bool:
-    """Loads the operations of a C++ file into torch, built before if this machine has not yet.
+    """Load the operations of a C++ file into torch; build it first if necessary.
 
     Returns:
-        Whether they are there; if not, a warning says why.
+        Whether the operations are available. If not, a warning states the reason.
     """
     try:
         torch.ops.load_library(build(source))
@@ -71,7 +75,7 @@ def load(source: Path) -> bool:
         detail = getattr(error, "stderr", "") or str(error)
         lines = [line for line in detail.splitlines() if "error" in line] or [str(error)]
         warnings.warn(
-            f"native kernel not built ({lines[0]}); going on without it, more slowly",
+            f"native kernel not built ({lines[0]}); continuing without it, more slowly",
             RuntimeWarning,
             stacklevel=3,
         )

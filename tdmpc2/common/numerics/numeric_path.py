@@ -1,4 +1,10 @@
-"""The numeric path: device, threads and matrix-product settings, recorded and reused."""
+"""The numeric path of a run: all settings that decide how floating-point results are rounded.
+
+These are device, torch version, CPU, threads, matmul precision, compilation, seed batch and data
+parallelism. They are chosen by a fixed rule when a run starts, recorded in `numeric.json` of the
+run directory, and reused on resume. Two runs with equal numeric paths give equal bits; a resume
+under a different numeric path is an error unless `allow_numeric_change=true`.
+"""
 
 from __future__ import annotations
 
@@ -20,19 +26,20 @@ from tdmpc2.common.numerics.precision import lacks_bf16
 from tdmpc2.common.system.atomic_files import read_json, write_json
 from tdmpc2.common.system.errors import UserError
 
-# Environment variables that change how libraries compute on the same CPU.
+# Environment variables that change the code paths of math libraries on the same CPU.
 LIMITS = (
     *("ATEN_CPU_CAPABILITY", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS"),
     *("ONEDNN_MAX_CPU_ISA", "OPENBLAS_CORETYPE"),
 )
-MAX_PRODUCT_ERROR = 1e-5  # of float32 products near 1; bfloat16's is 1000 times that
+# For float32 matrix multiplications with results near 1; bfloat16's error is 1000 times larger.
+MAX_PRODUCT_ERROR = 1e-5
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of `device=`; `auto` takes a GPU where there is one.
+    """Return the device that the option `device=` names; `auto` is a GPU if there is one.
 
     Raises:
-        UserError: a device that doesn't exist here.
+        UserError: the device is unknown or does not exist on this machine.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -57,19 +64,19 @@ def numeric_path(
     seed_batch: str | None = None,
     split: str | None = None,
 ) -> dict[str, Any]:
-    """Everything that decides how floating-point results round, for runs to compare.
+    """Return all settings that decide how floating-point results are rounded.
 
     Args:
-        device: chosen device.
-        threads: of the CPU; None for torch's own number.
-        compiled: whether functions are compiled; None: where that works.
-        precision: of the networks' products, `fp32` or `bf16`.
-        renderer: what draws the observations, for runs from pixels.
-        seed_batch: the run's place among several that are computed as one batch.
-        split: how batches are divided among processes and in time.
+        device: device of the networks.
+        threads: number of CPU threads; None for torch's default.
+        compiled: whether functions are compiled; None: if compilation works.
+        precision: precision of the networks' matrix multiplications, `fp32` or `bf16`.
+        renderer: rendering backend, for runs with pixel observations.
+        seed_batch: position of the run in its seed batch, e.g. `1 of 3`; None without one.
+        split: division of batches into micro-batches and over processes; None if undivided.
 
     Raises:
-        UserError: compilation was asked for, and does not work here.
+        UserError: `compiled` is True, but compilation does not work on this machine.
     """
     if precision == "bf16":
         warn_of_rounded_bf16(device)
@@ -87,7 +94,10 @@ def numeric_path(
     if compiled is not False:
         path["compile"] = compiler_version(device)
         if path["compile"] is False and compiled:
-            raise UserError("compile=true: torch.compile does not work here; see the warning above")
+            raise UserError(
+                "compile=true: torch.compile does not work here (see the warning above); use "
+                "compile=false"
+            )
     limits = [f"{name}={os.environ[name]}" for name in LIMITS if os.environ.get(name)]
     if limits:
         path["cpu_limits"] = " ".join(limits)
@@ -104,12 +114,12 @@ def numeric_path(
 
 
 def matmul_precision(device: torch.device) -> str:
-    """The setting of `torch.set_float32_matmul_precision` that is fastest and still float32.
+    """Return the fastest setting of `torch.set_float32_matmul_precision` with float32 accuracy.
 
-    A fixed rule, so that equal machines choose alike. On AMD's CPUs `highest` takes MKL's path
-    for unknown processors; `medium` takes oneDNN, twice as fast. There it means float32 all the
-    same, unless the CPU has AMX, whose bfloat16 tiles it would use. What is chosen is checked
-    against float64. GPUs keep `highest`, which leaves TF32 off.
+    The rule is fixed, so that equal machines make equal choices. On AMD CPUs, `highest` uses
+    MKL's code path for unknown processors; `medium` uses oneDNN, which is twice as fast. There
+    `medium` also computes in float32, except on CPUs with AMX, where it would use bfloat16 tiles.
+    The choice is checked against float64. GPUs use `highest`, which disables TF32.
     """
     amd = cpu_field("vendor_id") == "AuthenticAMD"
     if device.type != "cpu" or not amd or any(flag.startswith("amx") for flag in cpu_flags()):
@@ -123,9 +133,10 @@ def matmul_precision(device: torch.device) -> str:
 
 
 def product_error() -> float:
-    """Largest error of a float32 product of 256 x 256 matrices against float64, of values near 1.
+    """Return the largest error of a float32 multiplication of 256 x 256 matrices against float64.
 
-    The factors are normal with a standard deviation that gives products one of 1.
+    The factors are normal with standard deviation 1/4, so that the entries of the product have
+    standard deviation 1.
     """
     generator = torch.Generator().manual_seed(0)
     a, b = (torch.randn(256, 256, generator=generator) / 4 for _ in range(2))
@@ -133,26 +144,29 @@ def product_error() -> float:
 
 
 def warn_of_rounded_bf16(device: torch.device) -> None:
-    """Says so where bfloat16 gains nothing: on a CPU without instructions for it."""
+    """Warn that bfloat16 is not faster on a CPU without bfloat16 instructions."""
     if device.type == "cpu" and lacks_bf16():
         warnings.warn(
-            "precision=bf16: this CPU has no instructions for it; products are taken in fp32 of "
-            "numbers rounded to bf16, which is no faster than fp32",
+            "precision=bf16: this CPU has no bf16 instructions; matrix multiplications use fp32 "
+            "arithmetic on values rounded to bf16, which is no faster than fp32",
             RuntimeWarning,
             stacklevel=2,
         )
 
 
 def compiler_version(device: torch.device) -> str | Literal[False]:
-    """The compiler behind `torch.compile`, after a try; False, with a warning, if it fails."""
+    """Return the version of the compiler behind `torch.compile`, after a test compilation.
+
+    If the test fails, return False and issue a warning.
+    """
     use_own_cache()
     try:
         torch.compile(torch.sin)(torch.ones(8, device=device))
-    except Exception as error:  # of many kinds, none of them documented
+    except Exception as error:  # many types, none of them documented
         reason = str(error).strip().partition("\n")[0]
         warnings.warn(
-            f"torch.compile does not work here ({reason}); going on without it, more slowly. "
-            "A C++ compiler (g++) mends it, compile=false leaves it out",
+            f"torch.compile does not work here ({reason}); continuing without it, more slowly. "
+            "Install a C++ compiler (g++), or use compile=false to avoid this warning",
             RuntimeWarning,
             stacklevel=2,
         )
@@ -172,25 +186,29 @@ def apply_numeric_path(
     seed_batch: str | None = None,
     split: str | None = None,
 ) -> dict[str, Any]:
-    """Sets torch up and records how, or takes over what a run recorded before.
+    """Configure torch for a run and record the numeric path, or reuse the recorded one.
 
     Args:
-        file: where the run keeps its numeric path.
-        device: chosen device.
-        threads: wanted threads; None takes the recorded number.
-        allow_change: whether to go on where the recorded path can't be honored.
-        compiled: whether functions are compiled; None: as recorded, or where that works.
-        precision: of the networks' products.
-        renderer: what draws the observations, for runs from pixels.
-        seed_batch: the run's place among several that are computed as one batch.
-        split: how batches are divided among processes and in time.
+        file: `numeric.json` of the run directory.
+        device: device of the networks.
+        threads: number of CPU threads; None: as recorded, or torch's default.
+        allow_change: whether to continue if the numeric path differs from the recorded one; the
+            new one is then recorded.
+        compiled: whether functions are compiled; None: as recorded, or if compilation works.
+        precision: precision of the networks' matrix multiplications, `fp32` or `bf16`.
+        renderer: rendering backend, for runs with pixel observations.
+        seed_batch: position of the run in its seed batch; None without one.
+        split: division of batches into micro-batches and over processes; None if undivided.
+
+    Returns:
+        The numeric path in use.
 
     Raises:
-        UserError: the recorded path can't be honored here.
+        UserError: the numeric path differs from the recorded one, and `allow_change` is False.
     """
     recorded = read_json(file)
     if recorded is not None:
-        if "pack" in recorded:  # its name up to version 0.4.0
+        if "pack" in recorded:  # name of `seed_batch` up to version 0.4.0
             recorded["seed_batch"] = recorded.pop("pack")
         threads = recorded.get("threads") if threads is None else threads
         compiled = bool(recorded.get("compile")) if compiled is None else compiled
@@ -208,8 +226,8 @@ def apply_numeric_path(
         changes = ", ".join(f"{k} {recorded.get(k)} → {path.get(k)}" for k in names)
         if not allow_change:
             raise UserError(
-                f"{file.parent}: the numeric path has changed ({changes}), so results would not "
-                "repeat bit for bit; resume where it was recorded, or say allow_numeric_change=true"
+                f"{file.parent}: the numeric path has changed ({changes}), so results would not be "
+                "bit-exact; resume with the recorded settings, or use allow_numeric_change=true"
             )
     set_up_torch(path)
     if recorded != path:
@@ -219,7 +237,7 @@ def apply_numeric_path(
 
 @contextlib.contextmanager
 def torch_as_found() -> Iterator[None]:
-    """Leaves torch's threads, float32 matmul setting and choice of algorithms as they were."""
+    """Restore torch's threads, float32 matmul and determinism settings when the block ends."""
     threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
     deterministic = torch.get_deterministic_debug_mode()
     fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
@@ -233,33 +251,33 @@ def torch_as_found() -> Iterator[None]:
 
 
 def set_up_torch(path: dict[str, Any]) -> None:
-    """Makes torch compute as a numeric path says."""
+    """Configure torch according to a numeric path."""
     keep_freed_memory()
     torch.set_num_threads(path["threads"])
     torch.set_float32_matmul_precision(path["matmul_precision"])
     if path.get("deterministic"):
-        # Read by cuBLAS when it is first used; without it, products on several streams may differ.
+        # cuBLAS reads it at its first use; without it, results on several streams may differ.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        # An operation that has no deterministic form warns.
+        # Operations without a deterministic version issue a warning.
         torch.use_deterministic_algorithms(True, warn_only=True)
-        # Filling fresh memory would cost a kernel for each tensor.
+        # Filling uninitialized memory would cost one kernel per tensor.
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def record_failed_compilation(file: Path) -> None:
-    """Says in a recorded numeric path that the run goes on without compilation."""
+    """Record in a numeric path that the run continues without compilation."""
     write_json(file, {**(read_json(file) or {}), "compile": False})
 
 
 def keep_freed_memory() -> None:
-    """Keeps glibc from returning large freed blocks to the system after each operation.
+    """Prevent glibc from returning large freed blocks to the system after each operation.
 
-    Batched planning frees and takes megabytes thousands of times per second; by default
-    each is mapped and page-faulted anew. Without effect on other C libraries.
+    Batched planning frees and allocates megabytes thousands of times per second; by default each
+    block is mapped and page-faulted again. This has no effect on other C libraries.
     """
     if platform.libc_ver()[0] != "glibc":
         return
-    mmap_threshold, trim_threshold = -3, -1  # names of mallopt(3)
+    mmap_threshold, trim_threshold = -3, -1  # parameters of mallopt(3)
     libc = ctypes.CDLL(None)
     libc.mallopt(mmap_threshold, 1 << 30)
     libc.mallopt(trim_threshold, 1 << 30)

@@ -1,4 +1,4 @@
-"""What every agent learns with: its draws, gradients of pure losses, and steps on them."""
+"""Tools for training agents: random numbers, gradients of pure losses, optimizer steps."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ Gradients = tuple[Tensor, ...]
 
 
 class Draws:
-    """Random draws from one generator, on the device where they are used.
+    """Random numbers from one generator, created on the device where they are used.
 
     Args:
-        seed: of the generator.
-        device: of the draws.
+        seed: seed of the generator.
+        device: device of the generator and of its samples.
     """
 
     def __init__(self, seed: int, device: torch.device) -> None:
@@ -25,24 +25,36 @@ class Draws:
         self.generator = torch.Generator(device).manual_seed(seed)
 
     def normal(self, *shape: int) -> Tensor:
-        """Standard normal draws."""
+        """Return standard normal samples of this shape."""
         return torch.randn(*shape, generator=self.generator, device=self.device)
 
     def uniform(self, *shape: int) -> Tensor:
-        """Uniform draws from [0, 1)."""
+        """Return uniform samples from [0, 1) of this shape."""
         return torch.rand(*shape, generator=self.generator, device=self.device)
 
     def exponential(self, *shape: int) -> Tensor:
-        """Exp(1) draws: argmax(log p − log E) is a draw from the categorical p."""
+        """Return Exp(1) samples E of this shape.
+
+        argmax(log p − log E) is a sample of the categorical distribution p (Gumbel-max trick).
+        """
         return torch.empty(*shape, device=self.device).exponential_(generator=self.generator)
 
 
 def differentiate(
     loss: Callable[..., Any], params: Sequence[Tensor], *args: Any
 ) -> tuple[Any, Gradients]:
-    """Outcome of a pure loss, whose field `loss` is a scalar, and its gradients."""
-    outcome = loss(*args)
-    return outcome, torch.autograd.grad(outcome.loss, params)
+    """Evaluate a pure loss and its gradients.
+
+    Args:
+        loss: function that returns an object with a scalar field `loss`.
+        params: parameters to differentiate with respect to.
+        *args: arguments of the loss.
+
+    Returns:
+        The result of the loss, and one gradient per parameter.
+    """
+    result = loss(*args)
+    return result, torch.autograd.grad(result.loss, params)
 
 
 def descend(
@@ -51,7 +63,20 @@ def descend(
     gradients: Gradients,
     max_norm: float | None = None,
 ) -> Tensor:
-    """One step on gradients, clipped to a norm if one is given; returns the norm before."""
+    """Take one optimizer step.
+
+    With `max_norm`, the gradients g are first scaled by min(1, max_norm / ‖g‖₂), where the norm is
+    that of all gradients together.
+
+    Args:
+        optimizer: optimizer of the parameters.
+        params: parameters, in the order of the gradients.
+        gradients: one gradient per parameter.
+        max_norm: largest norm of the gradients; None for no clipping.
+
+    Returns:
+        The norm of the gradients before clipping, a scalar.
+    """
     for parameter, gradient in zip(params, gradients, strict=True):
         # The fused Adam of torch 2.13 reads a transposed gradient in the wrong order.
         parameter.grad = gradient.contiguous()
@@ -65,31 +90,44 @@ def descend(
 
 @torch.no_grad()
 def move_toward(target: Iterable[Tensor], online: Iterable[Tensor], share: float) -> None:
-    """Exponential moving average of parameters: θ̄ ← θ̄ + share·(θ − θ̄)."""
+    """Update an exponential moving average of parameters: θ̄ ← θ̄ + share·(θ − θ̄).
+
+    Args:
+        target: averaged parameters θ̄, changed in place.
+        online: current parameters θ.
+        share: weight of the current parameters, in [0, 1].
+    """
     torch._foreach_lerp_(list(target), list(online), share)
 
 
 def episode_discount(
     episode_length: int, denominator: float = 5.0, least: float = 0.95, most: float = 0.995
 ) -> float:
-    """Discount that TD-MPC2 gives episodes of T decisions: clip((T/5 − 1)/(T/5), .95, .995)."""
+    """Return the discount of TD-MPC2 for episodes of T decisions: clip((T/5 − 1)/(T/5), .95, .995).
+
+    Args:
+        episode_length: T, in decisions.
+        denominator: the divisor of T, 5 in the paper.
+        least: lower bound.
+        most: upper bound.
+    """
     fraction = episode_length / denominator
     return min(max((fraction - 1) / fraction, least), most)
 
 
 def percentile(ordered: Tensor, share: float) -> Tensor:
-    """The value below which a share of the sorted values `(N,)` lies, linearly interpolated.
+    """Return the quantile `share` in [0, 1] of the sorted values `(N,)`, linearly interpolated.
 
-    Unlike `torch.quantile` it can be vectorized, and never waits for the device.
+    Unlike `torch.quantile`, it works under `vmap` and does not synchronize with the device.
     """
-    place = share * (ordered.shape[0] - 1)
-    below = int(place)
+    position = share * (ordered.shape[0] - 1)
+    below = int(position)
     above = min(below + 1, ordered.shape[0] - 1)
-    return torch.lerp(ordered[below], ordered[above], place - below)
+    return torch.lerp(ordered[below], ordered[above], position - below)
 
 
 def all_finite(value: Any) -> bool:
-    """Whether every floating-point tensor in a nested container is finite."""
+    """Return whether every floating-point tensor in a nested container is finite."""
     if isinstance(value, Tensor):
         return not value.is_floating_point() or bool(torch.isfinite(value).all())
     if isinstance(value, dict):
@@ -101,19 +139,24 @@ def all_finite(value: Any) -> bool:
 
 @dataclass
 class RunningMeans:
-    """Means of an agent's metrics since they were last taken, summed on the device."""
+    """Means of an agent's metrics since the last call of `take`; the sums stay on the device.
+
+    Attributes:
+        sums: sum of each metric.
+        counts: number of values of each metric.
+    """
 
     sums: dict[str, Tensor] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
 
     def add(self, metrics: dict[str, Tensor]) -> None:
-        """Metrics of one gradient step."""
+        """Add the metrics of one gradient step."""
         for name, value in metrics.items():
             self.sums[name] = self.sums[name] + value if name in self.sums else value
             self.counts[name] = self.counts.get(name, 0) + 1
 
     def take(self) -> dict[str, float]:
-        """The means; begins anew."""
+        """Return the means and reset the sums."""
         means = {name: float(value) / self.counts[name] for name, value in self.sums.items()}
         self.sums, self.counts = {}, {}
         return means

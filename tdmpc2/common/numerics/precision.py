@@ -1,4 +1,4 @@
-"""Products of networks in bfloat16: by the CPU's or GPU's instructions, or by rounding."""
+"""bfloat16 matrix multiplications: native instructions, or emulation by rounding operands."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from torch.overrides import TorchFunctionMode
 
 from tdmpc2.common.numerics.cpu import cpu_flags
 
-NATIVE = {"avx512_bf16", "amx_bf16", "bf16"}  # the last is ARM's
+NATIVE = {"avx512_bf16", "amx_bf16", "bf16"}  # the last one is for ARM
 _PRODUCTS = {
     *(F.linear, F.conv2d, torch.matmul, torch.mm, torch.bmm, torch.addmm, torch.baddbmm),
     *(Tensor.matmul, Tensor.__matmul__, Tensor.mm, Tensor.bmm),
 }
-_SPLIT = 2.0**16 + 1  # parts the upper 8 of float32's 24 significant bits from the others
+_SPLIT = 2.0**16 + 1  # Veltkamp constant: keeps the upper 8 of float32's 24 significant bits
 
 
 def products_in(precision: str, device: str) -> contextlib.AbstractContextManager[Any]:
-    """While it is entered, products of tensors are taken in that precision.
+    """Return a context manager in which matrix multiplications use the given precision.
 
     Args:
         precision: `fp32` or `bf16`.
@@ -36,23 +36,24 @@ def products_in(precision: str, device: str) -> contextlib.AbstractContextManage
 
 @torch.compiler.assume_constant_result
 def lacks_bf16() -> bool:
-    """Whether this CPU has no instructions for bfloat16, as far as the system tells."""
+    """Return whether the system lists the CPU's instruction sets and bfloat16 is not among them."""
     flags = set(cpu_flags())
     return bool(flags) and not flags & NATIVE
 
 
 class RoundedProducts(TorchFunctionMode):
-    """Products as autocast to bfloat16 takes them, on CPUs that would emulate its instructions.
+    """Emulates autocast to bfloat16 on CPUs without bfloat16 instructions.
 
-    Those multiply numbers of 8 significant bits and sum in float32. The same comes of float32
-    products of operands that are rounded to bfloat16, rounded in turn, as are the gradients; at
-    float32's speed, where the emulation takes five times as long.
+    Native instructions multiply numbers of 8 significant bits and accumulate in float32. This
+    class rounds the operands of float32 matrix multiplications to bfloat16, and rounds the result
+    and the gradients too, which gives the same numbers. It runs at the speed of float32; torch's
+    own emulation takes five times as long.
     """
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        """Rounds operands and outcome of a product; all else is as it is."""
+        """Round the operands and the result of matrix multiplications; call others unchanged."""
         if func not in _PRODUCTS:
             return func(*args, **(kwargs or {}))
         rounded = [_Rounded.apply(x) if isinstance(x, Tensor) else x for x in args]
@@ -64,9 +65,9 @@ class RoundedProducts(TorchFunctionMode):
 
 
 class _Rounded(torch.autograd.Function):
-    """To bfloat16 and back to float32; the gradient likewise.
+    """Rounding of a value and its gradient to bfloat16, with a float32 result.
 
-    By arithmetic, since compilers take a conversion there and back for one that does nothing.
+    It uses arithmetic, because compilers remove a conversion to bfloat16 and back.
     """
 
     generate_vmap_rule = True
@@ -85,6 +86,9 @@ class _Rounded(torch.autograd.Function):
 
 
 def round_to_bf16(x: Tensor) -> Tensor:
-    """Float32 numbers to the nearest with 8 significant bits, bfloat16's; below 2e33 (Veltkamp)."""
+    """Round float32 numbers to 8 significant bits, those of bfloat16, by Veltkamp's splitting.
+
+    With c = x·(2¹⁶ + 1), the result is c − (c − x). Valid for |x| below 2e33.
+    """
     scaled = x * _SPLIT
     return scaled - (scaled - x)

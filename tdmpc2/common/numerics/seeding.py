@@ -1,4 +1,4 @@
-"""One seed per run, and independent streams derived from it by name."""
+"""Seeds derived from the seed of a run, one independent seed per purpose."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ import torch
 
 
 def derive_seed(seed: int, *names: str | int) -> int:
-    """A seed for one purpose, independent of those for others.
+    """Return a seed for one purpose that is independent of the seeds for other purposes.
 
     Args:
-        seed: of the run.
-        *names: what the stream is for, e.g. `("evaluation", 3)`.
+        seed: seed of the run.
+        *names: name of the purpose, e.g. `("evaluation", 3)`.
 
     Returns:
-        An integer in 0..2^32 − 1 (what every library accepts).
+        An integer in 0..2^32 − 1, the range that every library accepts.
     """
     entropy = [zlib.crc32(str(name).encode()) for name in names]
     return int(np.random.SeedSequence([seed, *entropy]).generate_state(1)[0])
 
 
 def seed_globals(seed: int) -> None:
-    """Seeds the global generators of Python, NumPy and torch.
+    """Seed the global generators of Python, NumPy and torch.
 
-    No code of ours draws from them; third-party code that does is then at least repeatable.
+    This project does not use them; third-party code that does becomes repeatable.
     """
     random.seed(seed)
     np.random.seed(derive_seed(seed, "numpy"))

@@ -1,1 +1,1 @@
-"""Replay buffers, and the types that they hold."""
+"""Replay buffers and the types of transitions, episodes and batches."""

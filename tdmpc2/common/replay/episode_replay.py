@@ -1,4 +1,4 @@
-"""Replay memory: whole episodes in preallocated rows, sub-trajectories sampled by index."""
+"""Replay buffer of episodes; sub-trajectories are sampled uniformly or by priority."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from tdmpc2.common.replay.types import Batch, Episode, Transition, to_device
 
 
 def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Zeros that take up memory only as they are overwritten, on the CPU.
+    """Return zeros that, on the CPU, occupy physical memory only where they have been written.
 
-    `torch.zeros` writes to every page; a memory of images would take all of its
-    gigabytes on the first day.
+    `torch.zeros` writes to every page, so that a buffer of images would occupy all of its
+    gigabytes from the start.
     """
     if device.type != "cpu":
         return torch.zeros(shape, dtype=dtype, device=device)
@@ -28,12 +28,12 @@ def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> 
 
 
 def _rows_of(store: Tensor, rows: Tensor) -> Tensor:
-    """`store[rows]`, in half the time."""
+    """Return `store[rows]`; `index_select` takes half the time of indexing."""
     return store.index_select(0, rows.reshape(-1)).view(*rows.shape, *store.shape[1:])
 
 
 class _Stored(NamedTuple):
-    """Where an episode lies: first row, transitions, starts that can be sampled."""
+    """Location of a stored episode: first row, number of transitions, number of valid starts."""
 
     row: int
     length: int
@@ -41,26 +41,30 @@ class _Stored(NamedTuple):
 
 
 class Replay:
-    """Ring of rows holding the newest episodes; sampling never scans it.
+    """Ring buffer of rows with the newest episodes.
 
-    An episode of T transitions takes T + 1 rows: row t holds obs_t and the action and reward
-    that follow it. The rows where a sub-trajectory of L transitions can start are listed in
-    a ring of their own, oldest first, so that a uniform draw is one indexed read, at any
-    fill and for episodes of any length (uniform over starts; ALGORITHMS: for episodes of
-    equal length the same as a uniform episode followed by a uniform crop). The oldest
-    episodes make room for new ones, whole.
+    An episode of T transitions occupies T + 1 rows: row t stores obs_t and the action and reward
+    that follow it. When space is needed, the oldest episodes are removed as a whole.
+
+    A start is a row at which a sub-trajectory of L transitions within one episode begins. The
+    starts are listed in a second ring, oldest first, so that a uniform sample is one indexed read
+    for any fill level and any episode lengths. Sampling is uniform over starts. For episodes of
+    equal length this equals a uniform episode followed by a uniform crop.
 
     Args:
-        capacity: rows.
-        length: L, transitions of a sub-trajectory.
-        obs_shape, action_dim: of one row.
+        capacity: number of rows.
+        length: L, number of transitions of a sub-trajectory.
+        obs_shape, action_dim: shape of an observation, and dimension of an action.
         obs_dtype: `torch.float32`, or `torch.uint8` for pixels.
-        frame_stack: frames in an observation `(frame_stack · c, H, W)`, oldest first; each is
-            kept once, and observations are put together when they are sampled.
-        generator: where sampling draws come from (on the CPU).
-        device: where rows live and batches are built.
-        num_tasks: batches carry task indices if greater than 1.
-        priorities: `(alpha, beta)` of prioritized sampling; uniform if None.
+        frame_stack: number of frames in an observation `(frame_stack · c, H, W)`, oldest first.
+            Each frame is stored once; observations are assembled when they are sampled.
+        generator: generator for sampling, on the CPU.
+        device: device of the rows and of sampled batches.
+        num_tasks: batches contain task indices if greater than 1.
+        priorities: `(alpha, beta)` of prioritized sampling; None for uniform sampling.
+
+    Raises:
+        ValueError: the channels of `obs_shape` cannot be divided into `frame_stack` frames.
     """
 
     def __init__(
@@ -91,7 +95,7 @@ class Replay:
         self.terminated = torch.zeros(capacity, device=device)
         self.task = torch.zeros(capacity, dtype=torch.long, device=device)
         self._starts = torch.zeros(capacity, dtype=torch.long, device=device)
-        self._first_start = 0  # where the list of starts begins in its ring
+        self._first_start = 0  # position of the oldest start in the ring of starts
         self._num_starts = 0
         self._episodes: deque[_Stored] = deque()
         self._growing: _Stored | None = None
@@ -106,28 +110,28 @@ class Replay:
 
     @property
     def num_episodes(self) -> int:
-        """Episodes held."""
+        """Number of finished episodes in the buffer."""
         return len(self._episodes)
 
     @property
     def num_transitions(self) -> int:
-        """Transitions held."""
+        """Number of transitions in the buffer."""
         num_episodes = len(self._episodes) + (self._growing is not None)
         return self.capacity - self._free - num_episodes
 
     @property
     def num_starts(self) -> int:
-        """Sub-trajectories that can be sampled."""
+        """Number of sub-trajectories that can be sampled."""
         return self._num_starts
 
     def add(self, episode: Episode) -> None:
-        """Stores a finished episode, dropping the oldest ones where space is needed.
+        """Store a finished episode; remove the oldest ones if space is needed.
 
         Raises:
-            ValueError: if the episode is longer than the whole replay buffer.
+            ValueError: the episode is longer than the whole buffer.
         """
         num_rows = len(episode) + 1
-        assert self._growing is None, "an episode is growing in this memory"
+        assert self._growing is None, "an unfinished episode is in this buffer"
         if num_rows > self.capacity:
             raise ValueError(f"an episode of {num_rows} rows does not fit {self.capacity} rows")
         while self._free < num_rows:
@@ -139,7 +143,7 @@ class Replay:
         self.action[rows[:-1]] = torch.as_tensor(episode.action, device=self.device)
         reward = torch.as_tensor(episode.reward, dtype=torch.float32, device=self.device)
         self.reward[rows[:-1]] = reward
-        # The last row belongs to no transition; NaN would show at once if it were sampled.
+        # The last row has no action and reward; NaN would reveal it if it were sampled.
         self.action[rows[-1]], self.reward[rows[-1]] = torch.nan, torch.nan
         self.terminated[rows] = 0.0
         self.terminated[rows[-2]] = float(episode.terminated)
@@ -153,16 +157,17 @@ class Replay:
         self.num_added += 1
 
     def append(self, transition: Transition, place: int = 0) -> None:
-        """Stores the next decision of the episode that is being played; it can be sampled at once.
+        """Store the next transition of the current episode, which can be sampled at once.
 
-        Row by row the same as `add` at the end of the episode.
+        The rows are the same as those of `add` at the end of the episode.
 
         Args:
-            transition: the decision; the first one after `finish` begins an episode.
-            place: which of several environments it comes from; there is but one here.
+            transition: transition to store; the first one after `finish` begins an episode.
+            place: number of the environment; this buffer supports one environment only, 0.
 
         Raises:
-            ValueError: the episode is longer than the buffer, or from a second environment.
+            ValueError: the episode is longer than the buffer, `place` is not 0, or observations
+                are stacked frames.
         """
         if place or self._frames is not None:
             raise ValueError("only states of one environment can be stored one by one")
@@ -182,7 +187,7 @@ class Replay:
         self._growing = _Stored(first, length, num_starts)
 
     def _take_row(self, obs: np.ndarray) -> int:
-        """The next row, with an observation that nothing follows yet."""
+        """Store an observation in the next row, without action and reward; return the row."""
         while self._free < 1:
             if not self._episodes:
                 raise ValueError(f"an episode does not fit {self.capacity} rows")
@@ -196,9 +201,13 @@ class Replay:
         return row
 
     def finish(self, place: int = 0) -> None:
-        """Ends the episode that `append` has stored so far."""
+        """End the episode whose transitions `append` has stored.
+
+        Raises:
+            ValueError: there is no such episode.
+        """
         if self._growing is None or place:
-            raise ValueError("no episode is growing there")
+            raise ValueError(f"environment {place} has no unfinished episode")
         self._episodes.append(self._growing)
         self._growing = None
         self.num_added += 1
@@ -222,34 +231,34 @@ class Replay:
         self._free += oldest.length + 1
 
     def sample(self, batch_size: int, length: int) -> Batch:
-        """Draws sub-trajectories with replacement, on the memory's device.
+        """Sample sub-trajectories with replacement, on the buffer's device.
 
         Args:
-            batch_size: B.
-            length: must be the memory's own L.
+            batch_size: B, number of sub-trajectories.
+            length: number of transitions; must equal the buffer's L.
 
         Raises:
-            ValueError: if nothing of that length is stored.
+            ValueError: the length differs from L, or no stored episode is that long.
         """
         if length != self.length:
-            raise ValueError(f"this memory samples {self.length} transitions, not {length}")
+            raise ValueError(f"this buffer samples {self.length} transitions, not {length}")
         if self._num_starts == 0:
             raise ValueError(f"no episode of {length} or more transitions has been added yet")
         weight = None
         if self._tree is not None:
-            index, weight = self._draw_prioritized(batch_size)
+            index, weight = self._sample_prioritized(batch_size)
         else:
-            draws = torch.randint(self._num_starts, (batch_size,), generator=self.generator)
-            places = to_device(draws, self.device).add_(self._first_start).remainder_(self.capacity)
-            index = self._starts.index_select(0, places)
+            chosen = torch.randint(self._num_starts, (batch_size,), generator=self.generator)
+            chosen = to_device(chosen, self.device).add_(self._first_start)
+            index = self._starts.index_select(0, chosen.remainder_(self.capacity))
         return self.batch_at(index, weight)
 
     def batch_at(self, index: Tensor, weight: Tensor | None = None) -> Batch:
-        """The sub-trajectories that start at given rows.
+        """Return the sub-trajectories that start at given rows.
 
         Args:
-            index: `(B,)` rows, on the replay buffer's device.
-            weight: `(B,)` importance weights, or None.
+            index: start rows `(B,)`, on the buffer's device.
+            weight: importance weights `(B,)`, or None.
         """
         rows = (index + self._offsets).remainder_(self.capacity)
         return Batch(
@@ -263,36 +272,50 @@ class Replay:
         )
 
     def _observations(self, rows: Tensor) -> Tensor:
-        """What was seen at rows `(L + 1, B)`."""
+        """Return the observations of rows `(L + 1, B)`."""
         if self._frames is None:
             return _rows_of(self.obs, rows)
         return _rows_of(self.obs, self._frames.of(rows)).flatten(2, 3)
 
-    def _draw_prioritized(self, batch_size: int) -> tuple[Tensor, Tensor]:
-        """Rows drawn in proportion to priority, and their importance weights."""
+    def _sample_prioritized(self, batch_size: int) -> tuple[Tensor, Tensor]:
+        """Sample start rows in proportion to priority; return them and their importance weights."""
         assert self._tree is not None
         uniform = torch.rand(batch_size, generator=self.generator, dtype=torch.float64).numpy()
         rows = self._tree.find(uniform * self._tree.total)
         return to_device(rows, self.device), self.importance_weights(rows)
 
     def importance_weights(self, index: np.ndarray) -> Tensor:
-        """Weights (N·p)^−β / max of sampled rows with probabilities p (PER, Sec. 3.4)."""
-        assert self._tree is not None, "this memory samples uniformly"
+        """Return the importance weights w_i = (N·p_i)^−β / max_j w_j of sampled start rows.
+
+        p_i is the sampling probability of row i and N the number of starts (prioritized experience
+        replay, Section 3.4).
+
+        Args:
+            index: sampled start rows `(B,)`.
+        """
+        assert self._tree is not None, "this buffer samples uniformly"
         probability = self._tree.get(index) / self._tree.total
         weight = (self._num_starts * probability) ** -self.beta
         weight = (weight / weight.max()).astype(np.float32)
         return to_device(weight, self.device)
 
     def update_priorities(self, index: Tensor, error: Tensor) -> None:
-        """Sets the priorities of rows to (error + 1e-6)^α; new ones get the largest there is."""
-        assert self._tree is not None, "this memory samples uniformly"
+        """Set the priorities of start rows to (error + 1e-6)^α.
+
+        New starts have the largest priority in the buffer, or 1 if there is none.
+
+        Args:
+            index: start rows `(B,)`, e.g. `Batch.start`.
+            error: absolute errors `(B,)`.
+        """
+        assert self._tree is not None, "this buffer samples uniformly"
         priority = (error.double().cpu().numpy() + 1e-6) ** self.alpha
         self._tree.set(index.cpu().numpy(), priority)
 
     # --- saving ----------------------------------------------------------------------
 
     def episodes(self, first: int) -> list[Episode]:
-        """The held episodes from the `first`-th ever added on."""
+        """Return the episodes in the buffer, from number `first` of all episodes ever added."""
         oldest = self.num_added - len(self._episodes)
         held = list(self._episodes)[max(first - oldest, 0) :]
         return [self._read(stored) for stored in held]
@@ -308,7 +331,10 @@ class Replay:
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything but the episodes themselves, which are saved apart as they come."""
+        """Return the state of the buffer without its episodes.
+
+        The checkpoint store saves new episodes separately, each only once.
+        """
         state: dict[str, Any] = {
             "generator": self.generator.get_state(),
             "num_added": self.num_added,
@@ -320,20 +346,23 @@ class Replay:
         return state
 
     def load_state_dict(self, state: dict[str, Any], episodes: Iterable[Episode]) -> None:
-        """Restores an empty memory: the same rows in the same places.
+        """Restore a state into an empty buffer; every episode gets its previous rows.
 
         Args:
-            state: what `state_dict` returned.
-            episodes: the episodes held then, oldest first.
+            state: return value of `state_dict`.
+            episodes: episodes of the buffer at that time, oldest first.
+
+        Raises:
+            ValueError: the buffer is not empty, or the number of episodes does not match.
         """
         if self.num_added:
-            raise ValueError("only an empty memory can be restored")
+            raise ValueError("only an empty buffer can be restored")
         self._next_row = state["first_row"]
         for episode in episodes:
             self.add(episode)
         if len(self._episodes) != state["num_episodes"]:
             raise ValueError(
-                f"{state['num_episodes']} episodes were held, {len(self._episodes)} were given"
+                f"the state has {state['num_episodes']} episodes, {len(self._episodes)} were given"
             )
         self.num_added = state["num_added"]
         self.generator.set_state(state["generator"])

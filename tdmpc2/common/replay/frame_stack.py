@@ -1,4 +1,4 @@
-"""Observations of several frames, each frame kept once: which rows make up an observation."""
+"""Frame stacking in the replay buffer: each frame is stored once, in one row."""
 
 from __future__ import annotations
 
@@ -7,29 +7,29 @@ from torch import Tensor
 
 
 class FrameRows:
-    """The rows whose frames make up the observation of a row.
+    """Index of the rows whose frames form the observation of a row.
 
-    Row t of an episode is seen as frames max(t − k + 1, 0) … t, oldest first: at the
-    beginning the first frame stands for those before it.
+    The observation of step t of an episode consists of frames max(t − i, 0) for i = k − 1 … 0,
+    oldest first: at the beginning the first frame is repeated.
 
     Args:
-        capacity: rows of the replay buffer, a ring.
-        num_frames: k.
-        device: of the replay buffer.
+        capacity: number of rows of the replay buffer, which is a ring.
+        num_frames: k, number of frames in an observation.
+        device: device of the replay buffer.
     """
 
     def __init__(self, capacity: int, num_frames: int, device: torch.device) -> None:
         self.capacity, self.num_frames = capacity, num_frames
         self._back = torch.arange(num_frames - 1, -1, -1, device=device)
-        # How far back its episode reaches from each row, as far as it matters.
+        # Number of earlier rows of the same episode, at most k − 1.
         self._reach = torch.zeros(capacity, dtype=torch.uint8, device=device)
 
     def add(self, rows: Tensor) -> None:
-        """Notes that these rows `(T + 1,)` hold an episode, in order."""
+        """Register the rows `(T + 1,)` of a new episode, in order."""
         age = torch.arange(len(rows), device=rows.device)
         self._reach[rows] = age.clamp(max=self.num_frames - 1).to(torch.uint8)
 
     def of(self, rows: Tensor) -> Tensor:
-        """Rows of the frames `(..., k)` for rows `(...,)`."""
+        """Return the rows of the frames `(..., k)` for the observations of rows `(...,)`."""
         back = torch.minimum(self._back, self._reach[rows].long()[..., None])
         return (rows[..., None] - back) % self.capacity

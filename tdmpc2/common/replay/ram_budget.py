@@ -1,4 +1,4 @@
-"""How much memory a run needs and may have, compared before it starts."""
+"""RAM that a replay buffer needs and RAM that is available, compared before a run starts."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ import torch
 
 from tdmpc2.common.system.errors import UserError
 
-_ROOM = 0.9  # share of what is free that a replay may plan with; networks and others need some
-_GPU_ROOM = 0.5  # the same on a GPU, where others may come to need theirs
-_UNLIMITED = 1 << 60  # cgroup v1 writes a number near 2^63 where there is no limit
+_RAM_SHARE = 0.9  # share of the free RAM that a replay buffer may use; networks need the rest
+_GPU_SHARE = 0.5  # the same for GPU memory, which other processes may also need
+_UNLIMITED = 1 << 60  # cgroup v1 reports a number near 2^63 if there is no limit
 
 
 def replay_bytes(
     rows: int, obs_shape: tuple[int, ...], action_dim: int, *, frame_stack: int = 1
 ) -> int:
-    """Bytes of a `Replay` that fills `rows` rows.
+    """Return the size of a `Replay` in bytes.
 
     Args:
-        rows: that will be filled.
+        rows: number of rows that will be filled.
         obs_shape: `(O,)` of float32, or `(C, H, W)` of bytes.
-        action_dim: A, float32.
-        frame_stack: frames in an observation, of which a row keeps one.
+        action_dim: action dimension A, of float32.
+        frame_stack: number of frames in an observation; a row stores one of them.
     """
     obs = math.prod(obs_shape) * 4 if len(obs_shape) == 1 else math.prod(obs_shape) // frame_stack
     others = 4 * action_dim + 4 + 4 + 8 + 8  # reward, terminated, task, list of starts
@@ -32,50 +32,53 @@ def replay_bytes(
 
 
 def replay_device(bytes_per_row: int, capacity: int, device: torch.device) -> torch.device:
-    """Where a replay lies: beside the networks on a GPU if it fits there, else on the CPU.
+    """Choose the device of a replay buffer: the networks' GPU if the buffer fits, else the CPU.
 
-    The place has no influence on what is sampled.
+    The device does not influence what is sampled.
 
     Args:
-        bytes_per_row: of the replay.
-        capacity: rows, all of which a GPU sets aside at once.
-        device: of the networks.
+        bytes_per_row: size of a row in bytes.
+        capacity: number of rows, all of which are allocated at once on a GPU.
+        device: device of the networks.
     """
     if device.type != "cuda":
         return device
     free = torch.cuda.mem_get_info(device)[0]
-    return device if bytes_per_row * capacity <= _GPU_ROOM * free else torch.device("cpu")
+    return device if bytes_per_row * capacity <= _GPU_SHARE * free else torch.device("cpu")
 
 
 def check_memory(bytes_per_row: int, rows: int) -> None:
-    """Refuses a replay that would not fit into what is free beside the CPU.
+    """Check that a replay buffer fits into the free RAM.
 
     Args:
-        bytes_per_row: of the replay.
-        rows: that the run can ever fill.
+        bytes_per_row: size of a row in bytes.
+        rows: largest number of rows that the run can fill.
 
     Raises:
-        UserError: saying how large a replay would fit.
+        UserError: the buffer does not fit; the message states the largest `buffer_size` that does.
     """
     free = available_memory()
     need = bytes_per_row * rows
-    if need <= _ROOM * free:
+    if need <= _RAM_SHARE * free:
         return
-    fits = int(_ROOM * free) // bytes_per_row
+    fits = int(_RAM_SHARE * free) // bytes_per_row
     fits = max(fits - fits % 1000, 0)
     raise UserError(
-        f"the replay needs {need / 1e9:.1f} GB for {rows:,} rows, and {free / 1e9:.1f} GB are free "
-        f"in this machine's or this job's memory; use buffer_size={fits} (not the paper's "
-        "setting), or another machine"
+        f"the replay buffer needs {need / 1e9:.1f} GB for {rows:,} rows, but {free / 1e9:.1f} GB "
+        f"are free on this machine or in this job; use buffer_size={fits} (not the paper's "
+        "setting), or a machine with more memory"
     )
 
 
 def available_memory(cgroups: Path = Path("/sys/fs/cgroup"), process: str = "self") -> int:
-    """Bytes that this process may still take: the machine's, or its job's if that is less.
+    """Return the bytes of RAM that this process may still allocate.
+
+    The limit is the free memory of the machine or that of the job's control groups, whichever is
+    less.
 
     Args:
-        cgroups: where control groups are mounted; SLURM and containers set limits there.
-        process: whose groups, as a name below `/proc`.
+        cgroups: mount point of the control groups, in which SLURM and containers set limits.
+        process: process to check, as a name in `/proc`.
     """
     try:
         lines = Path(f"/proc/{process}/cgroup").read_text().splitlines()
@@ -85,11 +88,12 @@ def available_memory(cgroups: Path = Path("/sys/fs/cgroup"), process: str = "sel
 
 
 def cgroup_memory(mount: Path, lines: list[str]) -> list[int]:
-    """Bytes left in each control group with a memory limit that a process lies in.
+    """Return the free bytes of each control group of a process that has a memory limit.
 
     Args:
-        mount: where control groups are mounted.
-        lines: of `/proc/<pid>/cgroup`: `number:controllers:path`, no controllers in version 2.
+        mount: mount point of the control groups.
+        lines: lines of `/proc/<pid>/cgroup`, `number:controllers:path`; the controllers are empty
+            in version 2.
     """
     left = []
     for line in lines:
@@ -101,7 +105,7 @@ def cgroup_memory(mount: Path, lines: list[str]) -> list[int]:
             used, cache = "memory.usage_in_bytes", "total_inactive_file"
         else:
             continue
-        # A limit holds for all groups below; inside a container the path may not be visible.
+        # A limit applies to all subgroups; inside a container the path may not be visible.
         inner = root / path.lstrip("/")
         groups = [inner, *inner.parents]
         for group in groups[: groups.index(root) + 1]:
@@ -112,7 +116,10 @@ def cgroup_memory(mount: Path, lines: list[str]) -> list[int]:
 
 
 def _statistic(file: Path, name: str) -> int:
-    """A line of `memory.stat`; files that were read count as used, but give way."""
+    """Return a value from `memory.stat`.
+
+    It is used for the page cache, which counts as used memory but is released when needed.
+    """
     try:
         fields = file.read_text().split()
     except OSError:
@@ -121,7 +128,7 @@ def _statistic(file: Path, name: str) -> int:
 
 
 def _number(file: Path) -> int | None:
-    """The number in a file; None where there is no file, or the word `max`."""
+    """Return the number in a file; None if there is no file or it contains `max`."""
     try:
         return int(file.read_text())
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Replay memory of streams: sequences run on from one episode into the next of an environment."""
+"""Replay buffer of streams: sampled sequences may extend from one episode into the next."""
 
 from __future__ import annotations
 
@@ -12,31 +12,34 @@ from torch import Generator, Tensor
 
 from tdmpc2.common.replay.types import Episode, Sequences, Transition, to_device
 
-_FIRST = (0.0, 1.0, 0.0)  # reward, first and terminated of the row that begins an episode
+_FIRST = (0.0, 1.0, 0.0)  # reward, first and terminated of the first row of an episode
 
 
 class _Held(NamedTuple):
-    """An episode: the stream it is part of, and its rows."""
+    """A finished episode: its environment and its number of rows."""
 
     place: int
     num_rows: int
 
 
 class SequenceReplay:
-    """A ring of rows for each of several environments; row after row as they were lived through.
+    """One ring buffer of rows per environment, in the order of time.
 
-    A row holds what was seen, with the action and the reward that led there; an episode of T
-    transitions takes T + 1. Sequences of L rows are drawn uniformly from all there are, those
-    that cross the end of an episode and those of unfinished episodes included. Where memory runs
-    out, the oldest episode goes, whole.
+    A row stores an observation, and the action and reward that led to it; an episode of T
+    transitions occupies T + 1 rows. Sequences of L consecutive rows are sampled uniformly,
+    including sequences that cross the end of an episode and those in unfinished episodes. When
+    space is needed, the oldest episode is removed as a whole.
 
     Args:
-        capacity: rows of all rings.
-        length: L, rows of a sequence.
-        obs_shape, action_dim: of one row.
-        num_places: environments, whose episodes end in turn.
-        generator: where sampling draws come from (on the CPU).
-        device: where rows live and batches are built.
+        capacity: number of rows of all rings together.
+        length: L, number of rows of a sequence.
+        obs_shape, action_dim: shape of an observation, and dimension of an action.
+        num_places: number of environments; their episodes must be finished in turn, 0, 1, ….
+        generator: generator for sampling, on the CPU.
+        device: device of the rows and of sampled batches.
+
+    Raises:
+        ValueError: a ring has fewer than L rows.
     """
 
     def __init__(
@@ -54,49 +57,51 @@ class SequenceReplay:
         self.generator, self.device = generator, torch.device(device)
         self.ring = capacity // num_places
         if self.ring < length:
-            raise ValueError(f"{self.ring} rows for each environment hold no {length} rows")
+            raise ValueError(
+                f"{self.ring} rows per environment are too few for sequences of {length} rows"
+            )
         shape = (num_places, self.ring)
         self.obs = torch.zeros(*shape, *obs_shape, device=device)
         self.action = torch.zeros(*shape, action_dim, device=device)
         # Columns: reward, first, terminated.
         self.marks = torch.zeros(*shape, 3, device=device)
-        self._oldest = [0] * num_places  # rows ever dropped
+        self._oldest = [0] * num_places  # rows ever removed
         self._end = [0] * num_places  # rows ever stored
-        self._growing = [0] * num_places  # rows of the episode that is being played
+        self._growing = [0] * num_places  # rows of the unfinished episode
         self._episodes: deque[_Held] = deque()
         self.num_added = 0  # episodes ever finished
         self._offsets = torch.arange(length)[:, None]
 
     @property
     def num_episodes(self) -> int:
-        """Finished episodes held."""
+        """Number of finished episodes in the buffer."""
         return len(self._episodes)
 
     @property
     def num_starts(self) -> int:
-        """Sequences that can be sampled."""
+        """Number of sequences that can be sampled."""
         return sum(self._starts())
 
     def _starts(self) -> list[int]:
-        """Sequences of each ring."""
+        """Return the number of sequences in each ring."""
         held = zip(self._oldest, self._end, strict=True)
         return [max(end - oldest - self.length + 1, 0) for oldest, end in held]
 
     def append(self, transition: Transition, place: int = 0) -> None:
-        """Stores the next decision of the episode that an environment plays.
+        """Store the next transition of the current episode of an environment.
 
         Args:
-            transition: the decision; the first one after `finish` begins an episode.
-            place: which environment it comes from.
+            transition: transition to store; the first one after `finish` begins an episode.
+            place: number of the environment.
         """
         if not self._growing[place]:
-            nothing = np.zeros_like(transition.action)
-            self._store(place, transition.obs[None], nothing[None], [_FIRST])
+            no_action = np.zeros_like(transition.action)
+            self._store(place, transition.obs[None], no_action[None], [_FIRST])
         marks = (transition.reward, 0.0, float(transition.terminated))
         self._store(place, transition.next_obs[None], transition.action[None], [marks])
 
     def _store(self, place: int, obs: np.ndarray, action: np.ndarray, marks: Any) -> None:
-        """Stores the next rows of an environment."""
+        """Store the next rows of an environment; remove the oldest episodes if needed."""
         num = len(obs)
         while self._end[place] - self._oldest[place] + num > self.ring:
             if not self._episodes:
@@ -111,10 +116,10 @@ class SequenceReplay:
         self._growing[place] += num
 
     def finish(self, place: int = 0) -> None:
-        """Ends an environment's episode.
+        """End the current episode of an environment.
 
         Raises:
-            ValueError: it is not this environment's turn.
+            ValueError: it is not this environment's turn, or it has no unfinished episode.
         """
         if place != self.num_added % self.num_places or not self._growing[place]:
             raise ValueError(f"environment {place} has no episode to finish now")
@@ -123,7 +128,7 @@ class SequenceReplay:
         self.num_added += 1
 
     def add(self, episode: Episode) -> None:
-        """Stores a finished episode of the environment whose turn it is."""
+        """Store a finished episode of the environment whose turn it is."""
         place = self.num_added % self.num_places
         marks = np.zeros((len(episode) + 1, 3), dtype=np.float32)
         marks[0], marks[1:, 0], marks[-1, 2] = _FIRST, episode.reward, episode.terminated
@@ -132,29 +137,29 @@ class SequenceReplay:
         self.finish(place)
 
     def sample(self, batch_size: int, length: int) -> Sequences:
-        """Draws sequences with replacement, on the memory's device.
+        """Sample sequences with replacement, on the buffer's device.
 
         Args:
-            batch_size: B.
-            length: must be the memory's own L.
+            batch_size: B, number of sequences.
+            length: number of rows; must equal the buffer's L.
 
         Raises:
-            ValueError: if nothing of that length is stored.
+            ValueError: the length differs from L, or no environment has that many rows.
         """
         if length != self.length:
-            raise ValueError(f"this memory samples {self.length} rows, not {length}")
+            raise ValueError(f"this buffer samples {self.length} rows, not {length}")
         bounds = torch.tensor(self._starts()).cumsum(0)
         if bounds[-1] == 0:
-            raise ValueError(f"no environment has seen {length} observations yet")
-        draws = torch.randint(int(bounds[-1]), (batch_size,), generator=self.generator)
-        place = torch.searchsorted(bounds, draws, right=True)
+            raise ValueError(f"no environment has {length} observations yet")
+        chosen = torch.randint(int(bounds[-1]), (batch_size,), generator=self.generator)
+        place = torch.searchsorted(bounds, chosen, right=True)
         begin = torch.tensor([0, *bounds[:-1].tolist()])[place]
-        start = torch.tensor(self._oldest)[place] + draws - begin
+        start = torch.tensor(self._oldest)[place] + chosen - begin
         rows = place * self.ring + (start + self._offsets) % self.ring
         rows = to_device(rows, self.device)
         reward, first, terminated = _rows_of(self.marks, rows).unbind(-1)
         first = first.clone()
-        first[0] = 1.0  # what came before is not known
+        first[0] = 1.0  # the rows before a sequence are unknown
         return Sequences(
             _rows_of(self.obs, rows), _rows_of(self.action, rows), reward, first, terminated
         )
@@ -162,15 +167,15 @@ class SequenceReplay:
     # --- saving ----------------------------------------------------------------------
 
     def episodes(self, first: int) -> list[Episode]:
-        """The held finished episodes from the `first`-th ever added on."""
-        oldest, found = self.num_added - len(self._episodes), []
+        """Return the finished episodes in the buffer, from number `first` of all ever added."""
+        oldest, selected = self.num_added - len(self._episodes), []
         begin = list(self._oldest)
         for number, (place, num_rows) in enumerate(self._episodes, oldest):
             if number >= first:
                 rows = (begin[place] + torch.arange(num_rows)) % self.ring
-                found.append(self._read(place, rows))
+                selected.append(self._read(place, rows))
             begin[place] += num_rows
-        return found
+        return selected
 
     def _read(self, place: int, rows: Tensor) -> Episode:
         marks = self.marks[place, rows].cpu().numpy()
@@ -182,7 +187,10 @@ class SequenceReplay:
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything but the episodes themselves, which are saved apart as they come."""
+        """Return the state of the buffer without its episodes.
+
+        The checkpoint store saves new episodes separately, each only once.
+        """
         return {
             "generator": self.generator.get_state(),
             "num_added": self.num_added,
@@ -190,25 +198,29 @@ class SequenceReplay:
         }
 
     def load_state_dict(self, state: dict[str, Any], episodes: Iterable[Episode]) -> None:
-        """Restores an empty memory: the same sequences in the same order.
+        """Restore a state into an empty buffer: the same sequences in the same order.
 
         Args:
-            state: what `state_dict` returned.
-            episodes: the episodes held then, oldest first.
+            state: return value of `state_dict`.
+            episodes: episodes of the buffer at that time, oldest first.
+
+        Raises:
+            ValueError: the buffer is not empty, or the number of episodes does not match.
         """
         if self.num_added:
-            raise ValueError("only an empty memory can be restored")
+            raise ValueError("only an empty buffer can be restored")
         self.num_added = oldest = state["num_added"] - state["num_episodes"]
         for episode in episodes:
             self.add(episode)
         if self.num_added != state["num_added"]:
             raise ValueError(
-                f"{state['num_episodes']} episodes were held, {self.num_added - oldest} were given"
+                f"the state has {state['num_episodes']} episodes, "
+                f"{self.num_added - oldest} were given"
             )
         self.generator.set_state(state["generator"])
 
 
 def _rows_of(store: Tensor, rows: Tensor) -> Tensor:
-    """Rows `(...)` of a store `(P, C, ...)`, counted through all of its rings."""
+    """Return rows `(...)` of a store `(P, C, ...)`; row numbers run through all P rings."""
     flat = store.flatten(0, 1).index_select(0, rows.reshape(-1))
     return flat.view(*rows.shape, *store.shape[2:])

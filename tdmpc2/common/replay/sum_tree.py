@@ -1,4 +1,4 @@
-"""A binary tree of sums for drawing in proportion to priority, vectorized over the batch."""
+"""Sum tree for sampling in proportion to priority, vectorized over the batch."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import numpy as np
 
 
 class SumTree:
-    """Complete binary tree whose inner nodes hold the sum of their two children.
+    """Complete binary tree whose inner nodes are the sums of their two children.
 
-    Every inner node is recomputed from its children, never adjusted by differences, so the
-    tree is a pure function of its leaves: restoring the leaves restores it bit for bit.
+    Inner nodes are recomputed from their children and never updated by differences. The tree is
+    therefore a pure function of its leaves: restoring the leaves restores it bit for bit.
 
     Args:
         size: number of leaves.
@@ -32,11 +32,11 @@ class SumTree:
         return float(self.nodes[self.first_leaf : self.first_leaf + self.size].max())
 
     def get(self, index: np.ndarray) -> np.ndarray:
-        """Values of leaves."""
+        """Return the values of leaves."""
         return self.nodes[self.first_leaf + index]
 
     def set(self, index: np.ndarray, value: np.ndarray) -> None:
-        """Sets leaves and the sums above them; of repeated leaves the last value counts."""
+        """Set leaves and update the sums above them; for repeated leaves the last value counts."""
         node = self.first_leaf + np.asarray(index)
         self.nodes[node] = value
         for _ in range(self.depth):
@@ -44,24 +44,27 @@ class SumTree:
             self.nodes[node] = self.nodes[2 * node] + self.nodes[2 * node + 1]
 
     def find(self, mass: np.ndarray) -> np.ndarray:
-        """Leaves at which the running sum of leaves exceeds `mass` (each in [0, total))."""
+        """Return, for each mass in [0, total), the first leaf whose cumulative sum exceeds it.
+
+        If the masses are uniform in [0, total), leaves are sampled in proportion to their values.
+        """
         node = np.ones(len(mass), dtype=np.int64)
         mass = np.array(mass, dtype=np.float64)
         for _ in range(self.depth):
             left = 2 * node
             left_sum = self.nodes[left]
-            # Round-off may leave a mass at the very end of an empty right child.
+            # Round-off may place a mass at the end of the range; never enter an empty right child.
             right = (mass >= left_sum) & (self.nodes[left + 1] > 0)
             mass -= np.where(right, left_sum, 0.0)
             node = left + right
         return node - self.first_leaf
 
     def leaves(self) -> np.ndarray:
-        """Copy of all leaves."""
+        """Return a copy of all leaves."""
         return self.nodes[self.first_leaf : self.first_leaf + self.size].copy()
 
     def load(self, leaves: np.ndarray) -> None:
-        """Sets all leaves at once."""
+        """Set all leaves and recompute the tree."""
         self.nodes[self.first_leaf : self.first_leaf + self.size] = leaves
         for level in range(self.depth - 1, -1, -1):
             start = 1 << level

@@ -1,4 +1,4 @@
-"""What is kept of playing, and what learning is given of it."""
+"""Types of experience: transitions, episodes, and the batches that are sampled from them."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from torch import Tensor
 
 
 class Batch(NamedTuple):
-    """Sub-trajectories of L transitions, time first.
+    """Batch of B sub-trajectories of L transitions; the first dimension is time.
 
     Attributes:
         obs: `(L + 1, B, *obs_shape)`.
         action: `(L, B, A)`; `action[t]` leads from `obs[t]` to `obs[t + 1]`.
         reward: `(L, B)`.
-        terminated: `(L, B)`, 1 where `obs[t + 1]` ended the episode for good.
-        task: `(B,)` task indices, or None.
-        weight: `(B,)` importance weights of prioritized sampling, or None.
-        start: `(B,)` rows where the sub-trajectories start.
+        terminated: `(L, B)`, 1 where the task ended the episode at `obs[t + 1]` (no time limit).
+        task: task indices `(B,)`, or None.
+        weight: importance weights `(B,)` of prioritized sampling, or None.
+        start: rows `(B,)` of the replay buffer where the sub-trajectories start.
     """
 
     obs: Tensor
@@ -32,22 +32,22 @@ class Batch(NamedTuple):
     start: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
-        """The batch on a device; to a GPU it goes through pinned memory, without waiting."""
+        """Return the batch on a device; the copy to a GPU is asynchronous, from pinned memory."""
         if self.obs.device.type == device.type:
             return self
-        there = {name: x for name, x in self._asdict().items() if x is not None}
-        return Batch(**{name: to_device(x, device) for name, x in there.items()})
+        present = {name: x for name, x in self._asdict().items() if x is not None}
+        return Batch(**{name: to_device(x, device) for name, x in present.items()})
 
 
 class Sequences(NamedTuple):
-    """Stretches of L observations from streams of episodes, time first.
+    """Batch of B sequences of L observations that may span several episodes; time comes first.
 
     Attributes:
         obs: `(L, B, *obs_shape)`.
-        action: `(L, B, A)`; `action[t]` led to `obs[t]`, 0 where an episode begins.
-        reward: `(L, B)`, that came with `obs[t]`; 0 where an episode begins.
-        first: `(L, B)`, 1 where an episode or the stretch begins.
-        terminated: `(L, B)`, 1 where `obs[t]` ended its episode for good.
+        action: `(L, B, A)`; `action[t]` led to `obs[t]`; 0 where an episode begins.
+        reward: `(L, B)`; `reward[t]` was received with `obs[t]`; 0 where an episode begins.
+        first: `(L, B)`, 1 where an episode or the sequence begins.
+        terminated: `(L, B)`, 1 where the task ended the episode at `obs[t]` (no time limit).
     """
 
     obs: Tensor
@@ -57,7 +57,7 @@ class Sequences(NamedTuple):
     terminated: Tensor
 
     def to(self, device: torch.device) -> Sequences:
-        """The batch on a device; see `Batch.to`."""
+        """Return the batch on a device; see `Batch.to`."""
         if self.obs.device.type == device.type:
             return self
         return Sequences(*(to_device(x, device) for x in self))
@@ -68,11 +68,11 @@ class Episode:
     """One finished episode of T transitions, as NumPy arrays.
 
     Attributes:
-        obs: `(T + 1, *obs_shape)`; of stacked frames, the newest of each row is enough.
+        obs: `(T + 1, *obs_shape)`; of stacked frames, the newest frame of each row suffices.
         action: `(T, A)`.
         reward: `(T,)`.
-        terminated: whether the last transition ended the episode for good.
-        task: task index (0 in single-task learning).
+        terminated: whether the task ended the episode (False: the time limit did).
+        task: task index; 0 for a single task.
     """
 
     obs: np.ndarray
@@ -82,19 +82,19 @@ class Episode:
     task: int = 0
 
     def __len__(self) -> int:
-        """Transitions."""
+        """Return the number of transitions T."""
         return len(self.reward)
 
 
 class Transition(NamedTuple):
-    """One decision and what came of it.
+    """One decision and its result.
 
     Attributes:
-        obs: `(*obs_shape,)`, what was seen.
-        action: `(A,)`, what was done.
-        reward: of the decision.
-        next_obs: `(*obs_shape,)`, what was seen then.
-        terminated: whether that ended the episode for good.
+        obs: observation `(*obs_shape,)`.
+        action: action `(A,)`.
+        reward: reward, summed over the action repeat.
+        next_obs: next observation `(*obs_shape,)`.
+        terminated: whether the task ended the episode here (a time limit does not count).
     """
 
     obs: np.ndarray
@@ -105,6 +105,6 @@ class Transition(NamedTuple):
 
 
 def to_device(x: Tensor | np.ndarray, device: torch.device) -> Tensor:
-    """An array of the CPU on a device; to a GPU it goes through pinned memory, without waiting."""
+    """Copy a CPU array to a device; the copy to a GPU is asynchronous, from pinned memory."""
     pin, x = device.type == "cuda", torch.as_tensor(x)
     return (x.pin_memory() if pin else x).to(device, non_blocking=pin)

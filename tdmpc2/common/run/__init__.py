@@ -1,1 +1,1 @@
-"""The files of one run directory, and what a run is."""
+"""Run specifications and the files of a run directory: records, checkpoints, lease, provenance."""

@@ -1,4 +1,9 @@
-"""Checkpoints: complete, verified, and the one before kept until the new one is whole."""
+"""Checkpoints of a run: atomic, verified by checksums, and sufficient for a bit-exact resume.
+
+A checkpoint holds everything that training depends on: agent, optimizer and generator states,
+counters, replay contents, and the sizes of the CSV files. On resume the CSV files are truncated to
+these sizes, and the work since the checkpoint is redone with the same results.
+"""
 
 from __future__ import annotations
 
@@ -25,19 +30,22 @@ from tdmpc2.common.system.atomic_files import (
 from tdmpc2.common.system.errors import UserError
 
 FORMAT = 1
-KEPT = 2  # the newest checkpoint and the one before
+KEPT = 2  # number of checkpoints on disk: the newest and the previous one
 
 
 class CheckpointStore:
-    """Checkpoints of one run and the episodes they refer to.
+    """The checkpoints of one run and the episodes that they refer to.
 
-    `checkpoints/<agent step>/` holds `state.pt` and `manifest.json` (checksums, episode
-    shards) and appears by one rename, so it is there whole or not at all. Episodes go to
-    `replay/` in append-only shards, each written once.
+    A checkpoint is the folder `checkpoints/<agent step>/` with `state.pt` and `manifest.json`
+    (checksums, list of episode shards). It is written under a temporary name and renamed when it
+    is complete, so a killed process never leaves an incomplete checkpoint. The newest two
+    checkpoints are kept. Episodes are stored once, in append-only shards in `replay/`: each
+    checkpoint adds one shard with the episodes since the previous one.
 
     Args:
         directory: the run directory.
-        keep_replay: whether shards stay for good; else those no checkpoint needs are removed.
+        keep_replay: whether all shards are kept; otherwise a shard is removed when no checkpoint
+            needs it.
     """
 
     def __init__(self, directory: Path, *, keep_replay: bool = False) -> None:
@@ -47,7 +55,7 @@ class CheckpointStore:
         self.shards: list[dict[str, Any]] = []
 
     def existing(self) -> list[Path]:
-        """Whole checkpoints, oldest first."""
+        """Return the folders of all complete checkpoints, oldest first."""
         if not self.folder.is_dir():
             return []
         return sorted(p for p in self.folder.iterdir() if p.name.isdigit())
@@ -55,16 +63,19 @@ class CheckpointStore:
     # --- saving ----------------------------------------------------------------------
 
     def save(self, step: int, state: Mapping[str, Any], replay: ReplayBuffer | None) -> Path:
-        """Writes a checkpoint, then removes what is no longer needed.
+        """Write a checkpoint, then remove checkpoints and shards that are no longer needed.
 
         Args:
-            step: agent step, which names the checkpoint.
+            step: agent step (or number of updates); names the checkpoint.
             state: tensors, arrays and plain containers.
-            replay: its new episodes are saved too; None for a finished run whose episodes
-                are not kept.
+            replay: replay buffer whose new episodes are saved; None if the checkpoint needs no
+                episodes (a finished run without `keep_replay`, or training from a dataset).
+
+        Returns:
+            The folder of the checkpoint.
 
         Raises:
-            UserError: no space left; the checkpoint before is untouched.
+            UserError: the disk is full; the previous checkpoint is intact.
         """
         try:
             return self._save(step, state, replay)
@@ -73,13 +84,13 @@ class CheckpointStore:
             if full is None:
                 raise
             raise UserError(
-                f"{self.folder}: no space left for a checkpoint ({full.strerror}); the last "
-                "one is whole: free some space and run the same command again"
+                f"{self.folder}: no space left for a checkpoint ({full.strerror}); the previous "
+                "one is intact: free some space and run the same command again"
             ) from error
 
     def _save(self, step: int, state: Mapping[str, Any], replay: ReplayBuffer | None) -> Path:
         final = self.folder / f"{step:012d}"
-        if final.exists():  # killed after this checkpoint, before the run was marked finished
+        if final.exists():  # the process was killed between this checkpoint and the final status
             return final
         temporary = self.folder / f".{final.name}.tmp"
         shutil.rmtree(temporary, ignore_errors=True)
@@ -110,7 +121,7 @@ class CheckpointStore:
         return final
 
     def _save_new_episodes(self, replay: ReplayBuffer) -> None:
-        """Writes the episodes added since the last shard into a new one."""
+        """Write the episodes that were added since the last shard to a new shard."""
         first = max(self._num_saved(), replay.num_added - replay.num_episodes)
         episodes = replay.episodes(first)
         if not episodes:
@@ -131,11 +142,11 @@ class CheckpointStore:
         self.shards = [*self.shards, shard]
 
     def _num_saved(self) -> int:
-        """Episodes, counted from the run's first, that shards hold or once held."""
+        """Return how many episodes, from the first of the run, have ever been saved in shards."""
         return self.shards[-1]["first"] + self.shards[-1]["count"] if self.shards else 0
 
     def _remove_unneeded(self) -> None:
-        """Removes all but the newest checkpoints, and shards that none of these needs."""
+        """Remove all but the newest `KEPT` checkpoints, and the shards that none of these needs."""
         for path in self.existing()[:-KEPT]:
             shutil.rmtree(path)
         if self.keep_replay:
@@ -152,7 +163,7 @@ class CheckpointStore:
         self.shards = [shard for shard in self.shards if shard["name"] in needed]
 
     def forget_history(self) -> None:
-        """Leaves only the newest checkpoint, and no shard it doesn't need: the run is finished."""
+        """Remove all but the newest checkpoint and its shards; called when the run is finished."""
         for path in self.existing()[:-1]:
             shutil.rmtree(path)
         self._remove_unneeded()
@@ -160,36 +171,46 @@ class CheckpointStore:
     # --- loading ---------------------------------------------------------------------
 
     def load(self, which: str | int = "latest") -> tuple[dict[str, Any], dict[str, Any]] | None:
-        """State and manifest of a checkpoint, verified; None if there is no checkpoint.
+        """Load a checkpoint and verify its checksums.
 
         Args:
-            which: `latest`, `previous`, or an agent step.
+            which: `latest`, `previous` (the one before the latest), or an agent step: the newest
+                checkpoint at or before it.
+
+        Returns:
+            State and manifest of the checkpoint; None if there is no checkpoint.
 
         Raises:
-            UserError: the checkpoint is damaged or of another format.
+            UserError: the checkpoint is damaged or has another format, or there is no previous one.
         """
-        found = self.existing()
-        if not found:
+        candidates = self.existing()
+        if not candidates:
             return None
         if which == "previous":
-            if len(found) < 2:
-                raise UserError(f"{self.folder}: there is no checkpoint before the latest")
-            found = found[:-1]
+            if len(candidates) < 2:
+                raise UserError(
+                    f"{self.folder}: there is no checkpoint before the latest; "
+                    "use checkpoint=latest"
+                )
+            candidates = candidates[:-1]
         if isinstance(which, int):
-            found = [path for path in found if int(path.name) <= which]
-        return self._load(found[-1], is_last=len(found) == 1)
+            candidates = [path for path in candidates if int(path.name) <= which]
+        return self._load(candidates[-1], is_last=len(candidates) == 1)
 
     def load_agent(self, path: Path) -> dict[str, Any]:
-        """The state of one checkpoint for evaluation: verified, but without its episodes."""
+        """Load the state of one checkpoint for evaluation and verify it.
+
+        The episode shards are not read: they need not exist.
+        """
         return self._load(path, is_last=True, with_episodes=False)[0]
 
     def _load(
         self, path: Path, *, is_last: bool, with_episodes: bool = True
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         advice = (
-            "there is none before it: move the run directory aside to start anew"
+            "there is no earlier one: move the run directory away to start again"
             if is_last
-            else "the one before it is untouched: say checkpoint=previous to go on from there"
+            else "the previous one is not affected: resume from it with checkpoint=previous"
         )
         try:
             manifest = read_json(path / "manifest.json")
@@ -209,12 +230,12 @@ class CheckpointStore:
         return state, manifest
 
     def _needed(self, manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """Shards that hold episodes still in the replay buffer."""
+        """Return the shards with episodes that were in the replay buffer."""
         oldest = manifest["oldest_episode"]
         return [s for s in manifest["shards"] if s["first"] + s["count"] > oldest]
 
     def continue_from(self, manifest: Mapping[str, Any]) -> None:
-        """Makes a loaded checkpoint the newest: removes what was written after it."""
+        """Remove all checkpoints and shards that are newer than a loaded checkpoint."""
         for path in self.existing():
             if int(path.name) > manifest["agent_step"]:
                 shutil.rmtree(path)
@@ -222,7 +243,7 @@ class CheckpointStore:
         self._remove_shards_but({shard["name"] for shard in self.shards})
 
     def clear(self) -> None:
-        """Removes everything: the run starts from its beginning."""
+        """Remove all checkpoints and shards, to start the run from its beginning."""
         shutil.rmtree(self.folder, ignore_errors=True)
         self.shards = []
         self._remove_shards_but(set())
@@ -233,7 +254,7 @@ class CheckpointStore:
                 path.unlink()
 
     def episodes(self, manifest: Mapping[str, Any]) -> Iterator[Episode]:
-        """The episodes that were in the replay buffer, oldest first, shard by shard."""
+        """Yield the episodes that were in the replay buffer, oldest first."""
         for shard in self._needed(manifest):
             with np.load(self.shard_folder / shard["name"]) as file:
                 arrays = {key: file[key] for key in file.files}
@@ -242,7 +263,7 @@ class CheckpointStore:
 
 
 def _split(arrays: Mapping[str, np.ndarray], skip: int) -> Iterator[Episode]:
-    """Episodes of a shard, without the first `skip`."""
+    """Yield the episodes of a shard, without the first `skip`."""
     row = transition = 0
     for i, length in enumerate(arrays["length"]):
         if i >= skip:
@@ -258,9 +279,9 @@ def _split(arrays: Mapping[str, np.ndarray], skip: int) -> Iterator[Episode]:
 
 
 def to_storable(value: Any) -> Any:
-    """Replaces NumPy arrays by tagged tensors, so that `weights_only` loading accepts them.
+    """Replace NumPy arrays by tagged tensors, which `torch.load(weights_only=True)` accepts.
 
-    A tensor that is part of a larger one is copied: torch would save all of that.
+    A tensor that is a view of a larger one is copied, because torch would save the larger one.
     """
     if isinstance(value, torch.Tensor) and value.untyped_storage().nbytes() > value.nbytes:
         return value.clone()
@@ -276,7 +297,7 @@ def to_storable(value: Any) -> Any:
 
 
 def from_storable(value: Any) -> Any:
-    """Inverse of `to_storable`."""
+    """Invert `to_storable`."""
     if isinstance(value, dict):
         if value.keys() == {"__array__"}:
             return value["__array__"].numpy()
@@ -287,7 +308,7 @@ def from_storable(value: Any) -> Any:
 
 
 def sha256_of_tensors(tensors: Mapping[str, torch.Tensor]) -> str:
-    """Checksum of named tensors, however they lie in a file."""
+    """Return a SHA-256 checksum of named tensors; their order and strides do not matter."""
     whole = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         whole.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())

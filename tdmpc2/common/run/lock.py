@@ -1,4 +1,10 @@
-"""A lease on a run directory: one process at a time, also on a shared file system."""
+"""Lease on a run directory: only one process uses a run at a time, also on network file systems.
+
+The process that runs an experiment holds the lease file `lease.json` in the run directory. A
+background thread renews it every 15 s by setting its modification time (the heartbeat). A second
+process that wants the run fails with `InUseError` while the holder is alive. If the holder is dead,
+the second process takes the lease over and resumes the run from its last checkpoint.
+"""
 
 from __future__ import annotations
 
@@ -18,28 +24,38 @@ import psutil
 from tdmpc2.common.system.errors import UserError
 
 HEARTBEAT_SECONDS = 15.0
-# A lease of another host is dead after this many seconds without a heartbeat.
+# A lease held on another host expires after this many seconds without a heartbeat.
 EXPIRY_SECONDS = 120.0
 
 
 class InUseError(UserError):
-    """Another process holds the run."""
+    """Another live process holds the lease of the run."""
 
 
 class LeaseLostError(UserError):
-    """Another process has taken over the run, believing this one dead."""
+    """Another process has taken over the lease because this one's heartbeat had expired."""
 
 
 class Lease:
-    """Exclusive use of a run directory while the context is entered.
+    """Exclusive use of a run directory, as a context manager.
 
-    The lease is a file created by `link`, which is atomic on network file systems too. It
-    names host, process (with its start time, since process ids are reused) and SLURM job
-    with restart count. It may be taken over when its process is dead on this host, when the
-    same SLURM job has been restarted, or when its heartbeat has stopped.
+    The lease file is created with `link`, which is atomic on network file systems too. It names
+    the host, the process (with its start time, since process ids are reused), and the SLURM job
+    with its restart count. Another process may take the lease over if
+
+    - the holder ran on the same host and that process no longer exists,
+    - the holder was an earlier start of the same SLURM job (its restart count is lower), or
+    - the holder ran on another host and its heartbeat is older than `EXPIRY_SECONDS` (120 s),
+      measured by the clock of the file system.
+
+    A holder that has lost its lease (after a long suspension, say) notices at its next heartbeat.
+    `check` then raises, and training stops without writing `status.json`.
 
     Args:
         directory: the run directory.
+
+    Attributes:
+        lost: whether another process has taken over the lease.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -50,10 +66,10 @@ class Lease:
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> Lease:
-        """Acquires the lease.
+        """Acquire the lease and start the heartbeat.
 
         Raises:
-            InUseError: another live process holds it.
+            InUseError: another live process holds the lease.
         """
         self._acquire()
         self._thread = threading.Thread(target=self._beat, daemon=True, name="lease heartbeat")
@@ -61,7 +77,7 @@ class Lease:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Gives the lease back, if it is still ours."""
+        """Stop the heartbeat and remove the lease file, unless another process has taken over."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join()
@@ -70,9 +86,15 @@ class Lease:
             self.path.unlink(missing_ok=True)
 
     def check(self) -> None:
-        """Raises `LeaseLostError` if another process has taken over."""
+        """Check that this process still holds the lease.
+
+        Raises:
+            LeaseLostError: another process has taken over.
+        """
         if self.lost:
-            raise LeaseLostError(f"{self.path.parent}: another process has taken over this run")
+            raise LeaseLostError(
+                f"{self.path.parent}: another process has taken over this run; this one stops"
+            )
 
     def _acquire(self) -> None:
         mine = self.path.with_name(f".lease.{self.token}")
@@ -86,12 +108,14 @@ class Lease:
                     self._remove_if_dead()
         finally:
             mine.unlink(missing_ok=True)
-        raise InUseError(f"{self.path}: could not be acquired; several processes want it")
+        raise InUseError(
+            f"{self.path}: could not be acquired, since several processes try to; try again"
+        )
 
     def _remove_if_dead(self) -> None:
-        """Moves a dead lease aside; raises `InUseError` for a live one."""
+        """Remove the lease of a dead process; raise `InUseError` if the holder is alive."""
         holder = _read(self.path)
-        if holder is None:  # given back in between
+        if holder is None:  # released in the meantime
             return
         if not _is_dead(holder, self.path):
             raise InUseError(
@@ -103,7 +127,7 @@ class Lease:
             os.rename(self.path, aside)
             moved = _read(aside)
             if moved is not None and moved.get("token") != holder.get("token"):
-                # Someone else replaced the dead lease a moment ago: put theirs back.
+                # Another process replaced the dead lease just before the rename: restore its lease.
                 with contextlib.suppress(FileExistsError):
                     os.link(aside, self.path)
             aside.unlink(missing_ok=True)
@@ -119,11 +143,12 @@ class Lease:
 
 
 def live_holder(directory: Path, now: float | None = None) -> dict[str, Any] | None:
-    """Who holds the lease of a run directory: host, process, SLURM job; None if nobody lives.
+    """Return the live holder of a run's lease (host, process, SLURM job), or None.
 
     Args:
-        directory: of the run.
-        now: `file_system_time` of the disk it lies on, for those who ask about many runs.
+        directory: the run directory.
+        now: current `file_system_time` of its file system; None measures it. Callers that check
+            many runs measure it once.
     """
     path = directory / "lease.json"
     holder = _read(path)
@@ -131,7 +156,10 @@ def live_holder(directory: Path, now: float | None = None) -> dict[str, Any] | N
 
 
 def file_system_time(folder: Path) -> float:
-    """Now, by the clock of the file system itself, which may be another machine's."""
+    """Return the current time by the clock of the file system, in seconds since the epoch.
+
+    The clock of a network file system is that of its server and may differ from this machine's.
+    """
     probe = folder / f".clock.{uuid.uuid4().hex}"
     try:
         probe.touch()
@@ -142,10 +170,10 @@ def file_system_time(folder: Path) -> float:
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Lets processes try one after the other, where the file system can lock a folder.
+    """Serialize the processes that acquire a lease, if the file system can lock a folder.
 
-    Where it cannot (NFS), three that find the same dead lease within the same moment could
-    end as two holders, of whom one finds out at its next heartbeat.
+    If it cannot (NFS), three processes that find the same dead lease at the same moment may end
+    with two holders. One of these notices at its next heartbeat that it has lost the lease.
     """
     descriptor = os.open(folder, os.O_RDONLY)
     try:
@@ -185,18 +213,21 @@ def _is_dead(holder: dict[str, Any], path: Path, now: float | None = None) -> bo
         return not process_runs(holder.get("pid", -1), holder.get("pid_started", 0.0))
     try:
         last = path.stat().st_mtime
-    except FileNotFoundError:  # given back in between
+    except FileNotFoundError:  # released in the meantime
         return False
     return (file_system_time(path.parent) if now is None else now) - last > EXPIRY_SECONDS
 
 
 def process_started() -> float:
-    """When this process began: with its id, what tells it from later ones of the same id."""
+    """Return the start time of this process, in seconds since the epoch.
+
+    Together with its id it identifies the process, since process ids are reused.
+    """
     return psutil.Process().create_time()
 
 
 def process_runs(pid: int, started: float) -> bool:
-    """Whether a process of this host is still alive."""
+    """Return whether a process of this host, with that id and start time, is alive."""
     try:
         process = psutil.Process(pid)
         return (

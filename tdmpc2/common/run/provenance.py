@@ -1,4 +1,4 @@
-"""Which code, on which machine, made a record."""
+"""Provenance of results: commit, uncommitted changes, host and package versions."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from tdmpc2.common.system.atomic_files import read_json, write_text
 from tdmpc2.common.system.paths import project_root
 
 PACKAGES = ("torch", "numpy", "gymnasium", "mujoco", "dm_control", "metaworld", "myosuite")
-# In a copy of the code: what git said where it was copied from.
+# File in a copy of the code that holds the commit and diff of the original checkout.
 SNAPSHOT_FACTS = "source.json"
 
 
 class Source(NamedTuple):
-    """The code that runs.
+    """Version of the code that runs.
 
     Attributes:
-        commit: of the checkout; None without git.
-        diff: what has been changed since, untracked files left out; None without git.
+        commit: commit of the checkout; None without git.
+        diff: uncommitted changes, without untracked files; None without git.
     """
 
     commit: str | None
@@ -33,7 +33,7 @@ class Source(NamedTuple):
 
 
 def source() -> Source:
-    """The checkout the code runs from, or was copied from."""
+    """Return the version of the checkout that the code runs from or was copied from."""
     copied = read_json(project_root() / SNAPSHOT_FACTS)
     if copied is not None:
         return Source(**copied)
@@ -41,17 +41,17 @@ def source() -> Source:
 
 
 def git_commit() -> str | None:
-    """Commit of the code; None without git."""
+    """Return the commit of the code; None without git."""
     copied = read_json(project_root() / SNAPSHOT_FACTS)
     return _git("rev-parse", "HEAD") if copied is None else copied["commit"]
 
 
 def provenance(details: Path | None = None) -> dict[str, Any]:
-    """Commit, uncommitted changes, host, Python and package versions.
+    """Return commit, uncommitted changes, host, Python version and package versions.
 
     Args:
-        details: folder that gets what is only named by checksum, each once: uncommitted changes
-            as `<checksum>.diff`, all packages as `<checksum>.txt`.
+        details: folder for the texts that the result names by checksum only: uncommitted changes
+            as `<checksum>.diff`, all packages as `<checksum>.txt`. Equal texts are written once.
     """
     commit, diff = source()
     packages = _freeze()
@@ -88,14 +88,14 @@ def _git(*arguments: str) -> str | None:
 
 
 def _slurm_job() -> str | None:
-    """The job's number, as `squeue` shows it."""
+    """Return the job id as `squeue` shows it; None outside SLURM."""
     array, place = (os.environ.get(f"SLURM_ARRAY_{x}_ID") for x in ("JOB", "TASK"))
     return f"{array}_{place}" if array else os.environ.get("SLURM_JOB_ID")
 
 
 @cache
 def _freeze() -> str:
-    """Every installed package with its version, like `pip freeze`."""
+    """Return every installed package with its version, like `pip freeze`."""
     found = {(d.metadata["Name"] or "", d.version) for d in importlib.metadata.distributions()}
     return "".join(f"{name}=={version}\n" for name, version in sorted(found))
 

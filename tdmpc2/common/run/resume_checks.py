@@ -1,4 +1,4 @@
-"""What a run directory may be used for: comparing it with what is asked of it."""
+"""Checks before a run starts: does its run directory hold the same run, and is work left?"""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from tdmpc2.common.system.errors import UserError
 
 @dataclass(frozen=True)
 class RunResult:
-    """How a run ended.
+    """Final state of a run.
 
     Attributes:
-        directory: of the run.
-        state: as in `status.json`.
-        step: where it stands, in the unit of its budget.
-        message: for people.
+        directory: the run directory.
+        state: state as in `status.json`.
+        step: progress in the unit of the budget (env steps or updates).
+        message: explanation, e.g. the reason for a divergence; may be empty.
     """
 
     directory: Path
@@ -31,10 +31,10 @@ class RunResult:
     message: str = ""
 
     def sentence(self, unit: str) -> str:
-        """For people.
+        """Return a one-line summary to print.
 
         Args:
-            unit: of its budget, in the singular.
+            unit: unit of the budget, in the singular, e.g. `env step`.
         """
         text = f"{self.state} at {unit} {self.step:,}: {self.directory}"
         return f"{text} ({self.message})" if self.message else text
@@ -43,22 +43,35 @@ class RunResult:
 def existing_outcome(
     directory: Path, spec: RunSpec, fixed: Mapping[str, Any], options: CommonOptions
 ) -> RunResult | None:
-    """Compares with what the run directory holds already, before anything is touched.
+    """Compare a run with the contents of its run directory; nothing is written.
+
+    Args:
+        directory: the run directory.
+        spec: the run to start.
+        fixed: options that must stay the same for the whole run, e.g. `eval_every`.
+        options: the other options.
 
     Returns:
-        The record of a run that needs no more work; None if there is work.
+        The result of a run that needs no more work; None if there is work to do.
+
+    Raises:
+        UserError: the directory holds another run or was started with other fixed options, or the
+            run is finished and cannot be continued to a larger budget.
     """
-    known = read_json(directory / "spec.json")
+    saved_spec = read_json(directory / "spec.json")
     status = read_status(directory)
-    if known is None or status is None:
+    if saved_spec is None or status is None:
         return None
-    if known.get("identity") != spec.identity:
-        raise UserError(f"{directory}: holds another run ({known.get('identity')})")
+    if saved_spec.get("identity") != spec.identity:
+        raise UserError(
+            f"{directory}: contains a run with other settings (identity "
+            f"{saved_spec.get('identity')}, not {spec.identity}); use another folder with runs="
+        )
     for key, value in fixed.items():
-        if known.get(key) != value:
+        if saved_spec.get(key) != value:
             raise UserError(
-                f"{directory}: was begun with {key}={known.get(key)}, not {value}; "
-                f"use that, or another folder with runs="
+                f"{directory}: was started with {key}={saved_spec.get(key)}, not {value}; "
+                f"use that value, or another folder with runs="
             )
     state, step = status["state"], step_of(status)
     if state == "DIVERGED":
@@ -67,19 +80,29 @@ def existing_outcome(
         if step >= spec.budget:
             return RunResult(directory, state, step, "already finished")
         if spec.budget_unit == "num_updates":
-            return None  # its dataset is still there
-        if not known.get("keep_replay"):
+            return None  # training from a dataset needs no saved episodes
+        if not saved_spec.get("keep_replay"):
             raise UserError(
                 f"{directory}: finished at {step:,} env steps without keep_replay=true, so it "
-                f"cannot go on to {spec.budget:,}; choose another folder with runs= to start anew"
+                f"cannot continue to {spec.budget:,}; use another folder with runs= to start again"
             )
         if not getattr(options, "keep_replay", False):
-            raise UserError(f"{directory}: keeps its replay; say keep_replay=true to continue it")
+            raise UserError(
+                f"{directory}: was run with keep_replay=true; use keep_replay=true to continue it"
+            )
     return None
 
 
 def register_attempt(directory: Path, *, allow_change: bool) -> dict[str, Any]:
-    """Adds this attempt to `attempts.json`; refuses another commit than the last one's."""
+    """Append the provenance of this attempt to `attempts.json` and return it.
+
+    An attempt is one start of the command; a resumed run has several.
+
+    Args:
+        directory: the run directory.
+        allow_change: whether the commit may differ from that of the last attempt. If not, a
+            difference raises `UserError`.
+    """
     if not allow_change:
         check_commit(directory, git_commit())
     attempt = provenance(directory / "provenance")
@@ -88,16 +111,16 @@ def register_attempt(directory: Path, *, allow_change: bool) -> dict[str, Any]:
 
 
 def check_commit(directory: Path, commit: str | None) -> None:
-    """Refuses to go on with a run by another commit than the last attempt's.
+    """Check that a commit is that of the run's last attempt.
 
     Raises:
-        UserError: it differs.
+        UserError: the commits differ.
     """
     attempts = _attempts(directory)
     if attempts and attempts[-1]["commit"] != commit:
         raise UserError(
-            f"{directory}: was run by commit {attempts[-1]['commit']}, this is "
-            f"{commit}; go back to that commit, or say allow_commit_change=true"
+            f"{directory}: was run with commit {attempts[-1]['commit']}, this is "
+            f"{commit}; check out that commit, or use allow_commit_change=true"
         )
 
 

@@ -1,4 +1,4 @@
-"""The files of a run directory that people and the analysis read."""
+"""Records of a run directory: `spec.json`, `status.json`, `eval.csv`, `train.csv`, `timing.csv`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from tdmpc2.common.system.atomic_files import read_json, write_json
 from tdmpc2.common.system.errors import UserError
 
 State = Literal["RUNNING", "INTERRUPTED", "COMPLETED", "DIVERGED", "FAILED", "CANCELLED"]
-# States that launching again does not change; COMPLETED may be continued with a larger budget.
+# States in which starting the run again does no work. A COMPLETED run may be continued with a
+# larger budget.
 SETTLED: tuple[State, ...] = ("COMPLETED", "DIVERGED")
 
 EVAL_COLUMNS = (
@@ -28,22 +29,22 @@ EVAL_COLUMNS = (
     "num_episodes",
 )
 STATUS_SECONDS = 2.0
-# Names in `status.json` of where a run stands and of its budget.
+# Keys in `status.json` for the progress and the budget of a run, by unit of the budget.
 PROGRESS_KEYS = {"env_steps": ("env_step", "env_steps"), "num_updates": ("num_updates", "budget")}
 
 
 def format_value(value: float | int | str) -> str:
-    """A number as the records write it: 8 significant digits, no clock, no locale."""
+    """Return a value as the CSV files write it: floats with 8 significant digits, no locale."""
     return f"{value:.8g}" if isinstance(value, float) else str(value)
 
 
 class CsvRecord:
-    """An append-only CSV file, one flushed line at a time.
+    """An append-only CSV file; each line is flushed when it is written.
 
-    The header is written with the first line, whose columns then stay fixed.
+    The header is written with the first line. All lines must have the same columns.
 
     Args:
-        path: of the file.
+        path: path of the file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -53,7 +54,11 @@ class CsvRecord:
             self.columns = path.read_text().splitlines()[0].split(",")
 
     def append(self, row: Mapping[str, float | int | str]) -> None:
-        """Writes one line in a single `write`."""
+        """Append one line with a single `write`.
+
+        Raises:
+            ValueError: the columns differ from those of the file.
+        """
         text = ""
         if self.columns is None:
             self.columns = list(row)
@@ -66,24 +71,29 @@ class CsvRecord:
             file.flush()
 
     def size(self) -> int:
-        """Bytes written."""
+        """Return the size of the file in bytes; 0 if it does not exist."""
         return self.path.stat().st_size if self.path.exists() else 0
 
     def sync(self) -> None:
-        """Makes what is written durable, so that a checkpoint never knows more than the file."""
+        """Flush the file to disk, so that no checkpoint refers to lines that a crash can lose."""
         if self.path.exists():
             with open(self.path, "rb") as file:
                 os.fsync(file.fileno())
 
     def cut_back(self, size: int) -> None:
-        """Forgets everything after the first `size` bytes."""
+        """Truncate the file to its first `size` bytes.
+
+        Raises:
+            UserError: the file is shorter than that.
+        """
         if size == 0:
             self.path.unlink(missing_ok=True)
             self.columns = None
         elif self.size() < size:
             raise UserError(
-                f"{self.path}: {self.size()} bytes, but the checkpoint knows {size}; the record "
-                "was shortened by hand or by a full disk; restore it, or move the run aside"
+                f"{self.path}: {self.size()} bytes, but the checkpoint recorded {size}; the file "
+                "was shortened by hand or by a full disk: restore it, or move the run directory "
+                "away"
             )
         else:
             os.truncate(self.path, size)
@@ -92,14 +102,14 @@ class CsvRecord:
 class RunFiles:
     """`spec.json`, `status.json` and the three CSV files of one run.
 
-    `eval.csv` and `train.csv` hold no clock values, so that repeated and resumed runs can
-    be compared byte for byte; those go to `timing.csv`.
+    `eval.csv` and `train.csv` contain no times, so that repeated and resumed runs can be compared
+    byte for byte. Times are written to `timing.csv`.
 
     Args:
         directory: the run directory.
-        spec: of the run.
-        facts: what else readers of the records need: domain and metric of the task, and the
-            agent's model size.
+        spec: specification of the run.
+        facts: further entries of `spec.json` for readers of the records: domain and metric of the
+            task, and the agent's model size.
     """
 
     def __init__(self, directory: Path, spec: RunSpec, facts: Mapping[str, Any]) -> None:
@@ -110,7 +120,7 @@ class RunFiles:
         self._last_status = 0.0
 
     def write_spec(self, options: Mapping[str, Any]) -> None:
-        """Writes what the run is."""
+        """Write `spec.json`: the specification, the facts, and these options."""
         spec = self.spec
         write_json(
             self.directory / "spec.json",
@@ -135,22 +145,22 @@ class RunFiles:
         )
 
     def set_state(self, state: State, step: int, message: str = "", **extra: Any) -> None:
-        """Writes `status.json`.
+        """Write `status.json`.
 
         Args:
-            state: of the run.
-            step: where it stands, in the unit of its budget.
-            message: for people.
-            **extra: figures.
+            state: state of the run.
+            step: progress in the unit of the budget.
+            message: explanation for readers.
+            **extra: further entries, e.g. the latest returns.
         """
         self._last_status = time.monotonic()
-        now, budget = PROGRESS_KEYS[self.spec.budget_unit]
+        progress_key, budget_key = PROGRESS_KEYS[self.spec.budget_unit]
         write_json(
             self.directory / "status.json",
             {
                 "state": state,
-                now: step,
-                budget: self.spec.budget,
+                progress_key: step,
+                budget_key: self.spec.budget,
                 "message": message,
                 "updated": datetime.now(UTC).isoformat(timespec="seconds"),
                 "pid": os.getpid(),
@@ -159,27 +169,30 @@ class RunFiles:
         )
 
     def set_progress(self, step: int, **extra: Any) -> None:
-        """Refreshes `status.json` of a running run, at most every two seconds."""
+        """Update `status.json` of a running run, at most every two seconds."""
         if time.monotonic() - self._last_status >= STATUS_SECONDS:
             self.set_state("RUNNING", step, **extra)
 
     def sizes(self) -> dict[str, int]:
-        """Bytes of each CSV file, all of them on disk, for a checkpoint."""
+        """Flush each CSV file to disk and return its size in bytes, for a checkpoint."""
         for record in self.csv.values():
             record.sync()
         return {name: record.size() for name, record in self.csv.items()}
 
     def cut_back(self, sizes: Mapping[str, int]) -> None:
-        """Cuts each CSV file back to a checkpoint, so that each line stands exactly once."""
+        """Truncate each CSV file to its size at a checkpoint.
+
+        The work after the checkpoint is redone, and its lines are then written again.
+        """
         for name, record in self.csv.items():
             record.cut_back(sizes.get(name, 0))
 
 
 def read_status(directory: Path) -> dict[str, Any] | None:
-    """`status.json` of a run directory; None if there is none."""
+    """Return the contents of `status.json`; None if it does not exist."""
     return read_json(directory / "status.json")
 
 
 def step_of(status: Mapping[str, Any]) -> int:
-    """Where a run stands, in the unit of its budget."""
-    return next(int(status[now]) for now, _ in PROGRESS_KEYS.values() if now in status)
+    """Return the progress of a run from its status, in the unit of its budget."""
+    return next(int(status[key]) for key, _ in PROGRESS_KEYS.values() if key in status)

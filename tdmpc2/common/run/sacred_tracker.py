@@ -1,4 +1,4 @@
-"""Sacred: one experiment per run, one numbered record per attempt, beside our own files."""
+"""Sacred records of a run: one experiment per run, one numbered record per attempt."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Result = TypeVar("Result")
 
 
 class Tracker:
-    """What a run may report to Sacred while it goes on.
+    """Logs metrics of a running experiment to Sacred.
 
     Args:
         run: Sacred's run object.
@@ -22,7 +22,7 @@ class Tracker:
         self._run = run
 
     def log(self, step: int, figures: Mapping[str, float]) -> None:
-        """Logs scalars; meant for evaluations, since Sacred rewrites its file each time."""
+        """Log scalars. Use it for evaluations only, since Sacred rewrites its file each time."""
         for name, value in figures.items():
             self._run.log_scalar(name, float(value), step)
 
@@ -36,18 +36,21 @@ def track(
     *,
     interrupts: tuple[type[BaseException], ...] = (),
 ) -> Result:
-    """Runs `body` as a Sacred experiment observed in `directory`.
+    """Run a function as a Sacred experiment whose records are written to `directory`.
 
-    Attempts of one run get the ids 1, 2, …. An attempt that was killed stays `RUNNING`
-    there; `status.json` tells the truth.
+    The attempts of one run get the ids 1, 2, …. Sacred keeps the status `RUNNING` for an attempt
+    that was killed; `status.json` and the lease show the real state.
 
     Args:
-        directory: where the observer writes.
-        name: of the experiment.
-        config: plain values.
-        info: facts of this attempt.
-        body: gets a `Tracker`.
-        interrupts: exceptions that Sacred should record as `INTERRUPTED`, not as `FAILED`.
+        directory: folder for Sacred's records.
+        name: name of the experiment.
+        config: plain values that Sacred records as the configuration.
+        info: facts about this attempt.
+        body: function to run; it receives a `Tracker`.
+        interrupts: exceptions that Sacred records as `INTERRUPTED` instead of `FAILED`.
+
+    Returns:
+        The result of `body`.
     """
     sacred = _import_sacred()
     from sacred.observers import FileStorageObserver
@@ -58,10 +61,10 @@ def track(
 
     sacred.SETTINGS.CAPTURE_MODE = "sys"
     sacred.SETTINGS.CONFIG.READ_ONLY_CONFIG = False
-    # Git facts are ours to record: Sacred fails in a repository without a commit.
+    # `provenance` records the git state; Sacred would fail in a repository without a commit.
     experiment = sacred.Experiment(name, save_git_info=False)
     experiment.logger = logging.getLogger("tdmpc2.sacred")
-    # How a run ended is ours to say, in one line; Sacred would print tracebacks.
+    # The commands report errors in one line; Sacred would print tracebacks.
     experiment.logger.setLevel(logging.CRITICAL)
     experiment.add_config(dict(config))
     experiment.observers.append(FileStorageObserver(directory, copy_sources=False))
@@ -80,7 +83,7 @@ def track(
     except Interrupted as error:
         raise (error.__cause__ or error) from None
     if run._failed_observers:
-        # Sacred drops an observer that fails once and says nothing.
+        # Sacred silently drops an observer that fails once.
         warnings.warn(f"Sacred's record in {directory} is incomplete", stacklevel=2)
     return result[0]
 

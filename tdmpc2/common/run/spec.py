@@ -1,4 +1,4 @@
-"""What a run is: the settings that decide its results, and those that don't."""
+"""`RunSpec`, the identity and budget of a run, and the options that are not part of it."""
 
 from __future__ import annotations
 
@@ -18,24 +18,25 @@ Scalar = str | int | float | bool | None
 
 @dataclass(frozen=True)
 class RunSpec:
-    """The identity of a run and its budget.
+    """Identity and budget of a run.
 
     Attributes:
-        method: a key of `METHODS`.
-        task: name in the task table, or of a set of tasks.
-        seed: of everything random.
-        budget: when the run ends; may be raised later.
-        budget_unit: `env_steps` (control steps, action repeat included), or `num_updates` of
-            learning from a dataset.
-        overrides: method settings that differ from the defaults, sorted by name.
-        variant: name for this set of overrides.
-        obs: what the agent sees, `state` or `rgb`.
-        assets: where the models of a task that needs some come from (`official`, `rebuilt`,
-            `standin`, or `unknown-` and a checksum); None where it needs none.
+        method: key of `METHODS`, e.g. `tdmpc2`.
+        task: name of a task in the task table, or of a task set.
+        seed: seed of all random numbers.
+        budget: length of the run in `budget_unit`; may be raised later.
+        budget_unit: `env_steps` (control steps, action repeat included), or `num_updates`
+            (gradient steps) for training from a dataset.
+        overrides: hyperparameters that differ from the defaults, sorted by name.
+        variant: name of this set of overrides.
+        obs: observations of the agent, `state` or `rgb`.
+        assets: source of the 3D models for tasks that need them (`official`, `rebuilt`,
+            `standin`, or `unknown-` and a checksum); None for other tasks.
         task_switches: recorded switches of the tasks, sorted (see `task_variants.switches_of`).
-        tasks: of the set, in the order of the task embedding; empty for a single task.
-        dataset: checksum of what a set of tasks is learned from.
-        start: facts of the trained model that a run goes on from, sorted by name.
+        tasks: tasks of the task set, in the order of the task embedding; empty for a single task.
+        dataset: checksum of the dataset of a multi-task run; None for a single task.
+        start: facts about the pretrained model that a run starts from, sorted by name; empty for
+            a run from scratch.
     """
 
     method: str
@@ -54,26 +55,26 @@ class RunSpec:
 
     @property
     def identity(self) -> str:
-        """Hash of what changes learning: all but budget and name of the variant."""
-        what: list[Any] = [self.method, self.task, self.seed, sorted(self.overrides)]
+        """Hash of everything that changes training: all fields except budget and variant."""
+        content: list[Any] = [self.method, self.task, self.seed, sorted(self.overrides)]
         if self.obs != "state":
-            what.append(["obs", self.obs])
+            content.append(["obs", self.obs])
         if self.assets not in (None, "official"):
-            what.append(["assets", self.assets])
-        what += [list(switch) for switch in self.task_switches]
+            content.append(["assets", self.assets])
+        content += [list(switch) for switch in self.task_switches]
         if self.tasks:
-            what += [["tasks", *self.tasks], ["dataset", self.dataset]]
+            content += [["tasks", *self.tasks], ["dataset", self.dataset]]
         if self.start:
-            what.append(["start", dict(self.start)])
-        return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:10]
+            content.append(["start", dict(self.start)])
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:10]
 
     def run_dir(self, root: Path) -> Path:
-        """Where the run lives below `root`."""
+        """Return the run directory in the folder of runs `root`."""
         return root / self.method / self.variant / self.task / f"seed{self.seed}-{self.identity}"
 
 
 def variant_name(overrides: tuple[tuple[str, Scalar], ...]) -> str:
-    """A readable default name for a set of overrides: `default`, or `num_q-2+regression-mse`."""
+    """Return a readable name for a set of overrides: `default`, or `num_q-2+regression-mse`."""
     if not overrides:
         return "default"
     name = "+".join(f"{key}-{value}" for key, value in sorted(overrides))
@@ -88,33 +89,41 @@ def _option(default: Any, text: str) -> Any:
 
 @dataclass(frozen=True)
 class CommonOptions:
-    """How any run is carried out; recorded, but no part of its identity."""
+    """Options of every run; not part of its identity. They influence results by round-off only."""
 
     runs: Path = field(
         default_factory=default_runs_dir, metadata={"help": "folder that holds all runs"}
     )
-    device: str = _option("auto", "auto (a GPU where there is one), cpu, cuda, cuda:1 …")
-    threads: int | None = _option(None, "CPU threads of torch; default: all cores, or as recorded")
+    device: str = _option("auto", "auto (a GPU if there is one), cpu, cuda, cuda:1 …")
+    threads: int | None = _option(
+        None, "CPU threads of torch; default: all cores; on resume: as recorded"
+    )
     compile: bool | None = _option(
-        None, "torch.compile of planning and updates; default: as recorded, or where it works"
+        None, "torch.compile of planning and updates; default: if it works; on resume: as recorded"
     )
-    eval_every: int | None = _option(None, "env steps between evaluations; default: the task's")
-    eval_episodes: int = _option(10, "episodes per evaluation")
+    eval_every: int | None = _option(
+        None, "env steps between evaluations; default: set by the task"
+    )
+    eval_episodes: int = _option(10, "number of episodes per evaluation")
     eval_workers: int | None = _option(
-        None, "processes that step them (0: this one); default: cores - 1, if that is 2 or more"
+        None,
+        "processes that step the evaluation environments (0: this process); default: cores - 1, "
+        "if that is at least 2",
     )
-    checkpoint_minutes: float = _option(10.0, "a checkpoint at the first episode end after this")
-    progress: bool | None = _option(None, "progress bar; default: only in a terminal")
+    checkpoint_minutes: float = _option(
+        10.0, "minutes between checkpoints, each saved at the next end of an episode"
+    )
+    progress: bool | None = _option(None, "show a progress bar; default: only in a terminal")
     checkpoint: Literal["latest", "previous"] = _option(
-        "latest", "which checkpoint to resume from, if the latest is damaged"
+        "latest", "checkpoint to resume from; previous: if the latest is damaged"
     )
     allow_numeric_change: bool = _option(
-        False, "resume although CPU type, torch, threads or device differ (not bit for bit)"
+        False, "resume although CPU, torch, threads or device differ; results are not bit-exact"
     )
-    allow_commit_change: bool = _option(False, "resume although the code's commit differs")
+    allow_commit_change: bool = _option(False, "resume although the commit of the code differs")
 
     def __post_init__(self) -> None:
-        """Rejects values out of range."""
+        """Check that all values are in range."""
         for name in ("threads", "eval_every", "eval_episodes"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -127,25 +136,27 @@ class CommonOptions:
 
 @dataclass(frozen=True)
 class RunOptions(CommonOptions):
-    """How a run in an environment is carried out."""
+    """Options of an online run; not part of its identity."""
 
-    save_video: bool = _option(False, "an mp4 of one episode of each evaluation, in videos/")
-    keep_replay: bool = _option(False, "keep the episodes, so that env_steps can be raised later")
+    save_video: bool = _option(False, "write an mp4 of one episode of each evaluation to videos/")
+    keep_replay: bool = _option(False, "keep all episodes, so that env_steps can be raised later")
 
 
 @dataclass(frozen=True)
 class OfflineOptions(CommonOptions):
-    """How a run of learning from a dataset is carried out."""
+    """Options of a run that trains from a dataset; not part of its identity."""
 
-    data: Path | None = field(default=None, metadata={"help": "folder of the dataset"})
-    eval_every: int | None = _option(None, "updates between evaluations; default: 100,000")
-    eval_episodes: int = _option(10, "episodes per task and evaluation")
-    log_every: int = _option(1000, "updates between lines of train.csv")
-    checkpoint_minutes: float = _option(10.0, "a checkpoint after this")
-    accumulate: int = _option(1, "parts of a batch one after the other, to save memory")
+    data: Path | None = field(default=None, metadata={"help": "folder of the dataset (required)"})
+    eval_every: int | None = _option(None, "gradient steps between evaluations; default: 100,000")
+    eval_episodes: int = _option(10, "number of episodes per task and evaluation")
+    log_every: int = _option(1000, "gradient steps between lines of train.csv")
+    checkpoint_minutes: float = _option(10.0, "minutes between checkpoints")
+    accumulate: int = _option(
+        1, "micro-batches per batch, computed one after the other to save memory"
+    )
 
     def __post_init__(self) -> None:
-        """Rejects values out of range."""
+        """Check that all values are in range."""
         super().__post_init__()
         for name in ("log_every", "accumulate"):
             if getattr(self, name) < 1:
@@ -153,7 +164,11 @@ class OfflineOptions(CommonOptions):
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
-    """Seeds of `seeds=`: a count (`3` means 1, 2, 3) or a list (`1,2,5`, or `7,` for one)."""
+    """Parse `seeds=`: a count (`3` means 1, 2, 3) or a list (`1,2,5`, or `7,` for one seed).
+
+    Raises:
+        UserError: the text is neither, or the seeds are negative or not distinct.
+    """
     try:
         numbers = [int(part) for part in text.split(",") if part.strip()]
     except ValueError:
@@ -166,16 +181,20 @@ def parse_seeds(text: str) -> tuple[int, ...]:
 
 
 def chosen_seeds(values: Mapping[str, Any]) -> tuple[int, ...]:
-    """Seeds of the arguments `seed=` and `seeds=`, of which one may be given; else 1."""
+    """Return the seeds that the options `seed` and `seeds` select; seed 1 by default.
+
+    Raises:
+        UserError: both options are given.
+    """
     if not values.get("seeds"):
         return (values.get("seed", 1),)
     if "seed" in values:
-        raise UserError("seed= and seeds= exclude each other")
+        raise UserError("seed= and seeds= exclude each other; give only one of them")
     return parse_seeds(values["seeds"])
 
 
 def overrides_of(config: Any, default: Any) -> tuple[tuple[str, Scalar], ...]:
-    """Fields in which a config differs from another of the same class, sorted by name."""
+    """Return the fields in which a config differs from a default config, sorted by name."""
     changed = []
     for f in dataclasses.fields(config):
         value = getattr(config, f.name)

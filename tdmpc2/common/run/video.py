@@ -1,4 +1,4 @@
-"""Room of videos: frames in, an mp4 out."""
+"""Writing of mp4 videos frame by frame."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ FRAMES_PER_SECOND = 30
 
 
 class VideoFile:
-    """An mp4 that appears, whole, when the `with` block ends without an error.
+    """An mp4 file, as a context manager; it is created when the block ends without an error.
 
     Args:
-        path: the file; its folder is made.
+        path: path of the file; its folder is created.
     """
 
     def __init__(self, path: Path) -> None:
@@ -24,12 +24,12 @@ class VideoFile:
         self._writer: Any = None
 
     def __enter__(self) -> VideoFile:
-        """Nothing is written before the first frame."""
+        """Create the folder; nothing else is written before the first frame."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         return self
 
     def add(self, frame: np.ndarray) -> None:
-        """Appends a frame `(H, W, 3)` uint8."""
+        """Append a frame `(H, W, 3)` of type uint8."""
         if self._writer is None:
             from imageio_ffmpeg import write_frames  # brings its own ffmpeg
 
@@ -46,7 +46,7 @@ class VideoFile:
         self._writer.send(np.ascontiguousarray(frame))
 
     def __exit__(self, kind: object, *exception: object) -> None:
-        """Puts the file in place, or removes what there is of it."""
+        """Rename the finished file to its final path, or remove it after an error."""
         if self._writer is not None:
             self._writer.close()
         if kind is None and self._temporary.exists():

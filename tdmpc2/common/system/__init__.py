@@ -1,1 +1,1 @@
-"""Command lines, errors, files, paths and downloads."""
+"""Command-line parsing, errors, atomic files, paths and downloads."""

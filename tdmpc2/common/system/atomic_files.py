@@ -1,4 +1,4 @@
-"""Writing files so that a crash, a kill or a full disk leaves the old or the new one, whole."""
+"""Atomic file writes: after a crash, a kill or a full disk, the old or the new file is complete."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def full_disk(error: BaseException | None) -> OSError | None:
-    """The full disk (or quota, or limit) behind an error; None if it is something else.
+    """Return the `OSError` of a full disk, quota or file-size limit that caused an error, or None.
 
-    `torch.save` hides it behind a `RuntimeError` of its own.
+    The chain of causes is searched because `torch.save` raises a `RuntimeError` of its own.
     """
     while error is not None:
         if isinstance(error, OSError) and error.errno in DISK_FULL:
@@ -29,7 +29,7 @@ def full_disk(error: BaseException | None) -> OSError | None:
 
 
 def fsync_directory(path: Path) -> None:
-    """Makes renames inside a directory durable."""
+    """Flush a directory to disk, so that renames inside it survive a crash of the machine."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -38,11 +38,11 @@ def fsync_directory(path: Path) -> None:
 
 
 def write_atomic(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Writes a file beside `path` and renames it into place; on an error nothing changes.
+    """Write a temporary file beside `path` and rename it to `path`; on an error nothing changes.
 
     Args:
         path: the final file.
-        write: gets the open binary file.
+        write: function that is called with the open binary file and writes its content.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -58,31 +58,34 @@ def write_atomic(path: Path, write: Callable[[IO[bytes]], object]) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes JSON atomically, indented, with a final newline."""
+    """Write JSON atomically, indented, with a final newline."""
     write_text(path, json.dumps(value, indent=1, default=str) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a text file atomically."""
+    """Write a text file atomically."""
     write_atomic(path, lambda file: file.write(text.encode()))
 
 
 def read_json(path: Path) -> Any:
-    """Reads JSON; None if there is no such file.
+    """Read a JSON file; return None if the file does not exist.
 
     Raises:
-        UserError: the file is damaged.
+        UserError: the file is not valid JSON.
     """
     try:
         return json.loads(path.read_text())
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except ValueError as error:  # no UTF-8, or no JSON
-        raise UserError(f"{path}: damaged ({error}); restore it, or move it aside") from None
+    except ValueError as error:  # invalid UTF-8 or invalid JSON
+        raise UserError(f"{path}: damaged ({error}); restore it or move it away") from None
 
 
 def remove_leftovers(*folders: Path) -> None:
-    """Removes what a killed process was still writing; for the only user of the folders."""
+    """Remove temporary files that killed processes left in the folders.
+
+    Call it only if no other process writes to these folders, e.g. while holding the lease.
+    """
     for folder in folders:
         for path in folder.glob(".*.tmp"):
             if path.is_dir():
@@ -92,6 +95,6 @@ def remove_leftovers(*folders: Path) -> None:
 
 
 def sha256_of(path: Path) -> str:
-    """Checksum of a file."""
+    """Return the SHA-256 checksum of a file as hexadecimal text."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""`key=value` arguments on the command line: parsing, checking, help and exit codes."""
+"""Parsing of `key=value` command-line arguments, `--help` texts and exit codes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,11 @@ TRUE, FALSE = {"true", "yes", "on", "1"}, {"false", "no", "off", "0"}
 
 
 def split_arguments(arguments: Iterable[str]) -> dict[str, str]:
-    """Splits `key=value` arguments; each key may appear once."""
+    """Split `key=value` arguments into a dictionary; leading dashes of keys are ignored.
+
+    Raises:
+        UserError: an argument is not of the form `key=value`, or a key appears twice.
+    """
     pairs: dict[str, str] = {}
     for argument in arguments:
         key, equals, value = argument.partition("=")
@@ -33,14 +37,15 @@ def split_arguments(arguments: Iterable[str]) -> dict[str, str]:
 
 
 def parse_arguments(arguments: Iterable[str], schema: Mapping[str, Any]) -> dict[str, Any]:
-    """Parses `key=value` arguments by a schema.
+    """Parse `key=value` arguments into values of the types that a schema declares.
 
     Args:
-        arguments: the command line.
-        schema: valid keys with their types.
+        arguments: arguments of the command line.
+        schema: type of each valid key.
 
     Raises:
-        UserError: unknown key (with the nearest valid one) or a value of another type.
+        UserError: a key is unknown (the message names the nearest valid one), or a value does not
+            have the declared type.
     """
     values = {}
     for key, text in split_arguments(arguments).items():
@@ -51,7 +56,16 @@ def parse_arguments(arguments: Iterable[str], schema: Mapping[str, Any]) -> dict
 
 
 def parse_value(key: str, text: str, kind: Any) -> Any:
-    """One value of a declared type: int, float, bool, str, Path, Literal, or Optional of these."""
+    """Parse the text of one value.
+
+    Args:
+        key: name of the option, for error messages.
+        text: text to parse.
+        kind: type of the value: int, float, bool, str, Path, Literal, or Optional of these.
+
+    Raises:
+        UserError: the text is not a value of that type.
+    """
     origin, options = typing.get_origin(kind), typing.get_args(kind)
     if origin in (Union, types.UnionType):
         if type(None) in options and text.lower() in ("none", ""):
@@ -72,10 +86,10 @@ def parse_value(key: str, text: str, kind: Any) -> Any:
             return _parse_float(text)
         return kind(text)
     except (ValueError, OverflowError):
-        wanted = {bool: "true or false", float: "a finite number", Path: "a path"}.get(
+        expected = {bool: "true or false", float: "a finite number", Path: "a path"}.get(
             kind, f"a value of type {kind.__name__}"
         )
-        raise UserError(f"{key}={text}: {wanted} is needed") from None
+        raise UserError(f"{key}={text}: {expected} is needed") from None
 
 
 def _parse_bool(text: str) -> bool:
@@ -87,7 +101,7 @@ def _parse_bool(text: str) -> bool:
 
 
 def _parse_int(text: str) -> int:
-    """Also `100_000` and `1e5`."""
+    """Parse an integer, also written as `100_000` or `1e5`."""
     try:
         return int(text)
     except ValueError:
@@ -105,7 +119,10 @@ def _parse_float(text: str) -> float:
 
 
 def _parse_path(text: str) -> Path:
-    """An empty text would mean the current directory, by a variable that was never set."""
+    """Parse a path; an empty text is an error.
+
+    An empty text usually comes from an unset shell variable and would mean the current directory.
+    """
     if not text:
         raise ValueError(text)
     return Path(text).expanduser().resolve()
@@ -113,13 +130,13 @@ def _parse_path(text: str) -> Path:
 
 @cache
 def schema_of(cls: type) -> Mapping[str, Any]:
-    """Names and types of a dataclass's fields."""
+    """Return the names and types of the fields of a dataclass."""
     hints = typing.get_type_hints(cls)
     return types.MappingProxyType({f.name: hints[f.name] for f in dataclasses.fields(cls)})
 
 
 def describe_fields(cls: type) -> str:
-    """One line per field of a dataclass: name, default, valid values, help."""
+    """Return one line of help per field of a dataclass: name, default, valid values, meaning."""
     lines = []
     hints = typing.get_type_hints(cls)
     for f in dataclasses.fields(cls):
@@ -133,10 +150,13 @@ def describe_fields(cls: type) -> str:
 
 
 def command(main: Callable[[Sequence[str]], int], usage: Callable[[], str]) -> int:
-    """Runs a command's `main`: `--help`, one line for bad input, exit codes.
+    """Run the `main` function of a command: handle `--help` and turn errors into exit codes.
+
+    Invalid input and a full disk print one line to stderr.
 
     Returns:
-        0 done, 2 bad input or a full disk, 130 interrupted, else what `main` returns.
+        The exit code: 0 for `--help`, 2 for a `UserError` or a full disk, 130 for a
+        `KeyboardInterrupt`, else the return value of `main`.
     """
     arguments = sys.argv[1:]
     try:
@@ -149,15 +169,15 @@ def command(main: Callable[[Sequence[str]], int], usage: Callable[[], str]) -> i
         return 2
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:  # the reader of our output (head, less) has gone
+    except BrokenPipeError:  # the reader of the output (head, less) has exited
         sys.stdout = None
         return 0
     except OSError as error:
         if full_disk(error) is None:
             raise
         print(
-            f"error: no space left ({error.strerror}); what was saved before is whole: "
-            "free some space and run the same command again",
+            f"error: no space left ({error.strerror}); saved files are intact: free some space "
+            "and run the same command again",
             file=sys.stderr,
         )
         return 2

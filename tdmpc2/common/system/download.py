@@ -1,4 +1,4 @@
-"""Downloading a file, unpacking part of an archive safely, putting a folder in place at once."""
+"""Download of files, safe extraction of one folder of an archive, atomic creation of folders."""
 
 from __future__ import annotations
 
@@ -24,15 +24,17 @@ _BLOCK = 1 << 20
 
 
 def download(url: str, file: Path, title: str) -> None:
-    """Downloads with a progress bar.
+    """Download a file with a progress bar.
 
     Args:
-        url: of the file.
-        file: where it goes.
-        title: for the progress bar.
+        url: URL of the file.
+        file: path to write to.
+        title: label of the progress bar.
 
     Raises:
-        UserError: no network, no such file there, or less of it than announced.
+        UserError: there is no network, the server has no such file, or the download is shorter
+            than announced.
+        OSError: the disk is full.
     """
     try:
         with urllib.request.urlopen(url, timeout=_TIMEOUT_SECONDS) as response:
@@ -44,34 +46,41 @@ def download(url: str, file: Path, title: str) -> None:
                 unit_scale=True,
                 unit_divisor=1024,
                 leave=False,
-                disable=None,  # only on a terminal
+                disable=None,  # shown on a terminal only
             )
             with bar, open(file, "wb") as out:
                 while block := response.read(_BLOCK):
                     out.write(block)
                     bar.update(len(block))
-        if length and file.stat().st_size != int(length):
-            raise http.client.IncompleteRead(b"", int(length) - file.stat().st_size)
+        if length:
+            _check_complete(file, int(length))
     except (OSError, http.client.HTTPException) as error:
         if full_disk(error):
             raise
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
         raise UserError(
-            f"cannot download {url} ({reason}); download it elsewhere and pass it on with archive="
+            f"cannot download {url} ({reason}); download it on another machine and give the file "
+            "with archive="
         ) from None
 
 
+def _check_complete(file: Path, length: int) -> None:
+    missing = length - file.stat().st_size
+    if missing:
+        raise http.client.IncompleteRead(b"", missing)
+
+
 def unpack(file: Path, top: str, to: Path) -> None:
-    """Unpacks one folder of a zip archive; everything else in it is left out.
+    """Extract one folder of a zip archive.
 
     Args:
         file: the archive.
-        top: path of the folder in the archive; its parts may be shell patterns.
-        to: what the folder becomes.
+        top: path of the folder in the archive; its components may be shell patterns.
+        to: folder to extract to; it receives the contents of `top`.
 
     Raises:
-        UserError: a damaged archive, one without that folder, or with a member that would be
-            written outside its folder.
+        UserError: the archive is damaged, has no such folder, or has a member whose path leads
+            outside the archive's folder.
     """
     parts = PurePosixPath(top).parts
     try:
@@ -81,29 +90,29 @@ def unpack(file: Path, top: str, to: Path) -> None:
                 _refuse_unsafe(file, member.filename)
             inside = [m for m in members if _below(PurePosixPath(m.filename), parts)]
             if not inside:
-                raise UserError(f"{file}: holds no folder '{top}'")
+                raise UserError(f"{file}: contains no folder '{top}'")
             for member in inside:
                 path = to.joinpath(*PurePosixPath(member.filename).parts[len(parts) :])
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with archive.open(member) as source, open(path, "wb") as out:
                     shutil.copyfileobj(source, out, _BLOCK)
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise UserError(f"{file}: a damaged archive ({error})") from None
+        raise UserError(f"{file}: damaged archive ({error}); download it again") from None
 
 
 @contextmanager
 def put_in_place(target: Path, advice: str) -> Iterator[Path]:
-    """Yields an empty folder of the target's name; it becomes `target` when the block ends.
+    """Yield an empty temporary folder that is renamed to `target` when the block ends.
 
-    After an error nothing is left. If another process has put something there
-    meanwhile, that stays and this one's folder is dropped.
+    After an error nothing is left behind. If another process has created `target` in the
+    meantime, that folder stays and the temporary one is removed.
 
     Args:
-        target: the folder to be.
-        advice: what to do where it cannot be written, for the error.
+        target: the final folder.
+        advice: text for the error message, what to do if the folder cannot be written.
 
     Raises:
-        UserError: nothing can be written there.
+        UserError: the parent folder cannot be written.
     """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -117,7 +126,7 @@ def put_in_place(target: Path, advice: str) -> Iterator[Path]:
             f"{target.parent}: cannot be written ({error.strerror}); {advice}"
         ) from None
     with scratch:
-        # A folder of its own, since the temporary one is readable by its owner only.
+        # A subfolder, since only the owner may read the temporary folder itself.
         folder = Path(scratch.name) / target.name
         folder.mkdir()
         yield folder
@@ -129,11 +138,11 @@ def put_in_place(target: Path, advice: str) -> Iterator[Path]:
 
 
 def _below(path: PurePosixPath, parts: tuple[str, ...]) -> bool:
-    """Whether a member lies in the folder."""
+    """Return whether an archive member lies inside the folder."""
     return len(path.parts) > len(parts) and all(map(fnmatchcase, path.parts, parts))
 
 
 def _refuse_unsafe(file: Path, name: str) -> None:
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or "\\" in name or not path.parts:
-        raise UserError(f"{file}: refused, since it would write outside its folder ('{name}')")
+        raise UserError(f"{file}: unsafe archive, '{name}' would write outside its folder")

@@ -1,4 +1,4 @@
-"""Errors that a command answers with a message or a state, and hints for misspelled words."""
+"""Errors that commands turn into a message or a run state, and hints for misspelled names."""
 
 from __future__ import annotations
 
@@ -7,33 +7,39 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """Bad input: one line that says what to do; commands print it and exit with code 2."""
+    """Invalid input from the user.
+
+    The message is one line that also states what to do. Commands print it and exit with code 2.
+    """
 
 
 class DivergedError(RuntimeError):
-    """Training produced NaN or Inf: a result, not a fault; the data is kept."""
+    """Training produced NaN or Inf.
+
+    This is a result of the experiment and not a failure: the run ends in the state DIVERGED, its
+    data is kept, and it is not retried.
+    """
 
 
 class StoppedError(RuntimeError):
-    """The run was asked to stop; it resumes from its last checkpoint.
+    """The run stopped on request, e.g. after SIGTERM; it resumes from its last checkpoint.
 
     Attributes:
-        signal: that asked; None if it was something else.
+        signal: number of the signal that requested the stop; None for other reasons.
     """
 
     signal: int | None = None
 
 
 def did_you_mean(name: str, choices: Iterable[str]) -> str:
-    """Hint for a misspelled word, to be appended to an error message.
+    """Return a hint for a misspelled name, to be appended to an error message.
 
     Args:
-        name: what was typed.
-        choices: the valid ones.
+        name: the name that was given.
+        choices: the valid names.
 
     Returns:
-        `" (did you mean 'suite'?)"` when something is close, else a list of the
-        valid names.
+        `" (did you mean 'suite'?)"` if a valid name is similar, else a list of the valid names.
     """
     options = sorted({str(choice) for choice in choices})
     close = difflib.get_close_matches(str(name), options, n=1)

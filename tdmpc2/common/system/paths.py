@@ -1,4 +1,4 @@
-"""Where the project's own folders lie, from whatever directory a command is started."""
+"""Paths of the project's folders; they do not depend on the current directory."""
 
 from __future__ import annotations
 
@@ -7,18 +7,21 @@ from pathlib import Path
 
 
 def project_root() -> Path:
-    """The checkout this package runs from; the current directory for an installed wheel."""
+    """Return the checkout that this package runs from.
+
+    For a package installed from a wheel this is the current directory.
+    """
     root = Path(__file__).resolve().parents[3]
     return root if (root / "pyproject.toml").is_file() else Path.cwd()
 
 
 def default_runs_dir() -> Path:
-    """`runs/` of the checkout."""
+    """Return the default folder of runs: `runs/` in the checkout."""
     return project_root() / "runs"
 
 
 def cache_dir() -> Path:
-    """The project's folder below `$XDG_CACHE_HOME`, or below `~/.cache`."""
-    # The XDG specification has relative paths ignored.
+    """Return the project's cache folder, in `$XDG_CACHE_HOME` or `~/.cache`."""
+    # The XDG specification requires that relative paths are ignored.
     named = Path(os.environ.get("XDG_CACHE_HOME", ""))
     return (named if named.is_absolute() else Path.home() / ".cache") / "tdmpc2-repro"

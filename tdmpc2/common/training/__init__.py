@@ -1,1 +1,1 @@
-"""The training loop, evaluation and the environments it steps."""
+"""The training loop, evaluation, sessions with signal handling, and groups of environments."""

@@ -1,4 +1,4 @@
-"""How a training loop talks to whoever runs it."""
+"""Callbacks of a training loop: stop requests and progress reports."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ from typing import Any
 
 @dataclass
 class Callbacks:
-    """What a loop asks and tells.
+    """Functions that a training loop calls.
 
     Attributes:
-        stop_requested: asked before every decision and update: stop at once?
-        stop_soon: asked between episodes, with the time: save, then stop?
-        on_progress: called with the step and figures at every episode end.
-        on_doing: called while the step stands still with what is done meanwhile, how much of it
-            is done and how much there is at most: decisions of an evaluation, or gradient steps.
-        on_evaluation: called with the step, figures to show, and all that is recorded.
+        stop_requested: called before every decision and update; True stops the loop at once,
+            without a checkpoint.
+        stop_soon: called between episodes and during evaluations with the current time in seconds;
+            True makes the loop save a checkpoint and stop.
+        on_progress: called at the end of every episode with the step and metrics to show.
+        on_doing: called during long work in which the step does not advance (an evaluation, or
+            several gradient steps) with its name, the number of items done, and their maximum.
+        on_evaluation: called after an evaluation with the step, metrics to show, and all recorded
+            metrics.
     """
 
     stop_requested: Callable[[], bool] = lambda: False

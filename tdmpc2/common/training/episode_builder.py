@@ -1,4 +1,4 @@
-"""An episode as it is played."""
+"""Collects the transitions of a running episode."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from tdmpc2.common.replay.types import Episode, Transition
 
 
 class Play:
-    """One episode, from its first observation on.
+    """A running episode and its transitions.
 
     Args:
-        obs: the first observation.
+        obs: first observation `(*obs_shape,)`.
 
     Attributes:
-        obs: the newest one.
-        done: whether the episode is over.
-        info: what the environment said last.
+        obs: newest observation.
+        done: whether the episode has ended.
+        info: `info` of the newest step of the environment.
     """
 
     def __init__(self, obs: np.ndarray) -> None:
@@ -28,7 +28,7 @@ class Play:
         self._rows: list[Transition] = []
 
     def __len__(self) -> int:
-        """Decisions so far."""
+        """Return the number of decisions so far."""
         return len(self._rows)
 
     def add(
@@ -40,7 +40,16 @@ class Play:
         truncated: bool,
         info: dict[str, Any],
     ) -> Transition:
-        """Notes what came of a decision."""
+        """Add the result of one decision and return it as a transition.
+
+        Args:
+            action: action `(A,)` of the decision.
+            next_obs: observation `(*obs_shape,)` after it.
+            reward: reward, summed over the action repeat.
+            terminated: whether the task ended the episode.
+            truncated: whether the time limit ended the episode.
+            info: `info` of the environment.
+        """
         row = Transition(self.obs, action, float(reward), next_obs, terminated)
         self._rows.append(row)
         self.obs, self.info, self.done = next_obs, info, terminated or truncated
@@ -48,11 +57,11 @@ class Play:
 
     @property
     def reward_sum(self) -> float:
-        """Return so far."""
+        """Undiscounted return so far."""
         return float(np.array([row.reward for row in self._rows], dtype=np.float32).sum())
 
     def episode(self) -> Episode:
-        """What has been played, to be kept."""
+        """Return the finished episode in the form that replay buffers store."""
         return Episode(
             obs=np.stack([*(row.obs for row in self._rows), self.obs]),
             action=np.stack([row.action for row in self._rows]),

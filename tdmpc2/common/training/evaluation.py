@@ -1,4 +1,4 @@
-"""Evaluation: episodes of a batch of environments, planned together, without exploration."""
+"""Evaluation without exploration noise: one episode per environment, planned as one batch."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from tdmpc2.common.system.errors import DivergedError
 from tdmpc2.common.training.loop_requests import Act, Actor, Pause, Steps, serve
 from tdmpc2.common.training.vector_env import EnvGroup, SerialEnvs
 
-NO_PAUSE: Callable[[], None] = lambda: None  # noqa: E731  a constant, not a function of its own
+NO_PAUSE: Callable[[], None] = lambda: None  # noqa: E731  (a named default value)
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Outcome of one evaluation, an entry per episode.
+    """Result of one evaluation; each array has one entry per episode.
 
     Attributes:
-        returns: sums of rewards.
-        successes: success at the last step, 0 or 1: the paper's measure.
-        successes_ever: success at any step, 0 or 1: what others report.
-        lengths: decisions.
+        returns: undiscounted returns.
+        successes: success at the last step, 0 or 1: the metric of the paper.
+        successes_ever: success at any step, 0 or 1: the metric that other work reports.
+        lengths: episode lengths in decisions.
     """
 
     returns: np.ndarray
@@ -42,7 +42,7 @@ class Evaluation:
         return float(self.returns.std(ddof=1)) if len(self.returns) > 1 else 0.0
 
     def row(self) -> dict[str, float | int]:
-        """The columns of `eval.csv` that don't say when."""
+        """Return the columns of `eval.csv` except those for the step."""
         return {
             "episode_return": self.mean_return,
             "episode_return_sd": self.sd_return,
@@ -62,18 +62,18 @@ def evaluate(
     tasks: Sequence[int] | None = None,
     film: Callable[[np.ndarray], None] | None = None,
 ) -> Evaluation:
-    """Runs an `evaluation` with one actor.
+    """Evaluate one actor; see `evaluation` for evaluations inside a training loop.
 
     Args:
-        actor: acts with `explore=False`.
+        actor: agent or policy; it acts with `explore=False`.
         envs: one environment per episode.
-        seeds: see `evaluation`.
-        between: likewise.
-        tasks: likewise.
-        film: likewise.
+        seeds: seed of each environment's reset.
+        between: called before every decision; may raise to stop.
+        tasks: task index of each environment for multi-task agents.
+        film: called with a frame of the first environment after its reset and every decision.
 
     Raises:
-        DivergedError: the actor answers with NaN or Inf.
+        DivergedError: an action is NaN or Inf.
     """
     group = SerialEnvs(envs) if isinstance(envs, Sequence) else envs
     return serve(evaluation(group, seeds, between, tasks=tasks, film=film), actor)
@@ -87,17 +87,24 @@ def evaluation(
     tasks: Sequence[int] | None = None,
     film: Callable[[np.ndarray], None] | None = None,
 ) -> Steps[Evaluation]:
-    """Runs one episode in each environment, acting for all of them as one batch.
+    """Run one episode in each environment; a generator that yields requests for actions.
+
+    The actions of all environments are requested as one batch (see `loop_requests`). The batch
+    keeps its size when some episodes have ended; their actions are ignored.
 
     Args:
         group: one environment per episode.
-        seeds: one per environment.
+        seeds: seed of each environment's reset.
         between: called before every decision; may raise to stop.
-        tasks: task index of each environment, for agents of several tasks.
+        tasks: task index of each environment for multi-task agents.
         film: called with a frame of the first environment after its reset and every decision.
 
+    Returns:
+        The result of the evaluation.
+
     Raises:
-        DivergedError: the actor answers with NaN or Inf.
+        DivergedError: an action is NaN or Inf.
+        ValueError: the numbers of seeds and environments differ.
     """
     num = len(group)
     if len(seeds) != num:
@@ -117,25 +124,25 @@ def evaluation(
         first = np.zeros(num, dtype=bool)
         finish = group.begin_step({int(i): actions[i] for i in np.flatnonzero(running)})
         yield Pause()
-        answers = finish()
-        for i, answer in answers.items():
-            obs[i] = answer.obs
-            returns[i] += answer.reward
+        results = finish()
+        for i, result in results.items():
+            obs[i] = result.obs
+            returns[i] += result.reward
             lengths[i] += 1
-            if answer.done:
+            if result.done:
                 running[i] = False
-                successes[i], successes_ever[i] = answer.success, answer.success_ever
-        if film is not None and 0 in answers:
+                successes[i], successes_ever[i] = result.success, result.success_ever
+        if film is not None and 0 in results:
             film(group.render(0))
     return Evaluation(returns, successes, successes_ever, lengths)
 
 
 class UniformPolicy:
-    """Uniform random actions: one of the reference scores any learning must leave behind.
+    """Uniform random actions in [-1, 1]; a baseline score that a trained agent must exceed.
 
     Args:
-        action_dim: A.
-        seed: of the draws.
+        action_dim: action dimension A.
+        seed: seed of the random actions.
     """
 
     def __init__(self, action_dim: int, seed: int) -> None:
@@ -145,15 +152,22 @@ class UniformPolicy:
     def act(
         self, obs: np.ndarray, *, first: np.ndarray, explore: bool, task: np.ndarray | None = None
     ) -> np.ndarray:
-        """Actions `(B, A)`."""
+        """Return actions `(B, A)`.
+
+        Args:
+            obs: observations `(B, *obs_shape)`; only B is used.
+            first: `(B,)`, True where an episode begins; ignored.
+            explore: ignored.
+            task: task indices `(B,)`; ignored.
+        """
         return self.rng.uniform(-1, 1, (len(obs), self.action_dim)).astype(np.float32)
 
 
 class ZeroPolicy:
-    """The zero action: what doing nothing earns.
+    """Zero actions; a baseline score that a trained agent must exceed.
 
     Args:
-        action_dim: A.
+        action_dim: action dimension A.
     """
 
     def __init__(self, action_dim: int) -> None:
@@ -162,5 +176,12 @@ class ZeroPolicy:
     def act(
         self, obs: np.ndarray, *, first: np.ndarray, explore: bool, task: np.ndarray | None = None
     ) -> np.ndarray:
-        """Actions `(B, A)`."""
+        """Return actions `(B, A)`.
+
+        Args:
+            obs: observations `(B, *obs_shape)`; only B is used.
+            first: `(B,)`, True where an episode begins; ignored.
+            explore: ignored.
+            task: task indices `(B,)`; ignored.
+        """
         return np.zeros((len(obs), self.action_dim), dtype=np.float32)

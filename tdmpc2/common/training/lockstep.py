@@ -1,4 +1,4 @@
-"""Several training loops in step with each other, their requests answered as one batch."""
+"""Training of several seeds as one batch: their loops run in lockstep, request by request."""
 
 from __future__ import annotations
 
@@ -14,51 +14,59 @@ from tdmpc2.common.training.loop_requests import Act, Learn, Request, Result, St
 
 
 class BatchedAgents(Protocol):
-    """Agents of several seeds that act and learn as one batch."""
+    """Agents of several seeds that act and update as one batch."""
 
     def act(self, requests: Sequence[Act | None]) -> Sequence[np.ndarray]:
-        """Actions for each agent; None stands for one whose loop has ended."""
+        """Return the actions of each agent; None stands for an agent whose loop has ended."""
         ...
 
     def update(self, replays: Sequence[Any | None]) -> Sequence[dict[str, Any]]:
-        """One gradient step of each agent, likewise; their metrics."""
+        """Take one gradient step per agent (None: no step) and return the metrics of each."""
         ...
 
     def compile(self, on_failure: Callable[[], None] | None = None) -> None:
-        """See `Agent.compile`."""
+        """Compile the agents' functions; see `Agent.compile`."""
         ...
 
 
 class RoundClock:
-    """A clock that stands still within a round, so that all loops of it see the same time."""
+    """A clock that only advances between rounds, so that all loops of a round see the same time.
+
+    All loops then decide alike whether a checkpoint or a stop is due.
+    """
 
     def __init__(self) -> None:
         self.tick()
 
     def __call__(self) -> float:
-        """Seconds at the beginning of the round."""
+        """Return the time at the beginning of the round, in seconds."""
         return self._now
 
     def tick(self) -> None:
-        """Begins a round."""
+        """Begin a round."""
         self._now = time.monotonic()
 
 
 def lockstep(
     loops: Sequence[Steps[Result] | None], batch: BatchedAgents, clock: RoundClock
 ) -> list[Result | None]:
-    """Runs loops to their ends, round by round.
+    """Run several training loops to their ends, one request of each loop per round.
 
-    A loop that ends before the others (diverged, say) keeps its place in the batch, so that the
-    others keep their rounding. An error in one loop stops all.
+    In each round every loop yields one request. All requests of a round must be of the same kind;
+    `batch` answers them together. A loop that ends early (after a divergence, say) keeps its place
+    in the batch, so that the batch size, and with it the rounding of the other loops, does not
+    change. If one loop raises an error, the others are stopped and the error is raised.
 
     Args:
-        loops: one for each place in the batch; None for a place without.
-        batch: answers.
-        clock: of the loops.
+        loops: one loop per place in the batch; None for a place without a loop.
+        batch: agents that answer the requests.
+        clock: clock of the loops; advanced at the beginning of each round.
 
     Returns:
-        What each loop returned.
+        The return value of each loop; None for a place without a loop.
+
+    Raises:
+        RuntimeError: the loops yielded requests of different kinds in one round.
     """
     results: list[Result | None] = [None] * len(loops)
     running = {place: loop for place, loop in enumerate(loops) if loop is not None}
@@ -92,22 +100,24 @@ def lockstep(
 
 
 def _stop(loops: Iterable[Steps[Any]], reason: BaseException) -> None:
-    """Ends loops because another one failed or was stopped; they go on from where they saved."""
+    """Stop the other loops after one has failed or stopped; they resume from their checkpoints."""
     for loop in loops:
         with contextlib.suppress(StoppedError):
-            loop.throw(StoppedError(f"stopped with another seed of its process ({reason})"))
+            loop.throw(
+                StoppedError(f"stopped together with another seed of this process ({reason})")
+            )
 
 
 def _respond(batch: BatchedAgents, requests: dict[int, Request], size: int) -> dict[int, Any]:
-    """Answers of one round."""
+    """Answer the requests of one round."""
     kinds = {type(request) for request in requests.values()}
     if len(kinds) > 1:
         raise RuntimeError(f"seeds out of step: {sorted(kind.__name__ for kind in kinds)}")
-    every: list[Any] = [requests.get(place) for place in range(size)]
+    padded: list[Any] = [requests.get(place) for place in range(size)]
     if kinds == {Act}:
-        answers: Sequence[Any] = batch.act(every)
+        answers: Sequence[Any] = batch.act(padded)
     elif kinds == {Learn}:
-        answers = batch.update([request and request.replay for request in every])
+        answers = batch.update([request and request.replay for request in padded])
     else:
         return dict.fromkeys(requests)
     return {place: answers[place] for place in requests}

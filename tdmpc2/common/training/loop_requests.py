@@ -1,7 +1,9 @@
-"""What a training loop asks of whoever runs it, so that several loops can be answered at once.
+"""Requests of the generator-based training loop: actions, gradient steps and pauses.
 
-A loop is a generator of requests; each is sent its answer. `serve` answers with one agent;
-`lockstep` asks many loops first and answers all of them with one batch.
+A training loop is a generator. Where it needs the agent, it yields a request (`Act`, `Learn` or
+`Pause`) and receives the result as the value of the `yield` expression. The loop therefore does not
+depend on how the agent is run: `serve` answers the requests of one loop with one agent, and
+`lockstep` collects the requests of several loops (one per seed) and answers them as one batch.
 """
 
 from __future__ import annotations
@@ -18,7 +20,14 @@ Result = TypeVar("Result")
 
 
 class Act(NamedTuple):
-    """Asks for actions `(B, A)`; see `Agent.act`."""
+    """Request for actions `(B, A)`; the fields are the arguments of `Agent.act`.
+
+    Attributes:
+        obs: observations `(B, *obs_shape)`.
+        first: `(B,)`, True where an episode begins.
+        explore: whether to add exploration noise.
+        task: task indices `(B,)` of a multi-task agent, else None.
+    """
 
     obs: np.ndarray
     first: np.ndarray
@@ -27,13 +36,20 @@ class Act(NamedTuple):
 
 
 class Learn(NamedTuple):
-    """Asks for one gradient step on a batch from this memory; answered with metrics."""
+    """Request for one gradient step; the answer is a dictionary of metrics.
+
+    Attributes:
+        replay: replay buffer to sample the batch from.
+    """
 
     replay: Any
 
 
 class Pause(NamedTuple):
-    """Asks for nothing: environments work in other processes, so others may start theirs."""
+    """Request without work; the answer is None.
+
+    While environments compute in other processes, it lets other loops start their own.
+    """
 
 
 Request = Act | Learn | Pause
@@ -41,17 +57,35 @@ Steps = Generator[Request, Any, Result]
 
 
 class Actor(Protocol):
-    """Whatever can act: an agent, or a policy that reference scores are measured with."""
+    """An object that acts: an agent, or a policy for baseline scores."""
 
     def act(
         self, obs: np.ndarray, *, first: np.ndarray, explore: bool, task: np.ndarray | None = None
     ) -> np.ndarray:
-        """Actions `(B, A)`; see `Agent.act`."""
+        """Return actions `(B, A)`.
+
+        Args:
+            obs: observations `(B, *obs_shape)`.
+            first: `(B,)`, True where an episode begins.
+            explore: whether to add exploration noise.
+            task: task indices `(B,)` of a multi-task agent, else None.
+        """
         ...
 
 
 def serve(steps: Steps[Result], agent: Agent | Actor) -> Result:
-    """Runs a loop to its end; an agent that fails does so at the request that it was asked."""
+    """Run a loop to its end, answering its requests with one agent.
+
+    An error of the agent is raised inside the loop at the `yield` of the request, so that the loop
+    can clean up.
+
+    Args:
+        steps: the loop, e.g. `Trainer.steps()`.
+        agent: agent or policy that answers the requests.
+
+    Returns:
+        The return value of the loop.
+    """
     answer, error = None, None
     with contextlib.closing(steps):
         while True:

@@ -1,4 +1,21 @@
-"""One session of training: progress bar, signals, and the state a run is left in."""
+"""A training session: signals, progress bar, and the final state in `status.json`.
+
+What happens to a run when its process receives a signal:
+
+- **SIGINT (Ctrl-C) and SIGTERM** stop it before the next decision or update, without a checkpoint.
+- **SIGUSR2**, which clusters send before they take the machine back, lets the current episode end,
+  saves a checkpoint and stops. An evaluation is interrupted and repeated on resume. A run that
+  trains from a dataset saves and stops before its next update, or stops without a checkpoint if it
+  is evaluating.
+- **SIGTERM in a SLURM job** acts like SIGUSR2, but stops the run without a checkpoint if that takes
+  longer than 20 s, since SLURM kills the job 30 s after SIGTERM.
+- **SIGINT after any earlier signal** raises `KeyboardInterrupt` immediately.
+- **SIGKILL** cannot be handled: `status.json` keeps the state RUNNING. The next process takes over
+  the lease of the run directory (see `tdmpc2.common.run.lock`).
+
+A stopped run has the state INTERRUPTED and its command exits with code 130. In all cases the same
+command resumes the run from its last checkpoint and redoes the work since then, bit for bit.
+"""
 
 from __future__ import annotations
 
@@ -22,11 +39,11 @@ from tdmpc2.common.system.errors import DivergedError, StoppedError
 from tdmpc2.common.training.callbacks import Callbacks
 from tdmpc2.common.training.loop_requests import Steps
 
-# SLURM kills 30 s after SIGTERM (KillWait), unless it is set up otherwise.
+# SLURM sends SIGKILL 30 s after SIGTERM, unless its option KillWait is changed.
 SLURM_TERM_SECONDS = 20.0
 REDRAW_SECONDS = 0.1
 
-# Figures that the progress bar shows: label, name and format.
+# Metrics in the progress bar: label, name and format.
 SHOWN = (
     ("return", "train_return", ".0f"),
     ("eval", "eval_return", ".0f"),
@@ -36,21 +53,21 @@ SHOWN = (
 
 
 class Loop(Protocol):
-    """A training loop: the trainer's, or that of learning from a dataset.
+    """A training loop: that of the online trainer or of the offline trainer.
 
     Attributes:
-        callbacks: to whoever runs it.
+        callbacks: functions that the loop calls; the session sets them.
     """
 
     callbacks: Callbacks
 
     @property
     def step(self) -> int:
-        """Where it stands, in the unit of its budget."""
+        """Progress in the unit of the budget."""
         ...
 
     def steps(self) -> Steps[None]:
-        """Goes on to the end of the budget."""
+        """Train to the end of the budget; a generator of requests (see `loop_requests`)."""
         ...
 
 
@@ -62,15 +79,21 @@ def session(
     options: CommonOptions,
     stop: StopRequests,
 ) -> Steps[RunResult]:
-    """The steps of a trainer with a progress bar, and with the states they leave the run in.
+    """Run a training loop with a progress bar, and write the state of the run at the end.
+
+    The states are COMPLETED, DIVERGED (NaN or Inf), INTERRUPTED (stopped by a signal) and FAILED
+    (any other error). Errors other than a divergence are raised again.
 
     Args:
-        trainer: of the run.
-        records: its files.
-        tracker: of this attempt.
-        lease: on the run directory.
-        options: how to carry it out.
-        stop: whether the run is asked to stop.
+        trainer: training loop.
+        records: files of the run.
+        tracker: Sacred's record of this attempt.
+        lease: lease on the run directory; training stops if it is lost.
+        options: options of the run.
+        stop: stop requests from signals.
+
+    Returns:
+        The result of the run. The function is a generator of the loop's requests.
     """
     show = sys.__stderr__ is not None and sys.__stderr__.isatty()
     if options.progress is not None:
@@ -80,7 +103,7 @@ def session(
         total=records.spec.budget,
         initial=trainer.step,
         disable=not show,
-        file=sys.__stderr__,  # past Sacred, which would keep every redraw
+        file=sys.__stderr__,  # not sys.stderr, where Sacred would record every redraw
         unit=" " + records.spec.budget_unit.replace("num_", "").replace("_", " "),
         desc=name,
     )
@@ -128,10 +151,10 @@ def session(
                 error.signal = stop.signal
             records.set_state("INTERRUPTED", trainer.step, str(error), **figures)
             raise
-        except LeaseLostError:  # the records are another process's now
+        except LeaseLostError:  # status.json now belongs to another process
             raise
         except BaseException as error:
-            with contextlib.suppress(OSError):  # a full disk must not hide the first error
+            with contextlib.suppress(OSError):  # a full disk must not hide the original error
                 text = f"{type(error).__name__}: {error}"
                 records.set_state("FAILED", trainer.step, text, **figures)
             raise
@@ -140,14 +163,10 @@ def session(
 
 
 class StopRequests:
-    """Signals that ask a run to stop, and when it must.
-
-    SIGINT and SIGTERM mean at once, from the last checkpoint nothing is lost. SIGUSR2 is how a
-    cluster announces that it will take the machine back: the run ends its episode, saves and
-    stops. A SLURM job also gets SIGTERM some time before it is killed, and uses that time.
+    """Stop requests from signals; the module docstring describes the effect of each signal.
 
     Attributes:
-        signal: the first that came; None as long as there was none.
+        signal: number of the first signal received; None before that.
     """
 
     def __init__(self) -> None:
@@ -155,10 +174,10 @@ class StopRequests:
         self._soon = self._at_once = math.inf
 
     def receive(self, number: int) -> None:
-        """Takes note of a signal.
+        """Record a signal.
 
         Raises:
-            KeyboardInterrupt: SIGINT, and something was asked before: this time it is urgent.
+            KeyboardInterrupt: the signal is SIGINT and another signal was received before.
         """
         if self.signal is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
@@ -173,21 +192,24 @@ class StopRequests:
         self.signal = self.signal or number
 
     def at_once(self) -> bool:
-        """Whether to stop without saving anything."""
+        """Return whether to stop at once, without a checkpoint."""
         return time.monotonic() >= self._at_once
 
     def soon(self, now: float) -> bool:
-        """Whether to save and stop where that is possible.
+        """Return whether to save a checkpoint and stop at the next point where this is possible.
 
         Args:
-            now: `time.monotonic()`, or when the round began (see `RoundClock`).
+            now: `time.monotonic()`, or the beginning of the round (see `RoundClock`).
         """
         return now >= self._soon
 
 
 @contextlib.contextmanager
 def stop_on_signals() -> Iterator[StopRequests]:
-    """Turns SIGINT, SIGTERM and SIGUSR2 into requests; a second SIGINT acts at once."""
+    """Handle SIGINT, SIGTERM and SIGUSR2 as stop requests inside the `with` block.
+
+    Outside the main thread no handlers are installed, since Python does not allow it.
+    """
     stop = StopRequests()
 
     def handle(number: int, frame: object) -> None:
@@ -196,7 +218,7 @@ def stop_on_signals() -> Iterator[StopRequests]:
     signals = [signal.SIGINT, signal.SIGTERM, signal.SIGUSR2]
     try:
         old = {s: signal.signal(s, handle) for s in signals}
-    except ValueError:  # not the main thread: whoever owns it decides
+    except ValueError:  # not the main thread
         old = {}
     try:
         yield stop

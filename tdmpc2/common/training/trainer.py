@@ -1,4 +1,4 @@
-"""The training loop of every method: seeding, updates, evaluation, records, checkpoints."""
+"""Online training loop of every method: seeding, updates, evaluation, records, checkpoints."""
 
 from __future__ import annotations
 
@@ -28,12 +28,13 @@ from tdmpc2.common.training.vector_env import EnvGroup
 
 @dataclass(frozen=True)
 class Schedule:
-    """When a run evaluates, saves and ends.
+    """Times at which a run evaluates, saves checkpoints and ends.
 
     Attributes:
-        env_steps: budget; the run ends at the first episode end at or after it.
-        eval_every: env steps between evaluations, each at the first episode end after.
-        checkpoint_seconds: a checkpoint at the first episode end after this long.
+        env_steps: budget; the run ends at the first end of an episode at or after it.
+        eval_every: env steps between evaluations. An evaluation takes place at the first end of
+            an episode at or after each multiple.
+        checkpoint_seconds: seconds between checkpoints, each at the next end of an episode.
         keep_replay: whether a finished run keeps its episodes.
     """
 
@@ -45,13 +46,13 @@ class Schedule:
 
 @dataclass
 class Progress:
-    """Where a run stands; part of every checkpoint.
+    """Counters of a run; saved in every checkpoint.
 
     Attributes:
-        decisions: taken so far.
+        decisions: decisions (agent steps) so far.
         num_updates: gradient steps so far.
-        num_episodes: finished.
-        evaluated_at: env step of the last evaluation, −1 before the first.
+        num_episodes: finished episodes.
+        evaluated_at: env step of the last evaluation; −1 before the first.
     """
 
     decisions: int = 0
@@ -60,31 +61,31 @@ class Progress:
     evaluated_at: int = -1
 
 
-class _CutShort(Exception):  # noqa: N818  (no error)
-    """An evaluation gives way to a stop."""
+class _EvaluationStopped(Exception):  # noqa: N818  (not an error)
+    """Ends an evaluation because the run is to save and stop."""
 
 
 class Trainer:
-    """Trains one agent in its environments, mostly one.
+    """Trains one agent online in one or more environments.
 
-    Each decision is followed by the updates the agent says are due. Whatever happens at the
-    end of an episode happens in this order: the episode enters the replay, `train.csv` gets
-    a line, an evaluation runs if one is due, a checkpoint is saved if one is due. A
-    checkpoint therefore never lies inside an episode, and holds no half-done work. Several
-    environments begin their episodes together; those that end early wait for the others.
+    Each decision is followed by the gradient steps that `agent.updates_due` returns. The steps at
+    the end of an episode are, in this order: add the episode to the replay buffer, write a line of
+    `train.csv`, evaluate if due, save a checkpoint if due. Checkpoints are therefore saved between
+    episodes only. Several environments begin their episodes together; those whose episodes end
+    early wait for the others.
 
     Args:
-        agent: the method.
-        envs: the training environments, as many as the agent acts in.
-        eval_envs: one per evaluation episode.
-        videos: folder for a video of each evaluation's first episode; None for none.
-        replay: buffer.
-        records: the files of the run.
-        checkpoints: of the run.
-        schedule: when to evaluate, save and end.
-        seed: of the run.
-        callbacks: to whoever runs it.
-        clock: seconds, for when checkpoints are due.
+        agent: agent to train.
+        envs: training environments; as many as `agent.num_envs`.
+        eval_envs: evaluation environments, one per episode.
+        videos: folder for a video of the first episode of each evaluation; None for no videos.
+        replay: replay buffer.
+        records: files of the run.
+        checkpoints: checkpoints of the run.
+        schedule: times of evaluations, checkpoints and the end.
+        seed: seed of the run.
+        callbacks: stop requests and progress reports.
+        clock: function that returns seconds; decides when checkpoints are due.
     """
 
     def __init__(
@@ -114,7 +115,7 @@ class Trainer:
 
     @property
     def env_step(self) -> int:
-        """Control steps so far, action repeat included."""
+        """Env steps so far: control steps, action repeat included."""
         return self.progress.decisions * self.envs[0].action_repeat
 
     step = env_step
@@ -125,14 +126,14 @@ class Trainer:
         return self.env_step >= self.schedule.env_steps
 
     def run(self) -> None:
-        """Trains to the end of the budget; see `steps`."""
+        """Train to the end of the budget; see `steps`."""
         serve(self.steps(), self.agent)
 
     def steps(self) -> Steps[None]:
-        """Trains to the end of the budget, by requests to act and to learn.
+        """Train to the end of the budget; a generator of requests (see `loop_requests`).
 
         Raises:
-            DivergedError: NaN or Inf.
+            DivergedError: an action, a metric or a parameter is NaN or Inf.
             StoppedError: a stop was requested.
         """
         self._last_checkpoint = self.clock()
@@ -141,8 +142,8 @@ class Trainer:
             if self._evaluation_due():
                 try:
                     yield from self._evaluate()
-                except _CutShort:
-                    continue  # to stop
+                except _EvaluationStopped:
+                    continue  # saves and stops at the top of the loop
             if self.finished:
                 break
             if self._checkpoint_due():
@@ -151,47 +152,50 @@ class Trainer:
         self.save(final=True)
 
     def _stop_soon(self) -> Steps[None]:
-        """Saves and stops, if that has been asked for; for use between episodes.
+        """Save a checkpoint and stop, if requested; to be called between episodes.
 
-        An evaluation that was cut short is made anew: nothing of it is part of a checkpoint.
+        An evaluation that was stopped leaves no trace in the checkpoint; it is repeated on resume.
         """
         if not self._must_stop_soon():
             return
         if self.env_step > self._started_at:
             self.save()
-        yield Pause()  # until the other runs of this process have saved as well
+        yield Pause()  # lets the other runs of this process save as well
         raise StoppedError(f"stopped at env step {self.env_step}, between episodes")
 
     def _must_stop_soon(self) -> bool:
-        """Not at the end of the budget: after one more evaluation there is nothing to stop."""
+        """Return whether to save and stop.
+
+        At the end of the budget the answer is no: only the last evaluation is left to do.
+        """
         return not self.finished and self.callbacks.stop_soon(self.clock())
 
     # --- one episode of each environment ----------------------------------------------
 
     def _run_episodes(self) -> Steps[None]:
-        """Collects one episode of each environment, with the updates that fall into it."""
+        """Run one episode of each environment, with the updates that are due."""
         plays = [Play(env.reset()[0]) for env in self.envs]
-        at_once = self.agent.replay_visibility == "transition"
+        store_transitions = self.agent.replay_visibility == "transition"
         while not all(play.done for play in plays):
             self._check_stop()
             actions = yield from self._choose_actions(plays)
-            going = [i for i, play in enumerate(plays) if not play.done]
-            self.progress.decisions += len(going)
-            answers = {i: self.envs[i].begin_step(actions[i]) for i in going}
-            # Who learns from finished episodes only learns the same before the step as after
-            # it; a GPU, or an environment elsewhere, then works at the same time.
+            running = [i for i, play in enumerate(plays) if not play.done]
+            self.progress.decisions += len(running)
+            pending = {i: self.envs[i].begin_step(actions[i]) for i in running}
+            # Agents that learn from finished episodes only can update before the step is done,
+            # with the same result: environments in other processes then work in parallel.
             length = max(len(play) for play in plays) + 1
-            if not at_once:
+            if not store_transitions:
                 yield from self._update("decision", length)
             yield Pause()
-            for i, answer in answers.items():
-                transition = plays[i].add(actions[i], *answer())
-                if at_once:
+            for i, finish in pending.items():
+                transition = plays[i].add(actions[i], *finish())
+                if store_transitions:
                     self.replay.append(transition, i)
-            if at_once:
+            if store_transitions:
                 yield from self._update("decision", length)
         for place, play in enumerate(plays):
-            if at_once:
+            if store_transitions:
                 self.replay.finish(place)
             else:
                 self.replay.add(play.episode())
@@ -200,7 +204,7 @@ class Trainer:
         self._record_episodes(plays)
 
     def _choose_actions(self, plays: Sequence[Play]) -> Steps[list[np.ndarray]]:
-        """Uniform random while seeding, the agent's afterwards."""
+        """Return uniform random actions during seeding, and those of the agent afterwards."""
         if self.progress.decisions <= self.agent.seed_decisions:
             space: Any = self.envs[0].action_space
             return [self.rng.uniform(space.low, space.high).astype(np.float32) for _ in plays]
@@ -226,11 +230,11 @@ class Trainer:
             raise StoppedError(f"stopped at env step {self.env_step}")
 
     def _record_episodes(self, plays: Sequence[Play]) -> None:
-        """One line of `train.csv` and `timing.csv`; refuses to go on after NaN or Inf."""
-        where = {"env_step": self.env_step, "agent_step": self.progress.decisions}
+        """Write one line of `train.csv` and `timing.csv`; raise `DivergedError` on NaN or Inf."""
+        step_columns = {"env_step": self.env_step, "agent_step": self.progress.decisions}
         episode_return = _mean(play.reward_sum for play in plays)
         row: dict[str, Any] = {
-            **where,
+            **step_columns,
             "num_updates": self.progress.num_updates,
             "episode": self.progress.num_episodes,
             "episode_return": episode_return,
@@ -239,7 +243,11 @@ class Trainer:
         }
         speed = (self.env_step - self._started_at) / (time.monotonic() - self._started)
         self.records.csv["timing"].append(
-            {**where, "seconds": time.monotonic() - self._started, "env_steps_per_second": speed}
+            {
+                **step_columns,
+                "seconds": time.monotonic() - self._started,
+                "env_steps_per_second": speed,
+            }
         )
         if self.metrics.counts:
             means = self.metrics.take()
@@ -253,17 +261,17 @@ class Trainer:
     # --- evaluation ------------------------------------------------------------------
 
     def _evaluation_due(self) -> bool:
-        """At the start, after each multiple of `eval_every`, and at the end."""
+        """Return whether to evaluate: at start and end, and after each multiple of `eval_every`."""
         last, every = self.progress.evaluated_at, self.schedule.eval_every
         if last < 0:
             return True
         return self.env_step // every > last // every or (self.finished and last < self.env_step)
 
     def _evaluate(self) -> Steps[None]:
-        """One line of `eval.csv`; every evaluation has seeds of its own.
+        """Evaluate the agent and write one line of `eval.csv`.
 
-        It therefore depends on nothing but the agent's parameters, and not on how many
-        evaluations came before (one more than planned, if a budget was raised).
+        The seeds are derived from the run's seed and the env step. An evaluation therefore does
+        not depend on the number of earlier ones (one more than planned if a budget was raised).
         """
         self.agent.seed_evaluation(derive_seed(self.seed, "evaluation noise", self.env_step))
         seeds = [
@@ -276,7 +284,7 @@ class Trainer:
             nonlocal done
             self._check_stop()
             if self._must_stop_soon():
-                raise _CutShort
+                raise _EvaluationStopped
             self.callbacks.on_doing("evaluating", done, self.envs[0].episode_length)
             done += 1
 
@@ -286,8 +294,8 @@ class Trainer:
                 video = VideoFile(self.videos / f"{self.env_step}.mp4")
                 film = stack.enter_context(video).add
             result = yield from evaluation(self.eval_envs, seeds, between, film=film)
-        where = {"env_step": self.env_step, "agent_step": self.progress.decisions}
-        self.records.csv["eval"].append({**where, **result.row()})
+        step_columns = {"env_step": self.env_step, "agent_step": self.progress.decisions}
+        self.records.csv["eval"].append({**step_columns, **result.row()})
         self.progress.evaluated_at = self.env_step
         successes = float(result.successes.mean())
         figures = {"eval_return": result.mean_return, "eval_success": successes}
@@ -297,17 +305,18 @@ class Trainer:
 
     def _checkpoint_due(self) -> bool:
         if self.env_step == self._started_at:
-            return False  # nothing new since the start
+            return False  # nothing has changed since this attempt started
         return self.clock() - self._last_checkpoint >= self.schedule.checkpoint_seconds
 
     def save(self, *, final: bool = False) -> None:
-        """Saves a checkpoint.
+        """Save a checkpoint.
 
         Args:
-            final: the run is finished; its episodes are dropped unless they are to be kept.
+            final: whether the run is finished; its episodes are then removed unless
+                `schedule.keep_replay` is set.
 
         Raises:
-            DivergedError: the agent holds NaN or Inf; the checkpoint before stays.
+            DivergedError: a parameter is NaN or Inf; the previous checkpoint is kept.
         """
         agent = self.agent.state_dict()
         if not all_finite(agent):
@@ -328,16 +337,19 @@ class Trainer:
         self._last_checkpoint = self.clock()
 
     def restore(self, which: str | int | None = "latest") -> bool:
-        """Goes back to a checkpoint, or to the very beginning if there is none.
+        """Restore a checkpoint, or reset the records to the beginning if there is none.
+
+        Records and checkpoints after the restored one are removed; the work is redone.
 
         Args:
-            which: see `CheckpointStore.load`; None for the beginning.
+            which: checkpoint to restore, see `CheckpointStore.load`; None for the beginning.
 
         Returns:
-            Whether there was a checkpoint.
+            Whether a checkpoint was restored.
 
         Raises:
-            UserError: the checkpoint is damaged, or holds no episodes to go on with.
+            UserError: the checkpoint is damaged, or a finished run without `keep_replay` is to be
+                continued.
         """
         loaded = None if which is None else self.checkpoints.load(which)
         if loaded is None:
@@ -349,7 +361,8 @@ class Trainer:
         if state["replay"] is None and not self.finished:
             raise UserError(
                 f"{self.checkpoints.folder}: finished at {self.env_step:,} env steps without "
-                f"keep_replay=true, so it cannot go on to {self.schedule.env_steps:,}"
+                f"keep_replay=true, so it cannot continue to {self.schedule.env_steps:,}; use "
+                "another folder with runs= to start again"
             )
         self.agent.load_state_dict(state["agent"])
         generators = [state["env_generator"], *state.get("other_env_generators", [])]
@@ -365,5 +378,5 @@ class Trainer:
 
 
 def _mean(values: Iterable[float]) -> float:
-    """Mean over the environments."""
+    """Return the mean over the environments."""
     return float(np.mean(list(values)))

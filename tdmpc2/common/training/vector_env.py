@@ -1,4 +1,4 @@
-"""Several environments that are stepped together, in this process or in others."""
+"""Groups of environments that are reset and stepped together, here or in other processes."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from tdmpc2.common.interfaces import TaskEnv
 
 
 class StepResult(NamedTuple):
-    """What one environment answered to one action.
+    """Result of one decision in one environment.
 
     Attributes:
-        obs: `(*obs_shape,)`.
-        reward: of the decision.
-        done: whether the episode is over.
-        success: after the last control step.
-        success_ever: after any control step of the episode.
+        obs: observation `(*obs_shape,)`.
+        reward: reward, summed over the action repeat.
+        done: whether the episode has ended.
+        success: success after the last control step.
+        success_ever: success after any control step of the episode.
     """
 
     obs: np.ndarray
@@ -29,67 +29,68 @@ class StepResult(NamedTuple):
 
 
 class EnvGroup(Protocol):
-    """Environments that are reset and stepped together."""
+    """A group of environments that are reset and stepped together."""
 
     def __len__(self) -> int:
-        """Number of environments."""
+        """Return the number of environments."""
         ...
 
     def reset(self, seeds: Sequence[int]) -> np.ndarray:
-        """Starts an episode in each of the first environments, one per seed; `(N, *obs_shape)`."""
+        """Reset one environment per seed and return their observations `(N, *obs_shape)`."""
         ...
 
     def begin_step(self, actions: dict[int, np.ndarray]) -> Callable[[], dict[int, StepResult]]:
-        """Starts one decision in each environment that `actions` names.
+        """Start one decision in each environment that is a key of `actions`.
 
         Returns:
-            Waits for the outcomes and returns them; to be called before anything else is asked.
+            A function that waits for the results and returns them. It must be called before any
+            other method of the group.
         """
         ...
 
     def render(self, index: int) -> np.ndarray:
-        """A frame `(H, W, 3)` uint8 of one environment."""
+        """Return a frame `(H, W, 3)` uint8 of one environment."""
         ...
 
     def close(self) -> None:
-        """Ends whatever runs for the group."""
+        """Close the environments and end their processes."""
         ...
 
 
 class SerialEnvs:
-    """Environments of this process, stepped one after the other.
+    """Environments in this process, stepped one after the other.
 
     Args:
-        envs: all with the same spaces.
+        envs: environments with equal spaces.
     """
 
     def __init__(self, envs: Sequence[TaskEnv]) -> None:
         self.envs = list(envs)
 
     def __len__(self) -> int:
-        """Number of environments."""
+        """Return the number of environments."""
         return len(self.envs)
 
     def reset(self, seeds: Sequence[int]) -> np.ndarray:
-        """See `EnvGroup.reset`."""
+        """Reset the environments; see `EnvGroup.reset`."""
         return np.stack([self.envs[i].reset(seed=seed)[0] for i, seed in enumerate(seeds)])
 
     def begin_step(self, actions: dict[int, np.ndarray]) -> Callable[[], dict[int, StepResult]]:
-        """See `EnvGroup.begin_step`; the work is done when the outcomes are asked for."""
+        """Start a step; see `EnvGroup.begin_step`. The returned function does the work."""
         return lambda: {i: step_one(self.envs[i], action) for i, action in actions.items()}
 
     def render(self, index: int) -> np.ndarray:
-        """See `EnvGroup.render`."""
+        """Return a frame; see `EnvGroup.render`."""
         return np.asarray(self.envs[index].render())
 
     def close(self) -> None:
-        """See `EnvGroup.close`."""
+        """Close the environments."""
         for env in self.envs:
             env.close()
 
 
 def step_one(env: TaskEnv, action: np.ndarray) -> StepResult:
-    """One decision in one environment."""
+    """Take one decision in one environment."""
     obs, reward, terminated, truncated, info = env.step(action)
     done = terminated or truncated
     return StepResult(obs, float(reward), done, info["success"], info["success_ever"])

@@ -1,4 +1,4 @@
-"""Arrays, limits and time limits, as numbers."""
+"""Sizes of job arrays, limits on concurrent jobs, time limits, and the choice of the cluster."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_without_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert choose("auto") == "local"
     assert choose("inline") == "inline"
-    with pytest.raises(UserError, match="there is no sbatch here"):
+    with pytest.raises(UserError, match="sbatch not found"):
         choose("slurm")
 
 
@@ -83,5 +83,5 @@ def test_slurm_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
     assert choose("auto") == "local"
-    with pytest.raises(UserError, match="sinfo says: no controller"):
+    with pytest.raises(UserError, match="sinfo failed: no controller"):
         choose("slurm")

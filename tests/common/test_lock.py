@@ -1,4 +1,4 @@
-"""One process at a time in a run directory, and dead ones make room."""
+"""The lease of a run directory: exclusive use, expiry and takeover."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ HERE = socket.gethostname()
 
 
 def leave(directory: Path, age: float = 0.0, **changes: Any) -> None:
-    """A lease of this very process, but for the changes, whose last heartbeat is `age` old."""
+    """Write a lease of this process with some fields changed and a heartbeat `age` seconds old."""
     holder = {
         "token": "theirs",
         "host": HERE,
@@ -38,7 +38,7 @@ def leave(directory: Path, age: float = 0.0, **changes: Any) -> None:
 
 
 def make_older(path: Path, age: float) -> None:
-    """Moves the last change of a file just written `age` seconds back."""
+    """Set the modification time of a file `age` seconds back."""
     os.utime(path, (path.stat().st_mtime - age,) * 2)
 
 
@@ -88,10 +88,13 @@ def test_a_reused_process_id_makes_room(tmp_path: Path) -> None:
     ("holder", "free"),
     [
         ({"host": "elsewhere"}, False),
-        ({"host": "elsewhere", "pid": 2**22 + 1}, False),  # no process of ours to look for
+        (
+            {"host": "elsewhere", "pid": 2**22 + 1},
+            False,
+        ),  # a process id of another host is not checked
         ({"host": "elsewhere", "age": EXPIRY_SECONDS / 2}, False),
         ({"host": "elsewhere", "age": EXPIRY_SECONDS * 10}, True),
-        ({"age": EXPIRY_SECONDS * 10}, False),  # its process lives: it may only be slow
+        ({"age": EXPIRY_SECONDS * 10}, False),  # on the same host only the process counts
     ],
 )
 def test_another_host_is_believed_until_its_heartbeat_stops(
@@ -136,7 +139,7 @@ def test_an_unreadable_lease_expires(age: float, free: bool, tmp_path: Path) -> 
 
 
 def acquired(directory: Path) -> bool:
-    """Whether the lease could be had; a refusal leaves the holder's file alone."""
+    """Return whether the lease can be acquired; if not, the holder's file is unchanged."""
     before = (directory / "lease.json").read_bytes()
     try:
         with Lease(directory) as lease:
@@ -150,7 +153,7 @@ def acquired(directory: Path) -> bool:
 
 
 class Beats:
-    """Stands for the event a heartbeat waits for; lets it beat so many times."""
+    """Replaces the stop event of the heartbeat thread; allows a given number of heartbeats."""
 
     def __init__(self, number: int) -> None:
         self.left = number
@@ -192,7 +195,7 @@ def test_only_one_of_many_takes_over(tmp_path: Path) -> None:
         start, tried = threading.Barrier(number), threading.Barrier(number)
 
         def contend(_: int, start: threading.Barrier = start, tried: Any = tried) -> bool:
-            """Tries together with the others and holds the lease until all have tried."""
+            """Try to acquire the lease at the same time as others; hold it until all have tried."""
             start.wait()
             try:
                 with Lease(tmp_path):

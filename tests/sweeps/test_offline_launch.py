@@ -1,4 +1,4 @@
-"""Launching agents of several tasks: runs, skips, resumes, and what is shown of them."""
+"""Launch multi-task runs: start, skip and resume them, and show their state."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def launch(data: Path, runs: Path, **changes: Any) -> subprocess.CompletedProcess[str]:
-    """Runs the command to its end."""
+    """Run the command until it ends."""
     command = [*LAUNCH, *arguments(data, runs, **{"cluster": "local", "seeds": "1", **changes})]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def records(runs: Path) -> dict[str, bytes]:
-    """What each run has written, by seed."""
+    """Read the records of each run, by seed and file."""
     return {
         f"{path.parent.name.partition('-')[0]} {path.name}": path.read_bytes()
         for name in ("eval", "train")
@@ -78,7 +78,7 @@ def test_launching_again_skips_what_is_finished(
 def test_more_is_taken_to_cost_what_earlier_runs_took(
     data: Path, swept: tuple[Path, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A third seed, and the other two with a larger budget."""
+    """The launch adds a third seed, and raises the budget of the other two."""
     changes = {"cluster": "local", "seeds": 3, "num_updates": 60, "dry_run": "true"}
     assert main(arguments(data, swept[0], **changes)) == 0
     printed = capsys.readouterr().out
@@ -113,7 +113,11 @@ def test_one_gpu_trains_one_agent_at_a_time(
 
 
 def hit(data: Path, runs: Path, number: int) -> int:
-    """Sends a signal to the only run of a launch once it has saved; the launch's exit code."""
+    """Send a signal to the only run of a launch after its first checkpoint.
+
+    Returns:
+        The exit code of the launch.
+    """
     command = [*LAUNCH, *arguments(data, runs, cluster="local", seeds=1)]
     launcher = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + PATIENCE
@@ -136,8 +140,7 @@ def test_killed_and_launched_again(
     printed = capsys.readouterr().out
     assert "stale" in printed
     assert "of 45 updates" in printed
-    done = launch(data, tmp_path)
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert main(arguments(data, tmp_path, cluster="local", seeds=1)) == 0
     whole = records(swept[0])
     assert records(tmp_path) == {name: text for name, text in whole.items() if "seed1" in name}
 
@@ -157,14 +160,14 @@ def test_stopped_and_launched_again(data: Path, tmp_path: Path, swept: tuple[Pat
 def test_a_failed_run_is_retried_with_its_data(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A horizon longer than the episodes, which only the run itself can tell."""
+    """The run fails because its horizon is longer than the episodes, which only it can detect."""
     data, runs = toy_dataset(tmp_path / "data"), tmp_path / "runs"
     monkeypatch.chdir(tmp_path)
-    done = launch(Path("data"), runs, horizon=20)
-    assert done.returncode == 1
-    assert "NOT STARTED" in done.stdout
+    assert main(arguments(Path("data"), runs, cluster="local", seeds=1, horizon=20)) == 1
+    printed = capsys.readouterr().out
+    assert "NOT STARTED" in printed
     (log,) = runs.rglob("log.txt")
-    assert f"exit code 2: {log}" in done.stdout
+    assert f"exit code 2: {log}" in printed
     assert "has 20 or more transitions" in log.read_text()
     monkeypatch.chdir("/")
     retried: list[list[str]] = []

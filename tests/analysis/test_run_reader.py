@@ -1,4 +1,4 @@
-"""Files of one run, whole and damaged."""
+"""Reading of a run directory, valid and damaged."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_every_metric_is_read(tmp_path):
 
 @pytest.mark.parametrize("cut", ["2000,10", "2000,1000,7.0,0.0,0.0,500,10"])
 def test_last_line_without_newline_is_skipped_with_file_and_line(tmp_path, cut):
-    # The second one has all its fields, but its last number may have lost digits.
+    # The second line has all fields, but its last number may be truncated.
     path = tmp_path / "eval.csv"
     points, problems = read(path, f"{HEADER}\n{eval_line(0, 1.0)}{eval_line(1000, 2.0)}{cut}")
     assert points == {0: 1.0, 1000: 2.0}
@@ -100,12 +100,12 @@ def test_without_env_step_nothing_can_be_read(tmp_path):
 @pytest.mark.parametrize(
     ("line", "what"),
     [
-        ("1000,500,nan,0,0,0,500,10\n", "episode_return is nan"),
-        ("1000,500,7,0,inf,0,500,10\n", "episode_success is inf"),
-        ("1000,500,seven,0,0,0,500,10\n", "episode_return is no number: 'seven'"),
-        ("1000,500,7\n", "3 fields under 8 columns"),
-        ("1000.5,500,7,0,0,0,500,10\n", "env_step 1000.5 is no count of steps"),
-        ("-1,500,7,0,0,0,500,10\n", "env_step -1 is no count of steps"),
+        ("1000,500,nan,0,0,0,500,10\n", "episode_return is nan, not a finite number"),
+        ("1000,500,7,0,inf,0,500,10\n", "episode_success is inf, not a finite number"),
+        ("1000,500,seven,0,0,0,500,10\n", "episode_return is not a number: 'seven'"),
+        ("1000,500,7\n", "3 fields for 8 columns"),
+        ("1000.5,500,7,0,0,0,500,10\n", "env_step is 1000.5, not a non-negative integer"),
+        ("-1,500,7,0,0,0,500,10\n", "env_step is -1, not a non-negative integer"),
     ],
 )
 def test_bad_line_is_named_and_the_rest_is_read(tmp_path, line, what):
@@ -143,7 +143,7 @@ def test_facts_of_a_run(tmp_path):
     problems: list[Problem] = []
     run = read_run(directory, problems)
     assert [str(problem) for problem in problems] == [
-        f"warning: {directory}: DIVERGED, its data is kept; no message"
+        f"warning: {directory}: DIVERGED, its data are kept; no message"
     ]
     assert run is not None
     assert (run["method"], run["seed"], run["state"], run["commit"]) == (
@@ -153,7 +153,7 @@ def test_facts_of_a_run(tmp_path):
 
 
 def test_a_run_resumed_by_another_commit_names_both(tmp_path):
-    """In their order; simulators are those of the last attempt."""
+    """Commits are listed in order; simulator versions are those of the last attempt."""
     directory = write_run(tmp_path, {}, commit="bbb")
     attempts = [
         {"commit": commit, "packages": {"dm_control": version, "mujoco": "3.6.0"}}
@@ -178,7 +178,7 @@ def test_attempts_that_cannot_be_read_leave_the_commit_of_the_spec(tmp_path, con
     ("change", "what"),
     [
         ({"metric": "reward"}, "unknown metric 'reward'"),
-        ({"format": 2}, "format 2, known is 1"),
+        ({"format": 2}, "format is 2, supported is 1"),
         ({"seed": "one"}, "seed is 'one', not of type int"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Curves kept as CSV files, whole and damaged."""
+"""Reading of learning curves in CSV files, valid and damaged."""
 
 from __future__ import annotations
 
@@ -76,13 +76,13 @@ def test_repeated_steps_are_kept_for_the_rule(tmp_path):
 @pytest.mark.parametrize(
     ("line", "what"),
     [
-        ("100000,7", "2 fields under 3 columns"),
-        ("1e5x,7,1", "step is no number: '1e5x'"),
-        ("1.5,7,1", "step 1.5 is no count of env steps"),
-        ("-1,7,1", "step -1 is no count of env steps"),
-        ("0,,1", "reward is no number: ''"),
-        ("0,nan,1", "reward is nan"),
-        ("0,7,one", "seed is no whole number: 'one'"),
+        ("100000,7", "2 fields for 3 columns"),
+        ("1e5x,7,1", "step is not a number: '1e5x'"),
+        ("1.5,7,1", "step is 1.5, not a non-negative integer"),
+        ("-1,7,1", "step is -1, not a non-negative integer"),
+        ("0,,1", "reward is not a number: ''"),
+        ("0,nan,1", "reward is nan, not a finite number"),
+        ("0,7,one", "seed is not an integer: 'one'"),
     ],
 )
 def test_a_bad_line_is_named_and_the_others_are_read(tmp_path, line, what):
@@ -130,7 +130,7 @@ def test_half_written_last_line_is_a_warning(tmp_path):
     path.write_text(path.read_text() + "1000")
     (problem,) = load_curves(tmp_path, "theirs").problems
     assert (problem.line, problem.severity) == (3, "warning")
-    assert "half-written last line" in problem.what
+    assert "incomplete last line" in problem.what
 
 
 def test_unknown_task_is_named_once_with_the_nearest(tmp_path):

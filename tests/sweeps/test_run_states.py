@@ -1,4 +1,4 @@
-"""Where runs stand, by their directories and by what the cluster says."""
+"""States of runs, determined from their directories, leases and the SLURM queue."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_a_lease_that_beats_means_running(tmp_path: Path) -> None:
 
 def test_the_queue_tells_waiting_from_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runs = plan(tmp_path, 4)
-    write_status(runs[1], "INTERRUPTED", 100)  # on its way back
+    write_status(runs[1], "INTERRUPTED", 100)  # requeued
     write_status(runs[2], "RUNNING", 100)  # killed
     write_sweep(tmp_path, runs, cluster="slurm", arrays=one_array(tmp_path, runs, "7"))
     asked = []
@@ -78,7 +78,7 @@ def test_the_queue_tells_waiting_from_gone(tmp_path: Path, monkeypatch: pytest.M
 def test_without_slurm_at_hand_queued_is_assumed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From another machine on the same disk: what was handed over, and does not show itself."""
+    """Without squeue, as on another machine, submitted runs without activity count as queued."""
     runs = plan(tmp_path, 3)
     write_status(runs[0], "COMPLETED", BUDGET)
     write_status(runs[1], "RUNNING", 10)

@@ -1,4 +1,4 @@
-"""What counts where a record is ragged, rule by rule and by hand."""
+"""Rules for missing and repeated evaluations, against hand-computed values."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from analysis.stats.ragged_curves import RULES, Curve, ScoreCurves, get_rule
 from tdmpc2.common.system.errors import UserError
 from tests.analysis.run_files import HEADER, eval_line, write_run, write_table
 
-# Step 20 stands twice, 30 is missing, and the run ended at 40 of 60.
+# Step 20 occurs twice, 30 is missing, and the run ended at 40 of 60.
 STEPS, VALUES = np.array([10, 20, 20, 40]), np.array([1.0, 4.0, 6.0, 9.0])
 WANTED = np.array([0, 10, 20, 30, 40, 50])
 NAN = float("nan")
@@ -51,7 +51,7 @@ def test_a_few_finer_grids_do_not_set_the_common_one(tmp_path):
         write_run(tmp_path, {0: 1.0, 100: 1.0, 200: 1.0}, seed=seed)
     write_run(tmp_path, dict.fromkeys((0, 50, 100, 150, 200, 250), 1.0), seed=9)
     curves = ScoreCurves(load(tmp_path))
-    # Beyond 200 the last run is the only one that got so far.
+    # Only the last run continues beyond 200.
     assert curves.common_grid(range(6)).tolist() == [0, 100, 200, 250]
     assert curves.common_grid(range(6), until=100).tolist() == [0, 100]
 
@@ -66,7 +66,7 @@ def test_unknown_rule_names_the_nearest():
     [
         ("COMPLETED", 4_000_000, 2.0, 2.0),
         ("DIVERGED", 4_000_000, 2.0, 2.0),
-        ("COMPLETED", 100_000, 2.0, NAN),  # not the paper's budget: says nothing of 4M
+        ("COMPLETED", 100_000, 2.0, NAN),  # below the paper's budget, so not carried forward to 4M
         ("FAILED", 4_000_000, NAN, NAN),
         ("RUNNING", 4_000_000, NAN, NAN),
         ("INTERRUPTED", 100_000, NAN, NAN),

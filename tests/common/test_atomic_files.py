@@ -1,4 +1,4 @@
-"""Files are there whole, old or new."""
+"""Atomic file writes: the old or the new file is complete."""
 
 from __future__ import annotations
 
@@ -82,12 +82,12 @@ def test_checksum(tmp_path: Path) -> None:
 
 
 def chained(hidden: OSError) -> RuntimeError:
-    """An error raised while another was handled, as `torch.save` does it."""
+    """Return an error that was raised while another was handled, as `torch.save` does."""
     try:
         try:
             raise hidden
         except OSError:
-            raise RuntimeError("unexpected pos")  # noqa: B904  the very case
+            raise RuntimeError("unexpected pos")  # noqa: B904  (the case under test)
     except RuntimeError as error:
         return error
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,21 +10,21 @@ import pytest
 
 from tdmpc2.common.system import cli
 from tdmpc2.evaluate import main, usage
+from tests.kill_driver import Command, Done
 from tests.runs import outcome, run_directory, tiny
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Directory of a finished tiny run."""
+    """Return the directory of a completed tiny run."""
     runs = tmp_path_factory.mktemp("evaluate")
     tiny(runs)
     return run_directory(runs)
 
 
-def evaluate(*arguments: str) -> subprocess.CompletedProcess[str]:
+def evaluate(*arguments: str) -> Done:
     """Runs the command to its end."""
-    command = [sys.executable, "-m", "tdmpc2.evaluate", "threads=1", "compile=false", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return Command(["threads=1", "compile=false", *arguments], module="tdmpc2.evaluate").run()
 
 
 def test_run_and_checkpoint_give_the_same_repeatable_result(run: Path, tmp_path: Path) -> None:
@@ -35,8 +34,8 @@ def test_run_and_checkpoint_give_the_same_repeatable_result(run: Path, tmp_path:
     for i, path in enumerate((run, run, checkpoint)):
         out = tmp_path / f"{i}.json"
         done = evaluate(f"run={path}", "episodes=3", f"out={out}")
-        assert done.returncode == 0, done.stderr
-        assert "return" in done.stdout
+        assert done.code == 0, done
+        assert "return" in done.out
         outcomes.append(json.loads(out.read_text()))
     assert outcomes[0] == outcomes[1]
     assert outcomes[0]["returns"] == outcomes[2]["returns"]
@@ -49,12 +48,12 @@ def test_run_and_checkpoint_give_the_same_repeatable_result(run: Path, tmp_path:
 def test_workers_change_nothing(run: Path, tmp_path: Path) -> None:
     for workers in (0, 2):
         out = tmp_path / str(workers)
-        assert evaluate(f"run={run}", "episodes=3", f"workers={workers}", f"out={out}").stderr == ""
+        assert evaluate(f"run={run}", "episodes=3", f"workers={workers}", f"out={out}").err == ""
     assert (tmp_path / "0").read_text() == (tmp_path / "2").read_text()
 
 
 def test_a_run_with_videos_and_workers_is_the_same_run(tmp_path: Path) -> None:
-    """And evaluating it can film as well."""
+    """The evaluate command can write a video as well."""
     changes = {
         "task": "mw-push",
         "env_steps": 400,
@@ -71,10 +70,10 @@ def test_a_run_with_videos_and_workers_is_the_same_run(tmp_path: Path) -> None:
     assert sorted(path.name for path in videos.iterdir()) == ["0.mp4", "400.mp4"]
     assert not (run_directory(tmp_path / "plain") / "videos").exists()
     done = evaluate(f"run={run_directory(tmp_path / 'plain')}", "episodes=1", "save_video=true")
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done
     (video,) = (run_directory(tmp_path / "plain") / "videos").iterdir()
     assert video.name == "evaluate-200-seed0.mp4"
-    assert str(video) in done.stdout
+    assert str(video) in done.out
 
 
 def test_another_seed_gives_other_episodes(run: Path, tmp_path: Path) -> None:
@@ -112,5 +111,5 @@ def test_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
     (state,) = directory.rglob("state.pt")
     state.write_bytes(state.read_bytes()[:-10])
     done = evaluate(f"run={directory}")
-    assert done.returncode == 2
-    assert "damaged" in done.stderr
+    assert done.code == 2
+    assert "damaged" in done.err

@@ -1,4 +1,4 @@
-"""The replay against a plain list of episodes."""
+"""The episode replay buffer, compared with a plain list of episodes."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ LENGTH = 3
 
 
 def make_replay(capacity: int = 60, length: int = LENGTH, **kwargs: Any) -> Replay:
-    """A replay of rows of two numbers and one action dimension."""
+    """Return a replay buffer with 2-dimensional observations and 1-dimensional actions."""
     generator = torch.Generator().manual_seed(0)
     return Replay(capacity, length, (2,), 1, generator=generator, **kwargs)
 
 
 def episode(number: int, length: int, *, terminated: bool = False, task: int = 0) -> Episode:
-    """An episode whose every entry tells where it comes from: (number, time)."""
+    """Return an episode whose entries identify their origin: (number, time)."""
     time = np.arange(length + 1, dtype=np.float32)
     return Episode(
         obs=np.stack([np.full(length + 1, number, np.float32), time], axis=1),
@@ -34,12 +34,12 @@ def episode(number: int, length: int, *, terminated: bool = False, task: int = 0
 
 
 def starts(batch: Batch) -> list[tuple[int, int]]:
-    """(episode, time) at which each sub-trajectory starts."""
+    """Return (episode, time) of the start of each sub-trajectory."""
     return [(int(number), int(time)) for number, time in batch.obs[0].tolist()]
 
 
 def assert_unbroken(batch: Batch) -> None:
-    """Every sub-trajectory runs through one episode, with its actions and rewards."""
+    """Check that every sub-trajectory lies in one episode and has its actions and rewards."""
     number, start = batch.obs[0, :, 0], batch.obs[0, :, 1]
     for t in range(len(batch.obs)):
         assert torch.equal(batch.obs[t, :, 0], number)
@@ -50,7 +50,7 @@ def assert_unbroken(batch: Batch) -> None:
 
 
 def all_starts(lengths: dict[int, int], length: int = LENGTH) -> set[tuple[int, int]]:
-    """Every place where a sub-trajectory fits, by episode number."""
+    """Return all valid starts of sub-trajectories, by episode number."""
     return {(n, t) for n, total in lengths.items() for t in range(total - length + 1)}
 
 
@@ -76,7 +76,7 @@ def test_one_episode() -> None:
 
 
 def test_a_ring_of_unequal_episodes() -> None:
-    """After each of many additions it holds the newest episodes that fit, and samples them all."""
+    """After each of many additions the newest episodes that fit are stored and sampled."""
     rng = np.random.default_rng(0)
     replay, held = make_replay(), deque()
     for number in range(60):
@@ -170,7 +170,7 @@ def test_uniform_over_starts() -> None:
 
 
 def same_batches(one: Replay, other: Replay) -> bool:
-    """Whether the next ten draws are equal in every field."""
+    """Return whether the next ten samples are equal in every field."""
     for _ in range(10):
         pairs = zip(one.sample(16, LENGTH), other.sample(16, LENGTH), strict=True)
         if not all(a is b is None or torch.equal(a, b) for a, b in pairs):
@@ -183,7 +183,7 @@ def same_batches(one: Replay, other: Replay) -> bool:
 def test_a_restored_buffer_continues_alike(
     num_episodes: int, priorities: tuple[float, float] | None
 ) -> None:
-    """The same rows in the same places, the same draws, also after further episodes."""
+    """The restored buffer has the same rows and samples, also after further episodes."""
     replay = make_replay(priorities=priorities)
     lengths = [13, 4, 22, 2, 9, 17, 5, 11, 3, 20, 8, 6]
     for number in range(num_episodes):
@@ -229,7 +229,7 @@ def test_restoring_checks_what_it_is_given() -> None:
     for number in range(3):
         replay.add(episode(number, 8))
     state = replay.state_dict()
-    with pytest.raises(ValueError, match="3 episodes were held, 2 were given"):
+    with pytest.raises(ValueError, match="the state has 3 episodes, 2 were given"):
         make_replay().load_state_dict(state, replay.episodes(1))
     with pytest.raises(ValueError, match="empty"):
         replay.load_state_dict(state, replay.episodes(0))
@@ -264,7 +264,7 @@ def test_prioritised_sampling_and_weights() -> None:
 
 
 def priorities_of(replay: Replay) -> dict[int, float]:
-    """Rows with a priority."""
+    """Return the rows with a priority above zero."""
     leaves = replay.state_dict()["priorities"]
     return {row: leaves[row].item() for row in leaves.nonzero().flatten().tolist()}
 
@@ -283,7 +283,7 @@ def test_new_episodes_get_the_largest_priority_there_is() -> None:
 
 
 def test_evicted_episodes_lose_their_priority() -> None:
-    """Whatever is drawn lies in an episode that is held, at any time of a wrapping ring."""
+    """All samples lie in stored episodes, also when the ring wraps around."""
     replay = make_replay(capacity=30, priorities=(0.6, 0.4))
     generator = torch.Generator().manual_seed(1)
     lengths = [8, 3, 14, 2, 9, 6, 11, 5, 20, 4, 7]
@@ -310,7 +310,7 @@ def test_batches_move_as_a_whole() -> None:
 
 
 def grow(replay: Replay, episode: Episode) -> None:
-    """The same as `add`, one decision after the other."""
+    """Append an episode transition by transition, with the result of `add`."""
     for t in range(len(episode)):
         row = (episode.obs[t], episode.action[t], float(episode.reward[t]), episode.obs[t + 1])
         replay.append(Transition(*row, episode.terminated and t == len(episode) - 1))
@@ -358,5 +358,5 @@ def test_a_growing_episode_drops_the_oldest_and_must_fit() -> None:
         grow(replay, episode(3, 12))
     with pytest.raises(ValueError, match="one environment"):
         replay.append(Transition(np.zeros(2), np.zeros(1), 0.0, np.zeros(2), False), 1)
-    with pytest.raises(ValueError, match="no episode is growing"):
+    with pytest.raises(ValueError, match="no unfinished episode"):
         make_replay().finish()

@@ -1,4 +1,4 @@
-"""Which runs learn several tasks, from which datasets, and what is refused of them."""
+"""Multi-task runs of a sweep: their tasks, datasets and sizes, and rejected arguments."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import pytest
 
 from sweeps.launch import main, usage
 from sweeps.planning.grid import group_seeds
+from sweeps.planning.options import SIZES
 from sweeps.planning.planned_run import train_arguments
 from sweeps.planning.request import Request, parse_request
 from tdmpc2.common.system import cli
 from tdmpc2.data.dataset import Dataset
 from tdmpc2.runners.offline import parse as parse_training
+from tdmpc2.runners.registry import MULTITASK_METHODS
 from tests.sweeps.datasets import suite_dataset, toy_dataset
 from tests.test_offline import TASKS
-
-SIZES = ("1", "5", "19", "48", "317")
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Datasets: of a named suite each, and of the toy tasks."""
+    """Datasets of two named suites, and one of the toy tasks."""
     root = tmp_path_factory.mktemp("datasets")
     found = {suite: suite_dataset(root / suite, suite) for suite in ("mt30", "smoke")}
     return {**found, "toy": toy_dataset(root / "toy")}
@@ -38,22 +38,24 @@ def test_a_scaling_study(folders: dict[str, Path], tmp_path: Path) -> None:
     found = [(run.spec.method, run.spec.task, run.kind, run.spec.seed) for run in request.planned]
     assert found == [
         (method, name, f"{name} {size}M", seed)
-        for method in ("tdmpc2", "tdmpc")
+        for method in MULTITASK_METHODS
         for name in ("mt30", "smoke")
         for size in SIZES
         for seed in (1, 2)
     ]
     assert {run.spec.budget for run in request.planned} == {1_000_000}
     assert {run.spec.budget_unit for run in request.planned} == {"num_updates"}
-    assert len({run.directory for run in request.planned}) == 40
+    assert len({run.directory for run in request.planned}) == len(found)
     first, *_, last = request.planned
-    assert (first.spec.variant, last.spec.variant) == ("model_size-1", "model_size-317")
+    assert (first.spec.variant, last.spec.variant) == tuple(
+        f"model_size-{size}" for size in (SIZES[0], SIZES[-1])
+    )
     assert first.spec.tasks == Dataset.open(folders["mt30"]).tasks
     assert [one.label for one in request.sets] == ["mt30", "smoke"]
 
 
 def test_a_scaling_study_narrowed(folders: dict[str, Path]) -> None:
-    """By sizes, methods, tasks and seeds; the set is what the manifest names."""
+    """Restricted by sizes, methods, tasks and seeds; the manifest names the task set."""
     data = f"data={folders['mt30']}"
     (one, two) = ask("suite=scaling", data, "sizes=5,19", "methods=tdmpc2", "seeds=7,").planned
     assert [run.spec.variant for run in (one, two)] == ["default", "model_size-19"]
@@ -82,7 +84,7 @@ def test_a_suite_without_data_is_a_run_per_task() -> None:
 
 
 def test_variants_of_several_sizes_are_kept_apart(folders: dict[str, Path]) -> None:
-    """Runs of one name are averaged; what is shared by the methods goes to both."""
+    """Figures average runs with equal variant names; settings that methods share apply to both."""
     planned = ask(
         "suite=scaling",
         f"data={folders['toy']}",
@@ -110,47 +112,47 @@ def test_processes_are_told_exactly_this(folders: dict[str, Path], tmp_path: Pat
 def test_arguments_hold_from_any_folder(
     folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As a retry repeats them."""
+    """A retry repeats the arguments, possibly from another folder."""
     monkeypatch.chdir(folders["mt30"].parent)
     arguments = ask("suite=scaling", "data=mt30=mt30,./smoke", "seeds=1").arguments
     monkeypatch.chdir("/")
     assert f"data=mt30={folders['mt30']},{folders['smoke']}" in arguments
-    assert len(parse_request(arguments).planned) == 20
+    assert len(parse_request(arguments).planned) == 2 * len(MULTITASK_METHODS) * len(SIZES)
 
 
 REFUSED = {
     "scaling without data": (["suite=scaling"], "data= is missing, e.g. data=mt30=DIR"),
-    "updates without data": (["suite=mt30", "num_updates=5"], "num_updates=5: for learning from"),
-    "sizes without data": (["suite=mt30", "sizes=1"], "sizes=1: for learning from"),
+    "updates without data": (["suite=mt30", "num_updates=5"], "num_updates=5: only for multi-task"),
+    "sizes without data": (["suite=mt30", "sizes=1"], "sizes=1: only for multi-task training"),
     "no folder": (["suite=scaling", "data="], "data=: the folder of a dataset is needed"),
     "no such folder": (["suite=scaling", "data=NOWHERE"], "nowhere: no dataset"),
     "a set without a folder": (["suite=scaling", "data=mt30="], "a folder is missing"),
-    "no such set": (["suite=scaling", "data=mt31=MT30"], "unknown set of tasks (did you mean"),
+    "no such set": (["suite=scaling", "data=mt31=MT30"], "unknown task set 'mt31' (did you mean"),
     "a set twice": (["suite=scaling", "data=mt30=MT30,MT30"], "mt30 is given twice"),
     "too few tasks": (["suite=scaling", "data=mt80=MT30"], "no data of mw-assembly, mw-basketball"),
-    "another suite": (["suite=smoke", "data=mt30=MT30"], "suite=smoke takes data of smoke"),
+    "another suite": (["suite=smoke", "data=mt30=MT30"], "suite=smoke needs a dataset of smoke"),
     "no such suite": (["suite=scalling", "data=MT30"], "did you mean 'scaling'?"),
     "no suite": (["data=MT30"], "one of suite= and tasks= is needed"),
     "both": (["suite=mt30", "tasks=cup-spin,cup-catch", "data=MT30"], "one of suite= and tasks="),
     "no such task": (["tasks=walker-wolk,cup-spin", "data=MT30"], "did you mean 'walker-walk'?"),
-    "a task without data": (["tasks=cup-spin,dog-run", "data=SMOKE"], "cup-spin is none of smoke"),
+    "a task without data": (["tasks=cup-spin,dog-run", "data=SMOKE"], "not a task of smoke"),
     "toys without data": (["tasks=cup-spin,cup-catch", "data=TOY"], "no data of cup-spin, cup-cat"),
-    "one task": (["tasks=cup-spin", "data=MT30"], "learns several tasks from it"),
+    "one task": (["tasks=cup-spin", "data=MT30"], "needs at least two tasks"),
     "a task twice": (["tasks=cup-spin,cup-spin", "data=MT30"], "cup-spin is given twice"),
     "no such size": (["suite=scaling", "data=TOY", "sizes=1,2"], "no model of size '2' (valid:"),
     "a size of one": (["suite=scaling", "data=TOY", "sizes=smoke"], "tdmpc has no model of size"),
-    "sizes elsewhere": (["suite=mt30", "data=MT30", "sizes=1"], "elsewhere: model_size="),
-    "a size": (["suite=scaling", "data=TOY", "model_size=1"], "suite=scaling takes sizes="),
+    "sizes elsewhere": (["suite=mt30", "data=MT30", "sizes=1"], "use model_size= instead"),
+    "a size": (["suite=scaling", "data=TOY", "model_size=1"], "use sizes= with suite=scaling"),
     "another method": (["suite=scaling", "data=TOY", "methods=sac"], "learns one task at a time"),
     "no such method": (["suite=scaling", "data=TOY", "methods=td"], "unknown method 'td'"),
     "one's setting": (["suite=scaling", "data=TOY", "num_q=2"], "tdmpc has no such setting"),
-    "env_steps": (["suite=mt30", "data=MT30", "env_steps=5"], "such runs have num_updates="),
-    "pixels": (["suite=mt30", "data=MT30", "obs=rgb"], "datasets hold states"),
+    "env_steps": (["suite=mt30", "data=MT30", "env_steps=5"], "with num_updates="),
+    "pixels": (["suite=mt30", "data=MT30", "obs=rgb"], "datasets hold state observations only"),
     "a protocol": (["suite=mt30", "data=MT30", "seeded_resets=false"], "unknown key"),
     "seeds as one": (["suite=mt30", "data=MT30", "seeds_per_process=3"], "not trained as one"),
     "no updates": (["suite=mt30", "data=MT30", "num_updates=0"], "num_updates=0"),
-    "parts": (["suite=mt30", "data=MT30", "accumulate=3"], "batch_size=1024 is no multiple"),
-    "TD-MPC's parts": (["suite=scaling", "data=TOY", "accumulate=2"], "say methods=tdmpc2"),
+    "micro-batches": (["suite=mt30", "data=MT30", "accumulate=3"], "1024 is not a multiple of it"),
+    "of TD-MPC": (["suite=scaling", "data=TOY", "accumulate=2"], "use methods=tdmpc2"),
 }
 
 

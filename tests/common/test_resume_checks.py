@@ -1,4 +1,4 @@
-"""What a run directory may be used for."""
+"""Checks of a run directory before a run starts."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def outcome(
 
 
 def leave(directory: Path, state: Any, env_step: int, *, keep_replay: bool = False) -> None:
-    """Files of a run that stands there."""
+    """Write the files of a run with this state and progress."""
     records = RunFiles(directory, SPEC, {})
     records.write_spec({**FIXED, "keep_replay": keep_replay})
     records.set_state(state, env_step, "why")
@@ -47,7 +47,7 @@ def test_unfinished_runs_go_on(state: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("budget", [300, 500, 520])
 def test_finished_runs_are_left_alone(budget: int, tmp_path: Path) -> None:
-    """Episodes end where they end, here at 520."""
+    """The last episode may end after the budget, here at 520."""
     leave(tmp_path, "COMPLETED", 520)
     assert outcome(tmp_path, budget) == RunResult(tmp_path, "COMPLETED", 520, "already finished")
 
@@ -62,9 +62,9 @@ def test_diverged_runs_are_never_retried(budget: int, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kept", "keep", "message"),
     [
-        (False, False, "finished at 500 env steps without keep_replay=true, so it cannot go on"),
-        (False, True, "finished at 500 env steps without keep_replay=true, so it cannot go on"),
-        (True, False, "keeps its replay; say keep_replay=true to continue it"),
+        (False, False, "finished at 500 env steps without keep_replay=true, so it cannot continue"),
+        (False, True, "finished at 500 env steps without keep_replay=true, so it cannot continue"),
+        (True, False, "was run with keep_replay=true; use keep_replay=true to continue it"),
         (True, True, None),
     ],
 )
@@ -82,14 +82,16 @@ def test_a_raised_budget_needs_the_replay(
 @pytest.mark.parametrize("state", ["RUNNING", "COMPLETED"])
 def test_evaluation_settings_stay(state: str, tmp_path: Path) -> None:
     leave(tmp_path, state, 500)
-    with pytest.raises(UserError, match="was begun with eval_every=100, not 50; use that, or"):
+    with pytest.raises(UserError, match="was started with eval_every=100, not 50; use that value"):
         outcome(tmp_path, eval_every=50)
 
 
 def test_another_run_is_refused(tmp_path: Path) -> None:
     leave(tmp_path, "RUNNING", 300)
     other = dataclasses.replace(SPEC, seed=2)
-    with pytest.raises(UserError, match=f"holds another run \\({SPEC.identity}\\)"):
+    with pytest.raises(
+        UserError, match=f"a run with other settings .identity {SPEC.identity}, not"
+    ):
         existing_outcome(tmp_path, other, FIXED, RunOptions())
 
 
@@ -101,7 +103,9 @@ def test_attempts_are_counted_and_tied_to_a_commit(tmp_path: Path) -> None:
 
     write_json(file, [first, {**first, "commit": "other"}])
     before = file.read_bytes()
-    with pytest.raises(UserError, match=r"was run by commit other, this is .*allow_commit_change"):
+    with pytest.raises(
+        UserError, match=r"was run with commit other, this is .*allow_commit_change"
+    ):
         register_attempt(tmp_path, allow_change=False)
     assert file.read_bytes() == before
     register_attempt(tmp_path, allow_change=True)

@@ -1,4 +1,4 @@
-"""A memory that keeps each frame once, against one that keeps whole stacks."""
+"""A replay buffer that stores each frame once, compared with one that stores whole stacks."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ SHAPE = (2, 3, 3)  # of one frame
 
 
 def stacked(frames: np.ndarray, k: int) -> np.ndarray:
-    """Observations `(T + 1, k·c, H, W)` as an environment shows them: the first frame repeated."""
+    """Return observations `(T + 1, k·c, H, W)` of an environment: the first frame is repeated."""
     padded = np.concatenate([frames[:1]] * (k - 1) + [frames])
     return np.concatenate([padded[i : i + len(frames)] for i in range(k)], axis=1)
 
 
 def episodes(lengths: tuple[int, ...]) -> list[np.ndarray]:
-    """Frames `(T + 1, c, H, W)` of each episode, no two alike."""
+    """Return distinct random frames `(T + 1, c, H, W)` for each episode."""
     rng = np.random.default_rng(0)
     return [rng.integers(0, 256, (n + 1, *SHAPE), dtype=np.uint8) for n in lengths]
 
 
 def episode(obs: np.ndarray) -> Episode:
-    """An episode with these observations."""
+    """Return an episode with these observations."""
     num = len(obs) - 1
     return Episode(obs, np.zeros((num, 1), np.float32), np.arange(num, dtype=np.float32))
 
 
 def memory(k: int, length: int, *, frame_stack: bool, capacity: int = 40, **kwargs) -> Replay:
-    """A memory that stacks frames itself, or is given stacks to keep as they are."""
+    """Return a replay buffer that stacks frames itself, or one that stores stacks."""
     shape = (k * SHAPE[0], *SHAPE[1:])
     return Replay(
         capacity,
@@ -49,7 +49,7 @@ def memory(k: int, length: int, *, frame_stack: bool, capacity: int = 40, **kwar
 @pytest.mark.parametrize("length", [1, 3])
 @pytest.mark.parametrize("priorities", [None, (0.6, 0.4)])
 def test_batches_are_those_of_whole_stacks(k: int, length: int, priorities) -> None:
-    """Also where the ring wraps: 40 rows, 61 added, and every sub-trajectory drawn."""
+    """Also when the ring wraps around: 61 rows added to 40, all sub-trajectories sampled."""
     frugal, naive = (
         memory(k, length, frame_stack=flag, priorities=priorities) for flag in (True, False)
     )

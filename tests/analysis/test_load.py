@@ -1,4 +1,4 @@
-"""Folders of runs as one tidy table."""
+"""Loading of run folders into one tidy table."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_runs_of_different_settings_under_one_variant_are_kept_apart(tmp_path):
         tag="bbbb",
         overrides={"batch_size": 64, "regression": "mse", "compile": True},
     )
-    # A seed of its own does not make settings equal.
+    # Different seeds do not make different settings equal.
     write_run(tmp_path, {0: 3.0}, seed=2, tag="cccc", overrides={"batch_size": 32})
     records = load(tmp_path)
     table = records.table[records.table["metric"] == "episode_return"]

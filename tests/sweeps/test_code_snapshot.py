@@ -20,7 +20,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_python_takes_the_copy_and_not_the_checkout(copy: Path) -> None:
-    """Started as the jobs are; with the commit that the checkout was at."""
+    """Python is started as in the jobs; the copy records the commit of the checkout."""
     code = (
         "import tdmpc2.runners.online, baselines.sac, sweeps.execution.job, analysis.make_figures\n"
         "from tdmpc2.common.run.provenance import git_commit\n"

@@ -1,4 +1,4 @@
-"""The numeric path: chosen by a fixed rule, recorded, reused."""
+"""The numeric path: chosen by a fixed rule, recorded, and reused on resume."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_recorded_and_applied(tmp_path: Path) -> None:
     assert read_json(file) == path
     assert torch.get_num_threads() == 2
     torch.set_num_threads(1)
-    assert apply(file)["threads"] == 2  # no wish: the recorded number
+    assert apply(file)["threads"] == 2  # no option: the recorded number
     assert torch.get_num_threads() == 2
 
 
@@ -88,11 +88,11 @@ def test_another_machine_is_another_path(key: str, tmp_path: Path) -> None:
         apply(file)
 
 
-# --- products and compilation --------------------------------------------------------
+# --- matmul precision and compilation --------------------------------------------------------
 
 
 def cpu(monkeypatch: pytest.MonkeyPatch, vendor: str, flags: list[str]) -> None:
-    """Lets the rule see another CPU."""
+    """Simulate another CPU."""
     monkeypatch.setattr(path_module, "cpu_field", lambda name: {"vendor_id": vendor}[name])
     for module in (path_module, precision):
         monkeypatch.setattr(module, "cpu_flags", lambda: flags)
@@ -103,7 +103,7 @@ def cpu(monkeypatch: pytest.MonkeyPatch, vendor: str, flags: list[str]) -> None:
     [
         ("GenuineIntel", ["avx512f"], "highest"),
         ("AuthenticAMD", ["avx512f", "avx512_bf16"], "medium"),
-        ("AuthenticAMD", ["avx512f", "amx_bf16"], "highest"),  # would take bfloat16 tiles
+        ("AuthenticAMD", ["avx512f", "amx_bf16"], "highest"),  # `medium` would use bfloat16 tiles
         ("", [], "highest"),
     ],
 )
@@ -168,7 +168,7 @@ def test_asking_for_what_does_not_work_is_refused(
 def test_limits_on_instructions_are_part_of_the_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On the same CPU they change how products round, so a resume under others stops."""
+    """They change rounding on the same CPU, so a resume with other limits is an error."""
     for variable in path_module.LIMITS:
         monkeypatch.delenv(variable, raising=False)
     assert "cpu_limits" not in apply(tmp_path / "numeric.json")
@@ -180,7 +180,7 @@ def test_limits_on_instructions_are_part_of_the_path(
 
 
 def test_compilation_is_part_of_the_path_and_kept(tmp_path: Path) -> None:
-    """A resumed run takes over what was recorded, a failure included."""
+    """A resumed run uses the recorded setting, including a failure."""
     file = tmp_path / "numeric.json"
     path = apply_numeric_path(file, CPU, 1, allow_change=False, compiled=None)
     assert "g++" in path["compile"] or path["compile"] == "unknown"

@@ -66,7 +66,7 @@ def test_cutting_back_forgets_what_came_later(records: RunFiles) -> None:
     records.csv["eval"].append({"a": 2})
     records.csv["train"].append({"loss": 0.5})
     with open(records.csv["timing"].path, "w") as file:
-        file.write("env_st")  # a header that was torn
+        file.write("env_st")  # an incomplete header
 
     reopened = RunFiles(records.directory, SPEC, {})
     reopened.cut_back(sizes)
@@ -88,7 +88,7 @@ def test_cutting_back_to_nothing(records: RunFiles) -> None:
 
 def test_a_record_shorter_than_the_checkpoint_knows_is_refused(records: RunFiles) -> None:
     records.csv["eval"].append({"a": 1})
-    with pytest.raises(UserError, match=r"eval\.csv: 4 bytes, but the checkpoint knows 9"):
+    with pytest.raises(UserError, match=r"eval\.csv: 4 bytes, but the checkpoint recorded 9"):
         records.cut_back({"eval": 9})
     assert records.csv["eval"].path.read_text() == "a\n1\n"
 

@@ -1,4 +1,4 @@
-"""Runs of several tasks: what is read of them, and what is said of what cannot be used."""
+"""Reading of multi-task runs, and the problems reported for damaged ones."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_they_stand_in_a_table_of_their_own(tmp_path):
     assert heads.iloc[0, :7].tolist() == [
         *("tdmpc2", "default", "19", f"{ONE}+{TWO}", "ab" * 32, 7, "COMPLETED"),
     ]
-    assert records.multitask.summary() == f"1 run of several tasks (1 of {ONE}+{TWO})"
+    assert records.multitask.summary() == f"1 multi-task run (1 on {ONE}+{TWO})"
 
 
 def test_what_is_remembered_of_them_is_what_was_read(tmp_path):
@@ -52,7 +52,7 @@ def test_what_is_remembered_of_them_is_what_was_read(tmp_path):
     assert first.multitask.runs.to_dict("records") == second.multitask.runs.to_dict("records")
     assert first.multitask.table.equals(second.multitask.table)
     assert first.problems == second.problems
-    assert "FAILED, its data is kept" in str(first.problems[0])
+    assert "FAILED, its data are kept" in str(first.problems[0])
 
 
 @pytest.mark.parametrize(
@@ -81,10 +81,13 @@ def test_runs_of_other_settings_are_told_apart_and_equal_ones_left_out(tmp_path)
 @pytest.mark.parametrize(
     ("line", "what"),
     [
-        (eval_line(10, "cup-catch", 1.0), "unknown task 'cup-catch', none of the run's 2"),
-        (eval_line(10, ONE, 1.0).replace(",1.0", ",nan"), "score is nan"),
-        (eval_line(10, ONE, 1.0).replace("10,", "-5,", 1), "num_updates -5 is no count of steps"),
-        ("10,walker-walk,3\n", "3 fields under 9 columns"),
+        (eval_line(10, "cup-catch", 1.0), "unknown task 'cup-catch', not one of the run's 2 tasks"),
+        (eval_line(10, ONE, 1.0).replace(",1.0", ",nan"), "score is nan, not a finite number"),
+        (
+            eval_line(10, ONE, 1.0).replace("10,", "-5,", 1),
+            "num_updates is -5, not a non-negative integer",
+        ),
+        ("10,walker-walk,3\n", "3 fields for 9 columns"),
     ],
 )
 def test_bad_line_is_named_and_the_rest_is_read(tmp_path, line, what):
@@ -98,9 +101,9 @@ def test_repeated_and_missing_tasks_are_named_where_they_begin(tmp_path):
     late = [eval_line(step, TWO, 5.0) for step in (10, 20)]
     path = with_lines(tmp_path, *evaluation, eval_line(0, TWO, 4.0), *late)
     assert told(tmp_path) == [
-        f"warning: {path}:4: evaluation at update 0 repeats {TWO}; left to the rule",
+        f"warning: {path}:4: evaluation at update 0 repeats {TWO}; resolved by rule=",
         f"warning: {path}:5: evaluation at update 10 and 1 more lack 1 of 2 tasks ({ONE}); "
-        "left to the rule",
+        "filled in by rule=",
     ]
 
 
@@ -108,7 +111,7 @@ def test_half_written_line_and_empty_files(tmp_path):
     path = with_lines(tmp_path, eval_line(0, ONE, 1.0), eval_line(0, TWO, 2.0), "10,walk")
     empty = write_multitask_run(tmp_path, {}, seed=2)
     assert told(tmp_path) == [
-        f"warning: {path}:4: half-written last line, skipped",
+        f"warning: {path}:4: incomplete last line, skipped",
         f"warning: {empty}/eval.csv: no evaluation yet",
     ]
 
@@ -123,23 +126,23 @@ def test_missing_column(tmp_path):
 @pytest.mark.parametrize(
     ("change", "what"),
     [
-        ({"metric": "return"}, "unknown metric 'return' of several tasks (valid: score)"),
+        ({"metric": "return"}, "unknown multi-task metric 'return' (valid: score)"),
         ({"tasks": "mt30"}, "tasks is 'mt30', not a list of names"),
-        ({"tasks": []}, "tasks names none, or one twice"),
-        ({"tasks": [ONE, ONE]}, "tasks names none, or one twice"),
+        ({"tasks": []}, "tasks is empty or contains a task twice"),
+        ({"tasks": [ONE, ONE]}, "tasks is empty or contains a task twice"),
     ],
 )
 def test_unusable_spec_leaves_the_run_out(tmp_path, change, what):
     run = write_multitask_run(tmp_path, {0: (1.0, 2.0)}, task_set="x", **{"tag": "y"})
     text = (run / "spec.json").read_text()
     (run / "spec.json").write_text(json.dumps(json.loads(text) | change))
-    assert told(tmp_path) == [f"error: {run}/spec.json: {what}; run left out"]
+    assert told(tmp_path) == [f"error: {run}/spec.json: {what}; run excluded"]
     assert len(load(tmp_path).multitask) == 0
 
 
 def test_a_task_outside_the_table_is_named(tmp_path):
     run = write_multitask_run(tmp_path, {0: (1.0, 2.0)}, tasks=(ONE, "juggle"))
-    what = "juggle: not in the task table, so of no known domain"
+    what = "juggle: not in the task table, so the domain is unknown"
     assert told(tmp_path) == [f"warning: {run}/spec.json: {what}"]
 
 

@@ -1,4 +1,4 @@
-"""Runs that TensorBoard and Sacred recorded, written by those themselves."""
+"""Runs recorded with TensorBoard and Sacred, written by those packages."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_tensorboard_runs(tmp_path):
     curve = [(0, 1.5), (1000, 250.0)]
     board(tmp_path / "mine" / "walker-walk" / "seed3", {"eval/episode_reward": curve, "loss": []})
     board(tmp_path / "mine" / "mw-reach" / "1" / "tb", {"eval/success": [(0, 0.5)]})
-    # The evaluations count, not what was collected with noise.
+    # Evaluations take precedence over returns of exploration.
     both = {"episode_reward": [(0, 9.0)], "eval/episode_reward": [(0, 2.0)]}
     board(tmp_path / "mine" / "cup-catch" / "2", both)
     records = load_curves(tmp_path, "board", "tensorboard")
@@ -78,8 +78,8 @@ def test_sacred_runs(tmp_path):
         ("mine/walker-wlk/1", {"eval/return": [(0, 1.0)]}, "unknown task 'walker-wlk'"),
         ("walker-walk/1", {"eval/return": [(0, 1.0)]}, "not <method>/<task>/<seed>/"),
         ("mine/walker-walk/one", {"eval/return": [(0, 1.0)]}, "not <method>/<task>/<seed>/"),
-        ("mine/walker-walk/1", {"loss": [(0, 1.0)]}, "no return of evaluations .*loss"),
-        ("mine/walker-walk/1", {"eval/success": [(0, 1.0)]}, "no return of evaluations"),
+        ("mine/walker-walk/1", {"loss": [(0, 1.0)]}, "no evaluation return .*loss"),
+        ("mine/walker-walk/1", {"eval/success": [(0, 1.0)]}, "no evaluation return"),
     ],
 )
 def test_what_tensorboard_does_not_tell_is_a_problem(tmp_path, place, scalars, what):

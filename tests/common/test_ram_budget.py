@@ -1,4 +1,4 @@
-"""Memory that a replay needs, and memory that there is."""
+"""RAM that a replay buffer needs, and RAM that is available."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_what_fits_passes_and_what_does_not_says_what_would(
 
 
 def test_a_gpu_keeps_the_memory_that_fits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In half of what it has free; a larger one stays beside the CPU."""
+    """A buffer goes to the GPU if it fits into half of its free memory, else to the CPU."""
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1_000_000, 2_000_000))
     assert replay_device(100, 5_000, gpu) == gpu
@@ -61,7 +61,7 @@ def test_a_gpu_keeps_the_memory_that_fits(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_replay_beyond_this_machine_is_refused() -> None:
-    with pytest.raises(UserError, match="GB are free in this machine's"):
+    with pytest.raises(UserError, match="GB are free on this machine"):
         check_memory(replay_bytes(1, (9, 64, 64), 6), 10**9)
 
 
@@ -70,7 +70,7 @@ def test_this_process_has_some_but_no_more_than_the_machine() -> None:
 
 
 def group(folder: Path, files: dict[str, str]) -> None:
-    """A control group with these files."""
+    """Create a control group with these files."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in files.items():
         (folder / name).write_text(text + "\n")
@@ -92,4 +92,4 @@ def test_limits_of_version_1(tmp_path: Path) -> None:
     group(tmp_path / "memory/job", dict(zip(names, ("1000", "1200"), strict=True)))
     group(tmp_path / "memory", dict(zip(names, (str(2**63 - 4096), "1"), strict=True)))
     lines = ["8:cpu,cpuacct:/job", "4:memory:/job/that/is/not/visible", "0::/"]
-    assert cgroup_memory(tmp_path, lines) == [0]  # more used than allowed leaves nothing
+    assert cgroup_memory(tmp_path, lines) == [0]  # more used than allowed: nothing is free

@@ -1,4 +1,4 @@
-"""Evaluation of a batch of environments, against episodes that can be counted by hand."""
+"""Evaluation of a batch of environments, with results that are computed by hand."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tdmpc2.envs.factory import make_env
 
 
 class Counter(TaskEnv):
-    """Ends after so many decisions; pays action + seed; succeeds at its last step only."""
+    """Episode of a given length; reward is action + seed; success at the last step only."""
 
     def __init__(self, length: int, *, terminates: bool = False) -> None:
         self.episode_length, self.terminates = length, terminates
@@ -36,11 +36,11 @@ class Counter(TaskEnv):
         return None
 
     def set_generator_state(self, state):
-        assert state is None  # it draws nothing
+        assert state is None  # it uses no random numbers
 
 
 class Recorder:
-    """Acts 0.5 everywhere and writes down what it was shown."""
+    """Returns the action 0.5 and records its arguments."""
 
     def __init__(self) -> None:
         self.seen: list[tuple[np.ndarray, np.ndarray, bool]] = []
@@ -122,7 +122,7 @@ def test_tasks_reach_the_actor() -> None:
 
 
 class NaN(Recorder):
-    """Answers NaN in the second environment from its second decision on."""
+    """Returns NaN in the second environment from its second decision on."""
 
     def act(self, obs, *, first, explore, task=None):
         actions = super().act(obs, first=first, explore=explore)

@@ -1,4 +1,4 @@
-"""Updates in parts, in one process or in two, against the update on the whole batch."""
+"""Test updates with micro-batches, in one and two processes, against whole batches."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ROWS, UPDATES = 24, 3
 
 
 class Batches:
-    """The same batches for whoever asks, whole or in part."""
+    """A replay buffer that returns fixed batches, whole or as a shard."""
 
     def __init__(self, agent: TDMPC2) -> None:
         self.agent, self.count = agent, 0
@@ -42,7 +42,7 @@ class Batches:
 
 
 def agent_of(variant: str) -> TDMPC2:
-    """Of three tasks, with Q-functions that are not all zero."""
+    """Return an agent for three tasks, with Q-functions that are not all zero."""
     config = tiny_config(task_dim=8, batch_size=ROWS, **VARIANTS[variant])
     agent = make_agent(config, THREE_TASKS)
     generator = torch.Generator().manual_seed(5)
@@ -53,7 +53,7 @@ def agent_of(variant: str) -> TDMPC2:
 
 
 def result(agent: TDMPC2, metrics: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Weights, value scale and metrics after some updates."""
+    """Return weights, value scale and metrics after some updates."""
     return {**agent.model.state_dict(), "S": agent.value_scale, **metrics}
 
 
@@ -81,7 +81,7 @@ def test_parts_make_the_update_of_the_whole(variant: str, parts: int) -> None:
 
 
 def test_a_part_of_other_rows_makes_another_update() -> None:
-    """The comparison sees a share that is left out."""
+    """The comparison fails if a micro-batch is left out."""
     agent = agent_of("paper")
     replay, split = Batches(agent), SplitUpdate(agent, World(), 2)
     for _ in range(UPDATES):
@@ -93,19 +93,19 @@ def test_a_part_of_other_rows_makes_another_update() -> None:
         assert_alike(result(agent, metrics), updated("paper"))
 
 
-@pytest.mark.parametrize("variant", ["paper", "dropout everywhere", "learned entropy"])
-def test_two_processes_make_the_update_of_one(variant: str, tmp_path: Path) -> None:
+def test_two_processes_make_the_update_of_one(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc-per-node=2", "-m", "tests.split_driver", variant, str(tmp_path)]
+    command += ["--nproc-per-node=2", "-m", "tests.sharded_driver", str(tmp_path), *VARIANTS]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    whole = updated(variant)
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
-    for name, value in first.items():
-        assert torch.equal(value, second[name]), name
-    assert_alike(first, whole)
+    assert first.keys() == VARIANTS.keys()
+    for variant in VARIANTS:
+        for name, value in first[variant].items():
+            assert torch.equal(value, second[variant][name]), (variant, name)
+        assert_alike(first[variant], updated(variant))
 
 
 def test_a_batch_that_cannot_be_divided() -> None:
-    with pytest.raises(UserError, match="batch_size=24: not a multiple of 5 parts"):
+    with pytest.raises(UserError, match="batch_size=24: must be a multiple of accumulate=5"):
         SplitUpdate(agent_of("paper"), World(), 5)

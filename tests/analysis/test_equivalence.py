@@ -1,4 +1,4 @@
-"""Verdicts against scipy, by hand, and how often they are wrong."""
+"""Verdicts against scipy and hand-computed values, and their error rates."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_interval_is_welchs():
         (7.0, 3.5, "better"),
         (-20.0, 10.3, "not enough data"),
         (-20.0, 10.1, "worse"),
-        (-4.0, 0.0, "reproduced"),  # certainly worse, but within the margin
+        (-4.0, 0.0, "reproduced"),  # significantly worse, but within the margin
         (-11.0, 0.0, "worse"),
         (0.0, float("nan"), "not enough data"),
     ],
@@ -89,7 +89,7 @@ def test_no_number_of_ours_makes_up_for_their_spread():
 
 @pytest.mark.parametrize("spread", [2.0, 8.0])
 def test_verdicts_are_wrong_no_oftener_than_they_say(spread):
-    """Equal agents come out as worse in 2.5 %, agents at the margin as reproduced in 5 %."""
+    """Equal agents are flagged as worse in 2.5 %, agents at the margin as reproduced in 5 %."""
     rng = np.random.default_rng(0)
     num = 3000
     equal, off = [], []
@@ -99,5 +99,5 @@ def test_verdicts_are_wrong_no_oftener_than_they_say(spread):
         off.append(difference(rng.normal(40, spread, 3), theirs).verdict(10.0))
     assert equal.count("worse") / num < 0.03
     assert off.count("reproduced") / num < 0.055
-    if spread == 2.0:  # and a small spread suffices to tell
+    if spread == 2.0:  # with a small variance, few seeds suffice
         assert equal.count("reproduced") / num > 0.95

@@ -1,4 +1,4 @@
-"""Sacred's record of every attempt, beside our own files."""
+"""Sacred's record of every attempt."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tdmpc2.common.run.sacred_tracker import Tracker, track
 
 
 class StopError(Exception):
-    """Asks a run to stop."""
+    """Stops a run."""
 
 
 def attempt(directory: Path, body: Any) -> Any:
@@ -49,7 +49,7 @@ def test_a_run_and_its_figures(tmp_path: Path) -> None:
     assert metrics["episode_return"]["values"] == [1.5, 2.5]
     run = read(tmp_path, 1, "run")
     assert (run["status"], run["experiment"]["name"]) == ("COMPLETED", "tdmpc2")
-    assert not (tmp_path / "_sources").exists()  # the commit says what code it was
+    assert not (tmp_path / "_sources").exists()  # the commit identifies the code
 
 
 def test_attempts_are_numbered(tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_errors_are_recorded_and_come_out_as_they_were(
         attempt(tmp_path, body)
     assert caught.value is error
     assert read(tmp_path, 1, "run")["status"] == status
-    assert capfd.readouterr() == ("", "")  # what to say is for the command to decide
+    assert capfd.readouterr() == ("", "")  # only the command prints errors
 
 
 def test_what_is_said_is_recorded_and_still_said(

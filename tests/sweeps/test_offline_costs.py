@@ -1,4 +1,4 @@
-"""What agents of several tasks are taken to cost, and what that is known from."""
+"""Estimated costs of multi-task runs, and the sources of the estimates."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_a_gpu_is_taken_to_be_the_papers(size: str) -> None:
 
 
 def test_a_core_is_counted() -> None:
-    """By operations: larger models, more evaluations and more tasks take longer."""
+    """Operations are counted: larger models, more evaluations and more tasks take longer."""
 
     def seconds(one: RunSpec, **options: Any) -> float:
         cost, source = cost_of(one, options, NOTHING, gpu=False)
@@ -68,7 +68,7 @@ def write_run(runs: Path, one: RunSpec, speeds: list[float], **numeric: Any) -> 
 
 
 def test_earlier_runs_of_the_same_settings_tell(tmp_path: Path) -> None:
-    """The last line of each; on this kind of device, and not of several processes."""
+    """The last speed of each run counts, of runs on the same kind of device in one process."""
     one, two = (make_offline_spec("tdmpc2", "mt30", seed, "none") for seed in (1, 2))
     write_run(tmp_path, one, [3.0, 10.0], gpu="H200")
     write_run(tmp_path, two, [20.0], gpu="H200")
@@ -80,7 +80,7 @@ def test_earlier_runs_of_the_same_settings_tell(tmp_path: Path) -> None:
     assert speeds.seconds == {settings_of(one): pytest.approx((1 / 10 + 1 / 20) / 2)}
     assert speeds.devices == ("H200",)
     assert list(earlier_speeds(tmp_path, gpu=False).seconds) == [settings_of(spec("19"))]
-    # Another set of tasks, the same settings.
+    # Another task set with the same settings.
     cost, source = cost_of(spec("5"), {}, speeds, gpu=True)
     assert (cost.seconds, source) == (pytest.approx(0.075 * 10_000_000), "earlier")
     assert cost_of(spec("5", batch_size=256), {}, speeds, gpu=True)[1] == "paper"
