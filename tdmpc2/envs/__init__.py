@@ -1,1 +1,1 @@
-"""Environments: the task table, and one adapter per simulator behind `make_env`."""
+"""Environments: the task table and `make_env`, with one adapter per simulator."""

@@ -1,4 +1,4 @@
-"""What every adapter shares: spaces, the decision clock, action repeat, action checks."""
+"""Base classes of the adapters: spaces, time limit, action repeat and action checks."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ FRAME_SIZE = 384
 
 
 class ControlStep(NamedTuple):
-    """Outcome of one control step of a simulator.
+    """Result of one control step of a simulator.
 
     Attributes:
         obs: flat observation `(O,)`.
         reward: reward of this control step alone.
-        terminated: whether the task ended by itself (not by its time limit).
-        success: 1.0 where the task counts as solved after this step, else 0.0.
+        terminated: whether the task itself ended the episode (not the time limit).
+        success: 1.0 if the task counts as solved after this step, else 0.0.
     """
 
     obs: np.ndarray
@@ -33,14 +33,17 @@ class ControlStep(NamedTuple):
 
 
 class DecisionEnv(TaskEnv):
-    """A `TaskEnv` out of four hooks that know one simulator.
+    """Base class of a `TaskEnv` for one simulator.
 
-    A subclass gives `_seed`, `_begin_episode`, `_control_step` and the two
-    `generator_state` methods; this class turns control steps into decisions.
+    A subclass implements `_seed`, `_begin_episode`, `_control_step` and the two
+    `generator_state` methods for its simulator. This class adds action repeat, the time
+    limit and the checks.
+
+    Args:
+        task: row of the task table; it sets the spaces, action repeat and episode length.
     """
 
     def __init__(self, task: Task) -> None:
-        """Sets the spaces and the clock of `task`."""
         self.task = task
         self.action_repeat = task.action_repeat
         self.episode_length = task.episode_length
@@ -54,31 +57,31 @@ class DecisionEnv(TaskEnv):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Starts an episode.
+        """Start an episode.
 
         Args:
-            seed: re-seeds the environment's generator first; None goes on drawing from it.
+            seed: new seed of the environment's generator; None keeps the generator's state.
             options: not used.
 
         Returns:
             The first observation `(O,)` float32, and an info as of `step`, both entries 0.
         """
-        # gymnasium's own generator (`np_random`) stays unused: an environment has one.
+        # gymnasium's `np_random` is not used: an environment has exactly one generator.
         if seed is not None:
             self._seed(seed)
         self._decisions_left, self._success_ever = self.episode_length, 0.0
         return self._as_observation(self._begin_episode()), self._info(0.0)
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """Takes one decision: `action_repeat` control steps, rewards summed.
+        """Take one decision: `action_repeat` control steps, whose rewards are summed.
 
         Args:
-            action: `(A,)` in [-1, 1]; what lies beyond counts as the bound.
+            action: `(A,)`; clipped to [-1, 1].
 
         Returns:
-            Observation `(O,)` float32, reward, terminated, truncated, and an info:
-            `success` of the last control step, and `success_ever`, whether any control
-            step of the episode so far was a success; both 0.0 or 1.0.
+            Observation `(O,)` float32, reward, terminated, truncated, and an info with
+            `success` of the last control step, and `success_ever`, the maximum of `success`
+            over the control steps of the episode so far; both 0.0 or 1.0.
 
         Raises:
             RuntimeError: the episode is over or `reset` was never called.
@@ -100,7 +103,7 @@ class DecisionEnv(TaskEnv):
         return self._as_observation(outcome.obs), total, outcome.terminated, truncated, info
 
     def render(self) -> np.ndarray:  # type: ignore[override]
-        """The scene as it is, `(FRAME_SIZE, FRAME_SIZE, 3)` uint8.
+        """Render the current scene, `(FRAME_SIZE, FRAME_SIZE, 3)` uint8.
 
         Raises:
             UserError: this domain cannot be rendered.
@@ -126,29 +129,31 @@ class DecisionEnv(TaskEnv):
         obs = obs.astype(np.float32)
         if obs.shape != self.observation_space.shape:
             raise RuntimeError(
-                f"{self.task.name}: the simulator observes {obs.shape}, "
-                f"the task table says {self.observation_space.shape}"
+                f"{self.task.name}: the simulator's observation has shape {obs.shape}, "
+                f"expected {self.observation_space.shape} (task table)"
             )
         return obs
 
     @abstractmethod
     def _seed(self, seed: int) -> None:
-        """Re-seeds the one generator."""
+        """Re-seed the environment's generator."""
 
     @abstractmethod
     def _begin_episode(self) -> np.ndarray:
-        """Resets the simulator and returns the first observation `(O,)`."""
+        """Reset the simulator and return the first observation `(O,)`."""
 
     @abstractmethod
     def _control_step(self, action: np.ndarray) -> ControlStep:
-        """Advances the simulator by one control step with `action (A,)` float64 in [-1, 1]."""
+        """Advance the simulator by one control step with `action (A,)` float64 in [-1, 1]."""
 
 
 class TaskWrapper(TaskEnv):
-    """A task seen or steered in another shape; clock, pictures and generator are the task's own.
+    """Base class of wrappers that change the observations or actions of a task.
+
+    Action repeat, time limit, rendering and generator are those of the wrapped environment.
 
     Args:
-        env: the task.
+        env: the environment of the task.
     """
 
     def __init__(self, env: Any) -> None:
@@ -163,13 +168,13 @@ class TaskWrapper(TaskEnv):
         return self.env.render()
 
     def close(self) -> None:
-        """Ends the task's environment."""
+        """Close the wrapped environment."""
         self.env.close()
 
     def generator_state(self) -> Any:
-        """State of the task's generator."""
+        """Return the state of the wrapped environment's generator."""
         return self.env.generator_state()
 
     def set_generator_state(self, state: Any) -> None:
-        """Restores what `generator_state` returned."""
+        """Restore a state that `generator_state` returned."""
         self.env.set_generator_state(state)

@@ -1,4 +1,4 @@
-"""From a task to its environment; simulators are imported here, on first use."""
+"""Create the environment of a task; a simulator is imported on its first use."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ Obs = Literal["state", "rgb"]
 
 
 class Adapter(NamedTuple):
-    """Where a domain's environments come from.
+    """Adapter class of a domain, and what it requires.
 
     Attributes:
         target: `"module:Class"`, called with `(task, seed=seed, render=render)`.
-        simulators: the packages it needs beyond the base installation.
+        simulators: packages it needs beyond the base installation.
         pixels: whether `obs=rgb` is supported.
-        renders: what `render()` draws with, if there is anything to draw.
+        renders: graphics API that `render()` uses; None if there is nothing to render.
     """
 
     target: str
@@ -51,7 +51,7 @@ ADAPTERS: Mapping[str, Adapter] = {
     "toy": Adapter("tdmpc2.envs.toy:PointMass", renders=None),
 }
 
-# Shared libraries that the simulators' wheels expect of the system, and Debian's packages of them.
+# Shared libraries that the simulators' wheels expect on the system, with their Debian packages.
 SYSTEM_LIBRARIES: Mapping[str, str] = {
     "libvulkan.so.1": "libvulkan1",
     "libGL.so.1": "libgl1",
@@ -61,7 +61,7 @@ SYSTEM_LIBRARIES: Mapping[str, str] = {
     "libOSMesa.so.8": "libosmesa6",
 }
 MANISKILL2_PYTHON = (3, 11)
-"""The newest Python that SAPIEN has a release for."""
+"""Newest Python version that SAPIEN has a release for."""
 
 
 def make_env(
@@ -73,25 +73,26 @@ def make_env(
     render: bool = False,
     padded_to: EnvSpec | None = None,
 ) -> TaskEnv:
-    """Makes the environment of a task.
+    """Make the environment of a task.
 
     Args:
-        task: a row of the task table, or the name of one.
-        seed: seeds the environment's only generator.
+        task: a row of the task table, or its name.
+        seed: seed of the environment's only generator.
         obs: `state`, or `rgb` for the last three frames of a camera.
-        assets: for tasks that need models, the source of the set to use, or the set itself.
+        assets: for tasks that need models: the source of the asset set, or the set itself.
         render: whether `render()` will be called.
-        padded_to: the shapes of a set of tasks that this one belongs to.
+        padded_to: shapes of the task set to pad to; None for single-task learning.
 
     Raises:
-        UserError: no such task, or something it needs is missing: names the command.
+        UserError: the task is unknown, or something it needs is missing; the message names
+            the command that installs it.
     """
     task = get_task(task) if isinstance(task, str) else task
     check_obs(task, obs)
     kwargs: dict[str, Any] = {}
     if task.assets is not None:
-        found = assets if isinstance(assets, AssetSet) else find_assets(task.assets, assets)
-        kwargs["assets"] = found
+        asset_set = assets if isinstance(assets, AssetSet) else find_assets(task.assets, assets)
+        kwargs["assets"] = asset_set
     adapter = ADAPTERS[task.domain]
     if render:
         check_render(task)
@@ -106,13 +107,13 @@ def make_env(
 
 
 def check_obs(task: Task, obs: str) -> None:
-    """Refuses a kind of observation that the task does not have.
+    """Check that a task supports a kind of observation.
 
     Raises:
-        UserError: with the domains that have it.
+        UserError: it does not; the message names the domains that do.
     """
     if obs not in ("state", "rgb"):
-        raise UserError(f"obs={obs}: no such observation{did_you_mean(obs, ('state', 'rgb'))}")
+        raise UserError(f"obs={obs}: unknown value{did_you_mean(obs, ('state', 'rgb'))}")
     if obs == "rgb" and not ADAPTERS[task.domain].pixels:
         domains = ", ".join(name for name, adapter in ADAPTERS.items() if adapter.pixels)
         raise UserError(
@@ -121,29 +122,29 @@ def check_obs(task: Task, obs: str) -> None:
 
 
 def check_render(task: Task) -> None:
-    """Refuses to render what cannot be rendered at all, or not on this machine.
+    """Check that a task can be rendered on this machine.
 
     Raises:
-        UserError: saying what is missing.
+        UserError: it cannot; the message names what is missing.
     """
     renders = ADAPTERS[task.domain].renders
     if renders is None:
         raise UserError(f"task '{task.name}' has nothing to render")
     if renders == "vulkan" and not can_render_vulkan():
         raise UserError(
-            f"task '{task.name}' renders only with a GPU that has a Vulkan driver, and none was "
-            "found; it trains without (save_video=false)"
+            f"task '{task.name}' renders only on a GPU with a Vulkan driver, and none was found; "
+            "train without videos (save_video=false)"
         )
 
 
 def missing_requirement(task: Task, assets: str) -> str:
-    """What a task needs that this machine lacks, and the command that gets it; empty if nothing.
+    """Return what a task needs that is not installed, with the command to install it, or "".
 
-    Imports no simulator, so it says nothing about the system's shared libraries.
+    Simulators are not imported, so missing shared libraries of the system are not detected.
 
     Args:
         task: a row of the task table.
-        assets: wanted sources of its models, see `find_assets`.
+        assets: accepted sources of its models, see `find_assets`.
 
     Raises:
         UserError: an unknown source.
@@ -160,11 +161,11 @@ def missing_requirement(task: Task, assets: str) -> str:
 
 
 def _not_installed(task: Task, package: str) -> str:
-    """Why a simulator cannot be used, and what to type."""
+    """Return the error message for a simulator that is not installed."""
     if task.domain == "maniskill2" and sys.version_info[:2] > MANISKILL2_PYTHON:
         return (
             f"task '{task.name}' needs {package}, which has no release for this Python: "
-            "make the environment with Python 3.11 (PYTHON=python3.11 make install)"
+            "install with Python 3.11 (PYTHON=python3.11 make install)"
         )
     return (
         f"task '{task.name}' needs {package}, which is not installed: "
@@ -173,7 +174,7 @@ def _not_installed(task: Task, package: str) -> str:
 
 
 def _adapter_class(task: Task, adapter: Adapter) -> type[Any]:
-    """Imports the adapter and, with it, the simulator."""
+    """Import the adapter and, with it, the simulator."""
     module, _, name = adapter.target.partition(":")
     try:
         return getattr(importlib.import_module(module), name)
@@ -183,11 +184,11 @@ def _adapter_class(task: Task, adapter: Adapter) -> type[Any]:
             raise
         raise UserError(_not_installed(task, package)) from error
     except (ImportError, OSError) as error:
-        found = re.search(r"lib[\w.-]+\.so[.\d]*", str(error))
-        if found is None:
+        library = re.search(r"lib[\w.-]+\.so[.\d]*", str(error))
+        if library is None:
             raise
-        package = SYSTEM_LIBRARIES.get(found[0], f"the package that holds {found[0]}")
+        package = SYSTEM_LIBRARIES.get(library[0], f"the package that contains {library[0]}")
         raise UserError(
-            f"task '{task.name}' needs {found[0]}, which the system lacks: "
+            f"task '{task.name}' needs {library[0]}, which the system lacks: "
             f"apt-get install {package}"
         ) from error

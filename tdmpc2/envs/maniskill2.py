@@ -1,4 +1,4 @@
-"""ManiSkill2 behind the `TaskEnv` contract."""
+"""Adapter of ManiSkill2."""
 
 from __future__ import annotations
 
@@ -18,37 +18,36 @@ with quiet():
 
     from tdmpc2.envs.maniskill2_headless import remove_renderer, renderer_removed
 
-_POSE_CONTROLLED = ("PickSingleYCB-v0", "TurnFaucet-v0")  # the others move without turning
+# The end effector of the other tasks is controlled in position only.
+_POSE_CONTROLLED = ("PickSingleYCB-v0", "TurnFaucet-v0")
 
 
 class ManiSkill2Env(DecisionEnv):
-    """A ManiSkill2 task: state observations, dense rewards, end-effector control.
+    """A ManiSkill2 task with state observations, dense rewards and end-effector control.
 
-    Rewards are the dense ones as they were before ManiSkill2 0.5 began to normalize
-    them. An episode goes on after success, as in the paper, unless the task is episodic.
+    Rewards are the unnormalized dense rewards (ManiSkill2 0.5 normalizes by default). As in
+    the paper, an episode continues after success, unless the task is episodic.
+
+    Args:
+        task: a row of the ManiSkill2 domain.
+        seed: seed of objects, positions and goals.
+        render: whether `render` will be called; needs a GPU with Vulkan.
+        assets: the models, for tasks that need some.
+
+    Raises:
+        UserError: `render` is true, but the process has already made an environment without.
     """
 
     def __init__(
         self, task: Task, *, seed: int, render: bool = False, assets: AssetSet | None = None
     ) -> None:
-        """Makes `task` with its generator seeded by `seed`.
-
-        Args:
-            task: a row of the ManiSkill2 domain.
-            seed: of objects, positions and goals.
-            render: whether `render` will be asked for; needs a GPU with Vulkan.
-            assets: the models of tasks that need some.
-
-        Raises:
-            UserError: `render`, in a process that has already made one without.
-        """
         super().__init__(task)
         kwargs: dict[str, Any] = dict(assets.kwargs) if assets is not None else {}
         if render:
             if renderer_removed():
                 raise UserError(
-                    "ManiSkill2 runs without its renderer in this process; ask for videos from the "
-                    "first environment on"
+                    "the ManiSkill2 renderer was removed in this process; request rendering from "
+                    "the first environment on"
                 )
             size = {"width": FRAME_SIZE, "height": FRAME_SIZE}
             kwargs |= {"render_mode": "rgb_array", "render_camera_cfgs": size}
@@ -64,25 +63,29 @@ class ManiSkill2Env(DecisionEnv):
         self._env.set_main_rng(seed)
 
     def generator_state(self) -> dict[str, Any]:
-        """State of the generator that seeds episodes, a nested dict with one array."""
+        """Return the state of the generator that seeds episodes, a nested dict with one array."""
         return self._env._main_rng.get_state(legacy=False)
 
     def set_generator_state(self, state: dict[str, Any]) -> None:
-        """Restores what `generator_state` returned."""
+        """Restore a state that `generator_state` returned."""
         self._env._main_rng.set_state(state)
 
     def render(self) -> np.ndarray:
-        """The scene `(H, W, 3)` uint8."""
+        """Render the scene, `(H, W, 3)` uint8.
+
+        Raises:
+            RuntimeError: the environment was made without `render=True`.
+        """
         if renderer_removed():
-            raise RuntimeError(f"{self.task.name}: was made without render=True")
+            raise RuntimeError(f"{self.task.name}: the environment was made without render=True")
         return self._env.render()
 
     def _seed(self, seed: int) -> None:
         self._env.set_main_rng(seed)
 
     def _begin_episode(self) -> np.ndarray:
-        # In a scene of its own, as in a new environment: what PhysX remembers of the last episode
-        # would else reach into this one, and a resumed run could not repeat it.
+        # Each episode gets a new scene. Otherwise the state that PhysX keeps from the last episode
+        # would affect this one, and a resumed run could not repeat it.
         obs, _ = self._env.reset(options={"reconfigure": True})
         return obs
 

@@ -1,4 +1,4 @@
-"""ManiSkill2 without a renderer: states need none, and SAPIEN's crashes where no GPU is."""
+"""Run ManiSkill2 without a renderer: SAPIEN's renderer crashes on machines without a GPU."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from mani_skill2.envs.sapien_env import BaseEnv
 
 
 class _Nothing:
-    """Stands for a renderer and for all that one makes: whatever is asked of it is nothing."""
+    """Null object in place of a renderer and of the objects that a renderer creates.
+
+    Every attribute and every call returns the object itself.
+    """
 
     def __getattr__(self, name: str) -> _Nothing:
         if name.startswith("__"):
@@ -22,7 +25,7 @@ class _Nothing:
 
 
 class _Engine:
-    """SAPIEN's engine, which no renderer is attached to."""
+    """SAPIEN's engine without an attached renderer."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._engine = _sapien_engine(*args, **kwargs)
@@ -46,11 +49,10 @@ def _plain_ground(env: Any, altitude: float = 0.0, render: bool = True) -> Any:
 
 
 def remove_renderer() -> None:
-    """Takes rendering out of SAPIEN and ManiSkill2, for this process and for good.
+    """Remove rendering from SAPIEN and ManiSkill2 for the rest of this process.
 
-    Bodies keep their collision shapes, so physics is the same bit for bit; shapes
-    that would only be seen, cameras and lights are left out. Calling it again
-    changes nothing.
+    Bodies keep their collision shapes, so the physics does not change by a single bit. Visual
+    shapes, cameras and lights are not created. Repeated calls have no effect.
     """
     if sapien.Engine is _Engine:
         return
@@ -65,5 +67,5 @@ def remove_renderer() -> None:
 
 
 def renderer_removed() -> bool:
-    """Whether `remove_renderer` was called in this process."""
+    """Return whether `remove_renderer` was called in this process."""
     return sapien.Engine is _Engine

@@ -1,4 +1,4 @@
-"""Meta-World behind the `TaskEnv` contract."""
+"""Adapter of Meta-World."""
 
 from __future__ import annotations
 
@@ -16,36 +16,33 @@ with quiet():
     from metaworld.env_dict import ALL_V3_ENVIRONMENTS
 
 _CAMERA = "corner2"
-_CAMERA_POSITION = (0.75, 0.075, 0.7)  # closer to the table than the model's own
+_CAMERA_POSITION = (0.75, 0.075, 0.7)  # closer to the table than in the original model
 
 
 class MetaWorldEnv(DecisionEnv):
-    """A Meta-World task with its goal observed and drawn anew in every episode.
+    """A Meta-World task; its goal is observed, and sampled anew in every episode.
 
-    Rewards are version 2, as in the paper (ALGORITHMS of the official code: the
-    `-v2-goal-observable` environments). Success is the simulator's, read after
-    each control step.
+    Rewards are version 2, as in the paper (the official code uses the `-v2-goal-observable`
+    environments). Success is that of the simulator, read after each control step.
+
+    Args:
+        task: a row of the Meta-World domain.
+        seed: seed of positions and goals.
+        render: not used; `render` can always be called.
     """
 
     def __init__(self, task: Task, *, seed: int, render: bool = False) -> None:
-        """Makes `task` with its generator seeded by `seed`.
-
-        Args:
-            task: a row of the Meta-World domain.
-            seed: of positions and goals.
-            render: not needed; this simulator renders whenever asked.
-        """
         super().__init__(task)
         with quiet():
             env = ALL_V3_ENVIRONMENTS[f"{task.env_id}-v3"](reward_function_version="v2")
-        # What `-goal-observable` classes do, which take no camera: the goal becomes part of the
-        # observation, and the space is computed again.
+        # Same as the `-goal-observable` classes, which do not accept a camera: the goal becomes
+        # part of the observation, and the observation space is computed again.
         env._partially_observable = False
         del env.sawyer_observation_space
         env.observation_space = env.sawyer_observation_space
         env._set_task_called = True
-        # Positions are drawn at each reset, and from the environment's own generator; without
-        # the second line they come from NumPy's global one.
+        # Sample positions at each reset, from the environment's own generator. Without
+        # `seeded_rand_vec` they come from NumPy's global generator.
         env._freeze_rand_vec = False
         env.seeded_rand_vec = task.seeded_resets
         env.seed(seed)
@@ -55,21 +52,21 @@ class MetaWorldEnv(DecisionEnv):
         self._view = MujocoCamera(env.model, _CAMERA)
 
     def generator_state(self) -> dict[str, Any]:
-        """State of the simulator's generator: a nested dict of names, integers and an array."""
+        """Return the state of the generator, a nested dict of names, integers and an array."""
         if not self.task.seeded_resets:
             return dict(np.random.get_state(legacy=False))  # type: ignore[arg-type]
         return dict(self._env.np_random.bit_generator.state)
 
     def set_generator_state(self, state: dict[str, Any]) -> None:
-        """Restores what `generator_state` returned."""
+        """Restore a state that `generator_state` returned."""
         if self.task.seeded_resets:
             self._env.np_random.bit_generator.state = state
         else:
             np.random.set_state(state)
 
     def render(self) -> np.ndarray:
-        """The scene `(H, W, 3)` uint8."""
-        # This camera hangs upside down.
+        """Render the scene, `(H, W, 3)` uint8."""
+        # This camera is mounted upside down.
         return np.ascontiguousarray(self._view.frame(self._env.data)[::-1, ::-1])
 
     def _seed(self, seed: int) -> None:
@@ -77,7 +74,8 @@ class MetaWorldEnv(DecisionEnv):
 
     def _begin_episode(self) -> np.ndarray:
         obs, _ = self._env.reset()
-        # The paper's wrapper takes one step of no action here, and shows what was before it.
+        # The paper's wrapper applies one zero action after each reset, but returns the observation
+        # from before that action.
         self._env.step(np.zeros(self.task.action_dim))
         return obs
 

@@ -1,4 +1,4 @@
-"""Pictures of a MuJoCo scene for people to look at."""
+"""Render MuJoCo scenes for videos."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import numpy as np
 
 from tdmpc2.envs.base import FRAME_SIZE
 
-# On a CPU, the stock 4096 and 4 take five times as long, for edges that a video does not show.
+# On a CPU, the defaults (4096 and 4) take five times as long; a video does not show a difference.
 _SHADOW_SIZE, _SAMPLES = 1024, 0
 
 
 class MujocoCamera:
-    """Draws what a camera of the model sees.
+    """Renderer of one camera of a model.
 
     Args:
-        model: its drawing quality is lowered; nothing that moves is changed.
-        camera: its name.
+        model: the model; its rendering quality is lowered, its physics is not changed.
+        camera: name of the camera.
     """
 
     def __init__(self, model: mujoco.MjModel, camera: str) -> None:
@@ -27,12 +27,12 @@ class MujocoCamera:
         self._renderer: Any = None
 
     def frame(self, data: mujoco.MjData) -> np.ndarray:
-        """The scene `(FRAME_SIZE, FRAME_SIZE, 3)` uint8 in its present state."""
+        """Render the current state of the scene, `(FRAME_SIZE, FRAME_SIZE, 3)` uint8."""
         if self._renderer is None:
             self._model.vis.quality.shadowsize = _SHADOW_SIZE
             self._model.vis.quality.offsamples = _SAMPLES
             self._renderer = mujoco.Renderer(self._model, FRAME_SIZE, FRAME_SIZE)
-            # Before the interpreter takes OpenGL apart, which would end in a traceback.
+            # Close before the interpreter unloads OpenGL, which would print a traceback.
             weakref.finalize(self, self._renderer.close)
         self._renderer.update_scene(data, camera=self._camera)
         return self._renderer.render()

@@ -1,4 +1,4 @@
-"""Several tasks behind one shape: padded observations, masked actions, lengths of their own."""
+"""Multi-task environments: task sets, padded observations and masked actions."""
 
 from __future__ import annotations
 
@@ -15,23 +15,24 @@ from tdmpc2.common.system.errors import UserError, did_you_mean
 from tdmpc2.envs.base import TaskWrapper
 from tdmpc2.envs.tasks import SUITES, TASKS, Task, get_task
 
-MAX_NAME = 100  # of a folder
+MAX_NAME = 100  # characters of a folder name
 
 
 def parse_tasks(text: str) -> tuple[Task, ...]:
-    """Tasks by name, in the order of the task embedding.
+    """Return the tasks that a text names, in the order of the task embedding.
 
     Args:
-        text: a task, a suite (`mt30`), or a list of tasks (`walker-walk,cheetah-run`).
+        text: a task, a suite (`mt30`), or a comma-separated list of tasks
+            (`walker-walk,cheetah-run`).
 
     Raises:
-        UserError: no such task or suite, or one twice.
+        UserError: a task or suite is unknown, or a task is named twice.
     """
     if text in SUITES:
         return SUITES[text]
     names = [name.strip() for name in text.split(",") if name.strip()]
     if not names:
-        raise UserError("task=: a task, a suite or a list of tasks is needed")
+        raise UserError("task=: no value; give a task, a suite, or a list of tasks")
     try:
         tasks = tuple(get_task(name) for name in names)
     except UserError:
@@ -47,13 +48,14 @@ def parse_tasks(text: str) -> tuple[Task, ...]:
 
 
 def get_task_set(text: str) -> tuple[str, tuple[Task, ...]]:
-    """Name and tasks of a set; their order is the index of the task embedding.
+    """Return the name and the tasks of a task set; their order is that of the task embedding.
 
     Args:
-        text: a suite, or several tasks by commas.
+        text: a suite, or a comma-separated list of tasks.
 
     Raises:
-        UserError: no such suite or task, one task twice, or fewer than two.
+        UserError: a suite or task is unknown, a task is named twice, or there are fewer than
+            two tasks.
     """
     tasks = parse_tasks(text)
     if text in SUITES:
@@ -61,7 +63,7 @@ def get_task_set(text: str) -> tuple[str, tuple[Task, ...]]:
     names = [task.name for task in tasks]
     if len(tasks) < 2:
         raise UserError(
-            f"task={text}: learning from a dataset takes several tasks: mt30, mt80, another "
+            f"task={text}: offline training needs at least two tasks; give mt30, mt80, another "
             "suite, or a list such as task=cheetah-run,cheetah-run-backwards"
         )
     name = "+".join(names)
@@ -71,10 +73,10 @@ def get_task_set(text: str) -> tuple[str, tuple[Task, ...]]:
 
 
 def multitask_spec(tasks: Sequence[Task]) -> EnvSpec:
-    """Shapes that hold every task of a set; its order is the index of the task embedding.
+    """Return the padded shapes of a task set; the order of tasks is that of the task embedding.
 
     Args:
-        tasks: with states as observations, e.g. the suites `mt30` and `mt80`.
+        tasks: tasks with state observations, for example the suites `mt30` and `mt80`.
     """
     return EnvSpec(
         obs_shape=(max(task.obs_dim for task in tasks),),
@@ -88,40 +90,44 @@ def multitask_spec(tasks: Sequence[Task]) -> EnvSpec:
 
 
 def padded_spec(task: Task, start: Mapping[str, Any]) -> EnvSpec:
-    """Shapes of one task as a model of several saw it that a run goes on from.
+    """Return the shapes for finetuning a multi-task model on one task.
 
     Args:
-        task: that is learned.
-        start: `obs_dim`, `action_dim` and `episodic` of the model.
+        task: the task to learn.
+        start: `obs_dim`, `action_dim` and `episodic` of the multi-task model.
 
     Raises:
-        UserError: the task does not fit into them.
+        UserError: the task does not fit the shapes of the model.
     """
     own = multitask_spec([task])
     obs_dim, action_dim, episodic = (start[key] for key in ("obs_dim", "action_dim", "episodic"))
-    for what, mine, theirs in (
+    for what, own_dim, model_dim in (
         ("observations", own.obs_shape[0], obs_dim),
         ("actions", own.action_dim, action_dim),
     ):
-        if mine > theirs:
+        if own_dim > model_dim:
             raise UserError(
-                f"task={task.name}: its {what} have {mine} dimensions, the model's {theirs}"
+                f"task={task.name}: its {what} have {own_dim} dimensions, but those of the "
+                f"model only {model_dim}"
             )
     if own.episodic and not episodic:
-        raise UserError(f"task={task.name}: its episodes can end early; the model knows no end")
+        raise UserError(
+            f"task={task.name}: its episodes can terminate, but the model does not predict "
+            "termination"
+        )
     return dataclasses.replace(own, obs_shape=(obs_dim,), action_dim=action_dim, episodic=episodic)
 
 
 class PaddedEnv(TaskWrapper):
-    """One task of a set, in the shapes of the set.
+    """One task of a task set, in the padded shapes of the set.
 
-    Observations end in zeros; of an action, the first dimensions are the task's and
-    the others have no effect (they are zero where the agent masks them). The clock
-    is the task's own, so episodes of different tasks differ in length.
+    Observations are padded with zeros at the end. Only the first `task.action_dim` dimensions
+    of an action have an effect; the agent masks the others to zero. Action repeat and episode
+    length are those of the task, so episodes of different tasks differ in length.
 
     Args:
-        env: the task, with states as observations.
-        spec: of the set that the task belongs to.
+        env: environment of the task, with state observations.
+        spec: shapes of the task set.
     """
 
     def __init__(self, env: Any, spec: EnvSpec) -> None:
@@ -131,22 +137,22 @@ class PaddedEnv(TaskWrapper):
             -np.inf, np.inf, spec.obs_shape, dtype=np.float32
         )
         self.action_mask = np.arange(spec.action_dim) < self.task.action_dim
-        reach = self.action_mask.astype(np.float32)  # what has no effect is not drawn either
-        self.action_space = gymnasium.spaces.Box(-reach, reach, dtype=np.float32)
-        self._missing = spec.obs_shape[0] - self.task.obs_dim
+        high = self.action_mask.astype(np.float32)  # samples are 0 in dimensions without effect
+        self.action_space = gymnasium.spaces.Box(-high, high, dtype=np.float32)
+        self._num_padding = spec.obs_shape[0] - self.task.obs_dim
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Starts an episode; see `DecisionEnv.reset`."""
+        """Start an episode; see `DecisionEnv.reset`."""
         obs, info = self.env.reset(seed=seed, options=options)
         return self._padded(obs), info
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """Takes one decision; see `DecisionEnv.step`.
+        """Take one decision; see `DecisionEnv.step`.
 
         Raises:
-            ValueError: the action has another shape than the set's, or is not finite.
+            ValueError: the shape of the action is not that of the task set, or it is not finite.
         """
         action = np.asarray(action)
         if action.shape != self.action_space.shape:
@@ -158,4 +164,4 @@ class PaddedEnv(TaskWrapper):
         return self._padded(obs), *others
 
     def _padded(self, obs: np.ndarray) -> np.ndarray:
-        return np.pad(obs, (0, self._missing))
+        return np.pad(obs, (0, self._num_padding))

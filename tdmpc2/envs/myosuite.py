@@ -1,4 +1,4 @@
-"""MyoSuite behind the `TaskEnv` contract."""
+"""Adapter of MyoSuite."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tdmpc2.envs.mujoco_camera import MujocoCamera
 from tdmpc2.envs.quiet import quiet
 from tdmpc2.envs.tasks import Task
 
-# MyoSuite asks git for its models' version, which installed models don't have.
+# MyoSuite reads the version of its models with git, and installed models have no repository.
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
 with quiet():
     import myosuite  # noqa: F401  registers the environments
@@ -22,20 +22,18 @@ _CAMERA = "hand_side_inter"
 
 
 class MyoSuiteEnv(DecisionEnv):
-    """A hand of muscles. Only the clock of the task table ends an episode.
+    """A hand driven by muscles. Only the time limit of the task table ends an episode.
 
-    MyoSuite's own limits (50 to 200 steps) and early terminations are passed over,
-    as in the paper. Success is the simulator's `solved`.
+    As in the paper, MyoSuite's own time limits (50 to 200 steps) and early terminations are
+    ignored. Success is the simulator's `solved`.
+
+    Args:
+        task: a row of the MyoSuite domain.
+        seed: seed of targets and initial poses; tasks whose id ends in `Fixed` sample none.
+        render: not used; `render` can always be called.
     """
 
     def __init__(self, task: Task, *, seed: int, render: bool = False) -> None:
-        """Makes `task` with its generator seeded by `seed`.
-
-        Args:
-            task: a row of the MyoSuite domain.
-            seed: of targets and initial poses; tasks that end in `Fixed` draw none.
-            render: not needed; this simulator renders whenever asked.
-        """
         super().__init__(task)
         with quiet():
             self._env: Any = gymnasium.make(task.env_id).unwrapped
@@ -43,19 +41,19 @@ class MyoSuiteEnv(DecisionEnv):
         self._view = MujocoCamera(self._env.mj_model, _CAMERA)
 
     def generator_state(self) -> dict[str, Any]:
-        """State of the simulator's generator, a nested dict of names and integers."""
+        """Return the state of the simulator's generator, a nested dict of names and integers."""
         return dict(self._env.np_random.bit_generator.state)
 
     def set_generator_state(self, state: dict[str, Any]) -> None:
-        """Restores what `generator_state` returned."""
+        """Restore a state that `generator_state` returned."""
         self._env.np_random.bit_generator.state = state
 
     def render(self) -> np.ndarray:
-        """The scene `(H, W, 3)` uint8."""
+        """Render the scene, `(H, W, 3)` uint8."""
         return self._view.frame(self._env.mj_data)
 
     def _seed(self, seed: int) -> None:
-        self._env.seed(seed)  # `reset(seed=)` does not reach the generator
+        self._env.seed(seed)  # `reset(seed=)` does not seed the generator
 
     def _begin_episode(self) -> np.ndarray:
         obs, _ = self._env.reset()

@@ -1,4 +1,4 @@
-"""Observations from a camera in place of states."""
+"""Pixel observations in place of states."""
 
 from __future__ import annotations
 
@@ -11,17 +11,16 @@ import numpy as np
 from tdmpc2.envs.base import TaskWrapper
 
 PIXELS = 64
-"""Height and width of an observation."""
+"""Height and width of an observation, in pixels."""
 FRAME_STACK = 3
-"""Frames in an observation: the newest and the two decisions before it."""
+"""Frames in an observation: the current one and those of the two decisions before it."""
 
 
 class PixelEnv(TaskWrapper):
-    """A task seen through its camera: the last three frames, `(9, 64, 64)` uint8.
+    """A task with pixel observations: the last three frames, `(9, 64, 64)` uint8.
 
-    Frames stand oldest first; at an episode's beginning the first one is repeated
-    (ALGORITHMS of the paper, appendix on visual control). Everything else is the
-    task's own.
+    Frames are ordered oldest first. At the beginning of an episode the first frame is repeated
+    (paper, appendix on visual control).
 
     Args:
         env: a task with a method `frame(size)` that returns `(size, size, 3)` uint8.
@@ -38,13 +37,13 @@ class PixelEnv(TaskWrapper):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Starts an episode; see `DecisionEnv.reset`."""
+        """Start an episode; see `DecisionEnv.reset`."""
         _, info = self.env.reset(seed=seed, options=options)
         self._frames.extend([self._frame()] * FRAME_STACK)
         return np.concatenate(self._frames), info
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """Takes one decision; see `DecisionEnv.step`."""
+        """Take one decision; see `DecisionEnv.step`."""
         _, reward, terminated, truncated, info = self.env.step(action)
         self._frames.append(self._frame())
         return np.concatenate(self._frames), reward, terminated, truncated, info

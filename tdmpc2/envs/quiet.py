@@ -1,4 +1,4 @@
-"""Keeps the banners and greetings of third parties off our output."""
+"""Suppress the banners and warnings of third-party libraries."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Drops what Python code prints, warns and logs inside the block; errors still come out."""
+    """Suppress what Python code prints, warns and logs (up to WARNING) inside the block.
+
+    Exceptions propagate.
+    """
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -1,4 +1,4 @@
-"""What this machine can render with, found out before a simulator is imported."""
+"""Detect and select the renderers of this machine, before a simulator is imported."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ VARIABLE = "MUJOCO_GL"
 BACKENDS = ("egl", "osmesa")
 INSTALL = "apt-get install libegl1 (or libosmesa6)"
 
-# In a process of its own: a driver that is half there fails at import, or crashes.
+# Runs in a separate process, because an incomplete driver fails at import or crashes.
 _PROBE = """
 import mujoco
 model = mujoco.MjModel.from_xml_string("<mujoco><worldbody><light/></worldbody></mujoco>")
@@ -22,7 +22,7 @@ renderer.update_scene(mujoco.MjData(model))
 assert renderer.render().shape == (16, 16, 3)
 """
 
-# SAPIEN crashes where the Vulkan loader finds no driver.
+# Runs in a separate process, because SAPIEN crashes if the Vulkan loader finds no driver.
 _VULKAN_PROBE = """
 import sapien.core
 engine = sapien.core.Engine()
@@ -35,45 +35,45 @@ camera.take_picture()
 
 
 def prepare_rendering() -> str:
-    """Chooses how MuJoCo renders, for this process and those it starts.
+    """Select MuJoCo's rendering backend for this process and its subprocesses.
 
-    `MUJOCO_GL` is taken as it is where it is set. Otherwise EGL and then OSMesa
-    are tried out, without a display, and the first that draws is put into
-    `MUJOCO_GL`. MuJoCo reads the variable when it is imported.
+    If `MUJOCO_GL` is set, its value is used. Otherwise EGL and then OSMesa are tested, without
+    a display, and `MUJOCO_GL` is set to the first that works. MuJoCo reads the variable when
+    it is imported.
 
     Returns:
         The value of `MUJOCO_GL`.
 
     Raises:
-        UserError: nothing can render here, or MuJoCo was imported before without a renderer.
+        UserError: no backend works, or MuJoCo was already imported without one.
     """
     chosen = os.environ.get(VARIABLE)
     if chosen:
         return chosen
     if "mujoco" in sys.modules:
         raise UserError(
-            f"rendering must be asked for before the first environment is made; or set {VARIABLE}"
+            f"rendering must be requested before the first environment is made; or set {VARIABLE}"
         )
     for backend in BACKENDS:
         if can_render(backend):
             os.environ[VARIABLE] = backend
             return backend
-    raise UserError(f"no OpenGL to render with: {INSTALL}")
+    raise UserError(f"no OpenGL library for rendering was found; install one: {INSTALL}")
 
 
 def renderer_in_use() -> str | None:
-    """The value of `MUJOCO_GL`."""
+    """Return the value of `MUJOCO_GL`."""
     return os.environ.get(VARIABLE)
 
 
 def can_render(backend: str) -> bool:
-    """Whether MuJoCo draws a picture with this value of `MUJOCO_GL` (takes about a second)."""
+    """Return whether MuJoCo can render with this value of `MUJOCO_GL` (takes about one second)."""
     return _succeeds(_PROBE, {**os.environ, VARIABLE: backend})
 
 
 @functools.cache
 def can_render_vulkan() -> bool:
-    """Whether SAPIEN draws a picture here (takes some seconds, once per process)."""
+    """Return whether SAPIEN can render here (takes some seconds, once per process)."""
     return _succeeds(_VULKAN_PROBE, dict(os.environ))
 
 

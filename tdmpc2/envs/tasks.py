@@ -1,4 +1,4 @@
-"""The task table: ids, dimensions, budgets and metrics, and the suites that follow from it."""
+"""The task table: ids, dimensions, budgets and metrics, and the suites derived from it."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from tdmpc2.common.system.errors import UserError, did_you_mean
 
 @dataclass(frozen=True)
 class Task:
-    """One task and the facts about it that no method decides.
+    """One task and its facts, which no method changes.
 
     Attributes:
-        name: the suite's name of the task, as in the released curves.
-        domain: the adapter that makes it.
-        env_id: the simulator's name of it.
+        name: name of the task in this suite, as in the released curves.
+        domain: the domain, which selects the adapter.
+        env_id: the simulator's name of the task.
         obs_dim: length of the state observation.
         action_dim: length of the action.
         action_repeat: control steps per decision.
         episode_length: time limit, in decisions.
         env_steps: training budget, in control steps (decisions * action_repeat).
-        eval_every: distance of evaluations, in control steps.
-        metric: what scores report: the episode's return or its success.
-        paper_name: title in the paper's figures where `title` does not follow from `name`.
-        episodic: whether episodes can end before their time limit.
+        eval_every: interval between evaluations, in control steps.
+        metric: what scores report: the return or the success of an episode.
+        paper_name: title in the paper's figures, if it does not follow from `name`.
+        episodic: whether episodes can terminate before their time limit.
         seeded_resets: whether resets use the environment's own generator (see `TaskSwitches`).
         assets: the set of downloadable models that the simulator needs for it, if any.
-        tags: the suites it belongs to.
+        tags: the suites that contain it.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Task:
         return self.paper_name or self.name.replace("-", " ").title()
 
     def normalized_score(self, episode_return: float, success: float) -> float:
-        """The score that is averaged over tasks, 0 to 100: return / 10, or 100 · success."""
+        """Return the score that is averaged over tasks, 0 to 100: return / 10, or 100 · success."""
         return 100 * success if self.metric == "success" else episode_return / 10
 
 
@@ -152,7 +152,7 @@ def _toy(name: str, *, episodic: bool) -> Task:
     )
 
 
-_MT = ("mt30", "mt80")  # the 80 tasks begin with the 30
+_MT = ("mt30", "mt80")  # the 80 tasks of mt80 begin with the 30 of mt30
 
 _METAWORLD = (
     *("assembly", "basketball", "button-press-topdown", "button-press-topdown-wall"),
@@ -167,7 +167,7 @@ _METAWORLD = (
     "hand-insert",
 )
 
-_MYOSUITE = (  # name, observation, MyoSuite's name of the behavior
+_MYOSUITE = (  # name, obs_dim, MyoSuite's name of the behavior
     ("reach", 115, "Reach"),
     ("pose", 108, "Pose"),
     ("obj-hold", 91, "ObjHold"),
@@ -175,7 +175,7 @@ _MYOSUITE = (  # name, observation, MyoSuite's name of the behavior
     ("pen-twirl", 83, "PenTwirl"),
 )
 
-# Rows that share a suite stand in that suite's order: it is the index of the task embedding.
+# Within a suite, the order of rows is the index of the task embedding.
 _ROWS = (
     _dmcontrol("walker-stand", 24, 6, *_MT),
     _dmcontrol("walker-walk", 24, 6, *_MT, "smoke", "visual"),
@@ -237,13 +237,13 @@ _ROWS = (
 )
 
 TASKS: Mapping[str, Task] = {row.name: row for row in _ROWS}
-"""Every task by name, in table order."""
+"""All tasks by name, in table order."""
 
 SUITES: Mapping[str, tuple[Task, ...]] = {
     tag: tuple(row for row in _ROWS if tag in row.tags)
     for tag in sorted(frozenset().union(*(row.tags for row in _ROWS)))
 }
-"""Every suite by name, its tasks in table order."""
+"""All suites by name, with their tasks in table order."""
 
 ALIASES: Mapping[str, str] = {
     "ball-in-cup-catch": "cup-catch",
@@ -253,18 +253,18 @@ ALIASES: Mapping[str, str] = {
     },
     "pick-single-ycb": "pick-ycb",
 }
-"""Other names that a task is found under."""
+"""Alternative names of tasks."""
 
 
 PIXEL_ENV_STEPS = 2_000_000
-"""Budget of a run from pixels, whatever the task's own."""
+"""Training budget of any run from pixels, in control steps; it replaces the task's own."""
 
 
 def get_task(name: str) -> Task:
-    """The task of that name or alias.
+    """Return the task with this name or alias.
 
     Raises:
-        UserError: there is none; names the closest.
+        UserError: the task is unknown; the message suggests the closest name.
     """
     task = TASKS.get(ALIASES.get(name, name))
     if task is None:
@@ -273,10 +273,10 @@ def get_task(name: str) -> Task:
 
 
 def get_suite(name: str) -> tuple[Task, ...]:
-    """The tasks of a suite, in the suite's order.
+    """Return the tasks of a suite, in the suite's order.
 
     Raises:
-        UserError: there is no such suite; names the closest.
+        UserError: the suite is unknown; the message suggests the closest name.
     """
     if name not in SUITES:
         raise UserError(f"unknown suite '{name}'{did_you_mean(name, SUITES)}")

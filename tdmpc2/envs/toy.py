@@ -1,4 +1,4 @@
-"""A point mass in numpy: the task that a small world model learns within seconds."""
+"""A point mass in NumPy, which a small world model learns within seconds."""
 
 from __future__ import annotations
 
@@ -11,43 +11,40 @@ from tdmpc2.envs.tasks import Task
 
 _START_RADIUS = (0.6, 0.9)
 _MAX_SPEED = 0.2  # arena half-widths per decision
-_INERTIA = 0.3  # share of the velocity that is kept
+_INERTIA = 0.3  # fraction of the velocity that is kept
 _REWARD_WIDTH = 0.2  # distance at which the reward is one half
 _SUCCESS_RADIUS = 0.1
 
 
 class PointMass(DecisionEnv):
-    """A point with inertia on the square [-1, 1]^2 that is to reach the origin and stay.
+    """A point with inertia on the square [-1, 1]^2; the goal is to reach the origin and stay there.
 
     Each decision, with position p, velocity v and action a:
 
         v <- 0.3 v + 0.7 * 0.2 a,    p <- p + v,    reward = 1 / (1 + (|p| / 0.2)^2)
 
-    Episodes start at rest at a random angle, 0.6 to 0.9 from the origin, where
-    doing nothing earns a tenth of the maximum or less. The observation is
-    `(p, v)`. At a wall the point stops, or, in the episodic task, falls off the
-    arena: the episode terminates and pays nothing more. Success: |p| < 0.1.
+    Episodes start at rest at a random angle, 0.6 to 0.9 from the origin, where zero actions
+    earn at most a tenth of the maximum reward. The observation is `(p, v)`. At a wall the point
+    stops; in the episodic task the episode terminates there with reward 0. Success: |p| < 0.1.
+
+    Args:
+        task: a row of the toy domain.
+        seed: seed of the initial positions.
+        render: not used; the task has no rendering.
     """
 
     def __init__(self, task: Task, *, seed: int, render: bool = False) -> None:
-        """Makes the environment of `task` with its generator seeded by `seed`.
-
-        Args:
-            task: a toy row.
-            seed: of starts.
-            render: has no effect; there is nothing to see.
-        """
         super().__init__(task)
         self._rng = np.random.default_rng(seed)
         self._position = np.zeros(2)
         self._velocity = np.zeros(2)
 
     def generator_state(self) -> dict[str, Any]:
-        """State of the numpy generator, a nested dict of names and integers."""
+        """Return the state of the NumPy generator, a nested dict of names and integers."""
         return dict(self._rng.bit_generator.state)
 
     def set_generator_state(self, state: dict[str, Any]) -> None:
-        """Restores what `generator_state` returned."""
+        """Restore a state that `generator_state` returned."""
         self._rng.bit_generator.state = state
 
     def _seed(self, seed: int) -> None:

@@ -1,7 +1,7 @@
-"""Environments in processes of their own, on machines with cores to spare.
+"""Environments in worker processes, for machines with spare CPU cores.
 
-Run as `python -m tdmpc2.envs.workers FD`, this module is such a process: it imports
-neither torch nor any agent.
+`python -m tdmpc2.envs.workers FD` runs a worker process. It imports neither torch nor any
+agent.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
 
 
 class WorkerError(RuntimeError):
-    """A worker process failed or is gone."""
+    """A worker process failed or ended unexpectedly."""
 
 
 class WorkerEnvs:
-    """An `EnvGroup` whose environments live in worker processes.
+    """An `EnvGroup` whose environments run in worker processes.
 
-    Each worker makes and holds every n-th environment. Results are those of stepping
-    the same environments in one process, since no environment knows of another.
-    Workers end with this object or with this process, however that ends.
+    Each worker makes and holds every n-th environment. The results equal those of stepping the
+    same environments in one process, since environments do not depend on each other. Workers
+    end with this object or with this process, even if the process is killed.
 
     Args:
         envs: the keyword arguments of `make_env`, one mapping per environment.
-        num_workers: processes.
+        num_workers: number of processes.
 
     Raises:
         UserError: an environment cannot be made.
@@ -48,50 +48,50 @@ class WorkerEnvs:
         self._num_envs = len(envs)
         self._workers = [_Worker() for _ in range(min(num_workers, len(envs)))]
         try:
-            self._ask_all("make", {i: dict(kwargs) for i, kwargs in enumerate(envs)})
+            self._call_all("make", {i: dict(kwargs) for i, kwargs in enumerate(envs)})
         except BaseException:
             self.close()
             raise
 
     def __len__(self) -> int:
-        """Number of environments."""
+        """Return the number of environments."""
         return self._num_envs
 
     def reset(self, seeds: Sequence[int]) -> np.ndarray:
         """See `EnvGroup.reset`."""
-        answers = self._ask_all("reset", dict(enumerate(seeds)))
+        answers = self._call_all("reset", dict(enumerate(seeds)))
         return np.stack([answers[i] for i in range(len(seeds))])
 
     def begin_step(self, actions: dict[int, np.ndarray]) -> Callable[[], dict[int, StepResult]]:
-        """See `EnvGroup.begin_step`; the workers work until the outcomes are asked for."""
+        """See `EnvGroup.begin_step`; the workers step until the results are requested."""
         return self._begin("step", actions)
 
     def render(self, index: int) -> np.ndarray:
         """See `EnvGroup.render`."""
-        return self._ask_all("render", {index: None})[index]
+        return self._call_all("render", {index: None})[index]
 
     def close(self) -> None:
-        """Ends the processes."""
+        """End the processes."""
         for worker in self._workers:
             worker.close()
         self._workers = []
 
-    def _ask_all(self, what: str, arguments: Mapping[int, Any]) -> dict[int, Any]:
-        """Sends each worker its part, then gathers: the workers work at the same time."""
-        return self._begin(what, arguments)()
+    def _call_all(self, command: str, arguments: Mapping[int, Any]) -> dict[int, Any]:
+        """Send each worker its requests, then collect the answers; the workers run concurrently."""
+        return self._begin(command, arguments)()
 
-    def _begin(self, what: str, arguments: Mapping[int, Any]) -> Callable[[], dict[int, Any]]:
-        """Sends each worker its part; what is returned gathers the answers."""
-        parts: list[dict[int, Any]] = [{} for _ in self._workers]
+    def _begin(self, command: str, arguments: Mapping[int, Any]) -> Callable[[], dict[int, Any]]:
+        """Send each worker its requests; return a function that collects the answers."""
+        arguments_of: list[dict[int, Any]] = [{} for _ in self._workers]
         for i, argument in arguments.items():
-            parts[i % len(parts)][i] = argument
-        asked = [(w, part) for w, part in zip(self._workers, parts, strict=True) if part]
-        for worker, part in asked:
-            worker.send((what, part))
+            arguments_of[i % len(arguments_of)][i] = argument
+        requests = [(w, a) for w, a in zip(self._workers, arguments_of, strict=True) if a]
+        for worker, its_arguments in requests:
+            worker.send((command, its_arguments))
 
         def gather() -> dict[int, Any]:
             answers: dict[int, Any] = {}
-            for worker, _ in asked:
+            for worker, _ in requests:
                 answers |= worker.receive()
             return answers
 
@@ -99,11 +99,11 @@ class WorkerEnvs:
 
 
 class RemoteEnv(TaskEnv):
-    """A training environment in a process of its own, which works while this one computes.
+    """A training environment in its own process, which steps while this process computes.
 
     Args:
         wanted: the keyword arguments of `make_env`.
-        like: an environment of the same task, for spaces and lengths.
+        like: an environment of the same task; spaces and lengths are copied from it.
 
     Raises:
         UserError: the environment cannot be made.
@@ -115,7 +115,7 @@ class RemoteEnv(TaskEnv):
         self.frame_stack = like.frame_stack
         self._worker = _Worker()
         try:
-            self._ask("make", dict(wanted))
+            self._call("make", dict(wanted))
         except BaseException:
             self.close()
             raise
@@ -124,7 +124,7 @@ class RemoteEnv(TaskEnv):
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """See `TaskEnv`; the `info` is empty."""
-        return self._ask("restart", seed), {}
+        return self._call("restart", seed), {}
 
     def begin_step(
         self, action: np.ndarray
@@ -134,33 +134,33 @@ class RemoteEnv(TaskEnv):
         return lambda: self._worker.receive()[0]
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """See `TaskEnv`; of `info`, the two successes."""
+        """See `TaskEnv`; the `info` has only `success` and `success_ever`."""
         return self.begin_step(action)()
 
     def generator_state(self) -> Any:
         """See `TaskEnv`."""
-        return self._ask("generator_state", None)
+        return self._call("generator_state", None)
 
     def set_generator_state(self, state: Any) -> None:
         """See `TaskEnv`."""
-        self._ask("set_generator_state", state)
+        self._call("set_generator_state", state)
 
     def close(self) -> None:
-        """Ends the process."""
+        """End the process."""
         self._worker.close()
 
-    def _ask(self, what: str, argument: Any) -> Any:
-        self._worker.send((what, {0: argument}))
+    def _call(self, command: str, argument: Any) -> Any:
+        self._worker.send((command, {0: argument}))
         return self._worker.receive()[0]
 
 
 class _Worker:
-    """One process and the pipe to it."""
+    """One worker process and the pipe to it."""
 
     def __init__(self) -> None:
         self._pipe, theirs = Pipe()
-        # Whoever stops a run (a terminal, SLURM) signals all of its processes, and the workers
-        # must live until the run has come to its end: what is blocked here stays so over there.
+        # A terminal or SLURM stops a run by signals to all of its processes, but the workers must
+        # live until the run has ended. A child inherits the signals that are blocked here.
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         try:
             self._process = subprocess.Popen(
@@ -192,7 +192,7 @@ class _Worker:
 
     def _gone(self) -> WorkerError:
         code = self._process.wait()
-        return WorkerError(f"an environment process ended by itself, exit code {code}")
+        return WorkerError(f"an environment process ended unexpectedly with exit code {code}")
 
     def close(self) -> None:
         self._pipe.close()
@@ -200,15 +200,15 @@ class _Worker:
 
 
 def _work(pipe: Connection) -> None:
-    """Answers until the other end is closed."""
+    """Answer requests until the other end of the pipe is closed."""
     envs: dict[int, SerialEnvs] = {}
     while True:
         try:
-            what, arguments = pipe.recv()
+            command, arguments = pipe.recv()
         except (EOFError, ConnectionResetError):
             break
         try:
-            answer = (None, {i: _do(envs, what, i, arg) for i, arg in arguments.items()})
+            answer = (None, {i: _do(envs, command, i, arg) for i, arg in arguments.items()})
         except UserError as error:
             answer = (error, None)
         except Exception:
@@ -221,27 +221,27 @@ def _work(pipe: Connection) -> None:
         env.close()
 
 
-def _do(envs: dict[int, SerialEnvs], what: str, i: int, argument: Any) -> Any:
-    """One request to environment `i`."""
-    if what == "make":
+def _do(envs: dict[int, SerialEnvs], command: str, i: int, argument: Any) -> Any:
+    """Execute one command on environment `i`."""
+    if command == "make":
         envs[i] = SerialEnvs([make_env(**argument)])
         return None
-    if what == "reset":
+    if command == "reset":
         return envs[i].reset([argument])[0]
-    if what == "step":
+    if command == "step":
         return envs[i].begin_step({0: argument})()[0]
-    if what == "render":
+    if command == "render":
         return envs[i].render(0)
     env = envs[i].envs[0]
-    if what == "restart":
+    if command == "restart":
         return env.reset(seed=argument)[0]
-    if what == "full_step":
+    if command == "full_step":
         obs, reward, terminated, truncated, info = env.step(argument)
         successes = {name: info[name] for name in ("success", "success_ever")}
         return obs, reward, terminated, truncated, successes
-    if what == "generator_state":
+    if command == "generator_state":
         return env.generator_state()
-    assert what == "set_generator_state"
+    assert command == "set_generator_state"
     return env.set_generator_state(argument)
 
 

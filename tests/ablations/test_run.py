@@ -122,7 +122,7 @@ def test_ablations_of_ones_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
         (("--no-task-embedding-norm",), "changes nothing in agents of a single task"),
         (("--no-simnorm", "--unseeded-resets", "--each"), "are about different tasks"),
         (("--unseeded-resets", "--quick"), "has tasks of its own"),
-        (("--stop-at-success", *EASY), "changes nothing in walker-walk"),
+        (("--stop-at-success", *EASY), "has no effect in walker-walk"),
         (("--no-simnorm", "--tasks", "walk"), "unknown task 'walk'"),
         (("--no-simnorm", "--model-size", "4"), "model_size=4: unknown value"),
         (("--no-simnorm", "--env-steps", "few", *EASY), "env_steps=few"),

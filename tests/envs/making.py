@@ -1,4 +1,4 @@
-"""Environments of every task, with whatever models this machine has for those that need some."""
+"""Environments of every task, with the models that this machine has."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from tdmpc2.envs.tasks import Task, get_task
 
 
 def assets_of(task: Task) -> str:
-    """Source of the models: the rebuilt YCB objects where they are, else the stand-ins."""
+    """Return the source of the models: rebuilt YCB objects if available, else the stand-ins."""
     rebuilt = task.assets == "ycb" and "MS2_ASSET_DIR" in os.environ
     return "rebuilt" if rebuilt else "standin"
 
 
 def make(task: str | Task, seed: int, **kwargs: Any) -> TaskEnv:
-    """`make_env` with models that can be had without a download."""
+    """Make an environment with models that need no download."""
     task = get_task(task) if isinstance(task, str) else task
     return make_env(task, seed=seed, assets=assets_of(task), **kwargs)

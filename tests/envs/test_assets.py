@@ -1,4 +1,4 @@
-"""Sets of models: known by checksum, never substituted, fetched and built whole or not at all."""
+"""Asset sets: identified by checksum, never substituted, fetched and built atomically."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ YCB = "mani_skill2_ycb"
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache and an empty asset folder, which is returned."""
+    """Set an empty cache and an empty asset folder; return the asset folder."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("MS2_ASSET_DIR", str(tmp_path / "assets"))
     return tmp_path / "assets"
@@ -39,7 +39,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="module")
 def data() -> Path:
-    """The models for tests: all YCB objects rebuilt, and two stand-in faucets."""
+    """Models for tests: all YCB objects (rebuilt), and two stand-in faucets."""
     if not os.environ.get("MS2_ASSET_DIR"):
         pytest.skip("MS2_ASSET_DIR does not name a folder of models")
     return Path(os.environ["MS2_ASSET_DIR"])
@@ -47,7 +47,7 @@ def data() -> Path:
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The stand-ins' folder in a cache in which two processes built them at once."""
+    """Folder of the stand-ins in a cache in which two processes built them at the same time."""
     cache = tmp_path_factory.mktemp("cache")
     environment = {**os.environ, "XDG_CACHE_HOME": str(cache)}
     arguments = [*COMMAND, "build", "standin"]
@@ -55,12 +55,12 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     errors = [process.communicate()[1] for process in both]
     assert [process.returncode for process in both] == [0, 0], errors
     folder = cache / "tdmpc2-repro" / "maniskill2-standin"
-    assert sorted(os.listdir(folder)) == [YCB, "partnet_mobility"]  # and no scratch
+    assert sorted(os.listdir(folder)) == [YCB, "partnet_mobility"]  # no temporary folders
     return folder
 
 
 def write_ycb(folder: Path, *models: str) -> Path:
-    """A small set of YCB's layout; returns the folder that holds it."""
+    """Write a small set in the layout of YCB; return its folder."""
     root = folder / YCB
     for model in models:
         (root / "models" / model).mkdir(parents=True)
@@ -70,7 +70,7 @@ def write_ycb(folder: Path, *models: str) -> Path:
 
 
 def write_archive(path: Path, *, extra: str | None = None) -> Path:
-    """A zip file laid out as the official one, with clutter beside, and a member of a bad name."""
+    """Write a zip file in the official layout, with other files and optionally an unsafe name."""
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr(f"{YCB}/info_pick_v0.json", '{"011_banana": {}}')
         archive.writestr(f"{YCB}/models/011_banana/collision.obj", TRIANGLE)
@@ -82,14 +82,14 @@ def write_archive(path: Path, *, extra: str | None = None) -> Path:
 
 @pytest.fixture
 def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An archive whose checksum is the stated one."""
+    """Make an archive whose checksum is the published one."""
     path = write_archive(tmp_path / "ycb.zip")
     monkeypatch.setattr(official, "YCB_SHA256", sha256_of(path))
     return path
 
 
 def change(path: Path) -> None:
-    """Changes the last byte of a file."""
+    """Change the last byte of a file."""
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
@@ -186,21 +186,22 @@ def test_the_default_folder_serves_without_the_variable(
 def test_an_incomplete_set_is_refused(home: Path) -> None:
     write_ycb(home, "011_banana", "013_apple")
     (home / YCB / "models" / "013_apple" / "collision.obj").unlink()
-    assert f"no {YCB}/models/013_apple/collision.obj" in refusal("ycb", "unknown")
+    assert f"{YCB}/models/013_apple/collision.obj is missing" in refusal("ycb", "unknown")
     (home / YCB / "info_pick_v0.json").unlink()
     assert "info_pick_v0.json: missing" in refusal("ycb", "unknown")
 
 
 def test_some_of_the_benchmarks_faucets_are_not_all(home: Path) -> None:
     (home / "partnet_mobility" / "dataset" / "5001").mkdir(parents=True)
-    assert "no partnet_mobility/dataset/5000/mobility_cvx.urdf" in refusal("faucet", "unknown")
+    message = refusal("faucet", "unknown")
+    assert "partnet_mobility/dataset/5000/mobility_cvx.urdf is missing" in message
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_standins_are_the_known_ones_and_found(
     built: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    """The table of known fingerprints holds what every machine with the pinned packages makes."""
+    """The known fingerprints equal those of the stand-ins built with the pinned packages."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(built.parents[1]))
     found = find_assets(kind, "standin")
     assert (found.source, found.folder) == ("standin", built)
@@ -240,11 +241,11 @@ def test_standins_come_from_the_cache_where_the_folder_holds_others(home: Path) 
 def test_changed_standins_in_the_cache_are_refused(home: Path) -> None:
     found = find_assets("faucet", "standin")
     change(found.folder / "partnet_mobility" / "dataset" / "9001" / "convex" / "base.obj")
-    assert "not the stand-ins" in refusal("faucet", "standin")
+    assert "not the expected stand-ins" in refusal("faucet", "standin")
 
 
 def test_ycb_standins_lie_in_the_tightest_box(built: Path) -> None:
-    """ManiSkill2's frame: no turn about z gives a smaller box, and its center is the origin."""
+    """In ManiSkill2's frame, no rotation about z gives a smaller box; its center is the origin."""
     info = json.loads((built / YCB / "info_pick_v0.json").read_text())
     for model, facts in info.items():
         lines = (built / YCB / "models" / model / "collision.obj").read_text().splitlines()
@@ -265,7 +266,7 @@ def test_convex_hull_of_a_cube() -> None:
     assert {tuple(vertex) for vertex in vertices} == {tuple(corner) for corner in corners}
     assert len(triangles) == 12
     a, b, c = np.swapaxes(vertices[triangles], 0, 1)
-    # Outward triangles add up to the volume, inward ones would subtract.
+    # Outward triangles add to the signed volume, inward triangles would subtract.
     assert np.sum(a * np.cross(b, c)) / 6 == pytest.approx(1.0)
 
 
@@ -277,7 +278,7 @@ def test_the_stated_archive_makes_an_official_set(
     assert (found.source, found.label, found.folder) == ("official", "official", home)
     assert "CC BY-NC 4.0" in capsys.readouterr().out
     assert not any("clutter" in str(path) for path in files_below(home))
-    with pytest.raises(UserError, match="is there already"):
+    with pytest.raises(UserError, match="already exists"):
         fetch("ycb", archive)
 
 
@@ -340,7 +341,7 @@ def test_faucets_have_no_stated_checksum_and_stay_unknown(
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_network_is_one_line_and_leaves_nothing(home: Path, kind: str) -> None:
     with socket.socket() as closed:
-        closed.bind(("localhost", 0))  # taken, and nobody listens
+        closed.bind(("localhost", 0))  # bound, but not listening
         proxy = f"localhost:{closed.getsockname()[1]}"
         environment = {**os.environ, "https_proxy": proxy, "no_proxy": ""}
         done = subprocess.run(
@@ -361,8 +362,8 @@ def test_no_network_is_one_line_and_leaves_nothing(home: Path, kind: str) -> Non
         (["fetch", "ycbs"], "did you mean 'ycb'"),
         (["fetch", "ycb", "archiv=x"], "did you mean 'archive'"),
         (["fetch", "ycb", "archive=/nowhere.zip"], "/nowhere.zip: no such file"),
-        (["build", "rebuilt"], "only `build standin` is known"),
-        (["list", "ycb"], "list takes no 'ycb'"),
+        (["build", "rebuilt"], "build 'rebuilt': unknown set (valid: standin)"),
+        (["list", "ycb"], "list takes no argument, but 'ycb' is given"),
     ],
 )
 def test_bad_arguments_are_refused(home: Path, arguments: list[str], text: str) -> None:
@@ -374,7 +375,7 @@ def test_bad_arguments_are_refused(home: Path, arguments: list[str], text: str) 
 
 def test_list_names_what_is_missing(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main([])
-    assert f"no models in {home}" in capsys.readouterr().out
+    assert f"no asset sets in {home}" in capsys.readouterr().out
     write_ycb(home, "011_banana")
     (home / YCB / "models" / "011_banana" / "collision.obj").unlink()
     main(["list"])

@@ -1,4 +1,4 @@
-"""The `TaskEnv` contract, held against every task of the table."""
+"""Every task of the table keeps the `TaskEnv` contract."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from tdmpc2.common.interfaces import TaskEnv
 from tdmpc2.envs.tasks import TASKS, get_suite
 from tests.envs.making import make
 
-# Tasks that begin every episode alike, whatever the seed.
+# Tasks whose episodes begin with the same state for every seed.
 FIXED = {name for name in TASKS if name.startswith("myo-") and not name.endswith("-hard")}
-# An environment costs up to a second, so the tests of a task go to one process.
+# Making an environment takes up to a second, so all tests of a task run in one process.
 EVERY_TASK = [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in TASKS]
 
 
 def rollout(env: TaskEnv, *, decisions: int = 8, seed: int | None = None) -> list[np.ndarray]:
-    """Observations `(<= decisions + 1, O)` and rewards of one episode's beginning."""
+    """Return observations `(<= decisions + 1, O)` and rewards from the beginning of an episode."""
     actions = np.random.default_rng(0)
     obs, _ = env.reset(seed=seed)
     observations, rewards = [obs], []
@@ -37,7 +37,7 @@ def rollout(env: TaskEnv, *, decisions: int = 8, seed: int | None = None) -> lis
 
 
 def assert_same(one: list[np.ndarray], other: list[np.ndarray]) -> None:
-    """Bit for bit."""
+    """Check equality bit for bit."""
     for a, b in zip(one, other, strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -49,7 +49,7 @@ def task(request):
 
 @pytest.fixture(scope="module")
 def env(task):
-    """An environment that is already some episodes old, the last of them unfinished."""
+    """Make an environment after some episodes, the last of them unfinished."""
     env = make(task, seed=7)
     rollout(env)
     rollout(env)
@@ -89,7 +89,7 @@ def test_reset_and_step(task, env, capfd):
     for value in info.values():
         assert type(value) is float
         assert value in (0.0, 1.0)
-    # The simulator must not write into observations that were handed out.
+    # The simulator must not write into observations that it has returned.
     kept = following.copy()
     env.step(np.ones(env.action_space.shape))
     np.testing.assert_array_equal(following, kept)
@@ -167,7 +167,7 @@ def test_actions_beyond_the_range_count_as_its_bound(env):
 
 
 def test_the_actions_array_may_be_used_again(env):
-    """An environment keeps no reference to what it was given."""
+    """An environment keeps no reference to an action or a generator state that it was given."""
     action = np.full(env.action_space.shape, 0.5, dtype=np.float32)
     env.reset(seed=0)
     expected = [env.step(action.copy())[0] for _ in range(2)]
@@ -185,7 +185,7 @@ def test_step_before_the_first_reset_is_refused():
 
 
 def fingerprints(domain: str) -> dict[str, str]:
-    """Checksum of a trajectory of every task of a domain: an episode and the next one's start."""
+    """Return a checksum over all tasks of a domain: an episode and the start of the next."""
     found = {}
     for task in get_suite(domain):
         env = make(task, seed=11)
@@ -196,7 +196,7 @@ def fingerprints(domain: str) -> dict[str, str]:
 
 @pytest.mark.parametrize("domain", ["dmcontrol", "metaworld", "maniskill2", "myosuite"])
 def test_another_process_sees_the_same(domain):
-    """And prints nothing but the answer: banners would stand before it."""
+    """The process prints only the answer: banners would precede it."""
     code = (
         "import json; from tests.envs.test_contract import fingerprints; "
         f"print(json.dumps(fingerprints({domain!r})))"

@@ -1,4 +1,4 @@
-"""The paper's own DMControl tasks: recorded trajectories, and rewards by hand."""
+"""The paper's custom DMControl tasks: recorded trajectories, and rewards computed by hand."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_recorded_trajectory(name):
         step = env.step(np.sin(0.1 * time * phase))
         rewards.append(step.reward)
     np.testing.assert_allclose(rewards[:10], golden["reward_first10"], rtol=0, atol=1e-6)
-    # Measured with MuJoCo 3.6.0: equal to the digits recorded. Other versions may drift.
+    # Measured with MuJoCo 3.6.0, with which all recorded digits agree. Other versions may differ.
     assert sum(rewards) == pytest.approx(golden["reward_sum100"], rel=0.01, abs=1e-4)
     np.testing.assert_allclose(flat(step.observation), golden["obs100"], rtol=0, atol=0.05)
 
@@ -61,12 +61,12 @@ def test_time_runs_as_in_the_suites_task_of_the_domain(name):
 
 @functools.cache
 def shared(name):
-    """One environment per task, for tests that set the whole state themselves."""
+    """Return one environment per task, for tests that set the complete state."""
     return load_raw(get_task(name), 0)
 
 
 def reward(name, qpos=None, qvel=None):
-    """The reward in a state given by joint names; other joints as in the model's rest pose."""
+    """Return the reward in a state given by joint names; other joints are in the rest pose."""
     env = shared(name)
     with env.physics.reset_context():
         for joint, value in (qpos or {}).items():
@@ -124,7 +124,7 @@ def cheetah_heights(pitch):
 
 
 def gaussian(height):
-    """Tolerance for [1.2, inf), margin 0.6, 0.1 at the margin."""
+    """Return the tolerance for [1.2, inf) with margin 0.6 and value 0.1 at the margin."""
     distance = max(0.0, 1.2 - height) / 0.6
     return np.exp(-0.5 * (distance * np.sqrt(-2 * np.log(0.1))) ** 2)
 
@@ -166,7 +166,7 @@ def test_cup_spin(ball, velocity, expected):
     env = shared("cup-spin")
     physics = env.physics
     physics.reset()
-    offset = -physics.ball_to_target()  # of the ball in the rest pose, seen from the target
+    offset = -physics.ball_to_target()  # of the ball in the rest pose, relative to the target
     with physics.reset_context():
         physics.named.data.qpos["ball_x"] = ball[0] - offset[0]
         physics.named.data.qpos["ball_z"] = ball[1] - offset[1]
@@ -182,7 +182,7 @@ def test_cup_spin_starts_mostly_in_the_cup():
         env.reset()
         inside.append(env.physics.in_target())
         assert env.physics.data.ncon == 0
-    # 90 % and a few of the rest, give or take three standard deviations.
+    # Bounds of three standard deviations: 90 % in the cup, and a few of the others.
     assert 0.78 < np.mean(inside) < 1
 
 

@@ -1,4 +1,4 @@
-"""What is particular to dm_control: contact physics, action scale and repeat, processes, noise."""
+"""Properties of the dm_control adapter: contacts, action scale and repeat, processes, noise."""
 
 from __future__ import annotations
 
@@ -41,14 +41,16 @@ def finger_rollout(env):
 
 
 def unrestored(task):
-    from dm_control import suite  # after the adapter, which imports it without warnings
+    from dm_control import (
+        suite,
+    )  # imported after the adapter, which suppresses the import's warnings
 
     return suite.load(*task.env_id.split("/"), task_kwargs={"random": 0})
 
 
 def test_finger_has_the_contacts_of_the_published_results():
     env = load_raw(get_task("finger-turn-easy"), 0)
-    for _ in range(3):  # the fix must outlive resets
+    for _ in range(3):  # the fix must survive resets
         total, last = finger_rollout(env)
         assert total == FINGER_RETURN
         np.testing.assert_allclose(last, FINGER_LAST_OBS, atol=1e-7)
@@ -107,7 +109,7 @@ def test_a_decision_is_two_control_steps_of_the_concatenated_observation():
 def test_actions_are_scaled_to_the_simulators_range():
     raw, env = load_raw(get_task("quadruped-walk"), 0), make_env("quadruped-walk", seed=0)
     spec = raw.action_spec()
-    assert not np.array_equal(spec.maximum, np.ones(12))  # else this would show nothing
+    assert not np.array_equal(spec.maximum, np.ones(12))  # otherwise the test would prove nothing
     raw.reset()
     env.reset()
     for fraction in (0.0, 0.5, 1.0):
@@ -138,7 +140,7 @@ def test_customs_are_the_tasks_tagged_so_and_no_stock_ones():
 
 
 def digest(name):
-    """Hash of two episodes' beginnings, every bit of observations and rewards."""
+    """Return a hash of all bits of observations and rewards of two episodes' beginnings."""
     env = make_env(name, seed=3)
     actions = np.random.default_rng(0)
     sha = hashlib.sha256()
@@ -161,7 +163,7 @@ def test_another_process_repeats_it_without_a_word():
         f"for name in {names}: print(digest(name))\n"
         "assert warnings.filters == before, 'warning filters changed'\n"
     )
-    # Without a display and without a choice of renderer dm_control would warn.
+    # Without a display and without a selected renderer, dm_control would print a warning.
     hidden = {"DISPLAY", "WAYLAND_DISPLAY", "MUJOCO_GL", "PYTHONWARNINGS"}
     environment = {key: value for key, value in os.environ.items() if key not in hidden}
     result = subprocess.run(

@@ -1,4 +1,4 @@
-"""From names to environments, and what happens without a simulator."""
+"""Making environments by name, and the errors if a simulator is missing."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_simulators_are_imported_on_first_use():
 
 
 def test_the_package_imports_no_simulator():
-    """Nor do the commands before they make an environment."""
+    """Commands import no simulator before they make an environment."""
     code = (
         "import sys\n"
         "import tdmpc2, tdmpc2.train, tdmpc2.evaluate, tdmpc2.doctor, tdmpc2.envs.factory\n"
@@ -57,7 +57,7 @@ def test_the_package_imports_no_simulator():
 def in_another_process(
     tmp_path: Path, task: str, package: str, failure: str
 ) -> subprocess.CompletedProcess[str]:
-    """The train command where importing a package fails as it would if something were missing."""
+    """Run the train command with an import of a package that fails as if something were missing."""
     (tmp_path / f"{package}.py").write_text(failure)
     arguments = [f"task={task}", f"runs={tmp_path / 'runs'}", "env_steps=100"]
     return subprocess.run(
@@ -120,8 +120,8 @@ def test_maniskill2_names_the_python_it_needs(monkeypatch):
 @pytest.mark.parametrize(
     ("task", "arguments", "message"),
     [
-        ("pick-ycb", [], "official ycb models are wanted"),
-        ("turn-faucet", ["assets=rebuilt"], "rebuilt faucet models are wanted"),
+        ("pick-ycb", [], "official ycb models are required"),
+        ("turn-faucet", ["assets=rebuilt"], "rebuilt faucet models are required"),
         ("pick-ycb", ["assets=standins"], "did you mean 'standin'?"),
         ("mw-reach", ["obs=rgb"], "obs=rgb: task 'mw-reach' has no pixel observations"),
         ("toy-pointmass", ["save_video=true"], "task 'toy-pointmass' has nothing to render"),
@@ -157,7 +157,7 @@ def forget_dmcontrol(monkeypatch):
 def test_a_missing_simulator_names_the_command(monkeypatch, package):
     for module in [name for name in sys.modules if name.partition(".")[0] == "dm_control"]:
         monkeypatch.delitem(sys.modules, module)
-    monkeypatch.setitem(sys.modules, package, None)  # the import system's mark for "not there"
+    monkeypatch.setitem(sys.modules, package, None)  # marks the module as missing
     with pytest.raises(UserError) as error:
         make_env("walker-walk", seed=0)
     assert str(error.value) == (

@@ -1,4 +1,4 @@
-"""What is particular to Meta-World: rewards, the hidden first step, and its scripted experts."""
+"""Properties of the Meta-World adapter: rewards, the hidden first step, scripted policies."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NAMES = [task.name for task in get_suite("metaworld")]
 
 
 def reference(name, seed):
-    """Meta-World's own goal-observable class, made to draw anew in each episode."""
+    """Make Meta-World's own goal-observable environment, with new positions in each episode."""
     env_id = get_task(name).env_id
     env = ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE[f"{env_id}-v3-goal-observable"](seed=seed)
     env._freeze_rand_vec = False
@@ -22,17 +22,17 @@ def reference(name, seed):
     return env
 
 
-# Tasks whose contacts differ from MuJoCo 3.5 on are left out: the reference lacks the remedy.
+# Tasks whose contacts changed in MuJoCo 3.5 are omitted: the reference does not have the fix.
 @pytest.mark.parametrize("name", ["mw-push", "mw-drawer-open", "mw-assembly", "mw-soccer"])
 def test_episodes_are_those_of_the_goal_observable_class(name):
-    """Control steps, rewards and goals; the first step of an episode is one of no action."""
+    """Control steps, rewards and goals are equal; the first action of an episode is zero."""
     env, other = make_env(name, seed=5), reference(name, 5)
     rng = np.random.default_rng(0)
     for _ in range(2):
         obs, _ = env.reset()
         expected, _ = other.reset()
         np.testing.assert_array_equal(obs, expected.astype(np.float32))
-        assert np.any(obs[-3:] != 0)  # the goal is seen
+        assert np.any(obs[-3:] != 0)  # the goal is observed
         other.step(np.zeros(4))
         for _ in range(10):
             action = rng.uniform(-1, 1, 4)
@@ -48,7 +48,7 @@ def test_rewards_are_of_version_2():
 
 
 def expert_episode(env, seed):
-    """Success ever and at the last step of an episode of the task's scripted policy."""
+    """Return the success at any step, and at the last, of the task's scripted policy."""
     policy = ENV_POLICY_MAP[f"{env.task.env_id}-v3"]()
     obs, _ = env.reset(seed=seed)
     for _ in range(env.episode_length):
@@ -57,14 +57,14 @@ def expert_episode(env, seed):
 
 
 def test_the_expert_turns_the_dial():
-    """Contacts as before MuJoCo 3.5: without them it never gets there."""
+    """The policy succeeds with the contacts of MuJoCo < 3.5; without the fix it never does."""
     env = make_env("mw-dial-turn", seed=0)
     assert [expert_episode(env, seed)[0] for seed in range(5)] == [1.0] * 5
 
 
 @pytest.mark.slow
 def test_scripted_experts_solve_nearly_all_tasks():
-    """All 50 tasks, five episodes each; several experts let go again before the end."""
+    """All 50 tasks, five episodes each; several policies release the object before the end."""
     ever, last = {}, {}
     for name in NAMES:
         env = make_env(name, seed=0)

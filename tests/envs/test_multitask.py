@@ -1,4 +1,4 @@
-"""Tasks of a set in the shapes of the set."""
+"""Tasks in the padded shapes of a task set."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_shapes_of_the_published_sets():
 
 @pytest.fixture(scope="module")
 def padded():
-    """A pendulum and a Meta-World task, each in the shapes of all 80, with its bare twin."""
+    """Make a pendulum and a Meta-World task in the shapes of mt80, each with an unpadded copy."""
     spec = multitask_spec(get_suite("mt80"))
     return {
         name: (PaddedEnv(make_env(name, seed=3), spec), make_env(name, seed=3))

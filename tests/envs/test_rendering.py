@@ -1,4 +1,4 @@
-"""Pixels and pictures, with the real renderer of this machine."""
+"""Pixel observations and rendering, with the renderer of this machine."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tdmpc2.envs.tasks import get_suite, get_task
 
 @pytest.fixture(autouse=True, scope="module")
 def opengl():
-    """A renderer, chosen before MuJoCo is imported by whatever test comes first."""
+    """Select a renderer before the first test imports MuJoCo."""
     if not rendering.can_render(os.environ.get(rendering.VARIABLE, "egl")):
         pytest.skip("missing: an OpenGL to render with (apt-get install libegl1)")
 
@@ -37,7 +37,7 @@ def test_pixel_spaces(env):
     obs, info = env.reset()
     assert env.observation_space.contains(obs)
     assert info == {"success": 0.0, "success_ever": 0.0}
-    assert obs.std() > 10  # there is something to see
+    assert obs.std() > 10  # the image is not uniform
 
 
 def test_the_newest_frame_comes_last_and_the_first_is_repeated(env):
@@ -92,7 +92,7 @@ def test_other_domains_refuse_pixels(name):
 
 
 def test_unknown_observations_are_refused():
-    with pytest.raises(UserError, match=r"obs=rbg: no such observation \(did you mean 'rgb'\?\)"):
+    with pytest.raises(UserError, match=r"obs=rbg: unknown value \(did you mean 'rgb'\?\)"):
         make_env("walker-walk", seed=0, obs="rbg")
 
 
@@ -114,7 +114,7 @@ def test_pictures_for_people_leave_the_episode_as_it_is(name):
 
 
 def test_meta_world_stands_upright():
-    """The camera hangs upside down: above the table there is a plain grey wall."""
+    """The camera is mounted upside down: above the table there is a plain gray wall."""
     env = make_env("mw-reach", seed=0, render=True)
     env.reset(seed=0)
     frame = env.render()[:, -60:].astype(float)
@@ -129,12 +129,12 @@ def test_what_has_nothing_to_show_says_so():
 
 def test_maniskill2_is_refused_where_there_is_no_vulkan(monkeypatch):
     monkeypatch.setattr("tdmpc2.envs.factory.can_render_vulkan", lambda: False)
-    with pytest.raises(UserError, match="only with a GPU that has a Vulkan driver"):
+    with pytest.raises(UserError, match="only on a GPU with a Vulkan driver"):
         check_render(get_task("lift-cube"))
 
 
 def run(code: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """A fresh process, which has not imported MuJoCo and knows no MUJOCO_GL but the given one."""
+    """Run code in a new process, without MuJoCo imported and with the given MUJOCO_GL."""
     env = {k: v for k, v in os.environ.items() if k != rendering.VARIABLE} | variables
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
 
@@ -161,13 +161,13 @@ def test_the_users_choice_is_kept():
 
 
 def test_without_any_opengl_the_command_is_named(tmp_path):
-    """MuJoCo's bindings to both of them are kept from loading."""
+    """Loading MuJoCo's bindings of both backends fails."""
     (tmp_path / "OpenGL").mkdir()
     (tmp_path / "OpenGL" / "__init__.py").write_text("raise ImportError('no library')")
     done = run(PREPARE, PYTHONPATH=str(tmp_path))
-    assert "no OpenGL to render with: apt-get install libegl1 (or libosmesa6)" in done.stderr
+    assert "install one: apt-get install libegl1 (or libosmesa6)" in done.stderr
 
 
 def test_too_late_is_said():
     done = run("import mujoco\n" + PREPARE)
-    assert "must be asked for before the first environment is made" in done.stderr
+    assert "must be requested before the first environment is made" in done.stderr

@@ -1,4 +1,4 @@
-"""Departures from the paper's setting: what they change, in which tasks, and their names."""
+"""Task switches: their effects, the tasks that they apply to, and their names."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_an_episode_ends_at_success_or_goes_on(stops, monkeypatch):
     if stops:
         with pytest.raises(RuntimeError, match="outside an episode"):
             env.step(np.zeros(4))
-    assert task_of(spec).episodic == stops  # so the agent learns to predict the end
+    assert task_of(spec).episodic == stops  # so that the agent learns to predict termination
     env.close()
 
 
@@ -50,9 +50,9 @@ def test_unseeded_resets_are_drawn_from_the_global_generator():
     seed_globals(7)
     first = goals(env)
     seed_globals(7)
-    assert goals(other) == first  # whatever the environments' own seeds
+    assert goals(other) == first  # for any seeds of the environments
     assert goals(env) != first
-    # What one draws, the other no longer gets: so does an evaluation between two episodes.
+    # A sample of one environment changes the next of the other, as an evaluation would.
     seed_globals(7)
     assert [goals(env, 1)[0], goals(other, 1)[0], goals(env, 1)[0]] == first
     state = env.generator_state()
@@ -83,7 +83,7 @@ def test_part_of_identity_name_and_commands():
 
 
 def test_unchanged_protocols_keep_the_identity_of_older_runs():
-    """Runs begun before there were switches go on."""
+    """Runs that were started before the switches existed can be resumed."""
     assert make_spec("tdmpc2", "walker-walk", 1).identity == "e6de1a9d94"
 
 
@@ -92,7 +92,7 @@ def test_unchanged_protocols_keep_the_identity_of_older_runs():
     [("dog-run", STOPPING, "maniskill2"), ("lift-cube", UNSEEDED, "metaworld")],
 )
 def test_a_switch_that_changes_nothing_is_refused(task, task_switches, domain):
-    with pytest.raises(UserError, match=f"changes nothing in {task}, only in {domain} tasks"):
+    with pytest.raises(UserError, match=f"no effect in {task}; it applies only to {domain} tasks"):
         make_spec("tdmpc2", task, 1, task_switches=task_switches)
 
 

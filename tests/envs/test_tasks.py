@@ -1,4 +1,4 @@
-"""The task table against the published facts, and the suites that follow from it."""
+"""The task table against published facts, and the suites derived from it."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_the_visual_suite_is_that_of_the_released_curves(published_curves):
 def test_row_equals_the_published_row(name):
     task, row = TASKS[name], published_rows()[name]
     assert task.domain == row["domain"]
-    # Meta-World's ids had a suffix then; ManiSkill2's stand beside their control mode.
+    # In the published list, Meta-World's ids have a suffix, and ManiSkill2's a control mode.
     assert task.env_id == row["env"].removesuffix("-v2-goal-observable").split()[0]
     assert ("custom" in task.tags) == row["env"].endswith(" (custom)")
     assert task.obs_dim == int(row["obs_dim"])

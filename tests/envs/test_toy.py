@@ -1,4 +1,4 @@
-"""The point mass: its equations, and that it needs a policy to score."""
+"""The point mass: its equations, and that zero and random actions score low."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tdmpc2.envs.factory import make_env
 
 
 def start(env, position, velocity=(0.0, 0.0)):
-    """Puts the point somewhere inside a new episode."""
+    """Start an episode and set the position and velocity of the point."""
     env.reset(seed=0)
     env._position = np.array(position)
     env._velocity = np.array(velocity)

@@ -1,4 +1,4 @@
-"""Environments in worker processes: the same results, and an end with their owner."""
+"""Environments in worker processes: equal results, and processes that end with their owner."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def group():
 
 
 def test_the_results_are_those_of_one_process(group):
-    """Over episodes that end at different times, so that requests name fewer and fewer."""
+    """Episodes end at different times, so that requests contain fewer and fewer environments."""
     serial = SerialEnvs([make_env(**arguments) for arguments in ARGUMENTS])
     results = [evaluate(UniformPolicy(2, 0), envs, SEEDS) for envs in (serial, group, group)]
     assert len(set(results[0].lengths.tolist())) > 1
@@ -59,7 +59,7 @@ def test_simulators_answer_bit_for_bit_as_in_one_process(task):
 
 @pytest.mark.parametrize("task", ["cartpole-swingup", "toy-pointmass-episodic"])
 def test_a_training_environment_in_a_process_of_its_own(task):
-    """The same episodes, and the same again from a state of its generator."""
+    """The episodes are equal, and equal again after restoring the generator's state."""
     arguments = {"task": get_task(task), "seed": 5}
     here = make_env(**arguments)
     there = RemoteEnv(arguments, make_env(**{**arguments, "seed": 0}))
@@ -121,7 +121,7 @@ def test_a_worker_that_was_killed_is_noticed(group):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR2])
 def test_signals_to_a_whole_run_do_not_end_workers(group, number):
-    """The run stops by itself, after the decision it is at."""
+    """The run stops by itself after the current decision."""
     group.reset(SEEDS)
     for worker in group._workers:
         os.kill(worker._process.pid, number)
@@ -143,12 +143,12 @@ def test_workers_end_with_the_process_that_owns_them():
     for _ in range(200):
         if not any(psutil.pid_exists(pid) and not is_dead(pid) for pid in pids):
             return
-        time.sleep(0.05)  # they have the end of a pipe to notice
+        time.sleep(0.05)  # workers end when their pipe is closed
     raise AssertionError("workers outlive their owner")
 
 
 def is_dead(pid):
-    """Whether a process only waits for its parent to read its exit code."""
+    """Return whether a process is a zombie."""
     try:
         return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

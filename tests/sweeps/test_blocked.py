@@ -53,7 +53,7 @@ def test_an_ablation_is_planned_without_models(
     assert ablations.main(arguments) == launch.ASKS_FIRST
     printed = capsys.readouterr().out
     assert "18 runs, 0 finished already, 6 blocked, 12 to do" in printed
-    assert "6 runs of pick-ycb: official ycb models are wanted" in printed
+    assert "6 runs of pick-ycb: official ycb models are required" in printed
     assert f"`{FETCH} ycb`" in printed
     assert "Add --yes" in printed
     assert not (tmp_path / "runs").exists()

@@ -59,7 +59,7 @@ def test_models_are_the_first_wanted_that_are_there(
     """And the arguments for each run name what was found, so that it can use nothing else."""
     monkeypatch.setenv("MS2_ASSET_DIR", str(tmp_path))
     tasks = ["lift-cube", "pick-ycb", "turn-faucet"]
-    with pytest.raises(UserError, match="official ycb models are wanted"):
+    with pytest.raises(UserError, match="official ycb models are required"):
         make_spec("tdmpc2", "pick-ycb", 1)
     # A plan has the runs that wait for models, under the first source that is wanted.
     assert [run.assets for run in grid(tasks, ["tdmpc2"], (1,))] == [None, "official", "official"]

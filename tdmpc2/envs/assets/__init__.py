@@ -1,4 +1,4 @@
-"""Models that two ManiSkill2 tasks need: where they lie, where they come from, fetching them."""
+"""Models that two ManiSkill2 tasks need: location, identification and download."""
 
 from tdmpc2.envs.assets.asset_set import KINDS, SOURCES, AssetSet
 from tdmpc2.envs.assets.find import MissingAssetsError, find_assets

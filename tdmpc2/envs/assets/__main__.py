@@ -1,4 +1,4 @@
-"""The models two ManiSkill2 tasks need: `python -m tdmpc2.envs.assets list | fetch | build`."""
+"""List, fetch and build the models of two ManiSkill2 tasks: `python -m tdmpc2.envs.assets`."""
 
 from __future__ import annotations
 
@@ -16,26 +16,27 @@ from tdmpc2.envs.assets.folders import asset_dir, default_asset_dir, standin_dir
 
 
 def usage() -> str:
-    """Text of `--help`."""
+    """Return the text of `--help`."""
     return f"""usage: python -m tdmpc2.envs.assets [list]
-       python -m tdmpc2.envs.assets fetch ycb|faucet [archive=FILE]
+       python -m tdmpc2.envs.assets fetch ycb|faucet [archive=PATH]
        python -m tdmpc2.envs.assets build standin
 
-The models that pick-ycb (ycb) and turn-faucet (faucet) need.
+Manage the models that the tasks pick-ycb (ycb) and turn-faucet (faucet) need.
 
-  list   the sets found: in MS2_ASSET_DIR, the default folder and the stand-ins' folder
-  fetch  download ManiSkill2's own models, check them, and put them in place
-  build  make simple replacements from files inside the installed packages
+  list   list the sets in MS2_ASSET_DIR, in the default folder and in the stand-ins' folder
+         (default)
+  fetch  download ManiSkill2's own models, verify them, and install them
+  build  make stand-ins, simple replacements, from files of the installed packages
 
-Sets go to $MS2_ASSET_DIR if that is set, else to {default_asset_dir()};
-stand-ins to {standin_dir()}.
+Fetched sets are installed in $MS2_ASSET_DIR if it is set, else in {default_asset_dir()};
+stand-ins in {standin_dir()}.
 
-  archive=FILE   use what was downloaded elsewhere: for ycb the zip file (verified by the
-                 same checksum), for faucet the folder of its 60 zip files
+  archive=PATH   use archives that were downloaded before: for ycb the zip file (its checksum is
+                 verified), for faucet the folder of its 60 zip files; default: download
 
-Where a set comes from is known by checksum: official, rebuilt, standin or unknown. A task takes
-the official one unless assets= names another. ManiSkill2 states no checksums for its faucets,
-so those, when fetched, are `unknown`: use them with assets=unknown.
+The source of a set is identified by checksum: official, rebuilt, standin or unknown. A task
+uses the official set unless assets= names another source. ManiSkill2 publishes no checksums of
+its faucets, so the source of fetched faucets is `unknown`: use them with assets=unknown.
 
 Licenses:
   ycb     {official.LICENSES["ycb"]}
@@ -43,7 +44,11 @@ Licenses:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The command; returns its exit code."""
+    """Run the command and return its exit code.
+
+    Raises:
+        UserError: an unknown action or argument.
+    """
     actions = {"list": _list, "fetch": _fetch, "build": _build}
     action, *rest = arguments or ["list"]
     if action not in actions:
@@ -54,50 +59,50 @@ def main(arguments: Sequence[str]) -> int:
 
 def _list(arguments: Sequence[str]) -> None:
     if arguments:
-        raise UserError(f"list takes no '{arguments[0]}' (see --help)")
+        raise UserError(f"list takes no argument, but '{arguments[0]}' is given (see --help)")
     folders = list(dict.fromkeys([asset_dir(), default_asset_dir(), standin_dir()]))
     rows = [row for folder in folders for kind in KINDS if (row := _row(kind, folder))]
     if not rows:
-        print(f"no models in {', '.join(map(str, folders))}")
+        print(f"no asset sets in {', '.join(map(str, folders))}")
         return
     print(f"{'kind':<8}{'source':<18}{'models':>6}  {'fingerprint':<12}  folder")
     print("\n".join(rows))
 
 
 def _row(kind: Kind, folder: Path) -> str | None:
-    """A line of the table; None if there is no such set."""
+    """Return a line of the table, or None if there is no such set."""
     try:
-        found = read_set(kind, folder)
+        asset_set = read_set(kind, folder)
     except UserError as error:
         return f"{kind:<8}{'incomplete':<18}{'':>6}  {'':<12}  {error}"
-    return None if found is None else _line(found)
+    return None if asset_set is None else _line(asset_set)
 
 
-def _line(found: AssetSet) -> str:
+def _line(asset_set: AssetSet) -> str:
     return (
-        f"{found.kind:<8}{found.label:<18}{len(found.models):>6}  "
-        f"{found.fingerprint[:12]}  {found.folder}"
+        f"{asset_set.kind:<8}{asset_set.label:<18}{len(asset_set.models):>6}  "
+        f"{asset_set.fingerprint[:12]}  {asset_set.folder}"
     )
 
 
 def _fetch(arguments: Sequence[str]) -> None:
     kind, *rest = arguments or [""]
     if kind not in KINDS:
-        raise UserError(f"fetch '{kind}': unknown models{did_you_mean(kind, KINDS)}")
+        raise UserError(f"fetch '{kind}': unknown asset set{did_you_mean(kind, KINDS)}")
     options = cli.parse_arguments(rest, {"archive": Path})
     print(f"license: {official.LICENSES[kind]}")
-    found = fetch(kind, options.get("archive"))
-    print(_line(found))
-    if found.source == "unknown":
+    asset_set = fetch(kind, options.get("archive"))
+    print(_line(asset_set))
+    if asset_set.source == "unknown":
         print(
-            "their source cannot be verified, since ManiSkill2 states no checksums for them: "
-            "use them with assets=unknown"
+            "the source cannot be verified, because ManiSkill2 publishes no checksums of these "
+            "models: use them with assets=unknown"
         )
 
 
 def _build(arguments: Sequence[str]) -> None:
     if list(arguments) != ["standin"]:
-        raise UserError(f"build '{' '.join(arguments)}': only `build standin` is known")
+        raise UserError(f"build '{' '.join(arguments)}': unknown set (valid: standin)")
     for kind in KINDS:
         print(_line(standin_set(kind)))
 

@@ -1,4 +1,4 @@
-"""What a set of models is: its files, its fingerprint, its source."""
+"""`AssetSet`: the files, fingerprint and source of a set of models."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ Source = Literal["official", "rebuilt", "standin", "unknown"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 SOURCES: tuple[Source, ...] = get_args(Source)
 
-# Names that ManiSkill2 gives them below its asset folder; the stand-ins' list is ours.
+# Names inside ManiSkill2's asset folder; only the list of stand-ins is this project's own.
 SUBFOLDER = {"ycb": "mani_skill2_ycb", "faucet": "partnet_mobility"}
 YCB_LIST = "info_pick_v0.json"
 STANDIN_LIST = "meta/info_faucet_standin.json"
 PACKAGED_FAUCETS = "assets/partnet_mobility/meta/info_faucet_train.json"
 MANIFEST = "source.json"  # written by `fetch`
 
-# Sets known by their fingerprint alone.
+# Sets that are identified by their fingerprint alone.
 KNOWN: dict[str, Source] = {
-    # All 74 YCB objects rebuilt from the google_16k scans; hulls coarser than ManiSkill2's.
+    # All 74 YCB objects, rebuilt from the google_16k scans; hulls coarser than ManiSkill2's.
     "d5620e5612bd5a662668447fd82106b31fba23b0fe8503929b72e5cac066c695": "rebuilt",
-    # An earlier pair of stand-in faucets.
+    # An earlier version of the two stand-in faucets.
     "bc9474c1926ad5415089eede972fd3fa7e9262d9c44e1f9fb01e6a85d8aa0c2b": "standin",
-    # What `ycb.write_standins` and `faucets.write_standins` make from the pinned packages.
+    # The results of `ycb.write_standins` and `faucets.write_standins` with the pinned packages.
     "cafb620ab5ce9fffbc7f04f44490e2917dbaea1df473b222b6912568ec816708": "standin",
     "93fc10bb9e637066124925bf48ff2ddb36f95b544675c46162cdfc285273adbf": "standin",
 }
@@ -39,13 +39,14 @@ KNOWN: dict[str, Source] = {
 
 @dataclass(frozen=True)
 class AssetSet:
-    """Models of one kind in one folder.
+    """A set of models of one kind in one folder.
 
     Attributes:
         kind: `ycb` for PickSingleYCB, `faucet` for TurnFaucet.
-        source: who made them, known by checksum.
-        folder: what `MS2_ASSET_DIR` would be: it holds `mani_skill2_ycb/` or `partnet_mobility/`.
-        fingerprint: SHA-256 (hex) over names and contents of the files that physics reads.
+        source: origin of the set, identified by checksum.
+        folder: the value for `MS2_ASSET_DIR`: it contains `mani_skill2_ycb/` or
+            `partnet_mobility/`.
+        fingerprint: SHA-256 (hex) of the names and contents of the files that affect physics.
     """
 
     kind: Kind
@@ -55,17 +56,17 @@ class AssetSet:
 
     @property
     def label(self) -> str:
-        """The source, for records; sets of unknown source are told apart by fingerprint."""
+        """The source, for records; a set of unknown source is identified by its fingerprint."""
         return f"unknown-{self.fingerprint[:8]}" if self.source == "unknown" else self.source
 
     @property
     def models(self) -> tuple[str, ...]:
-        """Names of the models that the task draws from."""
+        """Names of the models that the task samples from."""
         return tuple(sorted(_model_list(self.kind, self.folder)))
 
     @property
     def kwargs(self) -> dict[str, Any]:
-        """What `gymnasium.make` needs to use this set."""
+        """Arguments of `gymnasium.make` that select this set."""
         root = self.folder / SUBFOLDER[self.kind]
         if self.kind == "ycb":
             return {"asset_root": _literal(root), "model_json": YCB_LIST}
@@ -76,18 +77,18 @@ class AssetSet:
 
 
 def _literal(path: Path) -> str:
-    """A path that survives the `str.format` that ManiSkill2 puts it through."""
+    """Escape a path for `str.format`, which ManiSkill2 applies to it."""
     return str(path).replace("{", "{{").replace("}", "}}")
 
 
 def read_set(kind: Kind, folder: Path) -> AssetSet | None:
-    """Reads what lies in a folder.
+    """Read the asset set in a folder.
 
     Returns:
-        The set, or None where there is none.
+        The set, or None if the folder has none.
 
     Raises:
-        UserError: the set is damaged or lacks files.
+        UserError: the set is damaged or incomplete.
     """
     if not _begun(kind, folder):
         return None
@@ -99,10 +100,10 @@ def read_set(kind: Kind, folder: Path) -> AssetSet | None:
 
 
 def fingerprint_of(kind: Kind, folder: Path) -> str:
-    """SHA-256 over the sorted relative names and the contents of the files physics reads.
+    """Compute the SHA-256 of the sorted names and the contents of the files that affect physics.
 
     Raises:
-        UserError: the set is damaged or lacks files.
+        UserError: the set is damaged or incomplete.
     """
     names = {path.relative_to(folder).as_posix(): path for path in _physics_files(kind, folder)}
     total = hashlib.sha256()
@@ -110,12 +111,12 @@ def fingerprint_of(kind: Kind, folder: Path) -> str:
         try:
             total.update(f"{name}\0{sha256_of(names[name])}\n".encode())
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-            raise UserError(f"{folder}: incomplete {kind} models, no {name}") from None
+            raise UserError(f"{folder}: incomplete {kind} models, {name} is missing") from None
     return total.hexdigest()
 
 
 def _is_official(kind: Kind, folder: Path, fingerprint: str) -> bool:
-    """Whether `fetch` unpacked it from the archive ManiSkill2 states, and no file changed since."""
+    """Return whether `fetch` unpacked the set from the official archive and no file has changed."""
     manifest = read_json(folder / SUBFOLDER[kind] / MANIFEST)
     return kind == "ycb" and manifest == manifest_of(
         kind, fingerprint, {official.YCB_URL: official.YCB_SHA256}
@@ -123,12 +124,12 @@ def _is_official(kind: Kind, folder: Path, fingerprint: str) -> bool:
 
 
 def manifest_of(kind: Kind, fingerprint: str, archives: dict[str, str]) -> dict[str, Any]:
-    """What `fetch` notes beside a set.
+    """Return the manifest that `fetch` writes beside a set.
 
     Args:
-        kind: of the set.
-        fingerprint: of the set as unpacked.
-        archives: address and SHA-256 of each archive.
+        kind: kind of the set.
+        fingerprint: fingerprint of the unpacked set.
+        archives: URL and SHA-256 of each archive.
     """
     return {
         "kind": kind,
@@ -139,7 +140,10 @@ def manifest_of(kind: Kind, fingerprint: str, archives: dict[str, str]) -> dict[
 
 
 def _begun(kind: Kind, folder: Path) -> bool:
-    """Whether there is anything of a set; ManiSkill2 keeps other models beside its faucets."""
+    """Return whether a folder contains files of a set, complete or not.
+
+    ManiSkill2 keeps other models beside its faucets.
+    """
     root = folder / SUBFOLDER[kind]
     if kind == "ycb":
         return root.is_dir()
@@ -151,12 +155,12 @@ def _begun(kind: Kind, folder: Path) -> bool:
 
 
 def packaged_faucets() -> tuple[str, ...]:
-    """The benchmark's 60 faucets, from ManiSkill2's own list."""
+    """Return the names of the benchmark's 60 faucets, from ManiSkill2's own list."""
     return tuple(sorted(_read_list(package_folder("mani_skill2") / PACKAGED_FAUCETS)))
 
 
 def _model_list(kind: Kind, folder: Path) -> tuple[str, ...]:
-    """Names of the models a set is to have."""
+    """Return the names of the models that a complete set has."""
     root = folder / SUBFOLDER[kind]
     if kind == "ycb":
         return _read_list(root / YCB_LIST)
@@ -168,12 +172,12 @@ def _model_list(kind: Kind, folder: Path) -> tuple[str, ...]:
 def _read_list(path: Path) -> tuple[str, ...]:
     models = read_json(path)
     if not isinstance(models, dict) or not models:
-        raise UserError(f"{path}: missing, or no list of models")
+        raise UserError(f"{path}: missing, or not a list of models; fetch or build the set again")
     return tuple(models)
 
 
 def _physics_files(kind: Kind, folder: Path) -> list[Path]:
-    """Files that decide the physics, present or not."""
+    """Return the files that affect physics, whether they exist or not."""
     root, models = folder / SUBFOLDER[kind], _model_list(kind, folder)
     if kind == "ycb":
         listed = [root / "models" / model / "collision.obj" for model in models]
@@ -186,7 +190,7 @@ def _physics_files(kind: Kind, folder: Path) -> list[Path]:
 
 
 def _collision_meshes(urdf: Path) -> set[str]:
-    """Names of the collision meshes in a URDF; none if there is no such file."""
+    """Return the names of the collision meshes in a URDF; empty if the file does not exist."""
     try:
         links = ElementTree.parse(urdf)
     except (FileNotFoundError, NotADirectoryError):

@@ -1,4 +1,4 @@
-"""Stand-in faucets for TurnFaucet: Meta-World's, and one drawn here."""
+"""Build the stand-in faucets of TurnFaucet: Meta-World's faucet, and one made of primitives."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from tdmpc2.envs.assets.asset_set import STANDIN_LIST
 from tdmpc2.envs.assets.folders import package_folder
 from tdmpc2.envs.assets.mesh import rounded, write_hulls
 
-_NOTE = """9001: meshes and measures of Meta-World's faucet (MIT, Farama Foundation), laid out anew.
-9002: drawn by this project. Stand-ins: NOT the 60 PartNet-Mobility faucets of the benchmark.
+_NOTE = """9001: meshes and measures of Meta-World's faucet (MIT, Farama Foundation), new layout.
+9002: designed by this project. Stand-ins: NOT the 60 PartNet-Mobility faucets of the benchmark.
 """
-_SCALE = 1.2  # both are then about as large as the benchmark's
+_SCALE = 1.2  # makes both about as large as the faucets of the benchmark
 _URDF = """<?xml version="1.0"?>
 <robot name="faucet_{name}">
  <link name="base"/>
@@ -53,7 +53,7 @@ _ZERO: Vector = (0.0, 0.0, 0.0)
 
 @dataclass(frozen=True)
 class _Visual:
-    """A mesh to show: its file below the model's folder, where it sits and how it is turned."""
+    """A visual mesh: its file relative to the model's folder, its position and its rotation."""
 
     file: str
     xyz: Vector = _ZERO
@@ -62,15 +62,15 @@ class _Visual:
 
 @dataclass(frozen=True)
 class _Faucet:
-    """A base that stands and a switch that turns.
+    """A faucet: a fixed base and a switch on a revolute joint.
 
     Attributes:
-        base: points `(N, 3)` in meters of each convex piece.
+        base: the convex pieces, points `(N, 3)` in meters each.
         switch: the same, relative to the joint.
-        origin: of the joint, in meters.
-        axis: of the joint.
-        limits: of the joint, in radians.
-        base_visuals: meshes to show; the collision pieces by default.
+        origin: position of the joint, in meters.
+        axis: axis of the joint.
+        limits: limits of the joint, in radians.
+        base_visuals: visual meshes; the collision pieces by default.
         switch_visuals: the same for the switch.
     """
 
@@ -84,13 +84,13 @@ class _Faucet:
 
 
 def write_standins(folder: Path) -> None:
-    """Writes the set.
+    """Write the stand-in faucets.
 
     Args:
-        folder: becomes `partnet_mobility`.
+        folder: folder that becomes `partnet_mobility`.
 
     Raises:
-        UserError: Meta-World is missing or holds no such files.
+        UserError: Meta-World is not installed or lacks the files.
     """
     info = {}
     for name, faucet in (("9001", _metaworld_faucet()), ("9002", _drawn_faucet())):
@@ -103,7 +103,7 @@ def write_standins(folder: Path) -> None:
 
 
 def _metaworld_faucet() -> _Faucet:
-    """Meta-World's faucet: its meshes to look at, its cylinders and capsule to touch."""
+    """Return Meta-World's faucet: its meshes for rendering, its primitives for collisions."""
     quarter = (math.radians(90), 0.0, 0.0)
     return _Faucet(
         base=[_cylinder(0.046, 0.009, at=(0, 0, 0.009)), _cylinder(0.017, 0.044, at=(0, 0, 0.061))],
@@ -125,7 +125,7 @@ def _metaworld_faucet() -> _Faucet:
 
 
 def _drawn_faucet() -> _Faucet:
-    """A spout on a column, and a lever on its side that turns about x."""
+    """Return a spout on a column, with a lever on its side that turns about x."""
     return _Faucet(
         base=[
             _cylinder(0.05, 0.01, at=(0, 0, 0.01)),
@@ -144,7 +144,7 @@ def _drawn_faucet() -> _Faucet:
 
 
 def _copy_visuals(folder: Path) -> None:
-    """Puts what Meta-World's faucet looks like beside it."""
+    """Copy the visual meshes of Meta-World's faucet."""
     meshes = package_folder("metaworld") / "assets" / "objects" / "meshes" / "faucet"
     folder.mkdir()
     for name in ("faucetbase", "faucethandle1", "faucethead"):
@@ -158,7 +158,7 @@ def _copy_visuals(folder: Path) -> None:
 
 
 def _write_model(folder: Path, faucet: _Faucet) -> None:
-    """Writes a faucet as PartNet-Mobility lays them out."""
+    """Write a faucet in the layout of PartNet-Mobility."""
     (folder / "convex").mkdir(parents=True)
     write_hulls(folder / "convex" / "base.obj", faucet.base)
     write_hulls(folder / "convex" / "switch.obj", faucet.switch)
@@ -186,7 +186,7 @@ def _vector(values: Vector) -> str:
 
 
 def _facts(faucet: _Faucet) -> dict[str, Any]:
-    """What ManiSkill2's list of models says of one: its box, size, place and links."""
+    """Return a faucet's entry in ManiSkill2's model list: bounding box, scale, offset and links."""
     points = np.concatenate(
         [*faucet.base, *(piece + np.array(faucet.origin) for piece in faucet.switch)]
     )
@@ -200,24 +200,24 @@ def _facts(faucet: _Faucet) -> dict[str, Any]:
 
 
 def _ring(radius: float, height: float, *, sections: int = 24) -> np.ndarray:
-    """Points `(sections, 3)` of a circle about z."""
+    """Return the points `(sections, 3)` of a circle about z."""
     angles = [2 * math.pi * k / sections for k in range(sections)]
     return np.array([[radius * math.cos(a), radius * math.sin(a), height] for a in angles])
 
 
 def _placed(points: np.ndarray, along: int, at: Vector) -> np.ndarray:
-    """Points drawn about z, turned to lie about axis `along`, then moved."""
+    """Return points, given about z, turned to lie about axis `along` and then moved to `at`."""
     return np.roll(points, along - 2, axis=1) + np.array(at)
 
 
 def _cylinder(radius: float, half: float, *, along: int = 2, at: Vector = _ZERO) -> np.ndarray:
-    """Points of a cylinder of half length `half` about an axis (0, 1, 2 for x, y, z)."""
+    """Return the points of a cylinder of half length `half` about an axis (0, 1, 2 for x, y, z)."""
     rings = [_ring(radius, -half), _ring(radius, half)]
     return _placed(np.concatenate(rings), along, at)
 
 
 def _capsule(radius: float, half: float, *, along: int = 2, at: Vector = _ZERO) -> np.ndarray:
-    """Points of a cylinder of half length `half` with round ends."""
+    """Return the points of a cylinder of half length `half` with round ends."""
     rings = [np.array([[0, 0, half + radius], [0, 0, -half - radius]])]
     for degrees in (0, 30, 60):
         across = radius * math.cos(math.radians(degrees))
@@ -227,6 +227,6 @@ def _capsule(radius: float, half: float, *, along: int = 2, at: Vector = _ZERO) 
 
 
 def _box(size: Vector, *, at: Vector = _ZERO) -> np.ndarray:
-    """The eight corners of a box of full side lengths `size`."""
+    """Return the eight corners of a box with full side lengths `size`."""
     signs = np.stack(np.meshgrid([-1, 1], [-1, 1], [-1, 1]), axis=-1).reshape(-1, 3)
     return signs * np.array(size) / 2 + np.array(at)

@@ -1,4 +1,4 @@
-"""Fetching the official models: download, checksum, safe unpacking, one move into place."""
+"""Download, verify, unpack and install the official models."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from tdmpc2.envs.assets.folders import ADVICE, asset_dir
 
 @dataclass(frozen=True)
 class _Archive:
-    """One zip file.
+    """One zip archive.
 
     Attributes:
-        url: where it is.
-        sha256: as ManiSkill2 states it; None if it does not.
-        top: the folder inside it that holds the models.
-        place: where that goes, below the set's folder.
+        url: URL of the archive.
+        sha256: checksum that ManiSkill2 publishes; None if there is none.
+        top: folder inside the archive that contains the models.
+        place: destination of that folder, relative to the set's folder.
     """
 
     url: str
@@ -40,30 +40,30 @@ class _Archive:
 
     @property
     def name(self) -> str:
-        """Name of the file."""
+        """File name of the archive."""
         return self.url.rsplit("/", 1)[-1]
 
 
 def fetch(kind: Kind, local: Path | None = None) -> AssetSet:
-    """Puts the official models into `$MS2_ASSET_DIR` (else the default folder).
+    """Install the official models in `$MS2_ASSET_DIR` (else in the default folder).
 
-    The YCB set becomes `official`: its archive has the checksum that ManiSkill2 states.
-    ManiSkill2 states none for the faucets, so they become `unknown`, with a fingerprint
-    by which equal sets are known.
+    The YCB set becomes `official`: ManiSkill2 publishes the checksum of its archive. It
+    publishes none for the faucets, so their source is `unknown`, and their fingerprint
+    identifies them.
 
     Args:
-        kind: of the models.
-        local: what was downloaded elsewhere: the archive for `ycb`, the folder of the
-            60 archives (`5000.zip` …) for `faucet`.
+        kind: kind of the models.
+        local: files that were downloaded before: the archive for `ycb`, the folder of the 60
+            archives (`5000.zip` …) for `faucet`.
 
     Raises:
-        UserError: something lies there already, no network, a wrong checksum, an
-            archive that is damaged or would write outside its folder.
+        UserError: the destination exists, there is no network, a checksum is wrong, or an
+            archive is damaged or would write outside its folder.
     """
     folder = asset_dir()
     target = folder / SUBFOLDER[kind]
     if target.exists():
-        raise UserError(f"{target} is there already: move it away, or set another MS2_ASSET_DIR")
+        raise UserError(f"{target} already exists: move it away, or set another MS2_ASSET_DIR")
     archives = _archives(kind)
     files = {} if local is None else _local_files(kind, archives, local)
     with put_in_place(target, ADVICE) as new:
@@ -78,9 +78,9 @@ def fetch(kind: Kind, local: Path | None = None) -> AssetSet:
                 file.unlink()
         fingerprint = fingerprint_of(kind, new.parent)
         write_json(new / MANIFEST, manifest_of(kind, fingerprint, checksums))
-    found = read_set(kind, folder)
-    assert found is not None
-    return found
+    asset_set = read_set(kind, folder)
+    assert asset_set is not None
+    return asset_set
 
 
 def _archives(kind: Kind) -> list[_Archive]:
@@ -93,25 +93,25 @@ def _archives(kind: Kind) -> list[_Archive]:
 
 
 def _local_files(kind: Kind, archives: list[_Archive], local: Path) -> dict[str, Path]:
-    """Files downloaded elsewhere, checked before anything is written."""
+    """Return the files that were downloaded before, verified before anything is written."""
     files = {archive.url: local / archive.name for archive in archives}
     if kind == "ycb":
         files = {archives[0].url: local}
     for archive in archives:
         file = files[archive.url]
         if not file.is_file():
-            hint = "" if kind == "ycb" else " (archive= names the folder of the 60 zip files)"
-            raise UserError(f"{file}: no such file{hint}; it comes from {archive.url}")
+            hint = "" if kind == "ycb" else " (archive= must be the folder of the 60 zip files)"
+            raise UserError(f"{file}: no such file{hint}; download it from {archive.url}")
         _verified(archive, file)
     return files
 
 
 def _verified(archive: _Archive, file: Path) -> str:
-    """SHA-256 of an archive, equal to the stated one if there is one."""
-    found = sha256_of(file)
-    if archive.sha256 is not None and found != archive.sha256:
+    """Return the SHA-256 of an archive, after comparison with the published one if there is one."""
+    checksum = sha256_of(file)
+    if archive.sha256 is not None and checksum != archive.sha256:
         raise UserError(
-            f"{file}: not the official {archive.name} (SHA-256 {found[:16]}…, "
-            f"{archive.sha256[:16]}… is stated); nothing was unpacked"
+            f"{file}: not the official {archive.name} (SHA-256 {checksum[:16]}…, expected "
+            f"{archive.sha256[:16]}…); nothing was unpacked; download it again"
         )
-    return found
+    return checksum

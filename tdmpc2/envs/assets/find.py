@@ -1,4 +1,4 @@
-"""Finding the models a task asks for; stand-ins are built when they are asked for by name."""
+"""Find the asset set of a task; stand-ins are built when they are requested by name."""
 
 from __future__ import annotations
 
@@ -11,20 +11,19 @@ COMMAND = "python -m tdmpc2.envs.assets"
 
 
 class MissingAssetsError(UserError):
-    """The models that a task needs are not there; the message names the command that gets them."""
+    """The models that a task needs are missing; the message names the command to install them."""
 
 
 def find_assets(kind: Kind, wanted: str = "official") -> AssetSet:
-    """The set of models in `$MS2_ASSET_DIR` (else the default folder), if it is a wanted one.
+    """Return the asset set in `$MS2_ASSET_DIR` (else the default folder) if its source is accepted.
 
     Args:
         kind: one of `KINDS`.
-        wanted: one of `SOURCES`, or several separated by commas, of which the first that is
-            there is taken. Stand-ins are built in the user's cache unless the folder holds
-            some.
+        wanted: one of `SOURCES`, or several separated by commas, of which the first available
+            one is used. Stand-ins are built in the user's cache unless the folder contains some.
 
     Raises:
-        MissingAssetsError: another source than wanted, an incomplete set, or nothing there.
+        MissingAssetsError: the set has another source, is incomplete, or does not exist.
         UserError: an unknown kind or source.
     """
     if kind not in KINDS:
@@ -34,60 +33,60 @@ def find_assets(kind: Kind, wanted: str = "official") -> AssetSet:
         if source not in SOURCES:
             raise UserError(f"assets={source}: unknown value{did_you_mean(source, SOURCES)}")
     try:
-        found, trouble = read_set(kind, asset_dir()), None
+        found, message = read_set(kind, asset_dir()), None
     except UserError as error:
-        found, trouble = None, str(error)
+        found, message = None, str(error)
     for source in sources:
         if found is not None and found.source == source:
             return found
         if source == "standin":
             return standin_set(kind)
-    raise MissingAssetsError(_refusal(kind, wanted, found, trouble))
+    raise MissingAssetsError(_refusal(kind, wanted, found, message))
 
 
 def standin_set(kind: Kind) -> AssetSet:
-    """The stand-ins in the user's cache, built from the installed packages if need be.
+    """Return the stand-ins in the user's cache; build them from installed packages if missing.
 
     Raises:
-        UserError: a package is missing, or the result is not the set this version makes.
+        UserError: a package is missing, or the set in the cache is not the expected one.
     """
     target = standin_dir() / SUBFOLDER[kind]
     if not target.exists():
-        from tdmpc2.envs.assets import faucets, ycb  # with scipy, which no other run needs
+        from tdmpc2.envs.assets import faucets, ycb  # import scipy, which no other run needs
 
         with put_in_place(target, ADVICE) as folder:
             {"ycb": ycb, "faucet": faucets}[kind].write_standins(folder)
     found = read_set(kind, standin_dir())
     if found is None or found.source != "standin":
         raise UserError(
-            f"{target}: not the stand-ins that the pinned packages give (changed, or built with "
-            "other versions of myosuite, metaworld or scipy); remove the folder and try again "
-            "with the pinned ones"
+            f"{target}: not the expected stand-ins (changed, or built with other versions of "
+            "myosuite, metaworld or scipy than the pinned ones); remove the folder and try again "
+            "with the pinned versions"
         )
     return found
 
 
-def _refusal(kind: Kind, wanted: str, found: AssetSet | None, trouble: str | None) -> str:
-    """What lies there instead, and what to type."""
+def _refusal(kind: Kind, wanted: str, found: AssetSet | None, error: str | None) -> str:
+    """Return the error message: which models were found instead, and what to do."""
     if found is not None:
-        lies = f"the models in {found.folder / SUBFOLDER[kind]} are {found.label}"
+        available = f"the models in {found.folder / SUBFOLDER[kind]} are {found.label}"
     else:
-        lies = trouble or f"there are none in {asset_dir()}"
-    ways = []
+        available = error or f"there are none in {asset_dir()}"
+    options = []
     if found is not None:
-        ways.append(f"assets={found.source} to use those")
+        options.append(f"assets={found.source} to use those")
     if wanted == "official" and kind == "ycb":
-        elsewhere = "" if found is None and trouble is None else " in another MS2_ASSET_DIR"
-        ways.append(f"`{COMMAND} fetch ycb`{elsewhere} for the official ones")
+        elsewhere = "" if found is None and error is None else " in another MS2_ASSET_DIR"
+        options.append(f"`{COMMAND} fetch ycb`{elsewhere} for the official ones")
     elif wanted == "official" and found is None:
-        ways.append(
-            f"`{COMMAND} fetch faucet` and assets=official,unknown (ManiSkill2 states no checksums "
-            "by which to know its faucets)"
+        options.append(
+            f"`{COMMAND} fetch faucet` and assets=official,unknown (ManiSkill2 publishes no "
+            "checksums that would identify its faucets)"
         )
     elif wanted == "rebuilt":
-        ways.append("MS2_ASSET_DIR=<the folder of a rebuilt set>")
+        options.append("MS2_ASSET_DIR=<the folder of a rebuilt set>")
     elif wanted == "unknown" and found is None:
-        ways.append(f"`{COMMAND} fetch {kind}`")
+        options.append(f"`{COMMAND} fetch {kind}`")
     if found is None or found.source != "standin":
-        ways.append("assets=standin for simple replacements")
-    return f"{wanted} {kind} models are wanted, but {lies}; type {', or '.join(ways)}"
+        options.append("assets=standin for simple replacements")
+    return f"{wanted} {kind} models are required, but {available}; use {', or '.join(options)}"

@@ -1,4 +1,4 @@
-"""Convex hulls and Wavefront files, byte for byte the same on every machine."""
+"""Convex hulls and Wavefront files, byte-identical on every machine."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from pathlib import Path
 import numpy as np
 from scipy.spatial import ConvexHull
 
-DIGITS = 6  # of coordinates in meters
+DIGITS = 6  # decimals of coordinates in meters
 
 
 def rounded(points: np.ndarray) -> np.ndarray:
-    """Coordinates as they are written, without negative zeros."""
+    """Return coordinates as they are written to files, without negative zeros."""
     return np.round(points, DIGITS) + 0.0
 
 
 def convex_hull(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Vertices and outward triangles of the convex hull.
+    """Compute the vertices and outward triangles of the convex hull.
 
-    The points are rounded first: what the last bits of sines and cosines are on a
-    machine then cannot change the hull.
+    The points are rounded first, so that the last bits of sines and cosines, which depend on
+    the machine, cannot change the hull.
 
     Args:
-        points: `(N, 3)` meters.
+        points: `(N, 3)` in meters.
 
     Returns:
         Vertices `(V, 3)` and triangles `(F, 3)`, indices from 0.
@@ -38,17 +38,17 @@ def convex_hull(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def coordinates(keyword: str, rows: np.ndarray) -> Iterable[str]:
-    """Lines such as `v 0.100000 0.200000 0.300000`."""
+    """Yield lines such as `v 0.100000 0.200000 0.300000`."""
     for row in rows:
         yield " ".join([keyword, *(f"{value:.{DIGITS}f}" for value in row)])
 
 
 def write_hulls(path: Path, pieces: Sequence[np.ndarray]) -> None:
-    """Writes the convex hull of each piece as an object of its own.
+    """Write the convex hull of each piece as a separate object of a Wavefront file.
 
     Args:
-        path: of the file.
-        pieces: points `(N, 3)` of each, in meters.
+        path: path of the file.
+        pieces: points `(N, 3)` of each piece, in meters.
     """
     lines, first = [], 1
     for index, points in enumerate(pieces):

@@ -1,4 +1,4 @@
-"""Stand-in YCB objects: ten whose scans MyoSuite ships, one convex hull each."""
+"""Build the stand-in YCB objects: ten whose scans MyoSuite contains, one convex hull each."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ Stand-ins: NOT the objects of ManiSkill2's PickSingleYCB.
 
 
 class _Object(NamedTuple):
-    """How ManiSkill2 has an object.
+    """An object's parameters in ManiSkill2.
 
     Attributes:
-        yaw: turn about z, in radians, that makes the box around the scan smallest.
-        scale: of the object in the task.
-        density: kg/m³.
+        yaw: rotation about z, in radians, that minimizes the bounding box of the scan.
+        scale: scale of the object in the task.
+        density: density in kg/m³.
     """
 
     yaw: float
@@ -58,13 +58,13 @@ class _Scan(NamedTuple):
 
 
 def write_standins(folder: Path) -> None:
-    """Writes the set.
+    """Write the stand-in YCB objects.
 
     Args:
-        folder: becomes `mani_skill2_ycb`.
+        folder: folder that becomes `mani_skill2_ycb`.
 
     Raises:
-        UserError: MyoSuite is missing or holds no such files.
+        UserError: MyoSuite is not installed or lacks the files.
     """
     scans = package_folder("myosuite") / "simhive" / "YCB_sim"
     info = {}
@@ -91,7 +91,7 @@ def write_standins(folder: Path) -> None:
 
 
 def _read_scan(path: Path) -> _Scan:
-    """Reads MuJoCo's binary mesh format: four counts, vertices, normals, texture, triangles."""
+    """Read MuJoCo's binary mesh format: four counts, vertices, normals, texture, triangles."""
     data = path.read_bytes()
     num_vertices, num_normals, num_texture, num_triangles = np.frombuffer(data, "<i4", 4)
     assert num_texture == num_vertices, f"{path}: one texture coordinate per vertex is expected"
@@ -105,16 +105,16 @@ def _read_scan(path: Path) -> _Scan:
 
 
 def _framed(vertices: np.ndarray, yaw: float) -> np.ndarray:
-    """Vertices `(V, 3)` in ManiSkill2's frame: turned about z, then centered in their box."""
+    """Return vertices `(V, 3)` in ManiSkill2's frame: turned about z and centered in the box."""
     x, y, z = vertices.T
-    # Written out, since a matrix product may round differently on another processor.
+    # Written out, because a matrix product may round differently on another processor.
     cos, sin = math.cos(yaw), math.sin(yaw)
     turned = np.stack([x * cos - y * sin, x * sin + y * cos, z], axis=1)
     return rounded(turned - (turned.max(0) + turned.min(0)) / 2)
 
 
 def _write_textured(model: Path, scan: _Scan) -> None:
-    """Writes what the renderer shows; physics does not read it."""
+    """Write the files for rendering; physics does not read them."""
     texture = np.stack([scan.texture[:, 0], 1 - scan.texture[:, 1]], axis=1)
     lines = ["mtllib textured.mtl", *coordinates("v", scan.vertices)]
     lines += [*coordinates("vt", texture), "usemtl material_0"]

@@ -1,4 +1,4 @@
-"""dm_control behind the `TaskEnv` contract."""
+"""Adapter of dm_control."""
 
 from __future__ import annotations
 
@@ -27,14 +27,13 @@ CUSTOM: Mapping[str, Callable[[int], control.Environment]] = {
     }.items()
     for name, build in module.TASKS.items()
 }
-"""The 11 tasks that are not in dm_control: env id -> environment from a seed."""
+"""The 11 tasks that dm_control lacks: env id -> function from a seed to the environment."""
 
 
 def load_raw(task: Task, seed: int) -> control.Environment:
-    """The bare dm_control environment of a task, contact physics restored.
+    """Load the dm_control environment of a task, with the contact physics of MuJoCo < 3.5.
 
-    It has no time limit and no action repeat, and its actions have the
-    simulator's own range.
+    It has no time limit and no action repeat, and its actions have the simulator's own range.
 
     Args:
         task: a row of the DMControl domain.
@@ -51,40 +50,39 @@ def load_raw(task: Task, seed: int) -> control.Environment:
 
 
 class DMControlEnv(DecisionEnv):
-    """A DMControl task: observations concatenated, actions scaled to [-1, 1]."""
+    """A DMControl task: observations are concatenated, actions scaled to [-1, 1].
+
+    Args:
+        task: a row of the DMControl domain.
+        seed: seed of initial states and targets.
+        render: not used; `render` can always be called.
+    """
 
     def __init__(self, task: Task, *, seed: int, render: bool = False) -> None:
-        """Loads `task` with its generator seeded by `seed`.
-
-        Args:
-            task: a row of the DMControl domain.
-            seed: of initial states and targets.
-            render: not needed; this simulator renders whenever asked.
-        """
         super().__init__(task)
         raw = load_raw(task, seed)
         self._random: np.random.RandomState = raw.task.random
         self._env = action_scale.Wrapper(raw, minimum=-1.0, maximum=1.0)
 
     def generator_state(self) -> dict[str, Any]:
-        """State of the task's `RandomState`, a nested dict of names, numbers and one array."""
+        """Return the state of the task's `RandomState`, a nested dict with one array."""
         return self._random.get_state(legacy=False)
 
     def set_generator_state(self, state: dict[str, Any]) -> None:
-        """Restores what `generator_state` returned."""
+        """Restore a state that `generator_state` returned."""
         self._random.set_state(state)
 
     def render(self) -> np.ndarray:
-        """The scene `(H, W, 3)` uint8."""
+        """Render the scene, `(H, W, 3)` uint8."""
         return self.frame(FRAME_SIZE)
 
     def frame(self, size: int) -> np.ndarray:
-        """The scene `(size, size, 3)` uint8, from the camera that the pixel tasks look through."""
+        """Render the scene from the camera of the pixel tasks, `(size, size, 3)` uint8."""
         camera = 2 if self.task.env_id.startswith("quadruped") else 0
         return self._env.physics.render(height=size, width=size, camera_id=camera)
 
     def close(self) -> None:
-        """Frees what was rendered with, while the threads that OSMesa works in are still there."""
+        """Free the rendering context while the threads that OSMesa uses still exist."""
         self._env.physics.free()
 
     def _seed(self, seed: int) -> None:
@@ -99,4 +97,4 @@ class DMControlEnv(DecisionEnv):
 
 
 def _flat(observation: Mapping[str, np.ndarray]) -> np.ndarray:
-    return np.concatenate([np.ravel(part) for part in observation.values()])
+    return np.concatenate([np.ravel(value) for value in observation.values()])

@@ -1,4 +1,4 @@
-"""The hopper task of the paper that dm_control lacks: hopping backwards."""
+"""The paper's custom hopper task: hop backwards."""
 
 from __future__ import annotations
 
@@ -7,19 +7,25 @@ from dm_control.suite import hopper
 from dm_control.utils import rewards
 
 _CONTROL_TIMESTEP = 0.02  # seconds, as in the suite
-_STAND_HEIGHTS = (0.6, 2)  # meters, torso over foot
-_HOP_SPEED = 1  # meters per second: half of what the suite asks forwards
+_STAND_HEIGHTS = (0.6, 2)  # meters, torso above foot
+_HOP_SPEED = 1  # meters per second; half of the target for hopping forwards in the suite
 
 
 class BackwardsHopper(hopper.Hopper):
-    """The suite's hopper, rewarded for hopping in the direction of negative x."""
+    """dm_control's hopper, rewarded for hopping in the direction of negative x.
+
+    Args:
+        random: seed of the task's generator.
+    """
 
     def __init__(self, random: int) -> None:
-        """`random` seeds the task's generator."""
         super().__init__(hopping=True, random=random)
 
     def get_reward(self, physics: hopper.Physics) -> float:
-        """Reward standing * hopping, hopping half rewarded at half the target speed."""
+        """Return standing * hopping.
+
+        `hopping` is linear in the backward speed: 0 at rest, 1 from 1 m/s on.
+        """
         standing = rewards.tolerance(physics.height(), _STAND_HEIGHTS)
         hopping = rewards.tolerance(
             physics.speed(),

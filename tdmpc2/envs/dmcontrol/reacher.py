@@ -1,4 +1,4 @@
-"""Reacher tasks of the paper that dm_control lacks: an arm of three links."""
+"""The paper's custom reacher tasks: an arm of three links."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 from dm_control.rl import control
 from dm_control.suite import reacher
 
-_BIG_TARGET = 0.05  # meters, radius
+_BIG_TARGET = 0.05  # radius in meters
 _SMALL_TARGET = 0.015
 
 _ARM = """
@@ -39,10 +39,10 @@ _ACTUATOR = """
 
 
 def three_link_xml() -> bytes:
-    """The suite's reacher model with its arm and motors replaced by three links."""
+    """Return dm_control's reacher model with its arm and motors replaced by three links."""
     xml, _ = reacher.get_model_and_assets()
     root = ElementTree.fromstring(xml)
-    # Unpacking fails loudly should the suite's model ever look different.
+    # Unpacking raises an error if the suite's model ever changes its structure.
     (worldbody,) = root.findall("worldbody")
     (arm,) = worldbody.findall("body[@name='arm']")
     (actuator,) = root.findall("actuator")

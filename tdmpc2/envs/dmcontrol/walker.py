@@ -1,4 +1,4 @@
-"""Walker tasks of the paper that dm_control lacks: walking and running backwards."""
+"""The paper's custom walker tasks: walk and run backwards."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ from dm_control.utils import rewards
 
 _CONTROL_TIMESTEP = 0.025  # seconds, as in the suite
 _STAND_HEIGHT = 1.2  # meters
-_FLOOR = 500  # meters to each side, so that there is some behind the start
+_FLOOR = 500  # meters to each side of the start, so that the floor extends behind it
 
 
 class BackwardsWalker(walker.PlanarWalker):
-    """The suite's walker, rewarded for moving in the direction of negative x."""
+    """dm_control's walker, rewarded for moving in the direction of negative x."""
 
     def get_reward(self, physics: walker.Physics) -> float:
-        """Reward stand * (5 * move + 1) / 6, move half rewarded at half the target speed."""
+        """Return stand * (5 * move + 1) / 6 with stand = (3 * standing + upright) / 4.
+
+        `move` is linear in the backward speed: 0 at rest, 1 from the target speed on.
+        """
         standing = rewards.tolerance(
             physics.torso_height(), bounds=(_STAND_HEIGHT, float("inf")), margin=_STAND_HEIGHT / 2
         )
@@ -35,7 +38,8 @@ class BackwardsWalker(walker.PlanarWalker):
 
 def _environment(random: int, *, move_speed: float) -> control.Environment:
     physics = walker.Physics.from_xml_string(*walker.get_model_and_assets())
-    physics.named.model.geom_size["floor", "x"] = _FLOOR  # as drawn; contacts know no end of it
+    # The size matters only for rendering: for contacts, the floor is an infinite plane.
+    physics.named.model.geom_size["floor", "x"] = _FLOOR
     task = BackwardsWalker(move_speed, random=random)
     return control.Environment(physics, task, control_timestep=_CONTROL_TIMESTEP)
 
