@@ -1,4 +1,4 @@
-"""Datasets of many tasks: building, importing, checking and sampling them."""
+"""Multi-task datasets: building, converting, checking and sampling."""
 
 from tdmpc2.data.dataset import Dataset
 from tdmpc2.data.offline_replay import OfflineReplay

@@ -1,4 +1,4 @@
-"""Datasets of many tasks: `python -m tdmpc2.data build | convert | inspect | verify`."""
+"""Build, convert, inspect and verify multi-task datasets: `python -m tdmpc2.data`."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ from tdmpc2.data.summary import COLUMNS, HEADER, TaskSummary, origin, summarize
 
 @dataclass(frozen=True)
 class InspectOptions:
-    """What to look at."""
+    """Options of `inspect`."""
 
     data: Path | None = field(default=None, metadata={"help": "folder of the dataset"})
-    task: str | None = field(default=None, metadata={"help": "only this one, or a list"})
+    task: str | None = field(default=None, metadata={"help": "only this task, or a list"})
     csv: Path | None = field(default=None, metadata={"help": "also write the table as a new file"})
 
 
 @dataclass(frozen=True)
 class VerifyOptions:
-    """What to verify."""
+    """Options of `verify`."""
 
     data: Path | None = field(default=None, metadata={"help": "folder of the dataset"})
 
 
 class _Command(NamedTuple):
-    """One argument of the command line."""
+    """One subcommand."""
 
     run: Callable[[Any], None]
     options: type
@@ -65,7 +65,7 @@ def _size(dataset: Dataset) -> str:
 def _inspect(options: InspectOptions) -> None:
     dataset = _open(options.data)
     if options.csv is not None and options.csv.exists():
-        raise UserError(f"{options.csv}: exists already; choose another csv=")
+        raise UserError(f"{options.csv}: already exists; choose another csv=")
     names = dataset.tasks
     if options.task is not None:
         names = tuple(task.name for task in chosen_tasks(None, options.task))
@@ -101,40 +101,43 @@ def _verify(options: VerifyOptions) -> None:
     if num_faults:
         raise UserError(
             f"{dataset.folder}: {num_shards} of {len(dataset.all_shards)} shards are damaged "
-            f"({num_faults} faults); restore them, or build the dataset anew"
+            f"({num_faults} faults); restore them, or build the dataset again"
         )
-    print(f"whole: {_size(dataset)}")
+    print(f"no faults: {_size(dataset)}")
 
 
 def _open(folder: Path | None) -> Dataset:
     if folder is None:
-        raise UserError("data= is missing: the folder of a dataset")
+        raise UserError("data= is missing: give the folder of a dataset")
     return Dataset.open(folder)
 
 
 COMMANDS = {
-    "build": _Command(_build, BuildOptions, "make one of the episodes that finished runs kept"),
-    "convert": _Command(_convert, ConvertOptions, "make one of the official files"),
-    "inspect": _Command(_inspect, InspectOptions, "show episodes, returns and shares of its tasks"),
-    "verify": _Command(_verify, VerifyOptions, "read all of it: checksums, episodes, values"),
+    "build": _Command(
+        _build, BuildOptions, "build a dataset from the replay data of finished runs"
+    ),
+    "convert": _Command(_convert, ConvertOptions, "convert the files of an official dataset"),
+    "inspect": _Command(_inspect, InspectOptions, "show episodes, returns and shares of the tasks"),
+    "verify": _Command(_verify, VerifyOptions, "check all checksums, episodes and values"),
 }
 
 _DETAILS = {
     "build": (
         "Train the runs with keep_replay=true. Every task needs at least one finished run; runs",
-        "that cannot be used are named and left out. The same command again goes on after a kill.",
+        "that cannot be used are listed and skipped. If the build is interrupted, run the same",
+        "command again to continue it.",
     ),
     "convert": (
-        "Every file is checked before the first shard is written. Of what a file names, only",
-        "tensors and TensorDicts are accepted; tensordict itself is not needed.",
+        "All files are checked before the first shard is written. The pickles in the files may",
+        "refer only to tensors and TensorDicts; the tensordict package is not needed.",
     ),
-    "inspect": ("Reads all rewards. The last column is a histogram of returns.",),
-    "verify": ("A line per fault; exit code 2 if there is any.",),
+    "inspect": ("All rewards are read. The last column is a histogram of returns.",),
+    "verify": ("One line is printed per fault; the exit code is 2 if there is any.",),
 }
 
 
 def usage(arguments: Sequence[str] = ()) -> str:
-    """Text of `--help`, of the command that the arguments name."""
+    """Return the text of `--help` for the subcommand in the arguments, or the overview."""
     name = next((argument for argument in arguments if argument in COMMANDS), None)
     if name is None:
         return "\n".join(
@@ -142,7 +145,7 @@ def usage(arguments: Sequence[str] = ()) -> str:
                 f"usage: python -m tdmpc2.data {'|'.join(COMMANDS)} key=value …",
                 "       python -m tdmpc2.data COMMAND --help",
                 "",
-                "Datasets of many tasks, for learning without acting.",
+                "Manage multi-task datasets for offline training.",
                 "",
                 *(f"  {name:<9}{each.text}" for name, each in COMMANDS.items()),
             ]
@@ -151,7 +154,7 @@ def usage(arguments: Sequence[str] = ()) -> str:
         [
             f"usage: python -m tdmpc2.data {name} key=value …",
             "",
-            f"A dataset: {COMMANDS[name].text}.",
+            f"{COMMANDS[name].text.capitalize()}.",
             *_DETAILS[name],
             "",
             cli.describe_fields(COMMANDS[name].options),
@@ -160,9 +163,13 @@ def usage(arguments: Sequence[str] = ()) -> str:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The command; returns its exit code."""
+    """Run the command and return its exit code.
+
+    Raises:
+        UserError: a missing or unknown subcommand, or an invalid option.
+    """
     if not arguments:
-        raise UserError(f"say what to do: {', '.join(COMMANDS)} (see --help)")
+        raise UserError(f"no command is given (valid: {', '.join(COMMANDS)}; see --help)")
     name, *rest = arguments
     if name not in COMMANDS:
         raise UserError(f"'{name}': unknown command{did_you_mean(name, COMMANDS)}")

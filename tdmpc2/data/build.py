@@ -1,4 +1,4 @@
-"""Builds a dataset of the episodes that finished runs have kept."""
+"""Build a dataset from the episodes that finished runs have kept."""
 
 from __future__ import annotations
 
@@ -18,44 +18,49 @@ from tdmpc2.data.sources import Found, SourceRun, find_runs
 from tdmpc2.data.writer import DatasetWriter, refuse_finished
 from tdmpc2.envs.tasks import Task, get_suite, get_task
 
-_NAMED = 5  # of many missing tasks
+_NAMED = 5  # missing tasks that an error message lists
 
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """What to build a dataset of."""
+    """Options of `build`."""
 
-    suite: str | None = field(default=None, metadata={"help": "tasks: a suite, e.g. mt30 …"})
-    tasks: str | None = field(default=None, metadata={"help": "… or a list: walker-walk,cup-spin"})
+    suite: str | None = field(
+        default=None, metadata={"help": "the tasks: a suite, for example mt30"}
+    )
+    tasks: str | None = field(
+        default=None, metadata={"help": "the tasks: a list, walker-walk,cup-spin"}
+    )
     runs: Path = field(default_factory=default_runs_dir, metadata={"help": "folder of the runs"})
-    out: Path | None = field(default=None, metadata={"help": "folder of the dataset, a new one"})
-    method: str = field(default="tdmpc2", metadata={"help": "whose runs"})
+    out: Path | None = field(default=None, metadata={"help": "new folder for the dataset"})
+    method: str = field(default="tdmpc2", metadata={"help": "method of the runs"})
     variant: str | None = field(
-        default=None, metadata={"help": "whose runs; needed where there are several (or: all)"}
+        default=None,
+        metadata={"help": "variant of the runs, or all; needed if several"},
     )
     seeds: str | None = field(default=None, metadata={"help": "a count or a list; default: all"})
-    shard_mb: int = field(default=256, metadata={"help": "most of a shard, in 10^6 bytes"})
+    shard_mb: int = field(default=256, metadata={"help": "maximum shard size, in 10^6 bytes"})
 
     def __post_init__(self) -> None:
-        """Rejects what cannot be carried out."""
+        """Check the options."""
         if (self.suite is None) == (self.tasks is None):
-            raise UserError("say which tasks: suite=NAME or tasks=NAME,NAME (one of the two)")
+            raise UserError("the tasks: give either suite=NAME or tasks=NAME,NAME")
         if self.out is None:
-            raise UserError("out= is missing: the folder of the dataset")
+            raise UserError("out= is missing: give the folder of the dataset")
         if self.shard_mb < 1:
             raise UserError(f"shard_mb={self.shard_mb}: must be at least 1")
 
 
 def build(options: BuildOptions, say: Callable[[str], None] = print) -> Dataset:
-    """Builds a dataset, or goes on where a killed process stopped building it.
+    """Build a dataset, or continue an interrupted build.
 
     Args:
         options: see `BuildOptions`.
-        say: gets a line for each run that is left out.
+        say: called with a line for each run that is skipped, and when a build continues.
 
     Raises:
-        UserError: no runs for a task, runs of several variants, a damaged run, a value that no
-            dataset may hold, or a folder that holds something else.
+        UserError: a task has no usable run, the runs have several variants, a run is damaged or
+            has an invalid value, or the folder contains something else.
     """
     assert options.out is not None
     tasks = chosen_tasks(options.suite, options.tasks)
@@ -65,7 +70,7 @@ def build(options: BuildOptions, say: Callable[[str], None] = print) -> Dataset:
     names = [task.name for task in tasks]
     found = find_runs(options.runs, names, method=options.method, variant=variant, seeds=seeds)
     for directory, why in found.left_out.items():
-        say(f"left out: {directory}: {why}")
+        say(f"skipped: {directory}: {why}")
     _check_complete(found, options)
     runs = [run for task in tasks for run in found.runs[task.name]]
     plan = {
@@ -80,27 +85,27 @@ def build(options: BuildOptions, say: Callable[[str], None] = print) -> Dataset:
     ) as writer:
         left = [task for task in tasks if task.name not in writer.done]
         if len(left) < len(tasks):
-            say(f"going on: {len(tasks) - len(left)} of {len(tasks)} tasks are there already")
+            say(f"continuing: {len(tasks) - len(left)} of {len(tasks)} tasks are already complete")
         _write(writer, left, found)
         return writer.finish({"command": "build", "sources": [run.facts() for run in runs]})
 
 
 def chosen_tasks(suite: str | None, tasks: str | None) -> tuple[Task, ...]:
-    """The tasks of a suite, or of a list of names.
+    """Return the tasks of a suite, or of a comma-separated list.
 
     Raises:
-        UserError: an unknown one, or one named twice.
+        UserError: a task is unknown or named twice, or the list is empty.
     """
     if suite is not None:
         return get_suite(suite)
     chosen = tuple(get_task(name) for name in (tasks or "").split(",") if name)
     if not chosen or len(set(chosen)) < len(chosen):
-        raise UserError(f"tasks={tasks}: a list of different tasks is needed")
+        raise UserError(f"tasks={tasks}: give a list of different tasks")
     return chosen
 
 
 def _check_complete(found: Found, options: BuildOptions) -> None:
-    """Refuses tasks without runs, and a mixture of variants that nobody asked for."""
+    """Check that every task has a run, and that there are several variants only on request."""
     missing = [task for task, runs in found.runs.items() if not runs]
     if missing:
         more = "" if len(missing) <= _NAMED else f" and {len(missing) - _NAMED} more"
@@ -112,12 +117,12 @@ def _check_complete(found: Found, options: BuildOptions) -> None:
     if len(variants) > 1 and options.variant is None:
         raise UserError(
             f"{options.runs}: runs of several variants ({', '.join(variants)}): choose one with "
-            "variant=, or say variant=all"
+            "variant=, or use variant=all"
         )
 
 
 def _write(writer: DatasetWriter, tasks: Sequence[Task], found: Found) -> None:
-    """Copies the episodes of some tasks, one task after the other."""
+    """Copy the episodes of the tasks into the dataset, one task after the other."""
     total = sum(_count(found.runs[task.name]) for task in tasks)
     with tqdm(total=total, unit=" episodes", leave=False, disable=None) as bar:
         for task in tasks:

@@ -1,4 +1,4 @@
-"""Converts the official datasets into this format."""
+"""Convert the official datasets into the format of this suite."""
 
 from __future__ import annotations
 
@@ -26,23 +26,25 @@ _READ_BYTES = 1 << 22
 
 @dataclass(frozen=True)
 class ConvertOptions:
-    """What to convert."""
+    """Options of `convert`."""
 
     files: str | None = field(
-        default=None, metadata={"help": "chunk_0.pt,chunk_1.pt …, or the folder that holds them"}
+        default=None, metadata={"help": "list of files, chunk_0.pt,chunk_1.pt …, or their folder"}
     )
     suite: Literal["mt30", "mt80"] | None = field(
-        default=None, metadata={"help": "mt30 | mt80: which official dataset it is"}
+        default=None, metadata={"help": "mt30 | mt80: the official dataset"}
     )
-    out: Path | None = field(default=None, metadata={"help": "folder of the dataset, a new one"})
-    trust: bool = field(default=False, metadata={"help": "true: I trust whoever made the files"})
+    out: Path | None = field(default=None, metadata={"help": "new folder for the dataset"})
+    trust: bool = field(
+        default=False, metadata={"help": "true: open the pickles; needs a trusted origin"}
+    )
     dtype: Literal["float16", "float32"] | None = field(
         default=None, metadata={"help": "float16 | float32; default: as stored"}
     )
-    shard_mb: int = field(default=256, metadata={"help": "most of a shard, in 10^6 bytes"})
+    shard_mb: int = field(default=256, metadata={"help": "maximum shard size, in 10^6 bytes"})
 
     def __post_init__(self) -> None:
-        """Rejects what cannot be carried out."""
+        """Check the options."""
         for name in ("files", "suite", "out"):
             if getattr(self, name) is None:
                 raise UserError(f"{name}= is missing (see convert --help)")
@@ -51,22 +53,22 @@ class ConvertOptions:
         if not self.trust:
             raise UserError(
                 f"files={self.files}: not opened: the official files are pickles, and a pickle "
-                "can run any program when it is opened. If you trust whoever made them, say "
-                "trust=true; even then, whatever they name but tensors is refused"
+                "can run any program when it is opened. If you trust their origin, use trust=true; "
+                "even then, references to anything but tensors are rejected"
             )
 
 
 def convert(options: ConvertOptions) -> Dataset:
-    """Converts official files; a conversion that was killed begins again.
+    """Convert official files; an interrupted conversion starts again from the beginning.
 
-    Every file is checked before the first shard is written, then copied block by block.
+    All files are checked before the first shard is written, and then copied block by block.
 
     Args:
         options: see `ConvertOptions`.
 
     Raises:
-        UserError: a file that is damaged, refused, or not of that suite; a task without items; a
-            value that no dataset may hold; a folder that holds something else.
+        UserError: a file is damaged, rejected, or not of the suite; a task has no items; a value
+            is invalid; or the folder contains something else.
     """
     assert options.files is not None
     assert options.suite is not None
@@ -102,13 +104,13 @@ def convert(options: ConvertOptions) -> Dataset:
 
 
 def _survey(paths: Sequence[Path], layout: ChunkLayout) -> tuple[str, Counter[int]]:
-    """The widest dtype of all files, and the items of each task.
+    """Return the widest dtype of all files, and the number of items of each task.
 
     Raises:
-        UserError: a file that cannot be used, or a task without items.
+        UserError: a file cannot be used, or a task has no items.
     """
     dtypes, counts = {DTYPES[-1]}, Counter[int]()
-    for path in tqdm(paths, desc="looking through", unit=" files", leave=False, disable=None):
+    for path in tqdm(paths, desc="checking", unit=" files", leave=False, disable=None):
         chunk = Chunk(path, layout)
         dtypes.add(chunk.dtype)
         counts.update(chunk.task.tolist())
@@ -116,14 +118,14 @@ def _survey(paths: Sequence[Path], layout: ChunkLayout) -> tuple[str, Counter[in
     if missing:
         raise UserError(
             f"{paths[0].parent}: no episodes of {', '.join(missing[:5])} "
-            f"({len(missing)} of {len(layout.tasks)} tasks): are these all files of the dataset?"
+            f"({len(missing)} of {len(layout.tasks)} tasks); give all files of the dataset"
         )
     return min(dtypes, key=DTYPES.index), counts
 
 
 def _checksums(paths: Sequence[Path]) -> list[dict[str, Any]]:
-    """Name, size and SHA-256 of each file."""
-    found = []
+    """Return the name, size and SHA-256 of each file."""
+    files = []
     total = sum(path.stat().st_size for path in paths)
     bar = tqdm(desc="checksums", total=total, unit="B", unit_scale=True, leave=False, disable=None)
     with bar:
@@ -134,8 +136,8 @@ def _checksums(paths: Sequence[Path]) -> list[dict[str, Any]]:
                     digest.update(block)
                     bar.update(len(block))
             size = path.stat().st_size
-            found.append({"name": path.name, "bytes": size, "sha256": digest.hexdigest()})
-    return found
+            files.append({"name": path.name, "bytes": size, "sha256": digest.hexdigest()})
+    return files
 
 
 def _copy(
@@ -145,7 +147,7 @@ def _copy(
     shards: dict[str, TaskWriter],
     total: int,
 ) -> None:
-    """Appends the items of every file to the shards of their tasks."""
+    """Append the items of every file to the shards of their tasks."""
     length = layout.num_rows - 1
     with tqdm(total=total, desc="converting", unit=" episodes", leave=False, disable=None) as bar:
         for path in paths:
@@ -157,7 +159,7 @@ def _copy(
 
 
 def _locate(path: Path, task: Task, items: np.ndarray, num_rows: int, fault: RowFault) -> str:
-    """Where in a file a fault is: actions and rewards lie a row further down there."""
+    """Return the location of a fault in a file, in which actions and rewards are one row later."""
     item, row = divmod(fault.row, num_rows)
     row += fault.column >= task.obs_dim
     return f"{path}: item {items[item]} ({task.name}), row {row}"

@@ -1,4 +1,4 @@
-"""A dataset on disk: what its manifest says, and whether that holds."""
+"""Open a dataset on disk, check it against its manifest, and read its facts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tdmpc2.envs.tasks import TASKS, Task
 
 FORMAT = 1
 MANIFEST, UNFINISHED, SHARDS = "manifest.json", "unfinished.json", "shards"
-_NAMED = 5  # of many missing tasks
+_NAMED = 5  # missing tasks that an error message lists
 FACTS = ("obs_dim", "action_dim", "episode_length", "action_repeat")
 
 
@@ -24,11 +24,11 @@ class Dataset:
     """A finished dataset, opened for reading.
 
     Attributes:
-        folder: where it is.
-        name: the suite it holds, e.g. `mt30`; None for other sets of tasks.
-        tasks: names, in the dataset's order.
-        checksum: of its content, wherever it lies.
-        manifest: everything that `manifest.json` says.
+        folder: folder of the dataset.
+        name: its suite, for example `mt30`; None for other task sets.
+        tasks: names of the tasks, in the dataset's order.
+        checksum: checksum of its content; it does not depend on the folder.
+        manifest: contents of `manifest.json`.
     """
 
     def __init__(self, folder: Path, manifest: Mapping[str, Any]) -> None:
@@ -40,60 +40,61 @@ class Dataset:
 
     @classmethod
     def open(cls, folder: Path) -> Dataset:
-        """Opens a dataset, after checks that read no shard.
+        """Open a dataset after checks that do not read the shards.
 
         Args:
-            folder: that holds `manifest.json`.
+            folder: the folder that contains `manifest.json`.
 
         Raises:
-            UserError: no dataset, an unfinished one, a damaged manifest, one of another format,
-                a file missing or of another size, or a task with other dims than the task table.
+            UserError: there is no dataset, or it is unfinished; the manifest is damaged or of
+                another format; a file is missing or of another size; or the dimensions of a task
+                differ from the task table.
         """
         manifest = read_json(folder / MANIFEST)
         if manifest is None:
             if (folder / UNFINISHED).is_file():
-                raise UserError(f"{folder}: unfinished: run the command that was writing it again")
-            raise UserError(f"{folder}: no dataset (there is no {MANIFEST})")
+                raise UserError(f"{folder}: unfinished: run the command that writes it again")
+            raise UserError(f"{folder}: not a dataset (there is no {MANIFEST})")
         try:
             if manifest["format"] != FORMAT:
                 raise UserError(
-                    f"{folder}: format {manifest['format']}, but this code reads {FORMAT}"
+                    f"{folder}: format {manifest['format']}, but this version reads {FORMAT}"
                 )
-            if manifest["checksum"] != checksum_of(manifest["tasks"]):
-                raise ValueError("its checksum does not match")
             dataset = cls(folder, manifest)
             dataset._check()
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(
                 f"{folder / MANIFEST}: damaged ({error or type(error).__name__}); restore it, or "
-                "build the dataset anew"
+                "build the dataset again"
             ) from None
         return dataset
 
     def _check(self) -> None:
-        """Compares with the task table and with the sizes of the files."""
+        """Compare the manifest with its checksum, the task table and the sizes of the files."""
+        if self.checksum != checksum_of(self.manifest["tasks"]):
+            raise ValueError("its checksum does not match")
         for name, facts in self._tasks.items():
             row = TASKS.get(name)
             if row is None:
-                raise UserError(f"{self.folder}: holds the unknown task '{name}'")
+                raise UserError(f"{self.folder}: contains the unknown task '{name}'")
             for fact, value in task_facts(row).items():
                 if facts[fact] != value:
                     raise UserError(
-                        f"{self.folder}: {name} has {fact} {facts[fact]} there, but {value} in "
-                        "the task table"
+                        f"{self.folder}: {name} has {fact} {facts[fact]} in the dataset, but "
+                        f"{value} in the task table"
                     )
             shards = self.shards(name)
             for shard in shards:
                 check_files(shard)
             counted = (sum(s.num_episodes for s in shards), sum(s.num_transitions for s in shards))
             if counted != (facts["episodes"], facts["transitions"]):
-                raise ValueError(f"the counts of {name} are not those of its shards")
+                raise ValueError(f"the counts of {name} do not match those of its shards")
 
     def shards(self, task: str) -> list[Shard]:
-        """The shards of a task, in order.
+        """Return the shards of a task, in order.
 
         Raises:
-            UserError: the dataset has no such task; names the closest.
+            UserError: the dataset has no such task; the message suggests the closest name.
         """
         facts = self.facts(task)
         return [
@@ -112,10 +113,10 @@ class Dataset:
         ]
 
     def require(self, tasks: Sequence[str]) -> None:
-        """Refuses tasks that the dataset has not.
+        """Check that the dataset contains the tasks.
 
         Raises:
-            UserError: names the first few.
+            UserError: tasks are missing; the message lists the first few.
         """
         missing = [task for task in tasks if task not in self._tasks]
         if missing:
@@ -123,10 +124,10 @@ class Dataset:
             raise UserError(f"{self.folder}: has no data of {', '.join(missing[:_NAMED])}{more}")
 
     def facts(self, task: str) -> dict[str, Any]:
-        """The manifest's entry of a task: dims, counts of episodes and transitions, shards.
+        """Return the manifest's entry of a task: dimensions, episodes, transitions and shards.
 
         Raises:
-            UserError: the dataset has no such task; names the closest.
+            UserError: the dataset has no such task; the message suggests the closest name.
         """
         if task not in self._tasks:
             hint = did_you_mean(task, self.tasks)
@@ -140,42 +141,42 @@ class Dataset:
 
     @property
     def num_transitions(self) -> int:
-        """Transitions of all tasks."""
+        """Number of transitions of all tasks."""
         return sum(shard.num_transitions for shard in self.all_shards)
 
     @property
     def num_episodes(self) -> int:
-        """Episodes of all tasks."""
+        """Number of episodes of all tasks."""
         return sum(shard.num_episodes for shard in self.all_shards)
 
     @property
     def num_bytes(self) -> int:
-        """Size of all shards."""
+        """Size of all shards in bytes."""
         return sum(sum(shard.sizes.values()) for shard in self.all_shards)
 
     def verify(self) -> Iterator[tuple[Shard, list[str]]]:
-        """Reads everything: checksums, episodes against rows, values.
+        """Read the whole dataset and check checksums, episodes, rows and values.
 
         Yields:
-            Each shard when it has been read, and what is wrong with it: a line per fault that
-            names file, task and row; nothing for a whole one.
+            Each shard after it has been read, with its faults: one line each that names file, task
+            and row; an empty list if there are none.
         """
         for shard in self.all_shards:
             yield shard, shard.faults()
 
 
 def task_facts(task: Task) -> dict[str, int]:
-    """What a dataset and the task table must agree on."""
+    """Return the facts that a dataset and the task table must agree on."""
     return {fact: getattr(task, fact) for fact in FACTS}
 
 
 def checksum_of(tasks: Sequence[Mapping[str, Any]]) -> str:
-    """Identity of a dataset's content: of its tasks, their order, and their shards' checksums.
+    """Compute the checksum of a dataset's content: the tasks, their order, and their shards.
 
     Args:
         tasks: entries of the manifest.
     """
-    what = [
+    content = [
         [
             each["name"],
             *(each[fact] for fact in FACTS),
@@ -183,4 +184,4 @@ def checksum_of(tasks: Sequence[Mapping[str, Any]]) -> str:
         ]
         for each in tasks
     ]
-    return hashlib.sha256(json.dumps([FORMAT, what]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([FORMAT, content]).encode()).hexdigest()

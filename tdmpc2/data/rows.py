@@ -1,4 +1,4 @@
-"""How rows of a shard are laid out, in memory and in its file, and what they may hold."""
+"""Layout and validity of the rows of a shard."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from typing import NamedTuple
 import numpy as np
 
 HEADER_BYTES = 128
-"""Size of the header of every `.npy` file here, whatever its shape: files can grow row by row."""
+"""Size of the header of every `.npy` file, for any shape, so that files can grow row by row."""
 
 DTYPES = ("float32", "float16")
-"""Of rows, the widest first."""
+"""Dtypes of rows, the widest first."""
 
 
 class RowFault(NamedTuple):
-    """The first value that does not belong where it is.
+    """The first invalid value in some rows.
 
     Attributes:
-        row: counted from the first row looked at.
-        column: of observation, action and reward side by side.
-        text: what is wrong with it.
+        row: row number, counted from the first row that was checked.
+        column: column in the concatenation of observation, action and reward.
+        text: description of the fault.
     """
 
     row: int
@@ -28,7 +28,7 @@ class RowFault(NamedTuple):
 
 
 def npy_header(shape: tuple[int, ...], dtype: str) -> bytes:
-    """The header of a C-ordered `.npy` file (format 1.0), padded to `HEADER_BYTES`."""
+    """Return the header of a C-ordered `.npy` file (format 1.0), padded to `HEADER_BYTES`."""
     descr = np.lib.format.dtype_to_descr(np.dtype(dtype))
     text = repr({"descr": descr, "fortran_order": False, "shape": shape})
     num_chars = HEADER_BYTES - len(np.lib.format.magic(1, 0)) - 2
@@ -38,10 +38,10 @@ def npy_header(shape: tuple[int, ...], dtype: str) -> bytes:
 
 
 def last_rows(lengths: np.ndarray) -> np.ndarray:
-    """Which rows end an episode.
+    """Mark the rows that end an episode.
 
     Args:
-        lengths: `(E,)` transitions T of episodes, which take T + 1 rows each.
+        lengths: `(E,)` transitions T of the episodes, which take T + 1 rows each.
 
     Returns:
         `(sum(T + 1),)` booleans.
@@ -55,13 +55,13 @@ def last_rows(lengths: np.ndarray) -> np.ndarray:
 def assemble(
     obs: np.ndarray, action: np.ndarray, reward: np.ndarray, lengths: np.ndarray
 ) -> np.ndarray:
-    """Rows of episodes whose observations, actions and rewards lie end to end.
+    """Assemble the rows of concatenated episodes.
 
     Args:
         obs: `(sum(T + 1), O)`.
         action: `(sum(T), A)`.
         reward: `(sum(T),)`.
-        lengths: `(E,)`, T of each.
+        lengths: `(E,)`, T of each episode.
 
     Returns:
         `(sum(T + 1), O + A + 1)` float32.
@@ -76,24 +76,24 @@ def assemble(
 
 
 def first_fault(rows: np.ndarray, last: np.ndarray, obs_dim: int) -> RowFault | None:
-    """The first row that holds something no episode can hold.
+    """Return the first invalid value, or None.
 
-    Observations must be finite; so must rewards, and actions lie within [-1, 1], but for the
-    last row of an episode, where both must be NaN.
+    Observations and rewards must be finite, and actions in [-1, 1]. In the last row of an
+    episode, action and reward must be NaN.
 
     Args:
         rows: `(n, O + A + 1)` float32 or float16, C-ordered.
-        last: `(n,)`, which rows end an episode.
+        last: `(n,)` booleans, true for rows that end an episode.
         obs_dim: O.
     """
-    # Without its sign, a float compares as the integer of the same bits: exact, and many times
-    # faster than arithmetic in half precision.
+    # The magnitudes of floats order as the integers of the same bits. Comparing integers is
+    # exact, and many times faster than arithmetic in half precision.
     integer = np.dtype(f"uint{8 * rows.itemsize}")
     one, infinity = np.array([1, np.inf], rows.dtype).view(integer)
     magnitude = rows.view(integer) & integer.type(np.iinfo(integer).max >> 1)
-    most = np.full(rows.shape[1], infinity - 1, integer)
-    most[obs_dim:-1] = one
-    bad = magnitude > most
+    maximum = np.full(rows.shape[1], infinity - 1, integer)
+    maximum[obs_dim:-1] = one
+    bad = magnitude > maximum
     bad[last, obs_dim:] = magnitude[last, obs_dim:] <= infinity
     if not bad.any():
         return None
@@ -105,5 +105,5 @@ def first_fault(rows: np.ndarray, last: np.ndarray, obs_dim: int) -> RowFault | 
     name = "reward" if column == rows.shape[1] - 1 else f"action {column - obs_dim}"
     if last[row]:
         return RowFault(row, column, f"{name} is {value} after the last transition, not NaN")
-    limit = " (beyond [-1, 1])" if np.isfinite(value) and name != "reward" else ""
+    limit = " (not in [-1, 1])" if np.isfinite(value) and name != "reward" else ""
     return RowFault(row, column, f"{name} is {value}{limit}")

@@ -1,4 +1,4 @@
-"""One shard of a dataset on disk, and whether it is what the manifest says."""
+"""One shard of a dataset on disk, and checks of its files against the manifest."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ _BLOCK_BYTES = 1 << 24
 
 @dataclass(frozen=True)
 class Shard:
-    """Whole episodes of one task, in the task's own dims.
+    """Complete episodes of one task, in the task's own dimensions.
 
     An episode of T transitions takes T + 1 consecutive rows: row t holds obs_t and the action
-    and the reward that follow it; of its last row, action and reward are NaN.
+    and the reward that follow it; the action and reward of its last row are NaN.
 
     Attributes:
         task: name in the task table.
-        path: of the rows, an `.npy` file.
+        path: the `.npy` file of rows.
         obs_dim, action_dim: O and A of the task.
-        num_rows, num_episodes: as the manifest says.
+        num_rows, num_episodes: counts according to the manifest.
         dtype: `float32` or `float16`.
-        sha256: of the file of rows.
-        episodes_sha256: of the file of episodes.
+        sha256: checksum of the file of rows.
+        episodes_sha256: checksum of the file of episodes.
     """
 
     task: str
@@ -44,17 +44,17 @@ class Shard:
 
     @property
     def episodes_path(self) -> Path:
-        """The `.npy` file of lengths and ends."""
+        """The `.npy` file of episode lengths and terminations."""
         return self.path.with_suffix(".episodes.npy")
 
     @property
     def num_transitions(self) -> int:
-        """Transitions of all episodes."""
+        """Number of transitions of all episodes."""
         return self.num_rows - self.num_episodes
 
     @property
     def sizes(self) -> dict[Path, int]:
-        """Bytes that each of the two files has if it is whole."""
+        """Expected sizes of the two files, in bytes."""
         width = (self.obs_dim + self.action_dim + 1) * np.dtype(self.dtype).itemsize
         return {
             self.path: HEADER_BYTES + self.num_rows * width,
@@ -62,18 +62,18 @@ class Shard:
         }
 
     def rows(self) -> np.ndarray:
-        """`(num_rows, O + A + 1)`, memory-mapped: observation, action, reward."""
+        """Return the memory-mapped rows, `(num_rows, O + A + 1)`: observation, action, reward."""
         shape = (self.num_rows, self.obs_dim + self.action_dim + 1)
         return _mapped(self.path, shape, np.dtype(self.dtype))
 
     def episodes(self) -> np.ndarray:
-        """`(num_episodes, 2)` int32, memory-mapped: length T, and 1 where it terminated."""
+        """Return memory-mapped `(num_episodes, 2)` int32: length T, and 1 if terminated, else 0."""
         return _mapped(self.episodes_path, (self.num_episodes, 2), np.dtype(np.int32))
 
     def faults(self) -> list[str]:
-        """What is wrong with the two files, read from beginning to end."""
-        found = [
-            f"{path}: its checksum is not the manifest's: the file was damaged or changed"
+        """Read both files completely and return a line for each fault."""
+        faults = [
+            f"{path}: its checksum differs from the manifest: the file is damaged or was changed"
             for path, sha256 in (
                 (self.path, self.sha256),
                 (self.episodes_path, self.episodes_sha256),
@@ -81,18 +81,18 @@ class Shard:
             if sha256_of(path) != sha256
         ]
         try:
-            inside = self._fault_inside()
+            fault = self._first_fault()
         except UserError as error:
-            inside = str(error)
-        return found if inside is None else [*found, inside]
+            fault = str(error)
+        return faults if fault is None else [*faults, fault]
 
-    def _fault_inside(self) -> str | None:
-        """The first value that no whole dataset can hold."""
+    def _first_fault(self) -> str | None:
+        """Return a description of the first invalid value, or None."""
         episodes = np.asarray(self.episodes())
         lengths, terminated = episodes.T
         for bad, text in (
             (lengths < 1, "has no transition"),
-            (~np.isin(terminated, (0, 1)), "neither terminated nor not"),
+            (~np.isin(terminated, (0, 1)), "has a termination flag other than 0 and 1"),
         ):
             if bad.any():
                 return f"{self.episodes_path}: episode {bad.argmax()} of {self.task} {text}"
@@ -113,29 +113,29 @@ class Shard:
 
 
 def check_files(shard: Shard) -> None:
-    """Refuses a shard whose files are not there, or not whole, by their sizes alone.
+    """Check that the files of a shard exist and have the expected sizes.
 
     Raises:
-        UserError: one is missing, or of another size than the manifest says.
-        ValueError: the manifest names an unknown dtype.
+        UserError: a file is missing, or its size differs from the manifest.
+        ValueError: the manifest has an unknown dtype.
     """
     if shard.dtype not in DTYPES:
         raise ValueError(f"dtype {shard.dtype}")
     for path, size in shard.sizes.items():
         if not path.is_file():
-            raise UserError(f"{path}: missing; restore it, or build the dataset anew")
+            raise UserError(f"{path}: missing; restore it, or build the dataset again")
         if path.stat().st_size != size:
             raise UserError(
-                f"{path}: {path.stat().st_size:,} bytes instead of {size:,}: not the whole file; "
-                "restore it, or build the dataset anew"
+                f"{path}: {path.stat().st_size:,} bytes instead of {size:,}: incomplete or "
+                "damaged; restore it, or build the dataset again"
             )
 
 
 def _mapped(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
-    """An `.npy` file, memory-mapped.
+    """Memory-map an `.npy` file.
 
     Raises:
-        UserError: it is missing, or holds another array.
+        UserError: it is missing, or contains another array.
     """
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -143,6 +143,6 @@ def _mapped(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndar
         raise UserError(f"{path}: cannot be read ({error})") from None
     if array.shape != shape or array.dtype != dtype:
         raise UserError(
-            f"{path}: holds {array.shape} {array.dtype}, not {shape} {dtype} as the manifest says"
+            f"{path}: holds {array.shape} {array.dtype}, expected {shape} {dtype} (manifest)"
         )
     return array

@@ -1,4 +1,4 @@
-"""The finished runs that a dataset can be built of, and the episodes they keep."""
+"""Find the finished runs from which a dataset can be built, and read their episodes."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from tdmpc2.envs.tasks import Task
 
 @dataclass(frozen=True)
 class SourceRun:
-    """A finished run with the episodes it keeps.
+    """A finished run with the episodes that it has kept.
 
     Attributes:
-        directory: of the run.
+        directory: the run directory.
         spec: its `spec.json`.
-        env_steps: where it ended.
+        env_steps: env steps at its end.
         shards: the checkpoint's entries of the files in `replay/`: name, count, sha256.
     """
 
@@ -36,11 +36,11 @@ class SourceRun:
 
     @property
     def order(self) -> tuple[str, str, int, str]:
-        """Method, variant, seed and identity, by which the runs of a task are sorted."""
+        """Sort key of the runs of a task: method, variant, seed and identity."""
         return tuple(self.spec[key] for key in ("method", "variant", "seed", "identity"))
 
     def facts(self) -> dict[str, Any]:
-        """What the manifest says of it."""
+        """Return the run's entry in the manifest."""
         keys = ("task", "method", "variant", "seed", "identity", "overrides")
         return {
             **{key: self.spec[key] for key in keys},
@@ -50,22 +50,24 @@ class SourceRun:
         }
 
     def episodes(self, task: Task) -> Iterator[tuple[Path, dict[str, np.ndarray]]]:
-        """The episodes, file by file, oldest first.
+        """Yield the episodes, file by file, oldest first.
 
         Args:
-            task: whose dims they must have.
+            task: the task, whose dimensions the episodes must have.
 
         Yields:
             The file; `obs (sum(T + 1), O)`, `action (sum(T), A)`, `reward (sum(T),)`,
             `length (E,)` and `terminated (E,)`.
 
         Raises:
-            UserError: a file is missing, damaged, or of other dims.
+            UserError: a file is missing, damaged, or of other dimensions.
         """
         for shard in self.shards:
             path = self.directory / "replay" / shard["name"]
             if not path.is_file() or sha256_of(path) != shard["sha256"]:
-                raise UserError(f"{path}: missing or damaged; move the run aside and build again")
+                raise UserError(
+                    f"{path}: missing or damaged; move the run directory away and build again"
+                )
             try:
                 with np.load(path) as file:
                     arrays = {key: file[key] for key in file.files}
@@ -82,17 +84,18 @@ class SourceRun:
             for key, shape in expected.items():
                 if arrays[key].shape != shape:
                     raise UserError(
-                        f"{path}: {key} of {task.name} has shape {arrays[key].shape}, not {shape}"
+                        f"{path}: {key} of {task.name} has shape {arrays[key].shape}, expected "
+                        f"{shape}"
                     )
             yield path, arrays
 
 
 @dataclass(frozen=True)
 class Found:
-    """Runs below a folder.
+    """Runs that were found in a folder.
 
     Attributes:
-        runs: of each task, in order of method, variant and seed.
+        runs: the runs of each task, in order of method, variant and seed.
         left_out: runs of these tasks that cannot be used, each with the reason.
     """
 
@@ -108,17 +111,17 @@ def find_runs(
     variant: str | None = None,
     seeds: Collection[int] | None = None,
 ) -> Found:
-    """Looks for the runs of some tasks.
+    """Find the runs of some tasks.
 
     Args:
-        folder: that holds all runs.
-        tasks: names.
-        method: of the runs.
-        variant: of the runs; None takes whatever there is.
-        seeds: of the runs; None takes all.
+        folder: folder of all runs.
+        tasks: names of the tasks.
+        method: method of the runs.
+        variant: variant of the runs; None for any.
+        seeds: seeds of the runs; None for all.
 
     Raises:
-        UserError: no such folder, or a damaged record.
+        UserError: the folder does not exist, or a record is damaged.
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder of runs")
@@ -130,32 +133,32 @@ def find_runs(
             continue
         if variant not in (None, spec["variant"]) or (seeds and spec["seed"] not in seeds):
             continue
-        found = _usable(path.parent, spec)
-        if isinstance(found, str):
-            left_out[path.parent] = found
+        run = _usable(path.parent, spec)
+        if isinstance(run, str):
+            left_out[path.parent] = run
         else:
-            runs[spec["task"]].append(found)
+            runs[spec["task"]].append(run)
     for each in runs.values():
         each.sort(key=lambda run: run.order)
     return Found(runs, left_out)
 
 
 def _usable(directory: Path, spec: Mapping[str, Any]) -> SourceRun | str:
-    """The run, or why it cannot be used."""
+    """Return the run, or the reason why it cannot be used."""
     if spec.get("budget_unit", "env_steps") != "env_steps":
-        return "learned from a dataset and played no episodes"
+        return "trained offline, without episodes of its own"
     if spec.get("obs", "state") != "state":
         return f"its observations are {spec['obs']}, not states"
     if spec.get("assets") not in (None, "official"):
-        return f"played with {spec['assets']} models"
+        return f"uses {spec['assets']} assets, not the official ones"
     if spec.get("protocol"):
         switches = ", ".join(f"{k}={str(v).lower()}" for k, v in spec["protocol"].items())
-        return f"not by the paper's protocol ({switches})"
-    status = read_status(directory) or {"state": "not begun", "env_step": 0}
+        return f"differs from the paper's protocol ({switches})"
+    status = read_status(directory) or {"state": "not started", "env_step": 0}
     if status["state"] != "COMPLETED":
         return f"unfinished ({status['state']} at env step {status['env_step']:,})"
-    found = CheckpointStore(directory).existing()
-    manifest = read_json(found[-1] / "manifest.json") if found else None
+    checkpoints = CheckpointStore(directory).existing()
+    manifest = read_json(checkpoints[-1] / "manifest.json") if checkpoints else None
     if manifest is None or not manifest["shards"]:
-        return "keeps no episodes (train with keep_replay=true)"
+        return "has kept no episodes (train with keep_replay=true)"
     return SourceRun(directory, spec, status["env_step"], manifest["shards"])

@@ -1,4 +1,4 @@
-"""What a dataset holds: returns, lengths and shares of its tasks, and where it comes from."""
+"""Summarize a dataset: returns, lengths and shares of its tasks, and its sources."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class TaskSummary:
-    """The episodes of one task.
+    """Summary of the episodes of one task.
 
     Attributes:
-        task: name.
+        task: name of the task.
         lengths: `(E,)` transitions of each episode.
-        terminated: how many ended for good.
+        terminated: number of episodes that terminated.
         returns: `(E,)` sums of rewards.
-        share: of the dataset's transitions.
+        share: fraction of the dataset's transitions.
     """
 
     task: str
@@ -40,7 +40,7 @@ class TaskSummary:
     share: float
 
     def row(self) -> dict[str, Any]:
-        """The values of `COLUMNS`."""
+        """Return the values of `COLUMNS`."""
         values = (
             *(self.task, len(self.returns), int(self.lengths.sum()), self.share),
             *(int(self.lengths.min()), int(self.lengths.max()), self.terminated),
@@ -50,7 +50,7 @@ class TaskSummary:
         return dict(zip(COLUMNS, values, strict=True))
 
     def line(self) -> str:
-        """The row of the table in the terminal."""
+        """Return the task's line of the table for the terminal."""
         row = self.row()
         length = f"{row['min_length']}–{row['max_length']}"
         if row["min_length"] == row["max_length"]:
@@ -69,9 +69,9 @@ HEADER = (
 
 
 def sparkline(values: np.ndarray) -> str:
-    """A histogram of `NUM_BINS` characters, from the least value to the greatest."""
+    """Return a histogram of `NUM_BINS` characters, from the smallest value to the largest."""
     counts, _ = np.histogram(values, bins=NUM_BINS)
-    # Rounded up: a bin with anything in it shows.
+    # Round up, so that a bin with a single value is visible.
     levels = np.ceil(counts / counts.max() * (len(_BARS) - 1)).astype(int)
     return "".join(_BARS[level] for level in levels)
 
@@ -79,15 +79,15 @@ def sparkline(values: np.ndarray) -> str:
 def summarize(
     dataset: Dataset, task: str, progress: Callable[[int], object] = lambda rows: None
 ) -> TaskSummary:
-    """Reads the rewards of a task.
+    """Read the rewards of a task and summarize them.
 
     Args:
-        dataset: that has the task.
-        task: name.
-        progress: gets the numbers of rows as they are read.
+        dataset: a dataset that contains the task.
+        task: name of the task.
+        progress: called with the number of rows after each block.
 
     Raises:
-        UserError: no such task, or a shard that cannot be read.
+        UserError: there is no such task, or a shard cannot be read.
     """
     returns, lengths, terminated = [], [], 0
     for shard in dataset.shards(task):
@@ -102,13 +102,13 @@ def summarize(
         returns.append(np.add.reduceat(reward, starts))
         lengths.append(episodes[:, 0])
         terminated += int(episodes[:, 1].sum())
-    every = np.concatenate(lengths)
-    share = int(every.sum()) / dataset.num_transitions
-    return TaskSummary(task, every, terminated, np.concatenate(returns), share)
+    all_lengths = np.concatenate(lengths)
+    share = int(all_lengths.sum()) / dataset.num_transitions
+    return TaskSummary(task, all_lengths, terminated, np.concatenate(returns), share)
 
 
 def origin(dataset: Dataset) -> list[str]:
-    """Lines that say where a dataset comes from."""
+    """Return lines that describe the sources of a dataset."""
     provenance = dataset.manifest["provenance"]
     made = f"{provenance['created']}, version {provenance['version']}"
     if provenance["commit"]:
@@ -116,10 +116,10 @@ def origin(dataset: Dataset) -> list[str]:
     if provenance.get("command") == "convert":
         files = provenance["files"]
         size = sum(file["bytes"] for file in files) / 1e9
-        return [f"converted of {len(files)} files of {size:.2f} GB ({made})"]
+        return [f"converted from {len(files)} files of {size:.2f} GB ({made})"]
     runs = provenance.get("sources", [])
     return [
-        f"built of {len(runs)} runs ({made})",
+        f"built from {len(runs)} runs ({made})",
         *(
             f"  {method} ({variant}): {_seeds(each)}"
             for (method, variant), each in _grouped(runs).items()
@@ -128,7 +128,7 @@ def origin(dataset: Dataset) -> list[str]:
 
 
 def _grouped(runs: Sequence[dict[str, Any]]) -> dict[tuple[str, str], list[dict[str, Any]]]:
-    """Runs by method and variant."""
+    """Return the runs by method and variant."""
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for run in runs:
         groups.setdefault((run["method"], run["variant"]), []).append(run)

@@ -1,4 +1,4 @@
-"""Writes the shards of one task, row by row, so that none is ever held in memory."""
+"""Write the shards of one task row by row, without holding a shard in memory."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from tdmpc2.envs.tasks import Task
 
 
 class TaskWriter:
-    """The shards of one task, filled one after the other with whole episodes.
+    """Writer of the shards of one task; they are filled one after the other with whole episodes.
 
     Args:
-        folder: of the shards.
-        task: whose episodes they are.
-        dtype: of the rows.
-        shard_bytes: most bytes of a shard.
+        folder: folder of the shards.
+        task: the task.
+        dtype: dtype of the rows.
+        shard_bytes: maximum size of a shard, in bytes.
     """
 
     def __init__(self, folder: Path, task: Task, dtype: str, shard_bytes: int) -> None:
@@ -36,7 +36,7 @@ class TaskWriter:
 
     @property
     def _path(self) -> Path:
-        """Of the shard that is being filled."""
+        """Path of the shard that is being filled."""
         return self.folder / f"{self.task.name}-{len(self.entries):03d}.npy"
 
     @property
@@ -50,16 +50,16 @@ class TaskWriter:
         terminated: np.ndarray,
         locate: Callable[[RowFault], str],
     ) -> None:
-        """Appends episodes.
+        """Append episodes.
 
         Args:
             rows: `(sum(T + 1), O + A + 1)`, C-ordered, of the writer's dtype.
-            lengths: `(E,)`, T of each.
-            terminated: `(E,)`, whether each ended for good.
-            locate: names where a fault is in the source.
+            lengths: `(E,)`, T of each episode.
+            terminated: `(E,)`, whether each episode terminated.
+            locate: function that describes the location of a fault in the source.
 
         Raises:
-            UserError: a value that no dataset may hold.
+            UserError: a value is invalid.
         """
         assert rows.dtype == self.dtype
         assert rows.shape[1] == self.width
@@ -70,19 +70,19 @@ class TaskWriter:
         ends = np.cumsum(lengths.astype(np.int64) + 1)
         begin = first = 0
         while first < len(ends):
-            room = begin + self.max_rows - self._num_rows
-            after = int(np.searchsorted(ends, room, side="right"))
+            limit = begin + self.max_rows - self._num_rows
+            after = int(np.searchsorted(ends, limit, side="right"))
             if after == first and self._num_rows:
                 self._close_shard()
                 continue
-            after = max(after, first + 1)  # an episode larger than a shard has one for itself
+            after = max(after, first + 1)  # an episode larger than a shard gets its own shard
             self._append(rows[begin : ends[after - 1]], episodes[first:after])
             begin, first = int(ends[after - 1]), after
 
     def _append(self, rows: np.ndarray, episodes: np.ndarray) -> None:
-        """Adds to the shard that is being filled.
+        """Append rows to the shard that is being filled.
 
-        The file is not kept open: a dataset may have more tasks than a process may have files.
+        The file is not kept open: a dataset may have more tasks than a process may open files.
         """
         with open(self._temporary, "ab") as file:
             if not self._num_rows:
@@ -92,14 +92,14 @@ class TaskWriter:
         self._episodes.append(episodes)
 
     def _close_shard(self) -> None:
-        """Completes the header and makes both files durable; the manifest will name them."""
+        """Complete the header and make both files durable, before the manifest lists them."""
         path, episodes = self._path, np.concatenate(self._episodes)
         with open(self._temporary, "r+b") as file:
             file.write(npy_header((self._num_rows, self.width), self.dtype.name))
             file.flush()
             os.fsync(file.fileno())
-        beside = path.with_suffix(".episodes.npy")
-        with open(beside, "wb") as file:
+        episodes_path = path.with_suffix(".episodes.npy")
+        with open(episodes_path, "wb") as file:
             file.write(npy_header(episodes.shape, episodes.dtype.name) + episodes.tobytes())
             file.flush()
             os.fsync(file.fileno())
@@ -109,7 +109,7 @@ class TaskWriter:
             {
                 "file": path.name,
                 "sha256": sha256_of(path),
-                "episodes_sha256": sha256_of(beside),
+                "episodes_sha256": sha256_of(episodes_path),
                 "rows": self._num_rows,
                 "episodes": len(episodes),
                 "dtype": self.dtype.name,
@@ -118,7 +118,7 @@ class TaskWriter:
         self._num_rows, self._episodes = 0, []
 
     def close(self) -> list[dict[str, Any]]:
-        """Completes the last shard; the manifest's entries of all of them."""
+        """Complete the last shard; return the manifest's entries of all shards."""
         if self._num_rows:
             self._close_shard()
         return self.entries

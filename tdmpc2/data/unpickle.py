@@ -1,4 +1,4 @@
-"""Opens files of pickled TensorDicts, without tensordict and without running what they name."""
+"""Read pickled TensorDicts without tensordict, and without running code that a pickle names."""
 
 from __future__ import annotations
 
@@ -16,49 +16,49 @@ from tdmpc2.common.system.errors import UserError
 
 
 class UnknownNameError(pickle.UnpicklingError):
-    """A pickle names something that a file of tensors has no need of."""
+    """A pickle refers to an object that a file of tensors does not need."""
 
 
 class TensorDictStub:
-    """Stands in for a `TensorDict`: keeps what was saved of it."""
+    """Replacement of `TensorDict` that stores the pickled state."""
 
     state: Any = None
 
     def __setstate__(self, state: Any) -> None:
-        """Versions up to 0.3 and after: a dict of attributes."""
+        """Store the state: a dict of attributes, both up to version 0.3 and after."""
         self.state = state
 
     def tensors(self) -> dict[str, Any]:
-        """The entries by key.
+        """Return the entries by key.
 
         Raises:
-            ValueError: nothing like the attributes of a TensorDict was saved.
+            ValueError: the state is not that of a TensorDict.
         """
         entries = self.state.get("_tensordict") if isinstance(self.state, dict) else None
         if not isinstance(entries, dict):
-            raise ValueError("holds a TensorDict of an unknown layout")
+            raise ValueError("contains a TensorDict of an unknown layout")
         return entries
 
 
 class _Ignored:
-    """Stands in for what a locked TensorDict knows of its keys."""
+    """Replacement of the key bookkeeping of a locked TensorDict."""
 
     def __new__(cls, *_: Any) -> _Ignored:
         return super().__new__(cls)
 
 
 def _make_td(cls: Any, state: Any) -> TensorDictStub:
-    """How newer versions are put together: `tensordict._reductions._make_td`."""
+    """Replace `tensordict._reductions._make_td`, by which newer versions build a TensorDict."""
     if cls is not TensorDictStub:
-        raise ValueError("holds a TensorDict of an unknown kind")
-    made = TensorDictStub()
-    made.state = state
-    return made
+        raise ValueError("contains a TensorDict of an unknown class")
+    stub = TensorDictStub()
+    stub.state = state
+    return stub
 
 
 _ALLOWED: dict[tuple[str, str], Any] = {
     ("collections", "OrderedDict"): collections.OrderedDict,
-    ("__builtin__", "set"): set,  # Python 2's name of the module, as protocol 2 has it
+    ("__builtin__", "set"): set,  # Python 2's name of the module, which protocol 2 uses
     ("builtins", "set"): set,
     ("torch", "Size"): torch.Size,
     ("torch", "device"): torch.device,
@@ -73,7 +73,7 @@ _ALLOWED: dict[tuple[str, str], Any] = {
 
 
 class _Unpickler(pickle.Unpickler):
-    """Finds only what the tensors of a TensorDict are made of."""
+    """Unpickler that loads only the classes and functions needed for a TensorDict of tensors."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in _ALLOWED:
@@ -85,23 +85,24 @@ class _Unpickler(pickle.Unpickler):
 
 
 class _Pickle:
-    """What `torch.load` asks of a pickle module; storages it finds by itself."""
+    """Pickle module for `torch.load`, which handles storages itself."""
 
     __name__ = "tdmpc2.data.unpickle"
     Unpickler = _Unpickler
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file that holds a TensorDict (or a dict), memory-mapped.
+    """Load the tensors of a file that contains a TensorDict (or a dict), memory-mapped.
 
-    Only names needed for tensors are looked up in the pickle; any other is refused before
-    anything of it is called.
+    Only the names that tensors need are resolved in the pickle; any other name is rejected
+    before anything of it is called.
 
     Args:
-        path: written by `torch.save`.
+        path: a file written by `torch.save`.
 
     Raises:
-        UserError: no such file, not a whole one, a name that is refused, or other content.
+        UserError: the file is missing or incomplete, names an object that is rejected, or has
+            other contents.
     """
     _check_archive(path)
     try:
@@ -112,30 +113,35 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
             weights_only=False,
             mmap=True,
         )
-        entries = loaded.tensors() if isinstance(loaded, TensorDictStub) else loaded
-        if not isinstance(entries, dict):
-            raise ValueError(f"holds a {type(loaded).__name__}, not a TensorDict")
-        others = [key for key, x in entries.items() if not isinstance(x, Tensor)]
-        if others:
-            raise ValueError(f"its entry '{others[0]}' is no tensor")
+        return _entries(loaded)
     except UnknownNameError as error:
         raise UserError(
-            f"{path}: refused: it names {error}, which no file of tensors needs; nothing of it "
-            "was run"
+            f"{path}: rejected: it refers to {error}, which a file of tensors does not need; no "
+            "code of it was run"
         ) from None
     except (ValueError, TypeError, KeyError, EOFError, RuntimeError, pickle.PickleError) as error:
         text = re.split(r"[\n.]", str(error), maxsplit=1)[0]
         raise UserError(f"{path}: cannot be read ({text or type(error).__name__})") from None
+
+
+def _entries(loaded: Any) -> dict[str, Tensor]:
+    """Return the tensors of a loaded TensorDict or dict."""
+    entries = loaded.tensors() if isinstance(loaded, TensorDictStub) else loaded
+    if not isinstance(entries, dict):
+        raise ValueError(f"contains a {type(loaded).__name__}, not a TensorDict")
+    others = [key for key, x in entries.items() if not isinstance(x, Tensor)]
+    if others:
+        raise ValueError(f"its entry '{others[0]}' is not a tensor")
     return entries
 
 
 def _check_archive(path: Path) -> None:
-    """Refuses what is not an archive of tensors: `torch.load` would try other readers on it."""
+    """Check that a file is a zip archive of tensors; `torch.load` would try other readers."""
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     if not zipfile.is_zipfile(path):
-        raise UserError(f"{path}: cut short, or not written by torch.save")
+        raise UserError(f"{path}: incomplete, or not written by torch.save")
     with zipfile.ZipFile(path) as archive:
         names = {name.rpartition("/")[2] for name in archive.namelist()}
-    if "data.pkl" not in names or "constants.pkl" in names:  # the latter: a program, TorchScript
+    if "data.pkl" not in names or "constants.pkl" in names:  # the latter marks TorchScript
         raise UserError(f"{path}: not written by torch.save")

@@ -1,4 +1,4 @@
-"""Writes a dataset: one task after the other, and the manifest when all are whole."""
+"""Write a dataset task by task, and its manifest when all tasks are complete."""
 
 from __future__ import annotations
 
@@ -27,25 +27,25 @@ from tdmpc2.data.task_writer import TaskWriter
 from tdmpc2.envs.tasks import Task
 
 DISTRIBUTION = "tdmpc2-repro"
-MB = 10**6
+MB = 10**6  # bytes
 
 
 class DatasetWriter:
-    """A dataset on its way into a folder, which is this process's own while entered.
+    """Writer of a dataset; a context manager that holds the lease of the folder.
 
-    `unfinished.json` says what is being written and which tasks are whole. A writer of the same
-    plan goes on from there: shards it does not list are removed. `manifest.json` comes last.
+    `unfinished.json` contains the plan and the complete tasks. A writer with the same plan
+    continues from there and removes shards that are not listed. `manifest.json` is written last.
 
     Args:
-        folder: where to; must be new, empty, or hold what an earlier writer left.
-        name: of the dataset: a suite, or None.
-        tasks: in the dataset's order.
-        plan: everything that decides the content, as JSON.
-        shard_mb: most of a shard, in 10^6 bytes, unless one episode is larger.
-        resume: whether tasks that an earlier writer has finished stay.
+        folder: destination; must be new, empty, or left by an interrupted writer.
+        name: name of the dataset: a suite, or None.
+        tasks: the tasks, in the dataset's order.
+        plan: everything that determines the content, as JSON.
+        shard_mb: maximum size of a shard, in 10^6 bytes; a larger episode gets its own shard.
+        resume: whether to keep the tasks that an interrupted writer has completed.
 
     Raises:
-        UserError: on entering: the folder holds something else, a finished dataset included, or
+        UserError: on entering, if the folder contains something else (or a finished dataset), or
             is in use.
     """
 
@@ -60,13 +60,13 @@ class DatasetWriter:
         resume: bool = True,
     ) -> None:
         self.folder, self.name, self.tasks = folder, name, tuple(tasks)
-        self.plan: Any = json.loads(json.dumps(plan))  # as it will be read back
+        self.plan: Any = json.loads(json.dumps(plan))  # equal to what is read from the file later
         self.shard_bytes, self.resume = int(shard_mb * MB), resume
         self.done: dict[str, list[dict[str, Any]]] = {}
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> DatasetWriter:
-        """Takes the folder, and what an earlier writer of the same plan has done."""
+        """Acquire the folder, and resume the work of an interrupted writer with the same plan."""
         refuse_finished(self.folder)
         with contextlib.ExitStack() as stack:
             try:
@@ -83,7 +83,7 @@ class DatasetWriter:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Removes half-written shards and gives the folder back."""
+        """Remove incomplete shards and release the folder."""
         with self._stack:
             remove_leftovers(self.folder / SHARDS)
 
@@ -91,13 +91,13 @@ class DatasetWriter:
         refuse_finished(self.folder)
         earlier = read_json(self.folder / UNFINISHED)
         if earlier is None:
-            # Hidden: what a process killed at this very place was about to write.
-            found = {path.name for path in self.folder.iterdir() if path.name[0] != "."}
-            if found - {"lease.json"}:
+            # Hidden files are ignored: a process killed here leaves temporary files.
+            names = {path.name for path in self.folder.iterdir() if path.name[0] != "."}
+            if names - {"lease.json"}:
                 raise UserError(f"{self.folder}: not empty; choose another out=")
         elif earlier.get("format") != FORMAT or earlier.get("plan") != self.plan:
             raise UserError(
-                f"{self.folder}: holds an unfinished dataset of other sources or settings; "
+                f"{self.folder}: contains an unfinished dataset of other sources or settings; "
                 "remove it, or choose another out="
             )
         elif self.resume:
@@ -106,9 +106,9 @@ class DatasetWriter:
         self._save()
         shards = self.folder / SHARDS
         shards.mkdir(exist_ok=True)
-        whole = {entry["file"] for entries in self.done.values() for entry in entries}
+        complete = {entry["file"] for entries in self.done.values() for entry in entries}
         for path in shards.iterdir():
-            if path.name.replace(".episodes.npy", ".npy") not in whole:
+            if path.name.replace(".episodes.npy", ".npy") not in complete:
                 path.unlink()
 
     def _save(self) -> None:
@@ -117,25 +117,25 @@ class DatasetWriter:
         )
 
     def open_task(self, task: Task, dtype: str) -> TaskWriter:
-        """The shards of a task, to be filled; several may be open at a time.
+        """Return a writer of the shards of a task; several may be open at a time.
 
         Args:
-            task: one that is not in `done`.
+            task: a task that is not in `done`.
             dtype: `float32` or `float16`.
         """
         return TaskWriter(self.folder / SHARDS, task, dtype, self.shard_bytes)
 
     def finish_task(self, writer: TaskWriter) -> None:
-        """Takes note that a task is whole."""
+        """Record that a task is complete."""
         self.done[writer.task.name] = writer.close()
         if self.resume:
             self._save()
 
     def finish(self, provenance: Mapping[str, Any]) -> Dataset:
-        """Writes the manifest.
+        """Write the manifest and return the dataset.
 
         Args:
-            provenance: where the content comes from; date, package version and commit are added.
+            provenance: sources of the content; date, package version and commit are added.
         """
         entries = [self._entry(task) for task in self.tasks]
         manifest = {
@@ -163,12 +163,13 @@ class DatasetWriter:
 
 
 def refuse_finished(folder: Path) -> None:
-    """Refuses a folder that holds a finished dataset.
+    """Check that a folder does not contain a finished dataset.
 
     Raises:
         UserError: it does.
     """
     if (folder / MANIFEST).exists():
         raise UserError(
-            f"{folder}: holds a finished dataset, which is never overwritten; choose another out="
+            f"{folder}: contains a finished dataset, which is never overwritten; choose another "
+            "out="
         )

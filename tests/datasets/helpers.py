@@ -1,4 +1,4 @@
-"""Datasets and runs whose every number tells where it comes from."""
+"""Datasets and runs in which every number identifies its origin."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from tdmpc2.data.writer import DatasetWriter
 from tdmpc2.envs.tasks import get_task
 
 TWO = ("cheetah-run", "walker-walk")
-# Observations of 24, 17, 5 and 4 dims; actions of 6, 6, 1 and 2.
+# Observation dimensions 24, 17, 5 and 4; action dimensions 6, 6, 1 and 2.
 FOUR = ("walker-walk", "cheetah-run", "cartpole-swingup", "toy-pointmass-episodic")
 
 
 def episode(task: str, number: int, length: int, *, terminated: bool = False) -> Episode:
-    """An episode of known numbers: obs (number, time, 0.5 …), reward 32 · number + time."""
+    """Return an episode of known numbers: obs (number, time, 0.5 …), reward 32 · number + time."""
     row, time = get_task(task), np.arange(length + 1, dtype=np.float32)
     obs = np.full((length + 1, row.obs_dim), 0.5, np.float32)
     obs[:, 0], obs[:, 1] = number, time
@@ -44,7 +44,7 @@ def make_dataset(
     dtype: str = "float32",
     shard_bytes: int = 10**6,
 ) -> Dataset:
-    """A dataset of these episodes of each task."""
+    """Write a dataset of the given episodes of each task."""
     tasks = [get_task(name) for name in episodes]
     with DatasetWriter(folder, None, tasks, {}, shard_mb=shard_bytes / 1e6) as writer:
         for task in tasks:
@@ -58,7 +58,7 @@ def make_dataset(
 
 
 def four_tasks(folder: Path, **kwargs: Any) -> tuple[Dataset, dict[str, list[Episode]]]:
-    """Four tasks of different dims, with episodes of different lengths; one task terminates."""
+    """Write a dataset of four tasks with different dimensions and lengths; one task terminates."""
     lengths = {0: (9, 3, 14, 2), 1: (6,), 2: (11, 1, 4), 3: (5, 8, 3)}
     episodes = {
         task: [
@@ -71,12 +71,12 @@ def four_tasks(folder: Path, **kwargs: Any) -> tuple[Dataset, dict[str, list[Epi
 
 
 def generator(seed: int = 0) -> torch.Generator:
-    """A generator for draws."""
+    """Return a seeded generator."""
     return torch.Generator().manual_seed(seed)
 
 
 def same(one: Batch, other: Batch) -> bool:
-    """Whether two batches are equal in every field."""
+    """Return whether two batches are equal in all fields."""
     pairs = zip(one, other, strict=True)
     return all(a is b is None or torch.equal(a, b) for a, b in pairs)
 
@@ -94,7 +94,7 @@ def fake_run(
     saves: int = 2,
     **spec: Any,
 ) -> Path:
-    """A run directory as a finished run leaves it, of these episodes, saved in several parts."""
+    """Write the run directory of a finished run with these episodes, in several shards."""
     run = RunSpec(method, task, seed, 1000, variant=variant, overrides=spec.pop("overrides", ()))
     directory = run.run_dir(runs)
     facts = {"method": method, "variant": variant, "task": task, "seed": seed}
@@ -114,7 +114,7 @@ def fake_run(
 
 
 def exit_code_of(body: Callable[[], None]) -> int:
-    """How a process of its own ends that runs this; of what it changes, nothing stays here."""
+    """Run a function in a forked process and return its exit status."""
     process = multiprocessing.get_context("fork").Process(target=body)
     process.start()
     process.join()
@@ -123,12 +123,12 @@ def exit_code_of(body: Callable[[], None]) -> int:
 
 
 def episodes(task: str, first: int, count: int = 4) -> list[Episode]:
-    """Episodes of 5, 6, 7 … transitions, numbered from `first` on; the second terminates."""
+    """Return episodes of 5, 6, 7 … transitions, numbered from `first`; the second terminates."""
     return [episode(task, first + i, 5 + i, terminated=i == 1) for i in range(count)]
 
 
 def four_runs(runs: Path) -> Path:
-    """Run directories of two seeds of each of two tasks, with episodes 10, 20, 30 and 40 on."""
+    """Write run directories of two tasks with two seeds each; episodes from 10, 20, 30 and 40."""
     for i, task in enumerate(TWO):
         for seed in (1, 2):
             fake_run(runs, task, episodes(task, 20 * i + 10 * seed), seed=seed)
@@ -136,6 +136,6 @@ def four_runs(runs: Path) -> Path:
 
 
 def options(tmp_path: Path, **changes: Any) -> BuildOptions:
-    """A dataset of those."""
+    """Return options that build a dataset from these runs."""
     values = {"tasks": ",".join(TWO), "runs": tmp_path / "runs", "out": tmp_path / "d", **changes}
     return BuildOptions(**values)

@@ -1,4 +1,4 @@
-"""Files in the layouts of the official datasets, of known numbers, with and without tensordict."""
+"""Files in the layouts of the official datasets, with known numbers and without tensordict."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Tensors = dict[str, Tensor]
 
 
 def items(suite: str, per_task: int = 1, seed: int = 0, filler: float = float("nan")) -> Tensors:
-    """Items of all tasks in random order: numbers that float16 holds, padded with zeros.
+    """Return items of all tasks in random order, with numbers exact in float16, zero-padded.
 
     Args:
         suite: `mt30` or `mt80`.
@@ -49,19 +49,19 @@ def items(suite: str, per_task: int = 1, seed: int = 0, filler: float = float("n
 
 
 def half(tensors: Tensors) -> Tensors:
-    """The same with floats of half the size."""
+    """Return the tensors with all floats in half precision."""
     return {k: x.half() if x.is_floating_point() else x for k, x in tensors.items()}
 
 
 def split(tensors: Tensors, *cuts: int) -> Iterator[Tensors]:
-    """Consecutive items."""
+    """Return consecutive items."""
     ends = (*cuts, len(tensors["obs"]))
     for first, after in zip((0, *cuts), ends, strict=True):
         yield {key: x[first:after].clone() for key, x in tensors.items()}
 
 
 def save(path: Path, tensors: Mapping[str, Any], layout: Layout = "0.15") -> Path:
-    """A file as that version of tensordict writes it."""
+    """Write a file as the given version of tensordict does."""
     with pretended(layout) as make:
         torch.save(make(dict(tensors)), path)
     return path
@@ -69,7 +69,7 @@ def save(path: Path, tensors: Mapping[str, Any], layout: Layout = "0.15") -> Pat
 
 @contextmanager
 def pretended(layout: Layout) -> Iterator[Callable[[dict[str, Any]], Any]]:
-    """Modules of tensordict's names, whose TensorDict pickles as that version's does.
+    """Install modules with tensordict's names, whose TensorDict is pickled as by that version.
 
     The names and attributes in the pickles are those of 0.1.2, 0.2.1, 0.3.2 and 0.15.3.
     """

@@ -1,4 +1,4 @@
-"""Datasets built of runs: what is taken and what is left out."""
+"""Datasets built from runs: which episodes are copied and which runs are skipped."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tdmpc2.common.system.errors import UserError
 from tdmpc2.data import writer as writer_module
 from tdmpc2.data.build import BuildOptions, build
 from tdmpc2.data.dataset import Dataset
-from tdmpc2.data.memory import OfflineMemory
+from tdmpc2.data.offline_replay import OfflineReplay
 from tdmpc2.envs.tasks import get_task
 from tests.datasets.helpers import (
     TWO,
@@ -37,7 +37,7 @@ def runs(tmp_path: Path) -> Path:
 
 
 def numbers(dataset: Dataset, task: str) -> list[int]:
-    """The numbers of a task's episodes, in order."""
+    """Return the numbers of a task's episodes, in order."""
     found: list[int] = []
     for shard in dataset.shards(task):
         starts = np.cumsum(shard.episodes()[:, 0] + 1) - (shard.episodes()[:, 0] + 1)
@@ -45,12 +45,12 @@ def numbers(dataset: Dataset, task: str) -> list[int]:
     return found
 
 
-# --- of real runs --------------------------------------------------------------------
+# --- from real runs ------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a finished tiny run of each of two tasks, to be read only."""
+    """Make a folder with a finished tiny run of each of two tasks; tests must not change it."""
     runs = tmp_path_factory.mktemp("trained")
     for task in TOYS:
         done = tiny(runs, task=task, keep_replay="true", seed=3)
@@ -59,7 +59,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_sampled_row_is_one_that_was_played(trained: Path, tmp_path: Path) -> None:
-    """From trained runs, through files, to batches: compared with what the runs replay."""
+    """Batches from trained runs equal the contents of the runs' replay buffers."""
     said: list[str] = []
     dataset = build(
         BuildOptions(tasks=",".join(TOYS), runs=trained, out=tmp_path / "d"), said.append
@@ -71,15 +71,15 @@ def test_every_sampled_row_is_one_that_was_played(trained: Path, tmp_path: Path)
         store = CheckpointStore(directory)
         manifest = read_json(store.existing()[-1] / "manifest.json")
         played[task] = list(store.episodes(manifest))
-        # How long an episode is that ends early, and so how far the last passes the budget of 200,
-        # hangs on how products round.
+        # The rounding of matrix multiplications affects the length of an episode that terminates,
+        # and so by how much the last episode exceeds the budget of 200.
         assert dataset.facts(task)["transitions"] == sum(map(len, played[task])) >= 200
         assert dataset.facts(task)["episodes"] == len(played[task])
     assert all(not found for _, found in dataset.verify())
 
     total = sum(len(one) for task in TOYS for one in played[task])
-    memory = OfflineMemory(dataset, TOYS, 1, 6, 3, generator=generator())
-    assert memory.num_starts == total
+    replay = OfflineReplay(dataset, TOYS, 1, 6, 3, generator=generator())
+    assert replay.num_starts == total
     seen = set()
     first = {  # rows before each episode, as `start` counts them
         int(row): one
@@ -91,7 +91,7 @@ def test_every_sampled_row_is_one_that_was_played(trained: Path, tmp_path: Path)
     }
     begins = np.array(sorted(first))
     for _ in range(10):
-        batch = memory.sample(total)
+        batch = replay.sample(total)
         for b, start in enumerate(batch.start.tolist()):
             begin = int(begins[begins <= start].max())
             one, t = first[begin], start - begin
@@ -120,7 +120,7 @@ def test_provenance_names_the_runs(trained: Path, tmp_path: Path) -> None:
         assert (source["task"], source["seed"], source["env_steps"]) == (task, 3, reached)
 
 
-# --- what is taken -------------------------------------------------------------------
+# --- what is copied ------------------------------------------------------------------
 
 
 def test_the_order_is_tasks_then_seeds_then_time(runs: Path, tmp_path: Path) -> None:
@@ -183,20 +183,20 @@ def test_small_shards_hold_the_same_rows(
         assert all(shard.path.stat().st_size <= 1500 for shard in parts.shards(task))
 
 
-# --- what is left out or refused -------------------------------------------------------
+# --- what is skipped or rejected -------------------------------------------------------
 
 
 LEFT_OUT: dict[str, tuple[dict[str, Any], str]] = {
     "unfinished": ({"state": "RUNNING"}, "unfinished (RUNNING at env step 1,000)"),
     "diverged": ({"state": "DIVERGED"}, "unfinished (DIVERGED at env step 1,000)"),
-    "not kept": ({"keep": False}, "keeps no episodes (train with keep_replay=true)"),
+    "not kept": ({"keep": False}, "has kept no episodes (train with keep_replay=true)"),
     "pixels": ({"obs": "rgb"}, "its observations are rgb, not states"),
-    "stand-ins": ({"assets": "standin"}, "played with standin models"),
+    "stand-ins": ({"assets": "standin"}, "uses standin assets, not the official ones"),
     "protocol": (
         {"protocol": {"seeded_resets": False}},
-        "not by the paper's protocol (seeded_resets=false)",
+        "differs from the paper's protocol (seeded_resets=false)",
     ),
-    "offline": ({"budget_unit": "num_updates"}, "learnt from a dataset and played no episodes"),
+    "offline": ({"budget_unit": "num_updates"}, "trained offline, without episodes of its own"),
 }
 
 
@@ -206,7 +206,7 @@ def test_runs_that_cannot_be_used_are_named(name: str, runs: Path, tmp_path: Pat
     directory = fake_run(runs, TWO[0], episodes(TWO[0], 90), seed=3, **changes)
     said: list[str] = []
     dataset = build(options(tmp_path), said.append)
-    assert said == [f"left out: {directory}: {why}"]
+    assert said == [f"skipped: {directory}: {why}"]
     assert 90 not in numbers(dataset, TWO[0])
 
 
@@ -241,17 +241,19 @@ def test_values_no_dataset_may_hold_are_refused(tmp_path: Path) -> None:
 
 
 def test_other_dims_are_refused(runs: Path, tmp_path: Path) -> None:
-    """A run of an older table of tasks, say."""
+    """For example a run with an older task table."""
     spec = next(runs.glob("*/*/walker-walk/seed1*")) / "spec.json"
     write_json(spec, {**read_json(spec), "task": "cup-catch"})
-    with pytest.raises(UserError, match=r"obs of cup-catch has shape \(\d+, 24\), not \(\d+, 8\)"):
+    with pytest.raises(
+        UserError, match=r"obs of cup-catch has shape \(\d+, 24\), expected \(\d+, 8\)"
+    ):
         build(options(tmp_path, tasks="cup-catch"))
 
 
 def test_bad_options(tmp_path: Path) -> None:
     for changes, hint in (
-        ({"suite": "mt30"}, "one of the two"),
-        ({"tasks": None}, "one of the two"),
+        ({"suite": "mt30"}, "either suite=NAME or tasks="),
+        ({"tasks": None}, "either suite=NAME or tasks="),
         ({"out": None}, "out= is missing"),
         ({"shard_mb": 0}, "shard_mb=0: must be at least 1"),
         ({"tasks": "cup-catch,cup-catch"}, "a list of different tasks"),

@@ -1,4 +1,4 @@
-"""A build that is killed, stopped by a full disk, or aimed at a folder that is taken."""
+"""Builds that are killed, stopped by a full disk, or given a folder that is in use."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def runs(tmp_path: Path) -> Path:
 def test_a_finished_dataset_is_never_overwritten(runs: Path, tmp_path: Path) -> None:
     build(options(tmp_path))
     before = snapshot(tmp_path / "d")
-    with pytest.raises(UserError, match="holds a finished dataset, which is never overwritten"):
+    with pytest.raises(UserError, match="contains a finished dataset, which is never overwritten"):
         build(options(tmp_path))
     assert snapshot(tmp_path / "d") == before
 
@@ -47,7 +47,7 @@ def test_nothing_else_is_overwritten(runs: Path, tmp_path: Path) -> None:
 
 
 def kill_at(function: str, call: int, arguments: BuildOptions) -> int:
-    """Builds in a process that is killed before the n-th call of a writer's function."""
+    """Build in a process that is killed before the n-th call of a function of the writer."""
 
     def body() -> None:
         cls: Any = TaskWriter if hasattr(TaskWriter, function) else DatasetWriter
@@ -86,7 +86,7 @@ def test_a_killed_build_goes_on(
     earlier = snapshot(tmp_path / "d" / "shards")
     said: list[str] = []
     dataset = build(options(tmp_path), said.append)
-    done = f"going on: {tasks_done} of 2 tasks are there already"
+    done = f"continuing: {tasks_done} of 2 tasks are already complete"
     assert said == ([done] if tasks_done else [])
     assert dataset.checksum == undisturbed.checksum
     assert all(not found for _, found in dataset.verify())
@@ -99,14 +99,14 @@ def test_a_killed_build_goes_on(
 
 
 def test_a_build_killed_at_its_very_beginning_or_end(runs: Path, tmp_path: Path) -> None:
-    """Before it has said what it is, and when all that is left is to remove that."""
+    """Killed before `unfinished.json` is written, and before it is removed."""
     assert kill_at("_save", 1, options(tmp_path)) == -signal.SIGKILL
-    with pytest.raises(UserError, match="no dataset"):
+    with pytest.raises(UserError, match="not a dataset"):
         Dataset.open(tmp_path / "d")
     dataset = build(options(tmp_path))
     (tmp_path / "d" / "unfinished.json").write_text("{}")
     assert Dataset.open(tmp_path / "d").checksum == dataset.checksum
-    with pytest.raises(UserError, match="holds a finished dataset"):
+    with pytest.raises(UserError, match="contains a finished dataset"):
         build(options(tmp_path))
 
 

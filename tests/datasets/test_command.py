@@ -1,4 +1,4 @@
-"""`python -m tdmpc2.data`: what it prints, and how it ends."""
+"""Output and exit codes of `python -m tdmpc2.data`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pytest
 from tdmpc2.common.system import cli
 from tdmpc2.data import __main__ as command_module
 from tdmpc2.data.rows import HEADER_BYTES
-from tdmpc2.data.summary import COLUMNS, NUM_BINS, sparkline, summarise
+from tdmpc2.data.summary import COLUMNS, NUM_BINS, sparkline, summarize
 from tdmpc2.data.task_writer import TaskWriter
 from tests.datasets.helpers import FOUR, episode, fake_run, four_tasks, make_dataset
 from tests.datasets.official import items, save
@@ -36,10 +36,10 @@ Run = Callable[..., Done]
 
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """The command, in this process."""
+    """Run the command in this process."""
 
-    def run(*words: Any) -> Done:
-        monkeypatch.setattr(sys, "argv", ["data", *map(str, words)])
+    def run(*arguments: Any) -> Done:
+        monkeypatch.setattr(sys, "argv", ["data", *map(str, arguments)])
         code = cli.command(command_module.main, lambda: command_module.usage(sys.argv[1:]))
         return Done(code, *capsys.readouterr())
 
@@ -65,25 +65,25 @@ def test_help_lists_every_key(name: str, command: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "hint"),
+    ("arguments", "hint"),
     [
-        ([], "say what to do: build, convert, inspect, verify (see --help)"),
+        ([], "no command is given (valid: build, convert, inspect, verify; see --help)"),
         (["biuld"], "'biuld': unknown command (did you mean 'build'?)"),
-        (["inspect"], "data= is missing: the folder of a dataset"),
-        (["verify", "data=nowhere"], "nowhere: no dataset (there is no manifest.json)"),
+        (["inspect"], "data= is missing: give the folder of a dataset"),
+        (["verify", "data=nowhere"], "nowhere: not a dataset (there is no manifest.json)"),
         (["verify", "dta=x"], "unknown key 'dta' (did you mean 'data'?)"),
         (["build", "tasks=cup-catch"], "out= is missing"),
-        (["build", "out=x"], "say which tasks: suite=NAME or tasks=NAME,NAME"),
+        (["build", "out=x"], "give either suite=NAME or tasks=NAME,NAME"),
         (["convert", "files=x", "out=x", "suite=mt40"], "suite=mt40: unknown value (did you mean"),
-        (["convert", "files=x", "out=x", "suite=mt30"], "say trust=true"),
+        (["convert", "files=x", "out=x", "suite=mt30"], "use trust=true"),
         (["convert", "files=x", "out=x", "suite=mt30", "trust=yes"], "x: no such file"),
     ],
 )
 def test_bad_arguments_are_one_line(
-    words: list[str], hint: str, command: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    arguments: list[str], hint: str, command: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    done = command(*words)
+    done = command(*arguments)
     assert (done.code, done.out) == (2, "")
     assert hint in done.err
     assert done.err.startswith("error: ")
@@ -96,22 +96,22 @@ def test_build_inspect_verify(command: Run, tmp_path: Path) -> None:
     for task in FOUR[:2]:
         fake_run(runs, task, [episode(task, i, 4) for i in range(3)])
     left = fake_run(runs, FOUR[0], [episode(FOUR[0], 1, 4)], seed=2, state="RUNNING")
-    words = (f"tasks={','.join(FOUR[:2])}", f"runs={runs}", f"out={tmp_path / 'd'}")
-    done = command("build", *words)
+    arguments = (f"tasks={','.join(FOUR[:2])}", f"runs={runs}", f"out={tmp_path / 'd'}")
+    done = command("build", *arguments)
     assert (done.code, done.err) == (0, "")
     first, second = done.out.splitlines()
-    assert first == f"left out: {left}: unfinished (RUNNING at env step 1,000)"
+    assert first == f"skipped: {left}: unfinished (RUNNING at env step 1,000)"
     assert "2 tasks, 6 episodes, 24 transitions" in second
-    again = command("build", *words)
+    again = command("build", *arguments)
     assert again.code == 2
-    assert "holds a finished dataset" in again.err
+    assert "contains a finished dataset" in again.err
     shown = command("inspect", f"data={tmp_path / 'd'}")
     assert shown.code == 0
-    assert "built of 2 runs (" in shown.out
+    assert "built from 2 runs (" in shown.out
     assert "tdmpc2 (default): 2 runs, seeds 1, 1,000 env steps" in shown.out
     whole = command("verify", f"data={tmp_path / 'd'}")
     assert (whole.code, whole.err) == (0, "")
-    assert whole.out.startswith(f"whole: {tmp_path / 'd'}: no suite, 2 tasks")
+    assert whole.out.startswith(f"no faults: {tmp_path / 'd'}: no suite, 2 tasks")
 
 
 def test_convert_and_inspect(command: Run, tmp_path: Path) -> None:
@@ -120,11 +120,11 @@ def test_convert_and_inspect(command: Run, tmp_path: Path) -> None:
     done = command("convert", f"files={file}", "suite=mt30", f"out={out}", "trust=true")
     assert (done.code, done.err) == (0, "")
     assert "mt30, 30 tasks, 30 episodes, 15,000 transitions" in done.out
-    assert "converted of 1 files" in command("inspect", f"data={out}", "task=cup-spin").out
+    assert "converted from 1 files" in command("inspect", f"data={out}", "task=cup-spin").out
 
 
 def test_inspect_by_hand(command: Run, tmp_path: Path) -> None:
-    """Returns of episodes of known rewards, in the table, the file and the histogram."""
+    """The table, the file and the histogram show the returns of episodes with known rewards."""
     dataset, episodes = four_tasks(tmp_path / "d", shard_bytes=600)
     out = tmp_path / "tables" / "x.csv"
     done = command("inspect", f"data={dataset.folder}", f"csv={out}")
@@ -149,7 +149,7 @@ def test_inspect_by_hand(command: Run, tmp_path: Path) -> None:
     assert line.endswith(sparkline(np.array([one.reward.sum() for one in episodes[FOUR[0]]])))
     again = command("inspect", f"data={dataset.folder}", f"csv={out}")
     assert (again.code, again.out) == (2, "")
-    assert "exists already" in again.err
+    assert "already exists" in again.err
 
 
 def test_inspect_of_some_tasks(command: Run, tmp_path: Path) -> None:
@@ -175,7 +175,7 @@ def test_returns_are_summed_in_double_precision(tmp_path: Path) -> None:
     one.reward[:] = 2000.0
     one.reward[1::2] = 0.125
     dataset = make_dataset(tmp_path / "d", {FOUR[0]: [one]}, dtype="float16")
-    assert summarise(dataset, FOUR[0]).returns.tolist() == [150 * 2000.125]
+    assert summarize(dataset, FOUR[0]).returns.tolist() == [150 * 2000.125]
 
 
 def test_verify_prints_a_line_per_fault(command: Run, tmp_path: Path) -> None:
@@ -189,7 +189,7 @@ def test_verify_prints_a_line_per_fault(command: Run, tmp_path: Path) -> None:
     lines = done.out.splitlines()
     assert len(lines) == 4
     for shard, pair in zip(dataset.all_shards[1:3], (lines[:2], lines[2:]), strict=True):
-        assert pair[0].startswith(f"{shard.path}: its checksum is not")
+        assert pair[0].startswith(f"{shard.path}: its checksum differs from")
         assert pair[1] == f"{shard.path}: {shard.task}, row 0: observation 0 is inf"
     assert "2 of 4 shards are damaged (4 faults)" in done.err
     assert done.err.count("\n") == 1
@@ -203,11 +203,11 @@ def test_a_full_disk_is_one_line(
     def full(self: TaskWriter, rows: np.ndarray, pairs: np.ndarray) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    words = (f"tasks={FOUR[0]}", f"runs={tmp_path / 'runs'}", f"out={tmp_path / 'd'}")
+    arguments = (f"tasks={FOUR[0]}", f"runs={tmp_path / 'runs'}", f"out={tmp_path / 'd'}")
     with monkeypatch.context() as patch:
         patch.setattr(TaskWriter, "_append", full)
-        done = command("build", *words)
+        done = command("build", *arguments)
     assert done.code == 2
     assert done.err.startswith("error: no space left (No space left on device)")
     assert done.err.count("\n") == 1
-    assert command("build", *words).code == 0
+    assert command("build", *arguments).code == 0

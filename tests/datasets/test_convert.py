@@ -1,4 +1,4 @@
-"""Official files against the dataset they become."""
+"""Official files against the datasets converted from them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tdmpc2.common.system.errors import UserError
 from tdmpc2.data import chunks, writer
 from tdmpc2.data.convert import ConvertOptions, convert
 from tdmpc2.data.dataset import Dataset
-from tdmpc2.data.memory import OfflineMemory
+from tdmpc2.data.offline_replay import OfflineReplay
 from tdmpc2.data.writer import DatasetWriter
 from tdmpc2.envs.tasks import get_suite, get_task
 from tests.datasets.helpers import exit_code_of, generator
@@ -32,7 +32,7 @@ def options(tmp_path: Path, suite: str = "mt80", **changes: Any) -> ConvertOptio
 
 
 def write(tmp_path: Path, tensors: Tensors, *cuts: int, layout: Layout = "0.15") -> list[Path]:
-    """Chunks in a folder of their own, numbered from 8 on."""
+    """Write chunks to a new folder, numbered from 8."""
     folder = tmp_path / "in"
     folder.mkdir(exist_ok=True)
     parts = enumerate(split(tensors, *cuts), 8)
@@ -40,7 +40,7 @@ def write(tmp_path: Path, tensors: Tensors, *cuts: int, layout: Layout = "0.15")
 
 
 def assert_converted(dataset: Dataset, tensors: Tensors, suite: str, dtype: str) -> None:
-    """Every number, from the definition: what led to a row there follows the row before here."""
+    """All numbers agree: the action and reward of row t + 1 there belong to row t here."""
     task_of, num_rows = tensors["task"][:, 0].numpy(), tensors["task"].shape[1]
     assert dataset.tasks == tuple(task.name for task in get_suite(suite))
     for index, task in enumerate(get_suite(suite)):
@@ -120,7 +120,7 @@ def test_small_blocks_and_shards_hold_the_same(
 
 
 def test_files_by_name_and_in_the_order_of_their_numbers(tmp_path: Path) -> None:
-    """chunk_8 … chunk_10: the tenth comes last, though its name sorts first."""
+    """Of chunk_8 … chunk_10, the tenth is last, although its name sorts first."""
     tensors = items("mt80", per_task=2)
     paths = write(tmp_path, tensors, 50, 90)
     dataset = convert(options(tmp_path))
@@ -136,15 +136,15 @@ def test_files_by_name_and_in_the_order_of_their_numbers(tmp_path: Path) -> None
 def test_it_can_be_sampled(tmp_path: Path) -> None:
     write(tmp_path, items("mt80", per_task=2))
     dataset = convert(options(tmp_path))
-    memory = OfflineMemory(dataset, dataset.tasks, 3, 39, 6, generator=generator())
-    assert memory.num_transitions == 160 * 100
-    assert memory.num_starts == 160 * 98
-    batch = memory.sample(256)
+    replay = OfflineReplay(dataset, dataset.tasks, 3, 39, 6, generator=generator())
+    assert replay.num_transitions == 160 * 100
+    assert replay.num_starts == 160 * 98
+    batch = replay.sample(256)
     assert not batch.terminated.any()
     assert all(torch.isfinite(x).all() for x in batch[:4])
 
 
-# --- refused -------------------------------------------------------------------------
+# --- rejected ------------------------------------------------------------------------
 
 
 def test_without_trust_nothing_is_opened(tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ def test_without_trust_nothing_is_opened(tmp_path: Path) -> None:
 
 
 def at(key: str, *place: Any, value: float) -> Callable[[Tensors], None]:
-    """Sets a number of a tensor."""
+    """Return a function that sets one number of a tensor."""
 
     def edit(tensors: Tensors) -> None:
         tensors[key][place] = value
@@ -162,7 +162,7 @@ def at(key: str, *place: Any, value: float) -> Callable[[Tensors], None]:
 
 
 def item_of(tensors: Tensors, task: str) -> int:
-    """The first item of a task."""
+    """Return the first item of a task."""
     names = [each.name for each in get_suite("mt80")]
     return int((tensors["task"][:, 0] == names.index(task)).nonzero()[0])
 
@@ -174,7 +174,7 @@ FAULTS: dict[str, tuple[str, tuple[Any, ...], float, str]] = {
     "padded action": ("action", (1, 2), -1.0, r"row 1: action 2 is -1\.0, not 0, .* has only 2"),
     "NaN obs": ("obs", (4, 3), np.nan, "row 4: observation 3 is nan"),
     "NaN action": ("action", (3, 1), np.nan, "row 3: action 1 is nan"),
-    "action": ("action", (100, 0), 1.5, r"row 100: action 0 is 1\.5 \(beyond \[-1, 1\]\)"),
+    "action": ("action", (100, 0), 1.5, r"row 100: action 0 is 1\.5 \(not in \[-1, 1\]\)"),
     "reward": ("reward", (1,), np.inf, "row 1: reward is inf"),
 }
 
@@ -183,7 +183,7 @@ FAULTS: dict[str, tuple[str, tuple[Any, ...], float, str]] = {
 def test_faults_name_file_item_task_and_row(name: str, tmp_path: Path) -> None:
     key, place, value, hint = FAULTS[name]
     tensors = items("mt80")
-    item = item_of(tensors, "cup-catch")  # 8 and 2 dims
+    item = item_of(tensors, "cup-catch")  # obs_dim 8, action_dim 2
     tensors[key][(item, *place)] = value
     write(tmp_path, tensors, 10)
     file, item = ("chunk_8", item) if item < 10 else ("chunk_9", item - 10)
@@ -205,7 +205,7 @@ def test_wrong_tasks_are_named(tmp_path: Path) -> None:
     for edit, hint in (
         (at("task", 3, slice(None), value=80), r"item 3: task 80, but the suite has 80 \(0 to 79"),
         (at("task", 3, slice(None), value=-1), "item 3: task -1, but"),
-        (at("task", 4, 50, value=7), "item 4: not one task in all its rows"),
+        (at("task", 4, 50, value=7), "item 4: its rows have different task indices"),
     ):
         tensors = items("mt80")
         tensors["task"][4] = 8
@@ -220,7 +220,7 @@ def test_tasks_may_be_stored_as_floats_if_they_are_whole(tmp_path: Path) -> None
     tensors = items("mt80")
     write(tmp_path, {**tensors, "task": tensors["task"].half()})
     assert_converted(convert(options(tmp_path)), tensors, "mt80", "float32")
-    for value, hint in ((0.5, "item 2: not one task"), (float("nan"), "not a number")):
+    for value, hint in ((0.5, "item 2: its rows have different"), (float("nan"), "not finite")):
         wrong = tensors["task"].half()
         wrong[2] = value
         write(tmp_path, {**tensors, "task": wrong})
@@ -231,17 +231,29 @@ def test_tasks_may_be_stored_as_floats_if_they_are_whole(tmp_path: Path) -> None
 BAD_FILES: dict[str, tuple[Callable[[Tensors], Tensors], str]] = {
     "rows of the other suite": (
         lambda t: {k: x[:, :100] for k, x in t.items()},
-        r"'obs' has shape \(80, 100, 39\), not \(80, 101, 39\)",
+        r"'obs' has shape \(80, 100, 39\), expected \(80, 101, 39\)",
     ),
     "other dims": (
         lambda t: {**t, "obs": t["obs"][..., :24]},
-        r"\(80, 101, 24\), not \(80, 101, 39",
+        r"\(80, 101, 24\), expected \(80, 101, 39",
     ),
-    "other items": (lambda t: {**t, "reward": t["reward"][:9]}, r"\(9, 101\), not \(80, 101\)"),
-    "no task": (lambda t: {k: x for k, x in t.items() if k != "task"}, "has no 'task', but action"),
-    "no rows": (lambda t: {**t, "obs": torch.zeros(())}, r"'obs' has shape \(\), not \(101, 39\)"),
-    "other tasks": (lambda t: {**t, "task": t["task"].bfloat16()}, "'task' holds torch.bfloat16"),
-    "doubles": (lambda t: {**t, "obs": t["obs"].double()}, "'obs' holds torch.float64, not one of"),
+    "other items": (
+        lambda t: {**t, "reward": t["reward"][:9]},
+        r"\(9, 101\), expected \(80, 101\)",
+    ),
+    "no task": (
+        lambda t: {k: x for k, x in t.items() if k != "task"},
+        "has no 'task', only action",
+    ),
+    "no rows": (
+        lambda t: {**t, "obs": torch.zeros(())},
+        r"'obs' has shape \(\), expected \(101, 39\)",
+    ),
+    "other tasks": (
+        lambda t: {**t, "task": t["task"].bfloat16()},
+        "'task' has dtype torch.bfloat16",
+    ),
+    "doubles": (lambda t: {**t, "obs": t["obs"].double()}, "'obs' has dtype torch.float64"),
 }
 
 
@@ -257,7 +269,7 @@ def test_files_of_another_shape_are_refused(name: str, tmp_path: Path) -> None:
 
 def test_a_dataset_of_the_other_suite_is_refused(tmp_path: Path) -> None:
     write(tmp_path, items("mt30"))
-    with pytest.raises(UserError, match=r"\(30, 501, 24\), not \(30, 101, 39\)"):
+    with pytest.raises(UserError, match=r"\(30, 501, 24\), expected \(30, 101, 39\)"):
         convert(options(tmp_path, "mt80"))
 
 
@@ -265,14 +277,14 @@ def test_a_missing_chunk_is_noticed(tmp_path: Path) -> None:
     tensors = items("mt80")
     first = {key: x[tensors["task"][:, 0] < 70] for key, x in tensors.items()}
     write(tmp_path, first)
-    with pytest.raises(UserError, match=r"no episodes of .* \(10 of 80 tasks\): are these all"):
+    with pytest.raises(UserError, match=r"no episodes of .* \(10 of 80 tasks\); give all files"):
         convert(options(tmp_path))
 
 
 def test_a_cut_file_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     paths = write(tmp_path, items("mt80"), 40)
     paths[1].write_bytes(paths[1].read_bytes()[:-100])
-    with pytest.raises(UserError, match=r"chunk_9\.pt: cut short"):
+    with pytest.raises(UserError, match=r"chunk_9\.pt: incomplete"):
         convert(options(tmp_path))
     assert not (tmp_path / "d").exists()
 
@@ -284,7 +296,7 @@ def test_bad_options(tmp_path: Path) -> None:
         ({"suite": None}, "suite= is missing"),
         ({"out": None}, "out= is missing"),
         ({"shard_mb": 0}, "shard_mb=0"),
-        ({}, r"no \.pt files there"),
+        ({}, r"contains no \.pt files"),
         ({"files": "x.pt,x.pt"}, "a file is named twice"),
         ({"files": str(tmp_path / "x.pt")}, r"x\.pt: no such file"),
     ):
@@ -316,12 +328,12 @@ def test_a_killed_conversion_begins_again(tmp_path: Path) -> None:
     dataset = convert(options(tmp_path))
     assert_converted(dataset, tensors, "mt80", "float32")
     assert {path.name for path in (tmp_path / "d").iterdir()} == {"manifest.json", "shards"}
-    with pytest.raises(UserError, match="holds a finished dataset"):
+    with pytest.raises(UserError, match="contains a finished dataset"):
         convert(options(tmp_path))
 
 
 def test_the_dims_of_the_suites_are_the_official_ones() -> None:
-    """24 and 6 dims of mt30, 39 and 6 of mt80, as the official tensors are padded."""
+    """The official tensors are padded to 24 and 6 dimensions (mt30), or 39 and 6 (mt80)."""
     for suite, dims in (("mt30", (24, 6)), ("mt80", (39, 6))):
         layout = chunks.layout_of(suite, get_suite(suite))
         assert (layout.obs_dim, layout.action_dim) == dims

@@ -1,4 +1,4 @@
-"""What is refused when a dataset is opened, and what only reading all of it finds."""
+"""Faults detected on opening a dataset, and faults detected only by reading all of it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.datasets.helpers import FOUR, episode, four_tasks, make_dataset
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A whole dataset of four tasks, in nine shards."""
+    """Write a valid dataset of four tasks, in nine shards."""
     dataset, _ = four_tasks(tmp_path / "d", shard_bytes=600)
     assert len(dataset.all_shards) == 9
     return dataset.folder
@@ -30,7 +30,7 @@ def faults(folder: Path) -> list[str]:
 
 
 def change(folder: Path, edit: Callable[[Any], object], *, seal: bool = False) -> None:
-    """Edits the manifest; with `seal`, its checksum too."""
+    """Edit the manifest; with `seal`, update its checksum."""
     from tdmpc2.data.dataset import checksum_of
 
     path = folder / "manifest.json"
@@ -42,7 +42,7 @@ def change(folder: Path, edit: Callable[[Any], object], *, seal: bool = False) -
 
 
 def reseal(folder: Path, shard: int = 0) -> None:
-    """Puts a shard's present checksums into the manifest, as if it had been written so."""
+    """Write the current checksums of a shard into the manifest, as if it had been written so."""
     from tdmpc2.common.system.atomic_files import sha256_of
 
     one = Dataset.open(folder).all_shards[shard]
@@ -55,7 +55,7 @@ def reseal(folder: Path, shard: int = 0) -> None:
     change(folder, edit, seal=True)
 
 
-# --- what is there -------------------------------------------------------------------
+# --- contents ------------------------------------------------------------------------
 
 
 def test_shards_hold_whole_episodes_of_one_task(folder: Path) -> None:
@@ -108,9 +108,9 @@ def test_the_header_is_what_numpy_reads(tmp_path: Path) -> None:
 
 
 def test_no_dataset(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no dataset \(there is no manifest\.json\)"):
+    with pytest.raises(UserError, match=r"not a dataset \(there is no manifest\.json\)"):
         Dataset.open(tmp_path)
-    with pytest.raises(UserError, match="no dataset"):
+    with pytest.raises(UserError, match="not a dataset"):
         Dataset.open(tmp_path / "nowhere")
     (tmp_path / "unfinished.json").write_text("{}")
     with pytest.raises(UserError, match="unfinished: run the command"):
@@ -118,7 +118,7 @@ def test_no_dataset(tmp_path: Path) -> None:
 
 
 BAD_MANIFESTS: dict[str, tuple[Callable[[Any], object], str]] = {
-    "format": (lambda m: m.update(format=2), "format 2, but this code reads 1"),
+    "format": (lambda m: m.update(format=2), "format 2, but this version reads 1"),
     "no format": (lambda m: m.pop("format"), "damaged"),
     "no tasks": (lambda m: m.pop("tasks"), "damaged"),
     "tasks of another kind": (lambda m: m.update(tasks=3), "damaged"),
@@ -146,7 +146,7 @@ def test_a_cut_manifest_is_refused(folder: Path) -> None:
 
 def test_dims_must_be_the_task_tables(folder: Path) -> None:
     change(folder, lambda m: m["tasks"][2].update(obs_dim=7), seal=True)
-    with pytest.raises(UserError, match="cartpole-swingup has obs_dim 7 there, but 5 in the task"):
+    with pytest.raises(UserError, match="cartpole-swingup has obs_dim 7 in the dataset, but 5"):
         Dataset.open(folder)
     change(folder, lambda m: m["tasks"][2].update(obs_dim=5, name="cartpole"), seal=True)
     with pytest.raises(UserError, match="unknown task 'cartpole'"):
@@ -159,7 +159,7 @@ def test_missing_and_cut_files_are_found_at_once(name: str, folder: Path) -> Non
     content = path.read_bytes()
     path.write_bytes(content[:-3])
     size = len(content)
-    hint = f"{path.name}: {size - 3:,} bytes instead of {size:,}: not the whole file"
+    hint = f"{path.name}: {size - 3:,} bytes instead of {size:,}: incomplete or damaged"
     with pytest.raises(UserError, match=hint):
         Dataset.open(folder)
     path.unlink()
@@ -186,7 +186,7 @@ def test_one_flipped_bit_is_named(folder: Path) -> None:
     position = HEADER_BYTES + 9
     overwrite(shard.path, position, bytes([shard.path.read_bytes()[position] ^ 1]))
     (fault,) = faults(folder)
-    assert fault.startswith(f"{shard.path}: its checksum is not the manifest's")
+    assert fault.startswith(f"{shard.path}: its checksum differs from the manifest")
 
 
 def test_a_damaged_header_is_named(folder: Path) -> None:
@@ -204,7 +204,7 @@ def test_damaged_episodes_are_named(folder: Path) -> None:
     for place, value, hint in (
         (0, 8, "10 rows, but the episodes of walker-walk take 9"),
         (0, 0, "episode 0 of walker-walk has no transition"),
-        (4, 2, "episode 0 of walker-walk neither terminated nor not"),
+        (4, 2, "episode 0 of walker-walk has a termination flag other than 0 and 1"),
     ):
         before = shard.episodes_path.read_bytes()
         overwrite(shard.episodes_path, HEADER_BYTES + place, int(value).to_bytes(4, "little"))
@@ -231,7 +231,7 @@ def test_damaged_episodes_are_named(folder: Path) -> None:
 def test_values_that_do_not_belong_are_named(
     row: int, column: int, value: float, hint: str, dtype: str, tmp_path: Path
 ) -> None:
-    """Written by something else, with checksums that hold: 6 + 3 transitions of cheetah-run."""
+    """Written by other software, with valid checksums: 6 + 3 transitions of cheetah-run."""
     pair = [episode("cheetah-run", 1, 6), episode("cheetah-run", 2, 3)]
     folder = make_dataset(tmp_path / "d", {"cheetah-run": pair}, dtype=dtype).folder
     shard = Dataset.open(folder).all_shards[0]
@@ -255,7 +255,7 @@ def test_the_limits_themselves_belong() -> None:
 
 
 def test_rows_of_several_episodes_are_put_together() -> None:
-    """By hand: T of 2 and 1, one observation and one action dim."""
+    """Computed by hand: T of 2 and 1, obs_dim 1 and action_dim 1."""
     rows = assemble(
         np.arange(5.0)[:, None],
         np.array([[0.1], [0.2], [0.3]]),

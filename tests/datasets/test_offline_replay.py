@@ -1,4 +1,4 @@
-"""Sampling from a dataset against the episodes that were put in."""
+"""Samples from a dataset against the episodes that it contains."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ import torch
 
 from tdmpc2.common.replay.types import Batch, Episode
 from tdmpc2.common.system.errors import UserError
-from tdmpc2.data import Dataset, OfflineMemory
+from tdmpc2.data import Dataset, OfflineReplay
 from tdmpc2.envs.tasks import get_task
 from tests.datasets.helpers import FOUR, episode, four_tasks, generator, make_dataset, same
 
 LENGTH = 3
 
 
-def memory(dataset: Dataset, tasks: tuple[str, ...] = FOUR, seed: int = 0) -> OfflineMemory:
-    return OfflineMemory(dataset, tasks, LENGTH, 30, 8, generator=generator(seed))
+def make_replay(dataset: Dataset, tasks: tuple[str, ...] = FOUR, seed: int = 0) -> OfflineReplay:
+    return OfflineReplay(dataset, tasks, LENGTH, 30, 8, generator=generator(seed))
 
 
 def assert_from(batch: Batch, tasks: tuple[str, ...], episodes: dict[str, list[Episode]]) -> None:
-    """Every sub-trajectory equals, number by number, a stretch of the episode it names."""
+    """Check that each sub-trajectory equals a section of the episode that its numbers identify."""
     assert batch.task is not None
     for b, task in enumerate(batch.task.tolist()):
         name = tasks[task]
@@ -46,10 +46,10 @@ def assert_from(batch: Batch, tasks: tuple[str, ...], episodes: dict[str, list[E
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 @pytest.mark.parametrize("shard_bytes", [10**6, 600])
 def test_rows_are_those_that_were_put_in(dtype: str, shard_bytes: int, tmp_path: Path) -> None:
-    """In one shard a task, and in shards of one or two episodes; numbers are exact in float16."""
+    """With one shard per task, and with shards of one or two episodes; exact in float16."""
     dataset, episodes = four_tasks(tmp_path / "d", dtype=dtype, shard_bytes=shard_bytes)
     assert (len(dataset.all_shards) > 4) == (shard_bytes == 600)
-    one = memory(dataset)
+    one = make_replay(dataset)
     lengths = [len(e) for task in FOUR for e in episodes[task]]
     assert one.num_episodes == len(lengths)
     assert one.num_transitions == sum(lengths)
@@ -68,7 +68,7 @@ def test_rows_are_those_that_were_put_in(dtype: str, shard_bytes: int, tmp_path:
 def test_uniform_over_starts(tmp_path: Path) -> None:
     """Pearson's statistic over all starts of all tasks and shards."""
     dataset, episodes = four_tasks(tmp_path / "d", shard_bytes=600)
-    one = memory(dataset)
+    one = make_replay(dataset)
     drawn: Counter[tuple[int, int, int]] = Counter()
     for _ in range(20):
         batch = one.sample(1000)
@@ -89,7 +89,7 @@ def test_uniform_over_starts(tmp_path: Path) -> None:
 
 def test_start_counts_the_rows_of_all_shards(tmp_path: Path) -> None:
     dataset, _ = four_tasks(tmp_path / "d", shard_bytes=600)
-    batch = memory(dataset).sample(200)
+    batch = make_replay(dataset).sample(200)
     obs = [shard.rows()[:, :2] for shard in dataset.all_shards]
     every = np.concatenate(obs)
     np.testing.assert_array_equal(every[batch.start.numpy()], batch.obs[0, :, :2].numpy())
@@ -98,7 +98,7 @@ def test_start_counts_the_rows_of_all_shards(tmp_path: Path) -> None:
 def test_some_tasks_in_another_order(tmp_path: Path) -> None:
     dataset, episodes = four_tasks(tmp_path / "d")
     chosen = (FOUR[3], FOUR[0])
-    one = memory(dataset, chosen)
+    one = make_replay(dataset, chosen)
     assert one.num_transitions == sum(len(e) for task in chosen for e in episodes[task])
     batch = one.sample(300)
     assert set(batch.task.tolist()) == {0, 1}
@@ -107,17 +107,17 @@ def test_some_tasks_in_another_order(tmp_path: Path) -> None:
 
 def test_no_more_dims_than_the_tasks_have(tmp_path: Path) -> None:
     dataset, episodes = four_tasks(tmp_path / "d")
-    batch = OfflineMemory(dataset, FOUR, LENGTH, 24, 6, generator=generator()).sample(100)
+    batch = OfflineReplay(dataset, FOUR, LENGTH, 24, 6, generator=generator()).sample(100)
     assert (batch.obs.shape[2], batch.action.shape[2]) == (24, 6)
     assert_from(batch, FOUR, episodes)
     for dims in ((23, 6), (24, 5)):
-        with pytest.raises(ValueError, match="24 and 6 dims do not fit"):
-            OfflineMemory(dataset, FOUR, LENGTH, *dims, generator=generator())
+        with pytest.raises(ValueError, match="obs_dim 24 and action_dim 6 exceed"):
+            OfflineReplay(dataset, FOUR, LENGTH, *dims, generator=generator())
 
 
 def test_sampling_goes_on_bit_for_bit(tmp_path: Path) -> None:
     dataset, _ = four_tasks(tmp_path / "d")
-    one, other = memory(dataset), memory(Dataset.open(tmp_path / "d"), seed=7)
+    one, other = make_replay(dataset), make_replay(Dataset.open(tmp_path / "d"), seed=7)
     one.sample(10)
     other.load_state_dict(one.state_dict())
     assert all(same(one.sample(16), other.sample(16)) for _ in range(5))
@@ -125,20 +125,20 @@ def test_sampling_goes_on_bit_for_bit(tmp_path: Path) -> None:
 
 def test_sampling_goes_on_only_with_the_same_data(tmp_path: Path) -> None:
     dataset, _ = four_tasks(tmp_path / "d")
-    state = memory(dataset).state_dict()
-    with pytest.raises(UserError, match="not the dataset, or not the tasks"):
-        memory(dataset, FOUR[::-1]).load_state_dict(state)
+    state = make_replay(dataset).state_dict()
+    with pytest.raises(UserError, match="not the dataset or the tasks"):
+        make_replay(dataset, FOUR[::-1]).load_state_dict(state)
     other = make_dataset(tmp_path / "e", {task: [episode(task, 1, 9)] for task in FOUR})
     with pytest.raises(UserError, match=dataset.checksum[:12]):
-        memory(other).load_state_dict(state)
+        make_replay(other).load_state_dict(state)
 
 
 @pytest.mark.parametrize("cuts", [(0, 5, 16), (0, 16), (0, 1, 2, 15, 16)])
 def test_shares_make_up_the_whole_batch(cuts: tuple[int, ...], tmp_path: Path) -> None:
-    """Processes that draw alike and gather their shares have, together, one batch."""
+    """Processes that sample the same indices and gather their shares make up one batch."""
     dataset, _ = four_tasks(tmp_path / "d", shard_bytes=600)
-    whole = memory(dataset)
-    shares = [(memory(dataset), slice(a, b)) for a, b in pairwise(cuts)]
+    whole = make_replay(dataset)
+    shares = [(make_replay(dataset), slice(a, b)) for a, b in pairwise(cuts)]
     for _ in range(3):
         batch = whole.sample(16)
         parts = [one.sample(16, part=part) for one, part in shares]
@@ -150,33 +150,33 @@ def test_shares_make_up_the_whole_batch(cuts: tuple[int, ...], tmp_path: Path) -
 
 def test_an_empty_share(tmp_path: Path) -> None:
     dataset, _ = four_tasks(tmp_path / "d")
-    assert memory(dataset).sample(4, part=slice(0, 0)).obs.shape == (LENGTH + 1, 0, 30)
+    assert make_replay(dataset).sample(4, part=slice(0, 0)).obs.shape == (LENGTH + 1, 0, 30)
 
 
 def test_only_its_own_length_is_sampled(tmp_path: Path) -> None:
     dataset, _ = four_tasks(tmp_path / "d")
-    one = memory(dataset)
-    assert same(memory(dataset).sample(4), one.sample(4, LENGTH))
-    with pytest.raises(ValueError, match="3 transitions, not 4"):
+    one = make_replay(dataset)
+    assert same(make_replay(dataset).sample(4), one.sample(4, LENGTH))
+    with pytest.raises(ValueError, match="length=4: this replay buffer samples 3 transitions"):
         one.sample(4, 4)
 
 
 def test_what_cannot_be_sampled(tmp_path: Path) -> None:
     dataset, _ = four_tasks(tmp_path / "d")
     with pytest.raises(UserError, match=r"has no task 'cheeta-run' \(did you mean 'cheetah-run'"):
-        memory(dataset, ("cheeta-run",))
+        make_replay(dataset, ("cheeta-run",))
     with pytest.raises(UserError, match="no episode of cheetah-run has 7 or more transitions"):
-        OfflineMemory(dataset, FOUR[:2], 7, 24, 6, generator=generator())
+        OfflineReplay(dataset, FOUR[:2], 7, 24, 6, generator=generator())
     with pytest.raises(ValueError, match="different tasks"):
-        memory(dataset, (FOUR[0], FOUR[0]))
+        make_replay(dataset, (FOUR[0], FOUR[0]))
 
 
 def test_nothing_of_the_rows_is_held(tmp_path: Path) -> None:
-    """What it keeps grows with episodes, not with rows."""
+    """Its memory grows with the number of episodes, not of rows."""
     few = make_dataset(tmp_path / "few", {FOUR[0]: [episode(FOUR[0], 1, 10)]})
     many = make_dataset(tmp_path / "many", {FOUR[0]: [episode(FOUR[0], 1, 120)]})
 
-    def held(one: OfflineMemory) -> int:
+    def held(one: OfflineReplay) -> int:
         return sum(x.nbytes for x in vars(one).values() if isinstance(x, np.ndarray))
 
-    assert held(memory(few, FOUR[:1])) == held(memory(many, FOUR[:1]))
+    assert held(make_replay(few, FOUR[:1])) == held(make_replay(many, FOUR[:1]))

@@ -1,4 +1,4 @@
-"""What is read of a pickle, and what is refused before it runs."""
+"""What is loaded from a pickle, and what is rejected before it runs."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_the_file_is_mapped_not_copied(tmp_path: Path) -> None:
 
 
 class Evil:
-    """Leaves a file where it is unpickled."""
+    """An object that creates a file when it is unpickled."""
 
     def __init__(self, mark: Path, how: Any) -> None:
         self.mark, self.how = mark, how
@@ -69,12 +69,12 @@ class Evil:
 def test_a_malicious_pickle_is_refused_and_not_run(
     how: Any, name: str, inside: bool, tmp_path: Path
 ) -> None:
-    """At the top, or in the place of a tensor; plain unpickling would run it."""
+    """At the top level, or in place of a tensor; plain unpickling would run it."""
     mark, path = tmp_path / "mark", tmp_path / "x.pt"
     with pretended("0.15") as make:
         evil = Evil(mark, how)
         torch.save(make({**small(), "extra": evil}) if inside else evil, path)
-    with pytest.raises(UserError, match=rf"refused: it names _*{name}.*nothing of it was run"):
+    with pytest.raises(UserError, match=rf"rejected: it refers to _*{name}.*no code of it was run"):
         load_tensors(path)
     assert not mark.exists()
     if how is os.system and not inside:
@@ -97,13 +97,13 @@ def test_a_malicious_pickle_is_refused_and_not_run(
     ],
 )
 def test_only_listed_names_are_found(module: str, name: str, tmp_path: Path) -> None:
-    """Any other is named in the refusal, whether or not it could be imported."""
+    """The error names any other object, whether it could be imported or not."""
     path = tmp_path / "x.pt"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("x/data.pkl", b"\x80\x02c" + f"{module}\n{name}\n".encode() + b".")
         archive.writestr("x/version", "3\n")
         archive.writestr("x/byteorder", "little")
-    with pytest.raises(UserError, match=f"refused: it names {module}.{name}"):
+    with pytest.raises(UserError, match=f"rejected: it refers to {module}.{name}"):
         load_tensors(path)
 
 
@@ -114,13 +114,13 @@ def test_what_is_no_file_of_tensors(tmp_path: Path) -> None:
     whole = save(tmp_path / "whole.pt", small()).read_bytes()
     for size in (0, 100, len(whole) // 2, len(whole) - 1):
         path.write_bytes(whole[:size])
-        with pytest.raises(UserError, match=r"x\.pt: cut short, or not written by torch\.save"):
+        with pytest.raises(UserError, match=r"x\.pt: incomplete, or not written by torch\.save"):
             load_tensors(path)
     path.write_bytes(pickle.dumps(Evil(tmp_path / "mark", os.system)))
-    with pytest.raises(UserError, match="cut short, or not written"):
+    with pytest.raises(UserError, match="incomplete, or not written"):
         load_tensors(path)
     torch.save(small(), path, _use_new_zipfile_serialization=False)
-    with pytest.raises(UserError, match="cut short, or not written"):
+    with pytest.raises(UserError, match="incomplete, or not written"):
         load_tensors(path)
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("x/notes.txt", "")
@@ -135,9 +135,9 @@ def test_what_is_no_file_of_tensors(tmp_path: Path) -> None:
 def test_what_holds_no_tensors(tmp_path: Path) -> None:
     path = tmp_path / "x.pt"
     for value, hint in (
-        ([1, 2], "holds a list, not a TensorDict"),
-        ({"obs": 3}, "its entry 'obs' is no tensor"),
-        ({"obs": {"state": torch.zeros(1)}}, "its entry 'obs' is no tensor"),
+        ([1, 2], "contains a list, not a TensorDict"),
+        ({"obs": 3}, "its entry 'obs' is not a tensor"),
+        ({"obs": {"state": torch.zeros(1)}}, "its entry 'obs' is not a tensor"),
     ):
         torch.save(value, path)
         with pytest.raises(UserError, match=hint):
