@@ -196,7 +196,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "no checkpoint": ({"checkpoint": None}, "checkpoint= is missing"),
     "no such file": ({"checkpoint": "nowhere.pt"}, "nowhere.pt"),
     "no task": ({"task": None}, "task= is missing"),
-    "too large": ({"task": "dog-run"}, "its observations have 223 dimensions, the model's 24"),
+    "too large": ({"task": "dog-run"}, "have 223 dimensions, but those of the model only 24"),
     "no source": ({"task": "cartpole-swingup"}, "init_embedding= is missing"),
     "unknown source": (
         {"init_embedding": "walker-run"},

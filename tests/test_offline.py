@@ -220,7 +220,7 @@ def edited(folder: Path, target: Path) -> Path:
 REFUSED = {
     "no data": ({"data": None}, "data= is missing"),
     "no such data": ({"data": "nowhere"}, "nowhere: "),
-    "one task": ({"task": "toy-pointmass"}, "takes several tasks"),
+    "one task": ({"task": "toy-pointmass"}, "needs at least two tasks"),
     "a task twice": ({"task": "toy-pointmass,toy-pointmass"}, "is named twice"),
     "no such task": ({"task": "toy-pointmass,toy-pointmas"}, "did you mean 'toy-pointmass'"),
     "a task without data": ({"task": "toy-pointmass,walker-walk"}, "has no data of walker-walk"),

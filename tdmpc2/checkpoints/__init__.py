@@ -1,4 +1,4 @@
-"""Trained models as files: official checkpoints, this project's runs, and formats between them."""
+"""Trained models as files: official checkpoints, runs of this project, and their formats."""
 
 from tdmpc2.checkpoints.official import import_official
 

@@ -1,4 +1,4 @@
-"""Trained models as files: `python -m tdmpc2.checkpoints fetch|inspect|import|export|evaluate`."""
+"""Inspect, convert, evaluate and download trained models: `python -m tdmpc2.checkpoints`."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ from tdmpc2.common.system.paths import cache_dir
 
 
 def default_folder() -> Path:
-    """Where fetched checkpoints go unless told otherwise."""
+    """Return the default folder of fetched checkpoints."""
     return cache_dir() / "checkpoints"
 
 
 def usage() -> str:
-    """Text of `--help`."""
+    """Return the text of `--help`."""
     return f"""\
 usage: python -m tdmpc2.checkpoints inspect FILE
        python -m tdmpc2.checkpoints import FILE task=TASKS out=NEW
@@ -44,40 +44,46 @@ usage: python -m tdmpc2.checkpoints inspect FILE
        python -m tdmpc2.checkpoints evaluate FILE task=TASK [key=value ...]
        python -m tdmpc2.checkpoints fetch NAME [key=value ...]
 
+Inspect, convert, evaluate and download trained TD-MPC2 models.
+
 FILE is an official TD-MPC2 checkpoint (old or new keys, .pt or .safetensors), a model file of this
-project, or a run directory or one of its checkpoints/... Of torch files only tensors and plain
-containers are loaded, never code. No file is overwritten.
+project, or a run directory or one of its checkpoints/... Only tensors and plain containers are
+loaded from torch files, never code. No file is overwritten.
 
-inspect   format, size, parameters, dimensions, tasks that fit, unknown keys, checksum
-import    FILE as a model file, which says its tasks, configuration and origin
-  task=TASKS         of an official checkpoint, which does not say: a task, a suite (mt30, mt80),
-                     or a list in the order of the task embedding
-  out=NEW            ends in .pt or .safetensors
-  any_size=false     take a model whose shapes fit none of the paper's sizes
-export    FILE in a format of others
-  out=NEW            ends in .pt; in .safetensors for that format
+inspect   print format, size, parameters, dimensions, possible tasks, unknown keys and checksum
+import    write FILE as a model file, which contains tasks, configuration and origin
+  task=TASKS         tasks of an official checkpoint, which does not contain them: a task, a suite
+                     (mt30, mt80), or a list in the order of the task embedding
+  out=NEW            path of the new file, .pt or .safetensors
+  any_size=false     true: accept a model whose shapes fit none of the paper's sizes
+export    write FILE in the official format or as safetensors
+  out=NEW            path of the new file, .pt, or .safetensors with format=safetensors
   format=official    {" | ".join(FORMATS)}
-  task=TASKS any_size=false   as of import, where FILE is an official checkpoint
-evaluate  episodes without exploration: return, success and normalized score
+  task=TASKS any_size=false   as for import, if FILE is an official checkpoint
+evaluate  run episodes without exploration; print return, success and normalized score
 {cli.describe_fields(EvaluateOptions)}
-fetch     the authors' released checkpoints; what is there already is not fetched again, and an
-          interrupted transfer goes on where it was
-  NAME               all, a domain ({", ".join(names.DOMAINS)}), multitask, a set
-                     (mt30, mt80), one of its models (mt80-48M), a task, a path, or a list
-  out=DIR            default: {default_folder()}
-  url=BASE           default: {names.HOME}
-  seeds=3            of single-task models: a count or a list
-  single=PATTERN     default: {names.SINGLE}
-  multi=PATTERN      default: {names.MULTI}
-                     the authors document no file names: these patterns are inferred
-  sha256=HEX         checksum that a single file must have; else the server's is used, if any
-  dry_run=false      only print the addresses
+fetch     download the authors' released checkpoints; existing files are skipped, and interrupted
+          downloads are continued
+  NAME               all, a domain ({", ".join(names.DOMAINS)}), multitask, a task
+                     set (mt30, mt80), one of its models (mt80-48M), a task, a path, or a list
+  out=DIR            folder of the downloads; default: {default_folder()}
+  url=BASE           URL of the server's folder; default: {names.HOME}
+  seeds=3            seeds of single-task models: a count or a list
+  single=PATTERN     paths of single-task models; default: {names.SINGLE}
+  multi=PATTERN      paths of multi-task models; default: {names.MULTI}
+                     the default patterns are inferred: the authors do not document file names
+  sha256=HEX         expected checksum of a single file; default: the server's, if there is one
+  dry_run=false      true: only print the URLs
 
-exit code: 0 done; 2 bad input or a file that is missing, damaged or refused."""
+exit code: 0 success; 2 bad input, or a file that is missing, damaged or rejected."""
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The command; returns its exit code."""
+    """Run the command and return its exit code.
+
+    Raises:
+        UserError: an unknown action or an invalid option.
+    """
     actions = {
         "inspect": _inspect,
         "import": _import,
@@ -93,17 +99,17 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _parse(arguments: Sequence[str], first: str, schema: Mapping[str, Any]) -> dict[str, Any]:
-    """Parses `key=value` arguments, of which the first may be a value alone.
+    """Parse `key=value` arguments; the key of the first may be omitted.
 
     Args:
-        arguments: after the action.
-        first: what a value alone means; it is required.
-        schema: of the arguments.
+        arguments: the arguments after the action.
+        first: key of the first argument if it is a bare value; required.
+        schema: types of the arguments.
     """
     arguments = list(arguments)
     if arguments:
         key, equals, _ = arguments[0].partition("=")
-        # A path may hold an equals sign, a key holds neither slash nor dot.
+        # A path may contain an equals sign; a key contains neither a slash nor a dot.
         if not equals or "/" in key or "." in key or Path(arguments[0]).exists():
             arguments[0] = f"{first}={arguments[0]}"
     values = cli.parse_arguments(arguments, schema)
@@ -138,10 +144,13 @@ def _export(arguments: Sequence[str]) -> None:
     model = load_model(
         values["file"], tasks=values.get("task"), any_size=values.get("any_size", False)
     )
-    unsaid = export_model(model, out, form)
+    missing_settings = export_model(model, out, form)
     print(f"{out}: {_title(model)}, format {form}")
-    if unsaid:
-        print(f"settings that this file does not say, for its reader: {', '.join(unsaid)}")
+    if missing_settings:
+        print(
+            "the file does not contain these settings, which its reader has to set: "
+            f"{', '.join(missing_settings)}"
+        )
 
 
 def _evaluate(arguments: Sequence[str]) -> None:
@@ -174,7 +183,7 @@ def _evaluate(arguments: Sequence[str]) -> None:
 
 
 def _agent(model: Model, options: EvaluateOptions) -> TDMPC2:
-    """The model's agent on the device asked for, with torch set up for it."""
+    """Return an agent of the model on the requested device, after setting up torch."""
     device = choose_device(options.device)
     agent = agent_of(model, device=device, seed=options.seed)
     precision = model.config.precision
@@ -194,11 +203,11 @@ def _line(result: TaskResult) -> str:
 
 
 def _title(model: Model) -> str:
-    """What was read, in a line."""
-    learned = model.env.task_names
-    tasks = f"{len(learned)} tasks" if len(learned) > 1 else learned[0]
-    guessed = f", recognized as {model.facts['task']}" if model.facts.get("recognized") else ""
-    return f"TD-MPC2 of size {model.config.model_size} on {tasks}{guessed}"
+    """Return a one-line description of the model."""
+    names = model.env.task_names
+    tasks = f"{len(names)} tasks" if len(names) > 1 else names[0]
+    guess = f", recognized as {model.facts['task']}" if model.facts.get("recognized") else ""
+    return f"TD-MPC2 of size {model.config.model_size} on {tasks}{guess}"
 
 
 def _fetch(arguments: Sequence[str]) -> None:
@@ -212,7 +221,7 @@ def _fetch(arguments: Sequence[str]) -> None:
     )
     base, sha256 = values.get("url", names.HOME), values.get("sha256")
     if sha256 is not None and (len(paths) > 1 or not re.fullmatch("[0-9a-fA-F]{64}", sha256)):
-        raise UserError(f"sha256={sha256}: 64 hexadecimal digits and a single file are needed")
+        raise UserError(f"sha256={sha256}: needs 64 hexadecimal digits and a single file")
     if values.get("dry_run", False):
         print("\n".join(url_of(base, path) for path in paths))
     else:

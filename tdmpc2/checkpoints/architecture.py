@@ -1,4 +1,4 @@
-"""What the shapes of a model's weights give away: its dimensions, its size, and what is odd."""
+"""Detect the architecture of a model from the shapes of its weights."""
 
 from __future__ import annotations
 
@@ -15,25 +15,26 @@ from tdmpc2.config import DATASET_QUIRKS, MODEL_SIZES, TDMPC2Config
 from tdmpc2.envs.tasks import SUITES
 from tdmpc2.world_model import WorldModel
 
-# Fields of the configuration that shapes decide.
+# Fields of the configuration that the shapes determine.
 DIMENSIONS = ("enc_dim", "mlp_dim", "latent_dim", "num_enc_layers", "num_q", "task_dim", "num_bins")
-_SHOWN = 3  # differences that a message names
+_SHOWN = 3  # differences that a message lists
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """A state-observation model as its weights describe it.
+    """Architecture of a state-observation model, detected from its weights.
 
     Attributes:
-        dimensions: fields of `TDMPC2Config`, those of `DIMENSIONS`.
+        dimensions: the fields `DIMENSIONS` of `TDMPC2Config`.
         obs_dim: length of the (padded) observation.
-        action_dim: A, of the (padded) action.
+        action_dim: A, length of the (padded) action.
         num_tasks: rows of the task embedding; None for a single-task model.
         episodic: whether it predicts termination.
         size: a key of `MODEL_SIZES`; None if the shapes fit none.
-        dataset: whose quirks it has (`DATASET_QUIRKS`); None for the sizes as they are.
-        nearest: the size that it differs from least.
-        differences: from that size, a text per tensor; empty if it fits.
+        dataset: dataset whose irregular dimensions it has (`DATASET_QUIRKS`); None if it has the
+            regular dimensions of its size.
+        nearest: the size with the fewest differences.
+        differences: differences from that size, one line per tensor; empty if it fits.
     """
 
     dimensions: Mapping[str, int]
@@ -48,46 +49,47 @@ class Architecture:
 
     @property
     def oddity(self) -> str:
-        """How it differs from the nearest size, for a message."""
+        """Description of the differences from the nearest size, for a message."""
         return f"fits no model size; the nearest is {self.nearest}, but {_first(self.differences)}"
 
     def config(self, **overrides: Any) -> TDMPC2Config:
-        """The configuration of such a model.
+        """Return the configuration of the model.
 
         Args:
-            **overrides: fields of `TDMPC2Config` that shapes don't decide.
+            **overrides: fields of `TDMPC2Config` that the shapes do not determine.
         """
         multitask = self.num_tasks is not None
         size = self.size or self.nearest
-        given = {**self.dimensions, **overrides}
+        fields = {**self.dimensions, **overrides}
         return TDMPC2Config.make(
-            model_size=size, dataset=self.dataset, multitask=multitask, **given
+            model_size=size, dataset=self.dataset, multitask=multitask, **fields
         )
 
 
 def detect(weights: Mapping[str, Tensor], shown: Callable[[str], str] = str) -> Architecture:
-    """Tells the architecture by the shapes of the weights.
+    """Detect the architecture from the shapes of the weights.
 
     Args:
-        weights: as of `WorldModel.state_dict()`, of a state-observation model.
-        shown: the name of some weights in messages.
+        weights: a `WorldModel.state_dict()` of a state-observation model.
+        shown: maps the name of a weight to the name used in messages.
 
     Raises:
-        UserError: weights are missing or left over, or their shapes contradict each other: no
-            TD-MPC2 model.
+        UserError: not a TD-MPC2 model: weights are missing or unexpected, or their shapes
+            contradict each other.
     """
     dimensions, env = _measure(weights, shown)
-    own = num_parameters(weights)
+    num_own = num_parameters(weights)
     ranked = []
     for size, dataset, config in _candidates(env.num_tasks if dimensions["task_dim"] else None):
         with torch.device("meta"):
             model = WorldModel(config, env)
-        found = list(_compare(weights, model, shown))
-        ranked.append((len(found), abs(model.num_parameters() - own), size, dataset, found))
-    # Where several fit equally badly, the one of the most similar number of parameters.
-    num, _, size, dataset, found = min(ranked, key=lambda one: one[:2])
+        mismatches = list(_compare(weights, model, shown))
+        excess = abs(model.num_parameters() - num_own)
+        ranked.append((len(mismatches), excess, size, dataset, mismatches))
+    # Ties are broken by the number of parameters.
+    num, _, size, dataset, mismatches = min(ranked, key=lambda entry: entry[:2])
     if num and not _consistent(weights, dimensions, env, size):
-        raise UserError(f"no TD-MPC2 model: {_first(found)} (compared with size {size})")
+        raise UserError(f"not a TD-MPC2 model: {_first(mismatches)} (compared with size {size})")
     return Architecture(
         dimensions=dimensions,
         obs_dim=env.obs_shape[0],
@@ -97,7 +99,7 @@ def detect(weights: Mapping[str, Tensor], shown: Callable[[str], str] = str) -> 
         size=None if num else size,
         dataset=None if num else dataset,
         nearest=size,
-        differences=tuple(found),
+        differences=tuple(mismatches),
     )
 
 
@@ -107,13 +109,13 @@ def differences(
     env: EnvSpec,
     shown: Callable[[str], str] = str,
 ) -> Iterator[str]:
-    """How the shapes of weights differ from those of a model: a text per tensor.
+    """Yield the differences between the shapes of weights and of a model, one line per tensor.
 
     Args:
-        weights: as of `WorldModel.state_dict()`.
-        config: of the model.
-        env: of the model.
-        shown: the name of some weights.
+        weights: a `WorldModel.state_dict()`.
+        config: configuration of the model.
+        env: shapes and tasks of the model.
+        shown: maps the name of a weight to the name in the text.
     """
     with torch.device("meta"):
         model = WorldModel(config, env)
@@ -121,36 +123,41 @@ def differences(
 
 
 def check_weights(weights: Mapping[str, Tensor], config: TDMPC2Config, env: EnvSpec) -> None:
-    """Refuses weights that are not those of a model.
+    """Check that weights have the names and shapes of a model's weights.
+
+    Args:
+        weights: a `WorldModel.state_dict()`.
+        config: configuration of the model.
+        env: shapes and tasks of the model.
 
     Raises:
-        UserError: with the first differences.
+        UserError: they do not; the message lists the first differences.
     """
-    found = list(differences(weights, config, env))
-    if found:
-        raise UserError(f"the weights are not those of the model described: {_first(found)}")
+    mismatches = list(differences(weights, config, env))
+    if mismatches:
+        raise UserError(f"the weights do not fit the model's configuration: {_first(mismatches)}")
 
 
 def num_parameters(weights: Mapping[str, Tensor]) -> int:
-    """Learned parameters; target networks don't count."""
+    """Return the number of learned parameters, without target networks."""
     return sum(v.numel() for k, v in weights.items() if not k.startswith("target_q_functions."))
 
 
 def _compare(
     weights: Mapping[str, Tensor], model: WorldModel, shown: Callable[[str], str]
 ) -> Iterator[str]:
-    """How the shapes of weights differ from a model's: a text per tensor."""
-    wanted = model.state_dict()
-    for name, value in wanted.items():
+    """Yield the differences between weights and a model, one line per tensor."""
+    expected = model.state_dict()
+    for name, value in expected.items():
         if name not in weights:
             yield f"{shown(name)} is missing"
         elif weights[name].shape != value.shape:
             yield f"{shown(name)} is {_text(weights[name].shape)}, not {_text(value.shape)}"
-    yield from (f"{shown(name)} is left over" for name in weights if name not in wanted)
+    yield from (f"{shown(name)} is unexpected" for name in weights if name not in expected)
 
 
 def _candidates(num_tasks: int | None) -> Iterator[tuple[str, str | None, TDMPC2Config]]:
-    """Every size, and for models of a dataset's tasks each that has quirks."""
+    """Yield all sizes, and the irregular dimensions of datasets with this number of tasks."""
     for size in MODEL_SIZES:
         yield size, None, TDMPC2Config.make(model_size=size, multitask=num_tasks is not None)
     for dataset, size in DATASET_QUIRKS:
@@ -161,14 +168,14 @@ def _candidates(num_tasks: int | None) -> Iterator[tuple[str, str | None, TDMPC2
 def _measure(
     weights: Mapping[str, Tensor], shown: Callable[[str], str]
 ) -> tuple[dict[str, int], EnvSpec]:
-    """The dimensions that single tensors tell, and an `EnvSpec` whose tasks have no names yet."""
+    """Return the dimensions that single tensors determine, and an `EnvSpec` without task names."""
 
     def size(name: str, axis: int, ndim: int) -> int:
         if name not in weights:
-            raise UserError(f"no TD-MPC2 model: {shown(name)} is missing")
+            raise UserError(f"not a TD-MPC2 model: {shown(name)} is missing")
         shape = weights[name].shape
         if len(shape) != ndim or 0 in shape:
-            raise UserError(f"no TD-MPC2 model: {shown(name)} is {_text(shape)}")
+            raise UserError(f"not a TD-MPC2 model: {shown(name)} is {_text(shape)}")
         return shape[axis]
 
     layers = sum(1 for name in weights if _is_encoder_layer(name))
@@ -179,7 +186,7 @@ def _measure(
     obs_dim = size("encoder.0.linear.weight", 1, 2) - task_dim
     if outputs % 2 or obs_dim < 1:
         raise UserError(
-            f"no TD-MPC2 model: {outputs} outputs of the policy, {obs_dim} observed numbers"
+            f"not a TD-MPC2 model: {outputs} policy outputs, observations of length {obs_dim}"
         )
     dimensions = {
         "enc_dim": size("encoder.0.linear.weight", 0, 2),
@@ -210,7 +217,7 @@ def _is_encoder_layer(name: str) -> bool:
 def _consistent(
     weights: Mapping[str, Tensor], dimensions: Mapping[str, int], env: EnvSpec, size: str
 ) -> bool:
-    """Whether the shapes are those of one model, if of no known size."""
+    """Return whether the shapes are consistent, for a model of an unknown size."""
     try:
         config = TDMPC2Config.make(model_size=size, **dict[str, Any](dimensions))
     except UserError:
@@ -218,9 +225,9 @@ def _consistent(
     return not any(differences(weights, config, env))
 
 
-def _first(found: Sequence[str]) -> str:
-    more = len(found) - _SHOWN
-    return "; ".join(found[:_SHOWN]) + (f"; and {more} more" if more > 0 else "")
+def _first(mismatches: Sequence[str]) -> str:
+    more = len(mismatches) - _SHOWN
+    return "; ".join(mismatches[:_SHOWN]) + (f"; and {more} more" if more > 0 else "")
 
 
 def _text(shape: tuple[int, ...] | torch.Size) -> str:

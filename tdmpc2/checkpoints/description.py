@@ -1,4 +1,4 @@
-"""What can be told of a checkpoint without being told anything about it."""
+"""Describe a checkpoint by its contents alone."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from tdmpc2.common.system.atomic_files import sha256_of
 from tdmpc2.common.system.errors import UserError
 
 _KEYS = {"old": "old keys (2023)", "new": "new keys (2024 and later)"}
-_SHOWN = 8  # names that a line lists
+_SHOWN = 8  # names that a line of the description lists
 
 
 def describe(path: Path) -> dict[str, str]:
-    """Facts of a checkpoint, in the order they are to be shown.
+    """Return facts of a checkpoint, in display order.
 
     Args:
         path: a run directory, one of its checkpoints, a model file, or an official checkpoint.
 
     Raises:
-        UserError: nothing there that can be read, or no TD-MPC2 model.
+        UserError: the path cannot be read, or is not a TD-MPC2 model.
     """
     if path.is_file():
         contents = read_weights(path)
@@ -49,32 +49,32 @@ def _official_facts(path: Path, state: Mapping[str, Any]) -> dict[str, str]:
     keys = key_format(state)
     weights, unknown = split_official(state)
     if keys is None:
-        raise UserError(f"{path}: holds no Q-functions of a TD-MPC2 model")
+        raise UserError(f"{path}: contains no Q-functions of a TD-MPC2 model")
     facts = {"format": f"official, {_KEYS[keys]}"}
     try:
-        found = detect(weights, shown_by(state))
+        architecture = detect(weights, shown_by(state))
     except UserError as error:
         if not unknown:
             raise UserError(f"{path}: {error}") from None
         return facts | {"model": str(error), "unknown keys": _list(unknown)}
-    facts |= _architecture_facts(found, weights)
-    facts["tasks"] = _tasks(found)
+    facts |= _architecture_facts(architecture, weights)
+    facts["tasks"] = _tasks(architecture)
     return facts | {"unknown keys": _list(unknown) if unknown else "none"}
 
 
 def _model_facts(model: Model, form: str) -> dict[str, str]:
-    said = model.facts
+    recorded = model.facts
     origin = {
-        "official": f"official checkpoint {said.get('source')}",
+        "official": f"official checkpoint {recorded.get('source')}",
         "run": (
-            f"run {said.get('source')} (variant {said.get('variant')}, seed "
-            f"{said.get('run_seed')}), {said.get('step')} {said.get('step_unit')}"
+            f"run {recorded.get('source')} (variant {recorded.get('variant')}, seed "
+            f"{recorded.get('run_seed')}), {recorded.get('step')} {recorded.get('step_unit')}"
         ),
-    }.get(str(said.get("origin")), "unknown")
+    }.get(str(recorded.get("origin")), "unknown")
     facts = {
         "format": form,
         "origin": origin,
-        "sha256 of its weights' file": str(said.get("sha256")),
+        "sha256 of the original file": str(recorded.get("sha256")),
     }
     if model.env.pixels:
         facts |= {
@@ -84,10 +84,10 @@ def _model_facts(model: Model, form: str) -> dict[str, str]:
     else:
         try:
             facts |= _architecture_facts(detect(model.weights), model.weights)
-        except UserError:  # a form of the model that the official code does not know
+        except UserError:  # a variant of the model that the official code does not have
             kind = _kind(model.env.num_tasks if model.multitask else None)
             facts |= {
-                "model": f"{kind}, size {model.config.model_size}, of another form",
+                "model": f"{kind}, size {model.config.model_size}, variant architecture",
                 "parameters": _parameters(model.weights),
             }
     return facts | {"tasks": _list(model.env.task_names)}
@@ -99,22 +99,25 @@ def _kind(num_tasks: int | None) -> str:
     return "one task with an embedding" if num_tasks == 1 else f"{num_tasks} tasks"
 
 
-def _architecture_facts(found: Architecture, weights: Mapping[str, Tensor]) -> dict[str, str]:
-    kind = _kind(found.num_tasks)
-    size = found.oddity if found.size is None else f"size {found.size}"
-    if found.dataset is not None:
-        size += f", as released for {found.dataset}"
-    d = found.dimensions
+def _architecture_facts(
+    architecture: Architecture, weights: Mapping[str, Tensor]
+) -> dict[str, str]:
+    kind = _kind(architecture.num_tasks)
+    size = architecture.oddity if architecture.size is None else f"size {architecture.size}"
+    if architecture.dataset is not None:
+        size += f", as released for {architecture.dataset}"
+    d = architecture.dimensions
     embedding = f", task embedding {d['task_dim']}" if d["task_dim"] else ""
     return {
         "model": f"{kind}, {size}",
         "parameters": _parameters(weights),
         "dimensions": (
-            f"observation {found.obs_dim}, action {found.action_dim}, latent {d['latent_dim']}, "
-            f"encoder {d['enc_dim']} ({d['num_enc_layers']} layers), other networks "
-            f"{d['mlp_dim']}, {d['num_q']} Q-functions, {d['num_bins']} bins{embedding}"
+            f"observation {architecture.obs_dim}, action {architecture.action_dim}, "
+            f"latent {d['latent_dim']}, encoder {d['enc_dim']} ({d['num_enc_layers']} layers), "
+            f"other networks {d['mlp_dim']}, {d['num_q']} Q-functions, {d['num_bins']} "
+            f"bins{embedding}"
         ),
-        "termination": "predicted" if found.episodic else "not predicted",
+        "termination": "predicted" if architecture.episodic else "not predicted",
     }
 
 
@@ -122,16 +125,16 @@ def _parameters(weights: Mapping[str, Tensor]) -> str:
     return f"{num_parameters(weights):,} (without target networks)"
 
 
-def _tasks(found: Architecture) -> str:
-    """What the tasks could be."""
-    if found.num_tasks is None:
-        fitting = fitting_tasks(found)
-        return f"by its shapes one of {_list(fitting)}" if fitting else "none of the task table"
-    name = recognize(found)
+def _tasks(architecture: Architecture) -> str:
+    """Return the possible tasks of an official checkpoint."""
+    if architecture.num_tasks is None:
+        fitting = fitting_tasks(architecture)
+        return f"one of {_list(fitting)} (by shapes)" if fitting else "none of the task table"
+    name = recognize(architecture)
     if name is not None:
-        return f"by their number and shapes {name}"
-    if found.num_tasks == FEW_SHOT_TASKS:
-        return f"by their number mt80 without ten: the {FEW_SHOT_TASKS} of few-shot learning"
+        return f"{name} (by number and shapes)"
+    if architecture.num_tasks == FEW_SHOT_TASKS:
+        return f"mt80 without the ten held-out tasks (by number: {FEW_SHOT_TASKS})"
     return "unknown"
 
 

@@ -1,4 +1,4 @@
-"""Evaluating a trained model on its task, on one task of several, or on all of them."""
+"""Evaluate a trained model on one, several or all of its tasks."""
 
 from __future__ import annotations
 
@@ -22,31 +22,31 @@ from tdmpc2.runners.setup import env_arguments, make_env_group
 
 @dataclass(frozen=True)
 class EvaluateOptions:
-    """What to evaluate and how."""
+    """Options of `evaluate`."""
 
-    file: Path | None = field(default=None, metadata={"help": "see above"})
+    file: Path | None = field(default=None, metadata={"help": "the model, see FILE above"})
     task: str | None = field(
         default=None, metadata={"help": "one of the model's tasks, a list of them, or all"}
     )
     tasks: str | None = field(
         default=None,
-        metadata={"help": "of a multi-task official checkpoint other than mt30 and mt80"},
+        metadata={"help": "tasks of an official multi-task checkpoint, if not mt30 or mt80"},
     )
-    any_size: bool = field(default=False, metadata={"help": "as of import"})
-    episodes: int = field(default=10, metadata={"help": "of each task, planned as one batch"})
-    seed: int = field(default=0, metadata={"help": "of environments and planning noise"})
+    any_size: bool = field(default=False, metadata={"help": "as for import"})
+    episodes: int = field(default=10, metadata={"help": "per task; planned as one batch"})
+    seed: int = field(default=0, metadata={"help": "seed of environments and planning noise"})
     device: str = field(default="auto", metadata={"help": "auto, cpu, cuda …"})
     threads: int | None = field(default=None, metadata={"help": "CPU threads of torch"})
     compile: bool | None = field(
-        default=None, metadata={"help": "torch.compile of planning; default: where it works"}
+        default=None, metadata={"help": "compile planning with torch.compile; default: if it works"}
     )
     workers: int | None = field(
-        default=None, metadata={"help": "processes that step the episodes; default: cores - 1"}
+        default=None, metadata={"help": "environment processes; default: cores - 1"}
     )
     out: Path | None = field(default=None, metadata={"help": "also write the results as JSON"})
 
     def __post_init__(self) -> None:
-        """Rejects values out of range."""
+        """Check the ranges of the options."""
         for name, least in (("episodes", 1), ("seed", 0), ("threads", 1), ("workers", 0)):
             value = getattr(self, name)
             require(value is None or value >= least, f"{name}={value}: must be at least {least}")
@@ -54,11 +54,11 @@ class EvaluateOptions:
 
 @dataclass(frozen=True)
 class TaskResult:
-    """Outcome of a task.
+    """Result of a task.
 
     Attributes:
         task: a row of the task table.
-        outcome: an entry per episode.
+        outcome: results of the episodes.
     """
 
     task: Task
@@ -71,7 +71,7 @@ class TaskResult:
         return self.task.normalized_score(self.outcome.mean_return, success)
 
     def row(self) -> dict[str, Any]:
-        """Plain values for a JSON file."""
+        """Return plain values for a JSON file."""
         episodes = {
             "returns": self.outcome.returns.tolist(),
             "successes": self.outcome.successes.tolist(),
@@ -81,14 +81,15 @@ class TaskResult:
 
 
 def choose_tasks(model: Model, wanted: str | None) -> tuple[str, ...]:
-    """Names of the tasks to evaluate.
+    """Return the names of the tasks to evaluate.
 
     Args:
-        model: single- or multi-task.
+        model: a single- or multi-task model.
         wanted: `all`, a task, or a list of tasks; None for a model of one task.
 
     Raises:
-        UserError: a task that the model has not learned, or none named of several.
+        UserError: the model was not trained on a task, a task is named twice, or no task of a
+            multi-task model is given.
     """
     names = model.env.task_names
     if wanted == "all" or (wanted is None and len(names) == 1):
@@ -98,7 +99,9 @@ def choose_tasks(model: Model, wanted: str | None) -> tuple[str, ...]:
     chosen = tuple(get_task(name.strip()).name for name in wanted.split(","))
     for name in chosen:
         if name not in names:
-            raise UserError(f"task={name}: the model knows no such task{did_you_mean(name, names)}")
+            raise UserError(
+                f"task={name}: the model was not trained on this task{did_you_mean(name, names)}"
+            )
     if len(set(chosen)) < len(chosen):
         raise UserError(f"task={wanted}: a task is named twice")
     return chosen
@@ -113,37 +116,38 @@ def evaluate_tasks(
     seed: int = 0,
     workers: int | None = None,
 ) -> Iterator[TaskResult]:
-    """Evaluates tasks one after the other; a task's result does not depend on the others.
+    """Evaluate tasks one after the other; the result of a task does not depend on the others.
 
-    A model of one task gets the seeds of `tdmpc2/evaluate.py`, so both report the same; of
-    several tasks each has seeds of its own.
+    A model of one task uses the seeds of `tdmpc2/evaluate.py`, so that both report the same
+    results. A multi-task model uses different seeds for each task.
 
     Args:
-        model: what the agent was made of.
-        agent: with the model's weights.
-        names: of the model's tasks.
-        episodes: of each task, planned as one batch.
-        seed: of environments and planning noise.
-        workers: processes that step the episodes; see `make_env_group`.
+        model: the model from which the agent was made.
+        agent: an agent with the model's weights.
+        names: names of the tasks, all of them tasks of the model.
+        episodes: episodes per task, planned as one batch.
+        seed: seed of environments and planning noise.
+        workers: number of environment processes; see `make_env_group`.
 
     Raises:
-        UserError: a task's simulator or models are missing, or the agent answers with NaN or Inf.
+        UserError: the simulator or the models of a task are missing, or the agent returns NaN or
+            Inf.
     """
     for name in names:
-        task, own = get_task(name), (name,) if model.env.num_tasks > 1 else ()
-        agent.seed_evaluation(derive_seed(seed, "evaluation noise", *own))
-        seeds = [derive_seed(seed, "evaluation", *own, i) for i in range(episodes)]
+        task, keys = get_task(name), (name,) if model.env.num_tasks > 1 else ()
+        agent.seed_evaluation(derive_seed(seed, "evaluation noise", *keys))
+        seeds = [derive_seed(seed, "evaluation", *keys, i) for i in range(episodes)]
         index = [model.env.task_names.index(name)] * episodes
         with contextlib.closing(_environments(model, task, episodes, workers)) as group:
             try:
                 outcome = evaluate(agent, group, seeds, tasks=index if model.multitask else None)
             except DivergedError as error:
-                raise UserError(f"{name}: {error}; the model is of no use") from None
+                raise UserError(f"{name}: {error}; the model cannot be used") from None
         yield TaskResult(task, outcome)
 
 
 def _environments(model: Model, task: Task, episodes: int, workers: int | None) -> EnvGroup:
-    """The environments of one task, set up as the model's facts say, in the model's shapes."""
+    """Make the environments of one task, with the model's settings and shapes."""
     obs, assets = model.facts.get("obs", "state"), model.facts.get("assets") or "official"
     switches = model.facts.get("protocol", {})
     spec = make_spec(
@@ -155,7 +159,10 @@ def _environments(model: Model, task: Task, episodes: int, workers: int | None) 
         task_switches=switches,
     )
     if spec.assets not in (None, assets):
-        raise UserError(f"{task.name}: {spec.assets} assets are here, the model's were {assets}")
+        raise UserError(
+            f"{task.name}: the installed assets are {spec.assets}, but the model was trained with "
+            f"{assets}"
+        )
     arguments = env_arguments(spec)
     if model.multitask:
         arguments["padded_to"] = model.env

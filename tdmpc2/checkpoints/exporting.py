@@ -1,4 +1,4 @@
-"""A model in the formats of others: official checkpoints, old and new, and safetensors."""
+"""Export a model to official checkpoint formats (old and new keys) and to safetensors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Format = Literal["official", "official-old", "safetensors"]
 FORMATS: tuple[str, ...] = get_args(Format)
 _KEYS: dict[str, KeyFormat] = {"official": "new", "official-old": "old"}
 
-# The only form of the model that the official code knows.
+# The only variant of the model that the official code supports.
 _OFFICIAL_FORM = {
     "latent_norm": "simnorm",
     "simnorm_tau": 1.0,
@@ -25,7 +25,7 @@ _OFFICIAL_FORM = {
     "regression": "discrete",
     "policy_prior": "max_entropy",
 }
-# What the official code must be told where it isn't the default: it decides how the model acts.
+# Settings that change how the model acts; a reader of the file must set them if not the default.
 _SETTINGS = (
     *("enc_dim", "mlp_dim", "latent_dim", "num_enc_layers", "num_q", "task_dim", "simnorm_dim"),
     *("num_bins", "vmin", "vmax", "log_std_min", "log_std_max", "planning", "horizon"),
@@ -35,46 +35,49 @@ _SETTINGS = (
 
 
 def export_model(model: Model, path: Path, form: Format) -> list[str]:
-    """Writes a model to a file that is not there yet.
+    """Write a model to a new file.
 
     Args:
-        model: to be written.
-        path: ends in `.pt`, or in `.safetensors` for that format.
+        model: the model to write.
+        path: path that ends in `.pt`, or in `.safetensors` for that format.
         form: `official` and `official-old` are `{"model": state dict}` in the key formats of
             the official code since 2024 and before; `safetensors` is a model file of this
-            project, which also says configuration, tasks and origin.
+            project, which also contains configuration, tasks and origin.
 
     Returns:
-        Settings that a reader of the file has to know, since the file does not say them.
+        Settings that a reader of the file must set, because the file does not contain them.
 
     Raises:
-        UserError: something is there already, another suffix, or a model that the format cannot
-            hold.
+        UserError: the file exists, its suffix is wrong, or the format cannot represent the
+            model.
     """
     check_target(path, (".safetensors",) if form == "safetensors" else (".pt",))
     if form == "safetensors":
         save_model(path, model)
         return []
     write_weights(path, official_state(model, _KEYS[form]))
-    return list(_unsaid(model, _KEYS[form]))
+    return list(_missing_settings(model, _KEYS[form]))
 
 
 def official_state(model: Model, keys: KeyFormat) -> dict[str, Any]:
-    """The official `state_dict` of a model.
+    """Return the official `state_dict` of a model.
 
     Raises:
-        UserError: a model that the official code cannot hold.
+        UserError: the official format cannot represent the model.
     """
     config = model.config
     if model.env.pixels:
-        raise UserError("the official format is written for state observations only")
+        raise UserError("the official format can be exported for state observations only")
     for name, value in _OFFICIAL_FORM.items():
         if getattr(config, name) != value:
             raise UserError(
-                f"{name}={getattr(config, name)}: the official code only knows {name}={value}"
+                f"{name}={getattr(config, name)}: the official code supports only {name}={value}"
             )
     if keys == "old" and model.env.episodic:
-        raise UserError("the code of the old format predicts no termination; use format=official")
+        raise UserError(
+            "format=official-old: cannot represent a model that predicts termination; use "
+            "format=official"
+        )
     return export_official(
         model.weights,
         keys,
@@ -83,11 +86,11 @@ def official_state(model: Model, keys: KeyFormat) -> dict[str, Any]:
     )
 
 
-def _unsaid(model: Model, keys: KeyFormat) -> Iterator[str]:
+def _missing_settings(model: Model, keys: KeyFormat) -> Iterator[str]:
     size = "5" if model.config.model_size == "smoke" else model.config.model_size
     plain = TDMPC2Config.make(model_size=size, multitask=model.multitask)
     for name in _SETTINGS:
         value = getattr(model.config, name)
-        said = keys == "new" and name.startswith("log_std")
-        if value != getattr(plain, name) and not said:
+        stored = keys == "new" and name.startswith("log_std")
+        if value != getattr(plain, name) and not stored:
             yield f"{name}={value}"

@@ -1,4 +1,4 @@
-"""Downloading the authors' released checkpoints into one folder."""
+"""Download the authors' released checkpoints into a folder."""
 
 from __future__ import annotations
 
@@ -14,22 +14,23 @@ from tdmpc2.common.system.atomic_files import sha256_of, write_text
 from tdmpc2.common.system.errors import UserError
 
 CHECKSUMS = "SHA256SUMS"
-"""File of the checksums of what was fetched, as `sha256sum --check` reads it."""
-_SHOWN = 3  # missing files that a message names
+"""File of the checksums of fetched files, in the format of `sha256sum --check`."""
+_SHOWN = 3  # missing files that a message lists
 
 
 def fetch(paths: Sequence[str], folder: Path, base: str, *, sha256: str | None = None) -> None:
-    """Downloads files that are not there yet; prints a line for each.
+    """Download files that do not exist yet, and print a line for each.
 
     Args:
-        paths: below `base`, and then below `folder`.
-        folder: where they go.
-        base: address of the folder they are in.
-        sha256: what the checksum of the only file must be.
+        paths: paths relative to `base` and to `folder`.
+        folder: destination.
+        base: URL of the server's folder.
+        sha256: expected checksum, if there is only one file.
 
     Raises:
-        UserError: no network, a wrong checksum, or a folder that cannot be written to. Files that
-            the server does not have are reported together, after all others are there.
+        UserError: there is no network, a checksum is wrong, or the folder cannot be written.
+            Files that the server does not have are reported together, after all others have been
+            downloaded.
     """
     missing = []
     with _only_one(folder):
@@ -39,7 +40,7 @@ def fetch(paths: Sequence[str], folder: Path, base: str, *, sha256: str | None =
             place = f"[{number}/{len(paths)}] {target}"
             if target.exists():
                 _check_present(target, sha256 or sums.get(path))
-                print(f"{place}  is there already")
+                print(f"{place}  already exists")
                 continue
             target.parent.mkdir(parents=True, exist_ok=True)
             try:
@@ -55,25 +56,25 @@ def fetch(paths: Sequence[str], folder: Path, base: str, *, sha256: str | None =
     if missing:
         names = ", ".join(missing[:_SHOWN]) + (" …" if len(missing) > _SHOWN else "")
         raise UserError(
-            f"{len(missing)} of {len(paths)} files are not below {base}: {names}; the names are "
-            "inferred, so see there how they are called, and name a path, single= or multi="
+            f"{len(missing)} of {len(paths)} files do not exist below {base}: {names}; the names "
+            "are inferred, so look up the real names there and give a path, single= or multi="
         )
 
 
 def url_of(base: str, path: str) -> str:
-    """Address of a file.
+    """Return the URL of a file.
 
     Raises:
-        UserError: the base is no web address.
+        UserError: the base is not a web address.
     """
     if urllib.parse.urlsplit(base).scheme not in ("http", "https"):
-        raise UserError(f"url={base}: an address that begins with https:// or http:// is needed")
+        raise UserError(f"url={base}: must begin with https:// or http://")
     return f"{base.rstrip('/')}/{urllib.parse.quote(path)}"
 
 
 @contextlib.contextmanager
 def _only_one(folder: Path) -> Iterator[None]:
-    """Keeps other processes from fetching into the same folder."""
+    """Lock the folder against other processes that fetch."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = open(folder / ".fetch.lock", "w")  # noqa: SIM115  closed below
@@ -90,11 +91,11 @@ def _only_one(folder: Path) -> Iterator[None]:
 def _check_present(file: Path, sha256: str | None) -> None:
     if sha256 is None:
         return
-    found = sha256_of(file)
-    if found != sha256.lower():
+    actual = sha256_of(file)
+    if actual != sha256.lower():
         raise UserError(
-            f"{file}: is there already with checksum {found[:16]}…, not {sha256[:16].lower()}…; "
-            "remove it to fetch it again"
+            f"{file}: already exists with checksum {actual[:16]}…, expected "
+            f"{sha256[:16].lower()}…; remove it to fetch it again"
         )
 
 

@@ -1,4 +1,4 @@
-"""A trained model apart from the run or file it came from."""
+"""`Model`: a trained model, independent of the run or file it came from."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ VERSION = 1
 
 
 class Model(NamedTuple):
-    """A trained TD-MPC2 model and what is known of it.
+    """A trained TD-MPC2 model with its configuration, tasks and facts.
 
     Attributes:
-        config: hyperparameters; architecture and planning are those it is to be used with.
+        config: hyperparameters, including those of planning.
         env: shapes and tasks; the order of `task_names` is that of the task embedding.
-        weights: for `WorldModel.load_state_dict`, on the CPU.
-        facts: where it comes from (`origin` `official` or `run`, `source`, `sha256` …) and how
-            its tasks are set up (`obs`, `assets`, `protocol`); plain values.
+        weights: weights for `WorldModel.load_state_dict`, on the CPU.
+        facts: its origin (`origin` `official` or `run`, `source`, `sha256` …) and the settings of
+            its tasks (`obs`, `assets`, `protocol`); plain values.
     """
 
     config: TDMPC2Config
@@ -36,12 +36,12 @@ class Model(NamedTuple):
 
     @property
     def multitask(self) -> bool:
-        """Whether it tells tasks apart by an embedding."""
+        """Whether it has a task embedding."""
         return self.config.task_dim > 0
 
 
 def describe_model(model: Model) -> dict[str, Any]:
-    """What a model file says of its model, in plain values."""
+    """Return the description of a model that a model file contains, in plain values."""
     return {
         "version": VERSION,
         "config": dataclasses.asdict(model.config),
@@ -51,18 +51,18 @@ def describe_model(model: Model) -> dict[str, Any]:
 
 
 def model_as_described(about: Mapping[str, Any], weights: Mapping[str, Any]) -> Model:
-    """Inverse of `describe_model`.
+    """Build a model from its description: the inverse of `describe_model`.
 
     Raises:
-        UserError: another version, a damaged description, or weights of another model.
+        UserError: the version differs, the description is damaged, or the weights do not fit it.
     """
     if about.get("version") != VERSION:
-        raise UserError(f"version {about.get('version')} of the format; this code reads {VERSION}")
+        raise UserError(f"format version {about.get('version')}; this code reads {VERSION}")
     try:
-        given, shapes, facts = about["config"], about["env"], dict(about["facts"])
+        settings, shapes, facts = about["config"], about["env"], dict(about["facts"])
         kinds = cli.schema_of(TDMPC2Config)
-        require_known(TDMPC2Config, given)
-        values = {k: cli.parse_value(k, str(v), kinds[k]) for k, v in given.items()}
+        require_known(TDMPC2Config, settings)
+        values = {k: cli.parse_value(k, str(v), kinds[k]) for k, v in settings.items()}
         config = TDMPC2Config.make(**values)
         fields: dict[str, Any] = {
             k: tuple(v) if isinstance(v, list | tuple) else v for k, v in shapes.items()

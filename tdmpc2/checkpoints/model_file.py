@@ -1,4 +1,4 @@
-"""Opening any trained model: this project's runs and model files, and official checkpoints."""
+"""Load any trained model: runs and model files of this project, and official checkpoints."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from tdmpc2.envs.multitask import parse_tasks
 def load_model(
     path: Path, *, tasks: str | None = None, single: str | None = None, any_size: bool = False
 ) -> Model:
-    """Opens a trained model.
+    """Load a trained model.
 
     Args:
         path: a run directory or one of its checkpoints, a model file of this project, or an
             official checkpoint (old or new keys, `.pt` or `.safetensors`).
-        tasks: of an official checkpoint, which does not say: a task, a suite (`mt80`), or a list
-            in the order of its task embedding; may be None for the published mt30 and mt80. What
-            this project wrote says its tasks, and must agree.
-        single: the task of an official checkpoint, if `tasks` is None and it has but one.
-        any_size: whether to take an official file whose shapes fit no model size.
+        tasks: tasks of an official checkpoint, which does not contain them: a task, a suite
+            (`mt80`), or a list in the order of its task embedding; may be None for the published
+            mt30 and mt80 models. Runs and model files contain their tasks, which must agree.
+        single: the task of an official single-task checkpoint, used if `tasks` is None.
+        any_size: whether to accept an official file whose shapes fit no model size.
 
     Returns:
-        Configuration, shapes and tasks, weights, and facts.
+        The model: configuration, shapes and tasks, weights, and facts.
 
     Raises:
-        UserError: nothing there that can be read, another method's run, or other tasks.
+        UserError: the path cannot be read, the run is of another method, or the tasks differ.
     """
     path = _folder_of_state(path)
     if path.is_dir():
@@ -42,8 +42,8 @@ def load_model(
     else:
         contents = read_weights(path)
         if contents.about is None:
-            known = tasks if tasks or EMBEDDING in contents.weights else single
-            return model_of_official(path, contents.weights, known, any_size=any_size)
+            given = tasks if tasks or EMBEDDING in contents.weights else single
+            return model_of_official(path, contents.weights, given, any_size=any_size)
         try:
             model = model_as_described(contents.about, contents.weights)
         except UserError as error:
@@ -53,10 +53,10 @@ def load_model(
 
 
 def save_model(path: Path, model: Model) -> None:
-    """Writes a model file, `.pt` or `.safetensors`, that `load_model` reads.
+    """Write a model file, `.pt` or `.safetensors`, that `load_model` reads.
 
     Raises:
-        UserError: another suffix, or something is there already.
+        UserError: the suffix is wrong, or the file exists.
     """
     check_target(path)
     write_weights(path, model.weights, {"format": FORMAT, **describe_model(model)})
@@ -70,14 +70,14 @@ def load_agent(
     device: torch.device | str = "cpu",
     seed: int = 0,
 ) -> TDMPC2:
-    """An agent with the weights of a trained model; optimizers and value scale start anew.
+    """Load an agent with the weights of a trained model; optimizers and value scale are new.
 
     Args:
         path: see `load_model`.
         tasks: see `load_model`.
         any_size: see `load_model`.
-        device: of the agent.
-        seed: of its draws.
+        device: device of the agent.
+        seed: seed of the agent's generator.
 
     Raises:
         UserError: see `load_model`.
@@ -86,16 +86,22 @@ def load_agent(
 
 
 def agent_of(model: Model, *, device: torch.device | str = "cpu", seed: int = 0) -> TDMPC2:
-    """See `load_agent`."""
+    """Return an agent with the weights of a model.
+
+    Args:
+        model: the model.
+        device: device of the agent.
+        seed: seed of the agent's generator.
+    """
     agent = TDMPC2(model.config, model.env, seed=seed, device=device)
     agent.model.load_state_dict(model.weights)
     return agent
 
 
 def _folder_of_state(path: Path) -> Path:
-    """The checkpoint's folder where its `state.pt` is named."""
-    beside = path.with_name("manifest.json")
-    return path.parent if path.name == "state.pt" and beside.is_file() else path
+    """Return the folder of the checkpoint if the path is its `state.pt`, else the path."""
+    manifest = path.with_name("manifest.json")
+    return path.parent if path.name == "state.pt" and manifest.is_file() else path
 
 
 def _check_named(path: Path, model: Model, tasks: str | None) -> None:
@@ -103,5 +109,5 @@ def _check_named(path: Path, model: Model, tasks: str | None) -> None:
         return
     names = tuple(task.name for task in parse_tasks(tasks))
     if names != model.env.task_names:
-        theirs = ", ".join(model.env.task_names[:3]) + (" …" if model.env.num_tasks > 3 else "")
-        raise UserError(f"{path}: a model of {theirs}, not of {tasks}")
+        actual = ", ".join(model.env.task_names[:3]) + (" …" if model.env.num_tasks > 3 else "")
+        raise UserError(f"{path}: a model of {actual}, not of {tasks}")

@@ -1,4 +1,4 @@
-"""Where the authors' released checkpoints lie, as far as can be inferred."""
+"""Paths of the authors' released checkpoints, as far as they can be inferred."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ DOMAINS = ("dmcontrol", "metaworld", "maniskill2", "myosuite")
 def expand(
     names: str, *, seeds: Sequence[int] = SEEDS, single: str = SINGLE, multi: str = MULTI
 ) -> list[str]:
-    """Paths of checkpoints below `HOME`.
+    """Return the paths of checkpoints below `HOME`.
 
-    The file names are not documented: the patterns are inferred.
+    The authors do not document the file names: the default patterns are inferred.
 
     Args:
-        names: a list of `all`, a domain, `multitask`, a set (`mt80`), one of its models
-            (`mt80-48M`), a task, or a path (`multitask/mt80-48M.pt`), which stands for itself.
-        seeds: of single-task models.
-        single: pattern of their paths, of `{domain}`, `{task}` and `{seed}`.
-        multi: pattern of the multi-task models' paths, of `{set}` and `{size}`.
+        names: a comma-separated list of `all`, a domain, `multitask`, a task set (`mt80`), one of
+            its models (`mt80-48M`), a task, or a path (`multitask/mt80-48M.pt`), which is kept.
+        seeds: seeds of single-task models.
+        single: pattern of the paths of single-task models, with `{domain}`, `{task}`, `{seed}`.
+        multi: pattern of the paths of multi-task models, with `{set}` and `{size}`.
 
     Raises:
-        UserError: an unknown name, a path that leaves its folder, or a pattern with other fields.
+        UserError: a name is unknown, a path leaves its folder, or a pattern has other fields.
     """
     _check_pattern("single", single, {"domain", "task", "seed"})
     _check_pattern("multi", multi, {"set", "size"})
@@ -55,7 +55,7 @@ def expand(
             known = ("all", "multitask", *DOMAINS, *SETS, *models, *TASKS)
             raise UserError(f"unknown checkpoint '{name}'{did_you_mean(name, known)}")
     if not paths:
-        raise UserError("which checkpoints? A task, a domain, mt80-48M, a path, or all")
+        raise UserError("no checkpoints are named; give a task, a domain, mt80-48M, a path, or all")
     return list(dict.fromkeys(paths))
 
 
@@ -74,7 +74,7 @@ def _check_pattern(argument: str, pattern: str, fields: set[str]) -> None:
     try:
         found = {name for _, name, _, _ in string.Formatter().parse(pattern) if name is not None}
     except ValueError as error:
-        raise UserError(f"{argument}={pattern}: no pattern ({error})") from None
+        raise UserError(f"{argument}={pattern}: not a valid pattern ({error})") from None
     if found != fields:
         wanted = ", ".join(sorted(f"{{{field}}}" for field in fields))
         raise UserError(f"{argument}={pattern}: must have the fields {wanted}, and no others")

@@ -1,4 +1,4 @@
-"""The names of the weights in official TD-MPC2 checkpoints, old and new, and the way back."""
+"""Map the names of weights between official TD-MPC2 checkpoints, old and new, and this project."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tdmpc2.common.system.errors import UserError
 
 KeyFormat = Literal["old", "new"]
 
-# Parts of a normalized linear layer, in the order the old format numbers them.
+# Tensors of a normalized linear layer, in the order in which the old format numbers them.
 LAYER_PARTS = ("weight", "bias", "ln.weight", "ln.bias")
 NETWORKS = {
     "_encoder.state": "encoder",
@@ -22,12 +22,12 @@ NETWORKS = {
     "_termination": "termination_head",
     "_pi": "policy",
 }
-# Their last layer is a plain Linear, every other one is normalized.
+# The last layer of these networks is a plain Linear; all other layers are normalized.
 HEADS = ("reward_head", "policy", "termination_head")
 ENSEMBLES = {"_Qs.params": "q_functions", "_target_Qs.params": "target_q_functions"}
 EMBEDDING = "_task_emb.weight"
-# The new format calls the target networks `_target_Qs_params`; its copies of the online
-# ones (`_detach_Qs_params`) and its constants carry nothing of their own.
+# The new format calls the target networks `_target_Qs_params`. Its copies of the online networks
+# (`_detach_Qs_params`) and its constants contain no weights of their own.
 IGNORED = re.compile(
     r"_detach_Qs|_Qs\.module|log_std_min$|log_std_dif$|_action_masks$|__batch_size$|__device$"
 )
@@ -36,10 +36,10 @@ _NEW_KEY = re.compile(r"_Qs\.params\.\d+\.(ln\.)?(weight|bias)")
 
 
 class Constants(NamedTuple):
-    """What files of the new format say beside their weights; None where they don't.
+    """Constants that a file of the new format contains; None for values that it lacks.
 
     Attributes:
-        log_std: least and greatest log standard deviation of the policy.
+        log_std: minimum and maximum log standard deviation of the policy.
         action_dims: valid action dimensions of each task.
     """
 
@@ -47,11 +47,11 @@ class Constants(NamedTuple):
     action_dims: tuple[int, ...] | None
 
 
-# --- from official names to ours -----------------------------------------------------------
+# --- from official names to this project's -------------------------------------------------
 
 
 def import_official(state: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Renames the weights of an official state-observation model to this project's names.
+    """Rename the weights of an official state-observation model to this project's names.
 
     Args:
         state: the official `state_dict`, old or new key format, single- or multi-task.
@@ -60,7 +60,7 @@ def import_official(state: Mapping[str, Any]) -> dict[str, Tensor]:
         A state dict for `WorldModel.load_state_dict`.
 
     Raises:
-        UserError: a key that belongs to no known architecture, or two for the same weights.
+        UserError: a key belongs to no known architecture, or two keys name the same weights.
     """
     weights, unknown = split_official(state)
     if unknown:
@@ -69,10 +69,10 @@ def import_official(state: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def split_official(state: Mapping[str, Any]) -> tuple[dict[str, Tensor], list[str]]:
-    """The renamed weights, and the keys that belong to no known architecture.
+    """Return the renamed weights, and the keys that belong to no known architecture.
 
     Raises:
-        UserError: two keys for the same weights.
+        UserError: two keys name the same weights.
     """
     weights: dict[str, Tensor] = {}
     unknown = []
@@ -83,14 +83,14 @@ def split_official(state: Mapping[str, Any]) -> tuple[dict[str, Tensor], list[st
         if name is None or not isinstance(value, Tensor):
             unknown.append(key)
         elif name in weights:
-            raise UserError(f"checkpoint key '{key}': its weights are there twice")
+            raise UserError(f"checkpoint key '{key}': the file has the same weights twice")
         else:
             weights[name] = value
     return weights, unknown
 
 
 def our_name(key: str) -> str | None:
-    """Our name of an official key; None for a key of no known architecture."""
+    """Return this project's name of an official key, or None if the key is unknown."""
     if key == EMBEDDING:
         return "task_embedding"
     normalized = key.replace("_target_Qs_params", "_target_Qs.params")
@@ -108,7 +108,7 @@ def our_name(key: str) -> str | None:
 
 
 def _ensemble_name(ensemble: str, rest: str) -> str | None:
-    """`{4·layer + part}` in the old format, `{layer}.{part}` in the new one."""
+    """Map `{4·layer + part}` of the old format, or `{layer}.{part}` of the new one."""
     if rest.isdigit():
         layer, part = int(rest) // 4, LAYER_PARTS[int(rest) % 4]
     else:
@@ -121,7 +121,7 @@ def _ensemble_name(ensemble: str, rest: str) -> str | None:
 
 
 def key_format(keys: Iterable[str]) -> KeyFormat | None:
-    """The format of official keys, told by those of the Q-functions; None if there are none."""
+    """Return the format of official keys by those of the Q-functions, or None if there are none."""
     for key in keys:
         if _NEW_KEY.fullmatch(key):
             return "new"
@@ -131,7 +131,7 @@ def key_format(keys: Iterable[str]) -> KeyFormat | None:
 
 
 def constants(state: Mapping[str, Any]) -> Constants:
-    """The constants of an official state dict.
+    """Return the constants of an official state dict.
 
     Raises:
         UserError: they are damaged.
@@ -140,11 +140,11 @@ def constants(state: Mapping[str, Any]) -> Constants:
     low, width, masks = (state.get(k) for k in ("log_std_min", "log_std_dif", "_action_masks"))
     if low is not None and width is not None:
         if not all(isinstance(x, Tensor) and x.numel() == 1 for x in (low, width)):
-            raise UserError("checkpoint keys 'log_std_min', 'log_std_dif': numbers are needed")
+            raise UserError("checkpoint keys 'log_std_min', 'log_std_dif': not numbers")
         log_std = (float(low), float(low) + float(width))
     if masks is not None:
         if not isinstance(masks, Tensor) or masks.dim() != 2:
-            raise UserError("checkpoint key '_action_masks': a matrix is needed")
+            raise UserError("checkpoint key '_action_masks': not a matrix")
         dims = masks.sum(-1)
         if not torch.equal(masks, _action_masks(tuple(dims.int().tolist()), masks)):
             raise UserError("checkpoint key '_action_masks': masks dimensions between valid ones")
@@ -153,16 +153,16 @@ def constants(state: Mapping[str, Any]) -> Constants:
 
 
 def _action_masks(action_dims: tuple[int, ...], like: Tensor) -> Tensor:
-    """`(num_tasks, A)`, 1 for valid dimensions, in the shape and type of `like`."""
+    """Return `(num_tasks, A)`, 1 for valid dimensions, with the width and dtype of `like`."""
     valid = torch.arange(like.shape[-1]) < torch.tensor(action_dims).reshape(-1, 1)
     return valid.to(like.dtype)
 
 
-# --- from our names to official ones -------------------------------------------------------
+# --- from this project's names to official ones --------------------------------------------
 
 
 def official_name(name: str, keys: KeyFormat) -> str | None:
-    """The official key of one of our names; None where the official model has no such weights."""
+    """Return the official key of a name, or None if the official model has no such weights."""
     if name == "task_embedding":
         return EMBEDDING
     ensemble = re.fullmatch(r"(target_)?q_functions\.(linear|norm)(\d)\.(weight|bias)", name)
@@ -188,19 +188,19 @@ def export_official(
     log_std: tuple[float, float],
     action_dims: tuple[int, ...],
 ) -> dict[str, Any]:
-    """An official `state_dict` of a model's weights.
+    """Return the official `state_dict` of a model's weights.
 
-    The new format also has the constants, the copies of the online Q-functions and the two
-    entries that tensordict adds to each ensemble; official code loads it strictly.
+    The new format also contains the constants, the copies of the online Q-functions and the two
+    entries that tensordict adds to each ensemble, so that the official code can load it strictly.
 
     Args:
         weights: `WorldModel.state_dict()` of a state-observation model.
-        keys: the format.
-        log_std: least and greatest log standard deviation of the policy.
+        keys: the key format.
+        log_std: minimum and maximum log standard deviation of the policy.
         action_dims: valid action dimensions, one per task.
 
     Raises:
-        UserError: weights that the official model does not have.
+        UserError: the official model does not have some of the weights.
     """
     state: dict[str, Any] = {}
     if keys == "new":
@@ -218,7 +218,7 @@ def export_official(
 
 
 def _with_ensemble_entries(state: dict[str, Any]) -> dict[str, Any]:
-    """Adds the copies of the online Q-functions, and what tensordict notes of each ensemble."""
+    """Add the copies of the online Q-functions, and tensordict's two entries of each ensemble."""
     online, detached, target = "_Qs.params.", "_detach_Qs_params.", "_target_Qs_params."
     full = {k: v for k, v in state.items() if not k.startswith((online, target))}
     for prefix, source in ((online, online), (detached, online), (target, target)):

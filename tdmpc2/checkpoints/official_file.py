@@ -1,4 +1,4 @@
-"""From an official checkpoint and the names of its tasks to a model."""
+"""Build a model from an official checkpoint and the names of its tasks."""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ from tdmpc2.envs.multitask import parse_tasks
 def model_of_official(
     path: Path, state: Mapping[str, Any], tasks: str | None, *, any_size: bool = False
 ) -> Model:
-    """A model out of an official state dict.
+    """Build a model from an official state dict.
 
     Args:
-        path: of the file, for messages and provenance.
-        state: of the file.
-        tasks: see `parse_tasks`; None for a published set that can be recognized.
-        any_size: whether to take an architecture that is none of the model sizes.
+        path: path of the file, for messages and provenance.
+        state: contents of the file.
+        tasks: see `parse_tasks`; None to recognize a published task set.
+        any_size: whether to accept an architecture that is none of the model sizes.
 
     Raises:
-        UserError: no such architecture, other tasks than those named, or weights that are not
+        UserError: the architecture is unknown, the tasks do not fit it, or weights are not
             finite.
     """
     try:
         weights = {name: value.float() for name, value in import_official(state).items()}
-        found = detect(weights, shown_by(state))
-        if found.size is None and not any_size:
-            raise UserError(f"{found.oddity} (any_size=true takes it as it is)")
-        said = constants(state)
-        name = tasks or _recognised(found)
-        env = env_of(parse_tasks(name), found, said)
+        architecture = detect(weights, shown_by(state))
+        if architecture.size is None and not any_size:
+            raise UserError(f"{architecture.oddity} (use any_size=true to accept it)")
+        stored = constants(state)
+        name = tasks or _recognized(architecture)
+        env = env_of(parse_tasks(name), architecture, stored)
         log_std = {}
-        if said.log_std is not None:
-            log_std = dict(zip(("log_std_min", "log_std_max"), said.log_std, strict=True))
-        config = found.config(**log_std)
+        if stored.log_std is not None:
+            log_std = dict(zip(("log_std_min", "log_std_max"), stored.log_std, strict=True))
+        config = architecture.config(**log_std)
         _refuse_non_finite(weights)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
@@ -62,19 +62,19 @@ def model_of_official(
 
 
 def shown_by(state: Mapping[str, Any]) -> Callable[[str], str]:
-    """Names some weights as the file does that they are from."""
+    """Return a function that maps a weight's name to the name in the file."""
     keys = key_format(state) or "new"
     return lambda name: official_name(name, keys) or name
 
 
-def _recognised(found: Architecture) -> str:
-    if found.num_tasks is None:
-        raise UserError("a single-task model that does not say its task: name it with task=")
-    name = recognize(found)
+def _recognized(architecture: Architecture) -> str:
+    if architecture.num_tasks is None:
+        raise UserError("a single-task model that does not contain its task: give it with task=")
+    name = recognize(architecture)
     if name is None:
         raise UserError(
-            f"a model of {found.num_tasks} tasks that does not say which: list them, in the order "
-            "of its task embedding"
+            f"a model of {architecture.num_tasks} unknown tasks: list them, in the order of its "
+            "task embedding"
         )
     return name
 
@@ -82,4 +82,4 @@ def _recognised(found: Architecture) -> str:
 def _refuse_non_finite(weights: Mapping[str, Tensor]) -> None:
     for name, value in weights.items():
         if not value.isfinite().all():
-            raise UserError(f"weights '{name}' hold NaN or Inf")
+            raise UserError(f"weights '{name}' contain NaN or Inf")

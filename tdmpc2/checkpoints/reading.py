@@ -1,4 +1,4 @@
-"""Reading and writing weights: torch and safetensors files, never a pickle that could run code."""
+"""Read and write weights as torch and safetensors files, without running code of pickles."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from tdmpc2.common.system.errors import UserError
 
 SUFFIXES = (".pt", ".safetensors")
 FORMAT = "tdmpc2-repro model"
-"""What this project's model files call themselves."""
+"""Format name that this project's model files contain."""
 _ZIP, _PICKLE, _POINTER = b"PK\x03\x04", b"\x80", b"version https://git-lfs"
 
 
 class Contents(NamedTuple):
-    """What a file holds.
+    """Contents of a file of weights.
 
     Attributes:
-        weights: a state dict, with whatever else stands in it.
-        about: what a model file of this project says of its model; None for other files.
+        weights: a state dict, including its other entries.
+        about: description of the model in a model file of this project; None for other files.
     """
 
     weights: dict[str, Any]
@@ -35,14 +35,14 @@ class Contents(NamedTuple):
 
 
 def read_weights(path: Path) -> Contents:
-    """Reads a file of weights; of pickles only tensors and plain containers are loaded.
+    """Read a file of weights; only tensors and plain containers are loaded from pickles.
 
     Args:
         path: a torch file, `{"model": state dict}` or a bare state dict, or a safetensors file.
 
     Raises:
-        UserError: no such file, damaged or cut short, one that needs code to be run, or one
-            without weights.
+        UserError: the file is missing, damaged, incomplete or without weights, or loading it
+            would run code.
     """
     try:
         with open(path, "rb") as file:
@@ -54,7 +54,7 @@ def read_weights(path: Path) -> Contents:
     if path.suffix == ".safetensors" or start[8:9] == b"{":
         return _from_safetensors(path)
     if start.startswith(_POINTER):
-        raise UserError(f"{path}: a Git LFS pointer in place of the file; download the file itself")
+        raise UserError(f"{path}: a Git LFS pointer, not the file itself; download the file")
     raise UserError(f"{path}: neither a torch nor a safetensors file")
 
 
@@ -63,25 +63,25 @@ def _from_torch(path: Path) -> Contents:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(f"{path}: {_refusal(error)}") from None
-    except Exception as error:  # torch raises a dozen kinds for files that are damaged
-        raise UserError(f"{path}: damaged or cut short ({_first_line(error)})") from None
+    except Exception as error:  # torch raises many different errors for damaged files
+        raise UserError(f"{path}: damaged or incomplete ({_first_line(error)})") from None
     about = None
     if isinstance(content, Mapping) and content.get("format") == FORMAT:
         about = {key: value for key, value in content.items() if key != "model"}
     state = content.get("model", content) if isinstance(content, Mapping) else None
     if not isinstance(state, Mapping) or not any(isinstance(v, Tensor) for v in state.values()):
-        raise UserError(f"{path}: holds no weights (a state dict, or one under 'model')")
+        raise UserError(f"{path}: contains no weights (a state dict, or one under 'model')")
     return Contents({str(key): value for key, value in state.items()}, about)
 
 
 def _refusal(error: Exception) -> str:
-    """Why a pickle was not loaded; torch's own text advises to load it by all means."""
+    """Return the reason why a pickle was not loaded; torch's text advises to load it unsafely."""
     named = re.search(r"GLOBAL (\S+)", str(error))
     if named is None:
-        return "damaged or cut short (no pickle of tensors and plain containers)"
+        return "damaged or incomplete (not a pickle of tensors and plain containers)"
     return (
-        f"refused, since loading it would run code of {named[1]}; only tensors and plain "
-        "containers are loaded: save its weights as a state dict of these"
+        f"rejected, because loading it would run code of {named[1]}; save its weights as a state "
+        "dict of tensors and plain containers"
     )
 
 
@@ -90,7 +90,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _safetensors() -> Any:
-    """The package safetensors, which only this file uses.
+    """Import the package safetensors, which only this file uses.
 
     Raises:
         UserError: it is not installed.
@@ -112,7 +112,7 @@ def _from_safetensors(path: Path) -> Contents:
             weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
             metadata = file.metadata() or {}
     except (OSError, library.SafetensorError) as error:
-        raise UserError(f"{path}: damaged or cut short ({_first_line(error)})") from None
+        raise UserError(f"{path}: damaged or incomplete ({_first_line(error)})") from None
     if metadata.get("creator") != FORMAT:
         return Contents(weights, None)
     try:
@@ -125,14 +125,14 @@ def _from_safetensors(path: Path) -> Contents:
 
 
 def check_target(path: Path, suffixes: tuple[str, ...] = SUFFIXES) -> None:
-    """Refuses a file that cannot become what it is to be, before any work.
+    """Check that a file can be written, before any work is done.
 
     Args:
-        path: to be written.
-        suffixes: those that fit what is written.
+        path: path of the new file.
+        suffixes: valid suffixes.
 
     Raises:
-        UserError: another suffix, something there already, or no folder to be made there.
+        UserError: the suffix is wrong, the file exists, or its folder cannot be created.
     """
     if path.suffix not in suffixes:
         raise UserError(f"out={path}: must end in {' or '.join(suffixes)}")
@@ -142,13 +142,13 @@ def check_target(path: Path, suffixes: tuple[str, ...] = SUFFIXES) -> None:
 
 
 def make_room(path: Path) -> None:
-    """Makes the folder of a file that is not there yet.
+    """Check that a file does not exist yet, and create its folder.
 
     Raises:
-        UserError: the file is there already, or its folder cannot be made.
+        UserError: the file exists, or its folder cannot be created.
     """
     if path.exists():
-        raise UserError(f"out={path}: is there already; name another, or remove it")
+        raise UserError(f"out={path}: already exists; choose another, or remove it")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -158,12 +158,12 @@ def make_room(path: Path) -> None:
 def write_weights(
     path: Path, weights: Mapping[str, Any], about: Mapping[str, Any] | None = None
 ) -> None:
-    """Writes weights atomically, by the file's suffix.
+    """Write weights atomically, in the format of the file's suffix.
 
     Args:
-        path: ends in one of `SUFFIXES`; its folder is there.
-        weights: a state dict; in safetensors, its tensors only.
-        about: what a model file says of its model; None for a file of weights alone.
+        path: path that ends in one of `SUFFIXES`; its folder exists.
+        weights: a state dict; safetensors files contain only its tensors.
+        about: description of the model for a model file; None for a file of weights alone.
 
     Raises:
         UserError: the file cannot be written.
@@ -171,10 +171,10 @@ def write_weights(
     try:
         if path.suffix == ".safetensors":
             library = _safetensors()
-            # The format takes no two tensors that share memory.
+            # The format does not allow tensors that share memory.
             tensors = {k: v.clone() for k, v in weights.items() if isinstance(v, Tensor)}
-            said = {} if about is None else {"creator": FORMAT, "about": json.dumps(about)}
-            data = library.torch.save(tensors, metadata={"format": "pt", **said})
+            described = {} if about is None else {"creator": FORMAT, "about": json.dumps(about)}
+            data = library.torch.save(tensors, metadata={"format": "pt", **described})
             write_atomic(path, lambda file: file.write(data))
         else:
             content = {**(about or {}), "model": to_storable(dict(weights))}

@@ -1,4 +1,4 @@
-"""From a run of this project to its model."""
+"""Load the model of a run of this project."""
 
 from __future__ import annotations
 
@@ -20,23 +20,24 @@ from tdmpc2.envs.task_variants import task_of
 from tdmpc2.envs.tasks import get_task
 from tdmpc2.runners.registry import make_config
 
-# What the number of a checkpoint counts, by the unit of the run's budget.
+# Unit of a checkpoint's number, by the unit of the run's budget.
 _STEP_UNITS = {"env_steps": "decisions", "num_updates": "updates"}
 
 
 def model_of_run(path: Path) -> Model:
-    """The model of a run's newest checkpoint, or of one of its checkpoints.
+    """Return the model of a run's newest checkpoint, or of a given checkpoint.
 
     Args:
         path: a run directory, or one of its `checkpoints/…`.
 
     Raises:
-        UserError: neither, no or a damaged checkpoint, or a run of another method.
+        UserError: the path is neither, the checkpoint is missing or damaged, or the run is of
+            another method.
     """
     directory, checkpoint = find_checkpoint(path)
     known = read_json(directory / "spec.json")
     if known["method"] != "tdmpc2":
-        raise UserError(f"{directory}: a run of {known['method']}; only tdmpc2's have such models")
+        raise UserError(f"{directory}: a run of {known['method']}; only tdmpc2 is supported")
     state = CheckpointStore(directory).load_agent(checkpoint)
     try:
         config, env = _config(known), _env(known)
@@ -62,10 +63,10 @@ def model_of_run(path: Path) -> Model:
 
 
 def find_checkpoint(path: Path) -> tuple[Path, Path]:
-    """Run directory and checkpoint that a path names.
+    """Return the run directory and the checkpoint of a path.
 
     Raises:
-        UserError: it names none.
+        UserError: there is none.
     """
     is_checkpoint = (path / "manifest.json").is_file()
     directory = path.parent.parent if is_checkpoint else path
@@ -73,20 +74,20 @@ def find_checkpoint(path: Path) -> tuple[Path, Path]:
         raise UserError(f"{path}: neither a run directory nor a checkpoint of one")
     if is_checkpoint:
         return directory, path
-    found = CheckpointStore(directory).existing()
-    if not found:
+    checkpoints = CheckpointStore(directory).existing()
+    if not checkpoints:
         raise UserError(f"{path}: has no checkpoint yet")
-    return directory, found[-1]
+    return directory, checkpoints[-1]
 
 
 def _config(known: dict[str, Any]) -> TDMPC2Config:
-    """The configuration of a run, as its `spec.json` tells it."""
+    """Return the configuration of a run from its `spec.json`."""
     task_set = known["task"] if known.get("tasks") else None
     return make_config(known["method"], known["overrides"], task_set)
 
 
 def _env(known: dict[str, Any]) -> EnvSpec:
-    """Shapes and tasks of a run, by the task table: no simulator is needed."""
+    """Return the shapes and tasks of a run from the task table, without a simulator."""
     if known.get("tasks"):
         return multitask_spec([get_task(name) for name in known["tasks"]])
     spec = RunSpec(

@@ -1,4 +1,4 @@
-"""The tasks of an official checkpoint, which only says how many there are and in what shapes."""
+"""Identify the tasks of an official checkpoint, which contains only their number and shapes."""
 
 from __future__ import annotations
 
@@ -13,61 +13,65 @@ from tdmpc2.envs.tasks import SUITES, TASKS, Task
 
 MULTITASK = ("mt30", "mt80")
 FEW_SHOT_TASKS = 70
-"""Tasks of the released models for few-shot learning: the 80 without the ten held out."""
+"""Tasks of the released models for few-shot learning: mt80 without the ten held-out tasks."""
 
 
-def recognize(found: Architecture) -> str | None:
-    """The published set (`mt30`, `mt80`) whose number and shapes of tasks a model has, if any."""
+def recognize(architecture: Architecture) -> str | None:
+    """Return the published task set (`mt30`, `mt80`) with a model's number and shapes of tasks.
+
+    Returns:
+        The name of the task set; None if there is none.
+    """
     for name in MULTITASK:
         spec = multitask_spec(SUITES[name])
-        if (found.num_tasks, found.obs_dim, found.action_dim) == (
+        if (architecture.num_tasks, architecture.obs_dim, architecture.action_dim) == (
             *(spec.num_tasks, spec.obs_shape[0], spec.action_dim),
         ):
             return name
     return None
 
 
-def fitting_tasks(found: Architecture) -> tuple[str, ...]:
-    """Tasks that a single-task model could be of, by its shapes."""
-    shapes = (found.obs_dim, found.action_dim)
+def fitting_tasks(architecture: Architecture) -> tuple[str, ...]:
+    """Return the tasks that have the shapes of a single-task model."""
+    shapes = (architecture.obs_dim, architecture.action_dim)
     return tuple(t.name for t in TASKS.values() if (t.obs_dim, t.action_dim) == shapes)
 
 
-def env_of(tasks: tuple[Task, ...], found: Architecture, said: Constants) -> EnvSpec:
-    """What a model of these tasks must know, checked against its weights.
+def env_of(tasks: tuple[Task, ...], architecture: Architecture, constants: Constants) -> EnvSpec:
+    """Return the `EnvSpec` of a model of these tasks, checked against its weights.
 
     Args:
-        tasks: in the order of the task embedding.
-        found: by the weights.
-        said: by the file.
+        tasks: the tasks, in the order of the task embedding.
+        architecture: architecture detected from the weights.
+        constants: constants of the file.
 
     Raises:
-        UserError: the model is of other tasks.
+        UserError: the tasks do not fit the model.
     """
-    wanted = 1 if found.num_tasks is None else found.num_tasks
-    kind = "a single-task model" if found.num_tasks is None else f"a model of {wanted} tasks"
+    wanted = 1 if architecture.num_tasks is None else architecture.num_tasks
+    kind = "a single-task model" if architecture.num_tasks is None else f"a model of {wanted} tasks"
     if len(tasks) != wanted:
-        raise UserError(f"{kind}, but {len(tasks)} tasks are named")
+        raise UserError(f"{kind}, but {len(tasks)} tasks are given")
     env = multitask_spec(tasks)
-    if wanted == 1 and found.num_tasks is not None:  # finetuned, in the shapes of other tasks
-        shapes = {"obs_dim": found.obs_dim, "action_dim": found.action_dim}
-        env = padded_spec(tasks[0], shapes | {"episodic": found.episodic})
-    if (env.obs_shape[0], env.action_dim) != (found.obs_dim, found.action_dim):
+    if wanted == 1 and architecture.num_tasks is not None:  # finetuned from a multi-task model
+        shapes = {"obs_dim": architecture.obs_dim, "action_dim": architecture.action_dim}
+        env = padded_spec(tasks[0], shapes | {"episodic": architecture.episodic})
+    if (env.obs_shape[0], env.action_dim) != (architecture.obs_dim, architecture.action_dim):
         what = tasks[0].name if len(tasks) == 1 else f"a set of these {len(tasks)} tasks"
         raise UserError(
-            f"{kind} with {found.obs_dim} observed numbers and {found.action_dim} actions, but "
-            f"{what} has {env.obs_shape[0]} and {env.action_dim}"
+            f"{kind} with obs_dim {architecture.obs_dim} and action_dim "
+            f"{architecture.action_dim}, but {what} has {env.obs_shape[0]} and {env.action_dim}"
         )
-    if said.action_dims is not None and said.action_dims != env.action_dims:
-        pairs = zip(tasks, said.action_dims, env.action_dims, strict=False)
-        task, theirs, ours = next(pair for pair in pairs if pair[1] != pair[2])
+    if constants.action_dims is not None and constants.action_dims != env.action_dims:
+        pairs = zip(tasks, constants.action_dims, env.action_dims, strict=False)
+        task, in_file, in_table = next(pair for pair in pairs if pair[1] != pair[2])
         raise UserError(
-            f"the file's action masks are of other tasks: {theirs} actions where {task.name} "
-            f"has {ours}"
+            f"the action masks in the file do not fit the tasks: {in_file} action dimensions, but "
+            f"{task.name} has {in_table}"
         )
-    if env.episodic and not found.episodic:
+    if env.episodic and not architecture.episodic:
         raise UserError(
-            f"{', '.join(t.name for t in tasks if t.episodic)}: episodes can end early, and the "
-            "model predicts no termination"
+            f"{', '.join(t.name for t in tasks if t.episodic)}: episodes can terminate, but the "
+            "model does not predict termination"
         )
-    return dataclasses.replace(env, episodic=found.episodic)
+    return dataclasses.replace(env, episodic=architecture.episodic)

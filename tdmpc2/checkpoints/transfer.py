@@ -1,4 +1,4 @@
-"""Downloading one large file: an interrupted transfer goes on later, checksums are checked."""
+"""Download one large file: interrupted downloads can be continued, checksums are verified."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ _RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 
 
 class MissingError(UserError):
-    """The server has no such file."""
+    """The server does not have the file."""
 
 
 class _UselessPartError(Exception):
-    """What the server sent does not continue what is here."""
+    """The response does not continue the partial file."""
 
 
 class Fetched(NamedTuple):
-    """What came of a download.
+    """Result of a download.
 
     Attributes:
-        sha256: of the file.
-        checked_by: where the checksum that it was compared with came from; None if there was none.
+        sha256: checksum of the file.
+        checked_by: source of the checksum that it was compared with; None if there was none.
     """
 
     sha256: str
@@ -48,13 +48,13 @@ class Fetched(NamedTuple):
 
 
 class _Remote(NamedTuple):
-    """What the server said of the file, kept beside the part that is there.
+    """Facts from the response headers, stored beside the partial file.
 
     Attributes:
-        url: of the file.
-        validator: its ETag or date, by which it is known to be the same; None if there is none.
-        length: in bytes; None if not said.
-        sha256: if one of the headers is a checksum, as of files in Git LFS.
+        url: URL of the file.
+        validator: ETag or date that identifies the version of the file; None if there is none.
+        length: length in bytes; None if unknown.
+        sha256: checksum, if a header contains one, as for files in Git LFS.
     """
 
     url: str
@@ -64,44 +64,45 @@ class _Remote(NamedTuple):
 
 
 def fetch_file(url: str, target: Path, *, sha256: str | None = None) -> Fetched:
-    """Downloads a file.
+    """Download a file.
 
-    The file appears by one rename. What has come of it before is kept in `<target>.part`, and a
-    later call goes on from there if the server takes ranges and the file there is the same.
+    The file appears by one atomic rename. Until then its beginning is kept in `<target>.part`. A
+    later call continues from there if the server supports ranges and its file has not changed.
 
     Args:
-        url: of the file.
-        target: where it goes; its folder is there, and no other process fetches it.
-        sha256: what its checksum must be; else the headers are asked, and a file `<url>.sha256`.
+        url: URL of the file.
+        target: destination; its folder exists, and no other process downloads the file.
+        sha256: expected checksum; None to take it from the headers, or from `<url>.sha256`.
 
     Raises:
-        MissingError: there is no such file.
-        UserError: no network, an interrupted transfer, or a wrong checksum (nothing is kept then).
+        MissingError: the server does not have the file.
+        UserError: there is no network, the transfer was interrupted, or the checksum is wrong
+            (then nothing is kept).
     """
     part = target.with_name(f"{target.name}.part")
     note = target.with_name(f"{target.name}.part.json")
     remote = _transfer(url, part, note)
-    found = sha256_of(part)
-    wanted, source = sha256, "sha256="
-    if wanted is None:
-        wanted, source = remote.sha256, "the server's header"
-    if wanted is None:
-        wanted, source = _checksum_beside(url), f"{url}.sha256"
-    if wanted is not None and wanted.lower() != found:
+    actual = sha256_of(part)
+    expected, source = sha256, "sha256="
+    if expected is None:
+        expected, source = remote.sha256, "the server's header"
+    if expected is None:
+        expected, source = _checksum_beside(url), f"{url}.sha256"
+    if expected is not None and expected.lower() != actual:
         part.unlink()
         note.unlink()
         raise UserError(
-            f"{url}: has checksum {found[:16]}…, but {source} says {wanted[:16].lower()}…; "
-            "nothing of it was kept"
+            f"{url}: has checksum {actual[:16]}…, expected {expected[:16].lower()}… ({source}); "
+            "the download was deleted; try again"
         )
     os.replace(part, target)
     fsync_directory(target.parent)
     note.unlink()
-    return Fetched(found, None if wanted is None else source)
+    return Fetched(actual, None if expected is None else source)
 
 
 def _transfer(url: str, part: Path, note: Path) -> _Remote:
-    """Brings the rest of a file into `part`."""
+    """Download the rest of a file into `part`."""
     known = _known(url, part, note)
     start = part.stat().st_size if known else 0
     if known is not None and known.length == start:
@@ -111,7 +112,7 @@ def _transfer(url: str, part: Path, note: Path) -> _Remote:
     except urllib.error.HTTPError as error:
         if error.code in (404, 410):
             raise MissingError(f"{url}: there is no such file ({error.code})") from None
-        if error.code == 416 and start:  # the file there is shorter than what is here
+        if error.code == 416 and start:  # the server's file is shorter than the partial file
             part.unlink()
             return _transfer(url, part, note)
         raise UserError(f"cannot download {url} ({error.code} {error.reason})") from None
@@ -125,7 +126,7 @@ def _transfer(url: str, part: Path, note: Path) -> _Remote:
             raise
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
         kept = part.stat().st_size if part.exists() else 0
-        advice = f"; {kept:,} bytes are kept, the same command goes on from there" if kept else ""
+        advice = f"; {kept:,} bytes are kept, the same command continues from there" if kept else ""
         raise UserError(
             f"cannot download {url} ({reason or type(error).__name__}){advice}"
         ) from None
@@ -133,11 +134,11 @@ def _transfer(url: str, part: Path, note: Path) -> _Remote:
 
 def _kept(part: Path) -> str:
     size = part.stat().st_size if part.exists() else 0
-    return f"; {size:,} bytes are kept, the same command goes on from there" if size else ""
+    return f"; {size:,} bytes are kept, the same command continues from there" if size else ""
 
 
 def _known(url: str, part: Path, note: Path) -> _Remote | None:
-    """What an earlier transfer noted, if its part can be gone on with."""
+    """Return the facts of an earlier transfer if its partial file can be continued."""
     try:
         recorded = read_json(note) if part.is_file() else None
         known = None if recorded is None else _Remote(**recorded)
@@ -147,25 +148,25 @@ def _known(url: str, part: Path, note: Path) -> _Remote | None:
 
 
 def _receive(url: str, part: Path, note: Path, known: _Remote | None, start: int) -> _Remote:
-    """Asks for what is missing and writes what comes."""
+    """Request the missing bytes and write them."""
     headers = {}
     if known is not None and start:
-        # With If-Range a server that has another file by now sends all of it.
+        # With If-Range, a server whose file has changed sends the whole file.
         headers = {"Range": f"bytes={start}-", "If-Range": str(known.validator)}
     redirects = _Redirects()
     opener = urllib.request.build_opener(redirects)
     request = urllib.request.Request(url, headers=headers)
     with opener.open(request, timeout=_TIMEOUT_SECONDS) as response:
-        goes_on = response.status == 206 and _continues(response.headers, known, start)
-        if response.status == 206 and not goes_on:
-            raise _UselessPartError("the server sent another part than was asked for")
-        if goes_on and known is not None:
+        continues = response.status == 206 and _continues(response.headers, known, start)
+        if response.status == 206 and not continues:
+            raise _UselessPartError("the server sent another range than the requested one")
+        if continues and known is not None:
             remote = known
         else:
             start, remote = 0, _remote(url, response.headers, redirects.linked)
             part.unlink(missing_ok=True)
             write_json(note, remote._asdict())
-        with open(part, "ab" if goes_on else "wb") as out:
+        with open(part, "ab" if continues else "wb") as out:
             _copy(response, out, start, remote.length, part.name)
             out.flush()
             os.fsync(out.fileno())
@@ -193,11 +194,11 @@ def _copy(response: Any, out: IO[bytes], start: int, length: int | None, title: 
 
 
 def _continues(headers: Any, known: _Remote | None, start: int) -> bool:
-    """Whether a partial answer is the part asked for, of a file of the same length."""
-    found = _RANGE.match(headers.get("Content-Range", ""))
-    if found is None or known is None or int(found[1]) != start:
+    """Return whether a partial response is the requested range of a file of the same length."""
+    match = _RANGE.match(headers.get("Content-Range", ""))
+    if match is None or known is None or int(match[1]) != start:
         return False
-    return found[2] == "*" or known.length is None or int(found[2]) == known.length
+    return match[2] == "*" or known.length is None or int(match[2]) == known.length
 
 
 def _remote(url: str, headers: Any, linked: str | None) -> _Remote:
@@ -213,7 +214,7 @@ def _remote(url: str, headers: Any, linked: str | None) -> _Remote:
 
 
 def _checksum_beside(url: str) -> str | None:
-    """The checksum in `<url>.sha256`; None if there is no such file."""
+    """Return the checksum in `<url>.sha256`, or None if there is no such file."""
     try:
         with urllib.request.urlopen(f"{url}.sha256", timeout=_TIMEOUT_SECONDS) as response:
             found = _SHA256.search(response.read(4096).decode(errors="replace"))
@@ -223,7 +224,7 @@ def _checksum_beside(url: str) -> str | None:
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows redirects, and keeps the checksum that Hugging Face states in the first answer.
+    """Redirect handler that keeps the checksum in Hugging Face's first response.
 
     Attributes:
         linked: `X-Linked-ETag`, the SHA-256 of a file in Git LFS.

@@ -1,4 +1,4 @@
-"""Small models, and official files of them, for the tests of this folder."""
+"""Small models, and official files of them, for the tests in this folder."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from tdmpc2.envs.tasks import get_task
 from tdmpc2.world_model import WorldModel
 from tests.helpers import env_spec, randomize_
 
-# Acting as fast as it goes; the dimensions stay those of the smoke size.
+# Fast planning; the dimensions are those of the smoke size.
 FAST = {"horizon": 1, "iterations": 1, "num_samples": 8, "num_elites": 4, "num_pi_samples": 2}
 TASKS = ("toy-pointmass", "cartpole-balance", "mw-reach")
 
 
 def model(*tasks: str, obs: str = "state", **overrides: Any) -> Model:
-    """A model of the smoke size with weights away from their start."""
+    """Return a model of the smoke size with perturbed weights."""
     env = multitask_spec([get_task(task) for task in tasks or ("walker-walk",)])
     config = TDMPC2Config.make(
         **{"model_size": "smoke", "multitask": len(tasks) > 1, **FAST, **overrides}
@@ -37,14 +37,14 @@ def model(*tasks: str, obs: str = "state", **overrides: Any) -> Model:
 
 
 def official_file(path: Path, of: Model, keys: KeyFormat = "new", **changes: Any) -> Path:
-    """An official checkpoint of a model; changes to None take a key out."""
+    """Write an official checkpoint of a model; a change to None removes the key."""
     state = official_state(of, keys) | changes
     torch.save({"model": {k: v for k, v in state.items() if v is not None or "__" in k}}, path)
     return path
 
 
 def shapes(size: str, env: EnvSpec, **options: Any) -> dict[str, Tensor]:
-    """Weights of a model size that take no memory."""
+    """Return weights of a model size on the meta device."""
     multitask = env.num_tasks > 1
     with torch.device("meta"):
         config = TDMPC2Config.make(model_size=size, multitask=multitask, **options)
@@ -52,17 +52,17 @@ def shapes(size: str, env: EnvSpec, **options: Any) -> dict[str, Tensor]:
 
 
 def single_task(obs_dim: int = 24, action_dim: int = 6, *, episodic: bool = False) -> EnvSpec:
-    """The shapes of a single task."""
+    """Return the shapes of a single task."""
     return env_spec(obs_shape=(obs_dim,), action_dims=(action_dim,), episodic=episodic)
 
 
 def same(left: dict[str, Tensor], right: dict[str, Tensor]) -> bool:
-    """Whether two state dicts hold the same numbers under the same names."""
+    """Return whether two state dicts have the same names and equal values."""
     return left.keys() == right.keys() and all(torch.equal(left[k], right[k]) for k in left)
 
 
 def refused(path: Path, message: str, **options: Any) -> None:
-    """Checks that `load_model` refuses a file with one line that matches."""
+    """Check that `load_model` rejects a file with a message of one line that matches."""
     with pytest.raises(UserError, match=message) as caught:
         load_model(path, **options)
     assert "\n" not in str(caught.value)

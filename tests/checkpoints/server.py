@@ -1,4 +1,4 @@
-"""A web server on this machine that can break off, take ranges or not, and state checksums."""
+"""A local web server that can interrupt transfers, support ranges and send checksums."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class Server:
-    """What it serves and how; may be changed between requests.
+    """Files and behavior of the server; may be changed between requests.
 
     Attributes:
         files: path → content.
@@ -34,7 +34,7 @@ class Server:
         self.url = ""
 
     def answer(self, handler: BaseHTTPRequestHandler) -> None:
-        """Answers one request."""
+        """Answer one request."""
         path, wanted = handler.path.lstrip("/"), handler.headers.get("Range")
         self.requests.append((path, wanted))
         if path in self.redirects:
@@ -71,7 +71,7 @@ class Server:
 
 @contextmanager
 def serving() -> Iterator[Server]:
-    """A server that runs until the block ends."""
+    """Run a server until the block ends."""
     server = Server()
 
     class Handler(BaseHTTPRequestHandler):
@@ -79,7 +79,7 @@ def serving() -> Iterator[Server]:
             server.answer(self)
 
         def log_message(self, *args: object) -> None:
-            """Says nothing."""
+            """Print nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
         threading.Thread(target=http.serve_forever, daemon=True).start()

@@ -1,4 +1,4 @@
-"""Sizes, quirks and oddities by the shapes of the weights alone."""
+"""Detection of model sizes, irregular dimensions and differences from weight shapes."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_the_quirks_belong_to_thirty_tasks() -> None:
 
 
 def test_shapes_of_the_released_5m_model() -> None:
-    """As they are stated for the file, in its own names."""
+    """Differences are reported with the names in the file."""
     weights = shapes("5", suite("mt80"))
     state = export_official(weights, "old", log_std=(-10, 2), action_dims=())
     stated = {
@@ -112,9 +112,9 @@ Change = dict[str, Tensor | None]
     [
         ({"policy.2.bias": None}, "policy.2.bias is missing"),
         ({"dynamics.1.norm.bias": None}, "dynamics.1.norm.bias is missing"),
-        ({"reward_head.3.weight": torch.zeros(3)}, "reward_head.3.weight is left over"),
+        ({"reward_head.3.weight": torch.zeros(3)}, "reward_head.3.weight is unexpected"),
         ({"dynamics.0.linear.weight": torch.zeros(512, 9)}, "is 512x9, not 512x518"),
-        ({"policy.2.bias": torch.zeros(11)}, "11 outputs of the policy"),
+        ({"policy.2.bias": torch.zeros(11)}, "11 policy outputs"),
         ({"q_functions.linear1.weight": torch.zeros(3)}, "q_functions.linear1.weight is 3"),
     ],
 )
@@ -126,13 +126,13 @@ def test_contradictions_are_no_model(change: Change, message: str) -> None:
 
 def test_a_latent_that_simnorm_cannot_divide_is_no_model() -> None:
     weights = shapes("5", single_task(), latent_dim=500, simnorm_dim=5)
-    with pytest.raises(UserError, match="no TD-MPC2 model"):
+    with pytest.raises(UserError, match="not a TD-MPC2 model"):
         detect(weights)
 
 
 def test_weights_of_another_model_are_refused() -> None:
     env = single_task()
     with pytest.raises(
-        UserError, match=r"not those of the model described: encoder\.1\.linear\.weight"
+        UserError, match=r"do not fit the model's configuration: encoder\.1\.linear\.weight"
     ):
         check_weights(shapes("1", env), TDMPC2Config.make(), env)

@@ -1,4 +1,4 @@
-"""The command line: what each action prints, and one line for bad input."""
+"""The command line: output of each action, and one line for bad input."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.runs import run_directory
 
 
 def lines(capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
-    """The lines that `inspect` prints."""
+    """Return the lines that `inspect` prints."""
     pairs = (line.partition("  ") for line in capsys.readouterr().out.splitlines())
     return {name: value.strip() for name, _, value in pairs}
 
@@ -29,7 +29,7 @@ def test_inspect_tells_an_official_file(tmp_path: Path, capsys: pytest.CaptureFi
     assert said["format"] == "official, old keys (2023)"
     assert said["model"] == "single-task, size 5"
     assert said["parameters"] == "4,960,618 (without target networks)"
-    assert said["tasks"].startswith("by its shapes one of walker-stand, walker-walk, walker-run")
+    assert said["tasks"].startswith("one of walker-stand, walker-walk, walker-run")
     assert said["unknown keys"] == "_decoder.0.weight"
     assert len(said["sha256"]) == 64
 
@@ -72,7 +72,7 @@ def test_import_then_export(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert main(["import", str(source), f"task={','.join(TASKS)}", f"out={imported}"]) == 0
     assert capsys.readouterr().out == f"{imported}: TD-MPC2 of size smoke on 3 tasks\n"
     assert main(["export", str(imported), f"out={exported}", "format=official"]) == 0
-    assert "settings that this file does not say, for its reader" in capsys.readouterr().out
+    assert "the file does not contain these settings" in capsys.readouterr().out
     assert same(load_model(exported, tasks=",".join(TASKS)).weights, original.weights)
 
 
@@ -110,20 +110,20 @@ def test_a_path_may_hold_an_equals_sign(
         (["inspect", "none.pt"], "No such file"),
         (["inspect", "fiel=a"], "did you mean 'file'?"),
         (["import", "a.pt", "task=walker-walk"], "out= is missing"),
-        (["import", "a.pt", "out=b.pt"], "name it with task="),
+        (["import", "a.pt", "out=b.pt"], "give it with task="),
         (["import", "a.pt", "task=walker-walk", "out=b.zip"], "must end in .pt or .safetensors"),
-        (["import", "a.pt", "task=walker-walk", "out=a.pt"], "is there already"),
+        (["import", "a.pt", "task=walker-walk", "out=a.pt"], "already exists"),
         (["import", "own.pt", "task=dog-run", "out=b.pt"], "a model of walker-walk, not of dog"),
         (["import", "a.pt", "task=dog-run", "out=b.pt"], "dog-run has 223 and 38"),
-        (["export", "a.pt", "out=b.pt"], "name it with task="),
+        (["export", "a.pt", "out=b.pt"], "give it with task="),
         (["export", "own.pt", "out=b.pt", "format=onnx"], "format=onnx: unknown value"),
         (["export", "own.pt", "out=b.pt", "format=safetensors"], "must end in .safetensors"),
-        (["evaluate", "own.pt", "task=cheetah-run"], "knows no such task"),
+        (["evaluate", "own.pt", "task=cheetah-run"], "was not trained on this task"),
         (["evaluate", "own.pt", "episodes=0"], "must be at least 1"),
-        (["evaluate", "a.pt"], "name it with task="),
+        (["evaluate", "a.pt"], "give it with task="),
         (["evaluate", "set.pt"], "task= is missing: one of the model's 3 tasks, or all"),
         (["evaluate", "set.pt", "task=mw-reach,mw-reach"], "a task is named twice"),
-        (["evaluate", "own.pt", "out=own.pt"], "is there already"),
+        (["evaluate", "own.pt", "out=own.pt"], "already exists"),
         (["evaluate", "own.pt", "device=tpu"], "unknown device"),
         (["fetch"], "name= is missing"),
         (["fetch", "walker-wakl"], "did you mean 'walker-walk'?"),
@@ -151,4 +151,4 @@ def test_bad_input_is_one_line_and_changes_nothing(
 
 
 def test_help_says_what_is_inferred() -> None:
-    assert "these patterns are inferred" in usage()
+    assert "the default patterns are inferred" in usage()

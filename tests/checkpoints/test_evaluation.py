@@ -1,4 +1,4 @@
-"""Evaluating one task of several alone, all of them, and single-task models."""
+"""Evaluation of one task and of all tasks of a multi-task model, and of single-task models."""
 
 from __future__ import annotations
 
@@ -105,13 +105,13 @@ def test_the_score_is_a_tenth_of_the_return_or_the_success_in_percent() -> None:
 
 
 def test_a_task_of_several_is_seen_padded_and_told_apart() -> None:
-    """The agent gets the set's shapes and the task's index; its own discount follows from it."""
+    """The agent gets the padded shapes and the task index, which determines the discount."""
     three = model(*TASKS)
     agent = agent_of(three)
     asked: list[tuple[tuple[int, ...], list[int]]] = []
 
     class Watched:
-        """An agent that notes what it is asked."""
+        """An agent that records its inputs."""
 
         def seed_evaluation(self, seed: int) -> None:
             agent.seed_evaluation(seed)

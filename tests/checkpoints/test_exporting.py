@@ -1,4 +1,4 @@
-"""Formats of others: what they hold, and what they cannot."""
+"""Export formats: what they can and cannot represent."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_what_new_files_hold_beside_weights(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ({"hidden_norm": "none"}, "hidden_norm=none: the official code only knows"),
+        ({"hidden_norm": "none"}, "hidden_norm=none: the official code supports only"),
         ({"regression": "mse"}, "regression=mse"),
         ({"entropy_form": "exact", "entropy_tuning": "target"}, "'policy_log_alpha'"),
     ],
@@ -56,7 +56,7 @@ def test_settings_that_a_file_does_not_say_are_named(tmp_path: Path) -> None:
 
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
     (tmp_path / "a.pt").write_text("mine")
-    with pytest.raises(UserError, match="is there already"):
+    with pytest.raises(UserError, match="already exists"):
         export_model(model(), tmp_path / "a.pt", "official")
     assert (tmp_path / "a.pt").read_text() == "mine"
     with pytest.raises(UserError, match=r"must end in \.pt"):

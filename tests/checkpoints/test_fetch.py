@@ -1,4 +1,4 @@
-"""Fetching released checkpoints, from a server on this machine."""
+"""Download of released checkpoints, from a local server."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ def test_a_file_is_fetched_once(
     assert ranges(server) == [None]
     printed = capsys.readouterr().out
     assert f"sha256 {SHA[:16]}…, unchecked" in printed
-    assert "is there already" in printed
+    assert "already exists" in printed
     assert (tmp_path / CHECKSUMS).read_text() == f"{SHA}  {NAME}\n"
     assert left(tmp_path) == {"mt30-1M.pt"}
 
 
 def test_an_interrupted_transfer_goes_on(server: Server, tmp_path: Path) -> None:
     server.break_after = 500_000
-    with pytest.raises(UserError, match="500,000 bytes are kept, the same command goes on"):
+    with pytest.raises(UserError, match="500,000 bytes are kept, the same command continues"):
         fetch(server, tmp_path)
     assert left(tmp_path) == {"mt30-1M.pt.part", "mt30-1M.pt.part.json"}
     with pytest.raises(UserError, match="1,000,000 bytes are kept"):
@@ -94,7 +94,7 @@ def test_what_cannot_go_on_starts_over(server: Server, tmp_path: Path, why: str)
 
 
 def test_a_transfer_that_only_lacked_its_last_step(server: Server, tmp_path: Path) -> None:
-    """Killed after the last byte: nothing is asked for again."""
+    """Killed after the last byte: no further request is sent."""
     server.break_after = 500_000
     with pytest.raises(UserError):
         fetch(server, tmp_path)
@@ -125,7 +125,7 @@ def test_checksums(
     checksum = SHA if right else "0" * 64
     arguments = [f"sha256={checksum}"] if source == "sha256=" else []
     if source == "the server's header":
-        # As Hugging Face does for files in Git LFS: the checksum comes with a redirection.
+        # As on Hugging Face for files in Git LFS: the checksum is in the redirect response.
         server.files["cdn"] = server.files.pop(NAME)
         server.headers["cdn"] = {"ETag": '"not-a-checksum"'}
         server.redirects[NAME] = ("cdn", {"X-Linked-ETag": f'"{checksum}"'})
@@ -136,7 +136,7 @@ def test_checksums(
         assert f"{source}\n" in capsys.readouterr().out
         assert left(tmp_path) == {"mt30-1M.pt"}
     else:
-        with pytest.raises(UserError, match=r"has checksum .* but .* says 0000"):
+        with pytest.raises(UserError, match=r"has checksum .*, expected 0000"):
             fetch(server, tmp_path, *arguments)
         assert left(tmp_path) == set()
 
@@ -161,7 +161,9 @@ def test_missing_files_are_reported_after_the_others_are_there(
     server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     server.files["dmcontrol/dog-run-2.pt"] = b"dog"
-    with pytest.raises(UserError, match=r"2 of 3 files are not below .*dog-run-1\.pt.*inferred"):
+    with pytest.raises(
+        UserError, match=r"2 of 3 files do not exist below .*dog-run-1\.pt.*inferred"
+    ):
         fetch(server, tmp_path, name="dog-run")
     assert left(tmp_path) == {"dog-run-2.pt"}
     assert "there is no such file (404)" in capsys.readouterr().err
@@ -172,7 +174,7 @@ def test_no_server_and_no_web_address(tmp_path: Path) -> None:
         pass
     with pytest.raises(UserError, match=r"cannot download .*refused"):
         fetch(gone, tmp_path)
-    with pytest.raises(UserError, match="an address that begins with https"):
+    with pytest.raises(UserError, match="must begin with https"):
         main(["fetch", NAME, f"out={tmp_path}", "url=file:///etc"])
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
@@ -211,9 +213,9 @@ def test_names_of_the_released_files() -> None:
         ("toy-pointmass", {}, "has no released checkpoints"),
         ("../x.pt", {}, "must be a path below"),
         ("/x.pt", {}, "must be a path below"),
-        ("", {}, "which checkpoints"),
+        ("", {}, "no checkpoints are named"),
         ("all", {"single": "{task}.pt"}, "must have the fields {domain}, {seed}, {task}"),
-        ("all", {"multi": "{set"}, "no pattern"),
+        ("all", {"multi": "{set"}, "not a valid pattern"),
     ],
 )
 def test_other_names_are_refused(name: str, patterns: dict[str, Any], message: str) -> None:

@@ -1,4 +1,4 @@
-"""Opening and writing models: round trips, and models of other tasks."""
+"""Loading and saving models: round trips, and models of other tasks."""
 
 from __future__ import annotations
 
@@ -61,10 +61,12 @@ def test_models_that_predict_termination(tmp_path: Path) -> None:
     loaded = load_model(path, tasks="toy-pointmass-episodic")
     assert loaded.env.episodic
     assert same(loaded.weights, original.weights)
-    with pytest.raises(UserError, match="predicts no termination; use format=official"):
+    with pytest.raises(
+        UserError, match="cannot represent a model that predicts termination; use format=official"
+    ):
         export_model(original, tmp_path / "old.pt", "official-old")
     other = official_file(tmp_path / "b.pt", model("toy-pointmass"))
-    refused(other, "the model predicts no termination", tasks="toy-pointmass-episodic")
+    refused(other, "the model does not predict termination", tasks="toy-pointmass-episodic")
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
@@ -110,13 +112,13 @@ def test_an_agent_acts_with_the_weights(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("tasks", "message"),
     [
-        (None, "does not say its task: name it with task="),
-        ("cheetah-run", "24 observed numbers and 6 actions, but cheetah-run has 17 and 6"),
-        ("mt30", "a single-task model, but 30 tasks are named"),
+        (None, "does not contain its task: give it with task="),
+        ("cheetah-run", "obs_dim 24 and action_dim 6, but cheetah-run has 17 and 6"),
+        ("mt30", "a single-task model, but 30 tasks are given"),
         ("walker-wlk", "did you mean 'walker-walk'"),
         ("mt31", "did you mean 'mt30'"),
         ("walker-walk,walker-walk", "named twice"),
-        (",", "a task, a suite or a list"),
+        (",", "a task, a suite, or a list"),
     ],
 )
 def test_a_single_task_model_of_other_tasks(
@@ -128,10 +130,13 @@ def test_a_single_task_model_of_other_tasks(
 @pytest.mark.parametrize(
     ("tasks", "message"),
     [
-        (None, "a model of 3 tasks that does not say which"),
-        ("walker-walk", "a model of 3 tasks, but 1 tasks are named"),
-        ("cartpole-balance,toy-pointmass,mw-reach", "2 actions where cartpole-balance has 1"),
-        ("toy-pointmass,cartpole-balance,cup-catch", "39 observed numbers and 4 actions, but"),
+        (None, "a model of 3 unknown tasks"),
+        ("walker-walk", "a model of 3 tasks, but 1 tasks are given"),
+        (
+            "cartpole-balance,toy-pointmass,mw-reach",
+            "2 action dimensions, but cartpole-balance has 1",
+        ),
+        ("toy-pointmass,cartpole-balance,cup-catch", "obs_dim 39 and action_dim 4, but"),
     ],
 )
 def test_a_model_of_other_sets(tmp_path: Path, tasks: str | None, message: str) -> None:
@@ -141,7 +146,7 @@ def test_a_model_of_other_sets(tmp_path: Path, tasks: str | None, message: str) 
 def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     bias: dict[str, Any] = {"_pi.2.bias": torch.full((12,), torch.nan)}
     bad = official_file(tmp_path / "a.pt", model(), "new", **bias)
-    refused(bad, "weights 'policy.2.bias' hold NaN or Inf", tasks="walker-walk")
+    refused(bad, "weights 'policy.2.bias' contain NaN or Inf", tasks="walker-walk")
 
 
 def test_an_odd_model_is_taken_only_when_told(tmp_path: Path) -> None:
@@ -156,7 +161,7 @@ def test_an_odd_model_is_taken_only_when_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"version": 2}, "version 2 of the format"),
+        ({"version": 2}, "format version 2"),
         ({"config": {"latnet_dim": 3}}, "did you mean 'latent_dim'"),
         ({"config": {"num_q": "many"}}, "num_q=many"),
         ({"env": {}}, "damaged description"),
@@ -172,5 +177,5 @@ def test_damaged_descriptions(change: dict[str, Any], message: str) -> None:
 def test_weights_of_another_model_in_a_model_file() -> None:
     good = model()
     assert isinstance(model_as_described(describe_model(good), good.weights), Model)
-    with pytest.raises(UserError, match="not those of the model described"):
+    with pytest.raises(UserError, match="do not fit the model's configuration"):
         model_as_described(describe_model(good), model("cheetah-run").weights)

@@ -1,4 +1,4 @@
-"""Names of official checkpoints: one result from old and new keys, and back to either."""
+"""Keys of official checkpoints: old and new keys give equal weights, and both export back."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ NEW_Q_NAMES = {
 
 
 def recorded(name: str) -> dict[str, Tensor]:
-    """The state dict of a golden file under its official keys."""
+    """Return the state dict of a golden file with its official keys."""
     golden = Golden(name)
     keys = [key for key in golden.arrays if key.startswith("state_dict/")]
     return {key.removeprefix("state_dict/"): golden(key) for key in keys}
 
 
 def in_new_format(old: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The same weights under the keys of 2024 and later, with the extras these carry."""
+    """Return the same weights with the keys of 2024 and later, including the extra entries."""
     new = {}
     for key, value in old.items():
         network, _, number = key.rpartition(".")
@@ -62,7 +62,7 @@ def in_new_format(old: dict[str, Tensor]) -> dict[str, Tensor]:
 @pytest.mark.parametrize("name", ["paper_single_task", "paper_multi_task"])
 def test_both_formats_give_the_same_weights(name: str) -> None:
     old = recorded(name)
-    assert "_Qs.params.9" in old  # it is the old format
+    assert "_Qs.params.9" in old  # confirms the old format
     from_old, from_new = import_official(old), import_official(in_new_format(old))
     assert from_old.keys() == from_new.keys()
     for key in from_old:
@@ -71,7 +71,7 @@ def test_both_formats_give_the_same_weights(name: str) -> None:
 
 @pytest.mark.parametrize("name", FILES)
 def test_every_weight_of_the_model_is_set(name: str) -> None:
-    """Nothing missing, nothing left over, each tensor in the network it came from."""
+    """No key is missing or unexpected, and each tensor is in its network."""
     golden, official = Golden(name), recorded(name)
     model: Any = golden.agent().model
     weights = import_official(official)
@@ -96,7 +96,7 @@ def test_every_weight_of_the_model_is_set(name: str) -> None:
 
 @pytest.mark.parametrize("name", FILES)
 def test_export_gives_back_the_official_state_dict(name: str) -> None:
-    """With the same keys in the same order, but for what tensordict notes of its own."""
+    """Keys and their order are equal, except for tensordict's own entries."""
     golden, official = Golden(name), recorded(name)
     config, keys = golden.config(), key_format(official)
     assert keys == ("old" if golden.is_paper else "new")
@@ -138,7 +138,7 @@ def test_damaged_constants_are_refused(key: str, value: Tensor) -> None:
 
 def test_weights_named_twice_are_refused() -> None:
     both = recorded("paper_single_task") | {"_Qs.params.0.weight": torch.zeros(1)}
-    with pytest.raises(UserError, match=r"_Qs\.params\.0.* there twice"):
+    with pytest.raises(UserError, match=r"_Qs\.params\.0.* same weights twice"):
         import_official(both)
 
 

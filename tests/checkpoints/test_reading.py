@@ -1,4 +1,4 @@
-"""Files of weights: which are read, and which are refused unread."""
+"""Files of weights: which are loaded, and which are rejected without loading."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_a_bare_state_dict_is_a_checkpoint_too(tmp_path: Path) -> None:
 
 
 class Bomb:
-    """What a pickle must not be able to do."""
+    """An object whose unpickling would run code."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -36,7 +36,7 @@ class Bomb:
 def test_a_pickle_that_would_run_code_is_refused_unrun(tmp_path: Path, zipped: bool) -> None:
     content = {"model": {"x": torch.zeros(1)}, "bomb": Bomb(tmp_path / "exploded")}
     torch.save(content, tmp_path / "a.pt", _use_new_zipfile_serialization=zipped)
-    refused(tmp_path / "a.pt", r"refused, since loading it would run code of (posix|nt)\.mkdir")
+    refused(tmp_path / "a.pt", r"rejected, because loading it would run code of (posix|nt)\.mkdir")
     assert not (tmp_path / "exploded").exists()
 
 
@@ -46,7 +46,7 @@ def test_files_cut_short_are_refused(tmp_path: Path, keep: int, zipped: bool) ->
     state = {"model": model().weights}
     torch.save(state, tmp_path / "a.pt", _use_new_zipfile_serialization=zipped)
     (tmp_path / "a.pt").write_bytes((tmp_path / "a.pt").read_bytes()[:keep])
-    refused(tmp_path / "a.pt", "damaged or cut short")
+    refused(tmp_path / "a.pt", "damaged or incomplete")
 
 
 def test_without_safetensors_the_message_says_what_is_missing(
@@ -66,7 +66,7 @@ def test_a_safetensors_file_cut_short_is_refused(tmp_path: Path) -> None:
     data = (tmp_path / "a.safetensors").read_bytes()
     for keep in (-1, 3000, 5):
         (tmp_path / "b.safetensors").write_bytes(data[:keep])
-        refused(tmp_path / "b.safetensors", "damaged or cut short")
+        refused(tmp_path / "b.safetensors", "damaged or incomplete")
 
 
 @pytest.mark.parametrize(
@@ -88,4 +88,4 @@ def test_files_without_weights_are_refused(tmp_path: Path) -> None:
     contents: tuple[Any, ...] = ({"model": 3}, {"agent": {}}, [1, 2])
     for content in contents:
         torch.save(content, tmp_path / "a.pt")
-        refused(tmp_path / "a.pt", "holds no weights")
+        refused(tmp_path / "a.pt", "contains no weights")

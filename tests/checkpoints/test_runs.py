@@ -1,4 +1,4 @@
-"""From run directories to models: of one task, of several, finetuned."""
+"""Models from run directories: single-task, multi-task and finetuned."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.runs import run_directory, tiny
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Directory of a finished tiny run of the smoke size's shapes."""
+    """Run directory of a finished tiny run with the shapes of the smoke size."""
     runs = tmp_path_factory.mktemp("runs")
     sizes = dict.fromkeys(("enc_dim", "mlp_dim", "latent_dim", "num_bins"))
     assert tiny(runs, **sizes).code == 0
@@ -46,7 +46,7 @@ def test_a_run_its_checkpoint_and_its_state_are_one_model(run: Path, tmp_path: P
 
 
 def as_run(folder: Path, of: Model, like: Path, **spec: Any) -> Path:
-    """A run directory with the weights of a model."""
+    """Write a run directory with the weights of a model."""
     checkpoint = folder / "checkpoints" / "000000000007"
     checkpoint.mkdir(parents=True)
     torch.save({"agent": {"model": of.weights}}, checkpoint / "state.pt")
@@ -59,7 +59,7 @@ def as_run(folder: Path, of: Model, like: Path, **spec: Any) -> Path:
 
 
 def test_runs_of_several_tasks_are_read_by_their_list(run: Path, tmp_path: Path) -> None:
-    """`spec.json` names the set and lists its tasks, in the order of the embedding."""
+    """`spec.json` contains the task set and its tasks, in the order of the embedding."""
     original = model(*TASKS)
     spec = {"task": "three", "tasks": TASKS, "overrides": {"model_size": "smoke"}}
     loaded = load_model(as_run(tmp_path, original, run, budget_unit="num_updates", **spec))
@@ -69,7 +69,7 @@ def test_runs_of_several_tasks_are_read_by_their_list(run: Path, tmp_path: Path)
 
 
 def test_a_finetuned_model_keeps_the_shapes_it_began_with(run: Path, tmp_path: Path) -> None:
-    """One task, with an embedding and padded observations; official files of it come back."""
+    """One task with an embedding and padded observations; its official file loads again."""
     start = {"obs_dim": 39, "action_dim": 6, "episodic": False}
     env = padded_spec(get_task("cup-spin"), start)
     config = TDMPC2Config.make(model_size="smoke", task_dim=96)
@@ -81,7 +81,7 @@ def test_a_finetuned_model_keeps_the_shapes_it_began_with(run: Path, tmp_path: P
     again = load_model(tmp_path / "a.pt", tasks="cup-spin")
     assert again.env == env
     assert same(again.weights, original.weights)
-    refused(tmp_path / "a.pt", "masks are of other tasks", tasks="walker-walk")
+    refused(tmp_path / "a.pt", "masks in the file do not fit", tasks="walker-walk")
 
 
 def test_a_run_of_another_method_is_refused(tmp_path: Path, run: Path) -> None:
@@ -89,4 +89,4 @@ def test_a_run_of_another_method_is_refused(tmp_path: Path, run: Path) -> None:
     (tmp_path / "spec.json").write_text(json.dumps(known))
     refused(tmp_path, "has no checkpoint yet")
     (tmp_path / "checkpoints" / "7").mkdir(parents=True)
-    refused(tmp_path, "a run of sac; only tdmpc2's")
+    refused(tmp_path, "a run of sac; only tdmpc2 is")
