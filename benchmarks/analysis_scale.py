@@ -1,7 +1,8 @@
-"""What the analysis costs at full size: `python benchmarks/analysis_scale.py published=DIR`.
+"""Measure the cost of the analysis at full size.
 
-Loading 1,248 run directories for the first time and again, the bootstrap against rliable's own,
-all figures of the published curves, and the report with as many runs of ours beside them.
+`python benchmarks/analysis_scale.py published=DIR` measures the first and the second load of 1,248
+run directories, the bootstrap against rliable's, all figures of the published curves, and the
+report with the runs and the published curves.
 """
 
 from __future__ import annotations
@@ -40,16 +41,18 @@ TRAIN_ROWS = 4000
 
 @dataclass(frozen=True)
 class Options:
-    """What to measure with."""
+    """Options of the command."""
 
     published: Path = field(metadata={"help": "folder of the released curves"})
     reps: int = field(default=50_000, metadata={"help": "bootstrap resamples"})
-    rliable_reps: int = field(default=5000, metadata={"help": "of rliable, scaled up to `reps`"})
-    json: Path | None = field(default=None, metadata={"help": "write the numbers there too"})
+    rliable_reps: int = field(
+        default=5000, metadata={"help": "rliable's resamples; scaled to reps"}
+    )
+    json: Path | None = field(default=None, metadata={"help": "also write the numbers as JSON"})
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Measures and prints a table."""
+    """Measure everything, print a table, and return the exit code."""
     options = Options(**cli.parse_arguments(arguments, cli.schema_of(Options)))
     rows: dict[str, Any] = {}
     published = load_curves(options.published, "published").select(obs="state")
@@ -69,7 +72,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def write_runs(runs: Path, published: Records) -> None:
-    """A run directory for each published run, with a training record of the usual length."""
+    """Write a run directory for each published run, with training metrics of the usual length."""
     curves = ScoreCurves(published)
     steps = np.linspace(0, 1, TRAIN_ROWS)
     training = "".join(f"{int(4e6 * s)},0,0,0,{1 / (1 + s):.8g},{s:.8g},{s:.8g}\n" for s in steps)
@@ -90,7 +93,10 @@ def write_runs(runs: Path, published: Records) -> None:
 
 
 def bootstrap_times(options: Options) -> dict[str, float]:
-    """Ours against rliable's, 104 tasks of three seeds, in turns; tables of resamples included."""
+    """Time this project's bootstrap and rliable's in turns, for 104 tasks of three seeds.
+
+    The times include the tables of resamples.
+    """
     scores = np.random.default_rng(0).integers(0, 11, (3, 104)) / 10
     runs, strata = scores.T.reshape(-1, 1), np.repeat(np.arange(104), 3)
     rows = {}
@@ -107,7 +113,13 @@ def bootstrap_times(options: Options) -> dict[str, float]:
 
 
 def command_times(options: Options, runs: Path, scratch: Path) -> dict[str, float]:
-    """The commands as a user runs them, imports included, and their largest memory."""
+    """Time the commands, including imports, and measure their peak memory.
+
+    Args:
+        options: options of the benchmark.
+        runs: folder of the run directories.
+        scratch: folder for output.
+    """
     published = f"published={options.published}"
     (scratch / "none").mkdir()
     figures = ("make_figures.py", f"runs={scratch / 'none'}", published, f"out={scratch / 'out'}")
@@ -118,7 +130,7 @@ def command_times(options: Options, runs: Path, scratch: Path) -> dict[str, floa
         rows[f"{name}, s"] = timed(
             partial(subprocess.run, command, check=True, capture_output=True)
         )
-        # The largest process so far; figures run first and in several processes.
+        # The largest process so far; figures run first, in several processes.
         rows[f"{name}, GB in the largest process"] = (
             resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6
         )
@@ -128,7 +140,7 @@ def command_times(options: Options, runs: Path, scratch: Path) -> dict[str, floa
 
 
 def opening_time(page: Path) -> float:
-    """Until the first page stands in a headless Chromium; NaN without one."""
+    """Return the seconds until a headless Chromium shows the report; NaN without Chromium."""
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None:
         return float("nan")
@@ -143,14 +155,14 @@ def opening_time(page: Path) -> float:
 
 
 def timed(function: Callable[[], object]) -> float:
-    """Seconds that a call takes."""
+    """Return the seconds that a call takes."""
     start = time.perf_counter()
     function()
     return time.perf_counter() - start
 
 
 def usage() -> str:
-    """What `--help` prints."""
+    """Return the text of `--help`."""
     return f"{__doc__}\nkeys:\n{cli.describe_fields(Options)}"
 
 

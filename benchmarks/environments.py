@@ -1,7 +1,7 @@
-"""Speed and memory of every task's environment: `python benchmarks/environments.py suite=all104`.
+"""Measure speed and memory of environments: `python benchmarks/environments.py suite=all104`.
 
-Each task runs in a process of its own, one after the other, with random actions. Prints a
-Markdown table; `out=FILE.csv` also writes it as CSV.
+Each task runs in its own process, one after the other, with random actions. Prints a Markdown
+table; `out=FILE.csv` also writes it as CSV.
 """
 
 from __future__ import annotations
@@ -48,17 +48,17 @@ print(json.dumps({
 
 @dataclass(frozen=True)
 class Options:
-    """What to measure."""
+    """Options of the command."""
 
     suite: str = field(default="all104", metadata={"help": " | ".join(sorted(SUITES))})
-    episodes: int = field(default=3, metadata={"help": "of each task"})
+    episodes: int = field(default=3, metadata={"help": "episodes of each task"})
     ycb: str = field(default="official", metadata={"help": "source of pick-ycb's models"})
     faucet: str = field(default="official", metadata={"help": "source of turn-faucet's models"})
     out: Path | None = field(default=None, metadata={"help": "also write a CSV file"})
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The command; returns its exit code: 1 if a task could not be measured."""
+    """Run the command; return its exit code, 1 if a task could not be measured."""
     options = Options(**cli.parse_arguments(arguments, cli.schema_of(Options)))
     rows = []
     for task in get_suite(options.suite):
@@ -88,7 +88,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def usage() -> str:
-    """Text of `--help`."""
+    """Return the text of `--help`."""
     return f"{__doc__}\n{cli.describe_fields(Options)}"
 
 

@@ -1,16 +1,16 @@
-"""Settles on a GPU, in minutes, what this project claims: correctness, speed, and real runs.
+"""Run the GPU acceptance test: correctness, speed and real training runs, within minutes.
 
-`python benchmarks/gpu_acceptance.py [key=value …]` runs sections one after the other, each in a
-process of its own with a time limit, and writes what they find to one JSON file and one table.
-The same command again repeats only what has not passed. Sections:
+`python benchmarks/gpu_acceptance.py [key=value …]` runs sections one after the other, each in its
+own process with a time limit, and writes the results to one JSON file and one table. The same
+command again repeats only the sections that have not passed. Sections:
 
   parity    golden arrays of the official code in fp32, TF32 and bf16; compiled equals eager
-  sync      no step waits for the device
-  memory    what an agent and its replay buffer take, and where the buffer lies
-  resume    a run that is killed and resumed equals an undisturbed one, byte for byte
-  latency   plan, update and decision, against bounds measured on this device
-  seeds     1, 3, 8 and 16 seeds as one batch
-  train     TD-MPC2 5M on six tasks with three seeds each, to 100,000 env steps
+  sync      no step synchronizes the host with the device
+  memory    memory of an agent and its replay buffer, and the buffer's device
+  resume    a run that is killed and resumed equals an uninterrupted one, byte for byte
+  latency   time of plan, update and decision, against bounds measured on this device
+  seeds     throughput of 1, 3, 8 and 16 seeds as one batch
+  train     TD-MPC2 5M on six tasks with three seeds each, for 100,000 env steps
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-# Also where the project is not installed: its folder comes after this file's.
+# Allows imports if the project is not installed; this file's folder stays first.
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 import torch
@@ -42,12 +42,12 @@ from tdmpc2.common.system.paths import project_root
 
 @dataclass(frozen=True)
 class Section:
-    """One part of the acceptance test.
+    """One section of the acceptance test.
 
     Attributes:
-        module: with a function `run(report, settings)`.
+        module: module with a function `run(report, settings)`.
         seconds: time limit.
-        timed: whether other work on the device would spoil what it measures.
+        timed: whether it measures times, so that no other section may run at the same time.
     """
 
     module: str
@@ -69,20 +69,22 @@ POLL_SECONDS = 0.2
 
 @dataclass(frozen=True)
 class Options:
-    """What to run."""
+    """Options of the command."""
 
     sections: str = field(
-        default=",".join(SECTIONS), metadata={"help": "with commas; all unless named"}
+        default=",".join(SECTIONS), metadata={"help": "comma-separated list; default: all"}
     )
     device: str = field(default="auto", metadata={"help": "auto, cpu, cuda …"})
     small: bool = field(
-        default=False, metadata={"help": "tiny models and few repetitions, to try the script"}
+        default=False, metadata={"help": "tiny models and few repetitions, to test the script"}
     )
-    limits: str = field(default="", metadata={"help": "seconds: parity=60,train=1800"})
+    limits: str = field(
+        default="", metadata={"help": "time limits in seconds: parity=60,train=1800"}
+    )
     parallel: int = field(
-        default=1, metadata={"help": "sections at a time, of those that measure no time"}
+        default=1, metadata={"help": "sections at a time, of those that do not measure times"}
     )
-    again: bool = field(default=False, metadata={"help": "also repeat what has passed"})
+    again: bool = field(default=False, metadata={"help": "also repeat sections that have passed"})
     out: Path = field(
         default_factory=lambda: project_root() / "gpu_acceptance",
         metadata={"help": "folder of results, runs and records"},
@@ -90,7 +92,11 @@ class Options:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The command; returns its exit code: 0 unless a section failed."""
+    """Run the command; return its exit code, 0 unless a section has not passed.
+
+    Raises:
+        UserError: an invalid option.
+    """
     if arguments[:1] == ["section"]:
         return run_section(arguments[1], json.loads(arguments[2]))
     options = Options(**cli.parse_arguments(arguments, cli.schema_of(Options)))
@@ -102,26 +108,31 @@ def main(arguments: Sequence[str]) -> int:
     key = facts_of(device, options.small)
     print(", ".join(f"{name} {value}" for name, value in key.items()), flush=True)
     if device.type != "cuda":
-        print("No GPU is used: what a section cannot show on a CPU is left out of it.", flush=True)
+        print("No GPU is used: checks that need one are skipped.", flush=True)
     todo = [name for name in names if options.again or not has_passed(options.out, name, key)]
     for name in names:
         if name not in todo:
-            print(f"{name}: passed before; again=true repeats it", flush=True)
+            print(f"{name}: passed before; use again=true to repeat it", flush=True)
     untimed = [name for name in todo if not SECTIONS[name].timed]
     timed = [name for name in todo if SECTIONS[name].timed]
     for group, at_once in ((untimed, options.parallel), (timed, 1)):
         run_all(group, at_once, limits, options, device, key)
-    found = [read_json(result_path(options.out, name)) or {"section": name} for name in names]
-    write_summary(options.out, key, found)
-    bad = [one["section"] for one in found if one.get("status") not in ("passed", "skipped")]
-    print(
-        f"results in {options.out}; " + (f"not passed: {', '.join(bad)}" if bad else "all passed")
-    )
-    return 1 if bad else 0
+    results = [read_json(result_path(options.out, name)) or {"section": name} for name in names]
+    write_summary(options.out, key, results)
+    not_passed = [
+        result["section"] for result in results if result.get("status") not in ("passed", "skipped")
+    ]
+    outcome = f"not passed: {', '.join(not_passed)}" if not_passed else "all passed"
+    print(f"results in {options.out}; {outcome}")
+    return 1 if not_passed else 0
 
 
 def chosen_sections(text: str) -> list[str]:
-    """The sections named, in the order in which they run."""
+    """Return the sections that are named, in the order in which they run.
+
+    Raises:
+        UserError: a section is unknown.
+    """
     names = text.split(",")
     for name in names:
         if name not in SECTIONS:
@@ -130,7 +141,11 @@ def chosen_sections(text: str) -> list[str]:
 
 
 def time_limits(text: str) -> dict[str, float]:
-    """Seconds of every section, with those of `limits=`."""
+    """Return the time limit of every section in seconds, with those of `limits=`.
+
+    Raises:
+        UserError: a section is unknown, or a limit is not positive.
+    """
     limits = {name: section.seconds for name, section in SECTIONS.items()}
     for argument in filter(None, text.split(",")):
         name, _, seconds = argument.partition("=")
@@ -138,12 +153,12 @@ def time_limits(text: str) -> dict[str, float]:
             raise UserError(f"limits={text}: no section '{name}'{did_you_mean(name, SECTIONS)}")
         limits[name] = cli.parse_value(f"limits={name}", seconds, float)
         if limits[name] <= 0:
-            raise UserError(f"limits={text}: {name} must have more than 0 seconds")
+            raise UserError(f"limits={text}: {name} must be more than 0 seconds")
     return limits
 
 
 def facts_of(device: torch.device, small: bool) -> dict[str, Any]:
-    """What decides whether an earlier result still holds."""
+    """Return the facts on which the validity of an earlier result depends."""
     on_gpu = device.type == "cuda"
     return {
         "device": torch.cuda.get_device_name(device) if on_gpu else "cpu",
@@ -155,15 +170,21 @@ def facts_of(device: torch.device, small: bool) -> dict[str, Any]:
 
 
 def result_path(out: Path, name: str) -> Path:
-    """Where a section writes what it finds."""
+    """Return the path of a section's result file."""
     return out / "sections" / f"{name}.json"
 
 
 def has_passed(out: Path, name: str, key: Mapping[str, Any]) -> bool:
-    """Whether a section has passed here before."""
-    found = read_json(result_path(out, name)) or {}
-    complete = name != "train" or not any("resumes" in c["note"] for c in found.get("checks", ()))
-    return found.get("status") == "passed" and found.get("key") == key and complete
+    """Return whether a section has passed before with the same facts and is complete.
+
+    Args:
+        out: folder of the results.
+        name: name of the section.
+        key: see `facts_of`.
+    """
+    result = read_json(result_path(out, name)) or {}
+    complete = name != "train" or not any("resumes" in c["note"] for c in result.get("checks", ()))
+    return result.get("status") == "passed" and result.get("key") == key and complete
 
 
 def run_all(
@@ -174,14 +195,14 @@ def run_all(
     device: torch.device,
     key: Mapping[str, Any],
 ) -> None:
-    """Runs sections in processes of their own, and prints each as it ends.
+    """Run sections in separate processes, and print the result of each as it ends.
 
     Args:
-        names: of the sections.
-        at_once: processes at a time.
-        limits: seconds of each section.
-        options: of the command.
-        device: to use.
+        names: names of the sections.
+        at_once: number of processes at a time.
+        limits: time limit of each section, in seconds.
+        options: options of the command.
+        device: device to use.
         key: see `facts_of`.
     """
     waiting = list(names)
@@ -209,7 +230,15 @@ def start(
     device: torch.device,
     key: Mapping[str, Any],
 ) -> subprocess.Popen[bytes]:
-    """Starts the process of a section."""
+    """Start the process of a section.
+
+    Args:
+        name: name of the section.
+        seconds: time limit.
+        options: options of the command.
+        device: device to use.
+        key: see `facts_of`.
+    """
     path = result_path(options.out, name)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.unlink(missing_ok=True)
@@ -225,18 +254,26 @@ def start(
 
 
 def close(name: str, late: bool, code: int, seconds: float, out: Path) -> None:
-    """Says of a section that ended without a word why it did."""
+    """Record why a section ended, if it ended without a final status.
+
+    Args:
+        name: name of the section.
+        late: whether it was stopped because its time limit had passed.
+        code: exit code of its process.
+        seconds: time limit.
+        out: folder of the results.
+    """
     path = result_path(out, name)
-    found = read_json(path) or {"section": name, "status": "running", "checks": [], "key": {}}
-    if found["status"] == "running":
+    result = read_json(path) or {"section": name, "status": "running", "checks": [], "key": {}}
+    if result["status"] == "running":
         log = path.with_suffix(".log")
         status = "timed out" if late else "crashed"
         message = f"after {seconds:.0f} s" if late else f"exit code {code}, see {log}"
-        write_json(path, {**found, "status": status, "message": message})
+        write_json(path, {**result, "status": status, "message": message})
 
 
 def run_section(name: str, case: Mapping[str, Any]) -> int:
-    """One section, in this process."""
+    """Run one section in this process and return the exit code."""
     out = Path(case["out"])
     report = Report(result_path(out, name), name, case["key"])
     report.write("running")
@@ -254,22 +291,28 @@ def run_section(name: str, case: Mapping[str, Any]) -> int:
     return 0
 
 
-def write_summary(out: Path, key: Mapping[str, Any], found: Sequence[Mapping[str, Any]]) -> None:
-    """Writes `acceptance.json` and `acceptance.md`."""
-    write_json(out / "acceptance.json", {"facts": dict(key), "sections": list(found)})
+def write_summary(out: Path, key: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> None:
+    """Write `acceptance.json` and `acceptance.md`.
+
+    Args:
+        out: folder of the results.
+        key: see `facts_of`.
+        results: results of the sections.
+    """
+    write_json(out / "acceptance.json", {"facts": dict(key), "sections": list(results)})
     facts = ", ".join(f"{name} {value}" for name, value in key.items())
-    tables = "\n\n".join(table_of(one) for one in found if "checks" in one)
+    tables = "\n\n".join(table_of(result) for result in results if "checks" in result)
     text = f"# Acceptance test\n\n{facts}\n\n{tables}\n"
     write_atomic(out / "acceptance.md", lambda file: file.write(text.encode()))
 
 
-def table_of(found: Mapping[str, Any]) -> str:
-    """A section as a Markdown table."""
-    message = f": {found['message']}" if found.get("message") else ""
-    lines = [f"**{found['section']}**: {found['status']}{message} ({found.get('seconds', 0)} s)"]
-    if found["checks"]:
+def table_of(result: Mapping[str, Any]) -> str:
+    """Format a section's result as a Markdown table."""
+    message = f": {result['message']}" if result.get("message") else ""
+    lines = [f"**{result['section']}**: {result['status']}{message} ({result.get('seconds', 0)} s)"]
+    if result["checks"]:
         lines += ["", "| | value | bound | |", "|---|---|---|---|"]
-    for check in found["checks"]:
+    for check in result["checks"]:
         signs = {"at_most": "≤", "at_least": "≥"}
         bounds = [f"{sign} {check[name]:g}" for name, sign in signs.items() if name in check]
         verdict = {None: "", True: "", False: "**failed** "}[check["ok"]]
@@ -280,7 +323,7 @@ def table_of(found: Mapping[str, Any]) -> str:
 
 
 def usage() -> str:
-    """Text of `--help`."""
+    """Return the text of `--help`."""
     return f"{__doc__}\n{cli.describe_fields(Options)}"
 
 

@@ -1,7 +1,7 @@
-"""Where the time of planning and learning goes: `python benchmarks/hot_spots.py [key=value …]`.
+"""Profile planning and updates: `python benchmarks/hot_spots.py [key=value …]`.
 
-Runs each a few times under PyTorch's profiler and prints the operations that take most of the
-time themselves, without those they call.
+Runs each a few times under PyTorch's profiler and prints the operations with the largest self
+time, that is, without the operations that they call.
 """
 
 from __future__ import annotations
@@ -20,30 +20,36 @@ from tdmpc2.common.system.errors import UserError
 
 @dataclass(frozen=True)
 class Options:
-    """What to profile."""
+    """Options of the command."""
 
     method: str = field(default="tdmpc2", metadata={"help": "tdmpc2, sac, tdmpc or dreamerv3"})
-    task: str = field(default="walker-walk", metadata={"help": "shapes come from it"})
-    model_size: str = field(default="5", metadata={"help": "of TD-MPC2: 1, 5, 19 …"})
-    threads: int = field(default=1, metadata={"help": "of torch"})
+    task: str = field(default="walker-walk", metadata={"help": "task that determines the shapes"})
+    model_size: str = field(default="5", metadata={"help": "size of TD-MPC2: 1, 5, 19 …"})
+    threads: int = field(default=1, metadata={"help": "threads of torch"})
     precision: str = field(default="fp32", metadata={"help": "fp32 or bf16"})
     device: str = field(default="auto", metadata={"help": "auto, cpu, cuda …"})
-    compile: bool | None = field(default=None, metadata={"help": "default: where it works"})
-    repetitions: int = field(default=5, metadata={"help": "of each"})
-    rows: int = field(default=15, metadata={"help": "of each table"})
+    compile: bool | None = field(default=None, metadata={"help": "default: if it works"})
+    repetitions: int = field(default=5, metadata={"help": "profiled calls of each function"})
+    rows: int = field(default=15, metadata={"help": "rows of each table"})
 
 
 def table(function: Callable[[], object], device: torch.device, options: Options) -> str:
-    """Milliseconds per call, share and number of calls of the costliest operations."""
+    """Return a table of the most expensive operations: ms per call, share and number of calls.
+
+    Args:
+        function: function to profile.
+        device: device it runs on.
+        options: options of the command.
+    """
     activities = [ProfilerActivity.CPU]
     if device.type == "cuda":
         activities.append(ProfilerActivity.CUDA)
-    with profile(activities=activities) as found:
+    with profile(activities=activities) as profiler:
         for _ in range(options.repetitions):
             function()
     on_gpu = device.type == "cuda"
     costs = []
-    for event in found.key_averages():
+    for event in profiler.key_averages():
         time = event.self_device_time_total if on_gpu else event.self_cpu_time_total
         costs.append((time / 1e3 / options.repetitions, event.count, event.key))
     total = sum(cost for cost, _, _ in costs)
@@ -55,7 +61,11 @@ def table(function: Callable[[], object], device: torch.device, options: Options
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The command; returns its exit code."""
+    """Run the command and return its exit code.
+
+    Raises:
+        UserError: an invalid option.
+    """
     options = Options(**cli.parse_arguments(arguments, cli.schema_of(Options)))
     if options.repetitions < 1:
         raise UserError(f"repetitions={options.repetitions}: must be at least 1")
@@ -66,7 +76,7 @@ def main(arguments: Sequence[str]) -> int:
         **{k: getattr(options, k) for k in ("device", "compile")},
         "replay_rows": 20_000,
     }
-    # Names the parts of compiled functions, at the cost of compiling them anew.
+    # Shows the kernels of compiled functions by name, at the cost of compiling them again.
     torch._inductor.config.cpp.enable_kernel_profile = True
     bench = Bench(case)
     fill(bench.replay, bench.spec, case["replay_rows"])
@@ -78,7 +88,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def usage() -> str:
-    """Text of `--help`."""
+    """Return the text of `--help`."""
     return f"{__doc__}\n{cli.describe_fields(Options)}"
 
 

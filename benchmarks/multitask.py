@@ -1,8 +1,8 @@
-"""Learning many tasks from a dataset: `python benchmarks/multitask.py model_sizes=1,5,19,48,317`.
+"""Measure offline multi-task training: `python benchmarks/multitask.py model_sizes=1,5,19,48,317`.
 
-For each model size, on tasks of random data: parameters, an update, a plan, and the memory they
-take; and how much of an update it costs to sample its batch from memory-mapped shards rather
-than from arrays. Every size is measured in a process of its own.
+For each model size, with random data: number of parameters, time of an update and of a plan, and
+memory; and the cost of sampling batches from memory-mapped shards compared with arrays. Every size
+is measured in its own process.
 """
 
 from __future__ import annotations
@@ -42,23 +42,31 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Options:
-    """What to measure."""
+    """Options of the command."""
 
-    task: str = field(default="mt80", metadata={"help": "a set of tasks"})
-    model_sizes: str = field(default="1,5,19,48,317", metadata={"help": "with commas"})
-    batch_size: int = field(default=1024, metadata={"help": "of an update"})
-    accumulate: int = field(default=1, metadata={"help": "parts of a batch, one after the other"})
-    episodes: int = field(default=40, metadata={"help": "of each task, in the dataset"})
+    task: str = field(default="mt80", metadata={"help": "task set"})
+    model_sizes: str = field(default="1,5,19,48,317", metadata={"help": "comma-separated list"})
+    batch_size: int = field(default=1024, metadata={"help": "batch size of an update"})
+    accumulate: int = field(default=1, metadata={"help": "micro-batches of an update"})
+    episodes: int = field(default=40, metadata={"help": "episodes of each task in the dataset"})
     precision: str = field(default="fp32", metadata={"help": "fp32 | bf16"})
-    threads: int | None = field(default=None, metadata={"help": "of torch; default: all cores"})
+    threads: int | None = field(
+        default=None, metadata={"help": "threads of torch; default: all cores"}
+    )
     device: str = field(default="auto", metadata={"help": "auto, cpu, cuda …"})
-    compile: bool | None = field(default=None, metadata={"help": "default: where it works"})
-    repetitions: int = field(default=3, metadata={"help": "of each measurement, after the first"})
+    compile: bool | None = field(default=None, metadata={"help": "default: if it works"})
+    repetitions: int = field(default=3, metadata={"help": "timed calls, after one warm-up call"})
     out: Path | None = field(default=None, metadata={"help": "also write everything as JSON"})
 
 
 def make_dataset(folder: Path, tasks: str, episodes: int) -> None:
-    """Episodes of uniform random numbers."""
+    """Write a dataset of random episodes.
+
+    Args:
+        folder: folder of the dataset.
+        tasks: the task set.
+        episodes: episodes of each task.
+    """
     _, members = get_task_set(tasks)
     rng = np.random.default_rng(0)
     with DatasetWriter(folder, None, members, plan={}, shard_mb=256) as writer:
@@ -68,7 +76,7 @@ def make_dataset(folder: Path, tasks: str, episodes: int) -> None:
             num_rows = episodes * (length + 1)
             rows = rng.normal(size=(num_rows, task.obs_dim + task.action_dim + 1))
             rows[:, task.obs_dim : -1] = np.tanh(rows[:, task.obs_dim : -1])
-            rows[length :: length + 1, task.obs_dim :] = np.nan  # what follows the last step
+            rows[length :: length + 1, task.obs_dim :] = np.nan  # rows after the last transition
             lengths, ended = np.full(episodes, length), np.zeros(episodes, int)
             shards.add(rows.astype(np.float32), lengths, ended, str)
             writer.finish_task(shards)
@@ -76,12 +84,18 @@ def make_dataset(folder: Path, tasks: str, episodes: int) -> None:
 
 
 def in_arrays(replay: OfflineReplay) -> None:
-    """Reads all shards into arrays, from which is then sampled."""
+    """Load all shards of a replay buffer into arrays."""
     replay._sources = [s._replace(rows=np.array(s.rows)) for s in replay._sources]
 
 
 def measure(options: Options, size: str, folder: Path) -> dict[str, Any]:
-    """One row of the table."""
+    """Measure one row of the table.
+
+    Args:
+        options: options of the command.
+        size: model size.
+        folder: folder of the dataset.
+    """
     device = choose_device(options.device)
     path = numeric_path(
         device, options.threads, compiled=options.compile, precision=options.precision
@@ -113,7 +127,7 @@ def measure(options: Options, size: str, folder: Path) -> dict[str, Any]:
         "sample": lambda: mapped.sample(options.batch_size),
     }
     seconds: dict[str, list[float]] = {key: [] for key in calls}
-    for _ in range(options.repetitions + 1):  # the first compiles, and warms the pages
+    for _ in range(options.repetitions + 1):  # the first call compiles and reads the files
         for key, call in calls.items():
             seconds[key].append(watch(call))
     median = {key: statistics.median(times[1:]) for key, times in seconds.items()}
@@ -133,7 +147,11 @@ def measure(options: Options, size: str, folder: Path) -> dict[str, Any]:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The command; returns its exit code."""
+    """Run the command and return its exit code.
+
+    Raises:
+        UserError: an invalid option.
+    """
     options = Options(**cli.parse_arguments(arguments, cli.schema_of(Options)))
     rows = []
     with tempfile.TemporaryDirectory() as scratch:
@@ -154,13 +172,13 @@ def main(arguments: Sequence[str]) -> int:
             rows.append(row)
     if options.out is not None:
         if not options.out.parent.is_dir():
-            raise UserError(f"out={options.out}: no such folder")
+            raise UserError(f"out={options.out}: its folder does not exist")
         write_json(options.out, {"options": asdict(options), "rows": rows})
     return 0
 
 
 def usage() -> str:
-    """Text of `--help`."""
+    """Return the text of `--help`."""
     return f"{__doc__}\n{cli.describe_fields(Options)}"
 
 

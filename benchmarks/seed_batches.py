@@ -1,7 +1,7 @@
-"""Several seeds in one process against one after the other: `python benchmarks/seed_batches.py`.
+"""Compare seed batches with separate agents: `python benchmarks/seed_batches.py [key=value …]`.
 
-Plan and update of K agents as one batch, and of the same agents one by one, in turns; the ratio
-says how much faster the batch is.
+Measures plan and update of K agents as one batch, and of the same agents one by one, in turns. The
+ratio is the speedup of the batch.
 """
 
 from __future__ import annotations
@@ -35,20 +35,26 @@ COLUMNS = "| task | size | seeds | plan ms | alone | ratio | update ms | alone |
 
 @dataclass(frozen=True)
 class Options:
-    """What to measure."""
+    """Options of the command."""
 
     task: str = field(default="walker-walk", metadata={"help": "any task"})
-    model_sizes: str = field(default="smoke,5", metadata={"help": "with commas"})
-    seeds: str = field(default="3", metadata={"help": "of a batch, several sizes with commas"})
-    threads: int = field(default=1, metadata={"help": "of torch"})
+    model_sizes: str = field(default="smoke,5", metadata={"help": "comma-separated list"})
+    seeds: str = field(default="3", metadata={"help": "seeds per batch, comma-separated list"})
+    threads: int = field(default=1, metadata={"help": "threads of torch"})
     device: str = field(default="auto", metadata={"help": "auto, cpu, cuda …"})
-    compile: bool | None = field(default=None, metadata={"help": "default: where it works"})
-    repetitions: int = field(default=15, metadata={"help": "of each measurement"})
+    compile: bool | None = field(default=None, metadata={"help": "default: if it works"})
+    repetitions: int = field(default=15, metadata={"help": "timed calls of each function"})
     out: Path | None = field(default=None, metadata={"help": "also write everything as JSON"})
 
 
 def measure(options: Options, size: str, seeds: int) -> dict[str, Any]:
-    """One row of the table."""
+    """Measure one row of the table.
+
+    Args:
+        options: options of the command.
+        size: model size.
+        seeds: number of seeds in the batch.
+    """
     device = choose_device(options.device)
     path = numeric_path(device, options.threads, compiled=options.compile)
     set_up_torch(path)
@@ -100,7 +106,7 @@ def measure(options: Options, size: str, seeds: int) -> dict[str, Any]:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The command; returns its exit code."""
+    """Run the command and return its exit code."""
     options = Options(**cli.parse_arguments(arguments, cli.schema_of(Options)))
     print(COLUMNS + "\n|" + "---|" * (COLUMNS.count("|") - 1), flush=True)
     rows = []
@@ -120,7 +126,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def usage() -> str:
-    """Text of `--help`."""
+    """Return the text of `--help`."""
     return f"{__doc__}\n{cli.describe_fields(Options)}"
 
 

@@ -1,10 +1,11 @@
-"""How fast planning and learning are, against what the machine could do at best.
+"""Measure the speed of planning and learning against a lower bound of the machine.
 
 `python benchmarks/speed.py [key=value …]` measures, for each method, task, model size and number
-of threads, in a process of its own: one planning call, one gradient step, one environment step,
-the whole training loop, and sampling from the replay. Planning and learning are also given as
-multiples of their floor: the products they cannot do without (`sweeps/planning/flops.py`) at the
-best rate of a 512 x 512 x 512 product, measured beside every repetition. Times are medians.
+of threads, in a separate process: one planning call, one gradient step, one environment step, one
+iteration of the training loop, and sampling from the replay buffer. Planning and learning are also
+given as multiples of the matmul lower bound: the FLOPs of the required matrix multiplications
+(`sweeps/planning/flops.py`) at the best rate of a 512 x 512 x 512 multiplication, measured beside
+every repetition. Times are medians.
 """
 
 from __future__ import annotations
@@ -44,15 +45,15 @@ COLUMNS = {
     "task": "task",
     "model_size": "size",
     "threads": "threads",
-    "precision": "products",
+    "precision": "precision",
     "gflops": "GFLOP/s",
     "plan_ms": "plan ms",
-    "plan_ratio": "x floor",
+    "plan_ratio": "x bound",
     "update_ms": "update ms",
-    "update_ratio": "x floor",
+    "update_ratio": "x bound",
     "env_step_ms": "env ms",
     "loop_ms": "loop ms",
-    "loop_ratio": "x parts",
+    "loop_ratio": "x sum",
     "sample_ms": "sample ms",
     "first_plan_s": "first plan s",
     "first_update_s": "first update s",
@@ -62,23 +63,29 @@ COLUMNS = {
 
 @dataclass(frozen=True)
 class Options:
-    """What to measure."""
+    """Options of the command."""
 
-    methods: str = field(default="tdmpc2", metadata={"help": "with commas"})
-    tasks: str = field(default="walker-walk,dog-run", metadata={"help": "with commas"})
-    model_sizes: str = field(default="1,5", metadata={"help": "of TD-MPC2, with commas"})
-    threads: str = field(default="1,2", metadata={"help": "of torch, with commas"})
-    precision: str = field(default="fp32", metadata={"help": "fp32, bf16 or both, with a comma"})
+    methods: str = field(default="tdmpc2", metadata={"help": "comma-separated list"})
+    tasks: str = field(default="walker-walk,dog-run", metadata={"help": "comma-separated list"})
+    model_sizes: str = field(
+        default="1,5", metadata={"help": "sizes of TD-MPC2, comma-separated list"}
+    )
+    threads: str = field(default="1,2", metadata={"help": "threads of torch, comma-separated list"})
+    precision: str = field(default="fp32", metadata={"help": "fp32, bf16, or fp32,bf16"})
     device: str = field(default="auto", metadata={"help": "auto, cpu, cuda …"})
-    compile: bool | None = field(default=None, metadata={"help": "default: where it works"})
-    repetitions: int = field(default=15, metadata={"help": "of each measurement"})
-    loop: int = field(default=12, metadata={"help": "decisions of the whole loop; 0: leave it out"})
-    replay_rows: int = field(default=1_000_000, metadata={"help": "of the memory sampled from"})
+    compile: bool | None = field(default=None, metadata={"help": "default: if it works"})
+    repetitions: int = field(default=15, metadata={"help": "timed calls of each function"})
+    loop: int = field(default=12, metadata={"help": "timed training-loop iterations; 0: none"})
+    replay_rows: int = field(default=1_000_000, metadata={"help": "rows of the replay buffer"})
     out: Path | None = field(default=None, metadata={"help": "also write everything as JSON"})
 
 
 class Stopwatch:
-    """Times calls on a device, waiting for what they started."""
+    """Timer of calls, including the work that they start on the device.
+
+    Args:
+        device: the device.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self.wait: Callable[[], object] = (
@@ -86,7 +93,7 @@ class Stopwatch:
         )
 
     def __call__(self, function: Callable[[], object]) -> float:
-        """Seconds that a call takes."""
+        """Return the seconds that a call takes."""
         self.wait()
         start = time.perf_counter()
         function()
@@ -95,7 +102,11 @@ class Stopwatch:
 
 
 class Bench:
-    """An agent with a full memory, and the product that sets its floor."""
+    """An agent with a full replay buffer, and the matrix multiplication of its lower bound.
+
+    Args:
+        case: see `cases`.
+    """
 
     def __init__(self, case: dict[str, Any]) -> None:
         self.case = case
@@ -108,9 +119,9 @@ class Bench:
         self.env = make_env(case["task"], seed=0)
         self.spec = env_spec(get_task(case["task"]), self.env)
         settings = {"buffer_size": case["replay_rows"], **case["settings"]}
-        made = make_spec(case["method"], case["task"], 0, overrides=settings)
-        self.agent: Any = make_agent(made, self.spec, self.device)
-        self.config = self.agent.config  # with the task's values
+        run_spec = make_spec(case["method"], case["task"], 0, overrides=settings)
+        self.agent: Any = make_agent(run_spec, self.spec, self.device)
+        self.config = self.agent.config  # includes the task's settings
         if path["compile"]:
             self.agent.compile()
         self.compiled = bool(path["compile"])
@@ -120,40 +131,40 @@ class Bench:
         self.replay = make_replay(self.agent, self.spec, 0, self.device)
         dtype = torch.float32 if case["precision"] == "fp32" else torch.bfloat16
         self.factors = [torch.randn(512, 512, device=self.device, dtype=dtype) for _ in range(2)]
-        # The schedules of TD-MPC have come to their ends.
+        # The schedules of TD-MPC are at their final values.
         self.agent.decisions = 1_000_000
         self.obs, _ = self.env.reset()
 
     def rate(self) -> float:
-        """GFLOP/s of the best of a few products."""
+        """Return the GFLOP/s of the fastest of 20 matrix multiplications."""
         a, b = self.factors
         best = min(self.watch(lambda: a @ b) for _ in range(20))
         return 2e-9 * 512**3 / best
 
     def plan(self) -> np.ndarray:
-        """One decision of the agent, for all environments that it acts in."""
+        """Take one decision of the agent, for all environments that it acts in."""
         num = self.agent.num_envs
         obs = np.repeat(self.obs[None], num, axis=0)
         return self.agent.act(obs, first=np.zeros(num, dtype=bool), explore=True)[0]
 
     def update(self) -> dict[str, torch.Tensor]:
-        """One gradient step."""
+        """Take one gradient step."""
         return self.agent.update(self.replay)
 
     def step(self, action: np.ndarray) -> None:
-        """One decision in the environment; a new episode where the last has ended."""
+        """Take one decision in the environment; start a new episode if the last has ended."""
         self.obs, _, terminated, truncated, _ = self.env.step(action)
         if terminated or truncated:
             self.obs, _ = self.env.reset()
 
     def decision(self) -> None:
-        """One turn of the training loop."""
+        """Execute one iteration of the training loop."""
         self.step(self.plan())
         self.update()
 
 
 def measure(case: dict[str, Any]) -> dict[str, Any]:
-    """One row of the table."""
+    """Measure one row of the table."""
     bench = Bench(case)
     replay, watch = bench.replay, bench.watch
     samples = {}
@@ -173,15 +184,15 @@ def measure(case: dict[str, Any]) -> dict[str, Any]:
         for name, function in (("plan", bench.plan), ("update", bench.update)):
             seconds[name].append(watch(function))
             rates.append(bench.rate())
-            best = max(rates[-2:])  # before and after: other work on the machine slows both
+            best = max(rates[-2:])  # before and after: other work on the machine slows down both
             if name in gflop:
                 ratios[name].append(seconds[name][-1] * best / gflop[name])
         action = bench.env.action_space.sample()
         seconds["env"].append(watch(lambda action=action: bench.step(action)))
         if len(loop_ratios) < case["loop"] and bench.agent.num_envs == 1:
             seconds["loop"].append(watch(bench.decision))
-            parts = sum(seconds[name][-1] for name in ("plan", "update", "env"))
-            loop_ratios.append(seconds["loop"][-1] / parts)
+            total = sum(seconds[name][-1] for name in ("plan", "update", "env"))
+            loop_ratios.append(seconds["loop"][-1] / total)
     medians = {name: statistics.median(times) for name, times in seconds.items() if times}
     return case | {
         "compiled": bench.compiled,
@@ -204,7 +215,13 @@ def measure(case: dict[str, Any]) -> dict[str, Any]:
 
 
 def fill(replay: Any, spec: EnvSpec, rows: int) -> None:
-    """Adds random episodes up to so many rows, at least one."""
+    """Add random episodes, at least one, until the replay buffer holds `rows` rows.
+
+    Args:
+        replay: the replay buffer.
+        spec: shapes and episode length.
+        rows: number of rows.
+    """
     rng = np.random.default_rng(0)
     length = spec.episode_lengths[0]
     for _ in range(
@@ -220,12 +237,16 @@ def fill(replay: Any, spec: EnvSpec, rows: int) -> None:
 
 
 def cases(options: Options) -> list[dict[str, Any]]:
-    """Every combination that the options name."""
+    """Return all combinations that the options name.
+
+    Raises:
+        UserError: `threads` is not a list of positive numbers.
+    """
     split = {name: getattr(options, name).split(",") for name in ("tasks", "threads", "precision")}
     sizes = options.model_sizes.split(",")
     methods = options.methods.split(",")
     if not all(number.isdigit() and int(number) for number in split["threads"]):
-        raise UserError(f"threads={options.threads}: numbers with commas between them, e.g. 1,2")
+        raise UserError(f"threads={options.threads}: must be positive numbers, for example 1,2")
     fixed = asdict(options)
     return [
         {
@@ -246,22 +267,31 @@ def cases(options: Options) -> list[dict[str, Any]]:
 
 
 def settings_of(method: str, sizes: Sequence[str], precision: str) -> list[dict[str, Any]]:
-    """Settings to measure a method with; those of other methods come in one size."""
+    """Return the settings to measure a method with; baselines have one model size.
+
+    Args:
+        method: name of the method.
+        sizes: model sizes of TD-MPC2.
+        precision: `fp32` or `bf16`.
+    """
     make = agent_class(method).config_class.make
-    given: dict[str, Any] = {} if precision == "fp32" else {"precision": precision}
-    each = [{"model_size": size, **given} for size in sizes] if method == "tdmpc2" else [given]
-    for settings in each:
+    common: dict[str, Any] = {} if precision == "fp32" else {"precision": precision}
+    if method == "tdmpc2":
+        all_settings = [{"model_size": size, **common} for size in sizes]
+    else:
+        all_settings = [common]
+    for settings in all_settings:
         make(**settings)
-    return each
+    return all_settings
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The command; returns its exit code: 1 if something could not be measured."""
+    """Run the command; return its exit code, 1 if a case could not be measured."""
     if arguments[:1] == ["case"]:
         print(json.dumps(measure(json.loads(arguments[1]))))
         return 0
     options = Options(**cli.parse_arguments(arguments, cli.schema_of(Options)))
-    wanted = cases(options)
+    all_cases = cases(options)
     machine = numeric_path(choose_device(options.device), None) | {
         "commit": git_commit(),
         "python": platform.python_version(),
@@ -269,7 +299,7 @@ def main(arguments: Sequence[str]) -> int:
     print(", ".join(f"{k} {v}" for k, v in machine.items() if k not in ("threads", "precision")))
     print("| " + " | ".join(COLUMNS.values()) + " |\n|" + "---|" * len(COLUMNS), flush=True)
     rows = []
-    for case in wanted:
+    for case in all_cases:
         command = [sys.executable, __file__, "case", json.dumps(case)]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
         if done.returncode:
@@ -279,7 +309,7 @@ def main(arguments: Sequence[str]) -> int:
         print("| " + " | ".join(_cell(rows[-1][name]) for name in COLUMNS) + " |", flush=True)
     if options.out is not None:
         write_json(options.out, {"machine": machine, "rows": rows})
-    return 0 if len(rows) == len(wanted) else 1
+    return 0 if len(rows) == len(all_cases) else 1
 
 
 def _cell(value: Any) -> str:
@@ -289,7 +319,7 @@ def _cell(value: Any) -> str:
 
 
 def usage() -> str:
-    """Text of `--help`."""
+    """Return the text of `--help`."""
     return f"{__doc__}\n{cli.describe_fields(Options)}"
 
 

@@ -1,8 +1,8 @@
-"""How long planning, handing over and watching a whole reproduction takes.
+"""Measure planning, submitting and monitoring of a complete reproduction.
 
-`python benchmarks/sweep_scale.py` plans `suite=all104 seeds=3` (1,248 runs), hands it to SLURM as
-held jobs where SLURM answers, cancels them, and shows the status of as many run directories. Each
-command runs in a process of its own, so that imports count.
+`python benchmarks/sweep_scale.py` plans `suite=all104 seeds=3` (1,248 runs), submits it to SLURM as
+held jobs if SLURM is available, cancels the jobs, and shows the status of as many run directories.
+Each command runs in its own process, so that imports are included.
 """
 
 from __future__ import annotations
@@ -28,19 +28,24 @@ SCRIPTS = Path(__file__).parents[1] / "sweeps"
 
 @dataclass(frozen=True)
 class Options:
-    """What to measure."""
+    """Options of the command."""
 
-    suite: str = field(default="all104", metadata={"help": "of tasks"})
+    suite: str = field(default="all104", metadata={"help": "suite of tasks"})
     seeds: str = field(default="3", metadata={"help": "a count or a list"})
     assets: str = field(
-        default="official,unknown,rebuilt,standin", metadata={"help": "of the tasks that need some"}
+        default="official,unknown,rebuilt,standin",
+        metadata={"help": "accepted sources of the models, for tasks that need some"},
     )
-    repetitions: int = field(default=3, metadata={"help": "of each; the fastest counts"})
+    repetitions: int = field(default=3, metadata={"help": "timed calls of each command"})
     out: Path | None = field(default=None, metadata={"help": "also write everything as JSON"})
 
 
 def timed(script: str, *arguments: str) -> tuple[float, str]:
-    """Seconds that a command takes, and what it prints."""
+    """Return the seconds that a command takes, and its output.
+
+    Raises:
+        SystemExit: the command failed.
+    """
     start = time.perf_counter()
     command = [sys.executable, str(SCRIPTS / script), *arguments]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -51,7 +56,7 @@ def timed(script: str, *arguments: str) -> tuple[float, str]:
 
 
 def make_directories(arguments: Sequence[str], runs: Path) -> int:
-    """A run directory for each run, half of them finished; how many there are."""
+    """Make a run directory for each run, half of them completed; return their number."""
     request = parse_request([*arguments, f"runs={runs}"])
     for place, run in enumerate(request.planned):
         run.directory.mkdir(parents=True)
@@ -66,35 +71,35 @@ def make_directories(arguments: Sequence[str], runs: Path) -> int:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The command; returns its exit code."""
+    """Run the command and return its exit code."""
     options = Options(**cli.parse_arguments(arguments, cli.schema_of(Options)))
-    what = [f"suite={options.suite}", f"seeds={options.seeds}", f"assets={options.assets}"]
+    sweep = [f"suite={options.suite}", f"seeds={options.seeds}", f"assets={options.assets}"]
     seconds: dict[str, list[float]] = {}
     folder = Path(tempfile.mkdtemp(prefix="sweep-scale-"))
     try:
-        num = make_directories(what, folder / "status")
+        num = make_directories(sweep, folder / "status")
         for repetition in range(options.repetitions):
             fresh = folder / str(repetition)
-            plan = timed("launch.py", *what, f"runs={fresh}", "cluster=local", "dry_run=true")
+            plan = timed("launch.py", *sweep, f"runs={fresh}", "cluster=local", "dry_run=true")
             seconds.setdefault("plan", []).append(plan[0])
             status = timed("status.py", f"runs={folder / 'status'}")
             seconds.setdefault("status", []).append(status[0])
             again = timed(
-                *("launch.py", *what, f"runs={folder / 'status'}"),
+                *("launch.py", *sweep, f"runs={folder / 'status'}"),
                 *("cluster=local", "dry_run=true"),
             )
             seconds.setdefault("plan of half-finished runs", []).append(again[0])
             if slurm.choose("auto") == "slurm":
                 held = [
-                    *what,
+                    *sweep,
                     f"runs={fresh}",
                     "cluster=slurm",
                     "sbatch=hold",
                     "gpus=0",
                     "mem_gb=1",
                 ]
-                handed, printed = timed("launch.py", *held)
-                seconds.setdefault("hand over", []).append(handed)
+                submitted, printed = timed("launch.py", *held)
+                seconds.setdefault("submit", []).append(submitted)
                 queued = timed("status.py", f"runs={fresh}")
                 seconds.setdefault("status of queued jobs", []).append(queued[0])
                 timed("cancel.py", f"runs={fresh}")
@@ -110,7 +115,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def usage() -> str:
-    """Text of `--help`."""
+    """Return the text of `--help`."""
     return (
         f"usage: python benchmarks/sweep_scale.py [key=value …]\n\n{cli.describe_fields(Options)}"
     )

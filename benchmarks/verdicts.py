@@ -1,8 +1,8 @@
-"""How often the verdicts on ablations are right, by simulation: `python benchmarks/verdicts.py`.
+"""Estimate the error rates of the verdicts on ablations by simulation.
 
-Scores are Gaussian, with the same spread on both sides; the paper's Figure 9 has three tasks and
-three seeds. Beside Welch's intervals, on which the verdicts rest, stands what the stratified
-bootstrap's would say.
+`python benchmarks/verdicts.py` samples Gaussian scores with the same spread on both sides; the
+paper's Figure 9 has three tasks and three seeds. The verdicts use Welch's intervals; a second table
+shows the error rates of the stratified bootstrap's intervals.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ BOOTSTRAPS = 1000
 
 
 def main() -> int:
-    """Prints both tables."""
+    """Print both tables."""
     rows = []
     for spread in SPREADS:
         for seeds in SEEDS:
@@ -46,10 +46,10 @@ def main() -> int:
             rows.append([f"{spread:g}", seeds, *(f"{100 * cell:.1f}" for cell in cells)])
     head = ["spread", "seeds", "0: sup.", "0: contr.", "-2.5: sup.", "-5: sup.", "-5: contr."]
     print(
-        f"Per cent of {REPEATS:,} studies of {TASKS} tasks; the claim is 'lower', margin {MARGIN:g}"
+        f"Percent of {REPEATS:,} studies of {TASKS} tasks; the claim is 'lower', margin {MARGIN:g}"
     )
     print(tabulate(rows, [*head, "-10: sup.", "same, 0: sup.", "same, 0: contr.", "0: open"]))
-    print("\nIntervals that leave out zero although nothing differs (nominal 5 %):")
+    print("\nPercent of intervals that exclude zero although nothing differs (nominal 5 %):")
     print(
         tabulate([[n, f"{100 * bootstrap_errors(n):.1f}"] for n in SEEDS], ["seeds", "bootstrap"])
     )
@@ -57,14 +57,14 @@ def main() -> int:
 
 
 def bootstrap_errors(num_seeds: int) -> float:
-    """Share of stratified-bootstrap intervals that leave out zero where both sides are alike."""
+    """Return the share of stratified-bootstrap intervals that exclude zero for equal sides."""
     rng = np.random.default_rng(0)
     strata = np.repeat(np.arange(TASKS), num_seeds)
     wrong = 0
     for _ in range(BOOTSTRAPS):
         sides = [(rng.standard_normal((len(strata), 1)), strata) for _ in range(2)]
-        found = difference("mean", sides[0], sides[1], Bootstrap(reps=2000))
-        wrong += not found.low[0] <= 0 <= found.high[0]
+        effect = difference("mean", sides[0], sides[1], Bootstrap(reps=2000))
+        wrong += not effect.low[0] <= 0 <= effect.high[0]
     return wrong / BOOTSTRAPS
 
 

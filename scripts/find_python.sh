@@ -1,20 +1,21 @@
-# Which Python the environment is made from; sourced by setup.sh, whose functions and paths it uses.
+# Finds the Python from which the environment is made. Sourced by setup.sh; uses its functions and
+# paths.
 # shellcheck shell=bash disable=SC2154
 
-version_of() { # version_of PYTHON: prints 3.11 or the like; fails where it does not run
+version_of() { # version_of PYTHON: prints for example 3.11; fails if PYTHON does not run
     "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null </dev/null
 }
 
 is_supported() { [ "$1" = 3.11 ] || [ "$1" = 3.12 ]; }
 
-refusal() { # refusal 3.13: one line
+refusal() { # refusal 3.13: prints the error message for an unsupported version
     echo "Python $1 is not supported: use Python 3.11 (all 104 tasks) or 3.12 (99 tasks, no" \
         "ManiSkill2); install python3.11 or uv, or set PYTHON=/path/to/python3.11"
 }
 
 has_venv() { "$1" -c 'import ensurepip, venv' 2>/dev/null </dev/null; }
 
-candidates() { # prints every interpreter there is, those that are likeliest meant first
+candidates() { # prints all interpreters, the most likely ones first
     local version uv_pythons=${UV_PYTHON_INSTALL_DIR:-${XDG_DATA_HOME:-$HOME/.local/share}/uv/python}
     for version in 3.11 3.12; do
         type -ap "python$version" || true
@@ -24,7 +25,7 @@ candidates() { # prints every interpreter there is, those that are likeliest mea
     type -ap python3 python python3.13 python3.14 || true
 }
 
-best_of() { # best_of 3.11: prints the first that can make an environment, else the first
+best_of() { # best_of 3.11: prints the first that can make environments, else the first
     local python first=
     while read -r python; do
         [ "$(version_of "$python")" = "$1" ] || continue
@@ -37,7 +38,7 @@ best_of() { # best_of 3.11: prints the first that can make an environment, else 
     [ -n "$first" ] && echo "$first"
 }
 
-find_uv() { # prints a uv that is already on this machine
+find_uv() { # prints the path of an installed uv
     local uv
     for uv in "$(type -p uv)" "$HOME/.local/bin/uv" "$HOME/.cargo/bin/uv"; do
         if [ -x "$uv" ]; then
@@ -48,14 +49,14 @@ find_uv() { # prints a uv that is already on this machine
     return 1
 }
 
-install_uv() { # install_uv PYTHON: prints a uv installed beside the environment's packages
+install_uv() { # install_uv PYTHON: installs uv in the environment's folder and prints its path
     local side=$venv/.uv
     [ -x "$side/bin/uv" ] || "$1" -m pip install --quiet --retries 1 --timeout 20 \
         --target "$side" uv >>"$log" 2>&1 </dev/null || return 1
     echo "$side/bin/uv"
 }
 
-bootstrap_uv() { # prints a uv, installed with whichever Python is here if need be
+bootstrap_uv() { # prints the path of uv; if necessary, installs it with any available Python
     find_uv && return
     local python helper=$venv/.helper
     while read -r python; do
@@ -66,7 +67,7 @@ bootstrap_uv() { # prints a uv, installed with whichever Python is here if need 
     return 1
 }
 
-fetch_python() { # sets $found to a Python 3.11 fetched by apt or by uv
+fetch_python() { # installs Python 3.11 with apt or uv and sets $found to it
     local uv
     if can_use_apt && try "installing python3.11 with apt" \
         apt_install python3.11 python3.11-venv; then
@@ -76,7 +77,7 @@ fetch_python() { # sets $found to a Python 3.11 fetched by apt or by uv
         found=$(best_of 3.11)
 }
 
-find_python() { # sets $found, or ends with one line
+find_python() { # sets $found, or exits with a message of one line
     local newest
     if [ -n "${PYTHON:-}" ]; then
         found=$(type -p "$PYTHON")

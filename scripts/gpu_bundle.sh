@@ -1,35 +1,35 @@
 #!/usr/bin/env bash
-# Makes a folder that runs this project on an offline Linux x86-64 machine with Python 3.12,
+# Makes a folder with which this project runs on an offline Linux x86-64 machine with Python 3.12,
 # torch 2.11 or newer and the usual scientific packages. Prints its size and the command to run there.
 #
 #   bash scripts/gpu_bundle.sh            writes bundle/
 #   bash scripts/gpu_bundle.sh FOLDER     writes FOLDER, which must not exist
 #
-# The folder holds the committed code and the simulators. docs/gpu.md says what is left out and why.
+# The folder contains the committed code and the simulators. docs/gpu.md lists what is omitted and why.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 lock=requirements/py312.lock
 max_mib=60
 
-# Installed from wheels, with the pins of the lock file.
+# Packages in the bundle, from wheels, with the pins of the lock file.
 bundled=(
     attrs colorama dm-control dm-env dm-tree docopt-ng farama-notifications flatten-dict gitdb
     gitpython glfw gymnasium jsonpickle metaworld mujoco munch myosuite pink-noise-rl py-cpuinfo
     pyopengl sacred setuptools smmap submitit termcolor wrapt
 )
 
-# Expected on the offline machine, in whatever version it has.
+# Packages that the offline machine must have, in any version.
 provided=(
     absl-py click cloudpickle etils fsspec h5py imageio lxml numpy packaging pandas pillow protobuf psutil
     pyparsing requests rich safetensors scipy torch tqdm typing-extensions
 )
 
-# Dependencies that no training run needs: mazes of dm_control.locomotion, and videos.
+# Omitted dependencies, which no training run needs: mazes of dm_control.locomotion, and videos.
 # shellcheck disable=SC2034  # read by tests/test_gpu_bundle.py
 omitted=(labmaze imageio-ffmpeg)
 
-# Folders and files that no task of this project reads, relative to the packages' folder.
+# Folders and files that no task of this project reads, relative to the folder of packages.
 unused=(
     benchmarks docs tutorials myosuite_init.py # MyoSuite installs these beside itself
     dm_control/{blender,locomotion,manipulation}
@@ -43,14 +43,14 @@ unused=(
     myosuite/simhive/myo_sim/{arm,body,elbow,finger,head,leg,osl,textures,torso}
     OpenGL/DLLS # Windows
 )
-# In these packages, a mesh or texture goes unless an XML file that stays names it.
+# In these packages, a mesh or texture is removed unless a remaining XML file refers to it.
 with_assets=(metaworld myosuite)
 
 usage() {
     cat <<END
 usage: bash scripts/gpu_bundle.sh [FOLDER]
 
-Makes a folder that runs this project on an offline Linux x86-64 machine with Python 3.12,
+Makes a folder with which this project runs on an offline Linux x86-64 machine with Python 3.12,
 torch 2.11 or newer and the usual scientific packages.
 
   FOLDER  path, default bundle: the folder to write; it must not exist
@@ -74,14 +74,14 @@ find_pip() { # sets $python to a Python with pip
         die "$python has no pip: run make install, or set PYTHON=/path/to/python3"
 }
 
-pins() { # prints one line a bundled package, as in the lock file
+pins() { # prints the line of each bundled package in the lock file
     local name
     for name in "${bundled[@]}"; do
         grep -m 1 "^$name==" "$lock" || die "no pin of $name in $lock: run make lock"
     done
 }
 
-download() { # download FOLDER: the wheels for Linux x86-64 and Python 3.12
+download() { # download FOLDER: downloads the wheels for Linux x86-64 and Python 3.12
     pins >"$work/pins.txt"
     "$python" -m pip download --quiet --disable-pip-version-check --dest "$1" \
         --requirement "$work/pins.txt" --no-deps --only-binary :all: \
@@ -100,7 +100,7 @@ unpack() { # unpack WHEELS FOLDER
     for wheel in "$1"/*.whl; do "$python" -m zipfile -e "$wheel" "$2"; done
 }
 
-trim() { # trim FOLDER: removes from unpacked packages what no task reads
+trim() { # trim FOLDER: removes files that no task reads from unpacked packages
     local pattern package file
     for pattern in "${unused[@]}"; do
         # shellcheck disable=SC2086  # patterns
@@ -117,7 +117,7 @@ trim() { # trim FOLDER: removes from unpacked packages what no task reads
     rm -f "$1/.named"
 }
 
-add_metadata() { # add_metadata FOLDER: the project's own name and version, for importlib.metadata
+add_metadata() { # add_metadata FOLDER: writes the project's name and version for importlib.metadata
     local version folder
     version=$(sed -n 's/^version = "\(.*\)"$/\1/p' pyproject.toml)
     folder=$1/tdmpc2_repro-$version.dist-info
@@ -125,10 +125,10 @@ add_metadata() { # add_metadata FOLDER: the project's own name and version, for 
     printf 'Metadata-Version: 2.1\nName: tdmpc2-repro\nVersion: %s\n' "$version" >"$folder/METADATA"
 }
 
-add_project() { # add_project FOLDER: the committed code, and which commit it is
+add_project() { # add_project FOLDER: writes the committed code and the commit's hash
     mkdir "$1"
     git archive HEAD | tar -x -C "$1"
-    # What tdmpc2/common/run/provenance.py reads where there is no git.
+    # Read by tdmpc2/common/run/provenance.py if there is no git repository.
     printf '{"commit": "%s", "diff": ""}\n' "$(git rev-parse HEAD)" >"$1/source.json"
 }
 

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Remakes the lock files from pyproject.toml; needs uv (on PATH, or UV=/path/to/uv).
+# Updates the lock files from pyproject.toml; needs uv (on PATH, or UV=/path/to/uv).
 #
-#   make lock             keeps every pin that still fits and adds what is new
-#   make lock UPGRADE=1   takes the newest version of everything that the ranges allow
+#   make lock             keeps all pins that still fit and adds new packages
+#   make lock UPGRADE=1   pins the newest versions that the ranges allow
 #
-# torch is pinned but what it brings for GPUs is not: that depends on the machine, and
-# `pip install torch==2.13.0`, which always comes first, has then installed it already.
+# torch is pinned, but its GPU dependencies are not: they depend on the machine, and
+# `pip install torch==2.13.0`, which always runs first, has already installed them.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -21,7 +21,7 @@ trap 'rm -rf "$work"' EXIT
 echo "$torch" >"$work/constraints.txt"
 
 compile() { # compile 3.11 requirements/py311.lock
-    # uv prefers the pins of the output file it finds; 3.12 starts from those of 3.11.
+    # uv keeps the pins of an existing output file; 3.12 starts from those of 3.11.
     local version=$1 target=$2 draft="$work/draft.txt"
     cp "$target" "$draft" 2>/dev/null || cp requirements/py311.lock "$draft" 2>/dev/null || true
     "$uv" pip compile pyproject.toml --quiet --all-extras --python-version "$version" \

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Sets the project up in .venv with the pinned packages; takes no time where nothing has changed.
+# Sets up the project in .venv with the pinned packages; does nothing if nothing has changed.
 #
-#   bash scripts/setup.sh                            finds Python 3.11, else 3.12, else fetches 3.11
+#   bash scripts/setup.sh                            uses Python 3.11, else 3.12, else installs 3.11
 #   PYTHON=/path/to/python3.11 bash scripts/setup.sh
 #
-# Interrupted, it goes on where it stopped. What pip and apt say goes to .venv/setup.log.
+# If it was interrupted, the same command continues. The output of pip and apt is in .venv/setup.log.
 set -euo pipefail
 case ${PYTHON:-} in */*) PYTHON=$(realpath -sm "$PYTHON") ;; esac
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -23,7 +23,7 @@ die() {
     exit 2
 }
 
-# try WHAT COMMAND...: runs the command with its output in the log; one line with the seconds taken.
+# try WHAT COMMAND...: runs the command with its output in the log; prints WHAT and the seconds.
 try() {
     local what=$1 start=$SECONDS
     shift
@@ -37,20 +37,20 @@ try() {
     fi
 }
 
-# step WHAT COMMAND...: as try, but a failure shows the log and ends the set-up.
+# step WHAT COMMAND...: like try, but a failure prints the end of the log and exits.
 step() {
     try "$@" && return
     tail -n 40 "$log" >&2
     die "could not finish: $1; the whole log is in $log"
 }
 
-venv_version() { # of the environment as it is; fails where there is none, or one of another place
+venv_version() { # prints the Python version of .venv; fails if it is missing or was moved here
     grep -qF "$venv" "$venv/bin/activate" 2>/dev/null && version_of "$venv/bin/python"
 }
 
 lock_for() { echo "requirements/py${1//./}.lock"; }
 
-current_key() { # current_key 3.11: changes with whatever the environment is made from
+current_key() { # current_key 3.11: prints a key that changes with the inputs of the environment
     echo "$(cat pyproject.toml "$(lock_for "$1")" | sha256sum | cut -d' ' -f1)" \
         "$("$venv/bin/python" -c 'import platform; print(platform.python_version())') $venv"
 }
@@ -61,7 +61,7 @@ up_to_date() {
     [ "$(cat "$stamp")" = "$(current_key "$version")" ]
 }
 
-check_wanted_python() { # $PYTHON, where set, must fit the project and the environment that is there
+check_wanted_python() { # checks that $PYTHON, if set, fits the project and an existing .venv
     [ -n "${PYTHON:-}" ] || return 0
     local wanted present
     wanted=$(version_of "$PYTHON") || die "PYTHON=$PYTHON does not run"
@@ -82,8 +82,8 @@ make_venv() { # make_venv PYTHON
     step "creating .venv" "$1" -m venv "$venv"
 }
 
-# An install that was cut off leaves a .dist-info without its last two files; unless it goes, half a
-# package passes for a whole one.
+# An interrupted installation leaves a .dist-info without its last two files. If it is not removed,
+# pip regards an incomplete package as installed.
 drop_half_installed() {
     local info
     for info in "$venv"/lib/python*/site-packages/*.dist-info; do
@@ -97,9 +97,10 @@ install_packages() { # install_packages requirements/py311.lock
     torch=$(grep '^torch==' "$lock")
     count=$(grep -c == "$lock")
     drop_half_installed
-    # By pip, and before all that depends on it: pip sees the wheels that this machine is set up for.
+    # Installed with pip, before the packages that depend on it: pip uses the wheel sources that are
+    # configured on this machine.
     step "installing $torch" "${pip[@]}" install "$torch"
-    # uv is several times faster than pip, but nothing depends on it.
+    # uv is several times faster than pip, but optional.
     uv=$(find_uv || install_uv "$venv/bin/python") || uv=
     install=(env ${PIP_INDEX_URL:+UV_DEFAULT_INDEX="$PIP_INDEX_URL"} "$uv" --no-config pip install
         --python "$venv/bin/python")
@@ -124,11 +125,11 @@ main() {
     fi
     mkdir -p "$venv"
     exec 9<"$PWD"
-    flock 9 # a second set-up of the same folder waits for the first
+    flock 9 # a second setup of the same folder waits for the first
     if up_to_date; then return; fi
     rm -f "$stamp"
     if ! has_usable_venv; then
-        find_python # sets $found, or ends
+        find_python # sets $found, or exits
         make_venv "$found"
     fi
     install_missing_packages
@@ -137,7 +138,7 @@ main() {
         "wheel for it); the other 99 run. For all 104: install Python 3.11, remove .venv, run again"
     install_packages "$(lock_for "$version")"
     current_key "$version" >"$stamp.tmp"
-    mv "$stamp.tmp" "$stamp" # last: only a finished set-up counts
+    mv "$stamp.tmp" "$stamp" # last, so that it exists only after a complete setup
     say "ready: .venv, Python $version ($SECONDS s)"
 }
 

@@ -1,7 +1,8 @@
-# The system packages that some tasks need; sourced by setup.sh, whose functions and paths it uses.
+# Checks and installs the system packages that some tasks need. Sourced by setup.sh; uses its
+# functions and paths.
 # shellcheck shell=bash disable=SC2154
 
-# name (or other names that serve as well), then what does not work without it.
+# Prints one line per package: its name (and alternative names), and what does not work without it.
 system_packages() {
     cat <<'END'
 libvulkan1|ManiSkill2's five tasks (SAPIEN links it)
@@ -15,7 +16,7 @@ END
     if [ "${CI:-}" = true ]; then echo "chromium|the test that opens the report in a browser"; fi
 }
 
-# torch.compile needs Python.h, which a distribution's Python leaves to a package of its own.
+# torch.compile needs Python.h, which Linux distributions put into a separate package.
 missing_headers() {
     "$venv/bin/python" - 2>/dev/null <<'END' || true
 import pathlib, sys, sysconfig
@@ -36,14 +37,14 @@ can_use_apt() {
 apt_refreshed=
 apt_install() {
     if [ -z "$apt_refreshed" ]; then
-        as_root apt-get update -o Acquire::Retries=1 || true # an old list may do
+        as_root apt-get update -o Acquire::Retries=1 || true # an old package list may suffice
         apt_refreshed=yes
     fi
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
         -o DPkg::Lock::Timeout=120 "$@"
 }
 
-missing_packages() { # prints the lines of the table that name what is not installed
+missing_packages() { # prints the lines of the packages that are not installed
     local names why name installed
     installed=$(dpkg-query -W -f='${Package} ${db:Status-Status}\n' 2>/dev/null |
         sed -n 's/ installed$//p')
@@ -57,7 +58,7 @@ missing_packages() { # prints the lines of the table that name what is not insta
 
 first_names() { sed 's/[ |].*//' | tr '\n' ' ' | sed 's/ $//'; }
 
-report_missing_packages() { # names what is missing and what therefore does not work
+report_missing_packages() { # lists the missing packages and what does not work without them
     local missing names why
     if ! type -p dpkg-query >/dev/null; then return; fi
     missing=$(missing_packages)
@@ -69,7 +70,7 @@ report_missing_packages() { # names what is missing and what therefore does not 
     say "to install them: sudo apt-get install -y $(first_names <<<"$missing")"
 }
 
-install_missing_packages() { # never fails: what is missing is optional
+install_missing_packages() { # never fails: the packages are optional
     local missing name
     if ! type -p dpkg-query >/dev/null; then
         say "not Debian or Ubuntu: some tasks need what these packages hold there:" \
@@ -80,7 +81,7 @@ install_missing_packages() { # never fails: what is missing is optional
     if [ -n "$missing" ] && can_use_apt; then
         # shellcheck disable=SC2086  # one word a package
         try "installing $missing with apt" apt_install $missing || for name in $missing; do
-            try "installing $name with apt" apt_install "$name" || true # one may be unknown here
+            try "installing $name with apt" apt_install "$name" || true # may be unknown to apt
         done
     fi
     report_missing_packages

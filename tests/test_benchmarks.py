@@ -1,4 +1,4 @@
-"""The benchmarks run, and the floor they measure against is what a gradient step multiplies."""
+"""The benchmarks run, and their matmul lower bound equals the FLOPs of a gradient step."""
 
 from __future__ import annotations
 
@@ -40,15 +40,15 @@ def test_operations_of_the_papers_sizes(
     assert flops.update_gflop(config, obs, action) == pytest.approx(update, abs=0.06)
 
 
-def test_the_floor_is_what_an_update_multiplies() -> None:
-    """Counted by PyTorch; it lies above what is really done, which leaves out dQ/dz."""
+def test_the_lower_bound_is_the_flops_of_an_update() -> None:
+    """Counted by PyTorch. The bound is slightly above the actual FLOPs, which omit dQ/dz."""
     config = TDMPC2Config.make(model_size="5", batch_size=16)
     agent = TDMPC2(config, env_spec((24,), (6,)), seed=0)
     batch = random_batch(config, agent.env)
     with FlopCounterMode(display=False) as counter:
         agent.update_on(batch, agent.train_noise.update(16))
-    floor = flops.update_gflop(config, 24, 6)
-    assert 0.94 * floor < counter.get_total_flops() / 1e9 <= floor
+    bound = flops.update_gflop(config, 24, 6)
+    assert 0.94 * bound < counter.get_total_flops() / 1e9 <= bound
 
 
 @pytest.mark.parametrize(
@@ -65,8 +65,8 @@ def test_operations_of_the_baselines(method: str, plan: float | None, update: fl
 
 
 @pytest.mark.parametrize("method", ["sac", "tdmpc", "dreamerv3"])
-def test_the_floor_is_what_an_update_of_a_baseline_multiplies(method: str) -> None:
-    """But for some gradients of first layers that autograd takes and nobody needs."""
+def test_the_lower_bound_is_the_flops_of_a_baselines_update(method: str) -> None:
+    """The bound omits unused gradients of first layers, which autograd computes."""
     settings = {"model_size": "small"} if method == "dreamerv3" else {"batch_size": 32}
     cls = agent_class(method)
     env = env_spec((24,), (6,))
@@ -81,8 +81,8 @@ def test_the_floor_is_what_an_update_of_a_baseline_multiplies(method: str) -> No
             agent.update_on(sub_batch(env, 1, 32), torch.randn(32, 6), torch.randn(32, 6))
         else:
             agent.update_on(sub_batch(env, 5, 32), torch.randn(11, 32, 6))
-    floor = flops.gflop_by_name(method, agent.config, 24, 6)["update"]
-    assert 0.97 * floor < counter.get_total_flops() / 1e9 < 1.07 * floor
+    bound = flops.gflop_by_name(method, agent.config, 24, 6)["update"]
+    assert 0.97 * bound < counter.get_total_flops() / 1e9 < 1.07 * bound
 
 
 def test_speed_measures_everything_it_names(tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_speed_measures_everything_it_names(tmp_path: Path) -> None:
     assert found["machine"]["torch"] == torch.__version__
 
 
-def test_hot_spots_name_the_products() -> None:
+def test_hot_spots_list_the_matrix_multiplications() -> None:
     arguments = ["task=cartpole-swingup", "model_size=smoke", "compile=false", "repetitions=1"]
     done = run("hot_spots.py", *arguments)
     assert done.returncode == 0, done.stderr
@@ -119,7 +119,6 @@ def test_seed_batches_are_measured_against_each_agent_alone(tmp_path: Path) -> N
         "model_sizes=smoke",
         "seeds=2",
         "compile=false",
-        "repetitions=1",
     ]
     done = run("seed_batches.py", *arguments, "repetitions=1", f"out={out}")
     assert done.returncode == 0, done.stderr

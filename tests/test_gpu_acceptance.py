@@ -1,4 +1,4 @@
-"""The acceptance test for GPUs, tried on the CPU with tiny models."""
+"""The GPU acceptance test, run on the CPU with tiny models."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_a_section_that_takes_too_long_is_stopped_and_named(tmp_path: Path) -> N
     assert done.returncode == 1
     assert "**memory**: timed out: after 0 s" in done.stdout
     assert "not passed: memory" in done.stdout
-    assert accept(tmp_path / "out", "sections=memory").returncode == 0  # and repeated
+    assert accept(tmp_path / "out", "sections=memory").returncode == 0  # and it is repeated
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_bad_input_is_one_line(
 
 @pytest.mark.slow
 def test_every_section(tmp_path: Path) -> None:
-    """The dry run: whatever can be shown on a CPU."""
+    """All sections run on the CPU."""
     out = tmp_path / "out"
     done = accept(out)
     assert done.returncode == 0, done.stdout + done.stderr

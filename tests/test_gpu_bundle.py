@@ -1,4 +1,4 @@
-"""The offline bundle: arguments, the list of packages, what is trimmed, how it starts."""
+"""The offline bundle: arguments, packages, trimming and startup."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from tdmpc2.envs.tasks import TASKS
 from tests.test_packaging import PROJECT, ROOT, read_pins
 
 SCRIPT = ROOT / "scripts" / "gpu_bundle.sh"
-# What markers of requirements are evaluated with.
+# Environment in which requirement markers are evaluated.
 TARGET = {"python_version": "3.12", "python_full_version": "3.12.1", "extra": ""}
 ON_312 = sys.version_info[:2] == (3, 12)
 
-# Observations and rewards of each task named, for fixed actions and over a reset.
+# Prints observations and rewards of the given tasks, for fixed actions and across a reset.
 _PLAY = """
 import sys
 import numpy as np
@@ -48,7 +48,7 @@ np.savez(sys.argv[1], **played)
 
 
 def bash(command: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
-    """Runs a line of bash with HOME in `cwd`, so that nothing of the user's own is found."""
+    """Run a line of bash with HOME in `cwd`, so that the user's own files are not found."""
     kept = {name: value for name, value in os.environ.items() if name in ("PATH", "LANG")}
     return subprocess.run(
         ["bash", "-euo", "pipefail", "-c", command],
@@ -61,14 +61,14 @@ def bash(command: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str
 
 
 def array(name: str) -> list[str]:
-    """An array of the script."""
+    """Return an array variable of the script."""
     done = bash(f'source {SCRIPT}; printf "%s\\n" "${{{name}[@]}}"', ROOT)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 
 
 def trim(packages: Path) -> None:
-    """Applies the script's rule to a folder of unpacked packages."""
+    """Apply the script's `trim` to a folder of unpacked packages."""
     done = bash(f"source {SCRIPT}; trim {packages}", ROOT)
     assert done.returncode == 0, done.stderr
 
@@ -195,7 +195,7 @@ def test_all_tasks_are_the_same_on_trimmed_packages(tmp_path):
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
-    """A bundle of one package and of a project that prints how it was called."""
+    """Make a bundle of one package and a project that prints its arguments."""
     folder = tmp_path / "a bundle"
     shutil.copytree(ROOT / "scripts" / "gpu_bundle", folder)
     benchmarks = folder / "project" / "benchmarks"
@@ -240,7 +240,7 @@ def test_the_scripts_parse(name):
 
 
 def fake_wheel(folder: Path, pin: str) -> None:
-    """Writes a wheel that holds one empty package."""
+    """Write a wheel with one empty package."""
     name, version = pin.split("==")
     stem = name.replace("-", "_")
     info = f"{stem}-{version}.dist-info"
@@ -255,7 +255,7 @@ def fake_wheel(folder: Path, pin: str) -> None:
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A git checkout of what the script reads, and wheels beside it for every pin."""
+    """Make a git checkout of the files that the script reads, and a wheel for every pin."""
     copy = tmp_path / "checkout"
     copy.mkdir()
     shutil.copy(ROOT / "pyproject.toml", copy)

@@ -1,4 +1,4 @@
-"""An agent with a filled replay buffer, as the sections measure it."""
+"""Make an agent with a filled replay buffer, and time its calls."""
 
 from __future__ import annotations
 
@@ -37,17 +37,20 @@ def make_filled_agent(
     rows: int = 10_000,
     **overrides: Any,
 ) -> tuple[Any, Any]:
-    """An agent of walker-walk's shapes, and a replay buffer with random episodes.
+    """Make an agent with the shapes of walker-walk, and a replay buffer of random episodes.
 
     Args:
-        settings: device and size.
-        method: of the agent.
-        seed: of its parameters and noise.
-        rows: that are filled.
-        overrides: further settings of the agent.
+        settings: device and model size.
+        method: method of the agent.
+        seed: seed of its parameters and noise.
+        rows: number of rows to fill.
+        **overrides: further settings of the agent.
+
+    Returns:
+        The agent and its replay buffer.
     """
-    own = settings.agent_settings if method == "tdmpc2" else _small_baseline(settings, method)
-    spec = make_spec(method, "walker-walk", seed, overrides={**own, **overrides})
+    defaults = settings.agent_settings if method == "tdmpc2" else _small_baseline(settings, method)
+    spec = make_spec(method, "walker-walk", seed, overrides={**defaults, **overrides})
     agent: Any = make_agent(spec, WALKER, settings.device)
     replay = make_replay(agent, WALKER, seed, settings.device)
     if agent.replay_across_episodes:
@@ -58,7 +61,13 @@ def make_filled_agent(
 
 
 def fill_episodes(replay: Any, rows: int, seed: int) -> None:
-    """Adds random episodes of 500 decisions up to so many rows, at least one."""
+    """Add random episodes of 500 decisions, at least one, until the buffer holds `rows` rows.
+
+    Args:
+        replay: the replay buffer.
+        rows: number of rows.
+        seed: seed of the random episodes.
+    """
     rng = np.random.default_rng(seed)
     for _ in range(max(rows // 501, 1)):
         replay.add(
@@ -71,7 +80,7 @@ def fill_episodes(replay: Any, rows: int, seed: int) -> None:
 
 
 def fill_streams(replay: Any, num_envs: int) -> None:
-    """Plays 100 random decisions in each environment, for replay across episodes."""
+    """Add 100 random decisions of each environment, for replay across episodes."""
     rng = np.random.default_rng(0)
     for place in range(num_envs):
         obs = rng.normal(size=(101, 24)).astype(np.float32)
@@ -81,31 +90,31 @@ def fill_streams(replay: Any, num_envs: int) -> None:
 
 
 def _small_baseline(settings: Settings, method: str) -> dict[str, Any]:
-    """Overrides of a baseline's configuration: none, or a tiny one."""
+    """Return the overrides of a baseline's configuration: none, or those of a tiny model."""
     return dict(SMOKE.overrides[method]) if settings.small else {}
 
 
 def set_up(settings: Settings, precision: str = "fp32") -> None:
-    """Makes torch compute as a run on this device would."""
+    """Set up torch as a run on this device does."""
     path = numeric_path(settings.device, None, compiled=False, precision=precision)
     set_up_torch(path)
 
 
 def observation(num: int = 1) -> np.ndarray:
-    """Observations `(num, 24)`."""
+    """Return random observations `(num, 24)`."""
     return np.random.default_rng(0).normal(size=(num, 24)).astype(np.float32)
 
 
 def seconds_of(
     settings: Settings, call: Callable[[], object], repetitions: int, warm_up: int = 3
 ) -> float:
-    """Median seconds of a call, the device's work included.
+    """Return the median seconds of a call, including the device's work.
 
     Args:
-        settings: of the device.
-        call: to be timed.
-        repetitions: that count.
-        warm_up: calls before those.
+        settings: settings with the device.
+        call: function to time.
+        repetitions: number of timed calls.
+        warm_up: number of calls before the timed ones.
     """
     times = []
     for place in range(warm_up + repetitions):
@@ -119,6 +128,6 @@ def seconds_of(
 
 
 def wait(settings: Settings) -> None:
-    """Waits for the device."""
+    """Synchronize with the device."""
     if settings.on_gpu:
         torch.cuda.synchronize(settings.device)

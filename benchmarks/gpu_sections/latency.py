@@ -1,7 +1,7 @@
-"""Section `latency`: plan, update and whole decision, against two bounds measured here.
+"""Section `latency`: time of plan, update and decision, against two bounds measured here.
 
-A step on a GPU cannot be faster than its kernels, one after the other, can be launched, nor
-than its matrix multiplications and its memory traffic allow.
+Two bounds limit a step on a GPU: the time to launch its kernels one after the other, and the
+time of its matrix multiplications and memory traffic.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from gpu_sections.bench import WALKER, make_filled_agent, observation, seconds_o
 from gpu_sections.report import Report, Settings
 from sweeps.planning import flops
 
-# Bytes that an update reads and writes for each parameter: Adam, clipping, target networks,
-# and the weights themselves.
+# Bytes that an update reads and writes per parameter: Adam, gradient clipping, target networks, and
+# the weights themselves.
 UPDATE_BYTES_PER_PARAMETER = 51
 
 
 def run(report: Report, settings: Settings) -> None:
-    """In float32 and bfloat16, eager and compiled."""
+    """Measure in float32 and bfloat16, eager and compiled."""
     limits = ceilings(report, settings)
     for precision in ("fp32",) if settings.small else ("fp32", "bf16"):
         set_up(settings, precision)
@@ -31,7 +31,11 @@ def run(report: Report, settings: Settings) -> None:
 
 
 def ceilings(report: Report, settings: Settings) -> dict[str, float]:
-    """Launch cost, matrix multiplication rates and memory bandwidth of this device."""
+    """Measure launch cost, matrix multiplication rates and memory bandwidth of this device.
+
+    Returns:
+        FLOP/s by precision, `bandwidth` in bytes/s, and on a GPU `launch` in seconds.
+    """
     size = 512 if settings.small or not settings.on_gpu else 8192
     found = {}
     for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
@@ -60,9 +64,20 @@ def ceilings(report: Report, settings: Settings) -> dict[str, float]:
 def measure(
     report: Report, settings: Settings, limits: dict[str, float], precision: str, compiled: bool
 ) -> None:
-    """Times of one agent, and their bounds."""
-    own: dict[str, Any] = {} if precision == "fp32" else {"precision": precision}
-    agent, replay = make_filled_agent(settings, rows=50_000, **own)
+    """Measure the times of one agent, and their ratios to the bounds.
+
+    Args:
+        report: report of the section.
+        settings: settings of the section.
+        limits: see `ceilings`.
+        precision: `fp32` or `bf16`.
+        compiled: whether to compile the agent.
+
+    Raises:
+        RuntimeError: the agent could not be compiled.
+    """
+    overrides: dict[str, Any] = {} if precision == "fp32" else {"precision": precision}
+    agent, replay = make_filled_agent(settings, rows=50_000, **overrides)
     if compiled:
         agent.compile()
     first, obs = np.array([False]), observation()
@@ -98,26 +113,26 @@ def measure(
             report.add(f"{name} ({kind}): over kernels x launch cost", seconds / launches, "x")
     whole = seconds_of(settings, decision, repetitions)
     report.add(f"decision ({kind})", 1e3 * whole, "ms", note="plan and update")
-    report.add(f"decision ({kind}): over its parts", whole / total, "x")
+    report.add(f"decision ({kind}): over plan + update", whole / total, "x")
     sample = seconds_of(settings, lambda: replay.sample(*size), repetitions)
     report.add(f"sample ({kind})", 1e3 * sample, "ms")
     if compiled and not agent.compiler.enabled:
-        raise RuntimeError("compilation was given up; the warning above says why")
+        raise RuntimeError("compilation failed; see the warning above")
 
 
 class Counter(TorchDispatchMode):
-    """Counts operations."""
+    """Dispatch mode that counts operations."""
 
     count = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Counts one and carries it out."""
+        """Count an operation and execute it."""
         self.count += 1
         return func(*args, **(kwargs or {}))
 
 
 def count_kernels(settings: Settings, call: Any) -> int:
-    """Kernels that a call launches; on a CPU, operations that PyTorch dispatches."""
+    """Return the number of kernels that a call launches; on a CPU, of dispatched operations."""
     if not settings.on_gpu:
         with Counter() as counter:
             call()
@@ -131,5 +146,5 @@ def count_kernels(settings: Settings, call: Any) -> int:
 
 
 def counted_as(settings: Settings) -> str:
-    """What `count_kernels` has counted."""
+    """Return a description of what `count_kernels` counts."""
     return "kernels and copies" if settings.on_gpu else "operations dispatched by PyTorch"

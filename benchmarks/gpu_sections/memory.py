@@ -1,4 +1,4 @@
-"""Section `memory`: what an agent and its replay buffer take, and where the buffer lies."""
+"""Section `memory`: memory of an agent and its replay buffer, and the buffer's device."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tdmpc2.common.replay.ram_budget import replay_bytes, replay_device
 
 
 def run(report: Report, settings: Settings) -> None:
-    """Memory of the networks, of the buffer, and at the peak of an update."""
+    """Measure the memory of the networks, of the buffer, and at the peak of an update."""
     set_up(settings)
     rows = 20_000 if settings.small else 1_000_000
     before = in_use(settings)
@@ -22,10 +22,10 @@ def run(report: Report, settings: Settings) -> None:
     place = replay_device(expected // rows, rows, settings.device)
     report.add("replay buffer planned on", str(place))
     same = replay.obs.device.type == place.type == settings.device.type
-    report.add("replay buffer lies on the device", float(same), at_least=1.0)
+    report.add("replay buffer is on the device", float(same), at_least=1.0)
     batch = replay.sample(agent.config.batch_size, agent.replay_length)
-    there = all(x.device.type == settings.device.type for x in batch if x is not None)
-    report.add("batches are made on the device", float(there), at_least=1.0)
+    on_device = all(x.device.type == settings.device.type for x in batch if x is not None)
+    report.add("batches are made on the device", float(on_device), at_least=1.0)
     if settings.on_gpu:
         torch.cuda.reset_peak_memory_stats(settings.device)
     for _ in range(3):
@@ -34,7 +34,7 @@ def run(report: Report, settings: Settings) -> None:
 
 
 def in_use(settings: Settings) -> float:
-    """Bytes of the device's memory that tensors take; on a CPU, of this process."""
+    """Return the bytes of device memory that tensors use; on a CPU, those of this process."""
     if settings.on_gpu:
         torch.cuda.synchronize(settings.device)
         return torch.cuda.memory_allocated(settings.device)
@@ -42,7 +42,7 @@ def in_use(settings: Settings) -> float:
 
 
 def peak(settings: Settings) -> float:
-    """The most that was in use; on a CPU, what is."""
+    """Return the peak of the bytes in use; on a CPU, their current number."""
     if settings.on_gpu:
         return torch.cuda.max_memory_allocated(settings.device)
     return in_use(settings)

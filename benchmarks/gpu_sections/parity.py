@@ -14,20 +14,20 @@ from tdmpc2.planner import estimate_value, plan
 from tests.golden import FILES, Golden
 from tests.golden_baselines import READERS, errors_of_updates
 
-# Largest absolute errors that pass. Reduced precisions are stated; their bounds only catch
-# results that are wrong altogether.
+# Largest absolute errors that pass. The bounds of reduced precisions only detect grossly wrong
+# results.
 BOUNDS = {
     "fp32": {"networks": 1e-4, "values": 1e-3, "plans": 1e-3, "losses": 1e-3, "weights": 2e-5},
     "tf32": {"networks": 0.1, "values": 1.0, "plans": 2.0, "losses": 0.2, "weights": 5e-3},
     "bf16": {"networks": 0.5, "values": 5.0, "plans": 2.0, "losses": 1.0, "weights": 5e-3},
 }
-# Of whole updates of the baselines, relative and absolute errors alike.
+# Bounds of complete updates of the baselines, for relative and absolute errors.
 BASELINE_BOUNDS = {"fp32": 1e-4, "tf32": 1.0}
 MATMUL = {"fp32": "highest", "tf32": "high", "bf16": "highest"}
 
 
 def run(report: Report, settings: Settings) -> None:
-    """All methods in every precision that they have, then compiled against eager."""
+    """Check all methods in all their precisions, then compiled against eager."""
     precisions = ["fp32", "tf32", "bf16"] if settings.on_gpu else ["fp32", "bf16"]
     files = FILES[:1] if settings.small else FILES
     for precision in precisions:
@@ -51,19 +51,19 @@ def run(report: Report, settings: Settings) -> None:
 
 
 def errors_of(golden: Golden, precision: Any) -> dict[str, float]:
-    """Largest absolute errors of networks, values, plans, losses and weights."""
+    """Return the largest absolute errors of networks, values, plans, losses and weights."""
     kind = "bf16" if precision == "bf16" else "fp32"
     agent = golden.agent(kind)
-    found = {"networks": network_error(golden, agent), "values": value_error(golden, agent)}
+    errors = {"networks": network_error(golden, agent), "values": value_error(golden, agent)}
     cases = [f"plan/t0={t0},eval={ev}" for t0 in (0, 1) for ev in (0, 1)]
-    # Elites are chosen by rank: in a reduced precision two close values may swap places.
-    found["plans"] = max(plan_error(golden, agent, case) for case in cases)
-    found |= update_errors(golden, golden.agent(kind))
-    return found
+    # Elites are chosen by rank: in a reduced precision, two close values may swap ranks.
+    errors["plans"] = max(plan_error(golden, agent, case) for case in cases)
+    errors |= update_errors(golden, golden.agent(kind))
+    return errors
 
 
 def baseline_error(method: str, settings: Settings) -> tuple[float, str]:
-    """Largest error of a baseline's recorded updates, and the quantity that it is in."""
+    """Return the largest error of a baseline's recorded updates, and the name of that quantity."""
     golden = READERS[method](device=settings.device)
     errors = errors_of_updates(golden, golden.agent())
     where = max(errors, key=lambda name: errors[name])
@@ -72,7 +72,7 @@ def baseline_error(method: str, settings: Settings) -> tuple[float, str]:
 
 @torch.no_grad()
 def network_error(golden: Golden, agent: TDMPC2) -> float:
-    """Of every network's output on the recorded batch."""
+    """Return the largest error of all network outputs on the recorded batch."""
     model, context = agent.model, agent.model.context(golden.task())
     z, a = golden("component/latent")[0], golden("in/action")[0]
     sample = model.pi(z, golden("component/pi_noise"), context)
@@ -90,7 +90,7 @@ def network_error(golden: Golden, agent: TDMPC2) -> float:
 
 @torch.no_grad()
 def value_error(golden: Golden, agent: TDMPC2) -> float:
-    """Of the planner's value of fixed action sequences."""
+    """Return the error of the planner's value of fixed action sequences."""
     model, task = agent.model, planned_task(golden)
     context = model.context(task)
     latent = model.encode(golden("plan/obs"), context)
@@ -107,7 +107,13 @@ def value_error(golden: Golden, agent: TDMPC2) -> float:
 
 
 def plan_error(golden: Golden, agent: TDMPC2, case: str) -> float:
-    """Of the mean and the action of a whole planning call."""
+    """Return the largest error of the mean and the action of a complete planning call.
+
+    Args:
+        golden: the recorded arrays.
+        agent: an agent with the recorded weights.
+        case: prefix of the recorded planning call.
+    """
     result = planned(golden, agent, case, plan)
     return max(
         error(result.action, golden(f"{case}/action")), error(result.mean, golden(f"{case}/mean"))
@@ -115,7 +121,14 @@ def plan_error(golden: Golden, agent: TDMPC2, case: str) -> float:
 
 
 def planned(golden: Golden, agent: TDMPC2, case: str, function: Callable[..., Any]) -> Any:
-    """A planning call with the recorded noise, eager or compiled."""
+    """Execute a planning call with the recorded noise, eager or compiled.
+
+    Args:
+        golden: the recorded arrays.
+        agent: an agent with the recorded weights.
+        case: prefix of the recorded planning call.
+        function: `plan`, or its compiled version.
+    """
     task = planned_task(golden)
     agent.previous_mean[True] = golden(f"{case}/prev_mean")[:, None].clone()
     first = torch.tensor(["t0=1" in case]).numpy()
@@ -132,7 +145,7 @@ def planned(golden: Golden, agent: TDMPC2, case: str, function: Callable[..., An
 
 
 def update_errors(golden: Golden, agent: TDMPC2) -> dict[str, float]:
-    """Of losses and weights after a whole gradient step."""
+    """Return the largest errors of losses and weights after a complete gradient step."""
     metrics, _ = agent.update_on(golden.batch(), golden.update_noise("update1"))
     names = [name for name in metrics if golden.has(f"update1/info/{name}")]
     losses = max(error(metrics[name], golden(f"update1/info/{name}").float()) for name in names)
@@ -141,16 +154,19 @@ def update_errors(golden: Golden, agent: TDMPC2) -> dict[str, float]:
 
 
 def compiled_against_eager(settings: Settings) -> dict[str, float]:
-    """Largest differences of a plan and of the weights after two updates.
+    """Return the largest differences of a plan, and of the weights after two updates.
 
-    On a GPU compiled functions are captured into CUDA graphs. The second update replays them,
-    and would show memory that a graph has overwritten.
+    On a GPU, compiled functions are captured into CUDA graphs. The second update replays them,
+    and would reveal memory that a graph has overwritten.
+
+    Raises:
+        RuntimeError: the agent could not be compiled.
     """
     golden = Golden(FILES[0], settings.device)
     eager, compiled = golden.agent(), golden.agent()
     compiled.compile()
     case = "plan/t0=0,eval=0"
-    wanted = planned(golden, eager, case, plan)
+    eager_plan = planned(golden, eager, case, plan)
 
     def compiled_plan(*args: Any, **kwargs: Any) -> Any:
         steps = {"preparation": compiled._preparation, "iteration": compiled._iteration}
@@ -158,25 +174,25 @@ def compiled_against_eager(settings: Settings) -> dict[str, float]:
 
     differences = {}
     for place in ("first call", "replay"):
-        found = planned(golden, compiled, case, compiled_plan)
-        differences[f"plan, {place}"] = error(found.mean, wanted.mean)
+        result = planned(golden, compiled, case, compiled_plan)
+        differences[f"plan, {place}"] = error(result.mean, eager_plan.mean)
     for place in ("first call", "replay"):
         for agent in (eager, compiled):
             agent.update_on(golden.batch(), golden.update_noise("update1"))
-        theirs = eager.model.state_dict()
-        pairs = [(x, theirs[name]) for name, x in compiled.model.state_dict().items()]
+        eager_weights = eager.model.state_dict()
+        pairs = [(x, eager_weights[name]) for name, x in compiled.model.state_dict().items()]
         differences[f"weights, {place}"] = max(error(x, y) for x, y in pairs)
     if not compiled.compiler.enabled:
-        raise RuntimeError("compilation was given up; the warning above says why")
+        raise RuntimeError("compilation failed; see the warning above")
     return differences
 
 
 def planned_task(golden: Golden) -> Tensor | None:
-    """The task of the recorded plans."""
+    """Return the task of the recorded plans, or None for a single-task model."""
     return golden("plan/task").long() if golden.multitask else None
 
 
 def error(ours: Tensor, recorded: Tensor) -> float:
-    """Largest absolute difference; infinite where one of them is not finite."""
+    """Return the largest absolute difference; infinite if it is not finite."""
     difference = (ours.float().reshape(recorded.shape) - recorded.float()).abs().max()
     return float(difference) if bool(torch.isfinite(difference)) else float("inf")

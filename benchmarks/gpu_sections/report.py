@@ -1,4 +1,4 @@
-"""What a section of the acceptance test found: checks, written to disk as they are made."""
+"""Settings and report of a section of the acceptance test."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from tdmpc2.common.system.atomic_files import write_json
 
 
 class SkippedError(Exception):
-    """A section that cannot run on this machine; the message says why."""
+    """The section cannot run on this machine; the message gives the reason."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What every section is given.
+    """Settings of a section.
 
     Attributes:
-        device: where to compute.
-        small: small models and few repetitions, to try the script itself.
+        device: device to use.
+        small: small models and few repetitions, to test the script itself.
         out: folder of all results.
-        seconds: after which the section is stopped.
+        seconds: time limit of the section.
     """
 
     device: torch.device
@@ -48,12 +48,14 @@ class Settings:
 
 @dataclass
 class Report:
-    """The checks of one section.
+    """Checks of one section, written to disk after each check.
 
     Args:
-        path: of the JSON file; it holds every check made so far, whatever happens next.
-        section: name.
-        key: facts that decide whether an earlier result still holds.
+        path: path of the JSON file, which contains all checks made so far.
+        section: name of the section.
+        key: facts on which the validity of an earlier result depends.
+        checks: checks made so far.
+        started: start of the section, by the monotonic clock.
     """
 
     path: Path
@@ -72,15 +74,15 @@ class Report:
         at_least: float | None = None,
         note: str = "",
     ) -> None:
-        """Records a value; with a bound it is a check that can fail.
+        """Record a value; with a bound, it is a check that can fail.
 
         Args:
-            name: of what was measured.
+            name: name of the measured quantity.
             value: number or text.
-            unit: of the number.
-            at_most: greatest value that passes.
+            unit: unit of the number.
+            at_most: largest value that passes.
             at_least: smallest value that passes.
-            note: how to read it.
+            note: explanation of the value.
         """
         ok: bool | None = None
         if at_most is not None or at_least is not None:
@@ -94,18 +96,18 @@ class Report:
         self.write("running")
 
     def write(self, status: str, message: str = "") -> None:
-        """Writes everything found so far.
+        """Write all checks made so far.
 
         Args:
             status: running, passed, failed, skipped, timed out or crashed.
-            message: why, where it is not plain from the checks.
+            message: reason of the status, if the checks do not show it.
         """
         seconds = round(time.monotonic() - self.started, 1)
-        found = {"section": self.section, "status": status, "message": message, "key": self.key}
-        write_json(self.path, {**found, "seconds": seconds, "checks": self.checks})
+        result = {"section": self.section, "status": status, "message": message, "key": self.key}
+        write_json(self.path, {**result, "seconds": seconds, "checks": self.checks})
 
     def close(self) -> None:
-        """Ends the section: passed unless a check failed."""
+        """End the section: passed unless a check failed."""
         failed = [check["name"] for check in self.checks if check["ok"] is False]
         text = f"{len(failed)} checks failed: {', '.join(failed[:5])}" if failed else ""
         self.write("failed" if failed else "passed", text)

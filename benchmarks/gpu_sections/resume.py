@@ -1,4 +1,4 @@
-"""Section `resume`: a run killed on the device and started again equals an undisturbed one."""
+"""Section `resume`: a run that is killed and resumed equals an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from gpu_sections.report import Report, Settings
 from tests.kill_driver import Blow
 from tests.runs import outcome, run_directory, tiny
 
-# Wide enough for compiled kernels, and long enough for updates before and after the kill.
+# Wide enough for compiled kernels.
 WIDE = {"mlp_dim": 64, "latent_dim": 64, "enc_dim": 64, "num_samples": 64, "batch_size": 32}
-KILL = Blow("tdmpc2.agent:TDMPC2.update", 40)
+KILL = Blow("tdmpc2.agent:TDMPC2.update", 40)  # there are updates before and after it
 
 
 def run(report: Report, settings: Settings) -> None:
-    """TD-MPC2, eager and compiled."""
+    """Compare runs of TD-MPC2, eager and compiled."""
     cases: dict[str, dict[str, Any]] = {
         "TD-MPC2, eager": {**WIDE, "compile": "false"},
         "TD-MPC2, compiled": {**WIDE, "compile": "true"},
@@ -29,25 +29,36 @@ def run(report: Report, settings: Settings) -> None:
 
 
 def compare(report: Report, settings: Settings, name: str, arguments: dict[str, Any]) -> None:
-    """Runs undisturbed twice, and once killed and resumed; compares bytes."""
+    """Compare two uninterrupted runs with one that is killed and resumed, byte for byte.
+
+    Args:
+        report: report of the section.
+        settings: settings of the section.
+        name: name of the case.
+        arguments: arguments of the runs.
+    """
     folder = settings.out / "resume" / name.replace(", ", "-")
-    shutil.rmtree(folder, ignore_errors=True)  # of an earlier try, whose runs have ended
+    shutil.rmtree(folder, ignore_errors=True)  # runs of an earlier attempt, which have ended
     ends = {}
     for place in ("first", "second", "killed"):
         runs = folder / place
         if place == "killed":
             done = tiny(runs, KILL, **arguments)
-            report.add(f"{name}: killed on the way", done.code, at_most=-9.0, at_least=-9.0)
+            report.add(f"{name}: exit code when killed", done.code, at_most=-9.0, at_least=-9.0)
         done = tiny(runs, **arguments)
         report.add(
-            f"{name}: {place} run ends", done.code, at_most=0.0, at_least=0.0, note=done.err[-300:]
+            f"{name}: exit code, {place} run",
+            done.code,
+            at_most=0.0,
+            at_least=0.0,
+            note=done.err[-300:],
         )
         if done.code:
             return
         ends[place] = outcome(runs)
     repeatable = ends["first"] == ends["second"]
     report.add(
-        f"{name}: two undisturbed runs are equal",
+        f"{name}: two uninterrupted runs are equal",
         float(repeatable),
         at_least=1.0,
         note="" if repeatable else f"not repeatable: {differences(folder)}",
@@ -62,15 +73,15 @@ def compare(report: Report, settings: Settings, name: str, arguments: dict[str, 
 
 
 def differences(folder: Path) -> str:
-    """The first column and line of train.csv in which a run differs from the first one."""
+    """Return the first line and column of train.csv that differs from the first run."""
     tables = {}
     for place in ("first", "second", "killed"):
         if (folder / place).exists():
             with open(run_directory(folder / place) / "train.csv") as file:
                 tables[place] = list(csv.DictReader(file))
     for place, table in tables.items():
-        for number, (ours, theirs) in enumerate(zip(table, tables["first"], strict=False), 1):
-            for column, value in ours.items():
-                if value != theirs[column]:
-                    return f"{place}: line {number}, {column}: {value} and {theirs[column]}"
+        for number, (row, first_row) in enumerate(zip(table, tables["first"], strict=False), 1):
+            for column, value in row.items():
+                if value != first_row[column]:
+                    return f"{place}: line {number}, {column}: {value} and {first_row[column]}"
     return "train.csv is equal; the weights or evaluations differ"

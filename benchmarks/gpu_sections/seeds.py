@@ -1,4 +1,4 @@
-"""Section `seeds`: several seeds as one batch, against one after the other."""
+"""Section `seeds`: throughput of several seeds as one batch, against one seed."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from gpu_sections.report import Report, Settings
 from tdmpc2.common.training.loop_requests import Act
 from tdmpc2.seed_batch import SeedBatch
 
-SIZES = (1, 8, 3, 16)  # the most telling first, should the time run out
+SIZES = (1, 8, 3, 16)  # the most important first, in case the time limit is reached
 
 
 def run(report: Report, settings: Settings) -> None:
-    """Plans and updates of 1, 3, 8 and 16 seeds."""
+    """Measure plan and update of 1, 3, 8 and 16 seeds."""
     set_up(settings)
     alone = None
     for size in (1, 3) if settings.small else SIZES:
@@ -29,9 +29,13 @@ def run(report: Report, settings: Settings) -> None:
 
 
 def seconds_of_batch(settings: Settings, size: int) -> float:
-    """Seconds of one plan and one update of so many seeds."""
-    made = [make_filled_agent(settings, seed=seed) for seed in range(size)]
-    agents, replays = [agent for agent, _ in made], [replay for _, replay in made]
+    """Return the seconds of one plan and one update of a batch of seeds.
+
+    Raises:
+        RuntimeError: the batch could not be compiled.
+    """
+    pairs = [make_filled_agent(settings, seed=seed) for seed in range(size)]
+    agents, replays = [agent for agent, _ in pairs], [replay for _, replay in pairs]
     batch = SeedBatch(agents, [True] * size)
     if not settings.small:
         batch.compile()
@@ -43,5 +47,5 @@ def seconds_of_batch(settings: Settings, size: int) -> float:
 
     seconds = seconds_of(settings, decision, 3 if settings.small else 20)
     if not settings.small and not batch.compiler.enabled:
-        raise RuntimeError("compilation was given up; the warning above says why")
+        raise RuntimeError("compilation failed; see the warning above")
     return seconds

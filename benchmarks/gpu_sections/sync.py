@@ -1,7 +1,7 @@
-"""Section `sync`: no step waits for the device.
+"""Section `sync`: no step synchronizes the host with the device.
 
-On a GPU, CUDA reports every call that makes the host wait. On a CPU, operations are watched that
-would wait on a GPU: those that read a value, or whose result's shape depends on values.
+On a GPU, CUDA reports every call that makes the host wait. On a CPU, operations that would wait on
+a GPU are detected: those that read a value, or whose result has a shape that depends on values.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ WAITING = frozenset(
     )
 )
 
-
-# Of `torch.tensor` and of assigning a number by index: on a GPU a copy from unpinned memory.
+# Called by `torch.tensor` and by assigning a number to an index: on a GPU, a copy from unpinned
+# memory.
 LIFT = "aten.lift_fresh.default"
 
 
@@ -37,10 +37,11 @@ class WaitingOperationError(RuntimeError):
 
 
 class Watch(TorchDispatchMode):
-    """Raises at the first operation that would wait.
+    """Dispatch mode that raises at the first operation that would wait.
 
     Args:
-        lifts: whether tensors made of numbers count; transfers through pinned memory make some too.
+        lifts: whether to count tensors made from numbers; transfers through pinned memory also
+            make some.
     """
 
     def __init__(self, *, lifts: bool) -> None:
@@ -48,7 +49,17 @@ class Watch(TorchDispatchMode):
         self.waiting = {*WAITING, LIFT} if lifts else WAITING
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Looks at an operation and carries it out."""
+        """Check an operation and execute it.
+
+        Args:
+            func: the operation.
+            types: types of the tensor arguments.
+            args: positional arguments.
+            kwargs: keyword arguments.
+
+        Raises:
+            WaitingOperationError: the operation would wait.
+        """
         masked = str(func).startswith("aten.index") and any(
             isinstance(index, torch.Tensor) and index.dtype == torch.bool
             for index in (args[1] if len(args) > 1 and isinstance(args[1], list | tuple) else ())
@@ -60,7 +71,7 @@ class Watch(TorchDispatchMode):
 
 @contextlib.contextmanager
 def watched(settings: Settings, *, lifts: bool) -> Iterator[None]:
-    """Inside, whatever waits for the device raises; see `Watch`."""
+    """Raise an error in the block at any operation that waits for the device; see `Watch`."""
     if not settings.on_gpu:
         with Watch(lifts=lifts):
             yield
@@ -74,21 +85,25 @@ def watched(settings: Settings, *, lifts: bool) -> Iterator[None]:
 
 
 class OneBatch:
-    """A replay buffer that always gives the same batch, which lies on the device."""
+    """A replay buffer that always returns the same batch, which is on the device.
+
+    Args:
+        batch: the batch.
+    """
 
     def __init__(self, batch: Any) -> None:
         self.batch = batch
 
     def sample(self, *_: int) -> Any:
-        """The batch."""
+        """Return the batch."""
         return self.batch
 
     def update_priorities(self, *_: Any) -> None:
-        """Priorities are kept on the host, which waits for them; only TD-MPC has some."""
+        """Do nothing. Real priorities, which only TD-MPC has, are kept on the host, which waits."""
 
 
 def run(report: Report, settings: Settings) -> None:
-    """Planning, sampling and updates."""
+    """Check planning, sampling and updates of all methods."""
     set_up(settings)
     for method in METHODS:
         for compiled in (False, True) if settings.on_gpu else (False,):
@@ -97,8 +112,8 @@ def run(report: Report, settings: Settings) -> None:
                 agent.compile()
             kind = f"{method}, {'compiled' if compiled else 'eager'}"
             size = (agent.config.batch_size, length_of(agent))
-            one = OneBatch(replay.sample(*size))
-            check(report, settings, f"{kind}: update", lambda a=agent, r=one: a.update(r))
+            fixed = OneBatch(replay.sample(*size))
+            check(report, settings, f"{kind}: update", lambda a=agent, r=fixed: a.update(r))
             if method == "tdmpc2":
                 check(report, settings, f"{kind}: plan", lambda a=agent: plan_on_device(a))
             if method == "tdmpc2" or settings.on_gpu:
@@ -106,13 +121,20 @@ def run(report: Report, settings: Settings) -> None:
 
 
 def length_of(agent: Any) -> int:
-    """Transitions of each sub-trajectory that an agent samples."""
+    """Return the number of transitions of each sub-trajectory that an agent samples."""
     return getattr(agent.config, "batch_length", None) or agent.replay_length
 
 
 def check(report: Report, settings: Settings, name: str, call: Any) -> None:
-    """Counts the first wait of a call as a failure."""
-    for _ in range(3):  # compiled and warmed up
+    """Check that a call does not wait.
+
+    Args:
+        report: report of the section.
+        settings: settings of the section.
+        name: name of the check.
+        call: function to check.
+    """
+    for _ in range(3):  # compile and warm up
         call()
     message = ""
     try:
@@ -124,7 +146,7 @@ def check(report: Report, settings: Settings, name: str, call: Any) -> None:
 
 
 def plan_on_device(agent: Any) -> Any:
-    """One planning call without the transfer of the action to the host, which has to wait."""
+    """Execute a planning call without the final transfer of the action to the host, which waits."""
     device = agent.device
     with torch.no_grad():
         steps = {"preparation": agent._preparation, "iteration": agent._iteration}

@@ -1,4 +1,4 @@
-"""Section `train`: real runs, side by side on one device; compact records as they complete."""
+"""Section `train`: real training runs, concurrently on one device, with compact records."""
 
 from __future__ import annotations
 
@@ -27,16 +27,20 @@ ENV_STEPS = 100_000
 RECORD = ("spec.json", "eval.csv", "train.csv", "status.json", "numeric.json", "attempts.json")
 GRACE_SECONDS = 60.0
 POLL_SECONDS = 2.0
-BATCH_PAYS = 1.5  # gain in throughput from which seeds are trained as one batch
+BATCH_PAYS = 1.5  # minimum gain in throughput for training seeds as one batch
 
 
 def run(report: Report, settings: Settings) -> None:
-    """Launches the runs, stops them when the time is up, and keeps their records."""
+    """Launch the runs, stop them at the time limit, and keep their records.
+
+    Raises:
+        SkippedError: no simulator is installed.
+    """
     tasks = ["toy-pointmass"] if settings.small else list(TASKS)
     missing = {task: missing_requirement(get_task(task), "official") for task in tasks}
     for task, why in missing.items():
         if why:
-            report.add(f"{task}: left out", why)
+            report.add(f"{task}: skipped", why)
     tasks = [task for task in tasks if not missing[task]]
     if not tasks:
         raise SkippedError("no simulator is installed")
@@ -64,11 +68,17 @@ def run(report: Report, settings: Settings) -> None:
     if in_time:
         last = (log.read_text(errors="replace").splitlines() or [""])[-1]
         report.add("launcher's exit code", process.returncode, at_most=0, note=last)
-    tell(report, runs, log, len(tasks) * SEEDS, settings)
+    report_runs(report, runs, log, len(tasks) * SEEDS, settings)
 
 
 def launch_arguments(settings: Settings, tasks: list[str], together: bool) -> list[str]:
-    """The arguments of the launcher."""
+    """Return the arguments of the launcher.
+
+    Args:
+        settings: settings of the section.
+        tasks: names of the tasks.
+        together: whether to train the seeds of a task as one batch.
+    """
     values: dict[str, Any] = {
         "tasks": ",".join(tasks),
         "seeds": SEEDS,
@@ -93,14 +103,14 @@ def launch_arguments(settings: Settings, tasks: list[str], together: bool) -> li
 
 
 def batch_pays(settings: Settings) -> bool:
-    """Whether the section `seeds` has found a batch of three seeds to pay."""
-    found = read_json(settings.out / "sections" / "seeds.json") or {}
-    gains = {check["name"]: check["value"] for check in found.get("checks", ())}
+    """Return whether section `seeds` has measured enough gain from a batch of three seeds."""
+    result = read_json(settings.out / "sections" / "seeds.json") or {}
+    gains = {check["name"]: check["value"] for check in result.get("checks", ())}
     return float(gains.get(f"{SEEDS} seeds: throughput of one", 0)) > BATCH_PAYS
 
 
 def keep_records(runs: Path, out: Path) -> None:
-    """Copies the records of runs that have ended, and writes all of them into one archive."""
+    """Copy the records of runs that have ended, and write all of them into one archive."""
     folder, new = out / "recorded", False
     for path in sorted(runs.glob("*/*/*/*/status.json")):
         target = folder / path.parent.relative_to(runs)
@@ -115,15 +125,23 @@ def keep_records(runs: Path, out: Path) -> None:
 
 
 def archive(folder: Path, file: IO[bytes]) -> None:
-    """Writes every file of a folder into a zip archive."""
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as whole:
+    """Write every file of a folder into a zip archive."""
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as zip_file:
         for path in sorted(folder.rglob("*")):
             if path.is_file():
-                whole.write(path, path.relative_to(folder))
+                zip_file.write(path, path.relative_to(folder))
 
 
-def tell(report: Report, runs: Path, log: Path, wanted: int, settings: Settings) -> None:
-    """Where each run stands."""
+def report_runs(report: Report, runs: Path, log: Path, expected: int, settings: Settings) -> None:
+    """Report the state of each run.
+
+    Args:
+        report: report of the section.
+        runs: folder of the runs.
+        log: log of the launcher.
+        expected: number of runs.
+        settings: settings of the section.
+    """
     ended = failed = 0
     for path in sorted(runs.glob("*/*/*/*/status.json")):
         status = read_json(path) or {}
@@ -135,6 +153,6 @@ def tell(report: Report, runs: Path, log: Path, wanted: int, settings: Settings)
         note += "" if score is None else f", last return {score:.1f}"
         report.add(name, status.get("env_step", 0), "env steps", note=note)
     report.add("runs that failed", failed, at_most=0, note=f"log: {log}")
-    least = wanted if settings.small else None
-    note = "" if ended == wanted else "the same command again resumes what is unfinished"
-    report.add(f"runs completed, of {wanted}", ended, at_least=least, note=note)
+    minimum = expected if settings.small else None
+    note = "" if ended == expected else "the same command again resumes the unfinished runs"
+    report.add(f"runs completed, of {expected}", ended, at_least=minimum, note=note)

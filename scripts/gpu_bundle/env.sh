@@ -1,10 +1,10 @@
 # Makes the packages of this bundle importable; source it in bash: . bundle/env.sh
 #
-# The first time, unpacks site.tar.gz. Caches, runs and packages stay inside the bundle.
+# Unpacks site.tar.gz on first use. Caches, runs and packages stay inside the bundle.
 # shellcheck shell=bash
 bundle=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
-bundle_check() { # the interpreter and torch: one line on what does not fit
+bundle_check() { # checks the interpreter and torch; prints one line if they do not fit
     "$1" - "$bundle/provided.txt" <<'END'
 import sys
 from importlib.metadata import PackageNotFoundError, version
@@ -32,7 +32,7 @@ if missing:
 END
 }
 
-bundle_unpack() { # several first runs at once are fine: the first to finish wins
+bundle_unpack() { # safe if several processes unpack at once: the first to finish is kept
     [ ! -d "$bundle/site" ] || return 0
     local growing
     growing=$(mktemp -d "$bundle/.site.XXXXXX") &&

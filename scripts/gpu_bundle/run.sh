@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Runs benchmarks/gpu_acceptance.py of this bundle with the arguments given.
+# Runs benchmarks/gpu_acceptance.py of this bundle with the given arguments.
 #
 #   bash bundle/run.sh [ARGUMENTS]
 #   PYTHON=/path/to/python3.12 bash bundle/run.sh [ARGUMENTS]
 #
-# For any other command of the project: . bundle/env.sh, then for example
+# To run another command of the project: . bundle/env.sh, then for example
 # python3 bundle/project/tdmpc2/train.py task=walker-walk
 set -euo pipefail
 # shellcheck source=scripts/gpu_bundle/env.sh
