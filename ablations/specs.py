@@ -154,7 +154,7 @@ ABLATIONS: tuple[Ablation, ...] = (
         ("no-policy-samples", "num_pi_samples=0", None, ""),
     ),
     # Differences between the paper and the authors' later releases or common practice, which users
-    # ask about. These claims are not the paper's: the assumption is that they make no difference.
+    # ask about. These claims are not the paper's; the expectation is that nothing changes.
     *_rows(
         *(FAITHFUL, ""),
         (

@@ -120,7 +120,6 @@ def test_seed_batches_are_measured_against_each_agent_alone(tmp_path: Path) -> N
         "model_sizes=smoke",
         "seeds=2",
         "compile=false",
-        "repetitions=1",
     ]
     done = run("seed_batches.py", *arguments, f"out={out}")
     assert done.returncode == 0, done.stderr

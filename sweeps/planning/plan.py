@@ -175,8 +175,8 @@ def show(plan: SweepPlan, *, parallel: int | None) -> None:
         sum(getattr(cost, name) for cost in plan.costs) / 1e9 for name in ("disk", "disk_running")
     )
     print(
-        f"Time for the runs to do: about {duration(to_do)} on one {device}{wall} ({plan.source}).\n"
-        f"Disk space of all runs: {disk:,.1f} GB at the end, at most {most:,.1f} GB before.",
+        f"Remaining time: about {duration(to_do)} on one {device}{wall} ({plan.source}).\n"
+        f"Disk space of all runs: at most {most:,.1f} GB while running, {disk:,.1f} GB at the end.",
         flush=True,
     )
     if to_do > LONG_HOURS * (parallel or 1):

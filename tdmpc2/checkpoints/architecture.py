@@ -125,6 +125,11 @@ def differences(
 def check_weights(weights: Mapping[str, Tensor], config: TDMPC2Config, env: EnvSpec) -> None:
     """Check that weights have the names and shapes of a model's weights.
 
+    Args:
+        weights: a `WorldModel.state_dict()`.
+        config: configuration of the model.
+        env: shapes and tasks of the model.
+
     Raises:
         UserError: they do not; the message lists the first differences.
     """

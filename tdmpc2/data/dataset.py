@@ -60,8 +60,6 @@ class Dataset:
                 raise UserError(
                     f"{folder}: format {manifest['format']}, but this version reads {FORMAT}"
                 )
-            if manifest["checksum"] != checksum_of(manifest["tasks"]):
-                raise ValueError("its checksum does not match")
             dataset = cls(folder, manifest)
             dataset._check()
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -72,7 +70,9 @@ class Dataset:
         return dataset
 
     def _check(self) -> None:
-        """Compare the manifest with the task table and with the sizes of the files."""
+        """Compare the manifest with its checksum, the task table and the sizes of the files."""
+        if self.checksum != checksum_of(self.manifest["tasks"]):
+            raise ValueError("its checksum does not match")
         for name, facts in self._tasks.items():
             row = TASKS.get(name)
             if row is None:

@@ -113,12 +113,7 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
             weights_only=False,
             mmap=True,
         )
-        entries = loaded.tensors() if isinstance(loaded, TensorDictStub) else loaded
-        if not isinstance(entries, dict):
-            raise ValueError(f"contains a {type(loaded).__name__}, not a TensorDict")
-        others = [key for key, x in entries.items() if not isinstance(x, Tensor)]
-        if others:
-            raise ValueError(f"its entry '{others[0]}' is not a tensor")
+        return _entries(loaded)
     except UnknownNameError as error:
         raise UserError(
             f"{path}: rejected: it refers to {error}, which a file of tensors does not need; no "
@@ -127,6 +122,16 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
     except (ValueError, TypeError, KeyError, EOFError, RuntimeError, pickle.PickleError) as error:
         text = re.split(r"[\n.]", str(error), maxsplit=1)[0]
         raise UserError(f"{path}: cannot be read ({text or type(error).__name__})") from None
+
+
+def _entries(loaded: Any) -> dict[str, Tensor]:
+    """Return the tensors of a loaded TensorDict or dict."""
+    entries = loaded.tensors() if isinstance(loaded, TensorDictStub) else loaded
+    if not isinstance(entries, dict):
+        raise ValueError(f"contains a {type(loaded).__name__}, not a TensorDict")
+    others = [key for key, x in entries.items() if not isinstance(x, Tensor)]
+    if others:
+        raise ValueError(f"its entry '{others[0]}' is not a tensor")
     return entries
 
 

@@ -38,8 +38,8 @@ Run = Callable[..., Done]
 def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """Run the command in this process."""
 
-    def run(*words: Any) -> Done:
-        monkeypatch.setattr(sys, "argv", ["data", *map(str, words)])
+    def run(*arguments: Any) -> Done:
+        monkeypatch.setattr(sys, "argv", ["data", *map(str, arguments)])
         code = cli.command(command_module.main, lambda: command_module.usage(sys.argv[1:]))
         return Done(code, *capsys.readouterr())
 
@@ -65,7 +65,7 @@ def test_help_lists_every_key(name: str, command: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "hint"),
+    ("arguments", "hint"),
     [
         ([], "no command is given (valid: build, convert, inspect, verify; see --help)"),
         (["biuld"], "'biuld': unknown command (did you mean 'build'?)"),
@@ -80,10 +80,10 @@ def test_help_lists_every_key(name: str, command: Run) -> None:
     ],
 )
 def test_bad_arguments_are_one_line(
-    words: list[str], hint: str, command: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    arguments: list[str], hint: str, command: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    done = command(*words)
+    done = command(*arguments)
     assert (done.code, done.out) == (2, "")
     assert hint in done.err
     assert done.err.startswith("error: ")
@@ -96,13 +96,13 @@ def test_build_inspect_verify(command: Run, tmp_path: Path) -> None:
     for task in FOUR[:2]:
         fake_run(runs, task, [episode(task, i, 4) for i in range(3)])
     left = fake_run(runs, FOUR[0], [episode(FOUR[0], 1, 4)], seed=2, state="RUNNING")
-    words = (f"tasks={','.join(FOUR[:2])}", f"runs={runs}", f"out={tmp_path / 'd'}")
-    done = command("build", *words)
+    arguments = (f"tasks={','.join(FOUR[:2])}", f"runs={runs}", f"out={tmp_path / 'd'}")
+    done = command("build", *arguments)
     assert (done.code, done.err) == (0, "")
     first, second = done.out.splitlines()
     assert first == f"skipped: {left}: unfinished (RUNNING at env step 1,000)"
     assert "2 tasks, 6 episodes, 24 transitions" in second
-    again = command("build", *words)
+    again = command("build", *arguments)
     assert again.code == 2
     assert "contains a finished dataset" in again.err
     shown = command("inspect", f"data={tmp_path / 'd'}")
@@ -203,11 +203,11 @@ def test_a_full_disk_is_one_line(
     def full(self: TaskWriter, rows: np.ndarray, pairs: np.ndarray) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    words = (f"tasks={FOUR[0]}", f"runs={tmp_path / 'runs'}", f"out={tmp_path / 'd'}")
+    arguments = (f"tasks={FOUR[0]}", f"runs={tmp_path / 'runs'}", f"out={tmp_path / 'd'}")
     with monkeypatch.context() as patch:
         patch.setattr(TaskWriter, "_append", full)
-        done = command("build", *words)
+        done = command("build", *arguments)
     assert done.code == 2
     assert done.err.startswith("error: no space left (No space left on device)")
     assert done.err.count("\n") == 1
-    assert command("build", *words).code == 0
+    assert command("build", *arguments).code == 0
