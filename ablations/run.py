@@ -24,6 +24,8 @@ from tdmpc2.envs.task_variants import DOMAINS, TaskSwitches
 from tdmpc2.envs.tasks import get_suite, get_task
 from tdmpc2.runners.registry import make_config
 
+MULTITASK_SIZE = "19"
+"""Model size of the paper's multi-task ablations, in millions of parameters."""
 QUICK_NOTE = (
     "--quick: a 0.1M model on two easy tasks, a few minutes per run. This is a first impression, "
     "not the paper's setting: a design choice can have another effect there."
@@ -96,7 +98,11 @@ HOW: dict[str, dict[str, Any]] = {
     "num-updates": _value(
         "N", "budget of each run in gradient updates, with --multitask (default: 10,000,000)"
     ),
-    "model-size": _value("SIZE", "millions of parameters: 1, 5, 19, 48 or 317 (default: 5)"),
+    "model-size": _value(
+        "SIZE",
+        "millions of parameters: 1, 5, 19, 48 or 317 (default: 5; with --multitask: "
+        f"{MULTITASK_SIZE}, as in the paper)",
+    ),
     "cluster": _value("WHERE", "auto (default), slurm, local, inline; see sweeps/launch.py --help"),
     "quick": _flag("a 0.1M agent on two easy tasks, minutes per run; not the paper's setting"),
     "dry-run": _flag("print the plan and stop"),
@@ -258,10 +264,13 @@ def make_base(args: argparse.Namespace) -> Base:
     launcher: dict[str, str] = {}
     for key, value in cli.split_arguments(args.arguments).items():
         (own if key in schema else launcher)[key] = value
-    if args.model_size is not None and (args.quick or args.model_size != "5"):
+    default_size = "5" if args.multitask is None else MULTITASK_SIZE
+    if args.model_size is not None and (args.quick or args.model_size != default_size):
         own.setdefault("model_size", args.model_size)
     names = ["quick"] * args.quick + [variant_name(tuple(own.items()))] * bool(own)
     settings = {**(SMOKE.overrides["tdmpc2"] if args.quick else {}), **own}
+    if args.multitask is not None:
+        settings.setdefault("model_size", default_size)
     arguments = tuple(f"{key}={value}" for key, value in settings.items())
     config = make_config("tdmpc2", cli.parse_arguments(arguments, schema), args.multitask)
     return Base("+".join(names) or "default", arguments, launcher, config)
@@ -385,11 +394,11 @@ def table_of_ablations() -> str:
             one.changes.replace(" ", "\n"),
             one.expected or "",
             textwrap.fill(one.claim, 40),
-            one.figure,
+            one.figure or "not from the paper",
         )
         for one in ABLATIONS
     ]
-    head = ["factor", "flag", "changes", "expected", "claim", "paper"]
+    head = ["factor", "flag", "changes", "expected", "claim", "source"]
     return tabulate(rows, head, "simple")
 
 

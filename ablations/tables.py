@@ -130,8 +130,7 @@ def _claims(findings: Sequence[StudyResult]) -> str:
     lines = []
     for finding in findings:
         one = finding.study.ablation
-        source = f" ({one.figure})" if one.figure else ""
-        claim = f"{one.claim}{source}" if one.claim else "no claim"
+        claim = f"{one.claim} ({one.figure or 'not from the paper'})" if one.claim else "no claim"
         lines.append(f"{one.variant} ({one.changes}): {claim}")
     return "\n".join(lines)
 

@@ -247,6 +247,7 @@ class SAC:
     replay_length = 1
     replay_visibility: Literal["transition", "episode"] = "transition"
     replay_across_episodes = False
+    seed_with_agent = False
     replay_priorities = None
 
     def __init__(

@@ -51,6 +51,7 @@ class TDMPC2:
         prioritized = config.prioritized_replay
         self.replay_priorities = (config.per_alpha, config.per_beta) if prioritized else None
         self.seed_decisions = config.num_seed_decisions(max(env.episode_lengths))
+        self.seed_with_agent = config.seed_with == "agent"
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, "parameters"))
             self.model = WorldModel(config, env).to(self.device)

@@ -118,6 +118,8 @@ class TDMPC2Config:
     buffer_size: int = 1_000_000
     # Decisions with uniform random actions; None: max(1000, 5 * episode length).
     seed_decisions: int | None = None
+    # Who chooses the actions of the seed decisions: uniform noise, or the agent (finetuning).
+    seed_with: Literal["random", "agent"] = "random"
     # Updates right after the seed decisions; None: as many as seed decisions.
     pretrain_updates: int | None = None
 

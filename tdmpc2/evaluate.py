@@ -91,6 +91,12 @@ def evaluate_checkpoint(options: EvaluateOptions) -> tuple[dict[str, Any], Evalu
         task_switches=saved_spec.get("protocol", {}),
         start=saved_spec.get("start", {}),
     )
+    if spec.task_switches and "physics" not in saved_spec.get("protocol", {}):
+        print(
+            f"{directory}: trained with the physics of version 0.4.0; evaluated with the paper's "
+            "(docs/fidelity.md)",
+            file=sys.stderr,
+        )
     device = choose_device(options.device)
     arguments = env_arguments(spec, render=options.save_video)
     shapes = env_spec(arguments["task"], make_env(**arguments, seed=0), dict(spec.start))

@@ -2,7 +2,9 @@
 
 All parameters are trained online on one new task, from an empty replay buffer and with the
 single-task hyperparameters (paper, Section 4.4 and Appendix E). The embedding of the new task is
-initialized with that of a similar task of the model.
+initialized with that of a similar task of the model. Until the first update the pretrained agent
+acts (`seed_with=agent`), as in the authors' later code. Their code of these experiments is not
+released.
 """
 
 from __future__ import annotations
@@ -140,7 +142,7 @@ def finetune_spec(
         seed,
         env_steps=env_steps,
         variant=variant or (f"{name}+{variant_name(own)}" if own else name),
-        overrides={**fixed, **(overrides or {})},
+        overrides={**fixed, "seed_with": "agent", **(overrides or {})},
         start=start,
     )
 

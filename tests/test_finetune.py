@@ -134,6 +134,8 @@ def test_identity_and_name() -> None:
     assert len(identities) == 4
     assert spec(env_steps=5).identity == plain.identity
     assert dict(plain.overrides)["task_dim"] == 3
+    assert dict(plain.overrides)["seed_with"] == "agent"
+    assert "seed_with" not in dict(spec(overrides={"seed_with": "random"}).overrides)
     assert "batch_size" not in dict(plain.overrides)  # finetuning uses the single-task batch size
 
 

@@ -27,6 +27,9 @@ def arguments(case: str, runs: Path) -> list[str]:
     given = {
         key: PLACES.get(value, value) for key, value in EXPECTED["cases"][case]["words"].items()
     }
+    if case == "finetune":  # version 0.4.0 knew no other way of seeding
+        (variant,) = {Path(place).parts[1] for place in EXPECTED["cases"][case]["ends"]}
+        given |= {"seed_with": "random", "variant": variant}
     allowed = {"allow_commit_change": "true", "allow_numeric_change": "true"}
     return [f"{key}={value}" for key, value in {**given, **allowed, "runs": runs}.items()]
 

@@ -42,6 +42,7 @@ class DreamerV3:
     config_class = DreamerV3Config
     replay_visibility: Literal["transition", "episode"] = "transition"
     replay_across_episodes = True
+    seed_with_agent = False
     replay_priorities = None
 
     def __init__(

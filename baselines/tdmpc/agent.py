@@ -53,6 +53,7 @@ class TDMPC:
     num_envs = 1
     replay_visibility: Literal["transition", "episode"] = "episode"
     replay_across_episodes = False
+    seed_with_agent = False
 
     def __init__(
         self, config: TDMPCConfig, env: EnvSpec, *, seed: int, device: torch.device | str = "cpu"

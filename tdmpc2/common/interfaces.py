@@ -165,7 +165,9 @@ class Agent(Protocol):
             transitions are stored at once; `episode` if it learns from finished episodes only.
         replay_across_episodes: whether sampled sequences may extend into the next episode.
         replay_priorities: `(alpha, beta)` of prioritized sampling; None for uniform sampling.
-        seed_decisions: decisions number 0 to this one (inclusive) are uniform random.
+        seed_decisions: decisions number 0 to this one (inclusive) come before the first update,
+            and are uniform random unless `seed_with_agent`.
+        seed_with_agent: whether the agent chooses the actions of the seed decisions.
     """
 
     num_envs: int
@@ -174,6 +176,7 @@ class Agent(Protocol):
     replay_across_episodes: bool
     replay_priorities: tuple[float, float] | None
     seed_decisions: int
+    seed_with_agent: bool
 
     def updates_due(self, event: Event, counters: Counters) -> int:
         """Return the number of gradient steps to take after this event."""

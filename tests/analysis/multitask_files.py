@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tdmpc2.envs.task_variants import switches_of
 from tdmpc2.envs.tasks import TASKS
 
 HEADER = (
@@ -76,7 +77,7 @@ def write_multitask_run(
         "num_parameters": None,
         "obs": "state",
         "assets": None,
-        "protocol": {},
+        "protocol": dict(switches_of({}, *(TASKS[task] for task in tasks if task in TASKS))),
         "seed": seed,
         "budget": max(points, default=1000),
         "budget_unit": "num_updates",

@@ -7,6 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tdmpc2.envs.task_variants import switches_of
+from tdmpc2.envs.tasks import TASKS
+
 HEADER = (
     "env_step,agent_step,episode_return,episode_return_sd,episode_success,"
     "episode_success_ever,episode_length,num_episodes"
@@ -66,6 +69,7 @@ def write_run(
         "overrides": {},
         "model_size": 5,
         "identity": tag,
+        "protocol": dict(switches_of({}, TASKS[task])) if task in TASKS else {},
         **spec,
     }
     (directory / "spec.json").write_text(json.dumps(content))

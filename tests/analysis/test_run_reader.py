@@ -45,6 +45,12 @@ def test_records_from_before_success_ever_are_whole(tmp_path):
         ({"obs": "state", "assets": None}, "default"),
         ({"assets": "official"}, "default"),
         ({"assets": "standin"}, "default[assets=standin]"),
+        ({"task": "cup-catch", "protocol": {"physics": "paper"}}, "default"),
+        ({"task": "cup-catch", "protocol": {}}, "default[physics=0.4.0]"),
+        (
+            {"task": "cup-catch", "protocol": {"physics": "simulator"}},
+            "default[physics=simulator]",
+        ),
         ({"assets": "unknown-01234567"}, "default[assets=unknown-01234567]"),
         ({"obs": "rgb", "assets": "rebuilt"}, "default[obs=rgb,assets=rebuilt]"),
     ],

@@ -34,7 +34,7 @@ class CountingAgent:
 
     num_envs, replay_length, seed_decisions = 1, 1, 60
     replay_visibility = "episode"
-    replay_across_episodes, replay_priorities = False, None
+    replay_across_episodes, replay_priorities, seed_with_agent = False, None, False
 
     def __init__(self) -> None:
         self.weight = torch.zeros(1)
@@ -234,6 +234,18 @@ def test_what_is_done_while_the_step_stands_still_is_told(tmp_path: Path) -> Non
     trainer.run()
     evaluated = [("evaluating", i, 50) for i in range(50)]
     assert told == [*evaluated, *[("learning", i, 3) for i in range(3)], *evaluated]
+
+
+@pytest.mark.parametrize("with_agent", [False, True])
+def test_who_acts_before_the_first_update(with_agent: bool, tmp_path: Path) -> None:
+    """Uniform noise, or the agent (`seed_with=agent`); updates begin at the same decision."""
+    trainer = make_trainer(tmp_path, eval_every=1000)
+    agent: Any = trainer.agent
+    agent.seed_with_agent = with_agent
+    trainer.run()
+    exploring = sum(explore for _, _, explore in agent.acts)
+    assert exploring == (200 if with_agent else 200 - agent.seed_decisions - 1)
+    assert len(agent.episodes_seen) == 200 - agent.seed_decisions
 
 
 # --- NaN, Inf and stops --------------------------------------------------------------------

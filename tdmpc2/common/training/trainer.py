@@ -204,8 +204,9 @@ class Trainer:
         self._record_episodes(plays)
 
     def _choose_actions(self, plays: Sequence[Play]) -> Steps[list[np.ndarray]]:
-        """Return uniform random actions during seeding, and those of the agent afterwards."""
-        if self.progress.decisions <= self.agent.seed_decisions:
+        """Return uniform random actions while seeding, unless the agent does that, else its own."""
+        seeding = self.progress.decisions <= self.agent.seed_decisions
+        if seeding and not self.agent.seed_with_agent:
             space: Any = self.envs[0].action_space
             return [self.rng.uniform(space.low, space.high).astype(np.float32) for _ in plays]
         obs = np.stack([play.obs for play in plays])
