@@ -97,7 +97,7 @@ def test_the_suite_never_ends_an_episode_itself():
 
 def test_a_table_that_disagrees_with_the_simulator_is_refused():
     env = DMControlEnv(dataclasses.replace(get_task("walker-walk"), obs_dim=23), seed=0)
-    with pytest.raises(RuntimeError, match=r"observes \(24,\), the task table says \(23,\)"):
+    with pytest.raises(RuntimeError, match=r"has shape \(24,\), expected \(23,\)"):
         env.reset()
 
 
