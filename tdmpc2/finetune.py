@@ -267,7 +267,7 @@ def usage() -> str:
             "Held-out tasks and the tasks whose embeddings initialize theirs:",
             listed,
             "",
-            "Options that influence results by round-off only:",
+            "Options outside the identity of the run:",
             _described_options(),
             "",
             "Hyperparameters of training and planning (part of the run's identity; those of the",

@@ -48,7 +48,7 @@ class _Mish(torch.autograd.Function):
 
 
 def mish(x: Tensor) -> Tensor:
-    """Return Mish(x) = x·tanh(softplus(x)), as `F.mish` but in an eighth of its time."""
+    """Return Mish(x) = x·tanh(softplus(x)), as `F.mish` but eight times as fast."""
     return _Mish.apply(x)
 
 

@@ -1,5 +1,8 @@
 """The noise of planning calls and updates, which losses and planner take as an argument.
 
+It is sampled here, outside of them, so that they are pure functions: tests replay recorded noise,
+and the saved state of one generator restores it on resume.
+
 Shapes: B environments or rows, H decisions, I iterations, N samples, P of them from the policy
 prior, K Q-functions, A action dimensions.
 """

@@ -28,7 +28,7 @@ class PlanningConfig(Protocol):
 
     @property
     def temperature(self) -> float:
-        """Factor on values in the softmax that weights the elites."""
+        """Inverse temperature of the softmax over values that weights the elites."""
 
     @property
     def momentum(self) -> float:
@@ -362,7 +362,8 @@ def plan(
         discount: `(B,)`, γ of each environment.
         previous_mean: `(H, B, A)`, initial μ from `warm_start`: already shifted by one decision,
             zeros for environments at the first step of an episode.
-        noise: all noise of the call; its length sets the number of iterations.
+        noise: all noise of the call; the first dimension of `noise.samples` is the number of
+            iterations.
         min_std: σ_min.
         clip: whether to clip actions with exploration noise to [-1, 1].
         preparation: `prepare` or its compiled version.

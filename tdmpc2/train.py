@@ -107,7 +107,7 @@ def usage(arguments: Sequence[str] = ()) -> str:
             "                                             or several, by preference",
             cli.describe_fields(TaskSwitches),
             "",
-            "Options that influence results by round-off only:",
+            "Options outside the identity of the run:",
             cli.describe_fields(RunOptions),
             "",
             f"Hyperparameters of {method} (part of the run's identity; method=NAME --help lists",

@@ -1,8 +1,7 @@
 """Score curves of runs, and the rules that make incomplete curves comparable.
 
-Runs may stop early, lack evaluations or contain the same step twice. A rule defines the score of a
-run at a given step in these cases. Nothing else does, and `analysis/stats/audit.py` lists where a
-rule had an effect.
+Runs may stop early, lack evaluations or contain the same step twice. Only rules define the score of
+a run at a given step in these cases; `analysis/stats/audit.py` lists where a rule had an effect.
 """
 
 from __future__ import annotations

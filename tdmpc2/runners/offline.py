@@ -329,7 +329,7 @@ def usage(method: str) -> str:
             "  variant=                                   name of these settings; default: derived",
             "  physics=paper                              of evaluations: paper | simulator",
             "",
-            "Options that influence results by round-off only:",
+            "Options outside the identity of the run:",
             cli.describe_fields(OfflineOptions),
             "",
             f"Hyperparameters of {method} (part of the run's identity; for multi-task agents the",

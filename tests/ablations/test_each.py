@@ -79,7 +79,7 @@ def spec_of(ablation: Ablation | None, task: str = "walker-walk", **changes: Any
     )
 
 
-def test_what_is_laid_down_is_of_ablations() -> None:
+def test_changes_names_only_ablations() -> None:
     assert CHANGES.keys() <= {one.name for one in ABLATIONS}
 
 

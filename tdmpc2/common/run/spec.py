@@ -89,7 +89,10 @@ def _option(default: Any, text: str) -> Any:
 
 @dataclass(frozen=True)
 class CommonOptions:
-    """Options of every run; not part of its identity. They influence results by round-off only."""
+    """Options of every run that are not part of its identity.
+
+    They do not change what is learned, except by rounding; evaluation options change `eval.csv`.
+    """
 
     runs: Path = field(
         default_factory=default_runs_dir, metadata={"help": "folder that holds all runs"}

@@ -3,7 +3,7 @@
 What happens to a run when its process receives a signal:
 
 - **SIGINT (Ctrl-C) and SIGTERM** stop it before the next decision or update, without a checkpoint.
-- **SIGUSR2**, which clusters send before they take the machine back, lets the current episode end,
+- **SIGUSR2**, which clusters send before they preempt a job, lets the current episode end,
   saves a checkpoint and stops. An evaluation is interrupted and repeated on resume. A run that
   trains from a dataset saves and stops before its next update, or stops without a checkpoint if it
   is evaluating.
