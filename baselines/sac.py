@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from baselines.flops import sac_update_gflop
 from baselines.networks import MLP, num_parameters, use_kernels
 from tdmpc2.common.interfaces import Counters, EnvSpec, Event
 from tdmpc2.common.numerics.compile import Compiler
@@ -37,6 +38,7 @@ from tdmpc2.common.system.config_checks import (
     require_positive,
 )
 from tdmpc2.common.system.errors import UserError
+from tdmpc2.common.training.base_agent import BaseAgent
 
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 LR = 1e-4
@@ -229,7 +231,7 @@ def actor_loss(nets: Networks, obs: Tensor, target_entropy: float, noise: Tensor
     return Outcome(actor + temperature * (entropy - target_entropy), metrics)
 
 
-class SAC:
+class SAC(BaseAgent):
     """The SAC agent: networks, optimizers and noise generators.
 
     Args:
@@ -243,12 +245,7 @@ class SAC:
     """
 
     config_class = SACConfig
-    num_envs = 1
-    replay_length = 1
     replay_visibility: Literal["transition", "episode"] = "transition"
-    replay_across_episodes = False
-    seed_with_agent = False
-    replay_priorities = None
 
     def __init__(
         self, config: SACConfig, env: EnvSpec, *, seed: int, device: torch.device | str = "cpu"
@@ -256,7 +253,7 @@ class SAC:
         if env.pixels or env.num_tasks > 1:
             raise UserError("method=sac: supports one task with obs=state only; use method=tdmpc2")
         self.config, self.env, self.device = config, env, torch.device(device)
-        self.seed_decisions = config.seed_decisions - 1  # decisions are counted from 0
+        self.seed_decisions = config.seed_decisions
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, "parameters"))
             self.nets = Networks(config, env.obs_shape[0], env.action_dim).to(self.device)
@@ -276,6 +273,11 @@ class SAC:
         self._critic_loss = self.compiler.compile(critic_loss)
         self._actor_loss = self.compiler.compile(actor_loss)
         self._differentiate = self.compiler.protect(differentiate)
+
+    @classmethod
+    def gflop(cls, config: SACConfig, obs_dim: int, action_dim: int) -> dict[str, float]:
+        """Return the operations of an update; see `BaseAgent.gflop`."""
+        return {"update": sac_update_gflop(config, obs_dim, action_dim)}
 
     def num_parameters(self) -> int:
         """Return the number of learned parameters, without target networks and temperature."""

@@ -4,8 +4,8 @@
 of threads, in a separate process: one planning call, one gradient step, one environment step, one
 iteration of the training loop, and sampling from the replay buffer. Planning and learning are also
 given as multiples of the matmul lower bound: the FLOPs of the required matrix multiplications
-(`sweeps/planning/flops.py`) at the best rate of a 512 x 512 x 512 multiplication, measured beside
-every repetition. Times are medians.
+(`tdmpc2/flops.py`, `baselines/flops.py`) at the best rate of a 512 x 512 x 512 multiplication,
+measured beside every repetition. Times are medians.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from sweeps.planning import flops
 from tdmpc2.agent import TDMPC2
 from tdmpc2.common.interfaces import EnvSpec
 from tdmpc2.common.numerics.numeric_path import choose_device, numeric_path, set_up_torch
@@ -39,6 +38,7 @@ from tdmpc2.envs.factory import make_env
 from tdmpc2.envs.tasks import get_task
 from tdmpc2.runners.registry import agent_class, make_agent, make_spec
 from tdmpc2.runners.setup import env_spec, make_replay
+from tdmpc2.runners.work import gflop_of
 
 COLUMNS = {
     "method": "method",
@@ -176,7 +176,7 @@ def measure(case: dict[str, Any]) -> dict[str, Any]:
     first_plan, first_update = watch(bench.plan), watch(bench.update)
     watch(bench.plan), watch(bench.update)
     shapes = (bench.spec.obs_shape[0], bench.spec.action_dim)
-    gflop = flops.gflop_by_name(case["method"], bench.config, *shapes)
+    gflop = gflop_of(case["method"], bench.config, *shapes)
     seconds: dict[str, list[float]] = {name: [] for name in ("plan", "update", "env", "loop")}
     ratios: dict[str, list[float]] = {name: [] for name in gflop}
     loop_ratios, rates = [], [bench.rate()]

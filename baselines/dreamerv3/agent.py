@@ -15,6 +15,7 @@ from baselines.dreamerv3.behavior import Behavior, Noise, learn
 from baselines.dreamerv3.config import DreamerV3Config
 from baselines.dreamerv3.rssm import State
 from baselines.dreamerv3.world_model import WorldModel, model_loss
+from baselines.flops import dreamerv3_update_gflop
 from baselines.networks import num_parameters, use_kernels
 from tdmpc2.common.interfaces import Counters, EnvSpec, Event
 from tdmpc2.common.numerics.compile import Compiler
@@ -24,9 +25,10 @@ from tdmpc2.common.numerics.seeding import derive_seed
 from tdmpc2.common.replay.sequence_replay import SequenceReplay
 from tdmpc2.common.replay.types import Sequences, to_device
 from tdmpc2.common.system.errors import UserError
+from tdmpc2.common.training.base_agent import BaseAgent
 
 
-class DreamerV3:
+class DreamerV3(BaseAgent):
     """The DreamerV3 agent: world model, actor and critics, optimizers and recurrent states.
 
     Args:
@@ -42,8 +44,6 @@ class DreamerV3:
     config_class = DreamerV3Config
     replay_visibility: Literal["transition", "episode"] = "transition"
     replay_across_episodes = True
-    seed_with_agent = False
-    replay_priorities = None
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class DreamerV3:
         c = self.config = config
         self.env, self.device = env, torch.device(device)
         self.num_envs, self.replay_length = c.num_envs, c.batch_length
-        self.seed_decisions = c.seed_decisions - 1  # decisions are counted from 0
+        self.seed_decisions = c.seed_decisions
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, "parameters"))
             self.model = WorldModel(c, env.obs_shape[0], env.action_dim).to(self.device)
@@ -87,6 +87,16 @@ class DreamerV3:
         self.compiler = Compiler(self.device)
         self._differentiate = self.compiler.protect(differentiate)
         self._learn = self.compiler.protect(learn)
+
+    @classmethod
+    def gflop(cls, config: DreamerV3Config, obs_dim: int, action_dim: int) -> dict[str, float]:
+        """Return the operations of an update; see `BaseAgent.gflop`."""
+        return {"update": dreamerv3_update_gflop(config, obs_dim, action_dim)}
+
+    @classmethod
+    def updates_per_decision(cls, config: DreamerV3Config) -> float:
+        """Return the mean number of updates per decision after the seed decisions."""
+        return config.train_ratio / (config.batch_size * config.batch_length)
 
     def num_parameters(self) -> int:
         """Return the number of learned parameters, without the slow critic."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from baselines.flops import tdmpc_plan_gflop, tdmpc_update_gflop
 from baselines.networks import num_parameters, use_kernels
 from baselines.tdmpc import losses
 from baselines.tdmpc.config import TDMPCConfig
@@ -29,11 +30,12 @@ from tdmpc2.common.numerics.seeding import derive_seed
 from tdmpc2.common.replay.episode_replay import Replay
 from tdmpc2.common.replay.types import Batch, to_device
 from tdmpc2.common.system.errors import UserError
+from tdmpc2.common.training.base_agent import BaseAgent
 from tdmpc2.kernels.blocked import BlockedWeights
 from tdmpc2.noise import PlanNoise
 
 
-class TDMPC:
+class TDMPC(BaseAgent):
     """The TD-MPC agent: model, optimizers and planner state.
 
     Args:
@@ -50,10 +52,7 @@ class TDMPC:
     # sampled with replacement also when it is full, and sub-trajectories may start one transition
     # later.
     config_class = TDMPCConfig
-    num_envs = 1
-    replay_visibility: Literal["transition", "episode"] = "episode"
-    replay_across_episodes = False
-    seed_with_agent = False
+    multitask = True
 
     def __init__(
         self, config: TDMPCConfig, env: EnvSpec, *, seed: int, device: torch.device | str = "cpu"
@@ -64,7 +63,7 @@ class TDMPC:
         self.config, self.env, self.device = config, env, torch.device(device)
         self.replay_length = config.horizon
         self.replay_priorities = (config.per_alpha, config.per_beta)
-        self.seed_decisions = config.seed_decisions - 1  # decisions are counted from 0
+        self.seed_decisions = config.seed_decisions
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, "parameters"))
             self.model = TOLD(config, env).to(self.device)
@@ -95,6 +94,12 @@ class TDMPC:
         self._plan = compiler.protect(planner.plan)
         self._blocked: BlockedWeights | None = None
         self._differentiate = compiler.protect(differentiate)
+
+    @classmethod
+    def gflop(cls, config: TDMPCConfig, obs_dim: int, action_dim: int) -> dict[str, float]:
+        """Return the operations of a plan and an update; see `BaseAgent.gflop`."""
+        plan = tdmpc_plan_gflop(config, action_dim)
+        return {"plan": plan, "update": tdmpc_update_gflop(config, obs_dim, action_dim)}
 
     def num_parameters(self) -> int:
         """Return the number of learned parameters, without target networks."""

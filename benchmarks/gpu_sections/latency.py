@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from gpu_sections.bench import WALKER, make_filled_agent, observation, seconds_of, set_up
 from gpu_sections.report import Report, Settings
-from sweeps.planning import flops
+from tdmpc2.runners.work import gflop_of
 
 # Bytes that an update reads and writes per parameter: Adam, gradient clipping, target networks, and
 # the weights themselves.
@@ -95,7 +95,7 @@ def measure(
     size = (agent.config.batch_size, agent.replay_length)
     kind = f"{precision}, {'compiled' if compiled else 'eager'}"
     repetitions = 3 if settings.small else 30
-    gflop = flops.gflop_by_name("tdmpc2", agent.config, WALKER.obs_shape[0], WALKER.action_dim)
+    gflop = gflop_of("tdmpc2", agent.config, WALKER.obs_shape[0], WALKER.action_dim)
     num_parameters = sum(p.numel() for p in agent.model.parameters())
     traffic = {"plan": 0.0, "update": UPDATE_BYTES_PER_PARAMETER * num_parameters}
     total = 0.0

@@ -8,23 +8,18 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from sweeps.planning.flops import gflop_by_name
 from sweeps.planning.planned_run import PlannedRun
 from tdmpc2.common.replay.ram_budget import replay_bytes
 from tdmpc2.common.run.spec import RunSpec
 from tdmpc2.envs.tasks import get_task
 from tdmpc2.runners.registry import agent_class
+from tdmpc2.runners.work import gflop_of, parameters_of
 
 # Measured on one core of a 2.5 GHz Xeon with AVX-512 (`benchmarks/speed.py`): its speed at matrix
 # multiplications (GFLOP/s); the time of planning and updates as a multiple of the time of their
 # matrix multiplications; and the fixed time of a call.
 CORE_GFLOPS = 100.0
-OVERHEAD = {
-    "tdmpc2": {"plan": 1.4, "update": 1.6},
-    "sac": {"update": 1.3},
-    "tdmpc": {"plan": 1.45, "update": 1.5},
-    "dreamerv3": {"update": 1.4},
-}
+OVERHEAD = 1.5
 CALL_SECONDS = 0.01
 # Not measured on this code: derived from a published 1.5 hours per million env steps of TD-MPC2 on
 # an RTX 3090 (two env steps per decision), divided equally between planning and updates. The other
@@ -38,7 +33,6 @@ ENV_SECONDS = {"dmcontrol": 0.001, "metaworld": 0.0022, "maniskill2": 0.01, "myo
 # of the time for single episodes.
 BATCHED = 0.8
 
-MILLION_PARAMETERS = {"sac": 3.3, "tdmpc": 1.5, "dreamerv3": 18.7, "smoke": 0.1, "small": 1.0}
 BYTES_PER_PARAMETER = 16  # fp32: the parameter, two moments of Adam, the target network's copy
 PROCESS_BYTES = 1.5e9  # torch, a simulator, evaluation environments
 RECORD_BYTES_PER_EPISODE = 400
@@ -75,22 +69,21 @@ def cost_of(spec: RunSpec, options: Mapping[str, Any], *, gpu: bool) -> Cost:
     obs_dim = task.obs_dim if spec.obs == "state" else 0
     act, learn = seconds_per_call(spec.method, config, obs_dim, task.action_dim, gpu=gpu)
     env = ENV_SECONDS.get(task.domain, 0.001)
-    ratio = getattr(config, "train_ratio", None)
-    updates = 1.0 if ratio is None else ratio / (config.batch_size * config.batch_length)
+    updates = agent_class(spec.method).updates_per_decision(config)
     training = decisions * (act + updates * learn + env)
     episodes = options.get("eval_episodes") or 10
     rounds = 1 + spec.budget / (options.get("eval_every") or task.eval_every)
     acting = act if gpu else BATCHED * act * episodes
     evaluating = rounds * task.episode_length * (acting + episodes * env)
-    rows = min(decisions * 1.01, getattr(config, "buffer_size", 1_000_000))
+    rows = min(decisions * 1.01, config.buffer_size)
     shape = (task.obs_dim,) if spec.obs == "state" else (9, 64, 64)
     replay = replay_bytes(int(rows), shape, task.action_dim, frame_stack=3)
-    parameters = _parameters(spec, config) * BYTES_PER_PARAMETER
+    model = parameters(spec.method, config) * BYTES_PER_PARAMETER
     records = RECORD_BYTES_PER_EPISODE * decisions / task.episode_length
-    kept = 2 * parameters + records
+    kept = 2 * model + records
     return Cost(
         seconds=training + evaluating,
-        memory=PROCESS_BYTES + replay + 2 * parameters,
+        memory=PROCESS_BYTES + replay + 2 * model,
         disk_running=kept + replay,
         disk=kept + (replay if options.get("keep_replay") else 0),
     )
@@ -115,22 +108,20 @@ def seconds_per_call(
         action_dim: action dimension.
         gpu: whether the calls run on a GPU; else on one core.
     """
-    gflops = gflop_by_name(method, config, obs_dim, action_dim)
-    if not getattr(config, "planning", True):
-        gflops.pop("plan", None)
+    gflops = gflop_of(method, config, obs_dim, action_dim)
     seconds = {
         name: GPU_CALL_SECONDS + gflop / GPU_GFLOPS
         if gpu
-        else CALL_SECONDS + OVERHEAD[method][name] * gflop / CORE_GFLOPS
+        else CALL_SECONDS + OVERHEAD * gflop / CORE_GFLOPS
         for name, gflop in gflops.items()
     }
     return seconds.get("plan", 0.001), seconds["update"]
 
 
-def _parameters(spec: RunSpec, config: Any) -> float:
-    size = str(getattr(config, "model_size", spec.method))
-    millions = MILLION_PARAMETERS.get(size) or MILLION_PARAMETERS.get(spec.method)
-    return 1e6 * (millions if millions is not None else float(size))
+def parameters(method: str, config: Any) -> float:
+    """Return the number of parameters: that of the model size's name, or of an agent."""
+    size = str(getattr(config, "model_size", ""))
+    return 1e6 * float(size) if size.isdigit() else parameters_of(method, config, 24, 6)
 
 
 # --- corrections by finished runs --------------------------------------------------------

@@ -38,7 +38,7 @@ class Preset:
         env_steps: budget of each run in env steps.
         overrides: settings by method.
         options: options of every run (see `RunOptions`).
-        must_learn: whether the sweep fails unless every TD-MPC2 run ends above its threshold.
+        must_learn: methods whose runs must end above their threshold, else the sweep fails.
         companions: runs that are added unless `methods=` is given; they need not learn.
     """
 
@@ -46,7 +46,7 @@ class Preset:
     env_steps: int | None = None
     overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
-    must_learn: bool = False
+    must_learn: tuple[str, ...] = ()
     companions: tuple[Companion, ...] = ()
 
 
@@ -90,7 +90,7 @@ SMOKE = Preset(
         },
     },
     options={"eval_every": 10_000, "checkpoint_minutes": 1.0},
-    must_learn=True,
+    must_learn=("tdmpc2",),
     companions=(
         Companion("sac", "cartpole-swingup", 3_000, _BRIEF),
         Companion("tdmpc", "cartpole-swingup", 3_000, _BRIEF),

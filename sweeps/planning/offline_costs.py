@@ -14,9 +14,9 @@ from sweeps.planning.costs import (
     BATCHED,
     BYTES_PER_PARAMETER,
     ENV_SECONDS,
-    MILLION_PARAMETERS,
     PROCESS_BYTES,
     Cost,
+    parameters,
     seconds_per_call,
 )
 from sweeps.planning.planned_run import PlannedRun
@@ -99,12 +99,11 @@ def cost_of(
     """
     config = make_config(spec.method, dict(spec.overrides), spec.task)
     seconds, source = _seconds(spec, config, options, speeds, gpu=gpu)
-    size = str(config.model_size)
-    parameters = 1e6 * float(MILLION_PARAMETERS.get(size) or size) * BYTES_PER_PARAMETER
+    model = parameters(spec.method, config) * BYTES_PER_PARAMETER
     rounds = 1 + spec.budget / (options.get("eval_every") or EVAL_EVERY)
     lines = rounds * len(spec.tasks) + 2 * spec.budget / (options.get("log_every") or 1000)
-    disk = 2 * parameters + lines * RECORD_BYTES_PER_LINE
-    memory = PROCESS_BYTES + 2 * parameters + ENV_BYTES * len(spec.tasks)
+    disk = 2 * model + lines * RECORD_BYTES_PER_LINE
+    memory = PROCESS_BYTES + 2 * model + ENV_BYTES * len(spec.tasks)
     return Cost(seconds, memory, disk, disk), source
 
 

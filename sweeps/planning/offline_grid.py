@@ -209,7 +209,7 @@ def _check_accumulate(spec: RunSpec, how: OfflineOptions) -> None:
     """Reject a number of micro-batches that the method or its batch size does not allow."""
     if how.accumulate == 1:
         return
-    if spec.method != "tdmpc2":
+    if not agent_class(spec.method).micro_batches:
         raise UserError(
             f"accumulate={how.accumulate}: {spec.method} does not support micro-batches; use "
             "methods=tdmpc2"

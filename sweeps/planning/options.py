@@ -8,7 +8,7 @@ from typing import Any, Literal
 from sweeps.planning.grid import NO_PRESET, PRESETS, Preset
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.envs.tasks import SUITES
-from tdmpc2.runners.registry import METHODS, MULTITASK_METHODS, OFFLINE_UPDATES
+from tdmpc2.runners.registry import METHODS, OFFLINE_UPDATES, multitask_methods
 
 SCALING = "scaling"
 """Suite of the scaling study: several model sizes on the task sets that `data=` names."""
@@ -49,7 +49,7 @@ class SweepOptions:
     methods: str | None = _option(
         None,
         f"comma-separated; default: {','.join(METHODS)} for a suite (suite=smoke: tdmpc2, and one "
-        f"short run of each other method), {','.join(MULTITASK_METHODS)} for suite=scaling, tdmpc2 "
+        f"short run of each other method), those with multi-task agents for suite=scaling, tdmpc2 "
         "for tasks= or data=",
     )
     seeds: str = _option("3", "number of seeds (3 means 1,2,3) or list of seeds (1,2,5)")
@@ -181,7 +181,7 @@ class SweepOptions:
         if self.methods is not None:
             return self.methods.split(",")
         if self.multitask:
-            return list(MULTITASK_METHODS) if self.suite == SCALING else ["tdmpc2"]
+            return list(multitask_methods()) if self.suite == SCALING else ["tdmpc2"]
         whole = self.suite is not None and not self.preset.companions
         return list(METHODS) if whole else ["tdmpc2"]
 

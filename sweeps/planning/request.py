@@ -120,7 +120,7 @@ def plan_runs(
         )
         for spec in specs:
             run = PlannedRun(spec, spec.run_dir(runs), missing=missing[spec.task])
-            run.must_learn = sweep.preset.must_learn and spec.method == "tdmpc2"
+            run.must_learn = spec.method in sweep.preset.must_learn
             planned.append(run)
     for companion in sweep.preset.companions if sweep.methods is None else ():
         spec = companion_spec(sweep.preset, companion, sweep.variant or sweep.preset.variant)

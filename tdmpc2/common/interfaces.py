@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import gymnasium
 import numpy as np
@@ -156,20 +156,35 @@ class ReplayBuffer(Protocol):
 
 @runtime_checkable
 class Agent(Protocol):
-    """Interface of the methods (TD-MPC2, SAC, TD-MPC, DreamerV3) to the training loop.
+    """Interface of a method to runners, training loop and sweeps.
+
+    It is complete: nothing else is used of an agent. It is created as
+    `Class(config, env, seed=seed, device=device)`; `tdmpc2.common.training.base_agent.BaseAgent`
+    has defaults for all of it but `act` and `update`.
 
     Attributes:
+        config_class: class of the hyperparameters, a frozen dataclass; its class method
+            `make(**overrides)` returns a config.
+        multitask: whether agents can learn several tasks from a dataset.
+        micro_batches: whether updates can be divided (`tdmpc2.sharded_update`).
+        seed_batch_class: `"module:Class"` that trains several seeds as one batch; None without.
+        config: hyperparameters, with a field `buffer_size`, the rows of the replay buffer.
         num_envs: number of training environments.
         replay_length: transitions in a sampled sub-trajectory, or observations in a sequence.
         replay_visibility: `transition` if the agent also learns from the current episode, whose
             transitions are stored at once; `episode` if it learns from finished episodes only.
         replay_across_episodes: whether sampled sequences may extend into the next episode.
         replay_priorities: `(alpha, beta)` of prioritized sampling; None for uniform sampling.
-        seed_decisions: decisions number 0 to this one (inclusive) come before the first update,
-            and are uniform random unless `seed_with_agent`.
+        seed_decisions: number of decisions at the start of a run that are uniform random, unless
+            `seed_with_agent`. Updates begin with the last of them or later.
         seed_with_agent: whether the agent chooses the actions of the seed decisions.
     """
 
+    config_class: ClassVar[type[Any]]
+    multitask: ClassVar[bool]
+    micro_batches: ClassVar[bool]
+    seed_batch_class: ClassVar[str | None]
+    config: Any
     num_envs: int
     replay_length: int
     replay_visibility: Literal["transition", "episode"]
@@ -177,6 +192,26 @@ class Agent(Protocol):
     replay_priorities: tuple[float, float] | None
     seed_decisions: int
     seed_with_agent: bool
+
+    @classmethod
+    def gflop(cls, config: Any, obs_dim: int, action_dim: int) -> dict[str, float] | None:
+        """Return the operations of `act` (`plan`) and `update` in GFLOP; None to count them.
+
+        Args:
+            config: hyperparameters.
+            obs_dim: observation dimension.
+            action_dim: action dimension.
+        """
+        ...
+
+    @classmethod
+    def updates_per_decision(cls, config: Any) -> float:
+        """Return the mean number of updates per decision after the seed decisions."""
+        ...
+
+    def num_parameters(self) -> int:
+        """Return the number of learned parameters."""
+        ...
 
     def updates_due(self, event: Event, counters: Counters) -> int:
         """Return the number of gradient steps to take after this event."""

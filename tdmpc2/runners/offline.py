@@ -39,11 +39,11 @@ from tdmpc2.envs.task_variants import with_switches
 from tdmpc2.envs.tasks import Task, get_task
 from tdmpc2.runners.offline_trainer import EvalGroup, OfflineSchedule, OfflineTrainer
 from tdmpc2.runners.registry import (
-    MULTITASK_METHODS,
     OFFLINE_UPDATES,
     agent_class,
     make_agent,
     make_offline_spec,
+    multitask_methods,
 )
 from tdmpc2.runners.setup import evaluation_workers, make_env_groups
 from tdmpc2.sharded_update import SplitUpdate
@@ -133,7 +133,7 @@ class _OfflineRun:
         num_micro_batches = self.options.accumulate
         if num_micro_batches == 1 and self.world.size == 1:
             return self.agent
-        if self.spec.method != "tdmpc2":
+        if not self.agent.micro_batches:
             raise UserError(
                 f"method={self.spec.method}: its batches cannot be divided; leave out accumulate= "
                 "and use one process"
@@ -174,8 +174,7 @@ class _OfflineRun:
         attempt = register_attempt(self.directory, allow_change=options.allow_commit_change)
         facts: dict[str, Any] = {"domain": "multitask", "metric": "score"}
         facts["model_size"] = self.agent.config.model_size
-        learned = [p for p in self.agent.model.parameters() if p.requires_grad]
-        facts["num_parameters"] = sum(p.numel() for p in learned)
+        facts["num_parameters"] = self.agent.num_parameters()
         records = RunFiles(self.directory, spec, facts)
         seed_globals(spec.seed)
         groups = eval_groups(self.tasks, self.shapes, evaluation_workers(options))
@@ -323,7 +322,7 @@ def usage(method: str) -> str:
             "Identity of the run:",
             "  task=                                      mt30, mt80, another suite, or several",
             "                                             tasks separated by commas",
-            f"  method=tdmpc2                              {' | '.join(MULTITASK_METHODS)}",
+            f"  method=tdmpc2                              {' | '.join(multitask_methods())}",
             "  seed=1                                     seed of all random numbers",
             f"  num_updates={OFFLINE_UPDATES:<31,}budget in gradient steps",
             "  variant=                                   name of these settings; default: derived",

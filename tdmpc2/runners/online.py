@@ -206,7 +206,7 @@ class _Lane:
             seed_batch: position of the run in its seed batch, e.g. `1 of 3`; None without one.
         """
         options = self.options
-        config = self.agent.config  # type: ignore[attr-defined]
+        config = self.agent.config
         self.numeric = apply_numeric_path(
             self.directory / "numeric.json",
             self.device,
@@ -232,7 +232,7 @@ class _Lane:
         eval_envs = make_env_group(self.wanted, options.eval_episodes, workers)
         stack.enter_context(contextlib.closing(eval_envs))
         facts = {"domain": self.task.domain, "metric": self.task.metric}
-        facts["model_size"] = getattr(self.agent.config, "model_size", None)  # type: ignore[attr-defined]
+        facts["model_size"] = getattr(self.agent.config, "model_size", None)
         self.records = RunFiles(self.directory, spec, facts)
         self.trainer = Trainer(
             self.agent,

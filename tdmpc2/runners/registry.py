@@ -6,6 +6,8 @@ import dataclasses
 import importlib
 import inspect
 from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.metadata import entry_points
 from typing import Any
 
 import torch
@@ -15,6 +17,7 @@ from tdmpc2.common.run.spec import RunSpec, Scalar, overrides_of, variant_name
 from tdmpc2.common.system import cli
 from tdmpc2.common.system.config_checks import require
 from tdmpc2.common.system.errors import UserError, did_you_mean
+from tdmpc2.common.training.base_agent import BaseAgent
 from tdmpc2.common.training.lockstep import BatchedAgents
 from tdmpc2.envs.assets import MissingAssetsError, find_assets
 from tdmpc2.envs.factory import check_obs
@@ -31,22 +34,55 @@ METHODS: dict[str, str] = {
     "dreamerv3": "baselines.dreamerv3.agent:DreamerV3",
 }
 
-MULTITASK_METHODS = ("tdmpc2", "tdmpc")  # methods with multi-task agents, trained from a dataset
+ENTRY_POINTS = "tdmpc2_repro.methods"
+"""Entry-point group of methods in other packages: `name = "package.module:Class"`."""
 OFFLINE_UPDATES = 10_000_000
 """Default number of updates for training from a dataset: that of the official code."""
 QUIRKY_DATASETS = ("mt30", "mt80")  # the released models for these have special settings
 
 
+@cache
+def registered_methods() -> dict[str, str]:
+    """Return the methods of this suite and of installed packages: name → `"module:Class"`."""
+    others = {point.name: point.value for point in entry_points(group=ENTRY_POINTS)}
+    return {**others, **METHODS}
+
+
+@cache
 def agent_class(method: str) -> type[Any]:
     """Return the agent class of a method.
 
+    Args:
+        method: name of a registered method, or `package.module:Class`.
+
     Raises:
-        UserError: the method is unknown.
+        UserError: the method is unknown, cannot be imported, or lacks a part of the interface.
     """
-    if method not in METHODS:
-        raise UserError(f"unknown method '{method}'{did_you_mean(method, METHODS)}")
-    module, _, name = METHODS[method].partition(":")
-    return getattr(importlib.import_module(module), name)
+    known = registered_methods()
+    target = known.get(method, method if ":" in method else None)
+    if target is None:
+        raise UserError(
+            f"unknown method '{method}'{did_you_mean(method, known)}; a method of your own is "
+            "named as package.module:Class"
+        )
+    module, _, name = target.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        if method in METHODS:
+            raise
+        raise UserError(f"method={method}: cannot be imported ({error})") from None
+    if not (isinstance(found, type) and issubclass(found, BaseAgent)):
+        raise UserError(
+            f"method={method}: {name} is not a subclass of {BaseAgent.__module__}.BaseAgent"
+        )
+    return found
+
+
+@cache
+def multitask_methods() -> tuple[str, ...]:
+    """Return the methods of this suite with multi-task agents, which learn from a dataset."""
+    return tuple(method for method in METHODS if agent_class(method).multitask)
 
 
 def make_spec(
@@ -169,9 +205,9 @@ def make_offline_spec(
 
 def require_multitask(method: str) -> None:
     """Raise `UserError` if a method has no multi-task agents."""
-    valid = " or ".join(MULTITASK_METHODS)
-    text = f"method={method}: learns one task at a time; use {valid}"
-    require(method in MULTITASK_METHODS, text)
+    if not agent_class(method).multitask:
+        valid = " or ".join(multitask_methods())
+        raise UserError(f"method={method}: learns one task at a time; use {valid}")
 
 
 def make_config(method: str, overrides: Mapping[str, Any], task_set: str | None = None) -> Any:
@@ -254,7 +290,7 @@ def make_agent(spec: RunSpec, env: EnvSpec, device: torch.device) -> Agent:
 
 def has_seed_batch(method: str) -> bool:
     """Return whether agents of several seeds of a method can be trained as one batch."""
-    return getattr(agent_class(method), "seed_batch_class", None) is not None
+    return agent_class(method).seed_batch_class is not None
 
 
 def why_alone(spec: RunSpec) -> str | None:
@@ -278,5 +314,7 @@ def make_seed_batch(agents: Sequence[Agent], going: Sequence[bool]) -> BatchedAg
         agents: agents of several seeds, restored by their runs.
         going: whether the run of each agent continues; the other agents keep the batch size.
     """
-    module, _, name = agents[0].seed_batch_class.partition(":")  # type: ignore[attr-defined]
+    target = agents[0].seed_batch_class
+    assert target is not None
+    module, _, name = target.partition(":")
     return getattr(importlib.import_module(module), name)(agents, going)

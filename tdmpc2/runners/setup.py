@@ -177,10 +177,10 @@ def check_fits(
             larger than the free memory, or the horizon is longer than an episode.
     """
     decisions = max(env.episode_lengths)
-    if agent.replay_visibility == "episode" and agent.seed_decisions < decisions:
+    if agent.replay_visibility == "episode" and agent.seed_decisions <= decisions:
         raise UserError(
-            f"seed_decisions={agent.seed_decisions}: updates start after a whole episode, "
-            f"so at least {decisions} are needed"
+            f"seed_decisions={agent.config.seed_decisions}: updates start after a whole episode of "
+            f"{decisions} decisions; use more"
         )
     least = agent.num_envs * (decisions + 1)
     if agent.config.buffer_size < least:

@@ -229,7 +229,7 @@ def test_the_small_model_takes_larger_steps_unless_told_otherwise() -> None:
 def test_half_an_update_per_decision() -> None:
     """512 observations are replayed per decision, in batches of 16 x 64."""
     agent = DreamerV3(DreamerV3Config.make(model_size="small"), SMALL, seed=0)
-    assert (agent.num_envs, agent.replay_length, agent.seed_decisions) == (4, 64, 1023)
+    assert (agent.num_envs, agent.replay_length, agent.seed_decisions) == (4, 64, 1024)
     done, decisions = 0, 0
     for _ in range(1000):
         decisions += 4

@@ -141,7 +141,7 @@ def test_a_critic_that_fits_has_no_gradient() -> None:
 
 def test_one_update_per_decision_after_seeding() -> None:
     agent = make(seed_decisions=100)
-    assert agent.seed_decisions == 99  # decisions 0 to 99 are random
+    assert agent.seed_decisions == 100
     due = [agent.updates_due("decision", Counters(n, 0, n)) for n in (1, 100, 101, 500)]
     assert due == [0, 0, 1, 1]
     assert agent.updates_due("episode_end", Counters(500, 0, 50)) == 0

@@ -210,7 +210,7 @@ def test_warm_starts_end_with_zeros_and_begin_anew() -> None:
 
 def test_as_many_updates_as_decisions_after_each_episode() -> None:
     agent = make(seed_decisions=100)
-    assert agent.seed_decisions == 99
+    assert agent.seed_decisions == 100
     assert agent.updates_due("decision", Counters(500, 7, 20)) == 0
     assert agent.updates_due("episode_end", Counters(50, 0, 50)) == 0
     assert agent.updates_due("episode_end", Counters(100, 0, 50)) == 100

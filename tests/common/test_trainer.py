@@ -32,7 +32,7 @@ NEVER = math.inf
 class CountingAgent:
     """Acts constantly; its only parameter is the number of its updates."""
 
-    num_envs, replay_length, seed_decisions = 1, 1, 60
+    num_envs, replay_length, seed_decisions = 1, 1, 61
     replay_visibility = "episode"
     replay_across_episodes, replay_priorities, seed_with_agent = False, None, False
 
@@ -105,7 +105,7 @@ def steps(directory: Path, name: str) -> list[int]:
 
 
 def test_random_actions_first_then_the_agents(tmp_path: Path) -> None:
-    """As in the official code, decisions number 0 to `seed_decisions` (inclusive) are random."""
+    """The first `seed_decisions` decisions are random."""
     trainer = make_trainer(tmp_path, env_steps=100, eval_every=1000)
     trainer.run()
     agent = trainer.agent
@@ -244,7 +244,7 @@ def test_who_acts_before_the_first_update(with_agent: bool, tmp_path: Path) -> N
     agent.seed_with_agent = with_agent
     trainer.run()
     exploring = sum(explore for _, _, explore in agent.acts)
-    assert exploring == (200 if with_agent else 200 - agent.seed_decisions - 1)
+    assert exploring == (200 if with_agent else 200 - agent.seed_decisions)
     assert len(agent.episodes_seen) == 200 - agent.seed_decisions
 
 

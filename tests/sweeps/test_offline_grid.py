@@ -15,7 +15,7 @@ from sweeps.planning.request import Request, parse_request
 from tdmpc2.common.system import cli
 from tdmpc2.data.dataset import Dataset
 from tdmpc2.runners.offline import parse as parse_training
-from tdmpc2.runners.registry import MULTITASK_METHODS
+from tdmpc2.runners.registry import multitask_methods
 from tests.sweeps.datasets import suite_dataset, toy_dataset
 from tests.test_offline import TASKS
 
@@ -38,7 +38,7 @@ def test_a_scaling_study(folders: dict[str, Path], tmp_path: Path) -> None:
     found = [(run.spec.method, run.spec.task, run.kind, run.spec.seed) for run in request.planned]
     assert found == [
         (method, name, f"{name} {size}M", seed)
-        for method in MULTITASK_METHODS
+        for method in multitask_methods()
         for name in ("mt30", "smoke")
         for size in SIZES
         for seed in (1, 2)
@@ -117,7 +117,7 @@ def test_arguments_hold_from_any_folder(
     arguments = ask("suite=scaling", "data=mt30=mt30,./smoke", "seeds=1").arguments
     monkeypatch.chdir("/")
     assert f"data=mt30={folders['mt30']},{folders['smoke']}" in arguments
-    assert len(parse_request(arguments).planned) == 2 * len(MULTITASK_METHODS) * len(SIZES)
+    assert len(parse_request(arguments).planned) == 2 * len(multitask_methods()) * len(SIZES)
 
 
 REFUSED = {

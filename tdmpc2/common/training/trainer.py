@@ -205,7 +205,7 @@ class Trainer:
 
     def _choose_actions(self, plays: Sequence[Play]) -> Steps[list[np.ndarray]]:
         """Return uniform random actions while seeding, unless the agent does that, else its own."""
-        seeding = self.progress.decisions <= self.agent.seed_decisions
+        seeding = self.progress.decisions < self.agent.seed_decisions
         if seeding and not self.agent.seed_with_agent:
             space: Any = self.envs[0].action_space
             return [self.rng.uniform(space.low, space.high).astype(np.float32) for _ in plays]

@@ -1,60 +1,20 @@
-"""Count the floating-point operations of planning and updates, a lower bound on compute time.
+"""Floating-point operations of the baselines' calls: a lower bound on compute time.
 
 Only matrix multiplications count; a multiplication and an addition are two operations. The counts
-are the minimum that the arithmetic requires, not what the code executes: only the two sampled
-Q-functions are evaluated, the terms that all samples share in the first step are computed once,
-and the policy prior's action sequences are evaluated once per plan. Configs of the baselines are
-typed `Any`, since `sweeps.planning` must not import them.
+are the minimum that the arithmetic requires, not what the code executes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
-from tdmpc2.config import TDMPC2Config
-
-
-def plan_gflop(config: TDMPC2Config, action_dim: int) -> float:
-    """Count the operations of one planning call in one environment, in GFLOP."""
-    width, latent, out = config.mlp_dim, config.latent_dim, config.num_bins
-    first, square = (latent + action_dim) * width, width * width
-    dynamics, reward = square + width * latent, square + width * out  # without the first layers
-    policy = latent * width + square + 2 * width * action_dim
-    q = min(config.num_q, 2) * (first + square + width * out)
-    step = 2 * first + dynamics + reward
-    start = 2 * action_dim * width + dynamics + reward
-    samples = (config.num_samples - config.num_pi_samples) * (start + (config.horizon - 1) * step)
-    each = samples + config.num_samples * (policy + q)
-    prior = config.num_pi_samples * config.horizon * (policy + step)
-    return 2e-9 * (config.num_iterations(action_dim) * each + prior)
+if TYPE_CHECKING:
+    from baselines.dreamerv3.config import DreamerV3Config
+    from baselines.sac import SACConfig
+    from baselines.tdmpc.config import TDMPCConfig
 
 
-def update_gflop(config: TDMPC2Config, obs_dim: int, action_dim: int) -> float:
-    """Count the operations of one gradient update, in GFLOP.
-
-    The backward pass of a layer is two matrix multiplications.
-
-    Args:
-        config: config of TD-MPC2.
-        obs_dim: observation dimension.
-        action_dim: action dimension.
-    """
-    width, latent, out = config.mlp_dim, config.latent_dim, config.num_bins
-    batch, horizon = config.batch_size, config.horizon
-    first, square = (latent + action_dim) * width, width * width
-    encoder = obs_dim * config.enc_dim + config.enc_dim * latent
-    policy = latent * width + square + 2 * width * action_dim
-    q, pair = first + square + width * out, min(config.num_q, 2)
-    target = horizon * (encoder + policy + pair * q)
-    model = 3 * horizon * (first + square + width * latent + first + square + width * out)
-    model += 3 * horizon * config.num_q * q
-    model += 3 * encoder - obs_dim * config.enc_dim  # observations need no gradient
-    actor = (horizon + 1) * (3 * policy - latent * width + 2 * pair * q)
-    return 2e-9 * batch * (target + model + actor)
-
-
-def sac_update_gflop(config: Any, obs_dim: int, action_dim: int) -> float:
+def sac_update_gflop(config: SACConfig, obs_dim: int, action_dim: int) -> float:
     """Count the operations of one gradient update of SAC, in GFLOP.
 
     The actor loss needs no weight gradients of the critics.
@@ -73,7 +33,7 @@ def sac_update_gflop(config: Any, obs_dim: int, action_dim: int) -> float:
     return 2e-9 * config.batch_size * (target + critics + policy)
 
 
-def _tdmpc_layers(config: Any, action_dim: int) -> tuple[int, int, int, int]:
+def _tdmpc_layers(config: TDMPCConfig, action_dim: int) -> tuple[int, int, int, int]:
     """Count the multiplications of dynamics, reward, policy and one Q-function of TD-MPC."""
     width, latent = config.mlp_dim, config.latent_dim
     assert latent is not None
@@ -83,7 +43,7 @@ def _tdmpc_layers(config: Any, action_dim: int) -> tuple[int, int, int, int]:
     return dynamics, first + square + width, policy, first + square + width
 
 
-def tdmpc_plan_gflop(config: Any, action_dim: int) -> float:
+def tdmpc_plan_gflop(config: TDMPCConfig, action_dim: int) -> float:
     """Count the operations of one planning call of TD-MPC at its full horizon, in GFLOP."""
     dynamics, reward, policy, q = _tdmpc_layers(config, action_dim)
     assert config.iterations is not None
@@ -93,7 +53,7 @@ def tdmpc_plan_gflop(config: Any, action_dim: int) -> float:
     return 2e-9 * (config.iterations * each + prior)
 
 
-def tdmpc_update_gflop(config: Any, obs_dim: int, action_dim: int) -> float:
+def tdmpc_update_gflop(config: TDMPCConfig, obs_dim: int, action_dim: int) -> float:
     """Count the operations of one gradient update of TD-MPC, in GFLOP.
 
     Args:
@@ -111,7 +71,7 @@ def tdmpc_update_gflop(config: Any, obs_dim: int, action_dim: int) -> float:
     return 2e-9 * config.batch_size * (target + model + actor)
 
 
-def dreamerv3_update_gflop(config: Any, obs_dim: int, action_dim: int) -> float:
+def dreamerv3_update_gflop(config: DreamerV3Config, obs_dim: int, action_dim: int) -> float:
     """Count the operations of one gradient update of DreamerV3, in GFLOP.
 
     The update trains the world model, then actor and critic in imagination. Imagined dynamics,
@@ -146,29 +106,3 @@ def dreamerv3_update_gflop(config: Any, obs_dim: int, action_dim: int) -> float:
     # Values with gradients for their inputs, weight gradients of the critic, the target critic.
     step += 2 * reward + (2 * reward - first) + reward
     return 2e-9 * (model + starts * (c.imagination * step + reward))
-
-
-# Method → functions that count a planning call (None if it does not plan) and a gradient update.
-COUNTS: dict[str, tuple[Callable[..., float] | None, Callable[..., float]]] = {
-    "tdmpc2": (plan_gflop, update_gflop),
-    "sac": (None, sac_update_gflop),
-    "tdmpc": (tdmpc_plan_gflop, tdmpc_update_gflop),
-    "dreamerv3": (None, dreamerv3_update_gflop),
-}
-
-
-def gflop_by_name(method: str, config: Any, obs_dim: int, action_dim: int) -> dict[str, float]:
-    """Count the operations of a method's planning call and gradient update, in GFLOP by name.
-
-    Args:
-        method: a key of `METHODS`.
-        config: config of the method.
-        obs_dim: observation dimension.
-        action_dim: action dimension.
-
-    Returns:
-        `{"plan": …, "update": …}`; without `plan` if the method does not plan.
-    """
-    plan, update = COUNTS[method]
-    gflops = {"update": update(config, obs_dim, action_dim)}
-    return gflops if plan is None else {"plan": plan(config, action_dim)} | gflops

@@ -1,0 +1,178 @@
+"""Base classes of agents and their configs; a method needs no more than to extend them."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tdmpc2.common.interfaces import Counters, EnvSpec, Event
+from tdmpc2.common.numerics.optim import Draws
+from tdmpc2.common.numerics.seeding import derive_seed
+from tdmpc2.common.system.config_checks import require_known
+
+
+@dataclass(frozen=True)
+class BaseConfig:
+    """Hyperparameters that the training loop needs of every method.
+
+    Attributes:
+        buffer_size: rows of the replay buffer.
+        seed_decisions: decisions with uniform random actions before the first update.
+    """
+
+    buffer_size: int = 1_000_000
+    seed_decisions: int = 1_000
+
+    @classmethod
+    def make(cls, **overrides: Any) -> Self:
+        """Return the config with overrides.
+
+        Raises:
+            UserError: a field is unknown, or a value is out of range.
+        """
+        require_known(cls, overrides)
+        return cls(**overrides)
+
+
+class BaseAgent(abc.ABC):
+    """An agent with the defaults of the `Agent` interface.
+
+    A subclass creates its networks and optimizers in `__init__`, after `super().__init__(...)`,
+    and implements `act` and `update`. By default it learns from finished episodes, one update per
+    decision, and `state_dict` covers every attribute that is a module, an optimizer or a noise
+    source, and the attributes named in `state_fields`.
+
+    Args:
+        config: hyperparameters.
+        env: shapes, tasks and episode lengths of the environment.
+        seed: seed of the parameters and of all noise.
+        device: device of parameters and noise.
+
+    Attributes:
+        config_class: class of the hyperparameters, a frozen dataclass with `make` (see
+            `BaseConfig`).
+        multitask: whether agents can learn several tasks from a dataset.
+        micro_batches: whether updates can be divided (`tdmpc2.sharded_update`).
+        seed_batch_class: `"module:Class"` that trains several seeds as one batch; None without.
+        state_fields: further attributes that a checkpoint contains: numbers, tensors, containers.
+    """
+
+    config_class: ClassVar[type[Any]] = BaseConfig
+    multitask: ClassVar[bool] = False
+    micro_batches: ClassVar[bool] = False
+    seed_batch_class: ClassVar[str | None] = None
+    state_fields: ClassVar[tuple[str, ...]] = ()
+
+    num_envs: int = 1
+    replay_length: int = 1
+    replay_visibility: Literal["transition", "episode"] = "episode"
+    replay_across_episodes: bool = False
+    replay_priorities: tuple[float, float] | None = None
+    seed_with_agent: bool = False
+
+    def __init__(
+        self, config: Any, env: EnvSpec, *, seed: int, device: torch.device | str = "cpu"
+    ) -> None:
+        self.config, self.env, self.device = config, env, torch.device(device)
+        self.seed_decisions = config.seed_decisions
+        self.train_noise: Any = Draws(derive_seed(seed, "train noise"), self.device)
+        self.eval_noise: Any = Draws(derive_seed(seed, "evaluation noise"), self.device)
+
+    @staticmethod
+    def initialized(make: Callable[[], Any], seed: int) -> Any:
+        """Call a function that creates networks, with parameters that depend on the seed only.
+
+        Args:
+            make: creates the networks.
+            seed: seed of the run.
+        """
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(seed, "parameters"))
+            return make()
+
+    @classmethod
+    def gflop(cls, config: Any, obs_dim: int, action_dim: int) -> dict[str, float] | None:
+        """Return the floating-point operations of a call of `act` and of an update, in GFLOP.
+
+        Args:
+            config: hyperparameters.
+            obs_dim: observation dimension.
+            action_dim: action dimension.
+
+        Returns:
+            `{"plan": …, "update": …}`, without `plan` if acting costs next to nothing. None has
+            them counted in one call of each.
+        """
+        del config, obs_dim, action_dim
+        return None
+
+    @classmethod
+    def updates_per_decision(cls, config: Any) -> float:
+        """Return the mean number of updates per decision after the seed decisions."""
+        del config
+        return 1.0
+
+    def num_parameters(self) -> int:
+        """Return the number of learned parameters."""
+        modules = [value for value in vars(self).values() if isinstance(value, nn.Module)]
+        return sum(p.numel() for m in modules for p in m.parameters() if p.requires_grad)
+
+    def compile(self, on_failure: Callable[[], None] | None = None) -> None:
+        """Compile functions from the next call on. By default, nothing is compiled.
+
+        Args:
+            on_failure: called if compilation fails.
+        """
+        del on_failure
+
+    def updates_due(self, event: Event, counters: Counters) -> int:
+        """Return the number of updates due: one per decision after the seed decisions."""
+        return int(event == "decision" and counters.decisions > self.seed_decisions)
+
+    @abc.abstractmethod
+    def act(
+        self, obs: np.ndarray, *, first: np.ndarray, explore: bool, task: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Return actions `(B, A)` in [-1, 1].
+
+        Args:
+            obs: observations `(B, *obs_shape)`.
+            first: `(B,)`, True where an episode begins.
+            explore: True for training, False for evaluation.
+            task: `(B,)` indices of tasks; None for a single task.
+        """
+
+    @abc.abstractmethod
+    def update(self, replay: Any) -> dict[str, Tensor]:
+        """Take one gradient step on a batch from `replay` and return scalar metrics."""
+
+    def seed_evaluation(self, seed: int) -> None:
+        """Seed the noise of evaluation."""
+        self.eval_noise.generator.manual_seed(seed)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that a resume needs."""
+        state: dict[str, Any] = {name: getattr(self, name) for name in self.state_fields}
+        for name, value in vars(self).items():
+            if isinstance(value, nn.Module | torch.optim.Optimizer):
+                state[name] = value.state_dict()
+            elif isinstance(value, Draws):
+                state[name] = value.generator.get_state()
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        for name, value in state.items():
+            current = getattr(self, name)
+            if isinstance(current, nn.Module | torch.optim.Optimizer):
+                current.load_state_dict(value)
+            elif isinstance(current, Draws):
+                current.generator.set_state(value.cpu())
+            else:
+                setattr(self, name, value)
