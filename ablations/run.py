@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import argparse
 import sys
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from tabulate import tabulate
-
-from ablations.specs import ABLATIONS, FIG9, Ablation, combined, read_specs
+from ablations.specs import (
+    ABLATIONS,
+    FIG9,
+    Ablation,
+    combined,
+    read_specs,
+    table_of_ablations,
+)
 from sweeps import launch
 from sweeps.execution import slurm
 from sweeps.planning.grid import SMOKE
@@ -138,10 +142,10 @@ def make_parser() -> argparse.ArgumentParser:
             how: dict[str, Any] = {"action": "append_const", "const": one.name, "dest": "chosen"}
             flags.add_argument(f"--{one.name}", **how, help=about)
     for flag, values in valued_flags().items():
-        (first, *_) = (one for one in ABLATIONS if one.name.startswith(f"{flag} "))
+        first = next(one for one in ABLATIONS if one.name.startswith(f"{flag} "))
         about = f"{first.factor}: sets {first.changes.partition('=')[0]} to this value"
-        shown = "|".join(values)
-        flags.add_argument(f"--{flag}", action="append", default=[], metavar=shown, help=about)
+        how = {"action": "append", "default": [], "metavar": "|".join(values)}
+        flags.add_argument(f"--{flag}", **how, help=about)
     selection = parser.add_argument_group("selection of ablations")
     training = parser.add_argument_group("training runs")
     for group, table in ((selection, SELECTION), (training, HOW)):
@@ -383,23 +387,6 @@ def _report(args: argparse.Namespace, base: Base) -> int:
         arguments["spec"] = args.spec
     print()
     return report.main([f"{key}={value}" for key, value in arguments.items()])
-
-
-def table_of_ablations() -> str:
-    """Format the table of ablations for `--list`."""
-    rows = [
-        (
-            one.factor,
-            f"--{one.name}",
-            one.changes.replace(" ", "\n"),
-            one.expected or "",
-            textwrap.fill(one.claim, 40),
-            one.figure or "not from the paper",
-        )
-        for one in ABLATIONS
-    ]
-    head = ["factor", "flag", "changes", "expected", "claim", "source"]
-    return tabulate(rows, head, "simple")
 
 
 if __name__ == "__main__":

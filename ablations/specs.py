@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,8 @@ from functools import cached_property
 from itertools import combinations
 from pathlib import Path
 from typing import Any
+
+from tabulate import tabulate
 
 from ablations.verdicts import Expected
 from tdmpc2.common.run.spec import Scalar
@@ -197,6 +200,23 @@ ABLATIONS: tuple[Ablation, ...] = (
         ),
     ),
 )
+
+
+def table_of_ablations() -> str:
+    """Format the table of ablations for `--list`."""
+    rows = [
+        (
+            one.factor,
+            f"--{one.name}",
+            one.changes.replace(" ", "\n"),
+            one.expected or "",
+            textwrap.fill(one.claim, 40),
+            one.figure or "not from the paper",
+        )
+        for one in ABLATIONS
+    ]
+    head = ["factor", "flag", "changes", "expected", "claim", "source"]
+    return tabulate(rows, head, "simple")
 
 
 def combined(parts: Sequence[Ablation]) -> Ablation:

@@ -276,7 +276,13 @@ class SAC(BaseAgent):
 
     @classmethod
     def gflop(cls, config: SACConfig, obs_dim: int, action_dim: int) -> dict[str, float]:
-        """Return the operations of an update; see `BaseAgent.gflop`."""
+        """Return the operations of an update, in GFLOP.
+
+        Args:
+            config: hyperparameters.
+            obs_dim: observation dimension.
+            action_dim: action dimension.
+        """
         return {"update": sac_update_gflop(config, obs_dim, action_dim)}
 
     def num_parameters(self) -> int:

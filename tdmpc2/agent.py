@@ -80,7 +80,13 @@ class TDMPC2(BaseAgent):
 
     @classmethod
     def gflop(cls, config: TDMPC2Config, obs_dim: int, action_dim: int) -> dict[str, float]:
-        """Return the operations of a plan and an update; see `BaseAgent.gflop`."""
+        """Return the operations of a plan and an update, in GFLOP.
+
+        Args:
+            config: hyperparameters.
+            obs_dim: observation dimension.
+            action_dim: action dimension.
+        """
         found = {"plan": plan_gflop(config, action_dim)} if config.planning else {}
         return found | {"update": update_gflop(config, obs_dim, action_dim)}
 

@@ -90,7 +90,13 @@ class DreamerV3(BaseAgent):
 
     @classmethod
     def gflop(cls, config: DreamerV3Config, obs_dim: int, action_dim: int) -> dict[str, float]:
-        """Return the operations of an update; see `BaseAgent.gflop`."""
+        """Return the operations of an update, in GFLOP.
+
+        Args:
+            config: hyperparameters.
+            obs_dim: observation dimension.
+            action_dim: action dimension.
+        """
         return {"update": dreamerv3_update_gflop(config, obs_dim, action_dim)}
 
     @classmethod

@@ -97,7 +97,13 @@ class TDMPC(BaseAgent):
 
     @classmethod
     def gflop(cls, config: TDMPCConfig, obs_dim: int, action_dim: int) -> dict[str, float]:
-        """Return the operations of a plan and an update; see `BaseAgent.gflop`."""
+        """Return the operations of a plan and an update, in GFLOP.
+
+        Args:
+            config: hyperparameters.
+            obs_dim: observation dimension.
+            action_dim: action dimension.
+        """
         plan = tdmpc_plan_gflop(config, action_dim)
         return {"plan": plan, "update": tdmpc_update_gflop(config, obs_dim, action_dim)}
 

@@ -204,7 +204,11 @@ def make_offline_spec(
 
 
 def require_multitask(method: str) -> None:
-    """Raise `UserError` if a method has no multi-task agents."""
+    """Check that a method has multi-task agents.
+
+    Raises:
+        UserError: it has none.
+    """
     if not agent_class(method).multitask:
         valid = " or ".join(multitask_methods())
         raise UserError(f"method={method}: learns one task at a time; use {valid}")

@@ -67,7 +67,7 @@ def test_an_archive_downloaded_elsewhere(tmp_path):
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({"tdmpc2-abc/train.py": "x"}, "holds no folder"),
+        ({"tdmpc2-abc/train.py": "x"}, "contains no folder"),
         ({"tdmpc2-abc/results/readme.md": "x"}, "contains no curves"),
         ({**FILES, "../evil": "x"}, "write outside its folder"),
     ],

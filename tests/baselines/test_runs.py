@@ -195,5 +195,5 @@ def test_real_tasks_fit(method: str, task: str) -> None:
 def test_images_are_refused_in_a_line(method: str, tmp_path: Path) -> None:
     done = small(method, tmp_path, task="reacher-easy", obs="rgb")
     assert done.code == 2
-    assert done.err.startswith(f"error: method {method} learns")
+    assert done.err.startswith(f"error: method={method}: supports")
     assert list(tmp_path.iterdir()) == []

@@ -47,7 +47,7 @@ class CountingAgent:
 
     def updates_due(self, event: Event, counters: Counters) -> int:
         self.events.append((event, counters))
-        return int(event == "decision" and counters.decisions > self.seed_decisions)
+        return int(event == "decision" and counters.decisions >= self.seed_decisions)
 
     def act(self, obs: np.ndarray, *, first: np.ndarray, explore: bool, task: Any = None) -> Any:
         self.acts.append((len(obs), bool(first.all()), explore))
@@ -245,7 +245,7 @@ def test_who_acts_before_the_first_update(with_agent: bool, tmp_path: Path) -> N
     trainer.run()
     exploring = sum(explore for _, _, explore in agent.acts)
     assert exploring == (200 if with_agent else 200 - agent.seed_decisions)
-    assert len(agent.episodes_seen) == 200 - agent.seed_decisions
+    assert len(agent.episodes_seen) == 200 - agent.seed_decisions + 1
 
 
 # --- NaN, Inf and stops --------------------------------------------------------------------

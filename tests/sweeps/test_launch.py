@@ -83,7 +83,7 @@ def test_stopping_the_launcher_stops_its_runs_and_launching_again_finishes(
     )
     assert process.stdout is not None
     for line in process.stdout:
-        if "running" in line:
+        if ": running" in line:
             break
     process.send_signal(signal.SIGTERM)
     process.communicate()
