@@ -12,6 +12,7 @@ from sweeps.planning.flops import gflop_by_name
 from sweeps.planning.planned_run import PlannedRun
 from tdmpc2.common.replay.ram_budget import replay_bytes
 from tdmpc2.common.run.spec import RunSpec
+from tdmpc2.envs.adapters import ADAPTERS
 from tdmpc2.envs.tasks import get_task
 from tdmpc2.runners.registry import agent_class
 
@@ -32,8 +33,6 @@ CALL_SECONDS = 0.01
 # limited by their matrix multiplications.
 GPU_CALL_SECONDS = 0.0035
 GPU_GFLOPS = 20_000.0
-# Seconds per decision in the environment (docs/tasks.md).
-ENV_SECONDS = {"dmcontrol": 0.001, "metaworld": 0.0022, "maniskill2": 0.01, "myosuite": 0.004}
 # Evaluations select the actions of all episodes as one batch. On a CPU, that takes this fraction
 # of the time for single episodes.
 BATCHED = 0.8
@@ -74,7 +73,7 @@ def cost_of(spec: RunSpec, options: Mapping[str, Any], *, gpu: bool) -> Cost:
     config = _config(spec.method, spec.task, spec.overrides)
     obs_dim = task.obs_dim if spec.obs == "state" else 0
     act, learn = seconds_per_call(spec.method, config, obs_dim, task.action_dim, gpu=gpu)
-    env = ENV_SECONDS.get(task.domain, 0.001)
+    env = ADAPTERS[task.domain].seconds_per_decision
     ratio = getattr(config, "train_ratio", None)
     updates = 1.0 if ratio is None else ratio / (config.batch_size * config.batch_length)
     training = decisions * (act + updates * learn + env)
