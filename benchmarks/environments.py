@@ -50,7 +50,7 @@ print(json.dumps({
 class Options:
     """Options of the command."""
 
-    suite: str = field(default="all104", metadata={"help": " | ".join(sorted(SUITES))})
+    suite: str = field(default="all104", metadata={"help": lambda: " | ".join(sorted(SUITES))})
     episodes: int = field(default=3, metadata={"help": "episodes of each task"})
     ycb: str = field(default="official", metadata={"help": "source of pick-ycb's models"})
     faucet: str = field(default="official", metadata={"help": "source of turn-faucet's models"})

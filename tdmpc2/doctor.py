@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
 import shutil
@@ -21,10 +22,10 @@ from tdmpc2.common.numerics.numeric_path import choose_device, compiler_version,
 from tdmpc2.common.system import cli
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.system.paths import default_runs_dir
+from tdmpc2.envs.adapters import ADAPTERS, Adapter
 from tdmpc2.envs.assets import SOURCES, find_assets
-from tdmpc2.envs.factory import MANISKILL2_PYTHON
 from tdmpc2.envs.rendering import BACKENDS, INSTALL, VARIABLE, can_render, can_render_vulkan
-from tdmpc2.envs.tasks import get_suite
+from tdmpc2.envs.tasks import TASKS
 
 State = Literal["ok", "off", "FAIL"]
 STYLES = {"ok": "green", "off": "yellow", "FAIL": "bold red"}
@@ -32,12 +33,6 @@ STYLES = {"ok": "green", "off": "yellow", "FAIL": "bold red"}
 LEAST_FREE_GB = 5
 # Timeout for one simulator; the slowest first import on a shared file system is shorter.
 SECONDS = 300
-SIMULATORS = {
-    "dmcontrol": "walker-walk",
-    "metaworld": "mw-reach",
-    "myosuite": "myo-hand-reach",
-    "maniskill2": "lift-cube",
-}
 
 # Run in a subprocess, so that a simulator that crashes does not end the doctor.
 _TEN_STEPS = """
@@ -133,12 +128,15 @@ def check_gpu() -> Check:
     return Check("GPU", "off", "none", fix)
 
 
-def check_simulator(domain: str) -> Check:
-    """Check a simulator with ten decisions in one of its tasks."""
-    task = SIMULATORS[domain]
-    what = f"{domain} ({len(get_suite(domain))} tasks)"
-    if domain == "maniskill2" and sys.version_info[:2] > MANISKILL2_PYTHON:
-        return Check(what, "off", "no release for this Python version", "use Python 3.11")
+def check_simulator(adapter: Adapter) -> Check:
+    """Check a simulator with ten decisions in its probe task."""
+    assert adapter.probe is not None
+    task = adapter.probe
+    count = sum(row.domain == adapter.domain for row in TASKS.values())
+    what = f"{adapter.domain} ({count} task{'s' if count > 1 else ''})"
+    if not adapter.supports_python:
+        fix = "use Python {}.{}".format(*adapter.newest_python)
+        return Check(what, "off", "no release for this Python version", fix)
     command = [sys.executable, "-c", _TEN_STEPS, task]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
@@ -150,7 +148,7 @@ def check_simulator(domain: str) -> Check:
     message, _, command_line = last.removeprefix("error: ").rpartition(": ")
     if last.startswith("error: "):
         return Check(what, "FAIL", message, command_line)
-    return Check(what, "FAIL", last, f"pip install -e '.[{domain}]' --force-reinstall")
+    return Check(what, "FAIL", last, f"{adapter.install} --force-reinstall")
 
 
 def check_opengl() -> Check:
@@ -168,7 +166,7 @@ def check_opengl() -> Check:
 def check_vulkan() -> Check:
     """Check SAPIEN's rendering, which videos of ManiSkill2 need."""
     what = "videos (ManiSkill2)"
-    if sys.version_info[:2] <= MANISKILL2_PYTHON and can_render_vulkan():
+    if can_render_vulkan():
         return Check(what, "ok", "Vulkan")
     fix = "videos need a GPU with a Vulkan driver; training does not"
     return Check(what, "off", "no Vulkan device", fix)
@@ -212,19 +210,22 @@ def check_disk() -> Check:
     return Check("disk", "ok", found)
 
 
-CHECKS: tuple[Callable[[], Check], ...] = (
-    check_python,
-    check_torch,
-    check_compiler,
-    check_gpu,
-    *(lambda domain=domain: check_simulator(domain) for domain in SIMULATORS),
-    lambda: check_assets("ycb", "pick-ycb"),
-    lambda: check_assets("faucet", "turn-faucet"),
-    check_opengl,
-    check_vulkan,
-    check_slurm,
-    check_disk,
-)
+def checks() -> list[Callable[[], Check]]:
+    """Return all checks, in the order of the table."""
+    probed = [adapter for adapter in ADAPTERS.values() if adapter.probe is not None]
+    return [
+        check_python,
+        check_torch,
+        check_compiler,
+        check_gpu,
+        *(functools.partial(check_simulator, adapter) for adapter in probed),
+        lambda: check_assets("ycb", "pick-ycb"),
+        lambda: check_assets("faucet", "turn-faucet"),
+        check_opengl,
+        check_vulkan,
+        check_slurm,
+        check_disk,
+    ]
 
 
 def report(findings: Sequence[Check], console: Console) -> int:
@@ -271,7 +272,7 @@ def main(arguments: Sequence[str]) -> int:
         raise UserError(f"'{arguments[0]}': the doctor takes no arguments (see --help)")
     console = Console(highlight=False)
     with console.status("checking, about half a minute …"):
-        findings = [check() for check in CHECKS]
+        findings = [check() for check in checks()]
     return report(findings, console)
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tdmpc2.envs.adapters import ADAPTERS
 from tdmpc2.runners.registry import METHODS, agent_class
 
 ROOT = Path(__file__).parents[1]
@@ -21,15 +22,13 @@ SETUP = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools
 PACKAGES = tuple(pattern.strip("*") for pattern in SETUP["packages"]["find"]["include"])
 FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
-# Files or folders below `tdmpc2/envs` that know a simulator; MuJoCo serves several domains.
+# Beginnings of the names of files that import a simulator; MuJoCo serves several domains.
 SIMULATORS = {
-    "dm_control": ("dmcontrol",),
-    "dm_env": ("dmcontrol",),
-    "mujoco": ("dmcontrol", "metaworld", "myosuite", "physics", "mujoco_camera"),
-    "metaworld": ("metaworld",),
-    "myosuite": ("myosuite",),
-    "mani_skill2": ("maniskill2", "maniskill2_headless"),
-    "sapien": ("maniskill2", "maniskill2_headless"),
+    package: (
+        *(f"tdmpc2/envs/{domain}" for domain, row in ADAPTERS.items() if package in row.packages),
+        *("tdmpc2/envs/physics", "tdmpc2/envs/mujoco_camera") * (package == "mujoco"),
+    )
+    for package in sorted({name for row in ADAPTERS.values() for name in row.packages})
 }
 MAX_LINES = 400
 LAZY = re.compile(rf"((?:{'|'.join(PACKAGES)})[\w.]*):\w+")
@@ -86,7 +85,8 @@ def forbidden(folder: str, ours: tuple[str, ...], allowed: tuple[str, ...]) -> l
 
 COMMON = "tdmpc2.common"
 UTILITIES = (f"{COMMON}.system", f"{COMMON}.numerics", f"{COMMON}.interfaces")
-TABLES = ("tdmpc2.envs.tasks", "tdmpc2.envs.physics")  # facts of tasks, which need no simulator
+# Facts of tasks and simulators, which need no simulator.
+TABLES = ("tdmpc2.envs.tasks", "tdmpc2.envs.physics", "tdmpc2.envs.adapters")
 STORAGE = (*UTILITIES, f"{COMMON}.replay", f"{COMMON}.run")
 
 
@@ -131,10 +131,7 @@ HOMES = {
     "safetensors": ("tdmpc2/checkpoints/reading.py",),
     "matplotlib": ("analysis/",),
     "tensorboard": ("analysis/records/tensorboard_sacred.py",),
-    **{
-        simulator: tuple(f"tdmpc2/envs/{place}" for place in places)
-        for simulator, places in SIMULATORS.items()
-    },
+    **SIMULATORS,
 }
 
 

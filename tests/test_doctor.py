@@ -13,7 +13,7 @@ from rich.console import Console
 
 from tdmpc2 import doctor
 from tdmpc2.doctor import Check
-from tdmpc2.envs.tasks import TASKS
+from tdmpc2.envs.adapters import ADAPTERS
 
 COMMAND = [sys.executable, "-m", "tdmpc2.doctor"]
 
@@ -22,10 +22,10 @@ def test_every_default_feature_works_here() -> None:
     done = subprocess.run(COMMAND, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ""
-    for check in ("Python", "torch", *(f"{domain} (" for domain in doctor.SIMULATORS), "disk"):
+    probed = [f"{domain} (" for domain, adapter in ADAPTERS.items() if adapter.probe]
+    for check in ("Python", "torch", *probed, "disk"):
         line = next(line for line in done.stdout.splitlines() if line.startswith(check))
         assert " ok " in line
-    assert {*doctor.SIMULATORS, "toy"} == {task.domain for task in TASKS.values()}
     assert done.stdout.endswith("All required features work.\n")
 
 
@@ -71,7 +71,7 @@ def test_a_broken_simulator_fails_with_its_remedy(
 ) -> None:
     hide(tmp_path, package, code)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    finding = doctor.check_simulator(domain)
+    finding = doctor.check_simulator(ADAPTERS[domain])
     assert (finding.state, finding.found, finding.fix) == ("FAIL", found, fix)
 
 

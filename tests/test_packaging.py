@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
-from tdmpc2.envs.tasks import TASKS
+from tdmpc2.envs.adapters import ADAPTERS
 from tests.test_architecture import PACKAGES, ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -111,7 +111,8 @@ def test_every_import_is_a_declared_dependency():
 
 def test_extras_name_each_simulator_and_the_default_holds_them_all():
     extras = PROJECT["optional-dependencies"]
-    simulators = {task.domain for task in TASKS.values()} - {"toy"}
+    commands = "".join(adapter.install for adapter in ADAPTERS.values())
+    simulators = set(re.findall(r"'\.\[(\w+)\]'", commands))
     assert simulators | {"analysis", "sweeps", "dev"} == extras.keys()
     for simulator in simulators:
         assert set(extras[simulator]) <= set(PROJECT["dependencies"])
@@ -206,6 +207,13 @@ def test_missing_system_packages_are_named_with_what_they_are_for(project, tmp_p
     assert re.search(r"libegl1 +pixel observations", done.stdout)
     assert done.stdout.endswith("sudo apt-get install -y libvulkan1 libegl1\n")
     assert "libglib2.0-0" not in done.stdout
+
+
+def test_set_up_names_every_system_library_that_simulators_link(project):
+    """OSMesa is an alternative to EGL, and libgl1 depends on libX11."""
+    listed = (project / "scripts" / "system_packages.sh").read_text().split()
+    packages = {package for row in ADAPTERS.values() for package in row.system_libraries.values()}
+    assert {name.partition("|")[0] for name in listed} >= packages - {"libosmesa6", "libx11-6"}
 
 
 def test_make_targets_run_the_two_commands(project):

@@ -17,6 +17,7 @@ import numpy as np
 from analysis.records.csv_lines import count_in, fields_of, number_in, whole_lines
 from analysis.records.problems import Problem
 from tdmpc2.common.run.spec import variant_name
+from tdmpc2.envs.adapters import ADAPTERS
 from tdmpc2.envs.physics import repairs_of
 from tdmpc2.envs.tasks import TASKS
 
@@ -25,13 +26,6 @@ LATER_METRICS = ("episode_success_ever",)  # absent from records of version 0.1.
 _NUMBERS = (*METRICS, *LATER_METRICS)
 STATES = ("RUNNING", "COMPLETED", "DIVERGED", "FAILED", "CANCELLED", "INTERRUPTED")
 ENDED_EARLY = ("DIVERGED", "FAILED", "CANCELLED")
-SIMULATORS = {
-    "dmcontrol": ("dm_control", "mujoco"),
-    "metaworld": ("metaworld", "mujoco"),
-    "maniskill2": ("mani_skill2", "sapien"),
-    "myosuite": ("myosuite", "mujoco"),
-}
-"""Packages whose versions matter for each domain, as named in `attempts.json`."""
 SPEC_FORMAT = 1
 MULTITASK, MULTITASK_METRIC = "multitask", "score"
 """Domain and metric in the spec of a run that learns several tasks from a dataset."""
@@ -188,11 +182,12 @@ def short_commits(column: Iterable[str]) -> list[str]:
 
 def _simulators(attempts: Sequence[dict[str, Any]], domains: Sequence[str]) -> str:
     """Return the versions of the domains' packages, as recorded by the last attempt."""
-    needed = [name for domain in domains for name in SIMULATORS.get(domain, ())]
+    known = [ADAPTERS[domain] for domain in domains if domain in ADAPTERS]
+    needed = [name for adapter in known for name in adapter.distributions]
     packages = attempts[-1].get("packages") if attempts else None
     if not isinstance(packages, dict):
         return ""
-    return ", ".join(f"{name} {packages[name]}" for name in needed if name in packages)
+    return ", ".join(f"{name} {packages[name]}" for name in needed if packages.get(name))
 
 
 def _switches(spec: dict[str, Any]) -> dict[str, Any]:

@@ -269,7 +269,11 @@ def submit(
         dependency=f"afterany:{job_ids}" if job_ids else None,
         additional_parameters={"requeue": True, **resources.options()},
         # The current folder comes first on Python's path, so that jobs import the copy.
-        setup=[f"cd {shlex.quote(str(code))}", "export PYTHONPATH=$PWD", f"export {threads}"],
+        setup=[
+            f"cd {shlex.quote(str(code))}",
+            "export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}",
+            f"export {threads}",
+        ],
         # srun does not inherit --cpus-per-task from sbatch. Without --kill-on-bad-exit=0, a failed
         # run could end the other runs of its job.
         srun_args=[f"--cpus-per-task={resources.cpus}", "--kill-on-bad-exit=0"],

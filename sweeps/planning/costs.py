@@ -11,6 +11,7 @@ from typing import Any
 from sweeps.planning.planned_run import PlannedRun
 from tdmpc2.common.replay.ram_budget import replay_bytes
 from tdmpc2.common.run.spec import RunSpec
+from tdmpc2.envs.adapters import ADAPTERS
 from tdmpc2.envs.tasks import get_task
 from tdmpc2.runners.registry import agent_class
 from tdmpc2.runners.work import gflop_of, parameters_of
@@ -27,8 +28,6 @@ CALL_SECONDS = 0.01
 # limited by their matrix multiplications.
 GPU_CALL_SECONDS = 0.0035
 GPU_GFLOPS = 20_000.0
-# Seconds per decision in the environment (docs/tasks.md).
-ENV_SECONDS = {"dmcontrol": 0.001, "metaworld": 0.0022, "maniskill2": 0.01, "myosuite": 0.004}
 # Evaluations select the actions of all episodes as one batch. On a CPU, that takes this fraction
 # of the time for single episodes.
 BATCHED = 0.8
@@ -68,7 +67,7 @@ def cost_of(spec: RunSpec, options: Mapping[str, Any], *, gpu: bool) -> Cost:
     config = _config(spec.method, spec.task, spec.overrides)
     obs_dim = task.obs_dim if spec.obs == "state" else 0
     act, learn = seconds_per_call(spec.method, config, obs_dim, task.action_dim, gpu=gpu)
-    env = ENV_SECONDS.get(task.domain, 0.001)
+    env = ADAPTERS[task.domain].seconds_per_decision
     updates = agent_class(spec.method).updates_per_decision(config)
     training = decisions * (act + updates * learn + env)
     episodes = options.get("eval_episodes") or 10

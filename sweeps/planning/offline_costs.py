@@ -13,7 +13,6 @@ import pandas as pd
 from sweeps.planning.costs import (
     BATCHED,
     BYTES_PER_PARAMETER,
-    ENV_SECONDS,
     PROCESS_BYTES,
     Cost,
     parameters,
@@ -22,6 +21,7 @@ from sweeps.planning.costs import (
 from sweeps.planning.planned_run import PlannedRun
 from tdmpc2.common.run.spec import RunSpec, Scalar
 from tdmpc2.common.system.atomic_files import read_json
+from tdmpc2.envs.adapters import ADAPTERS
 from tdmpc2.envs.tasks import TASKS, get_task
 from tdmpc2.runners.offline import EVAL_EVERY
 from tdmpc2.runners.registry import OFFLINE_UPDATES, make_config
@@ -131,7 +131,7 @@ def _counted(spec: RunSpec, config: Any, options: Mapping[str, Any], *, gpu: boo
     lengths = [task.episode_length for task in tasks]
     # On a GPU, actions of all tasks with the same episode length are selected as one batch.
     acting = sum(set(lengths)) * act if gpu else sum(lengths) * BATCHED * act
-    stepping = sum(t.episode_length * ENV_SECONDS.get(t.domain, 0.001) for t in tasks)
+    stepping = sum(t.episode_length * ADAPTERS[t.domain].seconds_per_decision for t in tasks)
     rounds = 1 + spec.budget / (options.get("eval_every") or EVAL_EVERY)
     return spec.budget * learn + rounds * (options.get("eval_episodes") or 10) * (acting + stepping)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -16,7 +17,7 @@ SIZES = ("1", "5", "19", "48", "317")
 """Model sizes of the paper's multi-task agents, in millions of parameters."""
 
 
-def _option(default: Any, text: str) -> Any:
+def _option(default: Any, text: str | Callable[[], str]) -> Any:
     return field(default=default, metadata={"help": text})
 
 
@@ -29,7 +30,7 @@ class SweepOptions:
     """
 
     suite: str | None = _option(
-        None, "task suite: " + " | ".join([*sorted(SUITES), f"{SCALING} (needs data=)"])
+        None, lambda: "task suite: " + " | ".join([*sorted(SUITES), f"{SCALING} (needs data=)"])
     )
     tasks: str | None = _option(
         None,

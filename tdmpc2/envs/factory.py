@@ -3,65 +3,18 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import re
-import sys
-from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from tdmpc2.common.interfaces import EnvSpec, TaskEnv
 from tdmpc2.common.system.errors import UserError, did_you_mean
+from tdmpc2.envs.adapters import ADAPTERS, Adapter
 from tdmpc2.envs.assets import AssetSet, MissingAssetsError, find_assets
 from tdmpc2.envs.multitask import PaddedEnv
 from tdmpc2.envs.rendering import can_render_vulkan, prepare_rendering
 from tdmpc2.envs.tasks import Task, get_task
 
 Obs = Literal["state", "rgb"]
-
-
-class Adapter(NamedTuple):
-    """Adapter class of a domain, and what it requires.
-
-    Attributes:
-        target: `"module:Class"`, called with `(task, seed=seed, render=render)`.
-        simulators: packages it needs beyond the base installation.
-        pixels: whether `obs=rgb` is supported.
-        renders: graphics API that `render()` uses; None if there is nothing to render.
-    """
-
-    target: str
-    simulators: frozenset[str] = frozenset()
-    pixels: bool = False
-    renders: Literal["opengl", "vulkan"] | None = "opengl"
-
-
-ADAPTERS: Mapping[str, Adapter] = {
-    "dmcontrol": Adapter(
-        "tdmpc2.envs.dmcontrol.adapter:DMControlEnv",
-        frozenset({"dm_control", "dm_env", "mujoco"}),
-        pixels=True,
-    ),
-    "metaworld": Adapter("tdmpc2.envs.metaworld:MetaWorldEnv", frozenset({"metaworld", "mujoco"})),
-    "maniskill2": Adapter(
-        "tdmpc2.envs.maniskill2:ManiSkill2Env",
-        frozenset({"mani_skill2", "sapien"}),
-        renders="vulkan",
-    ),
-    "myosuite": Adapter("tdmpc2.envs.myosuite:MyoSuiteEnv", frozenset({"myosuite", "mujoco"})),
-    "toy": Adapter("tdmpc2.envs.toy:PointMass", renders=None),
-}
-
-# Shared libraries that the simulators' wheels expect on the system, with their Debian packages.
-SYSTEM_LIBRARIES: Mapping[str, str] = {
-    "libvulkan.so.1": "libvulkan1",
-    "libGL.so.1": "libgl1",
-    "libgthread-2.0.so.0": "libglib2.0-0",
-    "libX11.so.6": "libx11-6",
-    "libEGL.so.1": "libegl1",
-    "libOSMesa.so.8": "libosmesa6",
-}
-MANISKILL2_PYTHON = (3, 11)
-"""Newest Python version that SAPIEN has a release for."""
 
 
 def make_env(
@@ -149,28 +102,16 @@ def missing_requirement(task: Task, assets: str) -> str:
     Raises:
         UserError: an unknown source.
     """
-    for package in sorted(ADAPTERS[task.domain].simulators):
-        if importlib.util.find_spec(package) is None:
-            return _not_installed(task, package)
+    adapter = ADAPTERS[task.domain]
+    package = adapter.missing_package()
+    if package is not None:
+        return f"task '{task.name}' {adapter.how_to_install(package)}"
     if task.assets is not None:
         try:
             find_assets(task.assets, assets)
         except MissingAssetsError as error:
             return str(error)
     return ""
-
-
-def _not_installed(task: Task, package: str) -> str:
-    """Return the error message for a simulator that is not installed."""
-    if task.domain == "maniskill2" and sys.version_info[:2] > MANISKILL2_PYTHON:
-        return (
-            f"task '{task.name}' needs {package}, which has no release for this Python: "
-            "install with Python 3.11 (PYTHON=python3.11 make install)"
-        )
-    return (
-        f"task '{task.name}' needs {package}, which is not installed: "
-        f"pip install -e '.[{task.domain}]'"
-    )
 
 
 def _adapter_class(task: Task, adapter: Adapter) -> type[Any]:
@@ -180,14 +121,15 @@ def _adapter_class(task: Task, adapter: Adapter) -> type[Any]:
         return getattr(importlib.import_module(module), name)
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
-        if package not in adapter.simulators:
+        if package not in adapter.packages:
             raise
-        raise UserError(_not_installed(task, package)) from error
+        raise UserError(f"task '{task.name}' {adapter.how_to_install(package)}") from error
     except (ImportError, OSError) as error:
         library = re.search(r"lib[\w.-]+\.so[.\d]*", str(error))
         if library is None:
             raise
-        package = SYSTEM_LIBRARIES.get(library[0], f"the package that contains {library[0]}")
+        unknown = f"the package that contains {library[0]}"
+        package = adapter.system_libraries.get(library[0], unknown)
         raise UserError(
             f"task '{task.name}' needs {library[0]}, which the system lacks: "
             f"apt-get install {package}"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tdmpc2.common.system.errors import UserError, did_you_mean
+from tdmpc2.common.system.plugins import Table
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Task:
         seeded_resets: whether resets use the environment's own generator (see `TaskSwitches`).
         physics: `paper` undoes what newer simulators changed (see `tdmpc2.envs.physics`).
         assets: the set of downloadable models that the simulator needs for it, if any.
+        fixed_start: whether all episodes begin in the same state.
         tags: the suites that contain it.
     """
 
@@ -47,6 +49,7 @@ class Task:
     seeded_resets: bool = True
     physics: Literal["paper", "simulator"] = "paper"
     assets: Literal["ycb", "faucet"] | None = None
+    fixed_start: bool = False
     tags: frozenset[str] = frozenset()
 
     @property
@@ -107,6 +110,7 @@ def _myosuite(behavior: str, obs_dim: int, env_id: str) -> Task:
         eval_every=50_000,
         metric="success",
         paper_name=behavior.replace("-", " ").title(),
+        fixed_start=env_id.endswith("Fixed-v0"),
         tags=frozenset(("all104", "myosuite")),
     )
 
@@ -238,13 +242,23 @@ _ROWS = (
     _toy("toy-pointmass-episodic", episodic=True),
 )
 
-TASKS: Mapping[str, Task] = {row.name: row for row in _ROWS}
-"""All tasks by name, in table order."""
+PAPER_SUITES = frozenset().union(*(row.tags for row in _ROWS))
+"""Suites of this project, to which plugins cannot add tasks."""
 
-SUITES: Mapping[str, tuple[Task, ...]] = {
-    tag: tuple(row for row in _ROWS if tag in row.tags)
-    for tag in sorted(frozenset().union(*(row.tags for row in _ROWS)))
-}
+
+def _load_plugins() -> None:
+    from tdmpc2.envs.adapters import load_plugins  # which registers tasks here
+
+    load_plugins()
+
+
+TASKS: Table[Task] = Table({row.name: row for row in _ROWS}, _load_plugins)
+"""All tasks by name, in table order, followed by those of plugins."""
+
+SUITES: Table[tuple[Task, ...]] = Table(
+    {tag: tuple(row for row in _ROWS if tag in row.tags) for tag in sorted(PAPER_SUITES)},
+    _load_plugins,
+)
 """All suites by name, with their tasks in table order."""
 
 ALIASES: Mapping[str, str] = {

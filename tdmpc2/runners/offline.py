@@ -33,6 +33,7 @@ from tdmpc2.common.training.loop_requests import serve
 from tdmpc2.common.training.session import session, stop_on_signals
 from tdmpc2.data.dataset import Dataset
 from tdmpc2.data.offline_replay import OfflineReplay
+from tdmpc2.envs.adapters import recorded_distributions
 from tdmpc2.envs.multitask import multitask_spec
 from tdmpc2.envs.physics import Physics
 from tdmpc2.envs.task_variants import with_switches
@@ -171,7 +172,11 @@ class _OfflineRun:
             precision=self.precision,
             split=self.split,
         )
-        attempt = register_attempt(self.directory, allow_change=options.allow_commit_change)
+        attempt = register_attempt(
+            self.directory,
+            simulators=recorded_distributions(),
+            allow_change=options.allow_commit_change,
+        )
         facts: dict[str, Any] = {"domain": "multitask", "metric": "score"}
         facts["model_size"] = self.agent.config.model_size
         facts["num_parameters"] = self.agent.num_parameters()

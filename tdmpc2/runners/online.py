@@ -31,6 +31,7 @@ from tdmpc2.common.training.lockstep import RoundClock, lockstep
 from tdmpc2.common.training.loop_requests import Steps, serve
 from tdmpc2.common.training.session import StopRequests, session, stop_on_signals
 from tdmpc2.common.training.trainer import Schedule, Trainer
+from tdmpc2.envs.adapters import recorded_distributions
 from tdmpc2.envs.factory import make_env
 from tdmpc2.envs.rendering import renderer_in_use
 from tdmpc2.envs.task_variants import task_of
@@ -217,8 +218,11 @@ class _Lane:
             renderer=renderer_in_use() if self.spec.obs == "rgb" else None,
             seed_batch=seed_batch,
         )
-        allowed = options.allow_commit_change
-        self.attempt = register_attempt(self.directory, allow_change=allowed)
+        self.attempt = register_attempt(
+            self.directory,
+            simulators=recorded_distributions(),
+            allow_change=options.allow_commit_change,
+        )
 
     def make_trainer(
         self, stack: contextlib.ExitStack, envs: Sequence[TaskEnv], clock: Callable[[], float]

@@ -12,6 +12,7 @@ import torch
 from tdmpc2.common.run import provenance as module
 from tdmpc2.common.run.provenance import git_commit, provenance
 from tdmpc2.common.system.atomic_files import read_json, write_json
+from tdmpc2.envs.adapters import ADAPTERS, recorded_distributions
 
 
 @pytest.fixture
@@ -44,8 +45,8 @@ def test_commit_and_changes(checkout: Path) -> None:
 def test_changes_and_packages_are_kept_once(checkout: Path, tmp_path: Path) -> None:
     (checkout / "file").write_text("2")
     folder = tmp_path / "details"
-    facts = provenance(folder)
-    assert provenance(folder) == facts
+    facts = provenance(details=folder)
+    assert provenance(details=folder) == facts
     names = {f"{facts['diff']}.diff", f"{facts['all_packages']}.txt"}
     assert {path.name for path in folder.iterdir()} == names
     assert "-1" in (folder / f"{facts['diff']}.diff").read_text()
@@ -79,8 +80,13 @@ def test_without_git(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_versions_of_what_decides_results() -> None:
-    facts = provenance()
+    facts = provenance(recorded_distributions())
     assert facts["python"] == platform.python_version()
-    assert facts["packages"].keys() >= {"torch", "numpy", "mujoco", "dm_control"}
+    assert facts["packages"].keys() == {"torch", "numpy", "gymnasium", *recorded_distributions()}
+    assert {"mujoco", "dm_control", "mani_skill2", "sapien"} <= facts["packages"].keys()
     assert facts["packages"]["torch"] == torch.__version__
-    assert all(facts["packages"].values())
+    supported = {
+        name for row in ADAPTERS.values() if row.supports_python for name in row.distributions
+    }
+    assert all(facts["packages"][name] for name in supported)
+    assert provenance(["no-such-package"])["packages"]["no-such-package"] is None

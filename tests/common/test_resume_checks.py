@@ -96,8 +96,8 @@ def test_another_run_is_refused(tmp_path: Path) -> None:
 
 
 def test_attempts_are_counted_and_tied_to_a_commit(tmp_path: Path) -> None:
-    first = register_attempt(tmp_path, allow_change=False)
-    assert register_attempt(tmp_path, allow_change=False) == first
+    first = register_attempt(tmp_path, simulators=["mujoco"], allow_change=False)
+    assert register_attempt(tmp_path, simulators=["mujoco"], allow_change=False) == first
     file = tmp_path / "attempts.json"
     assert read_json(file) == [first, first]
 
@@ -106,7 +106,7 @@ def test_attempts_are_counted_and_tied_to_a_commit(tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=r"was run with commit other, this is .*allow_commit_change"
     ):
-        register_attempt(tmp_path, allow_change=False)
+        register_attempt(tmp_path, simulators=["mujoco"], allow_change=False)
     assert file.read_bytes() == before
-    register_attempt(tmp_path, allow_change=True)
+    register_attempt(tmp_path, simulators=["mujoco"], allow_change=True)
     assert [a["commit"] for a in read_json(file)] == [first["commit"], "other", first["commit"]]

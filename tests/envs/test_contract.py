@@ -16,8 +16,6 @@ from tdmpc2.envs.tasks import TASKS
 from tests.envs.making import make
 
 DOMAINS = sorted({task.domain for task in TASKS.values()})
-# Tasks whose episodes begin with the same state for every seed.
-FIXED = {name for name in TASKS if name.startswith("myo-") and not name.endswith("-hard")}
 # Making an environment takes up to a second, so all tests of a task run in one process.
 EVERY_TASK = [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in TASKS]
 
@@ -105,8 +103,8 @@ def test_seeds_and_episodes_differ_where_the_task_is_random(task, env):
     first, _ = env.reset(seed=1)
     second, _ = env.reset()
     other, _ = env.reset(seed=2)
-    assert np.array_equal(first, second) == (task.name in FIXED)
-    assert np.array_equal(first, other) == (task.name in FIXED)
+    assert np.array_equal(first, second) == task.fixed_start
+    assert np.array_equal(first, other) == task.fixed_start
 
 
 def test_the_generator_state_is_all_that_a_new_environment_needs(task, env):

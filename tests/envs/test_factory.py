@@ -8,7 +8,8 @@ import sys
 import pytest
 
 from tdmpc2.common.system.errors import UserError
-from tdmpc2.envs.factory import ADAPTERS, make_env
+from tdmpc2.envs.adapters import ADAPTERS
+from tdmpc2.envs.factory import make_env
 from tdmpc2.envs.tasks import TASKS, get_task
 from tests.kill_driver import Command
 

@@ -8,6 +8,7 @@ import os
 import platform
 import socket
 import subprocess
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +16,7 @@ from typing import Any, NamedTuple
 from tdmpc2.common.system.atomic_files import read_json, write_text
 from tdmpc2.common.system.paths import project_root
 
-PACKAGES = ("torch", "numpy", "gymnasium", "mujoco", "dm_control", "metaworld", "myosuite")
+PACKAGES = ("torch", "numpy", "gymnasium")
 # File in a copy of the code that holds the commit and diff of the original checkout.
 SNAPSHOT_FACTS = "source.json"
 
@@ -46,10 +47,12 @@ def git_commit() -> str | None:
     return _git("rev-parse", "HEAD") if copied is None else copied["commit"]
 
 
-def provenance(details: Path | None = None) -> dict[str, Any]:
+def provenance(simulators: Iterable[str] = (), details: Path | None = None) -> dict[str, Any]:
     """Return commit, uncommitted changes, host, Python version and package versions.
 
     Args:
+        simulators: distributions whose versions are recorded, besides those of `PACKAGES`; None is
+            recorded for those that are not installed.
         details: folder for the texts that the result names by checksum only: uncommitted changes
             as `<checksum>.diff`, all packages as `<checksum>.txt`. Equal texts are written once.
     """
@@ -69,7 +72,7 @@ def provenance(details: Path | None = None) -> dict[str, Any]:
         "slurm_job": _slurm_job(),
         "platform": platform.platform(),
         "python": platform.python_version(),
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": {name: _version(name) for name in (*PACKAGES, *simulators)},
         "all_packages": _checksum(packages),
     }
 

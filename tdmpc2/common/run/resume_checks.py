@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,19 +93,22 @@ def existing_outcome(
     return None
 
 
-def register_attempt(directory: Path, *, allow_change: bool) -> dict[str, Any]:
+def register_attempt(
+    directory: Path, *, simulators: Iterable[str], allow_change: bool
+) -> dict[str, Any]:
     """Append the provenance of this attempt to `attempts.json` and return it.
 
     An attempt is one start of the command; a resumed run has several.
 
     Args:
         directory: the run directory.
+        simulators: distributions whose versions are recorded.
         allow_change: whether the commit may differ from that of the last attempt. If not, a
             difference raises `UserError`.
     """
     if not allow_change:
         check_commit(directory, git_commit())
-    attempt = provenance(directory / "provenance")
+    attempt = provenance(simulators, directory / "provenance")
     write_json(directory / "attempts.json", [*_attempts(directory), attempt])
     return attempt
 

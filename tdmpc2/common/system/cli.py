@@ -143,6 +143,7 @@ def describe_fields(cls: type) -> str:
         default = f.default if f.default_factory is dataclasses.MISSING else f.default_factory()
         shown = str(default).lower() if isinstance(default, bool) else str(default)
         text = f.metadata.get("help", "")
+        text = text() if callable(text) else text  # for names that plugins can add
         if typing.get_origin(hints[f.name]) is Literal:
             text = f"{' | '.join(map(str, typing.get_args(hints[f.name])))}  {text}".rstrip()
         lines.append(f"  {f.name + '=' + shown:<42} {text}".rstrip())
