@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,27 +16,45 @@ from ablations.studies import Study, StudyResult, find_studies, look, rows_of
 from ablations.tables import numbers_of, text_of, texts_of
 from ablations.verdicts import MARGIN, OPEN
 from analysis.figures.effect_plots import Panel, effect_bars, effect_curves
-from analysis.figures.figure_specs import FigureSpec, with_reps
+from analysis.figures.figure_specs import REPS, FigureSpec, with_reps
 from analysis.figures.output import write_figure, write_table, write_texts
 from analysis.figures.page import paper_style
 from analysis.figures.registry import shipped_catalog
 from analysis.figures.styles import Shown
 from analysis.records.load import RUNS_SOURCE, SERIES, Records
-from analysis.records.source_options import SOURCE_OPTIONS, load_sources, report, usage_of_sources
+from analysis.records.source_options import load_sources, report
 from analysis.stats.ablation_effects import task_table
-from analysis.stats.ragged_curves import DEFAULT_RULE, ScoreCurves, get_rule, usage_of_rules
+from analysis.stats.ragged_curves import ScoreCurves, ScoreOptions, get_rule
 from tdmpc2.common.system import cli
+from tdmpc2.common.system.config_checks import POINTS, STEPS, setting
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.system.paths import project_root
 
-OWN_OPTIONS: dict[str, Any] = {
-    "base": str,
-    "spec": Path,
-    "env_steps": int,
-    "margin": float,
-    "reps": int,
-    "out": Path,
-}
+
+@dataclass(frozen=True)
+class ReportOptions(ScoreOptions):
+    """Options of the command."""
+
+    base: str = setting(
+        "default", "variant that the ablations are compared with; for runs of --quick: quick"
+    )
+    spec: Path | None = setting(None, "TOML file with further ablations, as for ablations/run.py")
+    env_steps: int | None = setting(
+        None,
+        "compare at this env step; default: the end of the shorter runs of both sides",
+        STEPS,
+    )
+    margin: float = setting(
+        MARGIN, "largest difference that counts as no difference, in points", POINTS
+    )
+    reps: int | None = setting(
+        None, "number of bootstrap resamples; default: the value in figures.toml", REPS
+    )
+    out: Path | None = setting(
+        None,
+        "folder for tables and figures; default: paper_figures/ablations; for another base, its "
+        "subfolder of that name",
+    )
 
 
 def usage() -> str:
@@ -59,16 +78,7 @@ Without a claim, the verdict is lower, higher, no difference or {OPEN}.
 Error rates of the verdicts: docs/ablations.md.
 
 Options:
-{usage_of_sources()}
-{usage_of_rules()}
-  base=VARIANT   variant that the ablations are compared with (default: default; for runs of
-                 --quick: quick)
-  spec=FILE      TOML file with further ablations, as for ablations/run.py
-  env_steps=N    compare at this env step (default: the end of the shorter runs of both sides)
-  margin=POINTS  largest difference that counts as no difference (default: {MARGIN:g})
-  reps=N         number of bootstrap resamples
-  out=DIR        folder for tables and figures (default: {_out_dir("default")};
-                 for another base, its subfolder of that name)
+{cli.describe_fields(ReportOptions)}
 
 Exit code: 0; 1 if no ablation could be compared; 2 for bad input."""
 
@@ -82,23 +92,19 @@ def main(arguments: Sequence[str]) -> int:
     Raises:
         UserError: an invalid argument, a missing folder, or no runs of any ablation.
     """
-    values = cli.parse_arguments(arguments, {**SOURCE_OPTIONS, **OWN_OPTIONS})
-    margin, at = values.get("margin", MARGIN), values.get("env_steps")
-    for key, value in (("margin", margin), ("env_steps", at)):
-        if value is not None and not value > 0:
-            raise UserError(f"{key}={value:g}: must be above 0")
-    known = (*ABLATIONS, *(read_specs(values["spec"]) if "spec" in values else ()))
-    base = values.get("base", "default")
-    records = load_sources(values).select(sources=[RUNS_SOURCE], methods=["tdmpc2"])
+    options = cli.parse_options(arguments, ReportOptions)
+    margin, base = options.margin, options.base
+    known = (*ABLATIONS, *(read_specs(options.spec) if options.spec is not None else ()))
+    records = load_sources(options).select(sources=[RUNS_SOURCE], methods=["tdmpc2"])
     report(records.problems)
     studies = find_studies(records.runs, base, known)
     if not studies:
         raise UserError(_nothing(records, base))
-    shown = _shown(records, studies, values)
+    shown = _shown(records, studies, options)
     how = (shown.curves, shown.rule, shown.bootstrap)
-    findings = [look(study, *how, at=at, margin=margin) for study in studies]
+    findings = [look(study, *how, at=options.env_steps, margin=margin) for study in studies]
     print(text_of(findings, margin))
-    _write(values.get("out", _out_dir(base)), findings, shown, base)
+    _write(options.out or _out_dir(base), findings, shown, base)
     return 0 if any(finding.effect for finding in findings) else 1
 
 
@@ -116,15 +122,15 @@ def _nothing(records: Records, base: str) -> str:
     return f"no runs of an ablation of '{base}'; train some with python ablations/run.py"
 
 
-def _shown(records: Records, studies: Sequence[Study], values: dict[str, Any]) -> Shown:
+def _shown(records: Records, studies: Sequence[Study], options: ReportOptions) -> Shown:
     """Select the runs that are compared, and the settings of the figures."""
     catalog = shipped_catalog()
-    if "reps" in values:
-        catalog = with_reps(catalog, values["reps"])
+    if options.reps is not None:
+        catalog = with_reps(catalog, options.reps)
     series = {one for study in studies for one in (study.base, study.variant)}
     mask = [tuple(map(str, key)) in series for key in records.runs[SERIES].to_numpy()]
     records = dataclasses.replace(records, runs=records.runs.loc[mask])
-    rule = get_rule(values.get("rule", DEFAULT_RULE))
+    rule = get_rule(options.rule)
     spec = FigureSpec("ablations", "aggregate_curve", "ablations")
     return Shown(spec, records, ScoreCurves(records), rule, catalog)
 

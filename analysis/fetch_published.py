@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from analysis.records.load import PUBLISHED, load_curves
 from tdmpc2.common.system.atomic_files import sha256_of
-from tdmpc2.common.system.cli import command, parse_arguments
+from tdmpc2.common.system.cli import command, describe_fields, parse_options
+from tdmpc2.common.system.config_checks import Settings, setting
 from tdmpc2.common.system.download import download, put_in_place, unpack
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.system.paths import cache_dir
@@ -22,6 +24,17 @@ KNOWN_DIGEST = "d61884154770d606ccda6a1297fb756f92222bc0431851914c479ece1be3347b
 """Checksum of the release, `KNOWN_FILES` files, that the tests and figures were checked with."""
 
 
+@dataclass(frozen=True)
+class FetchOptions(Settings):
+    """Options of the command."""
+
+    out: Path | None = setting(None, "output folder; default: in the user's cache, see below")
+    url: str = setting(URL, "zip archive that contains a folder `results/`")
+    archive: Path | None = setting(
+        None, "use this local copy of the archive instead of downloading it"
+    )
+
+
 def usage() -> str:
     """Return the text of `--help`."""
     return f"""\
@@ -30,10 +43,7 @@ usage: python analysis/fetch_published.py [key=value ...]
 Downloads the learning curves released by the authors of the paper (MIT license): four methods on
 104 tasks with three seeds each, and twelve tasks from pixels.
 
-  out=DIR        output folder (default: {default_folder()})
-  url=URL        zip archive that contains a folder `results/` (default: {URL})
-  archive=FILE   use this local copy of the archive instead of downloading it
-  --help         print this text
+{describe_fields(FetchOptions)}
 
 Next step: python analysis/make_figures.py published={default_folder()}
 
@@ -55,16 +65,16 @@ def main(arguments: Sequence[str]) -> int:
         UserError: If the download fails, the archive is damaged or contains no curves, or the
             folder cannot be written.
     """
-    values = parse_arguments(arguments, {"out": Path, "url": str, "archive": Path})
-    target: Path = values.get("out", default_folder())
+    options = parse_options(arguments, FetchOptions)
+    target = options.out or default_folder()
     if target.exists():
         print(f"{target} exists already; remove it to download it again", file=sys.stderr)
     else:
         with put_in_place(target, "name another folder with out=") as folder:
-            archive = values.get("archive")
+            archive = options.archive
             if archive is None:
                 archive = folder.parent / "curves.zip"
-                download(values.get("url", URL), archive, "released curves")
+                download(options.url, archive, "released curves")
             elif not archive.is_file():
                 raise UserError(f"archive={archive}: no such file")
             unpack(archive, RESULTS, folder)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from analysis.figures.figure_specs import Catalog, FigureSpec, with_reps
+from analysis.figures.figure_specs import REPS, Catalog, FigureSpec, with_reps
 from analysis.figures.output import problem_table, write_figure, write_table, write_texts
 from analysis.figures.page import command_card, paper_style
 from analysis.figures.registry import PLOTS, shipped_catalog
@@ -19,17 +19,38 @@ from analysis.records.load import RUNS_SOURCE, Records
 from analysis.records.problems import Problem
 from analysis.records.source_options import (
     SHOWN_PROBLEMS,
-    SOURCE_OPTIONS,
     load_sources,
     report,
-    usage_of_sources,
 )
 from analysis.stats.audit import audit, sensitivity, summary
-from analysis.stats.ragged_curves import DEFAULT_RULE, Rule, ScoreCurves, get_rule, usage_of_rules
+from analysis.stats.ragged_curves import Rule, ScoreCurves, ScoreOptions, get_rule
 from tdmpc2.common.numerics.cpu import usable_cores
-from tdmpc2.common.system.cli import command, parse_arguments
+from tdmpc2.common.system.cli import command, describe_fields, parse_options
+from tdmpc2.common.system.config_checks import setting
 from tdmpc2.common.system.errors import UserError, did_you_mean
 from tdmpc2.common.system.paths import project_root
+
+
+@dataclass(frozen=True)
+class FigureOptions(ScoreOptions):
+    """Options of the command."""
+
+    embeddings: str = setting(
+        "",
+        "run directories or checkpoints of multi-task agents for the figure `embeddings`, "
+        "PATH,PATH; default: none; of a run, the newest checkpoint is used",
+    )
+    out: Path | None = setting(None, "output folder; default: paper_figures/")
+    only: str = setting("", "draw only these figures, only=NAME,NAME; default: all")
+    reps: int | None = setting(
+        None, "number of bootstrap resamples; default: the value in figures.toml", REPS
+    )
+    jobs: int = setting(
+        usable_cores,
+        "number of figures drawn in parallel; default: the CPU cores",
+        low=1,
+        high=1024,
+    )
 
 
 def usage() -> str:
@@ -41,16 +62,7 @@ usage: python analysis/make_figures.py [key=value ...]
 
 Draws the figures of paper_figures/figures.toml from recorded runs.
 
-{usage_of_sources()}
-{usage_of_rules()}
-  embeddings=PATHS
-                 run directories or checkpoints of multi-task agents for the figure `embeddings`,
-                 PATH,PATH (default: none); of a run, the newest checkpoint is used
-  out=DIR        output folder (default: {_figures_dir()})
-  only=NAMES     draw only these figures, only=NAME,NAME (default: all)
-  reps=N         number of bootstrap resamples (default: the value in figures.toml)
-  jobs=N         number of figures drawn in parallel (default: {usable_cores()}, the CPU cores)
-  --help         print this text
+{describe_fields(FigureOptions)}
 
 figures:
 {listed}
@@ -78,25 +90,22 @@ def main(arguments: Sequence[str]) -> int:
         UserError: If an argument or figure is unknown, the catalog or a folder is unusable, or
             there is nothing to draw.
     """
-    values = parse_arguments(
-        arguments,
-        {**SOURCE_OPTIONS, "out": Path, "only": str, "reps": int, "jobs": int, "embeddings": str},
-    )
-    out_dir: Path = values.get("out", _figures_dir())
+    options = parse_options(arguments, FigureOptions)
+    out_dir = options.out or _figures_dir()
     catalog = shipped_catalog()
-    if "reps" in values:
-        catalog = with_reps(catalog, values["reps"])
-    specs = _chosen(catalog, values.get("only", ""))
-    rule = get_rule(values.get("rule", DEFAULT_RULE))
+    if options.reps is not None:
+        catalog = with_reps(catalog, options.reps)
+    specs = _chosen(catalog, options.only)
+    rule = get_rule(options.rule)
     if out_dir.exists() and not out_dir.is_dir():
         raise UserError(f"out={out_dir} is a file, not a folder")
-    embeddings = _paths(values.get("embeddings", ""))
-    records = load_sources(values, multitask=True, released=True)
+    embeddings = _paths(options.embeddings)
+    records = load_sources(options, multitask=True, released=True)
     problems = list(records.problems)
     try:
         out_dir.mkdir(parents=True, exist_ok=True)
         share = Share(records, rule, catalog, out_dir, embeddings)
-        for paths, new_problems in _each(specs, share, values.get("jobs", usable_cores())):
+        for paths, new_problems in _each(specs, share, options.jobs):
             for path in paths:
                 print(path, flush=True)
             problems += new_problems

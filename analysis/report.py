@@ -5,20 +5,30 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from analysis.figures.figure_specs import with_reps
+from analysis.figures.figure_specs import REPS, with_reps
 from analysis.figures.registry import shipped_catalog
 from analysis.html_report.data import report_data
-from analysis.records.source_options import SOURCE_OPTIONS, load_sources, report, usage_of_sources
-from analysis.stats.ragged_curves import DEFAULT_RULE, get_rule, usage_of_rules
+from analysis.records.source_options import load_sources, report
+from analysis.stats.ragged_curves import ScoreOptions, get_rule
 from tdmpc2.common.system.atomic_files import write_atomic
-from tdmpc2.common.system.cli import command, parse_arguments
+from tdmpc2.common.system.cli import command, describe_fields, parse_options
+from tdmpc2.common.system.config_checks import setting
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.system.paths import project_root
 
 ASSETS = Path(__file__).parent / "html_report"
+
+
+@dataclass(frozen=True)
+class ReportOptions(ScoreOptions):
+    """Options of the command."""
+
+    out: Path | None = setting(None, "output file; default: paper_figures/report.html")
+    reps: int = setting(10_000, "number of bootstrap resamples", REPS)
 
 
 def usage() -> str:
@@ -30,11 +40,7 @@ Writes an HTML report as one file that works offline: aggregate scores with conf
 learning curves, seeds, losses and settings of every task; the comparison with the published
 curves; variants; and the audit of the records.
 
-{usage_of_sources()}
-{usage_of_rules()}
-  out=FILE       output file (default: {_default_file()})
-  reps=N         number of bootstrap resamples (default: 10,000)
-  --help         print this text
+{describe_fields(ReportOptions)}
 
 exit code: 0 success, possibly with warnings; 1 the report was written, but records that
 should have been usable were excluded; 2 bad input or nothing to show, and nothing was written."""
@@ -53,14 +59,13 @@ def main(arguments: Sequence[str]) -> int:
         UserError: If an argument is unknown, a file or folder is unusable, or there is nothing to
             show.
     """
-    values = parse_arguments(arguments, {**SOURCE_OPTIONS, "out": Path, "reps": int})
-    out: Path = values.get("out", _default_file())
+    options = parse_options(arguments, ReportOptions)
+    out = options.out or project_root() / "paper_figures" / "report.html"
     if out.is_dir():
         raise UserError(f"out={out} is a folder; name a file, such as out={out / 'report.html'}")
-    rule = get_rule(values.get("rule", DEFAULT_RULE))
-    catalog = shipped_catalog()
-    catalog = with_reps(catalog, values.get("reps", 10_000))
-    data, problems = report_data(load_sources(values, released=True), catalog, rule)
+    rule = get_rule(options.rule)
+    catalog = with_reps(shipped_catalog(), options.reps)
+    data, problems = report_data(load_sources(options, released=True), catalog, rule)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(out, lambda file: file.write(page(data).encode()))
@@ -86,11 +91,6 @@ def page(data: dict[str, Any]) -> str:
 
 
 _FILES = ("page.html", "style.css", "chart.js", "page.js")
-
-
-def _default_file() -> Path:
-    """Return the default output file."""
-    return project_root() / "paper_figures" / "report.html"
 
 
 if __name__ == "__main__":

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from analysis.figures.output import write_table, write_texts
-from analysis.records.load import PUBLISHED
 from analysis.records.source_options import (
-    SOURCE_OPTIONS,
     load_sources,
     report,
-    usage_of_sources,
 )
 from analysis.stats.against_published import (
     DOMAIN_MARGINS,
@@ -25,9 +23,30 @@ from analysis.stats.against_published import (
     compare_tasks,
 )
 from analysis.stats.equivalence_tables import domain_texts, shown, task_texts
-from analysis.stats.ragged_curves import DEFAULT_RULE, ScoreCurves, get_rule, usage_of_rules
-from tdmpc2.common.system.cli import command, parse_arguments
+from analysis.stats.ragged_curves import ScoreCurves, ScoreOptions, get_rule
+from tdmpc2.common.system.cli import command, describe_fields, parse_options
+from tdmpc2.common.system.config_checks import POINTS, setting
 from tdmpc2.common.system.errors import UserError
+
+
+@dataclass(frozen=True)
+class ReproduceOptions(ScoreOptions):
+    """Options of the command."""
+
+    methods: str | None = setting(None, "compare only these methods, NAME,NAME; default: all")
+    variant: str = setting("default", "variant of our runs to compare")
+    margin: float = setting(TASK_MARGIN, "equivalence margin for a task, in points", POINTS)
+    domain_margin: float | None = setting(
+        None,
+        "equivalence margin for the mean over a domain, in points; default: "
+        f"{DOMAIN_MARGINS['tdmpc2']:g} for tdmpc2, {OTHER_MARGIN:g} for other methods",
+        POINTS,
+    )
+    out: Path | None = setting(
+        None,
+        "write reproduction_tasks and reproduction_domains (.csv, .md, .tex) to this folder; "
+        "default: print the tables only",
+    )
 
 
 def usage() -> str:
@@ -45,18 +64,7 @@ verdict:
   worse, better    not equivalent, and the 95 % interval excludes zero
   {OPEN}  neither; the table estimates how many seeds would decide it
 
-{usage_of_sources()}
-{usage_of_rules()}
-  methods=NAMES  compare only these methods, NAME,NAME (default: all)
-  variant=NAME   variant of our runs to compare (default: default)
-  margin=POINTS  equivalence margin for a task (default: {TASK_MARGIN:g})
-  domain_margin=POINTS
-                 equivalence margin for the mean over a domain (default: \
-{DOMAIN_MARGINS["tdmpc2"]:g} for tdmpc2,
-                 {OTHER_MARGIN:g} for other methods)
-  out=DIR        write reproduction_tasks and reproduction_domains (.csv, .md, .tex) to this
-                 folder (default: print the tables only)
-  --help         print this text
+{describe_fields(ReproduceOptions)}
 
 exit code, from the means over domains: 0 all are reproduced or better; 1 at least one is worse;
 2 bad input; 3 none is worse, but at least one has not enough data."""
@@ -74,32 +82,27 @@ def main(arguments: Sequence[str]) -> int:
     Raises:
         UserError: If an argument is unknown, a folder is missing, or there is nothing to compare.
     """
-    own = {"methods": str, "variant": str, "margin": float, "domain_margin": float, "out": Path}
-    values = parse_arguments(arguments, {**SOURCE_OPTIONS, **own})
-    if PUBLISHED not in values:
+    options = parse_options(arguments, ReproduceOptions)
+    if options.published is None:
         raise UserError(
             "published= is missing: name the folder of the published curves, published=DIR "
             "(`python analysis/fetch_published.py` downloads them)"
         )
-    for key in ("margin", "domain_margin"):
-        if key in values and not values[key] > 0:
-            raise UserError(f"{key}={values[key]:g} must be above 0")
-    records = load_sources(values)
+    records = load_sources(options)
     report(records.problems)
-    methods = values["methods"].split(",") if "methods" in values else ()
+    methods = options.methods.split(",") if options.methods is not None else ()
     curves = ScoreCurves(records.select(methods=methods))
-    rule = get_rule(values.get("rule", DEFAULT_RULE))
-    variant = values.get("variant", "default")
-    tasks = compare_tasks(curves, rule, variant, values.get("margin", TASK_MARGIN))
+    rule = get_rule(options.rule)
+    tasks = compare_tasks(curves, rule, options.variant, options.margin)
     if tasks.empty:
         raise UserError(
-            f"no run of variant '{variant}' has published curves of its method and task; "
+            f"no run of variant '{options.variant}' has published curves of its method and task; "
             "check variant=, methods= and tasks="
         )
-    domains = compare_domains(tasks, values.get("domain_margin"))
+    domains = compare_domains(tasks, options.domain_margin)
     print(shown(tasks, domains))
-    if "out" in values:
-        _write(values["out"], tasks, domains)
+    if options.out is not None:
+        _write(options.out, tasks, domains)
     verdicts = set(domains["verdict"])
     return 1 if "worse" in verdicts else 3 if OPEN in verdicts else 0
 

@@ -31,11 +31,19 @@ from tdmpc2.common.numerics.seeding import derive_seed
 from tdmpc2.common.replay.episode_replay import Replay
 from tdmpc2.common.replay.types import Batch, to_device
 from tdmpc2.common.system.config_checks import (
-    require,
-    require_choices,
-    require_fraction,
+    BATCH,
+    DECISIONS,
+    FRACTION,
+    LAYERS,
+    LEARNING_RATE,
+    LOG_STD,
+    POSITIVE,
+    ROWS,
+    WIDTH,
+    check_fields,
     require_known,
-    require_positive,
+    require_ordered,
+    setting,
 )
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.training.base_agent import BaseAgent
@@ -58,38 +66,35 @@ class SACConfig:
     with the paper's batch size of 512.
     """
 
-    task_settings: Literal["repository", "prior_art"] = "repository"
-    hidden_dim: int = 1024
-    num_hidden: int = 2
-    log_std_min: float = -5.0
-    log_std_max: float = 2.0
-    batch_size: int = 512
-    lr: float | None = None  # None: value from `TASK_SETTINGS`, or 1e-4
-    initial_temperature: float = 0.1
-    target_entropy: float | None = None  # None: −A
-    # `fixed`: use `discount`; `episode_length`: use TD-MPC2's rule instead.
-    discount_from: Literal["fixed", "episode_length"] = "fixed"
-    discount: float = 0.99
-    tau: float = 0.005
-    target_every: int = 2
-    actor_every: int = 1
-    buffer_size: int = 1_000_000
-    seed_decisions: int = 5_000
+    task_settings: Literal["repository", "prior_art"] = setting(
+        "repository", "settings of task domains, see `TASK_SETTINGS`"
+    )
+    hidden_dim: int = setting(1024, "units of hidden layers", WIDTH)
+    num_hidden: int = setting(2, "hidden layers of actor and critics", LAYERS)
+    log_std_min: float = setting(-5.0, "minimum of log σ of the actor", LOG_STD)
+    log_std_max: float = setting(2.0, "maximum of log σ of the actor", LOG_STD)
+    batch_size: int = setting(512, "transitions per update", BATCH)
+    lr: float | None = setting(
+        None, f"learning rate; default: set by the domain, or {LR:g}", LEARNING_RATE
+    )
+    initial_temperature: float = setting(0.1, "initial value of α", POSITIVE)
+    target_entropy: float | None = setting(
+        None, "target entropy of α; default: -A", low=-10_000, high=10_000
+    )
+    discount_from: Literal["fixed", "episode_length"] = setting(
+        "fixed", "use discount=, or TD-MPC2's rule for the length of episodes"
+    )
+    discount: float = setting(0.99, "discount γ, with discount_from=fixed", FRACTION)
+    tau: float = setting(0.005, "rate of the target networks", FRACTION)
+    target_every: int = setting(2, "updates per update of the target networks", DECISIONS)
+    actor_every: int = setting(1, "updates per update of actor and temperature", DECISIONS)
+    buffer_size: int = setting(1_000_000, "rows of the replay buffer", ROWS)
+    seed_decisions: int = setting(5_000, "random decisions before the first update", DECISIONS)
 
     def __post_init__(self) -> None:
         """Check that all values are valid."""
-        require_choices(self)
-        require_positive(self, "hidden_dim", "num_hidden", "batch_size", "buffer_size")
-        require_positive(self, "target_every", "actor_every", "seed_decisions")
-        require_fraction(self, "discount", "tau")
-        require(
-            self.initial_temperature > 0,
-            f"initial_temperature={self.initial_temperature}: must be positive",
-        )
-        require(
-            self.log_std_min < self.log_std_max,
-            f"log_std_min={self.log_std_min}: must be less than log_std_max={self.log_std_max}",
-        )
+        check_fields(self)
+        require_ordered(self, "log_std_min", "log_std_max", equal=False)
 
     @classmethod
     def make(cls, **overrides: Any) -> SACConfig:

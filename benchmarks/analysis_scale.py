@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from analysis.stats.bootstrap import STATISTICS, Bootstrap, interval, resamples
 from analysis.stats.ragged_curves import ScoreCurves
 from tdmpc2.common.system import cli
 from tdmpc2.common.system.atomic_files import write_json
+from tdmpc2.common.system.config_checks import REQUIRED, Settings, setting
 from tdmpc2.common.system.paths import project_root
 
 EVAL_HEADER = (
@@ -40,20 +41,20 @@ TRAIN_ROWS = 4000
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(Settings):
     """Options of the command."""
 
-    published: Path = field(metadata={"help": "folder of the released curves"})
-    reps: int = field(default=50_000, metadata={"help": "bootstrap resamples"})
-    rliable_reps: int = field(
-        default=5000, metadata={"help": "rliable's resamples; scaled to reps"}
+    published: Path = setting(REQUIRED, "folder of the released curves")
+    reps: int = setting(50_000, "bootstrap resamples", low=100, high=1_000_000)
+    rliable_reps: int = setting(
+        5000, "rliable's resamples; scaled to reps", low=100, high=1_000_000
     )
-    json: Path | None = field(default=None, metadata={"help": "also write the numbers as JSON"})
+    json: Path | None = setting(None, "also write the numbers as JSON")
 
 
 def main(arguments: Sequence[str]) -> int:
     """Measure everything, print a table, and return the exit code."""
-    options = Options(**cli.parse_arguments(arguments, cli.schema_of(Options)))
+    options = cli.parse_options(arguments, Options)
     rows: dict[str, Any] = {}
     published = load_curves(options.published, "published").select(obs="state")
     with tempfile.TemporaryDirectory() as scratch:

@@ -12,10 +12,11 @@ import platform
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from tdmpc2.common.system import cli
+from tdmpc2.common.system.config_checks import EPISODES, Settings, setting
 from tdmpc2.envs.tasks import SUITES, get_suite
 
 _MEASURE = """
@@ -47,19 +48,19 @@ print(json.dumps({
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(Settings):
     """Options of the command."""
 
-    suite: str = field(default="all104", metadata={"help": lambda: " | ".join(sorted(SUITES))})
-    episodes: int = field(default=3, metadata={"help": "episodes of each task"})
-    ycb: str = field(default="official", metadata={"help": "source of pick-ycb's models"})
-    faucet: str = field(default="official", metadata={"help": "source of turn-faucet's models"})
-    out: Path | None = field(default=None, metadata={"help": "also write a CSV file"})
+    suite: str = setting("all104", lambda: " | ".join(sorted(SUITES)))
+    episodes: int = setting(3, "episodes of each task", EPISODES)
+    ycb: str = setting("official", "source of pick-ycb's models")
+    faucet: str = setting("official", "source of turn-faucet's models")
+    out: Path | None = setting(None, "also write a CSV file")
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command; return its exit code, 1 if a task could not be measured."""
-    options = Options(**cli.parse_arguments(arguments, cli.schema_of(Options)))
+    options = cli.parse_options(arguments, Options)
     rows = []
     for task in get_suite(options.suite):
         assets = {"ycb": options.ycb, "faucet": options.faucet}.get(task.assets or "", "official")

@@ -22,7 +22,7 @@ import sys
 import time
 import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,8 @@ from tdmpc2.common.numerics.numeric_path import choose_device
 from tdmpc2.common.run.provenance import git_commit
 from tdmpc2.common.system import cli
 from tdmpc2.common.system.atomic_files import read_json, write_atomic, write_json
+from tdmpc2.common.system.config_checks import Settings as Declared
+from tdmpc2.common.system.config_checks import setting
 from tdmpc2.common.system.errors import UserError, did_you_mean
 from tdmpc2.common.system.paths import project_root
 
@@ -68,26 +70,19 @@ POLL_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(Declared):
     """Options of the command."""
 
-    sections: str = field(
-        default=",".join(SECTIONS), metadata={"help": "comma-separated list; default: all"}
+    sections: str = setting(",".join(SECTIONS), "comma-separated list; default: all")
+    device: str = setting("auto", "auto, cpu, cuda …")
+    small: bool = setting(False, "tiny models and few repetitions, to test the script")
+    limits: str = setting("", "time limits in seconds: parity=60,train=1800")
+    parallel: int = setting(
+        1, "sections at a time, of those that do not measure times", low=1, high=1024
     )
-    device: str = field(default="auto", metadata={"help": "auto, cpu, cuda …"})
-    small: bool = field(
-        default=False, metadata={"help": "tiny models and few repetitions, to test the script"}
-    )
-    limits: str = field(
-        default="", metadata={"help": "time limits in seconds: parity=60,train=1800"}
-    )
-    parallel: int = field(
-        default=1, metadata={"help": "sections at a time, of those that do not measure times"}
-    )
-    again: bool = field(default=False, metadata={"help": "also repeat sections that have passed"})
-    out: Path = field(
-        default_factory=lambda: project_root() / "gpu_acceptance",
-        metadata={"help": "folder of results, runs and records"},
+    again: bool = setting(False, "also repeat sections that have passed")
+    out: Path = setting(
+        lambda: project_root() / "gpu_acceptance", "folder of results, runs and records"
     )
 
 
@@ -99,11 +94,9 @@ def main(arguments: Sequence[str]) -> int:
     """
     if arguments[:1] == ["section"]:
         return run_section(arguments[1], json.loads(arguments[2]))
-    options = Options(**cli.parse_arguments(arguments, cli.schema_of(Options)))
+    options = cli.parse_options(arguments, Options)
     names = chosen_sections(options.sections)
     limits = time_limits(options.limits)
-    if options.parallel < 1:
-        raise UserError(f"parallel={options.parallel}: must be at least 1")
     device = choose_device(options.device)
     key = facts_of(device, options.small)
     print(", ".join(f"{name} {value}" for name, value in key.items()), flush=True)

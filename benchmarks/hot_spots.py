@@ -8,29 +8,30 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from speed import Bench, fill, settings_of
 from torch.profiler import ProfilerActivity, profile
 
 from tdmpc2.common.system import cli
-from tdmpc2.common.system.errors import UserError
+from tdmpc2.common.system.config_checks import REPETITIONS, THREADS, Settings, setting
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(Settings):
     """Options of the command."""
 
-    method: str = field(default="tdmpc2", metadata={"help": "tdmpc2, sac, tdmpc or dreamerv3"})
-    task: str = field(default="walker-walk", metadata={"help": "task that determines the shapes"})
-    model_size: str = field(default="5", metadata={"help": "size of TD-MPC2: 1, 5, 19 …"})
-    threads: int = field(default=1, metadata={"help": "threads of torch"})
-    precision: str = field(default="fp32", metadata={"help": "fp32 or bf16"})
-    device: str = field(default="auto", metadata={"help": "auto, cpu, cuda …"})
-    compile: bool | None = field(default=None, metadata={"help": "default: if it works"})
-    repetitions: int = field(default=5, metadata={"help": "profiled calls of each function"})
-    rows: int = field(default=15, metadata={"help": "rows of each table"})
+    method: str = setting("tdmpc2", "tdmpc2, sac, tdmpc or dreamerv3")
+    task: str = setting("walker-walk", "task that determines the shapes")
+    model_size: str = setting("5", "size of TD-MPC2: 1, 5, 19 …")
+    threads: int = setting(1, "threads of torch", THREADS)
+    precision: Literal["fp32", "bf16"] = setting("fp32", "precision of matrix multiplications")
+    device: str = setting("auto", "auto, cpu, cuda …")
+    compile: bool | None = setting(None, "torch.compile; default: if it works")
+    repetitions: int = setting(5, "profiled calls of each function", REPETITIONS)
+    rows: int = setting(15, "rows of each table", low=1, high=10_000)
 
 
 def table(function: Callable[[], object], device: torch.device, options: Options) -> str:
@@ -66,9 +67,7 @@ def main(arguments: Sequence[str]) -> int:
     Raises:
         UserError: an invalid option.
     """
-    options = Options(**cli.parse_arguments(arguments, cli.schema_of(Options)))
-    if options.repetitions < 1:
-        raise UserError(f"repetitions={options.repetitions}: must be at least 1")
+    options = cli.parse_options(arguments, Options)
     settings = settings_of(options.method, [options.model_size], options.precision)[0]
     case = {
         **{k: getattr(options, k) for k in ("method", "task", "threads", "precision")},

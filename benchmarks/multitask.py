@@ -14,9 +14,9 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -27,6 +27,14 @@ from tdmpc2.common.numerics.distributed import World
 from tdmpc2.common.numerics.numeric_path import choose_device, numeric_path, set_up_torch
 from tdmpc2.common.system import cli
 from tdmpc2.common.system.atomic_files import write_json
+from tdmpc2.common.system.config_checks import (
+    BATCH,
+    EPISODES,
+    REPETITIONS,
+    THREADS,
+    Settings,
+    setting,
+)
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.data.dataset import Dataset
 from tdmpc2.data.offline_replay import OfflineReplay
@@ -41,22 +49,20 @@ COLUMNS = (
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(Settings):
     """Options of the command."""
 
-    task: str = field(default="mt80", metadata={"help": "task set"})
-    model_sizes: str = field(default="1,5,19,48,317", metadata={"help": "comma-separated list"})
-    batch_size: int = field(default=1024, metadata={"help": "batch size of an update"})
-    accumulate: int = field(default=1, metadata={"help": "micro-batches of an update"})
-    episodes: int = field(default=40, metadata={"help": "episodes of each task in the dataset"})
-    precision: str = field(default="fp32", metadata={"help": "fp32 | bf16"})
-    threads: int | None = field(
-        default=None, metadata={"help": "threads of torch; default: all cores"}
-    )
-    device: str = field(default="auto", metadata={"help": "auto, cpu, cuda …"})
-    compile: bool | None = field(default=None, metadata={"help": "default: if it works"})
-    repetitions: int = field(default=3, metadata={"help": "timed calls, after one warm-up call"})
-    out: Path | None = field(default=None, metadata={"help": "also write everything as JSON"})
+    task: str = setting("mt80", "task set")
+    model_sizes: str = setting("1,5,19,48,317", "comma-separated list")
+    batch_size: int = setting(1024, "batch size of an update", BATCH)
+    accumulate: int = setting(1, "micro-batches of an update", BATCH)
+    episodes: int = setting(40, "episodes of each task in the dataset", EPISODES)
+    precision: Literal["fp32", "bf16"] = setting("fp32", "precision of matrix multiplications")
+    threads: int | None = setting(None, "threads of torch; default: all cores", THREADS)
+    device: str = setting("auto", "auto, cpu, cuda …")
+    compile: bool | None = setting(None, "torch.compile; default: if it works")
+    repetitions: int = setting(3, "timed calls, after one warm-up call", REPETITIONS)
+    out: Path | None = setting(None, "also write everything as JSON")
 
 
 def make_dataset(folder: Path, tasks: str, episodes: int) -> None:
@@ -152,7 +158,7 @@ def main(arguments: Sequence[str]) -> int:
     Raises:
         UserError: an invalid option.
     """
-    options = Options(**cli.parse_arguments(arguments, cli.schema_of(Options)))
+    options = cli.parse_options(arguments, Options)
     rows = []
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "data"

@@ -10,7 +10,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from tdmpc2.agent import TDMPC2
 from tdmpc2.common.numerics.numeric_path import choose_device, numeric_path, set_up_torch
 from tdmpc2.common.system import cli
 from tdmpc2.common.system.atomic_files import write_json
+from tdmpc2.common.system.config_checks import REPETITIONS, THREADS, Settings, setting
 from tdmpc2.common.training.loop_requests import Act
 from tdmpc2.config import TDMPC2Config
 from tdmpc2.envs.factory import make_env
@@ -34,17 +35,17 @@ COLUMNS = "| task | size | seeds | plan ms | alone | ratio | update ms | alone |
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(Settings):
     """Options of the command."""
 
-    task: str = field(default="walker-walk", metadata={"help": "any task"})
-    model_sizes: str = field(default="smoke,5", metadata={"help": "comma-separated list"})
-    seeds: str = field(default="3", metadata={"help": "seeds per batch, comma-separated list"})
-    threads: int = field(default=1, metadata={"help": "threads of torch"})
-    device: str = field(default="auto", metadata={"help": "auto, cpu, cuda …"})
-    compile: bool | None = field(default=None, metadata={"help": "default: if it works"})
-    repetitions: int = field(default=15, metadata={"help": "timed calls of each function"})
-    out: Path | None = field(default=None, metadata={"help": "also write everything as JSON"})
+    task: str = setting("walker-walk", "any task")
+    model_sizes: str = setting("smoke,5", "comma-separated list")
+    seeds: str = setting("3", "seeds per batch, comma-separated list")
+    threads: int = setting(1, "threads of torch", THREADS)
+    device: str = setting("auto", "auto, cpu, cuda …")
+    compile: bool | None = setting(None, "torch.compile; default: if it works")
+    repetitions: int = setting(15, "timed calls of each function", REPETITIONS)
+    out: Path | None = setting(None, "also write everything as JSON")
 
 
 def measure(options: Options, size: str, seeds: int) -> dict[str, Any]:
@@ -107,7 +108,7 @@ def measure(options: Options, size: str, seeds: int) -> dict[str, Any]:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command and return its exit code."""
-    options = Options(**cli.parse_arguments(arguments, cli.schema_of(Options)))
+    options = cli.parse_options(arguments, Options)
     print(COLUMNS + "\n|" + "---|" * (COLUMNS.count("|") - 1), flush=True)
     rows = []
     for size in options.model_sizes.split(","):

@@ -19,7 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from tdmpc2.common.replay.types import Episode
 from tdmpc2.common.run.provenance import git_commit
 from tdmpc2.common.system import cli
 from tdmpc2.common.system.atomic_files import write_json
+from tdmpc2.common.system.config_checks import REPETITIONS, ROWS, Settings, setting
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.envs.factory import make_env
 from tdmpc2.envs.tasks import get_task
@@ -62,22 +63,20 @@ COLUMNS = {
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(Settings):
     """Options of the command."""
 
-    methods: str = field(default="tdmpc2", metadata={"help": "comma-separated list"})
-    tasks: str = field(default="walker-walk,dog-run", metadata={"help": "comma-separated list"})
-    model_sizes: str = field(
-        default="1,5", metadata={"help": "sizes of TD-MPC2, comma-separated list"}
-    )
-    threads: str = field(default="1,2", metadata={"help": "threads of torch, comma-separated list"})
-    precision: str = field(default="fp32", metadata={"help": "fp32, bf16, or fp32,bf16"})
-    device: str = field(default="auto", metadata={"help": "auto, cpu, cuda …"})
-    compile: bool | None = field(default=None, metadata={"help": "default: if it works"})
-    repetitions: int = field(default=15, metadata={"help": "timed calls of each function"})
-    loop: int = field(default=12, metadata={"help": "timed training-loop iterations; 0: none"})
-    replay_rows: int = field(default=1_000_000, metadata={"help": "rows of the replay buffer"})
-    out: Path | None = field(default=None, metadata={"help": "also write everything as JSON"})
+    methods: str = setting("tdmpc2", "comma-separated list")
+    tasks: str = setting("walker-walk,dog-run", "comma-separated list")
+    model_sizes: str = setting("1,5", "sizes of TD-MPC2, comma-separated list")
+    threads: str = setting("1,2", "threads of torch, comma-separated list")
+    precision: str = setting("fp32", "fp32, bf16, or fp32,bf16")
+    device: str = setting("auto", "auto, cpu, cuda …")
+    compile: bool | None = setting(None, "torch.compile; default: if it works")
+    repetitions: int = setting(15, "timed calls of each function", REPETITIONS)
+    loop: int = setting(12, "timed training-loop iterations; 0: none", low=0, high=100_000)
+    replay_rows: int = setting(1_000_000, "rows of the replay buffer", ROWS)
+    out: Path | None = setting(None, "also write everything as JSON")
 
 
 class Stopwatch:
@@ -290,7 +289,7 @@ def main(arguments: Sequence[str]) -> int:
     if arguments[:1] == ["case"]:
         print(json.dumps(measure(json.loads(arguments[1]))))
         return 0
-    options = Options(**cli.parse_arguments(arguments, cli.schema_of(Options)))
+    options = cli.parse_options(arguments, Options)
     all_cases = cases(options)
     machine = numeric_path(choose_device(options.device), None) | {
         "commit": git_commit(),

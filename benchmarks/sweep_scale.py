@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from sweeps.execution import slurm
@@ -22,22 +22,23 @@ from sweeps.planning.request import parse_request
 from sweeps.tracking.sweep_folder import SweepFolder, write_submission
 from tdmpc2.common.system import cli
 from tdmpc2.common.system.atomic_files import write_json
+from tdmpc2.common.system.config_checks import REPETITIONS, Settings, setting
 
 SCRIPTS = Path(__file__).parents[1] / "sweeps"
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(Settings):
     """Options of the command."""
 
-    suite: str = field(default="all104", metadata={"help": "suite of tasks"})
-    seeds: str = field(default="3", metadata={"help": "a count or a list"})
-    assets: str = field(
-        default="official,unknown,rebuilt,standin",
-        metadata={"help": "accepted sources of the models, for tasks that need some"},
+    suite: str = setting("all104", "suite of tasks")
+    seeds: str = setting("3", "a count or a list")
+    assets: str = setting(
+        "official,unknown,rebuilt,standin",
+        "accepted sources of the models, for tasks that need some",
     )
-    repetitions: int = field(default=3, metadata={"help": "timed calls of each command"})
-    out: Path | None = field(default=None, metadata={"help": "also write everything as JSON"})
+    repetitions: int = setting(3, "timed calls of each command", REPETITIONS)
+    out: Path | None = setting(None, "also write everything as JSON")
 
 
 def timed(script: str, *arguments: str) -> tuple[float, str]:
@@ -72,7 +73,7 @@ def make_directories(arguments: Sequence[str], runs: Path) -> int:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command and return its exit code."""
-    options = Options(**cli.parse_arguments(arguments, cli.schema_of(Options)))
+    options = cli.parse_options(arguments, Options)
     sweep = [f"suite={options.suite}", f"seeds={options.seeds}", f"assets={options.assets}"]
     seconds: dict[str, list[float]] = {}
     folder = Path(tempfile.mkdtemp(prefix="sweep-scale-"))

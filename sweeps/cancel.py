@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from sweeps.status import find_sweeps
@@ -15,8 +16,18 @@ from sweeps.tracking.run_states import read_queue
 from sweeps.tracking.sweep_folder import SweepFolder, job_name
 from tdmpc2.common.run.lock import process_runs
 from tdmpc2.common.system import cli
+from tdmpc2.common.system.config_checks import Settings, setting
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.system.paths import default_runs_dir
+
+
+@dataclass(frozen=True)
+class CancelOptions(Settings):
+    """Options of `sweeps/cancel.py`."""
+
+    runs: Path = setting(default_runs_dir, "folder that holds all runs")
+    suite: str | None = setting(None, "all sweeps of this suite (tasks: launched with tasks=)")
+    sweep: str | None = setting(None, "this sweep: the name of its folder in <runs>/sweeps")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -25,11 +36,9 @@ def main(arguments: Sequence[str]) -> int:
     Raises:
         UserError: an argument is invalid, no sweep matches, or several do and none is chosen.
     """
-    schema = {"runs": Path, "suite": str, "sweep": str}
-    given = cli.parse_arguments(arguments, schema)
-    runs = given.get("runs", default_runs_dir())
-    sweeps = find_sweeps(runs, given.get("suite"), given.get("sweep"))
-    if len(sweeps) > 1 and not given.keys() & {"suite", "sweep"}:
+    options = cli.parse_options(arguments, CancelOptions)
+    sweeps = find_sweeps(options.runs, options.suite, options.sweep)
+    if len(sweeps) > 1 and options.suite is None and options.sweep is None:
         names = ", ".join(sweep.name for sweep in sweeps)
         raise UserError(f"several sweeps found: choose with suite= or sweep= ({names})")
     for sweep in sweeps:
@@ -73,9 +82,7 @@ def usage() -> str:
             "",
             "Stops a sweep: cancels its SLURM jobs and stops its launcher on this machine.",
             "",
-            f"  runs=DIR     folder that holds all runs (default: {default_runs_dir()})",
-            "  suite=SUITE  all sweeps of this suite (tasks: launched with tasks=)",
-            "  sweep=NAME   this sweep: the name of its folder in <runs>/sweeps",
+            cli.describe_fields(CancelOptions),
             "",
             "suite= or sweep= is required if there are several sweeps. Nothing is deleted: launch",
             "the sweep again to resume its runs from their last checkpoints.",

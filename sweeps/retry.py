@@ -4,25 +4,41 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from sweeps import launch, status
+from sweeps.planning.request import all_flags
 from sweeps.tracking.sweep_folder import SweepFolder
 from tdmpc2.common.system import cli
+from tdmpc2.common.system.config_checks import Settings, setting
 from tdmpc2.common.system.paths import default_runs_dir
 
 # Arguments of the last launch that a retry does not repeat.
 ONCE = ("dry_run", "only")
 
 
+@dataclass(frozen=True)
+class RetryOptions(Settings):
+    """Options of `sweeps/retry.py`."""
+
+    runs: Path = setting(default_runs_dir, "folder that holds all runs")
+    suite: str | None = setting(
+        None, "only sweeps of this suite (tasks: launched with tasks=); default: all"
+    )
+    sweep: str | None = setting(
+        None, "only this sweep: the name of its folder in <runs>/sweeps; default: all"
+    )
+
+
 def main(arguments: Sequence[str]) -> int:
     """Run the command and return its exit code: the largest exit code of its launches."""
-    pairs = cli.split_arguments(arguments)
-    runs = cli.parse_value("runs", pairs.pop("runs", str(default_runs_dir())), Path)
-    suite, sweep = pairs.pop("suite", None), pairs.pop("sweep", None)
+    pairs = cli.split_arguments(arguments, all_flags())
+    own = [f"{key}={pairs.pop(key)}" for key in cli.schema_of(RetryOptions) if key in pairs]
+    options = cli.parse_options(own, RetryOptions)
     codes = [0]
-    for folder in status.find_sweeps(runs, suite, sweep):
-        failed = [view for _, view in status.look(runs, [folder]) if view.state == "failed"]
+    for folder in status.find_sweeps(options.runs, options.suite, options.sweep):
+        failed = [view for _, view in status.look(options.runs, [folder]) if view.state == "failed"]
         print(f"{folder.name}: {len(failed):,} failed")
         if failed:
             codes.append(launch.main(again(folder, pairs)))
@@ -50,11 +66,10 @@ def usage() -> str:
             "",
             "Launches the failed runs of sweeps again, with the arguments of their last launch.",
             "",
-            f"  runs=DIR     folder that holds all runs (default: {default_runs_dir()})",
-            "  suite=SUITE  only sweeps of this suite (tasks: launched with tasks=)",
-            "  sweep=NAME   only this sweep: the name of its folder in <runs>/sweeps",
-            "  key=value    overrides an argument of the last launch: mem_gb=32, partition=long",
-            "               (see `python sweeps/launch.py --help`)",
+            cli.describe_fields(RetryOptions),
+            "",
+            "Other arguments override those of the last launch: mem_gb=32, partition=long (see",
+            "`python sweeps/launch.py --help`).",
             "",
             "Without suite= and sweep=, retries the failed runs of all sweeps. Diverged runs count",
             "as results and are not retried. To resume stale or unfinished runs, launch the sweep",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -20,30 +20,22 @@ from sweeps.tracking.progress import describe_blocked, make_console, table_of_st
 from sweeps.tracking.run_states import ACTIVE, ENDED, Observer, View
 from sweeps.tracking.sweep_folder import SweepFolder, all_sweeps
 from tdmpc2.common.system import cli
+from tdmpc2.common.system.config_checks import Settings, setting
 from tdmpc2.common.system.errors import UserError, did_you_mean
 from tdmpc2.common.system.paths import default_runs_dir
 
 
 @dataclass(frozen=True)
-class StatusOptions:
+class StatusOptions(Settings):
     """Options of `sweeps/status.py`."""
 
-    runs: Path = field(
-        default_factory=default_runs_dir, metadata={"help": "folder that holds all runs"}
-    )
-    suite: str | None = field(
-        default=None,
-        metadata={"help": "only sweeps of this suite (tasks: launched with tasks=)"},
-    )
-    sweep: str | None = field(
-        default=None, metadata={"help": "only this sweep: the name of its folder in <runs>/sweeps"}
-    )
-    follow: bool = field(
-        default=False, metadata={"help": "update until no run is running or queued"}
-    )
-    every: float = field(default=10.0, metadata={"help": "seconds between updates (follow=true)"})
-    errors: int = field(default=5, metadata={"help": "maximum number of errors to show"})
-    list: bool = field(default=False, metadata={"help": "one line per run"})
+    runs: Path = setting(default_runs_dir, "folder that holds all runs")
+    suite: str | None = setting(None, "only sweeps of this suite (tasks: launched with tasks=)")
+    sweep: str | None = setting(None, "only this sweep: the name of its folder in <runs>/sweeps")
+    follow: bool = setting(False, "update until no run is running or queued")
+    every: float = setting(10.0, "seconds between updates (follow=true)", above=0, high=86_400)
+    errors: int = setting(5, "maximum number of errors to show", low=0, high=1_000_000)
+    list: bool = setting(False, "one line per run")
 
 
 FAILED = ("failed", "stale")
@@ -197,9 +189,7 @@ def main(arguments: Sequence[str]) -> int:
     Raises:
         UserError: an option is invalid, or no sweep matches.
     """
-    options = StatusOptions(**cli.parse_arguments(arguments, cli.schema_of(StatusOptions)))
-    if options.every <= 0:
-        raise UserError(f"every={options.every}: must be positive")
+    options = cli.parse_options(arguments, StatusOptions)
     sweeps = find_sweeps(options.runs, options.suite, options.sweep)
     console = make_console()
     shown, going_on, failed = picture(options, sweeps)

@@ -7,10 +7,24 @@ from typing import Any, Literal
 
 from tdmpc2.common.numerics.optim import episode_discount
 from tdmpc2.common.system.config_checks import (
+    BATCH,
+    COEFFICIENT,
+    DECISIONS,
+    FRACTION,
+    HORIZON,
+    LAYERS,
+    LEARNING_RATE,
+    LOG_STD,
+    POSITIVE,
+    ROWS,
+    STD,
+    SYMLOG,
+    WIDTH,
+    check_fields,
     require,
-    require_choices,
     require_known,
-    require_positive,
+    require_ordered,
+    setting,
 )
 
 ModelSize = Literal["smoke", "1", "5", "19", "48", "317"]
@@ -47,125 +61,160 @@ class TDMPC2Config:
     """
 
     # --- feature flags -------------------------------------------------------------
-    # Last layer of encoder and dynamics; see `layers.latent_layer`.
-    latent_norm: Literal["simnorm", "layernorm", "none"] = "simnorm"
-    simnorm_dim: int = 8
-    simnorm_tau: float = 1.0
-    hidden_norm: Literal["layernorm", "none"] = "layernorm"
-    regression: Literal["discrete", "symlog_mse", "mse"] = "discrete"
-    policy_prior: Literal["max_entropy", "gaussian_noise"] = "max_entropy"
-    planning: bool = True
-    normalize_task_embedding: bool = True
-    # Formula of the entropy bonus: first official release, later releases, or exact; see
-    # `MaxEntropyPrior`. Weight of the bonus: `value_scale` is the fixed `entropy_coef` against
-    # Q / S; `target` is a learned coefficient against Q with target entropy -A, as in SAC (needs
-    # `entropy_form=exact`). See `losses.policy_loss`.
-    entropy_form: Literal["paper", "official_2024", "exact"] = "paper"
-    entropy_tuning: Literal["value_scale", "target"] = "value_scale"
-    q_init: Literal["paper", "official_2024"] = "paper"
-    # Initialization of the hidden layers of Q-functions: truncated normal, or PyTorch's default,
-    # which official releases of 2024-26 left in place.
+    latent_norm: Literal["simnorm", "layernorm", "none"] = setting(
+        "simnorm", "last layer of encoder and dynamics, see `layers.latent_layer`"
+    )
+    simnorm_dim: int = setting(8, "SimNorm: dimensions per simplex", WIDTH)
+    simnorm_tau: float = setting(1.0, "SimNorm: temperature of the softmax", POSITIVE)
+    hidden_norm: Literal["layernorm", "none"] = setting(
+        "layernorm", "normalization of hidden layers"
+    )
+    regression: Literal["discrete", "symlog_mse", "mse"] = setting(
+        "discrete", "prediction of rewards and values: two-hot classification, or squared error"
+    )
+    policy_prior: Literal["max_entropy", "gaussian_noise"] = setting(
+        "max_entropy", "policy that is learned beside the planner; gaussian_noise: that of TD-MPC"
+    )
+    planning: bool = setting(True, "act with MPPI; false: act with the policy prior")
+    normalize_task_embedding: bool = setting(True, "limit the norm of task embeddings to 1")
+    entropy_form: Literal["paper", "official_2024", "exact"] = setting(
+        "paper",
+        "formula of the entropy bonus: first official release, later releases, or exact; see "
+        "`MaxEntropyPrior`",
+    )
+    entropy_tuning: Literal["value_scale", "target"] = setting(
+        "value_scale",
+        "weight of the entropy bonus: the fixed entropy_coef against Q / S, or a learned "
+        "coefficient against Q with target entropy -A, as in SAC (needs entropy_form=exact); see "
+        "`losses.policy_loss`",
+    )
+    q_init: Literal["paper", "official_2024"] = setting(
+        "paper",
+        "initialization of the hidden layers of Q-functions: truncated normal, or PyTorch's "
+        "default, which official releases of 2024-26 left in place",
+    )
     # Differs from the official code: the first release intends dropout in the model loss only,
     # but applies it in every call of a Q-function (`everywhere`).
-    dropout_in: Literal["model_loss", "everywhere", "model_and_policy_loss"] = "model_loss"
-    prioritized_replay: bool = False
-    # Precision of matrix multiplications; parameters, norms, losses and optimizers are float32.
-    precision: Literal["fp32", "bf16"] = "fp32"
+    dropout_in: Literal["model_loss", "everywhere", "model_and_policy_loss"] = setting(
+        "model_loss", "where Q-functions apply dropout"
+    )
+    prioritized_replay: bool = setting(False, "prioritized replay (Schaul et al., 2016)")
+    precision: Literal["fp32", "bf16"] = setting(
+        "fp32",
+        "precision of matrix multiplications; parameters, norms, losses and optimizers are float32",
+    )
 
     # --- architecture (from `model_size`) ------------------------------------------
-    model_size: ModelSize = "5"
-    enc_dim: int = 256
-    mlp_dim: int = 512
-    latent_dim: int = 512
-    num_enc_layers: int = 2
-    num_channels: int = 32
-    num_q: int = 5
-    task_dim: int = 0
-    dropout: float = 0.01
-    num_bins: int = 101
-    vmin: float = -10.0
-    vmax: float = 10.0
-    log_std_min: float = -10.0
-    log_std_max: float = 2.0
+    model_size: ModelSize = setting(
+        "5", "millions of parameters; sets the dimensions below that are not given"
+    )
+    enc_dim: int = setting(256, "units of the hidden layers of the encoder", WIDTH)
+    mlp_dim: int = setting(512, "units of the hidden layers of all other networks", WIDTH)
+    latent_dim: int = setting(512, "dimensions of the latent state", WIDTH)
+    num_enc_layers: int = setting(2, "layers of the encoder", LAYERS)
+    num_channels: int = setting(32, "channels of the encoder of pixels", low=1, high=4096)
+    num_q: int = setting(5, "number of Q-functions", low=1, high=100)
+    task_dim: int = setting(0, "dimensions of the task embedding; 0: none", low=0, high=WIDTH.high)
+    dropout: float = setting(0.01, "dropout rate of the Q-functions", low=0, below=1)
+    num_bins: int = setting(101, "bins of the two-hot encoding", low=3, high=10_000)
+    vmin: float = setting(-10.0, "lowest bin, in symlog space", SYMLOG)
+    vmax: float = setting(10.0, "highest bin, in symlog space", SYMLOG)
+    log_std_min: float = setting(-10.0, "minimum of log σ of the policy prior", LOG_STD)
+    log_std_max: float = setting(2.0, "maximum of log σ of the policy prior", LOG_STD)
 
     # --- planning (MPPI) -----------------------------------------------------------
-    horizon: int = 3
-    iterations: int = 6
-    num_samples: int = 512
-    num_elites: int = 64
-    num_pi_samples: int = 24
-    min_std: float = 0.05
-    max_std: float = 2.0
-    temperature: float = 0.5
-    momentum: float = 0.0
+    horizon: int = setting(3, "decisions to plan and to predict in the model loss", HORIZON)
+    iterations: int = setting(6, "iterations; two more if the action has >= 20 dimensions", HORIZON)
+    num_samples: int = setting(512, "sampled action sequences, those of the prior included", BATCH)
+    num_elites: int = setting(64, "best sequences that form the next distribution", BATCH)
+    num_pi_samples: int = setting(
+        24, "sequences sampled from the policy prior", low=0, high=BATCH.high
+    )
+    min_std: float = setting(0.05, "minimum standard deviation", STD)
+    max_std: float = setting(2.0, "initial and maximum standard deviation", above=0, high=STD.high)
+    temperature: float = setting(0.5, "factor of the values in the weights of elites", POSITIVE)
+    momentum: float = setting(0.0, "weight of the previous mean", low=0, below=1)
 
     # --- learning ------------------------------------------------------------------
-    batch_size: int = 256
-    lr: float = 3e-4
-    enc_lr_scale: float = 0.3
-    pi_eps: float = 1e-5
-    grad_clip_norm: float = 20.0
-    tau: float = 0.01
-    rho: float = 0.5
-    consistency_coef: float = 20.0
-    reward_coef: float = 0.1
-    value_coef: float = 0.1
-    termination_coef: float = 1.0
-    entropy_coef: float = 1e-4
-    discount_denom: float = 5.0
-    discount_min: float = 0.95
-    discount_max: float = 0.995
-    buffer_size: int = 1_000_000
-    # Decisions with uniform random actions; None: max(1000, 5 * episode length).
-    seed_decisions: int | None = None
-    # Who chooses the actions of the seed decisions: uniform noise, or the agent (finetuning).
-    seed_with: Literal["random", "agent"] = "random"
-    # Updates right after the seed decisions; None: as many as seed decisions.
-    pretrain_updates: int | None = None
+    batch_size: int = setting(256, "sub-trajectories per update", BATCH)
+    lr: float = setting(3e-4, "learning rate", LEARNING_RATE)
+    enc_lr_scale: float = setting(
+        0.3, "learning rate of the encoder, relative to lr", low=0, high=100
+    )
+    pi_eps: float = setting(1e-5, "ε of Adam for the policy prior", above=0, high=1)
+    grad_clip_norm: float = setting(20.0, "maximum norm of gradients", POSITIVE)
+    tau: float = setting(0.01, "rate of the target networks", FRACTION)
+    rho: float = setting(0.5, "factor of a loss per decision into the future", FRACTION)
+    consistency_coef: float = setting(20.0, "weight of the consistency loss", COEFFICIENT)
+    reward_coef: float = setting(0.1, "weight of the reward loss", COEFFICIENT)
+    value_coef: float = setting(0.1, "weight of the value loss", COEFFICIENT)
+    termination_coef: float = setting(
+        1.0, "weight of the termination loss (episodic tasks)", COEFFICIENT
+    )
+    entropy_coef: float = setting(1e-4, "weight of the entropy bonus", COEFFICIENT)
+    discount_denom: float = setting(
+        5.0, "divisor D in γ = clip((T/D - 1) / (T/D)), T: decisions per episode", POSITIVE
+    )
+    discount_min: float = setting(0.95, "smallest discount", FRACTION)
+    discount_max: float = setting(0.995, "largest discount", FRACTION)
+    buffer_size: int = setting(1_000_000, "rows of the replay buffer", ROWS)
+    seed_decisions: int | None = setting(
+        None,
+        "decisions before the first update; default: max(1000, 5 * episode length)",
+        DECISIONS,
+    )
+    seed_with: Literal["random", "agent"] = setting(
+        "random", "actions of the seed decisions: uniform noise, or those of the agent (finetuning)"
+    )
+    pretrain_updates: int | None = setting(
+        None,
+        "updates right after the seed decisions; default: as many as seed decisions",
+        low=0,
+        high=DECISIONS.high,
+    )
 
     # --- used by feature flags only --------------------------------------------------
-    initial_alpha: float = 0.1  # initial value of the learned entropy coefficient
-    # Gaussian-noise prior (TD-MPC): standard deviation and clipping of the noise, and the initial
-    # `min_std` of the planner, which decreases linearly over the first `min_std_decisions`.
-    prior_std: float = 0.05
-    prior_noise_clip: float = 0.3
-    initial_min_std: float = 0.5
-    min_std_decisions: int = 25_000
-    # Prioritized replay (Schaul et al., 2016).
-    per_alpha: float = 0.6
-    per_beta: float = 0.4
+    initial_alpha: float = setting(
+        0.1, "entropy_tuning=target: initial value of the learned coefficient", POSITIVE
+    )
+    prior_std: float = setting(
+        0.05, "policy_prior=gaussian_noise: standard deviation of the noise", STD
+    )
+    prior_noise_clip: float = setting(
+        0.3, "policy_prior=gaussian_noise: largest absolute value of the noise", STD
+    )
+    initial_min_std: float = setting(
+        0.5,
+        "policy_prior=gaussian_noise: initial min_std, which falls linearly to min_std over the "
+        "first min_std_decisions",
+        STD,
+    )
+    min_std_decisions: int = setting(
+        25_000, "policy_prior=gaussian_noise: see initial_min_std", DECISIONS
+    )
+    per_alpha: float = setting(0.6, "prioritized_replay: exponent of priorities", FRACTION)
+    per_beta: float = setting(0.4, "prioritized_replay: exponent of weights", FRACTION)
 
     def __post_init__(self) -> None:
         """Check that all values are valid."""
-        require_choices(self)
-        require(self.num_q >= 1, f"num_q={self.num_q}: must be at least 1")
-        require(self.horizon >= 1, f"horizon={self.horizon}: must be at least 1")
-        require(self.simnorm_tau > 0, f"simnorm_tau={self.simnorm_tau}: must be positive")
+        check_fields(self)
         require(
             self.entropy_tuning == "value_scale"
             or (self.entropy_form == "exact" and self.policy_prior == "max_entropy"),
             "entropy_tuning=target: needs entropy_form=exact and policy_prior=max_entropy",
         )
-        require(self.initial_alpha > 0, f"initial_alpha={self.initial_alpha}: must be positive")
-        require(0.0 <= self.dropout < 1.0, f"dropout={self.dropout}: must lie in [0, 1)")
-        require(0.0 <= self.momentum < 1.0, f"momentum={self.momentum}: must lie in [0, 1)")
-        require(self.simnorm_dim >= 1, f"simnorm_dim={self.simnorm_dim}: must be at least 1")
         require(
             self.latent_norm != "simnorm" or self.latent_dim % self.simnorm_dim == 0,
             f"latent_dim={self.latent_dim}: must be a multiple of simnorm_dim={self.simnorm_dim}",
         )
-        require(
-            0 <= self.num_pi_samples <= self.num_samples,
-            f"num_pi_samples={self.num_pi_samples}: must lie in 0..num_samples={self.num_samples}",
-        )
-        require(
-            1 <= self.num_elites <= self.num_samples,
-            f"num_elites={self.num_elites}: must lie in 1..num_samples={self.num_samples}",
-        )
-        require(self.num_bins >= 3, f"num_bins={self.num_bins}: must be at least 3")
-        require(self.vmax > self.vmin, f"vmax={self.vmax}: must be greater than vmin={self.vmin}")
-        require_positive(self, "batch_size", "buffer_size", "iterations")
-        require_positive(self, "enc_dim", "mlp_dim", "latent_dim")
+        require_ordered(self, "num_pi_samples", "num_samples")
+        require_ordered(self, "num_elites", "num_samples")
+        require_ordered(self, "vmin", "vmax", equal=False)
+        require_ordered(self, "log_std_min", "log_std_max", equal=False)
+        require_ordered(self, "min_std", "max_std")
+        require_ordered(self, "discount_min", "discount_max")
+        if self.policy_prior == "gaussian_noise":
+            require_ordered(self, "initial_min_std", "max_std")
 
     @classmethod
     def make(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,15 @@ from tdmpc2.common.run.checkpoint import CheckpointStore
 from tdmpc2.common.run.video import VideoFile
 from tdmpc2.common.system import cli
 from tdmpc2.common.system.atomic_files import read_json, write_json
+from tdmpc2.common.system.config_checks import (
+    EPISODES,
+    REQUIRED,
+    SEED,
+    THREADS,
+    WORKERS,
+    Settings,
+    setting,
+)
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.training.evaluation import Evaluation, evaluate
 from tdmpc2.envs.factory import make_env
@@ -24,36 +33,23 @@ from tdmpc2.runners.setup import env_arguments, env_spec, make_env_group
 
 
 @dataclass(frozen=True)
-class EvaluateOptions:
+class EvaluateOptions(Settings):
     """Options of the evaluate command."""
 
-    run: Path | None = field(
-        default=None, metadata={"help": "run directory, or one of its checkpoints/…"}
+    run: Path = setting(REQUIRED, "run directory, or one of its checkpoints/…")
+    episodes: int = setting(10, "number of episodes, planned as one batch", EPISODES)
+    seed: int = setting(0, "seed of environments and planning noise", SEED)
+    device: str = setting("auto", "auto (a GPU if there is one), cpu, cuda, cuda:1 …")
+    threads: int | None = setting(None, "CPU threads of torch; default: torch's", THREADS)
+    compile: bool | None = setting(None, "torch.compile of planning; default: if it works")
+    workers: int | None = setting(
+        None,
+        "processes that step the environments (0: this process); default: "
+        "cores - 1, if that is at least 2",
+        WORKERS,
     )
-    episodes: int = field(default=10, metadata={"help": "number of episodes, planned as one batch"})
-    seed: int = field(default=0, metadata={"help": "seed of environments and planning noise"})
-    device: str = field(
-        default="auto", metadata={"help": "auto (a GPU if there is one), cpu, cuda, cuda:1 …"}
-    )
-    threads: int | None = field(
-        default=None, metadata={"help": "CPU threads of torch; default: torch's"}
-    )
-    compile: bool | None = field(
-        default=None, metadata={"help": "torch.compile of planning; default: if it works"}
-    )
-    workers: int | None = field(
-        default=None,
-        metadata={
-            "help": "processes that step the environments (0: this process); default: "
-            "cores - 1, if that is at least 2"
-        },
-    )
-    save_video: bool = field(
-        default=False, metadata={"help": "write an mp4 of the first episode to the run's videos/"}
-    )
-    out: Path | None = field(
-        default=None, metadata={"help": "JSON file for the result; default: none"}
-    )
+    save_video: bool = setting(False, "write an mp4 of the first episode to the run's videos/")
+    out: Path | None = setting(None, "JSON file for the result; default: none")
 
 
 def evaluate_checkpoint(options: EvaluateOptions) -> tuple[dict[str, Any], Evaluation]:
@@ -66,12 +62,8 @@ def evaluate_checkpoint(options: EvaluateOptions) -> tuple[dict[str, Any], Evalu
         Facts about the run and the checkpoint, and the result of the evaluation.
 
     Raises:
-        UserError: `run` is missing, is no run or checkpoint, is damaged, or is a multi-task run.
+        UserError: `run` is no run or checkpoint, is damaged, or is a multi-task run.
     """
-    if options.run is None:
-        raise UserError("run= is missing; name a run directory or one of its checkpoints")
-    if options.episodes < 1:
-        raise UserError(f"episodes={options.episodes}: must be at least 1")
     directory, checkpoint = find_checkpoint(options.run)
     saved_spec = read_json(directory / "spec.json")
     if saved_spec.get("tasks"):
@@ -146,7 +138,7 @@ def usage() -> str:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command and return its exit code."""
-    options = EvaluateOptions(**cli.parse_arguments(arguments, cli.schema_of(EvaluateOptions)))
+    options = cli.parse_options(arguments, EvaluateOptions)
     facts, result = evaluate_checkpoint(options)
     print(f"{facts['method']} ({facts['variant']}) on {facts['task']}, seed {facts['run_seed']}")
     print(f"after {facts['agent_step']:,} decisions, {len(result.returns)} episodes:")

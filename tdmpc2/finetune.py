@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from tdmpc2.checkpoints.model_file import load_model
 from tdmpc2.common.run.checkpoint import sha256_of_tensors
 from tdmpc2.common.run.spec import RunOptions, RunSpec, chosen_seeds, overrides_of, variant_name
 from tdmpc2.common.system import cli
+from tdmpc2.common.system.config_checks import REQUIRED, SEED, STEPS, Settings, setting
 from tdmpc2.common.system.errors import StoppedError, UserError, did_you_mean
 from tdmpc2.config import TDMPC2Config
 from tdmpc2.envs.multitask import padded_spec
@@ -48,16 +50,36 @@ are the last five of each domain in the order of mt80. The source tasks are plau
 
 ENV_STEPS = 20_000
 RANDOM = "random"
-SPEC_OPTIONS: dict[str, Any] = {
-    "checkpoint": Path,
-    "checkpoint_tasks": str | None,
-    "task": str,
-    "init_embedding": str | None,
-    "seed": int,
-    "seeds": str | None,
-    "env_steps": int,
-    "variant": str | None,
-}
+
+
+@dataclass(frozen=True)
+class SpecOptions(Settings):
+    """Options that select the runs; with the hyperparameters, their identity."""
+
+    checkpoint: Path = setting(
+        REQUIRED, "run directory of train.py data=…, or file of python -m tdmpc2.checkpoints"
+    )
+    task: str = setting(
+        REQUIRED,
+        "one or more tasks, comma-separated, or held-out: all tasks of mt80 that are new to the "
+        "model",
+    )
+    checkpoint_tasks: str | None = setting(
+        None, "tasks of an official model file, in the order of its task embedding"
+    )
+    init_embedding: str | None = setting(
+        None,
+        f"task of the model whose embedding is copied, or {RANDOM}; default: the task itself, or "
+        "its source in the table below",
+    )
+    env_steps: int = setting(ENV_STEPS, "budget", STEPS)
+    seed: int = setting(1, "seed of all random numbers", SEED)
+    seeds: str | None = setting(
+        None, "instead of seed=: a count (3) or a list (1,2,5) of seeds, trained one by one"
+    )
+    variant: str | None = setting(
+        None, "name of these settings; default: finetuned, and the settings that are not defaults"
+    )
 
 
 def source_of(task: str, model: Model, wanted: str | None) -> str:
@@ -186,30 +208,28 @@ def parse(arguments: Sequence[str]) -> tuple[Model, list[list[RunSpec]], RunOpti
     Raises:
         UserError: an unknown key, task or checkpoint, or a value out of range.
     """
-    config_schema, options_schema = cli.schema_of(TDMPC2Config), cli.schema_of(RunOptions)
-    values = cli.parse_arguments(arguments, {**options_schema, **config_schema, **SPEC_OPTIONS})
-    for name, example in (("checkpoint", "a run directory or a file"), ("task", "held-out")):
-        if name not in values:
-            raise UserError(f"{name}= is missing; give it a value, e.g. {example}")
+    config_schema = cli.schema_of(TDMPC2Config)
+    options_schema = {k: v for k, v in cli.schema_of(RunOptions).items() if k != "checkpoint"}
+    schema = {**cli.schema_of(SpecOptions), **options_schema, **config_schema}
+    values = cli.parse_arguments(arguments, schema)
+    chosen = cli.build(SpecOptions, values)
+    options = cli.build(RunOptions, {k: v for k, v in values.items() if k in options_schema})
     seeds = chosen_seeds(values)
-    model = load_model(values["checkpoint"], tasks=values.get("checkpoint_tasks"))
-    options = RunOptions(
-        **{k: values[k] for k in options_schema if k in values and k != "checkpoint"}
-    )
+    model = load_model(chosen.checkpoint, tasks=chosen.checkpoint_tasks)
     specs = [
         [
             finetune_spec(
                 model,
                 task,
                 seed,
-                init_embedding=values.get("init_embedding"),
-                env_steps=values.get("env_steps", ENV_STEPS),
-                variant=values.get("variant"),
+                init_embedding=chosen.init_embedding,
+                env_steps=chosen.env_steps,
+                variant=chosen.variant,
                 overrides={k: values[k] for k in config_schema if k in values},
             )
             for seed in seeds
         ]
-        for task in _tasks(values["task"], model)
+        for task in _tasks(chosen.task, model)
     ]
     return model, specs, options
 
@@ -248,39 +268,19 @@ def usage() -> str:
             "Exit code: 0 completed, 1 diverged, 2 invalid input or disk full, 130 stopped.",
             "",
             "Identity of the run:",
-            "  checkpoint=                                run directory of train.py data=…, or",
-            "                                             file of python -m tdmpc2.checkpoints",
-            "  checkpoint_tasks=                          tasks of an official model file, in the",
-            "                                             order of its task embedding",
-            "  task=                                      one or more tasks, comma-separated, or",
-            "                                             held-out: all tasks of mt80 that are",
-            "                                             new to the model",
-            "  init_embedding=                            task of the model whose embedding is",
-            "                                             copied, or random; default: the task",
-            "                                             itself, or its source in the table below",
-            f"  env_steps={ENV_STEPS:<33}budget",
-            "  seed=1                                     seed of all random numbers",
-            "  seeds=                                     instead of seed=: a count (3) or a list",
-            "                                             (1,2,5) of seeds, trained one by one",
-            "  variant=finetuned                          name of these settings",
+            cli.describe_fields(SpecOptions),
             "",
             "Held-out tasks and the tasks whose embeddings initialize theirs:",
             listed,
             "",
             "Options outside the identity of the run:",
-            _described_options(),
+            cli.describe_fields(RunOptions, without=["checkpoint"]),
             "",
             "Hyperparameters of training and planning (part of the run's identity; those of the",
             "architecture are fixed by the model):",
             cli.describe_fields(TDMPC2Config),
         ]
     )
-
-
-def _described_options() -> str:
-    """Describe the run options except `checkpoint=`, which names the model to finetune here."""
-    lines = cli.describe_fields(RunOptions).splitlines()
-    return "\n".join(line for line in lines if not line.startswith("  checkpoint="))
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Literal
 
 from tdmpc2.common.run.spec import RunOptions, RunSpec, chosen_seeds
 from tdmpc2.common.system import cli
+from tdmpc2.common.system.config_checks import REQUIRED, SEED, STEPS, Settings, setting
 from tdmpc2.common.system.errors import StoppedError, UserError
 from tdmpc2.envs.task_variants import TaskSwitches
 from tdmpc2.envs.tasks import SUITES
@@ -18,16 +20,29 @@ from tdmpc2.runners import offline
 from tdmpc2.runners.online import run_seeds
 from tdmpc2.runners.registry import METHODS, agent_class, make_spec
 
-SPEC_OPTIONS: dict[str, Any] = {
-    "method": str,
-    "task": str,
-    "seed": int,
-    "seeds": str | None,
-    "env_steps": int | None,
-    "variant": str | None,
-    "obs": str,
-    "assets": str,
-}
+
+@dataclass(frozen=True)
+class SpecOptions(Settings):
+    """Options that select a run; with switches and hyperparameters, its identity."""
+
+    task: str = setting(REQUIRED, "name of the task, e.g. task=walker-walk")
+    seed: int = setting(1, "seed of all random numbers", SEED)
+    seeds: str | None = setting(
+        None,
+        "instead of seed=: a count (3) or a list (1,2,5) of seeds, trained as one batch; each has "
+        "a run directory of its own",
+    )
+    method: str = setting("tdmpc2", " | ".join(METHODS))
+    env_steps: int | None = setting(None, "budget; default: set by the task", STEPS)
+    variant: str | None = setting(
+        None, "name of these settings; default: derived from the settings that are not defaults"
+    )
+    obs: Literal["state", "rgb"] = setting("state", "observations; rgb: pixels, DMControl only")
+    assets: str = setting(
+        "official",
+        "3D models of pick-ycb and turn-faucet: official | rebuilt | standin | unknown, or several "
+        "by preference",
+    )
 
 
 def parse(arguments: Sequence[str]) -> tuple[list[RunSpec], RunOptions]:
@@ -36,32 +51,26 @@ def parse(arguments: Sequence[str]) -> tuple[list[RunSpec], RunOptions]:
     Raises:
         UserError: an unknown key, task or method, or a value out of range.
     """
-    pairs = cli.split_arguments(arguments)
-    config_class = agent_class(pairs.get("method", "tdmpc2")).config_class
-    config_schema = cli.schema_of(config_class)
-    options_schema, switches = cli.schema_of(RunOptions), cli.schema_of(TaskSwitches)
-    values = cli.parse_arguments(
-        arguments, {**SPEC_OPTIONS, **switches, **options_schema, **config_schema}
-    )
-    if "task" not in values:
-        raise UserError("task= is missing; name a task, e.g. task=walker-walk")
-    if values["task"] in SUITES or "," in values["task"]:
+    config_class = agent_class(_method(arguments)).config_class
+    config_schema, switches = cli.schema_of(config_class), cli.schema_of(TaskSwitches)
+    schema = {**cli.schema_of(SpecOptions), **switches, **cli.schema_of(RunOptions)}
+    values = cli.parse_arguments(arguments, {**schema, **config_schema})
+    chosen, options = cli.build(SpecOptions, values), cli.build(RunOptions, values)
+    if chosen.task in SUITES or "," in chosen.task:
         raise UserError(
-            f"task={values['task']}: names several tasks; train one multi-task agent from a "
+            f"task={chosen.task}: names several tasks; train one multi-task agent from a "
             "dataset (data=DIR), or one agent per task with python sweeps/launch.py"
         )
-    options = RunOptions(**{k: values[k] for k in options_schema if k in values})
-    overrides = {k: values[k] for k in config_schema if k in values}
     specs = [
         make_spec(
-            values.get("method", "tdmpc2"),
-            values["task"],
+            chosen.method,
+            chosen.task,
             seed,
-            env_steps=values.get("env_steps"),
-            variant=values.get("variant"),
-            overrides=overrides,
-            obs=values.get("obs", "state"),
-            assets=values.get("assets", "official"),
+            env_steps=chosen.env_steps,
+            variant=chosen.variant,
+            overrides={k: values[k] for k in config_schema if k in values},
+            obs=chosen.obs,
+            assets=chosen.assets,
             task_switches={k: values[k] for k in switches if k in values},
         )
         for seed in chosen_seeds(values)
@@ -69,13 +78,14 @@ def parse(arguments: Sequence[str]) -> tuple[list[RunSpec], RunOptions]:
     return specs, options
 
 
+def _method(arguments: Sequence[str]) -> str:
+    return cli.peek(arguments, "method") or "tdmpc2"
+
+
 def usage(arguments: Sequence[str] = ()) -> str:
     """Return the text of `--help`, with the hyperparameters of the method in the arguments."""
-    methods = [
-        argument.partition("=")[2] for argument in arguments if argument.startswith("method=")
-    ]
-    method = methods[0] if methods else "tdmpc2"
-    if any(argument.startswith("data=") for argument in arguments):
+    method = _method(arguments)
+    if cli.peek(arguments, "data") is not None:
         return offline.usage(method)
     config_class = agent_class(method).config_class
     return "\n".join(
@@ -92,19 +102,7 @@ def usage(arguments: Sequence[str] = ()) -> str:
             "Exit code: 0 completed, 1 diverged, 2 invalid input or disk full, 130 stopped.",
             "",
             "Identity of the run:",
-            "  task=                                      name of the task, e.g. walker-walk",
-            "  seed=1                                     seed of all random numbers",
-            "  seeds=                                     instead of seed=: a count (3) or a list",
-            "                                             (1,2,5) of seeds, trained as one batch;",
-            "                                             each has a run directory of its own",
-            f"  method=tdmpc2                              {' | '.join(METHODS)}",
-            "  env_steps=                                 budget; default: set by the task",
-            "  variant=                                   name of these settings; default: derived",
-            "                                             from the settings that are not defaults",
-            "  obs=state                                  state | rgb (pixels, DMControl only)",
-            "  assets=official                            3D models of pick-ycb and turn-faucet:",
-            "                                             official | rebuilt | standin | unknown,",
-            "                                             or several, by preference",
+            cli.describe_fields(SpecOptions),
             cli.describe_fields(TaskSwitches),
             "",
             "Options outside the identity of the run:",

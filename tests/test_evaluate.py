@@ -89,7 +89,7 @@ def test_another_seed_gives_other_episodes(run: Path, tmp_path: Path) -> None:
         ([], "run= is missing"),
         (["run=/"], "neither a run directory nor a checkpoint"),
         (["run=/", "episodse=3"], "did you mean 'episodes'?"),
-        (["run=/", "episodes=0"], "must be at least 1"),
+        (["run=/", "episodes=0"], "must lie in [1, 10_000]"),
     ],
 )
 def test_bad_input_is_one_line(

@@ -54,7 +54,7 @@ def test_help_lists_every_key_from_anywhere(tmp_path: Path) -> None:
     done = command(str(ROOT / "tdmpc2" / "train.py"), "--help", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     listed = {line.split("=")[0].strip() for line in done.stdout.splitlines() if "=" in line}
-    keys = {*train.SPEC_OPTIONS, *schema_of(RunOptions), *schema_of(TDMPC2Config)}
+    keys = {*schema_of(train.SpecOptions), *schema_of(RunOptions), *schema_of(TDMPC2Config)}
     assert len(keys) > 60
     assert keys <= listed
     assert list(tmp_path.iterdir()) == []
@@ -93,21 +93,24 @@ BAD_ARGUMENTS = {
     "flag of no resemblance": (["latent_norm=x"], "(valid: layernorm, none, simnorm)"),
     "model size": (["model_size=6"], "(valid: 1, 19, 317, 48, 5, smoke)"),
     "boolean": (["planning=maybe"], "planning=maybe: true or false is needed"),
-    "integer": (["seed=one"], "seed=one: a value of type int is needed"),
-    "fraction": (["seed=1.5"], "seed=1.5: a value of type int is needed"),
-    "infinity": (["env_steps=inf"], "env_steps=inf: a value of type int is needed"),
-    "not a number": (["lr=nan"], "lr=nan: a finite number is needed"),
-    "negative seed": (["seed=-1"], "seed=-1: must lie in 0..4294967295"),
-    "large seed": (["seed=4294967296"], "seed=4294967296: must lie in 0..4294967295"),
-    "no budget": (["env_steps=0"], "env_steps=0: must be at least 1"),
-    "no evaluation episodes": (["eval_episodes=0"], "eval_episodes=0: must be at least 1"),
-    "negative time": (["checkpoint_minutes=-1"], "checkpoint_minutes=-1.0: must not be negative"),
+    "integer": (["seed=one"], "seed=one: an integer in [0, 4_294_967_295] is needed"),
+    "fraction": (["seed=1.5"], "seed=1.5: an integer in [0, 4_294_967_295] is needed"),
+    "infinity": (["env_steps=inf"], "env_steps=inf: an integer in [1, 10_000_000_000] is needed"),
+    "not a number": (["lr=nan"], "lr=nan: a number in [0, 1] is needed"),
+    "negative seed": (["seed=-1"], "seed=-1: must lie in [0, 4_294_967_295]"),
+    "large seed": (["seed=4294967296"], "seed=4294967296: must lie in [0, 4_294_967_295]"),
+    "no budget": (["env_steps=0"], "env_steps=0: must lie in [1, 10_000_000_000]"),
+    "no evaluation episodes": (["eval_episodes=0"], "eval_episodes=0: must lie in [1, 10_000]"),
+    "negative time": (
+        ["checkpoint_minutes=-1"],
+        "checkpoint_minutes=-1.0: must lie in [0, 1_000_000]",
+    ),
     "variant outside of the folder": (["variant=../x"], "must be usable as a folder's name"),
     "endless variant": (["variant=" + 101 * "x"], "must be usable as a folder's name"),
     "device": (["device=gpu"], "device=gpu: unknown device (valid: auto, cpu, cuda, cuda:1)"),
     "device of another kind": (["device=meta"], "device=meta: unknown device"),
     "device that is not there": (["device=cuda:99"], "device=cuda:99: no such CUDA device"),
-    "impossible network": (["num_q=0"], "num_q=0: must be at least 1"),
+    "impossible network": (["num_q=0"], "num_q=0: must lie in [1, 100]"),
     "too few seeding decisions": (["seed_decisions=49"], "at least 50 are needed"),
     "too small a memory": (["buffer_size=50"], "one episode takes 51 rows"),
     "too long a horizon": (["horizon=51"], "an episode has only 50 decisions"),

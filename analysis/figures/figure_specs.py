@@ -11,6 +11,7 @@ from typing import Any
 from analysis.stats.bootstrap import STATISTICS, Bootstrap
 from analysis.stats.selection import Group
 from analysis.stats.task_curves import REFERENCE_LINES
+from tdmpc2.common.system.config_checks import Range
 from tdmpc2.common.system.errors import UserError, did_you_mean
 from tdmpc2.envs.tasks import TASKS, get_suite
 
@@ -18,7 +19,7 @@ _LISTS = (
     *("sources", "methods", "variants", "tasks", "sizes"),
     *("groups", "statistics", "quoted"),
 )
-LEAST_REPS = 100
+REPS = Range(low=100, high=1_000_000)
 OURS = "ours"
 """Value of `tasks` that selects the tasks that have run directories."""
 
@@ -154,13 +155,7 @@ def read_catalog(path: Path, plots: Collection[str]) -> Catalog:
 
 
 def with_reps(catalog: Catalog, reps: int) -> Catalog:
-    """Return the catalog with a different number of resamples.
-
-    Raises:
-        UserError: If it is below `LEAST_REPS`.
-    """
-    if reps < LEAST_REPS:
-        raise UserError(f"reps={reps}: intervals need at least {LEAST_REPS} resamples")
+    """Return the catalog with a different number of resamples, see `REPS`."""
     return replace(catalog, bootstrap=replace(catalog.bootstrap, reps=reps))
 
 

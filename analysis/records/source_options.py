@@ -4,43 +4,49 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
 
 from analysis.records.load import PUBLISHED, READERS, Records, load, load_curves, merge
 from analysis.records.problems import Problem
+from tdmpc2.common.system.config_checks import Settings, setting
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.system.paths import cache_dir, default_runs_dir
 
 SHOWN_PROBLEMS = 20
-SOURCE_OPTIONS: dict[str, Any] = {
-    "runs": Path,
-    "published": Path,
-    "curves": Path,
-    "tensorboard": Path,
-    "sacred": Path,
-    "tasks": str,
-    "rule": str,
-}
 
 
-def usage_of_sources() -> str:
-    """Return the text of `SOURCE_OPTIONS` for `--help`."""
-    return f"""\
-  runs=DIR       folder of the runs (default: {default_runs_dir()})
-  published=DIR  learning curves released by the authors of the paper, <method>/<task>.csv;
-                 `python analysis/fetch_published.py` downloads them. Default: none; if there are
-                 no runs, make_figures.py and report.py use $TDMPC2_PUBLISHED or the downloaded
-                 curves
-  curves=PATH    curves of your own method: a folder in the same layout, or one CSV file with the
-                 columns task,seed,step,return|success and, for several methods, method
-  tensorboard=DIR, sacred=DIR
-                 runs recorded with TensorBoard, <method>/<task>/<seed>/events.out.tfevents.*, or
-                 with Sacred, whose config.json contains task, seed and method
-  tasks=NAMES    only these tasks, as names or shell patterns: tasks=walker-*,cup-catch; for
-                 multi-task agents, names of task sets: tasks=mt80 (default: all)"""
+@dataclass(frozen=True)
+class SourceOptions(Settings):
+    """Options of all commands that read records."""
+
+    runs: Path | None = setting(None, "folder of the runs; default: runs/ in the checkout")
+    published: Path | None = setting(
+        None,
+        "learning curves released by the authors of the paper, <method>/<task>.csv; "
+        "`python analysis/fetch_published.py` downloads them. Default: none; if there are no runs, "
+        "make_figures.py and report.py use $TDMPC2_PUBLISHED or the downloaded curves",
+    )
+    curves: Path | None = setting(
+        None,
+        "curves of your own method: a folder in the same layout, or one CSV file with the columns "
+        "task,seed,step,return|success and, for several methods, method",
+    )
+    tensorboard: Path | None = setting(
+        None,
+        "folder of runs recorded with TensorBoard, <method>/<task>/<seed>/events.out.tfevents.*",
+    )
+    sacred: Path | None = setting(
+        None,
+        "folder of runs recorded with Sacred, whose config.json contains task, seed and method",
+    )
+    tasks: str | None = setting(
+        None,
+        "only these tasks, as names or shell patterns: tasks=walker-*,cup-catch; for multi-task "
+        "agents, names of task sets: tasks=mt80; default: all",
+    )
 
 
 def released_curves() -> Path:
@@ -50,12 +56,12 @@ def released_curves() -> Path:
 
 
 def load_sources(
-    arguments: Mapping[str, Any], *, multitask: bool = False, released: bool = False
+    options: SourceOptions, *, multitask: bool = False, released: bool = False
 ) -> Records:
     """Load the records that the options select.
 
     Args:
-        arguments: parsed options of `SOURCE_OPTIONS`; others are ignored.
+        options: options that select the sources.
         multitask: whether multi-task runs alone are sufficient.
         released: whether to use the released curves, if they are available, when there are no runs
             and no other source is given.
@@ -63,14 +69,14 @@ def load_sources(
     Raises:
         UserError: If a folder is missing, or no source contains an evaluation.
     """
-    runs_dir: Path = arguments.get("runs", default_runs_dir())
-    others = [key for key in ("published", "curves", "tensorboard", "sacred") if key in arguments]
-    if others and "runs" in arguments and not runs_dir.is_dir():
+    runs_dir = options.runs or default_runs_dir()
+    sources = (PUBLISHED, "curves", "tensorboard", "sacred")
+    chosen: dict[str, Path] = {k: v for k in sources if (v := getattr(options, k)) is not None}
+    if chosen and options.runs is not None and not runs_dir.is_dir():
         raise UserError(f"runs={runs_dir} does not exist")
     loaded = [load(runs_dir)]
-    no_records = not others and loaded[0].table.empty and not len(loaded[0].multitask)
-    chosen = {key: arguments[key] for key in others}
-    if released and no_records and "runs" not in arguments and released_curves().is_dir():
+    no_records = not chosen and loaded[0].table.empty and not len(loaded[0].multitask)
+    if released and no_records and options.runs is None and released_curves().is_dir():
         chosen[PUBLISHED] = released_curves()
         notice = f"no run in {runs_dir}; using only the released curves in {chosen[PUBLISHED]}"
         print(notice, file=sys.stderr)
@@ -98,7 +104,7 @@ def load_sources(
             "the folder of your runs with runs=DIR, or download the paper's released curves with "
             "`python analysis/fetch_published.py`"
         )
-    return _on_tasks(records, arguments["tasks"]) if "tasks" in arguments else records
+    return records if options.tasks is None else _on_tasks(records, options.tasks)
 
 
 def report(problems: Sequence[Problem]) -> None:

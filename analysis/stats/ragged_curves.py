@@ -17,6 +17,8 @@ import pandas as pd
 
 from analysis.records.load import RUN_KEY, Records
 from analysis.records.run_reader import SCORES
+from analysis.records.source_options import SourceOptions
+from tdmpc2.common.system.config_checks import setting
 from tdmpc2.common.system.errors import UserError, did_you_mean
 from tdmpc2.envs.tasks import PIXEL_ENV_STEPS, TASKS
 
@@ -118,11 +120,13 @@ RULES = {
 DEFAULT_RULE = "hold"
 
 
-def usage_of_rules() -> str:
-    """Return the text of the option `rule=` for `--help`."""
-    return f"""\
-  rule=NAME      treatment of missing and repeated evaluations (default: {DEFAULT_RULE}):
-                 {", ".join(RULES)}"""
+@dataclass(frozen=True)
+class ScoreOptions(SourceOptions):
+    """Options of all commands that compute scores."""
+
+    rule: str = setting(
+        DEFAULT_RULE, f"treatment of missing and repeated evaluations: {' | '.join(RULES)}"
+    )
 
 
 def get_rule(name: str) -> Rule:

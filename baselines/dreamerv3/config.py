@@ -6,11 +6,23 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from tdmpc2.common.system.config_checks import (
+    BATCH,
+    COEFFICIENT,
+    DECISIONS,
+    FRACTION,
+    HORIZON,
+    LAYERS,
+    LEARNING_RATE,
+    POSITIVE,
+    ROWS,
+    STD,
+    SYMLOG,
+    WIDTH,
+    check_fields,
     require,
-    require_choices,
-    require_fraction,
     require_known,
-    require_positive,
+    require_ordered,
+    setting,
 )
 
 ModelSize = Literal["small", "20"]
@@ -56,72 +68,66 @@ class DreamerV3Config:
     """
 
     # --- architecture (from `model_size`, as model_lr and lr are) -------------------
-    model_size: ModelSize = "20"
-    deter: int = 512
-    hidden: int = 512
-    stoch: int = 32
-    classes: int = 32
-    encoder_layers: int = 5
-    encoder_units: int = 1024
-    decoder_layers: int = 5
-    decoder_units: int = 1024
-    head_layers: int = 2
-    head_units: int = 512
-    unimix: float = 0.01
-    num_bins: int = 255
-    vmin: float = -20.0
-    vmax: float = 20.0
-    # Precision of matrix multiplications; parameters, norms, losses and optimizers are float32.
-    precision: Literal["fp32", "bf16"] = "fp32"
+    model_size: ModelSize = setting(
+        "20", "millions of parameters; sets sizes and learning rates that are not given"
+    )
+    deter: int = setting(512, "dimensions of the recurrent state", WIDTH)
+    hidden: int = setting(512, "units of the hidden layers of the RSSM", WIDTH)
+    stoch: int = setting(32, "categorical variables of the stochastic state", WIDTH)
+    classes: int = setting(32, "classes of a categorical variable", WIDTH)
+    encoder_layers: int = setting(5, "hidden layers of the encoder", LAYERS)
+    encoder_units: int = setting(1024, "units of the encoder", WIDTH)
+    decoder_layers: int = setting(5, "hidden layers of the decoder", LAYERS)
+    decoder_units: int = setting(1024, "units of the decoder", WIDTH)
+    head_layers: int = setting(2, "hidden layers of all other networks", LAYERS)
+    head_units: int = setting(512, "units of all other networks", WIDTH)
+    unimix: float = setting(0.01, "share of the uniform distribution in categoricals", FRACTION)
+    num_bins: int = setting(255, "bins of the two-hot encoding", low=3, high=10_000)
+    vmin: float = setting(-20.0, "lowest bin, in symlog space", SYMLOG)
+    vmax: float = setting(20.0, "highest bin, in symlog space", SYMLOG)
+    precision: Literal["fp32", "bf16"] = setting(
+        "fp32",
+        "precision of matrix multiplications; parameters, norms, losses and optimizers are float32",
+    )
 
     # --- world model ---------------------------------------------------------------
-    batch_size: int = 16
-    batch_length: int = 64
-    free_nats: float = 1.0
-    dyn_scale: float = 0.5
-    rep_scale: float = 0.1
-    model_lr: float = 1e-4
-    model_eps: float = 1e-8
-    model_clip_norm: float = 1000.0
+    batch_size: int = setting(16, "sequences per update", BATCH)
+    batch_length: int = setting(64, "decisions of a sequence", low=2, high=BATCH.high)
+    free_nats: float = setting(1.0, "KL divergence that is not penalized, in nats", COEFFICIENT)
+    dyn_scale: float = setting(0.5, "weight of the dynamics loss", COEFFICIENT)
+    rep_scale: float = setting(0.1, "weight of the representation loss", COEFFICIENT)
+    model_lr: float = setting(1e-4, "learning rate of the world model", LEARNING_RATE)
+    model_eps: float = setting(1e-8, "ε of Adam for the world model", above=0, high=1)
+    model_clip_norm: float = setting(1000.0, "maximum gradient norm, world model", POSITIVE)
 
     # --- behavior -----------------------------------------------------------------
-    imagination: int = 15
-    discount_horizon: float = 333.0
-    return_lambda: float = 0.95
-    actor_min_std: float = 0.1
-    actor_max_std: float = 1.0
-    entropy_coef: float = 3e-4
-    return_decay: float = 0.99
-    slow_share: float = 0.02
-    slow_coef: float = 1.0
-    lr: float = 3e-5
-    eps: float = 1e-5
-    clip_norm: float = 100.0
+    imagination: int = setting(15, "decisions of an imagined trajectory", HORIZON)
+    discount_horizon: float = setting(333.0, "H in γ = 1 - 1/H", above=1, high=1_000_000)
+    return_lambda: float = setting(0.95, "λ of the returns", FRACTION)
+    actor_min_std: float = setting(0.1, "minimum σ of the actor", above=0, high=STD.high)
+    actor_max_std: float = setting(1.0, "maximum σ of the actor", above=0, high=STD.high)
+    entropy_coef: float = setting(3e-4, "weight of the entropy bonus", COEFFICIENT)
+    return_decay: float = setting(0.99, "decay of the range of returns", FRACTION)
+    slow_share: float = setting(0.02, "rate of the slow critic", FRACTION)
+    slow_coef: float = setting(1.0, "weight of the loss to the slow critic", COEFFICIENT)
+    lr: float = setting(3e-5, "learning rate of actor and critic", LEARNING_RATE)
+    eps: float = setting(1e-5, "ε of Adam for actor and critic", above=0, high=1)
+    clip_norm: float = setting(100.0, "maximum gradient norm, actor and critic", POSITIVE)
 
     # --- collecting ----------------------------------------------------------------
-    num_envs: int = 4
-    train_ratio: float = 512.0  # replayed observations per decision
-    seed_decisions: int = 1_024
-    buffer_size: int = 1_000_000
+    num_envs: int = setting(4, "environments that are stepped together", low=1, high=1024)
+    train_ratio: float = setting(512.0, "replayed observations per decision", POSITIVE)
+    seed_decisions: int = setting(1_024, "random decisions before the first update", DECISIONS)
+    buffer_size: int = setting(1_000_000, "rows of the replay buffer", ROWS)
 
     def __post_init__(self) -> None:
         """Check that all values are valid."""
-        require_choices(self)
-        require_positive(self, *MODEL_SIZES["20"])
-        require_positive(self, "head_layers", "batch_size", "imagination", "num_envs")
-        require_fraction(self, "unimix", "return_lambda", "return_decay", "slow_share")
-        require(self.batch_length >= 2, f"batch_length={self.batch_length}: must be at least 2")
-        require(self.train_ratio > 0, f"train_ratio={self.train_ratio}: must be positive")
+        check_fields(self)
+        require_ordered(self, "vmin", "vmax", equal=False)
+        require_ordered(self, "actor_min_std", "actor_max_std")
         require(
-            self.discount_horizon > 1,
-            f"discount_horizon={self.discount_horizon}: must be greater than 1",
-        )
-        require(self.num_bins >= 3, f"num_bins={self.num_bins}: must be at least 3")
-        require(self.vmax > self.vmin, f"vmax={self.vmax}: must be greater than vmin={self.vmin}")
-        require(
-            0 < self.actor_min_std <= self.actor_max_std,
-            f"actor_min_std={self.actor_min_std}: must be positive and at most "
-            f"actor_max_std={self.actor_max_std}",
+            self.stoch_dim in WIDTH,
+            f"stoch * classes = {self.stoch_dim}: must lie in {WIDTH}",
         )
         minimum = self.num_envs * self.batch_length
         require(

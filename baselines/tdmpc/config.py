@@ -7,11 +7,22 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from tdmpc2.common.system.config_checks import (
+    BATCH,
+    COEFFICIENT,
+    DECISIONS,
+    FRACTION,
+    HORIZON,
+    LAYERS,
+    LEARNING_RATE,
+    POSITIVE,
+    ROWS,
+    STD,
+    WIDTH,
+    check_fields,
     require,
-    require_choices,
-    require_fraction,
     require_known,
-    require_positive,
+    require_ordered,
+    setting,
 )
 from tdmpc2.config import MODEL_SIZES, MULTITASK_DIM
 
@@ -37,70 +48,89 @@ class TDMPCConfig:
     The fields `latent_dim`, `iterations` and `lr` are task-specific if None; see `for_task`.
     """
 
-    task_settings: Literal["repository", "none"] = "repository"
+    task_settings: Literal["repository", "none"] = setting(
+        "repository", "settings of task domains, see `TASK_SETTINGS`"
+    )
 
     # --- architecture; sizes above 1 are those of TD-MPC2, for multi-task learning -----
-    model_size: ModelSize = "1"
-    enc_dim: int = 256
-    mlp_dim: int = 512
-    num_enc_layers: int = 2
-    latent_dim: int | None = None
-    task_dim: int = 0
-    normalize_task_embedding: bool = True
+    model_size: ModelSize = setting(
+        "1", "millions of parameters; sets the dimensions below that are not given"
+    )
+    enc_dim: int = setting(256, "units of the hidden layers of the encoder", WIDTH)
+    mlp_dim: int = setting(512, "units of the hidden layers of all other networks", WIDTH)
+    num_enc_layers: int = setting(2, "layers of the encoder", LAYERS)
+    latent_dim: int | None = setting(
+        None, "dimensions of the latent state; default: set by the domain", WIDTH
+    )
+    task_dim: int = setting(0, "dimensions of the task embedding; 0: none", low=0, high=WIDTH.high)
+    normalize_task_embedding: bool = setting(True, "limit the norm of task embeddings to 1")
 
     # --- planning (MPPI) -----------------------------------------------------------
-    horizon: int = 5
-    horizon_decisions: int = 25_000  # decisions in which the planning horizon grows from 1
-    iterations: int | None = None
-    num_samples: int = 512  # Gaussian samples, without those of the policy
-    num_pi_samples: int = 25
-    num_elites: int = 64
-    temperature: float = 0.5
-    momentum: float = 0.1
-    max_std: float = 2.0
-    initial_min_std: float = 0.5
-    min_std: float = 0.05
-    min_std_decisions: int = 25_000
-    clip_action: bool = False  # False: the environment clips actions with exploration noise
+    horizon: int = setting(5, "decisions to plan and to predict in the loss", HORIZON)
+    horizon_decisions: int = setting(
+        25_000, "decisions in which the planning horizon grows from 1", DECISIONS
+    )
+    iterations: int | None = setting(None, "iterations; default: set by the domain", HORIZON)
+    num_samples: int = setting(512, "Gaussian samples, without those of the policy", BATCH)
+    num_pi_samples: int = setting(25, "sequences sampled from the policy", low=0, high=BATCH.high)
+    num_elites: int = setting(64, "best sequences that form the next distribution", BATCH)
+    temperature: float = setting(0.5, "factor of the values in the weights of elites", POSITIVE)
+    momentum: float = setting(0.1, "weight of the previous mean", FRACTION)
+    max_std: float = setting(2.0, "initial and maximum standard deviation", above=0, high=STD.high)
+    initial_min_std: float = setting(
+        0.5, "minimum standard deviation at first; falls linearly to min_std", STD
+    )
+    min_std: float = setting(0.05, "minimum standard deviation", STD)
+    min_std_decisions: int = setting(
+        25_000, "decisions in which the minimum standard deviation falls", DECISIONS
+    )
+    clip_action: bool = setting(
+        False, "clip actions with exploration noise; false: the environment clips them"
+    )
 
     # --- learning ------------------------------------------------------------------
-    batch_size: int = 512
-    lr: float | None = None
-    grad_clip_norm: float = 10.0
-    tau: float = 0.01
-    target_every: int = 2
-    rho: float = 0.5
-    consistency_coef: float = 2.0
-    reward_coef: float = 0.5
-    value_coef: float = 0.1
-    loss_clip: float = 1e4
-    prior_std: float = 0.05
-    prior_noise_clip: float = 0.3
-    # `fixed`: use `discount`; `episode_length`: use TD-MPC2's rule instead.
-    discount_from: Literal["fixed", "episode_length"] = "fixed"
-    discount: float = 0.99
-    per_alpha: float = 0.6
-    per_beta: float = 0.4
-    buffer_size: int = 1_000_000
-    seed_decisions: int = 5_000
-    pretrain_updates: int | None = None  # None: as many as seed decisions
+    batch_size: int = setting(512, "sub-trajectories per update", BATCH)
+    lr: float | None = setting(None, "learning rate; default: set by the domain", LEARNING_RATE)
+    grad_clip_norm: float = setting(10.0, "maximum norm of gradients", POSITIVE)
+    tau: float = setting(0.01, "rate of the target networks", FRACTION)
+    target_every: int = setting(2, "updates per update of the target networks", DECISIONS)
+    rho: float = setting(0.5, "factor of a loss per decision into the future", FRACTION)
+    consistency_coef: float = setting(2.0, "weight of the consistency loss", COEFFICIENT)
+    reward_coef: float = setting(0.5, "weight of the reward loss", COEFFICIENT)
+    value_coef: float = setting(0.1, "weight of the value loss", COEFFICIENT)
+    loss_clip: float = setting(
+        1e4,
+        "largest value of each loss term of a sub-trajectory",
+        above=0,
+        high=1_000_000_000,
+    )
+    prior_std: float = setting(0.05, "standard deviation of the policy's noise", STD)
+    prior_noise_clip: float = setting(0.3, "largest absolute value of the policy's noise", STD)
+    discount_from: Literal["fixed", "episode_length"] = setting(
+        "fixed", "use discount=, or TD-MPC2's rule for the length of episodes"
+    )
+    discount: float = setting(0.99, "discount γ, with discount_from=fixed", FRACTION)
+    per_alpha: float = setting(0.6, "prioritized replay: exponent of priorities", FRACTION)
+    per_beta: float = setting(0.4, "prioritized replay: exponent of weights", FRACTION)
+    buffer_size: int = setting(1_000_000, "rows of the replay buffer", ROWS)
+    seed_decisions: int = setting(5_000, "random decisions before the first update", DECISIONS)
+    pretrain_updates: int | None = setting(
+        None,
+        "updates right after the seed decisions; default: as many as seed decisions",
+        low=0,
+        high=DECISIONS.high,
+    )
 
     def __post_init__(self) -> None:
         """Check that all values are valid."""
-        require_choices(self)
-        require_positive(self, "enc_dim", "mlp_dim", "latent_dim", "horizon", "iterations")
-        require_positive(self, "num_samples", "num_elites", "batch_size", "buffer_size")
-        require_positive(self, "horizon_decisions", "min_std_decisions", "seed_decisions")
-        require_positive(self, "target_every", "num_enc_layers")
-        require_fraction(self, "momentum", "tau", "rho", "discount")
+        check_fields(self)
         total = self.num_samples + self.num_pi_samples
-        require(
-            self.num_pi_samples >= 0, f"num_pi_samples={self.num_pi_samples}: must be at least 0"
-        )
         require(
             self.num_elites <= total,
             f"num_elites={self.num_elites}: must be at most num_samples + num_pi_samples = {total}",
         )
+        require_ordered(self, "min_std", "max_std")
+        require_ordered(self, "initial_min_std", "max_std")
 
     @classmethod
     def make(cls, *, multitask: bool = False, **overrides: Any) -> TDMPCConfig:

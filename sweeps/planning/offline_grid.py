@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from sweeps.planning.options import SCALING, SIZES, SweepOptions
 from sweeps.planning.planned_run import PlannedRun
@@ -163,7 +163,7 @@ def _sizes(sweep: SweepOptions, method: str) -> list[str | None]:
     """List the model sizes of a scaling study; else return None, the size of the settings."""
     if sweep.suite != SCALING:
         return [None]
-    known = get_args(cli.schema_of(agent_class(method).config_class)["model_size"])
+    known = cli.schema_of(agent_class(method).config_class)["model_size"].choices
     sizes = [size.strip() for size in sweep.sizes.split(",")] if sweep.sizes else list(SIZES)
     for size in sizes:
         if size not in known:

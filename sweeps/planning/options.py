@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 from sweeps.planning.grid import NO_PRESET, PRESETS, Preset
+from tdmpc2.common.system.config_checks import STEPS, THREADS, Settings, setting
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.envs.tasks import SUITES
 from tdmpc2.runners.registry import METHODS, OFFLINE_UPDATES, multitask_methods
@@ -17,116 +17,121 @@ SIZES = ("1", "5", "19", "48", "317")
 """Model sizes of the paper's multi-task agents, in millions of parameters."""
 
 
-def _option(default: Any, text: str | Callable[[], str]) -> Any:
-    return field(default=default, metadata={"help": text})
-
-
 @dataclass(frozen=True)
-class SweepOptions:
-    """Options of `sweeps/launch.py`; each field's `help` describes it.
+class SweepOptions(Settings):
+    """Options of `sweeps/launch.py`; see their meanings.
 
     Raises:
         UserError: a value out of range, or options that exclude each other.
     """
 
-    suite: str | None = _option(
+    suite: str | None = setting(
         None, lambda: "task suite: " + " | ".join([*sorted(SUITES), f"{SCALING} (needs data=)"])
     )
-    tasks: str | None = _option(
+    tasks: str | None = setting(
         None,
         "comma-separated task names, instead of suite=; with suite=scaling: train on these tasks "
         "of each task set only",
     )
-    data: str | None = _option(
+    data: str | None = setting(
         None,
         "multi-task training: folder of a dataset from which one agent learns all tasks; for "
         "several task sets: mt30=DIR,mt80=DIR",
     )
-    sizes: str | None = _option(
+    sizes: str | None = setting(
         None,
         "suite=scaling: comma-separated model sizes in millions of parameters; default: "
         f"{','.join(SIZES)}",
     )
-    methods: str | None = _option(
+    methods: str | None = setting(
         None,
         f"comma-separated; default: {','.join(METHODS)} for a suite (suite=smoke: tdmpc2, and one "
         f"short run of each other method), those with multi-task agents for suite=scaling, tdmpc2 "
         "for tasks= or data=",
     )
-    seeds: str = _option("3", "number of seeds (3 means 1,2,3) or list of seeds (1,2,5)")
-    env_steps: int | None = _option(
-        None, "budget of each run in env steps; default: the suite's or the task's"
+    seeds: str = setting("3", "number of seeds (3 means 1,2,3) or list of seeds (1,2,5)")
+    env_steps: int | None = setting(
+        None, "budget of each run in env steps; default: the suite's or the task's", STEPS
     )
-    num_updates: int | None = _option(
-        None, f"budget of each run in gradient updates, with data=; default: {OFFLINE_UPDATES:,}"
+    num_updates: int | None = setting(
+        None,
+        f"budget of each run in gradient updates, with data=; default: {OFFLINE_UPDATES:,}",
+        STEPS,
     )
-    variants: str | None = _option(
+    variants: str | None = setting(
         None,
         "comma-separated variants of the settings; + joins the settings of a variant and NAME: "
         "names it: default,num_q=2,my-name:regression=mse+num_q=2",
     )
-    variant: str | None = _option(
+    variant: str | None = setting(
         None, "name of the given settings, if there is one variant; default: derived from them"
     )
-    obs: str = _option("state", "observations: state | rgb (DMControl only)")
-    assets: str = _option(
+    obs: Literal["state", "rgb"] = setting("state", "observations; rgb: DMControl only")
+    assets: str = setting(
         "official",
         "source of the object models of pick-ycb and turn-faucet: official | rebuilt | standin | "
         "unknown, or several in order of preference (official,unknown)",
     )
-    cluster: Literal["auto", "slurm", "local", "inline"] = _option(
+    cluster: Literal["auto", "slurm", "local", "inline"] = setting(
         "auto",
         "where to train; auto: SLURM if it responds, else local; local: processes on this "
         "machine; inline: one run after another in this process, for debugging",
     )
-    max_parallel: int | None = _option(
+    max_parallel: int | None = setting(
         None,
         "maximum number of processes (local) or jobs (SLURM) at a time; default: local: cores / "
         "threads, or 1 with data= on a GPU; SLURM: no limit",
+        low=1,
+        high=100_000,
     )
-    seeds_per_process: int = _option(1, "seeds of a task that one process trains as one batch")
-    partition: str | None = _option(
+    seeds_per_process: int = setting(
+        1, "seeds of a task that one process trains as one batch", low=1, high=1024
+    )
+    partition: str | None = setting(
         None, "SLURM: partition, or several separated by commas; default: the cluster's default"
     )
-    gpus: int | None = _option(
-        None, "SLURM: GPUs per job; default: 1 if the partition has GPUs, else 0"
+    gpus: int | None = setting(
+        None, "SLURM: GPUs per job; default: 1 if the partition has GPUs, else 0", low=0, high=1024
     )
-    runs_per_gpu: int = _option(
-        1, "SLURM: processes that share a GPU (without GPUs: processes per job)"
+    runs_per_gpu: int = setting(
+        1, "SLURM: processes that share a GPU (without GPUs: processes per job)", low=1, high=1024
     )
-    cpus: int | None = _option(
-        None, "SLURM: cores per process; default: threads= if given, else 4 with a GPU, 1 without"
+    cpus: int | None = setting(
+        None,
+        "SLURM: cores per process; default: threads= if given, else 4 with a GPU, 1 without",
+        THREADS,
     )
-    mem_gb: int | None = _option(None, "SLURM: memory per job in GB; default: estimated")
-    timeout_min: int | None = _option(
+    mem_gb: int | None = setting(
+        None, "SLURM: memory per job in GB; default: estimated", low=1, high=1_000_000
+    )
+    timeout_min: int | None = setting(
         None,
         "SLURM: time limit of a job in minutes, after which it is requeued and its runs resume; "
         "default: 1440, or the partition's limit if that is shorter",
+        low=1,
+        high=1_000_000,
     )
-    sbatch: str | None = _option(
+    sbatch: str | None = setting(
         None,
         "SLURM: comma-separated further options of sbatch, without dashes: account=lab,qos=low; "
         "hold submits jobs that start only after `scontrol release JOB`",
     )
-    after: Literal["figures"] | None = _option(
+    after: Literal["figures"] | None = setting(
         None, "figures: draw the figures when all runs have ended, even if some failed"
     )
-    only: Literal["all", "failed"] = _option(
+    only: Literal["all", "failed"] = setting(
         "all", "which unfinished runs to launch; failed: only those that failed"
     )
-    yes: bool = _option(
+    yes: bool = setting(
         False,
         "local: start although the runs need more than a day on one core or GPU, or although "
         "some runs are blocked",
     )
-    dry_run: bool = _option(False, "print the plan and stop")
+    dry_run: bool = setting(False, "print the plan and stop")
 
     def __post_init__(self) -> None:
         """Reject values out of range and options that exclude each other."""
-        for name, least in _LEAST.items():
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise UserError(f"{name}={value}: must be at least {least}")
+        super().__post_init__()
         if self.multitask:
             self._refuse_options_of_single_tasks()
         else:
@@ -185,14 +190,3 @@ class SweepOptions:
             return list(multitask_methods()) if self.suite == SCALING else ["tdmpc2"]
         whole = self.suite is not None and not self.preset.companions
         return list(METHODS) if whole else ["tdmpc2"]
-
-
-_LEAST = {
-    "max_parallel": 1,
-    "seeds_per_process": 1,
-    "gpus": 0,
-    "runs_per_gpu": 1,
-    "cpus": 1,
-    "mem_gb": 1,
-    "timeout_min": 1,
-}

@@ -18,7 +18,7 @@ from tdmpc2.common.system.errors import UserError, did_you_mean
 from tdmpc2.envs.factory import missing_requirement
 from tdmpc2.envs.task_variants import TaskSwitches, part
 from tdmpc2.envs.tasks import SUITES, get_suite, get_task
-from tdmpc2.runners.registry import agent_class
+from tdmpc2.runners.registry import METHODS, agent_class
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class Request:
         options: options of every run that were given or come from the suite's preset; without
             `threads`, which depends on the cluster.
         planned: the runs.
-        arguments: arguments of the command line; paths of datasets are absolute, so that a retry
-            works from any folder.
+        arguments: arguments of the command line as `key=value`; paths of datasets are absolute, so
+            that a retry works from any folder.
         sets: task sets with their datasets, for multi-task runs.
     """
 
@@ -55,12 +55,11 @@ def parse_request(arguments: Sequence[str]) -> Request:
     Raises:
         UserError: an unknown key, a value of the wrong type or out of range, or a missing dataset.
     """
-    pairs = cli.split_arguments(arguments)
-    if pairs.get("data", "given").lower() in ("", "none"):
-        raise UserError("data=: the folder of a dataset is needed")
     # Suite, methods and data decide which other keys are valid, so they are read first.
-    deciding = ("suite", "methods", "data")
-    first = SweepOptions(**{key: pairs[key] for key in deciding if key in pairs})  # type: ignore[arg-type]
+    deciding = {key: cli.peek(arguments, key) for key in ("suite", "methods", "data")}
+    if deciding["data"] is not None and deciding["data"].lower() in ("", "none"):
+        raise UserError("data=: the folder of a dataset is needed")
+    first = SweepOptions(**{k: v for k, v in deciding.items() if v is not None})  # type: ignore[arg-type]
     sweep_schema = cli.schema_of(SweepOptions)
     options_class = OfflineOptions if first.multitask else RunOptions
     run_schema = {k: v for k, v in cli.schema_of(options_class).items() if k not in sweep_schema}
@@ -70,7 +69,9 @@ def parse_request(arguments: Sequence[str]) -> Request:
     for method in first.method_names:
         setting_schema |= cli.schema_of(agent_class(method).config_class)
     option_schema = {**sweep_schema, **run_schema}
-    values = cli.parse_arguments(arguments, {**setting_schema, **option_schema})
+    schema = {**setting_schema, **option_schema}
+    pairs = cli.split_arguments(arguments, cli.flags_of(schema))
+    values = cli.parse_arguments(arguments, schema)
     sweep = SweepOptions(**{k: v for k, v in values.items() if k in sweep_schema})
     given = {k: v for k, v in values.items() if k in run_schema and k != "progress"}
     how: CommonOptions = options_class(**{**sweep.preset.options, **given})
@@ -83,11 +84,18 @@ def parse_request(arguments: Sequence[str]) -> Request:
         sets = offline_grid.task_sets(sweep)
         variants = _variants(sweep, setting_schema)
         planned = offline_grid.plan_runs(sweep, sets, variants, settings, how)
-        absolute = {**pairs, "data": offline_grid.data_argument(sets)}
-        repeatable = tuple(f"{key}={value}" for key, value in absolute.items())
-        return Request(sweep, how, options, planned, repeatable, sets)
-    planned = plan_runs(sweep, settings, setting_schema, how.runs)
-    return Request(sweep, how, options, planned, tuple(arguments))
+        pairs["data"] = offline_grid.data_argument(sets)
+    else:
+        sets, planned = (), plan_runs(sweep, settings, setting_schema, how.runs)
+    repeatable = tuple(f"{key}={value}" for key, value in pairs.items())
+    return Request(sweep, how, options, planned, repeatable, sets)
+
+
+def all_flags() -> frozenset[str]:
+    """Return the names of the boolean options and settings of launches of any method."""
+    options = (SweepOptions, RunOptions, OfflineOptions, TaskSwitches)
+    configs = (agent_class(method).config_class for method in METHODS)
+    return frozenset().union(*(cli.flags_of(cli.schema_of(c)) for c in (*options, *configs)))
 
 
 def plan_runs(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from tdmpc2.agent import TDMPC2
 from tdmpc2.checkpoints import names
@@ -17,7 +18,7 @@ from tdmpc2.checkpoints.evaluation import (
     choose_tasks,
     evaluate_tasks,
 )
-from tdmpc2.checkpoints.exporting import FORMATS, Format, export_model
+from tdmpc2.checkpoints.exporting import Format, export_model
 from tdmpc2.checkpoints.fetch import fetch, url_of
 from tdmpc2.checkpoints.model import Model
 from tdmpc2.checkpoints.model_file import agent_of, load_model, save_model
@@ -26,8 +27,71 @@ from tdmpc2.common.numerics.numeric_path import choose_device, numeric_path, set
 from tdmpc2.common.run.spec import parse_seeds
 from tdmpc2.common.system import cli
 from tdmpc2.common.system.atomic_files import write_json
+from tdmpc2.common.system.config_checks import REQUIRED, Settings, setting
 from tdmpc2.common.system.errors import UserError, did_you_mean
 from tdmpc2.common.system.paths import cache_dir
+
+T = TypeVar("T", bound=Settings)
+
+
+@dataclass(frozen=True)
+class InspectOptions(Settings):
+    """Options of `inspect`."""
+
+    file: Path = setting(REQUIRED, "the model, see FILE above")
+
+
+@dataclass(frozen=True)
+class ImportOptions(Settings):
+    """Options of `import`."""
+
+    file: Path = setting(REQUIRED, "the model, see FILE above")
+    out: Path = setting(REQUIRED, "path of the new file, .pt or .safetensors")
+    task: str | None = setting(
+        None,
+        "tasks of an official checkpoint, which does not contain them: a task, a suite (mt30, "
+        "mt80), or a list in the order of the task embedding",
+    )
+    any_size: bool = setting(False, "accept a model whose shapes fit none of the paper's sizes")
+
+
+@dataclass(frozen=True)
+class ExportOptions(Settings):
+    """Options of `export`."""
+
+    file: Path = setting(REQUIRED, "the model, see FILE above")
+    out: Path = setting(
+        REQUIRED, "path of the new file, .pt, or .safetensors with format=safetensors"
+    )
+    format: Format = setting("official", "format of the new file")
+    task: str | None = setting(None, "as for import, if FILE is an official checkpoint")
+    any_size: bool = setting(False, "as for import")
+
+
+@dataclass(frozen=True)
+class FetchOptions(Settings):
+    """Options of `fetch`."""
+
+    name: str = setting(
+        REQUIRED,
+        f"all, a domain ({', '.join(names.DOMAINS)}), multitask, a task set (mt30, mt80), one of "
+        "its models (mt80-48M), a task, a path, or a list",
+    )
+    out: Path | None = setting(None, "folder of the downloads")
+    url: str = setting(names.HOME, "URL of the server's folder")
+    seeds: str = setting(
+        ",".join(map(str, names.SEEDS)), "seeds of single-task models: a count or a list"
+    )
+    single: str = setting(
+        names.SINGLE,
+        "paths of single-task models; the default patterns are inferred: the authors do not "
+        "document file names",
+    )
+    multi: str = setting(names.MULTI, "paths of multi-task models")
+    sha256: str | None = setting(
+        None, "expected checksum of a single file; default: the server's, if there is one"
+    )
+    dry_run: bool = setting(False, "only print the URLs")
 
 
 def default_folder() -> Path:
@@ -52,28 +116,14 @@ loaded from torch files, never code. No file is overwritten.
 
 inspect   print format, size, parameters, dimensions, possible tasks, unknown keys and checksum
 import    write FILE as a model file, which contains tasks, configuration and origin
-  task=TASKS         tasks of an official checkpoint, which does not contain them: a task, a suite
-                     (mt30, mt80), or a list in the order of the task embedding
-  out=NEW            path of the new file, .pt or .safetensors
-  any_size=false     true: accept a model whose shapes fit none of the paper's sizes
+{cli.describe_fields(ImportOptions, without=["file"])}
 export    write FILE in the official format or as safetensors
-  out=NEW            path of the new file, .pt, or .safetensors with format=safetensors
-  format=official    {" | ".join(FORMATS)}
-  task=TASKS any_size=false   as for import, if FILE is an official checkpoint
+{cli.describe_fields(ExportOptions, without=["file"])}
 evaluate  run episodes without exploration; print return, success and normalized score
-{cli.describe_fields(EvaluateOptions)}
+{cli.describe_fields(EvaluateOptions, without=["file"])}
 fetch     download the authors' released checkpoints; existing files are skipped, and interrupted
-          downloads are continued
-  NAME               all, a domain ({", ".join(names.DOMAINS)}), multitask, a task
-                     set (mt30, mt80), one of its models (mt80-48M), a task, a path, or a list
-  out=DIR            folder of the downloads; default: {default_folder()}
-  url=BASE           URL of the server's folder; default: {names.HOME}
-  seeds=3            seeds of single-task models: a count or a list
-  single=PATTERN     paths of single-task models; default: {names.SINGLE}
-  multi=PATTERN      paths of multi-task models; default: {names.MULTI}
-                     the default patterns are inferred: the authors do not document file names
-  sha256=HEX         expected checksum of a single file; default: the server's, if there is one
-  dry_run=false      true: only print the URLs
+          downloads are continued; default folder: {default_folder()}
+{cli.describe_fields(FetchOptions)}
 
 exit code: 0 success; 2 bad input, or a file that is missing, damaged or rejected."""
 
@@ -98,54 +148,44 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _parse(arguments: Sequence[str], first: str, schema: Mapping[str, Any]) -> dict[str, Any]:
-    """Parse `key=value` arguments; the key of the first may be omitted.
+def _parse(arguments: Sequence[str], options: type[T]) -> T:
+    """Parse the arguments after the action; the key of the first, `file` or `name`, may be omitted.
 
     Args:
-        arguments: the arguments after the action.
-        first: key of the first argument if it is a bare value; required.
-        schema: types of the arguments.
+        arguments: the arguments.
+        options: dataclass of the options.
     """
     arguments = list(arguments)
-    if arguments:
+    if arguments and not arguments[0].startswith("--"):
         key, equals, _ = arguments[0].partition("=")
         # A path may contain an equals sign; a key contains neither a slash nor a dot.
         if not equals or "/" in key or "." in key or Path(arguments[0]).exists():
+            first = next(iter(cli.schema_of(options)))
             arguments[0] = f"{first}={arguments[0]}"
-    values = cli.parse_arguments(arguments, schema)
-    _required(values, first)
-    return values
+    return cli.parse_options(arguments, options)
 
 
 def _inspect(arguments: Sequence[str]) -> None:
-    facts = describe(_parse(arguments, "file", {"file": Path})["file"])
+    facts = describe(_parse(arguments, InspectOptions).file)
     width = max(map(len, facts)) + 2
     for name, value in facts.items():
         print(f"{name:<{width}}{value}")
 
 
 def _import(arguments: Sequence[str]) -> None:
-    schema = {"file": Path, "task": str, "out": Path, "any_size": bool}
-    values = _parse(arguments, "file", schema)
-    out = _required(values, "out")
-    check_target(out)
-    model = load_model(
-        values["file"], tasks=values.get("task"), any_size=values.get("any_size", False)
-    )
-    save_model(out, model)
-    print(f"{out}: {_title(model)}")
+    options = _parse(arguments, ImportOptions)
+    check_target(options.out)
+    model = load_model(options.file, tasks=options.task, any_size=options.any_size)
+    save_model(options.out, model)
+    print(f"{options.out}: {_title(model)}")
 
 
 def _export(arguments: Sequence[str]) -> None:
-    schema = {"file": Path, "out": Path, "format": Format, "task": str, "any_size": bool}
-    values = _parse(arguments, "file", schema)
-    out, form = _required(values, "out"), values.get("format", "official")
-    check_target(out)
-    model = load_model(
-        values["file"], tasks=values.get("task"), any_size=values.get("any_size", False)
-    )
-    missing_settings = export_model(model, out, form)
-    print(f"{out}: {_title(model)}, format {form}")
+    options = _parse(arguments, ExportOptions)
+    check_target(options.out)
+    model = load_model(options.file, tasks=options.task, any_size=options.any_size)
+    missing_settings = export_model(model, options.out, options.format)
+    print(f"{options.out}: {_title(model)}, format {options.format}")
     if missing_settings:
         print(
             "the file does not contain these settings, which its reader has to set: "
@@ -154,10 +194,9 @@ def _export(arguments: Sequence[str]) -> None:
 
 
 def _evaluate(arguments: Sequence[str]) -> None:
-    options = EvaluateOptions(**_parse(arguments, "file", cli.schema_of(EvaluateOptions)))
+    options = _parse(arguments, EvaluateOptions)
     if options.out is not None:
         make_room(options.out)
-    assert options.file is not None
     model = load_model(
         options.file, tasks=options.tasks, single=options.task, any_size=options.any_size
     )
@@ -211,27 +250,16 @@ def _title(model: Model) -> str:
 
 
 def _fetch(arguments: Sequence[str]) -> None:
-    schema = {"name": str, "out": Path, "url": str, "seeds": str, "single": str, "multi": str}
-    values = _parse(arguments, "name", schema | {"sha256": str, "dry_run": bool})
-    paths = names.expand(
-        values["name"],
-        seeds=parse_seeds(values["seeds"]) if "seeds" in values else names.SEEDS,
-        single=values.get("single", names.SINGLE),
-        multi=values.get("multi", names.MULTI),
-    )
-    base, sha256 = values.get("url", names.HOME), values.get("sha256")
+    options = _parse(arguments, FetchOptions)
+    seeds = parse_seeds(options.seeds)
+    paths = names.expand(options.name, seeds=seeds, single=options.single, multi=options.multi)
+    sha256 = options.sha256
     if sha256 is not None and (len(paths) > 1 or not re.fullmatch("[0-9a-fA-F]{64}", sha256)):
         raise UserError(f"sha256={sha256}: needs 64 hexadecimal digits and a single file")
-    if values.get("dry_run", False):
-        print("\n".join(url_of(base, path) for path in paths))
+    if options.dry_run:
+        print("\n".join(url_of(options.url, path) for path in paths))
     else:
-        fetch(paths, values.get("out", default_folder()), base, sha256=sha256)
-
-
-def _required(values: Mapping[str, Any], name: str) -> Any:
-    if name not in values:
-        raise UserError(f"{name}= is missing (see --help)")
-    return values[name]
+        fetch(paths, options.out or default_folder(), options.url, sha256=sha256)
 
 
 if __name__ == "__main__":

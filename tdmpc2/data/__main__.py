@@ -6,7 +6,7 @@ import csv
 import io
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from tqdm import tqdm
 from tdmpc2.common.run.run_files import format_value
 from tdmpc2.common.system import cli
 from tdmpc2.common.system.atomic_files import write_text
+from tdmpc2.common.system.config_checks import REQUIRED, Settings, setting
 from tdmpc2.common.system.errors import UserError, did_you_mean
 from tdmpc2.data.build import BuildOptions, build, chosen_tasks
 from tdmpc2.data.convert import ConvertOptions, convert
@@ -23,19 +24,19 @@ from tdmpc2.data.summary import COLUMNS, HEADER, TaskSummary, origin, summarize
 
 
 @dataclass(frozen=True)
-class InspectOptions:
+class InspectOptions(Settings):
     """Options of `inspect`."""
 
-    data: Path | None = field(default=None, metadata={"help": "folder of the dataset"})
-    task: str | None = field(default=None, metadata={"help": "only this task, or a list"})
-    csv: Path | None = field(default=None, metadata={"help": "also write the table as a new file"})
+    data: Path = setting(REQUIRED, "folder of the dataset")
+    task: str | None = setting(None, "only this task, or a list")
+    csv: Path | None = setting(None, "also write the table as a new file")
 
 
 @dataclass(frozen=True)
-class VerifyOptions:
+class VerifyOptions(Settings):
     """Options of `verify`."""
 
-    data: Path | None = field(default=None, metadata={"help": "folder of the dataset"})
+    data: Path = setting(REQUIRED, "folder of the dataset")
 
 
 class _Command(NamedTuple):
@@ -63,7 +64,7 @@ def _size(dataset: Dataset) -> str:
 
 
 def _inspect(options: InspectOptions) -> None:
-    dataset = _open(options.data)
+    dataset = Dataset.open(options.data)
     if options.csv is not None and options.csv.exists():
         raise UserError(f"{options.csv}: already exists; choose another csv=")
     names = dataset.tasks
@@ -90,7 +91,7 @@ def _as_csv(rows: Sequence[TaskSummary]) -> str:
 
 
 def _verify(options: VerifyOptions) -> None:
-    dataset = _open(options.data)
+    dataset = Dataset.open(options.data)
     num_faults = num_shards = 0
     with tqdm(total=dataset.num_bytes, unit="B", unit_scale=True, leave=False, disable=None) as bar:
         for shard, faults in dataset.verify():
@@ -104,12 +105,6 @@ def _verify(options: VerifyOptions) -> None:
             f"({num_faults} faults); restore them, or build the dataset again"
         )
     print(f"no faults: {_size(dataset)}")
-
-
-def _open(folder: Path | None) -> Dataset:
-    if folder is None:
-        raise UserError("data= is missing: give the folder of a dataset")
-    return Dataset.open(folder)
 
 
 COMMANDS = {
@@ -174,7 +169,7 @@ def main(arguments: Sequence[str]) -> int:
     if name not in COMMANDS:
         raise UserError(f"'{name}': unknown command{did_you_mean(name, COMMANDS)}")
     run, options, _ = COMMANDS[name]
-    run(options(**cli.parse_arguments(rest, cli.schema_of(options))))
+    run(cli.parse_options(rest, options))
     return 0
 
 

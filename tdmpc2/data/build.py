@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
 
 from tdmpc2.common.run.spec import parse_seeds
+from tdmpc2.common.system.config_checks import SHARD_MB, Settings, setting
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.system.paths import default_runs_dir
 from tdmpc2.data.dataset import Dataset
@@ -22,33 +23,25 @@ _NAMED = 5  # missing tasks that an error message lists
 
 
 @dataclass(frozen=True)
-class BuildOptions:
+class BuildOptions(Settings):
     """Options of `build`."""
 
-    suite: str | None = field(
-        default=None, metadata={"help": "the tasks: a suite, for example mt30"}
-    )
-    tasks: str | None = field(
-        default=None, metadata={"help": "the tasks: a list, walker-walk,cup-spin"}
-    )
-    runs: Path = field(default_factory=default_runs_dir, metadata={"help": "folder of the runs"})
-    out: Path | None = field(default=None, metadata={"help": "new folder for the dataset"})
-    method: str = field(default="tdmpc2", metadata={"help": "method of the runs"})
-    variant: str | None = field(
-        default=None,
-        metadata={"help": "variant of the runs, or all; needed if several"},
-    )
-    seeds: str | None = field(default=None, metadata={"help": "a count or a list; default: all"})
-    shard_mb: int = field(default=256, metadata={"help": "maximum shard size, in 10^6 bytes"})
+    suite: str | None = setting(None, "the tasks: a suite, for example mt30")
+    tasks: str | None = setting(None, "the tasks: a list, walker-walk,cup-spin")
+    runs: Path = setting(default_runs_dir, "folder of the runs")
+    out: Path | None = setting(None, "new folder for the dataset")
+    method: str = setting("tdmpc2", "method of the runs")
+    variant: str | None = setting(None, "variant of the runs, or all; needed if several")
+    seeds: str | None = setting(None, "a count or a list; default: all")
+    shard_mb: int = setting(256, "maximum shard size, in 10^6 bytes", SHARD_MB)
 
     def __post_init__(self) -> None:
         """Check the options."""
+        super().__post_init__()
         if (self.suite is None) == (self.tasks is None):
             raise UserError("the tasks: give either suite=NAME or tasks=NAME,NAME")
         if self.out is None:
             raise UserError("out= is missing: give the folder of the dataset")
-        if self.shard_mb < 1:
-            raise UserError(f"shard_mb={self.shard_mb}: must be at least 1")
 
 
 def build(options: BuildOptions, say: Callable[[str], None] = print) -> Dataset:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from tqdm import tqdm
 
+from tdmpc2.common.system.config_checks import REQUIRED, SHARD_MB, Settings, setting
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.data.chunks import Chunk, ChunkLayout, find_chunks, layout_of
 from tdmpc2.data.dataset import Dataset
@@ -25,31 +26,23 @@ _READ_BYTES = 1 << 22
 
 
 @dataclass(frozen=True)
-class ConvertOptions:
+class ConvertOptions(Settings):
     """Options of `convert`."""
 
-    files: str | None = field(
-        default=None, metadata={"help": "list of files, chunk_0.pt,chunk_1.pt …, or their folder"}
+    files: str = setting(REQUIRED, "list of files, chunk_0.pt,chunk_1.pt …, or their folder")
+    suite: Literal["mt30", "mt80"] = setting(
+        REQUIRED, "the official dataset that the files belong to"
     )
-    suite: Literal["mt30", "mt80"] | None = field(
-        default=None, metadata={"help": "mt30 | mt80: the official dataset"}
+    out: Path = setting(REQUIRED, "new folder for the dataset")
+    trust: bool = setting(False, "true: open the pickles; needs a trusted origin")
+    dtype: Literal["float16", "float32"] | None = setting(
+        None, "precision of stored values; default: as in the files"
     )
-    out: Path | None = field(default=None, metadata={"help": "new folder for the dataset"})
-    trust: bool = field(
-        default=False, metadata={"help": "true: open the pickles; needs a trusted origin"}
-    )
-    dtype: Literal["float16", "float32"] | None = field(
-        default=None, metadata={"help": "float16 | float32; default: as stored"}
-    )
-    shard_mb: int = field(default=256, metadata={"help": "maximum shard size, in 10^6 bytes"})
+    shard_mb: int = setting(256, "maximum shard size, in 10^6 bytes", SHARD_MB)
 
     def __post_init__(self) -> None:
         """Check the options."""
-        for name in ("files", "suite", "out"):
-            if getattr(self, name) is None:
-                raise UserError(f"{name}= is missing (see convert --help)")
-        if self.shard_mb < 1:
-            raise UserError(f"shard_mb={self.shard_mb}: must be at least 1")
+        super().__post_init__()
         if not self.trust:
             raise UserError(
                 f"files={self.files}: not opened: the official files are pickles, and a pickle "
@@ -70,9 +63,6 @@ def convert(options: ConvertOptions) -> Dataset:
         UserError: a file is damaged, rejected, or not of the suite; a task has no items; a value
             is invalid; or the folder contains something else.
     """
-    assert options.files is not None
-    assert options.suite is not None
-    assert options.out is not None
     refuse_finished(options.out)
     paths, tasks = find_chunks(options.files), get_suite(options.suite)
     layout = layout_of(options.suite, tasks)

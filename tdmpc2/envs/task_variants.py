@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from tdmpc2.common.run.spec import RunSpec
+from tdmpc2.common.system.config_checks import Settings, setting
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.envs.physics import Physics, repairs_of
 from tdmpc2.envs.tasks import Task, get_task
 
 
 @dataclass(frozen=True)
-class TaskSwitches:
+class TaskSwitches(Settings):
     """Physics, and how episodes begin and end.
 
     Attributes:
@@ -28,19 +29,14 @@ class TaskSwitches:
             share.
     """
 
-    physics: Physics = field(
-        default="paper",
-        metadata={"help": "paper: undo what newer simulators changed | simulator"},
+    physics: Physics = setting(
+        "paper", "paper: undo what newer simulators changed; simulator: use them as they are"
     )
-    stop_at_success: bool = field(
-        default=False, metadata={"help": "ManiSkill2: end an episode at its first success"}
-    )
-    seeded_resets: bool = field(
-        default=True,
-        metadata={
-            "help": "Meta-World: sample resets from the environment's own generator; false: from "
-            "NumPy's global one"
-        },
+    stop_at_success: bool = setting(False, "ManiSkill2: end an episode at its first success")
+    seeded_resets: bool = setting(
+        True,
+        "Meta-World: sample resets from the environment's own generator; false: from "
+        "NumPy's global one",
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -28,6 +29,7 @@ from tdmpc2.common.run.sacred_tracker import Tracker, track
 from tdmpc2.common.run.spec import OfflineOptions, RunSpec
 from tdmpc2.common.system import cli
 from tdmpc2.common.system.atomic_files import read_json, remove_leftovers
+from tdmpc2.common.system.config_checks import REQUIRED, SEED, STEPS, Settings, setting
 from tdmpc2.common.system.errors import StoppedError, UserError
 from tdmpc2.common.training.loop_requests import serve
 from tdmpc2.common.training.session import session, stop_on_signals
@@ -50,16 +52,22 @@ from tdmpc2.runners.setup import evaluation_workers, make_env_groups
 from tdmpc2.sharded_update import SplitUpdate
 
 EVAL_EVERY = 100_000
-SPEC_OPTIONS: dict[str, Any] = {
-    "method": str,
-    "task": str,
-    "seed": int,
-    "num_updates": int,
-    "variant": str | None,
-    "physics": Physics,
-}
 # Number of decisions at which all schedules over decisions have reached their final values.
 SCHEDULES_OVER = 1 << 60
+
+
+@dataclass(frozen=True)
+class SpecOptions(Settings):
+    """Options that select a run; with the hyperparameters, its identity."""
+
+    task: str = setting(
+        REQUIRED, "mt30, mt80, another suite, or several tasks separated by commas, e.g. task=mt30"
+    )
+    method: str = setting("tdmpc2", lambda: " | ".join(multitask_methods()))
+    seed: int = setting(1, "seed of all random numbers", SEED)
+    num_updates: int = setting(OFFLINE_UPDATES, "budget in gradient steps", STEPS)
+    variant: str | None = setting(None, "name of these settings; default: derived")
+    physics: Physics = setting("paper", "physics of evaluations")
 
 
 def run_offline(spec: RunSpec, options: OfflineOptions, dataset: Dataset) -> RunResult | None:
@@ -269,7 +277,7 @@ def eval_groups(tasks: Sequence[Task], shapes: EnvSpec, workers: int | None) -> 
 
 def is_meant(arguments: Sequence[str]) -> bool:
     """Return whether the arguments of the train command select training from a dataset."""
-    return not {"data", "num_updates"}.isdisjoint(cli.split_arguments(arguments))
+    return any(cli.peek(arguments, key) is not None for key in ("data", "num_updates"))
 
 
 def parse(arguments: Sequence[str]) -> tuple[RunSpec, OfflineOptions, Dataset]:
@@ -278,28 +286,25 @@ def parse(arguments: Sequence[str]) -> tuple[RunSpec, OfflineOptions, Dataset]:
     Raises:
         UserError: an unknown key, task or method, a value out of range, or no such dataset.
     """
-    pairs = cli.split_arguments(arguments)
-    method = pairs.get("method", "tdmpc2")
+    method = cli.peek(arguments, "method") or "tdmpc2"
     config_schema = cli.schema_of(agent_class(method).config_class)
-    options_schema = cli.schema_of(OfflineOptions)
-    values = cli.parse_arguments(arguments, {**SPEC_OPTIONS, **options_schema, **config_schema})
-    if "task" not in values:
-        raise UserError("task= is missing; name a task set, e.g. task=mt30")
-    options = OfflineOptions(**{k: values[k] for k in options_schema if k in values})
+    schema = {**cli.schema_of(SpecOptions), **cli.schema_of(OfflineOptions)}
+    values = cli.parse_arguments(arguments, {**schema, **config_schema})
+    chosen, options = cli.build(SpecOptions, values), cli.build(OfflineOptions, values)
     if options.data is None:
         raise UserError(
             "data= is missing; name the folder of a dataset (python -m tdmpc2.data --help)"
         )
     dataset = Dataset.open(options.data)
     spec = make_offline_spec(
-        method,
-        values["task"],
-        values.get("seed", 1),
+        chosen.method,
+        chosen.task,
+        chosen.seed,
         dataset.checksum,
-        num_updates=values.get("num_updates", OFFLINE_UPDATES),
-        variant=values.get("variant"),
+        num_updates=chosen.num_updates,
+        variant=chosen.variant,
         overrides={k: values[k] for k in config_schema if k in values},
-        physics=values.get("physics", "paper"),
+        physics=chosen.physics,
     )
     dataset.require(spec.tasks)
     return spec, options, dataset
@@ -325,13 +330,7 @@ def usage(method: str) -> str:
             "Exit code: 0 completed, 1 diverged, 2 invalid input or disk full, 130 stopped.",
             "",
             "Identity of the run:",
-            "  task=                                      mt30, mt80, another suite, or several",
-            "                                             tasks separated by commas",
-            f"  method=tdmpc2                              {' | '.join(multitask_methods())}",
-            "  seed=1                                     seed of all random numbers",
-            f"  num_updates={OFFLINE_UPDATES:<31,}budget in gradient steps",
-            "  variant=                                   name of these settings; default: derived",
-            "  physics=paper                              of evaluations: paper | simulator",
+            cli.describe_fields(SpecOptions),
             "",
             "Options outside the identity of the run:",
             cli.describe_fields(OfflineOptions),

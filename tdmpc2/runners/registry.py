@@ -15,11 +15,11 @@ import torch
 from tdmpc2.common.interfaces import Agent, EnvSpec
 from tdmpc2.common.run.spec import RunSpec, Scalar, overrides_of, variant_name
 from tdmpc2.common.system import cli
-from tdmpc2.common.system.config_checks import require
+from tdmpc2.common.system.config_checks import SEED, STEPS, require
 from tdmpc2.common.system.errors import UserError, did_you_mean
 from tdmpc2.common.training.base_agent import BaseAgent
 from tdmpc2.common.training.lockstep import BatchedAgents
-from tdmpc2.envs.assets import MissingAssetsError, find_assets
+from tdmpc2.envs.assets import MissingAssetsError, check_sources, find_assets
 from tdmpc2.envs.factory import check_obs
 from tdmpc2.envs.multitask import get_task_set
 from tdmpc2.envs.physics import Physics
@@ -121,13 +121,14 @@ def make_spec(
     """
     table_row = get_task(task)
     check_obs(table_row, obs)
+    check_sources(assets)
     if obs == "rgb":
         table_row = dataclasses.replace(table_row, env_steps=PIXEL_ENV_STEPS)
     models = _assets_label(table_row, assets, require_assets) if table_row.assets else None
     changed_overrides = _changed_overrides(method, overrides or {})
     budget = table_row.env_steps if env_steps is None else env_steps
-    require(budget >= 1, f"env_steps={budget}: must be at least 1")
-    _check_seed(seed)
+    STEPS.check("env_steps", budget)
+    SEED.check("seed", seed)
     switches = switches_of(task_switches or {}, table_row)
     return RunSpec(
         method=method,
@@ -181,8 +182,8 @@ def make_offline_spec(
         UserError: a value is unknown or out of range, or the method has no multi-task agents.
     """
     name, members = get_task_set(tasks)
-    _check_seed(seed)
-    require(num_updates >= 1, f"num_updates={num_updates}: must be at least 1")
+    SEED.check("seed", seed)
+    STEPS.check("num_updates", num_updates)
     changed_overrides = _changed_overrides(method, overrides or {}, name)
     require(
         not dict(changed_overrides).get("prioritized_replay"),
@@ -250,11 +251,6 @@ def _changed_overrides(
     if config.model_size != default.model_size:
         changed |= size
     return tuple(sorted(changed.items()))
-
-
-def _check_seed(seed: int) -> None:
-    # The range that all libraries accept.
-    require(0 <= seed < 2**32, f"seed={seed}: must lie in 0..{2**32 - 1}")
 
 
 def _variant_or_default(

@@ -230,7 +230,11 @@ def test_training_records_damaged_or_missing(tmp_path):
 
 @pytest.mark.parametrize(
     ("argument", "message"),
-    [("reps=3", "at least 100"), ("out=.", "is a folder; name a file"), ("rep=1", "did you mean")],
+    [
+        ("reps=3", "must lie in [100, 1_000_000]"),
+        ("out=.", "is a folder; name a file"),
+        ("rep=1", "did you mean"),
+    ],
 )
 def test_bad_arguments(folder, argument, message):
     with pytest.raises(UserError, match=message):

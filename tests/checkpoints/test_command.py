@@ -119,7 +119,7 @@ def test_a_path_may_hold_an_equals_sign(
         (["export", "own.pt", "out=b.pt", "format=onnx"], "format=onnx: unknown value"),
         (["export", "own.pt", "out=b.pt", "format=safetensors"], "must end in .safetensors"),
         (["evaluate", "own.pt", "task=cheetah-run"], "was not trained on this task"),
-        (["evaluate", "own.pt", "episodes=0"], "must be at least 1"),
+        (["evaluate", "own.pt", "episodes=0"], "must lie in [1, 10_000]"),
         (["evaluate", "a.pt"], "give it with task="),
         (["evaluate", "set.pt"], "task= is missing: one of the model's 3 tasks, or all"),
         (["evaluate", "set.pt", "task=mw-reach,mw-reach"], "a task is named twice"),

@@ -80,10 +80,10 @@ def test_runs_lie_in_the_checkout_by_default() -> None:
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
-        ("threads", 0, "threads=0: must be at least 1"),
-        ("eval_every", -5, "eval_every=-5: must be at least 1"),
-        ("eval_episodes", 0, "eval_episodes=0: must be at least 1"),
-        ("checkpoint_minutes", -0.5, "checkpoint_minutes=-0.5: must not be negative"),
+        ("threads", 0, "threads=0: must lie in [1, 4096]"),
+        ("eval_every", -5, "eval_every=-5: must lie in [1, 10_000_000_000]"),
+        ("eval_episodes", 0, "eval_episodes=0: must lie in [1, 10_000]"),
+        ("checkpoint_minutes", -0.5, "checkpoint_minutes=-0.5: must lie in [0, 1_000_000]"),
     ],
 )
 def test_options_out_of_range(option: str, value: float, message: str) -> None:

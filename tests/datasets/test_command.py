@@ -69,7 +69,7 @@ def test_help_lists_every_key(name: str, command: Run) -> None:
     [
         ([], "no command is given (valid: build, convert, inspect, verify; see --help)"),
         (["biuld"], "'biuld': unknown command (did you mean 'build'?)"),
-        (["inspect"], "data= is missing: give the folder of a dataset"),
+        (["inspect"], "data= is missing: folder of the dataset"),
         (["verify", "data=nowhere"], "nowhere: not a dataset (there is no manifest.json)"),
         (["verify", "dta=x"], "unknown key 'dta' (did you mean 'data'?)"),
         (["build", "tasks=cup-catch"], "out= is missing"),

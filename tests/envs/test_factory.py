@@ -113,7 +113,7 @@ def test_maniskill2_names_the_python_it_needs(monkeypatch):
         ("pick-ycb", ["assets=standins"], "did you mean 'standin'?"),
         ("mw-reach", ["obs=rgb"], "obs=rgb: task 'mw-reach' has no pixel observations"),
         ("toy-pointmass", ["save_video=true"], "task 'toy-pointmass' has nothing to render"),
-        ("toy-pointmass", ["eval_workers=-1"], "eval_workers=-1: must not be negative"),
+        ("toy-pointmass", ["eval_workers=-1"], "eval_workers=-1: must lie in [0, 4096]"),
     ],
 )
 def test_what_cannot_be_run_is_refused_in_one_line(tmp_path, task, arguments, message):

@@ -157,7 +157,7 @@ def test_sweeps_by_suite_and_name(runs: Path, capsys: pytest.CaptureFixture[str]
     [
         (["suite=mt30"], "suite=mt30: never launched"),
         (["sweep=nothing"], "sweep=nothing: no such sweep"),
-        (["every=0"], "every=0.0: must be positive"),
+        (["every=0"], "every=0.0: must lie in (0, 86_400]"),
         (["evry=1"], "did you mean 'every'?"),
     ],
 )

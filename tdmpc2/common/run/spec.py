@@ -6,13 +6,25 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from tdmpc2.common.system.config_checks import (
+    BATCH,
+    EPISODES,
+    MINUTES,
+    STEPS,
+    THREADS,
+    WORKERS,
+    Settings,
+    require,
+    setting,
+)
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.system.paths import default_runs_dir
 
+MAX_SEEDS = 10_000
 Scalar = str | int | float | bool | None
 
 
@@ -83,87 +95,68 @@ def variant_name(overrides: tuple[tuple[str, Scalar], ...]) -> str:
     return f"{len(overrides)}-overrides-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
-def _option(default: Any, text: str) -> Any:
-    return field(default=default, metadata={"help": text})
-
-
 @dataclass(frozen=True)
-class CommonOptions:
+class CommonOptions(Settings):
     """Options of every run that are not part of its identity.
 
     They do not change what is learned, except by rounding; evaluation options change `eval.csv`.
     """
 
-    runs: Path = field(
-        default_factory=default_runs_dir, metadata={"help": "folder that holds all runs"}
+    runs: Path = setting(default_runs_dir, "folder that holds all runs")
+    device: str = setting("auto", "auto (a GPU if there is one), cpu, cuda, cuda:1 …")
+    threads: int | None = setting(
+        None,
+        "CPU threads of torch; default: all cores; on resume: as recorded",
+        THREADS,
     )
-    device: str = _option("auto", "auto (a GPU if there is one), cpu, cuda, cuda:1 …")
-    threads: int | None = _option(
-        None, "CPU threads of torch; default: all cores; on resume: as recorded"
-    )
-    compile: bool | None = _option(
+    compile: bool | None = setting(
         None, "torch.compile of planning and updates; default: if it works; on resume: as recorded"
     )
-    eval_every: int | None = _option(
-        None, "env steps between evaluations; default: set by the task"
+    eval_every: int | None = setting(
+        None, "env steps between evaluations; default: set by the task", STEPS
     )
-    eval_episodes: int = _option(10, "number of episodes per evaluation")
-    eval_workers: int | None = _option(
+    eval_episodes: int = setting(10, "number of episodes per evaluation", EPISODES)
+    eval_workers: int | None = setting(
         None,
         "processes that step the evaluation environments (0: this process); default: cores - 1, "
         "if that is at least 2",
+        WORKERS,
     )
-    checkpoint_minutes: float = _option(
-        10.0, "minutes between checkpoints, each saved at the next end of an episode"
+    checkpoint_minutes: float = setting(
+        10.0, "minutes between checkpoints, each saved at the next end of an episode", MINUTES
     )
-    progress: bool | None = _option(None, "show a progress bar; default: only in a terminal")
-    checkpoint: Literal["latest", "previous"] = _option(
+    progress: bool | None = setting(None, "show a progress bar; default: only in a terminal")
+    checkpoint: Literal["latest", "previous"] = setting(
         "latest", "checkpoint to resume from; previous: if the latest is damaged"
     )
-    allow_numeric_change: bool = _option(
+    allow_numeric_change: bool = setting(
         False, "resume although CPU, torch, threads or device differ; results are not bit-exact"
     )
-    allow_commit_change: bool = _option(False, "resume although the commit of the code differs")
-
-    def __post_init__(self) -> None:
-        """Check that all values are in range."""
-        for name in ("threads", "eval_every", "eval_episodes"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UserError(f"{name}={value}: must be at least 1")
-        if self.eval_workers is not None and self.eval_workers < 0:
-            raise UserError(f"eval_workers={self.eval_workers}: must not be negative")
-        if self.checkpoint_minutes < 0:
-            raise UserError(f"checkpoint_minutes={self.checkpoint_minutes}: must not be negative")
+    allow_commit_change: bool = setting(False, "resume although the commit of the code differs")
 
 
 @dataclass(frozen=True)
 class RunOptions(CommonOptions):
     """Options of an online run; not part of its identity."""
 
-    save_video: bool = _option(False, "write an mp4 of one episode of each evaluation to videos/")
-    keep_replay: bool = _option(False, "keep all episodes, so that env_steps can be raised later")
+    save_video: bool = setting(False, "write an mp4 of one episode of each evaluation to videos/")
+    keep_replay: bool = setting(False, "keep all episodes, so that env_steps can be raised later")
 
 
 @dataclass(frozen=True)
 class OfflineOptions(CommonOptions):
     """Options of a run that trains from a dataset; not part of its identity."""
 
-    data: Path | None = field(default=None, metadata={"help": "folder of the dataset (required)"})
-    eval_every: int | None = _option(None, "gradient steps between evaluations; default: 100,000")
-    eval_episodes: int = _option(10, "number of episodes per task and evaluation")
-    log_every: int = _option(1000, "gradient steps between lines of train.csv")
-    checkpoint_minutes: float = _option(10.0, "minutes between checkpoints")
-    accumulate: int = _option(
-        1, "micro-batches per batch, computed one after the other to save memory"
+    data: Path | None = setting(None, "folder of the dataset (required)")
+    eval_every: int | None = setting(
+        None, "gradient steps between evaluations; default: 100,000", STEPS
     )
-
-    def __post_init__(self) -> None:
-        """Check that all values are in range."""
-        super().__post_init__()
-        for name in ("log_every", "accumulate"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name}={getattr(self, name)}: must be at least 1")
+    eval_episodes: int = setting(10, "number of episodes per task and evaluation", EPISODES)
+    log_every: int = setting(1000, "gradient steps between lines of train.csv", STEPS)
+    checkpoint_minutes: float = setting(10.0, "minutes between checkpoints", MINUTES)
+    accumulate: int = setting(
+        1, "micro-batches per batch, computed one after the other to save memory", BATCH
+    )
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
@@ -177,6 +170,7 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     except ValueError:
         raise UserError(f"seeds={text}: a count (3) or a list (1,2,5) is needed") from None
     if "," not in text and len(numbers) == 1:
+        require(numbers[0] <= MAX_SEEDS, f"seeds={text}: at most {MAX_SEEDS} seeds are possible")
         numbers = list(range(1, numbers[0] + 1))
     if not numbers or min(numbers) < 0 or len(set(numbers)) < len(numbers):
         raise UserError(f"seeds={text}: a count (3) or a list of different seeds (1,2,5) is needed")

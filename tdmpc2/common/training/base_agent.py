@@ -14,20 +14,23 @@ from torch import Tensor, nn
 from tdmpc2.common.interfaces import Counters, EnvSpec, Event
 from tdmpc2.common.numerics.optim import Draws
 from tdmpc2.common.numerics.seeding import derive_seed
-from tdmpc2.common.system.config_checks import require_known
+from tdmpc2.common.system.config_checks import (
+    DECISIONS,
+    ROWS,
+    Settings,
+    require_known,
+    setting,
+)
 
 
 @dataclass(frozen=True)
-class BaseConfig:
-    """Hyperparameters that the training loop needs of every method.
+class BaseConfig(Settings):
+    """Hyperparameters that the training loop needs of every method."""
 
-    Attributes:
-        buffer_size: rows of the replay buffer.
-        seed_decisions: decisions with uniform random actions before the first update.
-    """
-
-    buffer_size: int = 1_000_000
-    seed_decisions: int = 1_000
+    buffer_size: int = setting(1_000_000, "rows of the replay buffer", ROWS)
+    seed_decisions: int = setting(
+        1_000, "decisions with uniform random actions before the first update", DECISIONS
+    )
 
     @classmethod
     def make(cls, **overrides: Any) -> Self:

@@ -4,15 +4,28 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from tdmpc2.common.system import cli
+from tdmpc2.common.system.config_checks import Settings, setting
 from tdmpc2.common.system.errors import UserError, did_you_mean
 from tdmpc2.envs.assets import official
 from tdmpc2.envs.assets.asset_set import KINDS, AssetSet, Kind, read_set
 from tdmpc2.envs.assets.fetch import fetch
 from tdmpc2.envs.assets.find import standin_set
 from tdmpc2.envs.assets.folders import asset_dir, default_asset_dir, standin_dir
+
+
+@dataclass(frozen=True)
+class FetchOptions(Settings):
+    """Options of `fetch`."""
+
+    archive: Path | None = setting(
+        None,
+        "use archives that were downloaded before: for ycb the zip file (its checksum is "
+        "verified), for faucet the folder of its 60 zip files; default: download",
+    )
 
 
 def usage() -> str:
@@ -31,8 +44,7 @@ Manage the models that the tasks pick-ycb (ycb) and turn-faucet (faucet) need.
 Fetched sets are installed in $MS2_ASSET_DIR if it is set, else in {default_asset_dir()};
 stand-ins in {standin_dir()}.
 
-  archive=PATH   use archives that were downloaded before: for ycb the zip file (its checksum is
-                 verified), for faucet the folder of its 60 zip files; default: download
+{cli.describe_fields(FetchOptions)}
 
 The source of a set is identified by checksum: official, rebuilt, standin or unknown. A task
 uses the official set unless assets= names another source. ManiSkill2 publishes no checksums of
@@ -89,9 +101,9 @@ def _fetch(arguments: Sequence[str]) -> None:
     kind, *rest = arguments or [""]
     if kind not in KINDS:
         raise UserError(f"fetch '{kind}': unknown asset set{did_you_mean(kind, KINDS)}")
-    options = cli.parse_arguments(rest, {"archive": Path})
+    options = cli.parse_options(rest, FetchOptions)
     print(f"license: {official.LICENSES[kind]}")
-    asset_set = fetch(kind, options.get("archive"))
+    asset_set = fetch(kind, options.archive)
     print(_line(asset_set))
     if asset_set.source == "unknown":
         print(

@@ -28,10 +28,7 @@ def find_assets(kind: Kind, wanted: str = "official") -> AssetSet:
     """
     if kind not in KINDS:
         raise UserError(f"kind={kind}: unknown value{did_you_mean(kind, KINDS)}")
-    sources = wanted.split(",")
-    for source in sources:
-        if source not in SOURCES:
-            raise UserError(f"assets={source}: unknown value{did_you_mean(source, SOURCES)}")
+    sources = check_sources(wanted)
     try:
         found, message = read_set(kind, asset_dir()), None
     except UserError as error:
@@ -42,6 +39,19 @@ def find_assets(kind: Kind, wanted: str = "official") -> AssetSet:
         if source == "standin":
             return standin_set(kind)
     raise MissingAssetsError(_refusal(kind, wanted, found, message))
+
+
+def check_sources(wanted: str) -> list[str]:
+    """Split a list of sources, `official,unknown`.
+
+    Raises:
+        UserError: an unknown source.
+    """
+    sources = wanted.split(",")
+    for source in sources:
+        if source not in SOURCES:
+            raise UserError(f"assets={source}: unknown value{did_you_mean(source, SOURCES)}")
+    return sources
 
 
 def standin_set(kind: Kind) -> AssetSet:
