@@ -137,6 +137,7 @@ def test_help_shows_default_valid_values_and_meaning(cls: type) -> None:
     text = " ".join(cli.describe_fields(cls).split())
     for f in dataclasses.fields(cls):
         kind, meaning = str(kinds_of(cls)[f.name]), f.metadata["meaning"]
+        meaning = meaning() if callable(meaning) else meaning
         assert f" {f.name}=" in f" {text}"
         assert " ".join(f"{kind} {meaning}".split()) in text
 
