@@ -24,7 +24,7 @@ from tdmpc2.common.training.loop_requests import Act
 from tdmpc2.seed_batch import SeedBatch, stacked
 from tests.helpers import env_spec, filled_replay, tiny_config
 from tests.kill_driver import Blow, Done
-from tests.runs import Outcome, outcome_of, refusal, tiny
+from tests.runs import DIVERGING, Outcome, outcome_of, refusal, tiny
 
 SEEDS = (3, 1, 4)
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -283,7 +283,7 @@ def test_a_stopped_seed_batch_is_interrupted_in_all_its_seeds(
 
 
 def test_seeds_that_diverge_are_outcomes(tmp_path: Path) -> None:
-    done = batched(tmp_path, lr=1e9)
+    done = batched(tmp_path, **DIVERGING)
     assert done.code == 1, done
     assert done.out.count("DIVERGED at env step") == 3
 

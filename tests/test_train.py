@@ -27,6 +27,7 @@ from tdmpc2.runners.online import run
 from tdmpc2.runners.setup import env_spec
 from tests.kill_driver import Blow, Command
 from tests.runs import (
+    DIVERGING,
     agent_bytes,
     arguments,
     checkpoint_steps,
@@ -299,7 +300,7 @@ def test_a_larger_budget_is_refused_where_the_kill_came_before_completed(
 
 
 def test_a_diverged_run_keeps_its_data_and_is_never_retried(tmp_path: Path) -> None:
-    done = tiny(tmp_path, lr=1e9)
+    done = tiny(tmp_path, **DIVERGING)
     assert done.code == 1, done
     assert done.err == ""
     assert done.out.startswith("DIVERGED at env step ")
@@ -311,7 +312,7 @@ def test_a_diverged_run_keeps_its_data_and_is_never_retried(tmp_path: Path) -> N
     assert checkpoint_steps(tmp_path) == [50, 100]
     assert "nan" in (directory / "train.csv").read_text()
     before = snapshot(tmp_path)
-    again = tiny(tmp_path, lr=1e9)
+    again = tiny(tmp_path, **DIVERGING)
     assert (again.code, again.out) == (1, done.out)
     assert snapshot(tmp_path) == before
 
