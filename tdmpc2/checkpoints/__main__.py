@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tdmpc2 import acceleration
 from tdmpc2.agent import TDMPC2
 from tdmpc2.checkpoints import names
 from tdmpc2.checkpoints.description import describe
@@ -190,7 +191,7 @@ def _agent(model: Model, options: EvaluateOptions) -> TDMPC2:
     numeric = numeric_path(device, options.threads, compiled=options.compile, precision=precision)
     set_up_torch(numeric)
     if numeric["compile"]:
-        agent.compile()
+        acceleration.install(agent)
     return agent
 
 
