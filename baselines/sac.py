@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -17,9 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from baselines.flops import sac_update_gflop
-from baselines.networks import MLP, num_parameters, use_kernels
-from tdmpc2.common.interfaces import Counters, EnvSpec, Event
-from tdmpc2.common.numerics.compile import Compiler
+from baselines.networks import MLP, num_parameters
+from tdmpc2.common.interfaces import Accelerable, Counters, EnvSpec, Event, FunctionSlot
 from tdmpc2.common.numerics.optim import (
     Draws,
     descend,
@@ -274,10 +273,9 @@ class SAC(BaseAgent):
         self.train_noise = Draws(derive_seed(seed, "train noise"), self.device)
         self.eval_noise = Draws(derive_seed(seed, "evaluation noise"), self.device)
         self.num_updates = 0
-        self.compiler = Compiler(self.device)
-        self._critic_loss = self.compiler.compile(critic_loss)
-        self._actor_loss = self.compiler.compile(actor_loss)
-        self._differentiate = self.compiler.protect(differentiate)
+        self.functions = SimpleNamespace(
+            critic_loss=critic_loss, actor_loss=actor_loss, differentiate=differentiate
+        )
 
     @classmethod
     def gflop(cls, config: SACConfig, obs_dim: int, action_dim: int) -> dict[str, float]:
@@ -294,16 +292,17 @@ class SAC(BaseAgent):
         """Return the number of learned parameters, without target networks and temperature."""
         return num_parameters(self.nets.actor, self.nets.critics)
 
-    def compile(self, on_failure: Callable[[], None] | None = None) -> None:
-        """Compile losses (GPU) or use native kernels (CPU) from the next call on.
-
-        Args:
-            on_failure: called if compilation fails.
-        """
-        if self.device.type == "cpu":
-            use_kernels(self.nets)
-        else:
-            self.compiler.switch_on(on_failure)
+    def accelerable(self) -> Accelerable:
+        """Declare what can be replaced: losses on a GPU, networks on a CPU."""
+        f = self.functions
+        return Accelerable(
+            self.device,
+            compiled=[FunctionSlot(f, name) for name in ("critic_loss", "actor_loss")],
+            protected=[FunctionSlot(f, "differentiate")],
+            compiled_on=["cuda"],
+            networks=[self.nets],
+            native_layers="baselines.kernels.layers:NATIVE",
+        )
 
     def updates_due(self, event: Event, counters: Counters) -> int:
         """Return the number of updates due: one per decision after the seed decisions."""
@@ -352,13 +351,14 @@ class SAC(BaseAgent):
         """
         batch = batch._replace(start=None)  # compiled losses do not need row numbers
         args = (self.nets, batch, self.discount, noise)
-        critic, gradients = self._differentiate(self._critic_loss, self.critic_params, *args)
+        f = self.functions
+        critic, gradients = f.differentiate(f.critic_loss, self.critic_params, *args)
         norm = descend(self.critic_optimizer, self.critic_params, gradients)
         metrics = critic.metrics | {"grad_norm": norm}
         self.num_updates += 1
         if self.num_updates % self.config.actor_every == 0:
             actor_args = (self.nets, batch.obs[0], self.target_entropy, actor_noise)
-            actor, gradients = self._differentiate(self._actor_loss, self.actor_params, *actor_args)
+            actor, gradients = f.differentiate(f.actor_loss, self.actor_params, *actor_args)
             norm = descend(self.actor_optimizer, self.actor_params, gradients)
             metrics |= actor.metrics | {"pi_grad_norm": norm}
         if self.num_updates % self.config.target_every == 0:

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from speed import Stopwatch
 
+from tdmpc2 import acceleration
 from tdmpc2.agent import TDMPC2
 from tdmpc2.common.numerics.distributed import World
 from tdmpc2.common.numerics.numeric_path import choose_device, numeric_path, set_up_torch
@@ -113,7 +114,7 @@ def measure(options: Options, size: str, folder: Path) -> dict[str, Any]:
     config = make_config("tdmpc2", {"model_size": size, **settings}, name)
     agent = TDMPC2(config, env, seed=1, device=device)
     if path["compile"]:
-        agent.compile()
+        acceleration.install(agent)
     learner = agent if options.accumulate == 1 else SplitUpdate(agent, World(), options.accumulate)
     replays = []
     for _ in range(2):

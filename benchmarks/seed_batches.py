@@ -19,6 +19,7 @@ import torch
 from speed import Stopwatch, fill
 
 from sweeps.planning.grid import SMOKE
+from tdmpc2 import acceleration
 from tdmpc2.agent import TDMPC2
 from tdmpc2.common.numerics.numeric_path import choose_device, numeric_path, set_up_torch
 from tdmpc2.common.system import cli
@@ -72,7 +73,7 @@ def measure(options: Options, size: str, seeds: int) -> dict[str, Any]:
     batch = SeedBatch(batched, [True] * seeds)
     start = time.perf_counter()
     if path["compile"]:
-        batch.compile()
+        acceleration.install(batch)
     obs = np.random.default_rng(0).normal(size=(seeds, 1, *env.obs_shape)).astype(np.float32)
     first = np.array([True])
     calls: dict[str, Callable[[], object]] = {
@@ -87,7 +88,7 @@ def measure(options: Options, size: str, seeds: int) -> dict[str, Any]:
     first_seconds = time.perf_counter() - start
     for agent in alone:
         if path["compile"]:
-            agent.compile()
+            acceleration.install(agent)
     watch = Stopwatch(device)
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(options.repetitions + 2):

@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from tdmpc2 import acceleration
 from tdmpc2.agent import TDMPC2
 from tdmpc2.common.interfaces import EnvSpec
 from tdmpc2.common.numerics.numeric_path import choose_device, numeric_path, set_up_torch
@@ -122,7 +123,7 @@ class Bench:
         self.agent: Any = make_agent(run_spec, self.spec, self.device)
         self.config = self.agent.config  # includes the task's settings
         if path["compile"]:
-            self.agent.compile()
+            acceleration.install(self.agent)
         self.compiled = bool(path["compile"])
         if isinstance(self.agent, TDMPC2):
             for parameter in self.agent.model.q_functions.parameters():

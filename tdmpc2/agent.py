@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tdmpc2 import kernels, losses, planner
-from tdmpc2.common.interfaces import Counters, EnvSpec, Event
-from tdmpc2.common.numerics.compile import Compiler
+from tdmpc2 import losses, planner
+from tdmpc2.common.interfaces import (
+    Accelerable,
+    Counters,
+    EnvSpec,
+    Event,
+    FunctionSlot,
+    Planning,
+)
 from tdmpc2.common.numerics.optim import Gradients, descend, differentiate
 from tdmpc2.common.numerics.seeding import derive_seed
 from tdmpc2.common.replay.episode_replay import Replay
@@ -20,7 +26,6 @@ from tdmpc2.common.replay.types import Batch, to_device
 from tdmpc2.common.training.base_agent import BaseAgent
 from tdmpc2.config import TDMPC2Config
 from tdmpc2.flops import plan_gflop, update_gflop
-from tdmpc2.kernels.blocked import BlockedWeights
 from tdmpc2.losses import ModelLoss, PolicyLoss
 from tdmpc2.noise import NoiseSource, UpdateNoise
 from tdmpc2.world_model import TaskContext, WorldModel
@@ -69,14 +74,14 @@ class TDMPC2(BaseAgent):
         self.discounts = torch.tensor(discounts, device=self.device)
         self.previous_mean: dict[bool, Tensor | None] = {True: None, False: None}
         self.decisions = 0
-        self._blocked: BlockedWeights | None = None
-        self.compiler = compiler = Compiler(self.device)
-        self._preparation = compiler.compile(planner.prepare)
-        self._iteration = compiler.compile(planner.iterate)
-        self._model_loss = compiler.compile(losses.model_loss)
-        self._policy_loss = compiler.compile(losses.policy_loss)
-        self._plan = compiler.protect(planner.plan)
-        self._differentiate = compiler.protect(differentiate)
+        self.functions = SimpleNamespace(
+            prepare=planner.prepare,
+            iterate=planner.iterate,
+            plan=planner.plan,
+            model_loss=losses.model_loss,
+            policy_loss=losses.policy_loss,
+            differentiate=differentiate,
+        )
 
     @classmethod
     def gflop(cls, config: TDMPC2Config, obs_dim: int, action_dim: int) -> dict[str, float]:
@@ -90,16 +95,24 @@ class TDMPC2(BaseAgent):
         found = {"plan": plan_gflop(config, action_dim)} if config.planning else {}
         return found | {"update": update_gflop(config, obs_dim, action_dim)}
 
-    def compile(self, on_failure: Callable[[], None] | None = None) -> None:
-        """Compile planning and losses from the next call on; run uncompiled if that fails.
-
-        Args:
-            on_failure: called if compilation fails.
-        """
-        loaded = self.device.type == "cpu" and kernels.load()
-        if loaded and BlockedWeights.possible() and self.config.precision == "fp32":
-            self._blocked = BlockedWeights(self.model.blockable())
-        self.compiler.switch_on(on_failure)
+    def accelerable(self) -> Accelerable:
+        """Declare what can be replaced by compiled and native versions."""
+        f, m = self.functions, self.model
+        names = ("prepare", "iterate", "model_loss", "policy_loss")
+        planning = Planning(
+            function=FunctionSlot(f, "plan"),
+            networks=(m.dynamics, m.reward_head, m.policy, m.q_functions),
+            rows=self.config.num_samples,
+            optimizers=(self.optimizer, self.policy_optimizer),
+        )
+        return Accelerable(
+            self.device,
+            compiled=[FunctionSlot(f, name) for name in names],
+            protected=[FunctionSlot(f, name) for name in ("plan", "differentiate")],
+            networks=[m],
+            native_layers="tdmpc2.kernels.layers:NATIVE",
+            planning=planning if self.config.precision == "fp32" else None,
+        )
 
     def _make_optimizers(self) -> tuple[torch.optim.Adam, torch.optim.Adam]:
         """Return Adam for the model (encoder: lr·enc_lr_scale) and Adam for the policy."""
@@ -169,19 +182,18 @@ class TDMPC2(BaseAgent):
         context = self.model.context(tasks)
         if not self.config.planning:
             return self._act_with_prior(observation, context, noise_source, explore=explore)
-        with contextlib.nullcontext() if self._blocked is None else self._blocked.in_use():
-            result = self._plan(
-                self.config,
-                self.model,
-                observation,
-                context,
-                self.discount(tasks, len(obs)),
-                self.warm_start(first, explore),
-                noise_source.plan(len(obs), explore=explore),
-                min_std=self.min_std(),
-                preparation=self._preparation,
-                iteration=self._iteration,
-            )
+        result = self.functions.plan(
+            self.config,
+            self.model,
+            observation,
+            context,
+            self.discount(tasks, len(obs)),
+            self.warm_start(first, explore),
+            noise_source.plan(len(obs), explore=explore),
+            min_std=self.min_std(),
+            preparation=self.functions.prepare,
+            iteration=self.functions.iterate,
+        )
         self.previous_mean[explore] = result.mean
         return result.action.cpu().numpy()
 
@@ -257,7 +269,7 @@ class TDMPC2(BaseAgent):
     def model_loss(self, batch: Batch, noise: UpdateNoise) -> ModelLoss:
         """Compute `losses.model_loss` with the parameters of this agent."""
         discount = self.discount(batch.task, batch.reward.shape[1])
-        return self._model_loss(self.config, self.model, batch, discount, noise)
+        return self.functions.model_loss(self.config, self.model, batch, discount, noise)
 
     def policy_loss(
         self,
@@ -274,8 +286,8 @@ class TDMPC2(BaseAgent):
             noise: noise of this update.
             values: `(B',)`, Q at t = 0 of the whole batch if `latents` is a micro-batch of it.
         """
-        scale = self.value_scale
-        return self._policy_loss(self.config, self.model, latents, task, scale, noise, values)
+        args = (self.config, self.model, latents, task, self.value_scale, noise, values)
+        return self.functions.policy_loss(*args)
 
     def differentiate(
         self, loss: Callable[..., Any], params: list[nn.Parameter], *args: Any
@@ -283,11 +295,11 @@ class TDMPC2(BaseAgent):
         """Return the result of a loss and its gradients.
 
         Args:
-            loss: `self.model_loss` or `self.policy_loss`, compiled or not.
+            loss: `self.model_loss` or `self.policy_loss`.
             params: parameters to differentiate with respect to.
             *args: arguments of `loss`.
         """
-        return self._differentiate(loss, params, *args)
+        return self.functions.differentiate(loss, params, *args)
 
     def step(
         self, optimizer: torch.optim.Adam, params: list[nn.Parameter], gradients: Gradients
@@ -302,10 +314,7 @@ class TDMPC2(BaseAgent):
         Returns:
             The global norm of the gradients before clipping.
         """
-        norm = descend(optimizer, params, gradients, self.config.grad_clip_norm)
-        if self._blocked is not None:
-            self._blocked.forget()
-        return norm
+        return descend(optimizer, params, gradients, self.config.grad_clip_norm)
 
     # --- state -----------------------------------------------------------------------
 

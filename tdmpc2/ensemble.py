@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tdmpc2 import kernels
 from tdmpc2.config import TDMPC2Config
 from tdmpc2.layers import init_linear_, mish
 
@@ -24,7 +25,6 @@ class EnsembleLinear(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(num, out_dim, in_dim))
         self.bias = nn.Parameter(torch.empty(num, out_dim))
-        self.blocked: kernels.Blocked | None = None
         init_linear_(self.weight, self.bias)
 
     def forward(
@@ -32,7 +32,6 @@ class EnsembleLinear(nn.Module):
         *inputs: Tensor,
         heads: Tensor | None = None,
         frozen: bool = False,
-        biased: bool = True,
     ) -> Tensor:
         """Return outputs `(K, B, out_dim)` of K chosen layers.
 
@@ -42,26 +41,46 @@ class EnsembleLinear(nn.Module):
             heads: `(K,)`, indices of the layers to evaluate; all N if None.
             frozen: compute no gradients for the parameters. Each input is then multiplied
                 separately, so that inputs without gradient cost no backward pass.
-            biased: whether to add the bias.
         """
-        weight, bias = (_select_heads(p, heads, frozen) for p in (self.weight, self.bias))
-        if not frozen and len(inputs) > 1:
-            inputs = (torch.cat(inputs, -1),)
-        total = bias[:, None] if biased else None
-        start = 0
-        for x in inputs:
-            end = start + x.shape[-1]
-            columns = weight[..., start:end].transpose(1, 2)
-            if x.dim() == 2:
-                x = x.expand(weight.shape[0], *x.shape)
-            total = torch.bmm(x, columns) if total is None else torch.baddbmm(total, x, columns)
-            start = end
-        assert total is not None
-        return total.float()
+        weight, bias = (select_heads(p, heads, frozen) for p in (self.weight, self.bias))
+        return batched_linear(inputs, weight, bias, join=not frozen)
 
 
-def _select_heads(parameter: Tensor, heads: Tensor | None, frozen: bool) -> Tensor:
-    """Return a parameter `(N, ...)` for the chosen heads `(K, ...)`, detached if frozen."""
+def batched_linear(
+    inputs: Sequence[Tensor], weight: Tensor, bias: Tensor | None, *, join: bool
+) -> Tensor:
+    """Apply K linear maps to the concatenation of several inputs: `(K, B, out_dim)`.
+
+    Args:
+        inputs: `(B, ·)` each, shared by all maps, or one `(K, B, in_dim)`.
+        weight: `(K, out_dim, in_dim)`.
+        bias: `(K, out_dim)`, or None.
+        join: whether to concatenate the inputs; otherwise y = Σ_i W_i·x_i + b is computed, where
+            W_i are the columns of x_i.
+    """
+    if join and len(inputs) > 1:
+        inputs = (torch.cat(list(inputs), -1),)
+    total = None if bias is None else bias[:, None]
+    start = 0
+    for x in inputs:
+        end = start + x.shape[-1]
+        columns = weight[..., start:end].transpose(1, 2)
+        if x.dim() == 2:
+            x = x.expand(weight.shape[0], *x.shape)
+        total = torch.bmm(x, columns) if total is None else torch.baddbmm(total, x, columns)
+        start = end
+    assert total is not None
+    return total.float()
+
+
+def select_heads(parameter: Tensor, heads: Tensor | None, frozen: bool) -> Tensor:
+    """Return the values of a parameter for K chosen layers, `(K, ...)`.
+
+    Args:
+        parameter: `(N, ...)`.
+        heads: `(K,)`, indices of the layers; all N if None.
+        frozen: compute no gradients for the parameter.
+    """
     if frozen:
         parameter = parameter.detach()
     return parameter if heads is None else parameter[heads]
@@ -88,7 +107,7 @@ class EnsembleNorm(nn.Module):
             heads: `(K,)`, indices of the LayerNorms; all N if None.
             frozen: compute no gradients for the parameters.
         """
-        weight, bias = (_select_heads(p, heads, frozen) for p in (self.weight, self.bias))
+        weight, bias = (select_heads(p, heads, frozen) for p in (self.weight, self.bias))
         return torch.addcmul(bias[:, None], F.layer_norm(x, x.shape[-1:]), weight[:, None])
 
 
@@ -145,12 +164,12 @@ class QEnsemble(nn.Module):
         """
         batch_shape = inputs[0].shape[:-1]
         rows = [x.reshape(-1, x.shape[-1]) for x in inputs]
-        hidden = self._hidden(self.linear1, self.norm1, rows, heads, frozen, dropout)
-        hidden = self._hidden(self.linear2, self.norm2, [hidden], heads, frozen)
+        hidden = self.hidden(self.linear1, self.norm1, rows, heads, frozen, dropout)
+        hidden = self.hidden(self.linear2, self.norm2, [hidden], heads, frozen)
         out = self.linear3(hidden, heads=heads, frozen=frozen)
         return out.view(-1, *batch_shape, out.shape[-1])
 
-    def _hidden(
+    def hidden(
         self,
         linear: EnsembleLinear,
         norm: EnsembleNorm | None,
@@ -159,18 +178,16 @@ class QEnsemble(nn.Module):
         frozen: bool,
         dropout: Tensor | None = None,
     ) -> Tensor:
-        """Apply a hidden layer: Linear → Dropout → LayerNorm → Mish."""
-        if norm is not None and kernels.usable(inputs[0]) and not self.width % kernels.LANES:
-            if dropout is None and kernels.usable_blocked(inputs[0], linear.blocked):
-                x = torch.cat(inputs, dim=-1) if len(inputs) > 1 else inputs[0]
-                params = (linear.bias, norm.weight, norm.bias)
-                return kernels.dense(x, linear.blocked, *params, heads=heads)
-            x = linear(*inputs, heads=heads, frozen=frozen, biased=False)
-            params = [
-                _select_heads(p, heads, frozen) for p in (linear.bias, norm.weight, norm.bias)
-            ]
-            factor = None if dropout is None else dropout.reshape(x.shape)
-            return kernels.norm_act(x, *params, factor=factor)
+        """Apply a hidden layer: Linear → Dropout → LayerNorm → Mish; returns `(K, B, mlp_dim)`.
+
+        Args:
+            linear: linear layers.
+            norm: LayerNorms; None for none.
+            inputs: see `EnsembleLinear.forward`.
+            heads: `(K,)`, indices of the Q-functions; all N if None.
+            frozen: compute no gradients for the parameters.
+            dropout: `(K, ..., mlp_dim)`, dropout factors; no dropout if None.
+        """
         x = linear(*inputs, heads=heads, frozen=frozen)
         if dropout is not None:
             x = x * dropout.reshape(x.shape)

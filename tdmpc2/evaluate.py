@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tdmpc2 import acceleration
 from tdmpc2.checkpoints.runs import find_checkpoint
 from tdmpc2.common.numerics.numeric_path import choose_device, numeric_path, set_up_torch
 from tdmpc2.common.numerics.seeding import derive_seed
@@ -96,7 +97,7 @@ def evaluate_checkpoint(options: EvaluateOptions) -> tuple[dict[str, Any], Evalu
     numeric = numeric_path(device, options.threads, compiled=options.compile)
     set_up_torch(numeric)
     if numeric["compile"]:
-        agent.compile()
+        acceleration.install(agent)
     state = CheckpointStore(directory).load_agent(checkpoint)
     agent.load_state_dict(state["agent"])
     agent.seed_evaluation(derive_seed(options.seed, "evaluation noise"))

@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tdmpc2 import kernels
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.config import TDMPC2Config
 
@@ -137,20 +136,11 @@ class NormedLinear(nn.Module):
         self.activation = activation
         self.simnorm_dim = simnorm_dim
         self.simnorm_tau = simnorm_tau
-        self.blocked: kernels.Blocked | None = None
         init_linear_(self.linear.weight, self.linear.bias)
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Return `(..., out_dim)` for inputs whose concatenation is `(..., in_dim)`."""
-        native = self.kernel_knows() and kernels.usable(inputs[0])
-        if native and kernels.usable_blocked(inputs[-1], self.blocked):
-            joined = list(joint_parts(inputs))
-            if len(joined) == 1:
-                return self._dense(joined[0][0])
-        bias = None if native else self.linear.bias
-        x = linear_of_parts(inputs, self.linear.weight, bias).float()
-        if native:
-            return self._norm_act(x)
+        x = linear_of_parts(inputs, self.linear.weight, self.linear.bias).float()
         if self.norm is not None:
             x = self.norm(x)
         if self.activation == "mish":
@@ -158,33 +148,6 @@ class NormedLinear(nn.Module):
         if self.activation == "simnorm":
             return simnorm(x, self.simnorm_dim, self.simnorm_tau)
         return x
-
-    def kernel_knows(self) -> bool:
-        """Return whether the native kernel supports this layer's norm and activation."""
-        if (
-            self.norm is None
-            or self.linear.out_features % kernels.LANES
-            or self.activation == "none"
-        ):
-            return False
-        return self.activation == "mish" or self.simnorm_dim == kernels.GROUP
-
-    def _norm_act(self, x: Tensor) -> Tensor:
-        """Apply bias, norm and activation to `(..., out_dim)` with the native kernel."""
-        return kernels.norm_act(x, *self._params(), group=self._group(), tau=self.simnorm_tau)
-
-    def _dense(self, x: Tensor) -> Tensor:
-        """Apply the whole layer with the native kernel and blocked weights."""
-        assert self.blocked is not None
-        group, tau = self._group(), self.simnorm_tau
-        return kernels.dense(x, self.blocked, *self._params(), group=group, tau=tau)
-
-    def _params(self) -> tuple[Tensor, Tensor, Tensor]:
-        assert self.norm is not None
-        return self.linear.bias, self.norm.weight, self.norm.bias
-
-    def _group(self) -> int:
-        return self.simnorm_dim if self.activation == "simnorm" else 0
 
 
 def hidden_layer(config: TDMPC2Config, in_dim: int, out_dim: int) -> NormedLinear:

@@ -366,8 +366,8 @@ def plan(
             iterations.
         min_std: σ_min.
         clip: whether to clip actions with exploration noise to [-1, 1].
-        preparation: `prepare` or its compiled version.
-        iteration: `iterate` or its compiled version.
+        preparation: `prepare`, or a function with the same results.
+        iteration: `iterate`, or a function with the same results.
     """
     latent, pi_actions = preparation(model, obs, context, noise.policy, noise.shift)
     context = context.over_samples()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -12,9 +13,9 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
-from tdmpc2 import kernels, losses, planner
+from tdmpc2 import losses, planner
 from tdmpc2.agent import TDMPC2
-from tdmpc2.common.numerics.compile import Compiler
+from tdmpc2.common.interfaces import Accelerable, FunctionSlot
 from tdmpc2.common.numerics.optim import move_toward
 from tdmpc2.common.replay.episode_replay import Replay
 from tdmpc2.common.replay.types import Batch, to_device
@@ -65,20 +66,27 @@ class SeedBatch:
             agent.value_scale = scale
 
         self._template = _CallWithModel(copy.deepcopy(first.model).to("meta"))
-        config, self.compiler = self.config, Compiler(self.device)
-        self._preparation = self._vectorize(planner.prepare)
-        self._iteration = self._vectorize(lambda *args: planner.iterate(config, *args))
-        self._prior = self._vectorize(_sample_prior)
-        self._model_loss = self._vectorize(lambda *args: losses.model_loss(config, *args))
-        self._policy_loss = self._vectorize(lambda *args: losses.policy_loss(config, *args))
-        self._plan = self.compiler.protect(self._plan_all)
-        self._differentiate = self.compiler.protect(_differentiate)
+        config = self.config
+        self.functions = SimpleNamespace(
+            prepare=self._vectorize(planner.prepare),
+            iterate=self._vectorize(lambda *args: planner.iterate(config, *args)),
+            sample_prior=self._vectorize(_sample_prior),
+            model_loss=self._vectorize(lambda *args: losses.model_loss(config, *args)),
+            policy_loss=self._vectorize(lambda *args: losses.policy_loss(config, *args)),
+            plan=self._plan_all,
+            differentiate=_differentiate,
+        )
 
-    def compile(self, on_failure: Callable[[], None] | None = None) -> None:
-        """Compile planning and losses from the next call on; see `Agent.compile`."""
-        if self.device.type == "cpu":
-            kernels.load()
-        self.compiler.switch_on(on_failure)
+    def accelerable(self) -> Accelerable:
+        """Declare what can be replaced by compiled and native versions."""
+        vectorized = ("prepare", "iterate", "sample_prior", "model_loss", "policy_loss")
+        return Accelerable(
+            self.device,
+            compiled=[FunctionSlot(self.functions, name) for name in vectorized],
+            protected=[FunctionSlot(self.functions, name) for name in ("plan", "differentiate")],
+            networks=[self._template],
+            native_layers="tdmpc2.kernels.layers:VECTORIZED",
+        )
 
     # --- stacking --------------------------------------------------------------------
 
@@ -136,14 +144,13 @@ class SeedBatch:
         def call(params: dict[str, Tensor], *args: Any) -> tuple[Any, ...]:
             def for_agent(params: dict[str, Tensor], args: tuple[Any, ...]) -> tuple[Any, ...]:
                 params = {f"model.{name}": value for name, value in params.items()}
-                with kernels.vectorized():
-                    result = functional_call(self._template, params, (function, *args))
+                result = functional_call(self._template, params, (function, *args))
                 return tuple(x for x in result if x is not None)
 
             dims = tree_map(lambda x: 0 if isinstance(x, Tensor) else None, args)
             return vmap(for_agent, in_dims=(0, dims))(params, args)
 
-        return self.compiler.compile(call)
+        return call
 
     # --- acting ----------------------------------------------------------------------
 
@@ -169,14 +176,16 @@ class SeedBatch:
         sources = [a.train_noise if explore else a.eval_noise for a in self.agents]
         if not self.config.planning:
             noise, shift = zip(*(source.prior(batch) for source in sources), strict=True)
-            sample, mean = self._prior(self.params, obs, stacked(noise), stacked(shift))
+            sample, mean = self.functions.sample_prior(
+                self.params, obs, stacked(noise), stacked(shift)
+            )
             return list((sample if explore else mean).cpu().numpy())
         starts = [
             agent.warm_start(request.first, explore)
             for agent, request in zip(self.agents, filled, strict=True)
         ]
         plan_noise = stacked([source.plan(batch, explore=explore) for source in sources])
-        result = self._plan(obs, torch.stack(starts), plan_noise)
+        result = self.functions.plan(obs, torch.stack(starts), plan_noise)
         for agent, mean in zip(self.agents, result.mean, strict=True):
             agent.previous_mean[explore] = mean
         return list(result.action.cpu().numpy())
@@ -184,14 +193,15 @@ class SeedBatch:
     def _plan_all(self, obs: Tensor, start: Tensor, noise: planner.PlanNoise) -> Plan:
         """Run `planner.plan` for all agents; every tensor has K as its first dimension."""
         num, batch = obs.shape[:2]
-        latent, pi_actions = self._preparation(self.params, obs, NO_TASK, noise.policy, noise.shift)
+        shared = (self.params, obs, NO_TASK, noise.policy, noise.shift)
+        latent, pi_actions = self.functions.prepare(*shared)
         discount = self.agents[0].discount(None, batch).expand(num, batch)
         # Running agents have made equal numbers of decisions. `full` does not synchronize a GPU.
         min_std = torch.full((num,), self._running[0].min_std(), device=self.device)
         mean, std = start, torch.full_like(start, self.config.max_std)
         fixed = (self.params, latent, NO_TASK, discount, pi_actions)
         for draws in noise.iterations(1):
-            refit = Refit(*self._iteration(*fixed, mean, std, min_std, draws))
+            refit = Refit(*self.functions.iterate(*fixed, mean, std, min_std, draws))
             mean, std = refit.mean, refit.std
         dims = (0, 0, None if noise.action is None else 0)
         action = vmap(planner.choose, in_dims=dims)(refit, noise.elite, noise.action)
@@ -224,13 +234,13 @@ class SeedBatch:
         """
         config, rows = self.config, batch.reward.shape[-1]
         discount = self.agents[0].discount(None, rows).expand(len(self.agents), rows)
-        result, gradients = self._differentiate(
-            self._model_loss, self.model_params, self.params, batch, discount, noise
+        result, gradients = self.functions.differentiate(
+            self.functions.model_loss, self.model_params, self.params, batch, discount, noise
         )
         model = _to_named_tuple(ModelLoss, result)
         norm = self._step(self.optimizer, self.model_params, gradients)
-        result, gradients = self._differentiate(
-            self._policy_loss,
+        result, gradients = self.functions.differentiate(
+            self.functions.policy_loss,
             self.policy_params,
             *(self.params, model.latents, None, self.value_scale, noise),
         )

@@ -95,7 +95,7 @@ def usage(arguments: Sequence[str] = ()) -> str:
             "Trains one agent on one task. Running the same command again resumes an unfinished",
             "run and skips a finished one. Arguments are written as key=value, --key=value or",
             "--key value; --key alone means true. Numbers may be written as 100_000 or 1e5. To",
-            "train one multi-task agent from a dataset: task=mt80 data=DIR (options: data= --help).",
+            "train one multi-task agent from a dataset: task=mt80 data=DIR (see data= --help).",
             "",
             "Ctrl-C and SIGTERM stop the run at once, without a checkpoint; the same command then",
             "resumes it from the last checkpoint. SIGUSR2 finishes the episode, saves a checkpoint",

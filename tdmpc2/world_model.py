@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from tdmpc2 import kernels
 from tdmpc2.common.interfaces import EnvSpec
 from tdmpc2.common.numerics.optim import move_toward
 from tdmpc2.common.numerics.precision import products_in
@@ -18,7 +17,6 @@ from tdmpc2.config import TDMPC2Config
 from tdmpc2.ensemble import QEnsemble
 from tdmpc2.layers import (
     EMBEDDING_INIT,
-    NormedLinear,
     PixelEncoder,
     StateEncoder,
     head,
@@ -151,21 +149,6 @@ class WorldModel(TaskAware):
     def num_parameters(self) -> int:
         """Return the number of learned parameters, without target networks."""
         return sum(p.numel() for p in self.parameters() if p.requires_grad)
-
-    def blockable(self) -> dict[nn.Module, tuple[nn.Parameter, int]]:
-        """Return the layers that planning uses often, with weight and rows per environment.
-
-        See `BlockedWeights`.
-        """
-        networks, rows = (self.dynamics, self.reward_head, self.policy), self.config.num_samples
-        layers: dict[nn.Module, tuple[nn.Parameter, int]] = {}
-        for layer in (module for network in networks for module in network.modules()):
-            if isinstance(layer, NormedLinear) and layer.kernel_knows():
-                layers[layer] = (layer.linear.weight, rows)
-        q = self.q_functions
-        if q.norm1 is not None and q.width % kernels.LANES == 0:
-            layers |= {layer: (layer.weight, rows) for layer in (q.linear1, q.linear2)}
-        return layers
 
     def encode(
         self, obs: Tensor, context: TaskContext = NO_TASK, shift: Tensor | None = None

@@ -118,8 +118,47 @@ def test_imports_point_down(folder: str, allowed: tuple[str, ...]) -> None:
 
 
 def test_the_table_of_methods_is_the_only_name_of_a_sibling() -> None:
-    named = {name(p) for p in FILES for m in dotted_strings(p) if not below(m, "tdmpc2")}
+    named = {
+        name(path)
+        for path in FILES
+        for module in dotted_strings(path)
+        if not below(module, "tdmpc2", name(path).partition("/")[0])
+    }
     assert named <= {"tdmpc2/runners/registry.py"}
+
+
+PURE = [
+    *("layers", "ensemble", "world_model", "planner", "losses", "regression", "prior", "noise"),
+    *("baselines.networks", "baselines.tdmpc.model", "baselines.tdmpc.losses"),
+    *(f"baselines.dreamerv3.{m}" for m in ("networks", "rssm", "behavior", "world_model")),
+]
+PURE = [module if "." in module else f"tdmpc2.{module}" for module in PURE]
+
+
+@pytest.mark.parametrize("module", PURE)
+def test_the_mathematics_is_pure(module: str) -> None:
+    """Networks, losses and planning import no kernels, compilation, I/O or command line."""
+    numerics = (f"{COMMON}.numerics.{part}" for part in ("optim", "precision"))
+    types = (f"{COMMON}.interfaces", f"{COMMON}.replay.types", f"{COMMON}.system.errors")
+    configs = ("tdmpc2.config", "baselines.tdmpc.config", "baselines.dreamerv3.config")
+    libraries = ("numpy", "torch", "collections", "contextlib", "copy", "itertools", "math")
+    allowed = (*PURE, *numerics, *types, *configs, *libraries, "typing", "__future__")
+    path = ROOT / (module.replace(".", "/") + ".py")
+    found = imports(path)
+    assert "compil" not in path.read_text()
+    assert [one for one in sorted(found) if not below(one, *allowed)] == []
+    assert not below("tdmpc2.kernels", *allowed)
+    assert not below("tdmpc2.acceleration", *allowed)
+    assert not below(f"{COMMON}.numerics.compile", *allowed)
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if p.name in ("agent.py", "sac.py")], ids=name)
+def test_agents_only_declare_what_can_be_accelerated(path: Path) -> None:
+    """They name the module of their native layers, but do not import it."""
+    named = set(dotted_strings(path))
+    places = ("tdmpc2.acceleration", "tdmpc2.kernels", "baselines.kernels")
+    places += (f"{COMMON}.numerics.compile",)
+    assert [m for m in imports(path) - named if below(m, *places)] == []
 
 
 HOMES = {

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tdmpc2 import kernels
+from tdmpc2 import acceleration, kernels
 from tdmpc2.agent import TDMPC2
 from tdmpc2.common.numerics.compile import Compiler
 from tdmpc2.common.training.loop_requests import Act
@@ -42,18 +42,16 @@ def golden(request: pytest.FixtureRequest) -> Golden:
     return Golden(request.param)
 
 
-def compiled(agent: TDMPC2) -> TDMPC2:
-    agent.compile()
-    assert agent.compiler.enabled
-    return agent
+def compiled(agent: TDMPC2) -> tuple[TDMPC2, Compiler]:
+    return agent, acceleration.install(agent)
 
 
 def test_golden_parity_with_everything_on(golden: Golden) -> None:
     """A planning call and a gradient step of the recorded agent, as in `test_parity`."""
-    agent = compiled(golden.agent())
+    agent, compiler = compiled(golden.agent())
     case = "plan/t0=1,eval=0"
     task = golden("plan/task").long() if golden.multitask else None
-    result = agent._plan(
+    result = agent.functions.plan(
         agent.config,
         agent.model,
         golden("plan/obs"),
@@ -62,8 +60,8 @@ def test_golden_parity_with_everything_on(golden: Golden) -> None:
         agent.warm_start(np.array([True]), explore=True),
         golden.plan_noise(case),
         min_std=agent.min_std(),
-        preparation=agent._preparation,
-        iteration=agent._iteration,
+        preparation=agent.functions.prepare,
+        iteration=agent.functions.iterate,
     )
     assert_close(result.action, golden(f"{case}/action"), rtol=1e-4, atol=1e-5)
     assert_close(result.mean, golden(f"{case}/mean"), rtol=1e-4, atol=1e-5)
@@ -74,7 +72,7 @@ def test_golden_parity_with_everything_on(golden: Golden) -> None:
     weights = agent.model.state_dict()
     for key, recorded in golden.weights("update1/state_dict/").items():
         torch.testing.assert_close(weights[key], recorded, rtol=0, atol=1e-5, msg=key)
-    assert agent.compiler.enabled
+    assert compiler.enabled
 
 
 @pytest.mark.parametrize(
@@ -99,7 +97,7 @@ def test_compiled_equals_plain(overrides: dict[str, object]) -> None:
         # Plain functions round what lies between two products to 8 bits; compiled ones leave out
         # some of that. Adam's first steps are as long for gradients near zero, whatever their sign.
         rtol, weight_atol = 2**-6, 4 * config.lr
-    plain, fast = make_agent(config), compiled(make_agent(config))
+    plain, (fast, compiler) = make_agent(config), compiled(make_agent(config))
     obs = np.random.default_rng(0).normal(size=(1, 5)).astype(np.float32)
 
     def compare_actions(*, first: bool) -> None:
@@ -124,7 +122,7 @@ def test_compiled_equals_plain(overrides: dict[str, object]) -> None:
     plain.load_state_dict(fast.state_dict())
     if config.precision == "fp32":  # weights so large leave other elites after other rounding
         compare_actions(first=False)
-    assert fast.compiler.enabled
+    assert compiler.enabled
 
 
 def test_failing_compilation_is_given_up_with_a_warning() -> None:
@@ -189,7 +187,7 @@ def test_a_compiled_seed_batch_equals_plain_agents() -> None:
     config = tiny_config(**WIDE)
     batched, alone = ([make_agent(config, seed=seed) for seed in range(2)] for _ in range(2))
     batch = SeedBatch(batched, [True, True])
-    batch.compile()
+    compiler = acceleration.install(batch)
     obs = np.random.default_rng(0).normal(size=(2, 1, 5)).astype(np.float32)
     for first in (True, False):
         request = {"first": np.array([first]), "explore": True}
@@ -206,4 +204,4 @@ def test_a_compiled_seed_batch_equals_plain_agents() -> None:
             weights = batched[k].model.state_dict()
             for name, value in agent.model.state_dict().items():
                 torch.testing.assert_close(weights[name], value, rtol=0, atol=1e-5, msg=name)
-    assert batch.compiler.enabled
+    assert compiler.enabled

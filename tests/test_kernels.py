@@ -151,8 +151,7 @@ def test_blocked_weights_follow_their_parameters() -> None:
     if not BlockedWeights.possible():
         pytest.skip("torch's library of products takes no blocked weights here")
     layer = torch.nn.Linear(16, 16)
-    layer.blocked = None
-    weights = BlockedWeights({layer: (layer.weight, 512)})
+    weights = BlockedWeights([layer], rows=512)
     x, ones, zeros = drawn(256, 16).detach(), torch.ones(1, 16), torch.zeros(1, 16)
     outcomes = []
     for _ in range(2):

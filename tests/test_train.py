@@ -112,7 +112,10 @@ BAD_ARGUMENTS = {
     "device of another kind": (["device=meta"], "device=meta: unknown device"),
     "device that is not there": (["device=cuda:99"], "device=cuda:99: no such CUDA device"),
     "impossible network": (["num_q=0"], "num_q=0: must lie in [1, 100]"),
-    "too few seeding decisions": (["seed_decisions=49"], "a whole episode of 50 decisions; use more"),
+    "too few seeding decisions": (
+        ["seed_decisions=49"],
+        "a whole episode of 50 decisions; use more",
+    ),
     "too small a memory": (["buffer_size=50"], "one episode takes 51 rows"),
     "too long a horizon": (["horizon=51"], "an episode has only 50 decisions"),
     "checkpoint": (["checkpoint=last"], "unknown value (did you mean 'latest'?)"),

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from baselines.dreamerv3 import networks, rssm
 from baselines.dreamerv3.behavior import Behavior, Noise, learn
 from baselines.dreamerv3.config import DreamerV3Config
+from baselines.dreamerv3.networks import Hidden
 from baselines.dreamerv3.rssm import State
 from baselines.dreamerv3.world_model import WorldModel, model_loss
 from baselines.flops import dreamerv3_update_gflop
-from baselines.networks import num_parameters, use_kernels
-from tdmpc2.common.interfaces import Counters, EnvSpec, Event
-from tdmpc2.common.numerics.compile import Compiler
+from baselines.networks import num_parameters
+from tdmpc2.common.interfaces import Accelerable, Counters, EnvSpec, Event, FunctionSlot
 from tdmpc2.common.numerics.optim import Draws, descend, differentiate, move_toward
 from tdmpc2.common.numerics.precision import products_in
 from tdmpc2.common.numerics.seeding import derive_seed
@@ -84,9 +83,7 @@ class DreamerV3(BaseAgent):
         self.eval_noise = Draws(derive_seed(seed, "evaluation noise"), self.device)
         # State and action of the previous decision, in training (True) and evaluation (False).
         self.act_states: dict[bool, tuple[State, Tensor] | None] = {True: None, False: None}
-        self.compiler = Compiler(self.device)
-        self._differentiate = self.compiler.protect(differentiate)
-        self._learn = self.compiler.protect(learn)
+        self.functions = SimpleNamespace(differentiate=differentiate, learn=learn)
 
     @classmethod
     def gflop(cls, config: DreamerV3Config, obs_dim: int, action_dim: int) -> dict[str, float]:
@@ -108,24 +105,20 @@ class DreamerV3(BaseAgent):
         """Return the number of learned parameters, without the slow critic."""
         return num_parameters(self.model, self.behavior)
 
-    def compile(self, on_failure: Callable[[], None] | None = None) -> None:
-        """Compile the code between matrix multiplications (GPU) or use native kernels (CPU).
-
-        Args:
-            on_failure: called if compilation fails.
-        """
-        if self.device.type == "cpu":
-            use_kernels(self.model, self.behavior)
-            return
-        fused = self.compiler.compile(networks.norm_silu, piece=True)
-        for network in (self.model, self.behavior):
-            for module in network.modules():
-                if isinstance(module, networks.Hidden):
-                    module.fused = fused
-        cell = self.model.rssm
-        for name in ("gate", "draw", "log_probs"):
-            setattr(cell, name, self.compiler.compile(getattr(rssm, name), piece=True))
-        self.compiler.switch_on(on_failure)
+    def accelerable(self) -> Accelerable:
+        """Declare what can be replaced: the code between matrix multiplications."""
+        networks = [self.model, self.behavior]
+        modules = (module for network in networks for module in network.modules())
+        pieces = [FunctionSlot(m, "norm_silu") for m in modules if isinstance(m, Hidden)]
+        pieces += [FunctionSlot(self.model.rssm, name) for name in ("gate", "draw", "log_probs")]
+        return Accelerable(
+            self.device,
+            pieces=pieces,
+            protected=[FunctionSlot(self.functions, name) for name in ("differentiate", "learn")],
+            compiled_on=["cuda"],
+            networks=networks,
+            native_layers="baselines.kernels.layers:NATIVE",
+        )
 
     def updates_due(self, event: Event, counters: Counters) -> int:
         """Return the number of updates due to replay `train_ratio` observations per decision."""
@@ -193,14 +186,14 @@ class DreamerV3(BaseAgent):
         """
         c = self.config
         with self._precision():
-            model, gradients = self._differentiate(
+            model, gradients = self.functions.differentiate(
                 model_loss, self.params["model"], c, self.model, batch, uniform
             )
         norms = {"grad_norm": self._descend("model", gradients, c.model_clip_norm)}
         start = State(*(x.flatten(0, 1) for x in model.state))
         alive = 1 - batch.terminated.flatten()
         with self._precision():
-            outcome = self._learn(
+            outcome = self.functions.learn(
                 c, self.model, self.behavior, start, alive, self.return_range, noise
             )
         self.return_range.copy_(outcome.range)

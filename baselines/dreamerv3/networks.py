@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from baselines import kernels
 from tdmpc2.layers import linear_of_parts
 
 NORM_EPS = 1e-3
@@ -39,14 +38,9 @@ class Hidden(nn.Module):
 
     Args:
         in_dim, out_dim: sizes of input and output.
-
-    Attributes:
-        native: whether to use `baselines.kernels` for inputs that they support.
-        fused: function for norm and activation otherwise, `norm_silu` or its compiled version.
     """
 
-    native = False
-    fused: Callable[[Tensor, Tensor, Tensor], Tensor] = staticmethod(norm_silu)
+    norm_silu = staticmethod(norm_silu)
 
     def __init__(self, in_dim: int, out_dim: int) -> None:
         super().__init__()
@@ -61,10 +55,7 @@ class Hidden(nn.Module):
 
     def finish(self, products: Tensor) -> Tensor:
         """Apply norm and activation to outputs of the linear map, `(..., out_dim)`."""
-        products = products.float()
-        if self.native and kernels.suits(products, self.scale.shape[0]):
-            return kernels.norm_silu(products, self.scale, self.shift, NORM_EPS)
-        return self.fused(products, self.scale, self.shift)
+        return self.norm_silu(products.float(), self.scale, self.shift)
 
 
 class Output(nn.Linear):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,14 +10,19 @@ import torch
 from torch import Tensor
 
 from baselines.flops import tdmpc_plan_gflop, tdmpc_update_gflop
-from baselines.networks import num_parameters, use_kernels
+from baselines.networks import num_parameters
 from baselines.tdmpc import losses
 from baselines.tdmpc.config import TDMPCConfig
 from baselines.tdmpc.model import TOLD
-from tdmpc2 import kernels as tdmpc2_kernels
 from tdmpc2 import planner
-from tdmpc2.common.interfaces import Counters, EnvSpec, Event
-from tdmpc2.common.numerics.compile import Compiler
+from tdmpc2.common.interfaces import (
+    Accelerable,
+    Counters,
+    EnvSpec,
+    Event,
+    FunctionSlot,
+    Planning,
+)
 from tdmpc2.common.numerics.optim import (
     Draws,
     descend,
@@ -31,7 +35,6 @@ from tdmpc2.common.replay.episode_replay import Replay
 from tdmpc2.common.replay.types import Batch, to_device
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.training.base_agent import BaseAgent
-from tdmpc2.kernels.blocked import BlockedWeights
 from tdmpc2.noise import PlanNoise
 
 
@@ -86,14 +89,14 @@ class TDMPC(BaseAgent):
         self.previous_mean: dict[bool, Tensor | None] = {True: None, False: None}
         self.decisions = 0  # at the end of the last episode; schedules use this value
         self.num_updates = 0
-        self.compiler = compiler = Compiler(self.device)
-        self._preparation = compiler.compile(planner.prepare)
-        self._iteration = compiler.compile(planner.iterate)
-        self._model_loss = compiler.compile(losses.model_loss)
-        self._policy_loss = compiler.compile(losses.policy_loss)
-        self._plan = compiler.protect(planner.plan)
-        self._blocked: BlockedWeights | None = None
-        self._differentiate = compiler.protect(differentiate)
+        self.functions = SimpleNamespace(
+            prepare=planner.prepare,
+            iterate=planner.iterate,
+            plan=planner.plan,
+            model_loss=losses.model_loss,
+            policy_loss=losses.policy_loss,
+            differentiate=differentiate,
+        )
 
     @classmethod
     def gflop(cls, config: TDMPCConfig, obs_dim: int, action_dim: int) -> dict[str, float]:
@@ -111,18 +114,24 @@ class TDMPC(BaseAgent):
         """Return the number of learned parameters, without target networks."""
         return num_parameters(self.model)
 
-    def compile(self, on_failure: Callable[[], None] | None = None) -> None:
-        """Compile planning and losses (GPU) or use native kernels (CPU) from the next call on.
-
-        Args:
-            on_failure: called if compilation fails.
-        """
-        if self.device.type == "cpu":
-            use_kernels(self.model)
-            if tdmpc2_kernels.load() and BlockedWeights.possible():
-                self._blocked = BlockedWeights(self.model.blockable())
-        else:
-            self.compiler.switch_on(on_failure)
+    def accelerable(self) -> Accelerable:
+        """Declare what can be replaced: planning and losses on a GPU, networks on a CPU."""
+        c, f, m = self.config, self.functions, self.model
+        names = ("prepare", "iterate", "model_loss", "policy_loss")
+        return Accelerable(
+            self.device,
+            compiled=[FunctionSlot(f, name) for name in names],
+            protected=[FunctionSlot(f, name) for name in ("plan", "differentiate")],
+            compiled_on=["cuda"],
+            networks=[m],
+            native_layers="baselines.kernels.layers:NATIVE",
+            planning=Planning(
+                function=FunctionSlot(f, "plan"),
+                networks=[m.dynamics, m.reward_head, m.policy, m.q_functions],
+                rows=c.num_samples + c.num_pi_samples,
+                optimizers=[self.optimizer, self.policy_optimizer],
+            ),
+        )
 
     # --- schedule --------------------------------------------------------------------
 
@@ -161,20 +170,19 @@ class TDMPC(BaseAgent):
         c, tasks = self.config, None if task is None else to_device(task, self.device)
         horizon = c.planning_horizon(self.decisions)
         self.model.renormalize_task_embedding(tasks)
-        with contextlib.nullcontext() if self._blocked is None else self._blocked.in_use():
-            result = self._plan(
-                c,
-                self.model,
-                to_device(obs, self.device),
-                self.model.context(tasks),
-                self.discount(tasks, len(obs)),
-                self.warm_start(first, explore, horizon),
-                self.plan_noise(len(obs), horizon, explore=explore),
-                min_std=c.planning_min_std(self.decisions),
-                clip=c.clip_action,
-                preparation=self._preparation,
-                iteration=self._iteration,
-            )
+        result = self.functions.plan(
+            c,
+            self.model,
+            to_device(obs, self.device),
+            self.model.context(tasks),
+            self.discount(tasks, len(obs)),
+            self.warm_start(first, explore, horizon),
+            self.plan_noise(len(obs), horizon, explore=explore),
+            min_std=c.planning_min_std(self.decisions),
+            clip=c.clip_action,
+            preparation=self.functions.prepare,
+            iteration=self.functions.iterate,
+        )
         self.previous_mean[explore] = result.mean
         return result.action.cpu().numpy()
 
@@ -253,21 +261,19 @@ class TDMPC(BaseAgent):
         target_noise, policy_noise = noise[: c.horizon], noise[c.horizon :]
         model.renormalize_task_embedding(batch.task)
         discount = self.discount(batch.task, batch.reward.shape[1])
-        outcome, gradients = self._differentiate(
-            self._model_loss, self.model_params, *(c, model, batch, discount, target_noise)
+        outcome, gradients = self.functions.differentiate(
+            self.functions.model_loss, self.model_params, *(c, model, batch, discount, target_noise)
         )
         norm = descend(self.optimizer, self.model_params, gradients, c.grad_clip_norm)
 
         model.renormalize_task_embedding(batch.task)
-        policy, gradients = self._differentiate(
-            self._policy_loss,
+        policy, gradients = self.functions.differentiate(
+            self.functions.policy_loss,
             self.policy_params,
             *(c, model, outcome.latents, batch.task, policy_noise),
         )
         pi_norm = descend(self.policy_optimizer, self.policy_params, gradients, c.grad_clip_norm)
 
-        if self._blocked is not None:
-            self._blocked.forget()
         self.num_updates += 1
         if self.num_updates % c.target_every == 0:
             move_toward(

@@ -57,16 +57,6 @@ class TOLD(TaskAware):
         self.target_q_functions = copy.deepcopy(self.q_functions).requires_grad_(False)
         self._add_tasks(env, config.task_dim)
 
-    def blockable(self) -> dict[nn.Module, tuple[Any, int]]:
-        """Return the layers that planning uses often, with weight and rows per environment.
-
-        See `BlockedWeights`.
-        """
-        networks = [self.dynamics, self.reward_head, self.policy, *self.q_functions]
-        rows = self.config.num_samples + self.config.num_pi_samples
-        modules = (module for network in networks for module in network.modules())
-        return {m: (m.weight, rows) for m in modules if isinstance(m, nn.Linear)}
-
     def encode(
         self,
         obs: Tensor,

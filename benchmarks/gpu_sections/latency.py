@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from gpu_sections.bench import WALKER, make_filled_agent, observation, seconds_of, set_up
 from gpu_sections.report import Report, Settings
+from tdmpc2 import acceleration
 from tdmpc2.runners.work import gflop_of
 
 # Bytes that an update reads and writes per parameter: Adam, gradient clipping, target networks, and
@@ -78,8 +79,7 @@ def measure(
     """
     overrides: dict[str, Any] = {} if precision == "fp32" else {"precision": precision}
     agent, replay = make_filled_agent(settings, rows=50_000, **overrides)
-    if compiled:
-        agent.compile()
+    compiler = acceleration.install(agent) if compiled else None
     first, obs = np.array([False]), observation()
 
     def plan() -> Any:
@@ -116,7 +116,7 @@ def measure(
     report.add(f"decision ({kind}): over plan + update", whole / total, "x")
     sample = seconds_of(settings, lambda: replay.sample(*size), repetitions)
     report.add(f"sample ({kind})", 1e3 * sample, "ms")
-    if compiled and not agent.compiler.enabled:
+    if compiler is not None and not compiler.enabled:
         raise RuntimeError("compilation failed; see the warning above")
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from gpu_sections.report import Report, Settings
+from tdmpc2 import acceleration
 from tdmpc2.agent import TDMPC2
 from tdmpc2.planner import estimate_value, plan
 from tests.golden import FILES, Golden
@@ -164,13 +165,13 @@ def compiled_against_eager(settings: Settings) -> dict[str, float]:
     """
     golden = Golden(FILES[0], settings.device)
     eager, compiled = golden.agent(), golden.agent()
-    compiled.compile()
+    compiler = acceleration.install(compiled)
     case = "plan/t0=0,eval=0"
     eager_plan = planned(golden, eager, case, plan)
 
     def compiled_plan(*args: Any, **kwargs: Any) -> Any:
-        steps = {"preparation": compiled._preparation, "iteration": compiled._iteration}
-        return compiled._plan(*args, **kwargs, **steps)
+        f = compiled.functions
+        return f.plan(*args, **kwargs, preparation=f.prepare, iteration=f.iterate)
 
     differences = {}
     for place in ("first call", "replay"):
@@ -182,7 +183,7 @@ def compiled_against_eager(settings: Settings) -> dict[str, float]:
         eager_weights = eager.model.state_dict()
         pairs = [(x, eager_weights[name]) for name, x in compiled.model.state_dict().items()]
         differences[f"weights, {place}"] = max(error(x, y) for x, y in pairs)
-    if not compiled.compiler.enabled:
+    if not compiler.enabled:
         raise RuntimeError("compilation failed; see the warning above")
     return differences
 

@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from gpu_sections.bench import make_filled_agent, observation, set_up
 from gpu_sections.report import Report, Settings
-from tdmpc2.planner import plan
+from tdmpc2 import acceleration
 from tdmpc2.runners.registry import METHODS
 
 WAITING = frozenset(
@@ -109,7 +109,7 @@ def run(report: Report, settings: Settings) -> None:
         for compiled in (False, True) if settings.on_gpu else (False,):
             agent, replay = make_filled_agent(settings, method=method)
             if compiled:
-                agent.compile()
+                acceleration.install(agent)
             kind = f"{method}, {'compiled' if compiled else 'eager'}"
             size = (agent.config.batch_size, length_of(agent))
             fixed = OneBatch(replay.sample(*size))
@@ -149,9 +149,7 @@ def plan_on_device(agent: Any) -> Any:
     """Execute a planning call without the final transfer of the action to the host, which waits."""
     device = agent.device
     with torch.no_grad():
-        steps = {"preparation": agent._preparation, "iteration": agent._iteration}
-        function = agent._plan if agent.compiler.enabled else plan
-        result = function(
+        result = agent.functions.plan(
             agent.config,
             agent.model,
             torch.zeros(1, *observation().shape[1:], device=device),
@@ -160,7 +158,8 @@ def plan_on_device(agent: Any) -> Any:
             agent.warm_start(np.array([False]), True),
             agent.train_noise.plan(1, explore=True),
             min_std=agent.min_std(),
-            **(steps if agent.compiler.enabled else {}),
+            preparation=agent.functions.prepare,
+            iteration=agent.functions.iterate,
         )
     agent.previous_mean[True] = result.mean
     return result

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from tdmpc2 import acceleration
 from tdmpc2.agent import TDMPC2
 from tdmpc2.checkpoints import names
 from tdmpc2.checkpoints.description import describe
@@ -229,7 +230,7 @@ def _agent(model: Model, options: EvaluateOptions) -> TDMPC2:
     numeric = numeric_path(device, options.threads, compiled=options.compile, precision=precision)
     set_up_torch(numeric)
     if numeric["compile"]:
-        agent.compile()
+        acceleration.install(agent)
     return agent
 
 

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ClassVar,
+    Literal,
+    NamedTuple,
+    Protocol,
+    runtime_checkable,
+)
 
 import gymnasium
 import numpy as np
 
 if TYPE_CHECKING:  # environment processes do not import torch
-    from torch import Tensor
+    import torch
+    from torch import Tensor, nn
 
     from tdmpc2.common.replay.types import Episode, Transition
 
@@ -154,6 +163,69 @@ class ReplayBuffer(Protocol):
         ...
 
 
+class FunctionSlot(NamedTuple):
+    """An attribute that holds a function, through which its owner always calls it.
+
+    Attributes:
+        owner: object with the attribute.
+        name: name of the attribute.
+    """
+
+    owner: Any
+    name: str
+
+
+@dataclass(frozen=True)
+class Planning:
+    """A function that uses the same weights many times per call.
+
+    Attributes:
+        function: the function.
+        networks: networks that it uses.
+        rows: number of rows per environment in the inputs of the networks.
+        optimizers: optimizers that change the weights.
+    """
+
+    function: FunctionSlot
+    networks: Sequence[nn.Module]
+    rows: int
+    optimizers: Sequence[torch.optim.Optimizer]
+
+
+@dataclass(frozen=True)
+class Accelerable:
+    """What `tdmpc2.acceleration.install` may replace. All functions are pure.
+
+    Attributes:
+        device: device on which the functions compute.
+        compiled: functions to compile as a whole.
+        pieces: functions to compile that are called repeatedly within a step.
+        protected: steps that call these functions; called again without compilation if it fails.
+        compiled_on: types of devices on which functions are compiled.
+        networks: networks whose layers have native versions for CPUs.
+        native_layers: `module:name` of the `kernels.NativeLayers` of these layers; None if there
+            are none.
+        planning: a function that profits from blocked weights on CPUs; None if there is none.
+    """
+
+    device: torch.device
+    compiled: Sequence[FunctionSlot] = ()
+    pieces: Sequence[FunctionSlot] = ()
+    protected: Sequence[FunctionSlot] = ()
+    compiled_on: Sequence[str] = ("cpu", "cuda")
+    networks: Sequence[nn.Module] = ()
+    native_layers: str | None = None
+    planning: Planning | None = None
+
+
+class Accelerated(Protocol):
+    """An agent or several agents with functions that can be accelerated."""
+
+    def accelerable(self) -> Accelerable:
+        """Declare what can be replaced by compiled and native versions."""
+        ...
+
+
 @runtime_checkable
 class Agent(Protocol):
     """Interface of a method to runners, training loop and sweeps.
@@ -234,8 +306,8 @@ class Agent(Protocol):
         """Seed the planning noise of the next evaluation."""
         ...
 
-    def compile(self, on_failure: Callable[[], None] | None = None) -> None:
-        """Compile the agent's functions; `on_failure` is called if compilation fails later."""
+    def accelerable(self) -> Accelerable:
+        """Declare what can be replaced by compiled and native versions."""
         ...
 
     def update(self, replay: Any) -> dict[str, Tensor]:

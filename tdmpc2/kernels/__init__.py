@@ -2,27 +2,24 @@
 
 `norm_act` computes bias, dropout, LayerNorm and Mish or SimNorm of a layer in one pass over each
 row, and their gradients in another; `torch.compile` needs five passes or more. `dense` adds the
-matrix multiplication, with blocked weights. Both are used in compiled functions only, so that
-`compile=false` runs plain PyTorch.
+matrix multiplication, with blocked weights. `tdmpc2.acceleration` installs layers that use them.
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tdmpc2.common.numerics import native_build
 
 SOURCE = Path(__file__).parent / "norm_act.cpp"
 GROUP = 8  # the only group size of SimNorm that the kernel supports
 LANES = 16  # the width of a layer must be a multiple of this
-_vectorized = False
 
 
 class Blocked(NamedTuple):
@@ -37,14 +34,47 @@ class Blocked(NamedTuple):
     block: int
 
 
+@runtime_checkable
+class Blockable(Protocol):
+    """A layer with a native version that can use blocked weights."""
+
+    def blockable(self) -> Sequence[nn.Module]:
+        """Return the modules of the layer whose attribute `weight` can be blocked."""
+        ...
+
+
+class NativeLayers(NamedTuple):
+    """Native versions of the layers of some networks.
+
+    Attributes:
+        load: loads the kernels and returns whether they can be used.
+        versions: subclass of each class of layers that uses the kernels. Its method `supports`
+            returns whether they support a layer.
+    """
+
+    load: Callable[[], bool]
+    versions: Mapping[type[nn.Module], Any]
+
+    def install(self, networks: Iterable[nn.Module]) -> bool:
+        """Make the layers of these networks use the kernels, if they can be loaded.
+
+        Each supported layer becomes an instance of its native subclass; parameters stay the same.
+
+        Returns:
+            Whether the kernels can be used.
+        """
+        if not self.load():
+            return False
+        for layer in (module for network in networks for module in network.modules()):
+            native = self.versions.get(type(layer))
+            if native is not None and native.supports(layer):
+                layer.__class__ = native
+        return True
+
+
 def usable(x: Tensor) -> bool:
     """Return whether the kernels can be used: in compiled functions, for float32 on a CPU."""
-    return (
-        torch.compiler.is_compiling()
-        and x.device.type == "cpu"
-        and x.dtype == torch.float32
-        and hasattr(torch.ops.tdmpc2, "norm_act")
-    )
+    return torch.compiler.is_compiling() and x.device.type == "cpu" and x.dtype == torch.float32
 
 
 def norm_act(
@@ -56,36 +86,26 @@ def norm_act(
     factor: Tensor | None = None,
     group: int = 0,
     tau: float = 1.0,
+    in_place: bool = True,
 ) -> Tensor:
     """Return act(γ·norm(factor·(x + bias)) + β) of one layer, or of K layers.
 
     norm subtracts the mean over D and divides by the standard deviation (LayerNorm).
 
     Args:
-        x: `(..., D)` or `(K, N, D)`, outputs of the linear map without bias. Overwritten with the
-            result if gradients are disabled.
+        x: `(..., D)` or `(K, N, D)`, outputs of the linear map without bias.
         bias: `(D,)` or `(K, D)`, bias of the linear map.
         gamma: γ, shape of `bias`.
         beta: β, shape of `bias`.
         factor: dropout factors, shape of `x`; None for no dropout.
         group: activation: 0 for Mish, 8 for SimNorm.
         tau: temperature of SimNorm.
+        in_place: whether x is overwritten with the result if gradients are disabled.
     """
-    if torch.is_grad_enabled() or _vectorized:
+    if torch.is_grad_enabled() or not in_place:
         return torch.ops.tdmpc2.norm_act(x, bias, gamma, beta, factor, group, tau)[0]
     torch.ops.tdmpc2.norm_act_(x, bias, gamma, beta, factor, group, tau)
     return x
-
-
-@contextlib.contextmanager
-def vectorized() -> Iterator[None]:
-    """Disable the in-place `norm_act`, which `torch.vmap` does not support, in this context."""
-    global _vectorized
-    _vectorized = True
-    try:
-        yield
-    finally:
-        _vectorized = False
 
 
 def usable_blocked(x: Tensor, blocked: Blocked | None) -> bool:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,22 +23,23 @@ class BlockedWeights:
     used only within `in_use`, which first updates them if a weight has changed.
 
     Args:
-        layers: modules with an attribute `blocked`, and for each its weight `(O, I)` or
-            `(K, O, I)` and its number of input rows per environment.
+        layers: modules with a `weight` `(O, I)` or `(K, O, I)`, which receive an attribute
+            `blocked`.
+        rows: number of their input rows per environment.
     """
 
-    def __init__(self, layers: dict[nn.Module, tuple[nn.Parameter, int]]) -> None:
-        self._weights: dict[nn.Module, nn.Parameter] = {}
-        self._blocked: dict[nn.Module, Blocked] = {}
-        for layer, (weight, rows) in layers.items():
-            block = block_of(rows, torch.get_num_threads())
-            if block == 0:  # this layer keeps its usual weights
-                continue
-            num, out_dim, in_dim = _as_ensemble(weight).shape
-            size = torch.ops.tdmpc2.blocked_size(out_dim, in_dim, block)
-            self._weights[layer] = weight
-            self._blocked[layer] = Blocked(torch.zeros(num, size), block)
+    def __init__(self, layers: Iterable[nn.Module], rows: int) -> None:
+        self._blocked: dict[Any, Blocked] = {}
         self._version: tuple[int, ...] = ()
+        block = block_of(rows, torch.get_num_threads())
+        if block == 0:  # the layers keep their usual weights
+            return
+        layer: Any
+        for layer in layers:
+            num, out_dim, in_dim = _weights_of(layer).shape
+            size = torch.ops.tdmpc2.blocked_size(out_dim, in_dim, block)
+            self._blocked[layer] = Blocked(torch.zeros(num, size), block)
+            layer.blocked = None
 
     @staticmethod
     def possible() -> bool:
@@ -55,11 +57,10 @@ class BlockedWeights:
     @contextlib.contextmanager
     def in_use(self) -> Iterator[None]:
         """Give the layers up-to-date blocked weights in this context."""
-        version = tuple(weight._version for weight in self._weights.values())
+        version = tuple(layer.weight._version for layer in self._blocked)
         if version != self._version:
-            for layer, weight in self._weights.items():
-                blocked, block = self._blocked[layer]
-                torch.ops.tdmpc2.block_(blocked, _as_ensemble(weight.detach()), block)
+            for layer, (blocked, block) in self._blocked.items():
+                torch.ops.tdmpc2.block_(blocked, _weights_of(layer), block)
             self._version = version
         try:
             for layer, blocked in self._blocked.items():
@@ -83,5 +84,7 @@ def block_of(rows: int, threads: int) -> int:
     return next((size for size in range(largest, SMALLEST - 1, -1) if rows % size == 0), 0)
 
 
-def _as_ensemble(weight: Tensor) -> Tensor:
+def _weights_of(layer: Any) -> Tensor:
+    """Return the weights `(K, O, I)` of K layers; K = 1 for a single one."""
+    weight = layer.weight.detach()
     return weight if weight.dim() == 3 else weight[None]

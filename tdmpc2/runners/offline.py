@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from tdmpc2 import acceleration
 from tdmpc2.common.interfaces import EnvSpec
 from tdmpc2.common.numerics.distributed import World, join_world, own_device
 from tdmpc2.common.numerics.numeric_path import (
@@ -199,7 +200,7 @@ class _OfflineRun:
         records.write_spec({**named, **self.fixed, "commit": attempt["commit"]})
         self.world.wait()  # the other processes read the files that have just been written
         if numeric["compile"]:
-            self.agent.compile(lambda: record_failed_compilation(numeric_file))
+            acceleration.install(self.agent, lambda: record_failed_compilation(numeric_file))
 
         def body(tracker: Tracker) -> RunResult:
             seed_globals(spec.seed)  # again, since Sacred has seeded them too
@@ -223,7 +224,7 @@ class _OfflineRun:
         trainer = self._trainer([], None, CheckpointStore(self.directory))
         trainer.restore(self.options.checkpoint)
         if compiled:
-            self.agent.compile()
+            acceleration.install(self.agent)
         with stop_on_signals() as stop:
             trainer.callbacks.stop_requested = stop.at_once
             trainer.callbacks.stop_soon = stop.soon

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from tdmpc2 import acceleration
 from tdmpc2.common.interfaces import Agent, TaskEnv
 from tdmpc2.common.numerics.numeric_path import (
     apply_numeric_path,
@@ -129,7 +130,9 @@ def _train(
         going = [lane in working and not lane.trainer.finished for lane in lanes]
         seed_batch = make_seed_batch(agents, going) if batched else None
         if working[0].numeric["compile"]:
-            (seed_batch or agents[0]).compile(lambda: _record_failed_compilation(working))
+            acceleration.install(
+                seed_batch or agents[0], lambda: _record_failed_compilation(working)
+            )
 
         def body(trackers: list[Tracker]) -> list[RunResult]:
             seed_globals(working[0].spec.seed)  # again, since Sacred has seeded them too

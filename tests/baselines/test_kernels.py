@@ -14,16 +14,25 @@ from baselines import kernels
 from baselines.dreamerv3.agent import DreamerV3
 from baselines.dreamerv3.behavior import Noise
 from baselines.dreamerv3.config import DreamerV3Config
+from baselines.kernels.layers import NATIVE
 from baselines.networks import MLP
 from baselines.sac import SAC, SACConfig
 from baselines.tdmpc.agent import TDMPC
 from baselines.tdmpc.config import TDMPCConfig
+from tdmpc2 import acceleration
 from tests.baselines.shapes import SMALL, Random, random_batch, random_sequences
 
 pytestmark = [
     pytest.mark.skipif(not kernels.load(), reason="missing: a C++ compiler"),
     pytest.mark.usefixtures("library"),
 ]
+
+
+def native(net: MLP) -> MLP:
+    """Return a copy of a network that uses the native kernel."""
+    copied = copy.deepcopy(net)
+    assert NATIVE.install([copied])
+    return copied
 
 
 def close(ours: Any, theirs: Any) -> None:
@@ -45,13 +54,13 @@ def test_networks_and_their_gradients(activation: str, norm: bool, rows: int) ->
     action = random.normal(rows, 6).requires_grad_()
     weight = random.normal(rows, 6)
     outcomes = []
-    for net.native in (True, False):
-        y, frozen = net(x, action), net(x, action, frozen=True)
-        everything = [x, action, *net.parameters()]
+    for network in (native(net), net):
+        y, frozen = network(x, action), network(x, action, frozen=True)
+        everything = [x, action, *network.parameters()]
         found = [y, *torch.autograd.grad((y * weight).sum(), everything)]
         found += [frozen, *torch.autograd.grad((frozen * weight).sum(), action)]
         with torch.no_grad():
-            found.append(net(x, action))
+            found.append(network(x, action))
         outcomes.append(found)
     close(*outcomes)
 
@@ -64,14 +73,13 @@ def test_rows_that_no_gradient_reaches_are_left_out(reached: int, norm: bool) ->
     x = random.normal(512, 30).requires_grad_()
     weight = random.normal(512, 2)
     weight[torch.randperm(512, generator=random.generator)[reached:]] = 0
-    found = [torch.autograd.grad((net(x) * weight).sum(), x) for net.native in (True, False)]
+    found = [torch.autograd.grad((n(x) * weight).sum(), x) for n in (native(net), net)]
     close(*found)
     assert int(found[0][0].any(dim=1).sum()) == reached
 
 
 def test_a_gradient_that_is_not_a_number_stays_so() -> None:
-    net = MLP([30, 48, 2], "relu").requires_grad_(False)
-    net.native = True
+    net = native(MLP([30, 48, 2], "relu").requires_grad_(False))
     x = Random(1).normal(512, 30).requires_grad_()
     weight = torch.zeros(512, 2)
     weight[7] = torch.nan
@@ -82,19 +90,16 @@ def test_a_gradient_that_is_not_a_number_stays_so() -> None:
 def test_parts_of_an_input_are_broadcast() -> None:
     net = MLP([8, 16, 3], "elu")
     z, action = Random(1).normal(4, 1, 5), Random(2).normal(4, 19, 3)
-    plain = net(z, action)
-    net.native = True
-    assert net(z, action).shape == (4, 19, 3)
-    close([net(z, action)], [plain])
+    ours = native(net)(z, action)
+    assert ours.shape == (4, 19, 3)
+    close([ours], [net(z, action)])
 
 
 @pytest.mark.parametrize(("width", "rows"), [(17, 64), (16, 4)], ids=["odd width", "few rows"])
 def test_what_the_kernel_is_no_good_for_goes_the_plain_way(width: int, rows: int) -> None:
     net = MLP([8, width, 3], "relu")
     x = Random(1).normal(rows, 8)
-    plain = net(x)
-    net.native = True
-    assert torch.equal(net(x), plain)
+    assert torch.equal(native(net)(x), net(x))
 
 
 @pytest.mark.parametrize("shape", [(5, 32), (3, 4, 512), (1, 16)])
@@ -147,7 +152,7 @@ def dreamerv3() -> tuple[DreamerV3, list[Any]]:
 def test_an_update_is_the_same_with_kernels(make: Any) -> None:
     plain, args = make()
     fast, _ = make()
-    fast.compile()
+    acceleration.install(fast)
     for agent in (plain, fast):
         result = agent.update_on(*args)
         agent.metrics = result[0] if isinstance(result, tuple) else result
@@ -170,7 +175,7 @@ def test_an_update_is_the_same_with_kernels(make: Any) -> None:
 def test_actions_are_the_same_with_kernels(make: Any) -> None:
     plain, args = make()
     fast, _ = make()
-    fast.compile()
+    acceleration.install(fast)
     obs = Random(4).normal(2, 5).numpy()
     for agent in (plain, fast):
         agent.seed_evaluation(3)

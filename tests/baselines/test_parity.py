@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from baselines import kernels
+from tdmpc2 import acceleration
 from tests.golden_baselines import (
     READERS,
     Errors,
@@ -41,7 +42,7 @@ def native(request: pytest.FixtureRequest) -> bool:
 def prepared(agent: Any, native: bool) -> Any:
     """Return the agent, with native kernels if `native`."""
     if native:
-        agent.compile()
+        acceleration.install(agent)
     return agent
 
 

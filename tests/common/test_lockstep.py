@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tdmpc2.common.interfaces import Accelerable
 from tdmpc2.common.system.errors import StoppedError
 from tdmpc2.common.training.lockstep import RoundClock, lockstep
 from tdmpc2.common.training.loop_requests import Act, Learn, Pause, Steps
@@ -20,7 +21,8 @@ class AddingBatch:
         self.asked: list[list[bool]] = []
         self.error: Exception | None = None
 
-    def compile(self, on_failure: Any = None) -> None: ...
+    def accelerable(self) -> Accelerable:
+        raise AssertionError("nothing asks for it")
 
     def act(self, requests: Sequence[Act | None]) -> list[np.ndarray]:
         self.asked.append([request is not None for request in requests])

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tdmpc2.common.interfaces import Counters, EnvSpec, Event
+from tdmpc2.common.interfaces import Accelerable, Counters, EnvSpec, Event
 from tdmpc2.common.numerics.optim import Draws
 from tdmpc2.common.numerics.seeding import derive_seed
 from tdmpc2.common.system.config_checks import (
@@ -126,13 +126,9 @@ class BaseAgent(abc.ABC):
         modules = [value for value in vars(self).values() if isinstance(value, nn.Module)]
         return sum(p.numel() for m in modules for p in m.parameters() if p.requires_grad)
 
-    def compile(self, on_failure: Callable[[], None] | None = None) -> None:
-        """Compile functions from the next call on. By default, nothing is compiled.
-
-        Args:
-            on_failure: called if compilation fails.
-        """
-        del on_failure
+    def accelerable(self) -> Accelerable:
+        """Declare what can be replaced by compiled and native versions; by default, nothing."""
+        return Accelerable(self.device)
 
     def updates_due(self, event: Event, counters: Counters) -> int:
         """Return the number of updates due: one per decision after the seed decisions."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
+from tdmpc2.common.interfaces import Accelerable
 from tdmpc2.common.system.errors import StoppedError
 from tdmpc2.common.training.loop_requests import Act, Learn, Request, Result, Steps
 
@@ -24,8 +25,8 @@ class BatchedAgents(Protocol):
         """Take one gradient step per agent (None: no step) and return the metrics of each."""
         ...
 
-    def compile(self, on_failure: Callable[[], None] | None = None) -> None:
-        """Compile the agents' functions; see `Agent.compile`."""
+    def accelerable(self) -> Accelerable:
+        """Declare what can be accelerated; see `Agent.accelerable`."""
         ...
 
 

@@ -1,0 +1,85 @@
+"""Replaces an agent's functions and layers by compiled and native versions."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+from tdmpc2 import kernels
+from tdmpc2.common.interfaces import Accelerable, Accelerated, FunctionSlot
+from tdmpc2.common.numerics.compile import Compiler
+from tdmpc2.kernels.blocked import BlockedWeights
+
+
+def install(agent: Accelerated, on_failure: Callable[[], None] | None = None) -> Compiler:
+    """Replace what the agent declares as accelerable, from the next call on.
+
+    On a CPU, layers use native kernels if these can be built, and planning uses blocked weights.
+    Functions are compiled where the agent wants it. If compilation fails, a warning is issued and
+    the agent continues with its plain functions.
+
+    Args:
+        agent: an agent or a seed batch, not accelerated yet.
+        on_failure: called if compilation fails.
+
+    Returns:
+        The compiler of the functions; `enabled` is False if they are not compiled.
+    """
+    accelerable = agent.accelerable()
+    on_cpu = accelerable.device.type == "cpu"
+    native = on_cpu and _use_native_layers(accelerable)
+    compiler = Compiler(accelerable.device)
+    if accelerable.device.type in accelerable.compiled_on:
+        _compile(accelerable, compiler)
+        compiler.switch_on(on_failure)
+    if native:
+        _use_blocked_weights(accelerable)
+    return compiler
+
+
+def _use_native_layers(accelerable: Accelerable) -> bool:
+    """Replace the layers of the networks; return whether their native kernels can be used."""
+    if accelerable.native_layers is None:
+        return False
+    module, _, table = accelerable.native_layers.partition(":")
+    return getattr(importlib.import_module(module), table).install(accelerable.networks)
+
+
+def _compile(accelerable: Accelerable, compiler: Compiler) -> None:
+    """Replace the agent's functions by versions that compile them and handle failures."""
+    compile_piece = functools.cache(functools.partial(compiler.compile, piece=True))
+    for slots, version in (
+        (accelerable.compiled, compiler.compile),
+        (accelerable.pieces, compile_piece),
+        (accelerable.protected, compiler.protect),
+    ):
+        for slot in slots:
+            _replace(slot, version)
+
+
+def _use_blocked_weights(accelerable: Accelerable) -> None:
+    """Plan with blocked weights if the agent plans and this machine supports them."""
+    planning = accelerable.planning
+    if planning is None or not (kernels.load() and BlockedWeights.possible()):
+        return
+    modules = (module for network in planning.networks for module in network.modules())
+    layers = [layer for m in modules if isinstance(m, kernels.Blockable) for layer in m.blockable()]
+    weights = BlockedWeights(layers, planning.rows)
+    for optimizer in planning.optimizers:
+        optimizer.register_step_post_hook(lambda *_: weights.forget())
+
+    def with_blocked_weights(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            with weights.in_use():
+                return function(*args, **kwargs)
+
+        return call
+
+    _replace(planning.function, with_blocked_weights)
+
+
+def _replace(slot: FunctionSlot, version: Callable[[Any], Any]) -> None:
+    setattr(slot.owner, slot.name, version(getattr(slot.owner, slot.name)))

@@ -1,0 +1,118 @@
+"""Layers of TD-MPC2 that use the native kernels in compiled functions."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from tdmpc2 import kernels
+from tdmpc2.ensemble import EnsembleLinear, EnsembleNorm, QEnsemble, batched_linear, select_heads
+from tdmpc2.layers import NormedLinear, joint_parts, linear_of_parts
+
+
+class NativeNormedLinear(NormedLinear):
+    """A `NormedLinear` whose bias, norm and activation are one kernel.
+
+    Attributes:
+        in_place: whether the kernel may overwrite its input if gradients are disabled.
+    """
+
+    in_place = True
+
+    @staticmethod
+    def supports(layer: NormedLinear) -> bool:
+        """Return whether the kernel supports the layer's width, norm and activation."""
+        if layer.norm is None or layer.linear.out_features % kernels.LANES:
+            return False
+        group = layer.activation == "simnorm" and layer.simnorm_dim == kernels.GROUP
+        return group or layer.activation == "mish"
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Return `(..., out_dim)` for inputs whose concatenation is `(..., in_dim)`."""
+        if not kernels.usable(inputs[0]):
+            return super().forward(*inputs)
+        assert self.norm is not None
+        params = (self.linear.bias, self.norm.weight, self.norm.bias)
+        group, tau = self.simnorm_dim if self.activation == "simnorm" else 0, self.simnorm_tau
+        blocked = getattr(self.linear, "blocked", None)
+        if kernels.usable_blocked(inputs[-1], blocked):
+            joined = list(joint_parts(inputs))
+            if len(joined) == 1:
+                return kernels.dense(joined[0][0], blocked, *params, group=group, tau=tau)
+        x = linear_of_parts(inputs, self.linear.weight, None).float()
+        return kernels.norm_act(x, *params, group=group, tau=tau, in_place=self.in_place)
+
+    def blockable(self) -> list[nn.Module]:
+        """Return the linear layer."""
+        return [self.linear]
+
+
+class NativeQEnsemble(QEnsemble):
+    """A `QEnsemble` whose hidden layers compute bias, dropout, norm and activation in one kernel.
+
+    Attributes:
+        in_place: whether the kernel may overwrite its input if gradients are disabled.
+    """
+
+    in_place = True
+
+    @staticmethod
+    def supports(layer: QEnsemble) -> bool:
+        """Return whether the kernel supports the width and the norm of the hidden layers."""
+        return layer.norm1 is not None and layer.width % kernels.LANES == 0
+
+    def hidden(
+        self,
+        linear: EnsembleLinear,
+        norm: EnsembleNorm | None,
+        inputs: list[Tensor],
+        heads: Tensor | None,
+        frozen: bool,
+        dropout: Tensor | None = None,
+    ) -> Tensor:
+        """Apply a hidden layer; see `QEnsemble.hidden`.
+
+        Args:
+            linear: linear layers.
+            norm: LayerNorms.
+            inputs: see `EnsembleLinear.forward`.
+            heads: `(K,)`, indices of the Q-functions; all N if None.
+            frozen: compute no gradients for the parameters.
+            dropout: `(K, ..., mlp_dim)`, dropout factors; no dropout if None.
+        """
+        if not kernels.usable(inputs[0]):
+            return super().hidden(linear, norm, inputs, heads, frozen, dropout)
+        assert norm is not None
+        params = [linear.bias, norm.weight, norm.bias]
+        blocked = getattr(linear, "blocked", None)
+        if dropout is None and kernels.usable_blocked(inputs[0], blocked):
+            x = torch.cat(inputs, dim=-1) if len(inputs) > 1 else inputs[0]
+            return kernels.dense(x, blocked, *params, heads=heads)
+        weight, *params = (select_heads(p, heads, frozen) for p in (linear.weight, *params))
+        x = batched_linear(inputs, weight, None, join=not frozen)
+        factor = None if dropout is None else dropout.reshape(x.shape)
+        return kernels.norm_act(x, *params, factor=factor, in_place=self.in_place)
+
+    def blockable(self) -> list[nn.Module]:
+        """Return the linear layers of the hidden layers."""
+        return [self.linear1, self.linear2]
+
+
+class VectorizedNormedLinear(NativeNormedLinear):
+    """A `NativeNormedLinear` for `torch.vmap`, which does not support operations in place."""
+
+    in_place = False
+
+
+class VectorizedQEnsemble(NativeQEnsemble):
+    """A `NativeQEnsemble` for `torch.vmap`, which does not support operations in place."""
+
+    in_place = False
+
+
+NATIVE = kernels.NativeLayers(
+    kernels.load, {NormedLinear: NativeNormedLinear, QEnsemble: NativeQEnsemble}
+)
+VECTORIZED = kernels.NativeLayers(
+    kernels.load, {NormedLinear: VectorizedNormedLinear, QEnsemble: VectorizedQEnsemble}
+)
