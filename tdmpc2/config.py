@@ -132,7 +132,9 @@ class TDMPC2Config:
     )
     min_std: float = setting(0.05, "minimum standard deviation", STD)
     max_std: float = setting(2.0, "initial and maximum standard deviation", above=0, high=STD.high)
-    temperature: float = setting(0.5, "factor of the values in the weights of elites", POSITIVE)
+    temperature: float = setting(
+        0.5, "factor of the values in the weights of elites; 0: equal weights", COEFFICIENT
+    )
     momentum: float = setting(0.0, "weight of the previous mean", low=0, below=1)
 
     # --- learning ------------------------------------------------------------------

@@ -310,7 +310,7 @@ def test_momentum_by_hand() -> None:
     ],
 )
 def test_standard_deviation_is_clipped(temperature: float, max_std: float, std: float) -> None:
-    agent, noise = three_actions(1, temperature=temperature, max_std=max_std)
+    agent, noise = three_actions(1, temperature=temperature, max_std=max_std, initial_min_std=0.05)
     noise = noise._replace(samples=noise.samples * 2 / max_std)
     result = run_plan(agent, torch.zeros(1, 1), None, torch.zeros(1, 1, 1), noise)
     assert result.std.item() == pytest.approx(std, abs=1e-6)

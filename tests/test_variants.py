@@ -35,6 +35,7 @@ VARIANTS: dict[str, tuple[EnvSpec, dict[str, Any]]] = {
     "num_q=10": (env_spec(), {"num_q": 10}),
     "policy_prior=gaussian_noise": (env_spec(), {"policy_prior": "gaussian_noise"}),
     "planning=false": (env_spec(), {"planning": False}),
+    "seed_with=agent": (env_spec(), {"seed_with": "agent"}),
     "entropy_form=official_2024": (env_spec(), {"entropy_form": "official_2024"}),
     "entropy_form=exact": (env_spec(), {"entropy_form": "exact"}),
     "entropy_tuning=target": (

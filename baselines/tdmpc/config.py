@@ -74,7 +74,9 @@ class TDMPCConfig:
     num_samples: int = setting(512, "Gaussian samples, without those of the policy", BATCH)
     num_pi_samples: int = setting(25, "sequences sampled from the policy", low=0, high=BATCH.high)
     num_elites: int = setting(64, "best sequences that form the next distribution", BATCH)
-    temperature: float = setting(0.5, "factor of the values in the weights of elites", POSITIVE)
+    temperature: float = setting(
+        0.5, "factor of the values in the weights of elites; 0: equal weights", COEFFICIENT
+    )
     momentum: float = setting(0.1, "weight of the previous mean", FRACTION)
     max_std: float = setting(2.0, "initial and maximum standard deviation", above=0, high=STD.high)
     initial_min_std: float = setting(

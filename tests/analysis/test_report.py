@@ -231,7 +231,7 @@ def test_training_records_damaged_or_missing(tmp_path):
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
-        ("reps=3", "must lie in [100, 1_000_000]"),
+        ("reps=3", "reps=3: must lie in"),
         ("out=.", "is a folder; name a file"),
         ("rep=1", "did you mean"),
     ],
@@ -239,7 +239,7 @@ def test_training_records_damaged_or_missing(tmp_path):
 def test_bad_arguments(folder, argument, message):
     with pytest.raises(UserError, match=message):
         report.main([f"runs={folder / 'runs'}", argument])
-    assert "out=FILE" in report.usage()
+    assert "out=" in report.usage()
 
 
 # In a browser.

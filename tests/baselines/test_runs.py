@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import signal
 from pathlib import Path
 from typing import Any
@@ -10,13 +12,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from torch import nn
 
+from tdmpc2 import train
 from tdmpc2.common.interfaces import Agent
 from tdmpc2.common.run.run_files import read_status
 from tdmpc2.common.system.atomic_files import read_json
 from tdmpc2.envs.factory import make_env
 from tdmpc2.envs.tasks import get_task
-from tdmpc2.runners.registry import METHODS, has_seed_batch, make_agent, make_spec
+from tdmpc2.runners.registry import METHODS, agent_class, has_seed_batch, make_agent, make_spec
 from tdmpc2.runners.setup import check_fits, env_spec, make_replay
 from tests.kill_driver import Blow, Command, Done
 from tests.runs import checkpoint_steps, evaluated_steps, files, outcome, run_directory
@@ -144,17 +148,31 @@ def test_each_line_of_several_environments_is_their_mean(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("method", SMALL)
 def test_a_run_that_diverges_keeps_its_data_and_is_never_retried(
-    method: str, tmp_path: Path
+    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    rate = "model_lr" if method == "dreamerv3" else "lr"
-    done = small(method, tmp_path, **{rate: 1e30})
-    assert done.code == 1
-    assert done.out.startswith("DIVERGED at env step ")
+    """The parameters become infinite in the 20th update."""
+    cls, updates = agent_class(method), itertools.count(1)
+    update = cls.update
+
+    def broken(self: Any, replay: Any) -> Any:
+        metrics = update(self, replay)
+        if next(updates) == 20:
+            modules = [value for value in vars(self).values() if isinstance(value, nn.Module)]
+            for parameter in modules[0].parameters():
+                parameter.data.fill_(math.inf)
+        return metrics
+
+    monkeypatch.setattr(cls, "update", broken)
+    values = {"method": method, **COMMON, **SMALL[method], "runs": tmp_path}
+    arguments = [f"{key}={value}" for key, value in values.items()]
+    assert train.main(arguments) == 1
+    printed = capsys.readouterr().out
+    assert printed.startswith("DIVERGED at env step ")
     directory = run_directory(tmp_path)
     assert read_status(directory)["state"] == "DIVERGED"
     assert evaluated_steps(tmp_path)[0] == 0
-    again = small(method, tmp_path, **{rate: 1e30})
-    assert (again.code, again.out) == (done.code, done.out)
+    assert train.main(arguments) == 1
+    assert capsys.readouterr().out == printed
 
 
 @pytest.mark.parametrize("method", SMALL)

@@ -243,11 +243,11 @@ def test_values_no_dataset_may_hold_are_refused(tmp_path: Path) -> None:
 def test_other_dims_are_refused(runs: Path, tmp_path: Path) -> None:
     """For example a run with an older task table."""
     spec = next(runs.glob("*/*/walker-walk/seed1*")) / "spec.json"
-    write_json(spec, {**read_json(spec), "task": "cup-catch"})
+    write_json(spec, {**read_json(spec), "task": "hopper-stand"})
     with pytest.raises(
-        UserError, match=r"obs of cup-catch has shape \(\d+, 24\), expected \(\d+, 8\)"
+        UserError, match=r"obs of hopper-stand has shape \(\d+, 24\), expected \(\d+, 15\)"
     ):
-        build(options(tmp_path, tasks="cup-catch"))
+        build(options(tmp_path, tasks="hopper-stand"))
 
 
 def test_bad_options(tmp_path: Path) -> None:
@@ -255,7 +255,7 @@ def test_bad_options(tmp_path: Path) -> None:
         ({"suite": "mt30"}, "either suite=NAME or tasks="),
         ({"tasks": None}, "either suite=NAME or tasks="),
         ({"out": None}, "out= is missing"),
-        ({"shard_mb": 0}, "shard_mb=0: must lie in [1, 1_000_000]"),
+        ({"shard_mb": 0}, "shard_mb=0: must lie in"),
         ({"tasks": "cup-catch,cup-catch"}, "a list of different tasks"),
         ({"tasks": ","}, "a list of different tasks"),
         ({"tasks": "cup-cach"}, "did you mean 'cup-catch'"),
