@@ -29,6 +29,7 @@ from tdmpc2.common.system.config_checks import (
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.training.evaluation import Evaluation, evaluate
 from tdmpc2.envs.factory import make_env
+from tdmpc2.envs.physics import recorded_physics
 from tdmpc2.runners.registry import make_agent, make_spec
 from tdmpc2.runners.setup import env_arguments, env_spec, make_env_group
 
@@ -84,7 +85,7 @@ def evaluate_checkpoint(options: EvaluateOptions) -> tuple[dict[str, Any], Evalu
         task_switches=saved_spec.get("protocol", {}),
         start=saved_spec.get("start", {}),
     )
-    if spec.task_switches and "physics" not in saved_spec.get("protocol", {}):
+    if recorded_physics(saved_spec) == "0.4.0":
         print(
             f"{directory}: trained with the physics of version 0.4.0; evaluated with the paper's "
             "(docs/fidelity.md)",

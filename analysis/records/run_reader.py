@@ -18,7 +18,7 @@ from analysis.records.csv_lines import count_in, fields_of, number_in, whole_lin
 from analysis.records.problems import Problem
 from tdmpc2.common.run.spec import variant_name
 from tdmpc2.envs.adapters import ADAPTERS
-from tdmpc2.envs.physics import repairs_of
+from tdmpc2.envs.physics import recorded_physics
 from tdmpc2.envs.tasks import TASKS
 
 METRICS = ("episode_return", "episode_return_sd", "episode_success", "episode_length")
@@ -195,18 +195,13 @@ def _switches(spec: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in spec.get("protocol", {}).items() if k != "physics"}
 
 
-def _physics(spec: dict[str, Any]) -> str:
-    """Return `paper`, `simulator`, or `0.4.0`, whose records state none for affected tasks."""
-    affected = any(repairs_of(task) for task in spec.get("tasks") or [spec["task"]])
-    return spec.get("protocol", {}).get("physics", "0.4.0" if affected else "paper")
-
-
 def _mark(spec: dict[str, Any]) -> str:
     """Return the variant's suffix for settings other than the paper's: `[assets=standin]`."""
     usual = {"obs": (None, "state"), "assets": (None, "official")}
     marks = [f"{key}={spec[key]}" for key in usual if spec.get(key) not in usual[key]]
-    if _physics(spec) != "paper":
-        marks.append(f"physics={_physics(spec)}")
+    physics = recorded_physics(spec)
+    if physics != "paper":
+        marks.append(f"physics={physics}")
     return f"[{','.join(marks)}]" if marks else ""
 
 

@@ -43,20 +43,19 @@ def measure_reference_scores(
         folder = runs / "floors"  # folder name of version 0.1, kept for compatibility
         if models is not None and models.source != "official":
             folder /= models.label
-        if task.physics != "paper" and repairs_of(task.name):
-            folder /= f"physics={task.physics}"
+        physics = task.physics if repairs_of(task.name) else None
+        if physics not in (None, "paper"):
+            folder /= f"physics={physics}"
         path = folder / f"{task.name}.json"
         scores = read_json(path)
-        if scores is None or scores.get("physics") != _physics(task):  # 0.4.0 recorded no physics
+        if scores is None or scores.get("physics") != physics:  # 0.4.0 recorded no physics
             scores = _measure(task, models or assets)
+            if physics is not None:
+                scores["physics"] = physics
             path.parent.mkdir(parents=True, exist_ok=True)
             write_json(path, scores)
         reference_scores[task] = scores
     return reference_scores
-
-
-def _physics(task: Task) -> str | None:
-    return task.physics if repairs_of(task.name) else None
 
 
 def _measure(task: Task, assets: AssetSet | str) -> dict[str, Any]:
@@ -68,7 +67,6 @@ def _measure(task: Task, assets: AssetSet | str) -> dict[str, Any]:
     zero = evaluate(ZeroPolicy(shape[0]), envs, seeds)
     return {
         "task": task.name,
-        **({"physics": task.physics} if repairs_of(task.name) else {}),
         "episodes": EPISODES,
         "uniform": _mean_and_sd(uniform),
         "zero": _mean_and_sd(zero),

@@ -15,7 +15,7 @@ from tdmpc2.common.run.checkpoint import CheckpointStore
 from tdmpc2.common.run.run_files import read_status
 from tdmpc2.common.system.atomic_files import read_json, sha256_of
 from tdmpc2.common.system.errors import UserError
-from tdmpc2.envs.physics import repairs_of
+from tdmpc2.envs.physics import recorded_physics
 from tdmpc2.envs.task_variants import departures
 from tdmpc2.envs.tasks import Task
 
@@ -158,7 +158,7 @@ def _usable(directory: Path, spec: Mapping[str, Any]) -> SourceRun | str:
     if changed:
         text = ", ".join(f"{name}={str(value).lower()}" for name, value in changed)
         return f"differs from the paper's tasks ({text})"
-    if repairs_of(spec["task"]) and "physics" not in switches:
+    if recorded_physics(spec) == "0.4.0":
         return "was trained with the physics of version 0.4.0"
     status = read_status(directory) or {"state": "not started", "env_step": 0}
     if status["state"] != "COMPLETED":

@@ -8,15 +8,15 @@ import numpy as np
 
 from tdmpc2.envs.base import ControlStep, DecisionEnv
 from tdmpc2.envs.mujoco_camera import MujocoCamera
-from tdmpc2.envs.physics import restore
+from tdmpc2.envs.physics import BUTTONS, restore
 from tdmpc2.envs.quiet import quiet
 from tdmpc2.envs.tasks import Task
 
 with quiet():
     from metaworld.env_dict import ALL_V3_ENVIRONMENTS
 
-PAPER_SUCCESS = dict.fromkeys(("mw-button-press-topdown", "mw-button-press-topdown-wall"), 0.02)
-"""Distance to the target, in m, within which the paper's Meta-World counts a success."""
+BUTTON_DISTANCE = 0.02
+"""Distance to the target, in m, within which the paper's Meta-World counts a button's success."""
 _CAMERA = "corner2"
 _CAMERA_POSITION = (0.75, 0.075, 0.7)  # closer to the table than in the original model
 
@@ -85,6 +85,6 @@ class MetaWorldEnv(DecisionEnv):
     def _control_step(self, action: np.ndarray) -> ControlStep:
         obs, reward, _, _, info = self._env.step(action)
         success = info["success"]
-        if self.task.physics == "paper" and self.task.name in PAPER_SUCCESS:
-            success = info["obj_to_target"] <= PAPER_SUCCESS[self.task.name]
+        if self.task.physics == "paper" and self.task.name in BUTTONS:
+            success = info["obj_to_target"] <= BUTTON_DISTANCE
         return ControlStep(obs, float(reward), False, float(success))

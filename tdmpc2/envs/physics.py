@@ -7,11 +7,11 @@ one later change in the tasks that it affects. `docs/fidelity.md` lists what can
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:  # tables and plans need no simulator
     import mujoco
 
 Physics = Literal["paper", "simulator"]
-PHYSICS: tuple[Physics, ...] = ("paper", "simulator")
 OLD_ARRAYS = Path(__file__).with_name("mujoco_2_3_1.npz")
 """Arrays of MuJoCo 2.3.1: `dog/<array>` of the whole model, `thermos/<array>` of one body."""
 
@@ -140,6 +139,7 @@ _CONVEX = (
     *("mw-pick-place-wall", "mw-push", "mw-push-wall", "mw-reach", "mw-reach-wall"),
     *("mw-box-close", "myo-*"),
 )
+BUTTONS = ("mw-button-press-topdown", "mw-button-press-topdown-wall")
 _MESH_MASS = "mass of a mesh: volume of the mesh instead of the box with its inertia"
 
 REPAIRS: tuple[Repair, ...] = (
@@ -166,7 +166,7 @@ REPAIRS: tuple[Repair, ...] = (
     ),
     Repair(_CONVEX, "contacts", "native convex collision", "3.3.0", disable_native_collision),
     Repair(
-        ("mw-button-press-topdown", "mw-button-press-topdown-wall"),
+        BUTTONS,
         "success within 0.024 instead of 0.02",
         "Meta-World 3.0",
         "Meta-World 3.0",
@@ -184,6 +184,19 @@ def repairs_of(task: str) -> tuple[Repair, ...]:
         task: name in the task table.
     """
     return tuple(repair for repair in REPAIRS if repair.applies_to(task))
+
+
+def recorded_physics(spec: Mapping[str, Any]) -> str:
+    """Return the physics of a recorded run.
+
+    Args:
+        spec: content of its `spec.json`.
+
+    Returns:
+        `paper` or `simulator`; `0.4.0` if the record states none although a repair affects it.
+    """
+    affected = any(repairs_of(task) for task in spec.get("tasks") or [spec["task"]])
+    return spec.get("protocol", {}).get("physics", "0.4.0" if affected else "paper")
 
 
 def restore(model: mujoco.MjModel, task: str) -> None:

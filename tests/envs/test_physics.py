@@ -15,7 +15,14 @@ import pytest
 
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.envs.factory import make_env
-from tdmpc2.envs.physics import REPAIRS, Repair, disable_native_collision, repairs_of, restore_dog
+from tdmpc2.envs.physics import (
+    REPAIRS,
+    Repair,
+    disable_native_collision,
+    recorded_physics,
+    repairs_of,
+    restore_dog,
+)
 from tdmpc2.envs.task_variants import with_switches
 from tdmpc2.envs.tasks import TASKS, get_suite, get_task
 from tdmpc2.runners.registry import make_offline_spec, make_spec
@@ -276,3 +283,18 @@ def test_an_unknown_physics_is_refused():
 
     with pytest.raises(UserError, match="physics"):
         train.parse(["task=cup-catch", "physics=real"])
+
+
+@pytest.mark.parametrize(
+    ("spec", "physics"),
+    [
+        ({"task": "cup-catch"}, "0.4.0"),
+        ({"task": "cup-catch", "protocol": {"physics": "simulator"}}, "simulator"),
+        ({"task": "walker-walk"}, "paper"),
+        # Another switch, in a task without repairs.
+        ({"task": "mw-assembly", "protocol": {"seeded_resets": False}}, "paper"),
+        ({"task": "mt30", "tasks": ["walker-walk", "cup-catch"]}, "0.4.0"),
+    ],
+)
+def test_physics_of_records(spec, physics):
+    assert recorded_physics(spec) == physics
