@@ -258,8 +258,7 @@ class SAC(BaseAgent):
             raise UserError("method=sac: supports one task with obs=state only; use method=tdmpc2")
         self.config, self.env, self.device = config, env, torch.device(device)
         self.seed_decisions = config.seed_decisions
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive_seed(seed, "parameters"))
+        with self.parameter_seed(seed):
             self.nets = Networks(config, env.obs_shape[0], env.action_dim).to(self.device)
         self.critic_params = list(self.nets.critics.parameters())
         self.actor_params = [*self.nets.actor.parameters(), self.nets.log_temperature]

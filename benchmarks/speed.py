@@ -30,7 +30,6 @@ from tdmpc2 import acceleration
 from tdmpc2.agent import TDMPC2
 from tdmpc2.common.interfaces import EnvSpec
 from tdmpc2.common.numerics.numeric_path import choose_device, numeric_path, set_up_torch
-from tdmpc2.common.replay.types import Episode
 from tdmpc2.common.run.provenance import git_commit
 from tdmpc2.common.system import cli
 from tdmpc2.common.system.atomic_files import write_json
@@ -40,7 +39,7 @@ from tdmpc2.envs.factory import make_env
 from tdmpc2.envs.tasks import get_task
 from tdmpc2.runners.registry import agent_class, make_agent, make_spec
 from tdmpc2.runners.setup import env_spec, make_replay
-from tdmpc2.runners.work import gflop_of
+from tdmpc2.runners.work import gflop_of, random_episode
 
 COLUMNS = {
     "method": "method",
@@ -227,13 +226,7 @@ def fill(replay: Any, spec: EnvSpec, rows: int) -> None:
     for _ in range(
         max(rows // (length + 1) - replay.num_episodes, 0 if replay.num_episodes else 1)
     ):
-        replay.add(
-            Episode(
-                obs=rng.normal(size=(length + 1, *spec.obs_shape)).astype(np.float32),
-                action=rng.uniform(-1, 1, (length, spec.action_dim)).astype(np.float32),
-                reward=rng.uniform(size=length).astype(np.float32),
-            )
-        )
+        replay.add(random_episode(spec, length, rng))
 
 
 def cases(options: Options) -> list[dict[str, Any]]:

@@ -60,8 +60,7 @@ class TDMPC2(BaseAgent):
         self.first_update = config.num_seed_decisions(max(env.episode_lengths))
         self.seed_decisions = self.first_update + 1
         self.seed_with_agent = config.seed_with == "agent"
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive_seed(seed, "parameters"))
+        with self.parameter_seed(seed):
             self.model = WorldModel(config, env).to(self.device)
         learned = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
         self.model_params = [p for name, p in learned if not name.startswith("policy")]

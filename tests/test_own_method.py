@@ -36,8 +36,8 @@ class Pursuit(BaseAgent):
 
     def __init__(self, config, env, *, seed, device="cpu"):
         super().__init__(config, env, seed=seed, device=device)
-        make = lambda: nn.Linear(env.obs_shape[0], env.action_dim).to(self.device)
-        self.policy = self.initialized(make, seed)
+        with self.parameter_seed(seed):
+            self.policy = nn.Linear(env.obs_shape[0], env.action_dim).to(self.device)
         self.optimizer = torch.optim.Adam(self.policy.parameters(), lr=config.lr)
 
     @torch.no_grad()

@@ -60,8 +60,7 @@ class DreamerV3(BaseAgent):
         self.env, self.device = env, torch.device(device)
         self.num_envs, self.replay_length = c.num_envs, c.batch_length
         self.seed_decisions = c.seed_decisions
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive_seed(seed, "parameters"))
+        with self.parameter_seed(seed):
             self.model = WorldModel(c, env.obs_shape[0], env.action_dim).to(self.device)
             self.behavior = Behavior(c, env.action_dim).to(self.device)
         self.params = {

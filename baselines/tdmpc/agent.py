@@ -67,8 +67,7 @@ class TDMPC(BaseAgent):
         self.replay_length = config.horizon
         self.replay_priorities = (config.per_alpha, config.per_beta)
         self.seed_decisions = config.seed_decisions
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive_seed(seed, "parameters"))
+        with self.parameter_seed(seed):
             self.model = TOLD(config, env).to(self.device)
         self.policy_params = list(self.model.policy.parameters())
         self.model_params = [

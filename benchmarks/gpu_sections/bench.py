@@ -14,9 +14,9 @@ from gpu_sections.report import Settings
 from sweeps.planning.grid import SMOKE
 from tdmpc2.common.interfaces import EnvSpec
 from tdmpc2.common.numerics.numeric_path import numeric_path, set_up_torch
-from tdmpc2.common.replay.types import Episode, Transition
 from tdmpc2.runners.registry import make_agent, make_spec
 from tdmpc2.runners.setup import make_replay
+from tdmpc2.runners.work import random_episode, store
 
 # Shapes of walker-walk, so that no simulator is needed.
 WALKER = EnvSpec(
@@ -43,7 +43,7 @@ def make_filled_agent(
         settings: device and model size.
         method: method of the agent.
         seed: seed of its parameters and noise.
-        rows: number of rows to fill.
+        rows: number of rows to fill; 100 per environment for replay across episodes.
         **overrides: further settings of the agent.
 
     Returns:
@@ -53,40 +53,11 @@ def make_filled_agent(
     spec = make_spec(method, "walker-walk", seed, overrides={**defaults, **overrides})
     agent: Any = make_agent(spec, WALKER, settings.device)
     replay = make_replay(agent, WALKER, seed, settings.device)
-    if agent.replay_across_episodes:
-        fill_streams(replay, agent.num_envs)
-    else:
-        fill_episodes(replay, rows, seed)
+    across, rng = agent.replay_across_episodes, np.random.default_rng(seed)
+    decisions = 100 if across else WALKER.episode_lengths[0]
+    for place in range(agent.num_envs if across else max(rows // (decisions + 1), 1)):
+        store(replay, random_episode(WALKER, decisions, rng), place, across_episodes=across)
     return agent, replay
-
-
-def fill_episodes(replay: Any, rows: int, seed: int) -> None:
-    """Add random episodes of 500 decisions, at least one, until the buffer holds `rows` rows.
-
-    Args:
-        replay: the replay buffer.
-        rows: number of rows.
-        seed: seed of the random episodes.
-    """
-    rng = np.random.default_rng(seed)
-    for _ in range(max(rows // 501, 1)):
-        replay.add(
-            Episode(
-                obs=rng.normal(size=(501, 24)).astype(np.float32),
-                action=rng.uniform(-1, 1, (500, 6)).astype(np.float32),
-                reward=rng.uniform(size=500).astype(np.float32),
-            )
-        )
-
-
-def fill_streams(replay: Any, num_envs: int) -> None:
-    """Add 100 random decisions of each environment, for replay across episodes."""
-    rng = np.random.default_rng(0)
-    for place in range(num_envs):
-        obs = rng.normal(size=(101, 24)).astype(np.float32)
-        for t in range(100):
-            action = rng.uniform(-1, 1, 6).astype(np.float32)
-            replay.append(Transition(obs[t], action, 0.5, obs[t + 1], False), place)
 
 
 def _small_baseline(settings: Settings, method: str) -> dict[str, Any]:

@@ -31,7 +31,7 @@ def gflop_of(method: str, config: Any, obs_dim: int, action_dim: int) -> dict[st
         action_dim: action dimension.
 
     Returns:
-        `{"plan": …, "update": …}`; `plan` is missing if acting costs next to nothing.
+        `{"plan": …, "update": …}`; `plan` is missing if a method declares none.
     """
     declared = agent_class(method).gflop(config, obs_dim, action_dim)
     return count_gflop(method, config, obs_dim, action_dim) if declared is None else declared
@@ -49,7 +49,10 @@ def count_gflop(method: str, config: Any, obs_dim: int, action_dim: int) -> dict
     env = _env(obs_dim, action_dim)
     agent = agent_class(method)(config, env, seed=0)
     replay = make_replay(agent, env, 0, torch.device("cpu"))
-    _fill(agent, replay, env)
+    decisions, rng = max(DECISIONS, agent.replay_length + 1), np.random.default_rng(0)
+    for place in range(agent.num_envs):
+        episode = random_episode(env, decisions, rng)
+        store(replay, episode, place, across_episodes=agent.replay_across_episodes)
     obs, first = np.zeros((1, obs_dim), np.float32), np.array([True])
     with FlopCounterMode(display=False) as acting:
         agent.act(obs, first=first, explore=True)
@@ -82,17 +85,33 @@ def _env(obs_dim: int, action_dim: int) -> EnvSpec:
     )
 
 
-def _fill(agent: Any, replay: Any, env: EnvSpec) -> None:
-    """Add random episodes, enough for one batch of any method."""
-    rng = np.random.default_rng(0)
-    decisions = max(DECISIONS, agent.replay_length + 1)
-    for place in range(agent.num_envs):
-        obs = rng.normal(size=(decisions + 1, *env.obs_shape)).astype(np.float32)
-        action = rng.uniform(-1, 1, (decisions, env.action_dim)).astype(np.float32)
-        reward = rng.uniform(size=decisions).astype(np.float32)
-        if agent.replay_across_episodes:
-            for t in range(decisions):
-                row = Transition(obs[t], action[t], float(reward[t]), obs[t + 1], False)
-                replay.append(row, place)
-        else:
-            replay.add(Episode(obs=obs, action=action, reward=reward))
+def random_episode(env: EnvSpec, decisions: int, rng: np.random.Generator) -> Episode:
+    """Return an episode of normal observations, uniform actions and uniform rewards.
+
+    Args:
+        env: shapes of the environment.
+        decisions: length of the episode.
+        rng: source of the numbers.
+    """
+    return Episode(
+        obs=rng.normal(size=(decisions + 1, *env.obs_shape)).astype(np.float32),
+        action=rng.uniform(-1, 1, (decisions, env.action_dim)).astype(np.float32),
+        reward=rng.uniform(size=decisions).astype(np.float32),
+    )
+
+
+def store(replay: Any, episode: Episode, place: int, *, across_episodes: bool) -> None:
+    """Store an episode as the training loop does.
+
+    Args:
+        replay: replay buffer of an agent.
+        episode: episode without termination.
+        place: index of the environment.
+        across_episodes: `replay_across_episodes` of the agent.
+    """
+    if not across_episodes:
+        replay.add(episode)
+        return
+    for t, (action, reward) in enumerate(zip(episode.action, episode.reward, strict=True)):
+        transition = Transition(episode.obs[t], action, float(reward), episode.obs[t + 1], False)
+        replay.append(transition, place)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
 
@@ -88,16 +89,15 @@ class BaseAgent(abc.ABC):
         self.eval_noise: Any = Draws(derive_seed(seed, "evaluation noise"), self.device)
 
     @staticmethod
-    def initialized(make: Callable[[], Any], seed: int) -> Any:
-        """Call a function that creates networks, with parameters that depend on the seed only.
+    @contextlib.contextmanager
+    def parameter_seed(seed: int) -> Iterator[None]:
+        """Let the parameters of networks that are created in this context depend on the seed only.
 
-        Args:
-            make: creates the networks.
-            seed: seed of the run.
+        Torch's global generator is restored afterwards.
         """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, "parameters"))
-            return make()
+            yield
 
     @classmethod
     def gflop(cls, config: Any, obs_dim: int, action_dim: int) -> dict[str, float] | None:
