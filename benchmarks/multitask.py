@@ -31,7 +31,8 @@ from tdmpc2.common.system.errors import UserError
 from tdmpc2.data.dataset import Dataset
 from tdmpc2.data.offline_replay import OfflineReplay
 from tdmpc2.data.writer import DatasetWriter
-from tdmpc2.envs.multitask import get_task_set, multitask_spec
+from tdmpc2.envs.multitask import multitask_spec
+from tdmpc2.envs.task_sets import get_task_set
 from tdmpc2.runners.registry import make_config
 from tdmpc2.sharded_update import SplitUpdate
 

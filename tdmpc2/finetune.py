@@ -13,22 +13,20 @@ import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
-
-from tdmpc2.agent import TDMPC2
-from tdmpc2.checkpoints.model import Model
-from tdmpc2.checkpoints.model_file import load_model
-from tdmpc2.common.run.checkpoint import sha256_of_tensors
 from tdmpc2.common.run.spec import RunOptions, RunSpec, chosen_seeds, overrides_of, variant_name
 from tdmpc2.common.system import cli
 from tdmpc2.common.system.errors import StoppedError, UserError, did_you_mean
 from tdmpc2.config import TDMPC2Config
-from tdmpc2.envs.multitask import padded_spec
 from tdmpc2.envs.tasks import get_suite, get_task
-from tdmpc2.runners.online import run_seeds
 from tdmpc2.runners.registry import make_spec
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from tdmpc2.agent import TDMPC2
+    from tdmpc2.checkpoints.model import Model
 
 HELD_OUT: Mapping[str, str] = {
     "hopper-hop-backwards": "hopper-hop",
@@ -117,6 +115,9 @@ def finetune_spec(
         UserError: the model is a single-task model, the task's observations or actions do not fit
             the model, an override would change the architecture, or a value is invalid.
     """
+    from tdmpc2.common.run.checkpoint import sha256_of_tensors
+    from tdmpc2.envs.multitask import padded_spec
+
     if not model.multitask or len(model.env.obs_shape) != 1:
         raise UserError(
             f"{model.facts['source']}: a single-task model; a multi-task model is needed"
@@ -157,15 +158,14 @@ def _architecture(config: TDMPC2Config) -> dict[str, Any]:
     return {**changed, "model_size": config.model_size}
 
 
-def begin_with(model: Model, source: str, agent: Any) -> None:
+def begin_with(model: Model, source: str, agent: TDMPC2) -> None:
     """Load the weights of a multi-task model into the agent of one task.
 
     Args:
         model: multi-task model that provides the weights.
         source: task whose embedding is copied, or `random` to keep the agent's own random one.
-        agent: a newly created `TDMPC2`.
+        agent: a newly created agent.
     """
-    assert isinstance(agent, TDMPC2)
     weights: dict[str, Tensor] = dict(model.weights)
     table, own = weights["task_embedding"], agent.model.task_embedding
     assert own is not None
@@ -192,6 +192,8 @@ def parse(arguments: Sequence[str]) -> tuple[Model, list[list[RunSpec]], RunOpti
         if name not in values:
             raise UserError(f"{name}= is missing; give it a value, e.g. {example}")
     seeds = chosen_seeds(values)
+    from tdmpc2.checkpoints.model_file import load_model  # here, because it imports torch
+
     model = load_model(values["checkpoint"], tasks=values.get("checkpoint_tasks"))
     options = RunOptions(
         **{k: values[k] for k in options_schema if k in values and k != "checkpoint"}
@@ -286,6 +288,8 @@ def _described_options() -> str:
 def main(arguments: Sequence[str]) -> int:
     """Run the command and return its exit code: 0 completed, 1 diverged, 130 stopped."""
     model, tasks, options = parse(arguments)
+    from tdmpc2.runners.online import run_seeds
+
     diverged = False
     for specs in tasks:
         initial = partial(begin_with, model, str(dict(specs[0].start)["embedding"]))

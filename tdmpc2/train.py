@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tdmpc2.common.run.spec import RunOptions, RunSpec, chosen_seeds
 from tdmpc2.common.system import cli
 from tdmpc2.common.system.errors import StoppedError, UserError
 from tdmpc2.envs.task_variants import TaskSwitches
 from tdmpc2.envs.tasks import SUITES
-from tdmpc2.runners import offline
-from tdmpc2.runners.online import run_seeds
-from tdmpc2.runners.registry import METHODS, agent_class, make_spec
+from tdmpc2.runners import offline_arguments
+from tdmpc2.runners.registry import METHODS, config_class, make_spec
+
+if TYPE_CHECKING:
+    from tdmpc2.common.run.resume_checks import RunResult
 
 SPEC_OPTIONS: dict[str, Any] = {
     "method": str,
@@ -37,8 +39,7 @@ def parse(arguments: Sequence[str]) -> tuple[list[RunSpec], RunOptions]:
         UserError: an unknown key, task or method, or a value out of range.
     """
     pairs = cli.split_arguments(arguments)
-    config_class = agent_class(pairs.get("method", "tdmpc2")).config_class
-    config_schema = cli.schema_of(config_class)
+    config_schema = cli.schema_of(config_class(pairs.get("method", "tdmpc2")))
     options_schema, switches = cli.schema_of(RunOptions), cli.schema_of(TaskSwitches)
     values = cli.parse_arguments(
         arguments, {**SPEC_OPTIONS, **switches, **options_schema, **config_schema}
@@ -76,8 +77,7 @@ def usage(arguments: Sequence[str] = ()) -> str:
     ]
     method = methods[0] if methods else "tdmpc2"
     if any(argument.startswith("data=") for argument in arguments):
-        return offline.usage(method)
-    config_class = agent_class(method).config_class
+        return offline_arguments.usage(method)
     return "\n".join(
         [
             "usage: python tdmpc2/train.py task=TASK [key=value …]",
@@ -112,24 +112,39 @@ def usage(arguments: Sequence[str] = ()) -> str:
             "",
             f"Hyperparameters of {method} (part of the run's identity; method=NAME --help lists",
             "those of another method):",
-            cli.describe_fields(config_class),
+            cli.describe_fields(config_class(method)),
         ]
     )
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command and return its exit code: 0 completed, 1 diverged, 130 stopped."""
+    offline = offline_arguments.is_meant(arguments)
     try:
-        if offline.is_meant(arguments):
-            return offline.main(arguments)
-        specs, options = parse(arguments)
-        results = run_seeds(specs, options)
+        results = (_train_offline if offline else _train_online)(arguments)
     except StoppedError as error:
         print(f"{error}; run the same command again to continue", file=sys.stderr)
         return 130
     for result in results:
-        print(result.sentence("env step"))
+        print(result.sentence("update" if offline else "env step"))
     return 1 if any(result.state == "DIVERGED" for result in results) else 0
+
+
+# The runners import torch, so they are imported after the arguments have been checked.
+def _train_online(arguments: Sequence[str]) -> list[RunResult]:
+    specs, options = parse(arguments)
+    from tdmpc2.runners.online import run_seeds
+
+    return run_seeds(specs, options)
+
+
+def _train_offline(arguments: Sequence[str]) -> list[RunResult]:
+    """Train from a dataset; only the first of several processes has a result."""
+    spec, options, dataset = offline_arguments.parse(arguments)
+    from tdmpc2.runners.offline import run_offline
+
+    result = run_offline(spec, options, dataset)
+    return [] if result is None else [result]
 
 
 if __name__ == "__main__":

@@ -11,11 +11,13 @@ import pytest
 import torch
 
 from tdmpc2 import finetune
+from tdmpc2.agent import TDMPC2
 from tdmpc2.checkpoints.model import Model
 from tdmpc2.checkpoints.model_file import load_model, save_model
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.config import TDMPC2Config
-from tdmpc2.envs.multitask import PaddedEnv, get_task_set, multitask_spec, padded_spec
+from tdmpc2.envs.multitask import PaddedEnv, multitask_spec, padded_spec
+from tdmpc2.envs.task_sets import get_task_set
 from tdmpc2.envs.tasks import get_suite, get_task
 from tdmpc2.envs.toy import PointMass
 from tdmpc2.runners.registry import make_agent
@@ -158,7 +160,7 @@ def test_a_run_resumes_to_the_same_bytes(
 ) -> None:
     run(file, tmp_path / "whole")
     calls = 0
-    update = finetune.TDMPC2.update
+    update = TDMPC2.update
 
     def stop(self: Any, replay: Any) -> Any:
         nonlocal calls
@@ -167,7 +169,7 @@ def test_a_run_resumes_to_the_same_bytes(
             signal.raise_signal(signal.SIGTERM)
         return update(self, replay)
 
-    monkeypatch.setattr(finetune.TDMPC2, "update", stop)
+    monkeypatch.setattr(TDMPC2, "update", stop)
     assert finetune.main(arguments(file, tmp_path / "cut")) == 130
     monkeypatch.undo()
     run(file, tmp_path / "cut")

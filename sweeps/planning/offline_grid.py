@@ -17,7 +17,7 @@ from tdmpc2.envs.task_variants import part
 from tdmpc2.envs.tasks import SUITES, get_task
 from tdmpc2.runners.registry import (
     OFFLINE_UPDATES,
-    agent_class,
+    config_class,
     make_config,
     make_offline_spec,
     require_multitask,
@@ -163,7 +163,7 @@ def _sizes(sweep: SweepOptions, method: str) -> list[str | None]:
     """List the model sizes of a scaling study; else return None, the size of the settings."""
     if sweep.suite != SCALING:
         return [None]
-    known = get_args(cli.schema_of(agent_class(method).config_class)["model_size"])
+    known = get_args(cli.schema_of(config_class(method))["model_size"])
     sizes = [size.strip() for size in sweep.sizes.split(",")] if sweep.sizes else list(SIZES)
     for size in sizes:
         if size not in known:
@@ -198,7 +198,7 @@ def _spec(
 
 
 def _planned(spec: RunSpec, task_set: TaskSet, runs: Path) -> PlannedRun:
-    default = agent_class(spec.method).config_class.model_size
+    default = config_class(spec.method).model_size
     size = dict(spec.overrides).get("model_size", default)
     kind = f"{task_set.label} {size}{'M' * str(size).isdigit()}"
     data = {"data": str(task_set.dataset.folder)}
@@ -226,7 +226,7 @@ def check_shared(settings: Mapping[str, Any], methods: Sequence[str]) -> None:
         UserError: a method lacks one of them.
     """
     for method in methods:
-        known = cli.schema_of(agent_class(method).config_class)
+        known = cli.schema_of(config_class(method))
         for name in settings:
             if name not in known:
                 raise UserError(

@@ -18,7 +18,7 @@ from tdmpc2.common.system.errors import UserError, did_you_mean
 from tdmpc2.envs.factory import missing_requirement
 from tdmpc2.envs.task_variants import TaskSwitches, part
 from tdmpc2.envs.tasks import SUITES, get_suite, get_task
-from tdmpc2.runners.registry import agent_class
+from tdmpc2.runners.registry import config_class
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def parse_request(arguments: Sequence[str]) -> Request:
     if first.multitask:
         setting_schema = {"physics": setting_schema["physics"]}
     for method in first.method_names:
-        setting_schema |= cli.schema_of(agent_class(method).config_class)
+        setting_schema |= cli.schema_of(config_class(method))
     option_schema = {**sweep_schema, **run_schema}
     values = cli.parse_arguments(arguments, {**setting_schema, **option_schema})
     sweep = SweepOptions(**{k: v for k, v in values.items() if k in sweep_schema})

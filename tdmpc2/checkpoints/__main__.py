@@ -6,28 +6,21 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tdmpc2.agent import TDMPC2
 from tdmpc2.checkpoints import names
-from tdmpc2.checkpoints.description import describe
-from tdmpc2.checkpoints.evaluation import (
-    EvaluateOptions,
-    TaskResult,
-    choose_tasks,
-    evaluate_tasks,
-)
-from tdmpc2.checkpoints.exporting import FORMATS, Format, export_model
 from tdmpc2.checkpoints.fetch import fetch, url_of
-from tdmpc2.checkpoints.model import Model
-from tdmpc2.checkpoints.model_file import agent_of, load_model, save_model
-from tdmpc2.checkpoints.reading import check_target, make_room
-from tdmpc2.common.numerics.numeric_path import choose_device, numeric_path, set_up_torch
+from tdmpc2.checkpoints.options import FORMATS, EvaluateOptions, Format
 from tdmpc2.common.run.spec import parse_seeds
 from tdmpc2.common.system import cli
 from tdmpc2.common.system.atomic_files import write_json
 from tdmpc2.common.system.errors import UserError, did_you_mean
 from tdmpc2.common.system.paths import cache_dir
+
+if TYPE_CHECKING:
+    from tdmpc2.agent import TDMPC2
+    from tdmpc2.checkpoints.evaluation import TaskResult
+    from tdmpc2.checkpoints.model import Model
 
 
 def default_folder() -> Path:
@@ -118,7 +111,10 @@ def _parse(arguments: Sequence[str], first: str, schema: Mapping[str, Any]) -> d
 
 
 def _inspect(arguments: Sequence[str]) -> None:
-    facts = describe(_parse(arguments, "file", {"file": Path})["file"])
+    file = _parse(arguments, "file", {"file": Path})["file"]
+    from tdmpc2.checkpoints.description import describe
+
+    facts = describe(file)
     width = max(map(len, facts)) + 2
     for name, value in facts.items():
         print(f"{name:<{width}}{value}")
@@ -128,6 +124,9 @@ def _import(arguments: Sequence[str]) -> None:
     schema = {"file": Path, "task": str, "out": Path, "any_size": bool}
     values = _parse(arguments, "file", schema)
     out = _required(values, "out")
+    from tdmpc2.checkpoints.model_file import load_model, save_model
+    from tdmpc2.checkpoints.reading import check_target
+
     check_target(out)
     model = load_model(
         values["file"], tasks=values.get("task"), any_size=values.get("any_size", False)
@@ -140,6 +139,10 @@ def _export(arguments: Sequence[str]) -> None:
     schema = {"file": Path, "out": Path, "format": Format, "task": str, "any_size": bool}
     values = _parse(arguments, "file", schema)
     out, form = _required(values, "out"), values.get("format", "official")
+    from tdmpc2.checkpoints.exporting import export_model
+    from tdmpc2.checkpoints.model_file import load_model
+    from tdmpc2.checkpoints.reading import check_target
+
     check_target(out)
     model = load_model(
         values["file"], tasks=values.get("task"), any_size=values.get("any_size", False)
@@ -155,6 +158,10 @@ def _export(arguments: Sequence[str]) -> None:
 
 def _evaluate(arguments: Sequence[str]) -> None:
     options = EvaluateOptions(**_parse(arguments, "file", cli.schema_of(EvaluateOptions)))
+    from tdmpc2.checkpoints.evaluation import choose_tasks, evaluate_tasks
+    from tdmpc2.checkpoints.model_file import load_model
+    from tdmpc2.checkpoints.reading import make_room
+
     if options.out is not None:
         make_room(options.out)
     assert options.file is not None
@@ -184,6 +191,9 @@ def _evaluate(arguments: Sequence[str]) -> None:
 
 def _agent(model: Model, options: EvaluateOptions) -> TDMPC2:
     """Return an agent of the model on the requested device, after setting up torch."""
+    from tdmpc2.checkpoints.model_file import agent_of
+    from tdmpc2.common.numerics.numeric_path import choose_device, numeric_path, set_up_torch
+
     device = choose_device(options.device)
     agent = agent_of(model, device=device, seed=options.seed)
     precision = model.config.precision

@@ -4,52 +4,18 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 from tdmpc2.agent import TDMPC2
 from tdmpc2.checkpoints.model import Model
 from tdmpc2.common.numerics.seeding import derive_seed
-from tdmpc2.common.system.config_checks import require
 from tdmpc2.common.system.errors import DivergedError, UserError, did_you_mean
 from tdmpc2.common.training.evaluation import Evaluation, evaluate
 from tdmpc2.common.training.vector_env import EnvGroup
 from tdmpc2.envs.tasks import Task, get_task
 from tdmpc2.runners.registry import make_spec
 from tdmpc2.runners.setup import env_arguments, make_env_group
-
-
-@dataclass(frozen=True)
-class EvaluateOptions:
-    """Options of `evaluate`."""
-
-    file: Path | None = field(default=None, metadata={"help": "the model, see FILE above"})
-    task: str | None = field(
-        default=None, metadata={"help": "one of the model's tasks, a list of them, or all"}
-    )
-    tasks: str | None = field(
-        default=None,
-        metadata={"help": "tasks of an official multi-task checkpoint, if not mt30 or mt80"},
-    )
-    any_size: bool = field(default=False, metadata={"help": "as for import"})
-    episodes: int = field(default=10, metadata={"help": "per task; planned as one batch"})
-    seed: int = field(default=0, metadata={"help": "seed of environments and planning noise"})
-    device: str = field(default="auto", metadata={"help": "auto, cpu, cuda …"})
-    threads: int | None = field(default=None, metadata={"help": "CPU threads of torch"})
-    compile: bool | None = field(
-        default=None, metadata={"help": "compile planning with torch.compile; default: if it works"}
-    )
-    workers: int | None = field(
-        default=None, metadata={"help": "environment processes; default: cores - 1"}
-    )
-    out: Path | None = field(default=None, metadata={"help": "also write the results as JSON"})
-
-    def __post_init__(self) -> None:
-        """Check the ranges of the options."""
-        for name, least in (("episodes", 1), ("seed", 0), ("threads", 1), ("workers", 0)):
-            value = getattr(self, name)
-            require(value is None or value >= least, f"{name}={value}: must be at least {least}")
 
 
 @dataclass(frozen=True)

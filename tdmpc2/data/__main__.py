@@ -6,9 +6,8 @@ import csv
 import io
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tqdm import tqdm
 
@@ -16,26 +15,11 @@ from tdmpc2.common.run.run_files import format_value
 from tdmpc2.common.system import cli
 from tdmpc2.common.system.atomic_files import write_text
 from tdmpc2.common.system.errors import UserError, did_you_mean
-from tdmpc2.data.build import BuildOptions, build, chosen_tasks
-from tdmpc2.data.convert import ConvertOptions, convert
-from tdmpc2.data.dataset import Dataset
-from tdmpc2.data.summary import COLUMNS, HEADER, TaskSummary, origin, summarize
+from tdmpc2.data.options import BuildOptions, ConvertOptions, InspectOptions, VerifyOptions
 
-
-@dataclass(frozen=True)
-class InspectOptions:
-    """Options of `inspect`."""
-
-    data: Path | None = field(default=None, metadata={"help": "folder of the dataset"})
-    task: str | None = field(default=None, metadata={"help": "only this task, or a list"})
-    csv: Path | None = field(default=None, metadata={"help": "also write the table as a new file"})
-
-
-@dataclass(frozen=True)
-class VerifyOptions:
-    """Options of `verify`."""
-
-    data: Path | None = field(default=None, metadata={"help": "folder of the dataset"})
+if TYPE_CHECKING:
+    from tdmpc2.data.dataset import Dataset
+    from tdmpc2.data.summary import TaskSummary
 
 
 class _Command(NamedTuple):
@@ -47,10 +31,14 @@ class _Command(NamedTuple):
 
 
 def _build(options: BuildOptions) -> None:
+    from tdmpc2.data.build import build
+
     print(_size(build(options)))
 
 
 def _convert(options: ConvertOptions) -> None:
+    from tdmpc2.data.convert import convert
+
     print(_size(convert(options)))
 
 
@@ -63,6 +51,9 @@ def _size(dataset: Dataset) -> str:
 
 
 def _inspect(options: InspectOptions) -> None:
+    from tdmpc2.data.build import chosen_tasks
+    from tdmpc2.data.summary import HEADER, origin, summarize
+
     dataset = _open(options.data)
     if options.csv is not None and options.csv.exists():
         raise UserError(f"{options.csv}: already exists; choose another csv=")
@@ -82,6 +73,8 @@ def _inspect(options: InspectOptions) -> None:
 
 
 def _as_csv(rows: Sequence[TaskSummary]) -> str:
+    from tdmpc2.data.summary import COLUMNS
+
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
@@ -109,6 +102,8 @@ def _verify(options: VerifyOptions) -> None:
 def _open(folder: Path | None) -> Dataset:
     if folder is None:
         raise UserError("data= is missing: give the folder of a dataset")
+    from tdmpc2.data.dataset import Dataset
+
     return Dataset.open(folder)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -11,44 +10,14 @@ from tqdm import tqdm
 
 from tdmpc2.common.run.spec import parse_seeds
 from tdmpc2.common.system.errors import UserError
-from tdmpc2.common.system.paths import default_runs_dir
 from tdmpc2.data.dataset import Dataset
+from tdmpc2.data.options import BuildOptions
 from tdmpc2.data.rows import RowFault, assemble
 from tdmpc2.data.sources import Found, SourceRun, find_runs
 from tdmpc2.data.writer import DatasetWriter, refuse_finished
 from tdmpc2.envs.tasks import Task, get_suite, get_task
 
 _NAMED = 5  # missing tasks that an error message lists
-
-
-@dataclass(frozen=True)
-class BuildOptions:
-    """Options of `build`."""
-
-    suite: str | None = field(
-        default=None, metadata={"help": "the tasks: a suite, for example mt30"}
-    )
-    tasks: str | None = field(
-        default=None, metadata={"help": "the tasks: a list, walker-walk,cup-spin"}
-    )
-    runs: Path = field(default_factory=default_runs_dir, metadata={"help": "folder of the runs"})
-    out: Path | None = field(default=None, metadata={"help": "new folder for the dataset"})
-    method: str = field(default="tdmpc2", metadata={"help": "method of the runs"})
-    variant: str | None = field(
-        default=None,
-        metadata={"help": "variant of the runs, or all; needed if several"},
-    )
-    seeds: str | None = field(default=None, metadata={"help": "a count or a list; default: all"})
-    shard_mb: int = field(default=256, metadata={"help": "maximum shard size, in 10^6 bytes"})
-
-    def __post_init__(self) -> None:
-        """Check the options."""
-        if (self.suite is None) == (self.tasks is None):
-            raise UserError("the tasks: give either suite=NAME or tasks=NAME,NAME")
-        if self.out is None:
-            raise UserError("out= is missing: give the folder of the dataset")
-        if self.shard_mb < 1:
-            raise UserError(f"shard_mb={self.shard_mb}: must be at least 1")
 
 
 def build(options: BuildOptions, say: Callable[[str], None] = print) -> Dataset:

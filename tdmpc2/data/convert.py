@@ -5,10 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -16,46 +15,13 @@ from tqdm import tqdm
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.data.chunks import Chunk, ChunkLayout, find_chunks, layout_of
 from tdmpc2.data.dataset import Dataset
+from tdmpc2.data.options import ConvertOptions
 from tdmpc2.data.rows import DTYPES, RowFault
 from tdmpc2.data.task_writer import TaskWriter
 from tdmpc2.data.writer import DatasetWriter, refuse_finished
 from tdmpc2.envs.tasks import Task, get_suite
 
 _READ_BYTES = 1 << 22
-
-
-@dataclass(frozen=True)
-class ConvertOptions:
-    """Options of `convert`."""
-
-    files: str | None = field(
-        default=None, metadata={"help": "list of files, chunk_0.pt,chunk_1.pt …, or their folder"}
-    )
-    suite: Literal["mt30", "mt80"] | None = field(
-        default=None, metadata={"help": "mt30 | mt80: the official dataset"}
-    )
-    out: Path | None = field(default=None, metadata={"help": "new folder for the dataset"})
-    trust: bool = field(
-        default=False, metadata={"help": "true: open the pickles; needs a trusted origin"}
-    )
-    dtype: Literal["float16", "float32"] | None = field(
-        default=None, metadata={"help": "float16 | float32; default: as stored"}
-    )
-    shard_mb: int = field(default=256, metadata={"help": "maximum shard size, in 10^6 bytes"})
-
-    def __post_init__(self) -> None:
-        """Check the options."""
-        for name in ("files", "suite", "out"):
-            if getattr(self, name) is None:
-                raise UserError(f"{name}= is missing (see convert --help)")
-        if self.shard_mb < 1:
-            raise UserError(f"shard_mb={self.shard_mb}: must be at least 1")
-        if not self.trust:
-            raise UserError(
-                f"files={self.files}: not opened: the official files are pickles, and a pickle "
-                "can run any program when it is opened. If you trust their origin, use trust=true; "
-                "even then, references to anything but tensors are rejected"
-            )
 
 
 def convert(options: ConvertOptions) -> Dataset:

@@ -13,10 +13,9 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-
-if TYPE_CHECKING:  # tables and plans need no simulator
+if TYPE_CHECKING:  # tables and plans need neither a simulator nor NumPy
     import mujoco
+    import numpy as np
 
 Physics = Literal["paper", "simulator"]
 PHYSICS: tuple[Physics, ...] = ("paper", "simulator")
@@ -77,6 +76,8 @@ def restore_thermos(model: mujoco.MjModel) -> None:
     Args:
         model: a compiled model of `mw-stick-push` or `mw-stick-pull`; edited in place.
     """
+    import numpy as np
+
     (thermos,) = np.flatnonzero(model.body_parentid == model.body("object").id)
     for name in _INERTIA:
         getattr(model, name)[thermos] = _old_arrays()[f"thermos/{name}"]
@@ -94,6 +95,7 @@ def restore_inverse_weights(model: mujoco.MjModel) -> None:
         model: a compiled model; edited in place.
     """
     import mujoco
+    import numpy as np
 
     data = mujoco.MjData(model)  # at qpos0
     mujoco.mj_kinematics(model, data)
@@ -200,6 +202,8 @@ def restore(model: mujoco.MjModel, task: str) -> None:
 
 @lru_cache(maxsize=1)
 def _old_arrays() -> dict[str, np.ndarray]:
+    import numpy as np
+
     with np.load(OLD_ARRAYS) as file:
         return dict(file)
 

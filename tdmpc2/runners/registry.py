@@ -6,29 +6,46 @@ import dataclasses
 import importlib
 import inspect
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import torch
-
-from tdmpc2.common.interfaces import Agent, EnvSpec
 from tdmpc2.common.run.spec import RunSpec, Scalar, overrides_of, variant_name
 from tdmpc2.common.system import cli
 from tdmpc2.common.system.config_checks import require
 from tdmpc2.common.system.errors import UserError, did_you_mean
-from tdmpc2.common.training.lockstep import BatchedAgents
 from tdmpc2.envs.assets import MissingAssetsError, find_assets
 from tdmpc2.envs.factory import check_obs
-from tdmpc2.envs.multitask import get_task_set
 from tdmpc2.envs.physics import Physics
+from tdmpc2.envs.task_sets import get_task_set
 from tdmpc2.envs.task_variants import departures, switches_of, task_of
 from tdmpc2.envs.tasks import PIXEL_ENV_STEPS, Task, get_task
 
-# Method name → module and class of its agent, imported when used.
-METHODS: dict[str, str] = {
-    "tdmpc2": "tdmpc2.agent:TDMPC2",
-    "sac": "baselines.sac:SAC",
-    "tdmpc": "baselines.tdmpc.agent:TDMPC",
-    "dreamerv3": "baselines.dreamerv3.agent:DreamerV3",
+if TYPE_CHECKING:
+    import torch
+
+    from tdmpc2.common.interfaces import Agent, EnvSpec
+    from tdmpc2.common.training.lockstep import BatchedAgents
+
+
+class Method(NamedTuple):
+    """Classes of a method, as `"module:Class"`; they are imported when used.
+
+    Attributes:
+        agent: its agent.
+        config: the agent's `config_class`, in a module that does not import torch, so that
+            `--help` and the check of arguments are fast.
+    """
+
+    agent: str
+    config: str
+
+
+METHODS: dict[str, Method] = {
+    "tdmpc2": Method("tdmpc2.agent:TDMPC2", "tdmpc2.config:TDMPC2Config"),
+    "sac": Method("baselines.sac:SAC", "baselines.sac_config:SACConfig"),
+    "tdmpc": Method("baselines.tdmpc.agent:TDMPC", "baselines.tdmpc.config:TDMPCConfig"),
+    "dreamerv3": Method(
+        "baselines.dreamerv3.agent:DreamerV3", "baselines.dreamerv3.config:DreamerV3Config"
+    ),
 }
 
 MULTITASK_METHODS = ("tdmpc2", "tdmpc")  # methods with multi-task agents, trained from a dataset
@@ -38,14 +55,31 @@ QUIRKY_DATASETS = ("mt30", "mt80")  # the released models for these have special
 
 
 def agent_class(method: str) -> type[Any]:
-    """Return the agent class of a method.
+    """Return the agent class of a method; this imports torch.
 
     Raises:
         UserError: the method is unknown.
     """
-    if method not in METHODS:
-        raise UserError(f"unknown method '{method}'{did_you_mean(method, METHODS)}")
-    module, _, name = METHODS[method].partition(":")
+    return _load(_method(method).agent)
+
+
+def config_class(method: str) -> Any:
+    """Return the config class of a method.
+
+    Raises:
+        UserError: the method is unknown.
+    """
+    return _load(_method(method).config)
+
+
+def _method(name: str) -> Method:
+    if name not in METHODS:
+        raise UserError(f"unknown method '{name}'{did_you_mean(name, METHODS)}")
+    return METHODS[name]
+
+
+def _load(target: str) -> type[Any]:
+    module, _, name = target.partition(":")
     return getattr(importlib.import_module(module), name)
 
 
@@ -186,7 +220,7 @@ def make_config(method: str, overrides: Mapping[str, Any], task_set: str | None 
         UserError: a field is unknown, a value is out of range, or the method has no multi-task
             agents.
     """
-    make = agent_class(method).config_class.make
+    make = config_class(method).make
     several: dict[str, Any] = {}
     if task_set is not None:
         known = inspect.signature(make).parameters
@@ -201,7 +235,7 @@ def _changed_overrides(
     method: str, overrides: Mapping[str, Any], task_set: str | None = None
 ) -> tuple[tuple[str, Scalar], ...]:
     """Return the overrides that differ from the defaults, sorted by name."""
-    checked = _to_declared_types(agent_class(method).config_class, overrides)
+    checked = _to_declared_types(config_class(method), overrides)
     config, default = (make_config(method, values, task_set) for values in (checked, {}))
     if not hasattr(config, "model_size"):
         return overrides_of(config, default)
@@ -231,9 +265,9 @@ def _variant_or_default(
     return variant
 
 
-def _to_declared_types(config_class: type[Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+def _to_declared_types(cls: type[Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
     """Convert values to the declared types of the fields, so that 8 and 8.0 give the same run."""
-    kinds = cli.schema_of(config_class)
+    kinds = cli.schema_of(cls)
     return {
         name: cli.parse_value(name, str(value), kinds[name]) if name in kinds else value
         for name, value in overrides.items()
@@ -278,5 +312,4 @@ def make_seed_batch(agents: Sequence[Agent], going: Sequence[bool]) -> BatchedAg
         agents: agents of several seeds, restored by their runs.
         going: whether the run of each agent continues; the other agents keep the batch size.
     """
-    module, _, name = agents[0].seed_batch_class.partition(":")  # type: ignore[attr-defined]
-    return getattr(importlib.import_module(module), name)(agents, going)
+    return _load(agents[0].seed_batch_class)(agents, going)  # type: ignore[attr-defined]
