@@ -10,7 +10,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from ablations.verdicts import Expected
+from ablations.claims import Expected
 from tdmpc2.common.run.spec import Scalar
 from tdmpc2.common.system import cli
 from tdmpc2.common.system.errors import UserError, did_you_mean

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from analysis.records.load import PUBLISHED, load_curves
+from analysis.records.sources import PUBLISHED
 from tdmpc2.common.system.atomic_files import sha256_of
 from tdmpc2.common.system.cli import command, parse_arguments
 from tdmpc2.common.system.download import download, put_in_place, unpack
@@ -68,6 +68,8 @@ def main(arguments: Sequence[str]) -> int:
             elif not archive.is_file():
                 raise UserError(f"archive={archive}: no such file")
             unpack(archive, RESULTS, folder)
+            from analysis.records.load import load_curves  # here, because it imports pandas
+
             records = load_curves(folder, PUBLISHED)
             if records.table.empty:
                 raise UserError(f"{archive}: contains no curves in {RESULTS}")

@@ -8,11 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from analysis.figures.figure_specs import with_reps
-from analysis.figures.registry import shipped_catalog
-from analysis.html_report.data import report_data
 from analysis.records.source_options import SOURCE_OPTIONS, load_sources, report, usage_of_sources
-from analysis.stats.ragged_curves import DEFAULT_RULE, get_rule, usage_of_rules
+from analysis.stats.rules import DEFAULT_RULE, get_rule, usage_of_rules
 from tdmpc2.common.system.atomic_files import write_atomic
 from tdmpc2.common.system.cli import command, parse_arguments
 from tdmpc2.common.system.errors import UserError
@@ -58,8 +55,12 @@ def main(arguments: Sequence[str]) -> int:
     if out.is_dir():
         raise UserError(f"out={out} is a folder; name a file, such as out={out / 'report.html'}")
     rule = get_rule(values.get("rule", DEFAULT_RULE))
-    catalog = shipped_catalog()
-    catalog = with_reps(catalog, values.get("reps", 10_000))
+    # These import pandas and matplotlib.
+    from analysis.figures.figure_specs import with_reps
+    from analysis.figures.registry import shipped_catalog
+    from analysis.html_report.data import report_data
+
+    catalog = with_reps(shipped_catalog(), values.get("reps", 10_000))
     data, problems = report_data(load_sources(values, released=True), catalog, rule)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

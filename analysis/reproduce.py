@@ -5,29 +5,22 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pandas as pd
-
-from analysis.figures.output import write_table, write_texts
-from analysis.records.load import PUBLISHED
 from analysis.records.source_options import (
     SOURCE_OPTIONS,
     load_sources,
     report,
     usage_of_sources,
 )
-from analysis.stats.against_published import (
-    DOMAIN_MARGINS,
-    OPEN,
-    OTHER_MARGIN,
-    TASK_MARGIN,
-    compare_domains,
-    compare_tasks,
-)
-from analysis.stats.equivalence_tables import domain_texts, shown, task_texts
-from analysis.stats.ragged_curves import DEFAULT_RULE, ScoreCurves, get_rule, usage_of_rules
+from analysis.records.sources import PUBLISHED
+from analysis.stats.margins import DOMAIN_MARGINS, OPEN, OTHER_MARGIN, TASK_MARGIN
+from analysis.stats.rules import DEFAULT_RULE, get_rule, usage_of_rules
 from tdmpc2.common.system.cli import command, parse_arguments
 from tdmpc2.common.system.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def usage() -> str:
@@ -84,11 +77,16 @@ def main(arguments: Sequence[str]) -> int:
     for key in ("margin", "domain_margin"):
         if key in values and not values[key] > 0:
             raise UserError(f"{key}={values[key]:g} must be above 0")
+    rule = get_rule(values.get("rule", DEFAULT_RULE))
+    # These import pandas.
+    from analysis.stats.against_published import compare_domains, compare_tasks
+    from analysis.stats.equivalence_tables import shown
+    from analysis.stats.ragged_curves import ScoreCurves
+
     records = load_sources(values)
     report(records.problems)
     methods = values["methods"].split(",") if "methods" in values else ()
     curves = ScoreCurves(records.select(methods=methods))
-    rule = get_rule(values.get("rule", DEFAULT_RULE))
     variant = values.get("variant", "default")
     tasks = compare_tasks(curves, rule, variant, values.get("margin", TASK_MARGIN))
     if tasks.empty:
@@ -106,6 +104,9 @@ def main(arguments: Sequence[str]) -> int:
 
 def _write(out: Path, tasks: pd.DataFrame, domains: pd.DataFrame) -> None:
     """Write both tables as numbers and as text."""
+    from analysis.figures.output import write_table, write_texts
+    from analysis.stats.equivalence_tables import domain_texts, task_texts
+
     try:
         out.mkdir(parents=True, exist_ok=True)
         for name, numbers, texts in (

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Collection
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from analysis.figures.catalog_file import read_tables
 from analysis.stats.bootstrap import STATISTICS, Bootstrap
 from analysis.stats.selection import Group
 from analysis.stats.task_curves import REFERENCE_LINES
@@ -121,10 +121,7 @@ def read_catalog(path: Path, plots: Collection[str]) -> Catalog:
     Raises:
         UserError: If the file is missing or invalid, or contains an unknown entry.
     """
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UserError(f"{path}: {error}") from error
+    content = read_tables(path)
     _check(content, {field.name for field in fields(Catalog)}, str(path))
     try:
         groups = {name: _group(name, g, path) for name, g in content.get("groups", {}).items()}

@@ -7,12 +7,15 @@ import sys
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from analysis.records.load import PUBLISHED, READERS, Records, load, load_curves, merge
 from analysis.records.problems import Problem
+from analysis.records.sources import PUBLISHED
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.system.paths import cache_dir, default_runs_dir
+
+if TYPE_CHECKING:
+    from analysis.records.load import Records
 
 SHOWN_PROBLEMS = 20
 SOURCE_OPTIONS: dict[str, Any] = {
@@ -63,6 +66,8 @@ def load_sources(
     Raises:
         UserError: If a folder is missing, or no source contains an evaluation.
     """
+    from analysis.records.load import READERS, load, load_curves, merge  # imports pandas
+
     runs_dir: Path = arguments.get("runs", default_runs_dir())
     others = [key for key in ("published", "curves", "tensorboard", "sacred") if key in arguments]
     if others and "runs" in arguments and not runs_dir.is_dir():

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
-import pandas as pd
 from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
@@ -262,6 +261,8 @@ def print_multitask_summary(runs: Sequence[PlannedRun]) -> int:
 def _last_scores(run: PlannedRun) -> tuple[int, float | None]:
     """Return the updates at the last evaluation of a multi-task run, and its mean score there."""
     path = run.directory / "eval.csv"
+    import pandas as pd  # here, because the display of states does not need it
+
     lines = pd.read_csv(path) if path.exists() else pd.DataFrame()
     if lines.empty:
         return 0, None
@@ -279,5 +280,7 @@ def _last_evaluation(run: PlannedRun) -> Any | None:
     path = run.directory / "eval.csv"
     if not path.exists():
         return None
+    import pandas as pd
+
     lines = pd.read_csv(path)
     return lines.iloc[-1] if len(lines) else None
