@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from analysis.records.load import PUBLISHED, load_curves
+from analysis.records.sources import PUBLISHED
 from tdmpc2.common.system.atomic_files import sha256_of
 from tdmpc2.common.system.cli import command, describe_fields, parse_options
 from tdmpc2.common.system.config_checks import Settings, setting
@@ -78,6 +78,8 @@ def main(arguments: Sequence[str]) -> int:
             elif not archive.is_file():
                 raise UserError(f"archive={archive}: no such file")
             unpack(archive, RESULTS, folder)
+            from analysis.records.load import load_curves  # here, because it imports pandas
+
             records = load_curves(folder, PUBLISHED)
             if records.table.empty:
                 raise UserError(f"{archive}: contains no curves in {RESULTS}")

@@ -6,27 +6,20 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pandas as pd
-
-from analysis.figures.output import write_table, write_texts
 from analysis.records.source_options import (
     load_sources,
     report,
 )
-from analysis.stats.against_published import (
-    DOMAIN_MARGINS,
-    OPEN,
-    OTHER_MARGIN,
-    TASK_MARGIN,
-    compare_domains,
-    compare_tasks,
-)
-from analysis.stats.equivalence_tables import domain_texts, shown, task_texts
-from analysis.stats.ragged_curves import ScoreCurves, ScoreOptions, get_rule
+from analysis.stats.margins import DOMAIN_MARGINS, OPEN, OTHER_MARGIN, TASK_MARGIN
+from analysis.stats.rules import ScoreOptions, get_rule
 from tdmpc2.common.system.cli import command, describe_fields, parse_options
 from tdmpc2.common.system.config_checks import POINTS, setting
 from tdmpc2.common.system.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -88,11 +81,15 @@ def main(arguments: Sequence[str]) -> int:
             "published= is missing: name the folder of the published curves, published=DIR "
             "(`python analysis/fetch_published.py` downloads them)"
         )
+    rule = get_rule(options.rule)
+    from analysis.stats.against_published import compare_domains, compare_tasks
+    from analysis.stats.equivalence_tables import shown
+    from analysis.stats.ragged_curves import ScoreCurves
+
     records = load_sources(options)
     report(records.problems)
     methods = options.methods.split(",") if options.methods is not None else ()
     curves = ScoreCurves(records.select(methods=methods))
-    rule = get_rule(options.rule)
     tasks = compare_tasks(curves, rule, options.variant, options.margin)
     if tasks.empty:
         raise UserError(
@@ -109,6 +106,9 @@ def main(arguments: Sequence[str]) -> int:
 
 def _write(out: Path, tasks: pd.DataFrame, domains: pd.DataFrame) -> None:
     """Write both tables as numbers and as text."""
+    from analysis.figures.output import write_table, write_texts
+    from analysis.stats.equivalence_tables import domain_texts, task_texts
+
     try:
         out.mkdir(parents=True, exist_ok=True)
         for name, numbers, texts in (

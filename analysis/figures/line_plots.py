@@ -21,8 +21,9 @@ from analysis.figures.styles import (
     series_styles,
     short_table,
 )
-from analysis.records.load import RUN_KEY, RUNS_SOURCE, SERIES
+from analysis.records.load import RUN_KEY, SERIES
 from analysis.records.run_reader import SCORES
+from analysis.records.sources import RUNS_SOURCE
 from analysis.stats.aggregate import group_curves
 from analysis.stats.selection import INTERVAL, Series
 from analysis.stats.task_curves import REFERENCE_LINES, reference_scores, task_curves

@@ -24,8 +24,9 @@ from analysis.figures.page import (
 )
 from analysis.figures.stat_plots import bars, quoted_handles
 from analysis.figures.styles import Drawing, Shown, handle, of_series, series_styles, short_table
-from analysis.records.load import RUNS_SOURCE, SERIES
+from analysis.records.load import SERIES
 from analysis.records.multitask import MULTITASK_SERIES, MultitaskRecords
+from analysis.records.sources import RUNS_SOURCE
 from analysis.stats.multitask_scores import agents_of, final_scores, set_curves, task_scores
 from analysis.stats.selection import INTERVAL, Series
 from tdmpc2.envs.tasks import TASKS

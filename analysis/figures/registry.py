@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pandas as pd
 
+from analysis.figures.catalog_file import catalog_path
 from analysis.figures.figure_specs import Catalog, read_catalog
 from analysis.figures.learning_plots import LEARNING_PLOTS
 from analysis.figures.line_plots import LINE_PLOTS
@@ -13,7 +14,6 @@ from analysis.figures.multitask_plots import MULTITASK_PLOTS
 from analysis.figures.scaling_plots import SCALING_PLOTS
 from analysis.figures.stat_plots import STAT_PLOTS
 from analysis.figures.styles import Drawing, Shown
-from tdmpc2.common.system.paths import project_root
 
 
 def task_embeddings(shown: Shown) -> Drawing:
@@ -39,4 +39,4 @@ PLOTS: dict[str, Callable[[Shown], Drawing]] = {
 
 def shipped_catalog() -> Catalog:
     """Return the catalog in `paper_figures/figures.toml`."""
-    return read_catalog(project_root() / "paper_figures" / "figures.toml", PLOTS)
+    return read_catalog(catalog_path(), PLOTS)

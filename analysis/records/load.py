@@ -21,6 +21,7 @@ from analysis.records.csv_curves import read_curves
 from analysis.records.multitask import MultitaskRecords, no_multitask, read_multitask
 from analysis.records.problems import Problem
 from analysis.records.run_reader import MULTITASK, Points, Run, read_reference_scores
+from analysis.records.sources import RUNS_SOURCE
 from analysis.records.tensorboard_sacred import read_sacred, read_tensorboard
 
 SERIES = ["source", "method", "variant", "model_size", "dataset"]
@@ -32,11 +33,6 @@ RUNS = [
     *("simulators", "num_parameters", "directory"),
 ]
 REFERENCE_SCORES = ["task", "policy", "mean", "sd", "episodes"]
-
-PUBLISHED = "published"
-"""Source of the released curves in the tidy table."""
-RUNS_SOURCE = "runs"
-"""Source of run directories; other curves have the name under which they were loaded."""
 
 
 @dataclass(frozen=True)

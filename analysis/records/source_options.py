@@ -8,12 +8,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from analysis.records.load import PUBLISHED, READERS, Records, load, load_curves, merge
 from analysis.records.problems import Problem
+from analysis.records.sources import PUBLISHED
 from tdmpc2.common.system.config_checks import Settings, setting
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.system.paths import cache_dir, default_runs_dir
+
+if TYPE_CHECKING:
+    from analysis.records.load import Records
 
 SHOWN_PROBLEMS = 20
 
@@ -69,6 +73,8 @@ def load_sources(
     Raises:
         UserError: If a folder is missing, or no source contains an evaluation.
     """
+    from analysis.records.load import READERS, load, load_curves, merge
+
     runs_dir = options.runs or default_runs_dir()
     sources = (PUBLISHED, "curves", "tensorboard", "sacred")
     chosen: dict[str, Path] = {k: v for k in sources if (v := getattr(options, k)) is not None}

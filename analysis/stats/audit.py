@@ -12,8 +12,10 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pandas as pd
 
-from analysis.records.load import RUN_KEY, RUNS_SOURCE, SERIES
-from analysis.stats.ragged_curves import ENDED, RULES, Rule, ScoreCurves, budget_of, paper_budget
+from analysis.records.load import RUN_KEY, SERIES
+from analysis.records.sources import RUNS_SOURCE
+from analysis.stats.ragged_curves import ENDED, ScoreCurves, budget_of, paper_budget
+from analysis.stats.rules import RULES, Rule
 from analysis.stats.selection import Group, Selection, horizon_scores, select
 
 AUDIT = [*RUN_KEY, "finding", "count", "detail", "treatment"]

@@ -17,7 +17,8 @@ import pandas as pd
 from analysis.records.multitask import MULTITASK_SERIES, MultitaskRecords
 from analysis.records.problems import Problem
 from analysis.stats.bootstrap import Bootstrap
-from analysis.stats.ragged_curves import ENDED, Curve, Rule, budget_of
+from analysis.stats.ragged_curves import ENDED, Curve, budget_of
+from analysis.stats.rules import Rule
 from analysis.stats.selection import INTERVAL, incomplete, intervals, joined, series_name
 
 MULTITASK_CURVES = [

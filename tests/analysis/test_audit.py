@@ -8,7 +8,8 @@ import pytest
 
 from analysis.records.load import load, load_curves
 from analysis.stats.audit import AUDIT, FINDINGS, audit, sensitivity, summary
-from analysis.stats.ragged_curves import RULES, ScoreCurves
+from analysis.stats.ragged_curves import ScoreCurves
+from analysis.stats.rules import RULES
 from analysis.stats.selection import Group
 from tests.analysis.run_files import write_run, write_table
 

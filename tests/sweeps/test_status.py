@@ -15,7 +15,8 @@ from typing import Any
 import psutil
 import pytest
 
-from sweeps import cancel, launch, retry, status
+from sweeps import cancel, retry, status
+from sweeps.execution import launching
 from sweeps.planning.planned_run import PlannedRun
 from tdmpc2.common.system import cli
 from tdmpc2.common.system.errors import UserError
@@ -184,9 +185,9 @@ def test_a_retry_launches_what_has_failed_with_the_same_arguments(
 ) -> None:
     started: list[Any] = []
     monkeypatch.setattr(
-        launch.local_pool, "run_all", lambda groups, *a, **k: started.extend(groups)
+        launching.local_pool, "run_all", lambda groups, *a, **k: started.extend(groups)
     )
-    monkeypatch.setattr(launch, "measure_reference_scores", lambda *a, **k: {})
+    monkeypatch.setattr(launching, "measure_reference_scores", lambda *a, **k: {})
     retry.main([f"runs={runs}", "max_parallel=1"])
     printed = capsys.readouterr().out
     assert "1 failed" in printed
