@@ -39,7 +39,11 @@ def _size(dataset: Dataset) -> str:
 
 
 def inspect_dataset(options: InspectOptions) -> None:
-    """Print episodes, returns and shares of the tasks of a dataset."""
+    """Print episodes, returns and shares of the tasks of a dataset.
+
+    Raises:
+        UserError: the dataset cannot be read, or the file of `csv` already exists.
+    """
     dataset = Dataset.open(options.data)
     if options.csv is not None and options.csv.exists():
         raise UserError(f"{options.csv}: already exists; choose another csv=")
@@ -67,7 +71,11 @@ def _as_csv(rows: Sequence[TaskSummary]) -> str:
 
 
 def verify_dataset(options: VerifyOptions) -> None:
-    """Check all checksums, episodes and values of a dataset."""
+    """Check all checksums, episodes and values of a dataset.
+
+    Raises:
+        UserError: the dataset cannot be read, or a shard is damaged.
+    """
     dataset = Dataset.open(options.data)
     num_faults = num_shards = 0
     with tqdm(total=dataset.num_bytes, unit="B", unit_scale=True, leave=False, disable=None) as bar:
