@@ -87,7 +87,9 @@ class LocalRun:
                 "runs="
             ) from None
         self.lease = stack.enter_context(Lease(self.directory))
-        self.store = CheckpointStore(self.directory, keep_replay=keep_replay)
+        self.store = CheckpointStore(
+            self.directory, keep_replay=keep_replay, check=self.lease.verify
+        )
         folders = (self.store.folder, self.store.shard_folder, self.directory / "videos")
         remove_leftovers(self.directory, *folders)
 
@@ -121,7 +123,7 @@ class LocalRun:
         """
         seed_globals(self.spec.seed)
         facts["model_size"] = getattr(self.agent.config, "model_size", None)
-        self.records = RunFiles(self.directory, self.spec, facts)
+        self.records = RunFiles(self.directory, self.spec, facts, self.lease.verify)
 
     def write_spec(self, **facts: Any) -> None:
         """Write `spec.json` with the options that must stay the same, and further facts."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -45,10 +45,11 @@ class CsvRecord:
 
     Args:
         path: path of the file.
+        check: called before each write, see `RunFiles`.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, check: Callable[[], None] = lambda: None) -> None:
+        self.path, self.check = path, check
         self.columns: list[str] | None = None
         if path.exists() and path.stat().st_size:
             self.columns = path.read_text().splitlines()[0].split(",")
@@ -59,6 +60,7 @@ class CsvRecord:
         Raises:
             ValueError: the columns differ from those of the file.
         """
+        self.check()
         text = ""
         if self.columns is None:
             self.columns = list(row)
@@ -86,6 +88,7 @@ class CsvRecord:
         Raises:
             UserError: the file is shorter than that.
         """
+        self.check()
         if size == 0:
             self.path.unlink(missing_ok=True)
             self.columns = None
@@ -110,17 +113,27 @@ class RunFiles:
         spec: specification of the run.
         facts: further entries of `spec.json` for readers of the records: domain and metric of the
             task, and the agent's model size.
+        check: function that raises an error if this process may no longer write to the directory;
+            called before each write.
     """
 
-    def __init__(self, directory: Path, spec: RunSpec, facts: Mapping[str, Any]) -> None:
-        self.directory, self.spec, self.facts = directory, spec, dict(facts)
+    def __init__(
+        self,
+        directory: Path,
+        spec: RunSpec,
+        facts: Mapping[str, Any],
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.directory, self.spec, self.facts, self.check = directory, spec, dict(facts), check
         self.csv = {
-            name: CsvRecord(directory / f"{name}.csv") for name in ("eval", "train", "timing")
+            name: CsvRecord(directory / f"{name}.csv", check)
+            for name in ("eval", "train", "timing")
         }
         self._last_status = 0.0
 
     def write_spec(self, options: Mapping[str, Any]) -> None:
         """Write `spec.json`: the specification, the facts, and these options."""
+        self.check()
         spec = self.spec
         write_json(
             self.directory / "spec.json",
@@ -153,6 +166,7 @@ class RunFiles:
             message: explanation for readers.
             **extra: further entries, e.g. the latest returns.
         """
+        self.check()
         self._last_status = time.monotonic()
         progress_key, budget_key = PROGRESS_KEYS[self.spec.budget_unit]
         write_json(
