@@ -33,7 +33,7 @@ import torch
 from gpu_sections.report import Report, Settings, SkippedError
 
 from tdmpc2.common.numerics.numeric_path import choose_device
-from tdmpc2.common.run.provenance import git_commit
+from tdmpc2.common.run.source_version import git_commit
 from tdmpc2.common.system import cli
 from tdmpc2.common.system.atomic_files import read_json, write_atomic, write_json
 from tdmpc2.common.system.config_checks import Settings as Declared

@@ -30,7 +30,7 @@ from tdmpc2 import acceleration
 from tdmpc2.agent import TDMPC2
 from tdmpc2.common.interfaces import EnvSpec
 from tdmpc2.common.numerics.numeric_path import choose_device, numeric_path, set_up_torch
-from tdmpc2.common.run.provenance import git_commit
+from tdmpc2.common.run.source_version import git_commit
 from tdmpc2.common.system import cli
 from tdmpc2.common.system.atomic_files import write_json
 from tdmpc2.common.system.config_checks import REPETITIONS, ROWS, Settings, setting
