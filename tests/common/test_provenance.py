@@ -100,7 +100,7 @@ def change(checkout: Path) -> None:
     package.mkdir()
     (package / "known.py").write_text("a = 1\n" * 30)
     (package / "data.bin").write_bytes(bytes(range(256)))
-    git(checkout, "add", "package")
+    git(checkout, "add", "--force", "package")
     git(checkout, "commit", "-q", "-m", "second")
     (package / "known.py").write_text("a = 1\n" * 29 + "b = 'é'")
     (package / "data.bin").write_bytes(bytes(reversed(range(256))))
