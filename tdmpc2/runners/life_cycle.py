@@ -98,10 +98,18 @@ class LocalRun:
 
         Args:
             **path: entries of the numeric path, see `apply_numeric_path`.
+
+        Raises:
+            UserError: the numeric path or the commit has changed, or is unknown.
         """
-        options = self.options
+        options, file = self.options, self.directory / "numeric.json"
+        if self.store.existing() and not file.exists() and not options.allow_numeric_change:
+            raise UserError(
+                f"{file}: missing, so it is unknown whether results would be bit-exact; restore "
+                "it, or use allow_numeric_change=true"
+            )
         self.numeric = apply_numeric_path(
-            self.directory / "numeric.json",
+            file,
             self.device,
             options.threads,
             allow_change=options.allow_numeric_change,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 from tdmpc2.common.run.spec import RunSpec
 from tdmpc2.common.system.atomic_files import read_json, write_json
@@ -31,6 +32,13 @@ EVAL_COLUMNS = (
 STATUS_SECONDS = 2.0
 # Keys in `status.json` for the progress and the budget of a run, by unit of the budget.
 PROGRESS_KEYS = {"env_steps": ("env_step", "env_steps"), "num_updates": ("num_updates", "budget")}
+
+
+class Mark(TypedDict):
+    """Content of a CSV file up to a checkpoint: its size in bytes and its SHA-256 checksum."""
+
+    size: int
+    sha256: str | None
 
 
 def format_value(value: float | int | str) -> str:
@@ -72,34 +80,43 @@ class CsvRecord:
             file.write(text)
             file.flush()
 
-    def size(self) -> int:
-        """Return the size of the file in bytes; 0 if it does not exist."""
-        return self.path.stat().st_size if self.path.exists() else 0
+    def mark(self) -> Mark:
+        """Flush the file to disk, and return what a checkpoint relies on: its present content."""
+        if not self.path.exists():
+            return {"size": 0, "sha256": None}
+        with open(self.path, "rb") as file:
+            content = file.read()
+            os.fsync(file.fileno())
+        return {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 
-    def sync(self) -> None:
-        """Flush the file to disk, so that no checkpoint refers to lines that a crash can lose."""
-        if self.path.exists():
-            with open(self.path, "rb") as file:
-                os.fsync(file.fileno())
+    def cut_back(self, mark: Mark | int) -> None:
+        """Truncate the file to its content at a mark.
 
-    def cut_back(self, size: int) -> None:
-        """Truncate the file to its first `size` bytes.
+        Args:
+            mark: what `mark` returned; in checkpoints of version 0.4.0, the size only.
 
         Raises:
-            UserError: the file is shorter than that.
+            UserError: that content has changed or is no longer there.
         """
         self.check()
+        size, checksum = (mark, None) if isinstance(mark, int) else (mark["size"], mark["sha256"])
         if size == 0:
             self.path.unlink(missing_ok=True)
             self.columns = None
-        elif self.size() < size:
+            return
+        content = self.path.read_bytes()[:size] if self.path.is_file() else b""
+        if len(content) < size:
             raise UserError(
-                f"{self.path}: {self.size()} bytes, but the checkpoint recorded {size}; the file "
+                f"{self.path}: {len(content)} bytes, but the checkpoint recorded {size}; the file "
                 "was shortened by hand or by a full disk: restore it, or move the run directory "
                 "away"
             )
-        else:
-            os.truncate(self.path, size)
+        if checksum is not None and hashlib.sha256(content).hexdigest() != checksum:
+            raise UserError(
+                f"{self.path}: its lines before the checkpoint have changed since it was saved; "
+                "restore the file, or move the run directory away"
+            )
+        os.truncate(self.path, size)
 
 
 class RunFiles:
@@ -187,19 +204,23 @@ class RunFiles:
         if time.monotonic() - self._last_status >= STATUS_SECONDS:
             self.set_state("RUNNING", step, **extra)
 
-    def sizes(self) -> dict[str, int]:
-        """Flush each CSV file to disk and return its size in bytes, for a checkpoint."""
-        for record in self.csv.values():
-            record.sync()
-        return {name: record.size() for name, record in self.csv.items()}
+    def marks(self) -> dict[str, Mark]:
+        """Flush each CSV file to disk and return its mark, for a checkpoint."""
+        return {name: record.mark() for name, record in self.csv.items()}
 
-    def cut_back(self, sizes: Mapping[str, int]) -> None:
-        """Truncate each CSV file to its size at a checkpoint.
+    def cut_back(self, marks: Mapping[str, Mark | int]) -> None:
+        """Truncate each CSV file to its content at a checkpoint.
 
         The work after the checkpoint is redone, and its lines are then written again.
+
+        Args:
+            marks: result of `marks`.
+
+        Raises:
+            UserError: the content of a file has changed or is no longer there.
         """
         for name, record in self.csv.items():
-            record.cut_back(sizes.get(name, 0))
+            record.cut_back(marks.get(name, 0))
 
 
 def read_status(directory: Path) -> dict[str, Any] | None:

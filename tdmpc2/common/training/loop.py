@@ -161,7 +161,7 @@ class TrainingLoop(ABC):
             if not all_finite(agent):
                 raise DivergedError(f"non-finite parameters at {self.step_name} {self.step:,}")
             own, replay = self.state(final=final)
-            state = {"agent": agent, **own, "records": self.records.sizes()}
+            state = {"agent": agent, **own, "records": self.records.marks()}
             self.checkpoints.save(self.checkpoint_number, state, replay)
             if final:
                 self.checkpoints.forget_history()
