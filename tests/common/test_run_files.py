@@ -41,7 +41,7 @@ def test_the_header_comes_with_the_first_line(tmp_path: Path) -> None:
     record.append({"a": 1, "b": 0.5})
     record.append({"b": 1.5, "a": 2})
     assert record.path.read_text() == "a,b\n1,0.5\n2,1.5\n"
-    assert record.size() == len("a,b\n1,0.5\n2,1.5\n")
+    assert record.mark()["size"] == len("a,b\n1,0.5\n2,1.5\n")
 
 
 def test_columns_stay_those_of_the_file(tmp_path: Path) -> None:
