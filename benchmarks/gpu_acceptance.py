@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 # Allows imports if the project is not installed; this file's folder stays first.
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
-from tdmpc2.common.run.provenance import git_commit
+from tdmpc2.common.run.source_version import git_commit
 from tdmpc2.common.system import cli
 from tdmpc2.common.system.atomic_files import read_json, write_atomic, write_json
 from tdmpc2.common.system.config_checks import Settings as Declared

@@ -124,7 +124,7 @@ def main(arguments: Sequence[str]) -> int:
     options = cli.parse_options(arguments, Options)
     all_cases = cases(options)
     from tdmpc2.common.numerics.numeric_path import choose_device, numeric_path
-    from tdmpc2.common.run.provenance import git_commit
+    from tdmpc2.common.run.source_version import git_commit
 
     machine = numeric_path(choose_device(options.device), None) | {
         "commit": git_commit(),

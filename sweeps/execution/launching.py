@@ -26,8 +26,8 @@ from sweeps.tracking.sweep_folder import FOLDER, SweepFolder, write_submission
 from tdmpc2.common.numerics.cpu import usable_cores
 from tdmpc2.common.numerics.numeric_path import choose_device
 from tdmpc2.common.run.lock import InUseError, Lease
-from tdmpc2.common.run.provenance import git_commit
 from tdmpc2.common.run.resume_checks import check_commit
+from tdmpc2.common.run.source_version import git_commit
 from tdmpc2.envs.task_variants import task_of
 from tdmpc2.envs.tasks import Task
 

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import builtins
 import json
-import os
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from sweeps import cancel, retry, status
@@ -20,6 +17,7 @@ from sweeps.execution import launching
 from sweeps.planning.planned_run import PlannedRun
 from tdmpc2.common.system import cli
 from tdmpc2.common.system.errors import UserError
+from tdmpc2.common.system.processes import identity_of
 from tdmpc2.runners.registry import make_offline_spec
 from tests.sweeps.directories import plan, write_lease, write_status, write_sweep
 
@@ -199,8 +197,7 @@ def test_a_launch_of_this_machine_is_cancelled(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-    facts = {"pid": sleeper.pid, "pid_started": psutil.Process(sleeper.pid).create_time()}
-    write_sweep(tmp_path, plan(tmp_path, 1), **facts, host=socket.gethostname())
+    write_sweep(tmp_path, plan(tmp_path, 1), **identity_of(sleeper.pid))
     assert cancel.main([f"runs={tmp_path}"]) == 0
     assert f"process {sleeper.pid} is stopping its runs" in capsys.readouterr().out
     assert sleeper.wait() == -signal.SIGTERM
@@ -209,7 +206,6 @@ def test_a_launch_of_this_machine_is_cancelled(
 def test_another_process_of_the_same_number_is_left_alone(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    facts = {"pid": os.getpid(), "pid_started": 1.0}
-    write_sweep(tmp_path, plan(tmp_path, 1), **facts, host=socket.gethostname())
+    write_sweep(tmp_path, plan(tmp_path, 1), **{**identity_of(), "started_ticks": 1})
     assert cancel.main([f"runs={tmp_path}"]) == 0
     assert "nothing is running or queued" in capsys.readouterr().out

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +46,18 @@ class CheckpointStore:
         directory: the run directory.
         keep_replay: whether all shards are kept; otherwise a shard is removed when no checkpoint
             needs it.
+        check: function that raises an error if this process may no longer write to the directory;
+            called before each write.
     """
 
-    def __init__(self, directory: Path, *, keep_replay: bool = False) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        keep_replay: bool = False,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.check = check
         self.folder = directory / "checkpoints"
         self.shard_folder = directory / "replay"
         self.keep_replay = keep_replay
@@ -89,6 +98,7 @@ class CheckpointStore:
             ) from error
 
     def _save(self, step: int, state: Mapping[str, Any], replay: ReplayBuffer | None) -> Path:
+        self.check()
         final = self.folder / f"{step:012d}"
         if final.exists():  # the process was killed between this checkpoint and the final status
             return final
@@ -112,6 +122,7 @@ class CheckpointStore:
                 "shards": self.shards,
             }
             write_json(temporary / "manifest.json", manifest)
+            self.check()  # writing may have taken long
             os.rename(temporary, final)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)

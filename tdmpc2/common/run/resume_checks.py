@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tdmpc2.common.run.provenance import git_commit, provenance
+from tdmpc2.common.run.provenance import provenance
 from tdmpc2.common.run.run_files import State, read_status, step_of
+from tdmpc2.common.run.source_version import git_commit
 from tdmpc2.common.run.spec import CommonOptions, RunSpec
 from tdmpc2.common.system.atomic_files import read_json, write_json
 from tdmpc2.common.system.errors import UserError
