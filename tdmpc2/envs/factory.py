@@ -9,7 +9,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from tdmpc2.common.system.errors import UserError, did_you_mean
 from tdmpc2.envs.adapters import ADAPTERS, Adapter
 from tdmpc2.envs.assets import AssetSet, MissingAssetsError, find_assets
-from tdmpc2.envs.rendering import can_render_vulkan, prepare_rendering
+from tdmpc2.envs.rendering import (
+    can_render_vulkan,
+    prepare_rendering,
+    prepare_without_rendering,
+)
 from tdmpc2.envs.tasks import Task, get_task
 
 if TYPE_CHECKING:  # planning a run needs no environment
@@ -52,6 +56,8 @@ def make_env(
         check_render(task)
     if obs == "rgb" or (render and adapter.renders == "opengl"):
         prepare_rendering()
+    elif adapter.renders == "opengl":
+        prepare_without_rendering()
     env = _adapter_class(task, adapter)(task, seed=seed, render=render, **kwargs)
     if obs == "rgb":
         from tdmpc2.envs.pixels import PixelEnv
