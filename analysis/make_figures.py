@@ -18,6 +18,7 @@ from tdmpc2.common.numerics.cpu import usable_cores
 from tdmpc2.common.system.cli import command, describe_fields, parse_options
 from tdmpc2.common.system.config_checks import REPS, setting
 from tdmpc2.common.system.errors import UserError, did_you_mean
+from tdmpc2.common.system.paths import user_path
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def _paths(arguments: str) -> tuple[Path, ...]:
     """Return the paths of `embeddings=`; raise UserError if one does not exist."""
-    paths = tuple(Path(argument).expanduser() for argument in arguments.split(",") if argument)
+    paths = tuple(user_path(path, "embeddings") for path in arguments.split(",") if path)
     for path in paths:
         if not path.exists():
             raise UserError(f"embeddings={path} does not exist")

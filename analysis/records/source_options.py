@@ -14,7 +14,7 @@ from analysis.records.problems import Problem
 from analysis.records.sources import PUBLISHED
 from tdmpc2.common.system.config_checks import Settings, setting
 from tdmpc2.common.system.errors import UserError
-from tdmpc2.common.system.paths import cache_dir, default_runs_dir
+from tdmpc2.common.system.paths import cache_dir, default_runs_dir, user_path
 
 if TYPE_CHECKING:
     from analysis.records.load import Records
@@ -56,7 +56,7 @@ class SourceOptions(Settings):
 def released_curves() -> Path:
     """Return the folder of the released curves: `$TDMPC2_PUBLISHED` or the download folder."""
     named = os.environ.get("TDMPC2_PUBLISHED")
-    return Path(named).expanduser().absolute() if named else cache_dir() / PUBLISHED
+    return user_path(named, "TDMPC2_PUBLISHED") if named else cache_dir() / PUBLISHED
 
 
 def load_sources(

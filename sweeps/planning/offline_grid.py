@@ -12,6 +12,7 @@ from sweeps.planning.planned_run import PlannedRun
 from tdmpc2.common.run.spec import OfflineOptions, RunSpec, parse_seeds
 from tdmpc2.common.system import cli
 from tdmpc2.common.system.errors import UserError, did_you_mean
+from tdmpc2.common.system.paths import user_path
 from tdmpc2.envs.task_variants import part
 from tdmpc2.envs.tasks import SUITES, get_task
 from tdmpc2.runners.registry import (
@@ -85,7 +86,7 @@ def _entries(text: str) -> Iterator[tuple[str | None, Path]]:
             raise UserError(f"data={text}: a folder is missing")
         if named and name not in SUITES:
             raise UserError(f"data={entry}: unknown task set '{name}'{did_you_mean(name, SUITES)}")
-        path = Path(folder if named else entry).expanduser().resolve()
+        path = user_path(folder if named else entry, "data").resolve()
         yield name if named else None, path
 
 
