@@ -15,7 +15,7 @@ max_mib=60
 # Packages in the bundle, from wheels, with the pins of the lock file.
 bundled=(
     attrs colorama dm-control dm-env dm-tree docopt-ng farama-notifications flatten-dict gitdb
-    gitpython glfw gymnasium jsonpickle metaworld mujoco munch myosuite pink-noise-rl py-cpuinfo
+    gitpython glfw gymnasium jsonpickle metaworld msgspec mujoco munch myosuite pink-noise-rl py-cpuinfo
     pyopengl sacred setuptools smmap submitit termcolor wrapt
 )
 

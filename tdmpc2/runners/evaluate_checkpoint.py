@@ -12,6 +12,7 @@ from tdmpc2.checkpoints.runs import find_checkpoint
 from tdmpc2.common.numerics.numeric_path import choose_device, numeric_path, set_up_torch
 from tdmpc2.common.numerics.seeding import derive_seed
 from tdmpc2.common.run.checkpoint import CheckpointStore
+from tdmpc2.common.run.schemas import SpecFile
 from tdmpc2.common.run.spec import RunSpec
 from tdmpc2.common.run.video import VideoFile
 from tdmpc2.common.system.atomic_files import read_json
@@ -80,7 +81,7 @@ def _spec_of(directory: Path, path: Path) -> RunSpec:
         directory: the run directory.
         path: the run or checkpoint that the user named, for the error message.
     """
-    saved_spec = read_json(directory / "spec.json")
+    saved_spec = read_json(directory / "spec.json", SpecFile)
     if saved_spec.get("tasks"):
         raise UserError(
             f"{directory}: a multi-task agent; evaluate it with python -m tdmpc2.checkpoints "

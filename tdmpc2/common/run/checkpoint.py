@@ -14,11 +14,13 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import torch
 
 from tdmpc2.common.interfaces import ReplayBuffer
 from tdmpc2.common.replay.types import Episode
+from tdmpc2.common.run.schemas import Manifest
 from tdmpc2.common.system.atomic_files import (
     fsync_directory,
     full_disk,
@@ -164,7 +166,7 @@ class CheckpointStore:
             return
         needed = set()
         for path in self.existing():
-            manifest = read_json(path / "manifest.json")
+            manifest = read_json(path / "manifest.json", Manifest)
             for shard in manifest["shards"]:
                 if shard["first"] + shard["count"] > manifest["oldest_episode"]:
                     needed.add(shard["name"])
@@ -229,13 +231,14 @@ class CheckpointStore:
                 raise ValueError("a file is missing")
             if manifest["format"] != FORMAT:
                 raise ValueError(f"format {manifest['format']}, this code reads {FORMAT}")
+            msgspec.convert(manifest, Manifest)
             if sha256_of(path / "state.pt") != manifest["state_sha256"]:
                 raise ValueError("checksum of state.pt does not match")
             for shard in self._needed(manifest) if with_episodes else []:
                 shard_path = self.shard_folder / shard["name"]
                 if not shard_path.is_file() or sha256_of(shard_path) != shard["sha256"]:
                     raise ValueError(f"episode shard {shard['name']} is missing or damaged")
-        except (ValueError, KeyError, TypeError, UserError) as error:
+        except (ValueError, KeyError, TypeError, msgspec.ValidationError, UserError) as error:
             raise UserError(f"{path}: the checkpoint is damaged ({error}); {advice}") from None
         state = from_storable(torch.load(path / "state.pt", map_location="cpu", weights_only=True))
         return state, manifest

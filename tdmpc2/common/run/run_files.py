@@ -8,13 +8,13 @@ import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Any, TypedDict
 
+from tdmpc2.common.run.schemas import State, StatusFile
 from tdmpc2.common.run.spec import RunSpec
 from tdmpc2.common.system.atomic_files import read_json, write_json
 from tdmpc2.common.system.errors import UserError
 
-State = Literal["RUNNING", "INTERRUPTED", "COMPLETED", "DIVERGED", "FAILED", "CANCELLED"]
 # States in which starting the run again does no work. A COMPLETED run may be continued with a
 # larger budget.
 SETTLED: tuple[State, ...] = ("COMPLETED", "DIVERGED")
@@ -224,8 +224,16 @@ class RunFiles:
 
 
 def read_status(directory: Path) -> dict[str, Any] | None:
-    """Return the contents of `status.json`; None if it does not exist."""
-    return read_json(directory / "status.json")
+    """Return the contents of `status.json`; None if it does not exist.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    path = directory / "status.json"
+    status = read_json(path, StatusFile)
+    if status is not None and not any(key in status for key, _ in PROGRESS_KEYS.values()):
+        raise UserError(f"{path}: damaged (no progress); restore it or move it away")
+    return status
 
 
 def step_of(status: Mapping[str, Any]) -> int:

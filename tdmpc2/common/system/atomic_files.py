@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
+import msgspec
+
 from tdmpc2.common.system.errors import UserError
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -72,18 +74,27 @@ def write_bytes(path: Path, content: bytes) -> None:
     write_atomic(path, lambda file: file.write(content))
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, content: Any = Any) -> Any:
     """Read a JSON file; return None if the file does not exist.
 
+    Args:
+        path: the file.
+        content: type of its content, e.g. a `TypedDict`; further keys are allowed and returned.
+
     Raises:
-        UserError: the file is not valid JSON.
+        UserError: the file cannot be read, is not valid JSON, or has another content.
     """
     try:
-        return json.loads(path.read_text())
+        value = json.loads(path.read_bytes())
+        msgspec.convert(value, content)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except ValueError as error:  # invalid UTF-8 or invalid JSON
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    # Invalid UTF-8, invalid JSON, another content, or thousands of nested brackets.
+    except (ValueError, msgspec.ValidationError, RecursionError) as error:
         raise UserError(f"{path}: damaged ({error}); restore it or move it away") from None
+    return value
 
 
 def remove_leftovers(*folders: Path) -> None:

@@ -32,8 +32,9 @@ from tqdm import tqdm
 
 from tdmpc2.common.run.lock import Lease, LeaseLostError
 from tdmpc2.common.run.resume_checks import RunResult
-from tdmpc2.common.run.run_files import RunFiles, State
+from tdmpc2.common.run.run_files import RunFiles
 from tdmpc2.common.run.sacred_tracker import Tracker
+from tdmpc2.common.run.schemas import State
 from tdmpc2.common.run.spec import CommonOptions
 from tdmpc2.common.system.errors import DivergedError, StoppedError
 from tdmpc2.common.training.callbacks import Callbacks
