@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from analysis.records.sources import PUBLISHED
-from tdmpc2.common.system.atomic_files import sha256_of
+from tdmpc2.common.system.archives import WITHOUT_NETWORK, unpack
+from tdmpc2.common.system.atomic_files import put_in_place, sha256_of
 from tdmpc2.common.system.cli import command, describe_fields, parse_options
 from tdmpc2.common.system.config_checks import Settings, setting
-from tdmpc2.common.system.download import download, put_in_place, unpack
+from tdmpc2.common.system.download import download
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.system.paths import cache_dir
 
@@ -74,7 +75,7 @@ def main(arguments: Sequence[str]) -> int:
             archive = options.archive
             if archive is None:
                 archive = folder.parent / "curves.zip"
-                download(options.url, archive, "released curves")
+                download(options.url, archive, title="released curves", advice=WITHOUT_NETWORK)
             elif not archive.is_file():
                 raise UserError(f"archive={archive}: no such file")
             unpack(archive, RESULTS, folder)

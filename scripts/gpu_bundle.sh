@@ -22,7 +22,7 @@ bundled=(
 # Packages that the offline machine must have, in any version.
 provided=(
     absl-py click cloudpickle etils fsspec h5py imageio lxml numpy packaging pandas pillow protobuf psutil
-    pyparsing requests rich safetensors scipy torch tqdm typing-extensions
+    pyparsing requests rich safetensors scipy torch tqdm typing-extensions urllib3
 )
 
 # Omitted dependencies, which no training run needs: mazes of dm_control.locomotion, and videos.

@@ -168,6 +168,8 @@ HOMES = {
     "submitit": ("sweeps/",),
     "psutil": ("tdmpc2/common/run/lock.py", "tdmpc2/common/replay/ram_budget.py"),
     "imageio_ffmpeg": ("tdmpc2/common/run/video.py",),
+    "requests": ("tdmpc2/common/system/download.py",),
+    "urllib3": ("tdmpc2/common/system/download.py",),
     "safetensors": ("tdmpc2/checkpoints/reading.py",),
     "matplotlib": ("analysis/",),
     "tensorboard": ("analysis/records/tensorboard_sacred.py",),

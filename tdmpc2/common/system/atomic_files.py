@@ -1,4 +1,4 @@
-"""Atomic file writes: after a crash, a kill or a full disk, the old or the new file is complete."""
+"""Atomic writes: after a crash, a kill or a full disk, the old or the new file is complete."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -72,6 +74,43 @@ def write_text(path: Path, text: str) -> None:
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file atomically."""
     write_atomic(path, lambda file: file.write(content))
+
+
+@contextmanager
+def put_in_place(target: Path, advice: str) -> Iterator[Path]:
+    """Yield an empty temporary folder that is renamed to `target` when the block ends.
+
+    After an error nothing is left behind. If another process has created `target` in the
+    meantime, that folder stays and the temporary one is removed.
+
+    Args:
+        target: the final folder.
+        advice: text for the error message, what to do if the folder cannot be written.
+
+    Raises:
+        UserError: the parent folder cannot be written.
+    """
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scratch = tempfile.TemporaryDirectory(
+            prefix=f".{target.name}.", suffix=".tmp", dir=target.parent
+        )
+    except OSError as error:
+        if full_disk(error):
+            raise
+        raise UserError(
+            f"{target.parent}: cannot be written ({error.strerror}); {advice}"
+        ) from None
+    with scratch:
+        # A subfolder, since only the owner may read the temporary folder itself.
+        folder = Path(scratch.name) / target.name
+        folder.mkdir()
+        yield folder
+        try:
+            folder.rename(target)
+        except OSError:
+            if not target.is_dir():
+                raise
 
 
 def read_json(path: Path, content: Any = Any) -> Any:
