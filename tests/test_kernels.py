@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -198,7 +199,38 @@ def test_built_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert library.stat().st_mtime_ns == built
     source.write_text('extern "C" int one() { return 2; }')
     assert native_build.build(source) != library
-    assert {path.suffix for path in library.parent.iterdir()} == {".so"}
+    assert {path.suffix for path in library.parent.iterdir()} == {".so", ".sha256"}
+
+
+@pytest.mark.parametrize("how", ["truncated", "changed", "no checksum", "writable", "of another"])
+def test_a_library_that_cannot_be_trusted_is_built_again(
+    how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    source = tmp_path / "one.cpp"
+    source.write_text('extern "C" int one() { return 1; }')
+    old = os.umask(0o002)  # the default of many systems
+    try:
+        library = native_build.build(source)
+        content, built = library.read_bytes(), library.stat().st_mtime_ns
+        assert native_build.build(source).stat().st_mtime_ns == built
+        if how == "truncated":
+            os.truncate(library, 1000)
+        elif how == "changed":
+            library.write_bytes(content[:-1] + b"x")
+        elif how == "no checksum":
+            library.with_suffix(".sha256").unlink()
+        elif how == "writable":
+            library.chmod(0o777)
+        elif os.getuid() == 0:
+            os.chown(library, 65534, 65534)
+        else:
+            pytest.skip("only root can give a file to another user")
+        rebuilt = native_build.build(source)
+    finally:
+        os.umask(old)
+    assert rebuilt.read_bytes() == content
+    assert (rebuilt.stat().st_uid, rebuilt.stat().st_mode & 0o777) == (os.getuid(), 0o755)
 
 
 def test_the_compilers_complaint_is_passed_on(
@@ -210,7 +242,7 @@ def test_the_compilers_complaint_is_passed_on(
     with pytest.raises(subprocess.CalledProcessError) as caught:
         native_build.build(source)
     assert "nonsense" in caught.value.stderr
-    assert not list((tmp_path / "tdmpc2-repro" / "native").iterdir())
+    assert not [path for path in (tmp_path / "tdmpc2-repro").rglob("*") if path.is_file()]
 
 
 def test_without_a_compiler_there_is_a_warning_and_no_kernel(

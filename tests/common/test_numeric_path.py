@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from tdmpc2.common.numerics import cpu as cpu_module
 from tdmpc2.common.numerics import numeric_path as path_module
 from tdmpc2.common.numerics import precision
 from tdmpc2.common.numerics.numeric_path import apply_numeric_path, choose_device, numeric_path
@@ -80,11 +81,39 @@ def test_a_change_is_refused_unless_allowed(tmp_path: Path) -> None:
     assert read_json(file)["threads"] == 2
 
 
-@pytest.mark.parametrize("key", ["torch", "cpu", "cpu_flags", "cpu_capability", "device", "gpu"])
+@pytest.mark.parametrize("key", ["torch", "cpu", "cpu_capability", "device", "gpu"])
 def test_another_machine_is_another_path(key: str, tmp_path: Path) -> None:
     file = tmp_path / "numeric.json"
     write_json(file, {**numeric_path(CPU, 1), key: "another"})
     with pytest.raises(UserError, match=f"{key} another → "):
+        apply(file)
+
+
+def test_only_instruction_sets_for_arithmetic_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new kernel or microcode changes flags of mitigations; another CPU, those of arithmetic."""
+    file = tmp_path / "numeric.json"
+    flags = ("avx", "avx2", "fma", "fpu", "md_clear", "sse2")
+    monkeypatch.setattr(cpu_module, "cpu_flags", lambda: flags)
+    path = apply(file)
+    assert path["instruction_sets"] == "avx avx2 fma sse2"
+    monkeypatch.setattr(cpu_module, "cpu_flags", lambda: (*flags[:4], "sse2", "ssbd"))
+    assert apply(file) == path
+    monkeypatch.setattr(cpu_module, "cpu_flags", lambda: ("avx", "avx512f", "fma", "sse2"))
+    with pytest.raises(UserError, match=r"instruction_sets -avx2 \+avx512f\)"):
+        apply(file)
+
+
+def test_a_numeric_path_of_0_4_0_has_a_hash_of_all_flags(tmp_path: Path) -> None:
+    file = tmp_path / "numeric.json"
+    path = numeric_path(CPU, 1)
+    old = {k: v for k, v in path.items() if k != "instruction_sets"}
+    write_json(file, {**old, "cpu_flags": cpu_module.cpu_flags_hash()})
+    assert apply(file) == path
+    assert read_json(file) == path
+    write_json(file, {**old, "cpu_flags": "another"})
+    with pytest.raises(UserError, match="cpu_flags another → None"):
         apply(file)
 
 

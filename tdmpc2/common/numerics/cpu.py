@@ -8,6 +8,12 @@ import os
 import platform
 from pathlib import Path
 
+# Beginnings of the names of instruction sets for arithmetic, on x86 and ARM.
+ARITHMETIC = (
+    *("mmx", "sse", "ssse", "avx", "fma", "f16c", "amx"),
+    *("asimd", "neon", "vfp", "sve", "bf16", "i8mm"),
+)
+
 
 @functools.cache
 def cpu_field(name: str) -> str:
@@ -33,8 +39,16 @@ def cpu_flags() -> tuple[str, ...]:
     return tuple(sorted((cpu_field("flags") or cpu_field("Features")).split()))
 
 
+def instruction_sets() -> str:
+    """Return the CPU's instruction sets for arithmetic, separated by blanks.
+
+    Other flags, such as those of mitigations, change with the kernel and the microcode.
+    """
+    return " ".join(flag for flag in cpu_flags() if flag.startswith(ARITHMETIC))
+
+
 def cpu_flags_hash() -> str:
-    """Return a short hash of the CPU's instruction sets."""
+    """Return a short hash of all flags of the CPU."""
     return hashlib.sha256(" ".join(cpu_flags()).encode()).hexdigest()[:12]
 
 

@@ -15,6 +15,7 @@ import torch
 from torch.utils import cpp_extension
 
 from tdmpc2.common.numerics.cpu import cpu_flags
+from tdmpc2.common.system.atomic_files import sha256_of, write_text
 from tdmpc2.common.system.paths import cache_dir
 
 HEADERS = Path(__file__).parents[2] / "kernels"  # folder of the shared header files
@@ -39,7 +40,7 @@ def build(source: Path) -> Path:
     """Return the shared library of a C++ file; compile it unless the cache contains it.
 
     The cache key covers the sources, the torch and compiler versions and the CPU's instruction
-    sets.
+    sets. A damaged library, and one that another user may have written, is compiled again.
 
     Raises:
         FileNotFoundError: there is no compiler.
@@ -52,15 +53,40 @@ def build(source: Path) -> Path:
     texts = [path.read_text() for path in (source, *headers)]
     facts = [*texts, torch.__version__, str(compiler_version()), *cpu_flags()]
     key = hashlib.sha256("\n".join([*facts, *_command(source, "")]).encode()).hexdigest()[:16]
-    folder = cache_dir() / "native"
+    folder = cache_dir() / f"native-{os.getuid()}"  # the cache may be shared
     library = folder / f"{source.stem}-{key}.so"
-    if not library.exists():
-        folder.mkdir(parents=True, exist_ok=True)
+    if not _is_intact(library):
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            target = os.path.join(scratch, library.name)
-            subprocess.run(_command(source, target), capture_output=True, text=True, check=True)
+            target = Path(scratch) / library.name
+            command = _command(source, str(target))
+            subprocess.run(command, capture_output=True, text=True, check=True)
+            target.chmod(0o755)
+            with open(target, "rb") as file:
+                os.fsync(file.fileno())
+            # The checksum comes first: without its library it is not used.
+            write_text(_checksum_file(library), sha256_of(target) + "\n")
             os.replace(target, library)
     return library
+
+
+def _checksum_file(library: Path) -> Path:
+    return library.with_suffix(".sha256")
+
+
+def _is_intact(library: Path) -> bool:
+    """Return whether the cache holds a library, whole, that only this user or root can write.
+
+    A truncated library would end the process when it is used, and one of another user would run
+    that user's code.
+    """
+    try:
+        stat, recorded = library.stat(), _checksum_file(library).read_text().strip()
+    except (OSError, ValueError):
+        return False
+    if stat.st_uid not in (os.getuid(), 0) or stat.st_mode & 0o022:
+        return False
+    return sha256_of(library) == recorded
 
 
 def load(source: Path) -> bool:

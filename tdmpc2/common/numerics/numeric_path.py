@@ -21,7 +21,13 @@ import torch
 
 from tdmpc2.common.numerics import native_build
 from tdmpc2.common.numerics.compile import use_own_cache
-from tdmpc2.common.numerics.cpu import cpu_field, cpu_flags, cpu_flags_hash, cpu_model
+from tdmpc2.common.numerics.cpu import (
+    cpu_field,
+    cpu_flags,
+    cpu_flags_hash,
+    cpu_model,
+    instruction_sets,
+)
 from tdmpc2.common.numerics.precision import lacks_bf16
 from tdmpc2.common.system.atomic_files import read_json, write_json
 from tdmpc2.common.system.errors import UserError
@@ -84,7 +90,7 @@ def numeric_path(
         "device": device.type,
         "torch": torch.__version__,
         "cpu": cpu_model(),
-        "cpu_flags": cpu_flags_hash(),
+        "instruction_sets": instruction_sets(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": threads or torch.get_num_threads(),
         "matmul_precision": matmul_precision(device),
@@ -111,6 +117,15 @@ def numeric_path(
     if split is not None:
         path["split"] = split
     return path
+
+
+def _change(key: str, before: Any, now: Any) -> str:
+    """Describe a change of the numeric path; of the instruction sets, only those that differ."""
+    if key == "instruction_sets" and before and now:
+        lost = [f"-{name}" for name in before.split() if name not in now.split()]
+        new = [f"+{name}" for name in now.split() if name not in before.split()]
+        return f"{key} {' '.join(lost + new)}"
+    return f"{key} {before} → {now}"
 
 
 def matmul_precision(device: torch.device) -> str:
@@ -206,10 +221,15 @@ def apply_numeric_path(
     Raises:
         UserError: the numeric path differs from the recorded one, and `allow_change` is False.
     """
-    recorded = read_json(file, dict[str, Any])
+    saved = read_json(file, dict[str, Any])
+    recorded = None if saved is None else dict(saved)
     if recorded is not None:
         if "pack" in recorded:  # name of `seed_batch` up to version 0.4.0
             recorded["seed_batch"] = recorded.pop("pack")
+        # Up to version 0.4.0 a hash of all flags, so that nothing is known if one has changed.
+        if recorded.get("cpu_flags") == cpu_flags_hash():
+            del recorded["cpu_flags"]
+            recorded["instruction_sets"] = instruction_sets()
         threads = recorded.get("threads") if threads is None else threads
         compiled = bool(recorded.get("compile")) if compiled is None else compiled
     path = numeric_path(
@@ -223,14 +243,14 @@ def apply_numeric_path(
     )
     if recorded is not None and recorded != path:
         names = sorted(k for k in recorded | path if recorded.get(k) != path.get(k))
-        changes = ", ".join(f"{k} {recorded.get(k)} → {path.get(k)}" for k in names)
+        changes = ", ".join(_change(k, recorded.get(k), path.get(k)) for k in names)
         if not allow_change:
             raise UserError(
                 f"{file.parent}: the numeric path has changed ({changes}), so results would not be "
                 "bit-exact; resume with the recorded settings, or use allow_numeric_change=true"
             )
     set_up_torch(path)
-    if recorded != path:
+    if saved != path:
         write_json(file, path)
     return path
 
