@@ -69,6 +69,11 @@ def main(arguments: Sequence[str]) -> int:
     options = parse_options(arguments, FetchOptions)
     target = options.out or default_folder()
     if target.exists():
+        if digest(target)[0] == 0:
+            raise UserError(
+                f"{target}: exists, but contains no curves (<method>/<task>.csv); move it away, or "
+                "name another folder with out="
+            )
         print(f"{target} exists already; remove it to download it again", file=sys.stderr)
     else:
         with put_in_place(target, "name another folder with out=") as folder:

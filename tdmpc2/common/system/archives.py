@@ -8,10 +8,13 @@ import zlib
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
+from tdmpc2.common.system.atomic_files import full_disk
 from tdmpc2.common.system.errors import UserError
 
 WITHOUT_NETWORK = "download it on another machine and give the file with archive="
 """Advice for errors when an archive cannot be downloaded."""
+MOST_GROWTH = 100
+"""Largest ratio of the sizes after and before unpacking; text grows tenfold at most."""
 _BLOCK = 1 << 20
 
 
@@ -24,8 +27,9 @@ def unpack(file: Path, top: str, to: Path) -> None:
         to: folder to extract to; it receives the contents of `top`.
 
     Raises:
-        UserError: the archive is damaged, has no such folder, or has a member whose path leads
-            outside the archive's folder.
+        UserError: the archive is damaged, has no such folder, would become more than
+            `MOST_GROWTH` times as large, or has a member that cannot be written, e.g. because its
+            path leads outside the archive's folder.
     """
     parts = PurePosixPath(top).parts
     try:
@@ -36,13 +40,24 @@ def unpack(file: Path, top: str, to: Path) -> None:
             inside = [m for m in members if _below(PurePosixPath(m.filename), parts)]
             if not inside:
                 raise UserError(f"{file}: contains no folder '{top}'")
+            size = sum(member.file_size for member in inside)  # `open` reads no more than that
+            if size > MOST_GROWTH * file.stat().st_size:
+                raise UserError(
+                    f"{file}: would become {size / 1e9:.1f} GB, which no such archive does; "
+                    "download it again"
+                )
             for member in inside:
                 path = to.joinpath(*PurePosixPath(member.filename).parts[len(parts) :])
                 path.parent.mkdir(parents=True, exist_ok=True)
-                with archive.open(member) as source, open(path, "wb") as out:
+                with archive.open(member) as source, open(path, "xb") as out:
                     shutil.copyfileobj(source, out, _BLOCK)
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise UserError(f"{file}: damaged archive ({error}); download it again") from None
+    except OSError as error:  # two members of one path, a name that is too long
+        if full_disk(error):
+            raise
+        reason = f"{error.strerror}: {error.filename}"
+        raise UserError(f"{file}: cannot be unpacked ({reason}); download it again") from None
 
 
 def _below(path: PurePosixPath, parts: tuple[str, ...]) -> bool:

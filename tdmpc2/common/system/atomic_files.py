@@ -9,7 +9,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -90,6 +90,7 @@ def put_in_place(target: Path, advice: str) -> Iterator[Path]:
     Raises:
         UserError: the parent folder cannot be written.
     """
+    created = [folder for folder in target.parents if not os.path.lexists(folder)]
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         scratch = tempfile.TemporaryDirectory(
@@ -101,16 +102,22 @@ def put_in_place(target: Path, advice: str) -> Iterator[Path]:
         raise UserError(
             f"{target.parent}: cannot be written ({error.strerror}); {advice}"
         ) from None
-    with scratch:
-        # A subfolder, since only the owner may read the temporary folder itself.
-        folder = Path(scratch.name) / target.name
-        folder.mkdir()
-        yield folder
-        try:
-            folder.rename(target)
-        except OSError:
-            if not target.is_dir():
-                raise
+    try:
+        with scratch:
+            # A subfolder, since only the owner may read the temporary folder itself.
+            folder = Path(scratch.name) / target.name
+            folder.mkdir()
+            yield folder
+            try:
+                folder.rename(target)
+            except OSError:
+                if not target.is_dir():
+                    raise
+    except BaseException:
+        with suppress(OSError):  # other processes may use these folders by now
+            for folder in created:
+                folder.rmdir()
+        raise
 
 
 def read_json(path: Path, content: Any = Any) -> Any:
