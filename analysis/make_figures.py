@@ -13,16 +13,16 @@ from pathlib import Path
 from analysis.figures.figure_specs import REPS, Catalog, FigureSpec, with_reps
 from analysis.figures.output import problem_table, write_figure, write_table, write_texts
 from analysis.figures.page import command_card, paper_style
-from analysis.figures.registry import PLOTS, shipped_catalog
-from analysis.figures.styles import Shown
-from analysis.records.load import RUNS_SOURCE, Records
+from analysis.figures.registry import PLOTS, select, shipped_catalog
+from analysis.records.evaluations import NUM_UPDATES
+from analysis.records.load import Records
 from analysis.records.problems import Problem
 from analysis.records.source_options import (
     SHOWN_PROBLEMS,
     load_sources,
     report,
 )
-from analysis.stats.audit import audit, sensitivity, summary
+from analysis.stats.audit import audit_all, sensitivity, summary
 from analysis.stats.ragged_curves import Rule, ScoreCurves, ScoreOptions, get_rule
 from tdmpc2.common.numerics.cpu import usable_cores
 from tdmpc2.common.system.cli import command, describe_fields, parse_options
@@ -178,21 +178,9 @@ def _each(specs: Sequence[FigureSpec], share: Share, jobs: int) -> Iterator[Draw
 
 def _draw(spec: FigureSpec, share: Share) -> Drawn:
     """Draw one figure and write its files."""
-    records, rule, catalog, out_dir = share.records, share.rule, share.catalog, share.out_dir
-    selected = records.select(
-        sources=spec.sources,
-        methods=spec.methods,
-        variants=spec.variants,
-        sizes=spec.sizes,
-        obs=spec.obs,
-        tasks=spec.tasks or tuple({task for group in spec.groups for task in group.tasks}),
-    )
-    if spec.only_ours:
-        ours = selected.runs.loc[selected.runs["source"] == RUNS_SOURCE, "task"].unique().tolist()
-        selected = selected.select(tasks=ours) if ours else selected.select(sources=["none"])
+    out_dir = share.out_dir
+    shown = select(spec, share.records, share.rule, share.catalog, share.embeddings)
     paths: list[Path] = []
-    curves = ScoreCurves(selected)
-    shown = Shown(spec, selected, curves, rule, catalog, share.embeddings)
     with paper_style():
         drawing = PLOTS[spec.plot](shown)
         if drawing.pages:
@@ -212,10 +200,7 @@ def _draw(spec: FigureSpec, share: Share) -> Drawn:
 def _write_audit(records: Records, rule: Rule, catalog: Catalog, out_dir: Path) -> None:
     """Write `audit.csv` and `sensitivity.csv`, and print a summary on stderr."""
     curves = ScoreCurves(records)
-    if len(records.multitask):
-        text = f"{records.multitask.summary()}: shown in separate figures, not audited"
-        print(f"audit: {text}", file=sys.stderr)
-    findings = audit(curves, rule)
+    findings = audit_all([curves, ScoreCurves(records, NUM_UPDATES)], rule)
     write_table(out_dir / "audit.csv", findings)
     write_table(out_dir / "sensitivity.csv", sensitivity(curves, list(catalog.groups.values())))
     for name in ("audit", "sensitivity"):
