@@ -2,33 +2,24 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-import pandas as pd
-
+from ablations.claims import MARGIN, OPEN
 from ablations.specs import ABLATIONS, read_specs
-from ablations.studies import Study, StudyResult, find_studies, look, rows_of
-from ablations.tables import numbers_of, text_of, texts_of
-from ablations.verdicts import MARGIN, OPEN
-from analysis.figures.effect_plots import Panel, effect_bars, effect_curves
-from analysis.figures.figure_specs import REPS, FigureSpec, with_reps
-from analysis.figures.output import write_figure, write_table, write_texts
-from analysis.figures.page import paper_style
-from analysis.figures.registry import shipped_catalog
-from analysis.figures.styles import Shown
-from analysis.records.load import RUNS_SOURCE, SERIES, Records
 from analysis.records.source_options import load_sources, report
-from analysis.stats.ablation_effects import task_table
-from analysis.stats.ragged_curves import ScoreCurves, ScoreOptions, get_rule
+from analysis.records.sources import RUNS_SOURCE
+from analysis.stats.rules import ScoreOptions, get_rule
 from tdmpc2.common.system import cli
-from tdmpc2.common.system.config_checks import POINTS, STEPS, setting
+from tdmpc2.common.system.config_checks import POINTS, REPS, STEPS, setting
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.system.paths import project_root
+
+if TYPE_CHECKING:
+    from analysis.records.load import Records
 
 
 @dataclass(frozen=True)
@@ -95,16 +86,21 @@ def main(arguments: Sequence[str]) -> int:
     options = cli.parse_options(arguments, ReportOptions)
     margin, base = options.margin, options.base
     known = (*ABLATIONS, *(read_specs(options.spec) if options.spec is not None else ()))
+    rule = get_rule(options.rule)
+    from ablations.report_files import shown_runs, write_report
+    from ablations.studies import find_studies, look
+    from ablations.tables import text_of
+
     records = load_sources(options).select(sources=[RUNS_SOURCE], methods=["tdmpc2"])
     report(records.problems)
     studies = find_studies(records.runs, base, known)
     if not studies:
         raise UserError(_nothing(records, base))
-    shown = _shown(records, studies, options)
+    shown = shown_runs(records, studies, rule, options.reps)
     how = (shown.curves, shown.rule, shown.bootstrap)
     findings = [look(study, *how, at=options.env_steps, margin=margin) for study in studies]
     print(text_of(findings, margin))
-    _write(options.out or _out_dir(base), findings, shown, base)
+    write_report(options.out or _out_dir(base), findings, shown, base)
     return 0 if any(finding.effect for finding in findings) else 1
 
 
@@ -120,65 +116,6 @@ def _nothing(records: Records, base: str) -> str:
     if base not in variants:
         return f"no runs of the variant '{base}' (available: {', '.join(variants)}); set base="
     return f"no runs of an ablation of '{base}'; train some with python ablations/run.py"
-
-
-def _shown(records: Records, studies: Sequence[Study], options: ReportOptions) -> Shown:
-    """Select the runs that are compared, and the settings of the figures."""
-    catalog = shipped_catalog()
-    if options.reps is not None:
-        catalog = with_reps(catalog, options.reps)
-    series = {one for study in studies for one in (study.base, study.variant)}
-    mask = [tuple(map(str, key)) in series for key in records.runs[SERIES].to_numpy()]
-    records = dataclasses.replace(records, runs=records.runs.loc[mask])
-    rule = get_rule(options.rule)
-    spec = FigureSpec("ablations", "aggregate_curve", "ablations")
-    return Shown(spec, records, ScoreCurves(records), rule, catalog)
-
-
-def panels_of(findings: Sequence[StudyResult], curves: ScoreCurves) -> list[Panel]:
-    """Build one figure panel per factor, base and set of compared tasks."""
-    groups: dict[tuple[Any, ...], list[StudyResult]] = {}
-    for finding in findings:
-        if finding.effect is not None:
-            key = (finding.study.ablation.factor, finding.study.base, finding.effect.tasks)
-            groups.setdefault(key, []).append(finding)
-    return [
-        Panel(
-            factor,
-            {f.study.ablation.variant: f.effect for f in members if f.effect is not None},
-            {
-                "": rows_of(curves, base),
-                **{f.study.ablation.variant: rows_of(curves, f.study.variant) for f in members},
-            },
-        )
-        for (factor, base, _), members in groups.items()
-    ]
-
-
-def _write(out: Path, findings: Sequence[StudyResult], shown: Shown, base: str) -> None:
-    """Write tables and figures, and print their folder."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        paths = [out / "ablations.csv", out / "ablation_tasks.csv"]
-        write_table(paths[0], numbers_of(findings))
-        tables = [
-            task_table(f.effect).assign(ablation=f.study.ablation.variant)
-            for f in findings
-            if f.effect is not None
-        ]
-        if tables:
-            write_table(paths[1], pd.concat(tables, ignore_index=True))
-        paths += write_texts(out / "ablations", texts_of(findings))
-        panels = panels_of(findings, shown.curves)
-        if panels:
-            with paper_style():
-                figure, numbers = effect_curves(panels, shown, base)
-                paths += write_figure(out / "curves", [figure])
-                paths += write_figure(out / "bars", [effect_bars(panels, shown, base)])
-            write_table(out / "curves.csv", numbers)
-    except OSError as error:
-        raise UserError(f"cannot write to out={out}: {error}") from error
-    print(f"\nwrote {len(paths)} files to {out}", file=sys.stderr)
 
 
 if __name__ == "__main__":

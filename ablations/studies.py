@@ -9,13 +9,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ablations.claims import MARGIN, OPEN, ClaimVerdict
 from ablations.specs import FACTORS, Ablation, find
-from ablations.verdicts import MARGIN, OPEN, ClaimVerdict, judge, seeds_needed
+from ablations.verdicts import judge, seeds_needed
 from analysis.figures.styles import of_series
 from analysis.records.load import SERIES
 from analysis.stats.ablation_effects import Effect, effect_of
 from analysis.stats.bootstrap import Bootstrap
-from analysis.stats.ragged_curves import Rule, ScoreCurves
+from analysis.stats.ragged_curves import ScoreCurves
+from analysis.stats.rules import Rule
 from analysis.stats.selection import Series
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.config import TDMPC2Config

@@ -9,8 +9,8 @@ from typing import Any
 import pandas as pd
 from tabulate import tabulate
 
+from ablations.claims import OPEN
 from ablations.studies import StudyResult
-from ablations.verdicts import OPEN
 from analysis.stats.aggregate import COVERAGE_NOTE
 from analysis.stats.bootstrap import Interval
 from analysis.stats.equivalence import MOST_SEEDS

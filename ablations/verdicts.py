@@ -11,19 +11,11 @@ difference of zero.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 
+from ablations.claims import MARGIN, OPEN, ClaimVerdict, Expected
 from analysis.stats.equivalence import MOST_SEEDS, Difference, difference, mean_difference
-
-Expected = Literal["lower", "same"]
-ClaimVerdict = Literal[
-    "supported", "contradicted", "lower", "higher", "no difference", "not enough seeds"
-]
-OPEN: ClaimVerdict = "not enough seeds"
-MARGIN = 5.0
-"""Default margin in points: a smaller difference counts as no difference."""
 
 Pair = tuple[np.ndarray, np.ndarray]
 """Final scores of variant and default on one task, in points, `(num_seeds,)` each."""

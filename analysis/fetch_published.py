@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from analysis.records.load import PUBLISHED, load_curves
-from tdmpc2.common.system.atomic_files import sha256_of
+from analysis.records.sources import PUBLISHED
+from tdmpc2.common.system.archives import WITHOUT_NETWORK, unpack
+from tdmpc2.common.system.atomic_files import put_in_place, sha256_of
 from tdmpc2.common.system.cli import command, describe_fields, parse_options
 from tdmpc2.common.system.config_checks import Settings, setting
-from tdmpc2.common.system.download import download, put_in_place, unpack
+from tdmpc2.common.system.download import download
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.system.paths import cache_dir
 
@@ -74,10 +75,12 @@ def main(arguments: Sequence[str]) -> int:
             archive = options.archive
             if archive is None:
                 archive = folder.parent / "curves.zip"
-                download(options.url, archive, "released curves")
+                download(options.url, archive, title="released curves", advice=WITHOUT_NETWORK)
             elif not archive.is_file():
                 raise UserError(f"archive={archive}: no such file")
             unpack(archive, RESULTS, folder)
+            from analysis.records.load import load_curves  # here, because it imports pandas
+
             records = load_curves(folder, PUBLISHED)
             if records.table.empty:
                 raise UserError(f"{archive}: contains no curves in {RESULTS}")

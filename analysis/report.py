@@ -9,14 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from analysis.figures.figure_specs import REPS, with_reps
-from analysis.figures.registry import shipped_catalog
-from analysis.html_report.data import report_data
 from analysis.records.source_options import load_sources, report
-from analysis.stats.ragged_curves import ScoreOptions, get_rule
+from analysis.stats.rules import ScoreOptions, get_rule
 from tdmpc2.common.system.atomic_files import write_atomic
 from tdmpc2.common.system.cli import command, describe_fields, parse_options
-from tdmpc2.common.system.config_checks import setting
+from tdmpc2.common.system.config_checks import REPS, setting
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.system.paths import project_root
 
@@ -64,6 +61,10 @@ def main(arguments: Sequence[str]) -> int:
     if out.is_dir():
         raise UserError(f"out={out} is a folder; name a file, such as out={out / 'report.html'}")
     rule = get_rule(options.rule)
+    from analysis.figures.figure_specs import with_reps
+    from analysis.figures.registry import shipped_catalog
+    from analysis.html_report.data import report_data
+
     catalog = with_reps(shipped_catalog(), options.reps)
     records = load_sources(options, multitask=True, released=True)
     data, problems = report_data(records, catalog, rule)

@@ -6,35 +6,26 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pandas as pd
-
-from analysis.figures.output import write_table, write_texts
-from analysis.figures.registry import shipped_catalog
-from analysis.figures.scaling_plots import paper_scores, scaling_spec
-from analysis.records.evaluations import NUM_UPDATES
-from analysis.records.load import Records
 from analysis.records.source_options import load_sources, report
-from analysis.stats.against_published import (
+from analysis.stats.margins import (
     DOMAIN_MARGINS,
+    NOT_JUDGED,
     OPEN,
     OTHER_MARGIN,
-    TASK_MARGIN,
-    compare_domains,
-    compare_tasks,
-)
-from analysis.stats.equivalence_tables import domain_texts, shown, task_texts
-from analysis.stats.multitask_claims import (
-    NOT_JUDGED,
     PAPER_UPDATES,
-    agent_texts,
-    claims_text,
-    compare_agents,
+    TASK_MARGIN,
 )
-from analysis.stats.ragged_curves import Rule, ScoreCurves, ScoreOptions, get_rule
+from analysis.stats.rules import Rule, ScoreOptions, get_rule
 from tdmpc2.common.system.cli import command, describe_fields, parse_options
 from tdmpc2.common.system.config_checks import POINTS, setting
 from tdmpc2.common.system.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from analysis.records.load import Records
 
 
 @dataclass(frozen=True)
@@ -96,10 +87,16 @@ def main(arguments: Sequence[str]) -> int:
         UserError: If an argument is unknown, a folder is missing, or there is nothing to compare.
     """
     options = parse_options(arguments, ReproduceOptions)
+    rule = get_rule(options.rule)
+    from analysis.stats.against_published import compare_domains, compare_tasks
+    from analysis.stats.equivalence_tables import domain_texts, shown, task_texts
+    from analysis.stats.multitask_claims import agent_texts, claims_text
+    from analysis.stats.ragged_curves import ScoreCurves
+
     records = load_sources(options, multitask=True)
     report(records.problems)
     methods = options.methods.split(",") if options.methods is not None else ()
-    records, rule = records.select(methods=methods), get_rule(options.rule)
+    records = records.select(methods=methods)
     tasks = compare_tasks(ScoreCurves(records), rule, options.variant, options.margin)
     agents = _compare_agents(records, rule, options)
     if tasks.empty and not agents["num_ours"].any():
@@ -126,6 +123,12 @@ def _compare_agents(records: Records, rule: Rule, options: ReproduceOptions) -> 
 
     Scores without a run are only listed if no option excludes runs.
     """
+    from analysis.figures.registry import shipped_catalog
+    from analysis.figures.scaling_plots import paper_scores, scaling_spec
+    from analysis.records.evaluations import NUM_UPDATES
+    from analysis.stats.multitask_claims import compare_agents
+    from analysis.stats.ragged_curves import ScoreCurves
+
     margin = options.domain_margin or DOMAIN_MARGINS["tdmpc2"]
     scores = paper_scores(scaling_spec(shipped_catalog()))
     curves = ScoreCurves(records, NUM_UPDATES)
@@ -149,6 +152,8 @@ def _nothing(options: ReproduceOptions) -> str:
 
 def _write(out: Path, tables: Mapping[str, tuple[pd.DataFrame, pd.DataFrame]]) -> None:
     """Write each table as numbers and as text."""
+    from analysis.figures.output import write_table, write_texts
+
     try:
         out.mkdir(parents=True, exist_ok=True)
         for name, (numbers, texts) in tables.items():

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from baselines.dreamerv3.config import DreamerV3Config
-    from baselines.sac import SACConfig
+    from baselines.sac_config import SACConfig
     from baselines.tdmpc.config import TDMPCConfig
 
 

@@ -19,18 +19,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from analysis.records.load import Records, load, load_curves
-from analysis.stats.aggregate import reference_interval
-from analysis.stats.bootstrap import STATISTICS, Bootstrap, interval, resamples
-from analysis.stats.ragged_curves import ScoreCurves
 from tdmpc2.common.system import cli
 from tdmpc2.common.system.atomic_files import write_json
 from tdmpc2.common.system.config_checks import REQUIRED, Settings, setting
 from tdmpc2.common.system.paths import project_root
+
+if TYPE_CHECKING:
+    from analysis.records.load import Records
 
 EVAL_HEADER = (
     "env_step,agent_step,episode_return,episode_return_sd,episode_success,"
@@ -55,6 +52,8 @@ class Options(Settings):
 def main(arguments: Sequence[str]) -> int:
     """Measure everything, print a table, and return the exit code."""
     options = cli.parse_options(arguments, Options)
+    from analysis.records.load import load, load_curves
+
     rows: dict[str, Any] = {}
     published = load_curves(options.published, "published").select(obs="state")
     with tempfile.TemporaryDirectory() as scratch:
@@ -74,6 +73,10 @@ def main(arguments: Sequence[str]) -> int:
 
 def write_runs(runs: Path, published: Records) -> None:
     """Write a run directory for each published run, with training metrics of the usual length."""
+    import numpy as np
+
+    from analysis.stats.ragged_curves import ScoreCurves
+
     curves = ScoreCurves(published)
     steps = np.linspace(0, 1, TRAIN_ROWS)
     training = "".join(f"{int(4e6 * s)},0,0,0,{1 / (1 + s):.8g},{s:.8g},{s:.8g}\n" for s in steps)
@@ -98,6 +101,11 @@ def bootstrap_times(options: Options) -> dict[str, float]:
 
     The times include the tables of resamples.
     """
+    import numpy as np
+
+    from analysis.stats.aggregate import reference_interval
+    from analysis.stats.bootstrap import STATISTICS, Bootstrap, interval, resamples
+
     scores = np.random.default_rng(0).integers(0, 11, (3, 104)) / 10
     runs, strata = scores.T.reshape(-1, 1), np.repeat(np.arange(104), 3)
     rows = {}

@@ -24,22 +24,21 @@ import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 # Allows imports if the project is not installed; this file's folder stays first.
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
-import torch
-from gpu_sections.report import Report, Settings, SkippedError
-
-from tdmpc2.common.numerics.numeric_path import choose_device
-from tdmpc2.common.run.provenance import git_commit
+from tdmpc2.common.run.source_version import git_commit
 from tdmpc2.common.system import cli
 from tdmpc2.common.system.atomic_files import read_json, write_atomic, write_json
 from tdmpc2.common.system.config_checks import Settings as Declared
 from tdmpc2.common.system.config_checks import setting
 from tdmpc2.common.system.errors import UserError, did_you_mean
 from tdmpc2.common.system.paths import project_root
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -97,6 +96,8 @@ def main(arguments: Sequence[str]) -> int:
     options = cli.parse_options(arguments, Options)
     names = chosen_sections(options.sections)
     limits = time_limits(options.limits)
+    from tdmpc2.common.numerics.numeric_path import choose_device
+
     device = choose_device(options.device)
     key = facts_of(device, options.small)
     print(", ".join(f"{name} {value}" for name, value in key.items()), flush=True)
@@ -152,6 +153,8 @@ def time_limits(text: str) -> dict[str, float]:
 
 def facts_of(device: torch.device, small: bool) -> dict[str, Any]:
     """Return the facts on which the validity of an earlier result depends."""
+    import torch
+
     on_gpu = device.type == "cuda"
     return {
         "device": torch.cuda.get_device_name(device) if on_gpu else "cpu",
@@ -267,6 +270,9 @@ def close(name: str, late: bool, code: int, seconds: float, out: Path) -> None:
 
 def run_section(name: str, case: Mapping[str, Any]) -> int:
     """Run one section in this process and return the exit code."""
+    import torch
+    from gpu_sections.report import Report, Settings, SkippedError
+
     out = Path(case["out"])
     report = Report(result_path(out, name), name, case["key"])
     report.write("running")

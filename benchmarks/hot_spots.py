@@ -9,14 +9,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
-from speed import Bench, fill, settings_of
-from torch.profiler import ProfilerActivity, profile
+from speed import settings_of
 
 from tdmpc2.common.system import cli
 from tdmpc2.common.system.config_checks import REPETITIONS, THREADS, Settings, setting
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,8 @@ def table(function: Callable[[], object], device: torch.device, options: Options
         device: device it runs on.
         options: options of the command.
     """
+    from torch.profiler import ProfilerActivity, profile
+
     activities = [ProfilerActivity.CPU]
     if device.type == "cuda":
         activities.append(ProfilerActivity.CUDA)
@@ -75,6 +78,9 @@ def main(arguments: Sequence[str]) -> int:
         **{k: getattr(options, k) for k in ("device", "compile")},
         "replay_rows": 20_000,
     }
+    import torch
+    from measuring import Bench, fill
+
     # Shows the kernels of compiled functions by name, at the cost of compiling them again.
     torch._inductor.config.cpp.enable_kernel_profile = True
     bench = Bench(case)

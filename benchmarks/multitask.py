@@ -16,16 +16,8 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-import torch
-from speed import Stopwatch
-
-from tdmpc2 import acceleration
-from tdmpc2.agent import TDMPC2
-from tdmpc2.common.numerics.distributed import World
-from tdmpc2.common.numerics.numeric_path import choose_device, numeric_path, set_up_torch
 from tdmpc2.common.system import cli
 from tdmpc2.common.system.atomic_files import write_json
 from tdmpc2.common.system.config_checks import (
@@ -37,12 +29,10 @@ from tdmpc2.common.system.config_checks import (
     setting,
 )
 from tdmpc2.common.system.errors import UserError
-from tdmpc2.data.dataset import Dataset
-from tdmpc2.data.offline_replay import OfflineReplay
-from tdmpc2.data.writer import DatasetWriter
-from tdmpc2.envs.multitask import get_task_set, multitask_spec
-from tdmpc2.runners.registry import make_config
-from tdmpc2.sharded_update import SplitUpdate
+from tdmpc2.envs.task_sets import get_task_set
+
+if TYPE_CHECKING:
+    from tdmpc2.data.offline_replay import OfflineReplay
 
 COLUMNS = (
     "| size | parameters | update s | updates/s | plan ms | memory GB | sample ms | mapped/arrays |"
@@ -74,6 +64,10 @@ def make_dataset(folder: Path, tasks: str, episodes: int) -> None:
         tasks: the task set.
         episodes: episodes of each task.
     """
+    import numpy as np
+
+    from tdmpc2.data.writer import DatasetWriter
+
     _, members = get_task_set(tasks)
     rng = np.random.default_rng(0)
     with DatasetWriter(folder, None, members, plan={}, shard_mb=256) as writer:
@@ -92,6 +86,8 @@ def make_dataset(folder: Path, tasks: str, episodes: int) -> None:
 
 def in_arrays(replay: OfflineReplay) -> None:
     """Load all shards of a replay buffer into arrays."""
+    import numpy as np
+
     replay._sources = [s._replace(rows=np.array(s.rows)) for s in replay._sources]
 
 
@@ -103,6 +99,20 @@ def measure(options: Options, size: str, folder: Path) -> dict[str, Any]:
         size: model size.
         folder: folder of the dataset.
     """
+    import numpy as np
+    import torch
+    from measuring import Stopwatch
+
+    from tdmpc2 import acceleration
+    from tdmpc2.agent import TDMPC2
+    from tdmpc2.common.numerics.distributed import World
+    from tdmpc2.common.numerics.numeric_path import choose_device, numeric_path, set_up_torch
+    from tdmpc2.data.dataset import Dataset
+    from tdmpc2.data.offline_replay import OfflineReplay
+    from tdmpc2.envs.multitask import multitask_spec
+    from tdmpc2.runners.registry import make_config
+    from tdmpc2.sharded_update import SplitUpdate
+
     device = choose_device(options.device)
     path = numeric_path(
         device, options.threads, compiled=options.compile, precision=options.precision

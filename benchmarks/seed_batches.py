@@ -14,23 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from speed import Stopwatch, fill
-
-from sweeps.planning.grid import SMOKE
-from tdmpc2 import acceleration
-from tdmpc2.agent import TDMPC2
-from tdmpc2.common.numerics.numeric_path import choose_device, numeric_path, set_up_torch
 from tdmpc2.common.system import cli
 from tdmpc2.common.system.atomic_files import write_json
 from tdmpc2.common.system.config_checks import REPETITIONS, THREADS, Settings, setting
-from tdmpc2.common.training.loop_requests import Act
-from tdmpc2.config import TDMPC2Config
-from tdmpc2.envs.factory import make_env
-from tdmpc2.envs.tasks import get_task
-from tdmpc2.runners.setup import env_spec, make_replay
-from tdmpc2.seed_batch import SeedBatch
 
 COLUMNS = "| task | size | seeds | plan ms | alone | ratio | update ms | alone | ratio | first s |"
 
@@ -57,6 +43,20 @@ def measure(options: Options, size: str, seeds: int) -> dict[str, Any]:
         size: model size.
         seeds: number of seeds in the batch.
     """
+    import numpy as np
+    from measuring import Stopwatch, fill
+
+    from sweeps.planning.grid import SMOKE
+    from tdmpc2 import acceleration
+    from tdmpc2.agent import TDMPC2
+    from tdmpc2.common.numerics.numeric_path import choose_device, numeric_path, set_up_torch
+    from tdmpc2.common.training.loop_requests import Act
+    from tdmpc2.config import TDMPC2Config
+    from tdmpc2.envs.factory import make_env
+    from tdmpc2.envs.tasks import get_task
+    from tdmpc2.runners.setup import env_spec, make_replay
+    from tdmpc2.seed_batch import SeedBatch
+
     device = choose_device(options.device)
     path = numeric_path(device, options.threads, compiled=options.compile)
     set_up_torch(path)
@@ -110,6 +110,8 @@ def measure(options: Options, size: str, seeds: int) -> dict[str, Any]:
 def main(arguments: Sequence[str]) -> int:
     """Run the command and return its exit code."""
     options = cli.parse_options(arguments, Options)
+    import torch
+
     print(COLUMNS + "\n|" + "---|" * (COLUMNS.count("|") - 1), flush=True)
     rows = []
     for size in options.model_sizes.split(","):

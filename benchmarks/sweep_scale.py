@@ -17,7 +17,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sweeps.execution import slurm
 from sweeps.planning.request import parse_request
 from sweeps.tracking.sweep_folder import SweepFolder, write_submission
 from tdmpc2.common.system import cli
@@ -74,6 +73,8 @@ def make_directories(arguments: Sequence[str], runs: Path) -> int:
 def main(arguments: Sequence[str]) -> int:
     """Run the command and return its exit code."""
     options = cli.parse_options(arguments, Options)
+    from sweeps.execution import slurm
+
     sweep = [f"suite={options.suite}", f"seeds={options.seeds}", f"assets={options.assets}"]
     seconds: dict[str, list[float]] = {}
     folder = Path(tempfile.mkdtemp(prefix="sweep-scale-"))

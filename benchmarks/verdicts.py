@@ -8,12 +8,12 @@ shows the error rates of the stratified bootstrap's intervals.
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
-import numpy as np
 from tabulate import tabulate
 
-from ablations.verdicts import MARGIN, OPEN, error_rates
-from analysis.stats.bootstrap import Bootstrap, difference
+from ablations.claims import MARGIN, OPEN
+from tdmpc2.common.system import cli
 
 SPREADS = (3.0, 6.0, 12.0)
 SEEDS = (3, 5, 10)
@@ -22,8 +22,15 @@ REPEATS = 4000
 BOOTSTRAPS = 1000
 
 
-def main() -> int:
-    """Print both tables."""
+def main(arguments: Sequence[str]) -> int:
+    """Print both tables and return the exit code.
+
+    Raises:
+        UserError: there are arguments.
+    """
+    cli.parse_arguments(arguments, {})
+    from ablations.verdicts import error_rates
+
     rows = []
     for spread in SPREADS:
         for seeds in SEEDS:
@@ -58,6 +65,10 @@ def main() -> int:
 
 def bootstrap_errors(num_seeds: int) -> float:
     """Return the share of stratified-bootstrap intervals that exclude zero for equal sides."""
+    import numpy as np
+
+    from analysis.stats.bootstrap import Bootstrap, difference
+
     rng = np.random.default_rng(0)
     strata = np.repeat(np.arange(TASKS), num_seeds)
     wrong = 0
@@ -68,5 +79,10 @@ def bootstrap_errors(num_seeds: int) -> float:
     return wrong / BOOTSTRAPS
 
 
+def usage() -> str:
+    """Return the text of `--help`."""
+    return f"{__doc__}\nThere are no options."
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(cli.command(main, usage))

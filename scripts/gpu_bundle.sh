@@ -15,14 +15,14 @@ max_mib=60
 # Packages in the bundle, from wheels, with the pins of the lock file.
 bundled=(
     attrs colorama dm-control dm-env dm-tree docopt-ng farama-notifications flatten-dict gitdb
-    gitpython glfw gymnasium jsonpickle metaworld mujoco munch myosuite pink-noise-rl py-cpuinfo
+    gitpython glfw gymnasium jsonpickle metaworld msgspec mujoco munch myosuite pink-noise-rl py-cpuinfo
     pyopengl sacred setuptools smmap submitit termcolor wrapt
 )
 
 # Packages that the offline machine must have, in any version.
 provided=(
     absl-py click cloudpickle etils fsspec h5py imageio lxml numpy packaging pandas pillow protobuf psutil
-    pyparsing requests rich safetensors scipy torch tqdm typing-extensions
+    pyparsing requests rich safetensors scipy torch tqdm typing-extensions urllib3
 )
 
 # Omitted dependencies, which no training run needs: mazes of dm_control.locomotion, and videos.

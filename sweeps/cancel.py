@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -14,11 +13,11 @@ from pathlib import Path
 from sweeps.status import find_sweeps
 from sweeps.tracking.run_states import read_queue
 from sweeps.tracking.sweep_folder import SweepFolder, job_name
-from tdmpc2.common.run.lock import process_runs
 from tdmpc2.common.system import cli
 from tdmpc2.common.system.config_checks import Settings, setting
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.system.paths import default_runs_dir
+from tdmpc2.common.system.processes import runs
 
 
 @dataclass(frozen=True)
@@ -64,9 +63,7 @@ def _cancel(sweep: SweepFolder) -> None:
                     "from a machine of their cluster"
                 )
             continue
-        if facts["host"] != socket.gethostname():
-            continue
-        if process_runs(facts["pid"], facts["pid_started"]):
+        if runs(facts):
             os.kill(facts["pid"], signal.SIGTERM)
             print(f"{sweep.name}: launcher process {facts['pid']} is stopping its runs")
             num_stopped += 1

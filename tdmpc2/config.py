@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from tdmpc2.common.numerics.optim import episode_discount
+from tdmpc2.common.numerics.discount import episode_discount
 from tdmpc2.common.system.config_checks import (
     BATCH,
     COEFFICIENT,

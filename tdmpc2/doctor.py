@@ -17,8 +17,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tdmpc2 import kernels
-from tdmpc2.common.numerics.numeric_path import choose_device, compiler_version, numeric_path
 from tdmpc2.common.system import cli
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.system.paths import default_runs_dir
@@ -84,6 +82,8 @@ def check_torch() -> Check:
     """Check torch with one matrix multiplication on the device that runs would use."""
     import torch
 
+    from tdmpc2.common.numerics.numeric_path import choose_device, numeric_path
+
     fix = "reinstall: pip install --force-reinstall torch"
     try:
         device = choose_device("auto")
@@ -102,6 +102,9 @@ def check_torch() -> Check:
 def check_compiler() -> Check:
     """Check `torch.compile`, which makes planning and training about twice as fast."""
     import torch
+
+    from tdmpc2 import kernels
+    from tdmpc2.common.numerics.numeric_path import compiler_version
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

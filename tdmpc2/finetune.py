@@ -14,23 +14,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
-
-from tdmpc2.agent import TDMPC2
-from tdmpc2.checkpoints.model import Model
-from tdmpc2.checkpoints.model_file import load_model
-from tdmpc2.common.run.checkpoint import sha256_of_tensors
 from tdmpc2.common.run.spec import RunOptions, RunSpec, chosen_seeds, overrides_of, variant_name
 from tdmpc2.common.system import cli
 from tdmpc2.common.system.config_checks import REQUIRED, SEED, STEPS, Settings, setting
 from tdmpc2.common.system.errors import StoppedError, UserError, did_you_mean
 from tdmpc2.config import TDMPC2Config
-from tdmpc2.envs.multitask import padded_spec
 from tdmpc2.envs.tasks import get_suite, get_task, list_tasks
-from tdmpc2.runners.online import run_seeds
 from tdmpc2.runners.registry import make_spec
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from tdmpc2.agent import TDMPC2
+    from tdmpc2.checkpoints.model import Model
 
 HELD_OUT: Mapping[str, str] = {
     "hopper-hop-backwards": "hopper-hop",
@@ -48,6 +46,12 @@ HELD_OUT: Mapping[str, str] = {
 tasks of mt80. The paper shows the ten held-out tasks in a figure but does not list them; here they
 are the last five of each domain in the order of mt80. The source tasks are plausible choices."""
 
+ARCHITECTURE = (
+    *("model_size", "enc_dim", "mlp_dim", "latent_dim", "num_enc_layers", "num_channels", "num_q"),
+    *("task_dim", "num_bins", "vmin", "vmax", "latent_norm", "simnorm_dim", "hidden_norm"),
+    *("regression", "policy_prior", "entropy_tuning"),
+)
+"""Hyperparameters that decide what weights a model has, or what its outputs mean."""
 ENV_STEPS = 20_000
 RANDOM = "random"
 
@@ -139,6 +143,9 @@ def finetune_spec(
         UserError: the model is a single-task model, the task's observations or actions do not fit
             the model, an override would change the architecture, or a value is invalid.
     """
+    from tdmpc2.common.run.checkpoint import sha256_of_tensors
+    from tdmpc2.envs.multitask import padded_spec
+
     if not model.multitask or len(model.env.obs_shape) != 1:
         raise UserError(
             f"{model.facts['source']}: a single-task model; a multi-task model is needed"
@@ -153,9 +160,10 @@ def finetune_spec(
     padded_spec(row, start)  # raises UserError if the task does not fit the model
     source = start["embedding"] = source_of(row.name, model, init_embedding)
     fixed = _architecture(model.config)
-    clash = sorted(set(fixed) & set(overrides or {}))
+    clash = sorted({*fixed, *ARCHITECTURE} & set(overrides or {}))
     if clash:
-        raise UserError(f"{clash[0]}: fixed by the model ({fixed[clash[0]]}); leave it out")
+        value = getattr(model.config, clash[0])
+        raise UserError(f"{clash[0]}: fixed by the model ({value}); leave it out")
     own = tuple(sorted((overrides or {}).items()))
     name = "finetuned" if source != RANDOM else "finetuned-random"
     return make_spec(
@@ -179,15 +187,14 @@ def _architecture(config: TDMPC2Config) -> dict[str, Any]:
     return {**changed, "model_size": config.model_size}
 
 
-def begin_with(model: Model, source: str, agent: Any) -> None:
+def begin_with(model: Model, source: str, agent: TDMPC2) -> None:
     """Load the weights of a multi-task model into the agent of one task.
 
     Args:
         model: multi-task model that provides the weights.
         source: task whose embedding is copied, or `random` to keep the agent's own random one.
-        agent: a newly created `TDMPC2`.
+        agent: a newly created agent.
     """
-    assert isinstance(agent, TDMPC2)
     weights: dict[str, Tensor] = dict(model.weights)
     table, own = weights["task_embedding"], agent.model.task_embedding
     assert own is not None
@@ -215,6 +222,8 @@ def parse(arguments: Sequence[str]) -> tuple[Model, list[list[RunSpec]], RunOpti
     chosen = cli.build(SpecOptions, values)
     options = cli.build(RunOptions, {k: v for k, v in values.items() if k in options_schema})
     seeds = chosen_seeds(values)
+    from tdmpc2.checkpoints.model_file import load_model
+
     model = load_model(chosen.checkpoint, tasks=chosen.checkpoint_tasks)
     specs = [
         [
@@ -278,7 +287,7 @@ def usage() -> str:
             "",
             "Hyperparameters of training and planning (part of the run's identity; those of the",
             "architecture are fixed by the model):",
-            cli.describe_fields(TDMPC2Config),
+            cli.describe_fields(TDMPC2Config, without=ARCHITECTURE),
         ]
     )
 
@@ -286,6 +295,8 @@ def usage() -> str:
 def main(arguments: Sequence[str]) -> int:
     """Run the command and return its exit code: 0 completed, 1 diverged, 130 stopped."""
     model, tasks, options = parse(arguments)
+    from tdmpc2.runners.online import run_seeds
+
     diverged = False
     for specs in tasks:
         initial = partial(begin_with, model, str(dict(specs[0].start)["embedding"]))

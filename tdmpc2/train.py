@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from tdmpc2.common.run.spec import RunOptions, RunSpec, chosen_seeds
 from tdmpc2.common.system import cli
@@ -16,9 +16,11 @@ from tdmpc2.common.system.config_checks import REQUIRED, SEED, STEPS, Settings, 
 from tdmpc2.common.system.errors import StoppedError, UserError
 from tdmpc2.envs.task_variants import TaskSwitches
 from tdmpc2.envs.tasks import SUITES
-from tdmpc2.runners import offline
-from tdmpc2.runners.online import run_seeds
-from tdmpc2.runners.registry import METHODS, agent_class, make_spec
+from tdmpc2.runners import offline_arguments
+from tdmpc2.runners.registry import METHODS, config_class, make_spec
+
+if TYPE_CHECKING:
+    from tdmpc2.common.run.resume_checks import RunResult
 
 
 @dataclass(frozen=True)
@@ -51,8 +53,8 @@ def parse(arguments: Sequence[str]) -> tuple[list[RunSpec], RunOptions]:
     Raises:
         UserError: an unknown key, task or method, or a value out of range.
     """
-    config_class = agent_class(_method(arguments)).config_class
-    config_schema, switches = cli.schema_of(config_class), cli.schema_of(TaskSwitches)
+    config_schema = cli.schema_of(config_class(_method(arguments)))
+    switches = cli.schema_of(TaskSwitches)
     schema = {**cli.schema_of(SpecOptions), **switches, **cli.schema_of(RunOptions)}
     values = cli.parse_arguments(arguments, {**schema, **config_schema})
     chosen, options = cli.build(SpecOptions, values), cli.build(RunOptions, values)
@@ -86,8 +88,7 @@ def usage(arguments: Sequence[str] = ()) -> str:
     """Return the text of `--help`, with the hyperparameters of the method in the arguments."""
     method = _method(arguments)
     if cli.peek(arguments, "data") is not None:
-        return offline.usage(method)
-    config_class = agent_class(method).config_class
+        return offline_arguments.usage(method)
     return "\n".join(
         [
             "usage: python tdmpc2/train.py task=TASK [key=value …]",
@@ -112,24 +113,39 @@ def usage(arguments: Sequence[str] = ()) -> str:
             "",
             f"Hyperparameters of {method} (part of the run's identity; method=NAME --help lists",
             "those of another method):",
-            cli.describe_fields(config_class),
+            cli.describe_fields(config_class(method)),
         ]
     )
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command and return its exit code: 0 completed, 1 diverged, 130 stopped."""
+    offline = offline_arguments.is_meant(arguments)
     try:
-        if offline.is_meant(arguments):
-            return offline.main(arguments)
-        specs, options = parse(arguments)
-        results = run_seeds(specs, options)
+        results = (_train_offline if offline else _train_online)(arguments)
     except StoppedError as error:
         print(f"{error}; run the same command again to continue", file=sys.stderr)
         return 130
     for result in results:
-        print(result.sentence("env step"))
+        print(result.sentence("update" if offline else "env step"))
     return 1 if any(result.state == "DIVERGED" for result in results) else 0
+
+
+# The runners import torch, so they are imported after the arguments have been checked.
+def _train_online(arguments: Sequence[str]) -> list[RunResult]:
+    specs, options = parse(arguments)
+    from tdmpc2.runners.online import run_seeds
+
+    return run_seeds(specs, options)
+
+
+def _train_offline(arguments: Sequence[str]) -> list[RunResult]:
+    """Train from a dataset; only the first of several processes has a result."""
+    spec, options, dataset = offline_arguments.parse(arguments)
+    from tdmpc2.runners.offline import run_offline
+
+    result = run_offline(spec, options, dataset)
+    return [] if result is None else [result]
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from tdmpc2.agent import TDMPC2
-from tdmpc2.checkpoints import import_official
+from tdmpc2.checkpoints.official import import_official
 from tdmpc2.common.interfaces import EnvSpec
 from tdmpc2.common.replay.types import Batch
 from tdmpc2.config import TDMPC2Config

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tdmpc2.envs.adapters import ADAPTERS
-from tdmpc2.runners.registry import METHODS, agent_class
+from tdmpc2.runners.registry import METHODS, agent_class, config_class
 
 ROOT = Path(__file__).parents[1]
 SETUP = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
@@ -113,7 +113,8 @@ STORAGE = (*UTILITIES, f"{COMMON}.replay", f"{COMMON}.run")
 )
 def test_imports_point_down(folder: str, allowed: tuple[str, ...]) -> None:
     if folder == "tdmpc2":  # but for the table of methods, which names modules to come
-        allowed = (*allowed, *(target.partition(":")[0] for target in METHODS.values()))
+        targets = (target for row in METHODS.values() for target in (row.agent, row.config))
+        allowed = (*allowed, *(target.partition(":")[0] for target in targets if target))
     assert forbidden(folder, (*PACKAGES, "tests"), allowed) == []
 
 
@@ -167,6 +168,8 @@ HOMES = {
     "submitit": ("sweeps/",),
     "psutil": ("tdmpc2/common/run/lock.py", "tdmpc2/common/replay/ram_budget.py"),
     "imageio_ffmpeg": ("tdmpc2/common/run/video.py",),
+    "requests": ("tdmpc2/common/system/download.py",),
+    "urllib3": ("tdmpc2/common/system/download.py",),
     "safetensors": ("tdmpc2/checkpoints/reading.py",),
     "matplotlib": ("analysis/",),
     "tensorboard": ("analysis/records/tensorboard_sacred.py",),
@@ -195,12 +198,14 @@ def test_the_rules_see_what_they_forbid(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_resolves(method: str) -> None:
-    assert agent_class(method).config_class.make()
+    assert agent_class(method).config_class is config_class(method)
+    assert agent_class(method).multitask == METHODS[method].multitask
+    assert config_class(method).make()
 
 
 def test_training_loads_no_simulator_and_no_tracker() -> None:
     """They are imported when the first environment and the first run are made."""
-    code = "import sys, tdmpc2.train, tdmpc2.envs.factory; print(*sys.modules)"
+    code = "import sys, tdmpc2.runners.online, tdmpc2.envs.factory; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = {module.partition(".")[0] for module in done.stdout.split()}
     assert "torch" in loaded

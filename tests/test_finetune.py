@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,14 @@ import pytest
 import torch
 
 from tdmpc2 import finetune
+from tdmpc2.agent import TDMPC2
 from tdmpc2.checkpoints.model import Model
 from tdmpc2.checkpoints.model_file import load_model, save_model
+from tdmpc2.common.system import cli
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.config import TDMPC2Config
-from tdmpc2.envs.multitask import PaddedEnv, get_task_set, multitask_spec, padded_spec
+from tdmpc2.envs.multitask import PaddedEnv, multitask_spec, padded_spec
+from tdmpc2.envs.task_sets import get_task_set
 from tdmpc2.envs.tasks import get_suite, get_task
 from tdmpc2.envs.toy import PointMass
 from tdmpc2.runners.registry import make_agent
@@ -158,7 +162,7 @@ def test_a_run_resumes_to_the_same_bytes(
 ) -> None:
     run(file, tmp_path / "whole")
     calls = 0
-    update = finetune.TDMPC2.update
+    update = TDMPC2.update
 
     def stop(self: Any, replay: Any) -> Any:
         nonlocal calls
@@ -167,7 +171,7 @@ def test_a_run_resumes_to_the_same_bytes(
             signal.raise_signal(signal.SIGTERM)
         return update(self, replay)
 
-    monkeypatch.setattr(finetune.TDMPC2, "update", stop)
+    monkeypatch.setattr(TDMPC2, "update", stop)
     assert finetune.main(arguments(file, tmp_path / "cut")) == 130
     monkeypatch.undo()
     run(file, tmp_path / "cut")
@@ -234,3 +238,31 @@ def test_bounds_of_what_is_drawn_while_seeding() -> None:
     space: Any = env.action_space
     assert space.low.tolist() == [-1, -1, 0, 0, 0, 0]
     assert space.high.tolist() == [1, 1, 0, 0, 0, 0]
+
+
+def test_help_lists_what_can_be_changed_and_nothing_else() -> None:
+    """Other values of the listed settings keep the shapes of all weights."""
+    env = make_model().env
+    listed = set(re.findall(r"^  (\w+)=", finetune.usage(), re.MULTILINE))
+    assert not listed & set(finetune.ARCHITECTURE)
+
+    def shapes(**changes: Any) -> dict[str, torch.Size]:
+        with torch.device("meta"):
+            model = WorldModel(TDMPC2Config.make(model_size="smoke", task_dim=3, **changes), env)
+        return {name: weight.shape for name, weight in model.state_dict().items()}
+
+    default = TDMPC2Config.make(model_size="smoke", task_dim=3)
+    for name, kind in cli.schema_of(TDMPC2Config).items():
+        value = getattr(default, name)
+        if name in listed and (kind.choices or isinstance(value, bool)):
+            for other in kind.choices or (not value,):
+                assert shapes(**{name: other}) == shapes(), name
+    assert shapes(hidden_norm="none") != shapes()
+
+
+@pytest.mark.parametrize("name", finetune.ARCHITECTURE)
+def test_the_architecture_is_fixed_by_the_model(name: str) -> None:
+    model = make_model()
+    value = getattr(model.config, name)
+    with pytest.raises(UserError, match=f"^{name}: fixed by the model .{value}.; leave it out$"):
+        finetune.finetune_spec(model, "toy-pointmass", 1, overrides={name: value})

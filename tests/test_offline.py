@@ -17,11 +17,13 @@ import torch
 from tdmpc2.common.numerics.distributed import World
 from tdmpc2.common.run.run_files import read_status
 from tdmpc2.common.system.errors import UserError
-from tdmpc2.data.build import BuildOptions, build
+from tdmpc2.data.build import build
 from tdmpc2.data.dataset import Dataset
+from tdmpc2.data.options import BuildOptions
 from tdmpc2.envs.multitask import multitask_spec
 from tdmpc2.envs.tasks import get_task
-from tdmpc2.evaluate import EvaluateOptions, evaluate_checkpoint
+from tdmpc2.evaluate import EvaluateOptions
+from tdmpc2.runners.evaluate_checkpoint import evaluate_checkpoint
 from tdmpc2.runners.registry import make_agent, make_offline_spec
 from tests.kill_driver import Blow, Command, Done
 from tests.runs import TINY, outcome, run_directory, tiny

@@ -167,13 +167,13 @@ def test_options_and_settings_of_a_command_have_different_names() -> None:
     from tdmpc2 import train
     from tdmpc2.common.run.spec import OfflineOptions, RunOptions
     from tdmpc2.envs.task_variants import TaskSwitches
-    from tdmpc2.runners import offline
+    from tdmpc2.runners import offline_arguments
 
     for method in METHODS:
         config = agent_class(method).config_class
         for group in (
             (train.SpecOptions, TaskSwitches, RunOptions, config),
-            (offline.SpecOptions, OfflineOptions, config),
+            (offline_arguments.SpecOptions, OfflineOptions, config),
         ):
             names = [f.name for cls in group for f in dataclasses.fields(cls)]
             assert len(set(names)) == len(names)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Collection
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from analysis.figures.catalog_file import read_tables
 from analysis.stats.bootstrap import STATISTICS, Bootstrap
 from analysis.stats.selection import Group
 from analysis.stats.task_curves import REFERENCE_LINES
-from tdmpc2.common.system.config_checks import Range
 from tdmpc2.common.system.errors import UserError, did_you_mean
 from tdmpc2.envs.tasks import TASKS, get_suite
 
@@ -19,7 +18,6 @@ _LISTS = (
     *("sources", "methods", "variants", "tasks", "sizes"),
     *("groups", "statistics", "quoted"),
 )
-REPS = Range(low=100, high=1_000_000)
 OURS = "ours"
 """Value of `tasks` that selects the tasks that have run directories."""
 
@@ -122,10 +120,7 @@ def read_catalog(path: Path, plots: Collection[str]) -> Catalog:
     Raises:
         UserError: If the file is missing or invalid, or contains an unknown entry.
     """
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UserError(f"{path}: {error}") from error
+    content = read_tables(path)
     _check(content, {field.name for field in fields(Catalog)}, str(path))
     try:
         groups = {name: _group(name, g, path) for name, g in content.get("groups", {}).items()}
@@ -155,7 +150,7 @@ def read_catalog(path: Path, plots: Collection[str]) -> Catalog:
 
 
 def with_reps(catalog: Catalog, reps: int) -> Catalog:
-    """Return the catalog with a different number of resamples, see `REPS`."""
+    """Return the catalog with a different number of resamples."""
     return replace(catalog, bootstrap=replace(catalog.bootstrap, reps=reps))
 
 

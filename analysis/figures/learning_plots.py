@@ -9,8 +9,9 @@ import pandas as pd
 from analysis.figures.line_plots import in_table_order
 from analysis.figures.page import canvas, card_lines, finish_figure, step_axis
 from analysis.figures.styles import Drawing, Shown, dash, handle, series_styles
-from analysis.records.load import RUNS_SOURCE, SERIES
+from analysis.records.load import SERIES
 from analysis.records.problems import Problem
+from analysis.records.sources import RUNS_SOURCE
 from analysis.records.train_csv import STEP, read_training
 from tdmpc2.envs.tasks import TASKS
 

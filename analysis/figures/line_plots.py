@@ -22,7 +22,8 @@ from analysis.figures.styles import (
     short_table,
 )
 from analysis.records.evaluations import SCORES
-from analysis.records.load import RUNS_SOURCE, SERIES
+from analysis.records.load import SERIES
+from analysis.records.sources import RUNS_SOURCE
 from analysis.stats.aggregate import group_curves
 from analysis.stats.selection import INTERVAL, Series
 from analysis.stats.task_curves import REFERENCE_LINES, reference_scores, task_curves

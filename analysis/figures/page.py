@@ -19,8 +19,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from analysis.figures.styles import Shown
-from analysis.records.load import AGENTS, RUNS_SOURCE, SERIES, one_per_run
+from analysis.records.load import AGENTS, SERIES, one_per_run
 from analysis.records.run_reader import short_commits
+from analysis.records.sources import RUNS_SOURCE
 from analysis.stats.aggregate import COVERAGE_NOTE, RLIABLE_VERSION
 from analysis.stats.ragged_curves import paper_budget
 from tdmpc2.common.system.paths import project_root

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from analysis.figures.catalog_file import catalog_path
 from analysis.figures.figure_specs import Catalog, FigureSpec, read_catalog
 from analysis.figures.learning_plots import LEARNING_PLOTS
 from analysis.figures.line_plots import LINE_PLOTS
@@ -15,9 +16,10 @@ from analysis.figures.scaling_plots import SCALING_PLOTS
 from analysis.figures.stat_plots import STAT_PLOTS
 from analysis.figures.styles import Drawing, Shown
 from analysis.records.evaluations import ENV_STEPS, NUM_UPDATES, StepUnit
-from analysis.records.load import RUNS_SOURCE, Records
-from analysis.stats.ragged_curves import Rule, ScoreCurves
-from tdmpc2.common.system.paths import project_root
+from analysis.records.load import Records
+from analysis.records.sources import RUNS_SOURCE
+from analysis.stats.ragged_curves import ScoreCurves
+from analysis.stats.rules import Rule
 
 
 def task_embeddings(shown: Shown) -> Drawing:
@@ -82,4 +84,4 @@ def select(
 
 def shipped_catalog() -> Catalog:
     """Return the catalog in `paper_figures/figures.toml`."""
-    return read_catalog(project_root() / "paper_figures" / "figures.toml", PLOTS)
+    return read_catalog(catalog_path(), PLOTS)

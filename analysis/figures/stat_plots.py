@@ -29,7 +29,8 @@ from analysis.records.load import SERIES
 from analysis.records.problems import Problem
 from analysis.stats.aggregate import group_scores, improvements, profiles
 from analysis.stats.bootstrap import Bootstrap
-from analysis.stats.ragged_curves import Rule, ScoreCurves
+from analysis.stats.ragged_curves import ScoreCurves
+from analysis.stats.rules import Rule
 from analysis.stats.selection import Group, Series
 
 _BAR_PANEL = (1.3, 1.9)

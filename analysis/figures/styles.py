@@ -15,10 +15,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analysis.figures.figure_specs import Catalog, FigureSpec, LineStyle
-from analysis.records.load import RUNS_SOURCE, SERIES, Records
+from analysis.records.load import SERIES, Records
 from analysis.records.problems import Problem
+from analysis.records.sources import RUNS_SOURCE
 from analysis.stats.bootstrap import Bootstrap
-from analysis.stats.ragged_curves import Rule, ScoreCurves
+from analysis.stats.ragged_curves import ScoreCurves
+from analysis.stats.rules import Rule
 from analysis.stats.selection import Group, Series
 
 

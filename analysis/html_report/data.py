@@ -19,20 +19,18 @@ from analysis.html_report.headlines import MEDIAN_NOTE, headlines, rounded
 from analysis.html_report.multitask import multitask_pages
 from analysis.html_report.tables import table_data
 from analysis.records.evaluations import ENV_STEPS, NUM_UPDATES, SCORES
-from analysis.records.load import PUBLISHED, RUNS_SOURCE, SERIES, Records
+from analysis.records.load import SERIES, Records
 from analysis.records.problems import Problem
 from analysis.records.run_reader import parts_of, short_commits
+from analysis.records.sources import PUBLISHED, RUNS_SOURCE
 from analysis.records.train_csv import STEP, read_training
-from analysis.stats.against_published import (
-    TASK_MARGIN,
-    against_default,
-    compare_domains,
-    compare_tasks,
-)
+from analysis.stats.against_published import against_default, compare_domains, compare_tasks
 from analysis.stats.aggregate import COVERAGE_NOTE, RLIABLE_VERSION
 from analysis.stats.audit import FINDINGS, audit_all
 from analysis.stats.equivalence_tables import domain_texts, task_texts
-from analysis.stats.ragged_curves import Rule, ScoreCurves, paper_budget
+from analysis.stats.margins import TASK_MARGIN
+from analysis.stats.ragged_curves import ScoreCurves, paper_budget
+from analysis.stats.rules import Rule
 from analysis.stats.selection import Series
 from analysis.stats.task_curves import REFERENCE_LINES, reference_scores, task_curves
 from tdmpc2.envs.tasks import TASKS

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 
 from analysis.figures.figure_specs import Catalog
-from analysis.records.load import RUNS_SOURCE, SERIES, Records
+from analysis.records.load import SERIES, Records
+from analysis.records.sources import RUNS_SOURCE
 from analysis.stats.aggregate import group_scores, improvements
-from analysis.stats.ragged_curves import Rule, ScoreCurves
+from analysis.stats.ragged_curves import ScoreCurves
+from analysis.stats.rules import Rule
 from analysis.stats.selection import NEAR, Group, Series
 
 OBSERVATIONS = {"state": "from states", "rgb": "from pixels"}

@@ -11,9 +11,9 @@ from analysis.figures.scaling_plots import paper_scores, scaling_spec, scaling_t
 from analysis.html_report.tables import table_data
 from analysis.records.load import Records
 from analysis.records.problems import Problem
-from analysis.stats.against_published import DOMAIN_MARGINS
+from analysis.stats.margins import DOMAIN_MARGINS
 from analysis.stats.multitask_claims import agent_texts, compare_agents
-from analysis.stats.ragged_curves import Rule
+from analysis.stats.rules import Rule
 
 
 def multitask_pages(

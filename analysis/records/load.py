@@ -21,6 +21,7 @@ from analysis.records.csv_curves import read_curves
 from analysis.records.evaluations import NUM_UPDATES, Points, StepUnit
 from analysis.records.problems import Problem
 from analysis.records.run_reader import Run, read_reference_scores
+from analysis.records.sources import RUNS_SOURCE
 from analysis.records.tensorboard_sacred import read_sacred, read_tensorboard
 from tdmpc2.envs.tasks import TASKS
 
@@ -36,11 +37,6 @@ RUNS = [
     "checksum",
 ]
 REFERENCE_SCORES = ["task", "policy", "mean", "sd", "episodes"]
-
-PUBLISHED = "published"
-"""Source of the released curves in the tidy table."""
-RUNS_SOURCE = "runs"
-"""Source of run directories; other curves have the name under which they were loaded."""
 
 
 @dataclass(frozen=True)

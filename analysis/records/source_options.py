@@ -8,13 +8,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from analysis.records.evaluations import ENV_STEPS
-from analysis.records.load import PUBLISHED, READERS, Records, load, load_curves, merge
 from analysis.records.problems import Problem
+from analysis.records.sources import PUBLISHED
 from tdmpc2.common.system.config_checks import Settings, setting
 from tdmpc2.common.system.errors import UserError
-from tdmpc2.common.system.paths import cache_dir, default_runs_dir
+from tdmpc2.common.system.paths import cache_dir, default_runs_dir, user_path
+
+if TYPE_CHECKING:
+    from analysis.records.load import Records
 
 SHOWN_PROBLEMS = 20
 
@@ -53,7 +56,7 @@ class SourceOptions(Settings):
 def released_curves() -> Path:
     """Return the folder of the released curves: `$TDMPC2_PUBLISHED` or the download folder."""
     named = os.environ.get("TDMPC2_PUBLISHED")
-    return Path(named).expanduser().absolute() if named else cache_dir() / PUBLISHED
+    return user_path(named, "TDMPC2_PUBLISHED") if named else cache_dir() / PUBLISHED
 
 
 def load_sources(
@@ -70,6 +73,9 @@ def load_sources(
     Raises:
         UserError: If a folder is missing, or no source contains an evaluation.
     """
+    from analysis.records.evaluations import ENV_STEPS
+    from analysis.records.load import READERS, load, load_curves, merge
+
     runs_dir = options.runs or default_runs_dir()
     sources = (PUBLISHED, "curves", "tensorboard", "sacred")
     chosen: dict[str, Path] = {k: v for k in sources if (v := getattr(options, k)) is not None}

@@ -16,7 +16,8 @@ import pandas as pd
 from analysis.stats.bootstrap import Bootstrap, Interval, probability_of_improvement
 from analysis.stats.bootstrap import difference as bootstrap_difference
 from analysis.stats.equivalence import Difference, difference, mean_difference
-from analysis.stats.ragged_curves import ENDED, Rule, ScoreCurves, budget_of
+from analysis.stats.ragged_curves import ENDED, ScoreCurves, budget_of
+from analysis.stats.rules import Rule
 from analysis.stats.selection import joined
 
 POINTS = 100.0

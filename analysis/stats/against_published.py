@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.records.load import PUBLISHED, RUNS_SOURCE, SERIES
+from analysis.records.load import SERIES
+from analysis.records.sources import PUBLISHED, RUNS_SOURCE
 from analysis.stats.equivalence import (
     WORST_FIRST,
     Difference,
@@ -15,16 +16,12 @@ from analysis.stats.equivalence import (
     mean_difference,
     seeds_needed,
 )
-from analysis.stats.ragged_curves import RULES, Rule, ScoreCurves
+from analysis.stats.margins import DOMAIN_MARGINS, OPEN, OTHER_MARGIN
+from analysis.stats.ragged_curves import ScoreCurves
+from analysis.stats.rules import RULES, Rule
 
-TASK_MARGIN = 10.0
-DOMAIN_MARGINS = {"tdmpc2": 3.0}
-OTHER_MARGIN = 5.0
-"""Equivalence margins in points: per task, per domain by method, and per domain for others."""
 OUTCOME = ["difference", "low", "high", "margin", "verdict"]
 TASK_COLUMNS = [*SERIES, "domain", "task", "env_step", "ours", "theirs", "num_ours", "num_theirs"]
-OPEN = "not enough data"
-"""Verdict if the difference is neither equivalent nor significant."""
 
 
 def compare_tasks(curves: ScoreCurves, rule: Rule, variant: str, margin: float) -> pd.DataFrame:

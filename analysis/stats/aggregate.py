@@ -25,7 +25,8 @@ from analysis.stats.bootstrap import (
     probability_of_improvement,
     profile,
 )
-from analysis.stats.ragged_curves import Rule, ScoreCurves
+from analysis.stats.ragged_curves import ScoreCurves
+from analysis.stats.rules import Rule
 from analysis.stats.selection import (
     INTERVAL,
     Group,

@@ -14,8 +14,10 @@ import numpy as np
 import pandas as pd
 
 from analysis.records.evaluations import ENV_STEPS
-from analysis.records.load import AGENTS, RUNS_SOURCE, SERIES
-from analysis.stats.ragged_curves import ENDED, RULES, Rule, ScoreCurves, budget_of, paper_budget
+from analysis.records.load import AGENTS, SERIES
+from analysis.records.sources import RUNS_SOURCE
+from analysis.stats.ragged_curves import ENDED, ScoreCurves, budget_of, paper_budget
+from analysis.stats.rules import RULES, Rule
 from analysis.stats.selection import Group, Selection, horizon_scores, select
 
 _KEY = [*SERIES, "task", "seed"]

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 from tabulate import tabulate
 
-from analysis.records.load import RUNS_SOURCE, SERIES
+from analysis.records.load import SERIES
+from analysis.records.sources import RUNS_SOURCE
 from analysis.stats.equivalence import WORST_FIRST
 from tdmpc2.envs.tasks import TASKS
 

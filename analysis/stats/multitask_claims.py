@@ -12,18 +12,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.records.load import AGENTS, RUNS_SOURCE
-from analysis.stats.against_published import OPEN, OUTCOME, outcome
+from analysis.records.load import AGENTS
+from analysis.records.sources import RUNS_SOURCE
+from analysis.stats.against_published import OUTCOME, outcome
 from analysis.stats.equivalence import difference_from
 from analysis.stats.equivalence_tables import comparison_columns, text_table
+from analysis.stats.margins import NOT_JUDGED, OPEN, PAPER_UPDATES
 from analysis.stats.multitask_scores import Agents, agents_of
-from analysis.stats.ragged_curves import Rule, ScoreCurves
+from analysis.stats.ragged_curves import ScoreCurves
+from analysis.stats.rules import Rule
 from analysis.stats.selection import NEAR, last_before
 
-PAPER_UPDATES = 10_000_000
-"""Updates after which the paper evaluates its multi-task agents."""
-NOT_JUDGED = "open"
-"""Verdict on a claim without runs or without a published number."""
 MULTITASK_CLAIMS = [*AGENTS, "num_updates", "num_ours", "ours", "theirs", *OUTCOME, "remark"]
 
 

@@ -17,7 +17,8 @@ import pandas as pd
 from analysis.records.load import AGENTS, SERIES
 from analysis.records.problems import Problem
 from analysis.stats.bootstrap import Bootstrap
-from analysis.stats.ragged_curves import RULES, Rule, ScoreCurves, budget_of
+from analysis.stats.ragged_curves import ScoreCurves, budget_of
+from analysis.stats.rules import RULES, Rule
 from analysis.stats.selection import INTERVAL, incomplete, intervals, joined, series_name
 
 _KEY = [*AGENTS, "checksum"]

@@ -11,7 +11,8 @@ import numpy as np
 from analysis.records.load import SERIES
 from analysis.records.problems import Problem
 from analysis.stats.bootstrap import Bootstrap, interval
-from analysis.stats.ragged_curves import Rule, ScoreCurves
+from analysis.stats.ragged_curves import ScoreCurves
+from analysis.stats.rules import Rule
 from tdmpc2.envs.tasks import TASKS
 
 Series = tuple[str, ...]

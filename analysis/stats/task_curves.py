@@ -8,10 +8,12 @@ import numpy as np
 import pandas as pd
 
 from analysis.records.evaluations import ENV_STEPS, SCORES
-from analysis.records.load import RUNS_SOURCE, SERIES, Records
+from analysis.records.load import SERIES, Records
 from analysis.records.problems import Problem
+from analysis.records.sources import RUNS_SOURCE
 from analysis.stats.bootstrap import Bootstrap
-from analysis.stats.ragged_curves import Rule, ScoreCurves
+from analysis.stats.ragged_curves import ScoreCurves
+from analysis.stats.rules import Rule
 from analysis.stats.selection import INTERVAL, incomplete, intervals, joined, series_name
 
 TASK_CURVES = [

@@ -23,13 +23,8 @@ from tdmpc2.common.interfaces import (
     FunctionSlot,
     Planning,
 )
-from tdmpc2.common.numerics.optim import (
-    Draws,
-    descend,
-    differentiate,
-    episode_discount,
-    move_toward,
-)
+from tdmpc2.common.numerics.discount import episode_discount
+from tdmpc2.common.numerics.optim import Draws, descend, differentiate, move_toward
 from tdmpc2.common.numerics.seeding import derive_seed
 from tdmpc2.common.replay.episode_replay import Replay
 from tdmpc2.common.replay.types import Batch, to_device

@@ -9,8 +9,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from tdmpc2.common.run.provenance import SNAPSHOT_FACTS, source
-from tdmpc2.common.system.atomic_files import write_json
+from tdmpc2.common.run.source_version import SourceVersion
 
 PACKAGES = ("tdmpc2", "baselines", "sweeps", "ablations", "analysis")
 OTHERS = ("pyproject.toml", "paper_figures/*.toml", "paper_figures/*.mplstyle")
@@ -29,8 +28,8 @@ def take(root: Path, folder: Path) -> Path:
         the uncommitted changes.
     """
     files = sorted(code_files(root))
-    facts = source()
-    digest = hashlib.sha256(repr(facts.commit).encode() + (facts.diff or "").encode())
+    version = SourceVersion.here()
+    digest = hashlib.sha256(repr(version.commit).encode() + (version.patch or b""))
     for path in files:
         digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes() + b"\0")
     copy = folder / digest.hexdigest()[:12]
@@ -41,7 +40,7 @@ def take(root: Path, folder: Path) -> Path:
         target = partial / path.relative_to(root)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
-    write_json(partial / SNAPSHOT_FACTS, facts._asdict())
+    version.write(partial)
     try:
         os.rename(partial, copy)
     except OSError:  # a concurrent launch has created the same copy

@@ -179,7 +179,10 @@ def max_array_size() -> int:
 
 def jobs_left() -> int | None:
     """Return the number of jobs that this user may still submit; None if no limit is known."""
-    user = getpass.getuser()
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a user without a name, as in containers
+        return None
     command = ["sacctmgr", "--noheader", "--parsable2", "show", "assoc", f"user={user}"]
     try:
         result = _run([*command, "format=MaxSubmitJobs"])

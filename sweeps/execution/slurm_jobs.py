@@ -12,7 +12,7 @@ from sweeps.execution.slurm import Partition, Resources
 from sweeps.planning.plan import SweepPlan
 from sweeps.planning.planned_run import SeedGroup, train_arguments
 from sweeps.tracking.sweep_folder import SweepFolder, job_name, relative, write_submission
-from tdmpc2.common.run.provenance import git_commit
+from tdmpc2.common.run.source_version import git_commit
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.system.paths import project_root
 

@@ -24,12 +24,13 @@ def train(arguments: Sequence[str], *, reference_scores: bool = False) -> list[R
         StoppedError: a signal stopped a run.
     """
     from tdmpc2.envs.task_variants import task_of
-    from tdmpc2.runners import offline
+    from tdmpc2.runners import offline_arguments
+    from tdmpc2.runners.offline import run_offline
     from tdmpc2.runners.online import run_seeds
     from tdmpc2.train import parse
 
-    if offline.is_meant(arguments):
-        record = offline.run_offline(*offline.parse(arguments))
+    if offline_arguments.is_meant(arguments):
+        record = run_offline(*offline_arguments.parse(arguments))
         return [] if record is None else [record]
     specs, options = parse(arguments)
     ended = run_seeds(specs, options)

@@ -13,7 +13,7 @@ from tdmpc2.common.replay.ram_budget import replay_bytes
 from tdmpc2.common.run.spec import RunSpec
 from tdmpc2.envs.adapters import ADAPTERS
 from tdmpc2.envs.tasks import get_task
-from tdmpc2.runners.registry import agent_class
+from tdmpc2.runners.registry import agent_class, config_class
 from tdmpc2.runners.work import gflop_of, parameters_of
 
 # Measured on one core of a 2.5 GHz Xeon with AVX-512 (`benchmarks/speed.py`): its speed at matrix
@@ -91,7 +91,7 @@ def cost_of(spec: RunSpec, options: Mapping[str, Any], *, gpu: bool) -> Cost:
 @cache
 def _config(method: str, task: str, overrides: tuple[tuple[str, Any], ...]) -> Any:
     """Build the config that all seeds of a task share."""
-    config = agent_class(method).config_class.make(**dict(overrides))
+    config = config_class(method).make(**dict(overrides))
     return config.for_task(task) if hasattr(config, "for_task") else config
 
 

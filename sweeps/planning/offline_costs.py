@@ -23,7 +23,7 @@ from tdmpc2.common.run.spec import RunSpec, Scalar
 from tdmpc2.common.system.atomic_files import read_json
 from tdmpc2.envs.adapters import ADAPTERS
 from tdmpc2.envs.tasks import TASKS, get_task
-from tdmpc2.runners.offline import EVAL_EVERY
+from tdmpc2.runners.offline_arguments import EVAL_EVERY
 from tdmpc2.runners.registry import OFFLINE_UPDATES, make_config
 
 # Table 1 of the paper: GPU-days of training TD-MPC2 on 80 tasks, by model size, on an RTX 3090.

@@ -5,23 +5,27 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sweeps.planning.options import SCALING, SIZES, SweepOptions
 from sweeps.planning.planned_run import PlannedRun
 from tdmpc2.common.run.spec import OfflineOptions, RunSpec, parse_seeds
 from tdmpc2.common.system import cli
 from tdmpc2.common.system.errors import UserError, did_you_mean
-from tdmpc2.data.dataset import Dataset
+from tdmpc2.common.system.paths import user_path
 from tdmpc2.envs.task_variants import part
 from tdmpc2.envs.tasks import SUITES, list_tasks
 from tdmpc2.runners.registry import (
     OFFLINE_UPDATES,
     agent_class,
+    config_class,
     make_config,
     make_offline_spec,
     require_multitask,
 )
+
+if TYPE_CHECKING:
+    from tdmpc2.data.dataset import Dataset
 
 Variants = Sequence[tuple[str | None, Mapping[str, Any]]]
 
@@ -82,11 +86,13 @@ def _entries(text: str) -> Iterator[tuple[str | None, Path]]:
             raise UserError(f"data={text}: a folder is missing")
         if named and name not in SUITES:
             raise UserError(f"data={entry}: unknown task set '{name}'{did_you_mean(name, SUITES)}")
-        path = Path(folder if named else entry).expanduser().resolve()
+        path = user_path(folder if named else entry, "data").resolve()
         yield name if named else None, path
 
 
 def _task_set(sweep: SweepOptions, name: str | None, folder: Path) -> TaskSet:
+    from tdmpc2.data.dataset import Dataset
+
     dataset = Dataset.open(folder)
     suite = None if sweep.suite == SCALING else sweep.suite
     if name is not None and suite not in (None, name):
@@ -160,7 +166,7 @@ def _sizes(sweep: SweepOptions, method: str) -> list[str | None]:
     """List the model sizes of a scaling study; else return None, the size of the settings."""
     if sweep.suite != SCALING:
         return [None]
-    known = cli.schema_of(agent_class(method).config_class)["model_size"].choices
+    known = cli.schema_of(config_class(method))["model_size"].choices
     sizes = [size.strip() for size in sweep.sizes.split(",")] if sweep.sizes else list(SIZES)
     for size in sizes:
         if size not in known:
@@ -195,7 +201,7 @@ def _spec(
 
 
 def _planned(spec: RunSpec, task_set: TaskSet, runs: Path) -> PlannedRun:
-    default = agent_class(spec.method).config_class.model_size
+    default = config_class(spec.method).model_size
     size = dict(spec.overrides).get("model_size", default)
     kind = f"{task_set.label} {size}{'M' * str(size).isdigit()}"
     data = {"data": str(task_set.dataset.folder)}
@@ -223,7 +229,7 @@ def check_shared(settings: Mapping[str, Any], methods: Sequence[str]) -> None:
         UserError: a method lacks one of them.
     """
     for method in methods:
-        known = cli.schema_of(agent_class(method).config_class)
+        known = cli.schema_of(config_class(method))
         for name in settings:
             if name not in known:
                 raise UserError(

@@ -18,7 +18,7 @@ from tdmpc2.common.system.errors import UserError, did_you_mean
 from tdmpc2.envs.factory import missing_requirement
 from tdmpc2.envs.task_variants import TaskSwitches, part
 from tdmpc2.envs.tasks import SUITES, get_suite, get_task, list_tasks
-from tdmpc2.runners.registry import METHODS, agent_class
+from tdmpc2.runners.registry import METHODS, config_class
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def parse_request(arguments: Sequence[str]) -> Request:
     if first.multitask:
         setting_schema = {"physics": setting_schema["physics"]}
     for method in first.method_names:
-        setting_schema |= cli.schema_of(agent_class(method).config_class)
+        setting_schema |= cli.schema_of(config_class(method))
     option_schema = {**sweep_schema, **run_schema}
     schema = {**setting_schema, **option_schema}
     pairs = cli.split_arguments(arguments, cli.flags_of(schema))
@@ -94,7 +94,7 @@ def parse_request(arguments: Sequence[str]) -> Request:
 def all_flags() -> frozenset[str]:
     """Return the names of the boolean options and settings of launches of any method."""
     options = (SweepOptions, RunOptions, OfflineOptions, TaskSwitches)
-    configs = (agent_class(method).config_class for method in METHODS)
+    configs = map(config_class, METHODS)
     return frozenset().union(*(cli.flags_of(cli.schema_of(c)) for c in (*options, *configs)))
 
 

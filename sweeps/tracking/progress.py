@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
-import pandas as pd
 from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
@@ -261,6 +260,8 @@ def print_multitask_summary(runs: Sequence[PlannedRun]) -> int:
 
 def _last_scores(run: PlannedRun) -> tuple[int, float | None]:
     """Return the updates at the last evaluation of a multi-task run, and its mean score there."""
+    import pandas as pd
+
     path = run.directory / "eval.csv"
     lines = pd.read_csv(path) if path.exists() else pd.DataFrame()
     if lines.empty:
@@ -276,6 +277,8 @@ def _print_exit_codes(runs: Sequence[PlannedRun]) -> None:
 
 
 def _last_evaluation(run: PlannedRun) -> Any | None:
+    import pandas as pd
+
     path = run.directory / "eval.csv"
     if not path.exists():
         return None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import socket
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from sweeps.planning.planned_run import PlannedRun, SeedGroup
-from tdmpc2.common.run.lock import process_started
 from tdmpc2.common.system.atomic_files import read_json, write_json
+from tdmpc2.common.system.processes import identity_of
 
 FOLDER = "sweeps"
 
@@ -134,10 +133,8 @@ def write_submission(folder: Path, cluster: str, **facts: Any) -> None:
     """
     common = {
         "cluster": cluster,
-        "host": socket.gethostname(),
         "user": os.environ.get("USER") or str(os.getuid()),
-        "pid": os.getpid(),
-        "pid_started": process_started(),
+        **identity_of(),
         "launched": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     write_json(folder / "submission.json", {**common, **facts})

@@ -5,48 +5,17 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from tdmpc2.agent import TDMPC2
 from tdmpc2.checkpoints.model import Model
 from tdmpc2.common.numerics.seeding import derive_seed
-from tdmpc2.common.system.config_checks import (
-    EPISODES,
-    REQUIRED,
-    SEED,
-    THREADS,
-    WORKERS,
-    Settings,
-    setting,
-)
 from tdmpc2.common.system.errors import DivergedError, UserError, did_you_mean
 from tdmpc2.common.training.evaluation import Evaluation, evaluate
 from tdmpc2.common.training.vector_env import EnvGroup
 from tdmpc2.envs.tasks import Task, get_task, list_tasks
 from tdmpc2.runners.registry import make_spec
 from tdmpc2.runners.setup import env_arguments, make_env_group
-
-
-@dataclass(frozen=True)
-class EvaluateOptions(Settings):
-    """Options of `evaluate`."""
-
-    file: Path = setting(REQUIRED, "the model, see FILE above")
-    task: str | None = setting(None, "one of the model's tasks, a list of them, or all")
-    tasks: str | None = setting(
-        None, "tasks of an official multi-task checkpoint, if not mt30 or mt80"
-    )
-    any_size: bool = setting(False, "as for import")
-    episodes: int = setting(10, "episodes per task; planned as one batch", EPISODES)
-    seed: int = setting(0, "seed of environments and planning noise", SEED)
-    device: str = setting("auto", "auto, cpu, cuda …")
-    threads: int | None = setting(None, "CPU threads of torch; default: torch's", THREADS)
-    compile: bool | None = setting(
-        None, "compile planning with torch.compile; default: if it works"
-    )
-    workers: int | None = setting(None, "environment processes; default: cores - 1", WORKERS)
-    out: Path | None = setting(None, "also write the results as JSON")
 
 
 @dataclass(frozen=True)

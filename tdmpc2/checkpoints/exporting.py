@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 from tdmpc2.checkpoints.model import Model
 from tdmpc2.checkpoints.model_file import save_model
 from tdmpc2.checkpoints.official import KeyFormat, export_official
+from tdmpc2.checkpoints.options import Format
 from tdmpc2.checkpoints.reading import check_target, write_weights
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.config import TDMPC2Config
 
-Format = Literal["official", "official-old", "safetensors"]
-FORMATS: tuple[str, ...] = get_args(Format)
 _KEYS: dict[str, KeyFormat] = {"official": "new", "official-old": "old"}
 
 # The only variant of the model that the official code supports.

@@ -9,8 +9,8 @@ import urllib.parse
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tdmpc2.checkpoints.transfer import MissingError, fetch_file
 from tdmpc2.common.system.atomic_files import sha256_of, write_text
+from tdmpc2.common.system.download import DownloadError, download
 from tdmpc2.common.system.errors import UserError
 
 CHECKSUMS = "SHA256SUMS"
@@ -44,10 +44,12 @@ def fetch(paths: Sequence[str], folder: Path, base: str, *, sha256: str | None =
                 continue
             target.parent.mkdir(parents=True, exist_ok=True)
             try:
-                fetched = fetch_file(url, target, sha256=sha256)
-            except MissingError as error:
+                fetched = download(url, target, sha256=sha256, find_sha256=True)
+            except DownloadError as error:
+                if error.status not in (404, 410):
+                    raise
                 missing.append(path)
-                print(f"{place}  {error}", file=sys.stderr)
+                print(f"{place}  {url}: there is no such file ({error.status})", file=sys.stderr)
                 continue
             sums[path] = fetched.sha256
             _write_sums(folder, sums)

@@ -13,7 +13,7 @@ from tdmpc2.checkpoints.official_file import model_of_official
 from tdmpc2.checkpoints.reading import FORMAT, check_target, read_weights, write_weights
 from tdmpc2.checkpoints.runs import model_of_run
 from tdmpc2.common.system.errors import UserError
-from tdmpc2.envs.multitask import parse_tasks
+from tdmpc2.envs.task_sets import parse_tasks
 
 
 def load_model(

@@ -14,7 +14,7 @@ from tdmpc2.checkpoints.official import constants, import_official, key_format, 
 from tdmpc2.checkpoints.task_sets import env_of, recognize
 from tdmpc2.common.system.atomic_files import sha256_of
 from tdmpc2.common.system.errors import UserError
-from tdmpc2.envs.multitask import parse_tasks
+from tdmpc2.envs.task_sets import parse_tasks
 
 
 def model_of_official(

@@ -10,6 +10,7 @@ from tdmpc2.checkpoints.architecture import check_weights
 from tdmpc2.checkpoints.model import Model
 from tdmpc2.common.interfaces import EnvSpec
 from tdmpc2.common.run.checkpoint import CheckpointStore
+from tdmpc2.common.run.schemas import SpecFile
 from tdmpc2.common.run.spec import RunSpec
 from tdmpc2.common.system.atomic_files import read_json, sha256_of
 from tdmpc2.common.system.errors import UserError
@@ -35,7 +36,7 @@ def model_of_run(path: Path) -> Model:
             another method.
     """
     directory, checkpoint = find_checkpoint(path)
-    known = read_json(directory / "spec.json")
+    known = read_json(directory / "spec.json", SpecFile)
     if known["method"] != "tdmpc2":
         raise UserError(f"{directory}: a run of {known['method']}; only tdmpc2 is supported")
     state = CheckpointStore(directory).load_agent(checkpoint)

@@ -2,118 +2,28 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
-from tqdm import tqdm
-
-from tdmpc2.common.run.run_files import format_value
 from tdmpc2.common.system import cli
-from tdmpc2.common.system.atomic_files import write_text
-from tdmpc2.common.system.config_checks import REQUIRED, Settings, setting
+from tdmpc2.common.system.config_checks import Settings
 from tdmpc2.common.system.errors import UserError, did_you_mean
-from tdmpc2.data.build import BuildOptions, build, chosen_tasks
-from tdmpc2.data.convert import ConvertOptions, convert
-from tdmpc2.data.dataset import Dataset
-from tdmpc2.data.summary import COLUMNS, HEADER, TaskSummary, origin, summarize
-
-
-@dataclass(frozen=True)
-class InspectOptions(Settings):
-    """Options of `inspect`."""
-
-    data: Path = setting(REQUIRED, "folder of the dataset")
-    task: str | None = setting(None, "only this task, or a list")
-    csv: Path | None = setting(None, "also write the table as a new file")
-
-
-@dataclass(frozen=True)
-class VerifyOptions(Settings):
-    """Options of `verify`."""
-
-    data: Path = setting(REQUIRED, "folder of the dataset")
+from tdmpc2.data.options import BuildOptions, ConvertOptions, InspectOptions, VerifyOptions
 
 
 class _Command(NamedTuple):
     """One subcommand."""
 
-    run: Callable[[Any], None]
-    options: type
+    options: type[Settings]
     text: str
 
 
-def _build(options: BuildOptions) -> None:
-    print(_size(build(options)))
-
-
-def _convert(options: ConvertOptions) -> None:
-    print(_size(convert(options)))
-
-
-def _size(dataset: Dataset) -> str:
-    return (
-        f"{dataset.folder}: {dataset.name or 'no suite'}, {len(dataset.tasks)} tasks, "
-        f"{dataset.num_episodes:,} episodes, {dataset.num_transitions:,} transitions, "
-        f"{dataset.num_bytes / 1e9:.2f} GB, checksum {dataset.checksum[:12]}"
-    )
-
-
-def _inspect(options: InspectOptions) -> None:
-    dataset = Dataset.open(options.data)
-    if options.csv is not None and options.csv.exists():
-        raise UserError(f"{options.csv}: already exists; choose another csv=")
-    names = dataset.tasks
-    if options.task is not None:
-        names = tuple(task.name for task in chosen_tasks(None, options.task))
-    num_rows = sum(shard.num_rows for name in names for shard in dataset.shards(name))
-    with tqdm(total=num_rows, unit=" rows", unit_scale=True, leave=False, disable=None) as bar:
-        rows = [summarize(dataset, name, bar.update) for name in names]
-    print(_size(dataset))
-    print("\n".join(origin(dataset)))
-    print(HEADER)
-    print("\n".join(row.line() for row in rows))
-    if options.csv is not None:
-        options.csv.parent.mkdir(parents=True, exist_ok=True)
-        write_text(options.csv, _as_csv(rows))
-
-
-def _as_csv(rows: Sequence[TaskSummary]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({k: format_value(v) for k, v in row.row().items()} for row in rows)
-    return text.getvalue()
-
-
-def _verify(options: VerifyOptions) -> None:
-    dataset = Dataset.open(options.data)
-    num_faults = num_shards = 0
-    with tqdm(total=dataset.num_bytes, unit="B", unit_scale=True, leave=False, disable=None) as bar:
-        for shard, faults in dataset.verify():
-            num_faults, num_shards = num_faults + len(faults), num_shards + bool(faults)
-            for fault in faults:
-                bar.write(fault, file=sys.stdout)
-            bar.update(sum(shard.sizes.values()))
-    if num_faults:
-        raise UserError(
-            f"{dataset.folder}: {num_shards} of {len(dataset.all_shards)} shards are damaged "
-            f"({num_faults} faults); restore them, or build the dataset again"
-        )
-    print(f"no faults: {_size(dataset)}")
-
-
 COMMANDS = {
-    "build": _Command(
-        _build, BuildOptions, "build a dataset from the replay data of finished runs"
-    ),
-    "convert": _Command(_convert, ConvertOptions, "convert the files of an official dataset"),
-    "inspect": _Command(_inspect, InspectOptions, "show episodes, returns and shares of the tasks"),
-    "verify": _Command(_verify, VerifyOptions, "check all checksums, episodes and values"),
+    "build": _Command(BuildOptions, "build a dataset from the replay data of finished runs"),
+    "convert": _Command(ConvertOptions, "convert the files of an official dataset"),
+    "inspect": _Command(InspectOptions, "show episodes, returns and shares of the tasks"),
+    "verify": _Command(VerifyOptions, "check all checksums, episodes and values"),
 }
 
 _DETAILS = {
@@ -168,8 +78,10 @@ def main(arguments: Sequence[str]) -> int:
     name, *rest = arguments
     if name not in COMMANDS:
         raise UserError(f"'{name}': unknown command{did_you_mean(name, COMMANDS)}")
-    run, options, _ = COMMANDS[name]
-    run(cli.parse_options(rest, options))
+    options = cli.parse_options(rest, COMMANDS[name].options)
+    from tdmpc2.data.actions import ACTIONS
+
+    ACTIONS[name](options)
     return 0
 
 

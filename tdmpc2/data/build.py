@@ -3,45 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
 
 from tdmpc2.common.run.spec import parse_seeds
-from tdmpc2.common.system.config_checks import SHARD_MB, Settings, setting
 from tdmpc2.common.system.errors import UserError
-from tdmpc2.common.system.paths import default_runs_dir
 from tdmpc2.data.dataset import Dataset
+from tdmpc2.data.options import BuildOptions
 from tdmpc2.data.rows import RowFault, assemble
 from tdmpc2.data.sources import Found, SourceRun, find_runs
 from tdmpc2.data.writer import DatasetWriter, refuse_finished
 from tdmpc2.envs.tasks import Task, get_suite, list_tasks
 
 _NAMED = 5  # missing tasks that an error message lists
-
-
-@dataclass(frozen=True)
-class BuildOptions(Settings):
-    """Options of `build`."""
-
-    suite: str | None = setting(None, "the tasks: a suite, for example mt30")
-    tasks: str | None = setting(None, "the tasks: a list, walker-walk,cup-spin")
-    runs: Path = setting(default_runs_dir, "folder of the runs")
-    out: Path | None = setting(None, "new folder for the dataset")
-    method: str = setting("tdmpc2", "method of the runs")
-    variant: str | None = setting(None, "variant of the runs, or all; needed if several")
-    seeds: str | None = setting(None, "a count or a list; default: all")
-    shard_mb: int = setting(256, "maximum shard size, in 10^6 bytes", SHARD_MB)
-
-    def __post_init__(self) -> None:
-        """Check the options."""
-        super().__post_init__()
-        if (self.suite is None) == (self.tasks is None):
-            raise UserError("the tasks: give either suite=NAME or tasks=NAME,NAME")
-        if self.out is None:
-            raise UserError("out= is missing: give the folder of the dataset")
 
 
 def build(options: BuildOptions, say: Callable[[str], None] = print) -> Dataset:

@@ -5,50 +5,23 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from tdmpc2.common.system.config_checks import REQUIRED, SHARD_MB, Settings, setting
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.data.chunks import Chunk, ChunkLayout, find_chunks, layout_of
 from tdmpc2.data.dataset import Dataset
+from tdmpc2.data.options import ConvertOptions
 from tdmpc2.data.rows import DTYPES, RowFault
 from tdmpc2.data.task_writer import TaskWriter
 from tdmpc2.data.writer import DatasetWriter, refuse_finished
 from tdmpc2.envs.tasks import Task, get_suite
 
 _READ_BYTES = 1 << 22
-
-
-@dataclass(frozen=True)
-class ConvertOptions(Settings):
-    """Options of `convert`."""
-
-    files: str = setting(REQUIRED, "list of files, chunk_0.pt,chunk_1.pt …, or their folder")
-    suite: Literal["mt30", "mt80"] = setting(
-        REQUIRED, "the official dataset that the files belong to"
-    )
-    out: Path = setting(REQUIRED, "new folder for the dataset")
-    trust: bool = setting(False, "true: open the pickles; needs a trusted origin")
-    dtype: Literal["float16", "float32"] | None = setting(
-        None, "precision of stored values; default: as in the files"
-    )
-    shard_mb: int = setting(256, "maximum shard size, in 10^6 bytes", SHARD_MB)
-
-    def __post_init__(self) -> None:
-        """Check the options."""
-        super().__post_init__()
-        if not self.trust:
-            raise UserError(
-                f"files={self.files}: not opened: the official files are pickles, and a pickle "
-                "can run any program when it is opened. If you trust their origin, use trust=true; "
-                "even then, references to anything but tensors are rejected"
-            )
 
 
 def convert(options: ConvertOptions) -> Dataset:

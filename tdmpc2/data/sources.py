@@ -13,6 +13,7 @@ import numpy as np
 
 from tdmpc2.common.run.checkpoint import CheckpointStore
 from tdmpc2.common.run.run_files import read_status
+from tdmpc2.common.run.schemas import Manifest, SpecFile
 from tdmpc2.common.system.atomic_files import read_json, sha256_of
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.envs.physics import recorded_physics
@@ -123,19 +124,22 @@ def find_runs(
         seeds: seeds of the runs; None for all.
 
     Raises:
-        UserError: the folder does not exist, or a record is damaged.
+        UserError: the folder does not exist.
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder of runs")
     runs: dict[str, list[SourceRun]] = {task: [] for task in tasks}
     left_out = {}
     for path in sorted(folder.glob("*/*/*/*/spec.json")):
-        spec = read_json(path)
-        if spec["task"] not in runs or spec["method"] != method:
-            continue
-        if variant not in (None, spec["variant"]) or (seeds and spec["seed"] not in seeds):
-            continue
-        run = _usable(path.parent, spec)
+        try:
+            spec = read_json(path, SpecFile)
+            if spec["task"] not in runs or spec["method"] != method:
+                continue
+            if variant not in (None, spec["variant"]) or (seeds and spec["seed"] not in seeds):
+                continue
+            run = _usable(path.parent, spec)
+        except UserError as error:  # a damaged file
+            run = str(error)
         if isinstance(run, str):
             left_out[path.parent] = run
         else:
@@ -164,7 +168,7 @@ def _usable(directory: Path, spec: Mapping[str, Any]) -> SourceRun | str:
     if status["state"] != "COMPLETED":
         return f"unfinished ({status['state']} at env step {status['env_step']:,})"
     checkpoints = CheckpointStore(directory).existing()
-    manifest = read_json(checkpoints[-1] / "manifest.json") if checkpoints else None
+    manifest = read_json(checkpoints[-1] / "manifest.json", Manifest) if checkpoints else None
     if manifest is None or not manifest["shards"]:
         return "has kept no episodes (train with keep_replay=true)"
     return SourceRun(directory, spec, status["env_step"], manifest["shards"])

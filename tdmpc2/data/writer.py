@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tdmpc2.common.run.lock import Lease
-from tdmpc2.common.run.provenance import git_commit
+from tdmpc2.common.run.source_version import git_commit
 from tdmpc2.common.system.atomic_files import full_disk, read_json, remove_leftovers, write_json
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.data.dataset import (

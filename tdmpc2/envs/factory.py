@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import importlib
 import re
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from tdmpc2.common.interfaces import EnvSpec, TaskEnv
 from tdmpc2.common.system.errors import UserError, did_you_mean
 from tdmpc2.envs.adapters import ADAPTERS, Adapter
 from tdmpc2.envs.assets import AssetSet, MissingAssetsError, find_assets
-from tdmpc2.envs.multitask import PaddedEnv
-from tdmpc2.envs.rendering import can_render_vulkan, prepare_rendering
+from tdmpc2.envs.rendering import (
+    can_render_vulkan,
+    prepare_rendering,
+    prepare_without_rendering,
+)
 from tdmpc2.envs.tasks import Task, get_task
+
+if TYPE_CHECKING:  # planning a run needs no environment
+    from tdmpc2.common.interfaces import EnvSpec, TaskEnv
 
 Obs = Literal["state", "rgb"]
 
@@ -51,12 +56,18 @@ def make_env(
         check_render(task)
     if obs == "rgb" or (render and adapter.renders == "opengl"):
         prepare_rendering()
+    elif adapter.renders == "opengl":
+        prepare_without_rendering()
     env = _adapter_class(task, adapter)(task, seed=seed, render=render, **kwargs)
     if obs == "rgb":
         from tdmpc2.envs.pixels import PixelEnv
 
         return PixelEnv(env)
-    return env if padded_to is None else PaddedEnv(env, padded_to)
+    if padded_to is not None:
+        from tdmpc2.envs.multitask import PaddedEnv
+
+        return PaddedEnv(env, padded_to)
+    return env
 
 
 def check_obs(task: Task, obs: str) -> None:

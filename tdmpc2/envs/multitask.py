@@ -1,9 +1,8 @@
-"""Multi-task environments: task sets, padded observations and masked actions."""
+"""Multi-task environments: padded observations and masked actions."""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,56 +10,9 @@ import gymnasium
 import numpy as np
 
 from tdmpc2.common.interfaces import EnvSpec
-from tdmpc2.common.system.errors import UserError, did_you_mean
+from tdmpc2.common.system.errors import UserError
 from tdmpc2.envs.base import TaskWrapper
-from tdmpc2.envs.tasks import ALIASES, SUITES, TASKS, Task, list_tasks
-
-MAX_NAME = 100  # characters of a folder name
-
-
-def parse_tasks(text: str) -> tuple[Task, ...]:
-    """Return the tasks that a text names, in the order of the task embedding.
-
-    Args:
-        text: a task, a suite (`mt30`), or a comma-separated list of tasks
-            (`walker-walk,cheetah-run`).
-
-    Raises:
-        UserError: a task or suite is unknown, or a task is named twice.
-    """
-    if text in SUITES:
-        return SUITES[text]
-    known, name = (*TASKS, *ALIASES, *SUITES), text.strip(", ")
-    if not name:
-        raise UserError(f"task={text}: no value; give a task, a suite, or a list of tasks")
-    if "," not in name and name not in known:
-        raise UserError(f"unknown task '{name}'{did_you_mean(name, known)}")
-    return list_tasks(text, "task")
-
-
-def get_task_set(text: str) -> tuple[str, tuple[Task, ...]]:
-    """Return the name and the tasks of a task set; their order is that of the task embedding.
-
-    Args:
-        text: a suite, or a comma-separated list of tasks.
-
-    Raises:
-        UserError: a suite or task is unknown, a task is named twice, or there are fewer than
-            two tasks.
-    """
-    tasks = parse_tasks(text)
-    if text in SUITES:
-        return text, tasks
-    names = [task.name for task in tasks]
-    if len(tasks) < 2:
-        raise UserError(
-            f"task={text}: offline training needs at least two tasks; give mt30, mt80, another "
-            "suite, or a list such as task=cheetah-run,cheetah-run-backwards"
-        )
-    name = "+".join(names)
-    if len(name) > MAX_NAME:
-        name = f"{len(names)}-tasks-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
-    return name, tasks
+from tdmpc2.envs.tasks import Task
 
 
 def multitask_spec(tasks: Sequence[Task]) -> EnvSpec:

@@ -13,10 +13,9 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
-if TYPE_CHECKING:  # tables and plans need no simulator
+if TYPE_CHECKING:  # tables and plans need neither a simulator nor NumPy
     import mujoco
+    import numpy as np
 
 Physics = Literal["paper", "simulator"]
 OLD_ARRAYS = Path(__file__).with_name("mujoco_2_3_1.npz")
@@ -76,6 +75,8 @@ def restore_thermos(model: mujoco.MjModel) -> None:
     Args:
         model: a compiled model of `mw-stick-push` or `mw-stick-pull`; edited in place.
     """
+    import numpy as np
+
     (thermos,) = np.flatnonzero(model.body_parentid == model.body("object").id)
     for name in _INERTIA:
         getattr(model, name)[thermos] = _old_arrays()[f"thermos/{name}"]
@@ -93,6 +94,7 @@ def restore_inverse_weights(model: mujoco.MjModel) -> None:
         model: a compiled model; edited in place.
     """
     import mujoco
+    import numpy as np
 
     data = mujoco.MjData(model)  # at qpos0
     mujoco.mj_kinematics(model, data)
@@ -213,6 +215,8 @@ def restore(model: mujoco.MjModel, task: str) -> None:
 
 @lru_cache(maxsize=1)
 def _old_arrays() -> dict[str, np.ndarray]:
+    import numpy as np
+
     with np.load(OLD_ARRAYS) as file:
         return dict(file)
 

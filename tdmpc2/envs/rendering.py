@@ -22,6 +22,15 @@ renderer.update_scene(mujoco.MjData(model))
 assert renderer.render().shape == (16, 16, 3)
 """
 
+# What the simulators import, whether or not anything is rendered.
+_IMPORT_PROBE = """
+import importlib.util
+import mujoco
+if importlib.util.find_spec("dm_control"):
+    import dm_control.mujoco
+"""
+_IMPORTS = "_TDMPC2_MUJOCO_GL_IMPORTS"  # value of `VARIABLE` that has passed this probe
+
 # Runs in a separate process, because SAPIEN crashes if the Vulkan loader finds no driver.
 _VULKAN_PROBE = """
 import sapien.core
@@ -37,9 +46,8 @@ camera.take_picture()
 def prepare_rendering() -> str:
     """Select MuJoCo's rendering backend for this process and its subprocesses.
 
-    If `MUJOCO_GL` is set, its value is used. Otherwise EGL and then OSMesa are tested, without
-    a display, and `MUJOCO_GL` is set to the first that works. MuJoCo reads the variable when
-    it is imported.
+    If `MUJOCO_GL` is set, its value is used. Otherwise `MUJOCO_GL` is set to the first of EGL and
+    OSMesa that can render. MuJoCo reads the variable when it is imported.
 
     Returns:
         The value of `MUJOCO_GL`.
@@ -49,6 +57,8 @@ def prepare_rendering() -> str:
     """
     chosen = os.environ.get(VARIABLE)
     if chosen:
+        if "mujoco" not in sys.modules and not can_render(chosen):
+            raise UserError(f"{VARIABLE}={chosen}: MuJoCo cannot render with it here; unset it")
         return chosen
     if "mujoco" in sys.modules:
         raise UserError(
@@ -61,11 +71,26 @@ def prepare_rendering() -> str:
     raise UserError(f"no OpenGL library for rendering was found; install one: {INSTALL}")
 
 
+def prepare_without_rendering() -> None:
+    """Unset `MUJOCO_GL` in this process and its subprocesses if MuJoCo cannot be imported with it.
+
+    MuJoCo loads the backend when it is imported, even if nothing is rendered.
+    """
+    chosen = os.environ.get(VARIABLE)
+    if not chosen or "mujoco" in sys.modules or os.environ.get(_IMPORTS) == chosen:
+        return
+    if _succeeds(_IMPORT_PROBE, dict(os.environ)):
+        os.environ[_IMPORTS] = chosen
+    else:
+        del os.environ[VARIABLE]
+
+
 def renderer_in_use() -> str | None:
     """Return the value of `MUJOCO_GL`."""
     return os.environ.get(VARIABLE)
 
 
+@functools.cache
 def can_render(backend: str) -> bool:
     """Return whether MuJoCo can render with this value of `MUJOCO_GL` (takes about one second)."""
     return _succeeds(_PROBE, {**os.environ, VARIABLE: backend})

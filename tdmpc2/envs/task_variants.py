@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from tdmpc2.common.run.spec import RunSpec
@@ -87,6 +88,24 @@ def departures(switches: Switches) -> Switches:
 def task_of(spec: RunSpec) -> Task:
     """Return the task of a run, with the run's switches."""
     return with_switches(get_task(spec.task), dict(spec.task_switches))
+
+
+def run_of_0_4_0(spec: RunSpec, root: Path) -> Path | None:
+    """Return the directory of the same run under the physics of version 0.4.0.
+
+    Its records name no physics, so its identity differs: it is never continued under another.
+
+    Args:
+        spec: a run.
+        root: folder that holds all runs.
+
+    Returns:
+        The directory; None if there is none, or if physics do not matter in the run's tasks.
+    """
+    switches = tuple((name, value) for name, value in spec.task_switches if name != "physics")
+    directory = dataclasses.replace(spec, task_switches=switches).run_dir(root)
+    there = switches != spec.task_switches and (directory / "spec.json").exists()
+    return directory if there else None
 
 
 def with_switches(task: Task, switches: Mapping[str, Any]) -> Task:

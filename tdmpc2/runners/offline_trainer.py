@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from tdmpc2.common.interfaces import Agent
 from tdmpc2.common.numerics.distributed import World
-from tdmpc2.common.numerics.optim import RunningMeans, all_finite
+from tdmpc2.common.numerics.optim import RunningMeans
 from tdmpc2.common.numerics.seeding import derive_seed
 from tdmpc2.common.run.checkpoint import CheckpointStore
 from tdmpc2.common.run.run_files import RunFiles
-from tdmpc2.common.system.errors import DivergedError, StoppedError
-from tdmpc2.common.training.callbacks import Callbacks
+from tdmpc2.common.system.errors import StoppedError
 from tdmpc2.common.training.evaluation import Evaluation, evaluation
+from tdmpc2.common.training.loop import Schedule, TrainingLoop
 from tdmpc2.common.training.loop_requests import Learn, Steps
 from tdmpc2.common.training.vector_env import EnvGroup
 from tdmpc2.data.offline_replay import OfflineReplay
@@ -27,22 +27,18 @@ STOP_EVERY = 10  # updates between the exchanges of stop requests among several 
 
 
 @dataclass(frozen=True)
-class OfflineSchedule:
+class OfflineSchedule(Schedule):
     """Times at which a run evaluates, writes records, saves checkpoints and ends.
 
+    The budget and `eval_every` are in gradient steps.
+
     Attributes:
-        num_updates: budget in gradient steps.
-        eval_every: updates between evaluations.
         eval_episodes: number of evaluation episodes per task.
         log_every: updates between lines of `train.csv`.
-        checkpoint_seconds: seconds between checkpoints.
     """
 
-    num_updates: int
-    eval_every: int
     eval_episodes: int
     log_every: int
-    checkpoint_seconds: float
 
 
 @dataclass
@@ -71,7 +67,7 @@ class EvalGroup:
     tasks: tuple[int, ...]
 
 
-class OfflineTrainer:
+class OfflineTrainer(TrainingLoop):
     """Trains one multi-task agent on a dataset.
 
     Before each update, in this order: evaluate all tasks if due, save a checkpoint if due, stop if
@@ -91,6 +87,9 @@ class OfflineTrainer:
         clock: function that returns seconds; decides when checkpoints are due.
     """
 
+    step_name, rate_name = "update", "updates_per_second"
+    schedule: OfflineSchedule
+
     def __init__(
         self,
         agent: Agent,
@@ -105,24 +104,16 @@ class OfflineTrainer:
         world: World,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.agent, self.tasks, self.groups, self.replay = agent, tasks, groups, replay
-        self.records, self.checkpoints, self.schedule = records, checkpoints, schedule
-        self.seed, self.world, self.clock = seed, world, clock
-        self.callbacks = Callbacks()
+        super().__init__(agent, records, checkpoints, schedule, seed=seed, clock=clock)
+        self.tasks, self.groups, self.replay, self.world = tasks, groups, replay, world
         self.progress = OfflineProgress()
-        self.metrics = RunningMeans()
-        self._last_checkpoint = clock()
-        self._started, self._started_at = time.monotonic(), 0
 
     @property
     def step(self) -> int:
         """Gradient steps so far."""
         return self.progress.num_updates
 
-    @property
-    def finished(self) -> bool:
-        """Whether the budget is used up."""
-        return self.step >= self.schedule.num_updates
+    checkpoint_number = step
 
     def steps(self) -> Steps[None]:
         """Train to the end of the budget; a generator of requests (see `loop_requests`).
@@ -137,7 +128,7 @@ class OfflineTrainer:
                 yield from self._evaluate()
             if self.finished:
                 break
-            if self._checkpoint_due():
+            if self.checkpoint_due():
                 self.save()
             self._stop_if_asked()
             self.metrics.add((yield Learn(self.replay)))
@@ -162,19 +153,10 @@ class OfflineTrainer:
 
     def _record(self) -> None:
         """Write one line of `train.csv` and `timing.csv`; raise `DivergedError` on NaN or Inf."""
-        means = self.metrics.take()
-        seconds = time.monotonic() - self._started
-        speed = (self.step - self._started_at) / seconds
-        if self.records is not None:
-            step_columns = {"num_updates": self.step}
-            self.records.csv["train"].append({**step_columns, **means})
-            timing = {"seconds": seconds, "updates_per_second": speed}
-            self.records.csv["timing"].append({**step_columns, **timing})
-        bad = sorted(name for name, value in means.items() if not math.isfinite(value))
-        if bad:
-            raise DivergedError(f"{', '.join(bad)} not finite at update {self.step:,}")
-        figures = {"total_loss": means["total_loss"], "updates_per_second": speed}
-        self.callbacks.on_progress(self.step, figures)
+        step_columns = {"num_updates": self.step}
+        speed = self.record_speed(step_columns)
+        means = self.record_training(step_columns)
+        self.callbacks.on_progress(self.step, {"total_loss": means["total_loss"], **speed})
 
     # --- evaluation ------------------------------------------------------------------
 
@@ -244,61 +226,21 @@ class OfflineTrainer:
 
     # --- checkpoints -----------------------------------------------------------------
 
-    def _checkpoint_due(self) -> bool:
-        if self.step == self._started_at:
-            return False  # nothing has changed since this attempt started
-        return self.clock() - self._last_checkpoint >= self.schedule.checkpoint_seconds
-
-    def save(self, *, final: bool = False) -> None:
-        """Save a checkpoint in the first process; the others do nothing.
-
-        Args:
-            final: whether the run is finished; earlier checkpoints are then removed.
-
-        Raises:
-            DivergedError: a parameter is NaN or Inf; the previous checkpoint is kept.
-        """
-        self._last_checkpoint = self.clock()
-        if self.records is None:
-            return
-        agent = self.agent.state_dict()
-        if not all_finite(agent):
-            raise DivergedError(f"non-finite parameters at update {self.step:,}")
+    def state(self, *, final: bool) -> tuple[dict[str, Any], None]:
+        """Return the state for a checkpoint; the episodes stay in the dataset."""
+        # `memory` is the key of version 0.4.0, so that its checkpoints can be read.
         state = {
-            "agent": agent,
             "progress": dict(vars(self.progress)),
-            # The key is that of version 0.4.0, so that its checkpoints can be read.
             "memory": self.replay.state_dict(),
             "metrics": {"sums": dict(self.metrics.sums), "counts": dict(self.metrics.counts)},
-            "records": self.records.sizes(),
         }
-        self.checkpoints.save(self.step, state, None)
-        if final:
-            self.checkpoints.forget_history()
+        return state, None
 
-    def restore(self, which: str = "latest") -> None:
-        """Restore a checkpoint, or reset the records to the beginning if there is none.
-
-        Args:
-            which: checkpoint to restore, `latest` or `previous`.
-
-        Raises:
-            UserError: the checkpoint is damaged.
-        """
-        loaded = self.checkpoints.load(which)
-        if loaded is None:
-            if self.records is not None:
-                self.records.cut_back({})
-            return
-        state, manifest = loaded
-        self.agent.load_state_dict(state["agent"])
+    def load_state(self, state: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:
+        """Restore what `state` returned."""
         self.replay.load_state_dict(state["memory"])
         self.progress = OfflineProgress(**state["progress"])
         self.metrics = RunningMeans(**state["metrics"])
-        self._started_at = self.step
-        if self.records is not None:
-            self.records.cut_back(state["records"])
-            self.checkpoints.continue_from(manifest)
 
 
 def _arrays(result: Evaluation) -> tuple[np.ndarray, ...]:

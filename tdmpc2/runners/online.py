@@ -11,31 +11,19 @@ from typing import Any
 
 import torch
 
-from tdmpc2 import acceleration
 from tdmpc2.common.interfaces import Agent, TaskEnv
-from tdmpc2.common.numerics.numeric_path import (
-    apply_numeric_path,
-    choose_device,
-    record_failed_compilation,
-    torch_as_found,
-)
-from tdmpc2.common.numerics.seeding import derive_seed, seed_globals
-from tdmpc2.common.run.checkpoint import CheckpointStore
-from tdmpc2.common.run.lock import Lease
-from tdmpc2.common.run.resume_checks import RunResult, existing_outcome, register_attempt
-from tdmpc2.common.run.run_files import RunFiles
-from tdmpc2.common.run.sacred_tracker import Tracker, track
+from tdmpc2.common.numerics.numeric_path import choose_device, torch_as_found
+from tdmpc2.common.numerics.seeding import derive_seed
+from tdmpc2.common.run.resume_checks import RunResult
 from tdmpc2.common.run.spec import RunOptions, RunSpec
-from tdmpc2.common.system.atomic_files import remove_leftovers
-from tdmpc2.common.system.errors import StoppedError, UserError
+from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.training.lockstep import RoundClock, lockstep
 from tdmpc2.common.training.loop_requests import Steps, serve
-from tdmpc2.common.training.session import StopRequests, session, stop_on_signals
-from tdmpc2.common.training.trainer import Schedule, Trainer
-from tdmpc2.envs.adapters import recorded_distributions
+from tdmpc2.common.training.trainer import OnlineSchedule, Trainer
 from tdmpc2.envs.factory import make_env
 from tdmpc2.envs.rendering import renderer_in_use
 from tdmpc2.envs.task_variants import task_of
+from tdmpc2.runners.life_cycle import LocalRun, accelerate, train_together
 from tdmpc2.runners.registry import make_agent, make_seed_batch, why_alone
 from tdmpc2.runners.setup import (
     check_fits,
@@ -114,10 +102,13 @@ def _train(
     with contextlib.ExitStack() as stack:
         stack.enter_context(torch_as_found())
         for lane in working:
-            lane.acquire(stack)
+            lane.acquire(stack, keep_replay=options.keep_replay)
         for place, lane in enumerate(lanes, 1):
             if lane in working:
-                lane.set_up_numerics(f"{place} of {len(lanes)}" if batched else None)
+                lane.set_up_numerics(
+                    renderer=renderer_in_use() if lane.spec.obs == "rgb" else None,
+                    seed_batch=f"{place} of {len(lanes)}" if batched else None,
+                )
         _check_equal_numerics(working)
         arguments = [env for lane in working for env in lane.env_arguments]
         local_envs = [env for lane in working for env in lane.envs]
@@ -129,32 +120,19 @@ def _train(
         agents = [lane.agent for lane in lanes]
         going = [lane in working and not lane.trainer.finished for lane in lanes]
         seed_batch = make_seed_batch(agents, going) if batched else None
-        if working[0].numeric["compile"]:
-            acceleration.install(
-                seed_batch or agents[0], lambda: _record_failed_compilation(working)
-            )
+        accelerate(working, seed_batch or agents[0])
 
-        def body(trackers: list[Tracker]) -> list[RunResult]:
-            seed_globals(working[0].spec.seed)  # again, since Sacred has seeded them too
-            with stop_on_signals() as stop:
-                loops = {
-                    lane: lane.session(tracker, stop)
-                    for lane, tracker in zip(working, trackers, strict=True)
-                }
-                if seed_batch is None:
-                    return [serve(loops[lanes[0]], agents[0])]
-                results = lockstep([loops.get(lane) for lane in lanes], seed_batch, clock)
+        def serve_all(sessions: list[Steps[RunResult]]) -> list[RunResult]:
+            if seed_batch is None:
+                return [serve(sessions[0], agents[0])]
+            loops = dict(zip(working, sessions, strict=True))
+            results = lockstep([loops.get(lane) for lane in lanes], seed_batch, clock)
             return [result for result in results if result is not None]
 
-        return _tracked(working, body)
+        return train_together(working, serve_all)
 
 
-def _record_failed_compilation(lanes: Sequence[_Lane]) -> None:
-    for lane in lanes:
-        record_failed_compilation(lane.directory / "numeric.json")
-
-
-class _Lane:
+class _Lane(LocalRun):
     """One of the runs of this process, with all its objects.
 
     Args:
@@ -167,21 +145,21 @@ class _Lane:
         UserError: the run cannot be started; nothing has been written.
     """
 
+    options: RunOptions
+
     def __init__(
         self, spec: RunSpec, options: RunOptions, device: torch.device, num_runs: int
     ) -> None:
-        self.spec, self.options, self.device = spec, options, device
         self.task = task_of(spec)
+        eval_every = options.eval_every or self.task.eval_every
+        fixed = {"eval_every": eval_every, "eval_episodes": options.eval_episodes}
+        super().__init__(spec, options, device, fixed)
         self.wanted = env_arguments(spec, render=options.save_video)
         first = make_env(**self.wanted, seed=derive_seed(spec.seed, "environment"))
         self.shapes = env_spec(self.task, first, dict(spec.start))
-        self.agent: Agent = make_agent(spec, self.shapes, device)
+        self.agent = make_agent(spec, self.shapes, device)
         self.replay_place = check_fits(self.agent, self.shapes, spec.budget, device, num_runs)
         self.envs = [first, *(make_env(**env) for env in self.env_arguments[1:])]
-        self.directory = spec.run_dir(options.runs)
-        self.eval_every = options.eval_every or self.task.eval_every
-        self.fixed = {"eval_every": self.eval_every, "eval_episodes": options.eval_episodes}
-        self.settled = existing_outcome(self.directory, spec, self.fixed, options)
 
     @property
     def env_arguments(self) -> list[dict[str, Any]]:
@@ -189,58 +167,17 @@ class _Lane:
         labels = [("environment",), *(("environment", i) for i in range(1, self.agent.num_envs))]
         return [{**self.wanted, "seed": derive_seed(self.spec.seed, *label)} for label in labels]
 
-    def acquire(self, stack: contextlib.ExitStack) -> None:
-        """Create the run directory and hold its lease until the stack is closed."""
-        try:
-            self.directory.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(
-                f"{self.directory}: cannot be created ({error.strerror}); use another folder with "
-                "runs="
-            ) from None
-        self.lease = stack.enter_context(Lease(self.directory))
-        self.store = CheckpointStore(self.directory, keep_replay=self.options.keep_replay)
-        folders = (self.store.folder, self.store.shard_folder, self.directory / "videos")
-        remove_leftovers(self.directory, *folders)
-
-    def set_up_numerics(self, seed_batch: str | None) -> None:
-        """Configure torch according to the run's numeric path, and register this attempt.
-
-        Args:
-            seed_batch: position of the run in its seed batch, e.g. `1 of 3`; None without one.
-        """
-        options = self.options
-        config = self.agent.config
-        self.numeric = apply_numeric_path(
-            self.directory / "numeric.json",
-            self.device,
-            options.threads,
-            allow_change=options.allow_numeric_change,
-            compiled=options.compile,
-            precision=getattr(config, "precision", "fp32"),
-            renderer=renderer_in_use() if self.spec.obs == "rgb" else None,
-            seed_batch=seed_batch,
-        )
-        self.attempt = register_attempt(
-            self.directory,
-            simulators=recorded_distributions(),
-            allow_change=options.allow_commit_change,
-        )
-
     def make_trainer(
         self, stack: contextlib.ExitStack, envs: Sequence[TaskEnv], clock: Callable[[], float]
     ) -> None:
         """Create the evaluation environments, the replay buffer, the records and the trainer."""
         options, spec = self.options, self.spec
-        seed_globals(spec.seed)
+        self.open_records(domain=self.task.domain, metric=self.task.metric)
         for env in envs:
             stack.enter_context(contextlib.closing(env))
         workers = evaluation_workers(options)
         eval_envs = make_env_group(self.wanted, options.eval_episodes, workers)
         stack.enter_context(contextlib.closing(eval_envs))
-        facts = {"domain": self.task.domain, "metric": self.task.metric}
-        facts["model_size"] = getattr(self.agent.config, "model_size", None)
-        self.records = RunFiles(self.directory, spec, facts)
         self.trainer = Trainer(
             self.agent,
             envs,
@@ -248,9 +185,9 @@ class _Lane:
             make_replay(self.agent, self.shapes, spec.seed, self.replay_place),
             self.records,
             self.store,
-            Schedule(
-                env_steps=spec.budget,
-                eval_every=self.eval_every,
+            OnlineSchedule(
+                budget=spec.budget,
+                eval_every=self.fixed["eval_every"],
                 checkpoint_seconds=60 * options.checkpoint_minutes,
                 keep_replay=options.keep_replay,
             ),
@@ -263,31 +200,7 @@ class _Lane:
         """Restore a checkpoint (see `Trainer.restore`) and write `spec.json`."""
         if not self.trainer.restore(start) and initial is not None:
             initial(self.agent)
-        kept, commit = self.options.keep_replay, self.attempt["commit"]
-        self.records.write_spec({**self.fixed, "keep_replay": kept, "commit": commit})
-
-    def session(self, tracker: Tracker, stop: StopRequests) -> Steps[RunResult]:
-        """Return the training session of this run, a generator of requests."""
-        return session(self.trainer, self.records, tracker, self.lease, self.options, stop)
-
-
-def _tracked(lanes: Sequence[_Lane], body: Callable[[list[Tracker]], Any]) -> Any:
-    """Call `body` inside one Sacred experiment per run."""
-
-    def inside(rest: Sequence[_Lane], trackers: list[Tracker]) -> Any:
-        if not rest:
-            return body(trackers)
-        lane, spec = rest[0], rest[0].spec
-        return track(
-            lane.directory / "sacred",
-            spec.method,
-            {**dataclasses.asdict(spec), "overrides": dict(spec.overrides)},
-            {"attempt": lane.attempt, "numeric": lane.numeric},
-            lambda tracker: inside(rest[1:], [*trackers, tracker]),
-            interrupts=(StoppedError,),
-        )
-
-    return inside(lanes, [])
+        self.write_spec(keep_replay=self.options.keep_replay)
 
 
 def _check_same_but_seed(specs: Sequence[RunSpec]) -> None:

@@ -8,30 +8,50 @@ import inspect
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.metadata import entry_points
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import torch
-
-from tdmpc2.common.interfaces import Agent, EnvSpec
 from tdmpc2.common.run.spec import RunSpec, Scalar, overrides_of, variant_name
 from tdmpc2.common.system import cli
 from tdmpc2.common.system.config_checks import SEED, STEPS, require
 from tdmpc2.common.system.errors import UserError, did_you_mean
-from tdmpc2.common.training.base_agent import BaseAgent
-from tdmpc2.common.training.lockstep import BatchedAgents
 from tdmpc2.envs.assets import MissingAssetsError, check_sources, find_assets
 from tdmpc2.envs.factory import check_obs
-from tdmpc2.envs.multitask import get_task_set
 from tdmpc2.envs.physics import Physics
+from tdmpc2.envs.task_sets import get_task_set
 from tdmpc2.envs.task_variants import departures, switches_of, task_of
 from tdmpc2.envs.tasks import PIXEL_ENV_STEPS, Task, get_task
 
-# Method name → module and class of its agent, imported when used.
-METHODS: dict[str, str] = {
-    "tdmpc2": "tdmpc2.agent:TDMPC2",
-    "sac": "baselines.sac:SAC",
-    "tdmpc": "baselines.tdmpc.agent:TDMPC",
-    "dreamerv3": "baselines.dreamerv3.agent:DreamerV3",
+if TYPE_CHECKING:
+    import torch
+
+    from tdmpc2.common.interfaces import Agent, EnvSpec
+    from tdmpc2.common.training.lockstep import BatchedAgents
+
+
+class Method(NamedTuple):
+    """Where a method is implemented; its classes are imported when used.
+
+    Attributes:
+        agent: `"module:Class"` of its agent.
+        config: `"module:Class"` of the agent's `config_class`, in a module that does not import
+            torch, so that `--help` is fast; None asks the agent.
+        multitask: the agent's `multitask`, for the methods of this suite.
+    """
+
+    agent: str
+    config: str | None = None
+    multitask: bool = False
+
+
+METHODS: dict[str, Method] = {
+    "tdmpc2": Method("tdmpc2.agent:TDMPC2", "tdmpc2.config:TDMPC2Config", multitask=True),
+    "sac": Method("baselines.sac:SAC", "baselines.sac_config:SACConfig"),
+    "tdmpc": Method(
+        "baselines.tdmpc.agent:TDMPC", "baselines.tdmpc.config:TDMPCConfig", multitask=True
+    ),
+    "dreamerv3": Method(
+        "baselines.dreamerv3.agent:DreamerV3", "baselines.dreamerv3.config:DreamerV3Config"
+    ),
 }
 
 ENTRY_POINTS = "tdmpc2_repro.methods"
@@ -42,15 +62,34 @@ QUIRKY_DATASETS = ("mt30", "mt80")  # the released models for these have special
 
 
 @cache
-def registered_methods() -> dict[str, str]:
-    """Return the methods of this suite and of installed packages: name → `"module:Class"`."""
-    others = {point.name: point.value for point in entry_points(group=ENTRY_POINTS)}
-    return {**others, **METHODS}
+def registered_methods() -> dict[str, Method]:
+    """Return the methods of this suite and of installed packages by name."""
+    others = entry_points(group=ENTRY_POINTS)
+    return {**{point.name: Method(point.value) for point in others}, **METHODS}
+
+
+def _method(name: str) -> Method:
+    """Return the row of a method: of a registered one, or of `package.module:Class`."""
+    known = registered_methods()
+    if name in known:
+        return known[name]
+    if ":" in name:
+        return Method(name)
+    raise UserError(
+        f"unknown method '{name}'{did_you_mean(name, known)}; a method of your own is named as "
+        "package.module:Class"
+    )
+
+
+def _load(target: str) -> Any:
+    """Import what `"module:name"` names."""
+    module, _, name = target.partition(":")
+    return getattr(importlib.import_module(module), name)
 
 
 @cache
 def agent_class(method: str) -> type[Any]:
-    """Return the agent class of a method.
+    """Return the agent class of a method; this imports torch.
 
     Args:
         method: name of a registered method, or `package.module:Class`.
@@ -58,31 +97,39 @@ def agent_class(method: str) -> type[Any]:
     Raises:
         UserError: the method is unknown, cannot be imported, or lacks a part of the interface.
     """
-    known = registered_methods()
-    target = known.get(method, method if ":" in method else None)
-    if target is None:
-        raise UserError(
-            f"unknown method '{method}'{did_you_mean(method, known)}; a method of your own is "
-            "named as package.module:Class"
-        )
-    module, _, name = target.partition(":")
+    target = _method(method).agent
     try:
-        found = getattr(importlib.import_module(module), name)
+        found = _load(target)
     except (ImportError, AttributeError) as error:
         if method in METHODS:
             raise
         raise UserError(f"method={method}: cannot be imported ({error})") from None
+    from tdmpc2.common.training.base_agent import BaseAgent
+
     if not (isinstance(found, type) and issubclass(found, BaseAgent)):
+        name = target.partition(":")[2]
         raise UserError(
             f"method={method}: {name} is not a subclass of {BaseAgent.__module__}.BaseAgent"
         )
     return found
 
 
-@cache
+def config_class(method: str) -> Any:
+    """Return the config class of a method, without importing torch for a method of this suite.
+
+    Args:
+        method: name of a registered method, or `package.module:Class`.
+
+    Raises:
+        UserError: as for `agent_class`.
+    """
+    config = _method(method).config
+    return agent_class(method).config_class if config is None else _load(config)
+
+
 def multitask_methods() -> tuple[str, ...]:
     """Return the methods of this suite with multi-task agents, which learn from a dataset."""
-    return tuple(method for method in METHODS if agent_class(method).multitask)
+    return tuple(method for method, row in METHODS.items() if row.multitask)
 
 
 def make_spec(
@@ -227,7 +274,7 @@ def make_config(method: str, overrides: Mapping[str, Any], task_set: str | None 
         UserError: a field is unknown, a value is out of range, or the method has no multi-task
             agents.
     """
-    make = agent_class(method).config_class.make
+    make = config_class(method).make
     several: dict[str, Any] = {}
     if task_set is not None:
         known = inspect.signature(make).parameters
@@ -242,7 +289,7 @@ def _changed_overrides(
     method: str, overrides: Mapping[str, Any], task_set: str | None = None
 ) -> tuple[tuple[str, Scalar], ...]:
     """Return the overrides that differ from the defaults, sorted by name."""
-    checked = _to_declared_types(agent_class(method).config_class, overrides)
+    checked = _to_declared_types(config_class(method), overrides)
     config, default = (make_config(method, values, task_set) for values in (checked, {}))
     if not hasattr(config, "model_size"):
         return overrides_of(config, default)
@@ -267,9 +314,9 @@ def _variant_or_default(
     return variant
 
 
-def _to_declared_types(config_class: type[Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+def _to_declared_types(cls: type[Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
     """Convert values to the declared types of the fields, so that 8 and 8.0 give the same run."""
-    kinds = cli.schema_of(config_class)
+    kinds = cli.schema_of(cls)
     return {
         name: cli.parse_value(name, str(value), kinds[name]) if name in kinds else value
         for name, value in overrides.items()
@@ -316,5 +363,4 @@ def make_seed_batch(agents: Sequence[Agent], going: Sequence[bool]) -> BatchedAg
     """
     target = agents[0].seed_batch_class
     assert target is not None
-    module, _, name = target.partition(":")
-    return getattr(importlib.import_module(module), name)(agents, going)
+    return _load(target)(agents, going)

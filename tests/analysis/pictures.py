@@ -15,7 +15,8 @@ from analysis.figures.registry import PLOTS, step_unit_of
 from analysis.figures.styles import Drawing, Shown
 from analysis.records.load import Records
 from analysis.stats.bootstrap import Bootstrap
-from analysis.stats.ragged_curves import RULES, ScoreCurves
+from analysis.stats.ragged_curves import ScoreCurves
+from analysis.stats.rules import RULES
 from tdmpc2.common.system.paths import project_root
 
 FIGURES = project_root() / "paper_figures"

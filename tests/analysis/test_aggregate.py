@@ -14,7 +14,8 @@ from analysis.records.load import load, load_curves
 from analysis.stats.aggregate import group_curves, group_scores, improvements, profiles
 from analysis.stats.audit import sensitivity
 from analysis.stats.bootstrap import Bootstrap
-from analysis.stats.ragged_curves import RULES, ScoreCurves
+from analysis.stats.ragged_curves import ScoreCurves
+from analysis.stats.rules import RULES
 from analysis.stats.selection import Group
 from tdmpc2.common.system.paths import project_root
 from tests.analysis.run_files import write_run

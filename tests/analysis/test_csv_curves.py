@@ -8,7 +8,8 @@ import pytest
 
 from analysis.records.load import RUNS, TABLE, load_curves
 from analysis.records.problems import Problem
-from analysis.stats.ragged_curves import RULES, ScoreCurves
+from analysis.stats.ragged_curves import ScoreCurves
+from analysis.stats.rules import RULES
 from tests.analysis.run_files import write_table
 
 HEADER = "step,reward,seed"

@@ -7,14 +7,15 @@ import pandas as pd
 import pytest
 
 from analysis.records.load import load
+from analysis.stats.margins import PAPER_UPDATES
 from analysis.stats.multitask_claims import (
     MULTITASK_CLAIMS,
-    PAPER_UPDATES,
     agent_texts,
     claims_text,
     compare_agents,
 )
-from analysis.stats.ragged_curves import RULES, ScoreCurves
+from analysis.stats.ragged_curves import ScoreCurves
+from analysis.stats.rules import RULES
 from tdmpc2.runners.registry import OFFLINE_UPDATES
 from tests.analysis.multitask_files import write_multitask_run
 

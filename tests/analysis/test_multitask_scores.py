@@ -8,7 +8,8 @@ import pytest
 from analysis.records.load import load
 from analysis.stats.bootstrap import Bootstrap
 from analysis.stats.multitask_scores import final_scores, set_curves, task_scores
-from analysis.stats.ragged_curves import RULES, ScoreCurves
+from analysis.stats.ragged_curves import ScoreCurves
+from analysis.stats.rules import RULES
 from tests.analysis.multitask_files import HEADER, PAIR, eval_line, write_multitask_run
 
 HOLD, BOOT = RULES["hold"], Bootstrap(reps=4000)

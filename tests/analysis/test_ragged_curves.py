@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from analysis.records.load import load, load_curves, merge
-from analysis.stats.ragged_curves import RULES, Curve, ScoreCurves, get_rule
+from analysis.stats.ragged_curves import Curve, ScoreCurves
+from analysis.stats.rules import RULES, get_rule
 from tdmpc2.common.system.errors import UserError
 from tests.analysis.run_files import HEADER, eval_line, write_run, write_table
 

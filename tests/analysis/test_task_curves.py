@@ -10,7 +10,8 @@ import pandas as pd
 from analysis.records.load import load, load_curves, merge
 from analysis.records.problems import Problem
 from analysis.stats.bootstrap import Bootstrap
-from analysis.stats.ragged_curves import RULES, ScoreCurves
+from analysis.stats.ragged_curves import ScoreCurves
+from analysis.stats.rules import RULES
 from analysis.stats.task_curves import reference_scores, task_curves
 from tests.analysis.run_files import write_reference_scores, write_run, write_table
 

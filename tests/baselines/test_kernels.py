@@ -16,7 +16,8 @@ from baselines.dreamerv3.behavior import Noise
 from baselines.dreamerv3.config import DreamerV3Config
 from baselines.kernels.layers import NATIVE
 from baselines.networks import MLP
-from baselines.sac import SAC, SACConfig
+from baselines.sac import SAC
+from baselines.sac_config import SACConfig
 from baselines.tdmpc.agent import TDMPC
 from baselines.tdmpc.config import TDMPCConfig
 from tdmpc2 import acceleration

@@ -101,7 +101,7 @@ def test_a_killed_run_repeats_byte_for_byte(
     if wrap:
         runs = tmp_path / "whole"
         assert small(method, runs, **changes).code == 0
-    agent = METHODS[method]
+    agent = METHODS[method].agent
     for blow in (Blow(f"{agent}.update", 20), Blow(f"{TRAINER}._choose_actions", 70)):
         done = small(method, tmp_path / "killed", blow, **changes)
         assert done.code == -signal.SIGKILL, done

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import distributions as dist
 
-from baselines.sac import SAC, Networks, SACConfig, actor_loss, critic_loss
+from baselines.sac import SAC, Networks, actor_loss, critic_loss
+from baselines.sac_config import SACConfig
 from tdmpc2.common.interfaces import Counters, EnvSpec
 from tdmpc2.common.system.errors import UserError
 from tests.baselines.shapes import DOG, SMALL, WALKER, Random, random_batch

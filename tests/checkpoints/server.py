@@ -19,6 +19,7 @@ class Server:
         ranges: whether it takes `Range`.
         shift: by how much it misses where a range is to begin.
         break_after: bytes of a body after which it hangs up; None for the whole.
+        busy: number of requests that it refuses with status 503, until tomorrow.
         requests: paths asked for, each with its `Range` header.
         url: its address.
     """
@@ -30,6 +31,7 @@ class Server:
         self.ranges = True
         self.shift = 0
         self.break_after: int | None = None
+        self.busy = 0
         self.requests: list[tuple[str, str | None]] = []
         self.url = ""
 
@@ -37,6 +39,10 @@ class Server:
         """Answer one request."""
         path, wanted = handler.path.lstrip("/"), handler.headers.get("Range")
         self.requests.append((path, wanted))
+        if self.busy:
+            self.busy -= 1
+            self._begin(handler, 503, {"Retry-After": "86400"}, b"")
+            return
         if path in self.redirects:
             to, headers = self.redirects[path]
             self._begin(handler, 302, {"Location": f"{self.url}/{to}", **headers}, b"")

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
+import os
+import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
@@ -167,6 +171,54 @@ def test_missing_files_are_reported_after_the_others_are_there(
         fetch(server, tmp_path, name="dog-run")
     assert left(tmp_path) == {"dog-run-2.pt"}
     assert "there is no such file (404)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("busy", [3, 4])
+def test_a_busy_server_is_asked_four_times(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, busy: int
+) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr(time, "sleep", waits.append)
+    server.busy = busy
+    if busy == 3:
+        assert fetch(server, tmp_path) == 0
+    else:
+        with pytest.raises(UserError, match=r"cannot download .* \(503 Service Unavailable\)$"):
+            fetch(server, tmp_path)
+    assert ranges(server) == [None] * 4
+    assert waits == [60] * 3
+
+
+@pytest.mark.parametrize("to", ["http://[", "file:///etc/passwd", "mt30-1M.pt"])
+def test_redirects_to_nowhere_are_one_line(server: Server, tmp_path: Path, to: str) -> None:
+    server.redirects[NAME] = ("", {"Location": to})
+    with pytest.raises(UserError, match=r"^cannot download .*mt30-1M\.pt \([^\n]+\)$"):
+        fetch(server, tmp_path)
+    assert left(tmp_path) == set()
+
+
+def test_a_length_that_is_no_number_is_ignored(server: Server, tmp_path: Path) -> None:
+    server.headers[NAME] = {"Content-Length": "many"}
+    assert fetch(server, tmp_path) == 0
+    assert (tmp_path / NAME).read_bytes() == DATA
+
+
+@pytest.mark.parametrize("size", [0, 700_000])
+def test_a_full_disk_keeps_what_was_downloaded(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    def copy(source: IO[bytes], target: IO[bytes], block: int) -> None:
+        target.write(source.read(size))
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "copyfileobj", copy)
+        with pytest.raises(OSError, match="No space left"):
+            fetch(server, tmp_path)
+    assert left(tmp_path) == {"mt30-1M.pt.part", "mt30-1M.pt.part.json"}
+    assert fetch(server, tmp_path) == 0
+    assert ranges(server) == [None, f"bytes={size}-" if size else None]
+    assert (tmp_path / NAME).read_bytes() == DATA
 
 
 def test_no_server_and_no_web_address(tmp_path: Path) -> None:

@@ -8,8 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tdmpc2.checkpoints import import_official
-from tdmpc2.checkpoints.official import constants, export_official, key_format
+from tdmpc2.checkpoints.official import constants, export_official, import_official, key_format
 from tdmpc2.common.system.errors import UserError
 from tests.golden import FILES, Golden
 

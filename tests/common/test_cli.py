@@ -226,12 +226,6 @@ def test_exit_codes(
     assert capsys.readouterr() == ("", said)
 
 
-@pytest.mark.parametrize("error", [ValueError("a bug"), OSError(errno.EIO, "broken disk")])
-def test_faults_are_not_dressed_up(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(type(error)):
-        run(monkeypatch, error)
-
-
 @pytest.mark.parametrize("argument", ["-h", "--help", "help"])
 def test_help_wins(
     argument: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

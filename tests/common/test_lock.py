@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -12,26 +13,28 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from tdmpc2.common.run import lock as lease_module
-from tdmpc2.common.run.lock import EXPIRY_SECONDS, HEARTBEAT_SECONDS, Lease, LeaseLostError
+from tdmpc2.common.run.checkpoint import CheckpointStore
+from tdmpc2.common.run.lock import (
+    EXPIRY_SECONDS,
+    HEARTBEAT_SECONDS,
+    Lease,
+    LeaseLostError,
+    live_holder,
+)
+from tdmpc2.common.run.run_files import RunFiles
+from tdmpc2.common.run.spec import RunSpec
 from tdmpc2.common.system.errors import UserError
+from tdmpc2.common.system.processes import identity_of
 
 HERE = socket.gethostname()
 
 
 def leave(directory: Path, age: float = 0.0, **changes: Any) -> None:
     """Write a lease of this process with some fields changed and a heartbeat `age` seconds old."""
-    holder = {
-        "token": "theirs",
-        "host": HERE,
-        "pid": os.getpid(),
-        "pid_started": psutil.Process().create_time(),
-        "slurm_job": None,
-        "slurm_restart": 0,
-    }
+    holder = {"token": "theirs", **identity_of(), "slurm_job": None, "slurm_restart": 0}
     path = directory / "lease.json"
     path.write_text(json.dumps({**holder, **changes}))
     make_older(path, age)
@@ -46,7 +49,7 @@ def test_given_back_at_the_end(tmp_path: Path) -> None:
     with Lease(tmp_path):
         holder = json.loads((tmp_path / "lease.json").read_text())
         assert (holder["host"], holder["pid"]) == (HERE, os.getpid())
-        assert holder["pid_started"] == psutil.Process().create_time()
+        assert identity_of().items() <= holder.items()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -68,18 +71,18 @@ def test_a_live_holder_keeps_it(tmp_path: Path) -> None:
 
 def test_a_dead_process_makes_room(tmp_path: Path) -> None:
     process = subprocess.Popen([sys.executable, "-c", ""])
-    started = psutil.Process(process.pid).create_time()
+    identity = identity_of(process.pid)
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
     for reaped in (False, True):  # first it is a zombie, then it is gone
         if reaped:
             process.wait()
-        leave(tmp_path, pid=process.pid, pid_started=started)
+        leave(tmp_path, **identity)
         with Lease(tmp_path) as lease:
             assert json.loads((tmp_path / "lease.json").read_text())["token"] == lease.token
 
 
 def test_a_reused_process_id_makes_room(tmp_path: Path) -> None:
-    leave(tmp_path, pid_started=psutil.Process().create_time() - 100)
+    leave(tmp_path, started_ticks=identity_of()["started_ticks"] - 1)
     with Lease(tmp_path):
         pass
 
@@ -94,10 +97,19 @@ def test_a_reused_process_id_makes_room(tmp_path: Path) -> None:
         ),  # a process id of another host is not checked
         ({"host": "elsewhere", "age": EXPIRY_SECONDS / 2}, False),
         ({"host": "elsewhere", "age": EXPIRY_SECONDS * 10}, True),
-        ({"age": EXPIRY_SECONDS * 10}, False),  # on the same host only the process counts
+        # A container with the same host name, another machine with it, or an earlier boot.
+        ({"pid_namespace": "pid:[1]", "pid": 2**22 + 1}, False),
+        ({"boot": "another", "pid": 2**22 + 1}, False),
+        ({"boot": "another", "age": EXPIRY_SECONDS * 10}, True),
+        # A lease of version 0.4.0.
+        ({"boot": None, "pid_namespace": None, "started_ticks": None}, False),
+        # Where the process can be seen, only the process counts.
+        ({"age": EXPIRY_SECONDS * 10}, False),
+        ({"pid": 2**22 + 1}, True),
+        ({"pid": 2**70}, True),
     ],
 )
-def test_another_host_is_believed_until_its_heartbeat_stops(
+def test_an_unknown_process_is_believed_until_its_heartbeat_stops(
     holder: dict[str, Any], free: bool, tmp_path: Path
 ) -> None:
     leave(tmp_path, **holder)
@@ -191,7 +203,7 @@ def test_a_process_notices_that_it_was_taken_for_dead(
 def test_only_one_of_many_takes_over(tmp_path: Path) -> None:
     number = 8
     for _ in range(50):
-        leave(tmp_path, pid_started=0.0)
+        leave(tmp_path, started_ticks=0)
         start, tried = threading.Barrier(number), threading.Barrier(number)
 
         def contend(_: int, start: threading.Barrier = start, tried: Any = tried) -> bool:
@@ -208,3 +220,106 @@ def test_only_one_of_many_takes_over(tmp_path: Path) -> None:
         with ThreadPoolExecutor(number) as pool:
             assert sum(pool.map(contend, range(number))) == 1
         assert list(tmp_path.iterdir()) == []
+
+
+# --- writes of a process that has lost its lease ---------------------------------------
+
+
+def test_nothing_is_written_after_another_process_has_taken_over(tmp_path: Path) -> None:
+    """The holder need not wait for its next heartbeat to notice."""
+    spec = RunSpec("counting", "toy-pointmass", 1, 100)
+    with Lease(tmp_path) as lease:
+        records = RunFiles(tmp_path, spec, {}, lease.verify)
+        checkpoints = CheckpointStore(tmp_path, check=lease.verify)
+        records.csv["eval"].append({"env_step": 0})
+        checkpoints.save(0, {}, None)
+        records.set_state("RUNNING", 0)
+        leave(tmp_path)
+        before = contents(tmp_path)
+        for write in (
+            lambda: records.csv["eval"].append({"env_step": 1}),
+            lambda: records.set_state("RUNNING", 1),
+            lambda: records.write_spec({}),
+            lambda: records.cut_back({}),
+            lambda: checkpoints.save(1, {}, None),
+        ):
+            with pytest.raises(LeaseLostError, match="another process has taken over"):
+                write()
+        assert contents(tmp_path) == before
+    assert json.loads(lease.path.read_text())["token"] == "theirs"
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    """Return the content of each file below a directory, by its relative path."""
+    files = (path for path in sorted(directory.rglob("*")) if path.is_file())
+    return {str(path.relative_to(directory)): path.read_bytes() for path in files}
+
+
+@pytest.mark.parametrize("number", [errno.ESTALE, errno.EIO])
+def test_an_error_of_the_file_system_does_not_end_the_heartbeat(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures = [OSError(number, os.strerror(number))] * 3
+    read = lease_module._read
+
+    def failing(path: Path) -> dict[str, Any] | None:
+        if failures:
+            raise failures.pop()
+        return read(path)
+
+    with Lease(tmp_path) as lease:
+        os.utime(lease.path, (0, 0))
+        monkeypatch.setattr(lease_module, "_read", failing)
+        lease.verify()  # its last heartbeat has not expired
+        lease._stop, original = Beats(3), lease._stop  # type: ignore[assignment]
+        lease._beat()
+        lease._stop = original
+        assert failures == []
+        assert lease.path.stat().st_mtime > 0
+        lease.verify()
+
+
+def test_a_lease_that_stays_unreadable_is_lost_when_it_expires(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(path: Path) -> None:
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    with Lease(tmp_path) as lease:
+        with monkeypatch.context() as patch:
+            patch.setattr(lease_module, "_read", failing)
+            now = lease_module._seconds()
+            patch.setattr(lease_module, "_seconds", lambda: now + EXPIRY_SECONDS + 1)
+            with pytest.raises(LeaseLostError, match="not readable for 120 s"):
+                lease.verify()
+        lease.verify()
+
+
+# --- damaged lease files ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"null", b"{}", b"\xff\x00", b"[" * 100_000])
+@pytest.mark.parametrize("age", [0.0, EXPIRY_SECONDS * 10])
+def test_a_damaged_lease_expires_and_is_named(content: bytes, age: float, tmp_path: Path) -> None:
+    path = tmp_path / "lease.json"
+    path.write_bytes(content)
+    make_older(path, age)
+    if age == 0.0:
+        with pytest.raises(UserError, match=r"damaged.* try again in 120 s, or remove"):
+            Lease(tmp_path).__enter__()
+        assert path.read_bytes() == content
+    assert acquired(tmp_path) is (age > 0.0)
+
+
+@pytest.mark.parametrize("kind", ["folder", "dangling link", "link loop"])
+def test_a_lease_that_is_no_file_is_named(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "lease.json"
+    if kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to(path if kind == "link loop" else tmp_path / "nothing")
+    with pytest.raises(UserError, match=r"lease\.json: not a file; remove it") as raised:
+        Lease(tmp_path).__enter__()
+    assert "\n" not in str(raised.value)
+    assert live_holder(tmp_path) is None
+    assert [p.name for p in tmp_path.iterdir()] == ["lease.json"]

@@ -37,11 +37,11 @@ def test_numbers_are_written_one_way(value: float | int | str, text: str) -> Non
 
 def test_the_header_comes_with_the_first_line(tmp_path: Path) -> None:
     record = CsvRecord(tmp_path / "x.csv")
-    assert record.size() == 0
+    assert record.mark()["size"] == 0
     record.append({"a": 1, "b": 0.5})
     record.append({"b": 1.5, "a": 2})
     assert record.path.read_text() == "a,b\n1,0.5\n2,1.5\n"
-    assert record.size() == len("a,b\n1,0.5\n2,1.5\n")
+    assert record.mark()["size"] == len("a,b\n1,0.5\n2,1.5\n")
 
 
 def test_columns_stay_those_of_the_file(tmp_path: Path) -> None:
@@ -61,15 +61,19 @@ def test_a_line_is_on_the_file_at_once(tmp_path: Path) -> None:
 
 def test_cutting_back_forgets_what_came_later(records: RunFiles) -> None:
     records.csv["eval"].append({"a": 1})
-    sizes = records.sizes()
-    assert sizes == {"eval": 4, "train": 0, "timing": 0}
+    marks = records.marks()
+    assert {name: mark["size"] for name, mark in marks.items()} == {
+        "eval": 4,
+        "train": 0,
+        "timing": 0,
+    }
     records.csv["eval"].append({"a": 2})
     records.csv["train"].append({"loss": 0.5})
     with open(records.csv["timing"].path, "w") as file:
         file.write("env_st")  # an incomplete header
 
     reopened = RunFiles(records.directory, SPEC, {})
-    reopened.cut_back(sizes)
+    reopened.cut_back(marks)
     assert reopened.csv["eval"].path.read_text() == "a\n1\n"
     assert not reopened.csv["train"].path.exists()
     assert not reopened.csv["timing"].path.exists()
@@ -90,6 +94,29 @@ def test_a_record_shorter_than_the_checkpoint_knows_is_refused(records: RunFiles
     records.csv["eval"].append({"a": 1})
     with pytest.raises(UserError, match=r"eval\.csv: 4 bytes, but the checkpoint recorded 9"):
         records.cut_back({"eval": 9})
+    assert records.csv["eval"].path.read_text() == "a\n1\n"
+
+
+def test_a_line_that_has_changed_since_the_checkpoint_is_refused(records: RunFiles) -> None:
+    path = records.csv["eval"].path
+    for value in (1, 2):
+        records.csv["eval"].append({"env_step": value, "episode_return": 10.5})
+    marks = records.marks()
+    records.csv["eval"].append({"env_step": 3, "episode_return": 11.5})
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"1,10.5", b"1,90.5"))
+    with pytest.raises(UserError, match=r"eval\.csv: its lines before the checkpoint have changed"):
+        records.cut_back(marks)
+    assert path.read_bytes() == content.replace(b"1,10.5", b"1,90.5")
+    path.write_bytes(content.replace(b"3,11.5", b"3,99.5"))  # a line that is redone
+    records.cut_back(marks)
+    assert path.read_text() == "env_step,episode_return\n1,10.5\n2,10.5\n"
+
+
+def test_a_checkpoint_of_0_4_0_has_sizes_only(records: RunFiles) -> None:
+    for value in (1, 2):
+        records.csv["eval"].append({"a": value})
+    records.cut_back({"eval": 4})
     assert records.csv["eval"].path.read_text() == "a\n1\n"
 
 

@@ -154,15 +154,17 @@ def test_figures_reach_status_and_tracker(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("progress", "shown"), [(None, False), (False, False), (True, True)])
-def test_the_bar_is_quiet_unless_wanted(
+def test_without_a_terminal_each_evaluation_is_a_line(
     progress: bool | None, shown: bool, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     def script(trainer: ScriptedTrainer, lease: Lease) -> None:
+        trainer.callbacks.on_evaluation(100, {"eval_return": 2.0}, {})
         trainer.callbacks.on_progress(150, {"train_return": 7.0})
 
     session(tmp_path, script, progress=progress)
     captured = capfd.readouterr()
-    assert captured.out == ""
+    line = "toy-pointmass seed 1: 100 of 200 env steps, eval=2\n"
+    assert captured.out == (line if progress is None else "")
     assert ("toy-pointmass seed 1" in captured.err) is shown
     assert ("return=7" in captured.err) is shown
 

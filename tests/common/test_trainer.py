@@ -20,7 +20,7 @@ from tdmpc2.common.run.spec import RunSpec
 from tdmpc2.common.system.errors import DivergedError, StoppedError, UserError
 from tdmpc2.common.training.callbacks import Callbacks
 from tdmpc2.common.training.loop_requests import serve
-from tdmpc2.common.training.trainer import Schedule, Trainer
+from tdmpc2.common.training.trainer import OnlineSchedule, Trainer
 from tdmpc2.common.training.vector_env import SerialEnvs
 from tdmpc2.envs.factory import make_env
 from tdmpc2.envs.tasks import get_task
@@ -86,7 +86,7 @@ def make_trainer(
         Replay(1000, 1, (4,), 2, generator=torch.Generator().manual_seed(0)),
         RunFiles(directory, RunSpec("counting", task.name, 1, env_steps), {}),
         CheckpointStore(directory, keep_replay=keep_replay),
-        Schedule(env_steps, eval_every, checkpoint_seconds, keep_replay),
+        OnlineSchedule(env_steps, eval_every, checkpoint_seconds, keep_replay),
         seed=1,
         callbacks=callbacks,
     )

@@ -15,8 +15,8 @@ from tdmpc2.common.replay.types import Batch, Episode
 from tdmpc2.common.run.checkpoint import CheckpointStore
 from tdmpc2.common.run.spec import RunSpec
 from tdmpc2.common.system.atomic_files import write_json
-from tdmpc2.data.build import BuildOptions
 from tdmpc2.data.dataset import Dataset
+from tdmpc2.data.options import BuildOptions
 from tdmpc2.data.rows import assemble
 from tdmpc2.data.writer import DatasetWriter
 from tdmpc2.envs.tasks import get_task

@@ -13,9 +13,10 @@ from tdmpc2.common.run.checkpoint import CheckpointStore
 from tdmpc2.common.system.atomic_files import read_json, write_json
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.data import writer as writer_module
-from tdmpc2.data.build import BuildOptions, build
+from tdmpc2.data.build import build
 from tdmpc2.data.dataset import Dataset
 from tdmpc2.data.offline_replay import OfflineReplay
+from tdmpc2.data.options import BuildOptions
 from tdmpc2.envs.tasks import get_task
 from tests.datasets.helpers import (
     TWO,

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from tdmpc2.common.system.errors import UserError
-from tdmpc2.data.build import BuildOptions, build
+from tdmpc2.data.build import build
 from tdmpc2.data.dataset import Dataset
+from tdmpc2.data.options import BuildOptions
 from tdmpc2.data.task_writer import TaskWriter
 from tdmpc2.data.writer import DatasetWriter
 from tests.datasets.helpers import TWO, episodes, exit_code_of, fake_run, four_runs, options

@@ -15,9 +15,10 @@ import torch
 from tdmpc2.common.system.atomic_files import sha256_of
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.data import chunks, writer
-from tdmpc2.data.convert import ConvertOptions, convert
+from tdmpc2.data.convert import convert
 from tdmpc2.data.dataset import Dataset
 from tdmpc2.data.offline_replay import OfflineReplay
+from tdmpc2.data.options import ConvertOptions
 from tdmpc2.data.writer import DatasetWriter
 from tdmpc2.envs.tasks import get_suite, get_task
 from tests.datasets.helpers import exit_code_of, generator

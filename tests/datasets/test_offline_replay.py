@@ -12,7 +12,8 @@ import torch
 
 from tdmpc2.common.replay.types import Batch, Episode
 from tdmpc2.common.system.errors import UserError
-from tdmpc2.data import Dataset, OfflineReplay
+from tdmpc2.data.dataset import Dataset
+from tdmpc2.data.offline_replay import OfflineReplay
 from tdmpc2.envs.tasks import get_task
 from tests.datasets.helpers import FOUR, episode, four_tasks, generator, make_dataset, same
 

@@ -14,8 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tdmpc2.common.system.atomic_files import sha256_of
-from tdmpc2.common.system.download import put_in_place
+from tdmpc2.common.system.atomic_files import put_in_place, sha256_of
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.envs.assets import AssetSet, find_assets, official
 from tdmpc2.envs.assets.__main__ import main

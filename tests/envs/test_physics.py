@@ -6,13 +6,16 @@ compiles from the model files of Meta-World 3.0.0.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from pathlib import Path
 
 import mujoco
 import numpy as np
 import pytest
+import torch
 
+from tdmpc2.common.run.spec import RunOptions
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.envs.factory import make_env
 from tdmpc2.envs.physics import (
@@ -25,6 +28,7 @@ from tdmpc2.envs.physics import (
 )
 from tdmpc2.envs.task_variants import with_switches
 from tdmpc2.envs.tasks import TASKS, get_suite, get_task
+from tdmpc2.runners.life_cycle import LocalRun
 from tdmpc2.runners.registry import make_offline_spec, make_spec
 
 DATA = Path(__file__).parents[1] / "data"
@@ -267,6 +271,31 @@ def test_physics_is_part_of_the_identity_of_affected_tasks_only():
     chosen = make_spec("tdmpc2", "walker-walk", 1, task_switches={"physics": "simulator"})
     assert plain == chosen
     assert plain.task_switches == ()
+
+
+@pytest.mark.parametrize("task", ["cup-catch", "walker-walk"])
+def test_a_run_of_0_4_0_stays_as_it_is(task, tmp_path, capsys):
+    """A start under the present physics names it, and begins in a directory of its own."""
+    options = RunOptions(runs=tmp_path)
+    spec = make_spec("tdmpc2", task, 1)
+    old = dataclasses.replace(spec, task_switches=()).run_dir(tmp_path)
+    run = LocalRun(spec, options, torch.device("cpu"), {})
+    with contextlib.ExitStack() as stack:
+        run.acquire(stack)
+    assert capsys.readouterr().err == ""  # there is no such run
+    run.directory.rename(tmp_path / "moved away")
+    old.mkdir(parents=True)
+    (old / "spec.json").write_text("{}")
+    with contextlib.ExitStack() as stack:
+        LocalRun(spec, options, torch.device("cpu"), {}).acquire(stack)
+    told = capsys.readouterr().err
+    if task == "cup-catch":
+        assert run.directory != old
+        assert str(old) in told
+        assert "version 0.4.0" in told
+    else:
+        assert run.directory == old  # the repairs leave this task as it was
+        assert told == ""
 
 
 def test_physics_of_multi_task_agents():

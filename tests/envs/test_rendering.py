@@ -157,7 +157,29 @@ def test_a_renderer_is_chosen_by_itself_and_leaves_quietly():
 
 
 def test_the_users_choice_is_kept():
-    assert run(PREPARE, MUJOCO_GL="glfw").stdout == "glfw\n"
+    working = run(PREPARE).stdout
+    assert run(PREPARE, MUJOCO_GL=working.strip()).stdout == working
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"MUJOCO_GL": "nonsense"},
+        {"MUJOCO_GL": "osmesa"},
+        {"MUJOCO_GL": "egl", "MUJOCO_EGL_DEVICE_ID": "99"},
+    ],
+)
+def test_a_backend_that_does_not_work_matters_only_for_rendering(variables, tmp_path):
+    if variables["MUJOCO_GL"] == "osmesa":  # also on machines that have it
+        (tmp_path / "OpenGL").mkdir()
+        (tmp_path / "OpenGL" / "__init__.py").write_text("raise AttributeError('no library')")
+        variables = {**variables, "PYTHONPATH": str(tmp_path)}
+    make = "from tdmpc2.envs.factory import make_env\nenv = make_env('{}', seed=0, render={})\n"
+    for task in ("cup-catch", "mw-push", "myo-hand-reach"):
+        done = run(make.format(task, False) + "print(env.reset()[0].shape)", **variables)
+        assert (done.returncode, done.stderr) == (0, "")
+    done = run(make.format("cup-catch", True), **variables)
+    assert f"UserError: MUJOCO_GL={variables['MUJOCO_GL']}: MuJoCo cannot render" in done.stderr
 
 
 def test_without_any_opengl_the_command_is_named(tmp_path):

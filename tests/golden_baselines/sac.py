@@ -7,7 +7,8 @@ import re
 import torch
 from torch import Tensor
 
-from baselines.sac import SAC, SACConfig
+from baselines.sac import SAC
+from baselines.sac_config import SACConfig
 from tdmpc2.common.replay.types import Batch
 from tests.golden_baselines.errors import Errors
 from tests.golden_baselines.reader import GoldenBaseline

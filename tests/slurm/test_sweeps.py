@@ -212,7 +212,7 @@ def test_another_commit_is_refused_before_anything_is_handed_over(
     swept: tuple[Path, str], cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs, _ = swept
-    monkeypatch.setattr("sweeps.launch.git_commit", lambda: "another")
+    monkeypatch.setattr("sweeps.execution.launching.git_commit", lambda: "another")
     longer = {**SHORT, "env_steps": 200}
     with pytest.raises(cli.UserError, match=r"was run with commit .* allow_commit_change=true"):
         sweeping.sweep(runs, seeds=12, **longer)

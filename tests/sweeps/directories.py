@@ -27,7 +27,7 @@ def write_status(run: PlannedRun, state: str, env_step: int = 0, **more: Any) ->
 def write_lease(run: PlannedRun, **holder: Any) -> None:
     """Write a lease of a run that a process on another host holds."""
     run.directory.mkdir(parents=True, exist_ok=True)
-    facts = {"token": "t", "host": "elsewhere", "pid": 1, "pid_started": 0.0, **holder}
+    facts = {"token": "t", "host": "elsewhere", "pid": 1, **holder}
     (run.directory / "lease.json").write_text(json.dumps(facts))
 
 

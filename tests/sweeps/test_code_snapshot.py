@@ -23,7 +23,7 @@ def test_python_takes_the_copy_and_not_the_checkout(copy: Path) -> None:
     """Python is started as in the jobs; the copy records the commit of the checkout."""
     code = (
         "import tdmpc2.runners.online, baselines.sac, sweeps.execution.job, analysis.make_figures\n"
-        "from tdmpc2.common.run.provenance import git_commit\n"
+        "from tdmpc2.common.run.source_version import git_commit\n"
         "modules = (tdmpc2.runners.online, baselines.sac, sweeps.execution.job)\n"
         "modules += (analysis.make_figures,)\n"
         "print(*(module.__file__ for module in modules), sep='\\n')\n"

@@ -14,7 +14,7 @@ from sweeps.planning.planned_run import train_arguments
 from sweeps.planning.request import Request, parse_request
 from tdmpc2.common.system import cli
 from tdmpc2.data.dataset import Dataset
-from tdmpc2.runners.offline import parse as parse_training
+from tdmpc2.runners.offline_arguments import parse as parse_training
 from tdmpc2.runners.registry import multitask_methods
 from tests.sweeps.datasets import suite_dataset, toy_dataset
 from tests.test_offline import TASKS

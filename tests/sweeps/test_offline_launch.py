@@ -102,7 +102,7 @@ def test_one_gpu_trains_one_agent_at_a_time(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("sweeps.launch.choose_device", torch.device)
+    monkeypatch.setattr("sweeps.execution.launching.choose_device", torch.device)
     what = [f"data={data}", f"runs={tmp_path}", "suite=scaling", "cluster=local", "device=cuda"]
     assert main([*what, "dry_run=true", "seeds=1", "methods=tdmpc2"]) == 0
     printed = capsys.readouterr().out

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from sweeps import launch
+from sweeps.execution import launching
 from sweeps.planning.grid import SMOKE
 from sweeps.planning.request import parse_request
 from tdmpc2.common.system.errors import UserError
@@ -84,9 +85,9 @@ def test_days_of_work_ask_first(
     assert not (tmp_path / "runs").exists()
     started = []
     monkeypatch.setattr(
-        launch.local_pool, "run_all", lambda groups, *a, **k: started.extend(groups)
+        launching.local_pool, "run_all", lambda groups, *a, **k: started.extend(groups)
     )
-    monkeypatch.setattr(launch, "measure_reference_scores", lambda *a, **k: {})
+    monkeypatch.setattr(launching, "measure_reference_scores", lambda *a, **k: {})
     assert launch.main([*arguments, "yes=true"]) == 1  # the replaced `run_all` trains nothing
     assert len(started) == 1
 

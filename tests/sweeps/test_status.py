@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import builtins
 import json
-import os
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
-from sweeps import cancel, launch, retry, status
+from sweeps import cancel, retry, status
+from sweeps.execution import launching
 from sweeps.planning.planned_run import PlannedRun
 from tdmpc2.common.system import cli
 from tdmpc2.common.system.errors import UserError
+from tdmpc2.common.system.processes import identity_of
 from tdmpc2.runners.registry import make_offline_spec
 from tests.sweeps.directories import plan, write_lease, write_status, write_sweep
 
@@ -184,9 +183,9 @@ def test_a_retry_launches_what_has_failed_with_the_same_arguments(
 ) -> None:
     started: list[Any] = []
     monkeypatch.setattr(
-        launch.local_pool, "run_all", lambda groups, *a, **k: started.extend(groups)
+        launching.local_pool, "run_all", lambda groups, *a, **k: started.extend(groups)
     )
-    monkeypatch.setattr(launch, "measure_reference_scores", lambda *a, **k: {})
+    monkeypatch.setattr(launching, "measure_reference_scores", lambda *a, **k: {})
     retry.main([f"runs={runs}", "max_parallel=1"])
     printed = capsys.readouterr().out
     assert "1 failed" in printed
@@ -198,8 +197,7 @@ def test_a_launch_of_this_machine_is_cancelled(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-    facts = {"pid": sleeper.pid, "pid_started": psutil.Process(sleeper.pid).create_time()}
-    write_sweep(tmp_path, plan(tmp_path, 1), **facts, host=socket.gethostname())
+    write_sweep(tmp_path, plan(tmp_path, 1), **identity_of(sleeper.pid))
     assert cancel.main([f"runs={tmp_path}"]) == 0
     assert f"process {sleeper.pid} is stopping its runs" in capsys.readouterr().out
     assert sleeper.wait() == -signal.SIGTERM
@@ -208,7 +206,6 @@ def test_a_launch_of_this_machine_is_cancelled(
 def test_another_process_of_the_same_number_is_left_alone(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    facts = {"pid": os.getpid(), "pid_started": 1.0}
-    write_sweep(tmp_path, plan(tmp_path, 1), **facts, host=socket.gethostname())
+    write_sweep(tmp_path, plan(tmp_path, 1), **{**identity_of(), "started_ticks": 1})
     assert cancel.main([f"runs={tmp_path}"]) == 0
     assert "nothing is running or queued" in capsys.readouterr().out

@@ -206,7 +206,7 @@ def apply_numeric_path(
     Raises:
         UserError: the numeric path differs from the recorded one, and `allow_change` is False.
     """
-    recorded = read_json(file)
+    recorded = read_json(file, dict[str, Any])
     if recorded is not None:
         if "pack" in recorded:  # name of `seed_batch` up to version 0.4.0
             recorded["seed_batch"] = recorded.pop("pack")
@@ -266,7 +266,7 @@ def set_up_torch(path: dict[str, Any]) -> None:
 
 def record_failed_compilation(file: Path) -> None:
     """Record in a numeric path that the run continues without compilation."""
-    write_json(file, {**(read_json(file) or {}), "compile": False})
+    write_json(file, {**(read_json(file, dict[str, Any]) or {}), "compile": False})
 
 
 def keep_freed_memory() -> None:

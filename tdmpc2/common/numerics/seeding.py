@@ -6,7 +6,6 @@ import random
 import zlib
 
 import numpy as np
-import torch
 
 
 def derive_seed(seed: int, *names: str | int) -> int:
@@ -28,6 +27,8 @@ def seed_globals(seed: int) -> None:
 
     This project does not use them; third-party code that does becomes repeatable.
     """
+    import torch  # here, because `derive_seed` does not need it
+
     random.seed(seed)
     np.random.seed(derive_seed(seed, "numpy"))
     torch.manual_seed(derive_seed(seed, "torch"))

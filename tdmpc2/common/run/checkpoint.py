@@ -10,15 +10,17 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import torch
 
 from tdmpc2.common.interfaces import ReplayBuffer
 from tdmpc2.common.replay.types import Episode
+from tdmpc2.common.run.schemas import Manifest
 from tdmpc2.common.system.atomic_files import (
     fsync_directory,
     full_disk,
@@ -46,9 +48,18 @@ class CheckpointStore:
         directory: the run directory.
         keep_replay: whether all shards are kept; otherwise a shard is removed when no checkpoint
             needs it.
+        check: function that raises an error if this process may no longer write to the directory;
+            called before each write.
     """
 
-    def __init__(self, directory: Path, *, keep_replay: bool = False) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        keep_replay: bool = False,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.check = check
         self.folder = directory / "checkpoints"
         self.shard_folder = directory / "replay"
         self.keep_replay = keep_replay
@@ -89,6 +100,7 @@ class CheckpointStore:
             ) from error
 
     def _save(self, step: int, state: Mapping[str, Any], replay: ReplayBuffer | None) -> Path:
+        self.check()
         final = self.folder / f"{step:012d}"
         if final.exists():  # the process was killed between this checkpoint and the final status
             return final
@@ -112,6 +124,7 @@ class CheckpointStore:
                 "shards": self.shards,
             }
             write_json(temporary / "manifest.json", manifest)
+            self.check()  # writing may have taken long
             os.rename(temporary, final)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -153,7 +166,7 @@ class CheckpointStore:
             return
         needed = set()
         for path in self.existing():
-            manifest = read_json(path / "manifest.json")
+            manifest = read_json(path / "manifest.json", Manifest)
             for shard in manifest["shards"]:
                 if shard["first"] + shard["count"] > manifest["oldest_episode"]:
                     needed.add(shard["name"])
@@ -218,13 +231,14 @@ class CheckpointStore:
                 raise ValueError("a file is missing")
             if manifest["format"] != FORMAT:
                 raise ValueError(f"format {manifest['format']}, this code reads {FORMAT}")
+            msgspec.convert(manifest, Manifest)
             if sha256_of(path / "state.pt") != manifest["state_sha256"]:
                 raise ValueError("checksum of state.pt does not match")
             for shard in self._needed(manifest) if with_episodes else []:
                 shard_path = self.shard_folder / shard["name"]
                 if not shard_path.is_file() or sha256_of(shard_path) != shard["sha256"]:
                     raise ValueError(f"episode shard {shard['name']} is missing or damaged")
-        except (ValueError, KeyError, TypeError, UserError) as error:
+        except (ValueError, KeyError, TypeError, msgspec.ValidationError, UserError) as error:
             raise UserError(f"{path}: the checkpoint is damaged ({error}); {advice}") from None
         state = from_storable(torch.load(path / "state.pt", map_location="cpu", weights_only=True))
         return state, manifest

@@ -12,19 +12,18 @@ import contextlib
 import fcntl
 import json
 import os
-import socket
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from tdmpc2.common.system.errors import UserError
+from tdmpc2.common.system.processes import identity_of, runs
 
 HEARTBEAT_SECONDS = 15.0
-# A lease held on another host expires after this many seconds without a heartbeat.
+# A lease of whose holder nothing is known expires after this many seconds without a heartbeat.
 EXPIRY_SECONDS = 120.0
 
 
@@ -40,16 +39,17 @@ class Lease:
     """Exclusive use of a run directory, as a context manager.
 
     The lease file is created with `link`, which is atomic on network file systems too. It names
-    the host, the process (with its start time, since process ids are reused), and the SLURM job
-    with its restart count. Another process may take the lease over if
+    the process (see `identity_of`), and the SLURM job with its restart count. Another process may
+    take the lease over if
 
-    - the holder ran on the same host and that process no longer exists,
+    - the holder has certainly ended: it had the same host, boot and PID namespace, and its process
+      id is free or belongs to a process that started at another time,
     - the holder was an earlier start of the same SLURM job (its restart count is lower), or
-    - the holder ran on another host and its heartbeat is older than `EXPIRY_SECONDS` (120 s),
+    - nothing is known of the holder, and its heartbeat is older than `EXPIRY_SECONDS` (120 s),
       measured by the clock of the file system.
 
-    A holder that has lost its lease (after a long suspension, say) notices at its next heartbeat.
-    `check` then raises, and training stops without writing `status.json`.
+    A holder that has lost its lease (after a long suspension, say) notices before its next write
+    to the run directory: `verify` then raises, and training stops.
 
     Args:
         directory: the run directory.
@@ -62,6 +62,7 @@ class Lease:
         self.path = directory / "lease.json"
         self.token = uuid.uuid4().hex
         self.lost = False
+        self._confirmed = _seconds()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -70,8 +71,10 @@ class Lease:
 
         Raises:
             InUseError: another live process holds the lease.
+            UserError: the lease file is damaged.
         """
         self._acquire()
+        self._confirmed = _seconds()
         self._thread = threading.Thread(target=self._beat, daemon=True, name="lease heartbeat")
         self._thread.start()
         return self
@@ -81,12 +84,13 @@ class Lease:
         self._stop.set()
         if self._thread is not None:
             self._thread.join()
-        holder = _read(self.path)
-        if holder is not None and holder.get("token") == self.token:
-            self.path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self._confirm()
+            if not self.lost:
+                self.path.unlink(missing_ok=True)
 
     def check(self) -> None:
-        """Check that this process still holds the lease.
+        """Check that this process still holds the lease, as of its last heartbeat.
 
         Raises:
             LeaseLostError: another process has taken over.
@@ -95,6 +99,36 @@ class Lease:
             raise LeaseLostError(
                 f"{self.path.parent}: another process has taken over this run; this one stops"
             )
+
+    def verify(self) -> None:
+        """Check that the lease file is this process's own; called before each write to the run.
+
+        While the file cannot be read, the lease holds until its last heartbeat expires.
+
+        Raises:
+            LeaseLostError: another process has taken over, or could have.
+        """
+        try:
+            self._confirm()
+        except OSError as error:
+            if _seconds() - self._confirmed > EXPIRY_SECONDS:
+                raise LeaseLostError(
+                    f"{self.path}: not readable for {EXPIRY_SECONDS:.0f} s ({error.strerror}), so "
+                    "another process may have taken over this run; this one stops"
+                ) from None
+        self.check()
+
+    def _confirm(self) -> None:
+        """Read the lease file, and note whether it is still this process's own.
+
+        Raises:
+            OSError: the file exists, but cannot be read.
+        """
+        holder = _read(self.path)
+        if holder is None or holder.get("token") != self.token:
+            self.lost = True
+        else:
+            self._confirmed = _seconds()
 
     def _acquire(self) -> None:
         mine = self.path.with_name(f".lease.{self.token}")
@@ -113,15 +147,21 @@ class Lease:
         )
 
     def _remove_if_dead(self) -> None:
-        """Remove the lease of a dead process; raise `InUseError` if the holder is alive."""
-        holder = _read(self.path)
+        """Remove the lease of a dead process; raise `InUseError` if the holder may be alive."""
+        if not self.path.is_file():
+            if os.path.lexists(self.path):
+                raise UserError(
+                    f"{self.path}: not a file; remove it if no process uses this run directory"
+                )
+            return  # released in the meantime
+        try:
+            holder = _read(self.path)
+        except OSError as error:
+            raise UserError(f"{self.path}: cannot be read ({error.strerror}); try again") from None
         if holder is None:  # released in the meantime
             return
         if not _is_dead(holder, self.path):
-            raise InUseError(
-                f"{self.path.parent}: in use by process {holder.get('pid')} on host "
-                f"{holder.get('host')}; wait for it or stop it"
-            )
+            raise InUseError(_in_use(holder, self.path))
         aside = self.path.with_name(f".lease.dead.{self.token}")
         with contextlib.suppress(FileNotFoundError):
             os.rename(self.path, aside)
@@ -133,12 +173,12 @@ class Lease:
             aside.unlink(missing_ok=True)
 
     def _beat(self) -> None:
+        """Renew the lease regularly; after an error of the file system, try again at the next."""
         while not self._stop.wait(HEARTBEAT_SECONDS):
-            holder = _read(self.path)
-            if holder is None or holder.get("token") != self.token:
-                self.lost = True
-                return
             with contextlib.suppress(OSError):
+                self._confirm()
+                if self.lost:
+                    return
                 os.utime(self.path)
 
 
@@ -151,8 +191,11 @@ def live_holder(directory: Path, now: float | None = None) -> dict[str, Any] | N
             many runs measure it once.
     """
     path = directory / "lease.json"
-    holder = _read(path)
-    return None if holder is None or _is_dead(holder, path, now) else holder
+    try:
+        holder = _read(path)
+        return None if holder is None or _is_dead(holder, path, now) else holder
+    except OSError:  # no file that a process could hold
+        return None
 
 
 def file_system_time(folder: Path) -> float:
@@ -166,6 +209,11 @@ def file_system_time(folder: Path) -> float:
         return probe.stat().st_mtime
     finally:
         probe.unlink(missing_ok=True)
+
+
+def _seconds() -> float:
+    """Return the seconds since some moment, including those of a suspended machine."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 @contextlib.contextmanager
@@ -187,51 +235,56 @@ def _locked(folder: Path) -> Iterator[None]:
 def _describe_self(token: str) -> dict[str, Any]:
     return {
         "token": token,
-        "host": socket.gethostname(),
-        "pid": os.getpid(),
-        "pid_started": process_started(),
+        **identity_of(),
         "slurm_job": os.environ.get("SLURM_JOB_ID"),
         "slurm_restart": int(os.environ.get("SLURM_RESTART_COUNT", "0")),
     }
 
 
 def _read(path: Path) -> dict[str, Any] | None:
+    """Return the content of a lease file; None if there is none, `{}` if it is damaged.
+
+    Raises:
+        OSError: the file exists, but cannot be read.
+    """
     try:
-        return json.loads(path.read_text())
+        holder = json.loads(path.read_bytes())
     except FileNotFoundError:
         return None
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return {}
+    return holder if isinstance(holder, dict) else {}
+
+
+def _in_use(holder: dict[str, Any], path: Path) -> str:
+    """Return the message of an `InUseError`."""
+    if not holder.get("token"):
+        return (
+            f"{path}: damaged, so its holder is unknown; try again in {EXPIRY_SECONDS:.0f} s, or "
+            "remove it if no process uses this run directory"
+        )
+    text = (
+        f"{path.parent}: in use by process {holder.get('pid')} on host {holder.get('host')}; wait "
+        "for it or stop it"
+    )
+    if runs(holder) is None:
+        text += (
+            f" (if it has ended, this is noticed {EXPIRY_SECONDS:.0f} s after its last heartbeat)"
+        )
+    return text
 
 
 def _is_dead(holder: dict[str, Any], path: Path, now: float | None = None) -> bool:
     me = _describe_self("")
-    same_job = holder.get("slurm_job") is not None and holder["slurm_job"] == me["slurm_job"]
-    if same_job and me["slurm_restart"] > holder.get("slurm_restart", 0):
+    restart, job = holder.get("slurm_restart"), holder.get("slurm_job")
+    same_job = job is not None and job == me["slurm_job"]
+    if same_job and isinstance(restart, int) and me["slurm_restart"] > restart:
         return True
-    if holder.get("host") == me["host"]:
-        return not process_runs(holder.get("pid", -1), holder.get("pid_started", 0.0))
+    running = runs(holder)
+    if running is not None:
+        return not running
     try:
         last = path.stat().st_mtime
     except FileNotFoundError:  # released in the meantime
         return False
     return (file_system_time(path.parent) if now is None else now) - last > EXPIRY_SECONDS
-
-
-def process_started() -> float:
-    """Return the start time of this process, in seconds since the epoch.
-
-    Together with its id it identifies the process, since process ids are reused.
-    """
-    return psutil.Process().create_time()
-
-
-def process_runs(pid: int, started: float) -> bool:
-    """Return whether a process of this host, with that id and start time, is alive."""
-    try:
-        process = psutil.Process(pid)
-        return (
-            abs(process.create_time() - started) < 1.0 and process.status() != psutil.STATUS_ZOMBIE
-        )
-    except psutil.NoSuchProcess:
-        return False

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tdmpc2.common.run.provenance import git_commit, provenance
-from tdmpc2.common.run.run_files import State, read_status, step_of
+from tdmpc2.common.run.provenance import provenance
+from tdmpc2.common.run.run_files import read_status, step_of
+from tdmpc2.common.run.schemas import Attempt, SpecFile, State
+from tdmpc2.common.run.source_version import git_commit
 from tdmpc2.common.run.spec import CommonOptions, RunSpec
 from tdmpc2.common.system.atomic_files import read_json, write_json
 from tdmpc2.common.system.errors import UserError
@@ -58,7 +60,7 @@ def existing_outcome(
         UserError: the directory holds another run or was started with other fixed options, or the
             run is finished and cannot be continued to a larger budget.
     """
-    saved_spec = read_json(directory / "spec.json")
+    saved_spec = read_json(directory / "spec.json", SpecFile)
     status = read_status(directory)
     if saved_spec is None or status is None:
         return None
@@ -117,9 +119,14 @@ def check_commit(directory: Path, commit: str | None) -> None:
     """Check that a commit is that of the run's last attempt.
 
     Raises:
-        UserError: the commits differ.
+        UserError: the commits differ, or that of a run that was started before is unknown.
     """
     attempts = _attempts(directory)
+    if not attempts and (directory / "spec.json").exists():
+        raise UserError(
+            f"{directory / 'attempts.json'}: missing or empty, so the commit of the run is "
+            "unknown; restore the file, or use allow_commit_change=true"
+        )
     if attempts and attempts[-1]["commit"] != commit:
         raise UserError(
             f"{directory}: was run with commit {attempts[-1]['commit']}, this is "
@@ -128,4 +135,4 @@ def check_commit(directory: Path, commit: str | None) -> None:
 
 
 def _attempts(directory: Path) -> list[dict[str, Any]]:
-    return read_json(directory / "attempts.json") or []
+    return read_json(directory / "attempts.json", list[Attempt]) or []

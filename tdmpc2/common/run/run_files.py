@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, TypedDict
 
+from tdmpc2.common.run.schemas import State, StatusFile
 from tdmpc2.common.run.spec import RunSpec
 from tdmpc2.common.system.atomic_files import read_json, write_json
 from tdmpc2.common.system.errors import UserError
 
-State = Literal["RUNNING", "INTERRUPTED", "COMPLETED", "DIVERGED", "FAILED", "CANCELLED"]
 # States in which starting the run again does no work. A COMPLETED run may be continued with a
 # larger budget.
 SETTLED: tuple[State, ...] = ("COMPLETED", "DIVERGED")
@@ -33,6 +34,13 @@ STATUS_SECONDS = 2.0
 PROGRESS_KEYS = {"env_steps": ("env_step", "env_steps"), "num_updates": ("num_updates", "budget")}
 
 
+class Mark(TypedDict):
+    """Content of a CSV file up to a checkpoint: its size in bytes and its SHA-256 checksum."""
+
+    size: int
+    sha256: str | None
+
+
 def format_value(value: float | int | str) -> str:
     """Return a value as the CSV files write it: floats with 8 significant digits, no locale."""
     return f"{value:.8g}" if isinstance(value, float) else str(value)
@@ -45,10 +53,11 @@ class CsvRecord:
 
     Args:
         path: path of the file.
+        check: called before each write, see `RunFiles`.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, check: Callable[[], None] = lambda: None) -> None:
+        self.path, self.check = path, check
         self.columns: list[str] | None = None
         if path.exists() and path.stat().st_size:
             self.columns = path.read_text().splitlines()[0].split(",")
@@ -59,6 +68,7 @@ class CsvRecord:
         Raises:
             ValueError: the columns differ from those of the file.
         """
+        self.check()
         text = ""
         if self.columns is None:
             self.columns = list(row)
@@ -70,33 +80,43 @@ class CsvRecord:
             file.write(text)
             file.flush()
 
-    def size(self) -> int:
-        """Return the size of the file in bytes; 0 if it does not exist."""
-        return self.path.stat().st_size if self.path.exists() else 0
+    def mark(self) -> Mark:
+        """Flush the file to disk, and return what a checkpoint relies on: its present content."""
+        if not self.path.exists():
+            return {"size": 0, "sha256": None}
+        with open(self.path, "rb") as file:
+            content = file.read()
+            os.fsync(file.fileno())
+        return {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 
-    def sync(self) -> None:
-        """Flush the file to disk, so that no checkpoint refers to lines that a crash can lose."""
-        if self.path.exists():
-            with open(self.path, "rb") as file:
-                os.fsync(file.fileno())
+    def cut_back(self, mark: Mark | int) -> None:
+        """Truncate the file to its content at a mark.
 
-    def cut_back(self, size: int) -> None:
-        """Truncate the file to its first `size` bytes.
+        Args:
+            mark: what `mark` returned; in checkpoints of version 0.4.0, the size only.
 
         Raises:
-            UserError: the file is shorter than that.
+            UserError: that content has changed or is no longer there.
         """
+        self.check()
+        size, checksum = (mark, None) if isinstance(mark, int) else (mark["size"], mark["sha256"])
         if size == 0:
             self.path.unlink(missing_ok=True)
             self.columns = None
-        elif self.size() < size:
+            return
+        content = self.path.read_bytes()[:size] if self.path.is_file() else b""
+        if len(content) < size:
             raise UserError(
-                f"{self.path}: {self.size()} bytes, but the checkpoint recorded {size}; the file "
+                f"{self.path}: {len(content)} bytes, but the checkpoint recorded {size}; the file "
                 "was shortened by hand or by a full disk: restore it, or move the run directory "
                 "away"
             )
-        else:
-            os.truncate(self.path, size)
+        if checksum is not None and hashlib.sha256(content).hexdigest() != checksum:
+            raise UserError(
+                f"{self.path}: its lines before the checkpoint have changed since it was saved; "
+                "restore the file, or move the run directory away"
+            )
+        os.truncate(self.path, size)
 
 
 class RunFiles:
@@ -110,17 +130,27 @@ class RunFiles:
         spec: specification of the run.
         facts: further entries of `spec.json` for readers of the records: domain and metric of the
             task, and the agent's model size.
+        check: function that raises an error if this process may no longer write to the directory;
+            called before each write.
     """
 
-    def __init__(self, directory: Path, spec: RunSpec, facts: Mapping[str, Any]) -> None:
-        self.directory, self.spec, self.facts = directory, spec, dict(facts)
+    def __init__(
+        self,
+        directory: Path,
+        spec: RunSpec,
+        facts: Mapping[str, Any],
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.directory, self.spec, self.facts, self.check = directory, spec, dict(facts), check
         self.csv = {
-            name: CsvRecord(directory / f"{name}.csv") for name in ("eval", "train", "timing")
+            name: CsvRecord(directory / f"{name}.csv", check)
+            for name in ("eval", "train", "timing")
         }
         self._last_status = 0.0
 
     def write_spec(self, options: Mapping[str, Any]) -> None:
         """Write `spec.json`: the specification, the facts, and these options."""
+        self.check()
         spec = self.spec
         write_json(
             self.directory / "spec.json",
@@ -153,6 +183,7 @@ class RunFiles:
             message: explanation for readers.
             **extra: further entries, e.g. the latest returns.
         """
+        self.check()
         self._last_status = time.monotonic()
         progress_key, budget_key = PROGRESS_KEYS[self.spec.budget_unit]
         write_json(
@@ -173,24 +204,36 @@ class RunFiles:
         if time.monotonic() - self._last_status >= STATUS_SECONDS:
             self.set_state("RUNNING", step, **extra)
 
-    def sizes(self) -> dict[str, int]:
-        """Flush each CSV file to disk and return its size in bytes, for a checkpoint."""
-        for record in self.csv.values():
-            record.sync()
-        return {name: record.size() for name, record in self.csv.items()}
+    def marks(self) -> dict[str, Mark]:
+        """Flush each CSV file to disk and return its mark, for a checkpoint."""
+        return {name: record.mark() for name, record in self.csv.items()}
 
-    def cut_back(self, sizes: Mapping[str, int]) -> None:
-        """Truncate each CSV file to its size at a checkpoint.
+    def cut_back(self, marks: Mapping[str, Mark | int]) -> None:
+        """Truncate each CSV file to its content at a checkpoint.
 
         The work after the checkpoint is redone, and its lines are then written again.
+
+        Args:
+            marks: result of `marks`.
+
+        Raises:
+            UserError: the content of a file has changed or is no longer there.
         """
         for name, record in self.csv.items():
-            record.cut_back(sizes.get(name, 0))
+            record.cut_back(marks.get(name, 0))
 
 
 def read_status(directory: Path) -> dict[str, Any] | None:
-    """Return the contents of `status.json`; None if it does not exist."""
-    return read_json(directory / "status.json")
+    """Return the contents of `status.json`; None if it does not exist.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    path = directory / "status.json"
+    status = read_json(path, StatusFile)
+    if status is not None and not any(key in status for key, _ in PROGRESS_KEYS.values()):
+        raise UserError(f"{path}: damaged (no progress); restore it or move it away")
+    return status
 
 
 def step_of(status: Mapping[str, Any]) -> int:

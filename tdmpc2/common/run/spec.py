@@ -125,7 +125,9 @@ class CommonOptions(Settings):
     checkpoint_minutes: float = setting(
         10.0, "minutes between checkpoints, each saved at the next end of an episode", MINUTES
     )
-    progress: bool | None = setting(None, "show a progress bar; default: only in a terminal")
+    progress: bool | None = setting(
+        None, "show a progress bar; default: in a terminal, else print a line per evaluation"
+    )
     checkpoint: Literal["latest", "previous"] = setting(
         "latest", "checkpoint to resume from; previous: if the latest is damaged"
     )

@@ -1,4 +1,4 @@
-"""Atomic file writes: after a crash, a kill or a full disk, the old or the new file is complete."""
+"""Atomic writes: after a crash, a kill or a full disk, the old or the new file is complete."""
 
 from __future__ import annotations
 
@@ -7,9 +7,13 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
+
+import msgspec
 
 from tdmpc2.common.system.errors import UserError
 
@@ -64,21 +68,72 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically."""
-    write_atomic(path, lambda file: file.write(text.encode()))
+    write_bytes(path, text.encode())
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file; return None if the file does not exist.
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file atomically."""
+    write_atomic(path, lambda file: file.write(content))
+
+
+@contextmanager
+def put_in_place(target: Path, advice: str) -> Iterator[Path]:
+    """Yield an empty temporary folder that is renamed to `target` when the block ends.
+
+    After an error nothing is left behind. If another process has created `target` in the
+    meantime, that folder stays and the temporary one is removed.
+
+    Args:
+        target: the final folder.
+        advice: text for the error message, what to do if the folder cannot be written.
 
     Raises:
-        UserError: the file is not valid JSON.
+        UserError: the parent folder cannot be written.
     """
     try:
-        return json.loads(path.read_text())
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scratch = tempfile.TemporaryDirectory(
+            prefix=f".{target.name}.", suffix=".tmp", dir=target.parent
+        )
+    except OSError as error:
+        if full_disk(error):
+            raise
+        raise UserError(
+            f"{target.parent}: cannot be written ({error.strerror}); {advice}"
+        ) from None
+    with scratch:
+        # A subfolder, since only the owner may read the temporary folder itself.
+        folder = Path(scratch.name) / target.name
+        folder.mkdir()
+        yield folder
+        try:
+            folder.rename(target)
+        except OSError:
+            if not target.is_dir():
+                raise
+
+
+def read_json(path: Path, content: Any = Any) -> Any:
+    """Read a JSON file; return None if the file does not exist.
+
+    Args:
+        path: the file.
+        content: type of its content, e.g. a `TypedDict`; further keys are allowed and returned.
+
+    Raises:
+        UserError: the file cannot be read, is not valid JSON, or has another content.
+    """
+    try:
+        value = json.loads(path.read_bytes())
+        msgspec.convert(value, content)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except ValueError as error:  # invalid UTF-8 or invalid JSON
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    # Invalid UTF-8, invalid JSON, another content, or thousands of nested brackets.
+    except (ValueError, msgspec.ValidationError, RecursionError) as error:
         raise UserError(f"{path}: damaged ({error}); restore it or move it away") from None
+    return value
 
 
 def remove_leftovers(*folders: Path) -> None:

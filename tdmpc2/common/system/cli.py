@@ -1,18 +1,18 @@
-"""Parsing of command-line arguments (`key=value` or `--key value`), `--help` and exit codes."""
+"""Parsing of command-line arguments (`key=value` or `--key value`), and `--help`."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-import sys
 import textwrap
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tdmpc2.common.system.atomic_files import full_disk
+from tdmpc2.common.system.command import command as command
 from tdmpc2.common.system.config_checks import REQUIRED, Kind, Settings, kind_of, kinds_of
-from tdmpc2.common.system.errors import UserError, did_you_mean
+from tdmpc2.common.system.errors import UserError, did_you_mean, one_line
+from tdmpc2.common.system.paths import user_path
 
 T = TypeVar("T", bound=Settings)
 INDENT = 45  # column of the text in `describe_fields`
@@ -46,11 +46,15 @@ def split_arguments(arguments: Iterable[str], flags: Collection[str] = ()) -> di
         flags: names of the boolean options.
 
     Raises:
-        UserError: an argument has none of these forms, or a key appears twice.
+        UserError: an argument has none of these forms or contains a control character, or a key
+            appears twice.
     """
     pairs: dict[str, str] = {}
     shown: dict[str, str] = {}
     following = list(arguments)
+    for argument in following:
+        if one_line(argument) != argument:
+            raise UserError(f"'{argument}' contains a control character")
     while following:
         argument = following.pop(0)
         name, equals, value = argument.partition("=")
@@ -149,7 +153,7 @@ def parse_value(key: str, text: str, hint: Any) -> Any:
         return text
     try:
         return PARSERS.get(kind.type, kind.type)(text)
-    except (ValueError, OverflowError, RuntimeError):
+    except (ValueError, OverflowError, RuntimeError, UserError):
         raise UserError(f"{key}={text}: {kind.needed} is needed") from None
 
 
@@ -184,9 +188,7 @@ def _parse_path(text: str) -> Path:
 
     An empty text usually comes from an unset shell variable and would mean the current directory.
     """
-    if not text:
-        raise ValueError(text)
-    return Path(text).expanduser().resolve()
+    return user_path(text, "path").resolve()
 
 
 PARSERS: dict[type, Callable[[str], Any]] = {
@@ -223,37 +225,3 @@ def describe_fields(settings: type, *, without: Collection[str] = ()) -> str:
         lines.append(f"  {f.name + '=' + shown:<{INDENT - 3}} {first}")
         lines += [" " * INDENT + line for line in rest]
     return "\n".join(lines)
-
-
-def command(main: Callable[[Sequence[str]], int], usage: Callable[[], str]) -> int:
-    """Run the `main` function of a command: handle `--help` and turn errors into exit codes.
-
-    Invalid input and a full disk print one line to stderr.
-
-    Returns:
-        The exit code: 0 for `--help`, 2 for a `UserError` or a full disk, 130 for a
-        `KeyboardInterrupt`, else the return value of `main`.
-    """
-    arguments = sys.argv[1:]
-    try:
-        if any(argument in ("-h", "--help", "help") for argument in arguments):
-            print(usage())
-            return 0
-        return main(arguments)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:  # the reader of the output (head, less) has exited
-        sys.stdout = None
-        return 0
-    except OSError as error:
-        if full_disk(error) is None:
-            raise
-        print(
-            f"error: no space left ({error.strerror}); saved files are intact: free some space "
-            "and run the same command again",
-            file=sys.stderr,
-        )
-        return 2

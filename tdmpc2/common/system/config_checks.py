@@ -100,6 +100,7 @@ THREADS = Range(low=1, high=4096)
 WORKERS = Range(low=0, high=4096)
 SHARD_MB = Range(low=1, high=1_000_000)
 POINTS = Range(above=0, high=100)  # differences of normalized scores
+REPS = Range(low=100, high=1_000_000)  # resamples of a bootstrap
 MINUTES = Range(low=0, high=1_000_000)
 REPETITIONS = Range(low=1, high=100_000)
 

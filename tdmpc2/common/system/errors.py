@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Iterable
+
+# Unicode categories of control characters, line separators and bytes that are not UTF-8.
+CONTROL = ("Cc", "Zl", "Zp", "Cs")
 
 
 class UserError(Exception):
@@ -11,6 +15,14 @@ class UserError(Exception):
 
     The message is one line that also states what to do. Commands print it and exit with code 2.
     """
+
+
+def one_line(text: object) -> str:
+    """Return a text without line breaks and other control characters, which are escaped."""
+    return "".join(
+        char.encode("unicode_escape").decode() if unicodedata.category(char) in CONTROL else char
+        for char in str(text)
+    )
 
 
 class DivergedError(RuntimeError):

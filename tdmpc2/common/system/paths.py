@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
+
+from tdmpc2.common.system.errors import UserError
 
 
 def project_root() -> Path:
@@ -21,7 +24,33 @@ def default_runs_dir() -> Path:
 
 
 def cache_dir() -> Path:
-    """Return the project's cache folder, in `$XDG_CACHE_HOME` or `~/.cache`."""
+    """Return the project's cache folder, in `$XDG_CACHE_HOME` or `~/.cache`.
+
+    A user without a home, as in containers, has one in the folder of temporary files.
+    """
     # The XDG specification requires that relative paths are ignored.
     named = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    return (named if named.is_absolute() else Path.home() / ".cache") / "tdmpc2-repro"
+    if named.is_absolute():
+        return named / "tdmpc2-repro"
+    try:
+        return Path.home() / ".cache" / "tdmpc2-repro"
+    except RuntimeError:
+        return Path(tempfile.gettempdir()) / f"tdmpc2-repro-{os.getuid()}"
+
+
+def user_path(text: str, name: str) -> Path:
+    """Return the absolute path that a user has given; `~` is replaced, links are not followed.
+
+    Args:
+        text: the path.
+        name: option or environment variable that holds it, for the error message.
+
+    Raises:
+        UserError: the text is empty, or the home of `~user` is unknown.
+    """
+    try:
+        if text:
+            return Path(text).expanduser().absolute()
+    except RuntimeError:
+        pass
+    raise UserError(f"{name}={text}: a path is needed")

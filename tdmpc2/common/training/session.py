@@ -32,8 +32,9 @@ from tqdm import tqdm
 
 from tdmpc2.common.run.lock import Lease, LeaseLostError
 from tdmpc2.common.run.resume_checks import RunResult
-from tdmpc2.common.run.run_files import RunFiles, State
+from tdmpc2.common.run.run_files import RunFiles
 from tdmpc2.common.run.sacred_tracker import Tracker
+from tdmpc2.common.run.schemas import State
 from tdmpc2.common.run.spec import CommonOptions
 from tdmpc2.common.system.errors import DivergedError, StoppedError
 from tdmpc2.common.training.callbacks import Callbacks
@@ -79,7 +80,9 @@ def session(
     options: CommonOptions,
     stop: StopRequests,
 ) -> Steps[RunResult]:
-    """Run a training loop with a progress bar, and write the state of the run at the end.
+    """Run a training loop, show its progress, and write the state of the run at the end.
+
+    Progress is a bar in a terminal, else one line per evaluation.
 
     The states are COMPLETED, DIVERGED (NaN or Inf), INTERRUPTED (stopped by a signal) and FAILED
     (any other error). Errors other than a divergence are raised again.
@@ -98,13 +101,14 @@ def session(
     show = sys.__stderr__ is not None and sys.__stderr__.isatty()
     if options.progress is not None:
         show = options.progress
+    unit = records.spec.budget_unit.replace("num_", "").replace("_", " ")
     name = f"{records.spec.task} seed {records.spec.seed}"
     bar = tqdm(
         total=records.spec.budget,
         initial=trainer.step,
         disable=not show,
         file=sys.__stderr__,  # not sys.stderr, where Sacred would record every redraw
-        unit=" " + records.spec.budget_unit.replace("num_", "").replace("_", " "),
+        unit=f" {unit}",
         desc=name,
     )
     figures: dict[str, float] = {}
@@ -119,9 +123,7 @@ def session(
         records.set_progress(step, **figures)
         bar.set_description(name, refresh=False)
         bar.update(step - bar.n)
-        bar.set_postfix(
-            {label: format(figures[key], how) for label, key, how in SHOWN if key in figures}
-        )
+        bar.set_postfix_str(", ".join(_shown(figures)), refresh=False)
 
     def on_doing(what: str, done: int, most: int) -> None:
         nonlocal redrawn
@@ -135,6 +137,9 @@ def session(
         bar.set_description(name)
         figures.update(new)
         tracker.log(step, row)
+        if not show and options.progress is None:
+            place = f"{step:,} of {records.spec.budget:,} {unit}"
+            print(f"{name}: {place}, {', '.join(_shown(new))}", flush=True)
 
     records.set_state("RUNNING", trainer.step)
     with bar:
@@ -160,6 +165,11 @@ def session(
             raise
     records.set_state(state, trainer.step, message, **figures)
     return RunResult(records.directory, state, trainer.step, message)
+
+
+def _shown(figures: Mapping[str, float]) -> list[str]:
+    """Return the metrics to show, e.g. `return=7`."""
+    return [f"{label}={figures[key]:{how}}" for label, key, how in SHOWN if key in figures]
 
 
 class StopRequests:

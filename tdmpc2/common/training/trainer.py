@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from tdmpc2.common.interfaces import Agent, Counters, Event, ReplayBuffer, TaskEnv
-from tdmpc2.common.numerics.optim import RunningMeans, all_finite
 from tdmpc2.common.numerics.seeding import derive_seed
 from tdmpc2.common.run.checkpoint import CheckpointStore
 from tdmpc2.common.run.run_files import RunFiles
@@ -22,25 +20,23 @@ from tdmpc2.common.system.errors import DivergedError, StoppedError, UserError
 from tdmpc2.common.training.callbacks import Callbacks
 from tdmpc2.common.training.episode_builder import Play
 from tdmpc2.common.training.evaluation import evaluation
+from tdmpc2.common.training.loop import Schedule, TrainingLoop
 from tdmpc2.common.training.loop_requests import Act, Learn, Pause, Steps, serve
 from tdmpc2.common.training.vector_env import EnvGroup
 
 
 @dataclass(frozen=True)
-class Schedule:
-    """Times at which a run evaluates, saves checkpoints and ends.
+class OnlineSchedule(Schedule):
+    """Times at which an online run evaluates, saves checkpoints and ends.
+
+    The budget and `eval_every` are in env steps. The run ends at the first end of an episode at or
+    after its budget, an evaluation takes place at the first end of an episode at or after each
+    multiple of `eval_every`, and a checkpoint is saved at the next end of an episode.
 
     Attributes:
-        env_steps: budget; the run ends at the first end of an episode at or after it.
-        eval_every: env steps between evaluations. An evaluation takes place at the first end of
-            an episode at or after each multiple.
-        checkpoint_seconds: seconds between checkpoints, each at the next end of an episode.
         keep_replay: whether a finished run keeps its episodes.
     """
 
-    env_steps: int
-    eval_every: int
-    checkpoint_seconds: float
     keep_replay: bool
 
 
@@ -65,7 +61,7 @@ class _EvaluationStopped(Exception):  # noqa: N818  (not an error)
     """Ends an evaluation because the run is to save and stop."""
 
 
-class Trainer:
+class Trainer(TrainingLoop):
     """Trains one agent online in one or more environments.
 
     Each decision is followed by the gradient steps that `agent.updates_due` returns. The steps at
@@ -88,6 +84,10 @@ class Trainer:
         clock: function that returns seconds; decides when checkpoints are due.
     """
 
+    step_name, rate_name = "env step", "env_steps_per_second"
+    schedule: OnlineSchedule
+    records: RunFiles
+
     def __init__(
         self,
         agent: Agent,
@@ -96,22 +96,18 @@ class Trainer:
         replay: ReplayBuffer,
         records: RunFiles,
         checkpoints: CheckpointStore,
-        schedule: Schedule,
+        schedule: OnlineSchedule,
         *,
         seed: int,
         callbacks: Callbacks | None = None,
         videos: Path | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.agent, self.envs, self.eval_envs, self.replay = agent, envs, eval_envs, replay
-        self.records, self.checkpoints, self.schedule = records, checkpoints, schedule
-        self.seed, self.videos, self.clock = seed, videos, clock
-        self.callbacks = callbacks or Callbacks()
+        super().__init__(agent, records, checkpoints, schedule, seed=seed, clock=clock)
+        self.envs, self.eval_envs, self.replay, self.videos = envs, eval_envs, replay, videos
+        self.callbacks = callbacks or self.callbacks
         self.rng = np.random.default_rng(derive_seed(seed, "seeding actions"))
         self.progress = Progress()
-        self.metrics = RunningMeans()
-        self._started, self._last_checkpoint = time.monotonic(), clock()
-        self._started_at = 0
 
     @property
     def env_step(self) -> int:
@@ -121,9 +117,9 @@ class Trainer:
     step = env_step
 
     @property
-    def finished(self) -> bool:
-        """Whether the budget is used up."""
-        return self.env_step >= self.schedule.env_steps
+    def checkpoint_number(self) -> int:
+        """Decisions so far, which name the checkpoint."""
+        return self.progress.decisions
 
     def run(self) -> None:
         """Train to the end of the budget; see `steps`."""
@@ -146,7 +142,7 @@ class Trainer:
                     continue  # saves and stops at the top of the loop
             if self.finished:
                 break
-            if self._checkpoint_due():
+            if self.checkpoint_due():
                 self.save()
             yield from self._run_episodes()
         self.save(final=True)
@@ -242,21 +238,10 @@ class Trainer:
             "episode_success": _mean(play.info["success"] for play in plays),
             "episode_success_ever": _mean(play.info["success_ever"] for play in plays),
         }
-        speed = (self.env_step - self._started_at) / (time.monotonic() - self._started)
-        self.records.csv["timing"].append(
-            {
-                **step_columns,
-                "seconds": time.monotonic() - self._started,
-                "env_steps_per_second": speed,
-            }
-        )
+        speed = self.record_speed(step_columns)
         if self.metrics.counts:
-            means = self.metrics.take()
-            self.records.csv["train"].append({**row, **means})
-            bad = sorted(name for name, value in means.items() if not math.isfinite(value))
-            if bad:
-                raise DivergedError(f"{', '.join(bad)} not finite at env step {self.env_step}")
-        figures = {"train_return": episode_return, "env_steps_per_second": speed}
+            self.record_training(row)
+        figures = {"train_return": episode_return, **speed}
         self.callbacks.on_progress(self.env_step, figures)
 
     # --- evaluation ------------------------------------------------------------------
@@ -304,78 +289,45 @@ class Trainer:
 
     # --- checkpoints -----------------------------------------------------------------
 
-    def _checkpoint_due(self) -> bool:
-        if self.env_step == self._started_at:
-            return False  # nothing has changed since this attempt started
-        return self.clock() - self._last_checkpoint >= self.schedule.checkpoint_seconds
-
-    def save(self, *, final: bool = False) -> None:
-        """Save a checkpoint.
+    def state(self, *, final: bool) -> tuple[dict[str, Any], ReplayBuffer | None]:
+        """Return the state for a checkpoint; that of a finished run has no episodes.
 
         Args:
-            final: whether the run is finished; its episodes are then removed unless
-                `schedule.keep_replay` is set.
-
-        Raises:
-            DivergedError: a parameter is NaN or Inf; the previous checkpoint is kept.
+            final: whether the run is finished; its episodes are kept if `schedule.keep_replay`.
         """
-        agent = self.agent.state_dict()
-        if not all_finite(agent):
-            raise DivergedError(f"non-finite parameters at env step {self.env_step}")
-        with_replay = not final or self.schedule.keep_replay
+        replay = self.replay if self.schedule.keep_replay or not final else None
         state = {
-            "agent": agent,
             "progress": dict(vars(self.progress)),
             "env_generator": self.envs[0].generator_state(),
             "other_env_generators": [env.generator_state() for env in self.envs[1:]],
             "rng": self.rng.bit_generator.state,
-            "replay": self.replay.state_dict() if with_replay else None,
-            "records": self.records.sizes(),
+            "replay": None if replay is None else replay.state_dict(),
         }
-        self.checkpoints.save(self.progress.decisions, state, self.replay if with_replay else None)
-        if final:
-            self.checkpoints.forget_history()
-        self._last_checkpoint = self.clock()
+        return state, replay
 
-    def restore(self, which: str | int | None = "latest") -> bool:
-        """Restore a checkpoint, or reset the records to the beginning if there is none.
-
-        Records and checkpoints after the restored one are removed; the work is redone.
+    def load_state(self, state: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:
+        """Restore what `state` returned.
 
         Args:
-            which: checkpoint to restore, see `CheckpointStore.load`; None for the beginning.
-
-        Returns:
-            Whether a checkpoint was restored.
+            state: contents of the checkpoint.
+            manifest: list of the checkpoint's files.
 
         Raises:
-            UserError: the checkpoint is damaged, or a finished run without `keep_replay` is to be
-                continued.
+            UserError: a finished run without `keep_replay` is to be continued.
         """
-        loaded = None if which is None else self.checkpoints.load(which)
-        if loaded is None:
-            self.checkpoints.clear()
-            self.records.cut_back({})
-            return False
-        state, manifest = loaded
         self.progress = Progress(**state["progress"])
         if state["replay"] is None and not self.finished:
             raise UserError(
                 f"{self.checkpoints.folder}: finished at {self.env_step:,} env steps without "
-                f"keep_replay=true, so it cannot continue to {self.schedule.env_steps:,}; use "
+                f"keep_replay=true, so it cannot continue to {self.schedule.budget:,}; use "
                 "another folder with runs= to start again"
             )
-        self.agent.load_state_dict(state["agent"])
         generators = [state["env_generator"], *state.get("other_env_generators", [])]
         for env, generator in zip(self.envs, generators, strict=True):
             env.set_generator_state(generator)
         self.rng.bit_generator.state = state["rng"]
         if state["replay"] is not None:
             self.replay.load_state_dict(state["replay"], self.checkpoints.episodes(manifest))
-        self.records.cut_back(state["records"])
-        self.checkpoints.continue_from(manifest)
-        self._started_at = self.env_step
-        return True
 
 
 def _mean(values: Iterable[float]) -> float:

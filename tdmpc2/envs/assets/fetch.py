@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from tdmpc2.common.system.atomic_files import sha256_of, write_json
-from tdmpc2.common.system.download import download, put_in_place, unpack
+from tdmpc2.common.system.archives import WITHOUT_NETWORK, unpack
+from tdmpc2.common.system.atomic_files import put_in_place, sha256_of, write_json
+from tdmpc2.common.system.download import download
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.envs.assets import official
 from tdmpc2.envs.assets.asset_set import (
@@ -71,7 +72,8 @@ def fetch(kind: Kind, local: Path | None = None) -> AssetSet:
         for number, archive in enumerate(archives, start=1):
             file = files.get(archive.url) or new.parent / archive.name
             if archive.url not in files:
-                download(archive.url, file, f"{archive.name} ({number}/{len(archives)})")
+                title = f"{archive.name} ({number}/{len(archives)})"
+                download(archive.url, file, title=title, advice=WITHOUT_NETWORK)
             checksums[archive.url] = _verified(archive, file)
             unpack(file, archive.top, new / archive.place)
             if archive.url not in files:

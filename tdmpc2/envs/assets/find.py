@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tdmpc2.common.system.download import put_in_place
+from tdmpc2.common.system.atomic_files import put_in_place
 from tdmpc2.common.system.errors import UserError, did_you_mean
 from tdmpc2.envs.assets.asset_set import KINDS, SOURCES, SUBFOLDER, AssetSet, Kind, read_set
 from tdmpc2.envs.assets.folders import ADVICE, asset_dir, standin_dir

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from tdmpc2.common.system.errors import UserError
-from tdmpc2.common.system.paths import cache_dir
+from tdmpc2.common.system.paths import cache_dir, user_path
 
 ADVICE = "set MS2_ASSET_DIR (XDG_CACHE_HOME for stand-ins) to a folder that can be written"
 """Advice for errors when a set cannot be written."""
@@ -21,7 +21,7 @@ def default_asset_dir() -> Path:
 def asset_dir() -> Path:
     """Return `$MS2_ASSET_DIR` if it is set, else the default folder."""
     named = os.environ.get("MS2_ASSET_DIR")
-    return Path(named).expanduser().absolute() if named else default_asset_dir()
+    return user_path(named, "MS2_ASSET_DIR") if named else default_asset_dir()
 
 
 def standin_dir() -> Path:

@@ -1,0 +1,133 @@
+"""Draw figures of the catalog in parallel, and write them with their tables and the audit."""
+
+from __future__ import annotations
+
+import multiprocessing
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from analysis.figures.figure_specs import Catalog, FigureSpec
+from analysis.figures.output import problem_table, write_figure, write_table, write_texts
+from analysis.figures.page import command_card, paper_style
+from analysis.figures.registry import PLOTS, select
+from analysis.records.evaluations import NUM_UPDATES
+from analysis.records.load import Records
+from analysis.records.problems import Problem
+from analysis.stats.audit import audit_all, sensitivity, summary
+from analysis.stats.ragged_curves import ScoreCurves
+from analysis.stats.rules import Rule
+from tdmpc2.common.system.errors import UserError
+
+
+@dataclass(frozen=True)
+class Share:
+    """Inputs that all figures share.
+
+    Attributes:
+        records: the records from all sources.
+        rule: treatment of missing and repeated evaluations.
+        catalog: figures, styles and bootstrap settings.
+        out_dir: output folder.
+        embeddings: run directories or checkpoints of multi-task agents.
+    """
+
+    records: Records
+    rule: Rule
+    catalog: Catalog
+    out_dir: Path
+    embeddings: tuple[Path, ...]
+
+
+Drawn = tuple[list[Path], tuple[Problem, ...]]
+"""Files written, and the problems found."""
+
+
+def draw_figures(names: Sequence[str], share: Share, jobs: int) -> list[Problem]:
+    """Draw and write figures and the audit of the records, and print the paths of the files.
+
+    Args:
+        names: names of figures in the catalog.
+        share: inputs of the figures.
+        jobs: number of figures drawn in parallel.
+
+    Returns:
+        The problems of the records and of the figures.
+
+    Raises:
+        UserError: If a file cannot be written.
+    """
+    problems, out_dir = list(share.records.problems), share.out_dir
+    try:
+        out_dir.mkdir(parents=True, exist_ok=True)
+        specs = [share.catalog.figures[name] for name in names]
+        for paths, new_problems in _each(specs, share, jobs):
+            for path in paths:
+                print(path, flush=True)
+            problems += new_problems
+        _write_audit(share)
+        problems = _without_repeats(problems)
+        write_table(out_dir / "problems.csv", problem_table(problems))
+    except OSError as error:
+        raise UserError(f"cannot write the figures: {error}") from error
+    return problems
+
+
+def _each(specs: Sequence[FigureSpec], share: Share, jobs: int) -> Iterator[Drawn]:
+    """Draw the figures in parallel, and yield the result of each in the given order."""
+    if min(jobs, len(specs)) <= 1:
+        yield from (_draw(spec, share) for spec in specs)
+        return
+    # Spawn instead of fork, because the statistics use threads.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(jobs, len(specs)), context) as pool:
+        yield from pool.map(partial(_draw, share=share), specs)
+
+
+def _draw(spec: FigureSpec, share: Share) -> Drawn:
+    """Draw one figure and write its files."""
+    out_dir = share.out_dir
+    shown = select(spec, share.records, share.rule, share.catalog, share.embeddings)
+    paths: list[Path] = []
+    with paper_style():
+        drawing = PLOTS[spec.plot](shown)
+        if drawing.pages:
+            paths = list(write_figure(out_dir / spec.name, drawing.pages))
+        elif spec.command:
+            card = command_card(spec.title, spec.command)
+            return list(write_figure(out_dir / spec.name, [card])), ()
+    if not drawing.pages:
+        undrawn = Problem("figures", None, f"not drawn, no matching runs: {spec.name}", "warning")
+        return [], (undrawn,)
+    paths.append(out_dir / f"{spec.name}.csv")
+    write_table(paths[-1], drawing.numbers)
+    paths += write_texts(out_dir / spec.name, drawing.table)
+    return paths, drawing.problems
+
+
+def _write_audit(share: Share) -> None:
+    """Write `audit.csv` and `sensitivity.csv`, and print a summary on stderr."""
+    records, out_dir = share.records, share.out_dir
+    curves = ScoreCurves(records)
+    findings = audit_all([curves, ScoreCurves(records, NUM_UPDATES)], share.rule)
+    write_table(out_dir / "audit.csv", findings)
+    write_table(
+        out_dir / "sensitivity.csv", sensitivity(curves, list(share.catalog.groups.values()))
+    )
+    for name in ("audit", "sensitivity"):
+        print(out_dir / f"{name}.csv")
+    for line in summary(findings):
+        print(f"audit: {line}", file=sys.stderr)
+
+
+def _without_repeats(problems: Sequence[Problem]) -> list[Problem]:
+    """Return each problem once, with all figures that were not drawn in a single warning."""
+    undrawn = [p.what.rpartition(" ")[2] for p in problems if p.where == "figures"]
+    rest = list(dict.fromkeys(problem for problem in problems if problem.where != "figures"))
+    if undrawn:
+        what = f"not drawn, no matching runs: {', '.join(undrawn)}"
+        rest.append(Problem("figures", None, what, "warning"))
+    return rest

@@ -1,0 +1,192 @@
+"""Launch a sweep: print its plan, then submit its runs to SLURM or train them on this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from sweeps.execution import local_pool, slurm
+from sweeps.execution.exit_codes import ASKS_FIRST, LEFT_BLOCKED
+from sweeps.execution.slurm_jobs import figure_arguments, hand_over, lay_out
+from sweeps.planning.plan import LONG_HOURS, SweepPlan, list_runs, make_plan, show
+from sweeps.planning.planned_run import PlannedRun
+from sweeps.planning.request import Request
+from sweeps.tracking.progress import ProgressDisplay, print_multitask_summary, print_summary
+from sweeps.tracking.reference_scores import measure_reference_scores, threshold
+from sweeps.tracking.run_states import Observer
+from sweeps.tracking.sweep_folder import FOLDER, SweepFolder, write_submission
+from tdmpc2.common.numerics.cpu import usable_cores
+from tdmpc2.common.numerics.numeric_path import choose_device
+from tdmpc2.common.run.lock import InUseError, Lease
+from tdmpc2.common.run.resume_checks import check_commit
+from tdmpc2.common.run.source_version import git_commit
+from tdmpc2.envs.task_variants import task_of
+from tdmpc2.envs.tasks import Task
+
+# How long a launch waits while another launch submits its jobs.
+PATIENCE_SECONDS = 120.0
+
+
+def launch(request: Request, advice: str) -> int:
+    """Launch the runs of a request, unless its plan must be confirmed first.
+
+    Args:
+        request: parsed arguments of `sweeps/launch.py`.
+        advice: what to do about a plan that is too long for this machine; appended to the message.
+
+    Returns:
+        The exit code of `sweeps/launch.py`.
+    """
+    cluster = slurm.choose(request.sweep.cluster)
+    if cluster == "slurm":
+        return _on_slurm(request)
+    return _on_this_machine(request, advice, inline=cluster == "inline")
+
+
+def _on_slurm(request: Request) -> int:
+    partition = slurm.choose_partition(request.sweep.partition)
+    gpus = request.sweep.gpus
+    if gpus is None:
+        gpus = int(partition is not None and partition.has_gpus)
+    plan = make_plan(request, Observer(request.runs), gpu=gpus > 0)
+    show(plan, parallel=None)
+    _check_commits(plan)
+    layout = lay_out(plan, partition, gpus)
+    print(layout.describe(), flush=True)
+    if request.sweep.dry_run:
+        list_runs(plan)
+        return 0
+    if not plan.todo:
+        list_runs(plan)
+        return _exit_code(plan)
+    folder = SweepFolder.of(request.runs, request.sweep.label, request.planned)
+    with _submission_lease(request.runs / FOLDER):
+        # Plan again: another launch may have submitted some of these runs in the meantime.
+        plan = make_plan(request, Observer(request.runs), gpu=gpus > 0)
+        layout = lay_out(plan, partition, gpus)
+        if not plan.todo:
+            print("Nothing submitted: another launch has just submitted the same runs.")
+            return _exit_code(plan)
+        folder.write(request.arguments, request.sweep.suite, request.planned)
+        hand_over(layout, folder)
+    return _exit_code(plan)
+
+
+def _on_this_machine(request: Request, advice: str, *, inline: bool) -> int:
+    sweep = request.sweep
+    threads = request.how.threads or 1
+    gpu = choose_device(request.how.device).type == "cuda"
+    # One multi-task run, with its large model and batches, uses a whole GPU.
+    default_parallel = 1 if gpu and sweep.multitask else max(usable_cores() // threads, 1)
+    parallel = 1 if inline else sweep.max_parallel or default_parallel
+    plan = make_plan(request, Observer(request.runs), gpu=gpu)
+    show(plan, parallel=parallel)
+    _check_commits(plan)
+    if sweep.dry_run:
+        list_runs(plan)
+        return 0
+    if plan.todo and not sweep.yes:
+        if plan.hours_to_do > LONG_HOURS:
+            unit = "GPU-hours" if plan.gpu else "core-hours"
+            print(f"Not started: the runs need more than {LONG_HOURS:.0f} {unit}. {advice}")
+            return ASKS_FIRST
+        if plan.blocked:
+            print(
+                f"Not started: {_count_blocked(plan)} cannot start. Add yes=true to start the "
+                "others."
+            )
+            return ASKS_FIRST
+    if len(plan.blocked) == len(plan.planned):
+        return _exit_code(plan)
+
+    # On SIGTERM, stop the runs before exiting, as on Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if plan.todo:
+        folder = SweepFolder.of(request.runs, sweep.label, request.planned)
+        folder.write(request.arguments, sweep.suite, request.planned)
+        write_submission(folder.new_submission(), "local", commit=git_commit())
+    startable = [run for run in request.planned if not run.missing]
+    single_tasks = [task_of(run.spec) for run in startable if not run.spec.tasks]
+    reference_scores = measure_reference_scores(single_tasks, request.runs, assets=sweep.assets)
+    with ProgressDisplay(startable) as display:
+        if inline:
+            how: Any = {"threads": threads, "on_change": display.update}
+            local_pool.run_inline(plan.groups, request.options, **how)
+        else:
+            local_pool.run_all(
+                plan.groups,
+                request.options,
+                max_parallel=parallel,
+                threads=threads,
+                on_change=display.update,
+            )
+    if sweep.multitask:
+        code = print_multitask_summary(request.planned)
+    else:
+        thresholds = [_threshold(run, reference_scores) for run in startable]
+        code = print_summary(startable, thresholds)
+    if sweep.after == "figures":
+        figures = [sys.executable, "-m", "analysis.make_figures", *figure_arguments(request.runs)]
+        code = subprocess.run(figures).returncode or code
+    return code or _exit_code(plan)
+
+
+def _exit_code(plan: SweepPlan) -> int:
+    """Return the exit code of a launch without failures, and list the runs that cannot start."""
+    if not plan.blocked:
+        return 0
+    print(f"{_count_blocked(plan)} were left out. Launch again when their requirements are met:")
+    print("\n".join(plan.describe_blocked()[1:]), flush=True)
+    return LEFT_BLOCKED
+
+
+def _count_blocked(plan: SweepPlan) -> str:
+    return f"{len(plan.blocked):,} of {len(plan.planned):,} runs"
+
+
+def _check_commits(plan: SweepPlan) -> None:
+    """Raise an error if a run to resume was started at another commit, before anything starts."""
+    if not plan.request.how.allow_commit_change:
+        commit = git_commit()
+        for run in plan.todo:
+            check_commit(run.directory, commit)
+
+
+@contextlib.contextmanager
+def _submission_lease(folder: Path) -> Iterator[None]:
+    """Hold the lease that lets one launch at a time submit jobs; wait until it is free.
+
+    Args:
+        folder: folder of all sweeps, `<runs>/sweeps`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    with contextlib.ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(Lease(folder))
+                break
+            except InUseError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.5)
+        yield
+
+
+def _threshold(run: PlannedRun, reference_scores: dict[Task, dict[str, Any]]) -> float | None:
+    """Compute the return above which a run counts as learned; None before its first evaluation."""
+    path = run.directory / "eval.csv"
+    if not path.exists():
+        return None
+    evaluations = pd.read_csv(path)
+    if not (evaluations.env_step == 0).any():
+        return None
+    return threshold(reference_scores[task_of(run.spec)], evaluations)

@@ -1,0 +1,68 @@
+"""Contents of the JSON files of a run directory: the keys that readers rely on, with their types.
+
+Files may have further keys. Older versions wrote fewer; such keys are `NotRequired`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NotRequired, TypedDict
+
+State = Literal["RUNNING", "INTERRUPTED", "COMPLETED", "DIVERGED", "FAILED", "CANCELLED"]
+Scalar = str | int | float | bool | None
+
+
+class SpecFile(TypedDict):
+    """`spec.json`: a `RunSpec`, facts about its task and agent, and fixed options."""
+
+    method: str
+    variant: str
+    task: str
+    seed: int
+    budget: int
+    identity: str
+    overrides: dict[str, Scalar]
+    budget_unit: NotRequired[Literal["env_steps", "num_updates"]]
+    protocol: NotRequired[dict[str, bool | str]]
+    obs: NotRequired[Literal["state", "rgb"]]
+    assets: NotRequired[str | None]
+    tasks: NotRequired[list[str]]
+    start: NotRequired[dict[str, Any]]
+    keep_replay: NotRequired[bool]
+
+
+class StatusFile(TypedDict):
+    """`status.json`: state and progress; the latter under one of two keys."""
+
+    state: State
+    message: str
+    env_step: NotRequired[int]
+    num_updates: NotRequired[int]
+
+
+class Attempt(TypedDict):
+    """Entry of `attempts.json`: provenance of one start."""
+
+    commit: str | None
+
+
+class Shard(TypedDict):
+    """Entry of a manifest: a file with consecutive episodes of the replay buffer."""
+
+    name: str
+    first: int
+    count: int
+    sha256: str
+
+
+class Manifest(TypedDict):
+    """`manifest.json` of a checkpoint."""
+
+    format: int
+    agent_step: int
+    state_sha256: str
+    oldest_episode: int
+    shards: list[Shard]
+
+
+NumericFile = dict[str, Scalar]
+"""`numeric.json`: the numeric path, see `tdmpc2.common.numerics.numeric_path`."""

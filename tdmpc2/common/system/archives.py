@@ -1,0 +1,56 @@
+"""Safe extraction of one folder of a zip archive."""
+
+from __future__ import annotations
+
+import shutil
+import zipfile
+import zlib
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePosixPath
+
+from tdmpc2.common.system.errors import UserError
+
+WITHOUT_NETWORK = "download it on another machine and give the file with archive="
+"""Advice for errors when an archive cannot be downloaded."""
+_BLOCK = 1 << 20
+
+
+def unpack(file: Path, top: str, to: Path) -> None:
+    """Extract one folder of a zip archive.
+
+    Args:
+        file: the archive.
+        top: path of the folder in the archive; its components may be shell patterns.
+        to: folder to extract to; it receives the contents of `top`.
+
+    Raises:
+        UserError: the archive is damaged, has no such folder, or has a member whose path leads
+            outside the archive's folder.
+    """
+    parts = PurePosixPath(top).parts
+    try:
+        with zipfile.ZipFile(file) as archive:
+            members = [member for member in archive.infolist() if not member.is_dir()]
+            for member in members:
+                _refuse_unsafe(file, member.filename)
+            inside = [m for m in members if _below(PurePosixPath(m.filename), parts)]
+            if not inside:
+                raise UserError(f"{file}: contains no folder '{top}'")
+            for member in inside:
+                path = to.joinpath(*PurePosixPath(member.filename).parts[len(parts) :])
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with archive.open(member) as source, open(path, "wb") as out:
+                    shutil.copyfileobj(source, out, _BLOCK)
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise UserError(f"{file}: damaged archive ({error}); download it again") from None
+
+
+def _below(path: PurePosixPath, parts: tuple[str, ...]) -> bool:
+    """Return whether an archive member lies inside the folder."""
+    return len(path.parts) > len(parts) and all(map(fnmatchcase, path.parts, parts))
+
+
+def _refuse_unsafe(file: Path, name: str) -> None:
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or "\\" in name or not path.parts:
+        raise UserError(f"{file}: unsafe archive, '{name}' would write outside its folder")

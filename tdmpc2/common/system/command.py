@@ -1,0 +1,78 @@
+"""Frame of every command: `--help`, error messages and exit codes."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from tdmpc2.common.system.atomic_files import full_disk
+from tdmpc2.common.system.errors import UserError, one_line
+from tdmpc2.common.system.paths import cache_dir
+
+
+def command(main: Callable[[Sequence[str]], int], usage: Callable[[], str]) -> int:
+    """Run the `main` function of a command: handle `--help` and turn errors into exit codes.
+
+    Invalid input, a full disk and a file that cannot be used print one line to stderr. So does an
+    unforeseen error, which is a fault of the program; its traceback is written to a file.
+
+    Returns:
+        The exit code: 0 for `--help`, 2 for a `UserError` or an error of the file system, 70 for an
+        unforeseen error, 130 for a `KeyboardInterrupt`, else the return value of `main`.
+    """
+    arguments = sys.argv[1:]
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # show what the terminal cannot show as ?
+            stream.reconfigure(errors="replace")
+    try:
+        if any(argument in ("-h", "--help", "help") for argument in arguments):
+            print(usage())
+            return 0
+        return main(arguments)
+    except UserError as error:
+        return _fail(str(error))
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # the reader of the output (head, less) has exited
+        sys.stdout = None
+        return 0
+    except Exception as error:
+        full = full_disk(error)
+        if full is not None:
+            return _fail(
+                f"no space left ({full.strerror}); saved files are intact: free some "
+                "space and run the same command again"
+            )
+        if isinstance(error, OSError) and error.filename is not None:
+            return _fail(
+                f"{error.filename}: {error.strerror}; make it usable, or name another path"
+            )
+        return _fail(
+            f"unforeseen {type(error).__name__}: {error}; please report it with the file "
+            f"{_write_traceback()}",
+            code=70,
+        )
+
+
+def _fail(message: str, code: int = 2) -> int:
+    """Print an error message as one line and return the exit code."""
+    print(f"error: {one_line(message)}", file=sys.stderr)
+    return code
+
+
+def _write_traceback() -> Path:
+    """Write the traceback of the current exception to a new file and return its path."""
+    for folder in (cache_dir() / "errors", Path(tempfile.gettempdir())):
+        with contextlib.suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+            descriptor, path = tempfile.mkstemp(".log", "error-", folder)
+            with open(descriptor, "w", encoding="utf-8", errors="replace") as file:
+                file.write(traceback.format_exc())
+            return Path(path)
+    return Path(os.devnull)

@@ -1,0 +1,189 @@
+"""Life cycle of the runs of one process, online or offline: lease, numerics, records, session."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from tdmpc2 import acceleration
+from tdmpc2.common.interfaces import Agent
+from tdmpc2.common.numerics.numeric_path import apply_numeric_path, record_failed_compilation
+from tdmpc2.common.numerics.seeding import seed_globals
+from tdmpc2.common.run.checkpoint import CheckpointStore
+from tdmpc2.common.run.lock import Lease
+from tdmpc2.common.run.resume_checks import RunResult, existing_outcome, register_attempt
+from tdmpc2.common.run.run_files import RunFiles
+from tdmpc2.common.run.sacred_tracker import Tracker, track
+from tdmpc2.common.run.spec import CommonOptions, RunSpec
+from tdmpc2.common.system.atomic_files import remove_leftovers
+from tdmpc2.common.system.errors import StoppedError, UserError
+from tdmpc2.common.training.loop import TrainingLoop
+from tdmpc2.common.training.loop_requests import Steps
+from tdmpc2.common.training.session import StopRequests, session, stop_on_signals
+from tdmpc2.envs.adapters import recorded_distributions
+from tdmpc2.envs.task_variants import run_of_0_4_0
+
+
+class LocalRun:
+    """A run in this process. Subclasses create its agent, environments and trainer.
+
+    The order of the calls is `acquire`, `set_up_numerics`, `open_records`, the subclass's own
+    set-up, `write_spec`, and then `train_together` for all runs of the process.
+
+    Args:
+        spec: run to train.
+        options: options that are not part of the run's identity.
+        device: device of the networks.
+        fixed: options that must stay the same for the whole run, e.g. `eval_every`.
+
+    Attributes:
+        settled: result of a run that needs no more work; None if there is work to do.
+        agent: agent of the run; set by the subclass.
+        trainer: training loop of the run; set by the subclass.
+    """
+
+    agent: Agent
+    trainer: TrainingLoop
+
+    def __init__(
+        self, spec: RunSpec, options: CommonOptions, device: torch.device, fixed: Mapping[str, Any]
+    ) -> None:
+        self.spec, self.options, self.device, self.fixed = spec, options, device, fixed
+        self.directory = spec.run_dir(options.runs)
+        self.settled = existing_outcome(self.directory, spec, fixed, options)
+
+    @property
+    def precision(self) -> str:
+        """Precision of the networks' matrix multiplications, `fp32` or `bf16`."""
+        return str(getattr(self.agent.config, "precision", "fp32"))
+
+    def acquire(self, stack: contextlib.ExitStack, *, keep_replay: bool = False) -> None:
+        """Create the run directory and hold its lease until the stack is closed.
+
+        Args:
+            stack: context of the run.
+            keep_replay: whether checkpoints keep all episodes.
+
+        Raises:
+            UserError: the directory cannot be created, or another process holds the lease.
+        """
+        older = run_of_0_4_0(self.spec, self.options.runs)
+        if older is not None and not self.directory.exists():
+            print(
+                f"{older}: a run under the physics of version 0.4.0; it stays as it is, and "
+                "training under the present physics starts from the beginning (docs/fidelity.md)",
+                file=sys.stderr,
+            )
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"{self.directory}: cannot be created ({error.strerror}); use another folder with "
+                "runs="
+            ) from None
+        self.lease = stack.enter_context(Lease(self.directory))
+        self.store = CheckpointStore(
+            self.directory, keep_replay=keep_replay, check=self.lease.verify
+        )
+        folders = (self.store.folder, self.store.shard_folder, self.directory / "videos")
+        remove_leftovers(self.directory, *folders)
+
+    def set_up_numerics(self, **path: str | None) -> None:
+        """Configure torch according to the run's numeric path, and register this attempt.
+
+        Args:
+            **path: entries of the numeric path, see `apply_numeric_path`.
+
+        Raises:
+            UserError: the numeric path or the commit has changed, or is unknown.
+        """
+        options, file = self.options, self.directory / "numeric.json"
+        if self.store.existing() and not file.exists() and not options.allow_numeric_change:
+            raise UserError(
+                f"{file}: missing, so it is unknown whether results would be bit-exact; restore "
+                "it, or use allow_numeric_change=true"
+            )
+        self.numeric = apply_numeric_path(
+            file,
+            self.device,
+            options.threads,
+            allow_change=options.allow_numeric_change,
+            compiled=options.compile,
+            precision=self.precision,
+            **path,
+        )
+        self.attempt = register_attempt(
+            self.directory,
+            simulators=recorded_distributions(),
+            allow_change=options.allow_commit_change,
+        )
+
+    def open_records(self, **facts: Any) -> None:
+        """Create the records of the run and seed the global generators.
+
+        Args:
+            **facts: entries of `spec.json` for readers of the records, see `RunFiles`.
+        """
+        seed_globals(self.spec.seed)
+        facts["model_size"] = getattr(self.agent.config, "model_size", None)
+        self.records = RunFiles(self.directory, self.spec, facts, self.lease.verify)
+
+    def write_spec(self, **facts: Any) -> None:
+        """Write `spec.json` with the options that must stay the same, and further facts."""
+        self.records.write_spec({**self.fixed, **facts, "commit": self.attempt["commit"]})
+
+    def session(self, tracker: Tracker, stop: StopRequests) -> Steps[RunResult]:
+        """Return the training session of this run, a generator of requests."""
+        return session(self.trainer, self.records, tracker, self.lease, self.options, stop)
+
+
+def accelerate(runs: Sequence[LocalRun], agent: Any) -> None:
+    """Compile the functions of the agent (or seed batch) of these runs if they are to be."""
+    if runs[0].numeric["compile"]:
+
+        def on_failure() -> None:
+            for run in runs:
+                record_failed_compilation(run.directory / "numeric.json")
+
+        acceleration.install(agent, on_failure)
+
+
+def train_together(
+    runs: Sequence[LocalRun],
+    serve_all: Callable[[list[Steps[RunResult]]], list[RunResult]],
+) -> list[RunResult]:
+    """Train runs, each in a session inside a Sacred experiment of its own.
+
+    Args:
+        runs: runs to train.
+        serve_all: function that answers the requests of the sessions until they end.
+
+    Returns:
+        The result of each run.
+
+    Raises:
+        StoppedError: a stop was requested, e.g. by SIGTERM.
+    """
+
+    def inside(rest: Sequence[LocalRun], trackers: list[Tracker]) -> list[RunResult]:
+        if not rest:
+            seed_globals(runs[0].spec.seed)  # again, since Sacred has seeded them too
+            with stop_on_signals() as stop:
+                pairs = zip(runs, trackers, strict=True)
+                return serve_all([run.session(tracker, stop) for run, tracker in pairs])
+        run = rest[0]
+        return track(
+            run.directory / "sacred",
+            run.spec.method,
+            {**dataclasses.asdict(run.spec), "overrides": dict(run.spec.overrides)},
+            {"attempt": run.attempt, "numeric": run.numeric},
+            lambda tracker: inside(rest[1:], [*trackers, tracker]),
+            interrupts=(StoppedError,),
+        )
+
+    return inside(runs, [])

@@ -1,0 +1,106 @@
+"""Arguments of `tdmpc2/train.py` for training from a dataset (`data=DIR`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tdmpc2.common.run.spec import OfflineOptions, RunSpec
+from tdmpc2.common.system import cli
+from tdmpc2.common.system.config_checks import REQUIRED, SEED, STEPS, Settings, setting
+from tdmpc2.common.system.errors import UserError
+from tdmpc2.envs.physics import Physics
+from tdmpc2.runners.registry import (
+    OFFLINE_UPDATES,
+    config_class,
+    make_offline_spec,
+    multitask_methods,
+)
+
+if TYPE_CHECKING:
+    from tdmpc2.data.dataset import Dataset
+
+EVAL_EVERY = 100_000
+
+
+@dataclass(frozen=True)
+class SpecOptions(Settings):
+    """Options that select a run; with the hyperparameters, its identity."""
+
+    task: str = setting(
+        REQUIRED, "mt30, mt80, another suite, or several tasks separated by commas, e.g. task=mt30"
+    )
+    method: str = setting("tdmpc2", " | ".join(multitask_methods()))
+    seed: int = setting(1, "seed of all random numbers", SEED)
+    num_updates: int = setting(OFFLINE_UPDATES, "budget in gradient steps", STEPS)
+    variant: str | None = setting(None, "name of these settings; default: derived")
+    physics: Physics = setting("paper", "physics of evaluations")
+
+
+def is_meant(arguments: Sequence[str]) -> bool:
+    """Return whether the arguments of the train command select training from a dataset."""
+    return any(cli.peek(arguments, key) is not None for key in ("data", "num_updates"))
+
+
+def parse(arguments: Sequence[str]) -> tuple[RunSpec, OfflineOptions, Dataset]:
+    """Parse `key=value` arguments into the run, its options and its dataset.
+
+    Raises:
+        UserError: an unknown key, task or method, a value out of range, or no such dataset.
+    """
+    config_schema = cli.schema_of(config_class(cli.peek(arguments, "method") or "tdmpc2"))
+    schema = {**cli.schema_of(SpecOptions), **cli.schema_of(OfflineOptions)}
+    values = cli.parse_arguments(arguments, {**schema, **config_schema})
+    chosen, options = cli.build(SpecOptions, values), cli.build(OfflineOptions, values)
+    if options.data is None:
+        raise UserError(
+            "data= is missing; name the folder of a dataset (python -m tdmpc2.data --help)"
+        )
+    from tdmpc2.data.dataset import Dataset
+
+    dataset = Dataset.open(options.data)
+    spec = make_offline_spec(
+        chosen.method,
+        chosen.task,
+        chosen.seed,
+        dataset.checksum,
+        num_updates=chosen.num_updates,
+        variant=chosen.variant,
+        overrides={k: values[k] for k in config_schema if k in values},
+        physics=chosen.physics,
+    )
+    dataset.require(spec.tasks)
+    return spec, options, dataset
+
+
+def usage(method: str) -> str:
+    """Return the text of `--help` for training from a dataset.
+
+    It includes the hyperparameters of one method.
+    """
+    return "\n".join(
+        [
+            "usage: python tdmpc2/train.py task=TASKS data=DIR [key=value …]",
+            "",
+            "Trains one multi-task agent from a dataset; environments are used for evaluation",
+            "only. Running the same command again resumes an unfinished run and skips a finished",
+            "one; a larger num_updates= continues a finished one. On several GPUs:",
+            "  torchrun --nproc-per-node=4 tdmpc2/train.py task=mt80 data=DIR …",
+            "",
+            "Ctrl-C and SIGTERM stop the run at once, without a checkpoint. SIGUSR2, and SIGTERM",
+            "in a SLURM job, save a checkpoint first, except during an evaluation. The same",
+            "command then resumes the run from its last checkpoint.",
+            "Exit code: 0 completed, 1 diverged, 2 invalid input or disk full, 130 stopped.",
+            "",
+            "Identity of the run:",
+            cli.describe_fields(SpecOptions),
+            "",
+            "Options outside the identity of the run:",
+            cli.describe_fields(OfflineOptions),
+            "",
+            f"Hyperparameters of {method} (part of the run's identity; for multi-task agents the",
+            "defaults of task_dim and batch_size are 96 and 1024):",
+            cli.describe_fields(config_class(method)),
+        ]
+    )

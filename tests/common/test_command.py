@@ -1,0 +1,161 @@
+"""The frame of every command: one line for every error, whatever the surroundings."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from tdmpc2.common.system import cli
+from tdmpc2.common.system import command as module
+from tdmpc2.common.system.command import command
+from tdmpc2.common.system.errors import UserError, one_line
+from tdmpc2.common.system.paths import cache_dir, user_path
+from tdmpc2.envs.assets.folders import asset_dir
+
+ROOT = Path(__file__).parents[2]
+NO_HOME = """
+import os, pwd, runpy, sys
+def unknown(*_):
+    raise KeyError("uid not found")
+pwd.getpwuid = pwd.getpwnam = unknown
+for name in ("HOME", "USER", "LOGNAME", "XDG_CACHE_HOME"):
+    os.environ.pop(name, None)
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def outcome(
+    main: Callable[[Sequence[str]], int], monkeypatch: pytest.MonkeyPatch, *arguments: str
+) -> int:
+    monkeypatch.setattr(sys, "argv", ["command", *arguments])
+    return command(main, lambda: "usage")
+
+
+def raising(error: BaseException) -> Callable[[Sequence[str]], int]:
+    def main(arguments: Sequence[str]) -> int:
+        raise error
+
+    return main
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (UserError("seed=-1: bad"), 2, "error: seed=-1: bad\n"),
+        (UserError("task=a\nb\x1b[31m\udcff"), 2, "error: task=a\\nb\\x1b[31m\\udcff\n"),
+        (
+            PermissionError(13, "Permission denied", "/x/y"),
+            2,
+            "error: /x/y: Permission denied; make it usable, or name another path\n",
+        ),
+        (OSError(36, "File name too long", "/x"), 2, "error: /x: File name too long; make"),
+        (OSError(28, "No space left on device"), 2, "error: no space left"),
+        (KeyboardInterrupt(), 130, ""),
+    ],
+)
+def test_an_error_is_one_line(
+    error: BaseException,
+    code: int,
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert outcome(raising(error), monkeypatch) == code
+    told = capsys.readouterr().err
+    assert told.startswith(message)
+    assert told.count("\n") == (1 if message else 0)
+
+
+def test_an_unforeseen_error_leaves_its_traceback_in_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(module, "cache_dir", lambda: tmp_path)
+    assert outcome(raising(ZeroDivisionError("a\nfault")), monkeypatch) == 70
+    told = capsys.readouterr().err
+    (path,) = (tmp_path / "errors").iterdir()
+    assert told == (
+        f"error: unforeseen ZeroDivisionError: a\\nfault; please report it with the file {path}\n"
+    )
+    assert "Traceback" in path.read_text()
+
+
+@pytest.mark.parametrize(
+    "text", ["a=1\n2", "a=\x1b[31m", "--a=\x00", "a\r=1", "a=\udcff", "a=\u2028"]
+)
+def test_control_characters_are_refused(text: str) -> None:
+    with pytest.raises(UserError, match="contains a control character"):
+        cli.split_arguments([text])
+
+
+def test_one_line_keeps_everything_else() -> None:
+    text = "task=walker — 3 × 4, é, 漢字, 🙂"
+    assert one_line(text) == text
+
+
+def test_paths_of_unknown_users_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for text in ("~no-such-user/x", ""):
+        with pytest.raises(UserError, match=r"runs=.*: a path is needed"):
+            user_path(text, "runs")
+    assert user_path("~/x", "runs") == Path.home() / "x"
+    monkeypatch.setenv("MS2_ASSET_DIR", "~no-such-user/x")
+    with pytest.raises(UserError, match="MS2_ASSET_DIR=~no-such-user/x: a path is needed"):
+        asset_dir()
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])
+@pytest.mark.parametrize("path", ["tdmpc2/train.py", "sweeps/launch.py", "ablations/run.py"])
+def test_help_on_a_terminal_of_another_encoding(encoding: str, path: str) -> None:
+    done = subprocess.run(
+        [sys.executable, ROOT / path, "--help"],
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": encoding},
+        cwd=ROOT,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.decode(encoding).count("\n") > 10
+
+
+@pytest.mark.parametrize("path", ["tdmpc2/train.py", "sweeps/status.py", "analysis/report.py"])
+def test_a_user_without_name_and_home(path: str, tmp_path: Path) -> None:
+    """As in containers with an arbitrary user id."""
+    command = [sys.executable, "-c", NO_HOME, str(ROOT / path)]
+    done = subprocess.run([*command, "--help"], capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stderr) == (0, "")
+    done = subprocess.run(
+        [*command, "runs=~/x"], capture_output=True, text=True, cwd=ROOT, env=os.environ
+    )
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+
+
+def test_the_cache_of_a_user_without_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", unknown)
+    assert str(os.getuid()) in cache_dir().name
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("sweeps/status.py", "runs={long}"),
+        ("sweeps/launch.py", "tasks=toy-pointmass", "seeds=1", "runs={long}"),
+        ("analysis/report.py", "runs={long}"),
+        ("tdmpc2/evaluate.py", "run={long}"),
+    ],
+)
+def test_a_name_that_is_too_long(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    path, *rest = (text.format(long=tmp_path / ("x" * 300)) for text in arguments)
+    line = [sys.executable, ROOT / path, *rest]
+    done = subprocess.run(line, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
