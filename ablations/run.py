@@ -25,7 +25,7 @@ from tdmpc2.common.system import cli
 from tdmpc2.common.system.errors import UserError, did_you_mean
 from tdmpc2.config import TDMPC2Config
 from tdmpc2.envs.task_variants import DOMAINS, TaskSwitches
-from tdmpc2.envs.tasks import get_suite, get_task
+from tdmpc2.envs.tasks import get_suite, list_tasks
 from tdmpc2.runners.registry import make_config
 
 QUICK_NOTE = (
@@ -249,7 +249,7 @@ def tasks_of(args: argparse.Namespace, chosen: Sequence[Ablation]) -> list[str]:
         UserError: an unknown task, or ablations with different default tasks.
     """
     if args.tasks is not None:
-        return [get_task(name.strip()).name for name in args.tasks.split(",")]
+        return [task.name for task in list_tasks(args.tasks, "--tasks")]
     if args.quick:
         own = [one for one in chosen if one.default_tasks != _names("ablation")]
         if own:

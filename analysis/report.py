@@ -35,7 +35,7 @@ usage: python analysis/report.py [key=value ...]
 
 Writes an HTML report as one file that works offline: aggregate scores with confidence intervals;
 learning curves, seeds, losses and settings of every task; the comparison with the published
-curves; variants; and the audit of the records.
+curves; variants; multi-task agents; and the audit of the records.
 
 {describe_fields(ReportOptions)}
 
@@ -66,7 +66,8 @@ def main(arguments: Sequence[str]) -> int:
     from analysis.html_report.data import report_data
 
     catalog = with_reps(shipped_catalog(), options.reps)
-    data, problems = report_data(load_sources(options, released=True), catalog, rule)
+    records = load_sources(options, multitask=True, released=True)
+    data, problems = report_data(records, catalog, rule)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(out, lambda file: file.write(page(data).encode()))

@@ -1,25 +1,31 @@
-"""Command: compare our runs with the published curves, per task and per domain."""
+"""Command: compare our runs with the published curves and scores."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from analysis.records.source_options import (
-    load_sources,
-    report,
+from analysis.records.source_options import load_sources, report
+from analysis.stats.margins import (
+    DOMAIN_MARGINS,
+    NOT_JUDGED,
+    OPEN,
+    OTHER_MARGIN,
+    PAPER_UPDATES,
+    TASK_MARGIN,
 )
-from analysis.stats.margins import DOMAIN_MARGINS, OPEN, OTHER_MARGIN, TASK_MARGIN
-from analysis.stats.rules import ScoreOptions, get_rule
+from analysis.stats.rules import Rule, ScoreOptions, get_rule
 from tdmpc2.common.system.cli import command, describe_fields, parse_options
 from tdmpc2.common.system.config_checks import POINTS, setting
 from tdmpc2.common.system.errors import UserError
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from analysis.records.load import Records
 
 
 @dataclass(frozen=True)
@@ -31,14 +37,14 @@ class ReproduceOptions(ScoreOptions):
     margin: float = setting(TASK_MARGIN, "equivalence margin for a task, in points", POINTS)
     domain_margin: float | None = setting(
         None,
-        "equivalence margin for the mean over a domain, in points; default: "
+        "equivalence margin for the mean over a domain or task set, in points; default: "
         f"{DOMAIN_MARGINS['tdmpc2']:g} for tdmpc2, {OTHER_MARGIN:g} for other methods",
         POINTS,
     )
     out: Path | None = setting(
         None,
-        "write reproduction_tasks and reproduction_domains (.csv, .md, .tex) to this folder; "
-        "default: print the tables only",
+        "write reproduction_tasks, reproduction_domains and reproduction_multitask (.csv, .md, "
+        ".tex) to this folder; default: print the tables only",
     )
 
 
@@ -57,10 +63,15 @@ verdict:
   worse, better    not equivalent, and the 95 % interval excludes zero
   {OPEN}  neither; the table estimates how many seeds would decide it
 
+Multi-task agents are compared with the paper's scores after {PAPER_UPDATES:,} updates. A score of
+the paper without runs, and runs without a score of the paper or with fewer updates, are listed as
+'{NOT_JUDGED}' and not judged. Only this comparison needs no published=.
+
 {describe_fields(ReproduceOptions)}
 
-exit code, from the means over domains: 0 all are reproduced or better; 1 at least one is worse;
-2 bad input; 3 none is worse, but at least one has not enough data."""
+exit code, from the means over domains and over task sets: 0 all are reproduced or better; 1 at
+least one is worse; 2 bad input; 3 none is worse, but at least one has not enough data, or nothing
+is judged."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -76,45 +87,76 @@ def main(arguments: Sequence[str]) -> int:
         UserError: If an argument is unknown, a folder is missing, or there is nothing to compare.
     """
     options = parse_options(arguments, ReproduceOptions)
+    rule = get_rule(options.rule)
+    from analysis.stats.against_published import compare_domains, compare_tasks
+    from analysis.stats.equivalence_tables import domain_texts, shown, task_texts
+    from analysis.stats.multitask_claims import agent_texts, claims_text
+    from analysis.stats.ragged_curves import ScoreCurves
+
+    records = load_sources(options, multitask=True)
+    report(records.problems)
+    methods = options.methods.split(",") if options.methods is not None else ()
+    records = records.select(methods=methods)
+    tasks = compare_tasks(ScoreCurves(records), rule, options.variant, options.margin)
+    agents = _compare_agents(records, rule, options)
+    if tasks.empty and not agents["num_ours"].any():
+        raise UserError(_nothing(options))
+    verdicts: set[str] = set()
+    tables: dict[str, tuple[pd.DataFrame, pd.DataFrame]] = {}
+    if len(tasks):
+        domains = compare_domains(tasks, options.domain_margin)
+        print(shown(tasks, domains), end="\n\n")
+        verdicts |= set(domains["verdict"])
+        tables |= {"tasks": (tasks, task_texts(tasks)), "domains": (domains, domain_texts(domains))}
+    if len(agents):
+        print(claims_text(agents))
+    if agents["num_ours"].any():
+        verdicts |= set(agents["verdict"]) - {NOT_JUDGED}
+        tables["multitask"] = (agents, agent_texts(agents))
+    if options.out is not None:
+        _write(options.out, tables)
+    return 1 if "worse" in verdicts else 3 if OPEN in verdicts or not verdicts else 0
+
+
+def _compare_agents(records: Records, rule: Rule, options: ReproduceOptions) -> pd.DataFrame:
+    """Compare the multi-task agents with the paper's scores.
+
+    Scores without a run are only listed if no option excludes runs.
+    """
+    from analysis.figures.registry import shipped_catalog
+    from analysis.figures.scaling_plots import paper_scores, scaling_spec
+    from analysis.records.evaluations import NUM_UPDATES
+    from analysis.stats.multitask_claims import compare_agents
+    from analysis.stats.ragged_curves import ScoreCurves
+
+    margin = options.domain_margin or DOMAIN_MARGINS["tdmpc2"]
+    scores = paper_scores(scaling_spec(shipped_catalog()))
+    curves = ScoreCurves(records, NUM_UPDATES)
+    agents = compare_agents(curves, scores, rule, options.variant, margin)
+    excluding = options.methods or options.tasks or options.variant != "default"
+    return agents[agents["num_ours"] > 0] if excluding else agents
+
+
+def _nothing(options: ReproduceOptions) -> str:
+    """Explain why there is nothing to compare."""
     if options.published is None:
-        raise UserError(
+        return (
             "published= is missing: name the folder of the published curves, published=DIR "
             "(`python analysis/fetch_published.py` downloads them)"
         )
-    rule = get_rule(options.rule)
-    from analysis.stats.against_published import compare_domains, compare_tasks
-    from analysis.stats.equivalence_tables import shown
-    from analysis.stats.ragged_curves import ScoreCurves
-
-    records = load_sources(options)
-    report(records.problems)
-    methods = options.methods.split(",") if options.methods is not None else ()
-    curves = ScoreCurves(records.select(methods=methods))
-    tasks = compare_tasks(curves, rule, options.variant, options.margin)
-    if tasks.empty:
-        raise UserError(
-            f"no run of variant '{options.variant}' has published curves of its method and task; "
-            "check variant=, methods= and tasks="
-        )
-    domains = compare_domains(tasks, options.domain_margin)
-    print(shown(tasks, domains))
-    if options.out is not None:
-        _write(options.out, tasks, domains)
-    verdicts = set(domains["verdict"])
-    return 1 if "worse" in verdicts else 3 if OPEN in verdicts else 0
+    return (
+        f"no run of variant '{options.variant}' has published curves of its method and task; "
+        "check variant=, methods= and tasks="
+    )
 
 
-def _write(out: Path, tasks: pd.DataFrame, domains: pd.DataFrame) -> None:
-    """Write both tables as numbers and as text."""
+def _write(out: Path, tables: Mapping[str, tuple[pd.DataFrame, pd.DataFrame]]) -> None:
+    """Write each table as numbers and as text."""
     from analysis.figures.output import write_table, write_texts
-    from analysis.stats.equivalence_tables import domain_texts, task_texts
 
     try:
         out.mkdir(parents=True, exist_ok=True)
-        for name, numbers, texts in (
-            ("tasks", tasks, task_texts(tasks)),
-            ("domains", domains, domain_texts(domains)),
-        ):
+        for name, (numbers, texts) in tables.items():
             write_table(out / f"reproduction_{name}.csv", numbers)
             print(out / f"reproduction_{name}.csv", file=sys.stderr)
             for path in write_texts(out / f"reproduction_{name}", texts):

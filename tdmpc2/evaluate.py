@@ -9,35 +9,22 @@ from pathlib import Path
 
 from tdmpc2.common.system import cli
 from tdmpc2.common.system.atomic_files import write_json
-from tdmpc2.common.system.config_checks import (
-    EPISODES,
-    REQUIRED,
-    SEED,
-    THREADS,
-    WORKERS,
-    Settings,
-    setting,
-)
+from tdmpc2.common.system.config_checks import REQUIRED, Settings, setting
+from tdmpc2.common.training.evaluation_options import EvaluationOptions
 
 
 @dataclass(frozen=True)
-class EvaluateOptions(Settings):
-    """Options of the evaluate command."""
+class RunOption(Settings):
+    """The option that names the agent."""
 
     run: Path = setting(REQUIRED, "run directory, or one of its checkpoints/…")
-    episodes: int = setting(10, "number of episodes, planned as one batch", EPISODES)
-    seed: int = setting(0, "seed of environments and planning noise", SEED)
-    device: str = setting("auto", "auto (a GPU if there is one), cpu, cuda, cuda:1 …")
-    threads: int | None = setting(None, "CPU threads of torch; default: torch's", THREADS)
-    compile: bool | None = setting(None, "torch.compile of planning; default: if it works")
-    workers: int | None = setting(
-        None,
-        "processes that step the environments (0: this process); default: "
-        "cores - 1, if that is at least 2",
-        WORKERS,
-    )
+
+
+@dataclass(frozen=True)
+class EvaluateOptions(EvaluationOptions, RunOption):
+    """Options of the evaluate command; the fields of the last base class come first."""
+
     save_video: bool = setting(False, "write an mp4 of the first episode to the run's videos/")
-    out: Path | None = setting(None, "JSON file for the result; default: none")
 
 
 def usage() -> str:

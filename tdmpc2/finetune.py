@@ -21,7 +21,7 @@ from tdmpc2.common.system import cli
 from tdmpc2.common.system.config_checks import REQUIRED, SEED, STEPS, Settings, setting
 from tdmpc2.common.system.errors import StoppedError, UserError, did_you_mean
 from tdmpc2.config import TDMPC2Config
-from tdmpc2.envs.tasks import get_suite, get_task
+from tdmpc2.envs.tasks import get_suite, get_task, list_tasks
 from tdmpc2.runners.registry import make_spec
 
 if TYPE_CHECKING:
@@ -258,7 +258,7 @@ def _tasks(text: str, model: Model) -> list[str]:
                 "name the tasks instead"
             )
         return unseen
-    return [get_task(name.strip()).name for name in text.split(",") if name.strip()]
+    return [task.name for task in list_tasks(text, "task")]
 
 
 def usage() -> str:

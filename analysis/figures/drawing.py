@@ -13,12 +13,11 @@ from pathlib import Path
 from analysis.figures.figure_specs import Catalog, FigureSpec
 from analysis.figures.output import problem_table, write_figure, write_table, write_texts
 from analysis.figures.page import command_card, paper_style
-from analysis.figures.registry import PLOTS
-from analysis.figures.styles import Shown
+from analysis.figures.registry import PLOTS, select
+from analysis.records.evaluations import NUM_UPDATES
 from analysis.records.load import Records
 from analysis.records.problems import Problem
-from analysis.records.sources import RUNS_SOURCE
-from analysis.stats.audit import audit, sensitivity, summary
+from analysis.stats.audit import audit_all, sensitivity, summary
 from analysis.stats.ragged_curves import ScoreCurves
 from analysis.stats.rules import Rule
 from tdmpc2.common.system.errors import UserError
@@ -90,21 +89,9 @@ def _each(specs: Sequence[FigureSpec], share: Share, jobs: int) -> Iterator[Draw
 
 def _draw(spec: FigureSpec, share: Share) -> Drawn:
     """Draw one figure and write its files."""
-    records, rule, catalog, out_dir = share.records, share.rule, share.catalog, share.out_dir
-    selected = records.select(
-        sources=spec.sources,
-        methods=spec.methods,
-        variants=spec.variants,
-        sizes=spec.sizes,
-        obs=spec.obs,
-        tasks=spec.tasks or tuple({task for group in spec.groups for task in group.tasks}),
-    )
-    if spec.only_ours:
-        ours = selected.runs.loc[selected.runs["source"] == RUNS_SOURCE, "task"].unique().tolist()
-        selected = selected.select(tasks=ours) if ours else selected.select(sources=["none"])
+    out_dir = share.out_dir
+    shown = select(spec, share.records, share.rule, share.catalog, share.embeddings)
     paths: list[Path] = []
-    curves = ScoreCurves(selected)
-    shown = Shown(spec, selected, curves, rule, catalog, share.embeddings)
     with paper_style():
         drawing = PLOTS[spec.plot](shown)
         if drawing.pages:
@@ -125,10 +112,7 @@ def _write_audit(share: Share) -> None:
     """Write `audit.csv` and `sensitivity.csv`, and print a summary on stderr."""
     records, out_dir = share.records, share.out_dir
     curves = ScoreCurves(records)
-    if len(records.multitask):
-        text = f"{records.multitask.summary()}: shown in separate figures, not audited"
-        print(f"audit: {text}", file=sys.stderr)
-    findings = audit(curves, share.rule)
+    findings = audit_all([curves, ScoreCurves(records, NUM_UPDATES)], share.rule)
     write_table(out_dir / "audit.csv", findings)
     write_table(
         out_dir / "sensitivity.csv", sensitivity(curves, list(share.catalog.groups.values()))

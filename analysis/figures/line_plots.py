@@ -21,8 +21,8 @@ from analysis.figures.styles import (
     series_styles,
     short_table,
 )
-from analysis.records.load import RUN_KEY, SERIES
-from analysis.records.run_reader import SCORES
+from analysis.records.evaluations import SCORES
+from analysis.records.load import SERIES
 from analysis.records.sources import RUNS_SOURCE
 from analysis.stats.aggregate import group_curves
 from analysis.stats.selection import INTERVAL, Series
@@ -169,8 +169,9 @@ def _seed_curves(
     """Return, by task, the resolved steps and values of every run shown, and its series."""
     last = numbers.groupby([*SERIES, "task"])["step"].max().to_dict()
     by_task: dict[str, list[tuple[np.ndarray, np.ndarray, Series]]] = {}
-    for run, curve in zip(shown.curves.runs[RUN_KEY].to_numpy(), shown.curves.curves, strict=True):
-        series, task = tuple(map(str, run[:5])), str(run[5])
+    keys = shown.curves.runs[[*SERIES, "task"]].astype(str).to_numpy()
+    for (*series_key, task), curve in zip(keys, shown.curves.curves, strict=True):
+        series = tuple(series_key)
         steps, values = shown.rule.resolved(curve.steps, curve.values)
         shown_steps = steps <= last.get((*series, task), -1)
         if shown_steps.any():

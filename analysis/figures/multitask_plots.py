@@ -24,9 +24,8 @@ from analysis.figures.page import (
 )
 from analysis.figures.stat_plots import bars, quoted_handles
 from analysis.figures.styles import Drawing, Shown, handle, of_series, series_styles, short_table
-from analysis.records.load import SERIES
-from analysis.records.multitask import MULTITASK_SERIES, MultitaskRecords
-from analysis.records.sources import RUNS_SOURCE
+from analysis.records.load import AGENTS
+from analysis.records.problems import Problem
 from analysis.stats.multitask_scores import agents_of, final_scores, set_curves, task_scores
 from analysis.stats.selection import INTERVAL, Series
 from tdmpc2.envs.tasks import TASKS
@@ -44,11 +43,9 @@ _SCORE = "score (%)"
 
 def multitask_curves(shown: Shown) -> Drawing:
     """Draw a panel per task set: mean score over its tasks against updates, 95 % intervals."""
-    records = shown.records.multitask
-    numbers, problems = set_curves(records, shown.rule, shown.bootstrap)
+    numbers, problems = set_curves(shown.curves, shown.rule, shown.bootstrap)
     if numbers.empty:
         return Drawing((), numbers, problems=problems)
-    numbers = as_series(numbers, records)
     styles = series_styles(numbers, shown.catalog)
     sets = list(dict.fromkeys(numbers["task_set"]))
     figure, axes = canvas(len(sets))
@@ -62,9 +59,8 @@ def multitask_curves(shown: Shown) -> Drawing:
     what = "Lines: mean over tasks and seeds of return / 10 or success in percent; bands: its 95 % "
     handles = [*map(handle, styles.values()), *crosses]
     finish_figure(figure, handles, multitask_card_lines(shown, f"{what}confidence interval."))
-    final, more = final_scores(records, shown.rule, shown.bootstrap)
-    table = _final_table(as_series(final, records), styles)
-    return Drawing([figure], numbers, table, (*problems, *more))
+    final, more = final_scores(shown.curves, shown.rule, shown.bootstrap)
+    return Drawing([figure], numbers, final_table(final, styles), (*problems, *more))
 
 
 def multitask_bars(shown: Shown) -> Drawing:
@@ -72,12 +68,10 @@ def multitask_bars(shown: Shown) -> Drawing:
 
     Quoted numbers (`task_set`, `label`, `score`) are drawn beside the runs, or alone.
     """
-    records = shown.records.multitask
     quoted = quotes_of(shown.spec, ("task_set", "label", "score"))
-    numbers, problems = final_scores(records, shown.rule, shown.bootstrap)
+    numbers, problems = final_scores(shown.curves, shown.rule, shown.bootstrap)
     if numbers.empty and not quoted:
         return Drawing((), numbers, problems=problems)
-    numbers = as_series(numbers, records)
     styles = series_styles(numbers, shown.catalog)
     sets = list(dict.fromkeys([*(quote["task_set"] for quote in quoted), *numbers["task_set"]]))
     figure, axes = canvas(len(sets), panel=(1.9, 1.9), columns=min(len(sets), 4))
@@ -99,7 +93,7 @@ def multitask_bars(shown: Shown) -> Drawing:
     rows = [{"source": "quoted", "variant": q["label"], "task_set": q["task_set"]} for q in quoted]
     quoted_rows = pd.DataFrame(rows).assign(value=[quote["score"] / 100 for quote in quoted])
     filled = [table for table in (numbers, quoted_rows) if len(table)]
-    table = _final_table(numbers, styles)
+    table = final_table(numbers, styles)
     return Drawing([figure], pd.concat(filled, ignore_index=True), table, problems)
 
 
@@ -108,15 +102,9 @@ def multitask_tasks(shown: Shown) -> Drawing:
 
     With `reference_scores`, each bar is marked with the reference scores of its task.
     """
-    records = shown.records.multitask
-    numbers, problems = task_scores(records, shown.rule, shown.bootstrap)
+    numbers, table, problems = task_table(shown)
     if numbers.empty:
         return Drawing((), numbers, problems=problems)
-    numbers = as_series(numbers, records)
-    domains = [TASKS[task].domain if task in TASKS else "other" for task in numbers["task"]]
-    numbers = numbers.assign(domain=domains).join(
-        _references(shown.records.reference_scores), on="task"
-    )
     styles = series_styles(numbers, shown.catalog)
     pages = []
     for name, of_set in numbers.groupby("task_set", sort=False):
@@ -124,61 +112,40 @@ def multitask_tasks(shown: Shown) -> Drawing:
             own = of_series(of_set, series)
             if len(own):
                 pages.append(_task_page(shown, str(name), own, style))
-    titles = [TASKS[task].title if task in TASKS else task for task in numbers["task"]]
-    rows = numbers.rename(columns={"task_set": "tasks"}).assign(task=titles)
-    table = short_table(rows, ["tasks", "domain", "task"], styles, 100)
     return Drawing(pages, numbers, table, problems)
 
 
-def as_series(numbers: pd.DataFrame, records: MultitaskRecords) -> pd.DataFrame:
-    """Return the numbers of multi-task series with the columns `SERIES`, for styles and labels.
-
-    The checksum of the dataset is moved to the column `checksum`. The column `dataset` holds a
-    label that distinguishes the datasets of one task set; it is empty if there is only one dataset.
-
-    Args:
-        numbers: columns `MULTITASK_SERIES` and others.
-        records: records of the runs.
-    """
-    known = records.runs.drop_duplicates(["task_set", "dataset"])
-    labels: dict[tuple[str, str], str] = {}
-    for name, own in known.groupby("task_set"):
-        same = own["dataset_name"].duplicated(keep=False)
-        for row, shared in zip(own.itertuples(), same, strict=True):
-            checksum = str(row.dataset)
-            names = [str(row.dataset_name)] if isinstance(row.dataset_name, str) else []
-            names += [checksum[:8]] if shared or not names else []
-            labels[str(name), checksum] = " ".join(names) if len(own) > 1 else ""
-    pairs = zip(numbers["task_set"], numbers["dataset"], strict=True)
-    labeled = numbers.assign(
-        source=RUNS_SOURCE, checksum=numbers["dataset"], dataset=[labels[pair] for pair in pairs]
+def task_table(shown: Shown) -> tuple[pd.DataFrame, pd.DataFrame, tuple[Problem, ...]]:
+    """Return the final score of every task, as numbers and as text, and the problems found."""
+    numbers, problems = task_scores(shown.curves, shown.rule, shown.bootstrap)
+    domains = [TASKS[task].domain if task in TASKS else "other" for task in numbers["task"]]
+    numbers = numbers.assign(domain=domains).join(
+        _references(shown.records.reference_scores), on="task"
     )
-    rest = [name for name in labeled.columns if name not in (*SERIES, "task_set", "checksum")]
-    return labeled[[*SERIES, "task_set", "checksum", *rest]]
+    titles = [TASKS[task].title if task in TASKS else task for task in numbers["task"]]
+    rows = numbers.rename(columns={"task_set": "tasks"}).assign(task=titles)
+    styles = series_styles(numbers, shown.catalog)
+    return numbers, short_table(rows, ["tasks", "domain", "task"], styles, 100), problems
 
 
 def _draw_diverged(
     axes: dict[str, Axes], shown: Shown, styles: dict[Series, LineStyle]
 ) -> list[Artist]:
     """Draw a cross where a run diverged; return the legend entry if there is one."""
-    records, crosses = shown.records.multitask, []
-    for agents in agents_of(records, []):
-        diverged = agents.runs["state"].to_numpy() == "DIVERGED"
-        if not diverged.any():
-            continue
-        own = as_series(agents.runs.iloc[[0]], records)
-        color = styles[tuple(map(str, own[SERIES].to_numpy()[0]))].color
-        last = np.array([[curve.steps.max() for curve in c] for c in agents.curves]).min(axis=0)
-        for seed in np.flatnonzero(diverged):
+    crosses = []
+    for agents in agents_of(shown.curves, []):
+        *series, name, _ = agents.key
+        color, ax = styles[tuple(series)].color, axes[name]
+        last = shown.curves.last_steps[agents.rows].min(axis=0)
+        for seed in np.flatnonzero(agents.runs["state"] == "DIVERGED"):
             score = agents.values(last[[seed]], shown.rule)[:, seed].mean()
-            ax = axes[str(agents.runs["task_set"].iloc[0])]
             crosses += ax.plot(last[seed], 100 * score, color=color, marker="x", ms=4, zorder=5)
     return [Line2D([], [], color="k", marker="x", ls="", ms=4, label="run diverged")] * bool(
         crosses
     )
 
 
-def _final_table(numbers: pd.DataFrame, styles: dict[Series, LineStyle]) -> pd.DataFrame:
+def final_table(numbers: pd.DataFrame, styles: dict[Series, LineStyle]) -> pd.DataFrame:
     """Return a row per series: score with its interval, number of updates, and seeds."""
     rows = []
     for series, style in styles.items():
@@ -217,9 +184,8 @@ def _task_page(shown: Shown, name: str, numbers: pd.DataFrame, style: LineStyle)
     """Draw the bars of one series."""
     domains = list(dict.fromkeys(numbers["domain"]))
     figure, axes = canvas(len(domains), panel=(_BARS_WIDTH, _BARS_HEIGHT), columns=1)
-    runs = shown.records.multitask.runs
-    first = numbers.iloc[0].rename({"dataset": "label", "checksum": "dataset"})
-    runs = runs[(runs[MULTITASK_SERIES] == first[MULTITASK_SERIES].tolist()).all(axis=1)]
+    runs = shown.records.runs
+    runs = runs[(runs[AGENTS] == numbers[AGENTS].iloc[0].tolist()).all(axis=1)]
     lines = [r for r in _REFERENCES if shown.spec.reference_scores and numbers[r].notna().any()]
     highest = 100 * float(numbers[["value", "high", *lines]].max().max())
     for ax, domain in zip(axes, domains, strict=True):

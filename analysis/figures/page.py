@@ -19,8 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from analysis.figures.styles import Shown
-from analysis.records.load import SERIES
-from analysis.records.multitask import MULTITASK_SERIES
+from analysis.records.load import AGENTS, SERIES, one_per_run
 from analysis.records.run_reader import short_commits
 from analysis.records.sources import RUNS_SOURCE
 from analysis.stats.aggregate import COVERAGE_NOTE, RLIABLE_VERSION
@@ -185,9 +184,9 @@ def multitask_card_lines(shown: Shown, what: str, runs: pd.DataFrame | None = No
     Args:
         shown: inputs of the figure.
         what: meaning of lines and marks.
-        runs: runs on the page; None for all.
+        runs: rows of `Records.runs` on the page; None for all.
     """
-    runs = shown.records.multitask.runs if runs is None else runs
+    runs = one_per_run(shown.records.runs if runs is None else runs)
     if runs.empty:
         return [what]
     counts = zip(runs["task_set"], map(len, runs["tasks"]), strict=True)
@@ -204,7 +203,7 @@ def multitask_card_lines(shown: Shown, what: str, runs: pd.DataFrame | None = No
         f"commit {_listed(short_commits(runs['commit'])) or 'not recorded'}",
         *([simulators] if simulators else []),
     ]
-    single = bool((runs.groupby(MULTITASK_SERIES)["seed"].count() == 1).any())
+    single = bool((runs.groupby(AGENTS)["seed"].count() == 1).any())
     return [" · ".join(facts), _method(shown, what, single), COVERAGE_NOTE]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,16 +13,14 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from analysis.figures.figure_specs import LineStyle, quotes_of
-from analysis.figures.multitask_plots import as_series, score_text, updates_text
+from analysis.figures.figure_specs import Catalog, FigureSpec, LineStyle, quotes_of
+from analysis.figures.multitask_plots import score_text, updates_text
 from analysis.figures.page import canvas, finish_figure, multitask_card_lines
 from analysis.figures.styles import Drawing, Shown, series_styles
-from analysis.records.load import SERIES
-from analysis.records.multitask import MULTITASK_SERIES
+from analysis.records.load import AGENTS, SERIES, one_per_run
 from analysis.records.multitask_costs import Cost, read_cost
 from analysis.records.problems import Problem
-from analysis.stats.multitask_scores import final_scores
-from analysis.stats.selection import series_name
+from analysis.stats.multitask_scores import agents_name, final_scores
 
 QUOTED = "quoted"
 PAPER = "paper"
@@ -71,9 +69,7 @@ def scaling(shown: Shown) -> Drawing:
     hollow marks. Those with `by`, the name of a third party, are excluded from the fits.
     """
     ours, problems = _measured(shown)
-    quotes = quotes_of(shown.spec, _NEEDED, _OPTIONAL)
-    quoted = pd.DataFrame(list(quotes), columns=[*_NEEDED, *_OPTIONAL])
-    quoted = quoted.assign(source=QUOTED, by=quoted["by"].fillna(PAPER))
+    quoted = quoted_scores(shown.spec)
     if ours.empty and quoted.empty:
         return Drawing((), ours, problems=tuple(problems))
     figure, (ax,) = canvas(1, panel=(5.2, 2.6))
@@ -99,6 +95,32 @@ def scaling(shown: Shown) -> Drawing:
     return Drawing([figure], numbers, _table(ours, quoted, shown), tuple(problems))
 
 
+def scaling_table(shown: Shown) -> tuple[pd.DataFrame, tuple[Problem, ...]]:
+    """Return Table 1 with the runs and the quoted numbers, and the problems found."""
+    ours, problems = _measured(shown)
+    return _table(ours, quoted_scores(shown.spec), shown), tuple(problems)
+
+
+def quoted_scores(spec: FigureSpec) -> pd.DataFrame:
+    """Return the quoted numbers of the scaling figure; `by` is `PAPER` or a third party."""
+    quotes = quotes_of(spec, _NEEDED, _OPTIONAL)
+    quoted = pd.DataFrame(list(quotes), columns=[*_NEEDED, *_OPTIONAL])
+    return quoted.assign(source=QUOTED, by=quoted["by"].fillna(PAPER))
+
+
+def paper_scores(spec: FigureSpec) -> dict[tuple[str, str], float]:
+    """Return the paper's score in percent by task set and model size."""
+    quoted = quoted_scores(spec)
+    own = quoted[quoted["by"] == PAPER]
+    return dict(zip(zip(own["task_set"], own["size"], strict=True), own["score"], strict=True))
+
+
+def scaling_spec(catalog: Catalog) -> FigureSpec:
+    """Return the scaling figure of the catalog, of all variants; without one, a blank one."""
+    specs = [spec for spec in catalog.figures.values() if spec.plot in SCALING_PLOTS]
+    return replace(specs[0], variants=()) if specs else FigureSpec("scaling", "scaling")
+
+
 _NEEDED = ("task_set", "size", "parameters", "score")
 _OPTIONAL = ("gpu_days", "by")
 _COST_COLUMNS = ["device", "updates_per_second", "gpu_days", "cpu_days"]
@@ -106,24 +128,21 @@ _COST_COLUMNS = ["device", "updates_per_second", "gpu_days", "cpu_days"]
 
 def _measured(shown: Shown) -> tuple[pd.DataFrame, list[Problem]]:
     """Return score, parameters and cost of every series that was run here."""
-    records = shown.records.multitask
-    scores, score_problems = final_scores(records, shown.rule, shown.bootstrap)
+    scores, score_problems = final_scores(shown.curves, shown.rule, shown.bootstrap)
     problems = list(score_problems)
+    all_runs = one_per_run(shown.records.runs)
     facts = []
-    for row in scores[MULTITASK_SERIES].to_dict("records"):
-        mask = (records.runs[MULTITASK_SERIES] == list(row.values())).all(axis=1)
-        runs = records.runs[mask].to_dict("records")
+    for key in scores[AGENTS].to_numpy().tolist():
+        runs = all_runs[(all_runs[AGENTS] == key).all(axis=1)].to_dict("records")
         known = [run["num_parameters"] for run in runs if pd.notna(run["num_parameters"])]
         if not known:
-            where = series_name(*list(row.values())[:-1])
             what = "number of parameters not recorded: in the table, but not drawn"
-            problems.append(Problem(where, None, what, "warning"))
+            problems.append(Problem(agents_name(key), None, what, "warning"))
         costs = [(read_cost(run["directory"], problems), run["budget"]) for run in runs]
         known_costs = [(cost, budget) for cost, budget in costs if cost is not None and budget]
         facts.append({"parameters": float(known[0]) if known else np.nan, **_cost(known_costs)})
     columns = pd.DataFrame(facts, columns=["parameters", *_COST_COLUMNS], index=scores.index)
-    scores = scores.assign(score=100 * scores["value"]).join(columns)
-    return as_series(scores, records), problems
+    return scores.assign(score=100 * scores["value"]).join(columns), problems
 
 
 def _cost(costs: Sequence[tuple[Cost, float]]) -> dict[str, Any]:
@@ -164,7 +183,7 @@ def _draw_ours(ax: Axes, ours: pd.DataFrame, markers: dict[str, str], shown: Sho
     drawn = _sizes_as_one(ours.dropna(subset="parameters"))
     styles = series_styles(drawn, shown.catalog)
     handles: list[Artist] = []
-    for key, own in drawn.groupby([*SERIES, "task_set"], sort=False):
+    for key, own in drawn.groupby(AGENTS, sort=False):
         *series, name = map(str, key)
         style: LineStyle = styles[tuple(series)]
         ends = 100 * np.nan_to_num([own["value"] - own["low"], own["high"] - own["value"]])

@@ -16,14 +16,17 @@ import pandas as pd
 from analysis.figures.figure_specs import Catalog
 from analysis.figures.styles import series_styles
 from analysis.html_report.headlines import MEDIAN_NOTE, headlines, rounded
+from analysis.html_report.multitask import multitask_pages
+from analysis.html_report.tables import table_data
+from analysis.records.evaluations import ENV_STEPS, NUM_UPDATES, SCORES
 from analysis.records.load import SERIES, Records
 from analysis.records.problems import Problem
-from analysis.records.run_reader import SCORES, parts_of, short_commits
+from analysis.records.run_reader import parts_of, short_commits
 from analysis.records.sources import PUBLISHED, RUNS_SOURCE
 from analysis.records.train_csv import STEP, read_training
 from analysis.stats.against_published import against_default, compare_domains, compare_tasks
 from analysis.stats.aggregate import COVERAGE_NOTE, RLIABLE_VERSION
-from analysis.stats.audit import FINDINGS, audit
+from analysis.stats.audit import FINDINGS, audit_all
 from analysis.stats.equivalence_tables import domain_texts, task_texts
 from analysis.stats.margins import TASK_MARGIN
 from analysis.stats.ragged_curves import ScoreCurves, paper_budget
@@ -65,8 +68,13 @@ def report_data(
     Returns:
         An object for JSON; and all problems found, including those of the records.
     """
-    curves = ScoreCurves(records)
     problems = list(records.problems)
+    multitask, new_problems = multitask_pages(records, catalog, rule)
+    problems += new_problems
+    all_curves = [ScoreCurves(records), ScoreCurves(records, NUM_UPDATES)]
+    curves = all_curves[0]
+    summary = records.multitask_summary()
+    records = records.select(step_unit=ENV_STEPS)
     numbers, new_problems = task_curves(curves, rule, catalog.bootstrap)
     problems += new_problems
     styles = series_styles(numbers, catalog)
@@ -74,9 +82,9 @@ def report_data(
     overview = headlines(records, rule, catalog, places)
     grids = Grids()
     tasks = _tasks(records, curves, numbers, places, grids, rule, problems)
-    findings = audit(curves, rule)
+    findings = audit_all(all_curves, rule)
     data = {
-        "facts": _facts(records, curves, rule, catalog),
+        "facts": _facts(records, curves, rule, catalog, summary),
         "note": f"{COVERAGE_NOTE} {MEDIAN_NOTE}",
         "series": [
             {
@@ -90,7 +98,8 @@ def report_data(
         "grids": grids.lists,
         "verdicts": _verdicts(curves, rule),
         "ablations": _ablations(curves, rule),
-        "audit": {**_table(_audit_texts(findings)), "findings": FINDINGS},
+        "multitask": multitask,
+        "audit": {**table_data(_audit_texts(findings)), "findings": FINDINGS},
         "problems": [[p.severity, p.where, p.line, p.what] for p in dict.fromkeys(problems)],
     }
     return data, list(dict.fromkeys(problems))
@@ -178,7 +187,7 @@ def _verdicts(curves: ScoreCurves, rule: Rule) -> dict[str, Any] | None:
         return None
     names = {TASKS[t].title if t in TASKS else t: t for t in tasks["task"]}
     domains = domain_texts(compare_domains(tasks, None))
-    return {"tasks": _table(task_texts(tasks)), "domains": _table(domains), "names": names}
+    return {"tasks": table_data(task_texts(tasks)), "domains": table_data(domains), "names": names}
 
 
 def _ablations(curves: ScoreCurves, rule: Rule) -> dict[str, Any] | None:
@@ -187,10 +196,12 @@ def _ablations(curves: ScoreCurves, rule: Rule) -> dict[str, Any] | None:
     if found.empty:
         return None
     numbers = ["score", "default", "difference", "low", "high"]
-    return _table(found.assign(**{name: found[name].map("{:.1f}".format) for name in numbers}))
+    return table_data(found.assign(**{name: found[name].map("{:.1f}".format) for name in numbers}))
 
 
-def _facts(records: Records, curves: ScoreCurves, rule: Rule, catalog: Catalog) -> list[str]:
+def _facts(
+    records: Records, curves: ScoreCurves, rule: Rule, catalog: Catalog, multitask: str
+) -> list[str]:
     """Return the lines on the origin of the data and the method of aggregation."""
     runs = records.runs
     full = np.array([paper_budget(row.task, row.obs) for row in curves.runs.itertuples()])
@@ -204,10 +215,8 @@ def _facts(records: Records, curves: ScoreCurves, rule: Rule, catalog: Catalog) 
         known = catalog.sources.get(str(source))
         name = "run here" if source == RUNS_SOURCE else known.label if known else f"from {source}"
         lines.append(f"{len(own):,} runs, {name}: {own['task'].nunique()} tasks, {states}")
-    if len(records.multitask):
-        lines.append(
-            f"Not on this page: {records.multitask.summary()}; see analysis/make_figures.py"
-        )
+    if multitask:
+        lines.append(f"{multitask}: on the page Multi-task")
     ours = runs[runs["source"] == RUNS_SOURCE]
     commits = sorted(set(short_commits(ours["commit"])))
     if commits:
@@ -228,18 +237,3 @@ def _audit_texts(findings: pd.DataFrame) -> pd.DataFrame:
     names = [" ".join(filter(None, row)) for row in findings[SERIES].astype(str).to_numpy()]
     rest = findings.drop(columns=SERIES)
     return rest.assign(series=names)[["series", *rest.columns]] if len(findings) else rest
-
-
-def _table(table: pd.DataFrame) -> dict[str, Any]:
-    """Return columns and rows for JSON."""
-    return {
-        "columns": [str(name) for name in table.columns],
-        "rows": [[_cell(value) for value in row] for row in table.to_numpy(object).tolist()],
-    }
-
-
-def _cell(value: Any) -> Any:
-    """Return a value for JSON."""
-    if isinstance(value, int | np.integer):
-        return int(value)
-    return str(value) if pd.notna(value) else ""

@@ -1,4 +1,4 @@
-// The pages: overview, tasks, single task, comparison, variants, audit. The URL hash selects the page.
+// The pages: overview, tasks, single task, comparison, variants, multi-task, audit. The URL hash selects the page.
 
 const data = JSON.parse(document.getElementById("data").textContent);
 const main = document.getElementById("main");
@@ -216,6 +216,18 @@ function ablations() {
   );
 }
 
+function multitask() {
+  const { sizes, claims, tasks: rows, quoted_from: source } = data.multitask;
+  main.replaceChildren(
+    el("h2", "Multi-task agents"),
+    el("p", "Scores are the mean over the tasks of a task set of return / 10 or success in percent, at the last update that all seeds reached, with 95 % confidence intervals. Steps are gradient updates; nothing on this page is compared with env steps.", { class: "soft" }),
+    el("h3", "Score by model size"), el("p", `Quoted: ${source}. Days: the whole budget at the run's own speed.`, { class: "soft" }), table(sizes.columns, sizes.rows),
+    el("h3", "Comparison with the paper's scores"),
+    el("p", "Our mean minus the paper's score, which has no spread and counts as exact, with a t-interval over seeds. Open: not judged, see the remark.", { class: "soft" }),
+    table(claims.columns, claims.rows), el("h3", "Tasks"), table(rows.columns, rows.rows),
+  );
+}
+
 function audit() {
   const at = data.audit.columns.indexOf("finding");
   const counts = {};
@@ -246,6 +258,7 @@ const PAGES = {
   overview: ["Overview", overview], tasks: ["Tasks", tasks],
   ...(data.verdicts ? { verdicts: ["Reproduction", verdicts] } : {}),
   ...(data.ablations ? { ablations: ["Variants", ablations] } : {}),
+  ...(data.multitask ? { multitask: ["Multi-task", multitask] } : {}),
   audit: ["Audit", audit],
 };
 

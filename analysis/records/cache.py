@@ -20,24 +20,22 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-import analysis.records.csv_lines
-import analysis.records.run_reader
-from analysis.records.problems import Problem
-from analysis.records.run_reader import (
+from analysis.records import csv_lines, evaluations, run_reader
+from analysis.records.evaluations import (
     LATER_METRICS,
     METRICS,
-    MULTITASK,
+    MULTITASK_METRIC,
     Points,
-    Run,
     read_evaluations,
-    read_run,
 )
+from analysis.records.problems import Problem
+from analysis.records.run_reader import Run, read_run
 from tdmpc2.common.system.atomic_files import write_atomic
 
 CACHE_NAME = ".records-cache.parquet"
 WATCHED = ("spec.json", "status.json", "attempts.json", "eval.csv")
 _TEXTS = ("path", "signature", "run", "problems")
-_COLUMNS = (*METRICS, *LATER_METRICS)
+_COLUMNS = (*METRICS, *LATER_METRICS, MULTITASK_METRIC)
 
 Reading = tuple[Run | None, Points, list[Problem]]
 """Content of a run directory: its facts (None if they are unusable), points and problems."""
@@ -65,12 +63,13 @@ def read_all(runs_dir: Path) -> Iterator[Reading]:
 
 
 def _read(directory: Path) -> Reading:
-    """Read one run directory; evaluations of multi-task runs are read by `multitask.py`."""
+    """Read one run directory."""
     problems: list[Problem] = []
     run = read_run(directory, problems)
-    if run is None or run["domain"] == MULTITASK:
-        return run, Points.of([]), problems
-    return run, read_evaluations(directory / "eval.csv", problems), problems
+    if run is None:
+        return None, Points.of([]), problems
+    tasks = run["tasks"] if run["task_set"] else ()
+    return run, read_evaluations(directory / "eval.csv", problems, tasks), problems
 
 
 def _run_directories(runs_dir: Path) -> list[str]:
@@ -112,7 +111,8 @@ def _version(runs_dir: Path) -> bytes:
 
     The folder is included because the messages of cached problems contain its path.
     """
-    files = (analysis.records.run_reader.__file__, analysis.records.csv_lines.__file__)
+    modules = (run_reader, evaluations, csv_lines)
+    files = [str(module.__file__) for module in modules]
     code = b"".join(Path(file).read_bytes() for file in files)
     return hashlib.sha256(code + str(runs_dir).encode()).hexdigest().encode()
 
@@ -125,13 +125,14 @@ def _read_cache(runs_dir: Path) -> dict[str, tuple[str, Reading]]:
         if (table.schema.metadata or {}).get(b"version") != _version(runs_dir):
             return {}
         texts = zip(*(table[name].to_pylist() for name in _TEXTS), strict=True)
-        steps = _split(table["env_step"])
+        steps, tasks = _split(table["step"]), _split(table["task"])
         values = {name: _split(table[name]) for name in _COLUMNS}
         known = {}
         for i, (folder, signature, run, problems) in enumerate(texts):
             recorded = {name: column[i] for name, column in values.items() if len(column[i])}
             problem_list = [Problem(**problem) for problem in json.loads(problems)]
-            known[folder] = (signature, (json.loads(run), Points(steps[i], recorded), problem_list))
+            points = Points(steps[i], recorded, tasks[i])
+            known[folder] = (signature, (json.loads(run), points, problem_list))
         return known
     except (OSError, pa.ArrowException, KeyError, ValueError, TypeError):
         return {}
@@ -148,7 +149,8 @@ def _write_cache(runs_dir: Path, readings: dict[str, tuple[str, Reading]]) -> No
         "signature": [signature for signature, _ in readings.values()],
         "run": [json.dumps(run) for run in runs],
         "problems": [json.dumps(entry) for entry in listed],
-        "env_step": pa.array([entry.steps for entry in points], pa.list_(pa.int64())),
+        "step": pa.array([entry.steps for entry in points], pa.list_(pa.int64())),
+        "task": pa.array([entry.tasks for entry in points], pa.list_(pa.int64())),
     }
     for name in _COLUMNS:
         lists = [entry.values.get(name, empty) for entry in points]

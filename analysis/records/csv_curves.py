@@ -11,8 +11,9 @@ import csv
 import math
 from pathlib import Path
 
+from analysis.records.evaluations import ENV_STEPS, SCORES, Points
 from analysis.records.problems import Problem, Severity
-from analysis.records.run_reader import SCORES, Points, Run
+from analysis.records.run_reader import Run
 from tdmpc2.common.system.errors import did_you_mean
 from tdmpc2.envs.tasks import ALIASES, PIXEL_ENV_STEPS, TASKS
 
@@ -177,4 +178,9 @@ def facts_of(source: str, method: str, task: str, seed: int, path: Path) -> Run:
         "num_parameters": None,
         "simulators": "",
         "directory": path,
+        "task_set": "",
+        "tasks": [task],
+        "step_unit": ENV_STEPS,
+        "dataset_name": "",
+        "checksum": "",
     }

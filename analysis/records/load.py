@@ -7,8 +7,8 @@ its file and line in `Records.problems`.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -18,19 +18,23 @@ import pandas as pd
 
 from analysis.records.cache import read_all
 from analysis.records.csv_curves import read_curves
-from analysis.records.multitask import MultitaskRecords, no_multitask, read_multitask
+from analysis.records.evaluations import NUM_UPDATES, Points, StepUnit
 from analysis.records.problems import Problem
-from analysis.records.run_reader import MULTITASK, Points, Run, read_reference_scores
+from analysis.records.run_reader import Run, read_reference_scores
 from analysis.records.sources import RUNS_SOURCE
 from analysis.records.tensorboard_sacred import read_sacred, read_tensorboard
+from tdmpc2.envs.tasks import TASKS
 
 SERIES = ["source", "method", "variant", "model_size", "dataset"]
-RUN_KEY = [*SERIES, "task", "seed"]
+AGENTS = [*SERIES, "task_set"]
+"""Columns that identify the agents of one series that learned the same tasks."""
+RUN_KEY = [*AGENTS, "task", "seed"]
 TABLE = [*RUN_KEY, "step", "step_unit", "metric", "value"]
 RUNS = [
     *RUN_KEY,
     *("domain", "obs", "score", "state", "budget", "budget_unit", "overrides", "commit"),
-    *("simulators", "num_parameters", "directory"),
+    *("simulators", "num_parameters", "directory", "tasks", "step_unit", "dataset_name"),
+    "checksum",
 ]
 REFERENCE_SCORES = ["task", "policy", "mean", "sd", "episodes"]
 
@@ -39,22 +43,24 @@ REFERENCE_SCORES = ["task", "policy", "mean", "sd", "episodes"]
 class Records:
     """Records from one or several sources.
 
+    A run that learns several tasks has one row in `runs` for each of them, with the name of its
+    task set in `task_set`, which is empty for other runs. Its steps are gradient updates
+    (`step_unit` is `num_updates`); those of other runs are env steps. Steps of different units are
+    never compared: `ScoreCurves` holds curves of one unit.
+
     Attributes:
         table: tidy table, one value per row, columns `TABLE`.
-        runs: one run per row, columns `RUNS`; `score` is the name of the task's published metric,
-            `variant` may have settings appended (see `load`).
+        runs: one task of a run per row, columns `RUNS`; `score` is the name of the task's published
+            metric, `variant` may have settings appended, and `dataset` is a label (see `load`).
         reference_scores: episode returns of uniform random and zero actions, one task and policy
             per row, columns `REFERENCE_SCORES`.
         problems: everything that could not be used as it is.
-        multitask: runs that learn several tasks from a dataset; they do not appear in the tables
-            above.
     """
 
     table: pd.DataFrame
     runs: pd.DataFrame
     reference_scores: pd.DataFrame
     problems: tuple[Problem, ...]
-    multitask: MultitaskRecords = field(default_factory=no_multitask)
 
     def select(
         self,
@@ -65,6 +71,7 @@ class Records:
         tasks: Collection[str] = (),
         sizes: Collection[str] = (),
         obs: str = "",
+        step_unit: StepUnit | None = None,
     ) -> Records:
         """Return the records that match all filters; an empty filter matches everything.
 
@@ -72,9 +79,11 @@ class Records:
             sources: names of the sources.
             methods: method names.
             variants: variant names, without the settings that `load` may append.
-            tasks: names of tasks or task sets, or shell patterns (`walker-*`, `mt80`).
+            tasks: names or shell patterns of tasks and, for multi-task runs, of their task sets
+                (`walker-*`, `mt80`).
             sizes: model sizes, as recorded.
             obs: observation type, `state` or `rgb`.
+            step_unit: unit of the steps.
         """
         matches = [
             (not sources or row.source in sources)
@@ -82,17 +91,27 @@ class Records:
             and (not obs or row.obs == obs)
             and (not methods or row.method in methods)
             and (not variants or str(row.variant).split("[")[0] in variants)
-            and (not tasks or any(fnmatchcase(str(row.task), pattern) for pattern in tasks))
-            for row in self.runs.itertuples()
+            and (not tasks or any(fnmatchcase(name, pattern) for pattern in tasks))
+            and (step_unit is None or row.step_unit == step_unit)
+            for row, name in zip(self.runs.itertuples(), self.names(), strict=True)
         ]
         runs = self.runs.loc[matches]
-        multitask = no_multitask()
-        if not sources or RUNS_SOURCE in sources:
-            multitask = self.multitask.select(
-                methods=methods, variants=variants, tasks=tasks, sizes=sizes, obs=obs
-            )
-        table = self.table.merge(runs[RUN_KEY], on=RUN_KEY)
-        return replace(self, table=table, runs=runs, multitask=multitask)
+        return replace(self, table=self.table.merge(runs[RUN_KEY], on=RUN_KEY), runs=runs)
+
+    def names(self) -> list[str]:
+        """Return for each row of `runs` the name of the task or, for multi-task runs, task set."""
+        return [task_set or task for task_set, task in self.runs[["task_set", "task"]].to_numpy()]
+
+    def multitask_summary(self) -> str:
+        """Return the number of multi-task runs on each task set, empty if there are none."""
+        counts = one_per_run(self.runs)["task_set"].value_counts(sort=False)
+        named = ", ".join(f"{count} on {name}" for name, count in counts.items())
+        return f"{counts.sum()} multi-task run{'s' * (counts.sum() > 1)} ({named})" if named else ""
+
+
+def one_per_run(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return one row for each multi-task run among the rows of `Records.runs`."""
+    return runs[runs["step_unit"] == NUM_UPDATES].drop_duplicates([*AGENTS, "seed"])
 
 
 def load(runs_dir: Path) -> Records:
@@ -100,34 +119,29 @@ def load(runs_dir: Path) -> Records:
 
     Runs of one series (method, variant, model size, dataset) whose settings differ are
     distinguished by their variant, such as `default[regression=mse]`. If several runs have the same
-    setting, task and seed, all of them are excluded, since it is ambiguous which one is meant. Runs
-    that learn several tasks become separate tables.
+    setting, task and seed, all of them are excluded, since it is ambiguous which one is meant. The
+    `dataset` of a multi-task run becomes a label that distinguishes the datasets of one task set,
+    empty if there is one dataset only; its checksum moves to `checksum`.
 
     Args:
         runs_dir: folder that holds `<method>/<variant>/<task>/seed<k>-<hash>/` and
             `floors/<task>.json`; if it is empty or missing, the records are empty.
     """
     problems: list[Problem] = []
-    single_task_runs: list[tuple[Run, Points]] = []
-    multitask_runs: list[Run] = []
+    found: list[tuple[Run, Points]] = []
     for run, points, new_problems in read_all(runs_dir):
         problems += new_problems
-        if run is None:
-            continue
-        run = {"source": RUNS_SOURCE, **run}
-        if run["domain"] == MULTITASK:
-            multitask_runs.append(run)
-        else:
-            single_task_runs.append((run, points))
-    _distinguish_settings([run for run, _ in single_task_runs], problems)
-    _distinguish_settings(multitask_runs, problems)
-    multitask = read_multitask(_without_duplicates(multitask_runs, problems), problems)
+        if run is not None:
+            found.append(({"source": RUNS_SOURCE, **run}, points))
+    runs = [run for run, _ in found]
+    _distinguish_settings(runs, problems)
+    _label_datasets(runs)
     reference_scores = [
         row
         for path in sorted(runs_dir.glob("floors/*.json"))
         for row in read_reference_scores(path, problems)
     ]
-    return _records(single_task_runs, reference_scores, problems, multitask)
+    return _records(found, reference_scores, problems)
 
 
 READERS = {"csv": read_curves, "tensorboard": read_tensorboard, "sacred": read_sacred}
@@ -143,7 +157,7 @@ def load_curves(path: Path, source: str, form: str = "csv") -> Records:
         form: format, a key of `READERS`.
     """
     problems: list[Problem] = []
-    return _records(READERS[form](path, source, problems), [], problems, no_multitask())
+    return _records(READERS[form](path, source, problems), [], problems)
 
 
 def merge(parts: Sequence[Records]) -> Records:
@@ -165,10 +179,6 @@ def merge(parts: Sequence[Records]) -> Records:
         runs=stacked([part.runs for part in parts]),
         reference_scores=stacked([part.reference_scores for part in parts]),
         problems=tuple(problem for part in parts for problem in part.problems),
-        multitask=MultitaskRecords(
-            table=stacked([part.multitask.table for part in parts]),
-            runs=stacked([part.multitask.runs for part in parts]),
-        ),
     )
 
 
@@ -176,11 +186,10 @@ def _records(
     found: list[tuple[Run, Points]],
     reference_scores: list[tuple[Any, ...]],
     problems: list[Problem],
-    multitask: MultitaskRecords,
 ) -> Records:
     """Build the tables of these runs."""
     kept = {id(run) for run in _without_duplicates([run for run, _ in found], problems)}
-    chosen = [(run, points) for run, points in found if id(run) in kept]
+    chosen = [row for run, points in found if id(run) in kept for row in _by_task(run, points)]
     runs = pd.DataFrame([[run[key] for key in RUNS] for run, _ in chosen], columns=RUNS)
     blocks = [
         (row, metric, points.steps, values)
@@ -193,7 +202,7 @@ def _records(
     none = [np.array([])]
     # Types are stated because a table without rows has none of its own.
     table["step"] = np.concatenate([steps for *_, steps, _ in blocks] or none).astype("int64")
-    table["step_unit"] = "env_steps"
+    table["step_unit"] = runs["step_unit"].take(rows).to_numpy()
     table["metric"] = np.repeat(np.array([metric for _, metric, *_ in blocks], object), lengths)
     table["value"] = np.concatenate([values for *_, values in blocks] or none)
     return Records(
@@ -203,8 +212,35 @@ def _records(
             {"mean": "float64", "sd": "float64"}
         ),
         problems=tuple(problems),
-        multitask=multitask,
     )
+
+
+def _by_task(run: Run, points: Points) -> Iterator[tuple[Run, Points]]:
+    """Yield a run once for each of its tasks, with the points of that task."""
+    if not run["task_set"]:
+        yield run, points
+        return
+    for place, task in enumerate(run["tasks"]):
+        domain = TASKS[task].domain if task in TASKS else "other"
+        yield {**run, "task": task, "domain": domain}, points.of_task(place)
+
+
+def _label_datasets(runs: list[Run]) -> None:
+    """Move the checksum of each dataset to `checksum`, and put a label in its place.
+
+    The label is empty if all runs on a task set have the same dataset. Otherwise it is the name of
+    the dataset, followed by the first digits of the checksum unless the name is unique.
+    """
+    names: dict[str, dict[str, str]] = {}
+    for run in runs:
+        run["checksum"] = run["dataset"]
+        names.setdefault(run["task_set"], {}).setdefault(run["dataset"], run["dataset_name"])
+    for run in runs:
+        known = names[run["task_set"]]
+        name = known[run["checksum"]]
+        unique = name and list(known.values()).count(name) == 1
+        label = name if unique else f"{name} {run['checksum'][:8]}".strip()
+        run["dataset"] = label if len(known) > 1 else ""
 
 
 def _distinguish_settings(runs: list[Run], problems: list[Problem]) -> None:

@@ -1,4 +1,4 @@
-"""Reader of one run directory (`spec.json`, `status.json`, `eval.csv`) and of reference scores.
+"""Reader of the facts of one run directory (`spec.json`, `status.json`) and of reference scores.
 
 Each function appends what it could not use, with file and line, to a list of problems.
 """
@@ -8,27 +8,21 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from analysis.records.csv_lines import count_in, fields_of, number_in, whole_lines
+from analysis.records.evaluations import ENV_STEPS, MULTITASK_METRIC, NUM_UPDATES, TASK_SCORES
 from analysis.records.problems import Problem
 from tdmpc2.common.run.spec import variant_name
 from tdmpc2.envs.adapters import ADAPTERS
 from tdmpc2.envs.physics import recorded_physics
 from tdmpc2.envs.tasks import TASKS
 
-METRICS = ("episode_return", "episode_return_sd", "episode_success", "episode_length")
-LATER_METRICS = ("episode_success_ever",)  # absent from records of version 0.1.0
-_NUMBERS = (*METRICS, *LATER_METRICS)
 STATES = ("RUNNING", "COMPLETED", "DIVERGED", "FAILED", "CANCELLED", "INTERRUPTED")
 ENDED_EARLY = ("DIVERGED", "FAILED", "CANCELLED")
 SPEC_FORMAT = 1
-MULTITASK, MULTITASK_METRIC = "multitask", "score"
-"""Domain and metric in the spec of a run that learns several tasks from a dataset."""
+MULTITASK = "multitask"
+"""Domain in the spec of a run that learns several tasks from a dataset."""
 _SPEC_TYPES = {
     "format": int,
     "method": str,
@@ -42,53 +36,15 @@ _SPEC_TYPES = {
 
 Run = dict[str, Any]
 """Key and facts of one run."""
-
-
-@dataclass(frozen=True, eq=False)
-class Points:
-    """Evaluations of one run, in the order of its file.
-
-    Attributes:
-        steps: env steps, `(num_points,)`.
-        values: values of each metric in the file, `(num_points,)`.
-    """
-
-    steps: np.ndarray
-    values: dict[str, np.ndarray]
-
-    @classmethod
-    def of(cls, rows: Sequence[tuple[int, dict[str, float]]]) -> Points:
-        """Build the points from rows that all have the same metrics."""
-        names = rows[0][1] if rows else ()
-        return cls(
-            np.array([step for step, _ in rows], dtype="int64"),
-            {name: np.array([values[name] for _, values in rows]) for name in names},
-        )
-
-
-@dataclass(frozen=True)
-class Score:
-    """Mapping from a task's published metric to the recorded metrics.
-
-    Attributes:
-        metric: metric of the tidy table that holds the score.
-        scale: factor that maps the score to [0, 1].
-        label: axis label.
-    """
-
-    metric: str
-    scale: float
-    label: str
-
-
-_RETURN = Score("episode_return", 1 / 1000, "episode return")
-_SUCCESS = Score("episode_success", 1.0, "success rate")
-SCORES = {"return": _RETURN, "return/10": _RETURN, "success": _SUCCESS, "success%": _SUCCESS}
-"""Score by the `metric` of a spec; the paper reports return / 10 and success in percent."""
+_NAMED = 3
+"""Maximum number of tasks that a problem lists."""
 
 
 def read_run(directory: Path, problems: list[Problem]) -> Run | None:
     """Return key and facts of one run, or None if its spec cannot be used.
+
+    The `task` of a multi-task run is the name of its task set, as is its `task_set`, which is empty
+    for other runs. `tasks` lists the tasks that the run learns.
 
     Args:
         directory: the run directory.
@@ -116,7 +72,11 @@ def read_run(directory: Path, problems: list[Problem]) -> Run | None:
     attempts = _attempts(directory / "attempts.json")
     size = spec.get("model_size")
     multitask = spec["domain"] == MULTITASK
-    facts = {key: spec.get(key) for key in ("tasks", "dataset_name")} if multitask else {}
+    tasks = spec["tasks"] if multitask else [spec["task"]]
+    if multitask and (unknown := [task for task in tasks if task not in TASKS]):
+        named = ", ".join(unknown[:_NAMED]) + (", …" if len(unknown) > _NAMED else "")
+        what = f"{named}: not in the task table, so the domain is unknown"
+        problems.append(Problem(str(spec_file), None, what, "warning"))
     return {
         **{key: spec[key] for key in ("method", "task", "domain", "seed")},
         "overrides": {**spec["overrides"], **_switches(spec)},
@@ -132,7 +92,10 @@ def read_run(directory: Path, problems: list[Problem]) -> Run | None:
         "num_parameters": spec.get("num_parameters"),
         "simulators": _simulators(attempts, _domains(spec)),
         "directory": directory,
-        **facts,
+        "task_set": spec["task"] if multitask else "",
+        "tasks": tasks,
+        "step_unit": NUM_UPDATES if multitask else ENV_STEPS,
+        "dataset_name": spec.get("dataset_name") or "",
     }
 
 
@@ -205,33 +168,6 @@ def _mark(spec: dict[str, Any]) -> str:
     return f"[{','.join(marks)}]" if marks else ""
 
 
-def read_evaluations(path: Path, problems: list[Problem]) -> Points:
-    """Return the valid points of an `eval.csv`, in the order of the file.
-
-    Args:
-        path: the file; every complete line ends in a newline.
-        problems: list to which missing columns and skipped lines are appended.
-    """
-    lines = whole_lines(path, problems)
-    if not lines:
-        return Points.of([])
-    header = lines[0].strip().split(",")
-    missing = [name for name in ("env_step", *METRICS) if name not in header]
-    if missing:
-        problems.append(Problem(str(path), 1, f"missing column {', '.join(missing)}"))
-    if "env_step" in missing:
-        return Points.of([])
-    rows: list[tuple[int, dict[str, float]]] = []
-    for number, line in enumerate(lines[1:], start=2):
-        try:
-            row = fields_of(header, line)
-            values = {name: number_in(row, name) for name in _NUMBERS if name in row}
-            rows.append((count_in(row, "env_step"), values))
-        except ValueError as error:
-            problems.append(Problem(str(path), number, f"{error}; line skipped"))
-    return Points.of(rows)
-
-
 def read_reference_scores(
     path: Path, problems: list[Problem]
 ) -> list[tuple[str, str, float, float, int]]:
@@ -302,8 +238,8 @@ def _check_spec(spec: dict[str, Any]) -> str:
         return f"format is {spec['format']}, supported is {SPEC_FORMAT}"
     if spec["domain"] == MULTITASK:
         return _check_multitask(spec)
-    if spec["metric"] not in SCORES:
-        return f"unknown metric {spec['metric']!r} (valid: {', '.join(SCORES)})"
+    if spec["metric"] not in TASK_SCORES:
+        return f"unknown metric {spec['metric']!r} (valid: {', '.join(TASK_SCORES)})"
     return ""
 
 

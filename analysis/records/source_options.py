@@ -66,13 +66,14 @@ def load_sources(
 
     Args:
         options: options that select the sources.
-        multitask: whether multi-task runs alone are sufficient.
+        multitask: whether to include multi-task runs.
         released: whether to use the released curves, if they are available, when there are no runs
             and no other source is given.
 
     Raises:
         UserError: If a folder is missing, or no source contains an evaluation.
     """
+    from analysis.records.evaluations import ENV_STEPS
     from analysis.records.load import READERS, load, load_curves, merge
 
     runs_dir = options.runs or default_runs_dir()
@@ -81,7 +82,7 @@ def load_sources(
     if chosen and options.runs is not None and not runs_dir.is_dir():
         raise UserError(f"runs={runs_dir} does not exist")
     loaded = [load(runs_dir)]
-    no_records = not chosen and loaded[0].table.empty and not len(loaded[0].multitask)
+    no_records = not chosen and loaded[0].table.empty
     if released and no_records and options.runs is None and released_curves().is_dir():
         chosen[PUBLISHED] = released_curves()
         notice = f"no run in {runs_dir}; using only the released curves in {chosen[PUBLISHED]}"
@@ -95,22 +96,22 @@ def load_sources(
         records = merge(loaded)
     except ValueError as error:
         raise UserError(f"{error}: give the folders different names") from error
-    multitask_runs = records.multitask
-    if records.table.empty and not (multitask and len(multitask_runs.table)):
+    usable = records if multitask else records.select(step_unit=ENV_STEPS)
+    if usable.table.empty:
         report(records.problems)
-        if len(multitask_runs.table):
+        if len(records.table):
             raise UserError(
-                f"no single-task run in {runs_dir}, only {multitask_runs.summary()}; run "
+                f"no single-task run in {runs_dir}, only {records.multitask_summary()}; run "
                 "`python analysis/make_figures.py` to draw their figures"
             )
-        count = len(records.runs) + len(multitask_runs)
+        count = records.runs["directory"].nunique()
         what = f"{count} run{'s' * (count > 1)} without evaluation" if count else "no run"
         raise UserError(
             f"{what} in {runs_dir}; run `python sweeps/launch.py suite=smoke seeds=2` first, name "
             "the folder of your runs with runs=DIR, or download the paper's released curves with "
             "`python analysis/fetch_published.py`"
         )
-    return records if options.tasks is None else _on_tasks(records, options.tasks)
+    return usable if options.tasks is None else _on_tasks(usable, options.tasks)
 
 
 def report(problems: Sequence[Problem]) -> None:
@@ -126,7 +127,7 @@ def report(problems: Sequence[Problem]) -> None:
 def _on_tasks(records: Records, names: str) -> Records:
     """Return the records of the given tasks; raise UserError if a pattern matches none."""
     patterns = names.split(",")
-    available = [*records.runs["task"].unique(), *records.multitask.runs["task_set"].unique()]
+    available = set(records.names())
     for pattern in patterns:
         if not any(fnmatchcase(task, pattern) for task in available):
             raise UserError(f"tasks: no record of task '{pattern}'")

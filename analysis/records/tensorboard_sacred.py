@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from analysis.records.csv_curves import SCORE_COLUMNS, facts_of
+from analysis.records.evaluations import SCORES, Points
 from analysis.records.problems import Problem
-from analysis.records.run_reader import SCORES, Points, Run
+from analysis.records.run_reader import Run
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.envs.tasks import ALIASES, TASKS
 

@@ -80,7 +80,7 @@ def compare_domains(tasks: pd.DataFrame, margin: float | None) -> pd.DataFrame:
             row = dict(zip(SERIES, series, strict=True)) | {"domain": domain, "margin": bound}
             row |= {"num_tasks": len(own), "compared": len(compared)}
             row |= {name: compared[name].mean() for name in ("ours", "theirs")}
-            row |= _outcome(mean_difference(differences) if differences else None, bound)
+            row |= outcome(mean_difference(differences) if differences else None, bound)
             row |= {name: (own["verdict"] == name).sum() for name in WORST_FIRST}
             rows.append(row)
     columns = [*SERIES, "domain", "num_tasks", "compared", "ours", "theirs", *OUTCOME]
@@ -91,26 +91,26 @@ def _compare(
     curves: ScoreCurves, ours: np.ndarray, theirs: np.ndarray, rule: Rule, margin: float
 ) -> dict[str, Any]:
     """Compare one task at the last env step that all our seeds and the published curves reach."""
-    step = min(_reached(curves, ours), curves.grid(theirs)[-1])
+    step = min(curves.reached[ours].min(), curves.grid(theirs)[-1])
     first = curves.grid(theirs)[curves.grid(theirs) > 0][0]
     row: dict[str, Any] = {"env_step": int(step)}
     row |= {"num_ours": len(ours), "num_theirs": len(theirs)}
     if step < first:
         remark = f"ends before the first published evaluation at {first:,}"
-        return row | _outcome(None, margin) | {"remark": remark}
+        return row | outcome(None, margin) | {"remark": remark}
     at = np.array([step])
     mine = 100 * curves.values(ours, at, rule, normalized=True)[:, 0]
     other = 100 * curves.values(theirs, at, RULES["linear"], normalized=True)[:, 0]
     gap = difference(mine, other)
     row |= {"ours": mine.mean(), "theirs": other.mean()}
-    row |= {"error": gap.error, "freedom": gap.freedom} | _outcome(gap, margin)
+    row |= {"error": gap.error, "freedom": gap.freedom} | outcome(gap, margin)
     if row["verdict"] == OPEN:
         row["seeds_needed"] = seeds_needed(mine, other, margin)
         row["remark"] = "a single seed has no interval" if len(ours) == 1 else ""
     return row
 
 
-def _outcome(gap: Difference | None, margin: float) -> dict[str, Any]:
+def outcome(gap: Difference | None, margin: float) -> dict[str, Any]:
     """Return the columns `OUTCOME` of a difference; without one, the verdict is `OPEN`."""
     if gap is None:
         return {"verdict": OPEN, "margin": margin}
@@ -140,7 +140,7 @@ def against_default(curves: ScoreCurves, rule: Rule) -> pd.DataFrame:
             if not len(theirs):
                 continue
             both = [ours.index.to_numpy(), theirs]
-            step = min(_reached(curves, side) for side in both)
+            step = min(curves.reached[side].min() for side in both)
             at = np.array([step])
             sides = [100 * curves.values(s, at, rule, normalized=True)[:, 0] for s in both]
             differences.append(difference(*sides))
@@ -154,8 +154,3 @@ def against_default(curves: ScoreCurves, rule: Rule) -> pd.DataFrame:
             row |= dict(zip(("score", "default"), np.mean(means, axis=0), strict=True))
             rows.append({**row, "difference": gap.value, "low": low, "high": high})
     return pd.DataFrame(rows)
-
-
-def _reached(curves: ScoreCurves, rows: np.ndarray) -> float:
-    """Return the last env step at which each of these runs has a value."""
-    return float(min(max(curves.last_steps[r], curves.curves[r].carried_to) for r in rows))

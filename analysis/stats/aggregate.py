@@ -98,7 +98,7 @@ def group_curves(
             bounds = intervals(statistic, values, chosen.strata, rule, bootstrap)
             for step, bound in zip(steps, bounds, strict=True):
                 if not np.isnan(bound[0]):
-                    head = (*series, group.name, step, "env_steps", "normalized_score")
+                    head = (*series, group.name, step, curves.step_unit, "normalized_score")
                     rows.append((*head, *bound, *chosen.counts, bootstrap.reps))
     return pd.DataFrame(rows, columns=GROUP_CURVES), tuple(problems)
 

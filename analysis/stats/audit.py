@@ -8,17 +8,20 @@ a seed that the series has only on other tasks.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from analysis.records.load import RUN_KEY, SERIES
+from analysis.records.evaluations import ENV_STEPS
+from analysis.records.load import AGENTS, SERIES
 from analysis.records.sources import RUNS_SOURCE
 from analysis.stats.ragged_curves import ENDED, ScoreCurves, budget_of, paper_budget
 from analysis.stats.rules import RULES, Rule
 from analysis.stats.selection import Group, Selection, horizon_scores, select
 
-AUDIT = [*RUN_KEY, "finding", "count", "detail", "treatment"]
+_KEY = [*SERIES, "task", "seed"]
+AUDIT = [*_KEY, "finding", "count", "detail", "treatment"]
 FINDINGS = {
     "repeated_steps": "steps recorded more than once",
     "missing_steps": "steps of the evaluation grid not recorded",
@@ -44,22 +47,53 @@ AuditRow = tuple[str, int, str, str]
 def audit(curves: ScoreCurves, rule: Rule) -> pd.DataFrame:
     """Return every finding, one per row, columns `AUDIT`.
 
+    The `task` of a multi-task run is `<task set>: <task>`, or the task set for a finding that all
+    of its tasks share.
+
     Args:
         curves: all runs.
         rule: rule whose treatment is reported.
     """
-    rows = []
-    for _, peers in curves.runs.groupby(["source", "variant", "dataset", "task"]):
+    found: list[tuple[int, AuditRow]] = []
+    runs = curves.runs
+    trained_on = runs["task_set"].where(runs["task_set"] != "", runs["task"])
+    for _, peers in runs.groupby(["source", "variant", "dataset", trained_on]):
         own = peers.groupby(SERIES).groups.values()
         for members in own if peers["source"].iloc[0] == RUNS_SOURCE else [peers.index]:
             grid = curves.grid(list(members))
-            for row in members:
-                key = curves.runs.loc[row, RUN_KEY]
-                rows += [(*key, *finding) for finding in _findings(curves, row, grid, rule)]
-    rows += _missing_seeds(curves.runs)
+            found += [(row, one) for row in members for one in _findings(curves, row, grid, rule)]
+    rows = [*_named(runs, found), *_missing_seeds(runs)]
     table = pd.DataFrame(rows, columns=AUDIT)
     table["finding"] = pd.Categorical(table["finding"], list(FINDINGS))
-    return table.sort_values(["finding", *RUN_KEY], ignore_index=True).astype({"finding": object})
+    return table.sort_values(["finding", *_KEY], ignore_index=True).astype({"finding": object})
+
+
+def audit_all(curves: Sequence[ScoreCurves], rule: Rule) -> pd.DataFrame:
+    """Return the findings of several groups of runs, one group after the other; see `audit`."""
+    tables = [audit(own, rule) for own in curves]
+    filled = [table for table in tables if len(table)]
+    return pd.concat(filled, ignore_index=True) if filled else tables[0]
+
+
+def _named(runs: pd.DataFrame, found: Sequence[tuple[int, AuditRow]]) -> Iterator[tuple[Any, ...]]:
+    """Yield each finding with the key of its run; one that all tasks of a run share only once.
+
+    Args:
+        runs: all runs.
+        found: row number in `runs`, and finding.
+    """
+    rows_of: dict[tuple[Any, ...], list[int]] = {}
+    for row, finding in found:
+        run = runs.loc[row]
+        key = (*run[SERIES], run["task_set"] or run["task"], run["seed"], *finding)
+        rows_of.setdefault(key, []).append(row)
+    num_tasks = runs["tasks"].map(len).to_numpy()
+    for key, rows in rows_of.items():
+        if len(rows) == num_tasks[rows[0]]:
+            yield key
+            continue
+        (*series, name), rest = key[: len(AGENTS)], key[len(AGENTS) :]
+        yield from ((*series, f"{name}: {task}", *rest) for task in runs.loc[rows, "task"])
 
 
 def summary(table: pd.DataFrame) -> list[str]:
@@ -68,7 +102,8 @@ def summary(table: pd.DataFrame) -> list[str]:
     Args:
         table: result of `audit`.
     """
-    runs = table.groupby("finding", sort=False)[RUN_KEY].apply(lambda t: len(t.drop_duplicates()))
+    named = table.assign(task=[str(task).partition(": ")[0] for task in table["task"]])
+    runs = named.groupby("finding", sort=False)[_KEY].apply(lambda t: len(t.drop_duplicates()))
     return [f"{runs[name]:,} runs: {what}" for name, what in FINDINGS.items() if name in runs.index]
 
 
@@ -91,6 +126,7 @@ def _findings(curves: ScoreCurves, row: int, grid: np.ndarray, rule: Rule) -> It
         yield "missing_steps", len(missing), _span(missing), _BETWEEN[rule.between]
     ended, last, budget = run["state"] in ENDED, int(steps[-1]), budget_of(run["budget"])
     reached = f"{last:,}" if np.isinf(budget) else f"{last:,} of {budget:,.0f}"
+    reached += "" if curves.step_unit == ENV_STEPS else " updates"
     if ended and last < budget < np.inf:
         treatment = _BETWEEN["none"] if rule.between == "none" else _CARRIED
         yield "ends_early", int((grid > last).sum()), reached, treatment
@@ -107,11 +143,12 @@ def _findings(curves: ScoreCurves, row: int, grid: np.ndarray, rule: Rule) -> It
 
 def _missing_seeds(runs: pd.DataFrame) -> Iterator[tuple[object, ...]]:
     """Yield a finding for each seed that a series has on some tasks but not on another."""
-    for series, members in runs.groupby(SERIES):
+    for (*series, task_set), members in runs.groupby(AGENTS):
         seeds = set(members["seed"])
         for task, own in members.groupby("task"):
+            name = f"{task_set}: {task}" if task_set else task
             for seed in sorted(seeds - set(own["seed"])):
-                key = (*series, task, seed)
+                key = (*series, name, seed)
                 yield (*key, "missing_seed", 1, "no curve", "mean over the other seeds")
 
 

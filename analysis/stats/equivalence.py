@@ -77,6 +77,21 @@ def difference(ours: np.ndarray, theirs: np.ndarray) -> Difference:
     return Difference(value, float(np.sqrt(sum(terms))), _freedom(terms, (len(ours), len(theirs))))
 
 
+def difference_from(ours: np.ndarray, published: float) -> Difference:
+    """Return the difference of our mean from a number that is published without a spread.
+
+    The number counts as exact, so error = s / √n, with n − 1 degrees of freedom.
+
+    Args:
+        ours: scores of our seeds, in points, `(num_seeds,)`.
+        published: the number, in points.
+    """
+    count, value = len(ours), float(np.mean(ours)) - published
+    if count < 2:
+        return Difference(value, float("nan"), float("nan"))
+    return Difference(value, float(np.std(ours, ddof=1) / np.sqrt(count)), count - 1)
+
+
 def mean_difference(tasks: Sequence[Difference]) -> Difference:
     """Return the mean over tasks of independent differences.
 

@@ -18,8 +18,8 @@ def shown(tasks: pd.DataFrame, domains: pd.DataFrame) -> str:
     order = order.sort_values(["rank", *SERIES, "domain", "task"])
     return "\n\n".join(
         [
-            _text(task_texts(order)),
-            _text(domain_texts(domains)),
+            text_table(task_texts(order)),
+            text_table(domain_texts(domains)),
             "Points are return / 10 or success in percent, with Welch 95 % intervals in brackets. "
             f"If all {len(tasks)} tasks were truly equal, up to about {0.025 * len(tasks):.1f} "
             "would be expected to be flagged as worse by chance.",
@@ -27,7 +27,7 @@ def shown(tasks: pd.DataFrame, domains: pd.DataFrame) -> str:
     )
 
 
-def _text(table: pd.DataFrame) -> str:
+def text_table(table: pd.DataFrame) -> str:
     """Return a table for the terminal."""
     return tabulate(
         table.to_numpy().tolist(), list(table.columns), tablefmt="simple", disable_numparse=True
@@ -42,7 +42,7 @@ def task_texts(tasks: pd.DataFrame) -> pd.DataFrame:
             "task": [TASKS[task].title if task in TASKS else task for task in tasks["task"]],
             "env steps": [f"{step:,}" for step in tasks["env_step"]],
             "seeds": [f"{a}/{b}" for a, b in tasks[["num_ours", "num_theirs"]].to_numpy()],
-            **_figures(tasks),
+            **comparison_columns(tasks),
             "seeds needed": [f"{need}" if pd.notna(need) else "" for need in tasks["seeds_needed"]],
             "remark": tasks["remark"].fillna("").tolist(),
         }
@@ -56,12 +56,12 @@ def domain_texts(domains: pd.DataFrame) -> pd.DataFrame:
             "method": _names(domains),
             "domain": domains["domain"],
             "tasks": [f"{a} of {b}" for a, b in domains[["compared", "num_tasks"]].to_numpy()],
-            **_figures(domains),
+            **comparison_columns(domains),
         }
     ).assign(**{name: domains[name] for name in WORST_FIRST})
 
 
-def _figures(table: pd.DataFrame) -> dict[str, list[str]]:
+def comparison_columns(table: pd.DataFrame) -> dict[str, list[str]]:
     """Return means, difference with interval, margin and verdict."""
     return {
         "ours": [_rounded(value) for value in table["ours"].to_numpy(float)],

@@ -10,12 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from numbers import Real
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from analysis.records.evaluations import ENV_STEPS, SCORES, StepUnit
 from analysis.records.load import RUN_KEY, Records
-from analysis.records.run_reader import SCORES
 from analysis.stats.rules import Rule
 from tdmpc2.envs.tasks import PIXEL_ENV_STEPS, TASKS
 
@@ -28,9 +29,9 @@ class Curve:
     """The scores of one run.
 
     Attributes:
-        steps: env steps in the order of the file, repetitions included, `(num_points,)`.
+        steps: steps in the order of the file, repetitions included, `(num_points,)`.
         values: scores in units of the task's metric, `(num_points,)`.
-        carried_to: last env step that the run's last value may represent.
+        carried_to: last step that the run's last value may represent.
     """
 
     steps: np.ndarray
@@ -41,17 +42,22 @@ class Curve:
 class ScoreCurves:
     """Score curves of all runs that have evaluations, in the published metric of their task.
 
+    All curves have steps of one unit, so that nothing compares env steps with updates.
+
     Args:
         records: records of the runs.
+        step_unit: unit of the steps; runs with steps of the other unit are excluded.
 
     Attributes:
+        step_unit: unit of the steps.
         runs: the rows of `records.runs` with a curve, in order, indexed from 0, with the additional
             columns `metric` and `scale` (the factor that maps a value to [0, 1]).
         curves: the curve of each of these rows.
     """
 
-    def __init__(self, records: Records) -> None:
-        runs = records.runs.copy()
+    def __init__(self, records: Records, step_unit: StepUnit = ENV_STEPS) -> None:
+        self.step_unit = step_unit
+        runs = records.runs[records.runs["step_unit"] == step_unit].copy()
         runs["metric"] = runs["score"].map({name: score.metric for name, score in SCORES.items()})
         runs["scale"] = runs["score"].map({name: score.scale for name, score in SCORES.items()})
         runs["run"] = np.arange(len(runs))
@@ -62,7 +68,7 @@ class ScoreCurves:
         steps = np.split(points["step"].to_numpy(), starts[1:])
         values = np.split(points["value"].to_numpy(), starts[1:])
         self.curves = [
-            Curve(s, v, _carried_to(run.state, run.budget, paper_budget(run.task, run.obs)))
+            Curve(s, v, _carried_to(run.state, run.budget, self._full_budget(run)))
             for s, v, run in zip(steps, values, self.runs.itertuples(), strict=False)
         ]
 
@@ -72,16 +78,21 @@ class ScoreCurves:
 
     @cached_property
     def last_steps(self) -> np.ndarray:
-        """Last env step that each run recorded, `(num_runs,)`."""
+        """Last step that each run recorded, `(num_runs,)`."""
         return np.array([curve.steps.max() for curve in self.curves])
 
+    @cached_property
+    def reached(self) -> np.ndarray:
+        """Last step at which each run has a value, `(num_runs,)`."""
+        return np.maximum(self.last_steps, [curve.carried_to for curve in self.curves])
+
     def grid(self, rows: Sequence[int] | np.ndarray, until: float = np.inf) -> np.ndarray:
-        """Return every env step up to `until` that any of these runs recorded, ascending."""
+        """Return every step up to `until` that any of these runs recorded, ascending."""
         steps = np.unique(np.concatenate([self.curves[row].steps for row in rows]))
         return steps[steps <= until]
 
     def common_grid(self, rows: Sequence[int] | np.ndarray, until: float = np.inf) -> np.ndarray:
-        """Return the env steps at which many of these runs were evaluated, ascending.
+        """Return the steps at which many of these runs were evaluated, ascending.
 
         Args:
             rows: row numbers in `runs`.
@@ -109,7 +120,7 @@ class ScoreCurves:
 
         Args:
             rows: row numbers in `runs`.
-            steps: env steps, `(num_steps,)` for all rows or `(num_rows, num_steps)`.
+            steps: steps, `(num_steps,)` for all rows or `(num_rows, num_steps)`.
             rule: treatment of missing and repeated evaluations.
             normalized: whether to scale the values to [0, 1].
         """
@@ -117,6 +128,10 @@ class ScoreCurves:
         row_values = [rule.at(self.curves[row], own) for row, own in zip(rows, wanted, strict=True)]
         values = np.array(row_values).reshape(wanted.shape)
         return values * self.runs["scale"].to_numpy()[rows, None] if normalized else values
+
+    def _full_budget(self, run: Any) -> float:
+        """Return the paper's budget of a run, after which its last value represents all steps."""
+        return paper_budget(run.task, run.obs) if self.step_unit == ENV_STEPS else np.inf
 
 
 def paper_budget(task: object, obs: object) -> float:

@@ -54,7 +54,7 @@ class Rule:
 
         Args:
             curve: the curve of one run.
-            wanted: env steps, `(num_steps,)`.
+            wanted: steps in the unit of the curve, `(num_steps,)`.
         """
         steps, values = self.resolved(curve.steps, curve.values)
         last = np.searchsorted(steps, wanted, side="right") - 1

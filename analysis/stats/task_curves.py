@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.records.evaluations import ENV_STEPS, SCORES
 from analysis.records.load import SERIES, Records
 from analysis.records.problems import Problem
-from analysis.records.run_reader import SCORES
 from analysis.records.sources import RUNS_SOURCE
 from analysis.stats.bootstrap import Bootstrap
 from analysis.stats.ragged_curves import ScoreCurves
@@ -64,7 +64,7 @@ def task_curves(
                 joined(scored[present]),
                 joined(seeds[~present]),
             )
-            head = (*key, step, "env_steps", metric)
+            head = (*key, step, curves.step_unit, metric)
             rows.append((*head, *bound, present.sum(), *seed_columns, bootstrap.reps))
     return pd.DataFrame(rows, columns=TASK_CURVES), tuple(problems)
 
@@ -81,6 +81,7 @@ def reference_scores(records: Records) -> pd.DataFrame:
         One row per task, columns `REFERENCE_LINES`, NaN if something was not measured. Uniform and
         zero actions were measured as returns, so they are NaN for other metrics.
     """
+    records = records.select(step_unit=ENV_STEPS)
     table = records.table[records.table["source"] == RUNS_SOURCE]
     start = table[table["step"] == 0].groupby(["task", "metric"])["value"].max()
     measured = records.reference_scores.set_index(["task", "policy"])[["mean", "sd"]].T.to_dict(

@@ -14,7 +14,7 @@ from tdmpc2.common.system import cli
 from tdmpc2.common.system.errors import UserError, did_you_mean
 from tdmpc2.common.system.paths import user_path
 from tdmpc2.envs.task_variants import part
-from tdmpc2.envs.tasks import SUITES, get_task
+from tdmpc2.envs.tasks import SUITES, list_tasks
 from tdmpc2.runners.registry import (
     OFFLINE_UPDATES,
     agent_class,
@@ -101,11 +101,8 @@ def _task_set(sweep: SweepOptions, name: str | None, folder: Path) -> TaskSet:
         )
     whole = name or suite or (dataset.name if dataset.name in SUITES else None)
     if sweep.tasks is not None:
-        tasks = tuple(get_task(argument.strip()).name for argument in sweep.tasks.split(","))
+        tasks = tuple(task.name for task in list_tasks(sweep.tasks))
         text = ",".join(tasks)
-        repeated = [task for task in tasks if tasks.count(task) > 1]
-        if repeated:
-            raise UserError(f"tasks={sweep.tasks}: {repeated[0]} is given twice")
         outside = [t for t in tasks if whole and t not in _names(whole)]
         if outside:
             raise UserError(f"tasks={sweep.tasks}: {outside[0]} is not a task of {whole}")

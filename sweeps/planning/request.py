@@ -17,7 +17,7 @@ from tdmpc2.common.system import cli
 from tdmpc2.common.system.errors import UserError, did_you_mean
 from tdmpc2.envs.factory import missing_requirement
 from tdmpc2.envs.task_variants import TaskSwitches, part
-from tdmpc2.envs.tasks import SUITES, get_suite, get_task
+from tdmpc2.envs.tasks import SUITES, get_suite, get_task, list_tasks
 from tdmpc2.runners.registry import METHODS, config_class
 
 
@@ -168,4 +168,4 @@ def _task_names(sweep: SweepOptions) -> list[str]:
     _check_suite(sweep)
     if sweep.suite is not None:
         return [task.name for task in get_suite(sweep.suite)]
-    return [get_task(name.strip()).name for name in (sweep.tasks or "").split(",")]
+    return [task.name for task in list_tasks(sweep.tasks or "")]

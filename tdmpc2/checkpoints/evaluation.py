@@ -13,7 +13,7 @@ from tdmpc2.common.numerics.seeding import derive_seed
 from tdmpc2.common.system.errors import DivergedError, UserError, did_you_mean
 from tdmpc2.common.training.evaluation import Evaluation, evaluate
 from tdmpc2.common.training.vector_env import EnvGroup
-from tdmpc2.envs.tasks import Task, get_task
+from tdmpc2.envs.tasks import Task, get_task, list_tasks
 from tdmpc2.runners.registry import make_spec
 from tdmpc2.runners.setup import env_arguments, make_env_group
 
@@ -62,14 +62,12 @@ def choose_tasks(model: Model, wanted: str | None) -> tuple[str, ...]:
         return names
     if wanted is None:
         raise UserError(f"task= is missing: one of the model's {len(names)} tasks, or all")
-    chosen = tuple(get_task(name.strip()).name for name in wanted.split(","))
+    chosen = tuple(task.name for task in list_tasks(wanted, "task"))
     for name in chosen:
         if name not in names:
             raise UserError(
                 f"task={name}: the model was not trained on this task{did_you_mean(name, names)}"
             )
-    if len(set(chosen)) < len(chosen):
-        raise UserError(f"task={wanted}: a task is named twice")
     return chosen
 
 

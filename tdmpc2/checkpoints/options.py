@@ -7,15 +7,8 @@ from pathlib import Path
 from typing import Literal
 
 from tdmpc2.checkpoints import names
-from tdmpc2.common.system.config_checks import (
-    EPISODES,
-    REQUIRED,
-    SEED,
-    THREADS,
-    WORKERS,
-    Settings,
-    setting,
-)
+from tdmpc2.common.system.config_checks import REQUIRED, Settings, setting
+from tdmpc2.common.training.evaluation_options import EvaluationOptions
 
 Format = Literal["official", "official-old", "safetensors"]
 
@@ -55,24 +48,14 @@ class ExportOptions(Settings):
 
 
 @dataclass(frozen=True)
-class EvaluateOptions(Settings):
-    """Options of `evaluate`."""
+class EvaluateOptions(EvaluationOptions, InspectOptions):
+    """Options of `evaluate`; the fields of the last base class come first."""
 
-    file: Path = setting(REQUIRED, "the model, see FILE above")
     task: str | None = setting(None, "one of the model's tasks, a list of them, or all")
     tasks: str | None = setting(
         None, "tasks of an official multi-task checkpoint, if not mt30 or mt80"
     )
     any_size: bool = setting(False, "as for import")
-    episodes: int = setting(10, "episodes per task; planned as one batch", EPISODES)
-    seed: int = setting(0, "seed of environments and planning noise", SEED)
-    device: str = setting("auto", "auto, cpu, cuda …")
-    threads: int | None = setting(None, "CPU threads of torch; default: torch's", THREADS)
-    compile: bool | None = setting(
-        None, "compile planning with torch.compile; default: if it works"
-    )
-    workers: int | None = setting(None, "environment processes; default: cores - 1", WORKERS)
-    out: Path | None = setting(None, "also write the results as JSON")
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from tdmpc2.data.options import BuildOptions
 from tdmpc2.data.rows import RowFault, assemble
 from tdmpc2.data.sources import Found, SourceRun, find_runs
 from tdmpc2.data.writer import DatasetWriter, refuse_finished
-from tdmpc2.envs.tasks import Task, get_suite, get_task
+from tdmpc2.envs.tasks import Task, get_suite, list_tasks
 
 _NAMED = 5  # missing tasks that an error message lists
 
@@ -67,10 +67,7 @@ def chosen_tasks(suite: str | None, tasks: str | None) -> tuple[Task, ...]:
     """
     if suite is not None:
         return get_suite(suite)
-    chosen = tuple(get_task(name) for name in (tasks or "").split(",") if name)
-    if not chosen or len(set(chosen)) < len(chosen):
-        raise UserError(f"tasks={tasks}: give a list of different tasks")
-    return chosen
+    return list_tasks(tasks or "")
 
 
 def _check_complete(found: Found, options: BuildOptions) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 
 from tdmpc2.common.system.errors import UserError, did_you_mean
-from tdmpc2.envs.tasks import SUITES, TASKS, Task, get_task
+from tdmpc2.envs.tasks import ALIASES, SUITES, TASKS, Task, list_tasks
 
 MAX_NAME = 100  # characters of a folder name
 
@@ -22,21 +22,12 @@ def parse_tasks(text: str) -> tuple[Task, ...]:
     """
     if text in SUITES:
         return SUITES[text]
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    if not names:
-        raise UserError("task=: no value; give a task, a suite, or a list of tasks")
-    try:
-        tasks = tuple(get_task(name) for name in names)
-    except UserError:
-        unknown = next(name for name in names if name not in TASKS)
-        if len(names) > 1:
-            raise
-        known = (*TASKS, *SUITES)
-        raise UserError(f"unknown task '{unknown}'{did_you_mean(unknown, known)}") from None
-    twice = next((task.name for task in tasks if tasks.count(task) > 1), None)
-    if twice is not None:
-        raise UserError(f"task={text}: {twice} is named twice")
-    return tasks
+    known, name = (*TASKS, *ALIASES, *SUITES), text.strip(", ")
+    if not name:
+        raise UserError(f"task={text}: no value; give a task, a suite, or a list of tasks")
+    if "," not in name and name not in known:
+        raise UserError(f"unknown task '{name}'{did_you_mean(name, known)}")
+    return list_tasks(text, "task")
 
 
 def get_task_set(text: str) -> tuple[str, tuple[Task, ...]]:

@@ -288,6 +288,25 @@ def get_task(name: str) -> Task:
     return task
 
 
+def list_tasks(text: str, option: str = "tasks") -> tuple[Task, ...]:
+    """Return the tasks of a comma-separated list, in its order.
+
+    Args:
+        text: names or aliases of tasks.
+        option: option that the text is the value of, for messages.
+
+    Raises:
+        UserError: the list is empty, or a task is unknown or named twice.
+    """
+    tasks = tuple(get_task(name) for name in map(str.strip, text.split(",")) if name)
+    if not tasks:
+        raise UserError(f"{option}={text}: no task; give a list such as walker-walk,cup-catch")
+    for place, task in enumerate(tasks):
+        if task in tasks[:place]:
+            raise UserError(f"{option}={text}: {task.name} is named twice")
+    return tasks
+
+
 def get_suite(name: str) -> tuple[Task, ...]:
     """Return the tasks of a suite, in the suite's order.
 

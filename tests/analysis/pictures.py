@@ -11,7 +11,7 @@ from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
 from analysis.figures.figure_specs import Catalog, FigureSpec, read_catalog
-from analysis.figures.registry import PLOTS
+from analysis.figures.registry import PLOTS, step_unit_of
 from analysis.figures.styles import Drawing, Shown
 from analysis.records.load import Records
 from analysis.stats.bootstrap import Bootstrap
@@ -25,7 +25,10 @@ CATALOG = replace(read_catalog(FIGURES / "figures.toml", PLOTS), bootstrap=Boots
 
 def draw(records: Records, spec: FigureSpec, catalog: Catalog = CATALOG) -> Drawing:
     """Draw a figure of the catalog from these records."""
-    return PLOTS[spec.plot](Shown(spec, records, ScoreCurves(records), RULES["hold"], catalog))
+    unit = step_unit_of(spec)
+    records = records.select(step_unit=unit)
+    curves = ScoreCurves(records, unit)
+    return PLOTS[spec.plot](Shown(spec, records, curves, RULES["hold"], catalog))
 
 
 def texts_of(figure: Figure) -> list[tuple[str, Bbox]]:

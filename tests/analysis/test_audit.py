@@ -7,10 +7,13 @@ import pandas as pd
 import pytest
 
 from analysis.records.load import load, load_curves
-from analysis.stats.audit import AUDIT, FINDINGS, audit, sensitivity, summary
+from analysis.stats.audit import AUDIT, FINDINGS, audit, audit_all, sensitivity, summary
 from analysis.stats.ragged_curves import ScoreCurves
 from analysis.stats.rules import RULES
 from analysis.stats.selection import Group
+from tests.analysis.multitask_files import HEADER as MULTITASK_HEADER
+from tests.analysis.multitask_files import PAIR, write_multitask_run
+from tests.analysis.multitask_files import eval_line as line
 from tests.analysis.run_files import write_run, write_table
 
 FULL = 4_000_000
@@ -73,6 +76,29 @@ def test_findings_by_hand(tmp_path):
 def test_states_and_budgets(tmp_path, facts, expected):
     write_run(tmp_path, {0: 1.0, 1000: 2.0}, **facts)
     assert [name for name, *_ in found(ScoreCurves(load(tmp_path)))] == expected
+
+
+def test_multi_task_runs(tmp_path):
+    """What all tasks of a run share is reported once; what one task lacks, with its name."""
+    one, two = PAIR
+    lines = [MULTITASK_HEADER + "\n", line(0, one, 1.0), line(0, two, 2.0), line(0, two, 4.0)]
+    lines += [line(10, two, 5.0), line(20, two, 5.0), line(20, one, 5.0)]
+    facts = {"state": "DIVERGED", "budget": 1000, "task_set": "set"}
+    write_multitask_run(tmp_path, {}, eval_csv="".join(lines), **facts)
+    write_multitask_run(tmp_path, {0: (1.0, 2.0), 20: (3.0, 4.0)}, task_set="set", seed=2)
+    curves = ScoreCurves(load(tmp_path), "num_updates")
+    at = "20 of 1,000 updates"
+    assert found(curves) == [
+        ("repeated_steps", "tdmpc2", f"set: {two}", 1, 1, "0", "averaged"),
+        ("missing_steps", "tdmpc2", "set", 2, 1, "10", "previous value held"),
+        ("missing_steps", "tdmpc2", f"set: {one}", 1, 1, "10", "previous value held"),
+        ("ends_early", "tdmpc2", "set", 1, 0, at, "last value carried forward"),
+        ("diverged", "tdmpc2", "set", 1, 1, f"at {at}", "last value carried forward"),
+    ]
+    table = audit(curves, RULES["hold"])
+    assert summary(table)[1] == "2 runs: steps of the evaluation grid not recorded"
+    both = audit_all([ScoreCurves(load(tmp_path)), curves], RULES["hold"])
+    pd.testing.assert_frame_equal(both, table)
 
 
 def test_the_released_curves(published_curves):

@@ -10,6 +10,7 @@ from analysis.stats.equivalence import (
     MOST_SEEDS,
     Difference,
     difference,
+    difference_from,
     mean_difference,
     seeds_needed,
 )
@@ -26,6 +27,16 @@ def test_interval_is_welchs():
         for level in (0.9, 0.95):
             np.testing.assert_allclose(found.interval(level), test.confidence_interval(level))
         assert found.value == pytest.approx(ours.mean() - theirs.mean())
+
+
+def test_interval_about_a_published_number_is_students():
+    ours = np.random.default_rng(0).normal(50, 3, 5)
+    found, test = difference_from(ours, 48.0), stats.ttest_1samp(ours, 48.0)
+    assert found.value == pytest.approx(ours.mean() - 48)
+    for level in (0.9, 0.95):
+        expected = np.array(test.confidence_interval(level)) - 48
+        np.testing.assert_allclose(found.interval(level), expected)
+    assert np.isnan(difference_from(ours[:1], 48.0).error)
 
 
 @pytest.mark.parametrize(

@@ -101,17 +101,6 @@ def test_the_same_records_give_the_same_page(folder):
     assert (folder / "again.html").read_bytes() == before
 
 
-def test_runs_of_several_tasks_are_counted_and_not_on_the_page(tmp_path):
-    write_run(tmp_path / "runs", {0: 1.0, 1000: 2.0})
-    write_multitask_run(tmp_path / "runs", {0: (1.0, 2.0)}, task_set="mine")
-    out = tmp_path / "report.html"
-    assert report.main([f"runs={tmp_path / 'runs'}", f"out={out}", "reps=200"]) == 0
-    data = content(tmp_path)
-    assert [task["name"] for task in data["tasks"]] == ["walker-walk"]
-    told = [line for line in data["facts"] if line.startswith("Not on this page")]
-    assert told == ["Not on this page: 1 multi-task run (1 on mine); see analysis/make_figures.py"]
-
-
 def headlines(folder: Path, *arguments: str) -> dict[tuple[str, str], set[str]]:
     """Series of each table of headline numbers, by label and horizon."""
     out = folder / "report.html"
@@ -345,6 +334,23 @@ def test_verdicts_variants_and_audit(page):
     page.click("button:has-text('budget other')")
     assert "200,000 instead of 4,000,000" in page.inner_text("main")
     assert "no evaluation yet" in page.inner_text("main")
+
+
+def test_multi_task_agents(browser, tmp_path):
+    points = {0: (0.0, 0.0), 864_000: (30.0, 50.0)}
+    write_multitask_run(tmp_path / "runs", points, task_set="mine", num_parameters=5_000_000)
+    out = tmp_path / "report.html"
+    assert report.main([f"runs={tmp_path / 'runs'}", f"out={out}", "reps=200"]) == 0
+    tab = browser.new_page(viewport={"width": 360, "height": 800})
+    errors: list[str] = []
+    tab.on("pageerror", lambda error: errors.append(str(error)))
+    for name in ("overview", "tasks", "audit", "multitask"):
+        tab.goto(f"{out.as_uri()}#{name}")
+        assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth"), name
+    assert "1 CPU-days" in tab.inner_text("main")
+    assert "no published score" in tab.inner_text("main")
+    assert errors == []
+    tab.close()
 
 
 def test_dark_and_light(page):

@@ -11,6 +11,7 @@ import pytest
 
 from analysis import reproduce
 from tdmpc2.common.system.errors import UserError
+from tests.analysis.multitask_files import write_multitask_run
 from tests.analysis.run_files import write_run, write_table
 
 STEPS = (0, 100_000, 200_000)
@@ -148,7 +149,53 @@ def test_bad_arguments(tmp_path, published, arguments, message):
 def test_published_curves_must_be_named(tmp_path):
     with pytest.raises(UserError, match="fetch_published"):
         reproduce.main([f"runs={tmp_path}"])
+    ours(tmp_path / "runs", "walker-walk", (905.0,))
+    with pytest.raises(UserError, match="published= is missing"):
+        reproduce.main([f"runs={tmp_path / 'runs'}"])
     assert "exit code" in reproduce.usage()
+
+
+def agents(runs: Path, scores: tuple[float, ...], *, updates: int = 10_000_000, **facts) -> None:
+    for seed, score in enumerate(scores, start=1):
+        points = {0: (0.0, 0.0), updates: (score, score)}
+        write_multitask_run(runs, points, task_set="mt80", size="5", seed=seed, **facts)
+
+
+@pytest.mark.parametrize(
+    ("scores", "facts", "code", "verdict"),
+    [
+        ((49.4, 49.6, 49.5), {}, 0, "reproduced"),
+        ((39.4, 39.6, 39.5), {}, 1, "worse"),
+        ((39.5, 59.5), {}, 3, "not enough data"),
+        ((49.4, 49.6), {"updates": 1000}, 3, "open"),
+    ],
+)
+def test_multi_task_agents_need_no_published_curves(tmp_path, capsys, scores, facts, code, verdict):
+    """The score of the 5M agent in Table 1 is 49.5."""
+    agents(tmp_path / "runs", scores, **facts)
+    arguments = [f"runs={tmp_path / 'runs'}", f"out={tmp_path / 'out'}"]
+    assert reproduce.main(arguments) == code
+    claims = table(tmp_path, "multitask", "model_size")
+    assert claims.loc[5, "verdict"] == verdict
+    assert claims.drop(index=5)["remark"].tolist() == ["no run"] * 4
+    assert "TD-MPC2" not in capsys.readouterr().err
+    assert not (tmp_path / "out" / "reproduction_tasks.csv").exists()
+
+
+def test_multi_task_agents_beside_others(tmp_path, published, capsys):
+    ours(tmp_path / "runs", "walker-walk", (905.0, 915.0, 901.0))
+    assert compare(tmp_path) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("no run") == 5
+    agents(tmp_path / "runs", (39.4, 39.6, 39.5))
+    assert compare(tmp_path) == 1
+    assert compare(tmp_path, "tasks=walker-walk") == 0
+    assert compare(tmp_path, "methods=sac,tdmpc2", "domain_margin=15") == 0
+    assert set(table(tmp_path, "tasks", "task").index) == {"walker-walk"}
+    capsys.readouterr()
+    agents(tmp_path / "runs", (10.0, 11.0), variant="no-simnorm")
+    assert compare(tmp_path, "variant=no-simnorm") == 3
+    assert "no run" not in capsys.readouterr().out
 
 
 def test_the_published_curves_reproduce_themselves(published_curves, tmp_path):

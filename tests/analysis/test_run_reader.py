@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from analysis.records.evaluations import read_evaluations
 from analysis.records.problems import Problem
-from analysis.records.run_reader import STATES, read_evaluations, read_reference_scores, read_run
+from analysis.records.run_reader import STATES, read_reference_scores, read_run
 from tdmpc2.common.run import run_files as trainer_records
 from tests.analysis.run_files import HEADER, eval_line, write_reference_scores, write_run
 

@@ -122,7 +122,7 @@ def test_a_path_may_hold_an_equals_sign(
         (["evaluate", "own.pt", "episodes=0"], "must lie in [1, 10_000]"),
         (["evaluate", "a.pt"], "give it with task="),
         (["evaluate", "set.pt"], "task= is missing: one of the model's 3 tasks, or all"),
-        (["evaluate", "set.pt", "task=mw-reach,mw-reach"], "a task is named twice"),
+        (["evaluate", "set.pt", "task=mw-reach,mw-reach"], "mw-reach is named twice"),
         (["evaluate", "own.pt", "out=own.pt"], "already exists"),
         (["evaluate", "own.pt", "device=tpu"], "unknown device"),
         (["fetch"], "name= is missing"),

@@ -12,7 +12,15 @@ from pathlib import Path
 import pytest
 
 from tdmpc2.common.system.errors import UserError
-from tdmpc2.envs.tasks import ALIASES, PIXEL_ENV_STEPS, SUITES, TASKS, get_suite, get_task
+from tdmpc2.envs.tasks import (
+    ALIASES,
+    PIXEL_ENV_STEPS,
+    SUITES,
+    TASKS,
+    get_suite,
+    get_task,
+    list_tasks,
+)
 
 DATA = Path(__file__).parents[1] / "data"
 
@@ -176,3 +184,21 @@ def test_the_table_imports_no_simulator():
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.stdout == "set()\n", result.stderr
+
+
+def test_lists_of_tasks():
+    expected = (get_task("walker-walk"), get_task("cup-catch"))
+    assert list_tasks("walker-walk, ball-in-cup-catch,") == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (" ,", "--tasks= ,: no task; give a list"),
+        ("cup-catch,ball-in-cup-catch", "cup-catch is named twice"),
+        ("cup-catch,walkr-walk", "unknown task 'walkr-walk' .did you mean 'walker-walk'"),
+    ],
+)
+def test_invalid_lists_of_tasks(text, message):
+    with pytest.raises(UserError, match=message):
+        list_tasks(text, "--tasks")

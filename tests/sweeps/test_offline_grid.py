@@ -138,7 +138,7 @@ REFUSED = {
     "a task without data": (["tasks=cup-spin,dog-run", "data=SMOKE"], "not a task of smoke"),
     "toys without data": (["tasks=cup-spin,cup-catch", "data=TOY"], "no data of cup-spin, cup-cat"),
     "one task": (["tasks=cup-spin", "data=MT30"], "needs at least two tasks"),
-    "a task twice": (["tasks=cup-spin,cup-spin", "data=MT30"], "cup-spin is given twice"),
+    "a task twice": (["tasks=cup-spin,cup-spin", "data=MT30"], "cup-spin is named twice"),
     "no such size": (["suite=scaling", "data=TOY", "sizes=1,2"], "no model of size '2' (valid:"),
     "a size of one": (["suite=scaling", "data=TOY", "sizes=smoke"], "tdmpc has no model of size"),
     "sizes elsewhere": (["suite=mt30", "data=MT30", "sizes=1"], "use model_size= instead"),
