@@ -166,7 +166,7 @@ HOMES = {
     "sacred": ("tdmpc2/common/run/sacred_tracker.py",),
     "rliable": ("analysis/stats/aggregate.py",),
     "submitit": ("sweeps/",),
-    "psutil": ("tdmpc2/common/run/lock.py", "tdmpc2/common/replay/ram_budget.py"),
+    "psutil": ("tdmpc2/common/system/processes.py", "tdmpc2/common/replay/ram_budget.py"),
     "imageio_ffmpeg": ("tdmpc2/common/run/video.py",),
     "requests": ("tdmpc2/common/system/download.py",),
     "urllib3": ("tdmpc2/common/system/download.py",),

@@ -167,7 +167,7 @@ def test_a_run_that_diverges_keeps_its_data_and_is_never_retried(
     arguments = [f"{key}={value}" for key, value in values.items()]
     assert train.main(arguments) == 1
     printed = capsys.readouterr().out
-    assert printed.startswith("DIVERGED at env step ")
+    assert printed.splitlines()[-1].startswith("DIVERGED at env step ")
     directory = run_directory(tmp_path)
     assert read_status(directory)["state"] == "DIVERGED"
     assert evaluated_steps(tmp_path)[0] == 0

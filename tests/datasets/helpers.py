@@ -97,7 +97,7 @@ def fake_run(
     """Write the run directory of a finished run with these episodes, in several shards."""
     run = RunSpec(method, task, seed, 1000, variant=variant, overrides=spec.pop("overrides", ()))
     directory = run.run_dir(runs)
-    facts = {"method": method, "variant": variant, "task": task, "seed": seed}
+    facts = {"method": method, "variant": variant, "task": task, "seed": seed, "budget": 1000}
     facts |= {"obs": "state", "assets": None, "protocol": {}, "overrides": dict(run.overrides)}
     facts |= {"identity": run.identity, "commit": "c0ffee", "budget_unit": "env_steps", **spec}
     directory.mkdir(parents=True)

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+from tdmpc2.common.run.run_files import RunFiles
 from tdmpc2.common.run.spec import RunOptions
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.envs.factory import make_env
@@ -278,14 +279,15 @@ def test_a_run_of_0_4_0_stays_as_it_is(task, tmp_path, capsys):
     """A start under the present physics names it, and begins in a directory of its own."""
     options = RunOptions(runs=tmp_path)
     spec = make_spec("tdmpc2", task, 1)
-    old = dataclasses.replace(spec, task_switches=()).run_dir(tmp_path)
+    earlier = dataclasses.replace(spec, task_switches=())
+    old = earlier.run_dir(tmp_path)
     run = LocalRun(spec, options, torch.device("cpu"), {})
     with contextlib.ExitStack() as stack:
         run.acquire(stack)
     assert capsys.readouterr().err == ""  # there is no such run
     run.directory.rename(tmp_path / "moved away")
     old.mkdir(parents=True)
-    (old / "spec.json").write_text("{}")
+    RunFiles(old, earlier, {}).write_spec({})
     with contextlib.ExitStack() as stack:
         LocalRun(spec, options, torch.device("cpu"), {}).acquire(stack)
     told = capsys.readouterr().err
