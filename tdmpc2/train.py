@@ -8,9 +8,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from tdmpc2.common.run.spec import RunOptions, RunSpec, chosen_seeds
+from tdmpc2.common.run import spec_file
+from tdmpc2.common.run.spec import OfflineOptions, RunOptions, RunSpec, chosen_seeds
 from tdmpc2.common.system import cli
 from tdmpc2.common.system.config_checks import REQUIRED, SEED, STEPS, Settings, setting
 from tdmpc2.common.system.errors import StoppedError, UserError
@@ -47,12 +49,30 @@ class SpecOptions(Settings):
     )
 
 
-def parse(arguments: Sequence[str]) -> tuple[list[RunSpec], RunOptions]:
+@dataclass(frozen=True)
+class FileOptions(Settings):
+    """The option that replaces all others."""
+
+    spec: Path = setting(
+        REQUIRED,
+        "instead of all other arguments: file of runs and options that a launch has written, in "
+        "runs/sweeps/<sweep>/<launch>/",
+    )
+
+
+def parse(arguments: Sequence[str]) -> tuple[list[RunSpec], spec_file.Options]:
     """Parse `key=value` arguments into one run specification per seed, and the run options.
 
     Raises:
-        UserError: an unknown key, task or method, or a value out of range.
+        UserError: an unknown key, task or method, a value out of range, or an invalid file.
     """
+    if cli.peek(arguments, "spec") is not None:
+        if len(cli.split_arguments(arguments)) > 1:
+            raise UserError("spec=: the file holds all settings of its runs; omit other arguments")
+        return spec_file.read(cli.parse_options(arguments, FileOptions).spec)
+    if offline_arguments.is_meant(arguments):
+        spec, offline_options = offline_arguments.parse(arguments)
+        return [spec], offline_options
     config_schema = cli.schema_of(config_class(_method(arguments)))
     switches = cli.schema_of(TaskSwitches)
     schema = {**cli.schema_of(SpecOptions), **switches, **cli.schema_of(RunOptions)}
@@ -92,6 +112,7 @@ def usage(arguments: Sequence[str] = ()) -> str:
     return "\n".join(
         [
             "usage: python tdmpc2/train.py task=TASK [key=value …]",
+            "       python tdmpc2/train.py spec=FILE",
             "",
             "Trains one agent on one task. Running the same command again resumes an unfinished",
             "run and skips a finished one. Arguments are written as key=value, --key=value or",
@@ -103,6 +124,9 @@ def usage(arguments: Sequence[str] = ()) -> str:
             "resumes it from the last checkpoint. SIGUSR2 finishes the episode, saves a checkpoint",
             "and stops. In a SLURM job, SIGTERM does the same, but stops after 20 s at the latest.",
             "Exit code: 0 completed, 1 diverged, 2 invalid input or disk full, 130 stopped.",
+            "",
+            "Runs of a launch:",
+            cli.describe_fields(FileOptions),
             "",
             "Identity of the run:",
             cli.describe_fields(SpecOptions),
@@ -120,32 +144,41 @@ def usage(arguments: Sequence[str] = ()) -> str:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command and return its exit code: 0 completed, 1 diverged, 130 stopped."""
-    offline = offline_arguments.is_meant(arguments)
+    specs, options = parse(arguments)
     try:
-        results = (_train_offline if offline else _train_online)(arguments)
+        results = train(specs, options)
     except StoppedError as error:
         print(f"{error}; run the same command again to continue", file=sys.stderr)
         return 130
     for result in results:
-        print(result.sentence("update" if offline else "env step"))
+        print(result.sentence("update" if specs[0].tasks else "env step"))
     return 1 if any(result.state == "DIVERGED" for result in results) else 0
 
 
-# The runners import torch, so they are imported after the arguments have been checked.
-def _train_online(arguments: Sequence[str]) -> list[RunResult]:
-    specs, options = parse(arguments)
+def train(specs: Sequence[RunSpec], options: spec_file.Options) -> list[RunResult]:
+    """Train one run, several seeds as one batch, or a multi-task agent from a dataset.
+
+    Args:
+        specs: runs that differ only in their seed.
+        options: options of all of them.
+
+    Returns:
+        The result of each run. Of several processes that train one multi-task agent, only the
+        first has it.
+
+    Raises:
+        UserError: run directories or a dataset that cannot be used.
+        StoppedError: a signal stopped a run.
+    """
+    # The runners import torch, so they are imported after the arguments have been checked.
+    if isinstance(options, OfflineOptions):
+        from tdmpc2.runners.offline import run_offline
+
+        results = (run_offline(spec, options) for spec in specs)
+        return [result for result in results if result is not None]
     from tdmpc2.runners.online import run_seeds
 
     return run_seeds(specs, options)
-
-
-def _train_offline(arguments: Sequence[str]) -> list[RunResult]:
-    """Train from a dataset; only the first of several processes has a result."""
-    spec, options, dataset = offline_arguments.parse(arguments)
-    from tdmpc2.runners.offline import run_offline
-
-    result = run_offline(spec, options, dataset)
-    return [] if result is None else [result]
 
 
 if __name__ == "__main__":
