@@ -81,12 +81,9 @@ def parse(arguments: Sequence[str]) -> CommandLine:
         UserError: an unknown flag or key, a value of the wrong type or out of range, or options
             that exclude each other.
     """
-    launch = {k: v for k, v in cli.schema_of(SweepOptions).items() if k not in FIXED}
-    multitask = cli.peek(arguments, "multitask") is not None
-    run, shared = schemas(SweepOptions(methods="tdmpc2", data="given" if multitask else None))
-    schema = {**shared, **run, **launch, **cli.schema_of(AblationOptions)}
-    names, others = split_flags(arguments, schema)
-    values = cli.parse_arguments(others, schema)
+    (shared, run, launch, _), kinds = _schemas(arguments), schema(arguments)
+    names, others = split_flags(arguments, kinds)
+    values = cli.parse_arguments(others, kinds)
     options = cli.build(AblationOptions, values)
     _check(options, values)
     settings, switches = part({k: v for k, v in values.items() if k in shared})
@@ -97,18 +94,31 @@ def parse(arguments: Sequence[str]) -> CommandLine:
         {k: v for k, v in values.items() if k in run},
         settings,
         switches,
-        cli.split_arguments(others, cli.flags_of(schema)),
+        cli.split_arguments(others, cli.flags_of(kinds)),
     )
 
 
-def split_flags(arguments: Sequence[str], schema: Schema) -> tuple[list[str], list[str]]:
+def schema(arguments: Sequence[str]) -> Schema:
+    """Return the kind of each option and setting, with or without `--multitask`."""
+    return {name: kind for kinds in _schemas(arguments) for name, kind in kinds.items()}
+
+
+def _schemas(arguments: Sequence[str]) -> tuple[Schema, Schema, Schema, Schema]:
+    """Return the shared settings, and the options of runs, of the launch and of the command."""
+    launch = {k: v for k, v in cli.schema_of(SweepOptions).items() if k not in FIXED}
+    multitask = cli.peek(arguments, "multitask") is not None
+    run, shared = schemas(SweepOptions(methods="tdmpc2", data="given" if multitask else None))
+    return shared, run, launch, cli.schema_of(AblationOptions)
+
+
+def split_flags(arguments: Sequence[str], kinds: Schema) -> tuple[list[str], list[str]]:
     """Separate the flags that name ablations from options and settings.
 
     `--num-q 2` always names the ablation, and `num_q=2` always is the setting of all agents.
 
     Args:
         arguments: arguments of the command line.
-        schema: options and settings of the command.
+        kinds: options and settings of the command.
 
     Returns:
         The names of the ablations, and the other arguments.
@@ -121,11 +131,11 @@ def split_flags(arguments: Sequence[str], schema: Schema) -> tuple[list[str], li
         argument = following.pop(0)
         name, equals, value = argument.partition("=")
         flag = name.lstrip("-").replace("_", "-")
-        if not name.startswith("--") or (flag not in flags and flag.replace("-", "_") in schema):
+        if not name.startswith("--") or (flag not in flags and flag.replace("-", "_") in kinds):
             others.append(argument)
             continue
         if flag not in flags:
-            known = [f"--{key.replace('_', '-')}" for key in (*flags, *schema)]
+            known = [f"--{key.replace('_', '-')}" for key in (*flags, *kinds)]
             raise UserError(f"unknown flag {name}{did_you_mean(name, known)}")
         if not flags[flag]:
             if equals:

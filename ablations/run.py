@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ablations.command_line import MULTITASK_SIZE, CommandLine, flag_values, parse, usage
+from ablations.command_line import schema as schema  # for shell completion
 from ablations.specs import (
     ABLATIONS,
     FIG9,
@@ -65,9 +66,9 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     base = make_base(line)
     request = make_request(line, choose(line, base), base)
+    request.check()
     if line.options.quick:
         print(QUICK_NOTE)
-    request.check()
     from sweeps.execution import launching, slurm  # imports torch and pandas
 
     code = launching.launch(request, _advice(line))

@@ -6,8 +6,8 @@ import sys
 from collections.abc import Sequence
 
 from sweeps.execution.exit_codes import ASKS_FIRST, LEFT_BLOCKED
-from sweeps.planning.options import LaunchOptions
-from sweeps.planning.request import SweepRequest
+from sweeps.planning.options import LaunchOptions, SweepOptions
+from sweeps.planning.request import Schema, SweepRequest, deciding, schemas
 from tdmpc2.common.system import cli
 
 
@@ -17,6 +17,12 @@ def main(arguments: Sequence[str]) -> int:
     from sweeps.execution.launching import launch  # imports torch and pandas
 
     return launch(request)
+
+
+def schema(arguments: Sequence[str]) -> Schema:
+    """Return the kind of each option and setting of launches of the given suite and methods."""
+    own, shared = schemas(deciding(arguments, SweepOptions()))
+    return {**shared, **own, **cli.schema_of(LaunchOptions)}
 
 
 def usage() -> str:

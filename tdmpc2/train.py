@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Literal
 from tdmpc2.common.run import spec_file
 from tdmpc2.common.run.spec import OfflineOptions, RunOptions, RunSpec, chosen_seeds
 from tdmpc2.common.system import cli
-from tdmpc2.common.system.config_checks import REQUIRED, SEED, STEPS, Settings, setting
+from tdmpc2.common.system.config_checks import (
+    REQUIRED,
+    SEED,
+    STEPS,
+    Kind,
+    Settings,
+    kinds_of,
+    setting,
+)
 from tdmpc2.common.system.errors import StoppedError, UserError
 from tdmpc2.envs.task_variants import TaskSwitches
 from tdmpc2.envs.tasks import SUITES
@@ -60,6 +68,14 @@ class FileOptions(Settings):
     )
 
 
+def schema(arguments: Sequence[str]) -> dict[str, Kind]:
+    """Return the kind of each option and setting; `data=` and `method=` decide which are valid."""
+    if offline_arguments.is_meant(arguments):
+        return offline_arguments.schema(arguments)
+    classes = (SpecOptions, TaskSwitches, RunOptions, config_class(_method(arguments)))
+    return {k: v for cls in classes for k, v in kinds_of(cls).items()}
+
+
 def parse(arguments: Sequence[str]) -> tuple[list[RunSpec], spec_file.Options]:
     """Parse `key=value` arguments into one run specification per seed, and the run options.
 
@@ -73,16 +89,14 @@ def parse(arguments: Sequence[str]) -> tuple[list[RunSpec], spec_file.Options]:
     if offline_arguments.is_meant(arguments):
         spec, offline_options = offline_arguments.parse(arguments)
         return [spec], offline_options
-    config_schema = cli.schema_of(config_class(_method(arguments)))
-    switches = cli.schema_of(TaskSwitches)
-    schema = {**cli.schema_of(SpecOptions), **switches, **cli.schema_of(RunOptions)}
-    values = cli.parse_arguments(arguments, {**schema, **config_schema})
+    values = cli.parse_arguments(arguments, schema(arguments))
     chosen, options = cli.build(SpecOptions, values), cli.build(RunOptions, values)
     if chosen.task in SUITES or "," in chosen.task:
         raise UserError(
             f"task={chosen.task}: names several tasks; train one multi-task agent from a "
             "dataset (data=DIR), or one agent per task with python sweeps/launch.py"
         )
+    config, switches = kinds_of(config_class(chosen.method)), kinds_of(TaskSwitches)
     specs = [
         make_spec(
             chosen.method,
@@ -90,7 +104,7 @@ def parse(arguments: Sequence[str]) -> tuple[list[RunSpec], spec_file.Options]:
             seed,
             env_steps=chosen.env_steps,
             variant=chosen.variant,
-            overrides={k: values[k] for k in config_schema if k in values},
+            overrides={k: values[k] for k in config if k in values},
             obs=chosen.obs,
             assets=chosen.assets,
             task_switches={k: values[k] for k in switches if k in values},

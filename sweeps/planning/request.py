@@ -62,12 +62,7 @@ class SweepRequest:
                 dataset.
         """
         last = cls(SweepOptions()) if last is None else last
-        # Suite, methods and data decide which other keys are valid, so they are read first.
-        deciding = {key: cli.peek(arguments, key) for key in ("suite", "methods", "data")}
-        if deciding["data"] is not None and deciding["data"].lower() in ("", "none"):
-            raise UserError("data=: the folder of a dataset is needed")
-        known: dict[str, Any] = {k: v for k, v in deciding.items() if v is not None}
-        own, shared = schemas(replace(last.sweep, **known))
+        own, shared = schemas(deciding(arguments, last.sweep))
         every = {**shared, **own, **cli.schema_of(LaunchOptions)}
         values = cli.parse_arguments(arguments, every)
         text = values.pop("variants", None)
@@ -164,6 +159,23 @@ def _options_class(sweep: SweepOptions) -> type[RunOptions] | type[OfflineOption
 
 def _chosen(values: Mapping[str, Any], schema: Schema) -> dict[str, Any]:
     return {key: value for key, value in values.items() if key in schema}
+
+
+def deciding(arguments: Sequence[str], last: SweepOptions) -> SweepOptions:
+    """Read suite, methods and data, which decide which other keys are valid.
+
+    Args:
+        arguments: arguments of the command line.
+        last: options that the arguments change.
+
+    Raises:
+        UserError: they exclude each other, or no dataset is named.
+    """
+    found = {key: cli.peek(arguments, key) for key in ("suite", "methods", "data")}
+    if found["data"] is not None and found["data"].lower() in ("", "none"):
+        raise UserError("data=: the folder of a dataset is needed")
+    known: dict[str, Any] = {k: v for k, v in found.items() if v is not None}
+    return replace(last, **known)
 
 
 def schemas(sweep: SweepOptions) -> tuple[Schema, Schema]:
