@@ -181,9 +181,13 @@ def train(specs: Sequence[RunSpec], options: spec_file.Options) -> list[RunResul
         first has it.
 
     Raises:
-        UserError: run directories or a dataset that cannot be used.
+        UserError: run directories or a dataset that cannot be used, or runs of a pretrained model.
         StoppedError: a signal stopped a run.
     """
+    if specs[0].start:
+        raise UserError(
+            f"{specs[0].task}: a run that starts from a pretrained model; use tdmpc2/finetune.py"
+        )
     # The runners import torch, so they are imported after the arguments have been checked.
     if isinstance(options, OfflineOptions):
         from tdmpc2.runners.offline import run_offline

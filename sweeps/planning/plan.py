@@ -69,14 +69,14 @@ class SweepPlan:
         return describe_blocked((run.spec.task, run.missing) for run in self.blocked)
 
     def describe_older(self) -> str:
-        """Describe the runs of version 0.4.0 that differ from those to launch in the physics."""
+        """Describe runs of version 0.4.0 that differ from some to launch only in the physics."""
         found = (run_of_0_4_0(run.spec, self.request.runs) for run in self.todo)
         older = [directory for directory in found if directory is not None]
         if not older:
             return ""
         return (
-            f"{len(older):,} runs under the physics of version 0.4.0 are left as they are; those "
-            f"to do are runs of their own (docs/fidelity.md), e.g. {older[0]}"
+            f"Runs to do that version 0.4.0 has started under other physics: {len(older):,}; those "
+            f"are left as they are (docs/fidelity.md), e.g. {older[0]}"
         )
 
     def memory_gb(self) -> int:

@@ -110,6 +110,12 @@ def test_no_file_a_torn_file_and_other_arguments(tmp_path: Path) -> None:
         train.main([f"spec={tmp_path / 'torn'}", "seed=2"])
 
 
+def test_a_pretrained_model_is_not_left_out(tmp_path: Path) -> None:
+    spec_file.write(tmp_path / "file", specs(start={"weights": "abc"}), OPTIONS)
+    with pytest.raises(UserError, match=r"dog-run: a run that starts from .*finetune.py"):
+        train.main([f"spec={tmp_path / 'file'}"])
+
+
 def test_another_dataset_is_refused(tmp_path: Path) -> None:
     from tests.sweeps.datasets import toy_dataset
     from tests.test_offline import TASKS
