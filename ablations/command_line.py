@@ -106,7 +106,7 @@ def schema(arguments: Sequence[str]) -> Schema:
 def _schemas(arguments: Sequence[str]) -> tuple[Schema, Schema, Schema, Schema]:
     """Return the shared settings, and the options of runs, of the launch and of the command."""
     launch = {k: v for k, v in cli.schema_of(SweepOptions).items() if k not in FIXED}
-    multitask = cli.peek(arguments, "multitask") is not None
+    multitask = (cli.peek(arguments, "multitask") or "none").lower() != "none"
     run, shared = schemas(SweepOptions(methods="tdmpc2", data="given" if multitask else None))
     return shared, run, launch, cli.schema_of(AblationOptions)
 
@@ -166,7 +166,7 @@ def _check(options: AblationOptions, values: Mapping[str, Any]) -> None:
     for name in ("quick", "env_steps", "tasks"):
         if values.get(name):
             raise UserError(f"--{name.replace('_', '-')} and --multitask exclude each other")
-    if "data" not in values:
+    if values.get("data") is None:
         raise UserError("--multitask: data=DIR is missing (the folder of a dataset)")
 
 

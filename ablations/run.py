@@ -209,7 +209,7 @@ def tasks_of(line: CommandLine, chosen: Sequence[Ablation]) -> list[str]:
     Raises:
         UserError: an unknown task, or ablations with different default tasks.
     """
-    if "tasks" in line.sweep:
+    if line.sweep.get("tasks") is not None:
         return [get_task(name.strip()).name for name in line.sweep["tasks"].split(",")]
     if line.options.quick:
         own = [one for one in chosen if one.default_tasks != _names("ablation")]

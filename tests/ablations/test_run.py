@@ -221,6 +221,7 @@ def test_agents_of_many_tasks(monkeypatch: pytest.MonkeyPatch, mt30: Path) -> No
     ("arguments", "message"),
     [
         (("--no-simnorm", "--multitask", "mt30"), "data=DIR is missing"),
+        (("--no-simnorm", "--multitask", "mt30", "data=none"), "data=DIR is missing"),
         (("--no-simnorm", "--multitask", "mt30", "data=x", "--quick"), "--quick and --multitask"),
         (("--no-simnorm", "--multitask", "mt30", "data=x", "--env-steps", "5"), "--env-steps and"),
         (("--no-simnorm", "--multitask", "mt30", "data=x", *EASY), "--tasks and --multitask"),
