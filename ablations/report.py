@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class ReportOptions(ScoreOptions):
-    """Options of the command."""
+class ReportRequest(ScoreOptions):
+    """Which report to write: the options of the command."""
 
     base: str = setting(
         "default", "variant that the ablations are compared with; for runs of --quick: quick"
@@ -69,38 +69,42 @@ Without a claim, the verdict is lower, higher, no difference or {OPEN}.
 Error rates of the verdicts: docs/ablations.md.
 
 Options:
-{cli.describe_fields(ReportOptions)}
+{cli.describe_fields(ReportRequest)}
 
 Exit code: 0; 1 if no ablation could be compared; 2 for bad input."""
 
 
 def main(arguments: Sequence[str]) -> int:
+    """Run the command and return its exit code (see `write`)."""
+    return write(cli.parse_options(arguments, ReportRequest))
+
+
+def write(request: ReportRequest) -> int:
     """Print the table of results, and write tables and figures.
 
     Returns:
         0, or 1 if no ablation has runs to compare.
 
     Raises:
-        UserError: an invalid argument, a missing folder, or no runs of any ablation.
+        UserError: an invalid value, a missing folder, or no runs of any ablation.
     """
-    options = cli.parse_options(arguments, ReportOptions)
-    margin, base = options.margin, options.base
-    known = (*ABLATIONS, *(read_specs(options.spec) if options.spec is not None else ()))
-    rule = get_rule(options.rule)
+    margin, base = request.margin, request.base
+    known = (*ABLATIONS, *(read_specs(request.spec) if request.spec is not None else ()))
+    rule = get_rule(request.rule)
     from ablations.report_files import shown_runs, write_report
     from ablations.studies import find_studies, look
     from ablations.tables import text_of
 
-    records = load_sources(options).select(sources=[RUNS_SOURCE], methods=["tdmpc2"])
+    records = load_sources(request).select(sources=[RUNS_SOURCE], methods=["tdmpc2"])
     report(records.problems)
     studies = find_studies(records.runs, base, known)
     if not studies:
         raise UserError(_nothing(records, base))
-    shown = shown_runs(records, studies, rule, options.reps)
+    shown = shown_runs(records, studies, rule, request.reps)
     how = (shown.curves, shown.rule, shown.bootstrap)
-    findings = [look(study, *how, at=options.env_steps, margin=margin) for study in studies]
+    findings = [look(study, *how, at=request.env_steps, margin=margin) for study in studies]
     print(text_of(findings, margin))
-    write_report(options.out or _out_dir(base), findings, shown, base)
+    write_report(request.out or _out_dir(base), findings, shown, base)
     return 0 if any(finding.effect for finding in findings) else 1
 
 

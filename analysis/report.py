@@ -21,8 +21,8 @@ ASSETS = Path(__file__).parent / "html_report"
 
 
 @dataclass(frozen=True)
-class ReportOptions(ScoreOptions):
-    """Options of the command."""
+class ReportRequest(ScoreOptions):
+    """Which report to write: the options of the command."""
 
     out: Path | None = setting(None, "output file; default: paper_figures/report.html")
     reps: int = setting(10_000, "number of bootstrap resamples", REPS)
@@ -37,36 +37,41 @@ Writes an HTML report as one file that works offline: aggregate scores with conf
 learning curves, seeds, losses and settings of every task; the comparison with the published
 curves; variants; multi-task agents; and the audit of the records.
 
-{describe_fields(ReportOptions)}
+{describe_fields(ReportRequest)}
 
 exit code: 0 success, possibly with warnings; 1 the report was written, but records that
 should have been usable were excluded; 2 bad input or nothing to show, and nothing was written."""
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Write the report and print its path.
+    """Run the command and return its exit code (see `write`).
 
     Args:
         arguments: `key=value` options, each optional; see `usage`.
+    """
+    return write(parse_options(arguments, ReportRequest))
+
+
+def write(request: ReportRequest) -> int:
+    """Write the report and print its path.
 
     Returns:
         1 if records that should have been usable were excluded, else 0.
 
     Raises:
-        UserError: If an argument is unknown, a file or folder is unusable, or there is nothing to
+        UserError: If a value is unknown, a file or folder is unusable, or there is nothing to
             show.
     """
-    options = parse_options(arguments, ReportOptions)
-    out = options.out or project_root() / "paper_figures" / "report.html"
+    out = request.out or project_root() / "paper_figures" / "report.html"
     if out.is_dir():
         raise UserError(f"out={out} is a folder; name a file, such as out={out / 'report.html'}")
-    rule = get_rule(options.rule)
+    rule = get_rule(request.rule)
     from analysis.figures.figure_specs import with_reps
     from analysis.figures.registry import shipped_catalog
     from analysis.html_report.data import report_data
 
-    catalog = with_reps(shipped_catalog(), options.reps)
-    records = load_sources(options, multitask=True, released=True)
+    catalog = with_reps(shipped_catalog(), request.reps)
+    records = load_sources(request, multitask=True, released=True)
     data, problems = report_data(records, catalog, rule)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sweeps.planning.request import parse_request
+from sweeps.planning.request import SweepRequest
 from sweeps.tracking.sweep_folder import SweepFolder, write_submission
 from tdmpc2.common.system import cli
 from tdmpc2.common.system.atomic_files import write_json
@@ -57,7 +57,7 @@ def timed(script: str, *arguments: str) -> tuple[float, str]:
 
 def make_directories(arguments: Sequence[str], runs: Path) -> int:
     """Make a run directory for each run, half of them completed; return their number."""
-    request = parse_request([*arguments, f"runs={runs}"])
+    request = SweepRequest.from_arguments([*arguments, f"runs={runs}"])
     for place, run in enumerate(request.planned):
         run.directory.mkdir(parents=True)
         done = place % 2 == 0
@@ -65,7 +65,7 @@ def make_directories(arguments: Sequence[str], runs: Path) -> int:
         step = run.spec.budget if done else 1_000
         write_json(run.directory / "status.json", {**facts, "env_step": step})
     sweep = SweepFolder.of(runs, "all104", request.planned)
-    sweep.write(arguments, request.sweep.suite, request.planned)
+    sweep.write(request.to_json(), request.sweep.suite, request.planned)
     write_submission(sweep.new_submission(), "local")
     return len(request.planned)
 

@@ -46,24 +46,35 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _cancel(sweep: SweepFolder) -> None:
-    """Cancel the SLURM jobs of a sweep and stop its launchers on this machine."""
+    """Cancel the user's SLURM jobs of a sweep, by id, and stop its launchers on this machine."""
     num_stopped = 0
-    queue = read_queue([job_name(sweep.name)])
-    if queue:
-        arrays = sorted({job.partition("_")[0] for job in queue})
-        subprocess.run(["scancel", *arrays], check=True)
-        print(f"{sweep.name}: {len(queue):,} jobs cancelled ({', '.join(arrays)})")
-        num_stopped += 1
+    on_slurm = [s for s in sweep.submissions() if s.facts["cluster"] == "slurm"]
+    submitted = {job for submission in on_slurm for job in submission.job_ids()}
+    if submitted:
+        names = [job_name(sweep.name)]
+        everyone, own = read_queue(names), read_queue(names, user=os.getuid())
+        if everyone is None or own is None:
+            print(
+                f"{sweep.name}: squeue does not respond on this machine; cancel its SLURM jobs "
+                "from a machine of their cluster"
+            )
+            everyone = own = {}
+        jobs, others = (
+            [job for job in queue if job.partition("_")[0] in submitted]
+            for queue in (own, everyone.keys() - own.keys())
+        )
+        if jobs:
+            ids = sorted({job.partition("_")[0] for job in jobs}, key=int)
+            subprocess.run(["scancel", *ids], check=True)
+            print(f"{sweep.name}: {len(jobs):,} jobs cancelled ({', '.join(ids)})")
+        if others:
+            print(
+                f"{sweep.name}: {len(others):,} jobs of other users are left; they can cancel them"
+            )
+        num_stopped += len(jobs) + len(others)
     for submission in sweep.submissions():
         facts = submission.facts
-        if facts["cluster"] == "slurm":
-            if queue is None:
-                print(
-                    f"{sweep.name}: squeue does not respond on this machine; cancel its SLURM jobs "
-                    "from a machine of their cluster"
-                )
-            continue
-        if runs(facts):
+        if facts["cluster"] != "slurm" and runs(facts):
             os.kill(facts["pid"], signal.SIGTERM)
             print(f"{sweep.name}: launcher process {facts['pid']} is stopping its runs")
             num_stopped += 1
@@ -77,7 +88,8 @@ def usage() -> str:
         [
             "usage: python sweeps/cancel.py [runs=DIR] [suite=SUITE] [sweep=NAME]",
             "",
-            "Stops a sweep: cancels its SLURM jobs and stops its launcher on this machine.",
+            "Stops a sweep: cancels those of your SLURM jobs that its launches have recorded, and",
+            "stops its launcher on this machine.",
             "",
             cli.describe_fields(CancelOptions),
             "",

@@ -6,32 +6,23 @@ import sys
 from collections.abc import Sequence
 
 from sweeps.execution.exit_codes import ASKS_FIRST, LEFT_BLOCKED
-from sweeps.planning.options import SweepOptions
-from sweeps.planning.request import parse_request
+from sweeps.planning.options import LaunchOptions, SweepOptions
+from sweeps.planning.request import Schema, SweepRequest, deciding, schemas
 from tdmpc2.common.system import cli
 
-ADVICE = (
-    "Add yes=true to start them on this machine anyway, launch them on a cluster with SLURM, or "
-    "reduce tasks=, seeds= or env_steps= (with data=: sizes=, seeds= or num_updates=)."
-)
 
-
-def main(arguments: Sequence[str], advice: str = ADVICE) -> int:
-    """Run the command and return its exit code.
-
-    Args:
-        arguments: `key=value` arguments of the command line.
-        advice: what to do about a plan that is too long for this machine; appended to the message.
-
-    Returns:
-        0 if all runs were submitted, or ended (above the threshold, if the suite requires it); 1
-        if a run failed; 3 if nothing was started because the plan is long or some runs cannot
-        start, and `yes=true` is missing; 4 if nothing failed but some runs cannot start yet.
-    """
-    request = parse_request(arguments)
+def main(arguments: Sequence[str]) -> int:
+    """Run the command and return its exit code (see `launching.launch`)."""
+    request = SweepRequest.from_arguments(arguments)
     from sweeps.execution.launching import launch  # imports torch and pandas
 
-    return launch(request, advice)
+    return launch(request)
+
+
+def schema(arguments: Sequence[str]) -> Schema:
+    """Return the kind of each option and setting of launches of the given suite and methods."""
+    own, shared = schemas(deciding(arguments, SweepOptions()))
+    return {**shared, **own, **cli.schema_of(LaunchOptions)}
 
 
 def usage() -> str:
@@ -57,7 +48,7 @@ def usage() -> str:
             "several GPUs, start it with torchrun (`python tdmpc2/train.py data= --help`).",
             "",
             "Options:",
-            cli.describe_fields(SweepOptions),
+            cli.describe_fields(LaunchOptions),
             "",
             "A run is blocked if the simulator or the object models of its task are missing on",
             "this machine. The plan lists blocked runs with the command that gets what is missing.",

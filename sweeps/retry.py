@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sweeps import launch, status
-from sweeps.planning.request import all_flags
+from sweeps import status
+from sweeps.planning.request import SweepRequest, all_flags
 from sweeps.tracking.sweep_folder import SweepFolder
 from tdmpc2.common.system import cli
 from tdmpc2.common.system.config_checks import Settings, setting
 from tdmpc2.common.system.paths import default_runs_dir
-
-# Arguments of the last launch that a retry does not repeat.
-ONCE = ("dry_run", "only")
 
 
 @dataclass(frozen=True)
@@ -41,21 +38,33 @@ def main(arguments: Sequence[str]) -> int:
         failed = [view for _, view in status.look(options.runs, [folder]) if view.state == "failed"]
         print(f"{folder.name}: {len(failed):,} failed")
         if failed:
-            codes.append(launch.main(again(folder, pairs)))
+            request = again(folder, pairs)
+            from sweeps.execution import launching  # imports torch and pandas
+
+            codes.append(launching.launch(request))
     return max(codes)
 
 
-def again(sweep: SweepFolder, changes: dict[str, str]) -> list[str]:
-    """Build the `sweeps/launch.py` arguments that launch the failed runs of a sweep again.
+def again(sweep: SweepFolder, changes: Mapping[str, str]) -> SweepRequest:
+    """Build the request that launches the failed runs of a sweep again.
 
     Args:
-        sweep: the sweep; its last launch provides the arguments.
-        changes: arguments that override those of the last launch.
+        sweep: the sweep; its last launch provides the request.
+        changes: arguments of `sweeps/launch.py` that override those of the last launch.
     """
-    last = cli.split_arguments(sweep.read()["words"])
-    kept = {key: value for key, value in last.items() if key not in ONCE}
-    changed = {**kept, "runs": str(sweep.runs), **changes, "only": "failed"}
-    return [f"{key}={value}" for key, value in changed.items()]
+    facts = sweep.read()
+    changed = {"runs": str(sweep.runs), **changes, "only": "failed"}
+    if "request" not in facts:  # launched by version 0.4.0
+        former = cli.split_arguments(facts["words"])
+        kept = {key: value for key, value in former.items() if key != "dry_run"}
+        return SweepRequest.from_arguments(_arguments({**kept, **changed}))
+    return SweepRequest.from_arguments(
+        _arguments(changed), SweepRequest.from_json(facts["request"])
+    )
+
+
+def _arguments(pairs: Mapping[str, str]) -> list[str]:
+    return [f"{key}={value}" for key, value in pairs.items()]
 
 
 def usage() -> str:

@@ -18,7 +18,15 @@ from typing import TYPE_CHECKING, Any
 
 from tdmpc2.common.run.spec import RunOptions, RunSpec, chosen_seeds, overrides_of, variant_name
 from tdmpc2.common.system import cli
-from tdmpc2.common.system.config_checks import REQUIRED, SEED, STEPS, Settings, setting
+from tdmpc2.common.system.config_checks import (
+    REQUIRED,
+    SEED,
+    STEPS,
+    Kind,
+    Settings,
+    kinds_of,
+    setting,
+)
 from tdmpc2.common.system.errors import StoppedError, UserError, did_you_mean
 from tdmpc2.config import TDMPC2Config
 from tdmpc2.envs.tasks import get_suite, get_task, list_tasks
@@ -206,6 +214,16 @@ def begin_with(model: Model, source: str, agent: TDMPC2) -> None:
     agent.model.load_state_dict(weights)
 
 
+def schema(arguments: Sequence[str] = ()) -> dict[str, Kind]:
+    """Return the kind of each option and setting."""
+    return {**kinds_of(SpecOptions), **_run_options(), **kinds_of(TDMPC2Config)}
+
+
+def _run_options() -> dict[str, Kind]:
+    """Return the options of the runs; `checkpoint` names that of the model instead."""
+    return {k: v for k, v in kinds_of(RunOptions).items() if k != "checkpoint"}
+
+
 def parse(arguments: Sequence[str]) -> tuple[Model, list[list[RunSpec]], RunOptions]:
     """Parse `key=value` arguments.
 
@@ -215,12 +233,9 @@ def parse(arguments: Sequence[str]) -> tuple[Model, list[list[RunSpec]], RunOpti
     Raises:
         UserError: an unknown key, task or checkpoint, or a value out of range.
     """
-    config_schema = cli.schema_of(TDMPC2Config)
-    options_schema = {k: v for k, v in cli.schema_of(RunOptions).items() if k != "checkpoint"}
-    schema = {**cli.schema_of(SpecOptions), **options_schema, **config_schema}
-    values = cli.parse_arguments(arguments, schema)
+    values = cli.parse_arguments(arguments, schema())
     chosen = cli.build(SpecOptions, values)
-    options = cli.build(RunOptions, {k: v for k, v in values.items() if k in options_schema})
+    options = cli.build(RunOptions, {k: v for k, v in values.items() if k in _run_options()})
     seeds = chosen_seeds(values)
     from tdmpc2.checkpoints.model_file import load_model
 
@@ -234,7 +249,7 @@ def parse(arguments: Sequence[str]) -> tuple[Model, list[list[RunSpec]], RunOpti
                 init_embedding=chosen.init_embedding,
                 env_steps=chosen.env_steps,
                 variant=chosen.variant,
-                overrides={k: values[k] for k in config_schema if k in values},
+                overrides={k: values[k] for k in kinds_of(TDMPC2Config) if k in values},
             )
             for seed in seeds
         ]

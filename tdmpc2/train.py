@@ -8,11 +8,21 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from tdmpc2.common.run.spec import RunOptions, RunSpec, chosen_seeds
+from tdmpc2.common.run import spec_file
+from tdmpc2.common.run.spec import OfflineOptions, RunOptions, RunSpec, chosen_seeds
 from tdmpc2.common.system import cli
-from tdmpc2.common.system.config_checks import REQUIRED, SEED, STEPS, Settings, setting
+from tdmpc2.common.system.config_checks import (
+    REQUIRED,
+    SEED,
+    STEPS,
+    Kind,
+    Settings,
+    kinds_of,
+    setting,
+)
 from tdmpc2.common.system.errors import StoppedError, UserError
 from tdmpc2.envs.task_variants import TaskSwitches
 from tdmpc2.envs.tasks import SUITES
@@ -47,22 +57,46 @@ class SpecOptions(Settings):
     )
 
 
-def parse(arguments: Sequence[str]) -> tuple[list[RunSpec], RunOptions]:
+@dataclass(frozen=True)
+class FileOptions(Settings):
+    """The option that replaces all others."""
+
+    spec: Path = setting(
+        REQUIRED,
+        "instead of all other arguments: file of runs and options that a launch has written, in "
+        "runs/sweeps/<sweep>/<launch>/",
+    )
+
+
+def schema(arguments: Sequence[str]) -> dict[str, Kind]:
+    """Return the kind of each option and setting; `data=` and `method=` decide which are valid."""
+    if offline_arguments.is_meant(arguments):
+        return offline_arguments.schema(arguments)
+    classes = (SpecOptions, TaskSwitches, RunOptions, config_class(_method(arguments)))
+    return {k: v for cls in classes for k, v in kinds_of(cls).items()}
+
+
+def parse(arguments: Sequence[str]) -> tuple[list[RunSpec], spec_file.Options]:
     """Parse `key=value` arguments into one run specification per seed, and the run options.
 
     Raises:
-        UserError: an unknown key, task or method, or a value out of range.
+        UserError: an unknown key, task or method, a value out of range, or an invalid file.
     """
-    config_schema = cli.schema_of(config_class(_method(arguments)))
-    switches = cli.schema_of(TaskSwitches)
-    schema = {**cli.schema_of(SpecOptions), **switches, **cli.schema_of(RunOptions)}
-    values = cli.parse_arguments(arguments, {**schema, **config_schema})
+    if cli.peek(arguments, "spec") is not None:
+        if len(cli.split_arguments(arguments)) > 1:
+            raise UserError("spec=: the file holds all settings of its runs; omit other arguments")
+        return spec_file.read(cli.parse_options(arguments, FileOptions).spec)
+    if offline_arguments.is_meant(arguments):
+        spec, offline_options = offline_arguments.parse(arguments)
+        return [spec], offline_options
+    values = cli.parse_arguments(arguments, schema(arguments))
     chosen, options = cli.build(SpecOptions, values), cli.build(RunOptions, values)
     if chosen.task in SUITES or "," in chosen.task:
         raise UserError(
             f"task={chosen.task}: names several tasks; train one multi-task agent from a "
             "dataset (data=DIR), or one agent per task with python sweeps/launch.py"
         )
+    config, switches = kinds_of(config_class(chosen.method)), kinds_of(TaskSwitches)
     specs = [
         make_spec(
             chosen.method,
@@ -70,7 +104,7 @@ def parse(arguments: Sequence[str]) -> tuple[list[RunSpec], RunOptions]:
             seed,
             env_steps=chosen.env_steps,
             variant=chosen.variant,
-            overrides={k: values[k] for k in config_schema if k in values},
+            overrides={k: values[k] for k in config if k in values},
             obs=chosen.obs,
             assets=chosen.assets,
             task_switches={k: values[k] for k in switches if k in values},
@@ -92,6 +126,7 @@ def usage(arguments: Sequence[str] = ()) -> str:
     return "\n".join(
         [
             "usage: python tdmpc2/train.py task=TASK [key=value …]",
+            "       python tdmpc2/train.py spec=FILE",
             "",
             "Trains one agent on one task. Running the same command again resumes an unfinished",
             "run and skips a finished one. Arguments are written as key=value, --key=value or",
@@ -103,6 +138,9 @@ def usage(arguments: Sequence[str] = ()) -> str:
             "resumes it from the last checkpoint. SIGUSR2 finishes the episode, saves a checkpoint",
             "and stops. In a SLURM job, SIGTERM does the same, but stops after 20 s at the latest.",
             "Exit code: 0 completed, 1 diverged, 2 invalid input or disk full, 130 stopped.",
+            "",
+            "Runs of a launch:",
+            cli.describe_fields(FileOptions),
             "",
             "Identity of the run:",
             cli.describe_fields(SpecOptions),
@@ -120,32 +158,45 @@ def usage(arguments: Sequence[str] = ()) -> str:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command and return its exit code: 0 completed, 1 diverged, 130 stopped."""
-    offline = offline_arguments.is_meant(arguments)
+    specs, options = parse(arguments)
     try:
-        results = (_train_offline if offline else _train_online)(arguments)
+        results = train(specs, options)
     except StoppedError as error:
         print(f"{error}; run the same command again to continue", file=sys.stderr)
         return 130
     for result in results:
-        print(result.sentence("update" if offline else "env step"))
+        print(result.sentence("update" if specs[0].tasks else "env step"))
     return 1 if any(result.state == "DIVERGED" for result in results) else 0
 
 
-# The runners import torch, so they are imported after the arguments have been checked.
-def _train_online(arguments: Sequence[str]) -> list[RunResult]:
-    specs, options = parse(arguments)
+def train(specs: Sequence[RunSpec], options: spec_file.Options) -> list[RunResult]:
+    """Train one run, several seeds as one batch, or a multi-task agent from a dataset.
+
+    Args:
+        specs: runs that differ only in their seed.
+        options: options of all of them.
+
+    Returns:
+        The result of each run. Of several processes that train one multi-task agent, only the
+        first has it.
+
+    Raises:
+        UserError: run directories or a dataset that cannot be used, or runs of a pretrained model.
+        StoppedError: a signal stopped a run.
+    """
+    if specs[0].start:
+        raise UserError(
+            f"{specs[0].task}: a run that starts from a pretrained model; use tdmpc2/finetune.py"
+        )
+    # The runners import torch, so they are imported after the arguments have been checked.
+    if isinstance(options, OfflineOptions):
+        from tdmpc2.runners.offline import run_offline
+
+        results = (run_offline(spec, options) for spec in specs)
+        return [result for result in results if result is not None]
     from tdmpc2.runners.online import run_seeds
 
     return run_seeds(specs, options)
-
-
-def _train_offline(arguments: Sequence[str]) -> list[RunResult]:
-    """Train from a dataset; only the first of several processes has a result."""
-    spec, options, dataset = offline_arguments.parse(arguments)
-    from tdmpc2.runners.offline import run_offline
-
-    result = run_offline(spec, options, dataset)
-    return [] if result is None else [result]
 
 
 if __name__ == "__main__":

@@ -12,7 +12,8 @@ from pathlib import Path
 import submitit
 from submitit.helpers import Checkpointable
 
-from sweeps.execution.train_command import train
+from sweeps.execution.process_file import train_file
+from tdmpc2.common.run import spec_file
 from tdmpc2.common.run.lock import EXPIRY_SECONDS, InUseError, live_holder
 from tdmpc2.common.system.errors import StoppedError, UserError
 
@@ -27,24 +28,23 @@ RETRY_SECONDS = 5.0
 class TrainingJob(Checkpointable):
     """One job with one process per rank; each process trains a run, or several seeds as a batch.
 
-    The job holds arguments only. The state of a run is on disk, so the job can be started again at
-    any time; submitit does so if a signal arrives before training has started.
+    The job holds paths only. The state of a run is on disk, so the job can be started again at any
+    time; submitit does so if a signal arrives before training has started.
 
     Args:
-        arguments: arguments of the train command for each process.
-        directories: run directories of each process.
+        files: file of each process (see `process_file.write_file`).
     """
 
-    def __init__(self, arguments: Sequence[Sequence[str]], directories: Sequence[Sequence[Path]]):
-        self.arguments, self.directories = arguments, directories
+    def __init__(self, files: Sequence[Path]) -> None:
+        self.files = files
 
     def __call__(self) -> list[str]:
         """Train the runs of this process and return their final states."""
         rank = submitit.JobEnvironment().global_rank
-        if rank >= len(self.arguments):  # the last job of an array may have unused processes
+        if rank >= len(self.files):  # the last job of an array may have unused processes
             return []
         try:
-            return self._train(self.arguments[rank])
+            return self._train(self.files[rank])
         except StoppedError as error:
             print(f"{error} (signal {error.signal})", file=sys.stderr, flush=True)
             if error.signal == signal.SIGUSR2:
@@ -59,13 +59,13 @@ class TrainingJob(Checkpointable):
             print(f"error: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
             raise
 
-    def _train(self, arguments: Sequence[str]) -> list[str]:
+    def _train(self, file: Path) -> list[str]:
         """Train, after waiting for the lease of a dead process to expire, if there is one."""
         deadline = time.monotonic() + EXPIRY_SECONDS + 30
         while True:
             try:
                 # Figures show the reference scores.
-                return [record.state for record in train(arguments, reference_scores=True)]
+                return [record.state for record in train_file(file, reference_scores=True)]
             except InUseError:
                 if time.monotonic() > deadline:
                     raise
@@ -78,7 +78,8 @@ class TrainingJob(Checkpointable):
         preemption of a short job as a timeout, and is done by rank 0 only, which may have ended.
         """
         deadline = time.monotonic() + SAVE_SECONDS
-        others = [d for index, group in enumerate(self.directories) if index != rank for d in group]
+        jobs = [spec_file.read(file) for i, file in enumerate(self.files) if i != rank]
+        others = [spec.run_dir(options.runs) for specs, options in jobs for spec in specs]
         while any(live_holder(directory) for directory in others):
             if time.monotonic() > deadline:
                 break

@@ -15,10 +15,11 @@ import pandas as pd
 
 from sweeps.execution import local_pool, slurm
 from sweeps.execution.exit_codes import ASKS_FIRST, LEFT_BLOCKED
+from sweeps.execution.process_file import write_file
 from sweeps.execution.slurm_jobs import figure_arguments, hand_over, lay_out
 from sweeps.planning.plan import LONG_HOURS, SweepPlan, list_runs, make_plan, show
 from sweeps.planning.planned_run import PlannedRun
-from sweeps.planning.request import Request
+from sweeps.planning.request import SweepRequest
 from sweeps.tracking.progress import ProgressDisplay, print_multitask_summary, print_summary
 from sweeps.tracking.reference_scores import measure_reference_scores, threshold
 from sweeps.tracking.run_states import Observer
@@ -33,25 +34,35 @@ from tdmpc2.envs.tasks import Task
 
 # How long a launch waits while another launch submits its jobs.
 PATIENCE_SECONDS = 120.0
+ADVICE = (
+    "Add yes=true to start them on this machine anyway, launch them on a cluster with SLURM, or "
+    "reduce tasks=, seeds= or env_steps= (with data=: sizes=, seeds= or num_updates=)."
+)
 
 
-def launch(request: Request, advice: str) -> int:
+def launch(request: SweepRequest, advice: str = ADVICE) -> int:
     """Launch the runs of a request, unless its plan must be confirmed first.
 
     Args:
-        request: parsed arguments of `sweeps/launch.py`.
+        request: the sweep to launch.
         advice: what to do about a plan that is too long for this machine; appended to the message.
 
     Returns:
-        The exit code of `sweeps/launch.py`.
+        0 if all runs were submitted, or ended (above the threshold, if the suite requires it); 1
+        if a run failed; 3 if nothing was started because the plan is long or some runs cannot
+        start, and `yes` is not set; 4 if nothing failed but some runs cannot start yet.
+
+    Raises:
+        UserError: the request is invalid, or SLURM refuses the jobs.
     """
     cluster = slurm.choose(request.sweep.cluster)
+    request.sweep.check_cluster(cluster)
     if cluster == "slurm":
         return _on_slurm(request)
     return _on_this_machine(request, advice, inline=cluster == "inline")
 
 
-def _on_slurm(request: Request) -> int:
+def _on_slurm(request: SweepRequest) -> int:
     partition = slurm.choose_partition(request.sweep.partition)
     gpus = request.sweep.gpus
     if gpus is None:
@@ -75,12 +86,12 @@ def _on_slurm(request: Request) -> int:
         if not plan.todo:
             print("Nothing submitted: another launch has just submitted the same runs.")
             return _exit_code(plan)
-        folder.write(request.arguments, request.sweep.suite, request.planned)
+        folder.write(request.to_json(), request.sweep.suite, request.planned)
         hand_over(layout, folder)
     return _exit_code(plan)
 
 
-def _on_this_machine(request: Request, advice: str, *, inline: bool) -> int:
+def _on_this_machine(request: SweepRequest, advice: str, *, inline: bool) -> int:
     sweep = request.sweep
     threads = request.how.threads or 1
     gpu = choose_device(request.how.device).type == "cuda"
@@ -109,21 +120,24 @@ def _on_this_machine(request: Request, advice: str, *, inline: bool) -> int:
 
     # On SIGTERM, stop the runs before exiting, as on Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    files: list[Path] = []
     if plan.todo:
         folder = SweepFolder.of(request.runs, sweep.label, request.planned)
-        folder.write(request.arguments, sweep.suite, request.planned)
-        write_submission(folder.new_submission(), "local", commit=git_commit())
+        folder.write(request.to_json(), sweep.suite, request.planned)
+        submission = folder.new_submission()
+        write_submission(submission, "local", commit=git_commit())
+        options = {**request.options, "threads": threads, "progress": None if inline else False}
+        files = [write_file(submission, i, g, options) for i, g in enumerate(plan.groups, 1)]
     startable = [run for run in request.planned if not run.missing]
     single_tasks = [task_of(run.spec) for run in startable if not run.spec.tasks]
     reference_scores = measure_reference_scores(single_tasks, request.runs, assets=sweep.assets)
     with ProgressDisplay(startable) as display:
         if inline:
-            how: Any = {"threads": threads, "on_change": display.update}
-            local_pool.run_inline(plan.groups, request.options, **how)
+            local_pool.run_inline(plan.groups, files, on_change=display.update)
         else:
             local_pool.run_all(
                 plan.groups,
-                request.options,
+                files,
                 max_parallel=parallel,
                 threads=threads,
                 on_change=display.update,

@@ -6,11 +6,12 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import IO, Any
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import IO
 
-from sweeps.execution.train_command import train
-from sweeps.planning.planned_run import PlannedRun, SeedGroup, train_arguments
+from sweeps.execution.process_file import train_file
+from sweeps.planning.planned_run import PlannedRun, SeedGroup
 from tdmpc2.common.run.lock import live_holder
 from tdmpc2.common.run.run_files import read_status
 from tdmpc2.common.system.errors import StoppedError
@@ -24,7 +25,7 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"
 
 def run_all(
     groups: Sequence[SeedGroup],
-    options: Mapping[str, Any],
+    files: Sequence[Path],
     *,
     max_parallel: int,
     threads: int,
@@ -37,19 +38,20 @@ def run_all(
 
     Args:
         groups: runs of each process; their `status` and `exit_code` are kept up to date.
-        options: options of every run (see `RunOptions` and `OfflineOptions`).
+        files: file of each process (see `process_file.write_file`).
         max_parallel: maximum number of processes at a time.
         threads: CPU threads per process.
         on_change: called with all runs after every poll.
     """
-    waiting, runs = list(groups), [run for group in groups for run in group]
+    waiting = list(zip(groups, files, strict=True))
+    runs = [run for group in groups for run in group]
     running: list[tuple[SeedGroup, subprocess.Popen[bytes]]] = []
     try:
         while waiting or running:
             while waiting and len(running) < max_parallel:
-                group = waiting.pop(0)
+                group, file = waiting.pop(0)
                 if not any(live_holder(run.directory) for run in group):
-                    running.append((group, _start(group, options, threads)))
+                    running.append((group, _start(group, file, threads)))
             time.sleep(POLL_SECONDS)
             for group, process in list(running):
                 for run in group:
@@ -64,27 +66,25 @@ def run_all(
 
 def run_inline(
     groups: Sequence[SeedGroup],
-    options: Mapping[str, Any],
+    files: Sequence[Path],
     *,
-    threads: int,
     on_change: Callable[[Sequence[PlannedRun]], None],
 ) -> None:
     """Run all groups in this process, one after another, for debugging.
 
     Args:
         groups: runs that are trained together.
-        options: options of every run (see `RunOptions` and `OfflineOptions`).
-        threads: CPU threads.
+        files: file of each group (see `process_file.write_file`).
         on_change: called with all runs after each group.
 
     Raises:
         StoppedError: a signal stopped a run.
     """
     runs = [run for group in groups for run in group]
-    for group in groups:
+    for group, file in zip(groups, files, strict=True):
         code = 0
         try:
-            train(train_arguments(group, {**options, "threads": threads}))
+            train_file(file)
         except StoppedError:
             raise
         except Exception as error:
@@ -96,15 +96,14 @@ def run_inline(
         on_change(runs)
 
 
-def _start(group: SeedGroup, options: Mapping[str, Any], threads: int) -> subprocess.Popen[bytes]:
+def _start(group: SeedGroup, file: Path, threads: int) -> subprocess.Popen[bytes]:
     """Start the process of a group; its output goes to the log of the group's first run."""
     environment = os.environ | dict.fromkeys(THREAD_VARIABLES, str(threads))
-    arguments = train_arguments(group, {**options, "threads": threads, "progress": "false"})
     group[0].directory.mkdir(parents=True, exist_ok=True)
     log: IO[bytes]
     with open(group[0].log, "ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "tdmpc2.train", *arguments],
+            [sys.executable, "-m", "tdmpc2.train", f"spec={file}"],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from sweeps.execution import code_snapshot, slurm
 from sweeps.execution.job import ModuleJob, TrainingJob
+from sweeps.execution.process_file import write_file
 from sweeps.execution.slurm import Partition, Resources
 from sweeps.planning.plan import SweepPlan
-from sweeps.planning.planned_run import SeedGroup, train_arguments
+from sweeps.planning.planned_run import SeedGroup
 from sweeps.tracking.sweep_folder import SweepFolder, job_name, relative, write_submission
 from tdmpc2.common.run.source_version import git_commit
 from tdmpc2.common.system.errors import UserError
@@ -144,13 +146,13 @@ def hand_over(layout: JobLayout, sweep: SweepFolder) -> None:
     folder = sweep.new_submission()
     facts = {"commit": git_commit(), "code": code.name, "partition": layout.resources.partition}
     arrays: list[dict[str, object]] = []
-    options = {**request.options, "threads": layout.resources.cpus, "progress": "false"}
+    submitted = _training_jobs(layout, folder)
     start = 0
     for size, at_once in zip(layout.sizes, layout.at_once, strict=True):
         jobs = layout.jobs[start : start + size]
         start += size
         array = slurm.submit(
-            [_training_job(groups, layout, options) for groups in jobs],
+            list(itertools.islice(submitted, size)),
             layout.resources,
             folder,
             name=job_name(sweep.name),
@@ -189,15 +191,17 @@ def figure_arguments(runs: Path) -> list[str]:
     return [f"runs={runs}", f"out={runs.parent / 'paper_figures'}"]
 
 
-def _training_job(
-    groups: Sequence[SeedGroup], layout: JobLayout, options: dict[str, object]
-) -> TrainingJob:
-    """Build the job of some processes; with several GPUs per job, each process uses one of them."""
-    sweep = layout.plan.request.sweep
-    arguments = []
-    for rank, group in enumerate(groups):
-        device = (
-            {"device": f"cuda:{rank // sweep.runs_per_gpu}"} if layout.resources.gpus > 1 else {}
-        )
-        arguments.append(train_arguments(group, {**options, **device}))
-    return TrainingJob(arguments, [[run.directory for run in group] for group in groups])
+def _training_jobs(layout: JobLayout, folder: Path) -> Iterator[TrainingJob]:
+    """Build the jobs, and write the files of their processes.
+
+    With several GPUs per job, each process uses one of them.
+    """
+    request, number = layout.plan.request, itertools.count(1)
+    options = {**request.options, "threads": layout.resources.cpus, "progress": False}
+    for groups in layout.jobs:
+        files = []
+        for rank, group in enumerate(groups):
+            if layout.resources.gpus > 1:
+                options["device"] = f"cuda:{rank // request.sweep.runs_per_gpu}"
+            files.append(write_file(folder, next(number), group, options))
+        yield TrainingJob(files)

@@ -119,10 +119,9 @@ def _names(suite: str) -> tuple[str, ...]:
     return tuple(task.name for task in SUITES[suite])
 
 
-def data_argument(sets: Sequence[TaskSet]) -> str:
-    """Format task sets as a value of `data=` with absolute paths."""
-    named = ((f"{one.name}=" if one.name else "", one.dataset.folder) for one in sets)
-    return ",".join(f"{name}{folder}" for name, folder in named)
+def absolute(data: str) -> str:
+    """Return a value of `data=` with absolute paths."""
+    return ",".join(f"{name}={path}" if name else str(path) for name, path in _entries(data))
 
 
 def plan_runs(
@@ -204,7 +203,7 @@ def _planned(spec: RunSpec, task_set: TaskSet, runs: Path) -> PlannedRun:
     default = config_class(spec.method).model_size
     size = dict(spec.overrides).get("model_size", default)
     kind = f"{task_set.label} {size}{'M' * str(size).isdigit()}"
-    data = {"data": str(task_set.dataset.folder)}
+    data = {"data": task_set.dataset.folder}
     return PlannedRun(spec, spec.run_dir(runs), options=data, must_learn=None, kind=kind)
 
 

@@ -15,6 +15,8 @@ SCALING = "scaling"
 """Suite of the scaling study: several model sizes on the task sets that `data=` names."""
 SIZES = ("1", "5", "19", "48", "317")
 """Model sizes of the paper's multi-task agents, in millions of parameters."""
+SLURM_ONLY = ("partition", "gpus", "runs_per_gpu", "cpus", "mem_gb", "timeout_min", "sbatch")
+"""Options that only SLURM jobs have."""
 
 
 @dataclass(frozen=True)
@@ -57,11 +59,6 @@ class SweepOptions(Settings):
         None,
         f"budget of each run in gradient updates, with data=; default: {OFFLINE_UPDATES:,}",
         STEPS,
-    )
-    variants: str | None = setting(
-        None,
-        "comma-separated variants of the settings; + joins the settings of a variant and NAME: "
-        "names it: default,num_q=2,my-name:regression=mse+num_q=2",
     )
     variant: str | None = setting(
         None, "name of the given settings, if there is one variant; default: derived from them"
@@ -190,3 +187,35 @@ class SweepOptions(Settings):
             return list(multitask_methods()) if self.suite == SCALING else ["tdmpc2"]
         whole = self.suite is not None and not self.preset.companions
         return list(METHODS) if whole else ["tdmpc2"]
+
+    def check_cluster(self, cluster: str) -> None:
+        """Check that no option of SLURM jobs is given without SLURM.
+
+        Args:
+            cluster: where the runs are trained: `slurm`, `local` or `inline`.
+
+        Raises:
+            UserError: one is given.
+        """
+        for name in SLURM_ONLY if cluster != "slurm" else ():
+            value = getattr(self, name)
+            if value != getattr(SweepOptions, name):
+                chosen = (
+                    f"cluster={self.cluster}"
+                    if self.cluster != "auto"
+                    else "SLURM does not respond"
+                )
+                raise UserError(
+                    f"{name}={value}: applies to SLURM jobs only, and here {chosen}; omit it"
+                )
+
+
+@dataclass(frozen=True)
+class LaunchOptions(SweepOptions):
+    """`SweepOptions`, and what the command line says of variants."""
+
+    variants: str | None = setting(
+        None,
+        "comma-separated variants of the settings; + joins the settings of a variant and NAME: "
+        "names it: default,num_q=2,my-name:regression=mse+num_q=2",
+    )

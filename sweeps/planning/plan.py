@@ -11,10 +11,11 @@ from rich.table import Table
 from sweeps.planning import costs, offline_costs
 from sweeps.planning.grid import group_seeds
 from sweeps.planning.planned_run import UNITS, PlannedRun, SeedGroup
-from sweeps.planning.request import Request
+from sweeps.planning.request import SweepRequest
 from sweeps.tracking.progress import describe_blocked, duration, make_console, table_of_states
 from sweeps.tracking.run_states import ACTIVE, ENDED, Observer, View
 from tdmpc2.common.system.atomic_files import read_json
+from tdmpc2.envs.task_variants import run_of_0_4_0
 
 FEW = 60  # a plan lists its runs one by one up to this number
 LONG_HOURS = 24.0
@@ -27,7 +28,7 @@ class SweepPlan:
     """A sweep, the current state of its runs, and what remains to be done.
 
     Attributes:
-        request: the parsed launch.
+        request: what is to be launched.
         views: current state of each run.
         todo: runs to launch.
         blocked: runs that would be launched, but need something that this machine lacks.
@@ -38,7 +39,7 @@ class SweepPlan:
         source: basis of the estimates, as shown to the user.
     """
 
-    request: Request
+    request: SweepRequest
     views: list[View]
     todo: list[PlannedRun]
     blocked: list[PlannedRun]
@@ -67,17 +68,28 @@ class SweepPlan:
         """Describe which runs cannot start and how to unblock them; empty if all can start."""
         return describe_blocked((run.spec.task, run.missing) for run in self.blocked)
 
+    def describe_older(self) -> str:
+        """Describe runs of version 0.4.0 that differ from some to launch only in the physics."""
+        found = (run_of_0_4_0(run.spec, self.request.runs) for run in self.todo)
+        older = [directory for directory in found if directory is not None]
+        if not older:
+            return ""
+        return (
+            f"Runs to do that version 0.4.0 has started under other physics: {len(older):,}; those "
+            f"are left as they are (docs/fidelity.md), e.g. {older[0]}"
+        )
+
     def memory_gb(self) -> int:
         """Return the estimated memory of the largest process, in GB."""
         size = self.request.sweep.seeds_per_process
         return math.ceil(size * max(cost.memory for cost in self.costs) / 1e9)
 
 
-def make_plan(request: Request, observer: Observer, *, gpu: bool) -> SweepPlan:
+def make_plan(request: SweepRequest, observer: Observer, *, gpu: bool) -> SweepPlan:
     """Determine which runs of a sweep to start, and estimate their costs.
 
     Args:
-        request: the parsed launch.
+        request: what is to be launched.
         observer: reads the state of runs.
         gpu: whether the runs get a GPU.
     """
@@ -111,11 +123,11 @@ def make_plan(request: Request, observer: Observer, *, gpu: bool) -> SweepPlan:
     return SweepPlan(request, views, todo, blocked, groups, gpu, hours, each, source)
 
 
-def _estimate(request: Request, corrected: int, *, gpu: bool) -> tuple[list[costs.Cost], str]:
+def _estimate(request: SweepRequest, corrected: int, *, gpu: bool) -> tuple[list[costs.Cost], str]:
     """Estimate the costs of all runs, and describe the basis of the estimates.
 
     Args:
-        request: the parsed launch.
+        request: what is to be launched.
         corrected: number of method-domain pairs that finished runs provide corrections for.
         gpu: whether the runs get a GPU.
     """
@@ -163,7 +175,7 @@ def show(plan: SweepPlan, *, parallel: int | None) -> None:
     for task_set in request.sets:
         print(task_set.describe(), flush=True)
     make_console().print(_table(plan))
-    for line in plan.describe_blocked():
+    for line in filter(None, (*plan.describe_blocked(), plan.describe_older())):
         print(line)
     if not plan.todo:
         print("Nothing to start.", flush=True)

@@ -1,4 +1,4 @@
-"""One run of a sweep, and the arguments that start it."""
+"""One run of a sweep."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from tdmpc2.common.run.run_files import step_of
 from tdmpc2.common.run.spec import RunSpec
-from tdmpc2.envs.tasks import SUITES, get_task
+from tdmpc2.envs.tasks import get_task
 
 # Budget units as shown to the user, and the keys of `status.json` that hold the speed in them.
 UNITS = {"env_steps": "env steps", "num_updates": "updates"}
@@ -65,49 +65,3 @@ class PlannedRun:
 
 
 SeedGroup = Sequence[PlannedRun]
-
-
-def train_arguments(group: SeedGroup, options: Mapping[str, Any]) -> list[str]:
-    """Build the `key=value` arguments with which the train command trains a group of runs.
-
-    Args:
-        group: the runs of one process.
-        options: run options (see `RunOptions`); options of the run itself override them.
-    """
-    spec = group[0].spec
-    if spec.tasks:
-        return _key_values(_multitask_arguments(spec), options, group[0].options)
-    seeds = ",".join(str(run.spec.seed) for run in group)
-    arguments = {
-        "method": spec.method,
-        "task": spec.task,
-        **({"seed": spec.seed} if len(group) == 1 else {"seeds": seeds}),
-        "env_steps": spec.budget,
-        "variant": spec.variant,
-        "obs": spec.obs,
-        "assets": (spec.assets or "official").partition("-")[0],
-        **dict(spec.task_switches),
-        **dict(spec.overrides),
-    }
-    return _key_values(arguments, options, group[0].options)
-
-
-def _multitask_arguments(spec: RunSpec) -> dict[str, Any]:
-    """Build the arguments that identify a multi-task run, which learns from a dataset."""
-    return {
-        "method": spec.method,
-        "task": spec.task if spec.task in SUITES else ",".join(spec.tasks),
-        "seed": spec.seed,
-        "num_updates": spec.budget,
-        "variant": spec.variant,
-        **dict(spec.task_switches),
-        **dict(spec.overrides),
-    }
-
-
-def _key_values(*values: Mapping[str, Any]) -> list[str]:
-    """Format mappings as `key=value` arguments; later mappings override earlier ones."""
-    merged: dict[str, Any] = {}
-    for more in values:
-        merged |= more
-    return [f"{key}={value}" for key, value in merged.items()]

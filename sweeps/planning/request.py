@@ -1,94 +1,198 @@
-"""Parse the arguments of `sweeps/launch.py` and expand them into planned runs."""
+"""`SweepRequest`: what is to be launched, from the command line or from code, and its runs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from sweeps.planning import offline_grid
 from sweeps.planning.grid import companion_spec, grid
 from sweeps.planning.offline_grid import TaskSet
-from sweeps.planning.options import SCALING, SweepOptions
+from sweeps.planning.options import SCALING, LaunchOptions, SweepOptions
 from sweeps.planning.planned_run import PlannedRun
 from tdmpc2.common.run.spec import CommonOptions, OfflineOptions, RunOptions, parse_seeds
 from tdmpc2.common.system import cli
+from tdmpc2.common.system.config_checks import Kind
 from tdmpc2.common.system.errors import UserError, did_you_mean
 from tdmpc2.envs.factory import missing_requirement
 from tdmpc2.envs.task_variants import TaskSwitches, part
 from tdmpc2.envs.tasks import SUITES, get_suite, get_task, list_tasks
 from tdmpc2.runners.registry import METHODS, config_class
 
+Variant = tuple[str | None, Mapping[str, Any]]
+Schema = Mapping[str, Kind]
+
 
 @dataclass(frozen=True)
-class Request:
-    """A parsed launch: its options and the runs that it consists of.
+class SweepRequest:
+    """A sweep to launch.
+
+    `SweepRequest(SweepOptions(tasks="walker-walk"), settings={"num_q": 2})` is the same as
+    `tasks=walker-walk num_q=2` on the command line.
 
     Attributes:
         sweep: options of the launch.
-        how: options of every run, defaults included.
-        options: options of every run that were given or come from the suite's preset; without
-            `threads`, which depends on the cluster.
-        planned: the runs.
-        arguments: arguments of the command line as `key=value`; paths of datasets are absolute, so
-            that a retry works from any folder.
-        sets: task sets with their datasets, for multi-task runs.
+        given: options of every run that differ from the defaults and from the suite's preset:
+            fields of `RunOptions`, or of `OfflineOptions` with a dataset.
+        settings: method settings and task switches that all variants share.
+        variants: name and settings of each variant; None derives the name from the settings. If
+            empty, there is one variant: the shared settings.
     """
 
     sweep: SweepOptions
-    how: CommonOptions
-    options: dict[str, Any]
-    planned: list[PlannedRun]
-    arguments: tuple[str, ...]
-    sets: tuple[TaskSet, ...] = ()
+    given: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    variants: tuple[Variant, ...] = ()
+
+    @classmethod
+    def from_arguments(
+        cls, arguments: Sequence[str], last: SweepRequest | None = None
+    ) -> SweepRequest:
+        """Parse the arguments of `sweeps/launch.py`.
+
+        Args:
+            arguments: `key=value` arguments of the command line.
+            last: request that the arguments change; None for a new one.
+
+        Raises:
+            UserError: an unknown key, a value of the wrong type or out of range, or a missing
+                dataset.
+        """
+        last = cls(SweepOptions()) if last is None else last
+        own, shared = schemas(deciding(arguments, last.sweep))
+        every = {**shared, **own, **cli.schema_of(LaunchOptions)}
+        values = cli.parse_arguments(arguments, every)
+        text = values.pop("variants", None)
+        options = cli.schema_of(SweepOptions)
+        request = cls(
+            replace(last.sweep, **_chosen(values, options)),
+            {**last.given, **_chosen(values, own)},
+            {**last.settings, **_chosen(values, shared)},
+            last.variants if text is None else tuple(parse_variants(text, shared)),
+        )
+        request.check()
+        return request
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the request as values of JSON; paths are absolute, so that it holds anywhere."""
+        sweep = self.sweep.to_json()
+        if self.sweep.data is not None:
+            sweep["data"] = offline_grid.absolute(self.sweep.data)
+        given = {**self.given, "runs": self.runs}
+        return {
+            "sweep": sweep,
+            "given": {k: str(v) if isinstance(v, Path) else v for k, v in given.items()},
+            "settings": dict(self.settings),
+            "variants": [[name, dict(settings)] for name, settings in self.variants],
+        }
+
+    @classmethod
+    def from_json(cls, facts: Mapping[str, Any]) -> SweepRequest:
+        """Return the request that `to_json` has described.
+
+        Raises:
+            UserError: an option is unknown, or a value is of another type or out of range.
+        """
+        sweep = SweepOptions.from_json(facts["sweep"])
+        how = _options_class(sweep).from_json(facts["given"])
+        given = {name: getattr(how, name) for name in facts["given"]}
+        variants = tuple((name, settings) for name, settings in facts["variants"])
+        return cls(sweep, given, facts["settings"], variants)
+
+    def check(self) -> None:
+        """Check all names and values; cheap, as torch is not imported for methods of this suite.
+
+        Raises:
+            UserError: a name is unknown, a value is invalid, or a dataset is missing.
+        """
+        _ = self.planned
+
+    @cached_property
+    def how(self) -> CommonOptions:
+        """Options of every run, defaults included."""
+        return _options_class(self.sweep)(**{**self.sweep.preset.options, **self.given})
 
     @property
     def runs(self) -> Path:
         """Folder of all runs."""
-        return self.how.runs
+        return self.how.runs.resolve()
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Options of every run that were given or come from the suite's preset.
+
+        They do not contain `threads`, which depends on the cluster, nor `progress`.
+        """
+        options = {**self.sweep.preset.options, **self.given, "runs": self.runs}
+        return {k: v for k, v in options.items() if k not in ("threads", "progress")}
+
+    @cached_property
+    def sets(self) -> tuple[TaskSet, ...]:
+        """Task sets with their datasets, for multi-task runs."""
+        return offline_grid.task_sets(self.sweep) if self.sweep.multitask else ()
+
+    @cached_property
+    def planned(self) -> list[PlannedRun]:
+        """The runs of the sweep.
+
+        Raises:
+            UserError: a name is unknown, a value is invalid, or a dataset is missing.
+        """
+        _check_suite(self.sweep)
+        if self.variants and self.sweep.variant is not None:
+            raise UserError("variant= and variants= exclude each other")
+        variants = self.variants or ((self.sweep.variant, {}),)
+        if self.sweep.multitask:
+            assert isinstance(self.how, OfflineOptions)
+            how = replace(self.how, runs=self.runs)
+            return offline_grid.plan_runs(self.sweep, self.sets, variants, self.settings, how)
+        joined = [(name, {**self.settings, **more}) for name, more in variants]
+        return plan_runs(self.sweep, joined, self.runs)
 
 
-def parse_request(arguments: Sequence[str]) -> Request:
-    """Parse the arguments of the command line.
+def _options_class(sweep: SweepOptions) -> type[RunOptions] | type[OfflineOptions]:
+    return OfflineOptions if sweep.multitask else RunOptions
+
+
+def _chosen(values: Mapping[str, Any], schema: Schema) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key in schema}
+
+
+def deciding(arguments: Sequence[str], last: SweepOptions) -> SweepOptions:
+    """Read suite, methods and data, which decide which other keys are valid.
+
+    Args:
+        arguments: arguments of the command line.
+        last: options that the arguments change.
 
     Raises:
-        UserError: an unknown key, a value of the wrong type or out of range, or a missing dataset.
+        UserError: they exclude each other, or no dataset is named.
     """
-    # Suite, methods and data decide which other keys are valid, so they are read first.
-    deciding = {key: cli.peek(arguments, key) for key in ("suite", "methods", "data")}
-    if deciding["data"] is not None and deciding["data"].lower() in ("", "none"):
+    found = {key: cli.peek(arguments, key) for key in ("suite", "methods", "data")}
+    if found["data"] is not None and found["data"].lower() in ("", "none"):
         raise UserError("data=: the folder of a dataset is needed")
-    first = SweepOptions(**{k: v for k, v in deciding.items() if v is not None})  # type: ignore[arg-type]
-    sweep_schema = cli.schema_of(SweepOptions)
-    options_class = OfflineOptions if first.multitask else RunOptions
-    run_schema = {k: v for k, v in cli.schema_of(options_class).items() if k not in sweep_schema}
-    setting_schema = dict(cli.schema_of(TaskSwitches))
-    if first.multitask:
-        setting_schema = {"physics": setting_schema["physics"]}
-    for method in first.method_names:
-        setting_schema |= cli.schema_of(config_class(method))
-    option_schema = {**sweep_schema, **run_schema}
-    schema = {**setting_schema, **option_schema}
-    pairs = cli.split_arguments(arguments, cli.flags_of(schema))
-    values = cli.parse_arguments(arguments, schema)
-    sweep = SweepOptions(**{k: v for k, v in values.items() if k in sweep_schema})
-    given = {k: v for k, v in values.items() if k in run_schema and k != "progress"}
-    how: CommonOptions = options_class(**{**sweep.preset.options, **given})
-    settings = {k: v for k, v in values.items() if k not in option_schema}
-    options = {"runs": how.runs, **sweep.preset.options, **given}
-    options.pop("threads", None)
-    if sweep.multitask:
-        assert isinstance(how, OfflineOptions)
-        _check_suite(sweep)
-        sets = offline_grid.task_sets(sweep)
-        variants = _variants(sweep, setting_schema)
-        planned = offline_grid.plan_runs(sweep, sets, variants, settings, how)
-        pairs["data"] = offline_grid.data_argument(sets)
-    else:
-        sets, planned = (), plan_runs(sweep, settings, setting_schema, how.runs)
-    repeatable = tuple(f"{key}={value}" for key, value in pairs.items())
-    return Request(sweep, how, options, planned, repeatable, sets)
+    known: dict[str, Any] = {k: v for k, v in found.items() if v is not None}
+    return replace(last, **known)
+
+
+def schemas(sweep: SweepOptions) -> tuple[Schema, Schema]:
+    """Return what the command line may set besides the options of the launch.
+
+    Args:
+        sweep: suite, methods and data of the launch.
+
+    Returns:
+        The options of every run, and the settings of the methods and tasks.
+    """
+    options = cli.schema_of(_options_class(sweep))
+    switches = cli.schema_of(TaskSwitches)
+    settings = {"physics": switches["physics"]} if sweep.multitask else dict(switches)
+    for method in sweep.method_names:
+        settings |= cli.schema_of(config_class(method))
+    return {k: v for k, v in options.items() if k not in cli.schema_of(SweepOptions)}, settings
 
 
 def all_flags() -> frozenset[str]:
@@ -98,21 +202,18 @@ def all_flags() -> frozenset[str]:
     return frozenset().union(*(cli.flags_of(cli.schema_of(c)) for c in (*options, *configs)))
 
 
-def plan_runs(
-    sweep: SweepOptions, settings: Mapping[str, Any], schema: Mapping[str, Any], runs: Path
-) -> list[PlannedRun]:
+def plan_runs(sweep: SweepOptions, variants: Iterable[Variant], runs: Path) -> list[PlannedRun]:
     """List the single-task runs of a sweep, including the companion runs of its suite.
 
     Args:
         sweep: options of the launch.
-        settings: method settings and task switches that all variants share.
-        schema: names and types of all valid settings.
+        variants: name of each variant, and its settings with the shared ones.
         runs: folder of all runs.
     """
     planned, tasks = [], _task_names(sweep)
     missing = {name: missing_requirement(get_task(name), sweep.assets) for name in tasks}
-    for name, more in _variants(sweep, schema):
-        overrides, task_switches = part({**settings, **more})
+    for name, settings in variants:
+        overrides, task_switches = part(settings)
         offline_grid.check_shared(overrides, sweep.method_names)
         specs = grid(
             tasks,
@@ -138,20 +239,16 @@ def plan_runs(
     return offline_grid.each_once(planned)
 
 
-def _variants(
-    sweep: SweepOptions, schema: Mapping[str, Any]
-) -> list[tuple[str | None, dict[str, Any]]]:
-    """Parse `variants=` into names and settings; without it, return a single empty variant."""
-    if sweep.variants is None:
-        return [(sweep.variant, {})]
-    if sweep.variant is not None:
-        raise UserError("variant= and variants= exclude each other")
-    variants: list[tuple[str | None, dict[str, Any]]] = []
-    for text in sweep.variants.split(","):
-        name, _, joined = text.rpartition(":")
+def parse_variants(text: str, schema: Schema) -> Iterable[Variant]:
+    """Parse the value of `variants=` into names and settings.
+
+    Raises:
+        UserError: a setting is unknown or its value is invalid.
+    """
+    for variant in text.split(","):
+        name, _, joined = variant.rpartition(":")
         arguments = [] if joined in ("", "default") else joined.split("+")
-        variants.append((name or None, cli.parse_arguments(arguments, schema)))
-    return variants
+        yield name or None, cli.parse_arguments(arguments, schema)
 
 
 def _check_suite(sweep: SweepOptions) -> None:
@@ -165,7 +262,6 @@ def _check_suite(sweep: SweepOptions) -> None:
 
 def _task_names(sweep: SweepOptions) -> list[str]:
     """List the task names of `suite=` or `tasks=`."""
-    _check_suite(sweep)
     if sweep.suite is not None:
         return [task.name for task in get_suite(sweep.suite)]
     return [task.name for task in list_tasks(sweep.tasks or "")]

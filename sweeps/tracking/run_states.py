@@ -126,8 +126,12 @@ class Observer:
         return view
 
 
-def read_queue(job_names: Iterable[str]) -> dict[str, str] | None:
+def read_queue(job_names: Iterable[str], user: int | None = None) -> dict[str, str] | None:
     """Return the SLURM jobs of some names that have not ended, with their states.
+
+    Args:
+        job_names: names of jobs.
+        user: id of the user whose jobs are listed; None for all users.
 
     Returns:
         Job id → state; None if squeue is missing or does not respond.
@@ -136,6 +140,7 @@ def read_queue(job_names: Iterable[str]) -> dict[str, str] | None:
     if shutil.which("squeue") is None:
         return None
     command = ["squeue", "--noheader", "--array", "--format=%i|%T", f"--name={wanted}"]
+    command += [] if user is None else [f"--user={user}"]
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, check=True, timeout=QUEUE_SECONDS

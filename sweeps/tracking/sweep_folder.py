@@ -38,6 +38,11 @@ class Submission:
                 for rank, directories in enumerate(processes):
                     yield job, rank, directories
 
+    def job_ids(self) -> list[str]:
+        """Return the ids of its job arrays, and of the job that draws the figures."""
+        figures = [self.facts["figures"]] if "figures" in self.facts else []
+        return [array["job"] for array in self.facts.get("arrays", ())] + figures
+
     def log(self, job: str, rank: int) -> Path:
         """Return the file with the standard error of a job's process."""
         return self.folder / f"{job}_{rank}_log.err"
@@ -74,12 +79,12 @@ class SweepFolder:
         return self.runs / FOLDER / self.name
 
     def write(
-        self, arguments: Sequence[str], suite: str | None, planned: Sequence[PlannedRun]
+        self, request: Mapping[str, Any], suite: str | None, planned: Sequence[PlannedRun]
     ) -> None:
-        """Write the runs of the sweep, and the arguments of its last launch, to `sweep.json`.
+        """Write the runs of the sweep, and the request of its last launch, to `sweep.json`.
 
         Args:
-            arguments: arguments of `sweeps/launch.py`.
+            request: the request as values of JSON (see `SweepRequest.to_json`).
             suite: suite of the sweep; None if it was launched with `tasks=`.
             planned: the runs.
         """
@@ -98,13 +103,14 @@ class SweepFolder:
             }
             for run in planned
         ]
-        write_json(
-            self.path / "sweep.json", {"words": list(arguments), "suite": suite, "runs": rows}
-        )
+        write_json(self.path / "sweep.json", {"request": request, "suite": suite, "runs": rows})
 
     def read(self) -> dict[str, Any]:
-        """Read `sweep.json`; without it, return an empty sweep."""
-        return read_json(self.path / "sweep.json") or {"words": [], "suite": None, "runs": []}
+        """Read `sweep.json`; without it, return an empty sweep.
+
+        Sweeps of version 0.4.0 have the arguments of their last launch (`words`), not a `request`.
+        """
+        return read_json(self.path / "sweep.json") or {"suite": None, "runs": []}
 
     def new_submission(self) -> Path:
         """Create a numbered folder for one launch."""

@@ -32,7 +32,7 @@ from tdmpc2.envs.multitask import multitask_spec
 from tdmpc2.envs.task_variants import with_switches
 from tdmpc2.envs.tasks import Task, get_task
 from tdmpc2.runners.life_cycle import LocalRun, accelerate, train_together
-from tdmpc2.runners.offline_arguments import EVAL_EVERY
+from tdmpc2.runners.offline_arguments import EVAL_EVERY, dataset_of
 from tdmpc2.runners.offline_trainer import EvalGroup, OfflineSchedule, OfflineTrainer
 from tdmpc2.runners.registry import make_agent
 from tdmpc2.runners.setup import evaluation_workers, make_env_groups
@@ -42,7 +42,7 @@ from tdmpc2.sharded_update import SplitUpdate
 SCHEDULES_OVER = 1 << 60
 
 
-def run_offline(spec: RunSpec, options: OfflineOptions, dataset: Dataset) -> RunResult | None:
+def run_offline(spec: RunSpec, options: OfflineOptions) -> RunResult | None:
     """Train a run to the end of its budget; resume it if it was started before.
 
     If `torchrun` has started several processes, they train one agent together, each on a shard of
@@ -50,8 +50,7 @@ def run_offline(spec: RunSpec, options: OfflineOptions, dataset: Dataset) -> Run
 
     Args:
         spec: run to train, see `make_offline_spec`.
-        options: options of the run.
-        dataset: dataset to train from.
+        options: options of the run, with the folder of its dataset.
 
     Returns:
         The result of the run; None in all processes except the first.
@@ -61,6 +60,7 @@ def run_offline(spec: RunSpec, options: OfflineOptions, dataset: Dataset) -> Run
             input is invalid.
         StoppedError: a stop was requested, e.g. by SIGTERM.
     """
+    dataset = dataset_of(spec, options)
     device = own_device(choose_device(options.device))
     run = _OfflineRun(spec, options, device)
     with join_world(device) as world:

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING
 
 from tdmpc2.common.run.spec import OfflineOptions, RunSpec
 from tdmpc2.common.system import cli
-from tdmpc2.common.system.config_checks import REQUIRED, SEED, STEPS, Settings, setting
+from tdmpc2.common.system.config_checks import (
+    REQUIRED,
+    SEED,
+    STEPS,
+    Kind,
+    Settings,
+    kinds_of,
+    setting,
+)
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.envs.physics import Physics
 from tdmpc2.runners.registry import (
@@ -43,35 +51,58 @@ def is_meant(arguments: Sequence[str]) -> bool:
     return any(cli.peek(arguments, key) is not None for key in ("data", "num_updates"))
 
 
-def parse(arguments: Sequence[str]) -> tuple[RunSpec, OfflineOptions, Dataset]:
-    """Parse `key=value` arguments into the run, its options and its dataset.
+def schema(arguments: Sequence[str]) -> dict[str, Kind]:
+    """Return the kind of each option and setting; `method=` decides which settings there are."""
+    config = config_class(cli.peek(arguments, "method") or "tdmpc2")
+    return {k: v for cls in (SpecOptions, OfflineOptions, config) for k, v in kinds_of(cls).items()}
+
+
+def parse(arguments: Sequence[str]) -> tuple[RunSpec, OfflineOptions]:
+    """Parse `key=value` arguments into the run and its options.
 
     Raises:
         UserError: an unknown key, task or method, a value out of range, or no such dataset.
     """
-    config_schema = cli.schema_of(config_class(cli.peek(arguments, "method") or "tdmpc2"))
-    schema = {**cli.schema_of(SpecOptions), **cli.schema_of(OfflineOptions)}
-    values = cli.parse_arguments(arguments, {**schema, **config_schema})
+    values = cli.parse_arguments(arguments, schema(arguments))
     chosen, options = cli.build(SpecOptions, values), cli.build(OfflineOptions, values)
+    spec = make_offline_spec(
+        chosen.method,
+        chosen.task,
+        chosen.seed,
+        _open(options).checksum,
+        num_updates=chosen.num_updates,
+        variant=chosen.variant,
+        overrides={k: values[k] for k in kinds_of(config_class(chosen.method)) if k in values},
+        physics=chosen.physics,
+    )
+    dataset_of(spec, options)
+    return spec, options
+
+
+def dataset_of(spec: RunSpec, options: OfflineOptions) -> Dataset:
+    """Return the dataset that a run trains from.
+
+    Raises:
+        UserError: it is missing, lacks a task of the run, or is another one than that of the run.
+    """
+    dataset = _open(options)
+    if dataset.checksum != spec.dataset:
+        raise UserError(
+            f"{dataset.folder}: has the checksum {dataset.checksum}, but the run trains from a "
+            f"dataset with the checksum {spec.dataset}; name its folder with data="
+        )
+    dataset.require(spec.tasks)
+    return dataset
+
+
+def _open(options: OfflineOptions) -> Dataset:
     if options.data is None:
         raise UserError(
             "data= is missing; name the folder of a dataset (python -m tdmpc2.data --help)"
         )
     from tdmpc2.data.dataset import Dataset
 
-    dataset = Dataset.open(options.data)
-    spec = make_offline_spec(
-        chosen.method,
-        chosen.task,
-        chosen.seed,
-        dataset.checksum,
-        num_updates=chosen.num_updates,
-        variant=chosen.variant,
-        overrides={k: values[k] for k in config_schema if k in values},
-        physics=chosen.physics,
-    )
-    dataset.require(spec.tasks)
-    return spec, options, dataset
+    return Dataset.open(options.data)
 
 
 def usage(method: str) -> str:

@@ -9,10 +9,14 @@ from pathlib import Path
 import pytest
 
 from ablations import run
+from ablations.command_line import flag_values
 from ablations.specs import ABLATIONS, FIG9
 from sweeps import launch
-from sweeps.planning.request import Request, parse_request
+from sweeps.execution import launching
+from sweeps.planning.request import SweepRequest
+from tdmpc2.common.system import cli
 from tdmpc2.common.system.errors import UserError
+from tdmpc2.config import TDMPC2Config
 from tdmpc2.envs.tasks import get_suite
 from tests.datasets.helpers import episode, make_dataset
 
@@ -20,20 +24,20 @@ ROOT = Path(run.__file__).parents[1]
 EASY = ("--tasks", "walker-walk")
 
 
-def launched(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Request:
+def launched(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> SweepRequest:
     """Run the command, and return the request that it passes to the launcher."""
-    seen: list[Request] = []
+    seen: list[SweepRequest] = []
 
-    def parse(arguments: list[str], advice: str) -> int:
-        seen.append(parse_request(arguments))
+    def take(request: SweepRequest, advice: str) -> int:
+        seen.append(request)
         return launch.ASKS_FIRST
 
-    monkeypatch.setattr(launch, "main", parse)
+    monkeypatch.setattr(launching, "launch", take)
     assert run.main(arguments) == launch.ASKS_FIRST
     return seen[0]
 
 
-def variants(request: Request) -> dict[str, dict[str, object]]:
+def variants(request: SweepRequest) -> dict[str, dict[str, object]]:
     return {run.spec.variant: dict(run.spec.overrides) for run in request.planned}
 
 
@@ -80,6 +84,46 @@ def test_sizes_and_settings_are_shared_and_named(monkeypatch: pytest.MonkeyPatch
     assert request.sweep.max_parallel == 3
 
 
+@pytest.mark.parametrize("flag", list(flag_values()))
+def test_a_flag_of_an_ablation_and_a_setting_of_its_name(
+    flag: str, monkeypatch: pytest.MonkeyPatch, mt30: Path
+) -> None:
+    """The flag always is the ablation, in every spelling; `key=value` always sets all agents."""
+    values = flag_values()[flag] or [""]
+    ablation = next(one for one in ABLATIONS if one.name == f"{flag} {values[0]}".strip())
+    several = ("--multitask", "mt30", f"data={mt30}") if ablation.multitask else ()
+    for spelled in (f"--{flag}", f"--{flag.replace('-', '_')}"):
+        chosen = [spelled, values[0]] if values[0] else [spelled]
+        request = launched(monkeypatch, "seeds=1", *several, *chosen)
+        assert request.variants == (("default", {}), (ablation.variant, ablation.settings))
+    key = flag.replace("-", "_")
+    if key in cli.schema_of(TDMPC2Config):
+        value = values[0] or str(ablation.settings[key]).lower()
+        request = launched(monkeypatch, "seeds=1", *several, "--no-simnorm", f"{key}={value}")
+        assert request.settings[key] == ablation.settings[key]
+        assert [name for name, _ in request.variants] == [
+            f"{key}-{value}",
+            f"{key}-{value}+no-simnorm",
+        ]
+
+
+def test_options_and_settings_have_one_grammar(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dashes or none, as for every other command; an ablation overrides a shared setting."""
+    forms = (
+        ("--no-simnorm", "--seeds", "2", "--tasks=cup-catch", "--batch-size", "128", "--yes"),
+        ("--no-simnorm", "seeds=2", "tasks=cup-catch", "batch_size=128", "yes=true"),
+    )
+    first, second = (launched(monkeypatch, *form) for form in forms)
+    assert first == second
+    assert first.settings == {"batch_size": 128}
+    request = launched(monkeypatch, "--num-q", "2", "num_q=10", *EASY)
+    assert variants(request) == {"num_q-10": {"num_q": 10}, "num_q-10+num-q-2": {"num_q": 2}}
+    assert variants(launched(monkeypatch, "--no-simnorm", "lr=1e-4", *EASY)) == {
+        "lr-1e-4": {"lr": 1e-4},
+        "lr-1e-4+no-simnorm": {"lr": 1e-4, "latent_norm": "none"},
+    }
+
+
 def test_quick_is_the_smoke_agent_on_the_smoke_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
     request = launched(monkeypatch, "--quick", "--num-q", "1", "--yes")
     assert list(variants(request)) == ["quick", "quick+num-q-1"]
@@ -87,7 +131,7 @@ def test_quick_is_the_smoke_agent_on_the_smoke_tasks(monkeypatch: pytest.MonkeyP
     assert {run.spec.budget for run in request.planned} == {20_000}
     assert dict(request.planned[0].spec.overrides)["model_size"] == "smoke"
     assert request.sweep.yes
-    smoke = parse_request(["suite=smoke", "methods=tdmpc2", "seeds=3"])
+    smoke = SweepRequest.from_arguments(["suite=smoke", "methods=tdmpc2", "seeds=3"])
     assert {r.spec.identity for r in smoke.planned} < {r.spec.identity for r in request.planned}
 
 
@@ -115,7 +159,18 @@ def test_ablations_of_ones_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
         (("--num-q", "5"), "--num-q 5: changes nothing; 'default' already has num_q=5"),
         (("--quick", "--no-simnorm", "--num-q", "2"), "num-q 2: changes nothing"),
         (("--num-q", "7"), "--num-q 7: no such ablation (valid: 1, 2, 10)"),
-        (("--num-q",), "expected one argument"),
+        (("--num-q",), "--num-q: a value is needed (1, 2, 10)"),
+        (("--num-q", "--no-simnorm"), "--num-q: a value is needed (1, 2, 10)"),
+        (("--num-q", "2", "num_q=2"), "num-q 2: changes nothing; 'num_q-2' already has num_q=2"),
+        (("--momentum", "momentum=0.1"), "momentum: changes nothing; 'momentum-0.1' already has"),
+        (
+            ("--momentum=0.2",),
+            "--momentum takes no value; momentum=0.2 is a setting of the default",
+        ),
+        (("--momentum", "0.2"), "'0.2' is not of the form key=value"),
+        (("--unseeded-resets", "seeded_resets=false"), "unseeded-resets: changes nothing"),
+        (("--no-simnorm", "methods=sac", *EASY), "unknown key 'methods'"),
+        (("--no-simnorm", "data=x", *EASY), "--data: only valid with --multitask"),
         (("--quick", "--num-q", "2"), "num-q 2: changes nothing; 'quick' already has num_q=2"),
         (("--no-simnorm", "latent_norm=none"), "no-simnorm: changes nothing"),
         (("--no-simnorm", "--latent-layernorm"), "contradict each other"),
@@ -147,14 +202,15 @@ def mt30(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_agents_of_many_tasks(monkeypatch: pytest.MonkeyPatch, mt30: Path) -> None:
     arguments = ("--multitask", "mt30", f"data={mt30}", "--num-updates", "500", "--seeds", "1")
-    flags = ("--no-task-embedding-norm", "--no-simnorm", "--each", "model_size=19")
-    request = launched(monkeypatch, *flags, *arguments)
+    flags = ("--no-task-embedding-norm", "--no-simnorm", "--each")
     base = {"model_size": "19"}
-    assert variants(request) == {
-        "model_size-19": base,
-        "model_size-19+no-simnorm": {**base, "latent_norm": "none"},
-        "model_size-19+no-task-embedding-norm": {**base, "normalize_task_embedding": False},
-    }
+    for same in ((), ("model_size=19",), ("--model-size", "19")):  # the default size
+        request = launched(monkeypatch, *flags, *arguments, *same)
+        assert variants(request) == {
+            "default": base,
+            "no-simnorm": {**base, "latent_norm": "none"},
+            "no-task-embedding-norm": {**base, "normalize_task_embedding": False},
+        }
     for planned in request.planned:
         spec = planned.spec
         assert (spec.task, len(spec.tasks)) == ("mt30", 30)
@@ -165,6 +221,7 @@ def test_agents_of_many_tasks(monkeypatch: pytest.MonkeyPatch, mt30: Path) -> No
     ("arguments", "message"),
     [
         (("--no-simnorm", "--multitask", "mt30"), "data=DIR is missing"),
+        (("--no-simnorm", "--multitask", "mt30", "data=none"), "data=DIR is missing"),
         (("--no-simnorm", "--multitask", "mt30", "data=x", "--quick"), "--quick and --multitask"),
         (("--no-simnorm", "--multitask", "mt30", "data=x", "--env-steps", "5"), "--env-steps and"),
         (("--no-simnorm", "--multitask", "mt30", "data=x", *EASY), "--tasks and --multitask"),

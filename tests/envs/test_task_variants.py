@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from sweeps.planning.grid import group_seeds
-from sweeps.planning.planned_run import PlannedRun, train_arguments
+from sweeps.planning.planned_run import PlannedRun
 from tdmpc2 import train
 from tdmpc2.common.numerics.seeding import seed_globals
+from tdmpc2.common.run.spec import RunOptions, RunSpec
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.envs.factory import make_env
 from tdmpc2.envs.task_variants import task_of
@@ -72,14 +73,15 @@ def test_environments_that_share_the_global_generator_share_a_process():
     group.close()
 
 
-def test_part_of_identity_name_and_commands():
+def test_part_of_identity_and_name():
     plain = make_spec("tdmpc2", "mw-reach", 1, task_switches={"seeded_resets": True})
     assert plain == make_spec("tdmpc2", "mw-reach", 1)
     spec = make_spec("tdmpc2", "mw-reach", 1, overrides={"num_q": 2}, task_switches=UNSEEDED)
     assert spec.identity != make_spec("tdmpc2", "mw-reach", 1, overrides={"num_q": 2}).identity
     assert spec.variant == "num_q-2+seeded_resets-False"
-    arguments = train_arguments([PlannedRun(spec, spec.run_dir(Path("runs")))], {})
+    arguments = ["task=mw-reach", "num_q=2", "seeded_resets=false"]
     assert train.parse(arguments)[0] == [spec]
+    assert RunSpec.from_json(spec.to_json()) == spec
 
 
 def test_unchanged_protocols_keep_the_identity_of_older_runs():
@@ -104,4 +106,4 @@ def test_seeds_of_such_runs_get_processes_of_their_own(task, task_switches):
     runs = [PlannedRun(spec, spec.run_dir(Path("runs"))) for spec in specs]
     assert [len(group) for group in group_seeds(runs, 3)] == [1, 1, 1]
     with pytest.raises(UserError, match="train its seeds one by one"):
-        train.main([*train_arguments(runs, {}), "runs=/nonexistent"])
+        train.train(specs, RunOptions(runs=Path("/nonexistent")))

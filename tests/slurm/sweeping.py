@@ -22,9 +22,11 @@ PATIENCE = 300.0
 
 
 def arguments(runs: Path, **changes: Any) -> list[str]:
-    """Build the arguments that launch tiny runs."""
+    """Build the arguments that launch tiny runs; those of SLURM jobs only if it is used."""
     values = {key: value for key, value in TINY.items() if key != "task"}
-    values |= {"tasks": "toy-pointmass", "runs": runs, "gpus": 0, "mem_gb": 1, **changes}
+    values |= {"tasks": "toy-pointmass", "runs": runs, **changes}
+    if "cluster" not in changes:
+        values = {"gpus": 0, "mem_gb": 1, **values}
     return [f"{key}={value}" for key, value in values.items()]
 
 

@@ -18,7 +18,8 @@ pytestmark = pytest.mark.xdist_group("slurm")
 
 
 def sweep(data: Path, runs: Path, **changes: Any) -> int:
-    return launch.main(arguments(data, runs, **{"gpus": 0, "mem_gb": 1, "seeds": 1, **changes}))
+    on_slurm = {"gpus": 0, "mem_gb": 1} if "cluster" not in changes else {}
+    return launch.main(arguments(data, runs, **{**on_slurm, "seeds": 1, **changes}))
 
 
 def test_a_warned_run_goes_on(

@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from sweeps.planning.options import SweepOptions
 from sweeps.planning.planned_run import PlannedRun
+from sweeps.planning.request import SweepRequest
 from sweeps.tracking.sweep_folder import SweepFolder, relative, write_submission
 from tdmpc2.runners.registry import make_spec
 
@@ -36,8 +38,8 @@ def write_sweep(
 ) -> SweepFolder:
     """Write the folder of a sweep that was launched once."""
     sweep = SweepFolder.of(runs, suite or "tasks", planned)
-    arguments = ["tasks=toy-pointmass", f"seeds={len(planned)}", f"runs={runs}", "cluster=local"]
-    sweep.write(arguments, suite, planned)
+    options = SweepOptions(tasks="toy-pointmass", seeds=str(len(planned)), cluster="local")
+    sweep.write(SweepRequest(options, {"runs": runs}).to_json(), suite, planned)
     write_submission(sweep.new_submission(), **{"cluster": "local", **submission})
     return sweep
 

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from sweeps.execution.process_file import write_file
 from sweeps.planning.grid import SMOKE, companion_spec, grid, group_seeds
-from sweeps.planning.planned_run import PlannedRun, train_arguments
-from tdmpc2.common.run.spec import parse_seeds
+from sweeps.planning.planned_run import PlannedRun
+from tdmpc2.common.run import spec_file
+from tdmpc2.common.run.spec import RunSpec, parse_seeds
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.runners.registry import make_spec
 from tdmpc2.train import parse
+
+
+def read_back(folder: Path, group: Sequence[PlannedRun]) -> list[RunSpec]:
+    """The runs that a process finds in its file."""
+    return parse([f"spec={write_file(folder, 1, group, {})}"])[0]
 
 
 @pytest.mark.parametrize(
@@ -56,7 +64,7 @@ def test_command_line_wins_over_the_preset_and_loses_its_name() -> None:
 def test_models_are_the_first_wanted_that_are_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The arguments of each run name the source that was found, so that it uses no other one."""
+    """The file of each run names the source that was found, so that it uses no other one."""
     monkeypatch.setenv("MS2_ASSET_DIR", str(tmp_path))
     tasks = ["lift-cube", "pick-ycb", "turn-faucet"]
     with pytest.raises(UserError, match="official ycb models are required"):
@@ -65,19 +73,18 @@ def test_models_are_the_first_wanted_that_are_there(
     assert [run.assets for run in grid(tasks, ["tdmpc2"], (1,))] == [None, "official", "official"]
     runs = grid(tasks, ["tdmpc2"], (1,), assets="official,standin")
     assert [run.assets for run in runs] == [None, "standin", "standin"]
-    assert "assets=standin" in train_arguments([PlannedRun(runs[1], Path())], {})
-    assert parse(train_arguments([PlannedRun(runs[1], Path())], {}))[0] == [runs[1]]
+    assert read_back(tmp_path, [PlannedRun(runs[1], Path())]) == [runs[1]]
 
 
-def test_pixels_have_a_budget_and_an_identity_of_their_own() -> None:
+def test_pixels_have_a_budget_and_an_identity_of_their_own(tmp_path: Path) -> None:
     (state,) = grid(["walker-run"], ["tdmpc2"], (1,))
     (pixels,) = grid(["walker-run"], ["tdmpc2"], (1,), obs="rgb")
     assert (state.budget, pixels.budget) == (4_000_000, 2_000_000)
     assert state.identity != pixels.identity
-    assert parse(train_arguments([PlannedRun(pixels, Path())], {}))[0] == [pixels]
+    assert read_back(tmp_path, [PlannedRun(pixels, Path())]) == [pixels]
 
 
-def test_seeds_of_one_task_share_processes() -> None:
+def test_seeds_of_one_task_share_processes(tmp_path: Path) -> None:
     runs = grid(["walker-run", "cup-catch"], ["tdmpc2"], (7, 1, 2))
     jobs = [PlannedRun(spec, Path(str(i))) for i, spec in enumerate(runs)]
     groups = group_seeds(jobs, 2)
@@ -89,22 +96,21 @@ def test_seeds_of_one_task_share_processes() -> None:
         [("cup-catch", 2)],
     ]
     for group in groups:
-        assert parse(train_arguments(group, {}))[0] == [job.spec for job in group]
+        assert read_back(tmp_path, group) == [job.spec for job in group]
     assert [len(group) for group in group_seeds(jobs, 1)] == [1] * 6
 
 
-def test_the_smoke_suite_brings_a_tiny_run_of_each_baseline() -> None:
+def test_the_smoke_suite_brings_a_tiny_run_of_each_baseline(tmp_path: Path) -> None:
     specs = [companion_spec(SMOKE, companion, "smoke") for companion in SMOKE.companions]
     assert [spec.method for spec in specs] == ["sac", "tdmpc", "dreamerv3"]
     assert {spec.variant for spec in specs} == {"smoke"}
     assert {spec.seed for spec in specs} == {1}
     assert max(spec.budget for spec in specs) < SMOKE.env_steps
     for companion, spec in zip(SMOKE.companions, specs, strict=True):
-        # The process that runs it finds the same run directory.
-        ((started,), _) = parse(
-            train_arguments([PlannedRun(spec, Path(), options=companion.options)], {})
-        )
+        planned = PlannedRun(spec, Path(), options=companion.options)
+        (started,), options = spec_file.read(write_file(tmp_path, 1, [planned], {}))
         assert started == spec
+        assert companion.options.items() <= vars(options).items()
 
 
 @pytest.mark.parametrize(

@@ -7,14 +7,16 @@ from pathlib import Path
 
 import pytest
 
+from sweeps.execution.process_file import write_file
 from sweeps.launch import main, usage
 from sweeps.planning.grid import group_seeds
 from sweeps.planning.options import SIZES
-from sweeps.planning.planned_run import train_arguments
-from sweeps.planning.request import Request, parse_request
+from sweeps.planning.request import SweepRequest
+from tdmpc2.common.run import spec_file
+from tdmpc2.common.run.spec import OfflineOptions
 from tdmpc2.common.system import cli
 from tdmpc2.data.dataset import Dataset
-from tdmpc2.runners.offline_arguments import parse as parse_training
+from tdmpc2.runners.offline_arguments import dataset_of
 from tdmpc2.runners.registry import multitask_methods
 from tests.sweeps.datasets import suite_dataset, toy_dataset
 from tests.test_offline import TASKS
@@ -28,8 +30,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {**found, "toy": toy_dataset(root / "toy")}
 
 
-def ask(*arguments: object) -> Request:
-    return parse_request([str(argument) for argument in arguments])
+def ask(*arguments: object) -> SweepRequest:
+    return SweepRequest.from_arguments([str(argument) for argument in arguments])
 
 
 def test_a_scaling_study(folders: dict[str, Path], tmp_path: Path) -> None:
@@ -102,22 +104,24 @@ def test_processes_are_told_exactly_this(folders: dict[str, Path], tmp_path: Pat
     for data in ("mt30", "toy"):
         request = ask("suite=scaling", f"data={folders[data]}", "seeds=1", f"runs={tmp_path}")
         for run in request.planned:
-            spec, options, dataset = parse_training(train_arguments([run], request.options))
+            (spec,), options = spec_file.read(write_file(tmp_path, 1, [run], request.options))
             assert spec == run.spec
-            assert (options.runs, dataset.folder) == (tmp_path, folders[data])
+            assert isinstance(options, OfflineOptions)
+            assert (options.runs, dataset_of(spec, options).folder) == (tmp_path, folders[data])
         groups = group_seeds(request.planned, 3)
         assert [len(group) for group in groups] == [1] * len(request.planned)
 
 
-def test_arguments_hold_from_any_folder(
+def test_requests_hold_in_any_folder(
     folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A retry repeats the arguments, possibly from another folder."""
+    """A retry repeats the request, possibly from another folder."""
     monkeypatch.chdir(folders["mt30"].parent)
-    arguments = ask("suite=scaling", "data=mt30=mt30,./smoke", "seeds=1").arguments
+    facts = ask("suite=scaling", "data=mt30=mt30,./smoke", "seeds=1").to_json()
     monkeypatch.chdir("/")
-    assert f"data=mt30={folders['mt30']},{folders['smoke']}" in arguments
-    assert len(parse_request(arguments).planned) == 2 * len(multitask_methods()) * len(SIZES)
+    assert facts["sweep"]["data"] == f"mt30={folders['mt30']},{folders['smoke']}"
+    planned = SweepRequest.from_json(facts).planned
+    assert len(planned) == 2 * len(multitask_methods()) * len(SIZES)
 
 
 REFUSED = {

@@ -15,7 +15,9 @@ import pytest
 import torch
 
 from sweeps import retry, status
+from sweeps.execution import launching
 from sweeps.launch import main
+from sweeps.planning.request import SweepRequest
 from tdmpc2.common.run.run_files import read_status
 from tests.sweeps.datasets import arguments, toy_dataset
 
@@ -170,8 +172,10 @@ def test_a_failed_run_is_retried_with_its_data(
     assert f"exit code 2: {log}" in printed
     assert "has 20 or more transitions" in log.read_text()
     monkeypatch.chdir("/")
-    retried: list[list[str]] = []
-    monkeypatch.setattr(retry.launch, "main", lambda arguments: retried.append(arguments) or 0)
+    retried: list[SweepRequest] = []
+    monkeypatch.setattr(launching, "launch", lambda request: retried.append(request) or 0)
     assert retry.main([f"runs={runs}"]) == 0
     assert "1 failed" in capsys.readouterr().out
-    assert f"data={data}" in retried[0]
+    assert retried[0].sweep.data == str(data)
+    assert retried[0].sweep.only == "failed"
+    assert retried[0].settings["horizon"] == 20

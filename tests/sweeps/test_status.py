@@ -178,9 +178,19 @@ def test_help(command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     assert cli.command(command.main, command.usage) == 0
 
 
-def test_a_retry_launches_what_has_failed_with_the_same_arguments(
-    runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("of_0_4_0", [False, True])
+def test_a_retry_launches_what_has_failed_with_the_same_request(
+    of_0_4_0: bool,
+    runs: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    if of_0_4_0:  # its sweeps have the arguments of their last launch
+        (file,) = (runs / "sweeps").glob("*/sweep.json")
+        facts = json.loads(file.read_text())
+        del facts["request"]
+        former = ["tasks=toy-pointmass", "seeds=6", "runs=/moved", "cluster=local"]
+        file.write_text(json.dumps({"words": former, **facts}))
     started: list[Any] = []
     monkeypatch.setattr(
         launching.local_pool, "run_all", lambda groups, *a, **k: started.extend(groups)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from types import NoneType
+from typing import Any, Literal, NamedTuple
 
 from tdmpc2.common.system.config_checks import (
     BATCH,
@@ -21,7 +22,7 @@ from tdmpc2.common.system.config_checks import (
     require,
     setting,
 )
-from tdmpc2.common.system.errors import UserError
+from tdmpc2.common.system.errors import UserError, did_you_mean
 from tdmpc2.common.system.paths import default_runs_dir
 
 MAX_SEEDS = 10_000
@@ -83,6 +84,69 @@ class RunSpec:
     def run_dir(self, root: Path) -> Path:
         """Return the run directory in the folder of runs `root`."""
         return root / self.method / self.variant / self.task / f"seed{self.seed}-{self.identity}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all fields, and the identity, as values of JSON."""
+        pairs = {name: dict(getattr(self, name)) for name in _PAIRS}
+        return {**vars(self), **pairs, "tasks": list(self.tasks), "identity": self.identity}
+
+    @classmethod
+    def from_json(cls, facts: Any) -> RunSpec:
+        """Return the specification that `to_json` has described.
+
+        Raises:
+            UserError: a key is missing, unknown or of another type, or the identity is not that of
+                the other values.
+        """
+        require(isinstance(facts, dict), f"{facts!r} is not a table of the fields of a run")
+        types = {**_JSON_TYPES, "identity": _TEXT}
+        for key, value in facts.items():
+            require(key in types, f"unknown key '{key}'{did_you_mean(key, types)}")
+            require(types[key].fits(value), f"{key}={value!r}: must be {types[key].noun}")
+        for key in types:
+            require(key in facts, f"the key '{key}' is missing")
+        pairs = {name: tuple(sorted(facts[name].items())) for name in _PAIRS}
+        values = {**facts, **pairs, "tasks": tuple(facts["tasks"])}
+        identity = values.pop("identity")
+        spec = cls(**values)
+        require(
+            spec.identity == identity,
+            f"identity={identity}: its settings have the identity {spec.identity}; they were "
+            "changed, or written by another version",
+        )
+        return spec
+
+
+class _JsonType(NamedTuple):
+    """How a field of `RunSpec` is checked when it is read, and its name in error messages."""
+
+    noun: str
+    fits: Callable[[Any], bool]
+
+
+def _is_scalars(value: Any) -> bool:
+    known = (str, int, float, NoneType)
+    return isinstance(value, dict) and all(isinstance(one, known) for one in value.values())
+
+
+_TEXT = _JsonType("text", lambda value: isinstance(value, str))
+_OPTIONAL = _JsonType("text or null", lambda value: isinstance(value, str | None))
+_INTEGER = _JsonType("an integer", lambda value: type(value) is int)
+_SETTINGS = _JsonType("a table of values", _is_scalars)
+_PAIRS = ("overrides", "task_switches", "start")
+_JSON_TYPES = {
+    **dict.fromkeys(("method", "task", "variant", "obs"), _TEXT),
+    **dict.fromkeys(("assets", "dataset"), _OPTIONAL),
+    **dict.fromkeys(("seed", "budget"), _INTEGER),
+    **dict.fromkeys(_PAIRS, _SETTINGS),
+    "budget_unit": _JsonType(
+        "env_steps or num_updates", lambda value: value in ("env_steps", "num_updates")
+    ),
+    "tasks": _JsonType(
+        "a list of names",
+        lambda value: isinstance(value, list) and all(isinstance(one, str) for one in value),
+    ),
+}
 
 
 def variant_name(overrides: tuple[tuple[str, Scalar], ...]) -> str:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NamedTuple, Self, Union, get_args, get_origin, get_type_hints
 
 from tdmpc2.common.system.errors import UserError, did_you_mean
 
@@ -207,6 +207,26 @@ class Settings:
     def __post_init__(self) -> None:
         """Check all fields; subclasses add conditions between several fields."""
         check_fields(self)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields that differ from their constant defaults, as values of JSON."""
+        fields = dataclasses.fields(self)  # type: ignore[arg-type]
+        values = {f.name: getattr(self, f.name) for f in fields}
+        changed = {f.name: values[f.name] for f in fields if values[f.name] != f.default}
+        return {k: str(v) if isinstance(v, Path) else v for k, v in changed.items()}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """Return the settings that `to_json` has described.
+
+        Raises:
+            UserError: a name is unknown, or a value is of another type or out of range.
+        """
+        require_known(cls, values)
+        kinds = kinds_of(cls)  # type: ignore[arg-type]  # mypy knows no hash of `Self`
+        paths = {k for k, kind in kinds.items() if kind.type is Path}
+        read = {k: Path(v) if k in paths and type(v) is str else v for k, v in values.items()}
+        return cls(**read)
 
 
 def check_fields(settings: Any) -> None:
