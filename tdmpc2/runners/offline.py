@@ -179,6 +179,7 @@ class _OfflineRun:
             allow_change=options.allow_numeric_change,
             compiled=options.compile,
             precision=self.precision,
+            bf16_layers=self.agent.accelerable().bf16_layers is not None,
             split=self.split,
         )
         attempt = register_attempt(

@@ -218,6 +218,7 @@ class _Lane:
             allow_change=options.allow_numeric_change,
             compiled=options.compile,
             precision=getattr(config, "precision", "fp32"),
+            bf16_layers=self.agent.accelerable().bf16_layers is not None,
             renderer=renderer_in_use() if self.spec.obs == "rgb" else None,
             seed_batch=seed_batch,
         )
