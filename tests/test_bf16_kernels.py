@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tdmpc2 import acceleration
+from tdmpc2.common.interfaces import EnvSpec
 from tdmpc2.common.numerics import fused_bf16
 from tdmpc2.common.system.atomic_files import read_json
 from tdmpc2.kernels import bf16
@@ -26,6 +29,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 WIDE = {"mlp_dim": 64, "latent_dim": 32, "num_samples": 256, "num_pi_samples": 24}
+TOLERANCE = 2.0**-5  # for results of several networks
 ROUNDING = 2.0**-8  # largest relative error of a number rounded to bfloat16
 PARAMS = ((), (), ())  # bias, gamma, beta
 
@@ -48,7 +52,7 @@ def tiled(weight: Tensor) -> Tensor:
     """Return tiled weights of `(K, O, I)`."""
     copy = torch.full((weight.shape[0], torch.ops.tdmpc2.bf16_size(*weight.shape[1:])), torch.nan)
     copy = copy.bfloat16()
-    torch.ops.tdmpc2.bf16_tile_(copy, weight)
+    torch.ops.tdmpc2.bf16_tile_(copy, weight, None)
     return copy
 
 
@@ -152,18 +156,130 @@ def test_threads_share_the_rows(threads: int) -> None:
     assert torch.equal(*outcomes)
 
 
-def test_only_suitable_inputs_use_tiled_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_suitable_inputs_use_tiled_weights() -> None:
     weights, z, a = torch.ones(1), torch.ones(2, 1, 6), torch.ones(2, 9, 3)
     with torch.no_grad():
-        assert not bf16.usable([z], weights)  # not compiled
-        monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
-        assert bf16.usable([z], weights)
-        assert bf16.usable([z, a], weights)
-        assert bf16.usable([a, a], weights)
-        assert not bf16.usable([z], None)
-        assert not bf16.usable([z[..., :5], a], weights)  # begins at an odd column
-        assert not bf16.usable([torch.ones(4, 2, 9, 6), z], weights)  # broadcast over time
-    assert not bf16.usable([z], weights)  # with gradients
+        assert bf16.usable_tiled([z], weights)
+        assert bf16.usable_tiled([z, a], weights)
+        assert bf16.usable_tiled([a, a], weights)
+        assert not bf16.usable_tiled([z], None)
+        assert not bf16.usable_tiled([z[..., :5], a], weights)  # begins at an odd column
+        assert not bf16.usable_tiled([torch.ones(4, 2, 9, 6), z], weights)  # broadcast over time
+    assert not bf16.usable_tiled([z], weights)  # with gradients
+
+
+# --- gradients -----------------------------------------------------------------------
+
+LAYERS = {
+    "one": {"lead": (), "sizes": (64, 6), "out": 96},
+    "odd sizes": {"lead": (), "sizes": (5, 3), "out": 32},
+    "simnorm": {"lead": (), "sizes": (64,), "out": 64, "group": 8},
+    "output": {"lead": (), "sizes": (64,), "out": 101, "norm": False},
+    "ensemble": {"lead": (4,), "sizes": (40, 6), "out": 64, "dropout": True},
+    "ensemble, an input each": {"lead": (4,), "sizes": (64,), "out": 64, "each": True},
+    "outputs of an ensemble": {
+        **{"lead": (4,), "sizes": (64,), "out": 101},
+        **{"each": True, "norm": False},
+    },
+}
+
+
+def relative_error(ours: Tensor, expected: Tensor) -> float:
+    return float((ours.double() - expected).norm() / expected.norm())
+
+
+def plain_layer(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    norm: Sequence[Tensor],
+    factor: Tensor | None,
+    group: int,
+) -> Tensor:
+    """Compute a layer in float64 with plain PyTorch, without rounding."""
+    y = x.double() @ weight.double().mT + bias.double().unsqueeze(-2)
+    if not norm:
+        return y
+    if factor is not None:
+        y = y * factor
+    gamma, beta = (p.double().unsqueeze(-2) for p in norm)
+    y = F.layer_norm(y, y.shape[-1:]) * gamma + beta
+    return simnorm(y, group, 0.7) if group else mish(y)
+
+
+@pytest.mark.parametrize("rows", [256, 70])
+@pytest.mark.parametrize("rounded_input", [False, True], ids=["fp32", "bf16"])
+@pytest.mark.parametrize("name", LAYERS)
+def test_values_and_gradients_of_a_layer(name: str, rounded_input: bool, rows: int) -> None:
+    """Check that the relative error is a few roundings, against float64 without rounding."""
+    case: dict[str, Any] = {"group": 0, "norm": True, "dropout": False, "each": False}
+    case |= LAYERS[name]
+    lead, out = case["lead"], case["out"]
+    dtype = torch.bfloat16 if rounded_input else torch.float32
+    shapes = [(*(lead if case["each"] else ()), rows, size) for size in case["sizes"]]
+    parts = [drawn(*s, seed=i).to(dtype).requires_grad_() for i, s in enumerate(shapes)]
+    weight = (drawn(*lead, out, sum(case["sizes"]), seed=3) / 8).requires_grad_()
+    bias = drawn(*lead, out, seed=4).requires_grad_()
+    norm = [drawn(*lead, out, seed=i).requires_grad_() for i in (5, 6) if case["norm"]]
+    factor = (drawn(*lead, rows, out, seed=7) > -1).float() / 0.84 if case["dropout"] else None
+    y = bf16.layer(parts, weight, bias, *norm, factor=factor, group=case["group"], tau=0.7)
+    expected = plain_layer(torch.cat(parts, -1), weight, bias, norm, factor, case["group"])
+    assert y.dtype == (torch.bfloat16 if norm and not case["group"] else torch.float32)
+    assert relative_error(y.detach(), expected.detach()) < ROUNDING
+    grad = drawn(*y.shape, seed=8)
+    variables = [*parts, weight, bias, *norm]
+    ours = torch.autograd.grad(y, variables, grad.to(y.dtype))
+    for gradient, reference in zip(
+        ours, torch.autograd.grad(expected, variables, grad.double()), strict=True
+    ):
+        assert gradient.shape == reference.shape
+        assert relative_error(gradient, reference.double()) < 2 * ROUNDING
+
+
+def test_only_the_gradients_that_are_needed() -> None:
+    """As in the policy loss: chosen layers without gradient, of the actions only."""
+    z, a = drawn(50, 32), drawn(50, 6, seed=1).requires_grad_()
+    weight, heads = drawn(5, 64, 38, seed=2), torch.tensor([3, 0])
+    params = [drawn(5, 64, seed=i)[heads] for i in (3, 4, 5)]
+    y = bf16.layer([z, a], weight, *params, heads=heads)
+    (ours,) = torch.autograd.grad(y, [a], torch.ones_like(y))
+    expected = plain_layer(torch.cat([z, a], -1), weight[heads], params[0], params[1:], None, 0)
+    (reference,) = torch.autograd.grad(expected, [a], torch.ones_like(expected))
+    assert relative_error(ours, reference.double()) < 2 * ROUNDING
+
+
+def test_an_input_that_is_broadcast_over_time() -> None:
+    """The gradient of a task embedding is the sum over time."""
+    z, e = drawn(4, 30, 32), drawn(30, 8, seed=1).requires_grad_()
+    weight, params = drawn(64, 40, seed=2) / 8, [drawn(64, seed=i) for i in (3, 4, 5)]
+    y = bf16.layer([z, e], weight, *params)
+    grad = drawn(4, 30, 64, seed=6)
+    (ours,) = torch.autograd.grad(y, [e], grad.bfloat16())
+    x = torch.cat([z, e.expand(4, 30, 8)], -1)
+    expected = plain_layer(x, weight, params[0], params[1:], None, 0)
+    (reference,) = torch.autograd.grad(expected, [e], grad.double())
+    assert relative_error(ours, reference.double()) < 2 * ROUNDING
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+def test_gradients_are_sums_over_threads(threads: int) -> None:
+    """Those of the input are bit-identical; those of parameters are equal up to rounding."""
+    before = torch.get_num_threads()
+    x, weight = drawn(300, 40).requires_grad_(), drawn(64, 40, seed=1).requires_grad_()
+    params = [drawn(64, seed=i).requires_grad_() for i in (2, 3, 4)]
+    outcomes = []
+    try:
+        for num in (1, threads, threads):
+            torch.set_num_threads(num)
+            y = bf16.layer([x], weight, *params)
+            outcomes.append(torch.autograd.grad(y, [x, weight, *params], torch.ones_like(y)))
+    finally:
+        torch.set_num_threads(before)
+    alone, shared, again = outcomes
+    assert torch.equal(alone[0], shared[0])
+    for first, second, third in zip(alone, shared, again, strict=True):
+        torch.testing.assert_close(first, second, rtol=1e-4, atol=1e-4)
+        assert torch.equal(second, third)
 
 
 # --- agents --------------------------------------------------------------------------
@@ -191,6 +307,46 @@ def test_planning_uses_tiled_weights() -> None:
     assert len(seen) > 10
     assert all(seen)
     assert all(layer.tiled is None for layer in layers())
+
+
+@pytest.mark.usefixtures("forced")
+@pytest.mark.parametrize(
+    ("env", "overrides"),
+    [
+        (env_spec(), {}),
+        pytest.param(
+            env_spec((5,), (3, 1, 2), (500, 100, 1000), episodic=True),
+            {"task_dim": 6, "num_enc_layers": 3},
+            marks=pytest.mark.slow,
+        ),
+    ],
+    ids=["one task", "several tasks"],
+)
+def test_an_agent_with_kernels_equals_one_in_float32(
+    env: EnvSpec, overrides: dict[str, Any]
+) -> None:
+    """Planning, losses and weights after an update, up to rounding."""
+    config = tiny_config(**WIDE, num_elites=256, **overrides)
+    plain = make_agent(config, env)
+    fast = make_agent(dataclasses.replace(config, precision="bf16"), env)
+    compiler = acceleration.install(fast)
+    obs = np.random.default_rng(0).normal(size=(env.num_tasks, 5)).astype(np.float32)
+    request: dict[str, Any] = {"first": np.full(env.num_tasks, True), "explore": True}
+    if env.num_tasks > 1:
+        request["task"] = np.arange(env.num_tasks)
+    for agent in (plain, fast):
+        agent.act(obs, **request)
+    means = [agent.previous_mean[True] for agent in (plain, fast)]
+    torch.testing.assert_close(*means, rtol=TOLERANCE, atol=TOLERANCE)
+    batch = random_batch(config, env)
+    metrics = [a.update_on(batch, a.train_noise.update(6))[0] for a in (plain, fast)]
+    for name, value in metrics[0].items():
+        torch.testing.assert_close(metrics[1][name], value, rtol=TOLERANCE, atol=1e-3, msg=name)
+    weights = fast.model.state_dict()
+    for name, value in plain.model.state_dict().items():
+        # Adam's first steps are as long for gradients near zero, whatever their sign.
+        torch.testing.assert_close(weights[name], value, rtol=0, atol=2 * config.lr, msg=name)
+    assert compiler.enabled
 
 
 @pytest.mark.usefixtures("forced")

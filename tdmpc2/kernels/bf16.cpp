@@ -8,12 +8,10 @@
 #include <vector>
 
 #include "bf16.h"
+#include "bf16_backward.h"
 #include "rows.h"
 
 namespace {
-
-using at::Tensor;
-using OptionalTensor = std::optional<Tensor>;
 
 // Whether oneDNN multiplies tiled bfloat16 matrices on this CPU.
 bool can_multiply_bf16() {
@@ -32,10 +30,11 @@ bool can_multiply_bf16() {
 
 int64_t bf16_size(int64_t out, int64_t in) { return Layout(out, in).size(); }
 
-// Writes weights (K, O, I) to `tiled` (K, bf16_size(O, I)).
-void bf16_tile_(Tensor& tiled, const Tensor& weight_) {
-  const Tensor weight = weight_.contiguous();
-  const int64_t num = weight.size(0), out = weight.size(1), in = weight.size(2);
+// Writes weights (K', O, I) of the layers `heads` (K), or of all, to `tiled` (K, bf16_size(O, I)).
+void bf16_tile_(Tensor& tiled, const Tensor& weight_, const OptionalTensor& heads_) {
+  const Tensor weight = weight_.contiguous(), heads = contiguous(heads_);
+  const int64_t num = heads.defined() ? heads.size(0) : weight.size(0);
+  const int64_t out = weight.size(1), in = weight.size(2);
   const Layout layout(out, in);
   TORCH_CHECK(
       tiled.size(0) == num && tiled.size(1) == layout.size() && tiled.is_contiguous(),
@@ -45,11 +44,21 @@ void bf16_tile_(Tensor& tiled, const Tensor& weight_) {
   const int64_t strips = layout.columns() / kStrip;
   at::parallel_for(0, num * strips, 1, [&](int64_t begin, int64_t end) {
     for (int64_t s = begin; s < end; ++s) {
-      const int64_t k = s / strips;
+      const int64_t k = s / strips, head = heads.defined() ? *data<int64_t>(heads, k) : k;
       tile_transposed(
-          source + k * out * in, out, in, s % strips * kStrip, layout, target + k * layout.size());
+          source + head * out * in, out, in, s % strips * kStrip, layout,
+          target + k * layout.size());
     }
   });
+}
+
+// As bf16_tile_, with a new result.
+Tensor bf16_tiled(const Tensor& weight, const OptionalTensor& heads) {
+  const int64_t num = heads ? heads->size(0) : weight.size(0);
+  const int64_t size = bf16_size(weight.size(1), weight.size(2));
+  Tensor tiled = at::empty({num, size}, weight.options().dtype(at::kBFloat16));
+  bf16_tile_(tiled, weight, heads);
+  return tiled;
 }
 
 // Neighboring inputs of a layer with equally many rows.
@@ -106,15 +115,30 @@ Tensor products_of_shared(
   return y;
 }
 
+// What the backward pass of a layer with norm needs of a row: its products, mean and 1 / standard
+// deviation. Both null if there is none.
+struct Saved {
+  bf16* products;
+  float* stats;
+};
+
 // Computes a layer of one row from the products x, which it overwrites. A hidden layer (Mish) is
 // rounded to bfloat16 for the next one; SimNorm and layers without norm are float32.
-void finish_row(float* x, const Layer& layer, int64_t dim, int64_t group, float tau, void* y) {
+void finish_row(
+    float* x, const float* factor, const Layer& layer, int64_t dim, int64_t group, float tau,
+    void* y, Saved saved) {
   if (layer.gamma == nullptr) {
     for (int64_t j = 0; j < dim; ++j) static_cast<float*>(y)[j] = x[j] + layer.bias[j];
-  } else if (group != 0) {
-    norm_act_row(x, nullptr, layer, dim, group, tau, static_cast<float*>(y));
+    return;
+  }
+  if (saved.products != nullptr) round_row(x, dim, saved.products);
+  const auto [mean, rstd] = center(x, factor, layer, dim, x);
+  if (saved.stats != nullptr) saved.stats[0] = mean, saved.stats[1] = rstd;
+  if (group != 0) {
+    float* py = static_cast<float*>(y);
+    for (int64_t j = 0; j < dim; j += kLanes) scaled(x, mean, rstd, layer, j).store(py + j);
+    simnorm(py, dim, tau);
   } else {
-    const auto [mean, rstd] = center(x, nullptr, layer, dim, x);
     for (int64_t j = 0; j < dim; j += 2 * kLanes) {
       const Vec low = scaled(x, mean, rstd, layer, j);
       const Vec high = scaled(x, mean, rstd, layer, j + kLanes);
@@ -123,17 +147,18 @@ void finish_row(float* x, const Layer& layer, int64_t dim, int64_t group, float 
   }
 }
 
-// Returns act(norm(x W' + bias) gamma + beta), or x W' + bias without gamma, where x (..., I) is the
-// concatenation of `parts`; a part (..., 1, .) is shared by the rows (..., N). With parameters
-// (O) the result is (..., O). With parameters (K', O) of an ensemble, of which `heads` (K) selects
-// layers, it is (K, N, O) for parts (N, .), or a part (K, N, I).
-Tensor bf16_dense(
+// Returns y = act(norm(factor * (x W' + bias)) gamma + beta), or x W' + bias without gamma, where x
+// (..., I) is the concatenation of `parts`; a part (..., 1, .) is shared by the rows (..., N). With
+// parameters (O) the result is (..., O). With parameters (K', O) of an ensemble, of which `heads`
+// (K) selects layers, it is (K, N, O) for parts (N, .), or a part (K, N, I). If `save`, also returns
+// the rounded products and the mean and 1 / standard deviation of each row (rows, 2); else empty.
+std::tuple<Tensor, Tensor, Tensor> forward(
     at::TensorList parts, const Tensor& tiled, const Tensor& bias_, const OptionalTensor& gamma_,
-    const OptionalTensor& beta_, const OptionalTensor& heads_, int64_t group, double tau) {
+    const OptionalTensor& beta_, const OptionalTensor& factor_, const OptionalTensor& heads_,
+    int64_t group, double tau, bool save) {
   const Tensor bias = bias_.contiguous();
-  const Tensor gamma = gamma_ ? gamma_->contiguous() : Tensor();
-  const Tensor beta = beta_ ? beta_->contiguous() : Tensor();
-  const Tensor heads = heads_ ? heads_->contiguous() : Tensor();
+  const Tensor gamma = contiguous(gamma_), beta = contiguous(beta_), heads = contiguous(heads_);
+  const Tensor factor = contiguous(factor_);
   const bool one = bias.dim() == 1, each = !one && parts[0].dim() == 3;
   const int64_t num = heads.defined() ? heads.size(0) : tiled.size(0), out = bias.size(-1);
   std::vector<Run> own = runs_of(parts), shared;
@@ -161,6 +186,11 @@ Tensor bf16_dense(
   Tensor y = at::empty(sizes, bias.options().dtype(hidden ? at::kBFloat16 : at::kFloat));
   char* py = static_cast<char*>(y.mutable_data_ptr());
   const int64_t row_bytes = out * y.element_size();
+  save = save && gamma.defined();
+  Tensor saved = at::empty(save ? sizes : std::vector<int64_t>{0}, tiled.options());
+  Tensor stats = at::empty({save ? num * rows : 0, 2}, bias.options());
+  bf16* ps = saved.mutable_data_ptr<bf16>();
+  float* pstats = stats.mutable_data_ptr<float>();
   int64_t ldx = 0;
   for (const Run& run : own) ldx += round_up(run.size, kTile);
   const bool as_is = own.size() == 1 && own[0].parts.size() == 1 && own[0].size == ldx &&
@@ -190,16 +220,33 @@ Tensor bf16_dense(
         const int64_t offset = shared.empty() ? head : (row + i) / rows_per_offset;
         const Layer layer = {
             offsets.const_data_ptr<float>() + offset * offsets.size(-1),
-            gamma.defined() ? gamma.const_data_ptr<float>() + head * out : nullptr,
-            beta.defined() ? beta.const_data_ptr<float>() + head * out : nullptr};
+            data<float>(gamma, head * out), data<float>(beta, head * out)};
+        const int64_t to = k * rows + row + i;
         finish_row(
-            products.get() + i * layout.columns(), layer, out, group, static_cast<float>(tau),
-            py + (k * rows + row + i) * row_bytes);
+            products.get() + i * layout.columns(), data<float>(factor, to * out), layer, out,
+            group, static_cast<float>(tau), py + to * row_bytes,
+            save ? Saved{ps + to * out, pstats + 2 * to} : Saved{});
       }
     }
     at::native::cpublas::brgemm_release();
   });
-  return y;
+  return {y, saved, stats};
+}
+
+Tensor bf16_dense(
+    at::TensorList parts, const Tensor& tiled, const Tensor& bias, const OptionalTensor& gamma,
+    const OptionalTensor& beta, const OptionalTensor& heads, int64_t group, double tau) {
+  const OptionalTensor none;
+  return std::get<0>(forward(parts, tiled, bias, gamma, beta, none, heads, group, tau, false));
+}
+
+std::tuple<Tensor, Tensor, Tensor> bf16_layer(
+    const Tensor& x, const OptionalTensor& tail, const Tensor& weight, const Tensor& tiled,
+    const Tensor& bias, const OptionalTensor& gamma, const OptionalTensor& beta,
+    const OptionalTensor& factor, const OptionalTensor& heads, int64_t group, double tau) {
+  std::vector<Tensor> parts = {x};
+  if (tail) parts.push_back(*tail);
+  return forward(parts, tiled, bias, gamma, beta, factor, {}, group, tau, true);
 }
 
 }  // namespace
@@ -207,7 +254,18 @@ Tensor bf16_dense(
 TORCH_LIBRARY_FRAGMENT(tdmpc2, m) {
   m.def("can_multiply_bf16() -> bool", &can_multiply_bf16);
   m.def("bf16_size(int out_dim, int in_dim) -> int", &bf16_size);
-  m.def("bf16_tile_(Tensor(a!) tiled, Tensor weight) -> ()");
+  m.def("bf16_tile_(Tensor(a!) tiled, Tensor weight, Tensor? heads) -> ()");
+  m.def("bf16_tiled(Tensor weight, Tensor? heads) -> Tensor");
+  m.def("bf16_tiled_columns(Tensor weight, Tensor? heads, int begin, int size) -> Tensor");
+  m.def(
+      "bf16_layer(Tensor x, Tensor? tail, Tensor weight, Tensor tiled, Tensor bias, "
+      "Tensor? gamma, Tensor? beta, Tensor? factor, Tensor? heads, int group, float tau) -> "
+      "(Tensor, Tensor, Tensor)");
+  m.def(
+      "bf16_layer_backward(Tensor grad, Tensor x, Tensor? tail, Tensor? weights_of_x, "
+      "Tensor? weights_of_tail, Tensor y, Tensor products, Tensor stats, Tensor bias, "
+      "Tensor? gamma, Tensor? beta, Tensor? factor, int group, float tau, bool needs_weight) -> "
+      "(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
   m.def(
       "bf16_dense(Tensor[] parts, Tensor tiled, Tensor bias, Tensor? gamma, Tensor? beta, "
       "Tensor? heads, int group, float tau) -> Tensor");
@@ -216,4 +274,8 @@ TORCH_LIBRARY_FRAGMENT(tdmpc2, m) {
 TORCH_LIBRARY_IMPL(tdmpc2, CPU, m) {
   m.impl("bf16_tile_", &bf16_tile_);
   m.impl("bf16_dense", &bf16_dense);
+  m.impl("bf16_tiled", &bf16_tiled);
+  m.impl("bf16_tiled_columns", &bf16_tiled_columns);
+  m.impl("bf16_layer", &bf16_layer);
+  m.impl("bf16_layer_backward", &bf16_layer_backward);
 }

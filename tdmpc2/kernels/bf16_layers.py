@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor, nn
 
-from tdmpc2.ensemble import EnsembleLinear, EnsembleNorm, QEnsemble
+from tdmpc2.ensemble import EnsembleLinear, EnsembleNorm, QEnsemble, select_heads
 from tdmpc2.kernels import NativeLayers, bf16
 from tdmpc2.kernels.layers import NativeNormedLinear, NativeQEnsemble
 from tdmpc2.layers import NormedLinear
 
 
 class Bf16NormedLinear(NativeNormedLinear):
-    """A `NormedLinear` that is one kernel where there are tiled weights."""
+    """A `NormedLinear` that is one kernel."""
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Return `(..., out_dim)` for inputs whose concatenation is `(..., in_dim)`."""
-        tiled = getattr(self.linear, "tiled", None)
-        if self.linear.out_features % bf16.TILE or not bf16.usable(inputs, tiled):
+        if self.linear.out_features % bf16.TILE or not bf16.usable(inputs[0]):
             return super().forward(*inputs)
         assert self.norm is not None
         params = (self.linear.bias, self.norm.weight, self.norm.bias)
         group = self.simnorm_dim if self.activation == "simnorm" else 0
-        return bf16.dense(inputs, tiled, *params, group=group, tau=self.simnorm_tau)
+        tiled = getattr(self.linear, "tiled", None)
+        if bf16.usable_tiled(inputs, tiled):
+            return bf16.dense(inputs, tiled, *params, group=group, tau=self.simnorm_tau)
+        return bf16.layer(inputs, self.linear.weight, *params, group=group, tau=self.simnorm_tau)
 
 
 class Bf16Linear(nn.Linear):
-    """A linear output layer that is one kernel where there are tiled weights."""
+    """A linear output layer that is one kernel."""
 
     @staticmethod
     def supports(layer: nn.Linear) -> bool:
@@ -34,10 +39,12 @@ class Bf16Linear(nn.Linear):
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Return `(..., out_dim)` for an input `(..., in_dim)`."""
-        tiled = getattr(self, "tiled", None)
-        if not bf16.usable(inputs, tiled):
+        if not bf16.usable(inputs[0]):
             return super().forward(*inputs)
-        return bf16.dense(inputs, tiled, self.bias)
+        tiled = getattr(self, "tiled", None)
+        if bf16.usable_tiled(inputs, tiled):
+            return bf16.dense(inputs, tiled, self.bias)
+        return bf16.layer(inputs, self.weight, self.bias)
 
     def blockable(self) -> list[nn.Module]:
         """Return this layer."""
@@ -45,7 +52,7 @@ class Bf16Linear(nn.Linear):
 
 
 class Bf16EnsembleLinear(EnsembleLinear):
-    """An `EnsembleLinear` that is one kernel where there are tiled weights."""
+    """An `EnsembleLinear` that is one kernel."""
 
     @staticmethod
     def supports(layer: EnsembleLinear) -> bool:
@@ -60,10 +67,13 @@ class Bf16EnsembleLinear(EnsembleLinear):
             heads: `(K,)`, indices of the layers to evaluate; all N if None.
             frozen: compute no gradients for the parameters.
         """
-        tiled = getattr(self, "tiled", None)
-        if not bf16.usable(inputs, tiled):
+        if not _usable_for(inputs, heads, frozen):
             return super().forward(*inputs, heads=heads, frozen=frozen)
-        return bf16.dense(inputs, tiled, self.bias, heads=heads)
+        tiled = getattr(self, "tiled", None)
+        if bf16.usable_tiled(inputs, tiled):
+            return bf16.dense(inputs, tiled, self.bias, heads=heads)
+        weight = self.weight.detach() if frozen else self.weight
+        return bf16.layer(inputs, weight, select_heads(self.bias, heads, frozen), heads=heads)
 
     def blockable(self) -> list[nn.Module]:
         """Return this layer."""
@@ -71,7 +81,7 @@ class Bf16EnsembleLinear(EnsembleLinear):
 
 
 class Bf16QEnsemble(NativeQEnsemble):
-    """A `QEnsemble` whose hidden layers are one kernel each where there are tiled weights."""
+    """A `QEnsemble` whose hidden layers are one kernel each."""
 
     def hidden(
         self,
@@ -92,11 +102,29 @@ class Bf16QEnsemble(NativeQEnsemble):
             frozen: compute no gradients for the parameters.
             dropout: `(K, ..., mlp_dim)`, dropout factors; no dropout if None.
         """
-        tiled = getattr(linear, "tiled", None)
-        if dropout is not None or self.width % bf16.TILE or not bf16.usable(inputs, tiled):
+        if self.width % bf16.TILE or not _usable_for(inputs, heads, frozen):
             return super().hidden(linear, norm, inputs, heads, frozen, dropout)
         assert norm is not None
-        return bf16.dense(inputs, tiled, linear.bias, norm.weight, norm.bias, heads=heads)
+        params = [linear.bias, norm.weight, norm.bias]
+        tiled = getattr(linear, "tiled", None)
+        if dropout is None and bf16.usable_tiled(inputs, tiled):
+            return bf16.dense(inputs, tiled, *params, heads=heads)
+        params = [select_heads(p, heads, frozen) for p in params]
+        weight = linear.weight.detach() if frozen else linear.weight
+        factor = None if dropout is None else dropout.flatten(1, -2)
+        return bf16.layer(inputs, weight, *params, factor=factor, heads=heads)
+
+
+def _usable_for(inputs: Sequence[Tensor], heads: Tensor | None, frozen: bool) -> bool:
+    """Return whether the kernels support the layers of an ensemble that `heads` selects.
+
+    Args:
+        inputs: inputs of the layers.
+        heads: indices of the layers; all if None.
+        frozen: compute no gradients for the parameters; with `heads`, the kernels have none.
+    """
+    has_gradient = heads is None or frozen or not torch.is_grad_enabled()
+    return has_gradient and bf16.usable(inputs[0])
 
 
 NATIVE = NativeLayers(

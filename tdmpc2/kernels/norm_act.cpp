@@ -170,52 +170,18 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> norm_act_backward(
   float* psums = sums.mutable_data_ptr<float>();
   at::parallel_for(0, threads, 1, [&](int64_t first, int64_t last) {
     std::vector<float> buffer(2 * s.dim);
-    float *du = buffer.data(), *normed = du + s.dim;
     for (int64_t t = first; t < last; ++t) {
       for (int64_t k = 0; k < s.num; ++k) {
         const Layer layer = layer_of(bias, gamma, beta, k);
         float* dbias = psums + ((t * 3) * s.num + k) * s.dim;
-        float *dgamma = dbias + s.num * s.dim, *dbeta = dgamma + s.num * s.dim;
+        const LayerGradient total = {dbias, dbias + s.num * s.dim, dbias + 2 * s.num * s.dim};
         const int64_t stop = std::min(s.rows, (t + 1) * share);
         for (int64_t i = k * s.rows + t * share; i < k * s.rows + stop; ++i) {
           const int64_t at = i * s.dim;
-          const float mean = ps[2 * i], rstd = ps[2 * i + 1];
-          if (group != 0) {
-            for (int64_t j = 0; j < s.dim; j += kGroup) {
-              const Group g = *reinterpret_cast<const Group*>(pg + at + j);
-              const Group p = *reinterpret_cast<const Group*>(py + at + j);
-              *reinterpret_cast<Group*>(du + j) =
-                  p * (g - group_sum(g * p)) / static_cast<float>(tau);
-            }
-          }
-          Vec sum(0.f), product(0.f);
-          for (int64_t j = 0; j < s.dim; j += kLanes) {
-            Vec v = Vec::loadu(px + at + j) + Vec::loadu(layer.bias + j);
-            if (pf != nullptr) v = v * Vec::loadu(pf + at + j);
-            const Vec n = (v - Vec(mean)) * Vec(rstd), weight = Vec::loadu(layer.gamma + j);
-            Vec d;
-            if (group != 0) {
-              d = Vec::loadu(du + j);
-            } else {
-              const Vec u = at::vec::fmadd(n, weight, Vec::loadu(layer.beta + j));
-              d = Vec::loadu(pg + at + j) * mish_slope(u);
-            }
-            at::vec::fmadd(d, n, Vec::loadu(dgamma + j)).store(dgamma + j);
-            (Vec::loadu(dbeta + j) + d).store(dbeta + j);
-            d = d * weight;
-            sum = sum + d;
-            product = at::vec::fmadd(d, n, product);
-            d.store(du + j);
-            n.store(normed + j);
-          }
-          const Vec shift(sum_of(sum) / s.dim), slope(sum_of(product) / s.dim);
-          for (int64_t j = 0; j < s.dim; j += kLanes) {
-            const Vec n = Vec::loadu(normed + j);
-            Vec d = (Vec::loadu(du + j) - shift - n * slope) * Vec(rstd);
-            if (pf != nullptr) d = d * Vec::loadu(pf + at + j);
-            d.store(pdx + at + j);
-            (Vec::loadu(dbias + j) + d).store(dbias + j);
-          }
+          norm_act_backward_row(
+              pg + at, px + at, py + at, pf != nullptr ? pf + at : nullptr, ps[2 * i],
+              ps[2 * i + 1], layer, s.dim, group, static_cast<float>(tau), buffer.data(), pdx + at,
+              total);
         }
       }
     }

@@ -109,6 +109,55 @@ inline std::pair<float, float> norm_act_row(
   return {mean, rstd};
 }
 
+// Where the gradients of a layer's parameters are summed.
+struct LayerGradient {
+  float *bias, *gamma, *beta;
+};
+
+// Writes the gradient of x to `dx`, which may be `g`, and adds those of the parameters to `sums`. g is
+// the gradient of y; `buffer` has space for two rows.
+inline void norm_act_backward_row(
+    const float* g, const float* x, const float* y, const float* factor, float mean, float rstd,
+    const Layer& layer, int64_t dim, int64_t group, float tau, float* buffer, float* dx,
+    const LayerGradient& sums) {
+  float *du = buffer, *normed = buffer + dim;
+  if (group != 0) {
+    for (int64_t j = 0; j < dim; j += kGroup) {
+      const Group d = *reinterpret_cast<const Group*>(g + j);
+      const Group p = *reinterpret_cast<const Group*>(y + j);
+      *reinterpret_cast<Group*>(du + j) = p * (d - group_sum(d * p)) / tau;
+    }
+  }
+  Vec sum(0.f), product(0.f);
+  for (int64_t j = 0; j < dim; j += kLanes) {
+    Vec v = Vec::loadu(x + j) + Vec::loadu(layer.bias + j);
+    if (factor != nullptr) v = v * Vec::loadu(factor + j);
+    const Vec n = (v - Vec(mean)) * Vec(rstd), weight = Vec::loadu(layer.gamma + j);
+    Vec d;
+    if (group != 0) {
+      d = Vec::loadu(du + j);
+    } else {
+      const Vec u = at::vec::fmadd(n, weight, Vec::loadu(layer.beta + j));
+      d = Vec::loadu(g + j) * mish_slope(u);
+    }
+    at::vec::fmadd(d, n, Vec::loadu(sums.gamma + j)).store(sums.gamma + j);
+    (Vec::loadu(sums.beta + j) + d).store(sums.beta + j);
+    d = d * weight;
+    sum = sum + d;
+    product = at::vec::fmadd(d, n, product);
+    d.store(du + j);
+    n.store(normed + j);
+  }
+  const Vec shift(sum_of(sum) / dim), slope(sum_of(product) / dim);
+  for (int64_t j = 0; j < dim; j += kLanes) {
+    const Vec n = Vec::loadu(normed + j);
+    Vec d = (Vec::loadu(du + j) - shift - n * slope) * Vec(rstd);
+    if (factor != nullptr) d = d * Vec::loadu(factor + j);
+    d.store(dx + j);
+    (Vec::loadu(sums.bias + j) + d).store(sums.bias + j);
+  }
+}
+
 inline Layer layer_of(
     const at::Tensor& bias, const at::Tensor& gamma, const at::Tensor& beta, int64_t k) {
   const int64_t at = k * bias.size(-1);
