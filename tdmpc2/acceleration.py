@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import functools
 import importlib
+import itertools
 from collections.abc import Callable
 from typing import Any
 
 from tdmpc2 import kernels
 from tdmpc2.common.interfaces import Accelerable, Accelerated, FunctionSlot
+from tdmpc2.common.numerics import fused_bf16
 from tdmpc2.common.numerics.compile import Compiler
+from tdmpc2.kernels.bf16 import TiledWeights
 from tdmpc2.kernels.blocked import BlockedWeights
 
 
@@ -17,8 +20,10 @@ def install(agent: Accelerated, on_failure: Callable[[], None] | None = None) ->
     """Replace what the agent declares as accelerable, from the next call on.
 
     On a CPU, layers use native kernels if these can be built, and planning uses blocked weights.
-    Functions are compiled where the agent wants it. If compilation fails, a warning is issued and
-    the agent continues with its plain functions.
+    An agent that multiplies in bfloat16 uses those of `kernels.bf16_layers` where
+    `fused_bf16.choice` allows them; elsewhere it plans without blocked weights. Functions are
+    compiled where the agent wants it. If compilation fails, a warning is issued and the agent
+    continues with its plain functions.
 
     Args:
         agent: an agent or a seed batch, not accelerated yet.
@@ -29,21 +34,28 @@ def install(agent: Accelerated, on_failure: Callable[[], None] | None = None) ->
     """
     accelerable = agent.accelerable()
     on_cpu = accelerable.device.type == "cpu"
-    native = on_cpu and _use_native_layers(accelerable)
+    fused = on_cpu and accelerable.bf16_layers is not None and fused_bf16.choice().used
+    native = on_cpu and _use_native_layers(accelerable, fused=fused)
     compiler = Compiler(accelerable.device)
     if accelerable.device.type in accelerable.compiled_on:
         _compile(accelerable, compiler)
         compiler.switch_on(on_failure)
-    if native:
-        _use_blocked_weights(accelerable)
+    if native and (fused or accelerable.bf16_layers is None):
+        _use_blocked_weights(accelerable, TiledWeights if fused else BlockedWeights)
     return compiler
 
 
-def _use_native_layers(accelerable: Accelerable) -> bool:
-    """Replace the layers of the networks; return whether their native kernels can be used."""
-    if accelerable.native_layers is None:
+def _use_native_layers(accelerable: Accelerable, *, fused: bool) -> bool:
+    """Replace the layers of the networks; return whether their native kernels can be used.
+
+    Args:
+        accelerable: the networks and their layers.
+        fused: whether to use the layers with matrix multiplications in bfloat16.
+    """
+    layers = accelerable.bf16_layers if fused else accelerable.native_layers
+    if layers is None:
         return False
-    module, _, table = accelerable.native_layers.partition(":")
+    module, _, table = layers.partition(":")
     return getattr(importlib.import_module(module), table).install(accelerable.networks)
 
 
@@ -59,14 +71,20 @@ def _compile(accelerable: Accelerable, compiler: Compiler) -> None:
             _replace(slot, version)
 
 
-def _use_blocked_weights(accelerable: Accelerable) -> None:
-    """Plan with blocked weights if the agent plans and this machine supports them."""
+def _use_blocked_weights(accelerable: Accelerable, kind: type[BlockedWeights]) -> None:
+    """Plan with blocked weights if the agent plans and this machine supports them.
+
+    Args:
+        accelerable: the function that plans and its networks.
+        kind: class of the blocked weights.
+    """
     planning = accelerable.planning
-    if planning is None or not (kernels.load() and BlockedWeights.possible()):
+    if planning is None or not (kernels.load() and kind.possible()):
         return
     modules = (module for network in planning.networks for module in network.modules())
-    layers = [layer for m in modules if isinstance(m, kernels.Blockable) for layer in m.blockable()]
-    weights = BlockedWeights(layers, planning.rows)
+    blockable = (m.blockable() for m in modules if isinstance(m, kernels.Blockable))
+    layers = dict.fromkeys(itertools.chain.from_iterable(blockable))  # each only once
+    weights = kind(layers, planning.rows)
     for optimizer in planning.optimizers:
         optimizer.register_step_post_hook(lambda *_: weights.forget())
 

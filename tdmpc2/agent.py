@@ -96,12 +96,12 @@ class TDMPC2(BaseAgent):
 
     def accelerable(self) -> Accelerable:
         """Declare what can be replaced by compiled and native versions."""
-        f, m = self.functions, self.model
+        c, f, m = self.config, self.functions, self.model
         names = ("prepare", "iterate", "model_loss", "policy_loss")
         planning = Planning(
             function=FunctionSlot(f, "plan"),
             networks=(m.dynamics, m.reward_head, m.policy, m.q_functions),
-            rows=self.config.num_samples,
+            rows=c.num_samples,
             optimizers=(self.optimizer, self.policy_optimizer),
         )
         return Accelerable(
@@ -110,7 +110,8 @@ class TDMPC2(BaseAgent):
             protected=[FunctionSlot(f, name) for name in ("plan", "differentiate")],
             networks=[m],
             native_layers="tdmpc2.kernels.layers:NATIVE",
-            planning=planning if self.config.precision == "fp32" else None,
+            bf16_layers=None if c.precision == "fp32" else "tdmpc2.kernels.bf16_layers:NATIVE",
+            planning=planning,
         )
 
     def _make_optimizers(self) -> tuple[torch.optim.Adam, torch.optim.Adam]:

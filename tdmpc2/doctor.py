@@ -121,6 +121,17 @@ def check_compiler() -> Check:
     )
 
 
+def check_bf16() -> Check:
+    """Check whether the CPU multiplies bfloat16 fast enough for `precision=bf16`."""
+    from tdmpc2.common.numerics import fused_bf16
+
+    choice = fused_bf16.choice()
+    if choice.used:
+        found = f"{choice.reason}: precision=bf16 is recommended on the CPU (docs/performance.md)"
+        return Check("bf16", "ok", found)
+    return Check("bf16", "off", choice.reason, "use precision=fp32 on the CPU (the default)")
+
+
 def check_gpu() -> Check:
     """Check for a CUDA device, which the paper's budgets require."""
     import torch
@@ -220,6 +231,7 @@ def checks() -> list[Callable[[], Check]]:
         check_python,
         check_torch,
         check_compiler,
+        check_bf16,
         check_gpu,
         *(functools.partial(check_simulator, adapter) for adapter in probed),
         lambda: check_assets("ycb", "pick-ycb"),
@@ -257,10 +269,11 @@ def usage() -> str:
         [
             "usage: python -m tdmpc2.doctor",
             "",
-            "Checks Python, torch, compiler, GPU, each simulator (ten decisions of a task), 3D",
-            "models, rendering, SLURM and disk space, and prints how to fix each problem. Takes no",
-            "arguments. States: ok; off, an optional feature is missing; FAIL, something that",
-            "every installation should have is broken. Exit code: 1 if any check fails, else 0.",
+            "Checks Python, torch, compiler, bf16 kernels, GPU, each simulator (ten decisions of",
+            "a task), 3D models, rendering, SLURM and disk space, and prints how to fix each",
+            "problem. Takes no arguments. States: ok; off, an optional feature is missing; FAIL,",
+            "something that every installation should have is broken. Exit code: 1 if any check",
+            "fails, else 0.",
         ]
     )
 

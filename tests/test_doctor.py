@@ -75,6 +75,18 @@ def test_a_broken_simulator_fails_with_its_remedy(
     assert (finding.state, finding.found, finding.fix) == ("FAIL", found, fix)
 
 
+@pytest.mark.parametrize(
+    ("used", "state", "advice"), [(True, "ok", "bf16"), (False, "off", "fp32")]
+)
+def test_the_precision_that_the_cpu_is_fast_in(
+    used: bool, state: doctor.State, advice: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor.fused_bf16, "choice", lambda: doctor.fused_bf16.Choice(used, "why"))
+    check = doctor.check_bf16()
+    assert (check.state, "why" in check.found) == (state, True)
+    assert f"precision={advice}" in check.found + check.fix
+
+
 def test_a_renderer_that_cannot_draw_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MUJOCO_GL", "off")
     finding = doctor.check_opengl()

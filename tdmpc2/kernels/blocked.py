@@ -28,18 +28,16 @@ class BlockedWeights:
         rows: number of their input rows per environment.
     """
 
+    attribute = "blocked"
+
     def __init__(self, layers: Iterable[nn.Module], rows: int) -> None:
-        self._blocked: dict[Any, Blocked] = {}
+        self._copies: dict[Any, Any] = {}
         self._version: tuple[int, ...] = ()
-        block = block_of(rows, torch.get_num_threads())
-        if block == 0:  # the layers keep their usual weights
-            return
-        layer: Any
         for layer in layers:
-            num, out_dim, in_dim = _weights_of(layer).shape
-            size = torch.ops.tdmpc2.blocked_size(out_dim, in_dim, block)
-            self._blocked[layer] = Blocked(torch.zeros(num, size), block)
-            layer.blocked = None
+            copy = self._allocate(_weights_of(layer), rows)
+            if copy is not None:  # otherwise the layer keeps its usual weights
+                self._copies[layer] = copy
+                setattr(layer, self.attribute, None)
 
     @staticmethod
     def possible() -> bool:
@@ -57,18 +55,31 @@ class BlockedWeights:
     @contextlib.contextmanager
     def in_use(self) -> Iterator[None]:
         """Give the layers up-to-date blocked weights in this context."""
-        version = tuple(layer.weight._version for layer in self._blocked)
+        version = tuple(layer.weight._version for layer in self._copies)
         if version != self._version:
-            for layer, (blocked, block) in self._blocked.items():
-                torch.ops.tdmpc2.block_(blocked, _weights_of(layer), block)
+            for layer, copy in self._copies.items():
+                self._update(copy, _weights_of(layer))
             self._version = version
         try:
-            for layer, blocked in self._blocked.items():
-                layer.blocked = blocked
+            for layer, copy in self._copies.items():
+                setattr(layer, self.attribute, copy)
             yield
         finally:
-            for layer in self._blocked:
-                layer.blocked = None
+            for layer in self._copies:
+                setattr(layer, self.attribute, None)
+
+    def _allocate(self, weight: Tensor, rows: int) -> Any:
+        """Return a copy without content for weights `(K, O, I)`; None if rows do not suit."""
+        block = block_of(rows, torch.get_num_threads())
+        if block == 0:
+            return None
+        num, out_dim, in_dim = weight.shape
+        size = torch.ops.tdmpc2.blocked_size(out_dim, in_dim, block)
+        return Blocked(torch.zeros(num, size), block)
+
+    def _update(self, copy: Any, weight: Tensor) -> None:
+        """Write weights `(K, O, I)` to a copy."""
+        torch.ops.tdmpc2.block_(copy.weight, weight, copy.block)
 
 
 def block_of(rows: int, threads: int) -> int:

@@ -8,114 +8,16 @@
 #include <ATen/Parallel.h>
 #include <torch/library.h>
 
-#include <cmath>
 #include <tuple>
 #include <vector>
 
 #include "products.h"
-#include "vectors.h"
+#include "rows.h"
 
 namespace {
 
 using at::Tensor;
-constexpr int64_t kGroup = 8;
 constexpr int64_t kRowsPerTask = 16;
-constexpr float kEps = 1e-5f;
-typedef float Group __attribute__((vector_size(kGroup * sizeof(float)), aligned(4)));
-typedef int Order __attribute__((vector_size(kGroup * sizeof(int))));
-
-#ifdef CPU_CAPABILITY_AVX512
-// 1 / v from the CPU's estimate and one Newton step: relative error 2e-7, in a third of the time of
-// a division.
-inline Vec inverse(Vec v) {
-  const Vec r = _mm512_rcp14_ps(v);
-  return r * at::vec::fnmadd(v, r, Vec(2.f));
-}
-#else
-inline Vec inverse(Vec v) { return Vec(1.f) / v; }
-#endif
-
-// Sum and maximum over a group, in every lane.
-inline Group group_sum(Group v) {
-  v += __builtin_shuffle(v, Order{1, 0, 3, 2, 5, 4, 7, 6});
-  v += __builtin_shuffle(v, Order{2, 3, 0, 1, 6, 7, 4, 5});
-  return v + __builtin_shuffle(v, Order{4, 5, 6, 7, 0, 1, 2, 3});
-}
-
-inline Group larger(Group a, Group b) { return a > b ? a : b; }
-
-inline Group group_max(Group v) {
-  v = larger(v, __builtin_shuffle(v, Order{1, 0, 3, 2, 5, 4, 7, 6}));
-  v = larger(v, __builtin_shuffle(v, Order{2, 3, 0, 1, 6, 7, 4, 5}));
-  return larger(v, __builtin_shuffle(v, Order{4, 5, 6, 7, 0, 1, 2, 3}));
-}
-
-struct Layer {
-  const float *bias, *gamma, *beta;
-};
-
-// Writes factor * (x + bias) to `row` and returns its mean and 1 / standard deviation.
-std::pair<float, float> center(
-    const float* x, const float* factor, const Layer& layer, int64_t dim, float* row) {
-  Vec total(0.f);
-  for (int64_t j = 0; j < dim; j += kLanes) {
-    Vec v = Vec::loadu(x + j) + Vec::loadu(layer.bias + j);
-    if (factor != nullptr) v = v * Vec::loadu(factor + j);
-    v.store(row + j);
-    total = total + v;
-  }
-  const float mean = sum_of(total) / dim;
-  Vec squares(0.f);
-  for (int64_t j = 0; j < dim; j += kLanes) {
-    const Vec v = Vec::loadu(row + j) - Vec(mean);
-    squares = at::vec::fmadd(v, v, squares);
-  }
-  return {mean, 1.f / std::sqrt(sum_of(squares) / dim + kEps)};
-}
-
-inline Vec scaled(const float* row, float mean, float rstd, const Layer& layer, int64_t j) {
-  const Vec normed = (Vec::loadu(row + j) - Vec(mean)) * Vec(rstd);
-  return at::vec::fmadd(normed, Vec::loadu(layer.gamma + j), Vec::loadu(layer.beta + j));
-}
-
-// Mish: x * n / (n + 2) with n = e(e + 2), e = exp(min(x, 20)); see `layers.mish`.
-inline Vec mish(Vec v) {
-  const Vec e = fast_exp(at_most(v, 20.f));
-  const Vec n = e * (e + Vec(2.f));
-  return v * (n * inverse(n + Vec(2.f)));
-}
-
-inline Vec mish_slope(Vec v) {
-  const Vec e = fast_exp(at_most(v, 20.f));
-  const Vec n = e * (e + Vec(2.f));
-  const Vec r = inverse(n + Vec(2.f));
-  return r * at::vec::fmadd(Vec(4.f) * v, e * (e + Vec(1.f)) * r, n);
-}
-
-void simnorm(float* y, int64_t dim, float tau) {
-  for (int64_t j = 0; j < dim; j += kGroup) {
-    Group& g = *reinterpret_cast<Group*>(y + j);
-    g = (g - group_max(g)) / tau;
-  }
-  for (int64_t j = 0; j < dim; j += kLanes) fast_exp(Vec::loadu(y + j)).store(y + j);
-  for (int64_t j = 0; j < dim; j += kGroup) {
-    Group& g = *reinterpret_cast<Group*>(y + j);
-    g = g / group_sum(g);
-  }
-}
-
-// Computes y for one row and returns mean and 1 / standard deviation. `y` may be `x`.
-std::pair<float, float> norm_act_row(
-    const float* x, const float* factor, const Layer& layer, int64_t dim, int64_t group, float tau,
-    float* y) {
-  const auto [mean, rstd] = center(x, factor, layer, dim, y);
-  for (int64_t j = 0; j < dim; j += kLanes) {
-    const Vec v = scaled(y, mean, rstd, layer, j);
-    (group == 0 ? mish(v) : v).store(y + j);
-  }
-  if (group != 0) simnorm(y, dim, tau);
-  return {mean, rstd};
-}
 
 struct Shape {
   int64_t num, rows, dim;
@@ -133,14 +35,6 @@ Shape check(const Tensor& x, const Tensor& bias, int64_t group) {
       dim % 16 == 0 && (group == 0 || group == kGroup), "norm_act: D = ", dim,
       " must be a multiple of 16, and group = ", group, " must be 0 (Mish) or 8 (SimNorm)");
   return {num, x.numel() / (num * dim), dim};
-}
-
-Layer layer_of(const Tensor& bias, const Tensor& gamma, const Tensor& beta, int64_t k) {
-  const int64_t at = k * bias.size(-1);
-  return {
-      bias.const_data_ptr<float>() + at,
-      gamma.const_data_ptr<float>() + at,
-      beta.const_data_ptr<float>() + at};
 }
 
 // Writes the result to `y`, which may be `x`, and mean and 1 / standard deviation of each row to
@@ -276,52 +170,18 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> norm_act_backward(
   float* psums = sums.mutable_data_ptr<float>();
   at::parallel_for(0, threads, 1, [&](int64_t first, int64_t last) {
     std::vector<float> buffer(2 * s.dim);
-    float *du = buffer.data(), *normed = du + s.dim;
     for (int64_t t = first; t < last; ++t) {
       for (int64_t k = 0; k < s.num; ++k) {
         const Layer layer = layer_of(bias, gamma, beta, k);
         float* dbias = psums + ((t * 3) * s.num + k) * s.dim;
-        float *dgamma = dbias + s.num * s.dim, *dbeta = dgamma + s.num * s.dim;
+        const LayerGradient total = {dbias, dbias + s.num * s.dim, dbias + 2 * s.num * s.dim};
         const int64_t stop = std::min(s.rows, (t + 1) * share);
         for (int64_t i = k * s.rows + t * share; i < k * s.rows + stop; ++i) {
           const int64_t at = i * s.dim;
-          const float mean = ps[2 * i], rstd = ps[2 * i + 1];
-          if (group != 0) {
-            for (int64_t j = 0; j < s.dim; j += kGroup) {
-              const Group g = *reinterpret_cast<const Group*>(pg + at + j);
-              const Group p = *reinterpret_cast<const Group*>(py + at + j);
-              *reinterpret_cast<Group*>(du + j) =
-                  p * (g - group_sum(g * p)) / static_cast<float>(tau);
-            }
-          }
-          Vec sum(0.f), product(0.f);
-          for (int64_t j = 0; j < s.dim; j += kLanes) {
-            Vec v = Vec::loadu(px + at + j) + Vec::loadu(layer.bias + j);
-            if (pf != nullptr) v = v * Vec::loadu(pf + at + j);
-            const Vec n = (v - Vec(mean)) * Vec(rstd), weight = Vec::loadu(layer.gamma + j);
-            Vec d;
-            if (group != 0) {
-              d = Vec::loadu(du + j);
-            } else {
-              const Vec u = at::vec::fmadd(n, weight, Vec::loadu(layer.beta + j));
-              d = Vec::loadu(pg + at + j) * mish_slope(u);
-            }
-            at::vec::fmadd(d, n, Vec::loadu(dgamma + j)).store(dgamma + j);
-            (Vec::loadu(dbeta + j) + d).store(dbeta + j);
-            d = d * weight;
-            sum = sum + d;
-            product = at::vec::fmadd(d, n, product);
-            d.store(du + j);
-            n.store(normed + j);
-          }
-          const Vec shift(sum_of(sum) / s.dim), slope(sum_of(product) / s.dim);
-          for (int64_t j = 0; j < s.dim; j += kLanes) {
-            const Vec n = Vec::loadu(normed + j);
-            Vec d = (Vec::loadu(du + j) - shift - n * slope) * Vec(rstd);
-            if (pf != nullptr) d = d * Vec::loadu(pf + at + j);
-            d.store(pdx + at + j);
-            (Vec::loadu(dbias + j) + d).store(dbias + j);
-          }
+          norm_act_backward_row(
+              pg + at, px + at, py + at, pf != nullptr ? pf + at : nullptr, ps[2 * i],
+              ps[2 * i + 1], layer, s.dim, group, static_cast<float>(tau), buffer.data(), pdx + at,
+              total);
         }
       }
     }

@@ -115,6 +115,7 @@ class LocalRun:
             allow_change=options.allow_numeric_change,
             compiled=options.compile,
             precision=self.precision,
+            bf16_layers=self.agent.accelerable().bf16_layers is not None,
             **path,
         )
         self.attempt = register_attempt(

@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 import torch
 
-from tdmpc2.common.numerics import native_build
+from tdmpc2.common.numerics import fused_bf16, native_build
 from tdmpc2.common.numerics.compile import use_own_cache
 from tdmpc2.common.numerics.cpu import (
     cpu_field,
@@ -66,6 +66,7 @@ def numeric_path(
     *,
     compiled: bool | None = False,
     precision: str = "fp32",
+    bf16_layers: bool = False,
     renderer: str | None = None,
     seed_batch: str | None = None,
     split: str | None = None,
@@ -77,6 +78,7 @@ def numeric_path(
         threads: number of CPU threads; None for torch's default.
         compiled: whether functions are compiled; None: if compilation works.
         precision: precision of the networks' matrix multiplications, `fp32` or `bf16`.
+        bf16_layers: whether the layers have native bf16 kernels, which `fused_bf16` may choose.
         renderer: rendering backend, for runs with pixel observations.
         seed_batch: position of the run in its seed batch, e.g. `1 of 3`; None without one.
         split: division of batches into micro-batches and over processes; None if undivided.
@@ -104,6 +106,9 @@ def numeric_path(
                 "compile=true: torch.compile does not work here (see the warning above); use "
                 "compile=false"
             )
+    if precision == "bf16":
+        suits = bf16_layers and seed_batch is None and device.type == "cpu" and path["compile"]
+        path["bf16_kernels"] = bool(suits) and fused_bf16.choice().used
     limits = [f"{name}={os.environ[name]}" for name in LIMITS if os.environ.get(name)]
     if limits:
         path["cpu_limits"] = " ".join(limits)
@@ -197,6 +202,7 @@ def apply_numeric_path(
     allow_change: bool,
     compiled: bool | None = False,
     precision: str = "fp32",
+    bf16_layers: bool = False,
     renderer: str | None = None,
     seed_batch: str | None = None,
     split: str | None = None,
@@ -211,6 +217,7 @@ def apply_numeric_path(
             new one is then recorded.
         compiled: whether functions are compiled; None: as recorded, or if compilation works.
         precision: precision of the networks' matrix multiplications, `fp32` or `bf16`.
+        bf16_layers: whether the layers have native bf16 kernels, which `fused_bf16` may choose.
         renderer: rendering backend, for runs with pixel observations.
         seed_batch: position of the run in its seed batch; None without one.
         split: division of batches into micro-batches and over processes; None if undivided.
@@ -230,6 +237,8 @@ def apply_numeric_path(
         if recorded.get("cpu_flags") == cpu_flags_hash():
             del recorded["cpu_flags"]
             recorded["instruction_sets"] = instruction_sets()
+        if precision == "bf16":  # no such kernels up to version 0.4.0
+            recorded.setdefault("bf16_kernels", False)
         threads = recorded.get("threads") if threads is None else threads
         compiled = bool(recorded.get("compile")) if compiled is None else compiled
     path = numeric_path(
@@ -237,6 +246,7 @@ def apply_numeric_path(
         threads,
         compiled=compiled,
         precision=precision,
+        bf16_layers=bf16_layers,
         renderer=renderer,
         seed_batch=seed_batch,
         split=split,
@@ -286,7 +296,10 @@ def set_up_torch(path: dict[str, Any]) -> None:
 
 def record_failed_compilation(file: Path) -> None:
     """Record in a numeric path that the run continues without compilation."""
-    write_json(file, {**(read_json(file, dict[str, Any]) or {}), "compile": False})
+    path = {**(read_json(file, dict[str, Any]) or {}), "compile": False}
+    if "bf16_kernels" in path:
+        path["bf16_kernels"] = False
+    write_json(file, path)
 
 
 def keep_freed_memory() -> None:

@@ -1,0 +1,281 @@
+// Layers with matrix multiplications in bfloat16, one block of rows at a time: the products of a
+// block are in float32 and in the second-level cache when bias, norm and activation are applied.
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <torch/library.h>
+
+#include <vector>
+
+#include "bf16.h"
+#include "bf16_backward.h"
+#include "rows.h"
+
+namespace {
+
+// Whether oneDNN multiplies tiled bfloat16 matrices on this CPU.
+bool can_multiply_bf16() {
+  std::vector<bf16> zeros(kTile * kTile);
+  std::vector<float> product(kTile * kTile);
+  try {
+    at::native::cpublas::brgemm(
+        kTile, kTile, kTile, kTile, kTile, kTile, false, zeros.data(), zeros.data(),
+        product.data());
+    at::native::cpublas::brgemm_release();
+    return true;
+  } catch (const c10::Error&) {
+    return false;
+  }
+}
+
+int64_t bf16_size(int64_t out, int64_t in) { return Layout(out, in).size(); }
+
+// Writes weights (K', O, I) of the layers `heads` (K), or of all, to `tiled` (K, bf16_size(O, I)).
+void bf16_tile_(Tensor& tiled, const Tensor& weight_, const OptionalTensor& heads_) {
+  const Tensor weight = weight_.contiguous(), heads = contiguous(heads_);
+  const int64_t num = heads.defined() ? heads.size(0) : weight.size(0);
+  const int64_t out = weight.size(1), in = weight.size(2);
+  const Layout layout(out, in);
+  TORCH_CHECK(
+      tiled.size(0) == num && tiled.size(1) == layout.size() && tiled.is_contiguous(),
+      "bf16_tile_: tiled must be contiguous of shape (K, bf16_size(O, I))");
+  const float* source = weight.const_data_ptr<float>();
+  bf16* target = tiled.mutable_data_ptr<bf16>();
+  const int64_t strips = layout.columns() / kStrip;
+  at::parallel_for(0, num * strips, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t s = begin; s < end; ++s) {
+      const int64_t k = s / strips, head = heads.defined() ? *data<int64_t>(heads, k) : k;
+      tile_transposed(
+          source + head * out * in, out, in, s % strips * kStrip, layout,
+          target + k * layout.size());
+    }
+  });
+}
+
+// As bf16_tile_, with a new result.
+Tensor bf16_tiled(const Tensor& weight, const OptionalTensor& heads) {
+  const int64_t num = heads ? heads->size(0) : weight.size(0);
+  const int64_t size = bf16_size(weight.size(1), weight.size(2));
+  Tensor tiled = at::empty({num, size}, weight.options().dtype(at::kBFloat16));
+  bf16_tile_(tiled, weight, heads);
+  return tiled;
+}
+
+// Neighboring inputs of a layer with equally many rows.
+struct Run {
+  int64_t rows, begin, size = 0;  // columns of the concatenated inputs: the first, their number
+  std::vector<Tensor> parts = {};
+};
+
+std::vector<Run> runs_of(at::TensorList parts) {
+  std::vector<Run> runs;
+  int64_t column = 0;
+  for (const Tensor& part : parts) {
+    const int64_t size = part.size(-1), rows = part.numel() / size;
+    if (runs.empty() || runs.back().rows != rows) runs.push_back({rows, column});
+    runs.back().parts.push_back(part.contiguous());
+    runs.back().size += size;
+    column += size;
+    TORCH_CHECK(runs.back().begin % 2 == 0, "bf16: an input begins at an odd column");
+  }
+  return runs;
+}
+
+// Writes rows of the concatenated parts, rounded and padded with zeros to whole tiles, to x.
+void gather(const Run& run, int64_t first, int64_t rows, bf16* x, int64_t ldx) {
+  for (int64_t i = first; i < first + rows; ++i, x += ldx) {
+    bf16* y = x;
+    for (const Tensor& part : run.parts) {
+      const int64_t size = part.size(-1);
+      if (part.scalar_type() == at::kFloat) {
+        round_row(part.const_data_ptr<float>() + i * size, size, y);
+      } else {
+        std::memcpy(y, part.const_data_ptr<bf16>() + i * size, size * sizeof(bf16));
+      }
+      y += size;
+    }
+    std::memset(y, 0, (round_up(run.size, kTile) - run.size) * sizeof(bf16));
+  }
+}
+
+// Products of the inputs that several rows share, plus bias: (rows of these inputs, columns).
+Tensor products_of_shared(
+    const std::vector<Run>& runs, const bf16* tiled, const Layout& layout, const Tensor& bias) {
+  const int64_t rows = runs[0].rows;
+  Tensor y = at::empty({rows, layout.columns()}, bias.options());
+  float* py = y.mutable_data_ptr<float>();
+  for (size_t i = 0; i < runs.size(); ++i) {
+    const int64_t size = round_up(runs[i].size, kTile);
+    Scratch<bf16> x(rows * size);
+    gather(runs[i], 0, rows, x.get(), size);
+    multiply(rows, x.get(), size, size, tiled, layout, runs[i].begin, i > 0, py);
+  }
+  at::native::cpublas::brgemm_release();
+  y.narrow(1, 0, bias.size(0)).add_(bias);
+  return y;
+}
+
+// What the backward pass of a layer with norm needs of a row: its products, mean and 1 / standard
+// deviation. Both null if there is none.
+struct Saved {
+  bf16* products;
+  float* stats;
+};
+
+// Computes a layer of one row from the products x, which it overwrites. A hidden layer (Mish) is
+// rounded to bfloat16 for the next one; SimNorm and layers without norm are float32.
+void finish_row(
+    float* x, const float* factor, const Layer& layer, int64_t dim, int64_t group, float tau,
+    void* y, Saved saved) {
+  if (layer.gamma == nullptr) {
+    for (int64_t j = 0; j < dim; ++j) static_cast<float*>(y)[j] = x[j] + layer.bias[j];
+    return;
+  }
+  if (saved.products != nullptr) round_row(x, dim, saved.products);
+  const auto [mean, rstd] = center(x, factor, layer, dim, x);
+  if (saved.stats != nullptr) saved.stats[0] = mean, saved.stats[1] = rstd;
+  if (group != 0) {
+    float* py = static_cast<float*>(y);
+    for (int64_t j = 0; j < dim; j += kLanes) scaled(x, mean, rstd, layer, j).store(py + j);
+    simnorm(py, dim, tau);
+  } else {
+    for (int64_t j = 0; j < dim; j += 2 * kLanes) {
+      const Vec low = scaled(x, mean, rstd, layer, j);
+      const Vec high = scaled(x, mean, rstd, layer, j + kLanes);
+      store_rounded(mish(low), mish(high), static_cast<bf16*>(y) + j);
+    }
+  }
+}
+
+// Returns y = act(norm(factor * (x W' + bias)) gamma + beta), or x W' + bias without gamma, where x
+// (..., I) is the concatenation of `parts`; a part (..., 1, .) is shared by the rows (..., N). With
+// parameters (O) the result is (..., O). With parameters (K', O) of an ensemble, of which `heads`
+// (K) selects layers, it is (K, N, O) for parts (N, .), or a part (K, N, I). If `save`, also returns
+// the rounded products and the mean and 1 / standard deviation of each row (rows, 2); else empty.
+std::tuple<Tensor, Tensor, Tensor> forward(
+    at::TensorList parts, const Tensor& tiled, const Tensor& bias_, const OptionalTensor& gamma_,
+    const OptionalTensor& beta_, const OptionalTensor& factor_, const OptionalTensor& heads_,
+    int64_t group, double tau, bool save) {
+  const Tensor bias = bias_.contiguous();
+  const Tensor gamma = contiguous(gamma_), beta = contiguous(beta_), heads = contiguous(heads_);
+  const Tensor factor = contiguous(factor_);
+  const bool one = bias.dim() == 1, each = !one && parts[0].dim() == 3;
+  const int64_t num = heads.defined() ? heads.size(0) : tiled.size(0), out = bias.size(-1);
+  std::vector<Run> own = runs_of(parts), shared;
+  const Run last = own.back();
+  const Layout layout(out, last.begin + last.size);
+  const auto most = std::max_element(
+      own.begin(), own.end(), [](const Run& a, const Run& b) { return a.rows < b.rows; });
+  const int64_t all_rows = most->rows, rows = each ? all_rows / num : all_rows;
+  std::vector<int64_t> sizes = one ? most->parts[0].sizes().vec() : std::vector{num, rows, out};
+  sizes.back() = out;
+  for (const Run& run : own) {
+    if (run.rows < all_rows) shared.push_back(run);
+  }
+  std::erase_if(own, [&](const Run& run) { return run.rows < all_rows; });
+  TORCH_CHECK(
+      tiled.size(1) == layout.size() && (one || shared.empty()) &&
+          (!gamma.defined() || out % kTile == 0) && (!each || parts[0].size(0) == num),
+      "bf16_dense: the shapes of inputs and weights do not match");
+  const bf16* weights = tiled.const_data_ptr<bf16>();
+  const Tensor offsets =
+      shared.empty() ? bias : products_of_shared(shared, weights, layout, bias);
+  const int64_t rows_per_offset = shared.empty() ? rows : rows / shared[0].rows;
+
+  const bool hidden = gamma.defined() && group == 0;
+  Tensor y = at::empty(sizes, bias.options().dtype(hidden ? at::kBFloat16 : at::kFloat));
+  char* py = static_cast<char*>(y.mutable_data_ptr());
+  const int64_t row_bytes = out * y.element_size();
+  save = save && gamma.defined();
+  Tensor saved = at::empty(save ? sizes : std::vector<int64_t>{0}, tiled.options());
+  Tensor stats = at::empty({save ? num * rows : 0, 2}, bias.options());
+  bf16* ps = saved.mutable_data_ptr<bf16>();
+  float* pstats = stats.mutable_data_ptr<float>();
+  int64_t ldx = 0;
+  for (const Run& run : own) ldx += round_up(run.size, kTile);
+  const bool as_is = own.size() == 1 && own[0].parts.size() == 1 && own[0].size == ldx &&
+      own[0].parts[0].scalar_type() == at::kBFloat16;
+  const int64_t height = layout.size() > kLargeLayer ? kRowsOfLarge : kRows;
+  const int64_t blocks = (rows + height - 1) / height;
+  at::parallel_for(0, num * blocks, 1, [&](int64_t begin, int64_t end) {
+    Scratch<float> products(height * layout.columns());
+    Scratch<bf16> gathered(as_is ? 0 : height * ldx);
+    for (int64_t b = begin; b < end; ++b) {
+      const int64_t k = b / blocks, row = b % blocks * height;
+      const int64_t size = std::min(height, rows - row), first = (each ? k * rows : 0) + row;
+      const int64_t head = heads.defined() ? heads.const_data_ptr<int64_t>()[k] : k;
+      const bf16* matrix = weights + head * layout.size();
+      int64_t at = 0;
+      for (const Run& run : own) {
+        const bf16* x = gathered.get() + at;
+        if (as_is) {
+          x = run.parts[0].const_data_ptr<bf16>() + first * ldx;
+        } else {
+          gather(run, first, size, gathered.get() + at, ldx);
+        }
+        multiply(size, x, ldx, run.size, matrix, layout, run.begin, at > 0, products.get());
+        at += round_up(run.size, kTile);
+      }
+      for (int64_t i = 0; i < size; ++i) {
+        const int64_t offset = shared.empty() ? head : (row + i) / rows_per_offset;
+        const Layer layer = {
+            offsets.const_data_ptr<float>() + offset * offsets.size(-1),
+            data<float>(gamma, head * out), data<float>(beta, head * out)};
+        const int64_t to = k * rows + row + i;
+        finish_row(
+            products.get() + i * layout.columns(), data<float>(factor, to * out), layer, out,
+            group, static_cast<float>(tau), py + to * row_bytes,
+            save ? Saved{ps + to * out, pstats + 2 * to} : Saved{});
+      }
+    }
+    at::native::cpublas::brgemm_release();
+  });
+  return {y, saved, stats};
+}
+
+Tensor bf16_dense(
+    at::TensorList parts, const Tensor& tiled, const Tensor& bias, const OptionalTensor& gamma,
+    const OptionalTensor& beta, const OptionalTensor& heads, int64_t group, double tau) {
+  const OptionalTensor none;
+  return std::get<0>(forward(parts, tiled, bias, gamma, beta, none, heads, group, tau, false));
+}
+
+std::tuple<Tensor, Tensor, Tensor> bf16_layer(
+    const Tensor& x, const OptionalTensor& tail, const Tensor& weight, const Tensor& tiled,
+    const Tensor& bias, const OptionalTensor& gamma, const OptionalTensor& beta,
+    const OptionalTensor& factor, const OptionalTensor& heads, int64_t group, double tau) {
+  std::vector<Tensor> parts = {x};
+  if (tail) parts.push_back(*tail);
+  return forward(parts, tiled, bias, gamma, beta, factor, {}, group, tau, true);
+}
+
+}  // namespace
+
+TORCH_LIBRARY_FRAGMENT(tdmpc2, m) {
+  m.def("can_multiply_bf16() -> bool", &can_multiply_bf16);
+  m.def("bf16_size(int out_dim, int in_dim) -> int", &bf16_size);
+  m.def("bf16_tile_(Tensor(a!) tiled, Tensor weight, Tensor? heads) -> ()");
+  m.def("bf16_tiled(Tensor weight, Tensor? heads) -> Tensor");
+  m.def("bf16_tiled_columns(Tensor weight, Tensor? heads, int begin, int size) -> Tensor");
+  m.def(
+      "bf16_layer(Tensor x, Tensor? tail, Tensor weight, Tensor tiled, Tensor bias, "
+      "Tensor? gamma, Tensor? beta, Tensor? factor, Tensor? heads, int group, float tau) -> "
+      "(Tensor, Tensor, Tensor)");
+  m.def(
+      "bf16_layer_backward(Tensor grad, Tensor x, Tensor? tail, Tensor? weights_of_x, "
+      "Tensor? weights_of_tail, Tensor y, Tensor products, Tensor stats, Tensor bias, "
+      "Tensor? gamma, Tensor? beta, Tensor? factor, int group, float tau, bool needs_weight) -> "
+      "(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
+  m.def(
+      "bf16_dense(Tensor[] parts, Tensor tiled, Tensor bias, Tensor? gamma, Tensor? beta, "
+      "Tensor? heads, int group, float tau) -> Tensor");
+}
+
+TORCH_LIBRARY_IMPL(tdmpc2, CPU, m) {
+  m.impl("bf16_tile_", &bf16_tile_);
+  m.impl("bf16_dense", &bf16_dense);
+  m.impl("bf16_tiled", &bf16_tiled);
+  m.impl("bf16_tiled_columns", &bf16_tiled_columns);
+  m.impl("bf16_layer", &bf16_layer);
+  m.impl("bf16_layer_backward", &bf16_layer_backward);
+}

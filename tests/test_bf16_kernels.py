@@ -1,0 +1,388 @@
+"""Test the bfloat16 kernels against plain PyTorch with rounded factors, in float64."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tdmpc2 import acceleration
+from tdmpc2.common.interfaces import EnvSpec
+from tdmpc2.common.numerics import fused_bf16
+from tdmpc2.common.system.atomic_files import read_json
+from tdmpc2.kernels import bf16
+from tdmpc2.kernels.bf16_layers import Bf16EnsembleLinear, Bf16Linear, Bf16NormedLinear
+from tdmpc2.layers import mish, simnorm
+from tests.helpers import env_spec, make_agent, random_batch, tiny_config
+from tests.kill_driver import Blow, Command
+from tests.runs import arguments, outcome, run_directory
+
+pytestmark = pytest.mark.skipif(
+    bf16.built() and not bf16.load(), reason="oneDNN does not multiply tiled bfloat16 on this CPU"
+)
+
+WIDE = {"mlp_dim": 64, "latent_dim": 32, "num_samples": 256, "num_pi_samples": 24}
+TOLERANCE = 2.0**-5  # for results of several networks
+ROUNDING = 2.0**-8  # largest relative error of a number rounded to bfloat16
+PARAMS = ((), (), ())  # bias, gamma, beta
+
+
+@pytest.fixture
+def forced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Use the kernels, whatever the CPU."""
+    monkeypatch.setattr(fused_bf16, "choice", lambda: fused_bf16.Choice(True, "forced"))
+
+
+def drawn(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def rounded(x: Tensor) -> Tensor:
+    return x.bfloat16().double()
+
+
+def tiled(weight: Tensor) -> Tensor:
+    """Return tiled weights of `(K, O, I)`."""
+    copy = torch.full((weight.shape[0], torch.ops.tdmpc2.bf16_size(*weight.shape[1:])), torch.nan)
+    copy = copy.bfloat16()
+    torch.ops.tdmpc2.bf16_tile_(copy, weight, None)
+    return copy
+
+
+def definition(
+    x: Tensor, weight: Tensor, bias: Tensor, gamma: Tensor, beta: Tensor, group: int
+) -> Tensor:
+    """Compute a layer in float64 from rounded factors; `(K, ...)` for K layers."""
+    x = rounded(x) @ rounded(weight).mT + bias.double().unsqueeze(-2)
+    x = F.layer_norm(x, x.shape[-1:]) * gamma.double().unsqueeze(-2) + beta.double().unsqueeze(-2)
+    return simnorm(x, group, 0.7) if group else mish(x)
+
+
+def assert_layer(ours: Tensor, expected: Tensor, group: int) -> None:
+    if group == 0:
+        assert ours.dtype == torch.bfloat16
+        torch.testing.assert_close(ours.double(), expected, rtol=ROUNDING, atol=1e-5)
+    else:
+        assert ours.dtype == torch.float32
+        torch.testing.assert_close(ours.double(), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("group", [0, 8], ids=["mish", "simnorm"])
+@pytest.mark.parametrize("heads", [None, [3, 1]], ids=str)
+@pytest.mark.parametrize("rows", [256, 100, 1])
+@pytest.mark.parametrize("shared", [True, False], ids=["same input", "an input each"])
+@pytest.mark.parametrize("in_dim", [37, 64])
+def test_dense_is_a_whole_layer(
+    in_dim: int, shared: bool, rows: int, heads: list[int] | None, group: int
+) -> None:
+    num = 4 if heads is None else 2
+    weight, bias, gamma, beta = (
+        drawn(4, 160, *s, seed=i) for i, s in enumerate(((in_dim,), *PARAMS))
+    )
+    x = drawn(*(() if shared else (num,)), rows, in_dim, seed=7)
+    index = slice(None) if heads is None else heads
+    chosen = None if heads is None else torch.tensor(heads)
+    expected = definition(x, *(p[index] for p in (weight, bias, gamma, beta)), group)
+    options = {"heads": chosen, "group": group, "tau": 0.7}
+    for inputs in ([x], [x.bfloat16()], [x[..., :30], x[..., 30:]]):
+        if len(inputs) == 1 or shared:
+            ours = bf16.dense(inputs, tiled(weight), bias, gamma, beta, **options)
+            assert_layer(ours, expected, group)
+
+
+@pytest.mark.parametrize("out_dim", [32, 544, 1024])
+@pytest.mark.parametrize("in_dim", [5, 512, 2048])
+def test_all_sizes_of_weights(in_dim: int, out_dim: int) -> None:
+    """Several panels of columns, also narrow ones for many rows."""
+    x, params = drawn(70, in_dim), [drawn(out_dim, seed=i) for i in (1, 2, 3)]
+    weight = drawn(out_dim, in_dim, seed=4)
+    ours = bf16.dense([x], tiled(weight[None]), *params, group=8, tau=0.7)
+    assert_layer(ours, definition(x, weight, *params, 8), 8)
+
+
+def test_shared_inputs_are_multiplied_once() -> None:
+    """The rows of an environment share its latent and task embedding."""
+    latent, task, action = drawn(3, 1, 40), drawn(3, 1, 10, seed=1), drawn(3, 90, 7, seed=2)
+    weight, params = drawn(64, 57, seed=3), [drawn(64, seed=i) for i in (4, 5, 6)]
+    weights = tiled(weight[None])
+    own = latent.expand(3, 90, 40)
+    expected = definition(torch.cat([own, task.expand(3, 90, 10), action], -1), weight, *params, 0)
+    for inputs in ([latent, task, action], [own, task, action]):
+        ours = bf16.dense(inputs, weights, *params)
+        assert ours.shape == (3, 90, 64)
+        assert_layer(ours, expected, 0)
+
+
+def test_output_layers_have_no_norm() -> None:
+    """They return float32, also of ensembles and of widths that are not whole tiles."""
+    x, weight, bias = drawn(2, 50, 64), drawn(5, 101, 64, seed=1), drawn(5, 101, seed=2)
+    heads = torch.tensor([4, 0])
+    ours = bf16.dense([x], tiled(weight), bias, heads=heads)
+    expected = rounded(x) @ rounded(weight[heads]).mT + bias[heads][:, None]
+    torch.testing.assert_close(ours.double(), expected, rtol=1e-5, atol=1e-4)
+    ours = bf16.dense([x], tiled(weight[:1]), bias[0])
+    expected = rounded(x) @ rounded(weight[0]).mT + bias[0]
+    torch.testing.assert_close(ours.double(), expected, rtol=1e-5, atol=1e-4)
+
+
+def test_nan_is_not_hidden() -> None:
+    x, ones = torch.ones(4, 32), torch.ones(32)
+    x[1, 3] = torch.nan
+    weights = tiled(drawn(1, 32, 32))
+    for group in (0, 8):
+        y = bf16.dense([x], weights, ones, ones, ones, group=group)
+        assert y[1].isnan().all()
+        assert y[[0, 2, 3]].isfinite().all()
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+def test_threads_share_the_rows(threads: int) -> None:
+    before = torch.get_num_threads()
+    weights, ones = tiled(drawn(1, 64, 48)), torch.ones(64)
+    try:
+        outcomes = []
+        for num in (1, threads):
+            torch.set_num_threads(num)
+            outcomes.append(bf16.dense([drawn(300, 48, seed=1)], weights, ones, ones, ones))
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(*outcomes)
+
+
+def test_only_suitable_inputs_use_tiled_weights() -> None:
+    weights, z, a = torch.ones(1), torch.ones(2, 1, 6), torch.ones(2, 9, 3)
+    with torch.no_grad():
+        assert bf16.usable_tiled([z], weights)
+        assert bf16.usable_tiled([z, a], weights)
+        assert bf16.usable_tiled([a, a], weights)
+        assert not bf16.usable_tiled([z], None)
+        assert not bf16.usable_tiled([z[..., :5], a], weights)  # begins at an odd column
+        assert not bf16.usable_tiled([torch.ones(4, 2, 9, 6), z], weights)  # broadcast over time
+    assert not bf16.usable_tiled([z], weights)  # with gradients
+
+
+# --- gradients -----------------------------------------------------------------------
+
+LAYERS = {
+    "one": {"lead": (), "sizes": (64, 6), "out": 96},
+    "odd sizes": {"lead": (), "sizes": (5, 3), "out": 32},
+    "simnorm": {"lead": (), "sizes": (64,), "out": 64, "group": 8},
+    "output": {"lead": (), "sizes": (64,), "out": 101, "norm": False},
+    "ensemble": {"lead": (4,), "sizes": (40, 6), "out": 64, "dropout": True},
+    "ensemble, an input each": {"lead": (4,), "sizes": (64,), "out": 64, "each": True},
+    "outputs of an ensemble": {
+        **{"lead": (4,), "sizes": (64,), "out": 101},
+        **{"each": True, "norm": False},
+    },
+}
+
+
+def relative_error(ours: Tensor, expected: Tensor) -> float:
+    return float((ours.double() - expected).norm() / expected.norm())
+
+
+def plain_layer(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    norm: Sequence[Tensor],
+    factor: Tensor | None,
+    group: int,
+) -> Tensor:
+    """Compute a layer in float64 with plain PyTorch, without rounding."""
+    y = x.double() @ weight.double().mT + bias.double().unsqueeze(-2)
+    if not norm:
+        return y
+    if factor is not None:
+        y = y * factor
+    gamma, beta = (p.double().unsqueeze(-2) for p in norm)
+    y = F.layer_norm(y, y.shape[-1:]) * gamma + beta
+    return simnorm(y, group, 0.7) if group else mish(y)
+
+
+@pytest.mark.parametrize("rows", [256, 70])
+@pytest.mark.parametrize("rounded_input", [False, True], ids=["fp32", "bf16"])
+@pytest.mark.parametrize("name", LAYERS)
+def test_values_and_gradients_of_a_layer(name: str, rounded_input: bool, rows: int) -> None:
+    """Check that the relative error is a few roundings, against float64 without rounding."""
+    case: dict[str, Any] = {"group": 0, "norm": True, "dropout": False, "each": False}
+    case |= LAYERS[name]
+    lead, out = case["lead"], case["out"]
+    dtype = torch.bfloat16 if rounded_input else torch.float32
+    shapes = [(*(lead if case["each"] else ()), rows, size) for size in case["sizes"]]
+    parts = [drawn(*s, seed=i).to(dtype).requires_grad_() for i, s in enumerate(shapes)]
+    weight = (drawn(*lead, out, sum(case["sizes"]), seed=3) / 8).requires_grad_()
+    bias = drawn(*lead, out, seed=4).requires_grad_()
+    norm = [drawn(*lead, out, seed=i).requires_grad_() for i in (5, 6) if case["norm"]]
+    factor = (drawn(*lead, rows, out, seed=7) > -1).float() / 0.84 if case["dropout"] else None
+    y = bf16.layer(parts, weight, bias, *norm, factor=factor, group=case["group"], tau=0.7)
+    expected = plain_layer(torch.cat(parts, -1), weight, bias, norm, factor, case["group"])
+    assert y.dtype == (torch.bfloat16 if norm and not case["group"] else torch.float32)
+    assert relative_error(y.detach(), expected.detach()) < ROUNDING
+    grad = drawn(*y.shape, seed=8)
+    variables = [*parts, weight, bias, *norm]
+    ours = torch.autograd.grad(y, variables, grad.to(y.dtype))
+    for gradient, reference in zip(
+        ours, torch.autograd.grad(expected, variables, grad.double()), strict=True
+    ):
+        assert gradient.shape == reference.shape
+        assert relative_error(gradient, reference.double()) < 2 * ROUNDING
+
+
+def test_only_the_gradients_that_are_needed() -> None:
+    """As in the policy loss: chosen layers without gradient, of the actions only."""
+    z, a = drawn(50, 32), drawn(50, 6, seed=1).requires_grad_()
+    weight, heads = drawn(5, 64, 38, seed=2), torch.tensor([3, 0])
+    params = [drawn(5, 64, seed=i)[heads] for i in (3, 4, 5)]
+    y = bf16.layer([z, a], weight, *params, heads=heads)
+    (ours,) = torch.autograd.grad(y, [a], torch.ones_like(y))
+    expected = plain_layer(torch.cat([z, a], -1), weight[heads], params[0], params[1:], None, 0)
+    (reference,) = torch.autograd.grad(expected, [a], torch.ones_like(expected))
+    assert relative_error(ours, reference.double()) < 2 * ROUNDING
+
+
+def test_an_input_that_is_broadcast_over_time() -> None:
+    """The gradient of a task embedding is the sum over time."""
+    z, e = drawn(4, 30, 32), drawn(30, 8, seed=1).requires_grad_()
+    weight, params = drawn(64, 40, seed=2) / 8, [drawn(64, seed=i) for i in (3, 4, 5)]
+    y = bf16.layer([z, e], weight, *params)
+    grad = drawn(4, 30, 64, seed=6)
+    (ours,) = torch.autograd.grad(y, [e], grad.bfloat16())
+    x = torch.cat([z, e.expand(4, 30, 8)], -1)
+    expected = plain_layer(x, weight, params[0], params[1:], None, 0)
+    (reference,) = torch.autograd.grad(expected, [e], grad.double())
+    assert relative_error(ours, reference.double()) < 2 * ROUNDING
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+def test_gradients_are_sums_over_threads(threads: int) -> None:
+    """Those of the input are bit-identical; those of parameters are equal up to rounding."""
+    before = torch.get_num_threads()
+    x, weight = drawn(300, 40).requires_grad_(), drawn(64, 40, seed=1).requires_grad_()
+    params = [drawn(64, seed=i).requires_grad_() for i in (2, 3, 4)]
+    outcomes = []
+    try:
+        for num in (1, threads, threads):
+            torch.set_num_threads(num)
+            y = bf16.layer([x], weight, *params)
+            outcomes.append(torch.autograd.grad(y, [x, weight, *params], torch.ones_like(y)))
+    finally:
+        torch.set_num_threads(before)
+    alone, shared, again = outcomes
+    assert torch.equal(alone[0], shared[0])
+    for first, second, third in zip(alone, shared, again, strict=True):
+        torch.testing.assert_close(first, second, rtol=1e-4, atol=1e-4)
+        assert torch.equal(second, third)
+
+
+# --- agents --------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("forced")
+def test_planning_uses_tiled_weights() -> None:
+    """All layers of the planner's networks have them during a plan, and only then."""
+    agent = make_agent(tiny_config(**WIDE, precision="bf16"))
+    model, plan, seen = agent.model, agent.functions.plan, []
+
+    def layers() -> list[Any]:
+        networks = (model.dynamics, model.reward_head, model.policy, model.q_functions)
+        modules = [module for network in networks for module in network.modules()]
+        normed = [m.linear for m in modules if isinstance(m, Bf16NormedLinear)]
+        return normed + [m for m in modules if isinstance(m, Bf16Linear | Bf16EnsembleLinear)]
+
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        seen.extend(layer.tiled is not None for layer in layers())
+        return plan(*args, **kwargs)
+
+    agent.functions.plan = watched
+    acceleration.install(agent)
+    agent.act(np.zeros((1, 5), np.float32), first=np.array([True]), explore=False)
+    assert len(seen) > 10
+    assert all(seen)
+    assert all(layer.tiled is None for layer in layers())
+
+
+@pytest.mark.usefixtures("forced")
+@pytest.mark.parametrize(
+    ("env", "overrides"),
+    [
+        (env_spec(), {}),
+        pytest.param(
+            env_spec((5,), (3, 1, 2), (500, 100, 1000), episodic=True),
+            {"task_dim": 6, "num_enc_layers": 3},
+            marks=pytest.mark.slow,
+        ),
+    ],
+    ids=["one task", "several tasks"],
+)
+def test_an_agent_with_kernels_equals_one_in_float32(
+    env: EnvSpec, overrides: dict[str, Any]
+) -> None:
+    """Planning, losses and weights after an update, up to rounding."""
+    config = tiny_config(**WIDE, num_elites=256, **overrides)
+    plain = make_agent(config, env)
+    fast = make_agent(dataclasses.replace(config, precision="bf16"), env)
+    compiler = acceleration.install(fast)
+    obs = np.random.default_rng(0).normal(size=(env.num_tasks, 5)).astype(np.float32)
+    request: dict[str, Any] = {"first": np.full(env.num_tasks, True), "explore": True}
+    if env.num_tasks > 1:
+        request["task"] = np.arange(env.num_tasks)
+    for agent in (plain, fast):
+        agent.act(obs, **request)
+    means = [agent.previous_mean[True] for agent in (plain, fast)]
+    torch.testing.assert_close(*means, rtol=TOLERANCE, atol=TOLERANCE)
+    batch = random_batch(config, env)
+    metrics = [a.update_on(batch, a.train_noise.update(6))[0] for a in (plain, fast)]
+    for name, value in metrics[0].items():
+        torch.testing.assert_close(metrics[1][name], value, rtol=TOLERANCE, atol=1e-3, msg=name)
+    weights = fast.model.state_dict()
+    for name, value in plain.model.state_dict().items():
+        # Adam's first steps are as long for gradients near zero, whatever their sign.
+        torch.testing.assert_close(weights[name], value, rtol=0, atol=2 * config.lr, msg=name)
+    assert compiler.enabled
+
+
+@pytest.mark.usefixtures("forced")
+def test_a_step_of_the_optimizer_renews_tiled_weights() -> None:
+    """Plans after large updates equal those of an agent that loads the same weights."""
+    config = tiny_config(**WIDE, precision="bf16")
+    agents = [make_agent(config) for _ in range(2)]
+    compiler = acceleration.install(agents[0])
+    obs, first = np.ones((1, 5), np.float32), np.array([True])
+    agents[0].act(obs, first=first, explore=False)
+    for group in agents[0].optimizer.param_groups:
+        group["lr"] = 0.01
+    batch = random_batch(config, env_spec(), 0)
+    agents[0].update_on(batch, agents[0].train_noise.update(config.batch_size))
+    agents[1].load_state_dict(agents[0].state_dict())
+    acceleration.install(agents[1])
+    for agent in agents:
+        agent.seed_evaluation(0)
+    actions = [agent.act(obs, first=first, explore=False) for agent in agents]
+    np.testing.assert_array_equal(*actions)
+    assert compiler.enabled
+
+
+def test_a_run_resumes_bit_for_bit(tmp_path: Path) -> None:
+    """Killed among the updates and resumed in another process; not without the kernels."""
+    sizes = {"mlp_dim": 32, "latent_dim": 32, "num_samples": 64, "precision": "bf16"}
+    compiled, module = {**sizes, "compile": "true"}, "tests.forced_bf16"
+
+    def train(name: str, blow: Blow | None = None, module: str = module) -> int:
+        line = arguments(tmp_path / name, **compiled)
+        return Command(line, blow, module=module).run().code
+
+    assert train("whole") == 0
+    assert train("killed", Blow("tdmpc2.world_model:WorldModel.update_target", 70)) == -9
+    assert read_json(run_directory(tmp_path / "killed") / "numeric.json")["bf16_kernels"] is True
+    if not fused_bf16.choice().used:
+        assert train("killed", module="tdmpc2.train") == 2
+    assert train("killed") == 0
+    assert outcome(tmp_path / "killed") == outcome(tmp_path / "whole")
