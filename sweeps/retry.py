@@ -37,6 +37,9 @@ def main(arguments: Sequence[str]) -> int:
     for folder in status.find_sweeps(options.runs, options.suite, options.sweep):
         failed = [view for _, view in status.look(options.runs, [folder]) if view.state == "failed"]
         print(f"{folder.name}: {len(failed):,} failed")
+        for damage in folder.damages():
+            print(f"damaged: {damage}")
+            codes.append(1)
         if failed:
             request = again(folder, pairs)
             from sweeps.execution import launching  # imports torch and pandas

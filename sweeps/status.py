@@ -38,7 +38,7 @@ class StatusOptions(Settings):
     list: bool = setting(False, "one line per run")
 
 
-FAILED = ("failed", "stale")
+FAILED = ("failed", "stale", "damaged")
 Row = dict[str, Any]  # one run, as recorded in `sweep.json`
 
 
@@ -62,7 +62,7 @@ def find_sweeps(runs: Path, suite: str | None, sweep: str | None) -> list[SweepF
         if not sweeps:
             raise UserError(f"sweep={sweep}: no such sweep{did_you_mean(sweep, names)}")
     if suite is not None:
-        suites = {folder.name: folder.read()["suite"] or "tasks" for folder in sweeps}
+        suites = {folder.name: folder.label for folder in sweeps}
         sweeps = [folder for folder in sweeps if suites[folder.name] == suite]
         if not sweeps:
             raise UserError(f"suite={suite}: never launched{did_you_mean(suite, suites.values())}")
@@ -73,7 +73,7 @@ def runs_of(sweeps: Sequence[SweepFolder]) -> list[Row]:
     """List the runs of several sweeps, each once, with its largest budget."""
     rows: dict[str, Row] = {}
     for sweep in sweeps:
-        for row in sweep.read()["runs"]:
+        for row in sweep.rows():
             known = rows.setdefault(row["directory"], row)
             known["budget"] = max(known["budget"], row["budget"])
     return list(rows.values())
@@ -139,7 +139,7 @@ def _progress(members: Sequence[tuple[Row, View]]) -> list[str]:
 
 def last_errors(looked_at: Sequence[tuple[Row, View]], most: int) -> list[str]:
     """List the most recent failures, newest first: the run, its error message and its log file."""
-    bad = [(row, view) for row, view in looked_at if view.state in ("failed", "stale", "diverged")]
+    bad = [(row, view) for row, view in looked_at if view.state in (*FAILED, "diverged")]
     bad.sort(key=lambda pair: pair[1].status.get("updated", ""), reverse=True)
     lines = []
     for row, view in bad[:most]:
@@ -159,7 +159,8 @@ def picture(options: StatusOptions, sweeps: Sequence[SweepFolder]) -> tuple[Grou
     """Render the status of some sweeps.
 
     Returns:
-        What to print; whether a run is running or queued; whether a run has failed or is stale.
+        What to print; whether a run is running or queued; whether a run has failed, is stale or
+        damaged, or a record of the sweeps is damaged.
     """
     looked_at = look(options.runs, sweeps)
     now = datetime.now().strftime("%H:%M:%S")
@@ -170,6 +171,8 @@ def picture(options: StatusOptions, sweeps: Sequence[SweepFolder]) -> tuple[Grou
             Text(_line(row, view), no_wrap=True, overflow="ignore") for row, view in looked_at
         ]
     blocks += [Text(line) for line in blocked_of(looked_at)]
+    damages = [line for sweep in sweeps for line in sweep.damages()]
+    blocks += [Text(f"damaged: {line}", no_wrap=True, overflow="ignore") for line in damages]
     errors = last_errors(looked_at, options.errors)
     blocks += [Text(line, no_wrap=True, overflow="ignore") for line in errors]
     launches = [submission.facts for sweep in sweeps for submission in sweep.submissions()]
@@ -177,14 +180,15 @@ def picture(options: StatusOptions, sweeps: Sequence[SweepFolder]) -> tuple[Grou
     if figures:
         blocks.append(Text(f"figures: drawn by job {', '.join(figures)} after all runs have ended"))
     states = {view.state for _, view in looked_at}
-    return Group(*blocks), not states.isdisjoint(ACTIVE), not states.isdisjoint(FAILED)
+    failed = bool(damages) or not states.isdisjoint(FAILED)
+    return Group(*blocks), not states.isdisjoint(ACTIVE), failed
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command and return its exit code.
 
     Returns:
-        0 if no run has failed or is stale, else 1.
+        0 if no run has failed, is stale or is damaged, else 1.
 
     Raises:
         UserError: an option is invalid, or no sweep matches.
@@ -230,10 +234,12 @@ def usage() -> str:
             "  stale      its process ended without recording a result (killed, out of memory,",
             "             node failure); launching again resumes it",
             "  resumable  stopped before its budget; launching again resumes it",
+            "  damaged    one of its files is damaged: restore it, or move the run directory away,",
+            "             and launch again",
             "  blocked    cannot start: this machine lacks its simulator or object models",
             "  new        never started",
             "",
-            "Exit code: 0 if no run is failed or stale, else 1.",
+            "Exit code: 0 if no run is failed, stale or damaged, else 1.",
         ]
     )
 

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tdmpc2.common.run.source_version import SourceVersion
+from tdmpc2.common.system.errors import UserError
+from tdmpc2.common.system.paths import project_root
 
 PACKAGES = ("tdmpc2", "baselines", "sweeps", "ablations", "analysis")
 OTHERS = ("pyproject.toml", "paper_figures/*.toml", "paper_figures/*.mplstyle")
@@ -27,16 +29,13 @@ def take(root: Path, folder: Path) -> Path:
         Folder of the copy, named by a hash of its content. It holds all packages, the commit and
         the uncommitted changes.
     """
-    files = sorted(code_files(root))
     version = SourceVersion.here()
-    digest = hashlib.sha256(repr(version.commit).encode() + (version.patch or b""))
-    for path in files:
-        digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes() + b"\0")
-    copy = folder / digest.hexdigest()[:12]
-    if copy.is_dir():
+    copy = folder / _digest(root, version)
+    if copy.is_dir() and _digest(copy, version) == copy.name:
         return copy
+    shutil.rmtree(copy, ignore_errors=True)  # damaged
     partial = folder / f".{copy.name}.{uuid.uuid4().hex}.tmp"
-    for path in files:
+    for path in code_files(root):
         target = partial / path.relative_to(root)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
@@ -48,6 +47,29 @@ def take(root: Path, folder: Path) -> Path:
         if not copy.is_dir():
             raise
     return copy
+
+
+def verify(copy: Path) -> None:
+    """Check that this process runs the code of a copy, and that the copy is unchanged.
+
+    Raises:
+        UserError: the code comes from elsewhere, or the copy has changed since the launch.
+    """
+    if project_root() != copy.resolve():
+        raise UserError(
+            f"{copy}: the job does not run this copy of the code, but {project_root()}; the copy "
+            "was deleted or moved since the launch: launch again"
+        )
+    if _digest(copy, SourceVersion.here()) != copy.name:
+        raise UserError(f"{copy}: the code has changed since the launch; launch again")
+
+
+def _digest(root: Path, version: SourceVersion) -> str:
+    """Return a short hash of the version and of every file of the code."""
+    digest = hashlib.sha256(repr(version.commit).encode() + (version.patch or b""))
+    for path in sorted(code_files(root)):
+        digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:12]
 
 
 def code_files(root: Path) -> Iterator[Path]:

@@ -12,6 +12,7 @@ from pathlib import Path
 import submitit
 from submitit.helpers import Checkpointable
 
+from sweeps.execution import code_snapshot
 from sweeps.execution.process_file import train_file
 from tdmpc2.common.run import spec_file
 from tdmpc2.common.run.lock import EXPIRY_SECONDS, InUseError, live_holder
@@ -33,10 +34,11 @@ class TrainingJob(Checkpointable):
 
     Args:
         files: file of each process (see `process_file.write_file`).
+        code: copy of the code that the job runs.
     """
 
-    def __init__(self, files: Sequence[Path]) -> None:
-        self.files = files
+    def __init__(self, files: Sequence[Path], code: Path) -> None:
+        self.files, self.code = files, code
 
     def __call__(self) -> list[str]:
         """Train the runs of this process and return their final states."""
@@ -44,6 +46,7 @@ class TrainingJob(Checkpointable):
         if rank >= len(self.files):  # the last job of an array may have unused processes
             return []
         try:
+            code_snapshot.verify(self.code)
             return self._train(self.files[rank])
         except StoppedError as error:
             print(f"{error} (signal {error.signal})", file=sys.stderr, flush=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from sweeps.execution.process_file import train_file
 from sweeps.planning.planned_run import PlannedRun, SeedGroup
 from tdmpc2.common.run.lock import live_holder
 from tdmpc2.common.run.run_files import read_status
-from tdmpc2.common.system.errors import StoppedError
+from tdmpc2.common.system.errors import StoppedError, UserError
 
 POLL_SECONDS = 0.5
 # How long a process may take to stop after SIGTERM before it is killed. Its runs resume from their
@@ -56,7 +57,8 @@ def run_all(
             for group, process in list(running):
                 for run in group:
                     run.exit_code = process.poll()
-                    run.status = read_status(run.directory) or run.status
+                    with contextlib.suppress(UserError):  # damaged: the process says so
+                        run.status = read_status(run.directory) or run.status
                 if group[0].exit_code is not None:
                     running.remove((group, process))
             on_change(runs)

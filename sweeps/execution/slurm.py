@@ -25,6 +25,8 @@ DEFAULT_MINUTES = 24 * 60
 SIGNAL_SECONDS = 120
 # `TrainingJob` requeues its job itself. If submitit does it, the number of requeues is not limited.
 ANY_NUMBER = 1_000_000
+# Reasons of `sbatch --test-only` for which `sbatch` queues a job, e.g. drained nodes.
+UNAVAILABLE = "DOWN, DRAINED|not available \\(down|reserved for|Requested nodes are busy"
 # SIGUSR2 would kill the job if it arrived before Python has installed its handler: ignore it first.
 _IGNORE_USR2 = f"""sh -c 'trap "" USR2; exec "$0" "$@"' {shlex.quote(sys.executable)}"""
 
@@ -78,10 +80,10 @@ class Resources:
 
 
 def choose(wanted: Cluster) -> Literal["slurm", "local", "inline"]:
-    """Choose where to run: for `auto`, SLURM if it responds, else this machine.
+    """Choose where to run: for `auto`, SLURM if this machine has it, else this machine.
 
     Raises:
-        UserError: SLURM is requested, but not available.
+        UserError: SLURM is requested, but not installed, or it does not respond.
     """
     if wanted in ("local", "inline"):
         return wanted
@@ -89,8 +91,10 @@ def choose(wanted: Cluster) -> Literal["slurm", "local", "inline"]:
         result = _run(["sinfo", "--noheader", "--format=%P"])
         if result.returncode == 0:
             return "slurm"
-        if wanted == "slurm":
-            raise UserError(f"cluster=slurm: sinfo failed: {_error_of(result)}")
+        raise UserError(
+            f"cluster={wanted}: SLURM does not respond (sinfo: {_error_of(result)}); try again "
+            "later, or use cluster=local to train on this machine"
+        )
     if wanted == "slurm":
         raise UserError(
             "cluster=slurm: sbatch not found; launch on a login node of the cluster, or use "
@@ -206,8 +210,25 @@ def check(resources: Resources) -> None:
         for key, value in resources.options().items()
     ]
     result = _run(["sbatch", "--test-only", *options, "--wrap=true"])
-    if result.returncode:
+    if result.returncode and re.search(UNAVAILABLE, result.stderr):
+        print(f"warning: jobs will wait until nodes are available: {_error_of(result)}", flush=True)
+    elif result.returncode:
         raise UserError(f"SLURM refuses such jobs ({resources.describe()}): {_error_of(result)}")
+
+
+def preemption_of(partition: str | None) -> str:
+    """Return what SLURM does with preempted jobs: `CANCEL`, `REQUEUE`, `SUSPEND`, … or `OFF`.
+
+    Args:
+        partition: name of a partition, whose own setting applies; None for the cluster's setting.
+    """
+    shown = [_run(["scontrol", "show", "config"]).stdout]
+    if partition is not None:
+        names = partition.split(",")
+        shown += [_run(["scontrol", "show", "partition", "-o", name]).stdout for name in names]
+    found = [mode for text in shown for mode in re.findall(r"PreemptMode\s*=\s*(\S+)", text)]
+    modes = [mode for mode in found if mode != "NONE"]
+    return modes[-1].upper() if modes else "OFF"
 
 
 def in_arrays(num_jobs: int, size: int, left: int | None) -> list[int]:
@@ -242,6 +263,7 @@ def submit(
     name: str,
     code: Path,
     at_once: int,
+    comment: str,
     after: Iterable[str] = (),
 ) -> str:
     """Submit jobs as one array.
@@ -253,6 +275,7 @@ def submit(
         name: name of the jobs.
         code: copy of the code that the jobs run.
         at_once: maximum number of jobs of the array that run at a time.
+        comment: text by which the jobs are found in the queue.
         after: ids of jobs that must have ended, successfully or not.
 
     Returns:
@@ -266,6 +289,7 @@ def submit(
     job_ids = ":".join(after)
     executor.update_parameters(
         job_name=name,
+        comment=comment,
         time=resources.timeout_min,
         signal_delay_s=min(SIGNAL_SECONDS, 30 * resources.timeout_min),
         array_parallelism=at_once,
@@ -273,7 +297,7 @@ def submit(
         additional_parameters={"requeue": True, **resources.options()},
         # The current folder comes first on Python's path, so that jobs import the copy.
         setup=[
-            f"cd {shlex.quote(str(code))}",
+            f"cd {shlex.quote(str(code))} || exit 2  # deleted since the launch",
             "export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}",
             f"export {threads}",
         ],

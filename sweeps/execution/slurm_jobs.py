@@ -34,6 +34,7 @@ class JobLayout:
         jobs: processes of each job.
         sizes: number of jobs of each array.
         at_once: maximum number of jobs of each array that run at a time.
+        preemption: what SLURM does with preempted jobs, see `slurm.preemption_of`.
     """
 
     plan: SweepPlan
@@ -41,6 +42,7 @@ class JobLayout:
     jobs: Sequence[Sequence[SeedGroup]]
     sizes: Sequence[int]
     at_once: Sequence[int]
+    preemption: str = "OFF"
 
     def describe(self) -> str:
         """Describe the jobs, their arrays, and the jobs that exceed the user's submit limit."""
@@ -55,6 +57,11 @@ class JobLayout:
         ]
         if sum(self.at_once) < sum(self.sizes):
             lines.append(f"At most {sum(self.at_once):,} jobs run at a time.")
+        if self.preemption == "CANCEL":
+            lines.append(
+                "warning: SLURM cancels preempted jobs here (PreemptMode=CANCEL) and does not "
+                "requeue them; `python sweeps/status.py` shows their runs as stale: launch again"
+            )
         left = len(self.jobs) - sum(self.sizes)
         if left:
             lines.append(
@@ -101,7 +108,9 @@ def lay_out(plan: SweepPlan, partition: Partition | None, gpus: int) -> JobLayou
         return JobLayout(plan, resources, [], [], [])
     slurm.check(resources)
     sizes = slurm.in_arrays(len(jobs), slurm.max_array_size(), slurm.jobs_left())
-    return JobLayout(plan, resources, jobs, sizes, slurm.shares(sweep.max_parallel, sizes))
+    at_once = slurm.shares(sweep.max_parallel, sizes)
+    preemption = slurm.preemption_of(None if partition is None else partition.name)
+    return JobLayout(plan, resources, jobs, sizes, at_once, preemption)
 
 
 def extra_options(text: str | None) -> dict[str, str | bool]:
@@ -135,7 +144,8 @@ def extra_options(text: str | None) -> dict[str, str | bool]:
 def hand_over(layout: JobLayout, sweep: SweepFolder) -> None:
     """Submit the jobs, and record which job trains which runs.
 
-    The record is written after every array, so that it is complete if the launch is interrupted.
+    The record is written before and after every array, so that its jobs are found if the launch is
+    interrupted, even between the submission and the record of its id.
 
     Args:
         layout: the jobs and their arrays.
@@ -146,23 +156,27 @@ def hand_over(layout: JobLayout, sweep: SweepFolder) -> None:
     folder = sweep.new_submission()
     facts = {"commit": git_commit(), "code": code.name, "partition": layout.resources.partition}
     arrays: list[dict[str, object]] = []
-    submitted = _training_jobs(layout, folder)
+    submitted = _training_jobs(layout, folder, code)
     start = 0
     for size, at_once in zip(layout.sizes, layout.at_once, strict=True):
         jobs = layout.jobs[start : start + size]
         start += size
-        array = slurm.submit(
+        elements = [[relative(group, sweep.runs) for group in groups] for groups in jobs]
+        comment = f"{folder}#{len(arrays)}"
+        array: dict[str, object] = {"job": None, "elements": elements, "comment": comment}
+        arrays.append(array)
+        write_submission(folder, "slurm", arrays=arrays, **facts)
+        array["job"] = slurm.submit(
             list(itertools.islice(submitted, size)),
             layout.resources,
             folder,
             name=job_name(sweep.name),
             code=code,
             at_once=at_once,
+            comment=comment,
         )
-        elements = [[relative(group, sweep.runs) for group in groups] for groups in jobs]
-        arrays.append({"job": array, "elements": elements})
         write_submission(folder, "slurm", arrays=arrays, **facts)
-        print(f"submitted array {array}: {size:,} of {len(layout.jobs):,} jobs", flush=True)
+        print(f"submitted array {array['job']}: {size:,} of {len(layout.jobs):,} jobs", flush=True)
     if request.sweep.after == "figures":
         job = slurm.submit(
             [ModuleJob("analysis.make_figures", *figure_arguments(request.runs))],
@@ -179,6 +193,7 @@ def hand_over(layout: JobLayout, sweep: SweepFolder) -> None:
             name=job_name(sweep.name),
             code=code,
             at_once=1,
+            comment=f"{folder}#figures",
             after=[str(array["job"]) for array in arrays],
         )
         write_submission(folder, "slurm", arrays=arrays, figures=job, **facts)
@@ -191,10 +206,15 @@ def figure_arguments(runs: Path) -> list[str]:
     return [f"runs={runs}", f"out={runs.parent / 'paper_figures'}"]
 
 
-def _training_jobs(layout: JobLayout, folder: Path) -> Iterator[TrainingJob]:
+def _training_jobs(layout: JobLayout, folder: Path, code: Path) -> Iterator[TrainingJob]:
     """Build the jobs, and write the files of their processes.
 
     With several GPUs per job, each process uses one of them.
+
+    Args:
+        layout: the jobs.
+        folder: folder of the launch.
+        code: copy of the code that the jobs run.
     """
     request, number = layout.plan.request, itertools.count(1)
     options = {**request.options, "threads": layout.resources.cpus, "progress": False}
@@ -204,4 +224,4 @@ def _training_jobs(layout: JobLayout, folder: Path) -> Iterator[TrainingJob]:
             if layout.resources.gpus > 1:
                 options["device"] = f"cuda:{rank // request.sweep.runs_per_gpu}"
             files.append(write_file(folder, next(number), group, options))
-        yield TrainingJob(files)
+        yield TrainingJob(files, code)

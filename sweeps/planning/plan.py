@@ -103,13 +103,17 @@ def make_plan(request: SweepRequest, observer: Observer, *, gpu: bool) -> SweepP
     looked_at = list(zip(planned, views, strict=True))
     blocked = []
     for run, view in looked_at:
-        if run.missing and _is_due(view, sweep.only):
+        if view.state == "damaged":
+            run.missing = view.message
+            blocked.append(run)
+        elif run.missing and _is_due(view, sweep.only):
             view.state = "blocked"
             blocked.append(run)
     wanted = {id(run) for run, view in looked_at if _is_due(view, sweep.only)}
-    busy = {id(run) for run, view in looked_at if view.state in ACTIVE}
+    busy = {id(run) for run, view in looked_at if view.state in (*ACTIVE, "damaged")}
     # A process is started with all of its seeds, so that each unfinished seed keeps its index in
-    # the batch. It is not started while another process trains one of its seeds.
+    # the batch. It is not started while another process trains one of its seeds, or if one of them
+    # is damaged.
     groups = [
         group
         for group in group_seeds(planned, sweep.seeds_per_process)
@@ -144,7 +148,7 @@ def _estimate(request: SweepRequest, corrected: int, *, gpu: bool) -> tuple[list
 def _is_due(view: View, only: str) -> bool:
     if only == "failed":
         return view.state == "failed"
-    return view.state not in (*ENDED, *ACTIVE, "blocked")
+    return view.state not in (*ENDED, *ACTIVE, "damaged", "blocked")
 
 
 def _ran_on_gpu(run: PlannedRun) -> bool:

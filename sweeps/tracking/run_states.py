@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import subprocess
 import time
@@ -11,19 +12,31 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from sweeps.planning.planned_run import SPEEDS
-from sweeps.tracking.sweep_folder import Submission, all_sweeps, job_name
+from sweeps.tracking.sweep_folder import Submission, SweepFolder, all_sweeps, job_name
 from tdmpc2.common.run.lock import file_system_time, live_holder
 from tdmpc2.common.run.run_files import SETTLED, read_status, step_of
+from tdmpc2.common.system.atomic_files import write_json
+from tdmpc2.common.system.errors import UserError
 
 # done: reached its budget. diverged: stopped at a NaN or Inf, a final result.
 # running: a process holds its lease, or its SLURM job runs. queued: its SLURM job waits.
 # failed: ended with an error.
 # stale: recorded as running, but its process is gone (killed, out of memory, node failure).
 # resumable: stopped before its budget; resumes from its last checkpoint when launched again.
+# damaged: one of its files is damaged, so it is neither read nor launched.
 # blocked: cannot start, because this machine lacks something that it needs.
 # new: never started.
 RunState = Literal[
-    "done", "diverged", "running", "queued", "failed", "stale", "resumable", "blocked", "new"
+    "done",
+    "diverged",
+    "running",
+    "queued",
+    "failed",
+    "stale",
+    "resumable",
+    "damaged",
+    "blocked",
+    "new",
 ]
 STATES: tuple[RunState, ...] = get_args(RunState)
 ENDED: tuple[RunState, ...] = ("done", "diverged")  # nothing left to do
@@ -73,6 +86,7 @@ class Observer:
     def __init__(self, runs: Path) -> None:
         self.runs = runs
         sweeps = all_sweeps(runs)
+        find_lost_arrays(sweeps)
         self.jobs: dict[str, tuple[str, int, Submission]] = {}
         on_slurm = False
         for submission in sorted(
@@ -95,11 +109,14 @@ class Observer:
             budget: budget of the run in its unit.
         """
         path = self.runs / directory
-        status = read_status(path) or {}
         job, rank, submission = self.jobs.get(directory, (None, 0, None))
         log = path / "log.txt"  # written by processes on this machine
         if submission is not None and job is not None:
             log = submission.log(job, rank)
+        try:
+            status = read_status(path) or {}
+        except UserError as damage:
+            return View("damaged", {}, job, log, str(damage))
         view = View("new", status, job, log, status.get("message", ""))
         state = status.get("state")
         # A log explains why a run never started, or why its job ended. The log of a process on
@@ -124,6 +141,40 @@ class Observer:
         elif state is not None:
             view.state = "resumable"
         return view
+
+
+def find_lost_arrays(sweeps: Iterable[SweepFolder]) -> None:
+    """Record the job ids of arrays that a launch has submitted, but not recorded.
+
+    A launch that is killed, or to which `sbatch` does not respond in time, leaves an array without
+    a job id in its record. If SLURM has the jobs, their comment names the array.
+
+    Args:
+        sweeps: the sweeps whose records are completed.
+    """
+    for sweep in sweeps:
+        lost = [s for s in sweep.submissions() if s.arrays(submitted=False)]
+        comments = _comments_in_queue(job_name(sweep.name)) if lost else {}
+        for submission in lost:
+            for array in submission.arrays(submitted=False):
+                array["job"] = comments.get(array.get("comment", ""))
+            with contextlib.suppress(OSError):  # a colleague's folder
+                write_json(submission.folder / "submission.json", submission.facts)
+
+
+def _comments_in_queue(job_name: str) -> dict[str, str]:
+    """Return the id of the job array with each comment, of all arrays in the queue of one name."""
+    if shutil.which("squeue") is None:
+        return {}
+    command = ["squeue", "--noheader", "--format=%F|%k", f"--name={job_name}"]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=True, timeout=QUEUE_SECONDS
+        )
+    except (OSError, subprocess.SubprocessError):
+        return {}
+    pairs = (line.strip().split("|", 1) for line in done.stdout.splitlines())
+    return {comment: job for job, comment in pairs}
 
 
 def read_queue(job_names: Iterable[str], user: int | None = None) -> dict[str, str] | None:

@@ -2,19 +2,43 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NotRequired, TypedDict
 
 from sweeps.planning.planned_run import PlannedRun, SeedGroup
 from tdmpc2.common.system.atomic_files import read_json, write_json
+from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.system.processes import identity_of
 
 FOLDER = "sweeps"
+
+
+class SweepFile(TypedDict):
+    """`sweep.json`: the keys that every version has written."""
+
+    suite: str | None
+    runs: list[dict[str, Any]]
+
+
+class ArrayRecord(TypedDict):
+    """Entry of a `submission.json`: the run directories of each process of each job."""
+
+    job: str | None
+    elements: list[list[list[str]]]
+
+
+class SubmissionFile(TypedDict):
+    """`submission.json`: one launch of a sweep."""
+
+    cluster: Literal["local", "slurm"]
+    launched: str
+    arrays: NotRequired[list[ArrayRecord]]
 
 
 @dataclass(frozen=True)
@@ -31,7 +55,7 @@ class Submission:
 
     def jobs(self) -> Iterator[tuple[str, int, list[str]]]:
         """Yield job id (as shown by `squeue`), rank and run directories of each process."""
-        for array in self.facts.get("arrays", ()):
+        for array in self.arrays():
             single = len(array["elements"]) == 1
             for index, processes in enumerate(array["elements"]):
                 job = array["job"] if single else f"{array['job']}_{index}"
@@ -41,7 +65,19 @@ class Submission:
     def job_ids(self) -> list[str]:
         """Return the ids of its job arrays, and of the job that draws the figures."""
         figures = [self.facts["figures"]] if "figures" in self.facts else []
-        return [array["job"] for array in self.facts.get("arrays", ())] + figures
+        return [array["job"] for array in self.arrays()] + figures
+
+    def arrays(self, *, submitted: bool = True) -> list[dict[str, Any]]:
+        """Return its job arrays that SLURM has accepted, or those of which this is unknown.
+
+        An array is recorded before it is submitted, so that its jobs are found again if the launch
+        ends between the two (see `run_states.find_lost_arrays`).
+
+        Args:
+            submitted: whether the arrays have a job id.
+        """
+        arrays = self.facts.get("arrays", ())
+        return [array for array in arrays if (array["job"] is not None) == submitted]
 
     def log(self, job: str, rank: int) -> Path:
         """Return the file with the standard error of a job's process."""
@@ -72,6 +108,11 @@ class SweepFolder:
         directories = sorted(str(run.directory.relative_to(runs)) for run in planned)
         digest = hashlib.sha256("\n".join(directories).encode()).hexdigest()[:8]
         return cls(runs, f"{label}-{digest}")
+
+    @property
+    def label(self) -> str:
+        """Suite of the sweep, or `tasks`."""
+        return self.name.rpartition("-")[0]
 
     @property
     def path(self) -> Path:
@@ -109,12 +150,21 @@ class SweepFolder:
         """Read `sweep.json`; without it, return an empty sweep.
 
         Sweeps of version 0.4.0 have the arguments of their last launch (`words`), not a `request`.
+
+        Raises:
+            UserError: the file is damaged.
         """
-        return read_json(self.path / "sweep.json") or {"suite": None, "runs": []}
+        return read_json(self.path / "sweep.json", SweepFile) or {"suite": None, "runs": []}
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return the runs of the sweep; none if `sweep.json` is damaged."""
+        with contextlib.suppress(UserError):
+            return self.read()["runs"]
+        return []
 
     def new_submission(self) -> Path:
         """Create a numbered folder for one launch."""
-        number = 1 + max((int(path.name) for path in self.path.glob("[0-9]*")), default=0)
+        number = 1 + max((int(path.name) for path in self._launches()), default=0)
         while True:
             folder = self.path / f"{number:04}"
             try:
@@ -124,9 +174,31 @@ class SweepFolder:
                 number += 1
 
     def submissions(self) -> list[Submission]:
-        """Read the records of all launches, oldest first."""
-        records = ((path, read_json(path)) for path in sorted(self.path.glob("*/submission.json")))
-        return [Submission(path.parent, facts) for path, facts in records if facts is not None]
+        """Read the records of all launches, oldest first, but not damaged ones."""
+        return [found for found in self._records() if isinstance(found, Submission)]
+
+    def damages(self) -> list[str]:
+        """Describe the damaged records of the sweep and of its launches."""
+        found = [str(record) for record in self._records() if isinstance(record, UserError)]
+        try:
+            self.read()
+        except UserError as error:
+            found.append(f"{error} (launching the sweep again writes a new one)")
+        return found
+
+    def _records(self) -> Iterator[Submission | UserError]:
+        for folder in sorted(self._launches(), key=lambda folder: int(folder.name)):
+            try:
+                facts = read_json(folder / "submission.json", SubmissionFile)
+            except UserError as error:
+                yield error
+            else:
+                if facts is not None:
+                    yield Submission(folder, facts)
+
+    def _launches(self) -> list[Path]:
+        """Return the numbered folders of all launches."""
+        return [path for path in self.path.glob("[0-9]*") if path.name.isdigit()]
 
 
 def write_submission(folder: Path, cluster: str, **facts: Any) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -138,6 +140,59 @@ def test_held_jobs_are_queued_and_are_not_handed_over_twice(
     assert "4 jobs cancelled" in capsys.readouterr().out
     assert not cluster.jobs()
     assert {view.state for view in sweeping.views(tmp_path).values()} == {"new"}
+
+
+def test_jobs_that_no_record_names_are_found(cluster: Cluster, tmp_path: Path) -> None:
+    """A launch was killed between `sbatch` and the record of the job's id."""
+    sweeping.sweep(tmp_path, seeds=3, sbatch="hold", **SHORT)
+    jobs = cluster.jobs()
+    assert len(jobs) == 3
+    (path,) = tmp_path.glob("sweeps/*/0001/submission.json")
+    facts = json.loads(path.read_text())
+    known = facts["arrays"][0]["job"]
+    facts["arrays"][0]["job"] = None
+    path.write_text(json.dumps(facts))
+    assert {view.state for view in sweeping.views(tmp_path).values()} == {"queued"}
+    assert json.loads(path.read_text())["arrays"][0]["job"] == known
+    sweeping.sweep(tmp_path, seeds=3, sbatch="hold", **SHORT)
+    assert cluster.jobs() == jobs
+    cancel.main([f"runs={tmp_path}"])
+
+
+@pytest.mark.parametrize("change", ["deleted", "edited"])
+def test_a_job_without_its_copy_of_the_code_fails(
+    change: str, cluster: Cluster, tmp_path: Path
+) -> None:
+    sweeping.sweep(tmp_path, seeds=1, sbatch="hold", **SHORT)
+    (code,) = (tmp_path / "sweeps" / "code").iterdir()
+    if change == "deleted":
+        shutil.rmtree(code)
+    else:
+        (code / "tdmpc2" / "planner.py").write_text("edited = True\n")
+    (job,) = cluster.jobs()
+    cluster.call("scontrol", "release", job)
+    sweeping.until_empty(cluster)
+    (view,) = sweeping.views(tmp_path).values()
+    assert view.state in ("failed", "new")
+    assert not list(tmp_path.glob("tdmpc2/*/*/*/spec.json"))
+    if change == "edited":
+        assert "the code has changed since the launch" in view.message
+
+
+def test_drained_nodes_are_a_warning(
+    cluster: Cluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for node in ("n1", "n2"):
+        cluster.call("scontrol", "update", f"nodename={node}", "state=drain", "reason=test")
+    try:
+        assert sweeping.sweep(tmp_path, seeds=1, **SHORT) == 0
+        assert "warning: jobs will wait until nodes are available" in capsys.readouterr().out
+        assert len(cluster.jobs()) == 1
+    finally:
+        for node in ("n1", "n2"):
+            cluster.call("scontrol", "update", f"nodename={node}", "state=resume")
+    sweeping.until_empty(cluster)
+    assert sweeping.views(tmp_path)[1].state == "done"
 
 
 def test_a_failed_run_is_shown_and_retried_alone(

@@ -48,6 +48,40 @@ def test_the_copy_is_whole_and_made_once(copy: Path) -> None:
     assert [path.name for path in copy.parent.iterdir()] == [copy.name]
 
 
+VERIFY = """
+from pathlib import Path
+from sweeps.execution import code_snapshot
+from tdmpc2.common.system.errors import UserError
+try:
+    code_snapshot.verify(Path({!r}))
+    print("verified")
+except UserError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("change", ["nothing", "edited", "new file", "deleted"])
+def test_a_job_verifies_its_copy(change: str, tmp_path: Path) -> None:
+    copy = code_snapshot.take(project_root(), tmp_path)
+    where = copy
+    if change == "edited":
+        path = copy / "tdmpc2" / "planner.py"
+        path.write_text(path.read_text() + "# edited\n")
+    elif change == "new file":
+        (copy / "sweeps" / "new.py").touch()
+    elif change == "deleted":
+        where = project_root()
+        copy = tmp_path / "000000000000"
+    env = os.environ | {"PYTHONPATH": str(where)}
+    line = [sys.executable, "-c", VERIFY.format(str(copy))]
+    done = subprocess.run(line, capture_output=True, text=True, cwd=where, env=env, check=True)
+    expected = {"nothing": "verified\n", "deleted": "was deleted or moved since the launch"}
+    assert expected.get(change, "the code has changed since the launch") in done.stdout
+    if change in ("edited", "new file"):  # the next launch replaces it
+        assert code_snapshot.take(project_root(), tmp_path) == copy
+        assert not (copy / "sweeps" / "new.py").exists()
+
+
 def test_an_edit_makes_another_copy(tmp_path: Path) -> None:
     root = tmp_path / "checkout"
     for name in ("tdmpc2", "sweeps"):

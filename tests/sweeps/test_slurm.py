@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.execution.slurm import choose, in_arrays, minutes_of, shares
+from sweeps.execution.slurm import choose, in_arrays, minutes_of, preemption_of, shares
 from sweeps.execution.slurm_jobs import extra_options
 from tdmpc2.common.system.errors import UserError
 
@@ -82,6 +82,27 @@ def test_slurm_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         (tmp_path / name).write_text("#!/bin/sh\necho 'sinfo: error: no controller' >&2; exit 1\n")
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
-    assert choose("auto") == "local"
-    with pytest.raises(UserError, match="sinfo failed: no controller"):
-        choose("slurm")
+    for wanted in ("auto", "slurm"):  # `auto` does not train on the login node instead
+        with pytest.raises(UserError, match=r"SLURM does not respond \(sinfo: no controller\)"):
+            choose(wanted)
+    assert choose("local") == "local"
+
+
+@pytest.mark.parametrize(
+    ("config", "partition", "mode"),
+    [
+        ("PreemptMode             = OFF", "", "OFF"),
+        ("PreemptMode             = CANCEL", "", "CANCEL"),
+        ("PreemptMode = REQUEUE", "PartitionName=p PreemptMode=CANCEL State=UP", "CANCEL"),
+        ("PreemptMode = CANCEL", "PartitionName=p PreemptMode=OFF State=UP", "OFF"),
+        ("", "", "OFF"),
+    ],
+)
+def test_what_happens_to_preempted_jobs(
+    config: str, partition: str, mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = f"#!/bin/sh\n[ $2 = config ] && echo '{config}' || echo '{partition}'\n"
+    (tmp_path / "scontrol").write_text(script)
+    (tmp_path / "scontrol").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    assert preemption_of("p" if partition else None) == mode

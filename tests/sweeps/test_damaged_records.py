@@ -1,0 +1,102 @@
+"""One damaged file hides neither a sweep nor the other runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sweeps import launch, retry, status
+from sweeps.tracking.sweep_folder import SweepFolder, all_sweeps
+from tests.sweeps.directories import plan, write_status, write_sweep
+
+CONTENTS = {
+    "empty": b"",
+    "half": b'{"state": "RUNN',
+    "zeros": b"\0" * 32,
+    "list": b"[1]",
+    "object": b"{}",
+    "nested": b"[" * 100_000,
+}
+DAMAGES = pytest.mark.parametrize("how", [*CONTENTS, "folder", "link loop"])
+
+
+def damage(path: Path, how: str) -> None:
+    """Replace a file by something else."""
+    path.unlink()
+    if how == "folder":
+        path.mkdir()
+    elif how == "link loop":
+        path.symlink_to(path)
+    else:
+        path.write_bytes(CONTENTS[how])
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> SweepFolder:
+    """A sweep of three runs: one completed, one failed, one never started."""
+    planned = plan(tmp_path, 3, env_steps=100)
+    write_status(planned[0], "COMPLETED", 100)
+    write_status(planned[1], "FAILED", 50)
+    return write_sweep(tmp_path, planned)
+
+
+def shown(runs: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    """Return exit code and output of `status.py`."""
+    capsys.readouterr()
+    code = status.main([f"runs={runs}", "list=true"])
+    return code, capsys.readouterr().out
+
+
+def planned(runs: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    """Return exit code and output of a launch that only plans."""
+    capsys.readouterr()
+    arguments = ["tasks=toy-pointmass", "seeds=3", "env_steps=100", f"runs={runs}"]
+    code = launch.main([*arguments, "cluster=local", "dry_run=true"])
+    return code, capsys.readouterr().out
+
+
+@DAMAGES
+def test_a_damaged_run_is_shown_and_not_launched(
+    how: str, sweep: SweepFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = plan(sweep.runs, 3, env_steps=100)[0].directory / "status.json"
+    damage(path, how)
+    code, printed = shown(sweep.runs, capsys)
+    assert code == 1
+    assert [line.split()[0] for line in printed.splitlines() if "toy-pointmass/seed" in line][
+        :3
+    ] == ["damaged", "failed", "new"]
+    assert f"{path}: " in printed
+    _, printed = planned(sweep.runs, capsys)
+    assert "2 to do" in printed
+    assert f"{path}: " in printed
+
+
+@DAMAGES
+@pytest.mark.parametrize("name", ["submission.json", "sweep.json"])
+def test_a_damaged_record_is_named(
+    name: str, how: str, sweep: SweepFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = sweep.path if name == "sweep.json" else sweep.path / "0001"
+    other = write_sweep(sweep.runs, plan(sweep.runs, 1, env_steps=100))
+    assert len(all_sweeps(sweep.runs)) == 2
+    damage(folder / name, how)
+    if (folder / name).exists() or name == "submission.json":
+        code, printed = shown(sweep.runs, capsys)
+        assert code == 1
+        assert f"damaged: {folder / name}: " in printed
+    assert planned(sweep.runs, capsys)[0] == 0
+    assert other.rows()
+    if name == "sweep.json":
+        assert retry.main([f"runs={sweep.runs}", f"sweep={other.name}"]) == 0
+
+
+def test_other_folders_beside_the_launches_are_ignored(
+    sweep: SweepFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (sweep.path / "0001.bak").mkdir()
+    (sweep.path / "0001.bak" / "submission.json").write_text("[")
+    assert shown(sweep.runs, capsys)[0] == 1  # a failed run
+    assert sweep.new_submission().name == "0002"
+    assert sweep.damages() == []
