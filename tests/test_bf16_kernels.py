@@ -142,6 +142,17 @@ def test_nan_is_not_hidden() -> None:
         assert y[[0, 2, 3]].isfinite().all()
 
 
+def test_extreme_values_stay_finite() -> None:
+    """Test units with differences as large as float32 norm parameters allow."""
+    x, weight, ones = 1e4 * drawn(16, 32), drawn(64, 32, seed=1), torch.ones(64)
+    for group in (0, 8):
+        params = (ones, 1e3 * ones, ones)
+        y = bf16.dense([x], tiled(weight[None]), *params, group=group, tau=0.7)
+        assert y.isfinite().all()
+        expected = definition(x, weight, *params, group)
+        torch.testing.assert_close(y.double(), expected, rtol=ROUNDING, atol=1e-2)
+
+
 @pytest.mark.parametrize("threads", [2, 3])
 def test_threads_share_the_rows(threads: int) -> None:
     before = torch.get_num_threads()

@@ -5,6 +5,8 @@
 #include <ATen/Parallel.h>
 #include <torch/library.h>
 
+#include <iterator>
+#include <tuple>
 #include <vector>
 
 #include "bf16.h"
@@ -67,19 +69,31 @@ struct Run {
   std::vector<Tensor> parts = {};
 };
 
-std::vector<Run> runs_of(at::TensorList parts) {
-  std::vector<Run> runs;
-  int64_t column = 0;
-  for (const Tensor& part : parts) {
-    const int64_t size = part.size(-1), rows = part.numel() / size;
-    if (runs.empty() || runs.back().rows != rows) runs.push_back({rows, column});
-    runs.back().parts.push_back(part.contiguous());
-    runs.back().size += size;
-    column += size;
-    TORCH_CHECK(runs.back().begin % 2 == 0, "bf16: an input begins at an odd column");
+// The concatenated inputs x of a layer.
+struct Joined {
+  std::vector<Run> own, shared = {};  // inputs of each row, and inputs that several rows share
+  int64_t rows = 0, in = 0;           // of x
+  int64_t width = 0;                  // of a row of the own inputs, padded to whole tiles
+  bool as_is;                         // whether the own inputs need not be rounded and joined
+
+  explicit Joined(at::TensorList parts) {
+    for (const Tensor& part : parts) {
+      const int64_t size = part.size(-1), part_rows = part.numel() / size;
+      if (own.empty() || own.back().rows != part_rows) own.push_back({part_rows, in});
+      own.back().parts.push_back(part.contiguous());
+      own.back().size += size;
+      in += size;
+      rows = std::max(rows, part_rows);
+      TORCH_CHECK(own.back().begin % 2 == 0, "bf16: an input begins at an odd column");
+    }
+    const auto is_shared = [&](const Run& run) { return run.rows < rows; };
+    std::copy_if(own.begin(), own.end(), std::back_inserter(shared), is_shared);
+    std::erase_if(own, is_shared);
+    for (const Run& run : own) width += round_up(run.size, kTile);
+    as_is = own.size() == 1 && own[0].parts.size() == 1 && own[0].size == width &&
+        own[0].parts[0].scalar_type() == at::kBFloat16;
   }
-  return runs;
-}
+};
 
 // Writes rows of the concatenated parts, rounded and padded with zeros to whole tiles, to x.
 void gather(const Run& run, int64_t first, int64_t rows, bf16* x, int64_t ldx) {
@@ -98,21 +112,55 @@ void gather(const Run& run, int64_t first, int64_t rows, bf16* x, int64_t ldx) {
   }
 }
 
-// Products of the inputs that several rows share, plus bias: (rows of these inputs, columns).
+// Computes the products y (rows, columns) of rows of the own inputs; `scratch` has space for them.
+void products_of_own(
+    const Joined& x, int64_t first, int64_t rows, const bf16* matrix, const Layout& layout,
+    bf16* scratch, float* y) {
+  int64_t at = 0;
+  for (const Run& run : x.own) {
+    if (!x.as_is) gather(run, first, rows, scratch + at, x.width);
+    const bf16* row =
+        x.as_is ? run.parts[0].const_data_ptr<bf16>() + first * x.width : scratch + at;
+    multiply(rows, row, x.width, run.size, matrix, layout, run.begin, at > 0, y);
+    at += round_up(run.size, kTile);
+  }
+}
+
+// Returns the products of the shared inputs plus bias: (rows of these inputs, columns).
 Tensor products_of_shared(
-    const std::vector<Run>& runs, const bf16* tiled, const Layout& layout, const Tensor& bias) {
-  const int64_t rows = runs[0].rows;
+    const Joined& x, const bf16* matrix, const Layout& layout, const Tensor& bias) {
+  const int64_t rows = x.shared[0].rows;
   Tensor y = at::empty({rows, layout.columns()}, bias.options());
   float* py = y.mutable_data_ptr<float>();
-  for (size_t i = 0; i < runs.size(); ++i) {
-    const int64_t size = round_up(runs[i].size, kTile);
-    Scratch<bf16> x(rows * size);
-    gather(runs[i], 0, rows, x.get(), size);
-    multiply(rows, x.get(), size, size, tiled, layout, runs[i].begin, i > 0, py);
+  bool add = false;
+  for (const Run& run : x.shared) {
+    const int64_t size = round_up(run.size, kTile);
+    Scratch<bf16> scratch(rows * size);
+    gather(run, 0, rows, scratch.get(), size);
+    multiply(rows, scratch.get(), size, size, matrix, layout, run.begin, add, py);
+    add = true;
   }
   at::native::cpublas::brgemm_release();
   y.narrow(1, 0, bias.size(0)).add_(bias);
   return y;
+}
+
+// Mish with a relative error of 1e-4, for results that are rounded to bfloat16 (2e-3).
+inline Vec rough_mish(Vec v) {
+#ifdef CPU_CAPABILITY_AVX512
+  const __m512 x = _mm512_mul_ps(at_least(at_most(v, 20.f), -80.f), _mm512_set1_ps(1.44269504f));
+  const __m512 n = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  const __m512 r = _mm512_sub_ps(x, n);
+  __m512 p = _mm512_set1_ps(0.0096181f);  // 2^r
+  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0.0555041f));
+  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0.2402265f));
+  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0.6931472f));
+  const Vec e = _mm512_scalef_ps(_mm512_fmadd_ps(p, r, _mm512_set1_ps(1.f)), n);
+  const Vec m = e * (e + Vec(2.f));
+  return v * m * Vec(_mm512_rcp14_ps(m + Vec(2.f)));
+#else
+  return mish(v);
+#endif
 }
 
 // What the backward pass of a layer with norm needs of a row: its products, mean and 1 / standard
@@ -142,7 +190,7 @@ void finish_row(
     for (int64_t j = 0; j < dim; j += 2 * kLanes) {
       const Vec low = scaled(x, mean, rstd, layer, j);
       const Vec high = scaled(x, mean, rstd, layer, j + kLanes);
-      store_rounded(mish(low), mish(high), static_cast<bf16*>(y) + j);
+      store_rounded(rough_mish(low), rough_mish(high), static_cast<bf16*>(y) + j);
     }
   }
 }
@@ -150,8 +198,8 @@ void finish_row(
 // Returns y = act(norm(factor * (x W' + bias)) gamma + beta), or x W' + bias without gamma, where x
 // (..., I) is the concatenation of `parts`; a part (..., 1, .) is shared by the rows (..., N). With
 // parameters (O) the result is (..., O). With parameters (K', O) of an ensemble, of which `heads`
-// (K) selects layers, it is (K, N, O) for parts (N, .), or a part (K, N, I). If `save`, also returns
-// the rounded products and the mean and 1 / standard deviation of each row (rows, 2); else empty.
+// (K) selects layers, it is (K, N, O) for parts (N, .), or a part (K, N, I). If `save`, also
+// returns the rounded products and the mean and 1 / standard deviation of each row (rows, 2).
 std::tuple<Tensor, Tensor, Tensor> forward(
     at::TensorList parts, const Tensor& tiled, const Tensor& bias_, const OptionalTensor& gamma_,
     const OptionalTensor& beta_, const OptionalTensor& factor_, const OptionalTensor& heads_,
@@ -159,72 +207,50 @@ std::tuple<Tensor, Tensor, Tensor> forward(
   const Tensor bias = bias_.contiguous();
   const Tensor gamma = contiguous(gamma_), beta = contiguous(beta_), heads = contiguous(heads_);
   const Tensor factor = contiguous(factor_);
-  const bool one = bias.dim() == 1, each = !one && parts[0].dim() == 3;
+  const Joined x(parts);
+  const bool one = bias.dim() == 1, each = !one && parts[0].dim() == 3, shared = !x.shared.empty();
   const int64_t num = heads.defined() ? heads.size(0) : tiled.size(0), out = bias.size(-1);
-  std::vector<Run> own = runs_of(parts), shared;
-  const Run last = own.back();
-  const Layout layout(out, last.begin + last.size);
-  const auto most = std::max_element(
-      own.begin(), own.end(), [](const Run& a, const Run& b) { return a.rows < b.rows; });
-  const int64_t all_rows = most->rows, rows = each ? all_rows / num : all_rows;
-  std::vector<int64_t> sizes = one ? most->parts[0].sizes().vec() : std::vector{num, rows, out};
-  sizes.back() = out;
-  for (const Run& run : own) {
-    if (run.rows < all_rows) shared.push_back(run);
-  }
-  std::erase_if(own, [&](const Run& run) { return run.rows < all_rows; });
+  const int64_t rows = each ? x.rows / num : x.rows;
+  const Layout layout(out, x.in);
   TORCH_CHECK(
-      tiled.size(1) == layout.size() && (one || shared.empty()) &&
+      tiled.size(1) == layout.size() && (one || !shared) &&
           (!gamma.defined() || out % kTile == 0) && (!each || parts[0].size(0) == num),
-      "bf16_dense: the shapes of inputs and weights do not match");
+      "bf16: the shapes of inputs and weights do not match");
   const bf16* weights = tiled.const_data_ptr<bf16>();
-  const Tensor offsets =
-      shared.empty() ? bias : products_of_shared(shared, weights, layout, bias);
-  const int64_t rows_per_offset = shared.empty() ? rows : rows / shared[0].rows;
+  const Tensor offsets = shared ? products_of_shared(x, weights, layout, bias) : bias;
+  const int64_t rows_per_offset = shared ? rows / x.shared[0].rows : rows;
 
   const bool hidden = gamma.defined() && group == 0;
+  std::vector<int64_t> sizes = one ? x.own[0].parts[0].sizes().vec() : std::vector{num, rows, out};
+  sizes.back() = out;
   Tensor y = at::empty(sizes, bias.options().dtype(hidden ? at::kBFloat16 : at::kFloat));
   char* py = static_cast<char*>(y.mutable_data_ptr());
-  const int64_t row_bytes = out * y.element_size();
   save = save && gamma.defined();
   Tensor saved = at::empty(save ? sizes : std::vector<int64_t>{0}, tiled.options());
   Tensor stats = at::empty({save ? num * rows : 0, 2}, bias.options());
   bf16* ps = saved.mutable_data_ptr<bf16>();
   float* pstats = stats.mutable_data_ptr<float>();
-  int64_t ldx = 0;
-  for (const Run& run : own) ldx += round_up(run.size, kTile);
-  const bool as_is = own.size() == 1 && own[0].parts.size() == 1 && own[0].size == ldx &&
-      own[0].parts[0].scalar_type() == at::kBFloat16;
   const int64_t height = layout.size() > kLargeLayer ? kRowsOfLarge : kRows;
   const int64_t blocks = (rows + height - 1) / height;
   at::parallel_for(0, num * blocks, 1, [&](int64_t begin, int64_t end) {
     Scratch<float> products(height * layout.columns());
-    Scratch<bf16> gathered(as_is ? 0 : height * ldx);
+    Scratch<bf16> scratch(x.as_is ? 0 : height * x.width);
     for (int64_t b = begin; b < end; ++b) {
       const int64_t k = b / blocks, row = b % blocks * height;
-      const int64_t size = std::min(height, rows - row), first = (each ? k * rows : 0) + row;
-      const int64_t head = heads.defined() ? heads.const_data_ptr<int64_t>()[k] : k;
-      const bf16* matrix = weights + head * layout.size();
-      int64_t at = 0;
-      for (const Run& run : own) {
-        const bf16* x = gathered.get() + at;
-        if (as_is) {
-          x = run.parts[0].const_data_ptr<bf16>() + first * ldx;
-        } else {
-          gather(run, first, size, gathered.get() + at, ldx);
-        }
-        multiply(size, x, ldx, run.size, matrix, layout, run.begin, at > 0, products.get());
-        at += round_up(run.size, kTile);
-      }
+      const int64_t head = heads.defined() ? *data<int64_t>(heads, k) : k;
+      const int64_t size = std::min(height, rows - row);
+      products_of_own(
+          x, (each ? k * rows : 0) + row, size, weights + head * layout.size(), layout,
+          scratch.get(), products.get());
       for (int64_t i = 0; i < size; ++i) {
-        const int64_t offset = shared.empty() ? head : (row + i) / rows_per_offset;
-        const Layer layer = {
-            offsets.const_data_ptr<float>() + offset * offsets.size(-1),
-            data<float>(gamma, head * out), data<float>(beta, head * out)};
+        const int64_t offset = shared ? (row + i) / rows_per_offset : head;
         const int64_t to = k * rows + row + i;
+        const Layer layer = {
+            data<float>(offsets, offset * offsets.size(-1)), data<float>(gamma, head * out),
+            data<float>(beta, head * out)};
         finish_row(
             products.get() + i * layout.columns(), data<float>(factor, to * out), layer, out,
-            group, static_cast<float>(tau), py + to * row_bytes,
+            group, static_cast<float>(tau), py + to * out * y.element_size(),
             save ? Saved{ps + to * out, pstats + 2 * to} : Saved{});
       }
     }

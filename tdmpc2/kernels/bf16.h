@@ -168,8 +168,8 @@ inline void transpose_tile(const bf16* x, int64_t columns, bf16* y, int64_t ldy)
   }
 }
 
-// Computes y (rows, columns) = x (rows, size) · the rows of a tiled matrix from `begin` on, or adds
-// the product to y. Rows of x are padded with zeros to whole tiles.
+// Computes the product y (rows, columns) of x (rows, size) and the rows of a tiled matrix from
+// `begin` on, or adds it to y. Rows of x are padded with zeros to whole tiles.
 inline void multiply(
     int64_t rows, const bf16* x, int64_t ldx, int64_t size, const bf16* tiled, const Layout& l,
     int64_t begin, bool add, float* y) {

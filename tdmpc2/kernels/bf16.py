@@ -137,9 +137,11 @@ def layer(
     """
     lead = torch.broadcast_shapes(*(part.shape[:-1] for part in parts))
     inputs = [part.expand(*lead, part.shape[-1]) for part in parts]
+    tiled = torch.ops.tdmpc2.bf16_tiled(_layers(weight.detach()), heads)
+    if not torch.is_grad_enabled() and factor is None:
+        return dense(inputs, tiled, bias, gamma, beta, group=group, tau=tau)
     *others, last = inputs
     x, tail = (torch.cat(others, dim=-1), last) if others else (last, None)
-    tiled = torch.ops.tdmpc2.bf16_tiled(_layers(weight.detach()), heads)
     params = (bias, gamma, beta, factor, heads, group, tau)
     return torch.ops.tdmpc2.bf16_layer(x, tail, weight, tiled, *params)[0]
 

@@ -74,24 +74,101 @@ Tensor bf16_tiled_columns(
   return tiled;
 }
 
-// Returns the gradients of x, tail, weight, bias, gamma and beta; that of x or tail is empty without
-// tiled weights (of `bf16_tiled_columns`) and that of the weight unless it is needed. `grad` is the
-// gradient of y; y, products and stats are the results of `bf16_layer`.
-std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> bf16_layer_backward(
-    const Tensor& grad_, const Tensor& x, const OptionalTensor& tail,
-    const OptionalTensor& weights_of_x, const OptionalTensor& weights_of_tail, const Tensor& y_,
-    const Tensor& products_, const Tensor& stats_, const Tensor& bias_,
-    const OptionalTensor& gamma_, const OptionalTensor& beta_, const OptionalTensor& factor_,
-    int64_t group, double tau, bool needs_weight) {
-  const Tensor grad = grad_.contiguous(), bias = bias_.contiguous(), gamma = contiguous(gamma_);
-  const Tensor beta = contiguous(beta_), factor = contiguous(factor_), y = y_.contiguous();
-  const Tensor products = products_.contiguous(), stats = stats_.contiguous();
-  const bool each = bias.dim() == 2 && x.dim() == 3;  // each layer has its own x
-  const int64_t num = bias.dim() == 1 ? 1 : bias.size(0), out = bias.size(-1);
-  const int64_t rows = grad.numel() / (num * out), in = x.size(-1) + (tail ? tail->size(-1) : 0);
-  const int64_t width = round_up(out, kTile), depth = round_up(rows, kTile);
-  const auto floats = bias.options();
+// What a layer, or K layers, computed, and the gradient of the result.
+struct Results {
+  Tensor grad, y, products, stats, bias, gamma, beta, factor;
+  int64_t num, out, rows, group;
+  float tau;
 
+  Layer layer(int64_t k) const {
+    return {
+        data<float>(bias, k * out), data<float>(gamma, k * out), data<float>(beta, k * out)};
+  }
+};
+
+// Writes the rounded gradients of the products of layer k to d (rows, width), padded with zeros to
+// whole tiles, and adds those of the parameters to `sums`. `buffer` has space for four rows.
+void gradient_of_products(
+    const Results& r, int64_t k, int64_t first, int64_t rows, int64_t width, float* buffer,
+    bf16* d, const LayerGradient& sums) {
+  float *g = buffer, *products = buffer + r.out;
+  for (int64_t i = 0; i < rows; ++i, d += width) {
+    const int64_t row = k * r.rows + first + i, at = row * r.out;
+    load_row(r.grad, r.out, at, g);
+    if (r.gamma.defined()) {
+      load_row(r.products, r.out, at, products);
+      const float* stats = data<float>(r.stats, 2 * row);
+      norm_act_backward_row(
+          g, products, r.group != 0 ? data<float>(r.y, at) : nullptr, data<float>(r.factor, at),
+          stats[0], stats[1], r.layer(k), r.out, r.group, r.tau, products + r.out, g, sums);
+    } else {
+      for (int64_t j = 0; j < r.out; ++j) sums.bias[j] += g[j];
+    }
+    round_row(g, r.out, d);
+    std::memset(d + r.out, 0, (width - r.out) * sizeof(bf16));
+  }
+  std::memset(d, 0, (round_up(rows, kTile) - rows) * width * sizeof(bf16));
+}
+
+// Computes the gradients of rows of an input from those of the products d. They are at `at` in the
+// input. An input that all layers share has the sum of their gradients.
+void gradient_of_input(
+    Input& input, const bf16* d, int64_t width, const Results& r, int64_t k, int64_t first,
+    int64_t rows, int64_t at) {
+  const int64_t columns = input.by_weights.columns();
+  const bool add = input.sum.defined();
+  Scratch<float> scratch(add ? 0 : rows * columns);
+  float* y = add ? input.sum.mutable_data_ptr<float>() + first * columns : scratch.get();
+  multiply(
+      rows, d, width, r.out, data<bf16>(input.weights, k * input.weights.size(-1)),
+      input.by_weights, 0, add && k > 0, y);
+  if (add && k + 1 < r.num) return;
+  for (int64_t i = 0; i < rows; ++i) {
+    store_row(y + i * columns, input.size, (at + i) * input.size, input.gradient);
+  }
+}
+
+// Computes the gradient (O, I) of the weights from the transposed gradients of the products.
+void gradient_of_weights(
+    const std::vector<Input>& inputs, const bf16* transposed, int64_t depth, const Results& r,
+    int64_t in, float* dweight) {
+  at::parallel_for(0, (r.out + kRows - 1) / kRows, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t first = begin * kRows; first < std::min(r.out, end * kRows); first += kRows) {
+      const int64_t size = std::min(kRows, r.out - first);
+      for (const Input& input : inputs) {
+        const int64_t columns = input.by_rows.columns();
+        Scratch<float> y(size * columns);
+        multiply(
+            size, transposed + first * depth, depth, r.rows, data<bf16>(input.tiled, 0),
+            input.by_rows, 0, false, y.get());
+        for (int64_t i = 0; i < size; ++i) {
+          std::memcpy(
+              dweight + (first + i) * in + input.begin, y.get() + i * columns,
+              input.size * sizeof(float));
+        }
+      }
+    }
+    at::native::cpublas::brgemm_release();
+  });
+}
+
+// Returns the gradients of x, tail, weight, bias, gamma and beta. That of x or tail is empty
+// without its tiled weights (`bf16_tiled_columns`), and that of the weight unless it is needed.
+// `grad` is the gradient of y; y, products and stats are the results of `bf16_layer`.
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> bf16_layer_backward(
+    const Tensor& grad, const Tensor& x, const OptionalTensor& tail,
+    const OptionalTensor& weights_of_x, const OptionalTensor& weights_of_tail, const Tensor& y,
+    const Tensor& products, const Tensor& stats, const Tensor& bias, const OptionalTensor& gamma,
+    const OptionalTensor& beta, const OptionalTensor& factor, int64_t group, double tau,
+    bool needs_weight) {
+  const bool one = bias.dim() == 1, each = !one && x.dim() == 3;  // each layer has its own x
+  const int64_t num = one ? 1 : bias.size(0), out = bias.size(-1);
+  const int64_t rows = grad.numel() / (num * out), in = x.size(-1) + (tail ? tail->size(-1) : 0);
+  const Results r = {
+      grad.contiguous(),  y.contiguous(),    products.contiguous(), stats.contiguous(),
+      bias.contiguous(),  contiguous(gamma), contiguous(beta),      contiguous(factor),
+      num, out, rows, group, static_cast<float>(tau)};
+  const auto floats = bias.options();
   std::vector<Input> inputs;
   const auto add_input = [&](const Tensor& x, const OptionalTensor& weights, int64_t begin) {
     const int64_t size = x.size(-1);
@@ -106,8 +183,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> bf16_layer_backward(
   add_input(x, weights_of_x, 0);
   if (tail) add_input(*tail, weights_of_tail, x.size(-1));
 
-  Tensor dweight = at::empty(needs_weight ? num * out * in : 0, floats);
-  float* pdw = dweight.mutable_data_ptr<float>();
+  std::vector<int64_t> sizes = bias.sizes().vec();
+  sizes.push_back(in);
+  Tensor dweight = at::empty(needs_weight ? sizes : std::vector<int64_t>{0}, floats);
+  const int64_t width = round_up(out, kTile), depth = round_up(rows, kTile);
   Scratch<bf16> transposed(needs_weight ? width * depth : 0);
   // Each thread sums the parameter gradients of its own range of rows, so that the order of
   // summation is fixed.
@@ -115,54 +194,23 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> bf16_layer_backward(
   const int64_t share = round_up((rows + threads - 1) / threads, kRows);
   Tensor sums = at::zeros({threads, 3, num, out}, floats);
   for (int64_t k = 0; k < num; ++k) {
-    const Layer layer = {
-        data<float>(bias, k * out), data<float>(gamma, k * out), data<float>(beta, k * out)};
-    at::parallel_for(0, threads, 1, [&](int64_t first_thread, int64_t last_thread) {
+    const int64_t start = each ? k * rows : 0;
+    at::parallel_for(0, threads, 1, [&](int64_t begin, int64_t end) {
       Scratch<bf16> d(kRows * width);
-      Scratch<float> buffers(4 * out);
-      float *g = buffers.get(), *row_products = g + out;
-      for (int64_t t = first_thread; t < last_thread; ++t) {
+      Scratch<float> buffer(4 * out);
+      for (int64_t t = begin; t < end; ++t) {
         float* dbias = sums.mutable_data_ptr<float>() + (t * 3 * num + k) * out;
         const LayerGradient total = {dbias, dbias + num * out, dbias + 2 * num * out};
         const int64_t stop = std::min(rows, (t + 1) * share);
         for (int64_t first = t * share; first < stop; first += kRows) {
           const int64_t size = std::min(kRows, stop - first);
-          for (int64_t i = 0; i < size; ++i) {
-            const int64_t at = k * rows + first + i;
-            load_row(grad, out, at * out, g);
-            if (gamma.defined()) {
-              load_row(products, out, at * out, row_products);
-              norm_act_backward_row(
-                  g, row_products, group != 0 ? data<float>(y, at * out) : nullptr,
-                  data<float>(factor, at * out), *data<float>(stats, 2 * at),
-                  *data<float>(stats, 2 * at + 1), layer, out, group, static_cast<float>(tau),
-                  row_products + out, g, total);
-            } else {
-              for (int64_t j = 0; j < out; ++j) dbias[j] += g[j];
-            }
-            bf16* row = d.get() + i * width;
-            round_row(g, out, row);
-            std::memset(row + out, 0, (width - out) * sizeof(bf16));
-          }
-          const int64_t padded = round_up(size, kTile);
-          std::memset(d.get() + size * width, 0, (padded - size) * width * sizeof(bf16));
-          for (int64_t i = 0; i < padded && needs_weight; i += kTile) {
+          gradient_of_products(r, k, first, size, width, buffer.get(), d.get(), total);
+          for (int64_t i = 0; i < size && needs_weight; i += kTile) {
             transpose_tile(d.get() + i * width, width, transposed.get() + first + i, depth);
           }
           for (Input& input : inputs) {
             if (!input.weights.defined()) continue;
-            const int64_t columns = input.by_weights.columns();
-            Scratch<float> own(input.sum.defined() ? 0 : size * columns);
-            float* target = own.get();
-            if (input.sum.defined()) target = input.sum.mutable_data_ptr<float>() + first * columns;
-            multiply(
-                size, d.get(), width, out, data<bf16>(input.weights, k * input.weights.size(-1)),
-                input.by_weights, 0, input.sum.defined() && k > 0, target);
-            if (input.sum.defined() && k + 1 < num) continue;
-            const int64_t at = (each ? k * rows : 0) + first;
-            for (int64_t i = 0; i < size; ++i) {
-              store_row(target + i * columns, input.size, (at + i) * input.size, input.gradient);
-            }
+            gradient_of_input(input, d.get(), width, r, k, first, size, start + first);
           }
         }
       }
@@ -170,32 +218,13 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> bf16_layer_backward(
     });
     if (!needs_weight) continue;
     for (Input& input : inputs) {
-      if (each || k == 0) tile_input(input, each ? k * rows : 0, rows);
+      if (each || k == 0) tile_input(input, start, rows);
     }
-    at::parallel_for(0, (out + kRows - 1) / kRows, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t first = begin * kRows; first < std::min(out, end * kRows); first += kRows) {
-        const int64_t size = std::min(kRows, out - first);
-        for (const Input& input : inputs) {
-          const int64_t columns = input.by_rows.columns();
-          Scratch<float> products_of_block(size * columns);
-          multiply(
-              size, transposed.get() + first * depth, depth, rows, data<bf16>(input.tiled, 0),
-              input.by_rows, 0, false, products_of_block.get());
-          for (int64_t i = 0; i < size; ++i) {
-            std::memcpy(
-                pdw + (k * out + first + i) * in + input.begin,
-                products_of_block.get() + i * columns, input.size * sizeof(float));
-          }
-        }
-      }
-      at::native::cpublas::brgemm_release();
-    });
+    gradient_of_weights(
+        inputs, transposed.get(), depth, r, in, dweight.mutable_data_ptr<float>() + k * out * in);
   }
   const Tensor total = threads == 1 ? sums[0] : sums.sum(0);
   const auto like_bias = [&](int64_t i) { return total[i].reshape(bias.sizes()); };
-  if (needs_weight) {
-    dweight = num == 1 && bias.dim() == 1 ? dweight.view({out, in}) : dweight.view({num, out, in});
-  }
   return {
       inputs[0].gradient, tail ? inputs[1].gradient : at::empty(0, floats), dweight, like_bias(0),
       like_bias(1), like_bias(2)};

@@ -114,8 +114,8 @@ struct LayerGradient {
   float *bias, *gamma, *beta;
 };
 
-// Writes the gradient of x to `dx`, which may be `g`, and adds those of the parameters to `sums`. g is
-// the gradient of y; `buffer` has space for two rows.
+// Writes the gradient of x to `dx`, which may be `g`, and adds those of the parameters to `sums`. g
+// is the gradient of y; `buffer` has space for two rows.
 inline void norm_act_backward_row(
     const float* g, const float* x, const float* y, const float* factor, float mean, float rstd,
     const Layer& layer, int64_t dim, int64_t group, float tau, float* buffer, float* dx,
