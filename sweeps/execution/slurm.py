@@ -25,8 +25,6 @@ DEFAULT_MINUTES = 24 * 60
 SIGNAL_SECONDS = 120
 # `TrainingJob` requeues its job itself. If submitit does it, the number of requeues is not limited.
 ANY_NUMBER = 1_000_000
-# Reasons of `sbatch --test-only` for which `sbatch` queues a job, e.g. drained nodes.
-UNAVAILABLE = "DOWN, DRAINED|not available \\(down|reserved for|Requested nodes are busy"
 # SIGUSR2 would kill the job if it arrived before Python has installed its handler: ignore it first.
 _IGNORE_USR2 = f"""sh -c 'trap "" USR2; exec "$0" "$@"' {shlex.quote(sys.executable)}"""
 
@@ -210,10 +208,30 @@ def check(resources: Resources) -> None:
         for key, value in resources.options().items()
     ]
     result = _run(["sbatch", "--test-only", *options, "--wrap=true"])
-    if result.returncode and re.search(UNAVAILABLE, result.stderr):
-        print(f"warning: jobs will wait until nodes are available: {_error_of(result)}", flush=True)
-    elif result.returncode:
+    if result.returncode == 0:
+        return
+    away = unavailable_nodes(resources.partition)
+    if not away:
         raise UserError(f"SLURM refuses such jobs ({resources.describe()}): {_error_of(result)}")
+    # `--test-only` refuses what drained nodes could run later, for which `sbatch` queues a job.
+    print(
+        f"warning: no node can run such jobs now ({_error_of(result)}); they wait until nodes "
+        f"return ({', '.join(away)})",
+        flush=True,
+    )
+
+
+def unavailable_nodes(partition: str | None) -> list[str]:
+    """Return the nodes of a partition that are down, drained or reserved, with their states.
+
+    Args:
+        partition: name of the partition; None for all nodes.
+    """
+    where = [] if partition is None else [f"--partition={partition}"]
+    result = _run(["sinfo", "--noheader", "--Node", "--format=%N %T", *where])
+    nodes = dict(line.split(maxsplit=1) for line in result.stdout.splitlines())
+    states = ("down", "drain", "fail", "maint", "reserved", "unknown", "boot", "power")
+    return [f"{node} {state}" for node, state in nodes.items() if state.startswith(states)]
 
 
 def preemption_of(partition: str | None) -> str:

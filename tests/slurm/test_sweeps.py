@@ -186,7 +186,7 @@ def test_drained_nodes_are_a_warning(
         cluster.call("scontrol", "update", f"nodename={node}", "state=drain", "reason=test")
     try:
         assert sweeping.sweep(tmp_path, seeds=1, **SHORT) == 0
-        assert "warning: jobs will wait until nodes are available" in capsys.readouterr().out
+        assert "they wait until nodes return (n1 drained, n2 drained)" in capsys.readouterr().out
         assert len(cluster.jobs()) == 1
     finally:
         for node in ("n1", "n2"):
