@@ -37,6 +37,7 @@ def install(agent: Accelerated, on_failure: Callable[[], None] | None = None) ->
     fused = on_cpu and accelerable.bf16_layers is not None and fused_bf16.choice().used
     native = on_cpu and _use_native_layers(accelerable, fused=fused)
     compiler = Compiler(accelerable.device)
+    compiler.native_kernels = native
     if accelerable.device.type in accelerable.compiled_on:
         _compile(accelerable, compiler)
         compiler.switch_on(on_failure)

@@ -12,7 +12,11 @@ import torch
 
 from tdmpc2 import acceleration
 from tdmpc2.common.interfaces import Agent
-from tdmpc2.common.numerics.numeric_path import apply_numeric_path, record_failed_compilation
+from tdmpc2.common.numerics.numeric_path import (
+    apply_numeric_path,
+    record_failed_compilation,
+    record_native_kernels,
+)
 from tdmpc2.common.numerics.seeding import seed_globals
 from tdmpc2.common.run.checkpoint import CheckpointStore
 from tdmpc2.common.run.lock import Lease
@@ -151,7 +155,13 @@ def accelerate(runs: Sequence[LocalRun], agent: Any) -> None:
             for run in runs:
                 record_failed_compilation(run.directory / "numeric.json")
 
-        acceleration.install(agent, on_failure)
+        compiler = acceleration.install(agent, on_failure)
+        for run in runs:
+            record_native_kernels(
+                run.directory / "numeric.json",
+                compiler.native_kernels,
+                allow_change=run.options.allow_numeric_change,
+            )
 
 
 def train_together(

@@ -89,6 +89,23 @@ def test_another_machine_is_another_path(key: str, tmp_path: Path) -> None:
         apply(file)
 
 
+def test_a_resume_without_the_native_kernels_is_refused(tmp_path: Path) -> None:
+    """For example because the compiler has been removed since."""
+    file = tmp_path / "numeric.json"
+    how = {"allow_change": False, "compiled": True}
+    apply_numeric_path(file, CPU, 1, **how)
+    path_module.record_native_kernels(file, True, allow_change=False)
+    assert apply_numeric_path(file, CPU, 1, **how)["native_kernels"] is True
+    path_module.record_native_kernels(file, True, allow_change=False)
+    with pytest.raises(UserError, match="native_kernels True → False"):
+        path_module.record_native_kernels(file, False, allow_change=False)
+    assert read_json(file)["native_kernels"] is True
+    path_module.record_native_kernels(file, False, allow_change=True)
+    assert read_json(file)["native_kernels"] is False
+    path_module.record_failed_compilation(file)
+    assert "native_kernels" not in read_json(file)
+
+
 def test_only_instruction_sets_for_arithmetic_count(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

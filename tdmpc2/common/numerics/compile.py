@@ -53,10 +53,11 @@ class Compiler:
 
     Attributes:
         enabled: whether functions are compiled.
+        native_kernels: whether the layers use native kernels; set by `acceleration.install`.
     """
 
     def __init__(self, device: torch.device) -> None:
-        self.enabled = False
+        self.enabled = self.native_kernels = False
         self._on_gpu = device.type == "cuda"
         self._on_failure: Callable[[], None] | None = None
 

@@ -251,14 +251,13 @@ def apply_numeric_path(
         seed_batch=seed_batch,
         split=split,
     )
+    if recorded is not None and path["compile"] and "native_kernels" in recorded:
+        path["native_kernels"] = recorded["native_kernels"]  # checked when they are loaded
     if recorded is not None and recorded != path:
         names = sorted(k for k in recorded | path if recorded.get(k) != path.get(k))
         changes = ", ".join(_change(k, recorded.get(k), path.get(k)) for k in names)
         if not allow_change:
-            raise UserError(
-                f"{file.parent}: the numeric path has changed ({changes}), so results would not be "
-                "bit-exact; resume with the recorded settings, or use allow_numeric_change=true"
-            )
+            raise UserError(_refusal(file, changes))
     set_up_torch(path)
     if saved != path:
         write_json(file, path)
@@ -294,9 +293,35 @@ def set_up_torch(path: dict[str, Any]) -> None:
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
+def record_native_kernels(file: Path, used: bool, *, allow_change: bool) -> None:
+    """Record whether the layers of a run use native kernels, which is known once they are loaded.
+
+    Args:
+        file: `numeric.json` of the run directory.
+        used: whether they do.
+        allow_change: whether to continue if this differs from what is recorded.
+
+    Raises:
+        UserError: it differs, and `allow_change` is False.
+    """
+    path = read_json(file, dict[str, Any]) or {}
+    before = path.get("native_kernels", used)
+    if before != used and not allow_change:
+        raise UserError(_refusal(file, f"native_kernels {before} → {used}"))
+    write_json(file, {**path, "native_kernels": used})
+
+
+def _refusal(file: Path, changes: str) -> str:
+    return (
+        f"{file.parent}: the numeric path has changed ({changes}), so results would not be "
+        "bit-exact; resume with the recorded settings, or use allow_numeric_change=true"
+    )
+
+
 def record_failed_compilation(file: Path) -> None:
     """Record in a numeric path that the run continues without compilation."""
     path = {**(read_json(file, dict[str, Any]) or {}), "compile": False}
+    path.pop("native_kernels", None)
     if "bf16_kernels" in path:
         path["bf16_kernels"] = False
     write_json(file, path)
