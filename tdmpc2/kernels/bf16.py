@@ -1,8 +1,8 @@
 """Native CPU kernels of layers whose matrix multiplications are in bfloat16.
 
-`dense` computes a whole layer without gradients, for planning: inputs are rounded, joined and
-multiplied by tiled weights a block of rows at a time; bias, norm and activation are applied to the
-float32 products. `tdmpc2.common.numerics.fused_bf16` decides where they are used.
+`dense` computes a whole layer without gradients: inputs are rounded, joined and multiplied by tiled
+weights a block of rows at a time; bias, norm and activation are applied to the float32 result.
+`layer` does so with gradients. `tdmpc2.common.numerics.fused_bf16` decides where they are used.
 """
 
 from __future__ import annotations

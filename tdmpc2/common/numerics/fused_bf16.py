@@ -1,4 +1,4 @@
-"""The rule that decides where layers with bfloat16 products use native kernels."""
+"""The rule that decides where layers that multiply in bfloat16 use native kernels."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class Choice(NamedTuple):
 def choice() -> Choice:
     """Return whether bfloat16 layers use native kernels on this CPU, and the reason.
 
-    The rule is fixed, so that equal machines make equal choices. The kernels need fast products of
-    bfloat16: AMX on Intel CPUs, AVX512-BF16 on AMD CPUs. On Intel CPUs without AMX, AVX512-BF16
-    takes twice the time of float32.
+    The rule is fixed, so that equal machines make equal choices. The kernels need fast matrix
+    multiplications in bfloat16: AMX on Intel CPUs, AVX512-BF16 on AMD CPUs. On Intel CPUs without
+    AMX, those with AVX512-BF16 take twice the time of float32.
     """
     flags = cpu_flags()
     if "amx_bf16" not in flags and "avx512_bf16" not in flags:
