@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,37 +20,10 @@ from tdmpc2.evaluate import EvaluateOptions
 from tdmpc2.runners.evaluate_checkpoint import evaluate_checkpoint
 from tdmpc2.runners.life_cycle import LocalRun
 from tdmpc2.runners.registry import make_spec
+from tests.damages import DAMAGES, damage
 
 SPEC = make_spec("tdmpc2", "toy-pointmass", 1)
 FILES = ("spec.json", "status.json", "numeric.json", "attempts.json", "manifest.json")
-CONTENTS = {
-    "empty": b"",
-    "half": b'{"seed": 1, "sta',
-    "zeros": b"\0" * 64,
-    "binary": b"\xff\xfe\x00\x01",
-    "null": b"null",
-    "list": b"[]",
-    "numbers": b"[1, 2]",
-    "text": b'"text"',
-    "number": b"3",
-    "object": b"{}",
-    "nested": b"[" * 100_000,
-    "wrong types": json.dumps(
-        {key: [1] for key in ("seed", "state", "torch", "commit", "format", "shards")}
-    ).encode(),
-}
-DAMAGES = [*CONTENTS, "folder", "link loop"]
-
-
-def damage(path: Path, how: str) -> None:
-    """Replace a file by something else."""
-    path.unlink()
-    if how == "folder":
-        path.mkdir()
-    elif how == "link loop":
-        path.symlink_to(path)
-    else:
-        path.write_bytes(CONTENTS[how])
 
 
 def start(runs: Path, **options: bool) -> LocalRun:

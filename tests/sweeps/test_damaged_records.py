@@ -8,28 +8,10 @@ import pytest
 
 from sweeps import launch, retry, status
 from sweeps.tracking.sweep_folder import SweepFolder, all_sweeps
+from tests.damages import DAMAGES, damage
 from tests.sweeps.directories import plan, write_status, write_sweep
 
-CONTENTS = {
-    "empty": b"",
-    "half": b'{"state": "RUNN',
-    "zeros": b"\0" * 32,
-    "list": b"[1]",
-    "object": b"{}",
-    "nested": b"[" * 100_000,
-}
-DAMAGES = pytest.mark.parametrize("how", [*CONTENTS, "folder", "link loop"])
-
-
-def damage(path: Path, how: str) -> None:
-    """Replace a file by something else."""
-    path.unlink()
-    if how == "folder":
-        path.mkdir()
-    elif how == "link loop":
-        path.symlink_to(path)
-    else:
-        path.write_bytes(CONTENTS[how])
+EVERY_WAY = pytest.mark.parametrize("how", DAMAGES)
 
 
 @pytest.fixture
@@ -56,7 +38,7 @@ def planned(runs: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
     return code, capsys.readouterr().out
 
 
-@DAMAGES
+@EVERY_WAY
 def test_a_damaged_run_is_shown_and_not_launched(
     how: str, sweep: SweepFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -73,7 +55,7 @@ def test_a_damaged_run_is_shown_and_not_launched(
     assert f"{path}: " in printed
 
 
-@DAMAGES
+@EVERY_WAY
 @pytest.mark.parametrize("name", ["submission.json", "sweep.json"])
 def test_a_damaged_record_is_named(
     name: str, how: str, sweep: SweepFolder, capsys: pytest.CaptureFixture[str]
