@@ -381,6 +381,7 @@ def test_a_step_of_the_optimizer_renews_tiled_weights() -> None:
     assert compiler.enabled
 
 
+@pytest.mark.slow  # compiles five times; test_compiled.py kills and resumes in float32
 def test_a_run_resumes_bit_for_bit(tmp_path: Path) -> None:
     """Killed among the updates and resumed in another process; not without the kernels."""
     sizes = {"mlp_dim": 32, "latent_dim": 32, "num_samples": 64, "precision": "bf16"}

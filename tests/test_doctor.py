@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console
 
 from tdmpc2 import doctor
+from tdmpc2.common.numerics import fused_bf16
 from tdmpc2.doctor import Check
 from tdmpc2.envs.adapters import ADAPTERS
 
@@ -81,7 +82,7 @@ def test_a_broken_simulator_fails_with_its_remedy(
 def test_the_precision_that_the_cpu_is_fast_in(
     used: bool, state: doctor.State, advice: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(doctor.fused_bf16, "choice", lambda: doctor.fused_bf16.Choice(used, "why"))
+    monkeypatch.setattr(fused_bf16, "choice", lambda: fused_bf16.Choice(used, "why"))
     check = doctor.check_bf16()
     assert (check.state, "why" in check.found) == (state, True)
     assert f"precision={advice}" in check.found + check.fix

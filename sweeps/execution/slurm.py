@@ -25,6 +25,8 @@ DEFAULT_MINUTES = 24 * 60
 SIGNAL_SECONDS = 120
 # `TrainingJob` requeues its job itself. If submitit does it, the number of requeues is not limited.
 ANY_NUMBER = 1_000_000
+# Message of SLURM's commands on a machine that belongs to no cluster.
+UNCONFIGURED = "Could not establish a configuration source"
 # SIGUSR2 would kill the job if it arrived before Python has installed its handler: ignore it first.
 _IGNORE_USR2 = f"""sh -c 'trap "" USR2; exec "$0" "$@"' {shlex.quote(sys.executable)}"""
 
@@ -78,10 +80,10 @@ class Resources:
 
 
 def choose(wanted: Cluster) -> Literal["slurm", "local", "inline"]:
-    """Choose where to run: for `auto`, SLURM if this machine has it, else this machine.
+    """Choose where to run: for `auto`, SLURM if this machine has it configured, else this machine.
 
     Raises:
-        UserError: SLURM is requested, but not installed, or it does not respond.
+        UserError: SLURM is requested, but not installed, or the cluster does not respond.
     """
     if wanted in ("local", "inline"):
         return wanted
@@ -89,6 +91,9 @@ def choose(wanted: Cluster) -> Literal["slurm", "local", "inline"]:
         result = _run(["sinfo", "--noheader", "--format=%P"])
         if result.returncode == 0:
             return "slurm"
+        if wanted == "auto" and UNCONFIGURED in result.stderr:
+            print("SLURM is installed here, but not configured: training on this machine")
+            return "local"
         raise UserError(
             f"cluster={wanted}: SLURM does not respond (sinfo: {_error_of(result)}); try again "
             "later, or use cluster=local to train on this machine"

@@ -125,6 +125,7 @@ def test_another_process_repeats_it_without_a_word():
     names = ["finger-turn-easy", "cup-spin", "dog-run", "humanoid-walk"]
     code = (
         "import hashlib, warnings\n"
+        "import gymnasium\n"  # adds a filter for warnings of its own modules
         "import numpy as np\n"
         "from tdmpc2.envs.factory import make_env\n"
         f"{inspect.getsource(digest)}"

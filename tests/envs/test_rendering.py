@@ -175,7 +175,8 @@ def test_a_backend_that_does_not_work_matters_only_for_rendering(variables, tmp_
         (tmp_path / "OpenGL" / "__init__.py").write_text("raise AttributeError('no library')")
         variables = {**variables, "PYTHONPATH": str(tmp_path)}
     make = "from tdmpc2.envs.factory import make_env\nenv = make_env('{}', seed=0, render={})\n"
-    for task in ("cup-catch", "mw-push", "myo-hand-reach"):
+    several = variables["MUJOCO_GL"] == "nonsense"
+    for task in ("cup-catch", "mw-push", "myo-hand-reach")[: 3 if several else 1]:
         done = run(make.format(task, False) + "print(env.reset()[0].shape)", **variables)
         assert (done.returncode, done.stderr) == (0, "")
     done = run(make.format("cup-catch", True), **variables)

@@ -86,10 +86,11 @@ def test_jobs_run_the_code_as_it_was_launched(swept: tuple[Path, str]) -> None:
         assert not facts["diff"] or f"{attempt['diff']}.diff" in kept
     scripts = [path.read_text() for path in submission.folder.glob("*submission.sh")]
     assert scripts
-    assert all(
-        f"cd {code}\nexport PYTHONPATH=$PWD${{PYTHONPATH:+:$PYTHONPATH}}\n" in script
-        for script in scripts
+    setup = (
+        f"cd {code} || exit 2  # deleted since the launch\n"
+        "export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}\n"
     )
+    assert all(setup in script for script in scripts)
 
 
 def test_the_figures_come_when_all_runs_have_ended(swept: tuple[Path, str]) -> None:

@@ -88,6 +88,21 @@ def test_slurm_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert choose("local") == "local"
 
 
+def test_a_machine_that_belongs_to_no_cluster(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """SLURM's packages are installed, but nothing configures them."""
+    message = "sinfo: fatal: Could not establish a configuration source"
+    for name in ("sbatch", "sinfo"):
+        (tmp_path / name).write_text(f"#!/bin/sh\necho '{message}' >&2; exit 1\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    assert choose("auto") == "local"
+    assert "not configured: training on this machine" in capsys.readouterr().out
+    with pytest.raises(UserError, match="SLURM does not respond"):
+        choose("slurm")
+
+
 @pytest.mark.parametrize(
     ("config", "partition", "mode"),
     [
