@@ -320,6 +320,7 @@ def test_planning_uses_tiled_weights() -> None:
     assert all(layer.tiled is None for layer in layers())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("forced")
 @pytest.mark.parametrize(
     ("env", "overrides"),

@@ -52,6 +52,7 @@ def test_workers_change_nothing(run: Path, tmp_path: Path) -> None:
     assert (tmp_path / "0").read_text() == (tmp_path / "2").read_text()
 
 
+@pytest.mark.slow
 def test_a_run_with_videos_and_workers_is_the_same_run(tmp_path: Path) -> None:
     """The evaluate command can write a video as well."""
     changes = {

@@ -120,7 +120,7 @@ CASES = (
 
 def damaged(content: bytes, draw: st.DrawFn) -> bytes:
     """Return a content with bytes changed, lost, added or repeated, or another content."""
-    how = draw(st.sampled_from(["flip", "cut", "lose", "insert", "repeat", "replace", "word"]))
+    how = draw(st.sampled_from(["flip", "cut", "lose", "insert", "repeat", "replace", "token"]))
     place = draw(st.integers(0, max(len(content) - 1, 0)))
     length = draw(st.integers(1, 64))
     if how == "flip" and content:
@@ -133,9 +133,9 @@ def damaged(content: bytes, draw: st.DrawFn) -> bytes:
         return content[:place] + draw(st.binary(min_size=1, max_size=64)) + content[place:]
     if how == "repeat":
         return content[:place] + content[max(place - length, 0) :]
-    if how == "word":
-        words = [b"null", b"-1", b"1e999", b"NaN", b'"x"', b"[]", b"{}", b",", b"\n", b"true"]
-        return content[:place] + draw(st.sampled_from(words)) + content[place + length % 8 :]
+    if how == "token":
+        tokens = [b"null", b"-1", b"1e999", b"NaN", b'"x"', b"[]", b"{}", b",", b"\n", b"true"]
+        return content[:place] + draw(st.sampled_from(tokens)) + content[place + length % 8 :]
     return draw(st.sampled_from(sorted(CONTENTS.values())))
 
 

@@ -282,6 +282,7 @@ def test_a_stopped_seed_batch_is_interrupted_in_all_its_seeds(
     assert outcomes(tmp_path) == outcomes(undisturbed)
 
 
+@pytest.mark.slow
 def test_seeds_that_diverge_are_outcomes(tmp_path: Path) -> None:
     done = batched(tmp_path, **DIVERGING)
     assert done.code == 1, done

@@ -77,6 +77,7 @@ def test_the_camera_of_the_papers_pixel_tasks(name, camera):
     np.testing.assert_array_equal(obs[-3:].transpose(1, 2, 0), expected)
 
 
+@pytest.mark.slow
 def test_all_of_the_visual_suite_is_seen():
     assert all(task.domain == "dmcontrol" for task in get_suite("visual"))
     for task in get_suite("visual"):

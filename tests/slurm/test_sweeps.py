@@ -218,6 +218,7 @@ def test_a_failed_run_is_shown_and_retried_alone(
     assert len(cluster.jobs()) == 2
 
 
+@pytest.mark.slow
 def test_runs_share_a_job_and_seeds_a_process(cluster: Cluster, tmp_path: Path) -> None:
     """Two processes per job, two seeds per process; a signal requeues all of them."""
     runs = tmp_path / "runs"
