@@ -51,7 +51,8 @@ def unpack(file: Path, top: str, to: Path) -> None:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with archive.open(member) as source, open(path, "xb") as out:
                     shutil.copyfileobj(source, out, _BLOCK)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    # RuntimeError: encrypted, or compressed by a method that zipfile does not know.
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
         raise UserError(f"{file}: damaged archive ({error}); download it again") from None
     except OSError as error:  # two members of one path, a name that is too long
         if full_disk(error):
