@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sweeps import status
-from sweeps.planning.request import SweepRequest, all_flags
+from sweeps.planning.request import SweepRequest, every_option
 from sweeps.tracking.sweep_folder import SweepFolder
 from tdmpc2.common.system import cli
 from tdmpc2.common.system.config_checks import Settings, setting
+from tdmpc2.common.system.errors import UserError, did_you_mean
 from tdmpc2.common.system.paths import default_runs_dir
 
 
@@ -29,10 +30,18 @@ class RetryOptions(Settings):
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the command and return its exit code: the largest exit code of its launches."""
-    pairs = cli.split_arguments(arguments, all_flags())
+    """Run the command and return its exit code: the largest exit code of its launches.
+
+    Raises:
+        UserError: an argument is unknown or invalid, or no sweep matches.
+    """
+    known = every_option()
+    pairs = cli.split_arguments(arguments, cli.flags_of(known))
     own = [f"{key}={pairs.pop(key)}" for key in cli.schema_of(RetryOptions) if key in pairs]
     options = cli.parse_options(own, RetryOptions)
+    for key in pairs:  # their values are checked against the sweep that they change
+        if key not in known:
+            raise UserError(f"unknown key '{key}'{did_you_mean(key, known)}")
     codes = [0]
     for folder in status.find_sweeps(options.runs, options.suite, options.sweep):
         failed = [view for _, view in status.look(options.runs, [folder]) if view.state == "failed"]

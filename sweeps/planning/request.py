@@ -195,11 +195,13 @@ def schemas(sweep: SweepOptions) -> tuple[Schema, Schema]:
     return {k: v for k, v in options.items() if k not in cli.schema_of(SweepOptions)}, settings
 
 
-def all_flags() -> frozenset[str]:
-    """Return the names of the boolean options and settings of launches of any method."""
-    options = (SweepOptions, RunOptions, OfflineOptions, TaskSwitches)
-    configs = map(config_class, METHODS)
-    return frozenset().union(*(cli.flags_of(cli.schema_of(c)) for c in (*options, *configs)))
+def every_option() -> Schema:
+    """Return the options and settings of launches of any method, with or without a dataset.
+
+    If methods declare a setting differently, one of the declarations is returned.
+    """
+    options = (LaunchOptions, SweepOptions, RunOptions, OfflineOptions, TaskSwitches)
+    return cli.schema_of(*options, *map(config_class, METHODS))
 
 
 def plan_runs(sweep: SweepOptions, variants: Iterable[Variant], runs: Path) -> list[PlannedRun]:

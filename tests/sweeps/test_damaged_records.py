@@ -8,6 +8,7 @@ import pytest
 
 from sweeps import launch, retry, status
 from sweeps.tracking.sweep_folder import SweepFolder, all_sweeps
+from tdmpc2.common.system.errors import UserError
 from tests.damages import DAMAGES, damage
 from tests.sweeps.directories import plan, write_status, write_sweep
 
@@ -72,6 +73,16 @@ def test_a_damaged_record_is_named(
     assert other.rows()
     if name == "sweep.json":
         assert retry.main([f"runs={sweep.runs}", f"sweep={other.name}"]) == 0
+
+
+def test_a_retry_without_failures_still_refuses_unknown_keys(
+    sweep: SweepFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_status(plan(sweep.runs, 3, env_steps=100)[1], "COMPLETED", 100)
+    assert retry.main([f"runs={sweep.runs}", "mem_gb=3"]) == 0
+    assert "0 failed" in capsys.readouterr().out
+    with pytest.raises(UserError, match="unknown key 'mem_gbb' \\(did you mean 'mem_gb'"):
+        retry.main([f"runs={sweep.runs}", "mem_gbb=3"])
 
 
 def test_other_folders_beside_the_launches_are_ignored(

@@ -199,9 +199,9 @@ PARSERS: dict[type, Callable[[str], Any]] = {
 }
 
 
-def schema_of(settings: type) -> Mapping[str, Kind]:
-    """Return the name and kind of each field of a dataclass."""
-    return kinds_of(settings)
+def schema_of(*settings: type) -> Mapping[str, Kind]:
+    """Return the name and kind of each field of some dataclasses."""
+    return {name: kind for one in settings for name, kind in kinds_of(one).items()}
 
 
 def describe_fields(settings: type, *, without: Collection[str] = ()) -> str:
