@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sweeps.status import find_sweeps
-from sweeps.tracking.run_states import read_queue
+from sweeps.tracking.run_states import find_lost_arrays, read_queue
 from sweeps.tracking.sweep_folder import SweepFolder, job_name
 from tdmpc2.common.system import cli
 from tdmpc2.common.system.config_checks import Settings, setting
@@ -49,6 +49,7 @@ def _cancel(sweep: SweepFolder) -> None:
     """Cancel the user's SLURM jobs of a sweep, by id, and stop its launchers on this machine."""
     num_stopped = 0
     on_slurm = [s for s in sweep.submissions() if s.facts["cluster"] == "slurm"]
+    find_lost_arrays(on_slurm)
     submitted = {job for submission in on_slurm for job in submission.job_ids()}
     if submitted:
         names = [job_name(sweep.name)]

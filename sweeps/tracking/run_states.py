@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from sweeps.planning.planned_run import SPEEDS
-from sweeps.tracking.sweep_folder import Submission, SweepFolder, all_sweeps, job_name
+from sweeps.tracking.sweep_folder import Submission, all_sweeps, job_name
 from tdmpc2.common.run.lock import file_system_time, live_holder
 from tdmpc2.common.run.run_files import SETTLED, read_status, step_of
 from tdmpc2.common.system.atomic_files import write_json
@@ -86,12 +86,11 @@ class Observer:
     def __init__(self, runs: Path) -> None:
         self.runs = runs
         sweeps = all_sweeps(runs)
-        find_lost_arrays(sweeps)
+        submissions = [s for sweep in sweeps for s in sweep.submissions()]
+        find_lost_arrays(submissions)
         self.jobs: dict[str, tuple[str, int, Submission]] = {}
         on_slurm = False
-        for submission in sorted(
-            (s for sweep in sweeps for s in sweep.submissions()), key=lambda s: s.facts["launched"]
-        ):
+        for submission in sorted(submissions, key=lambda s: s.facts["launched"]):
             on_slurm |= submission.facts["cluster"] == "slurm"
             for job, rank, directories in submission.jobs():
                 self.jobs.update(dict.fromkeys(directories, (job, rank, submission)))
@@ -143,30 +142,31 @@ class Observer:
         return view
 
 
-def find_lost_arrays(sweeps: Iterable[SweepFolder]) -> None:
+def find_lost_arrays(submissions: Iterable[Submission]) -> None:
     """Record the job ids of arrays that a launch has submitted, but not recorded.
 
     A launch that is killed, or to which `sbatch` does not respond in time, leaves an array without
     a job id in its record. If SLURM has the jobs, their comment names the array.
 
     Args:
-        sweeps: the sweeps whose records are completed.
+        submissions: launches whose records are completed.
     """
-    for sweep in sweeps:
-        lost = [s for s in sweep.submissions() if s.arrays(submitted=False)]
-        comments = _comments_in_queue(job_name(sweep.name)) if lost else {}
-        for submission in lost:
-            for array in submission.arrays(submitted=False):
-                array["job"] = comments.get(array.get("comment", ""))
+    lost = [s for s in submissions if s.arrays(submitted=False)]
+    comments = _comments_in_queue({job_name(s.folder.parent.name) for s in lost}) if lost else {}
+    for submission in lost:
+        found = [a for a in submission.arrays(submitted=False) if a.get("comment") in comments]
+        for array in found:
+            array["job"] = comments[array["comment"]]
+        if found:
             with contextlib.suppress(OSError):  # a colleague's folder
                 write_json(submission.folder / "submission.json", submission.facts)
 
 
-def _comments_in_queue(job_name: str) -> dict[str, str]:
-    """Return the id of the job array with each comment, of all arrays in the queue of one name."""
+def _comments_in_queue(job_names: Iterable[str]) -> dict[str, str]:
+    """Return the id of the job array with each comment, of all queued arrays of some names."""
     if shutil.which("squeue") is None:
         return {}
-    command = ["squeue", "--noheader", "--format=%F|%k", f"--name={job_name}"]
+    command = ["squeue", "--noheader", "--format=%F|%k", f"--name={','.join(job_names)}"]
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, check=True, timeout=QUEUE_SECONDS

@@ -157,7 +157,9 @@ def test_jobs_that_no_record_names_are_found(cluster: Cluster, tmp_path: Path) -
     assert json.loads(path.read_text())["arrays"][0]["job"] == known
     sweeping.sweep(tmp_path, seeds=3, sbatch="hold", **SHORT)
     assert cluster.jobs() == jobs
+    path.write_text(json.dumps(facts))
     cancel.main([f"runs={tmp_path}"])
+    assert not cluster.jobs()
 
 
 @pytest.mark.parametrize("change", ["deleted", "edited"])
