@@ -65,7 +65,7 @@ class Ablation:
     @cached_property
     def settings(self) -> Settings:
         """Changed settings, parsed."""
-        schema = {**cli.schema_of(TDMPC2Config), **cli.schema_of(TaskSwitches)}
+        schema = cli.schema_of(TDMPC2Config, TaskSwitches)
         return cli.parse_arguments(self.changes.split(), schema)
 
     @property

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 
 from tdmpc2.common.system import cli
-from tdmpc2.common.system.config_checks import Kind, Settings, kinds_of
+from tdmpc2.common.system.config_checks import Kind, Settings
 from tdmpc2.common.system.errors import UserError, did_you_mean
 from tdmpc2.common.system.paths import project_root
 from tdmpc2.envs.tasks import SUITES, TASKS
@@ -91,7 +91,7 @@ def schema_of(module: ModuleType, arguments: Sequence[str]) -> Mapping[str, Kind
         return dict(module.schema(arguments))
     classes = [one for one in vars(module).values() if isinstance(one, type)]
     own = [c for c in classes if issubclass(c, Settings) and c.__module__ == module.__name__]
-    return {name: kind for cls in own for name, kind in kinds_of(cls).items()}
+    return cli.schema_of(*own)
 
 
 def _module_of(typed: Sequence[str]) -> tuple[ModuleType | None, Sequence[str]]:

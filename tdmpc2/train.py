@@ -6,7 +6,7 @@ What happens on SIGINT, SIGTERM and SIGUSR2 is described in `tdmpc2.common.train
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -20,7 +20,6 @@ from tdmpc2.common.system.config_checks import (
     STEPS,
     Kind,
     Settings,
-    kinds_of,
     setting,
 )
 from tdmpc2.common.system.errors import StoppedError, UserError
@@ -68,12 +67,11 @@ class FileOptions(Settings):
     )
 
 
-def schema(arguments: Sequence[str]) -> dict[str, Kind]:
+def schema(arguments: Sequence[str]) -> Mapping[str, Kind]:
     """Return the kind of each option and setting; `data=` and `method=` decide which are valid."""
     if offline_arguments.is_meant(arguments):
         return offline_arguments.schema(arguments)
-    classes = (SpecOptions, TaskSwitches, RunOptions, config_class(_method(arguments)))
-    return {k: v for cls in classes for k, v in kinds_of(cls).items()}
+    return cli.schema_of(SpecOptions, TaskSwitches, RunOptions, config_class(_method(arguments)))
 
 
 def parse(arguments: Sequence[str]) -> tuple[list[RunSpec], spec_file.Options]:
@@ -96,7 +94,7 @@ def parse(arguments: Sequence[str]) -> tuple[list[RunSpec], spec_file.Options]:
             f"task={chosen.task}: names several tasks; train one multi-task agent from a "
             "dataset (data=DIR), or one agent per task with python sweeps/launch.py"
         )
-    config, switches = kinds_of(config_class(chosen.method)), kinds_of(TaskSwitches)
+    config, switches = cli.schema_of(config_class(chosen.method)), cli.schema_of(TaskSwitches)
     specs = [
         make_spec(
             chosen.method,

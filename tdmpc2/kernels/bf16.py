@@ -18,7 +18,7 @@ from torch import Tensor
 
 from tdmpc2 import kernels
 from tdmpc2.common.numerics import native_build
-from tdmpc2.kernels.blocked import BlockedWeights
+from tdmpc2.kernels.blocked import BlockedWeights, as_layers
 
 SOURCE = Path(__file__).parent / "bf16.cpp"
 TILE = 32  # the width of a layer with norm must be a multiple of this
@@ -137,18 +137,13 @@ def layer(
     """
     lead = torch.broadcast_shapes(*(part.shape[:-1] for part in parts))
     inputs = [part.expand(*lead, part.shape[-1]) for part in parts]
-    tiled = torch.ops.tdmpc2.bf16_tiled(_layers(weight.detach()), heads)
+    tiled = torch.ops.tdmpc2.bf16_tiled(as_layers(weight.detach()), heads)
     if not torch.is_grad_enabled() and factor is None:
         return dense(inputs, tiled, bias, gamma, beta, group=group, tau=tau)
     *others, last = inputs
     x, tail = (torch.cat(others, dim=-1), last) if others else (last, None)
     params = (bias, gamma, beta, factor, heads, group, tau)
     return torch.ops.tdmpc2.bf16_layer(x, tail, weight, tiled, *params)[0]
-
-
-def _layers(weight: Tensor) -> Tensor:
-    """Return the weights `(K, O, I)` of K layers; K = 1 for a single one."""
-    return weight if weight.dim() == 3 else weight[None]
 
 
 def load() -> bool:
@@ -220,9 +215,9 @@ def _register() -> None:
         size = x.shape[-1]
         of_x = of_tail = None
         if needs[0]:
-            of_x = ops.bf16_tiled_columns(_layers(weight), heads, 0, size)
+            of_x = ops.bf16_tiled_columns(as_layers(weight), heads, 0, size)
         if needs[1]:
-            of_tail = ops.bf16_tiled_columns(_layers(weight), heads, size, tail.shape[-1])
+            of_tail = ops.bf16_tiled_columns(as_layers(weight), heads, size, tail.shape[-1])
         params = (bias, gamma, beta, factor, ctx.group, ctx.tau, needs[2])
         gradients = ops.bf16_layer_backward(grad, x, tail, of_x, of_tail, *output, *params)
         needed = [*needs[:3], *needs[4:7]]

@@ -34,7 +34,7 @@ class BlockedWeights:
         self._copies: dict[Any, Any] = {}
         self._version: tuple[int, ...] = ()
         for layer in layers:
-            copy = self._allocate(_weights_of(layer), rows)
+            copy = self._allocate(as_layers(layer.weight.detach()), rows)
             if copy is not None:  # otherwise the layer keeps its usual weights
                 self._copies[layer] = copy
                 setattr(layer, self.attribute, None)
@@ -58,7 +58,7 @@ class BlockedWeights:
         version = tuple(layer.weight._version for layer in self._copies)
         if version != self._version:
             for layer, copy in self._copies.items():
-                self._update(copy, _weights_of(layer))
+                self._update(copy, as_layers(layer.weight.detach()))
             self._version = version
         try:
             for layer, copy in self._copies.items():
@@ -95,7 +95,6 @@ def block_of(rows: int, threads: int) -> int:
     return next((size for size in range(largest, SMALLEST - 1, -1) if rows % size == 0), 0)
 
 
-def _weights_of(layer: Any) -> Tensor:
+def as_layers(weight: Tensor) -> Tensor:
     """Return the weights `(K, O, I)` of K layers; K = 1 for a single one."""
-    weight = layer.weight.detach()
     return weight if weight.dim() == 3 else weight[None]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,6 @@ from tdmpc2.common.system.config_checks import (
     STEPS,
     Kind,
     Settings,
-    kinds_of,
     setting,
 )
 from tdmpc2.common.system.errors import UserError
@@ -51,10 +50,10 @@ def is_meant(arguments: Sequence[str]) -> bool:
     return any(cli.peek(arguments, key) is not None for key in ("data", "num_updates"))
 
 
-def schema(arguments: Sequence[str]) -> dict[str, Kind]:
+def schema(arguments: Sequence[str]) -> Mapping[str, Kind]:
     """Return the kind of each option and setting; `method=` decides which settings there are."""
     config = config_class(cli.peek(arguments, "method") or "tdmpc2")
-    return {k: v for cls in (SpecOptions, OfflineOptions, config) for k, v in kinds_of(cls).items()}
+    return cli.schema_of(SpecOptions, OfflineOptions, config)
 
 
 def parse(arguments: Sequence[str]) -> tuple[RunSpec, OfflineOptions]:
@@ -65,17 +64,18 @@ def parse(arguments: Sequence[str]) -> tuple[RunSpec, OfflineOptions]:
     """
     values = cli.parse_arguments(arguments, schema(arguments))
     chosen, options = cli.build(SpecOptions, values), cli.build(OfflineOptions, values)
+    dataset = _open(options)
     spec = make_offline_spec(
         chosen.method,
         chosen.task,
         chosen.seed,
-        _open(options).checksum,
+        dataset.checksum,
         num_updates=chosen.num_updates,
         variant=chosen.variant,
-        overrides={k: values[k] for k in kinds_of(config_class(chosen.method)) if k in values},
+        overrides={k: values[k] for k in cli.schema_of(config_class(chosen.method)) if k in values},
         physics=chosen.physics,
     )
-    dataset_of(spec, options)
+    dataset.require(spec.tasks)
     return spec, options
 
 

@@ -305,8 +305,10 @@ def record_native_kernels(file: Path, used: bool, *, allow_change: bool) -> None
         UserError: it differs, and `allow_change` is False.
     """
     path = read_json(file, dict[str, Any]) or {}
-    before = path.get("native_kernels", used)
-    if before != used and not allow_change:
+    before = path.get("native_kernels")
+    if before == used:
+        return
+    if before is not None and not allow_change:
         raise UserError(_refusal(file, f"native_kernels {before} → {used}"))
     write_json(file, {**path, "native_kernels": used})
 

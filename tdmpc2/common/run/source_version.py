@@ -84,11 +84,11 @@ def _new_files() -> bytes:
     listed = _git("ls-files", "--others", "--exclude-per-directory=.gitignore", "-z")
     tracked = _git("ls-files", "-z")
     folders = {name.partition(b"/")[0] for name in tracked.split(b"\0") if name.endswith(b".py")}
+    options = [option for option in PATCH if option != "HEAD"]
     patch = b""
     for name in map(os.fsdecode, sorted(listed.split(b"\0"))):
         top, _, rest = name.partition("/")
         if name.endswith(CODE_SUFFIXES) and (not rest or os.fsencode(top) in folders):
-            options = [option for option in PATCH if option != "HEAD"]
             patch += _git(*options, "--no-index", "--", os.devnull, name, expected=1)
     return patch
 
