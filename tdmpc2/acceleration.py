@@ -12,6 +12,7 @@ from tdmpc2 import kernels
 from tdmpc2.common.interfaces import Accelerable, Accelerated, FunctionSlot
 from tdmpc2.common.numerics import fused_bf16
 from tdmpc2.common.numerics.compile import Compiler
+from tdmpc2.common.numerics.recorded_steps import StepRecorder
 from tdmpc2.kernels.bf16 import TiledWeights
 from tdmpc2.kernels.blocked import BlockedWeights
 
@@ -23,7 +24,7 @@ def install(agent: Accelerated, on_failure: Callable[[], None] | None = None) ->
     An agent that multiplies in bfloat16 uses those of `kernels.bf16_layers` where
     `fused_bf16.choice` allows them; elsewhere it plans without blocked weights. Functions are
     compiled where the agent wants it. If compilation fails, a warning is issued and the agent
-    continues with its plain functions.
+    continues with its plain functions. On a GPU, whole steps are recorded into CUDA graphs.
 
     Args:
         agent: an agent or a seed batch, not accelerated yet.
@@ -36,13 +37,18 @@ def install(agent: Accelerated, on_failure: Callable[[], None] | None = None) ->
     on_cpu = accelerable.device.type == "cpu"
     fused = on_cpu and accelerable.bf16_layers is not None and fused_bf16.choice().used
     native = on_cpu and _use_native_layers(accelerable, fused=fused)
-    compiler = Compiler(accelerable.device)
+    steps = accelerable.whole_steps if accelerable.device.type == "cuda" else None
+    compiler = Compiler(accelerable.device, whole_steps=steps is not None)
     compiler.native_kernels = native
     if accelerable.device.type in accelerable.compiled_on:
         _compile(accelerable, compiler)
         compiler.switch_on(on_failure)
     if native and (fused or accelerable.bf16_layers is None):
         _use_blocked_weights(accelerable, TiledWeights if fused else BlockedWeights)
+    if steps is not None:
+        recorder = StepRecorder(steps.generators, steps.optimizers)
+        for slot in steps.functions:
+            _replace(slot, recorder.recorded)
     return compiler
 
 

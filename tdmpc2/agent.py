@@ -18,6 +18,7 @@ from tdmpc2.common.interfaces import (
     Event,
     FunctionSlot,
     Planning,
+    WholeSteps,
 )
 from tdmpc2.common.numerics.optim import Gradients, descend, differentiate
 from tdmpc2.common.numerics.seeding import derive_seed
@@ -80,6 +81,8 @@ class TDMPC2(BaseAgent):
             model_loss=losses.model_loss,
             policy_loss=losses.policy_loss,
             differentiate=differentiate,
+            decide=self._decide,
+            learn=self._learn,
         )
 
     @classmethod
@@ -110,8 +113,16 @@ class TDMPC2(BaseAgent):
             protected=[FunctionSlot(f, name) for name in ("plan", "differentiate")],
             networks=[m],
             native_layers="tdmpc2.kernels.layers:NATIVE",
-            bf16_layers=None if c.precision == "fp32" else "tdmpc2.kernels.bf16_layers:NATIVE",
+            bf16_layers="tdmpc2.kernels.bf16_layers:NATIVE" if c.precision == "bf16" else None,
             planning=planning,
+            whole_steps=None if self.model.multitask else self._whole_steps(),
+        )
+
+    def _whole_steps(self) -> WholeSteps:
+        return WholeSteps(
+            functions=[FunctionSlot(self.functions, name) for name in ("decide", "learn")],
+            generators=(self.train_noise.generator, self.eval_noise.generator),
+            optimizers=(self.optimizer, self.policy_optimizer),
         )
 
     def _make_optimizers(self) -> tuple[torch.optim.Adam, torch.optim.Adam]:
@@ -175,27 +186,43 @@ class TDMPC2(BaseAgent):
                 change training.
             task: `(B,)`, task indices of a multi-task agent; None for one task.
         """
-        noise_source = self.train_noise if explore else self.eval_noise
         observation = to_device(obs, self.device)
         tasks = None if task is None else to_device(task, self.device)
         self.model.renormalize_task_embedding(tasks)
-        context = self.model.context(tasks)
         if not self.config.planning:
-            return self._act_with_prior(observation, context, noise_source, explore=explore)
-        result = self.functions.plan(
-            self.config,
-            self.model,
-            observation,
-            context,
-            self.discount(tasks, len(obs)),
-            self.warm_start(first, explore),
-            noise_source.plan(len(obs), explore=explore),
-            min_std=self.min_std(),
-            preparation=self.functions.prepare,
-            iteration=self.functions.iterate,
+            noise, context = self._noise(explore), self.model.context(tasks)
+            return self._act_with_prior(observation, context, noise, explore=explore)
+        min_std = torch.full((), self.min_std(), device=self.device)
+        result = self.functions.decide(
+            observation, tasks, self.warm_start(first, explore), min_std, explore
         )
         self.previous_mean[explore] = result.mean
         return result.action.cpu().numpy()
+
+    def _decide(
+        self, obs: Tensor, task: Tensor | None, mean: Tensor, min_std: Tensor, explore: bool
+    ) -> planner.Plan:
+        """Plan with noise of this agent; see `act` and `planner.plan`.
+
+        Args:
+            obs: `(B, *obs_shape)`.
+            task: `(B,)`, task indices; None for one task.
+            mean: `(H, B, A)`, initial μ.
+            min_std: `()`, σ_min.
+            explore: True for training, False for evaluation.
+        """
+        return self.functions.plan(
+            self.config,
+            self.model,
+            obs,
+            self.model.context(task),
+            self.discount(task, len(obs)),
+            mean,
+            self._noise(explore).plan(len(obs), explore=explore),
+            min_std=min_std,
+            preparation=self.functions.prepare,
+            iteration=self.functions.iterate,
+        )
 
     def _act_with_prior(
         self, obs: Tensor, context: TaskContext, noise: NoiseSource, *, explore: bool
@@ -204,6 +231,9 @@ class TDMPC2(BaseAgent):
         policy_noise, shift = noise.prior(len(obs))
         sample = self.model.pi(self.model.encode(obs, context, shift), policy_noise, context)
         return (sample.action if explore else sample.mean).cpu().numpy()
+
+    def _noise(self, explore: bool) -> NoiseSource:
+        return self.train_noise if explore else self.eval_noise
 
     def seed_evaluation(self, seed: int) -> None:
         """Seed the noise of evaluation."""
@@ -223,11 +253,15 @@ class TDMPC2(BaseAgent):
     def update(self, replay: Replay) -> dict[str, Tensor]:
         """Take one gradient step on a batch from `replay` and return scalar metrics."""
         batch = replay.sample(self.config.batch_size, self.replay_length).to(self.device)
-        metrics, priority = self.update_on(batch, self.train_noise.update(self.config.batch_size))
+        metrics, priority = self.functions.learn(batch._replace(start=None))
         if priority is not None:
             assert batch.start is not None
             replay.update_priorities(batch.start, priority)
         return metrics
+
+    def _learn(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor | None]:
+        """Take one gradient step on a batch with noise of this agent; see `update_on`."""
+        return self.update_on(batch, self.train_noise.update(self.config.batch_size))
 
     def update_on(
         self, batch: Batch, noise: UpdateNoise

@@ -99,7 +99,7 @@ class TDMPC2Config:
         "model_loss", "where Q-functions apply dropout"
     )
     prioritized_replay: bool = setting(False, "prioritized replay (Schaul et al., 2016)")
-    precision: Literal["fp32", "bf16"] = setting(
+    precision: Literal["fp32", "tf32", "bf16"] = setting(
         "fp32",
         "precision of matrix multiplications; parameters, norms, losses and optimizers are float32",
     )

@@ -146,12 +146,16 @@ def estimate_value(
         latents.append(model.next(latents[-1], action, context))
     horizon = len(actions)
     weights = discount ** torch.arange(horizon + 1, device=discount.device)[:, None, None]
-    rewards = torch.stack(
-        [
-            model.regression.decode(model.reward(z, action, context))
-            for z, action in zip(latents[:-1], actions, strict=True)
-        ]
-    )  # (H, B, N)
+    if actions.is_cuda:  # one large product instead of several small ones
+        starts = torch.stack([z.expand(*latents[-1].shape) for z in latents[:-1]])
+        rewards = model.regression.decode(model.reward(starts, actions, context))
+    else:  # products that fit a CPU's cache
+        rewards = torch.stack(
+            [
+                model.regression.decode(model.reward(z, action, context))
+                for z, action in zip(latents[:-1], actions, strict=True)
+            ]
+        )  # (H, B, N)
     action = model.pi(latents[-1], noise, context).action
     q = model.regression.decode(
         model.q(latents[-1], action, context, heads=heads, dropout=dropout)
@@ -344,7 +348,7 @@ def plan(
     previous_mean: Tensor,
     noise: PlanNoise,
     *,
-    min_std: float,
+    min_std: float | Tensor,
     clip: bool = True,
     preparation: Callable[..., tuple[Tensor, Tensor]] = prepare,
     iteration: Callable[..., Refit] = iterate,
@@ -364,14 +368,15 @@ def plan(
             zeros for environments at the first step of an episode.
         noise: all noise of the call; the first dimension of `noise.samples` is the number of
             iterations.
-        min_std: σ_min.
+        min_std: σ_min, a number or `()`.
         clip: whether to clip actions with exploration noise to [-1, 1].
         preparation: `prepare`, or a function with the same results.
         iteration: `iterate`, or a function with the same results.
     """
     latent, pi_actions = preparation(model, obs, context, noise.policy, noise.shift)
     context = context.over_samples()
-    min_std_tensor = torch.full((), min_std, device=latent.device)
+    if not isinstance(min_std, Tensor):
+        min_std = torch.full((), min_std, device=latent.device)
     mean, std = previous_mean, torch.full_like(previous_mean, config.max_std)
     for draws in noise.iterations():
         refit = iteration(
@@ -383,7 +388,7 @@ def plan(
             pi_actions,
             mean,
             std,
-            min_std_tensor,
+            min_std,
             draws,
         )
         mean, std = refit.mean, refit.std

@@ -15,13 +15,13 @@ from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from tdmpc2 import losses, planner
 from tdmpc2.agent import TDMPC2
-from tdmpc2.common.interfaces import Accelerable, FunctionSlot
+from tdmpc2.common.interfaces import Accelerable, FunctionSlot, WholeSteps
 from tdmpc2.common.numerics.optim import move_toward
 from tdmpc2.common.replay.episode_replay import Replay
 from tdmpc2.common.replay.types import Batch, to_device
 from tdmpc2.common.training.loop_requests import Act
 from tdmpc2.losses import ModelLoss, PolicyLoss
-from tdmpc2.noise import UpdateNoise
+from tdmpc2.noise import NoiseSource, UpdateNoise
 from tdmpc2.planner import Plan, Refit
 from tdmpc2.world_model import NO_TASK, WorldModel
 
@@ -75,6 +75,8 @@ class SeedBatch:
             policy_loss=self._vectorize(lambda *args: losses.policy_loss(config, *args)),
             plan=self._plan_all,
             differentiate=_differentiate,
+            decide=self._decide,
+            learn=self._learn,
         )
 
     def accelerable(self) -> Accelerable:
@@ -86,6 +88,11 @@ class SeedBatch:
             protected=[FunctionSlot(self.functions, name) for name in ("plan", "differentiate")],
             networks=[self._template],
             native_layers="tdmpc2.kernels.layers:VECTORIZED",
+            whole_steps=WholeSteps(
+                functions=[FunctionSlot(self.functions, name) for name in ("decide", "learn")],
+                generators=[n.generator for e in (True, False) for n in self._noises(e)],
+                optimizers=(self.optimizer, self.policy_optimizer),
+            ),
         )
 
     # --- stacking --------------------------------------------------------------------
@@ -173,9 +180,8 @@ class SeedBatch:
                 "the number of environments"
             )
         obs = to_device(np.stack([r.obs for r in filled]), self.device)
-        sources = [a.train_noise if explore else a.eval_noise for a in self.agents]
         if not self.config.planning:
-            noise, shift = zip(*(source.prior(batch) for source in sources), strict=True)
+            noise, shift = zip(*(n.prior(batch) for n in self._noises(explore)), strict=True)
             sample, mean = self.functions.sample_prior(
                 self.params, obs, stacked(noise), stacked(shift)
             )
@@ -184,20 +190,29 @@ class SeedBatch:
             agent.warm_start(request.first, explore)
             for agent, request in zip(self.agents, filled, strict=True)
         ]
-        plan_noise = stacked([source.plan(batch, explore=explore) for source in sources])
-        result = self.functions.plan(obs, torch.stack(starts), plan_noise)
+        # Running agents have made equal numbers of decisions. `full` does not synchronize a GPU.
+        min_std = torch.full((len(starts),), self._running[0].min_std(), device=self.device)
+        result = self.functions.decide(obs, torch.stack(starts), min_std, explore)
         for agent, mean in zip(self.agents, result.mean, strict=True):
             agent.previous_mean[explore] = mean
         return list(result.action.cpu().numpy())
 
-    def _plan_all(self, obs: Tensor, start: Tensor, noise: planner.PlanNoise) -> Plan:
+    def _noises(self, explore: bool) -> list[NoiseSource]:
+        return [a.train_noise if explore else a.eval_noise for a in self.agents]
+
+    def _decide(self, obs: Tensor, mean: Tensor, min_std: Tensor, explore: bool) -> Plan:
+        """Plan with the agents' noise; see `TDMPC2._decide`, with K as first dimension."""
+        noise = [source.plan(obs.shape[1], explore=explore) for source in self._noises(explore)]
+        return self.functions.plan(obs, mean, min_std, stacked(noise))
+
+    def _plan_all(
+        self, obs: Tensor, start: Tensor, min_std: Tensor, noise: planner.PlanNoise
+    ) -> Plan:
         """Run `planner.plan` for all agents; every tensor has K as its first dimension."""
         num, batch = obs.shape[:2]
         shared = (self.params, obs, NO_TASK, noise.policy, noise.shift)
         latent, pi_actions = self.functions.prepare(*shared)
         discount = self.agents[0].discount(None, batch).expand(num, batch)
-        # Running agents have made equal numbers of decisions. `full` does not synchronize a GPU.
-        min_std = torch.full((num,), self._running[0].min_std(), device=self.device)
         mean, std = start, torch.full_like(start, self.config.max_std)
         fixed = (self.params, latent, NO_TASK, discount, pi_actions)
         for draws in noise.iterations(1):
@@ -218,12 +233,16 @@ class SeedBatch:
         config, length = self.config, self.agents[0].replay_length
         batches = [r and r.sample(config.batch_size, length).to(self.device) for r in replays]
         batch = stacked([b._replace(start=None) for b in _fill_missing(batches)])
-        noise = stacked([a.train_noise.update(config.batch_size) for a in self.agents])
-        metrics, priority = self.update_on(batch, noise)
+        metrics, priority = self.functions.learn(batch)
         for k, (replay, own_batch) in enumerate(zip(replays, batches, strict=True)):
             if replay is not None and priority is not None:
                 replay.update_priorities(own_batch.start, priority[k])
         return [{name: x[k] for name, x in metrics.items()} for k in range(len(self.agents))]
+
+    def _learn(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor | None]:
+        """Take one gradient step of each agent with its own noise; see `update_on`."""
+        noise = [a.train_noise.update(self.config.batch_size) for a in self.agents]
+        return self.update_on(batch, stacked(noise))
 
     def update_on(
         self, batch: Batch, noise: UpdateNoise

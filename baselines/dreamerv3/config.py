@@ -85,7 +85,7 @@ class DreamerV3Config:
     num_bins: int = setting(255, "bins of the two-hot encoding", low=3, high=10_000)
     vmin: float = setting(-20.0, "lowest bin, in symlog space", SYMLOG)
     vmax: float = setting(20.0, "highest bin, in symlog space", SYMLOG)
-    precision: Literal["fp32", "bf16"] = setting(
+    precision: Literal["fp32", "tf32", "bf16"] = setting(
         "fp32",
         "precision of matrix multiplications; parameters, norms, losses and optimizers are float32",
     )

@@ -23,11 +23,11 @@ UPDATE_BYTES_PER_PARAMETER = 51
 
 
 def run(report: Report, settings: Settings) -> None:
-    """Measure in float32 and bfloat16, eager and compiled."""
+    """Measure in float32, eager and compiled, and in TF32 and bfloat16, compiled."""
     limits = ceilings(report, settings)
-    for precision in ("fp32",) if settings.small else ("fp32", "bf16"):
+    for precision in ("fp32", "tf32", "bf16") if settings.on_gpu else ("fp32",):
         set_up(settings, precision)
-        for compiled in (False, True):
+        for compiled in (False, True) if precision == "fp32" else (True,):
             measure(report, settings, limits, precision, compiled)
 
 
@@ -39,7 +39,11 @@ def ceilings(report: Report, settings: Settings) -> dict[str, float]:
     """
     size = 512 if settings.small or not settings.on_gpu else 8192
     found = {}
-    for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+    kinds = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16}
+    for precision, dtype in kinds.items():
+        if precision == "tf32" and not settings.on_gpu:
+            continue
+        set_up(settings, precision)
         a, b = (torch.randn(size, size, device=settings.device, dtype=dtype) for _ in range(2))
         found[precision] = 2 * size**3 / seconds_of(settings, lambda a=a, b=b: a @ b, 10)
         report.add(f"matmul {size}, {precision}", found[precision] / 1e12, "TFLOP/s")
@@ -71,7 +75,7 @@ def measure(
         report: report of the section.
         settings: settings of the section.
         limits: see `ceilings`.
-        precision: `fp32` or `bf16`.
+        precision: `fp32`, `tf32` or `bf16`.
         compiled: whether to compile the agent.
 
     Raises:

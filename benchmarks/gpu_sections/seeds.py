@@ -15,27 +15,34 @@ SIZES = (1, 8, 3, 16)  # the most important first, in case the time limit is rea
 
 
 def run(report: Report, settings: Settings) -> None:
-    """Measure plan and update of 1, 3, 8 and 16 seeds."""
-    set_up(settings)
-    alone = None
-    for size in (1, 3) if settings.small else SIZES:
-        seconds = seconds_of_batch(settings, size)
-        decisions = size / seconds
-        alone = decisions if alone is None else alone
-        report.add(f"{size} seeds: plan and update", 1e3 * seconds, "ms")
-        report.add(f"{size} seeds: throughput of one", decisions / alone, "x")
-        torch._dynamo.reset()
-        if settings.on_gpu:
-            torch.cuda.empty_cache()
+    """Measure plan and update of 1, 3, 8 and 16 seeds, in TF32 and float32."""
+    for precision in ("tf32", "fp32") if settings.on_gpu else ("fp32",):
+        set_up(settings, precision)
+        alone = None
+        for size in (1, 3) if settings.small else SIZES:
+            seconds = seconds_of_batch(settings, size, precision)
+            decisions = size / seconds
+            alone = decisions if alone is None else alone
+            report.add(f"{size} seeds ({precision}): plan and update", 1e3 * seconds, "ms")
+            report.add(f"{size} seeds ({precision}): throughput of one", decisions / alone, "x")
+            torch._dynamo.reset()
+            if settings.on_gpu:
+                torch.cuda.empty_cache()
 
 
-def seconds_of_batch(settings: Settings, size: int) -> float:
+def seconds_of_batch(settings: Settings, size: int, precision: str) -> float:
     """Return the seconds of one plan and one update of a batch of seeds.
+
+    Args:
+        settings: settings of the section.
+        size: number of seeds.
+        precision: `fp32` or `tf32`.
 
     Raises:
         RuntimeError: the batch could not be compiled.
     """
-    pairs = [make_filled_agent(settings, seed=seed) for seed in range(size)]
+    seeds = range(size)
+    pairs = [make_filled_agent(settings, seed=seed, precision=precision) for seed in seeds]
     agents, replays = [agent for agent, _ in pairs], [replay for _, replay in pairs]
     batch = SeedBatch(agents, [True] * size)
     compiler = None if settings.small else acceleration.install(batch)

@@ -149,17 +149,12 @@ def plan_on_device(agent: Any) -> Any:
     """Execute a planning call without the final transfer of the action to the host, which waits."""
     device = agent.device
     with torch.no_grad():
-        result = agent.functions.plan(
-            agent.config,
-            agent.model,
+        result = agent.functions.decide(
             torch.zeros(1, *observation().shape[1:], device=device),
-            agent.model.context(None),
-            agent.discount(None, 1),
+            None,
             agent.warm_start(np.array([False]), True),
-            agent.train_noise.plan(1, explore=True),
-            min_std=agent.min_std(),
-            preparation=agent.functions.prepare,
-            iteration=agent.functions.iterate,
+            torch.full((), agent.min_std(), device=device),
+            True,
         )
     agent.previous_mean[True] = result.mean
     return result

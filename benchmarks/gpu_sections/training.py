@@ -106,7 +106,7 @@ def batch_pays(settings: Settings) -> bool:
     """Return whether section `seeds` has measured enough gain from a batch of three seeds."""
     result = read_json(settings.out / "sections" / "seeds.json") or {}
     gains = {check["name"]: check["value"] for check in result.get("checks", ())}
-    return float(gains.get(f"{SEEDS} seeds: throughput of one", 0)) > BATCH_PAYS
+    return float(gains.get(f"{SEEDS} seeds (fp32): throughput of one", 0)) > BATCH_PAYS
 
 
 def keep_records(runs: Path, out: Path) -> None:

@@ -193,6 +193,24 @@ class Planning:
 
 
 @dataclass(frozen=True)
+class WholeSteps:
+    """Functions that execute a whole step on the device, without waiting for it.
+
+    Their results depend on their arguments, on the generators, and on tensors that they change in
+    place only.
+
+    Attributes:
+        functions: the functions.
+        generators: generators that they sample from.
+        optimizers: optimizers that they use.
+    """
+
+    functions: Sequence[FunctionSlot]
+    generators: Sequence[torch.Generator]
+    optimizers: Sequence[torch.optim.Optimizer]
+
+
+@dataclass(frozen=True)
 class Accelerable:
     """What `tdmpc2.acceleration.install` may replace. All functions are pure.
 
@@ -208,6 +226,7 @@ class Accelerable:
         bf16_layers: as `native_layers`, with matrix multiplications in bfloat16, for agents that
             multiply in bfloat16. Used instead on CPUs where these kernels are fast.
         planning: a function that profits from blocked weights on CPUs; None if there is none.
+        whole_steps: functions to record into CUDA graphs on a GPU; None if there are none.
     """
 
     device: torch.device
@@ -219,6 +238,7 @@ class Accelerable:
     native_layers: str | None = None
     bf16_layers: str | None = None
     planning: Planning | None = None
+    whole_steps: WholeSteps | None = None
 
 
 class Accelerated(Protocol):

@@ -16,6 +16,7 @@ from tdmpc2.common.numerics.numeric_path import (
     apply_numeric_path,
     record_failed_compilation,
     record_native_kernels,
+    require_precision,
 )
 from tdmpc2.common.numerics.seeding import seed_globals
 from tdmpc2.common.run.checkpoint import CheckpointStore
@@ -63,7 +64,7 @@ class LocalRun:
 
     @property
     def precision(self) -> str:
-        """Precision of the networks' matrix multiplications, `fp32` or `bf16`."""
+        """Precision of the networks' matrix multiplications, `fp32`, `tf32` or `bf16`."""
         return str(getattr(self.agent.config, "precision", "fp32"))
 
     def acquire(self, stack: contextlib.ExitStack, *, keep_replay: bool = False) -> None:
@@ -74,8 +75,10 @@ class LocalRun:
             keep_replay: whether checkpoints keep all episodes.
 
         Raises:
-            UserError: the directory cannot be created, or another process holds the lease.
+            UserError: the directory cannot be created, another process holds the lease, or the
+                device does not support the precision.
         """
+        require_precision(self.device, self.precision)
         older = run_of_0_4_0(self.spec, self.options.runs)
         if older is not None and not self.directory.exists():
             print(

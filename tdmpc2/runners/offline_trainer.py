@@ -228,11 +228,12 @@ class OfflineTrainer(TrainingLoop):
 
     def state(self, *, final: bool) -> tuple[dict[str, Any], None]:
         """Return the state for a checkpoint; the episodes stay in the dataset."""
+        sums = {name: value.clone() for name, value in self.metrics.sums.items()}
         # `memory` is the key of version 0.4.0, so that its checkpoints can be read.
         state = {
             "progress": dict(vars(self.progress)),
             "memory": self.replay.state_dict(),
-            "metrics": {"sums": dict(self.metrics.sums), "counts": dict(self.metrics.counts)},
+            "metrics": {"sums": sums, "counts": dict(self.metrics.counts)},
         }
         return state, None
 

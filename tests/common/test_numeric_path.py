@@ -55,6 +55,12 @@ def test_the_path_says_what_decides_rounding() -> None:
     assert numeric_path(CPU, 3, renderer="egl") == {**path, "renderer": "egl"}
 
 
+def test_tf32_is_for_gpus() -> None:
+    assert path_module.matmul_precision(torch.device("cuda"), "tf32") == "high"
+    with pytest.raises(UserError, match="precision=tf32: only NVIDIA GPUs have TF32"):
+        numeric_path(CPU, 1, precision="tf32")
+
+
 def test_recorded_and_applied(tmp_path: Path) -> None:
     file = tmp_path / "numeric.json"
     path = apply(file, 2)

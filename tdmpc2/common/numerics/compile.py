@@ -48,17 +48,20 @@ class Compiler:
     """Compiles functions with `torch.compile` once `switch_on` has been called.
 
     Args:
-        device: device on which the functions compute. On a GPU their kernels are recorded into
-            CUDA graphs, which are launched as a whole.
+        device: device on which the functions compute. On a GPU the kernels of each function are
+            recorded into a CUDA graph, which is launched as a whole.
+        whole_steps: whether whole steps are recorded instead (`recorded_steps`), so that the
+            functions need no CUDA graphs of their own.
 
     Attributes:
         enabled: whether functions are compiled.
         native_kernels: whether the layers use native kernels; set by `acceleration.install`.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, *, whole_steps: bool = False) -> None:
         self.enabled = self.native_kernels = False
         self._on_gpu = device.type == "cuda"
+        self._graphs = self._on_gpu and not whole_steps
         self._on_failure: Callable[[], None] | None = None
 
     def switch_on(self, on_failure: Callable[[], None] | None = None) -> None:
@@ -82,7 +85,7 @@ class Compiler:
                 is too short for a CUDA graph of its own.
         """
         options: dict[str, Any] = {
-            "triton.cudagraphs": self._on_gpu and not piece,
+            "triton.cudagraphs": self._graphs and not piece,
             # Small models spend up to a third of their time in Python, between kernels.
             "cpp_wrapper": not self._on_gpu,
             "size_asserts": False,  # would check the compiler's own output at each call
@@ -103,8 +106,8 @@ class Compiler:
 
         The function must be pure; it may call functions that `compile` returned. If the second
         call fails too, its error is raised. If it succeeds, compilation stays disabled and a
-        warning is issued. On a GPU the returned tensors are copies, because the originals are in
-        the memory of CUDA graphs, which the next step overwrites.
+        warning is issued. Tensors in the memory of CUDA graphs, which the next step overwrites,
+        are returned as copies.
         """
 
         @functools.wraps(function)
@@ -124,13 +127,13 @@ class Compiler:
 
     def _kept(self, result: Result) -> Result:
         """Return a copy of a result that the next step does not overwrite."""
-        if not self._on_gpu:
+        if not self._graphs:
             return result
         return tree_map(lambda x: x.detach().clone() if isinstance(x, Tensor) else x, result)
 
     def begin_step(self) -> None:
         """Start a step: CUDA graphs may overwrite the results of the previous one."""
-        if self.enabled and self._on_gpu:
+        if self.enabled and self._graphs:
             torch.compiler.cudagraph_mark_step_begin()
 
     def _give_up(self, error: Exception) -> None:

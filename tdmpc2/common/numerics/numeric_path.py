@@ -60,6 +60,19 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
+def require_precision(device: torch.device, precision: str) -> None:
+    """Check that a device supports a precision.
+
+    Raises:
+        UserError: it does not.
+    """
+    if precision == "tf32" and device.type != "cuda":
+        raise UserError(
+            "precision=tf32: only NVIDIA GPUs have TF32 arithmetic, and this run uses "
+            f"device={device}; use precision=fp32"
+        )
+
+
 def numeric_path(
     device: torch.device,
     threads: int | None,
@@ -77,15 +90,17 @@ def numeric_path(
         device: device of the networks.
         threads: number of CPU threads; None for torch's default.
         compiled: whether functions are compiled; None: if compilation works.
-        precision: precision of the networks' matrix multiplications, `fp32` or `bf16`.
+        precision: precision of the networks' matrix multiplications, `fp32`, `tf32` or `bf16`.
         bf16_layers: whether the layers have native bf16 kernels, which `fused_bf16` may choose.
         renderer: rendering backend, for runs with pixel observations.
         seed_batch: position of the run in its seed batch, e.g. `1 of 3`; None without one.
         split: division of batches into micro-batches and over processes; None if undivided.
 
     Raises:
-        UserError: `compiled` is True, but compilation does not work on this machine.
+        UserError: `compiled` is True, but compilation does not work on this machine; or the
+            precision needs a GPU.
     """
+    require_precision(device, precision)
     if precision == "bf16":
         warn_of_rounded_bf16(device)
     path: dict[str, Any] = {
@@ -95,7 +110,7 @@ def numeric_path(
         "instruction_sets": instruction_sets(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": threads or torch.get_num_threads(),
-        "matmul_precision": matmul_precision(device),
+        "matmul_precision": matmul_precision(device, precision),
         "precision": precision,
         "compile": False,
     }
@@ -133,14 +148,22 @@ def _change(key: str, before: Any, now: Any) -> str:
     return f"{key} {before} → {now}"
 
 
-def matmul_precision(device: torch.device) -> str:
-    """Return the fastest setting of `torch.set_float32_matmul_precision` with float32 accuracy.
+def matmul_precision(device: torch.device, precision: str = "fp32") -> str:
+    """Return the fastest setting of `torch.set_float32_matmul_precision` for a precision.
+
+    That is `high` for `tf32`, and otherwise the fastest one with float32 accuracy.
 
     The rule is fixed, so that equal machines make equal choices. On AMD CPUs, `highest` uses
     MKL's code path for unknown processors; `medium` uses oneDNN, which is twice as fast. There
     `medium` also computes in float32, except on CPUs with AMX, where it would use bfloat16 tiles.
     The choice is checked against float64. GPUs use `highest`, which disables TF32.
+
+    Args:
+        device: device of the networks.
+        precision: `fp32`, `tf32` or `bf16`.
     """
+    if precision == "tf32":
+        return "high"
     amd = cpu_field("vendor_id") == "AuthenticAMD"
     if device.type != "cpu" or not amd or any(flag.startswith("amx") for flag in cpu_flags()):
         return "highest"
@@ -216,7 +239,7 @@ def apply_numeric_path(
         allow_change: whether to continue if the numeric path differs from the recorded one; the
             new one is then recorded.
         compiled: whether functions are compiled; None: as recorded, or if compilation works.
-        precision: precision of the networks' matrix multiplications, `fp32` or `bf16`.
+        precision: precision of the networks' matrix multiplications, `fp32`, `tf32` or `bf16`.
         bf16_layers: whether the layers have native bf16 kernels, which `fused_bf16` may choose.
         renderer: rendering backend, for runs with pixel observations.
         seed_batch: position of the run in its seed batch; None without one.
@@ -268,6 +291,7 @@ def apply_numeric_path(
 def torch_as_found() -> Iterator[None]:
     """Restore torch's threads, float32 matmul and determinism settings when the block ends."""
     threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
+    convolutions = torch.backends.cudnn.allow_tf32
     deterministic = torch.get_deterministic_debug_mode()
     fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     try:
@@ -275,6 +299,7 @@ def torch_as_found() -> Iterator[None]:
     finally:
         torch.set_num_threads(threads)
         torch.set_float32_matmul_precision(precision)
+        torch.backends.cudnn.allow_tf32 = convolutions
         torch.set_deterministic_debug_mode(deterministic)
         torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
 
@@ -284,6 +309,7 @@ def set_up_torch(path: dict[str, Any]) -> None:
     keep_freed_memory()
     torch.set_num_threads(path["threads"])
     torch.set_float32_matmul_precision(path["matmul_precision"])
+    torch.backends.cudnn.allow_tf32 = path["matmul_precision"] == "high"  # convolutions
     if path.get("deterministic"):
         # cuBLAS reads it at its first use; without it, results on several streams may differ.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

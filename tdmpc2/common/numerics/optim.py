@@ -136,8 +136,12 @@ class RunningMeans:
 
     def add(self, metrics: dict[str, Tensor]) -> None:
         """Add the metrics of one gradient step."""
+        known = [name for name in metrics if name in self.sums]
+        if known:  # one kernel for all sums
+            torch._foreach_add_([self.sums[n] for n in known], [metrics[n] for n in known])
         for name, value in metrics.items():
-            self.sums[name] = self.sums[name] + value if name in self.sums else value
+            if name not in self.sums:
+                self.sums[name] = value.clone()
             self.counts[name] = self.counts.get(name, 0) + 1
 
     def take(self) -> dict[str, float]:

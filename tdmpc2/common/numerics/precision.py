@@ -24,10 +24,10 @@ def products_in(precision: str, device: str) -> contextlib.AbstractContextManage
     """Return a context manager in which matrix multiplications use the given precision.
 
     Args:
-        precision: `fp32` or `bf16`.
+        precision: `fp32`, `tf32` or `bf16`; TF32 is a setting of torch (`matmul_precision`).
         device: `cpu` or `cuda`.
     """
-    if precision == "fp32":
+    if precision != "bf16":
         return contextlib.nullcontext()
     if device == "cpu" and lacks_bf16():
         return RoundedProducts()
