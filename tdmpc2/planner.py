@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tdmpc2.common.numerics.ranking import largest
 from tdmpc2.common.replay.types import to_device
 from tdmpc2.noise import IterationNoise, PlanNoise
 from tdmpc2.prior import PolicySample
@@ -281,7 +282,7 @@ def iterate(
         actions = actions * context.action_mask
     noise = (draws.terminal_policy, draws.heads, draws.dropout)
     value = estimate_value(model, latent, actions, context, discount[:, None], *noise)
-    elite_value, elite_index = torch.topk(value, config.num_elites, dim=1)
+    elite_value, elite_index = largest(value, config.num_elites)
     index = elite_index[None, :, :, None].expand(*actions.shape[:2], -1, actions.shape[-1])
     elites = actions.gather(2, index)
     score = torch.softmax(config.temperature * elite_value, dim=1)
