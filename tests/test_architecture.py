@@ -139,7 +139,7 @@ PURE = [module if "." in module else f"tdmpc2.{module}" for module in PURE]
 @pytest.mark.parametrize("module", PURE)
 def test_the_mathematics_is_pure(module: str) -> None:
     """Networks, losses and planning import no kernels, compilation, I/O or command line."""
-    numerics = (f"{COMMON}.numerics.{part}" for part in ("optim", "precision"))
+    numerics = (f"{COMMON}.numerics.{part}" for part in ("optim", "precision", "ranking"))
     types = (f"{COMMON}.interfaces", f"{COMMON}.replay.types", f"{COMMON}.system.errors")
     configs = ("tdmpc2.config", "baselines.tdmpc.config", "baselines.dreamerv3.config")
     libraries = ("numpy", "torch", "collections", "contextlib", "copy", "itertools", "math")
