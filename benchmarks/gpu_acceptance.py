@@ -60,9 +60,9 @@ SECTIONS = {
     "parity": Section("gpu_sections.parity", 150),
     "sync": Section("gpu_sections.sync", 150),
     "memory": Section("gpu_sections.memory", 60),
-    "resume": Section("gpu_sections.resume", 150),
-    "latency": Section("gpu_sections.latency", 180, timed=True),
-    "seeds": Section("gpu_sections.seeds", 300, timed=True),
+    "resume": Section("gpu_sections.resume", 300),
+    "latency": Section("gpu_sections.latency", 240, timed=True),
+    "seeds": Section("gpu_sections.seeds", 400, timed=True),
     "train": Section("gpu_sections.training", 300, timed=True),
 }
 POLL_SECONDS = 0.2
