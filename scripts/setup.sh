@@ -3,6 +3,7 @@
 #
 #   bash scripts/setup.sh                            uses Python 3.11, else 3.12, else installs 3.11
 #   PYTHON=/path/to/python3.11 bash scripts/setup.sh
+#   TORCH_INDEX_URL=… bash scripts/setup.sh          takes torch from another package index
 #
 # If it was interrupted, the same command continues. The output of pip and apt is in .venv/setup.log.
 set -euo pipefail
@@ -50,8 +51,12 @@ venv_version() { # prints the Python version of .venv; fails if it is missing or
 
 lock_for() { echo "requirements/py${1//./}.lock"; }
 
+checksum() { # macOS has shasum instead
+    if type -p sha256sum >/dev/null; then sha256sum; else shasum -a 256; fi | cut -d' ' -f1
+}
+
 current_key() { # current_key 3.11: prints a key that changes with the inputs of the environment
-    echo "$(cat pyproject.toml "$(lock_for "$1")" | sha256sum | cut -d' ' -f1)" \
+    echo "$(cat pyproject.toml "$(lock_for "$1")" | checksum)" \
         "$("$venv/bin/python" -c 'import platform; print(platform.python_version())') $venv"
 }
 
@@ -99,7 +104,8 @@ install_packages() { # install_packages requirements/py311.lock
     drop_half_installed
     # Installed with pip, before the packages that depend on it: pip uses the wheel sources that are
     # configured on this machine.
-    step "installing $torch" "${pip[@]}" install "$torch"
+    step "installing $torch" "${pip[@]}" install \
+        ${TORCH_INDEX_URL:+--index-url "$TORCH_INDEX_URL"} "$torch"
     # uv is several times faster than pip, but optional.
     uv=$(find_uv || install_uv "$venv/bin/python") || uv=
     install=(env ${PIP_INDEX_URL:+UV_DEFAULT_INDEX="$PIP_INDEX_URL"} "$uv" --no-config pip install
@@ -125,7 +131,8 @@ main() {
     fi
     mkdir -p "$venv"
     exec 9<"$PWD"
-    flock 9 # a second setup of the same folder waits for the first
+    # A second setup of the same folder waits for the first; macOS has no flock.
+    if type -p flock >/dev/null; then flock 9; fi
     if up_to_date; then return; fi
     rm -f "$stamp"
     if ! has_usable_venv; then

@@ -148,9 +148,9 @@ def check_simulator(adapter: Adapter) -> Check:
     task = adapter.probe
     count = sum(row.domain == adapter.domain for row in TASKS.values())
     what = f"{adapter.domain} ({count} task{'s' if count > 1 else ''})"
-    if not adapter.supports_python:
-        fix = "use Python {}.{}".format(*adapter.newest_python)
-        return Check(what, "off", "no release for this Python version", fix)
+    reason, _, fix = adapter.unsupported().partition(": ")
+    if reason:
+        return Check(what, "off", f"no release for {reason}", fix)
     command = [sys.executable, "-c", _TEN_STEPS, task]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)

@@ -24,11 +24,34 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 LOCKS = {"3.11": "py311.lock", "3.12": "py312.lock"}
 
 
-def read_pins(python: str) -> dict[str, str]:
-    """The lock file for a Python version as {canonical name: version}."""
+def platform(system: str, machine: str, python: str) -> dict[str, str]:
+    """The environment in which markers are evaluated."""
+    return {
+        "sys_platform": system,
+        "platform_machine": machine,
+        "python_version": python,
+        "python_full_version": f"{python}.0",
+        "extra": "",
+    }
+
+
+PLATFORMS = [
+    platform(*pair, python)
+    for python in LOCKS
+    for pair in (("linux", "x86_64"), ("linux", "aarch64"), ("darwin", "arm64"))
+]
+
+
+def read_pins(python: str, environment: dict[str, str] | None = None) -> dict[str, str]:
+    """The lock file for a Python version on Linux x86-64, or elsewhere, as {name: version}."""
+    environment = environment or platform("linux", "x86_64", python)
     lines = (ROOT / "requirements" / LOCKS[python]).read_text().splitlines()
-    pairs = [line.split("==") for line in lines if not line.startswith("#")]
-    return {canonicalize_name(name): version for name, version in pairs}
+    pins = {}
+    for requirement in (Requirement(line) for line in lines if not line.startswith("#")):
+        if requirement.marker is None or requirement.marker.evaluate(environment):
+            (specifier,) = requirement.specifier
+            pins[canonicalize_name(requirement.name)] = specifier.version
+    return pins
 
 
 def declared() -> list[Requirement]:
@@ -43,7 +66,7 @@ def test_lock_holds_nothing_but_exact_public_pins(python):
     pins = [line for line in lines if not line.startswith("#")]
     assert len(pins) > 50
     for line in pins:
-        assert re.fullmatch(r"[a-z0-9-]+==[0-9][0-9a-z.]*", line), line
+        assert re.fullmatch(r"[a-z0-9-]+==[0-9][0-9a-z.]*( ; [^#;]+)?", line), line
     assert len({line.split("==")[0] for line in pins}) == len(pins)
 
 
@@ -54,10 +77,9 @@ def test_lock_pins_torch_and_leaves_its_gpu_packages_to_it(python):
     assert not [name for name in pins if name.startswith(("nvidia", "cuda", "triton"))]
 
 
-@pytest.mark.parametrize("python", LOCKS)
-def test_every_range_admits_the_pin(python):
-    pins = read_pins(python)
-    environment = {"python_version": python, "python_full_version": f"{python}.0"}
+@pytest.mark.parametrize("environment", PLATFORMS, ids=lambda e: "-".join(e.values()))
+def test_every_range_admits_the_pin(environment):
+    pins = read_pins(environment["python_version"], environment)
     applicable = [r for r in declared() if r.marker is None or r.marker.evaluate(environment)]
     assert len(applicable) > 20
     for requirement in applicable:
@@ -70,6 +92,14 @@ def test_python_312_is_311_without_maniskill2():
     assert {"mani-skill2", "sapien"} <= py311.keys() - py312.keys()
     assert py312.keys() <= py311.keys()
     assert {name for name in py312 if py312[name] != py311[name]} == {"numpy"}
+
+
+@pytest.mark.parametrize("environment", PLATFORMS, ids=lambda e: "-".join(e.values()))
+def test_maniskill2_is_pinned_where_it_has_releases(environment):
+    pins = read_pins(environment["python_version"], environment)
+    supported = environment == platform("linux", "x86_64", "3.11")
+    assert ("mani-skill2" in pins, "sapien" in pins) == (supported, supported)
+    assert {"dm-control", "metaworld", "myosuite", "torch"} <= pins.keys()
 
 
 def test_python_313_is_refused_by_the_metadata():
@@ -124,6 +154,9 @@ def test_newest_changelog_entry_is_the_version():
     dates = [date for _, date in versions]
     assert all(re.fullmatch(r"\d{4}-\d\d-\d\d", date) for date in dates)
     assert dates == sorted(dates, reverse=True)
+    citation = (ROOT / "CITATION.cff").read_text()
+    assert f"\nversion: {PROJECT['version']}\n" in citation
+    assert all(f"name: {author['name']}" in citation for author in PROJECT["authors"])
 
 
 def test_pre_commit_needs_no_network():

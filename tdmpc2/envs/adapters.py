@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import platform
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,11 @@ from tdmpc2.envs.tasks import ALIASES, PAPER_SUITES, SUITES, TASKS, Task
 
 GROUP = "tdmpc2_repro.simulators"
 """Entry-point group of simulators of other packages; each object is a `Simulator`."""
+
+
+def this_platform() -> str:
+    """Return the system and the processor, as `linux-x86_64` or `darwin-arm64`."""
+    return f"{sys.platform}-{platform.machine()}"
 
 
 @dataclass(frozen=True)
@@ -30,6 +36,8 @@ class Adapter:
         distributions: distributions whose versions decide results; recorded with each run.
         install: command that installs the packages; needed with `packages` or `probe`.
         newest_python: newest Python version that the packages support; None if not limited.
+        platforms: systems and processors for which the packages have releases, as `linux-x86_64`;
+            empty if not limited.
         system_libraries: shared libraries that the packages load, with their Debian packages.
         probe: task with which the doctor checks the simulator; None if nothing can be missing.
         pixels: whether `obs=rgb` is supported.
@@ -43,15 +51,22 @@ class Adapter:
     distributions: tuple[str, ...] = ()
     install: str = ""
     newest_python: tuple[int, int] | None = None
+    platforms: tuple[str, ...] = ()
     system_libraries: Mapping[str, str] = field(default_factory=dict)
     probe: str | None = None
     pixels: bool = False
     renders: Literal["opengl", "vulkan"] | None = None
 
-    @property
-    def supports_python(self) -> bool:
-        """Whether the packages support this version of Python."""
-        return self.newest_python is None or sys.version_info[:2] <= self.newest_python
+    def unsupported(self) -> str:
+        """Return for what the packages have no release, and what to use instead, or ""."""
+        if self.platforms and this_platform() not in self.platforms:
+            return f"{this_platform()}: use another machine ({', '.join(self.platforms)})"
+        if self.newest_python is not None and sys.version_info[:2] > self.newest_python:
+            version = ".".join(map(str, self.newest_python))
+            return (
+                f"this Python: install with Python {version} (PYTHON=python{version} make install)"
+            )
+        return ""
 
     def missing_package(self) -> str | None:
         """Return the first package that is not installed, or None; nothing is imported."""
@@ -59,13 +74,9 @@ class Adapter:
 
     def how_to_install(self, package: str) -> str:
         """Return the end of an error message: a package is missing, and what installs it."""
-        if not self.supports_python:
-            assert self.newest_python is not None
-            version = ".".join(map(str, self.newest_python))
-            return (
-                f"needs {package}, which has no release for this Python: "
-                f"install with Python {version} (PYTHON=python{version} make install)"
-            )
+        reason = self.unsupported()
+        if reason:
+            return f"needs {package}, which has no release for {reason}"
         return f"needs {package}, which is not installed: {self.install}"
 
 
@@ -114,6 +125,7 @@ _ADAPTERS = (
         distributions=("mani_skill2", "sapien"),
         install="pip install -e '.[maniskill2]'",
         newest_python=(3, 11),  # of SAPIEN 2
+        platforms=("linux-x86_64",),
         system_libraries={
             "libvulkan.so.1": "libvulkan1",
             "libGL.so.1": "libgl1",

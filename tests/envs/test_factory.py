@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from tdmpc2.common.system.errors import UserError
+from tdmpc2.envs import adapters
 from tdmpc2.envs.adapters import ADAPTERS
 from tdmpc2.envs.factory import make_env
 from tdmpc2.envs.tasks import TASKS, get_task
@@ -103,6 +104,16 @@ def test_maniskill2_names_the_python_it_needs(monkeypatch):
     monkeypatch.setattr(sys, "version_info", (3, 12, 1))
     with pytest.raises(UserError, match=r"no release for this Python: .*Python 3\.11"):
         make_env("lift-cube", seed=0)
+
+
+def test_maniskill2_names_the_platform_it_needs(monkeypatch):
+    monkeypatch.setattr(adapters, "this_platform", lambda: "darwin-arm64")
+    adapter = ADAPTERS["maniskill2"]
+    message = (
+        "needs sapien, which has no release for darwin-arm64: use another machine (linux-x86_64)"
+    )
+    assert adapter.how_to_install("sapien") == message
+    assert all(not row.unsupported() for row in ADAPTERS.values() if row is not adapter)
 
 
 @pytest.mark.parametrize(
