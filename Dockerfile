@@ -15,7 +15,7 @@ FROM ${BASE}
 ARG TORCH_INDEX_URL=
 WORKDIR /opt/tdmpc2
 COPY . .
-RUN bash scripts/setup.sh && rm -rf /var/lib/apt/lists/* /root/.cache
+RUN bash scripts/setup.sh && rm -rf /var/lib/apt/lists/* ~/.cache
 ENV PATH=/opt/tdmpc2/.venv/bin:$PATH
 ENTRYPOINT ["tdmpc2"]
 CMD ["--help"]

@@ -15,7 +15,7 @@ source scripts/find_python.sh
 venv=$PWD/.venv
 log=$venv/setup.log
 stamp=$venv/.setup-stamp
-project=".[dmcontrol,metaworld,myosuite,maniskill2,analysis,sweeps,dev]"
+project=".[dmcontrol,metaworld,myosuite,maniskill2,analysis,sweeps,docs,dev]"
 
 say() { printf 'setup: %s\n' "$*"; }
 
@@ -104,8 +104,8 @@ install_packages() { # install_packages requirements/py311.lock
     drop_half_installed
     # Installed with pip, before the packages that depend on it: pip uses the wheel sources that are
     # configured on this machine.
-    step "installing $torch" "${pip[@]}" install \
-        ${TORCH_INDEX_URL:+--index-url "$TORCH_INDEX_URL"} "$torch"
+    step "installing $torch" env ${TORCH_INDEX_URL:+PIP_INDEX_URL="$TORCH_INDEX_URL"} \
+        "${pip[@]}" install "$torch"
     # uv is several times faster than pip, but optional.
     uv=$(find_uv || install_uv "$venv/bin/python") || uv=
     install=(env ${PIP_INDEX_URL:+UV_DEFAULT_INDEX="$PIP_INDEX_URL"} "$uv" --no-config pip install

@@ -114,10 +114,12 @@ class NormedLinear(nn.Module):
     """Linear → LayerNorm (optional) → activation.
 
     Args:
-        in_dim, out_dim: sizes of input and output.
+        in_dim: size of the input.
+        out_dim: size of the output.
         norm: whether to apply a LayerNorm after the linear map.
         activation: `mish`, `simnorm` or `none`.
-        simnorm_dim, simnorm_tau: group size and temperature of SimNorm.
+        simnorm_dim: group size of SimNorm.
+        simnorm_tau: temperature of SimNorm.
     """
 
     def __init__(

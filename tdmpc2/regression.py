@@ -46,7 +46,8 @@ class DiscreteRegression:
 
     Args:
         num_bins: number of bins.
-        vmin, vmax: symlog values of the first and last bin center.
+        vmin: symlog value of the first bin center.
+        vmax: symlog value of the last bin center.
     """
 
     def __init__(self, num_bins: int, vmin: float, vmax: float) -> None:

@@ -143,7 +143,7 @@ def test_extras_name_each_simulator_and_the_default_holds_them_all():
     extras = PROJECT["optional-dependencies"]
     commands = "".join(adapter.install for adapter in ADAPTERS.values())
     simulators = set(re.findall(r"'\.\[(\w+)\]'", commands))
-    assert simulators | {"analysis", "sweeps", "dev"} == extras.keys()
+    assert simulators | {"analysis", "sweeps", "docs", "dev"} == extras.keys()
     for simulator in simulators:
         assert set(extras[simulator]) <= set(PROJECT["dependencies"])
 

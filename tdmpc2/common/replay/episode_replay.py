@@ -54,7 +54,8 @@ class Replay:
     Args:
         capacity: number of rows.
         length: L, number of transitions of a sub-trajectory.
-        obs_shape, action_dim: shape of an observation, and dimension of an action.
+        obs_shape: shape of an observation.
+        action_dim: size of an action.
         obs_dtype: `torch.float32`, or `torch.uint8` for pixels.
         frame_stack: number of frames in an observation `(frame_stack · c, H, W)`, oldest first.
             Each frame is stored once; observations are assembled when they are sampled.
