@@ -71,8 +71,9 @@ def write(request: ReportRequest) -> int:
     from analysis.html_report.data import report_data
 
     catalog = with_reps(shipped_catalog(), request.reps)
+    _say("records")
     records = load_sources(request, multitask=True, released=True)
-    data, problems = report_data(records, catalog, rule)
+    data, problems = report_data(records, catalog, rule, _say)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(out, lambda file: file.write(page(data).encode()))
@@ -81,6 +82,11 @@ def write(request: ReportRequest) -> int:
     report(problems)
     print(out)
     return 1 if any(problem.severity == "error" for problem in problems) else 0
+
+
+def _say(stage: str) -> None:
+    """Print that a stage begins; all of them together can take minutes."""
+    print(f"report: {stage} …", file=sys.stderr, flush=True)
 
 
 def page(data: dict[str, Any]) -> str:

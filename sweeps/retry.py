@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sweeps import status
+from sweeps.planning.options import SLURM_ONLY, SweepOptions
 from sweeps.planning.request import SweepRequest, every_option
 from sweeps.tracking.sweep_folder import SweepFolder
 from tdmpc2.common.system import cli
@@ -66,13 +67,25 @@ def again(sweep: SweepFolder, changes: Mapping[str, str]) -> SweepRequest:
     """
     facts = sweep.read()
     changed = {"runs": str(sweep.runs), **changes, "only": "failed"}
+    omitted = SLURM_ONLY if changes.get("cluster") in ("local", "inline") else ()
     if "request" not in facts:  # launched by version 0.4.0
         former = cli.split_arguments(facts["words"])
-        kept = {key: value for key, value in former.items() if key != "dry_run"}
+        _say_omitted({key: former[key] for key in omitted if key in former}, changes)
+        kept = {k: v for k, v in former.items() if k not in ("dry_run", *omitted)}
         return SweepRequest.from_arguments(_arguments({**kept, **changed}))
-    return SweepRequest.from_arguments(
-        _arguments(changed), SweepRequest.from_json(facts["request"])
-    )
+    last = SweepRequest.from_json(facts["request"])
+    defaults = {key: getattr(SweepOptions, key) for key in omitted}
+    given = {key: getattr(last.sweep, key) for key in omitted}
+    _say_omitted({k: v for k, v in given.items() if v != defaults[k]}, changes)
+    last = replace(last, sweep=replace(last.sweep, **defaults))
+    return SweepRequest.from_arguments(_arguments(changed), last)
+
+
+def _say_omitted(options: Mapping[str, object], changes: Mapping[str, str]) -> None:
+    """Print which options of the last launch a launch without SLURM does not use."""
+    if options:
+        listed = " ".join(f"{key}={value}" for key, value in options.items())
+        print(f"cluster={changes['cluster']}: without {listed}, which SLURM jobs only have")
 
 
 def _arguments(pairs: Mapping[str, str]) -> list[str]:
@@ -90,7 +103,8 @@ def usage() -> str:
             cli.describe_fields(RetryOptions),
             "",
             "Other arguments override those of the last launch: mem_gb=32, partition=long (see",
-            "`python sweeps/launch.py --help`).",
+            "`python sweeps/launch.py --help`). cluster=local trains on this machine what was",
+            "launched on SLURM; the options of the SLURM jobs are then omitted.",
             "",
             "Without suite= and sweep=, retries the failed runs of all sweeps. Diverged runs count",
             "as results and are not retried. To resume stale or unfinished runs, launch the sweep",

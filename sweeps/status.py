@@ -39,6 +39,7 @@ class StatusOptions(Settings):
 
 
 FAILED = ("failed", "stale", "damaged")
+STOPPED = ("stale", "resumable")  # nothing works on them, and launching again resumes them
 Row = dict[str, Any]  # one run, as recorded in `sweep.json`
 
 
@@ -159,8 +160,8 @@ def picture(options: StatusOptions, sweeps: Sequence[SweepFolder]) -> tuple[Grou
     """Render the status of some sweeps.
 
     Returns:
-        What to print; whether a run is running or queued; whether a run has failed, is stale or
-        damaged, or a record of the sweeps is damaged.
+        What to print; whether a run is running or queued; whether a run has failed, has stopped
+        before its budget or is damaged, or a record of the sweeps is damaged.
     """
     looked_at = look(options.runs, sweeps)
     now = datetime.now().strftime("%H:%M:%S")
@@ -171,6 +172,9 @@ def picture(options: StatusOptions, sweeps: Sequence[SweepFolder]) -> tuple[Grou
             Text(_line(row, view), no_wrap=True, overflow="ignore") for row, view in looked_at
         ]
     blocks += [Text(line) for line in blocked_of(looked_at)]
+    stopped = sum(view.state in STOPPED for _, view in looked_at)
+    if stopped:
+        blocks.append(Text(f"stopped before their budget: {stopped:,} runs; launch again"))
     damages = [line for sweep in sweeps for line in sweep.damages()]
     blocks += [Text(f"damaged: {line}", no_wrap=True, overflow="ignore") for line in damages]
     errors = last_errors(looked_at, options.errors)
@@ -180,7 +184,7 @@ def picture(options: StatusOptions, sweeps: Sequence[SweepFolder]) -> tuple[Grou
     if figures:
         blocks.append(Text(f"figures: drawn by job {', '.join(figures)} after all runs have ended"))
     states = {view.state for _, view in looked_at}
-    failed = bool(damages) or not states.isdisjoint(FAILED)
+    failed = bool(damages) or not states.isdisjoint({*FAILED, *STOPPED})
     return Group(*blocks), not states.isdisjoint(ACTIVE), failed
 
 
@@ -188,7 +192,7 @@ def main(arguments: Sequence[str]) -> int:
     """Run the command and return its exit code.
 
     Returns:
-        0 if no run has failed, is stale or is damaged, else 1.
+        0 if no run is failed, stale, resumable or damaged, else 1.
 
     Raises:
         UserError: an option is invalid, or no sweep matches.
@@ -239,7 +243,7 @@ def usage() -> str:
             "  blocked    cannot start: this machine lacks its simulator or object models",
             "  new        never started",
             "",
-            "Exit code: 0 if no run is failed, stale or damaged, else 1.",
+            "Exit code: 0 if no run is failed, stale, resumable or damaged, else 1.",
         ]
     )
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from functools import wraps
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import FrameType
 from typing import Any, Literal, NamedTuple
 
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -48,6 +49,17 @@ class Blow:
     number: signal.Signals | None = signal.SIGKILL
 
 
+@dataclass(frozen=True)
+class AnyCall:
+    """SIGKILL at a call or return of any function, also of a built-in one, in the main thread.
+
+    Attributes:
+        number: how many calls and returns come before; None for no signal, only to count them.
+    """
+
+    number: int | None = None
+
+
 class Done(NamedTuple):
     """Result of a command: exit code (negative: killed by that signal), stdout and stderr."""
 
@@ -62,14 +74,15 @@ class Command:
 
     Attributes:
         arguments: arguments of the command.
-        blow: signal to send at a chosen point; None for none.
+        blow: signal to send at a chosen point; None for none. With `AnyCall`, the attribute `calls`
+            then holds the number of calls and returns, to a thousand.
         file_size: largest file that the process may write, in bytes; simulates a full disk.
         env: additional environment variables; its `PYTHONPATH` is searched for modules, too.
         module: module of the command, with functions `main` and `usage`.
     """
 
     arguments: Sequence[str]
-    blow: Blow | None = None
+    blow: Blow | AnyCall | None = None
     file_size: int | None = None
     env: Mapping[str, str] = field(default_factory=dict)
     module: str = "tdmpc2.train"
@@ -79,7 +92,8 @@ class Command:
         self._streams = [Path(self._folder.name) / name for name in ("out", "err")]
         context = FRESH_CONTEXT if "device=cuda" in self.arguments else CONTEXT
         self._reached, self._go_on = context.Event(), context.Event()
-        held = (self._reached, self._go_on)
+        self.calls = context.RawValue("q")
+        held = (self._reached, self._go_on, self.calls)
         args = (self.arguments, self.blow, self.file_size, self.env, self._streams, held)
         self._process = context.Process(target=_run, args=(self.module, *args))
 
@@ -111,11 +125,11 @@ class Command:
 def _run(
     module: str,
     arguments: Sequence[str],
-    blow: Blow | None,
+    blow: Blow | AnyCall | None,
     file_size: int | None,
     env: Mapping[str, str],
     streams: Sequence[Path],
-    held: tuple[Any, Any],
+    held: tuple[Any, Any, Any],
 ) -> None:
     """Run the train command; the main function of the subprocess."""
     for stream, path in zip((1, 2), streams, strict=True):
@@ -125,11 +139,14 @@ def _run(
     command = importlib.import_module(module)
     from tdmpc2.common.system import cli
 
-    if blow is not None:
-        _strike(blow, *held)
+    reached, go_on, calls = held
+    if isinstance(blow, Blow):
+        _strike(blow, reached, go_on)
     if file_size is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
     sys.argv = [module, *arguments]
+    if isinstance(blow, AnyCall):
+        _count(blow, calls)
     sys.exit(cli.command(command.main, command.usage))
 
 
@@ -165,6 +182,21 @@ def _strike(blow: Blow, reached: Any, go_on: Any) -> None:
         return result
 
     setattr(owner, name, wrapper)
+
+
+def _count(blow: AnyCall, total: Any) -> None:
+    """Count calls and returns from here on, and kill the process at that of the blow."""
+    count = 0
+
+    def profile(frame: FrameType, event: str, argument: object) -> None:
+        nonlocal count
+        if count == blow.number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        count += 1
+        if count % 1000 == 0:
+            total.value = count
+
+    sys.setprofile(profile)
 
 
 def _halve(args: Sequence[Any]) -> None:

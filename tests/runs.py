@@ -93,9 +93,15 @@ def agent_bytes(directory: Path) -> list[bytes]:
     """Return the bytes of each tensor of the agent in the newest checkpoint, with its name."""
     newest = max((directory / "checkpoints").iterdir())
     state = torch.load(newest / "state.pt", weights_only=True, map_location="cpu")
-    flat: list[bytes] = []
-    _flatten("agent", state["agent"], flat)
+    flat = flattened(state["agent"], "agent")
     assert len(flat) > 100
+    return flat
+
+
+def flattened(state: Any, name: str = "state") -> list[bytes]:
+    """Return the bytes of each tensor and value of a state, with its name."""
+    flat: list[bytes] = []
+    _flatten(name, state, flat)
     return flat
 
 

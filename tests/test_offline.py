@@ -44,8 +44,11 @@ OFFLINE.pop("pretrain_updates")
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_data(tmp_path_factory.mktemp("offline"))
+
+
+def make_data(folder: Path) -> Path:
     """Return a dataset with the experience of two tiny runs."""
-    folder = tmp_path_factory.mktemp("offline")
     for task in TASKS:
         assert tiny(folder / "runs", task=task, keep_replay="true").code == 0
     arguments = {"tasks": ",".join(TASKS), "runs": folder / "runs", "out": folder / "data"}

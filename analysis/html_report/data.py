@@ -6,7 +6,7 @@ once, so that 2,500 runs fit into a few megabytes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,10 @@ class Grids:
 
 
 def report_data(
-    records: Records, catalog: Catalog, rule: Rule
+    records: Records,
+    catalog: Catalog,
+    rule: Rule,
+    say: Callable[[str], None] = lambda stage: None,
 ) -> tuple[dict[str, Any], list[Problem]]:
     """Return everything that the page shows.
 
@@ -64,25 +67,32 @@ def report_data(
         records: records from all sources.
         catalog: styles, groups and bootstrap settings.
         rule: treatment of missing and repeated evaluations.
+        say: function that is called with the name of each stage when it begins.
 
     Returns:
         An object for JSON; and all problems found, including those of the records.
     """
     problems = list(records.problems)
+    say("multi-task agents")
     multitask, new_problems = multitask_pages(records, catalog, rule)
     problems += new_problems
     all_curves = [ScoreCurves(records), ScoreCurves(records, NUM_UPDATES)]
     curves = all_curves[0]
     summary = records.multitask_summary()
     records = records.select(step_unit=ENV_STEPS)
+    say("curves of tasks")
     numbers, new_problems = task_curves(curves, rule, catalog.bootstrap)
     problems += new_problems
     styles = series_styles(numbers, catalog)
     places = {series: place for place, series in enumerate(styles)}
+    say("aggregate scores")
     overview = headlines(records, rule, catalog, places)
     grids = Grids()
+    say("runs and their training metrics")
     tasks = _tasks(records, curves, numbers, places, grids, rule, problems)
+    say("audit")
     findings = audit_all(all_curves, rule)
+    say("comparisons with published curves and between variants")
     data = {
         "facts": _facts(records, curves, rule, catalog, summary),
         "note": f"{COVERAGE_NOTE} {MEDIAN_NOTE}",

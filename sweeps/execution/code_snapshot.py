@@ -27,11 +27,15 @@ def take(root: Path, folder: Path) -> Path:
 
     Returns:
         Folder of the copy, named by a hash of its content. It holds all packages, the commit and
-        the uncommitted changes.
+        the uncommitted changes. If another user has made such a copy, which jobs would refuse, the
+        name also contains the id of this user.
     """
     version = SourceVersion.here()
-    copy = folder / _digest(root, version)
-    if copy.is_dir() and _digest(copy, version) == copy.name:
+    digest = _digest(root, version)
+    copy = folder / digest
+    if copy.is_dir() and _is_of_others(copy):
+        copy = folder / f"{digest}.{os.getuid()}"
+    if copy.is_dir() and _digest(copy, version) == digest:
         return copy
     shutil.rmtree(copy, ignore_errors=True)  # damaged
     partial = folder / f".{copy.name}.{uuid.uuid4().hex}.tmp"
@@ -60,7 +64,7 @@ def verify(copy: Path) -> None:
             f"{copy}: the job does not run this copy of the code, but {project_root()}; the copy "
             "was deleted or moved since the launch: launch again"
         )
-    if _digest(copy, SourceVersion.here()) != copy.name:
+    if _digest(copy, SourceVersion.here()) != copy.name.partition(".")[0]:
         raise UserError(f"{copy}: the code has changed since the launch; launch again")
 
 
@@ -70,6 +74,12 @@ def _digest(root: Path, version: SourceVersion) -> str:
     for path in sorted(code_files(root)):
         digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:12]
+
+
+def _is_of_others(copy: Path) -> bool:
+    """Return whether another user than root owns a file of a copy, or may write it."""
+    stats = [path.stat() for path in (copy, *copy.rglob("*"))]
+    return any(s.st_uid not in (os.getuid(), 0) or s.st_mode & 0o002 for s in stats)
 
 
 def code_files(root: Path) -> Iterator[Path]:

@@ -11,8 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from sweeps.execution import local_pool, slurm
 from sweeps.execution.exit_codes import ASKS_FIRST, LEFT_BLOCKED
 from sweeps.execution.process_file import write_file
@@ -20,7 +18,13 @@ from sweeps.execution.slurm_jobs import figure_arguments, hand_over, lay_out
 from sweeps.planning.plan import LONG_HOURS, SweepPlan, list_runs, make_plan, show
 from sweeps.planning.planned_run import PlannedRun
 from sweeps.planning.request import SweepRequest
-from sweeps.tracking.progress import ProgressDisplay, print_multitask_summary, print_summary
+from sweeps.tracking.progress import (
+    SINGLE_TASK,
+    ProgressDisplay,
+    evaluations_of,
+    print_multitask_summary,
+    print_summary,
+)
 from sweeps.tracking.reference_scores import measure_reference_scores, threshold
 from sweeps.tracking.run_states import Observer
 from sweeps.tracking.sweep_folder import FOLDER, SweepFolder, write_submission
@@ -197,10 +201,7 @@ def _submission_lease(folder: Path) -> Iterator[None]:
 
 def _threshold(run: PlannedRun, reference_scores: dict[Task, dict[str, Any]]) -> float | None:
     """Compute the return above which a run counts as learned; None before its first evaluation."""
-    path = run.directory / "eval.csv"
-    if not path.exists():
-        return None
-    evaluations = pd.read_csv(path)
-    if not (evaluations.env_step == 0).any():
+    evaluations = evaluations_of(run, SINGLE_TASK)
+    if evaluations is None or not (evaluations.env_step == 0).any():
         return None
     return threshold(reference_scores[task_of(run.spec)], evaluations)

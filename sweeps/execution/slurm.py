@@ -30,6 +30,17 @@ UNCONFIGURED = "Could not establish a configuration source"
 # SIGUSR2 would kill the job if it arrived before Python has installed its handler: ignore it first.
 _IGNORE_USR2 = f"""sh -c 'trap "" USR2; exec "$0" "$@"' {shlex.quote(sys.executable)}"""
 
+# A job executes its copy of the code (the current folder) and its pickle. It does not start if
+# another user than root could have written either.
+_CHECK_OWNERS = """
+job=${{SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}}${{SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}}
+others="( ! -uid $(id -u) ! -uid 0 -o -perm -002 ) -print -quit"
+found=$(set -f; find {folder} -maxdepth 0 $others; find . {folder}/"$job"_submitted.pkl $others)
+if [ -n "$found" ]; then
+    echo "error: $found: another user could have written it; launch again" >&2
+    exit 2
+fi"""
+
 
 @dataclass(frozen=True)
 class Resources:
@@ -322,6 +333,7 @@ def submit(
         setup=[
             f"cd {shlex.quote(str(code))} || exit 2  # deleted since the launch",
             "export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}",
+            _CHECK_OWNERS.format(folder=shlex.quote(str(folder))),
             f"export {threads}",
         ],
         # srun does not inherit --cpus-per-task from sbatch. Without --kill-on-bad-exit=0, a failed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,8 +60,9 @@ class JobLayout:
             lines.append(f"At most {sum(self.at_once):,} jobs run at a time.")
         if self.preemption == "CANCEL":
             lines.append(
-                "warning: SLURM cancels preempted jobs here (PreemptMode=CANCEL) and does not "
-                "requeue them; `python sweeps/status.py` shows their runs as stale: launch again"
+                "warning: SLURM cancels preempted jobs here (PreemptMode=CANCEL). Only jobs that "
+                "it warns (preempt_send_user_signal) requeue themselves; if `python "
+                "sweeps/status.py` shows stale or resumable runs, launch again"
             )
         left = len(self.jobs) - sum(self.sizes)
         if left:
@@ -152,6 +154,7 @@ def hand_over(layout: JobLayout, sweep: SweepFolder) -> None:
         sweep: folder of their sweep.
     """
     request = layout.plan.request
+    os.umask(os.umask(0) | 0o002)  # jobs refuse files that every user can write
     code = code_snapshot.take(project_root(), sweep.runs / "sweeps" / "code")
     folder = sweep.new_submission()
     facts = {"commit": git_commit(), "code": code.name, "partition": layout.resources.partition}

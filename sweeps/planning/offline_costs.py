@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NotRequired, TypedDict
 
 import pandas as pd
 
@@ -21,6 +21,7 @@ from sweeps.planning.costs import (
 from sweeps.planning.planned_run import PlannedRun
 from tdmpc2.common.run.spec import RunSpec, Scalar
 from tdmpc2.common.system.atomic_files import read_json
+from tdmpc2.common.system.errors import UserError
 from tdmpc2.envs.adapters import ADAPTERS
 from tdmpc2.envs.tasks import TASKS, get_task
 from tdmpc2.runners.offline_arguments import EVAL_EVERY
@@ -35,6 +36,21 @@ RECORD_BYTES_PER_LINE = 300
 
 Source = Literal["earlier", "paper", "counted"]
 Settings = tuple[str, tuple[tuple[str, Scalar], ...]]  # method, and its non-default settings
+
+
+class TimedSpec(TypedDict):
+    """What is read of a run's `spec.json`."""
+
+    method: str
+    overrides: dict[str, Scalar]
+    budget_unit: NotRequired[str]
+
+
+class TimedPath(TypedDict):
+    """What is read of a run's `numeric.json`."""
+
+    device: str
+    cpu: str
 
 
 @dataclass(frozen=True)
@@ -58,7 +74,7 @@ def settings_of(spec: RunSpec) -> Settings:
 def earlier_speeds(runs: Path, *, gpu: bool) -> Speeds:
     """Read the speeds of all multi-task runs below a folder.
 
-    Runs that were split over several processes are skipped.
+    Runs that were split over several processes, and damaged ones, are skipped.
 
     Args:
         runs: folder of all runs.
@@ -69,13 +85,16 @@ def earlier_speeds(runs: Path, *, gpu: bool) -> Speeds:
     for file in sorted(runs.glob("*/*/*/seed*/timing.csv")):
         if file.parent.parent.name in TASKS:  # a single-task run
             continue
-        spec, numeric = (read_json(file.with_name(f"{n}.json")) for n in ("spec", "numeric"))
+        try:
+            spec = read_json(file.with_name("spec.json"), TimedSpec)
+            numeric = read_json(file.with_name("numeric.json"), TimedPath)
+            column = "updates_per_second"
+            speeds = pd.read_csv(file, usecols=[column], dtype={column: float})[column].dropna()
+        except (OSError, UserError, ValueError):  # a damaged run tells nothing
+            continue
         if spec is None or numeric is None or spec.get("budget_unit") != "num_updates":
             continue
-        if (numeric["device"] == "cuda") != gpu or "split" in numeric:
-            continue
-        speeds = pd.read_csv(file).updates_per_second.dropna()
-        if len(speeds):
+        if (numeric["device"] == "cuda") == gpu and "split" not in numeric and len(speeds):
             key = spec["method"], tuple(sorted(spec["overrides"].items()))
             seconds.setdefault(key, []).append(1 / float(speeds.iloc[-1]))
             devices.add(numeric.get("gpu") or numeric["cpu"])

@@ -206,7 +206,8 @@ class SweepOptions(Settings):
                     else "SLURM does not respond"
                 )
                 raise UserError(
-                    f"{name}={value}: applies to SLURM jobs only, and here {chosen}; omit it"
+                    f"{name}={value}: applies to SLURM jobs only, and here {chosen}; omit it "
+                    "(sweeps/retry.py omits it with cluster=local)"
                 )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from rich import box
@@ -211,11 +211,13 @@ def print_summary(runs: Sequence[PlannedRun], thresholds: Sequence[float | None]
     for run, threshold in zip(runs, thresholds, strict=True):
         status = run.status or {}
         state = status.get("state", "NOT STARTED")
-        last = _last_evaluation(run)
-        if last is None:
+        lines = evaluations_of(run, SINGLE_TASK)
+        if lines is None or lines.empty:
+            state = "eval.csv is damaged" if lines is None else state
             table.add_row(run.name, state, "0", "", "", "", "")
             failures += 1
             continue
+        last = lines.iloc[-1]
         learned = threshold is not None and last.episode_return > threshold
         if state not in ("COMPLETED", "DIVERGED") or (run.must_learn and not learned):
             failures += 1
@@ -249,38 +251,44 @@ def print_multitask_summary(runs: Sequence[PlannedRun]) -> int:
     failures = 0
     for run in runs:
         state = (run.status or {}).get("state", "NOT STARTED")
+        lines = evaluations_of(run, MULTITASK)
+        updates, score = 0, ""
+        if lines is None:
+            state = "eval.csv is damaged"
+        elif len(lines):
+            updates = int(lines.num_updates.max())
+            score = f"{lines.score[lines.num_updates == updates].mean():.1f}"
         failures += state not in ("COMPLETED", "DIVERGED")
-        updates, score = _last_scores(run)
-        table.add_row(run.name, state, f"{updates:,}", "" if score is None else f"{score:.1f}")
+        table.add_row(run.name, state, f"{updates:,}", score)
     make_console().print(table)
     print("score: return / 10 or 100 x success at the last evaluation, mean over the tasks.")
     _print_exit_codes(runs)
     return 1 if failures else 0
 
 
-def _last_scores(run: PlannedRun) -> tuple[int, float | None]:
-    """Return the updates at the last evaluation of a multi-task run, and its mean score there."""
+SINGLE_TASK = {"env_step": int, "episode_return": float, "episode_return_sd": float}
+SINGLE_TASK |= {"episode_success": float}
+MULTITASK = {"num_updates": int, "score": float}
+
+
+def evaluations_of(run: PlannedRun, columns: Mapping[str, type]) -> Any | None:
+    """Return the evaluations of a run as a DataFrame; None if its `eval.csv` is damaged.
+
+    Args:
+        run: the run; without `eval.csv` it has no evaluations.
+        columns: columns to read, with their types: `SINGLE_TASK` or `MULTITASK`.
+    """
     import pandas as pd
 
-    path = run.directory / "eval.csv"
-    lines = pd.read_csv(path) if path.exists() else pd.DataFrame()
-    if lines.empty:
-        return 0, None
-    last = lines.num_updates.max()
-    return int(last), float(lines.score[lines.num_updates == last].mean())
+    try:
+        return pd.read_csv(run.directory / "eval.csv", usecols=list(columns), dtype=dict(columns))
+    except FileNotFoundError:
+        return pd.DataFrame(columns=list(columns))
+    except (OSError, ValueError):  # also of an empty file, other columns, and other bytes
+        return None
 
 
 def _print_exit_codes(runs: Sequence[PlannedRun]) -> None:
     for run in runs:
         if run.exit_code not in (None, 0):
             print(f"{run.name} ended with exit code {run.exit_code}: {run.log}")
-
-
-def _last_evaluation(run: PlannedRun) -> Any | None:
-    import pandas as pd
-
-    path = run.directory / "eval.csv"
-    if not path.exists():
-        return None
-    lines = pd.read_csv(path)
-    return lines.iloc[-1] if len(lines) else None

@@ -4,17 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import pandas as pd
 
 from tdmpc2.common.numerics.seeding import derive_seed
 from tdmpc2.common.system.atomic_files import read_json, write_json
+from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.training.evaluation import Evaluation, UniformPolicy, ZeroPolicy, evaluate
 from tdmpc2.envs.assets import AssetSet, find_assets
 from tdmpc2.envs.factory import make_env
 from tdmpc2.envs.physics import repairs_of
 from tdmpc2.envs.tasks import Task
+
+
+class Returns(TypedDict):
+    """Returns of a reference over several episodes."""
+
+    mean: float
+    sd: float
+
+
+class Scores(TypedDict):
+    """File with the reference scores of a task."""
+
+    uniform: Returns
+    zero: Returns
+    physics: NotRequired[str]
+
 
 EPISODES = 10
 SIGMAS = 3.0
@@ -47,7 +64,10 @@ def measure_reference_scores(
         if physics not in (None, "paper"):
             folder /= f"physics={physics}"
         path = folder / f"{task.name}.json"
-        scores = read_json(path)
+        try:
+            scores = read_json(path, Scores)
+        except UserError:  # damaged: measured again, with the same result
+            scores = None
         if scores is None or scores.get("physics") != physics:  # 0.4.0 recorded no physics
             scores = _measure(task, models or assets)
             if physics is not None:

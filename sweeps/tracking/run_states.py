@@ -118,6 +118,9 @@ class Observer:
             return View("damaged", {}, job, log, str(damage))
         view = View("new", status, job, log, status.get("message", ""))
         state = status.get("state")
+        if state == "COMPLETED" and _is_empty(path / "eval.csv"):
+            message = f"{path / 'eval.csv'}: empty; restore it, or move the run directory away"
+            return View("damaged", {}, job, log, message)
         # A log explains why a run never started, or why its job ended. The log of a process on
         # this machine is not used for a run that has started: other seeds may share the log.
         log_applies = state is None or (job is not None and state == "RUNNING")
@@ -140,6 +143,13 @@ class Observer:
         elif state is not None:
             view.state = "resumable"
         return view
+
+
+def _is_empty(path: Path) -> bool:
+    """Return whether a file exists and is empty, as after a full disk."""
+    with contextlib.suppress(OSError):
+        return path.stat().st_size == 0
+    return False
 
 
 def find_lost_arrays(submissions: Iterable[Submission]) -> None:

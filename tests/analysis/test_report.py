@@ -94,10 +94,16 @@ def test_the_page_needs_nothing_from_elsewhere(folder):
     assert "/*" not in re.sub(r"<script type=.*?</script>", "", html, flags=re.DOTALL)
 
 
-def test_the_same_records_give_the_same_page(folder):
+def test_the_same_records_give_the_same_page(folder, capsys):
+    """Each stage prints one line, as all of them can take minutes."""
     before = (folder / "report.html").read_bytes()
     arguments = [f"runs={folder / 'runs'}", f"published={folder / 'paper'}"]
     assert report.main([*arguments, f"out={folder / 'again.html'}", "reps=200"]) == 0
+    printed = capsys.readouterr()
+    assert printed.out == f"{folder / 'again.html'}\n"
+    stages = [line for line in printed.err.splitlines() if line.startswith("report: ")]
+    assert len(stages) == 7
+    assert all(line.endswith(" …") for line in stages)
     assert (folder / "again.html").read_bytes() == before
 
 

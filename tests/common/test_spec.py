@@ -9,7 +9,14 @@ from typing import Any
 
 import pytest
 
-from tdmpc2.common.run.spec import RunOptions, RunSpec, overrides_of, variant_name
+from tdmpc2.common.run.spec import (
+    MAX_SEEDS,
+    RunOptions,
+    RunSpec,
+    overrides_of,
+    parse_seeds,
+    variant_name,
+)
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.system.paths import default_runs_dir, project_root
 
@@ -90,3 +97,16 @@ def test_options_out_of_range(option: str, value: float, message: str) -> None:
     with pytest.raises(UserError) as caught:
         RunOptions(**{option: value})
     assert str(caught.value) == message
+
+
+def test_seeds() -> None:
+    assert parse_seeds("3") == (1, 2, 3)
+    assert parse_seeds("3,") == (3,)
+    assert parse_seeds("5,1") == (5, 1)
+    assert len(parse_seeds(str(MAX_SEEDS))) == MAX_SEEDS
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "1,1", "1,-2", "x", "", ",", "5000000", "9" * 400])
+def test_other_seeds_are_refused_at_once(text: str) -> None:
+    with pytest.raises(UserError, match=f"seeds={text}: a(t most| count)"):
+        parse_seeds(text)

@@ -178,8 +178,13 @@ def _families(pids: Sequence[int]) -> list[int]:
 
 
 @contextmanager
-def running_cluster(lab: Path) -> Iterator[Cluster]:
-    """Start a cluster in a folder, and stop it on exit."""
+def running_cluster(lab: Path, conf_text: str = CONF) -> Iterator[Cluster]:
+    """Start a cluster in a folder, and stop it on exit.
+
+    Args:
+        lab: folder of the cluster.
+        conf_text: template of its `slurm.conf`.
+    """
     for name in ("run", "log", "state", "munge", "spool"):
         (lab / name).mkdir(parents=True)
     lab.chmod(0o755)
@@ -196,7 +201,7 @@ def running_cluster(lab: Path) -> Iterator[Cluster]:
         f"RealMemory=64000 {gres} State=UNKNOWN"
         for node, port in zip(NODES, ports[1:], strict=True)
     )
-    conf.write_text(CONF.format(host=host, port=ports[0], lab=lab, nodes=nodes))
+    conf.write_text(conf_text.format(host=host, port=ports[0], lab=lab, nodes=nodes))
     cluster = Cluster(lab, {"SLURM_CONF": str(conf)})
     munge = {"key-file": key, "socket": lab / "munge/socket", "log-file": lab / "log/munged.log"}
     munge |= {"pid-file": lab / "run/munged.pid", "seed-file": lab / "munge/seed"}

@@ -182,6 +182,26 @@ def test_a_job_without_its_copy_of_the_code_fails(
         assert "the code has changed since the launch" in view.message
 
 
+@pytest.mark.parametrize("path", ["sweeps/code/*/tdmpc2/planner.py", "*/*/0001", "*/*/0001/*.pkl"])
+@pytest.mark.parametrize("change", ["owner", "mode"])
+def test_a_job_does_not_start_what_another_user_could_have_written(
+    path: str, change: str, cluster: Cluster, tmp_path: Path
+) -> None:
+    sweeping.sweep(tmp_path, seeds=1, sbatch="hold", **SHORT)
+    (changed,) = tmp_path.glob(path)
+    if change == "owner":
+        os.chown(changed, 65534, -1)
+    else:
+        changed.chmod(0o777)
+    (job,) = cluster.jobs()
+    cluster.call("scontrol", "release", job)
+    sweeping.until_empty(cluster)
+    assert not list(tmp_path.glob("tdmpc2/*/*/*/spec.json"))
+    (log,) = tmp_path.glob("sweeps/*/0001/*_log.err")
+    named = "./tdmpc2/planner.py" if changed.suffix == ".py" else str(changed)
+    assert f"error: {named}: another user could have written it; launch again\n" in log.read_text()
+
+
 def test_drained_nodes_are_a_warning(
     cluster: Cluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -82,6 +82,20 @@ def test_a_job_verifies_its_copy(change: str, tmp_path: Path) -> None:
         assert not (copy / "sweeps" / "new.py").exists()
 
 
+def test_a_copy_that_another_user_can_write_is_not_used(tmp_path: Path) -> None:
+    """Nor removed: that user's jobs may run it."""
+    theirs = code_snapshot.take(project_root(), tmp_path)
+    (theirs / "tdmpc2" / "planner.py").chmod(0o666)
+    ours = code_snapshot.take(project_root(), tmp_path)
+    assert ours.name == f"{theirs.name}.{os.getuid()}"
+    assert theirs.is_dir()
+    env = os.environ | {"PYTHONPATH": str(ours)}
+    line = [sys.executable, "-c", VERIFY.format(str(ours))]
+    done = subprocess.run(line, capture_output=True, text=True, cwd=ours, env=env, check=True)
+    assert done.stdout == "verified\n"
+    assert code_snapshot.take(project_root(), tmp_path) == ours
+
+
 def test_an_edit_makes_another_copy(tmp_path: Path) -> None:
     root = tmp_path / "checkout"
     for name in ("tdmpc2", "sweeps"):

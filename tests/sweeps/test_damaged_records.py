@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from sweeps import launch, retry, status
+from sweeps.tracking.progress import print_multitask_summary, print_summary
 from sweeps.tracking.sweep_folder import SweepFolder, all_sweeps
 from tdmpc2.common.system.errors import UserError
 from tests.damages import DAMAGES, damage
@@ -73,6 +74,49 @@ def test_a_damaged_record_is_named(
     assert other.rows()
     if name == "sweep.json":
         assert retry.main([f"runs={sweep.runs}", f"sweep={other.name}"]) == 0
+
+
+def test_an_empty_eval_csv_is_damage(
+    sweep: SweepFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a completed run; one that has just started has none."""
+    path = plan(sweep.runs, 3, env_steps=100)[0].directory / "eval.csv"
+    path.touch()
+    code, printed = shown(sweep.runs, capsys)
+    assert code == 1
+    assert f"damaged: tdmpc2 toy-pointmass seed 1 (default): {path}: empty" in printed
+    code, printed = planned(sweep.runs, capsys)
+    assert code == 0
+    assert "2 to do" in printed
+
+
+LINE = b"env_step,episode_return,episode_return_sd,episode_success\n100,5.0,1.0,0.0\n"
+
+
+@pytest.mark.parametrize("how", [*DAMAGES, "other columns", "text in a number"])
+def test_a_damaged_eval_csv_does_not_hide_the_summary(
+    how: str, sweep: SweepFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = plan(sweep.runs, 2, env_steps=100)
+    for run in runs:
+        run.directory.mkdir(parents=True, exist_ok=True)
+        run.status, run.must_learn = {"state": "COMPLETED"}, None
+        (run.directory / "eval.csv").write_bytes(LINE)
+    assert print_summary(runs, [None, None]) == 0
+    capsys.readouterr()
+    path = runs[0].directory / "eval.csv"
+    if how == "other columns":
+        path.write_bytes(LINE.replace(b"env_step", b"step"))
+    elif how == "text in a number":
+        path.write_bytes(LINE.replace(b"5.0", b"5.0x"))
+    else:
+        damage(path, how)
+    assert print_summary(runs, [None, None]) == 1
+    printed = capsys.readouterr().out
+    assert printed.count("eval.csv is damaged") == 1
+    assert printed.count("5.0 ± 1.0") == 1
+    assert print_multitask_summary(runs[:1]) == 1
+    assert "eval.csv is damaged" in capsys.readouterr().out
 
 
 def test_a_retry_without_failures_still_refuses_unknown_keys(

@@ -18,6 +18,7 @@ from sweeps.planning.offline_costs import (
 from tdmpc2.common.run.spec import RunSpec
 from tdmpc2.common.system.atomic_files import write_json
 from tdmpc2.runners.registry import make_offline_spec, make_spec
+from tests.damages import DAMAGES, damage
 
 NOTHING = Speeds({})
 
@@ -84,6 +85,17 @@ def test_earlier_runs_of_the_same_settings_tell(tmp_path: Path) -> None:
     cost, source = cost_of(spec("5"), {}, speeds, gpu=True)
     assert (cost.seconds, source) == (pytest.approx(0.075 * 10_000_000), "earlier")
     assert cost_of(spec("5", batch_size=256), {}, speeds, gpu=True)[1] == "paper"
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+@pytest.mark.parametrize("name", ["spec.json", "numeric.json", "timing.csv"])
+def test_a_damaged_run_tells_nothing(name: str, how: str, tmp_path: Path) -> None:
+    """And the other runs are read."""
+    one, two = (make_offline_spec("tdmpc2", "mt30", seed, "none") for seed in (1, 2))
+    write_run(tmp_path, one, [10.0], gpu="H200")
+    damage(write_run(tmp_path, two, [20.0], gpu="H200") / name, how)
+    speeds = earlier_speeds(tmp_path, gpu=True)
+    assert speeds.seconds == {settings_of(one): pytest.approx(0.1)}
 
 
 def test_it_is_said_which_it_was() -> None:

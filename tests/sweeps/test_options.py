@@ -152,7 +152,8 @@ def test_every_option_of_slurm_is_refused_without_slurm(tmp_path: Path) -> None:
             with pytest.raises(UserError) as refused:
                 launch.main([*arguments, f"runs={tmp_path / 'runs'}"])
             assert str(refused.value) == (
-                f"{f.name}={value}: applies to SLURM jobs only, and here cluster=inline; omit it"
+                f"{f.name}={value}: applies to SLURM jobs only, and here cluster=inline; omit it "
+                "(sweeps/retry.py omits it with cluster=local)"
             )
         else:
             meaning = f.metadata["meaning"]

@@ -11,6 +11,7 @@ import pytest
 
 from sweeps.tracking.reference_scores import measure_reference_scores, threshold
 from tdmpc2.envs.tasks import get_task
+from tests.damages import CONTENTS, damage
 
 
 def test_reference_scores_are_measured_once_and_kept(tmp_path: Path) -> None:
@@ -23,6 +24,14 @@ def test_reference_scores_are_measured_once_and_kept(tmp_path: Path) -> None:
     assert 0 < kept["uniform"]["mean"] < 15
     (tmp_path / "floors" / "toy-pointmass.json").write_text(json.dumps(kept | {"episodes": 11}))
     assert measure_reference_scores([task], tmp_path)[task]["episodes"] == 11
+
+
+@pytest.mark.parametrize("how", CONTENTS)
+def test_damaged_reference_scores_are_measured_again(how: str, tmp_path: Path) -> None:
+    task = get_task("toy-pointmass")
+    measured = measure_reference_scores([task], tmp_path)
+    damage(tmp_path / "floors" / "toy-pointmass.json", how)
+    assert measure_reference_scores([task], tmp_path) == measured
 
 
 @pytest.mark.parametrize(

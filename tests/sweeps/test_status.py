@@ -7,6 +7,7 @@ import json
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ import pytest
 
 from sweeps import cancel, retry, status
 from sweeps.execution import launching
+from sweeps.planning.options import SweepOptions
 from sweeps.planning.planned_run import PlannedRun
+from sweeps.tracking.sweep_folder import all_sweeps
 from tdmpc2.common.system import cli
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.system.processes import identity_of
@@ -201,6 +204,31 @@ def test_a_retry_launches_what_has_failed_with_the_same_request(
     assert "1 failed" in printed
     assert "1 to do, 1 at a time" in printed
     assert [[run.spec.seed for run in group] for group in started] == [[4]]
+
+
+@pytest.mark.parametrize("of_0_4_0", [False, True])
+def test_a_retry_on_this_machine_omits_the_options_of_slurm_jobs(
+    of_0_4_0: bool, runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (file,) = (runs / "sweeps").glob("*/sweep.json")
+    facts = json.loads(file.read_text())
+    if of_0_4_0:
+        del facts["request"]
+        facts["words"] = ["tasks=toy-pointmass", "seeds=6", "partition=gpu", "mem_gb=8"]
+    else:
+        facts["request"]["sweep"] |= {"cluster": "slurm", "partition": "gpu", "mem_gb": 8}
+    file.write_text(json.dumps(facts))
+    (folder,) = all_sweeps(runs)
+    request = retry.again(folder, {"cluster": "local"})
+    assert request.sweep == replace(
+        SweepOptions(tasks="toy-pointmass", seeds="6"), cluster="local", only="failed"
+    )
+    line = "cluster=local: without partition=gpu mem_gb=8, which SLURM jobs only have\n"
+    assert capsys.readouterr().out == line
+    assert retry.again(folder, {"mem_gb": "9"}).sweep.mem_gb == 9
+    assert capsys.readouterr().out == ""
+    with pytest.raises(UserError, match="mem_gb=9: applies to SLURM jobs only"):
+        retry.main([f"runs={runs}", "cluster=local", "mem_gb=9"])
 
 
 def test_a_launch_of_this_machine_is_cancelled(
