@@ -24,7 +24,8 @@ from analysis.records.problems import Problem
 from analysis.records.run_reader import parts_of, short_commits
 from analysis.records.sources import PUBLISHED, RUNS_SOURCE
 from analysis.records.train_csv import STEP, read_training
-from analysis.stats.against_published import against_default, compare_domains, compare_tasks
+from analysis.stats.against_default import against_default
+from analysis.stats.against_published import compare_domains, compare_tasks
 from analysis.stats.aggregate import COVERAGE_NOTE, RLIABLE_VERSION
 from analysis.stats.audit import FINDINGS, audit_all
 from analysis.stats.equivalence_tables import domain_texts, task_texts
@@ -182,12 +183,13 @@ def _verdicts(curves: ScoreCurves, rule: Rule) -> dict[str, Any] | None:
     """Return the comparison with the published curves, None if there are no common tasks."""
     if PUBLISHED not in set(curves.runs["source"]):
         return None
-    tasks = compare_tasks(curves, rule, "default", TASK_MARGIN)
-    if tasks.empty:
+    found = compare_tasks(curves, rule, "default", TASK_MARGIN)
+    if found.tasks.empty:
         return None
-    names = {TASKS[t].title if t in TASKS else t: t for t in tasks["task"]}
-    domains = domain_texts(compare_domains(tasks, None))
-    return {"tasks": table_data(task_texts(tasks)), "domains": table_data(domains), "names": names}
+    names = {TASKS[t].title if t in TASKS else t: t for t in found.tasks["task"]}
+    domains = table_data(domain_texts(compare_domains(found, None)))
+    tables = {"tasks": table_data(task_texts(found.tasks)), "domains": domains}
+    return {**tables, "names": names, "left_out": found.left_out}
 
 
 def _ablations(curves: ScoreCurves, rule: Rule) -> dict[str, Any] | None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from analysis.records.evaluations import ENV_STEPS, SCORES, Points
 from analysis.records.problems import Problem, Severity
-from analysis.records.run_reader import Run
+from analysis.records.run_reader import PAPER_EPISODES, Run
 from tdmpc2.common.system.errors import did_you_mean
 from tdmpc2.envs.tasks import ALIASES, PIXEL_ENV_STEPS, TASKS
 
@@ -183,4 +183,5 @@ def facts_of(source: str, method: str, task: str, seed: int, path: Path) -> Run:
         "step_unit": ENV_STEPS,
         "dataset_name": "",
         "checksum": "",
+        "eval_episodes": PAPER_EPISODES,
     }

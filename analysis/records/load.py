@@ -34,7 +34,7 @@ RUNS = [
     *RUN_KEY,
     *("domain", "obs", "score", "state", "budget", "budget_unit", "overrides", "commit"),
     *("simulators", "num_parameters", "directory", "tasks", "step_unit", "dataset_name"),
-    "checksum",
+    *("checksum", "eval_episodes"),
 ]
 REFERENCE_SCORES = ["task", "policy", "mean", "sd", "episodes"]
 
