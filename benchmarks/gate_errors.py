@@ -91,11 +91,11 @@ def simulate(
         pooled = pooled_floor(np.var(theirs, axis=-1, ddof=1))[:, None]
         floors = (pooled, pooled)
     found = mean_over_tasks(*welch(ours, theirs, floors))
-    margins = [domain_margin(method, smallest_margin(list(study)), None) for study in theirs]
-    counts = [num_seeds] * len(pool)
-    needs = [level_for_loss(list(study), counts) for study in theirs]
+    variances, counts = np.var(theirs, axis=-1, ddof=1), np.full(len(pool), PUBLISHED_SEEDS)
+    margins = [domain_margin(method, m, None) for m in smallest_margin(variances, counts)]
     bounds, decides = (np.array(column) for column in zip(*margins, strict=True))
-    return Study(*found, bounds, decides, np.array(needs))
+    needs = level_for_loss(variances, counts, np.full(len(pool), num_seeds))
+    return Study(*found, bounds, decides, needs)
 
 
 def _drawn(pool: np.ndarray, count: int, studies: int, rng: np.random.Generator) -> np.ndarray:

@@ -129,9 +129,11 @@ def _domain(
     """Return the row of a domain, or of all tasks of a series, before its verdict."""
     *series, obs = key
     known = own.dropna(subset="difference")
-    theirs = [comparison.scores[row].theirs for row in known.index]
-    spread = [scores for scores in theirs if len(scores) > 1]
-    smallest = smallest_margin(spread) if spread else float("nan")
+    spread = [row for row in known.index if len(comparison.scores[row].theirs) > 1]
+    theirs = [comparison.scores[row].theirs for row in spread]
+    counts = np.array([len(scores) for scores in theirs])
+    variances = np.array([np.var(scores, ddof=1) for scores in theirs])
+    smallest = float(smallest_margin(variances, counts)) if spread else float("nan")
     margin, settled = domain_margin(str(series[1]), smallest, wanted)
     columns = known[["difference", "error", "freedom"]].to_numpy(float)
     parts = [Difference(*numbers) for numbers in columns]
@@ -140,10 +142,10 @@ def _domain(
     row |= {column: known[column].mean() for column in ("ours", "theirs", "budget_share")}
     row |= outcome(mean_difference(parts) if parts else None, margin)
     row |= {"complete": bool(known["complete"].all()), "decides": settled or not spread}
-    row["need"] = level_for_loss(theirs, known["num_ours"].tolist()) if spread else np.nan
+    num_ours = known.loc[spread, "num_ours"].to_numpy()
+    row["need"] = float(level_for_loss(variances, counts, num_ours)) if spread else np.nan
     if not row["decides"]:
-        counts = sorted({len(scores) for scores in spread})
-        seeds = " or ".join(map(str, counts))
+        seeds = " or ".join(map(str, sorted(set(counts))))
         row["remark"] = f"cannot be settled with {seeds} published seeds (needs ±{smallest:.1f})"
     return row | {name: (own["verdict"] == name).sum() for name in WORST_FIRST}
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from analysis.stats.equivalence import LEVEL, mean_over_tasks, p_values, quantile
@@ -31,18 +29,19 @@ PAPER_UPDATES = 10_000_000
 """Updates after which the paper evaluates its multi-task agents."""
 
 
-def smallest_margin(theirs: Sequence[np.ndarray]) -> float:
-    """Return the smallest margin that endless seeds of ours could settle, in points.
+def smallest_margin(variances: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Return the smallest margin that endless seeds of ours could settle, in points, `(...,)`.
 
     Equal agents are called reproduced with the probability `POWER` if the margin is
     error · (t + z), where the error is that of the published mean over the tasks alone, t the
     quantile of the equivalence test and z the normal quantile of (1 + `POWER`) / 2.
 
     Args:
-        theirs: published scores of each task, in points, `(num_seeds,)` each.
+        variances: variance of each task's published seeds, in points², `(..., num_tasks)`.
+        counts: number of these seeds, at least 2, `(num_tasks,)`.
     """
-    error, freedom = _mean_error(theirs, [1 / len(own) for own in theirs])
-    return float(error * (quantile(1 - LEVEL, freedom) + quantile((1 + POWER) / 2, np.inf)))
+    _, error, freedom = _mean_error(variances, 1 / counts, counts)
+    return error * (quantile(1 - LEVEL, freedom) + quantile((1 + POWER) / 2, np.inf))
 
 
 def domain_margin(method: str, smallest: float, wanted: float | None) -> tuple[float, bool]:
@@ -60,28 +59,24 @@ def domain_margin(method: str, smallest: float, wanted: float | None) -> tuple[f
     return float(margin), bool(margin <= LARGEST_MARGIN)
 
 
-def level_for_loss(theirs: Sequence[np.ndarray], num_ours: Sequence[int]) -> float:
-    """Return the level at which a loss of `LOSS` points is found with `LOSS_POWER`.
+def level_for_loss(variances: np.ndarray, counts: np.ndarray, num_ours: np.ndarray) -> np.ndarray:
+    """Return the level at which a loss of `LOSS` points is found with `LOSS_POWER`, `(...,)`.
 
     The variances are those of the published seeds, on both sides.
 
     Args:
-        theirs: published scores of each task, in points, `(num_seeds,)` each.
-        num_ours: number of our seeds on each task.
+        variances: variance of each task's published seeds, in points², `(..., num_tasks)`.
+        counts: number of these seeds, at least 2, `(num_tasks,)`.
+        num_ours: number of our seeds, `(num_tasks,)`.
     """
-    shares = [1 / len(own) + 1 / count for own, count in zip(theirs, num_ours, strict=True)]
-    error, freedom = _mean_error(theirs, shares)
-    if error == 0 or np.isnan(error):
-        return LEVEL
-    found = error * quantile(LOSS_POWER, freedom) - LOSS
-    level = p_values(*(np.array([x]) for x in (min(found, 0.0), error, freedom)))[0]
-    return float(np.clip(level, 1e-4 * LEVEL, LEVEL))
+    _, error, freedom = _mean_error(variances, 1 / counts + 1 / num_ours, counts)
+    found = np.minimum(error * quantile(LOSS_POWER, freedom) - LOSS, 0)
+    return np.clip(p_values(found, error, freedom), 1e-4 * LEVEL, LEVEL)
 
 
-def _mean_error(theirs: Sequence[np.ndarray], shares: Sequence[float]) -> tuple[float, float]:
-    """Return standard error and freedom of a mean over tasks of the variances times `shares`."""
-    variances = np.array([np.var(own, ddof=1) if len(own) > 1 else np.nan for own in theirs])
-    freedom = np.array([max(len(own) - 1, 1) for own in theirs], float)
+def _mean_error(
+    variances: np.ndarray, shares: np.ndarray, counts: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return zero, standard error and freedom of a mean over tasks of `shares` of the variances."""
     errors = np.sqrt(variances * shares)
-    _, error, pooled = mean_over_tasks(np.zeros_like(errors), errors, freedom)
-    return float(error), float(pooled)
+    return mean_over_tasks(np.zeros_like(errors), errors, counts - 1)

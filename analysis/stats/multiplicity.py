@@ -46,8 +46,9 @@ def false_discovery(p_values: np.ndarray) -> np.ndarray:
 def level_shares(needs: np.ndarray, level: float) -> np.ndarray:
     """Divide a level among tests so that as many as possible have the power that they aim at.
 
-    Half of the level is divided equally. The other half goes to the test with the smallest need
-    first; what remains after the last test that can be served is divided equally among the others.
+    A quarter of the level is divided equally. The rest goes to the test with the smallest need
+    first, with a reserve, because needs are estimates; what remains after the last test that can be
+    served is divided equally among the others.
 
     Args:
         needs: level at which each test has that power, positive, `(num_tests,)`; infinite for a
@@ -58,14 +59,16 @@ def level_shares(needs: np.ndarray, level: float) -> np.ndarray:
         Weights for `holm`, `(num_tests,)`, with the sum 1.
     """
     deciding = np.isfinite(needs)
-    shares = np.where(deciding, level / 2, level / 2 * _LEAST) / max(deciding.sum(), 1)
+    equal, reserved = level * _EQUAL, needs * _RESERVE
+    shares = np.where(deciding, equal, equal * _LEAST) / max(deciding.sum(), 1)
     order = np.argsort(needs, kind="stable")[: deciding.sum()]
-    served = order[np.cumsum(needs[order]) <= level / 2]
-    rest = level / 2 - needs[served].sum()
+    served = order[np.cumsum(reserved[order]) <= level - equal]
+    rest = level - equal - reserved[served].sum()
     others = order[len(served) :] if len(served) < len(order) else order
-    shares[served] += needs[served]
+    shares[served] += reserved[served]
     shares[others] += rest / max(len(others), 1)
     return shares / shares.sum()
 
 
+_EQUAL, _RESERVE = 0.25, 1.5
 _LEAST = 0.02

@@ -34,8 +34,11 @@ def test_false_discovery_is_scipys():
 
 
 def test_the_level_goes_first_to_tests_that_can_use_it():
-    shares = level_shares(np.array([0.05, 0.01, 0.02]), 0.05)
-    np.testing.assert_allclose(shares, [0.4, 0.2, 0.4])
+    """A quarter is divided equally; of the rest, needs of 0.01 and 0.02 are served 1.5 times."""
+    shares = level_shares(np.array([0.05, 0.01, 0.02, np.inf]), 0.10)
+    equal = 0.025 / 3
+    expected = np.array([equal + 0.03, equal + 0.015, equal + 0.03, 0.02 * equal])
+    np.testing.assert_allclose(shares[:3], expected[:3] / expected.sum())
     np.testing.assert_allclose(level_shares(np.array([0.01, 0.01]), 0.05), [0.5, 0.5])
     assert (level_shares(np.full(4, 0.05), 0.05) > 0).all()
 
@@ -43,8 +46,7 @@ def test_the_level_goes_first_to_tests_that_can_use_it():
 def test_the_smallest_margin_is_settled_with_80_percent():
     """Endless seeds of ours that are equal to three published ones are called reproduced."""
     rng = np.random.default_rng(0)
-    theirs = [np.array([-1.0, 0.0, 1.0])] * 200  # a variance of 1 and 400 degrees of freedom
-    margin = smallest_margin(theirs)
+    margin = smallest_margin(np.ones(200), np.full(200, 3))  # 400 degrees of freedom
     error = np.sqrt(1 / 3 / 200)
     assert margin == pytest.approx(error * (stats.t.ppf(0.95, 400) + stats.norm.ppf(0.9)))
     gaps = error * rng.standard_normal(4000)
@@ -67,9 +69,9 @@ def test_domain_margins(smallest, wanted, expected):
 
 
 def test_the_level_for_a_loss():
-    precise, vague = ([np.array([-s, 0.0, s])] * 20 for s in (1.0, 40.0))
-    assert level_for_loss(precise, [3] * 20) < 1e-4
-    assert level_for_loss(vague, [3] * 20) == LEVEL
+    three = np.full(20, 3)
+    assert level_for_loss(np.full(20, 1.0), three, three) < 1e-4
+    assert level_for_loss(np.full(20, 1600.0), three, three) == LEVEL
 
 
 def test_floors_by_hand():
