@@ -90,7 +90,7 @@ def compare_tasks(curves: ScoreCurves, rule: Rule, variant: str, margin: float) 
         used.append(own)
     columns = [*TASK_COLUMNS, *JUDGED, *FORECAST, "remark"]
     table = pd.DataFrame(rows, columns=columns).astype(
-        {"seeds_needed_low": "Int64", "seeds_needed": "Int64", "forecast": object}
+        {"seeds_needed_low": "Int64", "seeds_needed": "Int64", "forecast": object, "error": float}
     )
     table["adjusted_p"] = false_discovery(table["p_value"].to_numpy(float))
     table["verdict"] = [verdict_of(row, row["adjusted_p"]) for row in table.to_dict("records")]

@@ -60,10 +60,15 @@ def common_scores(
     """
     published = curves.common_grid(theirs)
     published = published[published > 0]
-    kept, left_out = _far_enough(curves, ours)
-    if not len(published) or not len(kept):
-        return _none([*left_out, "no evaluation after step 0"], curves, ours)
-    last = min(curves.reached[kept].min(), published[-1])
+    if not len(published):
+        return _none(["no published evaluation after step 0"], curves, ours)
+    reached = np.minimum(curves.reached[ours], published[-1])
+    far = reached >= (1 - NEAR) * np.sort(reached)[(len(ours) - 1) // 2]
+    kept, last = ours[far], reached[far].min()
+    left_out = [
+        f"seed {curves.runs.loc[row, 'seed']} is at {int(curves.last_steps[row]):,} env steps"
+        for row in ours[~far]
+    ]
     if last < published[0]:
         why = f"ends before the first published evaluation at {published[0]:,}"
         return _none([*left_out, why], curves, ours)
@@ -83,18 +88,6 @@ def common_scores(
     share = min(1.0, float(steps[chosen[-1]] / full))
     scores, others = (side[:, chosen].mean(axis=1) for side in (mine, other))
     return CommonScores(steps[chosen], scores, others, share, tuple(left_out))
-
-
-def _far_enough(curves: ScoreCurves, rows: np.ndarray) -> tuple[np.ndarray, list[str]]:
-    """Return the seeds that have come about as far as most of them, and the others as text."""
-    reached = curves.reached[rows]
-    most = np.sort(reached)[(len(rows) - 1) // 2]
-    far = reached >= ((1 - NEAR) * most if np.isfinite(most) else most)
-    late = [
-        f"seed {curves.runs.loc[row, 'seed']} is at {int(curves.last_steps[row]):,} env steps"
-        for row in rows[~far]
-    ]
-    return rows[far], late
 
 
 def _none(left_out: list[str], curves: ScoreCurves, rows: np.ndarray) -> CommonScores:

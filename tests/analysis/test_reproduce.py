@@ -299,4 +299,4 @@ def test_the_published_curves_reproduce_themselves(published_curves, tmp_path):
     assert reproduce.main([f"runs={tmp_path / 'none'}", f"out={tmp_path / 'out'}", *arguments]) == 0
     verdicts = table(tmp_path, "tasks", "task")["verdict"].value_counts()
     assert set(verdicts.index) <= {"reproduced", "not enough data"}
-    assert verdicts["reproduced"] == 105  # of 200: three seeds do not settle the others
+    assert verdicts["reproduced"] == 108  # of 200: three seeds do not settle the others
