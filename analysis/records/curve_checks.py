@@ -110,5 +110,5 @@ def own_task(name: str, where: str, line: int | None) -> Problem:
     """Return the problem that a task is not in the table."""
     close = get_close_matches(name, TASKS, 1)
     hint = f" (did you mean '{close[0]}'?)" if close else ""
-    what = f"unknown task '{name}'{hint}; it is shown as a task of your own, without a normalized score"
+    what = f"unknown task '{name}'{hint}; shown as a task of your own, without a normalized score"
     return Problem(where, line, what, "warning")
