@@ -11,8 +11,7 @@ from tabulate import tabulate
 
 from ablations.claims import OPEN
 from ablations.studies import StudyResult
-from analysis.stats.aggregate import COVERAGE_NOTE
-from analysis.stats.bootstrap import Interval
+from analysis.stats.bootstrap import COVERAGE_NOTE, Interval
 from analysis.stats.equivalence import MOST_SEEDS
 
 MISSING_SHOWN = 12

@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING
 from analysis.records.source_options import load_sources, report
 from analysis.stats.margins import (
     DOMAIN_MARGINS,
+    LARGEST_MARGIN,
     NOT_JUDGED,
     OPEN,
     OTHER_MARGIN,
     PAPER_UPDATES,
+    SO_FAR,
     TASK_MARGIN,
+    UNSETTLED,
 )
 from analysis.stats.rules import Rule, ScoreOptions, get_rule
 from tdmpc2.common.system.cli import command, describe_fields, parse_options
@@ -38,7 +41,8 @@ class ReproduceOptions(ScoreOptions):
     domain_margin: float | None = setting(
         None,
         "equivalence margin for the mean over a domain or task set, in points; default: "
-        f"{DOMAIN_MARGINS['tdmpc2']:g} for tdmpc2, {OTHER_MARGIN:g} for other methods",
+        f"{DOMAIN_MARGINS['tdmpc2']:g} for tdmpc2, {OTHER_MARGIN:g} for other methods, or the "
+        f"smallest that the published seeds can settle, up to {LARGEST_MARGIN:g}",
         POINTS,
     )
     out: Path | None = setting(
@@ -53,15 +57,20 @@ def usage() -> str:
     return f"""\
 usage: python analysis/reproduce.py published=DIR [key=value ...]
 
-Compares our runs with the published curves of the same method and task, at the last env step that
-all our seeds reached and the published curves cover. The tables list the difference of the means
-in points (return / 10, or success in percent) with its 95 % confidence interval (Welch), and a
-verdict:
+Compares our runs with the published curves of the same method and task. A score is the mean of the
+last five evaluations that both sides have (fewer are stated); step 0 never counts, and a seed that
+has not come as far as most others is left out and named. The tables list the difference of the
+means in points (return / 10, or success in percent) with its 95 % confidence interval (Welch), the
+share of the paper's tasks and budget, and a verdict:
 
   reproduced       the difference lies within the margin (equivalence test: two one-sided tests
-                   at 5 %)
-  worse, better    not equivalent, and the 95 % interval excludes zero
-  {OPEN}  neither; the table estimates how many seeds would decide it
+                   at 5 %); '{SO_FAR}' below the full budget
+  worse, better    not equivalent, and significant after correction for the number of tests (tasks:
+                   false discovery rate 5 %; domains: family-wise error rate 5 %)
+  {OPEN}  neither; the table states which outcome more seeds would settle
+  {UNSETTLED}
+                   (domains) the published seeds vary too much for any margin up to
+                   {LARGEST_MARGIN:g} points
 
 Multi-task agents are compared with the paper's scores after {PAPER_UPDATES:,} updates. A score of
 the paper without runs, and runs without a score of the paper or with fewer updates, are listed as
@@ -69,9 +78,9 @@ the paper without runs, and runs without a score of the paper or with fewer upda
 
 {describe_fields(ReproduceOptions)}
 
-exit code, from the means over domains and over task sets: 0 all are reproduced or better; 1 at
-least one is worse; 2 bad input; 3 none is worse, but at least one has not enough data, or nothing
-is judged."""
+exit code, from the means over domains that can be settled and over task sets: 0 all are reproduced
+at the full budget, or better; 1 at least one is worse; 2 bad input; 3 none is worse, but at least
+one has not enough data or is '{SO_FAR}', or nothing is judged."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -90,6 +99,7 @@ def main(arguments: Sequence[str]) -> int:
     rule = get_rule(options.rule)
     from analysis.stats.against_published import compare_domains, compare_tasks
     from analysis.stats.equivalence_tables import domain_texts, shown, task_texts
+    from analysis.stats.gate import exit_code, judge
     from analysis.stats.multitask_claims import agent_texts, claims_text
     from analysis.stats.ragged_curves import ScoreCurves
 
@@ -97,25 +107,23 @@ def main(arguments: Sequence[str]) -> int:
     report(records.problems)
     methods = options.methods.split(",") if options.methods is not None else ()
     records = records.select(methods=methods)
-    tasks = compare_tasks(ScoreCurves(records), rule, options.variant, options.margin)
+    found = compare_tasks(ScoreCurves(records), rule, options.variant, options.margin)
     agents = _compare_agents(records, rule, options)
+    tasks = found.tasks
     if tasks.empty and not agents["num_ours"].any():
-        raise UserError(_nothing(options))
-    verdicts: set[str] = set()
+        raise UserError(_nothing(options, found.left_out))
+    domains, agents = judge([compare_domains(found, options.domain_margin), agents])
     tables: dict[str, tuple[pd.DataFrame, pd.DataFrame]] = {}
     if len(tasks):
-        domains = compare_domains(tasks, options.domain_margin)
-        print(shown(tasks, domains), end="\n\n")
-        verdicts |= set(domains["verdict"])
+        print(shown(tasks, domains, found.left_out), end="\n\n")
         tables |= {"tasks": (tasks, task_texts(tasks)), "domains": (domains, domain_texts(domains))}
     if len(agents):
         print(claims_text(agents))
     if agents["num_ours"].any():
-        verdicts |= set(agents["verdict"]) - {NOT_JUDGED}
         tables["multitask"] = (agents, agent_texts(agents))
     if options.out is not None:
         _write(options.out, tables)
-    return 1 if "worse" in verdicts else 3 if OPEN in verdicts or not verdicts else 0
+    return exit_code([domains, agents])
 
 
 def _compare_agents(records: Records, rule: Rule, options: ReproduceOptions) -> pd.DataFrame:
@@ -137,7 +145,7 @@ def _compare_agents(records: Records, rule: Rule, options: ReproduceOptions) -> 
     return agents[agents["num_ours"] > 0] if excluding else agents
 
 
-def _nothing(options: ReproduceOptions) -> str:
+def _nothing(options: ReproduceOptions, left_out: Sequence[str]) -> str:
     """Explain why there is nothing to compare."""
     if options.published is None:
         return (
@@ -146,7 +154,7 @@ def _nothing(options: ReproduceOptions) -> str:
         )
     return (
         f"no run of variant '{options.variant}' has published curves of its method and task; "
-        "check variant=, methods= and tasks="
+        "check variant=, methods= and tasks=" + (f" ({left_out[0]})" if left_out else "")
     )
 
 

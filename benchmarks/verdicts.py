@@ -1,19 +1,26 @@
-"""Estimate the error rates of the verdicts on ablations by simulation.
+"""Estimate the error rates of verdicts by simulation.
 
-`python benchmarks/verdicts.py` samples Gaussian scores with the same spread on both sides; the
+Without an option, verdicts on ablations: Gaussian scores with the same spread on both sides; the
 paper's Figure 9 has three tasks and three seeds. The verdicts use Welch's intervals; a second table
 shows the error rates of the stratified bootstrap's intervals.
+
+With published=DIR, the exit code of `analysis/reproduce.py`: runs are drawn from the published
+curves. A run is one of the three published seeds of its task, and its score the mean of five of the
+last five evaluations of that seed, drawn with replacement. The published side is drawn likewise.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 from tabulate import tabulate
 
 from ablations.claims import MARGIN, OPEN
 from tdmpc2.common.system import cli
+from tdmpc2.common.system.config_checks import Settings, setting
 
 SPREADS = (3.0, 6.0, 12.0)
 SEEDS = (3, 5, 10)
@@ -22,23 +29,34 @@ REPEATS = 4000
 BOOTSTRAPS = 1000
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Print both tables and return the exit code.
+@dataclass(frozen=True)
+class Options(Settings):
+    """Options of the command."""
 
-    Raises:
-        UserError: there are arguments.
-    """
-    cli.parse_arguments(arguments, {})
+    published: Path | None = setting(
+        None, "folder of the released curves; default: verdicts on ablations"
+    )
+    studies: int = setting(REPEATS, "simulated studies", low=100, high=100_000)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Print the tables and return the exit code."""
+    options = cli.parse_options(arguments, Options)
+    if options.published is not None:
+        from benchmarks.gate_errors import gate_tables
+
+        print(gate_tables(options.published, options.studies))
+        return 0
     from ablations.verdicts import error_rates
 
     rows = []
     for spread in SPREADS:
         for seeds in SEEDS:
             none, half, loss, twice = (
-                error_rates(-x * MARGIN, spread, seeds, TASKS, "lower", repeats=REPEATS)
+                error_rates(-x * MARGIN, spread, seeds, TASKS, "lower", repeats=options.studies)
                 for x in (0, 0.5, 1, 2)
             )
-            same = error_rates(0.0, spread, seeds, TASKS, "same", repeats=REPEATS)
+            same = error_rates(0.0, spread, seeds, TASKS, "same", repeats=options.studies)
             cells = (
                 none.get("supported", 0),
                 none.get("contradicted", 0),
@@ -53,7 +71,8 @@ def main(arguments: Sequence[str]) -> int:
             rows.append([f"{spread:g}", seeds, *(f"{100 * cell:.1f}" for cell in cells)])
     head = ["spread", "seeds", "0: sup.", "0: contr.", "-2.5: sup.", "-5: sup.", "-5: contr."]
     print(
-        f"Percent of {REPEATS:,} studies of {TASKS} tasks; the claim is 'lower', margin {MARGIN:g}"
+        f"Percent of {options.studies:,} studies of {TASKS} tasks; the claim is 'lower', "
+        f"margin {MARGIN:g}"
     )
     print(tabulate(rows, [*head, "-10: sup.", "same, 0: sup.", "same, 0: contr.", "0: open"]))
     print("\nPercent of intervals that exclude zero although nothing differs (nominal 5 %):")
@@ -81,7 +100,7 @@ def bootstrap_errors(num_seeds: int) -> float:
 
 def usage() -> str:
     """Return the text of `--help`."""
-    return f"{__doc__}\nThere are no options."
+    return f"{__doc__}\n{cli.describe_fields(Options)}"
 
 
 if __name__ == "__main__":

@@ -130,7 +130,7 @@ def _curve(panel: Panel, label: str, rows: np.ndarray, shown: Shown) -> pd.DataF
     strata = np.unique(shown.curves.runs.loc[rows, "task"], return_inverse=True)[1]
     steps = shown.curves.common_grid(rows, min(effect.steps))
     values = shown.curves.values(rows, steps, shown.rule, normalized=True)
-    bounds = POINTS * intervals("mean", values, strata, shown.rule, shown.bootstrap)
+    bounds = POINTS * intervals("mean", values, strata, shown.rule)
     table = pd.DataFrame(bounds, columns=["mean", "low", "high"])
     table.insert(0, "factor", panel.title)
     table.insert(1, "variant", label or "base")

@@ -18,13 +18,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from analysis.figures.styles import Shown
+from analysis.figures.styles import Shown, series_styles
 from analysis.records.load import AGENTS, SERIES, one_per_run
 from analysis.records.run_reader import short_commits
 from analysis.records.sources import RUNS_SOURCE
-from analysis.stats.aggregate import COVERAGE_NOTE, RLIABLE_VERSION
+from analysis.stats.aggregate import RLIABLE_VERSION
+from analysis.stats.coverage import coverage_note, coverages, studies_of
 from analysis.stats.ragged_curves import paper_budget
+from analysis.stats.selection import Group
 from tdmpc2.common.system.paths import project_root
+from tdmpc2.envs.tasks import TASKS
 
 PANEL = (1.85, 1.45)
 """Width and height of a panel in a grid of several rows."""
@@ -175,7 +178,18 @@ def card_lines(shown: Shown, what: str, *, scored: bool = True) -> list[str]:
     if not scored:
         return [*([" · ".join(facts)] if len(runs) else []), *_marks(ours), what]
     single = bool((runs.groupby([*SERIES, "task"])["seed"].count() == 1).any())
-    return [" · ".join(facts), *_marks(ours), _method(shown, what, single), COVERAGE_NOTE]
+    return [" · ".join(facts), *_marks(ours), _method(shown, what, single), _coverage(shown)]
+
+
+def _coverage(shown: Shown) -> str:
+    """Return the measured coverage of the intervals of a figure."""
+    groups = shown.groups()
+    if shown.spec.plot == "learning_curves":  # its intervals are those of single tasks
+        names = dict.fromkeys(name for group in groups for name in group.tasks)
+        groups = tuple(Group(name, TASKS[name].title, (name,)) for name in names)
+    statistics, names_of = shown.spec.statistics, series_styles(shown.curves.runs, shown.catalog)
+    found = list(coverages(shown.curves, groups, statistics, shown.bootstrap))
+    return coverage_note(found, {key: style.label for key, style in names_of.items()})
 
 
 def multitask_card_lines(shown: Shown, what: str, runs: pd.DataFrame | None = None) -> list[str]:
@@ -204,11 +218,11 @@ def multitask_card_lines(shown: Shown, what: str, runs: pd.DataFrame | None = No
         *([simulators] if simulators else []),
     ]
     single = bool((runs.groupby(AGENTS)["seed"].count() == 1).any())
-    return [" · ".join(facts), _method(shown, what, single), COVERAGE_NOTE]
+    return [" · ".join(facts), _method(shown, what, single), coverage_note([], {})]
 
 
 def _method(shown: Shown, what: str, single: bool) -> str:
-    """Return what is drawn, and the rule and bootstrap behind it.
+    """Return what is drawn, and the rule and definitions behind it.
 
     Args:
         shown: inputs of the figure.
@@ -216,9 +230,8 @@ def _method(shown: Shown, what: str, single: bool) -> str:
         single: whether a score is based on a single seed.
     """
     method = (
-        f"{what} {shown.rule.what} Stratified percentile bootstrap over seeds, "
-        f"{shown.bootstrap.reps:,} resamples (generator seed {shown.bootstrap.seed}; rliable "
-        f"{RLIABLE_VERSION}'s definitions)."
+        f"{what} {shown.rule.what} Statistics as defined by rliable {RLIABLE_VERSION}; coverage "
+        f"simulated in {studies_of(shown.bootstrap).reps:,} studies."
     )
     return f"{method} A single seed has no interval." if single else method
 

@@ -22,6 +22,7 @@ from analysis.stats.bootstrap import Bootstrap
 from analysis.stats.ragged_curves import ScoreCurves
 from analysis.stats.rules import Rule
 from analysis.stats.selection import Group, Series
+from tdmpc2.envs.tasks import TASKS
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Shown:
         if self.spec.groups:
             return self.spec.groups
         by_domain: dict[str, set[str]] = {}
-        for run in self.curves.runs.itertuples():
+        for run in self.curves.runs[self.curves.runs["task"].isin(list(TASKS))].itertuples():
             by_domain.setdefault(str(run.domain), set()).add(str(run.task))
         named = self.catalog.groups
         return tuple(

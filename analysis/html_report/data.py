@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.figures.figure_specs import Catalog
+from analysis.figures.figure_specs import Catalog, LineStyle
 from analysis.figures.styles import series_styles
 from analysis.html_report.headlines import MEDIAN_NOTE, headlines, rounded
 from analysis.html_report.multitask import multitask_pages
@@ -24,9 +24,11 @@ from analysis.records.problems import Problem
 from analysis.records.run_reader import parts_of, short_commits
 from analysis.records.sources import PUBLISHED, RUNS_SOURCE
 from analysis.records.train_csv import STEP, read_training
-from analysis.stats.against_published import against_default, compare_domains, compare_tasks
-from analysis.stats.aggregate import COVERAGE_NOTE, RLIABLE_VERSION
+from analysis.stats.against_default import against_default
+from analysis.stats.against_published import compare_domains, compare_tasks
+from analysis.stats.aggregate import RLIABLE_VERSION
 from analysis.stats.audit import FINDINGS, audit_all
+from analysis.stats.coverage import coverage_note, coverages, studies_of
 from analysis.stats.equivalence_tables import domain_texts, task_texts
 from analysis.stats.margins import TASK_MARGIN
 from analysis.stats.ragged_curves import ScoreCurves, paper_budget
@@ -95,7 +97,7 @@ def report_data(
     say("comparisons with published curves and between variants")
     data = {
         "facts": _facts(records, curves, rule, catalog, summary),
-        "note": f"{COVERAGE_NOTE} {MEDIAN_NOTE}",
+        "note": f"{_coverage(curves, catalog, styles)} {MEDIAN_NOTE}",
         "series": [
             {
                 **{"label": style.label.replace("\n", " "), "color": style.color},
@@ -192,12 +194,13 @@ def _verdicts(curves: ScoreCurves, rule: Rule) -> dict[str, Any] | None:
     """Return the comparison with the published curves, None if there are no common tasks."""
     if PUBLISHED not in set(curves.runs["source"]):
         return None
-    tasks = compare_tasks(curves, rule, "default", TASK_MARGIN)
-    if tasks.empty:
+    found = compare_tasks(curves, rule, "default", TASK_MARGIN)
+    if found.tasks.empty:
         return None
-    names = {TASKS[t].title if t in TASKS else t: t for t in tasks["task"]}
-    domains = domain_texts(compare_domains(tasks, None))
-    return {"tasks": table_data(task_texts(tasks)), "domains": table_data(domains), "names": names}
+    names = {TASKS[t].title if t in TASKS else t: t for t in found.tasks["task"]}
+    domains = table_data(domain_texts(compare_domains(found, None)))
+    tables = {"tasks": table_data(task_texts(found.tasks)), "domains": domains}
+    return {**tables, "names": names, "left_out": found.left_out}
 
 
 def _ablations(curves: ScoreCurves, rule: Rule) -> dict[str, Any] | None:
@@ -234,12 +237,18 @@ def _facts(
     simulators = sorted(set(parts_of(ours["simulators"])))
     if simulators:
         lines.append(f"Simulators: {', '.join(simulators)}")
-    bootstrap = catalog.bootstrap
     lines.append(
-        f"Stratified percentile bootstrap over seeds, {bootstrap.reps:,} resamples (generator seed "
-        f"{bootstrap.seed}, rliable {RLIABLE_VERSION}'s definitions)."
+        f"Statistics as defined by rliable {RLIABLE_VERSION}, with t-intervals over seeds within "
+        f"tasks; coverage simulated in {studies_of(catalog.bootstrap).reps:,} studies."
     )
     return [*lines, f"Rule “{rule.name}”: {rule.what}"]
+
+
+def _coverage(curves: ScoreCurves, catalog: Catalog, styles: Mapping[Series, LineStyle]) -> str:
+    """Return the measured coverage of the intervals of the headline numbers."""
+    statistics = ("mean", "iqm", "optimality_gap")
+    found = list(coverages(curves, list(catalog.groups.values()), statistics, catalog.bootstrap))
+    return coverage_note(found, {key: style.label for key, style in styles.items()})
 
 
 def _audit_texts(findings: pd.DataFrame) -> pd.DataFrame:

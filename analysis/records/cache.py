@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from analysis.records import csv_lines, evaluations, run_reader
+from analysis.records import csv_lines, curve_checks, evaluations, run_reader
 from analysis.records.evaluations import (
     LATER_METRICS,
     METRICS,
@@ -69,7 +69,8 @@ def _read(directory: Path) -> Reading:
     if run is None:
         return None, Points.of([]), problems
     tasks = run["tasks"] if run["task_set"] else ()
-    return run, read_evaluations(directory / "eval.csv", problems, tasks), problems
+    path = directory / "eval.csv"
+    return run, read_evaluations(path, problems, tasks, task=run["task"]), problems
 
 
 def _run_directories(runs_dir: Path) -> list[str]:
@@ -111,7 +112,7 @@ def _version(runs_dir: Path) -> bytes:
 
     The folder is included because the messages of cached problems contain its path.
     """
-    modules = (run_reader, evaluations, csv_lines)
+    modules = (run_reader, evaluations, csv_lines, curve_checks)
     files = [str(module.__file__) for module in modules]
     code = b"".join(Path(file).read_bytes() for file in files)
     return hashlib.sha256(code + str(runs_dir).encode()).hexdigest().encode()

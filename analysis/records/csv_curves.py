@@ -1,186 +1,190 @@
-"""Reader of learning curves in CSV files: the released ones, and a user's own.
+"""Reader of learning curves in CSV files: the released ones, and those of other people.
 
-The input is either a folder `<method>/<task>.csv` with the columns `step,reward|success,seed`, the
-layout of the released curves, or one file with the columns `task`, `seed`, a step, a score and, if
-it holds several methods, `method`.
+The input is one file or a folder. The layouts are the released `<method>/<task>.csv` with the
+columns `step,reward|success,seed`; one file with columns for task, seed, step, score and, for
+several methods, method (also the interchange columns `exp_name,env_name,seed,metric,env_step,
+value`); the official code's `<task>/<seed>/<experiment>/eval.csv`; exports of wandb; and
+`<method>/<task>/<seed>/progress.csv` of Stable-Baselines3. See `curve_formats.py`.
 """
 
 from __future__ import annotations
 
 import csv
-import math
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
-from analysis.records.evaluations import ENV_STEPS, SCORES, Points
+import numpy as np
+
+from analysis.records import curve_checks
+from analysis.records.curve_facts import facts_of
+from analysis.records.curve_formats import (
+    BUDGET_COLUMN,
+    SCORE_NAMES,
+    Format,
+    Identity,
+    format_of,
+    place_of,
+)
+from analysis.records.evaluations import SCORES, Points
 from analysis.records.problems import Problem, Severity
 from analysis.records.run_reader import Run
-from tdmpc2.common.system.errors import did_you_mean
-from tdmpc2.envs.tasks import ALIASES, PIXEL_ENV_STEPS, TASKS
+from tdmpc2.envs.tasks import TASKS
 
-STEP_COLUMNS = ("env_step", "env_steps", "step")
-SCORE_COLUMNS = {
-    "episode_return": "return",
-    "return": "return",
-    "reward": "return",
-    "episode_success": "success",
-    "success": "success",
-}
-"""Kind of score by column name."""
-PIXELS = "-pixels"
-"""Suffix of the method in the released folders if the agent learns from pixels."""
+Key = tuple[str, str, str, int]
+"""Method, variant, task and seed."""
 
 
 def read_curves(path: Path, source: str, problems: list[Problem]) -> list[tuple[Run, Points]]:
     """Read every run of a folder or file of curves, with its points in the order of the file.
 
     Args:
-        path: a folder `<method>/<task>.csv`, or one CSV file.
+        path: a folder, or one CSV file.
         source: name of the source in the tidy table.
         problems: list to which unusable content is appended, with file and line.
     """
-    if path.is_file():
-        return _read_file(path, source, path.stem, None, problems)
-    files = sorted(path.glob("*/*.csv"))
+    files = [path] if path.is_file() else sorted(p for p in path.rglob("*.csv") if p.is_file())
     if not files:
         problems.append(Problem(str(path), None, "contains no curves (<method>/<task>.csv)"))
-    return [
-        run
-        for file in files
-        for run in _read_file(file, source, file.parent.name, file.stem, problems)
-    ]
+    runs = []
+    for file in files:
+        place = place_of(file, path)
+        if isinstance(place, str):
+            problems.append(Problem(str(file), None, place))
+        else:
+            runs += _read_file(file, source, place, problems)
+    return runs
 
 
 def _read_file(
-    path: Path, source: str, method: str, task: str | None, problems: list[Problem]
+    path: Path, source: str, place: Identity, problems: list[Problem]
 ) -> list[tuple[Run, Points]]:
-    """Return the runs of one file; `method` and `task` apply if it lacks those columns."""
+    """Return the runs of one file."""
     try:
         text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        problems.append(Problem(str(path), None, f"cannot be read: {error}"))
+        first = text.partition("\n")[0]
+        separator = ";" if first.count(";") > first.count(",") else ","
+        lines = csv.reader(text.splitlines(), delimiter=separator)
+        header = [name.strip() for name in next(lines, [])]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        what = f"cannot be read: {error}; save it as UTF-8 text"
+        problems.append(Problem(str(path), None, what))
         return []
-    lines = csv.reader(text.splitlines())
-    header = [name.strip() for name in next(lines, [])]
-    columns = _columns(header, task)
-    if isinstance(columns, str):
-        problems.append(Problem(str(path), 1, f"{columns}; file skipped"))
+    form = format_of(header, place)
+    if isinstance(form, str):
+        problems.append(Problem(str(path), 1, f"{form}; file skipped"))
         return []
-    rows: dict[tuple[str, str, int], list[tuple[int, dict[str, float]]]] = {}
-    unknown: set[str] = set()
-    cut = bool(text) and not text.endswith("\n")
-    for number, fields in enumerate(lines, start=2):
-        try:
-            row = _row(header, fields)
-            name = task or row["task"]
-            name = ALIASES.get(name, name)
-            if name not in TASKS:
-                if name not in unknown:
-                    what = f"unknown task '{name}'{did_you_mean(name, TASKS)}; skipped"
-                    problems.append(Problem(str(path), number, what))
-                unknown.add(name)
+    if form.note:
+        problems.append(Problem(str(path), 1, form.note, "warning"))
+    file = _File(path, place, header, form)
+    file.read(lines, text, problems)
+    return file.runs(source, problems)
+
+
+class _File:
+    """Rows of one CSV file, collected by run and kind of score."""
+
+    def __init__(self, path: Path, place: Identity, header: list[str], form: Format) -> None:
+        self.path, self.place, self.header, self.form = path, place, header, form
+        self.points: dict[Key, dict[str, list[tuple[int, float]]]] = {}
+        self.budgets: dict[Key, int] = {}
+        self.other_kinds: Counter[tuple[str, str]] = Counter()
+        self.own_tasks: set[str] = set()
+
+    def read(self, lines: Iterator[list[str]], text: str, problems: list[Problem]) -> None:
+        """Read all lines; append a problem for each that is skipped."""
+        cut = bool(text) and not text.endswith("\n")
+        last = text.count("\n") + 1
+        for number, fields in enumerate(_whole(lines, self.path, problems), start=2):
+            if not any(fields):
                 continue
-            point = _point(row, *columns, TASKS[name].metric)
-            key = (row.get("method", method), name, _seed(row["seed"]))
-        except ValueError as error:
-            last = cut and number == text.count("\n") + 1
-            what = "incomplete last line" if last else str(error)
-            severity: Severity = "warning" if last else "error"
-            problems.append(Problem(str(path), number, f"{what}; line skipped", severity))
-            continue
-        rows.setdefault(key, []).append(point)
-    if not rows and not unknown:
-        problems.append(Problem(str(path), None, "no usable line", "warning"))
-    return [(facts_of(source, *key, path), Points.of(own)) for key, own in rows.items()]
+            try:
+                self._add(fields, number, problems)
+            except ValueError as error:
+                half = cut and number == last
+                what = "incomplete last line" if half else str(error)
+                severity: Severity = "warning" if half else "error"
+                problems.append(Problem(str(self.path), number, f"{what}; line skipped", severity))
+
+    def _add(self, fields: list[str], number: int, problems: list[Problem]) -> None:
+        """Add the scores of one line; raise ValueError if it is invalid."""
+        if len(fields) != len(self.header):
+            raise ValueError(f"{len(fields)} fields for {len(self.header)} columns")
+        row = {name: field.strip() for name, field in zip(self.header, fields, strict=True)}
+        form = self.form
+        found = False
+        for column, kind, stated in form.scores:
+            if stated is not None and not row[column]:
+                continue  # exports of wandb leave the cells of other runs empty
+            key = self._key(row, stated or self.place)
+            task = key[2]
+            kind = kind or SCORE_NAMES.get(row[str(form.metric)], "")
+            if not kind:
+                raise ValueError(
+                    f"unknown metric '{row[str(form.metric)]}' (valid: {', '.join(SCORE_NAMES)})"
+                )
+            if task in TASKS and kind != TASKS[task].metric:
+                name = row[form.metric] if form.metric else column
+                self.other_kinds[name, TASKS[task].metric] += 1
+                found = found or form.metric is not None
+                continue
+            if task not in TASKS and task not in self.own_tasks:
+                self.own_tasks.add(task)
+                problems.append(curve_checks.own_task(task, str(self.path), number))
+            repeat = TASKS[task].action_repeat if form.agent_steps and task in TASKS else 1
+            at = curve_checks.step(row[form.step], form.step) * repeat
+            value = curve_checks.score(row[column], kind, task, column)
+            self.points.setdefault(key, {}).setdefault(kind, []).append((at, value))
+            if row.get(BUDGET_COLUMN):
+                self.budgets[key] = curve_checks.step(row[BUDGET_COLUMN], BUDGET_COLUMN)
+            found = True
+            if stated is None:
+                return
+        if not found and form.scores[0][2] is None:
+            task = self._key(row, self.place)[2]
+            names = ", ".join(column for column, *_ in form.scores)
+            raise ValueError(f"column {names}, but the task is scored by its {TASKS[task].metric}")
+
+    def _key(self, row: dict[str, str], identity: Identity) -> Key:
+        """Return the run of a line; raise ValueError if something about it is not stated."""
+        form = self.form
+        task = row[form.task] if form.task and identity.task is None else identity.task
+        seed = row[form.seed] if form.seed else identity.seed
+        if not task or seed is None:
+            what = "task" if not task else "seed"
+            raise ValueError(
+                f"the name of the run contains no {what}; rename it <method>-<task>-<seed>"
+            )
+        method = row[form.method] if form.method else identity.method
+        name = curve_checks.task_named(task)
+        return method, identity.variant, name, curve_checks.seed(seed)
+
+    def runs(self, source: str, problems: list[Problem]) -> list[tuple[Run, Points]]:
+        """Return the runs with their points; append what is left out."""
+        where = str(self.path)
+        if self.form.metric:
+            for (name, metric), count in self.other_kinds.items():
+                what = f"{count} lines of {name} skipped: these tasks are scored by their {metric}"
+                problems.append(Problem(where, None, what, "warning"))
+        if not self.points:
+            problems.append(Problem(where, None, "no usable line", "warning"))
+        found = []
+        for key, kinds in self.points.items():
+            kind = "return" if "return" in kinds else "success"
+            points = Points.of([(at, {SCORES[kind].metric: value}) for at, value in kinds[kind]])
+            method, variant, task, seed = key
+            identity = replace(Identity(method, variant), task=task, seed=str(seed))
+            budget = self.budgets.get(key)
+            steps = np.asarray(points.steps)
+            facts = facts_of(source, identity, steps, self.path, kind=kind, budget=budget)
+            found.append((facts, points))
+        return found
 
 
-def _columns(header: list[str], task: str | None) -> tuple[str, str] | str:
-    """Return the names of the step and score columns, or a message about the header."""
-    step = next((name for name in STEP_COLUMNS if name in header), None)
-    score = next((name for name in SCORE_COLUMNS if name in header), None)
-    missing = [
-        *(["seed"] if "seed" not in header else []),
-        *(["task"] if task is None and "task" not in header else []),
-        *([" or ".join(STEP_COLUMNS)] if step is None else []),
-        *([" or ".join(SCORE_COLUMNS)] if score is None else []),
-    ]
-    if step is None or score is None or missing:
-        return f"missing column: {'; '.join(missing)}"
-    return step, score
-
-
-def _row(header: list[str], fields: list[str]) -> dict[str, str]:
-    """Return the fields by column; raise ValueError if their number differs."""
-    if len(fields) != len(header):
-        raise ValueError(f"{len(fields)} fields for {len(header)} columns")
-    return {name: field.strip() for name, field in zip(header, fields, strict=True)}
-
-
-def _point(row: dict[str, str], step: str, score: str, metric: str) -> tuple[int, dict[str, float]]:
-    """Return env step and score of one line; raise ValueError if it is invalid."""
-    kind = SCORE_COLUMNS[score]
-    if kind != metric:
-        raise ValueError(f"column {score}, but the task is scored by its {metric}")
-    at, value = _number(row, step), _number(row, score)
-    if not math.isfinite(value):
-        raise ValueError(f"{score} is {row[score]}, not a finite number")
-    if at < 0 or not at.is_integer():
-        raise ValueError(f"{step} is {row[step]}, not a non-negative integer")
-    if kind == "success" and not 0 <= value <= 1:
-        raise ValueError(f"{score} is {row[score]}, not a fraction from 0 to 1")
-    return int(at), {SCORES[kind].metric: value}
-
-
-def _number(row: dict[str, str], name: str) -> float:
-    """Return the value of a column; raise ValueError if it is not a number."""
+def _whole(lines: Iterator[list[str]], path: Path, problems: list[Problem]) -> Iterator[list[str]]:
+    """Yield the lines up to one that is not CSV, which becomes a problem."""
     try:
-        return float(row[name])
-    except ValueError:
-        raise ValueError(f"{name} is not a number: '{row[name]}'") from None
-
-
-def _seed(text: str) -> int:
-    """Return the seed; raise ValueError if it is not an integer."""
-    try:
-        return int(text)
-    except ValueError:
-        raise ValueError(f"seed is not an integer: '{text}'") from None
-
-
-def facts_of(source: str, method: str, task: str, seed: int, path: Path) -> Run:
-    """Return the facts of a run of which only the curve is known.
-
-    The run is assumed to have completed the paper's budget of its task.
-
-    Args:
-        source: name of the source.
-        method: name of the method, ending in `PIXELS` if it learned from pixels.
-        task: name in the task table.
-        seed: seed of the run.
-        path: file or folder of the curve.
-    """
-    pixels = method.endswith(PIXELS)
-    return {
-        "source": source,
-        "method": method.removesuffix(PIXELS),
-        "variant": "default[obs=rgb]" if pixels else "default",
-        "model_size": "",
-        "dataset": "",
-        "task": task,
-        "seed": seed,
-        "domain": TASKS[task].domain,
-        "obs": "rgb" if pixels else "state",
-        "score": TASKS[task].metric,
-        "state": "COMPLETED",
-        "budget": PIXEL_ENV_STEPS if pixels else TASKS[task].env_steps,
-        "budget_unit": "env_steps",
-        "overrides": {},
-        "commit": "",
-        "num_parameters": None,
-        "simulators": "",
-        "directory": path,
-        "task_set": "",
-        "tasks": [task],
-        "step_unit": ENV_STEPS,
-        "dataset_name": "",
-        "checksum": "",
-    }
+        yield from lines
+    except csv.Error as error:
+        problems.append(Problem(str(path), None, f"not CSV: {error}; the rest is skipped"))

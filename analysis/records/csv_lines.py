@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
+from analysis.records import curve_checks
 from analysis.records.problems import Problem
 
 
@@ -55,22 +55,13 @@ def number_in(row: dict[str, str], name: str) -> float:
     Raises:
         ValueError: If the field is not a finite number.
     """
-    try:
-        value = float(row[name])
-    except ValueError:
-        raise ValueError(f"{name} is not a number: {row[name]!r}") from None
-    if not math.isfinite(value):
-        raise ValueError(f"{name} is {row[name]}, not a finite number")
-    return value
+    return curve_checks.number(row[name], name)
 
 
 def count_in(row: dict[str, str], name: str) -> int:
     """Return the non-negative integer in a column.
 
     Raises:
-        ValueError: If the field is not a non-negative integer.
+        ValueError: If the field is not a credible number of steps.
     """
-    value = number_in(row, name)
-    if value < 0 or not value.is_integer():
-        raise ValueError(f"{name} is {row[name]}, not a non-negative integer")
-    return int(value)
+    return curve_checks.step(row[name], name)

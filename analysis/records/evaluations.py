@@ -10,10 +10,17 @@ from typing import Literal
 import numpy as np
 
 from analysis.records.csv_lines import count_in, fields_of, number_in, whole_lines
+from analysis.records.curve_checks import score
 from analysis.records.problems import Problem
 
 METRICS = ("episode_return", "episode_return_sd", "episode_success", "episode_length")
 LATER_METRICS = ("episode_success_ever",)  # absent from records of version 0.1.0
+KINDS = {
+    "episode_return": "return",
+    "episode_success": "success",
+    "episode_success_ever": "success",
+}
+"""Kind of score by metric, for metrics that a task limits."""
 MULTITASK_METRIC = "score"
 """Metric in the spec and in the evaluations of a multi-task run."""
 StepUnit = Literal["env_steps", "num_updates"]
@@ -78,18 +85,27 @@ class Score:
 _RETURN = Score("episode_return", 1 / 1000, "episode return")
 _SUCCESS = Score("episode_success", 1.0, "success rate")
 TASK_SCORES = {"return": _RETURN, "return/10": _RETURN, "success": _SUCCESS, "success%": _SUCCESS}
-SCORES = {**TASK_SCORES, MULTITASK_METRIC: Score(MULTITASK_METRIC, 1 / 100, "score (%)")}
+OWN_RETURN = "own return"
+"""Score of a task that is not in the task table: its return, which nothing normalizes."""
+SCORES = {
+    **TASK_SCORES,
+    MULTITASK_METRIC: Score(MULTITASK_METRIC, 1 / 100, "score (%)"),
+    OWN_RETURN: Score("episode_return", float("nan"), "episode return"),
+}
 """Score by the `metric` of a spec; the paper reports return / 10 and success in percent, and
 evaluations of multi-task agents record that."""
 
 
-def read_evaluations(path: Path, problems: list[Problem], tasks: Sequence[str] = ()) -> Points:
+def read_evaluations(
+    path: Path, problems: list[Problem], tasks: Sequence[str] = (), *, task: str = ""
+) -> Points:
     """Return the valid points of an `eval.csv`, in the order of the file.
 
     Args:
         path: the file; every complete line ends in a newline.
         problems: list to which missing columns and skipped lines are appended.
         tasks: tasks of a multi-task run, whose lines hold one task each; empty for other runs.
+        task: task of another run.
     """
     lines = whole_lines(path, problems)
     if not lines:
@@ -108,12 +124,19 @@ def read_evaluations(path: Path, problems: list[Problem], tasks: Sequence[str] =
         try:
             row = fields_of(header, line)
             place = _place(row["task"], tasks) if tasks else 0
-            values = {name: number_in(row, name) for name in metrics if name in row}
+            own = row["task"] if tasks else task
+            values = {name: _value(row, name, own) for name in metrics if name in row}
             rows.append((count_in(row, step), values))
             places.append(place)
         except ValueError as error:
             problems.append(Problem(str(path), number, f"{error}; line skipped"))
     return Points.of(rows, places)
+
+
+def _value(row: dict[str, str], name: str, task: str) -> float:
+    """Return the value of a metric; raise ValueError if the task cannot give it."""
+    kind = KINDS.get(name)
+    return score(row[name], kind, task, name) if kind else number_in(row, name)
 
 
 def _place(task: str, tasks: Sequence[str]) -> int:

@@ -18,6 +18,7 @@ import pandas as pd
 
 from analysis.records.cache import read_all
 from analysis.records.csv_curves import read_curves
+from analysis.records.curve_checks import MAX_SEEDS
 from analysis.records.evaluations import NUM_UPDATES, Points, StepUnit
 from analysis.records.problems import Problem
 from analysis.records.run_reader import Run, read_reference_scores
@@ -34,7 +35,7 @@ RUNS = [
     *RUN_KEY,
     *("domain", "obs", "score", "state", "budget", "budget_unit", "overrides", "commit"),
     *("simulators", "num_parameters", "directory", "tasks", "step_unit", "dataset_name"),
-    "checksum",
+    *("checksum", "eval_episodes"),
 ]
 REFERENCE_SCORES = ["task", "policy", "mean", "sd", "episodes"]
 
@@ -188,7 +189,8 @@ def _records(
     problems: list[Problem],
 ) -> Records:
     """Build the tables of these runs."""
-    kept = {id(run) for run in _without_duplicates([run for run, _ in found], problems)}
+    unique = _without_duplicates([run for run, _ in found], problems)
+    kept = {id(run) for run in _first_seeds(unique, problems)}
     chosen = [row for run, points in found if id(run) in kept for row in _by_task(run, points)]
     runs = pd.DataFrame([[run[key] for key in RUNS] for run, _ in chosen], columns=RUNS)
     blocks = [
@@ -281,3 +283,23 @@ def _without_duplicates(runs: list[Run], problems: list[Problem]) -> list[Run]:
             what = f"same setting, task and seed as {', '.join(others)}; all {len(group)} excluded"
             problems.append(Problem(first, None, what))
     return [group[0] for group in by_key.values() if len(group) == 1]
+
+
+def _first_seeds(runs: list[Run], problems: list[Problem]) -> list[Run]:
+    """Return the runs of the first `MAX_SEEDS` seeds of each series and task."""
+    by_task: dict[tuple[Any, ...], list[Run]] = {}
+    for run in runs:
+        by_task.setdefault(tuple(run[key] for key in RUN_KEY[:-1]), []).append(run)
+    for group in by_task.values():
+        if len(group) > MAX_SEEDS:
+            first = group[0]
+            what = (
+                f"{first['method']} has {len(group)} seeds on {first['task']}: only the first "
+                f"{MAX_SEEDS} are used (is the column really a seed?)"
+            )
+            problems.append(Problem(str(first["directory"]), None, what))
+    return [
+        run
+        for group in by_task.values()
+        for run in sorted(group, key=lambda run: run["seed"])[:MAX_SEEDS]
+    ]

@@ -21,6 +21,8 @@ from tdmpc2.envs.tasks import TASKS
 STATES = ("RUNNING", "COMPLETED", "DIVERGED", "FAILED", "CANCELLED", "INTERRUPTED")
 ENDED_EARLY = ("DIVERGED", "FAILED", "CANCELLED")
 SPEC_FORMAT = 1
+PAPER_EPISODES = 10
+"""Episodes per evaluation in the paper, for records that do not state their number."""
 MULTITASK = "multitask"
 """Domain in the spec of a run that learns several tasks from a dataset."""
 _SPEC_TYPES = {
@@ -96,6 +98,7 @@ def read_run(directory: Path, problems: list[Problem]) -> Run | None:
         "tasks": tasks,
         "step_unit": NUM_UPDATES if multitask else ENV_STEPS,
         "dataset_name": spec.get("dataset_name") or "",
+        "eval_episodes": spec.get("eval_episodes") or PAPER_EPISODES,
     }
 
 

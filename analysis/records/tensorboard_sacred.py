@@ -9,28 +9,20 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from analysis.records.csv_curves import SCORE_COLUMNS, facts_of
+from analysis.records import curve_checks
+from analysis.records.curve_facts import facts_of
+from analysis.records.curve_formats import SCORE_NAMES, Identity
 from analysis.records.evaluations import SCORES, Points
 from analysis.records.problems import Problem
 from analysis.records.run_reader import Run
 from tdmpc2.common.system.errors import UserError
-from tdmpc2.envs.tasks import ALIASES, TASKS
+from tdmpc2.envs.tasks import TASKS
 
-TAGS = {
-    **SCORE_COLUMNS,
-    "episode_reward": "return",
-    **{
-        f"{place}{mark}{name}": kind
-        for place in ("eval", "evaluation", "test")
-        for mark in ("/", "_")
-        for name, kind in {**SCORE_COLUMNS, "episode_reward": "return"}.items()
-    },
-}
-"""Kind of score by tag; tags of evaluations take precedence over the others."""
 EVENTS = "events.out.tfevents.*"
 
 
@@ -60,14 +52,34 @@ def read_tensorboard(path: Path, source: str, problems: list[Problem]) -> list[t
             what = f"not <method>/<task>/<seed>/ below {path}; skipped"
             problems.append(Problem(str(folder), None, what))
             continue
-        events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
-        scalars = {
-            tag: [(event.step, event.value) for event in events.Scalars(tag)]
-            for tag in events.Tags()["scalars"]
-        }
-        identity = (names[0], names[1], int(seed[1]))
+        try:
+            scalars = _scalars(EventAccumulator(str(folder), size_guidance=_ALL).Reload())
+        except Exception as error:  # damaged files raise many types of errors
+            what = f"cannot be read: {type(error).__name__}: {error}; skipped"
+            problems.append(Problem(str(folder), None, what))
+            continue
+        identity = Identity(names[0], task=names[1], seed=seed[1])
         runs += _run(source, identity, folder, scalars, problems)
     return runs
+
+
+_ALL = {"scalars": 0, "tensors": 0}
+"""Number of events that are kept: all."""
+
+
+def _scalars(events: Any) -> dict[str, list[tuple[Any, Any]]]:
+    """Return step and value of every scalar, whether it is encoded as a number or as a tensor."""
+    from tensorboard.util.tensor_util import make_ndarray
+
+    tags = events.Tags()
+    found = {
+        tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in tags["scalars"]
+    }
+    for tag in tags["tensors"]:
+        arrays = [(e.step, make_ndarray(e.tensor_proto)) for e in events.Tensors(tag)]
+        if all(array.size == 1 and array.dtype.kind in "fiu" for _, array in arrays):
+            found[tag] = [(step, array.item()) for step, array in arrays]
+    return found
 
 
 def read_sacred(path: Path, source: str, problems: list[Problem]) -> list[tuple[Run, Points]]:
@@ -82,12 +94,16 @@ def read_sacred(path: Path, source: str, problems: list[Problem]) -> list[tuple[
     folders = sorted(file.parent for file in path.rglob("metrics.json"))
     if not folders:
         problems.append(Problem(str(path), None, "contains no Sacred run (metrics.json)"))
+    for folder in sorted({file.parent for file in path.rglob("config.json")} - set(folders)):
+        what = "no metrics.json: nothing was recorded; skipped"
+        problems.append(Problem(str(folder), None, what, "warning"))
     runs: list[tuple[Run, Points]] = []
     for folder in folders:
         try:
             config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
             metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-            identity = (str(config.get("method", source)), str(config["task"]), int(config["seed"]))
+            method = str(config.get("method", source))
+            identity = Identity(method, task=str(config["task"]), seed=str(config["seed"]))
             scalars = {
                 name: list(zip(metric["steps"], metric["values"], strict=True))
                 for name, metric in metrics.items()
@@ -102,24 +118,46 @@ def read_sacred(path: Path, source: str, problems: list[Problem]) -> list[tuple[
 
 def _run(
     source: str,
-    identity: tuple[str, str, int],
+    identity: Identity,
     folder: Path,
     scalars: dict[str, list[tuple[Any, Any]]],
     problems: list[Problem],
 ) -> Iterator[tuple[Run, Points]]:
-    """Yield the run if its task is known and it recorded the score of that task."""
-    method, name, seed = identity
-    task = ALIASES.get(name, name)
-    if task not in TASKS:
-        problems.append(Problem(str(folder), None, f"unknown task '{name}'; skipped"))
-        return
-    kind = TASKS[task].metric
-    tags = [tag for tag in sorted(TAGS, key=lambda tag: "eval" not in tag) if TAGS[tag] == kind]
-    tag = next((tag for tag in tags if tag in scalars), None)
+    """Yield the run if it recorded the score of its task."""
+    task = curve_checks.task_named(str(identity.task))
+    known = TASKS[task].metric if task in TASKS else None
+    names = sorted(SCORE_NAMES, key=lambda name: "eval" not in name)
+    tags = [name for name in names if known in (None, SCORE_NAMES[name])]
+    tag = next((name for name in tags if name in scalars), None)
     if tag is None:
-        names = ", ".join(sorted(scalars)[:8]) or "none"
-        what = f"no evaluation {kind} among its scalars ({names}); skipped"
+        listed = ", ".join(sorted(scalars)[:8]) or "none"
+        what = f"no evaluation {known or 'score'} among its scalars ({listed}); skipped"
         problems.append(Problem(str(folder), None, what))
         return
-    rows = [(int(step), {SCORES[kind].metric: float(value)}) for step, value in scalars[tag]]
-    yield facts_of(source, method, task, seed, folder), Points.of(rows)
+    kind = SCORE_NAMES[tag]
+    rows = []
+    for place, (at, value) in enumerate(scalars[tag], start=1):
+        try:
+            point = {SCORES[kind].metric: curve_checks.score(_mean(value), kind, task, tag)}
+            rows.append((curve_checks.step(at), point))
+        except ValueError as error:
+            problems.append(Problem(str(folder), None, f"{tag}, entry {place}: {error}; skipped"))
+    try:
+        own = replace(identity, task=task, seed=str(curve_checks.seed(identity.seed)))
+    except ValueError as error:
+        problems.append(Problem(str(folder), None, f"{error}; skipped"))
+        return
+    if task not in TASKS:
+        problems.append(curve_checks.own_task(task, str(folder), None))
+    points = Points.of(rows)
+    yield facts_of(source, own, points.steps, folder, kind=kind), points
+
+
+def _mean(value: Any) -> Any:
+    """Return a value of Sacred as a number: the mean of an array, the content of a numpy scalar."""
+    if isinstance(value, Mapping):
+        value = next((value[key] for key in ("value", "values") if key in value), "an object")
+    if isinstance(value, list):
+        numbers = [_mean(one) for one in value]
+        return sum(float(one) for one in numbers) / len(numbers) if numbers else "an empty array"
+    return value

@@ -1,156 +1,231 @@
-"""Comparison of our runs with the published curves, and of variants with the default."""
+"""Comparison of our runs with the published curves: tasks and domains."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from analysis.records.load import SERIES
-from analysis.records.sources import PUBLISHED, RUNS_SOURCE
-from analysis.stats.equivalence import (
-    WORST_FIRST,
-    Difference,
-    difference,
-    mean_difference,
-    seeds_needed,
+from analysis.records.sources import PUBLISHED
+from analysis.stats.common_evaluations import CommonScores, common_scores
+from analysis.stats.equivalence import WORST_FIRST, Difference, difference, mean_difference
+from analysis.stats.gate import JUDGED, judge, outcome, verdict_of
+from analysis.stats.margins import (
+    NOT_JUDGED,
+    OPEN,
+    domain_margin,
+    level_for_loss,
+    smallest_margin,
 )
-from analysis.stats.margins import DOMAIN_MARGINS, OPEN, OTHER_MARGIN
+from analysis.stats.multiplicity import false_discovery
 from analysis.stats.ragged_curves import ScoreCurves
-from analysis.stats.rules import RULES, Rule
+from analysis.stats.rules import Rule
+from analysis.stats.seed_forecast import forecast
+from analysis.stats.task_floors import TaskFloors
+from analysis.stats.variance_floors import hidden_failure_rate
+from tdmpc2.envs.tasks import TASKS
 
-OUTCOME = ["difference", "low", "high", "margin", "verdict"]
-TASK_COLUMNS = [*SERIES, "domain", "task", "env_step", "ours", "theirs", "num_ours", "num_theirs"]
+TASK_COLUMNS = [
+    *(*SERIES, "obs", "domain", "task", "env_step", "evaluations", "budget_share"),
+    *("ours", "theirs", "num_ours", "num_theirs"),
+]
+KIND = ["method", "task", "obs"]
+"""Columns in which our runs and published curves must agree."""
+FORECAST = ["seeds_needed_low", "seeds_needed", "forecast", "forecast_probability"]
 
 
-def compare_tasks(curves: ScoreCurves, rule: Rule, variant: str, margin: float) -> pd.DataFrame:
+@dataclass(frozen=True)
+class Comparison:
+    """Comparison of our runs with the published curves, task by task.
+
+    Attributes:
+        tasks: one row per series and task, columns `TASK_COLUMNS`, `JUDGED`, `FORECAST`, `remark`.
+        scores: the compared scores of each row.
+        floors: smallest variances of our and the published scores of each row, in points².
+        left_out: every run that is not compared, with the reason.
+    """
+
+    tasks: pd.DataFrame
+    scores: tuple[CommonScores, ...]
+    floors: tuple[tuple[float, float], ...]
+    left_out: tuple[str, ...]
+
+
+def compare_tasks(curves: ScoreCurves, rule: Rule, variant: str, margin: float) -> Comparison:
     """Compare every task of our runs that has published curves.
+
+    Scores are means over the last common evaluations (`common_evaluations.py`). Flags are corrected
+    for the number of tasks (Benjamini–Hochberg).
 
     Args:
         curves: our runs and the published curves.
-        rule: treatment of missing and repeated evaluations. Between two published evaluations,
-            scores are interpolated linearly.
+        rule: treatment of missing and repeated evaluations.
         variant: variant of our runs.
         margin: equivalence margin, in points.
-
-    Returns:
-        Columns `TASK_COLUMNS`, `OUTCOME`, `error`, `freedom`, `seeds_needed` and `remark`.
     """
     runs = curves.runs
     theirs = runs["source"] == PUBLISHED
-    rows: list[dict[str, Any]] = []
     named = runs["variant"].str.split("[").str[0] == variant
+    left_out = _other_variants(runs[~theirs & ~named], variant)
+    rows: list[dict[str, Any]] = []
+    scores: list[CommonScores] = []
+    floors = TaskFloors(curves)
+    used: list[tuple[float, float]] = []
     for key, ours in runs[~theirs & named].groupby([*SERIES, "obs", "domain", "task"]):
-        source, method, own_variant, size, dataset, obs, domain, task = key
-        same = theirs & (runs["method"] == method) & (runs["task"] == task) & (runs["obs"] == obs)
+        row = dict(zip([*SERIES, "obs", "domain", "task"], key, strict=True))
+        same = theirs & (runs[KIND] == ours[KIND].iloc[0]).all(axis=1)
         if not same.any():
+            left_out.append(f"{_named(row)}: no published curve of this method and task")
             continue
-        others = np.flatnonzero(same.to_numpy())
-        row = dict(zip(TASK_COLUMNS, (source, method, own_variant, size, dataset), strict=False))
-        row |= {"domain": domain, "task": task, "margin": margin}
-        row |= _compare(curves, ours.index.to_numpy(), others, rule, margin)
-        rows.append(row)
-    columns = [*TASK_COLUMNS, *OUTCOME, "error", "freedom", "seeds_needed", "remark"]
-    return pd.DataFrame(rows, columns=columns).astype({"seeds_needed": "Int64"})
+        members, others = ours.index.to_numpy(), np.flatnonzero(same.to_numpy())
+        common = common_scores(curves, members, others, rule)
+        left_out += [f"{_named(row)}: {reason}" for reason in common.left_out]
+        own = floors.of(common, members, others)
+        rows.append({**row, **_compare(common, curves, members, others, margin, own)})
+        scores.append(common)
+        used.append(own)
+    columns = [*TASK_COLUMNS, *JUDGED, *FORECAST, "remark"]
+    table = pd.DataFrame(rows, columns=columns).astype(
+        {"seeds_needed_low": "Int64", "seeds_needed": "Int64", "forecast": object, "error": float}
+    )
+    table["adjusted_p"] = false_discovery(table["p_value"].to_numpy(float))
+    table["verdict"] = [verdict_of(row, row["adjusted_p"]) for row in table.to_dict("records")]
+    _add_forecasts(table, scores, used)
+    return Comparison(table, tuple(scores), tuple(used), tuple(left_out))
 
 
-def compare_domains(tasks: pd.DataFrame, margin: float | None) -> pd.DataFrame:
-    """Compare the means over the tasks of each domain, and over all tasks.
+def compare_domains(comparison: Comparison, margin: float | None) -> pd.DataFrame:
+    """Compare the means over the tasks of each domain, and list that over all tasks.
 
     Args:
-        tasks: result of `compare_tasks`.
+        comparison: result of `compare_tasks`.
         margin: equivalence margin, in points; None for the default of each method.
 
     Returns:
-        Columns `SERIES`, domain, num_tasks, compared, ours, theirs, `OUTCOME`, and the number of
-        tasks with each verdict.
+        Columns `SERIES`, domain, num_tasks (of the domain), compared, budget_share, ours, theirs,
+        `JUDGED`, remark, and the number of tasks with each verdict. The row of all tasks is listed
+        without a verdict, because its domains have one each.
     """
     rows = []
-    for series, members in tasks.groupby(SERIES):
+    for series, members in comparison.tasks.groupby([*SERIES, "obs"]):
         domains = [*members.groupby("domain")]
+        rows += [_domain(comparison, series, str(name), own, margin) for name, own in domains]
         if len(domains) > 1:
-            domains.append(("all", members))
-        for domain, own in domains:
-            bound = margin or DOMAIN_MARGINS.get(str(series[1]), OTHER_MARGIN)
-            compared = own.dropna(subset="difference")
-            differences = [
-                Difference(row.difference, row.error, row.freedom) for row in compared.itertuples()
-            ]
-            row = dict(zip(SERIES, series, strict=True)) | {"domain": domain, "margin": bound}
-            row |= {"num_tasks": len(own), "compared": len(compared)}
-            row |= {name: compared[name].mean() for name in ("ours", "theirs")}
-            row |= outcome(mean_difference(differences) if differences else None, bound)
-            row |= {name: (own["verdict"] == name).sum() for name in WORST_FIRST}
-            rows.append(row)
-    columns = [*SERIES, "domain", "num_tasks", "compared", "ours", "theirs", *OUTCOME]
-    return pd.DataFrame(rows, columns=[*columns, *WORST_FIRST])
+            whole = _domain(comparison, series, "all", members, margin)
+            whole |= {"verdict": NOT_JUDGED, "decides": False, "remark": "sum of the domains"}
+            rows.append(whole)
+    columns = [*SERIES, "domain", "num_tasks", "compared", "budget_share", "ours", "theirs"]
+    table = pd.DataFrame(rows, columns=[*columns, *JUDGED, "remark", *WORST_FIRST])
+    return judge([table])[0]
+
+
+def _domain(
+    comparison: Comparison, key: Sequence[Any], name: str, own: pd.DataFrame, wanted: float | None
+) -> dict[str, Any]:
+    """Return the row of a domain, or of all tasks of a series, before its verdict."""
+    *series, obs = key
+    known = own.dropna(subset="difference")
+    spread = [row for row in known.index if len(comparison.scores[row].theirs) > 1]
+    theirs = [comparison.scores[row].theirs for row in spread]
+    counts = np.array([len(scores) for scores in theirs])
+    variances = np.array([np.var(scores, ddof=1) for scores in theirs])
+    smallest = float(smallest_margin(variances, counts)) if spread else float("nan")
+    margin, settled = domain_margin(str(series[1]), smallest, wanted)
+    columns = known[["difference", "error", "freedom"]].to_numpy(float)
+    parts = [Difference(*numbers) for numbers in columns]
+    row = dict(zip(SERIES, series, strict=True)) | {"domain": name}
+    row |= {"num_tasks": _domain_size(name, str(obs), own), "compared": len(known)}
+    row |= {column: known[column].mean() for column in ("ours", "theirs", "budget_share")}
+    row |= outcome(mean_difference(parts) if parts else None, margin)
+    row |= {"complete": bool(known["complete"].all()), "decides": settled or not spread}
+    num_ours = known.loc[spread, "num_ours"].to_numpy()
+    row["need"] = float(level_for_loss(variances, counts, num_ours)) if spread else np.nan
+    if not row["decides"]:
+        seeds = " or ".join(map(str, sorted(set(counts))))
+        row["remark"] = f"cannot be settled with {seeds} published seeds (needs ±{smallest:.1f})"
+    return row | {name: (own["verdict"] == name).sum() for name in WORST_FIRST}
+
+
+def _domain_size(name: str, obs: str, own: pd.DataFrame) -> int:
+    """Return the number of tasks of a domain, or of all domains in the table, in the paper."""
+    if obs != "state":
+        return len(own)
+    domains = set(own["domain"]) if name == "all" else {name}
+    size = sum(task.domain in domains and "all104" in task.tags for task in TASKS.values())
+    return max(size, len(own))
 
 
 def _compare(
-    curves: ScoreCurves, ours: np.ndarray, theirs: np.ndarray, rule: Rule, margin: float
+    common: CommonScores,
+    curves: ScoreCurves,
+    ours: np.ndarray,
+    theirs: np.ndarray,
+    margin: float,
+    floors: tuple[float, float],
 ) -> dict[str, Any]:
-    """Compare one task at the last env step that all our seeds and the published curves reach."""
-    step = min(curves.reached[ours].min(), curves.grid(theirs)[-1])
-    first = curves.grid(theirs)[curves.grid(theirs) > 0][0]
-    row: dict[str, Any] = {"env_step": int(step)}
-    row |= {"num_ours": len(ours), "num_theirs": len(theirs)}
-    if step < first:
-        remark = f"ends before the first published evaluation at {first:,}"
-        return row | outcome(None, margin) | {"remark": remark}
-    at = np.array([step])
-    mine = 100 * curves.values(ours, at, rule, normalized=True)[:, 0]
-    other = 100 * curves.values(theirs, at, RULES["linear"], normalized=True)[:, 0]
-    gap = difference(mine, other)
-    row |= {"ours": mine.mean(), "theirs": other.mean()}
-    row |= {"error": gap.error, "freedom": gap.freedom} | outcome(gap, margin)
-    if row["verdict"] == OPEN:
-        row["seeds_needed"] = seeds_needed(mine, other, margin)
-        row["remark"] = "a single seed has no interval" if len(ours) == 1 else ""
-    return row
+    """Return the row of one task, before its verdict."""
+    row: dict[str, Any] = {"num_ours": len(ours), "num_theirs": len(theirs)}
+    row |= {"evaluations": len(common.env_steps), "budget_share": common.budget_share}
+    row |= {"complete": common.complete, "decides": True, "remark": "; ".join(common.left_out)}
+    if not len(common.env_steps):
+        return row | {"env_step": int(curves.last_steps[ours].min())} | outcome(None, margin)
+    mine, other = common.ours, common.theirs
+    gap = difference(mine, other, floors)
+    remarks = [*common.left_out]
+    if len(mine) == 1:
+        remarks.append("a single seed has no interval")
+    elif gap.error == 0:
+        gap = Difference(gap.value, float("nan"), float("nan"))
+        remarks.append("no task of this kind shows a spread over seeds")
+    remarks += _agreement(mine, floors[0], "seeds") or _agreement(
+        other, floors[1], "published seeds"
+    )
+    row |= {"env_step": int(common.env_steps[-1]), "num_ours": len(mine)}
+    row |= {"ours": mine.mean(), "theirs": other.mean(), "remark": "; ".join(remarks)}
+    return row | outcome(gap, margin)
 
 
-def outcome(gap: Difference | None, margin: float) -> dict[str, Any]:
-    """Return the columns `OUTCOME` of a difference; without one, the verdict is `OPEN`."""
-    if gap is None:
-        return {"verdict": OPEN, "margin": margin}
-    low, high = gap.interval(0.95)
-    values = {"difference": gap.value, "low": low, "high": high, "margin": margin}
-    return values | {"verdict": gap.verdict(margin)}
+def _agreement(scores: np.ndarray, floor: float, name: str) -> list[str]:
+    """Return which failure rate seeds that agree could hide; nothing if they do not agree."""
+    count = len(scores)
+    if count < 2 or np.var(scores, ddof=1) > floor:
+        return []
+    rate = hidden_failure_rate(count)
+    return [
+        f"{count} of {count} {name} agree: a {rate:.0%} failure rate would look like this in half "
+        "of all cases"
+    ]
 
 
-def against_default(curves: ScoreCurves, rule: Rule) -> pd.DataFrame:
-    """Compare every variant with the default of its method, on the tasks that both have.
+def _add_forecasts(
+    table: pd.DataFrame, scores: Sequence[CommonScores], floors: Sequence[tuple[float, float]]
+) -> None:
+    """Fill the columns `FORECAST` of the open rows."""
+    for place in np.flatnonzero((table["verdict"] == OPEN) & np.isfinite(table["error"])):
+        margin = float(table["margin"].iloc[place])
+        found = forecast(scores[place].ours, scores[place].theirs, margin, floors[place])
+        if found is not None:
+            table.loc[place, FORECAST] = [
+                *(found.low, found.high, found.outcome, found.probability)
+            ]
 
-    Args:
-        curves: all runs, of which only run directories are used.
-        rule: treatment of missing and repeated evaluations.
 
-    Returns:
-        Method, variant, number of tasks, the last env steps that both have, both means, and the
-        mean difference in points with its 95 % interval.
-    """
-    runs = curves.runs[curves.runs["source"] == RUNS_SOURCE]
-    rows: list[dict[str, Any]] = []
-    for series, variant in runs[runs["variant"] != "default"].groupby(SERIES):
-        is_default = (runs["variant"] == "default") & (runs["method"] == series[1])
-        differences, steps, means = [], [], []
-        for task, ours in variant.groupby("task"):
-            theirs = runs.index[is_default & (runs["task"] == task)].to_numpy()
-            if not len(theirs):
-                continue
-            both = [ours.index.to_numpy(), theirs]
-            step = min(curves.reached[side].min() for side in both)
-            at = np.array([step])
-            sides = [100 * curves.values(s, at, rule, normalized=True)[:, 0] for s in both]
-            differences.append(difference(*sides))
-            steps.append(int(step))
-            means.append([side.mean() for side in sides])
-        if differences:
-            gap = mean_difference(differences)
-            low, high = gap.interval(0.95)
-            row = {"method": series[1], "variant": series[2], "tasks": len(differences)}
-            row |= {"env steps": " ".join(f"{step:,}" for step in dict.fromkeys(steps))}
-            row |= dict(zip(("score", "default"), np.mean(means, axis=0), strict=True))
-            rows.append({**row, "difference": gap.value, "low": low, "high": high})
-    return pd.DataFrame(rows)
+def _named(row: dict[str, Any]) -> str:
+    """Return series and task of a row as text."""
+    parts = [row[name] for name in ("source", "method", "variant", "model_size", "task")]
+    return "/".join(str(part) for part in parts if part)
+
+
+def _other_variants(runs: pd.DataFrame, variant: str) -> list[str]:
+    """Return a line for each series of another variant."""
+    lines = []
+    for (source, method, own), members in runs.groupby(["source", "method", "variant"]):
+        count, tasks = len(members), members["task"].nunique()
+        what = f"{count} run{'s' * (count > 1)} on {tasks} task{'s' * (tasks > 1)}"
+        name = str(own).split("[")[0]
+        lines.append(f"{source}/{method}/{own}: {what}: not variant={variant} (variant={name})")
+    return lines

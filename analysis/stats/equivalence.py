@@ -13,12 +13,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy import stats
+from numpy.typing import ArrayLike
+from scipy import special
 
 Verdict = Literal["reproduced", "worse", "better", "not enough data"]
-WORST_FIRST: tuple[Verdict, ...] = ("worse", "not enough data", "better", "reproduced")
+WORST_FIRST = ("worse", "not enough data", "better", "reproduced so far", "reproduced")
+"""Verdicts on tasks; "reproduced so far" is "reproduced" below the full budget."""
 MOST_SEEDS = 100
-"""Largest number of seeds per task that `seeds_needed` considers."""
+"""Largest number of seeds per task that is considered as a remedy."""
+LEVEL = 0.05
+"""Level of the two-sided tests; equivalence is tested by two one-sided tests at this level."""
 
 
 @dataclass(frozen=True)
@@ -39,42 +43,83 @@ class Difference:
         """Return the two-sided t-interval; NaN if there is no standard error."""
         if np.isnan(self.error):
             return float("nan"), float("nan")
-        width = self.error * _quantile((1 + level) / 2, self.freedom)
+        width = self.error * float(quantile((1 + level) / 2, self.freedom))
         return self.value - width, self.value + width
 
-    def verdict(self, margin: float) -> Verdict:
+    @property
+    def p_value(self) -> float:
+        """Two-sided p-value of a difference of zero; NaN if there is no standard error."""
+        parts = (self.value, self.error, self.freedom)
+        return float(p_values(*(np.array([part]) for part in parts))[0])
+
+    def verdict(self, margin: float, p_value: float | None = None) -> Verdict:
         """Return the result of the equivalence test.
 
         Args:
             margin: largest difference, in points, that counts as equivalent.
+            p_value: p-value of a difference of zero, corrected for other tests; None for `p_value`.
 
         Returns:
             "reproduced" if the 90 % interval lies within the margin; else "worse" or "better" if
-            the 95 % interval excludes zero; else "not enough data".
+            the p-value is below `LEVEL` (without correction, if the 95 % interval excludes zero);
+            else "not enough data".
         """
-        low, high = self.interval(0.90)
+        low, high = self.interval(1 - 2 * LEVEL)
         if -margin < low and high < margin:
             return "reproduced"
-        low, high = self.interval(0.95)
-        if high < 0:
-            return "worse"
-        return "better" if low > 0 else "not enough data"
+        if (self.p_value if p_value is None else p_value) < LEVEL:
+            return "worse" if self.value < 0 else "better"
+        return "not enough data"
 
 
-def difference(ours: np.ndarray, theirs: np.ndarray) -> Difference:
+def difference(
+    ours: np.ndarray, theirs: np.ndarray, floors: tuple[float, float] = (0.0, 0.0)
+) -> Difference:
     """Return the difference of two means on one task (Welch 1947).
-
-    error = √(s₁²/n₁ + s₂²/n₂), with the sample variances s² and the numbers of seeds n.
 
     Args:
         ours: final scores of our seeds, in points, `(num_seeds,)`.
         theirs: final scores of the other side, in points, `(num_seeds,)`.
+        floors: smallest variance of each side, in points² (see `variance_floors.py`).
     """
-    value = float(np.mean(ours) - np.mean(theirs))
-    if min(len(ours), len(theirs)) < 2:
-        return Difference(value, float("nan"), float("nan"))
-    terms = [float(np.var(side, ddof=1)) / len(side) for side in (ours, theirs)]
-    return Difference(value, float(np.sqrt(sum(terms))), _freedom(terms, (len(ours), len(theirs))))
+    return Difference(*(float(part) for part in welch(ours, theirs, floors)))
+
+
+def welch(
+    ours: np.ndarray, theirs: np.ndarray, floors: tuple[ArrayLike, ArrayLike] = (0.0, 0.0)
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the differences of means with standard errors and degrees of freedom, each `(...,)`.
+
+    error = √(a₁ + a₂) and freedom = (a₁ + a₂)² / (a₁²/(n₁ − 1) + a₂²/(n₂ − 1)), with aᵢ = sᵢ²/nᵢ,
+    the sample variances s² and the numbers of seeds n (Welch–Satterthwaite).
+
+    Args:
+        ours: scores of our seeds, `(..., num_seeds)`.
+        theirs: scores of the other side, `(..., num_seeds)`.
+        floors: smallest variance of each side, `(...,)`.
+    """
+    value = np.mean(ours, -1) - np.mean(theirs, -1)
+    if min(ours.shape[-1], theirs.shape[-1]) < 2:
+        return value, np.full_like(value, np.nan), np.full_like(value, np.nan)
+    total, denominator = np.zeros_like(value), np.zeros_like(value)
+    for side, floor in zip((ours, theirs), floors, strict=True):
+        count = side.shape[-1]
+        term = np.maximum(np.var(side, -1, ddof=1), floor) / count
+        total, denominator = total + term, denominator + term**2 / (count - 1)
+    return value, np.sqrt(total), _ratio(total**2, denominator)
+
+
+def p_values(value: np.ndarray, error: np.ndarray, freedom: np.ndarray) -> np.ndarray:
+    """Return the two-sided p-values of differences of zero; 0 or 1 if the standard error is zero.
+
+    Args:
+        value: differences, `(...,)`.
+        error: their standard errors, `(...,)`; NaN gives NaN.
+        freedom: their degrees of freedom, `(...,)`.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        statistic = np.where((error == 0) & (value == 0), 0.0, -np.abs(value) / error)
+    return 2 * _probability(statistic, freedom)
 
 
 def difference_from(ours: np.ndarray, published: float) -> Difference:
@@ -93,59 +138,50 @@ def difference_from(ours: np.ndarray, published: float) -> Difference:
 
 
 def mean_difference(tasks: Sequence[Difference]) -> Difference:
-    """Return the mean over tasks of independent differences.
-
-    With M tasks, error = √(Σ error_m²) / M and freedom = (Σ error_m²)² / Σ (error_m⁴ / freedom_m).
+    """Return the mean over tasks of independent differences; see `mean_over_tasks`.
 
     Args:
         tasks: at least one difference; if any of them has a single seed, the mean has no standard
             error.
     """
-    value = float(np.mean([task.value for task in tasks]))
-    variances = np.array([task.error for task in tasks]) ** 2
-    total = float(variances.sum())
-    denominator = np.sum(
-        [v**2 / t.freedom for v, t in zip(variances, tasks, strict=True) if t.freedom > 0]
-    )
-    freedom = total**2 / denominator if denominator > 0 else float("inf")
-    return Difference(value, float(np.sqrt(total)) / len(tasks), float(freedom))
+    columns = np.array([(task.value, task.error, task.freedom) for task in tasks]).T
+    return Difference(*(float(part) for part in mean_over_tasks(*columns)))
 
 
-def seeds_needed(ours: np.ndarray, theirs: np.ndarray, margin: float) -> int | None:
-    """Return how many of our seeds, existing ones included, would decide an open verdict.
+def mean_over_tasks(
+    value: np.ndarray, error: np.ndarray, freedom: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return means of independent differences with errors and degrees of freedom, each `(...,)`.
 
-    The estimate assumes that the difference and our variance stay as they are.
+    With M tasks, error = √(Σ error_m²) / M and freedom = (Σ error_m²)² / Σ (error_m⁴ / freedom_m).
 
     Args:
-        ours: final scores of our seeds, in points, `(num_seeds,)`.
-        theirs: final scores of the other side, in points, whose number of seeds is fixed.
-        margin: margin of the equivalence test, in points, as in `Difference.verdict`.
-
-    Returns:
-        None if more than `MOST_SEEDS` would be needed, or if a side has a single seed.
+        value: differences, `(..., num_tasks)`.
+        error: their standard errors, `(..., num_tasks)`.
+        freedom: their degrees of freedom, `(..., num_tasks)`.
     """
-    if min(len(ours), len(theirs)) < 2:
-        return None
-    value = float(np.mean(ours) - np.mean(theirs))
-    variance, other_term = float(np.var(ours, ddof=1)), float(np.var(theirs, ddof=1)) / len(theirs)
-    for count in range(len(ours), MOST_SEEDS + 1):
-        terms = [variance / count, other_term]
-        freedom = _freedom(terms, (count, len(theirs)))
-        projected = Difference(value, float(np.sqrt(sum(terms))), freedom)
-        if projected.verdict(margin) != "not enough data":
-            return count
-    return None
+    variance = error**2
+    total = variance.sum(-1)
+    denominator = np.where(variance > 0, variance**2 / freedom, 0.0).sum(-1)
+    mean_error = np.sqrt(total) / value.shape[-1]
+    return value.mean(-1), mean_error, _ratio(total**2, denominator)
 
 
-def _freedom(terms: Sequence[float], counts: Sequence[int]) -> float:
-    """Return the Welch–Satterthwaite degrees of freedom; infinite if the variance is zero.
-
-    With aᵢ = sᵢ² / nᵢ, they are (Σ aᵢ)² / Σ (aᵢ² / (nᵢ − 1)).
-    """
-    denominator = sum(term**2 / (count - 1) for term, count in zip(terms, counts, strict=True))
-    return sum(terms) ** 2 / denominator if denominator > 0 else float("inf")
+def quantile(level: ArrayLike, freedom: ArrayLike) -> np.ndarray:
+    """Return quantiles of Student's t distribution; with infinite freedom, of the normal one."""
+    finite = np.where(np.isinf(freedom), 1.0, freedom)
+    return np.where(np.isinf(freedom), special.ndtri(level), special.stdtrit(finite, level))
 
 
-def _quantile(level: float, freedom: float) -> float:
-    """Return a quantile of Student's t distribution."""
-    return float(stats.t.ppf(level, freedom) if np.isfinite(freedom) else stats.norm.ppf(level))
+def _probability(statistic: np.ndarray, freedom: np.ndarray) -> np.ndarray:
+    """Return the distribution function of Student's t; with infinite freedom, of the normal."""
+    finite = np.where(np.isinf(freedom), 1.0, freedom)
+    below = np.where(np.isneginf(statistic), 0.0, special.stdtr(finite, statistic))
+    return np.where(np.isinf(freedom), special.ndtr(statistic), below)
+
+
+def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    """Return degrees of freedom: the quotient, infinite if all variances are zero."""
+    positive = denominator > 0
+    safe = np.where(positive | np.isnan(denominator), denominator, 1.0)
+    return np.where(positive | np.isnan(denominator), numerator / safe, np.inf)

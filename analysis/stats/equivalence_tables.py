@@ -2,29 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from tabulate import tabulate
 
 from analysis.records.load import SERIES
 from analysis.records.sources import RUNS_SOURCE
-from analysis.stats.equivalence import WORST_FIRST
+from analysis.stats.equivalence import LEVEL, MOST_SEEDS, WORST_FIRST
+from analysis.stats.margins import OPEN
+from analysis.stats.seed_forecast import Forecast
 from tdmpc2.envs.tasks import TASKS
 
 
-def shown(tasks: pd.DataFrame, domains: pd.DataFrame) -> str:
-    """Return both tables as text, worst verdicts first, with a note on false positives."""
+def shown(tasks: pd.DataFrame, domains: pd.DataFrame, left_out: Sequence[str]) -> str:
+    """Return both tables as text, worst verdicts first, with notes and what is left out."""
     order = tasks.assign(rank=tasks["verdict"].map(WORST_FIRST.index))
     order = order.sort_values(["rank", *SERIES, "domain", "task"])
     return "\n\n".join(
         [
             text_table(task_texts(order)),
             text_table(domain_texts(domains)),
-            "Points are return / 10 or success in percent, with Welch 95 % intervals in brackets. "
-            f"If all {len(tasks)} tasks were truly equal, up to about {0.025 * len(tasks):.1f} "
-            "would be expected to be flagged as worse by chance.",
+            NOTES,
+            *(
+                ["Not compared:\n" + "\n".join(f"  {line}" for line in left_out)]
+                if left_out
+                else []
+            ),
         ]
     )
+
+
+NOTES = (
+    "Points are return / 10 or success in percent, means of the last common evaluations, with "
+    "Welch 95 % intervals in brackets. Tasks are flagged as worse or better at a false discovery "
+    f"rate of {LEVEL:.0%}; domains at a family-wise error rate of {LEVEL:.0%} (Holm)."
+)
 
 
 def text_table(table: pd.DataFrame) -> str:
@@ -41,9 +56,11 @@ def task_texts(tasks: pd.DataFrame) -> pd.DataFrame:
             "method": _names(tasks),
             "task": [TASKS[task].title if task in TASKS else task for task in tasks["task"]],
             "env steps": [f"{step:,}" for step in tasks["env_step"]],
+            "budget": _percents(tasks["budget_share"]),
+            "evaluations": tasks["evaluations"].tolist(),
             "seeds": [f"{a}/{b}" for a, b in tasks[["num_ours", "num_theirs"]].to_numpy()],
             **comparison_columns(tasks),
-            "seeds needed": [f"{need}" if pd.notna(need) else "" for need in tasks["seeds_needed"]],
+            "seeds needed": [forecast_text(row) for row in tasks.to_dict("records")],
             "remark": tasks["remark"].fillna("").tolist(),
         }
     )
@@ -56,9 +73,25 @@ def domain_texts(domains: pd.DataFrame) -> pd.DataFrame:
             "method": _names(domains),
             "domain": domains["domain"],
             "tasks": [f"{a} of {b}" for a, b in domains[["compared", "num_tasks"]].to_numpy()],
+            "budget": _percents(domains["budget_share"]),
             **comparison_columns(domains),
+            "remark": domains["remark"].fillna("").tolist(),
         }
-    ).assign(**{name: domains[name] for name in WORST_FIRST})
+    ).assign(**{name: domains[name].to_numpy() for name in WORST_FIRST})
+
+
+def forecast_text(row: Mapping[Hashable, Any]) -> str:
+    """Return what more seeds would settle, as text; empty if nothing is known.
+
+    Args:
+        row: a row of `Comparison.tasks`.
+    """
+    if row["verdict"] != OPEN or not np.isfinite(row["error"]):
+        return ""
+    if pd.isna(row["seeds_needed"]):
+        return f"over {MOST_SEEDS}"
+    low, high = int(row["seeds_needed_low"]), int(row["seeds_needed"])
+    return str(Forecast(low, high, row["forecast"], row["forecast_probability"]))
 
 
 def comparison_columns(table: pd.DataFrame) -> dict[str, list[str]]:
@@ -81,6 +114,11 @@ def _names(table: pd.DataFrame) -> list[str]:
         method if source == RUNS_SOURCE else f"{method} ({source})"
         for method, source in table[["method", "source"]].to_numpy()
     ]
+
+
+def _percents(shares: pd.Series) -> list[str]:
+    """Return shares in percent; a dash for NaN."""
+    return ["–" if np.isnan(share) else f"{share:.0%}" for share in shares]
 
 
 def _rounded(value: float) -> str:

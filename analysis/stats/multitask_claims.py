@@ -14,16 +14,16 @@ import pandas as pd
 
 from analysis.records.load import AGENTS
 from analysis.records.sources import RUNS_SOURCE
-from analysis.stats.against_published import OUTCOME, outcome
 from analysis.stats.equivalence import difference_from
 from analysis.stats.equivalence_tables import comparison_columns, text_table
-from analysis.stats.margins import NOT_JUDGED, OPEN, PAPER_UPDATES
+from analysis.stats.gate import JUDGED, judge, outcome
+from analysis.stats.margins import NOT_JUDGED, PAPER_UPDATES
 from analysis.stats.multitask_scores import Agents, agents_of
 from analysis.stats.ragged_curves import ScoreCurves
 from analysis.stats.rules import Rule
 from analysis.stats.selection import NEAR, last_before
 
-MULTITASK_CLAIMS = [*AGENTS, "num_updates", "num_ours", "ours", "theirs", *OUTCOME, "remark"]
+MULTITASK_CLAIMS = [*AGENTS, "num_updates", "num_ours", "ours", "theirs", *JUDGED, "remark"]
 
 
 def compare_agents(
@@ -62,8 +62,8 @@ def compare_agents(
         key = (RUNS_SOURCE, "tdmpc2", "default", size, "", task_set)
         row = dict(zip(AGENTS, key, strict=True))
         rows.append({**row, "num_ours": 0, "theirs": number, **_not_judged(margin, "no run")})
-    table = pd.DataFrame(rows, columns=MULTITASK_CLAIMS)
-    return table.astype({"num_updates": "Int64"})
+    table = pd.DataFrame(rows, columns=MULTITASK_CLAIMS).assign(complete=True, decides=True)
+    return judge([table.astype({"num_updates": "Int64"})])[0]
 
 
 def _compare(agents: Agents, number: float | None, rule: Rule, margin: float) -> dict[str, Any]:
@@ -82,8 +82,7 @@ def _compare(agents: Agents, number: float | None, rule: Rule, margin: float) ->
     if np.isnan(scores).any():
         return row | _not_judged(margin, f"a task has no score at update {step:,}")
     row |= outcome(difference_from(scores, number), margin)
-    single = row["verdict"] == OPEN and len(scores) == 1
-    return row | {"remark": "a single seed has no interval" if single else ""}
+    return row | {"remark": "a single seed has no interval" if len(scores) == 1 else ""}
 
 
 def _not_judged(margin: float, why: str) -> dict[str, Any]:

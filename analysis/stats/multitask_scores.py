@@ -1,7 +1,7 @@
 """Scores of multi-task agents on their task set, with confidence intervals.
 
 The score of a task set is the mean over its tasks of return / 10 or success in percent, here scaled
-to [0, 1]. As for single tasks, the bootstrap resamples seeds within each task.
+to [0, 1]. Each seed is one sample, because the tasks of one agent are not independent.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import pandas as pd
 from analysis.records.load import AGENTS, SERIES
 from analysis.records.problems import Problem
 from analysis.stats.bootstrap import Bootstrap
+from analysis.stats.coverage import EVALUATIONS, simulated, studies_of
 from analysis.stats.ragged_curves import ScoreCurves, budget_of
 from analysis.stats.rules import RULES, Rule
 from analysis.stats.selection import INTERVAL, incomplete, intervals, joined, series_name
@@ -25,17 +26,17 @@ _KEY = [*AGENTS, "checksum"]
 MULTITASK_CURVES = [
     *_KEY,
     *("step", "step_unit", "metric", *INTERVAL),
-    *("num_seeds", "seeds", "num_tasks", "reps"),
+    *("num_seeds", "seeds", "num_tasks", "reps", "coverage"),
 ]
 MULTITASK_SCORES = [
     *_KEY,
     *("num_updates", "budget", "value", "low", "high"),
-    *("num_seeds", "seeds", "num_tasks", "reps"),
+    *("num_seeds", "seeds", "num_tasks", "reps", "coverage"),
 ]
 MULTITASK_TASKS = [
     *_KEY,
     *("task", "num_updates", "value", "low", "high", "untrained"),
-    *("num_seeds", "seeds", "reps"),
+    *("num_seeds", "seeds", "reps", "coverage"),
 ]
 
 
@@ -99,16 +100,38 @@ class Agents:
         values = self.curves.values(self.rows.ravel(), steps, rule, normalized=True)
         return values.reshape(*self.rows.shape, len(steps))
 
-    def bounds(self, values: np.ndarray, rule: Rule, bootstrap: Bootstrap) -> np.ndarray:
+    def bounds(self, values: np.ndarray, rule: Rule) -> np.ndarray:
         """Return the mean over tasks and seeds with its interval, `(num_steps, 3)`.
+
+        Where a seed lacks a task, tasks count as independent samples instead of seeds.
 
         Args:
             values: scores from `values`.
             rule: treatment of missing and repeated evaluations.
-            bootstrap: number of resamples and seed.
         """
         strata = np.repeat(np.arange(len(self.rows)), len(self.runs))
-        return intervals("mean", values.reshape(len(strata), -1), strata, rule, bootstrap)
+        bounds = intervals("mean", values.reshape(len(strata), -1), strata, rule)
+        means = values.mean(axis=0)  # NaN if any task has none
+        whole = ~np.isnan(means).any(axis=0)
+        if whole.any():
+            one = np.zeros(len(means), int)
+            bounds[whole] = intervals("mean", means[:, whole], one, rule)
+        return bounds
+
+    def coverage(self, places: slice, rule: Rule, bootstrap: Bootstrap) -> float:
+        """Return the measured coverage of the interval of a mean over tasks; NaN if there is none.
+
+        Args:
+            places: tasks that are averaged.
+            rule: treatment of missing and repeated evaluations.
+            bootstrap: number of simulated studies and seed.
+        """
+        last = self.grid[self.grid <= self.end][-EVALUATIONS:]
+        pool = self.values(last[last > 0], rule)[places].mean(axis=0).ravel()
+        pool = pool[~np.isnan(pool)]
+        if len(self.runs) < 2 or not len(pool):
+            return float("nan")
+        return simulated("mean", (tuple(pool),), (len(self.runs),), studies_of(bootstrap))
 
 
 def agents_name(key: Sequence[Any]) -> str:
@@ -151,23 +174,25 @@ def set_curves(
     Args:
         curves: all multi-task runs.
         rule: treatment of missing and repeated evaluations.
-        bootstrap: number of resamples and seed.
+        bootstrap: number of simulated studies that measure the coverage, and seed.
 
     Returns:
         Columns `MULTITASK_CURVES`, scores in [0, 1]; and the problems found.
     """
     rows: list[tuple[Any, ...]] = []
     problems: list[Problem] = []
+    studies = studies_of(bootstrap).reps
     for agents in agents_of(curves, problems):
         values = agents.values(agents.grid, rule)
         means = values.mean(axis=0)  # NaN if any task has none
         names = [f"seed {seed}" for seed in agents.seeds]
         problems += incomplete(agents.grid, means, names, rule, agents.name)
-        bounds = agents.bounds(values, rule, bootstrap)
+        bounds = agents.bounds(values, rule)
+        measured = (studies, agents.coverage(slice(None), rule, bootstrap))
         for step, bound, scored in zip(agents.grid, bounds, means.T, strict=True):
             if not np.isnan(bound[0]):
                 head = (*agents.key, step, curves.step_unit, "normalized_score", *bound)
-                rows.append((*head, *_counts(agents, scored), len(agents.tasks), bootstrap.reps))
+                rows.append((*head, *_counts(agents, scored), len(agents.tasks), *measured))
     return pd.DataFrame(rows, columns=MULTITASK_CURVES), tuple(problems)
 
 
@@ -179,21 +204,23 @@ def final_scores(
     Args:
         curves: all multi-task runs.
         rule: treatment of missing and repeated evaluations.
-        bootstrap: number of resamples and seed.
+        bootstrap: number of simulated studies that measure the coverage, and seed.
 
     Returns:
         Columns `MULTITASK_SCORES`, scores in [0, 1]; and the problems found.
     """
     rows: list[tuple[Any, ...]] = []
     problems: list[Problem] = []
+    studies = studies_of(bootstrap).reps
     for agents in agents_of(curves, problems):
         problems += _unfinished(agents)
         values = agents.values(np.array([agents.end]), rule)
-        (bound,) = agents.bounds(values, rule, bootstrap)
+        (bound,) = agents.bounds(values, rule)
+        measured = (studies, agents.coverage(slice(None), rule, bootstrap))
         if not np.isnan(bound[0]):
             scored = values.mean(axis=0)[:, 0]
             head = (*agents.key, agents.end, agents.budget, *bound)
-            rows.append((*head, *_counts(agents, scored), len(agents.tasks), bootstrap.reps))
+            rows.append((*head, *_counts(agents, scored), len(agents.tasks), *measured))
     return pd.DataFrame(rows, columns=MULTITASK_SCORES), tuple(problems)
 
 
@@ -205,7 +232,7 @@ def task_scores(
     Args:
         curves: all multi-task runs.
         rule: treatment of missing and repeated evaluations.
-        bootstrap: number of resamples and seed.
+        bootstrap: number of simulated studies that measure the coverage, and seed.
 
     Returns:
         Columns `MULTITASK_TASKS`, scores in [0, 1], where `untrained` is the best seed's score
@@ -213,17 +240,20 @@ def task_scores(
     """
     rows: list[tuple[Any, ...]] = []
     problems: list[Problem] = []
+    studies = studies_of(bootstrap).reps
     for agents in agents_of(curves, problems):
         problems += _unfinished(agents)
         values = agents.values(np.array([agents.end]), rule)
         starts = agents.values(np.array([0]), RULES["available"])[..., 0]
         untrained = np.fmax.reduce(starts, axis=1)  # NaN if no seed was evaluated
         one_task = np.zeros(len(agents.runs), int)
-        for task, own, start in zip(agents.tasks, values, untrained, strict=True):
-            (bound,) = intervals("mean", own, one_task, rule, bootstrap)
+        for place, task in enumerate(agents.tasks):
+            own, start = values[place], untrained[place]
+            measured = (studies, agents.coverage(slice(place, place + 1), rule, bootstrap))
+            (bound,) = intervals("mean", own, one_task, rule)
             if not np.isnan(bound[0]):
                 head = (*agents.key, task, agents.end, *bound, start)
-                rows.append((*head, *_counts(agents, own[:, 0]), bootstrap.reps))
+                rows.append((*head, *_counts(agents, own[:, 0]), *measured))
     return pd.DataFrame(rows, columns=MULTITASK_TASKS), tuple(problems)
 
 

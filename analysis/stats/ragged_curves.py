@@ -20,7 +20,7 @@ from analysis.records.load import RUN_KEY, Records
 from analysis.stats.rules import Rule
 from tdmpc2.envs.tasks import PIXEL_ENV_STEPS, TASKS
 
-ENDED = ("COMPLETED", "DIVERGED")
+ENDED = ("COMPLETED", "DIVERGED", "ENDED")
 """States of a run that will not continue, so that its last score may represent later steps."""
 
 

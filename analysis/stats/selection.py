@@ -10,9 +10,9 @@ import numpy as np
 
 from analysis.records.load import SERIES
 from analysis.records.problems import Problem
-from analysis.stats.bootstrap import Bootstrap, interval
 from analysis.stats.ragged_curves import ScoreCurves
 from analysis.stats.rules import Rule
+from analysis.stats.t_intervals import t_interval
 from tdmpc2.envs.tasks import TASKS
 
 Series = tuple[str, ...]
@@ -43,6 +43,8 @@ class Group:
 
     def steps(self, task: str) -> int:
         """Return the env steps at which the task's score is read."""
+        if self.horizon is not None and task not in TASKS:
+            return self.horizon
         budget = TASKS[task].env_steps
         return budget if self.horizon is None else min(budget, self.horizon)
 
@@ -169,7 +171,11 @@ def _far_from(
 
 
 def intervals(
-    statistic: str, values: np.ndarray, strata: np.ndarray, rule: Rule, bootstrap: Bootstrap
+    statistic: str,
+    values: np.ndarray,
+    strata: np.ndarray,
+    rule: Rule,
+    limits: tuple[float, float] = (0.0, 1.0),
 ) -> np.ndarray:
     """Return the statistic with its interval, `(num_checkpoints, 3)`.
 
@@ -181,7 +187,7 @@ def intervals(
         values: `(num_runs, num_checkpoints)`, NaN if a run has no value.
         strata: task of each run, `(num_runs,)`.
         rule: treatment of missing and repeated evaluations.
-        bootstrap: number of resamples and seed.
+        limits: range of possible scores, at which intervals end.
     """
     present = ~np.isnan(values)
     bounds = np.full((values.shape[1], 3), np.nan)
@@ -191,8 +197,11 @@ def intervals(
         if pattern.all() or (full and rule.between == "none"):
             at = which == number
             values_present = values[np.ix_(pattern, at)]
-            bounds[at] = interval(statistic, values_present, strata[pattern], bootstrap).stacked()
-    return bounds
+            bounds[at] = t_interval(statistic, values_present, strata[pattern]).stacked()
+    point, low, high = bounds.T
+    low = np.maximum(low, np.minimum(limits[0], point))
+    high = np.minimum(high, np.maximum(limits[1], point))
+    return np.stack([point, low, high], axis=1)
 
 
 def incomplete(

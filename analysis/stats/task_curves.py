@@ -7,11 +7,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.records.curve_checks import MAX_RETURN
 from analysis.records.evaluations import ENV_STEPS, SCORES
 from analysis.records.load import SERIES, Records
 from analysis.records.problems import Problem
 from analysis.records.sources import RUNS_SOURCE
 from analysis.stats.bootstrap import Bootstrap
+from analysis.stats.coverage import coverage_of, studies_of
 from analysis.stats.ragged_curves import ScoreCurves
 from analysis.stats.rules import Rule
 from analysis.stats.selection import INTERVAL, incomplete, intervals, joined, series_name
@@ -19,7 +21,7 @@ from analysis.stats.selection import INTERVAL, incomplete, intervals, joined, se
 TASK_CURVES = [
     *SERIES,
     *("domain", "task", "step", "step_unit", "metric", *INTERVAL),
-    *("num_seeds", "seeds", "seed_values", "missing_seeds", "reps"),
+    *("num_seeds", "seeds", "seed_values", "missing_seeds", "reps", "coverage"),
 ]
 REFERENCE_LINES = ["uniform", "zero", "untrained", "threshold"]
 
@@ -36,7 +38,7 @@ def task_curves(
     Args:
         curves: all runs.
         rule: treatment of missing and repeated evaluations.
-        bootstrap: number of resamples and seed.
+        bootstrap: number of simulated studies that measure the coverage, and seed.
 
     Returns:
         Columns `TASK_CURVES`, in units of the metric, where `seeds` and `seed_values` are separated
@@ -44,6 +46,7 @@ def task_curves(
     """
     rows: list[tuple[Any, ...]] = []
     problems: list[Problem] = []
+    studies = studies_of(bootstrap).reps
     for key, runs in curves.runs.groupby([*SERIES, "domain", "task"]):
         where = series_name(*key[: len(SERIES)], key[-1])
         runs = runs.sort_values("seed")
@@ -55,7 +58,9 @@ def task_curves(
         if len(seeds) == 1:
             what = "one seed: its mean has no interval"
             problems.append(Problem(where, None, what, "warning"))
-        bounds = intervals("mean", values, np.zeros(len(seeds), int), rule, bootstrap)
+        strata = np.zeros(len(seeds), int)
+        bounds = intervals("mean", values, strata, rule, _limits(runs))
+        share = coverage_of("mean", curves, (members, strata), np.inf, bootstrap)
         metric = runs["metric"].iloc[0]
         for step, bound, scored in zip(steps, bounds, values.T, strict=True):
             present = ~np.isnan(scored)
@@ -65,8 +70,16 @@ def task_curves(
                 joined(seeds[~present]),
             )
             head = (*key, step, curves.step_unit, metric)
-            rows.append((*head, *bound, present.sum(), *seed_columns, bootstrap.reps))
+            rows.append((*head, *bound, present.sum(), *seed_columns, studies, share))
     return pd.DataFrame(rows, columns=TASK_CURVES), tuple(problems)
+
+
+def _limits(runs: pd.DataFrame) -> tuple[float, float]:
+    """Return the range of the scores of a task that its runs can have."""
+    if runs["metric"].iloc[0] == "episode_success":
+        return 0.0, 1.0
+    most = MAX_RETURN.get(str(runs["domain"].iloc[0]))
+    return (-np.inf, np.inf) if most is None else (0.0, most)
 
 
 def reference_scores(records: Records) -> pd.DataFrame:

@@ -7,16 +7,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from analysis.figures.figure_specs import read_catalog
 from analysis.figures.registry import PLOTS
 from analysis.records.load import load, load_curves
 from analysis.stats.aggregate import group_curves, group_scores, improvements, profiles
 from analysis.stats.audit import sensitivity
-from analysis.stats.bootstrap import Bootstrap
+from analysis.stats.bootstrap import Bootstrap, interval
 from analysis.stats.ragged_curves import ScoreCurves
 from analysis.stats.rules import RULES
-from analysis.stats.selection import Group
+from analysis.stats.selection import Group, horizon_scores, select
 from tdmpc2.common.system.paths import project_root
 from tests.analysis.run_files import write_run
 
@@ -40,9 +41,10 @@ def test_group_curves_by_hand(runs):
         ["two", 0, 2, 2, 4],
         ["two", 1000, 2, 2, 4],
     ]
-    np.testing.assert_allclose(
-        curves[["mean", "low", "high"]], [[0.0, 0.0, 0.0], [0.55, 0.45, 0.65]], rtol=1e-6
-    )
+    # Each task has s² = 0.02 and two runs: an error of √(2 · 0.01) / 2 with two degrees of freedom.
+    width = np.sqrt(0.02) / 2 * stats.t.ppf(0.975, 2)
+    expected = [[0.0, 0.0, 0.0], [0.55, 0.55 - width, 0.55 + width]]
+    np.testing.assert_allclose(curves[["mean", "low", "high"]], expected, rtol=1e-6)
 
 
 def test_a_series_that_lacks_a_task_is_listed(runs):
@@ -211,12 +213,26 @@ def published_scores(published) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize(("group", "method"), PUBLISHED)
-def test_published_means_and_intervals_come_out(published_scores, group, method):
+def test_published_means_and_intervals_come_out(published, published_scores, group, method):
+    """The means, the bounds of the bootstrap, and Welch's interval, which the tables show."""
     mean, bounds, earlier = PUBLISHED[group, method]
     rows = published_scores.loc[group, method, "mean"]
     assert rows["value"].tolist() == pytest.approx([*earlier, mean], abs=ROUNDING)
+    catalog = read_catalog(project_root() / "paper_figures" / "figures.toml", PLOTS)
+    tasks = catalog.groups[group]
+    ((_, chosen),) = [
+        found for found in select(published, tasks.tasks, "", []) if found[0][1] == method
+    ]
+    scores = 100 * horizon_scores(published, chosen, tasks, HOLD)[0]
     if bounds is not None:
-        assert rows.loc[1.0, ["low", "high"]].tolist() == pytest.approx(bounds, abs=0.5)
+        found = interval("mean", scores, chosen.strata, Bootstrap(50_000))
+        assert [found.low[0], found.high[0]] == pytest.approx(bounds, abs=0.5)
+    by_task = [scores[chosen.strata == task, 0] for task in range(len(tasks.tasks))]
+    terms = np.array([own.var(ddof=1) / len(own) for own in by_task])
+    freedom = terms.sum() ** 2 / max((terms**2 / 2).sum(), 1e-300)
+    width = np.sqrt(terms.sum()) / len(terms) * stats.t.ppf(0.975, max(freedom, 1))
+    expected = [max(mean - width, 0), min(mean + width, 100)]
+    assert rows.loc[1.0, ["low", "high"]].tolist() == pytest.approx(expected, abs=ROUNDING)
 
 
 @pytest.mark.parametrize("group", IQM)

@@ -42,7 +42,7 @@ def test_findings_by_hand(tmp_path):
     write_table(tmp_path / "tdmpc" / "walker-walk.csv", "step,reward,seed", lines)
     two = [f"{step},1,{seed}" for step in steps for seed in (1, 2)]
     write_table(tmp_path / "tdmpc" / "walker-run.csv", "step,reward,seed", two)
-    curves = ScoreCurves(load_curves(tmp_path, "theirs"))
+    curves = ScoreCurves(load_curves(tmp_path, "published"))
     assert found(curves) == [
         ("repeated_steps", "tdmpc", "walker-walk", 3, 1, "0", "averaged"),
         ("missing_steps", "tdmpc", "walker-walk", 2, 1, "2,000,000", "previous value held"),
@@ -121,7 +121,9 @@ def test_sensitivity_by_hand(tmp_path):
     lines = ["0,0,1", f"{FULL},400,1", "1000,0,2", "1000,200,2"]
     write_table(tmp_path / "tdmpc" / "walker-walk.csv", "step,reward,seed", lines)
     group = Group("one", "One", ("walker-walk",), FULL)
-    (row,) = sensitivity(ScoreCurves(load_curves(tmp_path, "x")), [group]).to_dict("records")
+    (row,) = sensitivity(ScoreCurves(load_curves(tmp_path, "published")), [group]).to_dict(
+        "records"
+    )
     means = {name: row[name] for name in RULES}
     assert means == pytest.approx(
         {"hold": 25.0, "hold_first": 20.0, "hold_last": 30.0, "linear": 25.0, "available": 40.0}
@@ -129,6 +131,10 @@ def test_sensitivity_by_hand(tmp_path):
     assert row["spread"] == pytest.approx(20.0)
     (tmp_path / "tdmpc" / "walker-walk.csv").write_text("step,reward,seed\n9,400,1\n")
     nothing = Group("one", "One", ("walker-walk",), 5)
-    (row,) = sensitivity(ScoreCurves(load_curves(tmp_path, "x")), [nothing]).to_dict("records")
+    (row,) = sensitivity(ScoreCurves(load_curves(tmp_path, "published")), [nothing]).to_dict(
+        "records"
+    )
     assert np.isnan(row["available"])
-    assert isinstance(sensitivity(ScoreCurves(load_curves(tmp_path, "x")), []), pd.DataFrame)
+    assert isinstance(
+        sensitivity(ScoreCurves(load_curves(tmp_path, "published")), []), pd.DataFrame
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from analysis.records.load import RUNS, TABLE, load_curves
@@ -37,13 +38,17 @@ def test_the_authors_layout(tmp_path):
     assert list(records.runs.columns) == RUNS
     assert set(records.table["source"]) == {"theirs"}
     assert set(records.table["metric"]) == {"episode_return", "episode_success"}
-    assert records.runs["budget"].tolist() == [2_000_000, 4_000_000, 4_000_000]
+    # The budget of imported curves is their last step; that of the released ones is the paper's.
+    assert records.runs["budget"].tolist() == [0, 100_000, 0]
+    assert set(records.runs["state"]) == {"ENDED"}
+    released = load_curves(tmp_path, "published").runs["budget"]
+    assert released.tolist() == [2_000_000, 4_000_000, 4_000_000]
     assert records.problems == ()
 
 
 def test_pixels_are_a_variant_with_a_budget_of_their_own(tmp_path):
     write_table(tmp_path / "tdmpc2-pixels" / "walker-walk.csv", HEADER, ["0,4.5,1"])
-    (run,) = load_curves(tmp_path, "theirs").runs.to_dict("records")
+    (run,) = load_curves(tmp_path, "published").runs.to_dict("records")
     assert (run["method"], run["variant"], run["obs"]) == ("tdmpc2", "default[obs=rgb]", "rgb")
     assert run["budget"] == 2_000_000
 
@@ -84,6 +89,12 @@ def test_repeated_steps_are_kept_for_the_rule(tmp_path):
         ("0,,1", "reward is not a number: ''"),
         ("0,nan,1", "reward is nan, not a finite number"),
         ("0,7,one", "seed is not an integer: 'one'"),
+        ("0,7,1.5", "seed is not an integer: '1.5'"),
+        ("0,7,-1", "seed is -1, not from 0 to 1,000,000,000,000"),
+        ("1e300,7,1", "step is 1e300, more than 1,000,000,000,000: not a count of steps"),
+        ("inf,7,1", "step is inf, not a finite number"),
+        ("0,1001,1", "reward is 1001, but returns of walker-walk lie between 0 and 1000"),
+        ("0,-5,1", "reward is -5, but returns of walker-walk lie between 0 and 1000"),
     ],
 )
 def test_a_bad_line_is_named_and_the_others_are_read(tmp_path, line, what):
@@ -98,7 +109,7 @@ def test_a_bad_line_is_named_and_the_others_are_read(tmp_path, line, what):
     [
         ("walker-walk", "step,success,seed", "0,1,1", "scored by its return"),
         ("mw-reach", "step,reward,seed", "0,900,1", "scored by its success"),
-        ("mw-reach", "step,success,seed", "0,90,1", "not a fraction from 0 to 1"),
+        ("mw-reach", "step,success,seed", "0,90,1", "not a fraction from 0 to 1: percent? divide"),
     ],
 )
 def test_other_units_are_refused(tmp_path, task, header, line, what):
@@ -134,10 +145,16 @@ def test_half_written_last_line_is_a_warning(tmp_path):
     assert "incomplete last line" in problem.what
 
 
-def test_unknown_task_is_named_once_with_the_nearest(tmp_path):
+def test_a_task_of_ones_own_is_named_once_and_has_no_normalized_score(tmp_path):
     path = write_table(tmp_path / "sac" / "walker-wlk.csv", HEADER, ["0,5,1", "10,5,1"])
-    (problem,) = load_curves(tmp_path, "theirs").problems
-    assert problem.where == str(path)
+    records = load_curves(tmp_path, "theirs")
+    assert records.table["value"].tolist() == [5.0, 5.0]
+    curves = ScoreCurves(records)
+    values = curves.values([0], np.array([0, 10]), RULES["hold"])
+    assert values.tolist() == [[5.0, 5.0]]
+    assert np.isnan(curves.values([0], np.array([10]), RULES["hold"], normalized=True)).all()
+    (problem,) = records.problems
+    assert (problem.where, problem.severity) == (str(path), "warning")
     assert "unknown task 'walker-wlk' (did you mean 'walker-walk'?)" in problem.what
 
 
@@ -146,3 +163,99 @@ def test_an_empty_folder_is_an_error(tmp_path):
     assert records.table.empty
     (problem,) = records.problems
     assert (problem.where, problem.severity) == (str(tmp_path), "error")
+
+
+@pytest.mark.parametrize("separator", [",", ";"])
+@pytest.mark.parametrize("start", ["", "\ufeff"])
+def test_separators_marks_of_byte_order_and_seeds_as_floats(tmp_path, separator, start):
+    path = tmp_path / "mine.csv"
+    lines = ["task,seed,step,return", "walker-walk,1.0,0,1.5"]
+    path.write_text(start + "\n".join(lines).replace(",", separator) + "\n", encoding="utf-8")
+    assert points(path) == {("mine", "walker-walk", 1): [(0, 1.5)]}
+
+
+def test_eval_csv_of_the_official_code(tmp_path):
+    """Its steps are decisions of the agent, each two control steps in DMControl."""
+    place = tmp_path / "logs" / "walker-walk" / "3" / "default"
+    write_table(place / "eval.csv", "step,episode_reward", ["0,10.5", "50000,900.0"])
+    records = load_curves(tmp_path / "logs", "lab")
+    assert points(tmp_path / "logs") == {("tdmpc2", "walker-walk", 3): [(0, 10.5), (100_000, 900)]}
+    (problem,) = records.problems
+    assert problem.severity == "warning"
+    assert "steps are read as agent steps" in problem.what
+    assert points(place / "eval.csv") == points(tmp_path / "logs")
+
+
+def test_an_export_of_wandb(tmp_path):
+    header = '"Step","sac-walker-walk-seed1 - eval/episode_reward",' + ",".join(
+        f'"sac-walker-walk-seed1 - eval/episode_reward{bound}"' for bound in ("__MIN", "__MAX")
+    )
+    header += ',"mine_mw-reach_2 - eval/episode_success"'
+    lines = ['"0","5","5","5",""', '"1000","","","","0.5"']
+    path = write_table(tmp_path / "wandb.csv", header, lines)
+    assert points(path) == {
+        ("sac", "walker-walk", 1): [(0, 5.0)],
+        ("mine", "mw-reach", 2): [(1000, 0.5)],
+    }
+    (problem,) = load_curves(path, "theirs").problems
+    assert "column Step is read as env steps" in problem.what
+
+
+def test_progress_of_stable_baselines(tmp_path):
+    header = "time/total_timesteps,eval/mean_reward,train/loss"
+    path = tmp_path / "ppo" / "walker-walk" / "seed2" / "progress.csv"
+    write_table(path, header, ["1000,33.5,0.1"])
+    assert points(tmp_path) == {("ppo", "walker-walk", 2): [(1000, 33.5)]}
+
+
+def test_the_interchange_columns(tmp_path):
+    lines = [
+        "0,XQC,ball_in_cup-catch,0,avg_return,0.0,25.5",
+        "1,XQC,ball_in_cup-catch,0,avg_success,0.0,0.5",
+        "2,XQC,assembly-v2,0,avg_success,1000.0,0.25",
+        "3,XQC,Hopper-v4,0,avg_return,0.0,3000.5",
+        "4,XQC,cartpole-swingup_sparse,7.0,avg_return,0.0,1.5",
+    ]
+    path = write_table(tmp_path / "x.csv", ",exp_name,env_name,seed,metric,env_step,value", lines)
+    assert points(path) == {
+        ("XQC", "cup-catch", 0): [(0, 25.5)],
+        ("XQC", "mw-assembly", 0): [(1000, 0.25)],
+        ("XQC", "Hopper-v4", 0): [(0, 3000.5)],
+        ("XQC", "cartpole-swingup-sparse", 7): [(0, 1.5)],
+    }
+    own, skipped = load_curves(path, "theirs").problems
+    assert (own.line, own.severity) == (5, "warning")
+    assert "1 lines of avg_success skipped: these tasks are scored by their return" in skipped.what
+
+
+def test_a_declared_budget(tmp_path):
+    header = "task,seed,step,return,budget"
+    path = write_table(tmp_path / "mine.csv", header, ["walker-walk,1,1000,5,4000"])
+    curves = ScoreCurves(load_curves(path, "theirs"))
+    assert curves.runs["budget"].tolist() == [4000]
+    values = curves.values([0], np.array([4000, 5000]), RULES["hold"])
+    assert values.tolist() == [[5.0, pytest.approx(np.nan, nan_ok=True)]]
+
+
+def test_the_last_value_of_a_cut_curve_represents_no_later_step(tmp_path):
+    write_table(tmp_path / "tdmpc2" / "walker-walk.csv", HEADER, ["0,4.5,1", "500000,900,1"])
+    curves = ScoreCurves(load_curves(tmp_path, "theirs"))
+    values = curves.values([0], np.array([500_000, 500_001]), RULES["hold"])
+    assert values.tolist() == [[900.0, pytest.approx(np.nan, nan_ok=True)]]
+
+
+def test_files_elsewhere_are_listed(tmp_path):
+    write_table(tmp_path / "sac" / "walker-walk.csv", HEADER, ["0,5,1"])
+    path = write_table(tmp_path / "a" / "b" / "walker-walk.csv", HEADER, ["0,5,1"])
+    (problem,) = load_curves(tmp_path, "theirs").problems
+    assert problem.where == str(path)
+    assert "skipped" in problem.what
+
+
+def test_more_seeds_than_credible(tmp_path):
+    lines = [f"0,5,{seed}" for seed in range(300)]
+    write_table(tmp_path / "sac" / "walker-walk.csv", HEADER, lines)
+    records = load_curves(tmp_path, "theirs")
+    assert records.runs["seed"].tolist() == [*range(255)]
+    (problem,) = records.problems
+    assert "sac has 300 seeds on walker-walk: only the first 255 are used" in problem.what

@@ -7,12 +7,12 @@ import pytest
 from scipy import stats
 
 from analysis.stats.equivalence import (
-    MOST_SEEDS,
     Difference,
     difference,
     difference_from,
     mean_difference,
-    seeds_needed,
+    p_values,
+    welch,
 )
 
 INF = float("inf")
@@ -81,21 +81,37 @@ def test_mean_over_tasks_by_hand():
     assert unknown.verdict(10.0) == "not enough data"
 
 
-def test_seeds_needed_settle_the_task_and_one_fewer_do_not():
-    ours, theirs = np.array([40.0, 60.0, 50.0]), np.array([49.0, 50.0, 51.0])
-    assert difference(ours, theirs).verdict(10.0) == "not enough data"
-    need = seeds_needed(ours, theirs, 10.0)
-    assert need is not None
-    for count, expected in ((need, "reproduced"), (need - 1, "not enough data")):
-        error = np.sqrt(100 / count + 1 / 3)
-        freedom = error**4 / ((100 / count) ** 2 / (count - 1) + (1 / 3) ** 2 / 2)
-        assert Difference(0.0, error, freedom).verdict(10.0) == expected
+def test_p_value_is_welchs():
+    rng = np.random.default_rng(1)
+    ours, theirs = rng.normal(50, 3, 4), rng.normal(48, 9, 3)
+    test = stats.ttest_ind(ours, theirs, equal_var=False)
+    assert difference(ours, theirs).p_value == pytest.approx(test.pvalue)
+    assert Difference(1.0, 0.0, INF).p_value == 0
+    assert Difference(0.0, 0.0, INF).p_value == 1
+    assert np.isnan(Difference(1.0, float("nan"), float("nan")).p_value)
 
 
-def test_no_number_of_ours_makes_up_for_their_spread():
-    assert seeds_needed(np.array([50.0, 51.0]), np.array([10.0, 50.0, 90.0]), 10.0) is None
-    assert seeds_needed(np.array([50.0]), np.array([50.0, 50.0]), 10.0) is None
-    assert MOST_SEEDS >= 50
+def test_many_differences_at_once():
+    rng = np.random.default_rng(2)
+    ours, theirs = rng.normal(50, 3, (5, 3)), rng.normal(48, 9, (5, 4))
+    many = welch(ours, theirs)
+    single = [difference(*sides) for sides in zip(ours, theirs, strict=True)]
+    np.testing.assert_allclose(many[0], [one.value for one in single])
+    np.testing.assert_allclose(many[1], [one.error for one in single])
+    np.testing.assert_allclose(p_values(*many), [one.p_value for one in single])
+
+
+def test_a_floor_replaces_smaller_variances():
+    ones, twos = np.full(3, 1.0), np.array([1.0, 2.0, 3.0])
+    found = difference(ones, twos, (9.0, 0.5))
+    assert found.error == pytest.approx(np.sqrt(9 / 3 + 1 / 3))
+    assert found.freedom == pytest.approx((10 / 3) ** 2 / ((3**2 + (1 / 3) ** 2) / 2))
+
+
+def test_a_corrected_p_value_decides():
+    found = Difference(-20.0, 9.0, INF)
+    assert found.verdict(10.0) == "worse"
+    assert found.verdict(10.0, 0.06) == "not enough data"
 
 
 @pytest.mark.parametrize("spread", [2.0, 8.0])

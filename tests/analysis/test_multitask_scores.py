@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from analysis.records.load import load
 from analysis.stats.bootstrap import Bootstrap
@@ -31,18 +32,19 @@ def test_the_score_of_a_set_is_the_mean_over_its_tasks(tmp_path):
     assert problems == ()
     assert curves["step"].tolist() == [0, 100]
     assert curves["mean"].tolist() == pytest.approx([0.02, 0.25])
-    # Seeds are resampled within each task: the mean is ¼ (a + b + c + d), a, b in {10, 30}
-    # and c, d in {20, 40}; its extremes have a probability of 1/16 each.
-    assert curves[["low", "high"]].to_numpy()[1].tolist() == pytest.approx([0.15, 0.35])
-    # At the start the first task has no variance; 1/4 of the resamples are at each end.
-    assert curves[["low", "high"]].to_numpy()[0].tolist() == pytest.approx([0.01, 0.03])
+    # Each seed is a sample: 0.15 and 0.35, an error of 0.1 with one degree of freedom, whose
+    # quantile is 12.7; the interval ends at the range of scores.
+    assert curves[["low", "high"]].to_numpy()[1].tolist() == pytest.approx([0, 1])
+    # At the start, 0.01 and 0.03.
+    expected = [0, 0.02 + 0.01 * stats.t.ppf(0.975, 1)]
+    assert curves[["low", "high"]].to_numpy()[0].tolist() == pytest.approx(expected)
     assert curves[["num_seeds", "seeds", "num_tasks"]].to_numpy()[0].tolist() == [2, "1 2", 2]
     assert set(curves["step_unit"]) == {"num_updates"}
     tasks, _ = task_scores(records, HOLD, BOOT)
     assert tasks["task"].tolist() == list(PAIR)
     assert tasks[["value", "low", "high"]].to_numpy().tolist() == [
-        pytest.approx([0.2, 0.1, 0.3]),
-        pytest.approx([0.3, 0.2, 0.4]),
+        pytest.approx([0.2, 0.0, 1.0]),
+        pytest.approx([0.3, 0.0, 1.0]),
     ]
     assert tasks["untrained"].tolist() == pytest.approx([0.0, 0.06])
 
@@ -149,6 +151,8 @@ def test_the_interval_of_many_tasks_is_that_of_the_seeds(tmp_path):
     scores, _ = final_scores(agents(tmp_path), HOLD, BOOT)
     row = scores.iloc[0]
     assert row["value"] == pytest.approx(values.mean() / 100)
-    # Seeds are resampled within each task: the variance of the mean is Σ s²/3 / 20², s² over n.
-    spread = np.sqrt((values.var(axis=0) / 3).sum()) / 20 / 100
-    assert (row["high"] - row["low"]) / (2 * 1.96) == pytest.approx(spread, rel=0.1)
+    # Each seed is one sample, because the tasks of one agent are not independent.
+    means = values.mean(axis=1) / 100
+    expected = stats.t.interval(0.95, 2, means.mean(), stats.sem(means))
+    assert row[["low", "high"]].tolist() == pytest.approx(expected)
+    assert row["coverage"] == pytest.approx(np.nan, nan_ok=True)  # evaluated only before training

@@ -10,7 +10,8 @@ from analysis.figures.figure_specs import FigureSpec
 from analysis.figures.registry import PLOTS, select, step_unit_of
 from analysis.records.evaluations import ENV_STEPS, NUM_UPDATES, StepUnit
 from analysis.records.load import Records, load, load_curves, merge
-from analysis.stats.against_published import against_default, compare_tasks
+from analysis.stats.against_default import against_default
+from analysis.stats.against_published import compare_tasks
 from analysis.stats.aggregate import group_scores
 from analysis.stats.multitask_claims import compare_agents
 from analysis.stats.ragged_curves import ScoreCurves
@@ -68,12 +69,12 @@ def test_figures_show_one_unit(records, plot):
 
 
 def test_comparisons_with_the_published_curves_use_env_steps(records):
-    tasks = compare_tasks(ScoreCurves(records), HOLD, "default", 10.0)
+    tasks = compare_tasks(ScoreCurves(records), HOLD, "default", 10.0).tasks
     assert tasks["task"].tolist() == list(PAIR)
     assert set(tasks["env_step"]) == {STEPS}
     assert set(tasks["num_ours"]) == {2}
     assert tasks["ours"].tolist() == pytest.approx([40.15, 40.0])
-    assert compare_tasks(ScoreCurves(records, NUM_UPDATES), HOLD, "default", 10.0).empty
+    assert compare_tasks(ScoreCurves(records, NUM_UPDATES), HOLD, "default", 10.0).tasks.empty
 
 
 def test_variants_and_groups_use_env_steps(records):

@@ -75,7 +75,7 @@ def test_sacred_runs(tmp_path):
 @pytest.mark.parametrize(
     ("place", "scalars", "what"),
     [
-        ("mine/walker-wlk/1", {"eval/return": [(0, 1.0)]}, "unknown task 'walker-wlk'"),
+        ("mine/walker-walk/1", {"eval/return": [(0, 1e6)]}, "returns of walker-walk lie between"),
         ("walker-walk/1", {"eval/return": [(0, 1.0)]}, "not <method>/<task>/<seed>/"),
         ("mine/walker-walk/one", {"eval/return": [(0, 1.0)]}, "not <method>/<task>/<seed>/"),
         ("mine/walker-walk/1", {"loss": [(0, 1.0)]}, "no evaluation return .*loss"),
@@ -109,3 +109,44 @@ def test_what_sacred_does_not_tell_is_a_problem(tmp_path):
 def test_an_empty_folder_is_an_error(tmp_path, form):
     (problem,) = load_curves(tmp_path, "x", form).problems
     assert (problem.where, problem.severity) == (str(tmp_path), "error")
+
+
+def test_a_task_of_ones_own_is_read(tmp_path):
+    board(tmp_path / "mine" / "my-robot" / "1", {"eval/mean_reward": [(0, 5000.0)]})
+    records = load_curves(tmp_path, "board", "tensorboard")
+    assert points(records) == {("mine", "my-robot", 1): [(0, 5000.0)]}
+    (problem,) = records.problems
+    assert problem.severity == "warning"
+    assert "unknown task 'my-robot'" in problem.what
+
+
+def test_scalars_encoded_as_tensors(tmp_path):
+    place = tmp_path / "mine" / "walker-walk" / "3"
+    with SummaryWriter(str(place)) as writer:
+        writer.add_scalar("eval/episode_reward", 250.0, 1000, new_style=True)
+    records = load_curves(tmp_path, "board", "tensorboard")
+    assert records.problems == ()
+    assert points(records) == {("mine", "walker-walk", 3): [(1000, 250.0)]}
+
+
+def test_arrays_and_numpy_scalars_of_sacred(tmp_path):
+    values = [{"dtype": "float64", "py/object": "numpy.float64", "value": 1.5}, [2.0, 4.0], "text"]
+    (tmp_path / "1").mkdir()
+    config = {"seed": 1.0, "task": "walker-walk"}
+    (tmp_path / "1" / "config.json").write_text(json.dumps(config))
+    metrics = {"episode_return": {"steps": [0, 1, 2], "values": values, "timestamps": []}}
+    (tmp_path / "1" / "metrics.json").write_text(json.dumps(metrics))
+    records = load_curves(tmp_path, "lab", "sacred")
+    assert points(records) == {("lab", "walker-walk", 1): [(0, 1.5), (1, 3.0)]}
+    (problem,) = records.problems
+    assert "episode_return, entry 3: episode_return is not a number: 'text'" in problem.what
+
+
+def test_a_damaged_tensorboard_file_takes_nothing_down(tmp_path):
+    board(tmp_path / "mine" / "walker-walk" / "1", {"eval/return": [(0, 1.0)]})
+    place = tmp_path / "mine" / "walker-walk" / "2"
+    place.mkdir()
+    (place / "events.out.tfevents.1").write_bytes(b"\x00" * 100)
+    records = load_curves(tmp_path, "board", "tensorboard")
+    assert set(records.table["seed"]) == {1}
+    assert [problem.where for problem in records.problems] == [str(place)]

@@ -1,0 +1,98 @@
+"""Common evaluations of our seeds and the published ones: the scores that a verdict compares.
+
+This is the one place that decides at which steps two sides are compared, and which seeds take part.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from analysis.stats.ragged_curves import ScoreCurves, paper_budget
+from analysis.stats.rules import RULES, Rule
+from analysis.stats.selection import NEAR
+
+LAST_EVALUATIONS = 5
+"""Number of evaluations that a score averages."""
+
+
+@dataclass(frozen=True)
+class CommonScores:
+    """Scores of one task on both sides, each the mean of the last common evaluations.
+
+    Attributes:
+        env_steps: steps of those evaluations, ascending; empty if there are none.
+        ours: scores of our seeds in points, `(num_seeds,)`.
+        theirs: scores of the published seeds in points, `(num_seeds,)`.
+        budget_share: last step as a fraction of the full budget: the paper's, or the last published
+            evaluation if that is earlier.
+        left_out: seeds that do not take part, or the reason why there is no comparison.
+    """
+
+    env_steps: np.ndarray
+    ours: np.ndarray
+    theirs: np.ndarray
+    budget_share: float
+    left_out: tuple[str, ...]
+
+    @property
+    def complete(self) -> bool:
+        """Whether the comparison is at the full budget."""
+        return self.budget_share >= 1 - NEAR
+
+
+def common_scores(
+    curves: ScoreCurves, ours: np.ndarray, theirs: np.ndarray, rule: Rule
+) -> CommonScores:
+    """Return the scores of one task at the last evaluations that both sides have.
+
+    A seed that has not come within `NEAR` of the step that most of our seeds reached is left out,
+    so that one unfinished seed does not determine the step of all others. Step 0 never counts. If
+    no step of ours is a published one, the published curves are interpolated between their
+    evaluations.
+
+    Args:
+        curves: our runs and the published curves.
+        ours: row numbers of our seeds.
+        theirs: row numbers of the published seeds.
+        rule: treatment of missing and repeated evaluations of our seeds.
+    """
+    published = curves.common_grid(theirs)
+    published = published[published > 0]
+    if not len(published):
+        return _none(["no published evaluation after step 0"], curves, ours)
+    reached = np.minimum(curves.reached[ours], published[-1])
+    far = reached >= (1 - NEAR) * np.sort(reached)[(len(ours) - 1) // 2]
+    kept, last = ours[far], reached[far].min()
+    left_out = [
+        f"seed {curves.runs.loc[row, 'seed']} is at {int(curves.last_steps[row]):,} env steps"
+        for row in ours[~far]
+    ]
+    if last < published[0]:
+        why = f"ends before the first published evaluation at {published[0]:,}"
+        return _none([*left_out, why], curves, ours)
+    recorded = curves.common_grid(kept, last)
+    recorded = recorded[recorded >= published[0]]
+    carried = published[(published > curves.last_steps[kept].max()) & (published <= last)]
+    steps = np.union1d(np.intersect1d(recorded, published), carried)
+    steps = steps if len(steps) else recorded
+    mine = 100 * curves.values(kept, steps, rule, normalized=True)
+    other = 100 * curves.values(theirs, steps, RULES["linear"], normalized=True)
+    known = ~(np.isnan(mine).any(axis=0) | np.isnan(other).any(axis=0))
+    if not known.any():
+        return _none([*left_out, "no evaluation that all seeds of both sides have"], curves, ours)
+    chosen = np.flatnonzero(known)[-LAST_EVALUATIONS:]
+    run = curves.runs.loc[ours[0]]
+    full = min(paper_budget(run["task"], run["obs"]), published[-1])
+    share = min(1.0, float(steps[chosen[-1]] / full))
+    scores, others = (side[:, chosen].mean(axis=1) for side in (mine, other))
+    return CommonScores(steps[chosen], scores, others, share, tuple(left_out))
+
+
+def _none(left_out: list[str], curves: ScoreCurves, rows: np.ndarray) -> CommonScores:
+    """Return the result without a comparison, with the last step that our seeds recorded."""
+    run = curves.runs.loc[rows[0]]
+    share = float(curves.last_steps[rows].min() / paper_budget(run["task"], run["obs"]))
+    empty = np.array([])
+    return CommonScores(np.array([], int), empty, empty, share, tuple(left_out))

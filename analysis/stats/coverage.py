@@ -1,0 +1,230 @@
+"""Coverage of the intervals of a figure, measured by simulation on the figure's own runs.
+
+Every task has a pool: the last evaluations of its runs up to the horizon. A simulated study draws
+as many scores of each task as the figure has runs, and its interval either contains the statistic
+of the pools or not. Pools of a few runs are an approximation of the unknown population: measured
+coverages are accurate to a few percentage points.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from analysis.stats.bootstrap import Bootstrap, Interval
+from analysis.stats.ragged_curves import ScoreCurves
+from analysis.stats.selection import Group, Series, select
+from analysis.stats.t_intervals import NO_INTERVAL, improvement_interval, t_interval
+
+EVALUATIONS = 5
+"""Evaluations of each run in the pool of its task."""
+STUDIES = 1000
+ACCEPTED = (0.92, 0.98)
+"""Measured coverages at which an interval is labeled 95 %."""
+_COPIES = 240
+"""Copies of a pool that represent endless runs; divisible by the usual sizes of pools."""
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """Measured coverage of the intervals of one series on one group.
+
+    Attributes:
+        series: the series.
+        group: label of the group.
+        num_tasks: number of tasks.
+        num_seeds: runs per task, the smallest and the largest number.
+        statistic: key of `bootstrap.STATISTICS`.
+        share: share of the simulated intervals that contain the statistic of the pools.
+    """
+
+    series: Series
+    group: str
+    num_tasks: int
+    num_seeds: tuple[int, int]
+    statistic: str
+    share: float
+
+    @property
+    def label(self) -> str:
+        """Level that the interval may be labeled with, such as `95 %`."""
+        return f"{95 if ACCEPTED[0] <= self.share <= ACCEPTED[1] else 100 * self.share:.0f} %"
+
+
+def coverages(
+    curves: ScoreCurves, groups: Sequence[Group], statistics: Sequence[str], bootstrap: Bootstrap
+) -> Iterator[Coverage]:
+    """Yield the coverage of every series, group and statistic that has an interval.
+
+    Args:
+        curves: all runs.
+        groups: groups of tasks with their horizons.
+        statistics: keys of `bootstrap.STATISTICS`.
+        bootstrap: number of simulated studies and seed.
+    """
+    for group in groups:
+        for series, chosen in select(curves, group.tasks, group.name, []):
+            sizes = np.bincount(chosen.strata)
+            until = np.array([group.steps(str(task)) for task in chosen.tasks])
+            for statistic in statistics:
+                runs = (chosen.rows, chosen.strata)
+                share = coverage_of(statistic, curves, runs, until, bootstrap)
+                seeds = (int(sizes.min()), int(sizes.max()))
+                if not np.isnan(share):
+                    yield Coverage(series, group.label, len(sizes), seeds, statistic, share)
+
+
+Pools = tuple[tuple[float, ...], ...]
+"""Scores of each task."""
+
+
+def pools_of(curves: ScoreCurves, rows: np.ndarray, strata: np.ndarray, until: np.ndarray) -> Pools:
+    """Return the last scores of each task's runs.
+
+    Args:
+        curves: all runs.
+        rows: row numbers of the runs, sorted by task.
+        strata: task of each run, `(num_runs,)`.
+        until: last step of each run, `(num_runs,)`.
+    """
+    pools: list[list[float]] = [[] for _ in range(int(strata[-1]) + 1)]
+    scales = curves.runs["scale"].to_numpy()
+    for row, stratum, last in zip(rows, strata, until, strict=True):
+        curve = curves.curves[row]
+        within = (curve.steps <= last) & (curve.steps > 0)
+        order = np.argsort(curve.steps[within], kind="stable")
+        pools[stratum] += (scales[row] * curve.values[within][order][-EVALUATIONS:]).tolist()
+    return tuple(map(tuple, pools))
+
+
+def coverage_of(
+    statistic: str,
+    curves: ScoreCurves,
+    chosen: tuple[np.ndarray, np.ndarray],
+    until: np.ndarray | float,
+    bootstrap: Bootstrap,
+) -> float:
+    """Return the measured coverage of the interval of a statistic; NaN if there is none.
+
+    Args:
+        statistic: key of `bootstrap.STATISTICS`.
+        curves: all runs.
+        chosen: row numbers of the runs, sorted by task, and their strata.
+        until: last step of the pools, one for all runs or `(num_runs,)`.
+        bootstrap: number of simulated studies, of which `STUDIES` suffice, and seed.
+    """
+    rows, strata = chosen
+    sizes = np.bincount(strata)
+    if statistic == NO_INTERVAL or sizes.max() < 2:
+        return float("nan")
+    pools = pools_of(curves, rows, strata, np.broadcast_to(until, len(rows)))
+    if not all(pools) or not np.isfinite([x for pool in pools for x in pool]).all():
+        return float("nan")
+    return simulated(statistic, pools, tuple(map(int, sizes)), studies_of(bootstrap))
+
+
+def studies_of(bootstrap: Bootstrap) -> Bootstrap:
+    """Return the number of simulated studies and their seed."""
+    return Bootstrap(min(bootstrap.reps, STUDIES), bootstrap.seed)
+
+
+@lru_cache(maxsize=4096)
+def simulated(statistic: str, pools: Pools, sizes: tuple[int, ...], bootstrap: Bootstrap) -> float:
+    """Return the share of simulated intervals that contain the statistic of the pools.
+
+    Args:
+        statistic: key of `bootstrap.STATISTICS`.
+        pools: scores of each task, normalized.
+        sizes: runs of each task.
+        bootstrap: number of simulated studies and seed.
+    """
+    truth = t_interval(statistic, *_endless(pools)).point[0]
+    found = t_interval(statistic, *_drawn(pools, sizes, bootstrap, 0))
+    return _share(found, truth)
+
+
+@lru_cache(maxsize=256)
+def simulated_improvement(
+    pools: tuple[Pools, Pools],
+    sizes: tuple[tuple[int, ...], tuple[int, ...]],
+    bootstrap: Bootstrap,
+) -> float:
+    """Return the share of simulated intervals that contain the probability of improvement.
+
+    Args:
+        pools: scores of each task, of both sides.
+        sizes: runs of each task, of both sides.
+        bootstrap: number of simulated studies and seed.
+    """
+    truth = improvement_interval(_endless(pools[0]), _endless(pools[1])).point[0]
+    sides = (
+        _drawn(*side, bootstrap, lane) for lane, side in enumerate(zip(pools, sizes, strict=True))
+    )
+    return _share(improvement_interval(*sides), truth)
+
+
+def _endless(pools: Pools) -> tuple[np.ndarray, np.ndarray]:
+    """Return scores `(num_runs, 1)` and strata that represent endless runs of each task."""
+    spaced = (np.arange(_COPIES) + 0.5) / _COPIES
+    every = [np.array(pool)[(spaced * len(pool)).astype(int)] for pool in pools]
+    return np.concatenate(every)[:, None], np.arange(len(pools)).repeat(_COPIES)
+
+
+def _drawn(
+    pools: Pools, sizes: tuple[int, ...], bootstrap: Bootstrap, lane: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return scores of drawn runs, `(num_runs, num_studies)`, and their strata."""
+    rng = np.random.default_rng([bootstrap.seed, lane])
+    drawn = [
+        np.array(pool)[rng.integers(len(pool), size=(size, bootstrap.reps))]
+        for pool, size in zip(pools, sizes, strict=True)
+    ]
+    return np.concatenate(drawn), np.arange(len(pools)).repeat(sizes)
+
+
+def _share(found: Interval, truth: float) -> float:
+    """Return the share of intervals that contain the truth; rounding errors are tolerated."""
+    return float(np.mean((found.low <= truth + 1e-9) & (truth <= found.high + 1e-9)))
+
+
+def coverage_note(found: Sequence[Coverage], names: dict[Series, str]) -> str:
+    """Return the coverage of a figure's intervals as text.
+
+    Args:
+        found: results of `coverages`.
+        names: label of each series.
+    """
+    note = "Intervals are Student's t with Welch's degrees of freedom"
+    if not found:
+        return f"{note}, at a nominal level of 95 %."
+    shares = [one.share for one in found if one.label == "95 %"]
+    if shares:
+        note += f"; simulated on these runs, they cover the true value in {_span(shares)} of cases"
+    others = [one for one in found if one.label != "95 %"]
+    if not others:
+        return f"{note}."
+    listed = "; ".join(
+        f"{names.get(one.series, one.series[1])}, {one.group} ({one.num_tasks} "
+        f"task{'s' * (one.num_tasks > 1)}, {_seeds(one.num_seeds)}, {one.statistic}): {one.label}"
+        for one in sorted(others, key=lambda one: one.share)[:_LISTED]
+    )
+    more = f"; and {len(others) - _LISTED} more" if len(others) > _LISTED else ""
+    return f"{note}. Not 95 % intervals, but with a measured coverage of: {listed}{more}."
+
+
+_LISTED = 6
+
+
+def _span(shares: Sequence[float]) -> str:
+    """Return the range of shares in percent."""
+    low, high = (f"{100 * share:.0f}" for share in (min(shares), max(shares)))
+    return f"{low} %" if low == high else f"{low} to {high} %"
+
+
+def _seeds(counts: tuple[int, int]) -> str:
+    """Return the number of seeds as text."""
+    low, high = counts
+    return f"{low} seed{'s' * (low > 1)}" if low == high else f"{low} to {high} seeds"

@@ -1,0 +1,74 @@
+"""Corrections of p-values for several tests: by Holm, and by Benjamini and Hochberg."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def holm(p_values: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+    """Return p-values adjusted so that the family-wise error is controlled (Holm 1979).
+
+    With the quotients p_i / w_i in ascending order, the adjusted values are the running maximum of
+    min(1, p_i Σ_{k ≥ i} w_k / w_i); without weights, p_i times the number of remaining tests.
+
+    Args:
+        p_values: `(num_tests,)`, NaN for a test that cannot be computed, which does not count.
+        weights: share of the level that each test receives first, positive, `(num_tests,)`; they
+            must not depend on the outcomes of the tests.
+    """
+    weights = np.ones_like(p_values) if weights is None else weights
+    order = np.argsort(p_values / weights, kind="stable")  # NaN last
+    order = order[: np.count_nonzero(~np.isnan(p_values))]
+    remaining = np.cumsum(weights[order][::-1])[::-1]
+    adjusted = np.full_like(p_values, np.nan)
+    steps = np.minimum(1, p_values[order] * remaining / weights[order])
+    adjusted[order] = np.maximum.accumulate(steps)
+    return adjusted
+
+
+def false_discovery(p_values: np.ndarray) -> np.ndarray:
+    """Return p-values adjusted for the false discovery rate (Benjamini and Hochberg 1995).
+
+    With n p-values in ascending order, they are the running minimum, from the largest one down, of
+    p_i n / i.
+
+    Args:
+        p_values: `(num_tests,)`, NaN for a test that cannot be computed, which does not count.
+    """
+    order = np.argsort(p_values, kind="stable")
+    order = order[: np.count_nonzero(~np.isnan(p_values))]
+    raw = p_values[order] * len(order) / np.arange(1, len(order) + 1)
+    adjusted = np.full_like(p_values, np.nan)
+    adjusted[order] = np.minimum.accumulate(raw[::-1])[::-1]
+    return adjusted
+
+
+def level_shares(needs: np.ndarray, level: float) -> np.ndarray:
+    """Divide a level among tests so that as many as possible have the power that they aim at.
+
+    A quarter of the level is divided equally. The rest goes to the test with the smallest need
+    first, with a reserve, because needs are estimates; what remains after the last test that can be
+    served is divided equally among the others.
+
+    Args:
+        needs: level at which each test has that power, positive, `(num_tests,)`; infinite for a
+            test that decides nothing, which receives `_LEAST` of an equal share.
+        level: level of the family.
+
+    Returns:
+        Weights for `holm`, `(num_tests,)`, with the sum 1.
+    """
+    deciding = np.isfinite(needs)
+    equal, reserved = level * _EQUAL, needs * _RESERVE
+    shares = np.where(deciding, equal, equal * _LEAST) / max(deciding.sum(), 1)
+    order = np.argsort(needs, kind="stable")[: deciding.sum()]
+    served = order[np.cumsum(reserved[order]) <= level - equal]
+    rest = level - equal - reserved[served].sum()
+    others = order[len(served) :] if len(served) < len(order) else order
+    shares[served] += reserved[served]
+    shares[others] += rest / max(len(others), 1)
+    return shares / shares.sum()
+
+
+_EQUAL, _RESERVE = 0.25, 1.5
+_LEAST = 0.02

@@ -1,0 +1,63 @@
+"""Smallest variances of the scores that a comparison with the published curves uses."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from analysis.records.sources import PUBLISHED
+from analysis.stats.common_evaluations import LAST_EVALUATIONS, CommonScores
+from analysis.stats.ragged_curves import ScoreCurves
+from analysis.stats.rules import RULES
+from analysis.stats.variance_floors import binomial_floor, pooled_floor
+
+
+class TaskFloors:
+    """Variance floors of tasks, see `variance_floors.py`; similar tasks are read once.
+
+    Args:
+        curves: our runs and the published curves.
+    """
+
+    def __init__(self, curves: ScoreCurves) -> None:
+        self._curves = curves
+        self._pooled: dict[tuple[str, ...], float] = {}
+
+    def of(self, common: CommonScores, ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float]:
+        """Return the floors of our and the published scores of a task, in points².
+
+        Args:
+            common: scores of the task; without any, the floors are 0.
+            ours: row numbers of our seeds.
+            theirs: row numbers of the published seeds.
+        """
+        runs, evaluations = self._curves.runs, len(common.env_steps)
+        if not evaluations:
+            return 0.0, 0.0
+        if runs.loc[ours[0], "score"].startswith("success"):
+            sides = ((common.ours, ours), (common.theirs, theirs))
+            floors = [
+                float(binomial_floor(scores, evaluations * runs.loc[rows, "eval_episodes"].min()))
+                for scores, rows in sides
+            ]
+            return floors[0], floors[1]
+        pooled = self._of_kind(tuple(runs.loc[theirs[0], ["method", "obs", "domain"]]))
+        return pooled, pooled
+
+    def _of_kind(self, kind: tuple[str, ...]) -> float:
+        """Return the floor of returns, from the published tasks of a method and domain."""
+        if kind not in self._pooled:
+            runs = self._curves.runs
+            same = (runs[["method", "obs", "domain"]] == list(kind)).all(axis=1)
+            variances = [
+                self._variance(rows.index.to_numpy())
+                for _, rows in runs[same & (runs["source"] == PUBLISHED)].groupby("task")
+                if len(rows) > 1
+            ]
+            self._pooled[kind] = float(pooled_floor(np.array(variances))) if variances else 0.0
+        return self._pooled[kind]
+
+    def _variance(self, rows: np.ndarray) -> float:
+        """Return the variance over seeds of the mean of a task's last published evaluations."""
+        steps = self._curves.common_grid(rows)[-LAST_EVALUATIONS:]
+        values = self._curves.values(rows, steps, RULES["linear"], normalized=True)
+        return float(np.var(100 * values.mean(axis=1), ddof=1))

@@ -1,0 +1,42 @@
+"""Smallest variances that scores of seeds can have, for tasks whose few seeds happen to agree.
+
+Three equal scores do not show that the variance is zero. A success rate of N episodes has at least
+their binomial variance. Returns have at least the lower quartile of the variances of the domain's
+tasks in the published curves of the method.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+QUARTILE = 0.25
+"""Quantile of the variances of similar tasks below which no variance is believed."""
+
+
+def binomial_floor(scores: np.ndarray, num_episodes: float) -> np.ndarray:
+    """Return the binomial variance of success rates, in points².
+
+    p (1 − p) / N, with N episodes per score and the estimate p = (k + ½) / (n N + 1) from the k
+    successes of all n seeds (Jeffreys), which is never 0 or 1.
+
+    Args:
+        scores: success rates of the seeds in percent, `(..., num_seeds)`.
+        num_episodes: episodes that each score averages.
+    """
+    total = scores.shape[-1] * num_episodes
+    share = (np.mean(scores, -1) / 100 * total + 0.5) / (total + 1)
+    return 100**2 * share * (1 - share) / num_episodes
+
+
+def pooled_floor(variances: np.ndarray) -> np.ndarray:
+    """Return the lower quartile of the variances of similar tasks.
+
+    Args:
+        variances: variances over seeds, in points², `(..., num_tasks)`.
+    """
+    return np.quantile(variances, QUARTILE, axis=-1)
+
+
+def hidden_failure_rate(num_seeds: int) -> float:
+    """Return the failure rate f at which no seed fails in half of all cases: (1 − f)^n = ½."""
+    return float(1 - 0.5 ** (1 / num_seeds))

@@ -1,0 +1,103 @@
+"""Coverage of the intervals, on the published pools and by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from analysis.figures.figure_specs import read_catalog
+from analysis.figures.registry import PLOTS
+from analysis.records.load import load_curves
+from analysis.stats.bootstrap import Bootstrap, probability_of_improvement
+from analysis.stats.bootstrap import iqm as bootstrap_iqm
+from analysis.stats.coverage import Coverage, coverage_note, coverages, pools_of, simulated
+from analysis.stats.ragged_curves import ScoreCurves
+from analysis.stats.t_intervals import improvement_interval, t_interval
+from tdmpc2.common.system.paths import project_root
+
+STUDIES = Bootstrap(2000)
+SERIES = ("published", "tdmpc2", "default", "", "")
+
+
+@pytest.fixture(scope="module")
+def curves(published_curves) -> ScoreCurves:
+    return ScoreCurves(load_curves(published_curves, "published").select(obs="state"))
+
+
+def test_one_task_is_students():
+    scores = np.array([[0.1], [0.4], [0.5]])
+    found = t_interval("mean", scores, np.zeros(3, int))
+    expected = stats.t.interval(0.95, 2, scores.mean(), stats.sem(scores))
+    np.testing.assert_allclose([found.low, found.high], expected)
+
+
+def test_a_task_with_one_run_takes_the_variance_of_the_others():
+    scores, strata = np.array([[0.1], [0.3], [0.6]]), np.array([0, 0, 1])
+    found = t_interval("mean", scores, strata)
+    error = np.sqrt(0.02 / 2 + 0.02) / 2
+    freedom = (0.01 + 0.02) ** 2 / (0.01**2 + 0.02**2)
+    assert found.high[0] - found.point[0] == pytest.approx(error * stats.t.ppf(0.975, freedom))
+
+
+def test_the_interquartile_mean_is_the_bootstraps():
+    rng = np.random.default_rng(0)
+    scores, strata = rng.uniform(size=(11, 3)), np.array([0] * 3 + [1] * 5 + [2] * 3)
+    expected = bootstrap_iqm(scores, strata, np.ones((11, 1)))[0]
+    np.testing.assert_allclose(t_interval("iqm", scores, strata).point, expected)
+
+
+def test_the_probability_of_improvement_is_mann_whitneys():
+    rng = np.random.default_rng(0)
+    strata = np.repeat([0, 1], 3)
+    ours, theirs = rng.uniform(size=(2, 6, 1))
+    found = improvement_interval((ours, strata), (theirs, strata))
+    sides = ((ours[:, 0], strata), (theirs[:, 0], strata))
+    assert found.point == pytest.approx(probability_of_improvement(*sides, Bootstrap(10)).point)
+    assert 0 <= found.low[0] <= found.point[0] <= found.high[0] <= 1
+
+
+def test_a_median_has_no_interval():
+    found = t_interval("median", np.random.default_rng(0).uniform(size=(6, 1)), np.arange(6) // 2)
+    assert np.isnan([found.low, found.high]).all()
+    assert np.isfinite(found.point).all()
+
+
+@pytest.mark.parametrize("num_seeds", [3, 5, 10])
+@pytest.mark.parametrize("group", ["dmcontrol", "all104"])
+@pytest.mark.parametrize("statistic", ["mean", "iqm", "optimality_gap"])
+def test_intervals_labeled_95_percent_cover_so(curves, group, num_seeds, statistic):
+    """Groups of 39 and 104 tasks, of every method."""
+    tasks = read_catalog(project_root() / "paper_figures" / "figures.toml", PLOTS).groups[group]
+    for method in ("tdmpc2", "tdmpc", "sac", "dreamerv3"):
+        own = curves.runs[(curves.runs["method"] == method) & curves.runs["task"].isin(tasks.tasks)]
+        own = own.sort_values(["task", "seed"])
+        strata = np.unique(own["task"], return_inverse=True)[1]
+        until = np.array([tasks.steps(task) for task in own["task"]])
+        pools = pools_of(curves, own.index.to_numpy(), strata, until)
+        share = simulated(statistic, pools, (num_seeds,) * len(pools), STUDIES)
+        assert 0.92 <= share <= 0.98
+
+
+def test_other_coverages_are_the_label(curves):
+    """SAC on five ManiSkill2 tasks covers in about 80 % of cases."""
+    catalog = read_catalog(project_root() / "paper_figures" / "figures.toml", PLOTS)
+    found = list(coverages(curves, [catalog.groups["maniskill2"]], ["mean"], STUDIES))
+    sac = next(one for one in found if one.series[1] == "sac")
+    assert 0.72 < sac.share < 0.86
+    assert sac.label == f"{100 * sac.share:.0f} %"
+    note = coverage_note(found, {})
+    assert f"sac, ManiSkill2 ({sac.num_tasks} tasks, 3 seeds, mean): {sac.label}" in note
+
+
+def test_labels():
+    def made(share: float) -> Coverage:
+        return Coverage(SERIES, "DMControl", 39, (3, 3), "mean", share)
+
+    assert [made(share).label for share in (0.91, 0.92, 0.98, 0.99)] == [
+        *("91 %", "95 %", "95 %", "99 %"),
+    ]
+    assert "cover the true value in 93 to 96 % of cases" in coverage_note(
+        [made(0.93), made(0.96)], {}
+    )
+    assert coverage_note([], {}).endswith("at a nominal level of 95 %.")

@@ -1,0 +1,120 @@
+"""Verdicts of families of tests: corrections, margins, and forecasts."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from analysis.stats.equivalence import LEVEL, difference
+from analysis.stats.margins import LARGEST_MARGIN, domain_margin, level_for_loss, smallest_margin
+from analysis.stats.multiplicity import false_discovery, holm, level_shares
+from analysis.stats.seed_forecast import forecast
+from analysis.stats.variance_floors import binomial_floor, hidden_failure_rate, pooled_floor
+
+NAN = float("nan")
+NO_FLOORS = (0.0, 0.0)
+
+
+def test_holm_by_hand():
+    # 0.01 * 3, 0.02 * 2, 0.04 * 1; a test that cannot be computed does not count.
+    found = holm(np.array([0.04, 0.01, NAN, 0.02]))
+    np.testing.assert_allclose(found, [0.04, 0.03, NAN, 0.04])
+
+
+def test_weighted_holm_by_hand():
+    # Quotients 0.01 / 0.8 and 0.01 / 0.2: the first is multiplied by 1 / 0.8, the second by 1.
+    np.testing.assert_allclose(holm(np.array([0.01, 0.01]), np.array([0.8, 0.2])), [0.0125, 0.0125])
+
+
+def test_false_discovery_is_scipys():
+    p_values = np.random.default_rng(0).uniform(size=20) ** 3
+    expected = stats.false_discovery_control(p_values)
+    np.testing.assert_allclose(false_discovery(np.append(p_values, NAN)), [*expected, NAN])
+
+
+def test_the_level_goes_first_to_tests_that_can_use_it():
+    """A quarter is divided equally; of the rest, needs of 0.01 and 0.02 are served 1.5 times."""
+    shares = level_shares(np.array([0.05, 0.01, 0.02, np.inf]), 0.10)
+    equal = 0.025 / 3
+    expected = np.array([equal + 0.03, equal + 0.015, equal + 0.03, 0.02 * equal])
+    np.testing.assert_allclose(shares[:3], expected[:3] / expected.sum())
+    np.testing.assert_allclose(level_shares(np.array([0.01, 0.01]), 0.05), [0.5, 0.5])
+    assert (level_shares(np.full(4, 0.05), 0.05) > 0).all()
+
+
+def test_the_smallest_margin_is_settled_with_80_percent():
+    """Endless seeds of ours that are equal to three published ones are called reproduced."""
+    rng = np.random.default_rng(0)
+    margin = smallest_margin(np.ones(200), np.full(200, 3))  # 400 degrees of freedom
+    error = np.sqrt(1 / 3 / 200)
+    assert margin == pytest.approx(error * (stats.t.ppf(0.95, 400) + stats.norm.ppf(0.9)))
+    gaps = error * rng.standard_normal(4000)
+    settled = np.abs(gaps) + stats.t.ppf(0.95, 400) * error < margin
+    assert np.mean(settled) == pytest.approx(0.8, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("smallest", "wanted", "expected"),
+    [
+        (1.0, None, (3.0, True)),
+        (4.01, None, (4.1, True)),
+        (LARGEST_MARGIN + 1, None, (LARGEST_MARGIN + 1, False)),
+        (4.0, 5.0, (5.0, True)),
+        (6.0, 5.0, (5.0, False)),
+    ],
+)
+def test_domain_margins(smallest, wanted, expected):
+    assert domain_margin("tdmpc2", smallest, wanted) == pytest.approx(expected)
+
+
+def test_the_level_for_a_loss():
+    three = np.full(20, 3)
+    assert level_for_loss(np.full(20, 1.0), three, three) < 1e-4
+    assert level_for_loss(np.full(20, 1600.0), three, three) == LEVEL
+
+
+def test_floors_by_hand():
+    scores = np.array([[100.0, 100.0], [0.0, 100.0]])
+    shares = np.array([100.5 / 101, 0.5])
+    np.testing.assert_allclose(binomial_floor(scores, 50), 1e4 * shares * (1 - shares) / 50)
+    assert pooled_floor(np.array([0.0, 1.0, 2.0, 3.0, 4.0])) == 1.0
+    assert hidden_failure_rate(3) == pytest.approx(0.2063, abs=1e-4)
+
+
+def test_a_forecast_states_what_more_seeds_settle():
+    theirs = np.array([49.0, 50.0, 51.0])
+    found = forecast(np.array([40.0, 60.0, 50.0]), theirs, 10.0, NO_FLOORS)
+    assert found is not None
+    assert 3 < found.low <= found.high
+    assert found.outcome == "reproduced"
+    assert str(
+        found
+    ) == f"{found.low} to {found.high}: reproduced ({found.probability:.0%})".replace("%)", " %)")
+    assert found == forecast(np.array([40.0, 60.0, 50.0]), theirs, 10.0, NO_FLOORS)
+    worse = forecast(np.array([20.0, 40.0, 30.0]), theirs, 10.0, NO_FLOORS)
+    assert worse is not None
+    assert worse.outcome == "worse"
+
+
+def test_no_number_of_ours_makes_up_for_their_spread():
+    theirs = np.array([10.0, 50.0, 90.0])
+    assert forecast(np.array([50.0, 51.0]), theirs, 10.0, NO_FLOORS) is None
+    assert forecast(np.array([50.0]), np.array([50.0, 50.0]), 10.0, NO_FLOORS) is None
+
+
+def test_forecasts_come_true():
+    """With the upper number of seeds, about as many verdicts are settled as was forecast."""
+    rng = np.random.default_rng(0)
+    settled, promised = [], []
+    for _ in range(150):
+        ours, theirs = rng.normal(50, 8, 3), rng.normal(50, 2, 3)
+        if difference(ours, theirs).verdict(10.0) != "not enough data":
+            continue
+        found = forecast(ours, theirs, 10.0, NO_FLOORS)
+        if found is not None:
+            more = np.append(ours, rng.normal(50, 8, found.high - 3))
+            settled.append(difference(more, theirs).verdict(10.0) == found.outcome)
+            promised.append(found.probability)
+    assert len(settled) > 50
+    assert np.mean(settled) > np.mean(promised) - 0.1
