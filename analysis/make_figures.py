@@ -30,7 +30,16 @@ class FigureOptions(ScoreOptions):
         "run directories or checkpoints of multi-task agents for the figure `embeddings`, "
         "PATH,PATH; default: none; of a run, the newest checkpoint is used",
     )
+    frames: Path | None = setting(
+        None,
+        "folder of task frames for the figure `appendix_gallery`, which "
+        "`python tdmpc2/frames.py out=DIR` renders; default: none",
+    )
     out: Path | None = setting(None, "output folder; default: paper_figures/")
+    width: float = setting(5.5, "width of the figures, in inches", low=3, high=20)
+    captions: bool = setting(
+        True, "show below each figure its runs, commits, aggregation and their limits"
+    )
     only: str = setting("", "draw only these figures, only=NAME,NAME; default: all")
     reps: int | None = setting(
         None, "number of bootstrap resamples; default: the value in figures.toml", REPS
@@ -86,15 +95,20 @@ def main(arguments: Sequence[str]) -> int:
     if out_dir.exists() and not out_dir.is_dir():
         raise UserError(f"out={out_dir} is a file, not a folder")
     embeddings = _paths(options.embeddings)
+    if options.frames is not None and not options.frames.is_dir():
+        raise UserError(f"frames={options.frames} is not a folder")
     from analysis.figures.drawing import Share, draw_figures
     from analysis.figures.figure_specs import with_reps
     from analysis.figures.registry import shipped_catalog
+    from analysis.figures.styles import Layout
 
     catalog = shipped_catalog()
     if options.reps is not None:
         catalog = with_reps(catalog, options.reps)
     records = load_sources(options, multitask=True, released=True)
-    share = Share(records, rule, catalog, out_dir, embeddings)
+    layout = Layout(options.width, options.captions)
+    inputs = {"embeddings": embeddings, "frames": options.frames, "layout": layout}
+    share = Share(records, rule, catalog, out_dir, inputs)
     problems = draw_figures(names, share, options.jobs)
     report(problems)
     return 1 if any(problem.severity == "error" for problem in problems) else 0

@@ -172,6 +172,8 @@ HOMES = {
     "urllib3": ("tdmpc2/common/system/download.py",),
     "safetensors": ("tdmpc2/checkpoints/reading.py",),
     "matplotlib": ("analysis/",),
+    "seaborn": ("analysis/figures/",),
+    "PIL": ("tdmpc2/frames.py",),
     "tensorboard": ("analysis/records/tensorboard_sacred.py",),
     **SIMULATORS,
 }

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import multiprocessing
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from analysis.figures.figure_specs import Catalog, FigureSpec
 from analysis.figures.output import problem_table, write_figure, write_table, write_texts
-from analysis.figures.page import command_card, paper_style
+from analysis.figures.page import paper_style
 from analysis.figures.registry import PLOTS, select
 from analysis.records.evaluations import NUM_UPDATES
 from analysis.records.load import Records
@@ -32,16 +33,18 @@ class Share:
         rule: treatment of missing and repeated evaluations.
         catalog: figures, styles and bootstrap settings.
         out_dir: output folder.
-        embeddings: run directories or checkpoints of multi-task agents.
+        inputs: `embeddings`, `frames` and `layout` of `styles.Shown`.
     """
 
     records: Records
     rule: Rule
     catalog: Catalog
     out_dir: Path
-    embeddings: tuple[Path, ...]
+    inputs: Mapping[str, Any]
 
 
+UNDRAWN = "figures"
+"""Origin of the problems that name figures without anything to show."""
 Drawn = tuple[list[Path], tuple[Problem, ...]]
 """Files written, and the problems found."""
 
@@ -69,7 +72,7 @@ def draw_figures(names: Sequence[str], share: Share, jobs: int) -> list[Problem]
                 print(path, flush=True)
             problems += new_problems
         _write_audit(share)
-        problems = _without_repeats(problems)
+        problems = _without_repeats(problems, specs)
         write_table(out_dir / "problems.csv", problem_table(problems))
     except OSError as error:
         raise UserError(f"cannot write the figures: {error}") from error
@@ -90,18 +93,13 @@ def _each(specs: Sequence[FigureSpec], share: Share, jobs: int) -> Iterator[Draw
 def _draw(spec: FigureSpec, share: Share) -> Drawn:
     """Draw one figure and write its files."""
     out_dir = share.out_dir
-    shown = select(spec, share.records, share.rule, share.catalog, share.embeddings)
-    paths: list[Path] = []
+    shown = select(spec, share.records, share.rule, share.catalog, **share.inputs)
     with paper_style():
         drawing = PLOTS[spec.plot](shown)
-        if drawing.pages:
-            paths = list(write_figure(out_dir / spec.name, drawing.pages))
-        elif spec.command:
-            card = command_card(spec.title, spec.command)
-            return list(write_figure(out_dir / spec.name, [card])), ()
-    if not drawing.pages:
-        undrawn = Problem("figures", None, f"not drawn, no matching runs: {spec.name}", "warning")
-        return [], (undrawn,)
+        if not drawing.pages:
+            errors = [p for p in drawing.problems if p.severity == "error"]
+            return [], (*errors, _undrawn([spec]))
+        paths = list(write_figure(out_dir / spec.name, drawing.pages))
     paths.append(out_dir / f"{spec.name}.csv")
     write_table(paths[-1], drawing.numbers)
     paths += write_texts(out_dir / spec.name, drawing.table)
@@ -123,11 +121,19 @@ def _write_audit(share: Share) -> None:
         print(f"audit: {line}", file=sys.stderr)
 
 
-def _without_repeats(problems: Sequence[Problem]) -> list[Problem]:
-    """Return each problem once, with all figures that were not drawn in a single warning."""
-    undrawn = [p.what.rpartition(" ")[2] for p in problems if p.where == "figures"]
-    rest = list(dict.fromkeys(problem for problem in problems if problem.where != "figures"))
-    if undrawn:
-        what = f"not drawn, no matching runs: {', '.join(undrawn)}"
-        rest.append(Problem("figures", None, what, "warning"))
-    return rest
+def _undrawn(specs: Sequence[FigureSpec]) -> Problem:
+    """Return the line that names figures without anything to show, and what to run for them."""
+    names = ", ".join(spec.name for spec in specs)
+    hint = f"; run `{specs[0].command}`" if specs[0].command else ""
+    return Problem(UNDRAWN, None, f"not drawn, nothing to show: {names}{hint}", "warning")
+
+
+def _without_repeats(problems: Sequence[Problem], specs: Sequence[FigureSpec]) -> list[Problem]:
+    """Return each problem once, with one line for all undrawn figures of the same command."""
+    undrawn = {problem for problem in problems if problem.where == UNDRAWN}
+    by_command: dict[str, list[FigureSpec]] = {}
+    for spec in specs:
+        if _undrawn([spec]) in undrawn:
+            by_command.setdefault(spec.command, []).append(spec)
+    rest = list(dict.fromkeys(problem for problem in problems if problem not in undrawn))
+    return [*rest, *map(_undrawn, by_command.values())]

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
+from analysis.figures.captions import card_lines
 from analysis.figures.figure_specs import LineStyle
-from analysis.figures.page import canvas, card_lines, finish_axes, finish_figure
+from analysis.figures.page import Page, canvas, finish_axes, finish_figure, set_title
+from analysis.figures.stat_plots import BARS_TOP
 from analysis.figures.styles import Shown, band, bar, handle
 from analysis.stats.ablation_effects import POINTS, Effect, Sample
 from analysis.stats.bootstrap import interval
 from analysis.stats.selection import intervals
 
-_PANEL = (2.3, 2.0)
-_COLUMNS = 3
-_SMALL = 5.8
+_WIDTH, _HEIGHT = 1.8, 1.7
+"""Least width and height of a panel, in inches."""
+_SMALL = 7
 _LEAST_BARS = 4
 """Panels with fewer bars reserve the width of this many."""
 _SCORE = "score (%)"
@@ -50,7 +51,7 @@ class Panel:
         return next(iter(self.effects.values()))
 
 
-def effect_curves(panels: Sequence[Panel], shown: Shown, base: str) -> tuple[Figure, pd.DataFrame]:
+def effect_curves(panels: Sequence[Panel], shown: Shown, base: str) -> tuple[Page, pd.DataFrame]:
     """Draw the mean score over tasks and seeds against env steps, with 95 % intervals.
 
     Args:
@@ -58,7 +59,7 @@ def effect_curves(panels: Sequence[Panel], shown: Shown, base: str) -> tuple[Fig
         shown: inputs of the figure.
         base: label of the base.
     """
-    figure, axes = canvas(len(panels), panel=_PANEL, columns=min(len(panels), _COLUMNS))
+    page, axes = canvas(len(panels), shown.layout, least_width=_WIDTH, height=_HEIGHT)
     tables = []
     for ax, panel in zip(axes, panels, strict=True):
         styles = _styles(panel, shown, base)
@@ -67,7 +68,7 @@ def effect_curves(panels: Sequence[Panel], shown: Shown, base: str) -> tuple[Fig
             band(ax, table["env_step"], table, styles[label], zorder=3 if label else 4)
             tables.append(table)
         count = len(panel.any_effect.tasks)
-        ax.set_title(f"{panel.title} ({count} task{'s' * (count > 1)})", loc="left")
+        set_title(page, ax, f"{panel.title} ({count} task{'s' * (count > 1)})")
         ax.legend(
             handles=[handle(style) for style in styles.values()],
             loc="lower right",
@@ -75,16 +76,16 @@ def effect_curves(panels: Sequence[Panel], shown: Shown, base: str) -> tuple[Fig
             framealpha=0.7,
         )
     numbers = pd.concat(tables, ignore_index=True)
-    finish_axes(axes, [_SCORE] * len(panels), int(numbers["env_step"].max()), _COLUMNS)
+    finish_axes(page, [_SCORE] * len(panels), int(numbers["env_step"].max()))
     what = (
         "Lines: mean over tasks and seeds of return / 10 or success in percent; bands: 95 % "
         "confidence intervals."
     )
-    finish_figure(figure, (), card_lines(shown, what))
-    return figure, numbers
+    finish_figure(page, (), card_lines(shown, what))
+    return page, numbers
 
 
-def effect_bars(panels: Sequence[Panel], shown: Shown, base: str) -> Figure:
+def effect_bars(panels: Sequence[Panel], shown: Shown, base: str) -> Page:
     """Draw the mean final score over tasks and seeds as bars, with 95 % intervals.
 
     Args:
@@ -92,33 +93,33 @@ def effect_bars(panels: Sequence[Panel], shown: Shown, base: str) -> Figure:
         shown: inputs of the figure.
         base: label of the base.
     """
-    figure, axes = canvas(len(panels), panel=_PANEL, columns=min(len(panels), _COLUMNS))
+    page, axes = canvas(len(panels), shown.layout, least_width=_WIDTH, height=_HEIGHT)
     for index, (ax, panel) in enumerate(zip(axes, panels, strict=True)):
         styles = _styles(panel, shown, base)
         for place, (label, sample) in enumerate(panel.samples.items()):
             own = interval("mean", sample.final[:, None], sample.strata, shown.bootstrap)
             bar(ax, place, styles[label], *own.stacked()[0])
-        ax.set_title(panel.title, loc="left")
+        set_title(page, ax, panel.title)
         names = [style.label for style in styles.values()]
         ax.set_xticks(range(len(names)), names, rotation=30, ha="right", fontsize=_SMALL)
         padding = max(0, _LEAST_BARS - len(names)) / 2
         ax.set_xlim(-0.6 - padding, len(names) - 0.4 + padding)
-        ax.set_ylim(0, 109)
+        ax.set_ylim(0, BARS_TOP)
         ax.grid(visible=False, axis="x")
-        if index % _COLUMNS == 0:
-            ax.set_ylabel(_SCORE)
+        ax.tick_params(labelleft=index % page.columns == 0)
+    page.labels = ("", _SCORE)
     what = "Bars: mean over tasks and seeds at the last compared step; whiskers: 95 % intervals."
-    finish_figure(figure, (), card_lines(shown, what))
-    return figure
+    finish_figure(page, (), card_lines(shown, what))
+    return page
 
 
 def _styles(panel: Panel, shown: Shown, base: str) -> dict[str, LineStyle]:
-    """Return a style per label: the base in its method's color, the variants in reserve colors."""
+    """Return a style per label: the base in its method's style, the variants in reserve styles."""
     reserve = shown.catalog.reserve
-    styles = {"": LineStyle(base, shown.catalog.methods["tdmpc2"].color)}
+    styles = {"": replace(shown.catalog.methods["tdmpc2"], label=base)}
     for place, label in enumerate(panel.effects):
         dashes = (3.0, 1.0) if place >= len(reserve) else ()
-        styles[label] = LineStyle(label, reserve[place % len(reserve)], dashes)
+        styles[label] = replace(reserve[place % len(reserve)], label=label, dashes=dashes)
     return styles
 
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.lines import Line2D
 from sklearn.manifold import TSNE
 
-from analysis.figures.page import canvas, finish_figure
-from analysis.figures.styles import Drawing
+from analysis.figures.page import canvas, finish_figure, set_title
+from analysis.figures.styles import Drawing, Layout
 from analysis.stats.task_embeddings import Embedding, neighbor_text, read_embedding
 from tdmpc2.envs.tasks import TASKS
 
@@ -22,37 +24,35 @@ _PERPLEXITY = 10.0
 _LARGEST_SHARE = 3
 """The perplexity is at most the number of other tasks divided by this."""
 _METAWORLD = "Meta-World"
-_TITLE_WIDTH = 50
-_COLORS = (
-    *("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#6A3D9A", "#8C6D31"),
-    *("#000000", "#7F7F7F"),
-)
+_TITLE_WIDTH = 40
+_PANEL_WIDTH, _PANEL_HEIGHT = 2.7, 2.7
+_NUM_COLORS, _MARKERS = 8, "os^vD"
+_OTHERS_COLOR = "#B8B8B8"
+"""Color of the largest family, Meta-World, so that the others stand out."""
 
 
-def embedding_figure(paths: Sequence[Path], seed: int = 0) -> Drawing:
+def embedding_figure(paths: Sequence[Path], seed: int = 0, layout: Layout | None = None) -> Drawing:
     """Draw the task embeddings by t-SNE (van der Maaten and Hinton 2008), one panel per agent.
 
     Args:
         paths: run directories or checkpoints of multi-task agents; see `read_embedding`.
         seed: seed of t-SNE.
+        layout: layout of the page; None for the default.
     """
     embeddings = [read_embedding(path) for path in paths]
     tables = [_table(embedding, seed) for embedding in embeddings]
     numbers = pd.concat(tables, ignore_index=True)
-    families = list(dict.fromkeys(numbers["family"]))
-    looks = {
-        family: (_COLORS[i % len(_COLORS)], "os"[i // len(_COLORS) % 2])
-        for i, family in enumerate(families)
-    } | {_METAWORLD: ("#B8B8B8", "o")}
-    looks = {family: looks[family] for family in families}
-    figure, axes = canvas(len(paths), panel=(3.6, 3.4), columns=min(len(paths), 2))
+    looks = _looks(list(dict.fromkeys(numbers["family"])))
+    page, axes = canvas(
+        len(paths), layout or Layout(), least_width=_PANEL_WIDTH, height=_PANEL_HEIGHT
+    )
     for ax, embedding, table in zip(axes, embeddings, tables, strict=True):
         for family, own in table.groupby("family", sort=False):
             color, marker = looks[str(family)]
             ax.plot(own["x"], own["y"], ls="", marker=marker, ms=4, color=color, alpha=0.85)
         norms = f"norms {embedding.norms.min():.2f} to {embedding.norms.max():.2f}"
         title = textwrap.wrap(embedding.label, _TITLE_WIDTH)
-        ax.set_title("\n".join([*title, norms]), loc="left")
+        set_title(page, ax, "\n".join([*title, norms]))
         ax.set_xticks([])
         ax.set_yticks([])
     handles = [
@@ -65,10 +65,20 @@ def embedding_figure(paths: Sequence[Path], seed: int = 0) -> Drawing:
         f"{' or '.join(f'{value:.3g}' for value in perplexities)}, generator seed {seed}. Nearby "
         "marks mean similar embeddings; large distances are not meaningful. Norms are Euclidean."
     )
-    finish_figure(figure, handles, [what])
+    finish_figure(page, handles, [what])
     columns = ["agent", "task", "norm", *METRICS]
     short = numbers[columns].assign(norm=numbers["norm"].map("{:.2f}".format))
-    return Drawing([figure], numbers, short)
+    return Drawing([page], numbers, short)
+
+
+def _looks(families: Sequence[str]) -> dict[str, tuple[Any, str]]:
+    """Return color and marker of each family of tasks, no two alike."""
+    palette = sns.color_palette("colorblind", _NUM_COLORS)
+    looks = {
+        family: (palette[i % _NUM_COLORS], _MARKERS[i % len(_MARKERS)])
+        for i, family in enumerate(family for family in families if family != _METAWORLD)
+    }
+    return {family: looks.get(family, (_OTHERS_COLOR, "o")) for family in families}
 
 
 def _table(embedding: Embedding, seed: int) -> pd.DataFrame:

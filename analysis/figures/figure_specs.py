@@ -16,7 +16,7 @@ from tdmpc2.envs.tasks import TASKS, get_suite
 
 _LISTS = (
     *("sources", "methods", "variants", "tasks", "sizes"),
-    *("groups", "statistics", "quoted"),
+    *("groups", "statistics", "quantities", "quoted"),
 )
 OURS = "ours"
 """Value of `tasks` that selects the tasks that have run directories."""
@@ -30,11 +30,15 @@ class LineStyle:
         label: text in the legend.
         color: any matplotlib color.
         dashes: lengths on, off, on … in line widths; empty for a solid line.
+        marker: matplotlib marker of points of the line, which distinguishes it without color.
+        hatch: matplotlib hatches of bars, likewise; empty for a plain bar.
     """
 
     label: str
     color: str
     dashes: tuple[float, ...] = ()
+    marker: str = ""
+    hatch: str = ""
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,7 @@ class FigureSpec:
         obs: observation type, `state` or `rgb`; both if empty.
         reference_scores: whether to draw the reference scores of a task.
         seeds: whether to draw each seed in addition to the mean.
-        quantity: column of `train.csv`, for figures that do not show scores.
+        quantities: columns of `train.csv`, for figures that do not show scores.
         per_page: maximum number of panels on a page.
         quoted: numbers from other publications, drawn beside the runs or alone; the keys depend on
             the plot function.
@@ -80,8 +84,8 @@ class FigureSpec:
     obs: str = ""
     reference_scores: bool = False
     seeds: bool = False
-    quantity: str = "grad_norm"
-    per_page: int = 30
+    quantities: tuple[str, ...] = ("grad_norm",)
+    per_page: int = 28
     quoted: tuple[dict[str, Any], ...] = ()
     quoted_from: str = ""
     command: str = ""
@@ -95,7 +99,7 @@ class Catalog:
         bootstrap: number of resamples and seed.
         methods: style of each method, in the order of the legend.
         sources: label and dashes of curves that do not come from run directories.
-        reserve: colors for variants, and for methods without a style.
+        reserve: styles for variants, and for methods without a style.
         reference_scores: style of each line of `task_curves.REFERENCE_LINES`.
         groups: groups of tasks by name.
         figures: figures by name, in the order of the file.
@@ -104,7 +108,7 @@ class Catalog:
     bootstrap: Bootstrap
     methods: dict[str, LineStyle]
     sources: dict[str, LineStyle]
-    reserve: tuple[str, ...]
+    reserve: tuple[LineStyle, ...]
     reference_scores: dict[str, LineStyle]
     groups: dict[str, Group]
     figures: dict[str, FigureSpec]
@@ -131,7 +135,7 @@ def read_catalog(path: Path, plots: Collection[str]) -> Catalog:
                 name: _line({"color": "#000000", **style})
                 for name, style in content.get("sources", {}).items()
             },
-            reserve=tuple(content["reserve"]["colors"]),
+            reserve=tuple(_line({"label": "", **style}) for style in content["reserve"]),
             reference_scores={
                 name: _line(content["reference_scores"][name]) for name in REFERENCE_LINES
             },

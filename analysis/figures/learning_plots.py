@@ -1,82 +1,151 @@
-"""Curves of training metrics, such as gradient norms and losses."""
+"""Curves of training metrics, and of scores against wall time, from run directories."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import pandas as pd
 
-from analysis.figures.line_plots import in_table_order
-from analysis.figures.page import canvas, card_lines, finish_figure, step_axis
+from analysis.figures.captions import card_lines
+from analysis.figures.figure_specs import LineStyle
+from analysis.figures.line_plots import AXES, draw_means, in_table_order, pages_of
+from analysis.figures.page import Page, canvas, finish_axes, finish_figure, set_title
 from analysis.figures.styles import Drawing, Shown, dash, handle, series_styles
 from analysis.records.load import SERIES
+from analysis.records.multitask_costs import median_rate
 from analysis.records.problems import Problem
 from analysis.records.sources import RUNS_SOURCE
 from analysis.records.train_csv import STEP, read_training
+from analysis.stats.selection import INTERVAL, Series
+from analysis.stats.task_curves import task_curves
 from tdmpc2.envs.tasks import TASKS
 
 TRAINING_POINTS = 200
 """Maximum number of points of a training curve."""
 _WIDE = 30
 """Quantities that span more than this factor have a logarithmic axis."""
+_HOUR = 3600
 
 
 def training_curves(shown: Shown) -> Drawing:
-    """Draw a training metric, one panel per task and one line per seed.
+    """Draw training metrics: pages per metric, a panel per task and a line per seed.
 
-    The figure's `quantity` is a column of `train.csv`, such as `grad_norm` (appendix G).
+    The figure's `quantities` are columns of `train.csv`, such as `grad_norm` (appendix G).
     """
-    quantity = shown.spec.quantity
-    numbers, problems = _training(shown, quantity)
+    numbers, problems = _training(shown)
     if numbers.empty:
         return Drawing((), numbers, problems=tuple(problems))
     styles = series_styles(numbers, shown.catalog)
-    tasks = in_table_order(numbers["task"].unique().tolist())
     pages = []
-    for start in range(0, len(tasks), shown.spec.per_page):
-        page = tasks[start : start + shown.spec.per_page]
-        figure, axes = canvas(len(page))
-        for ax, task in zip(axes, page, strict=True):
-            own = numbers[numbers["task"] == task]
-            for key, run in own.groupby([*SERIES, "seed"]):
-                style = styles[tuple(map(str, key[: len(SERIES)]))]
-                (line,) = ax.plot(run[STEP], run["value"], color=style.color, lw=0.8, alpha=0.8)
-                dash(line, style)
-            low, high = own["value"].min(), own["value"].max()
-            if 0 < _WIDE * low < high:
-                ax.set_yscale("log")
-            ax.set_title(TASKS[task].title if task in TASKS else task, loc="left")
-            symbol = step_axis(ax, int(numbers[STEP].max()))
-            ax.set_xlabel(f"environment steps ({symbol})")
-        axes[0].set_ylabel(quantity.replace("_", " "))
-        what = (
-            f"Lines: {quantity.replace('_', ' ')} of single seeds, averaged over equal intervals."
-        )
-        handles = [handle(style) for style in styles.values()]
-        finish_figure(figure, handles, card_lines(shown, what, scored=False))
-        pages.append(figure)
+    for quantity, own in numbers.groupby("quantity", sort=False):
+        tasks = in_table_order(own["task"].unique().tolist())
+        for page_tasks in pages_of(tasks, shown.spec.per_page):
+            pages.append(_training_page(shown, str(quantity), page_tasks, own, styles))
     return Drawing(pages, numbers, problems=tuple(problems))
 
 
-def _training(shown: Shown, quantity: str) -> tuple[pd.DataFrame, list[Problem]]:
-    """Return the quantity of every run directory that recorded it, one point per row."""
+def _training_page(
+    shown: Shown,
+    quantity: str,
+    tasks: Sequence[str],
+    numbers: pd.DataFrame,
+    styles: dict[Series, LineStyle],
+) -> Page:
+    """Draw one metric of some tasks."""
+    page, axes = canvas(len(tasks), shown.layout)
+    for ax, task in zip(axes, tasks, strict=True):
+        own = numbers[numbers["task"] == task]
+        for key, run in own.groupby([*SERIES, "seed"]):
+            style = styles[tuple(map(str, key[: len(SERIES)]))]
+            (line,) = ax.plot(run[STEP], run["value"], color=style.color, lw=0.7, alpha=0.8)
+            dash(line, style)
+        set_title(page, ax, TASKS[task].title if task in TASKS else task)
+    name = quantity.replace("_", " ")
+    finish_axes(page, [name] * len(tasks), int(numbers[STEP].max()))
+    low, high = numbers["value"].min(), numbers["value"].max()
+    if 0 < _WIDE * low < high:
+        for ax in axes:
+            ax.set_yscale("log")
+            ax.set_ylim(low / 1.5, high * 1.5)
+    what = f"Lines: {name} of single seeds, averaged over equal intervals."
+    handles = [handle(replace(style, marker="")) for style in styles.values()]
+    finish_figure(page, handles, card_lines(shown, what, scored=False))
+    return page
+
+
+def _training(shown: Shown) -> tuple[pd.DataFrame, list[Problem]]:
+    """Return the quantities of every run directory that recorded them, one point per row."""
     problems: list[Problem] = []
-    tables = []
+    columns = [*SERIES, "task", "seed", STEP, "value", "quantity"]
+    tables = [pd.DataFrame(columns=columns)]
     runs = shown.records.runs
     for run in runs[runs["source"] == RUNS_SOURCE].to_dict("records"):
         table = read_training(run["directory"], problems, TRAINING_POINTS)
-        if quantity in table:
-            names = {name: run[name] for name in (*SERIES, "task", "seed")}
-            values = {STEP: table[STEP], "value": table[quantity]}
-            tables.append(pd.DataFrame({**values, **names}).dropna(subset="value"))
-    columns = [*SERIES, "task", "seed", STEP, "value"]
-    filled = [table for table in tables if len(table)]
-    combined = (
-        pd.concat(filled, ignore_index=True)[columns] if filled else pd.DataFrame(columns=columns)
-    )
-    return combined, problems
+        names = {name: run[name] for name in (*SERIES, "task", "seed")}
+        for quantity in shown.spec.quantities:
+            if quantity in table:
+                values = {STEP: table[STEP], "value": table[quantity], "quantity": quantity}
+                tables.append(pd.DataFrame({**values, **names}).dropna(subset="value"))
+    filled = [table for table in tables if len(table)] or tables
+    combined = pd.concat(filled, ignore_index=True)[columns]
+    order = {quantity: place for place, quantity in enumerate(shown.spec.quantities)}
+    places = combined["quantity"].map(order)
+    return combined.iloc[places.argsort(kind="stable")], problems
+
+
+def wall_time(shown: Shown) -> Drawing:
+    """Draw the mean score over seeds against hours of training, a panel per task (appendix H).
+
+    The hours of a step follow from the median speed in the `timing.csv` of the series' runs.
+    """
+    numbers, problems = task_curves(shown.curves, shown.rule, shown.bootstrap)
+    speeds, more = _speeds(shown)
+    keys = pd.MultiIndex.from_frame(numbers[[*SERIES, "task"]].astype(str))
+    numbers = numbers.assign(hours=numbers["step"] / speeds.reindex(keys).to_numpy() / _HOUR)
+    numbers = numbers.dropna(subset="hours")
+    if numbers.empty:
+        return Drawing((), numbers, problems=(*problems, *more))
+    styles = series_styles(numbers, shown.catalog)
+    tasks = in_table_order(numbers["task"].unique().tolist())
+    pages = []
+    for page_tasks in pages_of(tasks, shown.spec.per_page):
+        page, axes = canvas(len(page_tasks), shown.layout)
+        labels = []
+        for ax, task in zip(axes, page_tasks, strict=True):
+            own = numbers[numbers["task"] == task]
+            label, scale = AXES[own["metric"].iloc[0]]
+            scaled = own.assign(**scale * own[INTERVAL], step=own["hours"])
+            draw_means(ax, scaled, styles)
+            set_title(page, ax, TASKS[task].title if task in TASKS else task)
+            labels.append(label)
+        finish_axes(page, labels, 0, unit="hours")
+        what = (
+            "Lines: mean over seeds; bands: its 95 % confidence interval. Hours: env steps divided "
+            "by the median speed of the runs, evaluations included, on the hardware of each run."
+        )
+        handles = [handle(style) for style in styles.values()]
+        finish_figure(page, handles, card_lines(shown, what))
+        pages.append(page)
+    return Drawing(pages, numbers, problems=(*problems, *more))
+
+
+def _speeds(shown: Shown) -> tuple[pd.Series, list[Problem]]:
+    """Return the env steps per second of each series and task, the median over its seeds."""
+    problems: list[Problem] = []
+    runs = shown.records.runs
+    runs = runs[runs["source"] == RUNS_SOURCE]
+    files = [Path(directory) / "timing.csv" for directory in runs["directory"]]
+    rates = [
+        median_rate(path, problems, "env_steps_per_second") if path.exists() else None
+        for path in files
+    ]
+    table = runs[[*SERIES, "task"]].astype(str).assign(rate=pd.Series(rates, runs.index, float))
+    return table.groupby([*SERIES, "task"])["rate"].median(), problems
 
 
 LEARNING_PLOTS: dict[str, Callable[[Shown], Drawing]] = {
     "training_curves": training_curves,
+    "wall_time": wall_time,
 }

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import ceil
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
+from analysis.figures.captions import card_lines
 from analysis.figures.figure_specs import Catalog, LineStyle
-from analysis.figures.page import canvas, card_lines, finish_axes, finish_figure
+from analysis.figures.page import Page, canvas, finish_axes, finish_figure, set_title
 from analysis.figures.styles import (
     Drawing,
     Shown,
@@ -21,7 +23,6 @@ from analysis.figures.styles import (
     series_styles,
     short_table,
 )
-from analysis.records.evaluations import SCORES
 from analysis.records.load import SERIES
 from analysis.records.sources import RUNS_SOURCE
 from analysis.stats.aggregate import group_curves
@@ -29,8 +30,10 @@ from analysis.stats.selection import INTERVAL, Series
 from analysis.stats.task_curves import REFERENCE_LINES, reference_scores, task_curves
 from tdmpc2.envs.tasks import TASKS
 
-_MARKED_POINTS = 15
-"""Curves with at most this many points show each point with a marker."""
+AXES = {"episode_return": ("episode return", 1.0), "episode_success": ("success (%)", 100.0)}
+"""Label of the value axis, and factor on the recorded values, by metric."""
+_ROW = 4
+"""Panels per row of a page in the default width, which pages fill as far as possible."""
 STATISTIC_LABELS = {
     "mean": "mean",
     "median": "median",
@@ -55,42 +58,77 @@ def learning_curves(shown: Shown) -> Drawing:
         numbers = numbers.merge(reference_scores(shown.records), left_on="task", right_index=True)
     styles = series_styles(numbers, catalog)
     tasks = in_table_order(numbers["task"].unique().tolist())
-    labels = {score.metric: score.label for score in SCORES.values()}
     by_task = dict(list(numbers.groupby("task")))
     seeds = _seed_curves(shown, numbers) if spec.seeds else {}
-    lines = [
-        name for name in REFERENCE_LINES if spec.reference_scores and numbers[name].notna().any()
-    ]
-    handles = [
-        handle(style) for style in [*styles.values(), *(catalog.reference_scores[n] for n in lines)]
-    ]
-    diverged = shown.curves.runs["state"].eq("DIVERGED").any()
-    if diverged:
-        handles.append(Line2D([], [], color="k", marker="x", ls="", ms=4, label="run diverged"))
-    what = "Lines: mean over seeds; bands: its 95 % confidence interval" + (
-        "; thin lines: single seeds." if spec.seeds else "."
-    )
     pages = []
-    for start in range(0, len(tasks), spec.per_page):
-        page = tasks[start : start + spec.per_page]
-        figure, axes = canvas(len(page))
-        for ax, task in zip(axes, page, strict=True):
-            curves = by_task[task]
-            for steps, values, series in seeds.get(task, ()):
-                color = styles[series].color
-                ax.plot(steps, values, color=color, lw=0.6, alpha=0.45, zorder=2.5)
-            if spec.reference_scores:
-                _draw_reference_scores(ax, curves.iloc[0], catalog)
-            draw_means(ax, curves, styles)
-            if diverged:
-                _draw_diverged(ax, shown, task, styles)
-            ax.set_title(TASKS[task].title if task in TASKS else task, loc="left")
-        metrics = [labels[by_task[task]["metric"].iloc[0]] for task in page]
-        last = max(int(by_task[task]["step"].max()) for task in page)
-        finish_axes(axes, metrics, last)
-        finish_figure(figure, handles, card_lines(shown, what))
-        pages.append(figure)
+    for page_tasks in pages_of(tasks, spec.per_page):
+        page, axes = canvas(len(page_tasks), shown.layout)
+        for ax, task in zip(axes, page_tasks, strict=True):
+            _task_panel(page, ax, task, by_task[task], seeds.get(task, ()), shown, styles)
+        metrics = [by_task[task]["metric"].iloc[0] for task in page_tasks]
+        last = max(int(by_task[task]["step"].max()) for task in page_tasks)
+        finish_axes(page, [AXES[metric][0] for metric in metrics], last)
+        finish_figure(page, _legend(shown, numbers, styles), card_lines(shown, _what(spec.seeds)))
+        pages.append(page)
     return Drawing(pages, numbers, _final_table(numbers, styles), problems)
+
+
+def pages_of(tasks: Sequence[str], most: int) -> list[Sequence[str]]:
+    """Divide tasks among as few pages as possible, as evenly as possible."""
+    even = ceil(len(tasks) / ceil(len(tasks) / most))
+    per_page = min(most, _ROW * ceil(even / _ROW))
+    return [tasks[start : start + per_page] for start in range(0, len(tasks), per_page)]
+
+
+def _task_panel(
+    page: Page,
+    ax: Axes,
+    task: str,
+    curves: pd.DataFrame,
+    seeds: Sequence[tuple[np.ndarray, np.ndarray, Series]],
+    shown: Shown,
+    styles: dict[Series, LineStyle],
+) -> None:
+    """Draw the panel of one task.
+
+    Args:
+        page: page of the panel.
+        ax: axes to draw on.
+        task: name of the task.
+        curves: mean curves of the task.
+        seeds: steps, values and series of each run that is drawn.
+        shown: inputs of the figure.
+        styles: style of each series.
+    """
+    scale = AXES[curves["metric"].iloc[0]][1]
+    for steps, values, series in seeds:
+        ax.plot(steps, scale * values, color=styles[series].color, lw=0.5, alpha=0.45, zorder=2.5)
+    if shown.spec.reference_scores:
+        _draw_reference_scores(ax, scale * curves.iloc[0][REFERENCE_LINES], shown.catalog)
+    draw_means(ax, curves.assign(**scale * curves[INTERVAL]), styles)
+    runs = shown.curves.runs
+    for row in runs.index[(runs["task"] == task) & (runs["state"] == "DIVERGED")]:
+        curve, key = shown.curves.curves[row], tuple(map(str, runs.loc[row, SERIES]))
+        end, color = curve.steps.argmax(), styles[key].color
+        at = curve.steps[end], scale * curve.values[end]
+        ax.plot(*at, color=color, marker="x", ms=4, zorder=5)
+    set_title(page, ax, TASKS[task].title if task in TASKS else task)
+
+
+def _legend(shown: Shown, numbers: pd.DataFrame, styles: dict[Series, LineStyle]) -> list[Line2D]:
+    """Return the entries of the series, the reference scores and the crosses of diverged runs."""
+    drawn = [name for name in REFERENCE_LINES if name in numbers and numbers[name].notna().any()]
+    references = [shown.catalog.reference_scores[name] for name in drawn]
+    handles = [handle(style) for style in [*styles.values(), *references]]
+    if shown.curves.runs["state"].eq("DIVERGED").any():
+        handles.append(Line2D([], [], color="k", marker="x", ls="", ms=4, label="run diverged"))
+    return handles
+
+
+def _what(seeds: bool) -> str:
+    """Return what the lines and bands of learning curves are."""
+    single = "; thin lines: single seeds." if seeds else "."
+    return f"Lines: mean over seeds; bands: its 95 % confidence interval{single}"
 
 
 def aggregate_curve(shown: Shown) -> Drawing:
@@ -102,22 +140,22 @@ def aggregate_curve(shown: Shown) -> Drawing:
         return Drawing((), numbers, problems=problems)
     styles = series_styles(numbers, shown.catalog)
     drawn = [group for group in groups if (numbers["group"] == group.name).any()]
-    figure, axes = canvas(len(drawn))
+    page, axes = canvas(len(drawn), shown.layout)
     for ax, group in zip(axes, drawn, strict=True):
         own = numbers[numbers["group"] == group.name]
         draw_means(ax, own.assign(**100 * own[INTERVAL]), styles)
         count = len(group.tasks)
-        ax.set_title(f"{group.label} ({count} task{'s' if count > 1 else ''})", loc="left")
+        set_title(page, ax, f"{group.label}\n{count} task{'s' if count > 1 else ''}")
     name = STATISTIC_LABELS[statistic]
-    finish_axes(axes, [f"{name} score (%)"] * len(drawn), int(numbers["step"].max()))
+    finish_axes(page, [f"{name} score (%)"] * len(drawn), int(numbers["step"].max()))
     what = (
         f"Lines: {name} over tasks and seeds of return / 10 or success in percent; bands: its "
         "95 % confidence interval."
     )
     handles = [handle(style) for style in styles.values()]
-    finish_figure(figure, handles, card_lines(shown, what))
+    finish_figure(page, handles, card_lines(shown, what))
     labels = {group.name: group.label for group in drawn}
-    return Drawing([figure], numbers, _final_table(numbers, styles, labels), problems)
+    return Drawing([page], numbers, _final_table(numbers, styles, labels), problems)
 
 
 def in_table_order(tasks: Sequence[str]) -> list[str]:
@@ -154,13 +192,12 @@ def draw_means(ax: Axes, curves: pd.DataFrame, styles: dict[Series, LineStyle]) 
         curves: columns `SERIES`, `step`, `mean`, `low`, `high`.
         styles: style of each series, in the order of the legend.
     """
-    marker = "o" if curves["step"].nunique() <= _MARKED_POINTS else ""
     for rank, (series, style) in enumerate(styles.items()):
         curve = of_series(curves, series).dropna(subset="mean")
         if curve.empty:
             continue
         above = 4 - rank / len(styles)
-        band(ax, curve["step"], curve, style, marker=marker, ms=2.5, zorder=above)
+        band(ax, curve["step"], curve, style, zorder=above)
 
 
 def _seed_curves(
@@ -177,16 +214,6 @@ def _seed_curves(
         if shown_steps.any():
             by_task.setdefault(task, []).append((steps[shown_steps], values[shown_steps], series))
     return by_task
-
-
-def _draw_diverged(ax: Axes, shown: Shown, task: str, styles: dict[Series, LineStyle]) -> None:
-    """Draw a cross where a run diverged."""
-    runs = shown.curves.runs
-    for row in runs.index[(runs["task"] == task) & (runs["state"] == "DIVERGED")]:
-        curve, series = shown.curves.curves[row], tuple(map(str, runs.loc[row, SERIES]))
-        last = curve.steps.argmax()
-        color = styles[series].color
-        ax.plot(curve.steps[last], curve.values[last], color=color, marker="x", ms=4, zorder=5)
 
 
 def _draw_reference_scores(ax: Axes, row: pd.Series, catalog: Catalog) -> None:

@@ -3,40 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from math import ceil
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 
+from analysis.figures.captions import multitask_card_lines, short_name
 from analysis.figures.figure_specs import LineStyle, quotes_of
 from analysis.figures.line_plots import draw_means
-from analysis.figures.page import (
-    canvas,
-    finish_axes,
-    finish_figure,
-    multitask_card_lines,
-    short_name,
+from analysis.figures.page import Page, canvas, finish_axes, finish_figure, set_title
+from analysis.figures.stat_plots import BARS_TOP, bars, quoted_handles
+from analysis.figures.styles import (
+    Drawing,
+    Shown,
+    bar_handle,
+    bar_look,
+    handle,
+    of_series,
+    series_styles,
+    short_table,
 )
-from analysis.figures.stat_plots import bars, quoted_handles
-from analysis.figures.styles import Drawing, Shown, handle, of_series, series_styles, short_table
 from analysis.records.load import AGENTS
 from analysis.records.problems import Problem
 from analysis.stats.multitask_scores import agents_of, final_scores, set_curves, task_scores
 from analysis.stats.selection import INTERVAL, Series
 from tdmpc2.envs.tasks import TASKS
 
-_BARS_WIDTH = 7.2
-_BARS_HEIGHT = 2.3
-_LEAST_TASKS = 12
-"""Rows with fewer tasks reserve the width of this many bars."""
+_BARS_HEIGHT = 2.1
+_SET_WIDTH = 1.9
+"""Least width of a panel with the bars of a task set."""
+_LEAST_TASKS, _MOST_TASKS = 12, 30
+"""Rows with fewer tasks reserve the width of this many bars; more tasks are divided among rows."""
 _LEAST_SCORE = 5.0
 """Smallest upper end of the score axis."""
-_TASK_SIZE = 5.5
+_TASK_SIZE = 7
 _REFERENCES = ("uniform", "zero", "untrained")
 _SCORE = "score (%)"
 
@@ -48,53 +53,53 @@ def multitask_curves(shown: Shown) -> Drawing:
         return Drawing((), numbers, problems=problems)
     styles = series_styles(numbers, shown.catalog)
     sets = list(dict.fromkeys(numbers["task_set"]))
-    figure, axes = canvas(len(sets))
+    page, axes = canvas(len(sets), shown.layout, least_width=_SET_WIDTH)
     for ax, name in zip(axes, sets, strict=True):
         own = numbers[numbers["task_set"] == name]
         draw_means(ax, own.assign(**100 * own[INTERVAL]), styles)
-        ax.set_title(_set_title(name, own["num_tasks"].iloc[0]), loc="left")
+        set_title(page, ax, _set_title(name, own["num_tasks"].iloc[0]))
     crosses = _draw_diverged(dict(zip(sets, axes, strict=True)), shown, styles)
     last = int(numbers["step"].max())
-    finish_axes(axes, [_SCORE] * len(sets), last, unit="updates")
+    finish_axes(page, [_SCORE] * len(sets), last, unit="updates")
     what = "Lines: mean over tasks and seeds of return / 10 or success in percent; bands: its 95 % "
     handles = [*map(handle, styles.values()), *crosses]
-    finish_figure(figure, handles, multitask_card_lines(shown, f"{what}confidence interval."))
+    finish_figure(page, handles, multitask_card_lines(shown, f"{what}confidence interval."))
     final, more = final_scores(shown.curves, shown.rule, shown.bootstrap)
-    return Drawing([figure], numbers, final_table(final, styles), (*problems, *more))
+    return Drawing([page], numbers, final_table(final, styles), (*problems, *more))
 
 
 def multitask_bars(shown: Shown) -> Drawing:
     """Draw a panel per task set and a bar per series: the final mean score over its tasks.
 
-    Quoted numbers (`task_set`, `label`, `score`) are drawn beside the runs, or alone.
+    Quoted numbers (`task_set`, `label`, `score`) are drawn beside the runs.
     """
     quoted = quotes_of(shown.spec, ("task_set", "label", "score"))
     numbers, problems = final_scores(shown.curves, shown.rule, shown.bootstrap)
-    if numbers.empty and not quoted:
+    if numbers.empty:
         return Drawing((), numbers, problems=problems)
     styles = series_styles(numbers, shown.catalog)
-    sets = list(dict.fromkeys([*(quote["task_set"] for quote in quoted), *numbers["task_set"]]))
-    figure, axes = canvas(len(sets), panel=(1.9, 1.9), columns=min(len(sets), 4))
+    sets = list(dict.fromkeys(numbers["task_set"]))
+    page, axes = canvas(len(sets), shown.layout, least_width=_SET_WIDTH)
     for ax, name in zip(axes, sets, strict=True):
         own = [(quote["label"], quote["score"]) for quote in quoted if quote["task_set"] == name]
         bars(ax, numbers[numbers["task_set"] == name], styles, own)
-        ax.set_title(short_name(name), loc="left")
-        ax.set_ylim(0, 105)
-    axes[0].set_ylabel(_SCORE)
+        set_title(page, ax, short_name(name))
+        ax.set_ylim(0, BARS_TOP)
+    page.labels = ("", _SCORE)
     what = (
         "Bars: mean over tasks and seeds of return / 10 or success in percent, at the last update "
         "that all seeds reached; whiskers: its 95 % confidence interval."
     )
-    handles: list[Artist] = [handle(style) for style in styles.values()]
+    handles: list[Artist] = [bar_handle(style) for style in styles.values()]
     if quoted:
-        what += f" Dotted bars: quoted from {shown.spec.quoted_from}, not measured here."
+        what += f" Gray bars: quoted from {shown.spec.quoted_from}, not measured here."
         handles += quoted_handles(quoted)
-    finish_figure(figure, handles, multitask_card_lines(shown, what))
+    finish_figure(page, handles, multitask_card_lines(shown, what))
     rows = [{"source": "quoted", "variant": q["label"], "task_set": q["task_set"]} for q in quoted]
     quoted_rows = pd.DataFrame(rows).assign(value=[quote["score"] / 100 for quote in quoted])
     filled = [table for table in (numbers, quoted_rows) if len(table)]
     table = final_table(numbers, styles)
-    return Drawing([figure], pd.concat(filled, ignore_index=True), table, problems)
+    return Drawing([page], pd.concat(filled, ignore_index=True), table, problems)
 
 
 def multitask_tasks(shown: Shown) -> Drawing:
@@ -180,17 +185,20 @@ def _references(scores: pd.DataFrame) -> pd.DataFrame:
     return wide.reindex(columns=["uniform", "zero"]).astype("float64")
 
 
-def _task_page(shown: Shown, name: str, numbers: pd.DataFrame, style: LineStyle) -> Figure:
+def _task_page(shown: Shown, name: str, numbers: pd.DataFrame, style: LineStyle) -> Page:
     """Draw the bars of one series."""
-    domains = list(dict.fromkeys(numbers["domain"]))
-    figure, axes = canvas(len(domains), panel=(_BARS_WIDTH, _BARS_HEIGHT), columns=1)
+    rows = _rows_of_tasks(numbers)
+    page, axes = canvas(
+        len(rows), shown.layout, least_width=shown.layout.width, height=_BARS_HEIGHT
+    )
     runs = shown.records.runs
     runs = runs[(runs[AGENTS] == numbers[AGENTS].iloc[0].tolist()).all(axis=1)]
     lines = [r for r in _REFERENCES if shown.spec.reference_scores and numbers[r].notna().any()]
     highest = 100 * float(numbers[["value", "high", *lines]].max().max())
-    for ax, domain in zip(axes, domains, strict=True):
-        own = numbers[numbers["domain"] == domain]
-        _task_bars(ax, own, style)
+    most = max(len(own) for own in rows)
+    previous = ""
+    for ax, own in zip(axes, rows, strict=True):
+        _task_bars(ax, own, style, max(most, _LEAST_TASKS))
         ax.set_ylim(0, min(104, max(_LEAST_SCORE, 1.05 * highest)))
         for reference in lines:
             look = shown.catalog.reference_scores[reference]
@@ -198,30 +206,48 @@ def _task_page(shown: Shown, name: str, numbers: pd.DataFrame, style: LineStyle)
             x = np.arange(len(own))
             marks = ax.hlines(level, x - 0.48, x + 0.48, color=look.color, lw=1.1, zorder=4)
             marks.set_linestyle((0, look.dashes))
-        named = shown.catalog.groups
-        label = named[domain].label if domain in named else domain
-        count = f"{len(own)} task{'s' * (len(own) > 1)}"
-        ax.set_title(f"{label}: mean {100 * own['value'].mean():.1f} over {count}", loc="left")
+        domain = str(own["domain"].iloc[0])
+        of_domain = numbers[numbers["domain"] == domain]
+        if domain != previous:
+            set_title(page, ax, _domain_title(domain, of_domain, shown))
+        previous = domain
         ax.set_ylabel(_SCORE)
     at, seeds = numbers["num_updates"].iloc[0], numbers["num_seeds"].max()
     label = f"{style.label}, {_set_title(name, len(numbers))}, at update {at:,}"
     handles = [
-        Patch(color=style.color, label=label),
+        bar_handle(replace(style, label=label)),
         *(handle(shown.catalog.reference_scores[reference]) for reference in lines),
     ]
     what = (
         f"Bars: mean over {seeds} seed{'s' * (seeds > 1)} of return / 10 or success in percent; "
         "whiskers: its 95 % confidence interval."
     )
-    finish_figure(figure, handles, multitask_card_lines(shown, what, runs))
-    return figure
+    finish_figure(page, handles, multitask_card_lines(shown, what, runs))
+    return page
 
 
-def _task_bars(ax: Axes, numbers: pd.DataFrame, style: LineStyle) -> None:
-    """Draw a bar for each task, with whiskers if there is an interval."""
+def _rows_of_tasks(numbers: pd.DataFrame) -> list[pd.DataFrame]:
+    """Divide the tasks into rows of one domain and at most `_MOST_TASKS` tasks."""
+    rows = []
+    for _, own in numbers.groupby("domain", sort=False):
+        count = ceil(len(own) / ceil(len(own) / _MOST_TASKS))
+        rows += [own.iloc[start : start + count] for start in range(0, len(own), count)]
+    return rows
+
+
+def _domain_title(domain: str, numbers: pd.DataFrame, shown: Shown) -> str:
+    """Return the name of a domain, and the mean over its tasks."""
+    named = shown.catalog.groups
+    label = named[domain].label if domain in named else domain
+    count = f"{len(numbers)} task{'s' * (len(numbers) > 1)}"
+    return f"{label}: mean {100 * numbers['value'].mean():.1f} over {count}"
+
+
+def _task_bars(ax: Axes, numbers: pd.DataFrame, style: LineStyle, places: int) -> None:
+    """Draw a bar for each task, with whiskers if there is an interval, on an axis of `places`."""
     x = np.arange(len(numbers))
     value, low, high = (100 * numbers[name].to_numpy() for name in ("value", "low", "high"))
-    ax.bar(x, value, 0.8, color=style.color, edgecolor="white", lw=0.3, alpha=0.85)
+    ax.bar(x, value, 0.8, **bar_look(style))
     has_interval = ~np.isnan(low)
     ends = np.maximum([value - low, high - value], 0)[
         :, has_interval
@@ -232,8 +258,7 @@ def _task_bars(ax: Axes, numbers: pd.DataFrame, style: LineStyle) -> None:
     titles = [TASKS[task].title if task in TASKS else task for task in numbers["task"]]
     ax.set_xticks(x, titles, rotation=90, fontsize=_TASK_SIZE)
     ax.tick_params(axis="x", length=0)
-    padding = max(0, _LEAST_TASKS - len(x))
-    ax.set_xlim(-0.6, len(x) - 0.4 + padding)
+    ax.set_xlim(-0.6, places - 0.4)
     ax.grid(visible=False, axis="x")
 
 

@@ -6,91 +6,112 @@ Lengths are in inches, font sizes in points.
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from math import ceil
 
-import matplotlib.style
-import numpy as np
-import pandas as pd
+import matplotlib as mpl
+import seaborn as sns
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from analysis.figures.styles import Shown, series_styles
-from analysis.records.load import AGENTS, SERIES, one_per_run
-from analysis.records.run_reader import short_commits
-from analysis.records.sources import RUNS_SOURCE
-from analysis.stats.aggregate import RLIABLE_VERSION
-from analysis.stats.coverage import coverage_note, coverages, studies_of
-from analysis.stats.ragged_curves import paper_budget
-from analysis.stats.selection import Group
+from analysis.figures.styles import Layout
 from tdmpc2.common.system.paths import project_root
-from tdmpc2.envs.tasks import TASKS
 
-PANEL = (1.85, 1.45)
-"""Width and height of a panel in a grid of several rows."""
-SINGLE_ROW = (2.3, 2.2)
-"""Width and height of a panel if all panels are in one row."""
-MAX_COLUMNS = 5
-MIN_WIDTH = 5.2
-CARD_SIZE = 5.8
-LEGEND_SIZE = 7.0
-_CHAR = 0.53
-"""Mean width of a character of the sans-serif font, in units of the font size."""
-_LONGEST_NAME = 28
+PANEL_WIDTH = 1.3
+"""Least width of a panel, its axis labels included."""
+SHORT, TALL = 1.0, 1.5
+"""Heights of a panel in a grid of several rows, and alone in its row."""
+PANEL_TITLE_SIZE = 7.5
+CARD_SIZE = 6.5
+LEGEND_SIZE = 7.5
+_CHAR, _WIDE_CHAR = 0.53, 0.56
+"""Mean width of a character of the sans-serif font, of texts and of titles, in font sizes."""
+_LINE = 0.15
+"""Height of the line of a label that all panels share."""
+_MARGIN, _GAP = 0.45, 0.08
+"""Space to the left of the panels, and between them."""
+_HANDLE = 40
+"""Width of a legend's line, and of the space around it, in points."""
 _TICKS = (1, 2, 2.5, 5, 10)
 
 
+class Page(Figure):
+    """A page: a figure that knows its layout and its caption.
+
+    Args:
+        layout: width of the page, and whether it shows the caption.
+        columns: panels per row.
+        height: height of the panels; `finish_figure` adds space for legend and caption.
+
+    Attributes:
+        labels: labels that all panels share, of the horizontal and of the vertical axis.
+        caption: the caption in one line, shown or not.
+    """
+
+    def __init__(self, layout: Layout, columns: int, height: float) -> None:
+        super().__init__(figsize=(layout.width, height))
+        self.layout = layout
+        self.columns = columns
+        self.labels = ("", "")
+        self.caption = ""
+
+
 def paper_style() -> AbstractContextManager[None]:
-    """Return a context manager that applies the style of all figures."""
-    return matplotlib.style.context(project_root() / "paper_figures" / "paper.mplstyle")
+    """Return a context manager that applies the style of all figures.
 
-
-def columns_of(num_panels: int) -> int:
-    """Return the number of panels per row."""
-    if num_panels <= 4:
-        return num_panels
-    return {6: 3, 7: 4, 8: 4}.get(num_panels, MAX_COLUMNS)
+    It is seaborn's theme for papers, with the settings of `paper_figures/paper.mplstyle`.
+    """
+    own = mpl.rc_params_from_file(
+        project_root() / "paper_figures" / "paper.mplstyle", use_default_template=False
+    )
+    theme = {**sns.axes_style("whitegrid"), **sns.plotting_context("paper")}
+    return mpl.rc_context({**theme, **own})
 
 
 def canvas(
-    num_panels: int, *, panel: tuple[float, float] | None = None, columns: int | None = None
-) -> tuple[Figure, list[Axes]]:
-    """Return a figure and its panels; `finish_figure` adds space for legend and caption.
+    num_panels: int,
+    layout: Layout,
+    *,
+    least_width: float = PANEL_WIDTH,
+    height: float | None = None,
+) -> tuple[Page, list[Axes]]:
+    """Return a page and its panels, in rows of equal length as far as possible.
 
     Args:
         num_panels: number of panels.
-        panel: width and height of a panel; None for the default.
-        columns: panels per row; None for the default.
+        layout: width of the page.
+        least_width: least width of a panel, which limits the number of panels per row.
+        height: height of a panel; None for the default.
     """
-    columns = columns or columns_of(num_panels)
-    rows = ceil(num_panels / columns)
-    width, height = panel or (SINGLE_ROW if rows == 1 else PANEL)
-    figure = Figure(figsize=(max(MIN_WIDTH, columns * width), rows * height))
-    grid = figure.add_gridspec(rows, columns)
-    return figure, [figure.add_subplot(grid[divmod(i, columns)]) for i in range(num_panels)]
+    most = max(1, int(layout.width / least_width + 1e-9))
+    rows = ceil(num_panels / most)
+    columns = ceil(num_panels / rows)
+    page = Page(layout, columns, rows * (height or (TALL if rows == 1 else SHORT)))
+    grid = page.add_gridspec(rows, columns)
+    return page, [page.add_subplot(grid[divmod(i, columns)]) for i in range(num_panels)]
 
 
 def finish_axes(
-    axes: Sequence[Axes],
-    labels: Sequence[str],
-    last_step: int,
-    columns: int | None = None,
-    *,
-    unit: str = "environment steps",
+    page: Page, labels: Sequence[str], last_step: int, *, unit: str = "environment steps"
 ) -> None:
     """Set axis labels with units, and the same value range for panels of the same label.
 
+    A label that all panels share is written once. Ticks that repeat those of the panel to the left
+    or below have no numbers.
+
     Args:
-        axes: panels from `canvas`, already drawn on.
+        page: page from `canvas`, already drawn on.
         labels: label of the value axis of each panel.
-        last_step: largest step drawn, which selects thousands or millions as unit.
-        columns: panels per row, if it was passed to `canvas`.
+        last_step: largest step drawn, which selects thousands or millions as unit; 0 for plain
+            numbers.
         unit: name of the steps.
     """
-    columns = columns or columns_of(len(axes))
+    axes, columns = page.axes, page.columns
+    size, symbol = _unit_of(last_step)
+    ends = [float(ax.dataLim.x1) for ax in axes]
     for index, (ax, label) in enumerate(zip(axes, labels, strict=True)):
         peers = [other for other, same in zip(axes, labels, strict=True) if same == label]
         top = max(peer.dataLim.y1 for peer in peers)
@@ -99,173 +120,77 @@ def finish_axes(
             top = bottom + 1
         margin = 0.04 * (top - bottom)
         ax.set_ylim(bottom - margin, top + margin)
-        symbol = step_axis(ax, last_step)
-        ax.yaxis.set_major_locator(MaxNLocator(5, steps=_TICKS))
-        if index % columns == 0 or labels[index - 1] != label:
+        ax.xaxis.set_major_locator(MaxNLocator(4, steps=_TICKS))
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / size:g}"))
+        ax.yaxis.set_major_locator(MaxNLocator(4, steps=_TICKS))
+        first = index % columns == 0 or labels[index - 1] != label
+        ax.tick_params(labelleft=first)
+        if first and len(set(labels)) > 1:
             ax.set_ylabel(label)
-        if index + columns >= len(axes):
-            ax.set_xlabel(f"{unit} ({symbol})")
+        below = ends[index + columns :: columns]
+        ax.tick_params(labelbottom=any(end != ends[index] for end in below) or not below)
+    page.labels = (f"{unit}{symbol}", labels[0] if len(set(labels)) == 1 else "")
 
 
-def step_axis(ax: Axes, last_step: int) -> str:
-    """Format the ticks in thousands or millions of steps, and return the unit, "k" or "M"."""
-    unit, symbol = (1_000_000, "M") if last_step >= 1_000_000 else (1000, "k")
-    ax.xaxis.set_major_locator(MaxNLocator(5, steps=_TICKS))
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / unit:g}"))
-    return symbol
+def _unit_of(last_step: int) -> tuple[int, str]:
+    """Return the unit of the steps, and its symbol in parentheses; 1 and none for 0 steps."""
+    if last_step == 0:
+        return 1, ""
+    return (1_000_000, " (M)") if last_step >= 1_000_000 else (1000, " (k)")
 
 
-def finish_figure(figure: Figure, handles: Sequence[Artist], card: Sequence[str]) -> None:
+def set_title(page: Page, ax: Axes, title: str) -> None:
+    """Set the title of a panel, at its left edge, in lines that fit above it.
+
+    Args:
+        page: page of the panel.
+        ax: axes of the panel.
+        title: text, whose lines are wrapped.
+    """
+    width = (page.layout.width - _MARGIN) / page.columns - _GAP
+    fitting = int(width * 72 / PANEL_TITLE_SIZE / _WIDE_CHAR)
+    lines = [part for line in title.split("\n") for part in textwrap.wrap(line, fitting)]
+    ax.set_title("\n".join(lines), loc="left", fontsize=PANEL_TITLE_SIZE)
+
+
+def finish_figure(page: Page, handles: Sequence[Artist], card: Sequence[str]) -> None:
     """Add the legend above and the caption below the panels, and set the figure's height.
 
     Args:
-        figure: figure from `canvas`.
+        page: page from `canvas`.
         handles: labeled artists of the legend; without any, there is no legend.
-        card: paragraphs of the caption, wrapped to the figure's width.
+        card: paragraphs of the caption, wrapped to the page's width.
     """
-    width = figure.get_figwidth()
+    page.caption = " ".join(card)
+    width = page.get_figwidth()
     legend_height, columns = _legend_size(handles, width)
     line_length = int(width * 72 / CARD_SIZE / _CHAR)
-    text = [row for line in card for row in textwrap.wrap(line, line_length)]
-    card_height = len(text) * 1.25 * CARD_SIZE / 72 + 0.08
-    height = figure.get_figheight() + legend_height + card_height
-    figure.set_figheight(height)
-    share = card_height / height
-    figure.set_layout_engine("constrained", rect=(0, share, 1, 1 - share))
+    shown = card if page.layout.captions else ()
+    text = [row for line in shown for row in textwrap.wrap(line, line_length)]
+    card_height = len(text) * 1.25 * CARD_SIZE / 72 + 0.08 if text else 0.0
+    height = page.get_figheight() + legend_height + card_height + _LINE * bool(page.labels[0])
+    page.set_figheight(height)
+    across, up = page.labels
+    bottom, left = (card_height + _LINE * bool(across)) / height, _LINE * bool(up) / width
+    pads = {"w_pad": 0.03, "h_pad": 0.03, "wspace": 0, "hspace": 0.02}
+    page.set_layout_engine("constrained", rect=(left, bottom, 1 - left, 1 - bottom), **pads)
+    # Not supxlabel and supylabel, which the layout centers in the whole figure.
+    page.text(0.5 + left / 2, bottom, across, ha="center", va="top")
+    middle = (bottom + 1 - legend_height / height) / 2
+    page.text(0.02 / width, middle, up, ha="left", va="center", rotation=90)
     if handles:
         place = "outside upper center"
-        figure.legend(handles=handles, loc=place, ncols=columns, fontsize=LEGEND_SIZE)
-    figure.text(
-        0.05 / width,
-        0.04 / height,
-        "\n".join(text),
-        fontsize=CARD_SIZE,
-        linespacing=1.25,
-        color="#444444",
-        va="bottom",
-    )
-
-
-def card_lines(shown: Shown, what: str, *, scored: bool = True) -> list[str]:
-    """Return the caption: runs, provenance, method of aggregation and its limits.
-
-    Args:
-        shown: inputs of the figure.
-        what: meaning of lines and bands.
-        scored: whether scores and their intervals are shown.
-    """
-    runs = shown.curves.runs
-    num_tasks = runs["task"].nunique()
-    facts = [
-        f"{len(runs):,} run{'s' if len(runs) > 1 else ''} ({_listed_states(runs['state'])})",
-        f"{num_tasks} task{'s' if num_tasks > 1 else ''}",
-        f"seeds {_listed(sorted(runs['seed']))}",
-    ]
-    ours = runs[runs["source"] == RUNS_SOURCE]
-    if len(ours):
-        commits = _listed(short_commits(ours["commit"]))
-        facts += [
-            f"model size {_listed(size or 'none' for size in ours['model_size'])}",
-            f"commit {commits or 'not recorded'}",
-            *([simulators] if (simulators := _listed(filter(None, ours["simulators"]))) else []),
-        ]
-    facts += [
-        f"{'all' if count == len(runs) else f'{count:,} of them'} "
-        f"{_source_label(str(source), shown)}"
-        for source, count in runs["source"].value_counts().items()
-        if source != RUNS_SOURCE
-    ]
-    if not scored:
-        return [*([" · ".join(facts)] if len(runs) else []), *_marks(ours), what]
-    single = bool((runs.groupby([*SERIES, "task"])["seed"].count() == 1).any())
-    return [" · ".join(facts), *_marks(ours), _method(shown, what, single), _coverage(shown)]
-
-
-def _coverage(shown: Shown) -> str:
-    """Return the measured coverage of the intervals of a figure."""
-    groups = shown.groups()
-    if shown.spec.plot == "learning_curves":  # its intervals are those of single tasks
-        names = dict.fromkeys(name for group in groups for name in group.tasks)
-        groups = tuple(Group(name, TASKS[name].title, (name,)) for name in names)
-    statistics, names_of = shown.spec.statistics, series_styles(shown.curves.runs, shown.catalog)
-    found = list(coverages(shown.curves, groups, statistics, shown.bootstrap))
-    return coverage_note(found, {key: style.label for key, style in names_of.items()})
-
-
-def multitask_card_lines(shown: Shown, what: str, runs: pd.DataFrame | None = None) -> list[str]:
-    """Return the caption of a figure of multi-task agents.
-
-    Args:
-        shown: inputs of the figure.
-        what: meaning of lines and marks.
-        runs: rows of `Records.runs` on the page; None for all.
-    """
-    runs = one_per_run(shown.records.runs if runs is None else runs)
-    if runs.empty:
-        return [what]
-    counts = zip(runs["task_set"], map(len, runs["tasks"]), strict=True)
-    sets = _listed(f"{short_name(str(name))} ({count} tasks)" for name, count in counts)
-    simulators = _listed(filter(None, runs["simulators"]))
-    sizes = [str(size) or "none" for size in runs["model_size"]]
-    sizes.sort(key=lambda size: (len(size), size))
-    facts = [
-        f"{len(runs):,} run{'s' if len(runs) > 1 else ''} ({_listed_states(runs['state'])})",
-        sets,
-        f"seeds {_listed(sorted(runs['seed']))}",
-        f"model size {_listed(sizes)}",
-        f"budget {_listed(f'{budget:,}' for budget in sorted(runs['budget']))} updates",
-        f"commit {_listed(short_commits(runs['commit'])) or 'not recorded'}",
-        *([simulators] if simulators else []),
-    ]
-    single = bool((runs.groupby(AGENTS)["seed"].count() == 1).any())
-    return [" · ".join(facts), _method(shown, what, single), coverage_note([], {})]
-
-
-def _method(shown: Shown, what: str, single: bool) -> str:
-    """Return what is drawn, and the rule and definitions behind it.
-
-    Args:
-        shown: inputs of the figure.
-        what: meaning of lines and bands.
-        single: whether a score is based on a single seed.
-    """
-    method = (
-        f"{what} {shown.rule.what} Statistics as defined by rliable {RLIABLE_VERSION}; coverage "
-        f"simulated in {studies_of(shown.bootstrap).reps:,} studies."
-    )
-    return f"{method} A single seed has no interval." if single else method
-
-
-def short_name(name: str) -> str:
-    """Return the name of a task set, truncated to fit above a panel."""
-    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
-
-
-def command_card(title: str, command: str) -> Figure:
-    """Return a page that replaces a figure without runs: its title and the required command."""
-    lines = textwrap.wrap(command, 84, break_on_hyphens=False, subsequent_indent="    ")
-    figure = Figure(figsize=(MIN_WIDTH, 0.75 + 0.15 * len(lines)))
-    heading = f"Not drawn (no matching runs): {title}"
-    figure.text(0.02, 0.8, heading, fontsize=LEGEND_SIZE, va="center")
-    figure.text(0.02, 0.55, "\n".join(lines), fontsize=CARD_SIZE, family="monospace", va="top")
-    return figure
-
-
-def _marks(ours: pd.DataFrame) -> list[str]:
-    """Return a line on runs that differ from the paper's setting, if there are any."""
-    marks = []
-    standin = ours["variant"].str.contains("assets=").sum()
-    if standin:
-        marks.append(f"{standin} runs with assets other than the official ones")
-    other = ours["variant"].str.contains("physics=").sum()
-    if other:
-        marks.append(f"{other} runs with physics other than the paper's")
-    full = [paper_budget(run.task, run.obs) for run in ours.itertuples()]
-    reduced = ours[(ours["budget"] < full) & np.isfinite(full)]
-    if len(reduced):
-        budgets = _listed(f"{budget:,}" for budget in sorted(reduced["budget"]))
-        marks.append(f"{len(reduced)} runs with a reduced budget ({budgets} env steps)")
-    return [f"Not the paper's setting: {'; '.join(marks)}."] if marks else []
+        page.legend(handles=handles, loc=place, ncols=columns, fontsize=LEGEND_SIZE)
+    if text:
+        page.text(
+            0.05 / width,
+            0.04 / height,
+            "\n".join(text),
+            fontsize=CARD_SIZE,
+            linespacing=1.25,
+            color="#444444",
+            va="bottom",
+        )
 
 
 def _legend_size(handles: Sequence[Artist], width: float) -> tuple[float, int]:
@@ -274,25 +199,8 @@ def _legend_size(handles: Sequence[Artist], width: float) -> tuple[float, int]:
         return 0.0, 1
     labels = [str(handle.get_label()).split("\n") for handle in handles]
     longest = max(len(line) for label in labels for line in label)
-    fitting_columns = max(1, int(width * 72 / (longest * _CHAR * LEGEND_SIZE + 36)))
+    fitting_columns = max(1, int(width * 72 / (longest * _CHAR * LEGEND_SIZE + _HANDLE)))
     rows = ceil(len(handles) / fitting_columns)
     columns = ceil(len(handles) / rows)
     rows += max(len(label) for label in labels) - 1
     return rows * 1.6 * LEGEND_SIZE / 72, columns
-
-
-def _source_label(source: str, shown: Shown) -> str:
-    """Return the label of curves that do not come from run directories."""
-    styles = shown.catalog.sources
-    return styles[source].label if source in styles else f"from {source}"
-
-
-def _listed_states(states: pd.Series) -> str:
-    """Return the number of runs in each state as text."""
-    return ", ".join(f"{n:,} {state}" for state, n in states.value_counts().items())
-
-
-def _listed(values: Iterable[object]) -> str:
-    """Return the distinct values in order of appearance, shortened to eight."""
-    distinct = list(dict.fromkeys(str(value) for value in values))
-    return ", ".join(distinct[:8]) + (f" and {len(distinct) - 8} more" if len(distinct) > 8 else "")

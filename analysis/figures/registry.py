@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable
+from typing import Any
 
 import pandas as pd
 
 from analysis.figures.catalog_file import catalog_path
+from analysis.figures.distribution_plots import DISTRIBUTION_PLOTS
 from analysis.figures.figure_specs import Catalog, FigureSpec, read_catalog
+from analysis.figures.gallery import GALLERY_PLOTS
 from analysis.figures.learning_plots import LEARNING_PLOTS
 from analysis.figures.line_plots import LINE_PLOTS
 from analysis.figures.multitask_plots import MULTITASK_PLOTS
@@ -29,15 +31,17 @@ def task_embeddings(shown: Shown) -> Drawing:
     # Local import, because scikit-learn and torch take seconds to import.
     from analysis.figures.embedding_plots import embedding_figure
 
-    return embedding_figure(shown.embeddings)
+    return embedding_figure(shown.embeddings, layout=shown.layout)
 
 
 PLOTS: dict[str, Callable[[Shown], Drawing]] = {
     **LINE_PLOTS,
     **STAT_PLOTS,
+    **DISTRIBUTION_PLOTS,
     **LEARNING_PLOTS,
     **MULTITASK_PLOTS,
     **SCALING_PLOTS,
+    **GALLERY_PLOTS,
     "task_embeddings": task_embeddings,
 }
 """Plot functions by name; each returns a drawing and the plotted numbers."""
@@ -54,7 +58,7 @@ def select(
     records: Records,
     rule: Rule,
     catalog: Catalog,
-    embeddings: Sequence[Path] = (),
+    **inputs: Any,
 ) -> Shown:
     """Return the inputs of a figure: the records that it shows, with steps of one unit.
 
@@ -63,7 +67,7 @@ def select(
         records: the records from all sources.
         rule: treatment of missing and repeated evaluations.
         catalog: figures, styles and bootstrap settings.
-        embeddings: run directories or checkpoints of multi-task agents.
+        **inputs: `embeddings`, `frames` and `layout` of `Shown`.
     """
     step_unit = step_unit_of(spec)
     selected = records.select(
@@ -79,7 +83,7 @@ def select(
         ours = selected.runs.loc[selected.runs["source"] == RUNS_SOURCE, "task"].unique().tolist()
         selected = selected.select(tasks=ours) if ours else selected.select(sources=["none"])
     curves = ScoreCurves(selected, step_unit)
-    return Shown(spec, selected, curves, rule, catalog, tuple(embeddings))
+    return Shown(spec, selected, curves, rule, catalog, **inputs)
 
 
 def shipped_catalog() -> Catalog:

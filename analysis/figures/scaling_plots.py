@@ -13,10 +13,11 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from analysis.figures.figure_specs import Catalog, FigureSpec, LineStyle, quotes_of
+from analysis.figures.captions import multitask_card_lines
+from analysis.figures.figure_specs import Catalog, FigureSpec, quotes_of
 from analysis.figures.multitask_plots import score_text, updates_text
-from analysis.figures.page import canvas, finish_figure, multitask_card_lines
-from analysis.figures.styles import Drawing, Shown, series_styles
+from analysis.figures.page import canvas, finish_figure
+from analysis.figures.styles import Drawing, Shown, marker_of, of_series, series_styles
 from analysis.records.load import AGENTS, SERIES, one_per_run
 from analysis.records.multitask_costs import Cost, read_cost
 from analysis.records.problems import Problem
@@ -24,11 +25,12 @@ from analysis.stats.multitask_scores import agents_name, final_scores
 
 QUOTED = "quoted"
 PAPER = "paper"
+_HEIGHT = 2.2
 LEAST_SIZES = 3
 """Minimum number of model sizes for a fit."""
-_QUOTED_COLOR, _OTHERS_COLOR = "#595959", "#A0A0A0"
-_MARKERS = "osD^v"
-"""Markers of the task sets, in order."""
+_QUOTED_COLOR = "#595959"
+_QUOTED_MARKERS = ("o", "x", "+", "1", "2", "3", "4")
+"""Markers of quoted series, in order: thin ones, which show what lies below."""
 
 
 @dataclass(frozen=True)
@@ -66,20 +68,19 @@ def scaling(shown: Shown) -> Drawing:
     """Draw score against parameters for each method and task set, with Table 1 as the table.
 
     Quoted numbers (`task_set`, `size`, `parameters`, `score`, and optionally `gpu_days`, `by`) are
-    hollow marks. Those with `by`, the name of a third party, are excluded from the fits.
+    gray marks without a fit; `by` is the name of a third party.
     """
     ours, problems = _measured(shown)
     quoted = quoted_scores(shown.spec)
     if ours.empty and quoted.empty:
         return Drawing((), ours, problems=tuple(problems))
-    figure, (ax,) = canvas(1, panel=(5.2, 2.6))
-    sets = list(dict.fromkeys([*quoted["task_set"], *ours["task_set"]]))
-    markers = {name: _MARKERS[i % len(_MARKERS)] for i, name in enumerate(sets)}
-    handles = _draw_quoted(ax, quoted, markers) + _draw_ours(ax, ours, markers, shown)
+    page, (ax,) = canvas(1, shown.layout, height=_HEIGHT)
+    handles = _draw_quoted(ax, quoted) + _draw_ours(ax, ours, shown)
     ax.set_xscale("log")
     ax.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _count(value)))
     ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.set_ylim(bottom=0)
     ax.set_xlabel("parameters")
     ax.set_ylabel("score (%)")
     what = (
@@ -88,11 +89,11 @@ def scaling(shown: Shown) -> Drawing:
         f"{LEAST_SIZES} sizes."
     )
     if len(quoted):
-        what += f" Hollow marks: quoted from {shown.spec.quoted_from}, not measured here."
-    finish_figure(figure, handles, multitask_card_lines(shown, what))
+        what += f" Gray marks: quoted from {shown.spec.quoted_from}, not measured here."
+    finish_figure(page, handles, multitask_card_lines(shown, what))
     measured = ours.assign(low=100 * ours["low"], high=100 * ours["high"]).drop(columns="value")
     numbers = pd.concat([table for table in (measured, quoted) if len(table)], ignore_index=True)
-    return Drawing([figure], numbers, _table(ours, quoted, shown), tuple(problems))
+    return Drawing([page], numbers, _table(ours, quoted, shown), tuple(problems))
 
 
 def scaling_table(shown: Shown) -> tuple[pd.DataFrame, tuple[Problem, ...]]:
@@ -159,38 +160,30 @@ def _cost(costs: Sequence[tuple[Cost, float]]) -> dict[str, Any]:
     }
 
 
-def _draw_quoted(ax: Axes, quoted: pd.DataFrame, markers: dict[str, str]) -> list[Artist]:
-    """Draw hollow marks, and a fit to those of the paper."""
+def _draw_quoted(ax: Axes, quoted: pd.DataFrame) -> list[Artist]:
+    """Draw gray marks, a different one for each origin and task set."""
     handles: list[Artist] = []
     for (by, name), own in quoted.groupby(["by", "task_set"], sort=False):
-        color = _QUOTED_COLOR if by == PAPER else _OTHERS_COLOR
-        look: dict[str, Any] = {
-            "color": color,
-            "marker": markers[str(name)],
-            "mfc": "none",
-            "ms": 5,
-            "ls": "",
-        }
-        ax.plot(own["parameters"], own["score"], **look)
+        marker = _QUOTED_MARKERS[len(handles) % len(_QUOTED_MARKERS)]
+        look: dict[str, Any] = {"color": _QUOTED_COLOR, "marker": marker, "mfc": "none", "ls": ""}
+        ax.plot(own["parameters"], own["score"], **look, ms=6)
         label = f"{name}, {PAPER}" if by == PAPER else f"{name}, third party ({by})"
-        fitted = _draw_fit(ax, own, color) if by == PAPER else None
-        handles.append(Line2D([], [], **look, label=f"{label}: {fitted}" if fitted else label))
+        handles.append(Line2D([], [], **look, ms=6, label=label))
     return handles
 
 
-def _draw_ours(ax: Axes, ours: pd.DataFrame, markers: dict[str, str], shown: Shown) -> list[Artist]:
+def _draw_ours(ax: Axes, ours: pd.DataFrame, shown: Shown) -> list[Artist]:
     """Draw filled marks with intervals, and a fit for each method and task set."""
     drawn = _sizes_as_one(ours.dropna(subset="parameters"))
     styles = series_styles(drawn, shown.catalog)
     handles: list[Artist] = []
-    for key, own in drawn.groupby(AGENTS, sort=False):
-        *series, name = map(str, key)
-        style: LineStyle = styles[tuple(series)]
+    for series, style in styles.items():
+        own = of_series(drawn, series)
         ends = 100 * np.nan_to_num([own["value"] - own["low"], own["high"] - own["value"]])
         x, y = own["parameters"], own["score"]
         ax.errorbar(x, y, np.maximum(ends, 0), color=style.color, ls="", lw=0.9, capsize=2)
-        look: dict[str, Any] = {"color": style.color, "marker": markers[name], "ms": 5, "ls": ""}
-        ax.plot(x, y, **look, mec="white", mew=0.5)
+        look: dict[str, Any] = {"color": style.color, "ls": "", **marker_of(style), "ms": 5.5}
+        ax.plot(x, y, **look)
         label = f"{style.label}, run here"
         fitted = _draw_fit(ax, own, style.color)
         handles.append(Line2D([], [], **look, label=f"{label}: {fitted}" if fitted else label))

@@ -10,20 +10,23 @@ import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MaxNLocator
 
+from analysis.figures.captions import card_lines
 from analysis.figures.figure_specs import LineStyle, quotes_of
 from analysis.figures.line_plots import STATISTIC_LABELS
-from analysis.figures.page import canvas, card_lines, finish_figure
+from analysis.figures.page import canvas, finish_figure, set_title
 from analysis.figures.styles import (
     Drawing,
     Shown,
     band,
     bar,
+    bar_handle,
     handle,
     of_series,
     series_styles,
     short_table,
+    write_value,
 )
 from analysis.records.load import SERIES
 from analysis.records.problems import Problem
@@ -33,7 +36,11 @@ from analysis.stats.ragged_curves import ScoreCurves
 from analysis.stats.rules import Rule
 from analysis.stats.selection import Group, Series
 
-_BAR_PANEL = (1.3, 1.9)
+_BAR_PANEL = 0.9
+WIDE_PANEL = 1.8
+"""Least widths of a panel of bars, and of one of long rows, in inches."""
+BARS_TOP = 112
+"""Upper end of the axis of bars, in percent, above the values written on them."""
 QUOTED_COLORS = ("#8C8C8C", "#BFBFBF")
 """Grays of quoted numbers."""
 _LEAST_BARS = 4
@@ -43,35 +50,36 @@ _ROW = 0.2
 
 
 def group_bars(shown: Shown) -> Drawing:
-    """Draw a panel per group and a bar per series: a statistic at the group's horizon."""
+    """Draw a panel per group and a bar per series: a statistic at the group's horizon.
+
+    Quoted numbers (`group`, `label`, `score`) are drawn beside the series.
+    """
     statistic = shown.spec.statistics[0]
     numbers, problems = _scores(shown, (statistic,))
     quoted = quotes_of(shown.spec, ("group", "label", "score"))
-    if numbers.empty and not quoted:
+    if numbers.empty:
         return Drawing((), numbers, problems=problems)
     styles = series_styles(numbers, shown.catalog)
-    known = {*numbers["group"], *(quote["group"] for quote in quoted)}
-    groups = [group for group in shown.groups() if group.name in known]
-    figure, axes = canvas(len(groups), panel=_BAR_PANEL, columns=min(len(groups), 6))
-    for ax, group in zip(axes, groups, strict=True):
+    groups = [group for group in shown.groups() if group.name in set(numbers["group"])]
+    page, axes = canvas(len(groups), shown.layout, least_width=_BAR_PANEL)
+    for index, (ax, group) in enumerate(zip(axes, groups, strict=True)):
         own = [(quote["label"], quote["score"]) for quote in quoted if quote["group"] == group.name]
         bars(ax, numbers[numbers["group"] == group.name], styles, own)
-        ax.set_title(_group_title(group, "\n"), loc="left")
-        ax.set_ylim(0, 105)
-    axes[0].set_ylabel(f"{STATISTIC_LABELS[statistic]} score (%)")
+        set_title(page, ax, group_title(group, "\n").replace(", ", "\n"))
+        ax.set_ylim(0, BARS_TOP)
+        ax.tick_params(labelleft=index % page.columns == 0)
+    page.labels = ("", f"{STATISTIC_LABELS[statistic]} score (%)")
     what = (
         f"Bars: {STATISTIC_LABELS[statistic]} over tasks and seeds of return / 10 or success in "
         "percent, at the env steps in the title or the task's budget if that is less; whiskers: "
         "its 95 % confidence interval."
     )
-    handles: list[Artist] = [handle(style) for style in styles.values()]
+    handles: list[Artist] = [bar_handle(style) for style in styles.values()]
     if quoted:
-        what += f" Dotted bars: quoted from {shown.spec.quoted_from}, not measured here."
+        what += f" Gray bars: quoted from {shown.spec.quoted_from}, not measured here."
         handles += quoted_handles(quoted)
-    finish_figure(figure, handles, card_lines(shown, what, scored=not numbers.empty))
-    return Drawing(
-        [figure], _with_quoted(numbers, shown), _table(numbers, styles, groups), problems
-    )
+    finish_figure(page, handles, card_lines(shown, what))
+    return Drawing([page], _with_quoted(numbers, shown), _table(numbers, styles, groups), problems)
 
 
 def interval_plot(shown: Shown) -> Drawing:
@@ -85,18 +93,21 @@ def interval_plot(shown: Shown) -> Drawing:
     for group in groups:
         own = numbers[numbers["group"] == group.name]
         drawn_series = [series for series in styles if len(of_series(own, series))]
-        size = (1.7, 0.55 + _ROW * len(drawn_series))
-        figure, axes = canvas(len(shown.spec.statistics), panel=size, columns=4)
-        for ax, statistic in zip(axes, shown.spec.statistics, strict=True):
+        height = 0.5 + _ROW * len(drawn_series)
+        page, axes = canvas(len(shown.spec.statistics), shown.layout, height=height)
+        for index, (ax, statistic) in enumerate(zip(axes, shown.spec.statistics, strict=True)):
             _interval_rows(ax, own[own["statistic"] == statistic], drawn_series, styles)
             title = STATISTIC_LABELS[statistic]
-            ax.set_title(title[0].upper() + title[1:], loc="left")
-            ax.set_xlabel("score (%)")
-            if ax is not axes[0]:
-                ax.set_yticklabels([])
-        what = f"{_group_title(group, ', ')}. Marks: statistic; bars: its 95 % confidence interval."
-        finish_figure(figure, (), card_lines(shown, what))
-        pages.append(figure)
+            set_title(page, ax, title[0].upper() + title[1:])
+            if statistic == "optimality_gap":
+                ax.set_xlabel("lower is better")
+            ax.xaxis.set_major_locator(MaxNLocator(4, min_n_ticks=2))
+            ax.tick_params(labelleft=index % page.columns == 0)
+        page.suptitle(group_title(group, ", "), x=0.01, ha="left", fontweight="bold")
+        page.labels = ("score (%)", "")
+        what = f"{group_title(group, ', ')}. Marks: statistic; bars: its 95 % confidence interval."
+        finish_figure(page, (), card_lines(shown, what))
+        pages.append(page)
     return Drawing(pages, numbers, _table(numbers, styles, groups), problems)
 
 
@@ -107,7 +118,7 @@ def performance_profile(shown: Shown) -> Drawing:
         return Drawing((), numbers, problems=problems)
     styles = series_styles(numbers, shown.catalog)
     groups = [g for g in shown.groups() if (numbers["group"] == g.name).any()]
-    figure, axes = canvas(len(groups))
+    page, axes = canvas(len(groups), shown.layout)
     for index, (ax, group) in enumerate(zip(axes, groups, strict=True)):
         for series, style in styles.items():
             own = of_series(numbers[numbers["group"] == group.name], series)
@@ -115,16 +126,15 @@ def performance_profile(shown: Shown) -> Drawing:
                 continue
             shares = 100 * own.rename(columns={"value": "mean"})[["mean", "low", "high"]]
             band(ax, 100 * own["tau"], shares, style)
-        ax.set_title(_group_title(group, ", "), loc="left")
-        ax.set_xlabel("score τ (%)")
+        set_title(page, ax, group_title(group, "\n"))
         ax.set_ylim(-3, 103)
-        if index == 0:
-            ax.set_ylabel("runs above τ (%)")
+        ax.tick_params(labelleft=index % page.columns == 0)
+    page.labels = ("score τ (%)", "runs above τ (%)")
     what = (
         "Lines: fraction of runs with a score above τ; bands: pointwise 95 % confidence intervals."
     )
-    finish_figure(figure, [handle(style) for style in styles.values()], card_lines(shown, what))
-    return Drawing([figure], numbers, problems=problems)
+    finish_figure(page, [handle(style) for style in styles.values()], card_lines(shown, what))
+    return Drawing([page], numbers, problems=problems)
 
 
 def improvement(shown: Shown) -> Drawing:
@@ -141,27 +151,26 @@ def improvement(shown: Shown) -> Drawing:
         against[right].set_axis(SERIES, axis=1).join(against[["group", "value", "low", "high"]])
     )
     groups = [g for g in shown.groups() if (against["group"] == g.name).any()]
-    size = (2.1, 0.55 + _ROW * len(others))
-    figure, axes = canvas(len(groups), panel=size, columns=min(3, len(groups)))
+    height = 0.45 + _ROW * len(others)
+    page, axes = canvas(len(groups), shown.layout, least_width=WIDE_PANEL, height=height)
     for index, (ax, group) in enumerate(zip(axes, groups, strict=True)):
         _interval_rows(ax, against[against["group"] == group.name], others, styles)
         ax.axvline(50, color="#444444", lw=0.8, zorder=1)
         ax.set_xlim(0, 103)
-        ax.set_title(_group_title(group, ", "), loc="left")
-        if index % 3:
-            ax.set_yticklabels([])
-        if index + 3 >= len(groups):
-            ax.set_xlabel(f"P({styles[first].label} > other)")
-        ax.xaxis.set_major_formatter(PercentFormatter(decimals=0))
+        ax.set_xticks(range(0, 101, 25))
+        set_title(page, ax, group_title(group, "\n"))
+        ax.tick_params(labelleft=index % page.columns == 0)
+        ax.tick_params(labelbottom=index + page.columns >= len(groups))
+    page.labels = (f"probability that {styles[first].label} scores higher (%)", "")
     what = (
         f"Marks: probability of improvement: that a run of {styles[first].label} scores higher "
         "than a run of the other on a random task, ties counted half; bars: its 95 % confidence "
         "interval."
     )
-    finish_figure(figure, (), card_lines(shown, what))
+    finish_figure(page, (), card_lines(shown, what))
     labels = {group.name: group.label for group in groups}
     table = short_table(against.assign(group=against["group"].map(labels)), ["group"], styles, 100)
-    return Drawing([figure], numbers, table, problems)
+    return Drawing([page], numbers, table, problems)
 
 
 def _scores(shown: Shown, statistics: Sequence[str]) -> tuple[pd.DataFrame, tuple[Problem, ...]]:
@@ -194,18 +203,19 @@ def _with_quoted(numbers: pd.DataFrame, shown: Shown) -> pd.DataFrame:
         }
         for quote in shown.spec.quoted
     ]
-    if not rows:
-        return numbers
-    return pd.concat([numbers, pd.DataFrame(rows)]) if len(numbers) else pd.DataFrame(rows)
+    return pd.concat([numbers, pd.DataFrame(rows)]) if rows else numbers
 
 
 def quoted_handles(quoted: Sequence[Mapping[str, Any]]) -> list[Artist]:
     """Return the legend entries of quoted bars."""
     labels = dict.fromkeys(f"{quote['label']} (quoted)" for quote in quoted)
-    return [
-        Patch(facecolor=QUOTED_COLORS[i % 2], hatch="....", edgecolor="white", label=label)
-        for i, label in enumerate(labels)
-    ]
+    return [Patch(**_quoted_look(i), label=label) for i, label in enumerate(labels)]
+
+
+def _quoted_look(place: int) -> dict[str, Any]:
+    """Return the properties of a quoted bar."""
+    color = QUOTED_COLORS[place % len(QUOTED_COLORS)]
+    return {"facecolor": color, "edgecolor": "white", "hatch": "....", "lw": 0.3}
 
 
 def bars(
@@ -229,15 +239,8 @@ def bars(
         value, low, high = 100 * own[["value", "low", "high"]].to_numpy()[0]
         bar(ax, place, style, value, low, high)
     for place, (_, value) in enumerate(quoted):
-        look = {
-            "color": QUOTED_COLORS[place % 2],
-            "hatch": "....",
-            "edgecolor": "white",
-            "lw": 0.3,
-        }
-        ax.bar(len(styles) + place, value, 0.82).patches[0].set(**look)
-        at, up = (len(styles) + place, value), (0, 1.5)
-        ax.annotate(f"{value:g}", at, up, textcoords="offset points", ha="center", fontsize=6)
+        ax.bar(len(styles) + place, value, 0.82, **_quoted_look(place))
+        write_value(ax, len(styles) + place, value, value)
     ax.set_xticks([])
     padding = max(0, _LEAST_BARS - len(styles) - len(quoted)) / 2
     ax.set_xlim(-0.6 - padding, len(styles) + len(quoted) - 0.4 + padding)
@@ -264,7 +267,7 @@ def _interval_rows(
     ax.grid(visible=False, axis="y")
 
 
-def _group_title(group: Group, between: str) -> str:
+def group_title(group: Group, between: str) -> str:
     """Return label, number of tasks and env steps of a group."""
     count = len(group.tasks)
     at = "full budget" if group.horizon is None else f"{_steps(group.horizon)} steps"
@@ -280,7 +283,7 @@ def _table(
     numbers: pd.DataFrame, styles: dict[Series, LineStyle], groups: list[Group]
 ) -> pd.DataFrame:
     """Return a row per group and statistic and a column per series, in percent."""
-    labels = {group.name: _group_title(group, ", ") for group in groups}
+    labels = {group.name: group_title(group, ", ") for group in groups}
     named = numbers.assign(
         group=numbers["group"].map(labels), statistic=numbers["statistic"].map(STATISTIC_LABELS)
     )

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 from analysis.figures.figure_specs import Catalog, FigureSpec, LineStyle
 from analysis.records.load import SERIES, Records
@@ -23,6 +25,24 @@ from analysis.stats.ragged_curves import ScoreCurves
 from analysis.stats.rules import Rule
 from analysis.stats.selection import Group, Series
 from tdmpc2.envs.tasks import TASKS
+
+_MARKER_SIZE = 3.6
+_MARKED_POINTS = 15
+"""Lines with at most this many points have a marker at each of them."""
+_VALUE_SIZE = 7
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Layout of the pages.
+
+    Attributes:
+        width: width in inches; the default is the text column of the field's conferences.
+        captions: whether the caption is shown below the panels.
+    """
+
+    width: float = 5.5
+    captions: bool = True
 
 
 @dataclass(frozen=True)
@@ -37,6 +57,8 @@ class Shown:
         catalog: styles and bootstrap settings.
         embeddings: run directories or checkpoints of multi-task agents, for figures of task
             embeddings.
+        frames: folder of rendered frames, for the gallery.
+        layout: layout of the pages.
     """
 
     spec: FigureSpec
@@ -45,6 +67,8 @@ class Shown:
     rule: Rule
     catalog: Catalog
     embeddings: tuple[Path, ...] = ()
+    frames: Path | None = None
+    layout: Layout = field(default_factory=Layout)
 
     @property
     def bootstrap(self) -> Bootstrap:
@@ -85,14 +109,14 @@ class Drawing:
 def series_styles(numbers: pd.DataFrame, catalog: Catalog) -> dict[Series, LineStyle]:
     """Return the style of every series, in the order of the legend.
 
-    The first series of a method has the method's color. Other variants, and methods without a
-    style, get the reserve colors, dashed after all of them are used. If there are several sources,
-    curves that do not come from run directories have the dashes of their source, and the color of
-    the run directories of the same method and variant, if there are any.
+    The first series of a method has the method's color, marker and hatches. Other variants, and
+    methods without a style, get the reserve styles, dashed after all of them are used. If there are
+    several sources, curves that do not come from run directories have the dashes of their source,
+    and otherwise the style of the run directories of the same method and variant, if there are any.
 
     Args:
         numbers: table with the columns `load.SERIES`.
-        catalog: styles of methods and sources, and reserve colors.
+        catalog: styles of methods and sources, and reserve styles.
     """
     all_series = [tuple(map(str, row)) for row in numbers[SERIES].drop_duplicates().to_numpy()]
     known = list(catalog.methods)
@@ -104,34 +128,50 @@ def series_styles(numbers: pd.DataFrame, catalog: Catalog) -> dict[Series, LineS
         return (source != RUNS_SOURCE, source, rank, method, *plain)
 
     styles: dict[Series, LineStyle] = {}
-    colors: dict[tuple[str, str], str] = {}
+    looks: dict[tuple[str, str], LineStyle] = {}
     num_reserve_used = 0
     for series in sorted(all_series, key=legend_order):
         source, method, variant, *_ = series
-        label = _series_label(series, all_series, catalog)
         mixed = len({other[0] for other in all_series}) > 1 and source in catalog.sources
         dashes = catalog.sources[source].dashes if mixed else ()
         elsewhere = source != RUNS_SOURCE
-        plain = method in known and all(other != method for other, _ in colors)
-        if elsewhere and (method, variant) in colors:
-            color = colors[method, variant]
+        plain = method in known and all(other != method for other, _ in looks)
+        if elsewhere and (method, variant) in looks:
+            look = looks[method, variant]
         elif plain or (elsewhere and method in known and variant == "default"):
-            color = catalog.methods[method].color
+            look = catalog.methods[method]
         else:
-            color = catalog.reserve[num_reserve_used % len(catalog.reserve)]
+            look = catalog.reserve[num_reserve_used % len(catalog.reserve)]
             num_reserve_used += 1
             if num_reserve_used > len(catalog.reserve) and not dashes:
                 dashes = (3.0, 1.0)
-        styles[series] = LineStyle(label, color, dashes)
-        colors.setdefault((method, variant), color)
+        label = _series_label(series, all_series, catalog)
+        styles[series] = replace(look, label=label, dashes=dashes)
+        looks.setdefault((method, variant), look)
     return styles
 
 
 def handle(style: LineStyle) -> Line2D:
-    """Return the legend entry of a style."""
-    line = Line2D([], [], color=style.color, lw=1.5, label=style.label)
+    """Return the legend entry of a line."""
+    line = Line2D([], [], color=style.color, lw=1.3, label=style.label, **marker_of(style))
     dash(line, style)
     return line
+
+
+def bar_handle(style: LineStyle) -> Patch:
+    """Return the legend entry of a bar."""
+    return Patch(**bar_look(style), label=style.label)
+
+
+def marker_of(style: LineStyle) -> dict[str, Any]:
+    """Return the properties of a line that draw the style's marker."""
+    return {"marker": style.marker, "ms": _MARKER_SIZE, "mec": "white", "mew": 0.4}
+
+
+def bar_look(style: LineStyle) -> dict[str, Any]:
+    """Return the properties of a bar: color and hatches; those of another source are lighter."""
+    face = to_rgba(style.color, 0.45 if style.dashes else 1.0)
+    return {"facecolor": face, "edgecolor": "white", "hatch": style.hatch or None, "lw": 0.3}
 
 
 def dash(line: Line2D, style: LineStyle) -> None:
@@ -141,7 +181,7 @@ def dash(line: Line2D, style: LineStyle) -> None:
 
 
 def band(ax: Axes, steps: pd.Series, numbers: pd.DataFrame, style: LineStyle, **line: Any) -> None:
-    """Draw a line with its interval as a band.
+    """Draw a line with its interval as a band, and with markers at some of its points.
 
     Args:
         ax: axes to draw on.
@@ -151,8 +191,10 @@ def band(ax: Axes, steps: pd.Series, numbers: pd.DataFrame, style: LineStyle, **
         **line: further properties of the line.
     """
     low, high, mean = (numbers[name] for name in ("low", "high", "mean"))
-    ax.fill_between(steps, low, high, color=style.color, alpha=0.18, lw=0)
-    (drawn,) = ax.plot(steps, mean, color=style.color, **line)
+    ax.fill_between(steps, low, high, color=style.color, alpha=0.2, lw=0)
+    every = None if len(mean) <= _MARKED_POINTS else (len(mean) // 12, len(mean) // 5)
+    look = {"color": style.color, **marker_of(style), "markevery": every, **line}
+    (drawn,) = ax.plot(steps, mean, **look)
     dash(drawn, style)
 
 
@@ -167,16 +209,27 @@ def bar(ax: Axes, place: int, style: LineStyle, value: float, low: float, high: 
         low: lower end of the interval, NaN if there is none.
         high: upper end of the interval, NaN if there is none.
     """
-    (drawn,) = ax.bar(place, value, 0.82, color=style.color, edgecolor="white", lw=0.3)
-    if style.dashes:
-        drawn.set(hatch="////", alpha=0.55)
+    ax.bar(place, value, 0.82, **bar_look(style))
     top = value
     if not np.isnan(low):
         ends = np.maximum([[value - low], [high - value]], 0)  # rounding can make them negative
         ax.errorbar(place, value, ends, color="#222222", lw=0.8, capsize=1.5, capthick=0.8)
         top = high
-    text, up = f"{value:.0f}", (0, 1.5)
-    ax.annotate(text, (place, top), up, textcoords="offset points", ha="center", fontsize=6)
+    write_value(ax, place, top, value)
+
+
+def write_value(ax: Axes, place: float, top: float, value: float) -> None:
+    """Write a value above a bar or its whisker.
+
+    Args:
+        ax: axes to draw on.
+        place: horizontal position.
+        top: upper end of the bar or whisker.
+        value: the number.
+    """
+    up = (0, 1.5)
+    look: dict[str, Any] = {"ha": "center", "fontsize": _VALUE_SIZE}
+    ax.annotate(f"{value:.0f}", (place, top), up, textcoords="offset points", **look)
 
 
 def of_series(table: pd.DataFrame, series: Series) -> pd.DataFrame:

@@ -46,7 +46,7 @@ def read_cost(directory: Path, problems: list[Problem]) -> Cost | None:
     """
     path = directory / "numeric.json"
     numeric = read_json(path, problems)
-    rate = _median_rate(directory / "timing.csv", problems)
+    rate = median_rate(directory / "timing.csv", problems, _RATE)
     if numeric is None or rate is None:
         return None
     device = numeric.get("device")
@@ -59,22 +59,33 @@ def read_cost(directory: Path, problems: list[Problem]) -> Cost | None:
     return Cost(kind, name, int(together[1]) if together else 1, rate)
 
 
-def _median_rate(path: Path, problems: list[Problem]) -> float | None:
-    """Return the median update rate in `timing.csv`, or None if there is none."""
+def median_rate(path: Path, problems: list[Problem], column: str) -> float | None:
+    """Return the median update or step rate in `timing.csv`, or None if there is none.
+
+    Args:
+        path: the file.
+        problems: list to which problems of the file are appended.
+        column: name of the rate.
+    """
     lines = whole_lines(path, problems, "no timing yet")
     if not lines:
         return None
     header = lines[0].strip().split(",")
-    if _RATE not in header:
-        problems.append(Problem(str(path), 1, f"missing column {_RATE}"))
+    if column not in header:
+        problems.append(Problem(str(path), 1, f"missing column {column}"))
         return None
     rates = []
     for number, line in enumerate(lines[1:], start=2):
         try:
-            rate = number_in(fields_of(header, line), _RATE)
-            if rate <= 0:
-                raise ValueError(f"{_RATE} is {rate:g}, must be above 0")
-            rates.append(rate)
+            rates.append(_rate_in(fields_of(header, line), column))
         except ValueError as error:
             problems.append(Problem(str(path), number, f"{error}; line skipped"))
     return float(np.median(rates)) if rates else None
+
+
+def _rate_in(row: dict[str, str], column: str) -> float:
+    """Return the rate in a column; raise ValueError if it is not a number above 0."""
+    rate = number_in(row, column)
+    if rate <= 0:
+        raise ValueError(f"{column} is {rate:g}, must be above 0")
+    return rate

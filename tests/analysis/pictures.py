@@ -67,7 +67,7 @@ def assert_nothing_overlaps_or_is_clipped(figure: Figure) -> None:
 
 
 def card_of(figure: Figure) -> str:
-    """Return the caption below the panels in one line."""
+    """Return the caption below the panels, and the labels that panels share, in one line."""
     return " ".join(text.get_text() for text in figure.texts).replace("\n", " ")
 
 

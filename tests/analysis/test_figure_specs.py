@@ -31,8 +31,10 @@ def test_shipped_catalog():
     assert sizes["all104"] == sizes["all104_full"] == 104
     assert (sizes["locomotion"], sizes["pick_ycb"], sizes["ablation"]) == (7, 1, 3)
     assert catalog.figures["learning_curves"].reference_scores
-    colors = [style.color for style in catalog.methods.values()] + list(catalog.reserve)
-    assert len(set(colors)) == len(colors)
+    styles = [*catalog.methods.values(), *catalog.reserve]
+    for look in ("color", "marker", "hatch"):
+        assert len({getattr(style, look) for style in styles}) == len(styles), look
+    assert all(spec.command for spec in catalog.figures.values())
 
 
 def test_a_figure_is_one_table(tmp_path):

@@ -157,11 +157,13 @@ def test_figures_drawn_side_by_side_are_those_drawn_in_turn(runs, capsys):
 def test_figures_without_runs_are_named_in_one_line(runs, capsys):
     code, out = draw(runs, "only=fig1,aggregate,visual,fig9_actor", "reps=200")
     assert code == 0
-    # A figure with a `command` becomes a page that shows the command.
-    assert (out / "fig9_actor.png").exists()
-    assert not (out / "fig9_actor.csv").exists()
-    lines = capsys.readouterr().err.splitlines()
-    assert lines[-1] == "warning: figures: not drawn, no matching runs: fig1, visual"
+    assert not list(out.glob("fig*"))
+    assert capsys.readouterr().err.splitlines()[-2:] == [
+        "warning: figures: not drawn, nothing to show: fig1, visual; run "
+        "`python analysis/fetch_published.py`",
+        "warning: figures: not drawn, nothing to show: fig9_actor; run "
+        "`python ablations/run.py --all`",
+    ]
 
 
 def test_published_and_own_curves_beside_the_runs(runs, tmp_path, capsys):
@@ -306,7 +308,7 @@ def test_no_run_at_all_draws_the_released_curves(tmp_path, monkeypatch, capsys):
     assert make_figures.main(arguments) == 0
     printed = capsys.readouterr()
     assert f"no run in {tmp_path / 'runs'}; using only the released curves" in printed.err
-    assert "not drawn, no matching runs: learning_curves" in printed.err
+    assert "not drawn, nothing to show: learning_curves" in printed.err
     assert "profiles.png" in printed.out
     # They do not replace an explicitly given folder of runs.
     with pytest.raises(UserError, match="no run in"):

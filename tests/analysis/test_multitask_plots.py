@@ -61,9 +61,9 @@ def test_curves_have_a_panel_per_set_and_a_line_per_agent(tmp_path):
     assert titles(page) == ["mt30 (30 tasks)", "mt80 (80 tasks)"]
     for ax in page.axes:
         assert sorted(line.get_ydata()[-1] for line in ax.lines) == pytest.approx([25, 45, 65])
-        assert ax.get_xlabel() == "updates (M)"
     assert legend_of(page) == ["TD-MPC2 (1M)", "TD-MPC2 (19M)", "TD-MPC2 (no-simnorm, 19M)"]
     card = card_of(page)
+    assert "updates (M)" in card
     for part in ("12 runs (12 COMPLETED)", "mt80 (80 tasks)", "model size 1, 19", "seeds 1, 2"):
         assert part in card
     assert "budget 5,000,000 updates" in card
@@ -120,10 +120,8 @@ def test_bars_stand_beside_quoted_ones(tmp_path):
     assert [bar.get_height() for bar in page.axes[0].patches] == pytest.approx([65, 45, 57.1])
     assert legend_of(page) == ["TD-MPC2", "TD-MPC2 (no-simnorm)", "default (quoted)"]
     assert drawing.numbers["value"].tolist() == pytest.approx([0.65, 0.45, 0.571])
-    alone = draw(load(tmp_path / "none"), replace(BARS, quoted=QUOTED, quoted_from="Table 1"))
-    assert [bar.get_height() for bar in alone.pages[0].axes[0].patches] == [57.1]
-    assert "0 run" not in card_of(alone.pages[0])
-    assert draw(load(tmp_path / "none"), BARS).pages == ()
+    alone = replace(BARS, quoted=QUOTED, quoted_from="Table 1")
+    assert draw(load(tmp_path / "none"), alone).pages == ()
 
 
 def test_every_task_has_a_bar_beside_what_doing_nothing_scores(tmp_path):

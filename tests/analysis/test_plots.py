@@ -20,6 +20,7 @@ from tests.analysis.pictures import (
     CATALOG,
     FIGURES,
     assert_nothing_overlaps_or_is_clipped,
+    card_of,
     draw,
     texts_of,
 )
@@ -67,7 +68,7 @@ def test_learning_curves_draw_means_bands_seeds_and_reference_scores(tmp_path):
 
 def test_card_states_runs_seeds_resamples_and_coverage(tmp_path):
     drawing = draw(smoke_runs(tmp_path), CURVES)
-    card = " ".join(text.get_text() for text in drawing.pages[0].texts).replace("\n", " ")
+    card = card_of(drawing.pages[0])
     for part in ("4 runs (4 COMPLETED)", "seeds 1, 2", "50 resamples", "75 %", "model size smoke"):
         assert part in card
 
@@ -102,15 +103,30 @@ def test_success_rates_of_zero_keep_a_readable_axis(tmp_path):
         )
     drawing = draw(load(tmp_path), CURVES)
     (ax,) = drawing.pages[0].axes
-    assert ax.get_ylabel() == "success rate"
+    assert "success (%)" in card_of(drawing.pages[0])
     assert ax.get_ylim()[1] > 0.9
+
+
+def test_success_rates_are_drawn_in_percent(tmp_path):
+    for seed in (1, 2):
+        points = {0: 0.0, 1000: 0.4}
+        facts = {"domain": "metaworld", "metric": "success"}
+        write_run(tmp_path, points, task="mw-reach", seed=seed, **facts)
+        write_run(tmp_path, {0: 5.0, 1000: 7.0}, seed=seed)
+    drawing = draw(load(tmp_path), CURVES)
+    of_returns, of_success = drawing.pages[0].axes
+    assert (of_returns.get_ylabel(), of_success.get_ylabel()) == ("episode return", "success (%)")
+    assert max(line.get_ydata()[-1] for line in of_success.lines) == pytest.approx(40)
+    assert drawing.numbers["mean"].max() == 7.0
+    success = drawing.numbers[drawing.numbers["task"] == "mw-reach"]
+    assert success["mean"].max() == pytest.approx(0.4)  # the file keeps the recorded unit
 
 
 def test_aggregate_has_a_panel_per_domain(tmp_path):
     records = smoke_runs(tmp_path)
     drawing = draw(records, AGGREGATE)
     (ax,) = drawing.pages[0].axes
-    assert ax.get_title(loc="left") == "DMControl (2 tasks)"
+    assert ax.get_title(loc="left") == "DMControl\n2 tasks"
     assert ax.lines[0].get_ydata()[-1] == pytest.approx(63.0)
 
 
@@ -154,8 +170,12 @@ def test_bars_by_hand(tmp_path):
     dm, mw = drawing.pages[0].axes
     assert [bar.get_height() for bar in dm.patches] == pytest.approx([94, 74, 54, 34, 80])
     assert [bar.get_height() for bar in mw.patches] == pytest.approx([80, 60, 40, 20])
-    hatched = [bar.get_hatch() is not None for bar in dm.patches]
-    assert hatched == [False, False, False, False, True]
+    hatches = [bar.get_hatch() for bar in dm.patches]
+    assert len(set(hatches[:4])) == 4  # methods differ without color
+    assert hatches[4] == hatches[0]
+    opacity = [bar.get_facecolor()[3] for bar in dm.patches]
+    assert opacity[:4] == [1.0] * 4
+    assert opacity[4] < 1
     assert drawing.table.columns.tolist() == [
         *("group", "statistic", "TD-MPC2", "TD-MPC", "SAC", "DreamerV3", "TD-MPC2 (published)"),
     ]
@@ -170,6 +190,10 @@ def test_interval_plot_has_a_page_per_group_and_a_panel_per_statistic(tmp_path):
     assert [ax.get_title(loc="left") for ax in drawing.pages[0].axes] == [
         *("Mean", "Median", "Interquartile mean", "Optimality gap"),
     ]
+    assert [page.get_suptitle() for page in drawing.pages] == [
+        *("DMControl, 2 tasks, 4M steps", "Meta-World, 1 task, 2M steps"),
+    ]
+    assert [ax.get_xlabel() for ax in drawing.pages[0].axes] == ["", "", "", "lower is better"]
     labels = [text.get_text() for text in drawing.pages[0].axes[0].get_yticklabels()]
     assert labels == ["TD-MPC2", "TD-MPC", "SAC", "DreamerV3", "TD-MPC2 (published)"]
 
@@ -219,7 +243,7 @@ def test_card_marks_what_is_not_the_papers_setting(tmp_path):
         tmp_path, {0: 1.0}, task="pick-ycb", assets="standin", budget=1000, domain="maniskill2"
     )
     (page,) = draw(load(tmp_path), CURVES).pages
-    card = " ".join(text.get_text() for text in page.texts).replace("\n", " ")
+    card = card_of(page)
     assert "1 runs with assets other than the official ones" in card
     assert "1 runs with a reduced budget (1,000 env steps)" in card
 
@@ -236,7 +260,8 @@ def test_styles_follow_the_catalog(tmp_path):
     colors = [style.color for style in styles.values()]
     assert colors[0] == CATALOG.methods["tdmpc2"].color
     assert colors[2] == CATALOG.methods["sac"].color
-    assert [colors[1], colors[3]] == list(CATALOG.reserve[:2])
+    assert [colors[1], colors[3]] == [style.color for style in CATALOG.reserve[:2]]
+    assert len({style.marker for style in styles.values()}) == 4
 
 
 def test_model_size_is_named_where_there_are_several(tmp_path):
@@ -277,17 +302,17 @@ def with_training(runs) -> Records:
 
 
 def test_training_curves_by_hand(tmp_path):
-    spec = FigureSpec("x", "training_curves", quantity="grad_norm")
+    spec = FigureSpec("x", "training_curves", quantities=("grad_norm",))
     drawing = draw(with_training(tmp_path), spec)
     (ax,) = drawing.pages[0].axes
     assert [set(line.get_ydata()) for line in ax.lines] == [{1.0, 1000.0}] * 2
     assert len(ax.lines[0].get_ydata()) == 200
     assert ax.get_yscale() == "log"
     assert "resamples" not in " ".join(text.get_text() for text in drawing.pages[0].texts)
-    assert draw(load(tmp_path), replace(spec, quantity="pi_loss")).pages == ()
+    assert draw(load(tmp_path), replace(spec, quantities=("pi_loss",))).pages == ()
 
 
-def test_quoted_bars_stand_beside_ours_or_alone(tmp_path):
+def test_quoted_bars_stand_beside_ours_only(tmp_path):
     quoted = ({"group": "dm", "label": "default", "score": 57.1},)
     spec = FigureSpec("x", "group_bars", groups=GROUPS, quoted=quoted, quoted_from="Table 1")
     drawing = draw(four_methods(tmp_path).select(sources=["runs"]), spec)
@@ -295,12 +320,8 @@ def test_quoted_bars_stand_beside_ours_or_alone(tmp_path):
     assert [bar.get_height() for bar in dm.patches] == pytest.approx([94, 74, 54, 34, 57.1])
     assert len(mw.patches) == 4
     assert drawing.numbers["value"].iloc[-1] == pytest.approx(0.571)
-    alone = draw(load(tmp_path / "none"), spec)
-    (ax,) = alone.pages[0].axes
-    assert [bar.get_height() for bar in ax.patches] == [57.1]
-    card = " ".join(text.get_text() for text in alone.pages[0].texts).replace("\n", " ")
-    assert "Dotted bars: quoted from Table 1, not measured here." in card
-    assert "0 run" not in card
+    assert "Gray bars: quoted from Table 1, not measured here." in card_of(drawing.pages[0])
+    assert draw(load(tmp_path / "none"), spec).pages == ()
 
 
 @pytest.mark.parametrize("plot", sorted({*PLOTS} - {"task_embeddings"}))

@@ -50,13 +50,13 @@ def test_fit_by_hand():
     assert Fit.of(np.array([1e6, 1e6, 1e8]), np.array([1.0, 2.0, 3.0])) is None
 
 
-def test_runs_and_quoted_numbers_are_fitted_each_by_themselves(tmp_path):
+def test_runs_are_fitted_and_quoted_numbers_are_not(tmp_path):
     write_sizes(tmp_path)
     drawing = draw(load(tmp_path), FIG7)
     (page,) = drawing.pages
     assert drawing.numbers["score"].tolist()[:4] == pytest.approx([20, 40, 60, 16])
     assert legend_of(page) == [
-        "mt80, paper: −108.2 + 22.1·log₁₀(parameters)",
+        "mt80, paper",
         *("mt80, third party (PWM)", "mt30, third party (PWM)", "mt30, third party (TD-MPC-Opt)"),
         "TD-MPC2 (mt80), run here: −100.0 + 20.0·log₁₀(parameters)",
     ]
@@ -65,8 +65,10 @@ def test_runs_and_quoted_numbers_are_fitted_each_by_themselves(tmp_path):
     assert [len(line.get_xdata()) for line in hollow] == [5, 1, 1, 1]
     filled = [line for line in ax.lines if line.get_marker() == "o" and line not in hollow]
     assert [line.get_ydata().tolist() for line in filled] == [pytest.approx([20, 40, 60])]
+    assert len({line.get_marker() for line in hollow}) == 4
+    assert [line.get_linestyle() for line in ax.lines].count("--") == 1
     assert ax.get_xscale() == "log"
-    assert "Hollow marks: quoted from Table 1 of the paper" in card_of(page)
+    assert "Gray marks: quoted from Table 1 of the paper" in card_of(page)
     assert_nothing_overlaps_or_is_clipped(page)
 
 
