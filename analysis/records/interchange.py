@@ -1,0 +1,74 @@
+"""The interchange CSV: `exp_name,env_name,seed,metric,env_step,value`."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from analysis.records.evaluations import SCORES
+from analysis.records.field_results import Series
+from analysis.records.load import SERIES, Records
+from analysis.records.sources import RUNS_SOURCE
+from tdmpc2.common.system.atomic_files import write_atomic
+from tdmpc2.envs.tasks import SUITES, TASKS
+
+HEADER = ("exp_name", "env_name", "seed", "metric", "env_step", "value")
+NUM_TASKS = len(SUITES["all104"])
+METRICS = {"return": "avg_return", "success": "avg_success"}
+
+
+def series_of(records: Records) -> Iterator[Series]:
+    """Yield the curves of single-task runs from states, with the published metric of each task."""
+    runs = records.runs[(records.runs["task_set"] == "") & (records.runs["obs"] == "state")]
+    key = [*SERIES, "task", "seed"]
+    for run in runs.itertuples():
+        own = np.logical_and.reduce([records.table[name] == getattr(run, name) for name in key])
+        metric = SCORES[str(run.score)].metric
+        points = records.table[own & (records.table["metric"] == metric)].sort_values("step")
+        points = points.drop_duplicates("step", keep="last")
+        name = str(run.method) if run.variant == "default" else f"{run.method} ({run.variant})"
+        kind = TASKS[str(run.task)].metric if run.task in TASKS else "return"
+        steps, values = points["step"].to_numpy(), points["value"].to_numpy(float)
+        if len(steps):
+            source = "own runs" if run.source == RUNS_SOURCE else str(run.source)
+            yield Series(source, name, str(run.task), int(str(run.seed)), steps, values, kind)
+
+
+def write_interchange(series: Iterable[Series], path: Path) -> int:
+    """Write curves of single seeds in the interchange format; return the number of curves.
+
+    Args:
+        series: the curves.
+        path: file to write.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(HEADER)
+    count = 0
+    for one in series:
+        count += 1
+        for step, value in zip(one.steps.tolist(), one.values.tolist(), strict=True):
+            row = (one.method, one.task, one.seed, METRICS[one.kind], step, repr(value))
+            writer.writerow(row)
+    write_atomic(path, lambda file: file.write(text.getvalue().encode()))
+    return count
+
+
+def table_of(series: Iterable[Series]) -> pd.DataFrame:
+    """Return a summary: a row per source and method with its numbers of tasks, seeds and steps."""
+    found: dict[tuple[str, str], list[Series]] = {}
+    for one in series:
+        found.setdefault((one.source, one.method), []).append(one)
+    rows = []
+    for (source, method), curves in found.items():
+        tasks, seeds = ({getattr(one, name) for one in curves} for name in ("task", "seed"))
+        rated, last = sum(task in TASKS for task in tasks), max(one.steps[-1] for one in curves)
+        shown = "means only" if seeds == {None} else str(len(seeds))
+        rows.append((source, method, len(tasks), rated, shown, last))
+    columns = ["source", "method", "tasks", f"of the {NUM_TASKS}", "seeds", "last step"]
+    return pd.DataFrame(rows, columns=columns)
