@@ -187,7 +187,7 @@ def test_jobs_that_slurm_accepts_without_an_answer_are_found(
     jobs = cluster.jobs()
     assert len(jobs) == 1
     sweeping.sweep(runs, seeds=1, **SHORT)
-    assert cluster.jobs() == jobs
+    assert cluster.jobs().keys() == jobs.keys()
     sweeping.until_empty(cluster)
     assert sweeping.views(runs)[1].state == "new"
     sweeping.sweep(runs, seeds=1, **SHORT)
