@@ -71,7 +71,6 @@ def write(request: ReportRequest) -> int:
     from analysis.html_report.data import report_data
 
     catalog = with_reps(shipped_catalog(), request.reps)
-    _say("records")
     records = load_sources(request, multitask=True, released=True)
     data, problems = report_data(records, catalog, rule, _say)
     try:

@@ -21,9 +21,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from checks import check_file
+
 from tdmpc2.common.system import cli
 from tdmpc2.common.system.atomic_files import write_json
-from tdmpc2.common.system.config_checks import REQUIRED, Settings, setting
+from tdmpc2.common.system.config_checks import REQUIRED, Settings, require, setting
 from tdmpc2.common.system.paths import project_root
 
 if TYPE_CHECKING:
@@ -49,9 +51,25 @@ class Options(Settings):
     json: Path | None = setting(None, "also write the numbers as JSON")
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Measure everything, print a table, and return the exit code."""
+def parse(arguments: Sequence[str]) -> Options:
+    """Return the options.
+
+    Raises:
+        UserError: an invalid option.
+    """
     options = cli.parse_options(arguments, Options)
+    require(options.published.is_dir(), f"published={options.published}: is no folder")
+    check_file("json", options.json)
+    return options
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Measure everything, print a table, and return the exit code.
+
+    Raises:
+        UserError: an invalid option.
+    """
+    options = parse(arguments)
     from analysis.records.load import load, load_curves
 
     rows: dict[str, Any] = {}

@@ -15,8 +15,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from checks import check_file
+
 from tdmpc2.common.system import cli
 from tdmpc2.common.system.config_checks import EPISODES, Settings, setting
+from tdmpc2.envs.assets.find import check_sources
 from tdmpc2.envs.tasks import SUITES, get_suite
 
 _MEASURE = """
@@ -58,9 +61,27 @@ class Options(Settings):
     out: Path | None = setting(None, "also write a CSV file")
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Run the command; return its exit code, 1 if a task could not be measured."""
+def parse(arguments: Sequence[str]) -> Options:
+    """Return the options.
+
+    Raises:
+        UserError: an invalid option.
+    """
     options = cli.parse_options(arguments, Options)
+    get_suite(options.suite)
+    for wanted in (options.ycb, options.faucet):
+        check_sources(wanted)
+    check_file("out", options.out)
+    return options
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command; return its exit code, 1 if a task could not be measured.
+
+    Raises:
+        UserError: an invalid option.
+    """
+    options = parse(arguments)
     rows = []
     for task in get_suite(options.suite):
         assets = {"ycb": options.ycb, "faucet": options.faucet}.get(task.assets or "", "official")

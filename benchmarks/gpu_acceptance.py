@@ -85,20 +85,30 @@ class Options(Declared):
     )
 
 
+def parse(
+    arguments: Sequence[str],
+) -> tuple[Options, list[str], dict[str, float], torch.device]:
+    """Return the options, the sections, their time limits in seconds, and the device.
+
+    Raises:
+        UserError: an invalid option.
+    """
+    options = cli.parse_options(arguments, Options)
+    names, limits = chosen_sections(options.sections), time_limits(options.limits)
+    from tdmpc2.common.numerics.numeric_path import choose_device
+
+    return options, names, limits, choose_device(options.device)
+
+
 def main(arguments: Sequence[str]) -> int:
     """Run the command; return its exit code, 0 unless a section has not passed.
 
     Raises:
         UserError: an invalid option.
     """
-    if arguments[:1] == ["section"]:
+    if arguments[:1] == ["section"] and len(arguments) == 3:
         return run_section(arguments[1], json.loads(arguments[2]))
-    options = cli.parse_options(arguments, Options)
-    names = chosen_sections(options.sections)
-    limits = time_limits(options.limits)
-    from tdmpc2.common.numerics.numeric_path import choose_device
-
-    device = choose_device(options.device)
+    options, names, limits, device = parse(arguments)
     key = facts_of(device, options.small)
     print(", ".join(f"{name} {value}" for name, value in key.items()), flush=True)
     if device.type != "cuda":

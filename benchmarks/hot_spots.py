@@ -9,12 +9,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from speed import settings_of
 
 from tdmpc2.common.system import cli
 from tdmpc2.common.system.config_checks import REPETITIONS, THREADS, Settings, setting
+from tdmpc2.envs.tasks import get_task
 
 if TYPE_CHECKING:
     import torch
@@ -64,20 +65,33 @@ def table(function: Callable[[], object], device: torch.device, options: Options
     return "\n".join([*lines, f"| {total:5.1f} | | | all |"])
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Run the command and return its exit code.
+def parse(arguments: Sequence[str]) -> tuple[Options, dict[str, Any]]:
+    """Return the options, and the case to measure.
 
     Raises:
         UserError: an invalid option.
     """
     options = cli.parse_options(arguments, Options)
     settings = settings_of(options.method, [options.model_size], options.precision)[0]
-    case = {
+    get_task(options.task)
+    from tdmpc2.common.numerics.numeric_path import choose_device
+
+    choose_device(options.device)
+    return options, {
         **{k: getattr(options, k) for k in ("method", "task", "threads", "precision")},
         "settings": settings,
         **{k: getattr(options, k) for k in ("device", "compile")},
         "replay_rows": 20_000,
     }
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command and return its exit code.
+
+    Raises:
+        UserError: an invalid option.
+    """
+    options, case = parse(arguments)
     import torch
     from measuring import Bench, fill
 

@@ -18,6 +18,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from checks import check_file, check_sizes
+
 from tdmpc2.common.system import cli
 from tdmpc2.common.system.atomic_files import write_json
 from tdmpc2.common.system.config_checks import (
@@ -26,9 +28,9 @@ from tdmpc2.common.system.config_checks import (
     REPETITIONS,
     THREADS,
     Settings,
+    require,
     setting,
 )
-from tdmpc2.common.system.errors import UserError
 from tdmpc2.envs.task_sets import get_task_set
 
 if TYPE_CHECKING:
@@ -163,19 +165,38 @@ def measure(options: Options, size: str, folder: Path) -> dict[str, Any]:
     }
 
 
+def parse(arguments: Sequence[str]) -> tuple[Options, list[str]]:
+    """Return the options, and the model sizes.
+
+    Raises:
+        UserError: an invalid option.
+    """
+    options = cli.parse_options(arguments, Options)
+    get_task_set(options.task)
+    sizes = options.model_sizes.split(",")
+    check_sizes(sizes)
+    batch, parts = options.batch_size, options.accumulate
+    require(batch % parts == 0, f"batch_size={batch}: must be a multiple of accumulate={parts}")
+    check_file("out", options.out)
+    from tdmpc2.common.numerics.numeric_path import choose_device
+
+    choose_device(options.device)
+    return options, sizes
+
+
 def main(arguments: Sequence[str]) -> int:
     """Run the command and return its exit code.
 
     Raises:
         UserError: an invalid option.
     """
-    options = cli.parse_options(arguments, Options)
+    options, sizes = parse(arguments)
     rows = []
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "data"
         make_dataset(folder, options.task, options.episodes)
         print(COLUMNS + "\n|" + "---|" * (COLUMNS.count("|") - 1), flush=True)
-        for size in options.model_sizes.split(","):
+        for size in sizes:
             context = multiprocessing.get_context("spawn")
             with ProcessPoolExecutor(1, mp_context=context) as process:
                 row = process.submit(measure, options, size, folder).result()
@@ -188,8 +209,6 @@ def main(arguments: Sequence[str]) -> int:
             print("| " + " | ".join(cells) + " |", flush=True)
             rows.append(row)
     if options.out is not None:
-        if not options.out.parent.is_dir():
-            raise UserError(f"out={options.out}: its folder does not exist")
         write_json(options.out, {"options": asdict(options), "rows": rows})
     return 0
 

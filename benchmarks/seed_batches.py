@@ -14,9 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from checks import check_file, check_sizes, numbers
+
 from tdmpc2.common.system import cli
 from tdmpc2.common.system.atomic_files import write_json
-from tdmpc2.common.system.config_checks import REPETITIONS, THREADS, Settings, setting
+from tdmpc2.common.system.config_checks import REPETITIONS, THREADS, Range, Settings, setting
+from tdmpc2.envs.tasks import get_task
+
+SEEDS = Range(low=1, high=1024)
 
 COLUMNS = "| task | size | seeds | plan ms | alone | ratio | update ms | alone | ratio | first s |"
 
@@ -53,7 +58,6 @@ def measure(options: Options, size: str, seeds: int) -> dict[str, Any]:
     from tdmpc2.common.training.loop_requests import Act
     from tdmpc2.config import TDMPC2Config
     from tdmpc2.envs.factory import make_env
-    from tdmpc2.envs.tasks import get_task
     from tdmpc2.runners.setup import env_spec, make_replay
     from tdmpc2.seed_batch import SeedBatch
 
@@ -107,15 +111,36 @@ def measure(options: Options, size: str, seeds: int) -> dict[str, Any]:
     }
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Run the command and return its exit code."""
+def parse(arguments: Sequence[str]) -> tuple[Options, list[str], list[int]]:
+    """Return the options, the model sizes, and the numbers of seeds.
+
+    Raises:
+        UserError: an invalid option.
+    """
     options = cli.parse_options(arguments, Options)
+    get_task(options.task)
+    sizes, seeds = options.model_sizes.split(","), numbers("seeds", options.seeds, SEEDS)
+    check_sizes(sizes)
+    check_file("out", options.out)
+    from tdmpc2.common.numerics.numeric_path import choose_device
+
+    choose_device(options.device)
+    return options, sizes, seeds
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command and return its exit code.
+
+    Raises:
+        UserError: an invalid option.
+    """
+    options, sizes, all_seeds = parse(arguments)
     import torch
 
     print(COLUMNS + "\n|" + "---|" * (COLUMNS.count("|") - 1), flush=True)
     rows = []
-    for size in options.model_sizes.split(","):
-        for seeds in map(int, options.seeds.split(",")):
+    for size in sizes:
+        for seeds in all_seeds:
             row = measure(options, size, seeds)
             cells = [row["task"], size, seeds]
             for name in ("plan", "update"):

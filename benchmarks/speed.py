@@ -20,10 +20,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from checks import check_file, numbers
+
 from tdmpc2.common.system import cli
 from tdmpc2.common.system.atomic_files import write_json
-from tdmpc2.common.system.config_checks import REPETITIONS, ROWS, Settings, setting
-from tdmpc2.common.system.errors import UserError
+from tdmpc2.common.system.config_checks import REPETITIONS, ROWS, THREADS, Settings, setting
 from tdmpc2.envs.tasks import get_task
 from tdmpc2.runners.registry import config_class
 
@@ -65,17 +66,30 @@ class Options(Settings):
     out: Path | None = setting(None, "also write everything as JSON")
 
 
+def parse(arguments: Sequence[str]) -> tuple[Options, list[dict[str, Any]]]:
+    """Return the options, and the cases to measure.
+
+    Raises:
+        UserError: an invalid option.
+    """
+    options = cli.parse_options(arguments, Options)
+    check_file("out", options.out)
+    all_cases = cases(options)
+    from tdmpc2.common.numerics.numeric_path import choose_device
+
+    choose_device(options.device)
+    return options, all_cases
+
+
 def cases(options: Options) -> list[dict[str, Any]]:
     """Return all combinations that the options name.
 
     Raises:
-        UserError: `threads` is not a list of positive numbers.
+        UserError: a name is unknown, or a value is out of range.
     """
-    split = {name: getattr(options, name).split(",") for name in ("tasks", "threads", "precision")}
+    split = {name: getattr(options, name).split(",") for name in ("tasks", "precision")}
     sizes = options.model_sizes.split(",")
     methods = options.methods.split(",")
-    if not all(number.isdigit() and int(number) for number in split["threads"]):
-        raise UserError(f"threads={options.threads}: must be positive numbers, for example 1,2")
     fixed = asdict(options)
     return [
         {
@@ -83,12 +97,12 @@ def cases(options: Options) -> list[dict[str, Any]]:
             "method": method,
             "task": get_task(task).name,
             "model_size": settings.get("model_size"),
-            "threads": int(threads),
+            "threads": threads,
             "precision": settings.get("precision", "fp32"),
             "settings": settings,
         }
         for method, threads, precision in itertools.product(
-            methods, split["threads"], split["precision"]
+            methods, numbers("threads", options.threads, THREADS), split["precision"]
         )
         for settings in settings_of(method, sizes, precision)
         for task in split["tasks"]
@@ -115,14 +129,17 @@ def settings_of(method: str, sizes: Sequence[str], precision: str) -> list[dict[
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the command; return its exit code, 1 if a case could not be measured."""
-    if arguments[:1] == ["case"]:
+    """Run the command; return its exit code, 1 if a case could not be measured.
+
+    Raises:
+        UserError: an invalid option.
+    """
+    if arguments[:1] == ["case"] and len(arguments) == 2:
         from measuring import measure
 
         print(json.dumps(measure(json.loads(arguments[1]))))
         return 0
-    options = cli.parse_options(arguments, Options)
-    all_cases = cases(options)
+    options, all_cases = parse(arguments)
     from tdmpc2.common.numerics.numeric_path import choose_device, numeric_path
     from tdmpc2.common.run.source_version import git_commit
 

@@ -17,6 +17,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from checks import check_file
+
 from sweeps.planning.request import SweepRequest
 from sweeps.tracking.sweep_folder import SweepFolder, write_submission
 from tdmpc2.common.system import cli
@@ -70,12 +72,28 @@ def make_directories(arguments: Sequence[str], runs: Path) -> int:
     return len(request.planned)
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Run the command and return its exit code."""
+def parse(arguments: Sequence[str]) -> tuple[Options, list[str]]:
+    """Return the options, and the arguments of the launch.
+
+    Raises:
+        UserError: an invalid option.
+    """
     options = cli.parse_options(arguments, Options)
+    sweep = [f"suite={options.suite}", f"seeds={options.seeds}", f"assets={options.assets}"]
+    SweepRequest.from_arguments(sweep)
+    check_file("out", options.out)
+    return options, sweep
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command and return its exit code.
+
+    Raises:
+        UserError: an invalid option.
+    """
+    options, sweep = parse(arguments)
     from sweeps.execution import slurm
 
-    sweep = [f"suite={options.suite}", f"seeds={options.seeds}", f"assets={options.assets}"]
     seconds: dict[str, list[float]] = {}
     folder = Path(tempfile.mkdtemp(prefix="sweep-scale-"))
     try:

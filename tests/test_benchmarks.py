@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from baselines.dreamerv3.behavior import Noise
 from tdmpc2.agent import TDMPC2
 from tdmpc2.config import TDMPC2Config
+from tdmpc2.envs.adapters import ADAPTERS
 from tdmpc2.flops import plan_gflop, update_gflop
 from tdmpc2.runners.registry import METHODS, agent_class
 from tdmpc2.runners.work import count_gflop, gflop_of
@@ -121,7 +123,30 @@ def test_hot_spots_list_the_matrix_multiplications() -> None:
     assert done.stdout.count("aten::addmm") == 2
 
 
-@pytest.mark.parametrize("script", ["speed", "hot_spots", "environments"])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("tasks=toy-pointmass,toy-pointmass-episodic", "episodes=20", "warm_up=0"),
+        pytest.param(("decisions=5", "episodes=200"), marks=pytest.mark.slow),
+    ],
+)
+def test_environments_do_not_grow(arguments: tuple[str, ...]) -> None:
+    """One task of each simulator, if none is named."""
+    done = run("memory.py", *arguments)
+    assert done.returncode == 0, done.stdout + done.stderr
+    named = arguments[0].count("toy") or sum(row.probe is not None for row in ADAPTERS.values())
+    assert len(done.stdout.splitlines()) == 2 + named
+
+
+def test_growth_is_the_slope_of_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Values of every tenth episode; 0.3 MB more in ten are 3 MB in a hundred."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    growth = importlib.import_module("memory").growth
+    assert growth([7.0, 7.3, 7.6, 7.9]) == pytest.approx(3.0)
+    assert growth([5.0, 6.0, 5.0]) == pytest.approx(0.0)
+
+
+@pytest.mark.parametrize("script", ["speed", "hot_spots", "environments", "memory"])
 def test_bad_arguments_are_one_line(script: str) -> None:
     done = Command(["repetitons=2"], env={"PYTHONPATH": str(FOLDER)}, module=script).run()
     assert done.code == 2

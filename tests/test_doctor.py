@@ -94,6 +94,21 @@ def test_a_renderer_that_cannot_draw_is_off(monkeypatch: pytest.MonkeyPatch) -> 
     assert (finding.state, finding.fix) == ("off", "unset MUJOCO_GL")
 
 
+@pytest.mark.parametrize("backend", ["nonsense", "osmesa"])
+def test_a_renderer_that_does_not_work_breaks_no_simulator(
+    backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MUJOCO_GL", backend)
+    if backend == "osmesa":  # also on machines that have it
+        hide(tmp_path, "OpenGL", "raise AttributeError('no library')")
+        root = Path(__file__).parents[1]
+        monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{root}")
+    for adapter in ADAPTERS.values():
+        if adapter.renders == "opengl":
+            finding = doctor.check_simulator(adapter)
+            assert finding.state == "ok", finding
+
+
 def test_models_are_named_with_their_source(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -347,7 +347,13 @@ def submit(
         submitit.core.utils.UncompletedJobError,
         submitit.core.utils.FailedSubmissionError,
     ) as error:
-        raise UserError(f"SLURM refuses the jobs: {' '.join(str(error).split())}") from None
+        text = " ".join(str(error).split())
+        if "timed out" in text:  # it may have accepted them nevertheless
+            raise UserError(
+                f"SLURM did not respond in time: {text}; see `python sweeps/status.py`, which "
+                "lists the jobs if they are in the queue, and launch again if they are not"
+            ) from None
+        raise UserError(f"SLURM refuses the jobs: {text}") from None
     return submitted[0].job_id.partition("_")[0]
 
 

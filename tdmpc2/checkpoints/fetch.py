@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import os
 import sys
 import urllib.parse
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,7 @@ from tdmpc2.common.system.errors import UserError
 
 CHECKSUMS = "SHA256SUMS"
 """File of the checksums of fetched files, in the format of `sha256sum --check`."""
+LOCK = ".fetch.lock"
 _SHOWN = 3  # missing files that a message lists
 
 
@@ -33,7 +35,7 @@ def fetch(paths: Sequence[str], folder: Path, base: str, *, sha256: str | None =
             downloaded.
     """
     missing = []
-    with _only_one(folder):
+    with _only_one(folder, paths):
         sums = _read_sums(folder)
         for number, path in enumerate(paths, start=1):
             target, url = folder / path, url_of(base, path)
@@ -55,12 +57,13 @@ def fetch(paths: Sequence[str], folder: Path, base: str, *, sha256: str | None =
             _write_sums(folder, sums)
             checked = f"checked by {fetched.checked_by}" if fetched.checked_by else "unchecked"
             print(f"{place}  sha256 {fetched.sha256[:16]}…, {checked}", flush=True)
-    if missing:
-        names = ", ".join(missing[:_SHOWN]) + (" …" if len(missing) > _SHOWN else "")
-        raise UserError(
-            f"{len(missing)} of {len(paths)} files do not exist below {base}: {names}; the names "
-            "are inferred, so look up the real names there and give a path, single= or multi="
-        )
+        if missing:
+            names = ", ".join(missing[:_SHOWN]) + (" …" if len(missing) > _SHOWN else "")
+            raise UserError(
+                f"{len(missing)} of {len(paths)} files do not exist below {base}: {names}; the "
+                "names are inferred, so look up the real names there and give a path, single= or "
+                "multi="
+            )
 
 
 def url_of(base: str, path: str) -> str:
@@ -75,11 +78,19 @@ def url_of(base: str, path: str) -> str:
 
 
 @contextlib.contextmanager
-def _only_one(folder: Path) -> Iterator[None]:
-    """Lock the folder against other processes that fetch."""
+def _only_one(folder: Path, paths: Sequence[str]) -> Iterator[None]:
+    """Lock a folder against other processes that fetch; an error leaves no lock or empty folder.
+
+    Args:
+        folder: the folder.
+        paths: paths of the files below it that will be written.
+    """
+    parents = {parent for path in paths for parent in (folder / path).parents}
+    new = sorted((path for path in parents if not os.path.lexists(path)), reverse=True)
+    new_lock = not os.path.lexists(folder / LOCK)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = open(folder / ".fetch.lock", "w")  # noqa: SIM115  closed below
+        lock = open(folder / LOCK, "w")  # noqa: SIM115  closed below
     except OSError as error:
         raise UserError(f"out={folder}: cannot be written ({error.strerror})") from None
     with lock:
@@ -87,7 +98,15 @@ def _only_one(folder: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise UserError(f"out={folder}: another process is fetching into it") from None
-        yield
+        try:
+            yield
+        except BaseException:
+            if new_lock:
+                (folder / LOCK).unlink(missing_ok=True)
+            for path in new:  # innermost first
+                with contextlib.suppress(OSError):  # holds other files
+                    path.rmdir()
+            raise
 
 
 def _check_present(file: Path, sha256: str | None) -> None:

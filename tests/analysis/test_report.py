@@ -102,7 +102,7 @@ def test_the_same_records_give_the_same_page(folder, capsys):
     printed = capsys.readouterr()
     assert printed.out == f"{folder / 'again.html'}\n"
     stages = [line for line in printed.err.splitlines() if line.startswith("report: ")]
-    assert len(stages) == 7
+    assert len(stages) == 6
     assert all(line.endswith(" …") for line in stages)
     assert (folder / "again.html").read_bytes() == before
 

@@ -233,6 +233,18 @@ def test_no_server_and_no_web_address(tmp_path: Path) -> None:
         main(["fetch", NAME, f"out={tmp_path / 'file' / 'x'}"])
 
 
+@pytest.mark.parametrize("deep", [False, True])
+def test_a_refused_fetch_leaves_nothing_behind(deep: bool, server: Server, tmp_path: Path) -> None:
+    """Neither without a server, nor without the file."""
+    out = tmp_path / "new" / "deep" if deep else tmp_path
+    with serving() as gone:
+        pass
+    for place, message in ((gone, "cannot download"), (server, "do not exist below")):
+        with pytest.raises(UserError, match=message):
+            main(["fetch", "a/b/missing.pt", f"out={out}", f"url={place.url}"])
+        assert list(tmp_path.iterdir()) == []
+
+
 def test_one_process_per_folder(server: Server, tmp_path: Path) -> None:
     with open(tmp_path / ".fetch.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -162,6 +162,39 @@ def test_jobs_that_no_record_names_are_found(cluster: Cluster, tmp_path: Path) -
     assert not cluster.jobs()
 
 
+TIMED_OUT = """#!/bin/sh
+"{sbatch}" "$@" || exit
+case "$*" in
+    *--test-only*) ;;
+    *) echo "sbatch: error: Batch job submission failed: Socket timed out on send/recv" >&2; exit 1
+esac
+"""
+
+
+def test_jobs_that_slurm_accepts_without_an_answer_are_found(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They end after a minute, as their pickles have no names yet; launching again starts them."""
+    runs, programs = tmp_path / "runs", tmp_path / "bin"
+    programs.mkdir()
+    (programs / "sbatch").write_text(TIMED_OUT.format(sbatch=shutil.which("sbatch")))
+    (programs / "sbatch").chmod(0o755)
+    with monkeypatch.context() as patch:
+        patch.setenv("PATH", str(programs), prepend=os.pathsep)
+        with pytest.raises(cli.UserError, match=r"did not respond in time: .*Socket timed out"):
+            sweeping.sweep(runs, seeds=1, **SHORT)
+    assert {view.state for view in sweeping.views(runs).values()} <= {"queued", "running"}
+    jobs = cluster.jobs()
+    assert len(jobs) == 1
+    sweeping.sweep(runs, seeds=1, **SHORT)
+    assert cluster.jobs().keys() == jobs.keys()
+    sweeping.until_empty(cluster)
+    assert sweeping.views(runs)[1].state == "new"
+    sweeping.sweep(runs, seeds=1, **SHORT)
+    sweeping.until_empty(cluster)
+    assert sweeping.views(runs)[1].state == "done"
+
+
 @pytest.mark.parametrize("change", ["deleted", "edited"])
 def test_a_job_without_its_copy_of_the_code_fails(
     change: str, cluster: Cluster, tmp_path: Path
