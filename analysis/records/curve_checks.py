@@ -107,7 +107,13 @@ def task_named(name: str) -> str:
 
 
 def own_task(name: str, where: str, line: int | None) -> Problem:
-    """Return the problem that a task is not in the table."""
+    """Return the problem that a task is not in the table.
+
+    Args:
+        name: name of the task.
+        where: the file or folder.
+        line: 1-based line number in the file, None if no line applies.
+    """
     close = get_close_matches(name, TASKS, 1)
     hint = f" (did you mean '{close[0]}'?)" if close else ""
     what = f"unknown task '{name}'{hint}; shown as a task of your own, without a normalized score"
