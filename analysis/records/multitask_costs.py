@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from analysis.records.csv_lines import fields_of, number_in, whole_lines
+from analysis.records.csv_lines import fields_of, whole_lines
 from analysis.records.problems import Problem
 from analysis.records.run_reader import read_json
 
@@ -69,12 +69,12 @@ def _median_rate(path: Path, problems: list[Problem]) -> float | None:
         problems.append(Problem(str(path), 1, f"missing column {_RATE}"))
         return None
     rates = []
-    for number, line in enumerate(lines[1:], start=2):
+    for place, line in enumerate(lines[1:], start=2):
         try:
-            rate = number_in(fields_of(header, line), _RATE)
+            rate = number(fields_of(header, line)[_RATE], _RATE)
             if rate <= 0:
                 raise ValueError(f"{_RATE} is {rate:g}, must be above 0")
             rates.append(rate)
         except ValueError as error:
-            problems.append(Problem(str(path), number, f"{error}; line skipped"))
+            problems.append(Problem(str(path), place, f"{error}; line skipped"))
     return float(np.median(rates)) if rates else None

@@ -34,10 +34,10 @@ def test_false_discovery_is_scipys():
 
 
 def test_the_level_goes_first_to_tests_that_can_use_it():
-    """A quarter is divided equally; of the rest, needs of 0.01 and 0.02 are served 1.5 times."""
-    shares = level_shares(np.array([0.05, 0.01, 0.02, np.inf]), 0.10)
-    equal = 0.025 / 3
-    expected = np.array([equal + 0.03, equal + 0.015, equal + 0.03, 0.02 * equal])
+    """15 % are divided equally; of the rest, half of the needs of 0.01 and 0.02 are served."""
+    shares = level_shares(np.array([0.05, 0.01, 0.02, np.inf]), 0.02)
+    equal = 0.003 / 3
+    expected = np.array([equal + 0.002, equal + 0.005, equal + 0.01, 0.02 * equal])
     np.testing.assert_allclose(shares[:3], expected[:3] / expected.sum())
     np.testing.assert_allclose(level_shares(np.array([0.01, 0.01]), 0.05), [0.5, 0.5])
     assert (level_shares(np.full(4, 0.05), 0.05) > 0).all()
