@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from analysis.records.csv_lines import fields_of, whole_lines
+from analysis.records.curve_checks import number
 from analysis.records.problems import Problem
 from analysis.records.run_reader import read_json
 
