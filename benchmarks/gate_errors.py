@@ -14,11 +14,11 @@ from analysis.records.run_reader import PAPER_EPISODES
 from analysis.records.sources import PUBLISHED
 from analysis.stats.common_evaluations import LAST_EVALUATIONS
 from analysis.stats.equivalence import LEVEL, mean_over_tasks, p_values, quantile, welch
+from analysis.stats.least_variance import binomial_variance, lower_quartile
 from analysis.stats.margins import domain_margin, level_for_loss, smallest_margin
 from analysis.stats.multiplicity import holm, level_shares
 from analysis.stats.ragged_curves import ScoreCurves
 from analysis.stats.rules import RULES
-from analysis.stats.variance_floors import binomial_floor, pooled_floor
 
 Domain = tuple[str, str]
 """Method and domain."""
@@ -86,11 +86,11 @@ def simulate(
     ours, theirs = (_drawn(pool, count, studies, rng) for count in (num_seeds, PUBLISHED_SEEDS))
     if success:
         episodes = LAST_EVALUATIONS * PAPER_EPISODES
-        floors = (binomial_floor(ours, episodes), binomial_floor(theirs, episodes))
+        least = (binomial_variance(ours, episodes), binomial_variance(theirs, episodes))
     else:
-        pooled = pooled_floor(np.var(theirs, axis=-1, ddof=1))[:, None]
-        floors = (pooled, pooled)
-    found = mean_over_tasks(*welch(ours, theirs, floors))
+        pooled = lower_quartile(np.var(theirs, axis=-1, ddof=1))[:, None]
+        least = (pooled, pooled)
+    found = mean_over_tasks(*welch(ours, theirs, least))
     variances, counts = np.var(theirs, axis=-1, ddof=1), np.full(len(pool), PUBLISHED_SEEDS)
     margins = [domain_margin(method, m, None) for m in smallest_margin(variances, counts)]
     bounds, decides = (np.array(column) for column in zip(*margins, strict=True))

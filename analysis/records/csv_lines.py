@@ -49,15 +49,6 @@ def fields_of(header: list[str], line: str) -> dict[str, str]:
     return dict(zip(header, fields, strict=True))
 
 
-def number_in(row: dict[str, str], name: str) -> float:
-    """Return the finite number in a column.
-
-    Raises:
-        ValueError: If the field is not a finite number.
-    """
-    return curve_checks.number(row[name], name)
-
-
 def count_in(row: dict[str, str], name: str) -> int:
     """Return the non-negative integer in a column.
 

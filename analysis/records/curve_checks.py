@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from difflib import get_close_matches
 
 from analysis.records.problems import Problem
@@ -49,12 +50,26 @@ def step(text: object, name: str = "step") -> int:
     return int(value)
 
 
-def score(text: object, kind: str, task: str, name: str) -> float:
+def limits(kind: str | None, task: str) -> tuple[float, float]:
+    """Return the smallest and the largest score that a task can give.
+
+    Args:
+        kind: `return` or `success`; None for a metric without limits.
+        task: name of the task.
+    """
+    if kind == "success":
+        return 0.0, 1.0
+    most = MAX_RETURN.get(TASKS[task].domain) if kind == "return" and task in TASKS else None
+    largest = sys.float_info.max
+    return (-largest, largest) if most is None else (-_TOLERANCE, most + _TOLERANCE)
+
+
+def score(text: object, kind: str | None, task: str, name: str) -> float:
     """Return the score in a field.
 
     Args:
         text: content of the field.
-        kind: `return` or `success`.
+        kind: `return` or `success`; None for a metric without limits.
         task: name of the task.
         name: name of the field, for messages.
 
@@ -62,15 +77,13 @@ def score(text: object, kind: str, task: str, name: str) -> float:
         ValueError: If it is not a finite number that the task can give.
     """
     value = number(text, name)
-    if kind == "success":
-        if not 0 <= value <= 1:
-            hint = ": percent? divide by 100" if 1 < value <= 100 else ""
-            raise ValueError(f"{name} is {text}, not a fraction from 0 to 1{hint}")
+    low, high = limits(kind, task)
+    if low <= value <= high:
         return value
-    most = MAX_RETURN.get(TASKS[task].domain) if task in TASKS else None
-    if most is not None and not -_TOLERANCE <= value <= most + _TOLERANCE:
-        raise ValueError(f"{name} is {text}, but returns of {task} lie between 0 and {most:g}")
-    return value
+    if kind == "success":
+        hint = ": percent? divide by 100" if 1 < value <= 100 else ""
+        raise ValueError(f"{name} is {text}, not a fraction from 0 to 1{hint}")
+    raise ValueError(f"{name} is {text}, but returns of {task} lie between 0 and {high:.0f}")
 
 
 def seed(text: object) -> int:
@@ -110,7 +123,13 @@ def task_named(name: str) -> str:
 
 
 def own_task(name: str, where: str, line: int | None) -> Problem:
-    """Return the problem that a task is not in the table."""
+    """Return the problem that a task is not in the table.
+
+    Args:
+        name: name of the task.
+        where: the file or folder.
+        line: 1-based line number in the file, None if no line applies.
+    """
     close = get_close_matches(name, TASKS, 1)
     hint = f" (did you mean '{close[0]}'?)" if close else ""
     what = f"{UNKNOWN_TASK} '{name}'{hint}; shown as a task of your own, without a normalized score"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +10,8 @@ from typing import Literal
 
 import numpy as np
 
-from analysis.records.csv_lines import count_in, fields_of, number_in, whole_lines
-from analysis.records.curve_checks import score
+from analysis.records.csv_lines import count_in, fields_of, whole_lines
+from analysis.records.curve_checks import limits, score
 from analysis.records.problems import Problem
 
 METRICS = ("episode_return", "episode_return_sd", "episode_success", "episode_length")
@@ -117,15 +118,20 @@ def read_evaluations(
         problems.append(Problem(str(path), 1, f"missing column {', '.join(missing)}"))
     if not {step, *others}.isdisjoint(missing):
         return Points.of([])
-    metrics = [*METRICS, *LATER_METRICS, *([MULTITASK_METRIC] if tasks else [])]
+    known = [*METRICS, *LATER_METRICS, *([MULTITASK_METRIC] if tasks else [])]
+    metrics = [name for name in known if name in header]
+    ranges = {own: [limits(KINDS.get(name), own) for name in metrics] for own in tasks or (task,)}
     rows: list[tuple[int, dict[str, float]]] = []
     places: list[int] = []
     for number, line in enumerate(lines[1:], start=2):
         try:
             row = fields_of(header, line)
             place = _place(row["task"], tasks) if tasks else 0
-            own = row["task"] if tasks else task
-            values = {name: _value(row, name, own) for name in metrics if name in row}
+            own = tasks[place] if tasks else task
+            values = {
+                name: _value(row[name], name, own, span)
+                for name, span in zip(metrics, ranges[own], strict=True)
+            }
             rows.append((count_in(row, step), values))
             places.append(place)
         except ValueError as error:
@@ -133,10 +139,20 @@ def read_evaluations(
     return Points.of(rows, places)
 
 
-def _value(row: dict[str, str], name: str, task: str) -> float:
-    """Return the value of a metric; raise ValueError if the task cannot give it."""
-    kind = KINDS.get(name)
-    return score(row[name], kind, task, name) if kind else number_in(row, name)
+def _value(text: str, name: str, task: str, span: tuple[float, float]) -> float:
+    """Return the value of a metric; raise ValueError if the task cannot give it.
+
+    Args:
+        text: the field.
+        name: name of the metric.
+        task: name of the task.
+        span: limits of the metric on this task.
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    return value if span[0] <= value <= span[1] else score(text, KINDS.get(name), task, name)
 
 
 def _place(task: str, tasks: Sequence[str]) -> int:

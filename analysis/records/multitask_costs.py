@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from analysis.records.csv_lines import fields_of, number_in, whole_lines
+from analysis.records.csv_lines import fields_of, whole_lines
+from analysis.records.curve_checks import number
 from analysis.records.problems import Problem
 from analysis.records.run_reader import read_json
 
@@ -75,17 +76,12 @@ def median_rate(path: Path, problems: list[Problem], column: str) -> float | Non
         problems.append(Problem(str(path), 1, f"missing column {column}"))
         return None
     rates = []
-    for number, line in enumerate(lines[1:], start=2):
+    for place, line in enumerate(lines[1:], start=2):
         try:
-            rates.append(_rate_in(fields_of(header, line), column))
+            rate = number(fields_of(header, line)[column], column)
+            if rate <= 0:
+                raise ValueError(f"{column} is {rate:g}, must be above 0")
+            rates.append(rate)
         except ValueError as error:
-            problems.append(Problem(str(path), number, f"{error}; line skipped"))
+            problems.append(Problem(str(path), place, f"{error}; line skipped"))
     return float(np.median(rates)) if rates else None
-
-
-def _rate_in(row: dict[str, str], column: str) -> float:
-    """Return the rate in a column; raise ValueError if it is not a number above 0."""
-    rate = number_in(row, column)
-    if rate <= 0:
-        raise ValueError(f"{column} is {rate:g}, must be above 0")
-    return rate

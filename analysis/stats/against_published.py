@@ -14,6 +14,7 @@ from analysis.records.sources import PUBLISHED
 from analysis.stats.common_evaluations import CommonScores, common_scores
 from analysis.stats.equivalence import WORST_FIRST, Difference, difference, mean_difference
 from analysis.stats.gate import JUDGED, judge, outcome, verdict_of
+from analysis.stats.least_variance import hidden_failure_rate
 from analysis.stats.margins import (
     NOT_JUDGED,
     OPEN,
@@ -25,8 +26,7 @@ from analysis.stats.multiplicity import false_discovery
 from analysis.stats.ragged_curves import ScoreCurves
 from analysis.stats.rules import Rule
 from analysis.stats.seed_forecast import forecast
-from analysis.stats.task_floors import TaskFloors
-from analysis.stats.variance_floors import hidden_failure_rate
+from analysis.stats.task_variances import TaskVariances
 from tdmpc2.envs.tasks import TASKS
 
 TASK_COLUMNS = [
@@ -45,13 +45,13 @@ class Comparison:
     Attributes:
         tasks: one row per series and task, columns `TASK_COLUMNS`, `JUDGED`, `FORECAST`, `remark`.
         scores: the compared scores of each row.
-        floors: smallest variances of our and the published scores of each row, in points².
+        least: smallest variances of our and the published scores of each row, in points².
         left_out: every run that is not compared, with the reason.
     """
 
     tasks: pd.DataFrame
     scores: tuple[CommonScores, ...]
-    floors: tuple[tuple[float, float], ...]
+    least: tuple[tuple[float, float], ...]
     left_out: tuple[str, ...]
 
 
@@ -73,7 +73,7 @@ def compare_tasks(curves: ScoreCurves, rule: Rule, variant: str, margin: float) 
     left_out = _other_variants(runs[~theirs & ~named], variant)
     rows: list[dict[str, Any]] = []
     scores: list[CommonScores] = []
-    floors = TaskFloors(curves)
+    variances = TaskVariances(curves)
     used: list[tuple[float, float]] = []
     for key, ours in runs[~theirs & named].groupby([*SERIES, "obs", "domain", "task"]):
         row = dict(zip([*SERIES, "obs", "domain", "task"], key, strict=True))
@@ -84,7 +84,7 @@ def compare_tasks(curves: ScoreCurves, rule: Rule, variant: str, margin: float) 
         members, others = ours.index.to_numpy(), np.flatnonzero(same.to_numpy())
         common = common_scores(curves, members, others, rule)
         left_out += [f"{_named(row)}: {reason}" for reason in common.left_out]
-        own = floors.of(common, members, others)
+        own = variances.of(common, members, others)
         rows.append({**row, **_compare(common, curves, members, others, margin, own)})
         scores.append(common)
         used.append(own)
@@ -165,7 +165,7 @@ def _compare(
     ours: np.ndarray,
     theirs: np.ndarray,
     margin: float,
-    floors: tuple[float, float],
+    least: tuple[float, float],
 ) -> dict[str, Any]:
     """Return the row of one task, before its verdict."""
     row: dict[str, Any] = {"num_ours": len(ours), "num_theirs": len(theirs)}
@@ -174,25 +174,23 @@ def _compare(
     if not len(common.env_steps):
         return row | {"env_step": int(curves.last_steps[ours].min())} | outcome(None, margin)
     mine, other = common.ours, common.theirs
-    gap = difference(mine, other, floors)
+    gap = difference(mine, other, least)
     remarks = [*common.left_out]
     if len(mine) == 1:
         remarks.append("a single seed has no interval")
     elif gap.error == 0:
         gap = Difference(gap.value, float("nan"), float("nan"))
         remarks.append("no task of this kind shows a spread over seeds")
-    remarks += _agreement(mine, floors[0], "seeds") or _agreement(
-        other, floors[1], "published seeds"
-    )
+    remarks += _agreement(mine, least[0], "seeds") or _agreement(other, least[1], "published seeds")
     row |= {"env_step": int(common.env_steps[-1]), "num_ours": len(mine)}
     row |= {"ours": mine.mean(), "theirs": other.mean(), "remark": "; ".join(remarks)}
     return row | outcome(gap, margin)
 
 
-def _agreement(scores: np.ndarray, floor: float, name: str) -> list[str]:
+def _agreement(scores: np.ndarray, least: float, name: str) -> list[str]:
     """Return which failure rate seeds that agree could hide; nothing if they do not agree."""
     count = len(scores)
-    if count < 2 or np.var(scores, ddof=1) > floor:
+    if count < 2 or np.var(scores, ddof=1) > least:
         return []
     rate = hidden_failure_rate(count)
     return [
@@ -202,12 +200,12 @@ def _agreement(scores: np.ndarray, floor: float, name: str) -> list[str]:
 
 
 def _add_forecasts(
-    table: pd.DataFrame, scores: Sequence[CommonScores], floors: Sequence[tuple[float, float]]
+    table: pd.DataFrame, scores: Sequence[CommonScores], least: Sequence[tuple[float, float]]
 ) -> None:
     """Fill the columns `FORECAST` of the open rows."""
     for place in np.flatnonzero((table["verdict"] == OPEN) & np.isfinite(table["error"])):
         margin = float(table["margin"].iloc[place])
-        found = forecast(scores[place].ours, scores[place].theirs, margin, floors[place])
+        found = forecast(scores[place].ours, scores[place].theirs, margin, least[place])
         if found is not None:
             table.loc[place, FORECAST] = [
                 *(found.low, found.high, found.outcome, found.probability)

@@ -73,20 +73,20 @@ class Difference:
 
 
 def difference(
-    ours: np.ndarray, theirs: np.ndarray, floors: tuple[float, float] = (0.0, 0.0)
+    ours: np.ndarray, theirs: np.ndarray, least: tuple[float, float] = (0.0, 0.0)
 ) -> Difference:
     """Return the difference of two means on one task (Welch 1947).
 
     Args:
         ours: final scores of our seeds, in points, `(num_seeds,)`.
         theirs: final scores of the other side, in points, `(num_seeds,)`.
-        floors: smallest variance of each side, in points² (see `variance_floors.py`).
+        least: smallest variance of each side, in points² (see `least_variance.py`).
     """
-    return Difference(*(float(part) for part in welch(ours, theirs, floors)))
+    return Difference(*(float(part) for part in welch(ours, theirs, least)))
 
 
 def welch(
-    ours: np.ndarray, theirs: np.ndarray, floors: tuple[ArrayLike, ArrayLike] = (0.0, 0.0)
+    ours: np.ndarray, theirs: np.ndarray, least: tuple[ArrayLike, ArrayLike] = (0.0, 0.0)
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the differences of means with standard errors and degrees of freedom, each `(...,)`.
 
@@ -96,15 +96,15 @@ def welch(
     Args:
         ours: scores of our seeds, `(..., num_seeds)`.
         theirs: scores of the other side, `(..., num_seeds)`.
-        floors: smallest variance of each side, `(...,)`.
+        least: smallest variance of each side, `(...,)`.
     """
     value = np.mean(ours, -1) - np.mean(theirs, -1)
     if min(ours.shape[-1], theirs.shape[-1]) < 2:
         return value, np.full_like(value, np.nan), np.full_like(value, np.nan)
     total, denominator = np.zeros_like(value), np.zeros_like(value)
-    for side, floor in zip((ours, theirs), floors, strict=True):
+    for side, smallest in zip((ours, theirs), least, strict=True):
         count = side.shape[-1]
-        term = np.maximum(np.var(side, -1, ddof=1), floor) / count
+        term = np.maximum(np.var(side, -1, ddof=1), smallest) / count
         total, denominator = total + term, denominator + term**2 / (count - 1)
     return value, np.sqrt(total), _ratio(total**2, denominator)
 

@@ -18,7 +18,13 @@ from tdmpc2.envs.tasks import TASKS
 
 
 def shown(tasks: pd.DataFrame, domains: pd.DataFrame, left_out: Sequence[str]) -> str:
-    """Return both tables as text, worst verdicts first, with notes and what is left out."""
+    """Return both tables as text, worst verdicts first, with notes and what is left out.
+
+    Args:
+        tasks: the table of `Comparison.tasks`.
+        domains: result of `compare_domains`.
+        left_out: reasons why runs are not compared, one a line.
+    """
     order = tasks.assign(rank=tasks["verdict"].map(WORST_FIRST.index))
     order = order.sort_values(["rank", *SERIES, "domain", "task"])
     return "\n\n".join(

@@ -46,9 +46,10 @@ def false_discovery(p_values: np.ndarray) -> np.ndarray:
 def level_shares(needs: np.ndarray, level: float) -> np.ndarray:
     """Divide a level among tests so that as many as possible have the power that they aim at.
 
-    A quarter of the level is divided equally. The rest goes to the test with the smallest need
-    first, with a reserve, because needs are estimates; what remains after the last test that can be
-    served is divided equally among the others.
+    A part of the level, `_EQUAL`, is divided equally. The rest goes to the test with the smallest
+    need first, of which `_USED` suffices, because needs of tests with few degrees of freedom are
+    overestimated; what remains after the last test that can be served is divided equally among the
+    others. Both constants were chosen by `benchmarks/verdicts.py`.
 
     Args:
         needs: level at which each test has that power, positive, `(num_tests,)`; infinite for a
@@ -59,16 +60,16 @@ def level_shares(needs: np.ndarray, level: float) -> np.ndarray:
         Weights for `holm`, `(num_tests,)`, with the sum 1.
     """
     deciding = np.isfinite(needs)
-    equal, reserved = level * _EQUAL, needs * _RESERVE
+    equal, served_needs = level * _EQUAL, needs * _USED
     shares = np.where(deciding, equal, equal * _LEAST) / max(deciding.sum(), 1)
     order = np.argsort(needs, kind="stable")[: deciding.sum()]
-    served = order[np.cumsum(reserved[order]) <= level - equal]
-    rest = level - equal - reserved[served].sum()
+    served = order[np.cumsum(served_needs[order]) <= level - equal]
+    rest = level - equal - served_needs[served].sum()
     others = order[len(served) :] if len(served) < len(order) else order
-    shares[served] += reserved[served]
+    shares[served] += served_needs[served]
     shares[others] += rest / max(len(others), 1)
     return shares / shares.sum()
 
 
-_EQUAL, _RESERVE = 0.25, 1.5
+_EQUAL, _USED = 0.15, 0.5
 _LEAST = 0.02

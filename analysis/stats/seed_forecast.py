@@ -39,7 +39,7 @@ class Forecast:
 
 
 def forecast(
-    ours: np.ndarray, theirs: np.ndarray, margin: float, floors: tuple[float, float]
+    ours: np.ndarray, theirs: np.ndarray, margin: float, least: tuple[float, float]
 ) -> Forecast | None:
     """Return how many of our seeds, existing ones included, would settle an open verdict.
 
@@ -51,7 +51,7 @@ def forecast(
         ours: scores of our seeds, in points, `(num_seeds,)`.
         theirs: scores of the published seeds, in points.
         margin: margin of the equivalence test, in points.
-        floors: smallest variance of each side, in points².
+        least: smallest variance of each side, in points².
 
     Returns:
         None if `MOST_SEEDS` settle it with less than the probability `LIKELY`, or if a side has a
@@ -61,7 +61,7 @@ def forecast(
         return None
     rng = np.random.default_rng(0)
     counts = [count for count in COUNTS if count > len(ours)]
-    shares = [_shares(ours, theirs, margin, floors, count, rng) for count in counts]
+    shares = [_shares(ours, theirs, margin, least, count, rng) for count in counts]
     settled = [sum(share) for share in shares]
     likely = next((i for i, sure in enumerate(settled) if sure >= LIKELY), None)
     if likely is None:
@@ -75,13 +75,13 @@ def _shares(
     ours: np.ndarray,
     theirs: np.ndarray,
     margin: float,
-    floors: tuple[float, float],
+    least: tuple[float, float],
     count: int,
     rng: np.random.Generator,
 ) -> list[float]:
     """Return the share of the futures with `count` seeds in which each of `OUTCOMES` is reached."""
     present, more = len(ours), count - len(ours)
-    variance = max(float(np.var(ours, ddof=1)), floors[0])
+    variance = max(float(np.var(ours, ddof=1)), least[0])
     sigma2 = variance * (present - 1) / rng.chisquare(present - 1, _FUTURES)
     center = ours.mean() + np.sqrt(sigma2 / present) * rng.standard_normal(_FUTURES)
     new_mean = center + np.sqrt(sigma2 / more) * rng.standard_normal(_FUTURES)
@@ -89,8 +89,8 @@ def _shares(
     mean = (present * ours.mean() + more * new_mean) / count
     between = present * more / count * (new_mean - ours.mean()) ** 2
     squares = (present - 1) * float(np.var(ours, ddof=1)) + new_squares + between
-    own = np.maximum(squares / (count - 1), floors[0]) / count
-    other = max(float(np.var(theirs, ddof=1)), floors[1]) / len(theirs)
+    own = np.maximum(squares / (count - 1), least[0]) / count
+    other = max(float(np.var(theirs, ddof=1)), least[1]) / len(theirs)
     error = np.sqrt(own + other)
     freedom = (own + other) ** 2 / (own**2 / (count - 1) + other**2 / (len(theirs) - 1))
     value = mean - theirs.mean()

@@ -101,7 +101,7 @@ def test_many_differences_at_once():
     np.testing.assert_allclose(p_values(*many), [one.p_value for one in single])
 
 
-def test_a_floor_replaces_smaller_variances():
+def test_the_least_variance_replaces_smaller_ones():
     ones, twos = np.full(3, 1.0), np.array([1.0, 2.0, 3.0])
     found = difference(ones, twos, (9.0, 0.5))
     assert found.error == pytest.approx(np.sqrt(9 / 3 + 1 / 3))

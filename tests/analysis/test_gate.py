@@ -7,13 +7,13 @@ import pytest
 from scipy import stats
 
 from analysis.stats.equivalence import LEVEL, difference
+from analysis.stats.least_variance import binomial_variance, hidden_failure_rate, lower_quartile
 from analysis.stats.margins import LARGEST_MARGIN, domain_margin, level_for_loss, smallest_margin
 from analysis.stats.multiplicity import false_discovery, holm, level_shares
 from analysis.stats.seed_forecast import forecast
-from analysis.stats.variance_floors import binomial_floor, hidden_failure_rate, pooled_floor
 
 NAN = float("nan")
-NO_FLOORS = (0.0, 0.0)
+NO_LEAST = (0.0, 0.0)
 
 
 def test_holm_by_hand():
@@ -34,10 +34,10 @@ def test_false_discovery_is_scipys():
 
 
 def test_the_level_goes_first_to_tests_that_can_use_it():
-    """A quarter is divided equally; of the rest, needs of 0.01 and 0.02 are served 1.5 times."""
-    shares = level_shares(np.array([0.05, 0.01, 0.02, np.inf]), 0.10)
-    equal = 0.025 / 3
-    expected = np.array([equal + 0.03, equal + 0.015, equal + 0.03, 0.02 * equal])
+    """15 % are divided equally; of the rest, half of the needs of 0.01 and 0.02 are served."""
+    shares = level_shares(np.array([0.05, 0.01, 0.02, np.inf]), 0.02)
+    equal = 0.003 / 3
+    expected = np.array([equal + 0.002, equal + 0.005, equal + 0.01, 0.02 * equal])
     np.testing.assert_allclose(shares[:3], expected[:3] / expected.sum())
     np.testing.assert_allclose(level_shares(np.array([0.01, 0.01]), 0.05), [0.5, 0.5])
     assert (level_shares(np.full(4, 0.05), 0.05) > 0).all()
@@ -74,33 +74,33 @@ def test_the_level_for_a_loss():
     assert level_for_loss(np.full(20, 1600.0), three, three) == LEVEL
 
 
-def test_floors_by_hand():
+def test_least_variances_by_hand():
     scores = np.array([[100.0, 100.0], [0.0, 100.0]])
     shares = np.array([100.5 / 101, 0.5])
-    np.testing.assert_allclose(binomial_floor(scores, 50), 1e4 * shares * (1 - shares) / 50)
-    assert pooled_floor(np.array([0.0, 1.0, 2.0, 3.0, 4.0])) == 1.0
+    np.testing.assert_allclose(binomial_variance(scores, 50), 1e4 * shares * (1 - shares) / 50)
+    assert lower_quartile(np.array([0.0, 1.0, 2.0, 3.0, 4.0])) == 1.0
     assert hidden_failure_rate(3) == pytest.approx(0.2063, abs=1e-4)
 
 
 def test_a_forecast_states_what_more_seeds_settle():
     theirs = np.array([49.0, 50.0, 51.0])
-    found = forecast(np.array([40.0, 60.0, 50.0]), theirs, 10.0, NO_FLOORS)
+    found = forecast(np.array([40.0, 60.0, 50.0]), theirs, 10.0, NO_LEAST)
     assert found is not None
     assert 3 < found.low <= found.high
     assert found.outcome == "reproduced"
     assert str(
         found
     ) == f"{found.low} to {found.high}: reproduced ({found.probability:.0%})".replace("%)", " %)")
-    assert found == forecast(np.array([40.0, 60.0, 50.0]), theirs, 10.0, NO_FLOORS)
-    worse = forecast(np.array([20.0, 40.0, 30.0]), theirs, 10.0, NO_FLOORS)
+    assert found == forecast(np.array([40.0, 60.0, 50.0]), theirs, 10.0, NO_LEAST)
+    worse = forecast(np.array([20.0, 40.0, 30.0]), theirs, 10.0, NO_LEAST)
     assert worse is not None
     assert worse.outcome == "worse"
 
 
 def test_no_number_of_ours_makes_up_for_their_spread():
     theirs = np.array([10.0, 50.0, 90.0])
-    assert forecast(np.array([50.0, 51.0]), theirs, 10.0, NO_FLOORS) is None
-    assert forecast(np.array([50.0]), np.array([50.0, 50.0]), 10.0, NO_FLOORS) is None
+    assert forecast(np.array([50.0, 51.0]), theirs, 10.0, NO_LEAST) is None
+    assert forecast(np.array([50.0]), np.array([50.0, 50.0]), 10.0, NO_LEAST) is None
 
 
 def test_forecasts_come_true():
@@ -111,7 +111,7 @@ def test_forecasts_come_true():
         ours, theirs = rng.normal(50, 8, 3), rng.normal(50, 2, 3)
         if difference(ours, theirs).verdict(10.0) != "not enough data":
             continue
-        found = forecast(ours, theirs, 10.0, NO_FLOORS)
+        found = forecast(ours, theirs, 10.0, NO_LEAST)
         if found is not None:
             more = np.append(ours, rng.normal(50, 8, found.high - 3))
             settled.append(difference(more, theirs).verdict(10.0) == found.outcome)

@@ -71,7 +71,8 @@ def test_data_by_hand(folder):
     ours = walker["curves"][0]
     assert data["grids"][ours["x"]] == [0, 100_000, 200_000]
     assert ours["m"] == [0, 432, 882]
-    assert (ours["l"], ours["h"]) == ([0, 423, 873], [0, 441, 891])
+    # Student's interval of three seeds: 9 / √3 · 4.303.
+    assert (ours["l"], ours["h"]) == ([0, 409.6, 859.6], [0, 454.4, 904.4])
     (first, *_) = walker["runs"]
     assert (first["seed"], first["y"], first["state"]) == (1, [0, 441, 891], "COMPLETED")
     assert first["directory"].startswith(str(folder / "runs"))
@@ -79,7 +80,14 @@ def test_data_by_hand(folder):
     assert len(first["training"]["value_loss"]) == 60
     assert walker["reference_scores"]["uniform"] == 43
     verdicts = data["verdicts"]["tasks"]
-    assert {row[verdicts["columns"].index("verdict")] for row in verdicts["rows"]} == {"reproduced"}
+    found = {
+        row[verdicts["columns"].index("task")]: row[verdicts["columns"].index("verdict")]
+        for row in verdicts["rows"]
+    }
+    assert found == {
+        **{"Walker Walk": "reproduced", "Cup Catch": "reproduced"},
+        "Reach": "not enough data",  # success rates of 60 % in two evaluations of ten episodes
+    }
     (ablation,) = data["ablations"]["rows"]
     assert ablation[:3] == ["tdmpc2", "no-simnorm", 1]
     findings = {row[3] for row in data["audit"]["rows"]}
@@ -331,7 +339,7 @@ def test_a_tile_leads_to_its_task(page):
 
 def test_verdicts_variants_and_audit(page):
     page.click("nav >> text=Reproduction")
-    assert page.locator("td.reproduced").count() >= 4
+    assert page.locator("td.reproduced").count() >= 3
     page.click("td a >> nth=0")
     page.wait_for_selector(".large canvas")
     page.click("nav >> text=Variants")

@@ -162,7 +162,7 @@ def test_what_is_not_compared_is_named(tmp_path, published, capsys):
 
 @pytest.mark.parametrize("task", ["mw-reach", "walker-walk"])
 def test_seeds_that_agree_have_a_spread(tmp_path, task):
-    """Three equal scores are no proof: the variance has a floor, and the table says what may hide.
+    """Three equal scores are no proof: a least variance holds, and the table says what may hide.
 
     Returns take it from the domain's other tasks; without any, nothing is claimed.
     """

@@ -13,7 +13,7 @@ QUARTILE = 0.25
 """Quantile of the variances of similar tasks below which no variance is believed."""
 
 
-def binomial_floor(scores: np.ndarray, num_episodes: float) -> np.ndarray:
+def binomial_variance(scores: np.ndarray, num_episodes: float) -> np.ndarray:
     """Return the binomial variance of success rates, in points².
 
     p (1 − p) / N, with N episodes per score and the estimate p = (k + ½) / (n N + 1) from the k
@@ -28,7 +28,7 @@ def binomial_floor(scores: np.ndarray, num_episodes: float) -> np.ndarray:
     return 100**2 * share * (1 - share) / num_episodes
 
 
-def pooled_floor(variances: np.ndarray) -> np.ndarray:
+def lower_quartile(variances: np.ndarray) -> np.ndarray:
     """Return the lower quartile of the variances of similar tasks.
 
     Args:

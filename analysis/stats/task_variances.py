@@ -6,13 +6,13 @@ import numpy as np
 
 from analysis.records.sources import PUBLISHED
 from analysis.stats.common_evaluations import LAST_EVALUATIONS, CommonScores
+from analysis.stats.least_variance import binomial_variance, lower_quartile
 from analysis.stats.ragged_curves import ScoreCurves
 from analysis.stats.rules import RULES
-from analysis.stats.variance_floors import binomial_floor, pooled_floor
 
 
-class TaskFloors:
-    """Variance floors of tasks, see `variance_floors.py`; similar tasks are read once.
+class TaskVariances:
+    """Least variances of tasks, see `least_variance.py`; similar tasks are read once.
 
     Args:
         curves: our runs and the published curves.
@@ -23,10 +23,10 @@ class TaskFloors:
         self._pooled: dict[tuple[str, ...], float] = {}
 
     def of(self, common: CommonScores, ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float]:
-        """Return the floors of our and the published scores of a task, in points².
+        """Return the smallest variances of our and the published scores of a task, in points².
 
         Args:
-            common: scores of the task; without any, the floors are 0.
+            common: scores of the task; without any, both are 0.
             ours: row numbers of our seeds.
             theirs: row numbers of the published seeds.
         """
@@ -35,16 +35,18 @@ class TaskFloors:
             return 0.0, 0.0
         if runs.loc[ours[0], "score"].startswith("success"):
             sides = ((common.ours, ours), (common.theirs, theirs))
-            floors = [
-                float(binomial_floor(scores, evaluations * runs.loc[rows, "eval_episodes"].min()))
+            least = [
+                float(
+                    binomial_variance(scores, evaluations * runs.loc[rows, "eval_episodes"].min())
+                )
                 for scores, rows in sides
             ]
-            return floors[0], floors[1]
+            return least[0], least[1]
         pooled = self._of_kind(tuple(runs.loc[theirs[0], ["method", "obs", "domain"]]))
         return pooled, pooled
 
     def _of_kind(self, kind: tuple[str, ...]) -> float:
-        """Return the floor of returns, from the published tasks of a method and domain."""
+        """Return the smallest variance of returns, from published tasks of a method and domain."""
         if kind not in self._pooled:
             runs = self._curves.runs
             same = (runs[["method", "obs", "domain"]] == list(kind)).all(axis=1)
@@ -53,7 +55,7 @@ class TaskFloors:
                 for _, rows in runs[same & (runs["source"] == PUBLISHED)].groupby("task")
                 if len(rows) > 1
             ]
-            self._pooled[kind] = float(pooled_floor(np.array(variances))) if variances else 0.0
+            self._pooled[kind] = float(lower_quartile(np.array(variances))) if variances else 0.0
         return self._pooled[kind]
 
     def _variance(self, rows: np.ndarray) -> float:
