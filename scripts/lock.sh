@@ -32,7 +32,7 @@ compile() { # compile 3.11 requirements/py311.lock
     # uv keeps the pins of an existing output file; 3.12 starts from those of 3.11.
     local version=$1 target=$2 draft="$work/draft.txt"
     cp "$target" "$draft" 2>/dev/null || cp requirements/py311.lock "$draft" 2>/dev/null || true
-    "$uv" pip compile pyproject.toml --quiet --all-extras --universal --python-version "$version" \
+    "$uv" pip compile pyproject.toml --quiet --universal --extra analysis --extra sweeps --extra docs --extra dev --python-version "$version" \
         --constraint "$work/constraints.txt" --no-annotate --no-header --no-config \
         ${UPGRADE:+--upgrade} --output-file "$draft" >/dev/null
     {

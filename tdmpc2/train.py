@@ -23,6 +23,7 @@ from tdmpc2.common.system.config_checks import (
     setting,
 )
 from tdmpc2.common.system.errors import StoppedError, UserError
+from tdmpc2.envs.gymnasium_tasks import with_arguments
 from tdmpc2.envs.task_variants import TaskSwitches
 from tdmpc2.envs.tasks import SUITES
 from tdmpc2.runners import offline_arguments
@@ -36,7 +37,12 @@ if TYPE_CHECKING:
 class SpecOptions(Settings):
     """Options that select a run; with switches and hyperparameters, its identity."""
 
-    task: str = setting(REQUIRED, "name of the task, e.g. task=walker-walk")
+    task: str = setting(
+        REQUIRED,
+        "name of the task, e.g. task=walker-walk; or a Gymnasium environment: task=gym:Hopper-v5, "
+        "task=my_module:MyEnv-v0",
+    )
+    gym_kwargs: str | None = setting(None, "arguments of a Gymnasium environment, as a JSON object")
     seed: int = setting(1, "seed of all random numbers", SEED)
     seeds: str | None = setting(
         None,
@@ -94,11 +100,14 @@ def parse(arguments: Sequence[str]) -> tuple[list[RunSpec], spec_file.Options]:
             f"task={chosen.task}: names several tasks; train one multi-task agent from a "
             "dataset (data=DIR), or one agent per task with python sweeps/launch.py"
         )
+    task = chosen.task
+    if chosen.gym_kwargs is not None:
+        task = with_arguments(task, chosen.gym_kwargs)
     config, switches = cli.schema_of(config_class(chosen.method)), cli.schema_of(TaskSwitches)
     specs = [
         make_spec(
             chosen.method,
-            chosen.task,
+            task,
             seed,
             env_steps=chosen.env_steps,
             variant=chosen.variant,

@@ -171,6 +171,8 @@ HOMES = {
     "requests": ("tdmpc2/common/system/download.py",),
     "urllib3": ("tdmpc2/common/system/download.py",),
     "safetensors": ("tdmpc2/checkpoints/reading.py",),
+    "wandb": ("tdmpc2/common/run/mirrors.py",),
+    "mlflow": ("tdmpc2/common/run/mirrors.py",),
     "matplotlib": ("analysis/",),
     "seaborn": ("analysis/figures/",),
     "PIL": ("tdmpc2/frames.py",),

@@ -55,8 +55,9 @@ def read_pins(python: str, environment: dict[str, str] | None = None) -> dict[st
 
 
 def declared() -> list[Requirement]:
-    """Every requirement of pyproject.toml, extras included."""
-    groups = [PROJECT["dependencies"], *PROJECT["optional-dependencies"].values()]
+    """Every requirement of pyproject.toml, extras included, but for those of optional loggers."""
+    extras = PROJECT["optional-dependencies"]
+    groups = [PROJECT["dependencies"], *(extras[name] for name in extras if name != "loggers")]
     return [Requirement(line) for group in groups for line in group]
 
 
@@ -128,7 +129,8 @@ def imported_modules() -> dict[str, Path]:
 
 
 def test_every_import_is_a_declared_dependency():
-    names = {canonicalize_name(requirement.name) for requirement in declared()}
+    loggers = map(Requirement, PROJECT["optional-dependencies"]["loggers"])
+    names = {canonicalize_name(requirement.name) for requirement in (*declared(), *loggers)}
     providers = importlib.metadata.packages_distributions()
     modules = imported_modules()
     assert "torch" in modules
@@ -143,7 +145,7 @@ def test_extras_name_each_simulator_and_the_default_holds_them_all():
     extras = PROJECT["optional-dependencies"]
     commands = "".join(adapter.install for adapter in ADAPTERS.values())
     simulators = set(re.findall(r"'\.\[(\w+)\]'", commands))
-    assert simulators | {"analysis", "sweeps", "docs", "dev"} == extras.keys()
+    assert simulators | {"analysis", "sweeps", "docs", "loggers", "dev"} == extras.keys()
     for simulator in simulators:
         assert set(extras[simulator]) <= set(PROJECT["dependencies"])
 

@@ -74,13 +74,15 @@ class Score:
 
     Attributes:
         metric: metric of the tidy table that holds the score.
-        scale: factor that maps the score to [0, 1].
+        scale: factor that maps the score, less its offset, to [0, 1]; NaN if it has no range.
         label: axis label.
+        offset: score that is mapped to 0.
     """
 
     metric: str
     scale: float
     label: str
+    offset: float = 0.0
 
 
 _RETURN = Score("episode_return", 1 / 1000, "episode return")
@@ -95,6 +97,22 @@ SCORES = {
 }
 """Score by the `metric` of a spec; the paper reports return / 10 and success in percent, and
 evaluations of multi-task agents record that."""
+
+
+def score_name(metric: str, score_range: Sequence[float] | None) -> str:
+    """Return the name of the score of a task whose returns have a range of their own, or none."""
+    if metric != "return":
+        return metric
+    low, high = score_range or (math.nan, math.nan)
+    return f"return {low:g} to {high:g}"
+
+
+def score_of(name: str) -> Score:
+    """Return the score with a name: a key of `SCORES`, or one that `score_name` returned."""
+    if name in SCORES:
+        return SCORES[name]
+    low, high = map(float, name.removeprefix("return ").split(" to "))
+    return Score(_RETURN.metric, 1 / (high - low), _RETURN.label, low)
 
 
 def read_evaluations(

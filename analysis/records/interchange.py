@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from analysis.records.evaluations import SCORES
+from analysis.records.evaluations import score_of
 from analysis.records.field_results import Series
 from analysis.records.load import SERIES, Records
 from analysis.records.sources import RUNS_SOURCE
@@ -28,7 +28,7 @@ def series_of(records: Records) -> Iterator[Series]:
     key = [*SERIES, "task", "seed"]
     for run in runs.itertuples():
         own = np.logical_and.reduce([records.table[name] == getattr(run, name) for name in key])
-        metric = SCORES[str(run.score)].metric
+        metric = score_of(str(run.score)).metric
         points = records.table[own & (records.table["metric"] == metric)].sort_values("step")
         points = points.drop_duplicates("step", keep="last")
         name = str(run.method) if run.variant == "default" else f"{run.method} ({run.variant})"

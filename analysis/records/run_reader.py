@@ -11,7 +11,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from analysis.records.evaluations import ENV_STEPS, MULTITASK_METRIC, NUM_UPDATES, TASK_SCORES
+from analysis.records.evaluations import (
+    ENV_STEPS,
+    MULTITASK_METRIC,
+    NUM_UPDATES,
+    TASK_SCORES,
+    score_name,
+)
 from analysis.records.problems import Problem
 from tdmpc2.common.run.spec import variant_name
 from tdmpc2.envs.adapters import ADAPTERS
@@ -86,7 +92,7 @@ def read_run(directory: Path, problems: list[Problem]) -> Run | None:
         "model_size": "" if size is None else str(size),
         "dataset": spec.get("dataset") or "",
         "obs": spec.get("obs") or "state",
-        "score": spec["metric"],
+        "score": _score(spec),
         "state": str(state),
         "budget": spec.get("budget"),
         "budget_unit": spec.get("budget_unit", ""),
@@ -156,6 +162,13 @@ def _simulators(attempts: Sequence[dict[str, Any]], domains: Sequence[str]) -> s
     return ", ".join(f"{name} {packages[name]}" for name in needed if packages.get(name))
 
 
+def _score(spec: dict[str, Any]) -> str:
+    """Return the name of the score; records of Gymnasium environments state its range."""
+    if "score_range" not in spec:
+        return str(spec["metric"])
+    return score_name(spec["metric"], spec["score_range"])
+
+
 def _switches(spec: dict[str, Any]) -> dict[str, Any]:
     """Recorded switches of the tasks, but for the physics, which `_mark` states."""
     return {k: v for k, v in spec.get("protocol", {}).items() if k != "physics"}
@@ -165,6 +178,8 @@ def _mark(spec: dict[str, Any]) -> str:
     """Return the variant's suffix for settings other than the paper's: `[assets=standin]`."""
     usual = {"obs": (None, "state"), "assets": (None, "official")}
     marks = [f"{key}={spec[key]}" for key in usual if spec.get(key) not in usual[key]]
+    if spec.get("repeatable") is False:
+        marks.append("repeatable=false")
     physics = recorded_physics(spec)
     if physics != "paper":
         marks.append(f"physics={physics}")

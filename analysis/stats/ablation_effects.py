@@ -113,6 +113,9 @@ def effect_of(
         if not all(map(len, sides)):
             missing.append(f"{task}: no run of the {'base' if len(sides[1]) else 'variant'}")
             continue
+        if np.isnan(runs.loc[np.concatenate(sides), "scale"]).any():
+            missing.append(f"{task}: returns without score_range have no normalized score")
+            continue
         end = at or int(min(_end(curves, side) for side in sides))
         usable = [_with_score(curves, side, end, rule, missing) for side in sides]
         missing += _other_seeds(runs, task, *sides)

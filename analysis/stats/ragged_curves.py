@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.records.evaluations import ENV_STEPS, SCORES, StepUnit
+from analysis.records.evaluations import ENV_STEPS, StepUnit, score_of
 from analysis.records.load import RUN_KEY, Records
 from analysis.stats.rules import Rule
 from tdmpc2.envs.tasks import PIXEL_ENV_STEPS, TASKS
@@ -51,15 +51,16 @@ class ScoreCurves:
     Attributes:
         step_unit: unit of the steps.
         runs: the rows of `records.runs` with a curve, in order, indexed from 0, with the additional
-            columns `metric` and `scale` (the factor that maps a value to [0, 1]).
+            columns `metric`, `scale` and `offset`, see `Score`.
         curves: the curve of each of these rows.
     """
 
     def __init__(self, records: Records, step_unit: StepUnit = ENV_STEPS) -> None:
         self.step_unit = step_unit
         runs = records.runs[records.runs["step_unit"] == step_unit].copy()
-        runs["metric"] = runs["score"].map({name: score.metric for name, score in SCORES.items()})
-        runs["scale"] = runs["score"].map({name: score.scale for name, score in SCORES.items()})
+        scores = {name: score_of(name) for name in runs["score"].unique()}
+        for column in ("metric", "scale", "offset"):
+            runs[column] = runs["score"].map({k: getattr(s, column) for k, s in scores.items()})
         runs["run"] = np.arange(len(runs))
         points = records.table.merge(runs[[*RUN_KEY, "metric", "run"]], on=[*RUN_KEY, "metric"])
         points = points.sort_values("run", kind="stable")
@@ -127,7 +128,10 @@ class ScoreCurves:
         wanted = np.broadcast_to(steps, (len(rows), np.shape(steps)[-1]))
         row_values = [rule.at(self.curves[row], own) for row, own in zip(rows, wanted, strict=True)]
         values = np.array(row_values).reshape(wanted.shape)
-        return values * self.runs["scale"].to_numpy()[rows, None] if normalized else values
+        if not normalized:
+            return values
+        scale, offset = (self.runs[name].to_numpy()[rows, None] for name in ("scale", "offset"))
+        return (values - offset) * scale
 
     def _full_budget(self, run: Any) -> float:
         """Return the paper's budget of a run, after which its last value represents all steps."""

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.records.curve_checks import MAX_RETURN
-from analysis.records.evaluations import ENV_STEPS, SCORES
+from analysis.records.evaluations import ENV_STEPS, score_of
 from analysis.records.load import SERIES, Records
 from analysis.records.problems import Problem
 from analysis.records.sources import RUNS_SOURCE
@@ -102,7 +102,7 @@ def reference_scores(records: Records) -> pd.DataFrame:
     )
     lines: dict[str, list[float]] = {}
     for task, score in records.runs.groupby("task")["score"].first().items():
-        metric = SCORES[score].metric
+        metric = score_of(score).metric
         untrained = (start.get((task, metric), np.nan), start.get((task, f"{metric}_sd"), np.nan))
         none = [np.nan, np.nan]
         returns = metric == "episode_return"

@@ -136,6 +136,13 @@ _ADAPTERS = (
         renders="vulkan",
     ),
     Adapter(domain="toy", target="tdmpc2.envs.toy:PointMass", seconds_per_decision=5e-5),
+    Adapter(
+        domain="gymnasium",
+        target="tdmpc2.envs.gymnasium_env:GymnasiumEnv",
+        seconds_per_decision=2e-4,
+        distributions=("gymnasium", "mujoco"),
+        renders="opengl",
+    ),
 )
 
 

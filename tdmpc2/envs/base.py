@@ -24,12 +24,14 @@ class ControlStep(NamedTuple):
         reward: reward of this control step alone.
         terminated: whether the task itself ended the episode (not the time limit).
         success: 1.0 if the task counts as solved after this step, else 0.0.
+        truncated: whether the simulator cut the episode off before the time limit of the task.
     """
 
     obs: np.ndarray
     reward: float
     terminated: bool
     success: float
+    truncated: bool = False
 
 
 class DecisionEnv(TaskEnv):
@@ -95,9 +97,10 @@ class DecisionEnv(TaskEnv):
             outcome = self._control_step(action)
             total += outcome.reward
             self._success_ever = max(self._success_ever, outcome.success)
-            if outcome.terminated:
+            if outcome.terminated or outcome.truncated:
                 break
-        self._decisions_left = 0 if outcome.terminated else self._decisions_left - 1
+        ended = outcome.terminated or outcome.truncated
+        self._decisions_left = 0 if ended else self._decisions_left - 1
         truncated = self._decisions_left == 0 and not outcome.terminated
         info = self._info(outcome.success)
         return self._as_observation(outcome.obs), total, outcome.terminated, truncated, info

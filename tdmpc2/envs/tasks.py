@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -31,6 +32,8 @@ class Task:
         physics: `paper` undoes what newer simulators changed (see `tdmpc2.envs.physics`).
         assets: the set of downloadable models that the simulator needs for it, if any.
         fixed_start: whether all episodes begin in the same state.
+        score_range: returns with normalized scores 0 and 100; None if scores are not normalized.
+        success_key: key of the success in the simulator's `info`, for Gymnasium environments.
         tags: the suites that contain it.
     """
 
@@ -51,6 +54,8 @@ class Task:
     assets: Literal["ycb", "faucet"] | None = None
     fixed_start: bool = False
     tags: frozenset[str] = frozenset()
+    score_range: tuple[float, float] | None = (0.0, 1000.0)
+    success_key: str = "success"
 
     @property
     def title(self) -> str:
@@ -58,8 +63,15 @@ class Task:
         return self.paper_name or self.name.replace("-", " ").title()
 
     def normalized_score(self, episode_return: float, success: float) -> float:
-        """Return the score that is averaged over tasks, 0 to 100: return / 10, or 100 · success."""
-        return 100 * success if self.metric == "success" else episode_return / 10
+        """Return the score that is averaged over tasks, 0 to 100: 100 · success, or the return.
+
+        Returns are scaled by `score_range`; those of the paper's tasks are divided by 10. The score
+        is NaN if the task has no such range.
+        """
+        if self.metric == "success":
+            return 100 * success
+        low, high = self.score_range or (math.nan, math.nan)
+        return (episode_return - low) / ((high - low) / 100)
 
 
 def _dmcontrol(name: str, obs_dim: int, action_dim: int, *tags: str) -> Task:
@@ -277,14 +289,24 @@ PIXEL_ENV_STEPS = 2_000_000
 
 
 def get_task(name: str) -> Task:
-    """Return the task with this name or alias.
+    """Return the task with this name or alias, or that of a Gymnasium environment.
+
+    Args:
+        name: a name in the task table, `gym:ID`, `module:ID`, or a table of a file named in
+            `TDMPC2_TASKS`; see `gymnasium_tasks.find_task`.
 
     Raises:
         UserError: the task is unknown; the message suggests the closest name.
     """
     task = TASKS.get(ALIASES.get(name, name))
+    if task is not None:
+        return task
+    from tdmpc2.envs.gymnasium_tasks import find_task, own_tables
+
+    task = find_task(name)
     if task is None:
-        raise UserError(f"unknown task '{name}'{did_you_mean(name, (*TASKS, *ALIASES))}")
+        known = (*TASKS, *ALIASES, *own_tables())
+        raise UserError(f"unknown task '{name}'{did_you_mean(name, known)}")
     return task
 
 

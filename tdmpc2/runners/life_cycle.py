@@ -21,6 +21,7 @@ from tdmpc2.common.numerics.numeric_path import (
 from tdmpc2.common.numerics.seeding import seed_globals
 from tdmpc2.common.run.checkpoint import CheckpointStore
 from tdmpc2.common.run.lock import Lease
+from tdmpc2.common.run.mirrors import Mirrors, parse_loggers
 from tdmpc2.common.run.resume_checks import RunResult, existing_outcome, register_attempt
 from tdmpc2.common.run.run_files import RunFiles
 from tdmpc2.common.run.sacred_tracker import Tracker, track
@@ -60,6 +61,7 @@ class LocalRun:
     ) -> None:
         self.spec, self.options, self.device, self.fixed = spec, options, device, fixed
         self.directory = spec.run_dir(options.runs)
+        self.loggers = parse_loggers(options.logger)
         self.settled = existing_outcome(self.directory, spec, fixed, options)
 
     @property
@@ -147,7 +149,9 @@ class LocalRun:
 
     def session(self, tracker: Tracker, stop: StopRequests) -> Steps[RunResult]:
         """Return the training session of this run, a generator of requests."""
-        return session(self.trainer, self.records, tracker, self.lease, self.options, stop)
+        mirrors = Mirrors(self.loggers, self.directory, self.spec.to_json())
+        lease, options = self.lease, self.options
+        return session(self.trainer, self.records, tracker, lease, options, stop, mirrors)
 
 
 def accelerate(runs: Sequence[LocalRun], agent: Any) -> None:

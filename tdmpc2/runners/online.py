@@ -20,6 +20,7 @@ from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.training.lockstep import RoundClock, lockstep
 from tdmpc2.common.training.loop_requests import Steps, serve
 from tdmpc2.common.training.trainer import OnlineSchedule, Trainer
+from tdmpc2.envs import gymnasium_tasks
 from tdmpc2.envs.factory import make_env
 from tdmpc2.envs.rendering import renderer_in_use
 from tdmpc2.envs.task_variants import task_of
@@ -153,7 +154,8 @@ class _Lane(LocalRun):
         self.task = task_of(spec)
         eval_every = options.eval_every or self.task.eval_every
         fixed = {"eval_every": eval_every, "eval_episodes": options.eval_episodes}
-        super().__init__(spec, options, device, fixed)
+        super().__init__(spec, options, device, fixed | gymnasium_tasks.recorded(self.task))
+        self.examined = gymnasium_tasks.examine(self.task) if self.settled is None else {}
         self.wanted = env_arguments(spec, render=options.save_video)
         first = make_env(**self.wanted, seed=derive_seed(spec.seed, "environment"))
         self.shapes = env_spec(self.task, first, dict(spec.start))
@@ -172,7 +174,7 @@ class _Lane(LocalRun):
     ) -> None:
         """Create the evaluation environments, the replay buffer, the records and the trainer."""
         options, spec = self.options, self.spec
-        self.open_records(domain=self.task.domain, metric=self.task.metric)
+        self.open_records(domain=self.task.domain, metric=self.task.metric, **self.examined)
         for env in envs:
             stack.enter_context(contextlib.closing(env))
         workers = evaluation_workers(options)

@@ -109,3 +109,17 @@ def test_each_run_keeps_its_own_curve(tmp_path):
     assert curves.grid([0, 1, 2]).tolist() == [0, 500]
     assert curves.grid([0, 1, 2], until=100).tolist() == [0]
     assert curves.last_steps.tolist() == [0, 0, 500, 0]
+
+
+def test_returns_are_normalized_by_the_range_of_the_task_or_not_at_all(tmp_path):
+    ranges = {"gym:A-v0": [-50, 150], "gym:B-v0": None}
+    for task, score_range in ranges.items():
+        write_run(tmp_path, {0: 100.0}, task=task, domain="gymnasium", score_range=score_range)
+    write_run(tmp_path, {0: 100.0}, task="walker-walk")
+    curves = ScoreCurves(load(tmp_path))
+    values = curves.values(range(3), np.array([0]), RULES["hold"], normalized=True)[:, 0]
+    found = dict(zip(curves.runs["task"], values.tolist(), strict=True))
+    assert (found["gym:A-v0"], found["walker-walk"]) == (0.75, 0.1)
+    assert np.isnan(found["gym:B-v0"])
+    plain = curves.values(range(3), np.array([0]), RULES["hold"])
+    assert (plain == 100.0).all()

@@ -14,6 +14,7 @@ import pytest
 
 from tdmpc2.common.run import run_files as records_of_runs
 from tdmpc2.common.run.lock import Lease, LeaseLostError
+from tdmpc2.common.run.mirrors import Mirrors
 from tdmpc2.common.run.resume_checks import RunResult
 from tdmpc2.common.run.run_files import RunFiles, read_status
 from tdmpc2.common.run.sacred_tracker import Tracker
@@ -56,8 +57,9 @@ def session(
     with Lease(directory) as lease:
         trainer: Any = ScriptedTrainer(lambda trainer: script(trainer, lease))
         tracker = Tracker(metrics or Metrics())
+        mirrors = Mirrors((), directory, records.spec.to_json())
         steps = sessions.session(
-            trainer, records, tracker, lease, RunOptions(**options), StopRequests()
+            trainer, records, tracker, lease, RunOptions(**options), StopRequests(), mirrors
         )
         return serve(steps, trainer)
 

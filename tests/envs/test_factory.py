@@ -11,12 +11,13 @@ from tdmpc2.common.system.errors import UserError
 from tdmpc2.envs import adapters
 from tdmpc2.envs.adapters import ADAPTERS
 from tdmpc2.envs.factory import make_env
+from tdmpc2.envs.gymnasium_tasks import DOMAIN
 from tdmpc2.envs.tasks import TASKS, get_task
 from tests.kill_driver import Command
 
 
 def test_every_domain_has_an_adapter():
-    assert set(ADAPTERS) == {task.domain for task in TASKS.values()}
+    assert set(ADAPTERS) == {task.domain for task in TASKS.values()} | {DOMAIN}
 
 
 def test_makes_from_name_alias_and_row():

@@ -192,6 +192,9 @@ class CommonOptions(Settings):
     progress: bool | None = setting(
         None, "show a progress bar; default: in a terminal, else print a line per evaluation"
     )
+    logger: str | None = setting(
+        None, "mirrors of the records: tensorboard | wandb | mlflow, or several by commas"
+    )
     checkpoint: Literal["latest", "previous"] = setting(
         "latest", "checkpoint to resume from; previous: if the latest is damaged"
     )

@@ -31,6 +31,7 @@ from typing import Any, Protocol
 from tqdm import tqdm
 
 from tdmpc2.common.run.lock import Lease, LeaseLostError
+from tdmpc2.common.run.mirrors import Mirrors
 from tdmpc2.common.run.resume_checks import RunResult
 from tdmpc2.common.run.run_files import RunFiles
 from tdmpc2.common.run.sacred_tracker import Tracker
@@ -79,6 +80,7 @@ def session(
     lease: Lease,
     options: CommonOptions,
     stop: StopRequests,
+    mirrors: Mirrors,
 ) -> Steps[RunResult]:
     """Run a training loop, show its progress, and write the state of the run at the end.
 
@@ -94,6 +96,7 @@ def session(
         lease: lease on the run directory; training stops if it is lost.
         options: options of the run.
         stop: stop requests from signals.
+        mirrors: loggers that follow the records; closed at the end.
 
     Returns:
         The result of the run. The function is a generator of the loop's requests.
@@ -124,6 +127,7 @@ def session(
         bar.set_description(name, refresh=False)
         bar.update(step - bar.n)
         bar.set_postfix_str(", ".join(_shown(figures)), refresh=False)
+        mirrors.update()
 
     def on_doing(what: str, done: int, most: int) -> None:
         nonlocal redrawn
@@ -137,12 +141,13 @@ def session(
         bar.set_description(name)
         figures.update(new)
         tracker.log(step, row)
+        mirrors.update()
         if not show and options.progress is None:
             place = f"{step:,} of {records.spec.budget:,} {unit}"
             print(f"{name}: {place}, {', '.join(_shown(new))}", flush=True)
 
     records.set_state("RUNNING", trainer.step)
-    with bar:
+    with bar, contextlib.closing(mirrors):
         shown = (on_progress, on_doing, on_evaluation)
         trainer.callbacks = Callbacks(must_stop, stop.soon, *shown)
         try:

@@ -1,0 +1,207 @@
+"""Adapter of registered Gymnasium environments."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.spaces import Box, Dict
+
+from tdmpc2.common.system.errors import UserError, one_line
+from tdmpc2.envs.base import ControlStep, DecisionEnv
+from tdmpc2.envs.gymnasium_tasks import arguments_of
+from tdmpc2.envs.quiet import quiet
+from tdmpc2.envs.tasks import Task
+
+SUCCESS_KEYS = ("success", "is_success")
+NO_LIMIT = -1  # for gymnasium.make: no wrapper that limits the time
+
+
+def make_gymnasium(recipe: str, where: str, **more: Any) -> Any:
+    """Make a registered environment.
+
+    Args:
+        recipe: id of the environment, and its arguments after `?`.
+        where: label of the task in messages.
+        **more: further arguments of `gymnasium.make`.
+
+    Raises:
+        UserError: the environment is unknown, lacks a package, or cannot be made.
+    """
+    env_id, _, query = recipe.partition("?")
+    module, colon, _ = env_id.rpartition(":")
+    try:
+        with quiet():
+            if colon:
+                importlib.import_module(module)
+            arguments = {**arguments_of(query), **more}
+            return gymnasium.make(env_id, disable_env_checker=True, **arguments)
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"{where}: needs the module {error.name}, which cannot be imported; install it, or add "
+            "its folder to PYTHONPATH"
+        ) from error
+    except gymnasium.error.UnregisteredEnv as error:
+        raise UserError(f"{where}: {_short(error)}; use the id of a registered one") from error
+    except Exception as error:
+        raise UserError(f"{where}: cannot be made: {_described(error)}") from error
+
+
+def check_spaces(env: Any, where: str) -> tuple[int, int]:
+    """Return the flat dimensions of observations and actions.
+
+    Args:
+        env: a Gymnasium environment.
+        where: label of the task in messages.
+
+    Raises:
+        UserError: the spaces are not supported.
+    """
+    actions = env.action_space
+    if not isinstance(actions, Box) or not np.issubdtype(actions.dtype, np.floating):
+        raise UserError(
+            f"{where}: has actions {actions}; only continuous actions (Box of floats) are supported"
+        )
+    low, high = actions.low, actions.high
+    if not (np.isfinite(low).all() and np.isfinite(high).all() and (low < high).all()):
+        raise UserError(
+            f"{where}: actions must have finite bounds, low < high, not {actions}; wrap it in "
+            "gymnasium.wrappers.RescaleAction or register it with bounds"
+        )
+    observed = env.observation_space
+    parts = list(observed.spaces.values()) if isinstance(observed, Dict) else [observed]
+    if not parts or not all(isinstance(part, Box) for part in parts):
+        raise UserError(
+            f"{where}: has observations {observed}; only a Box and a flat Dict of boxes are "
+            "supported"
+        )
+    if any(part.dtype == np.uint8 and len(part.shape) > 1 for part in parts):
+        raise UserError(f"{where}: observes images; only vectors are supported")
+    return sum(int(np.prod(part.shape)) for part in parts), int(np.prod(actions.shape))
+
+
+class GymnasiumEnv(DecisionEnv):
+    """A registered environment; its seed at each episode comes from one generator of this object.
+
+    Every episode therefore depends on the state of that generator alone, in any environment whose
+    randomness is controlled by `reset(seed=)`. Actions in [-1, 1] are rescaled to the environment's
+    bounds. The time limit is that of the task instead of the environment's. Success is read from
+    `info` (`task.success_key`, or `is_success`).
+
+    Args:
+        task: a task of `gymnasium_tasks`.
+        seed: seed of the generator.
+        render: whether `render` will be called.
+
+    Raises:
+        UserError: the environment cannot be made, or its spaces are not those of the task.
+    """
+
+    def __init__(self, task: Task, *, seed: int, render: bool = False) -> None:
+        super().__init__(task)
+        self._where = f"task '{task.name}'"
+        more = {"render_mode": "rgb_array"} if render else {}
+        self._env = make_gymnasium(task.env_id, self._where, max_episode_steps=NO_LIMIT, **more)
+        if check_spaces(self._env, self._where) != (task.obs_dim, task.action_dim):
+            self._fail("its spaces are not the same each time it is made")
+        low, high = (b.astype(np.float64) for b in (self._space.low, self._space.high))
+        self._center, self._half = (high + low) / 2, (high - low) / 2
+        self._rng = np.random.default_rng(seed)
+
+    @property
+    def _space(self) -> Any:
+        return self._env.action_space
+
+    def generator_state(self) -> dict[str, Any]:
+        """Return the state of the NumPy generator, a nested dict of names and integers."""
+        return dict(self._rng.bit_generator.state)
+
+    def set_generator_state(self, state: dict[str, Any]) -> None:
+        """Restore a state that `generator_state` returned."""
+        self._rng.bit_generator.state = state
+
+    def render(self) -> np.ndarray:  # type: ignore[override]
+        """Render the scene, `(H, W, 3)` uint8 with even H and W, as videos need them."""
+        with self._blamed("render()"):
+            frame = np.asarray(self._env.render())
+        if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
+            self._fail(f"render() returned an array {frame.shape} of {frame.dtype}, not an image")
+        height, width, _ = frame.shape
+        return np.ascontiguousarray(frame[: height - height % 2, : width - width % 2])
+
+    def close(self) -> None:
+        """Close the environment."""
+        self._env.close()
+
+    def _seed(self, seed: int) -> None:
+        self._rng = np.random.default_rng(seed)
+
+    def _begin_episode(self) -> np.ndarray:
+        with self._blamed("reset()"):
+            obs, _ = self._env.reset(seed=int(self._rng.integers(2**31)))
+            return self._flat(obs, "reset()")
+
+    def _control_step(self, action: np.ndarray) -> ControlStep:
+        scaled = self._center + self._half * action.reshape(self._space.shape)
+        bounded = scaled.astype(self._space.dtype).clip(self._space.low, self._space.high)
+        with self._blamed("step()"):
+            obs, reward, terminated, truncated, info = self._env.step(bounded)
+            flat, reward = self._flat(obs, "step()"), float(reward)
+            success = self._success(info)
+        if not np.isfinite(reward):
+            self._fail(f"step() returned the reward {reward}")
+        if (terminated or truncated) and not self.task.episodic:
+            self._fail("step() ended an episode; use episodic=true in the table of the task")
+        return ControlStep(flat, reward, bool(terminated), success, bool(truncated))
+
+    def _success(self, info: Any) -> float:
+        found = [info[key] for key in (self.task.success_key, *SUCCESS_KEYS) if key in info]
+        if not found and self.task.metric == "success":
+            self._fail(f"step() returned an info without '{self.task.success_key}'")
+        return float(bool(found and found[0]))
+
+    def _flat(self, obs: Any, call: str) -> np.ndarray:
+        """Return an observation as one vector `(O,)` after checking it."""
+        space = self._env.observation_space
+        named = space.spaces if isinstance(space, Dict) else {"": space}
+        parts = {name: np.asarray(obs[name] if name else obs, float) for name in named}
+        for name, part in parts.items():
+            if part.shape != named[name].shape:
+                label = f"observation '{name}'" if name else "observation"
+                self._fail(f"{call} returned an {label} {part.shape}, not {named[name].shape}")
+        flat = np.concatenate([part.ravel() for part in parts.values()])
+        if flat.size != self.task.obs_dim:
+            self._fail(f"its observation space has changed: {flat.size} dimensions")
+        if not np.isfinite(flat).all():
+            self._fail(f"{call} returned NaN or Inf in an observation")
+        return flat
+
+    def _fail(self, what: str) -> None:
+        raise UserError(f"{self._where}: {what}; correct the environment, then run again")
+
+    @contextlib.contextmanager
+    def _blamed(self, call: str) -> Iterator[None]:
+        """Turn any error of the environment into one line that names the place in its code."""
+        try:
+            yield
+        except UserError:
+            raise
+        except Exception as error:
+            self._fail(f"{call} raised {_described(error)}")
+
+
+def _described(error: Exception) -> str:
+    """Return type, message and place of an error."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    where = f"{Path(place.filename).name}, line {place.lineno}"
+    return f"{type(error).__name__}: {_short(error)} ({where})"
+
+
+def _short(error: Exception) -> str:
+    return one_line(error).rstrip(". ") or "no message"

@@ -1,0 +1,92 @@
+"""The library: lazy, typed, and equal to the commands."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+import typing
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tdmpc2
+from tdmpc2.common.system.errors import UserError
+from tests.runs import TINY, outcome, tiny
+
+OPTIONS = ("eval_every", "eval_episodes", "checkpoint_minutes", "threads", "device")
+SETTINGS = {k: v for k, v in TINY.items() if k not in (*OPTIONS, "task", "env_steps", "compile")}
+QUICK = {**{k: TINY[k] for k in OPTIONS}, "compile": False, "progress": False}
+FUNCTIONS = [name for name in tdmpc2.__all__ if name != "LoadedRun"]
+
+
+def test_importing_it_loads_no_library() -> None:
+    code = "import sys, tdmpc2; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = {name.partition(".")[0] for name in done.stdout.split()}
+    assert loaded & {"torch", "numpy", "gymnasium", "mujoco", "pandas", "msgspec"} == set()
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_every_function_is_typed_and_documented(name: str) -> None:
+    import tdmpc2.api
+
+    function = getattr(tdmpc2.api, name)
+    assert inspect.getdoc(function)
+    hints = inspect.signature(function)
+    assert hints.return_annotation is not inspect.Signature.empty
+    assert all(p.annotation is not inspect.Parameter.empty for p in hints.parameters.values())
+    assert callable(getattr(tdmpc2, name))
+    assert typing.TYPE_CHECKING is False
+
+
+def test_names_of_commands_are_functions_and_modules() -> None:
+    code = (
+        "import tdmpc2.train, tdmpc2.evaluate\n"
+        "from tdmpc2 import train as command\n"
+        "assert command.main and tdmpc2.evaluate.usage\n"
+        "try:\n    tdmpc2.train('walker-wlk')\n"
+        "except Exception as error:\n    print(error)\n"
+        "try:\n    tdmpc2.evalute\n"
+        "except AttributeError as error:\n    print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.splitlines() == [
+        "unknown task 'walker-wlk' (did you mean 'walker-walk'?)",
+        "module 'tdmpc2' has no attribute 'evalute'",
+    ], done.stderr
+
+
+def test_training_equals_the_command_and_is_loaded_and_evaluated(tmp_path: Path) -> None:
+    assert tiny(tmp_path / "command").code == 0
+    runs = tmp_path / "library"
+    result = tdmpc2.train("toy-pointmass", env_steps=200, runs=runs, options=QUICK, **SETTINGS)
+    assert (result.state, result.step) == ("COMPLETED", 200)
+    assert outcome(runs) == outcome(tmp_path / "command")
+    run = tdmpc2.load_run(result.directory)
+    assert (run.state, run.spec["task"]) == ("COMPLETED", "toy-pointmass")
+    assert list(run.eval["env_step"]) == [0, 100, 200]
+    assert list(run.train["env_step"]) == [150, 200]
+    evaluation = tdmpc2.evaluate(result.directory, episodes=3)
+    assert evaluation.returns.shape == (3,)
+
+
+def test_an_agent_acts_in_an_environment() -> None:
+    env = tdmpc2.make_env("walker-walk", seed=3)
+    agent = tdmpc2.make_agent("sac", env, batch_size=4)
+    obs, _ = env.reset()
+    action = agent.act(obs[None], first=np.array([True]), explore=False)
+    assert action.shape == (1, 6)
+    assert agent.config.batch_size == 4
+    env.step(action[0])
+
+
+def test_invalid_input_is_refused(tmp_path: Path) -> None:
+    env = tdmpc2.make_env("toy-pointmass")
+    with pytest.raises(UserError, match="did you mean 'horizon'"):
+        tdmpc2.make_agent("tdmpc2", env, horizn=2)
+    with pytest.raises(UserError, match=r"unknown setting 'eval_evry' .did you mean"):
+        tdmpc2.train("toy-pointmass", runs=tmp_path, options={"eval_evry": 1})
+    with pytest.raises(UserError, match="contains no run"):
+        tdmpc2.load_run(tmp_path)
