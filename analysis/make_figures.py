@@ -40,6 +40,7 @@ class FigureOptions(ScoreOptions):
     captions: bool = setting(
         True, "show below each figure its runs, commits, aggregation and their limits"
     )
+    tables: bool = setting(False, "write only the tables (CSV, Markdown, LaTeX), no figures")
     only: str = setting("", "draw only these figures, only=NAME,NAME; default: all")
     reps: int | None = setting(
         None, "number of bootstrap resamples; default: the value in figures.toml", REPS
@@ -108,7 +109,7 @@ def main(arguments: Sequence[str]) -> int:
     records = load_sources(options, multitask=True, released=True)
     layout = Layout(options.width, options.captions)
     inputs = {"embeddings": embeddings, "frames": options.frames, "layout": layout}
-    share = Share(records, rule, catalog, out_dir, inputs)
+    share = Share(records, rule, catalog, out_dir, inputs, options.tables)
     problems = draw_figures(names, share, options.jobs)
     report(problems)
     return 1 if any(problem.severity == "error" for problem in problems) else 0

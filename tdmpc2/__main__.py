@@ -43,6 +43,7 @@ COMMANDS = {
     "import-results": Command("analysis.import_results", "show what is understood of result files"),
     "export-results": Command("analysis.export_results", "write own runs as a result file"),
     "fetch-published": Command("analysis.fetch_published", "download the released curves"),
+    "bundle": Command("tdmpc2.bundle", "write an artifact bundle, or verify one"),
     "data": Command("tdmpc2.data", "make, convert and describe datasets"),
     "checkpoints": Command("tdmpc2.checkpoints", "download, convert and evaluate model files"),
     "assets": Command("tdmpc2.envs.assets", "download models that ManiSkill2 needs"),

@@ -34,6 +34,7 @@ class Share:
         catalog: figures, styles and bootstrap settings.
         out_dir: output folder.
         inputs: `embeddings`, `frames` and `layout` of `styles.Shown`.
+        tables_only: whether to write only the tables, which takes less time.
     """
 
     records: Records
@@ -41,6 +42,7 @@ class Share:
     catalog: Catalog
     out_dir: Path
     inputs: Mapping[str, Any]
+    tables_only: bool = False
 
 
 UNDRAWN = "figures"
@@ -99,7 +101,8 @@ def _draw(spec: FigureSpec, share: Share) -> Drawn:
         if not drawing.pages:
             errors = [p for p in drawing.problems if p.severity == "error"]
             return [], (*errors, _undrawn([spec]))
-        paths = list(write_figure(out_dir / spec.name, drawing.pages))
+        pages = () if share.tables_only else drawing.pages
+        paths = list(write_figure(out_dir / spec.name, pages)) if pages else []
     paths.append(out_dir / f"{spec.name}.csv")
     write_table(paths[-1], drawing.numbers)
     paths += write_texts(out_dir / spec.name, drawing.table)

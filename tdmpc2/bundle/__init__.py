@@ -1,0 +1,1 @@
+"""Artifact bundles: records, figures' numbers, environment and metadata that anyone can verify."""

@@ -1,0 +1,115 @@
+"""Contents of a bundle: copies of records, tables, environment and metadata."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from tdmpc2.bundle.checks import FIGURES, RECORDS, SUMS, draw_tables, files_of, list_of_sums
+from tdmpc2.bundle.texts import croissant, texts
+from tdmpc2.common.numerics.cpu import cpu_model
+from tdmpc2.common.run.source_version import git_commit
+from tdmpc2.common.system.atomic_files import write_atomic
+from tdmpc2.common.system.errors import UserError
+from tdmpc2.common.system.paths import project_root
+
+RECORD_FILES = (
+    *("spec.json", "eval.csv", "train.csv", "timing.csv", "status.json", "numeric.json"),
+    *("attempts.json", "sources.json"),
+)
+FLOORS = "floors"
+
+
+def recorded_folders(text: str) -> list[Path]:
+    """Return the folders of records: those that are named, or all of `paper_figures/recorded`.
+
+    Args:
+        text: folders, separated by commas; empty for the recorded runs.
+
+    Raises:
+        UserError: a folder is missing, or two have the same name.
+    """
+    recorded = project_root() / "paper_figures" / "recorded"
+    named = [Path(one).expanduser().absolute() for one in text.split(",") if one]
+    folders = named or (sorted(recorded.iterdir()) if recorded.is_dir() else [])
+    if not folders:
+        raise UserError("no records; name folders of runs with runs=DIR,DIR")
+    for folder in folders:
+        if not folder.is_dir():
+            raise UserError(f"runs={folder}: no such folder")
+    if len({folder.name for folder in folders}) < len(folders):
+        raise UserError(f"runs={text}: two folders have the same name")
+    return folders
+
+
+def create(folders: Sequence[Path], out: Path) -> int:
+    """Write a bundle and return the number of its files.
+
+    Args:
+        folders: folders of records.
+        out: folder to write, which must not exist.
+
+    Raises:
+        UserError: the folder exists, or a folder holds no run.
+    """
+    if out.exists():
+        raise UserError(f"out={out}: exists; name another folder, or remove it")
+    growing = out.with_name(f".{out.name}.tmp")
+    shutil.rmtree(growing, ignore_errors=True)
+    specs: list[dict[str, Any]] = []
+    for folder in folders:
+        copied = list(_copy_records(folder, growing / RECORDS / folder.name))
+        if not copied:
+            raise UserError(f"runs={folder}: no run with a spec.json")
+        specs += copied
+        draw_tables(growing / RECORDS / folder.name, growing / FIGURES / folder.name)
+    for lock in sorted((project_root() / "requirements").glob("*.lock")):
+        _copy(lock, growing / "environment" / lock.name)
+    _write(growing / "environment" / "packages.txt", _packages())
+    facts = {
+        "commit": git_commit() or "unknown",
+        "python": platform.python_version(),
+        "cpu": cpu_model(),
+    }
+    _write(growing / "environment" / "machine.json", f"{json.dumps(facts, indent=2)}\n")
+    for name, text in texts(specs, folders, facts["commit"]).items():
+        _write(growing / name, text)
+    listed = [name for name in files_of(growing) if name != "croissant.json"]
+    metadata = croissant(growing, listed, facts["commit"])
+    _write(growing / "croissant.json", f"{json.dumps(metadata, indent=2)}\n")
+    _write(growing / SUMS, list_of_sums(growing))
+    growing.rename(out)
+    return len(files_of(out)) + 1
+
+
+def _copy_records(source: Path, target: Path) -> Iterator[dict[str, Any]]:
+    """Copy the records of all runs of a folder; yield their specs."""
+    for spec in sorted(source.rglob("spec.json")):
+        place = target / spec.parent.relative_to(source)
+        for name in RECORD_FILES:
+            if (spec.parent / name).exists():
+                _copy(spec.parent / name, place / name)
+        yield json.loads(spec.read_text(encoding="utf-8"))
+    for floor in sorted((source / FLOORS).glob("*.json")):
+        _copy(floor, target / FLOORS / floor.name)
+
+
+def _packages() -> str:
+    """Return the installed packages as `name==version` lines."""
+    found = {f"{one.name}=={one.version}" for one in importlib.metadata.distributions()}
+    return "".join(f"{line}\n" for line in sorted(found, key=str.lower))
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, lambda file: file.write(text.encode()))

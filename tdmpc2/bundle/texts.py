@@ -1,0 +1,97 @@
+"""Texts and metadata of a bundle, from the templates and the specs of its runs."""
+
+from __future__ import annotations
+
+import json
+import mimetypes
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from tdmpc2.bundle.checks import checksum
+
+Spec = Mapping[str, Any]
+PAPER = "https://arxiv.org/abs/2310.16828"
+TEMPLATES = Path(__file__).with_name("templates")
+TEXTS = ("README.md", "MODEL_CARD.md", "DATA_CARD.md", "COMMANDS.md")
+
+
+def texts(specs: Sequence[Spec], folders: Sequence[Path], commit: str) -> dict[str, str]:
+    """Return the content of each text file of a bundle.
+
+    Args:
+        specs: specs of all runs.
+        folders: folders of records.
+        commit: commit of the code that makes the bundle.
+    """
+    kinds = Counter(
+        tuple(str(spec.get(name) or "-") for name in ("method", "variant", "model_size"))
+        for spec in specs
+    )
+    values = {
+        "runs": len(specs),
+        "methods": ", ".join(sorted({str(spec["method"]) for spec in specs})),
+        "commit": commit,
+        "paper": PAPER,
+        "table": "\n".join(f"| {' | '.join(kind)} | {n} |" for kind, n in sorted(kinds.items())),
+        "folders": ", ".join(folder.name for folder in folders),
+        "tasks": ", ".join(sorted({str(spec["task"]) for spec in specs})),
+        "seeds": ", ".join(map(str, sorted({int(spec["seed"]) for spec in specs}))),
+        "commands": "\n".join(dict.fromkeys(map(command_of, specs))),
+    }
+    return {name: Template((TEMPLATES / name).read_text()).substitute(values) for name in TEXTS}
+
+
+def command_of(spec: Spec) -> str:
+    """Return the command that trains a run with this spec."""
+    settings = {"method": spec["method"], "task": spec["task"], "seed": spec["seed"]}
+    if spec.get("budget_unit") == "num_updates":
+        settings |= {"data": "DATASET", "num_updates": spec["budget"]}
+    elif "finetuning" in spec or "checkpoint" in spec:
+        settings |= {"checkpoint": "CHECKPOINT", "env_steps": spec["budget"]}
+    else:
+        settings |= {"env_steps": spec["budget"]}
+    settings |= {name: spec[name] for name in ("eval_every", "eval_episodes") if spec.get(name)}
+    if spec.get("obs") not in (None, "state"):
+        settings["obs"] = spec["obs"]
+    for name, value in spec.get("overrides", {}).items():
+        settings[name] = str(value).lower() if isinstance(value, bool) else value
+    command = "finetune" if settings.get("checkpoint") else "train"
+    return f"tdmpc2 {command} " + " ".join(f"{name}={value}" for name, value in settings.items())
+
+
+def croissant(folder: Path, names: Sequence[str], commit: str) -> dict[str, Any]:
+    """Return a Croissant 1.0 description (JSON-LD) of the files.
+
+    Args:
+        folder: the bundle.
+        names: its files, relative.
+        commit: commit of the code that makes the bundle.
+    """
+    distribution = [
+        {
+            "@type": "cr:FileObject",
+            "@id": name,
+            "name": name,
+            "contentUrl": name,
+            "contentSize": f"{(folder / name).stat().st_size} B",
+            "encodingFormat": mimetypes.guess_type(name)[0] or "text/plain",
+            "sha256": checksum(folder / name),
+        }
+        for name in names
+    ]
+    return {
+        "@context": json.loads((TEMPLATES / "croissant_context.json").read_text()),
+        "@type": "sc:Dataset",
+        "conformsTo": "http://mlcommons.org/croissant/1.0",
+        "name": "tdmpc2-reproduction-records",
+        "description": "Training records and numbers of figures of the TD-MPC2 reproduction suite.",
+        "license": "https://spdx.org/licenses/MIT.html",
+        "url": PAPER,
+        "version": "1.0.0",
+        "creativeWorkStatus": f"commit {commit}",
+        "citeAs": "Hansen, Su, Wang: TD-MPC2: Scalable, Robust World Models for Continuous Control",
+        "distribution": distribution,
+    }

@@ -1,0 +1,122 @@
+"""Artifact bundles: what they contain, and that every change of a byte is found."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tdmpc2.bundle.__main__ import main
+from tdmpc2.bundle.checks import RECORDS, SUMS, damages, files_of, list_of_sums
+from tdmpc2.bundle.texts import command_of
+from tdmpc2.common.system.errors import UserError
+from tests.test_architecture import ROOT
+
+RECORDED = ROOT / "paper_figures" / "recorded"
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of one recorded run."""
+    folder = tmp_path_factory.mktemp("bundle") / "made"
+    assert main([f"out={folder}", f"runs={RECORDED / 'walker-walk-5m'}"]) == 0
+    return folder
+
+
+@pytest.fixture
+def copy(bundle: Path, tmp_path: Path) -> Path:
+    """A copy of the bundle, which a test may damage."""
+    return Path(shutil.copytree(bundle, tmp_path / "copy"))
+
+
+def test_a_bundle_is_complete_and_verifies(
+    bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = files_of(bundle)
+    for name in ("README.md", "MODEL_CARD.md", "DATA_CARD.md", "COMMANDS.md", "croissant.json"):
+        assert name in names
+    assert any(name.endswith("eval.csv") for name in names)
+    assert "figures/walker-walk-5m/learning_curves.csv" in names
+    assert "environment/py311.lock" in names
+    assert "$" not in (bundle / "README.md").read_text()
+    assert (
+        "tdmpc2 train method=tdmpc2 task=walker-walk seed=1" in (bundle / "COMMANDS.md").read_text()
+    )
+    capsys.readouterr()
+    assert main(["verify", str(bundle)]) == 0
+    assert "numbers of all figures: no differences" in capsys.readouterr().out
+
+
+def test_every_changed_byte_is_found(copy: Path) -> None:
+    generator = random.Random(0)
+    names = [*files_of(copy), SUMS]
+    for _ in range(20):
+        path = copy / generator.choice(names)
+        before = path.read_bytes()
+        place = generator.randrange(len(before))
+        changed = bytes([(before[place] + generator.randrange(1, 256)) % 256])
+        path.write_bytes(before[:place] + changed + before[place + 1 :])
+        assert list(damages(copy)), (path.name, place)
+        path.write_bytes(before)
+    assert not list(damages(copy))
+
+
+def test_missing_and_added_files_are_found(copy: Path) -> None:
+    (copy / "COMMANDS.md").unlink()
+    (copy / "more.txt").write_text("")
+    assert list(damages(copy)) == ["COMMANDS.md: missing", f"more.txt: not in {SUMS}"]
+
+
+@pytest.mark.slow
+def test_numbers_that_do_not_follow_from_the_records_are_found(
+    copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also if somebody has made new checksums."""
+    (table,) = (copy / RECORDS).rglob("eval.csv")
+    lines = table.read_text().splitlines()
+    cells = lines[-1].split(",")
+    place = lines[0].split(",").index("episode_return")
+    cells[place] = str(float(cells[place]) - 1)
+    table.write_text("\n".join([*lines[:-1], ",".join(cells)]) + "\n")
+    (copy / SUMS).write_text(list_of_sums(copy))
+    assert main(["verify", str(copy)]) == 1
+    assert "learning_curves.csv: numbers differ" in capsys.readouterr().out
+
+
+def test_the_description_for_machines_lists_all_files(bundle: Path) -> None:
+    described = json.loads((bundle / "croissant.json").read_text())
+    names = [one["contentUrl"] for one in described["distribution"]]
+    assert sorted([*names, "croissant.json"]) == files_of(bundle)
+    assert described["conformsTo"] == "http://mlcommons.org/croissant/1.0"
+
+
+@pytest.mark.parametrize(
+    "path", sorted(RECORDED.rglob("spec.json"))[::7], ids=lambda p: p.parent.name
+)
+def test_the_command_of_a_run_is_valid(path: Path) -> None:
+    command = command_of(json.loads(path.read_text()))
+    assert command.split()[:2] in (["tdmpc2", "train"], ["tdmpc2", "finetune"])
+    assert all("=" in part for part in command.split()[2:])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "out: missing|out="),
+        (["verify"], "verify: name one folder"),
+        (["verify", "/nowhere"], "no such folder"),
+        (["out=/tmp"], "exists"),
+        (["out=x", "runs=/nowhere"], "runs=/nowhere: no such folder"),
+    ],
+)
+def test_bad_input_is_one_line(arguments: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        main(arguments)
+
+
+def test_a_folder_that_is_no_bundle(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=f"the file {SUMS} is missing"):
+        main(["verify", str(tmp_path)])
