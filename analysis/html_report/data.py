@@ -12,15 +12,19 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.colors import to_hex
 
 from analysis.figures.figure_specs import Catalog
+from analysis.figures.line_plots import AXES
 from analysis.figures.styles import series_styles
 from analysis.html_report.headlines import MEDIAN_NOTE, headlines, rounded
 from analysis.html_report.multitask import multitask_pages
+from analysis.html_report.summary import display_names, next_steps, summary
 from analysis.html_report.tables import table_data
 from analysis.records.evaluations import ENV_STEPS, NUM_UPDATES, SCORES
 from analysis.records.load import SERIES, Records
 from analysis.records.problems import Problem
+from analysis.records.progress import doing
 from analysis.records.run_reader import parts_of, short_commits
 from analysis.records.sources import PUBLISHED, RUNS_SOURCE
 from analysis.records.train_csv import STEP, read_training
@@ -35,6 +39,8 @@ from analysis.stats.selection import Series
 from analysis.stats.task_curves import REFERENCE_LINES, reference_scores, task_curves
 from tdmpc2.envs.tasks import TASKS
 
+SCORES_OF_METRICS = {score.metric: score.scale for score in SCORES.values()}
+"""Factor that maps a metric to a score in [0, 1]."""
 TRAINING_POINTS = 60
 """Maximum number of points of a training curve."""
 
@@ -69,26 +75,36 @@ def report_data(
         An object for JSON; and all problems found, including those of the records.
     """
     problems = list(records.problems)
-    multitask, new_problems = multitask_pages(records, catalog, rule)
+    with doing("multi-task agents"):
+        multitask, new_problems = multitask_pages(records, catalog, rule)
     problems += new_problems
     all_curves = [ScoreCurves(records), ScoreCurves(records, NUM_UPDATES)]
     curves = all_curves[0]
-    summary = records.multitask_summary()
+    multitask_runs = records.multitask_summary()
     records = records.select(step_unit=ENV_STEPS)
-    numbers, new_problems = task_curves(curves, rule, catalog.bootstrap)
+    with doing("learning curves of the tasks"):
+        numbers, new_problems = task_curves(curves, rule, catalog.bootstrap)
     problems += new_problems
     styles = series_styles(numbers, catalog)
     places = {series: place for place, series in enumerate(styles)}
-    overview = headlines(records, rule, catalog, places)
+    with doing("scores of the groups of tasks"):
+        overview = headlines(records, rule, catalog, places)
     grids = Grids()
-    tasks = _tasks(records, curves, numbers, places, grids, rule, problems)
-    findings = audit_all(all_curves, rule)
+    with doing("runs and training metrics"):
+        tasks = _tasks(records, curves, numbers, places, grids, rule, problems)
+    with doing("audit of the records"):
+        findings = audit_all(all_curves, rule)
+    names = display_names(catalog)
+    with doing("comparison with the published curves"):
+        verdicts, domains = _verdicts(curves, rule, names)
     data = {
-        "facts": _facts(records, curves, rule, catalog, summary),
+        "summary": summary(curves, domains, names, multitask_runs),
+        "names": names,
+        "facts": _facts(records, curves, rule, catalog, multitask_runs),
         "note": f"{COVERAGE_NOTE} {MEDIAN_NOTE}",
         "series": [
             {
-                **{"label": style.label.replace("\n", " "), "color": style.color},
+                **{"label": style.label.replace("\n", " "), "color": to_hex(style.color)},
                 **{"dashes": style.dashes, "source": series[0], "variant": series[2]},
             }
             for series, style in styles.items()
@@ -96,7 +112,7 @@ def report_data(
         "groups": overview,
         "tasks": tasks,
         "grids": grids.lists,
-        "verdicts": _verdicts(curves, rule),
+        "verdicts": verdicts,
         "ablations": _ablations(curves, rule),
         "multitask": multitask,
         "audit": {**table_data(_audit_texts(findings)), "findings": FINDINGS},
@@ -115,13 +131,12 @@ def _tasks(
     problems: list[Problem],
 ) -> list[dict[str, Any]]:
     """Return every task with its mean curves, its runs, and its reference scores."""
-    labels = {score.metric: score.label for score in SCORES.values()}
     lines = reference_scores(records)
     means: dict[str, list[dict[str, Any]]] = {}
     metrics: dict[str, str] = {}
     for key, own in numbers.groupby([*SERIES, "task"]):
         *series, task = map(str, key)
-        metrics[task] = labels[str(own["metric"].iloc[0])]
+        metrics[task] = str(own["metric"].iloc[0])
         lines_of = {name: rounded(own[column].to_numpy()) for name, column in _MEANS}
         position = {"s": places[tuple(series)], "x": grids.place(own["step"].to_numpy())}
         means.setdefault(task, []).append({**position, **lines_of})
@@ -144,7 +159,9 @@ def _tasks(
             "name": task,
             "title": TASKS[task].title if task in TASKS else task,
             "domain": TASKS[task].domain if task in TASKS else "other",
-            "metric": metrics[task],
+            "metric": AXES[metrics[task]][0],
+            "scale": AXES[metrics[task]][1],
+            "full": int(AXES[metrics[task]][1] / SCORES_OF_METRICS[metrics[task]]),
             "curves": sorted(means[task], key=lambda curve: curve["s"]),
             "runs": sorted(runs[task], key=lambda run: (run["s"], run["seed"])),
             "reference_scores": dict(
@@ -178,16 +195,42 @@ def _own_run(run: Mapping[str, Any], problems: list[Problem]) -> dict[str, Any]:
     }
 
 
-def _verdicts(curves: ScoreCurves, rule: Rule) -> dict[str, Any] | None:
-    """Return the comparison with the published curves, None if there are no common tasks."""
+def _verdicts(
+    curves: ScoreCurves, rule: Rule, names: dict[str, str]
+) -> tuple[dict[str, Any] | None, pd.DataFrame]:
+    """Return the comparison with the published curves, and that of the domains as numbers.
+
+    Without common tasks these are None and an empty table.
+
+    Args:
+        curves: single-task runs from all sources.
+        rule: treatment of missing and repeated evaluations.
+        names: labels of methods and domains.
+    """
     if PUBLISHED not in set(curves.runs["source"]):
-        return None
+        return None, pd.DataFrame()
     tasks = compare_tasks(curves, rule, "default", TASK_MARGIN)
     if tasks.empty:
-        return None
-    names = {TASKS[t].title if t in TASKS else t: t for t in tasks["task"]}
-    domains = domain_texts(compare_domains(tasks, None))
-    return {"tasks": table_data(task_texts(tasks)), "domains": table_data(domains), "names": names}
+        return None, pd.DataFrame()
+    domains = compare_domains(tasks, None)
+    page = {
+        "tasks": table_data(task_texts(tasks)),
+        "domains": table_data(domain_texts(domains)),
+        "names": {TASKS[t].title if t in TASKS else t: t for t in tasks["task"]},
+        "counts": {str(name): int(n) for name, n in tasks["verdict"].value_counts().items()},
+        "next": next_steps(curves, tasks, names),
+        "rules": RULES_OF_VERDICTS,
+    }
+    return page, domains
+
+
+RULES_OF_VERDICTS = (
+    "The difference is our mean minus the published mean, in points, with Welch's 95 % interval.",
+    "Both are read at the last env step that all our seeds reached and the published curves cover.",
+    "Reproduced: two one-sided tests at 5 % place the difference within the margin.",
+    "Worse, better: not reproduced, and the interval excludes zero.",
+    "Not enough data: neither.",
+)
 
 
 def _ablations(curves: ScoreCurves, rule: Rule) -> dict[str, Any] | None:
