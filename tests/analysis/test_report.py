@@ -168,6 +168,18 @@ def test_states_and_pixels_have_tables_of_their_own(tmp_path):
     assert len(tables) == 2
 
 
+def test_variants_with_the_papers_budget_are_compared_at_their_end(tmp_path):
+    for variant, score in (("default", 900.0), ("no-simnorm", 600.0)):
+        for seed in (1, 2):
+            points = {0: 0.0, 4_000_000: score + seed}
+            facts = {"variant": variant, "seed": seed, "budget": 4_000_000}
+            write_run(tmp_path / "runs", points, **facts)
+    headlines(tmp_path, f"runs={tmp_path / 'runs'}")
+    table = content(tmp_path)["ablations"]
+    (row,) = (dict(zip(table["columns"], row, strict=True)) for row in table["rows"])
+    assert (row["env steps"], row["difference"]) == ("4,000,000", "-30.0")
+
+
 def test_pixels_alone_are_named_as_such(tmp_path):
     write_run(tmp_path / "runs", {0: 5.0, 100_000: 500.0}, obs="rgb")
     tables = headlines(tmp_path, f"runs={tmp_path / 'runs'}")
