@@ -115,7 +115,7 @@ def report_data(
         "verdicts": verdicts,
         "ablations": _ablations(curves, rule),
         "multitask": multitask,
-        "audit": {**table_data(_audit_texts(findings)), "findings": FINDINGS},
+        "audit": {**table_data(_audit_texts(findings, names)), "findings": FINDINGS},
         "problems": [[p.severity, p.where, p.line, p.what] for p in dict.fromkeys(problems)],
     }
     return data, list(dict.fromkeys(problems))
@@ -275,8 +275,9 @@ def _facts(
     return [*lines, f"Rule “{rule.name}”: {rule.what}"]
 
 
-def _audit_texts(findings: pd.DataFrame) -> pd.DataFrame:
+def _audit_texts(findings: pd.DataFrame, labels: dict[str, str]) -> pd.DataFrame:
     """Return the audit with its series in one column."""
-    names = [" ".join(filter(None, row)) for row in findings[SERIES].astype(str).to_numpy()]
+    shown = findings[SERIES].astype(str).replace({"method": labels})
+    names = [" ".join(filter(None, row)) for row in shown.to_numpy()]
     rest = findings.drop(columns=SERIES)
     return rest.assign(series=names)[["series", *rest.columns]] if len(findings) else rest

@@ -81,6 +81,15 @@ def next_steps(
         why = f"{len(own)} unfinished run{'s' * (len(own) > 1)} of {names.get(method, method)}:"
         steps.append((why, _launch(own["task"].unique(), method, int(own["seed"].max()))))
     undecided = tasks[tasks["verdict"] == OPEN]
+    hopeless = undecided["seeds_needed"].isna() & (undecided["num_ours"] >= _FEWEST_SEEDS)
+    for method in undecided.loc[hopeless, "method"].unique():
+        listed = _listed(undecided.loc[hopeless & (undecided["method"] == method), "task"])
+        why = (
+            f"{listed} of {names.get(method, method)}: more seeds would not decide; larger margin:"
+        )
+        compare = f"python analysis/reproduce.py methods={method} margin=20 published=DIR"
+        steps.append((why, compare))
+    undecided = undecided[~hopeless]
     remarks = undecided["remark"].fillna("")
     wanted = undecided["seeds_needed"].fillna(undecided["num_ours"]).clip(lower=_FEWEST_SEEDS)
     table = undecided.assign(remark=remarks, wanted=wanted)

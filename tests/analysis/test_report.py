@@ -101,6 +101,11 @@ def test_open_tasks_name_the_command_that_would_settle_them(tmp_path):
             "python sweeps/launch.py tasks=walker-walk methods=tdmpc2 seeds=3",
         ]
     ]
+    for seed, score in ((2, 100.0), (3, 900.0)):
+        write_run(tmp_path / "runs", {0: 5.0, 100_000: score}, seed=seed)
+    headlines(tmp_path, *arguments)
+    for _, run in content(tmp_path)["verdicts"]["next"]:
+        assert "seeds=3" not in run  # they are there already
     headlines(tmp_path, arguments[0])
     assert "Without published curves, nothing was compared" in content(tmp_path)["summary"]
     (tmp_path / "none").mkdir()
