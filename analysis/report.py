@@ -72,7 +72,7 @@ def write(request: ReportRequest) -> int:
 
     catalog = with_reps(shipped_catalog(), request.reps)
     records = load_sources(request, multitask=True, released=True)
-    data, problems = report_data(records, catalog, rule, _say)
+    data, problems = report_data(records, catalog, rule)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(out, lambda file: file.write(page(data).encode()))
@@ -81,11 +81,6 @@ def write(request: ReportRequest) -> int:
     report(problems)
     print(out)
     return 1 if any(problem.severity == "error" for problem in problems) else 0
-
-
-def _say(stage: str) -> None:
-    """Print that a stage begins; all of them together can take minutes."""
-    print(f"report: {stage} …", file=sys.stderr, flush=True)
 
 
 def page(data: dict[str, Any]) -> str:
@@ -97,12 +92,14 @@ def page(data: dict[str, Any]) -> str:
     # Escaping "<" is enough: only "</" and "<!--" have a meaning inside a script element.
     text = json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
     assets = {name: (ASSETS / name).read_text(encoding="utf-8") for name in _FILES}
-    html = assets["page.html"].replace("/*STYLE*/", assets["style.css"])
-    html = html.replace("/*SCRIPT*/", assets["chart.js"] + assets["page.js"])
+    html = assets["page.html"].replace("/*STYLE*/", "".join(assets[name] for name in _STYLES))
+    html = html.replace("/*SCRIPT*/", "\n".join(assets[name] for name in _SCRIPTS))
     return html.replace("/*DATA*/", text)
 
 
-_FILES = ("page.html", "style.css", "chart.js", "page.js")
+_STYLES = ("uplot/uPlot.min.css", "style.css")
+_SCRIPTS = ("uplot/uPlot.iife.min.js", "chart.js", "tables.js", "page.js")
+_FILES = ("page.html", *_STYLES, *_SCRIPTS)
 
 
 if __name__ == "__main__":

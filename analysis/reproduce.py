@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from analysis.records.progress import doing
 from analysis.records.source_options import load_sources, report
 from analysis.stats.margins import (
     DOMAIN_MARGINS,
@@ -107,8 +108,9 @@ def main(arguments: Sequence[str]) -> int:
     report(records.problems)
     methods = options.methods.split(",") if options.methods is not None else ()
     records = records.select(methods=methods)
-    found = compare_tasks(ScoreCurves(records), rule, options.variant, options.margin)
-    agents = _compare_agents(records, rule, options)
+    with doing("comparing the runs with the published curves"):
+        found = compare_tasks(ScoreCurves(records), rule, options.variant, options.margin)
+        agents = _compare_agents(records, rule, options)
     tasks = found.tasks
     if tasks.empty and not agents["num_ours"].any():
         raise UserError(_nothing(options, found.left_out))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import numpy as np
 import pandas as pd
@@ -20,15 +20,19 @@ from tdmpc2.envs.tasks import TASKS
 _LONGEST_NAME = 28
 
 
-def card_lines(shown: Shown, what: str, *, scored: bool = True) -> list[str]:
+def card_lines(
+    shown: Shown, what: str, *, scored: bool = True, tasks: Collection[str] | None = None
+) -> list[str]:
     """Return the caption: runs, provenance, method of aggregation and its limits.
 
     Args:
         shown: inputs of the figure.
         what: meaning of lines and bands.
         scored: whether scores and their intervals are shown.
+        tasks: tasks on the page; None for all.
     """
     runs = shown.curves.runs
+    runs = runs if tasks is None else runs[runs["task"].isin(tasks)]
     num_tasks = runs["task"].nunique()
     facts = [
         _counted(runs),

@@ -11,6 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+from tqdm import tqdm
+
 from analysis.figures.figure_specs import Catalog, FigureSpec
 from analysis.figures.output import problem_table, write_figure, write_table, write_texts
 from analysis.figures.page import paper_style
@@ -18,6 +21,7 @@ from analysis.figures.registry import PLOTS, select
 from analysis.records.evaluations import NUM_UPDATES
 from analysis.records.load import Records
 from analysis.records.problems import Problem
+from analysis.records.progress import doing
 from analysis.stats.audit import audit_all, sensitivity, summary
 from analysis.stats.ragged_curves import ScoreCurves
 from analysis.stats.rules import Rule
@@ -69,11 +73,18 @@ def draw_figures(names: Sequence[str], share: Share, jobs: int) -> list[Problem]
     try:
         out_dir.mkdir(parents=True, exist_ok=True)
         specs = [share.catalog.figures[name] for name in names]
-        for paths, new_problems in _each(specs, share, jobs):
-            for path in paths:
-                print(path, flush=True)
-            problems += new_problems
-        _write_audit(share)
+        with tqdm(total=len(specs), desc="figures", leave=False, disable=None) as bar:
+            for paths, new_problems in _each(specs, share, jobs):
+                for path in paths:
+                    bar.write(str(path))
+                problems += new_problems
+                bar.update()
+        with doing("auditing the records"):
+            findings = _write_audit(share)
+        for name in ("audit", "sensitivity"):
+            print(out_dir / f"{name}.csv")
+        for line in summary(findings):
+            print(f"audit: {line}", file=sys.stderr)
         problems = _without_repeats(problems, specs)
         write_table(out_dir / "problems.csv", problem_table(problems))
     except OSError as error:
@@ -109,8 +120,8 @@ def _draw(spec: FigureSpec, share: Share) -> Drawn:
     return paths, drawing.problems
 
 
-def _write_audit(share: Share) -> None:
-    """Write `audit.csv` and `sensitivity.csv`, and print a summary on stderr."""
+def _write_audit(share: Share) -> pd.DataFrame:
+    """Write `audit.csv` and `sensitivity.csv`, and return the audit."""
     records, out_dir = share.records, share.out_dir
     curves = ScoreCurves(records)
     findings = audit_all([curves, ScoreCurves(records, NUM_UPDATES)], share.rule)
@@ -118,10 +129,7 @@ def _write_audit(share: Share) -> None:
     write_table(
         out_dir / "sensitivity.csv", sensitivity(curves, list(share.catalog.groups.values()))
     )
-    for name in ("audit", "sensitivity"):
-        print(out_dir / f"{name}.csv")
-    for line in summary(findings):
-        print(f"audit: {line}", file=sys.stderr)
+    return findings
 
 
 def _undrawn(specs: Sequence[FigureSpec]) -> Problem:

@@ -71,7 +71,7 @@ def _training_page(
             ax.set_ylim(low / 1.5, high * 1.5)
     what = f"Lines: {name} of single seeds, averaged over equal intervals."
     handles = [handle(replace(style, marker="")) for style in styles.values()]
-    finish_figure(page, handles, card_lines(shown, what, scored=False))
+    finish_figure(page, handles, card_lines(shown, what, scored=False, tasks=tasks))
     return page
 
 
@@ -126,7 +126,7 @@ def wall_time(shown: Shown) -> Drawing:
             "by the median speed of the runs, evaluations included, on the hardware of each run."
         )
         handles = [handle(style) for style in styles.values()]
-        finish_figure(page, handles, card_lines(shown, what))
+        finish_figure(page, handles, card_lines(shown, what, tasks=page_tasks))
         pages.append(page)
     return Drawing(pages, numbers, problems=(*problems, *more))
 

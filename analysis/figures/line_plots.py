@@ -68,7 +68,8 @@ def learning_curves(shown: Shown) -> Drawing:
         metrics = [by_task[task]["metric"].iloc[0] for task in page_tasks]
         last = max(int(by_task[task]["step"].max()) for task in page_tasks)
         finish_axes(page, [AXES[metric][0] for metric in metrics], last)
-        finish_figure(page, _legend(shown, numbers, styles), card_lines(shown, _what(spec.seeds)))
+        card = card_lines(shown, _what(spec.seeds), tasks=page_tasks)
+        finish_figure(page, _legend(shown, numbers, styles), card)
         pages.append(page)
     return Drawing(pages, numbers, _final_table(numbers, styles), problems)
 

@@ -116,7 +116,8 @@ def multitask_tasks(shown: Shown) -> Drawing:
         for series, style in styles.items():
             own = of_series(of_set, series)
             if len(own):
-                pages.append(_task_page(shown, str(name), own, style))
+                plain = replace(style, hatch="")  # bars are narrow, and there is one series
+                pages.append(_task_page(shown, str(name), own, plain))
     return Drawing(pages, numbers, table, problems)
 
 

@@ -27,7 +27,7 @@ SHORT, TALL = 1.0, 1.5
 PANEL_TITLE_SIZE = 7.5
 CARD_SIZE = 6.5
 LEGEND_SIZE = 7.5
-_CHAR, _WIDE_CHAR = 0.53, 0.56
+_CHAR, _WIDE_CHAR = 0.53, 0.58
 """Mean width of a character of the sans-serif font, of texts and of titles, in font sizes."""
 _LINE = 0.15
 """Height of the line of a label that all panels share."""
@@ -127,8 +127,7 @@ def finish_axes(
         ax.tick_params(labelleft=first)
         if first and len(set(labels)) > 1:
             ax.set_ylabel(label)
-        below = ends[index + columns :: columns]
-        ax.tick_params(labelbottom=any(end != ends[index] for end in below) or not below)
+        ax.tick_params(labelbottom=ends[index + columns : index + columns + 1] != [ends[index]])
     page.labels = (f"{unit}{symbol}", labels[0] if len(set(labels)) == 1 else "")
 
 

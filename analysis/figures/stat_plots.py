@@ -106,7 +106,7 @@ def interval_plot(shown: Shown) -> Drawing:
         page.suptitle(group_title(group, ", "), x=0.01, ha="left", fontweight="bold")
         page.labels = ("score (%)", "")
         what = f"{group_title(group, ', ')}. Marks: statistic; bars: its 95 % confidence interval."
-        finish_figure(page, (), card_lines(shown, what))
+        finish_figure(page, (), card_lines(shown, what, tasks=group.tasks))
         pages.append(page)
     return Drawing(pages, numbers, _table(numbers, styles, groups), problems)
 

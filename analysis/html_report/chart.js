@@ -1,18 +1,7 @@
-// Line charts on a canvas: curves with bands, horizontal lines, and the point nearest to the mouse.
+// Line charts: curves with bands, named horizontal lines, zoom, and a tip that follows mouse, touch and keys.
+// uPlot (MIT license, in uplot/) draws them.
 
 const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-
-// Tick positions for about `count` intervals, at multiples of 1, 2 or 5 times a power of ten.
-function ticks(low, high, count) {
-  const raw = (high - low) / count || 1;
-  const power = 10 ** Math.floor(Math.log10(raw));
-  const step = [1, 2, 5, 10].map((f) => f * power).find((s) => s >= raw * 0.999);
-  const out = [];
-  for (let v = Math.ceil(low / step - 1e-9) * step; v <= high + step * 1e-6; v += step) {
-    out.push(Math.abs(v) < step * 1e-6 ? 0 : v);
-  }
-  return out;
-}
 
 function short(value) {
   if (value === null || value === undefined) return "–";
@@ -23,131 +12,199 @@ function short(value) {
   return String(+value.toPrecision(4));
 }
 
-function bounds(chart) {
-  let [left, right, low, high] = [Infinity, -Infinity, Infinity, -Infinity];
-  for (const line of chart.lines) {
-    for (let i = 0; i < line.x.length; i++) {
-      if (line.y[i] === null) continue;
-      left = Math.min(left, line.x[i]);
-      right = Math.max(right, line.x[i]);
-      const values = line.low ? [line.y[i], line.low[i] ?? line.y[i], line.high[i] ?? line.y[i]] : [line.y[i]];
-      low = Math.min(low, ...values);
-      high = Math.max(high, ...values);
-    }
-  }
-  for (const level of chart.levels || []) {
-    low = Math.min(low, level.y);
-    high = Math.max(high, level.y);
-  }
-  if (!(right >= left)) [left, right, low, high] = [0, 1, 0, 1];
-  if (chart.zero) low = Math.min(low, 0);
-  if (high - low < 1e-9) high = low + 1;
-  if (right === left) right = left + 1;
-  const margin = 0.05 * (high - low);
-  return { left, right, low: low - margin, high: high + margin };
+// Tick texts in one unit: with thousands, all of them are written in thousands.
+function tickTexts(values) {
+  const largest = Math.max(...values.map((v) => Math.abs(v ?? 0)));
+  return values.map((v) => (v === null ? "" : largest >= 1e4 && largest < 1e6 && v ? `${+(v / 1e3).toFixed(1)}k` : short(v)));
 }
 
-// Draws a chart, and stores its coordinate functions on the canvas for `nearest`.
-function draw(canvas, chart) {
-  const ratio = window.devicePixelRatio || 1;
-  const width = canvas.clientWidth, height = canvas.clientHeight;
-  if (!width || !height) return;
-  canvas.width = Math.round(width * ratio);
-  canvas.height = Math.round(height * ratio);
-  const pen = canvas.getContext("2d");
-  pen.scale(ratio, ratio);
-  pen.font = `${chart.small ? 10 : 11.5}px system-ui, sans-serif`;
-  const box = bounds(chart);
-  const pad = { left: chart.small ? 30 : 46, right: 8, top: 6, bottom: chart.small ? 15 : 34 };
-  const across = (x) => pad.left + ((x - box.left) / (box.right - box.left)) * (width - pad.left - pad.right);
-  const up = (y) => height - pad.bottom - ((y - box.low) / (box.high - box.low)) * (height - pad.top - pad.bottom);
-  pen.strokeStyle = css("--grid");
-  pen.fillStyle = css("--soft");
-  pen.lineWidth = 1;
-  pen.textBaseline = "middle";
-  pen.textAlign = "right";
-  for (const v of ticks(box.low, box.high, chart.small ? 3 : 5)) {
-    pen.beginPath();
-    pen.moveTo(pad.left, up(v));
-    pen.lineTo(width - pad.right, up(v));
-    pen.stroke();
-    pen.fillText(short(v), pad.left - 5, up(v));
+// One list of steps for all curves, as uPlot needs it, and the curves' values at these steps.
+function aligned(content) {
+  const keep = (step) => !content.log || step > 0;
+  const steps = [...new Set(content.lines.flatMap((line) => line.x))].filter(keep).sort((a, b) => a - b);
+  const place = new Map(steps.map((step, i) => [step, i]));
+  const spread = (line, values) => {
+    const out = new Array(steps.length).fill(null);
+    line.x.forEach((step, i) => { if (place.has(step)) out[place.get(step)] = values[i]; });
+    return out;
+  };
+  return { steps, spread };
+}
+
+// Series of uPlot, the lower ones first, with the data and bands that belong to them.
+function seriesOf(content) {
+  const { steps, spread } = aligned(content);
+  const columns = [steps], series = [{}], bands = [], lines = [];
+  const add = (values, options) => series.push({ spanGaps: true, points: { show: false }, ...options }) && columns.push(values);
+  for (const level of content.levels || []) {
+    add(steps.map(() => level.y), { stroke: css("--soft"), width: 1, dash: [5, 4] });
   }
-  pen.textAlign = "center";
-  pen.textBaseline = "top";
-  for (const v of ticks(box.left, box.right, chart.small ? 2 : 6)) {
-    const text = short(v);
-    const half = pen.measureText(text).width / 2;
-    pen.fillText(text, Math.min(across(v), width - half - 1), height - pad.bottom + 4);
-  }
-  if (!chart.small && chart.label) {
-    pen.fillText(chart.label, (pad.left + width) / 2, height - 14);
-  }
-  for (const level of chart.levels || []) {
-    pen.setLineDash([5, 4]);
-    pen.strokeStyle = css("--soft");
-    pen.beginPath();
-    pen.moveTo(pad.left, up(level.y));
-    pen.lineTo(width - pad.right, up(level.y));
-    pen.stroke();
-  }
-  for (const line of [...chart.lines].reverse()) {
+  for (const line of [...content.lines].sort((a, b) => !!b.faint - !!a.faint).reverse().sort((a, b) => !!b.faint - !!a.faint)) {
     if (line.low) {
-      pen.globalAlpha = 0.16;
-      pen.fillStyle = line.color;
-      let run = [];
-      const fill = () => {
-        if (run.length > 1) {
-          pen.beginPath();
-          run.forEach((i) => pen.lineTo(across(line.x[i]), up(line.high[i])));
-          run.reverse().forEach((i) => pen.lineTo(across(line.x[i]), up(line.low[i])));
-          pen.fill();
-        }
-        run = [];
-      };
-      line.x.forEach((_, i) => (line.low[i] === null || line.high[i] === null ? fill() : run.push(i)));
-      fill();
+      const [high, low] = [spread(line, line.high), spread(line, line.low)];
+      add(high, { width: 0, stroke: "transparent" });
+      add(low, { width: 0, stroke: "transparent" });
+      bands.push({ series: [columns.length - 2, columns.length - 1], fill: `${line.color}29` });
     }
-    pen.globalAlpha = line.faint ? 0.5 : 1;
-    pen.strokeStyle = line.color;
-    pen.lineWidth = (chart.small ? 1.4 : 2) * (line.faint ? 0.6 : 1);
-    pen.setLineDash((line.dashes || []).map((d) => d * pen.lineWidth));
-    pen.beginPath();
-    let open = false;
-    line.x.forEach((x, i) => {
-      if (line.y[i] === null) { open = false; return; }
-      if (open) pen.lineTo(across(x), up(line.y[i]));
-      else pen.moveTo(across(x), up(line.y[i]));
-      open = true;
-    });
-    pen.stroke();
-    if (line.x.length === 1 && line.y[0] !== null) {
-      pen.fillStyle = line.color;
-      pen.fillRect(across(line.x[0]) - 2, up(line.y[0]) - 2, 4, 4);
-    }
+    const width = (content.small ? 1.4 : 2) * (line.faint ? 0.6 : 1);
+    const values = spread(line, line.y);
+    const single = values.filter((value) => value !== null).length === 1;
+    add(values, { stroke: line.faint ? `${line.color}80` : line.color, width, dash: (line.dashes || []).map((d) => d * width),
+      points: { show: single || (!content.small && !line.faint && line.x.length < 30), size: 5, fill: line.color } });
+    if (!line.faint) lines.unshift({ line, values });
   }
-  pen.globalAlpha = 1;
-  pen.setLineDash([]);
-  canvas.chart = { chart, across, up };
+  return { columns, series, bands, lines };
 }
 
-// The step nearest to the mouse, and the value of each line at that step.
-function nearest(canvas, event) {
-  if (!canvas.chart) return null;
-  const { chart, across } = canvas.chart;
-  const x = event.clientX - canvas.getBoundingClientRect().left;
-  let best = null, gap = Infinity;
-  for (const line of chart.lines) {
-    if (line.faint) continue;
-    line.x.forEach((step, i) => {
-      const far = Math.abs(across(step) - x);
-      if (line.y[i] !== null && far < gap) [best, gap] = [step, far];
-    });
+// The range of the value axis: fixed, or that of the data, which includes zero if `zero` is set.
+function rangeOf(content, low, high) {
+  if (content.fixed) return content.fixed;
+  if (low === null || high === null) return [0, 1];
+  const bottom = content.zero ? Math.min(low, 0) : low;
+  const span = Math.max(high - bottom, 1e-9 * Math.abs(high) || 1);
+  return [bottom - (bottom < 0 || !content.zero ? 0.05 * span : 0.02 * span), high + 0.05 * span];
+}
+
+function nameLevels(plot, content) {
+  const pen = plot.ctx, ratio = devicePixelRatio;
+  pen.save();
+  pen.font = `${11 * ratio}px system-ui, sans-serif`;
+  pen.textAlign = "right";
+  let last = Infinity;
+  for (const level of [...content.levels].sort((a, b) => a.y - b.y)) {
+    const at = plot.valToPos(level.y, "y", true);
+    if (at < plot.bbox.top || at > plot.bbox.top + plot.bbox.height) continue;
+    last = Math.min(at - 3 * ratio, last - 12 * ratio);  // names of close lines stand above each other
+    const text = `${level.label} (${short(level.y)})`, right = plot.bbox.left + plot.bbox.width - 4 * ratio;
+    const wide = pen.measureText(text).width;
+    pen.fillStyle = css("--back");
+    pen.globalAlpha = 0.8;
+    pen.fillRect(right - wide - 2 * ratio, last - 10 * ratio, wide + 4 * ratio, 12 * ratio);
+    pen.globalAlpha = 1;
+    pen.fillStyle = css("--soft");
+    pen.fillText(text, right, last);
   }
-  if (best === null) return null;
-  const values = chart.lines.filter((line) => !line.faint).map((line) => {
-    const i = line.x.indexOf(best);
-    return i < 0 || line.y[i] === null ? null : { line, y: line.y[i], low: line.low?.[i], high: line.high?.[i] };
+  pen.restore();
+}
+
+// Draw a chart in its box; `content` has lines, levels, and options (see the callers).
+function draw(box, content) {
+  const width = box.clientWidth, height = box.clientHeight;
+  if (!width || !height) return;
+  box.plot?.destroy();
+  const { columns, series, bands, lines } = seriesOf(content);
+  const axis = { stroke: css("--soft"), grid: { stroke: css("--grid"), width: 1 }, ticks: { show: false },
+    font: `${content.small ? 10 : 11.5}px system-ui, sans-serif`, values: (_, values) => tickTexts(values) };
+  const named = (label) => (content.small || !label ? {} : { label, labelSize: 18, labelFont: "12px system-ui, sans-serif" });
+  const steps = columns[0], until = content.until ?? steps.at(-1);
+  const zoom = !content.small;
+  box.plot = new uPlot({
+    width, height, series, bands, legend: { show: false },
+    padding: [8, content.small ? 12 : 20, 0, 0],
+    cursor: { drag: { x: zoom, y: false, setScale: zoom }, y: false, points: { show: false } },
+    scales: {
+      x: { time: false, distr: content.log ? 3 : 1, range: (plot, low, high) => (low === high ? [low - 1, high + 1] : [low, high]) },
+      y: { range: (plot, low, high) => rangeOf(content, low, high) },
+    },
+    axes: [{ ...axis, ...named(content.label), space: content.small ? 60 : 70, size: content.small ? 20 : 28 },
+      { ...axis, ...named(content.metric), space: content.small ? 28 : 36, size: content.small ? 36 : 48 }],
+    hooks: {
+      setCursor: [(plot) => showTip(box, plot, lines, content)],
+      draw: content.levels?.length && !content.small ? [(plot) => nameLevels(plot, content)] : [],
+    },
+  }, columns, box);
+  if (steps.length && until < steps.at(-1)) box.plot.setScale("x", { min: steps[0], max: until });
+  box.lines = lines;
+  const canvas = box.querySelector("canvas");
+  canvas.setAttribute("role", "img");
+  canvas.setAttribute("aria-label", spoken(content, lines));
+}
+
+// What a screen reader says about a chart: its name, and the last value of each curve.
+function spoken(content, lines) {
+  const ends = lines.map(({ line }) => {
+    const last = line.y.findLastIndex((value) => value !== null);
+    return last < 0 ? null : `${line.label}: ${short(line.y[last])} at ${line.x[last].toLocaleString("en")}`;
+  }).filter(Boolean);
+  const levels = (content.levels || []).map((level) => `${level.label}: ${short(level.y)}`);
+  return [`${content.name || "chart"}, ${content.label || "env steps"}`, ...ends, ...levels].join("; ");
+}
+
+function showTip(box, plot, lines, content) {
+  const { left, idx } = plot.cursor;
+  if (left === null || left < 0 || idx === null || idx === undefined) { tip.hidden = true; return; }
+  const rows = lines.filter(({ values }) => values[idx] !== null && values[idx] !== undefined).map(({ line }) => {
+    const at = line.x.indexOf(plot.data[0][idx]);
+    const [low, high] = [line.low?.[at], line.high?.[at]];
+    return el("div", [swatch({ color: line.color, dashes: line.dashes || [] }), `${line.label}: ${short(line.y[at])}`,
+      low === null || low === undefined ? null : el("span", ` [${short(low)}, ${short(high)}]`, { class: "range" })]);
   });
-  return { step: best, values: values.filter(Boolean) };
+  if (!rows.length) { tip.hidden = true; return; }
+  tip.replaceChildren(el("div", `${plot.data[0][idx].toLocaleString("en")} ${content.unit || "env steps"}`, { class: "soft" }), ...rows);
+  tip.hidden = false;
+  const over = plot.over.getBoundingClientRect(), own = tip.getBoundingClientRect();
+  const [x, y] = [over.left + left, over.top + Math.max(plot.cursor.top, 0)];
+  const beside = x + 14 + own.width < innerWidth ? x + 14 : x - 14 - own.width;
+  tip.style.left = `${Math.max(4, Math.min(beside, innerWidth - own.width - 6))}px`;
+  tip.style.top = `${Math.max(4, Math.min(y + 14, innerHeight - own.height - 6))}px`;
+}
+
+// Arrow keys move along the steps, + and − zoom around the step, 0 or Escape shows everything.
+function onKey(box, event) {
+  const plot = box.plot;
+  if (!plot || !plot.data[0].length) return;
+  const steps = plot.data[0], { min, max } = plot.scales.x;
+  const move = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+  const zoom = { "+": 0.5, "=": 0.5, "-": 2 }[event.key];
+  const inside = (place) => Math.max(0, Math.min(steps.length - 1, place));
+  if (move) {
+    const start = plot.cursor.left >= 0 && plot.cursor.idx !== null ? plot.cursor.idx : move > 0 ? -1 : steps.length;
+    let place = inside(start + move);
+    if (steps[place] > max || steps[place] < min) place = inside(steps.findLastIndex((step) => step <= max));
+    plot.setCursor({ left: plot.valToPos(steps[place], "x"), top: 10 });
+  } else if (zoom) {
+    const middle = plot.cursor.left >= 0 && plot.cursor.idx !== null ? steps[plot.cursor.idx] : (min + max) / 2;
+    plot.setScale("x", { min: Math.max(steps[0], middle - (middle - min) * zoom), max: Math.min(steps.at(-1), middle + (max - middle) * zoom) });
+  } else if (event.key === "0" || event.key === "Escape") {
+    plot.setScale("x", { min: steps[0], max: steps.at(-1) });
+    plot.setCursor({ left: -10, top: -10 });
+  } else return;
+  event.preventDefault();
+}
+
+function onTouch(box, event) {
+  const touch = event.touches[0], over = box.plot?.over.getBoundingClientRect();
+  if (touch && over) box.plot.setCursor({ left: touch.clientX - over.left, top: touch.clientY - over.top });
+}
+
+// Charts are drawn when they become visible, and again when the window size or the theme changes.
+const pending = new Map();
+const seen = new IntersectionObserver((entries) => {
+  for (const entry of entries) {
+    if (entry.isIntersecting && pending.has(entry.target)) draw(entry.target, pending.get(entry.target));
+  }
+}, { rootMargin: "200px" });
+
+function chart(content) {
+  const box = el("div", null, { class: "chart", tabindex: content.small ? null : "0",
+    "aria-keyshortcuts": content.small ? null : "ArrowLeft ArrowRight + - 0",
+    onkeydown: (event) => !content.small && onKey(box, event), onblur: () => { tip.hidden = true; },
+    onmouseleave: () => { tip.hidden = true; } });
+  for (const kind of ["touchstart", "touchmove"]) box.addEventListener(kind, (event) => onTouch(box, event), { passive: true });
+  pending.set(box, content);
+  seen.observe(box);
+  return box;
+}
+
+function forget() {
+  for (const box of pending.keys()) box.plot?.destroy();
+  pending.clear();
+  seen.disconnect();
+  tip.hidden = true;
+}
+
+function redraw() {
+  for (const [box, content] of pending) {
+    if (box.isConnected && box.plot) draw(box, content);
+  }
 }

@@ -6,21 +6,25 @@ once, so that 2,500 runs fit into a few megabytes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.colors import to_hex
 
 from analysis.figures.figure_specs import Catalog, LineStyle
+from analysis.figures.line_plots import AXES
 from analysis.figures.styles import series_styles
 from analysis.html_report.headlines import MEDIAN_NOTE, headlines, rounded
 from analysis.html_report.multitask import multitask_pages
+from analysis.html_report.summary import display_names, next_steps, summary
 from analysis.html_report.tables import table_data
 from analysis.records.evaluations import ENV_STEPS, NUM_UPDATES, SCORES
 from analysis.records.load import SERIES, Records
 from analysis.records.problems import Problem
+from analysis.records.progress import stage
 from analysis.records.run_reader import parts_of, short_commits
 from analysis.records.sources import PUBLISHED, RUNS_SOURCE
 from analysis.records.train_csv import STEP, read_training
@@ -37,6 +41,8 @@ from analysis.stats.selection import Series
 from analysis.stats.task_curves import REFERENCE_LINES, reference_scores, task_curves
 from tdmpc2.envs.tasks import TASKS
 
+SCORES_OF_METRICS = {score.metric: score.scale for score in SCORES.values()}
+"""Factor that maps a metric to a score in [0, 1]."""
 TRAINING_POINTS = 60
 """Maximum number of points of a training curve."""
 
@@ -61,7 +67,6 @@ def report_data(
     records: Records,
     catalog: Catalog,
     rule: Rule,
-    say: Callable[[str], None] = lambda stage: None,
 ) -> tuple[dict[str, Any], list[Problem]]:
     """Return everything that the page shows.
 
@@ -69,38 +74,41 @@ def report_data(
         records: records from all sources.
         catalog: styles, groups and bootstrap settings.
         rule: treatment of missing and repeated evaluations.
-        say: function that is called with the name of each stage when it begins.
 
     Returns:
         An object for JSON; and all problems found, including those of the records.
     """
     problems = list(records.problems)
-    say("multi-task agents")
-    multitask, new_problems = multitask_pages(records, catalog, rule)
+    with stage("multi-task agents"):
+        multitask, new_problems = multitask_pages(records, catalog, rule)
     problems += new_problems
     all_curves = [ScoreCurves(records), ScoreCurves(records, NUM_UPDATES)]
     curves = all_curves[0]
-    summary = records.multitask_summary()
+    multitask_runs = records.multitask_summary()
     records = records.select(step_unit=ENV_STEPS)
-    say("curves of tasks")
-    numbers, new_problems = task_curves(curves, rule, catalog.bootstrap)
+    with stage("learning curves of the tasks"):
+        numbers, new_problems = task_curves(curves, rule, catalog.bootstrap)
     problems += new_problems
     styles = series_styles(numbers, catalog)
     places = {series: place for place, series in enumerate(styles)}
-    say("aggregate scores")
-    overview = headlines(records, rule, catalog, places)
+    with stage("scores of the groups of tasks"):
+        overview = headlines(records, rule, catalog, places)
     grids = Grids()
-    say("runs and their training metrics")
-    tasks = _tasks(records, curves, numbers, places, grids, rule, problems)
-    say("audit")
-    findings = audit_all(all_curves, rule)
-    say("comparisons with published curves and between variants")
+    with stage("runs and training metrics"):
+        tasks = _tasks(records, curves, numbers, places, grids, rule, problems)
+    with stage("audit of the records"):
+        findings = audit_all(all_curves, rule)
+    names = display_names(catalog)
+    with stage("comparison with the published curves"):
+        verdicts, domains = _verdicts(curves, rule, names)
     data = {
-        "facts": _facts(records, curves, rule, catalog, summary),
+        "summary": summary(curves, domains, names, multitask_runs),
+        "names": names,
+        "facts": _facts(records, curves, rule, catalog, multitask_runs),
         "note": f"{_coverage(curves, catalog, styles)} {MEDIAN_NOTE}",
         "series": [
             {
-                **{"label": style.label.replace("\n", " "), "color": style.color},
+                **{"label": style.label.replace("\n", " "), "color": to_hex(style.color)},
                 **{"dashes": style.dashes, "source": series[0], "variant": series[2]},
             }
             for series, style in styles.items()
@@ -108,10 +116,10 @@ def report_data(
         "groups": overview,
         "tasks": tasks,
         "grids": grids.lists,
-        "verdicts": _verdicts(curves, rule),
+        "verdicts": verdicts,
         "ablations": _ablations(curves, rule),
         "multitask": multitask,
-        "audit": {**table_data(_audit_texts(findings)), "findings": FINDINGS},
+        "audit": {**table_data(_audit_texts(findings, names)), "findings": FINDINGS},
         "problems": [[p.severity, p.where, p.line, p.what] for p in dict.fromkeys(problems)],
     }
     return data, list(dict.fromkeys(problems))
@@ -127,13 +135,12 @@ def _tasks(
     problems: list[Problem],
 ) -> list[dict[str, Any]]:
     """Return every task with its mean curves, its runs, and its reference scores."""
-    labels = {score.metric: score.label for score in SCORES.values()}
     lines = reference_scores(records)
     means: dict[str, list[dict[str, Any]]] = {}
     metrics: dict[str, str] = {}
     for key, own in numbers.groupby([*SERIES, "task"]):
         *series, task = map(str, key)
-        metrics[task] = labels[str(own["metric"].iloc[0])]
+        metrics[task] = str(own["metric"].iloc[0])
         lines_of = {name: rounded(own[column].to_numpy()) for name, column in _MEANS}
         position = {"s": places[tuple(series)], "x": grids.place(own["step"].to_numpy())}
         means.setdefault(task, []).append({**position, **lines_of})
@@ -156,7 +163,9 @@ def _tasks(
             "name": task,
             "title": TASKS[task].title if task in TASKS else task,
             "domain": TASKS[task].domain if task in TASKS else "other",
-            "metric": metrics[task],
+            "metric": AXES[metrics[task]][0],
+            "scale": AXES[metrics[task]][1],
+            "full": int(AXES[metrics[task]][1] / SCORES_OF_METRICS[metrics[task]]),
             "curves": sorted(means[task], key=lambda curve: curve["s"]),
             "runs": sorted(runs[task], key=lambda run: (run["s"], run["seed"])),
             "reference_scores": dict(
@@ -190,17 +199,44 @@ def _own_run(run: Mapping[str, Any], problems: list[Problem]) -> dict[str, Any]:
     }
 
 
-def _verdicts(curves: ScoreCurves, rule: Rule) -> dict[str, Any] | None:
-    """Return the comparison with the published curves, None if there are no common tasks."""
+def _verdicts(
+    curves: ScoreCurves, rule: Rule, names: dict[str, str]
+) -> tuple[dict[str, Any] | None, pd.DataFrame]:
+    """Return the comparison with the published curves, and that of the domains as numbers.
+
+    Without common tasks these are None and an empty table.
+
+    Args:
+        curves: single-task runs from all sources.
+        rule: treatment of missing and repeated evaluations.
+        names: labels of methods and domains.
+    """
     if PUBLISHED not in set(curves.runs["source"]):
-        return None
+        return None, pd.DataFrame()
     found = compare_tasks(curves, rule, "default", TASK_MARGIN)
-    if found.tasks.empty:
-        return None
-    names = {TASKS[t].title if t in TASKS else t: t for t in found.tasks["task"]}
-    domains = table_data(domain_texts(compare_domains(found, None)))
-    tables = {"tasks": table_data(task_texts(found.tasks)), "domains": domains}
-    return {**tables, "names": names, "left_out": found.left_out}
+    tasks = found.tasks
+    if tasks.empty:
+        return None, pd.DataFrame()
+    domains = compare_domains(found, None)
+    page = {
+        "tasks": table_data(task_texts(tasks)),
+        "domains": table_data(domain_texts(domains)),
+        "names": {TASKS[t].title if t in TASKS else t: t for t in tasks["task"]},
+        "counts": {str(name): int(n) for name, n in tasks["verdict"].value_counts().items()},
+        "next": next_steps(curves, tasks, names),
+        "rules": RULES_OF_VERDICTS,
+        "left_out": found.left_out,
+    }
+    return page, domains
+
+
+RULES_OF_VERDICTS = (
+    "A score is the mean of the last five evaluations that both sides have; step 0 never counts.",
+    "The difference is our mean minus the published mean, in points, with Welch's 95 % interval.",
+    "Reproduced: two one-sided tests at 5 % place the difference within the margin.",
+    "Worse, better: not reproduced, and different after correction for the number of tests.",
+    "Not enough data: neither. Domains that the published seeds cannot settle do not decide.",
+)
 
 
 def _ablations(curves: ScoreCurves, rule: Rule) -> dict[str, Any] | None:
@@ -251,8 +287,9 @@ def _coverage(curves: ScoreCurves, catalog: Catalog, styles: Mapping[Series, Lin
     return coverage_note(found, {key: style.label for key, style in styles.items()})
 
 
-def _audit_texts(findings: pd.DataFrame) -> pd.DataFrame:
+def _audit_texts(findings: pd.DataFrame, labels: dict[str, str]) -> pd.DataFrame:
     """Return the audit with its series in one column."""
-    names = [" ".join(filter(None, row)) for row in findings[SERIES].astype(str).to_numpy()]
+    shown = findings[SERIES].astype(str).replace({"method": labels})
+    names = [" ".join(filter(None, row)) for row in shown.to_numpy()]
     rest = findings.drop(columns=SERIES)
     return rest.assign(series=names)[["series", *rest.columns]] if len(findings) else rest

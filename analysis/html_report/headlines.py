@@ -37,8 +37,8 @@ def headlines(
         places: index of each series on the page.
 
     Returns:
-        Objects for JSON: label, number of tasks, horizon, rows by index of the series,
-        probabilities of improvement, and excluded series.
+        Objects for JSON: label, observation type, number of tasks, horizon, rows by index of the
+        series, probabilities of improvement, and excluded series.
     """
     tables: dict[str, list[dict[str, Any]]] = {}
     for obs in sorted(records.runs["obs"].unique(), reverse=True):  # states before pixels
@@ -50,6 +50,7 @@ def headlines(
     counts = Counter(name for own in tables.values() for name in {table["label"] for table in own})
     for obs, own in tables.items():
         for table in own:
+            table["obs"] = obs
             if obs != "state" or counts[table["label"]] > 1:
                 table["label"] += f", {OBSERVATIONS.get(obs, obs)}"
     return [table for own in tables.values() for table in own]
@@ -62,7 +63,9 @@ def _groups(curves: ScoreCurves, catalog: Catalog) -> list[Group]:
     for domain, own in runs.groupby("domain"):
         tasks = tuple(sorted(own["task"].unique()))
         for horizon in own_horizons(curves, tasks):
-            ours = Group(f"ours_{domain}_{horizon}", f"{domain}, tasks run here", tasks, horizon)
+            named = catalog.groups.get(str(domain))
+            name = named.label if named else str(domain)
+            ours = Group(f"ours_{domain}_{horizon}", f"{name}, tasks run here", tasks, horizon)
             steps = [ours.steps(task) for task in tasks]
             if all(
                 set(tasks) != set(group.tasks) or steps != [group.steps(task) for task in tasks]

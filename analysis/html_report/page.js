@@ -1,12 +1,13 @@
-// The pages: overview, tasks, single task, comparison, variants, multi-task, audit. The URL hash selects the page.
+// The pages: summary, tasks, single task, comparison, variants, multi-task, audit. The URL hash selects the page.
 
 const data = JSON.parse(document.getElementById("data").textContent);
 const main = document.getElementById("main");
 const tip = document.getElementById("tip");
 const hidden = new Set();
 const filters = { text: "", domain: "" };
-const STATISTICS = { mean: "Mean", median: "Median", iqm: "Interquartile mean", optimality_gap: "Optimality gap" };
-const DOMAINS = { dmcontrol: "DMControl", metaworld: "Meta-World", maniskill2: "ManiSkill2", myosuite: "MyoSuite" };
+const STATISTICS = { mean: "mean", median: "median", iqm: "interquartile mean", optimality_gap: "gap, lower is better" };
+const OBSERVATIONS = { state: "From states", rgb: "From pixels" };
+const LEVELS = { uniform: "uniform actions", zero: "zero action", untrained: "untrained agent", threshold: "threshold" };
 
 function el(tag, content, attributes) {
   const node = document.createElement(tag);
@@ -30,58 +31,12 @@ function swatch(series) {
   return el("span", null, { class: "swatch", style });
 }
 
-function table(columns, rows, numbers) {
-  const head = columns.map((name, i) => el("th", name, { class: numbers?.has(i) ? "number" : null }));
-  const body = rows.map((row) => el("tr", row.map((cell, i) => {
-    const state = typeof cell === "string" ? cell.replaceAll(" ", "-") : "";
-    const known = ["reproduced", "better", "worse", "not-enough-data", "error", "warning"].includes(state);
-    return el("td", cell, { class: numbers?.has(i) ? "number" : known ? state : null });
-  })));
-  return el("div", el("table", [el("thead", el("tr", head)), el("tbody", body)]), { class: "wide" });
-}
-
-// Charts are drawn when they become visible, and again when the window size or the theme changes.
-const pending = new Map();
-const seen = new IntersectionObserver((entries) => {
-  for (const entry of entries) {
-    if (entry.isIntersecting && pending.has(entry.target)) draw(entry.target, pending.get(entry.target));
-  }
-}, { rootMargin: "200px" });
-
-function chart(content) {
-  const canvas = el("canvas", null, {
-    onmousemove: (event) => showTip(canvas, event),
-    onmouseleave: () => { tip.hidden = true; },
-  });
-  pending.set(canvas, content);
-  seen.observe(canvas);
-  return canvas;
-}
-
-function redraw() {
-  for (const [canvas, content] of pending) {
-    if (canvas.isConnected && canvas.chart) draw(canvas, content);
-  }
-}
-
-function showTip(canvas, event) {
-  const found = nearest(canvas, event);
-  if (!found) return;
-  const rows = found.values.map(({ line, y, low, high }) => el("div", [
-    swatch({ color: line.color, dashes: line.dashes || [] }), `${line.label}: ${short(y)}`,
-    low === null || low === undefined ? null : el("span", ` [${short(low)}, ${short(high)}]`, { class: "range" }),
-  ]));
-  tip.replaceChildren(el("div", `${found.step.toLocaleString("en")} env steps`, { class: "soft" }), ...rows);
-  tip.hidden = false;
-  const box = tip.getBoundingClientRect();
-  tip.style.left = `${Math.max(4, Math.min(event.clientX + 14, innerWidth - box.width - 6))}px`;
-  tip.style.top = `${Math.max(4, Math.min(event.clientY + 14, innerHeight - box.height - 6))}px`;
-}
-
+const scaled = (task, values) => (task.scale === 1 ? values : values.map((v) => (v === null ? null : v * task.scale)));
 const meanLines = (task) => task.curves.filter((c) => !hidden.has(c.s)).map((c) => ({
-  x: data.grids[c.x], y: c.m, low: c.l, high: c.h, ...styleOf(c.s),
+  x: data.grids[c.x], y: scaled(task, c.m), low: scaled(task, c.l), high: scaled(task, c.h), ...styleOf(c.s),
 }));
 const styleOf = (s) => ({ color: data.series[s].color, dashes: data.series[s].dashes, label: data.series[s].label });
+const code = (text) => el("pre", text, { class: "code" });
 
 function seriesToggles(then, places) {
   return [...data.series.entries()].filter(([s]) => !places || places.has(s)).map(([s, series]) => {
@@ -111,23 +66,33 @@ function overview() {
     const size = `${group.tasks} task${group.tasks > 1 ? "s" : ""}, ${group.horizon}`;
     return el("section", [el("h3", group.label), el("div", size, { class: "soft" }), ...bars], { class: "card" });
   });
-  const tables = data.groups.map((group) => {
-    const names = Object.keys(STATISTICS);
-    const rows = Object.entries(group.rows).map(([s, row]) => {
-      const wins = group.wins.filter(([x]) => x === +s).map(([, y, value]) => `${data.series[y].label} ${value.toFixed(0)}`);
-      return [el("span", [swatch(data.series[s]), data.series[s].label]), row.seeds, row.runs,
-        ...names.map((name) => el("span", ranged(row[name]))), wins.join(", ")];
-    });
-    const columns = ["", "seeds", "runs", ...names.map((name) => STATISTICS[name]), "P(improvement) over, %"];
-    const left = group.left_out.map((line) => el("div", `Excluded: ${line}`, { class: "soft" }));
-    const size = `${group.tasks} task${group.tasks > 1 ? "s" : ""}, ${group.horizon}`;
-    return [el("h3", `${group.label}: ${size}`), table(columns, rows, new Set([2, 3, 4, 5, 6])), ...left];
+  const tables = [...new Set(data.groups.map((group) => group.obs))].flatMap((obs) => {
+    const own = data.groups.filter((group) => group.obs === obs);
+    const left = own.flatMap((group) => group.left_out.map((line) => `${group.label}: ${line}`));
+    return [el("h2", `${OBSERVATIONS[obs] || obs}: scores by group of tasks`), leaderboard(own), details("Excluded series", left)];
   });
   main.replaceChildren(
-    el("h2", "Overview"), el("ul", data.facts.map((fact) => el("li", fact)), { class: "facts" }),
+    el("h2", "Summary"), el("p", data.summary, { class: "lead" }),
+    details("Origin of the data and method", data.facts),
     el("p", `Scores are return / 10 or success in percent, with 95 % confidence intervals. ${data.note}`, { class: "soft" }),
-    el("div", cards, { class: "cards" }), el("h2", "Scores by group of tasks"), ...tables.flat(),
+    el("div", cards, { class: "cards" }), ...tables,
   );
+}
+
+function details(title, lines) {
+  if (!lines.length) return "";
+  return el("details", [el("summary", `${title} (${lines.length})`), el("ul", lines.map((line) => el("li", line)), { class: "facts" })]);
+}
+
+function leaderboard(groups) {
+  const names = Object.keys(STATISTICS);
+  const rows = groups.flatMap((group) => Object.entries(group.rows).map(([s, row]) => {
+    const wins = group.wins.filter(([x]) => x === +s).map(([, y, value]) => `${data.series[y].label} ${value.toFixed(0)}`);
+    return [group.label, group.tasks, group.horizon, el("span", [swatch(data.series[s]), data.series[s].label]), row.seeds, row.runs,
+      ...names.map((name) => el("span", ranged(row[name]))), wins.join(", ")];
+  }));
+  const columns = ["group", "tasks", "at", "method", "seeds", "runs", ...names.map((name) => STATISTICS[name]), "P(improvement) over, %"];
+  return el("div", table(columns, rows, new Set([1, 5, 6, 7, 8, 9]), 0), { class: "leaderboard" });
 }
 
 function tasks() {
@@ -139,13 +104,13 @@ function tasks() {
       `${task.title} ${task.name}`.toLowerCase().includes(filters.text.toLowerCase()));
     grid.replaceChildren(...wanted.map((task) => el("a", [
       el("b", task.title), el("span", task.metric, { class: "soft" }),
-      chart({ lines: meanLines(task), small: true, zero: true }),
+      chart({ lines: meanLines(task), small: true, zero: true, name: task.title }),
     ], { class: "tile", href: `#task/${encodeURIComponent(task.name)}` })));
     count.textContent = `${wanted.length} of ${data.tasks.length} tasks`;
   };
   const domains = [...new Set(data.tasks.map((task) => task.domain))];
   const choose = el("select", [el("option", "all domains", { value: "" }),
-    ...domains.map((name) => el("option", DOMAINS[name] || name, { value: name, selected: filters.domain === name ? "" : null }))],
+    ...domains.map((name) => el("option", data.names[name] || name, { value: name, selected: filters.domain === name ? "" : null }))],
   { "aria-label": "Domain", onchange: (event) => { filters.domain = event.target.value; fill(); } });
   const search = el("input", null, { type: "search", placeholder: "find a task", value: filters.text,
     "aria-label": "Find a task", oninput: (event) => { filters.text = event.target.value; fill(); } });
@@ -159,23 +124,31 @@ function oneTask(name) {
   const place = data.tasks.indexOf(task);
   const link = (other, text) => other ? el("a", text, { href: `#task/${encodeURIComponent(other.name)}` }) : null;
   const large = el("div", null, { class: "large" });
+  const levels = Object.entries(task.reference_scores).filter(([, y]) => y !== null)
+    .map(([which, y]) => ({ label: LEVELS[which] || which, y: y * task.scale }));
+  const view = { log: false, fixed: false, all: false };
   const show = () => {
     const shown = task.runs.filter((run) => !hidden.has(run.s));
-    const seeds = shown.map((run) => ({ x: data.grids[run.x], y: run.y, ...styleOf(run.s), faint: true }));
-    const levels = Object.entries(task.reference_scores).filter(([, y]) => y !== null).map(([, y]) => ({ y }));
-    large.replaceChildren(chart({ lines: [...meanLines(task), ...seeds], levels, zero: true, label: `${task.metric} against env steps` }));
+    const seeds = shown.map((run) => ({ x: data.grids[run.x], y: scaled(task, run.y), ...styleOf(run.s), faint: true }));
+    const ours = shown.filter((run) => run.directory).map((run) => data.grids[run.x].at(-1));
+    large.replaceChildren(chart({ lines: [...meanLines(task), ...seeds], levels, zero: true, label: "env steps", metric: task.metric, name: `${task.title}, ${task.metric}`,
+      log: view.log, fixed: view.fixed ? [0, task.full] : null, until: ours.length && !view.all ? Math.max(...ours) : undefined }));
   };
-  const reference_scores = Object.entries(task.reference_scores).filter(([, y]) => y !== null).map(([which, y]) => `${which} ${short(y)}`);
+  const option = (name, text) => el("label", [el("input", null, { type: "checkbox", name, onchange: (event) => { view[name] = event.target.checked; show(); } }), ` ${text}`]);
+  const options = el("div", [option("log", "log steps"), option("fixed", `axis 0–${task.full}${task.full === 100 ? " %" : ""}`),
+    task.runs.some((run) => run.directory) && task.runs.some((run) => !run.directory) ? option("all", "all steps of published curves") : null,
+    el("button", "reset zoom", { type: "button", onclick: show }),
+    el("span", "Drag to zoom. Keys: ← → + − 0.", { class: "soft" })], { class: "controls" });
   const rows = task.runs.map((run) => [
-    el("span", [swatch(data.series[run.s]), data.series[run.s].label]), run.seed, short(run.y.at(-1)),
+    el("span", [swatch(data.series[run.s]), data.series[run.s].label]), run.seed, short(run.y.at(-1) * task.scale),
     data.grids[run.x].at(-1).toLocaleString("en"), run.state || "published", (run.commit || "").split(", ").map((commit) => commit.slice(0, 10)).join(", "),
     run.overrides ? Object.entries(run.overrides).map(([key, value]) => `${key}=${value}`).join(" ") : "",
     run.directory ? el("span", [el("pre", run.directory), run.video ? el("a", "video", { href: run.video }) : null]) : "",
   ]);
   main.replaceChildren(
-    el("p", [el("a", "← all tasks", { href: "#tasks" }), " · ", link(data.tasks[place - 1], "previous"), " · ", link(data.tasks[place + 1], "next")], { class: "soft" }),
-    el("h2", task.title), el("div", seriesToggles(show, new Set(task.runs.map((run) => run.s))), { class: "controls" }), large,
-    el("p", `Thick: mean over seeds with its 95 % confidence interval; thin: single seeds${reference_scores.length ? `; dashed: reference scores (${reference_scores.join(", ")})` : ""}.`, { class: "soft" }),
+    el("p", [el("a", "← all tasks", { href: "#tasks" }), link(data.tasks[place - 1], "previous"), link(data.tasks[place + 1], "next")], { class: "soft links" }),
+    el("h2", task.title), el("div", seriesToggles(show, new Set(task.runs.map((run) => run.s))), { class: "controls" }), options, large,
+    el("p", `Thick: mean over seeds with its 95 % confidence interval; thin: single seeds${levels.length ? "; dashed: reference scores" : ""}.`, { class: "soft" }),
     el("h3", "Runs"), table(["", "seed", "last score", "env steps", "state", "commit", "settings", "directory"], rows, new Set([1, 2, 3])),
     ...training(task),
   );
@@ -191,20 +164,25 @@ function training(task) {
     lines: runs.filter((run) => run.training[name]).map((run) => ({
       x: run.training[run.step], y: run.training[name], ...styleOf(run.s),
       label: `${data.series[run.s].label}, seed ${run.seed}`,
-    })), label: "env steps",
+    })), label: "env steps", name: name.replaceAll("_", " "),
   })]));
   return [el("h3", "Training metrics"), el("div", charts, { class: "charts" })];
 }
 
 function verdicts() {
-  const { domains, tasks: rows, names } = data.verdicts;
+  const { domains, tasks: rows, names, counts, next } = data.verdicts;
   const at = rows.columns.indexOf("task");
   const linked = rows.rows.map((row) => row.map((cell, i) =>
     i === at && names[cell] ? el("a", cell, { href: `#task/${encodeURIComponent(names[cell])}` }) : cell));
+  const tally = Object.entries(counts).map(([verdict, count]) =>
+    el("div", [el("b", String(count)), el("span", verdict, { class: verdict.replaceAll(" ", "-") })], { class: "card tally" }));
   main.replaceChildren(
-    el("h2", "Comparison with the published curves"),
-    el("p", "Our mean minus the published mean, in points, at the last env step that all our seeds reached and the published curves cover, with Welch's 95 % interval. Reproduced: the equivalence test (two one-sided tests at 5 %) places the difference within the margin. Worse, better: not equivalent, and the interval excludes zero. Not enough data: neither.", { class: "soft" }),
-    table(domains.columns, domains.rows), el("h3", "Tasks"), table(rows.columns, linked),
+    el("h2", "Comparison with the published curves"), el("p", data.summary, { class: "lead" }),
+    el("h3", "Tasks by verdict"), el("div", tally, { class: "tallies" }),
+    el("h3", "Domains"), table(domains.columns, domains.rows),
+    el("h3", "What to run next"), next.length ? el("ul", next.map(([why, run]) => el("li", [why, code(run)])), { class: "next" }) : el("p", "Nothing: every comparison is settled.", { class: "soft" }),
+    el("h3", "Tasks, with the reason of each verdict"), table(rows.columns, linked, undefined, rows.columns.indexOf("verdict")),
+    details("How verdicts are reached", data.verdicts.rules),
   );
 }
 
@@ -212,7 +190,7 @@ function ablations() {
   main.replaceChildren(
     el("h2", "Variants compared with the default"),
     el("p", "Mean difference over the tasks that both were run on, in points, with Welch's 95 % interval.", { class: "soft" }),
-    table(data.ablations.columns, data.ablations.rows),
+    table(data.ablations.columns, data.ablations.rows, undefined, 0),
   );
 }
 
@@ -264,12 +242,10 @@ const PAGES = {
 
 function go() {
   const [page, rest] = (location.hash.slice(1) || "overview").split("/");
-  pending.clear();
-  seen.disconnect();
-  tip.hidden = true;
+  forget();
   const here = page === "task" ? "tasks" : page;
   document.getElementById("nav").replaceChildren(...Object.entries(PAGES).map(([name, [title]]) =>
-    el("a", title, { href: `#${name}`, class: name === here ? "here" : null })));
+    el("a", title, { href: `#${name}`, class: name === here ? "here" : null, "aria-current": name === here ? "page" : null })));
   if (page === "task") oneTask(decodeURIComponent(rest || ""));
   else (PAGES[page]?.[1] || missing)();
   scrollTo(0, 0);

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from analysis.records.problems import Problem
+from analysis.records.progress import doing
 from analysis.records.sources import PUBLISHED
 from tdmpc2.common.system.config_checks import Settings, setting
 from tdmpc2.common.system.errors import UserError
@@ -81,7 +82,8 @@ def load_sources(
     chosen: dict[str, Path] = {k: v for k in sources if (v := getattr(options, k)) is not None}
     if chosen and options.runs is not None and not runs_dir.is_dir():
         raise UserError(f"runs={runs_dir} does not exist")
-    loaded = [load(runs_dir)]
+    with doing(f"reading {runs_dir}"):
+        loaded = [load(runs_dir)]
     no_records = not chosen and loaded[0].table.empty
     if released and no_records and options.runs is None and released_curves().is_dir():
         chosen[PUBLISHED] = released_curves()
@@ -91,7 +93,8 @@ def load_sources(
         if not path.exists():
             raise UserError(f"{key}={path} does not exist")
         source = PUBLISHED if key == PUBLISHED else path.stem
-        loaded.append(load_curves(path, source, key if key in READERS else "csv"))
+        with doing(f"reading {path}"):
+            loaded.append(load_curves(path, source, key if key in READERS else "csv"))
     try:
         records = merge(loaded)
     except ValueError as error:

@@ -35,7 +35,9 @@ def against_default(curves: ScoreCurves, rule: Rule) -> pd.DataFrame:
             if not len(theirs):
                 continue
             both = [ours.index.to_numpy(), theirs]
-            step = min(curves.reached[side].min() for side in both)
+            # `reached` is infinite for runs that have completed the paper's budget.
+            last = max(curves.last_steps[side].max() for side in both)
+            step = min(last, *(curves.reached[side].min() for side in both))
             at = np.array([step])
             sides = [100 * curves.values(s, at, rule, normalized=True)[:, 0] for s in both]
             differences.append(difference(sides[0], sides[1]))

@@ -6,8 +6,8 @@ import pytest
 
 from analysis import report
 from tests.analysis.multitask_files import write_multitask_run
+from tests.analysis.report_files import content
 from tests.analysis.run_files import write_run
-from tests.analysis.test_report import content
 
 
 @pytest.mark.parametrize("single", [True, False])

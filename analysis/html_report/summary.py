@@ -1,0 +1,176 @@
+"""Opening paragraph of the report, and the commands that would settle open comparisons."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+
+from analysis.figures.figure_specs import Catalog
+from analysis.records.run_reader import short_commits
+from analysis.records.sources import PUBLISHED, RUNS_SOURCE
+from analysis.stats.margins import NOT_JUDGED, OPEN
+from analysis.stats.ragged_curves import ScoreCurves, paper_budget
+from tdmpc2.envs.tasks import SUITES
+
+ALL = "all"
+"""Name of the mean over all domains in the table of domains."""
+_FEWEST_SEEDS = 3
+_MOST_TASKS = 12
+"""Commands name at most this many tasks."""
+
+
+def display_names(catalog: Catalog) -> dict[str, str]:
+    """Return the labels of methods and domains by their names in records."""
+    methods = {name: style.label for name, style in catalog.methods.items()}
+    return {
+        ALL: "all domains",
+        **{name: group.label for name, group in catalog.groups.items()},
+        **methods,
+    }
+
+
+def summary(
+    curves: ScoreCurves, domains: pd.DataFrame, names: dict[str, str], multitask: str
+) -> str:
+    """Return what was run, what reproduced, what did not, and how certain that is.
+
+    Args:
+        curves: single-task runs from all sources.
+        domains: comparison of the domains with the published curves; empty if there is none.
+        names: labels of methods and domains.
+        multitask: number of multi-task runs as text; empty if there are none.
+    """
+    sentences = [_what_was_run(curves, names)]
+    if multitask:
+        sentences.append(f"In addition: {multitask}.")
+    if domains.empty:
+        if PUBLISHED in set(curves.runs["source"]):
+            sentences.append("No run has a published counterpart, so nothing was compared.")
+        else:
+            sentences.append("Without published curves, nothing was compared with the paper.")
+        return " ".join(sentences)
+    for verdict, own in domains.groupby("verdict", sort=False):
+        listed = _listed(
+            f"{names.get(method, method)} on {names.get(domain, domain)} "
+            f"({compared} of {_size(domain)} tasks)"
+            for method, domain, compared in own[["method", "domain", "compared"]].to_numpy()
+        )
+        sentences.append(f"{_heading(str(verdict))}: {listed}.")
+    return " ".join([*sentences, _certainty(curves, domains)])
+
+
+def next_steps(
+    curves: ScoreCurves, tasks: pd.DataFrame, names: dict[str, str], variant: str = "default"
+) -> list[tuple[str, str]]:
+    """Return reasons with commands: more seeds for open tasks, and methods that were not run.
+
+    Args:
+        curves: single-task runs from all sources.
+        tasks: comparison of the tasks with the published curves.
+        names: labels of methods.
+        variant: variant of the runs that are compared.
+    """
+    ours = curves.runs[(curves.runs["source"] == RUNS_SOURCE) & (curves.runs["variant"] == variant)]
+    steps: list[tuple[str, str]] = []
+    unfinished = ours[~ours["state"].isin(["COMPLETED", "DIVERGED"])]
+    for method in unfinished["method"].unique():
+        own = unfinished[unfinished["method"] == method]
+        why = f"{len(own)} unfinished run{'s' * (len(own) > 1)} of {names.get(method, method)}:"
+        steps.append((why, _launch(own["task"].unique(), method, int(own["seed"].max()))))
+    undecided = tasks[tasks["verdict"] == OPEN]
+    hopeless = undecided["seeds_needed"].isna() & (undecided["num_ours"] >= _FEWEST_SEEDS)
+    for method in undecided.loc[hopeless, "method"].unique():
+        listed = _listed(undecided.loc[hopeless & (undecided["method"] == method), "task"])
+        why = (
+            f"{listed} of {names.get(method, method)}: more seeds would not decide; larger margin:"
+        )
+        compare = f"python analysis/reproduce.py methods={method} margin=20 published=DIR"
+        steps.append((why, compare))
+    undecided = undecided[~hopeless]
+    remarks = undecided["remark"].fillna("")
+    wanted = undecided["seeds_needed"].fillna(undecided["num_ours"]).clip(lower=_FEWEST_SEEDS)
+    table = undecided.assign(remark=remarks, wanted=wanted)
+    for method, seeds, remark in table[["method", "wanted", "remark"]].drop_duplicates().to_numpy():
+        same = (table["method"] == method) & (table["wanted"] == seeds)
+        own = table[same & (table["remark"] == remark)]
+        label = names.get(method, method)
+        because = f" ({remark})" if remark else ""
+        why = f"{len(own)} undecided task{'s' * (len(own) > 1)} of {label}{because}:"
+        steps.append((why, _launch(own["task"].unique(), method, int(seeds))))
+    run = set(ours["method"])
+    published = sorted(set(curves.runs.loc[curves.runs["source"] == PUBLISHED, "method"]) - run)
+    if published:
+        why = (
+            f"Published, but not run here: {_listed(names.get(name, name) for name in published)}:"
+        )
+        launch = f"python sweeps/launch.py suite=all104 methods={','.join(published)} seeds=3"
+        steps.append((why, launch))
+    return steps
+
+
+def _what_was_run(curves: ScoreCurves, names: dict[str, str]) -> str:
+    """Return the methods, tasks, seeds and budgets of the runs made here."""
+    ours = curves.runs[curves.runs["source"] == RUNS_SOURCE]
+    if ours.empty:
+        return "No run was made here; the report shows curves from elsewhere only."
+    methods = _listed(names.get(method, method) for method in ours["method"].unique())
+    num_tasks, domains = ours["task"].nunique(), ours["domain"].unique()
+    seeds = ours.groupby(["method", "variant", "task"])["seed"].nunique()
+    few, many = seeds.min(), seeds.max()
+    count = f"{few}" if few == many else f"{few} to {many}"
+    full = np.array([paper_budget(run.task, run.obs) for run in ours.itertuples()])
+    reduced = int((ours["budget"] < full).sum())
+    some = "all" if reduced == len(ours) else f"{reduced:,}"
+    budget = f"{some} with less than the paper's budget" if reduced else "with the paper's budgets"
+    commits = sorted(set(short_commits(ours["commit"])))
+    at = f" at commit {_listed(commits)}" if commits else ""
+    return (
+        f"{len(ours):,} run{'s' * (len(ours) > 1)} of {methods} on {num_tasks} of "
+        f"{len(SUITES['all104'])} tasks ({_listed(names.get(name, name) for name in domains)}), "
+        f"{count} seed{'s' * (many > 1)} per task, {budget}{at}."
+    )
+
+
+def _heading(verdict: str) -> str:
+    """Return the beginning of a sentence that lists the domains of a verdict."""
+    headings = {OPEN: "Not settled", NOT_JUDGED: "Not judged", "worse": "Did not reproduce (worse)"}
+    return headings.get(verdict, verdict[:1].upper() + verdict[1:])
+
+
+def _certainty(curves: ScoreCurves, domains: pd.DataFrame) -> str:
+    """Return on what the verdicts rest, and their limits."""
+    published = curves.runs[curves.runs["source"] == PUBLISHED]
+    seeds = published.groupby(["method", "task"])["seed"].nunique()
+    few, many = seeds.min(), seeds.max()
+    count = f"{few}" if few == many else f"{few} to {many}"
+    single = domains[domains["domain"] != ALL]
+    share = single["compared"].sum() / sum(map(_size, single["domain"]))
+    seeds_text = f"{count} published seed{'s' * (many > 1)}"
+    return (
+        f"Verdicts are tests at 5 % against {seeds_text} per task. They cover {share:.0%} of the "
+        "tasks of these methods and domains, and not the others."
+    )
+
+
+def _size(domain: str) -> int:
+    """Return the number of tasks of a domain, or of all, in the paper."""
+    return sum(domain in (task.domain, ALL) for task in SUITES["all104"])
+
+
+def _launch(tasks: Iterable[str], method: str, seeds: int) -> str:
+    """Return the command that runs a method on tasks."""
+    chosen = sorted(tasks)
+    listed = ",".join(chosen[:_MOST_TASKS])
+    more = f"  # and {len(chosen) - _MOST_TASKS} more tasks" if len(chosen) > _MOST_TASKS else ""
+    return (
+        f"python sweeps/launch.py tasks={shlex.quote(listed)} methods={method} seeds={seeds}{more}"
+    )
+
+
+def _listed(values: Iterable[object]) -> str:
+    """Return the values separated by commas, shortened to eight."""
+    named = [str(value) for value in values]
+    return ", ".join(named[:8]) + (f" and {len(named) - 8} more" if len(named) > 8 else "")

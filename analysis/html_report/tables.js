@@ -1,0 +1,55 @@
+// Tables that are sorted by a click on a column's name and filtered by a text.
+
+const VERDICTS = new Set(["reproduced", "reproduced so far", "better", "worse", "not enough data", "open", "error", "warning"]);
+const LEAST_FILTERED = 8;
+
+const textOf = (cell) => (cell instanceof Node ? cell.textContent : String(cell ?? ""));
+
+// The number that a cell begins with, as in `87.8 [87.3, 88.4]` or `±3`; null for text.
+function numberOf(text) {
+  const found = text.replaceAll(",", "").replace("−", "-").match(/^[±<≥≤ ]*(-?\d+(\.\d+)?(e[-+]?\d+)?)/i);
+  return found ? +found[1] : null;
+}
+
+function compare(a, b) {
+  const [x, y] = [numberOf(a), numberOf(b)];
+  if (x !== null && y !== null) return x - y;
+  if (x !== null || y !== null) return x !== null ? -1 : 1;
+  return a.localeCompare(b, "en", { numeric: true });
+}
+
+function cellOf(cell, number) {
+  const state = typeof cell === "string" && VERDICTS.has(cell) ? cell.replaceAll(" ", "-") : null;
+  const shown = typeof cell === "string" ? data.names[cell] || cell : cell;
+  return el("td", shown, { class: number ? "number" : state });
+}
+
+// `choose` is the place of a column whose values can be selected, undefined for none.
+function table(columns, rows, numbers, choose) {
+  const body = el("tbody"), count = el("span", null, { class: "soft", role: "status" });
+  const built = rows.map((row) => ({ row: el("tr", row.map((cell, i) => cellOf(cell, numbers?.has(i)))), cells: row.map(textOf) }));
+  const wanted = { text: "", value: "" };
+  let shown = built;
+  const fill = () => {
+    const kept = shown.filter(({ row, cells }) => (!wanted.value || cells[choose] === wanted.value)
+      && row.textContent.toLowerCase().includes(wanted.text.toLowerCase()));
+    body.replaceChildren(...kept.map(({ row }) => row));
+    count.textContent = kept.length === rows.length ? `${rows.length} rows` : `${kept.length} of ${rows.length} rows`;
+  };
+  const heads = columns.map((name, i) => el("th", name ? el("button", name, { type: "button", class: "sort", onclick: () => {
+    const down = heads[i].getAttribute("aria-sort") === "ascending";
+    heads.forEach((head) => head.removeAttribute("aria-sort"));
+    heads[i].setAttribute("aria-sort", down ? "descending" : "ascending");
+    shown = [...built].sort((a, b) => (down ? -1 : 1) * compare(a.cells[i], b.cells[i]));
+    fill();
+  } }) : "", { class: numbers?.has(i) ? "number" : null, scope: "col" }));
+  fill();
+  const search = el("input", null, { type: "search", placeholder: "filter rows", "aria-label": "Filter rows",
+    oninput: (event) => { wanted.text = event.target.value; fill(); } });
+  const values = choose === undefined ? [] : [...new Set(built.map(({ cells }) => cells[choose]))];
+  const select = values.length < 2 ? null : el("select", [el("option", `all: ${columns[choose]}`, { value: "" }),
+    ...values.map((value) => el("option", data.names[value] || value, { value }))],
+  { "aria-label": `Select ${columns[choose]}`, onchange: (event) => { wanted.value = event.target.value; fill(); } });
+  const controls = rows.length < LEAST_FILTERED ? null : el("div", [search, select, count], { class: "controls" });
+  return el("div", [controls, el("div", el("table", [el("thead", el("tr", heads)), body]), { class: "wide", tabindex: "0", role: "region", "aria-label": "table" })]);
+}

@@ -1,0 +1,250 @@
+"""The page of the HTML report in a browser."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from analysis import report
+from tests.analysis.multitask_files import write_multitask_run
+from tests.analysis.report_files import EVIL, headlines, publish, write_study
+from tests.analysis.run_files import write_reference_scores, write_run
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_study(tmp_path_factory.mktemp("report"))
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    sync_api = pytest.importorskip("playwright.sync_api")
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("missing: chromium, which opens the report")
+    with sync_api.sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def page(browser, folder) -> Iterator[Any]:
+    """Open the report; errors on the page and network requests fail the test."""
+    errors: list[str] = []
+    asked: list[str] = []
+    tab = browser.new_page(viewport={"width": 1300, "height": 900}, color_scheme="light")
+    tab.on("pageerror", lambda error: errors.append(str(error)))
+    tab.on("console", lambda line: errors.append(line.text) if line.type == "error" else None)
+    tab.on("request", lambda request: asked.append(request.url))
+    tab.goto((folder / "report.html").as_uri())
+    yield tab
+    assert errors == []
+    assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
+    tab.close()
+
+
+def drawn(page: Any, selector: str) -> int:
+    """Return the number of canvases that are not blank."""
+    count = """selector => [...document.querySelectorAll(selector)].filter(c => c.width &&
+        c.getContext('2d').getImageData(0, 0, c.width, c.height).data.some(v => v)).length"""
+    return page.evaluate(count, selector)
+
+
+def test_overview(page):
+    assert page.title() == "TD-MPC2 reproduction"
+    assert page.locator("nav a").all_text_contents() == [
+        *("Overview", "Tasks", "Reproduction", "Variants", "Audit"),
+    ]
+    card = page.locator(".card", has_text="Meta-World, tasks run here")
+    assert "78.4" in card.inner_text()
+    assert page.locator(".bar").count() >= 6
+
+
+def test_tasks_are_filtered_and_series_switched_off(page):
+    page.click("nav >> text=Tasks")
+    page.wait_for_function("document.querySelectorAll('.tile').length === 3")
+    page.wait_for_timeout(200)
+    assert drawn(page, ".tile canvas") == 3
+    page.fill("input[type=search]", "walk")
+    assert page.locator(".tile b").all_text_contents() == ["Walker Walk"]
+    page.fill("input[type=search]", "")
+    page.select_option("select", "metaworld")
+    assert page.locator(".tile b").all_text_contents() == ["Reach"]
+    assert "1 of 3 tasks" in page.inner_text(".controls")
+    page.select_option("select", "")
+    page.uncheck("label:has-text('SAC') input")
+    page.hover(".tile .u-over >> nth=0")
+    tip = page.inner_text("#tip")
+    assert "env steps" in tip
+    assert "TD-MPC2" in tip
+    assert "SAC" not in tip
+
+
+def test_a_tile_leads_to_its_task(page):
+    page.click("nav >> text=Tasks")
+    page.click(".tile >> nth=0")
+    page.wait_for_selector("h2 >> text=Walker Walk")
+    page.wait_for_timeout(200)
+    assert drawn(page, ".large canvas") == 1
+    label = page.get_attribute(".large canvas", "aria-label")
+    assert label.startswith("Walker Walk, episode return, env steps; TD-MPC2: 882 at 200,000; ")
+    assert "threshold: 79" in label
+    runs = page.inner_text("table")
+    assert "abcdef0123" in runs
+    assert EVIL in runs  # displayed as text, not executed
+    assert page.title() == "TD-MPC2 reproduction"
+    page.locator(".charts .chart >> nth=0").scroll_into_view_if_needed()
+    page.wait_for_timeout(200)
+    assert drawn(page, ".charts canvas") >= 1
+    assert page.locator(".charts b").all_text_contents() == ["value loss", "grad norm"]
+    page.evaluate("scrollTo(0, 0)")
+    box = page.locator(".large canvas").bounding_box()
+    page.mouse.move(box["x"] + box["width"] - 24, box["y"] + 100)
+    assert "200,000 env steps" in page.inner_text("#tip")
+    page.click("text=next")
+    page.wait_for_selector("h2 >> text=Cup Catch")
+    page.go_back()
+    page.wait_for_selector("h2 >> text=Walker Walk")
+
+
+def test_verdicts_variants_and_audit(page):
+    page.click("nav >> text=Reproduction")
+    assert page.locator("td.reproduced").count() >= 4
+    assert "TD-MPC2 on DMControl (2 of 39 tasks)" in page.inner_text(".lead")
+    assert "methods=dreamerv3,sac" in page.inner_text(".next")
+    page.click("td a >> nth=0")
+    page.wait_for_selector(".large canvas")
+    page.click("nav >> text=Variants")
+    assert "no-simnorm" in page.inner_text("main")
+    page.click("nav >> text=Audit")
+    page.click("button:has-text('budget other')")
+    assert "200,000 instead of 4,000,000" in page.inner_text("main")
+    assert "no evaluation yet" in page.inner_text("main")
+
+
+def test_tables_are_sorted_and_filtered(page):
+    rows = page.locator("tbody tr")
+    count = rows.count()
+    assert count >= 8
+    page.fill("input[aria-label='Filter rows']", "meta-world")
+    found = rows.count()
+    assert 0 < found < count
+    assert f"{found} of {count} rows" in page.inner_text("main")
+    page.fill("input[aria-label='Filter rows']", "")
+    page.select_option("select[aria-label='Select group']", "Meta-World, tasks run here")
+    assert set(page.locator("tbody td:first-child").all_inner_texts()) == {
+        "Meta-World, tasks run here"
+    }
+    page.select_option("select[aria-label='Select group']", "")
+    for direction in ("ascending", "descending"):
+        page.click("th button:text-is('mean')")
+        assert page.get_attribute("th:has(button:text-is('mean'))", "aria-sort") == direction
+        texts = page.locator("tbody td:nth-child(7)").all_inner_texts()
+        means = [float(text.split()[0]) for text in texts]
+        assert means == sorted(means, reverse=direction == "descending")
+        assert len(set(means)) > 3
+
+
+SCALES = """() => { const plot = document.querySelector('.large .chart').plot;
+    return [plot.scales.x.min, plot.scales.x.max, plot.scales.y.min, plot.scales.y.max]; }"""
+
+
+@pytest.fixture
+def short(browser, tmp_path) -> Iterator[Any]:
+    """Open the page of a task whose run ends long before the published curve."""
+    write_run(tmp_path / "runs", {0: 5.0, 20_000: 200.0, 40_000: 300.0}, budget=40_000)
+    write_reference_scores(tmp_path / "runs", "walker-walk", (43.0, 12.0), (20.0, 5.0))
+    late = {0: 3.0, 20_000: 90.0, 4_000_000: 900.0}
+    headlines(tmp_path, f"runs={tmp_path / 'runs'}", publish(tmp_path, "tdmpc2", late))
+    tab = browser.new_page(viewport={"width": 390, "height": 844}, has_touch=True)
+    errors: list[str] = []
+    tab.on("pageerror", lambda error: errors.append(str(error)))
+    tab.goto(f"{(tmp_path / 'report.html').as_uri()}#task/walker-walk")
+    tab.wait_for_selector(".large canvas")
+    yield tab
+    assert errors == []
+    tab.close()
+
+
+def test_a_task_opens_at_the_range_of_its_runs(short):
+    assert short.evaluate(SCALES)[:2] == [0, 40_000]
+    short.check("input[name=all]")
+    short.wait_for_timeout(200)
+    assert short.evaluate(SCALES)[:2] == [0, 4_000_000]
+    short.check("input[name=fixed]")
+    short.wait_for_timeout(200)
+    assert short.evaluate(SCALES)[2:] == [0, 1000]
+    short.check("input[name=log]")
+    short.wait_for_timeout(200)
+    assert short.evaluate(SCALES)[0] == 20_000
+    assert short.evaluate("document.querySelector('.large .chart').plot.scales.x.distr") == 3
+
+
+def test_charts_follow_keys_touch_and_zoom(short):
+    short.focus(".large .chart")
+    short.keyboard.press("ArrowRight")
+    short.keyboard.press("ArrowRight")
+    assert "20,000 env steps" in short.inner_text("#tip")
+    assert "TD-MPC2: 200" in short.inner_text("#tip")
+    short.keyboard.press("+")
+    short.wait_for_timeout(100)
+    low, high, *_ = short.evaluate(SCALES)
+    assert (low, high) == (10_000, 30_000)
+    short.keyboard.press("0")
+    short.wait_for_timeout(100)
+    assert short.evaluate(SCALES)[:2] == [0, 4_000_000]
+    assert not short.is_visible("#tip")
+    short.click("text=reset zoom")
+    short.wait_for_timeout(200)
+    box = short.locator(".large .u-over").bounding_box()
+    short.touchscreen.tap(box["x"] + box["width"] - 3, box["y"] + 50)
+    assert "40,000 env steps" in short.inner_text("#tip")
+    short.mouse.move(box["x"] + 0.25 * box["width"], box["y"] + 50)
+    short.mouse.down()
+    short.mouse.move(box["x"] + 0.5 * box["width"], box["y"] + 60, steps=4)
+    short.mouse.up()
+    short.wait_for_timeout(100)
+    low, high, *_ = short.evaluate(SCALES)
+    assert (low, high) == (pytest.approx(10_000, abs=300), pytest.approx(20_000, abs=300))
+
+
+def test_multi_task_agents(browser, tmp_path):
+    points = {0: (0.0, 0.0), 864_000: (30.0, 50.0)}
+    write_multitask_run(tmp_path / "runs", points, task_set="mine", num_parameters=5_000_000)
+    out = tmp_path / "report.html"
+    assert report.main([f"runs={tmp_path / 'runs'}", f"out={out}", "reps=200"]) == 0
+    tab = browser.new_page(viewport={"width": 360, "height": 800})
+    errors: list[str] = []
+    tab.on("pageerror", lambda error: errors.append(str(error)))
+    for name in ("overview", "tasks", "audit", "multitask"):
+        tab.goto(f"{out.as_uri()}#{name}")
+        assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth"), name
+    assert "1 CPU-days" in tab.inner_text("main")
+    assert "no published score" in tab.inner_text("main")
+    assert errors == []
+    tab.close()
+
+
+def test_dark_and_light(page):
+    back = "getComputedStyle(document.body).backgroundColor"
+    assert page.evaluate(back) == "rgb(255, 255, 255)"
+    page.click("#theme")
+    assert page.evaluate(back) == "rgb(20, 23, 27)"
+    page.emulate_media(color_scheme="dark")
+    page.reload()
+    assert page.evaluate(back) == "rgb(20, 23, 27)"
+
+
+@pytest.mark.parametrize("width", [360, 800, 2200])
+def test_every_page_fits_from_phone_to_wide_screen(page, width):
+    page.set_viewport_size({"width": width, "height": 800})
+    for name in ("overview", "tasks", "task/walker-walk", "verdicts", "ablations", "audit", "no"):
+        page.goto(page.url.split("#")[0] + f"#{name}")
+        page.wait_for_timeout(100)
+        inside = page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert inside, name
