@@ -21,7 +21,7 @@ from analysis.html_report.headlines import MEDIAN_NOTE, headlines, rounded
 from analysis.html_report.multitask import multitask_pages
 from analysis.html_report.summary import display_names, next_steps, summary
 from analysis.html_report.tables import table_data
-from analysis.records.evaluations import ENV_STEPS, NUM_UPDATES, SCORES
+from analysis.records.evaluations import ENV_STEPS, NUM_UPDATES, TASK_SCORES
 from analysis.records.load import SERIES, Records
 from analysis.records.problems import Problem
 from analysis.records.progress import stage
@@ -41,7 +41,7 @@ from analysis.stats.selection import Series
 from analysis.stats.task_curves import REFERENCE_LINES, reference_scores, task_curves
 from tdmpc2.envs.tasks import TASKS
 
-SCORES_OF_METRICS = {score.metric: score.scale for score in SCORES.values()}
+SCORES_OF_METRICS = {score.metric: score.scale for score in TASK_SCORES.values()}
 """Factor that maps a metric to a score in [0, 1]."""
 TRAINING_POINTS = 60
 """Maximum number of points of a training curve."""
