@@ -59,8 +59,9 @@ class ScoreCurves:
         self.step_unit = step_unit
         runs = records.runs[records.runs["step_unit"] == step_unit].copy()
         scores = {name: score_of(name) for name in runs["score"].unique()}
-        for column in ("metric", "scale", "offset"):
-            runs[column] = runs["score"].map({k: getattr(s, column) for k, s in scores.items()})
+        for column, kind in (("metric", object), ("scale", float), ("offset", float)):
+            found = {name: getattr(score, column) for name, score in scores.items()}
+            runs[column] = runs["score"].map(found).astype(kind)
         runs["run"] = np.arange(len(runs))
         points = records.table.merge(runs[[*RUN_KEY, "metric", "run"]], on=[*RUN_KEY, "metric"])
         points = points.sort_values("run", kind="stable")
