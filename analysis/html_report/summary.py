@@ -52,7 +52,9 @@ def summary(
         else:
             sentences.append("Without published curves, nothing was compared with the paper.")
         return " ".join(sentences)
-    for verdict, own in domains.groupby("verdict", sort=False):
+    # The sum of the domains has no verdict of its own.
+    judged = domains[(domains["domain"] != ALL) | (domains["verdict"] != NOT_JUDGED)]
+    for verdict, own in judged.groupby("verdict", sort=False):
         listed = _listed(
             f"{names.get(method, method)} on {names.get(domain, domain)} "
             f"({compared} of {_size(domain)} tasks)"
