@@ -106,7 +106,7 @@ def test_the_command_of_a_run_is_valid(path: Path) -> None:
     ("arguments", "message"),
     [
         ([], "out: missing|out="),
-        (["verify"], "verify: name one folder"),
+        (["verify"], "verify none: name one folder"),
         (["verify", "/nowhere"], "no such folder"),
         (["out=/tmp"], "exists"),
         (["out=x", "runs=/nowhere"], "runs=/nowhere: no such folder"),

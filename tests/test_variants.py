@@ -54,6 +54,7 @@ VARIANTS: dict[str, tuple[EnvSpec, dict[str, Any]]] = {
         {"num_q": 1, "dropout": 0.2, "dropout_in": "everywhere"},
     ),
     "precision=bf16": (env_spec(), {"precision": "bf16"}),
+    "precision=tf32": (env_spec(), {"precision": "tf32"}),  # as fp32 on a CPU
     "prioritized_replay=true": (env_spec(), {"prioritized_replay": True}),
     "momentum=0.1": (env_spec(), {"momentum": 0.1}),
     "horizon=1": (env_spec(), {"horizon": 1}),

@@ -61,7 +61,10 @@ def verify(arguments: Sequence[str]) -> int:
         UserError: no or several folders, or no bundle.
     """
     if len(arguments) != 1 or "=" in arguments[0]:
-        raise UserError("verify: name one folder, as in `python -m tdmpc2.bundle verify DIR`")
+        given = " ".join(arguments) or "none"
+        raise UserError(
+            f"verify {given}: name one folder, as in `python -m tdmpc2.bundle verify DIR`"
+        )
     from tdmpc2.bundle.checks import damages, files_of, redrawn
 
     folder = user_path(arguments[0], "verify")

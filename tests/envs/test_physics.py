@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 
 import mujoco
 import numpy as np
@@ -281,7 +282,9 @@ def test_a_run_of_0_4_0_stays_as_it_is(task, tmp_path, capsys):
     spec = make_spec("tdmpc2", task, 1)
     earlier = dataclasses.replace(spec, task_switches=())
     old = earlier.run_dir(tmp_path)
+    agent = SimpleNamespace(config=SimpleNamespace(precision="fp32"))
     run = LocalRun(spec, options, torch.device("cpu"), {})
+    run.agent = agent
     with contextlib.ExitStack() as stack:
         run.acquire(stack)
     assert capsys.readouterr().err == ""  # there is no such run
@@ -289,7 +292,9 @@ def test_a_run_of_0_4_0_stays_as_it_is(task, tmp_path, capsys):
     old.mkdir(parents=True)
     RunFiles(old, earlier, {}).write_spec({})
     with contextlib.ExitStack() as stack:
-        LocalRun(spec, options, torch.device("cpu"), {}).acquire(stack)
+        again = LocalRun(spec, options, torch.device("cpu"), {})
+        again.agent = agent
+        again.acquire(stack)
     told = capsys.readouterr().err
     if task == "cup-catch":
         assert run.directory != old
