@@ -168,17 +168,17 @@ def mean_over_tasks(
 
 def quantile(level: ArrayLike, freedom: ArrayLike) -> np.ndarray:
     """Return quantiles of Student's t distribution; with infinite freedom, of the normal one."""
-    finite = np.where(np.isinf(freedom), 1.0, freedom)
     from scipy import special  # here, so that --help is fast
 
+    finite = np.where(np.isinf(freedom), 1.0, freedom)
     return np.where(np.isinf(freedom), special.ndtri(level), special.stdtrit(finite, level))
 
 
 def _probability(statistic: np.ndarray, freedom: np.ndarray) -> np.ndarray:
     """Return the distribution function of Student's t; with infinite freedom, of the normal."""
-    finite = np.where(np.isinf(freedom), 1.0, freedom)
     from scipy import special
 
+    finite = np.where(np.isinf(freedom), 1.0, freedom)
     below = np.where(np.isneginf(statistic), 0.0, special.stdtr(finite, statistic))
     return np.where(np.isinf(freedom), special.ndtr(statistic), below)
 
