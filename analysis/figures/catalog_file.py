@@ -11,13 +11,19 @@ from tdmpc2.common.system.paths import project_root
 
 
 def figures_dir() -> Path:
-    """Return the folder of the catalog and the style, which is also the default output folder."""
+    """Return the default output folder; in a checkout it also holds the catalog and the style."""
     return project_root() / "paper_figures"
+
+
+def shipped(name: str) -> Path:
+    """Return the path of the catalog or the style, in the checkout or in the installed package."""
+    path = figures_dir() / name
+    return path if path.exists() else Path(__file__).with_name(name)
 
 
 def catalog_path() -> Path:
     """Return the path of the shipped catalog."""
-    return figures_dir() / "figures.toml"
+    return shipped("figures.toml")
 
 
 def read_tables(path: Path) -> dict[str, Any]:

@@ -17,8 +17,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from analysis.figures.catalog_file import shipped
 from analysis.figures.styles import Layout
-from tdmpc2.common.system.paths import project_root
 
 PANEL_WIDTH = 1.3
 """Least width of a panel, its axis labels included."""
@@ -64,9 +64,7 @@ def paper_style() -> AbstractContextManager[None]:
 
     It is seaborn's theme for papers, with the settings of `paper_figures/paper.mplstyle`.
     """
-    own = mpl.rc_params_from_file(
-        project_root() / "paper_figures" / "paper.mplstyle", use_default_template=False
-    )
+    own = mpl.rc_params_from_file(shipped("paper.mplstyle"), use_default_template=False)
     theme = {**sns.axes_style("whitegrid"), **sns.plotting_context("paper")}
     return mpl.rc_context({**theme, **own})
 
