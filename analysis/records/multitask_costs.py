@@ -78,10 +78,15 @@ def median_rate(path: Path, problems: list[Problem], column: str) -> float | Non
     rates = []
     for place, line in enumerate(lines[1:], start=2):
         try:
-            rate = number(fields_of(header, line)[column], column)
-            if rate <= 0:
-                raise ValueError(f"{column} is {rate:g}, must be above 0")
-            rates.append(rate)
+            rates.append(_rate(fields_of(header, line)[column], column))
         except ValueError as error:
             problems.append(Problem(str(path), place, f"{error}; line skipped"))
     return float(np.median(rates)) if rates else None
+
+
+def _rate(text: str, column: str) -> float:
+    """Return a rate; raise ValueError if it is not a number above 0."""
+    rate = number(text, column)
+    if rate <= 0:
+        raise ValueError(f"{column} is {rate:g}, must be above 0")
+    return rate

@@ -22,7 +22,7 @@ RECORD_FILES = (
     *("spec.json", "eval.csv", "train.csv", "timing.csv", "status.json", "numeric.json"),
     *("attempts.json", "sources.json"),
 )
-FLOORS = "floors"
+REFERENCES = "floors"
 
 
 def recorded_folders(text: str) -> list[Path]:
@@ -95,8 +95,8 @@ def _copy_records(source: Path, target: Path) -> Iterator[dict[str, Any]]:
             if (spec.parent / name).exists():
                 _copy(spec.parent / name, place / name)
         yield json.loads(spec.read_text(encoding="utf-8"))
-    for floor in sorted((source / FLOORS).glob("*.json")):
-        _copy(floor, target / FLOORS / floor.name)
+    for scores in sorted((source / REFERENCES).glob("*.json")):
+        _copy(scores, target / REFERENCES / scores.name)
 
 
 def _packages() -> str:
