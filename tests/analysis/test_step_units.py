@@ -58,9 +58,10 @@ def test_figures_show_one_unit(records, plot):
     assert shown.curves.step_unit == unit
     assert set(shown.records.runs["step_unit"]) == set(shown.records.table["step_unit"]) == {unit}
     drawing = PLOTS[plot](shown)
-    if "step_unit" in drawing.numbers:
+    if "step_unit" in drawing.numbers and drawing.pages:
         assert set(drawing.numbers["step_unit"]) == {unit}
     labels = [ax.get_xlabel() for page in drawing.pages for ax in page.axes]
+    labels += [page.labels[0] for page in drawing.pages]  # shared by all panels
     other = "environment steps" if unit == NUM_UPDATES else "updates"
     assert not any(label.startswith(other) for label in labels)
     if plot.endswith("_curves") and plot != "training_curves":
