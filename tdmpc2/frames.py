@@ -60,11 +60,14 @@ def main(arguments: Sequence[str]) -> int:
             missing.setdefault(str(error).replace(f"'{task.name}' ", ""), []).append(task.name)
         except OSError as error:
             raise UserError(f"cannot write to out={options.out}: {error}") from error
-    for reason, names in missing.items():
-        print(f"warning: not rendered: {', '.join(names)}: {reason}", file=sys.stderr)
     count = len(tasks) - sum(map(len, missing.values()))
+    reasons = [f"not rendered: {', '.join(names)}: {why}" for why, names in missing.items()]
     if not count:
-        raise UserError("no task can be rendered here; `python -m tdmpc2.doctor` says why")
+        raise UserError(
+            f"no task can be rendered here; {'; '.join(reasons)}; see `python -m tdmpc2.doctor`"
+        )
+    for reason in reasons:
+        print(f"warning: {reason}", file=sys.stderr)
     print(f"{count} frames in {options.out}")
     return 0
 

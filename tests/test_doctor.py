@@ -104,7 +104,7 @@ def test_a_renderer_that_does_not_work_breaks_no_simulator(
         root = Path(__file__).parents[1]
         monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{root}")
     for adapter in ADAPTERS.values():
-        if adapter.renders == "opengl":
+        if adapter.renders == "opengl" and adapter.probe is not None:
             finding = doctor.check_simulator(adapter)
             assert finding.state == "ok", finding
 

@@ -38,6 +38,7 @@ HARMLESS = {
     "ablations/run.py": ["--no-simnorm", "--dry-run", "--tasks=toy-pointmass"],
     "analysis/fetch_published.py": ["archive=missing.zip"],
     "tdmpc2/train.py": ["task=toy-pointmass"],
+    "tdmpc2/frames.py": ["tasks=toy-pointmass"],
     "tdmpc2/finetune.py": ["checkpoint=missing", "task=walker-walk"],
     "benchmarks/analysis_scale.py": ["published=."],
     "benchmarks/sweep_scale.py": ["suite=smoke"],

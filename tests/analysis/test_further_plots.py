@@ -88,9 +88,9 @@ def test_the_gallery_shows_the_frames_of_a_folder(tmp_path, capsys):
 
 
 def test_frames_are_rendered_where_there_is_a_renderer(tmp_path, capsys):
-    with pytest.raises(UserError, match="no task can be rendered here"):
+    with pytest.raises(UserError, match="no task can be rendered here") as refused:
         frames.main([f"out={tmp_path / 'out'}", "tasks=toy-pointmass"])
-    assert "not rendered: toy-pointmass: task has nothing to render" in capsys.readouterr().err
+    assert "not rendered: toy-pointmass: task has nothing to render" in str(refused.value)
     try:
         frames.main([f"out={tmp_path / 'out'}", "tasks=walker-walk"])
     except UserError:

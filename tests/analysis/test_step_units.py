@@ -58,7 +58,9 @@ def test_figures_show_one_unit(records, plot):
     assert shown.curves.step_unit == unit
     assert set(shown.records.runs["step_unit"]) == set(shown.records.table["step_unit"]) == {unit}
     drawing = PLOTS[plot](shown)
-    if "step_unit" in drawing.numbers and drawing.pages:
+    if not drawing.pages:
+        assert drawing.numbers.empty
+    elif "step_unit" in drawing.numbers:
         assert set(drawing.numbers["step_unit"]) == {unit}
     labels = [ax.get_xlabel() for page in drawing.pages for ax in page.axes]
     labels += [page.labels[0] for page in drawing.pages]  # shared by all panels

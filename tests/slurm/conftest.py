@@ -11,9 +11,12 @@ import pytest
 from tests.slurm.cluster import Cluster, missing, running_cluster, wait_for
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def cluster() -> Iterator[Cluster]:
-    """Start a cluster of two nodes, which this process and its children use."""
+    """Start a cluster of two nodes, which this process and its children use during these tests.
+
+    Tests of other folders, which may follow in the same process, must not find it.
+    """
     if reason := missing():
         pytest.skip(reason)
     # Sockets need short paths in folders that all users can enter; pytest's folders are neither.
