@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import random
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,8 @@ from tdmpc2.common.system.errors import UserError
 from tests.test_architecture import ROOT
 
 RECORDED = ROOT / "paper_figures" / "recorded"
+SPECS = sorted(RECORDED.rglob("spec.json"))
+RUNS = [*SPECS[::7], next(path for path in SPECS if "finetuned" in path.parts)]
 
 
 @pytest.fixture(scope="module")
@@ -93,13 +97,16 @@ def test_the_description_for_machines_lists_all_files(bundle: Path) -> None:
     assert described["conformsTo"] == "http://mlcommons.org/croissant/1.0"
 
 
-@pytest.mark.parametrize(
-    "path", sorted(RECORDED.rglob("spec.json"))[::7], ids=lambda p: p.parent.name
-)
+@pytest.mark.parametrize("path", RUNS, ids=lambda p: p.parent.name)
 def test_the_command_of_a_run_is_valid(path: Path) -> None:
-    command = command_of(json.loads(path.read_text()))
-    assert command.split()[:2] in (["tdmpc2", "train"], ["tdmpc2", "finetune"])
+    spec = json.loads(path.read_text())
+    command = command_of(spec)
+    wanted = "finetune" if "start" in spec else "train"
+    assert command.split()[:2] == ["tdmpc2", wanted]
     assert all("=" in part for part in command.split()[2:])
+    line = [sys.executable, "-m", "tdmpc2", *command.split()[1:], "no_such_option=1"]
+    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    assert "unknown key 'no_such_option'" in done.stderr  # and no other
 
 
 @pytest.mark.parametrize(

@@ -46,19 +46,21 @@ def texts(specs: Sequence[Spec], folders: Sequence[Path], commit: str) -> dict[s
 
 def command_of(spec: Spec) -> str:
     """Return the command that trains a run with this spec."""
-    settings = {"method": spec["method"], "task": spec["task"], "seed": spec["seed"]}
-    if spec.get("budget_unit") == "num_updates":
-        settings |= {"data": "DATASET", "num_updates": spec["budget"]}
-    elif "finetuning" in spec or "checkpoint" in spec:
-        settings |= {"checkpoint": "CHECKPOINT", "env_steps": spec["budget"]}
+    start = spec.get("start")
+    settings = {"task": ",".join(spec.get("tasks") or [spec["task"]]), "seed": spec["seed"]}
+    if start is None:
+        settings = {"method": spec["method"], **settings}
     else:
-        settings |= {"env_steps": spec["budget"]}
+        settings |= {"checkpoint": "CHECKPOINT", "init_embedding": start["embedding"]}
+    settings[spec.get("budget_unit", "env_steps")] = spec["budget"]
+    if "dataset" in spec:
+        settings["data"] = "DATASET"
     settings |= {name: spec[name] for name in ("eval_every", "eval_episodes") if spec.get(name)}
     if spec.get("obs") not in (None, "state"):
         settings["obs"] = spec["obs"]
     for name, value in spec.get("overrides", {}).items():
         settings[name] = str(value).lower() if isinstance(value, bool) else value
-    command = "finetune" if settings.get("checkpoint") else "train"
+    command = "train" if start is None else "finetune"
     return f"tdmpc2 {command} " + " ".join(f"{name}={value}" for name, value in settings.items())
 
 
