@@ -43,9 +43,10 @@ def main(arguments: Sequence[str]) -> int:
     options = parse_options(arguments, ExportOptions)
     if not options.runs.is_dir():
         raise UserError(f"runs={options.runs}: no such folder")
-    from analysis.records.interchange import series_of, write_interchange
+    from analysis.records.interchange import write_interchange
     from analysis.records.load import load
     from analysis.records.source_options import report
+    from analysis.stats.run_series import series_of
 
     records = load(options.runs)
     report(records.problems)

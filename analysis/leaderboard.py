@@ -111,9 +111,9 @@ def load_all(options: LeaderboardOptions, problems: list[Problem]) -> list[Serie
         UserError: a file is missing, or there is no series at all.
     """
     from analysis.records.field_results import SUFFIXES, read_field
-    from analysis.records.interchange import series_of
     from analysis.records.load import load
     from analysis.records.source_options import released_curves
+    from analysis.stats.run_series import series_of
 
     released = options.published or released_curves()
     paths = [] if options.published is None and not released.is_dir() else [released]

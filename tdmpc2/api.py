@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -158,7 +157,7 @@ def load_run(directory: str | Path) -> LoadedRun:
         rows = np.array([[float(v) for v in line.split(",")] for line in lines[1:]])
         names = lines[0].split(",") if lines else []
         columns.append({key: rows[:, i] for i, key in enumerate(names)} if len(rows) else {})
-    return LoadedRun(folder, json.loads(json.dumps(spec)), status["state"], *columns)
+    return LoadedRun(folder, dict(spec), status["state"], *columns)
 
 
 def evaluate(run: str | Path, *, episodes: int = 10, seed: int = 0) -> Evaluation:

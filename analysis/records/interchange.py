@@ -4,39 +4,18 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
-from analysis.records.evaluations import score_of
 from analysis.records.field_results import Series
-from analysis.records.load import SERIES, Records
-from analysis.records.sources import RUNS_SOURCE
 from tdmpc2.common.system.atomic_files import write_atomic
 from tdmpc2.envs.tasks import SUITES, TASKS
 
 HEADER = ("exp_name", "env_name", "seed", "metric", "env_step", "value")
 NUM_TASKS = len(SUITES["all104"])
 METRICS = {"return": "avg_return", "success": "avg_success"}
-
-
-def series_of(records: Records) -> Iterator[Series]:
-    """Yield the curves of single-task runs from states, with the published metric of each task."""
-    runs = records.runs[(records.runs["task_set"] == "") & (records.runs["obs"] == "state")]
-    key = [*SERIES, "task", "seed"]
-    for run in runs.itertuples():
-        own = np.logical_and.reduce([records.table[name] == getattr(run, name) for name in key])
-        metric = score_of(str(run.score)).metric
-        points = records.table[own & (records.table["metric"] == metric)].sort_values("step")
-        points = points.drop_duplicates("step", keep="last")
-        name = str(run.method) if run.variant == "default" else f"{run.method} ({run.variant})"
-        kind = TASKS[str(run.task)].metric if run.task in TASKS else "return"
-        steps, values = points["step"].to_numpy(), points["value"].to_numpy(float)
-        if len(steps):
-            source = "own runs" if run.source == RUNS_SOURCE else str(run.source)
-            yield Series(source, name, str(run.task), int(str(run.seed)), steps, values, kind)
 
 
 def write_interchange(series: Iterable[Series], path: Path) -> int:

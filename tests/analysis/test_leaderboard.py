@@ -12,12 +12,13 @@ import pytest
 
 from analysis import export_results, import_results, leaderboard
 from analysis.records.field_results import Series, read_field
-from analysis.records.interchange import series_of, write_interchange
+from analysis.records.interchange import write_interchange
 from analysis.records.load import load
 from analysis.records.problems import Problem
 from analysis.stats.copies import compare_all, united
 from analysis.stats.leaderboard import leaderboard as compare
 from analysis.stats.leaderboard import methods_of
+from analysis.stats.run_series import series_of
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.envs.tasks import TASKS
 from tests.test_architecture import ROOT

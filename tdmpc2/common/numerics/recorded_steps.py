@@ -70,16 +70,14 @@ class _Recording:
         graph: the recorded kernels.
         inputs: leaves of the arguments.
         outputs: leaves of the result.
-        scalars: places among `outputs` of scalars in float32.
-        stacked: these scalars as one tensor, so that one copy takes them all; None if there are
-            none.
+        stacked: the scalars in float32 among `outputs` as one tensor, so that one copy takes them
+            all; None if there are none.
         structure: structure of the result.
     """
 
     graph: Graph
     inputs: list[Any]
     outputs: list[Any]
-    scalars: list[int]
     stacked: Tensor | None
     structure: TreeSpec
 
@@ -93,13 +91,8 @@ class _Recording:
             if isinstance(place, Tensor):
                 place.copy_(value, non_blocking=True)
         self.graph.replay()
-        outputs = list(self.outputs)
-        if self.stacked is not None:
-            for i, value in zip(self.scalars, self.stacked.clone().unbind(), strict=True):
-                outputs[i] = value
-        others = set(range(len(outputs))) - set(self.scalars)
-        for i in others:
-            outputs[i] = _copied(outputs[i])
+        scalars = iter(() if self.stacked is None else self.stacked.clone().unbind())
+        outputs = [next(scalars) if _is_scalar(x) else _copied(x) for x in self.outputs]
         return tree_unflatten(outputs, self.structure)
 
 
@@ -203,9 +196,9 @@ class StepRecorder:
 
         def whole_step() -> None:
             outputs, result = tree_flatten(step(*args, **kwargs))
-            scalars = [i for i, x in enumerate(outputs) if _is_scalar(x)]
-            stacked = torch.stack([outputs[i].detach() for i in scalars]) if scalars else None
-            found.update(outputs=outputs, scalars=scalars, stacked=stacked, structure=result)
+            scalars = [x.detach() for x in outputs if _is_scalar(x)]
+            stacked = torch.stack(scalars) if scalars else None
+            found.update(outputs=outputs, stacked=stacked, structure=result)
 
         graph = self._make_graph()
         groups = [group for optimizer in self._optimizers for group in optimizer.param_groups]

@@ -216,16 +216,14 @@ def parse_loggers(text: str | None) -> tuple[str, ...]:
     """
     names = [name.strip() for name in (text or "").split(",") if name.strip()]
     for place, name in enumerate(names):
-        require(name in LOGGERS, f"logger={text}: unknown logger '{name}'{_hint(name)}")
+        require(
+            name in LOGGERS, f"logger={text}: unknown logger '{name}'{did_you_mean(name, LOGGERS)}"
+        )
         require(name not in names[:place], f"logger={text}: {name} is named twice")
         package = LOGGERS[name][0]
         installed = importlib.util.find_spec(package) is not None
         require(installed, f"logger={name}: needs {package}, which is not installed: {INSTALL}")
     return tuple(names)
-
-
-def _hint(name: str) -> str:
-    return did_you_mean(name, LOGGERS)
 
 
 class Mirrors:

@@ -1,0 +1,30 @@
+"""Own runs as curves that can be compared with result files and written like them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from analysis.records.field_results import Series
+from analysis.records.load import Records
+from analysis.records.sources import RUNS_SOURCE
+from analysis.stats.ragged_curves import ScoreCurves
+from tdmpc2.envs.tasks import TASKS
+
+
+def series_of(records: Records) -> Iterator[Series]:
+    """Yield the curves of single-task runs from states, with the published metric of each task.
+
+    Of evaluations at the same step, the last one is used.
+    """
+    curves = ScoreCurves(records)
+    for run, curve in zip(curves.runs.itertuples(), curves.curves, strict=True):
+        if run.obs != "state":
+            continue
+        steps, backwards = np.unique(curve.steps[::-1], return_index=True)
+        values = curve.values[::-1][backwards]
+        name = str(run.method) if run.variant == "default" else f"{run.method} ({run.variant})"
+        kind = TASKS[str(run.task)].metric if run.task in TASKS else "return"
+        source = "own runs" if run.source == RUNS_SOURCE else str(run.source)
+        yield Series(source, name, str(run.task), int(str(run.seed)), steps, values, kind)
