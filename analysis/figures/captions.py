@@ -13,8 +13,8 @@ from analysis.records.run_reader import short_commits
 from analysis.records.sources import RUNS_SOURCE
 from analysis.stats.aggregate import RLIABLE_VERSION
 from analysis.stats.coverage import coverage_note, coverages, studies_of
+from analysis.stats.horizons import Group
 from analysis.stats.ragged_curves import paper_budget
-from analysis.stats.selection import Group
 from tdmpc2.envs.tasks import TASKS
 
 _LONGEST_NAME = 28

@@ -9,7 +9,7 @@ from typing import Any
 
 from analysis.figures.catalog_file import read_tables
 from analysis.stats.bootstrap import STATISTICS, Bootstrap
-from analysis.stats.selection import Group
+from analysis.stats.horizons import Group
 from analysis.stats.task_curves import REFERENCE_LINES
 from tdmpc2.common.system.errors import UserError, did_you_mean
 from tdmpc2.envs.tasks import TASKS, get_suite

@@ -26,6 +26,7 @@ from analysis.figures.styles import (
 from analysis.records.load import SERIES
 from analysis.records.sources import RUNS_SOURCE
 from analysis.stats.aggregate import group_curves
+from analysis.stats.horizons import is_near
 from analysis.stats.selection import INTERVAL, Series
 from analysis.stats.task_curves import REFERENCE_LINES, reference_scores, task_curves
 from tdmpc2.envs.tasks import TASKS
@@ -168,11 +169,16 @@ def in_table_order(tasks: Sequence[str]) -> list[str]:
 def _final_table(
     numbers: pd.DataFrame, styles: dict[Series, LineStyle], groups: dict[str, str] | None = None
 ) -> pd.DataFrame:
-    """Return the last mean of each curve; normalized scores in percent, returns unscaled."""
+    """Return the last mean of each curve; normalized scores in percent, returns unscaled.
+
+    A cell names its env steps if its curve ends well before another one of the row.
+    """
     row = "task" if groups is None else "group"
     means = numbers.dropna(subset="mean")
     keys = [*SERIES, row]
     last = means.loc[means.groupby(keys)["step"].idxmax()]
+    early = ~is_near(last["step"], last.groupby(row)["step"].transform("max"))
+    last["note"] = np.where(early, [f" at {step:,} steps" for step in last["step"]], "")
     scaled = last["metric"].isin(["normalized_score", "episode_success"])
     factor = scaled.map({True: 100.0, False: 1.0})
     last = last.assign(**{name: last[name] * factor for name in ("mean", "low", "high")})

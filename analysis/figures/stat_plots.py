@@ -32,9 +32,10 @@ from analysis.records.load import SERIES
 from analysis.records.problems import Problem
 from analysis.stats.aggregate import group_scores, improvements, profiles
 from analysis.stats.bootstrap import Bootstrap
+from analysis.stats.horizons import Group
 from analysis.stats.ragged_curves import ScoreCurves
 from analysis.stats.rules import Rule
-from analysis.stats.selection import Group, Series
+from analysis.stats.selection import Series
 
 _BAR_PANEL = 0.9
 WIDE_PANEL = 1.8

@@ -21,9 +21,10 @@ from analysis.records.load import SERIES, Records
 from analysis.records.problems import Problem
 from analysis.records.sources import RUNS_SOURCE
 from analysis.stats.bootstrap import Bootstrap
+from analysis.stats.horizons import Group
 from analysis.stats.ragged_curves import ScoreCurves
 from analysis.stats.rules import Rule
-from analysis.stats.selection import Group, Series
+from analysis.stats.selection import Series
 from tdmpc2.envs.tasks import TASKS
 
 _MARKER_SIZE = 3.6
@@ -243,7 +244,8 @@ def short_table(
     """Return a table of text with a column per series and cells `mean [low, high]`.
 
     Args:
-        numbers: table with the columns `SERIES`, `rows`, and `value` or `mean`, `low`, `high`.
+        numbers: table with the columns `SERIES`, `rows`, and `value` or `mean`, `low`, `high`; a
+            column `note` is added to the cells.
         rows: columns of `numbers` that identify a row.
         styles: styles of the series, whose labels become column names.
         scale: factor on the numbers.
@@ -253,6 +255,8 @@ def short_table(
     for series, style in styles.items():
         scaled = of_series(numbers, series).set_index(list(rows))[[value, "low", "high"]] * scale
         texts = scaled.apply(_cell, axis=1) if len(scaled) else pd.Series(dtype=object)
+        if "note" in numbers:
+            texts += of_series(numbers, series).set_index(list(rows))["note"]
         label = style.label.replace("\n", " ")
         table = table.join(texts.rename(label), on=list(rows))
     return table.fillna("")

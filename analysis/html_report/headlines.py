@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 from analysis.figures.figure_specs import Catalog
 from analysis.records.load import SERIES, Records
-from analysis.records.sources import RUNS_SOURCE
 from analysis.stats.aggregate import group_scores, improvements
+from analysis.stats.horizons import Group, own_groups
 from analysis.stats.ragged_curves import ScoreCurves
 from analysis.stats.rules import Rule
-from analysis.stats.selection import NEAR, Group, Series
+from analysis.stats.selection import Series
 
 OBSERVATIONS = {"state": "from states", "rgb": "from pixels"}
 """Suffix of a label by observation type."""
@@ -44,7 +44,7 @@ def headlines(
     for obs in sorted(records.runs["obs"].unique(), reverse=True):  # states before pixels
         curves = ScoreCurves(records.select(obs=obs))
         if len(curves):
-            groups = _groups(curves, catalog)
+            groups = [*catalog.groups.values(), *own_groups(curves, catalog.groups)]
             tables[obs] = _overview(curves, groups, rule, catalog, places)
     # Number of observation types in which a label occurs; several horizons of one type count once.
     counts = Counter(name for own in tables.values() for name in {table["label"] for table in own})
@@ -54,63 +54,6 @@ def headlines(
             if obs != "state" or counts[table["label"]] > 1:
                 table["label"] += f", {OBSERVATIONS.get(obs, obs)}"
     return [table for own in tables.values() for table in own]
-
-
-def _groups(curves: ScoreCurves, catalog: Catalog) -> list[Group]:
-    """Return the groups of the catalog, and one for the tasks run in each domain and horizon."""
-    groups = list(catalog.groups.values())
-    runs = curves.runs[curves.runs["source"] == RUNS_SOURCE]
-    for domain, own in runs.groupby("domain"):
-        tasks = tuple(sorted(own["task"].unique()))
-        for horizon in own_horizons(curves, tasks):
-            named = catalog.groups.get(str(domain))
-            name = named.label if named else str(domain)
-            ours = Group(f"ours_{domain}_{horizon}", f"{name}, tasks run here", tasks, horizon)
-            steps = [ours.steps(task) for task in tasks]
-            if all(
-                set(tasks) != set(group.tasks) or steps != [group.steps(task) for task in tasks]
-                for group in catalog.groups.values()
-            ):
-                groups.append(ours)
-    return groups
-
-
-def own_horizons(curves: ScoreCurves, tasks: Sequence[str]) -> list[int]:
-    """Return the env steps at which our runs can be compared with each other and other sources.
-
-    The first is the shortest budget that one of our methods has completed, or the last step of the
-    other sources before it. If all other sources start after it, their first step is added if one
-    of our methods reached it. Scores are never compared at a step before the first evaluation.
-
-    Args:
-        curves: runs with the same observation type.
-        tasks: tasks of our runs.
-
-    Returns:
-        At most two steps, ascending.
-    """
-    ours, theirs = [], set()
-    runs_of_tasks = curves.runs[curves.runs["task"].isin(tasks)]
-    for series, own in runs_of_tasks.groupby(SERIES):
-        if set(own["task"]) != set(tasks):
-            continue
-        grids = [curves.grid(rows.index.to_numpy()) for _, rows in own.groupby("task")]
-        if series[0] == RUNS_SOURCE:
-            ours.append((min(int(grid[-1]) for grid in grids), own["budget"].min()))
-        else:
-            theirs |= set.intersection(
-                *({int(step) for step in grid if step > 0} for grid in grids)
-            )
-    finished = [last for last, budget in ours if last >= (1 - NEAR) * budget]
-    lasts = [last for last, _ in ours if last > 0]
-    if not lasts:
-        return []
-    horizon = min(finished, default=max(lasts))
-    earlier = [step for step in theirs if step <= horizon]
-    if earlier:
-        return [max(earlier)]
-    later = [step for step in theirs if step <= max(lasts)]
-    return [horizon, *([min(later)] if later else [])]
 
 
 def _overview(

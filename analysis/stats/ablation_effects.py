@@ -16,7 +16,8 @@ import pandas as pd
 from analysis.stats.bootstrap import Bootstrap, Interval, probability_of_improvement
 from analysis.stats.bootstrap import difference as bootstrap_difference
 from analysis.stats.equivalence import Difference, difference, mean_difference
-from analysis.stats.ragged_curves import ENDED, ScoreCurves, budget_of
+from analysis.stats.horizons import common_budget
+from analysis.stats.ragged_curves import ENDED, ScoreCurves
 from analysis.stats.rules import Rule
 from analysis.stats.selection import joined
 
@@ -116,7 +117,7 @@ def effect_of(
         if np.isnan(runs.loc[np.concatenate(sides), "scale"]).any():
             missing.append(f"{task}: returns without score_range have no normalized score")
             continue
-        end = at or int(min(_end(curves, side) for side in sides))
+        end = at or common_budget(curves, sides)
         usable = [_with_score(curves, side, end, rule, missing) for side in sides]
         missing += _other_seeds(runs, task, *sides)
         if all(map(len, usable)):
@@ -161,16 +162,6 @@ def _by_task(runs: pd.DataFrame, rows: np.ndarray) -> dict[str, np.ndarray]:
     """Return the row numbers of each task, sorted by seed."""
     chosen = runs.loc[rows].sort_values("seed", kind="stable")
     return {str(task): own.index.to_numpy() for task, own in chosen.groupby("task")}
-
-
-def _end(curves: ScoreCurves, rows: np.ndarray) -> float:
-    """Return the largest budget of a task's runs; for a run without one, its last step."""
-    budgets = [budget_of(budget) for budget in curves.runs.loc[rows, "budget"]]
-    known = [
-        last if np.isinf(budget) else budget
-        for budget, last in zip(budgets, curves.last_steps[rows], strict=True)
-    ]
-    return max(known)
 
 
 def _with_score(

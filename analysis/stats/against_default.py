@@ -10,6 +10,7 @@ import pandas as pd
 from analysis.records.load import SERIES
 from analysis.records.sources import RUNS_SOURCE
 from analysis.stats.equivalence import difference, mean_difference
+from analysis.stats.horizons import side_of
 from analysis.stats.ragged_curves import ScoreCurves
 from analysis.stats.rules import Rule
 
@@ -22,32 +23,39 @@ def against_default(curves: ScoreCurves, rule: Rule) -> pd.DataFrame:
         rule: treatment of missing and repeated evaluations.
 
     Returns:
-        Method, variant, number of tasks, the last env steps that both have, both means, and the
-        mean difference in points with its 95 % interval.
+        Method, variant, number of tasks, the last env steps that both have, both means, the mean
+        difference in points with its 95 % interval, and the seeds that are left out.
     """
     runs = curves.runs[curves.runs["source"] == RUNS_SOURCE]
     rows: list[dict[str, Any]] = []
     for series, variant in runs[runs["variant"] != "default"].groupby(SERIES):
         is_default = (runs["variant"] == "default") & (runs["method"] == series[1])
         differences, steps, means = [], [], []
+        left_out: list[str] = []
         for task, ours in variant.groupby("task"):
             theirs = runs.index[is_default & (runs["task"] == task)].to_numpy()
             if not len(theirs):
                 continue
             both = [ours.index.to_numpy(), theirs]
-            # `reached` is infinite for runs that have completed the paper's budget.
-            last = max(curves.last_steps[side].max() for side in both)
-            step = min(last, *(curves.reached[side].min() for side in both))
+            recorded = curves.last_steps[np.concatenate(both)].max()
+            sides = [side_of(curves, rows, recorded) for rows in both]
+            left_out += [
+                f"{task}, {name}: {seed}"
+                for name, side in zip((series[2], "default"), sides, strict=True)
+                for seed in side.left_out
+            ]
+            step = int(min(side.last for side in sides))
             at = np.array([step])
-            sides = [100 * curves.values(s, at, rule, normalized=True)[:, 0] for s in both]
-            differences.append(difference(sides[0], sides[1]))
-            steps.append(int(step))
-            means.append([side.mean() for side in sides])
+            scores = [100 * curves.values(s.rows, at, rule, normalized=True)[:, 0] for s in sides]
+            differences.append(difference(scores[0], scores[1]))
+            steps.append(step)
+            means.append([own.mean() for own in scores])
         if differences:
             gap = mean_difference(differences)
             low, high = gap.interval(0.95)
             row = {"method": series[1], "variant": series[2], "tasks": len(differences)}
             row |= {"env steps": " ".join(f"{step:,}" for step in dict.fromkeys(steps))}
             row |= dict(zip(("score", "default"), np.mean(means, axis=0), strict=True))
-            rows.append({**row, "difference": gap.value, "low": low, "high": high})
+            row |= {"difference": gap.value, "low": low, "high": high}
+            rows.append({**row, "left out": "; ".join(left_out)})
     return pd.DataFrame(rows)

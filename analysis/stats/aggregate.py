@@ -31,11 +31,11 @@ from analysis.stats.coverage import (
     simulated_improvement,
     studies_of,
 )
+from analysis.stats.horizons import Group
 from analysis.stats.ragged_curves import ScoreCurves
 from analysis.stats.rules import Rule
 from analysis.stats.selection import (
     INTERVAL,
-    Group,
     Selection,
     Series,
     horizon_scores,

@@ -16,9 +16,10 @@ import pandas as pd
 from analysis.records.evaluations import ENV_STEPS
 from analysis.records.load import AGENTS, SERIES
 from analysis.records.sources import RUNS_SOURCE
+from analysis.stats.horizons import Group
 from analysis.stats.ragged_curves import ENDED, ScoreCurves, budget_of, paper_budget
 from analysis.stats.rules import RULES, Rule
-from analysis.stats.selection import Group, Selection, horizon_scores, select
+from analysis.stats.selection import Selection, horizon_scores, select
 
 _KEY = [*SERIES, "task", "seed"]
 AUDIT = [*_KEY, "finding", "count", "detail", "treatment"]

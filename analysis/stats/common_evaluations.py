@@ -1,7 +1,4 @@
-"""Common evaluations of our seeds and the published ones: the scores that a verdict compares.
-
-This is the one place that decides at which steps two sides are compared, and which seeds take part.
-"""
+"""Common evaluations of our seeds and the published ones: the scores that a verdict compares."""
 
 from __future__ import annotations
 
@@ -9,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from analysis.stats.horizons import is_near, side_of
 from analysis.stats.ragged_curves import ScoreCurves, paper_budget
 from analysis.stats.rules import RULES, Rule
-from analysis.stats.selection import NEAR
 
 LAST_EVALUATIONS = 5
 """Number of evaluations that a score averages."""
@@ -39,7 +36,7 @@ class CommonScores:
     @property
     def complete(self) -> bool:
         """Whether the comparison is at the full budget."""
-        return self.budget_share >= 1 - NEAR
+        return bool(is_near(self.budget_share, 1.0))
 
 
 def common_scores(
@@ -47,10 +44,9 @@ def common_scores(
 ) -> CommonScores:
     """Return the scores of one task at the last evaluations that both sides have.
 
-    A seed that has not come within `NEAR` of the step that most of our seeds reached is left out,
-    so that one unfinished seed does not determine the step of all others. Step 0 never counts. If
-    no step of ours is a published one, the published curves are interpolated between their
-    evaluations.
+    Seeds of ours that are far behind the others are left out (`horizons.side_of`). Step 0 never
+    counts. If no step of ours is a published one, the published curves are interpolated between
+    their evaluations.
 
     Args:
         curves: our runs and the published curves.
@@ -62,13 +58,8 @@ def common_scores(
     published = published[published > 0]
     if not len(published):
         return _none(["no published evaluation after step 0"], curves, ours)
-    reached = np.minimum(curves.reached[ours], published[-1])
-    far = reached >= (1 - NEAR) * np.sort(reached)[(len(ours) - 1) // 2]
-    kept, last = ours[far], reached[far].min()
-    left_out = [
-        f"seed {curves.runs.loc[row, 'seed']} is at {int(curves.last_steps[row]):,} env steps"
-        for row in ours[~far]
-    ]
+    side = side_of(curves, ours, published[-1])
+    kept, last, left_out = side.rows, side.last, list(side.left_out)
     if last < published[0]:
         why = f"ends before the first published evaluation at {published[0]:,}"
         return _none([*left_out, why], curves, ours)

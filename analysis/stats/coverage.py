@@ -15,8 +15,9 @@ from functools import lru_cache
 import numpy as np
 
 from analysis.stats.bootstrap import Bootstrap, Interval
+from analysis.stats.horizons import Group
 from analysis.stats.ragged_curves import ScoreCurves
-from analysis.stats.selection import Group, Series, select
+from analysis.stats.selection import Series, select
 from analysis.stats.t_intervals import NO_INTERVAL, improvement_interval, t_interval
 
 EVALUATIONS = 5

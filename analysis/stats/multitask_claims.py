@@ -17,11 +17,11 @@ from analysis.records.sources import RUNS_SOURCE
 from analysis.stats.equivalence import difference_from
 from analysis.stats.equivalence_tables import comparison_columns, text_table
 from analysis.stats.gate import JUDGED, judge, outcome
+from analysis.stats.horizons import is_near, last_before
 from analysis.stats.margins import NOT_JUDGED, PAPER_UPDATES
 from analysis.stats.multitask_scores import Agents, agents_of
 from analysis.stats.ragged_curves import ScoreCurves
 from analysis.stats.rules import Rule
-from analysis.stats.selection import NEAR, last_before
 
 MULTITASK_CLAIMS = [*AGENTS, "num_updates", "num_ours", "ours", "theirs", *JUDGED, "remark"]
 
@@ -69,7 +69,7 @@ def compare_agents(
 def _compare(agents: Agents, number: float | None, rule: Rule, margin: float) -> dict[str, Any]:
     """Return the comparison of one series with a published score, None if there is none."""
     last = last_before(agents.grid, np.array([PAPER_UPDATES]))[0]
-    complete = agents.reached.min() >= PAPER_UPDATES and last >= (1 - NEAR) * PAPER_UPDATES
+    complete = agents.reached.min() >= PAPER_UPDATES and is_near(last, PAPER_UPDATES)
     step = PAPER_UPDATES if complete else agents.end
     scores = 100 * agents.values(np.array([step]), rule).mean(axis=0)[:, 0]
     row = {"num_updates": step, "num_ours": len(scores), "ours": scores.mean()}

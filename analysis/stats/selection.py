@@ -10,43 +10,15 @@ import numpy as np
 
 from analysis.records.load import SERIES
 from analysis.records.problems import Problem
+from analysis.stats.horizons import NEAR, Group, is_near, last_before
 from analysis.stats.ragged_curves import ScoreCurves
 from analysis.stats.rules import Rule
 from analysis.stats.t_intervals import t_interval
-from tdmpc2.envs.tasks import TASKS
 
 Series = tuple[str, ...]
 """Values of `load.SERIES`."""
 INTERVAL = ["mean", "low", "high"]
 """Columns of a mean with its interval."""
-NEAR = 0.1
-"""A run counts as evaluated at a horizon if its last evaluation is at most this fraction before it.
-"""
-
-
-@dataclass(frozen=True)
-class Group:
-    """Tasks whose scores are averaged.
-
-    Attributes:
-        name: name of the group.
-        label: title in figures.
-        tasks: task names.
-        horizon: env steps at which scores are read, or the task's budget if that is less; None for
-            the budget of each task.
-    """
-
-    name: str
-    label: str
-    tasks: tuple[str, ...]
-    horizon: int | None = None
-
-    def steps(self, task: str) -> int:
-        """Return the env steps at which the task's score is read."""
-        if self.horizon is not None and task not in TASKS:
-            return self.horizon
-        budget = TASKS[task].env_steps
-        return budget if self.horizon is None else min(budget, self.horizon)
 
 
 @dataclass(frozen=True)
@@ -112,9 +84,9 @@ def horizon_scores(
     """Return the normalized scores at fractions of the group's horizon.
 
     A series is scored at a horizon only if, for each task, at least one of its runs was evaluated
-    near it (see `NEAR`), and the score of the untrained agent at step 0 never represents a later
-    step. Otherwise a rule that fills in missing evaluations would compare scores that were never
-    measured.
+    near it (see `horizons.is_near`), and the score of the untrained agent at step 0 never
+    represents a later step. Otherwise a rule that fills in missing evaluations would compare scores
+    that were never measured.
 
     Args:
         curves: all runs.
@@ -133,7 +105,7 @@ def horizon_scores(
     evaluated = [curves.curves[row].steps for row in chosen.rows]
     before = np.array([last_before(e, s) for e, s in zip(evaluated, steps, strict=True)])
     values[(before <= 0) & (steps > 0)] = np.nan
-    near = (before >= (1 - NEAR) * steps) & (before <= steps) & ((before > 0) | (steps == 0))
+    near = is_near(before, steps)
     reasons = []
     for column, fraction in enumerate(fractions):
         reached = np.zeros(chosen.strata[-1] + 1, bool)
@@ -143,16 +115,6 @@ def horizon_scores(
             values[:, column] = np.nan
             reasons.append(_far_from(chosen, before[:, column], steps[:, column], far, fraction))
     return values, reasons
-
-
-def last_before(steps: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Return the last evaluated step at or before each wanted step, `(num_wanted,)`.
-
-    The result is -1 if there is none.
-    """
-    ordered = np.sort(steps)
-    place = np.searchsorted(ordered, wanted, side="right") - 1
-    return np.where(place >= 0, ordered[np.maximum(place, 0)], -1)
 
 
 def _far_from(

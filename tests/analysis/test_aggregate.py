@@ -15,9 +15,10 @@ from analysis.records.load import load, load_curves
 from analysis.stats.aggregate import group_curves, group_scores, improvements, profiles
 from analysis.stats.audit import sensitivity
 from analysis.stats.bootstrap import Bootstrap, interval
+from analysis.stats.horizons import Group
 from analysis.stats.ragged_curves import ScoreCurves
 from analysis.stats.rules import RULES
-from analysis.stats.selection import Group, horizon_scores, select
+from analysis.stats.selection import horizon_scores, select
 from tdmpc2.common.system.paths import project_root
 from tests.analysis.run_files import write_run
 

@@ -8,9 +8,9 @@ import pytest
 
 from analysis.records.load import load, load_curves
 from analysis.stats.audit import AUDIT, FINDINGS, audit, audit_all, sensitivity, summary
+from analysis.stats.horizons import Group
 from analysis.stats.ragged_curves import ScoreCurves
 from analysis.stats.rules import RULES
-from analysis.stats.selection import Group
 from tests.analysis.multitask_files import HEADER as MULTITASK_HEADER
 from tests.analysis.multitask_files import PAIR, write_multitask_run
 from tests.analysis.multitask_files import eval_line as line

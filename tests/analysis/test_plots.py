@@ -14,7 +14,7 @@ from analysis.figures.stat_plots import STAT_PLOTS
 from analysis.figures.styles import series_styles
 from analysis.records.load import Records, load, load_curves, merge
 from analysis.stats.bootstrap import STATISTICS, Bootstrap
-from analysis.stats.selection import Group
+from analysis.stats.horizons import Group
 from tdmpc2.envs.tasks import TASKS
 from tests.analysis.pictures import (
     CATALOG,

@@ -13,10 +13,10 @@ from analysis.records.load import Records, load, load_curves, merge
 from analysis.stats.against_default import against_default
 from analysis.stats.against_published import compare_tasks
 from analysis.stats.aggregate import group_scores
+from analysis.stats.horizons import Group
 from analysis.stats.multitask_claims import compare_agents
 from analysis.stats.ragged_curves import ScoreCurves
 from analysis.stats.rules import RULES
-from analysis.stats.selection import Group
 from tests.analysis.multitask_files import PAIR, write_multitask_run
 from tests.analysis.pictures import CATALOG
 from tests.analysis.run_files import write_run, write_table

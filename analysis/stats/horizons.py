@@ -1,0 +1,171 @@
+"""Horizons of comparisons: at which steps sides are compared, and which seeds take part.
+
+This is the one place that decides it, for figures, the report, verdicts, ablations and variants.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from analysis.records.load import SERIES
+from analysis.records.sources import RUNS_SOURCE
+from analysis.stats.ragged_curves import ScoreCurves, budget_of
+from tdmpc2.envs.tasks import TASKS
+
+NEAR = 0.1
+"""A run counts as evaluated at a horizon if its last evaluation is at most this fraction before it.
+"""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Tasks whose scores are averaged.
+
+    Attributes:
+        name: name of the group.
+        label: title in figures.
+        tasks: task names.
+        horizon: env steps at which scores are read, or the task's budget if that is less; None for
+            the budget of each task.
+    """
+
+    name: str
+    label: str
+    tasks: tuple[str, ...]
+    horizon: int | None = None
+
+    def steps(self, task: str) -> int:
+        """Return the env steps at which the task's score is read."""
+        if self.horizon is not None and task not in TASKS:
+            return self.horizon
+        budget = TASKS[task].env_steps
+        return budget if self.horizon is None else min(budget, self.horizon)
+
+
+@dataclass(frozen=True)
+class Side:
+    """The seeds of one side of a comparison on one task.
+
+    Attributes:
+        rows: row numbers of the seeds that take part.
+        last: last step at which all of them have a value.
+        left_out: a message for each of the other seeds.
+    """
+
+    rows: np.ndarray
+    last: float
+    left_out: tuple[str, ...]
+
+
+def last_before(steps: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Return the last evaluated step at or before each wanted step, `(num_wanted,)`.
+
+    The result is -1 if there is none.
+    """
+    ordered = np.sort(steps)
+    place = np.searchsorted(ordered, wanted, side="right") - 1
+    return np.where(place >= 0, ordered[np.maximum(place, 0)], -1)
+
+
+def is_near(last: np.ndarray | float, horizon: np.ndarray | float) -> np.ndarray:
+    """Return whether a last evaluation represents a horizon: within `NEAR`, and not step 0."""
+    last, horizon = np.asarray(last), np.asarray(horizon)
+    return (last >= (1 - NEAR) * horizon) & ((last > 0) | (horizon == 0))
+
+
+def side_of(curves: ScoreCurves, rows: np.ndarray, until: float) -> Side:
+    """Return the seeds of a task that take part in a comparison, and how far they all reach.
+
+    A seed that has not come within `NEAR` of the step that most seeds reached is left out, so that
+    one unfinished seed does not determine the step of all others.
+
+    Args:
+        curves: all runs.
+        rows: row numbers of the seeds.
+        until: last step that counts, such as the last one of the other side.
+    """
+    reached = np.minimum(curves.reached[rows], until)
+    kept = reached >= (1 - NEAR) * np.sort(reached)[(len(rows) - 1) // 2]
+    left_out = tuple(
+        f"seed {curves.runs.loc[row, 'seed']} is at {int(curves.last_steps[row]):,} env steps"
+        for row in rows[~kept]
+    )
+    return Side(rows[kept], float(reached[kept].min()), left_out)
+
+
+def common_budget(curves: ScoreCurves, sides: Sequence[np.ndarray]) -> int:
+    """Return the smaller of the sides' largest budgets; a run without one counts its last step.
+
+    Args:
+        curves: all runs.
+        sides: row numbers of the runs of each side, of one task.
+    """
+    budgets = curves.runs["budget"].map(budget_of).to_numpy(float)
+    known = np.where(np.isinf(budgets), curves.last_steps, budgets)
+    return int(min(known[rows].max() for rows in sides))
+
+
+def own_groups(curves: ScoreCurves, groups: dict[str, Group]) -> list[Group]:
+    """Return a group for the tasks run here, for each of their domains and horizons.
+
+    Groups that are equal to one of the given groups are left out.
+
+    Args:
+        curves: runs with the same observation type.
+        groups: groups by name, of which those of domains provide labels.
+    """
+    found = []
+    runs = curves.runs[curves.runs["source"] == RUNS_SOURCE]
+    for domain, own in runs.groupby("domain"):
+        tasks = tuple(sorted(own["task"].unique()))
+        label = groups[str(domain)].label if domain in groups else str(domain)
+        for horizon in own_horizons(curves, tasks):
+            ours = Group(f"ours_{domain}_{horizon}", f"{label}, tasks run here", tasks, horizon)
+            steps = [ours.steps(task) for task in tasks]
+            if all(
+                set(tasks) != set(group.tasks) or steps != [group.steps(task) for task in tasks]
+                for group in groups.values()
+            ):
+                found.append(ours)
+    return found
+
+
+def own_horizons(curves: ScoreCurves, tasks: Sequence[str]) -> list[int]:
+    """Return the env steps at which our runs can be compared with each other and other sources.
+
+    The first is the shortest budget that one of our methods has completed, or the last step of the
+    other sources before it. If all other sources start after it, their first step is added if one
+    of our methods reached it. Scores are never compared at a step before the first evaluation.
+
+    Args:
+        curves: runs with the same observation type.
+        tasks: tasks of our runs.
+
+    Returns:
+        At most two steps, ascending.
+    """
+    ours, theirs = [], set()
+    runs_of_tasks = curves.runs[curves.runs["task"].isin(tasks)]
+    for series, own in runs_of_tasks.groupby(SERIES):
+        if set(own["task"]) != set(tasks):
+            continue
+        grids = [curves.grid(rows.index.to_numpy()) for _, rows in own.groupby("task")]
+        if series[0] == RUNS_SOURCE:
+            ours.append((min(int(grid[-1]) for grid in grids), own["budget"].min()))
+        else:
+            theirs |= set.intersection(
+                *({int(step) for step in grid if step > 0} for grid in grids)
+            )
+    finished = [last for last, budget in ours if is_near(last, budget)]
+    lasts = [last for last, _ in ours if last > 0]
+    if not lasts:
+        return []
+    horizon = min(finished, default=max(lasts))
+    earlier = [step for step in theirs if step <= horizon]
+    if earlier:
+        return [max(earlier)]
+    later = [step for step in theirs if step <= max(lasts)]
+    return [horizon, *([min(later)] if later else [])]
