@@ -39,7 +39,7 @@ class ReportRequest(ScoreOptions):
         MARGIN, "largest difference that counts as no difference, in points", POINTS
     )
     reps: int | None = setting(
-        None, "number of bootstrap resamples; default: the value in figures.toml", REPS
+        None, "simulated studies that measure coverages, at most 1,000; default: that many", REPS
     )
     out: Path | None = setting(
         None,

@@ -121,7 +121,7 @@ def look(
         study: the study.
         curves: learning curves of all runs.
         rule: how scores at steps without a recorded evaluation are determined.
-        bootstrap: settings of the bootstrap intervals.
+        bootstrap: number of simulated studies that measure the coverage of intervals, and seed.
         at: env step at which scores are compared; the end of the shorter side if None.
         margin: largest difference, in points, that counts as no difference.
     """
@@ -132,7 +132,7 @@ def look(
     if effect is None:
         return StudyResult(study, None, OPEN, None, missing)
     expected = study.ablation.expected
-    verdict = judge(effect.welch, expected, margin)
+    verdict = judge(effect.final, expected, margin)
     needed = seeds_needed(effect.pairs(), expected, margin) if verdict == OPEN else None
     return StudyResult(study, effect, verdict, needed, missing)
 

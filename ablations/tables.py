@@ -11,8 +11,9 @@ from tabulate import tabulate
 
 from ablations.claims import OPEN
 from ablations.studies import StudyResult
-from analysis.stats.bootstrap import COVERAGE_NOTE, Interval
-from analysis.stats.equivalence import MOST_SEEDS
+from analysis.stats.ablation_effects import Effect
+from analysis.stats.coverage import Coverage, coverage_note
+from analysis.stats.equivalence import MOST_SEEDS, Difference
 
 MISSING_SHOWN = 12
 MEASURED = ("tasks", "seeds", "default", "variant", "difference", "area", "P(better) %")
@@ -36,7 +37,7 @@ def _numbers(finding: StudyResult) -> dict[str, Any]:
         "tasks": "",
     }
     if effect is not None:
-        low, high = effect.welch.interval(0.95)
+        low, high = effect.final.interval(0.95)
         row |= {
             "tasks": " ".join(effect.tasks),
             "seeds_variant": len(effect.variant.seeds),
@@ -47,7 +48,8 @@ def _numbers(finding: StudyResult) -> dict[str, Any]:
             "welch_low": low,
             "welch_high": high,
             **_bounds("area_difference", effect.area),
-            **_bounds("improvement", effect.improvement),
+            **dict(zip(_IMPROVEMENT, effect.improvement.stacked()[0], strict=True)),
+            **{f"{name}_coverage": share for name, share in effect.coverage.items()},
         }
     return {
         **row,
@@ -58,10 +60,13 @@ def _numbers(finding: StudyResult) -> dict[str, Any]:
     }
 
 
-def _bounds(name: str, interval: Interval) -> dict[str, float]:
-    """Return the three columns of an interval: value, lower and upper bound."""
-    value, low, high = interval.stacked()[0]
-    return {name: value, f"{name}_low": low, f"{name}_high": high}
+_IMPROVEMENT = ("improvement", "improvement_low", "improvement_high")
+
+
+def _bounds(name: str, found: Difference) -> dict[str, float]:
+    """Return the three columns of a difference: value, lower and upper bound."""
+    low, high = found.interval(0.95)
+    return {name: found.value, f"{name}_low": low, f"{name}_high": high}
 
 
 def texts_of(findings: Sequence[StudyResult]) -> pd.DataFrame:
@@ -142,8 +147,28 @@ def _footnote(findings: Sequence[StudyResult], margin: float) -> str:
         f"Scores are in points (return / 10, or success in percent) at {at} env steps. seeds: "
         "variant/default. difference: score of the variant minus score of the default. area: "
         "difference of the areas under the learning curves. P(better): probability that a run of "
-        "the variant scores higher than a run of the default. Brackets: 95 % stratified-bootstrap "
-        f"intervals. Verdicts use Welch's t-intervals and a margin of {margin:g} points. "
-        f"{COVERAGE_NOTE}"
+        "the variant scores higher than a run of the default. Brackets: 95 % intervals. Verdicts "
+        f"use those of the difference and a margin of {margin:g} points. {_coverage(findings)}"
     )
     return textwrap.fill(text, 100)
+
+
+def _coverage(findings: Sequence[StudyResult]) -> str:
+    """Return the measured coverage of the intervals; that of areas is not measured."""
+    named = {finding.study.variant: finding.study.ablation.variant for finding in findings}
+    found = [
+        _measured(finding, finding.effect, name, share)
+        for finding in findings
+        if finding.effect is not None
+        for name, share in finding.effect.coverage.items()
+        if pd.notna(share)
+    ]
+    return f"{coverage_note(found, named)} The coverage for areas is not measured."
+
+
+def _measured(finding: StudyResult, effect: Effect, name: str, share: float) -> Coverage:
+    """Return the coverage of one interval of an ablation."""
+    sizes = (*effect.variant.sizes, *effect.base.sizes)
+    seeds = (min(sizes), max(sizes))
+    group = f"against {finding.study.base[2]}"
+    return Coverage(finding.study.variant, group, len(effect.tasks), seeds, name, share)

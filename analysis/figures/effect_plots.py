@@ -14,8 +14,8 @@ from analysis.figures.page import Page, canvas, finish_axes, finish_figure, set_
 from analysis.figures.stat_plots import BARS_TOP
 from analysis.figures.styles import Shown, band, bar, handle
 from analysis.stats.ablation_effects import POINTS, Effect, Sample
-from analysis.stats.bootstrap import interval
 from analysis.stats.selection import intervals
+from analysis.stats.t_intervals import t_interval
 
 _WIDTH, _HEIGHT = 1.8, 1.7
 """Least width and height of a panel, in inches."""
@@ -97,7 +97,7 @@ def effect_bars(panels: Sequence[Panel], shown: Shown, base: str) -> Page:
     for index, (ax, panel) in enumerate(zip(axes, panels, strict=True)):
         styles = _styles(panel, shown, base)
         for place, (label, sample) in enumerate(panel.samples.items()):
-            own = interval("mean", sample.final[:, None], sample.strata, shown.bootstrap)
+            own = t_interval("mean", *sample.runs)
             bar(ax, place, styles[label], *own.stacked()[0])
         set_title(page, ax, panel.title)
         names = [style.label for style in styles.values()]

@@ -1,25 +1,27 @@
 """Effect of a setting on the score, per task and averaged over tasks.
 
-Both sides have only a few seeds per task. The mean difference over tasks has two intervals: figures
-show that of the stratified bootstrap; verdicts use Welch's, because with three seeds the coverage
-of the bootstrap is too low (see `analysis/stats/equivalence.py`).
+Both sides have only a few seeds per task, so differences have Welch's t-intervals, and the
+probability of improvement that of `t_intervals.py`. Their coverage is measured by simulation on the
+compared runs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 
-from analysis.stats.bootstrap import Bootstrap, Interval, probability_of_improvement
-from analysis.stats.bootstrap import difference as bootstrap_difference
+from analysis.stats.bootstrap import Bootstrap, Interval
+from analysis.stats.coverage import Pools, coverage_of_pair, pools_of
 from analysis.stats.equivalence import Difference, difference, mean_difference
 from analysis.stats.horizons import common_budget
 from analysis.stats.ragged_curves import ENDED, ScoreCurves
 from analysis.stats.rules import Rule
 from analysis.stats.selection import joined
+from analysis.stats.t_intervals import improvement_interval
 
 POINTS = 100.0
 """Factor from scores in [0, 1] to points: return / 10, success in percent."""
@@ -34,12 +36,24 @@ class Sample:
         final: scores in points at the compared step, `(num_runs,)`.
         area: mean scores in points up to that step (area under the curve), `(num_runs,)`.
         seeds: all seeds that occur.
+        pools: last scores of each task, from 0 to 1, see `coverage.pools_of`.
     """
 
     strata: np.ndarray
     final: np.ndarray
     area: np.ndarray
     seeds: tuple[int, ...]
+    pools: Pools
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Runs of each task."""
+        return tuple(map(int, np.bincount(self.strata)))
+
+    @property
+    def runs(self) -> tuple[np.ndarray, np.ndarray]:
+        """Final scores `(num_runs, 1)` and strata."""
+        return self.final[:, None], self.strata
 
     @property
     def score(self) -> float:
@@ -61,20 +75,21 @@ class Effect:
         steps: env step of each task at which scores are read.
         base: runs of the base.
         variant: runs of the variant.
-        final: difference variant − base of the mean final scores, with its bootstrap interval.
-        area: difference variant − base of the mean areas under the curve, with its interval.
+        final: difference variant − base of the mean final scores, with Welch's standard error.
+        area: the same for the mean areas under the curve.
         improvement: P(variant > base) on a random task, in percent.
-        welch: difference of the mean final scores with Welch's standard error.
+        coverage: measured coverage of the 95 % intervals of `final` and `improvement` by name; NaN
+            without an interval.
     """
 
     tasks: tuple[str, ...]
     steps: tuple[int, ...]
     base: Sample
     variant: Sample
-    final: Interval
-    area: Interval
+    final: Difference
+    area: Difference
     improvement: Interval
-    welch: Difference
+    coverage: Mapping[str, float]
 
     def pairs(self) -> list[tuple[np.ndarray, np.ndarray]]:
         """Return the final scores of variant and base for each task."""
@@ -98,7 +113,7 @@ def effect_of(
         base: row numbers of the base.
         variant: row numbers of the variant.
         rule: treatment of missing and repeated evaluations.
-        bootstrap: number of resamples and seed.
+        bootstrap: number of simulated studies that measure the coverage, and seed.
         at: env step at which scores are read; None for the smaller of the two sides' budgets.
 
     Returns:
@@ -128,20 +143,20 @@ def effect_of(
         _sample(curves, {task: rows[side] for task, rows in kept.items()}, ends, rule)
         for side in (0, 1)
     )
-    differences = [difference(ours.of_task(n), theirs.of_task(n)) for n in range(len(kept))]
     effect = Effect(
         tasks=tuple(kept),
         steps=tuple(ends[task] for task in kept),
         base=theirs,
         variant=ours,
-        final=_difference((ours.final, ours.strata), (theirs.final, theirs.strata), bootstrap),
-        area=_difference((ours.area, ours.strata), (theirs.area, theirs.strata), bootstrap),
-        improvement=_scaled(
-            probability_of_improvement(
-                (ours.final, ours.strata), (theirs.final, theirs.strata), bootstrap
+        final=_difference(ours, theirs, "final"),
+        area=_difference(ours, theirs, "area"),
+        improvement=_scaled(improvement_interval(ours.runs, theirs.runs)),
+        coverage={
+            name: coverage_of_pair(
+                name, (ours.pools, theirs.pools), (ours.sizes, theirs.sizes), bootstrap
             )
-        ),
-        welch=mean_difference(differences),
+            for name in ("difference", "improvement")
+        },
     )
     return effect, tuple(missing)
 
@@ -194,15 +209,17 @@ def _sample(
 ) -> Sample:
     """Return final scores and areas under the curve of the runs of one side."""
     strata, final, area = [], [], []
+    pools: list[tuple[float, ...]] = []
     for number, (task, own) in enumerate(rows.items()):
         steps = np.append(curves.common_grid(own, ends[task] - 1), ends[task])
         values = POINTS * curves.values(own, steps, rule, normalized=True)
         strata.append(np.full(len(own), number))
         final.append(values[:, -1])
         area.append(_area(steps, values))
+        pools += pools_of(curves, own, np.zeros(len(own), int), np.full(len(own), ends[task]))
     seeds = curves.runs.loc[np.concatenate(list(rows.values())), "seed"]
     columns = [np.concatenate(parts) for parts in (strata, final, area)]
-    return Sample(columns[0], columns[1], columns[2], tuple(sorted(seeds.unique())))
+    return Sample(columns[0], columns[1], columns[2], tuple(sorted(seeds.unique())), tuple(pools))
 
 
 def _area(steps: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -216,13 +233,12 @@ def _area(steps: np.ndarray, values: np.ndarray) -> np.ndarray:
     return out
 
 
-def _difference(
-    ours: tuple[np.ndarray, np.ndarray], theirs: tuple[np.ndarray, np.ndarray], bootstrap: Bootstrap
-) -> Interval:
-    """Return the difference of the means over tasks of the two sides, with its interval."""
-    (scores, strata), (others, their_strata) = ours, theirs
-    return bootstrap_difference(
-        "mean", (scores[:, None], strata), (others[:, None], their_strata), bootstrap
+def _difference(ours: Sample, theirs: Sample, name: Literal["final", "area"]) -> Difference:
+    """Return the difference of the means over tasks of the two sides."""
+    scores, others = getattr(ours, name), getattr(theirs, name)
+    tasks = range(len(ours.sizes))
+    return mean_difference(
+        [difference(scores[ours.strata == n], others[theirs.strata == n]) for n in tasks]
     )
 
 

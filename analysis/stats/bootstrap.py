@@ -25,11 +25,6 @@ LEVEL = 0.95
 TAILS = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
 TRIM = 0.25
 """Fraction of the runs that the interquartile mean discards at each end."""
-COVERAGE_NOTE = (
-    "With few seeds, bootstrap intervals are too narrow: in simulations with Gaussian scores, "
-    "nominal 95 % intervals cover the true mean of one task in about 75 % of cases with three "
-    "seeds and 50 % with two, and the true mean over 104 tasks in about 89 % and 83 %."
-)
 _BLOCK = 8192
 """Resamples processed at a time: large enough for vectorization, and small enough for the cache."""
 _DTYPE = np.float32

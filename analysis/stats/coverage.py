@@ -14,7 +14,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from analysis.stats.bootstrap import Bootstrap, Interval
+from analysis.stats.bootstrap import LEVEL, Bootstrap, Interval
+from analysis.stats.equivalence import mean_over_tasks, quantile, welch
 from analysis.stats.horizons import Group
 from analysis.stats.ragged_curves import ScoreCurves
 from analysis.stats.selection import Series, select
@@ -145,6 +146,57 @@ def simulated(statistic: str, pools: Pools, sizes: tuple[int, ...], bootstrap: B
     truth = t_interval(statistic, *_endless(pools)).point[0]
     found = t_interval(statistic, *_drawn(pools, sizes, bootstrap, 0))
     return _share(found, truth)
+
+
+def coverage_of_pair(
+    statistic: str,
+    pools: tuple[Pools, Pools],
+    sizes: tuple[tuple[int, ...], tuple[int, ...]],
+    bootstrap: Bootstrap,
+) -> float:
+    """Return the measured coverage of the interval of a comparison; NaN if there is none.
+
+    Args:
+        statistic: "difference" (of the means over tasks) or "improvement".
+        pools: scores of each task, of both sides.
+        sizes: runs of each task, of both sides.
+        bootstrap: number of simulated studies, of which `STUDIES` suffice, and seed.
+    """
+    every = [pool for side in pools for pool in side]
+    if min(map(min, sizes)) < 2 or not all(every) or not np.isfinite(np.concatenate(every)).all():
+        return float("nan")
+    simulate = {"difference": simulated_difference, "improvement": simulated_improvement}
+    return simulate[statistic](pools, sizes, studies_of(bootstrap))
+
+
+@lru_cache(maxsize=256)
+def simulated_difference(
+    pools: tuple[Pools, Pools],
+    sizes: tuple[tuple[int, ...], tuple[int, ...]],
+    bootstrap: Bootstrap,
+) -> float:
+    """Return the share of simulated Welch intervals that contain the difference of the means.
+
+    Args:
+        pools: scores of each task, of both sides.
+        sizes: runs of each task, of both sides.
+        bootstrap: number of simulated studies and seed.
+    """
+    drawn = [
+        _drawn(*side, bootstrap, lane)[0].T
+        for lane, side in enumerate(zip(pools, sizes, strict=True))
+    ]
+    truth, value, error, freedom = np.zeros((4, bootstrap.reps, len(pools[0])))
+    starts = [np.cumsum((0, *own)) for own in sizes]
+    for task in range(len(pools[0])):
+        ours, theirs = (
+            scores[:, at[task] : at[task + 1]] for scores, at in zip(drawn, starts, strict=True)
+        )
+        truth[:, task] = np.mean(pools[0][task]) - np.mean(pools[1][task])
+        value[:, task], error[:, task], freedom[:, task] = welch(ours, theirs)
+    point, spread, pooled = mean_over_tasks(value, error, freedom)
+    width = spread * quantile((1 + LEVEL) / 2, pooled)
+    return _share(Interval(point, point - width, point + width), float(truth[0].mean()))
 
 
 @lru_cache(maxsize=256)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from analysis.records.load import SERIES
 from analysis.records.sources import RUNS_SOURCE
@@ -70,7 +71,7 @@ def last_before(steps: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     return np.where(place >= 0, ordered[np.maximum(place, 0)], -1)
 
 
-def is_near(last: np.ndarray | float, horizon: np.ndarray | float) -> np.ndarray:
+def is_near(last: ArrayLike, horizon: ArrayLike) -> np.ndarray:
     """Return whether a last evaluation represents a horizon: within `NEAR`, and not step 0."""
     last, horizon = np.asarray(last), np.asarray(horizon)
     return (last >= (1 - NEAR) * horizon) & ((last > 0) | (horizon == 0))

@@ -67,7 +67,12 @@ def test_effects_and_verdicts(
     # By hand: variances of 1 point² on both sides of both tasks, three seeds, 8 degrees of freedom.
     error = np.sqrt(2 * 2 * (1 / 3)) / 2
     assert simnorm["welch_high"] == pytest.approx(-10 + 2.306 * error, abs=1e-3)
-    assert simnorm["difference_low"] < -10 < simnorm["difference_high"] < -8
+    assert simnorm["difference_high"] == simnorm["welch_high"]
+    assert simnorm["difference_low"] == pytest.approx(-10 - 2.306 * error, abs=1e-3)
+    # The means of linear curves are half of the final scores, and so are their errors.
+    half = simnorm["area_difference_high"] - simnorm["area_difference"]
+    assert half == pytest.approx(2.306 * error / 2, abs=1e-3)
+    assert 0.8 < simnorm["difference_coverage"] <= 1
     # The curve is linear from 0, so the mean over it is half of the final score.
     assert simnorm["area_difference"] == pytest.approx(-5.0)
     assert simnorm["improvement"] == 0.0
@@ -82,6 +87,8 @@ def test_effects_and_verdicts(
     assert "num-q-2 (num_q=2): two Q-functions score lower (Figure 9)" in printed
     assert "at 100,000 env steps" in printed
     assert "Missing:" not in printed
+    assert "bootstrap" not in printed
+    assert "Intervals are Student's t with Welch's degrees of freedom" in " ".join(printed.split())
     tasks = pd.read_csv(tmp_path / "out" / "ablation_tasks.csv")
     assert tasks.query("ablation == 'no-simnorm'")["difference"].tolist() == [-10.0, -10.0]
     for name in ("ablations.md", "ablations.tex", "curves.pdf", "curves.png", "bars.png"):
