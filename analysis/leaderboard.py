@@ -12,7 +12,7 @@ from analysis.records.problems import Problem
 from tdmpc2.common.system.cli import command, describe_fields, parse_options
 from tdmpc2.common.system.config_checks import Settings, setting
 from tdmpc2.common.system.errors import UserError, did_you_mean
-from tdmpc2.common.system.paths import project_root, user_path
+from tdmpc2.common.system.paths import project_root
 from tdmpc2.envs.tasks import SUITES
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ have no intervals. P(improvement) is the probability that a run is better than o
 {describe_fields(LeaderboardOptions)}
 
 Writes a table per group (.csv, .md), scores per task (_tasks.csv) and mean scores over env steps
-(_curves.csv).
+(_curves.csv), and a figure of these with intervals (sample_efficiency.png, .pdf, .csv).
 
 exit code: 0 success; 1 tables were written, but parts of the files could not be used; 2 bad input
 or nothing to compare, and nothing was written."""
@@ -74,7 +74,7 @@ def main(arguments: Sequence[str]) -> int:
             raise UserError(f"groups={group}: no such suite{did_you_mean(group, SUITES)}")
     from analysis.records.field_results import report_field
     from analysis.stats.copies import united
-    from analysis.stats.leaderboard import leaderboard, methods_of
+    from analysis.stats.leaderboard import leaderboards, methods_of
 
     problems: list[Problem] = []
     kept, copies = united(load_all(options, problems))
@@ -88,11 +88,7 @@ def main(arguments: Sequence[str]) -> int:
             if name not in known:
                 raise UserError(f"methods={name}: no such method{did_you_mean(name, known)}")
         methods = [m for m in methods if m.name in wanted or m.label in wanted]
-    boards = []
-    for group in options.groups.split(","):
-        names = [task.name for task in SUITES[group]]
-        found = leaderboard(group, names, methods, problems, options.step)
-        boards += [] if found is None else [found]
+    boards = leaderboards(methods, options.groups.split(","), problems, options.step)
     report_field(problems)
     if not boards:
         raise UserError("no group with two methods that have tasks and a step in common")
@@ -110,23 +106,19 @@ def load_all(options: LeaderboardOptions, problems: list[Problem]) -> list[Serie
     Raises:
         UserError: a file is missing, or there is no series at all.
     """
-    from analysis.records.field_results import SUFFIXES, read_field
+    from analysis.records.field_results import read_field, read_files
     from analysis.records.load import load
     from analysis.records.source_options import released_curves
     from analysis.stats.run_series import series_of
 
     released = options.published or released_curves()
     paths = [] if options.published is None and not released.is_dir() else [released]
-    paths += [user_path(name, "files") for name in options.files.split(",") if name]
-    if options.results is not None:
-        if not options.results.is_dir():
-            raise UserError(f"results={options.results}: no such folder")
-        paths += sorted(p for p in options.results.iterdir() if p.suffix in SUFFIXES)
     found: list[Series] = []
     for path in paths:
         if not path.exists():
             raise UserError(f"{path}: no such file or folder")
-        found += read_field(path, problems, "published" if path == released else None)
+        found += read_field(path, problems, "published")
+    found += read_files(options.files, options.results, problems)
     if options.runs is not None:
         records = load(options.runs)
         problems += records.problems
@@ -147,20 +139,26 @@ def write(boards: Sequence[Leaderboard], folder: Path) -> None:
     """
     from tabulate import tabulate
 
-    from analysis.figures.output import write_table, write_texts
+    from analysis.figures.leaderboard_plots import efficiency_figure
+    from analysis.figures.output import write_figure, write_table, write_texts
+    from analysis.figures.page import paper_style
+    from analysis.figures.registry import shipped_catalog
     from analysis.stats.leaderboard import text_table
 
     folder.mkdir(parents=True, exist_ok=True)
     for board in boards:
-        share = f"{len(board.tasks)} of {board.group_size} tasks"
-        print(f"\n{board.group}: {share}, after {board.step:,} env steps")
+        print(f"\n{board.group}: {board.title}")
         shown = text_table(board)
         print(tabulate(shown, list(shown.columns), showindex=False, disable_numparse=True))
         write_table(folder / f"{board.group}.csv", board.table)
         write_table(folder / f"{board.group}_tasks.csv", board.per_task.reset_index())
         write_table(folder / f"{board.group}_curves.csv", board.curves.reset_index())
         write_texts(folder / board.group, shown)
-    print(f"\ntables in {folder}")
+    with paper_style():
+        page, numbers = efficiency_figure(boards, shipped_catalog())
+        paths = list(write_figure(folder / "sample_efficiency", [page]))
+    write_table(folder / "sample_efficiency.csv", numbers)
+    print(f"\ntables and {paths[-1].name} in {folder}")
 
 
 if __name__ == "__main__":

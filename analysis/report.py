@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from analysis.records.problems import Problem
 from analysis.records.source_options import load_sources, report
 from analysis.stats.rules import ScoreOptions, get_rule
 from tdmpc2.common.system.atomic_files import write_atomic
@@ -25,7 +26,9 @@ class ReportRequest(ScoreOptions):
     """Which report to write: the options of the command."""
 
     out: Path | None = setting(None, "output file; default: paper_figures/report.html")
-    reps: int = setting(10_000, "number of bootstrap resamples", REPS)
+    files: str = setting("", "result files of other methods, FILE,FILE, for the leaderboard")
+    results: Path | None = setting(None, "folder of more result files")
+    reps: int = setting(1000, "simulated studies that measure coverages, at most 1,000", REPS)
 
 
 def usage() -> str:
@@ -35,7 +38,8 @@ usage: python analysis/report.py [key=value ...]
 
 Writes an HTML report as one file that works offline: aggregate scores with confidence intervals;
 learning curves, seeds, losses and settings of every task; the comparison with the published
-curves; variants; multi-task agents; and the audit of the records.
+curves; variants; multi-task agents; a leaderboard of all methods, also of other people's result
+files; and the audit of the records.
 
 {describe_fields(ReportRequest)}
 
@@ -72,15 +76,20 @@ def write(request: ReportRequest) -> int:
 
     catalog = with_reps(shipped_catalog(), request.reps)
     records = load_sources(request, multitask=True, released=True)
-    data, problems = report_data(records, catalog, rule)
+    from analysis.records.field_results import read_files, report_field
+
+    field_problems: list[Problem] = []
+    files = read_files(request.files, request.results, field_problems)
+    data, problems = report_data(records, catalog, rule, files)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(out, lambda file: file.write(page(data).encode()))
     except OSError as error:
         raise UserError(f"cannot write {out}: {error}") from error
     report(problems)
+    report_field(field_problems)
     print(out)
-    return 1 if any(problem.severity == "error" for problem in problems) else 0
+    return int(any(problem.severity == "error" for problem in (*problems, *field_problems)))
 
 
 def page(data: dict[str, Any]) -> str:

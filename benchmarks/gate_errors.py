@@ -16,7 +16,7 @@ from analysis.stats.common_evaluations import LAST_EVALUATIONS
 from analysis.stats.equivalence import LEVEL, mean_over_tasks, p_values, quantile, welch
 from analysis.stats.least_variance import binomial_variance, lower_quartile
 from analysis.stats.margins import domain_margin, level_for_loss, smallest_margin
-from analysis.stats.multiplicity import holm, level_shares
+from analysis.stats.multiplicity import directed, holm, level_shares
 from analysis.stats.ragged_curves import ScoreCurves
 from analysis.stats.rules import RULES
 
@@ -120,7 +120,7 @@ def exit_codes(studies: Sequence[Study], losses: Sequence[float]) -> np.ndarray:
         for name in ("error", "freedom", "margin", "decides", "need")
     )
     equivalent = np.abs(value) + quantile(1 - LEVEL, freedom) * error < margin
-    raw = p_values(value, error, freedom)
+    raw = directed(p_values(value, error, freedom), value)
     adjusted = np.stack(
         [
             holm(p, level_shares(np.where(settled, n, np.inf), LEVEL))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -12,8 +12,9 @@ from analysis.records.load import AGENTS, SERIES, one_per_run
 from analysis.records.run_reader import short_commits
 from analysis.records.sources import RUNS_SOURCE
 from analysis.stats.aggregate import RLIABLE_VERSION
-from analysis.stats.coverage import coverage_note, coverages, studies_of
+from analysis.stats.coverage import Coverage, coverage_note, coverages, studies_of
 from analysis.stats.horizons import Group
+from analysis.stats.multitask_scores import agents_of
 from analysis.stats.ragged_curves import paper_budget
 from tdmpc2.envs.tasks import TASKS
 
@@ -21,7 +22,12 @@ _LONGEST_NAME = 28
 
 
 def card_lines(
-    shown: Shown, what: str, *, scored: bool = True, tasks: Collection[str] | None = None
+    shown: Shown,
+    what: str,
+    *,
+    scored: bool = True,
+    tasks: Collection[str] | None = None,
+    found: Sequence[Coverage] | None = None,
 ) -> list[str]:
     """Return the caption: runs, provenance, method of aggregation and its limits.
 
@@ -30,6 +36,7 @@ def card_lines(
         what: meaning of lines and bands.
         scored: whether scores and their intervals are shown.
         tasks: tasks on the page; None for all.
+        found: measured coverage of the intervals; None to measure that of statistics over tasks.
     """
     runs = shown.curves.runs
     runs = runs if tasks is None else runs[runs["task"].isin(tasks)]
@@ -56,18 +63,21 @@ def card_lines(
     if not scored:
         return [*([" · ".join(facts)] if len(runs) else []), *_marks(ours), what]
     single = bool((runs.groupby([*SERIES, "task"])["seed"].count() == 1).any())
-    return [" · ".join(facts), *_marks(ours), _method(shown, what, single), _coverage(shown)]
+    measured = _coverages(shown, tasks) if found is None else found
+    labels = {k: s.label for k, s in series_styles(shown.curves.runs, shown.catalog).items()}
+    note = coverage_note(measured, labels)
+    return [" · ".join(facts), *_marks(ours), _method(shown, what, single), note]
 
 
-def _coverage(shown: Shown) -> str:
-    """Return the measured coverage of the intervals of a figure."""
-    groups = shown.groups()
-    if shown.spec.plot == "learning_curves":  # its intervals are those of single tasks
-        names = dict.fromkeys(name for group in groups for name in group.tasks)
-        groups = tuple(Group(name, TASKS[name].title, (name,)) for name in names)
-    statistics, names_of = shown.spec.statistics, series_styles(shown.curves.runs, shown.catalog)
-    found = list(coverages(shown.curves, groups, statistics, shown.bootstrap))
-    return coverage_note(found, {key: style.label for key, style in names_of.items()})
+def _coverages(shown: Shown, tasks: Collection[str] | None) -> list[Coverage]:
+    """Return the coverage of the intervals on a page of a figure, of all tasks if None."""
+    if shown.spec.plot in ("learning_curves", "wall_time"):  # intervals of single tasks
+        names = dict.fromkeys(name for group in shown.groups() for name in group.tasks)
+        on_page = [name for name in names if tasks is None or name in tasks]
+        groups = [Group(name, TASKS[name].title, (name,)) for name in on_page]
+    else:
+        groups = [g for g in shown.groups() if tasks is None or set(g.tasks) == set(tasks)]
+    return list(coverages(shown.curves, groups, shown.spec.statistics, shown.bootstrap))
 
 
 def multitask_card_lines(shown: Shown, what: str, runs: pd.DataFrame | None = None) -> list[str]:
@@ -96,7 +106,31 @@ def multitask_card_lines(shown: Shown, what: str, runs: pd.DataFrame | None = No
         *([simulators] if simulators else []),
     ]
     single = bool((runs.groupby(AGENTS)["seed"].count() == 1).any())
-    return [" · ".join(facts), _method(shown, what, single), coverage_note([], {})]
+    return [" · ".join(facts), _method(shown, what, single), _agents_coverage(shown, runs)]
+
+
+def _agents_coverage(shown: Shown, runs: pd.DataFrame) -> str:
+    """Return the coverage of the intervals of multi-task agents, by task if the figure is."""
+    found = []
+    for agents in agents_of(shown.curves, []):
+        series, name, count = (
+            agents.key[: len(SERIES)],
+            str(agents.key[len(SERIES)]),
+            len(agents.tasks),
+        )
+        if not ((runs[SERIES] == list(series)).all(axis=1) & (runs["task_set"] == name)).any():
+            continue
+        places = [slice(place, place + 1) for place in range(count)]
+        for own in places if shown.spec.plot == "multitask_tasks" else [slice(None)]:
+            share = agents.coverage(own, shown.rule, shown.bootstrap)
+            group, size = (
+                (short_name(name), count) if own == slice(None) else (agents.tasks[own.start], 1)
+            )
+            seeds = (len(agents.runs), len(agents.runs))
+            if np.isfinite(share):
+                found.append(Coverage(series, group, size, seeds, "mean", share))
+    labels = {k: s.label for k, s in series_styles(runs, shown.catalog).items()}
+    return coverage_note(found, labels)
 
 
 def _method(shown: Shown, what: str, single: bool) -> str:

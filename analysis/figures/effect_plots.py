@@ -78,7 +78,7 @@ def effect_curves(panels: Sequence[Panel], shown: Shown, base: str) -> tuple[Pag
     numbers = pd.concat(tables, ignore_index=True)
     finish_axes(page, [_SCORE] * len(panels), int(numbers["env_step"].max()))
     what = (
-        "Lines: mean over tasks and seeds of return / 10 or success in percent; bands: 95 % "
+        "Lines: mean over tasks and seeds of return / 10 or success in percent; bands: "
         "confidence intervals."
     )
     finish_figure(page, (), card_lines(shown, what))
@@ -108,7 +108,9 @@ def effect_bars(panels: Sequence[Panel], shown: Shown, base: str) -> Page:
         ax.grid(visible=False, axis="x")
         ax.tick_params(labelleft=index % page.columns == 0)
     page.labels = ("", _SCORE)
-    what = "Bars: mean over tasks and seeds at the last compared step; whiskers: 95 % intervals."
+    what = (
+        "Bars: mean over tasks and seeds at the last compared step; whiskers: confidence intervals."
+    )
     finish_figure(page, (), card_lines(shown, what))
     return page
 

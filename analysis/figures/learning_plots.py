@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -12,7 +11,7 @@ from analysis.figures.captions import card_lines
 from analysis.figures.figure_specs import LineStyle
 from analysis.figures.line_plots import AXES, draw_means, in_table_order, pages_of
 from analysis.figures.page import Page, canvas, finish_axes, finish_figure, set_title
-from analysis.figures.styles import Drawing, Shown, dash, handle, series_styles
+from analysis.figures.styles import Drawing, Shown, dash, handle, marker_of, series_styles
 from analysis.records.load import SERIES
 from analysis.records.multitask_costs import median_rate
 from analysis.records.problems import Problem
@@ -59,7 +58,10 @@ def _training_page(
         own = numbers[numbers["task"] == task]
         for key, run in own.groupby([*SERIES, "seed"]):
             style = styles[tuple(map(str, key[: len(SERIES)]))]
-            (line,) = ax.plot(run[STEP], run["value"], color=style.color, lw=0.7, alpha=0.8)
+            # Markers at a few points, shifted by series, tell lines apart without color.
+            first = list(styles.values()).index(style) % 7
+            look = {**marker_of(style), "markevery": (first, 7), "lw": 0.7, "alpha": 0.8}
+            (line,) = ax.plot(run[STEP], run["value"], color=style.color, **look)
             dash(line, style)
         set_title(page, ax, TASKS[task].title if task in TASKS else task)
     name = quantity.replace("_", " ")
@@ -70,7 +72,7 @@ def _training_page(
             ax.set_yscale("log")
             ax.set_ylim(low / 1.5, high * 1.5)
     what = f"Lines: {name} of single seeds, averaged over equal intervals."
-    handles = [handle(replace(style, marker="")) for style in styles.values()]
+    handles = [handle(style) for style in styles.values()]
     finish_figure(page, handles, card_lines(shown, what, scored=False, tasks=tasks))
     return page
 
@@ -122,7 +124,7 @@ def wall_time(shown: Shown) -> Drawing:
             labels.append(label)
         finish_axes(page, labels, 0, unit="hours")
         what = (
-            "Lines: mean over seeds; bands: its 95 % confidence interval. Hours: env steps divided "
+            "Lines: mean over seeds; bands: its confidence interval. Hours: env steps divided "
             "by the median speed of the runs, evaluations included, on the hardware of each run."
         )
         handles = [handle(style) for style in styles.values()]

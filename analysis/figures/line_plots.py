@@ -130,7 +130,7 @@ def _legend(shown: Shown, numbers: pd.DataFrame, styles: dict[Series, LineStyle]
 def _what(seeds: bool) -> str:
     """Return what the lines and bands of learning curves are."""
     single = "; thin lines: single seeds." if seeds else "."
-    return f"Lines: mean over seeds; bands: its 95 % confidence interval{single}"
+    return f"Lines: mean over seeds; bands: its confidence interval{single}"
 
 
 def aggregate_curve(shown: Shown) -> Drawing:
@@ -152,7 +152,7 @@ def aggregate_curve(shown: Shown) -> Drawing:
     finish_axes(page, [f"{name} score (%)"] * len(drawn), int(numbers["step"].max()))
     what = (
         f"Lines: {name} over tasks and seeds of return / 10 or success in percent; bands: its "
-        "95 % confidence interval."
+        "confidence interval."
     )
     handles = [handle(style) for style in styles.values()]
     finish_figure(page, handles, card_lines(shown, what))

@@ -61,7 +61,7 @@ def multitask_curves(shown: Shown) -> Drawing:
     crosses = _draw_diverged(dict(zip(sets, axes, strict=True)), shown, styles)
     last = int(numbers["step"].max())
     finish_axes(page, [_SCORE] * len(sets), last, unit="updates")
-    what = "Lines: mean over tasks and seeds of return / 10 or success in percent; bands: its 95 % "
+    what = "Lines: mean over tasks and seeds of return / 10 or success in percent; bands: its "
     handles = [*map(handle, styles.values()), *crosses]
     finish_figure(page, handles, multitask_card_lines(shown, f"{what}confidence interval."))
     final, more = final_scores(shown.curves, shown.rule, shown.bootstrap)
@@ -88,7 +88,7 @@ def multitask_bars(shown: Shown) -> Drawing:
     page.labels = ("", _SCORE)
     what = (
         "Bars: mean over tasks and seeds of return / 10 or success in percent, at the last update "
-        "that all seeds reached; whiskers: its 95 % confidence interval."
+        "that all seeds reached; whiskers: its confidence interval."
     )
     handles: list[Artist] = [bar_handle(style) for style in styles.values()]
     if quoted:
@@ -221,7 +221,7 @@ def _task_page(shown: Shown, name: str, numbers: pd.DataFrame, style: LineStyle)
     ]
     what = (
         f"Bars: mean over {seeds} seed{'s' * (seeds > 1)} of return / 10 or success in percent; "
-        "whiskers: its 95 % confidence interval."
+        "whiskers: its confidence interval."
     )
     finish_figure(page, handles, multitask_card_lines(shown, what, runs))
     return page

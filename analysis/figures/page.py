@@ -161,7 +161,7 @@ def finish_figure(page: Page, handles: Sequence[Artist], card: Sequence[str]) ->
     page.caption = " ".join(card)
     width = page.get_figwidth()
     legend_height, columns = _legend_size(handles, width)
-    line_length = int(width * 72 / CARD_SIZE / _CHAR)
+    line_length = int(width * 72 / CARD_SIZE / _CHAR) - 3  # lines of capitals and digits are wide
     shown = card if page.layout.captions else ()
     text = [row for line in shown for row in textwrap.wrap(line, line_length)]
     card_height = len(text) * 1.25 * CARD_SIZE / 72 + 0.08 if text else 0.0

@@ -85,7 +85,7 @@ def scaling(shown: Shown) -> Drawing:
     ax.set_ylabel("score (%)")
     what = (
         "Filled marks: mean over tasks and seeds at the last update that all seeds reached, with "
-        "its 95 % confidence interval; dashed lines: least-squares fits to at least "
+        "its confidence interval; dashed lines: least-squares fits to at least "
         f"{LEAST_SIZES} sizes."
     )
     if len(quoted):

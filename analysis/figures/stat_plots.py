@@ -32,6 +32,7 @@ from analysis.records.load import SERIES
 from analysis.records.problems import Problem
 from analysis.stats.aggregate import group_scores, improvements, profiles
 from analysis.stats.bootstrap import Bootstrap
+from analysis.stats.coverage import Coverage
 from analysis.stats.horizons import Group
 from analysis.stats.ragged_curves import ScoreCurves
 from analysis.stats.rules import Rule
@@ -73,7 +74,7 @@ def group_bars(shown: Shown) -> Drawing:
     what = (
         f"Bars: {STATISTIC_LABELS[statistic]} over tasks and seeds of return / 10 or success in "
         "percent, at the env steps in the title or the task's budget if that is less; whiskers: "
-        "its 95 % confidence interval."
+        "its confidence interval."
     )
     handles: list[Artist] = [bar_handle(style) for style in styles.values()]
     if quoted:
@@ -106,7 +107,7 @@ def interval_plot(shown: Shown) -> Drawing:
             ax.tick_params(labelleft=index % page.columns == 0)
         page.suptitle(group_title(group, ", "), x=0.01, ha="left", fontweight="bold")
         page.labels = ("score (%)", "")
-        what = f"{group_title(group, ', ')}. Marks: statistic; bars: its 95 % confidence interval."
+        what = f"{group_title(group, ', ')}. Marks: statistic; bars: its confidence interval."
         finish_figure(page, (), card_lines(shown, what, tasks=group.tasks))
         pages.append(page)
     return Drawing(pages, numbers, _table(numbers, styles, groups), problems)
@@ -131,10 +132,9 @@ def performance_profile(shown: Shown) -> Drawing:
         ax.set_ylim(-3, 103)
         ax.tick_params(labelleft=index % page.columns == 0)
     page.labels = ("score τ (%)", "runs above τ (%)")
-    what = (
-        "Lines: fraction of runs with a score above τ; bands: pointwise 95 % confidence intervals."
-    )
-    finish_figure(page, [handle(style) for style in styles.values()], card_lines(shown, what))
+    what = "Lines: fraction of runs with a score above τ; bands: pointwise confidence intervals."
+    card = card_lines(shown, what, found=())
+    finish_figure(page, [handle(style) for style in styles.values()], card)
     return Drawing([page], numbers, problems=problems)
 
 
@@ -149,7 +149,9 @@ def improvement(shown: Shown) -> Drawing:
     first, *others = styles
     against = numbers[(numbers[left] == list(first)).all(axis=1)]
     against = (
-        against[right].set_axis(SERIES, axis=1).join(against[["group", "value", "low", "high"]])
+        against[right]
+        .set_axis(SERIES, axis=1)
+        .join(against[["group", "value", "low", "high", "coverage"]])
     )
     groups = [g for g in shown.groups() if (against["group"] == g.name).any()]
     height = 0.45 + _ROW * len(others)
@@ -165,13 +167,37 @@ def improvement(shown: Shown) -> Drawing:
     page.labels = (f"probability that {styles[first].label} scores higher (%)", "")
     what = (
         f"Marks: probability of improvement: that a run of {styles[first].label} scores higher "
-        "than a run of the other on a random task, ties counted half; bars: its 95 % confidence "
+        "than a run of the other on a random task, ties counted half; bars: its confidence "
         "interval."
     )
-    finish_figure(page, (), card_lines(shown, what))
+    found = _improvement_coverage(shown, against, groups)
+    finish_figure(page, (), card_lines(shown, what, found=found))
     labels = {group.name: group.label for group in groups}
     table = short_table(against.assign(group=against["group"].map(labels)), ["group"], styles, 100)
     return Drawing([page], numbers, table, problems)
+
+
+def _improvement_coverage(
+    shown: Shown, against: pd.DataFrame, groups: Sequence[Group]
+) -> list[Coverage]:
+    """Return the measured coverage of probabilities of improvement.
+
+    Args:
+        shown: inputs of the figure.
+        against: columns `SERIES`, `group` and `coverage`.
+        groups: the groups drawn.
+    """
+    runs, found = shown.curves.runs, []
+    for group in groups:
+        own = runs[runs["task"].isin(group.tasks)]
+        for row in against[against["group"] == group.name].to_dict("records"):
+            series = tuple(str(row[name]) for name in SERIES)
+            counts = of_series(own, series).groupby("task")["seed"].count()
+            seeds, share = (int(counts.min()), int(counts.max())), row["coverage"]
+            if np.isfinite(share):
+                size = len(group.tasks)
+                found.append(Coverage(series, group.label, size, seeds, "improvement", share))
+    return found
 
 
 def _scores(shown: Shown, statistics: Sequence[str]) -> tuple[pd.DataFrame, tuple[Problem, ...]]:

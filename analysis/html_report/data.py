@@ -6,7 +6,7 @@ once, so that 2,500 runs fit into a few megabytes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,16 @@ import numpy as np
 import pandas as pd
 from matplotlib.colors import to_hex
 
-from analysis.figures.figure_specs import Catalog, LineStyle
+from analysis.figures.figure_specs import Catalog
 from analysis.figures.line_plots import AXES
 from analysis.figures.styles import series_styles
 from analysis.html_report.headlines import MEDIAN_NOTE, headlines, rounded
+from analysis.html_report.leaderboard import leaderboard_page
 from analysis.html_report.multitask import multitask_pages
 from analysis.html_report.summary import display_names, next_steps, summary
 from analysis.html_report.tables import table_data
 from analysis.records.evaluations import ENV_STEPS, NUM_UPDATES, TASK_SCORES
+from analysis.records.field_results import Series as FieldSeries
 from analysis.records.load import SERIES, Records
 from analysis.records.problems import Problem
 from analysis.records.progress import stage
@@ -32,7 +34,7 @@ from analysis.stats.against_default import against_default
 from analysis.stats.against_published import compare_domains, compare_tasks
 from analysis.stats.aggregate import RLIABLE_VERSION
 from analysis.stats.audit import FINDINGS, audit_all
-from analysis.stats.coverage import coverage_note, coverages, studies_of
+from analysis.stats.coverage import coverage_note, studies_of
 from analysis.stats.equivalence_tables import domain_texts, task_texts
 from analysis.stats.margins import TASK_MARGIN
 from analysis.stats.ragged_curves import ScoreCurves, paper_budget
@@ -67,6 +69,7 @@ def report_data(
     records: Records,
     catalog: Catalog,
     rule: Rule,
+    files: Sequence[FieldSeries] = (),
 ) -> tuple[dict[str, Any], list[Problem]]:
     """Return everything that the page shows.
 
@@ -74,6 +77,7 @@ def report_data(
         records: records from all sources.
         catalog: styles, groups and bootstrap settings.
         rule: treatment of missing and repeated evaluations.
+        files: curves of other people's result files, for the leaderboard.
 
     Returns:
         An object for JSON; and all problems found, including those of the records.
@@ -92,20 +96,23 @@ def report_data(
     styles = series_styles(numbers, catalog)
     places = {series: place for place, series in enumerate(styles)}
     with stage("scores of the groups of tasks"):
-        overview = headlines(records, rule, catalog, places)
+        overview, coverage = headlines(records, rule, catalog, places)
+    with stage("leaderboard"):
+        board = leaderboard_page(records, files, catalog)
     grids = Grids()
     with stage("runs and training metrics"):
         tasks = _tasks(records, curves, numbers, places, grids, rule, problems)
     with stage("audit of the records"):
         findings = audit_all(all_curves, rule)
     names = display_names(catalog)
+    labels = {key: style.label for key, style in styles.items()}
     with stage("comparison with the published curves"):
         verdicts, domains = _verdicts(curves, rule, names)
     data = {
         "summary": summary(curves, domains, names, multitask_runs),
         "names": names,
         "facts": _facts(records, curves, rule, catalog, multitask_runs),
-        "note": f"{_coverage(curves, catalog, styles)} {MEDIAN_NOTE}",
+        "note": f"{coverage_note(coverage, labels)} {MEDIAN_NOTE}",
         "series": [
             {
                 **{"label": style.label.replace("\n", " "), "color": to_hex(style.color)},
@@ -119,6 +126,7 @@ def report_data(
         "verdicts": verdicts,
         "ablations": _ablations(curves, rule),
         "multitask": multitask,
+        "leaderboard": board,
         "audit": {**table_data(_audit_texts(findings, names)), "findings": FINDINGS},
         "problems": [[p.severity, p.where, p.line, p.what] for p in dict.fromkeys(problems)],
     }
@@ -278,13 +286,6 @@ def _facts(
         f"tasks; coverage simulated in {studies_of(catalog.bootstrap).reps:,} studies."
     )
     return [*lines, f"Rule “{rule.name}”: {rule.what}"]
-
-
-def _coverage(curves: ScoreCurves, catalog: Catalog, styles: Mapping[Series, LineStyle]) -> str:
-    """Return the measured coverage of the intervals of the headline numbers."""
-    statistics = ("mean", "iqm", "optimality_gap")
-    found = list(coverages(curves, list(catalog.groups.values()), statistics, catalog.bootstrap))
-    return coverage_note(found, {key: style.label for key, style in styles.items()})
 
 
 def _audit_texts(findings: pd.DataFrame, labels: dict[str, str]) -> pd.DataFrame:

@@ -12,6 +12,7 @@ import numpy as np
 from analysis.figures.figure_specs import Catalog
 from analysis.records.load import SERIES, Records
 from analysis.stats.aggregate import group_scores, improvements
+from analysis.stats.coverage import Coverage, coverages
 from analysis.stats.horizons import Group, own_groups
 from analysis.stats.ragged_curves import ScoreCurves
 from analysis.stats.rules import Rule
@@ -19,6 +20,8 @@ from analysis.stats.selection import Series
 
 OBSERVATIONS = {"state": "from states", "rgb": "from pixels"}
 """Suffix of a label by observation type."""
+HEADLINE_STATISTICS = ("mean", "iqm", "optimality_gap")
+"""Statistics with intervals."""
 MEDIAN_NOTE = (
     "The median over tasks is shown without an interval: with three seeds, bootstrap intervals "
     "of the median over 104 tasks cover the true value in only 9 to 41 % of cases."
@@ -27,7 +30,7 @@ MEDIAN_NOTE = (
 
 def headlines(
     records: Records, rule: Rule, catalog: Catalog, places: Mapping[Series, int]
-) -> list[dict[str, Any]]:
+) -> tuple[list[dict[str, Any]], list[Coverage]]:
     """Return a table for every group of tasks, separately for each observation type.
 
     Args:
@@ -38,14 +41,16 @@ def headlines(
 
     Returns:
         Objects for JSON: label, observation type, number of tasks, horizon, rows by index of the
-        series, probabilities of improvement, and excluded series.
+        series, probabilities of improvement, and excluded series. And the coverage of the
+        intervals.
     """
+    found: list[Coverage] = []
     tables: dict[str, list[dict[str, Any]]] = {}
     for obs in sorted(records.runs["obs"].unique(), reverse=True):  # states before pixels
         curves = ScoreCurves(records.select(obs=obs))
         if len(curves):
             groups = [*catalog.groups.values(), *own_groups(curves, catalog.groups)]
-            tables[obs] = _overview(curves, groups, rule, catalog, places)
+            tables[obs] = _overview(curves, groups, rule, catalog, places, found)
     # Number of observation types in which a label occurs; several horizons of one type count once.
     counts = Counter(name for own in tables.values() for name in {table["label"] for table in own})
     for obs, own in tables.items():
@@ -53,7 +58,7 @@ def headlines(
             table["obs"] = obs
             if obs != "state" or counts[table["label"]] > 1:
                 table["label"] += f", {OBSERVATIONS.get(obs, obs)}"
-    return [table for own in tables.values() for table in own]
+    return [table for own in tables.values() for table in own], found
 
 
 def _overview(
@@ -62,13 +67,26 @@ def _overview(
     rule: Rule,
     catalog: Catalog,
     places: Mapping[Series, int],
+    found: list[Coverage],
 ) -> list[dict[str, Any]]:
-    """Return statistics, probabilities of improvement and excluded series of every group."""
+    """Return statistics, probabilities of improvement and excluded series of every group.
+
+    Args:
+        curves: runs with the same observation type.
+        groups: groups of tasks with their horizons.
+        rule: treatment of missing and repeated evaluations.
+        catalog: bootstrap settings.
+        places: index of each series on the page.
+        found: list to which the coverage of the intervals is appended.
+    """
     out = []
     for group in groups:
         scores, problems = group_scores(curves, [group], rule, catalog.bootstrap)
         if scores.empty:
             continue
+        measured = coverages(curves, [group], HEADLINE_STATISTICS, catalog.bootstrap)
+        shown = {tuple(map(str, key)) for key in scores[SERIES].drop_duplicates().to_numpy()}
+        found += [one for one in measured if one.series in shown]
         pairs, _ = improvements(curves, group, rule, catalog.bootstrap)
         rows: dict[int, dict[str, Any]] = {}
         for row in scores.to_dict("records"):

@@ -74,7 +74,7 @@ function overview() {
   main.replaceChildren(
     el("h2", "Summary"), el("p", data.summary, { class: "lead" }),
     details("Origin of the data and method", data.facts),
-    el("p", `Scores are return / 10 or success in percent, with 95 % confidence intervals. ${data.note}`, { class: "soft" }),
+    el("p", `Scores are return / 10 or success in percent, with confidence intervals. ${data.note}`, { class: "soft" }),
     el("div", cards, { class: "cards" }), ...tables,
   );
 }
@@ -198,12 +198,38 @@ function multitask() {
   const { sizes, claims, tasks: rows, quoted_from: source } = data.multitask;
   main.replaceChildren(
     el("h2", "Multi-task agents"),
-    el("p", "Scores are the mean over the tasks of a task set of return / 10 or success in percent, at the last update that all seeds reached, with 95 % confidence intervals. Steps are gradient updates; nothing on this page is compared with env steps.", { class: "soft" }),
+    el("p", "Scores are the mean over the tasks of a task set of return / 10 or success in percent, at the last update that all seeds reached, with confidence intervals. Steps are gradient updates; nothing on this page is compared with env steps.", { class: "soft" }),
     el("h3", "Score by model size"), el("p", `Quoted: ${source}. Days: the whole budget at the run's own speed.`, { class: "soft" }), table(sizes.columns, sizes.rows),
     el("h3", "Comparison with the paper's scores"),
     el("p", "Our mean minus the paper's score, which has no spread and counts as exact, with a t-interval over seeds. Open: not judged, see the remark.", { class: "soft" }),
     table(claims.columns, claims.rows), el("h3", "Tasks"), table(rows.columns, rows.rows),
   );
+}
+
+// Methods of several sources: a table, mean scores against env steps, and scores of tasks for each group.
+function methods() {
+  const { groups, copies, left_out: left, level } = data.leaderboard;
+  const large = el("div", null, { class: "large" });
+  const below = el("div");
+  const show = (group) => {
+    const lines = group.lines.filter((line) => !off.has(line.label));
+    const toggles = group.lines.map((line) => el("label", [
+      el("input", null, { type: "checkbox", checked: off.has(line.label) ? null : "", onchange: (event) => { off[event.target.checked ? "delete" : "add"](line.label); show(group); } }),
+      " ", swatch(line), line.label], { class: off.has(line.label) ? "off" : null }));
+    below.replaceChildren(
+      el("h3", `${group.label}: ${group.title}`), table(group.table.columns, group.table.rows),
+      el("h3", "Mean score against env steps"), el("div", toggles, { class: "controls" }), large,
+      el("h3", "Tasks"), table(group.tasks.columns, group.tasks.rows, new Set(group.lines.map((_, i) => i + 1))));
+    large.replaceChildren(chart({ lines, zero: true, label: "env steps", metric: "mean score (%)", name: `${group.label}, mean score (%)` }));
+  };
+  const off = new Set();
+  const choose = el("select", groups.map((group, i) => el("option", group.label, { value: i })), { "aria-label": "Group", onchange: (event) => show(groups[+event.target.value]) });
+  main.replaceChildren(
+    el("h2", "Leaderboard"),
+    el("p", `Scores are the mean over tasks of return / 10 or success in percent, on the tasks that all methods have, and at the last step that all of them have. Nothing is carried forward or filled in. Methods of which only means are known have no interval. Level of the intervals of the means: ${level}.`, { class: "soft" }),
+    el("div", choose, { class: "controls" }), below, details("Copies, counted once", copies), details("Left out", left),
+  );
+  show(groups[0]);
 }
 
 function audit() {
@@ -237,6 +263,7 @@ const PAGES = {
   ...(data.verdicts ? { verdicts: ["Reproduction", verdicts] } : {}),
   ...(data.ablations ? { ablations: ["Variants", ablations] } : {}),
   ...(data.multitask ? { multitask: ["Multi-task", multitask] } : {}),
+  ...(data.leaderboard ? { leaderboard: ["Leaderboard", methods] } : {}),
   audit: ["Audit", audit],
 };
 

@@ -20,6 +20,8 @@ from analysis.records.csv_curves import read_curves
 from analysis.records.evaluations import SCORES
 from analysis.records.problems import Problem
 from analysis.records.source_options import report
+from tdmpc2.common.system.errors import UserError
+from tdmpc2.common.system.paths import user_path
 from tdmpc2.envs.tasks import TASKS
 
 SUFFIXES = (".csv", ".json", ".txt")
@@ -54,6 +56,28 @@ class Series:
     def scores(self) -> np.ndarray:
         """Normalized scores `(n,)` from 0 to 100, for tasks of the table."""
         return self.values / (10.0 if self.kind == "return" else 0.01)
+
+
+def read_files(files: str, folder: Path | None, problems: list[Problem]) -> list[Series]:
+    """Read all series of the options `files=` and `results=`.
+
+    Args:
+        files: paths of result files, separated by commas.
+        folder: folder of more result files.
+        problems: list to which what is not used is appended.
+
+    Raises:
+        UserError: A file or the folder does not exist.
+    """
+    paths = [user_path(name, "files") for name in files.split(",") if name]
+    if folder is not None:
+        if not folder.is_dir():
+            raise UserError(f"results={folder}: no such folder")
+        paths += sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES)
+    for path in paths:
+        if not path.exists():
+            raise UserError(f"{path}: no such file or folder")
+    return [one for path in paths for one in read_field(path, problems)]
 
 
 def read_field(path: Path, problems: list[Problem], name: str | None = None) -> list[Series]:

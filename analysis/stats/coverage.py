@@ -8,7 +8,7 @@ coverages are accurate to a few percentage points.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -26,6 +26,7 @@ EVALUATIONS = 5
 STUDIES = 1000
 ACCEPTED = (0.92, 0.98)
 """Measured coverages at which an interval is labeled 95 %."""
+NOMINAL = "95 %"
 _COPIES = 240
 """Copies of a pool that represent endless runs; divisible by the usual sizes of pools."""
 
@@ -53,7 +54,12 @@ class Coverage:
     @property
     def label(self) -> str:
         """Level that the interval may be labeled with, such as `95 %`."""
-        return f"{95 if ACCEPTED[0] <= self.share <= ACCEPTED[1] else 100 * self.share:.0f} %"
+        return level_label(self.share)
+
+
+def level_label(share: float) -> str:
+    """Return the level that an interval with a measured coverage may be labeled with."""
+    return NOMINAL if ACCEPTED[0] <= share <= ACCEPTED[1] else f"{100 * share:.0f} %"
 
 
 def coverages(
@@ -243,7 +249,7 @@ def _share(found: Interval, truth: float) -> float:
     return float(np.mean((found.low <= truth + 1e-9) & (truth <= found.high + 1e-9)))
 
 
-def coverage_note(found: Sequence[Coverage], names: dict[Series, str]) -> str:
+def coverage_note(found: Sequence[Coverage], names: Mapping[Series, str]) -> str:
     """Return the coverage of a figure's intervals as text.
 
     Args:
@@ -252,11 +258,11 @@ def coverage_note(found: Sequence[Coverage], names: dict[Series, str]) -> str:
     """
     note = "Intervals are Student's t with Welch's degrees of freedom"
     if not found:
-        return f"{note}, at a nominal level of 95 %."
-    shares = [one.share for one in found if one.label == "95 %"]
+        return f"{note}, at a nominal level of 95 %; their coverage is not measured."
+    shares = [one.share for one in found if one.label == NOMINAL]
     if shares:
         note += f"; simulated on these runs, they cover the true value in {_span(shares)} of cases"
-    others = [one for one in found if one.label != "95 %"]
+    others = [one for one in found if one.label != NOMINAL]
     if not others:
         return f"{note}."
     listed = "; ".join(

@@ -10,7 +10,7 @@ import pandas as pd
 
 from analysis.stats.equivalence import LEVEL, Difference
 from analysis.stats.margins import NOT_JUDGED, OPEN, SO_FAR, UNSETTLED
-from analysis.stats.multiplicity import holm, level_shares
+from analysis.stats.multiplicity import directed, holm, level_shares
 
 OUTCOME = ["difference", "low", "high", "margin", "verdict"]
 JUDGED = [*OUTCOME, "error", "freedom", "p_value", "adjusted_p", "need", "complete", "decides"]
@@ -36,7 +36,8 @@ def judge(tables: Sequence[pd.DataFrame]) -> list[pd.DataFrame]:
     """Return the tables with `adjusted_p` and `verdict`, by one family of tests over all of them.
 
     Differences of zero are tested with Holm's correction, whose level goes first to tests that can
-    find a loss (`margins.level_for_loss`). Equivalence needs no correction, because exit code 0
+    find a loss (`margins.level_for_loss`), and more of it to losses than to gains
+    (`multiplicity.directed`). Equivalence needs no correction, because exit code 0
     requires all of the tests.
 
     Args:
@@ -46,10 +47,12 @@ def judge(tables: Sequence[pd.DataFrame]) -> list[pd.DataFrame]:
     judged = np.array([row["verdict"] != NOT_JUDGED for row in rows], bool)
     adjusted = np.full(len(rows), np.nan)
     if judged.any():
-        p_values, needs = np.array([(row["p_value"], row["need"]) for row in rows], float)[judged].T
+        columns = ("p_value", "difference", "need")
+        table = np.array([[row[name] for name in columns] for row in rows], float)[judged]
+        two_sided, values, needs = table.T
         needs = np.where(np.isnan(needs), LEVEL, needs)
         needs[~np.array([row["decides"] for row in rows], bool)[judged]] = np.inf
-        adjusted[judged] = holm(p_values, level_shares(needs, LEVEL))
+        adjusted[judged] = holm(directed(two_sided, values), level_shares(needs, LEVEL))
     verdicts = [
         verdict_of(row, p_value) if named else row["verdict"]
         for row, p_value, named in zip(rows, adjusted, judged, strict=True)

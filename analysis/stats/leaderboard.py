@@ -5,15 +5,24 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from analysis.records.field_results import MEAN, Series
 from analysis.records.problems import Problem
-from analysis.stats.bootstrap import Interval
+from analysis.stats.bootstrap import Bootstrap, Interval
+from analysis.stats.coverage import (
+    EVALUATIONS,
+    NOMINAL,
+    Pools,
+    coverage_of_pair,
+    level_label,
+    simulated,
+)
 from analysis.stats.t_intervals import improvement_interval, t_interval
-from tdmpc2.envs.tasks import TASKS
+from tdmpc2.envs.tasks import SUITES, TASKS
 
 LEAST_TASKS = 3
 """Least number of common tasks of a table."""
@@ -26,7 +35,10 @@ REFERENCE = "tdmpc2"
 COLUMNS = (
     *("method", "source", "tasks", "tasks_of_group", "seeds", "mean", "mean_low", "mean_high"),
     *("iqm", "iqm_low", "iqm_high", "improvement", "improvement_low", "improvement_high"),
+    *("mean_coverage", "iqm_coverage", "improvement_coverage"),
 )
+STUDIES = Bootstrap(1000)
+"""Simulated studies that measure the coverage of intervals."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +72,8 @@ class Leaderboard:
         table: a row per method with `COLUMNS`, best mean first.
         per_task: mean score of each method on each common task.
         curves: mean score of each method at each common step.
+        bands: method, source, env step, and mean score with its interval; a row for each step at
+            which the method has all common tasks.
     """
 
     group: str
@@ -69,6 +83,12 @@ class Leaderboard:
     table: pd.DataFrame
     per_task: pd.DataFrame
     curves: pd.DataFrame
+    bands: pd.DataFrame
+
+    @property
+    def title(self) -> str:
+        """Common tasks of the group, and env steps, as text."""
+        return f"{len(self.tasks)} of {self.group_size} tasks, after {self.step:,} env steps"
 
 
 def methods_of(series: Iterable[Series]) -> list[Method]:
@@ -77,6 +97,25 @@ def methods_of(series: Iterable[Series]) -> list[Method]:
     for one in series:
         found.setdefault((one.source, one.method), {}).setdefault(one.task, []).append(one)
     return [Method(source, name, tasks) for (source, name), tasks in found.items()]
+
+
+def leaderboards(
+    methods: Sequence[Method],
+    groups: Sequence[str],
+    problems: list[Problem],
+    step: int | None = None,
+) -> list[Leaderboard]:
+    """Return the comparison of each group that has one.
+
+    Args:
+        methods: methods to compare.
+        groups: names of suites.
+        problems: list to which what is left out is appended.
+        step: env steps; None for the largest that most common tasks have.
+    """
+    suites = {group: [task.name for task in SUITES[group]] for group in groups}
+    found = [leaderboard(name, tasks, methods, problems, step) for name, tasks in suites.items()]
+    return [board for board in found if board is not None]
 
 
 def leaderboard(
@@ -131,8 +170,11 @@ def leaderboard(
         },
         index=pd.Index(sorted(steps), name="env_step"),
     )
+    bands = pd.DataFrame(
+        [_band(method, shared, one) for method in present for one in _own_steps(method, shared)]
+    )
     named = per_task.rename_axis("task")
-    return Leaderboard(group, tuple(shared), len(rated), chosen, table, named, curves)
+    return Leaderboard(group, tuple(shared), len(rated), chosen, table, named, curves, bands)
 
 
 def _comparable(
@@ -174,6 +216,11 @@ def _common_steps(methods: Sequence[Method], task: str) -> set[int]:
         least = min(LEAST_SEEDS, len(series))
         grids.append({step for step, count in counts.items() if count >= least})
     return set.intersection(*grids) - {0}
+
+
+def _own_steps(method: Method, tasks: Sequence[str]) -> list[int]:
+    """Return the steps after 0 at which a method has enough seeds on each task, ascending."""
+    return sorted(set.intersection(*(_common_steps([method], task) for task in tasks)))
 
 
 def _largest_step(grids: Mapping[str, set[int]]) -> int:
@@ -223,31 +270,74 @@ def _row(
     if not method.has_seeds:
         return row
     scores, strata = _flat(method, tasks, step)
+    pools, sizes = _pools(method, tasks, step)
     for statistic in ("mean", "iqm"):
         row |= _cells(statistic, t_interval(statistic, scores, strata), 100)
+        if has_interval(row, statistic):
+            row[f"{statistic}_coverage"] = simulated(statistic, pools, sizes, STUDIES)
     if method is not reference and reference.has_seeds:
         against = improvement_interval((scores, strata), _flat(reference, tasks, step))
         row |= _cells("improvement", against, 1)
+        if has_interval(row, "improvement"):
+            theirs, their_sizes = _pools(reference, tasks, step)
+            row["improvement_coverage"] = coverage_of_pair(
+                "improvement", (pools, theirs), (sizes, their_sizes), STUDIES
+            )
     return row
 
 
+def has_interval(row: Mapping[Any, Any], name: str) -> bool:
+    """Return whether a row has an interval of a statistic."""
+    return bool(pd.notna(row[f"{name}_low"]))
+
+
+def _pools(method: Method, tasks: Sequence[str], step: int) -> tuple[Pools, tuple[int, ...]]:
+    """Return the last scores of the seeds evaluated at a step, and their number, by task."""
+    chosen = [[one for one in method.tasks[task] if step in one.steps] for task in tasks]
+    pools = [
+        np.concatenate(
+            [one.scores[(one.steps > 0) & (one.steps <= step)][-EVALUATIONS:] for one in own]
+        )
+        for own in chosen
+    ]
+    return tuple(tuple((pool / 100).tolist()) for pool in pools), tuple(map(len, chosen))
+
+
+def _band(method: Method, tasks: Sequence[str], step: int) -> dict[str, object]:
+    """Return the mean at a step with its interval, which methods without seeds do not have."""
+    row: dict[str, object] = {"method": method.name, "source": method.source, "env_step": step}
+    if not method.has_seeds:
+        return {**row, "mean": _task_means(method, tasks, step).mean()}
+    return {**row, **_cells("mean", t_interval("mean", *_flat(method, tasks, step)), 100)}
+
+
 def _cells(name: str, found: Interval, scale: float) -> dict[str, float]:
-    """Return the cells of an interval; without a spread between seeds there is no interval."""
+    """Return the cells of an interval, which ends at the range of possible scores.
+
+    Without a spread between seeds there is no interval.
+    """
     point, low, high = (scale * float(part[0]) for part in (found.point, found.low, found.high))
+    low, high = max(low, min(0.0, point)), min(high, max(scale, point))
     if not low < high:
         low = high = float("nan")
     return {name: point, f"{name}_low": low, f"{name}_high": high}
 
 
 def text_table(board: Leaderboard) -> pd.DataFrame:
-    """Return the table of a leaderboard as text, with the share of tasks beside every number."""
+    """Return the table of a leaderboard as text, with the share of tasks beside every number.
+
+    Intervals are 95 % intervals, or labeled with their measured coverage.
+    """
 
     def shown(row: pd.Series, name: str, digits: int) -> str:
         value, low, high = (row[f"{name}{bound}"] for bound in ("", "_low", "_high"))
         if np.isnan(value):
             return "—"
-        interval = "" if np.isnan(low) else f" [{low:.{digits}f}, {high:.{digits}f}]"
-        return f"{value:.{digits}f}{interval}"
+        if np.isnan(low):
+            return f"{value:.{digits}f}"
+        label = level_label(row[f"{name}_coverage"])
+        level = "" if label == NOMINAL else f" ({label})"
+        return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]{level}"
 
     rows = [
         {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from analysis.stats.equivalence import LEVEL, mean_over_tasks, p_values, quantile
+from analysis.stats.multiplicity import directed
 
 TASK_MARGIN = 10.0
 DOMAIN_MARGINS = {"tdmpc2": 3.0}
@@ -71,7 +72,7 @@ def level_for_loss(variances: np.ndarray, counts: np.ndarray, num_ours: np.ndarr
     """
     _, error, freedom = _mean_error(variances, 1 / counts + 1 / num_ours, counts)
     found = np.minimum(error * quantile(LOSS_POWER, freedom) - LOSS, 0)
-    return np.clip(p_values(found, error, freedom), 1e-4 * LEVEL, LEVEL)
+    return np.clip(directed(p_values(found, error, freedom), found), 1e-4 * LEVEL, LEVEL)
 
 
 def _mean_error(

@@ -4,6 +4,22 @@ from __future__ import annotations
 
 import numpy as np
 
+LOSS_SHARE = 0.7
+"""Share of the level of a gate that is spent on losses; a gain does not fail the gate."""
+
+
+def directed(p_values: np.ndarray, value: np.ndarray) -> np.ndarray:
+    """Return p-values of tests that spend `LOSS_SHARE` of their level on losses.
+
+    A test at level α finds a loss if its one-sided p-value is below `LOSS_SHARE` · α, and a gain
+    if it is below (1 − `LOSS_SHARE`) · α. The share is chosen by `benchmarks/verdicts.py`.
+
+    Args:
+        p_values: two-sided p-values, `(...,)`; NaN for a test that cannot be computed.
+        value: differences, negative for a loss, `(...,)`.
+    """
+    return np.minimum(1, p_values / (2 * np.where(value < 0, LOSS_SHARE, 1 - LOSS_SHARE)))
+
 
 def holm(p_values: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
     """Return p-values adjusted so that the family-wise error is controlled (Holm 1979).

@@ -12,6 +12,9 @@ from analysis.records.sources import RUNS_SOURCE
 from analysis.stats.ragged_curves import ScoreCurves
 from tdmpc2.envs.tasks import TASKS
 
+OWN_RUNS = "own runs"
+"""Source of runs made here."""
+
 
 def series_of(records: Records) -> Iterator[Series]:
     """Yield the curves of single-task runs from states, with the published metric of each task.
@@ -26,5 +29,5 @@ def series_of(records: Records) -> Iterator[Series]:
         values = curve.values[::-1][backwards]
         name = str(run.method) if run.variant == "default" else f"{run.method} ({run.variant})"
         kind = TASKS[str(run.task)].metric if run.task in TASKS else "return"
-        source = "own runs" if run.source == RUNS_SOURCE else str(run.source)
+        source = OWN_RUNS if run.source == RUNS_SOURCE else str(run.source)
         yield Series(source, name, str(run.task), int(str(run.seed)), steps, values, kind)

@@ -43,8 +43,22 @@ def write_study(root: Path) -> Path:
     write_run(runs, {}, task="walker-walk", seed=4, state="FAILED")
     write_reference_scores(runs, "walker-walk", (43.0, 12.0), (20.0, 5.0))
     arguments = [f"runs={runs}", f"published={root / 'paper'}", f"out={root / 'report.html'}"]
+    arguments.append(f"files={write_field(root / 'field.json')}")
     assert report.main([*arguments, "reps=200"]) == 0
     return root
+
+
+def write_field(path: Path) -> Path:
+    """Write result files of three methods, of which only means are known, on three tasks."""
+    tasks = ("walker-walk", "walker-run", "cup-catch")
+    found = {
+        name: {
+            task: {"steps": [0, 100_000, 200_000], "values": [0, top / 2, top]} for task in tasks
+        }
+        for name, top in (("Other", 300), ("Third", 400), ("Fourth", 500))
+    }
+    path.write_text(json.dumps(found))
+    return path
 
 
 def content(folder: Path) -> dict[str, Any]:

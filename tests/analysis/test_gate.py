@@ -9,8 +9,9 @@ from scipy import stats
 from analysis.stats.equivalence import LEVEL, difference
 from analysis.stats.least_variance import binomial_variance, hidden_failure_rate, lower_quartile
 from analysis.stats.margins import LARGEST_MARGIN, domain_margin, level_for_loss, smallest_margin
-from analysis.stats.multiplicity import false_discovery, holm, level_shares
+from analysis.stats.multiplicity import LOSS_SHARE, directed, false_discovery, holm, level_shares
 from analysis.stats.seed_forecast import forecast
+from benchmarks.gate_errors import exit_codes, pools, simulate
 
 NAN = float("nan")
 NO_LEAST = (0.0, 0.0)
@@ -25,6 +26,29 @@ def test_holm_by_hand():
 def test_weighted_holm_by_hand():
     # Quotients 0.01 / 0.8 and 0.01 / 0.2: the first is multiplied by 1 / 0.8, the second by 1.
     np.testing.assert_allclose(holm(np.array([0.01, 0.01]), np.array([0.8, 0.2])), [0.0125, 0.0125])
+
+
+def test_more_of_the_level_is_for_losses():
+    """At 5 %, a loss needs a one-sided p-value below 3.5 %, and a gain one below 1.5 %."""
+    two_sided = 2 * np.array([0.035, 0.015, 0.9, NAN])
+    found = directed(two_sided, np.array([-1.0, 1.0, 1.0, -1.0]))
+    np.testing.assert_allclose(found, [LEVEL, LEVEL, 1, NAN])
+    assert LOSS_SHARE == 0.7
+
+
+@pytest.mark.slow
+def test_error_rates_of_the_exit_code(published_curves):
+    """Four methods, three seeds: the rates that are stated in docs/analysis.md."""
+    gate = {
+        domain: simulate(success, pool, domain[0], 3, 4000, place)
+        for place, (domain, (success, pool)) in enumerate(pools(published_curves).items())
+    }
+    studies = [*gate.values()]
+    assert np.mean(exit_codes(studies, [0.0] * len(gate)) == 1) <= 0.03
+    for lost in gate:
+        if lost[1] in ("dmcontrol", "metaworld"):
+            losses = [10.0 if domain == lost else 0.0 for domain in gate]
+            assert np.mean(exit_codes(studies, losses) == 1) >= 0.95, lost
 
 
 def test_false_discovery_is_scipys():

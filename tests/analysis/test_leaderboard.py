@@ -8,16 +8,21 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from analysis import export_results, import_results, leaderboard
+from analysis.figures.leaderboard_plots import method_styles
+from analysis.figures.registry import shipped_catalog
 from analysis.records.field_results import Series, read_field
 from analysis.records.interchange import write_interchange
 from analysis.records.load import load
 from analysis.records.problems import Problem
+from analysis.stats.bootstrap import Bootstrap
 from analysis.stats.copies import compare_all, united
+from analysis.stats.coverage import level_label, simulated
 from analysis.stats.leaderboard import leaderboard as compare
-from analysis.stats.leaderboard import methods_of
+from analysis.stats.leaderboard import methods_of, text_table
 from analysis.stats.run_series import series_of
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.envs.tasks import TASKS
@@ -77,6 +82,38 @@ def test_a_later_step_without_the_short_method() -> None:
     assert np.isnan(by_method.loc["b", "iqm"])
     assert board.per_task["b (hand)"].tolist() == [90, 80, 70]
     assert board.curves["tdmpc2 (hand)"].tolist() == [50, 75]
+
+
+def test_intervals_end_at_possible_scores_and_state_their_coverage() -> None:
+    wide = [
+        curve(name, task, seed, [0, value])
+        for name in ("tdmpc2", "b")
+        for task in TASKS_BY_HAND
+        for seed, value in ((1, 0), (2, 1000), (3, 1000))
+    ]
+    board = compare("dmcontrol", TASKS_BY_HAND, methods_of(wide), [])
+    assert board is not None
+    row = board.table.iloc[0]
+    assert row["mean"] == pytest.approx(200 / 3)
+    assert row["mean_high"] == 100
+    pools = ((0.0, 1.0, 1.0),) * 3
+    expected = simulated("mean", pools, (3, 3, 3), Bootstrap(1000))
+    assert row["mean_coverage"] == expected
+    shown = text_table(board)["mean [95 %]"].iloc[0]
+    label = level_label(expected)
+    assert shown.endswith("100.0]" if label == "95 %" else f"100.0] ({label})")
+    assert level_label(0.8) == "80 %"
+
+
+def test_legends_name_methods_once_and_sources_where_needed() -> None:
+    series = [*by_hand(), *(curve("tdmpc2", t, 1, [0, 1], "other") for t in TASKS_BY_HAND)]
+    board = compare("dmcontrol", TASKS_BY_HAND, methods_of(series), [])
+    assert board is not None
+    styles = method_styles([board], shipped_catalog())
+    labels = [style.label for style in styles.values()]
+    assert labels == ["TD-MPC2 (hand)", "TD-MPC2 (other)", "b", "c"]
+    looks = {(style.color, style.marker, style.dashes) for style in styles.values()}
+    assert len(looks) == len(styles)
 
 
 def test_missing_tasks_are_named_and_never_filled() -> None:
@@ -201,6 +238,17 @@ def test_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert leaderboard.main(options) == 0
     assert "3 of 39" in capsys.readouterr().out
     assert (tmp_path / "out" / "dmcontrol.csv").exists()
+    for name in ("sample_efficiency.png", "sample_efficiency.pdf"):
+        assert (tmp_path / "out" / name).stat().st_size > 500
+    drawn = pd.read_csv(tmp_path / "out" / "sample_efficiency.csv").set_index(
+        ["method", "env_step"]
+    )
+    # `c` ends after 100,000 env steps, and its curve too; the others go on.
+    assert drawn["mean"].to_dict() == {
+        **{("tdmpc2", 100_000): 50, ("tdmpc2", 200_000): 75, ("c", 100_000): 30},
+    }
+    assert set(drawn["tasks"]) == {3}
+    assert set(drawn["tasks_of_group"]) == {39}
 
 
 @pytest.mark.parametrize(

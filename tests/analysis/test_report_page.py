@@ -58,7 +58,7 @@ def drawn(page: Any, selector: str) -> int:
 def test_overview(page):
     assert page.title() == "TD-MPC2 reproduction"
     assert page.locator("nav a").all_text_contents() == [
-        *("Overview", "Tasks", "Reproduction", "Variants", "Audit"),
+        *("Overview", "Tasks", "Reproduction", "Variants", "Leaderboard", "Audit"),
     ]
     card = page.locator(".card", has_text="Meta-World, tasks run here")
     assert "78.4" in card.inner_text()
@@ -125,6 +125,24 @@ def test_verdicts_variants_and_audit(page):
     page.click("button:has-text('budget other')")
     assert "200,000 instead of 4,000,000" in page.inner_text("main")
     assert "no evaluation yet" in page.inner_text("main")
+
+
+def test_leaderboard(page):
+    page.click("nav >> text=Leaderboard")
+    assert "DMControl: 3 of 39 tasks, after 200,000 env steps" in page.inner_text("main")
+    table = page.locator("table >> nth=0")
+    assert table.locator("tbody tr").count() == 3
+    row = table.locator("tbody tr", has_text="Other")
+    # Only means are known: a point without an interval.
+    assert row.locator("td").all_inner_texts()[2:6] == ["3 of 39", "unknown", "30.0", "—"]
+    page.wait_for_timeout(200)
+    assert drawn(page, ".large canvas") == 1
+    assert "Other: 30 at 200,000" in page.get_attribute(".large canvas", "aria-label")
+    page.uncheck("label:has-text('Other') input")
+    assert "Other" not in page.get_attribute(".large canvas", "aria-label")
+    scores = page.locator("table >> nth=1").inner_text()
+    assert "Walker Walk" in scores
+    assert "Walker Run" in scores
 
 
 def test_tables_are_sorted_and_filtered(page):
