@@ -61,10 +61,15 @@ def leaderboard_page(
 def _board(board: Leaderboard, catalog: Catalog, styles: dict[Any, Any]) -> dict[str, Any]:
     """Return the table, scores of tasks and curves of a group."""
     ours = (board.table["source"] == OWN_RUNS).any()
-    tasks = board.per_task.rename(lambda name: TASKS[name].title).reset_index()
+    labels = {f"{name} ({source})": style.label for (name, source), style in styles.items()}
+    tasks = board.per_task.rename(lambda name: TASKS[name].title).rename(columns=labels)
+    tasks = tasks.reset_index()
+    bands = board.bands.reindex(columns=_COLUMNS)
     lines = []
-    for key, own in board.bands.reindex(columns=_COLUMNS).groupby(["method", "source"], sort=False):
-        style = styles[key]
+    for (name, source), style in styles.items():
+        own = bands[(bands["method"] == name) & (bands["source"] == source)]
+        if own.empty:
+            continue
         line = {"label": style.label, "color": to_hex(style.color), "dashes": style.dashes}
         line |= {name: rounded(own[column]) for name, column in _LINE.items()}
         lines.append({**line, "x": [int(step) for step in own["env_step"]]})
