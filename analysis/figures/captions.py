@@ -62,7 +62,10 @@ def card_lines(
     ]
     if not scored:
         return [*([" · ".join(facts)] if len(runs) else []), *_marks(ours), what]
-    single = bool((runs.groupby([*SERIES, "task"])["seed"].count() == 1).any())
+    counts = runs.groupby([*SERIES, "task"])["seed"].count()
+    single = bool((counts == 1).any())
+    if (counts == 1).all():
+        return [" · ".join(facts), *_marks(ours), _method(shown, what, single)]
     measured = _coverages(shown, tasks) if found is None else found
     labels = {k: s.label for k, s in series_styles(shown.curves.runs, shown.catalog).items()}
     note = coverage_note(measured, labels)

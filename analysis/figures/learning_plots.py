@@ -72,7 +72,9 @@ def _training_page(
             ax.set_yscale("log")
             ax.set_ylim(low / 1.5, high * 1.5)
     what = f"Lines: {name} of single seeds, averaged over equal intervals."
-    handles = [handle(style) for style in styles.values()]
+    on_page = numbers[numbers["task"].isin(tasks)]
+    drawn = {tuple(map(str, key)) for key in on_page[SERIES].drop_duplicates().to_numpy()}
+    handles = [handle(style) for series, style in styles.items() if series in drawn]
     finish_figure(page, handles, card_lines(shown, what, scored=False, tasks=tasks))
     return page
 
