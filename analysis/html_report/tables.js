@@ -2,6 +2,7 @@
 
 const VERDICTS = new Set(["reproduced", "reproduced so far", "better", "worse", "not enough data", "open", "error", "warning"]);
 const LEAST_FILTERED = 8;
+const LONG_TEXT = 30;
 
 const textOf = (cell) => (cell instanceof Node ? cell.textContent : String(cell ?? ""));
 
@@ -21,7 +22,8 @@ function compare(a, b) {
 function cellOf(cell, number) {
   const state = typeof cell === "string" && VERDICTS.has(cell) ? cell.replaceAll(" ", "-") : null;
   const shown = typeof cell === "string" ? data.names[cell] || cell : cell;
-  return el("td", shown, { class: number ? "number" : state });
+  const long = typeof cell === "string" && cell.length > LONG_TEXT ? "long" : null;
+  return el("td", shown, { class: number ? "number" : state || long });
 }
 
 // `choose` is the place of a column whose values can be selected, undefined for none.
