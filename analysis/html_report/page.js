@@ -237,6 +237,7 @@ const PAGES = {
   ...(data.verdicts ? { verdicts: ["Reproduction", verdicts] } : {}),
   ...(data.ablations ? { ablations: ["Variants", ablations] } : {}),
   ...(data.multitask ? { multitask: ["Multi-task", multitask] } : {}),
+  claims: ["Claims", claims],
   audit: ["Audit", audit],
 };
 
