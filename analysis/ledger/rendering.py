@@ -13,7 +13,7 @@ INTRODUCTION = """\
 Every quantitative claim of the paper, with its status and the command whose runs would settle it.
 Statuses are derived from records, and `make claims` writes this page: do not edit it. Scores are
 return / 10 or success in percent, averaged over tasks, with 95 % intervals (Welch). Reproduced is
-the verdict of [`reproduce.py`](analysis.md#verdicts). The paper shows scores of single-task agents
+the verdict of `reproduce.py`. The paper shows scores of single-task agents
 in figures; their numbers here are those of the released curves."""
 NO_CURVES = "The released curves were not given, so that no score was compared with them."
 
