@@ -1,13 +1,7 @@
-"""Claims on ablations, their verdicts and the default margin."""
+"""Claims on ablations, their verdicts and the default margin (from `analysis`)."""
 
 from __future__ import annotations
 
-from typing import Literal
+from analysis.stats.ablation_claims import MARGIN, OPEN, ClaimVerdict, Expected
 
-Expected = Literal["lower", "same"]
-ClaimVerdict = Literal[
-    "supported", "contradicted", "lower", "higher", "no difference", "not enough seeds"
-]
-OPEN: ClaimVerdict = "not enough seeds"
-MARGIN = 5.0
-"""Default margin in points: a smaller difference counts as no difference."""
+__all__ = ["MARGIN", "OPEN", "ClaimVerdict", "Expected"]

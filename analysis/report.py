@@ -107,7 +107,7 @@ def page(data: dict[str, Any]) -> str:
 
 
 _STYLES = ("uplot/uPlot.min.css", "style.css")
-_SCRIPTS = ("uplot/uPlot.iife.min.js", "chart.js", "tables.js", "page.js")
+_SCRIPTS = ("uplot/uPlot.iife.min.js", "chart.js", "tables.js", "claims.js", "page.js")
 _FILES = ("page.html", *_STYLES, *_SCRIPTS)
 
 

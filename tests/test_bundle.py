@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import random
+import resource
 import shutil
 import subprocess
 import sys
@@ -13,7 +15,7 @@ import pytest
 
 from tdmpc2.bundle.__main__ import main
 from tdmpc2.bundle.checks import RECORDS, SUMS, damages, files_of, list_of_sums
-from tdmpc2.bundle.texts import command_of
+from tdmpc2.bundle.texts import TEXTS, command_of
 from tdmpc2.common.system.errors import UserError
 from tests.test_architecture import ROOT
 
@@ -40,8 +42,9 @@ def test_a_bundle_is_complete_and_verifies(
     bundle: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     names = files_of(bundle)
-    for name in ("README.md", "MODEL_CARD.md", "DATA_CARD.md", "COMMANDS.md", "croissant.json"):
+    for name in (*TEXTS, "CLAIMS.md", "croissant.json"):
         assert name in names
+    assert "| `dmcontrol-tdmpc2` |" in (bundle / "CLAIMS.md").read_text()
     assert any(name.endswith("eval.csv") for name in names)
     assert "figures/walker-walk-5m/learning_curves.csv" in names
     assert "environment/py311.lock" in names
@@ -95,6 +98,30 @@ def test_the_description_for_machines_lists_all_files(bundle: Path) -> None:
     names = [one["contentUrl"] for one in described["distribution"]]
     assert sorted([*names, "croissant.json"]) == files_of(bundle)
     assert described["conformsTo"] == "http://mlcommons.org/croissant/1.0"
+
+
+if importlib.util.find_spec(
+    "mlcroissant"
+):  # pip install mlcroissant; no dependency of this project
+
+    def test_the_description_for_machines_is_valid(bundle: Path) -> None:
+        import mlcroissant
+
+        issues = mlcroissant.Dataset(jsonld=bundle / "croissant.json").metadata.issues
+        assert not issues.errors
+        assert not issues.warnings
+
+
+@pytest.mark.slow
+def test_a_bundle_of_all_recorded_runs_verifies_in_a_minute(tmp_path: Path) -> None:
+    """In time of one processor, which other programs do not prolong."""
+    folder = tmp_path / "made"
+    assert main([f"out={folder}"]) == 0
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert main(["verify", str(folder)]) == 0
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    spent = (after.ru_utime - before.ru_utime) + (after.ru_stime - before.ru_stime)
+    assert spent < 60
 
 
 @pytest.mark.parametrize("path", RUNS, ids=lambda p: p.parent.name)

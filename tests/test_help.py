@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tdmpc2.__main__ import COMMANDS as SCRIPT
 from tdmpc2.data.__main__ import COMMANDS as DATA_COMMANDS
 from tdmpc2.runners.registry import METHODS
 from tests.test_architecture import FILES, ROOT, SIMULATORS, name
@@ -31,6 +32,13 @@ def run(path: Path, *arguments: str) -> tuple[subprocess.CompletedProcess[str], 
 def test_all_commands_are_found() -> None:
     found = {name(path) for path in COMMANDS}
     assert {"tdmpc2/train.py", "tdmpc2/data/__main__.py", "benchmarks/speed.py"} <= found
+
+
+def test_every_command_of_the_packages_is_a_command_of_the_script() -> None:
+    files = [name(path.parent if path.name == "__main__.py" else path) for path in COMMANDS]
+    modules = {file.removesuffix(".py").replace("/", ".") for file in files}
+    own = {module for module in modules if not module.startswith("benchmarks.")} - {"tdmpc2"}
+    assert own == {command.module for command in SCRIPT.values()}
 
 
 @pytest.mark.parametrize("path", COMMANDS, ids=name)

@@ -17,6 +17,7 @@ from matplotlib.colors import to_hex
 from analysis.figures.figure_specs import Catalog
 from analysis.figures.line_plots import AXES
 from analysis.figures.styles import series_styles
+from analysis.html_report.claims import claims_page
 from analysis.html_report.headlines import MEDIAN_NOTE, headlines, rounded
 from analysis.html_report.leaderboard import leaderboard_page
 from analysis.html_report.multitask import multitask_pages
@@ -86,6 +87,8 @@ def report_data(
     with stage("multi-task agents"):
         multitask, new_problems = multitask_pages(records, catalog, rule)
     problems += new_problems
+    with stage("claims of the paper"):
+        claims = claims_page(records, catalog)
     all_curves = [ScoreCurves(records), ScoreCurves(records, NUM_UPDATES)]
     curves = all_curves[0]
     multitask_runs = records.multitask_summary()
@@ -127,6 +130,7 @@ def report_data(
         "ablations": _ablations(curves, rule),
         "multitask": multitask,
         "leaderboard": board,
+        "claims": claims,
         "audit": {**table_data(_audit_texts(findings, names)), "findings": FINDINGS},
         "problems": [[p.severity, p.where, p.line, p.what] for p in dict.fromkeys(problems)],
     }

@@ -264,6 +264,7 @@ const PAGES = {
   ...(data.ablations ? { ablations: ["Variants", ablations] } : {}),
   ...(data.multitask ? { multitask: ["Multi-task", multitask] } : {}),
   ...(data.leaderboard ? { leaderboard: ["Leaderboard", methods] } : {}),
+  claims: ["Claims", claims],
   audit: ["Audit", audit],
 };
 

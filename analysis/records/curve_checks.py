@@ -17,9 +17,6 @@ MAX_RETURN = {"dmcontrol": 1000.0}
 """Largest return of an episode by domain, where rewards are bounded; the smallest is 0."""
 _TOLERANCE = 1e-3
 
-UNKNOWN_TASK = "unknown task"
-"""Beginning of the problem that a task is not in the table."""
-
 
 def number(text: object, name: str) -> float:
     """Return the finite number in a field.
@@ -132,5 +129,5 @@ def own_task(name: str, where: str, line: int | None) -> Problem:
     """
     close = get_close_matches(name, TASKS, 1)
     hint = f" (did you mean '{close[0]}'?)" if close else ""
-    what = f"{UNKNOWN_TASK} '{name}'{hint}; shown as a task of your own, without a normalized score"
-    return Problem(where, line, what, "warning")
+    what = f"unknown task '{name}'{hint}; shown as a task of your own, without a normalized score"
+    return Problem(where, line, what, "warning", unknown_task=name)

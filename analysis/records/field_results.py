@@ -236,9 +236,8 @@ def _without_duplicates(
 
 def report_field(problems: Sequence[Problem]) -> None:
     """Print problems on stderr; tasks outside the table of tasks take one line together."""
-    own = [problem for problem in problems if problem.what.startswith(curve_checks.UNKNOWN_TASK)]
-    report([problem for problem in problems if problem not in own])
-    if own:
-        names = list(dict.fromkeys(problem.what.split("'")[1] for problem in own))
+    report([problem for problem in problems if not problem.unknown_task])
+    names = list(dict.fromkeys(one.unknown_task for one in problems if one.unknown_task))
+    if names:
         listed = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
         print(f"{len(names)} tasks without a normalized score: {listed}", file=sys.stderr)

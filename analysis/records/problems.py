@@ -18,12 +18,14 @@ class Problem:
         what: what is wrong, and how it was handled.
         severity: "warning" for what is normal while runs are in progress or after a crash;
             "error" if records that should have been usable are excluded.
+        unknown_task: the task, if it is not in the table of tasks; else empty.
     """
 
     where: str
     line: int | None
     what: str
     severity: Severity = "error"
+    unknown_task: str = ""
 
     def __str__(self) -> str:
         """Return `severity: file:line: what`, the format of compiler messages."""

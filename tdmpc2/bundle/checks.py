@@ -8,15 +8,23 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tdmpc2.common.system.errors import UserError
+from tdmpc2.common.system.paths import project_root
 
 SUMS = "SHA256SUMS"
 RECORDS, FIGURES = "records", "figures"
 REPS = 1000
 """Number of simulated studies that measure the coverage of intervals."""
+_DRAW = """
+import sys
+from analysis.make_figures import main, usage
+from tdmpc2.common.system.cli import command
+sys.exit(max(command(lambda _: main(one.split("\\n")), usage) for one in sys.argv[1:]))
+"""
+"""Program that computes the tables; each argument holds the options of one folder, in lines."""
 _LINE = re.compile(r"([0-9a-f]{64})  (\S.*)")
 
 
@@ -67,26 +75,39 @@ def damages(folder: Path) -> Iterator[str]:
             yield f"{name}: checksum differs"
 
 
-def draw_tables(records: Path, out: Path) -> None:
-    """Compute the numbers of all figures of a folder of records.
+def draw_tables(folders: Mapping[Path, Path]) -> None:
+    """Compute the numbers of all figures of folders of records.
+
+    One process computes all of them, because importing the libraries takes most of the time.
 
     Args:
-        records: folder of runs.
-        out: folder of the tables.
+        folders: folder of the tables by folder of runs.
 
     Raises:
         UserError: the command fails.
     """
     with tempfile.TemporaryDirectory() as temporary:  # drawing writes a cache beside the runs
-        copy = Path(shutil.copytree(records, Path(temporary) / records.name))
-        options = [f"runs={copy}", f"out={out}", "tables=true", f"reps={REPS}"]
-        command = [sys.executable, "-m", "analysis.make_figures", *options]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode == 2:
-        raise UserError(f"{records}: {done.stderr.strip().removeprefix('error: ')}")
-    for path in out.iterdir():  # what names places on this machine, and drawings
-        if path.suffix != ".csv" or path.name == "problems.csv":
-            path.unlink()
+        lines = []
+        for records, out in folders.items():
+            copy = shutil.copytree(records, Path(temporary) / records.name)
+            options = (f"runs={copy}", f"out={out}", "tables=true", f"reps={REPS}", "jobs=1")
+            lines.append("\n".join(options))
+        call([sys.executable, "-c", _DRAW, *lines])
+    for out in folders.values():
+        for path in out.iterdir():  # what names places on this machine, and drawings
+            if path.suffix != ".csv" or path.name == "problems.csv":
+                path.unlink()
+
+
+def call(command: Sequence[str]) -> None:
+    """Run a command of the project.
+
+    Raises:
+        UserError: it ends with an error.
+    """
+    done = subprocess.run(command, cwd=project_root(), capture_output=True, text=True, check=False)
+    if done.returncode not in (0, 1):
+        raise UserError((done.stderr.strip().splitlines() or ["?"])[-1].removeprefix("error: "))
 
 
 def redrawn(folder: Path) -> Iterator[str]:
@@ -95,16 +116,16 @@ def redrawn(folder: Path) -> Iterator[str]:
     Args:
         folder: the bundle.
     """
-    for records in sorted((folder / RECORDS).iterdir()):
-        kept = folder / FIGURES / records.name
-        with tempfile.TemporaryDirectory() as temporary:
-            fresh = Path(temporary)
-            draw_tables(records, fresh)
-            names = {path.name for place in (kept, fresh) for path in place.iterdir()}
-            for name in sorted(names):
-                pair = [place / name for place in (kept, fresh)]
+    with tempfile.TemporaryDirectory() as temporary:
+        names = sorted(path.name for path in (folder / RECORDS).iterdir())
+        draw_tables({folder / RECORDS / name: Path(temporary) / name for name in names})
+        for name in names:
+            kept, fresh = folder / FIGURES / name, Path(temporary) / name
+            tables = {path.name for place in (kept, fresh) for path in place.iterdir()}
+            for table in sorted(tables):
+                pair = [place / table for place in (kept, fresh)]
                 if not all(path.exists() for path in pair):
                     where = "bundle" if not pair[0].exists() else "new drawing"
-                    yield f"{FIGURES}/{records.name}/{name}: missing in the {where}"
+                    yield f"{FIGURES}/{name}/{table}: missing in the {where}"
                 elif pair[0].read_bytes() != pair[1].read_bytes():
-                    yield f"{FIGURES}/{records.name}/{name}: numbers differ"
+                    yield f"{FIGURES}/{name}/{table}: numbers differ"

@@ -6,11 +6,12 @@ import importlib.metadata
 import json
 import platform
 import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from tdmpc2.bundle.checks import FIGURES, RECORDS, SUMS, draw_tables, files_of, list_of_sums
+from tdmpc2.bundle.checks import FIGURES, RECORDS, SUMS, call, draw_tables, files_of, list_of_sums
 from tdmpc2.bundle.texts import croissant, texts
 from tdmpc2.common.numerics.cpu import cpu_model
 from tdmpc2.common.run.source_version import git_commit
@@ -67,7 +68,10 @@ def create(folders: Sequence[Path], out: Path) -> int:
         if not copied:
             raise UserError(f"runs={folder}: no run with a spec.json")
         specs += copied
-        draw_tables(growing / RECORDS / folder.name, growing / FIGURES / folder.name)
+    names = [folder.name for folder in folders]
+    draw_tables({growing / RECORDS / name: growing / FIGURES / name for name in names})
+    runs = ",".join(str(folder) for folder in folders)
+    call([sys.executable, "-m", "analysis.claims", f"runs={runs}", f"out={growing / 'CLAIMS.md'}"])
     for lock in sorted((project_root() / "requirements").glob("*.lock")):
         _copy(lock, growing / "environment" / lock.name)
     _write(growing / "environment" / "packages.txt", _packages())

@@ -6,6 +6,7 @@ import json
 import mimetypes
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -93,6 +94,7 @@ def croissant(folder: Path, names: Sequence[str], commit: str) -> dict[str, Any]
         "license": "https://spdx.org/licenses/MIT.html",
         "url": PAPER,
         "version": "1.0.0",
+        "datePublished": datetime.now(UTC).date().isoformat(),
         "creativeWorkStatus": f"commit {commit}",
         "citeAs": "Hansen, Su, Wang: TD-MPC2: Scalable, Robust World Models for Continuous Control",
         "distribution": distribution,

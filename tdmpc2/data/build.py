@@ -15,6 +15,7 @@ from tdmpc2.data.options import BuildOptions
 from tdmpc2.data.rows import RowFault, assemble
 from tdmpc2.data.sources import Found, SourceRun, find_runs
 from tdmpc2.data.writer import DatasetWriter, refuse_finished
+from tdmpc2.envs.task_sets import refuse_own_tasks
 from tdmpc2.envs.tasks import Task, get_suite, list_tasks
 
 _NAMED = 5  # missing tasks that an error message lists
@@ -63,10 +64,11 @@ def chosen_tasks(suite: str | None, tasks: str | None) -> tuple[Task, ...]:
     """Return the tasks of a suite, or of a comma-separated list.
 
     Raises:
-        UserError: a task is unknown or named twice, or the list is empty.
+        UserError: a task is unknown, named twice or a Gymnasium environment, or the list is empty.
     """
     if suite is not None:
         return get_suite(suite)
+    refuse_own_tasks(tasks or "", "tasks")
     return list_tasks(tasks or "")
 
 

@@ -10,6 +10,26 @@ from tdmpc2.envs.tasks import ALIASES, SUITES, TASKS, Task, list_tasks
 MAX_NAME = 100  # characters of a folder name
 
 
+def refuse_own_tasks(text: str, option: str) -> None:
+    """Refuse Gymnasium environments where several tasks are learned from a dataset.
+
+    Args:
+        text: comma-separated names.
+        option: option that the text is the value of, for the message.
+
+    Raises:
+        UserError: a name is that of a Gymnasium environment.
+    """
+    from tdmpc2.envs.gymnasium_tasks import own_tables
+
+    for name in filter(None, map(str.strip, text.split(","))):
+        if ":" in name or name in own_tables():
+            raise UserError(
+                f"{option}={name}: datasets and multi-task agents need tasks of the task table "
+                f"(docs/tasks.md); train this one alone: python tdmpc2/train.py task={name}"
+            )
+
+
 def parse_tasks(text: str) -> tuple[Task, ...]:
     """Return the tasks that a text names, in the order of the task embedding.
 
@@ -40,6 +60,7 @@ def get_task_set(text: str) -> tuple[str, tuple[Task, ...]]:
         UserError: a suite or task is unknown, a task is named twice, or there are fewer than
             two tasks.
     """
+    refuse_own_tasks(text, "task")
     tasks = parse_tasks(text)
     if text in SUITES:
         return text, tasks

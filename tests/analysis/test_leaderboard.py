@@ -14,7 +14,8 @@ import pytest
 from analysis import export_results, import_results, leaderboard
 from analysis.figures.leaderboard_plots import method_styles
 from analysis.figures.registry import shipped_catalog
-from analysis.records.field_results import Series, read_field
+from analysis.records import curve_checks
+from analysis.records.field_results import Series, read_field, report_field
 from analysis.records.interchange import write_interchange
 from analysis.records.load import load
 from analysis.records.problems import Problem
@@ -287,3 +288,12 @@ def test_the_field() -> None:
     assert board is not None
     assert board.table["method"].nunique() >= 7
     assert not [problem for problem in problems if problem.severity == "error"]
+
+
+def test_unknown_tasks_take_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    problems = [curve_checks.own_task(name, "a.csv", None) for name in ("it's", "b", "it's")]
+    report_field([Problem("a.csv", 1, "unknown task 'x' in a sentence", "warning"), *problems])
+    assert capsys.readouterr().err.splitlines() == [
+        "warning: a.csv:1: unknown task 'x' in a sentence",
+        "2 tasks without a normalized score: it's, b",
+    ]

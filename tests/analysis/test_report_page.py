@@ -58,7 +58,7 @@ def drawn(page: Any, selector: str) -> int:
 def test_overview(page):
     assert page.title() == "TD-MPC2 reproduction"
     assert page.locator("nav a").all_text_contents() == [
-        *("Overview", "Tasks", "Reproduction", "Variants", "Leaderboard", "Audit"),
+        *("Overview", "Tasks", "Reproduction", "Variants", "Leaderboard", "Claims", "Audit"),
     ]
     card = page.locator(".card", has_text="Meta-World, tasks run here")
     assert "78.4" in card.inner_text()
@@ -143,6 +143,14 @@ def test_leaderboard(page):
     scores = page.locator("table >> nth=1").inner_text()
     assert "Walker Walk" in scores
     assert "Walker Run" in scores
+
+
+def test_claims(page):
+    page.click("nav >> text=Claims")
+    assert "TD-MPC2 scores 87.8 on DMControl" in page.inner_text("main")
+    page.select_option("select[aria-label='Select status']", "quoted")
+    assert "GPU-days" in page.inner_text("main")
+    assert "TD-MPC2 scores 87.8" not in page.inner_text("main")
 
 
 def test_tables_are_sorted_and_filtered(page):
@@ -239,7 +247,7 @@ def test_multi_task_agents(browser, tmp_path):
     tab = browser.new_page(viewport={"width": 360, "height": 800})
     errors: list[str] = []
     tab.on("pageerror", lambda error: errors.append(str(error)))
-    for name in ("overview", "tasks", "audit", "multitask"):
+    for name in ("overview", "tasks", "audit", "claims", "multitask"):
         tab.goto(f"{out.as_uri()}#{name}")
         assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth"), name
     assert "1 CPU-days" in tab.inner_text("main")
@@ -261,7 +269,16 @@ def test_dark_and_light(page):
 @pytest.mark.parametrize("width", [360, 800, 2200])
 def test_every_page_fits_from_phone_to_wide_screen(page, width):
     page.set_viewport_size({"width": width, "height": 800})
-    for name in ("overview", "tasks", "task/walker-walk", "verdicts", "ablations", "audit", "no"):
+    for name in (
+        "overview",
+        "tasks",
+        "task/walker-walk",
+        "verdicts",
+        "ablations",
+        "claims",
+        "audit",
+        "no",
+    ):
         page.goto(page.url.split("#")[0] + f"#{name}")
         page.wait_for_timeout(100)
         inside = page.evaluate("document.documentElement.scrollWidth <= innerWidth")

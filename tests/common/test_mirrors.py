@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import struct
+import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -206,6 +207,28 @@ def test_a_run_with_loggers_is_the_same_and_mirrored_once_after_a_kill(tmp_path:
                 assert found == rounded(lines_of(directory)), name
 
 
+@pytest.mark.slow
+def test_a_sweep_with_loggers_gives_the_same_evaluations(tmp_path: Path) -> None:
+    """The smoke suite, short: one seed of each task until shortly after its first updates."""
+    settings = ["suite=smoke", "seeds=1", "env_steps=6000", "cluster=local", "yes=true"]
+    environment = {**os.environ, "WANDB_SILENT": "true"}
+    found = {}
+    for name, more in (("plain", []), ("mirrored", [f"logger={','.join(INSTALLED)}"])):
+        line = [sys.executable, "-m", "sweeps.launch", *settings, f"runs={tmp_path / name}", *more]
+        done = subprocess.run(line, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        paths = sorted((tmp_path / name).rglob("eval.csv"))
+        found[name] = {path.parent.parent.name: path.read_bytes() for path in paths}
+    assert found["mirrored"] == found["plain"]
+    assert sorted(found["plain"]) == ["cartpole-swingup", "walker-walk"]
+    for directory in (path.parent for path in (tmp_path / "mirrored").rglob("eval.csv")):
+        assert {path.name for path in directory.iterdir()} >= {MIRRORS[name] for name in INSTALLED}
+
+
+MIRRORS = {"tensorboard": "tensorboard", "wandb": "wandb", "mlflow": "mlflow.db"}
+"""File or folder of each logger in a run directory."""
+
+
 def test_every_logger_has_a_reader() -> None:
-    assert READERS.keys() == LOGGERS.keys()
+    assert READERS.keys() == MIRRORS.keys() == LOGGERS.keys()
     assert "tensorboard" in INSTALLED

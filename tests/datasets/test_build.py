@@ -260,6 +260,7 @@ def test_bad_options(tmp_path: Path) -> None:
         ({"tasks": "cup-catch,cup-catch"}, "cup-catch is named twice"),
         ({"tasks": ","}, "no task; give a list"),
         ({"tasks": "cup-cach"}, "did you mean 'cup-catch'"),
+        ({"tasks": "cup-catch,gym:Pendulum-v1"}, "tasks=gym:Pendulum-v1: datasets and multi-task"),
         ({"tasks": None, "suite": "mt40"}, "did you mean 'mt"),
         ({"seeds": "x"}, "seeds=x"),
         ({}, "no such folder of runs"),

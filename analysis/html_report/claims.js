@@ -1,0 +1,11 @@
+// The page of the claims: how many have each status, and the table of all claims.
+
+function claims() {
+  const { columns, rows, counts } = data.claims;
+  main.replaceChildren(
+    el("h2", "Claims of the paper"),
+    el("p", "Every quantitative claim of the paper, with its status from the records of this report and the command whose runs would settle it.", { class: "soft" }),
+    table(["status", "claims", "meaning"], counts.map(([status, n, meaning]) => [status, n, meaning.replaceAll("`", "")])),
+    el("h3", "All claims"), table(columns, rows, undefined, columns.indexOf("status")),
+  );
+}

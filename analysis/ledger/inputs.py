@@ -1,0 +1,202 @@
+"""Records that claims are compared with: own runs at the paper's settings, and released curves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from analysis.figures.figure_specs import Catalog
+from analysis.figures.scaling_plots import paper_scores, scaling_spec
+from analysis.records.evaluations import ENV_STEPS, NUM_UPDATES
+from analysis.records.load import RUN_KEY, Records, load, load_curves, merge
+from analysis.records.sources import PUBLISHED, RUNS_SOURCE
+from analysis.stats.against_published import Comparison, compare_domains, compare_tasks
+from analysis.stats.equivalence import Difference, difference, mean_difference
+from analysis.stats.margins import DOMAIN_MARGINS, TASK_MARGIN
+from analysis.stats.multitask_claims import compare_agents
+from analysis.stats.ragged_curves import ScoreCurves, paper_budget
+from analysis.stats.rules import DEFAULT_RULE, RULES
+from analysis.stats.selection import Group, horizon_scores, select
+from tdmpc2.common.system.errors import UserError
+
+DEFAULT = "default"
+RULE = RULES[DEFAULT_RULE]
+
+
+def read_runs(folders: Sequence[Path]) -> Records:
+    """Return the records of several folders of runs.
+
+    Raises:
+        UserError: two folders hold the same run.
+    """
+    parts = [load(folder) for folder in folders]
+    tables = {
+        name: _stacked([getattr(part, name) for part in parts])
+        for name in ("table", "runs", "reference_scores")
+    }
+    twice = tables["runs"][tables["runs"].duplicated(RUN_KEY)]
+    if len(twice):
+        raise UserError(f"two folders hold the same run, {twice['directory'].iloc[0]}")
+    return Records(**tables, problems=tuple(p for part in parts for p in part.problems))
+
+
+def _stacked(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Return the rows of all tables."""
+    filled = [table.astype(object) for table in tables if len(table)]  # of one type, as pandas asks
+    return pd.concat(filled, ignore_index=True).infer_objects() if filled else tables[0]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Records that claims are compared with.
+
+    Attributes:
+        runs: all own runs.
+        released: the released curves; None without them.
+        catalog: groups of tasks, labels and quoted numbers.
+    """
+
+    runs: Records
+    released: Records | None
+    catalog: Catalog
+
+    @classmethod
+    def read(cls, folders: Sequence[Path], published: Path | None, catalog: Catalog) -> Inputs:
+        """Read own runs and released curves.
+
+        Args:
+            folders: folders of own runs.
+            published: folder of the released curves; None without them.
+            catalog: groups of tasks, labels and quoted numbers.
+        """
+        released = None if published is None else load_curves(published, PUBLISHED)
+        return cls(read_runs(folders), released, catalog)
+
+    @cached_property
+    def exact(self) -> Records:
+        """Own single-task runs at the paper's settings: the default variant, nothing overridden."""
+        records = self.runs.select(step_unit=ENV_STEPS)
+        runs = records.runs
+        exact = (runs["variant"] == DEFAULT) & ~runs["overrides"].map(bool).astype(bool)
+        return replace(records, runs=runs[exact]).select()
+
+    @cached_property
+    def curves(self) -> dict[tuple[str, str], ScoreCurves]:
+        """Curves of `exact` and of the released curves, by source and observation type."""
+        sources = {RUNS_SOURCE: self.exact, PUBLISHED: self.released}
+        return {
+            (source, obs): ScoreCurves(records.select(obs=obs))
+            for source, records in sources.items()
+            for obs in ("state", "rgb")
+            if records is not None
+        }
+
+    def mean(self, source: str, method: str, obs: str, group: Group) -> float:
+        """Return the mean score in points at a group's horizon; NaN if a task has no score.
+
+        Args:
+            source: `RUNS_SOURCE` or `PUBLISHED`.
+            method: method of the scores.
+            obs: observation type.
+            group: tasks with their horizon.
+        """
+        scores = self._scores(source, method, obs, group)
+        return float(np.mean([own.mean() for own in scores])) if scores else float("nan")
+
+    def lead(self, source: str, method: str, other: str, group: Group) -> Difference | None:
+        """Return the difference of two methods at a group's horizon, in points, from states.
+
+        Args:
+            source: `RUNS_SOURCE` or `PUBLISHED`.
+            method: the method.
+            other: the method that it is compared with.
+            group: tasks with their horizon.
+
+        Returns:
+            Mean over tasks; None if a task has no score.
+        """
+        ours, theirs = (self._scores(source, name, "state", group) for name in (method, other))
+        if not ours or not theirs:
+            return None
+        return mean_difference([difference(*pair) for pair in zip(ours, theirs, strict=True)])
+
+    def _scores(self, source: str, method: str, obs: str, group: Group) -> list[np.ndarray]:
+        """Return the scores in points of each task, `(num_seeds,)`; empty if a task has none."""
+        curves = self.curves.get((source, obs))
+        if curves is None:
+            return []
+        for series, selection in select(curves, group.tasks, "", []):
+            values, _ = horizon_scores(curves, selection, group, RULE)
+            if series[1] == method and not np.isnan(values).any():
+                return [100 * values[selection.strata == n, 0] for n in range(len(group.tasks))]
+        return []
+
+    @cached_property
+    def comparison(self) -> Comparison | None:
+        """Comparison of these runs with the released curves, as in `reproduce.py`."""
+        if self.released is None or self.exact.table.empty:
+            return None
+        curves = ScoreCurves(merge([self.exact, self.released]))
+        return compare_tasks(curves, RULE, DEFAULT, TASK_MARGIN)
+
+    def domains(self, method: str, obs: str, tasks: Sequence[str]) -> pd.DataFrame:
+        """Return the verdicts of `reproduce.py methods=… tasks=…` on each domain.
+
+        Args:
+            method: method of the runs.
+            obs: observation type.
+            tasks: names of tasks.
+        """
+        found = self.comparison
+        if found is None:
+            return pd.DataFrame()
+        table = found.tasks
+        chosen = (table["method"] == method) & (table["obs"] == obs) & table["task"].isin(tasks)
+        rows = np.flatnonzero(chosen.to_numpy())
+        if not len(rows):
+            return pd.DataFrame()
+        own = Comparison(
+            table.iloc[rows].reset_index(drop=True),
+            tuple(found.scores[row] for row in rows),
+            tuple(found.least[row] for row in rows),
+            (),
+        )
+        domains = compare_domains(own, None)
+        return domains[domains["domain"] != "all"]
+
+    @cached_property
+    def agents(self) -> pd.DataFrame:
+        """Comparison of multi-task agents with the paper's scores, as in `reproduce.py`."""
+        curves = ScoreCurves(self.runs.select(step_unit=NUM_UPDATES), NUM_UPDATES)
+        scores = paper_scores(scaling_spec(self.catalog))
+        return compare_agents(curves, scores, RULE, DEFAULT, DOMAIN_MARGINS["tdmpc2"])
+
+
+def coverage(records: Records, method: str, obs: str, group: Group) -> str:
+    """Return how many tasks, steps and seeds of a group were run; empty if none was.
+
+    Args:
+        records: own runs.
+        method: method of the runs.
+        obs: observation type.
+        group: tasks.
+    """
+    chosen = records.select(methods=[method], obs=obs, tasks=group.tasks, step_unit=ENV_STEPS)
+    if chosen.table.empty:
+        return ""
+    curves = ScoreCurves(chosen)
+    tasks = curves.runs["task"].unique()
+    seeds = curves.runs.groupby("task")["seed"].nunique()
+    full = max(paper_budget(task, obs) for task in tasks)
+    few, many = int(seeds.min()), int(seeds.max())
+    number = f"{few}" if few == many else f"{few} to {many}"
+    return (
+        f"{len(tasks)} of {len(group.tasks)} task{'s' * (len(group.tasks) > 1)}, "
+        f"{int(curves.last_steps.max()):,} of {full:,.0f} env steps, "
+        f"{number} seed{'s' * (many > 1)}"
+    )

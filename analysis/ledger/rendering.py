@@ -1,0 +1,92 @@
+"""The ledger as Markdown: the page of the documentation, and the table in the README."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from analysis.ledger.claims_file import Ledger
+from analysis.ledger.findings import MEANINGS, Finding, counts
+
+BEGIN, END = "<!-- claims: begin -->", "<!-- claims: end -->"
+"""Lines of the README between which the table stands."""
+INTRODUCTION = """\
+Every quantitative claim of the paper, with its status and the command whose runs would settle it.
+Statuses are derived from records, and `make claims` writes this page: do not edit it. Scores are
+return / 10 or success in percent, averaged over tasks, with 95 % intervals (Welch). Reproduced is
+the verdict of `reproduce.py`. The paper shows scores of single-task agents
+in figures; their numbers here are those of the released curves."""
+NO_CURVES = "The released curves were not given, so that no score was compared with them."
+
+
+def page(ledger: Ledger, findings: Sequence[Finding], *, released: bool) -> str:
+    """Return the page of the documentation.
+
+    Args:
+        ledger: the claims.
+        findings: the status of each claim.
+        released: whether the released curves were given.
+    """
+    tallies = [(f"**{status}**", n, MEANINGS[status]) for status, n in counts(findings).items()]
+    return "\n".join(
+        [
+            "# Claims of the paper",
+            "",
+            INTRODUCTION,
+            *([] if released else ["", NO_CURVES]),
+            "",
+            table(("status", "claims", "meaning"), tallies),
+            "",
+            "## By place in the paper",
+            "",
+            table(("place", "content", "claims"), _by_place(ledger, findings)),
+            "",
+            "## All claims",
+            "",
+            table(
+                ("claim", "statement", "place", "status and evidence", "command"), _rows(findings)
+            ),
+            "",
+        ]
+    )
+
+
+def excerpt(findings: Sequence[Finding]) -> str:
+    """Return the table in the README, with the lines around it."""
+    rows = [(status, n) for status, n in counts(findings).items()]
+    return "\n".join([BEGIN, table(("status", "claims"), rows), END])
+
+
+def with_excerpt(readme: str, findings: Sequence[Finding]) -> str:
+    """Return the README with the present table.
+
+    Raises:
+        ValueError: the README lacks the lines `BEGIN` and `END`.
+    """
+    before, begin, rest = readme.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"the lines {BEGIN} and {END} are missing")
+    return before + excerpt(findings) + after
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Return a Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    cells = ([str(cell).replace("|", "\\|") for cell in row] for row in lines)
+    return "\n".join(f"| {' | '.join(row)} |" for row in cells)
+
+
+def _by_place(ledger: Ledger, findings: Sequence[Finding]) -> Iterable[tuple[str, str, str]]:
+    """Yield each place with its content and the number of its claims by status."""
+    for place, content in ledger.places.items():
+        own = [finding for finding in findings if place in finding.places]
+        yield place, content, ", ".join(f"{n} {status}" for status, n in counts(own).items())
+
+
+def _rows(findings: Sequence[Finding]) -> Iterable[tuple[str, ...]]:
+    """Yield the row of each claim."""
+    for one in findings:
+        evidence = "; ".join(one.evidence)
+        status = f"**{one.status}**" + (f": {evidence}" if evidence else "")
+        command = f"`{one.command}`" if one.command else "—"
+        yield f"`{one.id}`", one.statement, ", ".join(one.places), status, command
