@@ -50,9 +50,10 @@ class Design:
     looks: tuple[int, ...] = LOOKS
     family_level: float = 0.05
     claim_level: float = 0.0225
-    against_level: float = 0.05
-    exponent: float = 2.3
-    against_exponent: float = 1.5
+    against_level: float = 0.04
+    exponent: float = 2.8
+    against_exponent: float = 2.0
+    same_exponent: float = 6.0
     futility: float = 0.05
 
     @property
@@ -240,6 +241,7 @@ def _rules(
     """Return each decision with the tests that it requires, their level and its exponent."""
     rho, early = design.exponent, design.against_exponent
     against = np.full_like(level, design.against_level)
+    side = np.minimum(level, design.claim_level / 2)
     within: list[Test] = [("above", -margin), ("below", margin)]
     if expected == "lower":
         return [
@@ -248,11 +250,10 @@ def _rules(
         ]
     if expected == "same":
         return [
-            (SUPPORTED, within, level, rho),
-            (CONTRADICTED, [("below", 0.0)], against / 2, early),
-            (CONTRADICTED, [("above", 0.0)], against / 2, early),
+            (SUPPORTED, within, level, design.same_exponent),
+            (CONTRADICTED, [("below", 0.0)], side, rho),
+            (CONTRADICTED, [("above", 0.0)], side, rho),
         ]
-    side = np.minimum(level, design.claim_level / 2)
     return [
         (LOWER, [("below", 0.0)], side, rho),
         (HIGHER, [("above", 0.0)], side, rho),

@@ -155,7 +155,14 @@ def gap_of(study: Study, scores: Scores, claim: Claim, seeds: int) -> Difference
 
 
 def count_missing(study: Study, scores: Scores, claim: Claim, seeds: int) -> int:
-    """Return how many runs of a claim have not ended at a look; arguments as of `gap_of`."""
+    """Return how many runs of a claim have not ended at a look.
+
+    Args:
+        study: the study.
+        scores: scores of its runs.
+        claim: the claim.
+        seeds: seeds on each side.
+    """
     sides = (_side(scores, series, study.tasks, seeds) for series in _series(claim))
     return sum(int(np.isnan(task).sum()) for side in sides for task in side)
 

@@ -28,6 +28,8 @@ def main(arguments: Sequence[str]) -> int:
     """
     if len(arguments) != 1:
         raise UserError("one argument is needed: the folder of a study")
+    if not (Path(arguments[0]) / "request.json").is_file():
+        raise UserError(f"{arguments[0]}: not the folder of a study (request.json is missing)")
     from sweeps.studies.running import read_request, run_study
 
     return run_study(read_request(Path(arguments[0])), again=False)

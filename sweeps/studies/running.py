@@ -12,6 +12,7 @@ from sweeps.execution.launching import ADVICE, launch
 from sweeps.planning.request import SweepRequest
 from sweeps.studies import tables
 from sweeps.studies.decisions import WAITING, Look, judge, read_scores
+from sweeps.studies.registration import started_elsewhere
 from sweeps.studies.study import REGISTERED, Claim, Study, parse_looks, register
 from sweeps.tracking.run_states import Observer
 from tdmpc2.common.run.spec import parse_seeds
@@ -117,25 +118,27 @@ def run_study(request: StudyRequest, *, again: bool = True) -> int:
     mark = register(study, folder)
     write_json(folder / REQUEST, everything.to_json())
     print(f"{tables.describe(study)}\nStudy {study.name}: {folder}", flush=True)
-    done = 0
+    shown, launched = 0, 0
     while True:
         looks = judge(study, read_scores(study, everything.planned, everything.runs))
         tables.write(folder, study, looks)
-        for look in looks[done:]:
+        for look in looks[shown:]:
             if look[0].decision != WAITING:
                 print(tables.of_look(look), flush=True)
+                shown += 1
         current = looks[-1]
         if current[0].decision != WAITING:
-            print(tables.summary(study, looks), flush=True)
+            started = started_elsewhere(everything.planned, mark)
+            print(tables.summary(study, looks, started), flush=True)
             return 0
-        if done == len(looks):  # its runs were launched and have ended
+        if launched == len(looks):  # its runs were launched and have ended
             missing = max(one.missing for one in current)
             print(
                 f"Look at {current[0].seeds} seeds: at least {missing} runs have ended without a "
                 f"score. See {everything.runs}; the same command starts failed runs again."
             )
             return INCOMPLETE
-        done = len(looks)
+        launched = len(looks)
         wanted = _runs_of(current, everything, mark)
         if not again and (ended := _ended_early(wanted)):
             print(

@@ -116,10 +116,10 @@ class Study:
             seeds, looks = tuple(facts.pop("seeds")), tuple(facts.pop("looks"))
             study = cls(seeds=seeds, looks=looks, claims=claims, **facts)
             own = {f.name: getattr(study.design, f.name) for f in fields(Design)}
-            if {**tests, "looks": study.looks} != own:
-                raise ValueError("its [tests] are those of another version of this software")
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise UserError(f"{path}: not the file of a study ({error})") from None
+        if {**tests, "looks": study.looks} != own:
+            raise UserError(f"{path}: its [tests] are those of another version of this software")
         return study
 
 

@@ -10,6 +10,8 @@ from tabulate import tabulate
 
 from analysis.stats.equivalence import Difference
 from sweeps.studies.decisions import WAITING, Look, LookResult
+from sweeps.studies.registration import Started
+from sweeps.studies.registration import describe as describe_registration
 from sweeps.studies.study import Study
 from tdmpc2.common.system.atomic_files import write_text
 
@@ -58,12 +60,17 @@ def results_of(study: Study, looks: Sequence[Look]) -> list[tuple[LookResult, Lo
     return [(last[c.name], first[c.name]) for c in study.claims if c.name in last]
 
 
-def summary(study: Study, looks: Sequence[Look]) -> str:
+def summary(study: Study, looks: Sequence[Look], started: Started) -> str:
     """Return the results of a study in which every claim is decided.
 
     A study that stops at a large difference has seen a large one more often than not, so the
     estimate at the end is biased away from zero; that of the first look is not, because it always
     takes place.
+
+    Args:
+        study: the study.
+        looks: its looks.
+        started: runs that it has not started.
     """
     rows = []
     for one, first in results_of(study, looks):
@@ -77,9 +84,17 @@ def summary(study: Study, looks: Sequence[Look]) -> str:
                 one.seeds,
                 f"{one.gap.value:+.1f}{early} {_interval(one.gap)}",
                 f"{first.gap.value:+.1f} {_interval(first.gap)}",
+                describe_registration(one, study.seeds, started),
             ]
         )
-    head = ["claim", "decision", "seeds", "difference at the decision", "unbiased: first look"]
+    head = [
+        "claim",
+        "decision",
+        "seeds",
+        "difference at the decision",
+        "unbiased: first look",
+        "registered",
+    ]
     runs, fixed = count_runs(study, looks)
     return "\n".join(
         [
@@ -107,7 +122,13 @@ def count_runs(study: Study, looks: Sequence[Look]) -> tuple[int, int]:
 
 
 def write(folder: Path, study: Study, looks: Sequence[Look]) -> None:
-    """Write the results of all looks to `decisions.csv`."""
+    """Write the results of all looks to `decisions.csv`.
+
+    Args:
+        folder: folder of the study.
+        study: the study.
+        looks: its looks.
+    """
     rows = []
     for look in looks:
         for one in look:
