@@ -18,7 +18,7 @@ from tdmpc2.envs.task_variants import part
 
 MULTITASK_SIZE = "19"
 """Model size of the paper's multi-task ablations, in millions of parameters."""
-FIXED = ("suite", "methods", "variants", "variant", "sizes")
+FIXED = ("suite", "methods", "variants", "variant", "sizes", "until")
 """Options of a launch that the command sets itself."""
 
 
@@ -34,6 +34,11 @@ class AblationOptions(Settings):
     list: bool = setting(False, "print the table of ablations and exit")
     quick: bool = setting(
         False, "a 0.1M agent on two easy tasks, minutes per run; not the paper's setting"
+    )
+    until_decided: bool = setting(
+        False,
+        "a study: start seeds look by look (--looks), and stop each ablation when its claim is "
+        "decided (docs/studies.md)",
     )
     multitask: str | None = setting(
         None,
@@ -163,7 +168,7 @@ def _check(options: AblationOptions, values: Mapping[str, Any]) -> None:
                 flag = f"--{name.replace('_', '-')}"
                 raise UserError(f"{flag}: only valid with --multitask; use {instead} instead")
         return
-    for name in ("quick", "env_steps", "tasks"):
+    for name in ("quick", "env_steps", "tasks", "until_decided"):
         if values.get(name):
             raise UserError(f"--{name.replace('_', '-')} and --multitask exclude each other")
     if values.get("data") is None:

@@ -71,7 +71,10 @@ def main(arguments: Sequence[str]) -> int:
         print(QUICK_NOTE)
     from sweeps.execution import launching, slurm  # imports torch and pandas
 
-    code = launching.launch(request, _advice(line))
+    if line.options.until_decided:
+        code = _study(line, request, choose(line, base), base)
+    else:
+        code = launching.launch(request, _advice(line))
     if request.sweep.dry_run or code not in (0, 1, LEFT_BLOCKED):
         return code
     if slurm.choose(request.sweep.cluster) == "slurm":
@@ -94,6 +97,34 @@ def main(arguments: Sequence[str]) -> int:
             raise
         print(f"No report yet: {error}")
         return code
+
+
+def _study(line: CommandLine, request: SweepRequest, chosen: Sequence[Ablation], base: Base) -> int:
+    """Run the study of the chosen ablations.
+
+    Args:
+        line: parsed arguments of the command.
+        request: request of the launch.
+        chosen: the ablations.
+        base: variant that they are compared with.
+    """
+    from ablations.claims import MARGIN
+    from sweeps.studies.running import StudyRequest, make_study, run_study, with_all_seeds
+    from sweeps.studies.study import Claim, parse_looks
+
+    looks = parse_looks(request.sweep.looks)
+    everything = with_all_seeds(request, looks, given="seeds" in line.sweep)
+    by_variant = {base.variant_of(one): one for one in chosen}
+
+    def claims(series: Sequence[tuple[str, str]]) -> list[Claim]:
+        rows = [(method, variant, by_variant[variant]) for method, variant in series[1:]]
+        return [
+            Claim(one.variant, method, variant, method, base.variant, one.expected, one.claim)
+            for method, variant, one in rows
+        ]
+
+    study = make_study(everything, "quick" if line.options.quick else "ablations", MARGIN, claims)
+    return run_study(StudyRequest(study, everything, _advice(line)))
 
 
 def choose(line: CommandLine, base: Base) -> list[Ablation]:

@@ -9,14 +9,37 @@ from sweeps.execution.exit_codes import ASKS_FIRST, LEFT_BLOCKED
 from sweeps.planning.options import LaunchOptions, SweepOptions
 from sweeps.planning.request import Schema, SweepRequest, deciding, schemas
 from tdmpc2.common.system import cli
+from tdmpc2.common.system.errors import UserError
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command and return its exit code (see `launching.launch`)."""
     request = SweepRequest.from_arguments(arguments)
+    if request.sweep.until is not None:
+        return _study(request, seeds_given=cli.peek(arguments, "seeds") is not None)
     from sweeps.execution.launching import launch  # imports torch and pandas
 
     return launch(request)
+
+
+def _study(request: SweepRequest, *, seeds_given: bool) -> int:
+    """Run the study that compares every method or variant with the first one."""
+    from sweeps.studies.running import StudyRequest, make_study, run_study, with_all_seeds
+    from sweeps.studies.study import DEFAULT_MARGIN, Claim, parse_looks
+
+    if request.sweep.multitask:
+        raise UserError("until=decided: studies are of single-task runs; omit data=")
+    everything = with_all_seeds(request, parse_looks(request.sweep.looks), given=seeds_given)
+
+    def claims(series: Sequence[tuple[str, str]]) -> list[Claim]:
+        (base_method, base), *others = series
+        return [
+            Claim(f"{method} {variant}", method, variant, base_method, base)
+            for method, variant in others
+        ]
+
+    study = make_study(everything, request.sweep.label, DEFAULT_MARGIN, claims)
+    return run_study(StudyRequest(study, everything))
 
 
 def schema(arguments: Sequence[str]) -> Schema:

@@ -108,7 +108,11 @@ STORAGE = (*UTILITIES, f"{COMMON}.replay", f"{COMMON}.run")
         ("analysis", ("analysis", "tdmpc2.common", *TABLES)),
         ("baselines", ("baselines", "tdmpc2")),
         ("ablations", ("ablations", "tdmpc2", "sweeps", "analysis")),
-        ("sweeps", ("sweeps", "tdmpc2")),
+        ("sweeps", ("sweeps", "tdmpc2", "analysis.records", "analysis.stats")),
+        *(
+            (f"sweeps/{part}", ("sweeps", "tdmpc2"))
+            for part in ("execution", "planning", "tracking")
+        ),
     ],
 )
 def test_imports_point_down(folder: str, allowed: tuple[str, ...]) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import submitit
@@ -92,6 +93,21 @@ class TrainingJob(Checkpointable):
         if result.returncode:  # another rank was faster, or the cluster does not requeue
             print(f"scontrol requeue {job}: {result.stderr.strip()}", file=sys.stderr, flush=True)
         sys.exit(-1)
+
+
+@dataclass(frozen=True)
+class FollowUp:
+    """A job that runs a Python module when other jobs have ended, successfully or not.
+
+    Attributes:
+        command: name of the module and its arguments.
+        comment: text by which the job is found in the queue.
+        purpose: what it does, for messages.
+    """
+
+    command: tuple[str, ...]
+    comment: str
+    purpose: str
 
 
 class ModuleJob(Checkpointable):

@@ -13,8 +13,9 @@ from typing import Any
 
 from sweeps.execution import local_pool, slurm
 from sweeps.execution.exit_codes import ASKS_FIRST, LEFT_BLOCKED
+from sweeps.execution.job import FollowUp
 from sweeps.execution.process_file import write_file
-from sweeps.execution.slurm_jobs import figure_arguments, hand_over, lay_out
+from sweeps.execution.slurm_jobs import figure_arguments, follow_again, hand_over, lay_out
 from sweeps.planning.plan import LONG_HOURS, SweepPlan, list_runs, make_plan, show
 from sweeps.planning.planned_run import PlannedRun
 from sweeps.planning.request import SweepRequest
@@ -44,12 +45,13 @@ ADVICE = (
 )
 
 
-def launch(request: SweepRequest, advice: str = ADVICE) -> int:
+def launch(request: SweepRequest, advice: str = ADVICE, then: FollowUp | None = None) -> int:
     """Launch the runs of a request, unless its plan must be confirmed first.
 
     Args:
         request: the sweep to launch.
         advice: what to do about a plan that is too long for this machine; appended to the message.
+        then: on SLURM, a job to submit after the runs.
 
     Returns:
         0 if all runs were submitted, or ended (above the threshold, if the suite requires it); 1
@@ -62,11 +64,11 @@ def launch(request: SweepRequest, advice: str = ADVICE) -> int:
     cluster = slurm.choose(request.sweep.cluster)
     request.sweep.check_cluster(cluster)
     if cluster == "slurm":
-        return _on_slurm(request)
+        return _on_slurm(request, then)
     return _on_this_machine(request, advice, inline=cluster == "inline")
 
 
-def _on_slurm(request: SweepRequest) -> int:
+def _on_slurm(request: SweepRequest, then: FollowUp | None) -> int:
     partition = slurm.choose_partition(request.sweep.partition)
     gpus = request.sweep.gpus
     if gpus is None:
@@ -79,10 +81,13 @@ def _on_slurm(request: SweepRequest) -> int:
     if request.sweep.dry_run:
         list_runs(plan)
         return 0
+    folder = SweepFolder.of(request.runs, request.sweep.label, request.planned)
     if not plan.todo:
         list_runs(plan)
+        if then is not None:
+            with _submission_lease(request.runs / FOLDER):
+                follow_again(layout, folder, then)
         return _exit_code(plan)
-    folder = SweepFolder.of(request.runs, request.sweep.label, request.planned)
     with _submission_lease(request.runs / FOLDER):
         # Plan again: another launch may have submitted some of these runs in the meantime.
         plan = make_plan(request, Observer(request.runs), gpu=gpus > 0)
@@ -91,7 +96,7 @@ def _on_slurm(request: SweepRequest) -> int:
             print("Nothing submitted: another launch has just submitted the same runs.")
             return _exit_code(plan)
         folder.write(request.to_json(), request.sweep.suite, request.planned)
-        hand_over(layout, folder)
+        hand_over(layout, folder, then)
     return _exit_code(plan)
 
 

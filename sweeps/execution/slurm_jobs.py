@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sweeps.execution import code_snapshot, slurm
-from sweeps.execution.job import ModuleJob, TrainingJob
+from sweeps.execution.job import FollowUp, ModuleJob, TrainingJob
 from sweeps.execution.process_file import write_file
 from sweeps.execution.slurm import Partition, Resources
 from sweeps.planning.plan import SweepPlan
 from sweeps.planning.planned_run import SeedGroup
+from sweeps.tracking.run_states import ACTIVE, is_queued
 from sweeps.tracking.sweep_folder import SweepFolder, job_name, relative, write_submission
 from tdmpc2.common.run.source_version import git_commit
 from tdmpc2.common.system.errors import UserError
@@ -143,7 +144,7 @@ def extra_options(text: str | None) -> dict[str, str | bool]:
     return options
 
 
-def hand_over(layout: JobLayout, sweep: SweepFolder) -> None:
+def hand_over(layout: JobLayout, sweep: SweepFolder, then: FollowUp | None = None) -> None:
     """Submit the jobs, and record which job trains which runs.
 
     The record is written before and after every array, so that its jobs are found if the launch is
@@ -152,6 +153,7 @@ def hand_over(layout: JobLayout, sweep: SweepFolder) -> None:
     Args:
         layout: the jobs and their arrays.
         sweep: folder of their sweep.
+        then: job to submit after them; None for the figures, if the request wants them.
     """
     request = layout.plan.request
     os.umask(os.umask(0) | 0o002)  # jobs refuse files that every user can write
@@ -180,28 +182,72 @@ def hand_over(layout: JobLayout, sweep: SweepFolder) -> None:
         )
         write_submission(folder, "slurm", arrays=arrays, **facts)
         print(f"submitted array {array['job']}: {size:,} of {len(layout.jobs):,} jobs", flush=True)
-    if request.sweep.after == "figures":
-        job = slurm.submit(
-            [ModuleJob("analysis.make_figures", *figure_arguments(request.runs))],
-            Resources(
-                partition=layout.resources.partition,
-                gpus=0,
-                tasks=1,
-                cpus=1,
-                mem_gb=min(FIGURES_GB, layout.resources.mem_gb),
-                timeout_min=min(FIGURES_MINUTES, layout.resources.timeout_min),
-                extra=layout.resources.extra,
-            ),
-            folder,
-            name=job_name(sweep.name),
-            code=code,
-            at_once=1,
-            comment=f"{folder}#figures",
-            after=[str(array["job"]) for array in arrays],
-        )
+    if then is None and request.sweep.after == "figures":
+        command = ("analysis.make_figures", *figure_arguments(request.runs))
+        then = FollowUp(command, f"{folder}#figures", "draws the figures")
+    if then is not None:
+        waited_for = [str(array["job"]) for array in arrays]
+        job = submit_follow_up(then, layout.resources, sweep, folder, code, waited_for)
         write_submission(folder, "slurm", arrays=arrays, figures=job, **facts)
-        print(f"submitted job {job}: draws the figures when all runs have ended", flush=True)
     print(f"Logs: {folder}. Show progress with `python sweeps/status.py`.", flush=True)
+
+
+def submit_follow_up(
+    then: FollowUp,
+    resources: Resources,
+    sweep: SweepFolder,
+    folder: Path,
+    code: Path,
+    after: Sequence[str],
+) -> str:
+    """Submit a job that runs a module when other jobs have ended, and return its id.
+
+    Args:
+        then: the job.
+        resources: resources of the other jobs.
+        sweep: folder of the sweep.
+        folder: folder of the launch.
+        code: copy of the code that the job runs.
+        after: ids of the other jobs.
+    """
+    job = slurm.submit(
+        [ModuleJob(*then.command)],
+        Resources(
+            partition=resources.partition,
+            gpus=0,
+            tasks=1,
+            cpus=1,
+            mem_gb=min(FIGURES_GB, resources.mem_gb),
+            timeout_min=min(FIGURES_MINUTES, resources.timeout_min),
+            extra=resources.extra,
+        ),
+        folder,
+        name=job_name(sweep.name),
+        code=code,
+        at_once=1,
+        comment=then.comment,
+        after=after,
+    )
+    print(f"submitted job {job}: {then.purpose} when all runs have ended", flush=True)
+    return job
+
+
+def follow_again(layout: JobLayout, sweep: SweepFolder, then: FollowUp) -> None:
+    """Submit a follow-up of jobs that another launch has submitted, unless it is in the queue.
+
+    Args:
+        layout: layout of a plan of which nothing is left to submit.
+        sweep: folder of the sweep.
+        then: the follow-up.
+    """
+    jobs = {view.job for view in layout.plan.views if view.state in ACTIVE and view.job}
+    if not jobs or is_queued(job_name(sweep.name), then.comment):
+        return
+    code = code_snapshot.take(project_root(), sweep.runs / "sweeps" / "code")
+    folder = sweep.new_submission()
+    facts = {"commit": git_commit(), "code": code.name, "partition": layout.resources.partition}
+    job = submit_follow_up(then, layout.resources, sweep, folder, code, sorted(jobs))
+    write_submission(folder, "slurm", arrays=[], figures=job, **facts)
 
 
 def figure_arguments(runs: Path) -> list[str]:

@@ -116,6 +116,12 @@ class SweepOptions(Settings):
     after: Literal["figures"] | None = setting(
         None, "figures: draw the figures when all runs have ended, even if some failed"
     )
+    until: Literal["decided"] | None = setting(
+        None,
+        "decided: a study that starts seeds look by look, and stops each claim when it is decided "
+        "(several variants= or methods=, compared with the first)",
+    )
+    looks: str = setting("2,3,5,7,10", "until=decided: seeds on each side after each look")
     only: Literal["all", "failed"] = setting(
         "all", "which unfinished runs to launch; failed: only those that failed"
     )

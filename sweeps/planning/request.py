@@ -40,12 +40,14 @@ class SweepRequest:
         settings: method settings and task switches that all variants share.
         variants: name and settings of each variant; None derives the name from the settings. If
             empty, there is one variant: the shared settings.
+        series: methods and variants of the runs to launch; all if empty.
     """
 
     sweep: SweepOptions
     given: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     variants: tuple[Variant, ...] = ()
+    series: tuple[tuple[str, str], ...] = ()
 
     @classmethod
     def from_arguments(
@@ -72,6 +74,7 @@ class SweepRequest:
             {**last.given, **_chosen(values, own)},
             {**last.settings, **_chosen(values, shared)},
             last.variants if text is None else tuple(parse_variants(text, shared)),
+            last.series if text is None else (),
         )
         request.check()
         return request
@@ -87,6 +90,7 @@ class SweepRequest:
             "given": {k: str(v) if isinstance(v, Path) else v for k, v in given.items()},
             "settings": dict(self.settings),
             "variants": [[name, dict(settings)] for name, settings in self.variants],
+            "series": [list(one) for one in self.series],
         }
 
     @classmethod
@@ -100,7 +104,8 @@ class SweepRequest:
         how = _options_class(sweep).from_json(facts["given"])
         given = {name: getattr(how, name) for name in facts["given"]}
         variants = tuple((name, settings) for name, settings in facts["variants"])
-        return cls(sweep, given, facts["settings"], variants)
+        series = tuple((method, variant) for method, variant in facts.get("series", ()))
+        return cls(sweep, given, facts["settings"], variants, series)
 
     def check(self) -> None:
         """Check all names and values; cheap, as torch is not imported for methods of this suite.
@@ -150,7 +155,11 @@ class SweepRequest:
             how = replace(self.how, runs=self.runs)
             return offline_grid.plan_runs(self.sweep, self.sets, variants, self.settings, how)
         joined = [(name, {**self.settings, **more}) for name, more in variants]
-        return plan_runs(self.sweep, joined, self.runs)
+        planned = plan_runs(self.sweep, joined, self.runs)
+        chosen = self.series
+        return [
+            run for run in planned if not chosen or (run.spec.method, run.spec.variant) in chosen
+        ]
 
 
 def _options_class(sweep: SweepOptions) -> type[RunOptions] | type[OfflineOptions]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import subprocess
 import time
@@ -170,6 +171,17 @@ def find_lost_arrays(submissions: Iterable[Submission]) -> None:
         if found:
             with contextlib.suppress(OSError):  # a colleague's folder
                 write_json(submission.folder / "submission.json", submission.facts)
+
+
+def is_queued(name: str, comment: str) -> bool:
+    """Return whether a job with a name and a comment waits or runs, other than the present one.
+
+    Args:
+        name: job name.
+        comment: its comment.
+    """
+    job = _comments_in_queue([name]).get(comment)
+    return job is not None and job != os.environ.get("SLURM_JOB_ID")
 
 
 def _comments_in_queue(job_names: Iterable[str]) -> dict[str, str]:

@@ -131,6 +131,7 @@ class LocalRun:
             self.directory,
             simulators=recorded_distributions(),
             allow_change=options.allow_commit_change,
+            study=options.study,
         )
 
     def open_records(self, **facts: Any) -> None:

@@ -96,7 +96,7 @@ def existing_outcome(
 
 
 def register_attempt(
-    directory: Path, *, simulators: Iterable[str], allow_change: bool
+    directory: Path, *, simulators: Iterable[str], allow_change: bool, study: str | None = None
 ) -> dict[str, Any]:
     """Append the provenance of this attempt to `attempts.json` and return it.
 
@@ -107,10 +107,13 @@ def register_attempt(
         simulators: distributions whose versions are recorded.
         allow_change: whether the commit may differ from that of the last attempt. If not, a
             difference raises `UserError`.
+        study: hash of the registered study that started it; None without one.
     """
     if not allow_change:
         check_commit(directory, git_commit())
     attempt = provenance(simulators, directory / "provenance")
+    if study is not None:
+        attempt["study"] = study
     write_json(directory / "attempts.json", [*_attempts(directory), attempt])
     return attempt
 

@@ -43,6 +43,7 @@ class Attempt(TypedDict):
     """Entry of `attempts.json`: provenance of one start."""
 
     commit: str | None
+    study: NotRequired[str]
 
 
 class Shard(TypedDict):

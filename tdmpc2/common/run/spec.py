@@ -195,6 +195,9 @@ class CommonOptions(Settings):
     logger: str | None = setting(
         None, "mirrors of the records: tensorboard | wandb | mlflow, or several by commas"
     )
+    study: str | None = setting(
+        None, "hash of the registered study that starts the run; the launcher sets it"
+    )
     checkpoint: Literal["latest", "previous"] = setting(
         "latest", "checkpoint to resume from; previous: if the latest is damaged"
     )

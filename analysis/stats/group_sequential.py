@@ -1,0 +1,360 @@
+"""Group-sequential tests: decisions after each look at the seeds so far, with error rates kept.
+
+Tests at several looks would find differences by chance more often than one test. Each claim
+therefore spends its error rate over the looks: after a fraction f of the seeds, level · f^ρ (Kim
+and DeMets 1987). The nominal levels follow from the joint distribution of the estimates at all
+looks (Armitage, McPherson and Rowe 1969) and apply to the p-values of Welch's t-tests. Several
+claims share the level of their family by Holm's procedure: the share of a supported claim passes on
+to the others, which is allowed at any look (Maurer and Bretz 2013). Stopping because a claim is
+contradicted or futile never makes "supported" more frequent, so it needs no correction there.
+
+Differences are variant minus base in points; all arrays broadcast.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from analysis.stats.equivalence import Difference, quantile
+
+Expected = Literal["lower", "same"]
+CONTINUE, SUPPORTED, CONTRADICTED, FUTILE = "next look", "supported", "contradicted", "futile"
+LOWER, HIGHER, SAME = "lower", "higher", "no difference"
+UNDECIDED = "not enough seeds"
+"""Verdict after the last look on a claim that is neither supported nor contradicted."""
+LOOKS = (2, 3, 5, 7, 10)
+"""Default seeds on each side after each look."""
+_GRID = 400
+
+
+@dataclass(frozen=True)
+class Design:
+    """Looks and error rates of a study.
+
+    Attributes:
+        looks: seeds on each side after each look, ascending, at least 2.
+        family_level: probability that any claim of the study is supported by chance.
+        claim_level: probability that a claim is supported by chance; one-sided.
+        against_level: probability that a true claim is contradicted.
+        exponent: ρ of the spending function; larger values spend less at early looks.
+        against_exponent: the same for contradictions and for "no difference" without a claim.
+        futility: a claim is futile if later looks would decide it with less than this probability.
+    """
+
+    looks: tuple[int, ...] = LOOKS
+    family_level: float = 0.05
+    claim_level: float = 0.0225
+    against_level: float = 0.04
+    exponent: float = 2.8
+    against_exponent: float = 2.0
+    same_exponent: float = 6.0
+    futility: float = 0.05
+
+    @property
+    def fractions(self) -> tuple[float, ...]:
+        """Share of the seeds of the last look at each look."""
+        return tuple(seeds / self.looks[-1] for seeds in self.looks)
+
+    def level_of(self, num_open: ArrayLike) -> np.ndarray:
+        """Return the level of each claim that is not yet supported (Holm).
+
+        Args:
+            num_open: number of claims of the study that are not supported.
+        """
+        return np.minimum(self.claim_level, self.family_level / np.maximum(num_open, 1))
+
+    def nominal(self, level: ArrayLike, look: int, exponent: float) -> np.ndarray:
+        """Return the one-sided level of the test at a look.
+
+        Args:
+            level: level of the claim over all looks, `(...,)`.
+            look: index of the look.
+            exponent: exponent of the spending function.
+        """
+        values, places = np.unique(np.asarray(level, float), return_inverse=True)
+        found = [nominal_levels(float(v), self.fractions, exponent)[look] for v in values]
+        return np.array(found)[places].reshape(np.shape(level))
+
+
+@functools.cache
+def nominal_levels(
+    level: float, fractions: tuple[float, ...], exponent: float
+) -> tuple[float, ...]:
+    """Return the one-sided nominal level of each look, such that the level is spent as planned.
+
+    With S_k = √f_k Z_k a Brownian motion at the times f_k, the boundary of look k is the value that
+    S_k exceeds, without an earlier crossing, with the probability spent at that look.
+
+    Args:
+        level: probability of any crossing if nothing differs.
+        fractions: share of the seeds at each look, ascending to 1.
+        exponent: ρ of the spending function level · f^ρ.
+    """
+    from scipy import optimize, special  # here, so that --help is fast
+
+    spent = level * np.array(fractions) ** exponent
+    out = [float(spent[0])]
+    bound = -np.sqrt(fractions[0]) * float(special.ndtri(spent[0]))
+    nodes, weights = _grid(bound, np.sqrt(fractions[0]))
+    density = _normal(nodes / np.sqrt(fractions[0])) / np.sqrt(fractions[0])
+    for k in range(1, len(fractions)):
+        step = np.sqrt(fractions[k] - fractions[k - 1])
+        masses, goal = weights * density, float(spent[k] - spent[k - 1])
+
+        def excess(
+            value: float,
+            masses: np.ndarray = masses,
+            nodes: np.ndarray = nodes,
+            step: float = step,
+            goal: float = goal,
+        ) -> float:
+            return float(masses @ special.ndtr((nodes - value) / step)) - goal
+
+        bound = float(optimize.brentq(excess, -10.0, 10.0, xtol=1e-10))
+        out.append(float(special.ndtr(-bound / np.sqrt(fractions[k]))))
+        following, weights_k = _grid(bound, np.sqrt(fractions[k]))
+        density = _normal((following[:, None] - nodes) / step) @ masses / step
+        nodes, weights = following, weights_k
+    return tuple(out)
+
+
+def _grid(upper: float, scale: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return nodes and weights of Gauss–Legendre quadrature below a boundary."""
+    lower = -8.0 * scale
+    nodes, weights = np.polynomial.legendre.leggauss(_GRID)
+    half = (upper - lower) / 2
+    return lower + half * (nodes + 1), half * weights
+
+
+def _normal(value: np.ndarray) -> np.ndarray:
+    """Return the density of the standard normal distribution."""
+    return np.exp(-(value**2) / 2) / np.sqrt(2 * np.pi)
+
+
+@dataclass(frozen=True)
+class Found:
+    """Differences at a look, each `(...,)`.
+
+    Attributes:
+        value: variant minus base, mean over tasks, in points.
+        error: standard errors.
+        freedom: degrees of freedom of the errors.
+    """
+
+    value: np.ndarray
+    error: np.ndarray
+    freedom: np.ndarray
+
+    @classmethod
+    def of(cls, gap: Difference) -> Found:
+        """Return a single difference."""
+        return cls(*(np.asarray(part, float) for part in (gap.value, gap.error, gap.freedom)))
+
+    def above(self, bound: float, level: np.ndarray) -> np.ndarray:
+        """Return whether the t-test shows, at a one-sided level, a difference above a bound."""
+        return self.value - quantile(1 - level, self.freedom) * self.error > bound
+
+    def below(self, bound: float, level: np.ndarray) -> np.ndarray:
+        """Return whether the t-test shows, at a one-sided level, a difference below a bound."""
+        return self.value + quantile(1 - level, self.freedom) * self.error < bound
+
+    def at_the_end(self, now: int, end: int) -> tuple[Found, np.ndarray]:
+        """Return errors and freedom with more seeds, and the error of predicting the difference.
+
+        Args:
+            now: seeds on each side at this look.
+            end: seeds on each side at the last look.
+        """
+        later = self.error * np.sqrt(now / end)
+        freedom = self.freedom * (end - 1) / (now - 1)
+        return Found(self.value, later, freedom), np.sqrt(self.error**2 - later**2)
+
+
+def decide(
+    design: Design,
+    look: int,
+    found: Found,
+    expected: Expected | None,
+    margin: float,
+    level: ArrayLike,
+) -> np.ndarray:
+    """Return the decision on claims of one kind at a look, `(...,)`.
+
+    Args:
+        design: looks and error rates.
+        look: index of the look.
+        found: differences with the seeds of this look.
+        expected: claimed score of the variant relative to the base; None for a claim in neither
+            direction, whose decisions are the direction found, or "no difference".
+        margin: largest difference, in points, that counts as no difference.
+        level: level of each claim over all looks (`Design.level_of`).
+
+    Returns:
+        `SUPPORTED`, `CONTRADICTED`, `LOWER`, `HIGHER`, `SAME`, `FUTILE`, `CONTINUE` or, at the last
+        look, `UNDECIDED`.
+    """
+    last = look == len(design.looks) - 1
+    outcomes = _outcomes(design, look, found, expected, margin, np.asarray(level, float))
+    rest = np.full(np.shape(found.value), UNDECIDED if last else CONTINUE, dtype="U16")
+    if not last:
+        best = np.full(np.shape(level), design.level_of(1))
+        hope = _chance_at_the_end(design, look, found, expected, margin, best)
+        rest = np.where(hope < design.futility, FUTILE, rest)
+    decided = rest
+    for name, reached in reversed(outcomes):  # the first outcome of the list takes precedence
+        decided = np.where(reached, name, decided)
+    return decided
+
+
+def _outcomes(
+    design: Design,
+    look: int,
+    found: Found,
+    expected: Expected | None,
+    margin: float,
+    level: np.ndarray,
+) -> list[tuple[str, np.ndarray]]:
+    """Return the decisions that a look can bring, by precedence, and where each is reached."""
+    return [
+        (
+            name,
+            np.logical_and.reduce(
+                [_shown(found, test, design.nominal(at, look, rho)) for test in tests]
+            ),
+        )
+        for name, tests, at, rho in _rules(design, expected, margin, level)
+    ]
+
+
+Test = tuple[Literal["above", "below"], float]
+
+
+def _rules(
+    design: Design, expected: Expected | None, margin: float, level: np.ndarray
+) -> list[tuple[str, list[Test], np.ndarray, float]]:
+    """Return each decision with the tests that it requires, their level and its exponent."""
+    rho, early = design.exponent, design.against_exponent
+    against = np.full_like(level, design.against_level)
+    side = np.minimum(level, design.claim_level / 2)
+    within: list[Test] = [("above", -margin), ("below", margin)]
+    if expected == "lower":
+        return [
+            (SUPPORTED, [("below", 0.0)], level, rho),
+            (CONTRADICTED, [("above", -margin)], against, early),
+        ]
+    if expected == "same":
+        return [
+            (SUPPORTED, within, level, design.same_exponent),
+            (CONTRADICTED, [("below", 0.0)], side, rho),
+            (CONTRADICTED, [("above", 0.0)], side, rho),
+        ]
+    return [
+        (LOWER, [("below", 0.0)], side, rho),
+        (HIGHER, [("above", 0.0)], side, rho),
+        (SAME, within, against, early),
+    ]
+
+
+def _shown(found: Found, test: Test, level: np.ndarray) -> np.ndarray:
+    """Return whether a one-sided test succeeds."""
+    side, bound = test
+    return found.above(bound, level) if side == "above" else found.below(bound, level)
+
+
+def _chance_at_the_end(
+    design: Design,
+    look: int,
+    found: Found,
+    expected: Expected | None,
+    margin: float,
+    level: np.ndarray,
+) -> np.ndarray:
+    """Return the probability that the last look decides, if differences and spreads stay.
+
+    The difference at the last look is predicted from the present one: its error is that of the
+    seeds to come and of the present estimate.
+    """
+    from scipy import special
+
+    end = len(design.looks) - 1
+    later, spread = found.at_the_end(design.looks[look], design.looks[end])
+    chance = np.zeros(np.shape(found.value))
+    spread = np.where(spread > 0, spread, np.finfo(float).tiny)
+    for _, tests, at, rho in _rules(design, expected, margin, level):
+        width = quantile(1 - design.nominal(at, end, rho), later.freedom) * later.error
+        low, high = -np.inf, np.inf
+        for side, bound in tests:
+            low = np.maximum(low, bound + width) if side == "above" else low
+            high = np.minimum(high, bound - width) if side == "below" else high
+        inside = _probability((high - found.value) / spread, found.freedom, special)
+        inside = inside - _probability((low - found.value) / spread, found.freedom, special)
+        chance = chance + np.maximum(inside, 0.0)
+    return chance
+
+
+def _probability(statistic: np.ndarray, freedom: np.ndarray, special: object) -> np.ndarray:
+    return special.stdtr(freedom, np.clip(statistic, -1e6, 1e6))  # type: ignore[attr-defined]
+
+
+def run_study(
+    design: Design, found: Sequence[Found], expected: Sequence[Expected | None], margin: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return decisions and looks of studies with several claims, each `(..., num_claims)`.
+
+    Args:
+        design: looks and error rates.
+        found: differences at each look, `(..., num_claims)`.
+        expected: what each claim expects, `(num_claims,)`.
+        margin: margin in points.
+    """
+    shape = np.shape(found[0].value)
+    decisions, looks = np.full(shape, CONTINUE, dtype="U16"), np.zeros(shape, int)
+    for look in range(len(design.looks)):
+        decisions, reached = next_look(design, look, found[look], expected, margin, decisions)
+        looks[reached] = look
+    return decisions, looks
+
+
+def next_look(
+    design: Design,
+    look: int,
+    found: Found,
+    expected: Sequence[Expected | None],
+    margin: float,
+    decisions: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the decisions after a look, and which claims were open before it.
+
+    Claims that become supported pass their level on, so the open ones are tested again at the same
+    look until no further one is supported.
+
+    Args:
+        design: looks and error rates.
+        look: index of the look.
+        found: differences at this look, `(..., num_claims)`.
+        expected: what each claim expects.
+        margin: margin in points.
+        decisions: decisions after the previous look, `(..., num_claims)`.
+    """
+    was_open = decisions == CONTINUE
+    decisions = decisions.copy()
+    positive = (SUPPORTED, LOWER, HIGHER)
+    for _ in range(decisions.shape[-1]):
+        supported = np.isin(decisions, positive)
+        level = design.level_of((~supported).sum(-1, keepdims=True))
+        now = np.empty_like(decisions)
+        for claim, kind in enumerate(expected):
+            part = Found(
+                *(getattr(found, name)[..., claim] for name in ("value", "error", "freedom"))
+            )
+            now[..., claim] = decide(design, look, part, kind, margin, level[..., 0])
+        decisions = np.where(was_open & ~supported, now, decisions)
+        if (np.isin(decisions, positive) == supported).all():
+            break
+    return decisions, was_open

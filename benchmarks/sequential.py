@@ -1,0 +1,221 @@
+"""Simulate studies that stop when their claims are decided, against studies with all seeds.
+
+Every study has the same claims, "the variant scores lower", on the three tasks of the paper's
+ablations. Scores are Gaussian with the same spread on both sides or, with published=DIR, drawn from
+the released curves: a run is one of the three released seeds of its task, and its score the mean of
+five of the last five evaluations of that seed, drawn with replacement. The fixed design has the
+seeds of the last look, and the same levels and correction for several claims.
+
+Columns: false or supported: share of the claims (per claim) and of the studies (any claim) that end
+as "supported", with the upper 95 % bound; fixed: the same with all seeds; seeds: mean on each side.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from tabulate import tabulate
+
+from ablations.claims import MARGIN
+from ablations.specs import ABLATIONS, FIG9
+from analysis.stats.equivalence import mean_over_tasks, welch
+from analysis.stats.group_sequential import (
+    CONTRADICTED,
+    FUTILE,
+    LOOKS,
+    SUPPORTED,
+    Design,
+    Expected,
+    Found,
+    run_study,
+)
+from tdmpc2.common.system import cli
+from tdmpc2.common.system.config_checks import Settings, setting
+from tdmpc2.envs.tasks import get_suite
+
+SPREADS = (3.0, 6.0, 12.0)
+LOSSES = (0.0, 5.0, 10.0)
+NUM_TASKS = 3
+CHUNK = 2000
+Draw = Callable[[np.random.Generator, int, int, int], np.ndarray]
+"""Draw scores of studies, `(studies, series, tasks, seeds)`."""
+
+
+@dataclass(frozen=True)
+class Options(Settings):
+    """Options of the command."""
+
+    published: Path | None = setting(None, "folder of the released curves, for their scores too")
+    studies: int = setting(20_000, "simulated studies", low=1000, high=1_000_000)
+    looks: str = setting(",".join(map(str, LOOKS)), "seeds on each side after each look")
+    exponent: float = setting(Design.exponent, "of the spending function", low=0.1, high=10.0)
+    against_exponent: float = setting(
+        Design.against_exponent, "the same for contradictions", low=0.1, high=10.0
+    )
+    futility: float = setting(Design.futility, "see `Design`", low=0.0, high=0.5)
+
+
+@dataclass
+class Counts:
+    """Sums over simulated studies."""
+
+    claims: int = 0
+    studies: int = 0
+    supported: int = 0
+    any_supported: int = 0
+    contradicted: int = 0
+    futile: int = 0
+    seeds: float = 0.0
+    fixed: int = 0
+    any_fixed: int = 0
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Print the tables and return the exit code."""
+    from sweeps.studies.study import parse_looks
+
+    options = cli.parse_options(arguments, Options)
+    design = Design(
+        parse_looks(options.looks),
+        exponent=options.exponent,
+        against_exponent=options.against_exponent,
+        futility=options.futility,
+    )
+    family = sum(one.figure == FIG9 and one.expected is not None for one in ABLATIONS)
+    sources: dict[str, Draw] = {f"spread {spread:g}": _gaussian(spread) for spread in SPREADS}
+    if options.published is not None:
+        sources["released curves"] = _released(options.published)
+    for expected in ("lower", "same"):
+        for claims in (1, family):
+            rows = [
+                _row(name, loss, simulate(design, draw, claims, loss, expected, options.studies))
+                for name, draw in sources.items()
+                for loss in LOSSES
+            ]
+            print(f"\nClaim '{expected}', {claims} claims, {options.studies:,} studies, percent")
+            head = ["scores", "loss", "supported", "any", "contradicted", "futile", "seeds"]
+            print(tabulate(rows, [*head, "% of fixed", "fixed: supported", "any"]), flush=True)
+    return 0
+
+
+def simulate(
+    design: Design, draw: Draw, claims: int, loss: float, expected: Expected, studies: int
+) -> Counts:
+    """Simulate studies in which every variant has the same true loss.
+
+    Args:
+        design: looks and error rates.
+        draw: source of the scores.
+        claims: claims of each study; they share the runs of the base.
+        loss: true loss of each variant, in points.
+        expected: what the claims expect.
+        studies: number of studies.
+    """
+    rng, counts = np.random.default_rng(0), Counts()
+    fixed = replace(design, looks=design.looks[-1:])
+    kinds: list[Expected | None] = [expected] * claims
+    for start in range(0, studies, CHUNK):
+        number = min(CHUNK, studies - start)
+        scores = draw(rng, number, claims + 1, design.looks[-1])
+        base, variants = scores[:, :1], scores[:, 1:] - loss
+        found = [_found(variants[..., :seeds], base[..., :seeds]) for seeds in design.looks]
+        decisions, looks = run_study(design, found, kinds, MARGIN)
+        whole, _ = run_study(fixed, found[-1:], kinds, MARGIN)
+        counts.claims += decisions.size
+        counts.studies += number
+        counts.supported += int((decisions == SUPPORTED).sum())
+        counts.any_supported += int((decisions == SUPPORTED).any(1).sum())
+        counts.contradicted += int((decisions == CONTRADICTED).sum())
+        counts.futile += int((decisions == FUTILE).sum())
+        counts.seeds += float(np.array(design.looks)[looks].sum())
+        counts.fixed += int((whole == SUPPORTED).sum())
+        counts.any_fixed += int((whole == SUPPORTED).any(1).sum())
+    return counts
+
+
+def _found(ours: np.ndarray, theirs: np.ndarray) -> Found:
+    return Found(*mean_over_tasks(*welch(ours, np.broadcast_to(theirs, ours.shape))))
+
+
+def _row(name: str, loss: float, counts: Counts) -> list[object]:
+    """Return a row of the table; rates with the upper 95 % bound of the simulation."""
+    seeds = counts.seeds / counts.claims
+    shares = (
+        (counts.supported, counts.claims),
+        (counts.any_supported, counts.studies),
+    )
+    bounded = [
+        f"{100 * k / n:.2f} (≤ {100 * upper_bound(k, counts.studies, n):.2f})" for k, n in shares
+    ]
+    return [
+        name,
+        f"{loss:g}",
+        *bounded,
+        f"{100 * counts.contradicted / counts.claims:.1f}",
+        f"{100 * counts.futile / counts.claims:.1f}",
+        f"{seeds:.2f}",
+        f"{100 * seeds / LOOKS[-1]:.0f}",
+        f"{100 * counts.fixed / counts.claims:.2f}",
+        f"{100 * counts.any_fixed / counts.studies:.2f}",
+    ]
+
+
+def upper_bound(count: int, studies: int, total: int) -> float:
+    """Return the upper 95 % bound of a rate; claims of one study count as one observation.
+
+    Args:
+        count: number of events.
+        studies: number of independent studies.
+        total: number of claims or studies that the events are counted in.
+    """
+    rate = count / total
+    return rate + 1.645 * float(np.sqrt(max(rate * (1 - rate), 1 / studies) / studies))
+
+
+def _gaussian(spread: float) -> Draw:
+    """Return a source of Gaussian scores."""
+
+    def draw(rng: np.random.Generator, studies: int, series: int, seeds: int) -> np.ndarray:
+        return spread * rng.standard_normal((studies, series, NUM_TASKS, seeds))
+
+    return draw
+
+
+def _released(published: Path) -> Draw:
+    """Return a source of the released scores of TD-MPC2 on the tasks of the ablations."""
+    from analysis.records.load import load_curves
+    from analysis.records.sources import PUBLISHED
+    from analysis.stats.common_evaluations import LAST_EVALUATIONS
+    from analysis.stats.ragged_curves import ScoreCurves
+    from analysis.stats.rules import RULES
+
+    tasks = [task.name for task in get_suite("ablation")]
+    records = load_curves(published, PUBLISHED)
+    curves = ScoreCurves(records.select(methods=["tdmpc2"], tasks=tasks, obs="state"))
+    pool = []
+    for task in tasks:
+        rows = curves.runs.index[curves.runs["task"] == task].to_numpy()
+        steps = curves.common_grid(rows)[-LAST_EVALUATIONS:]
+        pool.append(100 * curves.values(rows, steps, RULES["linear"], normalized=True))
+    scores = np.stack(pool)  # (tasks, released seeds, evaluations)
+
+    def draw(rng: np.random.Generator, studies: int, series: int, seeds: int) -> np.ndarray:
+        shape = (studies, series, len(scores), seeds)
+        which = rng.integers(scores.shape[1], size=shape)[..., None]
+        when = rng.integers(scores.shape[2], size=(*shape, LAST_EVALUATIONS))
+        return scores[np.arange(len(scores))[:, None, None], which, when].mean(-1)
+
+    return draw
+
+
+def usage() -> str:
+    """Return the text of `--help`."""
+    return f"{__doc__}\n{cli.describe_fields(Options)}"
+
+
+if __name__ == "__main__":
+    sys.exit(cli.command(main, usage))

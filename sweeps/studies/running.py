@@ -1,0 +1,195 @@
+"""Run a study: launch the runs of a look, decide, and go on with the claims that are open."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from sweeps.execution import slurm
+from sweeps.execution.job import FollowUp
+from sweeps.execution.launching import ADVICE, launch
+from sweeps.planning.request import SweepRequest
+from sweeps.studies import tables
+from sweeps.studies.decisions import WAITING, Look, judge, read_scores
+from sweeps.studies.registration import started_elsewhere
+from sweeps.studies.study import REGISTERED, Claim, Study, parse_looks, register
+from sweeps.tracking.run_states import Observer
+from tdmpc2.common.run.spec import parse_seeds
+from tdmpc2.common.system.atomic_files import read_json, write_json
+from tdmpc2.common.system.errors import UserError
+
+REQUEST = "request.json"
+"""Launch of all runs of a study, in its folder."""
+INCOMPLETE = 1
+"""Exit code if runs of a look have ended without a score."""
+MakeClaims = Callable[[Sequence[tuple[str, str]]], Sequence[Claim]]
+
+
+@dataclass(frozen=True)
+class StudyRequest:
+    """A study to run.
+
+    Attributes:
+        study: the study.
+        launch: request of all its runs.
+        advice: advice on a plan that is too long for this machine.
+    """
+
+    study: Study
+    launch: SweepRequest
+    advice: str = ADVICE
+
+
+def with_all_seeds(request: SweepRequest, looks: tuple[int, ...], *, given: bool) -> SweepRequest:
+    """Return the request with the seeds of the last look.
+
+    Args:
+        request: request of the sweep.
+        looks: seeds after each look.
+        given: whether the user has named the seeds.
+
+    Raises:
+        UserError: fewer seeds are named than the last look needs.
+    """
+    seeds = parse_seeds(request.sweep.seeds) if given else tuple(range(1, looks[-1] + 1))
+    if len(seeds) < looks[-1]:
+        raise UserError(
+            f"seeds={request.sweep.seeds}: the last of looks={','.join(map(str, looks))} needs "
+            f"{looks[-1]} seeds; omit seeds=, or name as many"
+        )
+    return replace(request, sweep=replace(request.sweep, seeds=_listed(seeds[: looks[-1]])))
+
+
+def make_study(request: SweepRequest, label: str, margin: float, claims: MakeClaims) -> Study:
+    """Build the study of a request with all seeds.
+
+    Args:
+        request: result of `with_all_seeds`.
+        label: beginning of its name.
+        margin: margin in points.
+        claims: returns the claims, from method and variant of each series; the first is the base.
+
+    Raises:
+        UserError: the series have no tasks in common, or their runs end at different steps.
+    """
+    tasks: dict[tuple[str, str], dict[str, int]] = {}
+    for run in request.planned:
+        own = tasks.setdefault((run.spec.method, run.spec.variant), {})
+        own[run.spec.task] = run.spec.budget
+    series = list(tasks)
+    if len(series) < 2:
+        raise UserError(
+            "until=decided: nothing to compare; give several variants= or methods=, or an ablation"
+        )
+    for one in series[1:]:
+        if tasks[one] != tasks[series[0]]:
+            raise UserError(
+                f"{' '.join(one)} and {' '.join(series[0])} differ in tasks or env steps; a study "
+                "needs the same for both"
+            )
+    looks = parse_looks(request.sweep.looks)
+    seeds = parse_seeds(request.sweep.seeds)
+    return Study(label, tasks[series[0]], seeds, looks, margin, tuple(claims(series)))
+
+
+def run_study(request: StudyRequest, *, again: bool = True) -> int:
+    """Run a study, or continue it, and return the exit code.
+
+    Its state is the records of its runs: the same command continues a study that was interrupted
+    anywhere. On SLURM, each look is submitted with a job that continues the study after it.
+
+    Args:
+        request: the study.
+        again: whether to start runs again that have failed or were stopped.
+
+    Returns:
+        0 if all claims are decided, or the next look was submitted; 1 if a run failed; else the
+        exit code of a launch that started nothing (see `launching.launch`).
+
+    Raises:
+        UserError: the study was changed since it began, or an invalid request.
+    """
+    study, everything = request.study, request.launch
+    if everything.sweep.dry_run:
+        print(tables.describe(study))
+        return launch(everything, request.advice)
+    folder = study.folder(everything.runs)
+    mark = register(study, folder)
+    write_json(folder / REQUEST, everything.to_json())
+    print(f"{tables.describe(study)}\nStudy {study.name}: {folder}", flush=True)
+    shown, launched = 0, 0
+    while True:
+        looks = judge(study, read_scores(study, everything.planned, everything.runs))
+        tables.write(folder, study, looks)
+        for look in looks[shown:]:
+            if look[0].decision != WAITING:
+                print(tables.of_look(look), flush=True)
+                shown += 1
+        current = looks[-1]
+        if current[0].decision != WAITING:
+            started = started_elsewhere(everything.planned, mark)
+            print(tables.summary(study, looks, started), flush=True)
+            return 0
+        if launched == len(looks):  # its runs were launched and have ended
+            missing = max(one.missing for one in current)
+            print(
+                f"Look at {current[0].seeds} seeds: at least {missing} runs have ended without a "
+                f"score. See {everything.runs}; the same command starts failed runs again."
+            )
+            return INCOMPLETE
+        launched = len(looks)
+        wanted = _runs_of(current, everything, mark)
+        if not again and (ended := _ended_early(wanted)):
+            print(
+                f"Look at {current[0].seeds} seeds: {ended} runs failed or were stopped (`python "
+                "sweeps/status.py`). Launch the study again: it starts them again and goes on."
+            )
+            return INCOMPLETE
+        code = launch(wanted, request.advice, _then(folder))
+        if code or slurm.choose(everything.sweep.cluster) == "slurm":
+            return code
+
+
+def _runs_of(look: Look, request: SweepRequest, mark: str) -> SweepRequest:
+    """Return the request of the runs that a look needs."""
+    seeds = parse_seeds(request.sweep.seeds)[: look[0].seeds]
+    claims = [one.claim for one in look]
+    series = {(c.base_method, c.base): None for c in claims}
+    series |= {(c.method, c.variant): None for c in claims}
+    return replace(
+        request,
+        sweep=replace(request.sweep, seeds=_listed(seeds)),
+        given={**request.given, "study": mark},
+        series=tuple(series),
+    )
+
+
+def read_request(folder: Path) -> StudyRequest:
+    """Return the request of a study that has begun.
+
+    Raises:
+        UserError: the folder is not that of a study, or its files are damaged.
+    """
+    facts = read_json(folder / REQUEST)
+    if facts is None:
+        raise UserError(f"{folder}: not the folder of a study ({REQUEST} is missing)")
+    return StudyRequest(Study.read(folder / REGISTERED), SweepRequest.from_json(facts))
+
+
+def _ended_early(request: SweepRequest) -> int:
+    """Return how many runs of a request were started and have ended without a result."""
+    observer = Observer(request.runs)
+    places = [(str(run.directory.relative_to(request.runs)), run) for run in request.planned]
+    states = [observer.look(place, run.spec.budget).state for place, run in places]
+    return sum(state in ("failed", "stale", "resumable", "damaged") for state in states)
+
+
+def _then(folder: Path) -> FollowUp:
+    """Return the job that continues the study."""
+    command = ("sweeps.studies.go_on", str(folder))
+    return FollowUp(command, f"{folder}#look", "decides and starts the next look")
+
+
+def _listed(seeds: Sequence[int]) -> str:
+    return ",".join(map(str, seeds)) + ("," if len(seeds) == 1 else "")

@@ -1,0 +1,196 @@
+"""A study: claims, tasks, looks and error rates, in `study.toml`, written before its first run."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from analysis.stats.group_sequential import Design, Expected
+from tdmpc2.common.system.atomic_files import write_text
+from tdmpc2.common.system.errors import UserError
+
+FILE = "study.toml"
+REGISTERED = "registered.toml"
+"""Copy of `study.toml` as it was when the study began."""
+MIN_SEEDS = 2
+DEFAULT_MARGIN = 5.0
+"""Default margin in points: a smaller difference counts as no difference."""
+_HEAD = """\
+# A study, registered before its first run. Each run records the hash of this file. Do not change
+# it: for other claims, tasks, steps or looks, start another study.
+"""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim about two series of runs on the same tasks.
+
+    Attributes:
+        name: name of the claim in tables: the ablation, or the method and variant.
+        method: method of the variant.
+        variant: variant name of its runs.
+        base_method: method of the runs that it is compared with.
+        base: variant name of those.
+        expected: claimed score of the variant relative to the base; None for no direction.
+        text: the claim in words.
+    """
+
+    name: str
+    method: str
+    variant: str
+    base_method: str
+    base: str
+    expected: Expected | None = None
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study.
+
+    Attributes:
+        label: beginning of its name.
+        tasks: env steps at which the scores of each task are compared.
+        seeds: seeds of every series; a look uses the first ones.
+        looks: seeds on each side after each look.
+        margin: largest difference, in points, that counts as no difference.
+        claims: the claims.
+    """
+
+    label: str
+    tasks: Mapping[str, int]
+    seeds: tuple[int, ...]
+    looks: tuple[int, ...]
+    margin: float
+    claims: tuple[Claim, ...]
+
+    @property
+    def design(self) -> Design:
+        """Looks and error rates of the tests."""
+        return Design(self.looks)
+
+    @property
+    def name(self) -> str:
+        """Name of the study: equal arguments continue the same study."""
+        digest = hashlib.sha256(self.to_toml().encode()).hexdigest()[:8]
+        return f"{self.label}-{digest}"
+
+    def folder(self, runs: Path) -> Path:
+        """Return the folder of the study in a folder of runs."""
+        return runs / "studies" / self.name
+
+    def to_toml(self) -> str:
+        """Return the content of `study.toml`."""
+        rates = {f.name: getattr(self.design, f.name) for f in fields(Design) if f.name != "looks"}
+        lines = [
+            _HEAD,
+            *(
+                f"{k} = {json.dumps(getattr(self, k))}"
+                for k in ("label", "seeds", "looks", "margin")
+            ),
+            *_table("tests", rates),
+            *_table("tasks", self.tasks),
+        ]
+        for claim in self.claims:
+            values = {k: v for k, v in asdict(claim).items() if v is not None}
+            lines += ["", "[[claims]]", *(f"{k} = {json.dumps(v)}" for k, v in values.items())]
+        return "\n".join(lines) + "\n"
+
+    @classmethod
+    def read(cls, path: Path) -> Study:
+        """Return the study that a file describes.
+
+        Raises:
+            UserError: the file cannot be read, or is not that of a study.
+        """
+        try:
+            facts = tomllib.loads(path.read_text())
+            tests = facts.pop("tests")
+            claims = tuple(Claim(**claim) for claim in facts.pop("claims"))
+            seeds, looks = tuple(facts.pop("seeds")), tuple(facts.pop("looks"))
+            study = cls(seeds=seeds, looks=looks, claims=claims, **facts)
+            own = {f.name: getattr(study.design, f.name) for f in fields(Design)}
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            raise UserError(f"{path}: not the file of a study ({error})") from None
+        if {**tests, "looks": study.looks} != own:
+            raise UserError(f"{path}: its [tests] are those of another version of this software")
+        return study
+
+
+def _table(name: str, values: Mapping[str, Any]) -> list[str]:
+    return ["", f"[{name}]", *(f"{json.dumps(k)} = {json.dumps(v)}" for k, v in values.items())]
+
+
+def parse_looks(text: str | Sequence[int]) -> tuple[int, ...]:
+    """Parse `looks=2,3,5`: seeds on each side after each look.
+
+    Raises:
+        UserError: they are not ascending numbers from 2 on.
+    """
+    try:
+        looks = (
+            tuple(int(part) for part in text.split(",")) if isinstance(text, str) else tuple(text)
+        )
+    except ValueError:
+        looks = ()
+    ascending = all(a < b for a, b in itertools.pairwise(looks))
+    if not looks or looks[0] < MIN_SEEDS or not ascending or looks[-1] > 100:
+        raise UserError(
+            f"looks={text}: ascending numbers of seeds from 2 to 100 are needed (2,3,5)"
+        )
+    return looks
+
+
+def register(study: Study, folder: Path) -> str:
+    """Write `study.toml` unless the study has begun, and return its hash.
+
+    Args:
+        study: the study.
+        folder: its folder.
+
+    Raises:
+        UserError: the file was changed since the study began.
+    """
+    text, file, copy = study.to_toml(), folder / FILE, folder / REGISTERED
+    if not copy.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(file, text)
+        write_text(copy, text)
+    check_unchanged(folder)
+    return digest(copy)
+
+
+def digest(file: Path) -> str:
+    """Return the hash of a study's file that its runs record."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:12]
+
+
+def check_unchanged(folder: Path) -> None:
+    """Check that `study.toml` is as it was when the study began.
+
+    Raises:
+        UserError: it is missing, or something in it was changed.
+    """
+    changed = changes(folder)
+    if changed:
+        raise UserError(
+            f"{folder / FILE}: changed since the study began ({', '.join(changed)}); restore it "
+            f"from {REGISTERED}, or start another study with other arguments"
+        )
+
+
+def changes(folder: Path) -> list[str]:
+    """Return what differs between `study.toml` and the registered study; empty if nothing does."""
+    try:
+        texts = [(folder / name).read_text() for name in (REGISTERED, FILE)]
+        before, after = (tomllib.loads(text) for text in texts)
+    except (OSError, ValueError) as error:
+        return [f"it cannot be read: {error}"]
+    keys = [key for key in {**before, **after} if before.get(key) != after.get(key)]
+    return [f"{key}: {before.get(key)} is now {after.get(key)}" for key in keys]

@@ -1,0 +1,151 @@
+"""Texts and files of a study: its design, its looks, and its results."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+from tabulate import tabulate
+
+from analysis.stats.equivalence import Difference
+from sweeps.studies.decisions import WAITING, Look, LookResult
+from sweeps.studies.registration import Started
+from sweeps.studies.registration import describe as describe_registration
+from sweeps.studies.study import Study
+from tdmpc2.common.system.atomic_files import write_text
+
+RESULTS = "decisions.csv"
+"""Results of all looks in the folder of the study."""
+
+
+def describe(study: Study) -> str:
+    """Return the design of a study in three lines."""
+    design, claims = study.design, len(study.claims)
+    looks = ", ".join(map(str, study.looks))
+    tasks = ", ".join(f"{task} at {step:,}" for task, step in study.tasks.items())
+    return (
+        f"Study of {claims} claim{'s' * (claims > 1)} with looks at {looks} seeds on each side; "
+        f"env steps: {tasks}.\n"
+        f"Chance of a false 'supported': {100 * design.claim_level:.3g} % per claim, "
+        f"{100 * design.family_level:.3g} % in the whole study; of a false 'contradicted': "
+        f"{100 * design.against_level:.3g} % per claim. Margin: {study.margin:g} points."
+    )
+
+
+def of_look(look: Look) -> str:
+    """Return the table of a look."""
+    rows = [
+        [one.claim.name, one.claim.expected or "-", *_measured(one), one.decision] for one in look
+    ]
+    head = ["claim", "expected", "difference", "95 % interval", "decision"]
+    return f"\nLook at {look[0].seeds} seeds\n" + tabulate(rows, head, disable_numparse=True)
+
+
+def _measured(one: LookResult) -> list[str]:
+    if one.gap is None:
+        return ["", f"{one.missing} runs are missing"]
+    return [f"{one.gap.value:+.1f}", _interval(one.gap)]
+
+
+def _interval(gap: Difference) -> str:
+    low, high = gap.interval(0.95)
+    return f"[{low:+.1f}, {high:+.1f}]"
+
+
+def results_of(study: Study, looks: Sequence[Look]) -> list[tuple[LookResult, LookResult]]:
+    """Return the last result of each claim, and that of the first look."""
+    last = {one.claim.name: one for look in looks for one in look if one.decision != WAITING}
+    first = {one.claim.name: one for one in looks[0] if one.decision != WAITING}
+    return [(last[c.name], first[c.name]) for c in study.claims if c.name in last]
+
+
+def summary(study: Study, looks: Sequence[Look], started: Started) -> str:
+    """Return the results of a study in which every claim is decided.
+
+    A study that stops at a large difference has seen a large one more often than not, so the
+    estimate at the end is biased away from zero; that of the first look is not, because it always
+    takes place.
+
+    Args:
+        study: the study.
+        looks: its looks.
+        started: runs that it has not started.
+    """
+    rows = []
+    for one, first in results_of(study, looks):
+        assert one.gap is not None
+        assert first.gap is not None
+        early = "" if one.seeds == study.looks[-1] else "*"
+        rows.append(
+            [
+                one.claim.name,
+                one.decision,
+                one.seeds,
+                f"{one.gap.value:+.1f}{early} {_interval(one.gap)}",
+                f"{first.gap.value:+.1f} {_interval(first.gap)}",
+                describe_registration(one, study.seeds, started),
+            ]
+        )
+    head = [
+        "claim",
+        "decision",
+        "seeds",
+        "difference at the decision",
+        "unbiased: first look",
+        "registered",
+    ]
+    runs, fixed = count_runs(study, looks)
+    return "\n".join(
+        [
+            "",
+            tabulate(rows, head, disable_numparse=True),
+            "",
+            "Differences in points, variant minus base, with 95 % intervals of a single look. "
+            "* stopped early: biased away from zero;\nthe estimate of the first look is unbiased.",
+            f"Runs: {runs} of {fixed} with {study.looks[-1]} seeds for every claim "
+            f"({100 * (1 - runs / fixed):.0f} % saved).",
+        ]
+    )
+
+
+def count_runs(study: Study, looks: Sequence[Look]) -> tuple[int, int]:
+    """Return the runs of a study, and those of a design with all seeds for every claim."""
+    seeds: dict[tuple[str, str], int] = {}
+    for look in looks:
+        for one in look:
+            claim = one.claim
+            for series in ((claim.method, claim.variant), (claim.base_method, claim.base)):
+                seeds[series] = max(seeds.get(series, 0), one.seeds)
+    tasks = len(study.tasks)
+    return tasks * sum(seeds.values()), tasks * len(seeds) * study.looks[-1]
+
+
+def write(folder: Path, study: Study, looks: Sequence[Look]) -> None:
+    """Write the results of all looks to `decisions.csv`.
+
+    Args:
+        folder: folder of the study.
+        study: the study.
+        looks: its looks.
+    """
+    rows = []
+    for look in looks:
+        for one in look:
+            gap = one.gap or Difference(float("nan"), float("nan"), float("nan"))
+            low, high = gap.interval(0.95)
+            rows.append(
+                {
+                    "seeds": one.seeds,
+                    "claim": one.claim.name,
+                    "expected": one.claim.expected or "",
+                    "difference": gap.value,
+                    "standard_error": gap.error,
+                    "freedom": gap.freedom,
+                    "low": low,
+                    "high": high,
+                    "decision": one.decision,
+                    "missing_runs": one.missing,
+                }
+            )
+    write_text(folder / RESULTS, pd.DataFrame(rows).to_csv(index=False))

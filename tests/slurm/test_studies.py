@@ -1,0 +1,70 @@
+"""Studies on a real cluster: looks as jobs that depend on the runs before them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from sweeps import launch
+from sweeps.studies.tables import RESULTS
+from tdmpc2.common.system.errors import UserError
+from tests.slurm import sweeping
+from tests.slurm.cluster import Cluster
+
+pytestmark = pytest.mark.xdist_group("slurm")
+
+SHORT = {"env_steps": 150, "eval_every": 150}
+
+
+def study(runs: Path, **more: object) -> int:
+    wanted = {"variants": "default,num_q=3", "until": "decided", "looks": "2,3", **SHORT, **more}
+    arguments = sweeping.arguments(runs, **wanted)
+    return launch.main([one for one in arguments if not one.startswith("seeds=")])
+
+
+def folder_of(runs: Path) -> Path:
+    return next((runs / "studies").iterdir())
+
+
+def test_each_look_is_decided_by_a_job(
+    cluster: Cluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same decisions as of a study on this machine; launching again while it runs is safe."""
+    runs = tmp_path / "runs"
+    assert study(runs) == 0
+    assert "decides and starts the next look when all runs have ended" in capsys.readouterr().out
+    assert study(runs) == 0  # nothing is submitted twice
+    assert "submitted" not in capsys.readouterr().out
+    sweeping.until_empty(cluster)
+    found = (folder_of(runs) / RESULTS).read_text()
+    assert "waits for runs" not in found
+    assert study(tmp_path / "here", cluster="inline") == 0
+    assert (folder_of(tmp_path / "here") / RESULTS).read_text() == found
+
+
+def test_a_failed_look_stops_and_goes_on(cluster: Cluster, tmp_path: Path) -> None:
+    """A run that fails is not started again by a job, but by the next launch."""
+    runs = tmp_path / "runs"
+    assert study(runs, sbatch="hold") == 0
+    held = sorted(cluster.jobs())
+    assert len(held) == 5  # four runs and the decision
+    for job in held:
+        cluster.call("scancel", job)
+    sweeping.until_empty(cluster)
+    assert study(runs) == 0
+    sweeping.until_empty(cluster)
+    assert "waits for runs" not in (folder_of(runs) / RESULTS).read_text()
+
+
+def test_a_study_that_was_changed_is_refused(tmp_path: Path, cluster: Cluster) -> None:
+    runs = tmp_path / "runs"
+    assert study(runs, sbatch="hold") == 0
+    file = folder_of(runs) / "study.toml"
+    file.write_text(file.read_text().replace("looks = [2, 3]", "looks = [2, 4]"))
+    with pytest.raises(UserError, match="changed since the study began"):
+        study(runs)
+    assert json.loads((folder_of(runs) / "request.json").read_text())["series"] == []
+    for job in cluster.jobs():
+        cluster.call("scancel", job)

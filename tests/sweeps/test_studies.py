@@ -1,0 +1,153 @@
+"""Studies: registration, decisions from records, and looks that continue after interruptions."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sweeps import launch
+from sweeps.studies import go_on
+from sweeps.studies.decisions import WAITING, Scores, judge
+from sweeps.studies.study import FILE, Claim, Study, check_unchanged, digest, parse_looks, register
+from sweeps.studies.tables import count_runs, summary
+from tdmpc2.common.system.errors import UserError
+from tests.runs import TINY
+
+CLAIM = Claim("no-x", "tdmpc2", "no-x", "tdmpc2", "default", "lower", "scores lower")
+STUDY = Study("tasks", {"a": 100, "b": 200}, (1, 2, 3, 4, 5), (2, 3, 5), 5.0, (CLAIM,))
+SETTINGS = [f"{key}={value}" for key, value in TINY.items() if key != "task"]
+
+
+def scores(
+    loss: float, *, spread: float = 1.0, until: int = 5, episodes: int | None = None
+) -> Scores:
+    """Scores of all runs, of which the seeds up to `until` have ended."""
+    rng = np.random.default_rng(0)
+    points = {}
+    for variant, mean in (("default", 60.0), ("no-x", 60.0 - loss)):
+        for task in STUDY.tasks:
+            own = mean + spread * rng.standard_normal(5)
+            own[until:] = np.nan
+            points["tdmpc2", variant, task] = own
+    return Scores(points, dict.fromkeys(STUDY.tasks, episodes))
+
+
+@pytest.mark.parametrize("text", ["", "1,2", "3,2", "2,2", "two", "2,,x", "2,101"])
+def test_looks_that_are_refused(text: str) -> None:
+    with pytest.raises(UserError, match="ascending numbers of seeds"):
+        parse_looks(text)
+
+
+def test_a_study_reads_as_it_was_written(tmp_path: Path) -> None:
+    mark = register(STUDY, tmp_path)
+    assert Study.read(tmp_path / FILE) == STUDY
+    assert register(STUDY, tmp_path) == mark == digest(tmp_path / FILE)
+    assert STUDY.name != replace(STUDY, looks=(2, 5)).name
+
+
+def test_a_changed_study_is_refused_with_what_was_changed(tmp_path: Path) -> None:
+    register(STUDY, tmp_path)
+    file = tmp_path / FILE
+    file.write_text(file.read_text().replace("margin = 5.0", "margin = 9.0"))
+    with pytest.raises(UserError, match=r"margin: 5.0 is now 9.0"):
+        check_unchanged(tmp_path)
+    with pytest.raises(UserError, match="restore it"):
+        register(STUDY, tmp_path)
+
+
+def test_a_damaged_study_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / FILE).write_text("claims = 3")
+    with pytest.raises(UserError, match="not the file of a study"):
+        Study.read(tmp_path / FILE)
+
+
+def test_a_large_loss_ends_the_study_early() -> None:
+    looks = judge(STUDY, scores(30.0))
+    assert looks[-1][0].decision == "supported"
+    assert len(looks) < 3
+    used, fixed = count_runs(STUDY, looks)
+    assert fixed == 20
+    assert used == 4 * looks[-1][0].seeds
+    assert "* stopped early" in summary(STUDY, looks, {})
+    older = {("tdmpc2", "default", 1): 2}
+    assert "no: 2 runs are older" in summary(STUDY, looks, older)
+
+
+def test_later_seeds_do_not_change_earlier_looks() -> None:
+    some = judge(STUDY, scores(2.5, spread=6.0, until=3))
+    every = judge(STUDY, scores(2.5, spread=6.0))
+    assert some[:2] == every[:2]
+    assert some[2][0].decision == WAITING
+    assert some[2][0].missing == 8
+
+
+def test_equal_success_rates_have_a_spread() -> None:
+    """Two seeds that all succeed against two that all fail once do not decide a claim."""
+    both = scores(0.0, episodes=10)
+    points = {key: np.full(5, 90.0 if "no-x" in key else 100.0) for key in both.points}
+    assert judge(STUDY, Scores(points, both.episodes))[0][0].decision == "next look"
+
+
+def study(runs: Path, *more: str) -> list[str]:
+    fixed = ["tasks=toy-pointmass", "cluster=inline", f"runs={runs}", *SETTINGS]
+    return [*fixed, "variants=default,num_q=3", "until=decided", "looks=2,3", *more]
+
+
+def attempts(runs: Path) -> dict[str, Any]:
+    files = runs.glob("tdmpc2/*/*/seed*/attempts.json")
+    return {str(file.parent): json.loads(file.read_text()) for file in files}
+
+
+def test_a_study_from_beginning_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert launch.main(study(tmp_path)) == 0
+    printed = capsys.readouterr().out
+    assert "Look at 2 seeds" in printed
+    assert "pre-registered" in printed
+    folder = next((tmp_path / "studies").iterdir())
+    decisions = (folder / "decisions.csv").read_bytes()
+    found = attempts(tmp_path)
+    assert len(found) in (4, 6)
+    assert {one[0]["study"] for one in found.values()} == {digest(folder / FILE)}
+    assert launch.main(study(tmp_path)) == 0  # all is decided
+    assert go_on.main([str(folder)]) == 0
+    assert attempts(tmp_path) == found
+    assert (folder / "decisions.csv").read_bytes() == decisions
+
+
+def test_seeds_that_exist_count(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plain = [one for one in study(tmp_path, "seeds=2") if not one.startswith(("until", "looks"))]
+    assert launch.main(plain) == 0
+    before = attempts(tmp_path)
+    assert launch.main(study(tmp_path)) == 0
+    after = attempts(tmp_path)
+    assert all(after[key] == value for key, value in before.items())
+    assert not any("study" in value[0] for value in before.values())
+    assert "no: 4 runs are older" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["looks=3,2"], "ascending numbers of seeds"),
+        (["seeds=2"], "needs 3 seeds"),
+        (["variants=default"], "nothing to compare"),
+    ],
+)
+def test_what_is_refused_before_anything_is_written(
+    tmp_path: Path, more: list[str], message: str
+) -> None:
+    keys = {one.partition("=")[0] for one in more}
+    kept = [one for one in study(tmp_path) if one.partition("=")[0] not in keys]
+    with pytest.raises(UserError, match=message):
+        launch.main([*kept, *more])
+    assert not (tmp_path / "studies").exists()
+
+
+def test_a_folder_that_is_no_study(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="not the folder of a study"):
+        go_on.main([str(tmp_path)])
