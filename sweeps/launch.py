@@ -15,7 +15,9 @@ def main(arguments: Sequence[str]) -> int:
     """Run the command and return its exit code (see `launching.launch`)."""
     request = SweepRequest.from_arguments(arguments)
     from sweeps.execution.launching import launch  # imports torch and pandas
+    from sweeps.studies.power_lines import print_power
 
+    print_power(request)
     return launch(request)
 
 
@@ -33,7 +35,8 @@ def usage() -> str:
             "       python sweeps/launch.py tasks=TASK,TASK [key=value …]",
             "",
             "Trains every combination of method, task, variant and seed, on SLURM or on this",
-            "machine. Prints the plan first: the runs, their estimated time and disk space.",
+            "machine. Prints the plan first: the runs, their estimated time and disk space, and",
+            "for several variants or methods the smallest difference that the seeds would find.",
             "Launching again resumes unfinished runs and skips those that are finished, queued or",
             "running. All options and settings of `python tdmpc2/train.py --help` are also valid.",
             "",
