@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from analysis.records.load import load, load_curves
+from analysis.records.source_options import report
 from analysis.records.sources import PUBLISHED
 from analysis.stats.ragged_curves import ScoreCurves
 from analysis.stats.seed_spreads import Spread, spread_of
@@ -105,4 +106,6 @@ def _released(folder: Path, methods: Collection[str], tasks: Collection[str]) ->
     """Return the released curves of some methods and tasks; None if there are none."""
     if not folder.is_dir():
         return None
-    return ScoreCurves(load_curves(folder, PUBLISHED, tasks=tasks).select(methods=methods))
+    records = load_curves(folder, PUBLISHED, tasks=tasks)
+    report(records.problems)
+    return ScoreCurves(records.select(methods=methods))

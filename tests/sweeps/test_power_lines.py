@@ -103,6 +103,23 @@ def test_without_any_source_it_says_so(tmp_path: Path) -> None:
     assert "fetch_published.py" in line
 
 
+@pytest.mark.usefixtures("released")
+def test_a_task_of_unknown_spread_is_named(tmp_path: Path) -> None:
+    (_, line, _) = lines(tmp_path, request(tmp_path / "runs", tasks="walker-walk,cup-catch"))
+    assert "power unknown: no 2 finished runs of tdmpc2 default on cup-catch at 200k" in line
+
+
+@pytest.mark.usefixtures("released")
+def test_damaged_released_curves_are_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damaged = tmp_path / "paper" / "tdmpc2" / "walker-walk.csv"
+    damaged.write_text("no,curve\n1,2\n")
+    (_, line, _) = lines(tmp_path, request(tmp_path / "runs"))
+    assert "power unknown" in line
+    assert str(damaged) in capsys.readouterr().err
+
+
 def test_nothing_to_compare(tmp_path: Path) -> None:
     assert lines(tmp_path, request(tmp_path / "runs", variants=())) == []
     (line,) = lines(tmp_path, request(tmp_path / "runs", seeds="1"))
