@@ -78,11 +78,14 @@ def power_lines(
         margin: loss, difference or margin in points for which the needed seeds are stated.
         released: folder of the released curves; it need not exist.
     """
+    if request.sweep.multitask:
+        if len({_series(run) for run in request.planned}) < 2:
+            return []
+        return ["Power: unknown, as no spread over seeds of multi-task agents is published"]
+    # Companion runs of a suite, which need not learn, are compared with nothing.
     planned = [run for run in request.planned if run.must_learn is not None]
     if len({_series(run) for run in planned}) < 2:
         return []
-    if request.sweep.multitask:
-        return ["Power: unknown, as no spread over seeds of multi-task agents is published"]
     compared = pairs(planned, claims)
     if compared[0].num_seeds < 2:
         return ["Power: none, as a single seed has no interval; set seeds to 2 or more"]
