@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ablations.claims import MARGIN
 from ablations.command_line import MULTITASK_SIZE, CommandLine, flag_values, parse, usage
 from ablations.command_line import schema as schema  # for shell completion
 from ablations.specs import (
@@ -65,14 +66,17 @@ def main(arguments: Sequence[str]) -> int:
         print(table_of_ablations())
         return 0
     base = make_base(line)
-    request = make_request(line, choose(line, base), base)
+    chosen = choose(line, base)
+    request = make_request(line, chosen, base)
     request.check()
     if line.options.quick:
         print(QUICK_NOTE)
     from sweeps.execution import launching, slurm  # imports torch and pandas
+    from sweeps.studies.power_lines import print_power
 
+    print_power(request, {base.variant_of(one): one.expected for one in chosen}, MARGIN)
     if line.options.until_decided:
-        code = _study(line, request, choose(line, base), base)
+        code = _study(line, request, chosen, base)
     else:
         code = launching.launch(request, _advice(line))
     if request.sweep.dry_run or code not in (0, 1, LEFT_BLOCKED):
@@ -108,7 +112,6 @@ def _study(line: CommandLine, request: SweepRequest, chosen: Sequence[Ablation],
         chosen: the ablations.
         base: variant that they are compared with.
     """
-    from ablations.claims import MARGIN
     from sweeps.studies.running import StudyRequest, make_study, run_study, with_all_seeds
     from sweeps.studies.study import Claim, parse_looks
 

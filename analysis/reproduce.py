@@ -46,6 +46,12 @@ class ReproduceOptions(ScoreOptions):
         f"smallest that the published seeds can settle, up to {LARGEST_MARGIN:g}",
         POINTS,
     )
+    plan: bool = setting(
+        False,
+        "compare nothing; print for each domain the smallest loss that is found with 80 % "
+        "probability, and the seeds that the margin needs",
+    )
+    seeds: int = setting(3, "planned seeds of each task, with plan=true", low=2, high=1000)
     out: Path | None = setting(
         None,
         "write reproduction_tasks, reproduction_domains and reproduction_multitask (.csv, .md, "
@@ -57,6 +63,7 @@ def usage() -> str:
     """Return the text of `--help`."""
     return f"""\
 usage: python analysis/reproduce.py published=DIR [key=value ...]
+       python analysis/reproduce.py plan=true [seeds=N] [published=DIR] [key=value ...]
 
 Compares our runs with the published curves of the same method and task. A score is the mean of the
 last five evaluations that both sides have (fewer are stated); step 0 never counts, and a seed that
@@ -79,6 +86,10 @@ the paper without runs, and runs without a score of the paper or with fewer upda
 
 {describe_fields(ReproduceOptions)}
 
+plan=true states, before any run, what a comparison would find with that many seeds of yours, from
+the spread of the published seeds (published=, $TDMPC2_PUBLISHED or the downloaded curves). The loss
+of a domain is tested at the level of the first step of Holm's correction over all domains listed.
+
 exit code, from the means over domains that can be settled and over task sets: 0 all are reproduced
 at the full budget, or better; 1 at least one is worse; 2 bad input; 3 none is worse, but at least
 one has not enough data or is '{SO_FAR}', or nothing is judged."""
@@ -98,6 +109,8 @@ def main(arguments: Sequence[str]) -> int:
     """
     options = parse_options(arguments, ReproduceOptions)
     rule = get_rule(options.rule)
+    if options.plan:
+        return _plan(options)
     from analysis.stats.against_published import compare_domains, compare_tasks
     from analysis.stats.equivalence_tables import domain_texts, shown, task_texts
     from analysis.stats.gate import exit_code, judge
@@ -126,6 +139,38 @@ def main(arguments: Sequence[str]) -> int:
     if options.out is not None:
         _write(options.out, tables)
     return exit_code([domains, agents])
+
+
+def _plan(options: ReproduceOptions) -> int:
+    """Print the power of a comparison with the published curves, before any run.
+
+    Raises:
+        UserError: there are no published curves of the chosen methods and tasks.
+    """
+    from analysis.records.load import load_curves
+    from analysis.records.source_options import on_tasks, released_curves
+    from analysis.records.sources import PUBLISHED
+    from analysis.stats.ragged_curves import ScoreCurves
+    from analysis.stats.reproduction_power import power_lines, reproduction_power
+
+    folder = options.published or released_curves()
+    if not folder.is_dir():
+        raise UserError(
+            f"published={folder} does not exist: name the folder of the published curves "
+            "(`python analysis/fetch_published.py` downloads them)"
+        )
+    with doing(f"reading {folder}"):
+        records = load_curves(folder, PUBLISHED)
+    report(records.problems)
+    records = records.select(methods=options.methods.split(",") if options.methods else ())
+    tasks = set() if options.tasks is None else set(on_tasks(records, options.tasks).names())
+    curves = ScoreCurves(records)
+    lines = power_lines(reproduction_power(curves, options.seeds, options.domain_margin, tasks))
+    if not lines:
+        raise UserError(f"{folder}: no curves of the chosen methods; check methods= and tasks=")
+    print("With 80 % probability, at the full budget (ranges: 95 %, from the published spread):")
+    print("\n".join(lines))
+    return 0
 
 
 def _compare_agents(records: Records, rule: Rule, options: ReproduceOptions) -> pd.DataFrame:

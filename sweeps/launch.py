@@ -18,7 +18,9 @@ def main(arguments: Sequence[str]) -> int:
     if request.sweep.until is not None:
         return _study(request, seeds_given=cli.peek(arguments, "seeds") is not None)
     from sweeps.execution.launching import launch  # imports torch and pandas
+    from sweeps.studies.power_lines import print_power
 
+    print_power(request)
     return launch(request)
 
 
@@ -56,7 +58,8 @@ def usage() -> str:
             "       python sweeps/launch.py tasks=TASK,TASK [key=value …]",
             "",
             "Trains every combination of method, task, variant and seed, on SLURM or on this",
-            "machine. Prints the plan first: the runs, their estimated time and disk space.",
+            "machine. Prints the plan first: the runs, their estimated time and disk space, and",
+            "for several variants or methods the smallest difference that the seeds would find.",
             "Launching again resumes unfinished runs and skips those that are finished, queued or",
             "running. All options and settings of `python tdmpc2/train.py --help` are also valid.",
             "",

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,19 +36,22 @@ Key = tuple[str, str, str, int]
 """Method, variant, task and seed."""
 
 
-def read_curves(path: Path, source: str, problems: list[Problem]) -> list[tuple[Run, Points]]:
+def read_curves(
+    path: Path, source: str, problems: list[Problem], tasks: Collection[str] = ()
+) -> list[tuple[Run, Points]]:
     """Read every run of a folder or file of curves, with its points in the order of the file.
 
     Args:
         path: a folder, or one CSV file.
         source: name of the source in the tidy table.
         problems: list to which unusable content is appended, with file and line.
+        tasks: read only the files `<task>.csv` of these tasks; all files if empty.
     """
     files = [path] if path.is_file() else sorted(p for p in path.rglob("*.csv") if p.is_file())
     if not files:
         problems.append(Problem(str(path), None, "contains no curves (<method>/<task>.csv)"))
     runs = []
-    for file in files:
+    for file in (file for file in files if not tasks or file.stem in tasks):
         place = place_of(file, path)
         if isinstance(place, str):
             problems.append(Problem(str(file), None, place))

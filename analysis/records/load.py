@@ -149,15 +149,21 @@ READERS = {"csv": read_curves, "tensorboard": read_tensorboard, "sacred": read_s
 """Reader by format of the curves."""
 
 
-def load_curves(path: Path, source: str, form: str = "csv") -> Records:
+def load_curves(
+    path: Path, source: str, form: str = "csv", *, tasks: Collection[str] = ()
+) -> Records:
     """Load curves that do not come from run directories.
 
     Args:
         path: a folder, or one CSV file; see `csv_curves.py` and `tensorboard_sacred.py`.
         source: name of the source in the tidy table.
         form: format, a key of `READERS`.
+        tasks: read only the files of these tasks in the layout of the released curves; all if
+            empty.
     """
     problems: list[Problem] = []
+    if tasks:
+        return _records(read_curves(path, source, problems, tasks), [], problems)
     return _records(READERS[form](path, source, problems), [], problems)
 
 

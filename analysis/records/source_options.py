@@ -114,7 +114,7 @@ def load_sources(
             "the folder of your runs with runs=DIR, or download the paper's released curves with "
             "`python analysis/fetch_published.py`"
         )
-    return usable if options.tasks is None else _on_tasks(usable, options.tasks)
+    return usable if options.tasks is None else on_tasks(usable, options.tasks)
 
 
 def report(problems: Sequence[Problem]) -> None:
@@ -127,8 +127,12 @@ def report(problems: Sequence[Problem]) -> None:
         print(f"... and {rest} more, see problems.csv", file=sys.stderr)
 
 
-def _on_tasks(records: Records, names: str) -> Records:
-    """Return the records of the given tasks; raise UserError if a pattern matches none."""
+def on_tasks(records: Records, names: str) -> Records:
+    """Return the records of the given tasks.
+
+    Raises:
+        UserError: a pattern matches no record.
+    """
     patterns = names.split(",")
     available = set(records.names())
     for pattern in patterns:

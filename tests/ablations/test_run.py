@@ -200,12 +200,15 @@ def mt30(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_agents_of_many_tasks(monkeypatch: pytest.MonkeyPatch, mt30: Path) -> None:
+def test_agents_of_many_tasks(
+    monkeypatch: pytest.MonkeyPatch, mt30: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     arguments = ("--multitask", "mt30", f"data={mt30}", "--num-updates", "500", "--seeds", "1")
     flags = ("--no-task-embedding-norm", "--no-simnorm", "--each")
     base = {"model_size": "19"}
     for same in ((), ("model_size=19",), ("--model-size", "19")):  # the default size
         request = launched(monkeypatch, *flags, *arguments, *same)
+        assert "Power: unknown, as no spread over seeds of multi-task" in capsys.readouterr().out
         assert variants(request) == {
             "default": base,
             "no-simnorm": {**base, "latent_norm": "none"},

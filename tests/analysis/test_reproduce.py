@@ -10,6 +10,10 @@ import pandas as pd
 import pytest
 
 from analysis import reproduce
+from analysis.records.load import load_curves
+from analysis.stats.equivalence import difference, mean_difference
+from analysis.stats.ragged_curves import ScoreCurves
+from analysis.stats.reproduction_power import reproduction_power
 from tdmpc2.common.system.errors import UserError
 from tests.analysis.multitask_files import write_multitask_run
 from tests.analysis.run_files import write_run, write_table
@@ -300,3 +304,41 @@ def test_the_published_curves_reproduce_themselves(published_curves, tmp_path):
     verdicts = table(tmp_path, "tasks", "task")["verdict"].value_counts()
     assert set(verdicts.index) <= {"reproduced", "not enough data"}
     assert verdicts["reproduced"] == 108  # of 200: three seeds do not settle the others
+
+
+def test_the_plan_states_losses_and_seeds_before_any_run(tmp_path, published, capsys):
+    arguments = ["plan=true", f"published={published}", f"runs={tmp_path / 'nowhere'}"]
+    assert reproduce.main([*arguments, "methods=tdmpc2", "seeds=5"]) == 0
+    title, line = capsys.readouterr().out.splitlines()
+    assert "80 % probability" in title
+    assert line.startswith("tdmpc2, dmcontrol (2 tasks): 5 seeds find a loss of 1.4 points (")
+    assert line.endswith("; equal within ±3 needs 2 seeds (2 to over 100)")
+    assert reproduce.main([*arguments, "tasks=cup-*"]) == 0
+    assert capsys.readouterr().out.count("(1 task): 3 seeds") == 2
+
+
+def test_the_plan_finds_what_the_comparison_finds(published):
+    """Our seeds against the published ones, drawn from the spread that the plan assumes."""
+    curves = ScoreCurves(load_curves(published, "published").select(methods=["tdmpc2"]))
+    (row,) = reproduction_power(curves, 4, None).to_dict("records")
+    # Means of the evaluations at 100k and 200k: ¾ of 90, 91 and 92 points, a spread of 0.75.
+    rng = np.random.default_rng(0)
+    found = []
+    for _ in range(2000):
+        tasks = [
+            difference(
+                0.75 * rng.standard_normal(4) - row["loss"],
+                0.75 * rng.standard_normal(3),
+                (0.75**2, 0.75**2),  # the lower quartile of the tasks' variances
+            )
+            for _ in range(2)
+        ]
+        found.append(mean_difference(tasks).p_value < 0.05)
+    assert np.mean(found) == pytest.approx(0.8, abs=0.03)
+
+
+def test_a_plan_without_published_curves_is_refused(tmp_path, published):
+    with pytest.raises(UserError, match="does not exist"):
+        reproduce.main(["plan=true", f"published={tmp_path / 'nowhere'}"])
+    with pytest.raises(UserError, match="no curves of the chosen methods"):
+        reproduce.main(["plan=true", f"published={published}", "methods=dreamerv3"])
