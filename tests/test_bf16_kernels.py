@@ -78,6 +78,14 @@ def test_dense_is_a_whole_layer(
             assert_layer(ours, expected, group)
 
 
+@pytest.mark.parametrize(("rows", "in_dim", "out_dim"), [(512, 512, 512), (70, 64, 40)])
+def test_product_without_anything_else(rows: int, in_dim: int, out_dim: int) -> None:
+    x, weight = drawn(rows, in_dim).bfloat16(), drawn(out_dim, in_dim, seed=1)
+    ours = torch.ops.tdmpc2.bf16_product(x, tiled(weight[None]), out_dim)
+    expected = x.double() @ rounded(weight).mT
+    torch.testing.assert_close(ours.double(), expected, rtol=1e-5, atol=1e-3)
+
+
 @pytest.mark.parametrize("out_dim", [32, 544, 1024])
 @pytest.mark.parametrize("in_dim", [5, 512, 2048])
 def test_all_sizes_of_weights(in_dim: int, out_dim: int) -> None:

@@ -63,6 +63,26 @@ Tensor bf16_tiled(const Tensor& weight, const OptionalTensor& heads) {
   return tiled;
 }
 
+// Returns the product (rows, out) of x (rows, I) and tiled weights (O, I): the fastest rate at which
+// layers can multiply, for benchmarks.
+Tensor bf16_product(const Tensor& x, const Tensor& tiled, int64_t out) {
+  const Layout layout(out, x.size(1));
+  TORCH_CHECK(
+      x.is_contiguous() && x.size(1) % kTile == 0 && tiled.numel() == layout.size(),
+      "bf16_product: the shapes of x and weights do not match");
+  Tensor y = at::empty({x.size(0), layout.columns()}, x.options().dtype(at::kFloat));
+  at::parallel_for(0, x.size(0), kRows, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; i += kRows) {
+      multiply(
+          std::min(kRows, end - i), data<bf16>(x, i * x.size(1)), x.size(1), x.size(1),
+          data<bf16>(tiled, 0), layout, 0, false,
+          y.mutable_data_ptr<float>() + i * layout.columns());
+    }
+    at::native::cpublas::brgemm_release();
+  });
+  return y.narrow(1, 0, out);
+}
+
 // Neighboring inputs of a layer with equally many rows.
 struct Run {
   int64_t rows, begin, size = 0;  // columns of the concatenated inputs: the first, their number
@@ -280,6 +300,7 @@ std::tuple<Tensor, Tensor, Tensor> bf16_layer(
 TORCH_LIBRARY_FRAGMENT(tdmpc2, m) {
   m.def("can_multiply_bf16() -> bool", &can_multiply_bf16);
   m.def("bf16_size(int out_dim, int in_dim) -> int", &bf16_size);
+  m.def("bf16_product(Tensor x, Tensor tiled, int out_dim) -> Tensor");
   m.def("bf16_tile_(Tensor(a!) tiled, Tensor weight, Tensor? heads) -> ()");
   m.def("bf16_tiled(Tensor weight, Tensor? heads) -> Tensor");
   m.def("bf16_tiled_columns(Tensor weight, Tensor? heads, int begin, int size) -> Tensor");
@@ -299,6 +320,7 @@ TORCH_LIBRARY_FRAGMENT(tdmpc2, m) {
 
 TORCH_LIBRARY_IMPL(tdmpc2, CPU, m) {
   m.impl("bf16_tile_", &bf16_tile_);
+  m.impl("bf16_product", &bf16_product);
   m.impl("bf16_dense", &bf16_dense);
   m.impl("bf16_tiled", &bf16_tiled);
   m.impl("bf16_tiled_columns", &bf16_tiled_columns);
