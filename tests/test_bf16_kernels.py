@@ -121,6 +121,14 @@ def test_output_layers_have_no_norm() -> None:
     torch.testing.assert_close(ours.double(), expected, rtol=1e-5, atol=1e-4)
 
 
+def test_mish_of_all_sizes() -> None:
+    """A layer with γ = 0 returns Mish(β); the error is that of rounding, or below 1e-5."""
+    x = torch.cat([torch.linspace(-40, 40, 3200), torch.tensor([-3e38, -1e4, 0.0, 1e4, 3e38])])
+    x = F.pad(x, (0, -len(x) % 32))
+    ours = bf16.dense([drawn(1, 32)], tiled(drawn(1, len(x), 32, seed=1)), x, torch.zeros_like(x), x)
+    torch.testing.assert_close(ours[0].double(), mish(x.double()), rtol=ROUNDING, atol=1e-5)
+
+
 def test_nan_is_not_hidden() -> None:
     x, ones = torch.ones(4, 32), torch.ones(32)
     x[1, 3] = torch.nan
