@@ -125,7 +125,9 @@ def test_mish_of_all_sizes() -> None:
     """A layer with γ = 0 returns Mish(β); the error is that of rounding, or below 1e-5."""
     x = torch.cat([torch.linspace(-40, 40, 3200), torch.tensor([-3e38, -1e4, 0.0, 1e4, 3e38])])
     x = F.pad(x, (0, -len(x) % 32))
-    ours = bf16.dense([drawn(1, 32)], tiled(drawn(1, len(x), 32, seed=1)), x, torch.zeros_like(x), x)
+    ours = bf16.dense(
+        [drawn(1, 32)], tiled(drawn(1, len(x), 32, seed=1)), x, torch.zeros_like(x), x
+    )
     torch.testing.assert_close(ours[0].double(), mish(x.double()), rtol=ROUNDING, atol=1e-5)
 
 
