@@ -52,8 +52,10 @@ def measure(case: dict[str, Any]) -> dict[str, dict[str, float]]:
         without native kernels: standard deviation and bias of the values, share of the best
         `num_elites`, relative errors of the gradients.
     """
-    bench = Bench(case)
-    agent, generator = bench.agent, torch.Generator().manual_seed(0)
+    bench, generator = Bench(case), torch.Generator().manual_seed(0)
+    agent = TDMPC2(bench.config, bench.spec, seed=0)  # the bench's has random Q-functions
+    if bench.compiled:
+        acceleration.install(agent)
     replay = make_replay(agent, bench.spec, 0, bench.device)
     episodes = [_random_episode(bench.env, bench.spec, seed) for seed in range(EPISODES)]
     for episode in episodes:
