@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import collections
 import resource
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from tdmpc2 import acceleration
 from tdmpc2.agent import TDMPC2
 from tdmpc2.common.interfaces import EnvSpec
+from tdmpc2.common.numerics import fused_bf16
 from tdmpc2.common.numerics.numeric_path import choose_device, numeric_path, set_up_torch
 from tdmpc2.envs.factory import make_env
 from tdmpc2.envs.tasks import get_task
+from tdmpc2.kernels import bf16
 from tdmpc2.runners.registry import make_agent, make_spec
 from tdmpc2.runners.setup import env_spec, make_replay
 from tdmpc2.runners.work import gflop_of, random_episode
+
+SIDE = 512  # of the matrices whose multiplication gives the lower bound
 
 
 class Stopwatch:
@@ -44,14 +50,16 @@ class Stopwatch:
 
 
 class Bench:
-    """An agent with a full replay buffer, and the matrix multiplication of its lower bound.
+    """An agent with a full replay buffer, and the matrix multiplications of its lower bound.
 
     Args:
-        case: see `cases`.
+        case: see `cases`; with `forced`, native bfloat16 kernels are used whatever the CPU.
     """
 
     def __init__(self, case: dict[str, Any]) -> None:
         self.case = case
+        if case.get("forced"):
+            fused_bf16.choice = lambda: fused_bf16.Choice(True, "forced by the benchmark")
         self.device = choose_device(case["device"])
         path = numeric_path(
             self.device, case["threads"], compiled=case["compile"], precision=case["precision"]
@@ -71,17 +79,17 @@ class Bench:
             for parameter in self.agent.model.q_functions.parameters():
                 torch.nn.init.normal_(parameter, std=0.02)
         self.replay = make_replay(self.agent, self.spec, 0, self.device)
-        dtype = torch.float32 if case["precision"] == "fp32" else torch.bfloat16
-        self.factors = [torch.randn(512, 512, device=self.device, dtype=dtype) for _ in range(2)]
+        self.products = products(self.device, case["precision"])
         # The schedules of TD-MPC are at their final values.
         self.agent.decisions = 1_000_000
         self.obs, _ = self.env.reset()
 
-    def rate(self) -> float:
-        """Return the GFLOP/s of the fastest of 20 matrix multiplications."""
-        a, b = self.factors
-        best = min(self.watch(lambda: a @ b) for _ in range(20))
-        return 2e-9 * 512**3 / best
+    def rates(self) -> dict[str, float]:
+        """Return the GFLOP/s of the fastest of 20 matrix multiplications of each kind."""
+        return {
+            name: 2e-9 * SIDE**3 / min(self.watch(product) for _ in range(20))
+            for name, product in self.products.items()
+        }
 
     def plan(self) -> np.ndarray:
         """Take one decision of the agent, for all environments that it acts in."""
@@ -89,7 +97,7 @@ class Bench:
         obs = np.repeat(self.obs[None], num, axis=0)
         return self.agent.act(obs, first=np.zeros(num, dtype=bool), explore=True)[0]
 
-    def update(self) -> dict[str, torch.Tensor]:
+    def update(self) -> dict[str, Tensor]:
         """Take one gradient step."""
         return self.agent.update(self.replay)
 
@@ -103,6 +111,24 @@ class Bench:
         """Execute one iteration of the training loop."""
         self.step(self.plan())
         self.update()
+
+
+def products(device: torch.device, precision: str) -> dict[str, Callable[[], Tensor]]:
+    """Return the multiplications of two matrices 512 x 512 that layers can use.
+
+    `torch` is that of PyTorch, `kernels` that of the native bfloat16 kernels where these are used.
+
+    Args:
+        device: device of the matrices.
+        precision: `fp32`, `tf32` or `bf16`.
+    """
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    a, b = (torch.randn(SIDE, SIDE, device=device, dtype=dtype) for _ in range(2))
+    found: dict[str, Callable[[], Tensor]] = {"torch": lambda: a @ b}
+    if precision == "bf16" and device.type == "cpu" and fused_bf16.choice().used and bf16.load():
+        tiled = torch.ops.tdmpc2.bf16_tiled(b.float()[None], None)
+        found["kernels"] = lambda: torch.ops.tdmpc2.bf16_product(a, tiled, SIDE)
+    return found
 
 
 def measure(case: dict[str, Any]) -> dict[str, Any]:
@@ -120,15 +146,17 @@ def measure(case: dict[str, Any]) -> dict[str, Any]:
     shapes = (bench.spec.obs_shape[0], bench.spec.action_dim)
     gflop = gflop_of(case["method"], bench.config, *shapes)
     seconds: dict[str, list[float]] = {name: [] for name in ("plan", "update", "env", "loop")}
-    ratios: dict[str, list[float]] = {name: [] for name in gflop}
-    loop_ratios, rates = [], [bench.rate()]
+    ratios: dict[tuple[str, str], list[float]] = collections.defaultdict(list)
+    loop_ratios, rates = [], [bench.rates()]
     for _ in range(case["repetitions"]):
         for name, function in (("plan", bench.plan), ("update", bench.update)):
             seconds[name].append(watch(function))
-            rates.append(bench.rate())
-            best = max(rates[-2:])  # before and after: other work on the machine slows down both
-            if name in gflop:
-                ratios[name].append(seconds[name][-1] * best / gflop[name])
+            rates.append(bench.rates())
+            # Before and after: other work on the machine slows down both.
+            best = {kind: max(rates[-1][kind], rates[-2][kind]) for kind in bench.products}
+            best["best"] = max(best.values())
+            for kind, rate in best.items() if name in gflop else ():
+                ratios[name, kind].append(seconds[name][-1] * rate / gflop[name])
         action = bench.env.action_space.sample()
         seconds["env"].append(watch(lambda action=action: bench.step(action)))
         if len(loop_ratios) < case["loop"] and bench.agent.num_envs == 1:
@@ -138,22 +166,31 @@ def measure(case: dict[str, Any]) -> dict[str, Any]:
     medians = {name: statistics.median(times) for name, times in seconds.items() if times}
     return case | {
         "compiled": bench.compiled,
-        "gflops": statistics.median(rates),
+        "gflops": statistics.median(max(each.values()) for each in rates),
+        "gflops_of": {
+            kind: statistics.median(each[kind] for each in rates) for kind in bench.products
+        },
         "plan_gflop": gflop.get("plan"),
         "update_gflop": gflop["update"],
         "plan_ms": 1e3 * medians["plan"],
         "update_ms": 1e3 * medians["update"],
         "env_step_ms": 1e3 * medians["env"],
-        "plan_ratio": statistics.median(ratios["plan"]) if "plan" in gflop else None,
-        "update_ratio": statistics.median(ratios["update"]),
+        "plan_ratio": _median(ratios["plan", "best"]),
+        "update_ratio": _median(ratios["update", "best"]),
+        "plan_ratio_torch": _median(ratios["plan", "torch"]),
+        "update_ratio_torch": _median(ratios["update", "torch"]),
         "loop_ms": 1e3 * medians["loop"] if "loop" in medians else None,
-        "loop_ratio": statistics.median(loop_ratios) if loop_ratios else None,
+        "loop_ratio": _median(loop_ratios),
         "sample_ms": samples["100%"],
         "sample_ms_at_1_percent": samples["1%"],
         "first_plan_s": first_plan,
         "first_update_s": first_update,
         "resident_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
     }
+
+
+def _median(values: Sequence[float]) -> float | None:
+    return statistics.median(values) if values else None
 
 
 def fill(replay: Any, spec: EnvSpec, rows: int) -> None:

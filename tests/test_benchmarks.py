@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from baselines.dreamerv3.behavior import Noise
 from tdmpc2.agent import TDMPC2
+from tdmpc2.common.system.errors import UserError
 from tdmpc2.config import TDMPC2Config
 from tdmpc2.envs.adapters import ADAPTERS
 from tdmpc2.flops import plan_gflop, update_gflop
@@ -116,6 +117,52 @@ def test_speed_measures_everything_it_names(tmp_path: Path) -> None:
     assert found["machine"]["torch"] == torch.__version__
 
 
+def test_methods_without_a_precision_are_measured_in_float32(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    speed = importlib.import_module("speed")
+    options = speed.Options(methods=",".join(METHODS), precision="fp32,bf16", tasks="walker-walk")
+    found = {(case["method"], case["precision"]) for case in speed.cases(options)}
+    assert {method for method, precision in found if precision == "fp32"} == set(METHODS)
+    assert {method for method, precision in found if precision == "bf16"} == {
+        method for method in METHODS if "precision" in vars(agent_class(method).config_class.make())
+    }
+    with pytest.raises(UserError, match="precision"):
+        speed.cases(speed.Options(methods="sac", precision="bf16"))
+
+
+def test_bf16_acceptance_prints_rows_and_targets(tmp_path: Path) -> None:
+    """Without compilation, layers multiply by autocast, on any CPU."""
+    out = tmp_path / "bf16.json"
+    arguments = ["task=cartpole-swingup", "model_size=smoke", "threads=1", "compile=false"]
+    done = run("bf16_acceptance.py", *arguments, "repetitions=2", "updates=2", f"out={out}")
+    assert done.returncode in (0, 1), done.stderr
+    found = json.loads(out.read_text())
+    assert [row["precision"] for row in found["rows"]] == ["fp32", "bf16"]
+    assert set(found["errors"]) == {"bf16", "autocast", "float32, other noise"}
+    assert found["errors"]["bf16"] == found["errors"]["autocast"]
+    assert 0 < found["errors"]["bf16"]["model_gradient"] < 0.05
+    verdicts = [line for line in done.stdout.splitlines() if line.endswith("met |")]
+    verdicts += [line for line in done.stdout.splitlines() if line.endswith("met** |")]
+    assert len(verdicts) >= 4
+
+
+def test_targets_are_those_of_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three in each precision, for one thread; the accuracy is the same everywhere."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    acceptance = importlib.import_module("bf16_acceptance")
+    row = {"threads": 1, "precision": "bf16", "loop_ratio": 1.02}
+    row |= {"plan_ratio_torch": 2.0, "update_ratio_torch": 3.5}
+    met = [target.met for target in acceptance.speed_targets(acceptance.AMX, row)]
+    assert met == [True, False, True]
+    assert [t.met for t in acceptance.speed_targets(acceptance.AMD, row)] == [False, False, True]
+    assert not list(acceptance.speed_targets("another CPU", row))
+    assert not list(acceptance.speed_targets(acceptance.AMX, row | {"threads": 2}))
+    errors = {"value_std": 1e-4, "overlap": 0.98, "model_gradient": 0.004, "policy_gradient": 0.0}
+    assert [t.met for t in acceptance.error_targets({"bf16": errors})] == [True, False, False, True]
+
+
 def test_hot_spots_list_the_matrix_multiplications() -> None:
     arguments = ["task=cartpole-swingup", "model_size=smoke", "compile=false", "repetitions=1"]
     done = run("hot_spots.py", *arguments)
@@ -146,7 +193,9 @@ def test_growth_is_the_slope_of_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
     assert growth([5.0, 6.0, 5.0]) == pytest.approx(0.0)
 
 
-@pytest.mark.parametrize("script", ["speed", "hot_spots", "environments", "memory"])
+@pytest.mark.parametrize(
+    "script", ["speed", "hot_spots", "environments", "memory", "bf16_acceptance"]
+)
 def test_bad_arguments_are_one_line(script: str) -> None:
     done = Command(["repetitons=2"], env={"PYTHONPATH": str(FOLDER)}, module=script).run()
     assert done.code == 2

@@ -78,6 +78,14 @@ def test_dense_is_a_whole_layer(
             assert_layer(ours, expected, group)
 
 
+@pytest.mark.parametrize(("rows", "in_dim", "out_dim"), [(512, 512, 512), (70, 64, 40)])
+def test_product_without_anything_else(rows: int, in_dim: int, out_dim: int) -> None:
+    x, weight = drawn(rows, in_dim).bfloat16(), drawn(out_dim, in_dim, seed=1)
+    ours = torch.ops.tdmpc2.bf16_product(x, tiled(weight[None]), out_dim)
+    expected = x.double() @ rounded(weight).mT
+    torch.testing.assert_close(ours.double(), expected, rtol=1e-5, atol=1e-3)
+
+
 @pytest.mark.parametrize("out_dim", [32, 544, 1024])
 @pytest.mark.parametrize("in_dim", [5, 512, 2048])
 def test_all_sizes_of_weights(in_dim: int, out_dim: int) -> None:
@@ -111,6 +119,16 @@ def test_output_layers_have_no_norm() -> None:
     ours = bf16.dense([x], tiled(weight[:1]), bias[0])
     expected = rounded(x) @ rounded(weight[0]).mT + bias[0]
     torch.testing.assert_close(ours.double(), expected, rtol=1e-5, atol=1e-4)
+
+
+def test_mish_of_all_sizes() -> None:
+    """A layer with γ = 0 returns Mish(β); the error is that of rounding, or below 1e-5."""
+    x = torch.cat([torch.linspace(-40, 40, 3200), torch.tensor([-3e38, -1e4, 0.0, 1e4, 3e38])])
+    x = F.pad(x, (0, -len(x) % 32))
+    ours = bf16.dense(
+        [drawn(1, 32)], tiled(drawn(1, len(x), 32, seed=1)), x, torch.zeros_like(x), x
+    )
+    torch.testing.assert_close(ours[0].double(), mish(x.double()), rtol=ROUNDING, atol=1e-5)
 
 
 def test_nan_is_not_hidden() -> None:

@@ -15,7 +15,13 @@ from sweeps.execution import local_pool, slurm
 from sweeps.execution.exit_codes import ASKS_FIRST, LEFT_BLOCKED
 from sweeps.execution.job import FollowUp
 from sweeps.execution.process_file import write_file
+<<<<<<< HEAD
 from sweeps.execution.slurm_jobs import figure_arguments, follow_again, hand_over, lay_out
+=======
+from sweeps.execution.slurm_jobs import figure_arguments, hand_over, lay_out
+from sweeps.planning.cores import CoreUse, divide, threads_of
+from sweeps.planning.grid import group_seeds
+>>>>>>> 85e5ac19d51ee19ed58c88ae48334cf40163a44e
 from sweeps.planning.plan import LONG_HOURS, SweepPlan, list_runs, make_plan, show
 from sweeps.planning.planned_run import PlannedRun
 from sweeps.planning.request import SweepRequest
@@ -102,11 +108,8 @@ def _on_slurm(request: SweepRequest, then: FollowUp | None) -> int:
 
 def _on_this_machine(request: SweepRequest, advice: str, *, inline: bool) -> int:
     sweep = request.sweep
-    threads = request.how.threads or 1
     gpu = choose_device(request.how.device).type == "cuda"
-    # One multi-task run, with its large model and batches, uses a whole GPU.
-    default_parallel = 1 if gpu and sweep.multitask else max(usable_cores() // threads, 1)
-    parallel = 1 if inline else sweep.max_parallel or default_parallel
+    threads, parallel = _use_of_cores(request, gpu=gpu, inline=inline)
     plan = make_plan(request, Observer(request.runs), gpu=gpu)
     show(plan, parallel=parallel)
     _check_commits(plan)
@@ -135,8 +138,10 @@ def _on_this_machine(request: SweepRequest, advice: str, *, inline: bool) -> int
         folder.write(request.to_json(), sweep.suite, request.planned)
         submission = folder.new_submission()
         write_submission(submission, "local", commit=git_commit())
-        options = {**request.options, "threads": threads, "progress": None if inline else False}
-        files = [write_file(submission, i, g, options) for i, g in enumerate(plan.groups, 1)]
+        options = {**request.options, "progress": None if inline else False}
+        for i, group in enumerate(plan.groups, 1):
+            own = request.how.threads or threads_of(group, threads)
+            files.append(write_file(submission, i, group, {**options, "threads": own}))
     startable = [run for run in request.planned if not run.missing]
     single_tasks = [task_of(run.spec) for run in startable if not run.spec.tasks]
     reference_scores = measure_reference_scores(single_tasks, request.runs, assets=sweep.assets)
@@ -160,6 +165,24 @@ def _on_this_machine(request: SweepRequest, advice: str, *, inline: bool) -> int
         figures = [sys.executable, "-m", "analysis.make_figures", *figure_arguments(request.runs)]
         code = subprocess.run(figures).returncode or code
     return code or _exit_code(plan)
+
+
+def _use_of_cores(request: SweepRequest, *, gpu: bool, inline: bool) -> CoreUse:
+    """Return the threads of each process on this machine, and the number of processes at a time.
+
+    Args:
+        request: the sweep.
+        gpu: whether the runs use a GPU.
+        inline: whether all runs are trained in this process.
+    """
+    sweep, threads = request.sweep, request.how.threads
+    parallel = 1 if inline else sweep.max_parallel
+    if gpu:
+        # One multi-task run, with its large model and batches, uses a whole GPU.
+        at_once = 1 if sweep.multitask else None
+        return divide([], usable_cores(), threads or 1, parallel or at_once)
+    groups = group_seeds(request.planned, sweep.seeds_per_process)
+    return divide(groups, usable_cores(), threads, parallel)
 
 
 def _exit_code(plan: SweepPlan) -> int:

@@ -117,6 +117,14 @@ def seconds_per_call(
     return seconds.get("plan", 0.001), seconds["update"]
 
 
+def gflop_per_update(spec: RunSpec) -> float:
+    """Return the operations of one gradient update of a single-task run, in GFLOP."""
+    task = get_task(spec.task)
+    obs_dim = task.obs_dim if spec.obs == "state" else 0
+    config = _config(spec.method, spec.task, spec.overrides)
+    return gflop_of(spec.method, config, obs_dim, task.action_dim)["update"]
+
+
 def parameters(method: str, config: Any) -> float:
     """Return the number of parameters: that of the model size's name, or of an agent."""
     size = str(getattr(config, "model_size", ""))
