@@ -15,13 +15,9 @@ from sweeps.execution import local_pool, slurm
 from sweeps.execution.exit_codes import ASKS_FIRST, LEFT_BLOCKED
 from sweeps.execution.job import FollowUp
 from sweeps.execution.process_file import write_file
-<<<<<<< HEAD
 from sweeps.execution.slurm_jobs import figure_arguments, follow_again, hand_over, lay_out
-=======
-from sweeps.execution.slurm_jobs import figure_arguments, hand_over, lay_out
 from sweeps.planning.cores import CoreUse, divide, threads_of
 from sweeps.planning.grid import group_seeds
->>>>>>> 85e5ac19d51ee19ed58c88ae48334cf40163a44e
 from sweeps.planning.plan import LONG_HOURS, SweepPlan, list_runs, make_plan, show
 from sweeps.planning.planned_run import PlannedRun
 from sweeps.planning.request import SweepRequest
