@@ -31,6 +31,7 @@ from torch._subclasses import FakeTensorMode
 from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 from torch.utils._python_dispatch import _disable_current_modes
 
+from tdmpc2.common.numerics import gpu_forms
 from tdmpc2.common.numerics.compile import gpu_options
 from tdmpc2.common.numerics.recorded_steps import StepRecorder
 
@@ -172,9 +173,10 @@ def use(counter: LaunchCounter, agent: Any, make_graph: Callable[[], Any]) -> No
         make_graph: makes what stands for a CUDA graph.
     """
     accelerable = agent.accelerable()
-    module, _, table = accelerable.gpu_layers.partition(":")
-    layers = getattr(importlib.import_module(module), table)
-    layers._replace(load=lambda: True).install(accelerable.networks)
+    if gpu_forms.wanted(agent.device):
+        module, _, table = accelerable.gpu_layers.partition(":")
+        layers = getattr(importlib.import_module(module), table)
+        layers._replace(load=lambda: True).install(accelerable.networks)
     options = gpu_options()
     for slot in accelerable.compiled:
         setattr(slot.owner, slot.name, counter.compile(getattr(slot.owner, slot.name), options))
