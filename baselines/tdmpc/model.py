@@ -26,8 +26,9 @@ class Scalars:
 class TOLD(TaskAware):
     """Encoder h, latent dynamics d, reward R, policy π and twin Q-functions Q_j: MLPs with ELU.
 
-    Implements `tdmpc2.planning_interfaces.PlanningModel`. For several tasks, each network's input includes a
-    learned task embedding e, and actions are masked, as in TD-MPC2. `L` in shapes is `latent_dim`.
+    Implements `tdmpc2.planning_interfaces.PlanningModel`. For several tasks, each network's input
+    includes a learned task embedding e, and actions are masked, as in TD-MPC2. `L` in shapes is
+    `latent_dim`.
 
     Args:
         config: config with task-specific values (`TDMPCConfig.for_task`).
