@@ -21,6 +21,7 @@ def install(agent: Accelerated, on_failure: Callable[[], None] | None = None) ->
     """Replace what the agent declares as accelerable, from the next call on.
 
     On a CPU, layers use native kernels if these can be built, and planning uses blocked weights.
+    On a GPU, layers of compiled functions use Triton kernels if these work (`triton_ops.load`).
     An agent that multiplies in bfloat16 uses those of `kernels.bf16_layers` where
     `fused_bf16.choice` allows them; elsewhere it plans without blocked weights. Functions are
     compiled where the agent wants it. If compilation fails, a warning is issued and the agent
@@ -36,14 +37,14 @@ def install(agent: Accelerated, on_failure: Callable[[], None] | None = None) ->
     accelerable = agent.accelerable()
     on_cpu = accelerable.device.type == "cpu"
     fused = on_cpu and accelerable.bf16_layers is not None and fused_bf16.choice().used
-    native = on_cpu and _use_native_layers(accelerable, fused=fused)
+    native = _use_native_layers(accelerable, fused=fused)
     steps = accelerable.whole_steps if accelerable.device.type == "cuda" else None
     compiler = Compiler(accelerable.device, whole_steps=steps is not None)
     compiler.native_kernels = native
     if accelerable.device.type in accelerable.compiled_on:
         _compile(accelerable, compiler)
         compiler.switch_on(on_failure)
-    if native and (fused or accelerable.bf16_layers is None):
+    if native and on_cpu and (fused or accelerable.bf16_layers is None):
         _use_blocked_weights(accelerable, TiledWeights if fused else BlockedWeights)
     if steps is not None:
         recorder = StepRecorder(steps.generators, steps.optimizers)
@@ -60,6 +61,8 @@ def _use_native_layers(accelerable: Accelerable, *, fused: bool) -> bool:
         fused: whether to use the layers with matrix multiplications in bfloat16.
     """
     layers = accelerable.bf16_layers if fused else accelerable.native_layers
+    if accelerable.device.type == "cuda":
+        layers = accelerable.gpu_layers
     if layers is None:
         return False
     module, _, table = layers.partition(":")

@@ -20,7 +20,8 @@ from tdmpc2.common.interfaces import (
     Planning,
     WholeSteps,
 )
-from tdmpc2.common.numerics.optim import Gradients, descend, differentiate
+from tdmpc2.common.numerics import gpu_forms
+from tdmpc2.common.numerics.optim import Gradients, clip_factor, descend, differentiate
 from tdmpc2.common.numerics.seeding import derive_seed
 from tdmpc2.common.replay.episode_replay import Replay
 from tdmpc2.common.replay.types import Batch, to_device
@@ -78,6 +79,8 @@ class TDMPC2(BaseAgent):
             prepare=planner.prepare,
             iterate=planner.iterate,
             plan=planner.plan,
+            choose=planner.choose,
+            clip=clip_factor,
             model_loss=losses.model_loss,
             policy_loss=losses.policy_loss,
             differentiate=differentiate,
@@ -100,7 +103,9 @@ class TDMPC2(BaseAgent):
     def accelerable(self) -> Accelerable:
         """Declare what can be replaced by compiled and native versions."""
         c, f, m = self.config, self.functions, self.model
-        names = ("prepare", "iterate", "model_loss", "policy_loss")
+        names = ["prepare", "iterate", "model_loss", "policy_loss"]
+        if gpu_forms.wanted(self.device):
+            names += ["choose", "clip"]
         planning = Planning(
             function=FunctionSlot(f, "plan"),
             networks=(m.dynamics, m.reward_head, m.policy, m.q_functions),
@@ -113,6 +118,7 @@ class TDMPC2(BaseAgent):
             protected=[FunctionSlot(f, name) for name in ("plan", "differentiate")],
             networks=[m],
             native_layers="tdmpc2.kernels.layers:NATIVE",
+            gpu_layers="tdmpc2.kernels.layers:TRITON",
             bf16_layers="tdmpc2.kernels.bf16_layers:NATIVE" if c.precision == "bf16" else None,
             planning=planning,
             whole_steps=None if self.model.multitask else self._whole_steps(),
@@ -222,6 +228,7 @@ class TDMPC2(BaseAgent):
             min_std=min_std,
             preparation=self.functions.prepare,
             iteration=self.functions.iterate,
+            choice=self.functions.choose,
         )
 
     def _act_with_prior(
@@ -348,7 +355,8 @@ class TDMPC2(BaseAgent):
         Returns:
             The global norm of the gradients before clipping.
         """
-        return descend(optimizer, params, gradients, self.config.grad_clip_norm)
+        limit, clip = self.config.grad_clip_norm, self.functions.clip
+        return descend(optimizer, params, gradients, limit, clip)
 
     # --- state -----------------------------------------------------------------------
 

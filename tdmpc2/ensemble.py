@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tdmpc2.common.numerics import gpu_forms
 from tdmpc2.config import TDMPC2Config
 from tdmpc2.layers import init_linear_, mish
 
@@ -60,7 +61,9 @@ def batched_linear(
     """
     if join and len(inputs) > 1:
         inputs = (torch.cat(list(inputs), -1),)
-    total = None if bias is None else bias[:, None]
+    bias = None if bias is None else bias[:, None]
+    late = gpu_forms.wanted(weight.device)  # `baddbmm` would copy the bias for every row
+    total = None if late else bias
     start = 0
     for x in inputs:
         end = start + x.shape[-1]
@@ -70,7 +73,8 @@ def batched_linear(
         total = torch.bmm(x, columns) if total is None else torch.baddbmm(total, x, columns)
         start = end
     assert total is not None
-    return total.float()
+    total = total.float()
+    return total if bias is None or not late else total + bias
 
 
 def select_heads(parameter: Tensor, heads: Tensor | None, frozen: bool) -> Tensor:
@@ -168,6 +172,14 @@ class QEnsemble(nn.Module):
         hidden = self.hidden(self.linear2, self.norm2, [hidden], heads, frozen)
         out = self.linear3(hidden, heads=heads, frozen=frozen)
         return out.view(-1, *batch_shape, out.shape[-1])
+
+    def joint_epilogue(self, like: Tensor) -> Callable[..., Tensor] | None:
+        """Return a native version of `joint_heads.plain_epilogue`, or None.
+
+        Args:
+            like: a tensor with device and dtype of the inputs.
+        """
+        return None
 
     def hidden(
         self,

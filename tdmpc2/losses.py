@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tdmpc2.common.numerics import gpu_forms
 from tdmpc2.common.numerics.optim import percentile
 from tdmpc2.common.replay.types import Batch
 from tdmpc2.config import TDMPC2Config
@@ -50,7 +51,12 @@ class PolicyLoss(NamedTuple):
 
 @torch.no_grad()
 def td_target(
-    model: WorldModel, batch: Batch, context: TaskContext, discount: Tensor, noise: UpdateNoise
+    model: WorldModel,
+    batch: Batch,
+    context: TaskContext,
+    discount: Tensor,
+    noise: UpdateNoise,
+    latent: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return the latents of the next observations and the TD-targets (paper, Section 3.1).
 
@@ -64,12 +70,14 @@ def td_target(
         context: task embedding and action mask of the rows.
         discount: `(B,)`, γ of each row.
         noise: noise of this update.
+        latent: z̄_1..z̄_H if they are known.
 
     Returns:
         z̄_1..z̄_H `(H, B, latent_dim)` and y `(H, B)`.
     """
-    shift = None if noise.shift is None else noise.shift[1:]
-    latent = model.encode(batch.obs[1:], context, shift)
+    if latent is None:
+        shift = None if noise.shift is None else noise.shift[1:]
+        latent = model.encode(batch.obs[1:], context, shift)
     action = model.pi(latent, noise.target_policy, context).action
     q = model.q(
         latent,
@@ -105,18 +113,29 @@ def model_loss(
         noise: noise of this update.
     """
     context = model.context(batch.task)
-    next_latents, target = td_target(model, batch, context, discount, noise)
-
-    shift = None if noise.shift is None else noise.shift[0]
-    latents = [model.encode(batch.obs[0], context, shift)]
+    joint = gpu_forms.wanted(batch.obs.device)
+    first, known = _encode(model, batch, context, noise, joint=joint)
+    next_latents, target = td_target(model, batch, context, discount, noise, known)
+    if first is None:
+        shift = None if noise.shift is None else noise.shift[0]
+        first = model.encode(batch.obs[0], context, shift)
+    latents = [first]
     for action in batch.action:
         latents.append(model.next(latents[-1], action, context))
     z = torch.stack(latents)
 
     consistency = (z[1:] - next_latents).square().mean(-1)
-    reward = model.regression.loss(model.reward(z[:-1], batch.action, context), batch.reward)
-    q = model.q(z[:-1], batch.action, context, dropout=noise.model_dropout)
-    value = model.regression.loss(q, target.expand(q.shape[:-1])).mean(0)
+    inputs = (z[:-1], batch.action)
+    if joint:
+        twice = (x.expand(2, *x.shape) for x in inputs)
+        out = model.reward_and_q(*twice, context, dropout=noise.model_dropout)
+        q, targets = out[1:], torch.cat([batch.reward[None], target.expand(out[1:].shape[:-1])])
+        errors = model.regression.loss(out, targets)
+        reward, value = errors[0], errors[1:].mean(0)
+    else:
+        reward = model.regression.loss(model.reward(*inputs, context), batch.reward)
+        q = model.q(*inputs, context, dropout=noise.model_dropout)
+        value = model.regression.loss(q, target.expand(q.shape[:-1])).mean(0)
 
     losses = {
         "consistency_loss": _over_time(config, consistency, batch.weight),
@@ -139,6 +158,27 @@ def model_loss(
     if config.prioritized_replay:
         priority = _priority(config, model.regression.decode(q.detach()), target)
     return ModelLoss(total, z.detach(), metrics, priority)
+
+
+def _encode(
+    model: WorldModel, batch: Batch, context: TaskContext, noise: UpdateNoise, *, joint: bool
+) -> tuple[Tensor | None, Tensor | None]:
+    """Return z_0 and the constants z̄_1..z̄_H from one pass of the encoder; None if not `joint`.
+
+    The backward pass then includes the rows of z̄, whose gradients are zero: more arithmetic, but
+    fewer kernels. Images are encoded separately, because there arithmetic decides.
+
+    Args:
+        model: the world model.
+        batch: sub-trajectories of H transitions.
+        context: task embedding and action mask of the rows.
+        noise: noise of this update.
+        joint: whether to encode all observations at once.
+    """
+    if not joint or noise.shift is not None:
+        return None, None
+    encoded = model.encode(batch.obs, context)
+    return encoded[0], encoded[1:].detach()
 
 
 def rho_powers(config: TDMPC2Config, device: torch.device) -> Tensor:

@@ -9,6 +9,7 @@ prior, K Q-functions, A action dimensions.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -16,6 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
+from tdmpc2.common.numerics import gpu_forms
 from tdmpc2.config import TDMPC2Config
 
 SHIFT_PAD = 3
@@ -122,10 +124,24 @@ class NoiseSource:
         self.pixels = pixels
         self.generator = generator
         self.num_iterations = config.num_iterations(action_dim)
+        ordered = list(itertools.permutations(range(config.num_q), 2))
+        self._pairs_of_heads = torch.tensor(ordered, device=generator.device)  # (·, 2)
 
     def normal(self, *shape: int) -> Tensor:
         """Return standard normal samples of the given shape."""
         return torch.randn(*shape, generator=self.generator, device=self.generator.device)
+
+    def normals(self, *shapes: tuple[int, ...]) -> list[Tensor]:
+        """Return standard normal samples of several shapes; on a GPU, all from one kernel."""
+        if not gpu_forms.wanted(self.generator.device):
+            return [self.normal(*shape) for shape in shapes]
+        sizes = [math.prod(shape) for shape in shapes]
+        padded = [size + -size % 4 for size in sizes]  # so that kernels load vectors
+        pieces = self.normal(sum(padded)).split(padded)
+        return [
+            piece[:size].view(shape)
+            for piece, size, shape in zip(pieces, sizes, shapes, strict=True)
+        ]
 
     def prior(self, batch: int) -> tuple[Tensor, Tensor | None]:
         """Return noise `(B, A)` for acting with the policy prior, and pixel offsets or None."""
@@ -142,15 +158,20 @@ class NoiseSource:
         c, a, i = self.config, self.action_dim, self.num_iterations
         heads = None
         if c.num_q > 2:
-            heads = torch.stack([self._pair() for _ in range(i)])
+            heads = self._pairs(i)
         dropout = None
         if c.dropout > 0 and c.dropout_in == "everywhere":
             dropout = self._dropout(i, min(c.num_q, 2), batch, c.num_samples, c.mlp_dim)
         elite = torch.empty(batch, c.num_elites, device=self.generator.device)
+        policy, samples, terminal_policy = self.normals(
+            (c.horizon, batch, c.num_pi_samples, a),
+            (i, c.horizon, batch, c.num_samples - c.num_pi_samples, a),
+            (i, batch, c.num_samples, a),
+        )
         return PlanNoise(
-            policy=self.normal(c.horizon, batch, c.num_pi_samples, a),
-            samples=self.normal(i, c.horizon, batch, c.num_samples - c.num_pi_samples, a),
-            terminal_policy=self.normal(i, batch, c.num_samples, a),
+            policy=policy,
+            samples=samples,
+            terminal_policy=terminal_policy,
             heads=heads,
             elite=elite.exponential_(generator=self.generator),
             action=self.normal(batch, a) if explore else None,
@@ -169,28 +190,48 @@ class NoiseSource:
                 masks["target_dropout"] = self._dropout(pair, h, batch, c.mlp_dim)
             if c.dropout_in != "model_loss":
                 masks["policy_dropout"] = self._dropout(pair, h + 1, batch, c.mlp_dim)
+        shapes = [(h, batch, self.action_dim), (h + 1, batch, self.action_dim)]
+        some = c.num_q > 2
+        target_heads = policy_heads = None
+        if gpu_forms.wanted(self.generator.device):
+            target_policy, policy = self.normals(*shapes)
+            if some:
+                target_heads, policy_heads = self._pairs(2).unbind()
+        else:  # in the order of recorded runs
+            target_policy = self.normal(*shapes[0])
+            target_heads = self._pairs(1)[0] if some else None
+            policy = self.normal(*shapes[1])
+            policy_heads = self._pairs(1)[0] if some else None
         return UpdateNoise(
-            target_policy=self.normal(h, batch, self.action_dim),
-            target_heads=self._pair() if c.num_q > 2 else None,
-            policy=self.normal(h + 1, batch, self.action_dim),
-            policy_heads=self._pair() if c.num_q > 2 else None,
+            target_policy=target_policy,
+            target_heads=target_heads,
+            policy=policy,
+            policy_heads=policy_heads,
             shift=self._shift(h + 1, batch) if self.pixels else None,
             **masks,
         )
 
-    def _pair(self) -> Tensor:
-        """Return the indices `(2,)` of two different Q-functions."""
-        order = torch.randperm(
-            self.config.num_q, generator=self.generator, device=self.generator.device
-        )
-        return order[:2]
+    def _pairs(self, num: int) -> Tensor:
+        """Return the indices `(num, 2)` of two different Q-functions each."""
+        generator, num_q = self.generator, self.config.num_q
+        device = generator.device
+        if gpu_forms.wanted(device):  # `randperm` takes five kernels for each pair
+            table = self._pairs_of_heads
+            chosen = torch.randint(len(table), (num,), generator=generator, device=device)
+            return table.index_select(0, chosen)
+        orders = [torch.randperm(num_q, generator=generator, device=device) for _ in range(num)]
+        return torch.stack([order[:2] for order in orders])
 
     def _dropout(self, *shape: int) -> Tensor:
         """Return dropout factors of the given shape: 0 with probability p, else 1/(1 − p).
 
-        Samples the geometric gaps between dropped units: about p·n samples for n units.
+        Samples the geometric gaps between dropped units: about p·n samples for n units. On a
+        GPU, one sample per unit is faster, because it takes fewer kernels.
         """
         p, num = self.config.dropout, math.prod(shape)
+        if gpu_forms.wanted(self.generator.device):
+            kept = torch.empty(shape, device=self.generator.device)
+            return kept.bernoulli_(1 - p, generator=self.generator).div_(1 - p)
         expected = num * p
         # With ten standard deviations more gaps than expected, the probability that they do not
         # reach the last unit is about 1e-23.

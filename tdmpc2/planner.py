@@ -7,95 +7,18 @@ E elites, A action dimensions.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from tdmpc2.common.numerics import gpu_forms
 from tdmpc2.common.numerics.ranking import largest
 from tdmpc2.common.replay.types import to_device
 from tdmpc2.noise import IterationNoise, PlanNoise
-from tdmpc2.prior import PolicySample
+from tdmpc2.planning_interfaces import PlanningConfig, PlanningModel
 from tdmpc2.world_model import TaskContext
-
-
-class PlanningConfig(Protocol):
-    """MPPI hyperparameters, which the configs of TD-MPC2 and TD-MPC provide."""
-
-    @property
-    def num_elites(self) -> int:
-        """Number E of best sequences to which mean and standard deviation are refitted."""
-
-    @property
-    def temperature(self) -> float:
-        """Inverse temperature of the softmax over values that weights the elites."""
-
-    @property
-    def momentum(self) -> float:
-        """Weight of the previous mean in the new one."""
-
-    @property
-    def max_std(self) -> float:
-        """Largest standard deviation, which is also the initial one."""
-
-
-class PlanningModel(Protocol):
-    """Interface of the models that MPPI plans with; `WorldModel` documents the methods."""
-
-    @property
-    def termination_head(self) -> Any:
-        """None if episodes do not end early; otherwise the model has a method `termination`."""
-
-    @property
-    def regression(self) -> Any:
-        """Object whose `decode` turns outputs for rewards and values into scalars."""
-
-    def encode(self, obs: Tensor, context: TaskContext, shift: Tensor | None) -> Tensor:
-        """Return latents `(..., latent_dim)`.
-
-        Args:
-            obs: `(..., *obs_shape)`.
-            context: task embedding and action mask.
-            shift: pixel offsets `(..., 2)`; None for states.
-        """
-
-    def next(self, latent: Tensor, action: Tensor, context: TaskContext) -> Tensor:
-        """Return the next latents `(..., latent_dim)`.
-
-        Args:
-            latent: `(..., latent_dim)`.
-            action: `(..., A)`.
-            context: task embedding and action mask.
-        """
-
-    def reward(self, latent: Tensor, action: Tensor, context: TaskContext) -> Tensor:
-        """Return outputs of the reward head, for `regression.decode`.
-
-        Args:
-            latent: `(..., latent_dim)`.
-            action: `(..., A)`.
-            context: task embedding and action mask.
-        """
-
-    def pi(self, latent: Tensor, noise: Tensor, context: TaskContext) -> PolicySample:
-        """Sample actions `(..., A)` from the policy prior.
-
-        Args:
-            latent: `(..., latent_dim)`.
-            noise: `(..., A)`, standard normal.
-            context: task embedding and action mask.
-        """
-
-    def q(self, latent: Tensor, action: Tensor, context: TaskContext, **choice: Any) -> Tensor:
-        """Return outputs of K Q-functions `(K, ...)`, whose decoded values are averaged.
-
-        Args:
-            latent: `(..., latent_dim)`.
-            action: `(..., A)`.
-            context: task embedding and action mask.
-            **choice: `heads` and `dropout` of `estimate_value`.
-        """
 
 
 class Plan(NamedTuple):
@@ -147,9 +70,13 @@ def estimate_value(
         latents.append(model.next(latents[-1], action, context))
     horizon = len(actions)
     weights = discount ** torch.arange(horizon + 1, device=discount.device)[:, None, None]
-    if actions.is_cuda:  # one large product instead of several small ones
-        starts = torch.stack([z.expand(*latents[-1].shape) for z in latents[:-1]])
-        rewards = model.regression.decode(model.reward(starts, actions, context))
+    action = model.pi(latents[-1], noise, context).action
+    choice = {"heads": heads, "dropout": dropout}
+    if gpu_forms.wanted(actions.device):  # one large product instead of several small ones
+        z = torch.stack([z.expand(*latents[-1].shape) for z in latents])
+        out = model.reward_and_q(z, torch.cat([actions, action[None]]), context, **choice)
+        decoded = model.regression.decode(out)
+        rewards, q = decoded[:horizon], decoded[horizon:].mean(0)
     else:  # products that fit a CPU's cache
         rewards = torch.stack(
             [
@@ -157,10 +84,7 @@ def estimate_value(
                 for z, action in zip(latents[:-1], actions, strict=True)
             ]
         )  # (H, B, N)
-    action = model.pi(latents[-1], noise, context).action
-    q = model.regression.decode(
-        model.q(latents[-1], action, context, heads=heads, dropout=dropout)
-    ).mean(0)
+        q = model.regression.decode(model.q(latents[-1], action, context, **choice)).mean(0)
     if model.termination_head is not None:
         ended = torch.sigmoid(model.termination(torch.stack(latents[1:]), context)) > 0.5
         alive = 1.0 - ended.float().cumsum(0).clamp(max=1.0)
@@ -353,6 +277,7 @@ def plan(
     clip: bool = True,
     preparation: Callable[..., tuple[Tensor, Tensor]] = prepare,
     iteration: Callable[..., Refit] = iterate,
+    choice: Callable[..., Tensor] = choose,
 ) -> Plan:
     """Plan one action for each of a batch of environments.
 
@@ -373,6 +298,7 @@ def plan(
         clip: whether to clip actions with exploration noise to [-1, 1].
         preparation: `prepare`, or a function with the same results.
         iteration: `iterate`, or a function with the same results.
+        choice: `choose`, or a function with the same results.
     """
     latent, pi_actions = preparation(model, obs, context, noise.policy, noise.shift)
     context = context.over_samples()
@@ -393,4 +319,4 @@ def plan(
             draws,
         )
         mean, std = refit.mean, refit.std
-    return Plan(choose(refit, noise.elite, noise.action, clip=clip), mean, std)
+    return Plan(choice(refit, noise.elite, noise.action, clip=clip), mean, std)

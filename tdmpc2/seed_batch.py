@@ -88,6 +88,7 @@ class SeedBatch:
             protected=[FunctionSlot(self.functions, name) for name in ("plan", "differentiate")],
             networks=[self._template],
             native_layers="tdmpc2.kernels.layers:VECTORIZED",
+            gpu_layers="tdmpc2.kernels.layers:VECTORIZED_TRITON",
             whole_steps=WholeSteps(
                 functions=[FunctionSlot(self.functions, name) for name in ("decide", "learn")],
                 generators=[n.generator for e in (True, False) for n in self._noises(e)],

@@ -15,6 +15,7 @@ from tdmpc2.common.numerics.optim import move_toward
 from tdmpc2.common.numerics.precision import products_in
 from tdmpc2.config import TDMPC2Config
 from tdmpc2.ensemble import QEnsemble
+from tdmpc2.joint_heads import joinable, joint_outputs
 from tdmpc2.layers import (
     EMBEDDING_INIT,
     PixelEncoder,
@@ -244,6 +245,45 @@ class WorldModel(TaskAware):
         inputs = _without_none(latent, embedding, action)
         with self._precision():
             return ensemble(*inputs, heads=heads, dropout=dropout, frozen=frozen).float()
+
+    def reward_and_q(
+        self,
+        latents: Tensor,
+        actions: Tensor,
+        context: TaskContext = NO_TASK,
+        *,
+        heads: Tensor | None = None,
+        dropout: Tensor | None = None,
+    ) -> Tensor:
+        """Return outputs of R(z, a, e) for all but the last input, and of K Q-functions for it.
+
+        Args:
+            latents: z, `(R + 1, ..., L)`.
+            actions: a, `(R + 1, ..., A)`.
+            context: task context of the rows.
+            heads: `(K,)`, indices of the Q-functions; all N if None.
+            dropout: `(K, ..., mlp_dim)`, dropout factors; no dropout if None.
+
+        Returns:
+            Outputs `(R + K, ..., num_bins)`.
+        """
+        if not joinable(self.reward_head, self.q_functions):
+            rewards = self.reward(latents[:-1], actions[:-1], context)
+            values = self.q(latents[-1], actions[-1], context, heads=heads, dropout=dropout)
+            return torch.cat([rewards, values])
+        embedding = context.embedding
+        if embedding is not None:
+            embedding = embedding.expand(*latents.shape[:-1], -1)
+        parts = [part.flatten(1, -2) for part in _without_none(latents, embedding, actions)]
+        num_q = self.q_functions.num_q if heads is None else len(heads)
+        if dropout is not None:
+            dropout = dropout.reshape(num_q, parts[0].shape[1], -1)
+        with self._precision():
+            epilogue = self.q_functions.joint_epilogue(parts[0])
+            output = joint_outputs(
+                self.reward_head, self.q_functions, parts, heads, dropout, epilogue
+            )
+        return output.view(-1, *latents.shape[1:-1], output.shape[-1])
 
     def _precision(self) -> contextlib.AbstractContextManager[object]:
         """Return a context in which matrix multiplications use bfloat16 if `precision=bf16`.

@@ -138,16 +138,18 @@ def test_the_table_of_methods_is_the_only_name_of_a_sibling() -> None:
 
 PURE = [
     *("layers", "ensemble", "world_model", "planner", "losses", "regression", "prior", "noise"),
+    *("joint_heads", "planning_interfaces"),
     *("baselines.networks", "baselines.tdmpc.model", "baselines.tdmpc.losses"),
     *(f"baselines.dreamerv3.{m}" for m in ("networks", "rssm", "behavior", "world_model")),
 ]
+NUMERICS = ("gpu_forms", "optim", "precision", "ranking")
 PURE = [module if "." in module else f"tdmpc2.{module}" for module in PURE]
 
 
 @pytest.mark.parametrize("module", PURE)
 def test_the_mathematics_is_pure(module: str) -> None:
     """Networks, losses and planning import no kernels, compilation, I/O or command line."""
-    numerics = (f"{COMMON}.numerics.{part}" for part in ("optim", "precision", "ranking"))
+    numerics = (f"{COMMON}.numerics.{part}" for part in NUMERICS)
     types = (f"{COMMON}.interfaces", f"{COMMON}.replay.types", f"{COMMON}.system.errors")
     configs = ("tdmpc2.config", "baselines.tdmpc.config", "baselines.dreamerv3.config")
     libraries = ("numpy", "torch", "collections", "contextlib", "copy", "itertools", "math")

@@ -26,8 +26,9 @@ class Scalars:
 class TOLD(TaskAware):
     """Encoder h, latent dynamics d, reward R, policy π and twin Q-functions Q_j: MLPs with ELU.
 
-    Implements `tdmpc2.planner.PlanningModel`. For several tasks, each network's input includes a
-    learned task embedding e, and actions are masked, as in TD-MPC2. `L` in shapes is `latent_dim`.
+    Implements `tdmpc2.planning_interfaces.PlanningModel`. For several tasks, each network's input
+    includes a learned task embedding e, and actions are masked, as in TD-MPC2. `L` in shapes is
+    `latent_dim`.
 
     Args:
         config: config with task-specific values (`TDMPCConfig.for_task`).
@@ -128,6 +129,23 @@ class TOLD(TaskAware):
         functions = self.target_q_functions if target else self.q_functions
         inputs = _with_embedding(context, latent, action)
         return torch.stack([q(*inputs, frozen=frozen)[..., 0] for q in functions])
+
+    def reward_and_q(
+        self,
+        latents: Tensor,
+        actions: Tensor,
+        context: TaskContext = NO_TASK,
+        **_unused: Any,
+    ) -> Tensor:
+        """Return rewards of all but the last input, and its smaller value, `(R + 1, ...)` in all.
+
+        Args:
+            latents: z, `(R + 1, ..., L)`.
+            actions: a, `(R + 1, ..., A)`.
+            context: task context of the rows.
+        """
+        rewards = self.reward(latents[:-1], actions[:-1], context)
+        return torch.cat([rewards, self.q(latents[-1], actions[-1], context)])
 
     def q(
         self, latent: Tensor, action: Tensor, context: TaskContext = NO_TASK, **_unused: Any

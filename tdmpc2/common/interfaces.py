@@ -223,6 +223,7 @@ class Accelerable:
         networks: networks whose layers have native versions for CPUs.
         native_layers: `module:name` of the `kernels.NativeLayers` of these layers; None if there
             are none.
+        gpu_layers: as `native_layers`, for GPUs.
         bf16_layers: as `native_layers`, with matrix multiplications in bfloat16, for agents that
             multiply in bfloat16. Used instead on CPUs where these kernels are fast.
         planning: a function that profits from blocked weights on CPUs; None if there is none.
@@ -236,6 +237,7 @@ class Accelerable:
     compiled_on: Sequence[str] = ("cpu", "cuda")
     networks: Sequence[nn.Module] = ()
     native_layers: str | None = None
+    gpu_layers: str | None = None
     bf16_layers: str | None = None
     planning: Planning | None = None
     whole_steps: WholeSteps | None = None

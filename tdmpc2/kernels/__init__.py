@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from tdmpc2.common.numerics import native_build
+from tdmpc2.common.numerics import gpu_forms, native_build
 
 SOURCE = Path(__file__).parent / "norm_act.cpp"
 GROUP = 8  # the only group size of SimNorm that the kernel supports
@@ -73,8 +73,8 @@ class NativeLayers(NamedTuple):
 
 
 def usable(x: Tensor) -> bool:
-    """Return whether the kernels can be used: in compiled functions, for float32 on a CPU."""
-    return torch.compiler.is_compiling() and x.device.type == "cpu" and x.dtype == torch.float32
+    """Return whether the kernels can be used: in compiled functions, for float32."""
+    return torch.compiler.is_compiling() and x.dtype == torch.float32
 
 
 def norm_act(
@@ -100,8 +100,10 @@ def norm_act(
         factor: dropout factors, shape of `x`; None for no dropout.
         group: activation: 0 for Mish, 8 for SimNorm.
         tau: temperature of SimNorm.
-        in_place: whether x is overwritten with the result if gradients are disabled.
+        in_place: whether x is overwritten with the result if gradients are disabled; not on GPUs.
     """
+    if gpu_forms.wanted(x.device):
+        return torch.ops.tdmpc2_triton.norm_act(x, bias, gamma, beta, factor, group, tau)[0]
     if torch.is_grad_enabled() or not in_place:
         return torch.ops.tdmpc2.norm_act(x, bias, gamma, beta, factor, group, tau)[0]
     torch.ops.tdmpc2.norm_act_(x, bias, gamma, beta, factor, group, tau)
@@ -110,7 +112,7 @@ def norm_act(
 
 def usable_blocked(x: Tensor, blocked: Blocked | None) -> bool:
     """Return whether `dense` can be used: no gradients, and whole blocks of rows `(..., I)`."""
-    if blocked is None or torch.is_grad_enabled() or not usable(x):
+    if blocked is None or torch.is_grad_enabled() or not usable(x) or x.is_cuda:
         return False
     return x.numel() // x.shape[-1] % blocked.block == 0
 
@@ -195,9 +197,19 @@ def _register() -> None:
 
     torch.library.register_autograd("tdmpc2::norm_act", backward, setup_context=setup_context)
 
-    @torch.library.register_vmap("tdmpc2::norm_act")
-    def _(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> Any:
-        """Treat a layer of K' models as K' layers of one model; K layers become K'·K layers."""
+    torch.library.register_vmap("tdmpc2::norm_act", vmap_rule(torch.ops.tdmpc2.norm_act))
+
+
+def vmap_rule(operation: Callable[..., tuple[Tensor, Tensor]]) -> Callable[..., Any]:
+    """Return the rule with which `torch.vmap` calls `norm_act`.
+
+    A layer of K' models is treated as K' layers of one model; K layers become K'·K layers.
+
+    Args:
+        operation: `norm_act`.
+    """
+
+    def rule(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> Any:
         num, (group, tau) = info.batch_size, args[5:]
         tensors = zip(args[:5], in_dims[:5], strict=True)
         x, *params, factor = (None if t is None else _stack(t, dim, num) for t, dim in tensors)
@@ -205,8 +217,10 @@ def _register() -> None:
         rows = (num_layers, -1, x.shape[-1])
         flat = [p.reshape(num_layers, -1) for p in params]
         factor = None if factor is None else factor.reshape(rows)
-        y, stats = torch.ops.tdmpc2.norm_act(x.reshape(rows), *flat, factor, group, tau)
+        y, stats = operation(x.reshape(rows), *flat, factor, group, tau)
         return (y.view(x.shape), stats.view(num, -1, 2)), (0, 0)
+
+    return rule
 
 
 def _stack(x: Tensor, dim: int | None, num: int) -> Tensor:

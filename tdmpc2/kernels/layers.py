@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
 from tdmpc2 import kernels
 from tdmpc2.ensemble import EnsembleLinear, EnsembleNorm, QEnsemble, batched_linear, select_heads
+from tdmpc2.kernels import triton_ops
 from tdmpc2.layers import NormedLinear, joint_parts, linear_of_parts
 
 
@@ -93,9 +97,40 @@ class NativeQEnsemble(QEnsemble):
         factor = None if dropout is None else dropout.reshape(x.shape)
         return kernels.norm_act(x, *params, factor=factor, in_place=self.in_place)
 
+    def joint_epilogue(self, like: Tensor) -> Callable[..., Tensor] | None:
+        """Return the kernel as an epilogue; see `QEnsemble.joint_epilogue`."""
+        return (
+            functools.partial(_epilogue, in_place=self.in_place) if kernels.usable(like) else None
+        )
+
     def blockable(self) -> list[nn.Module]:
         """Return the linear layers of the hidden layers."""
         return [self.linear1, self.linear2]
+
+
+def _epilogue(
+    x: Tensor,
+    bias: Tensor,
+    gamma: Tensor,
+    beta: Tensor,
+    dropout: Tensor | None,
+    *,
+    in_place: bool,
+) -> Tensor:
+    """Compute `joint_heads.plain_epilogue` with the kernel.
+
+    Args:
+        x: `(R + K, N, dim)`.
+        bias: `(R + K, dim)`.
+        gamma: γ, `(R + K, dim)`.
+        beta: β, `(R + K, dim)`.
+        dropout: `(K, N, dim)`, factors of the last K layers; None for no dropout.
+        in_place: whether the kernel may overwrite x.
+    """
+    if dropout is not None:
+        others = torch.ones_like(x[: len(x) - len(dropout)])
+        dropout = torch.cat([others, dropout])
+    return kernels.norm_act(x, bias, gamma, beta, factor=dropout, in_place=in_place)
 
 
 class VectorizedNormedLinear(NativeNormedLinear):
@@ -113,6 +148,8 @@ class VectorizedQEnsemble(NativeQEnsemble):
 NATIVE = kernels.NativeLayers(
     kernels.load, {NormedLinear: NativeNormedLinear, QEnsemble: NativeQEnsemble}
 )
+TRITON = kernels.NativeLayers(triton_ops.load, NATIVE.versions)
 VECTORIZED = kernels.NativeLayers(
     kernels.load, {NormedLinear: VectorizedNormedLinear, QEnsemble: VectorizedQEnsemble}
 )
+VECTORIZED_TRITON = kernels.NativeLayers(triton_ops.load, VECTORIZED.versions)

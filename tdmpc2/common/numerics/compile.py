@@ -44,6 +44,12 @@ def use_own_cache() -> None:
     os.environ[CACHE_VARIABLE] = str(folder)
 
 
+def gpu_options() -> dict[str, Any]:
+    """Return the settings of inductor for GPUs."""
+    # Sums over a batch are small here: one kernel each instead of two.
+    return {"split_reductions": False}
+
+
 class Compiler:
     """Compiles functions with `torch.compile` once `switch_on` has been called.
 
@@ -88,6 +94,7 @@ class Compiler:
             "triton.cudagraphs": self._graphs and not piece,
             # Small models spend up to a third of their time in Python, between kernels.
             "cpp_wrapper": not self._on_gpu,
+            **(gpu_options() if self._on_gpu else {}),
             "size_asserts": False,  # would check the compiler's own output at each call
         }
 

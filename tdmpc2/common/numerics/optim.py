@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tdmpc2.common.numerics import gpu_forms
+
 Gradients = tuple[Tensor, ...]
 
 
@@ -62,6 +64,7 @@ def descend(
     params: Sequence[nn.Parameter],
     gradients: Gradients,
     max_norm: float | None = None,
+    clip: Callable[..., tuple[Tensor, Tensor]] | None = None,
 ) -> Tensor:
     """Take one optimizer step.
 
@@ -73,6 +76,7 @@ def descend(
         params: parameters, in the order of the gradients.
         gradients: one gradient per parameter.
         max_norm: largest norm of the gradients; None for no clipping.
+        clip: `clip_factor`, or a function with the same results; None for `clip_factor`.
 
     Returns:
         The norm of the gradients before clipping, a scalar.
@@ -80,12 +84,32 @@ def descend(
     for parameter, gradient in zip(params, gradients, strict=True):
         # The fused Adam of torch 2.13 reads a transposed gradient in the wrong order.
         parameter.grad = gradient.contiguous()
-    if max_norm is None:
+    if max_norm is not None and gpu_forms.wanted(params[0].device):
+        grads = [p.grad for p in params if p.grad is not None]
+        norm, factor = (clip or clip_factor)(torch._foreach_norm(grads), max_norm)
+        torch._foreach_mul_(grads, factor)
+    elif max_norm is None:
         norm = nn.utils.get_total_norm([p.grad for p in params if p.grad is not None])
     else:
         norm = nn.utils.clip_grad_norm_(params, max_norm)
     optimizer.step()
     return norm
+
+
+def clip_factor(norms: Sequence[Tensor], max_norm: float) -> tuple[Tensor, Tensor]:
+    """Return the norm of all gradients together, and min(1, max_norm / norm), as scalars.
+
+    Compiled, this is one kernel; `clip_grad_norm_` takes seven.
+
+    Args:
+        norms: norm of each gradient.
+        max_norm: largest norm of the gradients.
+    """
+    squares = norms[0].square()
+    for other in norms[1:]:
+        squares = squares + other.square()
+    norm = squares.sqrt()
+    return norm, (max_norm / (norm + 1e-6)).clamp(max=1.0)
 
 
 @torch.no_grad()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from tdmpc2.common.numerics import gpu_forms
+
 
 def largest(value: Tensor, num: int) -> tuple[Tensor, Tensor]:
     """Return the largest values of each row in descending order, and their indices.
@@ -16,7 +18,7 @@ def largest(value: Tensor, num: int) -> tuple[Tensor, Tensor]:
     Returns:
         Values `(B, E)` and indices `(B, E)`.
     """
-    if not value.is_cuda:
+    if not gpu_forms.wanted(value.device):
         return torch.topk(value, num, dim=1)
     index = ranked(value, num)
     return value.gather(1, index), index
