@@ -13,8 +13,8 @@ from analysis.ledger.inputs import DEFAULT, RULE, Inputs
 from analysis.records.evaluations import ENV_STEPS
 from analysis.stats.ablation_claims import judge
 from analysis.stats.ablation_effects import Effect, effect_of
+from analysis.stats.horizons import NEAR
 from analysis.stats.ragged_curves import ScoreCurves, paper_budget
-from analysis.stats.selection import NEAR
 
 
 def ablation(claim: AblationClaim, inputs: Inputs) -> tuple[str, list[str]]:
@@ -37,13 +37,13 @@ def ablation(claim: AblationClaim, inputs: Inputs) -> tuple[str, list[str]]:
         effect = _effect(curves, name, base, size, inputs)
         if effect is None:
             continue
-        verdict = judge(effect.welch, claim.expected)
-        low, high = effect.welch.interval(0.95)
+        verdict = judge(effect.final, claim.expected)
+        low, high = effect.final.interval(0.95)
         seeds = min(len(effect.base.seeds), len(effect.variant.seeds))
         evidence.append(
             f"own runs ({base}, model size {size}): {len(effect.tasks)} tasks, "
             f"{max(effect.steps):,} env steps, {seeds} seeds: "
-            f"{effect.welch.value:+.1f} [{low:.1f}, {high:.1f}] points, {verdict}"
+            f"{effect.final.value:+.1f} [{low:.1f}, {high:.1f}] points, {verdict}"
         )
         if (base, size) == (DEFAULT, "5") and verdict == "contradicted":
             status = CONTRADICTED

@@ -39,7 +39,7 @@ from analysis.ledger.findings import (
 from analysis.ledger.inputs import Inputs, coverage
 from analysis.records.sources import PUBLISHED, RUNS_SOURCE
 from analysis.stats import margins
-from analysis.stats.selection import Group
+from analysis.stats.horizons import Group
 
 RESOLUTION = 0.1
 """The ledger's numbers have one decimal."""

@@ -17,11 +17,12 @@ from analysis.records.load import RUN_KEY, Records, load, load_curves, merge
 from analysis.records.sources import PUBLISHED, RUNS_SOURCE
 from analysis.stats.against_published import Comparison, compare_domains, compare_tasks
 from analysis.stats.equivalence import Difference, difference, mean_difference
+from analysis.stats.horizons import Group
 from analysis.stats.margins import DOMAIN_MARGINS, TASK_MARGIN
 from analysis.stats.multitask_claims import compare_agents
 from analysis.stats.ragged_curves import ScoreCurves, paper_budget
 from analysis.stats.rules import DEFAULT_RULE, RULES
-from analysis.stats.selection import Group, horizon_scores, select
+from analysis.stats.selection import horizon_scores, select
 from tdmpc2.common.system.errors import UserError
 
 DEFAULT = "default"
