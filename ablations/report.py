@@ -16,7 +16,7 @@ from analysis.stats.rules import ScoreOptions, get_rule
 from tdmpc2.common.system import cli
 from tdmpc2.common.system.config_checks import POINTS, REPS, STEPS, setting
 from tdmpc2.common.system.errors import UserError
-from tdmpc2.common.system.paths import project_root
+from tdmpc2.common.system.paths import default_runs_dir, project_root
 
 if TYPE_CHECKING:
     from analysis.records.load import Records
@@ -94,6 +94,7 @@ def write(request: ReportRequest) -> int:
     from ablations.report_files import shown_runs, write_report
     from ablations.studies import find_studies, look
     from ablations.tables import text_of
+    from sweeps.studies.tables import describe_studies
 
     records = load_sources(request).select(sources=[RUNS_SOURCE], methods=["tdmpc2"])
     report(records.problems)
@@ -104,6 +105,8 @@ def write(request: ReportRequest) -> int:
     how = (shown.curves, shown.rule, shown.bootstrap)
     findings = [look(study, *how, at=request.env_steps, margin=margin) for study in studies]
     print(text_of(findings, margin))
+    for line in describe_studies(request.runs or default_runs_dir()):
+        print(line)
     write_report(request.out or _out_dir(base), findings, shown, base)
     return 0 if any(finding.effect for finding in findings) else 1
 

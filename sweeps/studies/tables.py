@@ -12,8 +12,9 @@ from analysis.stats.equivalence import Difference
 from sweeps.studies.decisions import WAITING, Look, LookResult
 from sweeps.studies.registration import Started
 from sweeps.studies.registration import describe as describe_registration
-from sweeps.studies.study import Study
+from sweeps.studies.study import REGISTERED, Study, changes, digest
 from tdmpc2.common.system.atomic_files import write_text
+from tdmpc2.common.system.errors import UserError
 
 RESULTS = "decisions.csv"
 """Results of all looks in the folder of the study."""
@@ -107,6 +108,34 @@ def summary(study: Study, looks: Sequence[Look], started: Started) -> str:
             f"({100 * (1 - runs / fixed):.0f} % saved).",
         ]
     )
+
+
+def describe_studies(runs: Path) -> list[str]:
+    """Describe each study of a folder of runs in one line: its decisions, and what was changed.
+
+    Args:
+        runs: folder of all runs.
+    """
+    lines = []
+    for file in sorted((runs / "studies").glob(f"*/{REGISTERED}")):
+        folder = file.parent
+        try:
+            Study.read(file)
+            results = pd.read_csv(folder / RESULTS)
+            last = results.groupby("claim", sort=False).last()
+        except (UserError, OSError, ValueError, KeyError) as error:
+            lines.append(f"Study {folder.name}: cannot be read ({error})")
+            continue
+        changed = changes(folder)
+        decisions = (
+            f"{claim}: {row.decision} at {row.seeds} seeds"
+            for claim, row in zip(last.index, last.itertuples(), strict=True)
+        )
+        lines.append(
+            f"Study {folder.name}, registered ({digest(file)}): {'; '.join(decisions)}"
+            + (f". Its file was changed later: {', '.join(changed)}" if changed else "")
+        )
+    return lines
 
 
 def count_runs(study: Study, looks: Sequence[Look]) -> tuple[int, int]:

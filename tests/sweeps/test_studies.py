@@ -14,7 +14,7 @@ from sweeps import launch
 from sweeps.studies import go_on
 from sweeps.studies.decisions import WAITING, Scores, judge
 from sweeps.studies.study import FILE, Claim, Study, check_unchanged, digest, parse_looks, register
-from sweeps.studies.tables import count_runs, summary
+from sweeps.studies.tables import RESULTS, count_runs, describe_studies, summary, write
 from tdmpc2.common.system.errors import UserError
 from tests.runs import TINY
 
@@ -58,6 +58,19 @@ def test_a_changed_study_is_refused_with_what_was_changed(tmp_path: Path) -> Non
         check_unchanged(tmp_path)
     with pytest.raises(UserError, match="restore it"):
         register(STUDY, tmp_path)
+
+
+def test_what_was_changed_later_is_listed(tmp_path: Path) -> None:
+    folder = STUDY.folder(tmp_path)
+    register(STUDY, folder)
+    write(folder, STUDY, judge(STUDY, scores(30.0)))
+    file = folder / FILE
+    file.write_text(file.read_text().replace('"lower"', '"same"'))
+    (line,) = describe_studies(tmp_path)
+    assert "no-x: supported at 2 seeds" in line
+    assert "changed later: claims:" in line
+    (folder / RESULTS).write_text("")
+    assert "cannot be read" in describe_studies(tmp_path)[0]
 
 
 def test_a_damaged_study_is_one_line(tmp_path: Path) -> None:
@@ -115,6 +128,9 @@ def test_a_study_from_beginning_to_end(tmp_path: Path, capsys: pytest.CaptureFix
     assert {one[0]["study"] for one in found.values()} == {digest(folder / FILE)}
     assert launch.main(study(tmp_path)) == 0  # all is decided
     assert go_on.main([str(folder)]) == 0
+    (line,) = describe_studies(tmp_path)
+    assert digest(folder / FILE) in line
+    assert " at 2 seeds" in line or " at 3 seeds" in line
     assert attempts(tmp_path) == found
     assert (folder / "decisions.csv").read_bytes() == decisions
 
