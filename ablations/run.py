@@ -74,10 +74,10 @@ def main(arguments: Sequence[str]) -> int:
     from sweeps.execution import launching, slurm  # imports torch and pandas
     from sweeps.studies.power_lines import print_power
 
-    print_power(request, {base.variant_of(one): one.expected for one in chosen}, MARGIN)
     if line.options.until_decided:
         code = _study(line, request, chosen, base)
     else:
+        print_power(request, {base.variant_of(one): one.expected for one in chosen}, MARGIN)
         code = launching.launch(request, _advice(line))
     if request.sweep.dry_run or code not in (0, 1, LEFT_BLOCKED):
         return code
@@ -112,6 +112,7 @@ def _study(line: CommandLine, request: SweepRequest, chosen: Sequence[Ablation],
         chosen: the ablations.
         base: variant that they are compared with.
     """
+    from sweeps.studies.power_lines import print_power
     from sweeps.studies.running import StudyRequest, make_study, run_study, with_all_seeds
     from sweeps.studies.study import Claim, parse_looks
 
@@ -126,6 +127,7 @@ def _study(line: CommandLine, request: SweepRequest, chosen: Sequence[Ablation],
             for method, variant, one in rows
         ]
 
+    print_power(everything, {variant: one.expected for variant, one in by_variant.items()}, MARGIN)
     study = make_study(everything, "quick" if line.options.quick else "ablations", MARGIN, claims)
     return run_study(StudyRequest(study, everything, _advice(line)))
 

@@ -26,6 +26,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def _study(request: SweepRequest, *, seeds_given: bool) -> int:
     """Run the study that compares every method or variant with the first one."""
+    from sweeps.studies.power_lines import print_power
     from sweeps.studies.running import StudyRequest, make_study, run_study, with_all_seeds
     from sweeps.studies.study import DEFAULT_MARGIN, Claim, parse_looks
 
@@ -40,6 +41,7 @@ def _study(request: SweepRequest, *, seeds_given: bool) -> int:
             for method, variant in others
         ]
 
+    print_power(everything)
     study = make_study(everything, request.sweep.label, DEFAULT_MARGIN, claims)
     return run_study(StudyRequest(study, everything))
 

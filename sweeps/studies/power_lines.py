@@ -90,7 +90,10 @@ def power_lines(
     if compared[0].num_seeds < 2:
         return ["Power: none, as a single seed has no interval; set seeds to 2 or more"]
     sources = SpreadSources(planned, request.runs, released)
-    return [TITLE, *(f"  {describe(pair, sources, margin)}" for pair in compared)]
+    labels: dict[str, list[str]] = {}
+    for pair in compared:
+        labels.setdefault(describe(pair, sources, margin), []).append(pair.label)
+    return [TITLE, *(f"  {', '.join(names)}: {text}" for text, names in labels.items())]
 
 
 def pairs(planned: Sequence[PlannedRun], claims: Mapping[str, Claim | None]) -> list[Pair]:
@@ -127,7 +130,7 @@ def pairs(planned: Sequence[PlannedRun], claims: Mapping[str, Claim | None]) -> 
 
 
 def describe(pair: Pair, sources: SpreadSources, margin: float) -> str:
-    """Return the line of one comparison.
+    """Describe the power of one comparison.
 
     Args:
         pair: the comparison.
@@ -146,7 +149,7 @@ def describe(pair: Pair, sources: SpreadSources, margin: float) -> str:
         else:
             known.append((own, base))
     if len(known) < ENOUGH_TASKS * len(pair.first):
-        return f"{pair.label}: power unknown: {_why(unknown[0], sources)}"
+        return f"power unknown: {_why(unknown[0], sources)}"
     variances = np.array([[one.spread.variance for one in sides] for sides in known]).T
     sides = Sides.of(variances[0], variances[1], pair.num_seeds)
     estimates = [one for own, base in known for one in ([base] if own is base else [own, base])]
@@ -159,7 +162,7 @@ def describe(pair: Pair, sources: SpreadSources, margin: float) -> str:
     found = effect_text(sides, pair.claim, margin, spread_factors(np.array(terms), freedom))
     where = f"spread {np.sqrt(variances.mean()):.1f} from {_origin(estimates)}"
     where += f", on {len(known)} of {len(pair.first)} tasks" if unknown else ""
-    return f"{pair.label}: {found}; {where}"
+    return f"{found}; {where}"
 
 
 def effect_text(

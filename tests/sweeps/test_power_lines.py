@@ -98,14 +98,14 @@ def test_runs_of_other_settings_or_too_short_do_not_count(tmp_path: Path) -> Non
 
 
 def test_without_any_source_it_says_so(tmp_path: Path) -> None:
-    (_, line, _) = lines(tmp_path, request(tmp_path / "runs"))
+    (_, line) = lines(tmp_path, request(tmp_path / "runs"))
     assert "power unknown: no 2 finished runs" in line
     assert "fetch_published.py" in line
 
 
 @pytest.mark.usefixtures("released")
 def test_a_task_of_unknown_spread_is_named(tmp_path: Path) -> None:
-    (_, line, _) = lines(tmp_path, request(tmp_path / "runs", tasks="walker-walk,cup-catch"))
+    (_, line) = lines(tmp_path, request(tmp_path / "runs", tasks="walker-walk,cup-catch"))
     assert "power unknown: no 2 finished runs of tdmpc2 default on cup-catch at 200k" in line
 
 
@@ -115,7 +115,7 @@ def test_damaged_released_curves_are_reported(
 ) -> None:
     damaged = tmp_path / "paper" / "tdmpc2" / "walker-walk.csv"
     damaged.write_text("no,curve\n1,2\n")
-    (_, line, _) = lines(tmp_path, request(tmp_path / "runs"))
+    (_, line) = lines(tmp_path, request(tmp_path / "runs"))
     assert "power unknown" in line
     assert str(damaged) in capsys.readouterr().err
 
