@@ -16,7 +16,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -43,7 +43,9 @@ class Design:
         claim_level: probability that a claim is supported by chance; one-sided.
         against_level: probability that a true claim is contradicted.
         exponent: ρ of the spending function; larger values spend less at early looks.
-        against_exponent: the same for contradictions and for "no difference" without a claim.
+        against_exponent: the same for contradictions of "lower", and for "no difference" without a
+            claim.
+        same_exponent: the same for the support of "same".
         futility: a claim is futile if later looks would decide it with less than this probability.
     """
 
@@ -156,14 +158,6 @@ class Found:
         """Return a single difference."""
         return cls(*(np.asarray(part, float) for part in (gap.value, gap.error, gap.freedom)))
 
-    def above(self, bound: float, level: np.ndarray) -> np.ndarray:
-        """Return whether the t-test shows, at a one-sided level, a difference above a bound."""
-        return self.value - quantile(1 - level, self.freedom) * self.error > bound
-
-    def below(self, bound: float, level: np.ndarray) -> np.ndarray:
-        """Return whether the t-test shows, at a one-sided level, a difference below a bound."""
-        return self.value + quantile(1 - level, self.freedom) * self.error < bound
-
     def at_the_end(self, now: int, end: int) -> tuple[Found, np.ndarray]:
         """Return errors and freedom with more seeds, and the error of predicting the difference.
 
@@ -174,6 +168,20 @@ class Found:
         later = self.error * np.sqrt(now / end)
         freedom = self.freedom * (end - 1) / (now - 1)
         return Found(self.value, later, freedom), np.sqrt(self.error**2 - later**2)
+
+
+class Region(NamedTuple):
+    """Differences that lead to a decision.
+
+    Attributes:
+        decision: the decision.
+        low: difference above which it is reached, `(...,)`.
+        high: difference below which it is reached, `(...,)`.
+    """
+
+    decision: str
+    low: np.ndarray
+    high: np.ndarray
 
 
 def decide(
@@ -200,36 +208,45 @@ def decide(
         look, `UNDECIDED`.
     """
     last = look == len(design.looks) - 1
-    outcomes = _outcomes(design, look, found, expected, margin, np.asarray(level, float))
     rest = np.full(np.shape(found.value), UNDECIDED if last else CONTINUE, dtype="U16")
     if not last:
         best = np.full(np.shape(level), design.level_of(1))
         hope = _chance_at_the_end(design, look, found, expected, margin, best)
         rest = np.where(hope < design.futility, FUTILE, rest)
     decided = rest
-    for name, reached in reversed(outcomes):  # the first outcome of the list takes precedence
-        decided = np.where(reached, name, decided)
+    for region in reversed(regions(design, look, found, expected, margin, level)):
+        inside = (region.low < found.value) & (found.value < region.high)
+        decided = np.where(inside, region.decision, decided)  # the first region takes precedence
     return decided
 
 
-def _outcomes(
+def regions(
     design: Design,
     look: int,
     found: Found,
     expected: Expected | None,
     margin: float,
-    level: np.ndarray,
-) -> list[tuple[str, np.ndarray]]:
-    """Return the decisions that a look can bring, by precedence, and where each is reached."""
-    return [
-        (
-            name,
-            np.logical_and.reduce(
-                [_shown(found, test, design.nominal(at, look, rho)) for test in tests]
-            ),
-        )
-        for name, tests, at, rho in _rules(design, expected, margin, level)
-    ]
+    level: ArrayLike,
+) -> list[Region]:
+    """Return which differences lead to which decision at a look, by precedence.
+
+    Args:
+        design: looks and error rates.
+        look: index of the look.
+        found: errors and degrees of freedom of the differences.
+        expected: as of `decide`.
+        margin: as of `decide`.
+        level: as of `decide`.
+    """
+    out = []
+    for name, tests, at, rho in _rules(design, expected, margin, np.asarray(level, float)):
+        width = quantile(1 - design.nominal(at, look, rho), found.freedom) * found.error
+        low, high = np.full_like(width, -np.inf), np.full_like(width, np.inf)
+        for side, bound in tests:
+            low = np.maximum(low, bound + width) if side == "above" else low
+            high = np.minimum(high, bound - width) if side == "below" else high
+        out.append(Region(name, low, high))
+    return out
 
 
 Test = tuple[Literal["above", "below"], float]
@@ -261,12 +278,6 @@ def _rules(
     ]
 
 
-def _shown(found: Found, test: Test, level: np.ndarray) -> np.ndarray:
-    """Return whether a one-sided test succeeds."""
-    side, bound = test
-    return found.above(bound, level) if side == "above" else found.below(bound, level)
-
-
 def _chance_at_the_end(
     design: Design,
     look: int,
@@ -280,26 +291,22 @@ def _chance_at_the_end(
     The difference at the last look is predicted from the present one: its error is that of the
     seeds to come and of the present estimate.
     """
-    from scipy import special
-
     end = len(design.looks) - 1
     later, spread = found.at_the_end(design.looks[look], design.looks[end])
     chance = np.zeros(np.shape(found.value))
     spread = np.where(spread > 0, spread, np.finfo(float).tiny)
-    for _, tests, at, rho in _rules(design, expected, margin, level):
-        width = quantile(1 - design.nominal(at, end, rho), later.freedom) * later.error
-        low, high = -np.inf, np.inf
-        for side, bound in tests:
-            low = np.maximum(low, bound + width) if side == "above" else low
-            high = np.minimum(high, bound - width) if side == "below" else high
-        inside = _probability((high - found.value) / spread, found.freedom, special)
-        inside = inside - _probability((low - found.value) / spread, found.freedom, special)
+    for region in regions(design, end, later, expected, margin, level):
+        inside = _probability((region.high - found.value) / spread, found.freedom)
+        inside = inside - _probability((region.low - found.value) / spread, found.freedom)
         chance = chance + np.maximum(inside, 0.0)
     return chance
 
 
-def _probability(statistic: np.ndarray, freedom: np.ndarray, special: object) -> np.ndarray:
-    return special.stdtr(freedom, np.clip(statistic, -1e6, 1e6))  # type: ignore[attr-defined]
+def _probability(statistic: np.ndarray, freedom: np.ndarray) -> np.ndarray:
+    """Return the distribution function of Student's t."""
+    from scipy import special
+
+    return special.stdtr(freedom, np.clip(statistic, -1e6, 1e6))
 
 
 def run_study(
