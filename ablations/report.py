@@ -105,9 +105,10 @@ def write(request: ReportRequest) -> int:
     how = (shown.curves, shown.rule, shown.bootstrap)
     findings = [look(study, *how, at=request.env_steps, margin=margin) for study in studies]
     print(text_of(findings, margin))
-    for line in describe_studies(request.runs or default_runs_dir()):
+    runs = request.runs or default_runs_dir()
+    for line in describe_studies(runs):
         print(line)
-    write_report(request.out or _out_dir(base), findings, shown, base)
+    write_report(request.out or _out_dir(base), findings, shown, base, runs)
     return 0 if any(finding.effect for finding in findings) else 1
 
 

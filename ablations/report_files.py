@@ -17,11 +17,13 @@ from analysis.figures.figure_specs import FigureSpec, with_reps
 from analysis.figures.output import write_figure, write_table, write_texts
 from analysis.figures.page import paper_style
 from analysis.figures.registry import shipped_catalog
-from analysis.figures.styles import Shown
+from analysis.figures.study_plots import study_path
+from analysis.figures.styles import Layout, Shown
 from analysis.records.load import SERIES, Records
 from analysis.stats.ablation_effects import task_table
 from analysis.stats.ragged_curves import ScoreCurves
 from analysis.stats.rules import Rule
+from sweeps.studies.tables import BOUNDARIES, RESULTS
 from tdmpc2.common.system.errors import UserError
 
 
@@ -64,7 +66,22 @@ def panels_of(findings: Sequence[StudyResult], curves: ScoreCurves) -> list[Pane
     ]
 
 
-def write_report(out: Path, findings: Sequence[StudyResult], shown: Shown, base: str) -> None:
+def _study_figure(out: Path, folder: Path) -> list[Path]:
+    """Draw the path of a study that stops when decided; nothing before its first look."""
+    files = [folder / name for name in (RESULTS, BOUNDARIES)]
+    if not all(file.exists() for file in files):
+        return []
+    decisions, boundaries = (pd.read_csv(file) for file in files)
+    if boundaries.empty:
+        return []
+    with paper_style():
+        page = study_path(decisions[decisions["difference"].notna()], boundaries, Layout())
+        return list(write_figure(out / f"study-{folder.name}", [page]))
+
+
+def write_report(
+    out: Path, findings: Sequence[StudyResult], shown: Shown, base: str, runs: Path
+) -> None:
     """Write tables and figures, and print their folder.
 
     Args:
@@ -72,6 +89,7 @@ def write_report(out: Path, findings: Sequence[StudyResult], shown: Shown, base:
         findings: results of the studies.
         shown: the compared runs.
         base: variant that the ablations are compared with.
+        runs: folder of all runs, with the studies that stop when decided.
 
     Raises:
         UserError: the folder cannot be written to.
@@ -95,6 +113,8 @@ def write_report(out: Path, findings: Sequence[StudyResult], shown: Shown, base:
                 paths += write_figure(out / "curves", [figure])
                 paths += write_figure(out / "bars", [effect_bars(panels, shown, base)])
             write_table(out / "curves.csv", numbers)
+        for folder in sorted((runs / "studies").glob("*/")):
+            paths += _study_figure(out, folder)
     except OSError as error:
         raise UserError(f"cannot write to out={out}: {error}") from error
     print(f"\nwrote {len(paths)} files to {out}", file=sys.stderr)

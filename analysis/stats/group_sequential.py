@@ -26,6 +26,8 @@ from analysis.stats.equivalence import Difference, quantile
 Expected = Literal["lower", "same"]
 CONTINUE, SUPPORTED, CONTRADICTED, FUTILE = "next look", "supported", "contradicted", "futile"
 LOWER, HIGHER, SAME = "lower", "higher", "no difference"
+POSITIVE = (SUPPORTED, LOWER, HIGHER)
+"""Decisions whose share of the level passes on to the other claims."""
 UNDECIDED = "not enough seeds"
 """Verdict after the last look on a claim that is neither supported nor contradicted."""
 LOOKS = (2, 3, 5, 7, 10)
@@ -51,7 +53,7 @@ class Design:
 
     looks: tuple[int, ...] = LOOKS
     family_level: float = 0.05
-    claim_level: float = 0.0225
+    claim_level: float = 0.0215
     against_level: float = 0.04
     exponent: float = 2.8
     against_exponent: float = 2.0
@@ -351,9 +353,8 @@ def next_look(
     """
     was_open = decisions == CONTINUE
     decisions = decisions.copy()
-    positive = (SUPPORTED, LOWER, HIGHER)
     for _ in range(decisions.shape[-1]):
-        supported = np.isin(decisions, positive)
+        supported = np.isin(decisions, POSITIVE)
         level = design.level_of((~supported).sum(-1, keepdims=True))
         now = np.empty_like(decisions)
         for claim, kind in enumerate(expected):
@@ -362,6 +363,6 @@ def next_look(
             )
             now[..., claim] = decide(design, look, part, kind, margin, level[..., 0])
         decisions = np.where(was_open & ~supported, now, decisions)
-        if (np.isin(decisions, positive) == supported).all():
+        if (np.isin(decisions, POSITIVE) == supported).all():
             break
     return decisions, was_open

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from analysis.stats.equivalence import Difference, difference, mean_difference
-from analysis.stats.group_sequential import CONTINUE, Found, next_look
+from analysis.stats.group_sequential import CONTINUE, POSITIVE, Found, Region, next_look, regions
 from analysis.stats.least_variance import binomial_variance, lower_quartile
 from sweeps.planning.planned_run import PlannedRun
 from sweeps.studies.study import Claim, Study
@@ -43,6 +43,7 @@ class LookResult:
         gap: variant minus base, mean over tasks, in points; None while runs are missing.
         decision: result of `group_sequential.decide`, or `WAITING`.
         missing: number of runs that have not ended.
+        regions: differences that lead to a decision at this look.
     """
 
     claim: Claim
@@ -50,6 +51,7 @@ class LookResult:
     gap: Difference | None
     decision: str
     missing: int = 0
+    regions: tuple[Region, ...] = ()
 
     @property
     def is_open(self) -> bool:
@@ -123,9 +125,16 @@ def judge(study: Study, scores: Scores) -> list[Look]:
         decisions, _ = next_look(
             study.design, index, Found(*columns), expected, study.margin, decisions
         )
-        looks.append(
-            tuple(LookResult(claims[i], seeds, gaps[i], str(decisions[i])) for i in was_open)
-        )
+        level = float(study.design.level_of((~np.isin(decisions, POSITIVE)).sum()))
+        results = []
+        for i in was_open:
+            gap = gaps[i]
+            assert gap is not None
+            at = Found.of(gap)
+            bounds = regions(study.design, index, at, expected[i], study.margin, level)
+            decision = str(decisions[i])
+            results.append(LookResult(claims[i], seeds, gap, decision, regions=tuple(bounds)))
+        looks.append(tuple(results))
     return looks
 
 

@@ -16,8 +16,8 @@ from sweeps.studies.study import REGISTERED, Study, changes, digest
 from tdmpc2.common.system.atomic_files import write_text
 from tdmpc2.common.system.errors import UserError
 
-RESULTS = "decisions.csv"
-"""Results of all looks in the folder of the study."""
+RESULTS, BOUNDARIES = "decisions.csv", "boundaries.csv"
+"""Results of all looks in the folder of a study, and the differences that decide."""
 
 
 def describe(study: Study) -> str:
@@ -151,16 +151,19 @@ def count_runs(study: Study, looks: Sequence[Look]) -> tuple[int, int]:
 
 
 def write(folder: Path, study: Study, looks: Sequence[Look]) -> None:
-    """Write the results of all looks to `decisions.csv`.
+    """Write the results of all looks, and the boundaries of their decisions.
 
     Args:
         folder: folder of the study.
         study: the study.
         looks: its looks.
     """
-    rows = []
+    rows, bounds = [], []
     for look in looks:
         for one in look:
+            for region in one.regions:
+                low, high = float(region.low), float(region.high)
+                bounds.append((one.seeds, one.claim.name, region.decision, low, high))
             gap = one.gap or Difference(float("nan"), float("nan"), float("nan"))
             low, high = gap.interval(0.95)
             rows.append(
@@ -178,3 +181,5 @@ def write(folder: Path, study: Study, looks: Sequence[Look]) -> None:
                 }
             )
     write_text(folder / RESULTS, pd.DataFrame(rows).to_csv(index=False))
+    table = pd.DataFrame(bounds, columns=["seeds", "claim", "decision", "low", "high"])
+    write_text(folder / BOUNDARIES, table.to_csv(index=False))
