@@ -128,6 +128,18 @@ def run_case(case: Mapping[str, Any]) -> Any:
     return json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else None
 
 
+def parse(arguments: Sequence[str]) -> tuple[Options, list[int], str]:
+    """Return options, numbers of threads, and the name of the task.
+
+    Raises:
+        UserError: an invalid option.
+    """
+    options = cli.parse_options(arguments, Options)
+    check_file("out", options.out)
+    check_sizes([options.model_size])
+    return options, numbers("threads", options.threads, THREADS), get_task(options.task).name
+
+
 def main(arguments: Sequence[str]) -> int:
     """Run the command and return its exit code.
 
@@ -141,13 +153,10 @@ def main(arguments: Sequence[str]) -> int:
 
         print(json.dumps(errors_of(case) if "updates" in case else measure(case)))
         return 0
-    options = cli.parse_options(arguments, Options)
-    check_file("out", options.out)
-    check_sizes([options.model_size])
-    threads = numbers("threads", options.threads, THREADS)
+    options, threads, task = parse(arguments)
     common = {
         **{key: getattr(options, key) for key in ("repetitions", "forced", "compile")},
-        **{"method": "tdmpc2", "task": get_task(options.task).name, "device": "cpu"},
+        **{"method": "tdmpc2", "task": task, "device": "cpu"},
         **{"loop": options.repetitions, "replay_rows": 20_000},
     }
     size = {"model_size": options.model_size}

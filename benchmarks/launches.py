@@ -172,13 +172,22 @@ def count_with(options: Options) -> tuple[dict[str, Launches], LaunchCounter]:
     return found, counter
 
 
+def parse(arguments: Sequence[str]) -> Options:
+    """Return the options.
+
+    Raises:
+        UserError: an invalid option.
+    """
+    return cli.parse_options(arguments, Options)
+
+
 def main(arguments: Sequence[str]) -> int:
     """Run the command and return its exit code.
 
     Raises:
         UserError: an invalid option.
     """
-    options = cli.parse_options(arguments, Options)
+    options = parse(arguments)
     found, _ = count_with(options)
     print("| step | launches | compiled | eager | MB | model, ms |\n|---|---|---|---|---|---|")
     for name, launches in found.items():

@@ -35,6 +35,7 @@ from analysis.stats.group_sequential import (
 )
 from tdmpc2.common.system import cli
 from tdmpc2.common.system.config_checks import Settings, setting
+from tdmpc2.common.system.errors import UserError
 from tdmpc2.envs.tasks import get_suite
 
 SPREADS = (3.0, 6.0, 12.0)
@@ -74,17 +75,29 @@ class Counts:
     any_fixed: int = 0
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Print the tables and return the exit code."""
+def parse(arguments: Sequence[str]) -> tuple[Options, Design]:
+    """Return the options, and the design that they describe.
+
+    Raises:
+        UserError: an invalid option.
+    """
     from sweeps.studies.study import parse_looks
 
     options = cli.parse_options(arguments, Options)
+    if options.published is not None and not options.published.is_dir():
+        raise UserError(f"published={options.published} is not a folder")
     design = Design(
         parse_looks(options.looks),
         exponent=options.exponent,
         against_exponent=options.against_exponent,
         futility=options.futility,
     )
+    return options, design
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Print the tables and return the exit code."""
+    options, design = parse(arguments)
     family = sum(one.figure == FIG9 and one.expected is not None for one in ABLATIONS)
     sources: dict[str, Draw] = {f"spread {spread:g}": _gaussian(spread) for spread in SPREADS}
     if options.published is not None:

@@ -34,6 +34,7 @@ COMMANDS = {
     "status": Command("sweeps.status", "progress of the runs of a sweep"),
     "retry": Command("sweeps.retry", "start failed runs again"),
     "cancel": Command("sweeps.cancel", "stop the runs of a sweep"),
+    "continue-study": Command("sweeps.studies.go_on", "decide a look of a study and go on"),
     "ablate": Command("ablations.run", "train ablations and the default agent"),
     "ablation-report": Command("ablations.report", "compare ablations with the paper's claims"),
     "frames": Command("tdmpc2.frames", "render a frame of each task"),

@@ -13,7 +13,7 @@ from analysis.ledger.inputs import DEFAULT, RULE, Inputs
 from analysis.records.evaluations import ENV_STEPS
 from analysis.stats.ablation_claims import judge
 from analysis.stats.ablation_effects import Effect, effect_of
-from analysis.stats.horizons import NEAR
+from analysis.stats.horizons import is_near
 from analysis.stats.ragged_curves import ScoreCurves, paper_budget
 
 
@@ -77,7 +77,7 @@ def _effect(curves: ScoreCurves, name: str, base: str, size: str, inputs: Inputs
 def _whole(effect: Effect, tasks: tuple[str, ...]) -> bool:
     """Return whether all tasks were compared at the paper's budget."""
     near = [
-        step >= (1 - NEAR) * paper_budget(task, "state")
+        bool(is_near(step, paper_budget(task, "state")))
         for task, step in zip(effect.tasks, effect.steps, strict=True)
     ]
     return set(effect.tasks) >= set(tasks) and all(near)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from analysis.stats.common_evaluations import LAST_EVALUATIONS
-from analysis.stats.horizons import NEAR
+from analysis.stats.horizons import is_near
 from analysis.stats.least_variance import binomial_variance
 from analysis.stats.ragged_curves import ScoreCurves
 from analysis.stats.rules import RULES
@@ -41,16 +41,15 @@ def spread_of(curves: ScoreCurves, rows: np.ndarray, env_steps: int) -> Spread |
         env_steps: planned env step.
 
     Returns:
-        None if fewer than two seeds were evaluated within `NEAR` before the step, or if the task
-        has no normalized score.
+        None if fewer than two seeds were evaluated near the step (`horizons.is_near`), or if the
+        task has no normalized score.
     """
-    near = (1 - NEAR) * env_steps
-    kept = rows[curves.last_steps[rows] >= near]
+    kept = rows[is_near(curves.last_steps[rows], env_steps)]
     if len(kept) < 2:
         return None
     steps = curves.common_grid(kept, env_steps)
     steps = steps[steps > 0][-LAST_EVALUATIONS:]
-    if not len(steps) or steps[-1] < near:
+    if not len(steps) or not is_near(steps[-1], env_steps):
         return None
     scores = 100 * curves.values(kept, steps, RULES["linear"], normalized=True)
     scores = scores[:, ~np.isnan(scores).any(axis=0)]

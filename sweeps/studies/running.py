@@ -12,6 +12,7 @@ from sweeps.execution.launching import ADVICE, launch
 from sweeps.planning.request import SweepRequest
 from sweeps.studies import tables
 from sweeps.studies.decisions import WAITING, Look, judge, read_scores
+from sweeps.studies.go_on import REQUEST
 from sweeps.studies.registration import started_elsewhere
 from sweeps.studies.study import REGISTERED, Claim, Study, parse_looks, register
 from sweeps.tracking.run_states import Observer
@@ -19,8 +20,6 @@ from tdmpc2.common.run.spec import parse_seeds
 from tdmpc2.common.system.atomic_files import read_json, write_json
 from tdmpc2.common.system.errors import UserError
 
-REQUEST = "request.json"
-"""Launch of all runs of a study, in its folder."""
 INCOMPLETE = 1
 """Exit code if runs of a look have ended without a score."""
 MakeClaims = Callable[[Sequence[tuple[str, str]]], Sequence[Claim]]
@@ -172,8 +171,6 @@ def read_request(folder: Path) -> StudyRequest:
         UserError: the folder is not that of a study, or its files are damaged.
     """
     facts = read_json(folder / REQUEST)
-    if facts is None:
-        raise UserError(f"{folder}: not the folder of a study ({REQUEST} is missing)")
     return StudyRequest(Study.read(folder / REGISTERED), SweepRequest.from_json(facts))
 
 
@@ -187,7 +184,7 @@ def _ended_early(request: SweepRequest) -> int:
 
 def _then(folder: Path) -> FollowUp:
     """Return the job that continues the study."""
-    command = ("sweeps.studies.go_on", str(folder))
+    command = ("sweeps.studies.go_on", f"study={folder}")
     return FollowUp(command, f"{folder}#look", "decides and starts the next look")
 
 

@@ -128,7 +128,7 @@ def test_the_same_records_give_the_same_page(folder, capsys):
     assert report.main([*arguments, f"out={folder / 'again.html'}", "reps=200"]) == 0
     printed = capsys.readouterr()
     assert printed.out == f"{folder / 'again.html'}\n"
-    assert sum(line.endswith(" …") for line in printed.err.splitlines()) == 7
+    assert sum(line.endswith(" …") for line in printed.err.splitlines()) == 8
     assert (folder / "again.html").read_bytes() == before
 
 

@@ -127,7 +127,7 @@ def test_a_study_from_beginning_to_end(tmp_path: Path, capsys: pytest.CaptureFix
     assert len(found) in (4, 6)
     assert {one[0]["study"] for one in found.values()} == {digest(folder / FILE)}
     assert launch.main(study(tmp_path)) == 0  # all is decided
-    assert go_on.main([str(folder)]) == 0
+    assert go_on.main([f"study={folder}"]) == 0
     (line,) = describe_studies(tmp_path)
     assert digest(folder / FILE) in line
     assert " at 2 seeds" in line or " at 3 seeds" in line
@@ -166,4 +166,4 @@ def test_what_is_refused_before_anything_is_written(
 
 def test_a_folder_that_is_no_study(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not the folder of a study"):
-        go_on.main([str(tmp_path)])
+        go_on.main([f"study={tmp_path}"])
