@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import submitit  # noqa: F401  before absl: its import closes absl's stream, pytest's stderr
 import torch
 
 from tdmpc2.common.numerics.compile import use_own_cache

@@ -128,6 +128,11 @@ def imported_modules() -> dict[str, Path]:
     return {m: p for m, p in found.items() if m not in own and m not in sys.stdlib_module_names}
 
 
+# triton comes with the builds of PyTorch for GPUs, which pin it; mlcroissant checks the description
+# of bundles where it is installed.
+UNDECLARED = ("triton", "mlcroissant")
+
+
 def test_every_import_is_a_declared_dependency():
     loggers = map(Requirement, PROJECT["optional-dependencies"]["loggers"])
     names = {canonicalize_name(requirement.name) for requirement in (*declared(), *loggers)}
@@ -137,8 +142,8 @@ def test_every_import_is_a_declared_dependency():
     for module, path in modules.items():
         if module in ("mani_skill2", "sapien") and module not in providers:
             continue  # absent on Python 3.12
-        if module == "triton":
-            continue  # comes with the builds of PyTorch for GPUs, which pin it
+        if module in UNDECLARED:
+            continue
         distributions = {canonicalize_name(name) for name in providers.get(module, [module])}
         assert distributions & names, f"{path.relative_to(ROOT)} imports undeclared {module}"
 
