@@ -103,7 +103,8 @@ def test_a_tile_leads_to_its_task(page):
     assert drawn(page, ".charts canvas") >= 1
     assert page.locator(".charts b").all_text_contents() == ["value loss", "grad norm"]
     page.evaluate("scrollTo(0, 0)")
-    box = page.locator(".large canvas").bounding_box()
+    page.wait_for_timeout(200)  # charts are drawn again when they come into view
+    box = page.wait_for_selector(".large canvas").bounding_box()
     page.mouse.move(box["x"] + box["width"] - 24, box["y"] + 100)
     assert "200,000 env steps" in page.inner_text("#tip")
     page.click("text=next")
