@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from tabulate import tabulate
 
+from analysis.records.evaluations import is_success
 from analysis.records.load import load_curves
 from analysis.records.run_reader import PAPER_EPISODES
 from analysis.records.sources import PUBLISHED
@@ -59,14 +61,24 @@ def pools(published: Path) -> dict[Domain, tuple[bool, np.ndarray]]:
     curves = ScoreCurves(load_curves(published, PUBLISHED).select(obs="state"))
     found: dict[Domain, tuple[bool, np.ndarray]] = {}
     for (method, domain), members in curves.runs.groupby(["method", "domain"]):
-        tasks = []
-        for _, rows in members.groupby("task"):
-            steps = curves.common_grid(rows.index.to_numpy())[-LAST_EVALUATIONS:]
-            values = curves.values(rows.index.to_numpy(), steps, RULES["linear"], normalized=True)
-            tasks.append(100 * values)
-        success = bool(members["score"].iloc[0].startswith("success"))
-        found[str(method), str(domain)] = (success, np.stack(tasks))
+        success = is_success(members["score"].iloc[0])
+        found[str(method), str(domain)] = (success, pool_of(curves, members))
     return found
+
+
+def pool_of(curves: ScoreCurves, members: pd.DataFrame) -> np.ndarray:
+    """Return the last evaluations of seeds in points, `(num_tasks, num_seeds, num_evaluations)`.
+
+    Args:
+        curves: the released curves.
+        members: rows of `curves.runs`; all tasks have equally many seeds.
+    """
+    tasks = []
+    for _, own in members.groupby("task"):
+        rows = own.index.to_numpy()
+        steps = curves.common_grid(rows)[-LAST_EVALUATIONS:]
+        tasks.append(100 * curves.values(rows, steps, RULES["linear"], normalized=True))
+    return np.stack(tasks)
 
 
 def simulate(
@@ -83,7 +95,9 @@ def simulate(
         seed: seed of the random generator.
     """
     rng = np.random.default_rng(seed)
-    ours, theirs = (_drawn(pool, count, studies, rng) for count in (num_seeds, PUBLISHED_SEEDS))
+    ours, theirs = (
+        drawn(pool, (studies, len(pool), count), rng) for count in (num_seeds, PUBLISHED_SEEDS)
+    )
     if success:
         episodes = LAST_EVALUATIONS * PAPER_EPISODES
         least = (binomial_variance(ours, episodes), binomial_variance(theirs, episodes))
@@ -98,10 +112,15 @@ def simulate(
     return Study(*found, bounds, decides, needs)
 
 
-def _drawn(pool: np.ndarray, count: int, studies: int, rng: np.random.Generator) -> np.ndarray:
-    """Return scores of drawn runs, `(studies, num_tasks, count)`."""
+def drawn(pool: np.ndarray, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    """Return scores of drawn runs, of the given shape.
+
+    Args:
+        pool: result of `pool_of`.
+        shape: `(..., num_tasks, num_runs)`.
+        rng: random generator.
+    """
     num_tasks, num_seeds, num_evaluations = pool.shape
-    shape = (studies, num_tasks, count)
     which = rng.integers(num_seeds, size=shape)[..., None]
     when = rng.integers(num_evaluations, size=(*shape, LAST_EVALUATIONS))
     return pool[np.arange(num_tasks)[:, None, None], which, when].mean(axis=-1)

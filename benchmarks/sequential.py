@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 from tabulate import tabulate
 
-from ablations.claims import MARGIN
 from ablations.specs import ABLATIONS, FIG9
+from analysis.stats.ablation_claims import MARGIN
 from analysis.stats.equivalence import mean_over_tasks, welch
 from analysis.stats.group_sequential import (
     CONTRADICTED,
@@ -200,27 +200,19 @@ def _gaussian(spread: float) -> Draw:
 
 def _released(published: Path) -> Draw:
     """Return a source of the released scores of TD-MPC2 on the tasks of the ablations."""
+    from gate_errors import drawn, pool_of
+
     from analysis.records.load import load_curves
     from analysis.records.sources import PUBLISHED
-    from analysis.stats.common_evaluations import LAST_EVALUATIONS
     from analysis.stats.ragged_curves import ScoreCurves
-    from analysis.stats.rules import RULES
 
     tasks = [task.name for task in get_suite("ablation")]
     records = load_curves(published, PUBLISHED)
     curves = ScoreCurves(records.select(methods=["tdmpc2"], tasks=tasks, obs="state"))
-    pool = []
-    for task in tasks:
-        rows = curves.runs.index[curves.runs["task"] == task].to_numpy()
-        steps = curves.common_grid(rows)[-LAST_EVALUATIONS:]
-        pool.append(100 * curves.values(rows, steps, RULES["linear"], normalized=True))
-    scores = np.stack(pool)  # (tasks, released seeds, evaluations)
+    pool = pool_of(curves, curves.runs)
 
     def draw(rng: np.random.Generator, studies: int, series: int, seeds: int) -> np.ndarray:
-        shape = (studies, series, len(scores), seeds)
-        which = rng.integers(scores.shape[1], size=shape)[..., None]
-        when = rng.integers(scores.shape[2], size=(*shape, LAST_EVALUATIONS))
-        return scores[np.arange(len(scores))[:, None, None], which, when].mean(-1)
+        return drawn(pool, (studies, series, len(pool), seeds), rng)
 
     return draw
 

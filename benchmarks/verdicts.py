@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from ablations.claims import MARGIN, OPEN
+from analysis.stats.ablation_claims import MARGIN, OPEN
 from tdmpc2.common.system import cli
 from tdmpc2.common.system.config_checks import Settings, setting
 
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str]) -> int:
     """Print the tables and return the exit code."""
     options = cli.parse_options(arguments, Options)
     if options.published is not None:
-        from benchmarks.gate_errors import gate_tables
+        from gate_errors import gate_tables
 
         print(gate_tables(options.published, options.studies))
         return 0

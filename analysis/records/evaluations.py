@@ -115,6 +115,11 @@ def score_of(name: str) -> Score:
     return Score(_RETURN.metric, 1 / (high - low), _RETURN.label, low)
 
 
+def is_success(name: object) -> bool:
+    """Return whether the score with a name is a success rate."""
+    return str(name).startswith("success")
+
+
 def read_evaluations(
     path: Path, problems: list[Problem], tasks: Sequence[str] = (), *, task: str = ""
 ) -> Points:
