@@ -160,13 +160,29 @@ def load() -> bool:
     return loaded
 
 
+empty_like = functools.partial(torch.empty_like, memory_format=torch.contiguous_format)
+
+
+def fake_norm_act(x: Tensor, *_others: Any) -> tuple[Tensor, Tensor]:
+    """Return tensors with the shapes of the results of `norm_act`."""
+    return empty_like(x), x.new_empty(x.numel() // x.shape[-1], 2)
+
+
+def save_norm_act(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    """Keep what the gradients of `norm_act` need.
+
+    Args:
+        ctx: context of the operation.
+        inputs: its arguments.
+        output: its results.
+    """
+    x, bias, gamma, beta, factor, ctx.group, ctx.tau = inputs
+    ctx.save_for_backward(x, *output, bias, gamma, beta, factor)
+
+
 def _register() -> None:
     """Register output shapes of all operations, and gradient and vmap rule of `norm_act`."""
-    empty_like = functools.partial(torch.empty_like, memory_format=torch.contiguous_format)
-
-    @torch.library.register_fake("tdmpc2::norm_act")
-    def _(x: Tensor, *_others: Any) -> tuple[Tensor, Tensor]:
-        return empty_like(x), x.new_empty(x.numel() // x.shape[-1], 2)
+    torch.library.register_fake("tdmpc2::norm_act", fake_norm_act)
 
     @torch.library.register_fake("tdmpc2::norm_act_")
     def _(x: Tensor, *_others: Any) -> None:
@@ -184,10 +200,6 @@ def _register() -> None:
     def _(grad: Tensor, x: Tensor, y: Tensor, stats: Tensor, bias: Tensor, *_: Any) -> Any:
         return empty_like(x), empty_like(bias), empty_like(bias), empty_like(bias)
 
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-        x, bias, gamma, beta, factor, ctx.group, ctx.tau = inputs
-        ctx.save_for_backward(x, *output, bias, gamma, beta, factor)
-
     def backward(ctx: Any, grad: Tensor, _grad_stats: Tensor) -> tuple[Any, ...]:
         x, y, stats, bias, gamma, beta, factor = ctx.saved_tensors
         out = torch.ops.tdmpc2.norm_act_backward(
@@ -195,7 +207,7 @@ def _register() -> None:
         )
         return *out, None, None, None
 
-    torch.library.register_autograd("tdmpc2::norm_act", backward, setup_context=setup_context)
+    torch.library.register_autograd("tdmpc2::norm_act", backward, setup_context=save_norm_act)
 
     torch.library.register_vmap("tdmpc2::norm_act", vmap_rule(torch.ops.tdmpc2.norm_act))
 

@@ -190,25 +190,14 @@ def partition(per_layer: int) -> tuple[int, int]:
     return rows, -(-per_layer // rows)
 
 
-@norm_act.register_fake
-def _(x: Tensor, *_others: Any) -> tuple[Tensor, Tensor]:
-    return _empty_like(x), x.new_empty(x.numel() // x.shape[-1], 2)
+norm_act.register_fake(kernels.fake_norm_act)
 
 
 @norm_act_backward.register_fake
 def _(grad: Tensor, x: Tensor, y: Tensor, stats: Tensor, bias: Tensor, *_others: Any) -> Any:
     num_layers = bias.numel() // x.shape[-1]
     num_sums = partition(x.numel() // x.shape[-1] // num_layers)[1]
-    return _empty_like(x), x.new_empty(3, num_layers, num_sums, x.shape[-1])
-
-
-def _empty_like(x: Tensor) -> Tensor:
-    return torch.empty_like(x, memory_format=torch.contiguous_format)
-
-
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    x, bias, gamma, beta, factor, ctx.group, ctx.tau = inputs
-    ctx.save_for_backward(x, *output, bias, gamma, beta, factor)
+    return kernels.empty_like(x), x.new_empty(3, num_layers, num_sums, x.shape[-1])
 
 
 def _differentiate(ctx: Any, grad: Tensor, _grad_stats: Tensor) -> tuple[Any, ...]:
@@ -217,7 +206,7 @@ def _differentiate(ctx: Any, grad: Tensor, _grad_stats: Tensor) -> tuple[Any, ..
     return dx, *sums.sum(2).view(3, *bias.shape).unbind(), None, None, None
 
 
-norm_act.register_autograd(_differentiate, setup_context=_setup_context)
+norm_act.register_autograd(_differentiate, setup_context=kernels.save_norm_act)
 norm_act.register_vmap(kernels.vmap_rule(norm_act))
 
 
