@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ablations.claims import MARGIN, OPEN
 from ablations.specs import ABLATIONS, read_specs
 from analysis.records.source_options import load_sources, report
 from analysis.records.sources import RUNS_SOURCE
+from analysis.stats.ablation_claims import MARGIN, OPEN
 from analysis.stats.rules import ScoreOptions, get_rule
 from tdmpc2.common.system import cli
 from tdmpc2.common.system.config_checks import POINTS, REPS, STEPS, setting

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ablations.claims import MARGIN
 from ablations.command_line import MULTITASK_SIZE, CommandLine, flag_values, parse, usage
 from ablations.command_line import schema as schema  # for shell completion
 from ablations.specs import (
@@ -18,6 +17,7 @@ from ablations.specs import (
     read_specs,
     table_of_ablations,
 )
+from analysis.stats.ablation_claims import MARGIN
 from sweeps.execution.exit_codes import LEFT_BLOCKED
 from sweeps.planning.grid import SMOKE
 from sweeps.planning.options import SweepOptions
@@ -112,24 +112,27 @@ def _study(line: CommandLine, request: SweepRequest, chosen: Sequence[Ablation],
         chosen: the ablations.
         base: variant that they are compared with.
     """
-    from sweeps.studies.power_lines import print_power
-    from sweeps.studies.running import StudyRequest, make_study, run_study, with_all_seeds
-    from sweeps.studies.study import Claim, parse_looks
+    from sweeps.studies.running import start_study
+    from sweeps.studies.study import Claim
 
-    looks = parse_looks(request.sweep.looks)
-    everything = with_all_seeds(request, looks, given="seeds" in line.sweep)
     by_variant = {base.variant_of(one): one for one in chosen}
 
     def claims(series: Sequence[tuple[str, str]]) -> list[Claim]:
-        rows = [(method, variant, by_variant[variant]) for method, variant in series[1:]]
+        default, *others = series
+        ablations = [by_variant[variant] for _, variant in others]
         return [
-            Claim(one.variant, method, variant, method, base.variant, one.expected, one.claim)
-            for method, variant, one in rows
+            Claim(ablation.variant, *one, *default, ablation.expected, ablation.claim)
+            for one, ablation in zip(others, ablations, strict=True)
         ]
 
-    print_power(everything, {variant: one.expected for variant, one in by_variant.items()}, MARGIN)
-    study = make_study(everything, "quick" if line.options.quick else "ablations", MARGIN, claims)
-    return run_study(StudyRequest(study, everything, _advice(line)))
+    return start_study(
+        request,
+        "quick" if line.options.quick else "ablations",
+        MARGIN,
+        claims,
+        seeds_given="seeds" in line.sweep,
+        advice=_advice(line),
+    )
 
 
 def choose(line: CommandLine, base: Base) -> list[Ablation]:

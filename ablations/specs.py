@@ -13,7 +13,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from ablations.claims import Expected
+from analysis.stats.ablation_claims import Expected
 from tdmpc2.common.run.spec import Scalar
 from tdmpc2.common.system import cli
 from tdmpc2.common.system.errors import UserError, did_you_mean

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ablations.claims import MARGIN, OPEN, ClaimVerdict
 from ablations.specs import FACTORS, Ablation, find
-from ablations.verdicts import judge, seeds_needed
+from ablations.verdicts import seeds_needed
 from analysis.figures.styles import of_series
 from analysis.records.load import SERIES
+from analysis.stats.ablation_claims import MARGIN, OPEN, ClaimVerdict, judge
 from analysis.stats.ablation_effects import Effect, effect_of
 from analysis.stats.bootstrap import Bootstrap
 from analysis.stats.ragged_curves import ScoreCurves

@@ -9,8 +9,8 @@ from typing import Any
 import pandas as pd
 from tabulate import tabulate
 
-from ablations.claims import OPEN
 from ablations.studies import StudyResult
+from analysis.stats.ablation_claims import OPEN
 from analysis.stats.ablation_effects import Effect
 from analysis.stats.coverage import Coverage, coverage_note
 from analysis.stats.equivalence import MOST_SEEDS, Difference

@@ -9,8 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ablations.claims import MARGIN, OPEN, Expected
-from analysis.stats.ablation_claims import judge as judge
+from analysis.stats.ablation_claims import MARGIN, OPEN, Expected, judge
 from analysis.stats.equivalence import MOST_SEEDS, Difference, difference, mean_difference
 
 Pair = tuple[np.ndarray, np.ndarray]

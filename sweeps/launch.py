@@ -26,24 +26,18 @@ def main(arguments: Sequence[str]) -> int:
 
 def _study(request: SweepRequest, *, seeds_given: bool) -> int:
     """Run the study that compares every method or variant with the first one."""
-    from sweeps.studies.power_lines import print_power
-    from sweeps.studies.running import StudyRequest, make_study, run_study, with_all_seeds
-    from sweeps.studies.study import DEFAULT_MARGIN, Claim, parse_looks
+    from analysis.stats.margins import OTHER_MARGIN
+    from sweeps.studies.running import start_study
+    from sweeps.studies.study import Claim
 
     if request.sweep.multitask:
         raise UserError("until=decided: studies are of single-task runs; omit data=")
-    everything = with_all_seeds(request, parse_looks(request.sweep.looks), given=seeds_given)
 
     def claims(series: Sequence[tuple[str, str]]) -> list[Claim]:
-        (base_method, base), *others = series
-        return [
-            Claim(f"{method} {variant}", method, variant, base_method, base)
-            for method, variant in others
-        ]
+        base, *others = series
+        return [Claim(" ".join(one), *one, *base) for one in others]
 
-    print_power(everything)
-    study = make_study(everything, request.sweep.label, DEFAULT_MARGIN, claims)
-    return run_study(StudyRequest(study, everything))
+    return start_study(request, request.sweep.label, OTHER_MARGIN, claims, seeds_given=seeds_given)
 
 
 def schema(arguments: Sequence[str]) -> Schema:

@@ -188,10 +188,7 @@ def simulated_difference(
         sizes: runs of each task, of both sides.
         bootstrap: number of simulated studies and seed.
     """
-    drawn = [
-        _drawn(*side, bootstrap, lane)[0].T
-        for lane, side in enumerate(zip(pools, sizes, strict=True))
-    ]
+    drawn = [scores.T for scores, _ in _both_drawn(pools, sizes, bootstrap)]
     truth, value, error, freedom = np.zeros((4, bootstrap.reps, len(pools[0])))
     starts = [np.cumsum((0, *own)) for own in sizes]
     for task in range(len(pools[0])):
@@ -219,10 +216,23 @@ def simulated_improvement(
         bootstrap: number of simulated studies and seed.
     """
     truth = improvement_interval(_endless(pools[0]), _endless(pools[1])).point[0]
-    sides = (
-        _drawn(*side, bootstrap, lane) for lane, side in enumerate(zip(pools, sizes, strict=True))
-    )
-    return _share(improvement_interval(*sides), truth)
+    return _share(improvement_interval(*_both_drawn(pools, sizes, bootstrap)), truth)
+
+
+def _both_drawn(
+    pools: tuple[Pools, Pools],
+    sizes: tuple[tuple[int, ...], tuple[int, ...]],
+    bootstrap: Bootstrap,
+) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """Return the simulated studies of both sides, see `_drawn`.
+
+    Args:
+        pools: scores of each task, of both sides.
+        sizes: runs of each task, of both sides.
+        bootstrap: number of simulated studies and seed.
+    """
+    (ours, theirs), (our_sizes, their_sizes) = pools, sizes
+    return _drawn(ours, our_sizes, bootstrap, 0), _drawn(theirs, their_sizes, bootstrap, 1)
 
 
 def _endless(pools: Pools) -> tuple[np.ndarray, np.ndarray]:

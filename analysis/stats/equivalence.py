@@ -118,7 +118,7 @@ def p_values(value: np.ndarray, error: np.ndarray, freedom: np.ndarray) -> np.nd
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         statistic = np.where((error == 0) & (value == 0), 0.0, -np.abs(value) / error)
-    return 2 * _probability(statistic, freedom)
+    return 2 * probability(statistic, freedom)
 
 
 def difference_from(ours: np.ndarray, published: float) -> Difference:
@@ -174,7 +174,7 @@ def quantile(level: ArrayLike, freedom: ArrayLike) -> np.ndarray:
     return np.where(np.isinf(freedom), special.ndtri(level), special.stdtrit(finite, level))
 
 
-def _probability(statistic: np.ndarray, freedom: np.ndarray) -> np.ndarray:
+def probability(statistic: np.ndarray, freedom: np.ndarray) -> np.ndarray:
     """Return the distribution function of Student's t; with infinite freedom, of the normal."""
     from scipy import special
 

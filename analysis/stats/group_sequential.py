@@ -21,14 +21,14 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from analysis.stats.equivalence import Difference, quantile
+from analysis.stats.ablation_claims import OPEN, Expected
+from analysis.stats.equivalence import Difference, probability, quantile
 
-Expected = Literal["lower", "same"]
 CONTINUE, SUPPORTED, CONTRADICTED, FUTILE = "next look", "supported", "contradicted", "futile"
 LOWER, HIGHER, SAME = "lower", "higher", "no difference"
 POSITIVE = (SUPPORTED, LOWER, HIGHER)
 """Decisions whose share of the level passes on to the other claims."""
-UNDECIDED = "not enough seeds"
+UNDECIDED: str = OPEN
 """Verdict after the last look on a claim that is neither supported nor contradicted."""
 LOOKS = (2, 3, 5, 7, 10)
 """Default seeds on each side after each look."""
@@ -298,17 +298,10 @@ def _chance_at_the_end(
     chance = np.zeros(np.shape(found.value))
     spread = np.where(spread > 0, spread, np.finfo(float).tiny)
     for region in regions(design, end, later, expected, margin, level):
-        inside = _probability((region.high - found.value) / spread, found.freedom)
-        inside = inside - _probability((region.low - found.value) / spread, found.freedom)
+        inside = probability((region.high - found.value) / spread, found.freedom)
+        inside = inside - probability((region.low - found.value) / spread, found.freedom)
         chance = chance + np.maximum(inside, 0.0)
     return chance
-
-
-def _probability(statistic: np.ndarray, freedom: np.ndarray) -> np.ndarray:
-    """Return the distribution function of Student's t."""
-    from scipy import special
-
-    return special.stdtr(freedom, np.clip(statistic, -1e6, 1e6))
 
 
 def run_study(

@@ -12,15 +12,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
+from analysis.stats.ablation_claims import Expected
 from analysis.stats.equivalence import LEVEL, MOST_SEEDS, mean_over_tasks, quantile
 from analysis.stats.margins import POWER
 
-Claim = Literal["lower", "same"]
-"""Claimed score of the first side relative to the second one."""
 SAMPLES = 4_000
 _BISECTIONS = 40
 
@@ -85,7 +83,7 @@ class Sides:
         return quantile(1 - level / 2, found) * error
 
 
-def power(sides: Sides, effect: float, claim: Claim | None, level: float = LEVEL) -> float:
+def power(sides: Sides, effect: float, claim: Expected | None, level: float = LEVEL) -> float:
     """Return the probability that the test finds an effect.
 
     Args:
@@ -103,12 +101,12 @@ def power(sides: Sides, effect: float, claim: Claim | None, level: float = LEVEL
     return _power(effect, error, _reach(sides, claim, level), claim)
 
 
-def _reach(sides: Sides, claim: Claim | None, level: float) -> np.ndarray:
+def _reach(sides: Sides, claim: Expected | None, level: float) -> np.ndarray:
     """Return samples of the half-width of the interval that decides the claim, in points."""
     return sides.reaches(2 * level if claim == "same" else level)
 
 
-def _power(effect: float, error: float, reach: np.ndarray, claim: Claim | None) -> float:
+def _power(effect: float, error: float, reach: np.ndarray, claim: Expected | None) -> float:
     """Return the mean over the sample variances of the probability that the effect is found."""
     from scipy.special import ndtr  # here, so that --help is fast
 
@@ -120,7 +118,7 @@ def _power(effect: float, error: float, reach: np.ndarray, claim: Claim | None) 
     return float(np.mean(found))
 
 
-def smallest_effect(sides: Sides, claim: Claim | None, level: float = LEVEL) -> float:
+def smallest_effect(sides: Sides, claim: Expected | None, level: float = LEVEL) -> float:
     """Return the smallest effect that is found with the probability `POWER`, in points.
 
     It is proportional to the standard deviations.
@@ -147,7 +145,7 @@ def smallest_effect(sides: Sides, claim: Claim | None, level: float = LEVEL) -> 
 
 
 def seeds_needed(
-    sides: Sides, effect: float, claim: Claim | None, level: float = LEVEL, *, both: bool = True
+    sides: Sides, effect: float, claim: Expected | None, level: float = LEVEL, *, both: bool = True
 ) -> int | None:
     """Return the number of seeds that find an effect with the probability `POWER`.
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from analysis.records.evaluations import is_success
 from analysis.records.sources import PUBLISHED
 from analysis.stats.common_evaluations import LAST_EVALUATIONS
 from analysis.stats.equivalence import LEVEL, MOST_SEEDS
@@ -137,7 +138,7 @@ def _domain(
         scores = scores[~np.isnan(scores)]
         if len(scores) < 2:
             continue
-        success = str(own["score"].iloc[0]).startswith("success")
+        success = is_success(own["score"].iloc[0])
         episodes = len(steps) * own["eval_episodes"].min()
         variances.append(float(np.var(scores, ddof=1)))
         least.append(float(binomial_variance(scores, episodes)) if success else np.nan)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from analysis.records.evaluations import is_success
 from analysis.stats.common_evaluations import LAST_EVALUATIONS
 from analysis.stats.horizons import is_near
 from analysis.stats.least_variance import binomial_variance
@@ -56,7 +57,7 @@ def spread_of(curves: ScoreCurves, rows: np.ndarray, env_steps: int) -> Spread |
     if not scores.size:
         return None
     variance = float(np.var(scores, axis=0, ddof=1).mean())
-    if str(curves.runs.loc[kept[0], "score"]).startswith("success"):
+    if is_success(curves.runs.loc[kept[0], "score"]):
         episodes = float(curves.runs.loc[kept, "eval_episodes"].min())
         variance = max(variance, float(binomial_variance(scores.ravel(), episodes)))
     return Spread(variance, len(kept) - 1, int(steps[-1]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from analysis.records.evaluations import is_success
 from analysis.records.sources import PUBLISHED
 from analysis.stats.common_evaluations import LAST_EVALUATIONS, CommonScores
 from analysis.stats.least_variance import binomial_variance, lower_quartile
@@ -33,7 +34,7 @@ class TaskVariances:
         runs, evaluations = self._curves.runs, len(common.env_steps)
         if not evaluations:
             return 0.0, 0.0
-        if runs.loc[ours[0], "score"].startswith("success"):
+        if is_success(runs.loc[ours[0], "score"]):
             sides = ((common.ours, ours), (common.theirs, theirs))
             least = [
                 float(

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
+from analysis.records.evaluations import is_success
+from analysis.stats.ablation_effects import POINTS
 from analysis.stats.equivalence import Difference, difference, mean_difference
 from analysis.stats.group_sequential import CONTINUE, POSITIVE, Found, Region, next_look, regions
 from analysis.stats.least_variance import binomial_variance, lower_quartile
 from sweeps.planning.planned_run import PlannedRun
 from sweeps.studies.study import Claim, Study
 
-POINTS = 100.0
 WAITING = "waits for runs"
 """State of a claim at a look whose runs have not all ended."""
 
@@ -53,11 +54,6 @@ class LookResult:
     missing: int = 0
     regions: tuple[Region, ...] = ()
 
-    @property
-    def is_open(self) -> bool:
-        """Whether the study goes on with the claim."""
-        return self.decision in (CONTINUE, WAITING)
-
 
 Look = tuple[LookResult, ...]
 """Results of one look, of the claims that were open before it."""
@@ -89,7 +85,7 @@ def read_scores(study: Study, planned: Sequence[PlannedRun], runs: Path) -> Scor
         steps = np.array([study.tasks[spec.task]])
         found = curves.values([row], steps, RULES["linear"], normalized=True)
         own[study.seeds.index(spec.seed)] = POINTS * float(found[0, 0])
-        if str(curves.runs.at[row, "score"]).startswith("success"):
+        if is_success(curves.runs.at[row, "score"]):
             episodes[spec.task] = int(str(curves.runs.at[row, "eval_episodes"]))
     return Scores(points, episodes)
 
@@ -147,7 +143,7 @@ def gap_of(study: Study, scores: Scores, claim: Claim, seeds: int) -> Difference
         claim: the claim.
         seeds: seeds on each side.
     """
-    sides = [_side(scores, series, study.tasks, seeds) for series in _series(claim)]
+    sides = [_side(scores, series, study.tasks, seeds) for series in claim.series]
     if any(np.isnan(task).any() for side in sides for task in side):
         return None
     by_return = [i for i, task in enumerate(study.tasks) if scores.episodes[task] is None]
@@ -172,12 +168,8 @@ def count_missing(study: Study, scores: Scores, claim: Claim, seeds: int) -> int
         claim: the claim.
         seeds: seeds on each side.
     """
-    sides = (_side(scores, series, study.tasks, seeds) for series in _series(claim))
+    sides = (_side(scores, series, study.tasks, seeds) for series in claim.series)
     return sum(int(np.isnan(task).sum()) for side in sides for task in side)
-
-
-def _series(claim: Claim) -> tuple[tuple[str, str], tuple[str, str]]:
-    return (claim.method, claim.variant), (claim.base_method, claim.base)
 
 
 def _side(

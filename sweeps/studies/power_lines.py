@@ -10,10 +10,10 @@ import numpy as np
 
 from analysis.records.progress import doing
 from analysis.records.source_options import released_curves
+from analysis.stats.ablation_claims import Expected
 from analysis.stats.equivalence import MOST_SEEDS
 from analysis.stats.margins import OTHER_MARGIN, POWER
 from analysis.stats.power import (
-    Claim,
     Sides,
     points_text,
     seeds_needed,
@@ -47,12 +47,12 @@ class Pair:
     first: Mapping[str, PlannedRun]
     second: Mapping[str, PlannedRun]
     num_seeds: int
-    claim: Claim | None
+    claim: Expected | None
 
 
 def print_power(
     request: SweepRequest,
-    claims: Mapping[str, Claim | None] | None = None,
+    claims: Mapping[str, Expected | None] | None = None,
     margin: float = OTHER_MARGIN,
 ) -> None:
     """Print the power of the comparisons of a launch; nothing if it has a single series.
@@ -68,7 +68,7 @@ def print_power(
 
 
 def power_lines(
-    request: SweepRequest, claims: Mapping[str, Claim | None], margin: float, released: Path
+    request: SweepRequest, claims: Mapping[str, Expected | None], margin: float, released: Path
 ) -> list[str]:
     """Return the lines that `print_power` prints.
 
@@ -96,7 +96,7 @@ def power_lines(
     return [TITLE, *(f"  {', '.join(names)}: {text}" for text, names in labels.items())]
 
 
-def pairs(planned: Sequence[PlannedRun], claims: Mapping[str, Claim | None]) -> list[Pair]:
+def pairs(planned: Sequence[PlannedRun], claims: Mapping[str, Expected | None]) -> list[Pair]:
     """Return the comparisons of a plan.
 
     Each further variant of a method is compared with its first variant, and the first variant of
@@ -166,7 +166,7 @@ def describe(pair: Pair, sources: SpreadSources, margin: float) -> str:
 
 
 def effect_text(
-    sides: Sides, claim: Claim | None, margin: float, factors: tuple[float, float]
+    sides: Sides, claim: Expected | None, margin: float, factors: tuple[float, float]
 ) -> str:
     """Describe the smallest effect that is found, and the seeds that find the margin.
 

@@ -38,9 +38,10 @@ def describe(result: LookResult, seeds: Sequence[int], started: Started) -> str:
         seeds: seeds of the study.
         started: result of `started_elsewhere`.
     """
-    claim = result.claim
-    series = ((claim.method, claim.variant), (claim.base_method, claim.base))
-    number = sum(started.get((*one, seed), 0) for one in series for seed in seeds[: result.seeds])
+    chosen = seeds[: result.seeds]
+    number = sum(
+        started.get((*series, seed), 0) for series in result.claim.series for seed in chosen
+    )
     return "pre-registered" if not number else f"no: {number} runs are older"
 
 

@@ -13,6 +13,7 @@ from sweeps.planning.request import SweepRequest
 from sweeps.studies import tables
 from sweeps.studies.decisions import WAITING, Look, judge, read_scores
 from sweeps.studies.go_on import REQUEST
+from sweeps.studies.power_lines import print_power
 from sweeps.studies.registration import started_elsewhere
 from sweeps.studies.study import REGISTERED, Claim, Study, parse_looks, register
 from sweeps.tracking.run_states import Observer
@@ -38,6 +39,31 @@ class StudyRequest:
     study: Study
     launch: SweepRequest
     advice: str = ADVICE
+
+
+def start_study(
+    request: SweepRequest,
+    label: str,
+    margin: float,
+    claims: MakeClaims,
+    *,
+    seeds_given: bool,
+    advice: str = ADVICE,
+) -> int:
+    """Print the power of a study and run it; see `run_study`.
+
+    Args:
+        request: request of the sweep.
+        label: beginning of the name of the study.
+        margin: margin in points.
+        claims: returns the claims, from method and variant of each series; the first is the base.
+        seeds_given: whether the user has named the seeds.
+        advice: advice on a plan that is too long for this machine.
+    """
+    everything = with_all_seeds(request, parse_looks(request.sweep.looks), given=seeds_given)
+    study = make_study(everything, label, margin, claims)
+    print_power(everything, {one.variant: one.expected for one in study.claims}, margin)
+    return run_study(StudyRequest(study, everything, advice))
 
 
 def with_all_seeds(request: SweepRequest, looks: tuple[int, ...], *, given: bool) -> SweepRequest:
@@ -154,8 +180,8 @@ def _runs_of(look: Look, request: SweepRequest, mark: str) -> SweepRequest:
     """Return the request of the runs that a look needs."""
     seeds = parse_seeds(request.sweep.seeds)[: look[0].seeds]
     claims = [one.claim for one in look]
-    series = {(c.base_method, c.base): None for c in claims}
-    series |= {(c.method, c.variant): None for c in claims}
+    series = dict.fromkeys(claim.series[1] for claim in claims)
+    series |= dict.fromkeys(claim.series[0] for claim in claims)
     return replace(
         request,
         sweep=replace(request.sweep, seeds=_listed(seeds)),

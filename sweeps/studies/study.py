@@ -6,12 +6,13 @@ import hashlib
 import itertools
 import json
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from analysis.stats.group_sequential import Design, Expected
+from analysis.stats.ablation_claims import Expected
+from analysis.stats.group_sequential import Design
 from tdmpc2.common.system.atomic_files import write_text
 from tdmpc2.common.system.errors import UserError
 
@@ -19,8 +20,6 @@ FILE = "study.toml"
 REGISTERED = "registered.toml"
 """Copy of `study.toml` as it was when the study began."""
 MIN_SEEDS = 2
-DEFAULT_MARGIN = 5.0
-"""Default margin in points: a smaller difference counts as no difference."""
 _HEAD = """\
 # A study, registered before its first run. Each run records the hash of this file. Do not change
 # it: for other claims, tasks, steps or looks, start another study.
@@ -48,6 +47,11 @@ class Claim:
     base: str
     expected: Expected | None = None
     text: str = ""
+
+    @property
+    def series(self) -> tuple[tuple[str, str], tuple[str, str]]:
+        """Method and variant of the two compared series; the base is the second."""
+        return (self.method, self.variant), (self.base_method, self.base)
 
 
 @dataclass(frozen=True)
@@ -127,16 +131,14 @@ def _table(name: str, values: Mapping[str, Any]) -> list[str]:
     return ["", f"[{name}]", *(f"{json.dumps(k)} = {json.dumps(v)}" for k, v in values.items())]
 
 
-def parse_looks(text: str | Sequence[int]) -> tuple[int, ...]:
+def parse_looks(text: str) -> tuple[int, ...]:
     """Parse `looks=2,3,5`: seeds on each side after each look.
 
     Raises:
         UserError: they are not ascending numbers from 2 on.
     """
     try:
-        looks = (
-            tuple(int(part) for part in text.split(",")) if isinstance(text, str) else tuple(text)
-        )
+        looks = tuple(int(part) for part in text.split(","))
     except ValueError:
         looks = ()
     ascending = all(a < b for a, b in itertools.pairwise(looks))

@@ -35,18 +35,14 @@ def describe(study: Study) -> str:
 
 
 def of_look(look: Look) -> str:
-    """Return the table of a look."""
-    rows = [
-        [one.claim.name, one.claim.expected or "-", *_measured(one), one.decision] for one in look
-    ]
+    """Return the table of a look whose runs have all ended."""
+    rows = []
+    for one in look:
+        assert one.gap is not None
+        measured = [f"{one.gap.value:+.1f}", _interval(one.gap)]
+        rows.append([one.claim.name, one.claim.expected or "-", *measured, one.decision])
     head = ["claim", "expected", "difference", "95 % interval", "decision"]
     return f"\nLook at {look[0].seeds} seeds\n" + tabulate(rows, head, disable_numparse=True)
-
-
-def _measured(one: LookResult) -> list[str]:
-    if one.gap is None:
-        return ["", f"{one.missing} runs are missing"]
-    return [f"{one.gap.value:+.1f}", _interval(one.gap)]
 
 
 def _interval(gap: Difference) -> str:
@@ -143,8 +139,7 @@ def count_runs(study: Study, looks: Sequence[Look]) -> tuple[int, int]:
     seeds: dict[tuple[str, str], int] = {}
     for look in looks:
         for one in look:
-            claim = one.claim
-            for series in ((claim.method, claim.variant), (claim.base_method, claim.base)):
+            for series in one.claim.series:
                 seeds[series] = max(seeds.get(series, 0), one.seeds)
     tasks = len(study.tasks)
     return tasks * sum(seeds.values()), tasks * len(seeds) * study.looks[-1]

@@ -63,7 +63,7 @@ class Submission:
                     yield job, rank, directories
 
     def job_ids(self) -> list[str]:
-        """Return the ids of its job arrays, and of the job that draws the figures."""
+        """Return the ids of its job arrays, and of the job that follows them, if any."""
         figures = [self.facts["figures"]] if "figures" in self.facts else []
         return [array["job"] for array in self.arrays()] + figures
 

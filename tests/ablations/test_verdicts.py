@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from ablations.claims import OPEN, Expected
-from ablations.verdicts import error_rates, judge, seeds_needed
+from ablations.verdicts import error_rates, seeds_needed
+from analysis.stats.ablation_claims import OPEN, Expected, judge
 from analysis.stats.equivalence import Difference, difference, mean_difference
 
 STEADY = math.inf  # degrees of freedom of an exactly known standard error

@@ -9,13 +9,12 @@ import numpy as np
 import pytest
 from scipy import special
 
-from ablations.claims import Expected
-from ablations.verdicts import difference, error_rates, judge, mean_difference
+from ablations.verdicts import error_rates
 from analysis.records.load import load_curves
-from analysis.stats.equivalence import MOST_SEEDS, quantile
+from analysis.stats.ablation_claims import Expected, judge
+from analysis.stats.equivalence import MOST_SEEDS, difference, mean_difference, quantile
 from analysis.stats.margins import POWER
 from analysis.stats.power import (
-    Claim,
     Sides,
     points_text,
     power,
@@ -27,7 +26,7 @@ from analysis.stats.ragged_curves import ScoreCurves
 from analysis.stats.seed_spreads import spread_of
 from tdmpc2.envs.tasks import TASKS, get_suite
 
-CLAIMS: tuple[Claim | None, ...] = ("lower", "same", None)
+CLAIMS: tuple[Expected | None, ...] = ("lower", "same", None)
 NOISE = 0.025
 """Three standard errors of 4,000 simulated studies."""
 
@@ -124,7 +123,7 @@ def test_the_power_of_the_papers_ablations(published_curves: Path) -> None:
 
 
 @pytest.mark.parametrize("claim", CLAIMS)
-def test_smallest_effect_and_seeds_agree_with_the_power(claim: Claim | None) -> None:
+def test_smallest_effect_and_seeds_agree_with_the_power(claim: Expected | None) -> None:
     sides = equal(6.0, 3)
     effect = smallest_effect(sides, claim)
     assert power(sides, effect, claim) == pytest.approx(POWER, abs=1e-6)
