@@ -221,5 +221,5 @@ def test_seed_batches_are_measured_against_each_agent_alone(tmp_path: Path) -> N
 
 def test_benchmarks_import_each_other_as_scripts() -> None:
     """Started as a script, a benchmark finds the others in its own folder, not in a package."""
-    for path in sorted((Path(__file__).parents[1] / "benchmarks").rglob("*.py")):
+    for path in sorted(FOLDER.rglob("*.py")):
         assert "from benchmarks" not in path.read_text(), path.name
