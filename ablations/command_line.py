@@ -18,7 +18,7 @@ from tdmpc2.envs.task_variants import part
 
 MULTITASK_SIZE = "19"
 """Model size of the paper's multi-task ablations, in millions of parameters."""
-FIXED = ("suite", "methods", "variants", "variant", "sizes", "until")
+FIXED = ("suite", "methods", "variants", "variant", "sizes", "until", "against")
 """Options of a launch that the command sets itself."""
 
 

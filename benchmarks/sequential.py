@@ -4,7 +4,11 @@ Every study has the same claims, "the variant scores lower", on the three tasks 
 ablations. Scores are Gaussian with the same spread on both sides or, with published=DIR, drawn from
 the released curves: a run is one of the three released seeds of its task, and its score the mean of
 five of the last five evaluations of that seed, drawn with replacement. The fixed design has the
-seeds of the last look, and the same levels and correction for several claims.
+seeds of the last look, and the same levels and correction for several claims. Both use moderated
+variances; the usual variance of a task is that of all series, of decided claims too.
+
+The last table is of claims that a variant equals a base with three seeds, as against=published
+makes them.
 
 Columns: false or supported: share of the claims (per claim) and of the studies (any claim) that end
 as "supported", with the upper 95 % bound; fixed: the same with all seeds; seeds: mean on each side.
@@ -13,7 +17,7 @@ as "supported", with the upper 95 % bound; fixed: the same with all seeds; seeds
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,7 +26,7 @@ from tabulate import tabulate
 
 from ablations.specs import ABLATIONS, FIG9
 from analysis.stats.ablation_claims import MARGIN
-from analysis.stats.equivalence import mean_over_tasks, welch
+from analysis.stats.equivalence import LEVEL, mean_over_tasks
 from analysis.stats.group_sequential import (
     CONTRADICTED,
     FUTILE,
@@ -33,6 +37,8 @@ from analysis.stats.group_sequential import (
     Found,
     run_study,
 )
+from analysis.stats.least_variance import lower_quartile
+from analysis.stats.moderated_variances import moderated_welch
 from tdmpc2.common.system import cli
 from tdmpc2.common.system.config_checks import Settings, setting
 from tdmpc2.common.system.errors import UserError
@@ -40,7 +46,7 @@ from tdmpc2.envs.tasks import get_suite
 
 SPREADS = (3.0, 6.0, 12.0)
 LOSSES = (0.0, 5.0, 10.0)
-NUM_TASKS = 3
+NUM_TASKS, BASE_SEEDS = 3, 3
 CHUNK = 2000
 Draw = Callable[[np.random.Generator, int, int, int], np.ndarray]
 """Draw scores of studies, `(studies, series, tasks, seeds)`."""
@@ -104,15 +110,35 @@ def main(arguments: Sequence[str]) -> int:
         sources["released curves"] = _released(options.published)
     for expected in ("lower", "same"):
         for claims in (1, family):
-            rows = [
-                _row(name, loss, simulate(design, draw, claims, loss, expected, options.studies))
-                for name, draw in sources.items()
-                for loss in LOSSES
-            ]
-            print(f"\nClaim '{expected}', {claims} claims, {options.studies:,} studies, percent")
-            head = ["scores", "loss", "supported", "any", "contradicted", "futile", "seeds"]
-            print(tabulate(rows, [*head, "% of fixed", "fixed: supported", "any"]), flush=True)
+            _print_table(design, sources, expected, claims, options.studies)
+    against = replace(
+        design, claim_level=LEVEL, family_level=LEVEL, against_level=LEVEL, base_seeds=BASE_SEEDS
+    )
+    _print_table(against, sources, "same", 1, options.studies)
     return 0
+
+
+def _print_table(
+    design: Design, sources: Mapping[str, Draw], expected: Expected, claims: int, studies: int
+) -> None:
+    """Simulate and print one table.
+
+    Args:
+        design: looks and error rates.
+        sources: sources of scores by name.
+        expected: what the claims expect.
+        claims: claims of each study.
+        studies: number of studies.
+    """
+    rows = [
+        _row(name, loss, simulate(design, draw, claims, loss, expected, studies), design)
+        for name, draw in sources.items()
+        for loss in LOSSES
+    ]
+    base = f", base with {design.base_seeds} seeds" if design.base_seeds else ""
+    print(f"\nClaim '{expected}', {claims} claims{base}, {studies:,} studies, percent")
+    head = ["scores", "loss", "supported", "any", "contradicted", "futile", "seeds"]
+    print(tabulate(rows, [*head, "% of fixed", "fixed: supported", "any"]), flush=True)
 
 
 def simulate(
@@ -135,7 +161,10 @@ def simulate(
         number = min(CHUNK, studies - start)
         scores = draw(rng, number, claims + 1, design.looks[-1])
         base, variants = scores[:, :1], scores[:, 1:] - loss
-        found = [_found(variants[..., :seeds], base[..., :seeds]) for seeds in design.looks]
+        found = [
+            _found(design, variants[..., :seeds], base[..., : design.base_seeds or seeds])
+            for seeds in design.looks
+        ]
         decisions, looks = run_study(design, found, kinds, MARGIN)
         whole, _ = run_study(fixed, found[-1:], kinds, MARGIN)
         counts.claims += decisions.size
@@ -150,12 +179,26 @@ def simulate(
     return counts
 
 
-def _found(ours: np.ndarray, theirs: np.ndarray) -> Found:
-    return Found(*mean_over_tasks(*welch(ours, np.broadcast_to(theirs, ours.shape))))
+def _found(design: Design, ours: np.ndarray, theirs: np.ndarray) -> Found:
+    """Return the differences of claims that share a base, as `decisions.gap_of` for returns."""
+    own, base = (np.var(side, -1, ddof=1) for side in (ours, theirs))
+    usual = np.concatenate([own, base], axis=1).mean(axis=1, keepdims=True)
+    sides = np.concatenate([own, np.broadcast_to(base, own.shape)], axis=-1)
+    least = lower_quartile(sides)[..., None]
+    theirs = np.broadcast_to(theirs, (*ours.shape[:-1], theirs.shape[-1]))
+    prior = design.prior_of(ours.shape[1] + 1)
+    return Found(*mean_over_tasks(*moderated_welch(ours, theirs, usual, prior, (least, least))))
 
 
-def _row(name: str, loss: float, counts: Counts) -> list[object]:
-    """Return a row of the table; rates with the upper 95 % bound of the simulation."""
+def _row(name: str, loss: float, counts: Counts, design: Design) -> list[object]:
+    """Return a row of the table; rates with the upper 95 % bound of the simulation.
+
+    Args:
+        name: source of the scores.
+        loss: true loss in points.
+        counts: result of the simulation.
+        design: looks of the studies.
+    """
     seeds = counts.seeds / counts.claims
     shares = (
         (counts.supported, counts.claims),
@@ -171,7 +214,7 @@ def _row(name: str, loss: float, counts: Counts) -> list[object]:
         f"{100 * counts.contradicted / counts.claims:.1f}",
         f"{100 * counts.futile / counts.claims:.1f}",
         f"{seeds:.2f}",
-        f"{100 * seeds / LOOKS[-1]:.0f}",
+        f"{100 * seeds / design.looks[-1]:.0f}",
         f"{100 * counts.fixed / counts.claims:.2f}",
         f"{100 * counts.any_fixed / counts.studies:.2f}",
     ]

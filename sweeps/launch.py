@@ -25,13 +25,16 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _study(request: SweepRequest, *, seeds_given: bool) -> int:
-    """Run the study that compares every method or variant with the first one."""
+    """Run the study that compares every method or variant with the first, or as published."""
     from analysis.stats.margins import OTHER_MARGIN
+    from sweeps.studies.reproduction import start_reproduction
     from sweeps.studies.running import start_study
     from sweeps.studies.study import Claim
 
     if request.sweep.multitask:
         raise UserError("until=decided: studies are of single-task runs; omit data=")
+    if request.sweep.against is not None:
+        return start_reproduction(request, seeds_given=seeds_given)
 
     def claims(series: Sequence[tuple[str, str]]) -> list[Claim]:
         base, *others = series

@@ -97,14 +97,35 @@ def welch(
         theirs: scores of the other side, `(..., num_seeds)`.
         least: smallest variance of each side, `(...,)`.
     """
-    value = np.mean(ours, -1) - np.mean(theirs, -1)
     if min(ours.shape[-1], theirs.shape[-1]) < 2:
+        value = np.mean(ours, -1) - np.mean(theirs, -1)
         return value, np.full_like(value, np.nan), np.full_like(value, np.nan)
+    variances = [
+        np.maximum(np.var(side, -1, ddof=1), smallest)
+        for side, smallest in zip((ours, theirs), least, strict=True)
+    ]
+    return welch_with(ours, theirs, variances, [side.shape[-1] - 1 for side in (ours, theirs)])
+
+
+def welch_with(
+    ours: np.ndarray,
+    theirs: np.ndarray,
+    variances: Sequence[np.ndarray],
+    freedoms: Sequence[float],
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return what `welch` returns, with given variances.
+
+    Args:
+        ours: scores of our seeds, `(..., num_seeds)`.
+        theirs: scores of the other side, `(..., num_seeds)`.
+        variances: variance of each side, `(...,)`.
+        freedoms: degrees of freedom of these variances.
+    """
+    value = np.mean(ours, -1) - np.mean(theirs, -1)
     total, denominator = np.zeros_like(value), np.zeros_like(value)
-    for side, smallest in zip((ours, theirs), least, strict=True):
-        count = side.shape[-1]
-        term = np.maximum(np.var(side, -1, ddof=1), smallest) / count
-        total, denominator = total + term, denominator + term**2 / (count - 1)
+    for side, variance, freedom in zip((ours, theirs), variances, freedoms, strict=True):
+        term = variance / side.shape[-1]
+        total, denominator = total + term, denominator + term**2 / freedom
     return value, np.sqrt(total), _ratio(total**2, denominator)
 
 

@@ -8,6 +8,9 @@ claims share the level of their family by Holm's procedure: the share of a suppo
 to the others, which is allowed at any look (Maurer and Bretz 2013). Stopping because a claim is
 contradicted or futile never makes "supported" more frequent, so it needs no correction there.
 
+A base whose seeds do not grow, such as published ones, adds the same error to all estimates. These
+still form a Brownian motion, at the times that the precision of the difference has reached.
+
 Differences are variant minus base in points; all arrays broadcast.
 """
 
@@ -43,27 +46,48 @@ class Design:
         looks: seeds on each side after each look, ascending, at least 2.
         family_level: probability that any claim of the study is supported by chance.
         claim_level: probability that a claim is supported by chance; one-sided.
-        against_level: probability that a true claim is contradicted.
+        against_level: probability that a true claim is contradicted; two-sided for "same".
         exponent: ρ of the spending function; larger values spend less at early looks.
         against_exponent: the same for contradictions of "lower", and for "no difference" without a
             claim.
         same_exponent: the same for the support of "same".
         futility: a claim is futile if later looks would decide it with less than this probability.
+        prior_freedom: degrees of freedom of the usual variance of a task of which many series are
+            known (`prior_of`).
+        base_seeds: seeds of a base that has all of them before the first look; None for a base that
+            has as many as the variant at each look.
     """
 
     looks: tuple[int, ...] = LOOKS
-    family_level: float = 0.05
-    claim_level: float = 0.0215
+    family_level: float = 0.0475
+    claim_level: float = 0.0195
     against_level: float = 0.04
     exponent: float = 2.8
     against_exponent: float = 2.0
     same_exponent: float = 6.0
     futility: float = 0.05
+    prior_freedom: float = 2.0
+    base_seeds: int | None = None
 
     @property
     def fractions(self) -> tuple[float, ...]:
-        """Share of the seeds of the last look at each look."""
-        return tuple(seeds / self.looks[-1] for seeds in self.looks)
+        """Precision of the difference at each look as a share of that at the last look.
+
+        The precision is the inverse variance, with equal spreads on both sides.
+        """
+        precision = [1 / (1 / seeds + 1 / (self.base_seeds or seeds)) for seeds in self.looks]
+        return tuple(one / precision[-1] for one in precision)
+
+    def prior_of(self, num_series: int) -> float:
+        """Return the degrees of freedom of a task's usual variance (`moderated_variances.py`).
+
+        Two series know no more of the usual variance than their own estimates, so they have 0; many
+        have `prior_freedom`.
+
+        Args:
+            num_series: series whose variances the usual one averages, at least 2.
+        """
+        return self.prior_freedom * max(0.0, 1 - 3 / num_series)
 
     def level_of(self, num_open: ArrayLike) -> np.ndarray:
         """Return the level of each claim that is not yet supported (Holm).
@@ -160,16 +184,17 @@ class Found:
         """Return a single difference."""
         return cls(*(np.asarray(part, float) for part in (gap.value, gap.error, gap.freedom)))
 
-    def at_the_end(self, now: int, end: int) -> tuple[Found, np.ndarray]:
+    def at_the_end(self, design: Design, look: int) -> tuple[Found, np.ndarray]:
         """Return errors and freedom with more seeds, and the error of predicting the difference.
 
         Args:
-            now: seeds on each side at this look.
-            end: seeds on each side at the last look.
+            design: looks.
+            look: index of the present look.
         """
-        later = self.error * np.sqrt(now / end)
-        freedom = self.freedom * (end - 1) / (now - 1)
-        return Found(self.value, later, freedom), np.sqrt(self.error**2 - later**2)
+        now, end = (design.looks[k] - 1 for k in (look, -1))
+        later = self.error * np.sqrt(design.fractions[look])
+        found = Found(self.value, later, self.freedom * end / now)
+        return found, np.sqrt(self.error**2 - later**2)
 
 
 class Region(NamedTuple):
@@ -270,8 +295,8 @@ def _rules(
     if expected == "same":
         return [
             (SUPPORTED, within, level, design.same_exponent),
-            (CONTRADICTED, [("below", 0.0)], side, rho),
-            (CONTRADICTED, [("above", 0.0)], side, rho),
+            (CONTRADICTED, [("below", 0.0)], against / 2, rho),
+            (CONTRADICTED, [("above", 0.0)], against / 2, rho),
         ]
     return [
         (LOWER, [("below", 0.0)], side, rho),
@@ -294,7 +319,7 @@ def _chance_at_the_end(
     seeds to come and of the present estimate.
     """
     end = len(design.looks) - 1
-    later, spread = found.at_the_end(design.looks[look], design.looks[end])
+    later, spread = found.at_the_end(design, look)
     chance = np.zeros(np.shape(found.value))
     spread = np.where(spread > 0, spread, np.finfo(float).tiny)
     for region in regions(design, end, later, expected, margin, level):
@@ -305,7 +330,7 @@ def _chance_at_the_end(
 
 
 def run_study(
-    design: Design, found: Sequence[Found], expected: Sequence[Expected | None], margin: float
+    design: Design, found: Sequence[Found], expected: Sequence[Expected | None], margin: ArrayLike
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return decisions and looks of studies with several claims, each `(..., num_claims)`.
 
@@ -313,7 +338,7 @@ def run_study(
         design: looks and error rates.
         found: differences at each look, `(..., num_claims)`.
         expected: what each claim expects, `(num_claims,)`.
-        margin: margin in points.
+        margin: margin in points, of all claims or of each.
     """
     shape = np.shape(found[0].value)
     decisions, looks = np.full(shape, CONTINUE, dtype="U16"), np.zeros(shape, int)
@@ -328,7 +353,7 @@ def next_look(
     look: int,
     found: Found,
     expected: Sequence[Expected | None],
-    margin: float,
+    margin: ArrayLike,
     decisions: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the decisions after a look, and which claims were open before it.
@@ -341,11 +366,12 @@ def next_look(
         look: index of the look.
         found: differences at this look, `(..., num_claims)`.
         expected: what each claim expects.
-        margin: margin in points.
+        margin: margin in points, of all claims or of each.
         decisions: decisions after the previous look, `(..., num_claims)`.
     """
     was_open = decisions == CONTINUE
     decisions = decisions.copy()
+    margins = np.broadcast_to(margin, decisions.shape[-1:])
     for _ in range(decisions.shape[-1]):
         supported = np.isin(decisions, POSITIVE)
         level = design.level_of((~supported).sum(-1, keepdims=True))
@@ -354,7 +380,8 @@ def next_look(
             part = Found(
                 *(getattr(found, name)[..., claim] for name in ("value", "error", "freedom"))
             )
-            now[..., claim] = decide(design, look, part, kind, margin, level[..., 0])
+            own = float(margins[claim])
+            now[..., claim] = decide(design, look, part, kind, own, level[..., 0])
         decisions = np.where(was_open & ~supported, now, decisions)
         if (np.isin(decisions, POSITIVE) == supported).all():
             break

@@ -119,7 +119,12 @@ class SweepOptions(Settings):
     until: Literal["decided"] | None = setting(
         None,
         "decided: a study that starts seeds look by look, and stops each claim when it is decided "
-        "(several variants= or methods=, compared with the first)",
+        "(several variants= or methods=, compared with the first; or against=published)",
+    )
+    against: Literal["published"] | None = setting(
+        None,
+        "published: until=decided asks of each method and domain whether its mean equals that of "
+        "the released curves",
     )
     looks: str = setting("2,3,5,7,10", "until=decided: seeds on each side after each look")
     only: Literal["all", "failed"] = setting(
@@ -135,6 +140,8 @@ class SweepOptions(Settings):
     def __post_init__(self) -> None:
         """Reject values out of range and options that exclude each other."""
         super().__post_init__()
+        if self.against is not None and self.until is None:
+            raise UserError(f"against={self.against}: only valid with until=decided")
         if self.multitask:
             self._refuse_options_of_single_tasks()
         else:

@@ -13,7 +13,13 @@ from sweeps.planning.grid import companion_spec, grid
 from sweeps.planning.offline_grid import TaskSet
 from sweeps.planning.options import SCALING, LaunchOptions, SweepOptions
 from sweeps.planning.planned_run import PlannedRun
-from tdmpc2.common.run.spec import CommonOptions, OfflineOptions, RunOptions, parse_seeds
+from tdmpc2.common.run.spec import (
+    CommonOptions,
+    OfflineOptions,
+    RunOptions,
+    RunSpec,
+    parse_seeds,
+)
 from tdmpc2.common.system import cli
 from tdmpc2.common.system.config_checks import Kind
 from tdmpc2.common.system.errors import UserError, did_you_mean
@@ -24,6 +30,8 @@ from tdmpc2.runners.registry import METHODS, config_class
 
 Variant = tuple[str | None, Mapping[str, Any]]
 Schema = Mapping[str, Kind]
+Part = tuple[str, str, str]
+"""Method, variant and task."""
 
 
 @dataclass(frozen=True)
@@ -40,14 +48,14 @@ class SweepRequest:
         settings: method settings and task switches that all variants share.
         variants: name and settings of each variant; None derives the name from the settings. If
             empty, there is one variant: the shared settings.
-        series: methods and variants of the runs to launch; all if empty.
+        parts: methods, variants and tasks of the runs to launch; all if empty.
     """
 
     sweep: SweepOptions
     given: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     variants: tuple[Variant, ...] = ()
-    series: tuple[tuple[str, str], ...] = ()
+    parts: tuple[Part, ...] = ()
 
     @classmethod
     def from_arguments(
@@ -74,7 +82,7 @@ class SweepRequest:
             {**last.given, **_chosen(values, own)},
             {**last.settings, **_chosen(values, shared)},
             last.variants if text is None else tuple(parse_variants(text, shared)),
-            last.series if text is None else (),
+            last.parts if text is None else (),
         )
         request.check()
         return request
@@ -90,7 +98,7 @@ class SweepRequest:
             "given": {k: str(v) if isinstance(v, Path) else v for k, v in given.items()},
             "settings": dict(self.settings),
             "variants": [[name, dict(settings)] for name, settings in self.variants],
-            "series": [list(one) for one in self.series],
+            "parts": [list(one) for one in self.parts],
         }
 
     @classmethod
@@ -104,8 +112,8 @@ class SweepRequest:
         how = _options_class(sweep).from_json(facts["given"])
         given = {name: getattr(how, name) for name in facts["given"]}
         variants = tuple((name, settings) for name, settings in facts["variants"])
-        series = tuple((method, variant) for method, variant in facts.get("series", ()))
-        return cls(sweep, given, facts["settings"], variants, series)
+        parts = tuple((method, variant, task) for method, variant, task in facts.get("parts", ()))
+        return cls(sweep, given, facts["settings"], variants, parts)
 
     def check(self) -> None:
         """Check all names and values; cheap, as torch is not imported for methods of this suite.
@@ -156,10 +164,12 @@ class SweepRequest:
             return offline_grid.plan_runs(self.sweep, self.sets, variants, self.settings, how)
         joined = [(name, {**self.settings, **more}) for name, more in variants]
         planned = plan_runs(self.sweep, joined, self.runs)
-        chosen = self.series
-        return [
-            run for run in planned if not chosen or (run.spec.method, run.spec.variant) in chosen
-        ]
+        return [run for run in planned if not self.parts or part_of(run.spec) in self.parts]
+
+
+def part_of(spec: RunSpec) -> Part:
+    """Return method, variant and task of a single-task run."""
+    return spec.method, spec.variant, spec.task
 
 
 def _options_class(sweep: SweepOptions) -> type[RunOptions] | type[OfflineOptions]:

@@ -6,16 +6,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from analysis.stats.group_sequential import Design
 from sweeps.execution import slurm
 from sweeps.execution.job import FollowUp
 from sweeps.execution.launching import ADVICE, launch
-from sweeps.planning.request import SweepRequest
+from sweeps.planning.request import Part, SweepRequest
 from sweeps.studies import tables
-from sweeps.studies.decisions import WAITING, Look, judge, read_scores
+from sweeps.studies.decisions import WAITING, Look, judge
 from sweeps.studies.go_on import REQUEST
 from sweeps.studies.power_lines import print_power
 from sweeps.studies.registration import started_elsewhere
-from sweeps.studies.study import REGISTERED, Claim, Study, parse_looks, register
+from sweeps.studies.scores import read_scores
+from sweeps.studies.study import PUBLISHED, REGISTERED, Claim, Study, parse_looks, register
 from sweeps.tracking.run_states import Observer
 from tdmpc2.common.run.spec import parse_seeds
 from tdmpc2.common.system.atomic_files import read_json, write_json
@@ -23,7 +25,9 @@ from tdmpc2.common.system.errors import UserError
 
 INCOMPLETE = 1
 """Exit code if runs of a look have ended without a score."""
-MakeClaims = Callable[[Sequence[tuple[str, str]]], Sequence[Claim]]
+Series = tuple[str, str]
+"""Method and variant."""
+MakeClaims = Callable[[Sequence[Series]], Sequence[Claim]]
 
 
 @dataclass(frozen=True)
@@ -98,24 +102,36 @@ def make_study(request: SweepRequest, label: str, margin: float, claims: MakeCla
     Raises:
         UserError: the series have no tasks in common, or their runs end at different steps.
     """
-    tasks: dict[tuple[str, str], dict[str, int]] = {}
+    series, tasks = common_tasks(request)
+    if len(series) < 2:
+        raise UserError(
+            "until=decided: nothing to compare; give several variants= or methods=, or an ablation,"
+            " or against=published"
+        )
+    design = Design(parse_looks(request.sweep.looks))
+    return Study(
+        label, tasks, parse_seeds(request.sweep.seeds), design, margin, tuple(claims(series))
+    )
+
+
+def common_tasks(request: SweepRequest) -> tuple[list[Series], dict[str, int]]:
+    """Return the series of a request, and the env steps of each of their tasks.
+
+    Raises:
+        UserError: the series have no tasks in common, or their runs end at different steps.
+    """
+    tasks: dict[Series, dict[str, int]] = {}
     for run in request.planned:
         own = tasks.setdefault((run.spec.method, run.spec.variant), {})
         own[run.spec.task] = run.spec.budget
-    series = list(tasks)
-    if len(series) < 2:
-        raise UserError(
-            "until=decided: nothing to compare; give several variants= or methods=, or an ablation"
-        )
-    for one in series[1:]:
-        if tasks[one] != tasks[series[0]]:
+    first, *others = tasks
+    for one in others:
+        if tasks[one] != tasks[first]:
             raise UserError(
-                f"{' '.join(one)} and {' '.join(series[0])} differ in tasks or env steps; a study "
+                f"{' '.join(one)} and {' '.join(first)} differ in tasks or env steps; a study "
                 "needs the same for both"
             )
-    looks = parse_looks(request.sweep.looks)
-    seeds = parse_seeds(request.sweep.seeds)
-    return Study(label, tasks[series[0]], seeds, looks, margin, tuple(claims(series)))
+    return list(tasks), tasks[first]
 
 
 def run_study(request: StudyRequest, *, again: bool = True) -> int:
@@ -164,7 +180,7 @@ def run_study(request: StudyRequest, *, again: bool = True) -> int:
             )
             return INCOMPLETE
         launched = len(looks)
-        wanted = _runs_of(current, everything, mark)
+        wanted = _runs_of(study, current, everything, mark)
         if not again and (ended := _ended_early(wanted)):
             print(
                 f"Look at {current[0].seeds} seeds: {ended} runs failed or were stopped (`python "
@@ -176,17 +192,19 @@ def run_study(request: StudyRequest, *, again: bool = True) -> int:
             return code
 
 
-def _runs_of(look: Look, request: SweepRequest, mark: str) -> SweepRequest:
+def _runs_of(study: Study, look: Look, request: SweepRequest, mark: str) -> SweepRequest:
     """Return the request of the runs that a look needs."""
     seeds = parse_seeds(request.sweep.seeds)[: look[0].seeds]
-    claims = [one.claim for one in look]
-    series = dict.fromkeys(claim.series[1] for claim in claims)
-    series |= dict.fromkeys(claim.series[0] for claim in claims)
+    parts: dict[Part, None] = {}
+    for place in (1, 0):  # bases first
+        for claim in (one.claim for one in look):
+            series = claim.series[place]
+            parts |= {(*series, task): None for task in study.tasks_of(claim)}
     return replace(
         request,
         sweep=replace(request.sweep, seeds=_listed(seeds)),
         given={**request.given, "study": mark},
-        series=tuple(series),
+        parts=tuple(part for part in parts if part[1] != PUBLISHED),
     )
 
 

@@ -7,16 +7,19 @@ import itertools
 import json
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from analysis.stats.ablation_claims import Expected
+from analysis.stats.common_evaluations import LAST_EVALUATIONS
 from analysis.stats.group_sequential import Design
 from tdmpc2.common.system.atomic_files import write_text
 from tdmpc2.common.system.errors import UserError
 
 FILE = "study.toml"
+PUBLISHED = "published"
+"""Base variant of claims that compare with the released curves."""
 REGISTERED = "registered.toml"
 """Copy of `study.toml` as it was when the study began."""
 MIN_SEEDS = 2
@@ -35,9 +38,11 @@ class Claim:
         method: method of the variant.
         variant: variant name of its runs.
         base_method: method of the runs that it is compared with.
-        base: variant name of those.
+        base: variant name of those, or `PUBLISHED`.
         expected: claimed score of the variant relative to the base; None for no direction.
         text: the claim in words.
+        tasks: the tasks that the claim is about; all of the study if empty.
+        margin: largest difference, in points, that counts as no difference; None for the study's.
     """
 
     name: str
@@ -47,6 +52,8 @@ class Claim:
     base: str
     expected: Expected | None = None
     text: str = ""
+    tasks: tuple[str, ...] = ()
+    margin: float | None = None
 
     @property
     def series(self) -> tuple[tuple[str, str], tuple[str, str]]:
@@ -62,22 +69,32 @@ class Study:
         label: beginning of its name.
         tasks: env steps at which the scores of each task are compared.
         seeds: seeds of every series; a look uses the first ones.
-        looks: seeds on each side after each look.
+        design: looks and error rates of the tests.
         margin: largest difference, in points, that counts as no difference.
         claims: the claims.
+        evaluations: a score is the mean of this many last evaluations, without that at step 0.
     """
 
     label: str
     tasks: Mapping[str, int]
     seeds: tuple[int, ...]
-    looks: tuple[int, ...]
+    design: Design
     margin: float
     claims: tuple[Claim, ...]
+    evaluations: int = LAST_EVALUATIONS
 
     @property
-    def design(self) -> Design:
-        """Looks and error rates of the tests."""
-        return Design(self.looks)
+    def looks(self) -> tuple[int, ...]:
+        """Seeds on each side after each look."""
+        return self.design.looks
+
+    def tasks_of(self, claim: Claim) -> tuple[str, ...]:
+        """Return the tasks that a claim is about."""
+        return claim.tasks or tuple(self.tasks)
+
+    def margin_of(self, claim: Claim) -> float:
+        """Return the margin of a claim in points."""
+        return self.margin if claim.margin is None else claim.margin
 
     @property
     def name(self) -> str:
@@ -91,18 +108,16 @@ class Study:
 
     def to_toml(self) -> str:
         """Return the content of `study.toml`."""
-        rates = {f.name: getattr(self.design, f.name) for f in fields(Design) if f.name != "looks"}
+        rates = {k: v for k, v in asdict(self.design).items() if k != "looks" and v is not None}
+        names = ("label", "seeds", "looks", "margin", "evaluations")
         lines = [
             _HEAD,
-            *(
-                f"{k} = {json.dumps(getattr(self, k))}"
-                for k in ("label", "seeds", "looks", "margin")
-            ),
+            *(f"{name} = {json.dumps(getattr(self, name))}" for name in names),
             *_table("tests", rates),
             *_table("tasks", self.tasks),
         ]
         for claim in self.claims:
-            values = {k: v for k, v in asdict(claim).items() if v is not None}
+            values = {k: v for k, v in asdict(claim).items() if v not in (None, ())}
             lines += ["", "[[claims]]", *(f"{k} = {json.dumps(v)}" for k, v in values.items())]
         return "\n".join(lines) + "\n"
 
@@ -115,16 +130,15 @@ class Study:
         """
         try:
             facts = tomllib.loads(path.read_text())
-            tests = facts.pop("tests")
-            claims = tuple(Claim(**claim) for claim in facts.pop("claims"))
-            seeds, looks = tuple(facts.pop("seeds")), tuple(facts.pop("looks"))
-            study = cls(seeds=seeds, looks=looks, claims=claims, **facts)
-            own = {f.name: getattr(study.design, f.name) for f in fields(Design)}
+            claims = tuple(
+                Claim(**{**claim, "tasks": tuple(claim.get("tasks", ()))})
+                for claim in facts.pop("claims")
+            )
+            design = Design(tuple(facts.pop("looks")), **facts.pop("tests"))
+            seeds = tuple(facts.pop("seeds"))
+            return cls(seeds=seeds, design=design, claims=claims, **facts)
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise UserError(f"{path}: not the file of a study ({error})") from None
-        if {**tests, "looks": study.looks} != own:
-            raise UserError(f"{path}: its [tests] are those of another version of this software")
-        return study
 
 
 def _table(name: str, values: Mapping[str, Any]) -> list[str]:

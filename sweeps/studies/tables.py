@@ -12,25 +12,38 @@ from analysis.stats.equivalence import Difference
 from sweeps.studies.decisions import WAITING, Look, LookResult
 from sweeps.studies.registration import Started
 from sweeps.studies.registration import describe as describe_registration
-from sweeps.studies.study import REGISTERED, Study, changes, digest
+from sweeps.studies.study import PUBLISHED, REGISTERED, Study, changes, digest
 from tdmpc2.common.system.atomic_files import write_text
 from tdmpc2.common.system.errors import UserError
 
+MANY_TASKS = 10
+"""A study of more tasks is described without their names."""
 RESULTS, BOUNDARIES = "decisions.csv", "boundaries.csv"
 """Results of all looks in the folder of a study, and the differences that decide."""
 
 
 def describe(study: Study) -> str:
-    """Return the design of a study in three lines."""
+    """Return the design of a study in a few lines."""
     design, claims = study.design, len(study.claims)
     looks = ", ".join(map(str, study.looks))
     tasks = ", ".join(f"{task} at {step:,}" for task, step in study.tasks.items())
+    if len(study.tasks) > MANY_TASKS:
+        tasks = f"{min(study.tasks.values()):,} to {max(study.tasks.values()):,}"
+    margins = sorted({study.margin_of(claim) for claim in study.claims})
+    sides = (
+        f"seeds against {design.base_seeds} published ones"
+        if design.base_seeds
+        else ("seeds on each side")
+    )
+    corrected = design.family_level < claims * design.claim_level
+    whole = f", {100 * design.family_level:.3g} % in the whole study" if corrected else ""
     return (
-        f"Study of {claims} claim{'s' * (claims > 1)} with looks at {looks} seeds on each side; "
+        f"Study of {claims} claim{'s' * (claims > 1)} with looks at {looks} {sides}; "
         f"env steps: {tasks}.\n"
-        f"Chance of a false 'supported': {100 * design.claim_level:.3g} % per claim, "
-        f"{100 * design.family_level:.3g} % in the whole study; of a false 'contradicted': "
-        f"{100 * design.against_level:.3g} % per claim. Margin: {study.margin:g} points."
+        f"A score is the mean of the last {study.evaluations} evaluations (step 0 never counts).\n"
+        f"Chance of a false 'supported': {100 * design.claim_level:.3g} % per claim{whole}; of a "
+        f"false 'contradicted': {100 * design.against_level:.3g} % per claim. "
+        f"Margin: {' to '.join(f'{m:g}' for m in dict.fromkeys((margins[0], margins[-1])))} points."
     )
 
 
@@ -81,7 +94,7 @@ def summary(study: Study, looks: Sequence[Look], started: Started) -> str:
                 one.seeds,
                 f"{one.gap.value:+.1f}{early} {_interval(one.gap)}",
                 f"{first.gap.value:+.1f} {_interval(first.gap)}",
-                describe_registration(one, study.seeds, started),
+                describe_registration(study, one, started),
             ]
         )
     head = [
@@ -136,13 +149,13 @@ def describe_studies(runs: Path) -> list[str]:
 
 def count_runs(study: Study, looks: Sequence[Look]) -> tuple[int, int]:
     """Return the runs of a study, and those of a design with all seeds for every claim."""
-    seeds: dict[tuple[str, str], int] = {}
-    for look in looks:
-        for one in look:
-            for series in one.claim.series:
-                seeds[series] = max(seeds.get(series, 0), one.seeds)
-    tasks = len(study.tasks)
-    return tasks * sum(seeds.values()), tasks * len(seeds) * study.looks[-1]
+    seeds: dict[tuple[tuple[str, str], str], int] = {}
+    for one in (result for look in looks for result in look):
+        for series in one.claim.series:
+            if series[1] != PUBLISHED:
+                for task in study.tasks_of(one.claim):
+                    seeds[series, task] = max(seeds.get((series, task), 0), one.seeds)
+    return sum(seeds.values()), len(seeds) * study.looks[-1]
 
 
 def write(folder: Path, study: Study, looks: Sequence[Look]) -> None:

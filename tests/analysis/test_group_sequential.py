@@ -130,3 +130,38 @@ def test_a_loss_is_found_with_half_of_the_seeds() -> None:
     decisions, seeds = simulate(loss=10.0, spread=6.0, claims=1)
     assert (decisions == SUPPORTED).mean() > 0.99
     assert seeds.mean() < 5.3
+
+
+def test_precision_with_a_base_whose_seeds_do_not_grow() -> None:
+    """Estimates of the difference have the covariance of a Brownian motion at these times."""
+    design, rng = Design(looks=(2, 3, 6), base_seeds=3), np.random.default_rng(0)
+    ours, base = rng.standard_normal((200_000, 6)), rng.standard_normal((200_000, 3))
+    gaps = np.array([ours[:, :n].mean(1) - base.mean(1) for n in design.looks])
+    covariance = np.cov(gaps)
+    assert design.fractions == pytest.approx((0.6, 0.75, 1.0))
+    assert covariance[2, 2] / np.diag(covariance) == pytest.approx(design.fractions, rel=0.02)
+    assert covariance[0, 1:] == pytest.approx(np.diag(covariance)[1:], rel=0.02)
+
+
+def test_each_claim_has_its_margin() -> None:
+    at = Found(np.array([[3.0, 3.0]]), np.full((1, 2), 0.5), np.full((1, 2), SURE))
+    decisions, _ = run_study(Design(looks=(5,)), [at], ["same", "same"], [5.0, 3.5])
+    assert decisions.tolist() == [[SUPPORTED, CONTRADICTED]]
+
+
+@pytest.mark.parametrize(
+    ("loss", "decision", "limit"), [(0.0, CONTRADICTED, 0.05), (5, SUPPORTED, 0.05)]
+)
+def test_error_rates_against_a_base_with_three_seeds(
+    loss: float, decision: str, limit: float
+) -> None:
+    """Equal agents are rarely called different, and agents that differ by the margin equal."""
+    design = Design(
+        looks=(2, 3, 5, 10), claim_level=0.05, family_level=0.05, against_level=0.05, base_seeds=3
+    )
+    rng = np.random.default_rng(0)
+    ours = 4.0 * rng.standard_normal((4000, 1, 5, 10)) - loss
+    base = 4.0 * rng.standard_normal((4000, 1, 5, 3))
+    at = [Found(*mean_over_tasks(*welch(ours[..., :n], base))) for n in design.looks]
+    decisions, _ = run_study(design, at, ["same"], 5.0)
+    assert (decisions == decision).mean() < limit + 3 * (limit / 4000) ** 0.5

@@ -65,6 +65,6 @@ def test_a_study_that_was_changed_is_refused(tmp_path: Path, cluster: Cluster) -
     file.write_text(file.read_text().replace("looks = [2, 3]", "looks = [2, 4]"))
     with pytest.raises(UserError, match="changed since the study began"):
         study(runs)
-    assert json.loads((folder_of(runs) / "request.json").read_text())["series"] == []
+    assert json.loads((folder_of(runs) / "request.json").read_text())["parts"] == []
     for job in cluster.jobs():
         cluster.call("scancel", job)

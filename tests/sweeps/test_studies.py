@@ -10,16 +10,19 @@ from typing import Any
 import numpy as np
 import pytest
 
+from analysis.stats.group_sequential import Design
 from sweeps import launch
 from sweeps.studies import go_on
-from sweeps.studies.decisions import WAITING, Scores, judge
+from sweeps.studies.decisions import WAITING, judge
+from sweeps.studies.scores import Scores
 from sweeps.studies.study import FILE, Claim, Study, check_unchanged, digest, parse_looks, register
 from sweeps.studies.tables import RESULTS, count_runs, describe_studies, summary, write
 from tdmpc2.common.system.errors import UserError
 from tests.runs import TINY
 
 CLAIM = Claim("no-x", "tdmpc2", "no-x", "tdmpc2", "default", "lower", "scores lower")
-STUDY = Study("tasks", {"a": 100, "b": 200}, (1, 2, 3, 4, 5), (2, 3, 5), 5.0, (CLAIM,))
+DESIGN = Design((2, 3, 5))
+STUDY = Study("tasks", {"a": 100, "b": 200}, (1, 2, 3, 4, 5), DESIGN, 5.0, (CLAIM,))
 SETTINGS = [f"{key}={value}" for key, value in TINY.items() if key != "task"]
 
 
@@ -47,7 +50,7 @@ def test_a_study_reads_as_it_was_written(tmp_path: Path) -> None:
     mark = register(STUDY, tmp_path)
     assert Study.read(tmp_path / FILE) == STUDY
     assert register(STUDY, tmp_path) == mark == digest(tmp_path / FILE)
-    assert STUDY.name != replace(STUDY, looks=(2, 5)).name
+    assert STUDY.name != replace(STUDY, design=Design((2, 5))).name
 
 
 def test_a_changed_study_is_refused_with_what_was_changed(tmp_path: Path) -> None:
@@ -86,14 +89,14 @@ def test_a_large_loss_ends_the_study_early() -> None:
     used, fixed = count_runs(STUDY, looks)
     assert fixed == 20
     assert used == 4 * looks[-1][0].seeds
-    assert "* stopped early" in summary(STUDY, looks, {})
-    older = {("tdmpc2", "default", 1): 2}
+    assert "* stopped early" in summary(STUDY, looks, ())
+    older = {("tdmpc2", "default", task, 1) for task in STUDY.tasks}
     assert "no: 2 runs are older" in summary(STUDY, looks, older)
 
 
 def test_later_seeds_do_not_change_earlier_looks() -> None:
-    some = judge(STUDY, scores(2.5, spread=6.0, until=3))
-    every = judge(STUDY, scores(2.5, spread=6.0))
+    some = judge(STUDY, scores(1.0, spread=6.0, until=3))
+    every = judge(STUDY, scores(1.0, spread=6.0))
     assert some[:2] == every[:2]
     assert some[2][0].decision == WAITING
     assert some[2][0].missing == 8
@@ -144,6 +147,23 @@ def test_seeds_that_exist_count(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert all(after[key] == value for key, value in before.items())
     assert not any("study" in value[0] for value in before.values())
     assert "no: 4 runs are older" in capsys.readouterr().out
+
+
+def test_a_study_with_other_tests_is_read(tmp_path: Path) -> None:
+    """A study of an earlier version keeps its error rates."""
+    other = replace(STUDY, design=Design((2, 5), claim_level=0.01), evaluations=1)
+    register(other, tmp_path)
+    assert Study.read(tmp_path / FILE) == other
+
+
+def test_claims_about_some_tasks_use_only_these() -> None:
+    some = replace(CLAIM, tasks=("a",), margin=3.0)
+    study = replace(STUDY, claims=(some,))
+    looks = judge(study, scores(30.0))
+    assert count_runs(study, looks) == (2 * looks[-1][0].seeds, 10)
+    assert study.margin_of(some) == 3.0
+    assert "no: 1 runs are older" in summary(study, looks, {("tdmpc2", "default", "a", 1)})
+    assert "pre-registered" in summary(study, looks, {("tdmpc2", "default", "b", 1)})
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,161 @@
+"""Studies that compare runs with the released curves: are they reproduced, domain by domain?
+
+"The paper is reproduced" says that every domain is, so each claim has the whole level of the
+equivalence test of `analysis/reproduce.py`; "contradicted" shares its level among the claims.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+
+from analysis.records.load import load_curves
+from analysis.records.source_options import released_curves, report
+from analysis.records.sources import PUBLISHED as PUBLISHED_SOURCE
+from analysis.stats.equivalence import LEVEL
+from analysis.stats.group_sequential import Design
+from analysis.stats.margins import LARGEST_MARGIN, OTHER_MARGIN, domain_margin, smallest_margin
+from analysis.stats.ragged_curves import ScoreCurves
+from analysis.stats.seed_spreads import Spread, spread_of
+from sweeps.planning.request import SweepRequest
+from sweeps.studies.running import (
+    Series,
+    StudyRequest,
+    common_tasks,
+    run_study,
+    with_all_seeds,
+)
+from sweeps.studies.spread_sources import has_paper_settings
+from sweeps.studies.study import PUBLISHED, Claim, Study, parse_looks
+from tdmpc2.common.run.spec import parse_seeds
+from tdmpc2.common.system.errors import UserError
+from tdmpc2.envs.tasks import get_task
+
+
+def start_reproduction(request: SweepRequest, *, seeds_given: bool) -> int:
+    """Run the study that compares every method with its released curves; see `run_study`.
+
+    Args:
+        request: request of the sweep.
+        seeds_given: whether the user has named the seeds.
+
+    Raises:
+        UserError: there are no released curves of these runs, or an invalid request.
+    """
+    everything = with_all_seeds(request, parse_looks(request.sweep.looks), given=seeds_given)
+    study, left_out = make_reproduction(everything)
+    print("\n".join(left_out), end="\n" * bool(left_out))
+    parts = tuple(
+        (*claim.series[0], task) for claim in study.claims for task in study.tasks_of(claim)
+    )
+    return run_study(StudyRequest(study, replace(everything, parts=parts)))
+
+
+def make_reproduction(request: SweepRequest) -> tuple[Study, list[str]]:
+    """Build the study of a request with all seeds, with a claim per method and domain.
+
+    Args:
+        request: result of `with_all_seeds`.
+
+    Returns:
+        The study, and a message for each task or domain that no claim is about.
+
+    Raises:
+        UserError: there are no released curves of these runs.
+    """
+    other = next((run for run in request.planned if not has_paper_settings(run)), None)
+    if other is not None or request.sweep.obs != "state":
+        name = request.sweep.obs if other is None else f"{other.spec.method} {other.spec.variant}"
+        raise UserError(
+            f"against=published: {name}: the released curves are of the paper's settings with "
+            "observations of the state; omit other settings and variants"
+        )
+    series, tasks = common_tasks(request)
+    curves = _released(tasks)
+    claims, counts, messages = [], [], []
+    for one in series:
+        domains: dict[str, list[str]] = {}
+        for task in tasks:
+            domains.setdefault(get_task(task).domain, []).append(task)
+        for domain, names in domains.items():
+            found = {task: _spread(curves, one, task, tasks[task]) for task in names}
+            known = {task: spread for task, spread in found.items() if spread is not None}
+            missing = [task for task in names if task not in known]
+            if missing:
+                messages.append(f"{one[0]}: no released curves near the step: {', '.join(missing)}")
+            if not known:
+                continue
+            claim, smallest = _claim(one, domain, known)
+            if claim is None:
+                messages.append(
+                    f"{one[0]}, {domain}: left out: the released seeds settle no margin below "
+                    f"{np.ceil(10 * smallest) / 10:.1f} points (at most {LARGEST_MARGIN:g})"
+                )
+                continue
+            claims.append(claim)
+            counts += [spread.freedom + 1 for spread in known.values()]
+    if not claims:
+        raise UserError(f"against=published: nothing to compare ({'; '.join(messages)})")
+    design = Design(
+        parse_looks(request.sweep.looks),
+        family_level=min(1.0, LEVEL * len(claims)),
+        claim_level=LEVEL,
+        against_level=LEVEL / len(claims),
+        base_seeds=int(np.median(counts)),
+    )
+    seeds = parse_seeds(request.sweep.seeds)
+    label = f"{request.sweep.label}-reproduction"
+    judged = {task for claim in claims for task in claim.tasks}
+    tasks = {task: steps for task, steps in tasks.items() if task in judged}
+    return Study(label, tasks, seeds, design, OTHER_MARGIN, tuple(claims)), messages
+
+
+def _released(tasks: Mapping[str, int]) -> ScoreCurves:
+    """Return the released curves of some tasks.
+
+    Raises:
+        UserError: there are none.
+    """
+    folder = released_curves()
+    if not folder.is_dir():
+        raise UserError(
+            f"against=published: no released curves in {folder}; `python "
+            "analysis/fetch_published.py` downloads them, TDMPC2_PUBLISHED names another folder"
+        )
+    records = load_curves(folder, PUBLISHED_SOURCE, tasks=tasks)
+    report(records.problems)
+    return ScoreCurves(records.select(obs="state"))
+
+
+def _spread(curves: ScoreCurves, series: Series, task: str, env_steps: int) -> Spread | None:
+    """Return the spread of the released seeds of a task near a step; None without two of them."""
+    runs = curves.runs
+    rows = runs.index[(runs["method"] == series[0]) & (runs["task"] == task)].to_numpy()
+    return spread_of(curves, rows, env_steps) if len(rows) else None
+
+
+class _Margin(NamedTuple):
+    """A claim, None if the released seeds cannot settle it; and the smallest margin they settle."""
+
+    claim: Claim | None
+    smallest: float
+
+
+def _claim(series: Series, domain: str, spreads: Mapping[str, Spread]) -> _Margin:
+    """Return the claim that a method's mean over tasks of a domain is as published."""
+    method, variant = series
+    variances = np.array([one.variance for one in spreads.values()])
+    counts = np.array([one.freedom + 1 for one in spreads.values()])
+    smallest = float(smallest_margin(variances, counts))
+    margin, settles = domain_margin(method, smallest, None)
+    if not settles:
+        return _Margin(None, smallest)
+    text = "the mean over the tasks is that of the released curves"
+    name = f"{method} {domain}"
+    return _Margin(
+        Claim(name, method, variant, method, PUBLISHED, "same", text, tuple(spreads), margin),
+        smallest,
+    )

@@ -1,0 +1,153 @@
+"""Scores of a study: those of its runs, and the published ones that they are compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from analysis.records.evaluations import is_success
+from analysis.records.load import load, load_curves
+from analysis.records.source_options import released_curves
+from analysis.records.sources import PUBLISHED as PUBLISHED_SOURCE
+from analysis.stats.ablation_effects import POINTS
+from analysis.stats.ragged_curves import ScoreCurves
+from analysis.stats.rules import RULES
+from sweeps.planning.planned_run import PlannedRun
+from sweeps.studies.study import PUBLISHED, Study
+
+Key = tuple[str, str, str]
+"""Method, variant and task."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of the runs of a study.
+
+    Attributes:
+        points: scores in points of each method, variant and task, `(num_seeds,)` in the order of
+            the study's seeds; NaN for a run that has not ended, or has no evaluation. Those of the
+            variant `PUBLISHED` are all published seeds.
+        episodes: episodes that each score of a task averages, if it is a success rate; else None.
+    """
+
+    points: Mapping[Key, np.ndarray]
+    episodes: Mapping[str, int | None]
+
+    def of(self, series: tuple[str, str], task: str, seeds: int) -> np.ndarray:
+        """Return the scores of the first seeds of a series, or all published ones.
+
+        Args:
+            series: method and variant.
+            task: name of the task.
+            seeds: seeds on each side.
+        """
+        found = self.points[(*series, task)]
+        return found if series[1] == PUBLISHED else found[:seeds]
+
+
+def read_scores(study: Study, planned: Sequence[PlannedRun], runs: Path) -> Scores:
+    """Read the scores of all runs of a study that have ended.
+
+    Args:
+        study: the study.
+        planned: runs of all its series, tasks and seeds.
+        runs: folder of all runs.
+
+    Raises:
+        UserError: a claim compares with released curves that are missing.
+    """
+    curves = ScoreCurves(load(runs))
+    published = _Published(study)
+    rows = {str(one.directory): index for index, one in enumerate(curves.runs.itertuples())}
+    points: dict[Key, np.ndarray] = {}
+    episodes: dict[str, int | None] = dict.fromkeys(study.tasks)
+    for run in planned:
+        spec = run.spec
+        own = points.setdefault(
+            (spec.method, spec.variant, spec.task), np.full(len(study.seeds), np.nan)
+        )
+        row = rows.get(str(run.directory))
+        if row is None or spec.seed not in study.seeds:
+            continue
+        steps = _last_steps(study, curves, row, published.window(spec.task))
+        if not len(steps):
+            continue
+        own[study.seeds.index(spec.seed)] = _mean_score(curves, [row], steps)[0]
+        published.add(points, spec.method, spec.task, steps)
+        if is_success(curves.runs.at[row, "score"]):
+            each = int(str(curves.runs.at[row, "eval_episodes"]))
+            episodes[spec.task] = each * len(steps)
+    return Scores(points, episodes)
+
+
+def _last_steps(
+    study: Study, curves: ScoreCurves, row: int, window: tuple[float, float]
+) -> np.ndarray:
+    """Return the steps of the evaluations that the score of a run averages.
+
+    Empty if the run has no value at the step at which the study compares.
+    """
+    end, (low, high) = study.tasks[str(curves.runs.at[row, "task"])], window
+    steps = curves.common_grid([row], min(end, high))
+    steps = steps[(steps > 0) & (steps >= low)][-study.evaluations :]
+    ended = ~np.isnan(curves.values([row], np.array([end]), RULES["linear"]))[0, 0]
+    return steps if ended else steps[:0]
+
+
+def _mean_score(curves: ScoreCurves, rows: Sequence[int], steps: np.ndarray) -> np.ndarray:
+    """Return the mean score of runs in points, `(num_rows,)`."""
+    return POINTS * curves.values(rows, steps, RULES["linear"], normalized=True).mean(axis=1)
+
+
+class _Published:
+    """Published scores of the claims of a study that compare with them."""
+
+    def __init__(self, study: Study) -> None:
+        self._compared = {
+            (claim.base_method, task)
+            for claim in study.claims
+            if claim.base == PUBLISHED
+            for task in study.tasks_of(claim)
+        }
+        self._curves: ScoreCurves | None = None
+        if self._compared:
+            tasks = {task for _, task in self._compared}
+            self._curves = ScoreCurves(
+                load_curves(released_curves(), PUBLISHED_SOURCE, tasks=tasks).select(obs="state")
+            )
+
+    def _rows(self, method: str, task: str) -> np.ndarray:
+        assert self._curves is not None
+        runs = self._curves.runs
+        return runs.index[(runs["method"] == method) & (runs["task"] == task)].to_numpy()
+
+    def window(self, task: str) -> tuple[float, float]:
+        """Return the first step after 0 and the last one at which all published seeds have scores.
+
+        0 and infinity if the task is not compared with published scores.
+        """
+        low, high = 0.0, np.inf
+        for method, other in self._compared:
+            if other == task and self._curves is not None:
+                rows = self._rows(method, task)
+                grid = self._curves.common_grid(rows)
+                low = max(low, float(grid[grid > 0][0]))
+                high = min(high, float(self._curves.last_steps[rows].min()))
+        return low, high
+
+    def add(self, points: dict[Key, np.ndarray], method: str, task: str, steps: np.ndarray) -> None:
+        """Add the published scores of a method and task at the given steps, unless they are there.
+
+        Args:
+            points: points of `Scores`.
+            method: name of the method.
+            task: name of the task.
+            steps: steps of the evaluations that a score averages.
+        """
+        if (method, task) in self._compared and (method, PUBLISHED, task) not in points:
+            assert self._curves is not None
+            found = _mean_score(self._curves, self._rows(method, task).tolist(), steps)
+            points[method, PUBLISHED, task] = found
