@@ -11,7 +11,7 @@ from sweeps import launch
 from sweeps.studies.tables import RESULTS
 from tdmpc2.common.system.errors import UserError
 from tests.slurm import sweeping
-from tests.slurm.cluster import Cluster
+from tests.slurm.cluster import Cluster, wait_for
 
 pytestmark = pytest.mark.xdist_group("slurm")
 
@@ -56,6 +56,22 @@ def test_a_failed_look_stops_and_goes_on(cluster: Cluster, tmp_path: Path) -> No
     assert study(runs) == 0
     sweeping.until_empty(cluster)
     assert "waits for runs" not in (folder_of(runs) / RESULTS).read_text()
+
+
+def test_a_requeued_run_and_decision(cluster: Cluster, tmp_path: Path) -> None:
+    """The decisions are those of a study that nothing interrupted."""
+    runs = tmp_path / "runs"
+    assert study(runs) == 0
+    *first, decision = sorted(cluster.jobs())
+    wait_for(lambda: cluster.jobs().get(first[0]) == "RUNNING", sweeping.PATIENCE, "the first run")
+    cluster.call("scontrol", "requeue", first[0])
+    wait_for(lambda: cluster.jobs().get(decision) == "RUNNING", sweeping.PATIENCE, "the decision")
+    cluster.call("scontrol", "requeue", decision)
+    sweeping.until_empty(cluster)
+    found = (folder_of(runs) / RESULTS).read_text()
+    assert "waits for runs" not in found
+    assert study(tmp_path / "here", cluster="inline") == 0
+    assert (folder_of(tmp_path / "here") / RESULTS).read_text() == found
 
 
 def test_a_study_that_was_changed_is_refused(tmp_path: Path, cluster: Cluster) -> None:

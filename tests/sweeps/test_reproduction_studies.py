@@ -32,7 +32,11 @@ def released(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             for step in (0, STEPS // 2, STEPS, 2 * STEPS)
             for seed, score in enumerate(seeds, start=1)
         ]
-        write_table(folder / "tdmpc2" / f"{task}.csv", "step,reward,seed", rows)
+        write_table(
+            folder / "tdmpc2" / f"{task}.csv",
+            f"step,{'success' if task.startswith('mw-') else 'reward'},seed",
+            rows,
+        )
 
 
 def arguments(runs: Path, **more: object) -> list[str]:

@@ -184,6 +184,12 @@ def test_what_is_refused_before_anything_is_written(
     assert not (tmp_path / "studies").exists()
 
 
+def test_series_without_tasks_in_common_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="differ in tasks or env steps"):
+        launch.main(["suite=smoke", "until=decided", "cluster=inline", f"runs={tmp_path}"])
+    assert not (tmp_path / "studies").exists()
+
+
 def test_a_folder_that_is_no_study(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not the folder of a study"):
         go_on.main([f"study={tmp_path}"])
