@@ -6,7 +6,8 @@ equivalence test of `analysis/reproduce.py`; "contradicted" shares its level amo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -66,37 +67,27 @@ def make_reproduction(request: SweepRequest) -> tuple[Study, list[str]]:
     Raises:
         UserError: there are no released curves of these runs.
     """
-    other = next((run for run in request.planned if not has_paper_settings(run)), None)
-    if other is not None or request.sweep.obs != "state":
-        name = request.sweep.obs if other is None else f"{other.spec.method} {other.spec.variant}"
-        raise UserError(
-            f"against=published: {name}: the released curves are of the paper's settings with "
-            "observations of the state; omit other settings and variants"
-        )
+    _check_settings(request)
     series, tasks = common_tasks(request)
     curves = _released(tasks)
     claims, counts, messages = [], [], []
-    for one in series:
-        domains: dict[str, list[str]] = {}
-        for task in tasks:
-            domains.setdefault(get_task(task).domain, []).append(task)
-        for domain, names in domains.items():
-            found = {task: _spread(curves, one, task, tasks[task]) for task in names}
-            known = {task: spread for task, spread in found.items() if spread is not None}
-            missing = [task for task in names if task not in known]
-            if missing:
-                messages.append(f"{one[0]}: no released curves near the step: {', '.join(missing)}")
-            if not known:
-                continue
-            claim, smallest = _claim(one, domain, known)
-            if claim is None:
-                messages.append(
-                    f"{one[0]}, {domain}: left out: the released seeds settle no margin below "
-                    f"{np.ceil(10 * smallest) / 10:.1f} points (at most {LARGEST_MARGIN:g})"
-                )
-                continue
-            claims.append(claim)
-            counts += [spread.freedom + 1 for spread in known.values()]
+    for one, (domain, names) in itertools.product(series, _by_domain(tasks).items()):
+        found = {task: _spread(curves, one, task, tasks[task]) for task in names}
+        known = {task: spread for task, spread in found.items() if spread is not None}
+        missing = [task for task in names if task not in known]
+        if missing:
+            messages.append(f"{one[0]}: no released curves near the step: {', '.join(missing)}")
+        if not known:
+            continue
+        claim, smallest = _claim(one, domain, known)
+        if claim is None:
+            messages.append(
+                f"{one[0]}, {domain}: left out: the released seeds settle no margin below "
+                f"{np.ceil(10 * smallest) / 10:.1f} points (at most {LARGEST_MARGIN:g})"
+            )
+            continue
+        claims.append(claim)
+        counts += [spread.freedom + 1 for spread in known.values()]
     if not claims:
         raise UserError(f"against=published: nothing to compare ({'; '.join(messages)})")
     design = Design(
@@ -111,6 +102,28 @@ def make_reproduction(request: SweepRequest) -> tuple[Study, list[str]]:
     judged = {task for claim in claims for task in claim.tasks}
     tasks = {task: steps for task, steps in tasks.items() if task in judged}
     return Study(label, tasks, seeds, design, OTHER_MARGIN, tuple(claims)), messages
+
+
+def _check_settings(request: SweepRequest) -> None:
+    """Check that the runs have the settings of the released curves.
+
+    Raises:
+        UserError: they have others.
+    """
+    other = next((run for run in request.planned if not has_paper_settings(run)), None)
+    if other is not None or request.sweep.obs != "state":
+        name = request.sweep.obs if other is None else f"{other.spec.method} {other.spec.variant}"
+        raise UserError(
+            f"against=published: {name}: the released curves are of the paper's settings with "
+            "observations of the state; omit other settings and variants"
+        )
+
+
+def _by_domain(tasks: Iterable[str]) -> dict[str, list[str]]:
+    domains: dict[str, list[str]] = {}
+    for task in tasks:
+        domains.setdefault(get_task(task).domain, []).append(task)
+    return domains
 
 
 def _released(tasks: Mapping[str, int]) -> ScoreCurves:
