@@ -7,12 +7,13 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from analysis.records.problems import Problem
 from tdmpc2.common.system.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FILE = "study.toml"
 PUBLISHED = "published"
@@ -165,6 +166,8 @@ def _table(
     Raises:
         ValueError: a column is missing, a value has another type, or a claim is unknown.
     """
+    import pandas as pd  # here, so that commands report bad arguments fast
+
     absent = {name: [""] for name, kind in types.items() if kind is float}
     table = pd.read_csv(
         path, usecols=list(types), dtype=types, keep_default_na=False, na_values=absent
