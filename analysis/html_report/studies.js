@@ -48,7 +48,7 @@ function pathOf({ claim, decision, looks, bound, points, regions }) {
   const path = svg("polyline", { points: points.map(([seeds, value]) => `${x(seeds)},${y(value)}`).join(" "), class: "mark" });
   const labels = looks.map((seeds) => svg("text", { x: x(seeds), y: bottom + 14, "text-anchor": "middle" }, String(seeds)));
   const middle = (PATH.top + bottom) / 2;
-  labels.push(svg("text", { x: (PATH.left + right) / 2, y: PATH.height - 5, "text-anchor": "middle" }, "seeds on each side"),
+  labels.push(svg("text", { x: (PATH.left + right) / 2, y: PATH.height - 5, "text-anchor": "middle" }, "seeds"),
     svg("text", { x: 11, y: middle, "text-anchor": "middle", transform: `rotate(-90 11 ${middle})` }, "difference (points)"));
   const spoken = `${claim}, ${decision}; difference in points with 95 % interval; ${points.map(measured).join("; ")}`;
   return el("figure", [el("figcaption", [el("b", claim), `: ${decision}`]), svg("svg",
@@ -67,7 +67,7 @@ function oneStudy(study) {
     names.length ? el("div", ["Differences in these regions decide:", ...names], { class: "controls soft" }) : ""] : [el("p", "No look is complete.")];
   return el("section", [el("h3", study.name), el("p", study.design), el("p", study.costs), ...results,
     ...shown("Looks", study.looks), ...shown(`Claims, registered as ${study.mark}`, study.claims), ...changed,
-    details("Settings of the tests", study.tests)], { class: "study" });
+    details("Tasks", study.tasks), details("Settings of the tests", study.tests)], { class: "study" });
 }
 
 function studies() {

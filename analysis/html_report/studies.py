@@ -29,13 +29,11 @@ def studies_page(studies: Sequence[RecordedStudy]) -> dict[str, Any] | None:
 
 def _study(study: RecordedStudy) -> dict[str, Any]:
     """Return design, registration, results, looks and paths of a study."""
-    tasks = ", ".join(f"{task} at {step:,}" for task, step in study.tasks.items())
-    state = "every claim is decided" if is_decided(study) else "in progress"
     return {
         "name": study.name,
         "mark": study.mark,
-        "design": f"Looks at {', '.join(map(str, study.looks))} seeds on each side; env steps: "
-        f"{tasks}; margin: {study.margin:g} points; {state}.",
+        "design": _design(study),
+        "tasks": [f"{task}: {step:,} env steps" for task, step in study.tasks.items()],
         "tests": [f"{name} = {value}" for name, value in study.tests.items()],
         "changed": list(study.changed),
         "costs": describe_costs(study),
@@ -46,13 +44,31 @@ def _study(study: RecordedStudy) -> dict[str, Any]:
     }
 
 
+def _design(study: RecordedStudy) -> str:
+    """Return looks, scores and state of a study as a sentence."""
+    published = study.tests.get("base_seeds")
+    sides = f"against {published} published ones" if published else "on each side"
+    last = study.evaluations
+    score = f" A score is the mean of the last {last} evaluations." if last else ""
+    state = "Every claim is decided." if is_decided(study) else "In progress."
+    return f"Looks at {', '.join(map(str, study.looks))} seeds {sides}.{score} {state}"
+
+
 def _claims(study: RecordedStudy) -> pd.DataFrame:
-    """Return the claims with the series that each compares."""
+    """Return the claims with the series and tasks that each compares."""
     rows = [
-        (claim.name, claim.expected or "–", claim.text, *(" ".join(one) for one in claim.series))
+        (
+            *(claim.name, claim.expected or "–", claim.text),
+            *(" ".join(one) for one in claim.series),
+            "all" if len(claim.tasks) == len(study.tasks) else ", ".join(claim.tasks),
+            f"{claim.margin:g}",
+        )
         for claim in study.claims
     ]
-    return pd.DataFrame(rows, columns=["claim", "expected", "in words", "runs", "compared with"])
+    return pd.DataFrame(rows, columns=_CLAIMS)
+
+
+_CLAIMS = ["claim", "expected", "in words", "runs", "compared with", "tasks", "margin"]
 
 
 def _looks(study: RecordedStudy) -> pd.DataFrame:

@@ -261,10 +261,11 @@ def test_studies_by_hand(tmp_path):
     folder = write_study_folder(tmp_path / "runs")
     assert report.main(arguments) == 0
     (study,) = content(tmp_path)["studies"]["studies"]
-    assert study["design"] == (
-        "Looks at 2, 3 seeds on each side; env steps: walker-walk at 200,000; margin: 5 points; "
-        "every claim is decided."
-    )
+    assert study["design"] == "Looks at 2, 3 seeds on each side. Every claim is decided."
+    assert study["tasks"] == ["walker-walk: 200,000 env steps"]
+    assert study["claims"]["rows"][0][2:] == [
+        *("x is <b>needed</b>", "tdmpc2 no-x", "tdmpc2 default", "all", "5"),
+    ]
     assert study["changed"] == []
     assert study["tests"] == ["family_level = 0.05"]
     assert [row[-1] for row in study["results"]["rows"]] == ["pre-registered"] * 2
@@ -281,7 +282,7 @@ def test_studies_by_hand(tmp_path):
     (folder / "decisions.csv").write_text(results)
     assert report.main(arguments) == 0
     (study,) = content(tmp_path)["studies"]["studies"]
-    assert study["design"].endswith("in progress.")
+    assert study["design"].endswith("In progress.")
     assert study["looks"]["rows"][-1] == [3, "other-y", "", "", "waits for runs (2)"]
 
 
