@@ -60,7 +60,7 @@ def _claims(study: RecordedStudy) -> pd.DataFrame:
         (
             *(claim.name, claim.expected or "–", claim.text),
             *(" ".join(one) for one in claim.series),
-            "all" if len(claim.tasks) == len(study.tasks) else ", ".join(claim.tasks),
+            "all tasks" if len(claim.tasks) == len(study.tasks) else ", ".join(claim.tasks),
             f"{claim.margin:g}",
         )
         for claim in study.claims

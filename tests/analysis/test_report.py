@@ -264,7 +264,7 @@ def test_studies_by_hand(tmp_path):
     assert study["design"] == "Looks at 2, 3 seeds on each side. Every claim is decided."
     assert study["tasks"] == ["walker-walk: 200,000 env steps"]
     assert study["claims"]["rows"][0][2:] == [
-        *("x is <b>needed</b>", "tdmpc2 no-x", "tdmpc2 default", "all", "5"),
+        *("x is <b>needed</b>", "tdmpc2 no-x", "tdmpc2 default", "all tasks", "5"),
     ]
     assert study["changed"] == []
     assert study["tests"] == ["family_level = 0.05"]

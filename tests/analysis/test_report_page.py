@@ -272,6 +272,7 @@ def test_studies(browser, tmp_path):
     shown = tab.inner_text("main")
     assert "about 4.5 core-hours saved" in shown
     assert "x is <b>needed</b>" in shown  # displayed as text
+    assert "all tasks" in shown
     assert tab.locator("td.supported").count() == 2
     assert tab.locator("figcaption").all_inner_texts() == [
         "no-x: supported",
