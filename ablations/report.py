@@ -94,7 +94,8 @@ def write(request: ReportRequest) -> int:
     from ablations.report_files import shown_runs, write_report
     from ablations.studies import find_studies, look
     from ablations.tables import text_of
-    from sweeps.studies.tables import describe_studies
+    from analysis.records.studies import read_studies
+    from analysis.stats.study_results import describe_study
 
     records = load_sources(request).select(sources=[RUNS_SOURCE], methods=["tdmpc2"])
     report(records.problems)
@@ -105,10 +106,11 @@ def write(request: ReportRequest) -> int:
     how = (shown.curves, shown.rule, shown.bootstrap)
     findings = [look(study, *how, at=request.env_steps, margin=margin) for study in studies]
     print(text_of(findings, margin))
-    runs = request.runs or default_runs_dir()
-    for line in describe_studies(runs):
-        print(line)
-    write_report(request.out or _out_dir(base), findings, shown, base, runs)
+    sequential, problems = read_studies(request.runs or default_runs_dir())
+    for study in sequential:
+        print(describe_study(study))
+    report(problems)
+    write_report(request.out or _out_dir(base), findings, shown, base, sequential)
     return 0 if any(finding.effect for finding in findings) else 1
 
 

@@ -20,10 +20,10 @@ from analysis.figures.registry import shipped_catalog
 from analysis.figures.study_plots import study_path
 from analysis.figures.styles import Layout, Shown
 from analysis.records.load import SERIES, Records
+from analysis.records.studies import RecordedStudy
 from analysis.stats.ablation_effects import task_table
 from analysis.stats.ragged_curves import ScoreCurves
 from analysis.stats.rules import Rule
-from sweeps.studies.tables import BOUNDARIES, RESULTS
 from tdmpc2.common.system.errors import UserError
 
 
@@ -66,21 +66,21 @@ def panels_of(findings: Sequence[StudyResult], curves: ScoreCurves) -> list[Pane
     ]
 
 
-def _study_figure(out: Path, folder: Path) -> list[Path]:
+def _study_figure(out: Path, study: RecordedStudy) -> list[Path]:
     """Draw the path of a study that stops when decided; nothing before its first look."""
-    files = [folder / name for name in (RESULTS, BOUNDARIES)]
-    if not all(file.exists() for file in files):
-        return []
-    decisions, boundaries = (pd.read_csv(file) for file in files)
-    if boundaries.empty:
+    if study.boundaries.empty:
         return []
     with paper_style():
-        page = study_path(decisions[decisions["difference"].notna()], boundaries, Layout())
-        return list(write_figure(out / f"study-{folder.name}", [page]))
+        page = study_path(study.complete, study.boundaries, Layout())
+        return list(write_figure(out / f"study-{study.name}", [page]))
 
 
 def write_report(
-    out: Path, findings: Sequence[StudyResult], shown: Shown, base: str, runs: Path
+    out: Path,
+    findings: Sequence[StudyResult],
+    shown: Shown,
+    base: str,
+    sequential: Sequence[RecordedStudy],
 ) -> None:
     """Write tables and figures, and print their folder.
 
@@ -89,7 +89,7 @@ def write_report(
         findings: results of the studies.
         shown: the compared runs.
         base: variant that the ablations are compared with.
-        runs: folder of all runs, with the studies that stop when decided.
+        sequential: studies that stop when decided.
 
     Raises:
         UserError: the folder cannot be written to.
@@ -113,8 +113,8 @@ def write_report(
                 paths += write_figure(out / "curves", [figure])
                 paths += write_figure(out / "bars", [effect_bars(panels, shown, base)])
             write_table(out / "curves.csv", numbers)
-        for folder in sorted((runs / "studies").glob("*/")):
-            paths += _study_figure(out, folder)
+        for study in sequential:
+            paths += _study_figure(out, study)
     except OSError as error:
         raise UserError(f"cannot write to out={out}: {error}") from error
     print(f"\nwrote {len(paths)} files to {out}", file=sys.stderr)

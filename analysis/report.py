@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from tdmpc2.common.system.atomic_files import write_atomic
 from tdmpc2.common.system.cli import command, describe_fields, parse_options
 from tdmpc2.common.system.config_checks import REPS, setting
 from tdmpc2.common.system.errors import UserError
-from tdmpc2.common.system.paths import project_root
+from tdmpc2.common.system.paths import default_runs_dir, project_root
 
 ASSETS = Path(__file__).parent / "html_report"
 
@@ -38,8 +38,8 @@ usage: python analysis/report.py [key=value ...]
 
 Writes an HTML report as one file that works offline: aggregate scores with confidence intervals;
 learning curves, seeds, losses and settings of every task; the comparison with the published
-curves; variants; multi-task agents; a leaderboard of all methods, also of other people's result
-files; and the audit of the records.
+curves; variants; studies that stop when decided; multi-task agents; a leaderboard of all methods,
+also of other people's result files; and the audit of the records.
 
 {describe_fields(ReportRequest)}
 
@@ -77,10 +77,13 @@ def write(request: ReportRequest) -> int:
     catalog = with_reps(shipped_catalog(), request.reps)
     records = load_sources(request, multitask=True, released=True)
     from analysis.records.field_results import read_files, report_field
+    from analysis.records.studies import read_studies
 
     field_problems: list[Problem] = []
     files = read_files(request.files, request.results, field_problems)
-    data, problems = report_data(records, catalog, rule, files)
+    studies, unreadable = read_studies(request.runs or default_runs_dir())
+    records = replace(records, problems=(*records.problems, *unreadable))
+    data, problems = report_data(records, catalog, rule, files, studies)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(out, lambda file: file.write(page(data).encode()))
@@ -107,7 +110,14 @@ def page(data: dict[str, Any]) -> str:
 
 
 _STYLES = ("uplot/uPlot.min.css", "style.css")
-_SCRIPTS = ("uplot/uPlot.iife.min.js", "chart.js", "tables.js", "claims.js", "page.js")
+_SCRIPTS = (
+    "uplot/uPlot.iife.min.js",
+    "chart.js",
+    "tables.js",
+    "claims.js",
+    "studies.js",
+    "page.js",
+)
 _FILES = ("page.html", *_STYLES, *_SCRIPTS)
 
 

@@ -40,7 +40,7 @@ def study_path(decisions: pd.DataFrame, boundaries: pd.DataFrame, layout: Layout
     for ax, claim in zip(axes, claims, strict=True):
         own = decisions[decisions["claim"] == claim]
         regions = boundaries[boundaries["claim"] == claim]
-        bound = _range(own)
+        bound = shown_range(own)
         for row in regions.itertuples():
             place = looks.index(row.seeds)
             low, high = max(row.low, -bound), min(row.high, bound)
@@ -56,10 +56,11 @@ def study_path(decisions: pd.DataFrame, boundaries: pd.DataFrame, layout: Layout
                     linewidth=0,
                 )
         places = [looks.index(seeds) for seeds in own["seeds"]]
+        value, low, high = own[["difference", "low", "high"]].to_numpy().T
         ax.errorbar(
             places,
-            own["difference"],
-            yerr=[own["difference"] - own["low"], own["high"] - own["difference"]],
+            value,
+            yerr=[value - low, high - value],
             color="black",
             marker="o",
             markersize=3,
@@ -84,7 +85,7 @@ def study_path(decisions: pd.DataFrame, boundaries: pd.DataFrame, layout: Layout
     return page
 
 
-def _range(own: pd.DataFrame) -> float:
+def shown_range(own: pd.DataFrame) -> float:
     """Return the largest difference shown: all estimates, and the intervals after the first look.
 
     With two seeds, an interval can be ten times as wide as the others.

@@ -21,6 +21,7 @@ from analysis.html_report.claims import claims_page
 from analysis.html_report.headlines import MEDIAN_NOTE, headlines, rounded
 from analysis.html_report.leaderboard import leaderboard_page
 from analysis.html_report.multitask import multitask_pages
+from analysis.html_report.studies import studies_page
 from analysis.html_report.summary import display_names, next_steps, summary
 from analysis.html_report.tables import table_data
 from analysis.records.evaluations import ENV_STEPS, NUM_UPDATES, TASK_SCORES
@@ -30,6 +31,7 @@ from analysis.records.problems import Problem
 from analysis.records.progress import stage
 from analysis.records.run_reader import parts_of, short_commits
 from analysis.records.sources import PUBLISHED, RUNS_SOURCE
+from analysis.records.studies import RecordedStudy
 from analysis.records.train_csv import STEP, read_training
 from analysis.stats.against_default import against_default
 from analysis.stats.against_published import compare_domains, compare_tasks
@@ -71,6 +73,7 @@ def report_data(
     catalog: Catalog,
     rule: Rule,
     files: Sequence[FieldSeries] = (),
+    studies: Sequence[RecordedStudy] = (),
 ) -> tuple[dict[str, Any], list[Problem]]:
     """Return everything that the page shows.
 
@@ -79,6 +82,7 @@ def report_data(
         catalog: styles, groups and bootstrap settings.
         rule: treatment of missing and repeated evaluations.
         files: curves of other people's result files, for the leaderboard.
+        studies: studies that stop when decided.
 
     Returns:
         An object for JSON; and all problems found, including those of the records.
@@ -128,6 +132,7 @@ def report_data(
         "grids": grids.lists,
         "verdicts": verdicts,
         "ablations": _ablations(curves, rule),
+        "studies": studies_page(studies),
         "multitask": multitask,
         "leaderboard": board,
         "claims": claims,

@@ -262,6 +262,7 @@ const PAGES = {
   overview: ["Overview", overview], tasks: ["Tasks", tasks],
   ...(data.verdicts ? { verdicts: ["Reproduction", verdicts] } : {}),
   ...(data.ablations ? { ablations: ["Variants", ablations] } : {}),
+  ...(data.studies ? { studies: ["Studies", studies] } : {}),
   ...(data.multitask ? { multitask: ["Multi-task", multitask] } : {}),
   ...(data.leaderboard ? { leaderboard: ["Leaderboard", methods] } : {}),
   claims: ["Claims", claims],

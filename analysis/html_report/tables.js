@@ -1,6 +1,7 @@
 // Tables that are sorted by a click on a column's name and filtered by a text.
 
-const VERDICTS = new Set(["reproduced", "reproduced so far", "better", "worse", "not enough data", "open", "error", "warning"]);
+const VERDICTS = new Set(["reproduced", "reproduced so far", "better", "worse", "not enough data", "open", "error", "warning",
+  "supported", "contradicted", "not enough seeds", "futile"]);
 const LEAST_FILTERED = 8;
 const LONG_TEXT = 30;
 

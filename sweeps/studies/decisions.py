@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from analysis.records.studies import PUBLISHED
 from analysis.stats.equivalence import Difference, mean_difference
 from analysis.stats.group_sequential import CONTINUE, POSITIVE, Found, Region, next_look, regions
 from analysis.stats.least_variance import binomial_variance, lower_quartile
 from analysis.stats.moderated_variances import moderated_welch, usual_variance
 from sweeps.studies.scores import Scores
-from sweeps.studies.study import PUBLISHED, Claim, Study
+from sweeps.studies.study import Claim, Study
 
 WAITING = "waits for runs"
 """State of a claim at a look whose runs have not all ended."""

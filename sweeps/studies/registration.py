@@ -1,51 +1,39 @@
-"""Which claims of a study were registered before the runs that decide them."""
+"""Runs of a study: which were registered before they began, and their time."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
+import pandas as pd
+
+from analysis.records.run_hours import read_hours
+from analysis.records.studies import RUN_COLUMNS
 from sweeps.planning.planned_run import PlannedRun
-from sweeps.studies.decisions import LookResult
-from sweeps.studies.study import Study
 from tdmpc2.common.run.schemas import Attempt
 from tdmpc2.common.system.atomic_files import read_json
 
-Started = Collection[tuple[str, str, str, int]]
-"""Method, variant, task and seed of the runs that were not started by the study."""
 
+def run_table(planned: Sequence[PlannedRun], mark: str, runs: Path) -> pd.DataFrame:
+    """Return the runs of a study that have begun, with the columns `RUN_COLUMNS`.
 
-def started_elsewhere(planned: Sequence[PlannedRun], mark: str) -> Started:
-    """Return the runs whose first attempt does not record the hash of the study.
+    A run is registered if its first attempt records the hash of the study. Runs that have not
+    finished, and those whose records lack it, have no time.
 
     Args:
         planned: runs of the study.
         mark: hash of the study.
+        runs: folder of all runs.
     """
-    found = set()
+    rows = []
     for run in planned:
-        attempts = _attempts(run.directory)
-        if attempts and attempts[0].get("study") != mark:
-            found.add((run.spec.method, run.spec.variant, run.spec.task, run.spec.seed))
-    return found
-
-
-def describe(study: Study, result: LookResult, started: Started) -> str:
-    """Return "pre-registered", or how many of a claim's runs were started before the study.
-
-    Args:
-        study: the study.
-        result: the claim, and the number of seeds at its last look.
-        started: result of `started_elsewhere`.
-    """
-    number = sum(
-        (*series, task, seed) in started
-        for series in result.claim.series
-        for task in study.tasks_of(result.claim)
-        for seed in study.seeds[: result.seeds]
-    )
-    return "pre-registered" if not number else f"no: {number} runs are older"
-
-
-def _attempts(directory: Path) -> list[Attempt]:
-    return read_json(directory / "attempts.json", list[Attempt]) or []
+        spec, attempts = run.spec, read_json(run.directory / "attempts.json", list[Attempt]) or []
+        if not attempts:
+            continue
+        hours, unit = read_hours(run.directory) or (float("nan"), "")
+        place = run.directory.relative_to(runs).as_posix()
+        registered = attempts[0].get("study") == mark
+        rows.append(
+            (spec.method, spec.variant, spec.task, spec.seed, registered, hours, unit, place)
+        )
+    return pd.DataFrame(rows, columns=list(RUN_COLUMNS))

@@ -16,6 +16,7 @@ import numpy as np
 from analysis.records.load import load_curves
 from analysis.records.source_options import released_curves, report
 from analysis.records.sources import PUBLISHED as PUBLISHED_SOURCE
+from analysis.records.studies import PUBLISHED
 from analysis.stats.equivalence import LEVEL
 from analysis.stats.group_sequential import Design
 from analysis.stats.margins import LARGEST_MARGIN, OTHER_MARGIN, domain_margin, smallest_margin
@@ -30,7 +31,7 @@ from sweeps.studies.running import (
     with_all_seeds,
 )
 from sweeps.studies.spread_sources import has_paper_settings
-from sweeps.studies.study import PUBLISHED, Claim, Study, parse_looks
+from sweeps.studies.study import Claim, Study, parse_looks
 from tdmpc2.common.run.spec import parse_seeds
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.envs.tasks import get_task

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from analysis.records.studies import PUBLISHED, REGISTERED, read_study
 from analysis.stats.group_sequential import Design
 from sweeps.execution import slurm
 from sweeps.execution.job import FollowUp
@@ -15,9 +16,9 @@ from sweeps.studies import tables
 from sweeps.studies.decisions import WAITING, Look, judge
 from sweeps.studies.go_on import REQUEST
 from sweeps.studies.power_lines import print_power
-from sweeps.studies.registration import started_elsewhere
+from sweeps.studies.registration import run_table
 from sweeps.studies.scores import read_scores
-from sweeps.studies.study import PUBLISHED, REGISTERED, Claim, Study, parse_looks, register
+from sweeps.studies.study import Claim, Study, parse_looks, register
 from sweeps.tracking.run_states import Observer
 from tdmpc2.common.run.spec import parse_seeds
 from tdmpc2.common.system.atomic_files import read_json, write_json
@@ -162,15 +163,15 @@ def run_study(request: StudyRequest, *, again: bool = True) -> int:
     shown, launched = 0, 0
     while True:
         looks = judge(study, read_scores(study, everything.planned, everything.runs))
-        tables.write(folder, study, looks)
+        runs = run_table(everything.planned, mark, everything.runs)
+        tables.write(folder, looks, runs)
         for look in looks[shown:]:
             if look[0].decision != WAITING:
                 print(tables.of_look(look), flush=True)
                 shown += 1
         current = looks[-1]
         if current[0].decision != WAITING:
-            started = started_elsewhere(everything.planned, mark)
-            print(tables.summary(study, looks, started), flush=True)
+            print(tables.summary(read_study(folder)), flush=True)
             return 0
         if launched == len(looks):  # its runs were launched and have ended
             missing = max(one.missing for one in current)

@@ -12,11 +12,12 @@ from analysis.records.evaluations import is_success
 from analysis.records.load import load, load_curves
 from analysis.records.source_options import released_curves
 from analysis.records.sources import PUBLISHED as PUBLISHED_SOURCE
+from analysis.records.studies import PUBLISHED
 from analysis.stats.ablation_effects import POINTS
 from analysis.stats.ragged_curves import ScoreCurves
 from analysis.stats.rules import RULES
 from sweeps.planning.planned_run import PlannedRun
-from sweeps.studies.study import PUBLISHED, Study
+from sweeps.studies.study import Study
 
 Key = tuple[str, str, str]
 """Method, variant and task."""

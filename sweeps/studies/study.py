@@ -11,17 +11,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from analysis.records.studies import FILE, REGISTERED, changes, digest
 from analysis.stats.ablation_claims import Expected
 from analysis.stats.common_evaluations import LAST_EVALUATIONS
 from analysis.stats.group_sequential import Design
 from tdmpc2.common.system.atomic_files import write_text
 from tdmpc2.common.system.errors import UserError
 
-FILE = "study.toml"
-PUBLISHED = "published"
-"""Base variant of claims that compare with the released curves."""
-REGISTERED = "registered.toml"
-"""Copy of `study.toml` as it was when the study began."""
 MIN_SEEDS = 2
 _HEAD = """\
 # A study, registered before its first run. Each run records the hash of this file. Do not change
@@ -182,11 +178,6 @@ def register(study: Study, folder: Path) -> str:
     return digest(copy)
 
 
-def digest(file: Path) -> str:
-    """Return the hash of a study's file that its runs record."""
-    return hashlib.sha256(file.read_bytes()).hexdigest()[:12]
-
-
 def check_unchanged(folder: Path) -> None:
     """Check that `study.toml` is as it was when the study began.
 
@@ -199,14 +190,3 @@ def check_unchanged(folder: Path) -> None:
             f"{folder / FILE}: changed since the study began ({', '.join(changed)}); restore it "
             f"from {REGISTERED}, or start another study with other arguments"
         )
-
-
-def changes(folder: Path) -> list[str]:
-    """Return what differs between `study.toml` and the registered study; empty if nothing does."""
-    try:
-        texts = [(folder / name).read_text() for name in (REGISTERED, FILE)]
-        before, after = (tomllib.loads(text) for text in texts)
-    except (OSError, ValueError) as error:
-        return [f"it cannot be read: {error}"]
-    keys = [key for key in {**before, **after} if before.get(key) != after.get(key)]
-    return [f"{key}: {before.get(key)} is now {after.get(key)}" for key in keys]

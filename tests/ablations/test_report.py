@@ -12,6 +12,7 @@ import pytest
 from ablations import report
 from tdmpc2.common.system.errors import UserError
 from tests.analysis.run_files import write_run
+from tests.analysis.study_files import write_study_folder
 
 BUDGET = 100_000
 OFFSETS = (-10.0, 0.0, 10.0)  # of three seeds, in units of the return: 1 point
@@ -206,3 +207,18 @@ def test_bad_input(runs: Path, tmp_path: Path, arguments: list[str], message: st
         report.main(given)
     assert message in str(refused.value)
     assert not (tmp_path / "out").exists()
+
+
+def test_studies_are_listed_and_drawn(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_study_folder(runs)
+    damaged = runs / "studies" / "tasks-damaged"
+    damaged.mkdir()
+    (damaged / "registered.toml").write_text("looks = 3")
+    compare(tmp_path)
+    printed = capsys.readouterr()
+    assert "Study tasks-0123abcd, registered (" in printed.out
+    assert "about 4.5 core-hours saved" in printed.out
+    assert "study tasks-damaged cannot be read" in printed.err
+    assert (tmp_path / "out" / "study-tasks-0123abcd.png").stat().st_size > 500

@@ -15,6 +15,7 @@ from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.system.paths import project_root
 from tests.analysis.report_files import LATE, TRAIN, content, headlines, publish, write_study
 from tests.analysis.run_files import write_run
+from tests.analysis.study_files import RESULTS, WAITING, write_study_folder
 
 
 @pytest.fixture(scope="module")
@@ -250,3 +251,48 @@ def test_bad_arguments(folder, argument, message):
     with pytest.raises(UserError, match=message):
         report.main([f"runs={folder / 'runs'}", argument])
     assert "out=" in report.usage()
+
+
+def test_studies_by_hand(tmp_path):
+    write_run(tmp_path / "runs", {0: 0.0, 100_000: 30.0})
+    arguments = [f"runs={tmp_path / 'runs'}", f"out={tmp_path / 'report.html'}", "reps=200"]
+    assert report.main(arguments) == 0
+    assert content(tmp_path)["studies"] is None
+    folder = write_study_folder(tmp_path / "runs")
+    assert report.main(arguments) == 0
+    (study,) = content(tmp_path)["studies"]["studies"]
+    assert study["design"] == "Looks at 2, 3 seeds on each side. Every claim is decided."
+    assert study["tasks"] == ["walker-walk: 200,000 env steps"]
+    assert study["claims"]["rows"][0][2:] == [
+        *("x is <b>needed</b>", "tdmpc2 no-x", "tdmpc2 default", "all tasks", "5"),
+    ]
+    assert study["changed"] == []
+    assert study["tests"] == ["family_level = 0.05"]
+    assert [row[-1] for row in study["results"]["rows"]] == ["pre-registered"] * 2
+    assert study["looks"]["rows"][1] == [2, "other-y", "+1.0", "[-7.6, +9.6]", "next look"]
+    first, second = study["paths"]
+    # The only look of the first claim sets its range by the estimate; regions end there.
+    assert first["bound"] == pytest.approx(1.15 * 20)
+    assert first["points"] == [[2, -20, -24.3, -15.7]]
+    assert first["regions"] == [[2, "supported", -23, -15], [2, "contradicted", 20, 23]]
+    # At least 8 points are shown; what begins beyond is left out.
+    assert second["bound"] == pytest.approx(1.15 * 8)
+    assert second["regions"] == [[3, "no difference", -4, 4], [3, "higher", 9, 9.2]]
+    results = RESULTS[: RESULTS.index("3,other-y")] + WAITING
+    (folder / "decisions.csv").write_text(results)
+    assert report.main(arguments) == 0
+    (study,) = content(tmp_path)["studies"]["studies"]
+    assert study["design"].endswith("In progress.")
+    assert study["looks"]["rows"][-1] == [3, "other-y", "", "", "waits for runs (2)"]
+
+
+def test_a_study_that_cannot_be_read_is_a_problem(tmp_path, capsys):
+    write_run(tmp_path / "runs", {0: 0.0, 100_000: 30.0})
+    folder = write_study_folder(tmp_path / "runs")
+    (folder / "boundaries.csv").unlink()
+    out = tmp_path / "report.html"
+    assert report.main([f"runs={tmp_path / 'runs'}", f"out={out}", "reps=200"]) == 1
+    assert "study tasks-0123abcd cannot be read" in capsys.readouterr().err
+    data = content(tmp_path)
+    assert data["studies"] is None
+    assert any("tasks-0123abcd" in problem[1] for problem in data["problems"])

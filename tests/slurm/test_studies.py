@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from analysis.records.studies import RESULTS
 from sweeps import launch
-from sweeps.studies.tables import RESULTS
 from tdmpc2.common.system.errors import UserError
 from tests.slurm import sweeping
 from tests.slurm.cluster import Cluster, wait_for

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from analysis.records.run_hours import CORE_HOURS
+from analysis.records.studies import FILE, RUN_COLUMNS, digest, read_study
 from analysis.stats.group_sequential import Design
+from analysis.stats.study_results import describe_study
 from sweeps import launch
 from sweeps.studies import go_on
-from sweeps.studies.decisions import WAITING, judge
+from sweeps.studies.decisions import WAITING, Look, judge
 from sweeps.studies.scores import Scores
-from sweeps.studies.study import FILE, Claim, Study, check_unchanged, digest, parse_looks, register
-from sweeps.studies.tables import RESULTS, count_runs, describe_studies, summary, write
+from sweeps.studies.study import Claim, Study, check_unchanged, parse_looks, register
+from sweeps.studies.tables import summary, write
 from tdmpc2.common.system.errors import UserError
 from tests.runs import TINY
 
@@ -63,35 +69,44 @@ def test_a_changed_study_is_refused_with_what_was_changed(tmp_path: Path) -> Non
         register(STUDY, tmp_path)
 
 
-def test_what_was_changed_later_is_listed(tmp_path: Path) -> None:
-    folder = STUDY.folder(tmp_path)
-    register(STUDY, folder)
-    write(folder, STUDY, judge(STUDY, scores(30.0)))
-    file = folder / FILE
-    file.write_text(file.read_text().replace('"lower"', '"same"'))
-    (line,) = describe_studies(tmp_path)
-    assert "no-x: supported at 2 seeds" in line
-    assert "changed later: claims:" in line
-    (folder / RESULTS).write_text("")
-    assert "cannot be read" in describe_studies(tmp_path)[0]
-
-
 def test_a_damaged_study_is_one_line(tmp_path: Path) -> None:
     (tmp_path / FILE).write_text("claims = 3")
     with pytest.raises(UserError, match="not the file of a study"):
         Study.read(tmp_path / FILE)
 
 
-def test_a_large_loss_ends_the_study_early() -> None:
+def summarized(
+    folder: Path, study: Study, looks: list[Look], older: Collection[tuple[str, str, int]] = ()
+) -> str:
+    """Write a study whose runs take half a core-hour each, and return its summary.
+
+    Args:
+        folder: folder of the study.
+        study: the study.
+        looks: its looks.
+        older: variant, task and seed of the runs that it has not started.
+    """
+    register(study, folder)
+    runs = [
+        ("tdmpc2", variant, task, seed, (variant, task, seed) not in older, 0.5, CORE_HOURS, "")
+        for variant in ("default", "no-x")
+        for task in study.tasks
+        for seed in study.seeds[: looks[-1][0].seeds]
+    ]
+    write(folder, looks, pd.DataFrame(runs, columns=list(RUN_COLUMNS)))
+    return summary(read_study(folder))
+
+
+def test_a_large_loss_ends_the_study_early(tmp_path: Path) -> None:
     looks = judge(STUDY, scores(30.0))
     assert looks[-1][0].decision == "supported"
     assert len(looks) < 3
-    used, fixed = count_runs(STUDY, looks)
-    assert fixed == 20
-    assert used == 4 * looks[-1][0].seeds
-    assert "* stopped early" in summary(STUDY, looks, ())
-    older = {("tdmpc2", "default", task, 1) for task in STUDY.tasks}
-    assert "no: 2 runs are older" in summary(STUDY, looks, older)
+    text = summarized(tmp_path, STUDY, looks, {("default", task, 1) for task in STUDY.tasks})
+    assert "* stopped early" in text
+    assert "no: 2 runs are older" in text
+    used = 4 * looks[-1][0].seeds
+    assert f"Runs: {used} of 20 with 5 seeds for every claim" in text
+    assert f"Time: {used / 2:.1f} core-hours, about {(20 - used) / 2:.1f} core-hours saved" in text
 
 
 def test_later_seeds_do_not_change_earlier_looks() -> None:
@@ -131,9 +146,14 @@ def test_a_study_from_beginning_to_end(tmp_path: Path, capsys: pytest.CaptureFix
     assert {one[0]["study"] for one in found.values()} == {digest(folder / FILE)}
     assert launch.main(study(tmp_path)) == 0  # all is decided
     assert go_on.main([f"study={folder}"]) == 0
-    (line,) = describe_studies(tmp_path)
+    line = describe_study(read_study(folder))
     assert digest(folder / FILE) in line
     assert " at 2 seeds" in line or " at 3 seeds" in line
+    assert re.search(r"Time: \S+ core-hours", line)
+    assert line.split(". ", 1)[1] in printed  # the costs, as the summary states them
+    runs = read_study(folder).runs
+    assert runs is not None
+    assert {str(tmp_path / one) for one in runs["directory"]} == set(found)
     assert attempts(tmp_path) == found
     assert (folder / "decisions.csv").read_bytes() == decisions
 
@@ -156,14 +176,16 @@ def test_a_study_with_other_tests_is_read(tmp_path: Path) -> None:
     assert Study.read(tmp_path / FILE) == other
 
 
-def test_claims_about_some_tasks_use_only_these() -> None:
+def test_claims_about_some_tasks_use_only_these(tmp_path: Path) -> None:
     some = replace(CLAIM, tasks=("a",), margin=3.0)
     study = replace(STUDY, claims=(some,))
     looks = judge(study, scores(30.0))
-    assert count_runs(study, looks) == (2 * looks[-1][0].seeds, 10)
     assert study.margin_of(some) == 3.0
-    assert "no: 1 runs are older" in summary(study, looks, {("tdmpc2", "default", "a", 1)})
-    assert "pre-registered" in summary(study, looks, {("tdmpc2", "default", "b", 1)})
+    text = summarized(tmp_path / "own", study, looks, {("default", "a", 1)})
+    assert f"Runs: {2 * looks[-1][0].seeds} of 10 with" in text
+    assert "no: 1 runs are older" in text
+    text = summarized(tmp_path / "other", study, looks, {("default", "b", 1)})
+    assert "pre-registered" in text
 
 
 @pytest.mark.parametrize(
