@@ -14,13 +14,12 @@ from analysis.records.evaluations import is_success
 from analysis.records.load import load_curves
 from analysis.records.run_reader import PAPER_EPISODES
 from analysis.records.sources import PUBLISHED
-from analysis.stats.common_evaluations import LAST_EVALUATIONS
 from analysis.stats.equivalence import LEVEL, mean_over_tasks, p_values, quantile, welch
 from analysis.stats.least_variance import binomial_variance, lower_quartile
 from analysis.stats.margins import domain_margin, level_for_loss, smallest_margin
 from analysis.stats.multiplicity import directed, holm, level_shares
 from analysis.stats.ragged_curves import ScoreCurves
-from analysis.stats.rules import RULES
+from analysis.stats.rules import LAST_EVALUATIONS, RULES
 
 Domain = tuple[str, str]
 """Method and domain."""

@@ -8,10 +8,7 @@ import numpy as np
 
 from analysis.stats.horizons import is_near, side_of
 from analysis.stats.ragged_curves import ScoreCurves, paper_budget
-from analysis.stats.rules import RULES, Rule
-
-LAST_EVALUATIONS = 5
-"""Number of evaluations that a score averages."""
+from analysis.stats.rules import LAST_EVALUATIONS, RULES, Rule
 
 
 @dataclass(frozen=True)

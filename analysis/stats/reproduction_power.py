@@ -10,14 +10,13 @@ import pandas as pd
 
 from analysis.records.evaluations import is_success
 from analysis.records.sources import PUBLISHED
-from analysis.stats.common_evaluations import LAST_EVALUATIONS
 from analysis.stats.equivalence import LEVEL, MOST_SEEDS
 from analysis.stats.least_variance import binomial_variance, lower_quartile
 from analysis.stats.margins import domain_margin, level_for_loss, smallest_margin
 from analysis.stats.multiplicity import level_shares
 from analysis.stats.power import Sides, points_text, seeds_needed, smallest_effect, spread_factors
 from analysis.stats.ragged_curves import ScoreCurves
-from analysis.stats.rules import RULES
+from analysis.stats.rules import LAST_EVALUATIONS, RULES
 
 COLUMNS = [
     *("method", "obs", "domain", "num_tasks", "num_ours", "loss", "loss_low", "loss_high"),

@@ -14,6 +14,9 @@ from tdmpc2.common.system.errors import UserError, did_you_mean
 if TYPE_CHECKING:
     from analysis.stats.ragged_curves import Curve
 
+LAST_EVALUATIONS = 5
+"""Number of last evaluations that the score of a verdict or a study averages."""
+
 
 @dataclass(frozen=True)
 class Rule:

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from analysis.records.evaluations import is_success
-from analysis.stats.common_evaluations import LAST_EVALUATIONS
 from analysis.stats.horizons import is_near
 from analysis.stats.least_variance import binomial_variance
 from analysis.stats.ragged_curves import ScoreCurves
-from analysis.stats.rules import RULES
+from analysis.stats.rules import LAST_EVALUATIONS, RULES
 
 
 @dataclass(frozen=True)

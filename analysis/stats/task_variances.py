@@ -6,10 +6,10 @@ import numpy as np
 
 from analysis.records.evaluations import is_success
 from analysis.records.sources import PUBLISHED
-from analysis.stats.common_evaluations import LAST_EVALUATIONS, CommonScores
+from analysis.stats.common_evaluations import CommonScores
 from analysis.stats.least_variance import binomial_variance, lower_quartile
 from analysis.stats.ragged_curves import ScoreCurves
-from analysis.stats.rules import RULES
+from analysis.stats.rules import LAST_EVALUATIONS, RULES
 
 
 class TaskVariances:

@@ -13,8 +13,8 @@ from typing import Any
 
 from analysis.records.studies import FILE, REGISTERED, changes, digest
 from analysis.stats.ablation_claims import Expected
-from analysis.stats.common_evaluations import LAST_EVALUATIONS
 from analysis.stats.group_sequential import Design
+from analysis.stats.rules import LAST_EVALUATIONS
 from tdmpc2.common.system.atomic_files import write_text
 from tdmpc2.common.system.errors import UserError
 
