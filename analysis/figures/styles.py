@@ -28,8 +28,8 @@ from analysis.stats.selection import Series
 from tdmpc2.envs.tasks import TASKS
 
 _MARKER_SIZE = 3.6
-_MARKED_POINTS = 15
-"""Lines with at most this many points have a marker at each of them."""
+MARKED_POINTS = 15
+"""Lines with at most this many points over the whole axis have a marker at each of them."""
 _VALUE_SIZE = 7
 
 
@@ -193,7 +193,7 @@ def band(ax: Axes, steps: pd.Series, numbers: pd.DataFrame, style: LineStyle, **
     """
     low, high, mean = (numbers[name] for name in ("low", "high", "mean"))
     ax.fill_between(steps, low, high, color=style.color, alpha=0.2, lw=0)
-    every = None if len(mean) <= _MARKED_POINTS else (len(mean) // 12, len(mean) // 5)
+    every = None if len(mean) <= MARKED_POINTS else (len(mean) // 12, len(mean) // 5)
     look = {"color": style.color, **marker_of(style), "markevery": every, **line}
     (drawn,) = ax.plot(steps, mean, **look)
     dash(drawn, style)

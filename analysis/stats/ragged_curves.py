@@ -139,6 +139,11 @@ class ScoreCurves:
         return paper_budget(run.task, run.obs) if self.step_unit == ENV_STEPS else np.inf
 
 
+FEW_SHOT_ENV_STEPS = 20_000
+FEW_SHOT_VARIANTS = ("finetuned", "scratch")
+"""Env steps and variants of the paper's few-shot finetuning, see `figures.toml`."""
+
+
 def paper_budget(task: object, obs: object) -> float:
     """Return the env steps that the paper trains for; infinity for an unknown task."""
     if obs == "rgb":
