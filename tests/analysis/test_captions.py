@@ -58,7 +58,7 @@ def test_series_that_lack_tasks_are_not_in_the_caption(tmp_path, plot):
     assert "30 runs (24 COMPLETED here) · 2 tasks" in before
 
 
-def test_names_of_statistics_are_words(tmp_path):
+def test_statistics_are_named_in_full(tmp_path):
     spec = FigureSpec(
         "x", "interval_plot", groups=GROUPS, statistics=("median", "iqm", "optimality_gap")
     )
