@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,7 +16,7 @@ from analysis.stats.aggregate import RLIABLE_VERSION
 from analysis.stats.coverage import Coverage, coverage_note, coverages, studies_of
 from analysis.stats.horizons import Group
 from analysis.stats.multitask_scores import agents_of
-from analysis.stats.ragged_curves import FEW_SHOT_ENV_STEPS, FEW_SHOT_VARIANTS, paper_budget
+from analysis.stats.ragged_curves import variant_budget
 from analysis.stats.task_titles import task_titles
 from tdmpc2.envs.tasks import TASKS
 
@@ -89,11 +88,11 @@ def card_lines(
         return [*head, marks.text(False)]
     counts = runs.groupby([*SERIES, "task"])["seed"].count()
     single, several = bool((counts == 1).any()), bool((counts > 1).any())
-    method = _method(shown, marks, single, several)
     if not several:
-        return [*head, method]
+        return [*head, _method(shown, marks, single, several)]
     measured = _coverages(shown, drawn) if found is None else found
-    labels = {k: s.label for k, s in series_styles(shown.curves.runs, shown.catalog).items()}
+    method = _method(shown, marks, single, several, measured=len(measured) > 0)
+    labels = {k: s.label for k, s in series_styles(runs, shown.catalog).items()}
     return [*head, method, coverage_note(measured, labels)]
 
 
@@ -154,7 +153,8 @@ def multitask_card_lines(shown: Shown, marks: Marks, runs: pd.DataFrame | None =
     seeds = runs.groupby(AGENTS)["seed"].count()
     several = bool((seeds > 1).any())
     method = _method(shown, marks, bool((seeds == 1).any()), several)
-    return [_joined(facts), method, *([_agents_coverage(shown, runs)] if several else [])]
+    coverage = [_agents_coverage(shown, runs)] if several else []
+    return [_joined(facts), *_limits_line(_small_models(runs)), method, *coverage]
 
 
 def _agents_coverage(shown: Shown, runs: pd.DataFrame) -> str:
@@ -182,7 +182,9 @@ def _agents_coverage(shown: Shown, runs: pd.DataFrame) -> str:
     return coverage_note(found, labels)
 
 
-def _method(shown: Shown, marks: Marks, single: bool, several: bool) -> str:
+def _method(
+    shown: Shown, marks: Marks, single: bool, several: bool, *, measured: bool = True
+) -> str:
     """Return what is drawn, and the rule and definitions behind it.
 
     Args:
@@ -190,12 +192,13 @@ def _method(shown: Shown, marks: Marks, single: bool, several: bool) -> str:
         marks: meaning of lines and bands.
         single: whether a score is based on a single seed.
         several: whether a score is based on several seeds.
+        measured: whether the coverage of intervals was measured.
     """
     method = (
         f"{marks.text(several)} {shown.rule.what} Statistics as defined by rliable "
         f"{RLIABLE_VERSION}"
     )
-    if several:
+    if several and measured:
         method += f"; coverage simulated in {studies_of(shown.bootstrap).reps:,} studies"
     return f"{method}. A single seed has no interval." if single else f"{method}."
 
@@ -212,18 +215,25 @@ def _limits(ours: pd.DataFrame) -> list[str]:
         limits.append(f"{_runs(standin)} with assets other than the official ones")
     if other := ours["variant"].str.contains("physics=").sum():
         limits.append(f"{_runs(other)} with physics other than the paper's")
-    full = [_full_budget(run) for run in ours.itertuples()]
+    full = [variant_budget(run.task, run.obs, run.variant) for run in ours.itertuples()]
     reduced = ours[(ours["budget"] < full) & np.isfinite(full)]
     if len(reduced):
         budgets = _listed(f"{budget:,}" for budget in sorted(reduced["budget"]))
         limits.append(f"{_runs(len(reduced))} with a reduced budget ({budgets} env steps)")
+    return _limits_line([*limits, *_small_models(ours)])
+
+
+def _small_models(ours: pd.DataFrame) -> list[str]:
+    """Return a phrase on models for quick runs, whose sizes have names instead of numbers."""
+    sizes = ours.loc[ours["model_size"].str.fullmatch(r"\D+"), "model_size"]
+    if sizes.empty:
+        return []
+    return [f"{_runs(len(sizes))} with a model smaller than the paper's ({_listed(sizes)})"]
+
+
+def _limits_line(limits: Sequence[str]) -> list[str]:
+    """Return a line of what differs from the paper's setting, if anything does."""
     return [f"Not the paper's setting: {'; '.join(limits)}."] if limits else []
-
-
-def _full_budget(run: Any) -> float:
-    """Return the env steps that the paper trains a run for; infinity if unknown."""
-    full = paper_budget(run.task, run.obs)
-    return min(full, FEW_SHOT_ENV_STEPS) if run.variant in FEW_SHOT_VARIANTS else full
 
 
 def _source_label(source: str, shown: Shown) -> str:

@@ -27,6 +27,7 @@ from analysis.figures.styles import (
     of_series,
     series_styles,
     short_table,
+    whiskers,
 )
 from analysis.records.load import AGENTS
 from analysis.records.problems import Problem
@@ -259,9 +260,7 @@ def _task_bars(ax: Axes, numbers: pd.DataFrame, style: LineStyle, places: int) -
     ends = np.maximum([value - low, high - value], 0)[
         :, has_interval
     ]  # rounding can make them negative
-    ax.errorbar(
-        x[has_interval], value[has_interval], ends, color="#222222", ls="", lw=0.7, capsize=1.2
-    )
+    whiskers(ax, x[has_interval], value[has_interval], ends, width=0.7, cap=1.2)
     titles = list(task_titles(numbers["task"]).values())
     ax.set_xticks(x, titles, rotation=90, fontsize=_TASK_SIZE)
     ax.tick_params(axis="x", length=0)

@@ -15,6 +15,8 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.patheffects import withStroke
+from numpy.typing import ArrayLike
 
 from analysis.figures.figure_specs import Catalog, FigureSpec, LineStyle
 from analysis.records.load import SERIES, Records
@@ -214,9 +216,29 @@ def bar(ax: Axes, place: int, style: LineStyle, value: float, low: float, high: 
     top = value
     if not np.isnan(low):
         ends = np.maximum([[value - low], [high - value]], 0)  # rounding can make them negative
-        ax.errorbar(place, value, ends, color="#222222", lw=0.8, capsize=1.5, capthick=0.8)
+        whiskers(ax, [place], [value], ends, width=0.8, cap=1.5)
         top = high
     write_value(ax, place, top, value)
+
+
+def whiskers(
+    ax: Axes, places: ArrayLike, values: ArrayLike, ends: ArrayLike, *, width: float, cap: float
+) -> None:
+    """Draw intervals of bars, dark with a light outline, so that they show on bars of any color.
+
+    Args:
+        ax: axes to draw on.
+        places: horizontal positions, `(num_bars,)`.
+        values: heights of the bars, `(num_bars,)`.
+        ends: distances to the lower and the upper ends, `(2, num_bars)`.
+        width: width of the lines in points.
+        cap: half the width of the caps in points.
+    """
+    look: dict[str, Any] = {"color": "#222222", "ls": "", "capsize": cap}
+    look |= {"elinewidth": width, "capthick": width}
+    _, caps, bars = ax.errorbar(places, values, ends, **look)
+    for artist in (*caps, *bars):
+        artist.set_path_effects([withStroke(linewidth=width + 0.9, foreground="white")])
 
 
 def write_value(ax: Axes, place: float, top: float, value: float) -> None:

@@ -2,7 +2,7 @@
 
 const VERDICTS = new Set(["reproduced", "reproduced so far", "better", "worse", "not enough data", "open", "error", "warning"]);
 const LEAST_FILTERED = 8;
-const SHORT_TEXT = 12, LONG_TEXT = 30;
+const SHORT_TEXT = 14, LONG_TEXT = 30;
 // A number, also with a sign, a unit, an interval and its coverage; a dash where there is none.
 const NUMBER = /^([–—]|[±<≥≤−-]?[\d,.]+( ?%)?( \[[^\]]*\])?( \([\d.]+ %\))?)$/;
 

@@ -151,6 +151,12 @@ def paper_budget(task: object, obs: object) -> float:
     return TASKS[str(task)].env_steps if task in TASKS else np.inf
 
 
+def variant_budget(task: object, obs: object, variant: object) -> float:
+    """Return the env steps that the paper trains a variant for; infinity for an unknown task."""
+    full = paper_budget(task, obs)
+    return min(full, FEW_SHOT_ENV_STEPS) if variant in FEW_SHOT_VARIANTS else full
+
+
 def budget_of(budget: object) -> float:
     """Return a run's budget; infinity if it was not recorded."""
     steps = float(budget) if isinstance(budget, Real) else np.nan

@@ -12,9 +12,11 @@ import pytest
 
 from analysis.figures.figure_specs import FigureSpec
 from analysis.figures.page import _space_markers
+from analysis.figures.styles import bar
 from analysis.records.load import Records, load, load_curves, merge
 from analysis.stats.coverage import level_label
 from analysis.stats.task_titles import task_titles
+from tests.analysis.multitask_files import write_multitask_run
 from tests.analysis.pictures import CATALOG, FIGURES, card_of, draw
 from tests.analysis.run_files import write_run, write_table
 from tests.analysis.test_plots import GROUPS, four_methods
@@ -78,6 +80,26 @@ def test_few_shot_runs_have_the_papers_budget(tmp_path, variant, budget, limited
     assert ("reduced budget" in page.caption) == limited
 
 
+def test_small_models_are_not_the_papers_setting(tmp_path):
+    write_run(tmp_path / "a", {0: 1.0, 10_000: 2.0}, model_size="smoke", variant="scratch")
+    write_multitask_run(tmp_path / "b", {0: (0, 0), 1000: (1, 2)}, size="smoke")
+    single = draw(load(tmp_path / "a"), replace(CURVES, only_ours=False))
+    several = draw(load(tmp_path / "b"), FigureSpec("x", "multitask_curves"))
+    for (page,) in (single.pages, several.pages):
+        assert "1 run with a model smaller than the paper's (smoke)" in page.caption
+
+
+def test_coverage_is_named_where_it_was_measured(tmp_path):
+    records = four_methods(tmp_path)
+    (profile,) = draw(records, FigureSpec("x", "performance_profile", groups=GROUPS)).pages
+    assert "their coverage is not measured" in profile.caption
+    assert "simulated" not in profile.caption
+    spec = FigureSpec("x", "group_bars", groups=GROUPS, statistics=("mean",))
+    (page,) = draw(records.select(sources=["published"]), spec).pages
+    assert "coverage simulated in 50 studies" in page.caption
+    assert "(published)" not in page.caption  # as in the legend
+
+
 def test_tasks_with_the_same_title_are_told_apart(tmp_path):
     assert task_titles(["mw-reach", "walker-walk"]) == {
         "mw-reach": "Reach",
@@ -125,3 +147,13 @@ def test_lines_of_few_points_have_a_marker_at_each():
 def test_colors_of_the_catalog_have_their_own_markers():
     styles = [*CATALOG.methods.values(), *CATALOG.reserve]
     assert len({style.marker for style in styles}) == len(styles)
+
+
+def test_whiskers_show_on_dark_bars():
+    ax = matplotlib.figure.Figure().add_subplot()
+    style = replace(CATALOG.reserve[-1], label="dark")
+    assert style.color == "#000000"
+    bar(ax, 0, style, 60.0, 40.0, 80.0)
+    (lines,) = ax.collections
+    assert lines.get_segments()[0].tolist() == [[0, 40], [0, 80]]
+    assert all(artist.get_path_effects() for artist in (lines, *ax.lines[-2:]))
