@@ -152,7 +152,13 @@ def paper_budget(task: object, obs: object) -> float:
 
 
 def variant_budget(task: object, obs: object, variant: object) -> float:
-    """Return the env steps that the paper trains a variant for; infinity for an unknown task."""
+    """Return the env steps that the paper trains a variant for; infinity for an unknown task.
+
+    Args:
+        task: name of the task.
+        obs: observation type.
+        variant: name of the variant; those of few-shot finetuning have a budget of their own.
+    """
     full = paper_budget(task, obs)
     return min(full, FEW_SHOT_ENV_STEPS) if variant in FEW_SHOT_VARIANTS else full
 
