@@ -37,8 +37,8 @@ _MARGIN, _GAP = 0.45, 0.08
 """Space to the left of the panels, and between them."""
 _HANDLE = 40
 """Width of a legend's line, and of the space around it, in points."""
-_MARKERS = 6
-"""Markers of a line that spans the axis."""
+_MARKERS, _FEW_LINES = 6, 8
+"""Markers of a line that spans the axis; with at most this many lines, short ones have more."""
 _TICKS = (1, 2, 2.5, 5, 10)
 _UNBROKEN = re.compile(r" (?=· |%|\d+\.\d+\.\d)")
 """Spaces of captions at which lines do not break: before separators, percent signs, versions."""
@@ -140,14 +140,17 @@ def _space_markers(ax: Axes) -> None:
     """Place the markers of lines at equal distances along the axis, at other ones for each line.
 
     Lines that end early would otherwise hide under their markers, and lines that coincide would
-    hide each other's. Lines of few points keep a marker at each of them.
+    hide each other's. A few lines of few points keep a marker at each of them.
     """
     lines = [line for line in ax.lines if line.get_marker() not in ("", "None", None)]
     left, right = (float(end) for end in ax.dataLim.intervalx)
     apart = (right - left) / _MARKERS
     for place, line in enumerate(lines):
         steps = np.asarray(line.get_xdata(), float)
-        if len(steps) < 2 or (right - left) <= MARKED_POINTS * np.diff(steps).min():
+        if len(steps) < 2:
+            continue
+        few_points = (right - left) <= MARKED_POINTS * np.diff(steps).min()
+        if few_points and len(lines) <= _FEW_LINES:
             continue
         bins = np.floor((steps - left) / apart + place / len(lines))
         first_of_bins = np.flatnonzero(np.diff(bins)) + 1

@@ -142,6 +142,10 @@ def test_lines_of_few_points_have_a_marker_at_each():
     ax.plot([0, 10_000, 20_000], [0, 1, 2], marker="o")
     _space_markers(ax)
     assert ax.lines[0].get_markevery() is None
+    for _ in range(9):
+        ax.plot(range(0, 20_001, 2_000), range(11), marker="o")
+    _space_markers(ax)
+    assert all(len(line.get_markevery()) <= 6 for line in ax.lines)
 
 
 def test_colors_of_the_catalog_have_their_own_markers():
