@@ -2,7 +2,7 @@
 
 const VERDICTS = new Set(["reproduced", "reproduced so far", "better", "worse", "not enough data", "open", "error", "warning"]);
 const LEAST_FILTERED = 8;
-const SHORT_TEXT = 14, LONG_TEXT = 30;
+const SHORT_TEXT = 14, LONG_TEXT = 30, LONGEST_TEXT = 150;
 // A number, also with a sign, a unit, an interval and its coverage; a dash where there is none.
 const NUMBER = /^([–—]|[±<≥≤−-]?[\d,.]+( ?%)?( \[[^\]]*\])?( \([\d.]+ %\))?)$/;
 
@@ -25,7 +25,7 @@ function cellOf(cell, number) {
   const state = typeof cell === "string" && VERDICTS.has(cell) ? cell.replaceAll(" ", "-") : null;
   const shown = typeof cell === "string" ? data.names[cell] || cell : cell;
   const { length } = textOf(shown);
-  const size = length > LONG_TEXT ? "long" : length <= SHORT_TEXT ? "short" : null;
+  const size = length > LONGEST_TEXT ? "long longest" : length > LONG_TEXT ? "long" : length <= SHORT_TEXT ? "short" : null;
   return el("td", shown, { class: number ? "number" : state || size });
 }
 
