@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -15,42 +16,64 @@ from analysis.stats.aggregate import RLIABLE_VERSION
 from analysis.stats.coverage import Coverage, coverage_note, coverages, studies_of
 from analysis.stats.horizons import Group
 from analysis.stats.multitask_scores import agents_of
-from analysis.stats.ragged_curves import paper_budget
+from analysis.stats.ragged_curves import variant_budget
+from analysis.stats.task_titles import task_titles
 from tdmpc2.envs.tasks import TASKS
 
 _LONGEST_NAME = 28
 
 
+@dataclass(frozen=True)
+class Marks:
+    """Meaning of what is drawn.
+
+    Attributes:
+        what: lines, bars or points and what they show, without a full stop.
+        intervals: bands or whiskers and what they show; empty if the figure has none.
+        more: further sentences.
+    """
+
+    what: str
+    intervals: str = ""
+    more: str = ""
+
+    def text(self, several: bool) -> str:
+        """Return the sentences; intervals are named if a series has several seeds."""
+        first = f"{self.what}; {self.intervals}." if self.intervals and several else f"{self.what}."
+        return f"{first} {self.more}" if self.more else first
+
+
 def card_lines(
     shown: Shown,
-    what: str,
+    marks: Marks,
+    drawn: pd.DataFrame | None = None,
     *,
     scored: bool = True,
-    tasks: Collection[str] | None = None,
     found: Sequence[Coverage] | None = None,
 ) -> list[str]:
     """Return the caption: runs, provenance, method of aggregation and its limits.
 
     Args:
         shown: inputs of the figure.
-        what: meaning of lines and bands.
+        marks: meaning of lines and bands.
+        drawn: numbers on the page, with the columns `SERIES` and `task` or `group`: the caption is
+            about these runs only. None for all runs.
         scored: whether scores and their intervals are shown.
-        tasks: tasks on the page; None for all.
         found: measured coverage of the intervals; None to measure that of statistics over tasks.
     """
-    runs = shown.curves.runs
-    runs = runs if tasks is None else runs[runs["task"].isin(tasks)]
+    runs = shown.curves.runs if drawn is None else _drawn_runs(shown, drawn)
     num_tasks = runs["task"].nunique()
     facts = [
         _counted(runs),
         f"{num_tasks} task{'s' if num_tasks > 1 else ''}",
-        f"seeds {_listed(sorted(runs['seed']))}",
+        _seeds(runs),
     ]
     ours = runs[runs["source"] == RUNS_SOURCE]
     if len(ours):
         commits = _listed(short_commits(ours["commit"]))
+        sizes = _listed(filter(None, ours["model_size"]))
         facts += [
-            f"model size {_listed(size or 'none' for size in ours['model_size'])}",
+            *([f"model size {sizes}"] if sizes else []),
             f"commit {commits or 'not recorded'}",
             *([simulators] if (simulators := _listed(filter(None, ours["simulators"]))) else []),
         ]
@@ -60,61 +83,84 @@ def card_lines(
         for source, count in runs["source"].value_counts().items()
         if source != RUNS_SOURCE
     ]
+    head = [*([_joined(facts)] if len(runs) else []), *_limits(ours)]
     if not scored:
-        return [*([" · ".join(facts)] if len(runs) else []), *_marks(ours), what]
+        return [*head, marks.text(False)]
     counts = runs.groupby([*SERIES, "task"])["seed"].count()
-    single = bool((counts == 1).any())
-    if (counts == 1).all():
-        return [" · ".join(facts), *_marks(ours), _method(shown, what, single)]
-    measured = _coverages(shown, tasks) if found is None else found
-    labels = {k: s.label for k, s in series_styles(shown.curves.runs, shown.catalog).items()}
-    note = coverage_note(measured, labels)
-    return [" · ".join(facts), *_marks(ours), _method(shown, what, single), note]
+    single, several = bool((counts == 1).any()), bool((counts > 1).any())
+    if not several:
+        return [*head, _method(shown, marks, single, several)]
+    measured = _coverages(shown, drawn) if found is None else found
+    method = _method(shown, marks, single, several, measured=len(measured) > 0)
+    labels = {k: s.label for k, s in series_styles(runs, shown.catalog).items()}
+    return [*head, method, coverage_note(measured, labels)]
 
 
-def _coverages(shown: Shown, tasks: Collection[str] | None) -> list[Coverage]:
-    """Return the coverage of the intervals on a page of a figure, of all tasks if None."""
-    if shown.spec.plot in ("learning_curves", "wall_time"):  # intervals of single tasks
-        names = dict.fromkeys(name for group in shown.groups() for name in group.tasks)
-        on_page = [name for name in names if tasks is None or name in tasks]
-        groups = [Group(name, TASKS[name].title, (name,)) for name in on_page]
+def _drawn_runs(shown: Shown, drawn: pd.DataFrame) -> pd.DataFrame:
+    """Return the runs that belong to the numbers on a page; see `card_lines`."""
+    if "task" in drawn:
+        keys = set(drawn[[*SERIES, "task"]].astype(str).itertuples(index=False, name=None))
     else:
-        groups = [g for g in shown.groups() if tasks is None or set(g.tasks) == set(tasks)]
-    return list(coverages(shown.curves, groups, shown.spec.statistics, shown.bootstrap))
+        tasks = {group.name: group.tasks for group in shown.groups()}
+        rows = drawn[[*SERIES, "group"]].drop_duplicates().astype(str).to_numpy()
+        keys = {(*series, task) for *series, group in rows for task in tasks[group]}
+    runs = shown.curves.runs
+    all_keys = runs[[*SERIES, "task"]].astype(str).itertuples(index=False, name=None)
+    return runs[[key in keys for key in all_keys]]
 
 
-def multitask_card_lines(shown: Shown, what: str, runs: pd.DataFrame | None = None) -> list[str]:
+def _coverages(shown: Shown, drawn: pd.DataFrame | None) -> list[Coverage]:
+    """Return the coverage of the intervals on a page; see `card_lines`."""
+    groups = shown.groups()
+    if drawn is not None and "task" in drawn:  # intervals of single tasks
+        titles = task_titles(task for task in drawn["task"].unique() if task in TASKS)
+        groups = tuple(Group(name, title, (name,)) for name, title in titles.items())
+    column = "task" if drawn is not None and "task" in drawn else "group"
+    keys = None if drawn is None else set(map(tuple, drawn[[*SERIES, column]].to_numpy(str)))
+    return [
+        one
+        for group in groups
+        for one in coverages(shown.curves, [group], shown.spec.statistics, shown.bootstrap)
+        if keys is None or (*one.series, group.name) in keys
+    ]
+
+
+def multitask_card_lines(shown: Shown, marks: Marks, runs: pd.DataFrame | None = None) -> list[str]:
     """Return the caption of a figure of multi-task agents.
 
     Args:
         shown: inputs of the figure.
-        what: meaning of lines and marks.
+        marks: meaning of lines and marks.
         runs: rows of `Records.runs` on the page; None for all.
     """
     runs = one_per_run(shown.records.runs if runs is None else runs)
     if runs.empty:
-        return [what]
+        return [marks.text(False)]
     counts = zip(runs["task_set"], map(len, runs["tasks"]), strict=True)
     sets = _listed(f"{short_name(str(name))} ({count} tasks)" for name, count in counts)
     simulators = _listed(filter(None, runs["simulators"]))
-    sizes = [str(size) or "none" for size in runs["model_size"]]
+    sizes = [str(size) for size in runs["model_size"] if size]
     sizes.sort(key=lambda size: (len(size), size))
     facts = [
         _counted(runs),
         sets,
-        f"seeds {_listed(sorted(runs['seed']))}",
-        f"model size {_listed(sizes)}",
+        _seeds(runs),
+        *([f"model size {_listed(sizes)}"] if sizes else []),
         f"budget {_listed(f'{budget:,}' for budget in sorted(runs['budget']))} updates",
         f"commit {_listed(short_commits(runs['commit'])) or 'not recorded'}",
         *([simulators] if simulators else []),
     ]
-    single = bool((runs.groupby(AGENTS)["seed"].count() == 1).any())
-    return [" · ".join(facts), _method(shown, what, single), _agents_coverage(shown, runs)]
+    seeds = runs.groupby(AGENTS)["seed"].count()
+    several = bool((seeds > 1).any())
+    method = _method(shown, marks, bool((seeds == 1).any()), several)
+    coverage = [_agents_coverage(shown, runs)] if several else []
+    return [_joined(facts), *_limits_line(_small_models(runs)), method, *coverage]
 
 
 def _agents_coverage(shown: Shown, runs: pd.DataFrame) -> str:
     """Return the coverage of the intervals of multi-task agents, by task if the figure is."""
     found = []
+    titles = task_titles(shown.curves.runs["task"].unique())
     for agents in agents_of(shown.curves, []):
         series, name, count = (
             agents.key[: len(SERIES)],
@@ -126,9 +172,9 @@ def _agents_coverage(shown: Shown, runs: pd.DataFrame) -> str:
         places = [slice(place, place + 1) for place in range(count)]
         for own in places if shown.spec.plot == "multitask_tasks" else [slice(None)]:
             share = agents.coverage(own, shown.rule, shown.bootstrap)
-            group, size = (
-                (short_name(name), count) if own == slice(None) else (agents.tasks[own.start], 1)
-            )
+            whole = own == slice(None)
+            group = short_name(name) if whole else titles[agents.tasks[own.start]]
+            size = count if whole else 1
             seeds = (len(agents.runs), len(agents.runs))
             if np.isfinite(share):
                 found.append(Coverage(series, group, size, seeds, "mean", share))
@@ -136,19 +182,25 @@ def _agents_coverage(shown: Shown, runs: pd.DataFrame) -> str:
     return coverage_note(found, labels)
 
 
-def _method(shown: Shown, what: str, single: bool) -> str:
+def _method(
+    shown: Shown, marks: Marks, single: bool, several: bool, *, measured: bool = True
+) -> str:
     """Return what is drawn, and the rule and definitions behind it.
 
     Args:
         shown: inputs of the figure.
-        what: meaning of lines and bands.
+        marks: meaning of lines and bands.
         single: whether a score is based on a single seed.
+        several: whether a score is based on several seeds.
+        measured: whether the coverage of intervals was measured.
     """
     method = (
-        f"{what} {shown.rule.what} Statistics as defined by rliable {RLIABLE_VERSION}; coverage "
-        f"simulated in {studies_of(shown.bootstrap).reps:,} studies."
+        f"{marks.text(several)} {shown.rule.what} Statistics as defined by rliable "
+        f"{RLIABLE_VERSION}"
     )
-    return f"{method} A single seed has no interval." if single else method
+    if several and measured:
+        method += f"; coverage simulated in {studies_of(shown.bootstrap).reps:,} studies"
+    return f"{method}. A single seed has no interval." if single else f"{method}."
 
 
 def short_name(name: str) -> str:
@@ -156,21 +208,32 @@ def short_name(name: str) -> str:
     return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
 
 
-def _marks(ours: pd.DataFrame) -> list[str]:
+def _limits(ours: pd.DataFrame) -> list[str]:
     """Return a line on runs that differ from the paper's setting, if there are any."""
-    marks = []
-    standin = ours["variant"].str.contains("assets=").sum()
-    if standin:
-        marks.append(f"{standin} runs with assets other than the official ones")
-    other = ours["variant"].str.contains("physics=").sum()
-    if other:
-        marks.append(f"{other} runs with physics other than the paper's")
-    full = [paper_budget(run.task, run.obs) for run in ours.itertuples()]
+    limits = []
+    if standin := ours["variant"].str.contains("assets=").sum():
+        limits.append(f"{_runs(standin)} with assets other than the official ones")
+    if other := ours["variant"].str.contains("physics=").sum():
+        limits.append(f"{_runs(other)} with physics other than the paper's")
+    full = [variant_budget(run.task, run.obs, run.variant) for run in ours.itertuples()]
     reduced = ours[(ours["budget"] < full) & np.isfinite(full)]
     if len(reduced):
         budgets = _listed(f"{budget:,}" for budget in sorted(reduced["budget"]))
-        marks.append(f"{len(reduced)} runs with a reduced budget ({budgets} env steps)")
-    return [f"Not the paper's setting: {'; '.join(marks)}."] if marks else []
+        limits.append(f"{_runs(len(reduced))} with a reduced budget ({budgets} env steps)")
+    return _limits_line([*limits, *_small_models(ours)])
+
+
+def _small_models(ours: pd.DataFrame) -> list[str]:
+    """Return a phrase on models for quick runs, whose sizes have names instead of numbers."""
+    sizes = ours.loc[ours["model_size"].str.fullmatch(r"\D+"), "model_size"]
+    if sizes.empty:
+        return []
+    return [f"{_runs(len(sizes))} with a model smaller than the paper's ({_listed(sizes)})"]
+
+
+def _limits_line(limits: Sequence[str]) -> list[str]:
+    """Return a line of what differs from the paper's setting, if anything does."""
+    return [f"Not the paper's setting: {'; '.join(limits)}."] if limits else []
 
 
 def _source_label(source: str, shown: Shown) -> str:
@@ -179,13 +242,28 @@ def _source_label(source: str, shown: Shown) -> str:
     return styles[source].label if source in styles else f"from {source}"
 
 
+def _runs(count: int) -> str:
+    """Return a number of runs as text."""
+    return f"{count:,} run{'s' if count > 1 else ''}"
+
+
 def _counted(runs: pd.DataFrame) -> str:
     """Return the number of runs, and the states of those that have a run directory."""
-    count = f"{len(runs):,} run{'s' if len(runs) > 1 else ''}"
     ours = runs[runs["source"] == RUNS_SOURCE]
     here = "" if len(ours) == len(runs) else " here"
     listed = ", ".join(f"{n:,} {state}{here}" for state, n in ours["state"].value_counts().items())
-    return f"{count} ({listed})" if listed else count
+    return f"{_runs(len(runs))} ({listed})" if listed else _runs(len(runs))
+
+
+def _seeds(runs: pd.DataFrame) -> str:
+    """Return the seeds of some runs as text."""
+    seeds = sorted(set(runs["seed"]))
+    return f"seed{'s' if len(seeds) > 1 else ''} {_listed(seeds)}"
+
+
+def _joined(facts: Sequence[str]) -> str:
+    """Join facts to a line."""
+    return " · ".join(facts)
 
 
 def _listed(values: Iterable[object]) -> str:

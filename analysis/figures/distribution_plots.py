@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 
-from analysis.figures.captions import card_lines
+from analysis.figures.captions import Marks, card_lines
 from analysis.figures.page import canvas, finish_figure, set_title
 from analysis.figures.stat_plots import WIDE_PANEL, group_title
 from analysis.figures.styles import Drawing, Shown, series_styles
@@ -53,11 +53,11 @@ def score_distribution(shown: Shown) -> Drawing:
         ax.tick_params(labelbottom=index + page.columns >= len(groups))
         ax.grid(visible=False, axis="y")
     page.labels = ("score (%)", "")
-    what = (
+    marks = Marks(
         "Points: score of single runs at the env steps in the title or the task's budget if that "
-        "is less; boxes: quartiles; whiskers: 5th to 95th percentile."
+        "is less; boxes: quartiles; whiskers: 5th to 95th percentile"
     )
-    finish_figure(page, (), card_lines(shown, what, scored=False))
+    finish_figure(page, (), card_lines(shown, marks, numbers, scored=False))
     return Drawing([page], numbers, problems=problems)
 
 

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.transforms import ScaledTranslation
 
-from analysis.figures.captions import card_lines
+from analysis.figures.captions import Marks, card_lines
 from analysis.figures.figure_specs import LineStyle
 from analysis.figures.page import Page, canvas, finish_axes, finish_figure, set_title
 from analysis.figures.stat_plots import BARS_TOP
 from analysis.figures.styles import Shown, band, bar, handle
+from analysis.records.load import SERIES
 from analysis.stats.ablation_effects import POINTS, Effect, Sample
+from analysis.stats.coverage import Coverage, coverage_of
 from analysis.stats.selection import intervals
 from analysis.stats.t_intervals import t_interval
 
@@ -22,6 +27,10 @@ _WIDTH, _HEIGHT = 1.8, 1.7
 _SMALL = 7
 _LEAST_BARS = 4
 """Panels with fewer bars reserve the width of this many."""
+_AXIS, _BAR = 0.5, 0.24
+"""Width of the labels of an axis, and least width of a bar, in inches."""
+_LEGEND_LINE, _BELOW = 0.135, 0.22
+"""Height of a line of a legend, and its distance from the axes, in inches."""
 _SCORE = "score (%)"
 
 
@@ -67,21 +76,21 @@ def effect_curves(panels: Sequence[Panel], shown: Shown, base: str) -> tuple[Pag
             table = _curve(panel, label, rows, shown)
             band(ax, table["env_step"], table, styles[label], zorder=3 if label else 4)
             tables.append(table)
-        count = len(panel.any_effect.tasks)
-        set_title(page, ax, f"{panel.title} ({count} task{'s' * (count > 1)})")
-        ax.legend(
-            handles=[handle(style) for style in styles.values()],
-            loc="lower right",
-            fontsize=_SMALL,
-            framealpha=0.7,
-        )
+        set_title(page, ax, _title(panel))
+        _legend_below(page, ax, list(styles.values()))
     numbers = pd.concat(tables, ignore_index=True)
     finish_axes(page, [_SCORE] * len(panels), int(numbers["env_step"].max()))
-    what = (
-        "Lines: mean over tasks and seeds of return / 10 or success in percent; bands: "
-        "confidence intervals."
+    starts = range(0, len(panels), page.columns)
+    grid = [panels[start : start + page.columns] for start in starts]
+    lines = sum(1 + max(len(panel.effects) for panel in row) for row in grid)
+    page.set_figheight(page.get_figheight() + lines * _LEGEND_LINE)
+    for ax in axes:  # legends separate the panels
+        ax.tick_params(labelbottom=True)
+    marks = Marks(
+        "Lines: mean over tasks and seeds of return / 10 or success in percent",
+        "bands: its confidence interval",
     )
-    finish_figure(page, (), card_lines(shown, what))
+    finish_figure(page, (), card_lines(shown, marks, found=_coverages(panels, shown)))
     return page, numbers
 
 
@@ -93,13 +102,15 @@ def effect_bars(panels: Sequence[Panel], shown: Shown, base: str) -> Page:
         shown: inputs of the figure.
         base: label of the base.
     """
-    page, axes = canvas(len(panels), shown.layout, least_width=_WIDTH, height=_HEIGHT)
+    most = max(len(panel.samples) for panel in panels)
+    width = min(max(_WIDTH, _AXIS + most * _BAR), shown.layout.width)
+    page, axes = canvas(len(panels), shown.layout, least_width=width, height=_HEIGHT)
     for index, (ax, panel) in enumerate(zip(axes, panels, strict=True)):
         styles = _styles(panel, shown, base)
         for place, (label, sample) in enumerate(panel.samples.items()):
             own = t_interval("mean", *sample.runs)
             bar(ax, place, styles[label], *own.stacked()[0])
-        set_title(page, ax, panel.title)
+        set_title(page, ax, _title(panel))
         names = [style.label for style in styles.values()]
         ax.set_xticks(range(len(names)), names, rotation=30, ha="right", fontsize=_SMALL)
         padding = max(0, _LEAST_BARS - len(names)) / 2
@@ -108,11 +119,47 @@ def effect_bars(panels: Sequence[Panel], shown: Shown, base: str) -> Page:
         ax.grid(visible=False, axis="x")
         ax.tick_params(labelleft=index % page.columns == 0)
     page.labels = ("", _SCORE)
-    what = (
-        "Bars: mean over tasks and seeds at the last compared step; whiskers: confidence intervals."
+    marks = Marks(
+        "Bars: mean over tasks and seeds of return / 10 or success in percent, at the last "
+        "compared step",
+        "whiskers: its confidence interval",
     )
-    finish_figure(page, (), card_lines(shown, what))
+    finish_figure(page, (), card_lines(shown, marks, found=_coverages(panels, shown)))
     return page
+
+
+def _title(panel: Panel) -> str:
+    """Return the factor of a panel, and the number of tasks."""
+    count = len(panel.any_effect.tasks)
+    return f"{panel.title} ({count} task{'s' * (count > 1)})"
+
+
+def _legend_below(page: Page, ax: Axes, styles: Sequence[LineStyle]) -> None:
+    """Place a legend below the axis of a panel, because styles differ between panels."""
+    below = ax.transAxes + ScaledTranslation(0, -_BELOW, page.dpi_scale_trans)
+    look: dict[str, Any] = {"loc": "upper left", "borderpad": 0.3, "borderaxespad": 0}
+    look |= {"bbox_to_anchor": (0, 0), "bbox_transform": below, "labelspacing": 0.3}
+    ax.legend(handles=[handle(style) for style in styles], fontsize=_SMALL, **look)
+
+
+def _coverages(panels: Sequence[Panel], shown: Shown) -> list[Coverage]:
+    """Return the measured coverage of the intervals of the means, of each set of tasks once."""
+    found: dict[tuple[Any, ...], Coverage] = {}
+    for panel in panels:
+        tasks, until = panel.any_effect.tasks, min(panel.any_effect.steps)
+        for rows in panel.rows.values():
+            runs = shown.curves.runs.loc[rows]
+            own = runs[runs["task"].isin(tasks)].sort_values(["task", "seed"])
+            series = tuple(map(str, own[SERIES].iloc[0]))
+            sizes = own.groupby("task")["seed"].count()
+            strata = np.unique(own["task"], return_inverse=True)[1]
+            chosen = (own.index.to_numpy(), strata)
+            share = coverage_of("mean", shown.curves, chosen, until, shown.bootstrap)
+            if np.isfinite(share):
+                seeds = (int(sizes.min()), int(sizes.max()))
+                one = Coverage(series, panel.title, len(tasks), seeds, "mean", share)
+                found.setdefault((series, tasks, until), one)
+    return list(found.values())
 
 
 def _styles(panel: Panel, shown: Shown, base: str) -> dict[str, LineStyle]:

@@ -26,7 +26,8 @@ _LARGEST_SHARE = 3
 _METAWORLD = "Meta-World"
 _TITLE_WIDTH = 40
 _PANEL_WIDTH, _PANEL_HEIGHT = 2.7, 2.7
-_NUM_COLORS, _MARKERS = 8, "os^vD"
+_NUM_COLORS, _MARKERS = 8, "s^vDPX<>*phd8"
+"""Number of colors, and markers, which tell families apart in print without color."""
 _OTHERS_COLOR = "#B8B8B8"
 """Color of the largest family, Meta-World, so that the others stand out."""
 
@@ -49,14 +50,15 @@ def embedding_figure(paths: Sequence[Path], seed: int = 0, layout: Layout | None
     for ax, embedding, table in zip(axes, embeddings, tables, strict=True):
         for family, own in table.groupby("family", sort=False):
             color, marker = looks[str(family)]
-            ax.plot(own["x"], own["y"], ls="", marker=marker, ms=4, color=color, alpha=0.85)
+            look = _mark(str(family), color, marker)
+            ax.plot(own["x"], own["y"], **look, alpha=0.85)
         norms = f"norms {embedding.norms.min():.2f} to {embedding.norms.max():.2f}"
         title = textwrap.wrap(embedding.label, _TITLE_WIDTH)
         set_title(page, ax, "\n".join([*title, norms]))
         ax.set_xticks([])
         ax.set_yticks([])
     handles = [
-        Line2D([], [], color=color, marker=marker, ls="", ms=4, label=family)
+        Line2D([], [], **_mark(family, color, marker), label=family)
         for family, (color, marker) in looks.items()
     ]
     perplexities = sorted({_perplexity(embedding) for embedding in embeddings})
@@ -69,6 +71,12 @@ def embedding_figure(paths: Sequence[Path], seed: int = 0, layout: Layout | None
     columns = ["agent", "task", "norm", *METRICS]
     short = numbers[columns].assign(norm=numbers["norm"].map("{:.2f}".format))
     return Drawing([page], numbers, short)
+
+
+def _mark(family: str, color: Any, marker: str) -> dict[str, Any]:
+    """Return the properties of the marks of a family; those of the largest one are hollow."""
+    face = "none" if family == _METAWORLD else color
+    return {"color": color, "marker": marker, "mfc": face, "ls": "", "ms": 4.5}
 
 
 def _looks(families: Sequence[str]) -> dict[str, tuple[Any, str]]:

@@ -44,7 +44,7 @@ def gallery(shown: Shown) -> Drawing:
             domain = own["domain"].iloc[0]
             label = named[domain].label if domain in named else domain
             page.suptitle(label, x=0.01, ha="left", fontweight="bold")
-            what = f"{label}: one rendered frame of {len(tasks)} tasks."
+            what = f"{label}: one rendered frame of each of {len(tasks)} tasks."
             finish_figure(page, (), [what])
             pages.append(page)
     return Drawing(pages, numbers)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.figures.captions import card_lines
+from analysis.figures.captions import Marks, card_lines
 from analysis.figures.figure_specs import LineStyle
 from analysis.figures.line_plots import AXES, draw_means, in_table_order, pages_of
 from analysis.figures.page import Page, canvas, finish_axes, finish_figure, set_title
@@ -19,7 +19,7 @@ from analysis.records.sources import RUNS_SOURCE
 from analysis.records.train_csv import STEP, read_training
 from analysis.stats.selection import INTERVAL, Series
 from analysis.stats.task_curves import task_curves
-from tdmpc2.envs.tasks import TASKS
+from analysis.stats.task_titles import task_titles
 
 TRAINING_POINTS = 200
 """Maximum number of points of a training curve."""
@@ -54,16 +54,15 @@ def _training_page(
 ) -> Page:
     """Draw one metric of some tasks."""
     page, axes = canvas(len(tasks), shown.layout)
+    titles = task_titles(numbers["task"].unique())
     for ax, task in zip(axes, tasks, strict=True):
         own = numbers[numbers["task"] == task]
         for key, run in own.groupby([*SERIES, "seed"]):
             style = styles[tuple(map(str, key[: len(SERIES)]))]
-            # Markers at a few points, shifted by series, tell lines apart without color.
-            first = list(styles.values()).index(style) % 7
-            look = {**marker_of(style), "markevery": (first, 7), "lw": 0.7, "alpha": 0.8}
+            look = {**marker_of(style), "lw": 0.7, "alpha": 0.8}
             (line,) = ax.plot(run[STEP], run["value"], color=style.color, **look)
             dash(line, style)
-        set_title(page, ax, TASKS[task].title if task in TASKS else task)
+        set_title(page, ax, titles[task])
     name = quantity.replace("_", " ")
     finish_axes(page, [name] * len(tasks), int(numbers[STEP].max()))
     low, high = numbers["value"].min(), numbers["value"].max()
@@ -71,11 +70,11 @@ def _training_page(
         for ax in axes:
             ax.set_yscale("log")
             ax.set_ylim(low / 1.5, high * 1.5)
-    what = f"Lines: {name} of single seeds, averaged over equal intervals."
+    marks = Marks(f"Lines: {name} of single seeds, averaged over equal intervals")
     on_page = numbers[numbers["task"].isin(tasks)]
     drawn = {tuple(map(str, key)) for key in on_page[SERIES].drop_duplicates().to_numpy()}
     handles = [handle(style) for series, style in styles.items() if series in drawn]
-    finish_figure(page, handles, card_lines(shown, what, scored=False, tasks=tasks))
+    finish_figure(page, handles, card_lines(shown, marks, on_page, scored=False))
     return page
 
 
@@ -113,6 +112,7 @@ def wall_time(shown: Shown) -> Drawing:
         return Drawing((), numbers, problems=(*problems, *more))
     styles = series_styles(numbers, shown.catalog)
     tasks = in_table_order(numbers["task"].unique().tolist())
+    titles = task_titles(tasks)
     pages = []
     for page_tasks in pages_of(tasks, shown.spec.per_page):
         page, axes = canvas(len(page_tasks), shown.layout)
@@ -122,15 +122,18 @@ def wall_time(shown: Shown) -> Drawing:
             label, scale = AXES[own["metric"].iloc[0]]
             scaled = own.assign(**scale * own[INTERVAL], step=own["hours"])
             draw_means(ax, scaled, styles)
-            set_title(page, ax, TASKS[task].title if task in TASKS else task)
+            set_title(page, ax, titles[task])
             labels.append(label)
         finish_axes(page, labels, 0, unit="hours")
-        what = (
-            "Lines: mean over seeds; bands: its confidence interval. Hours: env steps divided "
-            "by the median speed of the runs, evaluations included, on the hardware of each run."
+        marks = Marks(
+            "Lines: mean over seeds",
+            "bands: confidence interval of the mean",
+            "Hours: env steps divided by the median speed of the runs, evaluations included, on "
+            "the hardware of each run.",
         )
+        drawn = numbers[numbers["task"].isin(page_tasks)]
         handles = [handle(style) for style in styles.values()]
-        finish_figure(page, handles, card_lines(shown, what, tasks=page_tasks))
+        finish_figure(page, handles, card_lines(shown, marks, drawn))
         pages.append(page)
     return Drawing(pages, numbers, problems=(*problems, *more))
 

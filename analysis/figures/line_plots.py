@@ -10,9 +10,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from analysis.figures.captions import card_lines
+from analysis.figures.captions import Marks, card_lines
 from analysis.figures.figure_specs import Catalog, LineStyle
-from analysis.figures.page import Page, canvas, finish_axes, finish_figure, set_title
+from analysis.figures.page import canvas, finish_axes, finish_figure, set_title
 from analysis.figures.styles import (
     Drawing,
     Shown,
@@ -26,21 +26,17 @@ from analysis.figures.styles import (
 from analysis.records.load import SERIES
 from analysis.records.sources import RUNS_SOURCE
 from analysis.stats.aggregate import group_curves
+from analysis.stats.coverage import STATISTIC_LABELS
 from analysis.stats.horizons import is_near
 from analysis.stats.selection import INTERVAL, Series
 from analysis.stats.task_curves import REFERENCE_LINES, reference_scores, task_curves
+from analysis.stats.task_titles import task_titles
 from tdmpc2.envs.tasks import TASKS
 
 AXES = {"episode_return": ("episode return", 1.0), "episode_success": ("success (%)", 100.0)}
 """Label of the value axis, and factor on the recorded values, by metric."""
 _ROW = 4
 """Panels per row of a page in the default width, which pages fill as far as possible."""
-STATISTIC_LABELS = {
-    "mean": "mean",
-    "median": "median",
-    "iqm": "interquartile mean",
-    "optimality_gap": "optimality gap",
-}
 
 
 def learning_curves(shown: Shown) -> Drawing:
@@ -60,16 +56,19 @@ def learning_curves(shown: Shown) -> Drawing:
     styles = series_styles(numbers, catalog)
     tasks = in_table_order(numbers["task"].unique().tolist())
     by_task = dict(list(numbers.groupby("task")))
+    titles = task_titles(tasks)
     seeds = _seed_curves(shown, numbers) if spec.seeds else {}
     pages = []
     for page_tasks in pages_of(tasks, spec.per_page):
         page, axes = canvas(len(page_tasks), shown.layout)
         for ax, task in zip(axes, page_tasks, strict=True):
-            _task_panel(page, ax, task, by_task[task], seeds.get(task, ()), shown, styles)
+            _task_panel(ax, task, by_task[task], seeds.get(task, ()), shown, styles)
+            set_title(page, ax, titles[task])
         metrics = [by_task[task]["metric"].iloc[0] for task in page_tasks]
         last = max(int(by_task[task]["step"].max()) for task in page_tasks)
         finish_axes(page, [AXES[metric][0] for metric in metrics], last)
-        card = card_lines(shown, _what(spec.seeds), tasks=page_tasks)
+        drawn = numbers[numbers["task"].isin(page_tasks)]
+        card = card_lines(shown, _marks(spec.seeds), drawn)
         finish_figure(page, _legend(shown, numbers, styles), card)
         pages.append(page)
     return Drawing(pages, numbers, _final_table(numbers, styles), problems)
@@ -83,7 +82,6 @@ def pages_of(tasks: Sequence[str], most: int) -> list[Sequence[str]]:
 
 
 def _task_panel(
-    page: Page,
     ax: Axes,
     task: str,
     curves: pd.DataFrame,
@@ -94,7 +92,6 @@ def _task_panel(
     """Draw the panel of one task.
 
     Args:
-        page: page of the panel.
         ax: axes to draw on.
         task: name of the task.
         curves: mean curves of the task.
@@ -114,7 +111,6 @@ def _task_panel(
         end, color = curve.steps.argmax(), styles[key].color
         at = curve.steps[end], scale * curve.values[end]
         ax.plot(*at, color=color, marker="x", ms=4, zorder=5)
-    set_title(page, ax, TASKS[task].title if task in TASKS else task)
 
 
 def _legend(shown: Shown, numbers: pd.DataFrame, styles: dict[Series, LineStyle]) -> list[Line2D]:
@@ -127,10 +123,10 @@ def _legend(shown: Shown, numbers: pd.DataFrame, styles: dict[Series, LineStyle]
     return handles
 
 
-def _what(seeds: bool) -> str:
+def _marks(seeds: bool) -> Marks:
     """Return what the lines and bands of learning curves are."""
-    single = "; thin lines: single seeds." if seeds else "."
-    return f"Lines: mean over seeds; bands: its confidence interval{single}"
+    single = "; thin lines: single seeds" if seeds else ""
+    return Marks(f"Lines: mean over seeds{single}", "bands: confidence interval of the mean")
 
 
 def aggregate_curve(shown: Shown) -> Drawing:
@@ -150,12 +146,12 @@ def aggregate_curve(shown: Shown) -> Drawing:
         set_title(page, ax, f"{group.label}\n{count} task{'s' if count > 1 else ''}")
     name = STATISTIC_LABELS[statistic]
     finish_axes(page, [f"{name} score (%)"] * len(drawn), int(numbers["step"].max()))
-    what = (
-        f"Lines: {name} over tasks and seeds of return / 10 or success in percent; bands: its "
-        "confidence interval."
+    marks = Marks(
+        f"Lines: {name} over tasks and seeds of return / 10 or success in percent",
+        "bands: its confidence interval",
     )
     handles = [handle(style) for style in styles.values()]
-    finish_figure(page, handles, card_lines(shown, what))
+    finish_figure(page, handles, card_lines(shown, marks, numbers))
     labels = {group.name: group.label for group in drawn}
     return Drawing([page], numbers, _final_table(numbers, styles, labels), problems)
 
@@ -184,7 +180,7 @@ def _final_table(
     last = last.assign(**{name: last[name] * factor for name in ("mean", "low", "high")})
     if groups is None:
         last = last.assign(
-            task=[TASKS[task].title if task in TASKS else task for task in last["task"]],
+            task=last["task"].map(task_titles(last["task"].unique())),
             unit=scaled.map({True: "success %", False: "return"}),
         )
         return short_table(last, ["task", "unit"], styles, 1.0)

@@ -13,11 +13,11 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from analysis.figures.captions import multitask_card_lines, short_name
+from analysis.figures.captions import Marks, multitask_card_lines, short_name
 from analysis.figures.figure_specs import LineStyle, quotes_of
 from analysis.figures.line_plots import draw_means
 from analysis.figures.page import Page, canvas, finish_axes, finish_figure, set_title
-from analysis.figures.stat_plots import BARS_TOP, bars, quoted_handles
+from analysis.figures.stat_plots import BARS_TOP, bars, quoted_handles, quoted_text
 from analysis.figures.styles import (
     Drawing,
     Shown,
@@ -27,11 +27,13 @@ from analysis.figures.styles import (
     of_series,
     series_styles,
     short_table,
+    whiskers,
 )
 from analysis.records.load import AGENTS
 from analysis.records.problems import Problem
 from analysis.stats.multitask_scores import agents_of, final_scores, set_curves, task_scores
 from analysis.stats.selection import INTERVAL, Series
+from analysis.stats.task_titles import task_titles
 from tdmpc2.envs.tasks import TASKS
 
 _BARS_HEIGHT = 2.1
@@ -61,9 +63,12 @@ def multitask_curves(shown: Shown) -> Drawing:
     crosses = _draw_diverged(dict(zip(sets, axes, strict=True)), shown, styles)
     last = int(numbers["step"].max())
     finish_axes(page, [_SCORE] * len(sets), last, unit="updates")
-    what = "Lines: mean over tasks and seeds of return / 10 or success in percent; bands: its "
+    marks = Marks(
+        "Lines: mean over tasks and seeds of return / 10 or success in percent",
+        "bands: its confidence interval",
+    )
     handles = [*map(handle, styles.values()), *crosses]
-    finish_figure(page, handles, multitask_card_lines(shown, f"{what}confidence interval."))
+    finish_figure(page, handles, multitask_card_lines(shown, marks))
     final, more = final_scores(shown.curves, shown.rule, shown.bootstrap)
     return Drawing([page], numbers, final_table(final, styles), (*problems, *more))
 
@@ -86,15 +91,16 @@ def multitask_bars(shown: Shown) -> Drawing:
         set_title(page, ax, short_name(name))
         ax.set_ylim(0, BARS_TOP)
     page.labels = ("", _SCORE)
-    what = (
+    marks = Marks(
         "Bars: mean over tasks and seeds of return / 10 or success in percent, at the last update "
-        "that all seeds reached; whiskers: its confidence interval."
+        "that all seeds reached",
+        "whiskers: its confidence interval",
+        quoted_text(shown.spec) if quoted else "",
     )
     handles: list[Artist] = [bar_handle(style) for style in styles.values()]
     if quoted:
-        what += f" Gray bars: quoted from {shown.spec.quoted_from}, not measured here."
         handles += quoted_handles(quoted)
-    finish_figure(page, handles, multitask_card_lines(shown, what))
+    finish_figure(page, handles, multitask_card_lines(shown, marks))
     rows = [{"source": "quoted", "variant": q["label"], "task_set": q["task_set"]} for q in quoted]
     quoted_rows = pd.DataFrame(rows).assign(value=[quote["score"] / 100 for quote in quoted])
     filled = [table for table in (numbers, quoted_rows) if len(table)]
@@ -128,7 +134,8 @@ def task_table(shown: Shown) -> tuple[pd.DataFrame, pd.DataFrame, tuple[Problem,
     numbers = numbers.assign(domain=domains).join(
         _references(shown.records.reference_scores), on="task"
     )
-    titles = [TASKS[task].title if task in TASKS else task for task in numbers["task"]]
+    names = task_titles(numbers["task"].unique())
+    titles = [names[task] for task in numbers["task"]]
     rows = numbers.rename(columns={"task_set": "tasks"}).assign(task=titles)
     styles = series_styles(numbers, shown.catalog)
     return numbers, short_table(rows, ["tasks", "domain", "task"], styles, 100), problems
@@ -205,8 +212,8 @@ def _task_page(shown: Shown, name: str, numbers: pd.DataFrame, style: LineStyle)
             look = shown.catalog.reference_scores[reference]
             level = 100 * own[reference].to_numpy()
             x = np.arange(len(own))
-            marks = ax.hlines(level, x - 0.48, x + 0.48, color=look.color, lw=1.1, zorder=4)
-            marks.set_linestyle((0, look.dashes))
+            drawn = ax.hlines(level, x - 0.48, x + 0.48, color=look.color, lw=1.1, zorder=4)
+            drawn.set_linestyle((0, look.dashes))
         domain = str(own["domain"].iloc[0])
         of_domain = numbers[numbers["domain"] == domain]
         if domain != previous:
@@ -219,11 +226,11 @@ def _task_page(shown: Shown, name: str, numbers: pd.DataFrame, style: LineStyle)
         bar_handle(replace(style, label=label)),
         *(handle(shown.catalog.reference_scores[reference]) for reference in lines),
     ]
-    what = (
-        f"Bars: mean over {seeds} seed{'s' * (seeds > 1)} of return / 10 or success in percent; "
-        "whiskers: its confidence interval."
+    marks = Marks(
+        f"Bars: mean over {seeds} seed{'s' * (seeds > 1)} of return / 10 or success in percent",
+        "whiskers: its confidence interval",
     )
-    finish_figure(page, handles, multitask_card_lines(shown, what, runs))
+    finish_figure(page, handles, multitask_card_lines(shown, marks, runs))
     return page
 
 
@@ -253,10 +260,8 @@ def _task_bars(ax: Axes, numbers: pd.DataFrame, style: LineStyle, places: int) -
     ends = np.maximum([value - low, high - value], 0)[
         :, has_interval
     ]  # rounding can make them negative
-    ax.errorbar(
-        x[has_interval], value[has_interval], ends, color="#222222", ls="", lw=0.7, capsize=1.2
-    )
-    titles = [TASKS[task].title if task in TASKS else task for task in numbers["task"]]
+    whiskers(ax, x[has_interval], value[has_interval], ends, width=0.7, cap=1.2)
+    titles = list(task_titles(numbers["task"]).values())
     ax.set_xticks(x, titles, rotation=90, fontsize=_TASK_SIZE)
     ax.tick_params(axis="x", length=0)
     ax.set_xlim(-0.6, places - 0.4)

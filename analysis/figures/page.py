@@ -5,12 +5,14 @@ Lengths are in inches, font sizes in points.
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from math import ceil
 
 import matplotlib as mpl
+import numpy as np
 import seaborn as sns
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -18,7 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from analysis.figures.catalog_file import shipped
-from analysis.figures.styles import Layout
+from analysis.figures.styles import MARKED_POINTS, Layout
 
 PANEL_WIDTH = 1.3
 """Least width of a panel, its axis labels included."""
@@ -35,7 +37,11 @@ _MARGIN, _GAP = 0.45, 0.08
 """Space to the left of the panels, and between them."""
 _HANDLE = 40
 """Width of a legend's line, and of the space around it, in points."""
+_MARKERS, _FEW_LINES = 6, 8
+"""Markers of a line that spans the axis; with at most this many lines, short ones have more."""
 _TICKS = (1, 2, 2.5, 5, 10)
+_UNBROKEN = re.compile(r" (?=· |%|\d+\.\d+\.\d)")
+"""Spaces of captions at which lines do not break: before separators, percent signs, versions."""
 
 
 class Page(Figure):
@@ -118,15 +124,37 @@ def finish_axes(
             top = bottom + 1
         margin = 0.04 * (top - bottom)
         ax.set_ylim(bottom - margin, top + margin)
-        ax.xaxis.set_major_locator(MaxNLocator(4, steps=_TICKS))
+        ax.xaxis.set_major_locator(MaxNLocator(4, steps=_TICKS, min_n_ticks=3))
         ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / size:g}"))
-        ax.yaxis.set_major_locator(MaxNLocator(4, steps=_TICKS))
+        ax.yaxis.set_major_locator(MaxNLocator(4, steps=_TICKS, min_n_ticks=3))
         first = index % columns == 0 or labels[index - 1] != label
         ax.tick_params(labelleft=first)
         if first and len(set(labels)) > 1:
             ax.set_ylabel(label)
         ax.tick_params(labelbottom=ends[index + columns : index + columns + 1] != [ends[index]])
+        _space_markers(ax)
     page.labels = (f"{unit}{symbol}", labels[0] if len(set(labels)) == 1 else "")
+
+
+def _space_markers(ax: Axes) -> None:
+    """Place the markers of lines at equal distances along the axis, at other ones for each line.
+
+    Lines that end early would otherwise hide under their markers, and lines that coincide would
+    hide each other's. A few lines of few points keep a marker at each of them.
+    """
+    lines = [line for line in ax.lines if line.get_marker() not in ("", "None", None)]
+    left, right = (float(end) for end in ax.dataLim.intervalx)
+    apart = (right - left) / _MARKERS
+    for place, line in enumerate(lines):
+        steps = np.asarray(line.get_xdata(), float)
+        if len(steps) < 2:
+            continue
+        few_points = (right - left) <= MARKED_POINTS * np.diff(steps).min()
+        if few_points and len(lines) <= _FEW_LINES:
+            continue
+        bins = np.floor((steps - left) / apart + place / len(lines))
+        first_of_bins = np.flatnonzero(np.diff(bins)) + 1
+        line.set_markevery(first_of_bins.tolist() or [len(steps) - 1])
 
 
 def _unit_of(last_step: int) -> tuple[int, str]:
@@ -163,7 +191,8 @@ def finish_figure(page: Page, handles: Sequence[Artist], card: Sequence[str]) ->
     legend_height, columns = _legend_size(handles, width)
     line_length = int(width * 72 / CARD_SIZE / _CHAR) - 3  # lines of capitals and digits are wide
     shown = card if page.layout.captions else ()
-    text = [row for line in shown for row in textwrap.wrap(line, line_length)]
+    unbroken = [_UNBROKEN.sub("\u00a0", line) for line in shown]
+    text = [row for line in unbroken for row in textwrap.wrap(line, line_length)]
     card_height = len(text) * 1.25 * CARD_SIZE / 72 + 0.08 if text else 0.0
     height = page.get_figheight() + legend_height + card_height + _LINE * bool(page.labels[0])
     page.set_figheight(height)

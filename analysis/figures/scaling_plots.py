@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from analysis.figures.captions import multitask_card_lines
+from analysis.figures.captions import Marks, multitask_card_lines
 from analysis.figures.figure_specs import Catalog, FigureSpec, quotes_of
 from analysis.figures.multitask_plots import score_text, updates_text
 from analysis.figures.page import canvas, finish_figure
@@ -75,7 +75,8 @@ def scaling(shown: Shown) -> Drawing:
     if ours.empty and quoted.empty:
         return Drawing((), ours, problems=tuple(problems))
     page, (ax,) = canvas(1, shown.layout, height=_HEIGHT)
-    handles = _draw_quoted(ax, quoted) + _draw_ours(ax, ours, shown)
+    handles, fitted = _draw_ours(ax, ours, shown)
+    handles = _draw_quoted(ax, quoted) + handles
     ax.set_xscale("log")
     ax.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _count(value)))
@@ -83,17 +84,31 @@ def scaling(shown: Shown) -> Drawing:
     ax.set_ylim(bottom=0)
     ax.set_xlabel("parameters")
     ax.set_ylabel("score (%)")
-    what = (
-        "Filled marks: mean over tasks and seeds at the last update that all seeds reached, with "
-        "its confidence interval; dashed lines: least-squares fits to at least "
-        f"{LEAST_SIZES} sizes."
-    )
-    if len(quoted):
-        what += f" Gray marks: quoted from {shown.spec.quoted_from}, not measured here."
-    finish_figure(page, handles, multitask_card_lines(shown, what))
+    marks = _marks(shown.spec, run_here=len(ours) > 0, fitted=fitted, quoted=len(quoted) > 0)
+    finish_figure(page, handles, multitask_card_lines(shown, marks))
     measured = ours.assign(low=100 * ours["low"], high=100 * ours["high"]).drop(columns="value")
     numbers = pd.concat([table for table in (measured, quoted) if len(table)], ignore_index=True)
     return Drawing([page], numbers, _table(ours, quoted, shown), tuple(problems))
+
+
+def _marks(spec: FigureSpec, *, run_here: bool, fitted: bool, quoted: bool) -> Marks:
+    """Return the meaning of the marks that are drawn.
+
+    Args:
+        spec: the figure.
+        run_here: whether there are agents that were run here.
+        fitted: whether there is a fit.
+        quoted: whether there are quoted numbers.
+    """
+    quotes = f"Gray marks: quoted from {spec.quoted_from}, not measured here"
+    if not run_here:
+        return Marks(quotes)
+    fits = f"; dashed lines: least-squares fits to at least {LEAST_SIZES} sizes" if fitted else ""
+    return Marks(
+        f"Filled marks: mean over tasks and seeds at the last update that all seeds reached{fits}",
+        "bars: confidence interval of the mean",
+        f"{quotes}." if quoted else "",
+    )
 
 
 def scaling_table(shown: Shown) -> tuple[pd.DataFrame, tuple[Problem, ...]]:
@@ -172,11 +187,21 @@ def _draw_quoted(ax: Axes, quoted: pd.DataFrame) -> list[Artist]:
     return handles
 
 
-def _draw_ours(ax: Axes, ours: pd.DataFrame, shown: Shown) -> list[Artist]:
-    """Draw filled marks with intervals, and a fit for each method and task set."""
+def _draw_ours(ax: Axes, ours: pd.DataFrame, shown: Shown) -> tuple[list[Artist], bool]:
+    """Draw filled marks with intervals, and a fit for each method and task set.
+
+    Args:
+        ax: axes to draw on.
+        ours: the agents that were run here.
+        shown: inputs of the figure.
+
+    Returns:
+        The entries of the legend, and whether there is a fit.
+    """
     drawn = _sizes_as_one(ours.dropna(subset="parameters"))
     styles = series_styles(drawn, shown.catalog)
     handles: list[Artist] = []
+    fits = []
     for series, style in styles.items():
         own = of_series(drawn, series)
         ends = 100 * np.nan_to_num([own["value"] - own["low"], own["high"] - own["value"]])
@@ -186,8 +211,9 @@ def _draw_ours(ax: Axes, ours: pd.DataFrame, shown: Shown) -> list[Artist]:
         ax.plot(x, y, **look)
         label = f"{style.label}, run here"
         fitted = _draw_fit(ax, own, style.color)
+        fits.append(fitted is not None)
         handles.append(Line2D([], [], **look, label=f"{label}: {fitted}" if fitted else label))
-    return handles
+    return handles, any(fits)
 
 
 def _draw_fit(ax: Axes, points: pd.DataFrame, color: str) -> Fit | None:

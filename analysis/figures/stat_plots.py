@@ -12,9 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from analysis.figures.captions import card_lines
-from analysis.figures.figure_specs import LineStyle, quotes_of
-from analysis.figures.line_plots import STATISTIC_LABELS
+from analysis.figures.captions import Marks, card_lines
+from analysis.figures.figure_specs import FigureSpec, LineStyle, quotes_of
 from analysis.figures.page import canvas, finish_figure, set_title
 from analysis.figures.styles import (
     Drawing,
@@ -32,11 +31,12 @@ from analysis.records.load import SERIES
 from analysis.records.problems import Problem
 from analysis.stats.aggregate import group_scores, improvements, profiles
 from analysis.stats.bootstrap import Bootstrap
-from analysis.stats.coverage import Coverage
+from analysis.stats.coverage import STATISTIC_LABELS, Coverage
 from analysis.stats.horizons import Group
 from analysis.stats.ragged_curves import ScoreCurves
 from analysis.stats.rules import Rule
 from analysis.stats.selection import Series
+from analysis.stats.t_intervals import NO_INTERVAL
 
 _BAR_PANEL = 0.9
 WIDE_PANEL = 1.8
@@ -49,6 +49,7 @@ _LEAST_BARS = 4
 """Panels with fewer bars reserve the width of this many."""
 _ROW = 0.2
 """Height of one line of an interval plot, in inches."""
+_MEDIAN = "Medians have no interval, because none covers them in 95 % of cases."
 
 
 def group_bars(shown: Shown) -> Drawing:
@@ -71,16 +72,16 @@ def group_bars(shown: Shown) -> Drawing:
         ax.set_ylim(0, BARS_TOP)
         ax.tick_params(labelleft=index % page.columns == 0)
     page.labels = ("", f"{STATISTIC_LABELS[statistic]} score (%)")
-    what = (
+    marks = Marks(
         f"Bars: {STATISTIC_LABELS[statistic]} over tasks and seeds of return / 10 or success in "
-        "percent, at the env steps in the title or the task's budget if that is less; whiskers: "
-        "its confidence interval."
+        "percent, at the env steps in the title or the task's budget if that is less",
+        "whiskers: its confidence interval",
+        quoted_text(shown.spec) if quoted else "",
     )
     handles: list[Artist] = [bar_handle(style) for style in styles.values()]
     if quoted:
-        what += f" Gray bars: quoted from {shown.spec.quoted_from}, not measured here."
         handles += quoted_handles(quoted)
-    finish_figure(page, handles, card_lines(shown, what))
+    finish_figure(page, handles, card_lines(shown, marks, numbers))
     return Drawing([page], _with_quoted(numbers, shown), _table(numbers, styles, groups), problems)
 
 
@@ -107,8 +108,12 @@ def interval_plot(shown: Shown) -> Drawing:
             ax.tick_params(labelleft=index % page.columns == 0)
         page.suptitle(group_title(group, ", "), x=0.01, ha="left", fontweight="bold")
         page.labels = ("score (%)", "")
-        what = f"{group_title(group, ', ')}. Marks: statistic; bars: its confidence interval."
-        finish_figure(page, (), card_lines(shown, what, tasks=group.tasks))
+        marks = Marks(
+            f"{group_title(group, ', ')}. Marks: statistic",
+            "bars: its confidence interval",
+            _MEDIAN if NO_INTERVAL in shown.spec.statistics else "",
+        )
+        finish_figure(page, (), card_lines(shown, marks, own))
         pages.append(page)
     return Drawing(pages, numbers, _table(numbers, styles, groups), problems)
 
@@ -132,8 +137,10 @@ def performance_profile(shown: Shown) -> Drawing:
         ax.set_ylim(-3, 103)
         ax.tick_params(labelleft=index % page.columns == 0)
     page.labels = ("score τ (%)", "runs above τ (%)")
-    what = "Lines: fraction of runs with a score above τ; bands: pointwise confidence intervals."
-    card = card_lines(shown, what, found=())
+    marks = Marks(
+        "Lines: fraction of runs with a score above τ", "bands: pointwise confidence intervals"
+    )
+    card = card_lines(shown, marks, numbers, found=())
     finish_figure(page, [handle(style) for style in styles.values()], card)
     return Drawing([page], numbers, problems=problems)
 
@@ -165,13 +172,15 @@ def improvement(shown: Shown) -> Drawing:
         ax.tick_params(labelleft=index % page.columns == 0)
         ax.tick_params(labelbottom=index + page.columns >= len(groups))
     page.labels = (f"probability that {styles[first].label} scores higher (%)", "")
-    what = (
+    marks = Marks(
         f"Marks: probability of improvement: that a run of {styles[first].label} scores higher "
-        "than a run of the other on a random task, ties counted half; bars: its confidence "
-        "interval."
+        "than a run of the other on a random task, ties counted half",
+        "bars: its confidence interval",
     )
     found = _improvement_coverage(shown, against, groups)
-    finish_figure(page, (), card_lines(shown, what, found=found))
+    reference = against[["group"]].assign(**dict(zip(SERIES, first, strict=True)))
+    drawn = pd.concat([against[[*SERIES, "group"]], reference])
+    finish_figure(page, (), card_lines(shown, marks, drawn, found=found))
     labels = {group.name: group.label for group in groups}
     table = short_table(against.assign(group=against["group"].map(labels)), ["group"], styles, 100)
     return Drawing([page], numbers, table, problems)
@@ -231,6 +240,11 @@ def _with_quoted(numbers: pd.DataFrame, shown: Shown) -> pd.DataFrame:
         for quote in shown.spec.quoted
     ]
     return pd.concat([numbers, pd.DataFrame(rows)]) if rows else numbers
+
+
+def quoted_text(spec: FigureSpec) -> str:
+    """Return the sentence of a caption on quoted bars."""
+    return f"Gray bars: quoted from {spec.quoted_from}, not measured here."
 
 
 def quoted_handles(quoted: Sequence[Mapping[str, Any]]) -> list[Artist]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
+from matplotlib.colors import to_rgba
 from matplotlib.patches import Patch
 
 from analysis.figures.page import Page, canvas, finish_figure, set_title
@@ -45,16 +48,7 @@ def study_path(decisions: pd.DataFrame, boundaries: pd.DataFrame, layout: Layout
             place = looks.index(row.seeds)
             low, high = max(row.low, -bound), min(row.high, bound)
             if low < high:
-                ax.bar(
-                    place,
-                    high - low,
-                    bottom=low,
-                    width=0.9,
-                    color=_COLORS[row.decision],
-                    alpha=0.25,
-                    hatch=_HATCHES.get(row.decision),
-                    linewidth=0,
-                )
+                ax.bar(place, high - low, 0.9, low, **_region(row.decision))
         places = [looks.index(seeds) for seeds in own["seeds"]]
         value, low, high = own[["difference", "low", "high"]].to_numpy().T
         ax.errorbar(
@@ -76,13 +70,20 @@ def study_path(decisions: pd.DataFrame, boundaries: pd.DataFrame, layout: Layout
     names: dict[str, list[str]] = {}
     for name in dict.fromkeys(boundaries["decision"]):
         names.setdefault(_COLORS[name], []).append(name)
-    handles = [
-        Patch(facecolor=color, alpha=0.25, hatch=_HATCHES.get(alike[0]), label=", ".join(alike))
-        for color, alike in names.items()
-    ]
-    what = "Points: variant minus base, mean over tasks; whiskers: 95 % intervals of a single look."
+    handles = [Patch(**_region(alike[0]), label=", ".join(alike)) for alike in names.values()]
+    what = (
+        "Points: variant minus base, mean over tasks; whiskers: 95 % intervals of a single look, "
+        "cut at the edge of the panel. Shaded: differences that decide the claim at a look."
+    )
     finish_figure(page, handles, [what])
     return page
+
+
+def _region(decision: str) -> dict[str, Any]:
+    """Return the properties of the region of a decision."""
+    color = _COLORS[decision]
+    look = {"facecolor": to_rgba(color, 0.22), "edgecolor": to_rgba(color, 0.8), "linewidth": 0}
+    return {**look, "hatch": _HATCHES.get(decision)}
 
 
 def shown_range(own: pd.DataFrame) -> float:

@@ -15,6 +15,8 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.patheffects import withStroke
+from numpy.typing import ArrayLike
 
 from analysis.figures.figure_specs import Catalog, FigureSpec, LineStyle
 from analysis.records.load import SERIES, Records
@@ -28,8 +30,8 @@ from analysis.stats.selection import Series
 from tdmpc2.envs.tasks import TASKS
 
 _MARKER_SIZE = 3.6
-_MARKED_POINTS = 15
-"""Lines with at most this many points have a marker at each of them."""
+MARKED_POINTS = 15
+"""Lines with at most this many points over the whole axis have a marker at each of them."""
 _VALUE_SIZE = 7
 
 
@@ -193,7 +195,7 @@ def band(ax: Axes, steps: pd.Series, numbers: pd.DataFrame, style: LineStyle, **
     """
     low, high, mean = (numbers[name] for name in ("low", "high", "mean"))
     ax.fill_between(steps, low, high, color=style.color, alpha=0.2, lw=0)
-    every = None if len(mean) <= _MARKED_POINTS else (len(mean) // 12, len(mean) // 5)
+    every = None if len(mean) <= MARKED_POINTS else (len(mean) // 12, len(mean) // 5)
     look = {"color": style.color, **marker_of(style), "markevery": every, **line}
     (drawn,) = ax.plot(steps, mean, **look)
     dash(drawn, style)
@@ -214,9 +216,29 @@ def bar(ax: Axes, place: int, style: LineStyle, value: float, low: float, high: 
     top = value
     if not np.isnan(low):
         ends = np.maximum([[value - low], [high - value]], 0)  # rounding can make them negative
-        ax.errorbar(place, value, ends, color="#222222", lw=0.8, capsize=1.5, capthick=0.8)
+        whiskers(ax, [place], [value], ends, width=0.8, cap=1.5)
         top = high
     write_value(ax, place, top, value)
+
+
+def whiskers(
+    ax: Axes, places: ArrayLike, values: ArrayLike, ends: ArrayLike, *, width: float, cap: float
+) -> None:
+    """Draw intervals of bars, dark with a light outline, so that they show on bars of any color.
+
+    Args:
+        ax: axes to draw on.
+        places: horizontal positions, `(num_bars,)`.
+        values: heights of the bars, `(num_bars,)`.
+        ends: distances to the lower and the upper ends, `(2, num_bars)`.
+        width: width of the lines in points.
+        cap: half the width of the caps in points.
+    """
+    look: dict[str, Any] = {"color": "#222222", "ls": "", "capsize": cap}
+    look |= {"elinewidth": width, "capthick": width}
+    _, caps, bars = ax.errorbar(places, values, ends, **look)
+    for artist in (*caps, *bars):
+        artist.set_path_effects([withStroke(linewidth=width + 0.9, foreground="white")])
 
 
 def write_value(ax: Axes, place: float, top: float, value: float) -> None:

@@ -37,13 +37,15 @@ from analysis.stats.against_default import against_default
 from analysis.stats.against_published import compare_domains, compare_tasks
 from analysis.stats.aggregate import RLIABLE_VERSION
 from analysis.stats.audit import FINDINGS, audit_all
-from analysis.stats.coverage import coverage_note, studies_of
+from analysis.stats.coverage import coverage_note, coverages, studies_of
 from analysis.stats.equivalence_tables import domain_texts, task_texts
+from analysis.stats.horizons import Group
 from analysis.stats.margins import TASK_MARGIN
 from analysis.stats.ragged_curves import ScoreCurves, paper_budget
 from analysis.stats.rules import Rule
 from analysis.stats.selection import Series
 from analysis.stats.task_curves import REFERENCE_LINES, reference_scores, task_curves
+from analysis.stats.task_titles import task_titles
 from tdmpc2.envs.tasks import TASKS
 
 SCORES_OF_METRICS = {score.metric: score.scale for score in TASK_SCORES.values()}
@@ -108,7 +110,8 @@ def report_data(
         board = leaderboard_page(records, files, catalog)
     grids = Grids()
     with stage("runs and training metrics"):
-        tasks = _tasks(records, curves, numbers, places, grids, rule, problems)
+        levels = _levels(curves, catalog)
+        tasks = _tasks(records, curves, numbers, places, grids, rule, problems, levels)
     with stage("audit of the records"):
         findings = audit_all(all_curves, rule)
     names = display_names(catalog)
@@ -150,8 +153,20 @@ def _tasks(
     grids: Grids,
     rule: Rule,
     problems: list[Problem],
+    levels: Mapping[tuple[Series, str], str],
 ) -> list[dict[str, Any]]:
-    """Return every task with its mean curves, its runs, and its reference scores."""
+    """Return every task with its mean curves, its runs, and its reference scores.
+
+    Args:
+        records: records from all sources.
+        curves: their score curves.
+        numbers: mean curves of the tasks.
+        places: index of each series on the page.
+        grids: steps of all curves, to which new ones are added.
+        rule: treatment of missing and repeated evaluations.
+        problems: problems found, to which new ones are added.
+        levels: level of the intervals by series and task.
+    """
     lines = reference_scores(records)
     means: dict[str, list[dict[str, Any]]] = {}
     metrics: dict[str, str] = {}
@@ -160,7 +175,8 @@ def _tasks(
         metrics[task] = str(own["metric"].iloc[0])
         lines_of = {name: rounded(own[column].to_numpy()) for name, column in _MEANS}
         position = {"s": places[tuple(series)], "x": grids.place(own["step"].to_numpy())}
-        means.setdefault(task, []).append({**position, **lines_of})
+        level = {"level": levels.get((tuple(series), task), "")}
+        means.setdefault(task, []).append({**position, **lines_of, **level})
     runs: dict[str, list[dict[str, Any]]] = {}
     for row, curve in zip(curves.runs.to_dict("records"), curves.curves, strict=True):
         run = {str(name): value for name, value in row.items()}
@@ -175,10 +191,11 @@ def _tasks(
             entry |= _own_run(run, problems)
         runs.setdefault(str(run["task"]), []).append(entry)
     order = {name: place for place, name in enumerate(TASKS)}
+    titles = task_titles(means)
     return [
         {
             "name": task,
-            "title": TASKS[task].title if task in TASKS else task,
+            "title": titles[task],
             "domain": TASKS[task].domain if task in TASKS else "other",
             "metric": AXES[metrics[task]][0],
             "scale": AXES[metrics[task]][1],
@@ -191,6 +208,14 @@ def _tasks(
         }
         for task in sorted(means, key=lambda name: (order.get(name, len(order)), name))
     ]
+
+
+def _levels(curves: ScoreCurves, catalog: Catalog) -> dict[tuple[Series, str], str]:
+    """Return the level of the interval of the mean, by series and task."""
+    tasks = [task for task in curves.runs["task"].unique() if task in TASKS]
+    groups = [Group(task, task, (task,)) for task in tasks]
+    found = coverages(curves, groups, ["mean"], catalog.bootstrap)
+    return {(one.series, one.group): one.label for one in found}
 
 
 _MEANS = (("m", "mean"), ("l", "low"), ("h", "high"))
@@ -238,7 +263,7 @@ def _verdicts(
     page = {
         "tasks": table_data(task_texts(tasks)),
         "domains": table_data(domain_texts(domains)),
-        "names": {TASKS[t].title if t in TASKS else t: t for t in tasks["task"]},
+        "names": {title: task for task, title in task_titles(tasks["task"].unique()).items()},
         "counts": {str(name): int(n) for name, n in tasks["verdict"].value_counts().items()},
         "next": next_steps(curves, tasks, names),
         "rules": RULES_OF_VERDICTS,

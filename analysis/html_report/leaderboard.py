@@ -17,9 +17,9 @@ from analysis.records.field_results import Series
 from analysis.records.load import Records
 from analysis.records.problems import Problem
 from analysis.stats.copies import united
-from analysis.stats.leaderboard import Leaderboard, leaderboards, methods_of, text_table
+from analysis.stats.leaderboard import REFERENCE, Leaderboard, leaderboards, methods_of, text_table
 from analysis.stats.run_series import OWN_RUNS, series_of
-from tdmpc2.envs.tasks import TASKS
+from analysis.stats.task_titles import task_titles
 
 GROUPS = ("dmcontrol", "metaworld", "maniskill2", "myosuite", "locomotion")
 
@@ -62,7 +62,7 @@ def _board(board: Leaderboard, catalog: Catalog, styles: dict[Any, Any]) -> dict
     """Return the table, scores of tasks and curves of a group."""
     ours = (board.table["source"] == OWN_RUNS).any()
     labels = {f"{name} ({source})": style.label for (name, source), style in styles.items()}
-    tasks = board.per_task.rename(lambda name: TASKS[name].title).rename(columns=labels)
+    tasks = board.per_task.rename(task_titles(board.per_task.index)).rename(columns=labels)
     tasks = tasks.reset_index()
     bands = board.bands.reindex(columns=_COLUMNS)
     lines = []
@@ -76,10 +76,16 @@ def _board(board: Leaderboard, catalog: Catalog, styles: dict[Any, Any]) -> dict
     return {
         "label": group_label(board, catalog) + (", with the runs made here" if ours else ""),
         "title": board.title,
-        "table": table_data(text_table(board)),
+        "table": table_data(_labeled(text_table(board), catalog)),
         "tasks": table_data(_rounded(tasks)),
         "lines": lines,
     }
+
+
+def _labeled(table: pd.DataFrame, catalog: Catalog) -> pd.DataFrame:
+    """Return a table whose columns name the reference method as figures do."""
+    label = catalog.methods[REFERENCE].label if REFERENCE in catalog.methods else REFERENCE
+    return table.rename(columns=lambda name: str(name).replace(REFERENCE, label))
 
 
 def _rounded(tasks: pd.DataFrame) -> pd.DataFrame:

@@ -127,12 +127,18 @@ function oneTask(name) {
   const levels = Object.entries(task.reference_scores).filter(([, y]) => y !== null)
     .map(([which, y]) => ({ label: LEVELS[which] || which, y: y * task.scale }));
   const view = { log: false, fixed: false, all: false };
+  const note = el("p", null, { class: "soft" });
   const show = () => {
     const shown = task.runs.filter((run) => !hidden.has(run.s));
     const seeds = shown.map((run) => ({ x: data.grids[run.x], y: scaled(task, run.y), ...styleOf(run.s), faint: true }));
     const ours = shown.filter((run) => run.directory).map((run) => data.grids[run.x].at(-1));
-    large.replaceChildren(chart({ lines: [...meanLines(task), ...seeds], levels, zero: true, label: "env steps", metric: task.metric, name: `${task.title}, ${task.metric}`,
-      log: view.log, fixed: view.fixed ? [0, task.full] : null, until: ours.length && !view.all ? Math.max(...ours) : undefined }));
+    const until = ours.length && !view.all ? Math.max(...ours) : undefined;
+    // A line between an evaluation in the range and one far behind it would be no evidence.
+    const enough = ({ x }) => until === undefined || x.at(-1) <= until || x.filter((step) => step <= until).length > 1;
+    const lines = [...meanLines(task), ...seeds], drawn = lines.filter(enough);
+    large.replaceChildren(chart({ lines: drawn, levels, zero: true, label: "env steps", metric: task.metric, name: `${task.title}, ${task.metric}`,
+      log: view.log, fixed: view.fixed ? [0, task.full] : null, until }));
+    note.replaceChildren(legend(task, levels, new Set(drawn.map(({ label }) => label)), new Set(lines.map(({ label }) => label))));
   };
   const option = (name, text) => el("label", [el("input", null, { type: "checkbox", name, onchange: (event) => { view[name] = event.target.checked; show(); } }), ` ${text}`]);
   const options = el("div", [option("log", "log steps"), option("fixed", `axis 0–${task.full}${task.full === 100 ? " %" : ""}`),
@@ -148,17 +154,27 @@ function oneTask(name) {
   main.replaceChildren(
     el("p", [el("a", "← all tasks", { href: "#tasks" }), link(data.tasks[place - 1], "previous"), link(data.tasks[place + 1], "next")], { class: "soft links" }),
     el("h2", task.title), el("div", seriesToggles(show, new Set(task.runs.map((run) => run.s))), { class: "controls" }), options, large,
-    el("p", `Thick: mean over seeds with its 95 % confidence interval; thin: single seeds${levels.length ? "; dashed: reference scores" : ""}.`, { class: "soft" }),
+    note,
     el("h3", "Runs"), table(["", "seed", "last score", "env steps", "state", "commit", "settings", "directory"], rows, new Set([1, 2, 3])),
     ...training(task),
   );
   show();
 }
 
+// What the lines of a task are, how often their intervals cover the mean, and which series the range leaves out.
+function legend(task, levels, drawn, all) {
+  const covered = task.curves.map(({ s, level }) => [data.series[s].label, level]).filter(([label, level]) => level && drawn.has(label));
+  const bands = covered.length ? `; bands: confidence intervals of the mean; measured coverage: ${covered.map((one) => one.join(" ")).join(", ")}` : "";
+  const left = [...all].filter((label) => !drawn.has(label));
+  const rest = left.length ? ` Fewer than two evaluations in this range, so not drawn: ${left.join(", ")}.` : "";
+  return `Thick: mean over seeds; thin: single seeds${levels.length ? "; dashed horizontal: reference scores" : ""}${bands}.${rest}`;
+}
+
 // Losses, gradient norms and other training metrics: a chart per metric, a line per seed.
 function training(task) {
   const runs = task.runs.filter((run) => run.training && Object.keys(run.training).length > 1);
-  const names = [...new Set(runs.flatMap((run) => Object.keys(run.training)))].filter((name) => name !== runs[0]?.step);
+  const recorded = (name) => runs.some((run) => run.training[name]?.some((value) => value)); // not zero throughout
+  const names = [...new Set(runs.flatMap((run) => Object.keys(run.training)))].filter((name) => name !== runs[0]?.step && recorded(name));
   if (!names.length) return [];
   const charts = names.map((name) => el("div", [el("b", name.replaceAll("_", " ")), chart({
     lines: runs.filter((run) => run.training[name]).map((run) => ({
@@ -241,7 +257,8 @@ function audit() {
     const rows = data.audit.rows.filter((row) => row[at] === finding);
     const cut = rows.slice(0, 400);
     const rest = rows.length > cut.length ? el("p", `and ${rows.length - cut.length} more; analysis/make_figures.py writes all to audit.csv`, { class: "soft" }) : "";
-    body.replaceChildren(el("h3", data.audit.findings[finding]), table(data.audit.columns, cut), rest);
+    const without = (row) => row.filter((_, i) => i !== at); // the heading names the finding
+    body.replaceChildren(el("h3", data.audit.findings[finding]), table(without(data.audit.columns), cut.map(without)), rest);
   };
   const buttons = Object.entries(counts).map(([name, count]) =>
     el("button", `${data.audit.findings[name]} (${count})`, { type: "button", onclick: () => show(name) }));

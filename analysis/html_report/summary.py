@@ -12,7 +12,7 @@ from analysis.figures.figure_specs import Catalog
 from analysis.records.run_reader import short_commits
 from analysis.records.sources import PUBLISHED, RUNS_SOURCE
 from analysis.stats.margins import NOT_JUDGED, OPEN
-from analysis.stats.ragged_curves import ScoreCurves, paper_budget
+from analysis.stats.ragged_curves import ScoreCurves, variant_budget
 from tdmpc2.envs.tasks import SUITES
 
 ALL = "all"
@@ -123,12 +123,12 @@ def _what_was_run(curves: ScoreCurves, names: dict[str, str]) -> str:
     seeds = ours.groupby(["method", "variant", "task"])["seed"].nunique()
     few, many = seeds.min(), seeds.max()
     count = f"{few}" if few == many else f"{few} to {many}"
-    full = np.array([paper_budget(run.task, run.obs) for run in ours.itertuples()])
+    full = np.array([variant_budget(run.task, run.obs, run.variant) for run in ours.itertuples()])
     reduced = int((ours["budget"] < full).sum())
     some = "all" if reduced == len(ours) else f"{reduced:,}"
     budget = f"{some} with less than the paper's budget" if reduced else "with the paper's budgets"
     commits = sorted(set(short_commits(ours["commit"])))
-    at = f" at commit {_listed(commits)}" if commits else ""
+    at = f", at commit {_listed(commits)}" if commits else ""
     return (
         f"{len(ours):,} run{'s' * (len(ours) > 1)} of {methods} on {num_tasks} of "
         f"{len(SUITES['all104'])} tasks ({_listed(names.get(name, name) for name in domains)}), "
@@ -152,8 +152,8 @@ def _certainty(curves: ScoreCurves, domains: pd.DataFrame) -> str:
     share = single["compared"].sum() / sum(map(_size, single["domain"]))
     seeds_text = f"{count} published seed{'s' * (many > 1)}"
     return (
-        f"Verdicts are tests at 5 % against {seeds_text} per task. They cover {share:.0%} of the "
-        "tasks of these methods and domains, and not the others."
+        f"Verdicts are tests at 5 % against {seeds_text} per task. They cover {100 * share:.0f} % "
+        "of the tasks of these methods and domains, and not the others."
     )
 
 

@@ -3,7 +3,9 @@
 const VERDICTS = new Set(["reproduced", "reproduced so far", "better", "worse", "not enough data", "open", "error", "warning",
   "supported", "contradicted", "not enough seeds", "futile"]);
 const LEAST_FILTERED = 8;
-const LONG_TEXT = 30;
+const SHORT_TEXT = 14, LONG_TEXT = 30, LONGEST_TEXT = 150;
+// A number, also with a sign, a unit, an interval and its coverage; a dash where there is none.
+const NUMBER = /^([–—]|[±<≥≤−-]?[\d,.]+( ?%)?( \[[^\]]*\])?( \([\d.]+ %\))?)$/;
 
 const textOf = (cell) => (cell instanceof Node ? cell.textContent : String(cell ?? ""));
 
@@ -23,14 +25,27 @@ function compare(a, b) {
 function cellOf(cell, number) {
   const state = typeof cell === "string" && VERDICTS.has(cell) ? cell.replaceAll(" ", "-") : null;
   const shown = typeof cell === "string" ? data.names[cell] || cell : cell;
-  const long = typeof cell === "string" && cell.length > LONG_TEXT ? "long" : null;
-  return el("td", shown, { class: number ? "number" : state || long });
+  const { length } = textOf(shown);
+  const size = length > LONGEST_TEXT ? "long longest" : length > LONG_TEXT ? "long" : length <= SHORT_TEXT ? "short" : null;
+  return el("td", shown, { class: number ? "number" : state || size });
 }
 
+// The places of columns that hold numbers only, and of those that are empty.
+function kinds(columns, cells) {
+  const places = [...columns.keys()].filter(() => cells.length);
+  const texts = (i) => cells.map((row) => row[i]).filter((text) => text !== "");
+  const numbers = places.filter((i) => texts(i).length && texts(i).every((text) => NUMBER.test(text)));
+  return { numbers: new Set(numbers), empty: new Set(places.filter((i) => !texts(i).length)) };
+}
+
+// `numbers` are the places of columns with numbers, undefined to find them; columns without content are hidden.
 // `choose` is the place of a column whose values can be selected, undefined for none.
 function table(columns, rows, numbers, choose) {
   const body = el("tbody"), count = el("span", null, { class: "soft", role: "status" });
-  const built = rows.map((row) => ({ row: el("tr", row.map((cell, i) => cellOf(cell, numbers?.has(i)))), cells: row.map(textOf) }));
+  const cells = rows.map((row) => row.map(textOf)), found = kinds(columns, cells);
+  numbers ??= found.numbers;
+  const hide = (nodes) => { nodes.forEach((node, i) => { node.hidden = found.empty.has(i); }); return nodes; };
+  const built = rows.map((row, place) => ({ row: el("tr", hide(row.map((cell, i) => cellOf(cell, numbers.has(i))))), cells: cells[place] }));
   const wanted = { text: "", value: "" };
   let shown = built;
   const fill = () => {
@@ -45,7 +60,8 @@ function table(columns, rows, numbers, choose) {
     heads[i].setAttribute("aria-sort", down ? "descending" : "ascending");
     shown = [...built].sort((a, b) => (down ? -1 : 1) * compare(a.cells[i], b.cells[i]));
     fill();
-  } }) : "", { class: numbers?.has(i) ? "number" : null, scope: "col" }));
+  } }) : "", { class: numbers.has(i) ? "number" : null, scope: "col" }));
+  hide(heads);
   fill();
   const search = el("input", null, { type: "search", placeholder: "filter rows", "aria-label": "Filter rows",
     oninput: (event) => { wanted.text = event.target.value; fill(); } });

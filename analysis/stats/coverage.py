@@ -27,6 +27,14 @@ STUDIES = 1000
 ACCEPTED = (0.92, 0.98)
 """Measured coverages at which an interval is labeled 95 %."""
 NOMINAL = "95 %"
+STATISTIC_LABELS = {
+    "mean": "mean",
+    "median": "median",
+    "iqm": "interquartile mean",
+    "optimality_gap": "optimality gap",
+    "improvement": "probability of improvement",
+    "difference": "difference",
+}
 _COPIES = 240
 """Copies of a pool that represent endless runs; divisible by the usual sizes of pools."""
 
@@ -59,7 +67,12 @@ class Coverage:
 
 def level_label(share: float) -> str:
     """Return the level that an interval with a measured coverage may be labeled with."""
-    return NOMINAL if ACCEPTED[0] <= share <= ACCEPTED[1] else f"{100 * share:.0f} %"
+    if ACCEPTED[0] <= share <= ACCEPTED[1]:
+        return NOMINAL
+    rounded = round(share, 2)
+    # A decimal where the rounded number would look like one that is labeled 95 %.
+    digits = 1 if ACCEPTED[0] <= rounded <= ACCEPTED[1] else 0
+    return f"{100 * share:.{digits}f} %"
 
 
 def coverages(
@@ -277,7 +290,8 @@ def coverage_note(found: Sequence[Coverage], names: Mapping[Series, str]) -> str
         return f"{note}."
     listed = "; ".join(
         f"{names.get(one.series, one.series[1])}, {one.group} ({one.num_tasks} "
-        f"task{'s' * (one.num_tasks > 1)}, {_seeds(one.num_seeds)}, {one.statistic}): {one.label}"
+        f"task{'s' * (one.num_tasks > 1)}, {_seeds(one.num_seeds)}, "
+        f"{STATISTIC_LABELS[one.statistic]}): {one.label}"
         for one in sorted(others, key=lambda one: one.share)[:_LISTED]
     )
     more = f"; and {len(others) - _LISTED} more" if len(others) > _LISTED else ""

@@ -14,7 +14,7 @@ from analysis.records.sources import RUNS_SOURCE
 from analysis.stats.equivalence import LEVEL, MOST_SEEDS, WORST_FIRST
 from analysis.stats.margins import OPEN
 from analysis.stats.seed_forecast import Forecast
-from tdmpc2.envs.tasks import TASKS
+from analysis.stats.task_titles import task_titles
 
 
 def shown(tasks: pd.DataFrame, domains: pd.DataFrame, left_out: Sequence[str]) -> str:
@@ -57,10 +57,11 @@ def text_table(table: pd.DataFrame) -> str:
 
 def task_texts(tasks: pd.DataFrame) -> pd.DataFrame:
     """Return the table of the tasks as rounded text."""
+    titles = task_titles(tasks["task"].unique())
     return pd.DataFrame(
         {
             "method": _names(tasks),
-            "task": [TASKS[task].title if task in TASKS else task for task in tasks["task"]],
+            "task": [titles[task] for task in tasks["task"]],
             "env steps": [f"{step:,}" for step in tasks["env_step"]],
             "budget": _percents(tasks["budget_share"]),
             "evaluations": tasks["evaluations"].tolist(),

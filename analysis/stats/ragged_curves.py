@@ -139,11 +139,28 @@ class ScoreCurves:
         return paper_budget(run.task, run.obs) if self.step_unit == ENV_STEPS else np.inf
 
 
+FEW_SHOT_ENV_STEPS = 20_000
+FEW_SHOT_VARIANTS = ("finetuned", "scratch")
+"""Env steps and variants of the paper's few-shot finetuning, see `figures.toml`."""
+
+
 def paper_budget(task: object, obs: object) -> float:
     """Return the env steps that the paper trains for; infinity for an unknown task."""
     if obs == "rgb":
         return PIXEL_ENV_STEPS
     return TASKS[str(task)].env_steps if task in TASKS else np.inf
+
+
+def variant_budget(task: object, obs: object, variant: object) -> float:
+    """Return the env steps that the paper trains a variant for; infinity for an unknown task.
+
+    Args:
+        task: name of the task.
+        obs: observation type.
+        variant: name of the variant; those of few-shot finetuning have a budget of their own.
+    """
+    full = paper_budget(task, obs)
+    return min(full, FEW_SHOT_ENV_STEPS) if variant in FEW_SHOT_VARIANTS else full
 
 
 def budget_of(budget: object) -> float:

@@ -10,7 +10,15 @@ import pandas as pd
 import pytest
 
 from ablations import report
+from ablations.report_files import panels_of, shown_runs
+from ablations.specs import ABLATIONS
+from ablations.studies import find_studies, look
+from analysis.figures.effect_plots import effect_bars, effect_curves
+from analysis.figures.page import paper_style
+from analysis.records.load import load
+from analysis.stats.rules import RULES
 from tdmpc2.common.system.errors import UserError
+from tests.analysis.pictures import assert_nothing_overlaps_or_is_clipped
 from tests.analysis.run_files import write_run
 from tests.analysis.study_files import write_study_folder
 
@@ -222,3 +230,24 @@ def test_studies_are_listed_and_drawn(
     assert "about 4.5 core-hours saved" in printed.out
     assert "study tasks-damaged cannot be read" in printed.err
     assert (tmp_path / "out" / "study-tasks-0123abcd.png").stat().st_size > 500
+
+
+def test_legends_of_curves_leave_the_lines_free(tmp_path: Path) -> None:
+    """Each panel has its legend below its axis, whose colors mean something else than the next."""
+    write(tmp_path / "runs", "default", 800.0)
+    for name, overrides in (("a", {"num_q": 2}), ("b", {"num_q": 1}), ("c", {"dropout": 0})):
+        write(tmp_path / "runs", name, 700.0, overrides=overrides)
+    records = load(tmp_path / "runs")
+    studies = find_studies(records.runs, "default", ABLATIONS)
+    shown = shown_runs(records, studies, RULES["hold"], 100)
+    found = [look(study, shown.curves, shown.rule, shown.bootstrap) for study in studies]
+    panels = panels_of(found, shown.curves)
+    assert [panel.title for panel in panels] == ["Q-functions", "extras"]
+    with paper_style():
+        page, _ = effect_curves(panels, shown, "default")
+        assert_nothing_overlaps_or_is_clipped(page)
+        assert_nothing_overlaps_or_is_clipped(effect_bars(panels, shown, "default"))
+    assert "DMControl" not in page.caption  # intervals are those of the panels
+    plots = [ax.get_window_extent() for ax in page.axes]
+    legends = [ax.get_legend().get_window_extent() for ax in page.axes]
+    assert not any(box.overlaps(plot) for box in legends for plot in plots)

@@ -68,7 +68,8 @@ def assert_nothing_overlaps_or_is_clipped(figure: Figure) -> None:
 
 def card_of(figure: Figure) -> str:
     """Return the caption below the panels, and the labels that panels share, in one line."""
-    return " ".join(text.get_text() for text in figure.texts).replace("\n", " ")
+    texts = " ".join(text.get_text() for text in figure.texts)
+    return texts.replace("\n", " ").replace("\u00a0", " ")
 
 
 def legend_of(figure: Figure) -> list[str]:

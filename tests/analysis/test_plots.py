@@ -250,8 +250,8 @@ def test_card_marks_what_is_not_the_papers_setting(tmp_path):
     )
     (page,) = draw(load(tmp_path), CURVES).pages
     card = card_of(page)
-    assert "1 runs with assets other than the official ones" in card
-    assert "1 runs with a reduced budget (1,000 env steps)" in card
+    assert "1 run with assets other than the official ones" in card
+    assert "1 run with a reduced budget (1,000 env steps)" in card
 
 
 def test_styles_follow_the_catalog(tmp_path):

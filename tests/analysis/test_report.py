@@ -14,7 +14,7 @@ from analysis.records.train_csv import read_training
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.system.paths import project_root
 from tests.analysis.report_files import LATE, TRAIN, content, headlines, publish, write_study
-from tests.analysis.run_files import write_run
+from tests.analysis.run_files import write_run, write_table
 from tests.analysis.study_files import RESULTS, WAITING, write_study_folder
 
 
@@ -82,9 +82,9 @@ def test_the_summary_says_what_was_run_and_what_reproduced(folder):
     data = content(folder)
     assert data["summary"] == (
         "10 runs of TD-MPC2 on 3 of 104 tasks (DMControl, Meta-World), 1 to 3 seeds per task, all "
-        "with less than the paper's budget at commit abcdef0123. Reproduced: TD-MPC2 on DMControl "
+        "with less than the paper's budget, at commit abcdef0123. Reproduced: TD-MPC2 on DMControl "
         "(2 of 39 tasks). Not settled: TD-MPC2 on Meta-World (1 of 50 tasks). Verdicts are tests "
-        "at 5 % against 3 published seeds per task. They cover 3% of the tasks of these methods "
+        "at 5 % against 3 published seeds per task. They cover 3 % of the tasks of these methods "
         "and domains, and not the others."
     )
     verdicts = data["verdicts"]
@@ -296,3 +296,22 @@ def test_a_study_that_cannot_be_read_is_a_problem(tmp_path, capsys):
     data = content(tmp_path)
     assert data["studies"] is None
     assert any("tasks-0123abcd" in problem[1] for problem in data["problems"])
+
+
+def test_tasks_with_the_same_title_have_their_own_links(tmp_path):
+    for task, domain in (("mw-reach", "metaworld"), ("myo-hand-reach", "myosuite")):
+        facts = {"task": task, "domain": domain, "metric": "success", "budget": 200_000}
+        for seed in (1, 2):
+            write_run(tmp_path / "runs", {0: 0.0, 100_000: 0.5, 200_000: 1.0}, seed=seed, **facts)
+        lines = [f"{step},{step / 200_000},{seed}" for step in (0, 200_000) for seed in (1, 2, 3)]
+        write_table(tmp_path / "paper" / "tdmpc2" / f"{task}.csv", "step,success,seed", lines)
+    headlines(tmp_path, f"runs={tmp_path / 'runs'}", f"published={tmp_path / 'paper'}")
+    data = content(tmp_path)
+    titles = {task["title"]: task["name"] for task in data["tasks"]}
+    assert titles == {
+        "Reach (mw-reach)": "mw-reach",
+        "Reach (myo-hand-reach)": "myo-hand-reach",
+    }
+    assert data["verdicts"]["names"] == titles
+    levels = {curve["level"] for task in data["tasks"] for curve in task["curves"]}
+    assert all(level.endswith(" %") for level in levels)

@@ -11,7 +11,7 @@ import pytest
 
 from analysis import report
 from tests.analysis.multitask_files import write_multitask_run
-from tests.analysis.report_files import EVIL, headlines, publish, write_study
+from tests.analysis.report_files import EVIL, LATE, headlines, publish, write_study
 from tests.analysis.run_files import write_reference_scores, write_run
 from tests.analysis.study_files import write_study_folder
 
@@ -155,6 +155,21 @@ def test_claims(page):
     assert "TD-MPC2 scores 87.8" not in page.inner_text("main")
 
 
+def test_columns_of_numbers_are_aligned_and_empty_ones_hidden(page):
+    page.click("nav >> text=Variants")
+    row = page.locator("tbody tr >> nth=0")
+    classes = [cell.get_attribute("class") for cell in row.locator("td").all()]
+    heads = page.locator("th").all()
+    names = [head.text_content() for head in heads]
+    assert classes[names.index("difference")] == classes[names.index("tasks")] == "number"
+    assert classes[names.index("variant")] != "number"
+    for place, head in enumerate(heads):
+        texts = page.locator(f"tbody td:nth-child({place + 1})").all_text_contents()
+        assert head.is_visible() == any(texts), names[place]
+    page.click("nav >> text=Audit")
+    assert "finding" not in page.locator("th").all_inner_texts()
+
+
 def test_tables_are_sorted_and_filtered(page):
     rows = page.locator("tbody tr")
     count = rows.count()
@@ -211,6 +226,32 @@ def test_a_task_opens_at_the_range_of_its_runs(short):
     short.wait_for_timeout(200)
     assert short.evaluate(SCALES)[0] == 20_000
     assert short.evaluate("document.querySelector('.large .chart').plot.scales.x.distr") == 3
+
+
+@pytest.fixture
+def early(browser, tmp_path) -> Iterator[Any]:
+    """Open the page of a task whose runs end before the second published evaluation."""
+    for seed in (1, 2):
+        points = {0: 5.0, 20_000: 200.0 + seed, 40_000: 300.0}
+        write_run(tmp_path / "runs", points, budget=40_000, seed=seed)
+    headlines(tmp_path, f"runs={tmp_path / 'runs'}", publish(tmp_path, "tdmpc2", LATE))
+    tab = browser.new_page(viewport={"width": 1200, "height": 844})
+    tab.goto(f"{(tmp_path / 'report.html').as_uri()}#task/walker-walk")
+    tab.wait_for_selector(".large canvas")
+    yield tab
+    tab.close()
+
+
+def test_curves_without_two_evaluations_in_the_range_are_not_drawn(early):
+    """A line from step 0 to an evaluation outside of the range would say more than the data."""
+    assert "published" not in early.get_attribute(".large canvas", "aria-label")
+    note = "main > p.soft >> nth=-1"
+    assert "not drawn: TD-MPC2 (published)." in early.inner_text(note)
+    assert "measured coverage: TD-MPC2 " in early.inner_text(note)
+    early.check("input[name=all]")
+    early.wait_for_timeout(200)
+    assert "TD-MPC2 (published): 800" in early.get_attribute(".large canvas", "aria-label")
+    assert "not drawn" not in early.inner_text(note)
 
 
 def test_charts_follow_keys_touch_and_zoom(short):

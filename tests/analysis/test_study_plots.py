@@ -48,3 +48,14 @@ def test_regions_are_where_decisions_are_reached() -> None:
     ]
     assert next((bar.get_y(), bar.get_height()) for bar in same.patches) == (-2.0, 4.0)
     assert [tick.get_text() for tick in same.get_xticklabels()] == ["2", "3"]
+
+
+def test_regions_differ_without_color() -> None:
+    with paper_style():
+        page = study_path(DECISIONS, BOUNDARIES, Layout())
+    (legend,) = page.legends
+    assert len({patch.get_hatch() for patch in legend.get_patches()}) == 2
+    hatched = [bar for bar in page.axes[0].patches if bar.get_hatch()]
+    assert hatched
+    assert all(bar.get_edgecolor()[3] > 0.5 for bar in hatched)
+    assert "cut at the edge of the panel" in page.caption
