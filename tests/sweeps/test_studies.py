@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 from collections.abc import Collection
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,19 @@ import pandas as pd
 import pytest
 
 from analysis.records.run_hours import CORE_HOURS
-from analysis.records.studies import FILE, RUN_COLUMNS, digest, read_study
+from analysis.records.studies import FILE, RESULTS, RUN_COLUMNS, digest, read_study
 from analysis.stats.group_sequential import Design
 from analysis.stats.study_results import describe_study
 from sweeps import launch
+from sweeps.planning.planned_run import PlannedRun
 from sweeps.studies import go_on
 from sweeps.studies.decisions import WAITING, Look, judge
-from sweeps.studies.scores import Scores
+from sweeps.studies.scores import Scores, read_scores
 from sweeps.studies.study import Claim, Study, check_unchanged, parse_looks, register
 from sweeps.studies.tables import summary, write
+from tdmpc2.common.run.spec import RunSpec
 from tdmpc2.common.system.errors import UserError
+from tdmpc2.common.system.paths import project_root
 from tests.runs import TINY
 
 CLAIM = Claim("no-x", "tdmpc2", "no-x", "tdmpc2", "default", "lower", "scores lower")
@@ -215,3 +219,34 @@ def test_series_without_tasks_in_common_are_refused(tmp_path: Path) -> None:
 def test_a_folder_that_is_no_study(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not the folder of a study"):
         go_on.main([f"study={tmp_path}"])
+
+
+def test_the_recorded_study_is_decided_again_as_it_was() -> None:
+    """Decisions are a function of the records; docs/studies.md has them."""
+    runs = project_root() / "paper_figures" / "recorded" / "ablations-study"
+    (folder,) = (runs / "studies").iterdir()
+    recorded = Study.read(folder / "registered.toml")
+    files = runs.glob("tdmpc2/*/*/*/spec.json")
+    names = {field.name for field in fields(RunSpec)}
+    planned = [
+        PlannedRun(
+            RunSpec(**{k: v for k, v in json.loads(file.read_text()).items() if k in names}),
+            file.parent,
+        )
+        for file in files
+    ]
+    looks = judge(recorded, read_scores(recorded, planned, runs))
+    found = [
+        [str(one.seeds), one.claim.name, f"{one.gap.value:+.1f}", one.decision]
+        for look in looks
+        for one in look
+        if one.gap is not None
+    ]
+    with open(folder / RESULTS) as file:
+        rows = list(csv.DictReader(file))
+    assert found == [
+        [row["seeds"], row["claim"], f"{float(row['difference']):+.1f}", row["decision"]]
+        for row in rows
+    ]
+    text = (project_root() / "docs" / "studies.md").read_text()
+    assert all(value in text for _, _, value, _ in found)
