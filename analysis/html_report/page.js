@@ -205,7 +205,7 @@ function verdicts() {
 function ablations() {
   main.replaceChildren(
     el("h2", "Variants compared with the default"),
-    el("p", "Mean difference over the tasks that both were run on, in points, with Welch's 95 % interval.", { class: "soft" }),
+    el("p", "Mean difference over the tasks that both were run on, in points, with Welch's interval. Coverage: 95 %, or what simulated studies of these runs show if that is not 92 to 98 %.", { class: "soft" }),
     table(data.ablations.columns, data.ablations.rows, undefined, 0),
   );
 }

@@ -189,6 +189,7 @@ class Inputs:
             table.iloc[rows].reset_index(drop=True),
             tuple(found.scores[row] for row in rows),
             tuple(found.least[row] for row in rows),
+            tuple(found.pools[row] for row in rows),
             (),
         )
         domains = compare_domains(own, None)

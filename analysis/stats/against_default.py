@@ -9,6 +9,7 @@ import pandas as pd
 
 from analysis.records.load import SERIES
 from analysis.records.sources import RUNS_SOURCE
+from analysis.stats.coverage import coverage_of_differences, last_scores
 from analysis.stats.equivalence import difference, mean_difference
 from analysis.stats.horizons import side_of
 from analysis.stats.ragged_curves import ScoreCurves
@@ -24,7 +25,8 @@ def against_default(curves: ScoreCurves, rule: Rule) -> pd.DataFrame:
 
     Returns:
         Method, variant, number of tasks, the last env steps that both have, both means, the mean
-        difference in points with its 95 % interval, and the seeds that are left out.
+        difference in points with its 95 % interval and the measured coverage of that, and the seeds
+        that are left out.
     """
     runs = curves.runs[curves.runs["source"] == RUNS_SOURCE]
     rows: list[dict[str, Any]] = []
@@ -32,6 +34,7 @@ def against_default(curves: ScoreCurves, rule: Rule) -> pd.DataFrame:
         is_default = (runs["variant"] == "default") & (runs["method"] == series[1])
         differences, steps, means = [], [], []
         left_out: list[str] = []
+        pools, sizes = [], []
         for task, ours in variant.groupby("task"):
             theirs = runs.index[is_default & (runs["task"] == task)].to_numpy()
             if not len(theirs):
@@ -48,6 +51,9 @@ def against_default(curves: ScoreCurves, rule: Rule) -> pd.DataFrame:
             at = np.array([step])
             scores = [100 * curves.values(s.rows, at, rule, normalized=True)[:, 0] for s in sides]
             differences.append(difference(scores[0], scores[1]))
+            mine, other = (last_scores(curves, side.rows, step) for side in sides)
+            pools.append((mine, other))
+            sizes.append((len(sides[0].rows), len(sides[1].rows)))
             steps.append(step)
             means.append([own.mean() for own in scores])
         if differences:
@@ -57,5 +63,6 @@ def against_default(curves: ScoreCurves, rule: Rule) -> pd.DataFrame:
             row |= {"env steps": " ".join(f"{step:,}" for step in dict.fromkeys(steps))}
             row |= dict(zip(("score", "default"), np.mean(means, axis=0), strict=True))
             row |= {"difference": gap.value, "low": low, "high": high}
+            row |= {"coverage": coverage_of_differences(pools, sizes)}
             rows.append({**row, "left out": "; ".join(left_out)})
     return pd.DataFrame(rows)

@@ -12,6 +12,7 @@ import pandas as pd
 from analysis.records.load import SERIES
 from analysis.records.sources import PUBLISHED
 from analysis.stats.common_evaluations import CommonScores, common_scores
+from analysis.stats.coverage import TaskPair, coverage_of_differences, last_scores
 from analysis.stats.equivalence import WORST_FIRST, Difference, difference, mean_difference
 from analysis.stats.gate import JUDGED, judge, outcome, verdict_of
 from analysis.stats.least_variance import hidden_failure_rate
@@ -31,7 +32,7 @@ from tdmpc2.envs.tasks import TASKS
 
 TASK_COLUMNS = [
     *(*SERIES, "obs", "domain", "task", "env_step", "evaluations", "budget_share"),
-    *("ours", "theirs", "num_ours", "num_theirs"),
+    *("ours", "theirs", "num_ours", "num_theirs", "coverage"),
 ]
 KIND = ["method", "task", "obs"]
 """Columns in which our runs and published curves must agree."""
@@ -46,13 +47,20 @@ class Comparison:
         tasks: one row per series and task, columns `TASK_COLUMNS`, `JUDGED`, `FORECAST`, `remark`.
         scores: the compared scores of each row.
         least: smallest variances of our and the published scores of each row, in points².
+        pools: last scores of each row's runs, ours and the published ones; empty without a score.
         left_out: every run that is not compared, with the reason.
     """
 
     tasks: pd.DataFrame
     scores: tuple[CommonScores, ...]
     least: tuple[tuple[float, float], ...]
+    pools: tuple[TaskPair, ...]
     left_out: tuple[str, ...]
+
+    def coverage(self, rows: Sequence[int]) -> float:
+        """Return the measured coverage of the interval of the mean over rows; NaN without one."""
+        counts = self.tasks.loc[list(rows), ["num_ours", "num_theirs"]].to_numpy(int).tolist()
+        return coverage_of_differences([self.pools[row] for row in rows], counts)
 
 
 def compare_tasks(curves: ScoreCurves, rule: Rule, variant: str, margin: float) -> Comparison:
@@ -75,6 +83,7 @@ def compare_tasks(curves: ScoreCurves, rule: Rule, variant: str, margin: float) 
     scores: list[CommonScores] = []
     variances = TaskVariances(curves)
     used: list[tuple[float, float]] = []
+    pools: list[TaskPair] = []
     for key, ours in runs[~theirs & named].groupby([*SERIES, "obs", "domain", "task"]):
         row = dict(zip([*SERIES, "obs", "domain", "task"], key, strict=True))
         same = theirs & (runs[KIND] == ours[KIND].iloc[0]).all(axis=1)
@@ -88,6 +97,7 @@ def compare_tasks(curves: ScoreCurves, rule: Rule, variant: str, margin: float) 
         rows.append({**row, **_compare(common, curves, members, others, margin, own)})
         scores.append(common)
         used.append(own)
+        pools.append((_pool(curves, members, common), _pool(curves, others, common)))
     columns = [*TASK_COLUMNS, *JUDGED, *FORECAST, "remark"]
     table = pd.DataFrame(rows, columns=columns).astype(
         {"seeds_needed_low": "Int64", "seeds_needed": "Int64", "forecast": object, "error": float}
@@ -95,7 +105,9 @@ def compare_tasks(curves: ScoreCurves, rule: Rule, variant: str, margin: float) 
     table["adjusted_p"] = false_discovery(table["p_value"].to_numpy(float))
     table["verdict"] = [verdict_of(row, row["adjusted_p"]) for row in table.to_dict("records")]
     _add_forecasts(table, scores, used)
-    return Comparison(table, tuple(scores), tuple(used), tuple(left_out))
+    found = Comparison(table, tuple(scores), tuple(used), tuple(pools), tuple(left_out))
+    table["coverage"] = [found.coverage([row]) for row in table.index]
+    return found
 
 
 def compare_domains(comparison: Comparison, margin: float | None) -> pd.DataFrame:
@@ -107,8 +119,9 @@ def compare_domains(comparison: Comparison, margin: float | None) -> pd.DataFram
 
     Returns:
         Columns `SERIES`, domain, num_tasks (of the domain), compared, budget_share, ours, theirs,
-        `JUDGED`, remark, and the number of tasks with each verdict. The row of all tasks is listed
-        without a verdict, because its domains have one each.
+        coverage (measured, of the interval), `JUDGED`, remark, and the number of tasks with each
+        verdict. The row of all tasks is listed without a verdict, because its domains have one
+        each.
     """
     rows = []
     for series, members in comparison.tasks.groupby([*SERIES, "obs"]):
@@ -118,7 +131,16 @@ def compare_domains(comparison: Comparison, margin: float | None) -> pd.DataFram
             whole = _domain(comparison, series, "all", members, margin)
             whole |= {"verdict": NOT_JUDGED, "decides": False, "remark": "sum of the domains"}
             rows.append(whole)
-    columns = [*SERIES, "domain", "num_tasks", "compared", "budget_share", "ours", "theirs"]
+    columns = [
+        *SERIES,
+        "domain",
+        "num_tasks",
+        "compared",
+        "budget_share",
+        "ours",
+        "theirs",
+        "coverage",
+    ]
     table = pd.DataFrame(rows, columns=[*columns, *JUDGED, "remark", *WORST_FIRST])
     return judge([table])[0]
 
@@ -141,6 +163,7 @@ def _domain(
     row |= {"num_tasks": _domain_size(name, str(obs), own), "compared": len(known)}
     row |= {column: known[column].mean() for column in ("ours", "theirs", "budget_share")}
     row |= outcome(mean_difference(parts) if parts else None, margin)
+    row |= {"coverage": comparison.coverage(known.index.tolist())}
     row |= {"complete": bool(known["complete"].all()), "decides": settled or not spread}
     num_ours = known.loc[spread, "num_ours"].to_numpy()
     row["need"] = float(level_for_loss(variances, counts, num_ours)) if spread else np.nan
@@ -148,6 +171,11 @@ def _domain(
         seeds = " or ".join(map(str, sorted(set(counts))))
         row["remark"] = f"cannot be settled with {seeds} published seeds (needs ±{smallest:.1f})"
     return row | {name: (own["verdict"] == name).sum() for name in WORST_FIRST}
+
+
+def _pool(curves: ScoreCurves, rows: np.ndarray, common: CommonScores) -> tuple[float, ...]:
+    """Return the last scores of a task's runs up to the last common evaluation."""
+    return last_scores(curves, rows, common.env_steps[-1]) if len(common.env_steps) else ()
 
 
 def _domain_size(name: str, obs: str, own: pd.DataFrame) -> int:

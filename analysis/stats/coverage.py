@@ -121,6 +121,35 @@ def pools_of(curves: ScoreCurves, rows: np.ndarray, strata: np.ndarray, until: n
     return tuple(map(tuple, pools))
 
 
+TaskPair = tuple[tuple[float, ...], tuple[float, ...]]
+"""Scores of one task, of both sides."""
+
+
+def last_scores(curves: ScoreCurves, rows: np.ndarray, until: float) -> tuple[float, ...]:
+    """Return the last scores of the runs of one task.
+
+    Args:
+        curves: all runs.
+        rows: row numbers of the runs.
+        until: last step.
+    """
+    return pools_of(curves, rows, np.zeros(len(rows), int), np.full(len(rows), until))[0]
+
+
+def coverage_of_differences(pairs: Sequence[TaskPair], counts: Sequence[tuple[int, int]]) -> float:
+    """Return the measured coverage of Welch's interval of a mean over tasks; NaN if there is none.
+
+    Args:
+        pairs: results of `last_scores` of both sides of each task.
+        counts: runs of both sides of each task.
+    """
+    if not pairs:
+        return float("nan")
+    pools = tuple(pair[0] for pair in pairs), tuple(pair[1] for pair in pairs)
+    sizes = tuple(pair[0] for pair in counts), tuple(pair[1] for pair in counts)
+    return coverage_of_pair("difference", pools, sizes, Bootstrap(STUDIES))
+
+
 def coverage_of(
     statistic: str,
     curves: ScoreCurves,

@@ -30,7 +30,7 @@ def describe(study: Study) -> str:
     sides = (
         f"seeds against {design.base_seeds} published ones"
         if design.base_seeds
-        else ("seeds on each side")
+        else "seeds on each side"
     )
     corrected = design.family_level < claims * design.claim_level
     whole = f", {100 * design.family_level:.3g} % in the whole study" if corrected else ""

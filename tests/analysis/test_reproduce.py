@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from analysis import reproduce
 from analysis.records.load import load_curves
 from analysis.stats.equivalence import difference, mean_difference
+from analysis.stats.equivalence_tables import difference_text
 from analysis.stats.ragged_curves import ScoreCurves
 from analysis.stats.reproduction_power import reproduction_power
 from tdmpc2.common.system.errors import UserError
@@ -342,3 +344,26 @@ def test_a_plan_without_published_curves_is_refused(tmp_path, published):
         reproduce.main(["plan=true", f"published={tmp_path / 'nowhere'}"])
     with pytest.raises(UserError, match="no curves of the chosen methods"):
         reproduce.main(["plan=true", f"published={published}", "methods=dreamerv3"])
+
+
+def test_an_interval_that_does_not_cover_95_percent_says_what_it_covers(
+    tmp_path, published, capsys
+):
+    """Pools of two far-apart values: two of three seeds often agree, so intervals are too short."""
+    for seed, score in ((1, 0.0), (2, 0.0), (3, 1000.0)):
+        write_run(tmp_path / "runs", {0: 0.0, 200_000: score}, seed=seed, budget=200_000)
+    compare(tmp_path)
+    tasks = table(tmp_path, "tasks", "task")
+    share = tasks.loc["walker-walk", "coverage"]
+    assert 0.4 < share < 0.92
+    shown = re.search(r"\[.*?\] \((\d+) %\)", capsys.readouterr().out)
+    assert shown is not None
+    assert int(shown[1]) == round(100 * share)
+
+
+@pytest.mark.parametrize(
+    ("coverage", "text"),
+    [(0.95, "1.0 [0.0, 2.0]"), (float("nan"), "1.0 [0.0, 2.0]"), (0.8, "1.0 [0.0, 2.0] (80 %)")],
+)
+def test_texts_of_differences(coverage, text):
+    assert difference_text(1.0, 0.0, 2.0, coverage) == text
