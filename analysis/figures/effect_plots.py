@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.transforms import ScaledTranslation
 
 from analysis.figures.captions import Marks, card_lines
 from analysis.figures.figure_specs import LineStyle
@@ -29,8 +27,6 @@ _LEAST_BARS = 4
 """Panels with fewer bars reserve the width of this many."""
 _AXIS, _BAR = 0.5, 0.24
 """Width of the labels of an axis, and least width of a bar, in inches."""
-_LEGEND_LINE, _BELOW = 0.135, 0.22
-"""Height of a line of a legend, and its distance from the axes, in inches."""
 _SCORE = "score (%)"
 
 
@@ -77,15 +73,14 @@ def effect_curves(panels: Sequence[Panel], shown: Shown, base: str) -> tuple[Pag
             band(ax, table["env_step"], table, styles[label], zorder=3 if label else 4)
             tables.append(table)
         set_title(page, ax, _title(panel))
-        _legend_below(page, ax, list(styles.values()))
+        ax.legend(
+            handles=[handle(style) for style in styles.values()],
+            loc="lower right",
+            fontsize=_SMALL,
+            framealpha=0.7,
+        )
     numbers = pd.concat(tables, ignore_index=True)
     finish_axes(page, [_SCORE] * len(panels), int(numbers["env_step"].max()))
-    starts = range(0, len(panels), page.columns)
-    grid = [panels[start : start + page.columns] for start in starts]
-    lines = sum(1 + max(len(panel.effects) for panel in row) for row in grid)
-    page.set_figheight(page.get_figheight() + lines * _LEGEND_LINE)
-    for ax in axes:  # legends separate the panels
-        ax.tick_params(labelbottom=True)
     marks = Marks(
         "Lines: mean over tasks and seeds of return / 10 or success in percent",
         "bands: its confidence interval",
@@ -132,14 +127,6 @@ def _title(panel: Panel) -> str:
     """Return the factor of a panel, and the number of tasks."""
     count = len(panel.any_effect.tasks)
     return f"{panel.title} ({count} task{'s' * (count > 1)})"
-
-
-def _legend_below(page: Page, ax: Axes, styles: Sequence[LineStyle]) -> None:
-    """Place a legend below the axis of a panel, because styles differ between panels."""
-    below = ax.transAxes + ScaledTranslation(0, -_BELOW, page.dpi_scale_trans)
-    look: dict[str, Any] = {"loc": "upper left", "borderpad": 0.3, "borderaxespad": 0}
-    look |= {"bbox_to_anchor": (0, 0), "bbox_transform": below, "labelspacing": 0.3}
-    ax.legend(handles=[handle(style) for style in styles], fontsize=_SMALL, **look)
 
 
 def _coverages(panels: Sequence[Panel], shown: Shown) -> list[Coverage]:

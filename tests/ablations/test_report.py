@@ -111,7 +111,9 @@ def test_the_same_runs_give_the_same_files(runs: Path, tmp_path: Path) -> None:
     compare(tmp_path)
     before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     compare(tmp_path)
-    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+    after = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    assert after.keys() == before.keys()
+    assert [name for name in after if after[name] != before[name]] == []
 
 
 def test_what_is_missing_is_said_and_the_rest_reported(
@@ -232,8 +234,7 @@ def test_studies_are_listed_and_drawn(
     assert (tmp_path / "out" / "study-tasks-0123abcd.png").stat().st_size > 500
 
 
-def test_legends_of_curves_leave_the_lines_free(tmp_path: Path) -> None:
-    """Each panel has its legend below its axis, whose colors mean something else than the next."""
+def test_curves_and_bars_speak_of_their_own_panels(tmp_path: Path) -> None:
     write(tmp_path / "runs", "default", 800.0)
     for name, overrides in (("a", {"num_q": 2}), ("b", {"num_q": 1}), ("c", {"dropout": 0})):
         write(tmp_path / "runs", name, 700.0, overrides=overrides)
@@ -248,6 +249,3 @@ def test_legends_of_curves_leave_the_lines_free(tmp_path: Path) -> None:
         assert_nothing_overlaps_or_is_clipped(page)
         assert_nothing_overlaps_or_is_clipped(effect_bars(panels, shown, "default"))
     assert "DMControl" not in page.caption  # intervals are those of the panels
-    plots = [ax.get_window_extent() for ax in page.axes]
-    legends = [ax.get_legend().get_window_extent() for ax in page.axes]
-    assert not any(box.overlaps(plot) for box in legends for plot in plots)

@@ -30,7 +30,7 @@ from analysis.ledger.claims_file import (
 )
 from analysis.ledger.evidence import KINDS, findings_of
 from analysis.ledger.findings import MEANINGS, Finding
-from analysis.ledger.inputs import Inputs, read_runs
+from analysis.ledger.inputs import Inputs
 from analysis.ledger.rendering import page, with_excerpt
 from analysis.stats.margins import PAPER_UPDATES
 from analysis.stats.selection import Group
@@ -384,24 +384,3 @@ def test_bad_input_is_one_line(arguments: list[str], message: str, tmp_path, mon
     monkeypatch.setenv("TDMPC2_PUBLISHED", str(tmp_path / "none"))
     with pytest.raises(UserError, match=message):
         command.main([one.replace("/dev/null", str(tmp_path / "out.md")) for one in arguments])
-
-
-def test_the_same_run_in_two_folders_is_refused(tmp_path: Path) -> None:
-    for name in ("a", "b"):
-        ours(tmp_path / name, "walker-walk", (905.0,))
-    with pytest.raises(UserError, match="two folders hold the same run"):
-        Inputs.read([tmp_path / "a", tmp_path / "b"], None, shipped_catalog())
-
-
-def test_the_longer_record_of_a_run_in_two_folders_counts(tmp_path: Path) -> None:
-    short, other = (
-        write_run(tmp_path / "a", {0: 0.0, steps: 500.0}, seed=seed, budget=steps)
-        for seed, steps in ((1, 10_000), (2, 10_000))
-    )
-    long = write_run(tmp_path / "b", {0: 0.0, 20_000: 700.0}, budget=20_000)
-    found = read_runs([tmp_path / "a", tmp_path / "b"])
-    assert set(found.runs["directory"]) == {other, long}
-    assert set(found.table.loc[found.table["seed"] == 1, "step"]) == {0, 20_000}
-    (problem,) = found.problems
-    assert problem.where == str(short)
-    assert "larger budget" in problem.what
