@@ -13,15 +13,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from analysis.records.load import load_curves
-from analysis.records.source_options import released_curves, report
-from analysis.records.sources import PUBLISHED as PUBLISHED_SOURCE
+from analysis.records.source_options import released_curves
 from analysis.records.studies import PUBLISHED
 from analysis.stats.equivalence import LEVEL
 from analysis.stats.group_sequential import Design
 from analysis.stats.margins import LARGEST_MARGIN, OTHER_MARGIN, domain_margin, smallest_margin
 from analysis.stats.ragged_curves import ScoreCurves
-from analysis.stats.seed_spreads import Spread, spread_of
+from analysis.stats.seed_spreads import Spread
 from sweeps.planning.request import SweepRequest
 from sweeps.studies.running import (
     Series,
@@ -30,7 +28,7 @@ from sweeps.studies.running import (
     run_study,
     with_all_seeds,
 )
-from sweeps.studies.spread_sources import has_paper_settings
+from sweeps.studies.spread_sources import has_paper_settings, read_released, released_spread
 from sweeps.studies.study import Claim, Study, parse_looks
 from tdmpc2.common.run.spec import parse_seeds
 from tdmpc2.common.system.errors import UserError
@@ -70,10 +68,11 @@ def make_reproduction(request: SweepRequest) -> tuple[Study, list[str]]:
     """
     _check_settings(request)
     series, tasks = common_tasks(request)
-    curves = _released(tasks)
+    curves = _released(request)
+    specs = {(run.spec.method, run.spec.task): run.spec for run in request.planned}
     claims, counts, messages = [], [], []
     for one, (domain, names) in itertools.product(series, _by_domain(tasks).items()):
-        found = {task: _spread(curves, one, task, tasks[task]) for task in names}
+        found = {task: released_spread(curves, specs[one[0], task]) for task in names}
         known = {task: spread for task, spread in found.items() if spread is not None}
         missing = [task for task in names if task not in known]
         if missing:
@@ -127,28 +126,21 @@ def _by_domain(tasks: Iterable[str]) -> dict[str, list[str]]:
     return domains
 
 
-def _released(tasks: Mapping[str, int]) -> ScoreCurves:
-    """Return the released curves of some tasks.
+def _released(request: SweepRequest) -> ScoreCurves:
+    """Return the released curves of the methods and tasks of a request.
 
     Raises:
         UserError: there are none.
     """
-    folder = released_curves()
-    if not folder.is_dir():
+    specs, folder = [run.spec for run in request.planned], released_curves()
+    methods, tasks = {spec.method for spec in specs}, {spec.task for spec in specs}
+    curves = read_released(folder, methods, tasks)
+    if curves is None:
         raise UserError(
             f"against=published: no released curves in {folder}; `python "
             "analysis/fetch_published.py` downloads them, TDMPC2_PUBLISHED names another folder"
         )
-    records = load_curves(folder, PUBLISHED_SOURCE, tasks=tasks)
-    report(records.problems)
-    return ScoreCurves(records.select(obs="state"))
-
-
-def _spread(curves: ScoreCurves, series: Series, task: str, env_steps: int) -> Spread | None:
-    """Return the spread of the released seeds of a task near a step; None without two of them."""
-    runs = curves.runs
-    rows = runs.index[(runs["method"] == series[0]) & (runs["task"] == task)].to_numpy()
-    return spread_of(curves, rows, env_steps) if len(rows) else None
+    return curves
 
 
 class _Margin(NamedTuple):

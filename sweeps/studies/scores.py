@@ -107,37 +107,33 @@ class _Published:
     """Published scores of the claims of a study that compare with them."""
 
     def __init__(self, study: Study) -> None:
-        self._compared = {
+        compared = {
             (claim.base_method, task)
             for claim in study.claims
             if claim.base == PUBLISHED
             for task in study.tasks_of(claim)
         }
-        self._curves: ScoreCurves | None = None
-        if self._compared:
-            tasks = {task for _, task in self._compared}
-            self._curves = ScoreCurves(
-                load_curves(released_curves(), PUBLISHED_SOURCE, tasks=tasks).select(obs="state")
-            )
-
-    def _rows(self, method: str, task: str) -> np.ndarray:
-        assert self._curves is not None
-        runs = self._curves.runs
-        return runs.index[(runs["method"] == method) & (runs["task"] == task)].to_numpy()
+        self._rows: dict[tuple[str, str], np.ndarray] = {}
+        self._windows: dict[str, tuple[float, float]] = {}
+        if not compared:
+            return
+        tasks = {task for _, task in compared}
+        records = load_curves(released_curves(), PUBLISHED_SOURCE, tasks=tasks)
+        self._curves = ScoreCurves(records.select(obs="state"))
+        groups = self._curves.runs.groupby(["method", "task"]).indices
+        for method, task in sorted(compared):
+            rows = self._rows[method, task] = np.asarray(groups[method, task])
+            steps = self._curves.common_grid(rows)
+            low, high = self.window(task)
+            low = max(low, float(steps[steps > 0][0]))
+            self._windows[task] = low, min(high, float(self._curves.last_steps[rows].min()))
 
     def window(self, task: str) -> tuple[float, float]:
         """Return the first step after 0 and the last one at which all published seeds have scores.
 
         0 and infinity if the task is not compared with published scores.
         """
-        low, high = 0.0, np.inf
-        for method, other in self._compared:
-            if other == task and self._curves is not None:
-                rows = self._rows(method, task)
-                grid = self._curves.common_grid(rows)
-                low = max(low, float(grid[grid > 0][0]))
-                high = min(high, float(self._curves.last_steps[rows].min()))
-        return low, high
+        return self._windows.get(task, (0.0, np.inf))
 
     def add(self, points: dict[Key, np.ndarray], method: str, task: str, steps: np.ndarray) -> None:
         """Add the published scores of a method and task at the given steps, unless they are there.
@@ -148,7 +144,6 @@ class _Published:
             task: name of the task.
             steps: steps of the evaluations that a score averages.
         """
-        if (method, task) in self._compared and (method, PUBLISHED, task) not in points:
-            assert self._curves is not None
-            found = _mean_score(self._curves, self._rows(method, task).tolist(), steps)
-            points[method, PUBLISHED, task] = found
+        rows = self._rows.get((method, task))
+        if rows is not None and (method, PUBLISHED, task) not in points:
+            points[method, PUBLISHED, task] = _mean_score(self._curves, rows.tolist(), steps)

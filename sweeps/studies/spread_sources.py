@@ -14,6 +14,7 @@ from analysis.records.sources import PUBLISHED
 from analysis.stats.ragged_curves import ScoreCurves
 from analysis.stats.seed_spreads import Spread, spread_of
 from sweeps.planning.planned_run import PlannedRun
+from tdmpc2.common.run.spec import RunSpec
 from tdmpc2.envs.task_variants import switches_of
 from tdmpc2.envs.tasks import get_task
 
@@ -47,7 +48,7 @@ class SpreadSources:
         methods = {run.spec.method for run in planned}
         self._runs = runs.resolve()
         self._own = ScoreCurves(load(self._runs).select(methods=methods, tasks=tasks))
-        self._released = _released(released, methods, tasks)
+        self._released = read_released(released, methods, tasks)
 
     @property
     def has_released(self) -> bool:
@@ -68,7 +69,7 @@ class SpreadSources:
         if spread is not None:
             found.append(Sourced(spread, OWN))
         if self._released is not None and has_paper_settings(run):
-            spread = self._of_released(self._released, run)
+            spread = released_spread(self._released, run.spec)
             if spread is not None:
                 found.append(Sourced(spread, RELEASED))
         return max(found, key=lambda one: one.spread.freedom, default=None)
@@ -84,13 +85,6 @@ class SpreadSources:
         ]
         return spread_of(self._own, np.array(rows, int), spec.budget)
 
-    def _of_released(self, curves: ScoreCurves, run: PlannedRun) -> Spread | None:
-        """Return the spread over the released seeds of a planned run's method and task."""
-        spec, table = run.spec, curves.runs
-        same = (table["method"] == spec.method) & (table["task"] == spec.task)
-        rows = table.index[same & (table["obs"] == spec.obs)].to_numpy()
-        return spread_of(curves, rows, spec.budget)
-
 
 def has_paper_settings(run: PlannedRun) -> bool:
     """Return whether a run has the settings of the released curves."""
@@ -102,8 +96,29 @@ def has_paper_settings(run: PlannedRun) -> bool:
     )
 
 
-def _released(folder: Path, methods: Collection[str], tasks: Collection[str]) -> ScoreCurves | None:
-    """Return the released curves of some methods and tasks; None if there are none."""
+def released_spread(curves: ScoreCurves, spec: RunSpec) -> Spread | None:
+    """Return the spread over the released seeds of a run's method and task, near its last step.
+
+    Args:
+        curves: result of `read_released`.
+        spec: the run.
+    """
+    table = curves.runs
+    same = (table["method"] == spec.method) & (table["task"] == spec.task)
+    rows = table.index[same & (table["obs"] == spec.obs)].to_numpy()
+    return spread_of(curves, rows, spec.budget)
+
+
+def read_released(
+    folder: Path, methods: Collection[str], tasks: Collection[str]
+) -> ScoreCurves | None:
+    """Return the released curves of some methods and tasks; None if there are none.
+
+    Args:
+        folder: folder of the released curves; it need not exist.
+        methods: names of methods.
+        tasks: names of tasks.
+    """
     if not folder.is_dir():
         return None
     records = load_curves(folder, PUBLISHED, tasks=tasks)
