@@ -9,6 +9,7 @@ from typing import Any
 
 from sweeps.planning.planned_run import PlannedRun, SeedGroup
 from tdmpc2.common.run.spec import RunSpec
+from tdmpc2.envs.tasks import get_task
 from tdmpc2.runners.registry import make_spec, why_alone
 
 
@@ -36,6 +37,8 @@ class Preset:
     Attributes:
         variant: variant name of the runs.
         env_steps: budget of each run in env steps.
+        domain_steps: budget of the runs of some domains, instead of `env_steps`.
+        methods: methods to train on every task; all if empty.
         overrides: settings by method.
         options: options of every run (see `RunOptions`).
         must_learn: methods whose runs must end above their threshold, else the sweep fails.
@@ -44,10 +47,16 @@ class Preset:
 
     variant: str | None = None
     env_steps: int | None = None
+    domain_steps: Mapping[str, int] = field(default_factory=dict)
+    methods: tuple[str, ...] = ()
     overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
     must_learn: tuple[str, ...] = ()
     companions: tuple[Companion, ...] = ()
+
+    def budget(self, task: str) -> int | None:
+        """Return the budget of a task in env steps; None: the task's own."""
+        return self.domain_steps.get(get_task(task).domain, self.env_steps)
 
 
 # The smallest settings with which TD-MPC2 reliably learns both tasks within minutes on two cores.
@@ -57,6 +66,7 @@ _BRIEF = {"eval_every": 1_500, "checkpoint_minutes": 1.0, "compile": False}
 SMOKE = Preset(
     variant="smoke",
     env_steps=20_000,
+    methods=("tdmpc2",),
     overrides={
         "tdmpc2": {
             "model_size": "smoke",
@@ -97,7 +107,14 @@ SMOKE = Preset(
         Companion("dreamerv3", "cartpole-swingup", 4_000, {**_BRIEF, "eval_every": 2_000}),
     ),
 )
-PRESETS: dict[str, Preset] = {"smoke": SMOKE}
+# The first step at which the released curves of each domain have a point (docs/fidelity.md).
+EVIDENCE = Preset(
+    env_steps=100_000,
+    domain_steps={"myosuite": 50_000},
+    methods=("tdmpc2",),
+    options={"eval_every": 50_000},
+)
+PRESETS: dict[str, Preset] = {"smoke": SMOKE, "evidence": EVIDENCE}
 NO_PRESET = Preset()
 
 
@@ -139,7 +156,7 @@ def grid(
             method,
             task,
             seed,
-            env_steps=env_steps or preset.env_steps,
+            env_steps=env_steps or preset.budget(task),
             variant=name,
             overrides={**preset.overrides.get(method, {}), **given},
             obs=obs,

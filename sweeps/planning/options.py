@@ -48,8 +48,8 @@ class SweepOptions(Settings):
     methods: str | None = setting(
         None,
         f"comma-separated; default: {','.join(METHODS)} for a suite (suite=smoke: tdmpc2, and one "
-        f"short run of each other method), those with multi-task agents for suite=scaling, tdmpc2 "
-        "for tasks= or data=",
+        f"short run of each other method; suite=evidence: tdmpc2), those with multi-task agents for "
+        "suite=scaling, tdmpc2 for tasks= or data=",
     )
     seeds: str = setting("3", "number of seeds (3 means 1,2,3) or list of seeds (1,2,5)")
     env_steps: int | None = setting(
@@ -198,8 +198,7 @@ class SweepOptions(Settings):
             return self.methods.split(",")
         if self.multitask:
             return list(multitask_methods()) if self.suite == SCALING else ["tdmpc2"]
-        whole = self.suite is not None and not self.preset.companions
-        return list(METHODS) if whole else ["tdmpc2"]
+        return ["tdmpc2"] if self.suite is None else list(self.preset.methods or METHODS)
 
     def check_cluster(self, cluster: str) -> None:
         """Check that no option of SLURM jobs is given without SLURM.

@@ -74,6 +74,16 @@ class Task:
         return (episode_return - low) / ((high - low) / 100)
 
 
+_EVIDENCE = (  # docs/fidelity.md says how they were chosen
+    *("cup-catch", "mw-drawer-open", "myo-hand-reach", "lift-cube"),
+    *("walker-run", "mw-door-open", "walker-walk"),
+)
+
+
+def _tags(name: str, *tags: str) -> frozenset[str]:
+    return frozenset(("all104", *tags, *(("evidence",) if name in _EVIDENCE else ())))
+
+
 def _dmcontrol(name: str, obs_dim: int, action_dim: int, *tags: str) -> Task:
     domain, _, behavior = name.partition("-")
     domain = {"cup": "ball_in_cup"}.get(domain, domain)
@@ -88,7 +98,7 @@ def _dmcontrol(name: str, obs_dim: int, action_dim: int, *tags: str) -> Task:
         env_steps=14_000_000 if "locomotion" in tags else 4_000_000,
         eval_every=100_000,
         metric="return",
-        tags=frozenset(("all104", "dmcontrol", *tags)),
+        tags=_tags(name, "dmcontrol", *tags),
     )
 
 
@@ -105,7 +115,7 @@ def _metaworld(behavior: str) -> Task:
         eval_every=100_000,
         metric="success",
         paper_name=behavior.replace("-", " ").title(),
-        tags=frozenset(("all104", "metaworld", "mt80")),
+        tags=_tags(f"mw-{behavior}", "metaworld", "mt80"),
     )
 
 
@@ -123,7 +133,7 @@ def _myosuite(behavior: str, obs_dim: int, env_id: str) -> Task:
         metric="success",
         paper_name=behavior.replace("-", " ").title(),
         fixed_start=env_id.endswith("Fixed-v0"),
-        tags=frozenset(("all104", "myosuite")),
+        tags=_tags(f"myo-hand-{behavior}", "myosuite"),
     )
 
 
@@ -150,7 +160,7 @@ def _maniskill2(
         metric="success",
         paper_name=paper_name,
         assets=assets,
-        tags=frozenset(("all104", "maniskill2", *tags)),
+        tags=_tags(name, "maniskill2", *tags),
     )
 
 

@@ -126,6 +126,10 @@ def test_suites():
         *("humanoid-run", "humanoid-stand", "humanoid-walk"),
     ]
     assert len(names("custom")) == 11
+    assert sorted(names("evidence")) == [
+        *("cup-catch", "lift-cube", "mw-door-open", "mw-drawer-open"),
+        *("myo-hand-reach", "walker-run", "walker-walk"),
+    ]
 
 
 def test_toy_tasks_are_in_no_suite():

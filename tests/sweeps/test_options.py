@@ -31,6 +31,7 @@ def test_a_suite_means_all_methods_and_a_task_one() -> None:
     assert methods("tasks=walker-walk", "seeds=1") == ["tdmpc2"]
     smoke = ["tdmpc2", *(companion.method for companion in SMOKE.companions)]
     assert methods("suite=smoke", "seeds=1") == smoke
+    assert methods("suite=evidence", "seeds=1") == ["tdmpc2"]
     assert methods("suite=locomotion", "methods=sac,tdmpc") == ["sac", "tdmpc"]
 
 
@@ -39,6 +40,18 @@ def test_the_command_that_this_is_for() -> None:
     planned = SweepRequest.from_arguments(arguments).planned
     number = len(METHODS) * len(get_suite("all104")) * 3
     assert len(planned) == len({run.directory for run in planned}) == number
+
+
+def test_evidence_ends_where_released_curves_have_a_point() -> None:
+    request = SweepRequest.from_arguments(("suite=evidence", "seeds=3"))
+    assert len(request.planned) == 21
+    assert {run.spec.variant for run in request.planned} == {"default"}
+    budgets = {run.spec.task: run.spec.budget for run in request.planned}
+    assert budgets.pop("myo-hand-reach") == 50_000
+    assert set(budgets.values()) == {100_000}
+    assert request.options["eval_every"] == 50_000
+    shorter = SweepRequest.from_arguments(("suite=evidence", "env_steps=10_000"))
+    assert {run.spec.budget for run in shorter.planned} == {10_000}
 
 
 def test_variants_are_settings_side_by_side() -> None:
