@@ -48,8 +48,8 @@ class SweepOptions(Settings):
     methods: str | None = setting(
         None,
         f"comma-separated; default: {','.join(METHODS)} for a suite (suite=smoke: tdmpc2, and one "
-        f"short run of each other method; suite=evidence: tdmpc2), those with multi-task agents for "
-        "suite=scaling, tdmpc2 for tasks= or data=",
+        "short run of each other method; suite=evidence: tdmpc2), those with multi-task agents "
+        "for suite=scaling, tdmpc2 for tasks= or data=",
     )
     seeds: str = setting("3", "number of seeds (3 means 1,2,3) or list of seeds (1,2,5)")
     env_steps: int | None = setting(
