@@ -131,17 +131,6 @@ class LaunchCounter:
 
         return call
 
-    def differentiate(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Return a version of `differentiate`, whose only operation fills the first gradient."""
-        inner = self.without_modes(function)
-
-        @functools.wraps(function)
-        def call(*args: Any, **kwargs: Any) -> Any:
-            self.eager["first gradient"] += 1
-            return inner(*args, **kwargs)
-
-        return call
-
     def _lower(self, gm: torch.fx.GraphModule, inputs: list[Any], **kwargs: Any) -> Any:
         """Count the kernels of a graph, and return a function that executes it on the CPU.
 
@@ -181,7 +170,7 @@ def use(counter: LaunchCounter, agent: Any, make_graph: Callable[[], Any]) -> No
     for slot in accelerable.compiled:
         setattr(slot.owner, slot.name, counter.compile(getattr(slot.owner, slot.name), options))
     functions = agent.functions
-    functions.differentiate = counter.differentiate(functions.differentiate)
+    functions.differentiate = counter.without_modes(functions.differentiate)
     steps = accelerable.whole_steps
     recorder = StepRecorder(steps.generators, steps.optimizers, make_graph)
     for slot in steps.functions:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tdmpc2 import losses, planner
+from tdmpc2 import elites, losses, planner
 from tdmpc2.common.interfaces import (
     Accelerable,
     Counters,
@@ -21,7 +21,7 @@ from tdmpc2.common.interfaces import (
     WholeSteps,
 )
 from tdmpc2.common.numerics import gpu_forms
-from tdmpc2.common.numerics.optim import Gradients, clip_factor, descend, differentiate
+from tdmpc2.common.numerics.optim import Gradients, clip_divisor, descend, differentiate
 from tdmpc2.common.numerics.seeding import derive_seed
 from tdmpc2.common.replay.episode_replay import Replay
 from tdmpc2.common.replay.types import Batch, to_device
@@ -74,16 +74,18 @@ class TDMPC2(BaseAgent):
         discounts = [config.discount(length) for length in env.episode_lengths]
         self.discounts = torch.tensor(discounts, device=self.device)
         self.previous_mean: dict[bool, Tensor | None] = {True: None, False: None}
+        self._last_min_std: tuple[float, Tensor] | None = None
         self.decisions = 0
         self.functions = SimpleNamespace(
             prepare=planner.prepare,
             iterate=planner.iterate,
             plan=planner.plan,
-            choose=planner.choose,
-            clip=clip_factor,
+            choose=elites.choose,
+            clip=clip_divisor,
             model_loss=losses.model_loss,
             policy_loss=losses.policy_loss,
             differentiate=differentiate,
+            gather=Replay.gather,
             decide=self._decide,
             learn=self._learn,
         )
@@ -105,7 +107,7 @@ class TDMPC2(BaseAgent):
         c, f, m = self.config, self.functions, self.model
         names = ["prepare", "iterate", "model_loss", "policy_loss"]
         if gpu_forms.wanted(self.device):
-            names += ["choose", "clip"]
+            names += ["choose", "clip", "gather"]
         planning = Planning(
             function=FunctionSlot(f, "plan"),
             networks=(m.dynamics, m.reward_head, m.policy, m.q_functions),
@@ -165,16 +167,8 @@ class TDMPC2(BaseAgent):
         return 1
 
     def min_std(self) -> float:
-        """Return σ_min of the planner.
-
-        Constant for the maximum-entropy prior; with the Gaussian-noise prior, TD-MPC's linear
-        schedule from `initial_min_std` to `min_std` over `min_std_decisions` decisions.
-        """
-        c = self.config
-        if c.policy_prior == "max_entropy":
-            return c.min_std
-        progress = min(self.decisions / c.min_std_decisions, 1.0)
-        return c.initial_min_std + progress * (c.min_std - c.initial_min_std)
+        """Return σ_min of the planner."""
+        return self.config.planning_min_std(self.decisions)
 
     # --- acting ----------------------------------------------------------------------
 
@@ -198,17 +192,22 @@ class TDMPC2(BaseAgent):
         if not self.config.planning:
             noise, context = self._noise(explore), self.model.context(tasks)
             return self._act_with_prior(observation, context, noise, explore=explore)
-        min_std = torch.full((), self.min_std(), device=self.device)
-        result = self.functions.decide(
-            observation, tasks, self.warm_start(first, explore), min_std, explore
+        action, self.previous_mean[explore] = self.functions.decide(
+            observation, tasks, self.warm_start(first, explore), self._min_std(), explore
         )
-        self.previous_mean[explore] = result.mean
-        return result.action.cpu().numpy()
+        return action.cpu().numpy()
+
+    def _min_std(self) -> Tensor:
+        """Return σ_min as a tensor `()`, the same one as long as the value is the same."""
+        value = self.min_std()
+        if self._last_min_std is None or self._last_min_std[0] != value:
+            self._last_min_std = value, torch.full((), value, device=self.device)
+        return self._last_min_std[1]
 
     def _decide(
         self, obs: Tensor, task: Tensor | None, mean: Tensor, min_std: Tensor, explore: bool
-    ) -> planner.Plan:
-        """Plan with noise of this agent; see `act` and `planner.plan`.
+    ) -> tuple[Tensor, Tensor]:
+        """Plan with noise of this agent; return action and μ. See `act` and `planner.plan`.
 
         Args:
             obs: `(B, *obs_shape)`.
@@ -217,19 +216,16 @@ class TDMPC2(BaseAgent):
             min_std: `()`, σ_min.
             explore: True for training, False for evaluation.
         """
-        return self.functions.plan(
-            self.config,
-            self.model,
-            obs,
-            self.model.context(task),
-            self.discount(task, len(obs)),
-            mean,
+        context, discount = self.model.context(task), self.discount(task, len(obs))
+        plan = self.functions.plan(
+            *(self.config, self.model, obs, context, discount, mean),
             self._noise(explore).plan(len(obs), explore=explore),
             min_std=min_std,
             preparation=self.functions.prepare,
             iteration=self.functions.iterate,
             choice=self.functions.choose,
         )
+        return plan.action, plan.mean
 
     def _act_with_prior(
         self, obs: Tensor, context: TaskContext, noise: NoiseSource, *, explore: bool
@@ -259,6 +255,8 @@ class TDMPC2(BaseAgent):
 
     def update(self, replay: Replay) -> dict[str, Tensor]:
         """Take one gradient step on a batch from `replay` and return scalar metrics."""
+        if gpu_forms.wanted(self.device) and self._can_gather(replay):
+            return self.functions.learn(replay, replay.draw(self.config.batch_size))[0]
         batch = replay.sample(self.config.batch_size, self.replay_length).to(self.device)
         metrics, priority = self.functions.learn(batch._replace(start=None))
         if priority is not None:
@@ -266,8 +264,24 @@ class TDMPC2(BaseAgent):
             replay.update_priorities(batch.start, priority)
         return metrics
 
-    def _learn(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor | None]:
-        """Take one gradient step on a batch with noise of this agent; see `update_on`."""
+    def _can_gather(self, replay: Replay) -> bool:
+        """Return whether an update itself can gather its batch, with fewer kernels."""
+        if self.config.prioritized_replay or self.model.multitask:
+            return False
+        return isinstance(replay, Replay) and replay.device.type == self.device.type
+
+    def _learn(
+        self, batch: Batch | Replay, places: Tensor | None = None
+    ) -> tuple[dict[str, Tensor], Tensor | None]:
+        """Take one gradient step on a batch with noise of this agent; see `update_on`.
+
+        Args:
+            batch: the batch, or the replay buffer that holds it.
+            places: `(B,)`, places of the batch in the buffer (`Replay.draw`).
+        """
+        if isinstance(batch, Replay):
+            assert places is not None
+            batch = self.functions.gather(batch, places)._replace(start=None)
         return self.update_on(batch, self.train_noise.update(self.config.batch_size))
 
     def update_on(

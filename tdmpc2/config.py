@@ -257,6 +257,17 @@ class TDMPC2Config:
         """Return the number of MPPI iterations: two more if A >= 20."""
         return self.iterations + 2 * (action_dim >= 20)
 
+    def planning_min_std(self, decisions: int) -> float:
+        """Return σ_min of the planner after a number of decisions.
+
+        Constant for the maximum-entropy prior; with the Gaussian-noise prior, TD-MPC's linear
+        schedule from `initial_min_std` to `min_std` over `min_std_decisions` decisions.
+        """
+        if self.policy_prior == "max_entropy":
+            return self.min_std
+        progress = min(decisions / self.min_std_decisions, 1.0)
+        return self.initial_min_std + progress * (self.min_std - self.initial_min_std)
+
     def discount(self, episode_length: int) -> float:
         """Return γ = clip((T/5 − 1)/(T/5), 0.95, 0.995) for episodes of T decisions."""
         limits = (self.discount_min, self.discount_max)

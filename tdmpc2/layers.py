@@ -143,6 +143,23 @@ class NormedLinear(nn.Module):
     def forward(self, *inputs: Tensor) -> Tensor:
         """Return `(..., out_dim)` for inputs whose concatenation is `(..., in_dim)`."""
         x = linear_of_parts(inputs, self.linear.weight, self.linear.bias).float()
+        return self.activate(x)
+
+    def complete(self, product: Tensor, shared: Tensor | None = None) -> Tensor:
+        """Return the output for the product of inputs and weights.
+
+        Args:
+            product: `(..., out_dim)`, without bias.
+            shared: result of `shared`, for several calls.
+        """
+        return self.activate(product.float() + self.linear.bias)
+
+    def shared(self, num_rows: int) -> Tensor | None:
+        """Return parameters for several calls of `complete` with `num_rows` rows; None here."""
+        return None
+
+    def activate(self, x: Tensor) -> Tensor:
+        """Return act(norm(x))."""
         if self.norm is not None:
             x = self.norm(x)
         if self.activation == "mish":

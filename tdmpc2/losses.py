@@ -119,18 +119,21 @@ def model_loss(
     if first is None:
         shift = None if noise.shift is None else noise.shift[0]
         first = model.encode(batch.obs[0], context, shift)
-    latents = [first]
-    for action in batch.action:
-        latents.append(model.next(latents[-1], action, context))
+    if joint:
+        latents = model.rollout(first, batch.action, context)
+    else:
+        latents = [first]
+        for action in batch.action:
+            latents.append(model.next(latents[-1], action, context))
     z = torch.stack(latents)
 
     consistency = (z[1:] - next_latents).square().mean(-1)
     inputs = (z[:-1], batch.action)
     if joint:
-        twice = (x.expand(2, *x.shape) for x in inputs)
-        out = model.reward_and_q(*twice, context, dropout=noise.model_dropout)
-        q, targets = out[1:], torch.cat([batch.reward[None], target.expand(out[1:].shape[:-1])])
-        errors = model.regression.loss(out, targets)
+        repeated = (x.expand(1 + model.num_chosen(None), *x.shape) for x in inputs)
+        out = model.reward_and_q(*repeated, context, dropout=noise.model_dropout)
+        q, is_reward = out[1:], torch.arange(len(out), device=out.device)[:, None, None] == 0
+        errors = model.regression.loss(out, torch.where(is_reward, batch.reward, target))
         reward, value = errors[0], errors[1:].mean(0)
     else:
         reward = model.regression.loss(model.reward(*inputs, context), batch.reward)

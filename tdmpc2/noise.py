@@ -163,18 +163,25 @@ class NoiseSource:
         if c.dropout > 0 and c.dropout_in == "everywhere":
             dropout = self._dropout(i, min(c.num_q, 2), batch, c.num_samples, c.mlp_dim)
         elite = torch.empty(batch, c.num_elites, device=self.generator.device)
-        policy, samples, terminal_policy = self.normals(
+        shapes = [
             (c.horizon, batch, c.num_pi_samples, a),
             (i, c.horizon, batch, c.num_samples - c.num_pi_samples, a),
             (i, batch, c.num_samples, a),
-        )
+        ]
+        together = explore and gpu_forms.wanted(self.generator.device)
+        drawn = self.normals(*shapes, *[(batch, a)] * together)
+        policy, samples, terminal_policy = drawn[:3]
+        elite = elite.exponential_(generator=self.generator)
+        action = None
+        if explore:
+            action = drawn[3] if together else self.normal(batch, a)
         return PlanNoise(
             policy=policy,
             samples=samples,
             terminal_policy=terminal_policy,
             heads=heads,
-            elite=elite.exponential_(generator=self.generator),
-            action=self.normal(batch, a) if explore else None,
+            elite=elite,
+            action=action,
             dropout=dropout,
             shift=self._shift(batch) if self.pixels else None,
         )

@@ -6,16 +6,17 @@ E elites, A action dimensions.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from tdmpc2.common.numerics import gpu_forms
-from tdmpc2.common.numerics.ranking import largest
 from tdmpc2.common.replay.types import to_device
+from tdmpc2.elites import Refit, choose, refit
+from tdmpc2.joint_heads import JointWeights
 from tdmpc2.noise import IterationNoise, PlanNoise
 from tdmpc2.planning_interfaces import PlanningConfig, PlanningModel
 from tdmpc2.world_model import TaskContext
@@ -44,6 +45,8 @@ def estimate_value(
     noise: Tensor,
     heads: Tensor | None,
     dropout: Tensor | None = None,
+    weights: JointWeights | None = None,
+    product: Tensor | None = None,
 ) -> Tensor:
     """Estimate the value of action sequences (paper, Section 3.2).
 
@@ -61,22 +64,31 @@ def estimate_value(
         noise: `(B, N, A)`, standard normal, for the terminal action a_H.
         heads: `(2,)`, indices of the Q-functions to average; all if None.
         dropout: `(K, B, N, mlp_dim)`, dropout factors of the Q-functions; no dropout if None.
+        weights: on GPUs, parameters of reward head and Q-functions, if they are known.
+        product: on GPUs, `Prepared.product` of the latents, if it is known.
 
     Returns:
         Values `(B, N)`; NaN is replaced by 0.
     """
-    latents = [latent]
-    for action in actions:
-        latents.append(model.next(latents[-1], action, context))
+    few_kernels = gpu_forms.wanted(actions.device)
+    if few_kernels:
+        latents = model.rollout(latent, actions, context, product)
+    else:
+        latents = [latent]
+        for action in actions:
+            latents.append(model.next(latents[-1], action, context))
     horizon = len(actions)
-    weights = discount ** torch.arange(horizon + 1, device=discount.device)[:, None, None]
+    powers = discount ** torch.arange(horizon + 1, device=discount.device)[:, None, None]
     action = model.pi(latents[-1], noise, context).action
     choice = {"heads": heads, "dropout": dropout}
-    if gpu_forms.wanted(actions.device):  # one large product instead of several small ones
-        z = torch.stack([z.expand(*latents[-1].shape) for z in latents])
-        out = model.reward_and_q(z, torch.cat([actions, action[None]]), context, **choice)
-        decoded = model.regression.decode(out)
-        rewards, q = decoded[:horizon], decoded[horizon:].mean(0)
+    rewards: Any  # (H, B, N), or a list of tensors (B, N)
+    if few_kernels:  # one large product instead of several small ones
+        num = horizon + model.num_chosen(heads)
+        inputs = (chosen(parts, num) for parts in (latents, [*actions, action]))
+        out = model.reward_and_q(*inputs, context, weights=weights, **choice)
+        # Decoded one by one, so that one kernel decodes and sums all outputs of a sample.
+        decoded = [model.regression.decode(one) for one in out]
+        rewards, q = decoded[:horizon], sum(decoded[horizon:]) / (num - horizon)
     else:  # products that fit a CPU's cache
         rewards = torch.stack(
             [
@@ -88,10 +100,32 @@ def estimate_value(
     if model.termination_head is not None:
         ended = torch.sigmoid(model.termination(torch.stack(latents[1:]), context)) > 0.5
         alive = 1.0 - ended.float().cumsum(0).clamp(max=1.0)
-        rewards = torch.cat([rewards[:1], rewards[1:] * alive[:-1]])
+        if few_kernels:
+            rewards = [rewards[0], *map(torch.mul, rewards[1:], alive[:-1])]
+        else:
+            rewards = torch.cat([rewards[:1], rewards[1:] * alive[:-1]])
         q = q * alive[-1]
-    total = (weights[:-1] * rewards).sum(0) + weights[-1] * q
+    if few_kernels:
+        total = sum(map(torch.mul, powers[:-1], rewards), powers[-1] * q)
+    else:
+        total = (powers[:-1] * rewards).sum(0) + powers[-1] * q
     return torch.nan_to_num(total, nan=0.0)
+
+
+def chosen(parts: Sequence[Tensor], num: int) -> Tensor:
+    """Return `num` of the parts, stacked: all, and the last one as often as there is room.
+
+    Computed element by element, so that a GPU needs no kernel for it alone.
+
+    Args:
+        parts: tensors whose shapes broadcast.
+        num: number of results, at least that of parts.
+    """
+    *others, result = parts
+    place = torch.arange(num, device=result.device).view(-1, *[1] * result.dim())
+    for i, part in reversed(list(enumerate(others))):
+        result = torch.where(place == i, part, result)
+    return result
 
 
 def policy_trajectories(
@@ -136,32 +170,18 @@ def warm_start(
     Raises:
         ValueError: the previous plan has another number of environments or another horizon.
     """
-    start = torch.zeros(horizon, len(first), action_dim, device=device)
+    shape = (horizon, len(first), action_dim)
     if previous is None or first.all():
-        return start
-    if previous.shape != start.shape:
+        return torch.zeros(shape, device=device)
+    if previous.shape != shape:
         raise ValueError(
             f"cannot warm-start {len(first)} environments with horizon {horizon}: the previous "
             f"plan has {previous.shape[1]} environments and horizon {previous.shape[0]}"
         )
-    continues = to_device(~first, device)[:, None]
-    start[:-1] = torch.where(continues, previous[1:], start[:-1])
+    start = torch.cat([previous[1:], previous.new_zeros(1, *shape[1:])])
+    if first.any():
+        start = torch.where(to_device(first, device)[:, None], 0.0, start)
     return start
-
-
-class Refit(NamedTuple):
-    """Result of one iteration of MPPI.
-
-    Attributes:
-        mean, std: `(H, B, A)`, μ and σ refitted to the elites.
-        first: `(B, E, A)`, first actions of the elites.
-        score: `(B, E)`, weights w of the elites, which sum to 1.
-    """
-
-    mean: Tensor
-    std: Tensor
-    first: Tensor
-    score: Tensor
 
 
 def iterate(
@@ -175,18 +195,15 @@ def iterate(
     std: Tensor,
     min_std: Tensor,
     draws: IterationNoise,
+    weights: JointWeights | None = None,
+    product: Tensor | None = None,
 ) -> Refit:
     """Run one iteration of MPPI (paper, Section 3.2; Williams et al., 2015).
 
     Sample: a^i = clip(μ + σ·ε^i, −1, 1) for the Gaussian samples, joined with the P sequences of
-    the policy prior. Values V^i come from `estimate_value`. Refit to the E sequences of largest V:
-
-        w^i = exp(τ·(V^i − V_max)) / Σ_j exp(τ·(V^j − V_max))
-        μ ← m·μ + (1 − m)·μ̂,  μ̂ = Σ_i w^i·a^i
-        σ ← clip(sqrt(Σ_i w^i·(a^i − μ̂)²), σ_min, σ_max)
-
-    with temperature τ and momentum m. In multi-task learning, actions, μ and σ are multiplied by
-    the action mask.
+    the policy prior. Values V^i come from `estimate_value`. Refit μ and σ to the E sequences of
+    largest V (`elites.refit`). In multi-task learning, actions, μ and σ are multiplied by the
+    action mask.
 
     Args:
         config: MPPI hyperparameters.
@@ -199,32 +216,48 @@ def iterate(
         std: `(H, B, A)`, σ of the previous iteration.
         min_std: `()`, σ_min.
         draws: noise of this iteration.
+        weights: `Prepared.weights` of this iteration.
+        product: `Prepared.product`.
     """
     sampled = (mean[:, :, None] + std[:, :, None] * draws.samples).clamp(-1, 1)
     actions = torch.cat([pi_actions, sampled], dim=2)
     if context.action_mask is not None:
         actions = actions * context.action_mask
     noise = (draws.terminal_policy, draws.heads, draws.dropout)
-    value = estimate_value(model, latent, actions, context, discount[:, None], *noise)
-    elite_value, elite_index = largest(value, config.num_elites)
-    index = elite_index[None, :, :, None].expand(*actions.shape[:2], -1, actions.shape[-1])
-    elites = actions.gather(2, index)
-    score = torch.softmax(config.temperature * elite_value, dim=1)
-    weight = score[None, :, :, None]
-    new_mean = (weight * elites).sum(2)
-    spread = (weight * (elites - new_mean[:, :, None]).square()).sum(2).sqrt()
-    mean = config.momentum * mean + (1 - config.momentum) * new_mean
-    std = torch.maximum(spread, min_std).clamp(max=config.max_std)
+    known = (weights, product)
+    value = estimate_value(model, latent, actions, context, discount[:, None], *noise, *known)
+    result = refit(config, actions, value, mean, min_std)
     if context.action_mask is not None:
         mask = context.action_mask[:, 0]
-        mean, std = mean * mask, std * mask
-    return Refit(mean, std, elites[0], score)
+        result = result._replace(mean=result.mean * mask, std=result.std * mask)
+    return result
+
+
+class Prepared(NamedTuple):
+    """What all iterations of a plan share.
+
+    Attributes:
+        latent: `(B, 1, latent_dim)`, current latents.
+        sequences: `(H, B, P, A)`, action sequences of the policy prior.
+        product: on GPUs, product of the latents and the weights of the dynamics' first layer.
+        weights: on GPUs, parameters of reward head and Q-functions; see `iteration_weights`.
+    """
+
+    latent: Tensor
+    sequences: Tensor
+    product: Tensor | None = None
+    weights: JointWeights | None = None
 
 
 def prepare(
-    model: PlanningModel, obs: Tensor, context: TaskContext, noise: Tensor, shift: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """Compute what all iterations share: current latents and sequences of the policy prior.
+    model: PlanningModel,
+    obs: Tensor,
+    context: TaskContext,
+    noise: Tensor,
+    shift: Tensor | None,
+    heads: Tensor | None = None,
+) -> Prepared:
+    """Compute what all iterations share.
 
     Args:
         model: the world model.
@@ -232,35 +265,28 @@ def prepare(
         context: task context of the environments.
         noise: `(H, B, P, A)`, standard normal, for the policy prior.
         shift: `(B, 2)`, pixel offsets; None for states.
-
-    Returns:
-        Latents `(B, 1, latent_dim)` and action sequences `(H, B, P, A)`.
+        heads: `(I, 2)`, indices of the Q-functions of every iteration; None for all.
     """
     latent = model.encode(obs, context, shift)
     sequences = policy_trajectories(model, latent, noise, context.over_samples())
-    return latent[:, None], sequences
+    latent = latent[:, None]
+    if not gpu_forms.wanted(obs.device):
+        return Prepared(latent, sequences)
+    product, weights = model.first_product(latent), model.joint_weights(len(noise), heads)
+    return Prepared(latent, sequences, product, weights)
 
 
-def choose(
-    refit: Refit, elite_noise: Tensor, action_noise: Tensor | None, *, clip: bool = True
-) -> Tensor:
-    """Choose the action `(B, A)` to execute: the first action of an elite sampled with weight w.
-
-    a = a^i_0 + σ_0·ε with i ~ Categorical(w); ε = 0 in evaluation.
+def iteration_weights(prepared: Prepared, heads: Tensor | None, i: int) -> JointWeights | None:
+    """Return the parameters of reward head and Q-functions for iteration i.
 
     Args:
-        refit: result of the last iteration.
-        elite_noise: `(B, E)`, Exp(1) samples.
-        action_noise: `(B, A)`, standard normal exploration noise ε; None in evaluation.
-        clip: whether to clip the action to [-1, 1].
+        prepared: result of `prepare`.
+        heads: indices of the Q-functions that `prepare` was given.
+        i: number of the iteration.
     """
-    # Gumbel-max: argmax_i(ln w_i − ln x_i) with x_i ~ Exp(1) is a sample of Categorical(w).
-    elite = (refit.score.log() - elite_noise.log()).argmax(1)
-    batch = torch.arange(elite.shape[0], device=elite.device)
-    action = refit.first[batch, elite]
-    if action_noise is not None:
-        action = action + refit.std[0] * action_noise
-    return action.clamp(-1, 1) if clip else action
+    if prepared.weights is None or heads is None:
+        return prepared.weights
+    return prepared.weights.iteration(i, heads.dim() - 2)
 
 
 @torch.no_grad()
@@ -275,7 +301,7 @@ def plan(
     *,
     min_std: float | Tensor,
     clip: bool = True,
-    preparation: Callable[..., tuple[Tensor, Tensor]] = prepare,
+    preparation: Callable[..., Prepared] = prepare,
     iteration: Callable[..., Refit] = iterate,
     choice: Callable[..., Tensor] = choose,
 ) -> Plan:
@@ -300,23 +326,25 @@ def plan(
         iteration: `iterate`, or a function with the same results.
         choice: `choose`, or a function with the same results.
     """
-    latent, pi_actions = preparation(model, obs, context, noise.policy, noise.shift)
+    prepared = preparation(model, obs, context, noise.policy, noise.shift, noise.heads)
     context = context.over_samples()
     if not isinstance(min_std, Tensor):
-        min_std = torch.full((), min_std, device=latent.device)
+        min_std = torch.full((), min_std, device=prepared.latent.device)
     mean, std = previous_mean, torch.full_like(previous_mean, config.max_std)
-    for draws in noise.iterations():
-        refit = iteration(
+    for i, draws in enumerate(noise.iterations()):
+        result = iteration(
             config,
             model,
-            latent,
+            prepared.latent,
             context,
             discount,
-            pi_actions,
+            prepared.sequences,
             mean,
             std,
             min_std,
             draws,
+            iteration_weights(prepared, noise.heads, i),
+            prepared.product,
         )
-        mean, std = refit.mean, refit.std
-    return Plan(choice(refit, noise.elite, noise.action, clip=clip), mean, std)
+        mean, std = result.mean, result.std
+    return Plan(choice(result, noise.elite, noise.action, clip=clip), mean, std)

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from tdmpc2.joint_heads import JointWeights
 from tdmpc2.prior import PolicySample
 from tdmpc2.world_model import TaskContext
 
@@ -59,6 +60,36 @@ class PlanningModel(Protocol):
             context: task embedding and action mask.
         """
 
+    def first_product(self, latent: Tensor) -> Tensor | None:
+        """Return what `rollout` needs of latents `(..., latent_dim)` that several calls share."""
+
+    def rollout(
+        self, latent: Tensor, actions: Tensor, context: TaskContext, product: Tensor | None
+    ) -> list[Tensor]:
+        """Return the latents z_0..z_H of action sequences, as calls of `next` do.
+
+        Args:
+            latent: `(B, N, latent_dim)` or `(B, 1, latent_dim)`.
+            actions: `(H, B, N, A)`.
+            context: task embedding and action mask.
+            product: `first_product(latent)`, if it is known.
+        """
+
+    def num_chosen(self, heads: Tensor | None) -> int:
+        """Return K, the number of outputs of `q`.
+
+        Args:
+            heads: `(2,)`, indices of the Q-functions; all if None.
+        """
+
+    def joint_weights(self, num_reward: int, heads: Tensor | None) -> JointWeights | None:
+        """Return parameters for `reward_and_q` that several calls share; None if there are none.
+
+        Args:
+            num_reward: R, number of inputs of the reward head.
+            heads: `(I, 2)`, indices of the Q-functions of each call; all if None.
+        """
+
     def reward(self, latent: Tensor, action: Tensor, context: TaskContext) -> Tensor:
         """Return outputs of the reward head, for `regression.decode`.
 
@@ -75,13 +106,13 @@ class PlanningModel(Protocol):
         context: TaskContext,
         **choice: Any,
     ) -> Tensor:
-        """Return outputs of `reward` for all but the last input, and of `q` for it: `(R + K, ...)`.
+        """Return outputs of `reward` for R inputs, and of `q` for K equal ones: `(R + K, ...)`.
 
         Args:
-            latents: `(R + 1, ..., latent_dim)`.
-            actions: `(R + 1, ..., A)`.
+            latents: `(R + K, ..., latent_dim)`.
+            actions: `(R + K, ..., A)`.
             context: task embedding and action mask.
-            **choice: as for `q`.
+            **choice: as for `q`, and `weights` from `joint_weights`.
         """
 
     def pi(self, latent: Tensor, noise: Tensor, context: TaskContext) -> PolicySample:

@@ -7,6 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from tdmpc2.common.numerics import gpu_forms
 from tdmpc2.config import TDMPC2Config
 
 
@@ -73,8 +74,10 @@ class DiscreteRegression:
 
     def decode(self, output: Tensor) -> Tensor:
         """Return symexp(Σ_j softmax(output)_j·b_j): the expectation is taken in symlog space."""
-        probs = torch.softmax(output, dim=-1)
-        return symexp(probs @ self.bins(output))
+        probs, bins = torch.softmax(output, dim=-1), self.bins(output)
+        if gpu_forms.wanted(output.device):  # bins of a product would be stored first
+            return symexp((probs * bins).sum(-1))
+        return symexp(probs @ bins)
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         """Return the cross-entropy −Σ_j p_j·log_softmax(output)_j with p = two_hot(target)."""

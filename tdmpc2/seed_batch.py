@@ -20,9 +20,10 @@ from tdmpc2.common.numerics.optim import move_toward
 from tdmpc2.common.replay.episode_replay import Replay
 from tdmpc2.common.replay.types import Batch, to_device
 from tdmpc2.common.training.loop_requests import Act
+from tdmpc2.elites import Refit, choose
 from tdmpc2.losses import ModelLoss, PolicyLoss
 from tdmpc2.noise import NoiseSource, UpdateNoise
-from tdmpc2.planner import Plan, Refit
+from tdmpc2.planner import Plan, Prepared, iteration_weights
 from tdmpc2.world_model import NO_TASK, WorldModel
 
 Tree = TypeVar("Tree")
@@ -193,34 +194,40 @@ class SeedBatch:
         ]
         # Running agents have made equal numbers of decisions. `full` does not synchronize a GPU.
         min_std = torch.full((len(starts),), self._running[0].min_std(), device=self.device)
-        result = self.functions.decide(obs, torch.stack(starts), min_std, explore)
-        for agent, mean in zip(self.agents, result.mean, strict=True):
+        actions, means = self.functions.decide(obs, torch.stack(starts), min_std, explore)
+        for agent, mean in zip(self.agents, means, strict=True):
             agent.previous_mean[explore] = mean
-        return list(result.action.cpu().numpy())
+        return list(actions.cpu().numpy())
 
     def _noises(self, explore: bool) -> list[NoiseSource]:
         return [a.train_noise if explore else a.eval_noise for a in self.agents]
 
-    def _decide(self, obs: Tensor, mean: Tensor, min_std: Tensor, explore: bool) -> Plan:
+    def _decide(
+        self, obs: Tensor, mean: Tensor, min_std: Tensor, explore: bool
+    ) -> tuple[Tensor, Tensor]:
         """Plan with the agents' noise; see `TDMPC2._decide`, with K as first dimension."""
         noise = [source.plan(obs.shape[1], explore=explore) for source in self._noises(explore)]
-        return self.functions.plan(obs, mean, min_std, stacked(noise))
+        plan = self.functions.plan(obs, mean, min_std, stacked(noise))
+        return plan.action, plan.mean
 
     def _plan_all(
         self, obs: Tensor, start: Tensor, min_std: Tensor, noise: planner.PlanNoise
     ) -> Plan:
         """Run `planner.plan` for all agents; every tensor has K as its first dimension."""
         num, batch = obs.shape[:2]
-        shared = (self.params, obs, NO_TASK, noise.policy, noise.shift)
-        latent, pi_actions = self.functions.prepare(*shared)
+        shared = (self.params, obs, NO_TASK, noise.policy, noise.shift, noise.heads)
+        prepared = Prepared(*self.functions.prepare(*shared))
         discount = self.agents[0].discount(None, batch).expand(num, batch)
         mean, std = start, torch.full_like(start, self.config.max_std)
-        fixed = (self.params, latent, NO_TASK, discount, pi_actions)
-        for draws in noise.iterations(1):
-            refit = Refit(*self.functions.iterate(*fixed, mean, std, min_std, draws))
+        fixed = (self.params, prepared.latent, NO_TASK, discount, prepared.sequences)
+        for i, draws in enumerate(noise.iterations(1)):
+            weights = iteration_weights(prepared, noise.heads, i)
+            known = (weights, prepared.product)
+            refit = Refit(*self.functions.iterate(*fixed, mean, std, min_std, draws, *known))
             mean, std = refit.mean, refit.std
-        dims = (0, 0, None if noise.action is None else 0)
-        action = vmap(planner.choose, in_dims=dims)(refit, noise.elite, noise.action)
+        args = (refit, noise.elite, noise.action)
+        dims = tree_map(lambda x: None if x is None else 0, args)
+        action = vmap(choose, in_dims=dims)(*args)
         return Plan(action, mean, std)
 
     # --- learning --------------------------------------------------------------------

@@ -8,6 +8,7 @@ import math
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tdmpc2.common.interfaces import EnvSpec
@@ -15,13 +16,14 @@ from tdmpc2.common.numerics.optim import move_toward
 from tdmpc2.common.numerics.precision import products_in
 from tdmpc2.config import TDMPC2Config
 from tdmpc2.ensemble import QEnsemble
-from tdmpc2.joint_heads import joinable, joint_outputs
+from tdmpc2.joint_heads import JointWeights, join, joinable, joint_outputs
 from tdmpc2.layers import (
     EMBEDDING_INIT,
     PixelEncoder,
     StateEncoder,
     head,
     latent_layer,
+    linear_of_parts,
     mlp,
     random_shift,
 )
@@ -181,6 +183,53 @@ class WorldModel(TaskAware):
         with self._precision():
             return self.dynamics(*_without_none(latent, context.embedding, action)).float()
 
+    def first_product(self, latent: Tensor) -> Tensor:
+        """Return the product of latents `(..., L)` and their weights in d's first layer."""
+        first = self.dynamics[0]
+        with self._precision():
+            return F.linear(latent, first.linear.weight[:, : latent.shape[-1]])
+
+    def rollout(
+        self,
+        latent: Tensor,
+        actions: Tensor,
+        context: TaskContext = NO_TASK,
+        product: Tensor | None = None,
+    ) -> list[Tensor]:
+        """Return the latents z_0..z_H of action sequences, as calls of `next` do.
+
+        Without gradients, all actions are multiplied in one product. For GPUs.
+
+        Args:
+            latent: z_0, `(..., L)`, or `(B, 1, L)` if all sequences of an environment share it.
+            actions: `(H, ..., A)`.
+            context: task context of the rows.
+            product: `first_product(latent)`, if it is known.
+        """
+        num_rows = actions[0].numel() // actions.shape[-1]
+        shared = [layer.shared(num_rows) for layer in self.dynamics]
+        first, latents = self.dynamics[0], [latent]
+        with self._precision():
+            offsets = None
+            if not torch.is_grad_enabled():
+                columns = first.linear.weight[:, latent.shape[-1] :]
+                inputs = _without_none(context.embedding, actions)
+                offsets = linear_of_parts(tuple(inputs), columns, None)
+            for t, action in enumerate(actions):
+                if offsets is None:
+                    inputs = _without_none(latents[t], context.embedding, action)
+                    x = linear_of_parts(tuple(inputs), first.linear.weight, None)
+                else:
+                    known = product if t == 0 else None
+                    of_latent = self.first_product(latents[t]) if known is None else known
+                    x = of_latent + offsets[t]
+                for i, layer in enumerate(self.dynamics):
+                    if i:
+                        x = F.linear(x, layer.linear.weight)
+                    x = layer.complete(x, shared[i])
+                latents.append(x.float())
+        return latents
+
     def reward(self, latent: Tensor, action: Tensor, context: TaskContext = NO_TASK) -> Tensor:
         """Return outputs `(..., num_bins)` of R(z, a, e), for `regression.decode`.
 
@@ -254,36 +303,54 @@ class WorldModel(TaskAware):
         *,
         heads: Tensor | None = None,
         dropout: Tensor | None = None,
+        weights: JointWeights | None = None,
     ) -> Tensor:
-        """Return outputs of R(z, a, e) for all but the last input, and of K Q-functions for it.
+        """Return outputs of R(z, a, e) for the first R inputs, and of Q-functions for K others.
 
         Args:
-            latents: z, `(R + 1, ..., L)`.
-            actions: a, `(R + 1, ..., A)`.
+            latents: z, `(R + K, ..., L)`; the last K are equal.
+            actions: a, `(R + K, ..., A)`; the last K are equal.
             context: task context of the rows.
             heads: `(K,)`, indices of the Q-functions; all N if None.
             dropout: `(K, ..., mlp_dim)`, dropout factors; no dropout if None.
+            weights: `joint_weights` of these Q-functions, if they are known.
 
         Returns:
             Outputs `(R + K, ..., num_bins)`.
         """
+        num_q = self.num_chosen(heads)
+        num_reward = len(latents) - num_q
         if not joinable(self.reward_head, self.q_functions):
-            rewards = self.reward(latents[:-1], actions[:-1], context)
+            rewards = self.reward(latents[:num_reward], actions[:num_reward], context)
             values = self.q(latents[-1], actions[-1], context, heads=heads, dropout=dropout)
             return torch.cat([rewards, values])
         embedding = context.embedding
         if embedding is not None:
             embedding = embedding.expand(*latents.shape[:-1], -1)
         parts = [part.flatten(1, -2) for part in _without_none(latents, embedding, actions)]
-        num_q = self.q_functions.num_q if heads is None else len(heads)
         if dropout is not None:
             dropout = dropout.reshape(num_q, parts[0].shape[1], -1)
+        if weights is None:
+            weights = join(self.reward_head, self.q_functions, num_reward, heads)
         with self._precision():
             epilogue = self.q_functions.joint_epilogue(parts[0])
-            output = joint_outputs(
-                self.reward_head, self.q_functions, parts, heads, dropout, epilogue
-            )
+            output = joint_outputs(weights, parts, dropout, epilogue)
         return output.view(-1, *latents.shape[1:-1], output.shape[-1])
+
+    def num_chosen(self, heads: Tensor | None) -> int:
+        """Return K, the number of Q-functions with these indices `(..., K)`; all if None."""
+        return self.q_functions.num_q if heads is None else heads.shape[-1]
+
+    def joint_weights(self, num_reward: int, heads: Tensor | None) -> JointWeights | None:
+        """Return the parameters that `reward_and_q` uses; None if it does not join them.
+
+        Args:
+            num_reward: R, number of inputs of the reward head.
+            heads: `(K,)` or `(I, K)`, indices of the Q-functions; all if None.
+        """
+        if not joinable(self.reward_head, self.q_functions):
+            return None
+        return join(self.reward_head, self.q_functions, num_reward, heads)
 
     def _precision(self) -> contextlib.AbstractContextManager[object]:
         """Return a context in which matrix multiplications use bfloat16 if `precision=bf16`.

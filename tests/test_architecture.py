@@ -138,7 +138,7 @@ def test_the_table_of_methods_is_the_only_name_of_a_sibling() -> None:
 
 PURE = [
     *("layers", "ensemble", "world_model", "planner", "losses", "regression", "prior", "noise"),
-    *("joint_heads", "planning_interfaces"),
+    *("elites", "joint_heads", "planning_interfaces"),
     *("baselines.networks", "baselines.tdmpc.model", "baselines.tdmpc.losses"),
     *(f"baselines.dreamerv3.{m}" for m in ("networks", "rssm", "behavior", "world_model")),
 ]

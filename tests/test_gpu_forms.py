@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -17,10 +17,21 @@ from torch import nn
 
 from tdmpc2.agent import TDMPC2
 from tdmpc2.common.numerics import gpu_forms
-from tdmpc2.common.numerics.optim import clip_factor, descend
+from tdmpc2.common.numerics.optim import clip_divisor, descend
+from tdmpc2.common.numerics.ranking import places
+from tdmpc2.elites import choose, refit
 from tdmpc2.noise import NoiseSource
+from tdmpc2.planner import warm_start
+from tdmpc2.world_model import NO_TASK
 from tests.common.test_recorded_steps import CASES, assert_same, live, make_agent, record
-from tests.helpers import THREE_TASKS, env_spec, random_batch, randomize_, tiny_config
+from tests.helpers import (
+    THREE_TASKS,
+    env_spec,
+    filled_replay,
+    random_batch,
+    randomize_,
+    tiny_config,
+)
 from tests.tape import Tape
 from tests.test_noise import (
     test_dropout_factors,
@@ -133,21 +144,94 @@ def test_normals_are_pieces_of_one_sample() -> None:
     assert torch.equal(c, whole[12:21].view(3, 3))
 
 
+OPTIMIZERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
+    "SGD": lambda params: torch.optim.SGD(params, lr=1.0),
+    "fused Adam": lambda params: torch.optim.Adam(params, lr=1e-3, fused=True),
+}
+
+
+@pytest.mark.parametrize("make_optimizer", OPTIMIZERS.values(), ids=OPTIMIZERS)
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
-def test_clipping_equals_that_of_pytorch(scale: float) -> None:
+def test_clipping_equals_that_of_pytorch(
+    scale: float, make_optimizer: Callable[[Any], torch.optim.Optimizer]
+) -> None:
     params = [nn.Parameter(torch.randn(3, 4)), nn.Parameter(torch.randn(5))]
     gradients = tuple(scale * torch.randn_like(p) for p in params)
     others = copy.deepcopy(params)
-    norms = []
+    found = []
     for own, forms in ((params, contextlib.nullcontext()), (others, cpu_forms())):
         with forms:
             copies = tuple(gradient.clone() for gradient in gradients)
-            norms.append(descend(torch.optim.SGD(own, lr=1.0), own, copies, max_norm=20.0))
-    assert_close(norms[0], norms[1])
+            norm = descend(make_optimizer(own), own, copies, max_norm=20.0)
+            found.append((norm, [p.grad for p in own]))
+    assert_close(found[0], found[1])  # the fused Adam divides gradients in place
     assert_close(params, others)
-    norm, factor = clip_factor([torch.tensor(3.0), torch.tensor(4.0)], 2.5)
+    norm, divisor = clip_divisor([torch.tensor(3.0), torch.tensor(4.0)], 2.5)
     assert norm.item() == 5.0
-    assert factor.item() == pytest.approx(0.5, abs=1e-6)
+    assert divisor.item() == pytest.approx(2.0, abs=1e-6)
+    assert clip_divisor([torch.tensor(3.0), torch.tensor(4.0)], 6.0)[1].item() == 1.0
+
+
+@pytest.mark.parametrize("model", ["paper", "three tasks"])
+@pytest.mark.parametrize("gradients", [True, False])
+def test_a_rollout_is_several_calls_of_the_dynamics(model: str, gradients: bool) -> None:
+    agent = agents_of(model)[0].model
+    context = agent.context(torch.tensor([0, 1, 2, 0])) if agent.multitask else NO_TASK
+    latent, actions = torch.randn(4, agent.config.latent_dim), torch.randn(3, 4, 2)
+    with torch.set_grad_enabled(gradients):
+        latents = agent.rollout(latent, actions, context)
+        known = agent.rollout(latent, actions, context, agent.first_product(latent))
+    expected = [latent]
+    for action in actions:
+        expected.append(agent.next(expected[-1], action, context))
+    assert_close(latents, expected)
+    assert_close(known, expected)
+
+
+def test_the_weights_of_an_iteration_are_those_of_its_heads() -> None:
+    model = agents_of("paper")[0].model
+    heads = torch.tensor([[0, 2], [1, 0], [2, 1]])
+    every = model.joint_weights(3, heads)
+    assert every is not None
+    for i, pair in enumerate(heads):
+        one = model.joint_weights(3, pair)
+        torch.testing.assert_close(every.iteration(i), one, rtol=0, atol=0)
+
+
+def test_places_are_those_of_a_stable_sort() -> None:
+    value = torch.tensor([[0.5, 2.0, 0.5, -1.0], [1.0, 1.0, 1.0, 1.0]])
+    assert places(value).tolist() == [[1, 0, 2, 3], [0, 1, 2, 3]]
+
+
+def test_elites_are_refitted_and_chosen_as_on_cpus() -> None:
+    config, generator = tiny_config(num_elites=5, temperature=0.7), torch.Generator().manual_seed(0)
+    actions = torch.rand(3, 4, 16, 2, generator=generator) * 2 - 1
+    value, mean = torch.randn(4, 16, generator=generator), torch.zeros(3, 4, 2)
+    noise = torch.empty(4, 5).exponential_(generator=generator)
+    found = refit(config, actions, value, mean, torch.tensor(0.05))
+    with cpu_forms():
+        expected = refit(config, actions, value, mean, torch.tensor(0.05))
+    assert_close(found[:2], expected[:2])
+    assert_close(choose(found, noise, None), choose(expected, noise, None))
+
+
+@pytest.mark.parametrize("first", [[False, False], [True, False], [True, True]])
+def test_warm_starts(first: list[bool]) -> None:
+    previous = torch.arange(12.0).view(3, 2, 2) + 1
+    start = warm_start(previous, np.array(first), 3, 2, torch.device("cpu"))
+    for b, new in enumerate(first):
+        shifted = torch.zeros(3, 2) if new else torch.cat([previous[1:, b], torch.zeros(1, 2)])
+        assert torch.equal(start[:, b], shifted)
+
+
+def test_updates_gather_their_batches_themselves() -> None:
+    """The same batches as those that are sampled before the update."""
+    agents = [make_agent() for _ in range(2)]
+    replays = [filled_replay(agent.config, agent.env) for agent in agents]
+    agents[1]._can_gather = lambda _replay: False  # type: ignore[method-assign]
+    metrics = [a.update(replay) for a, replay in zip(agents, replays, strict=True)]
+    assert_same(metrics[0], metrics[1])
+    assert_same(agents[0].model.state_dict(), agents[1].model.state_dict())
 
 
 def test_acting_needs_no_planning_forms() -> None:

@@ -66,3 +66,10 @@ def test_whole_steps_are_compiled_and_wait_for_nothing() -> None:
     plain, _ = launches.count_with(launches.Options(model_size="smoke", forms="cpu"))
     for step in ("plan", "update"):
         assert found[step].total < 0.85 * plain[step].total
+
+
+@pytest.mark.slow
+def test_a_decision_of_the_paper_has_few_launches() -> None:
+    """The first release of the GPU path, measured on an H200: 985 (docs/gpu.md)."""
+    found, _ = launches.count_with(launches.Options())
+    assert sum(step.total for step in found.values()) < 450

@@ -82,6 +82,40 @@ def test_the_plain_operations_equal_the_layers(
         torch.testing.assert_close(ours, theirs, rtol=TOLERANCE, atol=1e-4)
 
 
+@pytest.mark.parametrize("calls", [1, 3])
+@pytest.mark.parametrize("num", [1, 3], ids=["one layer", "three layers"])
+def test_parameters_in_one_tensor_have_the_same_gradients(num: int, calls: int) -> None:
+    """`spread` gives every program a copy; the copies' gradients sum to those of the layer."""
+    rows, dim = 130, 96
+    lead = (num,) if num > 1 else ()
+    params = [drawn(*lead, dim, seed=i) for i in (1, 2, 3)]
+    inputs = [drawn(*lead, rows, dim, seed=10 + i) for i in range(calls)]
+    copies = triton_ops.spread(torch.stack(params), rows)
+    assert copies.shape[-2] == triton_ops.partition(rows)[1] > 1
+    one = sum(triton_ops.norm_act(x, copies, None, None, None, 8, 0.7)[0] for x in inputs)
+    other = sum(triton_ops.norm_act(x, *params, None, 8, 0.7)[0] for x in inputs)
+    torch.testing.assert_close(one, other, rtol=0, atol=0)
+    grad = drawn(*lead, rows, dim, seed=5).detach()
+    for ours, theirs in zip(
+        torch.autograd.grad(one, [*params, *inputs], grad),
+        torch.autograd.grad(other, [*params, *inputs], grad),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=TOLERANCE, atol=1e-4)
+
+
+def test_parameters_in_one_tensor_under_vmap() -> None:
+    num, rows, dim = 2, 70, 96
+    x, params = drawn(num, rows, dim), drawn(num, 3, dim, seed=1)
+
+    def layer(x: Tensor, params: Tensor) -> Tensor:
+        copies = triton_ops.spread(params, rows)
+        return triton_ops.norm_act(x, copies, None, None, None, 0, 1.0)[0]
+
+    expected = torch.stack([layer(*pair) for pair in zip(x, params, strict=True)])
+    torch.testing.assert_close(torch.vmap(layer)(x, params), expected, rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("rows", [1, 63, 64, 65, 256, 768, 4608])
 def test_every_row_has_a_program(rows: int) -> None:
     each, programs = triton_ops.partition(rows)

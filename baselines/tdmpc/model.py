@@ -87,6 +87,36 @@ class TOLD(TaskAware):
         """
         return self.dynamics(*_with_embedding(context, latent, action))
 
+    def first_product(self, _latent: Tensor) -> None:
+        """Return None: `rollout` multiplies whole inputs."""
+
+    def rollout(
+        self,
+        latent: Tensor,
+        actions: Tensor,
+        context: TaskContext = NO_TASK,
+        _product: Tensor | None = None,
+    ) -> list[Tensor]:
+        """Return the latents z_0..z_H of action sequences.
+
+        Args:
+            latent: z_0, `(..., L)`.
+            actions: `(H, ..., A)`.
+            context: task context of the rows.
+            _product: not used; None in the interface of the planner.
+        """
+        latents = [latent]
+        for action in actions:
+            latents.append(self.next(latents[-1], action, context))
+        return latents
+
+    def num_chosen(self, _heads: Tensor | None) -> int:
+        """Return 1: `q` returns the smaller value."""
+        return 1
+
+    def joint_weights(self, _num_reward: int, _heads: Tensor | None) -> None:
+        """Return None: reward head and Q-functions are not joined."""
+
     def reward(self, latent: Tensor, action: Tensor, context: TaskContext = NO_TASK) -> Tensor:
         """Return rewards R(z, a, e), `(...)`.
 

@@ -80,8 +80,8 @@ def usable(x: Tensor) -> bool:
 def norm_act(
     x: Tensor,
     bias: Tensor,
-    gamma: Tensor,
-    beta: Tensor,
+    gamma: Tensor | None,
+    beta: Tensor | None,
     *,
     factor: Tensor | None = None,
     group: int = 0,
@@ -94,9 +94,10 @@ def norm_act(
 
     Args:
         x: `(..., D)` or `(K, N, D)`, outputs of the linear map without bias.
-        bias: `(D,)` or `(K, D)`, bias of the linear map.
-        gamma: γ, shape of `bias`.
-        beta: β, shape of `bias`.
+        bias: `(D,)` or `(K, D)`, bias of the linear map; on GPUs also bias, γ and β from
+            `triton_ops.spread`.
+        gamma: γ, shape of `bias`; None if `bias` holds it.
+        beta: β, shape of `bias`; None if `bias` holds it.
         factor: dropout factors, shape of `x`; None for no dropout.
         group: activation: 0 for Mish, 8 for SimNorm.
         tau: temperature of SimNorm.
@@ -225,9 +226,13 @@ def vmap_rule(operation: Callable[..., tuple[Tensor, Tensor]]) -> Callable[..., 
         num, (group, tau) = info.batch_size, args[5:]
         tensors = zip(args[:5], in_dims[:5], strict=True)
         x, *params, factor = (None if t is None else _stack(t, dim, num) for t, dim in tensors)
-        num_layers = params[0].numel() // params[0].shape[-1]
+        if params[1] is None:  # bias, γ and β in one tensor, with copies
+            flat = [params[0].movedim(1, 0).flatten(1, -3), None, None]
+            num_layers = flat[0].shape[1]
+        else:
+            flat = [p.reshape(-1, x.shape[-1]) for p in params]
+            num_layers = len(flat[0])
         rows = (num_layers, -1, x.shape[-1])
-        flat = [p.reshape(num_layers, -1) for p in params]
         factor = None if factor is None else factor.reshape(rows)
         y, stats = operation(x.reshape(rows), *flat, factor, group, tau)
         return (y.view(x.shape), stats.view(num, -1, 2)), (0, 0)

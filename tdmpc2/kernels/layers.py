@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tdmpc2 import kernels
+from tdmpc2.common.numerics import gpu_forms
 from tdmpc2.ensemble import EnsembleLinear, EnsembleNorm, QEnsemble, batched_linear, select_heads
 from tdmpc2.kernels import triton_ops
 from tdmpc2.layers import NormedLinear, joint_parts, linear_of_parts
@@ -44,6 +45,36 @@ class NativeNormedLinear(NormedLinear):
             if len(joined) == 1:
                 return kernels.dense(joined[0][0], blocked, *params, group=group, tau=tau)
         x = linear_of_parts(inputs, self.linear.weight, None).float()
+        return self._norm_act(x, *params)
+
+    def shared(self, num_rows: int) -> Tensor | None:
+        """Return bias, γ and β in one tensor, whose gradients of all calls are one sum.
+
+        None if the kernel is not used, or without gradients, where it would save nothing.
+
+        Args:
+            num_rows: number of rows of each call.
+        """
+        bias = self.linear.bias
+        on_gpu = gpu_forms.wanted(bias.device)
+        if not (on_gpu and torch.is_grad_enabled() and kernels.usable(bias)):
+            return None
+        assert self.norm is not None
+        return triton_ops.spread(torch.stack([bias, self.norm.weight, self.norm.bias]), num_rows)
+
+    def complete(self, product: Tensor, shared: Tensor | None = None) -> Tensor:
+        """Return the output for the product of inputs and weights; see `NormedLinear.complete`."""
+        x = product.float()
+        if shared is not None:
+            return self._norm_act(x, shared, None, None)
+        if self.activation == "simnorm" and kernels.usable(x):
+            assert self.norm is not None
+            return self._norm_act(x, self.linear.bias, self.norm.weight, self.norm.bias)
+        return super().complete(x)  # LayerNorm and Mish are fused with what computes `product`
+
+    def _norm_act(self, x: Tensor, *params: Tensor | None) -> Tensor:
+        """Call the kernel; see `kernels.norm_act`."""
+        group, tau = self.simnorm_dim if self.activation == "simnorm" else 0, self.simnorm_tau
         return kernels.norm_act(x, *params, group=group, tau=tau, in_place=self.in_place)
 
     def blockable(self) -> list[nn.Module]:
@@ -108,29 +139,20 @@ class NativeQEnsemble(QEnsemble):
         return [self.linear1, self.linear2]
 
 
-def _epilogue(
-    x: Tensor,
-    bias: Tensor,
-    gamma: Tensor,
-    beta: Tensor,
-    dropout: Tensor | None,
-    *,
-    in_place: bool,
-) -> Tensor:
+def _epilogue(x: Tensor, params: Tensor, dropout: Tensor | None, *, in_place: bool) -> Tensor:
     """Compute `joint_heads.plain_epilogue` with the kernel.
 
     Args:
         x: `(R + K, N, dim)`.
-        bias: `(R + K, dim)`.
-        gamma: γ, `(R + K, dim)`.
-        beta: β, `(R + K, dim)`.
+        params: `(3, R + K, dim)`, bias, γ and β.
         dropout: `(K, N, dim)`, factors of the last K layers; None for no dropout.
         in_place: whether the kernel may overwrite x.
     """
     if dropout is not None:
         others = torch.ones_like(x[: len(x) - len(dropout)])
         dropout = torch.cat([others, dropout])
-    return kernels.norm_act(x, bias, gamma, beta, factor=dropout, in_place=in_place)
+    params = triton_ops.spread(params, x.shape[-2])
+    return kernels.norm_act(x, params, None, None, factor=dropout, in_place=in_place)
 
 
 class VectorizedNormedLinear(NativeNormedLinear):

@@ -25,8 +25,8 @@ CASES = ((0, 1.0, False), (0, 1.0, True), (8, 0.7, False))  # group, temperature
 def norm_act(
     x: Tensor,
     bias: Tensor,
-    gamma: Tensor,
-    beta: Tensor,
+    gamma: Tensor | None,
+    beta: Tensor | None,
     factor: Tensor | None,
     group: int,
     tau: float,
@@ -35,16 +35,16 @@ def norm_act(
 
     Args:
         x: `(..., D)` or `(K, N, D)`, outputs of the linear map without bias.
-        bias: `(D,)` or `(K, D)`, bias of the linear map.
-        gamma: γ, shape of `bias`.
-        beta: β, shape of `bias`.
+        bias: `(D,)` or `(K, D)`, bias of the linear map; or bias, γ and β from `spread`.
+        gamma: γ, shape of `bias`; None if `bias` holds it.
+        beta: β, shape of `bias`; None if `bias` holds it.
         factor: dropout factors, shape of `x`; None for no dropout.
         group: 0 for Mish, otherwise the group size of SimNorm.
         tau: temperature of SimNorm.
     """
     from tdmpc2.kernels import triton_kernels
 
-    params = (p.contiguous() for p in (bias, gamma, beta))
+    params = (p.contiguous() for p in separate(bias, gamma, beta))
     factor = None if factor is None else factor.contiguous()
     return triton_kernels.forward(x.contiguous(), *params, factor, group, tau, EPS)
 
@@ -56,8 +56,8 @@ def norm_act_backward(
     y: Tensor,
     stats: Tensor,
     bias: Tensor,
-    gamma: Tensor,
-    beta: Tensor,
+    gamma: Tensor | None,
+    beta: Tensor | None,
     factor: Tensor | None,
     group: int,
     tau: float,
@@ -69,26 +69,56 @@ def norm_act_backward(
         x: `(..., D)` or `(K, N, D)`, outputs of the linear map without bias.
         y: first result of `norm_act`.
         stats: second result of `norm_act`.
-        bias: `(D,)` or `(K, D)`, bias of the linear map.
-        gamma: γ, shape of `bias`.
-        beta: β, shape of `bias`.
+        bias: see `norm_act`.
+        gamma: see `norm_act`.
+        beta: see `norm_act`.
         factor: dropout factors, shape of `x`; None for no dropout.
         group: 0 for Mish, otherwise the group size of SimNorm.
         tau: temperature of SimNorm.
     """
     from tdmpc2.kernels import triton_kernels
 
-    tensors = (t.contiguous() for t in (grad, x, y, stats, bias, gamma, beta))
+    params = separate(bias, gamma, beta)
+    tensors = (t.contiguous() for t in (grad, x, y, stats, *params))
     factor = None if factor is None else factor.contiguous()
     return triton_kernels.backward(*tensors, factor, group, tau)
+
+
+def separate(
+    bias: Tensor, gamma: Tensor | None, beta: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return bias, γ and β as tensors of their own; see `norm_act`.
+
+    Args:
+        bias: `(D,)` or `(K, D)`; or all three from `spread`.
+        gamma: γ, or None.
+        beta: β, or None.
+    """
+    if gamma is None or beta is None:
+        bias, gamma, beta = bias.select(-2, 0).unbind()
+    return bias, gamma, beta
+
+
+def spread(params: Tensor, num_rows: int) -> Tensor:
+    """Return bias, γ and β, expanded by a dimension P: `(3, P, D)` or `(3, K, P, D)`.
+
+    Each program of the backward pass computes the gradient of its own copy. The sum over copies,
+    and over several calls of a layer, is then one kernel.
+
+    Args:
+        params: `(3, D)` or `(3, K, D)`.
+        num_rows: number of rows of each layer.
+    """
+    num_sums = partition(num_rows)[1]
+    return params.unsqueeze(-2).expand(*params.shape[:-1], num_sums, params.shape[-1])
 
 
 @norm_act.register_kernel("cpu")
 def plain(
     x: Tensor,
     bias: Tensor,
-    gamma: Tensor,
-    beta: Tensor,
+    gamma: Tensor | None,
+    beta: Tensor | None,
     factor: Tensor | None,
     group: int,
     tau: float,
@@ -97,14 +127,14 @@ def plain(
 
     Args:
         x: `(..., D)` or `(K, N, D)`.
-        bias: `(D,)` or `(K, D)`.
-        gamma: γ, shape of `bias`.
-        beta: β, shape of `bias`.
+        bias: see `norm_act`.
+        gamma: see `norm_act`.
+        beta: see `norm_act`.
         factor: dropout factors, shape of `x`, or None.
         group: 0 for Mish, otherwise the group size of SimNorm.
         tau: temperature of SimNorm.
     """
-    u, h = _hidden(x, bias, gamma, beta, factor)
+    u, h = _hidden(x, *separate(bias, gamma, beta), factor)
     mean, var = u.mean(-1), u.var(-1, correction=0)
     stats = torch.stack([mean, (var + EPS).rsqrt()], -1).view(-1, 2)
     if not group:
@@ -120,8 +150,8 @@ def plain_backward(
     y: Tensor,
     stats: Tensor,
     bias: Tensor,
-    gamma: Tensor,
-    beta: Tensor,
+    gamma: Tensor | None,
+    beta: Tensor | None,
     factor: Tensor | None,
     group: int,
     tau: float,
@@ -133,13 +163,14 @@ def plain_backward(
         x: `(..., D)` or `(K, N, D)`.
         y: first result of `norm_act`.
         stats: second result of `norm_act`.
-        bias: `(D,)` or `(K, D)`.
-        gamma: γ, shape of `bias`.
-        beta: β, shape of `bias`.
+        bias: see `norm_act`.
+        gamma: see `norm_act`.
+        beta: see `norm_act`.
         factor: dropout factors, shape of `x`, or None.
         group: 0 for Mish, otherwise the group size of SimNorm.
         tau: temperature of SimNorm.
     """
+    bias, gamma, beta = separate(bias, gamma, beta)
     num_layers, dim = bias.numel() // x.shape[-1], x.shape[-1]
     shape = (num_layers, -1, dim)
     grad, u, y = grad.reshape(shape), x.reshape(shape), y.reshape(shape)
@@ -194,8 +225,8 @@ norm_act.register_fake(kernels.fake_norm_act)
 
 
 @norm_act_backward.register_fake
-def _(grad: Tensor, x: Tensor, y: Tensor, stats: Tensor, bias: Tensor, *_others: Any) -> Any:
-    num_layers = bias.numel() // x.shape[-1]
+def _(grad: Tensor, x: Tensor, y: Tensor, stats: Tensor, bias: Tensor, *others: Any) -> Any:
+    num_layers = separate(bias, *others[:2])[0].numel() // x.shape[-1]
     num_sums = partition(x.numel() // x.shape[-1] // num_layers)[1]
     return kernels.empty_like(x), x.new_empty(3, num_layers, num_sums, x.shape[-1])
 
@@ -203,6 +234,8 @@ def _(grad: Tensor, x: Tensor, y: Tensor, stats: Tensor, bias: Tensor, *_others:
 def _differentiate(ctx: Any, grad: Tensor, _grad_stats: Tensor) -> tuple[Any, ...]:
     x, y, stats, bias, gamma, beta, factor = ctx.saved_tensors
     dx, sums = norm_act_backward(grad, x, y, stats, bias, gamma, beta, factor, ctx.group, ctx.tau)
+    if gamma is None:
+        return dx, sums.view(bias.shape), None, None, None, None, None
     return dx, *sums.sum(2).view(3, *bias.shape).unbind(), None, None, None
 
 

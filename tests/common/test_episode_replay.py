@@ -360,3 +360,20 @@ def test_a_growing_episode_drops_the_oldest_and_must_fit() -> None:
         replay.append(Transition(np.zeros(2), np.zeros(1), 0.0, np.zeros(2), False), 1)
     with pytest.raises(ValueError, match="no unfinished episode"):
         make_replay().finish()
+
+
+def test_drawn_places_are_gathered_as_one_sample() -> None:
+    one, other = make_replay(capacity=20), make_replay(capacity=20)
+    for number in range(5):  # the ring of rows begins anew
+        for replay in (one, other):
+            replay.add(episode(number, 5))
+    for _ in range(3):
+        sampled, gathered = one.sample(8, LENGTH), other.gather(other.draw(8))
+        assert starts(sampled) == starts(gathered)
+        assert_unbroken(gathered)
+    with pytest.raises(ValueError, match="no episode"):
+        make_replay().draw(1)
+    prioritized = make_replay(priorities=(0.6, 0.4))
+    prioritized.add(episode(0, 5))
+    with pytest.raises(ValueError, match="by priority"):
+        prioritized.draw(1)

@@ -47,7 +47,7 @@ def use_own_cache() -> None:
 def gpu_options() -> dict[str, Any]:
     """Return the settings of inductor for GPUs."""
     # Sums over a batch are small here: one kernel each instead of two.
-    return {"split_reductions": False}
+    return {"split_reductions": False, "realize_opcount_threshold": 100}
 
 
 class Compiler:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -56,7 +57,13 @@ def differentiate(
         The result of the loss, and one gradient per parameter.
     """
     result = loss(*args)
-    return result, torch.autograd.grad(result.loss, params)
+    return result, torch.autograd.grad(result.loss, params, _one(result.loss.device))
+
+
+@functools.cache
+def _one(device: torch.device) -> Tensor:
+    """Return 1, which the gradient of a loss starts with, as a tensor that is created once."""
+    return torch.ones((), device=device)
 
 
 def descend(
@@ -76,7 +83,7 @@ def descend(
         params: parameters, in the order of the gradients.
         gradients: one gradient per parameter.
         max_norm: largest norm of the gradients; None for no clipping.
-        clip: `clip_factor`, or a function with the same results; None for `clip_factor`.
+        clip: `clip_divisor`, or a function with the same results; None for `clip_divisor`.
 
     Returns:
         The norm of the gradients before clipping, a scalar.
@@ -86,9 +93,10 @@ def descend(
         parameter.grad = gradient.contiguous()
     if max_norm is not None and gpu_forms.wanted(params[0].device):
         grads = [p.grad for p in params if p.grad is not None]
-        norm, factor = (clip or clip_factor)(torch._foreach_norm(grads), max_norm)
-        torch._foreach_mul_(grads, factor)
-    elif max_norm is None:
+        norm, divisor = (clip or clip_divisor)(torch._foreach_norm(grads), max_norm)
+        _step_divided(optimizer, grads, divisor)
+        return norm
+    if max_norm is None:
         norm = nn.utils.get_total_norm([p.grad for p in params if p.grad is not None])
     else:
         norm = nn.utils.clip_grad_norm_(params, max_norm)
@@ -96,8 +104,31 @@ def descend(
     return norm
 
 
-def clip_factor(norms: Sequence[Tensor], max_norm: float) -> tuple[Tensor, Tensor]:
-    """Return the norm of all gradients together, and min(1, max_norm / norm), as scalars.
+def _step_divided(
+    optimizer: torch.optim.Optimizer, gradients: list[Tensor], divisor: Tensor
+) -> None:
+    """Take one optimizer step with gradients that are divided by a scalar first.
+
+    The fused Adam divides in its own kernel, as for scaled losses.
+
+    Args:
+        optimizer: optimizer of the parameters that hold the gradients.
+        gradients: their gradients.
+        divisor: `()`.
+    """
+    if not optimizer.defaults.get("fused"):
+        torch._foreach_div_(gradients, divisor)
+        optimizer.step()
+        return
+    optimizer.grad_scale = divisor  # type: ignore[attr-defined]
+    try:
+        optimizer.step()
+    finally:
+        del optimizer.grad_scale  # type: ignore[attr-defined]
+
+
+def clip_divisor(norms: Sequence[Tensor], max_norm: float) -> tuple[Tensor, Tensor]:
+    """Return the norm of all gradients together, and max(1, norm / max_norm), as scalars.
 
     Compiled, this is one kernel; `clip_grad_norm_` takes seven.
 
@@ -109,7 +140,7 @@ def clip_factor(norms: Sequence[Tensor], max_norm: float) -> tuple[Tensor, Tenso
     for other in norms[1:]:
         squares = squares + other.square()
     norm = squares.sqrt()
-    return norm, (max_norm / (norm + 1e-6)).clamp(max=1.0)
+    return norm, ((norm + 1e-6) / max_norm).clamp(min=1.0)
 
 
 @torch.no_grad()

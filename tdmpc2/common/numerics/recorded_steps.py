@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ParamSpec, Protocol, TypeVar
 
 import torch
@@ -73,6 +73,7 @@ class _Recording:
         stacked: the scalars in float32 among `outputs` as one tensor, so that one copy takes them
             all; None if there are none.
         structure: structure of the result.
+        copied: last argument that each scalar of `inputs` was copied from, and its version.
     """
 
     graph: Graph
@@ -80,6 +81,7 @@ class _Recording:
     outputs: list[Any]
     stacked: Tensor | None
     structure: TreeSpec
+    copied: dict[int, tuple[Tensor, int]] = field(default_factory=dict)
 
     def __call__(self, leaves: Sequence[Any]) -> Any:
         """Execute the step with other tensors; return copies of its results.
@@ -87,13 +89,21 @@ class _Recording:
         Args:
             leaves: leaves of the arguments.
         """
-        for place, value in zip(self.inputs, leaves, strict=True):
-            if isinstance(place, Tensor):
+        for i, (place, value) in enumerate(zip(self.inputs, leaves, strict=True)):
+            if isinstance(place, Tensor) and self._changed(i, value):
                 place.copy_(value, non_blocking=True)
         self.graph.replay()
         scalars = iter(() if self.stacked is None else self.stacked.clone().unbind())
         outputs = [next(scalars) if _is_scalar(x) else _copied(x) for x in self.outputs]
         return tree_unflatten(outputs, self.structure)
+
+    def _changed(self, i: int, value: Tensor) -> bool:
+        """Return whether input i must be copied: not if it is the scalar of the last call."""
+        if value.dim():
+            return True
+        last = self.copied.get(i)
+        self.copied[i] = value, value._version
+        return last is None or last[0] is not value or last[1] != value._version
 
 
 class StepRecorder:

@@ -243,16 +243,31 @@ class Replay:
         """
         if length != self.length:
             raise ValueError(f"this buffer samples {self.length} transitions, not {length}")
-        if self._num_starts == 0:
-            raise ValueError(f"no episode of {length} or more transitions has been added yet")
-        weight = None
+        if self._tree is None:
+            return self.gather(self.draw(batch_size))
+        self._check_starts()
+        return self.batch_at(*self._sample_prioritized(batch_size))
+
+    def draw(self, batch_size: int) -> Tensor:
+        """Choose starts uniformly, with replacement; return their places `(B,)` for `gather`.
+
+        Raises:
+            ValueError: no stored episode is long enough, or the buffer samples by priority.
+        """
+        self._check_starts()
         if self._tree is not None:
-            index, weight = self._sample_prioritized(batch_size)
-        else:
-            chosen = torch.randint(self._num_starts, (batch_size,), generator=self.generator)
-            chosen = to_device(chosen, self.device).add_(self._first_start)
-            index = self._starts.index_select(0, chosen.remainder_(self.capacity))
-        return self.batch_at(index, weight)
+            raise ValueError("this buffer samples by priority")
+        chosen = torch.randint(self._num_starts, (batch_size,), generator=self.generator)
+        places = chosen.add_(self._first_start).remainder_(self.capacity)
+        return to_device(places, self.device)
+
+    def gather(self, places: Tensor) -> Batch:
+        """Return the sub-trajectories of `draw`; a function of tensors only."""
+        return self.batch_at(self._starts.index_select(0, places))
+
+    def _check_starts(self) -> None:
+        if self._num_starts == 0:
+            raise ValueError(f"no episode of {self.length} or more transitions has been added yet")
 
     def batch_at(self, index: Tensor, weight: Tensor | None = None) -> Batch:
         """Return the sub-trajectories that start at given rows.
