@@ -46,7 +46,7 @@ print(json.dumps(found))
 
 
 @pytest.mark.skipif(
-    importlib.util.find_spec("triton") is None, reason="triton is not installed: pip install triton"
+    importlib.util.find_spec("triton") is None, reason="missing: triton, which torch for CPUs lacks"
 )
 def test_kernels_equal_plain_pytorch() -> None:
     result = subprocess.run(
