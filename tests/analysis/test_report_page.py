@@ -170,6 +170,40 @@ def test_columns_of_numbers_are_aligned_and_empty_ones_hidden(page):
     assert "finding" not in page.locator("th").all_inner_texts()
 
 
+def test_curves_differ_without_color(page):
+    page.click("nav >> text=Tasks")
+    texts = page.locator(".controls label").all_inner_texts()
+    shapes = page.evaluate(
+        """[...document.querySelectorAll('.controls .swatch')].map(one => [
+            one.querySelector('path').getAttribute('d'),
+            one.querySelector('line').getAttribute('stroke-dasharray')].join())"""
+    )
+    assert len(texts) == len(set(shapes)) >= 5
+    # Of few points all are marked, of many about one in ten, of a second line other ones.
+    steps = [10 * place for place in range(101)]
+    marked = "([steps, number, count]) => markedPlaces(steps, steps, number, count, 0, 1000, 10)"
+    assert page.evaluate(marked, [[0, 500, 1000], 0, 2]) == [0, 1, 2]
+    first, second = (page.evaluate(marked, [steps, number, 2]) for number in (0, 1))
+    assert first == list(range(10, 101, 10))
+    assert second == list(range(5, 101, 10))
+
+
+def test_black_curves_are_light_on_a_dark_page(page):
+    assert page.evaluate("ink('#000000')") == page.evaluate("css('--text')")
+    page.click("#theme")
+    assert page.evaluate("ink('#000000')") == "#e6e9ed"
+    assert page.evaluate("ink('#0072B2')") == "#0072B2"
+
+
+def test_commands_break_between_arguments_and_signed_numbers_are_numbers(page):
+    page.click("nav >> text=Claims")
+    parts = page.locator("td code >> nth=0").locator("span").all_inner_texts()
+    assert parts[:2] == ["python", "sweeps/launch.py"]
+    texts = ["+1.7 [-5.0, +8.5]", "[-5.0, +8.5]", "-11.0* [-17.6, -4.3]", "+8.8", "next look"]
+    found = page.evaluate("texts => texts.map(text => [NUMBER.test(text), numberOf(text)])", texts)
+    assert found == [[True, 1.7], [True, -5], [True, -11], [True, 8.8], [False, None]]
+
+
 def test_tables_are_sorted_and_filtered(page):
     rows = page.locator("tbody tr")
     count = rows.count()
