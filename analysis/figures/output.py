@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO
 
 import pandas as pd
-from matplotlib.backends.backend_pdf import PdfPages
+from matplotlib.backends.backend_pdf import FigureCanvasPdf, PdfPages
 from matplotlib.figure import Figure
 from tabulate import tabulate
 
@@ -68,6 +68,7 @@ def settle_layout(page: Figure) -> None:
     The solver of the layout sets positions that differ in the last digits from call to call, which
     moves single pixels; they are rounded.
     """
+    FigureCanvasPdf(page)  # sizes of texts are those of the PDF, which are not whole pixels
     page.draw_without_rendering()
     page.set_layout_engine("none")
     for ax in page.axes:

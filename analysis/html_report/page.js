@@ -72,7 +72,8 @@ function overview() {
   main.replaceChildren(
     el("h2", "Summary"), el("p", data.summary, { class: "lead" }),
     details("Origin of the data and method", data.facts),
-    el("p", `Scores are return / 10 or success in percent, with confidence intervals. ${data.note}`, { class: "soft" }),
+    el("p", data.groups.length ? `Scores are return / 10 or success in percent, with confidence intervals. ${data.note}`
+      : "No group of tasks can be averaged; the page Tasks shows every task.", { class: "soft" }),
     el("div", cards, { class: "cards" }), ...tables,
   );
 }
@@ -85,7 +86,7 @@ function details(title, lines) {
 function leaderboard(groups) {
   const names = Object.keys(STATISTICS);
   const rows = groups.flatMap((group) => Object.entries(group.rows).map(([s, row]) => {
-    const wins = group.wins.filter(([x]) => x === +s).map(([, y, value]) => el("div", `${data.series[y].label} ${value.toFixed(0)}`));
+    const wins = group.wins.filter(([x]) => x === +s).map(([, y, value]) => el("div", `${data.series[y].label}\u00a0${value.toFixed(0)}`));
     return [group.label, group.tasks, group.horizon, el("span", [swatch(data.series[s]), data.series[s].label]), row.seeds, row.runs,
       ...names.map((name) => el("span", ranged(row[name]))), wins.length ? el("div", wins) : ""];
   }));

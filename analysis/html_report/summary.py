@@ -46,6 +46,8 @@ def summary(
     sentences = [_what_was_run(curves, names)]
     if multitask:
         sentences.append(f"In addition: {multitask}.")
+    if RUNS_SOURCE not in set(curves.runs["source"]):
+        return " ".join(sentences)
     if domains.empty:
         if PUBLISHED in set(curves.runs["source"]):
             sentences.append("No run has a published counterpart, so nothing was compared.")

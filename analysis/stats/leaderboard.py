@@ -202,7 +202,7 @@ def _comparable(
         elif count[id(method)]:
             what = (
                 f"{method.label} left out: {count[id(method)]} of {len(tasks)} tasks, {len(left)} "
-                "in common; `analysis/leaderboard.py methods=` compares fewer methods"
+                "in common with the others; `leaderboard.py methods=` compares fewer methods"
             )
             problems.append(Problem(group, None, what, "warning"))
     return [method for method in methods if method in taken], shared
