@@ -72,10 +72,17 @@ function overview() {
   main.replaceChildren(
     el("h2", "Summary"), el("p", data.summary, { class: "lead" }),
     details("Origin of the data and method", data.facts),
-    el("p", data.groups.length ? `Scores are return / 10 or success in percent, with confidence intervals. ${data.note}`
-      : "No group of tasks can be averaged; the page Tasks shows every task.", { class: "soft" }),
+    el("p", noteOf(data.groups), { class: "soft" }),
     el("div", cards, { class: "cards" }), ...tables,
   );
+}
+
+// What the scores are, and their intervals, if there are any.
+function noteOf(groups) {
+  if (!groups.length) return "No group of tasks can be averaged; the page Tasks shows every task.";
+  const scores = "Scores are return / 10 or success in percent";
+  const ranges = groups.some(({ rows }) => Object.values(rows).some(({ mean }) => mean[1] !== null));
+  return ranges ? `${scores}, with confidence intervals. ${data.note}` : `${scores}. A single seed has no interval.`;
 }
 
 function details(title, lines) {

@@ -6,6 +6,7 @@ import pytest
 
 from analysis import report
 from tests.analysis.multitask_files import write_multitask_run
+from tests.analysis.report_files import headlines
 from tests.analysis.run_files import write_run
 from tests.analysis.study_files import write_study_folder
 
@@ -65,4 +66,17 @@ def test_studies(browser, tmp_path):
     first, last = ticks.first.bounding_box()["y"], ticks.last.bounding_box()["y"]
     assert box["height"] / (first - last) == pytest.approx(8 / 16, abs=0.02)  # ticks from -8 to 8
     assert errors == []
+    tab.close()
+
+
+def test_the_note_speaks_of_intervals_only_if_there_are_some(browser, tmp_path):
+    tab = browser.new_page(viewport={"width": 1200, "height": 800})
+    for seed, intervals in ((1, False), (2, True)):
+        write_run(tmp_path / "runs", {0: 0.0, 100_000: 300.0 + seed}, seed=seed, budget=100_000)
+        headlines(tmp_path, f"runs={tmp_path / 'runs'}")
+        tab.goto((tmp_path / "report.html").as_uri())
+        shown = tab.inner_text("main")
+        assert "tasks run here" in shown
+        assert ("A single seed has no interval." in shown) is not intervals
+        assert ("with confidence intervals" in shown) is intervals
     tab.close()
