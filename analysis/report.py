@@ -112,6 +112,7 @@ def page(data: dict[str, Any]) -> str:
 _STYLES = ("uplot/uPlot.min.css", "style.css")
 _SCRIPTS = (
     "uplot/uPlot.iife.min.js",
+    "markers.js",
     "chart.js",
     "tables.js",
     "claims.js",

@@ -8,10 +8,18 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 
 from analysis.figures.captions import Marks, card_lines
 from analysis.figures.figure_specs import LineStyle
-from analysis.figures.page import Page, canvas, finish_axes, finish_figure, set_title
+from analysis.figures.page import (
+    Page,
+    canvas,
+    finish_axes,
+    finish_figure,
+    legend_size,
+    set_title,
+)
 from analysis.figures.stat_plots import BARS_TOP
 from analysis.figures.styles import Shown, band, bar, handle
 from analysis.records.load import SERIES
@@ -27,6 +35,10 @@ _LEAST_BARS = 4
 """Panels with fewer bars reserve the width of this many."""
 _AXIS, _BAR = 0.5, 0.24
 """Width of the labels of an axis, and least width of a bar, in inches."""
+_TITLE, _SPACE = 0.4, 0.06
+"""Height of title and ticks of a panel, and space below its legend, in inches."""
+_LEGEND = 0.85
+"""Height of the legend of a panel, in that of the page's legend."""
 _SCORE = "score (%)"
 
 
@@ -64,23 +76,25 @@ def effect_curves(panels: Sequence[Panel], shown: Shown, base: str) -> tuple[Pag
         shown: inputs of the figure.
         base: label of the base.
     """
-    page, axes = canvas(len(panels), shown.layout, least_width=_WIDTH, height=_HEIGHT)
+    entries = [list(map(handle, _styles(panel, shown, base).values())) for panel in panels]
+    probe, _ = canvas(len(panels), shown.layout, least_width=_WIDTH)
+    wide = shown.layout.width / probe.columns - _AXIS
+    sizes = [legend_size(own, wide) for own in entries]
+    space = _LEGEND * max(height for height, _ in sizes) + _SPACE
+    page, axes = canvas(len(panels), shown.layout, least_width=_WIDTH, height=_HEIGHT + space)
     tables = []
-    for ax, panel in zip(axes, panels, strict=True):
+    for ax, panel, own, (_, columns) in zip(axes, panels, entries, sizes, strict=True):
         styles = _styles(panel, shown, base)
         for label, rows in reversed(panel.rows.items()):
             table = _curve(panel, label, rows, shown)
             band(ax, table["env_step"], table, styles[label], zorder=3 if label else 4)
             tables.append(table)
         set_title(page, ax, _title(panel))
-        ax.legend(
-            handles=[handle(style) for style in styles.values()],
-            loc="lower right",
-            fontsize=_SMALL,
-            framealpha=0.7,
-        )
+        ax.legend(handles=own, loc="upper left", ncols=columns, fontsize=_SMALL, borderpad=0.2)
     numbers = pd.concat(tables, ignore_index=True)
     finish_axes(page, [_SCORE] * len(panels), int(numbers["env_step"].max()))
+    for ax in axes:
+        _reserve(ax, space / (_HEIGHT - _TITLE))
     marks = Marks(
         "Lines: mean over tasks and seeds of return / 10 or success in percent",
         "bands: its confidence interval",
@@ -121,6 +135,13 @@ def effect_bars(panels: Sequence[Panel], shown: Shown, base: str) -> Page:
     )
     finish_figure(page, (), card_lines(shown, marks, found=_coverages(panels, shown)))
     return page
+
+
+def _reserve(ax: Axes, share: float) -> None:
+    """Extend the value axis upwards by a share of its range, without ticks, for a legend."""
+    bottom, top = ax.get_ylim()
+    ax.set_yticks([tick for tick in ax.get_yticks() if bottom <= tick <= top])
+    ax.set_ylim(bottom, top + share * (top - bottom))
 
 
 def _title(panel: Panel) -> str:

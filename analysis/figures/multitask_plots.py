@@ -25,6 +25,7 @@ from analysis.figures.styles import (
     bar_look,
     handle,
     of_series,
+    one_line,
     series_styles,
     short_table,
     whiskers,
@@ -165,7 +166,7 @@ def final_table(numbers: pd.DataFrame, styles: dict[Series, LineStyle]) -> pd.Da
         for row in of_series(numbers, series).to_dict("records"):
             rows.append(
                 {
-                    **{"agents": style.label.replace("\n", " "), "tasks": row["task_set"]},
+                    **{"agents": one_line(style.label), "tasks": row["task_set"]},
                     **{"updates": updates_text(row), "score (%)": score_text(row)},
                     **{"seeds": str(row["num_seeds"])},
                 }

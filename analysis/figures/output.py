@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO
 
 import pandas as pd
-from matplotlib.backends.backend_pdf import PdfPages
+from matplotlib.backends.backend_pdf import FigureCanvasPdf, PdfPages
 from matplotlib.figure import Figure
 from tabulate import tabulate
 
@@ -51,15 +51,29 @@ def write_figure(stem: Path, pages: Sequence[Figure]) -> Iterator[Path]:
     Yields:
         The paths of the files.
     """
+    for page in pages:
+        settle_layout(page)
     pdf = stem.with_name(stem.name + ".pdf")
     write_atomic(pdf, partial(_save_pdf, pages))
     yield pdf
     for number, page in enumerate(pages, start=1):
         name = stem.name + (f"-{number}" if len(pages) > 1 else "") + ".png"
-        # Saving the PDF has computed the layout, which takes longer than drawing.
-        page.set_layout_engine("none")
         write_atomic(stem.with_name(name), partial(page.savefig, format="png"))
         yield stem.with_name(name)
+
+
+def settle_layout(page: Figure) -> None:
+    """Compute the layout of a page once, so that equal pages give equal files.
+
+    The solver of the layout sets positions that differ in the last digits from call to call, which
+    moves single pixels; they are rounded.
+    """
+    FigureCanvasPdf(page)  # sizes of texts are those of the PDF, which are not whole pixels
+    page.draw_without_rendering()
+    page.set_layout_engine("none")
+    for ax in page.axes:
+        left, bottom, width, height = ax.get_position(original=True).bounds
+        ax.set_position((round(left, 6), round(bottom, 6), round(width, 6), round(height, 6)))
 
 
 def problem_table(problems: Sequence[Problem]) -> pd.DataFrame:

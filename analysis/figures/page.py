@@ -188,7 +188,7 @@ def finish_figure(page: Page, handles: Sequence[Artist], card: Sequence[str]) ->
     """
     page.caption = " ".join(card)
     width = page.get_figwidth()
-    legend_height, columns = _legend_size(handles, width)
+    legend_height, columns = legend_size(handles, width)
     line_length = int(width * 72 / CARD_SIZE / _CHAR) - 3  # lines of capitals and digits are wide
     shown = card if page.layout.captions else ()
     unbroken = [_UNBROKEN.sub("\u00a0", line) for line in shown]
@@ -219,7 +219,7 @@ def finish_figure(page: Page, handles: Sequence[Artist], card: Sequence[str]) ->
         )
 
 
-def _legend_size(handles: Sequence[Artist], width: float) -> tuple[float, int]:
+def legend_size(handles: Sequence[Artist], width: float) -> tuple[float, int]:
     """Return the height of a legend, and its number of columns."""
     if not handles:
         return 0.0, 1

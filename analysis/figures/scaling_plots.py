@@ -84,8 +84,10 @@ def scaling(shown: Shown) -> Drawing:
     ax.set_ylim(bottom=0)
     ax.set_xlabel("parameters")
     ax.set_ylabel("score (%)")
-    marks = _marks(shown.spec, run_here=len(ours) > 0, fitted=fitted, quoted=len(quoted) > 0)
-    finish_figure(page, handles, multitask_card_lines(shown, marks))
+    drawn = ours.dropna(subset="parameters")
+    marks = _marks(shown.spec, run_here=len(drawn) > 0, fitted=fitted, quoted=len(quoted) > 0)
+    runs = shown.records.runs.merge(drawn[AGENTS].drop_duplicates(), on=AGENTS)
+    finish_figure(page, handles, multitask_card_lines(shown, marks, runs))
     measured = ours.assign(low=100 * ours["low"], high=100 * ours["high"]).drop(columns="value")
     numbers = pd.concat([table for table in (measured, quoted) if len(table)], ignore_index=True)
     return Drawing([page], numbers, _table(ours, quoted, shown), tuple(problems))
@@ -102,7 +104,9 @@ def _marks(spec: FigureSpec, *, run_here: bool, fitted: bool, quoted: bool) -> M
     """
     quotes = f"Gray marks: quoted from {spec.quoted_from}, not measured here"
     if not run_here:
-        return Marks(quotes)
+        return Marks(
+            quotes if quoted else "No number of parameters is recorded, so no mark is drawn"
+        )
     fits = f"; dashed lines: least-squares fits to at least {LEAST_SIZES} sizes" if fitted else ""
     return Marks(
         f"Filled marks: mean over tasks and seeds at the last update that all seeds reached{fits}",

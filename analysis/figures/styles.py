@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -255,6 +256,11 @@ def write_value(ax: Axes, place: float, top: float, value: float) -> None:
     ax.annotate(f"{value:.0f}", (place, top), up, textcoords="offset points", **look)
 
 
+def one_line(label: str) -> str:
+    """Return the label of a legend without its line breaks, also those behind hyphens."""
+    return re.sub(r"(?<!-)\n", " ", label).replace("\n", "")
+
+
 def of_series(table: pd.DataFrame, series: Series) -> pd.DataFrame:
     """Return the rows of a table that belong to one series."""
     return table[(table[SERIES] == list(series)).all(axis=1)]
@@ -279,7 +285,7 @@ def short_table(
         texts = scaled.apply(_cell, axis=1) if len(scaled) else pd.Series(dtype=object)
         if "note" in numbers:
             texts += of_series(numbers, series).set_index(list(rows))["note"]
-        label = style.label.replace("\n", " ")
+        label = one_line(style.label)
         table = table.join(texts.rename(label), on=list(rows))
     return table.fillna("")
 

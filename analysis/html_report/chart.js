@@ -1,6 +1,8 @@
 // Line charts: curves with bands, named horizontal lines, zoom, and a tip that follows mouse, touch and keys.
 // uPlot (MIT license, in uplot/) draws them.
 
+const MANY_LINES = 20; // thinner lines in charts of more
+
 const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
 function short(value) {
@@ -44,13 +46,14 @@ function seriesOf(content) {
       const [high, low] = [spread(line, line.high), spread(line, line.low)];
       add(high, { width: 0, stroke: "transparent" });
       add(low, { width: 0, stroke: "transparent" });
-      bands.push({ series: [columns.length - 2, columns.length - 1], fill: `${line.color}29` });
+      bands.push({ series: [columns.length - 2, columns.length - 1], fill: `${ink(line.color)}29` });
     }
-    const width = (content.small ? 1.4 : 2) * (line.faint ? 0.6 : 1);
+    const width = (content.small ? 1.4 : content.lines.filter(({ faint }) => !faint).length > MANY_LINES ? 1.2 : 2) * (line.faint ? 0.6 : 1);
     const values = spread(line, line.y);
     const single = values.filter((value) => value !== null).length === 1;
-    add(values, { stroke: line.faint ? `${line.color}80` : line.color, width, dash: (line.dashes || []).map((d) => d * width),
-      points: { show: single || (!content.small && !line.faint && line.x.length < 30), size: 5, fill: line.color } });
+    const color = ink(line.color);
+    add(values, { stroke: line.faint ? `${color}80` : color, width, dash: line.dashes.map((d) => d * width),
+      points: { show: single && line.faint, size: 5, fill: color } });
     if (!line.faint) lines.unshift({ line, values });
   }
   return { columns, series, bands, lines };
@@ -70,6 +73,7 @@ function nameLevels(plot, content) {
   pen.save();
   pen.font = `${11 * ratio}px system-ui, sans-serif`;
   pen.textAlign = "right";
+  pen.textBaseline = "alphabetic";
   let last = Infinity;
   for (const level of [...content.levels].sort((a, b) => a.y - b.y)) {
     const at = plot.valToPos(level.y, "y", true);
@@ -110,7 +114,7 @@ function draw(box, content) {
       { ...axis, ...named(content.metric), space: content.small ? 28 : 36, size: content.small ? 36 : 48 }],
     hooks: {
       setCursor: [(plot) => showTip(box, plot, lines, content)],
-      draw: content.levels?.length && !content.small ? [(plot) => nameLevels(plot, content)] : [],
+      draw: [(plot) => drawMarkers(plot, lines, content.small), ...(content.levels?.length && !content.small ? [(plot) => nameLevels(plot, content)] : [])],
     },
   }, columns, box);
   if (steps.length && until < steps.at(-1)) box.plot.setScale("x", { min: steps[0], max: until });
@@ -136,7 +140,7 @@ function showTip(box, plot, lines, content) {
   const rows = lines.filter(({ values }) => values[idx] !== null && values[idx] !== undefined).map(({ line }) => {
     const at = line.x.indexOf(plot.data[0][idx]);
     const [low, high] = [line.low?.[at], line.high?.[at]];
-    return el("div", [swatch({ color: line.color, dashes: line.dashes || [] }), `${line.label}: ${short(line.y[at])}`,
+    return el("div", [swatch(line), `${line.label}: ${short(line.y[at])}`,
       low === null || low === undefined ? null : el("span", ` [${short(low)}, ${short(high)}]`, { class: "range" })]);
   });
   if (!rows.length) { tip.hidden = true; return; }

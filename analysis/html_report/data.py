@@ -16,14 +16,14 @@ from matplotlib.colors import to_hex
 
 from analysis.figures.figure_specs import Catalog
 from analysis.figures.line_plots import AXES
-from analysis.figures.styles import series_styles
+from analysis.figures.styles import one_line, series_styles
 from analysis.html_report.claims import claims_page
 from analysis.html_report.headlines import MEDIAN_NOTE, headlines, rounded
 from analysis.html_report.leaderboard import leaderboard_page
 from analysis.html_report.multitask import multitask_pages
 from analysis.html_report.studies import studies_page
 from analysis.html_report.summary import display_names, next_steps, summary
-from analysis.html_report.tables import table_data
+from analysis.html_report.tables import audit_texts, table_data
 from analysis.records.evaluations import ENV_STEPS, NUM_UPDATES, TASK_SCORES
 from analysis.records.field_results import Series as FieldSeries
 from analysis.records.load import SERIES, Records
@@ -37,8 +37,13 @@ from analysis.stats.against_default import against_default
 from analysis.stats.against_published import compare_domains, compare_tasks
 from analysis.stats.aggregate import RLIABLE_VERSION
 from analysis.stats.audit import FINDINGS, audit_all
-from analysis.stats.coverage import coverage_note, coverages, level_label, studies_of
-from analysis.stats.equivalence_tables import domain_texts, task_texts
+from analysis.stats.coverage import coverage_note, coverages, studies_of
+from analysis.stats.equivalence_tables import (
+    MEASURED,
+    difference_text,
+    domain_texts,
+    task_texts,
+)
 from analysis.stats.horizons import Group
 from analysis.stats.margins import TASK_MARGIN
 from analysis.stats.ragged_curves import ScoreCurves, paper_budget
@@ -125,8 +130,9 @@ def report_data(
         "note": f"{coverage_note(coverage, labels)} {MEDIAN_NOTE}",
         "series": [
             {
-                **{"label": style.label.replace("\n", " "), "color": to_hex(style.color)},
-                **{"dashes": style.dashes, "source": series[0], "variant": series[2]},
+                **{"label": one_line(style.label), "color": to_hex(style.color)},
+                **{"dashes": style.dashes, "marker": style.marker},
+                **{"source": series[0], "variant": series[2]},
             }
             for series, style in styles.items()
         ],
@@ -139,7 +145,7 @@ def report_data(
         "multitask": multitask,
         "leaderboard": board,
         "claims": claims,
-        "audit": {**table_data(_audit_texts(findings, names)), "findings": FINDINGS},
+        "audit": {**table_data(audit_texts(findings, names, styles)), "findings": FINDINGS},
         "problems": [[p.severity, p.where, p.line, p.what] for p in dict.fromkeys(problems)],
     }
     return data, list(dict.fromkeys(problems))
@@ -287,10 +293,10 @@ def _ablations(curves: ScoreCurves, rule: Rule) -> dict[str, Any] | None:
     found = against_default(curves, rule)
     if found.empty:
         return None
-    numbers = ["score", "default", "difference", "low", "high"]
-    texts = {name: found[name].map("{:.1f}".format) for name in numbers}
-    texts["coverage"] = found["coverage"].map(level_label, na_action="ignore").fillna("")
-    return table_data(found.assign(**texts))
+    texts = {name: found[name].map("{:.1f}".format) for name in ("score", "default")}
+    measured = found[MEASURED].to_numpy(float).tolist()
+    texts["difference"] = pd.Series([difference_text(*row) for row in measured], found.index)
+    return table_data(found.assign(**texts).drop(columns=["low", "high", "coverage"]))
 
 
 def _facts(
@@ -323,11 +329,3 @@ def _facts(
         f"tasks; coverage simulated in {studies_of(catalog.bootstrap).reps:,} studies."
     )
     return [*lines, f"Rule “{rule.name}”: {rule.what}"]
-
-
-def _audit_texts(findings: pd.DataFrame, labels: dict[str, str]) -> pd.DataFrame:
-    """Return the audit with its series in one column."""
-    shown = findings[SERIES].astype(str).replace({"method": labels})
-    names = [" ".join(filter(None, row)) for row in shown.to_numpy()]
-    rest = findings.drop(columns=SERIES)
-    return rest.assign(series=names)[["series", *rest.columns]] if len(findings) else rest

@@ -92,7 +92,7 @@ def _overview(
         for row in scores.to_dict("records"):
             place = places[tuple(str(row[name]) for name in SERIES)]
             bounds = (np.nan, np.nan) if row["statistic"] == "median" else (row["low"], row["high"])
-            cell = rounded(100 * np.array([row["value"], *bounds]))
+            cell = rounded(100 * np.array([row["value"], *bounds]), 7)  # rounded again when shown
             rows.setdefault(place, {"runs": row["num_runs"], "seeds": row["seeds"]})
             rows[place][row["statistic"]] = cell
         wins = [

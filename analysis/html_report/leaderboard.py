@@ -63,6 +63,7 @@ def _board(board: Leaderboard, catalog: Catalog, styles: dict[Any, Any]) -> dict
     ours = (board.table["source"] == OWN_RUNS).any()
     labels = {f"{name} ({source})": style.label for (name, source), style in styles.items()}
     tasks = board.per_task.rename(task_titles(board.per_task.index)).rename(columns=labels)
+    tasks = tasks[[label for label in labels.values() if label in tasks]]  # as in the legend
     tasks = tasks.reset_index()
     bands = board.bands.reindex(columns=_COLUMNS)
     lines = []
@@ -71,6 +72,7 @@ def _board(board: Leaderboard, catalog: Catalog, styles: dict[Any, Any]) -> dict
         if own.empty:
             continue
         line = {"label": style.label, "color": to_hex(style.color), "dashes": style.dashes}
+        line |= {"marker": style.marker}
         line |= {name: rounded(own[column]) for name, column in _LINE.items()}
         lines.append({**line, "x": [int(step) for step in own["env_step"]]})
     return {

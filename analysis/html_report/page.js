@@ -9,6 +9,9 @@ const STATISTICS = { mean: "mean", median: "median", iqm: "interquartile mean", 
 const OBSERVATIONS = { state: "From states", rgb: "From pixels" };
 const LEVELS = { uniform: "uniform actions", zero: "zero action", untrained: "untrained agent", threshold: "threshold" };
 
+const TEXTS = new Set(["p", "li"]); // in which percent signs stay with their numbers
+const unbroken = (text) => text.replaceAll(" %", "\u00a0%");
+
 function el(tag, content, attributes) {
   const node = document.createElement(tag);
   for (const [key, value] of Object.entries(attributes || {})) {
@@ -16,7 +19,7 @@ function el(tag, content, attributes) {
     else if (value !== null && value !== undefined) node.setAttribute(key, value);
   }
   for (const part of [content].flat()) {
-    if (part !== null && part !== undefined) node.append(part);
+    if (part !== null && part !== undefined) node.append(TEXTS.has(tag) && typeof part === "string" ? unbroken(part) : part);
   }
   return node;
 }
@@ -26,16 +29,11 @@ const ranged = ([value, low, high]) => [
   low === null ? null : el("span", ` [${low.toFixed(1)}, ${high.toFixed(1)}]`, { class: "range" }),
 ];
 
-function swatch(series) {
-  const style = `border-color:${series.color};border-top-style:${series.dashes.length ? "dashed" : "solid"}`;
-  return el("span", null, { class: "swatch", style });
-}
-
 const scaled = (task, values) => (task.scale === 1 ? values : values.map((v) => (v === null ? null : v * task.scale)));
 const meanLines = (task) => task.curves.filter((c) => !hidden.has(c.s)).map((c) => ({
   x: data.grids[c.x], y: scaled(task, c.m), low: scaled(task, c.l), high: scaled(task, c.h), ...styleOf(c.s),
 }));
-const styleOf = (s) => ({ color: data.series[s].color, dashes: data.series[s].dashes, label: data.series[s].label });
+const styleOf = (s) => (({ color, dashes, marker, label }) => ({ color, dashes, marker, label }))(data.series[s]);
 const code = (text) => el("pre", text, { class: "code" });
 
 function seriesToggles(then, places) {
@@ -60,7 +58,7 @@ function overview() {
       const interval = low === null ? null : el("u", null, { style: `left:${low}%;width:${Math.max(0.4, high - low)}%` });
       return [
         el("div", [el("span", [data.series[s].label]), el("span", ranged([value, low, high]))], { class: "row" }),
-        el("div", [el("i", null, { style: `width:${value}%;background:${data.series[s].color}` }), interval], { class: "bar" }),
+        el("div", [el("i", null, { style: `width:${value}%;background:${paint(data.series[s].color)}` }), interval], { class: "bar" }),
       ];
     });
     const size = `${group.tasks} task${group.tasks > 1 ? "s" : ""}, ${group.horizon}`;
@@ -74,9 +72,17 @@ function overview() {
   main.replaceChildren(
     el("h2", "Summary"), el("p", data.summary, { class: "lead" }),
     details("Origin of the data and method", data.facts),
-    el("p", `Scores are return / 10 or success in percent, with confidence intervals. ${data.note}`, { class: "soft" }),
+    el("p", noteOf(data.groups), { class: "soft" }),
     el("div", cards, { class: "cards" }), ...tables,
   );
+}
+
+// What the scores are, and their intervals, if there are any.
+function noteOf(groups) {
+  if (!groups.length) return "No group of tasks can be averaged; the page Tasks shows every task.";
+  const scores = "Scores are return / 10 or success in percent";
+  const ranges = groups.some(({ rows }) => Object.values(rows).some(({ mean }) => mean[1] !== null));
+  return ranges ? `${scores}, with confidence intervals. ${data.note}` : `${scores}. A single seed has no interval.`;
 }
 
 function details(title, lines) {
@@ -87,9 +93,9 @@ function details(title, lines) {
 function leaderboard(groups) {
   const names = Object.keys(STATISTICS);
   const rows = groups.flatMap((group) => Object.entries(group.rows).map(([s, row]) => {
-    const wins = group.wins.filter(([x]) => x === +s).map(([, y, value]) => `${data.series[y].label} ${value.toFixed(0)}`);
+    const wins = group.wins.filter(([x]) => x === +s).map(([, y, value]) => el("div", `${data.series[y].label}\u00a0${value.toFixed(0)}`));
     return [group.label, group.tasks, group.horizon, el("span", [swatch(data.series[s]), data.series[s].label]), row.seeds, row.runs,
-      ...names.map((name) => el("span", ranged(row[name]))), wins.join(", ")];
+      ...names.map((name) => el("span", ranged(row[name]))), wins.length ? el("div", wins) : ""];
   }));
   const columns = ["group", "tasks", "at", "method", "seeds", "runs", ...names.map((name) => STATISTICS[name]), "P(improvement) over, %"];
   return el("div", table(columns, rows, new Set([1, 5, 6, 7, 8, 9]), 0), { class: "leaderboard" });
@@ -138,7 +144,7 @@ function oneTask(name) {
     const lines = [...meanLines(task), ...seeds], drawn = lines.filter(enough);
     large.replaceChildren(chart({ lines: drawn, levels, zero: true, label: "env steps", metric: task.metric, name: `${task.title}, ${task.metric}`,
       log: view.log, fixed: view.fixed ? [0, task.full] : null, until }));
-    note.replaceChildren(legend(task, levels, new Set(drawn.map(({ label }) => label)), new Set(lines.map(({ label }) => label))));
+    note.replaceChildren(unbroken(legend(task, levels, new Set(drawn.map(({ label }) => label)), new Set(lines.map(({ label }) => label)))));
   };
   const option = (name, text) => el("label", [el("input", null, { type: "checkbox", name, onchange: (event) => { view[name] = event.target.checked; show(); } }), ` ${text}`]);
   const options = el("div", [option("log", "log steps"), option("fixed", `axis 0–${task.full}${task.full === 100 ? " %" : ""}`),
@@ -149,7 +155,7 @@ function oneTask(name) {
     el("span", [swatch(data.series[run.s]), data.series[run.s].label]), run.seed, short(run.y.at(-1) * task.scale),
     data.grids[run.x].at(-1).toLocaleString("en"), run.state || "published", (run.commit || "").split(", ").map((commit) => commit.slice(0, 10)).join(", "),
     run.overrides ? Object.entries(run.overrides).map(([key, value]) => `${key}=${value}`).join(" ") : "",
-    run.directory ? el("span", [el("pre", run.directory), run.video ? el("a", "video", { href: run.video }) : null]) : "",
+    run.directory ? el("span", [el("pre", run.directory.split("/").flatMap((name, i) => (i ? ["/", el("wbr"), name] : [name]))), run.video ? el("a", "video", { href: run.video }) : null]) : "",
   ]);
   main.replaceChildren(
     el("p", [el("a", "← all tasks", { href: "#tasks" }), link(data.tasks[place - 1], "previous"), link(data.tasks[place + 1], "next")], { class: "soft links" }),
@@ -205,7 +211,7 @@ function verdicts() {
 function ablations() {
   main.replaceChildren(
     el("h2", "Variants compared with the default"),
-    el("p", "Mean difference over the tasks that both were run on, in points, with Welch's interval. Coverage: 95 %, or what simulated studies of these runs show if that is not 92 to 98 %.", { class: "soft" }),
+    el("p", "Mean difference over the tasks that both were run on, in points, with Welch's 95 % interval; its coverage in simulated studies of these runs follows if it is not 92 to 98 %. Seeds: of the variant / of the default.", { class: "soft" }),
     table(data.ablations.columns, data.ablations.rows, undefined, 0),
   );
 }

@@ -64,7 +64,7 @@ function oneStudy(study) {
   const shown = (title, { columns, rows }) => [el("h4", title), table(columns, rows)];
   const results = study.paths.length ? [...shown("Results", study.results), el("p", data.studies.note, { class: "soft" }),
     el("h4", "Paths"), el("div", study.paths.map(pathOf), { class: "charts" }),
-    names.length ? el("div", ["Differences in these regions decide:", ...names], { class: "controls soft" }) : ""] : [el("p", "No look is complete.")];
+    names.length ? el("div", ["Whiskers: 95\u00a0% intervals, cut at the edge of the panel. Differences in these regions decide:", ...names], { class: "controls soft" }) : ""] : [el("p", "No look is complete.")];
   return el("section", [el("h3", study.name), el("p", study.design), el("p", study.costs), ...results,
     ...shown("Looks", study.looks), ...shown(`Claims, registered as ${study.mark}`, study.claims), ...changed,
     details("Tasks", study.tasks), details("Settings of the tests", study.tests)], { class: "study" });

@@ -11,6 +11,7 @@ from analysis.figures.study_plots import shown_range
 from analysis.html_report.headlines import rounded
 from analysis.html_report.tables import table_data
 from analysis.records.studies import RecordedClaim, RecordedStudy
+from analysis.stats.group_sequential import FUTILE, UNDECIDED
 from analysis.stats.study_results import (
     BIAS_NOTE,
     describe_costs,
@@ -50,8 +51,18 @@ def _design(study: RecordedStudy) -> str:
     sides = f"against {published} published ones" if published else "on each side"
     last = study.evaluations
     score = f" A score is the mean of the last {last} evaluations." if last else ""
-    state = "Every claim is decided." if is_decided(study) else "In progress."
-    return f"Looks at {', '.join(map(str, study.looks))} seeds {sides}.{score} {state}"
+    return f"Looks at {', '.join(map(str, study.looks))} seeds {sides}.{score} {_state(study)}"
+
+
+def _state(study: RecordedStudy) -> str:
+    """Return whether a study has ended, and how many of its claims are undecided then."""
+    if not is_decided(study):
+        return "In progress."
+    last = study.decisions.groupby("claim").last()["decision"]
+    undecided = int(last.isin((FUTILE, UNDECIDED)).sum())
+    if not undecided:
+        return "Every claim is decided."
+    return f"Finished; undecided: {undecided} of {len(last)} claims."
 
 
 def _claims(study: RecordedStudy) -> pd.DataFrame:

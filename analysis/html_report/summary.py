@@ -46,6 +46,8 @@ def summary(
     sentences = [_what_was_run(curves, names)]
     if multitask:
         sentences.append(f"In addition: {multitask}.")
+    if RUNS_SOURCE not in set(curves.runs["source"]):
+        return " ".join(sentences)
     if domains.empty:
         if PUBLISHED in set(curves.runs["source"]):
             sentences.append("No run has a published counterpart, so nothing was compared.")
@@ -125,8 +127,8 @@ def _what_was_run(curves: ScoreCurves, names: dict[str, str]) -> str:
     count = f"{few}" if few == many else f"{few} to {many}"
     full = np.array([variant_budget(run.task, run.obs, run.variant) for run in ours.itertuples()])
     reduced = int((ours["budget"] < full).sum())
-    some = "all" if reduced == len(ours) else f"{reduced:,}"
-    budget = f"{some} with less than the paper's budget" if reduced else "with the paper's budgets"
+    some = "" if len(ours) == 1 else "all " if reduced == len(ours) else f"{reduced:,} "
+    budget = f"{some}with less than the paper's budget" if reduced else "with the paper's budgets"
     commits = sorted(set(short_commits(ours["commit"])))
     at = f", at commit {_listed(commits)}" if commits else ""
     return (
@@ -150,6 +152,8 @@ def _certainty(curves: ScoreCurves, domains: pd.DataFrame) -> str:
     count = f"{few}" if few == many else f"{few} to {many}"
     single = domains[domains["domain"] != ALL]
     share = single["compared"].sum() / sum(map(_size, single["domain"]))
+    if not share:
+        return "No task has an evaluation that could be compared with the published curves."
     seeds_text = f"{count} published seed{'s' * (many > 1)}"
     return (
         f"Verdicts are tests at 5 % against {seeds_text} per task. They cover {100 * share:.0f} % "

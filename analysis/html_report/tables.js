@@ -4,14 +4,19 @@ const VERDICTS = new Set(["reproduced", "reproduced so far", "better", "worse", 
   "supported", "contradicted", "not enough seeds", "futile"]);
 const LEAST_FILTERED = 8;
 const SHORT_TEXT = 14, LONG_TEXT = 30, LONGEST_TEXT = 150;
-// A number, also with a sign, a unit, an interval and its coverage; a dash where there is none.
-const NUMBER = /^([–—]|[±<≥≤−-]?[\d,.]+( ?%)?( \[[^\]]*\])?( \([\d.]+ %\))?)$/;
+// A number, also with a sign, a unit, an interval and its coverage, or an interval alone; a dash where there is none.
+const NUMBER = /^([–—]|[±<≥≤+−-]?[\d,.]+( ?%)?\*?( \[[^\]]*\])?( \([\d.]+ %\))?|\[[^\]a-z]*\])$/;
+
+const COMMAND = /^(python|make) /;
+
+// A command whose lines break between its arguments only.
+const commandOf = (text) => el("code", text.split(" ").flatMap((word, i) => [i ? " " : null, el("span", word)]));
 
 const textOf = (cell) => (cell instanceof Node ? cell.textContent : String(cell ?? ""));
 
 // The number that a cell begins with, as in `87.8 [87.3, 88.4]` or `±3`; null for text.
 function numberOf(text) {
-  const found = text.replaceAll(",", "").replace("−", "-").match(/^[±<≥≤ ]*(-?\d+(\.\d+)?(e[-+]?\d+)?)/i);
+  const found = text.replaceAll(",", "").replace("−", "-").match(/^[±<≥≤+[ ]*(-?\d+(\.\d+)?(e[-+]?\d+)?)/i);
   return found ? +found[1] : null;
 }
 
@@ -25,9 +30,10 @@ function compare(a, b) {
 function cellOf(cell, number) {
   const state = typeof cell === "string" && VERDICTS.has(cell) ? cell.replaceAll(" ", "-") : null;
   const shown = typeof cell === "string" ? data.names[cell] || cell : cell;
-  const { length } = textOf(shown);
-  const size = length > LONGEST_TEXT ? "long longest" : length > LONG_TEXT ? "long" : length <= SHORT_TEXT ? "short" : null;
-  return el("td", shown, { class: number ? "number" : state || size });
+  const text = textOf(shown), { length } = text;
+  const short = length <= (text.includes(" ") ? SHORT_TEXT : LONG_TEXT);
+  const size = length > LONGEST_TEXT ? "long longest" : length > LONG_TEXT ? "long" : short ? "short" : null;
+  return el("td", typeof shown === "string" && COMMAND.test(shown) ? commandOf(shown) : shown, { class: number ? "number" : state || size });
 }
 
 // The places of columns that hold numbers only, and of those that are empty.

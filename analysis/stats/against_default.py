@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -24,9 +25,9 @@ def against_default(curves: ScoreCurves, rule: Rule) -> pd.DataFrame:
         rule: treatment of missing and repeated evaluations.
 
     Returns:
-        Method, variant, number of tasks, the last env steps that both have, both means, the mean
-        difference in points with its 95 % interval and the measured coverage of that, and the seeds
-        that are left out.
+        Method, variant, number of tasks, seeds of both sides, the last env steps that both have,
+        both means, the mean difference in points with its 95 % interval and the measured coverage
+        of that, and the seeds that are left out.
     """
     runs = curves.runs[curves.runs["source"] == RUNS_SOURCE]
     rows: list[dict[str, Any]] = []
@@ -60,9 +61,16 @@ def against_default(curves: ScoreCurves, rule: Rule) -> pd.DataFrame:
             gap = mean_difference(differences)
             low, high = gap.interval(0.95)
             row = {"method": series[1], "variant": series[2], "tasks": len(differences)}
+            row |= {"seeds": _seeds(sizes)}
             row |= {"env steps": " ".join(f"{step:,}" for step in dict.fromkeys(steps))}
             row |= dict(zip(("score", "default"), np.mean(means, axis=0), strict=True))
             row |= {"difference": gap.value, "low": low, "high": high}
             row |= {"coverage": coverage_of_differences(pools, sizes)}
             rows.append({**row, "left out": "; ".join(left_out)})
     return pd.DataFrame(rows)
+
+
+def _seeds(sizes: Sequence[tuple[int, int]]) -> str:
+    """Return the seeds per task of variant and default, such as `2-3/5`."""
+    sides = [sorted({size[side] for size in sizes}) for side in (0, 1)]
+    return "/".join(f"{own[0]}" if len(own) == 1 else f"{own[0]}-{own[-1]}" for own in sides)

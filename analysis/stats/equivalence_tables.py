@@ -126,12 +126,14 @@ def difference_text(value: float, low: float, high: float, coverage: float) -> s
 
     Args:
         value: difference in points; NaN gives an empty text.
-        low: lower end of the interval.
+        low: lower end of the interval; NaN if there is none.
         high: upper end.
         coverage: measured coverage of the interval; NaN if it was not measured.
     """
     if np.isnan(value):
         return ""
+    if np.isnan(low):  # a single seed has no interval
+        return _rounded(value)
     label = NOMINAL if np.isnan(coverage) else level_label(coverage)
     text = f"{_rounded(value)} [{_rounded(low)}, {_rounded(high)}]"
     return text if label == NOMINAL else f"{text} ({label})"

@@ -145,9 +145,10 @@ def leaderboard(
     chosen = _largest_step(grids) if step is None else step
     tasks_there = [task for task in shared if chosen in grids[task]]
     if len(tasks_there) < LEAST_TASKS:
-        what = (
-            f"{len(tasks_there)} tasks with an evaluation of all methods after {chosen:,} env steps"
-        )
+        what = "no step at which all methods have been evaluated on the tasks that all have"
+        if chosen:
+            there = f"{len(tasks_there)} task{'s' * (len(tasks_there) != 1)}"
+            what = f"{there} with an evaluation of all methods after {chosen:,} env steps"
         problems.append(Problem(group, None, what, "warning"))
         return None
     if len(tasks_there) < len(shared):
@@ -201,7 +202,7 @@ def _comparable(
         elif count[id(method)]:
             what = (
                 f"{method.label} left out: {count[id(method)]} of {len(tasks)} tasks, {len(left)} "
-                "in common with the others; choose methods with methods="
+                "in common with the others; `leaderboard.py methods=` compares fewer methods"
             )
             problems.append(Problem(group, None, what, "warning"))
     return [method for method in methods if method in taken], shared

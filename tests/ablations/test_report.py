@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from ablations import report
 from ablations.report_files import panels_of, shown_runs
@@ -246,5 +247,10 @@ def test_curves_and_bars_speak_of_their_own_panels(tmp_path: Path) -> None:
     assert [panel.title for panel in panels] == ["Q-functions", "extras"]
     with paper_style():
         page, _ = effect_curves(panels, shown, "default")
+        FigureCanvasAgg(page).draw()
+        for ax in page.axes:  # legends hide no line
+            top = ax.transData.transform((0, ax.dataLim.y1))[1]
+            assert ax.get_legend().get_window_extent().y0 > top
+            assert max(ax.get_yticks()) <= 100
         assert_nothing_overlaps_or_is_clipped(effect_bars(panels, shown, "default"))
     assert "DMControl" not in page.caption  # intervals are those of the panels

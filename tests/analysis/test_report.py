@@ -53,6 +53,7 @@ def test_data_by_hand(folder):
     }
     (ablation,) = data["ablations"]["rows"]
     assert ablation[:3] == ["tdmpc2", "no-simnorm", 1]
+    assert {row[0] for row in data["audit"]["rows"]} <= {s["label"] for s in data["series"]}
     findings = {row[3] for row in data["audit"]["rows"]}
     assert findings == {"ends_early", "other_budget"}
     assert any("no evaluation yet" in problem[3] for problem in data["problems"])
@@ -118,7 +119,8 @@ def test_open_tasks_name_the_command_that_would_settle_them(tmp_path):
     assert "Without published curves, nothing was compared" in content(tmp_path)["summary"]
     (tmp_path / "none").mkdir()
     headlines(tmp_path, f"runs={tmp_path / 'none'}", arguments[1])
-    assert content(tmp_path)["summary"].startswith("No run was made here;")
+    only = "No run was made here; the report shows curves from elsewhere only."
+    assert content(tmp_path)["summary"] == only
 
 
 def test_the_same_records_give_the_same_page(folder, capsys):
@@ -144,6 +146,10 @@ def test_a_short_run_is_not_compared_with_curves_that_begin_later(tmp_path):
     assert "published/tdmpc2" in left
     assert "only one is at step 0" in left
     assert table["wins"] == []
+    summary = content(tmp_path)["summary"]
+    assert "1 seed per task, with less than the paper's budget" in summary
+    assert "No task has an evaluation that could be compared" in summary
+    assert " 0 % of the tasks" not in summary
 
 
 def test_runs_are_compared_at_the_last_step_that_curves_from_elsewhere_have(tmp_path):
@@ -195,7 +201,15 @@ def test_variants_with_the_papers_budget_are_compared_at_their_end(tmp_path):
     headlines(tmp_path, f"runs={tmp_path / 'runs'}")
     table = content(tmp_path)["ablations"]
     (row,) = (dict(zip(table["columns"], row, strict=True)) for row in table["rows"])
-    assert (row["env steps"], row["difference"]) == ("4,000,000", "-30.0")
+    assert (row["env steps"], row["seeds"]) == ("4,000,000", "2/2")
+    assert re.fullmatch(r"-30\.0 \[-30\.3, -29\.7\]( \(\d+ %\))?", row["difference"])
+
+
+def test_variants_of_one_seed_have_no_interval(folder):
+    table = content(folder)["ablations"]
+    (row,) = (dict(zip(table["columns"], row, strict=True)) for row in table["rows"])
+    assert row["seeds"] == "1/3"
+    assert re.fullmatch(r"-[\d.]+", row["difference"])
 
 
 def test_pixels_alone_are_named_as_such(tmp_path):
@@ -214,6 +228,10 @@ def test_the_recorded_runs_beside_the_published_curves(tmp_path, published_curve
     assert not any("published" in name for name in short)
     assert {"SAC", "SAC (published)", "TD-MPC2 (published)"} < tables[label, "100,000 env steps"]
     data = content(tmp_path)
+    # The mean in the paper is 75.2; numbers with few digits would be rounded twice.
+    (table,) = (table for table in data["groups"] if table["label"] == "DMControl")
+    labels = [series["label"] for series in data["series"]]
+    assert f"{table['rows'][str(labels.index('TD-MPC (published)'))]['mean'][0]:.3f}" == "75.249"
     for table in data["groups"]:
         assert all(row["median"][1:] == [None, None] for row in table["rows"].values())
     assert (
@@ -284,6 +302,15 @@ def test_studies_by_hand(tmp_path):
     (study,) = content(tmp_path)["studies"]["studies"]
     assert study["design"].endswith("In progress.")
     assert study["looks"]["rows"][-1] == [3, "other-y", "", "", "waits for runs (2)"]
+
+
+def test_undecided_claims_of_a_finished_study_are_counted(tmp_path):
+    write_run(tmp_path / "runs", {0: 0.0, 100_000: 30.0})
+    open_end = RESULTS.replace("no difference", "not enough seeds")
+    write_study_folder(tmp_path / "runs", results=open_end)
+    headlines(tmp_path, f"runs={tmp_path / 'runs'}")
+    (study,) = content(tmp_path)["studies"]["studies"]
+    assert study["design"].endswith(" Finished; undecided: 1 of 2 claims.")
 
 
 def test_a_study_that_cannot_be_read_is_a_problem(tmp_path, capsys):

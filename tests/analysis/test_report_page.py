@@ -2,35 +2,19 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from analysis import report
-from tests.analysis.multitask_files import write_multitask_run
 from tests.analysis.report_files import EVIL, LATE, headlines, publish, write_study
 from tests.analysis.run_files import write_reference_scores, write_run
-from tests.analysis.study_files import write_study_folder
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_study(tmp_path_factory.mktemp("report"))
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    sync_api = pytest.importorskip("playwright.sync_api")
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("missing: chromium, which opens the report")
-    with sync_api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        yield started
-        started.close()
 
 
 @pytest.fixture
@@ -170,6 +154,40 @@ def test_columns_of_numbers_are_aligned_and_empty_ones_hidden(page):
     assert "finding" not in page.locator("th").all_inner_texts()
 
 
+def test_curves_differ_without_color(page):
+    page.click("nav >> text=Tasks")
+    texts = page.locator(".controls label").all_inner_texts()
+    shapes = page.evaluate(
+        """[...document.querySelectorAll('.controls .swatch')].map(one => [
+            one.querySelector('path').getAttribute('d'),
+            one.querySelector('line').getAttribute('stroke-dasharray')].join())"""
+    )
+    assert len(texts) == len(set(shapes)) >= 5
+    # Of few points all are marked, of many about one in ten, of a second line other ones.
+    steps = [10 * place for place in range(101)]
+    marked = "([steps, number, count]) => markedPlaces(steps, steps, number, count, 0, 1000, 10)"
+    assert page.evaluate(marked, [[0, 500, 1000], 0, 2]) == [0, 1, 2]
+    first, second = (page.evaluate(marked, [steps, number, 2]) for number in (0, 1))
+    assert first == list(range(10, 101, 10))
+    assert second == list(range(5, 101, 10))
+
+
+def test_black_curves_are_light_on_a_dark_page(page):
+    assert page.evaluate("ink('#000000')") == page.evaluate("css('--text')")
+    page.click("#theme")
+    assert page.evaluate("ink('#000000')") == "#e6e9ed"
+    assert page.evaluate("ink('#0072B2')") == "#0072B2"
+
+
+def test_commands_break_between_arguments_and_signed_numbers_are_numbers(page):
+    page.click("nav >> text=Claims")
+    parts = page.locator("td code >> nth=0").locator("span").all_inner_texts()
+    assert parts[:2] == ["python", "sweeps/launch.py"]
+    texts = ["+1.7 [-5.0, +8.5]", "[-5.0, +8.5]", "-11.0* [-17.6, -4.3]", "+8.8", "next look"]
+    found = page.evaluate("texts => texts.map(text => [NUMBER.test(text), numberOf(text)])", texts)
+    assert found == [[True, 1.7], [True, -5], [True, -11], [True, 8.8], [False, None]]
+
+
 def test_tables_are_sorted_and_filtered(page):
     rows = page.locator("tbody tr")
     count = rows.count()
@@ -280,60 +298,6 @@ def test_charts_follow_keys_touch_and_zoom(short):
     short.wait_for_timeout(100)
     low, high, *_ = short.evaluate(SCALES)
     assert (low, high) == (pytest.approx(10_000, abs=300), pytest.approx(20_000, abs=300))
-
-
-def test_multi_task_agents(browser, tmp_path):
-    points = {0: (0.0, 0.0), 864_000: (30.0, 50.0)}
-    write_multitask_run(tmp_path / "runs", points, task_set="mine", num_parameters=5_000_000)
-    out = tmp_path / "report.html"
-    assert report.main([f"runs={tmp_path / 'runs'}", f"out={out}", "reps=200"]) == 0
-    tab = browser.new_page(viewport={"width": 360, "height": 800})
-    errors: list[str] = []
-    tab.on("pageerror", lambda error: errors.append(str(error)))
-    for name in ("overview", "tasks", "audit", "claims", "multitask"):
-        tab.goto(f"{out.as_uri()}#{name}")
-        assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth"), name
-    assert "1 CPU-days" in tab.inner_text("main")
-    assert "no published score" in tab.inner_text("main")
-    assert errors == []
-    tab.close()
-
-
-def test_studies(browser, tmp_path):
-    write_run(tmp_path / "runs", {0: 0.0, 100_000: 30.0})
-    write_study_folder(tmp_path / "runs")
-    out = tmp_path / "report.html"
-    assert report.main([f"runs={tmp_path / 'runs'}", f"out={out}", "reps=200"]) == 0
-    tab = browser.new_page(viewport={"width": 390, "height": 844})
-    errors: list[str] = []
-    tab.on("pageerror", lambda error: errors.append(str(error)))
-    tab.goto(out.as_uri())
-    tab.click("nav >> text=Studies")
-    assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    shown = tab.inner_text("main")
-    assert "about 4.5 core-hours saved" in shown
-    assert "x is <b>needed</b>" in shown  # displayed as text
-    assert "all tasks" in shown
-    assert tab.locator("td.supported").count() == 2
-    assert tab.locator("figcaption").all_inner_texts() == [
-        "no-x: supported",
-        "other-y: no difference",
-    ]
-    spoken = tab.get_attribute(".path svg >> nth=0", "aria-label")
-    assert spoken.endswith("2 seeds: -20 [-24.3, -15.7]")
-    assert tab.locator(".path >> nth=0").locator("circle").count() == 1
-    assert tab.locator(".path >> nth=1").locator("circle").count() == 2
-    # A region from -4 to 4 lies around the line of zero, with the height that the axis gives it.
-    box, zero = (
-        tab.locator(f".path >> nth=1 >> {one}").bounding_box()
-        for one in (".no-difference rect", ".zero")
-    )
-    assert box["y"] + box["height"] / 2 == pytest.approx(zero["y"], abs=1)
-    ticks = tab.locator(".path >> nth=1 >> .grid")
-    first, last = ticks.first.bounding_box()["y"], ticks.last.bounding_box()["y"]
-    assert box["height"] / (first - last) == pytest.approx(8 / 16, abs=0.02)  # ticks from -8 to 8
-    assert errors == []
-    tab.close()
 
 
 def test_dark_and_light(page):

@@ -367,3 +367,7 @@ def test_an_interval_that_does_not_cover_95_percent_says_what_it_covers(
 )
 def test_texts_of_differences(coverage, text):
     assert difference_text(1.0, 0.0, 2.0, coverage) == text
+
+
+def test_a_difference_without_an_interval():
+    assert difference_text(1.0, float("nan"), float("nan"), float("nan")) == "1.0"

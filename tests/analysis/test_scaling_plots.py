@@ -109,6 +109,8 @@ def test_a_run_without_parameters_is_in_the_table_only(tmp_path):
     write_multitask_run(tmp_path, {0: (10.0, 30.0)}, size="48")
     drawing = draw(load(tmp_path), SCALING)
     assert legend_of(drawing.pages[0]) == []
+    card = card_of(drawing.pages[0]).strip()
+    assert card == "No number of parameters is recorded, so no mark is drawn."
     assert drawing.table[["size", "parameters", "score (%)"]].to_numpy().tolist() == [
         ["48M", "", "20.0"]
     ]
