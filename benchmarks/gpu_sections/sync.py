@@ -149,12 +149,11 @@ def plan_on_device(agent: Any) -> Any:
     """Execute a planning call without the final transfer of the action to the host, which waits."""
     device = agent.device
     with torch.no_grad():
-        result = agent.functions.decide(
+        action, agent.previous_mean[True] = agent.functions.decide(
             torch.zeros(1, *observation().shape[1:], device=device),
             None,
             agent.warm_start(np.array([False]), True),
             torch.full((), agent.min_std(), device=device),
             True,
         )
-    agent.previous_mean[True] = result.mean
-    return result
+    return action
