@@ -222,7 +222,7 @@ class WorldModel(TaskAware):
                 else:
                     known = product if t == 0 else None
                     of_latent = self.first_product(latents[t]) if known is None else known
-                    x = of_latent + offsets[t]
+                    x = of_latent.float() + offsets[t].float()
                 for i, layer in enumerate(self.dynamics):
                     if i:
                         x = F.linear(x, layer.linear.weight)
