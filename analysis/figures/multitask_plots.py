@@ -43,6 +43,7 @@ _SET_WIDTH = 1.9
 _LEAST_TASKS, _MOST_TASKS = 12, 30
 """Rows with fewer tasks reserve the width of this many bars; more tasks are divided among rows."""
 _LEAST_SCORE = 5.0
+_LOW_SCORE, _TOP = 50.0, 104.0
 """Smallest upper end of the score axis."""
 _TASK_SIZE = 7
 _REFERENCES = ("uniform", "zero", "untrained")
@@ -208,7 +209,8 @@ def _task_page(shown: Shown, name: str, numbers: pd.DataFrame, style: LineStyle)
     previous = ""
     for ax, own in zip(axes, rows, strict=True):
         _task_bars(ax, own, style, max(most, _LEAST_TASKS))
-        ax.set_ylim(0, min(104, max(_LEAST_SCORE, 1.05 * highest)))
+        # Most agents have the whole axis, so that their pages can be compared.
+        ax.set_ylim(0, _TOP if highest > _LOW_SCORE else max(_LEAST_SCORE, 1.05 * highest))
         for reference in lines:
             look = shown.catalog.reference_scores[reference]
             level = 100 * own[reference].to_numpy()

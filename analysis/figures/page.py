@@ -192,7 +192,9 @@ def finish_figure(page: Page, handles: Sequence[Artist], card: Sequence[str]) ->
     line_length = int(width * 72 / CARD_SIZE / _CHAR) - 3  # lines of capitals and digits are wide
     shown = card if page.layout.captions else ()
     unbroken = [_UNBROKEN.sub("\u00a0", line) for line in shown]
-    text = [row for line in unbroken for row in textwrap.wrap(line, line_length)]
+    text = [
+        row for line in unbroken for row in textwrap.wrap(line, line_length, break_on_hyphens=False)
+    ]
     card_height = len(text) * 1.25 * CARD_SIZE / 72 + 0.08 if text else 0.0
     height = page.get_figheight() + legend_height + card_height + _LINE * bool(page.labels[0])
     page.set_figheight(height)

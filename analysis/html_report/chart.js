@@ -207,6 +207,12 @@ function forget() {
   tip.hidden = true;
 }
 
+function drawAll() {
+  for (const [box, content] of pending) {
+    if (box.isConnected) draw(box, content);
+  }
+}
+
 function redraw() {
   for (const [box, content] of pending) {
     if (box.isConnected && box.plot) draw(box, content);

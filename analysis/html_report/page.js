@@ -209,21 +209,26 @@ function verdicts() {
 }
 
 function ablations() {
+  const at = data.ablations.columns.indexOf("difference");
+  const intervals = data.ablations.rows.some((row) => String(row[at]).includes("["))
+    ? ", with Welch's 95 % interval; its coverage in simulated studies of these runs follows if it is not 92 to 98 %"
+    : ", without an interval, as one side has a single seed";
   main.replaceChildren(
     el("h2", "Variants compared with the default"),
-    el("p", "Mean difference over the tasks that both were run on, in points, with Welch's 95 % interval; its coverage in simulated studies of these runs follows if it is not 92 to 98 %. Seeds: of the variant / of the default.", { class: "soft" }),
+    el("p", `Mean difference over the tasks that both were run on, in points${intervals}. Seeds: of the variant / of the default.`, { class: "soft" }),
     table(data.ablations.columns, data.ablations.rows, undefined, 0),
   );
 }
 
 function multitask() {
   const { sizes, claims, tasks: rows, quoted_from: source } = data.multitask;
+  const verdict = claims.columns.indexOf("verdict"), judged = claims.rows.some((row) => row[verdict] !== "open");
   main.replaceChildren(
     el("h2", "Multi-task agents"),
     el("p", "Scores are the mean over the tasks of a task set of return / 10 or success in percent, at the last update that all seeds reached, with confidence intervals. Steps are gradient updates; nothing on this page is compared with env steps.", { class: "soft" }),
     el("h3", "Score by model size"), el("p", `Quoted: ${source}. Days: the whole budget at the run's own speed.`, { class: "soft" }), table(sizes.columns, sizes.rows),
     el("h3", "Comparison with the paper's scores"),
-    el("p", "Our mean minus the paper's score, which has no spread and counts as exact, with a t-interval over seeds. Open: not judged, see the remark.", { class: "soft" }),
+    el("p", `${judged ? "Our mean minus the paper's score, which has no spread and counts as exact, with a t-interval over seeds. " : ""}Open: not judged, see the remark.`, { class: "soft" }),
     table(claims.columns, claims.rows), el("h3", "Tasks"), table(rows.columns, rows.rows),
   );
 }
@@ -260,6 +265,7 @@ function audit() {
   for (const row of data.audit.rows) counts[row[at]] = (counts[row[at]] || 0) + 1;
   const body = el("div");
   const show = (finding) => {
+    for (const button of buttons) button.setAttribute("aria-pressed", button.name === finding);
     const rows = data.audit.rows.filter((row) => row[at] === finding);
     const cut = rows.slice(0, 400);
     const rest = rows.length > cut.length ? el("p", `and ${rows.length - cut.length} more; analysis/make_figures.py writes all to audit.csv`, { class: "soft" }) : "";
@@ -267,9 +273,9 @@ function audit() {
     body.replaceChildren(el("h3", data.audit.findings[finding]), table(without(data.audit.columns), cut.map(without)), rest);
   };
   const buttons = Object.entries(counts).map(([name, count]) =>
-    el("button", `${data.audit.findings[name]} (${count})`, { type: "button", onclick: () => show(name) }));
+    el("button", `${data.audit.findings[name]} (${count})`, { type: "button", name, onclick: () => show(name) }));
   const problems = data.problems.length
-    ? table(["severity", "where", "line", "what"], data.problems.slice(0, 400)) : el("p", "None.", { class: "soft" });
+    ? table(["severity", "what", "where", "line"], data.problems.slice(0, 400).map(([severity, where, line, what]) => [severity, what, where, line])) : el("p", "None.", { class: "soft" });
   main.replaceChildren(
     el("h2", "Audit"), el("p", "Missing and repeated evaluations, runs that ended early, and how they were treated.", { class: "soft" }),
     el("div", buttons, { class: "controls" }), body, el("h3", `Problems (${data.problems.length})`), problems,
@@ -313,6 +319,19 @@ document.getElementById("theme").addEventListener("click", () =>
 dark.addEventListener("change", (event) => theme(event.matches ? "dark" : "light"));
 theme(dark.matches ? "dark" : "light");
 addEventListener("hashchange", go);
+// Paper is light, has the width of a page, and shows every chart.
+let screenTheme = null;
+addEventListener("beforeprint", () => {
+  screenTheme ??= document.documentElement.dataset.theme;
+  document.documentElement.classList.add("paper");
+  document.documentElement.dataset.theme = "light";
+  drawAll();
+});
+addEventListener("afterprint", () => {
+  document.documentElement.classList.remove("paper");
+  theme(screenTheme);
+  screenTheme = null;
+});
 let waiting = 0;
 addEventListener("resize", () => { clearTimeout(waiting); waiting = setTimeout(redraw, 120); });
 go();

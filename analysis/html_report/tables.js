@@ -9,6 +9,10 @@ const NUMBER = /^([–—]|[±<≥≤+−-]?[\d,.]+( ?%)?\*?( \[[^\]]*\])?( \([\
 
 const COMMAND = /^(python|make) /;
 
+// Words in which no line breaks, unless they are long: `TD-MPC2` is not divided at its hyphen.
+const wordsOf = (text) => (!text.includes("-") ? text : text.split(" ").flatMap((word, i) =>
+  [i ? " " : null, word.includes("-") && word.length <= SHORT_TEXT ? el("span", word, { class: "word" }) : word]));
+
 // A command whose lines break between its arguments only.
 const commandOf = (text) => el("code", text.split(" ").flatMap((word, i) => [i ? " " : null, el("span", word)]));
 
@@ -33,7 +37,7 @@ function cellOf(cell, number) {
   const text = textOf(shown), { length } = text;
   const short = length <= (text.includes(" ") ? SHORT_TEXT : LONG_TEXT);
   const size = length > LONGEST_TEXT ? "long longest" : length > LONG_TEXT ? "long" : short ? "short" : null;
-  return el("td", typeof shown === "string" && COMMAND.test(shown) ? commandOf(shown) : shown, { class: number ? "number" : state || size });
+  return el("td", typeof shown !== "string" ? shown : COMMAND.test(shown) ? commandOf(shown) : wordsOf(shown), { class: number ? "number" : state || size });
 }
 
 // The places of columns that hold numbers only, and of those that are empty.
@@ -60,7 +64,7 @@ function table(columns, rows, numbers, choose) {
     body.replaceChildren(...kept.map(({ row }) => row));
     count.textContent = kept.length === rows.length ? `${rows.length} rows` : `${kept.length} of ${rows.length} rows`;
   };
-  const heads = columns.map((name, i) => el("th", name ? el("button", name, { type: "button", class: "sort", onclick: () => {
+  const heads = columns.map((name, i) => el("th", name ? el("button", wordsOf(name), { type: "button", class: "sort", onclick: () => {
     const down = heads[i].getAttribute("aria-sort") === "ascending";
     heads.forEach((head) => head.removeAttribute("aria-sort"));
     heads[i].setAttribute("aria-sort", down ? "descending" : "ascending");

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -99,6 +99,9 @@ def load_sources(
         records = merge(loaded)
     except ValueError as error:
         raise UserError(f"{error}: give the folders different names") from error
+    if chosen and _names_no_runs(options.runs, loaded[0]):
+        missing = Problem(f"runs={runs_dir}", None, "no runs there", "warning")
+        records = replace(records, problems=(missing, *records.problems))
     usable = records if multitask else records.select(step_unit=ENV_STEPS)
     if usable.table.empty:
         report(records.problems)
@@ -115,6 +118,13 @@ def load_sources(
             "`python analysis/fetch_published.py`"
         )
     return usable if options.tasks is None else on_tasks(usable, options.tasks)
+
+
+def _names_no_runs(named: Path | None, loaded: Records) -> bool:
+    """Return whether a folder was named that is not the default and contains nothing of a run."""
+    if named is None or named.resolve() == default_runs_dir().resolve():
+        return False
+    return loaded.runs.empty and not loaded.problems
 
 
 def report(problems: Sequence[Problem]) -> None:

@@ -312,19 +312,28 @@ def coverage_note(found: Sequence[Coverage], names: Mapping[Series, str]) -> str
     if not found:
         return f"{note}, at a nominal level of 95 %; their coverage is not measured."
     shares = [one.share for one in found if one.label == NOMINAL]
+    others = sorted((one for one in found if one.label != NOMINAL), key=lambda one: one.share)
     if shares:
-        note += f"; simulated on these runs, they cover the true value in {_span(shares)} of cases"
-    others = [one for one in found if one.label != NOMINAL]
+        which = f"{len(shares)} of {len(found)}" if others else "they"
+        cover = "covers" if others and len(shares) == 1 else "cover"
+        note += (
+            f"; simulated on these runs, {which} {cover} the true value in {_span(shares)} of cases"
+        )
     if not others:
         return f"{note}."
     listed = "; ".join(
         f"{names.get(one.series, one.series[1])}, {one.group} ({one.num_tasks} "
         f"task{'s' * (one.num_tasks > 1)}, {_seeds(one.num_seeds)}, "
         f"{STATISTIC_LABELS[one.statistic]}): {one.label}"
-        for one in sorted(others, key=lambda one: one.share)[:_LISTED]
+        for one in others[:_LISTED]
     )
-    more = f"; and {len(others) - _LISTED} more" if len(others) > _LISTED else ""
-    return f"{note}. Not 95 % intervals, but with a measured coverage of: {listed}{more}."
+    if rest := others[_LISTED:]:
+        ends = dict.fromkeys((rest[0].label, rest[-1].label))
+        listed += f"; and {len(rest)} more: {' to '.join(ends)}"
+    first = (
+        "The others are not 95 % intervals, but have" if shares else "Not 95 % intervals, but with"
+    )
+    return f"{note}. {first} a measured coverage of: {listed}."
 
 
 _LISTED = 6

@@ -126,4 +126,11 @@ def test_labels():
     assert "cover the true value in 93 to 96 % of cases" in coverage_note(
         [made(0.93), made(0.96)], {}
     )
+    mixed = coverage_note([made(0.93), *(made(0.6 + n / 100) for n in range(8))], {})
+    assert "; simulated on these runs, 1 of 9 covers the true value in 93 % of cases." in mixed
+    assert "The others are not 95 % intervals, but have a measured coverage of: " in mixed
+    assert mixed.endswith("(39 tasks, 3 seeds, mean): 65 %; and 2 more: 66 % to 67 %.")
+    low = coverage_note([made(0.6) for _ in range(8)], {})
+    assert ". Not 95 % intervals, but with a measured coverage of: " in low
+    assert low.endswith("; and 2 more: 60 %.")
     assert coverage_note([], {}).endswith("of 95 %; their coverage is not measured.")

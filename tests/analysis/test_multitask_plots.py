@@ -151,6 +151,21 @@ def test_every_task_has_a_bar_beside_what_doing_nothing_scores(tmp_path):
     assert len(legend_of(plain.pages[0])) == 1
 
 
+@pytest.mark.parametrize(("scores", "top"), [((60.0, 8.0), 104), ((40.0, 8.0), 42)])
+def test_pages_of_tasks_have_the_whole_axis_unless_scores_are_low(tmp_path, scores, top):
+    write_multitask_run(tmp_path, {0: (0.0, 0.0), 1000: scores}, tasks=("walker-walk", "mw-reach"))
+    (page,) = draw(load(tmp_path), TASKS).pages
+    assert [ax.get_ylim() for ax in page.axes] == [pytest.approx((0, top))] * 2
+
+
+def test_captions_do_not_break_inside_names(tmp_path):
+    both_sets(tmp_path)
+    for page in draw(load(tmp_path), TASKS).pages:
+        (caption,) = (text for text in page.texts if "runs (" in text.get_text())
+        assert "TD-\n" not in caption.get_text()
+        assert "TD-MPC2" in caption.get_text()
+
+
 def test_tasks_without_reference_scores_or_outside_the_table_are_drawn(tmp_path):
     write_multitask_run(tmp_path, {0: (1.0, 2.0)}, tasks=("walker-walk", "juggle"))
     (page,) = draw(load(tmp_path), TASKS).pages

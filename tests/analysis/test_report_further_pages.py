@@ -6,7 +6,7 @@ import pytest
 
 from analysis import report
 from tests.analysis.multitask_files import write_multitask_run
-from tests.analysis.report_files import headlines
+from tests.analysis.report_files import headlines, write_study
 from tests.analysis.run_files import write_run
 from tests.analysis.study_files import write_study_folder
 
@@ -79,4 +79,68 @@ def test_the_note_speaks_of_intervals_only_if_there_are_some(browser, tmp_path):
         assert "tasks run here" in shown
         assert ("A single seed has no interval." in shown) is not intervals
         assert ("with confidence intervals" in shown) is intervals
+    tab.close()
+
+
+def test_texts_speak_of_comparisons_only_if_there_are_some(browser, tmp_path):
+    """Differences of single seeds have no interval; without runs on mt80 there is no difference."""
+    runs = tmp_path / "runs"
+    points = {0: (0.0, 0.0), 1000: (30.0, 50.0)}
+    write_multitask_run(runs, points, task_set="mine", num_parameters=5_000_000)
+    tab = browser.new_page(viewport={"width": 1200, "height": 800})
+    for seed, intervals in ((1, False), (2, True)):
+        for variant in ("default", "x"):
+            points = {0: 0.0, 100_000: 300.0 + seed}
+            write_run(runs, points, seed=seed, variant=variant, budget=100_000)
+        headlines(tmp_path, f"runs={runs}")
+        tab.goto(f"{(tmp_path / 'report.html').as_uri()}#ablations")
+        tab.reload()
+        assert ("with Welch's 95" in tab.inner_text("main")) is intervals
+        assert ("as one side has a single seed" in tab.inner_text("main")) is not intervals
+    tab.goto(f"{(tmp_path / 'report.html').as_uri()}#multitask")
+    assert "Open: not judged" in tab.inner_text("main")
+    assert "Our mean minus" not in tab.inner_text("main")
+    tab.close()
+
+
+def test_problems_and_chosen_findings_on_a_phone(browser, tmp_path):
+    """What is wrong is visible without scrolling; lines do not break inside TD-MPC2."""
+    runs = tmp_path / "runs"
+    write_run(runs, {0: 0.0, 100_000: 30.0}, budget=100_000)
+    write_run(runs, {}, seed=2)
+    headlines(tmp_path, f"runs={runs}")
+    tab = browser.new_page(viewport={"width": 390, "height": 844})
+    tab.goto(f"{(tmp_path / 'report.html').as_uri()}#audit")
+    heads = tab.locator("table").last.locator("th:visible")
+    assert heads.all_text_contents()[:2] == ["severity", "what"]
+    assert tab.locator("button[aria-pressed=true]").count() == 1
+    tab.locator(".controls button").last.click()
+    assert tab.locator(".controls button").last.get_attribute("aria-pressed") == "true"
+    assert tab.locator("button[aria-pressed=true]").count() == 1
+    tab.goto(f"{(tmp_path / 'report.html').as_uri()}#claims")
+    assert "TD-MPC2" in tab.locator(".word").all_text_contents()
+    tab.close()
+
+
+def test_paper(browser, tmp_path):
+    """A printed page is light, as wide as paper, and shows every chart; the screen returns."""
+    write_study(tmp_path)
+    tab = browser.new_page(viewport={"width": 1200, "height": 500}, color_scheme="dark")
+    missing = (
+        "[...document.querySelectorAll('.chart')].filter((box) => !box.querySelector('canvas'))"
+    )
+    wide = "Math.max(...[...document.querySelectorAll('table')].map((one) => one.scrollWidth))"
+    for name in ("overview", "tasks", "task/walker-walk", "leaderboard"):
+        tab.goto((tmp_path / "report.html").as_uri())
+        tab.goto(f"{(tmp_path / 'report.html').as_uri()}#{name}")
+        tab.evaluate("dispatchEvent(new Event('beforeprint'))")
+        assert tab.evaluate("document.documentElement.dataset.theme") == "light"
+        assert tab.evaluate(f"{missing}.length") == 0, name
+        assert tab.evaluate("document.querySelector('main').clientWidth") == 700
+        if name != "tasks":
+            assert tab.evaluate(wide) <= 700, name
+        assert tab.locator("nav").is_hidden()
+        tab.evaluate("dispatchEvent(new Event('afterprint'))")
+        assert tab.evaluate("document.documentElement.dataset.theme") == "dark"
+        assert tab.evaluate("document.querySelector('main').clientWidth") > 1000
     tab.close()
