@@ -18,7 +18,6 @@ from torch import nn
 from tdmpc2.agent import TDMPC2
 from tdmpc2.common.numerics import gpu_forms
 from tdmpc2.common.numerics.optim import clip_divisor, descend
-from tdmpc2.common.numerics.ranking import places
 from tdmpc2.elites import choose, refit
 from tdmpc2.noise import NoiseSource
 from tdmpc2.planner import warm_start
@@ -196,11 +195,6 @@ def test_the_weights_of_an_iteration_are_those_of_its_heads() -> None:
     for i, pair in enumerate(heads):
         one = model.joint_weights(3, pair)
         torch.testing.assert_close(every.iteration(i), one, rtol=0, atol=0)
-
-
-def test_places_are_those_of_a_stable_sort() -> None:
-    value = torch.tensor([[0.5, 2.0, 0.5, -1.0], [1.0, 1.0, 1.0, 1.0]])
-    assert places(value).tolist() == [[1, 0, 2, 3], [0, 1, 2, 3]]
 
 
 def test_elites_are_refitted_and_chosen_as_on_cpus() -> None:
