@@ -116,11 +116,12 @@ class Step:
             step: function without arguments.
             generators: not used.
         """
-        self.replay = step
+        self._step = step
         return step()
 
     def replay(self) -> None:
         """Execute the step again."""
+        self._step()
 
 
 def count_with(options: Options) -> tuple[dict[str, Launches], LaunchCounter]:

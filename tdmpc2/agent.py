@@ -255,7 +255,7 @@ class TDMPC2(BaseAgent):
 
     def update(self, replay: Replay) -> dict[str, Tensor]:
         """Take one gradient step on a batch from `replay` and return scalar metrics."""
-        if gpu_forms.wanted(self.device) and self._can_gather(replay):
+        if self._can_gather(replay):
             return self.functions.learn(replay, replay.draw(self.config.batch_size))[0]
         batch = replay.sample(self.config.batch_size, self.replay_length).to(self.device)
         metrics, priority = self.functions.learn(batch._replace(start=None))
@@ -265,8 +265,9 @@ class TDMPC2(BaseAgent):
         return metrics
 
     def _can_gather(self, replay: Replay) -> bool:
-        """Return whether an update itself can gather its batch, with fewer kernels."""
-        if self.config.prioritized_replay or self.model.multitask:
+        """Return whether an update itself gathers its batch: on GPUs, with fewer kernels."""
+        by_priority = self.config.prioritized_replay
+        if by_priority or self.model.multitask or not gpu_forms.wanted(self.device):
             return False
         return isinstance(replay, Replay) and replay.device.type == self.device.type
 

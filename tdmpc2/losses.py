@@ -119,13 +119,7 @@ def model_loss(
     if first is None:
         shift = None if noise.shift is None else noise.shift[0]
         first = model.encode(batch.obs[0], context, shift)
-    if joint:
-        latents = model.rollout(first, batch.action, context)
-    else:
-        latents = [first]
-        for action in batch.action:
-            latents.append(model.next(latents[-1], action, context))
-    z = torch.stack(latents)
+    z = torch.stack(model.rollout(first, batch.action, context))
 
     consistency = (z[1:] - next_latents).square().mean(-1)
     inputs = (z[:-1], batch.action)

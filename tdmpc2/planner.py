@@ -70,14 +70,8 @@ def estimate_value(
     Returns:
         Values `(B, N)`; NaN is replaced by 0.
     """
-    few_kernels = gpu_forms.wanted(actions.device)
-    if few_kernels:
-        latents = model.rollout(latent, actions, context, product)
-    else:
-        latents = [latent]
-        for action in actions:
-            latents.append(model.next(latents[-1], action, context))
-    horizon = len(actions)
+    latents = model.rollout(latent, actions, context, product)
+    few_kernels, horizon = gpu_forms.wanted(actions.device), len(actions)
     powers = discount ** torch.arange(horizon + 1, device=discount.device)[:, None, None]
     action = model.pi(latents[-1], noise, context).action
     choice = {"heads": heads, "dropout": dropout}

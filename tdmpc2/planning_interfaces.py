@@ -66,7 +66,7 @@ class PlanningModel(Protocol):
     def rollout(
         self, latent: Tensor, actions: Tensor, context: TaskContext, product: Tensor | None
     ) -> list[Tensor]:
-        """Return the latents z_0..z_H of action sequences, as calls of `next` do.
+        """Return the latents z_0..z_H of action sequences: those of calls of `next`.
 
         Args:
             latent: `(B, N, latent_dim)` or `(B, 1, latent_dim)`.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -12,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tdmpc2.common.interfaces import EnvSpec
+from tdmpc2.common.numerics import gpu_forms
 from tdmpc2.common.numerics.optim import move_toward
 from tdmpc2.common.numerics.precision import products_in
 from tdmpc2.config import TDMPC2Config
@@ -61,6 +63,7 @@ class TaskAware(nn.Module):
 
     config: Any
     action_masks: Tensor
+    next: Callable[..., Tensor]
 
     def _add_tasks(self, env: EnvSpec, task_dim: int) -> None:
         """Create task embeddings, initially U(−0.02, 0.02), and action masks if `task_dim > 0`."""
@@ -89,6 +92,26 @@ class TaskAware(nn.Module):
                 raise ValueError("task=None: a multi-task model needs the task index of every row")
             return TaskContext(self.task_embedding, self.action_masks)
         return TaskContext(self.task_embedding[task], self.action_masks[task])
+
+    def rollout(
+        self,
+        latent: Tensor,
+        actions: Tensor,
+        context: TaskContext = NO_TASK,
+        product: Tensor | None = None,
+    ) -> list[Tensor]:
+        """Return the latents z_0..z_H of action sequences.
+
+        Args:
+            latent: z_0, `(..., L)`.
+            actions: `(H, ..., A)`.
+            context: task context of the rows.
+            product: not used; see `WorldModel.rollout`.
+        """
+        latents = [latent]
+        for action in actions:
+            latents.append(self.next(latents[-1], action, context))
+        return latents
 
     @torch.no_grad()
     def renormalize_task_embedding(self, task: Tensor | None) -> None:
@@ -196,16 +219,19 @@ class WorldModel(TaskAware):
         context: TaskContext = NO_TASK,
         product: Tensor | None = None,
     ) -> list[Tensor]:
-        """Return the latents z_0..z_H of action sequences, as calls of `next` do.
+        """Return the latents z_0..z_H of action sequences.
 
-        Without gradients, all actions are multiplied in one product. For GPUs.
+        On a GPU they are those of calls of `next` up to rounding: parameters that all calls share
+        are prepared once, and without gradients, all actions are multiplied in one product.
 
         Args:
             latent: z_0, `(..., L)`, or `(B, 1, L)` if all sequences of an environment share it.
             actions: `(H, ..., A)`.
             context: task context of the rows.
-            product: `first_product(latent)`, if it is known.
+            product: `first_product(latent)`, if it is known; for GPUs.
         """
+        if not gpu_forms.wanted(latent.device):
+            return super().rollout(latent, actions, context)
         num_rows = actions[0].numel() // actions.shape[-1]
         shared = [layer.shared(num_rows) for layer in self.dynamics]
         first, latents = self.dynamics[0], [latent]

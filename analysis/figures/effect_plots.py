@@ -18,6 +18,7 @@ from analysis.figures.page import (
     finish_axes,
     finish_figure,
     legend_size,
+    panel_grid,
     set_title,
 )
 from analysis.figures.stat_plots import BARS_TOP
@@ -77,8 +78,8 @@ def effect_curves(panels: Sequence[Panel], shown: Shown, base: str) -> tuple[Pag
         base: label of the base.
     """
     entries = [list(map(handle, _styles(panel, shown, base).values())) for panel in panels]
-    probe, _ = canvas(len(panels), shown.layout, least_width=_WIDTH)
-    wide = shown.layout.width / probe.columns - _AXIS
+    _, across = panel_grid(len(panels), shown.layout, _WIDTH)
+    wide = shown.layout.width / across - _AXIS
     sizes = [legend_size(own, wide) for own in entries]
     space = _LEGEND * max(height for height, _ in sizes) + _SPACE
     page, axes = canvas(len(panels), shown.layout, least_width=_WIDTH, height=_HEIGHT + space)

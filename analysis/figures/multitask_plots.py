@@ -43,8 +43,9 @@ _SET_WIDTH = 1.9
 _LEAST_TASKS, _MOST_TASKS = 12, 30
 """Rows with fewer tasks reserve the width of this many bars; more tasks are divided among rows."""
 _LEAST_SCORE = 5.0
-_LOW_SCORE, _TOP = 50.0, 104.0
 """Smallest upper end of the score axis."""
+_LOW_SCORE, _TOP = 50.0, 104.0
+"""Agents with a higher score than the first have an axis that ends at the second."""
 _TASK_SIZE = 7
 _REFERENCES = ("uniform", "zero", "untrained")
 _SCORE = "score (%)"

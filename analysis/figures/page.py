@@ -75,6 +75,19 @@ def paper_style() -> AbstractContextManager[None]:
     return mpl.rc_context({**theme, **own})
 
 
+def panel_grid(num_panels: int, layout: Layout, least_width: float) -> tuple[int, int]:
+    """Return the rows and columns of the panels of a page; see `canvas`.
+
+    Args:
+        num_panels: number of panels.
+        layout: width of the page.
+        least_width: least width of a panel.
+    """
+    most = max(1, int(layout.width / least_width + 1e-9))
+    rows = ceil(num_panels / most)
+    return rows, ceil(num_panels / rows)
+
+
 def canvas(
     num_panels: int,
     layout: Layout,
@@ -90,9 +103,7 @@ def canvas(
         least_width: least width of a panel, which limits the number of panels per row.
         height: height of a panel; None for the default.
     """
-    most = max(1, int(layout.width / least_width + 1e-9))
-    rows = ceil(num_panels / most)
-    columns = ceil(num_panels / rows)
+    rows, columns = panel_grid(num_panels, layout, least_width)
     page = Page(layout, columns, rows * (height or (TALL if rows == 1 else SHORT)))
     grid = page.add_gridspec(rows, columns)
     return page, [page.add_subplot(grid[divmod(i, columns)]) for i in range(num_panels)]

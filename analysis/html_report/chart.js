@@ -41,6 +41,7 @@ function seriesOf(content) {
   for (const level of content.levels || []) {
     add(steps.map(() => level.y), { stroke: css("--soft"), width: 1, dash: [5, 4] });
   }
+  const full = content.small ? 1.4 : content.lines.filter(({ faint }) => !faint).length > MANY_LINES ? 1.2 : 2;
   for (const line of [...content.lines].sort((a, b) => !!b.faint - !!a.faint).reverse().sort((a, b) => !!b.faint - !!a.faint)) {
     if (line.low) {
       const [high, low] = [spread(line, line.high), spread(line, line.low)];
@@ -48,7 +49,7 @@ function seriesOf(content) {
       add(low, { width: 0, stroke: "transparent" });
       bands.push({ series: [columns.length - 2, columns.length - 1], fill: `${ink(line.color)}29` });
     }
-    const width = (content.small ? 1.4 : content.lines.filter(({ faint }) => !faint).length > MANY_LINES ? 1.2 : 2) * (line.faint ? 0.6 : 1);
+    const width = full * (line.faint ? 0.6 : 1);
     const values = spread(line, line.y);
     const single = values.filter((value) => value !== null).length === 1;
     const color = ink(line.color);
@@ -207,14 +208,9 @@ function forget() {
   tip.hidden = true;
 }
 
-function drawAll() {
+// Draw the charts of the page again; all of them, or those that have been drawn.
+function redraw(all = false) {
   for (const [box, content] of pending) {
-    if (box.isConnected) draw(box, content);
-  }
-}
-
-function redraw() {
-  for (const [box, content] of pending) {
-    if (box.isConnected && box.plot) draw(box, content);
+    if (box.isConnected && (all || box.plot)) draw(box, content);
   }
 }

@@ -325,7 +325,7 @@ addEventListener("beforeprint", () => {
   screenTheme ??= document.documentElement.dataset.theme;
   document.documentElement.classList.add("paper");
   document.documentElement.dataset.theme = "light";
-  drawAll();
+  redraw(true);
 });
 addEventListener("afterprint", () => {
   document.documentElement.classList.remove("paper");

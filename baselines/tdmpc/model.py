@@ -90,26 +90,6 @@ class TOLD(TaskAware):
     def first_product(self, _latent: Tensor) -> None:
         """Return None: `rollout` multiplies whole inputs."""
 
-    def rollout(
-        self,
-        latent: Tensor,
-        actions: Tensor,
-        context: TaskContext = NO_TASK,
-        _product: Tensor | None = None,
-    ) -> list[Tensor]:
-        """Return the latents z_0..z_H of action sequences.
-
-        Args:
-            latent: z_0, `(..., L)`.
-            actions: `(H, ..., A)`.
-            context: task context of the rows.
-            _product: not used; None in the interface of the planner.
-        """
-        latents = [latent]
-        for action in actions:
-            latents.append(self.next(latents[-1], action, context))
-        return latents
-
     def num_chosen(self, _heads: Tensor | None) -> int:
         """Return 1: `q` returns the smaller value."""
         return 1

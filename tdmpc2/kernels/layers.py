@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -36,16 +37,13 @@ class NativeNormedLinear(NormedLinear):
         """Return `(..., out_dim)` for inputs whose concatenation is `(..., in_dim)`."""
         if not kernels.usable(inputs[0]):
             return super().forward(*inputs)
-        assert self.norm is not None
-        params = (self.linear.bias, self.norm.weight, self.norm.bias)
-        group, tau = self.simnorm_dim if self.activation == "simnorm" else 0, self.simnorm_tau
         blocked = getattr(self.linear, "blocked", None)
         if kernels.usable_blocked(inputs[-1], blocked):
             joined = list(joint_parts(inputs))
             if len(joined) == 1:
-                return kernels.dense(joined[0][0], blocked, *params, group=group, tau=tau)
+                return kernels.dense(joined[0][0], blocked, *self._params(), **self._kind())
         x = linear_of_parts(inputs, self.linear.weight, None).float()
-        return self._norm_act(x, *params)
+        return self._norm_act(x, *self._params())
 
     def shared(self, num_rows: int) -> Tensor | None:
         """Return bias, γ and β in one tensor, whose gradients of all calls are one sum.
@@ -59,8 +57,7 @@ class NativeNormedLinear(NormedLinear):
         on_gpu = gpu_forms.wanted(bias.device)
         if not (on_gpu and torch.is_grad_enabled() and kernels.usable(bias)):
             return None
-        assert self.norm is not None
-        return triton_ops.spread(torch.stack([bias, self.norm.weight, self.norm.bias]), num_rows)
+        return triton_ops.spread(torch.stack(self._params()), num_rows)
 
     def complete(self, product: Tensor, shared: Tensor | None = None) -> Tensor:
         """Return the output for the product of inputs and weights; see `NormedLinear.complete`."""
@@ -68,14 +65,22 @@ class NativeNormedLinear(NormedLinear):
         if shared is not None:
             return self._norm_act(x, shared, None, None)
         if self.activation == "simnorm" and kernels.usable(x):
-            assert self.norm is not None
-            return self._norm_act(x, self.linear.bias, self.norm.weight, self.norm.bias)
+            return self._norm_act(x, *self._params())
         return super().complete(x)  # LayerNorm and Mish are fused with what computes `product`
 
     def _norm_act(self, x: Tensor, *params: Tensor | None) -> Tensor:
         """Call the kernel; see `kernels.norm_act`."""
-        group, tau = self.simnorm_dim if self.activation == "simnorm" else 0, self.simnorm_tau
-        return kernels.norm_act(x, *params, group=group, tau=tau, in_place=self.in_place)
+        return kernels.norm_act(x, *params, **self._kind(), in_place=self.in_place)
+
+    def _params(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return bias, γ and β."""
+        assert self.norm is not None
+        return self.linear.bias, self.norm.weight, self.norm.bias
+
+    def _kind(self) -> dict[str, Any]:
+        """Return the activation as arguments of the kernels."""
+        group = self.simnorm_dim if self.activation == "simnorm" else 0
+        return {"group": group, "tau": self.simnorm_tau}
 
     def blockable(self) -> list[nn.Module]:
         """Return the linear layer."""

@@ -46,8 +46,13 @@ def use_own_cache() -> None:
 
 def gpu_options() -> dict[str, Any]:
     """Return the settings of inductor for GPUs."""
-    # Sums over a batch are small here: one kernel each instead of two.
-    return {"split_reductions": False, "realize_opcount_threshold": 100}
+    return {
+        # Sums over a batch are small here: one kernel each instead of two.
+        "split_reductions": False,
+        # Longer formulas than by default stay in one kernel: actions of the prior and the inputs
+        # that they are part of.
+        "realize_opcount_threshold": 100,
+    }
 
 
 class Compiler:
