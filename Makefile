@@ -2,7 +2,7 @@
 PY := .venv/bin/python
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help install smoke test lint lock docs claims
+.PHONY: help install smoke test lint lock docs evidence claims
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +28,11 @@ lint: install  ## check style, formatting and types
 docs: install  ## build the documentation site in build/site, without network access
 	@NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true $(PY) -m mkdocs build --quiet --strict
 	@echo "Documentation: $(CURDIR)/build/site/index.html"
+
+evidence: install  ## write the tables and the figure of docs/evidence.md and README.md from the recorded runs
+	$(PY) analysis/evidence.py recorded=true page=docs/evidence.md readme=README.md
+	$(PY) analysis/make_figures.py recorded=true only=evidence out=build/evidence
+	cp build/evidence/evidence.png docs/images/evidence.png
 
 claims: install  ## write docs/claims.md and the table in README.md from the recorded runs
 	$(PY) analysis/claims.py recorded=true out=docs/claims.md readme=README.md

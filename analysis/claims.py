@@ -7,25 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from analysis.records.source_options import released_curves
-from tdmpc2.common.system.atomic_files import write_atomic
+from analysis.ledger.options import RecordOptions, rewrite_page, write_page
 from tdmpc2.common.system.cli import command, describe_fields, parse_options
-from tdmpc2.common.system.config_checks import Settings, setting
-from tdmpc2.common.system.errors import UserError
-from tdmpc2.common.system.paths import default_runs_dir, project_root, user_path
+from tdmpc2.common.system.config_checks import setting
 
 
 @dataclass(frozen=True)
-class ClaimsOptions(Settings):
+class ClaimsOptions(RecordOptions):
     """Options of the command."""
 
-    runs: str = setting("", "folders of runs, DIR,DIR; default: runs/ in the checkout")
-    recorded: bool = setting(False, "use all folders of paper_figures/recorded instead of runs=")
-    published: Path | None = setting(
-        None,
-        "learning curves released by the authors of the paper; default: $TDMPC2_PUBLISHED or those "
-        "that `python analysis/fetch_published.py` has downloaded, if there are any",
-    )
     out: Path | None = setting(None, "write a page in Markdown to this file; default: print it")
     readme: Path | None = setting(None, "also replace the table of statuses in this file")
 
@@ -51,11 +41,7 @@ def main(arguments: Sequence[str]) -> int:
         UserError: a folder is missing, or a file cannot be written.
     """
     options = parse_options(arguments, ClaimsOptions)
-    folders = _folders(options)
-    published = options.published or released_curves()
-    if options.published is not None and not published.is_dir():
-        raise UserError(f"published={published} does not exist")
-    released = published if published.is_dir() else None
+    folders, released = options.folders(), options.released()
     from analysis.figures.registry import shipped_catalog
     from analysis.ledger.claims_file import ledger_path, read_ledger
     from analysis.ledger.evidence import findings_of
@@ -68,52 +54,10 @@ def main(arguments: Sequence[str]) -> int:
     if options.out is None:
         print(text, end="")
     else:
-        _write(options.out, text)
+        write_page(options.out, text)
     if options.readme is not None:
-        try:
-            _write(options.readme, with_excerpt(options.readme.read_text("utf-8"), findings))
-        except (OSError, ValueError) as error:
-            raise UserError(f"readme={options.readme}: {error}") from error
+        rewrite_page(options.readme, "readme", lambda text: with_excerpt(text, findings))
     return 0
-
-
-def _folders(options: ClaimsOptions) -> list[Path]:
-    """Return the folders of runs.
-
-    Raises:
-        UserError: a folder does not exist, or both `runs` and `recorded` are given.
-    """
-    if options.recorded:
-        if options.runs:
-            raise UserError("runs= and recorded=true exclude each other; give one of them")
-        return recorded_folders()
-    named = [user_path(one, "runs") for one in options.runs.split(",") if one]
-    for folder in named:
-        if not folder.is_dir():
-            raise UserError(f"runs={folder} does not exist")
-    return named or [default_runs_dir()]
-
-
-def recorded_folders() -> list[Path]:
-    """Return the folders of `paper_figures/recorded`.
-
-    Raises:
-        UserError: there is no such folder, as in an installed package.
-    """
-    recorded = project_root() / "paper_figures" / "recorded"
-    if not recorded.is_dir():
-        raise UserError(f"{recorded} does not exist; name folders of runs with runs=DIR,DIR")
-    return sorted(path for path in recorded.iterdir() if path.is_dir())
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a file and print its path; raise UserError if it cannot be written."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, lambda file: file.write(text.encode()))
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error}") from error
-    print(path)
 
 
 if __name__ == "__main__":

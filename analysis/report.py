@@ -16,7 +16,7 @@ from tdmpc2.common.system.atomic_files import write_atomic
 from tdmpc2.common.system.cli import command, describe_fields, parse_options
 from tdmpc2.common.system.config_checks import REPS, setting
 from tdmpc2.common.system.errors import UserError
-from tdmpc2.common.system.paths import default_runs_dir, project_root
+from tdmpc2.common.system.paths import project_root
 
 ASSETS = Path(__file__).parent / "html_report"
 
@@ -81,7 +81,9 @@ def write(request: ReportRequest) -> int:
 
     field_problems: list[Problem] = []
     files = read_files(request.files, request.results, field_problems)
-    studies, unreadable = read_studies(request.runs or default_runs_dir())
+    found = [read_studies(folder) for folder in request.folders()]
+    studies = [study for each, _ in found for study in each]
+    unreadable = [problem for _, each in found for problem in each]
     records = replace(records, problems=(*records.problems, *unreadable))
     data, problems = report_data(records, catalog, rule, files, studies)
     try:

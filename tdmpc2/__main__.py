@@ -42,6 +42,7 @@ COMMANDS = {
     "reproduce": Command("analysis.reproduce", "compare own runs with the released curves"),
     "report": Command("analysis.report", "write all results into one HTML file"),
     "claims": Command("analysis.claims", "status of every claim of the paper"),
+    "evidence": Command("analysis.evidence", "own runs beside the released seeds"),
     "leaderboard": Command("analysis.leaderboard", "compare methods from result files"),
     "import-results": Command("analysis.import_results", "show what is understood of result files"),
     "export-results": Command("analysis.export_results", "write own runs as a result file"),

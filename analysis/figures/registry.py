@@ -9,6 +9,7 @@ import pandas as pd
 
 from analysis.figures.catalog_file import catalog_path
 from analysis.figures.distribution_plots import DISTRIBUTION_PLOTS
+from analysis.figures.evidence_plots import EVIDENCE_PLOTS
 from analysis.figures.figure_specs import Catalog, FigureSpec, read_catalog
 from analysis.figures.gallery import GALLERY_PLOTS
 from analysis.figures.learning_plots import LEARNING_PLOTS
@@ -36,6 +37,7 @@ def task_embeddings(shown: Shown) -> Drawing:
 
 PLOTS: dict[str, Callable[[Shown], Drawing]] = {
     **LINE_PLOTS,
+    **EVIDENCE_PLOTS,
     **STAT_PLOTS,
     **DISTRIBUTION_PLOTS,
     **LEARNING_PLOTS,

@@ -72,7 +72,7 @@ def _scores(claim: Scores, inputs: Inputs) -> Iterator[Finding]:
     """Yield a finding for each method with a score on a group."""
     group = inputs.catalog.groups[claim.group]
     for method, value in claim.values.items():
-        statement = f"{_label(inputs, method)} scores {value:g} on {_tasks(group, claim.obs)}"
+        statement = f"{inputs.label(method)} scores {value:g} on {_tasks(group, claim.obs)}"
         status, evidence = verdict(inputs, method, claim.obs, group)
         found = inputs.mean(PUBLISHED, method, claim.obs, group)
         if not np.isnan(found):
@@ -123,7 +123,7 @@ def _advantage(claim: Advantage, inputs: Inputs) -> Iterator[Finding]:
     """Yield a finding for each method that another is compared with."""
     group = inputs.catalog.groups[claim.group]
     for other in claim.over:
-        ours, theirs = (_label(inputs, name) for name in (claim.method, other))
+        ours, theirs = (inputs.label(name) for name in (claim.method, other))
         statement = f"{ours} scores higher than {theirs} on {_tasks(group, 'state')}"
         status, evidence = OPEN, []
         for source, name in ((RUNS_SOURCE, "own runs"), (PUBLISHED, "released curves")):
@@ -228,11 +228,6 @@ KINDS: dict[type, Callable[[Any, Inputs], Iterator[Finding]]] = {
     Unknown: _unknown,
 }
 """Function that derives the findings on each kind of claim."""
-
-
-def _label(inputs: Inputs, method: str) -> str:
-    """Return the name of a method in figures."""
-    return inputs.catalog.methods[method].label
 
 
 def _tasks(group: Group, obs: str) -> str:

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from analysis.ledger.claims_file import Ledger
 from analysis.ledger.findings import MEANINGS, Finding, counts
 
-BEGIN, END = "<!-- claims: begin -->", "<!-- claims: end -->"
-"""Lines of the README between which the table stands."""
+EXCERPT = "claims"
+"""Name of the table in the README."""
 INTRODUCTION = """\
 Every quantitative claim of the paper, with its status and the command whose runs would settle it.
 Statuses are derived from records, and `make claims` writes this page: do not edit it. Scores are
@@ -50,23 +50,33 @@ def page(ledger: Ledger, findings: Sequence[Finding], *, released: bool) -> str:
     )
 
 
-def excerpt(findings: Sequence[Finding]) -> str:
-    """Return the table in the README, with the lines around it."""
-    rows = [(status, n) for status, n in counts(findings).items()]
-    return "\n".join([BEGIN, table(("status", "claims"), rows), END])
-
-
 def with_excerpt(readme: str, findings: Sequence[Finding]) -> str:
-    """Return the README with the present table.
+    """Return the README with the present table of statuses.
 
     Raises:
-        ValueError: the README lacks the lines `BEGIN` and `END`.
+        ValueError: the README lacks the lines around the table.
     """
-    before, begin, rest = readme.partition(BEGIN)
-    _, end, after = rest.partition(END)
+    rows = [(status, n) for status, n in counts(findings).items()]
+    return with_part(readme, EXCERPT, table(("status", "claims"), rows))
+
+
+def with_part(page: str, name: str, content: str) -> str:
+    """Return a page with new content between the lines that mark a part of it.
+
+    Args:
+        page: text of the page.
+        name: name of the part, as in `<!-- name: begin -->` and `<!-- name: end -->`.
+        content: the new content, without the last line break.
+
+    Raises:
+        ValueError: the page lacks one of these lines.
+    """
+    first, last = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    before, begin, rest = page.partition(first)
+    _, end, after = rest.partition(last)
     if not begin or not end:
-        raise ValueError(f"the lines {BEGIN} and {END} are missing")
-    return before + excerpt(findings) + after
+        raise ValueError(f"the lines {first} and {last} are missing, between which a table goes")
+    return f"{before}{first}\n{content}\n{last}{after}"
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

@@ -177,16 +177,23 @@ def merge(parts: Sequence[Records]) -> Records:
     if len(set(sources)) < len(sources):
         raise ValueError(f"the same source more than once: {sources}")
 
-    def stacked(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
-        filled = [table for table in tables if len(table)]
-        return pd.concat(filled, ignore_index=True) if filled else tables[0]
-
     return Records(
         table=stacked([part.table for part in parts]),
         runs=stacked([part.runs for part in parts]),
         reference_scores=stacked([part.reference_scores for part in parts]),
         problems=tuple(problem for part in parts for problem in part.problems),
     )
+
+
+def stacked(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Return the rows of tables with equal columns; types may differ where values are missing."""
+    filled = [table for table in tables if len(table)]
+    if not filled:
+        return tables[0]
+    types = pd.DataFrame([table.dtypes for table in filled])
+    mixed = types.columns[types.nunique() > 1]
+    parts = [table.astype({column: object for column in mixed}) for table in filled]
+    return pd.concat(parts, ignore_index=True).infer_objects()
 
 
 def _records(

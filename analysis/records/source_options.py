@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from analysis.records.problems import Problem
 from analysis.records.progress import doing
+from analysis.records.recorded import RECORDED, folders_of
 from analysis.records.sources import PUBLISHED
 from tdmpc2.common.system.config_checks import Settings, setting
 from tdmpc2.common.system.errors import UserError
@@ -28,11 +29,13 @@ class SourceOptions(Settings):
     """Options of all commands that read records."""
 
     runs: Path | None = setting(None, "folder of the runs; default: runs/ in the checkout")
+    recorded: bool = setting(False, RECORDED)
     published: Path | None = setting(
         None,
         "learning curves released by the authors of the paper, <method>/<task>.csv; "
-        "`python analysis/fetch_published.py` downloads them. Default: none; if there are no runs, "
-        "make_figures.py and report.py use $TDMPC2_PUBLISHED or the downloaded curves",
+        "`python analysis/fetch_published.py` downloads them. Default: none; with recorded=true, "
+        "and if there are no runs in make_figures.py and report.py, $TDMPC2_PUBLISHED or the "
+        "downloaded curves",
     )
     curves: Path | None = setting(
         None,
@@ -53,6 +56,10 @@ class SourceOptions(Settings):
         "agents, names of task sets: tasks=mt80; default: all",
     )
 
+    def folders(self) -> list[Path]:
+        """Return the folders of runs; raise UserError if both kinds of them are chosen."""
+        return folders_of([] if self.runs is None else [self.runs], self.recorded)
+
 
 def released_curves() -> Path:
     """Return the folder of the released curves: `$TDMPC2_PUBLISHED` or the download folder."""
@@ -69,21 +76,25 @@ def load_sources(
         options: options that select the sources.
         multitask: whether to include multi-task runs.
         released: whether to use the released curves, if they are available, when there are no runs
-            and no other source is given.
+            and no other source is given. With the recorded runs, they are always used.
 
     Raises:
         UserError: If a folder is missing, or no source contains an evaluation.
     """
     from analysis.records.evaluations import ENV_STEPS
-    from analysis.records.load import READERS, load, load_curves, merge
+    from analysis.records.load import READERS, load_curves, merge
+    from analysis.records.load_folders import read_runs
 
-    runs_dir = options.runs or default_runs_dir()
+    folders = options.folders()
+    runs_dir = folders[0].parent if options.recorded else folders[0]
     sources = (PUBLISHED, "curves", "tensorboard", "sacred")
     chosen: dict[str, Path] = {k: v for k in sources if (v := getattr(options, k)) is not None}
     if chosen and options.runs is not None and not runs_dir.is_dir():
         raise UserError(f"runs={runs_dir} does not exist")
     with doing(f"reading {runs_dir}"):
-        loaded = [load(runs_dir)]
+        loaded = [read_runs(folders)]
+    if options.recorded and options.published is None and released_curves().is_dir():
+        chosen[PUBLISHED] = released_curves()
     no_records = not chosen and loaded[0].table.empty
     if released and no_records and options.runs is None and released_curves().is_dir():
         chosen[PUBLISHED] = released_curves()

@@ -32,6 +32,7 @@ from analysis.ledger.evidence import KINDS, findings_of
 from analysis.ledger.findings import MEANINGS, Finding
 from analysis.ledger.inputs import Inputs
 from analysis.ledger.rendering import page, with_excerpt
+from analysis.records.recorded import recorded_folders
 from analysis.stats.margins import PAPER_UPDATES
 from analysis.stats.selection import Group
 from tdmpc2.common.system.errors import UserError
@@ -113,7 +114,7 @@ def test_commands_are_valid(line: str, tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def recorded(published_curves: Path) -> list[Finding]:
     """The findings on the recorded runs."""
-    inputs = Inputs.read(command.recorded_folders(), published_curves, shipped_catalog())
+    inputs = Inputs.read(recorded_folders(), published_curves, shipped_catalog())
     return findings_of(LEDGER, inputs)
 
 
@@ -131,7 +132,7 @@ def test_nothing_recorded_is_reproduced_unless_reproduce_accepts_it(
         if one.status == status.REPRODUCED:
             method = one.command.rpartition("methods=")[2]
             arguments = [f"published={published_curves}", f"methods={method}"]
-            folders = command.recorded_folders()
+            folders = recorded_folders()
             assert 0 in {reproduce.main([f"runs={folder}", *arguments]) for folder in folders}
 
 

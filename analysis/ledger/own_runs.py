@@ -1,0 +1,168 @@
+"""Own runs at the paper's settings, beside the released seeds: tables of docs/evidence.md."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from analysis.ledger.inputs import RULE, Inputs
+from analysis.ledger.rendering import table
+from analysis.records.run_hours import read_hours
+from analysis.records.run_reader import read_json, short_commits
+from analysis.records.sources import PUBLISHED, RUNS_SOURCE
+from analysis.stats.common_evaluations import CommonScores
+from analysis.stats.equivalence_tables import MEASURED, difference_text
+from analysis.stats.margins import OPEN
+from analysis.stats.ragged_curves import ScoreCurves
+
+VERDICT_TABLE, RUN_TABLE = "verdicts", "runs"
+"""Names of the tables in pages; see `rendering.with_part`."""
+_VERDICTS = (
+    *("method", "task", "env steps", "of the budget", "our seeds", "released seeds"),
+    *("difference in points", "verdict"),
+)
+_RUNS = ("method", "task", "seed", "commit", "CPU or GPU, precision", "state", "time", "scores")
+_FAST = {"AVX512": "AVX-512", "AVX2": "AVX2"}
+
+
+def verdict_table(inputs: Inputs) -> str:
+    """Return a Markdown table: own runs of each task beside the released seeds, and the verdict.
+
+    Where no evaluation is common, it states our last scores and the first released ones.
+
+    Args:
+        inputs: own runs and released curves.
+
+    Returns:
+        An empty text if no task has both.
+    """
+    rows = list(_verdict_rows(inputs))
+    return table(_VERDICTS, rows) if rows else ""
+
+
+def run_table(inputs: Inputs) -> str:
+    """Return a Markdown table of all own runs, finished or not; an empty text without runs."""
+    rows = list(_run_rows(inputs))
+    return table(_RUNS, rows) if rows else ""
+
+
+def _verdict_rows(inputs: Inputs) -> Iterator[tuple[str, ...]]:
+    """Yield a row of `_VERDICTS` for each task with own runs and released curves."""
+    found = inputs.comparison
+    if found is None:
+        return
+    for row, scores in zip(found.tasks.to_dict("records"), found.scores, strict=True):
+        ours, theirs = (_curves(inputs, source, row) for source in (RUNS_SOURCE, PUBLISHED))
+        yield (
+            inputs.label(str(row["method"])),
+            f"`{row['task']}`" + (" (pixels)" if row["obs"] == "rgb" else ""),
+            f"{row['env_step']:,}",
+            f"{row['budget_share']:.0%}",
+            *_both_sides(ours, theirs, scores),
+            difference_text(*(row[column] for column in MEASURED)) or "–",
+            _verdict(row),
+        )
+
+
+def _curves(inputs: Inputs, source: str, row: Mapping[Hashable, Any]) -> tuple[ScoreCurves, Any]:
+    """Return the curves of a source, and the row numbers of a task's seeds, by seed."""
+    curves = inputs.curves[source, str(row["obs"])]
+    same = (curves.runs[["method", "task"]] == [row["method"], row["task"]]).all(axis=1)
+    return curves, curves.runs[same].sort_values("seed").index.to_numpy()
+
+
+def _both_sides(
+    ours: tuple[ScoreCurves, Any], theirs: tuple[ScoreCurves, Any], scores: CommonScores
+) -> tuple[str, str]:
+    """Return the scores of our and of the released seeds as text."""
+    (own, rows), (released, others) = ours, theirs
+    if len(scores.env_steps):
+        return _texts(own, rows, scores.env_steps), _texts(released, others, scores.env_steps)
+    grid = released.common_grid(others)
+    first = grid[grid > 0][:1]
+    last = np.array([own.last_steps[rows].min()])
+    return _texts(own, rows, last), f"at {first[0]:,}: {_texts(released, others, first)}"
+
+
+def _texts(curves: ScoreCurves, rows: np.ndarray, steps: np.ndarray) -> str:
+    """Return the mean of each run over steps, in units of its task: return, or success in %."""
+    values = curves.values(rows, steps, RULE).mean(axis=1)
+    return _scores(values, str(curves.runs.loc[rows[0], "metric"]))
+
+
+def _scores(values: Sequence[float] | np.ndarray, metric: str) -> str:
+    """Return returns without decimals, or success in percent."""
+    percent = metric == "episode_success"
+    return ", ".join(f"{100 * v if percent else v:.0f}" for v in values) + " %" * percent
+
+
+def _verdict(row: Mapping[Hashable, Any]) -> str:
+    """Return the verdict; where it is open, with the reason."""
+    remark = row["remark"]
+    return f"{row['verdict']}: {remark}" if row["verdict"] == OPEN and remark else row["verdict"]
+
+
+def _run_rows(inputs: Inputs) -> Iterator[tuple[str, ...]]:
+    """Yield a row of `_RUNS` for each own run."""
+    for obs in ("state", "rgb"):
+        curves = inputs.curves[RUNS_SOURCE, obs]
+        for place, run in curves.runs.sort_values(["method", "task", "seed"]).iterrows():
+            curve = curves.curves[int(str(place))]
+            directory = Path(str(run["directory"]))
+            yield (
+                inputs.label(str(run["method"])),
+                f"`{run['task']}`" + (" (pixels)" if obs == "rgb" else ""),
+                str(run["seed"]),
+                ", ".join(f"`{one}`" for one in short_commits([run["commit"]])),
+                machine(read_json(directory / "numeric.json", []) or {}),
+                _state(str(run["state"]), run["budget"], int(curve.steps.max())),
+                _hours(directory),
+                _all_scores(curve.steps, curve.values, str(run["metric"]))
+                + f" ({run['eval_episodes']} episodes)",
+            )
+
+
+def machine(numeric: Mapping[str, Any]) -> str:
+    """Return device, precision and threads of a run.
+
+    Args:
+        numeric: content of `numeric.json`; what it lacks is left out.
+    """
+    on_gpu = str(numeric.get("device", "cpu")).startswith("cuda")
+    vectors = str(numeric.get("cpu_capability", ""))
+    kernels = "native kernels" if numeric.get("bf16_kernels") else ""
+    threads = numeric.get("threads")
+    parts = [
+        str(numeric.get("gpu" if on_gpu else "cpu") or ""),
+        "" if on_gpu else _FAST.get(vectors, vectors),
+        str(numeric.get("precision") or ""),
+        "" if on_gpu else kernels,
+        "" if on_gpu or not threads else f"{threads} thread{'s' * (threads > 1)}",
+    ]
+    return ", ".join(part for part in parts if part)
+
+
+def _state(state: str, budget: Any, last: int) -> str:
+    """Return the state of a run, with the step that it has reached if that is not its budget."""
+    if state == "COMPLETED":
+        return f"completed, {int(budget):,} env steps"
+    word = {"INTERRUPTED": "stopped", "RUNNING": "stopped"}.get(state, state.lower())
+    return f"{word}, evaluated up to {last:,} of {int(budget):,}"
+
+
+def _hours(directory: Path) -> str:
+    """Return the device time of a finished run; a dash if it is not known."""
+    found = read_hours(directory)
+    return "–" if found is None else f"{found[0]:.1f} {found[1]}"
+
+
+def _all_scores(steps: np.ndarray, values: np.ndarray, metric: str) -> str:
+    """Return the scores at all steps, which are named once if they are equally far apart."""
+    gaps = np.diff(steps)
+    if len(gaps) and steps[0] == 0 and (gaps == gaps[0]).all():
+        return f"every {gaps[0]:,} env steps: {_scores(values, metric)}"
+    each = (f"{_scores([v], metric)} at {s:,}" for s, v in zip(steps, values, strict=True))
+    return ", ".join(each)

@@ -1,0 +1,213 @@
+"""Own runs at the paper's settings beside the released seeds: tables, figure, command."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from analysis import evidence as command
+from analysis.figures.figure_specs import FigureSpec
+from analysis.figures.page import paper_style
+from analysis.figures.registry import shipped_catalog
+from analysis.ledger.inputs import Inputs
+from analysis.ledger.own_runs import (
+    RUN_TABLE,
+    VERDICT_TABLE,
+    machine,
+    run_table,
+    verdict_table,
+)
+from analysis.ledger.rendering import with_part
+from analysis.records.load import load, load_curves, merge
+from analysis.records.recorded import recorded_folders
+from tdmpc2.common.system.errors import UserError
+from tests.analysis.pictures import assert_nothing_overlaps_or_is_clipped, draw
+from tests.analysis.run_files import write_run, write_table
+from tests.test_architecture import ROOT
+
+STEPS = (0, 100_000, 200_000)
+NUMERIC = {
+    "device": "cpu",
+    "cpu": "A CPU",
+    "cpu_capability": "AVX2",
+    "threads": 1,
+    "precision": "fp32",
+    "bf16_kernels": False,
+}
+
+
+@pytest.fixture
+def released(tmp_path: Path) -> Path:
+    """Released curves of a task with returns and of one with success."""
+    tasks = (("walker-walk", "reward", (900, 910, 920)), ("mw-reach", "success", (1, 0.8, 1)))
+    for task, metric, scores in tasks:
+        lines = [
+            f"{step},{score * step / 200_000},{seed}"
+            for step in STEPS
+            for seed, score in enumerate(scores, start=1)
+        ]
+        path = tmp_path / "paper" / "tdmpc2" / f"{task}.csv"
+        write_table(path, f"step,{metric},seed", lines)
+    return tmp_path / "paper"
+
+
+def inputs_of(runs: Path, released: Path) -> Inputs:
+    return Inputs.read([runs], released, shipped_catalog())
+
+
+def rows(table: str) -> list[list[str]]:
+    """Return the cells of a Markdown table, without header."""
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()[2:]]
+
+
+def test_tables_of_the_documentation_are_current(published_curves: Path) -> None:
+    """If this fails: make evidence."""
+    inputs = Inputs.read(recorded_folders(), published_curves, shipped_catalog())
+    verdicts = verdict_table(inputs)
+    page, readme = ((ROOT / name).read_text() for name in ("docs/evidence.md", "README.md"))
+    assert page == with_part(page, RUN_TABLE, run_table(inputs))
+    assert page == with_part(page, VERDICT_TABLE, verdicts)
+    assert readme == with_part(readme, VERDICT_TABLE, verdicts)
+
+
+def test_seeds_stand_side_by_side_at_the_common_step(tmp_path: Path, released: Path) -> None:
+    for seed, score in ((2, 455.0), (1, 450.0), (3, 452.0)):
+        write_run(tmp_path / "runs", {0: 0.0, 100_000: score}, seed=seed)
+    facts = {"task": "mw-reach", "domain": "metaworld", "metric": "success"}
+    for seed, score in ((1, 0.5), (2, 0.4)):
+        write_run(tmp_path / "runs", {0: 0.0, 100_000: score}, seed=seed, **facts)
+    walker, reach = rows(verdict_table(inputs_of(tmp_path / "runs", released)))
+    assert walker[:6] == [
+        *("TD-MPC2", "`walker-walk`", "100,000", "50%"),
+        *("450, 455, 452", "450, 455, 460"),
+    ]
+    assert walker[6].startswith("-0.3 [")
+    assert walker[7] == "reproduced so far"
+    assert reach[4:6] == ["50, 40 %", "50, 40, 50 %"]
+    assert reach[7].startswith("not enough data")
+
+
+def test_a_run_that_ends_before_the_released_curves_is_shown_at_its_own_step(
+    tmp_path: Path, released: Path
+) -> None:
+    write_run(tmp_path / "runs", {0: 0.0, 40_000: 945.0}, state="INTERRUPTED")
+    ((*_, steps, _, ours, theirs, difference, verdict),) = rows(
+        verdict_table(inputs_of(tmp_path / "runs", released))
+    )
+    assert (steps, ours, theirs, difference) == ("40,000", "945", "at 100,000: 450, 455, 460", "–")
+    assert verdict == ("not enough data: ends before the first published evaluation at 100,000")
+
+
+def test_runs_at_other_settings_are_not_listed(tmp_path: Path, released: Path) -> None:
+    write_run(tmp_path / "runs", {0: 0.0, 100_000: 945.0}, variant="smoke", model_size="smoke")
+    write_run(tmp_path / "runs", {0: 0.0, 100_000: 945.0}, seed=2, overrides={"lr": 1e-3})
+    inputs = inputs_of(tmp_path / "runs", released)
+    assert (verdict_table(inputs), run_table(inputs)) == ("", "")
+
+
+def test_every_run_is_listed_with_its_machine_and_state(tmp_path: Path, released: Path) -> None:
+    done = write_run(tmp_path / "runs", {0: 1.0, 50_000: 300.0, 100_000: 900.0})
+    status = {"state": "COMPLETED", "env_step": 100_000, "env_steps_per_second": 10.0}
+    (done / "status.json").write_text(json.dumps(status))
+    (done / "numeric.json").write_text(json.dumps(NUMERIC))
+    attempts = [{"commit": "1234567890abcdef"}, {"commit": "1234567890abcdef"}]
+    (done / "attempts.json").write_text(json.dumps(attempts))
+    write_run(tmp_path / "runs", {0: 1.0, 30_000: 2.0, 40_000: 3.0}, seed=2, state="INTERRUPTED")
+    first, second = rows(run_table(inputs_of(tmp_path / "runs", released)))
+    assert first == [
+        *("TD-MPC2", "`walker-walk`", "1", "`1234567890`", "A CPU, AVX2, fp32, 1 thread"),
+        *("completed, 100,000 env steps", "2.8 core-hours"),
+        "every 50,000 env steps: 1, 300, 900 (10 episodes)",
+    ]
+    assert second[5:] == [
+        *("stopped, evaluated up to 40,000 of 100,000", "–"),
+        "1 at 0, 2 at 30,000, 3 at 40,000 (10 episodes)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("facts", "expected"),
+    [
+        ({}, "A CPU, AVX2, fp32, 1 thread"),
+        ({"bf16_kernels": True, "precision": "bf16", "cpu_capability": "AVX512", "threads": 2},
+         "A CPU, AVX-512, bf16, native kernels, 2 threads"),
+        ({"device": "cuda:0", "gpu": "A GPU", "precision": "tf32"}, "A GPU, tf32"),
+    ],
+)  # fmt: skip
+def test_the_machine_of_a_run(facts: dict[str, object], expected: str) -> None:
+    assert machine({**NUMERIC, **facts}) == expected
+    assert machine({}) == ""
+
+
+def test_the_figure_shows_our_runs_and_the_released_seeds_they_can_be_compared_with(
+    tmp_path: Path, released: Path
+) -> None:
+    write_run(tmp_path / "runs", {0: 1.0, 20_000: 300.0, 40_000: 900.0})
+    write_run(tmp_path / "runs", {0: 1.0, 40_000: 900.0}, task="cup-catch")
+    records = merge([load(tmp_path / "runs"), load_curves(released, "published")])
+    with paper_style():
+        drawing = draw(records, FigureSpec("evidence", "own_and_released"))
+        (page,) = drawing.pages
+        assert_nothing_overlaps_or_is_clipped(page)
+    numbers = drawing.numbers
+    assert set(numbers["task"]) == {"walker-walk"}  # the only one with both
+    ours, theirs = (numbers[numbers["source"] == name] for name in ("runs", "published"))
+    assert ours["value"].tolist() == [1.0, 300.0, 900.0]
+    assert sorted(set(theirs["step"])) == [0, 100_000]  # the first that our run has not passed
+    lines = page.figure.axes[0].lines
+    assert [line.get_linestyle() for line in lines].count("None") == 3
+
+
+def test_without_released_curves_the_figure_is_empty(tmp_path: Path) -> None:
+    write_run(tmp_path / "runs", {0: 1.0, 20_000: 300.0})
+    assert draw(load(tmp_path / "runs"), FigureSpec("evidence", "own_and_released")).pages == ()
+
+
+def test_the_command_replaces_the_tables(tmp_path: Path, released: Path) -> None:
+    write_run(tmp_path / "runs", {0: 0.0, 100_000: 450.0})
+    parts = "".join(f"<!-- {n}: begin -->\nold\n<!-- {n}: end -->\n" for n in ("verdicts", "runs"))
+    page, readme = tmp_path / "evidence.md", tmp_path / "README.md"
+    for path in (page, readme):
+        path.write_text(f"before\n{parts}after\n")
+    sources = [f"runs={tmp_path / 'runs'}", f"published={released}"]
+    assert command.main([*sources, f"page={page}", f"readme={readme}"]) == 0
+    assert page.read_text().count("`walker-walk`") == 2
+    assert readme.read_text().count("`walker-walk`") == 1
+    for path in (page, readme):
+        assert path.read_text().startswith("before\n<!-- verdicts: begin -->\n| method |")
+        assert path.read_text().endswith("<!-- runs: end -->\nafter\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["runs=/nowhere"], "runs=/nowhere does not exist"),
+        (["published=/nowhere"], "published=/nowhere does not exist"),
+        ([], "the released curves are missing"),
+        (["published={paper}"], "no run at the paper's settings in {runs}"),
+        (["published={paper}", "runs={full}", "page=/nowhere/page.md"], "page=/nowhere/page.md"),
+        (["published={paper}", "runs={full}", "page={paper}"], "page={paper}"),
+        (["published={paper}", "runs={full}", "readme={file}"], "verdicts: begin --> and"),
+    ],
+)
+def test_bad_input_is_one_line(
+    arguments: list[str], message: str, tmp_path: Path, released: Path, monkeypatch
+) -> None:
+    monkeypatch.setenv("TDMPC2_PUBLISHED", str(tmp_path / "none"))
+    write_run(tmp_path / "full", {0: 0.0, 100_000: 450.0})
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "page.md").write_text("no table\n")
+    names = {
+        **{"paper": released, "runs": tmp_path / "empty"},
+        **{"full": tmp_path / "full", "file": tmp_path / "page.md"},
+    }
+    given = [one.format(**names) for one in arguments]
+    if not any(one.startswith("runs=") for one in given):
+        given.append(f"runs={tmp_path / 'empty'}")
+    with pytest.raises(UserError) as caught:
+        command.main(given)
+    assert message.format(**names) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert (tmp_path / "page.md").read_text() == "no table\n"
