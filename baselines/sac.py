@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import math
-from types import SimpleNamespace
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -152,6 +151,15 @@ def actor_loss(nets: Networks, obs: Tensor, target_entropy: float, noise: Tensor
     return Outcome(actor + temperature * (entropy - target_entropy), metrics)
 
 
+class _Functions:
+    """Functions that the agent calls through attributes, so that compiled ones can replace them."""
+
+    def __init__(self) -> None:
+        self.critic_loss = critic_loss
+        self.actor_loss = actor_loss
+        self.differentiate = differentiate
+
+
 class SAC(BaseAgent):
     """The SAC agent: networks, optimizers and noise generators.
 
@@ -189,9 +197,7 @@ class SAC(BaseAgent):
         self.train_noise = Draws(derive_seed(seed, "train noise"), self.device)
         self.eval_noise = Draws(derive_seed(seed, "evaluation noise"), self.device)
         self.num_updates = 0
-        self.functions = SimpleNamespace(
-            critic_loss=critic_loss, actor_loss=actor_loss, differentiate=differentiate
-        )
+        self.functions = _Functions()
 
     @classmethod
     def gflop(cls, config: SACConfig, obs_dim: int, action_dim: int) -> dict[str, float]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tdmpc2 import elites, losses, planner
+from tdmpc2 import planner
+from tdmpc2.agent_functions import AgentFunctions
 from tdmpc2.common.interfaces import (
     Accelerable,
     Counters,
@@ -21,7 +21,7 @@ from tdmpc2.common.interfaces import (
     WholeSteps,
 )
 from tdmpc2.common.numerics import gpu_forms
-from tdmpc2.common.numerics.optim import Gradients, clip_divisor, descend, differentiate
+from tdmpc2.common.numerics.optim import Gradients, descend
 from tdmpc2.common.numerics.seeding import derive_seed
 from tdmpc2.common.replay.episode_replay import Replay
 from tdmpc2.common.replay.types import Batch, to_device
@@ -76,19 +76,7 @@ class TDMPC2(BaseAgent):
         self.previous_mean: dict[bool, Tensor | None] = {True: None, False: None}
         self._last_min_std: tuple[float, Tensor] | None = None
         self.decisions = 0
-        self.functions = SimpleNamespace(
-            prepare=planner.prepare,
-            iterate=planner.iterate,
-            plan=planner.plan,
-            choose=elites.choose,
-            clip=clip_divisor,
-            model_loss=losses.model_loss,
-            policy_loss=losses.policy_loss,
-            differentiate=differentiate,
-            gather=Replay.gather,
-            decide=self._decide,
-            learn=self._learn,
-        )
+        self.functions = AgentFunctions(self)
 
     @classmethod
     def gflop(cls, config: TDMPC2Config, obs_dim: int, action_dim: int) -> dict[str, float]:
@@ -204,7 +192,7 @@ class TDMPC2(BaseAgent):
             self._last_min_std = value, torch.full((), value, device=self.device)
         return self._last_min_std[1]
 
-    def _decide(
+    def decide(
         self, obs: Tensor, task: Tensor | None, mean: Tensor, min_std: Tensor, explore: bool
     ) -> tuple[Tensor, Tensor]:
         """Plan with noise of this agent; return action and μ. See `act` and `planner.plan`.
@@ -271,7 +259,7 @@ class TDMPC2(BaseAgent):
             return False
         return isinstance(replay, Replay) and replay.device.type == self.device.type
 
-    def _learn(
+    def learn(
         self, batch: Batch | Replay, places: Tensor | None = None
     ) -> tuple[dict[str, Tensor], Tensor | None]:
         """Take one gradient step on a batch with noise of this agent; see `update_on`.

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tdmpc2.common.system import cli
 from tdmpc2.common.system.config_checks import REQUIRED, Settings, setting
@@ -85,7 +86,7 @@ def _write_frame(task: Task, options: FrameOptions) -> None:
     env = make_env(task, seed=options.seed, render=True)
     try:
         env.reset()
-        frame = env.render()
+        frame: Any = env.render()
     finally:
         env.close()
     options.out.mkdir(parents=True, exist_ok=True)

@@ -99,9 +99,9 @@ def join(
             all_q += [norm.weight, norm.bias]
         hidden.append((weight, joined(ones, all_q)))
     last = q_functions.linear3
-    weight, bias = (
-        joined([one], [q])[0] for one, q in ((head.weight, last.weight), (head.bias, last.bias))
-    )
+    assert isinstance(head, nn.Linear)
+    weight = joined([head.weight], [last.weight])[0]
+    bias = joined([head.bias], [last.bias])[0]
     return JointWeights(tuple(hidden), (weight, bias))
 
 

@@ -124,8 +124,8 @@ def model_loss(
     consistency = (z[1:] - next_latents).square().mean(-1)
     inputs = (z[:-1], batch.action)
     if joint:
-        repeated = (x.expand(1 + model.num_chosen(None), *x.shape) for x in inputs)
-        out = model.reward_and_q(*repeated, context, dropout=noise.model_dropout)
+        latents, actions = (x.expand(1 + model.num_chosen(None), *x.shape) for x in inputs)
+        out = model.reward_and_q(latents, actions, context, dropout=noise.model_dropout)
         q, is_reward = out[1:], torch.arange(len(out), device=out.device)[:, None, None] == 0
         errors = model.regression.loss(out, torch.where(is_reward, batch.reward, target))
         reward, value = errors[0], errors[1:].mean(0)

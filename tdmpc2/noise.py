@@ -61,9 +61,13 @@ class PlanNoise(NamedTuple):
         Args:
             dim: index of the dimension I.
         """
-        fields = (self.samples, self.terminal_policy, self.heads, self.dropout)
         for i in range(self.samples.shape[dim]):
-            yield IterationNoise(*(None if x is None else x.select(dim, i) for x in fields))
+            yield IterationNoise(
+                self.samples.select(dim, i),
+                self.terminal_policy.select(dim, i),
+                None if self.heads is None else self.heads.select(dim, i),
+                None if self.dropout is None else self.dropout.select(dim, i),
+            )
 
 
 class UpdateNoise(NamedTuple):

@@ -74,11 +74,11 @@ def estimate_value(
     few_kernels, horizon = gpu_forms.wanted(actions.device), len(actions)
     powers = discount ** torch.arange(horizon + 1, device=discount.device)[:, None, None]
     action = model.pi(latents[-1], noise, context).action
-    choice = {"heads": heads, "dropout": dropout}
+    choice: dict[str, Any] = {"heads": heads, "dropout": dropout}
     rewards: Any  # (H, B, N), or a list of tensors (B, N)
     if few_kernels:  # one large product instead of several small ones
         num = horizon + model.num_chosen(heads)
-        inputs = (chosen(parts, num) for parts in (latents, [*actions, action]))
+        inputs = chosen(latents, num), chosen([*actions, action], num)
         out = model.reward_and_q(*inputs, context, weights=weights, **choice)
         # Decoded one by one, so that one kernel decodes and sums all outputs of a sample.
         decoded = [model.regression.decode(one) for one in out]
@@ -92,7 +92,8 @@ def estimate_value(
         )  # (H, B, N)
         q = model.regression.decode(model.q(latents[-1], action, context, **choice)).mean(0)
     if model.termination_head is not None:
-        ended = torch.sigmoid(model.termination(torch.stack(latents[1:]), context)) > 0.5
+        episodic: Any = model  # has `termination`; see `PlanningModel.termination_head`
+        ended = torch.sigmoid(episodic.termination(torch.stack(latents[1:]), context)) > 0.5
         alive = 1.0 - ended.float().cumsum(0).clamp(max=1.0)
         if few_kernels:
             rewards = [rewards[0], *map(torch.mul, rewards[1:], alive[:-1])]

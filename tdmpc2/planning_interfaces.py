@@ -104,7 +104,10 @@ class PlanningModel(Protocol):
         latents: Tensor,
         actions: Tensor,
         context: TaskContext,
-        **choice: Any,
+        *,
+        heads: Tensor | None,
+        dropout: Tensor | None,
+        weights: JointWeights | None,
     ) -> Tensor:
         """Return outputs of `reward` for R inputs, and of `q` for K equal ones: `(R + K, ...)`.
 
@@ -112,7 +115,9 @@ class PlanningModel(Protocol):
             latents: `(R + K, ..., latent_dim)`.
             actions: `(R + K, ..., A)`.
             context: task embedding and action mask.
-            **choice: as for `q`, and `weights` from `joint_weights`.
+            heads: as for `q`.
+            dropout: as for `q`.
+            weights: result of `joint_weights`, if it is known.
         """
 
     def pi(self, latent: Tensor, noise: Tensor, context: TaskContext) -> PolicySample:
@@ -124,12 +129,21 @@ class PlanningModel(Protocol):
             context: task embedding and action mask.
         """
 
-    def q(self, latent: Tensor, action: Tensor, context: TaskContext, **choice: Any) -> Tensor:
+    def q(
+        self,
+        latent: Tensor,
+        action: Tensor,
+        context: TaskContext,
+        *,
+        heads: Tensor | None,
+        dropout: Tensor | None,
+    ) -> Tensor:
         """Return outputs of K Q-functions `(K, ...)`, whose decoded values are averaged.
 
         Args:
             latent: `(..., latent_dim)`.
             action: `(..., A)`.
             context: task embedding and action mask.
-            **choice: `heads` and `dropout` of `estimate_value`.
+            heads: `(2,)`, indices of the Q-functions; all if None.
+            dropout: `(K, ..., mlp_dim)`, dropout factors; no dropout if None.
         """

@@ -22,7 +22,7 @@ from tdmpc2.common.replay.types import Batch, to_device
 from tdmpc2.common.training.loop_requests import Act
 from tdmpc2.elites import Refit, choose
 from tdmpc2.losses import ModelLoss, PolicyLoss
-from tdmpc2.noise import NoiseSource, UpdateNoise
+from tdmpc2.noise import NoiseSource, PlanNoise, UpdateNoise
 from tdmpc2.planner import Plan, Prepared, iteration_weights
 from tdmpc2.world_model import NO_TASK, WorldModel
 
@@ -205,14 +205,12 @@ class SeedBatch:
     def _decide(
         self, obs: Tensor, mean: Tensor, min_std: Tensor, explore: bool
     ) -> tuple[Tensor, Tensor]:
-        """Plan with the agents' noise; see `TDMPC2._decide`, with K as first dimension."""
+        """Plan with the agents' noise; see `TDMPC2.decide`, with K as first dimension."""
         noise = [source.plan(obs.shape[1], explore=explore) for source in self._noises(explore)]
         plan = self.functions.plan(obs, mean, min_std, stacked(noise))
         return plan.action, plan.mean
 
-    def _plan_all(
-        self, obs: Tensor, start: Tensor, min_std: Tensor, noise: planner.PlanNoise
-    ) -> Plan:
+    def _plan_all(self, obs: Tensor, start: Tensor, min_std: Tensor, noise: PlanNoise) -> Plan:
         """Run `planner.plan` for all agents; every tensor has K as its first dimension."""
         num, batch = obs.shape[:2]
         shared = (self.params, obs, NO_TASK, noise.policy, noise.shift, noise.heads)
@@ -239,11 +237,15 @@ class SeedBatch:
             replays: replay buffer of each agent; None for agents whose run has ended.
         """
         config, length = self.config, self.agents[0].replay_length
-        batches = [r and r.sample(config.batch_size, length).to(self.device) for r in replays]
+        batches = [
+            None if r is None else r.sample(config.batch_size, length).to(self.device)
+            for r in replays
+        ]
         batch = stacked([b._replace(start=None) for b in _fill_missing(batches)])
         metrics, priority = self.functions.learn(batch)
         for k, (replay, own_batch) in enumerate(zip(replays, batches, strict=True)):
-            if replay is not None and priority is not None:
+            if replay is not None and own_batch is not None and priority is not None:
+                assert own_batch.start is not None
                 replay.update_priorities(own_batch.start, priority[k])
         return [{name: x[k] for name, x in metrics.items()} for k in range(len(self.agents))]
 

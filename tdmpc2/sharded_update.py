@@ -112,7 +112,9 @@ class SplitUpdate:
         ]
         values = self.world.gather(torch.cat([first_values(model, *args) for args in policy_args]))
         policy = self._mean(
-            lambda *args: agent.policy_loss(*args, values), agent.policy_params, policy_args
+            lambda latents, task, noise: agent.policy_loss(latents, task, noise, values),
+            agent.policy_params,
+            policy_args,
         )
         agent.value_scale.copy_(policy.outcomes[0].value_scale)
         pi_norm = agent.step(agent.policy_optimizer, agent.policy_params, policy.gradients)
@@ -166,7 +168,9 @@ def _mean(values: Sequence[Tensor]) -> Tensor:
 def _rows_of(batch: Batch, rows: slice) -> Batch:
     """Return some rows of a batch that was sampled without priorities."""
     return Batch(
-        *(x[:, rows].contiguous() for x in (batch.obs, batch.action, batch.reward)),
-        batch.terminated[:, rows].contiguous(),
+        obs=batch.obs[:, rows].contiguous(),
+        action=batch.action[:, rows].contiguous(),
+        reward=batch.reward[:, rows].contiguous(),
+        terminated=batch.terminated[:, rows].contiguous(),
         task=None if batch.task is None else batch.task[rows],
     )

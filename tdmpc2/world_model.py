@@ -208,7 +208,7 @@ class WorldModel(TaskAware):
 
     def first_product(self, latent: Tensor) -> Tensor:
         """Return the product of latents `(..., L)` and their weights in d's first layer."""
-        first = self.dynamics[0]
+        first: Any = self.dynamics[0]
         with self._precision():
             return F.linear(latent, first.linear.weight[:, : latent.shape[-1]])
 
@@ -233,8 +233,9 @@ class WorldModel(TaskAware):
         if not gpu_forms.wanted(latent.device):
             return super().rollout(latent, actions, context)
         num_rows = actions[0].numel() // actions.shape[-1]
-        shared = [layer.shared(num_rows) for layer in self.dynamics]
-        first, latents = self.dynamics[0], [latent]
+        layers: list[Any] = list(self.dynamics)
+        shared = [layer.shared(num_rows) for layer in layers]
+        first, latents = layers[0], [latent]
         with self._precision():
             offsets = None
             if not torch.is_grad_enabled():
@@ -249,7 +250,7 @@ class WorldModel(TaskAware):
                     known = product if t == 0 else None
                     of_latent = self.first_product(latents[t]) if known is None else known
                     x = of_latent.float() + offsets[t].float()
-                for i, layer in enumerate(self.dynamics):
+                for i, layer in enumerate(layers):
                     if i:
                         x = F.linear(x, layer.linear.weight)
                     x = layer.complete(x, shared[i])

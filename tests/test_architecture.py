@@ -18,8 +18,9 @@ from tdmpc2.envs.adapters import ADAPTERS
 from tdmpc2.runners.registry import METHODS, agent_class, config_class
 
 ROOT = Path(__file__).parents[1]
-SETUP = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
-PACKAGES = tuple(pattern.strip("*") for pattern in SETUP["packages"]["find"]["include"])
+TOOLS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]
+INCLUDED = TOOLS["setuptools"]["packages"]["find"]["include"]
+PACKAGES = tuple(pattern.strip("*") for pattern in INCLUDED)
 FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 # Beginnings of the names of files that import a simulator; MuJoCo serves several domains.
@@ -91,6 +92,11 @@ TABLES = ("tdmpc2.envs.tasks", "tdmpc2.envs.physics", "tdmpc2.envs.adapters")
 # The only part of `sweeps` that reads records and computes statistics.
 STUDIES = "sweeps/studies"
 STORAGE = (*UTILITIES, f"{COMMON}.replay", f"{COMMON}.run")
+
+
+def test_types_of_every_package_are_checked() -> None:
+    assert TOOLS["mypy"]["files"] == [*PACKAGES]
+    assert not TOOLS["mypy"].keys() & {"exclude", "overrides"}
 
 
 @pytest.mark.parametrize(

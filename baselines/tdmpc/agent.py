@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -31,6 +30,18 @@ from tdmpc2.common.replay.types import Batch, to_device
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.training.base_agent import BaseAgent
 from tdmpc2.noise import PlanNoise
+
+
+class _Functions:
+    """Functions that the agent calls through attributes, so that compiled ones can replace them."""
+
+    def __init__(self) -> None:
+        self.prepare = planner.prepare
+        self.iterate = planner.iterate
+        self.plan = planner.plan
+        self.model_loss = losses.model_loss
+        self.policy_loss = losses.policy_loss
+        self.differentiate = differentiate
 
 
 class TDMPC(BaseAgent):
@@ -83,14 +94,7 @@ class TDMPC(BaseAgent):
         self.previous_mean: dict[bool, Tensor | None] = {True: None, False: None}
         self.decisions = 0  # at the end of the last episode; schedules use this value
         self.num_updates = 0
-        self.functions = SimpleNamespace(
-            prepare=planner.prepare,
-            iterate=planner.iterate,
-            plan=planner.plan,
-            model_loss=losses.model_loss,
-            policy_loss=losses.policy_loss,
-            differentiate=differentiate,
-        )
+        self.functions = _Functions()
 
     @classmethod
     def gflop(cls, config: TDMPCConfig, obs_dim: int, action_dim: int) -> dict[str, float]:

@@ -76,14 +76,15 @@ def check_spaces(env: Any, where: str) -> tuple[int, int]:
         )
     observed = env.observation_space
     parts = list(observed.spaces.values()) if isinstance(observed, Dict) else [observed]
-    if not parts or not all(isinstance(part, Box) for part in parts):
+    boxes = [part for part in parts if isinstance(part, Box)]
+    if not boxes or len(boxes) < len(parts):
         raise UserError(
             f"{where}: has observations {observed}; only a Box and a flat Dict of boxes are "
             "supported"
         )
-    if any(part.dtype == np.uint8 and len(part.shape) > 1 for part in parts):
+    if any(box.dtype == np.uint8 and len(box.shape) > 1 for box in boxes):
         raise UserError(f"{where}: observes images; only vectors are supported")
-    return sum(int(np.prod(part.shape)) for part in parts), int(np.prod(actions.shape))
+    return sum(int(np.prod(box.shape)) for box in boxes), int(np.prod(actions.shape))
 
 
 class GymnasiumEnv(DecisionEnv):

@@ -37,7 +37,7 @@ class SuiteEnv(gymnasium.Env):
         UserError: something that the task needs is missing.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {
+    metadata: ClassVar[dict[str, Any]] = {  # type: ignore[misc]
         "render_modes": ["rgb_array"],
         "render_fps": FRAMES_PER_SECOND,
     }

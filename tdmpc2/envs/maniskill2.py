@@ -56,7 +56,7 @@ class ManiSkill2Env(DecisionEnv):
             remove_renderer()
         mode = "pd_ee_delta_pose" if task.env_id in _POSE_CONTROLLED else "pd_ee_delta_pos"
         with quiet():
-            made = gymnasium.make(
+            made: Any = gymnasium.make(
                 task.env_id, obs_mode="state", control_mode=mode, reward_mode="dense", **kwargs
             )
         self._env: Any = made.unwrapped
@@ -70,7 +70,7 @@ class ManiSkill2Env(DecisionEnv):
         """Restore a state that `generator_state` returned."""
         self._env._main_rng.set_state(state)
 
-    def render(self) -> np.ndarray:
+    def render(self) -> np.ndarray:  # type: ignore[override]
         """Render the scene, `(H, W, 3)` uint8.
 
         Raises:

@@ -57,7 +57,7 @@ class MetaWorldEnv(DecisionEnv):
     def generator_state(self) -> dict[str, Any]:
         """Return the state of the generator, a nested dict of names, integers and an array."""
         if not self.task.seeded_resets:
-            return dict(np.random.get_state(legacy=False))  # type: ignore[arg-type]
+            return dict(np.random.get_state(legacy=False))
         return dict(self._env.np_random.bit_generator.state)
 
     def set_generator_state(self, state: dict[str, Any]) -> None:
@@ -67,7 +67,7 @@ class MetaWorldEnv(DecisionEnv):
         else:
             np.random.set_state(state)
 
-    def render(self) -> np.ndarray:
+    def render(self) -> np.ndarray:  # type: ignore[override]
         """Render the scene, `(H, W, 3)` uint8."""
         # This camera is mounted upside down.
         return np.ascontiguousarray(self._view.frame(self._env.data)[::-1, ::-1])

@@ -37,7 +37,8 @@ class MyoSuiteEnv(DecisionEnv):
     def __init__(self, task: Task, *, seed: int, render: bool = False) -> None:
         super().__init__(task)
         with quiet():
-            self._env: Any = gymnasium.make(task.env_id).unwrapped
+            made: Any = gymnasium.make(task.env_id)
+        self._env: Any = made.unwrapped
         if task.physics == "paper":
             restore(self._env.mj_model, task.name)
         self._env.seed(seed)
@@ -51,7 +52,7 @@ class MyoSuiteEnv(DecisionEnv):
         """Restore a state that `generator_state` returned."""
         self._env.np_random.bit_generator.state = state
 
-    def render(self) -> np.ndarray:
+    def render(self) -> np.ndarray:  # type: ignore[override]
         """Render the scene, `(H, W, 3)` uint8."""
         return self._view.frame(self._env.mj_data)
 

@@ -207,6 +207,7 @@ def _work(pipe: Connection) -> None:
             command, arguments = pipe.recv()
         except (EOFError, ConnectionResetError):
             break
+        answer: tuple[UserError | str | None, dict[int, Any] | None]
         try:
             answer = (None, {i: _do(envs, command, i, arg) for i, arg in arguments.items()})
         except UserError as error:

@@ -225,7 +225,10 @@ def vmap_rule(operation: Callable[..., tuple[Tensor, Tensor]]) -> Callable[..., 
     def rule(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> Any:
         num, (group, tau) = info.batch_size, args[5:]
         tensors = zip(args[:5], in_dims[:5], strict=True)
-        x, *params, factor = (None if t is None else _stack(t, dim, num) for t, dim in tensors)
+        # All but γ, β (which may be part of bias) and factor are tensors.
+        stacked: list[Any] = [None if t is None else _stack(t, dim, num) for t, dim in tensors]
+        x, *params, factor = stacked
+        flat: list[Any]
         if params[1] is None:  # bias, γ and β in one tensor, with copies
             flat = [params[0].movedim(1, 0).flatten(1, -3), None, None]
             num_layers = flat[0].shape[1]

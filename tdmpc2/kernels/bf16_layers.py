@@ -25,6 +25,7 @@ class Bf16NormedLinear(NativeNormedLinear):
         group = self.simnorm_dim if self.activation == "simnorm" else 0
         tiled = getattr(self.linear, "tiled", None)
         if bf16.usable_tiled(inputs, tiled):
+            assert tiled is not None
             return bf16.dense(inputs, tiled, *params, group=group, tau=self.simnorm_tau)
         return bf16.layer(inputs, self.linear.weight, *params, group=group, tau=self.simnorm_tau)
 
@@ -43,6 +44,7 @@ class Bf16Linear(nn.Linear):
             return super().forward(*inputs)
         tiled = getattr(self, "tiled", None)
         if bf16.usable_tiled(inputs, tiled):
+            assert tiled is not None
             return bf16.dense(inputs, tiled, self.bias)
         return bf16.layer(inputs, self.weight, self.bias)
 
@@ -71,6 +73,7 @@ class Bf16EnsembleLinear(EnsembleLinear):
             return super().forward(*inputs, heads=heads, frozen=frozen)
         tiled = getattr(self, "tiled", None)
         if bf16.usable_tiled(inputs, tiled):
+            assert tiled is not None
             return bf16.dense(inputs, tiled, self.bias, heads=heads)
         weight = self.weight.detach() if frozen else self.weight
         return bf16.layer(inputs, weight, select_heads(self.bias, heads, frozen), heads=heads)
@@ -105,9 +108,10 @@ class Bf16QEnsemble(NativeQEnsemble):
         if self.width % bf16.TILE or not _usable_for(inputs, heads, frozen):
             return super().hidden(linear, norm, inputs, heads, frozen, dropout)
         assert norm is not None
-        params = [linear.bias, norm.weight, norm.bias]
+        params: list[Tensor] = [linear.bias, norm.weight, norm.bias]
         tiled = getattr(linear, "tiled", None)
         if dropout is None and bf16.usable_tiled(inputs, tiled):
+            assert tiled is not None
             return bf16.dense(inputs, tiled, *params, heads=heads)
         params = [select_heads(p, heads, frozen) for p in params]
         weight = linear.weight.detach() if frozen else linear.weight

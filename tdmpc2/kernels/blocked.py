@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tdmpc2.kernels import Blocked
 
@@ -30,7 +30,7 @@ class BlockedWeights:
 
     attribute = "blocked"
 
-    def __init__(self, layers: Iterable[nn.Module], rows: int) -> None:
+    def __init__(self, layers: Iterable[Any], rows: int) -> None:
         self._copies: dict[Any, Any] = {}
         self._version: tuple[int, ...] = ()
         for layer in layers:

@@ -41,6 +41,7 @@ class NativeNormedLinear(NormedLinear):
         if kernels.usable_blocked(inputs[-1], blocked):
             joined = list(joint_parts(inputs))
             if len(joined) == 1:
+                assert blocked is not None
                 return kernels.dense(joined[0][0], blocked, *self._params(), **self._kind())
         x = linear_of_parts(inputs, self.linear.weight, None).float()
         return self._norm_act(x, *self._params())
@@ -68,9 +69,18 @@ class NativeNormedLinear(NormedLinear):
             return self._norm_act(x, *self._params())
         return super().complete(x)  # LayerNorm and Mish are fused with what computes `product`
 
-    def _norm_act(self, x: Tensor, *params: Tensor | None) -> Tensor:
-        """Call the kernel; see `kernels.norm_act`."""
-        return kernels.norm_act(x, *params, **self._kind(), in_place=self.in_place)
+    def _norm_act(
+        self, x: Tensor, bias: Tensor, gamma: Tensor | None, beta: Tensor | None
+    ) -> Tensor:
+        """Call the kernel.
+
+        Args:
+            x: see `kernels.norm_act`.
+            bias: see `kernels.norm_act`.
+            gamma: see `kernels.norm_act`.
+            beta: see `kernels.norm_act`.
+        """
+        return kernels.norm_act(x, bias, gamma, beta, **self._kind(), in_place=self.in_place)
 
     def _params(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return bias, γ and β."""
@@ -123,9 +133,10 @@ class NativeQEnsemble(QEnsemble):
         if not kernels.usable(inputs[0]):
             return super().hidden(linear, norm, inputs, heads, frozen, dropout)
         assert norm is not None
-        params = [linear.bias, norm.weight, norm.bias]
+        params: list[Tensor] = [linear.bias, norm.weight, norm.bias]
         blocked = getattr(linear, "blocked", None)
         if dropout is None and kernels.usable_blocked(inputs[0], blocked):
+            assert blocked is not None
             x = torch.cat(inputs, dim=-1) if len(inputs) > 1 else inputs[0]
             return kernels.dense(x, blocked, *params, heads=heads)
         weight, *params = (select_heads(p, heads, frozen) for p in (linear.weight, *params))

@@ -44,9 +44,9 @@ def norm_act(
     """
     from tdmpc2.kernels import triton_kernels
 
-    params = (p.contiguous() for p in separate(bias, gamma, beta))
+    b, g, s = (p.contiguous() for p in separate(bias, gamma, beta))
     factor = None if factor is None else factor.contiguous()
-    return triton_kernels.forward(x.contiguous(), *params, factor, group, tau, EPS)
+    return triton_kernels.forward(x.contiguous(), b, g, s, factor, group, tau, EPS)
 
 
 @torch.library.custom_op("tdmpc2_triton::norm_act_backward", mutates_args=(), device_types="cuda")
@@ -78,10 +78,10 @@ def norm_act_backward(
     """
     from tdmpc2.kernels import triton_kernels
 
-    params = separate(bias, gamma, beta)
-    tensors = (t.contiguous() for t in (grad, x, y, stats, *params))
+    grad, x, y, stats = (t.contiguous() for t in (grad, x, y, stats))
+    b, g, s = (p.contiguous() for p in separate(bias, gamma, beta))
     factor = None if factor is None else factor.contiguous()
-    return triton_kernels.backward(*tensors, factor, group, tau)
+    return triton_kernels.backward(grad, x, y, stats, b, g, s, factor, group, tau)
 
 
 def separate(

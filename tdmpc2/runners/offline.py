@@ -69,7 +69,10 @@ def run_offline(spec: RunSpec, options: OfflineOptions) -> RunResult | None:
         run.set_up(dataset, world)
         with contextlib.ExitStack() as stack:
             stack.enter_context(torch_as_found())
-            return run.train_as_first(stack) if world.first else run.train_as_worker()
+            if world.first:
+                return run.train_as_first(stack)
+            run.train_as_worker()
+            return None
 
 
 class _OfflineRun(LocalRun):

@@ -219,7 +219,7 @@ class OfflineTrainer(TrainingLoop):
             row = result.row()
             score = task.normalized_score(result.mean_return, row["episode_success"])
             scores[task.name] = score
-            step_columns = {"num_updates": self.step, "task": task.name}
+            step_columns: dict[str, int | str] = {"num_updates": self.step, "task": task.name}
             self.records.csv["eval"].append({**step_columns, **row, "score": score})
         figures = {"eval_score": float(np.mean(list(scores.values())))}
         self.callbacks.on_evaluation(self.step, figures, {**figures, **scores})

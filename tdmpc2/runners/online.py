@@ -99,7 +99,8 @@ def _train(
 ) -> list[RunResult]:
     """Train the runs that have work left (`working`) and return the result of each."""
     batched = len(lanes) > 1
-    clock = RoundClock() if batched else time.monotonic
+    round_clock = RoundClock()
+    clock = round_clock if batched else time.monotonic
     with contextlib.ExitStack() as stack:
         stack.enter_context(torch_as_found())
         for lane in working:
@@ -127,7 +128,7 @@ def _train(
             if seed_batch is None:
                 return [serve(sessions[0], agents[0])]
             loops = dict(zip(working, sessions, strict=True))
-            results = lockstep([loops.get(lane) for lane in lanes], seed_batch, clock)
+            results = lockstep([loops.get(lane) for lane in lanes], seed_batch, round_clock)
             return [result for result in results if result is not None]
 
         return train_together(working, serve_all)

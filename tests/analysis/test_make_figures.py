@@ -15,7 +15,7 @@ from scipy import stats
 from analysis import make_figures
 from analysis.figures.figure_specs import read_catalog
 from analysis.figures.registry import PLOTS
-from analysis.records import source_options
+from analysis.records import recorded, source_options
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.system.paths import project_root
 from tdmpc2.envs.tasks import SUITES, get_suite
@@ -300,7 +300,7 @@ def test_no_run_says_what_to_run(tmp_path):
 
 def test_no_run_at_all_draws_the_released_curves(tmp_path, monkeypatch, capsys):
     """The released curves are drawn if they are available; else the error names the download."""
-    monkeypatch.setattr(source_options, "default_runs_dir", lambda: tmp_path / "runs")
+    monkeypatch.setattr(recorded, "default_runs_dir", lambda: tmp_path / "runs")
     monkeypatch.setenv("TDMPC2_PUBLISHED", str(tmp_path / "paper"))
     arguments = [f"out={tmp_path / 'out'}", "reps=200", "only=profiles,learning_curves"]
     with pytest.raises(UserError, match=r"python analysis/fetch_published\.py"):

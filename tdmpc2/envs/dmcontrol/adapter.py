@@ -73,7 +73,7 @@ class DMControlEnv(DecisionEnv):
         """Restore a state that `generator_state` returned."""
         self._random.set_state(state)
 
-    def render(self) -> np.ndarray:
+    def render(self) -> np.ndarray:  # type: ignore[override]
         """Render the scene, `(H, W, 3)` uint8."""
         return self.frame(FRAME_SIZE)
 
