@@ -12,6 +12,7 @@ from analysis.records.evaluations import read_evaluations
 from analysis.records.problems import Problem
 from analysis.records.run_reader import STATES, read_reference_scores, read_run
 from tdmpc2.common.run import run_files as trainer_records
+from tdmpc2.common.run.schemas import ReadState, State
 from tests.analysis.run_files import HEADER, eval_line, write_reference_scores, write_run
 
 
@@ -25,7 +26,17 @@ def read(path: Path, content: str) -> tuple[dict[int, float], list[Problem]]:
 
 def test_the_test_files_look_like_the_trainers():
     assert HEADER.split(",") == list(trainer_records.EVAL_COLUMNS)
-    assert set(STATES) == set(typing.get_args(trainer_records.State))
+    assert set(STATES) == set(typing.get_args(ReadState))
+
+
+def test_a_state_that_is_no_longer_written_is_read(tmp_path):
+    directory = write_run(tmp_path, [(0, 10.0)], state="CANCELLED")
+    problems: list[Problem] = []
+    run = read_run(directory, problems)
+    assert run is not None
+    assert run["state"] == "CANCELLED"
+    assert [problem.severity for problem in problems] == ["warning"]
+    assert "CANCELLED" not in typing.get_args(State)
 
 
 def test_records_from_before_success_ever_are_whole(tmp_path):
