@@ -14,6 +14,12 @@ from pathlib import Path
 from tdmpc2.common.system.atomic_files import full_disk
 from tdmpc2.common.system.errors import UserError, one_line
 from tdmpc2.common.system.paths import cache_dir
+from tdmpc2.common.system.streams import (
+    READER_GONE,
+    make_lasting,
+    open_closed_streams,
+    output_error,
+)
 
 
 def command(main: Callable[[Sequence[str]], int], usage: Callable[[], str]) -> int:
@@ -22,14 +28,31 @@ def command(main: Callable[[Sequence[str]], int], usage: Callable[[], str]) -> i
     Invalid input, a full disk and a file that cannot be used print one line to stderr. So does an
     unforeseen error, which is a fault of the program; its traceback is written to a file.
 
+    A command does its work to the end if the reader of its output (`head`, a terminal) is gone.
+
     Returns:
         The exit code: 0 for `--help`, 2 for a `UserError` or an error of the file system, 70 for an
         unforeseen error, 130 for a `KeyboardInterrupt`, else the return value of `main`.
     """
-    arguments = sys.argv[1:]
+    open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # show what the terminal cannot show as ?
             stream.reconfigure(errors="replace")
+    make_lasting()
+    code = _exit_code(main, usage, sys.argv[1:])
+    lost = output_error()
+    if code or lost is None or lost.errno in READER_GONE:
+        return code
+    return _fail(
+        f"standard output: {lost.strerror}, so some of the output is missing; free some space or "
+        "redirect the output elsewhere, and run the same command again"
+    )
+
+
+def _exit_code(
+    main: Callable[[Sequence[str]], int], usage: Callable[[], str], arguments: Sequence[str]
+) -> int:
+    """Run a command and return its exit code, see `command`."""
     try:
         if any(argument in ("-h", "--help", "help") for argument in arguments):
             print(usage())
@@ -39,9 +62,6 @@ def command(main: Callable[[Sequence[str]], int], usage: Callable[[], str]) -> i
         return _fail(str(error))
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:  # the reader of the output (head, less) has exited
-        sys.stdout = None
-        return 0
     except Exception as error:
         full = full_disk(error)
         if full is not None:
