@@ -255,3 +255,64 @@ def test_unusable_reference_scores_are_named(tmp_path, content):
     problems: list[Problem] = []
     assert read_reference_scores(path, problems) == []
     assert [p.where for p in problems] == [str(path)]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("seed", 10**30),
+        ("seed", -1),
+        ("protocol", None),
+        ("budget", "many"),
+        ("budget", 10**30),
+        ("dataset", ["a"]),
+        ("obs", {}),
+        ("score_range", [1]),
+        ("score_range", ["a", "b"]),
+        ("score_range", [1, 1]),
+        ("eval_episodes", -1),
+    ],
+)
+def test_a_run_whose_spec_has_impossible_values_is_left_out(tmp_path, key, value):
+    write_run(tmp_path / "good", [(0, 10.0)], seed=2)
+    directory = write_run(tmp_path, [(0, 10.0)])
+    spec = directory / "spec.json"
+    content = {**json.loads(spec.read_text()), "metric": "return", key: value}
+    spec.write_text(json.dumps(content))
+    problems: list[Problem] = []
+    assert read_run(directory, problems) is None
+    assert len(problems) == 1
+    assert key in problems[0].what
+
+
+@pytest.mark.parametrize(
+    "content", ["[" * 100_000, '{"seed": ' + "1" * 5000 + "}"], ids=["brackets", "digits"]
+)
+@pytest.mark.parametrize("name", ["spec.json", "status.json", "attempts.json"])
+def test_json_that_python_refuses(tmp_path, name, content):
+    directory = write_run(tmp_path, [(0, 10.0)])
+    (directory / name).write_text(content)
+    problems: list[Problem] = []
+    run = read_run(directory, problems)
+    assert (run is None) == (name == "spec.json")
+    assert any(name in problem.where for problem in problems) or name == "attempts.json"
+
+
+def test_a_file_saved_with_a_byte_order_mark_is_read(tmp_path):
+    points, problems = read(tmp_path / "eval.csv", f"\ufeff{HEADER}\n{eval_line(0, 5.0)}")
+    assert (points, problems) == ({0: 5.0}, [])
+
+
+@pytest.mark.parametrize("damaged", ["5_0.0", "\uff150.0", "50.0\u2028"])
+def test_damaged_digits_are_no_numbers(tmp_path, damaged):
+    text = f"{HEADER}\n" + eval_line(0, 10.0) + eval_line(1000, 50.0).replace("50.0", damaged)
+    points, problems = read(tmp_path / "eval.csv", text)
+    assert points == {0: 10.0}
+    assert [problem.line for problem in problems] == [3]
+
+
+def test_a_column_that_occurs_twice_is_not_guessed(tmp_path):
+    header = HEADER.replace("episode_return_sd", "episode_return")
+    points, problems = read(tmp_path / "eval.csv", f"{header}\n{eval_line(0, 5.0)}")
+    assert points == {}
+    assert "column episode_return occurs twice" in str(problems[-1])

@@ -259,7 +259,10 @@ class CheckpointStore:
                 shard_path = self.shard_folder / shard["name"]
                 if not shard_path.is_file() or sha256_of(shard_path) != shard["sha256"]:
                     raise ValueError(f"episode shard {shard['name']} is missing or damaged")
-        except (ValueError, KeyError, TypeError, msgspec.ValidationError, UserError) as error:
+        except (
+            *(ValueError, KeyError, TypeError, OSError),
+            *(msgspec.ValidationError, UserError),
+        ) as error:
             raise UserError(f"{path}: the checkpoint is damaged ({error}); {advice}") from None
         state = from_storable(torch.load(path / "state.pt", map_location="cpu", weights_only=True))
         return state, manifest
