@@ -59,6 +59,7 @@ _OPTIONAL_TYPES: dict[str, tuple[type, ...]] = {
 
 Run = dict[str, Any]
 """Key and facts of one run."""
+_LARGEST = 1e300  # of the range of a score
 _NAMED = 3
 """Maximum number of tasks that a problem lists."""
 
@@ -294,7 +295,7 @@ def _is_range(score_range: list[Any] | None) -> bool:
     """Return whether a range is two increasing finite numbers, or absent."""
     if not score_range:
         return True
-    numbers = [x for x in score_range if isinstance(x, int | float) and math.isfinite(x)]
+    numbers = [x for x in score_range if isinstance(x, int | float) and abs(x) < _LARGEST]
     return len(numbers) == len(score_range) == 2 and numbers[0] < numbers[1]
 
 

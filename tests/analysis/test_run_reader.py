@@ -270,6 +270,7 @@ def test_unusable_reference_scores_are_named(tmp_path, content):
         ("score_range", [1]),
         ("score_range", ["a", "b"]),
         ("score_range", [1, 1]),
+        ("score_range", [1, 10**400]),
         ("eval_episodes", -1),
     ],
 )

@@ -159,3 +159,23 @@ def test_a_name_that_is_too_long(arguments: tuple[str, ...], tmp_path: Path) -> 
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("path", ["sweeps/launch.py", "tdmpc2/train.py"])
+def test_no_disk_can_be_written(path: str, tmp_path: Path) -> None:
+    """Neither the folder of runs, nor the cache, nor a folder for temporary files."""
+    work = [
+        "import resource, runpy, sys",
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))",
+        "sys.argv = sys.argv[1:]",
+        "runpy.run_path(sys.argv[0], run_name='__main__')",
+    ]
+    options = ["seeds=1", "cluster=inline"] if path == "sweeps/launch.py" else ["seed=1"]
+    key = "tasks" if path == "sweeps/launch.py" else "task"
+    options += [f"{key}=toy-pointmass", f"runs={tmp_path / 'runs'}"]
+    command = [sys.executable, "-c", "\n".join(work), str(ROOT / path), *options]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert done.stderr.startswith("error: ")
+    assert "free some space" in done.stderr

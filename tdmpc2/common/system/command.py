@@ -21,6 +21,9 @@ from tdmpc2.common.system.streams import (
     output_error,
 )
 
+# Begin of the message of `tempfile` if no folder for temporary files can be written.
+NO_TEMPORARY = "No usable temporary directory"
+
 
 def command(main: Callable[[Sequence[str]], int], usage: Callable[[], str]) -> int:
     """Run the `main` function of a command: handle `--help` and turn errors into exit codes.
@@ -73,6 +76,8 @@ def _exit_code(
             return _fail(
                 f"{error.filename}: {error.strerror}; make it usable, or name another path"
             )
+        if isinstance(error, FileNotFoundError) and NO_TEMPORARY in str(error):
+            return _fail(f"{error.strerror}; free some space, or set TMPDIR to a writable folder")
         return _fail(
             f"unforeseen {type(error).__name__}: {error}; please report it with the file "
             f"{_write_traceback()}",
@@ -88,8 +93,9 @@ def _fail(message: str, code: int = 2) -> int:
 
 def _write_traceback() -> Path:
     """Write the traceback of the current exception to a new file and return its path."""
-    for folder in (cache_dir() / "errors", Path(tempfile.gettempdir())):
-        with contextlib.suppress(OSError):
+    for choice in (lambda: cache_dir() / "errors", lambda: Path(tempfile.gettempdir())):
+        with contextlib.suppress(OSError):  # `gettempdir` also raises one if all disks are full
+            folder = choice()
             folder.mkdir(parents=True, exist_ok=True)
             descriptor, path = tempfile.mkstemp(".log", "error-", folder)
             with open(descriptor, "w", encoding="utf-8", errors="replace") as file:
