@@ -38,6 +38,8 @@ def command(main: Callable[[Sequence[str]], int], usage: Callable[[], str]) -> i
         unforeseen error, 130 for a `KeyboardInterrupt`, else the return value of `main`.
     """
     open_closed_streams()
+    # No command opens a window. Notebooks set a backend that may be missing in this environment.
+    os.environ["MPLBACKEND"] = "agg"
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # show what the terminal cannot show as ?
             stream.reconfigure(errors="replace")
