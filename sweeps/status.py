@@ -23,6 +23,7 @@ from tdmpc2.common.system import cli
 from tdmpc2.common.system.config_checks import Settings, setting
 from tdmpc2.common.system.errors import UserError, did_you_mean
 from tdmpc2.common.system.paths import default_runs_dir
+from tdmpc2.common.system.streams import output_error
 
 
 @dataclass(frozen=True)
@@ -203,13 +204,13 @@ def main(arguments: Sequence[str]) -> int:
     shown, going_on, failed = picture(options, sweeps)
     if options.follow and console.is_terminal:
         with Live(shown, console=console, auto_refresh=False) as live:
-            while going_on:
+            while going_on and output_error() is None:
                 time.sleep(options.every)
                 shown, going_on, failed = picture(options, sweeps)
                 live.update(shown, refresh=True)
     else:
         console.print(shown, crop=False)
-        while options.follow and going_on:
+        while options.follow and going_on and output_error() is None:
             time.sleep(options.every)
             shown, going_on, failed = picture(options, sweeps)
             console.print(shown, crop=False)

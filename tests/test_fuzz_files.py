@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import shutil
 import warnings
 import zipfile
@@ -118,9 +120,58 @@ CASES = (
 )
 
 
-def damaged(content: bytes, draw: st.DrawFn) -> bytes:
+VALUES = (
+    *(None, True, -1, 1.5, 10**30, math.nan, math.inf, "", "x", "a\nb", "../..", "\ud800"),
+    *("x" * 5000, [], [1], {}, {"a": 1}, [[]]),
+)
+
+
+def value_replaced(content: bytes, draw: st.DrawFn) -> bytes:
+    """Return a JSON file with one value replaced or one key lost."""
+    whole = json.loads(content)
+    outer, key, inner = None, None, whole
+    while inner and isinstance(inner, dict | list) and (outer is None or draw(st.booleans())):
+        outer = inner
+        key = draw(st.sampled_from(sorted(inner) if isinstance(inner, dict) else range(len(inner))))
+        inner = inner[key]
+    if outer is None or draw(st.integers(0, len(VALUES))) == 0:
+        return b"{}" if outer is None else json.dumps(_without(whole, outer, key)).encode()
+    outer[key] = draw(st.sampled_from(VALUES))
+    return json.dumps(whole).encode()
+
+
+def _without(whole: Any, outer: Any, key: Any) -> Any:
+    del outer[key]
+    return whole
+
+
+def other_text(content: bytes, draw: st.DrawFn) -> bytes:
+    """Return a text file as other programs save it, or with its numbers or lines changed."""
+    how = draw(st.sampled_from(["BOM", "UTF-16", "CRLF", "CR", "zeros", "long", "deep", "twice"]))
+    line = draw(st.sampled_from(content.split(b"\n")))
+    changes = {
+        "BOM": b"\xef\xbb\xbf" + content,
+        "UTF-16": content.decode().encode("utf-16"),
+        "CRLF": content.replace(b"\n", b"\r\n"),
+        "CR": content.replace(b"\n", b"\r"),
+        "zeros": content + b"\0" * 4096,
+        "long": content.replace(b"1", b"1" * 5000, 1),
+        "deep": content.rstrip()[:-1] + b', "deep": ' + b"[" * 10_000 + b"]" * 10_000 + b"}",
+        "twice": content.replace(line, line + b"\n" + line, 1),
+    }
+    return changes[how]
+
+
+def damaged(path: Path, content: bytes, draw: st.DrawFn) -> bytes:
     """Return a content with bytes changed, lost, added or repeated, or another content."""
-    how = draw(st.sampled_from(["flip", "cut", "lose", "insert", "repeat", "replace", "token"]))
+    kinds = ["flip", "cut", "lose", "insert", "repeat", "replace", "token"]
+    kinds += ["value"] * 3 * (path.suffix == ".json")
+    kinds += ["text"] * (path.suffix in (".json", ".csv", ".toml"))
+    how = draw(st.sampled_from(kinds))
+    if how == "value":
+        return value_replaced(content, draw)
+    if how == "text":
+        return other_text(content, draw)
     place = draw(st.integers(0, max(len(content) - 1, 0)))
     length = draw(st.integers(1, 64))
     if how == "flip" and content:
@@ -155,7 +206,7 @@ def check(case: Callable[[Path], Case], number: int, folder: Path) -> None:
     @given(st.data())
     def search(data: st.DataObject) -> None:
         path = data.draw(st.sampled_from(files))
-        path.write_bytes(damaged(contents[path], data.draw))
+        path.write_bytes(damaged(path, contents[path], data.draw))
         message = ""
         try:
             with warnings.catch_warnings():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import os
 import signal
 import subprocess
@@ -135,6 +136,34 @@ def test_sigusr2_saves_and_stops(data: Path, tmp_path: Path, undisturbed: Any) -
     assert [path.name for path in saved.iterdir()] == ["000000000012"]
     assert train(data, tmp_path).code == 0
     assert outcome(tmp_path) == undisturbed
+
+
+# The evaluation at update 40, and the last one, at 45.
+EVALUATIONS = {40: Blow("tdmpc2.agent:TDMPC2.act", 250), 45: Blow("tdmpc2.agent:TDMPC2.act", 350)}
+
+
+@pytest.mark.parametrize("update", EVALUATIONS)
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGUSR2])
+def test_no_update_before_an_evaluation_is_lost(
+    data: Path, tmp_path: Path, undisturbed: Any, update: int, number: signal.Signals
+) -> None:
+    """The checkpoint that was saved before the evaluation is the only recent one."""
+    blow = dataclasses.replace(EVALUATIONS[update], number=number)
+    code = train(data, tmp_path, blow, checkpoint_minutes=60).code
+    assert code == (-number if number == signal.SIGKILL else 130)
+    saved = run_directory(tmp_path) / "checkpoints"
+    assert max(path.name for path in saved.iterdir()) == f"{update:012d}"
+    assert not any(int(row["num_updates"]) >= update for row in rows(saved.parent, "eval"))
+    assert train(data, tmp_path, checkpoint_minutes=60).code == 0
+    assert outcome(tmp_path) == undisturbed
+
+
+def test_the_last_checkpoint_knows_the_last_evaluation(data: Path, tmp_path: Path) -> None:
+    """A larger budget does not cut the line of the last evaluation off."""
+    assert train(data, tmp_path, num_updates=30).code == 0
+    assert train(data, tmp_path).code == 0
+    at = [int(row["num_updates"]) for row in rows(run_directory(tmp_path), "eval")]
+    assert at == [update for update in (0, 20, 30, 40, 45) for _ in TASKS]
 
 
 def test_two_processes_train_one_agent(data: Path, tmp_path: Path, undisturbed: Any) -> None:

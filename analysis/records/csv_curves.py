@@ -74,7 +74,8 @@ def _read_file(
         what = f"cannot be read: {error}; save it as UTF-8 text"
         problems.append(Problem(str(path), None, what))
         return []
-    form = format_of(header, place)
+    twice = [name for name, count in Counter(header).items() if name and count > 1]
+    form = f"column {twice[0]} occurs twice" if twice else format_of(header, place)
     if isinstance(form, str):
         problems.append(Problem(str(path), 1, f"{form}; file skipped"))
         return []

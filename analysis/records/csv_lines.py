@@ -22,7 +22,7 @@ def whole_lines(
         nothing: text of that problem.
     """
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+        lines = path.read_text(encoding="utf-8-sig", errors="replace").split("\n")
     except FileNotFoundError:
         lines = [""]
     except OSError as error:

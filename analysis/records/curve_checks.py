@@ -18,6 +18,19 @@ MAX_RETURN = {"dmcontrol": 1000.0}
 _TOLERANCE = 1e-3
 
 
+def plain_float(text: str) -> float:
+    """Return the number in a field.
+
+    Python also reads `1_0` and digits of other scripts as numbers; in records they are damage.
+
+    Raises:
+        ValueError: If it is not a number.
+    """
+    if "_" in text or not text.isascii():
+        raise ValueError(text)
+    return float(text)
+
+
 def number(text: object, name: str) -> float:
     """Return the finite number in a field.
 
@@ -25,7 +38,7 @@ def number(text: object, name: str) -> float:
         ValueError: If it is not a finite number.
     """
     try:
-        value = float(str(text))
+        value = plain_float(str(text))
     except ValueError:
         raise ValueError(f"{name} is not a number: '{text}'") from None
     if not math.isfinite(value):
@@ -90,7 +103,7 @@ def seed(text: object) -> int:
         ValueError: If it is not a non-negative integer.
     """
     try:
-        value = float(str(text))
+        value = plain_float(str(text))
     except ValueError:
         value = math.nan
     if not value.is_integer():  # also NaN and infinity

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from analysis.records.csv_lines import count_in, fields_of, whole_lines
-from analysis.records.curve_checks import limits, score
+from analysis.records.curve_checks import limits, plain_float, score
 from analysis.records.problems import Problem
 
 METRICS = ("episode_return", "episode_return_sd", "episode_success", "episode_length")
@@ -143,6 +143,10 @@ def read_evaluations(
         return Points.of([])
     known = [*METRICS, *LATER_METRICS, *([MULTITASK_METRIC] if tasks else [])]
     metrics = [name for name in known if name in header]
+    if twice := [name for name in (step, *others, *metrics) if header.count(name) > 1]:
+        what = f"column {', '.join(twice)} occurs twice; file skipped"
+        problems.append(Problem(str(path), 1, what))
+        return Points.of([])
     ranges = {own: [limits(KINDS.get(name), own) for name in metrics] for own in tasks or (task,)}
     rows: list[tuple[int, dict[str, float]]] = []
     places: list[int] = []
@@ -172,7 +176,7 @@ def _value(text: str, name: str, task: str, span: tuple[float, float]) -> float:
         span: limits of the metric on this task.
     """
     try:
-        value = float(text)
+        value = plain_float(text)
     except ValueError:
         value = math.nan
     return value if span[0] <= value <= span[1] else score(text, KINDS.get(name), task, name)

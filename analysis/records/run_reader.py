@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from analysis.records import curve_checks
 from analysis.records.evaluations import (
     ENV_STEPS,
     MULTITASK_METRIC,
@@ -41,9 +42,24 @@ _SPEC_TYPES = {
     "seed": int,
     "overrides": dict,
 }
+_OPTIONAL_TYPES: dict[str, tuple[type, ...]] = {
+    "budget": (int,),
+    "budget_unit": (str,),
+    "obs": (str,),
+    "assets": (str,),
+    "model_size": (int, str),
+    "dataset": (str,),
+    "dataset_name": (str,),
+    "commit": (str,),
+    "num_parameters": (int,),
+    "eval_episodes": (int,),
+    "score_range": (list,),
+}
+"""Types of keys that may be absent or null."""
 
 Run = dict[str, Any]
 """Key and facts of one run."""
+_LARGEST = 1e300  # of the range of a score
 _NAMED = 3
 """Maximum number of tasks that a problem lists."""
 
@@ -131,7 +147,7 @@ def _attempts(path: Path) -> list[dict[str, Any]]:
     """Return the records of the attempts; empty if the file cannot be read."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return []
     attempts = content if isinstance(content, list) else []
     return [attempt for attempt in attempts if isinstance(attempt, dict)]
@@ -235,7 +251,7 @@ def read_json(path: Path, problems: list[Problem]) -> dict[str, Any] | None:
     except json.JSONDecodeError as error:
         problems.append(Problem(str(path), error.lineno, f"invalid JSON: {error.msg}"))
         return None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # also thousands of digits or brackets
         problems.append(Problem(str(path), None, f"cannot be read: {error}"))
         return None
     if not isinstance(content, dict):
@@ -254,11 +270,33 @@ def _check_spec(spec: dict[str, Any]) -> str:
             return f"{key} is {spec[key]!r}, not of type {kind.__name__}"
     if spec["format"] != SPEC_FORMAT:
         return f"format is {spec['format']}, supported is {SPEC_FORMAT}"
+    if not isinstance(spec.get("protocol", {}), dict):
+        return f"protocol is {spec['protocol']!r}, not of type dict"
+    for key, kinds in _OPTIONAL_TYPES.items():
+        value = spec.get(key)
+        if not isinstance(value, (*kinds, type(None))):
+            return f"{key} is {value!r}, not of type {' or '.join(k.__name__ for k in kinds)}"
+    try:
+        curve_checks.seed(spec["seed"])
+        for key in ("budget", "eval_episodes", "num_parameters"):
+            curve_checks.step(spec.get(key) or 0, key)
+    except ValueError as error:
+        return str(error)
+    if not _is_range(spec.get("score_range")):
+        return f"score_range is {spec['score_range']!r}, not two increasing numbers"
     if spec["domain"] == MULTITASK:
         return _check_multitask(spec)
     if spec["metric"] not in TASK_SCORES:
         return f"unknown metric {spec['metric']!r} (valid: {', '.join(TASK_SCORES)})"
     return ""
+
+
+def _is_range(score_range: list[Any] | None) -> bool:
+    """Return whether a range is two increasing finite numbers, or absent."""
+    if not score_range:
+        return True
+    numbers = [x for x in score_range if isinstance(x, int | float) and abs(x) < _LARGEST]
+    return len(numbers) == len(score_range) == 2 and numbers[0] < numbers[1]
 
 
 def _check_multitask(spec: dict[str, Any]) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from tdmpc2.common.run.checkpoint import CheckpointStore
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.envs.tasks import SUITES
 
@@ -100,10 +101,11 @@ def read_embedding(path: Path) -> Embedding:
 
 def _newest(run: Path) -> Path:
     """Return the newest checkpoint of a run directory."""
-    files = [file for file in run.glob(f"{_CHECKPOINTS}/*/{_STATE}") if file.parent.name.isdigit()]
-    if not files:
+    files = [path / _STATE for path in CheckpointStore(run).existing()]
+    found = [file for file in files if file.is_file()]
+    if not found:
         raise UserError(f"{run}: contains no checkpoint ({_CHECKPOINTS}/<n>/{_STATE})")
-    return max(files, key=lambda file: int(file.parent.name))
+    return found[-1]
 
 
 def _embeddings(content: Any) -> Iterator[torch.Tensor]:

@@ -121,13 +121,17 @@ def check_files(shard: Shard) -> None:
     """
     if shard.dtype not in DTYPES:
         raise ValueError(f"dtype {shard.dtype}")
+    advice = "restore it, or build the dataset again"
     for path, size in shard.sizes.items():
-        if not path.is_file():
-            raise UserError(f"{path}: missing; restore it, or build the dataset again")
-        if path.stat().st_size != size:
+        try:
+            found = path.stat().st_size if path.is_file() else None
+        except OSError as error:  # e.g. a name in the manifest that is too long
+            raise UserError(f"{path}: cannot be read ({error.strerror}); {advice}") from None
+        if found is None:
+            raise UserError(f"{path}: missing; {advice}")
+        if found != size:
             raise UserError(
-                f"{path}: {path.stat().st_size:,} bytes instead of {size:,}: incomplete or "
-                "damaged; restore it, or build the dataset again"
+                f"{path}: {found:,} bytes instead of {size:,}: incomplete or damaged; {advice}"
             )
 
 

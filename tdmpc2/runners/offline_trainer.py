@@ -71,8 +71,9 @@ class OfflineTrainer(TrainingLoop):
     """Trains one multi-task agent on a dataset.
 
     Before each update, in this order: evaluate all tasks if due, save a checkpoint if due, stop if
-    requested. If several processes train the agent, the first one evaluates, writes records and
-    saves, while the others wait.
+    requested. An evaluation of many tasks may take hours, so a checkpoint is saved before it if
+    there was an update since the last one. If several processes train the agent, the first one
+    evaluates, writes records and saves, while the others wait.
 
     Args:
         agent: agent to train. The loop requests its actions and updates (see `loop_requests`).
@@ -88,6 +89,7 @@ class OfflineTrainer(TrainingLoop):
     """
 
     step_name, rate_name = "update", "updates_per_second"
+    replaces_checkpoints = True  # saved before and after an evaluation
     schedule: OfflineSchedule
 
     def __init__(
@@ -107,6 +109,7 @@ class OfflineTrainer(TrainingLoop):
         super().__init__(agent, records, checkpoints, schedule, seed=seed, clock=clock)
         self.tasks, self.groups, self.replay, self.world = tasks, groups, replay, world
         self.progress = OfflineProgress()
+        self._saved = dict(vars(self.progress))  # progress at the last checkpoint
 
     @property
     def step(self) -> int:
@@ -125,6 +128,7 @@ class OfflineTrainer(TrainingLoop):
         self._last_checkpoint = self.clock()
         while True:
             if self._evaluation_due():
+                self.save()
                 yield from self._evaluate()
             if self.finished:
                 break
@@ -226,6 +230,12 @@ class OfflineTrainer(TrainingLoop):
 
     # --- checkpoints -----------------------------------------------------------------
 
+    def save(self, *, final: bool = False) -> None:
+        """Save a checkpoint, see `TrainingLoop.save`, if anything was done since the last one."""
+        if final or self._saved != vars(self.progress):
+            super().save(final=final)
+            self._saved = dict(vars(self.progress))
+
     def state(self, *, final: bool) -> tuple[dict[str, Any], None]:
         """Return the state for a checkpoint; the episodes stay in the dataset."""
         sums = {name: value.clone() for name, value in self.metrics.sums.items()}
@@ -242,6 +252,7 @@ class OfflineTrainer(TrainingLoop):
         self.replay.load_state_dict(state["memory"])
         self.progress = OfflineProgress(**state["progress"])
         self.metrics = RunningMeans(**state["metrics"])
+        self._saved = dict(vars(self.progress))
 
 
 def _arrays(result: Evaluation) -> tuple[np.ndarray, ...]:

@@ -14,6 +14,7 @@ import torch
 from tdmpc2.common.interfaces import Agent, TaskEnv
 from tdmpc2.common.numerics.numeric_path import choose_device, torch_as_found
 from tdmpc2.common.numerics.seeding import derive_seed
+from tdmpc2.common.run.checkpoint import agent_step
 from tdmpc2.common.run.resume_checks import RunResult
 from tdmpc2.common.run.spec import RunOptions, RunSpec
 from tdmpc2.common.system.errors import UserError
@@ -240,7 +241,7 @@ def _starting_points(lanes: Sequence[_Lane], options: RunOptions) -> list[str | 
     """
     if len(lanes) == 1:
         return [options.checkpoint]
-    steps = [[int(path.name) for path in lane.store.existing()] for lane in lanes]
+    steps = [[agent_step(path) for path in lane.store.existing()] for lane in lanes]
     ended = [
         bool(s) and s[-1] * lane.envs[0].action_repeat >= lane.spec.budget
         for lane, s in zip(lanes, steps, strict=True)

@@ -259,3 +259,11 @@ def test_more_seeds_than_credible(tmp_path):
     assert records.runs["seed"].tolist() == [*range(255)]
     (problem,) = records.problems
     assert "sac has 300 seeds on walker-walk: only the first 255 are used" in problem.what
+
+
+@pytest.mark.parametrize("header", ["step,reward,seed,seed", "step,reward,reward,seed"])
+def test_a_column_that_occurs_twice_is_not_guessed(tmp_path, header):
+    write_table(tmp_path / "tdmpc2" / "walker-walk.csv", header, ["0,4.5,1,2"])
+    records = load_curves(tmp_path, "theirs")
+    assert len(records.table) == 0
+    assert "occurs twice; file skipped" in str(records.problems[0])

@@ -12,6 +12,7 @@ from analysis.records.evaluations import read_evaluations
 from analysis.records.problems import Problem
 from analysis.records.run_reader import STATES, read_reference_scores, read_run
 from tdmpc2.common.run import run_files as trainer_records
+from tdmpc2.common.run.schemas import ReadState, State
 from tests.analysis.run_files import HEADER, eval_line, write_reference_scores, write_run
 
 
@@ -25,7 +26,17 @@ def read(path: Path, content: str) -> tuple[dict[int, float], list[Problem]]:
 
 def test_the_test_files_look_like_the_trainers():
     assert HEADER.split(",") == list(trainer_records.EVAL_COLUMNS)
-    assert set(STATES) == set(typing.get_args(trainer_records.State))
+    assert set(STATES) == set(typing.get_args(ReadState))
+
+
+def test_a_state_that_is_no_longer_written_is_read(tmp_path):
+    directory = write_run(tmp_path, [(0, 10.0)], state="CANCELLED")
+    problems: list[Problem] = []
+    run = read_run(directory, problems)
+    assert run is not None
+    assert run["state"] == "CANCELLED"
+    assert [problem.severity for problem in problems] == ["warning"]
+    assert "CANCELLED" not in typing.get_args(State)
 
 
 def test_records_from_before_success_ever_are_whole(tmp_path):
@@ -244,3 +255,65 @@ def test_unusable_reference_scores_are_named(tmp_path, content):
     problems: list[Problem] = []
     assert read_reference_scores(path, problems) == []
     assert [p.where for p in problems] == [str(path)]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("seed", 10**30),
+        ("seed", -1),
+        ("protocol", None),
+        ("budget", "many"),
+        ("budget", 10**30),
+        ("dataset", ["a"]),
+        ("obs", {}),
+        ("score_range", [1]),
+        ("score_range", ["a", "b"]),
+        ("score_range", [1, 1]),
+        ("score_range", [1, 10**400]),
+        ("eval_episodes", -1),
+    ],
+)
+def test_a_run_whose_spec_has_impossible_values_is_left_out(tmp_path, key, value):
+    write_run(tmp_path / "good", [(0, 10.0)], seed=2)
+    directory = write_run(tmp_path, [(0, 10.0)])
+    spec = directory / "spec.json"
+    content = {**json.loads(spec.read_text()), "metric": "return", key: value}
+    spec.write_text(json.dumps(content))
+    problems: list[Problem] = []
+    assert read_run(directory, problems) is None
+    assert len(problems) == 1
+    assert key in problems[0].what
+
+
+@pytest.mark.parametrize(
+    "content", ["[" * 100_000, '{"seed": ' + "1" * 5000 + "}"], ids=["brackets", "digits"]
+)
+@pytest.mark.parametrize("name", ["spec.json", "status.json", "attempts.json"])
+def test_json_that_python_refuses(tmp_path, name, content):
+    directory = write_run(tmp_path, [(0, 10.0)])
+    (directory / name).write_text(content)
+    problems: list[Problem] = []
+    run = read_run(directory, problems)
+    assert (run is None) == (name == "spec.json")
+    assert any(name in problem.where for problem in problems) or name == "attempts.json"
+
+
+def test_a_file_saved_with_a_byte_order_mark_is_read(tmp_path):
+    points, problems = read(tmp_path / "eval.csv", f"\ufeff{HEADER}\n{eval_line(0, 5.0)}")
+    assert (points, problems) == ({0: 5.0}, [])
+
+
+@pytest.mark.parametrize("damaged", ["5_0.0", "\uff150.0", "50.0\u2028"])
+def test_damaged_digits_are_no_numbers(tmp_path, damaged):
+    text = f"{HEADER}\n" + eval_line(0, 10.0) + eval_line(1000, 50.0).replace("50.0", damaged)
+    points, problems = read(tmp_path / "eval.csv", text)
+    assert points == {0: 10.0}
+    assert [problem.line for problem in problems] == [3]
+
+
+def test_a_column_that_occurs_twice_is_not_guessed(tmp_path):
+    header = HEADER.replace("episode_return_sd", "episode_return")
+    points, problems = read(tmp_path / "eval.csv", f"{header}\n{eval_line(0, 5.0)}")
+    assert points == {}
+    assert "column episode_return occurs twice" in str(problems[-1])

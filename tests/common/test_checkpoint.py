@@ -298,3 +298,50 @@ def test_the_manifest_says_what_the_checkpoint_needs(tmp_path: Path) -> None:
     manifest = read_json(store.folder / "000000000005" / "manifest.json")
     assert manifest["oldest_episode"] == 2
     assert [shard["name"] for shard in manifest["shards"]][-3:] == shards(2, 3, 4)
+
+
+def test_a_checkpoint_of_the_same_step_is_replaced_on_request(tmp_path: Path) -> None:
+    store = filled(tmp_path, 3)
+    store.save(3, state_of(30), None, replace=True)
+    assert names(store.folder) == ["000000000002", "000000000003"]
+    state, manifest = store.load() or ({}, {})
+    assert state["number"] == 30
+    store.continue_from(manifest)
+    assert names(store.folder) == ["000000000002", "000000000003"]
+
+
+@pytest.mark.parametrize("renamed", [1, 2], ids=["old one", "both"])
+def test_a_kill_while_a_checkpoint_is_replaced(
+    renamed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After one rename the replaced checkpoint is the newest, after two the new one."""
+    store = filled(tmp_path, 3)
+    rename, calls = os.rename, 0
+
+    def stop(old: Path, new: Path) -> None:
+        nonlocal calls
+        if calls == renamed:
+            raise KeyboardInterrupt
+        calls += 1
+        rename(old, new)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rename", stop)
+        if renamed == 2:
+            patch.setattr("tdmpc2.common.run.checkpoint.fsync_directory", killed)
+        with pytest.raises(KeyboardInterrupt):
+            store.save(3, state_of(30), None, replace=True)
+    for which, numbers in {"latest": (3, 30), "previous": (2, 3), 2: (2, 2)}.items():
+        state, _ = CheckpointStore(tmp_path).load(which) or ({}, {})  # type: ignore[arg-type]
+        assert state["number"] == numbers[renamed - 1]
+    store = CheckpointStore(tmp_path)
+    state, manifest = store.load("previous") or ({}, {})
+    store.continue_from(manifest)
+    remaining = [store.load_agent(path)["number"] for path in store.existing()]
+    assert remaining[-1] == state["number"]
+    store.save(3, state_of(31), None, replace=True)
+    assert names(store.folder) == ["000000000002", "000000000003"]
+    assert store.load_agent(store.existing()[-1])["number"] == 31

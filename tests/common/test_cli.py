@@ -232,8 +232,3 @@ def test_help_wins(
 ) -> None:
     assert run(monkeypatch, UserError("never reached"), "nonsense", argument) == 0
     assert capsys.readouterr() == ("usage: command\n", "")
-
-
-def test_a_reader_that_has_gone_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stdout", sys.stdout)  # the command replaces it
-    assert run(monkeypatch, BrokenPipeError(errno.EPIPE, "Broken pipe")) == 0

@@ -16,6 +16,7 @@ from tdmpc2.common.system.command import command
 from tdmpc2.common.system.errors import UserError, one_line
 from tdmpc2.common.system.paths import cache_dir, user_path
 from tdmpc2.envs.assets.folders import asset_dir
+from tests.analysis.run_files import write_run
 
 ROOT = Path(__file__).parents[2]
 NO_HOME = """
@@ -159,3 +160,38 @@ def test_a_name_that_is_too_long(arguments: tuple[str, ...], tmp_path: Path) -> 
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("path", ["sweeps/launch.py", "tdmpc2/train.py"])
+def test_no_disk_can_be_written(path: str, tmp_path: Path) -> None:
+    """Neither the folder of runs, nor the cache, nor a folder for temporary files."""
+    work = [
+        "import resource, runpy, sys",
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))",
+        "sys.argv = sys.argv[1:]",
+        "runpy.run_path(sys.argv[0], run_name='__main__')",
+    ]
+    options = ["seeds=1", "cluster=inline"] if path == "sweeps/launch.py" else ["seed=1"]
+    key = "tasks" if path == "sweeps/launch.py" else "task"
+    options += [f"{key}=toy-pointmass", f"runs={tmp_path / 'runs'}"]
+    command = [sys.executable, "-c", "\n".join(work), str(ROOT / path), *options]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert done.stderr.startswith("error: ")
+    assert "free some space" in done.stderr
+
+
+@pytest.mark.parametrize("path", ["analysis/make_figures.py", "analysis/report.py"])
+def test_a_command_started_from_a_notebook(path: str, tmp_path: Path) -> None:
+    """Matplotlib refuses the backend that notebooks set if its package is missing."""
+    write_run(tmp_path / "runs", [(0, 10.0), (100_000, 500.0)])
+    options = [f"runs={tmp_path / 'runs'}", f"out={tmp_path / 'out'}"]
+    done = subprocess.run(
+        [sys.executable, ROOT / path, *options],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "MPLBACKEND": "module://no_such_package.backend"},
+    )
+    assert done.returncode == 0, done.stderr

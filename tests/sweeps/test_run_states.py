@@ -24,6 +24,7 @@ BUDGET = 5_000
         (("DIVERGED", 100), "diverged"),
         (("FAILED", 100), "failed"),
         (("INTERRUPTED", 100), "resumable"),
+        (("CANCELLED", 100), "resumable"),  # no version writes it
         (("RUNNING", 100), "stale"),
     ],
 )

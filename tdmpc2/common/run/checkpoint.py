@@ -33,6 +33,7 @@ from tdmpc2.common.system.errors import UserError
 
 FORMAT = 1
 KEPT = 2  # number of checkpoints on disk: the newest and the previous one
+REPLACED = ".replaced"  # suffix of a checkpoint that one of the same step is about to replace
 
 
 class CheckpointStore:
@@ -40,7 +41,8 @@ class CheckpointStore:
 
     A checkpoint is the folder `checkpoints/<agent step>/` with `state.pt` and `manifest.json`
     (checksums, list of episode shards). It is written under a temporary name and renamed when it
-    is complete, so a killed process never leaves an incomplete checkpoint. The newest two
+    is complete, so a killed process never leaves an incomplete checkpoint. If it replaces one of
+    the same step, that one has the suffix `REPLACED` until it is removed. The newest two
     checkpoints are kept. Episodes are stored once, in append-only shards in `replay/`: each
     checkpoint adds one shard with the episodes since the previous one.
 
@@ -64,16 +66,25 @@ class CheckpointStore:
         self.shard_folder = directory / "replay"
         self.keep_replay = keep_replay
         self.shards: list[dict[str, Any]] = []
+        self._loaded: Path | None = None
 
     def existing(self) -> list[Path]:
         """Return the folders of all complete checkpoints, oldest first."""
         if not self.folder.is_dir():
             return []
-        return sorted(p for p in self.folder.iterdir() if p.name.isdigit())
+        found = [p for p in self.folder.iterdir() if p.name.removesuffix(REPLACED).isdigit()]
+        return sorted(found, key=lambda p: (agent_step(p), p.suffix != REPLACED))
 
     # --- saving ----------------------------------------------------------------------
 
-    def save(self, step: int, state: Mapping[str, Any], replay: ReplayBuffer | None) -> Path:
+    def save(
+        self,
+        step: int,
+        state: Mapping[str, Any],
+        replay: ReplayBuffer | None,
+        *,
+        replace: bool = False,
+    ) -> Path:
         """Write a checkpoint, then remove checkpoints and shards that are no longer needed.
 
         Args:
@@ -81,6 +92,7 @@ class CheckpointStore:
             state: tensors, arrays and plain containers.
             replay: replay buffer whose new episodes are saved; None if the checkpoint needs no
                 episodes (a finished run without `keep_replay`, or training from a dataset).
+            replace: whether a checkpoint of the same step is replaced; otherwise it stays.
 
         Returns:
             The folder of the checkpoint.
@@ -89,7 +101,7 @@ class CheckpointStore:
             UserError: the disk is full; the previous checkpoint is intact.
         """
         try:
-            return self._save(step, state, replay)
+            return self._save(step, state, replay, replace)
         except (OSError, RuntimeError) as error:
             full = full_disk(error)
             if full is None:
@@ -99,10 +111,13 @@ class CheckpointStore:
                 "one is intact: free some space and run the same command again"
             ) from error
 
-    def _save(self, step: int, state: Mapping[str, Any], replay: ReplayBuffer | None) -> Path:
+    def _save(
+        self, step: int, state: Mapping[str, Any], replay: ReplayBuffer | None, replace: bool
+    ) -> Path:
         self.check()
         final = self.folder / f"{step:012d}"
-        if final.exists():  # the process was killed between this checkpoint and the final status
+        # The process was killed between this checkpoint and the final status.
+        if final.exists() and not replace:
             return final
         temporary = self.folder / f".{final.name}.tmp"
         shutil.rmtree(temporary, ignore_errors=True)
@@ -125,11 +140,16 @@ class CheckpointStore:
             }
             write_json(temporary / "manifest.json", manifest)
             self.check()  # writing may have taken long
+            replaced = final.with_name(final.name + REPLACED)
+            if final.exists():
+                shutil.rmtree(replaced, ignore_errors=True)
+                os.rename(final, replaced)
             os.rename(temporary, final)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
         fsync_directory(self.folder)
+        shutil.rmtree(replaced, ignore_errors=True)
         self._remove_unneeded()
         return final
 
@@ -207,8 +227,9 @@ class CheckpointStore:
                 )
             candidates = candidates[:-1]
         if isinstance(which, int):
-            candidates = [path for path in candidates if int(path.name) <= which]
-        return self._load(candidates[-1], is_last=len(candidates) == 1)
+            candidates = [path for path in candidates if agent_step(path) <= which]
+        self._loaded = candidates[-1]
+        return self._load(self._loaded, is_last=len(candidates) == 1)
 
     def load_agent(self, path: Path) -> dict[str, Any]:
         """Load the state of one checkpoint for evaluation and verify it.
@@ -238,7 +259,10 @@ class CheckpointStore:
                 shard_path = self.shard_folder / shard["name"]
                 if not shard_path.is_file() or sha256_of(shard_path) != shard["sha256"]:
                     raise ValueError(f"episode shard {shard['name']} is missing or damaged")
-        except (ValueError, KeyError, TypeError, msgspec.ValidationError, UserError) as error:
+        except (
+            *(ValueError, KeyError, TypeError, OSError),
+            *(msgspec.ValidationError, UserError),
+        ) as error:
             raise UserError(f"{path}: the checkpoint is damaged ({error}); {advice}") from None
         state = from_storable(torch.load(path / "state.pt", map_location="cpu", weights_only=True))
         return state, manifest
@@ -249,9 +273,12 @@ class CheckpointStore:
         return [s for s in manifest["shards"] if s["first"] + s["count"] > oldest]
 
     def continue_from(self, manifest: Mapping[str, Any]) -> None:
-        """Remove all checkpoints and shards that are newer than a loaded checkpoint."""
+        """Remove all checkpoints and shards that are newer than the loaded checkpoint."""
         for path in self.existing():
-            if int(path.name) > manifest["agent_step"]:
+            step = agent_step(path)
+            if step > manifest["agent_step"] or (
+                step == manifest["agent_step"] and path != self._loaded
+            ):
                 shutil.rmtree(path)
         self.shards = list(manifest["shards"])
         self._remove_shards_but({shard["name"] for shard in self.shards})
@@ -274,6 +301,11 @@ class CheckpointStore:
                 arrays = {key: file[key] for key in file.files}
             skip = max(manifest["oldest_episode"] - shard["first"], 0)
             yield from _split(arrays, skip)
+
+
+def agent_step(checkpoint: Path) -> int:
+    """Return the agent step (or number of updates) that names the folder of a checkpoint."""
+    return int(checkpoint.name.removesuffix(REPLACED))
 
 
 def _split(arrays: Mapping[str, np.ndarray], skip: int) -> Iterator[Episode]:

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from typing import Any, Literal, NotRequired, TypedDict
 
-State = Literal["RUNNING", "INTERRUPTED", "COMPLETED", "DIVERGED", "FAILED", "CANCELLED"]
+State = Literal["RUNNING", "INTERRUPTED", "COMPLETED", "DIVERGED", "FAILED"]
+"""States of a run. A run that SLURM or a user cancels is INTERRUPTED: it resumes."""
+ReadState = Literal[State, "CANCELLED"]
+"""States that readers accept: `CANCELLED` was valid before; no version has written it."""
 Scalar = str | int | float | bool | None
 
 
@@ -33,7 +36,7 @@ class SpecFile(TypedDict):
 class StatusFile(TypedDict):
     """`status.json`: state and progress; the latter under one of two keys."""
 
-    state: State
+    state: ReadState
     message: str
     env_step: NotRequired[int]
     num_updates: NotRequired[int]

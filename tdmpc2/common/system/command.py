@@ -14,6 +14,15 @@ from pathlib import Path
 from tdmpc2.common.system.atomic_files import full_disk
 from tdmpc2.common.system.errors import UserError, one_line
 from tdmpc2.common.system.paths import cache_dir
+from tdmpc2.common.system.streams import (
+    READER_GONE,
+    make_lasting,
+    open_closed_streams,
+    output_error,
+)
+
+# Begin of the message of `tempfile` if no folder for temporary files can be written.
+NO_TEMPORARY = "No usable temporary directory"
 
 
 def command(main: Callable[[Sequence[str]], int], usage: Callable[[], str]) -> int:
@@ -22,14 +31,33 @@ def command(main: Callable[[Sequence[str]], int], usage: Callable[[], str]) -> i
     Invalid input, a full disk and a file that cannot be used print one line to stderr. So does an
     unforeseen error, which is a fault of the program; its traceback is written to a file.
 
+    A command does its work to the end if the reader of its output (`head`, a terminal) is gone.
+
     Returns:
         The exit code: 0 for `--help`, 2 for a `UserError` or an error of the file system, 70 for an
         unforeseen error, 130 for a `KeyboardInterrupt`, else the return value of `main`.
     """
-    arguments = sys.argv[1:]
+    open_closed_streams()
+    # No command opens a window. Notebooks set a backend that may be missing in this environment.
+    os.environ["MPLBACKEND"] = "agg"
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # show what the terminal cannot show as ?
             stream.reconfigure(errors="replace")
+    make_lasting()
+    code = _exit_code(main, usage, sys.argv[1:])
+    lost = output_error()
+    if code or lost is None or lost.errno in READER_GONE:
+        return code
+    return _fail(
+        f"standard output: {lost.strerror}, so some of the output is missing; free some space or "
+        "redirect the output elsewhere, and run the same command again"
+    )
+
+
+def _exit_code(
+    main: Callable[[Sequence[str]], int], usage: Callable[[], str], arguments: Sequence[str]
+) -> int:
+    """Run a command and return its exit code, see `command`."""
     try:
         if any(argument in ("-h", "--help", "help") for argument in arguments):
             print(usage())
@@ -39,9 +67,6 @@ def command(main: Callable[[Sequence[str]], int], usage: Callable[[], str]) -> i
         return _fail(str(error))
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:  # the reader of the output (head, less) has exited
-        sys.stdout = None
-        return 0
     except Exception as error:
         full = full_disk(error)
         if full is not None:
@@ -53,6 +78,8 @@ def command(main: Callable[[Sequence[str]], int], usage: Callable[[], str]) -> i
             return _fail(
                 f"{error.filename}: {error.strerror}; make it usable, or name another path"
             )
+        if isinstance(error, FileNotFoundError) and NO_TEMPORARY in str(error):
+            return _fail(f"{error.strerror}; free some space, or set TMPDIR to a writable folder")
         return _fail(
             f"unforeseen {type(error).__name__}: {error}; please report it with the file "
             f"{_write_traceback()}",
@@ -68,8 +95,9 @@ def _fail(message: str, code: int = 2) -> int:
 
 def _write_traceback() -> Path:
     """Write the traceback of the current exception to a new file and return its path."""
-    for folder in (cache_dir() / "errors", Path(tempfile.gettempdir())):
-        with contextlib.suppress(OSError):
+    for choice in (lambda: cache_dir() / "errors", lambda: Path(tempfile.gettempdir())):
+        with contextlib.suppress(OSError):  # `gettempdir` also raises one if all disks are full
+            folder = choice()
             folder.mkdir(parents=True, exist_ok=True)
             descriptor, path = tempfile.mkstemp(".log", "error-", folder)
             with open(descriptor, "w", encoding="utf-8", errors="replace") as file:

@@ -10,19 +10,25 @@ from collections.abc import Iterable
 CONTROL = ("Cc", "Zl", "Zp", "Cs")
 
 
-class UserError(Exception):
-    """Invalid input from the user.
-
-    The message is one line that also states what to do. Commands print it and exit with code 2.
-    """
-
-
 def one_line(text: object) -> str:
     """Return a text without line breaks and other control characters, which are escaped."""
     return "".join(
         char.encode("unicode_escape").decode() if unicodedata.category(char) in CONTROL else char
         for char in str(text)
     )
+
+
+class UserError(Exception):
+    """Invalid input from the user.
+
+    The message is one line that also states what to do. Commands print it and exit with code 2.
+
+    Args:
+        message: the message; control characters in it, e.g. from a damaged file, are escaped.
+    """
+
+    def __init__(self, message: object) -> None:
+        super().__init__(one_line(message))
 
 
 class DivergedError(RuntimeError):

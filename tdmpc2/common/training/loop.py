@@ -51,6 +51,8 @@ class TrainingLoop(ABC):
 
     step_name: ClassVar[str]  # name of one step in messages
     rate_name: ClassVar[str]  # name of the steps per second in records
+    # Whether the state may change between two checkpoints of one step.
+    replaces_checkpoints: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -162,7 +164,8 @@ class TrainingLoop(ABC):
                 raise DivergedError(f"non-finite parameters at {self.step_name} {self.step:,}")
             own, replay = self.state(final=final)
             state = {"agent": agent, **own, "records": self.records.marks()}
-            self.checkpoints.save(self.checkpoint_number, state, replay)
+            number, replace = self.checkpoint_number, self.replaces_checkpoints
+            self.checkpoints.save(number, state, replay, replace=replace)
             if final:
                 self.checkpoints.forget_history()
         self._last_checkpoint = self.clock()

@@ -5,8 +5,8 @@ What happens to a run when its process receives a signal:
 - **SIGINT (Ctrl-C) and SIGTERM** stop it before the next decision or update, without a checkpoint.
 - **SIGUSR2**, which clusters send before they preempt a job, lets the current episode end,
   saves a checkpoint and stops. An evaluation is interrupted and repeated on resume. A run that
-  trains from a dataset saves and stops before its next update, or stops without a checkpoint if it
-  is evaluating.
+  trains from a dataset saves and stops before its next update; it has saved a checkpoint before
+  each evaluation.
 - **SIGTERM in a SLURM job** acts like SIGUSR2, but stops the run without a checkpoint if that takes
   longer than 20 s, since SLURM kills the job 30 s after SIGTERM.
 - **SIGINT after any earlier signal** raises `KeyboardInterrupt` immediately.
