@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from analysis.records.source_options import released_curves
+from analysis.records.source_options import RECORDED, chosen_folders, released_curves
 from tdmpc2.common.system.atomic_files import write_atomic
 from tdmpc2.common.system.cli import command, describe_fields, parse_options
 from tdmpc2.common.system.config_checks import Settings, setting
 from tdmpc2.common.system.errors import UserError
-from tdmpc2.common.system.paths import default_runs_dir, project_root, user_path
+from tdmpc2.common.system.paths import user_path
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class ClaimsOptions(Settings):
     """Options of the command."""
 
     runs: str = setting("", "folders of runs, DIR,DIR; default: runs/ in the checkout")
-    recorded: bool = setting(False, "use all folders of paper_figures/recorded instead of runs=")
+    recorded: bool = setting(False, RECORDED)
     published: Path | None = setting(
         None,
         "learning curves released by the authors of the paper; default: $TDMPC2_PUBLISHED or those "
@@ -83,27 +83,11 @@ def _folders(options: ClaimsOptions) -> list[Path]:
     Raises:
         UserError: a folder does not exist, or both `runs` and `recorded` are given.
     """
-    if options.recorded:
-        if options.runs:
-            raise UserError("runs= and recorded=true exclude each other; give one of them")
-        return recorded_folders()
     named = [user_path(one, "runs") for one in options.runs.split(",") if one]
     for folder in named:
         if not folder.is_dir():
             raise UserError(f"runs={folder} does not exist")
-    return named or [default_runs_dir()]
-
-
-def recorded_folders() -> list[Path]:
-    """Return the folders of `paper_figures/recorded`.
-
-    Raises:
-        UserError: there is no such folder, as in an installed package.
-    """
-    recorded = project_root() / "paper_figures" / "recorded"
-    if not recorded.is_dir():
-        raise UserError(f"{recorded} does not exist; name folders of runs with runs=DIR,DIR")
-    return sorted(path for path in recorded.iterdir() if path.is_dir())
+    return chosen_folders(named, recorded=options.recorded)
 
 
 def _write(path: Path, text: str) -> None:

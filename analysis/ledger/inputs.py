@@ -13,8 +13,8 @@ import pandas as pd
 from analysis.figures.figure_specs import Catalog
 from analysis.figures.scaling_plots import paper_scores, scaling_spec
 from analysis.records.evaluations import ENV_STEPS, NUM_UPDATES
-from analysis.records.load import RUN_KEY, Records, load, load_curves, merge
-from analysis.records.problems import Problem
+from analysis.records.load import Records, load_curves, merge
+from analysis.records.run_folders import load_folders
 from analysis.records.sources import PUBLISHED, RUNS_SOURCE
 from analysis.stats.against_published import Comparison, compare_domains, compare_tasks
 from analysis.stats.equivalence import Difference, difference, mean_difference
@@ -24,56 +24,9 @@ from analysis.stats.multitask_claims import compare_agents
 from analysis.stats.ragged_curves import ScoreCurves, paper_budget
 from analysis.stats.rules import DEFAULT_RULE, RULES
 from analysis.stats.selection import horizon_scores, select
-from tdmpc2.common.system.errors import UserError
 
 DEFAULT = "default"
 RULE = RULES[DEFAULT_RULE]
-
-
-def read_runs(folders: Sequence[Path]) -> Records:
-    """Return the records of several folders of runs.
-
-    Of a run that two folders hold with different budgets, the longer record counts.
-
-    Raises:
-        UserError: two folders hold the same run with the same budget.
-    """
-    parts, problems = _longest_only([load(folder) for folder in folders])
-    tables = {
-        name: _stacked([getattr(part, name) for part in parts])
-        for name in ("table", "runs", "reference_scores")
-    }
-    return Records(**tables, problems=(*problems, *(p for part in parts for p in part.problems)))
-
-
-def _longest_only(parts: Sequence[Records]) -> tuple[list[Records], list[Problem]]:
-    """Leave out the shorter records of runs that several folders hold, and name them."""
-    every = _stacked([part.runs.assign(part=place) for place, part in enumerate(parts)])
-    twice = every[every.duplicated([*RUN_KEY, "budget"])]
-    if len(twice):
-        raise UserError(f"two folders hold the same run, {twice['directory'].iloc[0]}")
-    ascending = every.sort_values("budget")
-    shorter = ascending[ascending.duplicated(RUN_KEY, keep="last")]
-    left = {place: rows[RUN_KEY].fillna("") for place, rows in shorter.groupby("part")}
-    kept = [_without(part, left[n]) if n in left else part for n, part in enumerate(parts)]
-    what = "another folder holds this run with a larger budget; left out"
-    return kept, [Problem(str(one), None, what, "warning") for one in shorter["directory"]]
-
-
-def _without(records: Records, runs: pd.DataFrame) -> Records:
-    """Return records without some runs, which have the given values of `RUN_KEY`."""
-    unwanted = pd.MultiIndex.from_frame(runs)
-
-    def rest(table: pd.DataFrame) -> pd.DataFrame:
-        return table[~pd.MultiIndex.from_frame(table[RUN_KEY].fillna("")).isin(unwanted)]
-
-    return replace(records, table=rest(records.table), runs=rest(records.runs))
-
-
-def _stacked(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """Return the rows of all tables."""
-    filled = [table.astype(object) for table in tables if len(table)]  # of one type, as pandas asks
-    return pd.concat(filled, ignore_index=True).infer_objects() if filled else tables[0]
 
 
 @dataclass(frozen=True)
@@ -100,7 +53,7 @@ class Inputs:
             catalog: groups of tasks, labels and quoted numbers.
         """
         released = None if published is None else load_curves(published, PUBLISHED)
-        return cls(read_runs(folders), released, catalog)
+        return cls(load_folders(folders), released, catalog)
 
     @cached_property
     def exact(self) -> Records:

@@ -167,6 +167,13 @@ def load_curves(
     return _records(READERS[form](path, source, problems), [], problems)
 
 
+def stacked(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Return the rows of all tables."""
+    # Of one type, since pandas warns of columns without values in some of the tables.
+    filled = [table.astype(object) for table in tables if len(table)]
+    return pd.concat(filled, ignore_index=True).infer_objects() if filled else tables[0]
+
+
 def merge(parts: Sequence[Records]) -> Records:
     """Merge records of different sources.
 
@@ -176,10 +183,6 @@ def merge(parts: Sequence[Records]) -> Records:
     sources = [source for part in parts for source in part.runs["source"].unique()]
     if len(set(sources)) < len(sources):
         raise ValueError(f"the same source more than once: {sources}")
-
-    def stacked(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
-        filled = [table for table in tables if len(table)]
-        return pd.concat(filled, ignore_index=True) if filled else tables[0]
 
     return Records(
         table=stacked([part.table for part in parts]),

@@ -186,6 +186,12 @@ def test_ablations_of_ones_own(tmp_path: Path) -> None:
     assert table["verdict"].to_dict() == {"slow-decay": "contradicted"}
 
 
+def test_runs_of_other_methods_only_are_no_variants(tmp_path: Path) -> None:
+    write_run(tmp_path / "runs", {0: 0.0, 20_000: 20.0}, method="sac")
+    with pytest.raises(UserError, match="no run of tdmpc2; train some"):
+        compare(tmp_path)
+
+
 def test_diverged_runs_count(tmp_path: Path) -> None:
     write(tmp_path / "runs", "default", 800.0)
     settings = {"overrides": {"hidden_norm": "none"}, "state": "DIVERGED"}

@@ -35,6 +35,7 @@ from analysis.ledger.rendering import page, with_excerpt
 from analysis.stats.margins import PAPER_UPDATES
 from analysis.stats.selection import Group
 from tdmpc2.common.system.errors import UserError
+from tdmpc2.common.system.paths import recorded_folders
 from tests.analysis.multitask_files import write_multitask_run
 from tests.analysis.run_files import write_run, write_table
 from tests.test_architecture import ROOT
@@ -113,7 +114,7 @@ def test_commands_are_valid(line: str, tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def recorded(published_curves: Path) -> list[Finding]:
     """The findings on the recorded runs."""
-    inputs = Inputs.read(command.recorded_folders(), published_curves, shipped_catalog())
+    inputs = Inputs.read(recorded_folders(), published_curves, shipped_catalog())
     return findings_of(LEDGER, inputs)
 
 
@@ -131,7 +132,7 @@ def test_nothing_recorded_is_reproduced_unless_reproduce_accepts_it(
         if one.status == status.REPRODUCED:
             method = one.command.rpartition("methods=")[2]
             arguments = [f"published={published_curves}", f"methods={method}"]
-            folders = command.recorded_folders()
+            folders = recorded_folders()
             assert 0 in {reproduce.main([f"runs={folder}", *arguments]) for folder in folders}
 
 
@@ -182,7 +183,7 @@ def test_a_score_is_reproduced_if_reproduce_accepts_runs_of_all_tasks(tmp_path, 
     finding = found(SCORES, inputs_of(tmp_path / "runs", released))
     assert finding.status == status.REPRODUCED
     assert finding.evidence[0] == (
-        "own runs: 2 of 2 tasks, 200,000 of 4,000,000 env steps, 3 seeds; dmcontrol: reproduced"
+        "own runs: 2 of 2 tasks, 200,000 of 4,000,000 env steps, 3 seeds; DMControl: reproduced"
     )
     arguments = [f"runs={tmp_path / 'runs'}", f"published={released}"]
     assert reproduce.main([*arguments, "tasks=walker-walk,cup-catch"]) == 0
@@ -204,7 +205,7 @@ def test_worse_is_not_reproduced(tmp_path, released) -> None:
     ours(tmp_path / "runs", "cup-catch", (205.0, 215.0, 207.0))
     finding = found(SCORES, inputs_of(tmp_path / "runs", released))
     assert finding.status == status.NOT_REPRODUCED
-    assert "dmcontrol: worse" in finding.evidence[0]
+    assert "DMControl: worse" in finding.evidence[0]
 
 
 @pytest.mark.parametrize(
@@ -228,7 +229,7 @@ def test_one_seed_settles_nothing(tmp_path, released) -> None:
     ours(tmp_path / "runs", "cup-catch", (505.0,))
     finding = found(SCORES, inputs_of(tmp_path / "runs", released))
     assert finding.status == status.RECOMPUTED
-    assert "1 seed; dmcontrol: not enough data" in finding.evidence[0]
+    assert "1 seed; DMControl: not enough data" in finding.evidence[0]
 
 
 def test_without_released_curves_a_score_is_open(tmp_path) -> None:
