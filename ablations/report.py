@@ -89,7 +89,8 @@ def write(request: ReportRequest) -> int:
         UserError: an invalid value, a missing folder, or no runs of any ablation.
     """
     margin, base = request.margin, request.base
-    known = (*ABLATIONS, *(read_specs(request.spec) if request.spec is not None else ()))
+    own = read_specs(request.spec) if request.spec is not None else ()
+    known = (*own, *ABLATIONS)  # the first of those with equal settings counts
     rule = get_rule(request.rule)
     from ablations.report_files import shown_runs, write_report
     from ablations.studies import find_studies, look
