@@ -19,6 +19,7 @@ from analysis.figures.page import paper_style
 from analysis.records.load import load
 from analysis.stats.rules import RULES
 from tdmpc2.common.system.errors import UserError
+from tdmpc2.common.system.paths import project_root, recorded_folders
 from tests.analysis.pictures import assert_nothing_overlaps_or_is_clipped
 from tests.analysis.run_files import write_run
 from tests.analysis.study_files import write_study_folder
@@ -296,3 +297,21 @@ def test_whiskers_of_bars_end_at_the_range_of_scores(tmp_path: Path) -> None:
     (ax,) = page.axes
     ends = [line.get_segments()[0][:, 1].tolist() for line in ax.collections]
     assert ends == [[0, 100], [0, 100]]
+
+
+def test_the_table_of_the_documentation_is_that_of_the_recorded_runs(tmp_path: Path) -> None:
+    """If this fails: copy the printed table to docs/ablations.md."""
+    (runs,) = (folder for folder in recorded_folders() if folder.name == "ablations-quick")
+    assert report.main([f"runs={runs}", "base=quick", f"out={tmp_path}", "reps=200"]) == 0
+    lines = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in (tmp_path / "ablations.md").read_text().splitlines()
+    ]
+    head, _, *rows = lines
+    text = (project_root() / "docs" / "ablations.md").read_text()
+    shown = [head.index(name) for name in _DOCUMENTED]
+    for row in (head, *rows):
+        assert f"| {' | '.join(row[place] for place in shown)} |" in text
+
+
+_DOCUMENTED = ["ablation", "default", "variant", "difference", "area", "P(better) %", "verdict"]
