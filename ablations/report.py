@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ablations.specs import ABLATIONS, read_specs
-from analysis.records.source_options import load_sources, report
+from analysis.records.source_options import BY_MAKE_FIGURES, folders_of, load_sources, report
 from analysis.records.sources import RUNS_SOURCE
 from analysis.stats.ablation_claims import MARGIN, OPEN
 from analysis.stats.rules import ScoreOptions, get_rule
 from tdmpc2.common.system import cli
 from tdmpc2.common.system.config_checks import POINTS, REPS, STEPS, setting
 from tdmpc2.common.system.errors import UserError
-from tdmpc2.common.system.paths import default_runs_dir, project_root
+from tdmpc2.common.system.paths import project_root
 
 if TYPE_CHECKING:
     from analysis.records.load import Records
@@ -89,7 +89,8 @@ def write(request: ReportRequest) -> int:
         UserError: an invalid value, a missing folder, or no runs of any ablation.
     """
     margin, base = request.margin, request.base
-    known = (*ABLATIONS, *(read_specs(request.spec) if request.spec is not None else ()))
+    own = read_specs(request.spec) if request.spec is not None else ()
+    known = (*own, *ABLATIONS)  # the first of those with equal settings counts
     rule = get_rule(request.rule)
     from ablations.report_files import shown_runs, write_report
     from ablations.studies import find_studies, look
@@ -98,7 +99,7 @@ def write(request: ReportRequest) -> int:
     from analysis.stats.study_results import describe_study
 
     records = load_sources(request).select(sources=[RUNS_SOURCE], methods=["tdmpc2"])
-    report(records.problems)
+    report(records.problems, BY_MAKE_FIGURES)
     studies = find_studies(records.runs, base, known)
     if not studies:
         raise UserError(_nothing(records, base))
@@ -106,10 +107,10 @@ def write(request: ReportRequest) -> int:
     how = (shown.curves, shown.rule, shown.bootstrap)
     findings = [look(study, *how, at=request.env_steps, margin=margin) for study in studies]
     print(text_of(findings, margin))
-    sequential, problems = read_studies(request.runs or default_runs_dir())
+    sequential, problems = read_studies(folders_of(request))
     for study in sequential:
         print(describe_study(study))
-    report(problems)
+    report(problems, BY_MAKE_FIGURES)
     write_report(request.out or _out_dir(base), findings, shown, base, sequential)
     return 0 if any(finding.effect for finding in findings) else 1
 
@@ -123,6 +124,8 @@ def _out_dir(base: str) -> Path:
 def _nothing(records: Records, base: str) -> str:
     """Explain why there is nothing to report."""
     variants = sorted({str(variant).split("[")[0] for variant in records.runs["variant"]})
+    if not variants:
+        return "no run of tdmpc2; train some with python ablations/run.py, or set runs="
     if base not in variants:
         return f"no runs of the variant '{base}' (available: {', '.join(variants)}); set base="
     return f"no runs of an ablation of '{base}'; train some with python ablations/run.py"

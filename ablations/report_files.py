@@ -96,7 +96,7 @@ def write_report(
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
-        paths = [out / "ablations.csv", out / "ablation_tasks.csv"]
+        paths = [out / "ablations.csv"]
         write_table(paths[0], numbers_of(findings))
         tables = [
             task_table(f.effect).assign(ablation=f.study.ablation.variant)
@@ -104,7 +104,8 @@ def write_report(
             if f.effect is not None
         ]
         if tables:
-            write_table(paths[1], pd.concat(tables, ignore_index=True))
+            paths.append(out / "ablation_tasks.csv")
+            write_table(paths[-1], pd.concat(tables, ignore_index=True))
         paths += write_texts(out / "ablations", texts_of(findings))
         panels = panels_of(findings, shown.curves)
         if panels:
@@ -112,7 +113,8 @@ def write_report(
                 figure, numbers = effect_curves(panels, shown, base)
                 paths += write_figure(out / "curves", [figure])
                 paths += write_figure(out / "bars", [effect_bars(panels, shown, base)])
-            write_table(out / "curves.csv", numbers)
+            paths.append(out / "curves.csv")
+            write_table(paths[-1], numbers)
         for study in sequential:
             paths += _study_figure(out, study)
     except OSError as error:

@@ -147,7 +147,8 @@ def _footnote(findings: Sequence[StudyResult], margin: float) -> str:
         f"Scores are in points (return / 10, or success in percent) at {at} env steps. seeds: "
         "variant/default. difference: score of the variant minus score of the default. area: "
         "difference of the areas under the learning curves. P(better): probability that a run of "
-        "the variant scores higher than a run of the default. Brackets: 95 % intervals. Verdicts "
+        "the variant scores higher than a run of the default. Brackets: 95 % intervals, which "
+        "end at the range of possible values. Verdicts "
         f"use those of the difference and a margin of {margin:g} points. {_coverage(findings)}"
     )
     return textwrap.fill(text, 100)

@@ -111,7 +111,7 @@ def main(arguments: Sequence[str]) -> int:
     inputs = {"embeddings": embeddings, "frames": options.frames, "layout": layout}
     share = Share(records, rule, catalog, out_dir, inputs, options.tables)
     problems = draw_figures(names, share, options.jobs)
-    report(problems)
+    report(problems, "see problems.csv")
     return 1 if any(problem.severity == "error" for problem in problems) else 0
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.records.problems import Problem
-from analysis.records.source_options import load_sources, report
+from analysis.records.source_options import BY_MAKE_FIGURES, folders_of, load_sources, report
 from analysis.stats.rules import ScoreOptions, get_rule
 from tdmpc2.common.system.atomic_files import write_atomic
 from tdmpc2.common.system.cli import command, describe_fields, parse_options
@@ -81,9 +81,7 @@ def write(request: ReportRequest) -> int:
 
     field_problems: list[Problem] = []
     files = read_files(request.files, request.results, field_problems)
-    found = [read_studies(folder) for folder in request.folders()]
-    studies = [study for each, _ in found for study in each]
-    unreadable = [problem for _, each in found for problem in each]
+    studies, unreadable = read_studies(folders_of(request))
     records = replace(records, problems=(*records.problems, *unreadable))
     data, problems = report_data(records, catalog, rule, files, studies)
     try:
@@ -91,7 +89,7 @@ def write(request: ReportRequest) -> int:
         write_atomic(out, lambda file: file.write(page(data).encode()))
     except OSError as error:
         raise UserError(f"cannot write {out}: {error}") from error
-    report(problems)
+    report(problems, BY_MAKE_FIGURES)
     report_field(field_problems)
     print(out)
     return int(any(problem.severity == "error" for problem in (*problems, *field_problems)))

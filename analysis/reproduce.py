@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from analysis.records.progress import doing
-from analysis.records.source_options import load_sources, report
+from analysis.records.source_options import BY_MAKE_FIGURES, load_sources, report
 from analysis.stats.margins import (
     DOMAIN_MARGINS,
     LARGEST_MARGIN,
@@ -118,7 +118,7 @@ def main(arguments: Sequence[str]) -> int:
     from analysis.stats.ragged_curves import ScoreCurves
 
     records = load_sources(options, multitask=True)
-    report(records.problems)
+    report(records.problems, BY_MAKE_FIGURES)
     methods = options.methods.split(",") if options.methods is not None else ()
     records = records.select(methods=methods)
     with doing("comparing the runs with the published curves"):
@@ -148,7 +148,7 @@ def _plan(options: ReproduceOptions) -> int:
         UserError: there are no published curves of the chosen methods and tasks.
     """
     from analysis.records.load import load_curves
-    from analysis.records.source_options import on_tasks, released_curves
+    from analysis.records.source_options import BY_MAKE_FIGURES, on_tasks, released_curves
     from analysis.records.sources import PUBLISHED
     from analysis.stats.ragged_curves import ScoreCurves
     from analysis.stats.reproduction_power import power_lines, reproduction_power
@@ -161,7 +161,7 @@ def _plan(options: ReproduceOptions) -> int:
         )
     with doing(f"reading {folder}"):
         records = load_curves(folder, PUBLISHED)
-    report(records.problems)
+    report(records.problems, BY_MAKE_FIGURES)
     records = records.select(methods=options.methods.split(",") if options.methods else ())
     tasks = set() if options.tasks is None else set(on_tasks(records, options.tasks).names())
     curves = ScoreCurves(records)

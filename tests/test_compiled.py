@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import signal
+import subprocess
+import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +24,7 @@ from tdmpc2.seed_batch import SeedBatch
 from tests.golden import Golden
 from tests.helpers import env_spec, filled_replay, make_agent, random_batch, tiny_config
 from tests.kill_driver import Blow
-from tests.runs import outcome, tiny
+from tests.runs import arguments, outcome, run_directory, tiny
 from tests.test_parity import assert_close
 
 CPU = torch.device("cpu")
@@ -205,3 +209,30 @@ def test_a_compiled_seed_batch_equals_plain_agents() -> None:
             for name, value in agent.model.state_dict().items():
                 torch.testing.assert_close(weights[name], value, rtol=0, atol=1e-5, msg=name)
     assert compiler.enabled
+
+
+# A compiler that gets Ctrl-C, as all processes of a terminal do, once the session has begun.
+INTERRUPTED_COMPILER = """#!/bin/sh
+case "$*" in
+  *.main.cpp*) if grep -qs RUNNING {runs}/*/*/*/*/status.json; then kill -INT 0; sleep 60; fi ;;
+esac
+exec g++ "$@"
+"""
+
+
+def test_ctrl_c_during_compilation_is_no_failure(tmp_path: Path) -> None:
+    """The compiler dies of it too; the run must not go on without compilation when resumed."""
+    runs, compiler = tmp_path / "runs", tmp_path / "g++"
+    compiler.write_text(INTERRUPTED_COMPILER.format(runs=runs))
+    compiler.chmod(0o755)
+    done = subprocess.run(
+        [sys.executable, "-m", "tdmpc2.train", *arguments(runs, compile="true")],
+        env={**os.environ, "CXX": str(compiler), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "new")},
+        start_new_session=True,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr.startswith("stopped while functions were being compiled; run the same")
+    assert json.loads((run_directory(runs) / "numeric.json").read_text())["compile"]

@@ -18,6 +18,7 @@ from analysis.figures.figure_specs import Catalog, FigureSpec
 from analysis.figures.output import problem_table, write_figure, write_table, write_texts
 from analysis.figures.page import paper_style
 from analysis.figures.registry import PLOTS, select
+from analysis.figures.styles import Drawing
 from analysis.records.evaluations import NUM_UPDATES
 from analysis.records.load import Records
 from analysis.records.problems import Problem
@@ -111,7 +112,8 @@ def _draw(spec: FigureSpec, share: Share) -> Drawn:
         drawing = PLOTS[spec.plot](shown)
         if not drawing.pages:
             errors = [p for p in drawing.problems if p.severity == "error"]
-            return [], (*errors, _undrawn([spec]))
+            own = spec.only_ours and bool(drawing.problems)
+            return [], (*errors, _undrawable(spec, drawing) if own else _undrawn([spec]))
         pages = () if share.tables_only else drawing.pages
         paths = list(write_figure(out_dir / spec.name, pages)) if pages else []
     paths.append(out_dir / f"{spec.name}.csv")
@@ -130,6 +132,14 @@ def _write_audit(share: Share) -> pd.DataFrame:
         out_dir / "sensitivity.csv", sensitivity(curves, list(share.catalog.groups.values()))
     )
     return findings
+
+
+def _undrawable(spec: FigureSpec, drawing: Drawing) -> Problem:
+    """Return the line on a figure of the tasks run here that no series can be drawn in."""
+    first, number = drawing.problems[0], len(drawing.problems)
+    rest = f", and {number - 1} more such series" if number > 1 else ""
+    what = f"not drawn: {first.where}: {first.what}{rest}; tasks= chooses tasks in common"
+    return Problem(f"figure {spec.name}", None, what, "warning")
 
 
 def _undrawn(specs: Sequence[FigureSpec]) -> Problem:

@@ -27,7 +27,6 @@ from analysis.records.load import SERIES
 from analysis.stats.ablation_effects import POINTS, Effect, Sample
 from analysis.stats.coverage import Coverage, coverage_of
 from analysis.stats.selection import intervals
-from analysis.stats.t_intervals import t_interval
 
 _WIDTH, _HEIGHT = 1.8, 1.7
 """Least width and height of a panel, in inches."""
@@ -118,8 +117,8 @@ def effect_bars(panels: Sequence[Panel], shown: Shown, base: str) -> Page:
     for index, (ax, panel) in enumerate(zip(axes, panels, strict=True)):
         styles = _styles(panel, shown, base)
         for place, (label, sample) in enumerate(panel.samples.items()):
-            own = t_interval("mean", *sample.runs)
-            bar(ax, place, styles[label], *own.stacked()[0])
+            own = intervals("mean", *sample.runs, shown.rule, (0.0, POINTS))
+            bar(ax, place, styles[label], *own[0])
         set_title(page, ax, _title(panel))
         names = [style.label for style in styles.values()]
         ax.set_xticks(range(len(names)), names, rotation=30, ha="right", fontsize=_SMALL)

@@ -98,8 +98,9 @@ def verdict(inputs: Inputs, method: str, obs: str, group: Group) -> tuple[str, l
     domains = inputs.domains(method, obs, group.tasks)
     if domains.empty:
         return OPEN, [f"own runs: {run}; nothing to compare with"]
-    verdicts = dict(zip(domains["domain"], domains["verdict"], strict=True))
-    named = ", ".join(f"{domain}: {found}" for domain, found in verdicts.items())
+    names = [inputs.catalog.groups[domain].label for domain in domains["domain"]]
+    pairs = zip(names, domains["verdict"], strict=True)
+    named = ", ".join(f"{name}: {found}" for name, found in pairs)
     return _status(domains, len(group.tasks)), [f"own runs: {run}; {named}"]
 
 

@@ -14,7 +14,7 @@ from analysis.figures.figure_specs import Catalog
 from analysis.figures.scaling_plots import paper_scores, scaling_spec
 from analysis.records.evaluations import ENV_STEPS, NUM_UPDATES
 from analysis.records.load import Records, load_curves, merge
-from analysis.records.load_folders import read_runs
+from analysis.records.run_folders import load_folders
 from analysis.records.sources import PUBLISHED, RUNS_SOURCE
 from analysis.stats.against_published import Comparison, compare_domains, compare_tasks
 from analysis.stats.equivalence import Difference, difference, mean_difference
@@ -53,7 +53,7 @@ class Inputs:
             catalog: groups of tasks, labels and quoted numbers.
         """
         released = None if published is None else load_curves(published, PUBLISHED)
-        return cls(read_runs(folders), released, catalog)
+        return cls(load_folders(folders), released, catalog)
 
     def label(self, method: str) -> str:
         """Return the name of a method in figures."""

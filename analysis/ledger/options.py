@@ -6,8 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from analysis.records.recorded import RECORDED, folders_of
-from analysis.records.source_options import released_curves
+from analysis.records.source_options import RECORDED, chosen_folders, released_curves
 from tdmpc2.common.system.atomic_files import write_atomic
 from tdmpc2.common.system.config_checks import Settings, setting
 from tdmpc2.common.system.errors import UserError
@@ -36,7 +35,7 @@ class RecordOptions(Settings):
         for folder in named:
             if not folder.is_dir():
                 raise UserError(f"runs={folder} does not exist")
-        return folders_of(named, self.recorded)
+        return chosen_folders(named, recorded=self.recorded)
 
     def released(self) -> Path | None:
         """Return the folder of the released curves; None if there is none.

@@ -167,6 +167,17 @@ def load_curves(
     return _records(READERS[form](path, source, problems), [], problems)
 
 
+def stacked(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Return the rows of tables with equal columns; types may differ where values are missing."""
+    filled = [table for table in tables if len(table)]
+    if not filled:
+        return tables[0]
+    types = pd.DataFrame([table.dtypes for table in filled])
+    mixed = types.columns[types.nunique() > 1]
+    parts = [table.astype({column: object for column in mixed}) for table in filled]
+    return pd.concat(parts, ignore_index=True).infer_objects()
+
+
 def merge(parts: Sequence[Records]) -> Records:
     """Merge records of different sources.
 
@@ -183,17 +194,6 @@ def merge(parts: Sequence[Records]) -> Records:
         reference_scores=stacked([part.reference_scores for part in parts]),
         problems=tuple(problem for part in parts for problem in part.problems),
     )
-
-
-def stacked(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """Return the rows of tables with equal columns; types may differ where values are missing."""
-    filled = [table for table in tables if len(table)]
-    if not filled:
-        return tables[0]
-    types = pd.DataFrame([table.dtypes for table in filled])
-    mixed = types.columns[types.nunique() > 1]
-    parts = [table.astype({column: object for column in mixed}) for table in filled]
-    return pd.concat(parts, ignore_index=True).infer_objects()
 
 
 def _records(

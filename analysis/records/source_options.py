@@ -12,16 +12,19 @@ from typing import TYPE_CHECKING
 
 from analysis.records.problems import Problem
 from analysis.records.progress import doing
-from analysis.records.recorded import RECORDED, folders_of
 from analysis.records.sources import PUBLISHED
 from tdmpc2.common.system.config_checks import Settings, setting
 from tdmpc2.common.system.errors import UserError
-from tdmpc2.common.system.paths import cache_dir, default_runs_dir, user_path
+from tdmpc2.common.system.paths import cache_dir, default_runs_dir, recorded_folders, user_path
 
 if TYPE_CHECKING:
     from analysis.records.load import Records
 
 SHOWN_PROBLEMS = 20
+RECORDED = "use all folders of paper_figures/recorded instead of runs="
+"""Meaning of the option `recorded=`."""
+BY_MAKE_FIGURES = "which `python analysis/make_figures.py` lists in problems.csv"
+"""Where the problems of records are listed, for commands that do not list them."""
 
 
 @dataclass(frozen=True)
@@ -56,9 +59,28 @@ class SourceOptions(Settings):
         "agents, names of task sets: tasks=mt80; default: all",
     )
 
-    def folders(self) -> list[Path]:
-        """Return the folders of runs; raise UserError if both kinds of them are chosen."""
-        return folders_of([] if self.runs is None else [self.runs], self.recorded)
+
+def chosen_folders(named: Sequence[Path], *, recorded: bool) -> list[Path]:
+    """Return the folders of runs that are named, those of recorded runs, or the default folder.
+
+    Args:
+        named: value of `runs=`; empty if it is not given.
+        recorded: value of `recorded=`.
+
+    Raises:
+        UserError: both are given, or there are no recorded runs.
+    """
+    if not recorded:
+        return list(named) or [default_runs_dir()]
+    if named:
+        raise UserError("runs= and recorded=true exclude each other; give one of them")
+    return recorded_folders()
+
+
+def folders_of(options: SourceOptions) -> list[Path]:
+    """Return the folders of runs that the options select; see `chosen_folders`."""
+    named = [] if options.runs is None else [options.runs]
+    return chosen_folders(named, recorded=options.recorded)
 
 
 def released_curves() -> Path:
@@ -83,20 +105,21 @@ def load_sources(
     """
     from analysis.records.evaluations import ENV_STEPS
     from analysis.records.load import READERS, load_curves, merge
-    from analysis.records.load_folders import read_runs
+    from analysis.records.run_folders import load_folders
 
-    folders = options.folders()
+    folders = folders_of(options)
     runs_dir = folders[0].parent if options.recorded else folders[0]
     sources = (PUBLISHED, "curves", "tensorboard", "sacred")
     chosen: dict[str, Path] = {k: v for k in sources if (v := getattr(options, k)) is not None}
     if chosen and options.runs is not None and not runs_dir.is_dir():
         raise UserError(f"runs={runs_dir} does not exist")
+    named = options.recorded or options.runs is not None
     with doing(f"reading {runs_dir}"):
-        loaded = [read_runs(folders)]
+        loaded = [load_folders(folders)]
     if options.recorded and options.published is None and released_curves().is_dir():
         chosen[PUBLISHED] = released_curves()
     no_records = not chosen and loaded[0].table.empty
-    if released and no_records and options.runs is None and released_curves().is_dir():
+    if released and no_records and not named and released_curves().is_dir():
         chosen[PUBLISHED] = released_curves()
         notice = f"no run in {runs_dir}; using only the released curves in {chosen[PUBLISHED]}"
         print(notice, file=sys.stderr)
@@ -115,7 +138,7 @@ def load_sources(
         records = replace(records, problems=(missing, *records.problems))
     usable = records if multitask else records.select(step_unit=ENV_STEPS)
     if usable.table.empty:
-        report(records.problems)
+        report(records.problems, BY_MAKE_FIGURES)
         if len(records.table):
             raise UserError(
                 f"no single-task run in {runs_dir}, only {records.multitask_summary()}; run "
@@ -138,14 +161,19 @@ def _names_no_runs(named: Path | None, loaded: Records) -> bool:
     return loaded.runs.empty and not loaded.problems
 
 
-def report(problems: Sequence[Problem]) -> None:
-    """Print the first `SHOWN_PROBLEMS` problems on stderr, errors before warnings."""
+def report(problems: Sequence[Problem], listed: str = "") -> None:
+    """Print the first `SHOWN_PROBLEMS` problems on stderr, errors before warnings.
+
+    Args:
+        problems: problems.
+        listed: where all of them are listed, for the case that there are more.
+    """
     ordered = sorted(problems, key=lambda problem: problem.severity)
     for problem in ordered[:SHOWN_PROBLEMS]:
         print(problem, file=sys.stderr)
     if len(ordered) > SHOWN_PROBLEMS:
         rest = len(ordered) - SHOWN_PROBLEMS
-        print(f"... and {rest} more, see problems.csv", file=sys.stderr)
+        print(f"... and {rest} more{listed and f', {listed}'}", file=sys.stderr)
 
 
 def on_tasks(records: Records, names: str) -> Records:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -97,14 +97,15 @@ class RecordedStudy:
         return self.decisions[self.decisions["difference"].notna()]
 
 
-def read_studies(runs: Path) -> tuple[list[RecordedStudy], list[Problem]]:
-    """Return the studies of a folder of runs by name, and those that cannot be read.
+def read_studies(folders: Sequence[Path]) -> tuple[list[RecordedStudy], list[Problem]]:
+    """Return the studies of folders of runs by name, and those that cannot be read.
 
     Args:
-        runs: folder of all runs.
+        folders: folders of runs.
     """
     studies, problems = [], []
-    for file in sorted((runs / "studies").glob(f"*/{REGISTERED}")):
+    files = (file for runs in folders for file in (runs / "studies").glob(f"*/{REGISTERED}"))
+    for file in sorted(files):
         try:
             studies.append(read_study(file.parent))
         except UserError as error:

@@ -20,6 +20,8 @@ WORST_FIRST = ("worse", "not enough data", "better", "reproduced so far", "repro
 """Verdicts on tasks; "reproduced so far" is "reproduced" below the full budget."""
 MOST_SEEDS = 100
 """Largest number of seeds per task that is considered as a remedy."""
+MOST_POINTS = 100.0
+"""Largest possible difference of two scores, in points; intervals end there."""
 LEVEL = 0.05
 """Level of the two-sided tests; equivalence is tested by two one-sided tests at this level."""
 
@@ -39,11 +41,17 @@ class Difference:
     freedom: float
 
     def interval(self, level: float) -> tuple[float, float]:
-        """Return the two-sided t-interval; NaN if there is no standard error."""
+        """Return the two-sided t-interval; NaN if there is no standard error.
+
+        It ends at the range of possible differences, unless the difference itself is outside, as
+        in a task whose scores exceed its `score_range`.
+        """
         if np.isnan(self.error):
             return float("nan"), float("nan")
         width = self.error * float(quantile((1 + level) / 2, self.freedom))
-        return self.value - width, self.value + width
+        low = max(self.value - width, min(-MOST_POINTS, self.value))
+        high = min(self.value + width, max(MOST_POINTS, self.value))
+        return low, high
 
     @property
     def p_value(self) -> float:

@@ -44,9 +44,10 @@ def shown(tasks: pd.DataFrame, domains: pd.DataFrame, left_out: Sequence[str]) -
 
 NOTES = (
     "Points are return / 10 or success in percent, means of the last common evaluations, with "
-    "Welch 95 % intervals in brackets. Behind an interval stands its coverage in simulated studies "
-    "of these runs, if that is not 92 to 98 %.\nTasks are flagged as worse or better at a false "
-    f"discovery rate of {LEVEL:.0%}; domains at a family-wise error rate of {LEVEL:.0%} (Holm)."
+    "Welch 95 % intervals in brackets, which end at ±100 points. Behind an interval stands its "
+    "coverage in simulated studies of these runs, if that is not 92 to 98 %.\nTasks are flagged "
+    f"as worse or better at a false discovery rate of {LEVEL:.0%}; domains at a family-wise "
+    f"error rate of {LEVEL:.0%} (Holm)."
 )
 
 

@@ -46,10 +46,10 @@ def main(arguments: Sequence[str]) -> int:
     if arguments[:1] == ["verify"]:
         return verify(arguments[1:])
     options = cli.parse_options(arguments, BundleOptions)
-    from tdmpc2.bundle.contents import create, recorded_folders
+    from tdmpc2.bundle.contents import create, folders_of
 
     out = options.out.absolute()
-    count = create(recorded_folders(options.runs), out)
+    count = create(folders_of(options.runs), out)
     print(f"{out}: {count} files; check it with: python -m tdmpc2.bundle verify {out}")
     return 0
 

@@ -17,7 +17,7 @@ from tdmpc2.common.numerics.cpu import cpu_model
 from tdmpc2.common.run.source_version import git_commit
 from tdmpc2.common.system.atomic_files import write_atomic
 from tdmpc2.common.system.errors import UserError
-from tdmpc2.common.system.paths import project_root
+from tdmpc2.common.system.paths import project_root, recorded_folders
 
 RECORD_FILES = (
     *("spec.json", "eval.csv", "train.csv", "timing.csv", "status.json", "numeric.json"),
@@ -26,7 +26,7 @@ RECORD_FILES = (
 REFERENCES = "floors"
 
 
-def recorded_folders(text: str) -> list[Path]:
+def folders_of(text: str) -> list[Path]:
     """Return the folders of records: those that are named, or all of `paper_figures/recorded`.
 
     Args:
@@ -35,11 +35,8 @@ def recorded_folders(text: str) -> list[Path]:
     Raises:
         UserError: a folder is missing, or two have the same name.
     """
-    recorded = project_root() / "paper_figures" / "recorded"
     named = [Path(one).expanduser().absolute() for one in text.split(",") if one]
-    folders = named or (sorted(recorded.iterdir()) if recorded.is_dir() else [])
-    if not folders:
-        raise UserError("no records; name folders of runs with runs=DIR,DIR")
+    folders = named or recorded_folders()
     for folder in folders:
         if not folder.is_dir():
             raise UserError(f"runs={folder}: no such folder")

@@ -48,7 +48,10 @@ def make_gymnasium(recipe: str, where: str, **more: Any) -> Any:
             "its folder to PYTHONPATH"
         ) from error
     except gymnasium.error.UnregisteredEnv as error:
-        raise UserError(f"{where}: {_short(error)}; use the id of a registered one") from error
+        how = "use the id of a registered one"
+        if not colon:
+            how += f", or name the module that registers it, task=my_module:{env_id}"
+        raise UserError(f"{where}: {_short(error)}; {how}") from error
     except Exception as error:
         raise UserError(f"{where}: cannot be made: {_described(error)}") from error
 

@@ -51,10 +51,12 @@ class LocalRun:
         settled: result of a run that needs no more work; None if there is work to do.
         agent: agent of the run; set by the subclass.
         trainer: training loop of the run; set by the subclass.
+        stop: stop requests from signals; None before the session.
     """
 
     agent: Agent
     trainer: TrainingLoop
+    stop: StopRequests | None = None
 
     def __init__(
         self, spec: RunSpec, options: CommonOptions, device: torch.device, fixed: Mapping[str, Any]
@@ -150,6 +152,7 @@ class LocalRun:
 
     def session(self, tracker: Tracker, stop: StopRequests) -> Steps[RunResult]:
         """Return the training session of this run, a generator of requests."""
+        self.stop = stop
         mirrors = Mirrors(self.loggers, self.directory, self.spec.to_json())
         lease, options = self.lease, self.options
         return session(self.trainer, self.records, tracker, lease, options, stop, mirrors)
@@ -160,6 +163,11 @@ def accelerate(runs: Sequence[LocalRun], agent: Any) -> None:
     if runs[0].numeric["compile"]:
 
         def on_failure() -> None:
+            stop = runs[0].stop
+            if stop is not None and stop.signal is not None:
+                # Ctrl-C and SLURM signal all processes of a job, the C++ compiler too: it was
+                # stopped and did not fail, so the resumed run compiles again.
+                raise StoppedError("stopped while functions were being compiled")
             for run in runs:
                 record_failed_compilation(run.directory / "numeric.json")
 

@@ -103,7 +103,10 @@ def agent_class(method: str) -> type[Any]:
     except (ImportError, AttributeError) as error:
         if method in METHODS:
             raise
-        raise UserError(f"method={method}: cannot be imported ({error})") from None
+        raise UserError(
+            f"method={method}: cannot be imported ({error}); install it, or add its folder to "
+            "PYTHONPATH"
+        ) from None
     from tdmpc2.common.training.base_agent import BaseAgent
 
     if not (isinstance(found, type) and issubclass(found, BaseAgent)):

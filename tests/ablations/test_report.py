@@ -19,6 +19,7 @@ from analysis.figures.page import paper_style
 from analysis.records.load import load
 from analysis.stats.rules import RULES
 from tdmpc2.common.system.errors import UserError
+from tdmpc2.common.system.paths import project_root, recorded_folders
 from tests.analysis.pictures import assert_nothing_overlaps_or_is_clipped
 from tests.analysis.run_files import write_run
 from tests.analysis.study_files import write_study_folder
@@ -186,6 +187,32 @@ def test_ablations_of_ones_own(tmp_path: Path) -> None:
     assert table["verdict"].to_dict() == {"slow-decay": "contradicted"}
 
 
+def test_ablations_of_ones_own_precede_those_of_the_table(tmp_path: Path) -> None:
+    """`horizon-1` of the table has the same settings, and no claim."""
+    (tmp_path / "mine.toml").write_text("[short]\nsettings = { horizon = 1 }\nexpected = 'lower'\n")
+    write(tmp_path / "runs", "default", 800.0)
+    write(tmp_path / "runs", "short", 700.0, overrides={"horizon": 1})
+    assert compare(tmp_path)[1].index.tolist() == ["horizon-1"]
+    _, table = compare(tmp_path, f"spec={tmp_path / 'mine.toml'}")
+    assert table["verdict"].to_dict() == {"short": "supported"}
+
+
+def test_the_number_of_files_is_that_of_the_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "runs", "default", 800.0)
+    write(tmp_path / "runs", "no-simnorm", 700.0, overrides={"latent_norm": "none"})
+    compare(tmp_path)
+    out = tmp_path / "out"
+    assert f"wrote {len(list(out.iterdir()))} files to {out}" in capsys.readouterr().err
+
+
+def test_runs_of_other_methods_only_are_no_variants(tmp_path: Path) -> None:
+    write_run(tmp_path / "runs", {0: 0.0, 20_000: 20.0}, method="sac")
+    with pytest.raises(UserError, match="no run of tdmpc2; train some"):
+        compare(tmp_path)
+
+
 def test_diverged_runs_count(tmp_path: Path) -> None:
     write(tmp_path / "runs", "default", 800.0)
     settings = {"overrides": {"hidden_norm": "none"}, "state": "DIVERGED"}
@@ -254,3 +281,37 @@ def test_curves_and_bars_speak_of_their_own_panels(tmp_path: Path) -> None:
             assert max(ax.get_yticks()) <= 100
         assert_nothing_overlaps_or_is_clipped(effect_bars(panels, shown, "default"))
     assert "DMControl" not in page.caption  # intervals are those of the panels
+
+
+def test_whiskers_of_bars_end_at_the_range_of_scores(tmp_path: Path) -> None:
+    """Two seeds far apart have an interval of t that reaches far beyond it."""
+    for name, overrides in (("default", {}), ("num-q-1", {"num_q": 1})):
+        for seed, value in ((1, 900.0), (2, 300.0)):
+            facts = {"variant": name, "overrides": overrides, "seed": seed, "tag": f"{name}{seed}"}
+            write_run(tmp_path / "runs", {0: 0.0, 20_000: value}, task="walker-walk", **facts)
+    records = load(tmp_path / "runs")
+    studies = find_studies(records.runs, "default", ABLATIONS)
+    shown = shown_runs(records, studies, RULES["hold"], 100)
+    found = [look(study, shown.curves, shown.rule, shown.bootstrap) for study in studies]
+    page = effect_bars(panels_of(found, shown.curves), shown, "default")
+    (ax,) = page.axes
+    ends = [line.get_segments()[0][:, 1].tolist() for line in ax.collections]
+    assert ends == [[0, 100], [0, 100]]
+
+
+def test_the_table_of_the_documentation_is_that_of_the_recorded_runs(tmp_path: Path) -> None:
+    """If this fails: copy the printed table to docs/ablations.md."""
+    (runs,) = (folder for folder in recorded_folders() if folder.name == "ablations-quick")
+    assert report.main([f"runs={runs}", "base=quick", f"out={tmp_path}", "reps=200"]) == 0
+    lines = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in (tmp_path / "ablations.md").read_text().splitlines()
+    ]
+    head, _, *rows = lines
+    text = (project_root() / "docs" / "ablations.md").read_text()
+    shown = [head.index(name) for name in _DOCUMENTED]
+    for row in (head, *rows):
+        assert f"| {' | '.join(row[place] for place in shown)} |" in text
+
+
+_DOCUMENTED = ["ablation", "default", "variant", "difference", "area", "P(better) %", "verdict"]

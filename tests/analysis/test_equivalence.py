@@ -29,6 +29,17 @@ def test_interval_is_welchs():
         assert found.value == pytest.approx(ours.mean() - theirs.mean())
 
 
+def test_intervals_end_at_the_range_of_possible_differences():
+    """Three seeds of 90, 70 and 50 % against three of 0 %: ±4.303 · 20 / √3 about 70."""
+    found = difference(np.array([90.0, 70.0, 50.0]), np.zeros(3))
+    width = stats.t.ppf(0.975, 2) * 20 / np.sqrt(3)
+    np.testing.assert_allclose(found.interval(0.95), (70 - width, 100))
+    np.testing.assert_allclose(Difference(-70, found.error, 2).interval(0.95), (-100, width - 70))
+    # Scores of an environment of one's own may exceed its score_range.
+    assert Difference(120, 1, 2).interval(0.95)[1] == 120
+    assert found.verdict(10) == Difference(70, found.error, 2).verdict(10) == "better"
+
+
 def test_interval_about_a_published_number_is_students():
     ours = np.random.default_rng(0).normal(50, 3, 5)
     found, test = difference_from(ours, 48.0), stats.ttest_1samp(ours, 48.0)

@@ -32,10 +32,10 @@ from analysis.ledger.evidence import KINDS, findings_of
 from analysis.ledger.findings import MEANINGS, Finding
 from analysis.ledger.inputs import Inputs
 from analysis.ledger.rendering import page, with_excerpt
-from analysis.records.recorded import recorded_folders
 from analysis.stats.margins import PAPER_UPDATES
 from analysis.stats.selection import Group
 from tdmpc2.common.system.errors import UserError
+from tdmpc2.common.system.paths import recorded_folders
 from tests.analysis.multitask_files import write_multitask_run
 from tests.analysis.run_files import write_run, write_table
 from tests.test_architecture import ROOT
@@ -183,7 +183,7 @@ def test_a_score_is_reproduced_if_reproduce_accepts_runs_of_all_tasks(tmp_path, 
     finding = found(SCORES, inputs_of(tmp_path / "runs", released))
     assert finding.status == status.REPRODUCED
     assert finding.evidence[0] == (
-        "own runs: 2 of 2 tasks, 200,000 of 4,000,000 env steps, 3 seeds; dmcontrol: reproduced"
+        "own runs: 2 of 2 tasks, 200,000 of 4,000,000 env steps, 3 seeds; DMControl: reproduced"
     )
     arguments = [f"runs={tmp_path / 'runs'}", f"published={released}"]
     assert reproduce.main([*arguments, "tasks=walker-walk,cup-catch"]) == 0
@@ -205,7 +205,7 @@ def test_worse_is_not_reproduced(tmp_path, released) -> None:
     ours(tmp_path / "runs", "cup-catch", (205.0, 215.0, 207.0))
     finding = found(SCORES, inputs_of(tmp_path / "runs", released))
     assert finding.status == status.NOT_REPRODUCED
-    assert "dmcontrol: worse" in finding.evidence[0]
+    assert "DMControl: worse" in finding.evidence[0]
 
 
 @pytest.mark.parametrize(
@@ -229,7 +229,7 @@ def test_one_seed_settles_nothing(tmp_path, released) -> None:
     ours(tmp_path / "runs", "cup-catch", (505.0,))
     finding = found(SCORES, inputs_of(tmp_path / "runs", released))
     assert finding.status == status.RECOMPUTED
-    assert "1 seed; dmcontrol: not enough data" in finding.evidence[0]
+    assert "1 seed; DMControl: not enough data" in finding.evidence[0]
 
 
 def test_without_released_curves_a_score_is_open(tmp_path) -> None:

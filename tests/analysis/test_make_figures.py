@@ -15,7 +15,7 @@ from scipy import stats
 from analysis import make_figures
 from analysis.figures.figure_specs import read_catalog
 from analysis.figures.registry import PLOTS
-from analysis.records import recorded, source_options
+from analysis.records import source_options
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.system.paths import project_root
 from tdmpc2.envs.tasks import SUITES, get_suite
@@ -169,6 +169,16 @@ def test_figures_without_runs_are_named_in_one_line(runs, capsys):
     ]
 
 
+def test_a_figure_that_no_series_can_be_drawn_in_names_the_reason(tmp_path, capsys):
+    for method, task in (("sac", "cup-catch"), ("tdmpc2", "walker-walk")):
+        write_run(tmp_path / "runs", {0: 0.0, 1000: 90.0}, method=method, task=task)
+    assert draw(tmp_path / "runs", "only=aggregate", "reps=200")[0] == 0
+    (line,) = (line for line in capsys.readouterr().err.splitlines() if "not drawn" in line)
+    assert line.startswith("warning: figure aggregate: not drawn: runs/sac/default/")
+    assert "lacks 1 of 2 tasks (walker-walk); not aggregated, and 1 more" in line
+    assert line.endswith("tasks= chooses tasks in common")
+
+
 def test_published_and_own_curves_beside_the_runs(runs, tmp_path, capsys):
     lines = [f"{step},{step / 10},{seed}" for step in (0, 1000) for seed in (1, 2, 3)]
     write_table(tmp_path / "paper" / "tdmpc2" / "walker-walk.csv", "step,reward,seed", lines)
@@ -300,7 +310,7 @@ def test_no_run_says_what_to_run(tmp_path):
 
 def test_no_run_at_all_draws_the_released_curves(tmp_path, monkeypatch, capsys):
     """The released curves are drawn if they are available; else the error names the download."""
-    monkeypatch.setattr(recorded, "default_runs_dir", lambda: tmp_path / "runs")
+    monkeypatch.setattr(source_options, "default_runs_dir", lambda: tmp_path / "runs")
     monkeypatch.setenv("TDMPC2_PUBLISHED", str(tmp_path / "paper"))
     arguments = [f"out={tmp_path / 'out'}", "reps=200", "only=profiles,learning_curves"]
     with pytest.raises(UserError, match=r"python analysis/fetch_published\.py"):

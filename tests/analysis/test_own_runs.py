@@ -21,8 +21,8 @@ from analysis.ledger.own_runs import (
 )
 from analysis.ledger.rendering import with_part
 from analysis.records.load import load, load_curves, merge
-from analysis.records.recorded import recorded_folders
 from tdmpc2.common.system.errors import UserError
+from tdmpc2.common.system.paths import recorded_folders
 from tests.analysis.pictures import assert_nothing_overlaps_or_is_clipped, draw
 from tests.analysis.run_files import write_run, write_table
 from tests.test_architecture import ROOT

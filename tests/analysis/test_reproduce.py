@@ -17,6 +17,7 @@ from analysis.stats.equivalence_tables import difference_text
 from analysis.stats.ragged_curves import ScoreCurves
 from analysis.stats.reproduction_power import reproduction_power
 from tdmpc2.common.system.errors import UserError
+from tdmpc2.common.system.paths import project_root
 from tests.analysis.multitask_files import write_multitask_run
 from tests.analysis.run_files import write_run, write_table
 
@@ -317,6 +318,16 @@ def test_the_plan_states_losses_and_seeds_before_any_run(tmp_path, published, ca
     assert line.endswith("; equal within ±3 needs 2 seeds (2 to over 100)")
     assert reproduce.main([*arguments, "tasks=cup-*"]) == 0
     assert capsys.readouterr().out.count("(1 task): 3 seeds") == 2
+
+
+def test_the_plan_of_the_documentation_is_current(published_curves, capsys):
+    """If this fails: copy the printed lines to docs/analysis.md."""
+    assert reproduce.main(["plan=true", "seeds=5", f"published={published_curves}"]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    text = (project_root() / "docs" / "analysis.md").read_text()
+    shown = [line for line in text.splitlines() if ": 5 seeds find a loss of" in line]
+    assert len(shown) == 2
+    assert set(shown) <= set(printed)
 
 
 def test_the_plan_finds_what_the_comparison_finds(published):

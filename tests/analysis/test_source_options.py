@@ -8,6 +8,10 @@ import pytest
 
 from analysis import make_figures, report, reproduce
 from analysis.records import source_options
+from analysis.records.load import load
+from analysis.records.problems import Problem
+from tdmpc2.common.system.errors import UserError
+from tdmpc2.common.system.paths import recorded_folders
 from tests.analysis.run_files import write_run, write_table
 
 COMMANDS = {
@@ -54,3 +58,41 @@ def test_a_folder_with_a_run_or_the_default_one_is_not_named(tmp_path, sources, 
     (tmp_path / "x").mkdir()
     options = source_options.SourceOptions(runs=tmp_path / "x", published=paper)
     assert problems() == []
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_recorded_runs_and_a_folder_exclude_each_other(tmp_path, name):
+    main, arguments = COMMANDS[name]
+    with pytest.raises(UserError, match=r"runs= and recorded=true exclude each other"):
+        main([f"runs={tmp_path}", "recorded=true", f"out={tmp_path / 'out'}", *arguments])
+    assert not (tmp_path / "out").exists()
+
+
+def test_recorded_runs_are_those_of_all_their_folders():
+    """A run of a folder is there, or a longer record of it from another folder."""
+    options = source_options.SourceOptions(recorded=True)
+    found = source_options.load_sources(options, multitask=True)
+    key = ["method", "variant", "model_size", "task", "seed"]
+    together = set(map(tuple, found.runs[key].fillna("").to_numpy()))
+    for folder in recorded_folders():
+        runs = load(folder).runs[key].fillna("")
+        assert len(runs)
+        assert set(map(tuple, runs.to_numpy())) <= together
+
+
+def test_figures_of_the_recorded_runs(tmp_path, capsys):
+    arguments = ["recorded=true", f"out={tmp_path}", "only=multitask_tasks", "tables=true"]
+    assert make_figures.main(arguments) == 0
+    assert "cheetah-run-backwards" in (tmp_path / "multitask_tasks.csv").read_text()
+    assert str(tmp_path / "multitask_tasks.csv") in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("listed", "last"), [("", "... and 2 more"), ("see problems.csv", "... and 2 more, see p")]
+)
+def test_a_file_that_lists_all_problems_is_named_if_there_is_one(capsys, listed, last):
+    source_options.report([Problem(f"run {n}", None, "damaged") for n in range(22)], listed)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == source_options.SHOWN_PROBLEMS + 1
+    assert lines[-1].startswith(last)
+    assert bool(listed) == ("problems.csv" in lines[-1])

@@ -131,7 +131,7 @@ def test_what_was_changed_later_is_listed(tmp_path: Path) -> None:
     folder = write_study_folder(tmp_path)
     file = folder / "study.toml"
     file.write_text(file.read_text().replace("margin = 5.0", "margin = 9.0"))
-    ((study,), problems) = read_studies(tmp_path)
+    ((study,), problems) = read_studies([tmp_path])
     assert problems == []
     assert "no-x: supported at 2 seeds" in describe_study(study)
     assert "Its file was changed later: margin: 5.0 is now 9.0." in describe_study(study)
@@ -152,7 +152,7 @@ def test_what_was_changed_later_is_listed(tmp_path: Path) -> None:
 def test_a_damaged_study_is_a_problem(tmp_path: Path, name: str, before: str, after: str) -> None:
     file = write_study_folder(tmp_path) / name
     file.write_text(file.read_text().replace(before, after))
-    studies, (problem,) = read_studies(tmp_path)
+    studies, (problem,) = read_studies([tmp_path])
     assert studies == []
     assert problem.what.startswith("study tasks-0123abcd cannot be read (")
     with pytest.raises(UserError, match="cannot be read"):
@@ -160,4 +160,4 @@ def test_a_damaged_study_is_a_problem(tmp_path: Path, name: str, before: str, af
 
 
 def test_no_study_is_no_problem(tmp_path: Path) -> None:
-    assert read_studies(tmp_path) == ([], [])
+    assert read_studies([tmp_path]) == ([], [])

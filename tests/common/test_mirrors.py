@@ -24,6 +24,7 @@ from tdmpc2.common.run.spec import RunSpec
 from tdmpc2.common.system.errors import UserError
 from tests.kill_driver import Blow, Command
 from tests.runs import arguments, outcome, refusal, run_directory, tiny
+from tests.test_architecture import ROOT
 
 SPEC = RunSpec("tdmpc2", "toy-pointmass", 1, 200).to_json()
 INSTALLED = [name for name, (package, _) in LOGGERS.items() if importlib.util.find_spec(package)]
@@ -129,6 +130,46 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match=r"needs wandb, which is not installed: pip install"):
         parse_loggers("wandb")
     assert parse_loggers(None) == parse_loggers("") == ()
+
+
+def lines_module(folder: Path) -> str:
+    """Write the module of the example in docs/runs.md, and return its code."""
+    text = (ROOT / "docs" / "runs.md").read_text()
+    code = text.partition("```python\nclass Lines:")[2].partition("```")[0]
+    (folder / "my_lines.py").write_text(f"class Lines:{code}")
+    return code
+
+
+def test_a_logger_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The example of the documentation, in the train command."""
+    assert lines_module(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    line = [sys.executable, "-m", "tdmpc2.train", *arguments(tmp_path / "runs")]
+    done = subprocess.run([*line, "logger=my_lines:Lines"], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    directory = run_directory(tmp_path / "runs")
+    with open(directory / "eval.csv") as file:
+        expected = [
+            (int(row["env_step"]), float(row["episode_return"])) for row in csv.DictReader(file)
+        ]
+    shown = [line.split() for line in (directory / "lines.txt").read_text().splitlines()]
+    assert [(int(step), float(value)) for step, value in shown] == expected
+    assert len(expected) == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("no_such_module:Logger", "cannot be imported.*PYTHONPATH"),
+        (f"{__name__}:NoSuchClass", "cannot be imported"),
+        (":Logger", "cannot be imported"),
+        (f"{__name__}:Blow", "Blow has no method add and close"),
+    ],
+)
+def test_an_unusable_logger_of_ones_own_is_refused(name: str, message: str) -> None:
+    with pytest.raises(UserError, match=f"logger={name}: {message}") as caught:
+        parse_loggers(name)
+    assert "\n" not in str(caught.value)
 
 
 def read_tensorboard(directory: Path) -> Counter[tuple[str, int, float]]:

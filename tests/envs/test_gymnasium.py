@@ -186,6 +186,7 @@ REFUSED = {
     "gym:Hoper-v5": "doesn't exist. Did you mean: `Hopper`",
     "gym:Hopper-v99": "Environment version `v99` for environment `Hopper` doesn't exist",
     "gym:nowhere/Hopper-v5": "Namespace nowhere not found",
+    "gym:NoSuch-v0": "name the module that registers it, task=my_module:NoSuch-v0",
     "no_module_of_this_name:My-v0": "needs the module no_module_of_this_name",
     "gym:CartPole-v1": "only continuous actions (Box of floats) are supported",
     "gym:Hopper-v5?speed=3": "cannot be made: TypeError",

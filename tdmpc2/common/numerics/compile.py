@@ -79,7 +79,8 @@ class Compiler:
         """Enable compilation from now on.
 
         Args:
-            on_failure: called if compilation fails and is disabled.
+            on_failure: called if compilation fails and is disabled, before the warning. An error
+                that it raises is raised by the call that failed, without a warning.
         """
         use_own_cache()
         self.enabled, self._on_failure = True, on_failure
@@ -152,11 +153,11 @@ class Compiler:
         lines = str(error).strip().splitlines() or [""]
         # The first line often names only the backend; the C++ compiler's error follows later.
         reason = next((line for line in lines if " error: " in line), lines[0]).strip()
+        if self._on_failure is not None:
+            self._on_failure()
         warnings.warn(
             f"torch.compile failed ({type(error).__name__}: {reason}); continuing without it, more "
             "slowly; compile=false avoids the attempt",
             RuntimeWarning,
             stacklevel=3,
         )
-        if self._on_failure is not None:
-            self._on_failure()

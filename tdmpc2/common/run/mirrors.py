@@ -1,4 +1,4 @@
-"""Mirrors of a run's records in TensorBoard, Weights & Biases and MLflow (`logger=`).
+"""Mirrors of a run's records in TensorBoard, Weights & Biases, MLflow or elsewhere (`logger=`).
 
 A mirror is a function of the CSV files: every attempt reads them from their beginning, and each
 service drops the points that it has already. So no point is missing or repeated after a kill.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import importlib
 import importlib.util
 import logging
 import os
@@ -15,10 +16,10 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 from tdmpc2.common.system.config_checks import require
-from tdmpc2.common.system.errors import did_you_mean, one_line
+from tdmpc2.common.system.errors import UserError, did_you_mean, one_line
 
 PROJECT = "tdmpc2"
 INSTALL = "pip install -e '.[loggers]'"
@@ -209,21 +210,46 @@ LOGGERS: Mapping[str, tuple[str, Callable[[Run], Mirror]]] = {
 
 
 def parse_loggers(text: str | None) -> tuple[str, ...]:
-    """Return the names in the value of `logger=`.
+    """Return the names in the value of `logger=`; `package.module:Class` names one of one's own.
 
     Raises:
-        UserError: a name is unknown or repeated, or its package is not installed.
+        UserError: a name is unknown or repeated, its package is not installed, or it cannot be
+            imported.
     """
     names = [name.strip() for name in (text or "").split(",") if name.strip()]
     for place, name in enumerate(names):
-        require(
-            name in LOGGERS, f"logger={text}: unknown logger '{name}'{did_you_mean(name, LOGGERS)}"
-        )
         require(name not in names[:place], f"logger={text}: {name} is named twice")
+        if ":" in name:
+            _own_logger(name)
+            continue
+        require(
+            name in LOGGERS,
+            f"logger={text}: unknown logger '{name}'{did_you_mean(name, LOGGERS)}; a logger of "
+            "your own is named as package.module:Class",
+        )
         package = LOGGERS[name][0]
         installed = importlib.util.find_spec(package) is not None
         require(installed, f"logger={name}: needs {package}, which is not installed: {INSTALL}")
     return tuple(names)
+
+
+def _own_logger(name: str) -> Callable[[Run], Mirror]:
+    """Return the class that `package.module:Class` names.
+
+    Raises:
+        UserError: it cannot be imported, or lacks a method of `Mirror`.
+    """
+    module, _, attribute = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(
+            f"logger={name}: cannot be imported ({one_line(error)}); install it, or add its folder "
+            "to PYTHONPATH"
+        ) from None
+    lacking = [method for method in ("add", "close") if not hasattr(found, method)]
+    require(not lacking, f"logger={name}: {attribute} has no method {' and '.join(lacking)}")
+    return cast("Callable[[Run], Mirror]", found)
 
 
 class Mirrors:
@@ -242,7 +268,8 @@ class Mirrors:
         self._lines = CsvLines(directory)
         self._mirrors: dict[str, Mirror] = {}
         for name in names:
-            made = self._guarded(name, LOGGERS[name][1], run)
+            maker = _own_logger(name) if ":" in name else LOGGERS[name][1]
+            made = self._guarded(name, maker, run)
             if made is not None:
                 self._mirrors[name] = made
 

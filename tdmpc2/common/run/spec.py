@@ -193,7 +193,9 @@ class CommonOptions(Settings):
         None, "show a progress bar; default: in a terminal, else print a line per evaluation"
     )
     logger: str | None = setting(
-        None, "mirrors of the records: tensorboard | wandb | mlflow, or several by commas"
+        None,
+        "mirrors of the records: tensorboard | wandb | mlflow | package.module:Class, or several "
+        "by commas",
     )
     study: str | None = setting(
         None, "hash of the registered study that starts the run; the launcher sets it"

@@ -23,6 +23,18 @@ def default_runs_dir() -> Path:
     return project_root() / "runs"
 
 
+def recorded_folders() -> list[Path]:
+    """Return the folders of `paper_figures/recorded`, records of runs that come with the checkout.
+
+    Raises:
+        UserError: there is no such folder, as in an installed package.
+    """
+    recorded = project_root() / "paper_figures" / "recorded"
+    if not recorded.is_dir():
+        raise UserError(f"{recorded} does not exist; name a folder of runs with runs=")
+    return sorted(path for path in recorded.iterdir() if path.is_dir())
+
+
 def cache_dir() -> Path:
     """Return the project's cache folder, in `$XDG_CACHE_HOME` or `~/.cache`.
 

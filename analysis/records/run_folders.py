@@ -1,8 +1,9 @@
-"""Records of several folders of runs."""
+"""Runs of several folders as one set of records."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,18 +14,21 @@ from analysis.records.problems import Problem
 from tdmpc2.common.system.errors import UserError
 
 
-def read_runs(folders: Sequence[Path]) -> Records:
+def load_folders(folders: Sequence[Path]) -> Records:
     """Return the records of several folders of runs.
 
     Of a run that two folders hold with different budgets, the longer record counts; of two
     reference scores of a task, that with more episodes.
+
+    Args:
+        folders: at least one folder of runs.
 
     Raises:
         UserError: two folders hold the same run with the same budget.
     """
     if len(folders) == 1:
         return load(folders[0])
-    parts, problems = _longest_only({folder: load(folder) for folder in folders})
+    parts, problems = _longest_only([load(folder) for folder in folders])
     references = stacked([part.reference_scores for part in parts])
     references = references.sort_values("episodes", ascending=False, kind="stable")
     return Records(
@@ -35,23 +39,27 @@ def read_runs(folders: Sequence[Path]) -> Records:
     )
 
 
-def _longest_only(parts: Mapping[Path, Records]) -> tuple[list[Records], list[Problem]]:
-    """Leave out the shorter records of runs that several folders hold, and count them."""
-    every = stacked([part.runs.assign(folder=str(path)) for path, part in parts.items()])
+def _longest_only(parts: Sequence[Records]) -> tuple[list[Records], list[Problem]]:
+    """Leave out the shorter records of runs that several folders hold, and name them."""
+    every = stacked([part.runs.assign(part=place) for place, part in enumerate(parts)])
     twice = every[every.duplicated([*RUN_KEY, "budget"])]
     if len(twice):
         raise UserError(f"two folders hold the same run, {twice['directory'].iloc[0]}")
     ascending = every.sort_values("budget")
-    shorter = dict(list(ascending[ascending.duplicated(RUN_KEY, keep="last")].groupby("folder")))
-    kept, problems = [], []
-    for path, part in parts.items():
-        left = shorter.get(str(path))
-        kept.append(part if left is None else _without(part, left[RUN_KEY].fillna("")))
-        if left is not None:
-            count, which = (f"{len(left)} runs", "them") if len(left) > 1 else ("1 run", "it")
-            what = f"{count} left out: another folder holds {which} with a larger budget"
-            problems.append(Problem(str(path), None, what, "warning"))
-    return kept, problems
+    shorter = ascending[ascending.duplicated(RUN_KEY, keep="last")]
+    left = {place: rows[RUN_KEY].fillna("") for place, rows in shorter.groupby("part")}
+    kept = [_without(part, left[n]) if n in left else part for n, part in enumerate(parts)]
+    return kept, [_left_out(rows) for _, rows in shorter.groupby("part")]
+
+
+def _left_out(runs: pd.DataFrame) -> Problem:
+    """Return the problem that names runs of one folder that another holds with more steps."""
+    directories = sorted(map(str, runs["directory"].unique()))
+    where, number = os.path.commonpath(directories), len(directories)
+    what = "another folder holds this run with a larger budget; left out"
+    if number > 1:
+        what = f"{number} runs left out, which another folder holds with a larger budget"
+    return Problem(where, None, what, "warning")
 
 
 def _without(records: Records, runs: pd.DataFrame) -> Records:
