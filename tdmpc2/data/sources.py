@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from tdmpc2.common.run.checkpoint import CheckpointStore
-from tdmpc2.common.run.run_files import read_status
+from tdmpc2.common.run.run_files import read_status, step_of
 from tdmpc2.common.run.schemas import Manifest, SpecFile
 from tdmpc2.common.system.atomic_files import read_json, sha256_of
 from tdmpc2.common.system.errors import UserError
@@ -166,9 +166,9 @@ def _usable(directory: Path, spec: Mapping[str, Any]) -> SourceRun | str:
         return "was trained with the physics of version 0.4.0"
     status = read_status(directory) or {"state": "not started", "env_step": 0}
     if status["state"] != "COMPLETED":
-        return f"unfinished ({status['state']} at env step {status['env_step']:,})"
+        return f"unfinished ({status['state']} at env step {step_of(status):,})"
     checkpoints = CheckpointStore(directory).existing()
     manifest = read_json(checkpoints[-1] / "manifest.json", Manifest) if checkpoints else None
     if manifest is None or not manifest["shards"]:
         return "has kept no episodes (train with keep_replay=true)"
-    return SourceRun(directory, spec, status["env_step"], manifest["shards"])
+    return SourceRun(directory, spec, step_of(status), manifest["shards"])
