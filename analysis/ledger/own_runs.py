@@ -15,16 +15,15 @@ from analysis.records.run_reader import read_json, short_commits
 from analysis.records.sources import PUBLISHED, RUNS_SOURCE
 from analysis.stats.common_evaluations import CommonScores
 from analysis.stats.equivalence_tables import MEASURED, difference_text
-from analysis.stats.margins import OPEN
 from analysis.stats.ragged_curves import ScoreCurves
 
 VERDICT_TABLE, RUN_TABLE = "verdicts", "runs"
 """Names of the tables in pages; see `rendering.with_part`."""
 _VERDICTS = (
-    *("method", "task", "env steps", "of the budget", "our seeds", "released seeds"),
+    *("method", "task", "env steps (of the budget)", "our seeds", "released seeds"),
     *("difference in points", "verdict"),
 )
-_RUNS = ("method", "task", "seed", "commit", "CPU or GPU, precision", "state", "time", "scores")
+_RUNS = ("run", "commit", "CPU or GPU, precision", "state", "scores")
 _FAST = {"AVX512": "AVX-512", "AVX2": "AVX2"}
 
 
@@ -59,11 +58,10 @@ def _verdict_rows(inputs: Inputs) -> Iterator[tuple[str, ...]]:
         yield (
             inputs.label(str(row["method"])),
             f"`{row['task']}`" + (" (pixels)" if row["obs"] == "rgb" else ""),
-            f"{row['env_step']:,}",
-            f"{row['budget_share']:.0%}",
+            f"{row['env_step']:,} ({row['budget_share']:.0%})",
             *_both_sides(ours, theirs, scores),
             difference_text(*(row[column] for column in MEASURED)) or "–",
-            _verdict(row),
+            str(row["verdict"]),
         )
 
 
@@ -99,12 +97,6 @@ def _scores(values: Sequence[float] | np.ndarray, metric: str) -> str:
     return ", ".join(f"{100 * v if percent else v:.0f}" for v in values) + " %" * percent
 
 
-def _verdict(row: Mapping[Hashable, Any]) -> str:
-    """Return the verdict; where it is open, with the reason."""
-    remark = row["remark"]
-    return f"{row['verdict']}: {remark}" if row["verdict"] == OPEN and remark else row["verdict"]
-
-
 def _run_rows(inputs: Inputs) -> Iterator[tuple[str, ...]]:
     """Yield a row of `_RUNS` for each own run."""
     for obs in ("state", "rgb"):
@@ -112,14 +104,12 @@ def _run_rows(inputs: Inputs) -> Iterator[tuple[str, ...]]:
         for place, run in curves.runs.sort_values(["method", "task", "seed"]).iterrows():
             curve = curves.curves[int(str(place))]
             directory = Path(str(run["directory"]))
+            pixels = " (pixels)" if obs == "rgb" else ""
             yield (
-                inputs.label(str(run["method"])),
-                f"`{run['task']}`" + (" (pixels)" if obs == "rgb" else ""),
-                str(run["seed"]),
+                f"{inputs.label(str(run['method']))}, `{run['task']}`{pixels}, seed {run['seed']}",
                 ", ".join(f"`{one}`" for one in short_commits([run["commit"]])),
                 machine(read_json(directory / "numeric.json", []) or {}),
-                _state(str(run["state"]), run["budget"], int(curve.steps.max())),
-                _hours(directory),
+                _state(str(run["state"]), run["budget"], int(curve.steps.max())) + _time(directory),
                 _all_scores(curve.steps, curve.values, str(run["metric"]))
                 + f" ({run['eval_episodes']} episodes)",
             )
@@ -153,10 +143,10 @@ def _state(state: str, budget: Any, last: int) -> str:
     return f"{word}, evaluated up to {last:,} of {int(budget):,}"
 
 
-def _hours(directory: Path) -> str:
-    """Return the device time of a finished run; a dash if it is not known."""
+def _time(directory: Path) -> str:
+    """Return the device time of a finished run after a comma; empty if it is not known."""
     found = read_hours(directory)
-    return "–" if found is None else f"{found[0]:.1f} {found[1]}"
+    return "" if found is None else f", {found[0]:.1f} {found[1]}"
 
 
 def _all_scores(steps: np.ndarray, values: np.ndarray, metric: str) -> str:

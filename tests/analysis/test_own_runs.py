@@ -79,25 +79,23 @@ def test_seeds_stand_side_by_side_at_the_common_step(tmp_path: Path, released: P
     for seed, score in ((1, 0.5), (2, 0.4)):
         write_run(tmp_path / "runs", {0: 0.0, 100_000: score}, seed=seed, **facts)
     walker, reach = rows(verdict_table(inputs_of(tmp_path / "runs", released)))
-    assert walker[:6] == [
-        *("TD-MPC2", "`walker-walk`", "100,000", "50%"),
-        *("450, 455, 452", "450, 455, 460"),
+    assert walker[:5] == [
+        *("TD-MPC2", "`walker-walk`", "100,000 (50%)", "450, 455, 452", "450, 455, 460")
     ]
-    assert walker[6].startswith("-0.3 [")
-    assert walker[7] == "reproduced so far"
-    assert reach[4:6] == ["50, 40 %", "50, 40, 50 %"]
-    assert reach[7].startswith("not enough data")
+    assert walker[5].startswith("-0.3 [")
+    assert walker[6] == "reproduced so far"
+    assert reach[3:5] == ["50, 40 %", "50, 40, 50 %"]
+    assert reach[6] == "not enough data"
 
 
 def test_a_run_that_ends_before_the_released_curves_is_shown_at_its_own_step(
     tmp_path: Path, released: Path
 ) -> None:
     write_run(tmp_path / "runs", {0: 0.0, 40_000: 945.0}, state="INTERRUPTED")
-    ((*_, steps, _, ours, theirs, difference, verdict),) = rows(
-        verdict_table(inputs_of(tmp_path / "runs", released))
-    )
-    assert (steps, ours, theirs, difference) == ("40,000", "945", "at 100,000: 450, 455, 460", "–")
-    assert verdict == ("not enough data: ends before the first published evaluation at 100,000")
+    ((_, _, *row),) = rows(verdict_table(inputs_of(tmp_path / "runs", released)))
+    assert row == [
+        *("40,000 (1%)", "945", "at 100,000: 450, 455, 460", "–", "not enough data"),
+    ]
 
 
 def test_runs_at_other_settings_are_not_listed(tmp_path: Path, released: Path) -> None:
@@ -117,12 +115,12 @@ def test_every_run_is_listed_with_its_machine_and_state(tmp_path: Path, released
     write_run(tmp_path / "runs", {0: 1.0, 30_000: 2.0, 40_000: 3.0}, seed=2, state="INTERRUPTED")
     first, second = rows(run_table(inputs_of(tmp_path / "runs", released)))
     assert first == [
-        *("TD-MPC2", "`walker-walk`", "1", "`1234567890`", "A CPU, AVX2, fp32, 1 thread"),
-        *("completed, 100,000 env steps", "2.8 core-hours"),
+        *("TD-MPC2, `walker-walk`, seed 1", "`1234567890`", "A CPU, AVX2, fp32, 1 thread"),
+        "completed, 100,000 env steps, 2.8 core-hours",
         "every 50,000 env steps: 1, 300, 900 (10 episodes)",
     ]
-    assert second[5:] == [
-        *("stopped, evaluated up to 40,000 of 100,000", "–"),
+    assert second[3:] == [
+        "stopped, evaluated up to 40,000 of 100,000",
         "1 at 0, 2 at 30,000, 3 at 40,000 (10 episodes)",
     ]
 
