@@ -20,7 +20,7 @@ from analysis.stats.ragged_curves import ScoreCurves
 VERDICT_TABLE, RUN_TABLE = "verdicts", "runs"
 """Names of the tables in pages; see `rendering.with_part`."""
 _VERDICTS = (
-    *("method", "task", "env steps (of the budget)", "our seeds", "released seeds"),
+    *("method, task", "env steps (of the budget)", "our seeds", "released seeds"),
     *("difference in points", "verdict"),
 )
 _RUNS = ("run", "commit", "CPU or GPU, precision", "state", "scores")
@@ -56,13 +56,18 @@ def _verdict_rows(inputs: Inputs) -> Iterator[tuple[str, ...]]:
     for row, scores in zip(found.tasks.to_dict("records"), found.scores, strict=True):
         ours, theirs = (_curves(inputs, source, row) for source in (RUNS_SOURCE, PUBLISHED))
         yield (
-            inputs.label(str(row["method"])),
-            f"`{row['task']}`" + (" (pixels)" if row["obs"] == "rgb" else ""),
+            _name(inputs, row),
             f"{row['env_step']:,} ({row['budget_share']:.0%})",
             *_both_sides(ours, theirs, scores),
             difference_text(*(row[column] for column in MEASURED)) or "–",
             str(row["verdict"]),
         )
+
+
+def _name(inputs: Inputs, row: Any) -> str:
+    """Return method and task of a row with the keys `method`, `task` and `obs`."""
+    pixels = " (pixels)" if row["obs"] == "rgb" else ""
+    return f"{inputs.label(str(row['method']))}, `{row['task']}`{pixels}"
 
 
 def _curves(inputs: Inputs, source: str, row: Mapping[Hashable, Any]) -> tuple[ScoreCurves, Any]:
@@ -104,9 +109,8 @@ def _run_rows(inputs: Inputs) -> Iterator[tuple[str, ...]]:
         for place, run in curves.runs.sort_values(["method", "task", "seed"]).iterrows():
             curve = curves.curves[int(str(place))]
             directory = Path(str(run["directory"]))
-            pixels = " (pixels)" if obs == "rgb" else ""
             yield (
-                f"{inputs.label(str(run['method']))}, `{run['task']}`{pixels}, seed {run['seed']}",
+                f"{_name(inputs, run)}, seed {run['seed']}",
                 ", ".join(f"`{one}`" for one in short_commits([run["commit"]])),
                 machine(read_json(directory / "numeric.json", []) or {}),
                 _state(str(run["state"]), run["budget"], int(curve.steps.max())) + _time(directory),

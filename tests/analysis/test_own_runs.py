@@ -79,20 +79,20 @@ def test_seeds_stand_side_by_side_at_the_common_step(tmp_path: Path, released: P
     for seed, score in ((1, 0.5), (2, 0.4)):
         write_run(tmp_path / "runs", {0: 0.0, 100_000: score}, seed=seed, **facts)
     walker, reach = rows(verdict_table(inputs_of(tmp_path / "runs", released)))
-    assert walker[:5] == [
-        *("TD-MPC2", "`walker-walk`", "100,000 (50%)", "450, 455, 452", "450, 455, 460")
+    assert walker[:4] == [
+        *("TD-MPC2, `walker-walk`", "100,000 (50%)", "450, 455, 452", "450, 455, 460")
     ]
-    assert walker[5].startswith("-0.3 [")
-    assert walker[6] == "reproduced so far"
-    assert reach[3:5] == ["50, 40 %", "50, 40, 50 %"]
-    assert reach[6] == "not enough data"
+    assert walker[4].startswith("-0.3 [")
+    assert walker[5] == "reproduced so far"
+    assert reach[2:4] == ["50, 40 %", "50, 40, 50 %"]
+    assert reach[5] == "not enough data"
 
 
 def test_a_run_that_ends_before_the_released_curves_is_shown_at_its_own_step(
     tmp_path: Path, released: Path
 ) -> None:
     write_run(tmp_path / "runs", {0: 0.0, 40_000: 945.0}, state="INTERRUPTED")
-    ((_, _, *row),) = rows(verdict_table(inputs_of(tmp_path / "runs", released)))
+    ((_, *row),) = rows(verdict_table(inputs_of(tmp_path / "runs", released)))
     assert row == [
         *("40,000 (1%)", "945", "at 100,000: 450, 455, 460", "–", "not enough data"),
     ]
@@ -174,7 +174,7 @@ def test_the_command_replaces_the_tables(tmp_path: Path, released: Path) -> None
     assert page.read_text().count("`walker-walk`") == 2
     assert readme.read_text().count("`walker-walk`") == 1
     for path in (page, readme):
-        assert path.read_text().startswith("before\n<!-- verdicts: begin -->\n| method |")
+        assert path.read_text().startswith("before\n<!-- verdicts: begin -->\n| method, task |")
         assert path.read_text().endswith("<!-- runs: end -->\nafter\n")
 
 
