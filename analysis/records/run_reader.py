@@ -51,7 +51,7 @@ _OPTIONAL_TYPES: dict[str, tuple[type, ...]] = {
     "dataset": (str,),
     "dataset_name": (str,),
     "commit": (str,),
-    "num_parameters": (int,),
+    "num_parameters": (int, float),
     "eval_episodes": (int,),
     "score_range": (list,),
 }

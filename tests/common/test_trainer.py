@@ -349,7 +349,10 @@ def test_checkpoints_at_every_episode_or_only_at_the_end(tmp_path: Path) -> None
         directory.mkdir()
         trainer = make_trainer(directory, checkpoint_seconds=seconds)
         save = trainer.checkpoints.save
-        trainer.checkpoints.save = lambda step, *a, save=save: (saved.append(step), save(step, *a))
+        trainer.checkpoints.save = lambda step, *a, save=save, **k: (
+            saved.append(step),
+            save(step, *a, **k),
+        )
         trainer.run()
         saved.append(-1)
     assert saved == [50, 100, 150, 200, -1, 200, -1]
