@@ -248,10 +248,14 @@ def _runs(count: int) -> str:
 
 
 def _counted(runs: pd.DataFrame) -> str:
-    """Return the number of runs, and the states of those that have a run directory."""
+    """Return the number of runs, and the states of those that have a run directory.
+
+    A run whose process was killed is still recorded as running, so that both are unfinished.
+    """
     ours = runs[runs["source"] == RUNS_SOURCE]
     here = "" if len(ours) == len(runs) else " here"
-    listed = ", ".join(f"{n:,} {state}{here}" for state, n in ours["state"].value_counts().items())
+    states = ours["state"].replace(["RUNNING", "INTERRUPTED"], "unfinished").str.lower()
+    listed = ", ".join(f"{n:,} {state}{here}" for state, n in states.value_counts().items())
     return f"{_runs(len(runs))} ({listed})" if listed else _runs(len(runs))
 
 

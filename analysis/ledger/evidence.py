@@ -92,7 +92,7 @@ def verdict(inputs: Inputs, method: str, obs: str, group: Group) -> tuple[str, l
         obs: observation type.
         group: tasks of the score.
     """
-    run = coverage(inputs.exact, method, obs, group)
+    run = coverage(inputs.pooled, method, obs, group)
     if not run:
         return OPEN, []
     domains = inputs.domains(method, obs, group.tasks)

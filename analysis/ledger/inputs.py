@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,7 @@ import pandas as pd
 from analysis.figures.figure_specs import Catalog
 from analysis.figures.scaling_plots import paper_scores, scaling_spec
 from analysis.records.evaluations import ENV_STEPS, NUM_UPDATES
-from analysis.records.load import Records, load_curves, merge
+from analysis.records.load import RUN_KEY, Records, load_curves, merge
 from analysis.records.run_folders import load_folders
 from analysis.records.sources import PUBLISHED, RUNS_SOURCE
 from analysis.stats.against_published import Comparison, compare_domains, compare_tasks
@@ -24,6 +25,7 @@ from analysis.stats.multitask_claims import compare_agents
 from analysis.stats.ragged_curves import ScoreCurves, paper_budget
 from analysis.stats.rules import DEFAULT_RULE, RULES
 from analysis.stats.selection import horizon_scores, select
+from tdmpc2.common.run.spec import variant_name
 
 DEFAULT = "default"
 RULE = RULES[DEFAULT_RULE]
@@ -61,16 +63,33 @@ class Inputs:
 
     @cached_property
     def exact(self) -> Records:
-        """Own single-task runs at the paper's settings: the default variant, nothing overridden."""
+        """Own single-task runs at the paper's settings: nothing overridden but the precision.
+
+        The precision is part of how a result is computed, not of the algorithm.
+        """
         records = self.runs.select(step_unit=ENV_STEPS)
-        runs = records.runs
-        exact = (runs["variant"] == DEFAULT) & ~runs["overrides"].map(bool).astype(bool)
-        return replace(records, runs=runs[exact]).select()
+        facts = records.runs[["variant", "overrides"]].to_numpy()
+        exact = np.array([_is_exact(*run) for run in facts], dtype=bool)
+        return replace(records, runs=records.runs[exact]).select()
+
+    @cached_property
+    def pooled(self) -> Records:
+        """`exact`, with runs of any precision as one series per method, the default variant.
+
+        Of runs with equal task and seed, the one that was evaluated furthest counts.
+        """
+        last = self.exact.table.groupby(RUN_KEY, dropna=False)["step"].max().rename("last")
+        runs = self.exact.runs.merge(last.reset_index(), on=RUN_KEY)
+        furthest = runs.sort_values(["last", "variant"], ascending=[False, True])
+        kept = furthest.drop_duplicates([key for key in RUN_KEY if key != "variant"])
+        pooled = replace(self.exact, runs=kept.drop(columns="last")).select()
+        runs, table = (part.assign(variant=DEFAULT) for part in (pooled.runs, pooled.table))
+        return replace(pooled, runs=runs, table=table)
 
     @cached_property
     def curves(self) -> dict[tuple[str, str], ScoreCurves]:
-        """Curves of `exact` and of the released curves, by source and observation type."""
-        sources = {RUNS_SOURCE: self.exact, PUBLISHED: self.released}
+        """Curves of `pooled` and of the released curves, by source and observation type."""
+        sources = {RUNS_SOURCE: self.pooled, PUBLISHED: self.released}
         return {
             (source, obs): ScoreCurves(records.select(obs=obs))
             for source, records in sources.items()
@@ -121,9 +140,9 @@ class Inputs:
     @cached_property
     def comparison(self) -> Comparison | None:
         """Comparison of these runs with the released curves, as in `reproduce.py`."""
-        if self.released is None or self.exact.table.empty:
+        if self.released is None or self.pooled.table.empty:
             return None
-        curves = ScoreCurves(merge([self.exact, self.released]))
+        curves = ScoreCurves(merge([self.pooled, self.released]))
         return compare_tasks(curves, RULE, DEFAULT, TASK_MARGIN)
 
     def domains(self, method: str, obs: str, tasks: Sequence[str]) -> pd.DataFrame:
@@ -183,3 +202,9 @@ def coverage(records: Records, method: str, obs: str, group: Group) -> str:
         f"{int(curves.last_steps.max()):,} of {full:,.0f} env steps, "
         f"{number} seed{'s' * (many > 1)}"
     )
+
+
+def _is_exact(variant: str, overrides: Mapping[str, Any]) -> bool:
+    """Return whether a run has the paper's settings, whatever its precision."""
+    named = variant in (DEFAULT, variant_name(tuple(overrides.items())))
+    return named and not set(overrides) - {"precision"}

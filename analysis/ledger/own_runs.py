@@ -105,8 +105,8 @@ def _scores(values: Sequence[float] | np.ndarray, metric: str) -> str:
 def _run_rows(inputs: Inputs) -> Iterator[tuple[str, ...]]:
     """Yield a row of `_RUNS` for each own run."""
     for obs in ("state", "rgb"):
-        curves = inputs.curves[RUNS_SOURCE, obs]
-        for place, run in curves.runs.sort_values(["method", "task", "seed"]).iterrows():
+        curves = ScoreCurves(inputs.exact.select(obs=obs))
+        for place, run in curves.runs.sort_values(["method", "task", "variant", "seed"]).iterrows():
             curve = curves.curves[int(str(place))]
             directory = Path(str(run["directory"]))
             yield (
@@ -128,6 +128,7 @@ def machine(numeric: Mapping[str, Any]) -> str:
     on_gpu = str(numeric.get("device", "cpu")).startswith("cuda")
     vectors = str(numeric.get("cpu_capability", ""))
     kernels = "native kernels" if numeric.get("bf16_kernels") else ""
+    together = str(numeric.get("seed_batch") or "").partition(" of ")[2]
     threads = numeric.get("threads")
     parts = [
         str(numeric.get("gpu" if on_gpu else "cpu") or ""),
@@ -135,6 +136,7 @@ def machine(numeric: Mapping[str, Any]) -> str:
         str(numeric.get("precision") or ""),
         "" if on_gpu else kernels,
         "" if on_gpu or not threads else f"{threads} thread{'s' * (threads > 1)}",
+        together and f"batch of {together} seeds",
     ]
     return ", ".join(part for part in parts if part)
 
@@ -150,7 +152,10 @@ def _state(state: str, budget: Any, last: int) -> str:
 def _time(directory: Path) -> str:
     """Return the device time of a finished run after a comma; empty if it is not known."""
     found = read_hours(directory)
-    return "" if found is None else f", {found[0]:.1f} {found[1]}"
+    if found is None:
+        return ""
+    hours, unit = found
+    return f", {hours:.{1 if hours >= 1 else 2}f} {unit}"
 
 
 def _all_scores(steps: np.ndarray, values: np.ndarray, metric: str) -> str:

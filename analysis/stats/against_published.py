@@ -174,8 +174,9 @@ def _domain(
 
 
 def _pool(curves: ScoreCurves, rows: np.ndarray, common: CommonScores) -> tuple[float, ...]:
-    """Return the last scores of a task's runs up to the last common evaluation."""
-    return last_scores(curves, rows, common.env_steps[-1]) if len(common.env_steps) else ()
+    """Return the last scores of a task's runs in the range of the common evaluations."""
+    steps = common.env_steps
+    return last_scores(curves, rows, steps[-1], since=steps[0]) if len(steps) else ()
 
 
 def _domain_size(name: str, obs: str, own: pd.DataFrame) -> int:

@@ -102,7 +102,13 @@ Pools = tuple[tuple[float, ...], ...]
 """Scores of each task."""
 
 
-def pools_of(curves: ScoreCurves, rows: np.ndarray, strata: np.ndarray, until: np.ndarray) -> Pools:
+def pools_of(
+    curves: ScoreCurves,
+    rows: np.ndarray,
+    strata: np.ndarray,
+    until: np.ndarray,
+    since: float = 0,
+) -> Pools:
     """Return the last scores of each task's runs.
 
     Args:
@@ -110,6 +116,7 @@ def pools_of(curves: ScoreCurves, rows: np.ndarray, strata: np.ndarray, until: n
         rows: row numbers of the runs, sorted by task.
         strata: task of each run, `(num_runs,)`.
         until: last step of each run, `(num_runs,)`.
+        since: earlier scores are left out, but for the last one of a run that has only such.
     """
     pools: list[list[float]] = [[] for _ in range(int(strata[-1]) + 1)]
     scales = curves.runs["scale"].to_numpy()
@@ -117,7 +124,8 @@ def pools_of(curves: ScoreCurves, rows: np.ndarray, strata: np.ndarray, until: n
         curve = curves.curves[row]
         within = (curve.steps <= last) & (curve.steps > 0)
         order = np.argsort(curve.steps[within], kind="stable")
-        pools[stratum] += (scales[row] * curve.values[within][order][-EVALUATIONS:]).tolist()
+        count = min(max(int((curve.steps[within] >= since).sum()), 1), EVALUATIONS)
+        pools[stratum] += (scales[row] * curve.values[within][order][-count:]).tolist()
     return tuple(map(tuple, pools))
 
 
@@ -125,15 +133,18 @@ TaskPair = tuple[tuple[float, ...], tuple[float, ...]]
 """Scores of one task, of both sides."""
 
 
-def last_scores(curves: ScoreCurves, rows: np.ndarray, until: float) -> tuple[float, ...]:
+def last_scores(
+    curves: ScoreCurves, rows: np.ndarray, until: float, since: float = 0
+) -> tuple[float, ...]:
     """Return the last scores of the runs of one task.
 
     Args:
         curves: all runs.
         rows: row numbers of the runs.
         until: last step.
+        since: earlier scores are left out; see `pools_of`.
     """
-    return pools_of(curves, rows, np.zeros(len(rows), int), np.full(len(rows), until))[0]
+    return pools_of(curves, rows, np.zeros(len(rows), int), np.full(len(rows), until), since)[0]
 
 
 def coverage_of_differences(pairs: Sequence[TaskPair], counts: Sequence[tuple[int, int]]) -> float:

@@ -41,7 +41,7 @@ def early_run(root: Path) -> Records:
 def test_curves_outside_the_range_are_not_in_the_caption(tmp_path):
     (page,) = draw(early_run(tmp_path), CURVES).pages
     card = card_of(page)
-    assert "1 run (1 COMPLETED) · 1 task · seed 1 ·" in card
+    assert "1 run (1 completed) · 1 task · seed 1 ·" in card
     assert "published" not in card
     assert "confidence interval" not in card  # one seed
     assert "coverage" not in card
@@ -57,7 +57,15 @@ def test_series_that_lack_tasks_are_not_in_the_caption(tmp_path, plot):
     write_run(tmp_path, {0: 1.0, 1000: 2.0}, variant="partial")
     again = merge([load(tmp_path), records.select(sources=["published"])])
     assert card_of(draw(again, spec).pages[0]) == before
-    assert "30 runs (24 COMPLETED here) · 2 tasks" in before
+    assert "30 runs (24 completed here) · 2 tasks" in before
+
+
+def test_runs_that_have_not_ended_are_unfinished(tmp_path):
+    """A killed run stays recorded as running."""
+    for seed, state in enumerate(("COMPLETED", "RUNNING", "INTERRUPTED", "FAILED"), start=1):
+        write_run(tmp_path, {0: 1.0, 1000: 2.0}, seed=seed, state=state)
+    (page,) = draw(load(tmp_path), CURVES).pages
+    assert "4 runs (2 unfinished, 1 completed, 1 failed) · 1 task" in card_of(page)
 
 
 def test_statistics_are_named_in_full(tmp_path):

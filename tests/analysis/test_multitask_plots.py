@@ -64,7 +64,7 @@ def test_curves_have_a_panel_per_set_and_a_line_per_agent(tmp_path):
     assert legend_of(page) == ["TD-MPC2 (1M)", "TD-MPC2 (19M)", "TD-MPC2 (no-simnorm, 19M)"]
     card = card_of(page)
     assert "updates (M)" in card
-    for part in ("12 runs (12 COMPLETED)", "mt80 (80 tasks)", "model size 1, 19", "seeds 1, 2"):
+    for part in ("12 runs (12 completed)", "mt80 (80 tasks)", "model size 1, 19", "seeds 1, 2"):
         assert part in card
     assert "budget 5,000,000 updates" in card
     table = drawing.table
@@ -145,7 +145,7 @@ def test_every_task_has_a_bar_beside_what_doing_nothing_scores(tmp_path):
     assert numbers.loc["mw-reach", ["uniform", "zero"]].isna().all()
     assert numbers.loc["mw-reach", "untrained"] == pytest.approx(0.2)
     assert legend_of(page)[1:] == ["uniform actions", "zero action", "untrained agent (best)"]
-    assert "2 runs (2 COMPLETED)" in card_of(page)
+    assert "2 runs (2 completed)" in card_of(page)
     assert drawing.table.iloc[0].tolist()[2:] == ["Walker Walk", "61.5 [55.1, 67.9]"]
     plain = draw(load(tmp_path), replace(TASKS, reference_scores=False))
     assert len(legend_of(plain.pages[0])) == 1

@@ -105,6 +105,27 @@ def test_runs_at_other_settings_are_not_listed(tmp_path: Path, released: Path) -
     assert (verdict_table(inputs), run_table(inputs)) == ("", "")
 
 
+def test_runs_of_any_precision_are_compared_together(tmp_path: Path, released: Path) -> None:
+    """Of two runs with the same seed, the one that was evaluated further counts."""
+    for seed, score in ((1, 450.0), (2, 455.0)):
+        tf32 = {"variant": "precision-tf32", "overrides": {"precision": "tf32"}}
+        write_run(tmp_path / "runs", {0: 0.0, 100_000: score}, seed=seed, **tf32)
+    write_run(tmp_path / "runs", {0: 0.0, 50_000: 1.0}, seed=1)
+    write_run(tmp_path / "runs", {0: 0.0, 100_000: 452.0}, seed=3)
+    inputs = inputs_of(tmp_path / "runs", released)
+    (row,) = rows(verdict_table(inputs))
+    assert row[:3] == ["TD-MPC2, `walker-walk`", "100,000 (50%)", "450, 455, 452"]
+    assert len(rows(run_table(inputs))) == 4
+
+
+def test_a_precision_with_another_setting_is_another_setting(
+    tmp_path: Path, released: Path
+) -> None:
+    named = {"variant": "precision-tf32", "overrides": {"precision": "tf32", "lr": 1e-3}}
+    write_run(tmp_path / "runs", {0: 0.0, 100_000: 450.0}, **named)
+    assert not run_table(inputs_of(tmp_path / "runs", released))
+
+
 def test_every_run_is_listed_with_its_machine_and_state(tmp_path: Path, released: Path) -> None:
     done = write_run(tmp_path / "runs", {0: 1.0, 50_000: 300.0, 100_000: 900.0})
     status = {"state": "COMPLETED", "env_step": 100_000, "env_steps_per_second": 10.0}
@@ -131,7 +152,8 @@ def test_every_run_is_listed_with_its_machine_and_state(tmp_path: Path, released
         ({}, "A CPU, AVX2, fp32, 1 thread"),
         ({"bf16_kernels": True, "precision": "bf16", "cpu_capability": "AVX512", "threads": 2},
          "A CPU, AVX-512, bf16, native kernels, 2 threads"),
-        ({"device": "cuda:0", "gpu": "A GPU", "precision": "tf32"}, "A GPU, tf32"),
+        ({"device": "cuda:0", "gpu": "A GPU", "precision": "tf32", "seed_batch": "1 of 3"},
+         "A GPU, tf32, batch of 3 seeds"),
     ],
 )  # fmt: skip
 def test_the_machine_of_a_run(facts: dict[str, object], expected: str) -> None:

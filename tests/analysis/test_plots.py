@@ -70,7 +70,7 @@ def test_card_states_runs_seeds_resamples_and_coverage(tmp_path):
     drawing = draw(smoke_runs(tmp_path), CURVES)
     card = card_of(drawing.pages[0])
     for part in (
-        "4 runs (4 COMPLETED)",
+        "4 runs (4 completed)",
         "seeds 1, 2",
         "50 studies",
         "2 seeds, mean): ",

@@ -382,3 +382,16 @@ def test_texts_of_differences(coverage, text):
 
 def test_a_difference_without_an_interval():
     assert difference_text(1.0, float("nan"), float("nan"), float("nan")) == "1.0"
+
+
+def test_coverage_is_that_of_the_evaluations_compared(tmp_path, published):
+    """Our evaluation at half of the only common step, by far the worst, does not count."""
+    found = []
+    for early in (True, False):
+        for seed, score in ((1, 440.0), (2, 450.0), (3, 470.0)):
+            scores = {0: 0.0, **({50_000: 10.0 * seed} if early else {}), 100_000: score}
+            write_run(tmp_path / "runs", scores, seed=seed, budget=100_000)
+        compare(tmp_path)
+        found.append(table(tmp_path, "tasks", "task").loc["walker-walk"])
+    assert [row["evaluations"] for row in found] == [1, 1]
+    assert found[0]["coverage"] == found[1]["coverage"] > 0.8
