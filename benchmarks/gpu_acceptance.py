@@ -10,7 +10,7 @@ command again repeats only the sections that have not passed. Sections:
   resume    a run that is killed and resumed equals an uninterrupted one, byte for byte
   latency   time of plan, update and decision, against bounds measured on this device
   seeds     throughput of 1, 3, 8 and 16 seeds as one batch
-  train     TD-MPC2 5M on six tasks with three seeds each, for 100,000 env steps
+  train     the suite evidence: TD-MPC2 5M, three seeds of each task, for 100,000 env steps
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from tdmpc2.common.system.config_checks import Settings as Declared
 from tdmpc2.common.system.config_checks import setting
 from tdmpc2.common.system.errors import UserError, did_you_mean
 from tdmpc2.common.system.paths import project_root
+from tdmpc2.envs.tasks import list_tasks
 
 if TYPE_CHECKING:
     import torch
@@ -79,6 +80,7 @@ class Options(Declared):
     parallel: int = setting(
         1, "sections at a time, of those that do not measure times", low=1, high=1024
     )
+    tasks: str = setting("", "section train: only these tasks of the suite evidence")
     again: bool = setting(False, "also repeat sections that have passed")
     out: Path = setting(
         lambda: project_root() / "gpu_acceptance", "folder of results, runs and records"
@@ -95,6 +97,8 @@ def parse(
     """
     options = cli.parse_options(arguments, Options)
     names, limits = chosen_sections(options.sections), time_limits(options.limits)
+    if options.tasks:
+        list_tasks(options.tasks, suite="evidence")
     from tdmpc2.common.numerics.numeric_path import choose_device
 
     return options, names, limits, choose_device(options.device)
@@ -249,7 +253,7 @@ def start(
     path.parent.mkdir(parents=True, exist_ok=True)
     path.unlink(missing_ok=True)
     case = {"device": str(device), "small": options.small, "out": str(options.out)}
-    case |= {"seconds": seconds, "key": dict(key)}
+    case |= {"seconds": seconds, "key": dict(key), "tasks": options.tasks}
     print(f"{name}: at most {seconds:.0f} s …", flush=True)
     with open(path.with_suffix(".log"), "wb") as log:
         return subprocess.Popen(
@@ -286,7 +290,8 @@ def run_section(name: str, case: Mapping[str, Any]) -> int:
     out = Path(case["out"])
     report = Report(result_path(out, name), name, case["key"])
     report.write("running")
-    settings = Settings(torch.device(case["device"]), case["small"], out, case["seconds"])
+    tasks = tuple(filter(None, case["tasks"].split(",")))
+    settings = Settings(torch.device(case["device"]), case["small"], out, case["seconds"], tasks)
     try:
         importlib.import_module(SECTIONS[name].module).run(report, settings)
         report.close()

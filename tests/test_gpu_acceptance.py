@@ -66,6 +66,7 @@ def test_a_section_that_takes_too_long_is_stopped_and_named(tmp_path: Path) -> N
         ("limits=tran=3", "did you mean 'train'?"),
         ("limits=train=soon", "a finite number is needed"),
         ("limits=train=0", "more than 0 seconds"),
+        ("tasks=walker-stand", "walker-stand is not a task of evidence"),
         ("parallel=0", "must lie in [1, 1024]"),
         ("device=tpu", "unknown device"),
         ("smal=true", "did you mean 'small'?"),

@@ -26,12 +26,14 @@ class Settings:
         small: small models and few repetitions, to test the script itself.
         out: folder of all results.
         seconds: time limit of the section.
+        tasks: tasks of section `train`; all if empty.
     """
 
     device: torch.device
     small: bool
     out: Path
     seconds: float
+    tasks: tuple[str, ...] = ()
 
     @property
     def on_gpu(self) -> bool:

@@ -1,4 +1,4 @@
-"""Section `train`: real training runs, concurrently on one device, with compact records."""
+"""Section `train`: the suite `evidence` on one device, with compact records."""
 
 from __future__ import annotations
 
@@ -16,18 +16,14 @@ from tdmpc2.common.numerics.cpu import usable_cores
 from tdmpc2.common.system.atomic_files import read_json, write_atomic
 from tdmpc2.common.system.paths import project_root
 from tdmpc2.envs.factory import missing_requirement
-from tdmpc2.envs.tasks import get_task
+from tdmpc2.envs.tasks import get_suite, get_task
 
-TASKS = (
-    *("cup-catch", "walker-walk", "walker-run"),
-    *("mw-drawer-open", "mw-door-open", "myo-hand-reach"),
-)
+SUITE = "evidence"
 SEEDS = 3
-ENV_STEPS = 100_000
 RECORD = ("spec.json", "eval.csv", "train.csv", "status.json", "numeric.json", "attempts.json")
 GRACE_SECONDS = 60.0
 POLL_SECONDS = 2.0
-BATCH_PAYS = 1.5  # minimum gain in throughput for training seeds as one batch
+BATCH_THREADS = SEEDS + 1  # the environments of a batch then have a process each
 
 
 def run(report: Report, settings: Settings) -> None:
@@ -36,7 +32,8 @@ def run(report: Report, settings: Settings) -> None:
     Raises:
         SkippedError: no simulator is installed.
     """
-    tasks = ["toy-pointmass"] if settings.small else list(TASKS)
+    tasks = list(settings.tasks) or [task.name for task in get_suite(SUITE)]
+    tasks = ["toy-pointmass"] if settings.small else tasks
     missing = {task: missing_requirement(get_task(task), "official") for task in tasks}
     for task, why in missing.items():
         if why:
@@ -45,9 +42,8 @@ def run(report: Report, settings: Settings) -> None:
     if not tasks:
         raise SkippedError("no simulator is installed")
     runs, log = settings.out / "runs", settings.out / "train.log"
-    together = batch_pays(settings)
-    arguments = launch_arguments(settings, tasks, together)
-    report.add("seeds in a process", SEEDS if together else 1, note=" ".join(arguments))
+    arguments = launch_arguments(settings, tasks)
+    report.add("arguments", " ".join(arguments))
     deadline = time.monotonic() + settings.seconds - min(GRACE_SECONDS, settings.seconds / 2)
     command = [sys.executable, "-m", "sweeps.launch", *arguments]
     with open(log, "ab") as file:
@@ -64,61 +60,63 @@ def run(report: Report, settings: Settings) -> None:
             process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(GRACE_SECONDS)
-    keep_records(runs, settings.out)
+    keep_records(runs, settings.out, unfinished=True)
     if in_time:
         last = (log.read_text(errors="replace").splitlines() or [""])[-1]
         report.add("launcher's exit code", process.returncode, at_most=0, note=last)
     report_runs(report, runs, log, len(tasks) * SEEDS, settings)
 
 
-def launch_arguments(settings: Settings, tasks: list[str], together: bool) -> list[str]:
-    """Return the arguments of the launcher.
+def launch_arguments(settings: Settings, tasks: list[str]) -> list[str]:
+    """Return the arguments of the launcher; on a GPU, the seeds of a task are one batch in TF32.
 
     Args:
         settings: settings of the section.
         tasks: names of the tasks.
-        together: whether to train the seeds of a task as one batch.
     """
     values: dict[str, Any] = {
+        "suite": SUITE,
         "tasks": ",".join(tasks),
         "seeds": SEEDS,
-        "env_steps": ENV_STEPS,
         "runs": settings.out / "runs",
         "cluster": "local",
-        "max_parallel": len(tasks) if together else min(len(tasks) * SEEDS, usable_cores()),
-        "seeds_per_process": SEEDS if together else 1,
+        "max_parallel": min(len(tasks) * SEEDS, usable_cores()),
         "threads": 1,
         "device": settings.device.type,
-        "checkpoint_minutes": 1,
-        "eval_every": 20_000,
+        "checkpoint_minutes": 2,
         "eval_workers": 0,
         "yes": "true",
         "allow_commit_change": "true",
     }
+    if settings.on_gpu:
+        values |= {"seeds_per_process": SEEDS, "precision": "tf32", "max_parallel": len(tasks)}
+        values["threads"] = BATCH_THREADS if usable_cores() >= BATCH_THREADS * len(tasks) else 1
     if settings.small:
+        del values["suite"]
         values |= {"model_size": "smoke", "seed_decisions": 100, "num_samples": 32}
         values |= {"num_elites": 8, "batch_size": 16, "pretrain_updates": 10, "compile": "false"}
         values |= {"env_steps": 400, "eval_every": 200}
     return [f"{key}={value}" for key, value in values.items()]
 
 
-def batch_pays(settings: Settings) -> bool:
-    """Return whether section `seeds` has measured enough gain from a batch of three seeds."""
-    result = read_json(settings.out / "sections" / "seeds.json") or {}
-    gains = {check["name"]: check["value"] for check in result.get("checks", ())}
-    return float(gains.get(f"{SEEDS} seeds (fp32): throughput of one", 0)) > BATCH_PAYS
+def keep_records(runs: Path, out: Path, *, unfinished: bool = False) -> None:
+    """Copy the records of runs that have ended, and write all of them into one archive.
 
-
-def keep_records(runs: Path, out: Path) -> None:
-    """Copy the records of runs that have ended, and write all of them into one archive."""
+    Args:
+        runs: folder of the runs.
+        out: folder of the results.
+        unfinished: whether to include the other runs.
+    """
     folder, new = out / "recorded", False
     for path in sorted(runs.glob("*/*/*/*/status.json")):
         target = folder / path.parent.relative_to(runs)
-        if target.exists() or (read_json(path) or {}).get("state") not in ("COMPLETED", "DIVERGED"):
+        ended = (read_json(path) or {}).get("state") in ("COMPLETED", "DIVERGED")
+        if (ended and target.exists()) or not (ended or unfinished):
             continue
-        target.mkdir(parents=True)
+        target.mkdir(parents=True, exist_ok=True)
         for name in RECORD:
-            shutil.copy(path.with_name(name), target / name)
+            if path.with_name(name).exists():
+                shutil.copy(path.with_name(name), target / name)
         new = True
     if new:
         write_atomic(out / "records.zip", lambda file: archive(folder, file))

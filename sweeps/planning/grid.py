@@ -107,7 +107,7 @@ SMOKE = Preset(
         Companion("dreamerv3", "cartpole-swingup", 4_000, {**_BRIEF, "eval_every": 2_000}),
     ),
 )
-# The first step at which the released curves of each domain have a point (docs/fidelity.md).
+# The first step at which the released curves of each domain have a point (docs/evidence.md).
 EVIDENCE = Preset(
     env_steps=100_000,
     domain_steps={"myosuite": 50_000},

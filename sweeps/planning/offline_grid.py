@@ -101,11 +101,8 @@ def _task_set(sweep: SweepOptions, name: str | None, folder: Path) -> TaskSet:
         )
     whole = name or suite or (dataset.name if dataset.name in SUITES else None)
     if sweep.tasks is not None:
-        tasks = tuple(task.name for task in list_tasks(sweep.tasks))
+        tasks = tuple(task.name for task in list_tasks(sweep.tasks, suite=whole))
         text = ",".join(tasks)
-        outside = [t for t in tasks if whole and t not in _names(whole)]
-        if outside:
-            raise UserError(f"tasks={sweep.tasks}: {outside[0]} is not a task of {whole}")
     else:
         tasks = _names(whole) if whole else dataset.tasks
         text = whole or ",".join(tasks)

@@ -32,8 +32,8 @@ class SweepOptions(Settings):
     )
     tasks: str | None = setting(
         None,
-        "comma-separated task names, instead of suite=; with suite=scaling: train on these tasks "
-        "of each task set only",
+        "comma-separated task names; with suite=: only these tasks of the suite (suite=scaling: of "
+        "each task set)",
     )
     data: str | None = setting(
         None,

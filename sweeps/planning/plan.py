@@ -170,8 +170,9 @@ def show(plan: SweepPlan, *, parallel: int | None) -> None:
     busy = sum(view.state in ACTIVE for view in plan.views)
     elsewhere = f", {busy:,} queued or running" if busy else ""
     elsewhere += f", {len(plan.blocked):,} blocked" if plan.blocked else ""
+    named = " ".join(filter(None, (sweep.suite, sweep.tasks)))
     print(
-        f"{sweep.suite or sweep.tasks}: {len(plan.planned):,} runs, {finished:,} finished already"
+        f"{named}: {len(plan.planned):,} runs, {finished:,} finished already"
         f"{elsewhere}, {len(plan.todo):,} to do{processes}{at_once}; "
         f"run directories in {request.runs}",
         flush=True,
@@ -217,7 +218,7 @@ def _scale(hours: Sequence[float], device: str) -> str:
         hours: hours of each run on one device.
         device: `core` or `GPU`.
     """
-    wall = max(WEEK_HOURS, *hours)
+    wall = min(max(WEEK_HOURS, *hours), sum(hours))
     number = min(math.ceil(sum(hours) / wall), len(hours))
     why = " (the duration of the longest run)" if wall > WEEK_HOURS else ""
     return f"{duration(wall)} on {number:,} {device}{'s' * (number > 1)}{why}"

@@ -253,6 +253,8 @@ def plan_runs(sweep: SweepOptions, variants: Iterable[Variant], runs: Path) -> l
             run.must_learn = spec.method in sweep.preset.must_learn
             planned.append(run)
     for companion in sweep.preset.companions if sweep.methods is None else ():
+        if companion.task not in tasks:
+            continue
         spec = companion_spec(sweep.preset, companion, sweep.variant or sweep.preset.variant)
         run = PlannedRun(spec, spec.run_dir(runs), options=companion.options, must_learn=None)
         run.missing = missing_requirement(get_task(spec.task), sweep.assets)
@@ -273,16 +275,16 @@ def parse_variants(text: str, schema: Schema) -> Iterable[Variant]:
 
 
 def _check_suite(sweep: SweepOptions) -> None:
-    """Reject an unknown suite, and arguments that name both or neither of suite and tasks."""
+    """Reject an unknown suite, and arguments that name neither suite nor tasks."""
     suites = sorted((*SUITES, SCALING))
     if sweep.suite is not None and sweep.suite not in suites:
         raise UserError(f"unknown suite '{sweep.suite}'{did_you_mean(sweep.suite, suites)}")
-    if sweep.suite != SCALING and (sweep.suite is None) == (sweep.tasks is None):
-        raise UserError(f"exactly one of suite= and tasks= is needed (suites: {', '.join(suites)})")
+    if sweep.suite is None and sweep.tasks is None:
+        raise UserError(f"suite= or tasks= is needed (suites: {', '.join(suites)})")
 
 
 def _task_names(sweep: SweepOptions) -> list[str]:
-    """List the task names of `suite=` or `tasks=`."""
-    if sweep.suite is not None:
-        return [task.name for task in get_suite(sweep.suite)]
-    return [task.name for task in list_tasks(sweep.tasks or "")]
+    """List the task names of `tasks=`, or those of `suite=`."""
+    if sweep.tasks is None:
+        return [task.name for task in get_suite(sweep.suite or "")]
+    return [task.name for task in list_tasks(sweep.tasks, suite=sweep.suite)]

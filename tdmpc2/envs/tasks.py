@@ -320,15 +320,16 @@ def get_task(name: str) -> Task:
     return task
 
 
-def list_tasks(text: str, option: str = "tasks") -> tuple[Task, ...]:
+def list_tasks(text: str, option: str = "tasks", suite: str | None = None) -> tuple[Task, ...]:
     """Return the tasks of a comma-separated list, in its order.
 
     Args:
         text: names or aliases of tasks.
         option: option that the text is the value of, for messages.
+        suite: suite that must contain them; None for any task.
 
     Raises:
-        UserError: the list is empty, or a task is unknown or named twice.
+        UserError: the list is empty, or a task is unknown, named twice or not in the suite.
     """
     tasks = tuple(get_task(name) for name in map(str.strip, text.split(",")) if name)
     if not tasks:
@@ -336,6 +337,8 @@ def list_tasks(text: str, option: str = "tasks") -> tuple[Task, ...]:
     for place, task in enumerate(tasks):
         if task in tasks[:place]:
             raise UserError(f"{option}={text}: {task.name} is named twice")
+        if suite is not None and task not in get_suite(suite):
+            raise UserError(f"{option}={text}: {task.name} is not a task of {suite}")
     return tasks
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,6 +14,8 @@ import psutil
 import pytest
 
 from sweeps.launch import main, usage
+from sweeps.planning.options import SweepOptions
+from sweeps.planning.request import SweepRequest
 from tdmpc2.common.system import cli
 from tdmpc2.common.system.atomic_files import read_json
 from tests.runs import TINY
@@ -103,8 +106,11 @@ def test_stopping_the_launcher_stops_its_runs_and_launching_again_finishes(
         (["suite=smoke", "sedes=2"], "did you mean 'seeds'?"),
         (["suite=smoke", "seeds=two"], "seeds=two"),
         (["suite=smoke", "num_q=0"], "num_q=0"),
-        (["seeds=2"], "one of suite= and tasks= is needed"),
-        (["suite=smoke", "tasks=walker-walk"], "one of suite= and tasks= is needed"),
+        (["seeds=2"], "suite= or tasks= is needed"),
+        (
+            ["suite=smoke", "tasks=walker-run"],
+            "walker-run is not a task of smoke",
+        ),
     ],
 )
 def test_bad_input_is_one_line_and_writes_nothing(
@@ -168,3 +174,32 @@ def test_a_suite_brings_companions_unless_methods_are_named(
     lines = capsys.readouterr().out.splitlines()
     listed = [line.split()[0] for line in lines if " seed " in line]
     assert listed == methods
+
+
+@pytest.mark.parametrize(
+    ("task", "methods"),
+    [
+        ("walker-walk", ["tdmpc2"]),
+        ("cartpole-swingup", ["tdmpc2", "sac", "tdmpc", "dreamerv3"]),
+    ],
+)
+def test_some_tasks_of_a_suite_have_its_settings(task: str, methods: list[str]) -> None:
+    """Companions come along if their task is among them."""
+    planned = SweepRequest(SweepOptions(suite="smoke", tasks=task, seeds="1")).planned
+    assert [(run.spec.method, run.spec.task) for run in planned] == [(m, task) for m in methods]
+    whole = SweepRequest(SweepOptions(suite="smoke", seeds="1")).planned
+    assert {run.spec for run in planned} < {run.spec for run in whole}
+
+
+def test_one_machine_that_needs_less_than_a_week_is_said_to(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Three runs of about 14 hours on a core."""
+    here = ["tasks=walker-walk", "env_steps=100000", "cluster=local", f"runs={tmp_path / 'runs'}"]
+    assert main([*here, "max_parallel=1", "dry_run=true"]) == 0
+    said = re.search(r"more machines: about (.+) on 1 core, or about (.+) on 1 GPU\.",
+                     capsys.readouterr().out)  # fmt: skip
+    assert said is not None
+    core, gpu = said.groups()
+    assert 24 < float(core.removesuffix(" h")) < 72
+    assert 5 < float(gpu.removesuffix(" min")) < 60

@@ -69,7 +69,10 @@ def test_a_scaling_study_narrowed(folders: dict[str, Path]) -> None:
     assert part.kind == "2 tasks 1M"
 
 
-@pytest.mark.parametrize("arguments", [["suite=mt30"], ["tasks=cup-spin,cup-catch"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["suite=mt30"], ["tasks=cup-spin,cup-catch"], ["suite=mt30", "tasks=cup-spin,cup-catch"]],
+)
 def test_a_suite_or_tasks_with_data_are_a_run_per_seed(
     arguments: list[str], folders: dict[str, Path]
 ) -> None:
@@ -136,8 +139,7 @@ REFUSED = {
     "too few tasks": (["suite=scaling", "data=mt80=MT30"], "no data of mw-assembly, mw-basketball"),
     "another suite": (["suite=smoke", "data=mt30=MT30"], "suite=smoke needs a dataset of smoke"),
     "no such suite": (["suite=scalling", "data=MT30"], "did you mean 'scaling'?"),
-    "no suite": (["data=MT30"], "one of suite= and tasks= is needed"),
-    "both": (["suite=mt30", "tasks=cup-spin,cup-catch", "data=MT30"], "one of suite= and tasks="),
+    "no suite": (["data=MT30"], "suite= or tasks= is needed"),
     "no such task": (["tasks=walker-wolk,cup-spin", "data=MT30"], "did you mean 'walker-walk'?"),
     "a task without data": (["tasks=cup-spin,dog-run", "data=SMOKE"], "not a task of smoke"),
     "toys without data": (["tasks=cup-spin,cup-catch", "data=TOY"], "no data of cup-spin, cup-cat"),
