@@ -22,6 +22,7 @@ from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.system.paths import default_runs_dir
 from tdmpc2.envs.adapters import ADAPTERS, Adapter
 from tdmpc2.envs.assets import SOURCES, find_assets
+from tdmpc2.envs.other_python import other_python
 from tdmpc2.envs.rendering import BACKENDS, INSTALL, VARIABLE, can_render, can_render_vulkan
 from tdmpc2.envs.tasks import TASKS
 
@@ -148,8 +149,13 @@ def check_simulator(adapter: Adapter) -> Check:
     task = adapter.probe
     count = sum(row.domain == adapter.domain for row in TASKS.values())
     what = f"{adapter.domain} ({count} task{'s' if count > 1 else ''})"
+    try:
+        elsewhere = other_python(adapter.domain)
+    except UserError as error:
+        message, _, fix = str(error).partition("; ")
+        return Check(what, "FAIL", message, fix)
     reason, _, fix = adapter.unsupported().partition(": ")
-    if reason:
+    if reason and elsewhere is None:
         return Check(what, "off", f"no release for {reason}", fix)
     command = [sys.executable, "-c", _TEN_STEPS, task]
     try:
@@ -157,7 +163,8 @@ def check_simulator(adapter: Adapter) -> Check:
     except subprocess.TimeoutExpired:
         return Check(what, "FAIL", f"{task} took longer than {SECONDS} s", "try again")
     if done.returncode == 0:
-        return Check(what, "ok", f"{task}: ten decisions at {done.stdout.strip()} a second")
+        where = "" if elsewhere is None else f", in {elsewhere}"
+        return Check(what, "ok", f"{task}: ten decisions at {done.stdout.strip()} a second{where}")
     last = (done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1]
     message, _, command_line = last.removeprefix("error: ").rpartition(": ")
     if last.startswith("error: "):

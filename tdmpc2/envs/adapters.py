@@ -22,6 +22,11 @@ def this_platform() -> str:
     return f"{sys.platform}-{platform.machine()}"
 
 
+def variable_of(domain: str) -> str:
+    """Return the environment variable that names the Python of a domain; see `other_python`."""
+    return f"TDMPC2_PYTHON_{domain.upper().replace('-', '_')}"
+
+
 @dataclass(frozen=True)
 class Adapter:
     """Everything that is particular to a simulator. Importing it imports no simulator.
@@ -64,7 +69,8 @@ class Adapter:
         if self.newest_python is not None and sys.version_info[:2] > self.newest_python:
             version = ".".join(map(str, self.newest_python))
             return (
-                f"this Python: install with Python {version} (PYTHON=python{version} make install)"
+                f"this Python: install with Python {version} (PYTHON=python{version} make "
+                f"install), or name one that has it in {variable_of(self.domain)}"
             )
         return ""
 

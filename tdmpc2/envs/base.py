@@ -34,6 +34,12 @@ class ControlStep(NamedTuple):
     truncated: bool = False
 
 
+def spaces_of(task: Task) -> tuple[gymnasium.spaces.Box, gymnasium.spaces.Box]:
+    """Return the spaces of states and actions of a task."""
+    states = gymnasium.spaces.Box(-np.inf, np.inf, (task.obs_dim,), dtype=np.float32)
+    return states, gymnasium.spaces.Box(-1.0, 1.0, (task.action_dim,), dtype=np.float32)
+
+
 class DecisionEnv(TaskEnv):
     """Base class of a `TaskEnv` for one simulator.
 
@@ -49,10 +55,7 @@ class DecisionEnv(TaskEnv):
         self.task = task
         self.action_repeat = task.action_repeat
         self.episode_length = task.episode_length
-        self.observation_space = gymnasium.spaces.Box(
-            -np.inf, np.inf, (task.obs_dim,), dtype=np.float32
-        )
-        self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (task.action_dim,), dtype=np.float32)
+        self.observation_space, self.action_space = spaces_of(task)
         self._decisions_left = 0
         self._success_ever = 0.0
 

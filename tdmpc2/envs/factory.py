@@ -7,8 +7,9 @@ import re
 from typing import TYPE_CHECKING, Any, Literal
 
 from tdmpc2.common.system.errors import UserError, did_you_mean
-from tdmpc2.envs.adapters import ADAPTERS, Adapter
+from tdmpc2.envs.adapters import ADAPTERS, Adapter, variable_of
 from tdmpc2.envs.assets import AssetSet, MissingAssetsError, find_assets
+from tdmpc2.envs.other_python import missing_there, other_python
 from tdmpc2.envs.rendering import (
     can_render_vulkan,
     prepare_rendering,
@@ -54,6 +55,8 @@ def make_env(
     adapter = ADAPTERS[task.domain]
     if render:
         check_render(task)
+    if other_python(task.domain) is not None:
+        return _env_elsewhere(task, {**kwargs, "seed": seed, "render": render}, obs, padded_to)
     if obs == "rgb" or (render and adapter.renders == "opengl"):
         prepare_rendering()
     elif adapter.renders == "opengl":
@@ -63,11 +66,40 @@ def make_env(
         from tdmpc2.envs.pixels import PixelEnv
 
         return PixelEnv(env)
-    if padded_to is not None:
-        from tdmpc2.envs.multitask import PaddedEnv
+    return _padded(env, padded_to)
 
-        return PaddedEnv(env, padded_to)
-    return env
+
+def _padded(env: TaskEnv, shapes: EnvSpec | None) -> TaskEnv:
+    """Return an environment that is padded to shapes; the same one without shapes."""
+    if shapes is None:
+        return env
+    from tdmpc2.envs.multitask import PaddedEnv
+
+    return PaddedEnv(env, shapes)
+
+
+def _env_elsewhere(
+    task: Task, wanted: dict[str, Any], obs: str, padded_to: EnvSpec | None
+) -> TaskEnv:
+    """Make an environment in a process of another Python; see `other_python`.
+
+    Args:
+        task: task of a domain with another Python.
+        wanted: other arguments of `make_env`.
+        obs: kind of observation.
+        padded_to: shapes of the task set to pad to; None for single-task learning.
+
+    Raises:
+        UserError: that Python lacks a package, or pixels are wanted.
+    """
+    from tdmpc2.envs.workers import RemoteEnv
+
+    missing = missing_there(ADAPTERS[task.domain])
+    if missing:
+        raise UserError(f"task '{task.name}' {missing}")
+    if obs != "state":
+        raise UserError(f"obs={obs}: not with {variable_of(task.domain)}; unset it")
+    return _padded(RemoteEnv({"task": task, **wanted}), padded_to)
 
 
 def check_obs(task: Task, obs: str) -> None:
@@ -114,9 +146,13 @@ def missing_requirement(task: Task, assets: str) -> str:
         UserError: an unknown source.
     """
     adapter = ADAPTERS[task.domain]
-    package = adapter.missing_package()
-    if package is not None:
-        return f"task '{task.name}' {adapter.how_to_install(package)}"
+    if other_python(task.domain) is not None:
+        missing = missing_there(adapter)
+    else:
+        package = adapter.missing_package()
+        missing = "" if package is None else adapter.how_to_install(package)
+    if missing:
+        return f"task '{task.name}' {missing}"
     if task.assets is not None:
         try:
             find_assets(task.assets, assets)

@@ -1,26 +1,21 @@
-"""Environments in worker processes, for machines with spare CPU cores.
-
-`python -m tdmpc2.envs.workers FD` runs a worker process. It imports neither torch nor any
-agent.
-"""
+"""Environments in worker processes: for machines with spare CPU cores, or in another Python."""
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
-import sys
-import traceback
 from collections.abc import Callable, Mapping, Sequence
-from multiprocessing.connection import Connection, Pipe
+from multiprocessing.connection import Pipe
 from typing import Any
 
 import numpy as np
 
 from tdmpc2.common.interfaces import TaskEnv
 from tdmpc2.common.system.errors import UserError
-from tdmpc2.common.training.vector_env import SerialEnvs, StepResult
-from tdmpc2.envs.factory import make_env
+from tdmpc2.common.training.vector_env import StepResult
+from tdmpc2.envs.base import spaces_of
+from tdmpc2.envs.other_python import python_and_environment
+from tdmpc2.envs.tasks import Task
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
 
@@ -46,7 +41,8 @@ class WorkerEnvs:
 
     def __init__(self, envs: Sequence[Mapping[str, Any]], num_workers: int) -> None:
         self._num_envs = len(envs)
-        self._workers = [_Worker() for _ in range(min(num_workers, len(envs)))]
+        number = min(num_workers, len(envs))
+        self._workers = [_Worker(envs[i]["task"].domain) for i in range(number)]
         try:
             self._call_all("make", {i: dict(kwargs) for i, kwargs in enumerate(envs)})
         except BaseException:
@@ -99,21 +95,27 @@ class WorkerEnvs:
 
 
 class RemoteEnv(TaskEnv):
-    """A training environment in its own process, which steps while this process computes.
+    """An environment in its own process, which steps while this process computes.
 
     Args:
         wanted: the keyword arguments of `make_env`.
-        like: an environment of the same task; spaces and lengths are copied from it.
+        like: an environment with the same observations, whose spaces are copied; None for the
+            states of a task.
 
     Raises:
         UserError: the environment cannot be made.
     """
 
-    def __init__(self, wanted: Mapping[str, Any], like: TaskEnv) -> None:
-        self.observation_space, self.action_space = like.observation_space, like.action_space
-        self.action_repeat, self.episode_length = like.action_repeat, like.episode_length
-        self.frame_stack = like.frame_stack
-        self._worker = _Worker()
+    def __init__(self, wanted: Mapping[str, Any], like: TaskEnv | None = None) -> None:
+        self.task: Task = wanted["task"]
+        source: Any = self.task if like is None else like
+        spaces = (
+            spaces_of(self.task) if like is None else (like.observation_space, like.action_space)
+        )
+        self.observation_space, self.action_space = spaces
+        self.action_repeat, self.episode_length = source.action_repeat, source.episode_length
+        self.frame_stack = 1 if like is None else like.frame_stack
+        self._worker = _Worker(self.task.domain)
         try:
             self._call("make", dict(wanted))
         except BaseException:
@@ -137,6 +139,10 @@ class RemoteEnv(TaskEnv):
         """See `TaskEnv`; the `info` has only `success` and `success_ever`."""
         return self.begin_step(action)()
 
+    def render(self) -> np.ndarray:  # type: ignore[override]
+        """See `DecisionEnv.render`."""
+        return self._call("render", None)
+
     def generator_state(self) -> Any:
         """See `TaskEnv`."""
         return self._call("generator_state", None)
@@ -155,19 +161,20 @@ class RemoteEnv(TaskEnv):
 
 
 class _Worker:
-    """One worker process and the pipe to it."""
+    """One worker process, in the Python of a domain, and the pipe to it."""
 
-    def __init__(self) -> None:
+    def __init__(self, domain: str) -> None:
+        python, environment = python_and_environment(domain)
         self._pipe, theirs = Pipe()
         # A terminal or SLURM stops a run by signals to all of its processes, but the workers must
         # live until the run has ended. A child inherits the signals that are blocked here.
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "tdmpc2.envs.workers", str(theirs.fileno())],
+                [python, "-m", "tdmpc2.envs.worker_process", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
-                env={**os.environ, "OMP_NUM_THREADS": "1"},
+                env={**environment, "OMP_NUM_THREADS": "1"},
             )
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
@@ -197,54 +204,3 @@ class _Worker:
     def close(self) -> None:
         self._pipe.close()
         self._process.wait()
-
-
-def _work(pipe: Connection) -> None:
-    """Answer requests until the other end of the pipe is closed."""
-    envs: dict[int, SerialEnvs] = {}
-    while True:
-        try:
-            command, arguments = pipe.recv()
-        except (EOFError, ConnectionResetError):
-            break
-        answer: tuple[UserError | str | None, dict[int, Any] | None]
-        try:
-            answer = (None, {i: _do(envs, command, i, arg) for i, arg in arguments.items()})
-        except UserError as error:
-            answer = (error, None)
-        except Exception:
-            answer = (traceback.format_exc(), None)
-        try:
-            pipe.send(answer)
-        except BrokenPipeError:
-            break
-    for env in envs.values():
-        env.close()
-
-
-def _do(envs: dict[int, SerialEnvs], command: str, i: int, argument: Any) -> Any:
-    """Execute one command on environment `i`."""
-    if command == "make":
-        envs[i] = SerialEnvs([make_env(**argument)])
-        return None
-    if command == "reset":
-        return envs[i].reset([argument])[0]
-    if command == "step":
-        return envs[i].begin_step({0: argument})()[0]
-    if command == "render":
-        return envs[i].render(0)
-    env = envs[i].envs[0]
-    if command == "restart":
-        return env.reset(seed=argument)[0]
-    if command == "full_step":
-        obs, reward, terminated, truncated, info = env.step(argument)
-        successes = {name: info[name] for name in ("success", "success_ever")}
-        return obs, reward, terminated, truncated, successes
-    if command == "generator_state":
-        return env.generator_state()
-    assert command == "set_generator_state"
-    return env.set_generator_state(argument)
-
-
-if __name__ == "__main__":
-    _work(Connection(int(sys.argv[1])))

@@ -32,6 +32,7 @@ from tdmpc2.common.training.loop import TrainingLoop
 from tdmpc2.common.training.loop_requests import Steps
 from tdmpc2.common.training.session import StopRequests, session, stop_on_signals
 from tdmpc2.envs.adapters import recorded_distributions
+from tdmpc2.envs.other_python import versions_elsewhere
 from tdmpc2.envs.task_variants import run_of_0_4_0
 
 
@@ -134,6 +135,7 @@ class LocalRun:
             simulators=recorded_distributions(),
             allow_change=options.allow_commit_change,
             study=options.study,
+            elsewhere=versions_elsewhere(),
         )
 
     def open_records(self, **facts: Any) -> None:

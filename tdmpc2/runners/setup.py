@@ -92,7 +92,8 @@ def training_envs(
         wanted: arguments of `make_env` for each environment.
         threads: number of cores that this process may use; None for all usable ones.
     """
-    if len(envs) == 1 or (threads or usable_cores()) <= len(envs):
+    elsewhere = all(isinstance(env, RemoteEnv) for env in envs)
+    if len(envs) == 1 or elsewhere or (threads or usable_cores()) <= len(envs):
         return list(envs)
     remote: list[TaskEnv] = []
     for env, arguments in zip(envs, wanted, strict=True):

@@ -8,7 +8,7 @@ import os
 import platform
 import socket
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,11 @@ from tdmpc2.common.system.atomic_files import write_bytes
 PACKAGES = ("torch", "numpy", "gymnasium")
 
 
-def provenance(simulators: Iterable[str] = (), details: Path | None = None) -> dict[str, Any]:
+def provenance(
+    simulators: Iterable[str] = (),
+    details: Path | None = None,
+    elsewhere: Mapping[str, str | None] | None = None,
+) -> dict[str, Any]:
     """Return commit, uncommitted changes, host, Python version and package versions.
 
     Args:
@@ -28,9 +32,11 @@ def provenance(simulators: Iterable[str] = (), details: Path | None = None) -> d
         details: folder for the texts that the result names by checksum only: changes since the
             commit as `<checksum>.diff`, all packages as `<checksum>.txt`. Equal texts are written
             once. If the commit is unknown, a warning is printed.
+        elsewhere: versions in other Pythons, which count instead of those of this Python.
     """
     commit, patch, unknown = SourceVersion.here()
     packages = _freeze()
+    versions = {name: _version(name) for name in (*PACKAGES, *simulators)}
     if details is not None:
         if unknown is not None:
             print(
@@ -52,7 +58,7 @@ def provenance(simulators: Iterable[str] = (), details: Path | None = None) -> d
         "slurm_job": _slurm_job(),
         "platform": platform.platform(),
         "python": platform.python_version(),
-        "packages": {name: _version(name) for name in (*PACKAGES, *simulators)},
+        "packages": {**versions, **(elsewhere or {})},
         "all_packages": _checksum(packages),
     }
 

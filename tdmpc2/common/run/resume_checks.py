@@ -96,7 +96,12 @@ def existing_outcome(
 
 
 def register_attempt(
-    directory: Path, *, simulators: Iterable[str], allow_change: bool, study: str | None = None
+    directory: Path,
+    *,
+    simulators: Iterable[str],
+    allow_change: bool,
+    study: str | None = None,
+    elsewhere: Mapping[str, str | None] | None = None,
 ) -> dict[str, Any]:
     """Append the provenance of this attempt to `attempts.json` and return it.
 
@@ -108,10 +113,11 @@ def register_attempt(
         allow_change: whether the commit may differ from that of the last attempt. If not, a
             difference raises `UserError`.
         study: hash of the registered study that started it; None without one.
+        elsewhere: versions in other Pythons; see `provenance`.
     """
     if not allow_change:
         check_commit(directory, git_commit())
-    attempt = provenance(simulators, directory / "provenance")
+    attempt = provenance(simulators, directory / "provenance", elsewhere)
     if study is not None:
         attempt["study"] = study
     write_json(directory / "attempts.json", [*_attempts(directory), attempt])

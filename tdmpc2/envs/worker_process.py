@@ -1,0 +1,81 @@
+"""Worker process that holds environments; see `workers`.
+
+`python -m tdmpc2.envs.worker_process FD` answers the requests of a pipe. It imports neither torch
+nor any agent, and may run in another version of Python and NumPy.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import sys
+import traceback
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
+
+from tdmpc2.common.system.errors import UserError
+from tdmpc2.common.training.vector_env import SerialEnvs
+from tdmpc2.envs.factory import make_env
+
+
+def _work(pipe: Connection) -> None:
+    """Answer requests until the other end of the pipe is closed."""
+    envs: dict[int, SerialEnvs] = {}
+    while True:
+        try:
+            command, arguments = Reader(io.BytesIO(pipe.recv_bytes())).load()
+        except (EOFError, ConnectionResetError):
+            break
+        answer: tuple[UserError | str | None, dict[int, Any] | None]
+        try:
+            answer = (None, {i: _do(envs, command, i, arg) for i, arg in arguments.items()})
+        except UserError as error:
+            answer = (error, None)
+        except Exception:
+            answer = (traceback.format_exc(), None)
+        try:
+            pipe.send(answer)
+        except BrokenPipeError:
+            break
+    for env in envs.values():
+        env.close()
+
+
+def _do(envs: dict[int, SerialEnvs], command: str, i: int, argument: Any) -> Any:
+    """Execute one command on environment `i`."""
+    if command == "make":
+        envs[i] = SerialEnvs([make_env(**argument)])
+        return None
+    if command == "reset":
+        return envs[i].reset([argument])[0]
+    if command == "step":
+        return envs[i].begin_step({0: argument})()[0]
+    if command == "render":
+        return envs[i].render(0)
+    env = envs[i].envs[0]
+    if command == "restart":
+        return env.reset(seed=argument)[0]
+    if command == "full_step":
+        obs, reward, terminated, truncated, info = env.step(argument)
+        successes = {name: info[name] for name in ("success", "success_ever")}
+        return obs, reward, terminated, truncated, successes
+    if command == "generator_state":
+        return env.generator_state()
+    assert command == "set_generator_state"
+    return env.set_generator_state(argument)
+
+
+class Reader(pickle.Unpickler):
+    """Reads pickled arrays of another version of NumPy: NumPy 2 has renamed a package."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        """See `pickle.Unpickler.find_class`."""
+        if module.startswith("numpy._core.") and not hasattr(np, "_core"):
+            module = module.replace("._core.", ".core.")
+        return super().find_class(module, name)
+
+
+if __name__ == "__main__":
+    _work(Connection(int(sys.argv[1])))
