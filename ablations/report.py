@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ablations.specs import ABLATIONS, read_specs
-from analysis.records.source_options import BY_MAKE_FIGURES, folders_of, load_sources, report
+from analysis.records.source_options import BY_MAKE_FIGURES, load_sources, report
 from analysis.records.sources import RUNS_SOURCE
 from analysis.stats.ablation_claims import MARGIN, OPEN
 from analysis.stats.rules import ScoreOptions, get_rule
@@ -107,7 +107,7 @@ def write(request: ReportRequest) -> int:
     how = (shown.curves, shown.rule, shown.bootstrap)
     findings = [look(study, *how, at=request.env_steps, margin=margin) for study in studies]
     print(text_of(findings, margin))
-    sequential, problems = read_studies(folders_of(request))
+    sequential, problems = read_studies(request.folders())
     for study in sequential:
         print(describe_study(study))
     report(problems, BY_MAKE_FIGURES)

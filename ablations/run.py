@@ -92,7 +92,7 @@ def main(arguments: Sequence[str]) -> int:
 
     print()
     wanted = report.ReportRequest(
-        runs=line.given.get("runs"), base=base.variant, spec=line.options.spec
+        runs=str(line.given.get("runs", "")), base=base.variant, spec=line.options.spec
     )
     try:
         return report.write(wanted) or code

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from analysis.ledger.options import RecordOptions, rewrite_page, write_page
+from analysis.ledger.pages import rewrite_page, write_page
+from analysis.records.source_options import FolderOptions
 from tdmpc2.common.system.cli import command, describe_fields, parse_options
 from tdmpc2.common.system.config_checks import setting
 
 
 @dataclass(frozen=True)
-class ClaimsOptions(RecordOptions):
+class ClaimsOptions(FolderOptions):
     """Options of the command."""
 
     out: Path | None = setting(None, "write a page in Markdown to this file; default: print it")

@@ -7,14 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from analysis.ledger.options import RecordOptions, rewrite_page
+from analysis.ledger.pages import rewrite_page
+from analysis.records.source_options import FolderOptions
 from tdmpc2.common.system.cli import command, describe_fields, parse_options
 from tdmpc2.common.system.config_checks import setting
 from tdmpc2.common.system.errors import UserError
 
 
 @dataclass(frozen=True)
-class EvidenceOptions(RecordOptions):
+class EvidenceOptions(FolderOptions):
     """Options of the command."""
 
     page: Path | None = setting(None, "replace both tables in this file; default: print them")
@@ -44,12 +45,7 @@ def main(arguments: Sequence[str]) -> int:
         UserError: a folder is missing, there is nothing to show, or a file cannot be changed.
     """
     options = parse_options(arguments, EvidenceOptions)
-    folders, released = options.folders(), options.released()
-    if released is None:
-        raise UserError(
-            "the released curves are missing: name their folder, published=DIR "
-            "(`python analysis/fetch_published.py` downloads them)"
-        )
+    folders, released = options.folders(), options.needed_released()
     from analysis.figures.registry import shipped_catalog
     from analysis.ledger.inputs import Inputs
     from analysis.ledger.own_runs import RUN_TABLE, VERDICT_TABLE, run_table, verdict_table

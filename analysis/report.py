@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.records.problems import Problem
-from analysis.records.source_options import BY_MAKE_FIGURES, folders_of, load_sources, report
+from analysis.records.source_options import BY_MAKE_FIGURES, load_sources, report
 from analysis.stats.rules import ScoreOptions, get_rule
 from tdmpc2.common.system.atomic_files import write_atomic
 from tdmpc2.common.system.cli import command, describe_fields, parse_options
@@ -81,7 +81,7 @@ def write(request: ReportRequest) -> int:
 
     field_problems: list[Problem] = []
     files = read_files(request.files, request.results, field_problems)
-    studies, unreadable = read_studies(folders_of(request))
+    studies, unreadable = read_studies(request.folders())
     records = replace(records, problems=(*records.problems, *unreadable))
     data, problems = report_data(records, catalog, rule, files, studies)
     try:

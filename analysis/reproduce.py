@@ -9,7 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from analysis.records.progress import doing
-from analysis.records.source_options import BY_MAKE_FIGURES, load_sources, report
+from analysis.records.source_options import (
+    BY_MAKE_FIGURES,
+    NO_RELEASED_CURVES,
+    load_sources,
+    report,
+)
 from analysis.stats.margins import (
     DOMAIN_MARGINS,
     LARGEST_MARGIN,
@@ -148,17 +153,12 @@ def _plan(options: ReproduceOptions) -> int:
         UserError: there are no published curves of the chosen methods and tasks.
     """
     from analysis.records.load import load_curves
-    from analysis.records.source_options import BY_MAKE_FIGURES, on_tasks, released_curves
+    from analysis.records.source_options import BY_MAKE_FIGURES, on_tasks
     from analysis.records.sources import PUBLISHED
     from analysis.stats.ragged_curves import ScoreCurves
     from analysis.stats.reproduction_power import power_lines, reproduction_power
 
-    folder = options.published or released_curves()
-    if not folder.is_dir():
-        raise UserError(
-            f"published={folder} does not exist: name the folder of the published curves "
-            "(`python analysis/fetch_published.py` downloads them)"
-        )
+    folder = options.needed_released()
     with doing(f"reading {folder}"):
         records = load_curves(folder, PUBLISHED)
     report(records.problems, BY_MAKE_FIGURES)
@@ -195,10 +195,7 @@ def _compare_agents(records: Records, rule: Rule, options: ReproduceOptions) -> 
 def _nothing(options: ReproduceOptions, left_out: Sequence[str]) -> str:
     """Explain why there is nothing to compare."""
     if options.published is None:
-        return (
-            "published= is missing: name the folder of the published curves, published=DIR "
-            "(`python analysis/fetch_published.py` downloads them)"
-        )
+        return NO_RELEASED_CURVES
     return (
         f"no run of variant '{options.variant}' has published curves of its method and task; "
         "check variant=, methods= and tasks=" + (f" ({left_out[0]})" if left_out else "")

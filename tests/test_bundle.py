@@ -143,7 +143,7 @@ def test_the_command_of_a_run_is_valid(path: Path) -> None:
         (["verify"], "verify none: name one folder"),
         (["verify", "/nowhere"], "no such folder"),
         (["out=/tmp"], "exists"),
-        (["out=x", "runs=/nowhere"], "runs=/nowhere: no such folder"),
+        (["out=x", "runs=/nowhere"], "runs=/nowhere does not exist"),
     ],
 )
 def test_bad_input_is_one_line(arguments: list[str], message: str) -> None:

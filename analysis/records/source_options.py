@@ -15,24 +15,79 @@ from analysis.records.progress import doing
 from analysis.records.sources import PUBLISHED
 from tdmpc2.common.system.config_checks import Settings, setting
 from tdmpc2.common.system.errors import UserError
-from tdmpc2.common.system.paths import cache_dir, default_runs_dir, recorded_folders, user_path
+from tdmpc2.common.system.paths import (
+    cache_dir,
+    default_runs_dir,
+    named_folders,
+    recorded_folders,
+    user_path,
+)
 
 if TYPE_CHECKING:
     from analysis.records.load import Records
 
 SHOWN_PROBLEMS = 20
-RECORDED = "use all folders of paper_figures/recorded instead of runs="
-"""Meaning of the option `recorded=`."""
+NO_RELEASED_CURVES = (
+    "the released curves are missing: name their folder with published=DIR "
+    "(`python analysis/fetch_published.py` downloads them)"
+)
+"""Message of commands that need them."""
 BY_MAKE_FIGURES = "which `python analysis/make_figures.py` lists in problems.csv"
 """Where the problems of records are listed, for commands that do not list them."""
 
 
 @dataclass(frozen=True)
-class SourceOptions(Settings):
-    """Options of all commands that read records."""
+class FolderOptions(Settings):
+    """Options of commands that read runs and released curves."""
 
-    runs: Path | None = setting(None, "folder of the runs; default: runs/ in the checkout")
-    recorded: bool = setting(False, RECORDED)
+    runs: str = setting("", "folder of runs, or several: DIR,DIR; default: runs/ in the checkout")
+    recorded: bool = setting(False, "use all folders of paper_figures/recorded instead of runs=")
+    published: Path | None = setting(
+        None,
+        "learning curves released by the authors of the paper; default: $TDMPC2_PUBLISHED or those "
+        "that `python analysis/fetch_published.py` has downloaded, if there are any",
+    )
+
+    def folders(self) -> list[Path]:
+        """Return the folders of runs.
+
+        Raises:
+            UserError: a folder does not exist, both `runs` and `recorded` are given, or there are
+                no recorded runs.
+        """
+        if self.runs and self.recorded:
+            raise UserError("runs= and recorded=true exclude each other; give one of them")
+        if self.recorded:
+            return recorded_folders()
+        return named_folders(self.runs, "runs") or [default_runs_dir()]
+
+    def released(self) -> Path | None:
+        """Return the folder of the released curves; None if there is none.
+
+        Raises:
+            UserError: the named folder does not exist.
+        """
+        if self.published is not None and not self.published.is_dir():
+            raise UserError(f"published={self.published} does not exist")
+        folder = self.published or released_curves()
+        return folder if folder.is_dir() else None
+
+    def needed_released(self) -> Path:
+        """Return the folder of the released curves.
+
+        Raises:
+            UserError: there is none.
+        """
+        folder = self.released()
+        if folder is None:
+            raise UserError(NO_RELEASED_CURVES)
+        return folder
+
+
+@dataclass(frozen=True)
+class SourceOptions(FolderOptions):
+    """Options of all commands that read records of several sources."""
+
     published: Path | None = setting(
         None,
         "learning curves released by the authors of the paper, <method>/<task>.csv; "
@@ -60,29 +115,6 @@ class SourceOptions(Settings):
     )
 
 
-def chosen_folders(named: Sequence[Path], *, recorded: bool) -> list[Path]:
-    """Return the folders of runs that are named, those of recorded runs, or the default folder.
-
-    Args:
-        named: value of `runs=`; empty if it is not given.
-        recorded: value of `recorded=`.
-
-    Raises:
-        UserError: both are given, or there are no recorded runs.
-    """
-    if not recorded:
-        return list(named) or [default_runs_dir()]
-    if named:
-        raise UserError("runs= and recorded=true exclude each other; give one of them")
-    return recorded_folders()
-
-
-def folders_of(options: SourceOptions) -> list[Path]:
-    """Return the folders of runs that the options select; see `chosen_folders`."""
-    named = [] if options.runs is None else [options.runs]
-    return chosen_folders(named, recorded=options.recorded)
-
-
 def released_curves() -> Path:
     """Return the folder of the released curves: `$TDMPC2_PUBLISHED` or the download folder."""
     named = os.environ.get("TDMPC2_PUBLISHED")
@@ -107,13 +139,11 @@ def load_sources(
     from analysis.records.load import READERS, load_curves, merge
     from analysis.records.run_folders import load_folders
 
-    folders = folders_of(options)
-    runs_dir = folders[0].parent if options.recorded else folders[0]
+    folders = options.folders()
+    runs_dir = folders[0].parent if options.recorded else ", ".join(map(str, folders))
     sources = (PUBLISHED, "curves", "tensorboard", "sacred")
     chosen: dict[str, Path] = {k: v for k in sources if (v := getattr(options, k)) is not None}
-    if chosen and options.runs is not None and not runs_dir.is_dir():
-        raise UserError(f"runs={runs_dir} does not exist")
-    named = options.recorded or options.runs is not None
+    named = options.recorded or bool(options.runs)
     with doing(f"reading {runs_dir}"):
         loaded = [load_folders(folders)]
     if options.recorded and options.published is None and released_curves().is_dir():
@@ -133,7 +163,7 @@ def load_sources(
         records = merge(loaded)
     except ValueError as error:
         raise UserError(f"{error}: give the folders different names") from error
-    if chosen and _names_no_runs(options.runs, loaded[0]):
+    if chosen and options.runs and _no_runs(folders, loaded[0]):
         missing = Problem(f"runs={runs_dir}", None, "no runs there", "warning")
         records = replace(records, problems=(missing, *records.problems))
     usable = records if multitask else records.select(step_unit=ENV_STEPS)
@@ -154,11 +184,10 @@ def load_sources(
     return usable if options.tasks is None else on_tasks(usable, options.tasks)
 
 
-def _names_no_runs(named: Path | None, loaded: Records) -> bool:
-    """Return whether a folder was named that is not the default and contains nothing of a run."""
-    if named is None or named.resolve() == default_runs_dir().resolve():
-        return False
-    return loaded.runs.empty and not loaded.problems
+def _no_runs(folders: Sequence[Path], loaded: Records) -> bool:
+    """Return whether folders, none of them the default one, contain nothing of a run."""
+    default = default_runs_dir().resolve()
+    return default not in map(Path.resolve, folders) and loaded.runs.empty and not loaded.problems
 
 
 def report(problems: Sequence[Problem], listed: str = "") -> None:

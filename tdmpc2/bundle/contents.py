@@ -17,7 +17,7 @@ from tdmpc2.common.numerics.cpu import cpu_model
 from tdmpc2.common.run.source_version import git_commit
 from tdmpc2.common.system.atomic_files import write_atomic
 from tdmpc2.common.system.errors import UserError
-from tdmpc2.common.system.paths import project_root, recorded_folders
+from tdmpc2.common.system.paths import named_folders, project_root, recorded_folders
 
 RECORD_FILES = (
     *("spec.json", "eval.csv", "train.csv", "timing.csv", "status.json", "numeric.json"),
@@ -35,11 +35,7 @@ def folders_of(text: str) -> list[Path]:
     Raises:
         UserError: a folder is missing, or two have the same name.
     """
-    named = [Path(one).expanduser().absolute() for one in text.split(",") if one]
-    folders = named or recorded_folders()
-    for folder in folders:
-        if not folder.is_dir():
-            raise UserError(f"runs={folder}: no such folder")
+    folders = named_folders(text, "runs") or recorded_folders()
     if len({folder.name for folder in folders}) < len(folders):
         raise UserError(f"runs={text}: two folders have the same name")
     return folders

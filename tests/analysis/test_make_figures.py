@@ -252,7 +252,7 @@ def test_runs_of_several_tasks_alone_are_drawn(tmp_path):
         assert {f"{name}.{kind}" for kind in KINDS} <= {path.name for path in out.iterdir()}
     assert pd.read_csv(out / "audit.csv").empty
     with pytest.raises(UserError, match=r"no single-task run in .*, only 1 multi-task run"):
-        source_options.load_sources(source_options.SourceOptions(runs=folder))
+        source_options.load_sources(source_options.SourceOptions(runs=str(folder)))
 
 
 def test_sets_of_tasks_are_chosen_by_name(runs):

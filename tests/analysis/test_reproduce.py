@@ -246,7 +246,7 @@ def test_published_curves_must_be_named(tmp_path):
     with pytest.raises(UserError, match="fetch_published"):
         reproduce.main([f"runs={tmp_path}"])
     ours(tmp_path / "runs", "walker-walk", (905.0,))
-    with pytest.raises(UserError, match="published= is missing"):
+    with pytest.raises(UserError, match="the released curves are missing"):
         reproduce.main([f"runs={tmp_path / 'runs'}"])
     assert "exit code" in reproduce.usage()
 
@@ -388,6 +388,7 @@ def test_coverage_is_that_of_the_evaluations_compared(tmp_path, published):
     """Our evaluation at half of the only common step, by far the worst, does not count."""
     found = []
     for early in (True, False):
+        shutil.rmtree(tmp_path / "runs", ignore_errors=True)
         for seed, score in ((1, 440.0), (2, 450.0), (3, 470.0)):
             scores = {0: 0.0, **({50_000: 10.0 * seed} if early else {}), 100_000: score}
             write_run(tmp_path / "runs", scores, seed=seed, budget=100_000)

@@ -46,7 +46,7 @@ def test_a_folder_without_runs_is_named_beside_other_sources(tmp_path, sources, 
 
 def test_a_folder_with_a_run_or_the_default_one_is_not_named(tmp_path, sources, monkeypatch):
     runs, paper = tmp_path / "runs", tmp_path / "paper"
-    options = source_options.SourceOptions(runs=runs, published=paper)
+    options = source_options.SourceOptions(runs=str(runs), published=paper)
 
     def problems() -> list[str]:
         return [str(problem) for problem in source_options.load_sources(options).problems]
@@ -56,7 +56,7 @@ def test_a_folder_with_a_run_or_the_default_one_is_not_named(tmp_path, sources, 
     assert [line for line in problems() if "no runs there" in line] == []
     monkeypatch.setattr(source_options, "default_runs_dir", lambda: tmp_path / "paper" / ".." / "x")
     (tmp_path / "x").mkdir()
-    options = source_options.SourceOptions(runs=tmp_path / "x", published=paper)
+    options = source_options.SourceOptions(runs=str(tmp_path / "x"), published=paper)
     assert problems() == []
 
 
@@ -96,3 +96,20 @@ def test_a_file_that_lists_all_problems_is_named_if_there_is_one(capsys, listed,
     assert len(lines) == source_options.SHOWN_PROBLEMS + 1
     assert lines[-1].startswith(last)
     assert bool(listed) == ("problems.csv" in lines[-1])
+
+
+def test_runs_of_several_folders_are_shown_together(tmp_path):
+    """A folder with a comma in its name is one folder."""
+    folders = [tmp_path / "one", tmp_path / "a, b"]
+    for seed, folder in enumerate(folders, start=1):
+        write_run(folder, {0: 1.0, 1000: 2.0}, seed=seed)
+
+    def seeds(text: str) -> list[int]:
+        options = source_options.SourceOptions(runs=text)
+        return sorted(source_options.load_sources(options).runs["seed"])
+
+    write_run(tmp_path / "two", {0: 1.0, 1000: 2.0}, seed=3)
+    assert seeds(f"{tmp_path / 'one'},{tmp_path / 'two'}") == [1, 3]
+    assert seeds(str(folders[1])) == [2]
+    with pytest.raises(UserError, match=r"runs=.*/three does not exist"):
+        seeds(f"{tmp_path / 'one'},{tmp_path / 'three'}")

@@ -66,3 +66,23 @@ def user_path(text: str, name: str) -> Path:
     except RuntimeError:
         pass
     raise UserError(f"{name}={text}: a path is needed")
+
+
+def named_folders(text: str, option: str) -> list[Path]:
+    """Return the folders of a comma-separated list; the name of a single one may have commas.
+
+    Args:
+        text: paths, separated by commas; empty for none.
+        option: option that the text is the value of, for messages.
+
+    Raises:
+        UserError: a folder does not exist.
+    """
+    whole = [user_path(text, option)] if text else []
+    folders = whole if all(map(Path.is_dir, whole)) else [
+        user_path(one, option) for one in text.split(",") if one
+    ]  # fmt: skip
+    for folder in folders:
+        if not folder.is_dir():
+            raise UserError(f"{option}={folder} does not exist")
+    return folders
