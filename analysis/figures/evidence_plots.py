@@ -10,15 +10,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from analysis.figures.captions import Marks, card_lines
+from analysis.figures.captions import Marks
 from analysis.figures.figure_specs import LineStyle
-from analysis.figures.line_plots import AXES, in_table_order, pages_of
-from analysis.figures.page import canvas, finish_axes, finish_figure, set_title
+from analysis.figures.line_plots import AXES, task_pages
 from analysis.figures.styles import Drawing, Shown, series_styles
 from analysis.records.load import SERIES
 from analysis.records.sources import PUBLISHED, RUNS_SOURCE
 from analysis.stats.selection import Series
-from analysis.stats.task_titles import task_titles
 
 _COLUMNS = [*SERIES, "task", "metric", "seed", "step", "value"]
 
@@ -34,24 +32,13 @@ def own_and_released(shown: Shown) -> Drawing:
     if numbers.empty:
         return Drawing((), numbers)
     styles = series_styles(numbers, shown.catalog)
-    tasks = in_table_order(numbers["task"].unique().tolist())
-    titles = task_titles(tasks)
-    pages = []
-    for page_tasks in pages_of(tasks, shown.spec.per_page):
-        page, axes = canvas(len(page_tasks), shown.layout)
-        metrics = []
-        for ax, task in zip(axes, page_tasks, strict=True):
-            own = numbers[numbers["task"] == task]
-            metrics.append(str(own["metric"].iloc[0]))
-            _panel(ax, own, AXES[metrics[-1]][1], styles)
-            set_title(page, ax, titles[task])
-        drawn = numbers[numbers["task"].isin(page_tasks)]
-        finish_axes(page, [AXES[metric][0] for metric in metrics], int(drawn["step"].max()))
-        marks = Marks("Lines: our seeds; open markers: released seeds")
-        handles = [_handle(series, style) for series, style in styles.items()]
-        finish_figure(page, handles, card_lines(shown, marks, drawn, scored=False))
-        pages.append(page)
-    return Drawing(pages, numbers)
+
+    def panel(ax: Axes, task: str, own: pd.DataFrame) -> None:
+        _panel(ax, own, AXES[own["metric"].iloc[0]][1], styles)
+
+    handles = [_handle(series, style) for series, style in styles.items()]
+    marks = Marks("Lines: our seeds; open markers: released seeds")
+    return Drawing(task_pages(shown, numbers, panel, handles, marks, scored=False), numbers)
 
 
 def _panel(ax: Axes, curves: pd.DataFrame, scale: float, styles: dict[Series, LineStyle]) -> None:

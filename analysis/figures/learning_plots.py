@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pandas as pd
+from matplotlib.axes import Axes
 
 from analysis.figures.captions import Marks, card_lines
 from analysis.figures.figure_specs import LineStyle
-from analysis.figures.line_plots import AXES, draw_means, in_table_order, pages_of
+from analysis.figures.line_plots import AXES, draw_means, in_table_order, pages_of, task_pages
 from analysis.figures.page import Page, canvas, finish_axes, finish_figure, set_title
 from analysis.figures.styles import Drawing, Shown, dash, handle, marker_of, series_styles
 from analysis.records.load import SERIES
@@ -111,30 +112,19 @@ def wall_time(shown: Shown) -> Drawing:
     if numbers.empty:
         return Drawing((), numbers, problems=(*problems, *more))
     styles = series_styles(numbers, shown.catalog)
-    tasks = in_table_order(numbers["task"].unique().tolist())
-    titles = task_titles(tasks)
-    pages = []
-    for page_tasks in pages_of(tasks, shown.spec.per_page):
-        page, axes = canvas(len(page_tasks), shown.layout)
-        labels = []
-        for ax, task in zip(axes, page_tasks, strict=True):
-            own = numbers[numbers["task"] == task]
-            label, scale = AXES[own["metric"].iloc[0]]
-            scaled = own.assign(**scale * own[INTERVAL], step=own["hours"])
-            draw_means(ax, scaled, styles)
-            set_title(page, ax, titles[task])
-            labels.append(label)
-        finish_axes(page, labels, 0, unit="hours")
-        marks = Marks(
-            "Lines: mean over seeds",
-            "bands: confidence interval of the mean",
-            "Hours: env steps divided by the median speed of the runs, evaluations included, on "
-            "the hardware of each run.",
-        )
-        drawn = numbers[numbers["task"].isin(page_tasks)]
-        handles = [handle(style) for style in styles.values()]
-        finish_figure(page, handles, card_lines(shown, marks, drawn))
-        pages.append(page)
+
+    def panel(ax: Axes, task: str, own: pd.DataFrame) -> None:
+        scaled = AXES[own["metric"].iloc[0]][1] * own[INTERVAL]
+        draw_means(ax, own.assign(**scaled, step=own["hours"]), styles)
+
+    marks = Marks(
+        "Lines: mean over seeds",
+        "bands: confidence interval of the mean",
+        "Hours: env steps divided by the median speed of the runs, evaluations included, on "
+        "the hardware of each run.",
+    )
+    handles = [handle(style) for style in styles.values()]
+    pages = task_pages(shown, numbers, panel, handles, marks, hours=True)
     return Drawing(pages, numbers, problems=(*problems, *more))
 
 

@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 
 from analysis.figures.captions import Marks, card_lines
 from analysis.figures.figure_specs import Catalog, LineStyle
-from analysis.figures.page import canvas, finish_axes, finish_figure, set_title
+from analysis.figures.page import Page, canvas, finish_axes, finish_figure, set_title
 from analysis.figures.styles import (
     Drawing,
     Shown,
@@ -54,24 +54,54 @@ def learning_curves(shown: Shown) -> Drawing:
     if spec.reference_scores:
         numbers = numbers.merge(reference_scores(shown.records), left_on="task", right_index=True)
     styles = series_styles(numbers, catalog)
-    tasks = in_table_order(numbers["task"].unique().tolist())
-    by_task = dict(list(numbers.groupby("task")))
-    titles = task_titles(tasks)
     seeds = _seed_curves(shown, numbers) if spec.seeds else {}
+
+    def panel(ax: Axes, task: str, curves: pd.DataFrame) -> None:
+        _task_panel(ax, task, curves, seeds.get(task, ()), shown, styles)
+
+    handles = _legend(shown, numbers, styles)
+    pages = task_pages(shown, numbers, panel, handles, _marks(spec.seeds))
+    return Drawing(pages, numbers, _final_table(numbers, styles), problems)
+
+
+def task_pages(
+    shown: Shown,
+    numbers: pd.DataFrame,
+    panel: Callable[[Axes, str, pd.DataFrame], None],
+    handles: Sequence[Line2D],
+    marks: Marks,
+    *,
+    scored: bool = True,
+    hours: bool = False,
+) -> list[Page]:
+    """Draw a panel per task, in the order of the task table, on as few pages as possible.
+
+    Args:
+        shown: inputs of the figure.
+        numbers: what is drawn, with the columns `task`, `metric` and `step`.
+        panel: draws the given rows of a task.
+        handles: entries of the legend.
+        marks: meaning of lines and bands.
+        scored: whether the captions are about scores with intervals; see `card_lines`.
+        hours: whether the time axis has hours instead of env steps.
+    """
+    tasks = in_table_order(numbers["task"].unique().tolist())
+    titles, by_task = task_titles(tasks), dict(list(numbers.groupby("task")))
     pages = []
-    for page_tasks in pages_of(tasks, spec.per_page):
+    for page_tasks in pages_of(tasks, shown.spec.per_page):
         page, axes = canvas(len(page_tasks), shown.layout)
         for ax, task in zip(axes, page_tasks, strict=True):
-            _task_panel(ax, task, by_task[task], seeds.get(task, ()), shown, styles)
+            panel(ax, task, by_task[task])
             set_title(page, ax, titles[task])
-        metrics = [by_task[task]["metric"].iloc[0] for task in page_tasks]
-        last = max(int(by_task[task]["step"].max()) for task in page_tasks)
-        finish_axes(page, [AXES[metric][0] for metric in metrics], last)
+        labels = [AXES[by_task[task]["metric"].iloc[0]][0] for task in page_tasks]
         drawn = numbers[numbers["task"].isin(page_tasks)]
-        card = card_lines(shown, _marks(spec.seeds), drawn)
-        finish_figure(page, _legend(shown, numbers, styles), card)
+        if hours:
+            finish_axes(page, labels, 0, unit="hours")
+        else:
+            finish_axes(page, labels, int(drawn["step"].max()))
+        finish_figure(page, handles, card_lines(shown, marks, drawn, scored=scored))
         pages.append(page)
-    return Drawing(pages, numbers, _final_table(numbers, styles), problems)
+    return pages
 
 
 def pages_of(tasks: Sequence[str], most: int) -> list[Sequence[str]]:
