@@ -108,16 +108,15 @@ def load_all(options: LeaderboardOptions, problems: list[Problem]) -> list[Serie
     """
     from analysis.records.field_results import read_field, read_files
     from analysis.records.load import load
-    from analysis.records.source_options import released_curves
+    from analysis.records.source_options import found_released
     from analysis.stats.run_series import series_of
 
-    released = options.published or released_curves()
-    paths = [] if options.published is None and not released.is_dir() else [released]
+    released = options.published or found_released()
     found: list[Series] = []
-    for path in paths:
-        if not path.exists():
-            raise UserError(f"{path}: no such file or folder")
-        found += read_field(path, problems, "published")
+    if released is not None:
+        if not released.exists():
+            raise UserError(f"{released}: no such file or folder")
+        found += read_field(released, problems, "published")
     found += read_files(options.files, options.results, problems)
     if options.runs is not None:
         records = load(options.runs)

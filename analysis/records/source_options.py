@@ -65,12 +65,11 @@ class FolderOptions(Settings):
         """Return the folder of the released curves; None if there is none.
 
         Raises:
-            UserError: the named folder does not exist.
+            UserError: the folder that is named does not exist.
         """
         if self.published is not None and not self.published.is_dir():
             raise UserError(f"published={self.published} does not exist")
-        folder = self.published or released_curves()
-        return folder if folder.is_dir() else None
+        return self.published or found_released()
 
     def needed_released(self) -> Path:
         """Return the folder of the released curves.
@@ -121,6 +120,22 @@ def released_curves() -> Path:
     return user_path(named, "TDMPC2_PUBLISHED") if named else cache_dir() / PUBLISHED
 
 
+def found_released() -> Path | None:
+    """Return the folder of the released curves if it exists, else None.
+
+    Raises:
+        UserError: `TDMPC2_PUBLISHED` names a folder that does not exist.
+    """
+    folder = released_curves()
+    if folder.is_dir():
+        return folder
+    if os.environ.get("TDMPC2_PUBLISHED"):
+        raise UserError(
+            f"TDMPC2_PUBLISHED={folder} does not exist; name another folder or unset it"
+        )
+    return None
+
+
 def load_sources(
     options: SourceOptions, *, multitask: bool = False, released: bool = False
 ) -> Records:
@@ -146,13 +161,15 @@ def load_sources(
     named = options.recorded or bool(options.runs)
     with doing(f"reading {runs_dir}"):
         loaded = [load_folders(folders)]
-    if options.recorded and options.published is None and released_curves().is_dir():
-        chosen[PUBLISHED] = released_curves()
     no_records = not chosen and loaded[0].table.empty
-    if released and no_records and not named and released_curves().is_dir():
-        chosen[PUBLISHED] = released_curves()
-        notice = f"no run in {runs_dir}; using only the released curves in {chosen[PUBLISHED]}"
-        print(notice, file=sys.stderr)
+    alone = released and no_records and not named
+    if options.published is None and (options.recorded or alone):
+        folder = found_released()
+        if folder is not None:
+            chosen[PUBLISHED] = folder
+            if alone:
+                notice = f"no run in {runs_dir}; using only the released curves in {folder}"
+                print(notice, file=sys.stderr)
     for key, path in chosen.items():
         if not path.exists():
             raise UserError(f"{key}={path} does not exist")

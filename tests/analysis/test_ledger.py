@@ -382,6 +382,7 @@ def test_the_command_writes_a_page_and_a_table(tmp_path: Path, released: Path) -
     ],
 )
 def test_bad_input_is_one_line(arguments: list[str], message: str, tmp_path, monkeypatch) -> None:
-    monkeypatch.setenv("TDMPC2_PUBLISHED", str(tmp_path / "none"))
+    monkeypatch.delenv("TDMPC2_PUBLISHED", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "none"))
     with pytest.raises(UserError, match=message):
         command.main([one.replace("/dev/null", str(tmp_path / "out.md")) for one in arguments])

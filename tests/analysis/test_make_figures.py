@@ -299,12 +299,17 @@ def test_out_must_not_be_a_file(runs, tmp_path):
 
 
 def test_no_run_says_what_to_run(tmp_path):
-    result = command(str(SCRIPT), "runs=missing", "out=out", cwd=tmp_path)
-    assert result.returncode == 2
-    assert result.stdout == ""
-    (line,) = result.stderr.splitlines()
-    assert f"no run in {tmp_path / 'missing'}" in line
-    assert "python sweeps/launch.py suite=smoke seeds=2" in line
+    (tmp_path / "empty").mkdir()
+    for name, message in (
+        ("missing", "does not exist"),
+        ("empty", "launch.py suite=smoke seeds=2"),
+    ):
+        result = command(str(SCRIPT), f"runs={name}", "out=out", cwd=tmp_path)
+        assert result.returncode == 2
+        assert result.stdout == ""
+        (line,) = result.stderr.splitlines()
+        assert str(tmp_path / name) in line
+        assert message in line
     assert not (tmp_path / "out").exists()
 
 
@@ -313,8 +318,13 @@ def test_no_run_at_all_draws_the_released_curves(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(source_options, "default_runs_dir", lambda: tmp_path / "runs")
     monkeypatch.setenv("TDMPC2_PUBLISHED", str(tmp_path / "paper"))
     arguments = [f"out={tmp_path / 'out'}", "reps=200", "only=profiles,learning_curves"]
+    with pytest.raises(UserError, match=r"TDMPC2_PUBLISHED=.*/paper does not exist"):
+        make_figures.main(arguments)
+    monkeypatch.delenv("TDMPC2_PUBLISHED")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     with pytest.raises(UserError, match=r"python analysis/fetch_published\.py"):
         make_figures.main(arguments)
+    monkeypatch.setenv("TDMPC2_PUBLISHED", str(tmp_path / "paper"))
     for task in get_suite("all104"):
         column = "reward" if task.domain == "dmcontrol" else "success"
         lines = [f"{step},0.5,{seed}" for step in (0, task.env_steps) for seed in (1, 2, 3)]
@@ -325,6 +335,7 @@ def test_no_run_at_all_draws_the_released_curves(tmp_path, monkeypatch, capsys):
     assert "not drawn, nothing to show: learning_curves" in printed.err
     assert "profiles.png" in printed.out
     # They do not replace an explicitly given folder of runs.
+    (tmp_path / "runs").mkdir()
     with pytest.raises(UserError, match="no run in"):
         make_figures.main([*arguments, f"runs={tmp_path / 'runs'}"])
 
