@@ -90,15 +90,17 @@ def _env_elsewhere(
         padded_to: shapes of the task set to pad to; None for single-task learning.
 
     Raises:
-        UserError: that Python lacks a package, or pixels are wanted.
+        UserError: that Python lacks a package, or the process would need pixels or the global
+            generator of this one.
     """
     from tdmpc2.envs.workers import RemoteEnv
 
     missing = missing_there(ADAPTERS[task.domain])
     if missing:
         raise UserError(f"task '{task.name}' {missing}")
-    if obs != "state":
-        raise UserError(f"obs={obs}: not with {variable_of(task.domain)}; unset it")
+    if obs != "state" or not task.seeded_resets:
+        what = f"obs={obs}" if obs != "state" else "seeded_resets=false"
+        raise UserError(f"{what}: not with {variable_of(task.domain)}; unset it")
     return _padded(RemoteEnv({"task": task, **wanted}), padded_to)
 
 

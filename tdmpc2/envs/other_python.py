@@ -48,14 +48,17 @@ def other_python(domain: str) -> str | None:
     return found
 
 
-def python_and_environment(domain: str) -> tuple[str, dict[str, str]]:
+def python_and_environment(domain: str | None) -> tuple[str, dict[str, str]]:
     """Return the Python and the environment variables of the processes of a domain.
+
+    Args:
+        domain: the domain; None for processes with several, which use this Python.
 
     Raises:
         UserError: the variable names no program.
     """
-    python = other_python(domain)
-    if python is None:
+    python = None if domain is None else other_python(domain)
+    if domain is None or python is None:
         return sys.executable, dict(os.environ)
     # PYTHONPATH may hold packages of this Python. The other one imports this code and its own.
     unwanted = (variable_of(domain), "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")

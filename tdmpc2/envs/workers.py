@@ -32,7 +32,7 @@ class WorkerEnvs:
     end with this object or with this process, even if the process is killed.
 
     Args:
-        envs: the keyword arguments of `make_env`, one mapping per environment.
+        envs: the keyword arguments of `make_env`, one mapping per environment, each with a `Task`.
         num_workers: number of processes.
 
     Raises:
@@ -41,8 +41,9 @@ class WorkerEnvs:
 
     def __init__(self, envs: Sequence[Mapping[str, Any]], num_workers: int) -> None:
         self._num_envs = len(envs)
-        number = min(num_workers, len(envs))
-        self._workers = [_Worker(envs[i]["task"].domain) for i in range(number)]
+        domains = {env["task"].domain for env in envs}
+        domain = domains.pop() if len(domains) == 1 else None
+        self._workers = [_Worker(domain) for _ in range(min(num_workers, len(envs)))]
         try:
             self._call_all("make", {i: dict(kwargs) for i, kwargs in enumerate(envs)})
         except BaseException:
@@ -98,7 +99,7 @@ class RemoteEnv(TaskEnv):
     """An environment in its own process, which steps while this process computes.
 
     Args:
-        wanted: the keyword arguments of `make_env`.
+        wanted: the keyword arguments of `make_env`, with a `Task`.
         like: an environment with the same observations, whose spaces are copied; None for the
             states of a task.
 
@@ -107,15 +108,14 @@ class RemoteEnv(TaskEnv):
     """
 
     def __init__(self, wanted: Mapping[str, Any], like: TaskEnv | None = None) -> None:
-        self.task: Task = wanted["task"]
-        source: Any = self.task if like is None else like
-        spaces = (
-            spaces_of(self.task) if like is None else (like.observation_space, like.action_space)
-        )
-        self.observation_space, self.action_space = spaces
-        self.action_repeat, self.episode_length = source.action_repeat, source.episode_length
-        self.frame_stack = 1 if like is None else like.frame_stack
-        self._worker = _Worker(self.task.domain)
+        task: Task = wanted["task"]
+        self.task = task
+        self.action_repeat, self.episode_length = task.action_repeat, task.episode_length
+        self.observation_space, self.action_space = spaces_of(task)
+        if like is not None:
+            self.observation_space, self.action_space = like.observation_space, like.action_space
+            self.frame_stack = like.frame_stack
+        self._worker = _Worker(task.domain)
         try:
             self._call("make", dict(wanted))
         except BaseException:
@@ -161,9 +161,13 @@ class RemoteEnv(TaskEnv):
 
 
 class _Worker:
-    """One worker process, in the Python of a domain, and the pipe to it."""
+    """One worker process and the pipe to it.
 
-    def __init__(self, domain: str) -> None:
+    Args:
+        domain: domain of its environments, which may have a Python of its own; None for several.
+    """
+
+    def __init__(self, domain: str | None) -> None:
         python, environment = python_and_environment(domain)
         self._pipe, theirs = Pipe()
         # A terminal or SLURM stops a run by signals to all of its processes, but the workers must

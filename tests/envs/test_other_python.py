@@ -7,6 +7,7 @@ import json
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -68,14 +69,17 @@ def test_environments_are_equal(task: str, monkeypatch: pytest.MonkeyPatch) -> N
     there.close()
 
 
-def test_groups_of_environments_run_there(elsewhere: None) -> None:
-    arguments = [{"task": get_task("toy-pointmass"), "seed": i} for i in range(2)]
+@pytest.mark.parametrize("other", ["toy-pointmass", "mw-reach"])
+def test_groups_of_environments_run_there(other: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if one of two domains in a process has another Python."""
+    expected = make_env("toy-pointmass", seed=0).reset(seed=2)[0]
+    monkeypatch.setenv(variable_of("toy"), sys.executable)
+    tasks = (other, "toy-pointmass")
+    arguments = [{"task": get_task(task), "seed": i} for i, task in enumerate(tasks)]
     group = WorkerEnvs(arguments, num_workers=1)
-    first = group.reset([1, 2])
+    steps = group._call_all("reset", {0: 1, 1: 2})
     group.close()
-    alone = make_env("toy-pointmass", seed=0)
-    np.testing.assert_array_equal(first[1], alone.reset(seed=2)[0])
-    alone.close()
+    np.testing.assert_array_equal(steps[1], expected)
 
 
 def test_a_run_records_the_versions_there(tmp_path: Path) -> None:
@@ -136,9 +140,15 @@ def test_what_is_no_python_is_one_line(
     assert "\n" not in str(refused.value)
 
 
-def test_pixels_are_refused(elsewhere: None) -> None:
+def test_what_needs_this_process_is_refused(
+    elsewhere: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(UserError, match="obs=rgb: not with TDMPC2_PYTHON_DMCONTROL"):
         make_env("walker-walk", seed=0, obs="rgb")
+    monkeypatch.setenv("TDMPC2_PYTHON_METAWORLD", sys.executable)
+    task = replace(get_task("mw-reach"), seeded_resets=False)
+    with pytest.raises(UserError, match="seeded_resets=false: not with TDMPC2_PYTHON_METAWORLD"):
+        make_env(task, seed=0)
 
 
 def test_arrays_of_numpy_2_are_read() -> None:
