@@ -48,6 +48,12 @@ class FolderOptions(Settings):
         "that `python analysis/fetch_published.py` has downloaded, if there are any",
     )
 
+    def __post_init__(self) -> None:
+        """Reject values out of range, and folders that do not exist."""
+        super().__post_init__()
+        if self.runs:
+            self.folders()
+
     def folders(self) -> list[Path]:
         """Return the folders of runs.
 
