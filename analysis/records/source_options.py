@@ -18,6 +18,7 @@ from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.system.paths import (
     cache_dir,
     default_runs_dir,
+    listed_paths,
     named_folders,
     recorded_folders,
     user_path,
@@ -49,20 +50,18 @@ class FolderOptions(Settings):
     )
 
     def __post_init__(self) -> None:
-        """Reject values out of range, and folders that do not exist."""
+        """Reject values out of range, options that exclude each other, and paths of no user."""
         super().__post_init__()
-        if self.runs:
-            self.folders()
+        if self.runs and self.recorded:
+            raise UserError("runs= and recorded=true exclude each other; give one of them")
+        listed_paths(self.runs, "runs")
 
     def folders(self) -> list[Path]:
         """Return the folders of runs.
 
         Raises:
-            UserError: a folder does not exist, both `runs` and `recorded` are given, or there are
-                no recorded runs.
+            UserError: a folder does not exist, or there are no recorded runs.
         """
-        if self.runs and self.recorded:
-            raise UserError("runs= and recorded=true exclude each other; give one of them")
         if self.recorded:
             return recorded_folders()
         return named_folders(self.runs, "runs") or [default_runs_dir()]

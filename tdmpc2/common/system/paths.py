@@ -68,20 +68,32 @@ def user_path(text: str, name: str) -> Path:
     raise UserError(f"{name}={text}: a path is needed")
 
 
-def named_folders(text: str, option: str) -> list[Path]:
-    """Return the folders of a comma-separated list; the name of a single one may have commas.
+def listed_paths(text: str, option: str) -> list[Path]:
+    """Return the paths of a comma-separated list; the name of a single folder may have commas.
 
     Args:
         text: paths, separated by commas; empty for none.
         option: option that the text is the value of, for messages.
 
     Raises:
-        UserError: a folder does not exist.
+        UserError: the home of `~user` is unknown.
     """
-    whole = [user_path(text, option)] if text else []
-    folders = whole if all(map(Path.is_dir, whole)) else [
-        user_path(one, option) for one in text.split(",") if one
-    ]  # fmt: skip
+    if text and (whole := user_path(text, option)).is_dir():
+        return [whole]
+    return [user_path(one, option) for one in text.split(",") if one]
+
+
+def named_folders(text: str, option: str) -> list[Path]:
+    """Return the folders of a comma-separated list; see `listed_paths`.
+
+    Args:
+        text: paths, separated by commas; empty for none.
+        option: option that the text is the value of, for messages.
+
+    Raises:
+        UserError: a folder does not exist, or the home of `~user` is unknown.
+    """
+    folders = listed_paths(text, option)
     for folder in folders:
         if not folder.is_dir():
             raise UserError(f"{option}={folder} does not exist")
