@@ -97,3 +97,17 @@ def test_every_section(tmp_path: Path, command: ModuleType) -> None:
     recorded = out / "recorded" / "tdmpc2"
     assert recorded.exists()
     assert run_directory(out / "resume" / "TD-MPC2-eager" / "killed").exists()
+
+
+def test_a_record_of_an_unfinished_run_is_replaced_when_it_ends(
+    tmp_path: Path, command: ModuleType
+) -> None:
+    training = importlib.import_module("gpu_sections.training")
+    run = tmp_path / "runs" / "tdmpc2" / "default" / "cup-catch" / "seed1-0123456789"
+    run.mkdir(parents=True)
+    kept = tmp_path / "recorded" / run.relative_to(tmp_path / "runs") / "status.json"
+    for state, unfinished in (("RUNNING", False), ("RUNNING", True), ("COMPLETED", False)):
+        (run / "status.json").write_text(json.dumps({"state": state}))
+        training.keep_records(tmp_path / "runs", tmp_path, unfinished=unfinished)
+        assert kept.exists() == (unfinished or state == "COMPLETED")
+    assert json.loads(kept.read_text()) == {"state": "COMPLETED"}

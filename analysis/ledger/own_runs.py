@@ -10,7 +10,7 @@ import numpy as np
 
 from analysis.ledger.inputs import RULE, Inputs
 from analysis.ledger.rendering import table
-from analysis.records.run_hours import read_hours
+from analysis.records.run_hours import read_hours, seeds_together
 from analysis.records.run_reader import read_json, short_commits
 from analysis.records.sources import PUBLISHED, RUNS_SOURCE
 from analysis.stats.common_evaluations import CommonScores
@@ -128,7 +128,7 @@ def machine(numeric: Mapping[str, Any]) -> str:
     on_gpu = str(numeric.get("device", "cpu")).startswith("cuda")
     vectors = str(numeric.get("cpu_capability", ""))
     kernels = "native kernels" if numeric.get("bf16_kernels") else ""
-    together = str(numeric.get("seed_batch") or "").partition(" of ")[2]
+    together = seeds_together(numeric)
     threads = numeric.get("threads")
     parts = [
         str(numeric.get("gpu" if on_gpu else "cpu") or ""),
@@ -136,7 +136,7 @@ def machine(numeric: Mapping[str, Any]) -> str:
         str(numeric.get("precision") or ""),
         "" if on_gpu else kernels,
         "" if on_gpu or not threads else f"{threads} thread{'s' * (threads > 1)}",
-        together and f"batch of {together} seeds",
+        f"batch of {together} seeds" if together > 1 else "",
     ]
     return ", ".join(part for part in parts if part)
 

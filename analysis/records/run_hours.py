@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +32,15 @@ def read_hours(directory: Path) -> tuple[float, str] | None:
     step, speed, devices = map(_positive, (*values, 1 if on_gpu else numeric.get("threads")))
     if step is None or speed is None or devices is None:
         return None
-    # "pack" is the name of "seed_batch" up to version 0.4.0.
-    together = re.fullmatch(r"\d+ of (\d+)", str(numeric.get("seed_batch", numeric.get("pack"))))
-    hours = step / speed * devices / 3600 / (int(together[1]) if together else 1)
+    hours = step / speed * devices / 3600 / seeds_together(numeric)
     return hours, GPU_HOURS if on_gpu else CORE_HOURS
+
+
+def seeds_together(numeric: Mapping[str, Any]) -> int:
+    """Return the number of seeds that trained in one process, from `numeric.json`."""
+    # "pack" is the name of "seed_batch" up to version 0.4.0.
+    found = re.fullmatch(r"\d+ of (\d+)", str(numeric.get("seed_batch", numeric.get("pack"))))
+    return int(found[1]) if found else 1
 
 
 def _positive(value: Any) -> float | None:

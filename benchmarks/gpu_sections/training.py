@@ -13,6 +13,7 @@ from typing import IO, Any
 
 from gpu_sections.report import Report, Settings, SkippedError
 from tdmpc2.common.numerics.cpu import usable_cores
+from tdmpc2.common.run.run_files import SETTLED
 from tdmpc2.common.system.atomic_files import read_json, write_atomic
 from tdmpc2.common.system.paths import project_root
 from tdmpc2.envs.factory import missing_requirement
@@ -110,8 +111,11 @@ def keep_records(runs: Path, out: Path, *, unfinished: bool = False) -> None:
     folder, new = out / "recorded", False
     for path in sorted(runs.glob("*/*/*/*/status.json")):
         target = folder / path.parent.relative_to(runs)
-        ended = (read_json(path) or {}).get("state") in ("COMPLETED", "DIVERGED")
-        if (ended and target.exists()) or not (ended or unfinished):
+        ended, kept = (
+            (read_json(file) or {}).get("state") in SETTLED
+            for file in (path, target / "status.json")
+        )
+        if kept or not (ended or unfinished):
             continue
         target.mkdir(parents=True, exist_ok=True)
         for name in RECORD:

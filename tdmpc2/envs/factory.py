@@ -48,7 +48,7 @@ def make_env(
     """
     task = get_task(task) if isinstance(task, str) else task
     check_obs(task, obs)
-    kwargs: dict[str, Any] = {}
+    kwargs: dict[str, Any] = {"seed": seed, "render": render}
     if task.assets is not None:
         asset_set = assets if isinstance(assets, AssetSet) else find_assets(task.assets, assets)
         kwargs["assets"] = asset_set
@@ -56,38 +56,31 @@ def make_env(
     if render:
         check_render(task)
     if other_python(task.domain) is not None:
-        return _env_elsewhere(task, {**kwargs, "seed": seed, "render": render}, obs, padded_to)
-    if obs == "rgb" or (render and adapter.renders == "opengl"):
-        prepare_rendering()
-    elif adapter.renders == "opengl":
-        prepare_without_rendering()
-    env = _adapter_class(task, adapter)(task, seed=seed, render=render, **kwargs)
+        env = _env_elsewhere(task, obs, kwargs)
+    else:
+        if obs == "rgb" or (render and adapter.renders == "opengl"):
+            prepare_rendering()
+        elif adapter.renders == "opengl":
+            prepare_without_rendering()
+        env = _adapter_class(task, adapter)(task, **kwargs)
     if obs == "rgb":
         from tdmpc2.envs.pixels import PixelEnv
 
         return PixelEnv(env)
-    return _padded(env, padded_to)
+    if padded_to is not None:
+        from tdmpc2.envs.multitask import PaddedEnv
+
+        return PaddedEnv(env, padded_to)
+    return env
 
 
-def _padded(env: TaskEnv, shapes: EnvSpec | None) -> TaskEnv:
-    """Return an environment that is padded to shapes; the same one without shapes."""
-    if shapes is None:
-        return env
-    from tdmpc2.envs.multitask import PaddedEnv
-
-    return PaddedEnv(env, shapes)
-
-
-def _env_elsewhere(
-    task: Task, wanted: dict[str, Any], obs: str, padded_to: EnvSpec | None
-) -> TaskEnv:
+def _env_elsewhere(task: Task, obs: str, wanted: dict[str, Any]) -> TaskEnv:
     """Make an environment in a process of another Python; see `other_python`.
 
     Args:
         task: task of a domain with another Python.
-        wanted: other arguments of `make_env`.
         obs: kind of observation.
-        padded_to: shapes of the task set to pad to; None for single-task learning.
+        wanted: other arguments of `make_env`.
 
     Raises:
         UserError: that Python lacks a package, or the process would need pixels or the global
@@ -101,7 +94,7 @@ def _env_elsewhere(
     if obs != "state" or not task.seeded_resets:
         what = f"obs={obs}" if obs != "state" else "seeded_resets=false"
         raise UserError(f"{what}: not with {variable_of(task.domain)}; unset it")
-    return _padded(RemoteEnv({"task": task, **wanted}), padded_to)
+    return RemoteEnv({"task": task, **wanted})
 
 
 def check_obs(task: Task, obs: str) -> None:

@@ -57,8 +57,7 @@ def python_and_environment(domain: str | None) -> tuple[str, dict[str, str]]:
     Raises:
         UserError: the variable names no program.
     """
-    python = None if domain is None else other_python(domain)
-    if domain is None or python is None:
+    if domain is None or (python := other_python(domain)) is None:
         return sys.executable, dict(os.environ)
     # PYTHONPATH may hold packages of this Python. The other one imports this code and its own.
     unwanted = (variable_of(domain), "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
