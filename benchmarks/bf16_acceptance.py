@@ -160,7 +160,8 @@ def main(arguments: Sequence[str]) -> int:
         **{"loop": options.repetitions, "replay_rows": 20_000},
     }
     size = {"model_size": options.model_size}
-    cpu, rows, targets = kind_of_cpu(), [], []
+    cpu, rows = kind_of_cpu(), []
+    targets: list[Target] = []
     print(f"{cpu_model()}\n\n{HEADER}", flush=True)
     for number in threads:
         for precision, settings in (("fp32", size), ("bf16", {**size, "precision": "bf16"})):

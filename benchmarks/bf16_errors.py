@@ -107,7 +107,7 @@ def _random_episode(env: Any, spec: EnvSpec, seed: int) -> Episode:
         rewards.append(reward)
         if terminated or truncated:
             break
-    return Episode(np.stack(observations), actions[: len(rewards)], np.float32(rewards))
+    return Episode(np.stack(observations), actions[: len(rewards)], np.array(rewards, np.float32))
 
 
 def _question(agent: TDMPC2, obs: Tensor, generator: torch.Generator) -> Question:

@@ -24,6 +24,7 @@ from torch._dynamo import device_interface
 from torch._guards import detect_fake_mode
 from torch._inductor import compile_fx
 from torch._inductor.debug import DebugContext
+from torch._inductor.fx_passes.post_grad import view_to_reshape
 from torch._inductor.graph import GraphLowering
 from torch._inductor.runtime import hints
 from torch._inductor.virtualized import V
@@ -116,7 +117,8 @@ class LaunchCounter:
 
         def backend(gm: torch.fx.GraphModule, inputs: list[Any]) -> Callable[..., Any]:
             with torch._inductor.config.patch(options):
-                return compile_fx.compile_fx(gm, inputs, inner_compile=self._lower)
+                compiled: Any = compile_fx.compile_fx(gm, inputs, inner_compile=self._lower)
+            return compiled
 
         compiled = torch.compile(function, backend=backend, fullgraph=True, dynamic=False)
         return self.without_modes(compiled)
@@ -202,7 +204,7 @@ def generated_code(
     inputs = [moved(x) for x in inputs]
     FakeTensorProp(gm, mode=fake).propagate_dont_convert_inputs(*inputs)
     compile_fx.record_original_output_strides(gm)
-    compile_fx.view_to_reshape(gm)
+    view_to_reshape(gm)
     with V.set_fake_mode(fake):
         compile_fx._recursive_post_grad_passes(gm, is_inference=is_inference)
         graph = GraphLowering(

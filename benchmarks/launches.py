@@ -156,7 +156,7 @@ def count_with(options: Options) -> tuple[dict[str, Launches], LaunchCounter]:
         )
         agent, replay = make_filled_agent(sections, rows=2_000, model_size=options.model_size)
         use(counter, agent, Step)
-        replay.draw = counter.without_modes(replay.draw)  # type: ignore[method-assign] # on the host
+        replay.draw = counter.without_modes(replay.draw)  # on the host
         obs, first = np.zeros((1, 24), np.float32), np.array([False])
         found = {}
         for name, call in (

@@ -7,7 +7,8 @@ import resource
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -70,7 +71,7 @@ class Bench:
         self.spec = env_spec(get_task(case["task"]), self.env)
         settings = {"buffer_size": case["replay_rows"], **case["settings"]}
         run_spec = make_spec(case["method"], case["task"], 0, overrides=settings)
-        self.agent: Any = make_agent(run_spec, self.spec, self.device)
+        self.agent = cast(Any, make_agent(run_spec, self.spec, self.device))
         self.config = self.agent.config  # includes the task's settings
         if path["compile"]:
             acceleration.install(self.agent)
@@ -139,7 +140,7 @@ def measure(case: dict[str, Any]) -> dict[str, Any]:
     for share in (0.01, 1.0):
         fill(replay, bench.spec, int(share * case["replay_rows"]))
         size = (bench.config.batch_size, bench.agent.replay_length)
-        times = [watch(lambda size=size: replay.sample(*size)) for _ in range(200)]
+        times = [watch(partial(replay.sample, *size)) for _ in range(200)]
         samples[f"{share:.0%}"] = 1e3 * statistics.median(times)
     first_plan, first_update = watch(bench.plan), watch(bench.update)
     watch(bench.plan), watch(bench.update)
@@ -147,7 +148,8 @@ def measure(case: dict[str, Any]) -> dict[str, Any]:
     gflop = gflop_of(case["method"], bench.config, *shapes)
     seconds: dict[str, list[float]] = {name: [] for name in ("plan", "update", "env", "loop")}
     ratios: dict[tuple[str, str], list[float]] = collections.defaultdict(list)
-    loop_ratios, rates = [], [bench.rates()]
+    loop_ratios: list[float] = []
+    rates = [bench.rates()]
     for _ in range(case["repetitions"]):
         for name, function in (("plan", bench.plan), ("update", bench.update)):
             seconds[name].append(watch(function))
@@ -158,7 +160,7 @@ def measure(case: dict[str, Any]) -> dict[str, Any]:
             for kind, rate in best.items() if name in gflop else ():
                 ratios[name, kind].append(seconds[name][-1] * rate / gflop[name])
         action = bench.env.action_space.sample()
-        seconds["env"].append(watch(lambda action=action: bench.step(action)))
+        seconds["env"].append(watch(partial(bench.step, action)))
         if len(loop_ratios) < case["loop"] and bench.agent.num_envs == 1:
             seconds["loop"].append(watch(bench.decision))
             total = sum(seconds[name][-1] for name in ("plan", "update", "env"))

@@ -128,7 +128,7 @@ def measure(options: Options, size: str, folder: Path) -> dict[str, Any]:
     if path["compile"]:
         acceleration.install(agent)
     learner = agent if options.accumulate == 1 else SplitUpdate(agent, World(), options.accumulate)
-    replays = []
+    replays: list[Any] = []
     for _ in range(2):
         generator = torch.Generator().manual_seed(0)
         shapes = (agent.replay_length, env.obs_shape[0], env.action_dim)

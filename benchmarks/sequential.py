@@ -25,7 +25,7 @@ import numpy as np
 from tabulate import tabulate
 
 from ablations.specs import ABLATIONS, FIG9
-from analysis.stats.ablation_claims import MARGIN
+from analysis.stats.ablation_claims import MARGIN, Expected
 from analysis.stats.equivalence import LEVEL, mean_over_tasks
 from analysis.stats.group_sequential import (
     CONTRADICTED,
@@ -33,7 +33,6 @@ from analysis.stats.group_sequential import (
     LOOKS,
     SUPPORTED,
     Design,
-    Expected,
     Found,
     run_study,
 )

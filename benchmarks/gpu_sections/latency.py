@@ -6,6 +6,7 @@ time of its matrix multiplications and memory traffic.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -45,7 +46,8 @@ def ceilings(report: Report, settings: Settings) -> dict[str, float]:
             continue
         set_up(settings, precision)
         a, b = (torch.randn(size, size, device=settings.device, dtype=dtype) for _ in range(2))
-        found[precision] = 2 * size**3 / seconds_of(settings, lambda a=a, b=b: a @ b, 10)
+        seconds = seconds_of(settings, partial(torch.matmul, a, b), 10)
+        found[precision] = 2 * size**3 / seconds
         report.add(f"matmul {size}, {precision}", found[precision] / 1e12, "TFLOP/s")
     source = torch.zeros(2**22 if settings.small else 2**28, device=settings.device)
     target = torch.empty_like(source)
@@ -145,7 +147,7 @@ def count_kernels(settings: Settings, call: Any) -> int:
     with torch.profiler.profile(activities=activities) as profile:
         call()
         torch.cuda.synchronize()
-    on_device = torch.autograd.DeviceType.CUDA
+    on_device = torch.profiler.DeviceType.CUDA
     return sum(event.device_type == on_device for event in profile.events())
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -53,7 +53,7 @@ def run(report: Report, settings: Settings) -> None:
 
 def errors_of(golden: Golden, precision: Any) -> dict[str, float]:
     """Return the largest absolute errors of networks, values, plans, losses and weights."""
-    kind = "bf16" if precision == "bf16" else "fp32"
+    kind: Literal["fp32", "bf16"] = "bf16" if precision == "bf16" else "fp32"
     agent = golden.agent(kind)
     errors = {"networks": network_error(golden, agent), "values": value_error(golden, agent)}
     cases = [f"plan/t0={t0},eval={ev}" for t0 in (0, 1) for ev in (0, 1)]
@@ -65,7 +65,8 @@ def errors_of(golden: Golden, precision: Any) -> dict[str, float]:
 
 def baseline_error(method: str, settings: Settings) -> tuple[float, str]:
     """Return the largest error of a baseline's recorded updates, and the name of that quantity."""
-    golden = READERS[method](device=settings.device)
+    reader: Any = READERS[method]  # a concrete class
+    golden = reader(device=settings.device)
     errors = errors_of_updates(golden, golden.agent())
     where = max(errors, key=lambda name: errors[name])
     return errors[where], where
