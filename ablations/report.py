@@ -13,6 +13,7 @@ from analysis.records.source_options import BY_MAKE_FIGURES, load_sources, repor
 from analysis.records.sources import RUNS_SOURCE
 from analysis.stats.ablation_claims import MARGIN, OPEN
 from analysis.stats.rules import ScoreOptions, get_rule
+from tdmpc2.common.run.spec import without_precision
 from tdmpc2.common.system import cli
 from tdmpc2.common.system.config_checks import POINTS, REPS, STEPS, setting
 from tdmpc2.common.system.errors import UserError
@@ -88,7 +89,7 @@ def write(request: ReportRequest) -> int:
     Raises:
         UserError: an invalid value, a missing folder, or no runs of any ablation.
     """
-    margin, base = request.margin, request.base
+    margin, base = request.margin, without_precision(request.base)
     own = read_specs(request.spec) if request.spec is not None else ()
     known = (*own, *ABLATIONS)  # the first of those with equal settings counts
     rule = get_rule(request.rule)

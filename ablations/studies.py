@@ -98,8 +98,8 @@ def find_studies(runs: pd.DataFrame, base: str, known: Sequence[Ablation]) -> li
 
 
 def _settings(overrides: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return all settings that affect learning; None if an override is no longer valid."""
-    own, switches = part(overrides)
+    """Return all settings of the algorithm; None if an override is no longer valid."""
+    own, switches = part({k: v for k, v in overrides.items() if k != "precision"})
     try:
         return {**vars(TDMPC2Config.make(**own)), **vars(TaskSwitches(**switches))}
     except UserError:

@@ -29,7 +29,7 @@ KNOWN_DIGEST = "d61884154770d606ccda6a1297fb756f92222bc0431851914c479ece1be3347b
 class FetchOptions(Settings):
     """Options of the command."""
 
-    out: Path | None = setting(None, "output folder; default: in the user's cache, see below")
+    out: Path | None = setting(None, "output folder; default: the folder named below")
     url: str = setting(URL, "zip archive that contains a folder `results/`")
     archive: Path | None = setting(
         None, "use this local copy of the archive instead of downloading it"
@@ -46,7 +46,10 @@ Downloads the learning curves released by the authors of the paper (MIT license)
 
 {describe_fields(FetchOptions)}
 
-Next step: python analysis/make_figures.py published={default_folder()}
+All commands find them in {default_folder()},
+in the folder that $TDMPC2_PUBLISHED names, or with published=DIR.
+
+Next step: python analysis/make_figures.py
 
 exit code: 0 success, or the folder already exists; 2 error, and nothing was written."""
 

@@ -107,7 +107,7 @@ def load_all(options: LeaderboardOptions, problems: list[Problem]) -> list[Serie
         UserError: a file is missing, or there is no series at all.
     """
     from analysis.records.field_results import read_field, read_files
-    from analysis.records.load import load
+    from analysis.records.run_folders import load_folders
     from analysis.records.source_options import found_released
     from analysis.stats.run_series import series_of
 
@@ -119,7 +119,7 @@ def load_all(options: LeaderboardOptions, problems: list[Problem]) -> list[Serie
         found += read_field(released, problems, "published")
     found += read_files(options.files, options.results, problems)
     if options.runs is not None:
-        records = load(options.runs)
+        records = load_folders([options.runs])
         problems += records.problems
         found += series_of(records)
     if not found:

@@ -106,7 +106,7 @@ def main(arguments: Sequence[str]) -> int:
     catalog = shipped_catalog()
     if options.reps is not None:
         catalog = with_reps(catalog, options.reps)
-    records = load_sources(options, multitask=True, released=True)
+    records = load_sources(options, multitask=True, released="always")
     layout = Layout(options.width, options.captions)
     inputs = {"embeddings": embeddings, "frames": options.frames, "layout": layout}
     share = Share(records, rule, catalog, out_dir, inputs, options.tables)

@@ -75,7 +75,7 @@ def write(request: ReportRequest) -> int:
     from analysis.html_report.data import report_data
 
     catalog = with_reps(shipped_catalog(), request.reps)
-    records = load_sources(request, multitask=True, released=True)
+    records = load_sources(request, multitask=True, released="always")
     from analysis.records.field_results import read_files, report_field
     from analysis.records.studies import read_studies
 

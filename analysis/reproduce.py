@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +27,7 @@ from analysis.stats.margins import (
     UNSETTLED,
 )
 from analysis.stats.rules import Rule, ScoreOptions, get_rule
+from tdmpc2.common.run.spec import without_precision
 from tdmpc2.common.system.cli import command, describe_fields, parse_options
 from tdmpc2.common.system.config_checks import POINTS, setting
 from tdmpc2.common.system.errors import UserError
@@ -67,8 +68,8 @@ class ReproduceOptions(ScoreOptions):
 def usage() -> str:
     """Return the text of `--help`."""
     return f"""\
-usage: python analysis/reproduce.py published=DIR [key=value ...]
-       python analysis/reproduce.py plan=true [seeds=N] [published=DIR] [key=value ...]
+usage: python analysis/reproduce.py [key=value ...]
+       python analysis/reproduce.py plan=true [seeds=N] [key=value ...]
 
 Compares our runs with the published curves of the same method and task. A score is the mean of the
 last five evaluations that both sides have (fewer are stated); step 0 never counts, and a seed that
@@ -87,13 +88,14 @@ share of the paper's tasks and budget, and a verdict:
 
 Multi-task agents are compared with the paper's scores after {PAPER_UPDATES:,} updates. A score of
 the paper without runs, and runs without a score of the paper or with fewer updates, are listed as
-'{NOT_JUDGED}' and not judged. Only this comparison needs no published=.
+'{NOT_JUDGED}' and not judged. Only this comparison needs no published
+curves.
 
 {describe_fields(ReproduceOptions)}
 
 plan=true states, before any run, what a comparison would find with that many seeds of yours, from
-the spread of the published seeds (published=, $TDMPC2_PUBLISHED or the downloaded curves). The loss
-of a domain is tested at the level of the first step of Holm's correction over all domains listed.
+the spread of the published seeds. The loss of a domain is tested at the level of the first step of
+Holm's correction over all domains listed.
 
 exit code, from the means over domains that can be settled and over task sets: 0 all are reproduced
 at the full budget, or better; 1 at least one is worse; 2 bad input; 3 none is worse, but at least
@@ -113,6 +115,7 @@ def main(arguments: Sequence[str]) -> int:
         UserError: If an argument is unknown, a folder is missing, or there is nothing to compare.
     """
     options = parse_options(arguments, ReproduceOptions)
+    options = replace(options, variant=without_precision(options.variant))
     rule = get_rule(options.rule)
     if options.plan:
         return _plan(options)
@@ -122,7 +125,7 @@ def main(arguments: Sequence[str]) -> int:
     from analysis.stats.multitask_claims import agent_texts, claims_text
     from analysis.stats.ragged_curves import ScoreCurves
 
-    records = load_sources(options, multitask=True)
+    records = load_sources(options, multitask=True, released="beside runs")
     report(records.problems, BY_MAKE_FIGURES)
     methods = options.methods.split(",") if options.methods is not None else ()
     records = records.select(methods=methods)
@@ -194,7 +197,7 @@ def _compare_agents(records: Records, rule: Rule, options: ReproduceOptions) -> 
 
 def _nothing(options: ReproduceOptions, left_out: Sequence[str]) -> str:
     """Explain why there is nothing to compare."""
-    if options.published is None:
+    if options.released() is None:
         return NO_RELEASED_CURVES
     return (
         f"no run of variant '{options.variant}' has published curves of its method and task; "

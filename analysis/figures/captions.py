@@ -74,6 +74,7 @@ def card_lines(
         sizes = _listed(filter(None, ours["model_size"]))
         facts += [
             *([f"model size {sizes}"] if sizes else []),
+            *_precisions(ours),
             f"commit {commits or 'not recorded'}",
             *([simulators] if (simulators := _listed(filter(None, ours["simulators"]))) else []),
         ]
@@ -146,6 +147,7 @@ def multitask_card_lines(shown: Shown, marks: Marks, runs: pd.DataFrame | None =
         sets,
         _seeds(runs),
         *([f"model size {_listed(sizes)}"] if sizes else []),
+        *_precisions(runs),
         f"budget {_listed(f'{budget:,}' for budget in sorted(runs['budget']))} updates",
         f"commit {_listed(short_commits(runs['commit'])) or 'not recorded'}",
         *([simulators] if simulators else []),
@@ -206,6 +208,12 @@ def _method(
 def short_name(name: str) -> str:
     """Return the name of a task set, truncated to fit above a panel."""
     return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
+
+
+def _precisions(ours: pd.DataFrame) -> list[str]:
+    """Return a phrase on the precisions of own runs, unless all are in float32."""
+    names = sorted({str(each.get("precision", "fp32")) for each in ours["overrides"]})
+    return [] if names == ["fp32"] else [f"precision {_listed(names)}"]
 
 
 def _limits(ours: pd.DataFrame) -> list[str]:

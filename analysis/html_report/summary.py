@@ -52,7 +52,10 @@ def summary(
         if PUBLISHED in set(curves.runs["source"]):
             sentences.append("No run has a published counterpart, so nothing was compared.")
         else:
-            sentences.append("Without published curves, nothing was compared with the paper.")
+            sentences.append(
+                "Without published curves, nothing was compared with the paper; "
+                "`python analysis/fetch_published.py` downloads them."
+            )
         return " ".join(sentences)
     # The sum of the domains has no verdict of its own.
     judged = domains[(domains["domain"] != ALL) | (domains["verdict"] != NOT_JUDGED)]
@@ -91,7 +94,7 @@ def next_steps(
         why = (
             f"{listed} of {names.get(method, method)}: more seeds would not decide; larger margin:"
         )
-        compare = f"python analysis/reproduce.py methods={method} margin=20 published=DIR"
+        compare = f"python analysis/reproduce.py methods={method} margin=20"
         steps.append((why, compare))
     undecided = undecided[~hopeless]
     remarks = undecided["remark"].fillna("")

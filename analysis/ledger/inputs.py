@@ -25,7 +25,6 @@ from analysis.stats.multitask_claims import compare_agents
 from analysis.stats.ragged_curves import ScoreCurves, paper_budget
 from analysis.stats.rules import DEFAULT_RULE, RULES
 from analysis.stats.selection import horizon_scores, select
-from tdmpc2.common.run.spec import variant_name
 
 DEFAULT = "default"
 RULE = RULES[DEFAULT_RULE]
@@ -206,5 +205,5 @@ def coverage(records: Records, method: str, obs: str, group: Group) -> str:
 
 def _is_exact(variant: str, overrides: Mapping[str, Any]) -> bool:
     """Return whether a run has the paper's settings, whatever its precision."""
-    named = variant in (DEFAULT, variant_name(tuple(overrides.items())))
+    named = variant in (DEFAULT, f"{DEFAULT}[precision={overrides.get('precision')}]")
     return named and not set(overrides) - {"precision"}

@@ -7,7 +7,7 @@ its file and line in `Records.problems`.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -264,7 +264,7 @@ def _distinguish_settings(runs: list[Run], problems: list[Problem]) -> None:
     for run in runs:
         series.setdefault(tuple(run[key] for key in SERIES), []).append(run)
     for members in series.values():
-        settings = [_settings(run) for run in members]
+        settings = [settings_of(run["overrides"]) for run in members]
         common = set.intersection(*settings)
         for run, setting in zip(members, settings, strict=True):
             distinct = sorted(setting - common)
@@ -277,11 +277,12 @@ def _distinguish_settings(runs: list[Run], problems: list[Problem]) -> None:
             problems.append(Problem(where, None, what, "warning"))
 
 
-def _settings(run: Run) -> set[str]:
-    """Return the overrides of a run as command-line arguments."""
+def settings_of(overrides: Mapping[str, Any]) -> set[str]:
+    """Return the overrides of a run as command-line arguments, but for the precision."""
     return {
         f"{key}={value if isinstance(value, str) else json.dumps(value, sort_keys=True)}"
-        for key, value in run["overrides"].items()
+        for key, value in overrides.items()
+        if key != "precision"
     }
 
 

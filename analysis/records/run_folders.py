@@ -10,13 +10,15 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.records.load import RUN_KEY, Records, load, stacked
+from analysis.records.precisions import pooled
 from analysis.records.problems import Problem
 from tdmpc2.common.system.errors import UserError
 
 
 def load_folders(folders: Sequence[Path]) -> Records:
-    """Return the records of several folders of runs.
+    """Return the records of one or several folders of runs.
 
+    Runs that differ in the precision only are one series (`precisions.pooled`).
     Of a run that two folders hold with different budgets, the longer record counts; of two
     reference scores of a task, that with more episodes.
 
@@ -27,16 +29,17 @@ def load_folders(folders: Sequence[Path]) -> Records:
         UserError: two folders hold the same run with the same budget.
     """
     if len(folders) == 1:
-        return load(folders[0])
+        return pooled(load(folders[0]))
     parts, problems = _longest_only([load(folder) for folder in folders])
     references = stacked([part.reference_scores for part in parts])
     references = references.sort_values("episodes", ascending=False, kind="stable")
-    return Records(
+    records = Records(
         table=stacked([part.table for part in parts]),
         runs=stacked([part.runs for part in parts]),
         reference_scores=references.drop_duplicates(["task", "policy"], ignore_index=True),
         problems=(*problems, *(p for part in parts for p in part.problems)),
     )
+    return pooled(records)
 
 
 def _longest_only(parts: Sequence[Records]) -> tuple[list[Records], list[Problem]]:

@@ -20,7 +20,7 @@ from analysis.records.evaluations import (
     score_name,
 )
 from analysis.records.problems import Problem
-from tdmpc2.common.run.spec import variant_name
+from tdmpc2.common.run.spec import variant_name, without_precision
 from tdmpc2.envs.adapters import ADAPTERS
 from tdmpc2.envs.physics import recorded_physics
 from tdmpc2.envs.tasks import TASKS
@@ -104,7 +104,7 @@ def read_run(directory: Path, problems: list[Problem]) -> Run | None:
     return {
         **{key: spec[key] for key in ("method", "task", "domain", "seed")},
         "overrides": {**spec["overrides"], **_switches(spec)},
-        "variant": (_variant(spec) if multitask else spec["variant"]) + _mark(spec),
+        "variant": _variant(spec, multitask) + _mark(spec),
         "model_size": "" if size is None else str(size),
         "dataset": spec.get("dataset") or "",
         "obs": spec.get("obs") or "state",
@@ -124,16 +124,18 @@ def read_run(directory: Path, problems: list[Problem]) -> Run | None:
     }
 
 
-def _variant(spec: dict[str, Any]) -> str:
-    """Return the variant of a multi-task run, without the model size.
+def _variant(spec: dict[str, Any], multitask: bool) -> str:
+    """Return the variant of a run without its precision, and for multi-task runs without its size.
 
-    A name that was derived from the overrides is derived again without `model_size`, because the
-    size is a separate column and a figure shows runs of all sizes as one series.
+    A name that was derived from the overrides is derived again without these. The size is a
+    separate column, and a figure shows runs of all sizes as one series.
     """
-    overrides = spec["overrides"]
-    if spec["variant"] != variant_name(tuple(overrides.items())):
-        return str(spec["variant"])
-    return variant_name(tuple((k, v) for k, v in overrides.items() if k != "model_size"))
+    overrides, named = spec["overrides"], str(spec["variant"])
+    if named == variant_name(tuple(overrides.items())):
+        hidden = {"precision", "model_size"} if multitask else {"precision"}
+        return variant_name(tuple((k, v) for k, v in overrides.items() if k not in hidden))
+    plain = without_precision(named) if "precision" in overrides else named
+    return named if plain == "default" and set(overrides) - {"precision"} else plain
 
 
 def _domains(spec: dict[str, Any]) -> list[str]:
@@ -191,7 +193,10 @@ def _switches(spec: dict[str, Any]) -> dict[str, Any]:
 
 
 def _mark(spec: dict[str, Any]) -> str:
-    """Return the variant's suffix for settings other than the paper's: `[assets=standin]`."""
+    """Return the variant's suffix for what is not the paper's: `[assets=standin]`.
+
+    The precision is included; `precisions.pooled` takes it out where it distinguishes nothing.
+    """
     usual = {"obs": (None, "state"), "assets": (None, "official")}
     marks = [f"{key}={spec[key]}" for key in usual if spec.get(key) not in usual[key]]
     if spec.get("repeatable") is False:
@@ -199,6 +204,8 @@ def _mark(spec: dict[str, Any]) -> str:
     physics = recorded_physics(spec)
     if physics != "paper":
         marks.append(f"physics={physics}")
+    if "precision" in spec["overrides"]:
+        marks.append(f"precision={spec['overrides']['precision']}")
     return f"[{','.join(marks)}]" if marks else ""
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from analysis.records.problems import Problem
 from analysis.records.progress import doing
@@ -43,10 +43,11 @@ class FolderOptions(Settings):
 
     runs: str = setting("", "folder of runs, or several: DIR,DIR; default: runs/ in the checkout")
     recorded: bool = setting(False, "use all folders of paper_figures/recorded instead of runs=")
-    published: Path | None = setting(
-        None,
-        "learning curves released by the authors of the paper; default: $TDMPC2_PUBLISHED or those "
-        "that `python analysis/fetch_published.py` has downloaded, if there are any",
+    published: str = setting(
+        "",
+        "learning curves released by the authors of the paper, <method>/<task>.csv, or none; "
+        "default: $TDMPC2_PUBLISHED or those that `python analysis/fetch_published.py` has "
+        "downloaded, if there are any",
     )
 
     def __post_init__(self) -> None:
@@ -67,14 +68,19 @@ class FolderOptions(Settings):
         return named_folders(self.runs, "runs") or [default_runs_dir()]
 
     def released(self) -> Path | None:
-        """Return the folder of the released curves; None if there is none.
+        """Return the folder of the released curves; None if there is none or `none` is given.
 
         Raises:
             UserError: the folder that is named does not exist.
         """
-        if self.published is not None and not self.published.is_dir():
-            raise UserError(f"published={self.published} does not exist")
-        return self.published or found_released()
+        if self.published == "none":
+            return None
+        if not self.published:
+            return found_released()
+        folder = user_path(self.published, PUBLISHED)
+        if not folder.exists():
+            raise UserError(f"published={folder} does not exist")
+        return folder
 
     def needed_released(self) -> Path:
         """Return the folder of the released curves.
@@ -92,13 +98,6 @@ class FolderOptions(Settings):
 class SourceOptions(FolderOptions):
     """Options of all commands that read records of several sources."""
 
-    published: Path | None = setting(
-        None,
-        "learning curves released by the authors of the paper, <method>/<task>.csv; "
-        "`python analysis/fetch_published.py` downloads them. Default: none; with recorded=true, "
-        "and if there are no runs in make_figures.py and report.py, $TDMPC2_PUBLISHED or the "
-        "downloaded curves",
-    )
     curves: Path | None = setting(
         None,
         "curves of your own method: a folder in the same layout, or one CSV file with the columns "
@@ -142,15 +141,18 @@ def found_released() -> Path | None:
 
 
 def load_sources(
-    options: SourceOptions, *, multitask: bool = False, released: bool = False
+    options: SourceOptions,
+    *,
+    multitask: bool = False,
+    released: Literal["never", "beside runs", "always"] = "never",
 ) -> Records:
     """Load the records that the options select.
 
     Args:
         options: options that select the sources.
         multitask: whether to include multi-task runs.
-        released: whether to use the released curves, if they are available, when there are no runs
-            and no other source is given. With the recorded runs, they are always used.
+        released: whether to use the released curves if they are available. `always` means also if
+            there are no runs, unless a folder of runs is named.
 
     Raises:
         UserError: If a folder is missing, or no source contains an evaluation.
@@ -161,20 +163,19 @@ def load_sources(
 
     folders = options.folders()
     runs_dir = folders[0].parent if options.recorded else ", ".join(map(str, folders))
-    sources = (PUBLISHED, "curves", "tensorboard", "sacred")
+    published = None if released == "never" else options.released()
+    sources = ("curves", "tensorboard", "sacred")
     chosen: dict[str, Path] = {k: v for k in sources if (v := getattr(options, k)) is not None}
     named = options.recorded or bool(options.runs)
     with doing(f"reading {runs_dir}"):
         loaded = [load_folders(folders)]
-    no_records = not chosen and loaded[0].table.empty
-    alone = released and no_records and not named
-    if options.published is None and (options.recorded or alone):
-        folder = found_released()
-        if folder is not None:
-            chosen[PUBLISHED] = folder
-            if alone:
-                notice = f"no run in {runs_dir}; using only the released curves in {folder}"
-                print(notice, file=sys.stderr)
+    alone = not chosen and loaded[0].table.empty
+    instead = alone and released == "always" and not named
+    if published is not None and (options.published or instead or not alone):
+        chosen = {PUBLISHED: published, **chosen}
+        if instead and not options.published:
+            notice = f"no run in {runs_dir}; using only the released curves in {published}"
+            print(notice, file=sys.stderr)
     for key, path in chosen.items():
         if not path.exists():
             raise UserError(f"{key}={path} does not exist")

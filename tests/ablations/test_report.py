@@ -53,6 +53,15 @@ def compare(tmp_path: Path, *arguments: str) -> tuple[int, pd.DataFrame]:
     return code, pd.read_csv(out / "ablations.csv").set_index("ablation")
 
 
+def test_the_precision_is_no_setting_of_an_ablation(tmp_path: Path) -> None:
+    """Base and ablation may have another precision; the base's name may contain it."""
+    write(tmp_path / "runs", "default", 800.0)
+    precise = {"precision": "tf32", "latent_norm": "none"}
+    write(tmp_path / "runs", "precision-tf32+no-simnorm", 700.0, overrides=precise)
+    for arguments in ((), ("base=precision-tf32",)):
+        assert compare(tmp_path, *arguments)[1].loc["no-simnorm", "difference"] < 0
+
+
 @pytest.fixture
 def runs(tmp_path: Path) -> Path:
     """Write a default at 800, and ablations that lose 100, lose nothing, and cannot be judged."""

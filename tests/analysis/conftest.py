@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+
+
+@pytest.fixture(autouse=True)
+def _without_released_curves(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Commands find no released curves but those that a test names."""
+    monkeypatch.delenv("TDMPC2_PUBLISHED", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "no-cache"))
 
 
 @pytest.fixture(scope="module")

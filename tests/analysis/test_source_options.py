@@ -8,8 +8,8 @@ import pytest
 
 from analysis import make_figures, report, reproduce
 from analysis.records import source_options
-from analysis.records.load import load
 from analysis.records.problems import Problem
+from analysis.records.run_folders import load_folders
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.system.paths import recorded_folders
 from tests.analysis.run_files import write_run, write_table
@@ -46,17 +46,20 @@ def test_a_folder_without_runs_is_named_beside_other_sources(tmp_path, sources, 
 
 def test_a_folder_with_a_run_or_the_default_one_is_not_named(tmp_path, sources, monkeypatch):
     runs, paper = tmp_path / "runs", tmp_path / "paper"
-    options = source_options.SourceOptions(runs=str(runs), published=paper)
+    options = source_options.SourceOptions(runs=str(runs), published=str(paper))
 
     def problems() -> list[str]:
-        return [str(problem) for problem in source_options.load_sources(options).problems]
+        return [
+            str(problem)
+            for problem in source_options.load_sources(options, released="beside runs").problems
+        ]
 
     assert problems() == [warning(runs)]
     write_run(runs, {})
     assert [line for line in problems() if "no runs there" in line] == []
     monkeypatch.setattr(source_options, "default_runs_dir", lambda: tmp_path / "paper" / ".." / "x")
     (tmp_path / "x").mkdir()
-    options = source_options.SourceOptions(runs=str(tmp_path / "x"), published=paper)
+    options = source_options.SourceOptions(runs=str(tmp_path / "x"), published=str(paper))
     assert problems() == []
 
 
@@ -75,7 +78,7 @@ def test_recorded_runs_are_those_of_all_their_folders():
     key = ["method", "variant", "model_size", "task", "seed"]
     together = set(map(tuple, found.runs[key].fillna("").to_numpy()))
     for folder in recorded_folders():
-        runs = load(folder).runs[key].fillna("")
+        runs = load_folders([folder]).runs[key].fillna("")
         assert len(runs)
         assert set(map(tuple, runs.to_numpy())) <= together
 

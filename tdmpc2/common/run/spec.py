@@ -159,6 +159,15 @@ def variant_name(overrides: tuple[tuple[str, Scalar], ...]) -> str:
     return f"{len(overrides)}-overrides-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
+def without_precision(variant: str) -> str:
+    """Return the name of a variant without the precision, which is no setting of the algorithm.
+
+    `no-simnorm` for `precision-tf32+no-simnorm`, and `default` for `precision-tf32`.
+    """
+    parts = [part for part in variant.split("+") if not part.startswith("precision-")]
+    return "+".join(parts) or "default"
+
+
 @dataclass(frozen=True)
 class CommonOptions(Settings):
     """Options of every run that are not part of its identity.
