@@ -110,7 +110,10 @@ install_packages() { # install_packages requirements/py311.lock
     uv=$(find_uv || install_uv "$venv/bin/python") || uv=
     install=(env ${PIP_INDEX_URL:+UV_DEFAULT_INDEX="$PIP_INDEX_URL"} "$uv" --no-config pip install
         --python "$venv/bin/python")
-    if [ -z "$uv" ] || ! try "installing $count pinned packages with uv" "${install[@]}" -r "$lock"
+    # Compiled to bytecode at once, as pip does: else each process would compile what it imports if
+    # bytecode cannot be written (PYTHONDONTWRITEBYTECODE, a read-only image).
+    if [ -z "$uv" ] || ! try "installing $count pinned packages with uv" "${install[@]}" \
+        --compile-bytecode -r "$lock"
     then
         drop_half_installed
         install=("${pip[@]}" install)

@@ -17,6 +17,9 @@ _PRODUCTS = {
     *(F.linear, F.conv2d, torch.matmul, torch.mm, torch.bmm, torch.addmm, torch.baddbmm),
     *(Tensor.matmul, Tensor.__matmul__, Tensor.mm, Tensor.bmm),
 }
+# A constant, because compiled functions ask for it. (`assume_constant_result` would do too, but its
+# import takes longer than that of torch.)
+_LACKS_BF16 = bool(cpu_flags()) and not set(cpu_flags()) & NATIVE
 _SPLIT = 2.0**16 + 1  # Veltkamp constant: keeps the upper 8 of float32's 24 significant bits
 
 
@@ -34,11 +37,9 @@ def products_in(precision: str, device: str) -> contextlib.AbstractContextManage
     return torch.autocast(device, torch.bfloat16)
 
 
-@torch.compiler.assume_constant_result
 def lacks_bf16() -> bool:
     """Return whether the system lists the CPU's instruction sets and bfloat16 is not among them."""
-    flags = set(cpu_flags())
-    return bool(flags) and not flags & NATIVE
+    return _LACKS_BF16
 
 
 class RoundedProducts(TorchFunctionMode):
