@@ -10,12 +10,13 @@ import numpy as np
 
 from analysis.ledger.inputs import RULE, Inputs
 from analysis.ledger.rendering import table
-from analysis.records.run_hours import read_hours, seeds_together
+from analysis.records.run_hours import read_hours
 from analysis.records.run_reader import read_json, short_commits
 from analysis.records.sources import PUBLISHED, RUNS_SOURCE
 from analysis.stats.common_evaluations import CommonScores
 from analysis.stats.equivalence_tables import MEASURED, difference_text
 from analysis.stats.ragged_curves import ScoreCurves
+from tdmpc2.common.run.schemas import seeds_together
 
 VERDICT_TABLE, RUN_TABLE = "verdicts", "runs"
 """Names of the tables in pages; see `rendering.with_part`."""

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from analysis.records.run_reader import read_json
 from tdmpc2.common.run.run_files import SETTLED
+from tdmpc2.common.run.schemas import seeds_together
 
 CORE_HOURS, GPU_HOURS = "core-hours", "GPU-hours"
 
@@ -34,13 +33,6 @@ def read_hours(directory: Path) -> tuple[float, str] | None:
         return None
     hours = step / speed * devices / 3600 / seeds_together(numeric)
     return hours, GPU_HOURS if on_gpu else CORE_HOURS
-
-
-def seeds_together(numeric: Mapping[str, Any]) -> int:
-    """Return the number of seeds that trained in one process, from `numeric.json`."""
-    # "pack" is the name of "seed_batch" up to version 0.4.0.
-    found = re.fullmatch(r"\d+ of (\d+)", str(numeric.get("seed_batch", numeric.get("pack"))))
-    return int(found[1]) if found else 1
 
 
 def _positive(value: Any) -> float | None:

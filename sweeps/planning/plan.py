@@ -14,6 +14,7 @@ from sweeps.planning.planned_run import UNITS, PlannedRun, SeedGroup
 from sweeps.planning.request import SweepRequest
 from sweeps.tracking.progress import describe_blocked, duration, make_console, table_of_states
 from sweeps.tracking.run_states import ACTIVE, ENDED, Observer, View
+from tdmpc2.common.run.schemas import seeds_together
 from tdmpc2.common.system.atomic_files import read_json
 from tdmpc2.envs.task_variants import run_of_0_4_0
 
@@ -57,12 +58,18 @@ class SweepPlan:
     @property
     def hours_to_do(self) -> float:
         """Estimated core-hours or GPU-hours of all runs to launch."""
-        return sum(self.hours_of(self.todo))
+        hours = self._hours_by_run
+        return sum(hours[id(run)] for run in self.todo)
 
-    def hours_of(self, runs: Sequence[PlannedRun]) -> list[float]:
-        """Return the estimated remaining hours of some runs, in the order of the plan."""
-        chosen = {id(run) for run in runs}
-        return [h for run, h in zip(self.planned, self.hours, strict=True) if id(run) in chosen]
+    @property
+    def hours_of_processes(self) -> list[float]:
+        """Estimated remaining hours of each process to start: of its seeds together."""
+        hours = self._hours_by_run
+        return [sum(hours[id(run)] for run in group) for group in self.groups]
+
+    @property
+    def _hours_by_run(self) -> dict[int, float]:
+        return {id(run): hours for run, hours in zip(self.planned, self.hours, strict=True)}
 
     def describe_blocked(self) -> list[str]:
         """Describe which runs cannot start and how to unblock them; empty if all can start."""
@@ -120,7 +127,7 @@ def make_plan(request: SweepRequest, observer: Observer, *, gpu: bool) -> SweepP
         if any(id(run) in wanted for run in group) and not any(id(run) in busy for run in group)
     ]
     todo = [run for group in groups for run in group if id(run) in wanted]
-    finished = [(run, _ran_on_gpu(run)) for run, view in looked_at if view.state == "done"]
+    finished = [(run, *_ran_on(run)) for run, view in looked_at if view.state == "done"]
     factors = costs.corrections(finished, request.options)
     each, source = _estimate(request, len(factors), gpu=gpu)
     hours = [s / 3600 for s in costs.seconds_left(planned, each, factors, gpu=gpu)]
@@ -138,7 +145,10 @@ def _estimate(request: SweepRequest, corrected: int, *, gpu: bool) -> tuple[list
     planned, options = request.planned, request.options
     if request.sweep.multitask:
         return offline_costs.estimate(planned, options, request.runs, gpu=gpu)
-    each = [costs.cost_of(run.spec, {**options, **run.options}, gpu=gpu) for run in planned]
+    seeds = request.sweep.seeds_per_process
+    each = [
+        costs.cost_of(run.spec, {**options, **run.options}, gpu=gpu, seeds=seeds) for run in planned
+    ]
     if corrected:
         pairs = f"{corrected} method-domain pair{'s' * (corrected != 1)}"
         return each, f"estimate corrected by finished runs of {pairs}"
@@ -151,9 +161,10 @@ def _is_due(view: View, only: str) -> bool:
     return view.state not in (*ENDED, *ACTIVE, "damaged", "blocked")
 
 
-def _ran_on_gpu(run: PlannedRun) -> bool:
+def _ran_on(run: PlannedRun) -> tuple[bool, int]:
+    """Return whether a run had a GPU, and the number of seeds in its process."""
     numeric = read_json(run.directory / "numeric.json") or {}
-    return str(numeric.get("device", "cpu")).startswith("cuda")
+    return str(numeric.get("device", "cpu")).startswith("cuda"), seeds_together(numeric)
 
 
 def show(plan: SweepPlan, *, parallel: int | None) -> None:
@@ -202,12 +213,12 @@ def show(plan: SweepPlan, *, parallel: int | None) -> None:
 
 def describe_scale(plan: SweepPlan) -> str:
     """Describe how many cores or GPUs finish a long plan within about a week."""
-    choices = [_scale(plan.hours_of(plan.todo), "GPU" if plan.gpu else "core")]
+    choices = [_scale(plan.hours_of_processes, "GPU" if plan.gpu else "core")]
     if not plan.gpu:
         gpu_costs, _ = _estimate(plan.request, 0, gpu=True)
         left = costs.seconds_left(plan.planned, gpu_costs, {}, gpu=True)
         on_gpus = replace(plan, hours=[s / 3600 for s in left])
-        choices.append(_scale(on_gpus.hours_of(plan.todo), "GPU"))
+        choices.append(_scale(on_gpus.hours_of_processes, "GPU"))
     return f"With more machines: about {', or about '.join(choices)}."
 
 
@@ -215,7 +226,7 @@ def _scale(hours: Sequence[float], device: str) -> str:
     """Describe the number of devices that finish in a week, or in the time of the longest run.
 
     Args:
-        hours: hours of each run on one device.
+        hours: hours of each process on one device.
         device: `core` or `GPU`.
     """
     wall = min(max(WEEK_HOURS, *hours), sum(hours))

@@ -65,7 +65,7 @@ def test_finished_runs_correct_their_kind(tmp_path: Path) -> None:
     run, other = (PlannedRun(spec(task=task), tmp_path) for task in ("walker-walk", "mw-push"))
     estimate = cost_of(run.spec, {}, gpu=False).seconds
     run.status = {"env_step": 100_000, "env_steps_per_second": 100_000 / (3 * estimate)}
-    factors = corrections([(run, False)], {})
+    factors = corrections([(run, False, 1)], {})
     assert factors == {("tdmpc2", "dmcontrol", False): pytest.approx(3.0)}
     run.status = {"env_step": 25_000}
     each = [cost_of(one.spec, {}, gpu=False) for one in (run, other)]
@@ -74,6 +74,17 @@ def test_finished_runs_correct_their_kind(tmp_path: Path) -> None:
     assert left[1] == pytest.approx(cost_of(other.spec, {}, gpu=False).seconds)
     on_gpu = [cost_of(run.spec, {}, gpu=True)]
     assert seconds_left([run], on_gpu, factors, gpu=True)[0] < left[0]
+
+
+def test_seeds_in_one_process_share_its_time(tmp_path: Path) -> None:
+    """On a GPU, three seeds of the default model take little longer than one; not on a core."""
+    alone, share = (cost_of(spec(), {}, gpu=True, seeds=n).seconds for n in (1, 3))
+    assert alone / 3 < share < alone / 2
+    assert cost_of(spec(), {}, gpu=False, seeds=3) == cost_of(spec(), {}, gpu=False)
+    run = PlannedRun(spec(), tmp_path)
+    run.status = {"env_step": 100_000, "env_steps_per_second": 100_000 / (2 * 3 * share)}
+    factors = corrections([(run, True, 3)], {})
+    assert factors == {("tdmpc2", "dmcontrol", True): pytest.approx(2.0)}
 
 
 def test_a_gpu_is_taken_to_be_as_fast_as_published() -> None:

@@ -5,6 +5,8 @@ Files may have further keys. Older versions wrote fewer; such keys are `NotRequi
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from typing import Any, Literal, NotRequired, TypedDict
 
 State = Literal["RUNNING", "INTERRUPTED", "COMPLETED", "DIVERGED", "FAILED"]
@@ -70,3 +72,10 @@ class Manifest(TypedDict):
 
 NumericFile = dict[str, Scalar]
 """`numeric.json`: the numeric path, see `tdmpc2.common.numerics.numeric_path`."""
+
+
+def seeds_together(numeric: Mapping[str, Any]) -> int:
+    """Return the number of seeds that trained in one process, from `numeric.json`."""
+    # "pack" is the name of "seed_batch" up to version 0.4.0.
+    found = re.fullmatch(r"\d+ of (\d+)", str(numeric.get("seed_batch", numeric.get("pack"))))
+    return int(found[1]) if found else 1
