@@ -95,7 +95,7 @@ STORAGE = (*UTILITIES, f"{COMMON}.replay", f"{COMMON}.run")
 
 
 def test_types_of_every_package_are_checked() -> None:
-    assert TOOLS["mypy"]["files"] == [*PACKAGES]
+    assert TOOLS["mypy"]["files"] == [*PACKAGES, "benchmarks"]
     assert not TOOLS["mypy"].keys() & {"exclude", "overrides"}
 
 

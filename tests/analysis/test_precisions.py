@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import pytest
 
-from analysis import make_figures
+from analysis import make_figures, reproduce
 from analysis.records.load import SERIES, Records
 from analysis.records.run_folders import load_folders
 from analysis.records.source_options import SourceOptions, load_sources
@@ -88,6 +89,19 @@ def test_figures_of_the_paper_show_runs_in_any_precision(tmp_path: Path) -> None
     numbers = (out / "learning_curves.csv").read_text()
     assert "precision" not in numbers
     assert "published,sac" in numbers
+
+
+@pytest.mark.parametrize("variant", [(), ("variant=default",), ("variant=precision-tf32",)])
+def test_verdicts_are_on_runs_in_any_precision(tmp_path: Path, variant: tuple[str, ...]) -> None:
+    """The old name of the variant is still understood."""
+    for seed, score in enumerate((905.0, 915.0, 901.0), start=1):
+        write_run(tmp_path / "runs", {0: 0.0, 100_000: score}, seed=seed, **TF32)
+    lines = [f"{step},{step / 110 + seed},{seed}" for step in (0, 100_000) for seed in (1, 2, 3)]
+    write_table(tmp_path / "paper" / "tdmpc2" / "walker-walk.csv", "step,reward,seed", lines)
+    folders = [f"{name}={tmp_path / name}" for name in ("runs", "out")]
+    reproduce.main([*folders, f"published={tmp_path / 'paper'}", *variant])
+    (row,) = csv.DictReader((tmp_path / "out" / "reproduction_tasks.csv").open())
+    assert (row["variant"], row["num_ours"]) == ("default", "3")
 
 
 def test_released_curves_are_used_if_there_are_any(tmp_path: Path, monkeypatch) -> None:

@@ -29,7 +29,7 @@ def test_python_takes_the_copy_and_not_the_checkout(copy: Path) -> None:
         "print(*(module.__file__ for module in modules), sep='\\n')\n"
         "print(git_commit())"
     )
-    env = os.environ | {"PYTHONPATH": str(copy)}
+    env = os.environ | {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
     line = [sys.executable, "-c", code]
     done = subprocess.run(line, capture_output=True, text=True, cwd=copy, env=env, check=True)
     *files, commit = done.stdout.splitlines()

@@ -77,9 +77,9 @@ def test_finished_runs_correct_their_kind(tmp_path: Path) -> None:
 
 
 def test_seeds_in_one_process_share_its_time(tmp_path: Path) -> None:
-    """On a GPU, three seeds of the default model take little longer than one; not on a core."""
+    """On a GPU, kernels of three seeds are launched once; a core has nothing to share."""
     alone, share = (cost_of(spec(), {}, gpu=True, seeds=n).seconds for n in (1, 3))
-    assert alone / 3 < share < alone / 2
+    assert alone / 3 < share < 0.6 * alone
     assert cost_of(spec(), {}, gpu=False, seeds=3) == cost_of(spec(), {}, gpu=False)
     run = PlannedRun(spec(), tmp_path)
     run.status = {"env_step": 100_000, "env_steps_per_second": 100_000 / (2 * 3 * share)}

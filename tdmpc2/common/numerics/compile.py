@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from tdmpc2.common.numerics.cpu import cpu_flags_hash
+from tdmpc2.common.numerics.precision import lacks_bf16
 
 Args = ParamSpec("Args")
 Result = TypeVar("Result")
@@ -85,6 +86,8 @@ class Compiler:
         use_own_cache()
         self.enabled, self._on_failure = True, on_failure
         torch._dynamo.config.recompile_limit = MAX_FORMS
+        # Not as a decorator: it imports `torch._dynamo`, which takes as long as importing torch.
+        torch.compiler.assume_constant_result(lacks_bf16)
 
     def compile(
         self, function: Callable[Args, Result], *, piece: bool = False

@@ -17,9 +17,6 @@ _PRODUCTS = {
     *(F.linear, F.conv2d, torch.matmul, torch.mm, torch.bmm, torch.addmm, torch.baddbmm),
     *(Tensor.matmul, Tensor.__matmul__, Tensor.mm, Tensor.bmm),
 }
-# A constant, because compiled functions ask for it. (`assume_constant_result` would do too, but its
-# import takes longer than that of torch.)
-_LACKS_BF16 = bool(cpu_flags()) and not set(cpu_flags()) & NATIVE
 _SPLIT = 2.0**16 + 1  # Veltkamp constant: keeps the upper 8 of float32's 24 significant bits
 
 
@@ -38,8 +35,12 @@ def products_in(precision: str, device: str) -> contextlib.AbstractContextManage
 
 
 def lacks_bf16() -> bool:
-    """Return whether the system lists the CPU's instruction sets and bfloat16 is not among them."""
-    return _LACKS_BF16
+    """Return whether the system lists the CPU's instruction sets and bfloat16 is not among them.
+
+    A constant for compiled functions (`Compiler.switch_on`).
+    """
+    flags = set(cpu_flags())
+    return bool(flags) and not flags & NATIVE
 
 
 class RoundedProducts(TorchFunctionMode):
