@@ -55,6 +55,12 @@ def _as_if_alone() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True)
+def _without_released_curves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands use no released curves but those that a test names; see `published_curves`."""
+    monkeypatch.delenv("TDMPC2_PUBLISHED", raising=False)
+
+
 @pytest.fixture(params=["highest", "medium"])
 def library(request: pytest.FixtureRequest) -> str:
     """Has torch multiply float32 with MKL, then with oneDNN; the setting's name."""

@@ -244,9 +244,9 @@ def checkpoints(runs: Path) -> int:
 def test_real_simulators_repeat_byte_for_byte(
     tmp_path: Path, task: str, changes: dict[str, Any]
 ) -> None:
-    """Killed after the first updates, in the third of four episodes or the second of two."""
+    """Killed after the first updates, in the last of three episodes or the second of two."""
     row = get_task(task)
-    episode, num = row.episode_length, 2 if row.episode_length == 500 else 4
+    episode, num = row.episode_length, 2 if row.episode_length == 500 else 3
     budget = num * episode * row.action_repeat
     changes = {
         "task": task,

@@ -11,9 +11,8 @@ import pytest
 
 
 @pytest.fixture(autouse=True)
-def _without_released_curves(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Commands find no released curves but those that a test names."""
-    monkeypatch.delenv("TDMPC2_PUBLISHED", raising=False)
+def _without_downloads(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Commands find no released curves that were downloaded on this machine."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "no-cache"))
 
 

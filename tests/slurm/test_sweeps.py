@@ -24,32 +24,32 @@ from tests.slurm.cluster import Cluster, wait_for
 pytestmark = pytest.mark.xdist_group("slurm")
 
 SHORT = {"env_steps": 150, "eval_every": 150}
-TWELVE = tuple(range(1, 13))
+EIGHT = tuple(range(1, 9))
 
 
 @pytest.fixture(scope="module")
 def swept(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """Run twelve runs in one array, then the figures; return the folder and the printed text."""
+    """Run eight runs in one array, then the figures; return the folder and the printed text."""
     runs = tmp_path_factory.mktemp("array") / "runs"
     command = [sys.executable, "-m", "sweeps.launch"]
-    arguments = sweeping.arguments(runs, seeds=12, max_parallel=6, after="figures", **SHORT)
+    arguments = sweeping.arguments(runs, seeds=8, max_parallel=4, after="figures", **SHORT)
     done = subprocess.run([*command, *arguments], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     sweeping.until_empty(cluster)
     return runs, done.stdout
 
 
-def test_an_array_of_twelve_runs_equals_runs_on_this_machine(
+def test_an_array_of_eight_runs_equals_runs_on_this_machine(
     swept: tuple[Path, str], tmp_path: Path
 ) -> None:
     runs, printed = swept
-    assert "12 runs, 0 finished already, 12 to do" in printed
-    assert "12 jobs, as arrays of 12" in printed
-    assert "At most 6 jobs run at a time." in printed
-    assert [view.state for view in sweeping.views(runs).values()] == ["done"] * 12
-    assert sweeping.sweep(tmp_path, seeds=12, cluster="inline", **SHORT) == 0
-    assert all(sweeping.same_as(runs, tmp_path, seed) for seed in TWELVE)
-    assert all(len(sweeping.attempts(runs, seed)) == 1 for seed in TWELVE)
+    assert "8 runs, 0 finished already, 8 to do" in printed
+    assert "8 jobs, as arrays of 8" in printed
+    assert "At most 4 jobs run at a time." in printed
+    assert [view.state for view in sweeping.views(runs).values()] == ["done"] * 8
+    assert sweeping.sweep(tmp_path, seeds=8, cluster="inline", **SHORT) == 0
+    assert all(sweeping.same_as(runs, tmp_path, seed) for seed in EIGHT)
+    assert all(len(sweeping.attempts(runs, seed)) == 1 for seed in EIGHT)
 
 
 def test_runs_without_their_models_are_left_out(
@@ -77,7 +77,7 @@ def test_jobs_run_the_code_as_it_was_launched(swept: tuple[Path, str]) -> None:
     (submission,) = sweep.submissions()
     code = runs / "sweeps" / "code" / submission.facts["code"]
     facts = read_json(code / "source.json")
-    for seed in TWELVE:
+    for seed in EIGHT:
         (attempt,) = sweeping.attempts(runs, seed)
         assert attempt["commit"] == facts["commit"] == submission.facts["commit"]
         assert attempt["dirty"] is bool(facts["diff"])
@@ -105,8 +105,8 @@ def test_launching_again_hands_over_nothing(
     swept: tuple[Path, str], cluster: Cluster, capsys: pytest.CaptureFixture[str]
 ) -> None:
     runs, _ = swept
-    assert sweeping.sweep(runs, seeds=12, **SHORT) == 0
-    assert "12 finished already, 0 to do" in capsys.readouterr().out
+    assert sweeping.sweep(runs, seeds=8, **SHORT) == 0
+    assert "8 finished already, 0 to do" in capsys.readouterr().out
     assert len(all_sweeps(runs)[0].submissions()) == 1
     assert not cluster.jobs()
 
@@ -118,7 +118,7 @@ def test_status_shows_what_is_done(
     assert status.main([f"runs={runs}", "list=true"]) == 0
     printed = capsys.readouterr().out
     assert "100.0 %" in printed
-    assert printed.count("seed") == 12
+    assert printed.count("seed") == 8
 
 
 def test_held_jobs_are_queued_and_are_not_handed_over_twice(
