@@ -44,11 +44,11 @@ def main(arguments: Sequence[str]) -> int:
     if not options.runs.is_dir():
         raise UserError(f"runs={options.runs}: no such folder")
     from analysis.records.interchange import write_interchange
-    from analysis.records.load import load
+    from analysis.records.run_folders import load_folders
     from analysis.records.source_options import report
     from analysis.stats.run_series import series_of
 
-    records = load(options.runs)
+    records = load_folders([options.runs])
     report(records.problems)
     found = list(series_of(records))
     if not found:

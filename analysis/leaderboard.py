@@ -28,8 +28,10 @@ class LeaderboardOptions(Settings):
 
     files: str = setting("", "result files, FILE,FILE: CSV, BMPC's JSON, MR.Q's text tables")
     results: Path | None = setting(None, "folder of more result files")
-    published: Path | None = setting(
-        None, "released curves; default: $TDMPC2_PUBLISHED or the downloaded ones, if there are any"
+    published: str = setting(
+        "",
+        "released curves, or none; default: $TDMPC2_PUBLISHED or the downloaded ones, if there are "
+        "any",
     )
     runs: Path | None = setting(None, "folder of own runs; default: none")
     methods: str = setting("", "only these methods, NAME,NAME or 'NAME (SOURCE)'; default: all")
@@ -108,14 +110,12 @@ def load_all(options: LeaderboardOptions, problems: list[Problem]) -> list[Serie
     """
     from analysis.records.field_results import read_field, read_files
     from analysis.records.run_folders import load_folders
-    from analysis.records.source_options import found_released
+    from analysis.records.source_options import chosen_released
     from analysis.stats.run_series import series_of
 
-    released = options.published or found_released()
+    released = chosen_released(options.published)
     found: list[Series] = []
     if released is not None:
-        if not released.exists():
-            raise UserError(f"{released}: no such file or folder")
         found += read_field(released, problems, "published")
     found += read_files(options.files, options.results, problems)
     if options.runs is not None:

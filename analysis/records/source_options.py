@@ -73,14 +73,7 @@ class FolderOptions(Settings):
         Raises:
             UserError: the folder that is named does not exist.
         """
-        if self.published == "none":
-            return None
-        if not self.published:
-            return found_released()
-        folder = user_path(self.published, PUBLISHED)
-        if not folder.exists():
-            raise UserError(f"published={folder} does not exist")
-        return folder
+        return chosen_released(self.published)
 
     def needed_released(self) -> Path:
         """Return the folder of the released curves.
@@ -124,19 +117,24 @@ def released_curves() -> Path:
     return user_path(named, "TDMPC2_PUBLISHED") if named else cache_dir() / PUBLISHED
 
 
-def found_released() -> Path | None:
-    """Return the folder of the released curves if it exists, else None.
+def chosen_released(published: str) -> Path | None:
+    """Return the released curves that the option `published` selects; None if there are none.
+
+    Args:
+        published: a path; `none`; or empty for `released_curves`.
 
     Raises:
-        UserError: `TDMPC2_PUBLISHED` names a folder that does not exist.
+        UserError: the path, or that of `TDMPC2_PUBLISHED`, does not exist.
     """
-    folder = released_curves()
-    if folder.is_dir():
-        return folder
+    if published == "none":
+        return None
+    path = user_path(published, PUBLISHED) if published else released_curves()
+    if path.exists():
+        return path
+    if published:
+        raise UserError(f"published={path} does not exist")
     if os.environ.get("TDMPC2_PUBLISHED"):
-        raise UserError(
-            f"TDMPC2_PUBLISHED={folder} does not exist; name another folder or unset it"
-        )
+        raise UserError(f"TDMPC2_PUBLISHED={path} does not exist; name another folder or unset it")
     return None
 
 

@@ -87,10 +87,10 @@ class SpreadSources:
 
 
 def has_paper_settings(run: PlannedRun) -> bool:
-    """Return whether a run has the settings of the released curves."""
+    """Return whether a run has the settings of the released curves, in any precision."""
     spec = run.spec
     return (
-        not (spec.overrides or spec.start)
+        not (dict(spec.overrides).keys() - {"precision"} or spec.start)
         and spec.task_switches == switches_of({}, get_task(spec.task))
         and spec.assets in (None, "official")
     )

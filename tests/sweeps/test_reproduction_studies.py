@@ -73,6 +73,13 @@ def test_runs_are_compared_with_the_released_curves(
     assert "Runs: 4 of 6 with 3 seeds" in printed
 
 
+def test_runs_in_any_precision_are_compared(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert launch.main(arguments(tmp_path / "runs", precision="bf16", dry_run="true")) == 0
+    assert "against 3 published ones" in capsys.readouterr().out
+
+
 def test_scores_average_evaluations_that_both_sides_have(tmp_path: Path) -> None:
     """Ours before the first published evaluation do not count."""
     runs = tmp_path / "runs"
