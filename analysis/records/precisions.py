@@ -30,7 +30,7 @@ def pooled(records: Records) -> Records:
         return records
     apart: list[tuple[Hashable, ...]] = []
     problems = []
-    for key, members in records.runs.assign(variant=plain).groupby(SERIES):
+    for key, members in records.runs.assign(variant=plain).groupby(SERIES, dropna=False):
         settings = {tuple(sorted(settings_of(each))) for each in members["overrides"]}
         if len(settings) > 1 or members.duplicated(RUN_KEY).any():
             apart.append(tuple(key))
