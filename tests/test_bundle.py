@@ -17,6 +17,7 @@ from tdmpc2.bundle.__main__ import main
 from tdmpc2.bundle.checks import RECORDS, SUMS, damages, files_of, list_of_sums
 from tdmpc2.bundle.texts import TEXTS, command_of
 from tdmpc2.common.system.errors import UserError
+from tests.analysis.run_files import write_table
 from tests.test_architecture import ROOT
 
 RECORDED = ROOT / "paper_figures" / "recorded"
@@ -26,9 +27,14 @@ RUNS = [*SPECS[::7], next(path for path in SPECS if "finetuned" in path.parts)]
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle of one recorded run."""
+    """A bundle of one recorded run, made where there are released curves."""
     folder = tmp_path_factory.mktemp("bundle") / "made"
-    assert main([f"out={folder}", f"runs={RECORDED / 'walker-walk-5m'}"]) == 0
+    write_table(
+        folder.parent / "paper" / "sac" / "walker-walk.csv", "step,reward,seed", ["0,1.0,1"]
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TDMPC2_PUBLISHED", str(folder.parent / "paper"))
+        assert main([f"out={folder}", f"runs={RECORDED / 'walker-walk-5m'}"]) == 0
     return folder
 
 

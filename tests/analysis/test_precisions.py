@@ -100,7 +100,8 @@ def test_verdicts_are_on_runs_in_any_precision(tmp_path: Path, variant: tuple[st
     write_table(tmp_path / "paper" / "tdmpc2" / "walker-walk.csv", "step,reward,seed", lines)
     folders = [f"{name}={tmp_path / name}" for name in ("runs", "out")]
     reproduce.main([*folders, f"published={tmp_path / 'paper'}", *variant])
-    (row,) = csv.DictReader((tmp_path / "out" / "reproduction_tasks.csv").open())
+    text = (tmp_path / "out" / "reproduction_tasks.csv").read_text()
+    (row,) = csv.DictReader(text.splitlines())
     assert (row["variant"], row["num_ours"]) == ("default", "3")
 
 
