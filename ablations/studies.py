@@ -19,6 +19,7 @@ from analysis.stats.bootstrap import Bootstrap
 from analysis.stats.ragged_curves import ScoreCurves
 from analysis.stats.rules import Rule
 from analysis.stats.selection import Series
+from tdmpc2.common.run.spec import algorithm_settings
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.config import TDMPC2Config
 from tdmpc2.envs.task_variants import TaskSwitches, part
@@ -99,7 +100,7 @@ def find_studies(runs: pd.DataFrame, base: str, known: Sequence[Ablation]) -> li
 
 def _settings(overrides: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return all settings of the algorithm; None if an override is no longer valid."""
-    own, switches = part({k: v for k, v in overrides.items() if k != "precision"})
+    own, switches = part(algorithm_settings(overrides))
     try:
         return {**vars(TDMPC2Config.make(**own)), **vars(TaskSwitches(**switches))}
     except UserError:

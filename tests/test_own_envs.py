@@ -128,8 +128,8 @@ def test_a_sweep_trains_and_draws_it(tmp_path: Path) -> None:
     skipped = ("task=", "runs=", "threads=")
     settings = [a for a in arguments(tmp_path, task=LINE) if not a.startswith(skipped)]
     settings += [f"tasks={LINE},toy-pointmass", "cluster=local", "max_parallel=1", "yes=true"]
-    command("sweeps.launch", *settings, "seeds=1", f"runs={tmp_path}")
-    assert len(list(tmp_path.rglob("eval.csv"))) == 2
+    command("sweeps.launch", *settings, "seeds=2", f"runs={tmp_path}")
+    assert len(list(tmp_path.rglob("eval.csv"))) == 4
     figures = (f"runs={tmp_path}", f"out={tmp_path / 'figures'}", "reps=200")
     command("analysis.make_figures", *figures, "only=learning_curves")
     assert (tmp_path / "figures" / "learning_curves.png").exists()

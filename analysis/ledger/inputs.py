@@ -25,6 +25,7 @@ from analysis.stats.multitask_claims import compare_agents
 from analysis.stats.ragged_curves import ScoreCurves, paper_budget
 from analysis.stats.rules import DEFAULT_RULE, RULES
 from analysis.stats.selection import horizon_scores, select
+from tdmpc2.common.run.spec import algorithm_settings
 
 DEFAULT = "default"
 RULE = RULES[DEFAULT_RULE]
@@ -206,4 +207,4 @@ def coverage(records: Records, method: str, obs: str, group: Group) -> str:
 def _is_exact(variant: str, overrides: Mapping[str, Any]) -> bool:
     """Return whether a run has the paper's settings, whatever its precision."""
     named = variant in (DEFAULT, f"{DEFAULT}[precision={overrides.get('precision')}]")
-    return named and not set(overrides) - {"precision"}
+    return named and not algorithm_settings(overrides)

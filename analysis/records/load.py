@@ -24,6 +24,7 @@ from analysis.records.problems import Problem
 from analysis.records.run_reader import Run, read_reference_scores
 from analysis.records.sources import RUNS_SOURCE
 from analysis.records.tensorboard_sacred import read_sacred, read_tensorboard
+from tdmpc2.common.run.spec import algorithm_settings
 from tdmpc2.envs.tasks import TASKS
 
 SERIES = ["source", "method", "variant", "model_size", "dataset"]
@@ -281,8 +282,7 @@ def settings_of(overrides: Mapping[str, Any]) -> set[str]:
     """Return the overrides of a run as command-line arguments, but for the precision."""
     return {
         f"{key}={value if isinstance(value, str) else json.dumps(value, sort_keys=True)}"
-        for key, value in overrides.items()
-        if key != "precision"
+        for key, value in algorithm_settings(overrides).items()
     }
 
 

@@ -20,7 +20,7 @@ from analysis.records.evaluations import (
     score_name,
 )
 from analysis.records.problems import Problem
-from tdmpc2.common.run.spec import variant_name, without_precision
+from tdmpc2.common.run.spec import algorithm_settings, variant_name, without_precision
 from tdmpc2.envs.adapters import ADAPTERS
 from tdmpc2.envs.physics import recorded_physics
 from tdmpc2.envs.tasks import TASKS
@@ -131,11 +131,12 @@ def _variant(spec: dict[str, Any], multitask: bool) -> str:
     separate column, and a figure shows runs of all sizes as one series.
     """
     overrides, named = spec["overrides"], str(spec["variant"])
+    settings = algorithm_settings(overrides)
     if named == variant_name(tuple(overrides.items())):
-        hidden = {"precision", "model_size"} if multitask else {"precision"}
-        return variant_name(tuple((k, v) for k, v in overrides.items() if k not in hidden))
-    plain = without_precision(named) if "precision" in overrides else named
-    return named if plain == "default" and set(overrides) - {"precision"} else plain
+        hidden = "model_size" if multitask else None
+        return variant_name(tuple((k, v) for k, v in settings.items() if k != hidden))
+    plain = named if settings == overrides else without_precision(named)
+    return named if plain == "default" and settings else plain
 
 
 def _domains(spec: dict[str, Any]) -> list[str]:

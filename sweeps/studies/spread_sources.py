@@ -14,7 +14,7 @@ from analysis.records.sources import PUBLISHED
 from analysis.stats.ragged_curves import ScoreCurves
 from analysis.stats.seed_spreads import Spread, spread_of
 from sweeps.planning.planned_run import PlannedRun
-from tdmpc2.common.run.spec import RunSpec
+from tdmpc2.common.run.spec import RunSpec, algorithm_settings
 from tdmpc2.envs.task_variants import switches_of
 from tdmpc2.envs.tasks import get_task
 
@@ -90,7 +90,7 @@ def has_paper_settings(run: PlannedRun) -> bool:
     """Return whether a run has the settings of the released curves, in any precision."""
     spec = run.spec
     return (
-        not (dict(spec.overrides).keys() - {"precision"} or spec.start)
+        not (algorithm_settings(dict(spec.overrides)) or spec.start)
         and spec.task_switches == switches_of({}, get_task(spec.task))
         and spec.assets in (None, "official")
     )

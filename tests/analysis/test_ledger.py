@@ -381,8 +381,6 @@ def test_the_command_writes_a_page_and_a_table(tmp_path: Path, released: Path) -
         (["recorded=true", "readme=/nowhere/README.md", "out=/dev/null"], "readme=/nowhere"),
     ],
 )
-def test_bad_input_is_one_line(arguments: list[str], message: str, tmp_path, monkeypatch) -> None:
-    monkeypatch.delenv("TDMPC2_PUBLISHED", raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "none"))
+def test_bad_input_is_one_line(arguments: list[str], message: str, tmp_path) -> None:
     with pytest.raises(UserError, match=message):
         command.main([one.replace("/dev/null", str(tmp_path / "out.md")) for one in arguments])

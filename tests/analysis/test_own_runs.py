@@ -213,10 +213,8 @@ def test_the_command_replaces_the_tables(tmp_path: Path, released: Path) -> None
     ],
 )
 def test_bad_input_is_one_line(
-    arguments: list[str], message: str, tmp_path: Path, released: Path, monkeypatch
+    arguments: list[str], message: str, tmp_path: Path, released: Path
 ) -> None:
-    monkeypatch.delenv("TDMPC2_PUBLISHED", raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "none"))
     write_run(tmp_path / "full", {0: 0.0, 100_000: 450.0})
     (tmp_path / "empty").mkdir()
     (tmp_path / "page.md").write_text("no table\n")

@@ -159,6 +159,11 @@ def variant_name(overrides: tuple[tuple[str, Scalar], ...]) -> str:
     return f"{len(overrides)}-overrides-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
+def algorithm_settings(overrides: Mapping[str, Scalar]) -> dict[str, Scalar]:
+    """Return the overrides but the precision: how results are computed, not what is."""
+    return {key: value for key, value in overrides.items() if key != "precision"}
+
+
 def without_precision(variant: str) -> str:
     """Return the name of a variant without the precision, which is no setting of the algorithm.
 
