@@ -158,6 +158,30 @@ def test_no_update_before_an_evaluation_is_lost(
     assert outcome(tmp_path) == undisturbed
 
 
+# An evaluation is two rounds of 50 decisions; the first evaluation and that at update 40.
+ROUNDS = {0: Blow("tdmpc2.agent:TDMPC2.act", 60), 40: Blow("tdmpc2.agent:TDMPC2.act", 260)}
+
+
+@pytest.mark.parametrize("update", ROUNDS)
+@pytest.mark.parametrize(("number", "minutes"), [(signal.SIGUSR2, 60), (signal.SIGKILL, 0)])
+def test_no_saved_round_of_an_evaluation_is_repeated(
+    data: Path,
+    tmp_path: Path,
+    undisturbed: Any,
+    update: int,
+    number: signal.Signals,
+    minutes: int,
+) -> None:
+    """An evaluation may take longer than a job; each job then adds rounds."""
+    blow = dataclasses.replace(ROUNDS[update], number=number)
+    code = train(data, tmp_path, blow, checkpoint_minutes=minutes).code
+    assert code == (-number if number == signal.SIGKILL else 130)
+    left = sum(at >= update for at in (0, 20, 40, 45)) * 100 - 50
+    one_too_many = Blow("tdmpc2.agent:TDMPC2.act", left + 1)
+    assert train(data, tmp_path, one_too_many, checkpoint_minutes=60).code == 0
+    assert outcome(tmp_path) == undisturbed
+
+
 def test_the_last_checkpoint_knows_the_last_evaluation(data: Path, tmp_path: Path) -> None:
     """A larger budget does not cut the line of the last evaluation off."""
     assert train(data, tmp_path, num_updates=30).code == 0

@@ -11,9 +11,8 @@ from pathlib import Path
 import pytest
 
 from tdmpc2.__main__ import COMMANDS
+from tdmpc2.common.system.paths import PACKAGES
 from tests.test_architecture import ROOT
-
-PACKAGES = ("tdmpc2", "baselines", "ablations", "sweeps", "analysis")
 
 
 @pytest.fixture(scope="module")

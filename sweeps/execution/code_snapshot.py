@@ -11,9 +11,8 @@ from pathlib import Path
 
 from tdmpc2.common.run.source_version import SourceVersion
 from tdmpc2.common.system.errors import UserError
-from tdmpc2.common.system.paths import project_root
+from tdmpc2.common.system.paths import PACKAGES, project_root
 
-PACKAGES = ("tdmpc2", "baselines", "sweeps", "ablations", "analysis")
 OTHERS = ("pyproject.toml", "paper_figures/*.toml", "paper_figures/*.mplstyle")
 IGNORED = {"__pycache__", ".mypy_cache", ".ruff_cache"}
 

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import traceback
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import gymnasium
 import numpy as np
 from gymnasium.spaces import Box, Dict
 
-from tdmpc2.common.system.errors import UserError, one_line
+from tdmpc2.common.system.errors import UserError
+from tdmpc2.common.system.user_code import described, message_of
 from tdmpc2.envs.base import ControlStep, DecisionEnv
 from tdmpc2.envs.gymnasium_tasks import arguments_of
 from tdmpc2.envs.quiet import quiet
@@ -51,9 +50,9 @@ def make_gymnasium(recipe: str, where: str, **more: Any) -> Any:
         how = "use the id of a registered one"
         if not colon:
             how += f", or name the module that registers it, task=my_module:{env_id}"
-        raise UserError(f"{where}: {_short(error)}; {how}") from error
+        raise UserError(f"{where}: {message_of(error)}; {how}") from error
     except Exception as error:
-        raise UserError(f"{where}: cannot be made: {_described(error)}") from error
+        raise UserError(f"{where}: cannot be made: {described(error)}") from error
 
 
 def check_spaces(env: Any, where: str) -> tuple[int, int]:
@@ -197,15 +196,4 @@ class GymnasiumEnv(DecisionEnv):
         except UserError:
             raise
         except Exception as error:
-            self._fail(f"{call} raised {_described(error)}")
-
-
-def _described(error: Exception) -> str:
-    """Return type, message and place of an error."""
-    place = traceback.extract_tb(error.__traceback__)[-1]
-    where = f"{Path(place.filename).name}, line {place.lineno}"
-    return f"{type(error).__name__}: {_short(error)} ({where})"
-
-
-def _short(error: Exception) -> str:
-    return one_line(error).rstrip(". ") or "no message"
+            self._fail(f"{call} raised {described(error)}")

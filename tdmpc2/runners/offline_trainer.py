@@ -48,10 +48,12 @@ class OfflineProgress:
     Attributes:
         num_updates: gradient steps so far.
         evaluated_at: update of the last evaluation; −1 before the first.
+        rounds: results of the finished rounds of an evaluation in progress, see `_evaluate_all`.
     """
 
     num_updates: int = 0
     evaluated_at: int = -1
+    rounds: tuple[list[list[float]], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -71,9 +73,10 @@ class OfflineTrainer(TrainingLoop):
     """Trains one multi-task agent on a dataset.
 
     Before each update, in this order: evaluate all tasks if due, save a checkpoint if due, stop if
-    requested. An evaluation of many tasks may take hours, so a checkpoint is saved before it if
-    there was an update since the last one. If several processes train the agent, the first one
-    evaluates, writes records and saves, while the others wait.
+    requested. An evaluation of many tasks may take hours, longer than a job of a cluster. So a
+    checkpoint is saved before it if there was an update since the last one, and between its rounds
+    if due or if the run is to stop. If several processes train the agent, the first one evaluates,
+    writes records and saves, while the others wait.
 
     Args:
         agent: agent to train. The loop requests its actions and updates (see `loop_requests`).
@@ -89,7 +92,7 @@ class OfflineTrainer(TrainingLoop):
     """
 
     step_name, rate_name = "update", "updates_per_second"
-    replaces_checkpoints = True  # saved before and after an evaluation
+    replaces_checkpoints = True  # saved before, in and after an evaluation
     schedule: OfflineSchedule
 
     def __init__(
@@ -180,37 +183,47 @@ class OfflineTrainer(TrainingLoop):
                 stopped = True
         if self.world.largest(stopped):
             raise StoppedError(f"stopped at update {self.step:,}, in an evaluation")
-        self.progress.evaluated_at = self.step
+        self.progress.evaluated_at, self.progress.rounds = self.step, ()
 
     def _evaluate_all(self) -> Steps[list[Evaluation]]:
         """Return an evaluation of each task, in the order of the set.
 
-        It depends only on the agent's parameters, the seed of the run and the number of updates.
+        It consists of rounds: one episode of each task of a group. The result of a round depends
+        only on the agent's parameters, the seed of the run, the number of updates and the round,
+        so that a resumed run goes on after the rounds of its checkpoint.
         """
-        episodes, done = self.schedule.eval_episodes, 0
-        total = episodes * sum(self._length(group) for group in self.groups)
-        self.agent.seed_evaluation(derive_seed(self.seed, "evaluation noise", self.step))
+        episodes = self.schedule.eval_episodes
+        rounds = [(group, episode) for group in self.groups for episode in range(episodes)]
+        total = sum(self._length(group) for group, _ in rounds)
+        done = sum(self._length(group) for group, _ in rounds[: len(self.progress.rounds)])
 
         def between() -> None:
             nonlocal done
-            if self.callbacks.stop_requested() or self.callbacks.stop_soon(self.clock()):
+            at_once = self.callbacks.stop_requested()
+            if at_once or self.callbacks.stop_soon(self.clock()):
+                if not at_once:
+                    self.save()
                 raise StoppedError("stopped in an evaluation")
             self.callbacks.on_doing("evaluating", done, total)
             done += 1
 
-        per_task: dict[int, list[Evaluation]] = {i: [] for i in range(len(self.tasks))}
-        for group in self.groups:
-            for episode in range(episodes):
-                seeds = [
-                    derive_seed(self.seed, "evaluation", self.step, self.tasks[i].name, episode)
-                    for i in group.tasks
-                ]
-                result = yield from evaluation(group.envs, seeds, between, tasks=group.tasks)
-                for place, i in enumerate(group.tasks):
-                    per_task[i].append(Evaluation(*(x[place : place + 1] for x in _arrays(result))))
+        for group, episode in rounds[len(self.progress.rounds) :]:
+            numbers = (self.step, self._length(group), episode)
+            self.agent.seed_evaluation(derive_seed(self.seed, "evaluation noise", *numbers))
+            seeds = [
+                derive_seed(self.seed, "evaluation", self.step, self.tasks[i].name, episode)
+                for i in group.tasks
+            ]
+            result = yield from evaluation(group.envs, seeds, between, tasks=group.tasks)
+            self.progress.rounds += ([x.tolist() for x in _arrays(result)],)
+            if self.checkpoint_due():
+                self.save()
+        per_task: dict[int, list[list[float]]] = {i: [] for i in range(len(self.tasks))}
+        for (group, _), columns in zip(rounds, self.progress.rounds, strict=True):
+            for i, *episode_of_task in zip(group.tasks, *columns, strict=True):
+                per_task[i].append(episode_of_task)
         return [
-            Evaluation(*map(np.concatenate, zip(*map(_arrays, episodes_of_task), strict=True)))
-            for episodes_of_task in per_task.values()
+            Evaluation(*map(np.array, zip(*results, strict=True))) for results in per_task.values()
         ]
 
     def _length(self, group: EvalGroup) -> int:
@@ -229,6 +242,10 @@ class OfflineTrainer(TrainingLoop):
         self.callbacks.on_evaluation(self.step, figures, {**figures, **scores})
 
     # --- checkpoints -----------------------------------------------------------------
+
+    def checkpoint_due(self) -> bool:
+        """Return whether to save a checkpoint."""
+        return self.clock() - self._last_checkpoint >= self.schedule.checkpoint_seconds
 
     def save(self, *, final: bool = False) -> None:
         """Save a checkpoint, see `TrainingLoop.save`, if anything was done since the last one."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import inspect
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -14,6 +13,7 @@ from tdmpc2.common.run.spec import RunSpec, Scalar, overrides_of, variant_name
 from tdmpc2.common.system import cli
 from tdmpc2.common.system.config_checks import SEED, STEPS, require
 from tdmpc2.common.system.errors import UserError, did_you_mean
+from tdmpc2.common.system.user_code import load_object
 from tdmpc2.envs.assets import MissingAssetsError, check_sources, find_assets
 from tdmpc2.envs.factory import check_obs
 from tdmpc2.envs.physics import Physics
@@ -81,12 +81,6 @@ def _method(name: str) -> Method:
     )
 
 
-def _load(target: str) -> Any:
-    """Import what `"module:name"` names."""
-    module, _, name = target.partition(":")
-    return getattr(importlib.import_module(module), name)
-
-
 @cache
 def agent_class(method: str) -> type[Any]:
     """Return the agent class of a method; this imports torch.
@@ -95,26 +89,15 @@ def agent_class(method: str) -> type[Any]:
         method: name of a registered method, or `package.module:Class`.
 
     Raises:
-        UserError: the method is unknown, cannot be imported, or lacks a part of the interface.
+        UserError: the method is unknown, cannot be imported, or does not fulfil the interface.
     """
     target = _method(method).agent
-    try:
-        found = _load(target)
-    except (ImportError, AttributeError) as error:
-        if method in METHODS:
-            raise
-        raise UserError(
-            f"method={method}: cannot be imported ({error}); install it, or add its folder to "
-            "PYTHONPATH"
-        ) from None
-    from tdmpc2.common.training.base_agent import BaseAgent
+    found = load_object(f"method={method}", target)
+    if method in METHODS:
+        return found
+    from tdmpc2.runners.own_methods import checked_class
 
-    if not (isinstance(found, type) and issubclass(found, BaseAgent)):
-        name = target.partition(":")[2]
-        raise UserError(
-            f"method={method}: {name} is not a subclass of {BaseAgent.__module__}.BaseAgent"
-        )
-    return found
+    return checked_class(method, found)
 
 
 def config_class(method: str) -> Any:
@@ -127,7 +110,9 @@ def config_class(method: str) -> Any:
         UserError: as for `agent_class`.
     """
     config = _method(method).config
-    return agent_class(method).config_class if config is None else _load(config)
+    if config is None:
+        return agent_class(method).config_class
+    return load_object(f"method={method}", config)
 
 
 def multitask_methods() -> tuple[str, ...]:
@@ -335,7 +320,12 @@ def make_agent(spec: RunSpec, env: EnvSpec, device: torch.device) -> Agent:
         device: device of the networks.
     """
     config = make_config(spec.method, dict(spec.overrides), spec.task if spec.tasks else None)
-    return agent_class(spec.method)(config, env, seed=spec.seed, device=device)
+    agent = agent_class(spec.method)(config, env, seed=spec.seed, device=device)
+    if spec.method not in METHODS:
+        from tdmpc2.runners.own_methods import check_agent
+
+        check_agent(spec.method, agent)
+    return agent
 
 
 def has_seed_batch(method: str) -> bool:
@@ -366,4 +356,4 @@ def make_seed_batch(agents: Sequence[Agent], going: Sequence[bool]) -> BatchedAg
     """
     target = agents[0].seed_batch_class
     assert target is not None
-    return _load(target)(agents, going)
+    return load_object("seed_batch_class", target)(agents, going)

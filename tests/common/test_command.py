@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ from tdmpc2.common.system import command as module
 from tdmpc2.common.system.command import command
 from tdmpc2.common.system.errors import UserError, one_line
 from tdmpc2.common.system.paths import cache_dir, user_path
+from tdmpc2.common.system.user_code import load_object
 from tdmpc2.envs.assets.folders import asset_dir
 from tests.analysis.run_files import write_run
 
@@ -77,13 +79,30 @@ def test_an_unforeseen_error_leaves_its_traceback_in_a_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(module, "cache_dir", lambda: tmp_path)
-    assert outcome(raising(ZeroDivisionError("a\nfault")), monkeypatch) == 70
+    ours: dict[str, Any] = {"__name__": "sweeps.launch"}
+    exec("def main(arguments): raise ZeroDivisionError('a\\nfault')", ours)
+    assert outcome(ours["main"], monkeypatch) == 70
     told = capsys.readouterr().err
     (path,) = (tmp_path / "errors").iterdir()
     assert told == (
         f"error: unforeseen ZeroDivisionError: a\\nfault; please report it with the file {path}\n"
     )
     assert "Traceback" in path.read_text()
+
+
+def test_an_error_in_code_of_the_user_names_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also if it is raised by a package that this code called."""
+    monkeypatch.setattr(module, "cache_dir", lambda: tmp_path)
+    (tmp_path / "own.py").write_text("import json\n\ndef main(arguments):\n    json.loads('{')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert outcome(load_object("method=own:main", "own:main"), monkeypatch) == 2
+    told = capsys.readouterr().err
+    (path,) = (tmp_path / "errors").iterdir()
+    assert told.startswith("error: JSONDecodeError: Expecting property name")
+    assert told.endswith(f"(own.py, line 4); correct it; traceback: {path}\n")
+    assert told.count("\n") == 1
 
 
 @pytest.mark.parametrize(

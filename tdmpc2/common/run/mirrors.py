@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import importlib
 import importlib.util
 import logging
 import os
@@ -19,7 +18,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol, cast
 
 from tdmpc2.common.system.config_checks import require
-from tdmpc2.common.system.errors import UserError, did_you_mean, one_line
+from tdmpc2.common.system.errors import did_you_mean, one_line
+from tdmpc2.common.system.user_code import load_object
 
 PROJECT = "tdmpc2"
 INSTALL = "pip install -e '.[loggers]'"
@@ -239,16 +239,10 @@ def _own_logger(name: str) -> Callable[[Run], Mirror]:
     Raises:
         UserError: it cannot be imported, or lacks a method of `Mirror`.
     """
-    module, _, attribute = name.partition(":")
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(
-            f"logger={name}: cannot be imported ({one_line(error)}); install it, or add its folder "
-            "to PYTHONPATH"
-        ) from None
+    found = load_object(f"logger={name}", name)
     lacking = [method for method in ("add", "close") if not hasattr(found, method)]
-    require(not lacking, f"logger={name}: {attribute} has no method {' and '.join(lacking)}")
+    what = name.partition(":")[2]
+    require(not lacking, f"logger={name}: {what} has no method {' and '.join(lacking)}")
     return cast("Callable[[Run], Mirror]", found)
 
 

@@ -66,7 +66,7 @@ class CsvRecord:
         """Append one line with a single `write`.
 
         Raises:
-            ValueError: the columns differ from those of the file.
+            UserError: the columns differ from those of the file.
         """
         self.check()
         text = ""
@@ -74,7 +74,11 @@ class CsvRecord:
             self.columns = list(row)
             text = ",".join(self.columns) + "\n"
         if set(row) != set(self.columns):
-            raise ValueError(f"{self.path}: columns {list(row)} instead of {self.columns}")
+            other = ", ".join(sorted(set(row) ^ set(self.columns)))
+            raise UserError(
+                f"{self.path}: only some of its lines would have the columns {other}; every update "
+                "must return the same metrics"
+            )
         text += ",".join(format_value(row[column]) for column in self.columns) + "\n"
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(text)

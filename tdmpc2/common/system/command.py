@@ -20,6 +20,7 @@ from tdmpc2.common.system.streams import (
     open_closed_streams,
     output_error,
 )
+from tdmpc2.common.system.user_code import described, place_in_user_code
 
 # Begin of the message of `tempfile` if no folder for temporary files can be written.
 NO_TEMPORARY = "No usable temporary directory"
@@ -29,13 +30,15 @@ def command(main: Callable[[Sequence[str]], int], usage: Callable[[], str]) -> i
     """Run the `main` function of a command: handle `--help` and turn errors into exit codes.
 
     Invalid input, a full disk and a file that cannot be used print one line to stderr. So does an
-    unforeseen error, which is a fault of the program; its traceback is written to a file.
+    unforeseen error, which is a fault of the program, and an error in code of the user, such as a
+    method of her own; their tracebacks are written to a file.
 
     A command does its work to the end if the reader of its output (`head`, a terminal) is gone.
 
     Returns:
-        The exit code: 0 for `--help`, 2 for a `UserError` or an error of the file system, 70 for an
-        unforeseen error, 130 for a `KeyboardInterrupt`, else the return value of `main`.
+        The exit code: 0 for `--help`, 2 for a `UserError`, an error of the file system or an error
+        in code of the user, 70 for an unforeseen error, 130 for a `KeyboardInterrupt`, else the
+        return value of `main`.
     """
     open_closed_streams()
     # No command opens a window. Notebooks set a backend that may be missing in this environment.
@@ -80,6 +83,8 @@ def _exit_code(
             )
         if isinstance(error, FileNotFoundError) and NO_TEMPORARY in str(error):
             return _fail(f"{error.strerror}; free some space, or set TMPDIR to a writable folder")
+        if place_in_user_code(error) is not None:
+            return _fail(f"{described(error)}; correct it; traceback: {_write_traceback()}")
         return _fail(
             f"unforeseen {type(error).__name__}: {error}; please report it with the file "
             f"{_write_traceback()}",

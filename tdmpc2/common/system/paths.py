@@ -8,6 +8,9 @@ from pathlib import Path
 
 from tdmpc2.common.system.errors import UserError
 
+PACKAGES = ("tdmpc2", "baselines", "sweeps", "ablations", "analysis")
+"""The packages of this project."""
+
 
 def project_root() -> Path:
     """Return the checkout that this package runs from.

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.metadata
 import os
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from tdmpc2.common.system.errors import UserError
+from tdmpc2.common.system.user_code import load_module, load_object
 
 VARIABLE = "TDMPC2_PLUGINS"
 """Environment variable: comma-separated modules that are imported before a table is read.
 
 Processes that a command starts inherit it.
 """
+CURE = f"install it, add its folder to PYTHONPATH, or unset {VARIABLE}"
 
 Value = TypeVar("Value")
 
@@ -44,9 +43,11 @@ class Plugins:
         self._loaded = True  # before the imports, because plugins may read the table
         try:
             for name in filter(None, map(str.strip, os.environ.get(VARIABLE, "").split(","))):
-                _imported(f"{VARIABLE}={name}", partial(importlib.import_module, name))
+                load_module(f"{VARIABLE}={name}", name, CURE)
             for entry in importlib.metadata.entry_points(group=self._group):
-                self._register(_imported(f"plugin '{entry.name}' ({entry.value})", entry.load))
+                what = f"plugin '{entry.name}' ({entry.value})"
+                load = load_object if entry.attr else load_module
+                self._register(load(what, f"{entry.module}:{entry.attr}".rstrip(":"), CURE))
         except BaseException:
             self._loaded = False  # the next read fails, too, instead of lacking the plugin
             raise
@@ -82,13 +83,3 @@ class Table(Mapping[str, Value]):
     def __len__(self) -> int:
         self._load()
         return len(self._rows)
-
-
-def _imported(plugin: str, load: Callable[[], Any]) -> Any:
-    try:
-        return load()
-    except (ImportError, AttributeError) as error:
-        raise UserError(
-            f"{plugin}: cannot be imported ({error}); install it, add its folder to PYTHONPATH, or "
-            f"unset {VARIABLE}"
-        ) from error

@@ -13,7 +13,7 @@ from tdmpc2.common.interfaces import Agent, ReplayBuffer
 from tdmpc2.common.numerics.optim import RunningMeans, all_finite
 from tdmpc2.common.run.checkpoint import CheckpointStore
 from tdmpc2.common.run.run_files import RunFiles
-from tdmpc2.common.system.errors import DivergedError
+from tdmpc2.common.system.errors import DivergedError, UserError
 from tdmpc2.common.training.callbacks import Callbacks
 from tdmpc2.common.training.loop_requests import Steps
 
@@ -132,8 +132,13 @@ class TrainingLoop(ABC):
 
         Raises:
             DivergedError: a mean is NaN or Inf.
+            UserError: a metric has the name of a column.
         """
         means = self.metrics.take()
+        for name in means.keys() & columns.keys():
+            raise UserError(
+                f"metric {name}: train.csv has a column of this name; rename the metric"
+            )
         if self.records is not None:
             self.records.csv["train"].append({**columns, **means})
         bad = sorted(name for name, value in means.items() if not math.isfinite(value))

@@ -5,8 +5,8 @@ What happens to a run when its process receives a signal:
 - **SIGINT (Ctrl-C) and SIGTERM** stop it before the next decision or update, without a checkpoint.
 - **SIGUSR2**, which clusters send before they preempt a job, lets the current episode end,
   saves a checkpoint and stops. An evaluation is interrupted and repeated on resume. A run that
-  trains from a dataset saves and stops before its next update; it has saved a checkpoint before
-  each evaluation.
+  trains from a dataset saves and stops before its next update, or in an evaluation, of which it
+  keeps the finished rounds.
 - **SIGTERM in a SLURM job** acts like SIGUSR2, but stops the run without a checkpoint if that takes
   longer than 20 s, since SLURM kills the job 30 s after SIGTERM.
 - **SIGINT after any earlier signal** raises `KeyboardInterrupt` immediately.
@@ -37,7 +37,8 @@ from tdmpc2.common.run.run_files import RunFiles
 from tdmpc2.common.run.sacred_tracker import Tracker
 from tdmpc2.common.run.schemas import State
 from tdmpc2.common.run.spec import CommonOptions
-from tdmpc2.common.system.errors import DivergedError, StoppedError
+from tdmpc2.common.system.errors import DivergedError, StoppedError, UserError
+from tdmpc2.common.system.user_code import described
 from tdmpc2.common.training.callbacks import Callbacks
 from tdmpc2.common.training.loop_requests import Steps
 
@@ -165,7 +166,7 @@ def session(
             raise
         except BaseException as error:
             with contextlib.suppress(OSError):  # a full disk must not hide the original error
-                text = f"{type(error).__name__}: {error}"
+                text = str(error) if isinstance(error, UserError) else described(error)
                 records.set_state("FAILED", trainer.step, text, **figures)
             raise
     records.set_state(state, trainer.step, message, **figures)

@@ -1,0 +1,205 @@
+"""Checks of methods from outside this suite, so that a fault in one is a line that names it.
+
+What a method returns reaches the replay buffer, the records and the checkpoints. Without these
+checks some faults show much later, such as a checkpoint that cannot be loaded.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import io
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tdmpc2.common.system.config_checks import require
+from tdmpc2.common.system.errors import UserError
+from tdmpc2.common.training.base_agent import BaseAgent
+
+METRIC_NAME = re.compile(r"[\w./ -]+")
+ROUNDING = 1e-5  # by which actions may exceed [-1, 1]
+INIT = "super().__init__(config, env, seed=seed, device=device)"
+# Arguments with which the suite calls functions of a method, after `self`.
+CALLS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "__init__": (("config", "env"), ("seed", "device")),
+    "act": (("obs",), ("first", "explore", "task")),
+    "update": (("replay",), ()),
+    "updates_due": (("event", "counters"), ()),
+    "seed_evaluation": (("seed",), ()),
+    "state_dict": ((), ()),
+    "load_state_dict": (("state",), ()),
+}
+
+
+def checked_class(method: str, found: Any) -> type[BaseAgent]:
+    """Return the class of a method, with checks of the actions and metrics that it returns.
+
+    Args:
+        method: name of the method, for messages.
+        found: what this name stands for.
+
+    Raises:
+        UserError: it is no subclass of `BaseAgent`, lacks a function, or has one that the suite
+            cannot call.
+    """
+    what = f"method={method}"
+    require(
+        isinstance(found, type) and issubclass(found, BaseAgent),
+        f"{what}: {getattr(found, '__name__', found)} is not a subclass of "
+        f"{BaseAgent.__module__}.BaseAgent",
+    )
+    lacking = sorted(found.__abstractmethods__)
+    require(not lacking, f"{what}: {found.__name__} has no {' and no '.join(lacking)}")
+    for name, (places, names) in CALLS.items():
+        try:
+            given = (None,) * (1 + len(places))
+            inspect.signature(getattr(found, name)).bind(*given, **dict.fromkeys(names))
+        except TypeError as error:
+            call = ", ".join((*places, *(f"{keyword}={keyword}" for keyword in names)))
+            raise UserError(f"{what}: {name}({call}) cannot be called: {error}") from None
+    config = found.config_class
+    require(
+        dataclasses.is_dataclass(config) and hasattr(config, "make"),
+        f"{what}: its config_class is {config!r}; it must be a subclass of "
+        f"{BaseAgent.__module__}.BaseConfig that is a frozen dataclass",
+    )
+
+    class Checked(found):
+        def act(self, obs: np.ndarray, **how: Any) -> np.ndarray:
+            shape = (len(obs), self.env.action_dim)
+            return _actions(what, super().act(obs, **how), shape)
+
+        def update(self, replay: Any) -> dict[str, Tensor]:
+            return _metrics(what, super().update(replay))
+
+        def updates_due(self, *when: Any) -> int:
+            due = super().updates_due(*when)
+            wrong = f"{what}: updates_due returned {due!r}; it must return a number of updates"
+            require(isinstance(due, int | np.integer) and int(due) >= 0, wrong)
+            return int(due)
+
+    for attribute in ("__name__", "__qualname__", "__module__", "__doc__"):
+        setattr(Checked, attribute, getattr(found, attribute))
+    return Checked
+
+
+def check_agent(method: str, agent: BaseAgent) -> None:
+    """Check the attributes of a new agent, and that its state can be saved and loaded.
+
+    Args:
+        method: name of the method, for messages.
+        agent: the agent.
+
+    Raises:
+        UserError: an attribute is missing or has an impossible value, or the state holds an object
+            that a checkpoint cannot.
+    """
+    what = f"method={method}"
+    missing = [name for name in ("config", "env", "eval_noise") if not hasattr(agent, name)]
+    require(not missing, f"{what}: has no {missing and missing[0]}; its __init__ must call {INIT}")
+    for name, least in (("num_envs", 1), ("replay_length", 1), ("seed_decisions", 0)):
+        number = getattr(agent, name)
+        wrong = f"{what}: {name} is {number!r}; it must be an integer ≥ {least}"
+        require(isinstance(number, int) and number >= least, wrong)
+    known = ("transition", "episode")
+    require(
+        agent.replay_visibility in known,
+        f"{what}: replay_visibility is {agent.replay_visibility!r}; it must be one of {known}",
+    )
+    absent = [name for name in agent.state_fields if not hasattr(agent, name)]
+    require(not absent, f"{what}: state_fields names {absent and absent[0]}, which it has not")
+    _check_state(what, agent.state_dict())
+
+
+def _check_state(what: str, state: Any) -> None:
+    """Raise a `UserError` if a checkpoint with this state could not be loaded."""
+    require(isinstance(state, dict), f"{what}: state_dict returned no dict")
+    for name, value in state.items():
+        saved = io.BytesIO()
+        try:
+            torch.save(_without_content(value), saved)
+            saved.seek(0)
+            torch.load(saved, weights_only=True)
+        except Exception as error:
+            raise UserError(
+                f"{what}: its state has {name}, of type {type(value).__name__}, which a checkpoint "
+                "cannot hold; keep numbers, text, tensors, and lists, tuples or dicts of these"
+            ) from error
+
+
+def _without_content(value: Any) -> Any:
+    """Return a value with empty tensors: they need no space, and the types stay."""
+    if type(value) is Tensor:
+        return torch.empty(0, dtype=value.dtype)
+    if type(value) in (list, tuple):
+        return type(value)(_without_content(item) for item in value)
+    if isinstance(value, dict):
+        return {key: _without_content(item) for key, item in value.items()}
+    return value
+
+
+def _actions(what: str, returned: Any, shape: tuple[int, int]) -> np.ndarray:
+    """Return actions `(B, A)` in float32. NaN and Inf stay: the loop ends the run as diverged.
+
+    Args:
+        what: the method, for messages.
+        returned: what `act` returned.
+        shape: the shape `(B, A)` that is expected.
+
+    Raises:
+        UserError: it is no array of this shape, or is not in [-1, 1].
+    """
+    if isinstance(returned, Tensor):
+        returned = returned.detach().cpu().numpy()
+    actions: np.ndarray
+    try:
+        actions = np.asarray(returned, dtype=np.float32)
+    except (TypeError, ValueError):
+        actions = np.empty(0)
+    require(
+        actions.shape == shape,
+        f"{what}: act returned {_shown(returned)}; it must return an array of shape {shape}",
+    )
+    largest = np.nan_to_num(np.abs(actions), nan=0.0, posinf=0.0).max(initial=0.0)
+    require(
+        largest <= 1 + ROUNDING,
+        f"{what}: act returned an action of {largest:g}; clamp its actions to [-1, 1]",
+    )
+    return np.where(np.isinf(actions), actions, actions.clip(-1, 1))
+
+
+def _metrics(what: str, returned: Any) -> dict[str, Tensor]:
+    """Return the metrics of an update as scalar tensors.
+
+    Raises:
+        UserError: they are no dict of numbers, or a name cannot be that of a column.
+    """
+    require(
+        isinstance(returned, Mapping),
+        f"{what}: update returned {_shown(returned)}; it must return its metrics as a dict",
+    )
+    metrics = {}
+    for name, value in returned.items():
+        good = isinstance(name, str) and METRIC_NAME.fullmatch(name) is not None
+        require(good, f"{what}: metric {name!r}: must be named with letters, digits and _ . / -")
+        try:
+            metric = torch.as_tensor(value).detach().float()
+        except (TypeError, ValueError, RuntimeError):
+            metric = torch.empty(0)
+        wrong = f"{what}: metric {name} is {_shown(value)}; it must be one number"
+        require(metric.numel() == 1, wrong)
+        metrics[name] = metric.reshape(())
+    return metrics
+
+
+def _shown(value: Any) -> str:
+    """Return an object as a message shows it: shape and type of an array, else the type."""
+    kind = type(value).__name__
+    if isinstance(value, np.ndarray | Tensor):
+        return f"{kind} of shape {tuple(value.shape)} and type {value.dtype}"
+    return kind
