@@ -12,6 +12,7 @@ from tdmpc2.envs.assets import AssetSet, MissingAssetsError, find_assets
 from tdmpc2.envs.other_python import missing_there, other_python
 from tdmpc2.envs.rendering import (
     can_render_vulkan,
+    load_triton_first,
     prepare_rendering,
     prepare_without_rendering,
 )
@@ -62,6 +63,7 @@ def make_env(
             prepare_rendering()
         elif adapter.renders == "opengl":
             prepare_without_rendering()
+        load_triton_first()
         env = _adapter_class(task, adapter)(task, **kwargs)
     if obs == "rgb":
         from tdmpc2.envs.pixels import PixelEnv

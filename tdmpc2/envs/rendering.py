@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import importlib.util
 import os
 import subprocess
 import sys
@@ -83,6 +85,17 @@ def prepare_without_rendering() -> None:
         os.environ[_IMPORTS] = chosen
     else:
         del os.environ[VARIABLE]
+
+
+def load_triton_first() -> None:
+    """Load Triton's library, if it is installed, before a simulator loads a graphics driver.
+
+    Both Triton and the drivers of Mesa contain LLVM. Loaded after such a driver, as torch does
+    when it creates an optimizer, Triton's library crashes the process; in this order both work.
+    """
+    if importlib.util.find_spec("triton") is not None:
+        with contextlib.suppress(ImportError):  # a damaged one is a matter of torch
+            importlib.import_module("triton._C.libtriton")
 
 
 def renderer_in_use() -> str | None:

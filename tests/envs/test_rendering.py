@@ -184,6 +184,19 @@ def test_a_backend_that_does_not_work_matters_only_for_rendering(variables, tmp_
     assert f"UserError: MUJOCO_GL={variables['MUJOCO_GL']}: MuJoCo cannot render" in done.stderr
 
 
+def test_an_optimizer_can_be_made_after_an_environment(opengl):
+    """Triton's library, which the optimizer loads, crashed beside that of Mesa's EGL."""
+    code = (
+        "from tdmpc2.envs.factory import make_env\n"
+        "env = make_env('walker-walk', seed=0)\n"
+        "import sys, torch\n"
+        "torch.optim.Adam([torch.zeros(1, requires_grad=True)])\n"
+        "print('torch._dynamo' in sys.modules)"
+    )
+    done = run(code, MUJOCO_GL="egl")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "True\n", "")
+
+
 def test_without_any_opengl_the_command_is_named(tmp_path):
     """Loading MuJoCo's bindings of both backends fails."""
     (tmp_path / "OpenGL").mkdir()
