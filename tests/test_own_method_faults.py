@@ -16,6 +16,7 @@ from tdmpc2.common.interfaces import Counters
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.training.base_agent import BaseAgent, BaseConfig
 from tdmpc2.runners.registry import agent_class, make_agent, make_spec
+from tdmpc2.runners.setup import check_fits
 from tests.helpers import env_spec
 
 ENV = env_spec()  # 5 observations, 2 actions
@@ -86,6 +87,8 @@ IN_THE_AGENT = {
     "num_envs": ({"num_envs": "two"}, "num_envs is 'two'; it must be an integer ≥ 1"),
     "replay_length": ({"replay_length": 0}, "replay_length is 0"),
     "visibility": ({"replay_visibility": "now"}, "replay_visibility is 'now'; it must be one of"),
+    "one priority": ({"replay_priorities": (0.6,)}, r"replay_priorities is \(0\.6,\)"),
+    "priorities": ({"replay_priorities": ("a", "b")}, "replay_priorities is .* two numbers"),
     "no such field": ({"state_fields": ("steps",)}, "state_fields names steps"),
     "a generator": (
         {"state_fields": ("rng",), "rng": np.random.default_rng(0)},
@@ -174,11 +177,36 @@ def test_other_metrics_are_refused(
         agent.update(None)
 
 
-@pytest.mark.parametrize("due", [None, -1, 0.5])
-def test_numbers_of_updates_are_checked(due: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    agent = made(monkeypatch, {"updates_due": lambda self, event, counters: due})
-    with pytest.raises(UserError, match=r"updates_due returned .*; it must return a number"):
-        agent.updates_due("decision", Counters(2000, 0, 1))
+NUMBERS: dict[str, tuple[tuple[Any, ...], tuple[Any, ...]]] = {
+    "updates_due": (("decision", Counters(2000, 0, 1)), (None, -1, 0.5)),
+    "num_parameters": ((), ("many", -1, 0.5)),
+    "updates_per_decision": ((BaseConfig(),), ("x", -2, float("nan"), None)),
+    "gflop": ((BaseConfig(), 5, 2), (3, {"plans": 1}, {"plan": 1.0}, {"update": -1.0})),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "returned"), [(name, x) for name, (_, bad) in NUMBERS.items() for x in bad]
+)
+def test_numbers_are_checked(name: str, returned: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    agent = made(monkeypatch, {name: lambda *_: returned})
+    with pytest.raises(UserError, match=f"^method=own_faults:Method: {name} .*must return"):
+        getattr(agent, name)(*NUMBERS[name][0])
+
+
+def test_the_work_of_a_call_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    for work in ({"plan": 1.5, "update": 2}, {"update": 0.0}, None):
+        agent = made(monkeypatch, {"gflop": lambda *_, work=work: work})
+        assert agent.gflop(BaseConfig(), 5, 2) == work
+
+
+def test_all_environments_finish_an_episode_before_the_first_update(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    agent = made(monkeypatch, {"num_envs": 3})
+    agent.seed_decisions = 1500
+    with pytest.raises(UserError, match=r"500 decisions in each of 3 .*; use more than 1500"):
+        check_fits(agent, ENV, 10_000, torch.device("cpu"))
 
 
 def test_settings_of_ones_own_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,10 +78,25 @@ def checked_class(method: str, found: Any) -> type[BaseAgent]:
             return _metrics(what, super().update(replay))
 
         def updates_due(self, *when: Any) -> int:
-            due = super().updates_due(*when)
-            wrong = f"{what}: updates_due returned {due!r}; it must return a number of updates"
-            require(isinstance(due, int | np.integer) and int(due) >= 0, wrong)
-            return int(due)
+            return int(_number(f"{what}: updates_due", super().updates_due(*when), whole=True))
+
+        def num_parameters(self) -> int:
+            return int(_number(f"{what}: num_parameters", super().num_parameters(), whole=True))
+
+        @classmethod
+        def updates_per_decision(cls, config: Any) -> float:
+            mean = super().updates_per_decision(config)
+            return _number(f"{what}: updates_per_decision", mean)
+
+        @classmethod
+        def gflop(cls, config: Any, obs_dim: int, action_dim: int) -> dict[str, float] | None:
+            work = super().gflop(config, obs_dim, action_dim)
+            if work is None:
+                return None
+            names = sorted(work) if isinstance(work, dict) else type(work).__name__
+            wrong = f"{what}: gflop returned {names}; it must return plan (optional) and update"
+            require(names in (["update"], ["plan", "update"]), wrong)
+            return {name: _number(f"{what}: gflop {name}", x) for name, x in work.items()}
 
     for attribute in ("__name__", "__qualname__", "__module__", "__doc__"):
         setattr(Checked, attribute, getattr(found, attribute))
@@ -111,9 +126,34 @@ def check_agent(method: str, agent: BaseAgent) -> None:
         agent.replay_visibility in known,
         f"{what}: replay_visibility is {agent.replay_visibility!r}; it must be one of {known}",
     )
+    priorities = agent.replay_priorities
+    pair = isinstance(priorities, tuple | list) and len(priorities) == 2
+    require(
+        priorities is None or (pair and all(isinstance(x, int | float) for x in priorities)),
+        f"{what}: replay_priorities is {priorities!r}; it must be None or two numbers, alpha and "
+        "beta",
+    )
     absent = [name for name in agent.state_fields if not hasattr(agent, name)]
     require(not absent, f"{what}: state_fields names {absent and absent[0]}, which it has not")
     _check_state(what, agent.state_dict())
+
+
+def _number(what: str, returned: Any, *, whole: bool = False) -> float:
+    """Return a number that is finite and not negative.
+
+    Args:
+        what: method and function, for messages.
+        returned: what the function returned.
+        whole: whether it must be an integer.
+
+    Raises:
+        UserError: it is something else.
+    """
+    kinds = int | np.integer if whole else int | float | np.number
+    good = isinstance(returned, kinds) and 0 <= float(returned) < float("inf")
+    kind = "an integer" if whole else "a number"
+    require(good, f"{what} returned {returned!r}; it must return {kind} ≥ 0")
+    return float(returned)
 
 
 def _check_state(what: str, state: Any) -> None:

@@ -178,10 +178,12 @@ def check_fits(
             larger than the free memory, or the horizon is longer than an episode.
     """
     decisions = max(env.episode_lengths)
-    if agent.replay_visibility == "episode" and agent.seed_decisions <= decisions:
+    whole = agent.num_envs * decisions
+    if agent.replay_visibility == "episode" and agent.seed_decisions <= whole:
+        each = "" if agent.num_envs == 1 else f" in each of {agent.num_envs} environments"
         raise UserError(
             f"seed_decisions={agent.config.seed_decisions}: updates start after a whole episode of "
-            f"{decisions} decisions; use more"
+            f"{decisions} decisions{each}; use more than {whole}"
         )
     least = agent.num_envs * (decisions + 1)
     if agent.config.buffer_size < least:
