@@ -14,11 +14,8 @@ from tdmpc2.common.system.errors import UserError, did_you_mean, one_line
 from tdmpc2.common.system.paths import PACKAGES
 
 CURE = "install it, or add its folder to PYTHONPATH"
-LIBRARIES = tuple(
-    Path(sysconfig.get_path(name)).resolve()
-    for name in ("stdlib", "platstdlib", "purelib", "platlib")
-)
-
+STANDARD = tuple(Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib"))
+INSTALLED = ("site-packages", "dist-packages")  # folders of installed packages
 OURS = (*PACKAGES, "benchmarks", "__main__")
 
 
@@ -104,7 +101,9 @@ def _is_library(filename: str) -> bool:
     """Return whether a file belongs to Python or to an installed package."""
     if filename.startswith("<"):  # frozen modules, and code that was generated
         return True
-    return any(Path(filename).resolve().is_relative_to(folder) for folder in LIBRARIES)
+    path = Path(filename).resolve()
+    standard = any(path.is_relative_to(folder) for folder in STANDARD)
+    return standard or any(folder in path.parts for folder in INSTALLED)
 
 
 def _short(filename: str, line: int | None) -> str:
