@@ -20,6 +20,7 @@ import pytest
 
 from tdmpc2.common.run import mirrors
 from tdmpc2.common.run.mirrors import LOGGERS, CsvLines, Mirrors, Point, parse_loggers
+from tdmpc2.common.run.run_files import read_status
 from tdmpc2.common.run.spec import RunSpec
 from tdmpc2.common.system.errors import UserError
 from tests.kill_driver import Blow, Command
@@ -250,18 +251,22 @@ def test_a_run_with_loggers_is_the_same_and_mirrored_once_after_a_kill(tmp_path:
 
 @pytest.mark.slow
 def test_a_sweep_with_loggers_gives_the_same_evaluations(tmp_path: Path) -> None:
-    """The smoke suite, short: one seed of each task until shortly after its first updates."""
+    """The smoke suite, short: one seed of each run until shortly after its first updates.
+
+    The launch may end with exit code 1, because nothing learns that early.
+    """
     settings = ["suite=smoke", "seeds=1", "env_steps=6000", "cluster=local", "yes=true"]
     environment = {**os.environ, "WANDB_SILENT": "true"}
     found = {}
     for name, more in (("plain", []), ("mirrored", [f"logger={','.join(INSTALLED)}"])):
         line = [sys.executable, "-m", "sweeps.launch", *settings, f"runs={tmp_path / name}", *more]
         done = subprocess.run(line, env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        paths = sorted((tmp_path / name).rglob("eval.csv"))
-        found[name] = {path.parent.parent.name: path.read_bytes() for path in paths}
+        assert done.returncode in (0, 1), done.stderr
+        runs = [path.parent for path in (tmp_path / name).rglob("eval.csv")]
+        assert [(read_status(run) or {})["state"] for run in runs] == ["COMPLETED"] * 5, done.stdout
+        evaluations = {str(run.relative_to(tmp_path / name)): run / "eval.csv" for run in runs}
+        found[name] = {run: path.read_bytes() for run, path in evaluations.items()}
     assert found["mirrored"] == found["plain"]
-    assert sorted(found["plain"]) == ["cartpole-swingup", "walker-walk"]
     for directory in (path.parent for path in (tmp_path / "mirrored").rglob("eval.csv")):
         assert {path.name for path in directory.iterdir()} >= {MIRRORS[name] for name in INSTALLED}
 
