@@ -115,7 +115,7 @@ def test_one_gpu_trains_one_agent_at_a_time(
 
 
 def hit(data: Path, runs: Path, number: int) -> int:
-    """Send a signal to the only run of a launch after its first checkpoint.
+    """Send a signal to the only run of a launch after its first checkpoint with an update.
 
     Returns:
         The exit code of the launch.
@@ -123,7 +123,7 @@ def hit(data: Path, runs: Path, number: int) -> int:
     command = [*LAUNCH, *arguments(data, runs, cluster="local", seeds=1)]
     launcher = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + PATIENCE
-    while not (saved := list(runs.rglob("checkpoints/0*"))):
+    while not (saved := list(runs.rglob("checkpoints/0*[1-9]*"))):
         assert time.monotonic() < deadline
         time.sleep(0.002)
     lease = json.loads((saved[0].parents[1] / "lease.json").read_text())
