@@ -29,8 +29,8 @@ def test_a_warned_run_goes_on(
     assert sweep(data, runs) == 0
     assert "1 jobs, as arrays of 1" in capsys.readouterr().out
     (job,) = cluster.jobs()
-    saved = runs / "tdmpc2"
-    wait_for(lambda: any(saved.rglob("checkpoints/0*")), sweeping.PATIENCE, "it to learn")
+    learned = "*/*/*/seed*/checkpoints/0*[1-9]*"  # a checkpoint with an update
+    wait_for(lambda: any(runs.glob(learned)), sweeping.PATIENCE, "it to learn")
     pid = sweeping.lease(runs, 1)["pid"]
     os.kill(pid, signal.SIGSTOP)
     cluster.call("scancel", "--signal=USR2", job)

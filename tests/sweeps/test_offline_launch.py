@@ -123,7 +123,7 @@ def hit(data: Path, runs: Path, number: int) -> int:
     command = [*LAUNCH, *arguments(data, runs, cluster="local", seeds=1)]
     launcher = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + PATIENCE
-    while not (saved := list(runs.rglob("checkpoints/0*[1-9]*"))):
+    while not (saved := list(runs.glob("*/*/*/seed*/checkpoints/0*[1-9]*"))):
         assert time.monotonic() < deadline
         time.sleep(0.002)
     lease = json.loads((saved[0].parents[1] / "lease.json").read_text())
