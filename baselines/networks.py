@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tdmpc2.common.numerics.precision import products_in
 from tdmpc2.layers import linear_of_parts
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "elu": F.elu}
@@ -25,6 +26,8 @@ class MLP(nn.Module):
         activation: activation of the hidden layers, `relu` or `elu`.
         norm_first: whether to use LayerNorm → tanh instead of the first activation.
         zero_last: whether to initialize the last layer with 0.
+        precision: precision of matrix multiplications, `fp32`, `tf32` or `bf16`; everything else is
+            float32.
     """
 
     def __init__(
@@ -34,13 +37,14 @@ class MLP(nn.Module):
         *,
         norm_first: bool = False,
         zero_last: bool = False,
+        precision: str = "fp32",
     ) -> None:
         super().__init__()
         layers = [nn.Linear(i, o) for i, o in pairwise(sizes)]
         self.layers = nn.ModuleList(layers)
         self.widths = tuple(sizes[1:-1])
         self.norm = nn.LayerNorm(sizes[1]) if norm_first else None
-        self.activation = activation
+        self.activation, self.precision = activation, precision
         for layer in layers:
             nn.init.orthogonal_(layer.weight)
             nn.init.zeros_(layer.bias)
@@ -58,14 +62,17 @@ class MLP(nn.Module):
         *hidden, last = self.layers
         for i, layer in enumerate(hidden):
             weight, bias = detach_if(frozen, layer.weight, layer.bias)
-            x = linear_of_parts(inputs, weight, bias)
+            with products_in(self.precision, weight.device.type):
+                x = linear_of_parts(inputs, weight, bias).float()
             if self.norm is not None and i == 0:
                 scale, shift = detach_if(frozen, self.norm.weight, self.norm.bias)
                 x = torch.tanh(F.layer_norm(x, x.shape[-1:], scale, shift, self.norm.eps))
             else:
                 x = ACTIVATIONS[self.activation](x)
             inputs = (x,)
-        return F.linear(inputs[0], *detach_if(frozen, last.weight, last.bias))
+        weight, bias = detach_if(frozen, last.weight, last.bias)
+        with products_in(self.precision, weight.device.type):
+            return F.linear(inputs[0], weight, bias).float()
 
 
 def detach_if(frozen: bool, *parameters: Any) -> list[Tensor]:

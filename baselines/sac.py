@@ -56,9 +56,10 @@ class Networks(nn.Module):
         super().__init__()
         self.log_std_range = (config.log_std_min, config.log_std_max)
         hidden = [config.hidden_dim] * config.num_hidden
-        self.actor = MLP([obs_dim, *hidden, 2 * action_dim], "relu")
+        common: dict[str, Any] = {"activation": "relu", "precision": config.precision}
+        self.actor = MLP([obs_dim, *hidden, 2 * action_dim], **common)
         q = [obs_dim + action_dim, *hidden, 1]
-        self.critics = nn.ModuleList(MLP(q, "relu") for _ in range(2))
+        self.critics = nn.ModuleList(MLP(q, **common) for _ in range(2))
         self.target_critics = copy.deepcopy(self.critics).requires_grad_(False)
         self.log_temperature = nn.Parameter(torch.tensor(math.log(config.initial_temperature)))
 

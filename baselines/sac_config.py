@@ -12,9 +12,11 @@ from tdmpc2.common.system.config_checks import (
     LAYERS,
     LEARNING_RATE,
     LOG_STD,
+    MULTIPLICATIONS,
     POSITIVE,
     ROWS,
     WIDTH,
+    Precision,
     check_fields,
     require_known,
     require_ordered,
@@ -43,6 +45,7 @@ class SACConfig:
     )
     hidden_dim: int = setting(1024, "units of hidden layers", WIDTH)
     num_hidden: int = setting(2, "hidden layers of actor and critics", LAYERS)
+    precision: Precision = setting("fp32", MULTIPLICATIONS)
     log_std_min: float = setting(-5.0, "minimum of log σ of the actor", LOG_STD)
     log_std_max: float = setting(2.0, "maximum of log σ of the actor", LOG_STD)
     batch_size: int = setting(512, "transitions per update", BATCH)

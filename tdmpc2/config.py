@@ -15,11 +15,13 @@ from tdmpc2.common.system.config_checks import (
     LAYERS,
     LEARNING_RATE,
     LOG_STD,
+    MULTIPLICATIONS,
     POSITIVE,
     ROWS,
     STD,
     SYMLOG,
     WIDTH,
+    Precision,
     check_fields,
     require,
     require_known,
@@ -99,10 +101,7 @@ class TDMPC2Config:
         "model_loss", "where Q-functions apply dropout"
     )
     prioritized_replay: bool = setting(False, "prioritized replay (Schaul et al., 2016)")
-    precision: Literal["fp32", "tf32", "bf16"] = setting(
-        "fp32",
-        "precision of matrix multiplications; parameters, norms, losses and optimizers are float32",
-    )
+    precision: Precision = setting("fp32", MULTIPLICATIONS)
 
     # --- architecture (from `model_size`) ------------------------------------------
     model_size: ModelSize = setting(

@@ -13,11 +13,13 @@ from tdmpc2.common.system.config_checks import (
     HORIZON,
     LAYERS,
     LEARNING_RATE,
+    MULTIPLICATIONS,
     POSITIVE,
     ROWS,
     STD,
     SYMLOG,
     WIDTH,
+    Precision,
     check_fields,
     require,
     require_known,
@@ -85,10 +87,7 @@ class DreamerV3Config:
     num_bins: int = setting(255, "bins of the two-hot encoding", low=3, high=10_000)
     vmin: float = setting(-20.0, "lowest bin, in symlog space", SYMLOG)
     vmax: float = setting(20.0, "highest bin, in symlog space", SYMLOG)
-    precision: Literal["fp32", "tf32", "bf16"] = setting(
-        "fp32",
-        "precision of matrix multiplications; parameters, norms, losses and optimizers are float32",
-    )
+    precision: Precision = setting("fp32", MULTIPLICATIONS)
 
     # --- world model ---------------------------------------------------------------
     batch_size: int = setting(16, "sequences per update", BATCH)

@@ -18,8 +18,8 @@ class NativeMLP(MLP):
 
     @staticmethod
     def supports(layer: MLP) -> bool:
-        """Return True: what the kernel supports also depends on the input."""
-        return True
+        """Return whether the layers multiply in float32; the rest depends on the input."""
+        return layer.precision != "bf16"
 
     def forward(self, *inputs: Tensor, frozen: bool = False) -> Tensor:
         """Return outputs `(..., sizes[-1])`; see `MLP.forward`.

@@ -14,10 +14,12 @@ from tdmpc2.common.system.config_checks import (
     HORIZON,
     LAYERS,
     LEARNING_RATE,
+    MULTIPLICATIONS,
     POSITIVE,
     ROWS,
     STD,
     WIDTH,
+    Precision,
     check_fields,
     require,
     require_known,
@@ -64,6 +66,7 @@ class TDMPCConfig:
     )
     task_dim: int = setting(0, "dimensions of the task embedding; 0: none", low=0, high=WIDTH.high)
     normalize_task_embedding: bool = setting(True, "limit the norm of task embeddings to 1")
+    precision: Precision = setting("fp32", MULTIPLICATIONS)
 
     # --- planning (MPPI) -----------------------------------------------------------
     horizon: int = setting(5, "decisions to plan and to predict in the loss", HORIZON)

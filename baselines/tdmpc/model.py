@@ -44,15 +44,16 @@ class TOLD(TaskAware):
         self.regression = Scalars()
         latent_dim, width, task_dim = config.latent_dim, config.mlp_dim, config.task_dim
         assert latent_dim is not None
+        common: dict[str, Any] = {"activation": "elu", "precision": config.precision}
         hidden = [config.enc_dim] * max(config.num_enc_layers - 1, 1)
-        self.encoder = MLP([env.obs_shape[0] + task_dim, *hidden, latent_dim], "elu")
+        self.encoder = MLP([env.obs_shape[0] + task_dim, *hidden, latent_dim], **common)
         latent_task = latent_dim + task_dim
         joint = [latent_task + env.action_dim, width, width]
-        self.dynamics = MLP([*joint, latent_dim], "elu")
-        self.reward_head = MLP([*joint, 1], "elu", zero_last=True)
-        self.policy = MLP([latent_task, width, width, env.action_dim], "elu")
+        self.dynamics = MLP([*joint, latent_dim], **common)
+        self.reward_head = MLP([*joint, 1], zero_last=True, **common)
+        self.policy = MLP([latent_task, width, width, env.action_dim], **common)
         self.q_functions = nn.ModuleList(
-            MLP([*joint, 1], "elu", norm_first=True, zero_last=True) for _ in range(2)
+            MLP([*joint, 1], norm_first=True, zero_last=True, **common) for _ in range(2)
         )
         self.target_encoder = copy.deepcopy(self.encoder).requires_grad_(False)
         self.target_q_functions = copy.deepcopy(self.q_functions).requires_grad_(False)

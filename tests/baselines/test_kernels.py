@@ -12,16 +12,12 @@ import torch.nn.functional as F
 
 from baselines import kernels
 from baselines.dreamerv3.agent import DreamerV3
-from baselines.dreamerv3.behavior import Noise
-from baselines.dreamerv3.config import DreamerV3Config
 from baselines.kernels.layers import NATIVE
 from baselines.networks import MLP
-from baselines.sac import SAC
-from baselines.sac_config import SACConfig
 from baselines.tdmpc.agent import TDMPC
-from baselines.tdmpc.config import TDMPCConfig
 from tdmpc2 import acceleration
-from tests.baselines.shapes import SMALL, Random, random_batch, random_sequences
+from tests.baselines.agents import dreamerv3, sac, tdmpc
+from tests.baselines.shapes import Random
 
 pytestmark = [
     pytest.mark.skipif(not kernels.load(), reason="missing: a C++ compiler"),
@@ -121,32 +117,6 @@ def test_silu_of_large_values() -> None:
     y = kernels.norm_silu(x, scale, torch.zeros(16), 1e-3)
     assert torch.isfinite(y).all()
     torch.testing.assert_close(y, F.silu(F.layer_norm(x, (16,), scale, None, 1e-3)))
-
-
-def sac() -> tuple[SAC, list[Any]]:
-    agent = SAC(SACConfig.make(hidden_dim=32), SMALL, seed=0)
-    random = Random(1)
-    return agent, [random_batch(SMALL, 1, 40), random.normal(40, 2), random.normal(40, 2)]
-
-
-def tdmpc() -> tuple[TDMPC, list[Any]]:
-    settings = {"enc_dim": 32, "mlp_dim": 32, "latent_dim": 12, "horizon": 3, "num_samples": 64}
-    config = TDMPCConfig.make(**settings, num_pi_samples=64, num_elites=8, horizon_decisions=1)
-    agent = TDMPC(config, SMALL, seed=0)
-    agent.decisions = 10
-    for parameter in agent.model.parameters():
-        parameter.data += 0.1 * Random(2).normal(*parameter.shape)
-    return agent, [random_batch(SMALL, 3, 40), Random(1).normal(7, 40, 2)]
-
-
-def dreamerv3() -> tuple[DreamerV3, list[Any]]:
-    config = DreamerV3Config.make(
-        model_size="small", deter=32, hidden=32, imagination=4, encoder_units=32, head_units=32
-    )
-    random = Random(1)
-    noise = Noise(random.normal(4, 24, 2), random.uniform(4, 24, 16))
-    batch = random_sequences(SMALL, 8, 3)
-    return DreamerV3(config, SMALL, seed=0), [batch, random.uniform(8, 3, 16), noise]
 
 
 @pytest.mark.parametrize("make", [sac, tdmpc, dreamerv3])

@@ -104,6 +104,12 @@ REPS = Range(low=100, high=1_000_000)  # resamples of a bootstrap
 MINUTES = Range(low=0, high=1_000_000)
 REPETITIONS = Range(low=1, high=100_000)
 
+# The setting `precision` of all methods: its values and its meaning.
+Precision = Literal["fp32", "tf32", "bf16"]
+MULTIPLICATIONS = (
+    "precision of matrix multiplications; parameters, norms, losses and optimizers are float32"
+)
+
 
 def setting(
     default: Any,
