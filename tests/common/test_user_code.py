@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tdmpc2.common.system.errors import UserError
+from tdmpc2.common.system.plugins import Table
 from tdmpc2.common.system.user_code import described, load_module, load_object, place_in_user_code
 
 CODE = {
@@ -55,6 +58,23 @@ def test_a_fault_in_the_code_has_its_place(target: str) -> None:
         load_object("X", target)
     assert place_in_user_code(raised.value) == place
     assert described(raised.value).endswith(f"({place})")
+
+
+def test_an_installed_package_of_the_user_has_a_place_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its folder is that of libraries, whose errors may come from this project."""
+    folder = tmp_path / "site-packages"
+    for name in ("own_plugin", "own_library"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "__init__.py").write_text("def half(x):\n    return x / 0\n")
+    monkeypatch.syspath_prepend(folder)
+    library = importlib.import_module("own_library")
+    plugin = load_module("X", "own_plugin")
+    for module, place in ((plugin, "own_plugin/__init__.py, line 2"), (library, None)):
+        with pytest.raises(ZeroDivisionError) as raised:
+            Table({}, partial(module.half, 1))["x"]
+        assert place_in_user_code(raised.value) == place
 
 
 def test_a_fault_of_this_project_has_none() -> None:

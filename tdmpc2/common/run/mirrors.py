@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol, cast
 
 from tdmpc2.common.system.config_checks import require
-from tdmpc2.common.system.errors import did_you_mean, one_line
-from tdmpc2.common.system.user_code import load_object
+from tdmpc2.common.system.errors import did_you_mean
+from tdmpc2.common.system.user_code import described, load_object
 
 PROJECT = "tdmpc2"
 INSTALL = "pip install -e '.[loggers]'"
@@ -286,10 +286,9 @@ class Mirrors:
             return function(*args)
         except Exception as error:
             self._mirrors.pop(name, None)
-            what = one_line(f"{type(error).__name__}: {error}")
             print(
-                f"warning: logger={name} has failed and is left out ({what}); the run continues, "
-                "and resuming it logs everything",
+                f"warning: logger={name} has failed and is left out ({described(error)}); the run "
+                "continues, and resuming it logs everything",
                 file=sys.stderr,
             )
             return None

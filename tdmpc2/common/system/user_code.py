@@ -17,6 +17,7 @@ CURE = "install it, or add its folder to PYTHONPATH"
 STANDARD = tuple(Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib"))
 INSTALLED = ("site-packages", "dist-packages")  # folders of installed packages
 OURS = (*PACKAGES, "benchmarks", "__main__")
+_named: set[str] = set()  # packages of the user that settings or entry points named
 
 
 def load_module(what: str, name: str, cure: str = CURE) -> ModuleType:
@@ -33,6 +34,7 @@ def load_module(what: str, name: str, cure: str = CURE) -> ModuleType:
     """
     if not all(part.isidentifier() for part in name.split(".")):
         raise UserError(f"{what}: '{name}' is no name of a module; write it as package.module")
+    _named.add(name.partition(".")[0])
     try:
         return importlib.import_module(name)
     except ImportError as error:
@@ -83,8 +85,9 @@ def described(error: BaseException) -> str:
 def place_in_user_code(error: BaseException) -> str | None:
     """Return the place in code of the user that an error comes from, e.g. `method.py, line 3`.
 
-    None if the error comes from this project, or from a package that this project called. The place
-    of a syntax error is that of the faulty text.
+    None if the error comes from this project, or from a package that this project called, unless a
+    setting or an entry point named that package. The place of a syntax error is that of the faulty
+    text.
     """
     if isinstance(error, SyntaxError) and error.filename and not _is_library(error.filename):
         return _short(error.filename, error.lineno)
@@ -92,7 +95,7 @@ def place_in_user_code(error: BaseException) -> str | None:
         package = str(frame.f_globals.get("__name__")).partition(".")[0]
         if package in OURS:
             return None
-        if not _is_library(frame.f_code.co_filename):
+        if package in _named or not _is_library(frame.f_code.co_filename):
             return _short(frame.f_code.co_filename, line)
     return None
 
@@ -107,4 +110,6 @@ def _is_library(filename: str) -> bool:
 
 
 def _short(filename: str, line: int | None) -> str:
-    return f"{Path(filename).name}, line {line}"
+    path = Path(filename)
+    name = f"{path.parent.name}/{path.name}" if path.name == "__init__.py" else path.name
+    return f"{name}, line {line}"
