@@ -19,6 +19,7 @@ from tdmpc2.agent import TDMPC2
 from tdmpc2.common.interfaces import EnvSpec
 from tdmpc2.common.numerics import fused_bf16
 from tdmpc2.common.numerics.numeric_path import choose_device, numeric_path, set_up_torch
+from tdmpc2.common.numerics.precision import lacks_bf16
 from tdmpc2.envs.factory import make_env
 from tdmpc2.envs.tasks import get_task
 from tdmpc2.kernels import bf16
@@ -124,12 +125,14 @@ def products(device: torch.device, precision: str) -> dict[str, Callable[[], Ten
     """Return the multiplications of two matrices 512 x 512 that layers can use.
 
     `torch` is that of PyTorch, `kernels` that of the native bfloat16 kernels where these are used.
+    A CPU without bfloat16 instructions multiplies rounded values in float32 (`precision`).
 
     Args:
         device: device of the matrices.
         precision: `fp32`, `tf32` or `bf16`.
     """
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    rounded = device.type == "cpu" and lacks_bf16()
+    dtype = torch.bfloat16 if precision == "bf16" and not rounded else torch.float32
     a, b = (torch.randn(SIDE, SIDE, device=device, dtype=dtype) for _ in range(2))
     found: dict[str, Callable[[], Tensor]] = {"torch": lambda: a @ b}
     if precision == "bf16" and device.type == "cpu" and fused_bf16.choice().used and bf16.load():

@@ -6,8 +6,7 @@ iteration of the training loop, and sampling from the replay buffer. Planning an
 given as multiples of the matmul lower bound: the FLOPs of the required matrix multiplications
 (`tdmpc2/flops.py`, `baselines/flops.py`) at the best rate of a 512 x 512 x 512 multiplication,
 measured beside every repetition: that of PyTorch and, in bfloat16, that of the native kernels where
-they are used. Methods without a setting `precision` are measured in float32 only. Times are
-medians.
+they are used. Times are medians.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +58,7 @@ class Options(Settings):
     tasks: str = setting("walker-walk,dog-run", "comma-separated list")
     model_sizes: str = setting("1,5", "sizes of TD-MPC2, comma-separated list")
     threads: str = setting("1,2", "threads of torch, comma-separated list")
-    precision: str = setting("fp32", "fp32, bf16, or fp32,bf16")
+    precision: str = setting("fp32", "comma-separated list of fp32, tf32 (GPUs) and bf16")
     device: str = setting("auto", "auto, cpu, cuda …")
     compile: bool | None = setting(None, "torch.compile; default: if it works")
     repetitions: int = setting(15, "timed calls of each function", REPETITIONS)
@@ -106,7 +105,6 @@ def cases(options: Options) -> list[dict[str, Any]]:
         for method, threads, precision in itertools.product(
             methods, numbers("threads", options.threads, THREADS), split["precision"]
         )
-        if precision == "fp32" or options.methods == method or has_precision(method)
         for settings in settings_of(method, sizes, precision)
         for task in split["tasks"]
     ]
@@ -118,7 +116,7 @@ def settings_of(method: str, sizes: Sequence[str], precision: str) -> list[dict[
     Args:
         method: name of the method.
         sizes: model sizes of TD-MPC2.
-        precision: `fp32` or `bf16`.
+        precision: `fp32`, `tf32` or `bf16`.
     """
     make = config_class(method).make
     common: dict[str, Any] = {} if precision == "fp32" else {"precision": precision}
@@ -129,11 +127,6 @@ def settings_of(method: str, sizes: Sequence[str], precision: str) -> list[dict[
     for settings in all_settings:
         make(**settings)
     return all_settings
-
-
-def has_precision(method: str) -> bool:
-    """Return whether a method has a setting `precision`."""
-    return any(field.name == "precision" for field in fields(config_class(method)))
 
 
 def main(arguments: Sequence[str]) -> int:

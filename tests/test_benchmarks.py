@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import json
 import subprocess
 import sys
@@ -117,19 +118,25 @@ def test_speed_measures_everything_it_names(tmp_path: Path) -> None:
     assert found["machine"]["torch"] == torch.__version__
 
 
-def test_methods_without_a_precision_are_measured_in_float32(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_all_methods_are_measured_in_each_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(FOLDER))
     speed = importlib.import_module("speed")
     options = speed.Options(methods=",".join(METHODS), precision="fp32,bf16", tasks="walker-walk")
     found = {(case["method"], case["precision"]) for case in speed.cases(options)}
-    assert {method for method, precision in found if precision == "fp32"} == set(METHODS)
-    assert {method for method, precision in found if precision == "bf16"} == {
-        method for method in METHODS if "precision" in vars(agent_class(method).config_class.make())
-    }
+    assert found == set(itertools.product(METHODS, ["fp32", "bf16"]))
     with pytest.raises(UserError, match="precision"):
-        speed.cases(speed.Options(methods="sac", precision="bf16"))
+        speed.cases(speed.Options(methods="sac", precision="bf17"))
+
+
+@pytest.mark.parametrize(("lacks", "dtype"), [(True, torch.float32), (False, torch.bfloat16)])
+def test_the_bound_of_bf16_is_a_product_that_the_layers_use(
+    lacks: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A CPU without bfloat16 instructions multiplies rounded values in float32."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    measuring = importlib.import_module("measuring")
+    monkeypatch.setattr(measuring, "lacks_bf16", lambda: lacks)
+    assert measuring.products(torch.device("cpu"), "bf16")["torch"]().dtype is dtype
 
 
 def test_bf16_acceptance_prints_rows_and_targets(tmp_path: Path) -> None:
