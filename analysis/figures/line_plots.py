@@ -24,10 +24,11 @@ from analysis.figures.styles import (
     short_table,
 )
 from analysis.records.load import SERIES
+from analysis.records.problems import Problem
 from analysis.records.sources import RUNS_SOURCE
 from analysis.stats.aggregate import group_curves
 from analysis.stats.coverage import STATISTIC_LABELS
-from analysis.stats.horizons import is_near
+from analysis.stats.horizons import OWN, is_near, own_environments
 from analysis.stats.selection import INTERVAL, Series
 from analysis.stats.task_curves import REFERENCE_LINES, reference_scores, task_curves
 from analysis.stats.task_titles import task_titles
@@ -164,6 +165,10 @@ def aggregate_curve(shown: Shown) -> Drawing:
     statistic = shown.spec.statistics[0]
     groups = shown.groups()
     numbers, problems = group_curves(shown.curves, groups, shown.rule, shown.bootstrap, statistic)
+    if not shown.spec.groups:
+        what = "its returns have no score_range, or several; not averaged with other tasks"
+        unscored = own_environments(shown.curves)[1]
+        problems += tuple(Problem(task, None, what, "warning") for task in unscored)
     if numbers.empty:
         return Drawing((), numbers, problems=problems)
     styles = series_styles(numbers, shown.catalog)
@@ -176,8 +181,11 @@ def aggregate_curve(shown: Shown) -> Drawing:
         set_title(page, ax, f"{group.label}\n{count} task{'s' if count > 1 else ''}")
     name = STATISTIC_LABELS[statistic]
     finish_axes(page, [f"{name} score (%)"] * len(drawn), int(numbers["step"].max()))
+    scores = "return / 10 or success in percent"
+    if any(group.name == OWN for group in drawn):
+        scores += "; own environments: success, or return in their score_range, in percent"
     marks = Marks(
-        f"Lines: {name} over tasks and seeds of return / 10 or success in percent",
+        f"Lines: {name} over tasks and seeds of {scores}",
         "bands: its confidence interval",
     )
     handles = [handle(style) for style in styles.values()]

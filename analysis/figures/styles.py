@@ -24,7 +24,7 @@ from analysis.records.load import SERIES, Records
 from analysis.records.problems import Problem
 from analysis.records.sources import RUNS_SOURCE
 from analysis.stats.bootstrap import Bootstrap
-from analysis.stats.horizons import Group
+from analysis.stats.horizons import Group, own_environments
 from analysis.stats.ragged_curves import ScoreCurves
 from analysis.stats.rules import Rule
 from analysis.stats.selection import Series
@@ -80,17 +80,22 @@ class Shown:
         return self.catalog.bootstrap
 
     def groups(self) -> tuple[Group, ...]:
-        """Return the groups of the figure, or one group per domain of the records."""
+        """Return the groups of the figure, or one per domain of the records.
+
+        The environments of users that have normalized scores are one of them.
+        """
         if self.spec.groups:
             return self.spec.groups
         by_domain: dict[str, set[str]] = {}
         for run in self.curves.runs[self.curves.runs["task"].isin(list(TASKS))].itertuples():
             by_domain.setdefault(str(run.domain), set()).add(str(run.task))
         named = self.catalog.groups
-        return tuple(
+        domains = tuple(
             Group(name, named[name].label if name in named else name, tuple(sorted(tasks)))
             for name, tasks in sorted(by_domain.items())
         )
+        own = own_environments(self.curves)[0]
+        return domains if own is None else (*domains, own)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,9 @@ NEAR = 0.1
 """A run counts as evaluated at a horizon if its last evaluation is at most this fraction before it.
 """
 
+OWN, OWN_LABEL = "own_environments", "Own environments"
+"""Name and label of the group of users' environments."""
+
 
 @dataclass(frozen=True)
 class Group:
@@ -109,10 +112,33 @@ def common_budget(curves: ScoreCurves, sides: Sequence[np.ndarray]) -> int:
     return int(min(known[rows].max() for rows in sides))
 
 
+def own_environments(curves: ScoreCurves) -> tuple[Group | None, tuple[str, ...]]:
+    """Return the group of the environments of users, and those that cannot be averaged.
+
+    These are tasks of our runs that are not in the task table. A task has a normalized score if all
+    its runs have the same one: a success rate, or returns with the same `score_range`. Scores are
+    read at the smallest budget.
+
+    Args:
+        curves: runs with the same observation type.
+    """
+    runs = curves.runs[curves.runs["source"] == RUNS_SOURCE]
+    by_task = runs[~runs["task"].isin(list(TASKS))].groupby("task")
+    scored = by_task["scale"].count() == by_task.size()
+    scored &= by_task["score"].nunique() == 1
+    tasks, others = (tuple(map(str, scored.index[keep])) for keep in (scored, ~scored))
+    if not tasks:
+        return None, others
+    budgets = runs["budget"].map(budget_of).groupby(runs["task"]).max()
+    horizon = budgets[list(tasks)].min()
+    return Group(OWN, OWN_LABEL, tasks, None if np.isinf(horizon) else int(horizon)), others
+
+
 def own_groups(curves: ScoreCurves, groups: dict[str, Group]) -> list[Group]:
     """Return a group for the tasks run here, for each of their domains and horizons.
 
-    Groups that are equal to one of the given groups are left out.
+    Groups that are equal to one of the given groups are left out, and so are tasks without a
+    normalized score.
 
     Args:
         curves: runs with the same observation type.
@@ -120,6 +146,7 @@ def own_groups(curves: ScoreCurves, groups: dict[str, Group]) -> list[Group]:
     """
     found = []
     runs = curves.runs[curves.runs["source"] == RUNS_SOURCE]
+    runs = runs[~runs["task"].isin(own_environments(curves)[1])]
     for domain, own in runs.groupby("domain"):
         tasks = tuple(sorted(own["task"].unique()))
         label = groups[str(domain)].label if domain in groups else str(domain)

@@ -57,7 +57,8 @@ def select(
         curves: all runs.
         tasks: tasks that a series must have.
         where: name of the group, for problems.
-        problems: list to which series that have only some of the tasks are appended.
+        problems: list to which series that lack some of the tasks, or normalized scores, are
+            appended.
     """
     runs_of_tasks = curves.runs[curves.runs["task"].isin(tasks)]
     for series, runs in runs_of_tasks.groupby(SERIES):
@@ -65,6 +66,11 @@ def select(
         if missing:
             named = ", ".join(missing[:3]) + (", …" if len(missing) > 3 else "")
             what = f"lacks {len(missing)} of {len(tasks)} tasks ({named}); not aggregated"
+            problems.append(Problem(series_name(*series, where), None, what, "warning"))
+            continue
+        unscored = sorted(set(runs.loc[runs["scale"].isna(), "task"]))
+        if unscored:
+            what = f"returns without score_range in {', '.join(unscored)}; not aggregated"
             problems.append(Problem(series_name(*series, where), None, what, "warning"))
             continue
         runs = runs.sort_values(["task", "seed"])

@@ -1,0 +1,78 @@
+"""Means over the environments of users, which have normalized scores or none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from analysis.figures.figure_specs import FigureSpec
+from analysis.figures.page import paper_style
+from analysis.records.load import load
+from analysis.stats.horizons import OWN, own_environments, own_groups
+from analysis.stats.ragged_curves import ScoreCurves
+from tests.analysis.pictures import assert_nothing_overlaps_or_is_clipped, draw
+from tests.analysis.run_files import write_run
+
+TASKS = {
+    "gym:Hopper-v5": {"score_range": [0, 3000]},
+    "my-arm": {"metric": "success"},
+    "gym:Pendulum-v1": {"score_range": None},  # no normalized score
+}
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    """Two seeds of each environment, and one of a task of the suite."""
+    for task, facts in TASKS.items():
+        last = (0.4, 0.6) if "metric" in facts else (1200.0, 1800.0)
+        for seed, score in enumerate(last, start=1):
+            points = {0: 0.0, 100_000: score}
+            write_run(tmp_path, points, task=task, seed=seed, domain="gymnasium", **facts)
+    write_run(tmp_path, {0: 0.0, 100_000: 300.0})
+    return tmp_path
+
+
+def test_the_aggregate_has_a_panel_for_them(runs: Path) -> None:
+    with paper_style():
+        drawing = draw(load(runs), FigureSpec("aggregate", "aggregate_curve"))
+        (page,) = drawing.pages
+        assert_nothing_overlaps_or_is_clipped(page.figure)
+    last = drawing.numbers[drawing.numbers["step"] == 100_000].set_index("group")
+    assert last["mean"].to_dict() == pytest.approx({"dmcontrol": 0.3, OWN: 0.5})
+    assert last["num_tasks"].to_dict() == {"dmcontrol": 1, OWN: 2}
+    (left_out,) = [problem for problem in drawing.problems if "score_range" in problem.what]
+    assert left_out.where == "gym:Pendulum-v1"
+
+
+def test_scores_are_read_at_the_smallest_budget(runs: Path) -> None:
+    group, left_out = own_environments(ScoreCurves(load(runs)))
+    assert group is not None
+    assert (group.tasks, left_out) == (("gym:Hopper-v5", "my-arm"), ("gym:Pendulum-v1",))
+    assert group.horizon == 100_000
+    more = {"domain": "gymnasium", "metric": "success", "budget": 50_000}
+    write_run(runs, {0: 0.0, 50_000: 1.0}, task="my-leg", **more)
+    group, _ = own_environments(ScoreCurves(load(runs)))
+    assert group is not None
+    assert group.horizon == 50_000
+
+
+def test_a_task_whose_range_has_changed_is_left_out(runs: Path) -> None:
+    other = {"domain": "gymnasium", "score_range": [0, 4000]}
+    write_run(runs, {0: 0.0, 100_000: 1500.0}, task="gym:Hopper-v5", seed=3, **other)
+    group, left_out = own_environments(ScoreCurves(load(runs)))
+    assert group is not None
+    assert (group.tasks, left_out) == (("my-arm",), ("gym:Hopper-v5", "gym:Pendulum-v1"))
+
+
+def test_groups_of_the_report_have_only_tasks_with_scores(runs: Path) -> None:
+    groups = {group.name: group.tasks for group in own_groups(ScoreCurves(load(runs)), {})}
+    assert groups["ours_gymnasium_100000"] == ("gym:Hopper-v5", "my-arm")
+
+
+def test_without_them_there_is_no_panel_and_no_message(tmp_path: Path) -> None:
+    write_run(tmp_path, {0: 0.0, 100_000: 300.0})
+    assert own_environments(ScoreCurves(load(tmp_path))) == (None, ())
+    drawing = draw(load(tmp_path), FigureSpec("aggregate", "aggregate_curve"))
+    assert set(drawing.numbers["group"]) == {"dmcontrol"}
+    assert not [problem for problem in drawing.problems if "score_range" in problem.what]
