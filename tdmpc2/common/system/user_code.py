@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import inspect
 import sysconfig
 import traceback
 from pathlib import Path
@@ -95,6 +96,16 @@ def place_in_user_code(error: BaseException) -> str | None:
         if not _is_library(frame.f_code.co_filename):
             return _short(frame.f_code.co_filename, line)
     return None
+
+
+def place_of_definition(function: Any) -> str | None:
+    """Return the place where a function is defined if that is code of the user, else None."""
+    code = getattr(inspect.unwrap(function), "__code__", None) if callable(function) else None
+    if code is None or _is_library(code.co_filename):
+        return None
+    if str(getattr(function, "__module__", None)).partition(".")[0] in OURS:
+        return None
+    return _short(code.co_filename, code.co_firstlineno)
 
 
 def _is_library(filename: str) -> bool:
