@@ -59,7 +59,10 @@ def make_gymnasium(recipe: str, where: str, **more: Any) -> Any:
     except gymnasium.error.UnregisteredEnv as error:
         how = "use the id of a registered one"
         if not colon:
-            how += f", or name the module that registers it, task=my_module:{env_id}"
+            how += (
+                f", or name the module that registers it, task=my_module:{env_id}; other processes "
+                "make it too, so registering it in a notebook is not enough"
+            )
         raise UserError(f"{where}: {message_of(error)}; {how}") from error
     except SystemExit as error:
         raise UserError(

@@ -78,7 +78,8 @@ def described(error: BaseException) -> str:
         frame, line = frames[-1]
         place = _short(frame.f_code.co_filename, line)
     text = f"{type(error).__name__}: {message_of(error)}"
-    return text if place is None else f"{text} ({place})"
+    stated = place is None or place in text  # the message of a syntax error states it
+    return text if stated else f"{text} ({place})"
 
 
 def place_in_user_code(error: BaseException) -> str | None:
