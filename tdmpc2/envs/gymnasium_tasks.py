@@ -120,7 +120,7 @@ def examine(task: Task) -> dict[str, Any]:
     """
     if task.domain != DOMAIN:
         return {}
-    fresh, used = ask(("fresh", "used"), task.name)
+    fresh, used = ask(DOMAIN, ("fresh", "used"), task.name)
     repeatable = fresh == used
     if not repeatable:
         print(
@@ -187,7 +187,7 @@ def _task(name: str, recipe: str, table: Mapping[str, Any], where: str) -> Task:
         where: label of the task in messages.
     """
     require(len(quote(name)) <= MAX_NAME, f"{where}: the name is too long; use a table in a file")
-    (facts,) = ask(("spaces",), recipe, where)
+    (facts,) = ask(DOMAIN, ("spaces",), recipe, where)
     repeat, length = table.get("action_repeat", 1), table.get("episode_length")
     if length is None:
         limit = facts["max_episode_steps"]
@@ -196,6 +196,8 @@ def _task(name: str, recipe: str, table: Mapping[str, Any], where: str) -> Task:
             f"{where}: has no time limit; set max_episode_steps in gym_kwargs, or episode_length "
             f"in a table of a file in {VARIABLE}",
         )
+        fits = type(limit) is int and limit > 0  # Gymnasium accepts true
+        require(fits, f"{where}: max_episode_steps={limit!r} must be a positive integer")
         length = -(-limit // repeat)
     score_range = table.get("score_range")
     return Task(

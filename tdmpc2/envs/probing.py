@@ -16,6 +16,7 @@ from typing import Any
 
 from tdmpc2.common.system.atomic_files import read_json
 from tdmpc2.common.system.errors import UserError
+from tdmpc2.envs.other_python import python_and_environment
 
 END_SECONDS = 20.0
 """Time in which a process must end after its answer."""
@@ -24,13 +25,14 @@ NOTICE_SECONDS = 60.0
 PAUSE_SECONDS = 0.02
 
 
-def ask(questions: Sequence[str], subject: str, where: str = "") -> list[Any]:
+def ask(domain: str, questions: Sequence[str], subject: str, where: str = "") -> list[Any]:
     """Ask questions about an environment in a process each, at the same time.
 
     This process thus imports no simulator before it knows whether it will render, and a crash or
     the output of an environment does not disturb it.
 
     Args:
+        domain: domain of the environment, whose Python may be another one; see `other_python`.
         questions: see `tdmpc2.envs.gymnasium_probe`.
         subject: recipe or task.
         where: label of the task in messages.
@@ -39,7 +41,7 @@ def ask(questions: Sequence[str], subject: str, where: str = "") -> list[Any]:
         UserError: the environment cannot be made or used, or leaves a thread or a process running.
     """
     with contextlib.ExitStack() as stack:
-        probes = [stack.enter_context(_Probe(one, subject, where)) for one in questions]
+        probes = [stack.enter_context(_Probe(domain, one, subject, where)) for one in questions]
         return [probe.answer() for probe in probes]
 
 
@@ -47,25 +49,28 @@ class _Probe:
     """A process that answers one question. It leads a process group, which ends with it.
 
     Args:
+        domain: domain of the environment.
         question: the question.
         subject: recipe or task.
         where: label of the task in messages.
     """
 
-    def __init__(self, question: str, subject: str, where: str) -> None:
+    def __init__(self, domain: str, question: str, subject: str, where: str) -> None:
         self._label = where or subject
         self._folder = tempfile.TemporaryDirectory()
         self._file = Path(self._folder.name) / "answer.json"
+        python, environment = python_and_environment(domain)
         # Files, not pipes: a process that the environment has started would hold a pipe open.
         with open(self._path("out"), "wb") as out, open(self._path("err"), "wb") as err:
             self._process = subprocess.Popen(
                 [
-                    *(sys.executable, "-m", "tdmpc2.envs.gymnasium_probe"),
+                    *(python, "-m", "tdmpc2.envs.gymnasium_probe"),
                     *(question, subject, where, str(self._file)),
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
+                env=environment,
                 start_new_session=True,
             )
 

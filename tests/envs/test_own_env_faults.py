@@ -15,6 +15,7 @@ from gymnasium.spaces import Box, Dict
 
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.envs import probing
+from tdmpc2.envs.adapters import variable_of
 from tdmpc2.envs.base import ControlStep
 from tdmpc2.envs.gymnasium_env import GymnasiumEnv, check_spaces
 from tdmpc2.envs.gymnasium_tasks import find_task
@@ -312,6 +313,24 @@ def test_processes_and_threads_that_close_ends_are_no_fault(
     # A process that outlives the environment holds its output open, but blocks nothing.
     assert asked(tmp_path, monkeypatch, "subprocess.Popen(['sleep', '999'])").obs_dim == 1
     assert asked(tmp_path, monkeypatch, r"os.write(1, b'\xff'); os.write(2, b'\xfe')").obs_dim == 1
+
+
+def test_a_time_limit_is_a_number() -> None:
+    with pytest.raises(UserError, match="max_episode_steps=True must be a positive integer"):
+        get_task("gym:Pendulum-v1?max_episode_steps=true")
+
+
+def test_another_python_answers_the_questions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It runs the environments, so it may have packages that this one lacks."""
+    other = tmp_path / "python"
+    other.write_text(f'#!/bin/sh\ntouch {tmp_path}/used\nexec {sys.executable} "$@"\n')
+    other.chmod(0o755)
+    monkeypatch.setenv(variable_of("gymnasium"), str(other))
+    find_task.cache_clear()
+    assert get_task("gym:Pendulum-v1").obs_dim == 3
+    assert (tmp_path / "used").exists()
 
 
 @pytest.mark.parametrize(
