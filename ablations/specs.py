@@ -22,6 +22,12 @@ from tdmpc2.envs.task_variants import DOMAINS, TaskSwitches
 from tdmpc2.envs.tasks import get_suite, get_task
 
 Settings = dict[str, Scalar]
+NO_ABLATION = {
+    "model_size": "reports compare agents of one size; use --model-size for the default and its "
+    "variants, or sweeps/launch.py sizes=",
+    "precision": "it is how results are computed; use precision= for the default and its variants",
+}
+"""Settings that an ablation cannot change, and what to use instead."""
 LARGEST_COMBINATION = 3
 
 ACTOR, NORM, REGRESSION, ENSEMBLE = "actor", "normalization", "regression", "Q-functions"
@@ -286,8 +292,8 @@ def read_specs(path: Path) -> tuple[Ablation, ...]:
     ```
 
     Raises:
-        UserError: the file cannot be read or is not TOML, a field is unknown or invalid, or a
-            table changes nothing.
+        UserError: the file cannot be read or is not TOML, a field is unknown or invalid, a table
+            changes nothing, or two change the same.
     """
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -297,7 +303,14 @@ def read_specs(path: Path) -> tuple[Ablation, ...]:
         raise UserError(f"{path}: is not TOML: {error}") from None
     if not tables:
         raise UserError(f"{path}: defines no ablation; add a table, such as [small-latent]")
-    return tuple(_own(name, table, f"{path}: {name}") for name, table in tables.items())
+    own = tuple(_own(name, table, f"{path}: {name}") for name, table in tables.items())
+    for place, one in enumerate(own):
+        for earlier in own[:place]:
+            if one.settings == earlier.settings:  # the report could not tell their runs apart
+                raise UserError(
+                    f"{path}: {earlier.name} and {one.name} have the same settings; remove one"
+                )
+    return own
 
 
 def _own(name: str, table: Any, where: str) -> Ablation:
@@ -320,6 +333,17 @@ def _own(name: str, table: Any, where: str) -> Ablation:
         raise UserError(f"{where}: expected={expected!r} must be 'lower' or 'same'")
     if not table.get("settings"):
         raise UserError(f"{where}: changes nothing; add settings = {{ key = value }}")
+    for key, value in table["settings"].items():
+        if key in NO_ABLATION:
+            raise UserError(f"{where}: {key} is no design choice: {NO_ABLATION[key]}")
+        single = isinstance(value, str | int | float) and len(str(value).split()) <= 1
+        if not single:
+            raise UserError(f"{where}: {key}={value!r} must be one number, one word, true or false")
+    for task in table.get("tasks", [""]):
+        if not isinstance(task, str):
+            raise UserError(f"{where}: tasks={table['tasks']!r} must be a list of names")
+    if table.get("tasks") == []:
+        raise UserError(f"{where}: tasks=[] names no task; leave it out for the paper's tasks")
     changes = " ".join(f"{key}={_as_text(value)}" for key, value in table["settings"].items())
     factor, claim = table.get("factor", OWN), table.get("claim", "")
     try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numbers
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +15,8 @@ from tdmpc2.common.run.schemas import SpecFile
 from tdmpc2.common.run.spec import RunOptions
 from tdmpc2.common.system import cli
 from tdmpc2.common.system.atomic_files import read_json
-from tdmpc2.common.system.config_checks import require, require_known
+from tdmpc2.common.system.config_checks import SEED, require, require_known
+from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.system.paths import default_runs_dir
 from tdmpc2.envs import factory
 from tdmpc2.envs.task_variants import part
@@ -21,6 +24,12 @@ from tdmpc2.envs.task_variants import part
 if TYPE_CHECKING:
     from tdmpc2.common.interfaces import Agent, TaskEnv
     from tdmpc2.common.training.evaluation import Evaluation
+
+
+TASK = "the name of a task, such as gym:Hopper-v5"
+METHOD = "the name of a method, such as tdmpc2 or package.module:Class"
+TEXTS = ("task",)
+"""Columns of `eval.csv` that hold no numbers, in runs of several tasks."""
 
 
 @dataclass(frozen=True)
@@ -54,9 +63,10 @@ def make_env(task: str, *, seed: int = 1, obs: Literal["state", "rgb"] = "state"
         An environment with the interface of Gymnasium; a step is a decision (see `TaskEnv`).
 
     Raises:
-        UserError: the task is unknown, or something it needs is missing.
+        UserError: the task is unknown, something it needs is missing, or an argument has another
+            type.
     """
-    return factory.make_env(task, seed=seed, obs=obs)
+    return factory.make_env(_text("task", task, TASK), seed=_seed(seed), obs=obs)
 
 
 def make_agent(
@@ -75,15 +85,20 @@ def make_agent(
         The agent; `act(obs[None], first=…, explore=False)` returns actions `(1, A)`.
 
     Raises:
-        UserError: the method or a setting is unknown, or a value is out of range.
+        UserError: the method, a setting or the device is unknown, a value is out of range, or an
+            argument has another type.
     """
-    import torch
-
+    from tdmpc2.common.numerics.numeric_path import choose_device
     from tdmpc2.runners import registry, setup
 
-    task: Any = env.task  # type: ignore[attr-defined]
-    spec = registry.make_spec(method, task.name, seed, overrides=settings, require_assets=False)
-    return registry.make_agent(spec, setup.env_spec(task, env), torch.device(device))
+    task: Any = getattr(env, "task", None)
+    kind = type(env).__name__
+    require(task is not None, f"env: {kind} was not made by tdmpc2.make_env; pass what it returns")
+    name, place = _text("method", method, METHOD), choose_device(_text("device", device))
+    spec = registry.make_spec(
+        name, task.name, _seed(seed), overrides=settings, require_assets=False
+    )
+    return registry.make_agent(spec, setup.env_spec(task, env), place)
 
 
 def train(
@@ -113,21 +128,28 @@ def train(
         State and directory of the run.
 
     Raises:
-        UserError: a name is unknown, a value is out of range, or the run cannot be continued.
+        UserError: a name is unknown, a value is out of range or of another type, or the run cannot
+            be continued.
         StoppedError: a signal stopped the run.
     """
     from tdmpc2.runners.online import run
     from tdmpc2.runners.registry import make_spec
 
-    require_known(RunOptions, options or {})
-    chosen = {**(options or {}), "runs": Path(runs) if runs is not None else default_runs_dir()}
+    options = {} if options is None else options
+    require(isinstance(options, Mapping), f"options={options!r}: must be a dict of options")
+    require_known(RunOptions, options)
+    require("runs" not in options, "options: runs is an argument of its own; use runs=")
+    misplaced = sorted(settings.keys() & cli.schema_of(RunOptions).keys())
+    text = "".join(misplaced[:1])
+    require(not misplaced, f"{text} is an option of the run; use options={{'{text}': …}}")
+    chosen = {**options, "runs": default_runs_dir() if runs is None else _path("runs", runs)}
     overrides, switches = part(settings)
     spec = make_spec(
-        method,
-        task,
-        seed,
-        env_steps=env_steps,
-        variant=variant,
+        _text("method", method, METHOD),
+        _text("task", task, TASK),
+        _seed(seed),
+        env_steps=None if env_steps is None else _whole("env_steps", env_steps),
+        variant=None if variant is None else _text("variant", variant),
         overrides=overrides,
         task_switches=switches,
     )
@@ -143,21 +165,32 @@ def load_run(directory: str | Path) -> LoadedRun:
     Raises:
         UserError: the directory holds no run, or a file is damaged.
     """
-    import numpy as np
-
-    folder = Path(directory)
+    folder = _path("directory", directory)
     spec, status = read_json(folder / "spec.json", SpecFile), read_status(folder)
     require(spec is not None and status is not None, f"{folder}: contains no run")
     assert spec is not None
     assert status is not None
-    columns: list[dict[str, Any]] = []
-    for name in ("eval", "train"):
-        path = folder / f"{name}.csv"
-        lines = path.read_text().split("\n")[:-1] if path.exists() else []
-        rows = np.array([[float(v) for v in line.split(",")] for line in lines[1:]])
-        names = lines[0].split(",") if lines else []
-        columns.append({key: rows[:, i] for i, key in enumerate(names)} if len(rows) else {})
+    columns = [_columns(folder / f"{name}.csv") for name in ("eval", "train")]
     return LoadedRun(folder, dict(spec), status["state"], *columns)
+
+
+def _columns(path: Path) -> dict[str, Any]:
+    """Return the columns of a CSV file of a run, without a line that is still being written."""
+    import numpy as np
+
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
+        rows = [line.split(",") for line in lines]
+        if {len(row) for row in rows} - {len(row) for row in rows[:1]}:
+            raise ValueError("its lines have different numbers of columns")
+        # Only the names of tasks are text.
+        return {
+            name: np.array(values, str if name in TEXTS else float)
+            for name, *values in zip(*rows, strict=True)
+            if values
+        }
+    except (ValueError, OSError) as error:
+        raise UserError(f"{path}: damaged ({error}); restore it") from None
 
 
 def evaluate(run: str | Path, *, episodes: int = 10, seed: int = 0) -> Evaluation:
@@ -177,4 +210,34 @@ def evaluate(run: str | Path, *, episodes: int = 10, seed: int = 0) -> Evaluatio
     from tdmpc2.evaluate import EvaluateOptions
     from tdmpc2.runners.evaluate_checkpoint import evaluate_checkpoint
 
-    return evaluate_checkpoint(EvaluateOptions(run=Path(run), episodes=episodes, seed=seed))[1]
+    wanted = EvaluateOptions(
+        run=_path("run", run), episodes=_whole("episodes", episodes), seed=_seed(seed)
+    )
+    return evaluate_checkpoint(wanted)[1]
+
+
+def _text(name: str, value: Any, kind: str = "a text") -> str:
+    """Return an argument that must be text."""
+    require(isinstance(value, str), f"{name}={value!r}: must be {kind}")
+    return value
+
+
+def _whole(name: str, value: Any) -> int:
+    """Return an argument that must be an integer, of any type: 3, 1e6 or `np.int64(3)`."""
+    known = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    require(known and value == value // 1, f"{name}={value!r}: must be an integer")
+    return int(value)
+
+
+def _seed(value: Any) -> int:
+    """Return an argument that must be a seed."""
+    seed = _whole("seed", value)
+    SEED.check("seed", seed)
+    return seed
+
+
+def _path(name: str, value: Any) -> Path:
+    """Return an argument that must be a path."""
+    fits = isinstance(value, str | os.PathLike)
+    require(fits, f"{name}={value!r}: must be a path, such as train(…).directory")
+    return Path(value)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import subprocess
 import sys
 import typing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import tdmpc2
+from tdmpc2.common.run.resume_checks import RunResult
 from tdmpc2.common.system.errors import UserError
 from tests.runs import TINY, outcome, tiny
 
@@ -70,6 +73,21 @@ def test_training_equals_the_command_and_is_loaded_and_evaluated(tmp_path: Path)
     assert list(run.train["env_step"]) == [150, 200]
     evaluation = tdmpc2.evaluate(result.directory, episodes=3)
     assert evaluation.returns.shape == (3,)
+    same = {"seed": np.int64(1), "env_steps": 2e2, "runs": runs, "options": QUICK}
+    assert tdmpc2.train("toy-pointmass", **same, **SETTINGS).directory == result.directory
+    file = result.directory / "eval.csv"
+    whole = file.read_text()
+    for content, message in (
+        (f"{whole}1,2\n", "its lines have different numbers of columns"),
+        (whole.replace("\n100,", "\nx,"), "could not convert"),
+        (b"\xff\n1\n", "can't decode"),
+    ):
+        file.write_bytes(content if isinstance(content, bytes) else content.encode())
+        with pytest.raises(UserError, match=rf"eval.csv: damaged \(.*{message}.*\); restore it"):
+            tdmpc2.load_run(result.directory)
+    for content, rows in ((f"{whole}300,1", 3), ("", 0)):  # a line that is being written
+        file.write_text(content)
+        assert len(tdmpc2.load_run(result.directory).eval.get("env_step", ())) == rows
 
 
 def test_an_agent_acts_in_an_environment() -> None:
@@ -90,3 +108,43 @@ def test_invalid_input_is_refused(tmp_path: Path) -> None:
         tdmpc2.train("toy-pointmass", runs=tmp_path, options={"eval_evry": 1})
     with pytest.raises(UserError, match="contains no run"):
         tdmpc2.load_run(tmp_path)
+
+
+def calls(env: Any, runs: Path) -> dict[str, tuple[Any, str]]:
+    """Return calls with arguments of the wrong type, and the message of each."""
+    train = functools.partial(tdmpc2.train, "toy-pointmass", runs=runs)
+    result = RunResult(runs, "COMPLETED", 1, "")
+    return {
+        "an environment as task": (lambda: tdmpc2.make_env(env), "task=.*must be the name of a"),
+        "text as seed": (lambda: tdmpc2.make_env("toy-pointmass", seed="1"), "seed='1': must be"),
+        "half a seed": (lambda: tdmpc2.make_env("toy-pointmass", seed=1.5), "must be an integer"),
+        "a negative seed": (lambda: tdmpc2.make_env("toy-pointmass", seed=-1), "must lie in"),
+        "another environment": (
+            lambda: tdmpc2.make_agent("sac", object()),
+            "env: object was not made by tdmpc2.make_env",
+        ),
+        "a class as method": (lambda: tdmpc2.make_agent(object, env), "must be the name of a met"),
+        "no such device": (lambda: tdmpc2.make_agent("sac", env, device="gpu"), "unknown device"),
+        "seeds": (lambda: train(seed=[1, 2]), r"seed=\[1, 2\]: must be an integer"),
+        "infinite steps": (lambda: train(env_steps=np.inf), "env_steps=inf: must be an integer"),
+        "a number as variant": (lambda: train(variant=3), "variant=3: must be a text"),
+        "a list as options": (lambda: train(options=["a"]), "options=.*must be a dict of options"),
+        "runs in options": (lambda: train(options={"runs": "x"}), "runs is an argument of its"),
+        "an option as setting": (
+            lambda: train(eval_every=100),
+            "eval_every is an option of the run; use options={'eval_every': …}",
+        ),
+        "a number as folder": (lambda: tdmpc2.train("toy-pointmass", runs=5), "must be a path"),
+        "a result as run": (lambda: tdmpc2.load_run(result), "directory=.*such as train"),
+        "nothing as run": (lambda: tdmpc2.evaluate(None), "run=None: must be a path"),
+        "text as episodes": (lambda: tdmpc2.evaluate(runs, episodes="3"), "episodes='3': must be"),
+    }
+
+
+def test_arguments_of_other_types_are_refused(tmp_path: Path) -> None:
+    env, runs = tdmpc2.make_env("toy-pointmass"), tmp_path / "runs"
+    for name, (call, message) in calls(env, runs).items():
+        with pytest.raises(UserError, match=message) as refused:
+            call()
+        assert "\n" not in str(refused.value), name
+    assert not runs.exists()

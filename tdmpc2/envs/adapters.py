@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import platform
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from tdmpc2.common.system.config_checks import require
 from tdmpc2.common.system.plugins import Plugins, Table
@@ -15,6 +16,10 @@ from tdmpc2.envs.tasks import ALIASES, PAPER_SUITES, SUITES, TASKS, Task
 
 GROUP = "tdmpc2_repro.simulators"
 """Entry-point group of simulators of other packages; each object is a `Simulator`."""
+
+
+NUMBERS = ("obs_dim", "action_dim", "action_repeat", "episode_length", "env_steps", "eval_every")
+"""Fields of a task that are positive integers."""
 
 
 def this_platform() -> str:
@@ -177,6 +182,7 @@ def register(adapter: Adapter, tasks: Sequence[Task]) -> None:
     Raises:
         UserError: a name is taken, or adapter and tasks do not fit together.
     """
+    _check_kinds(adapter, tasks)
     domain, names = adapter.domain, [task.name for task in tasks]
     rows, known = ADAPTERS.registered(), TASKS.registered()
     if rows.get(domain) == adapter and all(known.get(task.name) == task for task in tasks):
@@ -200,6 +206,33 @@ def register(adapter: Adapter, tasks: Sequence[Task]) -> None:
         TASKS.add(task.name, task)
         for tag in sorted(task.tags):
             SUITES.add(tag, (*SUITES.registered().get(tag, ()), task))
+
+
+def _check_kinds(adapter: Any, tasks: Any) -> None:
+    """Check the types of what a plugin registers, and that its numbers are possible."""
+    text = "register(adapter, tasks)"
+    require(isinstance(adapter, Adapter), f"{text}: {adapter!r} is no Adapter")
+    several = isinstance(tasks, list | tuple) and all(isinstance(task, Task) for task in tasks)
+    require(several, f"{text}: tasks must be a tuple of Task, not {type(tasks).__name__}")
+    where = f"simulator '{adapter.domain}'"
+    whole = re.fullmatch(r"[\w.]+:[\w.]+", str(adapter.target)) is not None
+    require(whole, f"{where}: target={adapter.target!r} must be written as package.module:Class")
+    seconds = adapter.seconds_per_decision
+    timed = isinstance(seconds, int | float) and seconds > 0
+    require(timed, f"{where}: seconds_per_decision={seconds!r} must be a number above 0")
+    for task in tasks:
+        text = f"{where}: task '{task.name}'"
+        named = re.fullmatch(r"[\w-]+", str(task.name)) is not None
+        require(named, f"{text}: names may contain only letters, digits, - and _")
+        for name in NUMBERS:
+            value = getattr(task, name)
+            fits = isinstance(value, int) and value >= 1
+            require(fits, f"{text}: {name}={value!r} must be an integer ≥ 1")
+        metric, tags = task.metric, task.tags
+        require(
+            metric in ("return", "success"), f"{text}: metric={metric!r} must be return or success"
+        )
+        require(isinstance(tags, frozenset), f"{text}: tags={tags!r} must be a frozenset of texts")
 
 
 def recorded_distributions() -> tuple[str, ...]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from tdmpc2.common.interfaces import TaskEnv
 from tdmpc2.common.system.errors import UserError
+from tdmpc2.envs.returned import ReturnedError, flag, reward_of, success_of, vector
 from tdmpc2.envs.tasks import Task
 
 FRAME_SIZE = 384
@@ -90,6 +91,7 @@ class DecisionEnv(TaskEnv):
 
         Raises:
             RuntimeError: the episode is over or `reset` was never called.
+            UserError: the simulator returned an impossible value.
             ValueError: the action has another shape or is not finite.
         """
         if self._decisions_left == 0:
@@ -97,7 +99,8 @@ class DecisionEnv(TaskEnv):
         action = self._checked(action)
         total = 0.0
         for _ in range(self.action_repeat):
-            outcome = self._control_step(action)
+            # A copy, since a simulator may change the action that it is given.
+            outcome = self._checked_outcome(self._control_step(action.copy()))
             total += outcome.reward
             self._success_ever = max(self._success_ever, outcome.success)
             if outcome.terminated or outcome.truncated:
@@ -132,13 +135,31 @@ class DecisionEnv(TaskEnv):
         return action.clip(-1.0, 1.0)
 
     def _as_observation(self, obs: np.ndarray) -> np.ndarray:
-        obs = obs.astype(np.float32)
-        if obs.shape != self.observation_space.shape:
-            raise RuntimeError(
-                f"{self.task.name}: the simulator's observation has shape {obs.shape}, "
-                f"expected {self.observation_space.shape} (task table)"
+        """Return an observation as a new array in float32, after checking it."""
+        try:
+            return vector(obs, self.observation_space.shape or ())
+        except ReturnedError as error:
+            raise self._fault(error) from None
+
+    def _checked_outcome(self, outcome: ControlStep) -> ControlStep:
+        """Return the result of a control step with values of the right types, except `obs`."""
+        try:
+            obs, reward, terminated, success, truncated = outcome
+            return ControlStep(
+                obs,
+                reward_of(reward),
+                flag(terminated, "terminated"),
+                success_of(success),
+                flag(truncated, "truncated"),
             )
-        return obs
+        except ReturnedError as error:
+            raise self._fault(error) from None
+
+    def _fault(self, error: ReturnedError) -> UserError:
+        return UserError(
+            f"task '{self.task.name}': its simulator returned {error}; correct "
+            f"{type(self).__name__} or the task's row, then run again"
+        )
 
     @abstractmethod
     def _seed(self, seed: int) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import re
 from typing import TYPE_CHECKING, Any, Literal
 
 from tdmpc2.common.system.errors import UserError, did_you_mean
+from tdmpc2.common.system.user_code import CURE, OURS, load_object
 from tdmpc2.envs.adapters import ADAPTERS, Adapter, variable_of
 from tdmpc2.envs.assets import AssetSet, MissingAssetsError, find_assets
 from tdmpc2.envs.other_python import missing_there, other_python
@@ -64,7 +66,7 @@ def make_env(
         elif adapter.renders == "opengl":
             prepare_without_rendering()
         load_triton_first()
-        env = _adapter_class(task, adapter)(task, **kwargs)
+        env = _made(_adapter_class(task, adapter), task, kwargs)
     if obs == "rgb":
         from tdmpc2.envs.pixels import PixelEnv
 
@@ -158,16 +160,51 @@ def missing_requirement(task: Task, assets: str) -> str:
     return ""
 
 
-def _adapter_class(task: Task, adapter: Adapter) -> type[Any]:
+def _made(maker: Any, task: Task, kwargs: dict[str, Any]) -> TaskEnv:
+    """Call the class of an adapter.
+
+    Args:
+        maker: the class.
+        task: task of the environment.
+        kwargs: its other arguments.
+
+    Raises:
+        UserError: it cannot be called in this way, or makes something else than a `TaskEnv`.
+    """
+    from tdmpc2.common.interfaces import TaskEnv
+
+    what = f"task '{task.name}': {getattr(maker, '__name__', maker)}"
+    call = ", ".join(("task", *(f"{name}={name}" for name in kwargs)))
+    if inspect.isabstract(maker):
+        lacking = ", ".join(sorted(maker.__abstractmethods__))
+        raise UserError(f"{what} lacks {lacking}; see DecisionEnv in tdmpc2/envs/base.py")
+    try:
+        inspect.signature(maker).bind(task, **kwargs)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{what}({call}) cannot be called: {error}") from None
+    env = maker(task, **kwargs)
+    if not isinstance(env, TaskEnv):
+        kind = type(env).__name__
+        raise UserError(f"{what} made {kind}, which is no DecisionEnv (tdmpc2/envs/base.py)")
+    return env
+
+
+def _adapter_class(task: Task, adapter: Adapter) -> Any:
     """Import the adapter and, with it, the simulator."""
+    what = f"simulator '{adapter.domain}' ({adapter.target})"
     module, _, name = adapter.target.partition(":")
     try:
-        return getattr(importlib.import_module(module), name)
+        importlib.import_module(module)
+        return load_object(what, f"{module}:{name}")
+    except SystemExit:
+        return load_object(what, f"{module}:{name}")  # says what to do
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
-        if package not in adapter.packages:
+        if package in adapter.packages:
+            raise UserError(f"task '{task.name}' {adapter.how_to_install(package)}") from error
+        if package in OURS:
             raise
-        raise UserError(f"task '{task.name}' {adapter.how_to_install(package)}") from error
+        raise UserError(f"{what}: cannot be imported ({error}); {CURE}") from error
     except (ImportError, OSError) as error:
         library = re.search(r"lib[\w.-]+\.so[.\d]*", str(error))
         if library is None:

@@ -1,4 +1,4 @@
-"""Answers a question about an environment: `python -m tdmpc2.envs.gymnasium_probe QUESTION NAME`.
+"""Answers a question about an environment in a process of its own; see `probing`.
 
 Questions are `spaces` (about a recipe: dimensions, time limit, whether episodes can end before it),
 and `fresh` and `used` (about a task: checksum of some episodes in a new environment, and after
@@ -10,18 +10,19 @@ from __future__ import annotations
 import ast
 import hashlib
 import inspect
-import json
 import sys
 import textwrap
+from pathlib import Path
 from typing import Any
 
 import gymnasium
 import numpy as np
 from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
 
+from tdmpc2.common.system.atomic_files import write_json
 from tdmpc2.common.system.errors import UserError
+from tdmpc2.common.system.user_code import described
 from tdmpc2.envs.gymnasium_env import GymnasiumEnv, check_spaces, make_gymnasium
-from tdmpc2.envs.gymnasium_tasks import ANSWER
 from tdmpc2.envs.tasks import get_task
 
 DECISIONS = 60
@@ -30,12 +31,23 @@ NEUTRAL = (TimeLimit, OrderEnforcing, PassiveEnvChecker)
 
 
 def spaces(recipe: str, where: str) -> dict[str, Any]:
-    """Return facts about an environment, see `gymnasium_tasks`."""
+    """Return facts about an environment, see `gymnasium_tasks`.
+
+    Raises:
+        UserError: it cannot be made or closed, or its spaces are not supported.
+    """
     env = make_gymnasium(recipe, where)
     obs_dim, action_dim = check_spaces(env, where)
     limit = None if env.spec is None else env.spec.max_episode_steps
     facts = {"obs_dim": obs_dim, "action_dim": action_dim, "max_episode_steps": limit}
-    return facts | {"episodic": not never_ends(env)}
+    facts["episodic"] = not never_ends(env)
+    try:
+        env.close()
+    except (Exception, SystemExit) as error:
+        raise UserError(
+            f"{where}: close() raised {described(error)}; correct the environment"
+        ) from error
+    return facts
 
 
 def never_ends(env: gymnasium.Env) -> bool:
@@ -88,13 +100,14 @@ def checksum(name: str, *, used: bool) -> str:
     return content.hexdigest()
 
 
-def main(question: str, name: str, where: str) -> None:
-    """Print the answer, or an error, as one line of JSON.
+def main(question: str, name: str, where: str, file: str) -> None:
+    """Write the answer, or an error, to a JSON file.
 
     Args:
         question: see the module.
         name: recipe or name of a task.
         where: label of the task in messages.
+        file: path of the JSON file.
     """
     try:
         if question == "spaces":
@@ -103,7 +116,7 @@ def main(question: str, name: str, where: str) -> None:
             answer = {"answer": checksum(name, used=question == "used")}
     except UserError as error:
         answer = {"error": str(error)}
-    print(f"\n{ANSWER}{json.dumps(answer)}", flush=True)
+    write_json(Path(file), answer)
 
 
 if __name__ == "__main__":

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,14 +14,13 @@ from urllib.parse import quote, unquote
 
 from tdmpc2.common.system.config_checks import require
 from tdmpc2.common.system.errors import UserError, did_you_mean
+from tdmpc2.envs.probing import ask
 from tdmpc2.envs.tasks import ALIASES, TASKS, Task
 
 DOMAIN = "gymnasium"
 VARIABLE = "TDMPC2_TASKS"
 """Environment variable: comma-separated TOML files with a table for each task."""
 PREFIX = "gym:"
-ANSWER = "tdmpc2 probe: "
-"""Beginning of the line in which a process of `tdmpc2.envs.gymnasium_probe` answers."""
 ENV_STEPS, EVAL_EVERY = 1_000_000, 50_000
 MAX_NAME = 200  # characters of a folder name
 
@@ -122,7 +120,7 @@ def examine(task: Task) -> dict[str, Any]:
     """
     if task.domain != DOMAIN:
         return {}
-    fresh, used = _probe(("fresh", "used"), task.name)
+    fresh, used = ask(DOMAIN, ("fresh", "used"), task.name)
     repeatable = fresh == used
     if not repeatable:
         print(
@@ -189,7 +187,7 @@ def _task(name: str, recipe: str, table: Mapping[str, Any], where: str) -> Task:
         where: label of the task in messages.
     """
     require(len(quote(name)) <= MAX_NAME, f"{where}: the name is too long; use a table in a file")
-    (facts,) = _probe(("spaces",), recipe, where)
+    (facts,) = ask(DOMAIN, ("spaces",), recipe, where)
     repeat, length = table.get("action_repeat", 1), table.get("episode_length")
     if length is None:
         limit = facts["max_episode_steps"]
@@ -198,6 +196,8 @@ def _task(name: str, recipe: str, table: Mapping[str, Any], where: str) -> Task:
             f"{where}: has no time limit; set max_episode_steps in gym_kwargs, or episode_length "
             f"in a table of a file in {VARIABLE}",
         )
+        fits = type(limit) is int and limit > 0  # Gymnasium accepts true
+        require(fits, f"{where}: max_episode_steps={limit!r} must be a positive integer")
         length = -(-limit // repeat)
     score_range = table.get("score_range")
     return Task(
@@ -243,40 +243,3 @@ def _text(value: Any) -> str:
     if isinstance(value, str) and _value(value) == value:
         return value
     return json.dumps(value, sort_keys=True, separators=(",", ":"))
-
-
-def _probe(questions: Sequence[str], subject: str, where: str = "") -> list[Any]:
-    """Ask questions about an environment in a process each, at the same time.
-
-    This process thus imports no simulator before it knows whether it will render, and a crash or
-    the output of an environment does not disturb it.
-
-    Args:
-        questions: see `tdmpc2.envs.gymnasium_probe`.
-        subject: recipe or task.
-        where: label of the task in messages.
-
-    Raises:
-        UserError: the environment cannot be made or used.
-    """
-    line = [sys.executable, "-m", "tdmpc2.envs.gymnasium_probe"]
-    pipes: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "text": True}
-    processes = [
-        subprocess.Popen([*line, question, subject, where], stderr=subprocess.PIPE, **pipes)
-        for question in questions
-    ]
-    outputs = [(*process.communicate(), process.returncode) for process in processes]
-    answers = []
-    for out, err, code in outputs:
-        lines = [line for line in out.splitlines() if line.startswith(ANSWER)]
-        if not lines:
-            last = (err.strip().splitlines() or ["no output"])[-1]
-            raise UserError(
-                f"{where or subject}: a process that used the environment ended with exit code "
-                f"{code} ({last}); correct the environment"
-            )
-        answer = json.loads(lines[-1].removeprefix(ANSWER))
-        if "error" in answer:
-            raise UserError(answer["error"])
-        answers.append(answer["answer"])
-    return answers

@@ -75,11 +75,9 @@ def missing_there(adapter: Adapter) -> str:
     if not missing:
         return ""
     python = other_python(adapter.domain)
-    command = f"{python} -m {adapter.install}" if adapter.install.startswith("pip ") else ""
-    return (
-        f"needs {missing[0]}, which ${variable_of(adapter.domain)} does not have: "
-        f"{command or adapter.install}"
-    )
+    install = adapter.install or f"pip install {' '.join(missing)}"
+    command = f"{python} -m {install}" if install.startswith("pip ") else install
+    return f"needs {missing[0]}, which ${variable_of(adapter.domain)} does not have: {command}"
 
 
 def versions_elsewhere() -> dict[str, str | None]:

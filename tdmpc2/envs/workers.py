@@ -24,6 +24,10 @@ class WorkerError(RuntimeError):
     """A worker process failed or ended unexpectedly."""
 
 
+class WorkerGoneError(UserError, WorkerError):
+    """A worker process was killed, or its simulator crashed; no fault of this program."""
+
+
 class WorkerEnvs:
     """An `EnvGroup` whose environments run in worker processes.
 
@@ -203,7 +207,10 @@ class _Worker:
 
     def _gone(self) -> WorkerError:
         code = self._process.wait()
-        return WorkerError(f"an environment process ended unexpectedly with exit code {code}")
+        return WorkerGoneError(
+            f"an environment process ended unexpectedly with exit code {code}: its simulator "
+            "crashed or it was killed, e.g. for lack of memory; the same command resumes the run"
+        )
 
     def close(self) -> None:
         self._pipe.close()

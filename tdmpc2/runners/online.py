@@ -14,7 +14,8 @@ import torch
 from tdmpc2.common.interfaces import Agent, TaskEnv
 from tdmpc2.common.numerics.numeric_path import choose_device, torch_as_found
 from tdmpc2.common.numerics.seeding import derive_seed
-from tdmpc2.common.run.checkpoint import agent_step
+from tdmpc2.common.numerics.torch_settings import settings_kept
+from tdmpc2.common.run.checkpoint import agent_step, require_storable
 from tdmpc2.common.run.resume_checks import RunResult
 from tdmpc2.common.run.spec import RunOptions, RunSpec
 from tdmpc2.common.system.errors import UserError
@@ -159,8 +160,11 @@ class _Lane(LocalRun):
         super().__init__(spec, options, device, fixed | gymnasium_tasks.recorded(self.task))
         self.examined = gymnasium_tasks.examine(self.task) if self.settled is None else {}
         self.wanted = env_arguments(spec, render=options.save_video)
-        first = make_env(**self.wanted, seed=derive_seed(spec.seed, "environment"))
+        self.env_label = f"task '{self.task.name}': its environment"
+        with settings_kept(self.env_label):
+            first = make_env(**self.wanted, seed=derive_seed(spec.seed, "environment"))
         self.shapes = env_spec(self.task, first, dict(spec.start))
+        require_storable(f"{self.env_label}: generator_state()", first.generator_state())
         self.agent = make_agent(spec, self.shapes, device)
         self.replay_place = check_fits(self.agent, self.shapes, spec.budget, device, num_runs)
         self.envs = [first, *(make_env(**env) for env in self.env_arguments[1:])]
@@ -180,7 +184,8 @@ class _Lane(LocalRun):
         for env in envs:
             stack.enter_context(contextlib.closing(env))
         workers = evaluation_workers(options)
-        eval_envs = make_env_group(self.wanted, options.eval_episodes, workers)
+        with settings_kept(self.env_label):
+            eval_envs = make_env_group(self.wanted, options.eval_episodes, workers)
         stack.enter_context(contextlib.closing(eval_envs))
         self.trainer = Trainer(
             self.agent,

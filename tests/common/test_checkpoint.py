@@ -13,7 +13,12 @@ import torch
 
 from tdmpc2.common.replay.episode_replay import Replay
 from tdmpc2.common.replay.types import Episode
-from tdmpc2.common.run.checkpoint import CheckpointStore, from_storable, to_storable
+from tdmpc2.common.run.checkpoint import (
+    CheckpointStore,
+    from_storable,
+    require_storable,
+    to_storable,
+)
 from tdmpc2.common.system.atomic_files import read_json, write_json
 from tdmpc2.common.system.errors import UserError
 from tests.kill_driver import CONTEXT
@@ -345,3 +350,11 @@ def test_a_kill_while_a_checkpoint_is_replaced(
     store.save(3, state_of(31), None, replace=True)
     assert names(store.folder) == ["000000000002", "000000000003"]
     assert store.load_agent(store.existing()[-1])["number"] == 31
+
+
+def test_a_state_that_cannot_be_loaded_again_is_refused() -> None:
+    good = {"a": 2**100, "b": np.zeros(2), "c": [np.float32(1), (None, "x")]}
+    require_storable("env: generator_state()", good)
+    for bad in (np.random.default_rng(0), {"rng": np.random.RandomState(0)}, lambda: 3):
+        with pytest.raises(UserError, match=r"^env: generator_state\(\) returned .*, which"):
+            require_storable("env: generator_state()", bad)

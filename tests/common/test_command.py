@@ -105,6 +105,16 @@ def test_an_error_in_code_of_the_user_names_its_place(
     assert told.count("\n") == 1
 
 
+def test_code_of_the_user_cannot_choose_the_exit_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(module, "cache_dir", lambda: tmp_path)
+    (tmp_path / "leaves.py").write_text("import sys\n\ndef main(arguments):\n    sys.exit(0)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert outcome(load_object("method=leaves:main", "leaves:main"), monkeypatch) == 2
+    assert capsys.readouterr().err.startswith("error: SystemExit: 0 (leaves.py, line 4); correct")
+
+
 @pytest.mark.parametrize(
     "text", ["a=1\n2", "a=\x1b[31m", "--a=\x00", "a\r=1", "a=\udcff", "a=\u2028"]
 )

@@ -11,6 +11,7 @@ import torch
 
 from tdmpc2.common.replay.episode_replay import Replay
 from tdmpc2.common.replay.types import Batch, Episode, Transition
+from tdmpc2.common.system.errors import UserError
 
 LENGTH = 3
 
@@ -105,6 +106,8 @@ def test_short_episodes_are_kept_but_never_sampled() -> None:
     replay.add(episode(1, 2))
     assert (replay.num_episodes, replay.num_starts) == (1, 0)
     with pytest.raises(ValueError, match="no episode of 3"):
+        replay.sample(4, LENGTH)
+    with pytest.raises(UserError, match="use a smaller horizon, or let episodes last longer"):
         replay.sample(4, LENGTH)
     replay.add(episode(2, 3))
     assert set(starts(replay.sample(50, LENGTH))) == {(2, 0)}

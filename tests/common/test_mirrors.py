@@ -114,6 +114,66 @@ def test_a_logger_that_fails_is_one_warning_and_the_others_go_on(
     assert r"ConnectionError: no\nnetwork" in warned[1]
 
 
+class Harmful:
+    """A logger that does something wrong at some call.
+
+    Args:
+        run: the run.
+        at: the call: `made`, `add` or `close`.
+    """
+
+    def __init__(self, run: Any, at: str) -> None:
+        self.at = at
+        run.config.clear()
+        self.harm("made")
+
+    def add(self, point: Point) -> None:
+        self.harm("add")
+        point.values.clear()  # type: ignore[attr-defined]
+
+    def close(self) -> None:
+        self.harm("close")
+
+    def harm(self, call: str) -> None:
+        if call == self.at:
+            sys.exit(0)
+
+
+@pytest.mark.parametrize("at", ["made", "add", "close", "never"])
+def test_a_logger_neither_ends_the_run_nor_changes_what_others_log(
+    at: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    good, config = Recording(), {}
+
+    def remembering(run: Any) -> Any:
+        config.update(run.config)
+        return good
+
+    known = {"bad": ("", lambda run: Harmful(run, at)), "good": ("", remembering)}
+    monkeypatch.setattr(mirrors, "LOGGERS", known)
+    (tmp_path / "eval.csv").write_text("env_step,x\n0,1\n10,2\n")
+    both = Mirrors(("bad", "good"), tmp_path, SPEC)
+    both.update()
+    both.close()
+    assert [point.values["eval/x"] for point in good.points] == [1, 2]
+    assert config == SPEC
+    err = capsys.readouterr().err
+    line = f"warning: logger=bad has failed and is left out (SystemExit: 0 ({Path(__file__).name}"
+    assert err.startswith("" if at == "never" else line)
+    assert err.count("\n") == (at != "never")
+
+
+def test_a_function_that_makes_no_logger_is_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(mirrors, "LOGGERS", {"none": ("", lambda run: None)})
+    Mirrors(("none",), tmp_path, SPEC)
+    assert "(TypeError: it made NoneType, which has no method add); the" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

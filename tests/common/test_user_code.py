@@ -58,6 +58,7 @@ def test_a_fault_in_the_code_has_its_place(target: str) -> None:
         load_object("X", target)
     assert place_in_user_code(raised.value) == place
     assert described(raised.value).endswith(f"({place})")
+    assert described(raised.value).count(place) == 1
 
 
 def test_an_installed_package_of_the_user_has_a_place_too(

@@ -14,8 +14,11 @@ from typing import Any
 import pytest
 
 from tdmpc2.common.system.errors import UserError
+from tdmpc2.envs import factory
 from tdmpc2.envs.adapters import ADAPTERS, GROUP, Adapter, recorded_distributions, register
+from tdmpc2.envs.base import DecisionEnv
 from tdmpc2.envs.tasks import SUITES, TASKS, Task, get_task
+from tdmpc2.envs.toy import PointMass
 from tests.runs import TINY, run_directory
 from tests.test_architecture import ROOT
 
@@ -205,6 +208,15 @@ def mine(**changes: Any) -> Task:
         ({}, [mine(name="walker-walk")], "task 'walker-walk': the name is taken"),
         ({}, [mine(name="myo-reach")], "task 'myo-reach': the name is taken"),
         ({}, [mine(), mine(obs_dim=3)], "task 'mine-reach': the name is taken"),
+        ({}, mine(), "tasks must be a tuple of Task, not Task"),
+        ({"target": "my_module.Env"}, [mine()], "target='my_module.Env' must be written as"),
+        ({"seconds_per_decision": 0}, [mine()], "seconds_per_decision=0 must be a number above 0"),
+        ({}, [mine(obs_dim="4")], "task 'mine-reach': obs_dim='4' must be an integer ≥ 1"),
+        ({}, [mine(action_repeat=-2)], "action_repeat=-2 must be an integer ≥ 1"),
+        ({}, [mine(episode_length=50.5)], "episode_length=50.5 must be an integer ≥ 1"),
+        ({}, [mine(metric="reward")], "metric='reward' must be return or success"),
+        ({}, [mine(tags=["mine"])], "tags=['mine'] must be a frozenset of texts"),
+        ({}, [mine(name="mine/reach")], "names may contain only letters, digits, - and _"),
         ({}, [mine(tags=frozenset({"mt80"}))], "the tasks of suite mt80 are fixed; use other"),
     ],
 )
@@ -216,6 +228,48 @@ def test_registrations_that_do_not_fit_are_refused(
         register(dataclasses.replace(MINE, **adapter), tasks)
     assert message in str(error.value)
     assert (list(ADAPTERS), list(TASKS), dict(SUITES)) == before
+
+
+class NoEnv:
+    """A class that is no environment."""
+
+    def __init__(self, task: Task, *, seed: int, render: bool) -> None:
+        pass
+
+
+class OtherArguments(PointMass):
+    """A class that the suite cannot call."""
+
+    def __init__(self, task: Task, seed: int) -> None:
+        super().__init__(task, seed=seed)
+
+
+class Unfinished(DecisionEnv):
+    """A class that lacks functions."""
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("no_such_module:Env", "simulator 'toy' (no_such_module:Env): cannot be imported (No mod"),
+        (f"{__name__}:NoSuch", f"simulator 'toy' ({__name__}:NoSuch): {__name__} has no 'NoSuch'"),
+        (f"{__name__}:NoEnv", "task 'toy-pointmass': NoEnv made NoEnv, which is no DecisionEnv"),
+        (f"{__name__}:OtherArguments", "OtherArguments(task, seed=seed, render=render) cannot be"),
+        (f"{__name__}:Unfinished", "Unfinished lacks _begin_episode, _control_step, _seed, gen"),
+        ("leaving_simulator:Env", "(leaving_simulator:Env): ends the process when it is imported"),
+    ],
+)
+def test_a_class_that_is_no_environment_is_refused(
+    target: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "leaving_simulator.py").write_text("raise SystemExit(0)")
+    monkeypatch.syspath_prepend(tmp_path)
+    changed = dataclasses.replace(ADAPTERS["toy"], target=target)
+    monkeypatch.setattr(factory, "ADAPTERS", {**ADAPTERS, "toy": changed})
+    with pytest.raises(UserError) as error:
+        factory.make_env("toy-pointmass", seed=1)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 def test_adapters_of_this_project_have_facts_that_exist() -> None:

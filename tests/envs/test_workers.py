@@ -17,7 +17,7 @@ from tdmpc2.common.training.evaluation import UniformPolicy, evaluate
 from tdmpc2.common.training.vector_env import SerialEnvs
 from tdmpc2.envs.factory import make_env
 from tdmpc2.envs.tasks import get_task
-from tdmpc2.envs.workers import RemoteEnv, WorkerEnvs, WorkerError
+from tdmpc2.envs.workers import RemoteEnv, WorkerEnvs, WorkerError, WorkerGoneError
 from tdmpc2.runners.setup import training_envs
 
 ARGUMENTS = [{"task": get_task("toy-pointmass-episodic"), "seed": i} for i in range(5)]
@@ -115,7 +115,7 @@ def test_an_error_inside_shows_its_trace(group):
 def test_a_worker_that_was_killed_is_noticed(group):
     group.reset(SEEDS)
     os.kill(group._workers[1]._process.pid, signal.SIGKILL)
-    with pytest.raises(WorkerError, match="exit code -9"):
+    with pytest.raises(WorkerGoneError, match=r"exit code -9.*the same command resumes the run"):
         group.reset(SEEDS)
 
 

@@ -12,7 +12,13 @@ from torch import Generator, Tensor
 
 from tdmpc2.common.replay.frame_stack import FrameRows
 from tdmpc2.common.replay.sum_tree import SumTree
-from tdmpc2.common.replay.types import Batch, Episode, Transition, to_device
+from tdmpc2.common.replay.types import (
+    Batch,
+    Episode,
+    ShortEpisodesError,
+    Transition,
+    to_device,
+)
 
 
 def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
@@ -239,7 +245,8 @@ class Replay:
             length: number of transitions; must equal the buffer's L.
 
         Raises:
-            ValueError: the length differs from L, or no stored episode is that long.
+            ShortEpisodesError: no stored episode is that long.
+            ValueError: the length differs from L.
         """
         if length != self.length:
             raise ValueError(f"this buffer samples {self.length} transitions, not {length}")
@@ -252,7 +259,8 @@ class Replay:
         """Choose starts uniformly, with replacement; return their places `(B,)` for `gather`.
 
         Raises:
-            ValueError: no stored episode is long enough, or the buffer samples by priority.
+            ShortEpisodesError: no stored episode is long enough.
+            ValueError: the buffer samples by priority.
         """
         self._check_starts()
         if self._tree is not None:
@@ -267,7 +275,10 @@ class Replay:
 
     def _check_starts(self) -> None:
         if self._num_starts == 0:
-            raise ValueError(f"no episode of {self.length} or more transitions has been added yet")
+            raise ShortEpisodesError(
+                f"no episode of {self.length} or more transitions has been added yet; use a "
+                "smaller horizon, or let episodes last longer"
+            )
 
     def batch_at(self, index: Tensor, weight: Tensor | None = None) -> Batch:
         """Return the sub-trajectories that start at given rows.

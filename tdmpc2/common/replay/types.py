@@ -9,6 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tdmpc2.common.system.errors import UserError
+
+
+class ShortEpisodesError(UserError, ValueError):
+    """All episodes of a replay buffer are shorter than the sub-trajectories that it samples."""
+
 
 class Batch(NamedTuple):
     """Batch of B sub-trajectories of L transitions; the first dimension is time.

@@ -8,6 +8,7 @@ these sizes, and the work since the checkpoint is redone with the same results.
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -340,6 +341,28 @@ def to_storable(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return type(value)(to_storable(item) for item in value)
     return value
+
+
+def require_storable(what: str, state: Any) -> None:
+    """Check that a checkpoint with a state can be loaded again.
+
+    Args:
+        what: whose state it is, for the message.
+        state: the state.
+
+    Raises:
+        UserError: it cannot.
+    """
+    saved = io.BytesIO()
+    try:
+        torch.save(to_storable(state), saved)
+        saved.seek(0)
+        torch.load(saved, weights_only=True)
+    except Exception as error:
+        raise UserError(
+            f"{what} returned {type(state).__name__}, which a checkpoint cannot hold; return "
+            "numbers, text, arrays, or lists, tuples or dicts of these"
+        ) from error
 
 
 def from_storable(value: Any) -> Any:

@@ -6,6 +6,7 @@ service drops the points that it has already. So no point is missing or repeated
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 import importlib.util
@@ -19,7 +20,7 @@ from typing import Any, NamedTuple, Protocol, cast
 
 from tdmpc2.common.system.config_checks import require
 from tdmpc2.common.system.errors import did_you_mean
-from tdmpc2.common.system.user_code import described, load_object
+from tdmpc2.common.system.user_code import described, load_object, message_of, place_in_user_code
 
 PROJECT = "tdmpc2"
 INSTALL = "pip install -e '.[loggers]'"
@@ -263,35 +264,52 @@ class Mirrors:
         self._mirrors: dict[str, Mirror] = {}
         for name in names:
             maker = _own_logger(name) if ":" in name else LOGGERS[name][1]
-            made = self._guarded(name, maker, run)
-            if made is not None:
-                self._mirrors[name] = made
+            with self._guarded(name):
+                self._mirrors[name] = _checked(maker(run._replace(config=dict(spec))))
 
     def update(self) -> None:
         """Log all new lines of the CSV files."""
         for point in self._lines.new() if self._mirrors else ():
             for name, mirror in list(self._mirrors.items()):
-                self._guarded(name, mirror.add, point)
+                with self._guarded(name):
+                    # Copies, since one logger may change what it gets.
+                    mirror.add(point._replace(values=dict(point.values)))
 
     def close(self) -> None:
         """Log all new lines and finish all writing; further calls have no effect."""
         self.update()
         for name, mirror in list(self._mirrors.items()):
-            self._guarded(name, mirror.close)
+            with self._guarded(name):
+                mirror.close()
         self._mirrors = {}
 
-    def _guarded(self, name: str, function: Callable[..., Any], *args: Any) -> Any:
-        """Call a function of a logger; after an error, print a warning and drop the logger."""
+    @contextlib.contextmanager
+    def _guarded(self, name: str) -> Iterator[None]:
+        """After an error of a logger, print a warning and drop the logger."""
         try:
-            return function(*args)
-        except Exception as error:
+            yield
+        except (Exception, SystemExit) as error:
             self._mirrors.pop(name, None)
+            what = f"{type(error).__name__}: {message_of(error)}"
+            if place_in_user_code(error) is not None:
+                what = described(error)
             print(
-                f"warning: logger={name} has failed and is left out ({described(error)}); the run "
-                "continues, and resuming it logs everything",
+                f"warning: logger={name} has failed and is left out ({what}); the run continues, "
+                "and resuming it logs everything",
                 file=sys.stderr,
             )
-            return None
+
+
+def _checked(mirror: Any) -> Mirror:
+    """Return what a class or function of a logger made.
+
+    Raises:
+        TypeError: it cannot be called as a logger.
+    """
+    for method in ("add", "close"):
+        if not callable(getattr(mirror, method, None)):
+            raise TypeError(f"it made {type(mirror).__name__}, which has no method {method}")
+    return cast("Mirror", mirror)
 
 
 class CsvLines:

@@ -36,9 +36,9 @@ def command(main: Callable[[Sequence[str]], int], usage: Callable[[], str]) -> i
     A command does its work to the end if the reader of its output (`head`, a terminal) is gone.
 
     Returns:
-        The exit code: 0 for `--help`, 2 for a `UserError`, an error of the file system or an error
-        in code of the user, 70 for an unforeseen error, 130 for a `KeyboardInterrupt`, else the
-        return value of `main`.
+        The exit code: 0 for `--help`, 2 for a `UserError`, an error of the file system, or an error
+        or `sys.exit` in code of the user, 70 for an unforeseen error, 130 for a
+        `KeyboardInterrupt`, else the return value of `main`.
     """
     open_closed_streams()
     # No command opens a window. Notebooks set a backend that may be missing in this environment.
@@ -70,6 +70,10 @@ def _exit_code(
         return _fail(str(error))
     except KeyboardInterrupt:
         return 130
+    except SystemExit as error:  # the exit code of a run must not be that of code of the user
+        if place_in_user_code(error) is None:
+            raise
+        return _fail(f"{described(error)}; correct it; traceback: {_write_traceback()}")
     except Exception as error:
         full = full_disk(error)
         if full is not None:

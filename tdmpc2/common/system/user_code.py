@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import inspect
 import sysconfig
 import traceback
 from pathlib import Path
@@ -79,7 +80,8 @@ def described(error: BaseException) -> str:
         frame, line = frames[-1]
         place = _short(frame.f_code.co_filename, line)
     text = f"{type(error).__name__}: {message_of(error)}"
-    return text if place is None else f"{text} ({place})"
+    stated = place is None or place in text  # the message of a syntax error states it
+    return text if stated else f"{text} ({place})"
 
 
 def place_in_user_code(error: BaseException) -> str | None:
@@ -98,6 +100,16 @@ def place_in_user_code(error: BaseException) -> str | None:
         if package in _named or not _is_library(frame.f_code.co_filename):
             return _short(frame.f_code.co_filename, line)
     return None
+
+
+def place_of_definition(function: Any) -> str | None:
+    """Return the place where a function is defined if that is code of the user, else None."""
+    code = getattr(inspect.unwrap(function), "__code__", None) if callable(function) else None
+    if code is None or _is_library(code.co_filename):
+        return None
+    if str(getattr(function, "__module__", None)).partition(".")[0] in OURS:
+        return None
+    return _short(code.co_filename, code.co_firstlineno)
 
 
 def _is_library(filename: str) -> bool:

@@ -22,7 +22,7 @@ class Play:
     """
 
     def __init__(self, obs: np.ndarray) -> None:
-        self.obs = obs
+        self.obs = obs.copy()  # an environment may use its array again
         self.done = False
         self.info: dict[str, Any] = {}
         self._rows: list[Transition] = []
@@ -50,7 +50,8 @@ class Play:
             truncated: whether the time limit ended the episode.
             info: `info` of the environment.
         """
-        row = Transition(self.obs, action, float(reward), next_obs, terminated)
+        next_obs = next_obs.copy()
+        row = Transition(self.obs, action.copy(), float(reward), next_obs, terminated)
         self._rows.append(row)
         self.obs, self.info, self.done = next_obs, info, terminated or truncated
         return row

@@ -13,6 +13,7 @@ import numpy as np
 
 from tdmpc2.common.interfaces import Agent, Counters, Event, ReplayBuffer, TaskEnv
 from tdmpc2.common.numerics.seeding import derive_seed
+from tdmpc2.common.numerics.torch_settings import require_unchanged, torch_settings
 from tdmpc2.common.run.checkpoint import CheckpointStore
 from tdmpc2.common.run.run_files import RunFiles
 from tdmpc2.common.run.video import VideoFile
@@ -108,6 +109,7 @@ class Trainer(TrainingLoop):
         self.callbacks = callbacks or self.callbacks
         self.rng = np.random.default_rng(derive_seed(seed, "seeding actions"))
         self.progress = Progress()
+        self._settings = torch_settings()
 
     @property
     def env_step(self) -> int:
@@ -131,9 +133,11 @@ class Trainer(TrainingLoop):
         Raises:
             DivergedError: an action, a metric or a parameter is NaN or Inf.
             StoppedError: a stop was requested.
+            UserError: code of the user has changed a setting of torch.
         """
         self._last_checkpoint = self.clock()
         while True:
+            self._check_settings()
             yield from self._stop_soon()
             if self._evaluation_due():
                 try:
@@ -177,7 +181,7 @@ class Trainer(TrainingLoop):
             actions = yield from self._choose_actions(plays)
             running = [i for i, play in enumerate(plays) if not play.done]
             self.progress.decisions += len(running)
-            pending = {i: self.envs[i].begin_step(actions[i]) for i in running}
+            pending = {i: self.envs[i].begin_step(actions[i].copy()) for i in running}
             # Agents that learn from finished episodes only can update before the step is done,
             # with the same result: environments in other processes then work in parallel.
             length = max(len(play) for play in plays) + 1
@@ -221,6 +225,9 @@ class Trainer(TrainingLoop):
                 self.callbacks.on_doing("learning", done, due)
             self.metrics.add((yield Learn(self.replay)))
             self.progress.num_updates += 1
+
+    def _check_settings(self) -> None:
+        require_unchanged(self._settings, "the environment or the method")
 
     def _check_stop(self) -> None:
         if self.callbacks.stop_requested():
@@ -280,6 +287,7 @@ class Trainer(TrainingLoop):
                 video = VideoFile(self.videos / f"{self.env_step}.mp4")
                 film = stack.enter_context(video).add
             result = yield from evaluation(self.eval_envs, seeds, between, film=film)
+        self._check_settings()
         step_columns = {"env_step": self.env_step, "agent_step": self.progress.decisions}
         self.records.csv["eval"].append({**step_columns, **result.row()})
         self.progress.evaluated_at = self.env_step
