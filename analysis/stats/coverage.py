@@ -184,8 +184,6 @@ def coverage_of(
     pools = pools_of(curves, rows, strata, np.broadcast_to(until, len(rows)))
     if not all(pools) or not np.isfinite([x for pool in pools for x in pool]).all():
         return float("nan")
-    if not any(map(_varies, pools)):
-        return float("nan")
     return simulated(statistic, pools, tuple(map(int, sizes)), studies_of(bootstrap))
 
 
