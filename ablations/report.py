@@ -65,7 +65,8 @@ Verdicts on a claim ("lower" or "same" score than the default):
                     "same": two one-sided tests at 5 % place the difference within the margin
   contradicted      "lower": the data exclude a loss of the margin or more, at 5 %;
                     "same": the 95 % interval of the difference excludes zero
-  {OPEN}  neither; the table states how many seeds on each side would decide
+  {OPEN}  neither; the table states how many seeds on each side would decide. Scores that
+                    are equal for all seeds have no interval and decide nothing
 Without a claim, the verdict is lower, higher, no difference or {OPEN}.
 Error rates of the verdicts: docs/ablations.md.
 

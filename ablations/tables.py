@@ -6,12 +6,14 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from tabulate import tabulate
 
 from ablations.studies import StudyResult
 from analysis.stats.ablation_claims import OPEN
 from analysis.stats.ablation_effects import Effect
+from analysis.stats.bootstrap import has_width
 from analysis.stats.coverage import Coverage, coverage_note
 from analysis.stats.equivalence import MOST_SEEDS, Difference
 
@@ -95,7 +97,7 @@ def _texts(finding: StudyResult) -> dict[str, str]:
 def _interval(row: dict[str, Any], name: str, form: str) -> str:
     """Format a value with its interval: `-3.1 [-5.0, -1.2]`."""
     value, low, high = (row[f"{name}{end}"] for end in ("", "_low", "_high"))
-    return f"{value:{form}}" + (f" [{low:{form}}, {high:{form}}]" if pd.notna(low) else "")
+    return f"{value:{form}}" + (f" [{low:{form}}, {high:{form}}]" if has_width(low, high) else "")
 
 
 def _verdict(finding: StudyResult) -> str:
@@ -105,6 +107,8 @@ def _verdict(finding: StudyResult) -> str:
     if finding.verdict != OPEN:
         return finding.verdict
     single = any(len(side) < 2 for pair in finding.effect.pairs() for side in pair)
+    if np.isnan(finding.effect.final.error) and not single:
+        return f"{OPEN} (the scores of all seeds are equal)"
     needed = finding.seeds_needed or ("2 or more" if single else f"over {MOST_SEEDS}")
     return f"{OPEN} ({needed} needed)"
 

@@ -29,11 +29,11 @@ def seeds_needed(
         margin: margin in points.
 
     Returns:
-        The number of seeds; None if more than `MOST_SEEDS` are needed, or a side has a single
-        seed.
+        The number of seeds; None if more than `MOST_SEEDS` are needed, a side has a single seed, or
+        no score varies.
     """
     counts = [len(side) for pair in pairs for side in pair]
-    if min(counts) < 2:
+    if min(counts) < 2 or not any(np.ptp(side) > 0 for pair in pairs for side in pair):
         return None
     for count in range(max(counts), MOST_SEEDS + 1):
         differences = [_with_seeds(pair, count) for pair in pairs]

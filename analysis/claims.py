@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from analysis.ledger.pages import rewrite_page, write_page
-from analysis.records.source_options import FolderOptions
+from analysis.records.source_options import BY_MAKE_FIGURES, FolderOptions, report
 from tdmpc2.common.system.cli import command, describe_fields, parse_options
 from tdmpc2.common.system.config_checks import setting
 
@@ -50,7 +50,9 @@ def main(arguments: Sequence[str]) -> int:
     from analysis.ledger.rendering import page, with_excerpt
 
     ledger = read_ledger(ledger_path())
-    findings = findings_of(ledger, Inputs.read(folders, released, shipped_catalog()))
+    inputs = Inputs.read(folders, released, shipped_catalog())
+    report(inputs.problems, BY_MAKE_FIGURES)
+    findings = findings_of(ledger, inputs)
     text = page(ledger, findings, released=released is not None)
     if options.out is None:
         print(text, end="")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from analysis.ledger.pages import rewrite_page
-from analysis.records.source_options import FolderOptions
+from analysis.records.source_options import BY_MAKE_FIGURES, FolderOptions, report
 from tdmpc2.common.system.cli import command, describe_fields, parse_options
 from tdmpc2.common.system.config_checks import setting
 from tdmpc2.common.system.errors import UserError
@@ -52,12 +52,13 @@ def main(arguments: Sequence[str]) -> int:
     from analysis.ledger.rendering import with_part
 
     inputs = Inputs.read(folders, released, shipped_catalog())
+    report(inputs.problems, BY_MAKE_FIGURES)
     verdicts, runs = verdict_table(inputs), run_table(inputs)
     if not runs:
         named = ", ".join(map(str, folders))
         raise UserError(f"no run at the paper's settings in {named}; name folders with runs=DIR")
     if options.page is None:
-        print(f"{verdicts}\n\n{runs}")
+        print("\n\n".join(filter(None, [verdicts, runs])))
     else:
         rewrite_page(
             options.page,

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sweeps.status import find_sweeps
 from sweeps.tracking.run_states import find_lost_arrays, read_queue
 from sweeps.tracking.sweep_folder import SweepFolder, job_name
+from tdmpc2.common.run.lock import live_holder
 from tdmpc2.common.system import cli
 from tdmpc2.common.system.config_checks import Settings, setting
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.system.paths import default_runs_dir
-from tdmpc2.common.system.processes import runs
+from tdmpc2.common.system.processes import arguments_of, parent_of, runs
 
 
 @dataclass(frozen=True)
@@ -73,14 +76,58 @@ def _cancel(sweep: SweepFolder) -> None:
                 f"{sweep.name}: {len(others):,} jobs of other users are left; they can cancel them"
             )
         num_stopped += len(jobs) + len(others)
+    launchers = set()
     for submission in sweep.submissions():
         facts = submission.facts
         if facts["cluster"] != "slurm" and runs(facts):
             os.kill(facts["pid"], signal.SIGTERM)
             print(f"{sweep.name}: launcher process {facts['pid']} is stopping its runs")
-            num_stopped += 1
+            launchers.add(facts["pid"])
+    num_stopped += len(launchers) + _stop_orphans(sweep, launchers)
     if not num_stopped:
         print(f"{sweep.name}: nothing is running or queued")
+
+
+def _stop_orphans(sweep: SweepFolder, launchers: Collection[int]) -> int:
+    """Stop the processes of launchers that were killed; name others that train runs of the sweep.
+
+    Args:
+        sweep: the sweep.
+        launchers: launchers of the sweep that stop their runs themselves.
+
+    Returns:
+        The number of processes that still train runs.
+    """
+    holders: dict[tuple[Any, Any], dict[str, Any]] = {}
+    for row in sweep.rows():
+        holder = live_holder(sweep.runs / row["directory"])
+        if holder is not None and holder.get("slurm_job") is None:
+            holders[holder.get("host"), holder.get("pid")] = holder
+    num_found = 0
+    for (host, pid), holder in holders.items():
+        if runs(holder):
+            if {pid, parent_of(pid)} & {*launchers}:
+                continue
+            if _is_of(pid, sweep):
+                with contextlib.suppress(OSError):  # ended in the meantime, or of another user
+                    os.kill(pid, signal.SIGTERM)
+                    print(f"{sweep.name}: process {pid} is stopping; its launcher has ended")
+                    num_found += 1
+                    continue
+        num_found += 1
+        print(
+            f"{sweep.name}: process {pid} on host {host} goes on; stop it there, since no launch "
+            "of this sweep on this machine has started it"
+        )
+    return num_found
+
+
+def _is_of(pid: int, sweep: SweepFolder) -> bool:
+    """Return whether a launch of the sweep has started a process, whose argument is its file."""
+    files = [word[5:] for word in arguments_of(pid) if word.startswith("spec=")]
+    with contextlib.suppress(OSError):  # a file name that is too long
+        return any(Path(file).resolve().is_relative_to(sweep.path.resolve()) for file in files)
+    return False
 
 
 def usage() -> str:
@@ -90,7 +137,7 @@ def usage() -> str:
             "usage: python sweeps/cancel.py [runs=DIR] [suite=SUITE] [sweep=NAME]",
             "",
             "Stops a sweep: cancels those of your SLURM jobs that its launches have recorded, and",
-            "stops its launcher on this machine.",
+            "stops its launcher on this machine, or the processes of a launcher that was killed.",
             "",
             cli.describe_fields(CancelOptions),
             "",

@@ -81,7 +81,8 @@ def usage() -> str:
             "",
             "Exit codes:",
             "  0  all runs were submitted or have ended without failure",
-            "  1  a run failed, or did not learn although its suite requires it (suite=smoke)",
+            "  1  a run failed, is trained by another process, or did not learn although its suite",
+            "     requires it (suite=smoke)",
             "  2  bad input; nothing was started",
             f"  {ASKS_FIRST}  nothing was started; yes=true is required (a long plan, or blocked "
             "runs)",

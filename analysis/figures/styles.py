@@ -23,7 +23,7 @@ from analysis.figures.figure_specs import Catalog, FigureSpec, LineStyle
 from analysis.records.load import SERIES, Records
 from analysis.records.problems import Problem
 from analysis.records.sources import RUNS_SOURCE
-from analysis.stats.bootstrap import Bootstrap
+from analysis.stats.bootstrap import Bootstrap, has_width
 from analysis.stats.horizons import Group, own_environments
 from analysis.stats.ragged_curves import ScoreCurves
 from analysis.stats.rules import Rule
@@ -300,7 +300,7 @@ def _cell(row: pd.Series) -> str:
     value, low, high = row
     if pd.isna(value):
         return ""
-    return f"{value:.1f}" if pd.isna(low) else f"{value:.1f} [{low:.1f}, {high:.1f}]"
+    return f"{value:.1f}" + (f" [{low:.1f}, {high:.1f}]" if has_width(low, high) else "")
 
 
 def _series_label(series: Series, all_series: Sequence[Series], catalog: Catalog) -> str:

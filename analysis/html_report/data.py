@@ -24,6 +24,7 @@ from analysis.html_report.multitask import multitask_pages
 from analysis.html_report.studies import studies_page
 from analysis.html_report.summary import display_names, next_steps, summary
 from analysis.html_report.tables import audit_texts, table_data
+from analysis.ledger.findings import counted
 from analysis.records.evaluations import ENV_STEPS, NUM_UPDATES, TASK_SCORES
 from analysis.records.field_results import Series as FieldSeries
 from analysis.records.load import SERIES, Records
@@ -314,7 +315,8 @@ def _facts(
             states = f"{short.get(source, 0):,} end before the task's full budget"
         known = catalog.sources.get(str(source))
         name = "run here" if source == RUNS_SOURCE else known.label if known else f"from {source}"
-        lines.append(f"{len(own):,} runs, {name}: {own['task'].nunique()} tasks, {states}")
+        size = f"{counted(len(own), 'run')}, {name}: {counted(own['task'].nunique(), 'task')}"
+        lines.append(f"{size}, {states}")
     if multitask:
         lines.append(f"{multitask}: on the page Multi-task")
     ours = runs[runs["source"] == RUNS_SOURCE]

@@ -24,9 +24,12 @@ function el(tag, content, attributes) {
   return node;
 }
 
+// Scores of a single seed, and scores that do not vary, have no interval.
+const hasWidth = (low, high) => high - low > 1e-9;
+
 const ranged = ([value, low, high]) => [
   value === null ? "–" : value.toFixed(1),
-  low === null ? null : el("span", ` [${low.toFixed(1)}, ${high.toFixed(1)}]`, { class: "range" }),
+  !hasWidth(low, high) ? null : el("span", ` [${low.toFixed(1)}, ${high.toFixed(1)}]`, { class: "range" }),
 ];
 
 const scaled = (task, values) => (task.scale === 1 ? values : values.map((v) => (v === null ? null : v * task.scale)));
@@ -55,7 +58,7 @@ function overview() {
     const places = Object.keys(group.rows).map(Number).sort((a, b) => group.rows[b].mean[0] - group.rows[a].mean[0]);
     const bars = places.flatMap((s) => {
       const [value, low, high] = group.rows[s].mean;
-      const interval = low === null ? null : el("u", null, { style: `left:${low}%;width:${Math.max(0.4, high - low)}%` });
+      const interval = !hasWidth(low, high) ? null : el("u", null, { style: `left:${low}%;width:${Math.max(0.4, high - low)}%` });
       return [
         el("div", [el("span", [data.series[s].label]), el("span", ranged([value, low, high]))], { class: "row" }),
         el("div", [el("i", null, { style: `width:${value}%;background:${paint(data.series[s].color)}` }), interval], { class: "bar" }),
@@ -81,7 +84,7 @@ function overview() {
 function noteOf(groups) {
   if (!groups.length) return "No group of tasks can be averaged; the page Tasks shows every task.";
   const scores = "Scores are return / 10 or success in percent";
-  const ranges = groups.some(({ rows }) => Object.values(rows).some(({ mean }) => mean[1] !== null));
+  const ranges = groups.some(({ rows }) => Object.values(rows).some(({ mean }) => hasWidth(mean[1], mean[2])));
   return ranges ? `${scores}, with confidence intervals. ${data.note}` : `${scores}. A single seed has no interval.`;
 }
 

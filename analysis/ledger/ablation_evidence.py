@@ -8,7 +8,14 @@ import numpy as np
 import pandas as pd
 
 from analysis.ledger.claims_file import AblationClaim
-from analysis.ledger.findings import CONTRADICTED, OPEN, SUPPORTED, SUPPORTED_SO_FAR
+from analysis.ledger.findings import (
+    CONTRADICTED,
+    OPEN,
+    SUPPORTED,
+    SUPPORTED_SO_FAR,
+    counted,
+    points_text,
+)
 from analysis.ledger.inputs import DEFAULT, RULE, Inputs
 from analysis.records.evaluations import ENV_STEPS
 from analysis.stats.ablation_claims import judge
@@ -38,12 +45,11 @@ def ablation(claim: AblationClaim, inputs: Inputs) -> tuple[str, list[str]]:
         if effect is None:
             continue
         verdict = judge(effect.final, claim.expected)
-        low, high = effect.final.interval(0.95)
         seeds = min(len(effect.base.seeds), len(effect.variant.seeds))
         evidence.append(
-            f"own runs ({base}, model size {size}): {len(effect.tasks)} tasks, "
-            f"{max(effect.steps):,} env steps, {seeds} seeds: "
-            f"{effect.final.value:+.1f} [{low:.1f}, {high:.1f}] points, {verdict}"
+            f"own runs ({base}, model size {size}): "
+            f"{counted(len(effect.tasks), 'task')}, {max(effect.steps):,} env steps, "
+            f"{counted(seeds, 'seed')}: {points_text(effect.final)}, {verdict}"
         )
         if (base, size) == (DEFAULT, "5") and verdict == "contradicted":
             status = CONTRADICTED

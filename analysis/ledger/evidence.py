@@ -35,6 +35,7 @@ from analysis.ledger.findings import (
     SUPPORTED,
     TESTED,
     Finding,
+    points_text,
 )
 from analysis.ledger.inputs import Inputs, coverage
 from analysis.records.sources import PUBLISHED, RUNS_SOURCE
@@ -132,7 +133,7 @@ def _advantage(claim: Advantage, inputs: Inputs) -> Iterator[Finding]:
             if gap is None:
                 continue
             low, high = gap.interval(0.95)
-            evidence.append(f"{name}: {gap.value:+.1f} [{low:.1f}, {high:.1f}] points")
+            evidence.append(f"{name}: {points_text(gap)}")
             if source == RUNS_SOURCE:
                 status = SUPPORTED if low > 0 else CONTRADICTED if high < 0 else OPEN
             elif status == OPEN and low > 0:

@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
+from analysis.stats.equivalence import Difference
+
 REPRODUCED = "reproduced"
 SO_FAR = "reproduced so far"
 NOT_REPRODUCED = "not reproduced"
@@ -59,3 +63,16 @@ def counts(findings: Sequence[Finding]) -> dict[str, int]:
     """Return the number of claims with each status that occurs, strongest first."""
     found = [finding.status for finding in findings]
     return {status: found.count(status) for status in MEANINGS if status in found}
+
+
+def points_text(gap: Difference) -> str:
+    """Return a difference in points with its 95 % interval, or that there is none."""
+    low, high = gap.interval(0.95)
+    if np.isnan(low):
+        return f"{gap.value:+.1f} points, without an interval"
+    return f"{gap.value:+.1f} [{low:.1f}, {high:.1f}] points"
+
+
+def counted(number: int, name: str) -> str:
+    """Return a number with the singular or plural of a noun: `1 seed`, `3 seeds`."""
+    return f"{number:,} {name}{'s' * (number != 1)}"

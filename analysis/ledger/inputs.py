@@ -15,10 +15,11 @@ from analysis.figures.figure_specs import Catalog
 from analysis.figures.scaling_plots import paper_scores, scaling_spec
 from analysis.records.evaluations import ENV_STEPS, NUM_UPDATES
 from analysis.records.load import RUN_KEY, Records, load_curves, merge
+from analysis.records.problems import Problem
 from analysis.records.run_folders import load_folders
 from analysis.records.sources import PUBLISHED, RUNS_SOURCE
 from analysis.stats.against_published import Comparison, compare_domains, compare_tasks
-from analysis.stats.equivalence import Difference, difference, mean_difference
+from analysis.stats.equivalence import Difference, difference, if_spread, mean_difference
 from analysis.stats.horizons import Group
 from analysis.stats.margins import DOMAIN_MARGINS, TASK_MARGIN
 from analysis.stats.multitask_claims import compare_agents
@@ -56,6 +57,11 @@ class Inputs:
         """
         released = None if published is None else load_curves(published, PUBLISHED)
         return cls(load_folders(folders), released, catalog)
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """Records that could not be used as they are; those of the released curves are known."""
+        return self.runs.problems
 
     def label(self, method: str) -> str:
         """Return the name of a method in figures."""
@@ -124,7 +130,8 @@ class Inputs:
         ours, theirs = (self._scores(source, name, "state", group) for name in (method, other))
         if not ours or not theirs:
             return None
-        return mean_difference([difference(*pair) for pair in zip(ours, theirs, strict=True)])
+        gaps = [difference(*pair) for pair in zip(ours, theirs, strict=True)]
+        return if_spread(mean_difference(gaps))
 
     def _scores(self, source: str, method: str, obs: str, group: Group) -> list[np.ndarray]:
         """Return the scores in points of each task, `(num_seeds,)`; empty if a task has none."""

@@ -15,7 +15,7 @@ from analysis.records.run_reader import read_json, short_commits
 from analysis.records.sources import PUBLISHED, RUNS_SOURCE
 from analysis.stats.common_evaluations import CommonScores
 from analysis.stats.equivalence_tables import MEASURED, difference_text
-from analysis.stats.ragged_curves import ScoreCurves
+from analysis.stats.ragged_curves import ScoreCurves, budget_of
 from tdmpc2.common.run.schemas import seeds_together
 
 VERDICT_TABLE, RUN_TABLE = "verdicts", "runs"
@@ -109,13 +109,15 @@ def _run_rows(inputs: Inputs) -> Iterator[tuple[str, ...]]:
         curves = ScoreCurves(inputs.exact.select(obs=obs))
         for place, run in curves.runs.sort_values(["method", "task", "variant", "seed"]).iterrows():
             curve = curves.curves[int(str(place))]
+            steps = np.unique(curve.steps)
+            values = curves.values([int(str(place))], steps, RULE)[0]
             directory = Path(str(run["directory"]))
             yield (
                 f"{_name(inputs, run)}, seed {run['seed']}",
                 ", ".join(f"`{one}`" for one in short_commits([run["commit"]])),
                 machine(read_json(directory / "numeric.json", []) or {}),
                 _state(str(run["state"]), run["budget"], int(curve.steps.max())) + _time(directory),
-                _all_scores(curve.steps, curve.values, str(run["metric"]))
+                _all_scores(steps, values, str(run["metric"]))
                 + f" ({run['eval_episodes']} episodes)",
             )
 
@@ -144,10 +146,13 @@ def machine(numeric: Mapping[str, Any]) -> str:
 
 def _state(state: str, budget: Any, last: int) -> str:
     """Return the state of a run, with the step that it has reached if that is not its budget."""
+    steps = budget_of(budget)
+    known = np.isfinite(steps)
     if state == "COMPLETED":
-        return f"completed, {int(budget):,} env steps"
-    word = {"INTERRUPTED": "stopped", "RUNNING": "stopped"}.get(state, state.lower())
-    return f"{word}, evaluated up to {last:,} of {int(budget):,}"
+        return f"completed, {steps:,.0f} env steps" if known else "completed"
+    texts = {"INTERRUPTED": "stopped", "RUNNING": "stopped", "UNKNOWN": "state not recorded"}
+    of_budget = f" of {steps:,.0f}" if known else " env steps"
+    return f"{texts.get(state, state.lower())}, evaluated up to {last:,}{of_budget}"
 
 
 def _time(directory: Path) -> str:

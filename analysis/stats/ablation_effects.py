@@ -14,9 +14,9 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from analysis.stats.bootstrap import Bootstrap, Interval
+from analysis.stats.bootstrap import Bootstrap, Interval, has_width
 from analysis.stats.coverage import Pools, coverage_of_pair, pools_of
-from analysis.stats.equivalence import Difference, difference, mean_difference
+from analysis.stats.equivalence import Difference, difference, if_spread, mean_difference
 from analysis.stats.horizons import common_budget
 from analysis.stats.ragged_curves import ENDED, ScoreCurves
 from analysis.stats.rules import Rule
@@ -75,7 +75,8 @@ class Effect:
         steps: env step of each task at which scores are read.
         base: runs of the base.
         variant: runs of the variant.
-        final: difference variant − base of the mean final scores, with Welch's standard error.
+        final: difference variant − base of the mean final scores, with Welch's standard error;
+            NaN if a side has a single seed or no score varies.
         area: the same for the mean areas under the curve.
         improvement: P(variant > base) on a random task, in percent.
         coverage: measured coverage of the 95 % intervals of `final` and `improvement` by name; NaN
@@ -143,19 +144,27 @@ def effect_of(
         _sample(curves, {task: rows[side] for task, rows in kept.items()}, ends, rule)
         for side in (0, 1)
     )
+    final = _difference(ours, theirs, "final")
+    improvement = _scaled(improvement_interval(ours.runs, theirs.runs))
+    measured = {
+        "difference": np.isfinite(final.error),
+        "improvement": has_width(improvement.low[0], improvement.high[0]),
+    }
     effect = Effect(
         tasks=tuple(kept),
         steps=tuple(ends[task] for task in kept),
         base=theirs,
         variant=ours,
-        final=_difference(ours, theirs, "final"),
+        final=final,
         area=_difference(ours, theirs, "area"),
-        improvement=_scaled(improvement_interval(ours.runs, theirs.runs)),
+        improvement=improvement,
         coverage={
             name: coverage_of_pair(
                 name, (ours.pools, theirs.pools), (ours.sizes, theirs.sizes), bootstrap
             )
-            for name in ("difference", "improvement")
+            if exists
+            else float("nan")
+            for name, exists in measured.items()
         },
     )
     return effect, tuple(missing)
@@ -166,7 +175,7 @@ def task_table(effect: Effect) -> pd.DataFrame:
     rows = []
     for task, step, (ours, theirs) in zip(effect.tasks, effect.steps, effect.pairs(), strict=True):
         own = difference(ours, theirs)
-        low, high = own.interval(0.95)
+        low, high = if_spread(own).interval(0.95)
         means = (theirs.mean(), ours.mean(), own.value, low, high)
         rows.append((task, step, len(theirs), len(ours), *means))
     columns = ["task", "env_step", "num_base", "num_variant", "base", "variant"]
@@ -237,8 +246,10 @@ def _difference(ours: Sample, theirs: Sample, name: Literal["final", "area"]) ->
     """Return the difference of the means over tasks of the two sides."""
     scores, others = getattr(ours, name), getattr(theirs, name)
     tasks = range(len(ours.sizes))
-    return mean_difference(
-        [difference(scores[ours.strata == n], others[theirs.strata == n]) for n in tasks]
+    return if_spread(
+        mean_difference(
+            [difference(scores[ours.strata == n], others[theirs.strata == n]) for n in tasks]
+        )
     )
 
 

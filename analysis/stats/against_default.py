@@ -11,7 +11,7 @@ import pandas as pd
 from analysis.records.load import SERIES
 from analysis.records.sources import RUNS_SOURCE
 from analysis.stats.coverage import coverage_of_differences, last_scores
-from analysis.stats.equivalence import difference, mean_difference
+from analysis.stats.equivalence import difference, if_spread, mean_difference
 from analysis.stats.horizons import side_of
 from analysis.stats.ragged_curves import ScoreCurves
 from analysis.stats.rules import Rule
@@ -58,7 +58,7 @@ def against_default(curves: ScoreCurves, rule: Rule) -> pd.DataFrame:
             steps.append(step)
             means.append([own.mean() for own in scores])
         if differences:
-            gap = mean_difference(differences)
+            gap = if_spread(mean_difference(differences))
             low, high = gap.interval(0.95)
             row = {"method": series[1], "variant": series[2], "tasks": len(differences)}
             row |= {"seeds": _seeds(sizes)}

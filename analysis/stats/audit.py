@@ -105,7 +105,11 @@ def summary(table: pd.DataFrame) -> list[str]:
     """
     named = table.assign(task=[str(task).partition(": ")[0] for task in table["task"]])
     runs = named.groupby("finding", sort=False)[_KEY].apply(lambda t: len(t.drop_duplicates()))
-    return [f"{runs[name]:,} runs: {what}" for name, what in FINDINGS.items() if name in runs.index]
+    return [
+        f"{runs[name]:,} run{'s' * (runs[name] != 1)}: {what}"
+        for name, what in FINDINGS.items()
+        if name in runs.index
+    ]
 
 
 def _findings(curves: ScoreCurves, row: int, grid: np.ndarray, rule: Rule) -> Iterator[AuditRow]:

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import combinations_with_replacement
+from typing import Any
 
 import numpy as np
 
@@ -56,6 +57,17 @@ class Interval:
         """Return point, low and high as `(num_checkpoints, 3)`."""
         return np.stack([self.point, self.low, self.high], axis=-1)
 
+
+def has_width(low: Any, high: Any) -> Any:
+    """Return whether bounds are those of an interval, one or an array of them.
+
+    Bounds are NaN for a single seed, and equal if no score varies. Equal scores of a few seeds do
+    not show that all seeds would have this score, so that they have no interval either.
+    """
+    return high - low > _ROUNDING
+
+
+_ROUNDING = 1e-9
 
 Statistic = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 """Function from scores `(num_runs, num_checkpoints)`, strata `(num_runs,)` and counts

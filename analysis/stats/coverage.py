@@ -187,6 +187,17 @@ def coverage_of(
     return simulated(statistic, pools, tuple(map(int, sizes)), studies_of(bootstrap))
 
 
+def _varies(pool: Sequence[float]) -> bool:
+    """Return whether the scores of a task differ; equal ones have no interval."""
+    return min(pool) < max(pool)
+
+
+def _apart(pair: tuple[Sequence[float], Sequence[float]]) -> bool:
+    """Return whether one side always scores higher, so that the probability does not vary."""
+    ours, theirs = pair
+    return min(ours) > max(theirs) or max(ours) < min(theirs) or not _varies([*ours, *theirs])
+
+
 def studies_of(bootstrap: Bootstrap) -> Bootstrap:
     """Return the number of simulated studies and their seed."""
     return Bootstrap(min(bootstrap.reps, STUDIES), bootstrap.seed)
@@ -223,6 +234,9 @@ def coverage_of_pair(
     """
     every = [pool for side in pools for pool in side]
     if min(map(min, sizes)) < 2 or not all(every) or not np.isfinite(np.concatenate(every)).all():
+        return float("nan")
+    both = list(zip(*pools, strict=True))
+    if not any(map(_varies, every)) or (statistic == "improvement" and all(map(_apart, both))):
         return float("nan")
     simulate = {"difference": simulated_difference, "improvement": simulated_improvement}
     return simulate[statistic](pools, sizes, studies_of(bootstrap))

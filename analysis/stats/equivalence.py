@@ -165,6 +165,20 @@ def difference_from(ours: np.ndarray, published: float) -> Difference:
     return Difference(value, float(np.std(ours, ddof=1) / np.sqrt(count)), count - 1)
 
 
+def if_spread(gap: Difference) -> Difference:
+    """Return a difference, without a standard error if no score varies.
+
+    Equal scores of a few seeds do not show that all seeds would have this score.
+    """
+    if gap.error > _ROUNDING:
+        return gap
+    return Difference(gap.value, float("nan"), float("nan"))
+
+
+_ROUNDING = 1e-9
+"""Standard errors up to this many points are rounding errors of equal scores."""
+
+
 def mean_difference(tasks: Sequence[Difference]) -> Difference:
     """Return the mean over tasks of independent differences; see `mean_over_tasks`.
 

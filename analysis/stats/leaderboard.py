@@ -12,7 +12,7 @@ import pandas as pd
 
 from analysis.records.field_results import MEAN, Series
 from analysis.records.problems import Problem
-from analysis.stats.bootstrap import Bootstrap, Interval
+from analysis.stats.bootstrap import Bootstrap, Interval, has_width
 from analysis.stats.coverage import (
     EVALUATIONS,
     NOMINAL,
@@ -334,9 +334,10 @@ def text_table(board: Leaderboard) -> pd.DataFrame:
         value, low, high = (row[f"{name}{bound}"] for bound in ("", "_low", "_high"))
         if np.isnan(value):
             return "—"
-        if np.isnan(low):
+        if not has_width(low, high):
             return f"{value:.{digits}f}"
-        label = level_label(row[f"{name}_coverage"])
+        coverage = row[f"{name}_coverage"]
+        label = NOMINAL if np.isnan(coverage) else level_label(coverage)
         level = "" if label == NOMINAL else f" ({label})"
         return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]{level}"
 

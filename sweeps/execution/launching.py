@@ -126,8 +126,7 @@ def _on_this_machine(request: SweepRequest, advice: str, *, inline: bool) -> int
     if len(plan.blocked) == len(plan.planned):
         return _exit_code(plan)
 
-    # On SIGTERM, stop the runs before exiting, as on Ctrl-C.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    stop_runs_on_signals()
     files: list[Path] = []
     if plan.todo:
         folder = SweepFolder.of(request.runs, sweep.label, request.planned)
@@ -161,6 +160,16 @@ def _on_this_machine(request: SweepRequest, advice: str, *, inline: bool) -> int
         figures = [sys.executable, "-m", "analysis.make_figures", *figure_arguments(request.runs)]
         code = subprocess.run(figures).returncode or code
     return code or _exit_code(plan)
+
+
+def stop_runs_on_signals() -> None:
+    """Have SIGTERM, and SIGHUP of a closed terminal, stop the runs before the exit, as Ctrl-C does.
+
+    A SIGHUP that is ignored, as with `nohup`, stays ignored.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.default_int_handler)
 
 
 def _use_of_cores(request: SweepRequest, *, gpu: bool, inline: bool) -> CoreUse:

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from sweeps.planning.planned_run import SPEEDS, UNITS, PlannedRun
 from sweeps.tracking.run_states import STATES, RunState
+from tdmpc2.common.run.lock import live_holder
 
 # If the output is not a terminal, a line is printed after each 1/SHARES of a run's budget.
 SHARES = 5
@@ -235,7 +236,7 @@ def print_summary(runs: Sequence[PlannedRun], thresholds: Sequence[float | None]
     print("reference + 3 sd: best mean return of uniform random actions, zero actions and the")
     print("untrained agent (10 episodes each), plus 3 times the largest of their standard")
     print("deviations. learned: whether the return exceeds it.")
-    _print_exit_codes(runs)
+    _print_unfinished(runs)
     return 1 if failures else 0
 
 
@@ -262,7 +263,7 @@ def print_multitask_summary(runs: Sequence[PlannedRun]) -> int:
         table.add_row(run.name, state, f"{updates:,}", score)
     make_console().print(table)
     print("score: return / 10 or 100 x success at the last evaluation, mean over the tasks.")
-    _print_exit_codes(runs)
+    _print_unfinished(runs)
     return 1 if failures else 0
 
 
@@ -288,7 +289,14 @@ def evaluations_of(run: PlannedRun, columns: Mapping[str, type]) -> Any | None:
         return None
 
 
-def _print_exit_codes(runs: Sequence[PlannedRun]) -> None:
+def _print_unfinished(runs: Sequence[PlannedRun]) -> None:
+    """Print the exit codes of processes that failed, and count the runs that others train."""
     for run in runs:
         if run.exit_code not in (None, 0):
             print(f"{run.name} ended with exit code {run.exit_code}: {run.log}")
+    going_on = sum(not run.started and bool(live_holder(run.directory)) for run in runs)
+    if going_on:
+        print(
+            f"{_runs(going_on)} not finished: trained by other processes, which this launch has "
+            "not started; launch again when these have ended."
+        )

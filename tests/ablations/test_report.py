@@ -222,6 +222,32 @@ def test_runs_of_other_methods_only_are_no_variants(tmp_path: Path) -> None:
         compare(tmp_path)
 
 
+def test_equal_scores_of_all_seeds_have_no_interval_and_decide_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They do not show that the next seed would have this score."""
+    flat = (0.0, 0.0, 0.0)
+    write(tmp_path / "runs", "default", 800.0, offsets=flat)
+    write(tmp_path / "runs", "no-simnorm", 800.0, offsets=flat, overrides={"latent_norm": "none"})
+    write(tmp_path / "runs", "num_q=1", 700.0, overrides={"num_q": 1})
+    code, table = compare(tmp_path)
+    printed = capsys.readouterr().out
+    assert code == 0
+    equal, other = table.loc["no-simnorm"], table.loc["num-q-1"]
+    assert (equal["difference"], equal["verdict"]) == (0.0, "not enough seeds")
+    assert equal[["difference_low", "area_difference_low", "seeds_needed"]].isna().all()
+    assert equal[["difference_coverage", "improvement_coverage"]].isna().all()
+    (line,) = (line for line in printed.split("\n") if line.startswith("no-simnorm  "))
+    assert "[" not in line
+    assert line.endswith("not enough seeds (the scores of all seeds are equal)")
+    # Every run of the default is better, so that the probability is 0 in all of these runs.
+    assert (other["difference_low"], other["verdict"]) == (other["welch_low"], "supported")
+    (line,) = (line for line in printed.split("\n") if line.startswith("num-q-1  "))
+    assert " 0 " in line
+    assert "[0, 0]" not in line
+    assert np.isnan(other["improvement_coverage"])
+
+
 def test_diverged_runs_count(tmp_path: Path) -> None:
     write(tmp_path / "runs", "default", 800.0)
     settings = {"overrides": {"hidden_norm": "none"}, "state": "DIVERGED"}

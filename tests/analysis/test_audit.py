@@ -59,7 +59,7 @@ def test_findings_by_hand(tmp_path):
     assert {name: t for name, *_, t in found(curves, "hold_last")}["repeated_steps"] == (
         "last value used"
     )
-    assert summary(audit(curves, RULES["hold"]))[0] == "1 runs: steps recorded more than once"
+    assert summary(audit(curves, RULES["hold"]))[0] == "1 run: steps recorded more than once"
 
 
 @pytest.mark.parametrize(

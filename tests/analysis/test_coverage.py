@@ -7,11 +7,19 @@ import pytest
 from scipy import stats
 
 from analysis.figures.figure_specs import read_catalog
+from analysis.figures.multitask_plots import score_text
 from analysis.figures.registry import PLOTS
 from analysis.records.load import load_curves
-from analysis.stats.bootstrap import Bootstrap, probability_of_improvement
+from analysis.stats.bootstrap import Bootstrap, has_width, probability_of_improvement
 from analysis.stats.bootstrap import iqm as bootstrap_iqm
-from analysis.stats.coverage import Coverage, coverage_note, coverages, pools_of, simulated
+from analysis.stats.coverage import (
+    Coverage,
+    coverage_note,
+    coverage_of_pair,
+    coverages,
+    pools_of,
+    simulated,
+)
 from analysis.stats.ragged_curves import ScoreCurves
 from analysis.stats.t_intervals import improvement_interval, t_interval
 from tdmpc2.common.system.paths import project_root
@@ -114,6 +122,26 @@ def test_labels_of_four_tasks_are_what_other_studies_find(curves, domain, num_se
             assert low <= again <= high, (method, statistic, label)
             gaps.append(again - stated)
     assert np.abs(np.mean([*off.values()])) < 0.02
+
+
+def test_comparisons_that_do_not_vary_have_no_coverage():
+    flat, wide = ((0.0, 0.0, 0.0),), ((0.0, 0.5, 1.0),)
+    same = (flat, ((1.0, 1.0, 1.0),))
+    sizes = ((3,), (3,))
+    assert np.isnan(coverage_of_pair("difference", same, sizes, STUDIES))
+    assert np.isnan(coverage_of_pair("improvement", same, sizes, STUDIES))
+    above = (wide, ((2.0, 3.0, 4.0),))
+    assert np.isnan(coverage_of_pair("improvement", above, sizes, STUDIES))
+    assert np.isfinite(coverage_of_pair("difference", above, sizes, STUDIES))
+    assert np.isfinite(coverage_of_pair("improvement", (wide, wide), sizes, STUDIES))
+
+
+def test_bounds_of_an_interval_differ():
+    assert has_width(0.1, 0.2)
+    assert not has_width(0.2, 0.2)
+    assert not has_width(float("nan"), float("nan"))
+    assert score_text({"value": 0.5, "low": 0.4, "high": 0.6}) == "50.0 [40.0, 60.0]"
+    assert score_text({"value": 1.0, "low": 1.0, "high": 1.0}) == "100.0"
 
 
 def test_labels():

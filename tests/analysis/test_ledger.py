@@ -244,6 +244,17 @@ def test_a_number_that_the_released_curves_do_not_have_is_open(tmp_path, release
     assert (finding.status, finding.evidence) == (status.OPEN, ("released curves: 71.0",))
 
 
+@pytest.mark.parametrize("scores", [(905.0,), (905.0, 905.0, 905.0)])
+def test_an_advantage_of_one_seed_or_of_equal_scores_is_open(tmp_path, scores) -> None:
+    claim = Advantage(id="best", places=(), group="pair", method="tdmpc2", over=("sac",))
+    for task in PAIR.tasks:
+        ours(tmp_path / "runs", task, scores)
+        ours(tmp_path / "runs", task, tuple(score - 600 for score in scores), method="sac")
+    finding = found(claim, inputs_of(tmp_path / "runs", None))
+    assert finding.status == status.OPEN
+    assert finding.evidence == ("own runs: +60.0 points, without an interval",)
+
+
 def test_an_advantage(tmp_path, released) -> None:
     claim = Advantage(id="best", places=(), group="pair", method="tdmpc2", over=("sac",))
     finding = found(claim, inputs_of(tmp_path / "runs", released))
@@ -324,6 +335,9 @@ def test_ablations(tmp_path, base, size, scores, step, expected) -> None:
     assert (
         f"own runs ({base}, model size {size}): 2 tasks, {step:,} env steps" in finding.evidence[0]
     )
+    assert "nan" not in finding.evidence[0]
+    if len(scores) == 1:
+        assert "1 seed: -50.2 points, without an interval" in finding.evidence[0]
 
 
 def test_every_status_has_a_meaning() -> None:

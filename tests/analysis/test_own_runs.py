@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from analysis import claims
 from analysis import evidence as command
 from analysis.figures.figure_specs import FigureSpec
 from analysis.figures.page import paper_style
@@ -24,7 +25,7 @@ from analysis.records.load import load, load_curves, merge
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.system.paths import recorded_folders
 from tests.analysis.pictures import assert_nothing_overlaps_or_is_clipped, draw
-from tests.analysis.run_files import write_run, write_table
+from tests.analysis.run_files import HEADER, eval_line, write_run, write_table
 from tests.test_architecture import ROOT
 
 STEPS = (0, 100_000, 200_000)
@@ -144,6 +145,35 @@ def test_every_run_is_listed_with_its_machine_and_state(tmp_path: Path, released
         "stopped, evaluated up to 40,000 of 100,000",
         "1 at 0, 2 at 30,000, 3 at 40,000 (10 episodes)",
     ]
+
+
+def test_a_run_without_budget_and_a_file_with_repeated_lines_are_listed(
+    tmp_path: Path, released: Path
+) -> None:
+    text = "".join(
+        [f"{HEADER}\n", *(eval_line(*at) for at in ((200, 3), (0, 1), (100, 4), (100, 2)))]
+    )
+    for seed, state in ((1, "COMPLETED"), (2, "RUNNING")):
+        write_run(tmp_path / "runs", {}, seed=seed, state=state, eval_csv=text, budget=None)
+    first, second = rows(run_table(inputs_of(tmp_path / "runs", released)))
+    assert first[3:] == ["completed", "every 100 env steps: 1, 3, 3 (10 episodes)"]
+    assert second[3:] == ["stopped, evaluated up to 200 env steps", first[4]]
+
+
+def test_records_that_are_left_out_are_named(
+    tmp_path: Path, released: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A table must not look complete if a run is missing."""
+    write_run(tmp_path / "runs", {0: 0.0, 100_000: 450.0}, task="toy-pointmass")
+    damaged = write_run(tmp_path / "runs", {0: 0.0, 100_000: 450.0}, seed=2) / "spec.json"
+    damaged.write_text("{")
+    sources = [f"runs={tmp_path / 'runs'}", f"published={released}"]
+    assert command.main(sources) == 0
+    printed = capsys.readouterr()
+    assert f"error: {damaged}:1: invalid JSON" in printed.err
+    assert printed.out.startswith("| run |")  # nothing to compare, and no blank lines
+    assert claims.main(sources) == 0
+    assert f"error: {damaged}:1: invalid JSON" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

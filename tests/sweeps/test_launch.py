@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from sweeps.execution.launching import stop_runs_on_signals
 from sweeps.launch import main, usage
 from sweeps.planning.options import SweepOptions
 from sweeps.planning.request import SweepRequest
@@ -75,8 +76,9 @@ def test_a_run_that_cannot_go_on_fails_the_sweep_and_names_its_log(
     assert "one episode takes 51 rows" in log.read_text()
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])  # SIGHUP: a closed terminal
 def test_stopping_the_launcher_stops_its_runs_and_launching_again_finishes(
-    tmp_path: Path, swept: tuple[Path, str]
+    tmp_path: Path, swept: tuple[Path, str], number: signal.Signals
 ) -> None:
     process = subprocess.Popen(
         [*LAUNCH, *arguments(tmp_path, "seeds=2")],
@@ -88,13 +90,27 @@ def test_stopping_the_launcher_stops_its_runs_and_launching_again_finishes(
     for line in process.stdout:
         if ": running" in line:
             break
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
     process.communicate()
     assert process.returncode == 130
     for lease in tmp_path.rglob("lease.json"):  # no process is left running
         assert not psutil.pid_exists(json.loads(lease.read_text())["pid"])
     assert main(arguments(tmp_path, "seeds=2")) == 0
     assert states(tmp_path) == states(swept[0])
+
+
+def test_with_nohup_a_launcher_outlives_its_terminal() -> None:
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+        stop_runs_on_signals()
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        stop_runs_on_signals()
+        assert signal.getsignal(signal.SIGHUP) == signal.default_int_handler
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @pytest.mark.parametrize(

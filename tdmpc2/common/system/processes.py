@@ -48,6 +48,22 @@ def runs(process: Mapping[str, Any]) -> bool | None:
     return None if started is None else started == ticks and not zombie
 
 
+def parent_of(pid: int) -> int | None:
+    """Return the id of the process that a process is a child of; None if it is unknown."""
+    try:
+        return psutil.Process(pid).ppid()
+    except psutil.Error:
+        return None
+
+
+def arguments_of(pid: int) -> list[str]:
+    """Return the command line of a process; empty if it is unknown."""
+    try:
+        return psutil.Process(pid).cmdline()
+    except psutil.Error:
+        return []
+
+
 def _place() -> dict[str, Any]:
     """Return host, boot and PID namespace of this process; the last two are None off Linux."""
     boot = namespace = None
