@@ -46,7 +46,7 @@ def imports(path: Path) -> set[str]:
     `from a import b` counts as `a.b` where that is a file or folder of ours, else as `a`.
     """
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -61,7 +61,7 @@ def imports(path: Path) -> set[str]:
 
 def dotted_strings(path: Path) -> Iterator[str]:
     """Modules named in strings of the form `"package.module:Name"`, which are imported lazily."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             found = LAZY.fullmatch(node.value)
             if found:

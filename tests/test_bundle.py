@@ -132,7 +132,7 @@ def test_a_bundle_of_all_recorded_runs_verifies_in_a_minute(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("path", RUNS, ids=lambda p: p.parent.name)
 def test_the_command_of_a_run_is_valid(path: Path) -> None:
-    spec = json.loads(path.read_text())
+    spec = json.loads(path.read_text(encoding="utf-8"))
     command = command_of(spec)
     wanted = "finetune" if "start" in spec else "train"
     assert command.split()[:2] == ["tdmpc2", wanted]

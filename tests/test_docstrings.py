@@ -38,7 +38,7 @@ PROSE = [
 
 def functions(path: Path) -> Iterator[tuple[str, ast.FunctionDef, str]]:
     """Public functions and methods of a file: label, node and the docstring that describes it."""
-    tree = ast.parse(path.read_text())
+    tree = ast.parse(path.read_text(encoding="utf-8"))
     yield from _functions(path, tree, "")
 
 
@@ -116,7 +116,7 @@ def test_prose_is_plain(phrase: str) -> None:
 
 
 def identifiers(path: Path) -> set[str]:
-    tokens = tokenize.generate_tokens(io.StringIO(path.read_text()).readline)
+    tokens = tokenize.generate_tokens(io.StringIO(path.read_text(encoding="utf-8")).readline)
     return {token.string for token in tokens if token.type == tokenize.NAME}
 
 

@@ -41,7 +41,7 @@ def reference_scores(episodes: int = 50) -> tuple[float, float]:
 
 
 def evaluations(runs: Path) -> list[dict[str, float]]:
-    with open(run_directory(runs) / "eval.csv") as file:
+    with open(run_directory(runs) / "eval.csv", encoding="utf-8") as file:
         return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
 
 

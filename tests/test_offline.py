@@ -67,7 +67,7 @@ def train(dataset: Path, runs: Path, blow: Blow | None = None, **changes: Any) -
 
 
 def rows(directory: Path, name: str) -> list[dict[str, str]]:
-    with open(directory / f"{name}.csv", newline="") as file:
+    with open(directory / f"{name}.csv", encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 
 

@@ -149,7 +149,7 @@ def test_pendulum_learns(tmp_path: Path) -> None:
     ]
     done = tiny(tmp_path, task=name, **PENDULUM)
     assert done.code == 0, done
-    with open(run_directory(tmp_path) / "eval.csv") as file:
+    with open(run_directory(tmp_path) / "eval.csv", encoding="utf-8") as file:
         returns = [float(row["episode_return"]) for row in csv.DictReader(file)]
     best = max(result.mean_return for result in results)
     error = max(result.sd_return for result in results) / 10**0.5

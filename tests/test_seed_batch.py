@@ -207,7 +207,7 @@ def outcomes(runs: Path) -> dict[int, Outcome]:
 
 
 def rows(directory: Path, name: str) -> list[dict[str, float]]:
-    with open(directory / f"{name}.csv") as file:
+    with open(directory / f"{name}.csv", encoding="utf-8") as file:
         return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
 
 

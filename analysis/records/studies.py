@@ -120,7 +120,7 @@ def read_study(folder: Path) -> RecordedStudy:
         UserError: a file is missing or damaged.
     """
     try:
-        facts = tomllib.loads((folder / REGISTERED).read_text())
+        facts = tomllib.loads((folder / REGISTERED).read_text(encoding="utf-8"))
         claims = tuple(_claim(facts | claim) for claim in facts["claims"])
         runs = folder / RUNS
         return RecordedStudy(
@@ -187,7 +187,7 @@ def digest(file: Path) -> str:
 def changes(folder: Path) -> list[str]:
     """Return what differs between `study.toml` and the registered study; empty if nothing does."""
     try:
-        texts = [(folder / name).read_text() for name in (REGISTERED, FILE)]
+        texts = [(folder / name).read_text(encoding="utf-8") for name in (REGISTERED, FILE)]
         before, after = (tomllib.loads(text) for text in texts)
     except (OSError, ValueError) as error:
         return [f"it cannot be read: {error}"]

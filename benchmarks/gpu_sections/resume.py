@@ -77,7 +77,7 @@ def differences(folder: Path) -> str:
     tables = {}
     for place in ("first", "second", "killed"):
         if (folder / place).exists():
-            with open(run_directory(folder / place) / "train.csv") as file:
+            with open(run_directory(folder / place) / "train.csv", encoding="utf-8") as file:
                 tables[place] = list(csv.DictReader(file))
     for place, table in tables.items():
         for number, (row, first_row) in enumerate(zip(table, tables["first"], strict=False), 1):

@@ -125,7 +125,7 @@ class Study:
             UserError: the file cannot be read, or is not that of a study.
         """
         try:
-            facts = tomllib.loads(path.read_text())
+            facts = tomllib.loads(path.read_text(encoding="utf-8"))
             claims = tuple(
                 Claim(**{**claim, "tasks": tuple(claim.get("tasks", ()))})
                 for claim in facts.pop("claims")

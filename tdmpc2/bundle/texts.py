@@ -42,7 +42,10 @@ def texts(specs: Sequence[Spec], folders: Sequence[Path], commit: str) -> dict[s
         "seeds": ", ".join(map(str, sorted({int(spec["seed"]) for spec in specs}))),
         "commands": "\n".join(dict.fromkeys(map(command_of, specs))),
     }
-    return {name: Template((TEMPLATES / name).read_text()).substitute(values) for name in TEXTS}
+    return {
+        name: Template((TEMPLATES / name).read_text(encoding="utf-8")).substitute(values)
+        for name in TEXTS
+    }
 
 
 def command_of(spec: Spec) -> str:
@@ -86,7 +89,7 @@ def croissant(folder: Path, names: Sequence[str], commit: str) -> dict[str, Any]
         for name in names
     ]
     return {
-        "@context": json.loads((TEMPLATES / "croissant_context.json").read_text()),
+        "@context": json.loads((TEMPLATES / "croissant_context.json").read_text(encoding="utf-8")),
         "@type": "sc:Dataset",
         "conformsTo": "http://mlcommons.org/croissant/1.0",
         "name": "tdmpc2-reproduction-records",

@@ -90,7 +90,7 @@ def _only_one(folder: Path, paths: Sequence[str]) -> Iterator[None]:
     new_lock = not os.path.lexists(folder / LOCK)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = open(folder / LOCK, "w")  # noqa: SIM115  closed below
+        lock = open(folder / LOCK, "w", encoding="utf-8")  # noqa: SIM115  closed below
     except OSError as error:
         raise UserError(f"out={folder}: cannot be written ({error.strerror})") from None
     with lock:
@@ -122,7 +122,7 @@ def _check_present(file: Path, sha256: str | None) -> None:
 
 def _read_sums(folder: Path) -> dict[str, str]:
     try:
-        lines = (folder / CHECKSUMS).read_text().splitlines()
+        lines = (folder / CHECKSUMS).read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
         return {}
     pairs = (line.split(maxsplit=1) for line in lines)

@@ -57,7 +57,7 @@ def write_field(path: Path) -> Path:
         }
         for name, top in (("Other", 300), ("Third", 400), ("Fourth", 500))
     }
-    path.write_text(json.dumps(found))
+    path.write_text(json.dumps(found), encoding="utf-8")
     return path
 
 

@@ -89,7 +89,7 @@ def write_run(
 def write_table(path: Path, header: str, lines: Sequence[str]) -> Path:
     """Write a CSV file of curves, with its parent folders."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(f"{line}\n" for line in (header, *lines)))
+    path.write_text("".join(f"{line}\n" for line in (header, *lines)), encoding="utf-8")
     return path
 
 

@@ -53,7 +53,7 @@ def draw(runs: Path, *arguments: str) -> tuple[int, Path]:
 
 def _squeezed(path: Path) -> str:
     """Return a table without the blanks that align its columns."""
-    return " ".join(path.read_text().split())
+    return " ".join(path.read_text(encoding="utf-8").split())
 
 
 def command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:

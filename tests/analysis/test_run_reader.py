@@ -17,7 +17,7 @@ from tests.analysis.run_files import HEADER, eval_line, write_reference_scores, 
 
 
 def read(path: Path, content: str) -> tuple[dict[int, float], list[Problem]]:
-    path.write_text(content)
+    path.write_text(content, encoding="utf-8")
     problems: list[Problem] = []
     points = read_evaluations(path, problems)
     returns = points.values.get("episode_return", ())

@@ -246,7 +246,7 @@ def test_a_refused_fetch_leaves_nothing_behind(deep: bool, server: Server, tmp_p
 
 
 def test_one_process_per_folder(server: Server, tmp_path: Path) -> None:
-    with open(tmp_path / ".fetch.lock", "w") as lock:
+    with open(tmp_path / ".fetch.lock", "w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(UserError, match="another process is fetching"):
             fetch(server, tmp_path)

@@ -52,7 +52,7 @@ def lines_of(directory: Path) -> Counter[tuple[str, int, float]]:
     """Return the points that a complete mirror has, from the CSV files."""
     points = []
     for name in ("train", "eval"):
-        with open(directory / f"{name}.csv") as file:
+        with open(directory / f"{name}.csv", encoding="utf-8") as file:
             for row in csv.DictReader(file):
                 step = int(row["env_step"])
                 points += [(f"{name}/{key}", step, float(value)) for key, value in row.items()]
@@ -74,7 +74,7 @@ def test_lines_come_in_the_order_of_steps_and_once(tmp_path: Path) -> None:
         (3, 100, {"eval/env_step": 100, "eval/x": 2}),
     ]
     assert [p.video for p in found] == [None, None, None, tmp_path / "videos" / "100.mp4"]
-    with open(tmp_path / "train.csv", "a") as file:
+    with open(tmp_path / "train.csv", "a", encoding="utf-8") as file:
         file.write("5\n")
     assert [(p.number, p.step, p.values["train/y"]) for p in lines.new()] == [(4, 150, 5)]
     assert list(lines.new()) == []
@@ -209,7 +209,7 @@ def test_a_logger_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     done = subprocess.run([*line, "logger=my_lines:Lines"], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     directory = run_directory(tmp_path / "runs")
-    with open(directory / "eval.csv") as file:
+    with open(directory / "eval.csv", encoding="utf-8") as file:
         expected = [
             (int(row["env_step"]), float(row["episode_return"])) for row in csv.DictReader(file)
         ]

@@ -69,7 +69,7 @@ def test_cutting_back_forgets_what_came_later(records: RunFiles) -> None:
     }
     records.csv["eval"].append({"a": 2})
     records.csv["train"].append({"loss": 0.5})
-    with open(records.csv["timing"].path, "w") as file:
+    with open(records.csv["timing"].path, "w", encoding="utf-8") as file:
         file.write("env_st")  # an incomplete header
 
     reopened = RunFiles(records.directory, SPEC, {})

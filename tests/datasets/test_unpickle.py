@@ -49,7 +49,7 @@ def test_a_plain_dict_is_read(tmp_path: Path) -> None:
 
 def test_the_file_is_mapped_not_copied(tmp_path: Path) -> None:
     read = load_tensors(save(tmp_path / "x.pt", small()))
-    mapped = Path("/proc/self/maps").read_text()
+    mapped = Path("/proc/self/maps").read_text(encoding="utf-8")
     assert str(tmp_path / "x.pt") in mapped
     assert read["obs"].dtype == torch.float32
 

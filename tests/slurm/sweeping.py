@@ -91,7 +91,7 @@ def lease(runs: Path, seed: int) -> dict[str, Any]:
 def is_warned(pid: int) -> bool:
     """Return whether a paused process has received SIGUSR2, or has ended."""
     with contextlib.suppress(OSError):
-        text = Path(f"/proc/{pid}/status").read_text()
+        text = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
         pending = [int(mask, 16) for mask in re.findall(r"^(?:Shd|Sig)Pnd:\s*(\w+)", text, re.M)]
         return any(mask >> (signal.SIGUSR2 - 1) & 1 for mask in pending)
     return True

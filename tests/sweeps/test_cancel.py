@@ -54,7 +54,7 @@ def test_only_recorded_jobs_of_the_user_are_named(
     arrays = one_array(runs, planned, "70") + one_array(runs, planned, "72")
     sweep = write_sweep(runs, planned, cluster="slurm", arrays=arrays, figures="71")
     assert cancel.main([f"runs={runs}"]) == 0
-    assert scancel.read_text() == "70 71\n"
+    assert scancel.read_text(encoding="utf-8") == "70 71\n"
     printed = capsys.readouterr().out
     assert f"{sweep.name}: 3 jobs cancelled (70, 71)" in printed
     assert f"{sweep.name}: 2 jobs of other users are left" in printed

@@ -242,7 +242,7 @@ def test_the_recorded_study_is_decided_again_as_it_was() -> None:
         for one in look
         if one.gap is not None
     ]
-    with open(folder / RESULTS) as file:
+    with open(folder / RESULTS, encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert found == [
         [row["seeds"], row["claim"], f"{float(row['difference']):+.1f}", row["decision"]]

@@ -19,7 +19,7 @@ ARITHMETIC = (
 def cpu_field(name: str) -> str:
     """Return a field of the first core in `/proc/cpuinfo`; empty on other systems than Linux."""
     try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             field, _, value = line.partition(":")
             if field.strip() == name:
                 return value.strip()

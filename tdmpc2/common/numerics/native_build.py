@@ -50,7 +50,7 @@ def build(source: Path) -> Path:
     if compiler() is None:
         raise FileNotFoundError("no C++ compiler (g++) found")
     headers = sorted({*HEADERS.glob("*.h"), *source.parent.glob("*.h")})
-    texts = [path.read_text() for path in (source, *headers)]
+    texts = [path.read_text(encoding="utf-8") for path in (source, *headers)]
     facts = [*texts, torch.__version__, str(compiler_version()), *cpu_flags()]
     key = hashlib.sha256("\n".join([*facts, *_command(source, "")]).encode()).hexdigest()[:16]
     folder = cache_dir() / f"native-{os.getuid()}"  # the cache may be shared
@@ -81,7 +81,7 @@ def _is_intact(library: Path) -> bool:
     that user's code.
     """
     try:
-        stat, recorded = library.stat(), _checksum_file(library).read_text().strip()
+        stat, recorded = library.stat(), _checksum_file(library).read_text(encoding="utf-8").strip()
     except (OSError, ValueError):
         return False
     if stat.st_uid not in (os.getuid(), 0) or stat.st_mode & 0o022:

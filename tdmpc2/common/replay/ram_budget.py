@@ -81,7 +81,7 @@ def available_memory(cgroups: Path = Path("/sys/fs/cgroup"), process: str = "sel
         process: process to check, as a name in `/proc`.
     """
     try:
-        lines = Path(f"/proc/{process}/cgroup").read_text().splitlines()
+        lines = Path(f"/proc/{process}/cgroup").read_text(encoding="utf-8").splitlines()
     except OSError:
         lines = []
     return min([psutil.virtual_memory().available, *cgroup_memory(cgroups, lines)])
@@ -121,7 +121,7 @@ def _statistic(file: Path, name: str) -> int:
     It is used for the page cache, which counts as used memory but is released when needed.
     """
     try:
-        fields = file.read_text().split()
+        fields = file.read_text(encoding="utf-8").split()
     except OSError:
         return 0
     return dict(zip(fields[::2], map(int, fields[1::2]), strict=True)).get(name, 0)
@@ -130,6 +130,6 @@ def _statistic(file: Path, name: str) -> int:
 def _number(file: Path) -> int | None:
     """Return the number in a file; None if there is no file or it contains `max`."""
     try:
-        return int(file.read_text())
+        return int(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None

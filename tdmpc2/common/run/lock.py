@@ -133,7 +133,7 @@ class Lease:
     def _acquire(self) -> None:
         mine = self.path.with_name(f".lease.{self.token}")
         try:
-            mine.write_text(json.dumps(_describe_self(self.token)) + "\n")
+            mine.write_text(json.dumps(_describe_self(self.token)) + "\n", encoding="utf-8")
             with _locked(self.path.parent):
                 for _ in range(50):
                     with contextlib.suppress(FileExistsError):

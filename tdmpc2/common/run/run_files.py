@@ -60,7 +60,7 @@ class CsvRecord:
         self.path, self.check = path, check
         self.columns: list[str] | None = None
         if path.exists() and path.stat().st_size:
-            self.columns = path.read_text().splitlines()[0].split(",")
+            self.columns = path.read_text(encoding="utf-8").splitlines()[0].split(",")
 
     def append(self, row: Mapping[str, float | int | str]) -> None:
         """Append one line with a single `write`.

@@ -69,7 +69,7 @@ def _place() -> dict[str, Any]:
     boot = namespace = None
     if sys.platform == "linux":
         try:
-            boot = _BOOT_ID.read_text().strip()
+            boot = _BOOT_ID.read_text(encoding="utf-8").strip()
             namespace = os.readlink("/proc/self/ns/pid")
         except OSError:  # nothing is known of any other process
             boot = f"unknown to process {os.getpid()}"

@@ -99,7 +99,7 @@ def write_standins(folder: Path) -> None:
     _copy_visuals(folder / "dataset" / "9001" / "visual")
     (folder / STANDIN_LIST).parent.mkdir()
     write_json(folder / STANDIN_LIST, info)
-    (folder / "LICENSE-and-source.txt").write_text(_NOTE)
+    (folder / "LICENSE-and-source.txt").write_text(_NOTE, encoding="utf-8")
 
 
 def _metaworld_faucet() -> _Faucet:
@@ -172,7 +172,7 @@ def _write_model(folder: Path, faucet: _Faucet) -> None:
         low=low,
         high=high,
     )
-    (folder / "mobility_cvx.urdf").write_text(text)
+    (folder / "mobility_cvx.urdf").write_text(text, encoding="utf-8")
 
 
 def _visuals(visuals: Sequence[_Visual]) -> str:

@@ -56,4 +56,4 @@ def write_hulls(path: Path, pieces: Sequence[np.ndarray]) -> None:
         lines += [f"o hull_{index}", *coordinates("v", vertices)]
         lines += [f"f {a} {b} {c}" for a, b, c in triangles + first]
         first += len(vertices)
-    path.write_text("\n".join(lines) + "\n")
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")

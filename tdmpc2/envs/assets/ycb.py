@@ -87,7 +87,7 @@ def write_standins(folder: Path) -> None:
             "density": facts.density,
         }
     write_json(folder / YCB_LIST, info)
-    (folder / "LICENSE-and-source.txt").write_text(_NOTE)
+    (folder / "LICENSE-and-source.txt").write_text(_NOTE, encoding="utf-8")
 
 
 def _read_scan(path: Path) -> _Scan:
@@ -119,5 +119,7 @@ def _write_textured(model: Path, scan: _Scan) -> None:
     lines = ["mtllib textured.mtl", *coordinates("v", scan.vertices)]
     lines += [*coordinates("vt", texture), "usemtl material_0"]
     lines += [f"f {a}/{a} {b}/{b} {c}/{c}" for a, b, c in scan.triangles + 1]
-    (model / "textured.obj").write_text("\n".join(lines) + "\n")
-    (model / "textured.mtl").write_text("newmtl material_0\nmap_Kd texture_map.png\n")
+    (model / "textured.obj").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (model / "textured.mtl").write_text(
+        "newmtl material_0\nmap_Kd texture_map.png\n", encoding="utf-8"
+    )
