@@ -76,14 +76,14 @@ def _cancel(sweep: SweepFolder) -> None:
                 f"{sweep.name}: {len(others):,} jobs of other users are left; they can cancel them"
             )
         num_stopped += len(jobs) + len(others)
-    launchers = set()
-    for submission in sweep.submissions():
-        facts = submission.facts
-        if facts["cluster"] != "slurm" and runs(facts):
-            os.kill(facts["pid"], signal.SIGTERM)
-            print(f"{sweep.name}: launcher process {facts['pid']} is stopping its runs")
-            launchers.add(facts["pid"])
+    local = [one.facts for one in sweep.submissions() if one.facts["cluster"] != "slurm"]
+    launchers = {facts["pid"] for facts in local if runs(facts)}
+    # Before the launchers: when one has ended, its runs are no longer its children.
     num_stopped += len(launchers) + _stop_orphans(sweep, launchers)
+    for pid in sorted(launchers):
+        with contextlib.suppress(ProcessLookupError):  # ended in the meantime
+            os.kill(pid, signal.SIGTERM)
+        print(f"{sweep.name}: launcher process {pid} is stopping its runs")
     if not num_stopped:
         print(f"{sweep.name}: nothing is running or queued")
 

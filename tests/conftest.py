@@ -17,7 +17,7 @@ from tdmpc2.common.numerics.numeric_path import MAX_PRODUCT_ERROR, product_error
 from tdmpc2.common.numerics.seeding import seed_globals
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.system.paths import cache_dir
-from tdmpc2.envs.rendering import prepare_rendering
+from tdmpc2.envs.rendering import load_triton_first, prepare_rendering
 from tests.runs import tiny
 
 # How skips begin that only mean: something is not installed here.
@@ -35,6 +35,7 @@ def pytest_configure() -> None:
     torch.set_num_threads(1)
     with contextlib.suppress(UserError):
         prepare_rendering()
+    load_triton_first()  # tests also make simulators without `make_env`
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

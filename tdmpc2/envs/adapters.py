@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from tdmpc2.common.system.config_checks import require
+from tdmpc2.common.system.paths import PACKAGES
 from tdmpc2.common.system.plugins import Plugins, Table
 from tdmpc2.envs.tasks import ALIASES, PAPER_SUITES, SUITES, TASKS, Task
 
@@ -66,6 +67,11 @@ class Adapter:
     probe: str | None = None
     pixels: bool = False
     renders: Literal["opengl", "vulkan"] | None = None
+
+    @property
+    def of_this_project(self) -> bool:
+        """Whether the environment class belongs to this project."""
+        return self.target.partition(":")[0].partition(".")[0] in PACKAGES
 
     def unsupported(self) -> str:
         """Return for what the packages have no release, and what to use instead, or ""."""

@@ -23,6 +23,7 @@ from tdmpc2.common.training.lockstep import RoundClock, lockstep
 from tdmpc2.common.training.loop_requests import Steps, serve
 from tdmpc2.common.training.trainer import OnlineSchedule, Trainer
 from tdmpc2.envs import gymnasium_tasks
+from tdmpc2.envs.adapters import ADAPTERS
 from tdmpc2.envs.factory import make_env
 from tdmpc2.envs.rendering import renderer_in_use
 from tdmpc2.envs.task_variants import task_of
@@ -164,7 +165,8 @@ class _Lane(LocalRun):
         with settings_kept(self.env_label):
             first = make_env(**self.wanted, seed=derive_seed(spec.seed, "environment"))
         self.shapes = env_spec(self.task, first, dict(spec.start))
-        require_storable(f"{self.env_label}: generator_state()", first.generator_state())
+        if not ADAPTERS[self.task.domain].of_this_project:
+            require_storable(f"{self.env_label}: generator_state()", first.generator_state())
         self.agent = make_agent(spec, self.shapes, device)
         self.replay_place = check_fits(self.agent, self.shapes, spec.budget, device, num_runs)
         self.envs = [first, *(make_env(**env) for env in self.env_arguments[1:])]

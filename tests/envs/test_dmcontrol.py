@@ -12,6 +12,7 @@ import sys
 import numpy as np
 import pytest
 
+from tdmpc2.common.system.errors import UserError
 from tdmpc2.envs.dmcontrol.adapter import CUSTOM, DMControlEnv, load_raw
 from tdmpc2.envs.factory import make_env
 from tdmpc2.envs.tasks import get_suite, get_task
@@ -97,7 +98,8 @@ def test_the_suite_never_ends_an_episode_itself():
 
 def test_a_table_that_disagrees_with_the_simulator_is_refused():
     env = DMControlEnv(dataclasses.replace(get_task("walker-walk"), obs_dim=23), seed=0)
-    with pytest.raises(RuntimeError, match=r"has shape \(24,\), expected \(23,\)"):
+    message = r"returned an observation \(24,\), not \(23,\); correct .* the task's row"
+    with pytest.raises(UserError, match=message):
         env.reset()
 
 
