@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import io
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -17,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tdmpc2.common.run.checkpoint import can_be_loaded
 from tdmpc2.common.system.config_checks import require
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.training.base_agent import BaseAgent
@@ -160,16 +160,11 @@ def _check_state(what: str, state: Any) -> None:
     """Raise a `UserError` if a checkpoint with this state could not be loaded."""
     require(isinstance(state, dict), f"{what}: state_dict returned no dict")
     for name, value in state.items():
-        saved = io.BytesIO()
-        try:
-            torch.save(_without_content(value), saved)
-            saved.seek(0)
-            torch.load(saved, weights_only=True)
-        except Exception as error:
-            raise UserError(
-                f"{what}: its state has {name}, of type {type(value).__name__}, which a checkpoint "
-                "cannot hold; keep numbers, text, tensors, and lists, tuples or dicts of these"
-            ) from error
+        require(
+            can_be_loaded(_without_content(value)),
+            f"{what}: its state has {name}, of type {type(value).__name__}, which a checkpoint "
+            "cannot hold; keep numbers, text, tensors, and lists, tuples or dicts of these",
+        )
 
 
 def _without_content(value: Any) -> Any:

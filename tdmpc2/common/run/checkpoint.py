@@ -353,16 +353,23 @@ def require_storable(what: str, state: Any) -> None:
     Raises:
         UserError: it cannot.
     """
-    saved = io.BytesIO()
-    try:
-        torch.save(to_storable(state), saved)
-        saved.seek(0)
-        torch.load(saved, weights_only=True)
-    except Exception as error:
+    if not can_be_loaded(to_storable(state)):
         raise UserError(
             f"{what} returned {type(state).__name__}, which a checkpoint cannot hold; return "
             "numbers, text, arrays, or lists, tuples or dicts of these"
-        ) from error
+        )
+
+
+def can_be_loaded(value: Any) -> bool:
+    """Return whether a saved value can be loaded, which allows only some types."""
+    saved = io.BytesIO()
+    try:
+        torch.save(value, saved)
+        saved.seek(0)
+        torch.load(saved, weights_only=True)
+    except Exception:  # of any kind: methods of the value are called
+        return False
+    return True
 
 
 def from_storable(value: Any) -> Any:
