@@ -18,6 +18,7 @@ from analysis.stats.horizons import Group
 from analysis.stats.multitask_scores import agents_of
 from analysis.stats.ragged_curves import variant_budget
 from analysis.stats.task_titles import task_titles
+from tdmpc2.common.system.texts import counted
 from tdmpc2.envs.tasks import TASKS
 
 _LONGEST_NAME = 28
@@ -220,14 +221,14 @@ def _limits(ours: pd.DataFrame) -> list[str]:
     """Return a line on runs that differ from the paper's setting, if there are any."""
     limits = []
     if standin := ours["variant"].str.contains("assets=").sum():
-        limits.append(f"{_runs(standin)} with assets other than the official ones")
+        limits.append(f"{counted(standin, 'run')} with assets other than the official ones")
     if other := ours["variant"].str.contains("physics=").sum():
-        limits.append(f"{_runs(other)} with physics other than the paper's")
+        limits.append(f"{counted(other, 'run')} with physics other than the paper's")
     full = [variant_budget(run.task, run.obs, run.variant) for run in ours.itertuples()]
     reduced = ours[(ours["budget"] < full) & np.isfinite(full)]
     if len(reduced):
         budgets = _listed(f"{budget:,}" for budget in sorted(reduced["budget"]))
-        limits.append(f"{_runs(len(reduced))} with a reduced budget ({budgets} env steps)")
+        limits.append(f"{counted(len(reduced), 'run')} with a reduced budget ({budgets} env steps)")
     return _limits_line([*limits, *_small_models(ours)])
 
 
@@ -236,7 +237,9 @@ def _small_models(ours: pd.DataFrame) -> list[str]:
     sizes = ours.loc[ours["model_size"].str.fullmatch(r"\D+"), "model_size"]
     if sizes.empty:
         return []
-    return [f"{_runs(len(sizes))} with a model smaller than the paper's ({_listed(sizes)})"]
+    return [
+        f"{counted(len(sizes), 'run')} with a model smaller than the paper's ({_listed(sizes)})"
+    ]
 
 
 def _limits_line(limits: Sequence[str]) -> list[str]:
@@ -250,11 +253,6 @@ def _source_label(source: str, shown: Shown) -> str:
     return styles[source].label if source in styles else f"from {source}"
 
 
-def _runs(count: int) -> str:
-    """Return a number of runs as text."""
-    return f"{count:,} run{'s' if count > 1 else ''}"
-
-
 def _counted(runs: pd.DataFrame) -> str:
     """Return the number of runs, and the states of those that have a run directory.
 
@@ -264,7 +262,7 @@ def _counted(runs: pd.DataFrame) -> str:
     here = "" if len(ours) == len(runs) else " here"
     states = ours["state"].replace(["RUNNING", "INTERRUPTED"], "unfinished").str.lower()
     listed = ", ".join(f"{n:,} {state}{here}" for state, n in states.value_counts().items())
-    return f"{_runs(len(runs))} ({listed})" if listed else _runs(len(runs))
+    return f"{counted(len(runs), 'run')} ({listed})" if listed else counted(len(runs), "run")
 
 
 def _seeds(runs: pd.DataFrame) -> str:

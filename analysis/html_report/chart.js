@@ -142,7 +142,7 @@ function showTip(box, plot, lines, content) {
     const at = line.x.indexOf(plot.data[0][idx]);
     const [low, high] = [line.low?.[at], line.high?.[at]];
     return el("div", [swatch(line), `${line.label}: ${short(line.y[at])}`,
-      !(high - low > 1e-9) ? null : el("span", ` [${short(low)}, ${short(high)}]`, { class: "range" })]);
+      !hasWidth(low, high) ? null : el("span", ` [${short(low)}, ${short(high)}]`, { class: "range" })]);
   });
   if (!rows.length) { tip.hidden = true; return; }
   tip.replaceChildren(el("div", `${plot.data[0][idx].toLocaleString("en")} ${content.unit || "env steps"}`, { class: "soft" }), ...rows);

@@ -24,7 +24,6 @@ from analysis.html_report.multitask import multitask_pages
 from analysis.html_report.studies import studies_page
 from analysis.html_report.summary import display_names, next_steps, summary
 from analysis.html_report.tables import audit_texts, table_data
-from analysis.ledger.findings import counted
 from analysis.records.evaluations import ENV_STEPS, NUM_UPDATES, TASK_SCORES
 from analysis.records.field_results import Series as FieldSeries
 from analysis.records.load import SERIES, Records
@@ -52,6 +51,7 @@ from analysis.stats.rules import Rule
 from analysis.stats.selection import Series
 from analysis.stats.task_curves import REFERENCE_LINES, reference_scores, task_curves
 from analysis.stats.task_titles import task_titles
+from tdmpc2.common.system.texts import counted
 from tdmpc2.envs.tasks import TASKS
 
 SCORES_OF_METRICS = {score.metric: score.scale for score in TASK_SCORES.values()}

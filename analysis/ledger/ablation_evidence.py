@@ -13,7 +13,6 @@ from analysis.ledger.findings import (
     OPEN,
     SUPPORTED,
     SUPPORTED_SO_FAR,
-    counted,
     points_text,
 )
 from analysis.ledger.inputs import DEFAULT, RULE, Inputs
@@ -22,6 +21,7 @@ from analysis.stats.ablation_claims import judge
 from analysis.stats.ablation_effects import Effect, effect_of
 from analysis.stats.horizons import is_near
 from analysis.stats.ragged_curves import ScoreCurves, paper_budget
+from tdmpc2.common.system.texts import counted
 
 
 def ablation(claim: AblationClaim, inputs: Inputs) -> tuple[str, list[str]]:

@@ -71,8 +71,3 @@ def points_text(gap: Difference) -> str:
     if np.isnan(low):
         return f"{gap.value:+.1f} points, without an interval"
     return f"{gap.value:+.1f} [{low:.1f}, {high:.1f}] points"
-
-
-def counted(number: int, name: str) -> str:
-    """Return a number with the singular or plural of a noun: `1 seed`, `3 seeds`."""
-    return f"{number:,} {name}{'s' * (number != 1)}"

@@ -20,6 +20,7 @@ from analysis.stats.horizons import Group
 from analysis.stats.ragged_curves import ENDED, ScoreCurves, budget_of, paper_budget
 from analysis.stats.rules import RULES, Rule
 from analysis.stats.selection import Selection, horizon_scores, select
+from tdmpc2.common.system.texts import counted
 
 _KEY = [*SERIES, "task", "seed"]
 AUDIT = [*_KEY, "finding", "count", "detail", "treatment"]
@@ -106,7 +107,7 @@ def summary(table: pd.DataFrame) -> list[str]:
     named = table.assign(task=[str(task).partition(": ")[0] for task in table["task"]])
     runs = named.groupby("finding", sort=False)[_KEY].apply(lambda t: len(t.drop_duplicates()))
     return [
-        f"{runs[name]:,} run{'s' * (runs[name] != 1)}: {what}"
+        f"{counted(runs[name], 'run')}: {what}"
         for name, what in FINDINGS.items()
         if name in runs.index
     ]

@@ -64,10 +64,11 @@ def has_width(low: Any, high: Any) -> Any:
     Bounds are NaN for a single seed, and equal if no score varies. Equal scores of a few seeds do
     not show that all seeds would have this score, so that they have no interval either.
     """
-    return high - low > _ROUNDING
+    return high - low > ROUNDING
 
 
-_ROUNDING = 1e-9
+ROUNDING = 1e-9
+"""Widths and standard errors up to this size are rounding errors of equal scores."""
 
 Statistic = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 """Function from scores `(num_runs, num_checkpoints)`, strata `(num_runs,)` and counts

@@ -15,6 +15,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
+from analysis.stats.bootstrap import ROUNDING
+
 Verdict = Literal["reproduced", "worse", "better", "not enough data"]
 WORST_FIRST = ("worse", "not enough data", "better", "reproduced so far", "reproduced")
 """Verdicts on tasks; "reproduced so far" is "reproduced" below the full budget."""
@@ -170,13 +172,9 @@ def if_spread(gap: Difference) -> Difference:
 
     Equal scores of a few seeds do not show that all seeds would have this score.
     """
-    if gap.error > _ROUNDING:
+    if gap.error > ROUNDING:
         return gap
     return Difference(gap.value, float("nan"), float("nan"))
-
-
-_ROUNDING = 1e-9
-"""Standard errors up to this many points are rounding errors of equal scores."""
 
 
 def mean_difference(tasks: Sequence[Difference]) -> Difference:

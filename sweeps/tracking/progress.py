@@ -14,6 +14,7 @@ from rich.table import Table
 from sweeps.planning.planned_run import SPEEDS, UNITS, PlannedRun
 from sweeps.tracking.run_states import STATES, RunState
 from tdmpc2.common.run.lock import live_holder
+from tdmpc2.common.system.texts import counted
 
 # If the output is not a terminal, a line is printed after each 1/SHARES of a run's budget.
 SHARES = 5
@@ -84,12 +85,8 @@ def describe_blocked(blocked: Iterable[tuple[str, str]]) -> list[str]:
     counts = Counter(blocked)
     if not counts:
         return []
-    head = f"{_runs(counts.total())} cannot start on this machine yet:"
-    return [head, *(f"  {_runs(n)} of {task}: {why}" for (task, why), n in counts.items())]
-
-
-def _runs(number: int) -> str:
-    return f"{number:,} run{'s' * (number != 1)}"
+    head = f"{counted(counts.total(), 'run')} cannot start on this machine yet:"
+    return [head, *(f"  {counted(n, 'run')} of {task}: {why}" for (task, why), n in counts.items())]
 
 
 def duration(hours: float) -> str:
@@ -297,6 +294,6 @@ def _print_unfinished(runs: Sequence[PlannedRun]) -> None:
     going_on = sum(not run.started and bool(live_holder(run.directory)) for run in runs)
     if going_on:
         print(
-            f"{_runs(going_on)} not finished: trained by other processes, which this launch has "
-            "not started; launch again when these have ended."
+            f"{counted(going_on, 'run')} not finished: trained by other processes, which this "
+            "launch has not started; launch again when these have ended."
         )

@@ -1,0 +1,8 @@
+"""Pieces of the sentences that commands print."""
+
+from __future__ import annotations
+
+
+def counted(number: int, name: str) -> str:
+    """Return a number with the singular or plural of a noun: `1 seed`, `3 seeds`."""
+    return f"{number:,} {name}{'s' * (number != 1)}"
