@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -159,6 +160,27 @@ def test_errors_of_the_function_itself_are_the_callers() -> None:
         call(torch.ones(2))
 
 
+def without_openssl(folder: Path) -> str:
+    """Return a PATH with all programs but `openssl`, which torch needs to precompile headers."""
+    programs = folder / "programs"
+    programs.mkdir()
+    found = {path.name: path for place in os.get_exec_path() for path in Path(place).glob("*")}
+    for name in found.keys() - {"openssl"}:
+        (programs / name).symlink_to(found[name])
+    return str(programs)
+
+
+def test_compiling_needs_no_openssl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", without_openssl(tmp_path))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "new"))
+    assert shutil.which("openssl") is None
+    compiler = Compiler(CPU)
+    call = compiler.protect(compiler.compile(lambda x: 3 * x + torch.cos(x)))
+    compiler.switch_on()
+    assert call(torch.zeros(2)).tolist() == [1, 1]
+    assert compiler.enabled
+
+
 def test_nothing_is_compiled_until_it_is_asked_for() -> None:
     compiler = Compiler(CPU)
     seen = compiler.compile(lambda x: torch.compiler.is_compiling())
@@ -227,7 +249,12 @@ def test_ctrl_c_during_compilation_is_no_failure(tmp_path: Path) -> None:
     compiler.chmod(0o755)
     done = subprocess.run(
         [sys.executable, "-m", "tdmpc2.train", *arguments(runs, compile="true")],
-        env={**os.environ, "CXX": str(compiler), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "new")},
+        env={
+            **os.environ,
+            "CXX": str(compiler),
+            "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "new"),
+            "PATH": without_openssl(tmp_path),  # no headers are compiled, which takes half a minute
+        },
         start_new_session=True,
         capture_output=True,
         text=True,

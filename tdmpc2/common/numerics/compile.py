@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import shutil
 import sys
 import tempfile
 import warnings
@@ -103,6 +104,8 @@ class Compiler:
             "triton.cudagraphs": self._graphs and not piece,
             # Small models spend up to a third of their time in Python, between kernels.
             "cpp_wrapper": not self._on_gpu,
+            # Headers are compiled in advance only where torch can take their checksum.
+            "cpp_cache_precompile_headers": shutil.which("openssl") is not None,
             **(gpu_options() if self._on_gpu else {}),
             "size_asserts": False,  # would check the compiler's own output at each call
         }
@@ -153,14 +156,18 @@ class Compiler:
             torch.compiler.cudagraph_mark_step_begin()
 
     def _give_up(self, error: Exception) -> None:
-        lines = str(error).strip().splitlines() or [""]
-        # The first line often names only the backend; the C++ compiler's error follows later.
-        reason = next((line for line in lines if " error: " in line), lines[0]).strip()
         if self._on_failure is not None:
             self._on_failure()
         warnings.warn(
-            f"torch.compile failed ({type(error).__name__}: {reason}); continuing without it, more "
-            "slowly; compile=false avoids the attempt",
+            f"torch.compile failed ({type(error).__name__}: {reason(error)}); continuing without "
+            "it, more slowly; compile=false avoids the attempt",
             RuntimeWarning,
             stacklevel=3,
         )
+
+
+def reason(error: Exception) -> str:
+    """Return the line of a compiler's error that says most."""
+    lines = str(error).strip().splitlines() or [""]
+    # The first line often names only the backend; the C++ compiler's error follows later.
+    return next((line for line in lines if " error: " in line), lines[0]).strip()

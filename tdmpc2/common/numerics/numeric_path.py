@@ -20,7 +20,7 @@ from typing import Any, Literal
 import torch
 
 from tdmpc2.common.numerics import fused_bf16, native_build
-from tdmpc2.common.numerics.compile import use_own_cache
+from tdmpc2.common.numerics.compile import Compiler, reason
 from tdmpc2.common.numerics.cpu import (
     cpu_field,
     cpu_flags,
@@ -202,14 +202,14 @@ def compiler_version(device: torch.device) -> str | Literal[False]:
 
     If the test fails, return False and issue a warning.
     """
-    use_own_cache()
+    compiler = Compiler(device, whole_steps=True)  # with the options of runs, but no CUDA graph
+    compiler.switch_on()
     try:
-        torch.compile(torch.sin)(torch.ones(8, device=device))
+        compiler.compile(torch.sin)(torch.ones(8, device=device))
     except Exception as error:  # many types, none of them documented
-        reason = str(error).strip().partition("\n")[0]
         warnings.warn(
-            f"torch.compile does not work here ({reason}); continuing without it, more slowly. "
-            "Install a C++ compiler (g++), or use compile=false to avoid this warning",
+            f"torch.compile does not work here ({reason(error)}); continuing without it, more "
+            "slowly. Install a C++ compiler (g++), or use compile=false to avoid this warning",
             RuntimeWarning,
             stacklevel=2,
         )
