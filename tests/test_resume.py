@@ -248,10 +248,11 @@ def test_real_simulators_repeat_byte_for_byte(
     row = get_task(task)
     episode, num = row.episode_length, 2 if row.episode_length == 500 else 3
     budget = num * episode * row.action_repeat
+    first_update = 3 * episode // 2 - 60 if num == 2 else 2 * episode - 60
     changes = {
         "task": task,
         "env_steps": budget,
-        "seed_decisions": max((num - 1) * episode - 60, episode),
+        "seed_decisions": first_update,
         "planning": "false",
         "eval_every": budget,
         "eval_episodes": 1,

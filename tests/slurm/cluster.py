@@ -165,7 +165,7 @@ def wait_for(
         if time.monotonic() > deadline:
             assert not strict, f"waited {seconds} s for {what}"
             return
-        time.sleep(0.2)
+        time.sleep(0.5)  # most conditions call a command of SLURM
 
 
 def _families(pids: Sequence[int]) -> list[int]:
