@@ -196,12 +196,17 @@ def compile_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "compile", fail)
 
 
+@pytest.mark.parametrize(
+    ("program", "advice"), [("none", r"install a C\+\+ compiler \(g\+\+\), or use"), ("sh", "use")]
+)
 def test_without_a_working_compiler_runs_go_on_plainly(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    program: str, advice: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compile_fails(monkeypatch)
+    monkeypatch.setenv("CXX", program)
     file = tmp_path / "numeric.json"
-    with pytest.warns(RuntimeWarning, match=r"does not work here \(no compiler\).*g\+\+"):
+    said = rf"does not work here \(no compiler\).* slowly; {advice} compile=false"
+    with pytest.warns(RuntimeWarning, match=said):
         path = apply_numeric_path(file, CPU, 1, allow_change=False, compiled=None)
     assert path["compile"] is False
     assert apply_numeric_path(file, CPU, 1, allow_change=False, compiled=None) == path

@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_map
 
 from tdmpc2.common.numerics.cpu import cpu_flags_hash
 from tdmpc2.common.numerics.precision import lacks_bf16
+from tdmpc2.common.system.paths import cache_dir, code_folder
 
 Args = ParamSpec("Args")
 Result = TypeVar("Result")
@@ -40,10 +41,11 @@ def use_own_cache() -> None:
         return
     python = "".join(map(str, sys.version_info[:2]))
     cpu = f"{torch.backends.cpu.get_cpu_capability()}-{cpu_flags_hash()}"
-    user = os.getuid() if hasattr(os, "getuid") else "user"
-    folder = Path(tempfile.gettempdir()) / f"tdmpc2-inductor-{user}"
-    folder /= f"py{python}-torch{torch.__version__}-{cpu}"
-    os.environ[CACHE_VARIABLE] = str(folder)
+    user = os.getuid()
+    folder = code_folder(
+        Path(tempfile.gettempdir()) / f"tdmpc2-inductor-{user}", cache_dir() / f"inductor-{user}"
+    )
+    os.environ[CACHE_VARIABLE] = str(folder / f"py{python}-torch{torch.__version__}-{cpu}")
 
 
 def gpu_options() -> dict[str, Any]:

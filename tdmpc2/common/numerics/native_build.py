@@ -16,7 +16,7 @@ from torch.utils import cpp_extension
 
 from tdmpc2.common.numerics.cpu import cpu_flags
 from tdmpc2.common.system.atomic_files import sha256_of, write_text
-from tdmpc2.common.system.paths import cache_dir
+from tdmpc2.common.system.paths import cache_dir, code_folder
 
 HEADERS = Path(__file__).parents[2] / "kernels"  # folder of the shared header files
 
@@ -53,7 +53,8 @@ def build(source: Path) -> Path:
     texts = [path.read_text(encoding="utf-8") for path in (source, *headers)]
     facts = [*texts, torch.__version__, str(compiler_version()), *cpu_flags()]
     key = hashlib.sha256("\n".join([*facts, *_command(source, "")]).encode()).hexdigest()[:16]
-    folder = cache_dir() / f"native-{os.getuid()}"  # the cache may be shared
+    name = f"native-{os.getuid()}"  # the cache may be shared
+    folder = code_folder(cache_dir() / name, Path(tempfile.gettempdir()) / f"tdmpc2-{name}")
     library = folder / f"{source.stem}-{key}.so"
     if not _is_intact(library):
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -207,9 +207,11 @@ def compiler_version(device: torch.device) -> str | Literal[False]:
     try:
         compiler.compile(torch.sin)(torch.ones(8, device=device))
     except Exception as error:  # many types, none of them documented
+        missing = device.type == "cpu" and native_build.compiler() is None
+        advice = "install a C++ compiler (g++), or use" if missing else "use"
         warnings.warn(
             f"torch.compile does not work here ({reason(error)}); continuing without it, more "
-            "slowly. Install a C++ compiler (g++), or use compile=false to avoid this warning",
+            f"slowly; {advice} compile=false to avoid this warning",
             RuntimeWarning,
             stacklevel=2,
         )

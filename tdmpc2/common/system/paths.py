@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import tempfile
 from pathlib import Path
 
@@ -51,6 +52,29 @@ def cache_dir() -> Path:
         return Path.home() / ".cache" / "tdmpc2-repro"
     except RuntimeError:
         return Path(tempfile.gettempdir()) / f"tdmpc2-repro-{os.getuid()}"
+
+
+def code_folder(*candidates: Path) -> Path:
+    """Return the first folder that holds only this user's code and from which it can run.
+
+    Missing folders are created. The folder of temporary files is often mounted without execution,
+    and other users can create folders there. Home directories may be read-only.
+
+    Args:
+        candidates: folders, the preferred one first; it is returned if none is suitable.
+    """
+    return next(filter(_runs_own_code, candidates), candidates[0])
+
+
+def _runs_own_code(folder: Path) -> bool:
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found, disk = folder.lstat(), os.statvfs(folder)
+    except OSError:
+        return False
+    own = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid()
+    executable = not disk.f_flag & getattr(os, "ST_NOEXEC", 0)  # Linux names the flag
+    return own and executable and not found.st_mode & 0o022 and os.access(folder, os.W_OK)
 
 
 def user_path(text: str, name: str) -> Path:
