@@ -8,11 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.figures.styles import Shown, series_styles
+from analysis.figures.figure_specs import Catalog
+from analysis.figures.styles import Shown, one_line, series_styles
 from analysis.records.load import AGENTS, SERIES, one_per_run
 from analysis.records.run_reader import short_commits
 from analysis.records.sources import RUNS_SOURCE
 from analysis.stats.aggregate import RLIABLE_VERSION
+from analysis.stats.bootstrap import has_width
 from analysis.stats.coverage import Coverage, coverage_note, coverages, studies_of
 from analysis.stats.horizons import Group
 from analysis.stats.multitask_scores import agents_of
@@ -66,8 +68,8 @@ def card_lines(
     num_tasks = runs["task"].nunique()
     facts = [
         _counted(runs),
-        f"{num_tasks} task{'s' if num_tasks > 1 else ''}",
-        _seeds(runs),
+        counted(num_tasks, "task"),
+        _seeds(runs, [*SERIES, "task"], shown.catalog),
     ]
     ours = runs[runs["source"] == RUNS_SOURCE]
     if len(ours):
@@ -92,6 +94,9 @@ def card_lines(
     single, several = bool((counts == 1).any()), bool((counts > 1).any())
     if not several:
         return [*head, _method(shown, marks, single, several)]
+    if drawn is not None and "low" in drawn and not has_width(drawn["low"], drawn["high"]).any():
+        method = _method(shown, marks, single, several=False)
+        return [*head, f"{method} Equal scores of all seeds have no interval."]
     measured = _coverages(shown, drawn) if found is None else found
     method = _method(shown, marks, single, several, measured=len(measured) > 0)
     labels = {k: s.label for k, s in series_styles(runs, shown.catalog).items()}
@@ -118,6 +123,8 @@ def _coverages(shown: Shown, drawn: pd.DataFrame | None) -> list[Coverage]:
         titles = task_titles(task for task in drawn["task"].unique() if task in TASKS)
         groups = tuple(Group(name, title, (name,)) for name, title in titles.items())
     column = "task" if drawn is not None and "task" in drawn else "group"
+    if drawn is not None and "low" in drawn:
+        drawn = drawn[has_width(drawn["low"], drawn["high"])]
     keys = None if drawn is None else set(map(tuple, drawn[[*SERIES, column]].to_numpy(str)))
     return [
         one
@@ -146,7 +153,7 @@ def multitask_card_lines(shown: Shown, marks: Marks, runs: pd.DataFrame | None =
     facts = [
         _counted(runs),
         sets,
-        _seeds(runs),
+        _seeds(runs, AGENTS, shown.catalog),
         *([f"model size {_listed(sizes)}"] if sizes else []),
         *_precisions(runs),
         f"budget {_listed(f'{budget:,}' for budget in sorted(runs['budget']))} updates",
@@ -265,10 +272,29 @@ def _counted(runs: pd.DataFrame) -> str:
     return f"{counted(len(runs), 'run')} ({listed})" if listed else counted(len(runs), "run")
 
 
-def _seeds(runs: pd.DataFrame) -> str:
-    """Return the seeds of some runs as text."""
-    seeds = sorted(set(runs["seed"]))
-    return f"seed{'s' if len(seeds) > 1 else ''} {_listed(seeds)}"
+def _seeds(runs: pd.DataFrame, keys: Sequence[str], catalog: Catalog) -> str:
+    """Return the seeds of some runs as text, or how many each series has if these differ.
+
+    Args:
+        runs: the runs.
+        keys: columns whose values runs that differ in the seed have in common.
+        catalog: labels of the series.
+    """
+    sets = runs.groupby(list(keys), sort=False)["seed"].agg(frozenset)
+    if len(set(sets)) <= 1:
+        seeds = sorted(set(runs["seed"]))
+        return f"seed{'s' if len(seeds) > 1 else ''} {_listed(seeds)}"
+    per_series = sets.map(len).groupby(level=SERIES, sort=False).agg(["min", "max"])
+    labels = {key: one_line(s.label) for key, s in series_styles(runs, catalog).items()}
+    names: dict[str, list[str]] = {}
+    for series, (low, high) in zip(per_series.index, per_series.to_numpy(), strict=True):
+        number = f"{low}" if low == high else f"{low} to {high}"
+        names.setdefault(number, []).append(labels[series])
+    if len(names) == 1:
+        return f"seeds of each task: {next(iter(names))}"
+    return "seeds of each task: " + ", ".join(
+        f"{number} of {_listed(own, most=3)}" for number, own in names.items()
+    )
 
 
 def _joined(facts: Sequence[str]) -> str:
@@ -276,7 +302,8 @@ def _joined(facts: Sequence[str]) -> str:
     return " · ".join(facts)
 
 
-def _listed(values: Iterable[object]) -> str:
-    """Return the distinct values in order of appearance, shortened to eight."""
+def _listed(values: Iterable[object], most: int = 8) -> str:
+    """Return the distinct values in order of appearance, at most this many of them."""
     distinct = list(dict.fromkeys(str(value) for value in values))
-    return ", ".join(distinct[:8]) + (f" and {len(distinct) - 8} more" if len(distinct) > 8 else "")
+    rest = len(distinct) - most
+    return ", ".join(distinct[:most]) + (f" and {rest} more" if rest > 0 else "")

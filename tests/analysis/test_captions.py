@@ -103,9 +103,44 @@ def test_coverage_is_named_where_it_was_measured(tmp_path):
     assert "their coverage is not measured" in profile.caption
     assert "simulated" not in profile.caption
     spec = FigureSpec("x", "group_bars", groups=GROUPS, statistics=("mean",))
-    (page,) = draw(records.select(sources=["published"]), spec).pages
+    lines = [f"{step},{step / 5000 + seed},{seed}" for step in (0, 4_000_000) for seed in (1, 2, 3)]
+    for task in ("walker-walk", "cup-catch"):
+        write_table(tmp_path / "varied" / "tdmpc2" / f"{task}.csv", "step,reward,seed", lines)
+    (page,) = draw(load_curves(tmp_path / "varied", "published"), spec).pages
     assert "coverage simulated in 50 studies" in page.caption
     assert "(published)" not in page.caption  # as in the legend
+
+
+@pytest.mark.parametrize("plot", ["group_bars", "learning_curves", "aggregate_curve"])
+def test_equal_scores_have_neither_interval_nor_coverage(tmp_path, plot):
+    for task in ("walker-walk", "cup-catch"):
+        for seed in (1, 2, 3):
+            points = {0: 0.0, 2_000_000: 900.0, 4_000_000: 900.0}
+            write_run(tmp_path, points, task=task, seed=seed, budget=4_000_000)
+    (page,) = draw(load(tmp_path), FigureSpec("x", plot, groups=GROUPS[:1])).pages
+    caption = page.caption.replace("\n", " ")
+    assert "Equal scores of all seeds have no interval." in caption
+    assert "confidence interval" not in caption
+    assert "cover" not in caption
+
+
+def test_series_with_other_numbers_of_seeds_are_told_apart(tmp_path):
+    write_run(tmp_path / "runs", {0: 1.0, 100_000: 50.0}, budget=100_000, seed=4)
+    lines = [f"{step},{step / 1000 + seed},{seed}" for step in (0, 100_000) for seed in (1, 2, 3)]
+    write_table(tmp_path / "paper" / "tdmpc2" / "walker-walk.csv", "step,reward,seed", lines)
+    records = merge([load(tmp_path / "runs"), load_curves(tmp_path / "paper", "published")])
+    (page,) = draw(records, replace(CURVES, only_ours=False)).pages
+    card = card_of(page)
+    assert "4 runs (1 completed here) · 1 task · " in card
+    assert "· seeds of each task: 1 of TD-MPC2, 3 of TD-MPC2 (published) ·" in card
+
+
+def test_tasks_with_other_numbers_of_seeds(tmp_path):
+    for task, seeds in (("walker-walk", (1, 2)), ("cup-catch", (1, 2, 3))):
+        for seed in seeds:
+            write_run(tmp_path, {0: 0.0, 1000: 10.0 * seed}, task=task, seed=seed)
+    (page,) = draw(load(tmp_path), replace(CURVES, only_ours=False)).pages
+    assert "· seeds of each task: 2 to 3 ·" in card_of(page)
 
 
 def test_tasks_with_the_same_title_are_told_apart(tmp_path):
