@@ -96,7 +96,7 @@ def card_lines(
         return [*head, _method(shown, marks, single, several)]
     if drawn is not None and "low" in drawn and not has_width(drawn["low"], drawn["high"]).any():
         method = _method(shown, marks, single, several=False)
-        return [*head, f"{method} Equal scores of all seeds have no interval."]
+        return [*head, f"{method} Numbers that do not vary over seeds have no interval."]
     measured = _coverages(shown, drawn) if found is None else found
     method = _method(shown, marks, single, several, measured=len(measured) > 0)
     labels = {k: s.label for k, s in series_styles(runs, shown.catalog).items()}

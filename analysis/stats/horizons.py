@@ -129,9 +129,9 @@ def own_environments(curves: ScoreCurves) -> tuple[Group | None, tuple[str, ...]
     tasks, others = (tuple(map(str, scored.index[keep])) for keep in (scored, ~scored))
     if not tasks:
         return None, others
-    budgets = runs["budget"].map(budget_of)
-    budgets = budgets.where(np.isfinite(budgets), curves.last_steps[runs.index])
-    horizon = budgets.groupby(runs["task"]).max()[list(tasks)].min()
+    budgets = runs["budget"].map(budget_of).to_numpy(float)
+    known = np.where(np.isfinite(budgets), budgets, curves.last_steps[runs.index])
+    horizon = min(known[runs["task"] == task].max() for task in tasks)
     return Group(OWN, OWN_LABEL, tasks, int(horizon)), others
 
 

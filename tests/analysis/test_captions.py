@@ -119,9 +119,28 @@ def test_equal_scores_have_neither_interval_nor_coverage(tmp_path, plot):
             write_run(tmp_path, points, task=task, seed=seed, budget=4_000_000)
     (page,) = draw(load(tmp_path), FigureSpec("x", plot, groups=GROUPS[:1])).pages
     caption = page.caption.replace("\n", " ")
-    assert "Equal scores of all seeds have no interval." in caption
+    assert "Numbers that do not vary over seeds have no interval." in caption
     assert "confidence interval" not in caption
     assert "cover" not in caption
+
+
+def test_probabilities_without_an_interval_are_drawn_without_a_coverage(tmp_path):
+    """Each run of one method scores higher than each of the other."""
+    for method, mean in (("tdmpc2", 300.0), ("sac", 700.0)):
+        for seed in (1, 2, 3):
+            points = {0: 0.0, 3_900_000: mean + 9 * seed, 4_000_000: mean + seed}
+            write_run(tmp_path, points, method=method, seed=seed, budget=4_000_000)
+    spec = FigureSpec("x", "improvement", groups=(replace(GROUPS[0], tasks=("walker-walk",)),))
+    (page,) = draw(load(tmp_path), spec).pages
+    (ax,) = page.axes
+    (mark, _) = ax.lines
+    assert mark.get_xdata().tolist() == [0, 0]
+    assert ax.get_xlim()[0] < 0
+    assert not ax.patches
+    assert "Numbers that do not vary over seeds have no interval." in page.caption.replace(
+        "\n", " "
+    )
+    assert "coverage" not in page.caption
 
 
 def test_series_with_other_numbers_of_seeds_are_told_apart(tmp_path):
