@@ -79,7 +79,7 @@ def card_lines(
             *([f"model size {sizes}"] if sizes else []),
             *_precisions(ours),
             f"commit {commits or 'not recorded'}",
-            *([simulators] if (simulators := _listed(filter(None, ours["simulators"]))) else []),
+            *([simulators] if (simulators := _simulators(ours)) else []),
         ]
     facts += [
         f"{'all' if count == len(runs) else f'{count:,} of them'} "
@@ -147,7 +147,7 @@ def multitask_card_lines(shown: Shown, marks: Marks, runs: pd.DataFrame | None =
         return [marks.text(False)]
     counts = zip(runs["task_set"], map(len, runs["tasks"]), strict=True)
     sets = _listed(f"{short_name(str(name))} ({count} tasks)" for name, count in counts)
-    simulators = _listed(filter(None, runs["simulators"]))
+    simulators = _simulators(runs)
     sizes = [str(size) for size in runs["model_size"] if size]
     sizes.sort(key=lambda size: (len(size), size))
     facts = [
@@ -162,12 +162,14 @@ def multitask_card_lines(shown: Shown, marks: Marks, runs: pd.DataFrame | None =
     ]
     seeds = runs.groupby(AGENTS)["seed"].count()
     several = bool((seeds > 1).any())
-    method = _method(shown, marks, bool((seeds == 1).any()), several)
-    coverage = [_agents_coverage(shown, runs)] if several else []
+    found = _agents_coverage(shown, runs) if several else []
+    method = _method(shown, marks, bool((seeds == 1).any()), several, measured=len(found) > 0)
+    labels = {key: style.label for key, style in series_styles(runs, shown.catalog).items()}
+    coverage = [coverage_note(found, labels)] if several else []
     return [_joined(facts), *_limits_line(_small_models(runs)), method, *coverage]
 
 
-def _agents_coverage(shown: Shown, runs: pd.DataFrame) -> str:
+def _agents_coverage(shown: Shown, runs: pd.DataFrame) -> list[Coverage]:
     """Return the coverage of the intervals of multi-task agents, by task if the figure is."""
     found = []
     titles = task_titles(shown.curves.runs["task"].unique())
@@ -188,8 +190,7 @@ def _agents_coverage(shown: Shown, runs: pd.DataFrame) -> str:
             seeds = (len(agents.runs), len(agents.runs))
             if np.isfinite(share):
                 found.append(Coverage(series, group, size, seeds, "mean", share))
-    labels = {k: s.label for k, s in series_styles(runs, shown.catalog).items()}
-    return coverage_note(found, labels)
+    return found
 
 
 def _method(
@@ -216,6 +217,11 @@ def _method(
 def short_name(name: str) -> str:
     """Return the name of a task set, truncated to fit above a panel."""
     return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
+
+
+def _simulators(ours: pd.DataFrame) -> str:
+    """Return the packages of simulators with their versions, each once."""
+    return _listed(one for text in ours["simulators"] for one in text.split(", ") if one)
 
 
 def _precisions(ours: pd.DataFrame) -> list[str]:
@@ -284,6 +290,7 @@ def _seeds(runs: pd.DataFrame, keys: Sequence[str], catalog: Catalog) -> str:
     if len(set(sets)) <= 1:
         seeds = sorted(set(runs["seed"]))
         return f"seed{'s' if len(seeds) > 1 else ''} {_listed(seeds)}"
+    what = "seeds of each task" if "task" in keys else "seeds of each agent"
     per_series = sets.map(len).groupby(level=SERIES, sort=False).agg(["min", "max"])
     labels = {key: one_line(s.label) for key, s in series_styles(runs, catalog).items()}
     names: dict[str, list[str]] = {}
@@ -291,9 +298,9 @@ def _seeds(runs: pd.DataFrame, keys: Sequence[str], catalog: Catalog) -> str:
         number = f"{low}" if low == high else f"{low} to {high}"
         names.setdefault(number, []).append(labels[series])
     if len(names) == 1:
-        return f"seeds of each task: {next(iter(names))}"
-    return "seeds of each task: " + ", ".join(
-        f"{number} of {_listed(own, most=3)}" for number, own in names.items()
+        return f"{what}: {next(iter(names))}"
+    return f"{what}: " + "; ".join(
+        f"{number} of {_listed(own, most=3)}" for number, own in sorted(names.items())
     )
 
 

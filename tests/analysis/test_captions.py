@@ -151,7 +151,33 @@ def test_series_with_other_numbers_of_seeds_are_told_apart(tmp_path):
     (page,) = draw(records, replace(CURVES, only_ours=False)).pages
     card = card_of(page)
     assert "4 runs (1 completed here) · 1 task · " in card
-    assert "· seeds of each task: 1 of TD-MPC2, 3 of TD-MPC2 (published) ·" in card
+    assert "· seeds of each task: 1 of TD-MPC2; 3 of TD-MPC2 (published) ·" in card
+
+
+def test_agents_with_other_numbers_of_seeds(tmp_path):
+    for seed in (1, 2):
+        write_multitask_run(tmp_path, {0: (0, 0), 1000: (300 + seed, 0.5)}, seed=seed)
+    write_multitask_run(tmp_path, {0: (0, 0), 1000: (400, 0.5)}, size="19", tag="0123456788")
+    (page,) = draw(load(tmp_path), FigureSpec("x", "multitask_curves")).pages
+    assert "· seeds of each agent: 1 of TD-MPC2 (19M); 2 of TD-MPC2 (5M) ·" in card_of(page)
+
+
+def test_agents_with_equal_scores_have_no_coverage(tmp_path):
+    for seed in (1, 2, 3):
+        write_multitask_run(tmp_path, {0: (0, 0), 1000: (300, 0.5)}, seed=seed)
+    for plot in ("multitask_curves", "multitask_tasks", "multitask_bars"):
+        (page,) = draw(load(tmp_path), FigureSpec("x", plot)).pages
+        assert "coverage is not measured" in page.caption.replace("\n", " ")
+        assert "simulated" not in page.caption
+
+
+def test_packages_are_named_once(tmp_path):
+    for seed in (1, 2):
+        write_run(tmp_path, {0: 0.0, 1000: 10.0 * seed}, seed=seed)
+    records = load(tmp_path)
+    records.runs["simulators"] = ["dm_control 1.0, mujoco 3.6", "metaworld 3.0, mujoco 3.6"]
+    (page,) = draw(records, replace(CURVES, only_ours=False)).pages
+    assert "· dm_control 1.0, mujoco 3.6, metaworld 3.0 " in f"{card_of(page)} "
 
 
 def test_tasks_with_other_numbers_of_seeds(tmp_path):
