@@ -14,7 +14,8 @@ from tdmpc2.common.system.texts import counted
 
 BIAS_NOTE = (
     "Differences in points, variant minus base, with 95 % intervals of a single look. * stopped "
-    "early: biased away from zero; the estimate of the first look is unbiased."
+    "early: on average such estimates are too far from zero or, if equality was shown, too close "
+    "to it; that of the first look is unbiased over all studies."
 )
 REGISTERED_BEFORE = "pre-registered"
 _COLUMNS = [
@@ -55,8 +56,7 @@ def result_texts(study: RecordedStudy) -> pd.DataFrame:
     """Return the last result of each claim, the estimate of its first look, and its registration.
 
     A study that stops at a large difference has seen a large one more often than not, so the
-    estimate at the end is biased away from zero; that of the first look is not, because it always
-    takes place.
+    estimate at the end is biased; that of the first look is not, because it always takes place.
 
     Args:
         study: the study; claims without a complete look have no row.

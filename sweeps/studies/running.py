@@ -81,15 +81,15 @@ def with_all_seeds(request: SweepRequest, looks: tuple[int, ...], *, given: bool
         given: whether the user has named the seeds.
 
     Raises:
-        UserError: fewer seeds are named than the last look needs.
+        UserError: another number of seeds is named than the last look needs.
     """
     seeds = parse_seeds(request.sweep.seeds) if given else tuple(range(1, looks[-1] + 1))
-    if len(seeds) < looks[-1]:
+    if len(seeds) != looks[-1]:
         raise UserError(
             f"seeds={request.sweep.seeds}: the last of looks={','.join(map(str, looks))} needs "
             f"{looks[-1]} seeds; omit seeds=, or name as many"
         )
-    return replace(request, sweep=replace(request.sweep, seeds=_listed(seeds[: looks[-1]])))
+    return replace(request, sweep=replace(request.sweep, seeds=_listed(seeds)))
 
 
 def make_study(request: SweepRequest, label: str, margin: float, claims: MakeClaims) -> Study:

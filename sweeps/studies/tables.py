@@ -33,14 +33,18 @@ def describe(study: Study) -> str:
         if design.base_seeds
         else "seeds on each side"
     )
+    kinds = {claim.expected is None for claim in study.claims}
+    claimed, open_ = False in kinds, True in kinds
+    positive = " or ".join(["'supported'"] * claimed + ["'lower'", "'higher'"] * open_)
+    negative = " or ".join(["'contradicted'"] * claimed + ["'no difference'"] * open_)
     corrected = design.family_level < claims * design.claim_level
     whole = f", {100 * design.family_level:.3g} % in the whole study" if corrected else ""
     return (
         f"Study of {counted(claims, 'claim')} with looks at {looks} {sides}; "
         f"env steps: {tasks}.\n"
         f"A score is the mean of the last {study.evaluations} evaluations (step 0 never counts).\n"
-        f"Chance of a false 'supported': {100 * design.claim_level:.3g} % per claim{whole}; of a "
-        f"false 'contradicted': {100 * design.against_level:.3g} % per claim. "
+        f"Chance of a false {positive}: {100 * design.claim_level:.3g} % per claim{whole}; of a "
+        f"false {negative}: {100 * design.against_level:.3g} % per claim. "
         f"Margin: {' to '.join(f'{m:g}' for m in dict.fromkeys((margins[0], margins[-1])))} points."
     )
 

@@ -26,7 +26,7 @@ from sweeps.studies import go_on
 from sweeps.studies.decisions import WAITING, Look, judge
 from sweeps.studies.scores import Scores, read_scores
 from sweeps.studies.study import Claim, Study, check_unchanged, parse_looks, register
-from sweeps.studies.tables import summary, write
+from sweeps.studies.tables import describe, summary, write
 from tdmpc2.common.run.spec import RunSpec
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.system.paths import project_root
@@ -271,6 +271,8 @@ def test_claims_about_some_tasks_use_only_these(tmp_path: Path) -> None:
     [
         (["looks=3,2"], "ascending numbers of seeds"),
         (["seeds=2"], "needs 3 seeds"),
+        (["seeds=4"], "needs 3 seeds"),
+        (["until=none"], "looks=2,3: only valid with until=decided"),
         (["variants=default"], "nothing to compare"),
     ],
 )
@@ -282,6 +284,21 @@ def test_what_is_refused_before_anything_is_written(
     with pytest.raises(UserError, match=message):
         launch.main([*kept, *more])
     assert not (tmp_path / "studies").exists()
+
+
+@pytest.mark.parametrize(
+    ("kinds", "sentence"),
+    [
+        (["lower"], "false 'supported': 1.95 % per claim; of a false 'contradicted': 4 %"),
+        ([None], "false 'lower' or 'higher': 1.95 % per claim; of a false 'no difference': 4 %"),
+        (["same", None], "false 'supported' or 'lower' or 'higher': 1.95 % per claim"),
+    ],
+)
+def test_error_rates_are_those_of_decisions_that_can_be_reached(
+    kinds: list[Expected | None], sentence: str
+) -> None:
+    claims = tuple(replace(CLAIM, name=str(kind), expected=kind) for kind in kinds)
+    assert sentence in describe(replace(STUDY, claims=claims))
 
 
 def test_series_without_tasks_in_common_are_refused(tmp_path: Path) -> None:
