@@ -65,6 +65,8 @@ def main(arguments: Sequence[str]) -> int:
     if line.options.list:
         print(table_of_ablations())
         return 0
+    if "looks" in line.sweep and not line.options.until_decided:
+        raise UserError(f"--looks {line.sweep['looks']}: only valid with --until-decided")
     base = make_base(line)
     chosen = choose(line, base)
     request = make_request(line, chosen, base)

@@ -13,9 +13,9 @@ from tabulate import tabulate
 from ablations.studies import StudyResult
 from analysis.stats.ablation_claims import OPEN
 from analysis.stats.ablation_effects import Effect
-from analysis.stats.bootstrap import has_width
 from analysis.stats.coverage import Coverage, coverage_note
 from analysis.stats.equivalence import MOST_SEEDS, Difference
+from analysis.stats.estimate_texts import estimate_text
 
 MISSING_SHOWN = 12
 MEASURED = ("tasks", "seeds", "default", "variant", "difference", "area", "P(better) %")
@@ -97,7 +97,7 @@ def _texts(finding: StudyResult) -> dict[str, str]:
 def _interval(row: dict[str, Any], name: str, form: str) -> str:
     """Format a value with its interval: `-3.1 [-5.0, -1.2]`."""
     value, low, high = (row[f"{name}{end}"] for end in ("", "_low", "_high"))
-    return f"{value:{form}}" + (f" [{low:{form}}, {high:{form}}]" if has_width(low, high) else "")
+    return estimate_text(value, low, high, form=form)
 
 
 def _verdict(finding: StudyResult) -> str:

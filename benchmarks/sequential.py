@@ -36,7 +36,7 @@ from analysis.stats.group_sequential import (
     Found,
     run_study,
 )
-from analysis.stats.least_variance import lower_quartile
+from analysis.stats.least_variance import lower_quartile, tied_variance
 from analysis.stats.moderated_variances import moderated_welch
 from tdmpc2.common.system import cli
 from tdmpc2.common.system.config_checks import Settings, setting
@@ -183,10 +183,13 @@ def _found(design: Design, ours: np.ndarray, theirs: np.ndarray) -> Found:
     own, base = (np.var(side, -1, ddof=1) for side in (ours, theirs))
     usual = np.concatenate([own, base], axis=1).mean(axis=1, keepdims=True)
     sides = np.concatenate([own, np.broadcast_to(base, own.shape)], axis=-1)
-    least = lower_quartile(sides)[..., None]
+    smallest = lower_quartile(sides)[..., None]
     theirs = np.broadcast_to(theirs, (*ours.shape[:-1], theirs.shape[-1]))
+    pairs = ((ours, theirs), (theirs, ours))
+    least_ours, least_theirs = (np.maximum(smallest, tied_variance(*pair)) for pair in pairs)
     prior = design.prior_of(ours.shape[1] + 1)
-    return Found(*mean_over_tasks(*moderated_welch(ours, theirs, usual, prior, (least, least))))
+    gaps = moderated_welch(ours, theirs, usual, prior, (least_ours, least_theirs))
+    return Found(*mean_over_tasks(*gaps))
 
 
 def _row(name: str, loss: float, counts: Counts, design: Design) -> list[object]:

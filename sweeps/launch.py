@@ -13,10 +13,16 @@ from tdmpc2.common.system.errors import UserError
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the command and return its exit code (see `launching.launch`)."""
+    """Run the command and return its exit code (see `launching.launch`).
+
+    Raises:
+        UserError: an unknown option, an invalid value, or options that exclude each other.
+    """
     request = SweepRequest.from_arguments(arguments)
     if request.sweep.until is not None:
         return _study(request, seeds_given=cli.peek(arguments, "seeds") is not None)
+    if cli.peek(arguments, "looks") is not None:
+        raise UserError(f"looks={request.sweep.looks}: only valid with until=decided")
     from sweeps.execution.launching import launch  # imports torch and pandas
     from sweeps.studies.power_lines import print_power
 

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.figures.styles import Shown, series_styles
+from analysis.figures.figure_specs import Catalog
+from analysis.figures.styles import Shown, one_line, series_styles
 from analysis.records.load import AGENTS, SERIES, one_per_run
 from analysis.records.run_reader import short_commits
 from analysis.records.sources import RUNS_SOURCE
 from analysis.stats.aggregate import RLIABLE_VERSION
+from analysis.stats.bootstrap import has_width
 from analysis.stats.coverage import Coverage, coverage_note, coverages, studies_of
 from analysis.stats.horizons import Group
 from analysis.stats.multitask_scores import agents_of
@@ -66,8 +68,8 @@ def card_lines(
     num_tasks = runs["task"].nunique()
     facts = [
         _counted(runs),
-        f"{num_tasks} task{'s' if num_tasks > 1 else ''}",
-        _seeds(runs),
+        counted(num_tasks, "task"),
+        _seeds(runs, [*SERIES, "task"], shown.catalog),
     ]
     ours = runs[runs["source"] == RUNS_SOURCE]
     if len(ours):
@@ -77,7 +79,7 @@ def card_lines(
             *([f"model size {sizes}"] if sizes else []),
             *_precisions(ours),
             f"commit {commits or 'not recorded'}",
-            *([simulators] if (simulators := _listed(filter(None, ours["simulators"]))) else []),
+            *([simulators] if (simulators := _simulators(ours)) else []),
         ]
     facts += [
         f"{'all' if count == len(runs) else f'{count:,} of them'} "
@@ -92,6 +94,9 @@ def card_lines(
     single, several = bool((counts == 1).any()), bool((counts > 1).any())
     if not several:
         return [*head, _method(shown, marks, single, several)]
+    if drawn is not None and "low" in drawn and not has_width(drawn["low"], drawn["high"]).any():
+        method = _method(shown, marks, single, several=False)
+        return [*head, f"{method} Numbers that do not vary over seeds have no interval."]
     measured = _coverages(shown, drawn) if found is None else found
     method = _method(shown, marks, single, several, measured=len(measured) > 0)
     labels = {k: s.label for k, s in series_styles(runs, shown.catalog).items()}
@@ -118,6 +123,8 @@ def _coverages(shown: Shown, drawn: pd.DataFrame | None) -> list[Coverage]:
         titles = task_titles(task for task in drawn["task"].unique() if task in TASKS)
         groups = tuple(Group(name, title, (name,)) for name, title in titles.items())
     column = "task" if drawn is not None and "task" in drawn else "group"
+    if drawn is not None and "low" in drawn:
+        drawn = drawn[has_width(drawn["low"], drawn["high"])]
     keys = None if drawn is None else set(map(tuple, drawn[[*SERIES, column]].to_numpy(str)))
     return [
         one
@@ -140,13 +147,13 @@ def multitask_card_lines(shown: Shown, marks: Marks, runs: pd.DataFrame | None =
         return [marks.text(False)]
     counts = zip(runs["task_set"], map(len, runs["tasks"]), strict=True)
     sets = _listed(f"{short_name(str(name))} ({count} tasks)" for name, count in counts)
-    simulators = _listed(filter(None, runs["simulators"]))
+    simulators = _simulators(runs)
     sizes = [str(size) for size in runs["model_size"] if size]
     sizes.sort(key=lambda size: (len(size), size))
     facts = [
         _counted(runs),
         sets,
-        _seeds(runs),
+        _seeds(runs, AGENTS, shown.catalog),
         *([f"model size {_listed(sizes)}"] if sizes else []),
         *_precisions(runs),
         f"budget {_listed(f'{budget:,}' for budget in sorted(runs['budget']))} updates",
@@ -155,12 +162,14 @@ def multitask_card_lines(shown: Shown, marks: Marks, runs: pd.DataFrame | None =
     ]
     seeds = runs.groupby(AGENTS)["seed"].count()
     several = bool((seeds > 1).any())
-    method = _method(shown, marks, bool((seeds == 1).any()), several)
-    coverage = [_agents_coverage(shown, runs)] if several else []
+    found = _agents_coverage(shown, runs) if several else []
+    method = _method(shown, marks, bool((seeds == 1).any()), several, measured=len(found) > 0)
+    labels = {key: style.label for key, style in series_styles(runs, shown.catalog).items()}
+    coverage = [coverage_note(found, labels)] if several else []
     return [_joined(facts), *_limits_line(_small_models(runs)), method, *coverage]
 
 
-def _agents_coverage(shown: Shown, runs: pd.DataFrame) -> str:
+def _agents_coverage(shown: Shown, runs: pd.DataFrame) -> list[Coverage]:
     """Return the coverage of the intervals of multi-task agents, by task if the figure is."""
     found = []
     titles = task_titles(shown.curves.runs["task"].unique())
@@ -181,8 +190,7 @@ def _agents_coverage(shown: Shown, runs: pd.DataFrame) -> str:
             seeds = (len(agents.runs), len(agents.runs))
             if np.isfinite(share):
                 found.append(Coverage(series, group, size, seeds, "mean", share))
-    labels = {k: s.label for k, s in series_styles(runs, shown.catalog).items()}
-    return coverage_note(found, labels)
+    return found
 
 
 def _method(
@@ -209,6 +217,11 @@ def _method(
 def short_name(name: str) -> str:
     """Return the name of a task set, truncated to fit above a panel."""
     return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
+
+
+def _simulators(ours: pd.DataFrame) -> str:
+    """Return the packages of simulators with their versions, each once."""
+    return _listed(one for text in ours["simulators"] for one in text.split(", ") if one)
 
 
 def _precisions(ours: pd.DataFrame) -> list[str]:
@@ -265,10 +278,30 @@ def _counted(runs: pd.DataFrame) -> str:
     return f"{counted(len(runs), 'run')} ({listed})" if listed else counted(len(runs), "run")
 
 
-def _seeds(runs: pd.DataFrame) -> str:
-    """Return the seeds of some runs as text."""
-    seeds = sorted(set(runs["seed"]))
-    return f"seed{'s' if len(seeds) > 1 else ''} {_listed(seeds)}"
+def _seeds(runs: pd.DataFrame, keys: Sequence[str], catalog: Catalog) -> str:
+    """Return the seeds of some runs as text, or how many each series has if these differ.
+
+    Args:
+        runs: the runs.
+        keys: columns whose values runs that differ in the seed have in common.
+        catalog: labels of the series.
+    """
+    sets = runs.groupby(list(keys), sort=False)["seed"].agg(frozenset)
+    if len(set(sets)) <= 1:
+        seeds = sorted(set(runs["seed"]))
+        return f"seed{'s' if len(seeds) > 1 else ''} {_listed(seeds)}"
+    what = "seeds of each task" if "task" in keys else "seeds of each agent"
+    per_series = sets.map(len).groupby(level=SERIES, sort=False).agg(["min", "max"])
+    labels = {key: one_line(s.label) for key, s in series_styles(runs, catalog).items()}
+    names: dict[str, list[str]] = {}
+    for series, (low, high) in zip(per_series.index, per_series.to_numpy(), strict=True):
+        number = f"{low}" if low == high else f"{low} to {high}"
+        names.setdefault(number, []).append(labels[series])
+    if len(names) == 1:
+        return f"{what}: {next(iter(names))}"
+    return f"{what}: " + "; ".join(
+        f"{number} of {_listed(own, most=3)}" for number, own in sorted(names.items())
+    )
 
 
 def _joined(facts: Sequence[str]) -> str:
@@ -276,7 +309,8 @@ def _joined(facts: Sequence[str]) -> str:
     return " · ".join(facts)
 
 
-def _listed(values: Iterable[object]) -> str:
-    """Return the distinct values in order of appearance, shortened to eight."""
+def _listed(values: Iterable[object], most: int = 8) -> str:
+    """Return the distinct values in order of appearance, at most this many of them."""
     distinct = list(dict.fromkeys(str(value) for value in values))
-    return ", ".join(distinct[:8]) + (f" and {len(distinct) - 8} more" if len(distinct) > 8 else "")
+    rest = len(distinct) - most
+    return ", ".join(distinct[:most]) + (f" and {rest} more" if rest > 0 else "")

@@ -186,7 +186,10 @@ def _line(style: dict[str, Any]) -> LineStyle:
 
 
 def _group(name: str, table: dict[str, Any], path: Path) -> Group:
-    """Return the group of one table under `[groups]`."""
+    """Return the group of one table under `[groups]`.
+
+    Names with a colon, `gym:Hopper-v5`, are environments of users, which the task table lacks.
+    """
     where = f"{path}: group {name}"
     _check(table, {"label", "suite", "tasks", "horizon"}, where)
     if ("suite" in table) == ("tasks" in table):
@@ -195,8 +198,13 @@ def _group(name: str, table: dict[str, Any], path: Path) -> Group:
         [task.name for task in get_suite(table["suite"])] if "suite" in table else table["tasks"]
     )
     for task in tasks:
-        if task not in TASKS:
+        if task not in TASKS and ":" not in task:
             raise UserError(f"{where}: unknown task {task}{did_you_mean(task, TASKS)}")
+        if task not in TASKS and "horizon" not in table:
+            raise UserError(
+                f"{where}: horizon is missing: {task} has no budget in the task table; give the "
+                "env steps at which scores are read"
+            )
     return Group(name, table["label"], tuple(tasks), table.get("horizon"))
 
 

@@ -32,7 +32,7 @@ from analysis.figures.styles import (
 )
 from analysis.records.load import AGENTS
 from analysis.records.problems import Problem
-from analysis.stats.bootstrap import has_width
+from analysis.stats.estimate_texts import estimate_text
 from analysis.stats.multitask_scores import agents_of, final_scores, set_curves, task_scores
 from analysis.stats.selection import INTERVAL, Series
 from analysis.stats.task_titles import task_titles
@@ -185,8 +185,7 @@ def updates_text(row: Mapping[Any, Any]) -> str:
 
 def score_text(row: Mapping[Any, Any]) -> str:
     """Return `57.1 [56.0, 58.2]`, or the score alone if there is no interval."""
-    value, low, high = (100 * row[name] for name in ("value", "low", "high"))
-    return f"{value:.1f}" + (f" [{low:.1f}, {high:.1f}]" if has_width(low, high) else "")
+    return estimate_text(*(100 * row[name] for name in ("value", "low", "high")))
 
 
 def _references(scores: pd.DataFrame) -> pd.DataFrame:

@@ -30,7 +30,7 @@ from analysis.figures.styles import (
 from analysis.records.load import SERIES
 from analysis.records.problems import Problem
 from analysis.stats.aggregate import group_scores, improvements, profiles
-from analysis.stats.bootstrap import Bootstrap
+from analysis.stats.bootstrap import Bootstrap, has_width
 from analysis.stats.coverage import STATISTIC_LABELS, Coverage
 from analysis.stats.horizons import Group
 from analysis.stats.ragged_curves import ScoreCurves
@@ -166,7 +166,7 @@ def improvement(shown: Shown) -> Drawing:
     for index, (ax, group) in enumerate(zip(axes, groups, strict=True)):
         _interval_rows(ax, against[against["group"] == group.name], others, styles)
         ax.axvline(50, color="#444444", lw=0.8, zorder=1)
-        ax.set_xlim(0, 103)
+        ax.set_xlim(-3, 103)  # marks at 0 and 100 are whole
         ax.set_xticks(range(0, 101, 25))
         set_title(page, ax, group_title(group, "\n"))
         ax.tick_params(labelleft=index % page.columns == 0)
@@ -179,7 +179,7 @@ def improvement(shown: Shown) -> Drawing:
     )
     found = _improvement_coverage(shown, against, groups)
     reference = against[["group"]].assign(**dict(zip(SERIES, first, strict=True)))
-    drawn = pd.concat([against[[*SERIES, "group"]], reference])
+    drawn = pd.concat([against[[*SERIES, "group", "low", "high"]], reference])
     finish_figure(page, (), card_lines(shown, marks, drawn, found=found))
     labels = {group.name: group.label for group in groups}
     table = short_table(against.assign(group=against["group"].map(labels)), ["group"], styles, 100)
@@ -193,7 +193,7 @@ def _improvement_coverage(
 
     Args:
         shown: inputs of the figure.
-        against: columns `SERIES`, `group` and `coverage`.
+        against: columns `SERIES`, `group`, `low`, `high` and `coverage`.
         groups: the groups drawn.
     """
     runs, found = shown.curves.runs, []
@@ -203,7 +203,7 @@ def _improvement_coverage(
             series = tuple(str(row[name]) for name in SERIES)
             counts = of_series(own, series).groupby("task")["seed"].count()
             seeds, share = (int(counts.min()), int(counts.max())), row["coverage"]
-            if np.isfinite(share):
+            if np.isfinite(share) and has_width(row["low"], row["high"]):
                 size = len(group.tasks)
                 found.append(Coverage(series, group.label, size, seeds, "improvement", share))
     return found
@@ -298,8 +298,8 @@ def _interval_rows(
             continue
         value, low, high = 100 * own[["value", "low", "high"]].to_numpy()[0]
         style = styles[key]
-        if not np.isnan(low):
-            width = max(high - low, 0.2)  # keeps an interval of width zero visible
+        if has_width(low, high):
+            width = max(high - low, 0.2)  # keeps a narrow interval visible
             ax.barh(place, width, 0.6, low, color=style.color, alpha=0.3 if style.dashes else 0.55)
         ax.plot([value, value], [place - 0.3, place + 0.3], color="#222222", lw=1.2)
     ax.use_sticky_edges = False

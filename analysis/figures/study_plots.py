@@ -92,4 +92,4 @@ def shown_range(own: pd.DataFrame) -> float:
     With two seeds, an interval can be ten times as wide as the others.
     """
     intervals = own[["low", "high"]].iloc[1:].to_numpy().ravel()
-    return 1.15 * float(np.max(np.abs([*own["difference"], *intervals, _LEAST])))
+    return 1.15 * float(np.nanmax(np.abs([*own["difference"], *intervals, _LEAST])))

@@ -23,7 +23,8 @@ from analysis.figures.figure_specs import Catalog, FigureSpec, LineStyle
 from analysis.records.load import SERIES, Records
 from analysis.records.problems import Problem
 from analysis.records.sources import RUNS_SOURCE
-from analysis.stats.bootstrap import Bootstrap, has_width
+from analysis.stats.bootstrap import Bootstrap
+from analysis.stats.estimate_texts import estimate_text
 from analysis.stats.horizons import Group, own_environments
 from analysis.stats.ragged_curves import ScoreCurves
 from analysis.stats.rules import Rule
@@ -297,10 +298,7 @@ def short_table(
 
 def _cell(row: pd.Series) -> str:
     """Return `87.8 [87.3, 88.4]`, or the value alone if there is no interval."""
-    value, low, high = row
-    if pd.isna(value):
-        return ""
-    return f"{value:.1f}" + (f" [{low:.1f}, {high:.1f}]" if has_width(low, high) else "")
+    return estimate_text(*row)
 
 
 def _series_label(series: Series, all_series: Sequence[Series], catalog: Catalog) -> str:

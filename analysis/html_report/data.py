@@ -38,12 +38,8 @@ from analysis.stats.against_published import compare_domains, compare_tasks
 from analysis.stats.aggregate import RLIABLE_VERSION
 from analysis.stats.audit import FINDINGS, audit_all
 from analysis.stats.coverage import coverage_note, coverages, studies_of
-from analysis.stats.equivalence_tables import (
-    MEASURED,
-    difference_text,
-    domain_texts,
-    task_texts,
-)
+from analysis.stats.equivalence_tables import MEASURED, domain_texts, task_texts
+from analysis.stats.estimate_texts import estimate_text
 from analysis.stats.horizons import Group
 from analysis.stats.margins import TASK_MARGIN
 from analysis.stats.ragged_curves import ScoreCurves, paper_budget
@@ -296,7 +292,7 @@ def _ablations(curves: ScoreCurves, rule: Rule) -> dict[str, Any] | None:
         return None
     texts = {name: found[name].map("{:.1f}".format) for name in ("score", "default")}
     measured = found[MEASURED].to_numpy(float).tolist()
-    texts["difference"] = pd.Series([difference_text(*row) for row in measured], found.index)
+    texts["difference"] = pd.Series([estimate_text(*row) for row in measured], found.index)
     return table_data(found.assign(**texts).drop(columns=["low", "high", "coverage"]))
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from analysis.stats.equivalence import Difference
+from analysis.stats.estimate_texts import bounds_text
 
 REPRODUCED = "reproduced"
 SO_FAR = "reproduced so far"
@@ -70,4 +71,4 @@ def points_text(gap: Difference) -> str:
     low, high = gap.interval(0.95)
     if np.isnan(low):
         return f"{gap.value:+.1f} points, without an interval"
-    return f"{gap.value:+.1f} [{low:.1f}, {high:.1f}] points"
+    return f"{gap.value:+.1f} {bounds_text(low, high)} points"

@@ -14,7 +14,8 @@ from analysis.records.run_hours import read_hours
 from analysis.records.run_reader import read_json, short_commits
 from analysis.records.sources import PUBLISHED, RUNS_SOURCE
 from analysis.stats.common_evaluations import CommonScores
-from analysis.stats.equivalence_tables import MEASURED, difference_text
+from analysis.stats.equivalence_tables import MEASURED
+from analysis.stats.estimate_texts import estimate_text
 from analysis.stats.ragged_curves import ScoreCurves, budget_of
 from tdmpc2.common.run.schemas import seeds_together
 
@@ -60,7 +61,7 @@ def _verdict_rows(inputs: Inputs) -> Iterator[tuple[str, ...]]:
             _name(inputs, row),
             f"{row['env_step']:,} ({row['budget_share']:.0%})",
             *_both_sides(ours, theirs, scores),
-            difference_text(*(row[column] for column in MEASURED)) or "–",
+            estimate_text(*(row[column] for column in MEASURED)) or "–",
             str(row["verdict"]),
         )
 

@@ -14,7 +14,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from analysis.stats.bootstrap import LEVEL, Bootstrap, Interval
+from analysis.stats.bootstrap import LEVEL, ROUNDING, Bootstrap, Interval
 from analysis.stats.equivalence import mean_over_tasks, quantile, welch
 from analysis.stats.horizons import Group
 from analysis.stats.ragged_curves import ScoreCurves
@@ -189,7 +189,7 @@ def coverage_of(
 
 def _varies(pool: Sequence[float]) -> bool:
     """Return whether the scores of a task differ; equal ones have no interval."""
-    return min(pool) < max(pool)
+    return max(pool) - min(pool) > ROUNDING
 
 
 def _apart(pair: tuple[Sequence[float], Sequence[float]]) -> bool:
@@ -207,12 +207,16 @@ def studies_of(bootstrap: Bootstrap) -> Bootstrap:
 def simulated(statistic: str, pools: Pools, sizes: tuple[int, ...], bootstrap: Bootstrap) -> float:
     """Return the share of simulated intervals that contain the statistic of the pools.
 
+    Equal scores have no interval, and NaN as the result.
+
     Args:
         statistic: key of `bootstrap.STATISTICS`.
         pools: scores of each task, normalized.
         sizes: runs of each task.
         bootstrap: number of simulated studies and seed.
     """
+    if not any(map(_varies, pools)):
+        return float("nan")
     truth = t_interval(statistic, *_endless(pools)).point[0]
     found = t_interval(statistic, *_drawn(pools, sizes, bootstrap, 0))
     return _share(found, truth)

@@ -11,8 +11,8 @@ from tabulate import tabulate
 
 from analysis.records.load import SERIES
 from analysis.records.sources import RUNS_SOURCE
-from analysis.stats.coverage import NOMINAL, level_label
 from analysis.stats.equivalence import LEVEL, MOST_SEEDS, WORST_FIRST
+from analysis.stats.estimate_texts import estimate_text
 from analysis.stats.margins import OPEN
 from analysis.stats.seed_forecast import Forecast
 from analysis.stats.task_titles import task_titles
@@ -110,7 +110,7 @@ def comparison_columns(table: pd.DataFrame) -> dict[str, list[str]]:
         "ours": [_rounded(value) for value in table["ours"].to_numpy(float)],
         "published": [_rounded(value) for value in table["theirs"].to_numpy(float)],
         "difference": [
-            difference_text(*numbers)
+            estimate_text(*numbers)
             for numbers in table.reindex(columns=MEASURED).to_numpy(float).tolist()
         ],
         "margin": [f"±{margin:g}" for margin in table["margin"]],
@@ -120,24 +120,6 @@ def comparison_columns(table: pd.DataFrame) -> dict[str, list[str]]:
 
 MEASURED = ["difference", "low", "high", "coverage"]
 """Columns of a difference with its interval."""
-
-
-def difference_text(value: float, low: float, high: float, coverage: float) -> str:
-    """Return a difference with its interval, and the coverage if that is not 95 %.
-
-    Args:
-        value: difference in points; NaN gives an empty text.
-        low: lower end of the interval; NaN if there is none.
-        high: upper end.
-        coverage: measured coverage of the interval; NaN if it was not measured.
-    """
-    if np.isnan(value):
-        return ""
-    if np.isnan(low):  # a single seed has no interval
-        return _rounded(value)
-    label = NOMINAL if np.isnan(coverage) else level_label(coverage)
-    text = f"{_rounded(value)} [{_rounded(low)}, {_rounded(high)}]"
-    return text if label == NOMINAL else f"{text} ({label})"
 
 
 def _names(table: pd.DataFrame) -> list[str]:

@@ -117,7 +117,7 @@ def own_environments(curves: ScoreCurves) -> tuple[Group | None, tuple[str, ...]
 
     These are tasks of our runs that are not in the task table. A task has a normalized score if all
     its runs have the same one: a success rate, or returns with the same `score_range`. Scores are
-    read at the smallest budget.
+    read at the smallest budget; a run without one counts its last step.
 
     Args:
         curves: runs with the same observation type.
@@ -129,9 +129,10 @@ def own_environments(curves: ScoreCurves) -> tuple[Group | None, tuple[str, ...]
     tasks, others = (tuple(map(str, scored.index[keep])) for keep in (scored, ~scored))
     if not tasks:
         return None, others
-    budgets = runs["budget"].map(budget_of).groupby(runs["task"]).max()
-    horizon = budgets[list(tasks)].min()
-    return Group(OWN, OWN_LABEL, tasks, None if np.isinf(horizon) else int(horizon)), others
+    budgets = runs["budget"].map(budget_of).to_numpy(float)
+    known = np.where(np.isfinite(budgets), budgets, curves.last_steps[runs.index])
+    horizon = min(known[runs["task"] == task].max() for task in tasks)
+    return Group(OWN, OWN_LABEL, tasks, int(horizon)), others
 
 
 def own_groups(curves: ScoreCurves, groups: dict[str, Group]) -> list[Group]:

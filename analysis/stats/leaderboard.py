@@ -12,15 +12,14 @@ import pandas as pd
 
 from analysis.records.field_results import MEAN, Series
 from analysis.records.problems import Problem
-from analysis.stats.bootstrap import Bootstrap, Interval, has_width
+from analysis.stats.bootstrap import Bootstrap, Interval
 from analysis.stats.coverage import (
     EVALUATIONS,
-    NOMINAL,
     Pools,
     coverage_of_pair,
-    level_label,
     simulated,
 )
+from analysis.stats.estimate_texts import estimate_text
 from analysis.stats.t_intervals import improvement_interval, t_interval
 from tdmpc2.envs.tasks import SUITES, TASKS
 
@@ -332,14 +331,8 @@ def text_table(board: Leaderboard) -> pd.DataFrame:
 
     def shown(row: pd.Series, name: str, digits: int) -> str:
         value, low, high = (row[f"{name}{bound}"] for bound in ("", "_low", "_high"))
-        if np.isnan(value):
-            return "—"
-        if not has_width(low, high):
-            return f"{value:.{digits}f}"
         coverage = row[f"{name}_coverage"]
-        label = NOMINAL if np.isnan(coverage) else level_label(coverage)
-        level = "" if label == NOMINAL else f" ({label})"
-        return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]{level}"
+        return estimate_text(value, low, high, coverage, form=f".{digits}f") or "—"
 
     rows = [
         {

@@ -2,12 +2,15 @@
 
 Three equal scores do not show that the variance is zero. A success rate of N episodes has at least
 their binomial variance. Returns have at least the lower quartile of the variances of the domain's
-tasks in the published curves of the method.
+tasks in the published curves of the method. In a study, equal returns of one side have at least the
+variance that a value as rare as no seed of this side shows would give.
 """
 
 from __future__ import annotations
 
 import numpy as np
+
+from analysis.stats.bootstrap import ROUNDING
 
 QUARTILE = 0.25
 """Quantile of the variances of similar tasks below which no variance is believed."""
@@ -35,6 +38,23 @@ def lower_quartile(variances: np.ndarray) -> np.ndarray:
         variances: variances over seeds, in points², `(..., num_tasks)`.
     """
     return np.quantile(variances, QUARTILE, axis=-1)
+
+
+def tied_variance(scores: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Return the least variance of returns that are all equal, in points²; 0 if they differ.
+
+    Seeds of a task with few possible scores, such as one with a sparse reward, are often equal.
+    p (1 − p) D², with the range D of the scores of both sides, and the estimate
+    p = ½ / (n + 1) of how often a seed would score D away (Jeffreys).
+
+    Args:
+        scores: scores of the seeds of this side in points, `(..., num_seeds)`.
+        others: scores of the other side in points, `(..., num_other_seeds)`.
+    """
+    share = 0.5 / (scores.shape[-1] + 1)
+    distance = np.ptp(np.concatenate([scores, others], axis=-1), axis=-1)
+    tied = (np.ptp(scores, axis=-1) <= ROUNDING) & (distance > ROUNDING)
+    return np.where(tied, share * (1 - share) * distance**2, 0.0)
 
 
 def hidden_failure_rate(num_seeds: int) -> float:

@@ -8,11 +8,14 @@ from dataclasses import dataclass
 import pandas as pd
 
 from analysis.records.studies import PUBLISHED, RUN_COLUMNS, RUNS, RecordedClaim, RecordedStudy
+from analysis.stats.estimate_texts import bounds_text
 from analysis.stats.group_sequential import CONTINUE
+from tdmpc2.common.system.texts import counted
 
 BIAS_NOTE = (
     "Differences in points, variant minus base, with 95 % intervals of a single look. * stopped "
-    "early: biased away from zero; the estimate of the first look is unbiased."
+    "early: on average such estimates are too far from zero or, if equality was shown, too close "
+    "to it; that of the first look is unbiased over all studies."
 )
 REGISTERED_BEFORE = "pre-registered"
 _COLUMNS = [
@@ -53,8 +56,7 @@ def result_texts(study: RecordedStudy) -> pd.DataFrame:
     """Return the last result of each claim, the estimate of its first look, and its registration.
 
     A study that stops at a large difference has seen a large one more often than not, so the
-    estimate at the end is biased away from zero; that of the first look is not, because it always
-    takes place.
+    estimate at the end is biased; that of the first look is not, because it always takes place.
 
     Args:
         study: the study; claims without a complete look have no row.
@@ -72,8 +74,8 @@ def result_texts(study: RecordedStudy) -> pd.DataFrame:
                 claim.name,
                 last["decision"],
                 int(last["seeds"]),
-                f"{last['difference']:+.1f}{early} {interval(last)}",
-                f"{first['difference']:+.1f} {interval(first)}",
+                " ".join((f"{last['difference']:+.1f}{early}", interval(last))),
+                " ".join((f"{first['difference']:+.1f}", interval(first))),
                 registration(study, claim, int(last["seeds"])),
             )
         )
@@ -82,7 +84,12 @@ def result_texts(study: RecordedStudy) -> pd.DataFrame:
 
 def interval(row: pd.Series) -> str:
     """Return the interval of a row of `decisions.csv` as text."""
-    return f"[{row['low']:+.1f}, {row['high']:+.1f}]"
+    return interval_text(row["low"], row["high"])
+
+
+def interval_text(low: float, high: float) -> str:
+    """Return the interval of a difference, or why there is none."""
+    return bounds_text(low, high, "+.1f") or "(no score varies)"
 
 
 def registration(study: RecordedStudy, claim: RecordedClaim, seeds: int) -> str:
@@ -97,8 +104,9 @@ def registration(study: RecordedStudy, claim: RecordedClaim, seeds: int) -> str:
         return f"unknown: {RUNS} is missing"
     runs = study.runs[~study.runs["registered"] & study.runs["seed"].isin(study.seeds[:seeds])]
     runs = runs[runs["task"].isin(claim.tasks)]
-    number = sum(_of_series(runs, series).sum() for series in claim.series)
-    return f"no: {number} runs are older" if number else REGISTERED_BEFORE
+    number = sum(int(_of_series(runs, series).sum()) for series in claim.series)
+    are = "is" if number == 1 else "are"
+    return f"no: {counted(number, 'run')} {are} older" if number else REGISTERED_BEFORE
 
 
 def costs_of(study: RecordedStudy) -> StudyCosts:
@@ -161,15 +169,11 @@ def describe_costs(study: RecordedStudy) -> str:
     if decided and any(costs.saved.values()):
         how = "at the mean time of the runs of each series and task"
         time += f", about {_listed(costs.saved)} saved ({how})"
-    left_out = [f"{_runs(costs.unknown)} without a recorded time"] * (costs.unknown > 0)
+    left_out = [f"{counted(costs.unknown, 'run')} without a recorded time"] * (costs.unknown > 0)
     if decided and costs.unknown_saved:
-        left_out.append(f"{_runs(costs.unknown_saved)} saved by series without any")
+        left_out.append(f"{counted(costs.unknown_saved, 'run')} saved by series without any")
     more = f" Not counted: {' and '.join(left_out)}." if left_out else ""
     return f"{runs} {time}.{more}"
-
-
-def _runs(number: int) -> str:
-    return f"{number} run{'s' * (number > 1)}"
 
 
 def _listed(hours: Mapping[str, float]) -> str:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from analysis.records.studies import PUBLISHED
-from analysis.stats.equivalence import Difference, mean_difference
+from analysis.stats.equivalence import Difference, if_spread, mean_difference
 from analysis.stats.group_sequential import CONTINUE, POSITIVE, Found, Region, next_look, regions
-from analysis.stats.least_variance import binomial_variance, lower_quartile
+from analysis.stats.least_variance import binomial_variance, lower_quartile, tied_variance
 from analysis.stats.moderated_variances import moderated_welch, usual_variance
 from sweeps.studies.scores import Scores
 from sweeps.studies.study import Claim, Study
@@ -146,14 +146,16 @@ def gap_of(
     smallest = float(lower_quartile(np.array(spreads))) if spreads else 0.0
     gaps = []
     for task, (ours, theirs) in pairs.items():
-        episodes, least = scores.episodes[task], (smallest, smallest)
-        if episodes is not None:
-            bounds = [float(binomial_variance(one, episodes)) for one in (ours, theirs)]
-            least = (bounds[0], bounds[1])
+        episodes, sides = scores.episodes[task], ((ours, theirs), (theirs, ours))
+        if episodes is None:
+            bounds = [max(smallest, float(tied_variance(*both))) for both in sides]
+        else:
+            bounds = [float(binomial_variance(one, episodes)) for one, _ in sides]
+        least = (bounds[0], bounds[1])
         prior = study.design.prior_of(usual[task].series)
         found = moderated_welch(ours, theirs, usual[task].variance, prior, least)
         gaps.append(Difference(*(float(part) for part in found)))
-    return mean_difference(gaps)
+    return if_spread(mean_difference(gaps))
 
 
 def count_missing(study: Study, scores: Scores, claim: Claim, seeds: int) -> int:

@@ -23,9 +23,10 @@ from sweeps.tracking.run_states import Observer
 from tdmpc2.common.run.spec import parse_seeds
 from tdmpc2.common.system.atomic_files import read_json, write_json
 from tdmpc2.common.system.errors import UserError
+from tdmpc2.common.system.texts import counted
 
 INCOMPLETE = 1
-"""Exit code if runs of a look have ended without a score."""
+"""Exit code if runs of a look have no score, and of a launch in which a run failed."""
 Series = tuple[str, str]
 """Method and variant."""
 MakeClaims = Callable[[Sequence[Series]], Sequence[Claim]]
@@ -80,15 +81,15 @@ def with_all_seeds(request: SweepRequest, looks: tuple[int, ...], *, given: bool
         given: whether the user has named the seeds.
 
     Raises:
-        UserError: fewer seeds are named than the last look needs.
+        UserError: another number of seeds is named than the last look needs.
     """
     seeds = parse_seeds(request.sweep.seeds) if given else tuple(range(1, looks[-1] + 1))
-    if len(seeds) < looks[-1]:
+    if len(seeds) != looks[-1]:
         raise UserError(
             f"seeds={request.sweep.seeds}: the last of looks={','.join(map(str, looks))} needs "
             f"{looks[-1]} seeds; omit seeds=, or name as many"
         )
-    return replace(request, sweep=replace(request.sweep, seeds=_listed(seeds[: looks[-1]])))
+    return replace(request, sweep=replace(request.sweep, seeds=_listed(seeds)))
 
 
 def make_study(request: SweepRequest, label: str, margin: float, claims: MakeClaims) -> Study:
@@ -146,8 +147,8 @@ def run_study(request: StudyRequest, *, again: bool = True) -> int:
         again: whether to start runs again that have failed or were stopped.
 
     Returns:
-        0 if all claims are decided, or the next look was submitted; 1 if a run failed; else the
-        exit code of a launch that started nothing (see `launching.launch`).
+        0 if all claims are decided, or the next look was submitted; 1 if a run of a look has no
+        score; else the exit code of a launch that started nothing (see `launching.launch`).
 
     Raises:
         UserError: the study was changed since it began, or an invalid request.
@@ -162,7 +163,8 @@ def run_study(request: StudyRequest, *, again: bool = True) -> int:
     print(f"{tables.describe(study)}\nStudy {study.name}: {folder}", flush=True)
     shown, launched = 0, 0
     while True:
-        looks = judge(study, read_scores(study, everything.planned, everything.runs))
+        scores = read_scores(study, everything.planned, everything.runs)
+        looks = judge(study, scores)
         runs = run_table(everything.planned, mark, everything.runs)
         tables.write(folder, looks, runs)
         for look in looks[shown:]:
@@ -173,23 +175,27 @@ def run_study(request: StudyRequest, *, again: bool = True) -> int:
         if current[0].decision != WAITING:
             print(tables.summary(read_study(folder)), flush=True)
             return 0
-        if launched == len(looks):  # its runs were launched and have ended
-            missing = max(one.missing for one in current)
+        if launched == len(looks):  # its runs were launched
+            wanted = _runs_of(study, current, everything, mark)
             print(
-                f"Look at {current[0].seeds} seeds: at least {missing} runs have ended without a "
-                f"score. See {everything.runs}; the same command starts failed runs again."
+                f"Look at {current[0].seeds} seeds: {scores.describe_missing(wanted.planned)}. The "
+                "same command goes on, and starts runs again that failed or were stopped. A run "
+                "that diverged before its first evaluation never has a score: start another study "
+                "without its claim or task."
             )
             return INCOMPLETE
         launched = len(looks)
         wanted = _runs_of(study, current, everything, mark)
         if not again and (ended := _ended_early(wanted)):
             print(
-                f"Look at {current[0].seeds} seeds: {ended} runs failed or were stopped (`python "
-                "sweeps/status.py`). Launch the study again: it starts them again and goes on."
+                f"Look at {current[0].seeds} seeds: {counted(ended, 'run')} failed or stopped "
+                "(`python sweeps/status.py`). Launch the study again: it starts them again and "
+                "goes on."
             )
             return INCOMPLETE
         code = launch(wanted, request.advice, _then(folder))
-        if code or slurm.choose(everything.sweep.cluster) == "slurm":
+        # After failures on this machine, the scores show which runs are missing.
+        if slurm.choose(everything.sweep.cluster) == "slurm" or code not in (0, INCOMPLETE):
             return code
 
 

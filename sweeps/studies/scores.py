@@ -18,7 +18,9 @@ from analysis.stats.ragged_curves import ScoreCurves
 from analysis.stats.rules import RULES
 from sweeps.planning.planned_run import PlannedRun
 from sweeps.studies.study import Study
+from tdmpc2.common.system.texts import counted
 
+DIVERGED = "DIVERGED"
 Key = tuple[str, str, str]
 """Method, variant and task."""
 
@@ -32,10 +34,12 @@ class Scores:
             the study's seeds; NaN for a run that has not ended, or has no evaluation. Those of the
             variant `PUBLISHED` are all published seeds.
         episodes: episodes that each score of a task averages, if it is a success rate; else None.
+        seeds: the study's seeds.
     """
 
     points: Mapping[Key, np.ndarray]
     episodes: Mapping[str, int | None]
+    seeds: tuple[int, ...] = ()
 
     def of(self, series: tuple[str, str], task: str, seeds: int) -> np.ndarray:
         """Return the scores of the first seeds of a series, or all published ones.
@@ -47,6 +51,22 @@ class Scores:
         """
         found = self.points[(*series, task)]
         return found if series[1] == PUBLISHED else found[:seeds]
+
+    def describe_missing(self, planned: Sequence[PlannedRun]) -> str:
+        """Describe which of some runs have no score."""
+        without = [
+            str(run.directory)
+            for run in planned
+            if np.isnan(
+                self.points[run.spec.method, run.spec.variant, run.spec.task][
+                    self.seeds.index(run.spec.seed)
+                ]
+            )
+        ]
+        more = f" and {len(without) - 3} more" if len(without) > 3 else ""
+        runs, listed = counted(len(without), "run"), ", ".join(without[:3])
+        have = "has" if len(without) == 1 else "have"
+        return f"{runs} {have} no score at the step of the study: {listed}{more}"
 
 
 def read_scores(study: Study, planned: Sequence[PlannedRun], runs: Path) -> Scores:
@@ -77,11 +97,13 @@ def read_scores(study: Study, planned: Sequence[PlannedRun], runs: Path) -> Scor
         if not len(steps):
             continue
         own[study.seeds.index(spec.seed)] = _mean_score(curves, [row], steps)[0]
-        published.add(points, spec.method, spec.task, steps)
+        if curves.runs.at[row, "state"] != DIVERGED:
+            published.add(points, spec.method, spec.task, steps)
         if is_success(curves.runs.at[row, "score"]):
-            each = int(str(curves.runs.at[row, "eval_episodes"]))
-            episodes[spec.task] = each * len(steps)
-    return Scores(points, episodes)
+            number = int(str(curves.runs.at[row, "eval_episodes"])) * len(steps)
+            episodes[spec.task] = min(number, episodes[spec.task] or number)
+    published.add_rest(points)
+    return Scores(points, episodes, study.seeds)
 
 
 def _last_steps(
@@ -89,13 +111,20 @@ def _last_steps(
 ) -> np.ndarray:
     """Return the steps of the evaluations that the score of a run averages.
 
-    Empty if the run has no value at the step at which the study compares.
+    Empty if the run has no value at the step at which the study compares. A run that diverged
+    before it keeps its last value, be it that of step 0: its earlier evaluations do not count.
     """
     end, (low, high) = study.tasks[str(curves.runs.at[row, "task"])], window
-    steps = curves.common_grid([row], min(end, high))
-    steps = steps[(steps > 0) & (steps >= low)][-study.evaluations :]
-    ended = ~np.isnan(curves.values([row], np.array([end]), RULES["linear"]))[0, 0]
-    return steps if ended else steps[:0]
+    if np.isnan(curves.values([row], np.array([end]), RULES["linear"]))[0, 0]:
+        return np.array([])
+    if curves.runs.at[row, "state"] == DIVERGED and curves.last_steps[row] < min(end, high):
+        return np.repeat(min(end, high), study.evaluations)
+    return _last(study, curves.common_grid([row], min(end, high)), low)
+
+
+def _last(study: Study, steps: np.ndarray, low: float) -> np.ndarray:
+    """Return the last steps that a score averages, of those after 0 and from `low` on."""
+    return steps[(steps > 0) & (steps >= low)][-study.evaluations :]
 
 
 def _mean_score(curves: ScoreCurves, rows: Sequence[int], steps: np.ndarray) -> np.ndarray:
@@ -107,6 +136,7 @@ class _Published:
     """Published scores of the claims of a study that compare with them."""
 
     def __init__(self, study: Study) -> None:
+        self._study = study
         compared = {
             (claim.base_method, task)
             for claim in study.claims
@@ -147,3 +177,14 @@ class _Published:
         rows = self._rows.get((method, task))
         if rows is not None and (method, PUBLISHED, task) not in points:
             points[method, PUBLISHED, task] = _mean_score(self._curves, rows.tolist(), steps)
+
+    def add_rest(self, points: dict[Key, np.ndarray]) -> None:
+        """Add the published scores that are not there at the last published steps.
+
+        Args:
+            points: points of `Scores`.
+        """
+        for (method, task), rows in self._rows.items():
+            low, high = self.window(task)
+            steps = self._curves.common_grid(rows, min(self._study.tasks[task], high))
+            self.add(points, method, task, _last(self._study, steps, low))

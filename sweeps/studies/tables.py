@@ -10,10 +10,11 @@ from tabulate import tabulate
 
 from analysis.records.studies import BOUNDARIES, RESULTS, RUNS, RecordedStudy
 from analysis.stats.equivalence import Difference
-from analysis.stats.study_results import BIAS_NOTE, describe_costs, result_texts
+from analysis.stats.study_results import BIAS_NOTE, describe_costs, interval_text, result_texts
 from sweeps.studies.decisions import Look
 from sweeps.studies.study import Study
 from tdmpc2.common.system.atomic_files import write_text
+from tdmpc2.common.system.texts import counted
 
 MANY_TASKS = 10
 """A study of more tasks is described without their names."""
@@ -32,14 +33,18 @@ def describe(study: Study) -> str:
         if design.base_seeds
         else "seeds on each side"
     )
+    kinds = {claim.expected is None for claim in study.claims}
+    claimed, open_ = False in kinds, True in kinds
+    positive = " or ".join(["'supported'"] * claimed + ["'lower'", "'higher'"] * open_)
+    negative = " or ".join(["'contradicted'"] * claimed + ["'no difference'"] * open_)
     corrected = design.family_level < claims * design.claim_level
     whole = f", {100 * design.family_level:.3g} % in the whole study" if corrected else ""
     return (
-        f"Study of {claims} claim{'s' * (claims > 1)} with looks at {looks} {sides}; "
+        f"Study of {counted(claims, 'claim')} with looks at {looks} {sides}; "
         f"env steps: {tasks}.\n"
         f"A score is the mean of the last {study.evaluations} evaluations (step 0 never counts).\n"
-        f"Chance of a false 'supported': {100 * design.claim_level:.3g} % per claim{whole}; of a "
-        f"false 'contradicted': {100 * design.against_level:.3g} % per claim. "
+        f"Chance of a false {positive}: {100 * design.claim_level:.3g} % per claim{whole}; of a "
+        f"false {negative}: {100 * design.against_level:.3g} % per claim. "
         f"Margin: {' to '.join(f'{m:g}' for m in dict.fromkeys((margins[0], margins[-1])))} points."
     )
 
@@ -49,15 +54,10 @@ def of_look(look: Look) -> str:
     rows = []
     for one in look:
         assert one.gap is not None
-        measured = [f"{one.gap.value:+.1f}", _interval(one.gap)]
+        measured = [f"{one.gap.value:+.1f}", interval_text(*one.gap.interval(0.95))]
         rows.append([one.claim.name, one.claim.expected or "-", *measured, one.decision])
     head = ["claim", "expected", "difference", "95 % interval", "decision"]
     return f"\nLook at {look[0].seeds} seeds\n" + tabulate(rows, head, disable_numparse=True)
-
-
-def _interval(gap: Difference) -> str:
-    low, high = gap.interval(0.95)
-    return f"[{low:+.1f}, {high:+.1f}]"
 
 
 def summary(study: RecordedStudy) -> str:

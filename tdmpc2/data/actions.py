@@ -13,6 +13,7 @@ from tqdm import tqdm
 from tdmpc2.common.run.run_files import format_value
 from tdmpc2.common.system.atomic_files import write_text
 from tdmpc2.common.system.errors import UserError
+from tdmpc2.common.system.texts import counted
 from tdmpc2.data.build import build, chosen_tasks
 from tdmpc2.data.convert import convert
 from tdmpc2.data.dataset import Dataset
@@ -31,10 +32,13 @@ def convert_dataset(options: ConvertOptions) -> None:
 
 
 def _size(dataset: Dataset) -> str:
+    size = dataset.num_bytes
     return (
-        f"{dataset.folder}: {dataset.name or 'no suite'}, {len(dataset.tasks)} tasks, "
-        f"{dataset.num_episodes:,} episodes, {dataset.num_transitions:,} transitions, "
-        f"{dataset.num_bytes / 1e9:.2f} GB, checksum {dataset.checksum[:12]}"
+        f"{dataset.folder}: {dataset.name or 'no suite'}, {counted(len(dataset.tasks), 'task')}, "
+        f"{counted(dataset.num_episodes, 'episode')}, "
+        f"{counted(dataset.num_transitions, 'transition')}, "
+        f"{f'{size / 1e9:.2f} GB' if size >= 1e8 else f'{size / 1e6:.2f} MB'}, "
+        f"checksum {dataset.checksum[:12]}"
     )
 
 
@@ -85,9 +89,10 @@ def verify_dataset(options: VerifyOptions) -> None:
                 bar.write(fault, file=sys.stdout)
             bar.update(sum(shard.sizes.values()))
     if num_faults:
+        shards, found = counted(len(dataset.all_shards), "shard"), counted(num_faults, "fault")
         raise UserError(
-            f"{dataset.folder}: {num_shards} of {len(dataset.all_shards)} shards are damaged "
-            f"({num_faults} faults); restore them, or build the dataset again"
+            f"{dataset.folder}: {found} in {num_shards} of {shards}; restore the files, or build "
+            "the dataset again"
         )
     print(f"no faults: {_size(dataset)}")
 

@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from tdmpc2.common.run.spec import parse_seeds
 from tdmpc2.common.system.errors import UserError
+from tdmpc2.common.system.texts import counted
 from tdmpc2.data.dataset import Dataset
 from tdmpc2.data.options import BuildOptions
 from tdmpc2.data.rows import RowFault, assemble
@@ -42,6 +43,11 @@ def build(options: BuildOptions, say: Callable[[str], None] = print) -> Dataset:
     for directory, why in found.left_out.items():
         say(f"skipped: {directory}: {why}")
     _check_complete(found, options)
+    for task, own in found.runs.items():
+        absent = sorted(set(seeds or ()) - {run.spec["seed"] for run in own})
+        if absent:
+            noun = "seed" if len(absent) == 1 else "seeds"
+            say(f"missing: {task}: no usable run of {noun} {', '.join(map(str, absent))}")
     runs = [run for task in tasks for run in found.runs[task.name]]
     plan = {
         "command": "build",
@@ -77,9 +83,17 @@ def _check_complete(found: Found, options: BuildOptions) -> None:
     missing = [task for task, runs in found.runs.items() if not runs]
     if missing:
         more = "" if len(missing) <= _NAMED else f" and {len(missing) - _NAMED} more"
+        chosen = [
+            f"{name}={value}"
+            for name, value in (("variant", options.variant), ("seeds", options.seeds))
+            if value not in (None, "all")
+        ]
+        which = "".join(f"of {one} " for one in chosen)
         raise UserError(
-            f"{options.runs}: no finished {options.method} run with kept episodes of "
-            f"{', '.join(missing[:_NAMED])}{more} ({len(missing)} of {len(found.runs)} tasks)"
+            f"{options.runs}: no finished {options.method} run {which}with kept episodes of "
+            f"{', '.join(missing[:_NAMED])}{more} "
+            f"({len(missing)} of {counted(len(found.runs), 'task')}); see the folders "
+            "METHOD/VARIANT/TASK/ in it"
         )
     variants = sorted({run.spec["variant"] for runs in found.runs.values() for run in runs})
     if len(variants) > 1 and options.variant is None:

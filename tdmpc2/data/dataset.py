@@ -54,6 +54,8 @@ class Dataset:
         if manifest is None:
             if (folder / UNFINISHED).is_file():
                 raise UserError(f"{folder}: unfinished: run the command that writes it again")
+            if not folder.is_dir():
+                raise UserError(f"{folder}: no such folder")
             raise UserError(f"{folder}: not a dataset (there is no {MANIFEST})")
         try:
             if manifest["format"] != FORMAT:

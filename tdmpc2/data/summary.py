@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from tdmpc2.common.system.texts import counted
 from tdmpc2.data.dataset import Dataset
 from tdmpc2.data.rows import last_rows
 
@@ -116,10 +117,10 @@ def origin(dataset: Dataset) -> list[str]:
     if provenance.get("command") == "convert":
         files = provenance["files"]
         size = sum(file["bytes"] for file in files) / 1e9
-        return [f"converted from {len(files)} files of {size:.2f} GB ({made})"]
+        return [f"converted from {counted(len(files), 'file')} of {size:.2f} GB ({made})"]
     runs = provenance.get("sources", [])
     return [
-        f"built from {len(runs)} runs ({made})",
+        f"built from {counted(len(runs), 'run')} ({made})",
         *(
             f"  {method} ({variant}): {_seeds(each)}"
             for (method, variant), each in _grouped(runs).items()
@@ -139,4 +140,5 @@ def _seeds(runs: Sequence[dict[str, Any]]) -> str:
     seeds = sorted({run["seed"] for run in runs})
     steps = sorted({run["env_steps"] for run in runs})
     span = f"{steps[0]:,}" if len(steps) == 1 else f"{steps[0]:,} to {steps[-1]:,}"
-    return f"{len(runs)} runs, seeds {', '.join(map(str, seeds))}, {span} env steps"
+    noun = "seed" if len(seeds) == 1 else "seeds"
+    return f"{counted(len(runs), 'run')}, {noun} {', '.join(map(str, seeds))}, {span} env steps"

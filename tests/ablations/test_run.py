@@ -159,6 +159,7 @@ def test_ablations_of_ones_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
         (("--num-q", "5"), "--num-q 5: changes nothing; 'default' already has num_q=5"),
         (("--quick", "--no-simnorm", "--num-q", "2"), "num-q 2: changes nothing"),
         (("--num-q", "7"), "--num-q 7: no such ablation (valid: 1, 2, 10)"),
+        (("--no-simnorm", "--looks", "2,3"), "--looks 2,3: only valid with --until-decided"),
         (("--num-q",), "--num-q: a value is needed (1, 2, 10)"),
         (("--num-q", "--no-simnorm"), "--num-q: a value is needed (1, 2, 10)"),
         (("--num-q", "2", "num_q=2"), "num-q 2: changes nothing; 'num_q-2' already has num_q=2"),

@@ -103,9 +103,89 @@ def test_coverage_is_named_where_it_was_measured(tmp_path):
     assert "their coverage is not measured" in profile.caption
     assert "simulated" not in profile.caption
     spec = FigureSpec("x", "group_bars", groups=GROUPS, statistics=("mean",))
-    (page,) = draw(records.select(sources=["published"]), spec).pages
+    lines = [f"{step},{step / 5000 + seed},{seed}" for step in (0, 4_000_000) for seed in (1, 2, 3)]
+    for task in ("walker-walk", "cup-catch"):
+        write_table(tmp_path / "varied" / "tdmpc2" / f"{task}.csv", "step,reward,seed", lines)
+    (page,) = draw(load_curves(tmp_path / "varied", "published"), spec).pages
     assert "coverage simulated in 50 studies" in page.caption
     assert "(published)" not in page.caption  # as in the legend
+
+
+@pytest.mark.parametrize("plot", ["group_bars", "learning_curves", "aggregate_curve"])
+def test_equal_scores_have_neither_interval_nor_coverage(tmp_path, plot):
+    for task in ("walker-walk", "cup-catch"):
+        for seed in (1, 2, 3):
+            points = {0: 0.0, 2_000_000: 900.0, 4_000_000: 900.0}
+            write_run(tmp_path, points, task=task, seed=seed, budget=4_000_000)
+    (page,) = draw(load(tmp_path), FigureSpec("x", plot, groups=GROUPS[:1])).pages
+    caption = page.caption.replace("\n", " ")
+    assert "Numbers that do not vary over seeds have no interval." in caption
+    assert "confidence interval" not in caption
+    assert "cover" not in caption
+
+
+def test_probabilities_without_an_interval_are_drawn_without_a_coverage(tmp_path):
+    """Each run of one method scores higher than each of the other."""
+    for method, mean in (("tdmpc2", 300.0), ("sac", 700.0)):
+        for seed in (1, 2, 3):
+            points = {0: 0.0, 3_900_000: mean + 9 * seed, 4_000_000: mean + seed}
+            write_run(tmp_path, points, method=method, seed=seed, budget=4_000_000)
+    spec = FigureSpec("x", "improvement", groups=(replace(GROUPS[0], tasks=("walker-walk",)),))
+    (page,) = draw(load(tmp_path), spec).pages
+    (ax,) = page.axes
+    (mark, _) = ax.lines
+    assert mark.get_xdata().tolist() == [0, 0]
+    assert ax.get_xlim()[0] < 0
+    assert not ax.patches
+    assert "Numbers that do not vary over seeds have no interval." in page.caption.replace(
+        "\n", " "
+    )
+    assert "coverage" not in page.caption
+
+
+def test_series_with_other_numbers_of_seeds_are_told_apart(tmp_path):
+    write_run(tmp_path / "runs", {0: 1.0, 100_000: 50.0}, budget=100_000, seed=4)
+    lines = [f"{step},{step / 1000 + seed},{seed}" for step in (0, 100_000) for seed in (1, 2, 3)]
+    write_table(tmp_path / "paper" / "tdmpc2" / "walker-walk.csv", "step,reward,seed", lines)
+    records = merge([load(tmp_path / "runs"), load_curves(tmp_path / "paper", "published")])
+    (page,) = draw(records, replace(CURVES, only_ours=False)).pages
+    card = card_of(page)
+    assert "4 runs (1 completed here) · 1 task · " in card
+    assert "· seeds of each task: 1 of TD-MPC2; 3 of TD-MPC2 (published) ·" in card
+
+
+def test_agents_with_other_numbers_of_seeds(tmp_path):
+    for seed in (1, 2):
+        write_multitask_run(tmp_path, {0: (0, 0), 1000: (300 + seed, 0.5)}, seed=seed)
+    write_multitask_run(tmp_path, {0: (0, 0), 1000: (400, 0.5)}, size="19", tag="0123456788")
+    (page,) = draw(load(tmp_path), FigureSpec("x", "multitask_curves")).pages
+    assert "· seeds of each agent: 1 of TD-MPC2 (19M); 2 of TD-MPC2 (5M) ·" in card_of(page)
+
+
+def test_agents_with_equal_scores_have_no_coverage(tmp_path):
+    for seed in (1, 2, 3):
+        write_multitask_run(tmp_path, {0: (0, 0), 1000: (300, 0.5)}, seed=seed)
+    for plot in ("multitask_curves", "multitask_tasks", "multitask_bars"):
+        (page,) = draw(load(tmp_path), FigureSpec("x", plot)).pages
+        assert "coverage is not measured" in page.caption.replace("\n", " ")
+        assert "simulated" not in page.caption
+
+
+def test_packages_are_named_once(tmp_path):
+    for seed in (1, 2):
+        write_run(tmp_path, {0: 0.0, 1000: 10.0 * seed}, seed=seed)
+    records = load(tmp_path)
+    records.runs["simulators"] = ["dm_control 1.0, mujoco 3.6", "metaworld 3.0, mujoco 3.6"]
+    (page,) = draw(records, replace(CURVES, only_ours=False)).pages
+    assert "· dm_control 1.0, mujoco 3.6, metaworld 3.0 " in f"{card_of(page)} "
+
+
+def test_tasks_with_other_numbers_of_seeds(tmp_path):
+    for task, seeds in (("walker-walk", (1, 2)), ("cup-catch", (1, 2, 3))):
+        for seed in seeds:
+            write_run(tmp_path, {0: 0.0, 1000: 10.0 * seed}, task=task, seed=seed)
+    (page,) = draw(load(tmp_path), replace(CURVES, only_ours=False)).pages
+    assert "· seeds of each task: 2 to 3 ·" in card_of(page)
 
 
 def test_tasks_with_the_same_title_are_told_apart(tmp_path):

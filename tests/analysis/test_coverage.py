@@ -162,3 +162,9 @@ def test_labels():
     assert ". Not 95 % intervals, but with a measured coverage of: " in low
     assert low.endswith("; and 2 more: 60 %.")
     assert coverage_note([], {}).endswith("of 95 %; their coverage is not measured.")
+
+
+def test_equal_scores_have_no_coverage():
+    assert np.isnan(simulated("mean", ((1.0, 1.0), (0.5, 0.5)), (3, 3), STUDIES))
+    assert np.isnan(simulated("mean", ((1.0, 1.0 + 1e-13),), (3,), STUDIES))
+    assert simulated("mean", ((1.0, 1.0), (0.5, 0.7)), (3, 3), STUDIES) > 0

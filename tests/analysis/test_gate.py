@@ -7,7 +7,12 @@ import pytest
 from scipy import stats
 
 from analysis.stats.equivalence import LEVEL, difference
-from analysis.stats.least_variance import binomial_variance, hidden_failure_rate, lower_quartile
+from analysis.stats.least_variance import (
+    binomial_variance,
+    hidden_failure_rate,
+    lower_quartile,
+    tied_variance,
+)
 from analysis.stats.margins import LARGEST_MARGIN, domain_margin, level_for_loss, smallest_margin
 from analysis.stats.multiplicity import LOSS_SHARE, directed, false_discovery, holm, level_shares
 from analysis.stats.seed_forecast import forecast
@@ -142,3 +147,11 @@ def test_forecasts_come_true():
             promised.append(found.probability)
     assert len(settled) > 50
     assert np.mean(settled) > np.mean(promised) - 0.1
+
+
+def test_equal_returns_have_the_variance_of_a_rare_score() -> None:
+    two, four = np.zeros(2), np.array([90.0, 90.0, 90.0, 90.0])
+    assert tied_variance(two, four) == pytest.approx(1 / 6 * 5 / 6 * 90**2)
+    assert tied_variance(four, two) == pytest.approx(0.1 * 0.9 * 90**2)
+    assert tied_variance(np.array([0.0, 1.0]), four) == 0
+    assert tied_variance(four, four + 1e-13) == 0

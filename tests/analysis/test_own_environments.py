@@ -6,11 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from analysis.figures.figure_specs import FigureSpec
+from analysis.figures.catalog_file import catalog_path
+from analysis.figures.figure_specs import FigureSpec, read_catalog
 from analysis.figures.page import paper_style
+from analysis.figures.registry import PLOTS
 from analysis.records.load import load
 from analysis.stats.horizons import OWN, own_environments, own_groups
 from analysis.stats.ragged_curves import ScoreCurves
+from tdmpc2.common.system.errors import UserError
 from tests.analysis.pictures import assert_nothing_overlaps_or_is_clipped, draw
 from tests.analysis.run_files import write_run
 
@@ -55,6 +58,55 @@ def test_scores_are_read_at_the_smallest_budget(runs: Path) -> None:
     group, _ = own_environments(ScoreCurves(load(runs)))
     assert group is not None
     assert group.horizon == 50_000
+
+
+def test_runs_without_a_budget_count_their_last_step(tmp_path: Path) -> None:
+    more = {"domain": "gymnasium", "metric": "success", "budget": None}
+    write_run(tmp_path, {0: 0.0, 70_000: 1.0}, task="my-leg", **more)
+    group, _ = own_environments(ScoreCurves(load(tmp_path)))
+    assert group is not None
+    assert group.horizon == 70_000
+    with paper_style():
+        drawing = draw(load(tmp_path), FigureSpec("bars", "group_bars", groups=(group,)))
+    assert drawing.numbers["value"].tolist() == [1.0]
+
+
+ARMS = """
+[groups.arms]
+label = "Arms"
+tasks = ["gym:Hopper-v5", "my_module:Arm-v0"]
+horizon = 50_000
+"""
+
+
+def test_a_group_of_the_catalog_may_hold_them(tmp_path: Path) -> None:
+    for task in ("gym:Hopper-v5", "my_module:Arm-v0"):
+        for seed, score in enumerate((0.4, 0.6), start=1):
+            more = {"domain": "gymnasium", "metric": "success", "budget": 100_000}
+            write_run(tmp_path, {0: 0.0, 50_000: score, 100_000: 1.0}, task=task, seed=seed, **more)
+    file = tmp_path / "figures.toml"
+    file.write_text(catalog_path().read_text() + ARMS)
+    group = read_catalog(file, PLOTS).groups["arms"]
+    for plot in ("group_bars", "aggregate_curve", "interval_plot"):
+        with paper_style():
+            drawing = draw(load(tmp_path), FigureSpec("x", plot, groups=(group,)))
+        assert set(drawing.numbers["group"]) == {"arms"}
+        value = "value" if "value" in drawing.numbers else "mean"
+        assert drawing.numbers[value].iloc[-1] == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("horizon = 50_000", "", "group arms: horizon is missing: gym:Hopper-v5 has no budget"),
+        ("gym:Hopper-v5", "hoper-hop", "group arms: unknown task hoper-hop .did you mean"),
+    ],
+)
+def test_groups_that_are_refused(tmp_path: Path, old: str, new: str, message: str) -> None:
+    file = tmp_path / "figures.toml"
+    file.write_text(catalog_path().read_text() + ARMS.replace(old, new))
+    with pytest.raises(UserError, match=message):
+        read_catalog(file, PLOTS)
 
 
 def test_a_task_whose_range_has_changed_is_left_out(runs: Path) -> None:

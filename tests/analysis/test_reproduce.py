@@ -13,7 +13,7 @@ import pytest
 from analysis import reproduce
 from analysis.records.load import load_curves
 from analysis.stats.equivalence import difference, mean_difference
-from analysis.stats.equivalence_tables import difference_text
+from analysis.stats.estimate_texts import estimate_text
 from analysis.stats.ragged_curves import ScoreCurves
 from analysis.stats.reproduction_power import reproduction_power
 from tdmpc2.common.system.errors import UserError
@@ -379,11 +379,11 @@ def test_an_interval_that_does_not_cover_95_percent_says_what_it_covers(
     [(0.95, "1.0 [0.0, 2.0]"), (float("nan"), "1.0 [0.0, 2.0]"), (0.8, "1.0 [0.0, 2.0] (80 %)")],
 )
 def test_texts_of_differences(coverage, text):
-    assert difference_text(1.0, 0.0, 2.0, coverage) == text
+    assert estimate_text(1.0, 0.0, 2.0, coverage) == text
 
 
 def test_a_difference_without_an_interval():
-    assert difference_text(1.0, float("nan"), float("nan"), float("nan")) == "1.0"
+    assert estimate_text(1.0, float("nan"), float("nan"), float("nan")) == "1.0"
 
 
 def test_coverage_is_that_of_the_evaluations_compared(tmp_path, published):

@@ -59,3 +59,13 @@ def test_regions_differ_without_color() -> None:
     assert hatched
     assert all(bar.get_edgecolor()[3] > 0.5 for bar in hatched)
     assert "cut at the edge of the panel" in page.caption
+
+
+def test_a_look_without_an_interval_is_a_point() -> None:
+    """No score of the claim varies."""
+    table = DECISIONS[DECISIONS["claim"] == "no-x"].assign(low=np.nan, high=np.nan)
+    nothing = BOUNDARIES[BOUNDARIES["claim"] == "no-x"].assign(low=np.nan, high=np.nan)
+    with paper_style():
+        (ax,) = study_path(table, nothing, Layout()).axes
+    assert ax.get_ylim() == (-1.15 * 12, 1.15 * 12)
+    assert not ax.patches

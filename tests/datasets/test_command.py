@@ -70,7 +70,8 @@ def test_help_lists_every_key(name: str, command: Run) -> None:
         ([], "no command is given (valid: build, convert, inspect, verify; see --help)"),
         (["biuld"], "'biuld': unknown command (did you mean 'build'?)"),
         (["inspect"], "data= is missing: folder of the dataset"),
-        (["verify", "data=nowhere"], "nowhere: not a dataset (there is no manifest.json)"),
+        (["verify", "data=nowhere"], "nowhere: no such folder"),
+        (["verify", "data=."], ": not a dataset (there is no manifest.json)"),
         (["verify", "dta=x"], "unknown key 'dta' (did you mean 'data'?)"),
         (["build", "tasks=cup-catch"], "out= is missing"),
         (["build", "out=x"], "give either suite=NAME or tasks=NAME,NAME"),
@@ -108,10 +109,26 @@ def test_build_inspect_verify(command: Run, tmp_path: Path) -> None:
     shown = command("inspect", f"data={tmp_path / 'd'}")
     assert shown.code == 0
     assert "built from 2 runs (" in shown.out
-    assert "tdmpc2 (default): 2 runs, seeds 1, 1,000 env steps" in shown.out
+    assert "tdmpc2 (default): 2 runs, seed 1, 1,000 env steps" in shown.out
     whole = command("verify", f"data={tmp_path / 'd'}")
     assert (whole.code, whole.err) == (0, "")
     assert whole.out.startswith(f"no faults: {tmp_path / 'd'}: no suite, 2 tasks")
+
+
+def test_seeds_without_a_run_are_named(command: Run, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    for task, seed in ((FOUR[0], 1), (FOUR[0], 2), (FOUR[1], 1)):
+        fake_run(runs, task, [episode(task, 0, 4)], seed=seed)
+    arguments = (f"tasks={','.join(FOUR[:2])}", f"runs={runs}", f"out={tmp_path / 'd'}")
+    done = command("build", *arguments, "seeds=4", "variant=other")
+    assert done.code == 2
+    assert "no finished tdmpc2 run of variant=other of seeds=4 with kept episodes" in done.err
+    assert not (tmp_path / "d").exists()
+    done = command("build", *arguments, "seeds=2")
+    assert done.code == 0
+    first, second = done.out.splitlines()
+    assert first == f"missing: {FOUR[1]}: no usable run of seed 2"
+    assert "0.00 MB" in second
 
 
 def test_convert_and_inspect(command: Run, tmp_path: Path) -> None:
@@ -120,7 +137,7 @@ def test_convert_and_inspect(command: Run, tmp_path: Path) -> None:
     done = command("convert", f"files={file}", "suite=mt30", f"out={out}", "trust=true")
     assert (done.code, done.err) == (0, "")
     assert "mt30, 30 tasks, 30 episodes, 15,000 transitions" in done.out
-    assert "converted from 1 files" in command("inspect", f"data={out}", "task=cup-spin").out
+    assert "converted from 1 file" in command("inspect", f"data={out}", "task=cup-spin").out
 
 
 def test_inspect_by_hand(command: Run, tmp_path: Path) -> None:
@@ -191,7 +208,7 @@ def test_verify_prints_a_line_per_fault(command: Run, tmp_path: Path) -> None:
     for shard, pair in zip(dataset.all_shards[1:3], (lines[:2], lines[2:]), strict=True):
         assert pair[0].startswith(f"{shard.path}: its checksum differs from")
         assert pair[1] == f"{shard.path}: {shard.task}, row 0: observation 0 is inf"
-    assert "2 of 4 shards are damaged (4 faults)" in done.err
+    assert "4 faults in 2 of 4 shards;" in done.err
     assert done.err.count("\n") == 1
 
 

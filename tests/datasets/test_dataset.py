@@ -110,7 +110,7 @@ def test_the_header_is_what_numpy_reads(tmp_path: Path) -> None:
 def test_no_dataset(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"not a dataset \(there is no manifest\.json\)"):
         Dataset.open(tmp_path)
-    with pytest.raises(UserError, match="not a dataset"):
+    with pytest.raises(UserError, match="no such folder"):
         Dataset.open(tmp_path / "nowhere")
     (tmp_path / "unfinished.json").write_text("{}")
     with pytest.raises(UserError, match="unfinished: run the command"):

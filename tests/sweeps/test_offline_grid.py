@@ -132,7 +132,7 @@ REFUSED = {
     "updates without data": (["suite=mt30", "num_updates=5"], "num_updates=5: only for multi-task"),
     "sizes without data": (["suite=mt30", "sizes=1"], "sizes=1: only for multi-task training"),
     "no folder": (["suite=scaling", "data="], "data=: the folder of a dataset is needed"),
-    "no such folder": (["suite=scaling", "data=NOWHERE"], "nowhere: not a dataset"),
+    "no such folder": (["suite=scaling", "data=NOWHERE"], "nowhere: no such folder"),
     "a set without a folder": (["suite=scaling", "data=mt30="], "a folder is missing"),
     "no such set": (["suite=scaling", "data=mt31=MT30"], "unknown task set 'mt31' (did you mean"),
     "a set twice": (["suite=scaling", "data=mt30=MT30,MT30"], "mt30 is given twice"),

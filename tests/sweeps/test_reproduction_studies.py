@@ -92,6 +92,24 @@ def test_scores_average_evaluations_that_both_sides_have(tmp_path: Path) -> None
     assert scores.episodes == {"walker-walk": None, "walker-run": None}
 
 
+@pytest.mark.parametrize("diverged", [(1,), (1, 2)])
+def test_published_scores_are_those_at_the_end_also_if_our_runs_diverge(
+    tmp_path: Path, diverged: tuple[int, ...]
+) -> None:
+    runs = tmp_path / "runs"
+    request = SweepRequest.from_arguments(arguments(runs, looks=2))
+    for run in request.planned:
+        early = run.spec.seed in diverged
+        points = {0: 1.0, STEPS // 2: 20.0} if early else {0: 1.0, STEPS // 2: 700.0, STEPS: 800.0}
+        write_run(runs, points, task=run.spec.task, seed=run.spec.seed, budget=STEPS,
+                  tag=run.directory.name.partition("-")[2],
+                  state="DIVERGED" if early else "COMPLETED")  # fmt: skip
+    scores = read_scores(make_reproduction(request)[0], request.planned, runs)
+    ours = scores.points["tdmpc2", "default", "walker-walk"]
+    assert ours[:2] == pytest.approx([2, 2 if 2 in diverged else 75])
+    assert scores.of(("tdmpc2", "published"), "walker-walk", 2) == pytest.approx([74, 75, 76])
+
+
 def test_domains_that_cannot_be_settled_are_left_out(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -16,18 +16,21 @@ import pytest
 
 from analysis.records.run_hours import CORE_HOURS
 from analysis.records.studies import FILE, RESULTS, RUN_COLUMNS, digest, read_study
-from analysis.stats.group_sequential import Design
+from analysis.stats.ablation_claims import Expected
+from analysis.stats.group_sequential import POSITIVE, Design
 from analysis.stats.study_results import describe_study
 from sweeps import launch
 from sweeps.planning.planned_run import PlannedRun
+from sweeps.planning.request import SweepRequest
 from sweeps.studies import go_on
 from sweeps.studies.decisions import WAITING, Look, judge
 from sweeps.studies.scores import Scores, read_scores
 from sweeps.studies.study import Claim, Study, check_unchanged, parse_looks, register
-from sweeps.studies.tables import summary, write
+from sweeps.studies.tables import describe, summary, write
 from tdmpc2.common.run.spec import RunSpec
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.system.paths import project_root
+from tests.analysis.run_files import write_run
 from tests.runs import TINY
 
 CLAIM = Claim("no-x", "tdmpc2", "no-x", "tdmpc2", "default", "lower", "scores lower")
@@ -128,6 +131,77 @@ def test_equal_success_rates_have_a_spread() -> None:
     assert judge(STUDY, Scores(points, both.episodes))[0][0].decision == "next look"
 
 
+@pytest.mark.parametrize("base", [50.0, 50.0 + 1e-13, 0.0])
+@pytest.mark.parametrize("expected", ["lower", "same", None])
+def test_scores_that_never_vary_decide_nothing(
+    tmp_path: Path, base: float, expected: Expected | None
+) -> None:
+    equal = replace(STUDY, claims=(replace(CLAIM, expected=expected),))
+    points = {
+        key: np.full(5, base if "default" in key else round(base)) for key in scores(0).points
+    }
+    looks = judge(equal, Scores(points, dict.fromkeys(STUDY.tasks)))
+    assert [look[0].decision for look in looks] == ["next look", "next look", "not enough seeds"]
+    text = summarized(tmp_path, equal, looks)
+    assert "nan" not in text
+    assert "(no score varies)" in text
+
+
+def test_equal_returns_of_each_side_are_no_proof_with_two_seeds() -> None:
+    """With two possible scores, each equally frequent, one study in 16 begins like this."""
+    points = {key: np.full(5, 0.0 if "no-x" in key else 90.0) for key in scores(0).points}
+    one = replace(STUDY, tasks={"a": 100})
+    looks = judge(one, Scores(points, {"a": None}))
+    assert [look[0].decision for look in looks] == ["next look", "next look", "supported"]
+
+
+@pytest.mark.parametrize("expected", ["lower", None])
+def test_two_possible_scores_keep_the_error_rate(expected: Expected | None) -> None:
+    """Equal agents whose seeds score 0 or about 70, on one task."""
+    rng, found = np.random.default_rng(0), []
+    one = replace(STUDY, tasks={"a": 100}, claims=(replace(CLAIM, expected=expected),))
+    for _ in range(400):
+        learned = rng.random((2, 5)) < 0.5
+        drawn = np.where(learned, 70 + 3 * rng.standard_normal((2, 5)), 0.0)
+        points = {("tdmpc2", name, "a"): drawn[i] for i, name in enumerate(("default", "no-x"))}
+        found.append(judge(one, Scores(points, {"a": None}))[-1][0].decision)
+    wrong = sum(decision in POSITIVE for decision in found)
+    assert wrong <= 0.025 * 400 + 3 * (0.025 * 400) ** 0.5
+
+
+def test_a_run_that_diverged_has_its_last_score(tmp_path: Path) -> None:
+    arguments = study(tmp_path)
+    planned = SweepRequest.from_arguments([*arguments, "seeds=3"]).planned
+    for run in planned:
+        diverged = run.spec.variant != planned[0].spec.variant and run.spec.seed < 3
+        points = {0: 7.0, 100: 30.0, 200: 50.0} if not diverged else {0: 7.0}
+        if diverged and run.spec.seed == 2:
+            points = {0: 7.0, 50: 900.0, 100: 10.0}
+        tag = run.directory.name.partition("-")[2]
+        write_run(tmp_path, points, variant=run.spec.variant, task=run.spec.task,
+                  seed=run.spec.seed, tag=tag, budget=200,
+                  state="DIVERGED" if diverged else "COMPLETED")  # fmt: skip
+    base, variant = dict.fromkeys(run.spec.variant for run in planned)
+    claim = Claim("x", "tdmpc2", variant, "tdmpc2", base)
+    one = Study("x", {"toy-pointmass": 200}, (1, 2, 3), Design((2, 3)), 5.0, (claim,))
+    found = read_scores(one, planned, tmp_path).points
+    ours, theirs = (found["tdmpc2", name, "toy-pointmass"] for name in (variant, base))
+    assert ours / theirs == pytest.approx([7 / 40, 10 / 40, 1])
+
+
+def test_runs_without_a_score_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    planned = SweepRequest.from_arguments([*study(tmp_path), "seeds=3"]).planned
+    for run in planned:
+        tag = run.directory.name.partition("-")[2]
+        write_run(tmp_path, {}, variant=run.spec.variant, task=run.spec.task, seed=run.spec.seed,
+                  tag=tag, budget=run.spec.budget, state="DIVERGED")  # fmt: skip
+    assert launch.main(study(tmp_path)) == 1
+    printed = capsys.readouterr().out
+    assert "4 runs have no score at the step of the study: " in printed
+    assert str(planned[0].directory) in printed
+    assert "diverged before its first evaluation never has a score" in printed
+
+
 def study(runs: Path, *more: str) -> list[str]:
     fixed = ["tasks=toy-pointmass", "cluster=inline", f"runs={runs}", *SETTINGS]
     return [*fixed, "variants=default,num_q=3", "until=decided", "looks=2,3", *more]
@@ -187,7 +261,7 @@ def test_claims_about_some_tasks_use_only_these(tmp_path: Path) -> None:
     assert study.margin_of(some) == 3.0
     text = summarized(tmp_path / "own", study, looks, {("default", "a", 1)})
     assert f"Runs: {2 * looks[-1][0].seeds} of 10 with" in text
-    assert "no: 1 runs are older" in text
+    assert "no: 1 run is older" in text
     text = summarized(tmp_path / "other", study, looks, {("default", "b", 1)})
     assert "pre-registered" in text
 
@@ -197,6 +271,8 @@ def test_claims_about_some_tasks_use_only_these(tmp_path: Path) -> None:
     [
         (["looks=3,2"], "ascending numbers of seeds"),
         (["seeds=2"], "needs 3 seeds"),
+        (["seeds=4"], "needs 3 seeds"),
+        (["until=none"], "looks=2,3: only valid with until=decided"),
         (["variants=default"], "nothing to compare"),
     ],
 )
@@ -208,6 +284,21 @@ def test_what_is_refused_before_anything_is_written(
     with pytest.raises(UserError, match=message):
         launch.main([*kept, *more])
     assert not (tmp_path / "studies").exists()
+
+
+@pytest.mark.parametrize(
+    ("kinds", "sentence"),
+    [
+        (["lower"], "false 'supported': 1.95 % per claim; of a false 'contradicted': 4 %"),
+        ([None], "false 'lower' or 'higher': 1.95 % per claim; of a false 'no difference': 4 %"),
+        (["same", None], "false 'supported' or 'lower' or 'higher': 1.95 % per claim"),
+    ],
+)
+def test_error_rates_are_those_of_decisions_that_can_be_reached(
+    kinds: list[Expected | None], sentence: str
+) -> None:
+    claims = tuple(replace(CLAIM, name=str(kind), expected=kind) for kind in kinds)
+    assert sentence in describe(replace(STUDY, claims=claims))
 
 
 def test_series_without_tasks_in_common_are_refused(tmp_path: Path) -> None:
