@@ -31,6 +31,7 @@ from analysis.records.evaluations import (
 from analysis.records.problems import Problem
 from analysis.records.run_reader import Run, read_run
 from tdmpc2.common.system.atomic_files import write_atomic
+from tdmpc2.common.system.regular_files import regular
 
 CACHE_NAME = ".records-cache.parquet"
 WATCHED = ("spec.json", "status.json", "attempts.json", "eval.csv")
@@ -122,7 +123,7 @@ def _read_cache(runs_dir: Path) -> dict[str, tuple[str, Reading]]:
     """Return signature and content by run directory; empty without a valid cache."""
     path = runs_dir / CACHE_NAME
     try:
-        table = pq.read_table(path)
+        table = pq.read_table(regular(path, None))
         if (table.schema.metadata or {}).get(b"version") != _version(runs_dir):
             return {}
         texts = zip(*(table[name].to_pylist() for name in _TEXTS), strict=True)

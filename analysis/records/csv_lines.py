@@ -6,6 +6,7 @@ from pathlib import Path
 
 from analysis.records import curve_checks
 from analysis.records.problems import Problem
+from tdmpc2.common.system.regular_files import regular
 
 
 def whole_lines(
@@ -22,7 +23,7 @@ def whole_lines(
         nothing: text of that problem.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig", errors="replace").split("\n")
+        lines = regular(path).read_text(encoding="utf-8-sig", errors="replace").split("\n")
     except FileNotFoundError:
         lines = [""]
     except OSError as error:

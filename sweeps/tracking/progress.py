@@ -14,6 +14,7 @@ from rich.table import Table
 from sweeps.planning.planned_run import SPEEDS, UNITS, PlannedRun
 from sweeps.tracking.run_states import STATES, RunState
 from tdmpc2.common.run.lock import live_holder
+from tdmpc2.common.system.regular_files import regular
 from tdmpc2.common.system.texts import counted
 
 # If the output is not a terminal, a line is printed after each 1/SHARES of a run's budget.
@@ -159,6 +160,8 @@ class ProgressDisplay:
 
 def _describe(run: PlannedRun) -> str:
     """Describe the progress of a run: state, steps, last evaluation, speed and time left."""
+    if run.obstacle:
+        return f"could not be started: {run.obstacle}"
     if run.exit_code not in (None, 0) and (run.status or {}).get("state") != "DIVERGED":
         return f"ended with exit code {run.exit_code}; see {run.log}"
     status = run.status
@@ -279,7 +282,9 @@ def evaluations_of(run: PlannedRun, columns: Mapping[str, type]) -> Any | None:
     import pandas as pd
 
     try:
-        return pd.read_csv(run.directory / "eval.csv", usecols=list(columns), dtype=dict(columns))
+        return pd.read_csv(
+            regular(run.directory / "eval.csv"), usecols=list(columns), dtype=dict(columns)
+        )
     except FileNotFoundError:
         return pd.DataFrame(columns=list(columns))
     except (OSError, ValueError):  # also of an empty file, other columns, and other bytes
@@ -289,7 +294,9 @@ def evaluations_of(run: PlannedRun, columns: Mapping[str, type]) -> Any | None:
 def _print_unfinished(runs: Sequence[PlannedRun]) -> None:
     """Print the exit codes of processes that failed, and count the runs that others train."""
     for run in runs:
-        if run.exit_code not in (None, 0):
+        if run.obstacle:
+            print(f"{run.name} could not be started: {run.obstacle}; correct it and launch again")
+        elif run.exit_code not in (None, 0):
             print(f"{run.name} ended with exit code {run.exit_code}: {run.log}")
     going_on = sum(not run.started and bool(live_holder(run.directory)) for run in runs)
     if going_on:

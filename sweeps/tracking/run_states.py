@@ -18,6 +18,7 @@ from tdmpc2.common.run.lock import file_system_time, live_holder
 from tdmpc2.common.run.run_files import SETTLED, read_status, step_of
 from tdmpc2.common.system.atomic_files import write_json
 from tdmpc2.common.system.errors import UserError
+from tdmpc2.common.system.regular_files import regular
 
 # done: reached its budget. diverged: stopped at a NaN or Inf, a final result.
 # running: a process holds its lease, or its SLURM job runs. queued: its SLURM job waits.
@@ -226,7 +227,7 @@ def read_queue(job_names: Iterable[str], user: int | None = None) -> dict[str, s
 def last_error(log: Path) -> str:
     """Return the last error message of a log, from its last 4096 bytes; empty if there is none."""
     try:
-        with open(log, "rb") as file:
+        with open(regular(log, None), "rb") as file:
             file.seek(max(log.stat().st_size - 4096, 0))
             lines = file.read().decode(errors="replace").splitlines()
     except OSError:

@@ -18,6 +18,7 @@ from tdmpc2.common.run.source_version import git_commit
 from tdmpc2.common.system.atomic_files import write_atomic
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.system.paths import named_folders, project_root, recorded_folders
+from tdmpc2.common.system.regular_files import regular
 
 RECORD_FILES = (
     *("spec.json", "eval.csv", "train.csv", "timing.csv", "status.json", "numeric.json"),
@@ -91,7 +92,7 @@ def _copy_records(source: Path, target: Path) -> Iterator[dict[str, Any]]:
         for name in RECORD_FILES:
             if (spec.parent / name).exists():
                 _copy(spec.parent / name, place / name)
-        yield json.loads(spec.read_text(encoding="utf-8"))
+        yield json.loads(regular(spec).read_text(encoding="utf-8"))
     for scores in sorted((source / REFERENCES).glob("*.json")):
         _copy(scores, target / REFERENCES / scores.name)
 
@@ -104,7 +105,7 @@ def _packages() -> str:
 
 def _copy(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(source, target)
+    shutil.copyfile(regular(source, None), target)
 
 
 def _write(path: Path, text: str) -> None:

@@ -76,6 +76,30 @@ def test_a_run_that_cannot_go_on_fails_the_sweep_and_names_its_log(
     assert "one episode takes 51 rows" in log.read_text()
 
 
+def test_a_run_that_cannot_start_does_not_stop_the_others(
+    tmp_path: Path, swept: tuple[Path, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its log is a named pipe that nothing reads, or its run directory is a file."""
+    names = sorted(states(swept[0]))
+    folder = tmp_path / next(swept[0].rglob("seed1-*")).parent.relative_to(swept[0])
+    folder.mkdir(parents=True)
+    (folder / names[0]).mkdir()
+    os.mkfifo(folder / names[0] / "log.txt")
+    assert main(arguments(tmp_path, "seeds=2")) == 1
+    printed = capsys.readouterr().out
+    log = folder / names[0] / "log.txt"
+    assert f"could not be started: {log}: a named pipe, not a file; correct it" in printed
+    assert list(states(tmp_path)) == names[1:]
+    log.unlink()
+    log.parent.rmdir()
+    log.parent.touch()
+    assert main(arguments(tmp_path, "seeds=2")) == 1
+    assert f"could not be started: {log.parent}: File exists" in capsys.readouterr().out
+    log.parent.unlink()
+    assert main(arguments(tmp_path, "seeds=2")) == 0
+    assert states(tmp_path) == states(swept[0])
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])  # SIGHUP: a closed terminal
 def test_stopping_the_launcher_stops_its_runs_and_launching_again_finishes(
     tmp_path: Path, swept: tuple[Path, str], number: signal.Signals

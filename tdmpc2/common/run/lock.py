@@ -21,6 +21,7 @@ from typing import Any
 
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.system.processes import identity_of, runs
+from tdmpc2.common.system.regular_files import regular
 
 HEARTBEAT_SECONDS = 15.0
 # A lease of whose holder nothing is known expires after this many seconds without a heartbeat.
@@ -248,7 +249,7 @@ def _read(path: Path) -> dict[str, Any] | None:
         OSError: the file exists, but cannot be read.
     """
     try:
-        holder = json.loads(path.read_bytes())
+        holder = json.loads(regular(path).read_bytes())
     except FileNotFoundError:
         return None
     except (ValueError, RecursionError):

@@ -16,6 +16,7 @@ from typing import IO, Any
 import msgspec
 
 from tdmpc2.common.system.errors import UserError
+from tdmpc2.common.system.regular_files import regular
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -131,7 +132,7 @@ def read_json(path: Path, content: Any = Any) -> Any:
         UserError: the file cannot be read, is not valid JSON, or has another content.
     """
     try:
-        value = json.loads(path.read_bytes())
+        value = json.loads(regular(path).read_bytes())
         msgspec.convert(value, content)
     except (FileNotFoundError, NotADirectoryError):
         return None
@@ -158,5 +159,5 @@ def remove_leftovers(*folders: Path) -> None:
 
 def sha256_of(path: Path) -> str:
     """Return the SHA-256 checksum of a file as hexadecimal text."""
-    with open(path, "rb") as file:
+    with open(regular(path, None), "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
