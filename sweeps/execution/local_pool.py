@@ -13,6 +13,7 @@ from typing import IO
 
 from sweeps.execution.process_file import train_file
 from sweeps.planning.planned_run import PlannedRun, SeedGroup
+from sweeps.tracking.silence import silence
 from tdmpc2.common.run.lock import live_holder
 from tdmpc2.common.run.run_files import read_status
 from tdmpc2.common.system.errors import StoppedError, UserError
@@ -66,6 +67,7 @@ def run_all(
                     run.exit_code = process.poll()
                     with contextlib.suppress(UserError):  # damaged: the process says so
                         run.status = read_status(run.directory) or run.status
+                    run.silence = silence(run.directory, live_holder(run.directory))
                 if group[0].exit_code is not None:
                     running.remove((group, process))
             on_change(runs)

@@ -147,11 +147,11 @@ class ProgressDisplay:
                 print(f"  {run.name}: {_describe(run)}", flush=True)
 
     def _is_news(self, run: PlannedRun) -> bool:
-        status = run.status
+        status = run.status or ({"state": "starting"} if run.silence else None)
         if status is None:
             return False
         share = SHARES * run.step // run.spec.budget
-        key = (status["state"], share, run.exit_code or None)
+        key = (status["state"], share, run.exit_code or None, bool(run.silence))
         if self.shown.get(id(run)) == key:
             return False
         self.shown[id(run)] = key
@@ -164,6 +164,8 @@ def _describe(run: PlannedRun) -> str:
         return f"could not be started: {run.obstacle}"
     if run.exit_code not in (None, 0) and (run.status or {}).get("state") != "DIVERGED":
         return f"ended with exit code {run.exit_code}; see {run.log}"
+    if run.silence:
+        return run.silence
     status = run.status
     if status is None:
         return "starting" if run.started else "waiting"

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from sweeps.planning.planned_run import SPEEDS
+from sweeps.tracking.silence import silence
 from sweeps.tracking.sweep_folder import Submission, all_sweeps, job_name
 from tdmpc2.common.run.lock import file_system_time, live_holder
 from tdmpc2.common.run.run_files import SETTLED, read_status, step_of
@@ -58,6 +59,7 @@ class View:
         job: id of the SLURM job to which it was last assigned; None without one.
         log: log file of that job, or of its process on this machine.
         message: error message, if it failed.
+        silence: what to do about it, if its process has recorded no progress for long.
     """
 
     state: RunState
@@ -65,6 +67,7 @@ class View:
     job: str | None = None
     log: Path = Path()
     message: str = ""
+    silence: str = ""
 
     @property
     def step(self) -> int:
@@ -130,8 +133,8 @@ class Observer:
             view.state = "diverged"
         elif state in SETTLED and step_of(status) >= budget:
             view.state = "done"
-        elif live_holder(path, self.now) is not None:
-            view.state = "running"
+        elif (holder := live_holder(path, self.now)) is not None:
+            view.state, view.silence = "running", silence(path, holder)
         elif job is not None and self.queue is None:  # squeue is not available on this machine
             view.state = "stale" if state == "RUNNING" else "queued"
         elif job is not None and self.queue and job in self.queue:

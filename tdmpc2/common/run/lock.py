@@ -134,7 +134,10 @@ class Lease:
     def _acquire(self) -> None:
         mine = self.path.with_name(f".lease.{self.token}")
         try:
-            mine.write_text(json.dumps(_describe_self(self.token)) + "\n", encoding="utf-8")
+            holder = _describe_self(self.token)
+            mine.touch()
+            holder["acquired"] = mine.stat().st_mtime  # by the clock of the file system
+            mine.write_text(json.dumps(holder) + "\n", encoding="utf-8")
             with _locked(self.path.parent):
                 for _ in range(50):
                     with contextlib.suppress(FileExistsError):
