@@ -242,9 +242,8 @@ def usage() -> str:
             "States:",
             "  done       reached its budget",
             "  diverged   stopped at a NaN or Inf; counts as a result and is not retried",
-            "  running    a process holds its lease, or its SLURM job is running; if it has",
-            f"             recorded nothing for {SILENT_SECONDS / 60:.0f} minutes, a line names it, "
-            "since it may hang",
+            "  running    a process holds its lease, or its SLURM job is running. It is named if",
+            f"             it has recorded nothing for {SILENT_SECONDS / 60:.0f} minutes",
             "  queued     its SLURM job is waiting or held (sbatch=hold); without squeue on this",
             "             machine: its job was submitted and it has not shown activity",
             "  failed     ended with an error; sweeps/retry.py launches it again",

@@ -6,7 +6,6 @@ import contextlib
 import os
 import shutil
 import subprocess
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -93,17 +92,15 @@ class Observer:
         sweeps = all_sweeps(runs)
         submissions = [s for sweep in sweeps for s in sweep.submissions()]
         find_lost_arrays(submissions)
-        self.jobs: dict[str, tuple[str, int, Submission]] = {}
+        self.jobs: dict[str, list[tuple[str, int, Submission]]] = {}
         on_slurm = False
         for submission in sorted(submissions, key=lambda s: s.facts["launched"]):
             on_slurm |= submission.facts["cluster"] == "slurm"
             for job, rank, directories in submission.jobs():
-                self.jobs.update(dict.fromkeys(directories, (job, rank, submission)))
+                for directory in directories:
+                    self.jobs.setdefault(directory, []).append((job, rank, submission))
         self.queue = read_queue([job_name(sweep.name) for sweep in sweeps]) if on_slurm else {}
-        try:
-            self.now = file_system_time(runs)
-        except OSError:  # the folder does not exist or is not writable
-            self.now = time.time()
+        self.now = file_system_time(runs)
 
     def look(self, directory: str, budget: int) -> View:
         """Determine the state of a run.
@@ -113,7 +110,7 @@ class Observer:
             budget: budget of the run in its unit.
         """
         path = self.runs / directory
-        job, rank, submission = self.jobs.get(directory, (None, 0, None))
+        job, rank, submission = self._job(directory)
         log = path / "log.txt"  # written by processes on this machine
         if submission is not None and job is not None:
             log = submission.log(job, rank)
@@ -148,6 +145,17 @@ class Observer:
         elif state is not None:
             view.state = "resumable"
         return view
+
+    def _job(self, directory: str) -> tuple[str | None, int, Submission | None]:
+        """Return the job, rank and launch to which a run was last assigned.
+
+        A job in the queue counts before a later one that is not: launches on machines whose clocks
+        disagree have times in another order.
+        """
+        jobs = self.jobs.get(directory, [])
+        queued = [job for job in jobs if self.queue and job[0] in self.queue]
+        latest: Any = [(None, 0, None), *(queued or jobs)]
+        return latest[-1]
 
 
 def _is_empty(path: Path) -> bool:
