@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from analysis.records import curve_checks
-from analysis.records.problems import Problem
+from analysis.records.problems import UNREADABLE, Problem
 from tdmpc2.common.system.regular_files import regular
 
 
@@ -27,7 +27,7 @@ def whole_lines(
     except FileNotFoundError:
         lines = [""]
     except OSError as error:
-        problems.append(Problem(str(path), None, f"cannot be read: {error}"))
+        problems.append(Problem(str(path), None, f"{UNREADABLE}: {error}"))
         return []
     if lines.pop():
         what = "incomplete last line, skipped"

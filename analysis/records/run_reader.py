@@ -19,7 +19,7 @@ from analysis.records.evaluations import (
     TASK_SCORES,
     score_name,
 )
-from analysis.records.problems import Problem
+from analysis.records.problems import UNREADABLE, Problem
 from tdmpc2.common.run.spec import algorithm_settings, variant_name, without_precision
 from tdmpc2.common.system.regular_files import regular
 from tdmpc2.envs.adapters import ADAPTERS
@@ -261,7 +261,7 @@ def read_json(path: Path, problems: list[Problem]) -> dict[str, Any] | None:
         problems.append(Problem(str(path), error.lineno, f"invalid JSON: {error.msg}"))
         return None
     except (OSError, ValueError, RecursionError) as error:  # also thousands of digits or brackets
-        problems.append(Problem(str(path), None, f"cannot be read: {error}"))
+        problems.append(Problem(str(path), None, f"{UNREADABLE}: {error}"))
         return None
     if not isinstance(content, dict):
         problems.append(Problem(str(path), 1, "not a JSON object"))

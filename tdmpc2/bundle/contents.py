@@ -18,7 +18,7 @@ from tdmpc2.common.run.source_version import git_commit
 from tdmpc2.common.system.atomic_files import write_atomic
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.system.paths import named_folders, project_root, recorded_folders
-from tdmpc2.common.system.regular_files import regular
+from tdmpc2.common.system.regular_files import closed_folders, regular
 
 RECORD_FILES = (
     *("spec.json", "eval.csv", "train.csv", "timing.csv", "status.json", "numeric.json"),
@@ -87,6 +87,10 @@ def create(folders: Sequence[Path], out: Path) -> int:
 
 def _copy_records(source: Path, target: Path) -> Iterator[dict[str, Any]]:
     """Copy the records of all runs of a folder; yield their specs."""
+    for closed in closed_folders(source, 4):
+        raise UserError(
+            f"{closed}: cannot be read (Permission denied); its runs would be missing in the bundle"
+        )
     for spec in sorted(source.rglob("spec.json")):
         place = target / spec.parent.relative_to(source)
         for name in RECORD_FILES:

@@ -1,4 +1,4 @@
-"""Check of files before they are read: a named pipe among records must not stop a command."""
+"""Checks before files are read: named pipes and closed folders among records."""
 
 from __future__ import annotations
 
@@ -15,6 +15,26 @@ _KINDS = {
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
+
+
+def can_list(folder: Path) -> bool:
+    """Return whether this user may list a folder and open what it holds.
+
+    `Path.glob` passes over other folders without an error.
+    """
+    effective = os.access in os.supports_effective_ids
+    return os.access(folder, os.R_OK | os.X_OK, effective_ids=effective)
+
+
+def closed_folders(folder: Path, levels: int) -> list[Path]:
+    """Return the folders, from `folder` to so many levels below it, that this user may not list."""
+    if not can_list(folder):
+        return [folder]
+    if levels == 0:
+        return []
+    with os.scandir(folder) as entries:
+        inside = sorted(entry.path for entry in entries if entry.is_dir())
+    return [closed for path in inside for closed in closed_folders(Path(path), levels - 1)]
 
 
 def regular(path: Path, largest: int | None = LARGEST_RECORD) -> Path:
