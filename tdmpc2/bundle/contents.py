@@ -15,7 +15,7 @@ from tdmpc2.bundle.checks import FIGURES, RECORDS, SUMS, call, draw_tables, file
 from tdmpc2.bundle.texts import croissant, texts
 from tdmpc2.common.numerics.cpu import cpu_model
 from tdmpc2.common.run.source_version import git_commit
-from tdmpc2.common.system.atomic_files import write_atomic
+from tdmpc2.common.system.atomic_files import put_in_place, write_atomic
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.system.paths import named_folders, project_root, recorded_folders
 from tdmpc2.common.system.regular_files import closed_folders, regular
@@ -54,8 +54,13 @@ def create(folders: Sequence[Path], out: Path) -> int:
     """
     if out.exists():
         raise UserError(f"out={out}: exists; name another folder, or remove it")
-    growing = out.with_name(f".{out.name}.tmp")
-    shutil.rmtree(growing, ignore_errors=True)
+    with put_in_place(out, "name another folder with out=") as growing:
+        _fill(growing, folders)
+    return len(files_of(out)) + 1
+
+
+def _fill(growing: Path, folders: Sequence[Path]) -> None:
+    """Write all files of a bundle into an empty folder; see `create`."""
     specs: list[dict[str, Any]] = []
     for folder in folders:
         copied = list(_copy_records(folder, growing / RECORDS / folder.name))
@@ -81,8 +86,6 @@ def create(folders: Sequence[Path], out: Path) -> int:
     metadata = croissant(growing, listed, facts["commit"])
     _write(growing / "croissant.json", f"{json.dumps(metadata, indent=2)}\n")
     _write(growing / SUMS, list_of_sums(growing))
-    growing.rename(out)
-    return len(files_of(out)) + 1
 
 
 def _copy_records(source: Path, target: Path) -> Iterator[dict[str, Any]]:

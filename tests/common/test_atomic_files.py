@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import os
 from pathlib import Path
 from typing import IO
 
 import pytest
 
 from tdmpc2.common.system.atomic_files import (
+    cannot_write,
     full_disk,
     read_json,
     remove_leftovers,
@@ -102,3 +104,15 @@ def test_a_full_disk_is_recognised_behind_other_errors() -> None:
     assert full_disk(other) is None
     assert full_disk(chained(other)) is None
     assert full_disk(None) is None
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [
+        (errno.ENOSPC, "cannot write to out=x: No space left on device (x/a.csv); free some"),
+        (errno.EROFS, "cannot write to out=x: Read-only file system (x/a.csv); name another"),
+    ],
+)
+def test_output_that_cannot_be_written_is_one_line_with_advice(number: int, expected: str) -> None:
+    error = OSError(number, os.strerror(number), "x/a.csv")
+    assert cannot_write("to out=x", error).startswith(expected)

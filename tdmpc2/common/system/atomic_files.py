@@ -33,6 +33,19 @@ def full_disk(error: BaseException | None) -> OSError | None:
     return None
 
 
+def cannot_write(what: str, error: OSError) -> str:
+    """Return the message of an error by which output cannot be written.
+
+    Args:
+        what: what was to be written, e.g. its path.
+        error: the error of the file system.
+    """
+    reason = error.strerror or str(error)
+    place = f" ({error.filename})" if error.filename else ""
+    advice = "free some space" if full_disk(error) else "name another place with out="
+    return f"cannot write {what}: {reason}{place}; {advice}, and run it again"
+
+
 def fsync_directory(path: Path) -> None:
     """Flush a directory to disk, so that renames inside it survive a crash of the machine."""
     descriptor = os.open(path, os.O_RDONLY)
