@@ -25,6 +25,7 @@ from tdmpc2.common.system.config_checks import Settings, setting
 from tdmpc2.common.system.errors import UserError, did_you_mean
 from tdmpc2.common.system.paths import default_runs_dir
 from tdmpc2.common.system.streams import output_error
+from tdmpc2.common.system.texts import counted
 
 
 @dataclass(frozen=True)
@@ -185,7 +186,7 @@ def picture(options: StatusOptions, sweeps: Sequence[SweepFolder]) -> tuple[Grou
     blocks += [Text(ln, no_wrap=True, overflow="ignore") for ln in silent_runs(looked_at)]
     stopped = sum(view.state in STOPPED for _, view in looked_at)
     if stopped:
-        blocks.append(Text(f"stopped before their budget: {stopped:,} runs; launch again"))
+        blocks.append(Text(f"stopped before their budget: {counted(stopped, 'run')}; launch again"))
     damages = [line for sweep in sweeps for line in sweep.damages()]
     blocks += [Text(f"damaged: {line}", no_wrap=True, overflow="ignore") for line in damages]
     errors = last_errors(looked_at, options.errors)

@@ -63,16 +63,30 @@ def run_all(
                         run.obstacle = f"{error.filename or run.directory}: {error.strerror}"
             time.sleep(POLL_SECONDS)
             for group, process in list(running):
+                code = process.poll()
                 for run in group:
-                    run.exit_code = process.poll()
-                    with contextlib.suppress(UserError):  # damaged: the process says so
-                        run.status = read_status(run.directory) or run.status
-                    run.silence = silence(run.directory, live_holder(run.directory))
-                if group[0].exit_code is not None:
+                    _look(run, code)
+                if code is not None:
                     running.remove((group, process))
             on_change(runs)
     finally:
         _stop([process for _, process in running])
+
+
+def _look(run: PlannedRun, code: int | None) -> None:
+    """Update what is known of a run whose process was started.
+
+    Args:
+        run: the run.
+        code: exit code of the process; None while it runs.
+    """
+    holder = live_holder(run.directory)
+    with contextlib.suppress(UserError):  # damaged: the process says so
+        run.status = read_status(run.directory) or run.status
+    run.silence = silence(run.directory, holder)
+    run.exit_code = code
+    if code and holder is not None:  # another launch, begun at the same moment, was faster
+        run.started, run.exit_code = False, None
 
 
 def run_inline(
