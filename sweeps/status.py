@@ -16,11 +16,12 @@ from rich.table import Table
 from rich.text import Text
 
 from sweeps.planning.planned_run import UNITS
-from sweeps.tracking.progress import describe_blocked, make_console, table_of_states
+from sweeps.tracking.progress import describe_blocked, make_console, no_space, table_of_states
 from sweeps.tracking.run_states import ACTIVE, ENDED, Observer, View
 from sweeps.tracking.silence import SILENT_SECONDS
 from sweeps.tracking.sweep_folder import SweepFolder, all_sweeps
 from tdmpc2.common.system import cli
+from tdmpc2.common.system.atomic_files import lacks_space
 from tdmpc2.common.system.config_checks import Settings, setting
 from tdmpc2.common.system.errors import UserError, did_you_mean
 from tdmpc2.common.system.paths import default_runs_dir
@@ -184,6 +185,8 @@ def picture(options: StatusOptions, sweeps: Sequence[SweepFolder]) -> tuple[Grou
         ]
     blocks += [Text(line) for line in blocked_of(looked_at)]
     blocks += [Text(ln, no_wrap=True, overflow="ignore") for ln in silent_runs(looked_at)]
+    if lacks_space(options.runs):
+        blocks.append(Text(no_space(options.runs), no_wrap=True, overflow="ignore"))
     stopped = sum(view.state in STOPPED for _, view in looked_at)
     if stopped:
         blocks.append(Text(f"stopped before their budget: {counted(stopped, 'run')}; launch again"))

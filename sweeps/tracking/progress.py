@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 from rich import box
@@ -14,6 +15,7 @@ from rich.table import Table
 from sweeps.planning.planned_run import SPEEDS, UNITS, PlannedRun
 from sweeps.tracking.run_states import STATES, RunState
 from tdmpc2.common.run.lock import live_holder
+from tdmpc2.common.system.atomic_files import lacks_space
 from tdmpc2.common.system.regular_files import regular
 from tdmpc2.common.system.texts import counted
 
@@ -100,6 +102,14 @@ def duration(hours: float) -> str:
             return f"{number:,.{int(number < 9.95 and unit != 'min')}f} {unit}"
     years = hours / (365.25 * 24)
     return f"{years:,.{int(years < 9.95)}f} years"
+
+
+def no_space(folder: Path) -> str:
+    """Return what to do if the disk of a folder is full."""
+    return (
+        f"no space left on the disk of {folder}: free some and launch again; runs resume from "
+        "their last checkpoints"
+    )
 
 
 class ProgressDisplay:
@@ -300,6 +310,10 @@ def _print_unfinished(runs: Sequence[PlannedRun]) -> None:
             print(f"{run.name} could not be started: {run.obstacle}; correct it and launch again")
         elif run.exit_code not in (None, 0):
             print(f"{run.name} ended with exit code {run.exit_code}: {run.log}")
+    # The log of a run may be empty because of a full disk.
+    failed = [run.directory for run in runs if run.obstacle or run.exit_code]
+    if failed and lacks_space(failed[0]):
+        print(no_space(failed[0]))
     going_on = sum(not run.started and bool(live_holder(run.directory)) for run in runs)
     if going_on:
         print(

@@ -18,6 +18,7 @@ import msgspec
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.system.regular_files import regular
 
+PROBE_BYTES = 1 << 16
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -31,6 +32,21 @@ def full_disk(error: BaseException | None) -> OSError | None:
             return error
         error = error.__cause__ or error.__context__
     return None
+
+
+def lacks_space(folder: Path) -> bool:
+    """Return whether the disk or quota of a folder is full, found by writing `PROBE_BYTES`.
+
+    It is not known, and the result is False, if the folder is missing or not writable.
+    """
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(PROBE_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        return full_disk(error) is not None
+    return False
 
 
 def cannot_write(what: str, error: OSError) -> str:
