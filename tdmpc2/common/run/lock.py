@@ -171,9 +171,11 @@ class Lease:
             if holder is None or _has_ended(holder) is not None or not _is_expired(self.path):
                 return None
             seen, deadline = _heartbeat(self.path), _seconds() + WATCH_SECONDS
+            whose = f"process {holder.get('pid')} on host {holder.get('host')}"
             print(
-                f"{self.path.parent}: the last heartbeat of process {holder.get('pid')} on host "
-                f"{holder.get('host')} is old; waiting {WATCH_SECONDS:.0f} s for another one",
+                f"{self.path.parent}: the last heartbeat of "
+                f"{whose if holder.get('token') else 'its lease'} is old; waiting "
+                f"{WATCH_SECONDS:.0f} s for another one",
                 file=sys.stderr,
                 flush=True,
             )
