@@ -24,6 +24,7 @@ from analysis.records.studies import RecordedStudy
 from analysis.stats.ablation_effects import task_table
 from analysis.stats.ragged_curves import ScoreCurves
 from analysis.stats.rules import Rule
+from tdmpc2.common.system.atomic_files import cannot_write
 from tdmpc2.common.system.errors import UserError
 
 
@@ -118,5 +119,5 @@ def write_report(
         for study in sequential:
             paths += _study_figure(out, study)
     except OSError as error:
-        raise UserError(f"cannot write to out={out}: {error}") from error
+        raise UserError(cannot_write(f"to out={out}", error)) from error
     print(f"\nwrote {len(paths)} files to {out}", file=sys.stderr)

@@ -12,7 +12,7 @@ from typing import Any
 from analysis.records.problems import Problem
 from analysis.records.source_options import BY_MAKE_FIGURES, load_sources, report
 from analysis.stats.rules import ScoreOptions, get_rule
-from tdmpc2.common.system.atomic_files import write_atomic
+from tdmpc2.common.system.atomic_files import cannot_write, write_atomic
 from tdmpc2.common.system.cli import command, describe_fields, parse_options
 from tdmpc2.common.system.config_checks import REPS, setting
 from tdmpc2.common.system.errors import UserError
@@ -88,7 +88,7 @@ def write(request: ReportRequest) -> int:
         out.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(out, lambda file: file.write(page(data).encode()))
     except OSError as error:
-        raise UserError(f"cannot write {out}: {error}") from error
+        raise UserError(cannot_write(str(out), error)) from error
     report(problems, BY_MAKE_FIGURES)
     report_field(field_problems)
     print(out)

@@ -28,6 +28,7 @@ from analysis.stats.margins import (
 )
 from analysis.stats.rules import Rule, ScoreOptions, get_rule
 from tdmpc2.common.run.spec import without_precision
+from tdmpc2.common.system.atomic_files import cannot_write
 from tdmpc2.common.system.cli import command, describe_fields, parse_options
 from tdmpc2.common.system.config_checks import POINTS, setting
 from tdmpc2.common.system.errors import UserError
@@ -217,7 +218,7 @@ def _write(out: Path, tables: Mapping[str, tuple[pd.DataFrame, pd.DataFrame]]) -
             for path in write_texts(out / f"reproduction_{name}", texts):
                 print(path, file=sys.stderr)
     except OSError as error:
-        raise UserError(f"cannot write to out={out}: {error}") from error
+        raise UserError(cannot_write(f"to out={out}", error)) from error
 
 
 if __name__ == "__main__":

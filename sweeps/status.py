@@ -16,14 +16,17 @@ from rich.table import Table
 from rich.text import Text
 
 from sweeps.planning.planned_run import UNITS
-from sweeps.tracking.progress import describe_blocked, make_console, table_of_states
+from sweeps.tracking.progress import describe_blocked, make_console, no_space, table_of_states
 from sweeps.tracking.run_states import ACTIVE, ENDED, Observer, View
+from sweeps.tracking.silence import SILENT_SECONDS
 from sweeps.tracking.sweep_folder import SweepFolder, all_sweeps
 from tdmpc2.common.system import cli
+from tdmpc2.common.system.atomic_files import lacks_space
 from tdmpc2.common.system.config_checks import Settings, setting
 from tdmpc2.common.system.errors import UserError, did_you_mean
 from tdmpc2.common.system.paths import default_runs_dir
 from tdmpc2.common.system.streams import output_error
+from tdmpc2.common.system.texts import counted
 
 
 @dataclass(frozen=True)
@@ -145,11 +148,19 @@ def last_errors(looked_at: Sequence[tuple[Row, View]], most: int) -> list[str]:
     bad.sort(key=lambda pair: pair[1].status.get("updated", ""), reverse=True)
     lines = []
     for row, view in bad[:most]:
-        name = f"{row['method']} {row['task']} seed {row['seed']} ({row['variant']})"
-        lines.append(f"{view.state}: {name}: {view.message or 'no message'}\n    {view.log}")
+        lines.append(f"{view.state}: {_name(row)}: {view.message or 'no message'}\n    {view.log}")
     if len(bad) > most:
         lines.append(f"… and {len(bad) - most:,} more (errors=N shows more)")
     return lines
+
+
+def silent_runs(looked_at: Sequence[tuple[Row, View]]) -> list[str]:
+    """List the runs whose processes are alive, but have recorded no progress for long."""
+    return [f"{_name(row)}: {view.silence}" for row, view in looked_at if view.silence]
+
+
+def _name(row: Row) -> str:
+    return f"{row['method']} {row['task']} seed {row['seed']} ({row['variant']})"
 
 
 def _line(row: Row, view: View) -> str:
@@ -173,9 +184,12 @@ def picture(options: StatusOptions, sweeps: Sequence[SweepFolder]) -> tuple[Grou
             Text(_line(row, view), no_wrap=True, overflow="ignore") for row, view in looked_at
         ]
     blocks += [Text(line) for line in blocked_of(looked_at)]
+    blocks += [Text(ln, no_wrap=True, overflow="ignore") for ln in silent_runs(looked_at)]
+    if lacks_space(options.runs):
+        blocks.append(Text(no_space(options.runs), no_wrap=True, overflow="ignore"))
     stopped = sum(view.state in STOPPED for _, view in looked_at)
     if stopped:
-        blocks.append(Text(f"stopped before their budget: {stopped:,} runs; launch again"))
+        blocks.append(Text(f"stopped before their budget: {counted(stopped, 'run')}; launch again"))
     damages = [line for sweep in sweeps for line in sweep.damages()]
     blocks += [Text(f"damaged: {line}", no_wrap=True, overflow="ignore") for line in damages]
     errors = last_errors(looked_at, options.errors)
@@ -232,7 +246,8 @@ def usage() -> str:
             "States:",
             "  done       reached its budget",
             "  diverged   stopped at a NaN or Inf; counts as a result and is not retried",
-            "  running    a process holds its lease, or its SLURM job is running",
+            "  running    a process holds its lease, or its SLURM job is running. It is named if",
+            f"             it has recorded nothing for {SILENT_SECONDS / 60:.0f} minutes",
             "  queued     its SLURM job is waiting or held (sbatch=hold); without squeue on this",
             "             machine: its job was submitted and it has not shown activity",
             "  failed     ended with an error; sweeps/retry.py launches it again",

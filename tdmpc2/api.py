@@ -18,6 +18,7 @@ from tdmpc2.common.system.atomic_files import read_json
 from tdmpc2.common.system.config_checks import SEED, require, require_known
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.system.paths import default_runs_dir
+from tdmpc2.common.system.regular_files import regular
 from tdmpc2.envs import factory
 from tdmpc2.envs.task_variants import part
 
@@ -179,7 +180,7 @@ def _columns(path: Path) -> dict[str, Any]:
     import numpy as np
 
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
+        lines = regular(path).read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
         rows = [line.split(",") for line in lines]
         if {len(row) for row in rows} - {len(row) for row in rows[:1]}:
             raise ValueError("its lines have different numbers of columns")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tdmpc2.common.system import cli
+from tdmpc2.common.system.atomic_files import cannot_write
 from tdmpc2.common.system.config_checks import REQUIRED, Settings, setting
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.envs.tasks import Task, get_suite, list_tasks
@@ -60,7 +61,7 @@ def main(arguments: Sequence[str]) -> int:
         except UserError as error:
             missing.setdefault(str(error).replace(f"'{task.name}' ", ""), []).append(task.name)
         except OSError as error:
-            raise UserError(f"cannot write to out={options.out}: {error}") from error
+            raise UserError(cannot_write(f"to out={options.out}", error)) from error
     count = len(tasks) - sum(map(len, missing.values()))
     reasons = [f"not rendered: {', '.join(names)}: {why}" for why, names in missing.items()]
     if not count:

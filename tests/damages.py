@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 from pathlib import Path
 
 CONTENTS = {
@@ -21,7 +23,7 @@ CONTENTS = {
         {key: [1] for key in ("seed", "state", "torch", "commit", "format", "shards", "runs")}
     ).encode(),
 }
-DAMAGES = (*CONTENTS, "folder", "link loop")
+DAMAGES = (*CONTENTS, "folder", "link loop", "pipe", "socket")
 
 
 def damage(path: Path, how: str) -> None:
@@ -36,5 +38,9 @@ def damage(path: Path, how: str) -> None:
         path.mkdir()
     elif how == "link loop":
         path.symlink_to(path)
+    elif how == "pipe":  # nothing ever writes to it
+        os.mkfifo(path)
+    elif how == "socket":
+        os.mknod(path, stat.S_IFSOCK | 0o600)
     else:
         path.write_bytes(CONTENTS[how])

@@ -15,6 +15,7 @@ import pytest
 
 from tdmpc2.bundle.__main__ import main
 from tdmpc2.bundle.checks import RECORDS, SUMS, damages, files_of, list_of_sums
+from tdmpc2.bundle.contents import create
 from tdmpc2.bundle.texts import TEXTS, command_of
 from tdmpc2.common.system.errors import UserError
 from tests.analysis.run_files import write_table
@@ -155,6 +156,16 @@ def test_the_command_of_a_run_is_valid(path: Path) -> None:
 def test_bad_input_is_one_line(arguments: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         main(arguments)
+
+
+def test_a_bundle_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    """Its half-written folder would keep the space that may be lacking."""
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    out = tmp_path / "out"
+    with pytest.raises(UserError, match=r"empty: no run with a spec\.json"):
+        create([RECORDED / "smoke", empty], out / "bundle")
+    assert not out.exists()
 
 
 def test_a_folder_that_is_no_bundle(tmp_path: Path) -> None:

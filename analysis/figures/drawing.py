@@ -26,6 +26,7 @@ from analysis.records.progress import doing
 from analysis.stats.audit import audit_all, sensitivity, summary
 from analysis.stats.ragged_curves import ScoreCurves
 from analysis.stats.rules import Rule
+from tdmpc2.common.system.atomic_files import cannot_write
 from tdmpc2.common.system.errors import UserError
 
 
@@ -89,7 +90,7 @@ def draw_figures(names: Sequence[str], share: Share, jobs: int) -> list[Problem]
         problems = _without_repeats(problems, specs)
         write_table(out_dir / "problems.csv", problem_table(problems))
     except OSError as error:
-        raise UserError(f"cannot write the figures: {error}") from error
+        raise UserError(cannot_write("the figures", error)) from error
     return problems
 
 

@@ -24,7 +24,8 @@ def gallery(shown: Shown) -> Drawing:
     """
     if shown.frames is None:
         return Drawing((), pd.DataFrame())
-    files = {path.stem: path for path in shown.frames.glob("*.png") if path.stem in TASKS}
+    found = [path for path in shown.frames.glob("*.png") if path.is_file()]
+    files = {path.stem: path for path in found if path.stem in TASKS}
     numbers = pd.DataFrame(
         [(task, TASKS[task].domain, files[task].name) for task in in_table_order(list(files))],
         columns=["task", "domain", "file"],

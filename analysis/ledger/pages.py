@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from tdmpc2.common.system.atomic_files import write_atomic
+from tdmpc2.common.system.atomic_files import cannot_write, write_atomic
 from tdmpc2.common.system.errors import UserError
 
 
@@ -19,7 +19,7 @@ def write_page(path: Path, text: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, lambda file: file.write(text.encode()))
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error}") from error
+        raise UserError(cannot_write(str(path), error)) from error
     print(path)
 
 

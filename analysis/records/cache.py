@@ -28,11 +28,14 @@ from analysis.records.evaluations import (
     Points,
     read_evaluations,
 )
-from analysis.records.problems import Problem
+from analysis.records.problems import UNREADABLE, Problem
 from analysis.records.run_reader import Run, read_run
 from tdmpc2.common.system.atomic_files import write_atomic
+from tdmpc2.common.system.regular_files import can_list, regular
 
 CACHE_NAME = ".records-cache.parquet"
+NO_METHODS = ("sweeps", "studies", "floors")
+"""Folders beside those of the methods, which hold no runs."""
 WATCHED = ("spec.json", "status.json", "attempts.json", "eval.csv")
 _TEXTS = ("path", "signature", "run", "problems")
 _COLUMNS = (*METRICS, *LATER_METRICS, MULTITASK_METRIC)
@@ -47,7 +50,7 @@ def read_all(runs_dir: Path) -> Iterator[Reading]:
     Args:
         runs_dir: folder that holds `<method>/<variant>/<task>/seed<k>-<hash>/`.
     """
-    directories = _run_directories(runs_dir)
+    directories, closed = _run_directories(runs_dir)
     signatures = {path: _signature(runs_dir / path) for path in directories}
     known = _read_cache(runs_dir)
     fresh: dict[str, tuple[str, Reading]] = {}
@@ -56,10 +59,19 @@ def read_all(runs_dir: Path) -> Iterator[Reading]:
         if cached is None or cached[0] != signatures[path]:
             cached = (signatures[path], _read(Path(runs_dir, path)))
         fresh[path] = cached
-    if {path: s for path, (s, _) in known.items()} != signatures:
-        _write_cache(runs_dir, fresh)
+    # What one user may not read, others may, and an error of the file system may pass.
+    lasting = {path: one for path, one in fresh.items() if not _has_unreadable(one[1])}
+    if {path: s for path, (s, _) in known.items()} != {path: s for path, (s, _) in lasting.items()}:
+        _write_cache(runs_dir, lasting)
     for path, (_, (run, points, problems)) in fresh.items():
         yield (None if run is None else {**run, "directory": runs_dir / path}), points, problems
+    for path in closed:
+        what = f"{UNREADABLE}: Permission denied; runs in it are left out"
+        yield None, Points.of([]), [Problem(str(runs_dir / path), None, what)]
+
+
+def _has_unreadable(reading: Reading) -> bool:
+    return any(problem.what.startswith(UNREADABLE) for problem in reading[2])
 
 
 def _read(directory: Path) -> Reading:
@@ -73,16 +85,27 @@ def _read(directory: Path) -> Reading:
     return run, read_evaluations(path, problems, tasks, task=run["task"]), problems
 
 
-def _run_directories(runs_dir: Path) -> list[str]:
-    """Return the paths of the run directories relative to `runs_dir`, sorted."""
-    folders = [""]
-    for _ in range(4):
-        folders = [
-            os.path.join(folder, entry.name)
-            for folder in folders
-            for entry in _entries(runs_dir / folder)
-        ]
-    return sorted(folder for folder in folders if os.path.basename(folder).startswith("seed"))
+def _run_directories(runs_dir: Path) -> tuple[list[str], list[str]]:
+    """Return the run directories and the folders that this user may not read.
+
+    Both are paths relative to `runs_dir`, sorted.
+    """
+    folders, closed = [""], []
+    for level in range(5):
+        if level:
+            folders = [
+                os.path.join(folder, entry.name)
+                for folder in folders
+                for entry in _entries(runs_dir / folder)
+                if level > 1 or entry.name not in NO_METHODS
+            ]
+        if level == 4:
+            folders = [path for path in folders if os.path.basename(path).startswith("seed")]
+        shut = [path for path in folders if not can_list(runs_dir / path)]
+        if level or runs_dir.is_dir():
+            closed += shut
+        folders = [path for path in folders if path not in shut]
+    return sorted(folders), sorted(closed)
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
@@ -122,7 +145,7 @@ def _read_cache(runs_dir: Path) -> dict[str, tuple[str, Reading]]:
     """Return signature and content by run directory; empty without a valid cache."""
     path = runs_dir / CACHE_NAME
     try:
-        table = pq.read_table(path)
+        table = pq.read_table(regular(path, None))
         if (table.schema.metadata or {}).get(b"version") != _version(runs_dir):
             return {}
         texts = zip(*(table[name].to_pylist() for name in _TEXTS), strict=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from analysis.records import curve_checks
-from analysis.records.problems import Problem
+from analysis.records.problems import UNREADABLE, Problem
+from tdmpc2.common.system.regular_files import regular
 
 
 def whole_lines(
@@ -22,11 +23,11 @@ def whole_lines(
         nothing: text of that problem.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig", errors="replace").split("\n")
+        lines = regular(path).read_text(encoding="utf-8-sig", errors="replace").split("\n")
     except FileNotFoundError:
         lines = [""]
     except OSError as error:
-        problems.append(Problem(str(path), None, f"cannot be read: {error}"))
+        problems.append(Problem(str(path), None, f"{UNREADABLE}: {error}"))
         return []
     if lines.pop():
         what = "incomplete last line, skipped"

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+UNREADABLE = "cannot be read"
+"""What is wrong with a file whose content is unknown, e.g. for lack of permission."""
 Severity = Literal["warning", "error"]
 
 

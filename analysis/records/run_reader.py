@@ -19,8 +19,9 @@ from analysis.records.evaluations import (
     TASK_SCORES,
     score_name,
 )
-from analysis.records.problems import Problem
+from analysis.records.problems import UNREADABLE, Problem
 from tdmpc2.common.run.spec import algorithm_settings, variant_name, without_precision
+from tdmpc2.common.system.regular_files import regular
 from tdmpc2.envs.adapters import ADAPTERS
 from tdmpc2.envs.physics import recorded_physics
 from tdmpc2.envs.tasks import TASKS
@@ -149,7 +150,7 @@ def _domains(spec: dict[str, Any]) -> list[str]:
 def _attempts(path: Path) -> list[dict[str, Any]]:
     """Return the records of the attempts; empty if the file cannot be read."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(regular(path).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return []
     attempts = content if isinstance(content, list) else []
@@ -252,7 +253,7 @@ def read_json(path: Path, problems: list[Problem]) -> dict[str, Any] | None:
         problems: list to which a problem is appended if the result is None.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(regular(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         problems.append(Problem(str(path), None, "is missing"))
         return None
@@ -260,7 +261,7 @@ def read_json(path: Path, problems: list[Problem]) -> dict[str, Any] | None:
         problems.append(Problem(str(path), error.lineno, f"invalid JSON: {error.msg}"))
         return None
     except (OSError, ValueError, RecursionError) as error:  # also thousands of digits or brackets
-        problems.append(Problem(str(path), None, f"cannot be read: {error}"))
+        problems.append(Problem(str(path), None, f"{UNREADABLE}: {error}"))
         return None
     if not isinstance(content, dict):
         problems.append(Problem(str(path), 1, "not a JSON object"))

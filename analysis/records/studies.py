@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from analysis.records.problems import Problem
 from tdmpc2.common.system.errors import UserError
+from tdmpc2.common.system.regular_files import regular
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -120,7 +121,7 @@ def read_study(folder: Path) -> RecordedStudy:
         UserError: a file is missing or damaged.
     """
     try:
-        facts = tomllib.loads((folder / REGISTERED).read_text(encoding="utf-8"))
+        facts = tomllib.loads(regular(folder / REGISTERED).read_text(encoding="utf-8"))
         claims = tuple(_claim(facts | claim) for claim in facts["claims"])
         runs = folder / RUNS
         return RecordedStudy(
@@ -171,7 +172,7 @@ def _table(
 
     absent = {name: [""] for name, kind in types.items() if kind is float}
     table = pd.read_csv(
-        path, usecols=list(types), dtype=types, keep_default_na=False, na_values=absent
+        regular(path), usecols=list(types), dtype=types, keep_default_na=False, na_values=absent
     )[list(types)]
     unknown = set(table.get("claim", ())) - {claim.name for claim in claims}
     if unknown:
@@ -181,13 +182,13 @@ def _table(
 
 def digest(file: Path) -> str:
     """Return the hash of a study's file that its runs record."""
-    return hashlib.sha256(file.read_bytes()).hexdigest()[:12]
+    return hashlib.sha256(regular(file).read_bytes()).hexdigest()[:12]
 
 
 def changes(folder: Path) -> list[str]:
     """Return what differs between `study.toml` and the registered study; empty if nothing does."""
     try:
-        texts = [(folder / name).read_text(encoding="utf-8") for name in (REGISTERED, FILE)]
+        texts = [regular(folder / name).read_text(encoding="utf-8") for name in (REGISTERED, FILE)]
         before, after = (tomllib.loads(text) for text in texts)
     except (OSError, ValueError) as error:
         return [f"it cannot be read: {error}"]

@@ -21,6 +21,7 @@ from analysis.records.evaluations import SCORES, Points
 from analysis.records.problems import Problem
 from analysis.records.run_reader import Run
 from tdmpc2.common.system.errors import UserError
+from tdmpc2.common.system.regular_files import regular
 from tdmpc2.envs.tasks import TASKS
 
 EVENTS = "events.out.tfevents.*"
@@ -41,7 +42,7 @@ def read_tensorboard(path: Path, source: str, problems: list[Problem]) -> list[t
         from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     except ImportError as error:
         raise UserError(f"reading TensorBoard needs `pip install tensorboard` ({error})") from None
-    folders = sorted({file.parent for file in path.rglob(EVENTS)})
+    folders = sorted({file.parent for file in path.rglob(EVENTS) if file.is_file()})
     if not folders:
         problems.append(Problem(str(path), None, f"contains no TensorBoard run ({EVENTS})"))
     runs: list[tuple[Run, Points]] = []
@@ -100,8 +101,8 @@ def read_sacred(path: Path, source: str, problems: list[Problem]) -> list[tuple[
     runs: list[tuple[Run, Points]] = []
     for folder in folders:
         try:
-            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-            metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+            config = json.loads(regular(folder / "config.json").read_text(encoding="utf-8"))
+            metrics = json.loads(regular(folder / "metrics.json").read_text(encoding="utf-8"))
             method = str(config.get("method", source))
             identity = Identity(method, task=str(config["task"]), seed=str(config["seed"]))
             scalars = {

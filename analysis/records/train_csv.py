@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.records.problems import Problem
+from tdmpc2.common.system.regular_files import regular
 
 STEP = "env_step"
 _COUNTS = ("env_step", "agent_step", "num_updates", "episode")
@@ -28,7 +29,7 @@ def read_training(directory: Path, problems: list[Problem], most: int = 0) -> pd
     """
     path = directory / "train.csv"
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
+        text = regular(path).read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
         return pd.DataFrame()
     except OSError as error:

@@ -13,6 +13,7 @@ import torch
 
 from tdmpc2.common.run.checkpoint import CheckpointStore
 from tdmpc2.common.system.errors import UserError
+from tdmpc2.common.system.regular_files import regular
 from tdmpc2.envs.tasks import SUITES
 
 KEYS = ("task_embedding", "_task_emb.weight")
@@ -134,7 +135,7 @@ def _named(file: Path, count: int) -> tuple[str, tuple[str, ...]]:
 def _by_spec(path: Path, count: int) -> tuple[str, tuple[str, ...]]:
     """Return label and tasks of an agent from the `spec.json` of its run."""
     try:
-        spec = json.loads(path.read_text(encoding="utf-8"))
+        spec = json.loads(regular(path).read_text(encoding="utf-8"))
         tasks = tuple(map(str, spec["tasks"]))
         label = f"{spec['variant']}, {spec['task']}, seed {spec['seed']}"
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -13,9 +13,11 @@ from typing import IO
 
 from sweeps.execution.process_file import train_file
 from sweeps.planning.planned_run import PlannedRun, SeedGroup
+from sweeps.tracking.silence import silence
 from tdmpc2.common.run.lock import live_holder
 from tdmpc2.common.run.run_files import read_status
 from tdmpc2.common.system.errors import StoppedError, UserError
+from tdmpc2.common.system.regular_files import regular
 
 POLL_SECONDS = 0.5
 # How long a process may take to stop after SIGTERM before it is killed. Its runs resume from their
@@ -35,7 +37,8 @@ def run_all(
     """Run all groups in the given order, at most `max_parallel` processes at a time.
 
     Ctrl-C stops all processes; their runs resume from their last checkpoints when launched again.
-    Groups with a run that another launch has started in the meantime are skipped.
+    Groups with a run that another launch has started in the meantime are skipped, and so are those
+    whose process cannot be started, e.g. because their log cannot be written.
 
     Args:
         groups: runs of each process; their `status` and `exit_code` are kept up to date.
@@ -51,19 +54,39 @@ def run_all(
         while waiting or running:
             while waiting and len(running) < max_parallel:
                 group, file = waiting.pop(0)
-                if not any(live_holder(run.directory) for run in group):
+                if any(live_holder(run.directory) for run in group):
+                    continue
+                try:
                     running.append((group, _start(group, file, threads)))
+                except OSError as error:  # the other runs do not depend on it
+                    for run in group:
+                        run.obstacle = f"{error.filename or run.directory}: {error.strerror}"
             time.sleep(POLL_SECONDS)
             for group, process in list(running):
+                code = process.poll()
                 for run in group:
-                    run.exit_code = process.poll()
-                    with contextlib.suppress(UserError):  # damaged: the process says so
-                        run.status = read_status(run.directory) or run.status
-                if group[0].exit_code is not None:
+                    _look(run, code)
+                if code is not None:
                     running.remove((group, process))
             on_change(runs)
     finally:
         _stop([process for _, process in running])
+
+
+def _look(run: PlannedRun, code: int | None) -> None:
+    """Update what is known of a run whose process was started.
+
+    Args:
+        run: the run.
+        code: exit code of the process; None while it runs.
+    """
+    holder = live_holder(run.directory)
+    with contextlib.suppress(UserError):  # damaged: the process says so
+        run.status = read_status(run.directory) or run.status
+    run.silence = silence(run.directory, holder)
+    run.exit_code = code
+    if code and holder is not None:  # another launch, begun at the same moment, was faster
+        run.started, run.exit_code = False, None
 
 
 def run_inline(
@@ -103,7 +126,7 @@ def _start(group: SeedGroup, file: Path, threads: int) -> subprocess.Popen[bytes
     environment = os.environ | dict.fromkeys(THREAD_VARIABLES, str(threads))
     group[0].directory.mkdir(parents=True, exist_ok=True)
     log: IO[bytes]
-    with open(group[0].log, "ab") as log:
+    with open(regular(group[0].log, None), "ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "tdmpc2.train", f"spec={file}"],
             stdin=subprocess.DEVNULL,

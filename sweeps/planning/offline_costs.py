@@ -22,6 +22,7 @@ from sweeps.planning.planned_run import PlannedRun
 from tdmpc2.common.run.spec import RunSpec, Scalar
 from tdmpc2.common.system.atomic_files import read_json
 from tdmpc2.common.system.errors import UserError
+from tdmpc2.common.system.regular_files import regular
 from tdmpc2.envs.adapters import ADAPTERS
 from tdmpc2.envs.tasks import TASKS, get_task
 from tdmpc2.runners.offline_arguments import EVAL_EVERY
@@ -89,7 +90,8 @@ def earlier_speeds(runs: Path, *, gpu: bool) -> Speeds:
             spec = read_json(file.with_name("spec.json"), TimedSpec)
             numeric = read_json(file.with_name("numeric.json"), TimedPath)
             column = "updates_per_second"
-            speeds = pd.read_csv(file, usecols=[column], dtype={column: float})[column].dropna()
+            table = pd.read_csv(regular(file), usecols=[column], dtype={column: float})
+            speeds = table[column].dropna()
         except (OSError, UserError, ValueError):  # a damaged run tells nothing
             continue
         if spec is None or numeric is None or spec.get("budget_unit") != "num_updates":

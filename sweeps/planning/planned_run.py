@@ -33,6 +33,8 @@ class PlannedRun:
         exit_code: exit code of its process on this machine; None until the process has ended.
         log: file with the output of its process.
         started: whether this launch has started a process for it.
+        silence: what to do about it, if its process has recorded no progress for long.
+        obstacle: why no process could be started; empty if none was tried, or one was started.
     """
 
     spec: RunSpec
@@ -45,6 +47,8 @@ class PlannedRun:
     exit_code: int | None = None
     log: Path = field(init=False)
     started: bool = False
+    silence: str = ""
+    obstacle: str = ""
 
     def __post_init__(self) -> None:
         """Set the log file and, if not given, the group in tables."""

@@ -17,6 +17,7 @@ from analysis.stats.group_sequential import Design
 from analysis.stats.rules import LAST_EVALUATIONS
 from tdmpc2.common.system.atomic_files import write_text
 from tdmpc2.common.system.errors import UserError
+from tdmpc2.common.system.regular_files import regular
 
 MIN_SEEDS = 2
 _HEAD = """\
@@ -125,7 +126,7 @@ class Study:
             UserError: the file cannot be read, or is not that of a study.
         """
         try:
-            facts = tomllib.loads(path.read_text(encoding="utf-8"))
+            facts = tomllib.loads(regular(path).read_text(encoding="utf-8"))
             claims = tuple(
                 Claim(**{**claim, "tasks": tuple(claim.get("tasks", ()))})
                 for claim in facts.pop("claims")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 from rich import box
@@ -14,6 +15,8 @@ from rich.table import Table
 from sweeps.planning.planned_run import SPEEDS, UNITS, PlannedRun
 from sweeps.tracking.run_states import STATES, RunState
 from tdmpc2.common.run.lock import live_holder
+from tdmpc2.common.system.atomic_files import lacks_space
+from tdmpc2.common.system.regular_files import regular
 from tdmpc2.common.system.texts import counted
 
 # If the output is not a terminal, a line is printed after each 1/SHARES of a run's budget.
@@ -101,6 +104,14 @@ def duration(hours: float) -> str:
     return f"{years:,.{int(years < 9.95)}f} years"
 
 
+def no_space(folder: Path) -> str:
+    """Return what to do if the disk of a folder is full."""
+    return (
+        f"no space left on the disk of {folder}: free some and launch again; runs resume from "
+        "their last checkpoints"
+    )
+
+
 class ProgressDisplay:
     """Progress of each run: a live bar in a terminal, else a line whenever its state changes.
 
@@ -146,11 +157,11 @@ class ProgressDisplay:
                 print(f"  {run.name}: {_describe(run)}", flush=True)
 
     def _is_news(self, run: PlannedRun) -> bool:
-        status = run.status
+        status = run.status or ({"state": "starting"} if run.silence else None)
         if status is None:
             return False
         share = SHARES * run.step // run.spec.budget
-        key = (status["state"], share, run.exit_code or None)
+        key = (status["state"], share, run.exit_code or None, bool(run.silence))
         if self.shown.get(id(run)) == key:
             return False
         self.shown[id(run)] = key
@@ -159,8 +170,12 @@ class ProgressDisplay:
 
 def _describe(run: PlannedRun) -> str:
     """Describe the progress of a run: state, steps, last evaluation, speed and time left."""
+    if run.obstacle:
+        return f"could not be started: {run.obstacle}"
     if run.exit_code not in (None, 0) and (run.status or {}).get("state") != "DIVERGED":
         return f"ended with exit code {run.exit_code}; see {run.log}"
+    if run.silence:
+        return run.silence
     status = run.status
     if status is None:
         return "starting" if run.started else "waiting"
@@ -279,7 +294,9 @@ def evaluations_of(run: PlannedRun, columns: Mapping[str, type]) -> Any | None:
     import pandas as pd
 
     try:
-        return pd.read_csv(run.directory / "eval.csv", usecols=list(columns), dtype=dict(columns))
+        return pd.read_csv(
+            regular(run.directory / "eval.csv"), usecols=list(columns), dtype=dict(columns)
+        )
     except FileNotFoundError:
         return pd.DataFrame(columns=list(columns))
     except (OSError, ValueError):  # also of an empty file, other columns, and other bytes
@@ -289,8 +306,14 @@ def evaluations_of(run: PlannedRun, columns: Mapping[str, type]) -> Any | None:
 def _print_unfinished(runs: Sequence[PlannedRun]) -> None:
     """Print the exit codes of processes that failed, and count the runs that others train."""
     for run in runs:
-        if run.exit_code not in (None, 0):
+        if run.obstacle:
+            print(f"{run.name} could not be started: {run.obstacle}; correct it and launch again")
+        elif run.exit_code not in (None, 0):
             print(f"{run.name} ended with exit code {run.exit_code}: {run.log}")
+    # The log of a run may be empty because of a full disk.
+    failed = [run.directory for run in runs if run.obstacle or run.exit_code]
+    if failed and lacks_space(failed[0]):
+        print(no_space(failed[0]))
     going_on = sum(not run.started and bool(live_holder(run.directory)) for run in runs)
     if going_on:
         print(

@@ -6,18 +6,19 @@ import contextlib
 import os
 import shutil
 import subprocess
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from sweeps.planning.planned_run import SPEEDS
+from sweeps.tracking.silence import silence
 from sweeps.tracking.sweep_folder import Submission, all_sweeps, job_name
 from tdmpc2.common.run.lock import file_system_time, live_holder
 from tdmpc2.common.run.run_files import SETTLED, read_status, step_of
 from tdmpc2.common.system.atomic_files import write_json
 from tdmpc2.common.system.errors import UserError
+from tdmpc2.common.system.regular_files import regular
 
 # done: reached its budget. diverged: stopped at a NaN or Inf, a final result.
 # running: a process holds its lease, or its SLURM job runs. queued: its SLURM job waits.
@@ -57,6 +58,7 @@ class View:
         job: id of the SLURM job to which it was last assigned; None without one.
         log: log file of that job, or of its process on this machine.
         message: error message, if it failed.
+        silence: what to do about it, if its process has recorded no progress for long.
     """
 
     state: RunState
@@ -64,6 +66,7 @@ class View:
     job: str | None = None
     log: Path = Path()
     message: str = ""
+    silence: str = ""
 
     @property
     def step(self) -> int:
@@ -89,17 +92,15 @@ class Observer:
         sweeps = all_sweeps(runs)
         submissions = [s for sweep in sweeps for s in sweep.submissions()]
         find_lost_arrays(submissions)
-        self.jobs: dict[str, tuple[str, int, Submission]] = {}
+        self.jobs: dict[str, list[tuple[str, int, Submission]]] = {}
         on_slurm = False
         for submission in sorted(submissions, key=lambda s: s.facts["launched"]):
             on_slurm |= submission.facts["cluster"] == "slurm"
             for job, rank, directories in submission.jobs():
-                self.jobs.update(dict.fromkeys(directories, (job, rank, submission)))
+                for directory in directories:
+                    self.jobs.setdefault(directory, []).append((job, rank, submission))
         self.queue = read_queue([job_name(sweep.name) for sweep in sweeps]) if on_slurm else {}
-        try:
-            self.now = file_system_time(runs)
-        except OSError:  # the folder does not exist or is not writable
-            self.now = time.time()
+        self.now = file_system_time(runs)
 
     def look(self, directory: str, budget: int) -> View:
         """Determine the state of a run.
@@ -109,7 +110,7 @@ class Observer:
             budget: budget of the run in its unit.
         """
         path = self.runs / directory
-        job, rank, submission = self.jobs.get(directory, (None, 0, None))
+        job, rank, submission = self._job(directory)
         log = path / "log.txt"  # written by processes on this machine
         if submission is not None and job is not None:
             log = submission.log(job, rank)
@@ -129,8 +130,8 @@ class Observer:
             view.state = "diverged"
         elif state in SETTLED and step_of(status) >= budget:
             view.state = "done"
-        elif live_holder(path, self.now) is not None:
-            view.state = "running"
+        elif (holder := live_holder(path, self.now)) is not None:
+            view.state, view.silence = "running", silence(path, holder)
         elif job is not None and self.queue is None:  # squeue is not available on this machine
             view.state = "stale" if state == "RUNNING" else "queued"
         elif job is not None and self.queue and job in self.queue:
@@ -144,6 +145,17 @@ class Observer:
         elif state is not None:
             view.state = "resumable"
         return view
+
+    def _job(self, directory: str) -> tuple[str | None, int, Submission | None]:
+        """Return the job, rank and launch to which a run was last assigned.
+
+        A job in the queue counts before a later one that is not: launches on machines whose clocks
+        disagree have times in another order.
+        """
+        jobs = self.jobs.get(directory, [])
+        queued = [job for job in jobs if self.queue and job[0] in self.queue]
+        latest: Any = [(None, 0, None), *(queued or jobs)]
+        return latest[-1]
 
 
 def _is_empty(path: Path) -> bool:
@@ -226,7 +238,7 @@ def read_queue(job_names: Iterable[str], user: int | None = None) -> dict[str, s
 def last_error(log: Path) -> str:
     """Return the last error message of a log, from its last 4096 bytes; empty if there is none."""
     try:
-        with open(log, "rb") as file:
+        with open(regular(log, None), "rb") as file:
             file.seek(max(log.stat().st_size - 4096, 0))
             lines = file.read().decode(errors="replace").splitlines()
     except OSError:

@@ -15,6 +15,7 @@ from sweeps.planning.planned_run import PlannedRun, SeedGroup
 from tdmpc2.common.system.atomic_files import read_json, write_json
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.system.processes import identity_of
+from tdmpc2.common.system.regular_files import can_list
 
 FOLDER = "sweeps"
 
@@ -183,7 +184,8 @@ class SweepFolder:
         try:
             self.read()
         except UserError as error:
-            found.append(f"{error} (launching the sweep again writes a new one)")
+            advice = " (launching the sweep again writes a new one)" if can_list(self.path) else ""
+            found.append(f"{error}{advice}")
         return found
 
     def _records(self) -> Iterator[Submission | UserError]:
@@ -219,9 +221,10 @@ def write_submission(folder: Path, cluster: str, **facts: Any) -> None:
 
 
 def all_sweeps(runs: Path) -> list[SweepFolder]:
-    """List all sweeps below a folder of runs."""
-    paths = sorted((runs / FOLDER).glob("*/sweep.json"))
-    return [SweepFolder(runs, path.parent.name) for path in paths]
+    """List all sweeps below a folder of runs, also those that this user may not read."""
+    folders = sorted(path for path in (runs / FOLDER).glob("*") if path.is_dir())
+    shown = [path for path in folders if not can_list(path) or (path / "sweep.json").exists()]
+    return [SweepFolder(runs, path.name) for path in shown if path.name != "code"]
 
 
 def relative(group: SeedGroup, runs: Path) -> list[str]:

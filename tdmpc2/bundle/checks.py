@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.system.paths import project_root
+from tdmpc2.common.system.regular_files import regular
 
 SUMS = "SHA256SUMS"
 RECORDS, FIGURES = "records", "figures"
@@ -30,7 +31,7 @@ _LINE = re.compile(r"([0-9a-f]{64})  (\S.*)")
 
 def checksum(path: Path) -> str:
     """Return the SHA-256 checksum of a file, in hexadecimal."""
-    with open(path, "rb") as file:
+    with open(regular(path, None), "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -52,7 +53,7 @@ def damages(folder: Path) -> Iterator[str]:
         UserError: there is no list.
     """
     try:
-        content = (folder / SUMS).read_bytes().decode()
+        content = regular(folder / SUMS).read_bytes().decode()
     except FileNotFoundError:
         raise UserError(f"{folder}: no bundle, the file {SUMS} is missing") from None
     except UnicodeDecodeError:

@@ -15,9 +15,10 @@ from tdmpc2.bundle.checks import FIGURES, RECORDS, SUMS, call, draw_tables, file
 from tdmpc2.bundle.texts import croissant, texts
 from tdmpc2.common.numerics.cpu import cpu_model
 from tdmpc2.common.run.source_version import git_commit
-from tdmpc2.common.system.atomic_files import write_atomic
+from tdmpc2.common.system.atomic_files import put_in_place, write_atomic
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.system.paths import named_folders, project_root, recorded_folders
+from tdmpc2.common.system.regular_files import closed_folders, regular
 
 RECORD_FILES = (
     *("spec.json", "eval.csv", "train.csv", "timing.csv", "status.json", "numeric.json"),
@@ -53,8 +54,13 @@ def create(folders: Sequence[Path], out: Path) -> int:
     """
     if out.exists():
         raise UserError(f"out={out}: exists; name another folder, or remove it")
-    growing = out.with_name(f".{out.name}.tmp")
-    shutil.rmtree(growing, ignore_errors=True)
+    with put_in_place(out, "name another folder with out=") as growing:
+        _fill(growing, folders)
+    return len(files_of(out)) + 1
+
+
+def _fill(growing: Path, folders: Sequence[Path]) -> None:
+    """Write all files of a bundle into an empty folder; see `create`."""
     specs: list[dict[str, Any]] = []
     for folder in folders:
         copied = list(_copy_records(folder, growing / RECORDS / folder.name))
@@ -80,18 +86,20 @@ def create(folders: Sequence[Path], out: Path) -> int:
     metadata = croissant(growing, listed, facts["commit"])
     _write(growing / "croissant.json", f"{json.dumps(metadata, indent=2)}\n")
     _write(growing / SUMS, list_of_sums(growing))
-    growing.rename(out)
-    return len(files_of(out)) + 1
 
 
 def _copy_records(source: Path, target: Path) -> Iterator[dict[str, Any]]:
     """Copy the records of all runs of a folder; yield their specs."""
+    for closed in closed_folders(source, 4):
+        raise UserError(
+            f"{closed}: cannot be read (Permission denied); its runs would be missing in the bundle"
+        )
     for spec in sorted(source.rglob("spec.json")):
         place = target / spec.parent.relative_to(source)
         for name in RECORD_FILES:
             if (spec.parent / name).exists():
                 _copy(spec.parent / name, place / name)
-        yield json.loads(spec.read_text(encoding="utf-8"))
+        yield json.loads(regular(spec).read_text(encoding="utf-8"))
     for scores in sorted((source / REFERENCES).glob("*.json")):
         _copy(scores, target / REFERENCES / scores.name)
 
@@ -104,7 +112,7 @@ def _packages() -> str:
 
 def _copy(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(source, target)
+    shutil.copyfile(regular(source, None), target)
 
 
 def _write(path: Path, text: str) -> None:

@@ -16,6 +16,7 @@ from tdmpc2.common.run.run_files import read_status, step_of
 from tdmpc2.common.run.schemas import Manifest, SpecFile
 from tdmpc2.common.system.atomic_files import read_json, sha256_of
 from tdmpc2.common.system.errors import UserError
+from tdmpc2.common.system.regular_files import closed_folders
 from tdmpc2.envs.physics import recorded_physics
 from tdmpc2.envs.task_variants import departures
 from tdmpc2.envs.tasks import Task
@@ -129,7 +130,9 @@ def find_runs(
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder of runs")
     runs: dict[str, list[SourceRun]] = {task: [] for task in tasks}
-    left_out = {}
+    left_out = {
+        path: f"{path}: cannot be read (Permission denied)" for path in closed_folders(folder, 4)
+    }
     for path in sorted(folder.glob("*/*/*/*/spec.json")):
         try:
             spec = read_json(path, SpecFile)

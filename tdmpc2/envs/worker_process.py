@@ -7,8 +7,11 @@ nor any agent, and may run in another version of Python and NumPy.
 from __future__ import annotations
 
 import io
+import os
 import pickle
 import sys
+import threading
+import time
 import traceback
 from multiprocessing.connection import Connection
 from typing import Any
@@ -18,6 +21,22 @@ import numpy as np
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.training.vector_env import SerialEnvs
 from tdmpc2.envs.factory import make_env
+
+CLOSE_SECONDS = 10.0
+"""Time for `close` of the environments after the end of the process that uses them."""
+POLL_SECONDS = 2.0
+
+
+def _end_with(parent: int) -> None:
+    """End this process when its parent has ended, although an environment hangs.
+
+    Args:
+        parent: process id of the parent.
+    """
+    while os.getppid() == parent:
+        time.sleep(POLL_SECONDS)
+    time.sleep(CLOSE_SECONDS)
+    os._exit(1)
 
 
 def _work(pipe: Connection) -> None:
@@ -78,4 +97,5 @@ class Reader(pickle.Unpickler):
 
 
 if __name__ == "__main__":
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     _work(Connection(int(sys.argv[1])))

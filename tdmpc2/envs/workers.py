@@ -17,6 +17,8 @@ from tdmpc2.envs.base import spaces_of
 from tdmpc2.envs.other_python import python_and_environment
 from tdmpc2.envs.tasks import Task
 
+CLOSE_SECONDS = 10.0
+"""Time in which a worker must end; one that hangs is then killed."""
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
 
 
@@ -33,7 +35,8 @@ class WorkerEnvs:
 
     Each worker makes and holds every n-th environment. The results equal those of stepping the
     same environments in one process, since environments do not depend on each other. Workers
-    end with this object or with this process, even if the process is killed.
+    end with this object or with this process, even if the process is killed. One that hangs then
+    has `CLOSE_SECONDS`.
 
     Args:
         envs: the keyword arguments of `make_env`, one mapping per environment, each with a `Task`.
@@ -73,6 +76,8 @@ class WorkerEnvs:
 
     def close(self) -> None:
         """End the processes."""
+        for worker in self._workers:
+            worker.begin_close()
         for worker in self._workers:
             worker.close()
         self._workers = []
@@ -206,12 +211,23 @@ class _Worker:
         return answer
 
     def _gone(self) -> WorkerError:
-        code = self._process.wait()
+        code = self._end()
         return WorkerGoneError(
             f"an environment process ended unexpectedly with exit code {code}: its simulator "
             "crashed or it was killed, e.g. for lack of memory; the same command resumes the run"
         )
 
-    def close(self) -> None:
+    def begin_close(self) -> None:
         self._pipe.close()
-        self._process.wait()
+
+    def close(self) -> None:
+        self.begin_close()
+        self._end()
+
+    def _end(self) -> int:
+        """Wait for the end of the process and return its exit code."""
+        try:
+            return self._process.wait(CLOSE_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            return self._process.wait()

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import os
+import resource
 from pathlib import Path
 from typing import IO
 
 import pytest
 
 from tdmpc2.common.system.atomic_files import (
+    PROBE_BYTES,
+    cannot_write,
     full_disk,
+    lacks_space,
     read_json,
     remove_leftovers,
     sha256_of,
@@ -102,3 +107,27 @@ def test_a_full_disk_is_recognised_behind_other_errors() -> None:
     assert full_disk(other) is None
     assert full_disk(chained(other)) is None
     assert full_disk(None) is None
+
+
+def test_a_full_disk_is_found_by_writing(tmp_path: Path) -> None:
+    assert not lacks_space(tmp_path)
+    assert not lacks_space(tmp_path / "missing")
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (PROBE_BYTES // 2, limit[1]))
+    try:
+        assert lacks_space(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [
+        (errno.ENOSPC, "cannot write to out=x: No space left on device (x/a.csv); free some"),
+        (errno.EROFS, "cannot write to out=x: Read-only file system (x/a.csv); name another"),
+    ],
+)
+def test_output_that_cannot_be_written_is_one_line_with_advice(number: int, expected: str) -> None:
+    error = OSError(number, os.strerror(number), "x/a.csv")
+    assert cannot_write("to out=x", error).startswith(expected)

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from tdmpc2.common.run.lock import (
     HEARTBEAT_SECONDS,
     Lease,
     LeaseLostError,
+    file_system_time,
     live_holder,
 )
 from tdmpc2.common.run.run_files import RunFiles
@@ -30,6 +32,12 @@ from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.system.processes import identity_of
 
 HERE = socket.gethostname()
+
+
+@pytest.fixture(autouse=True)
+def _watched_shortly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Expired leases are watched for a moment instead of two heartbeats."""
+    monkeypatch.setattr(lease_module, "WATCH_SECONDS", 0.2)
 
 
 def leave(directory: Path, age: float = 0.0, **changes: Any) -> None:
@@ -114,6 +122,42 @@ def test_an_unknown_process_is_believed_until_its_heartbeat_stops(
 ) -> None:
     leave(tmp_path, **holder)
     assert acquired(tmp_path) is free
+
+
+@pytest.mark.parametrize("age", [EXPIRY_SECONDS * 10, -EXPIRY_SECONDS * 10])
+@pytest.mark.parametrize("beats", [True, False])
+def test_a_wrong_clock_neither_ends_a_run_nor_keeps_a_dead_one(
+    age: float, beats: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clock was set forward or back, or clients set the times of files and disagree."""
+    leave(tmp_path, age=age, host="elsewhere")
+    assert live_holder(tmp_path) is None  # as far as one look can tell
+    if not beats:
+        assert acquired(tmp_path)
+        return
+    monkeypatch.setattr(lease_module, "WATCH_SECONDS", 30.0)
+    beat = threading.Timer(0.5, make_older, (tmp_path / "lease.json", -HEARTBEAT_SECONDS))
+    beat.start()
+    with pytest.raises(UserError, match="in use by process"), Lease(tmp_path):
+        pass
+    beat.join()
+    assert [path.name for path in tmp_path.iterdir()] == ["lease.json"]
+
+
+def test_waiting_for_a_heartbeat_is_announced(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    leave(tmp_path, age=EXPIRY_SECONDS * 10, host="elsewhere")
+    assert acquired(tmp_path)
+    assert "on host elsewhere is old; waiting" in capsys.readouterr().err
+
+
+def test_the_time_of_a_folder_that_cannot_be_written_is_that_of_this_machine(
+    tmp_path: Path,
+) -> None:
+    assert abs(file_system_time(tmp_path / "missing") - time.time()) < 60
+    assert abs(file_system_time(tmp_path) - time.time()) < 60
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

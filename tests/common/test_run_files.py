@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
 
+from tdmpc2.common.run import run_files
 from tdmpc2.common.run.run_files import CsvRecord, RunFiles, format_value, read_status
 from tdmpc2.common.run.spec import RunSpec
 from tdmpc2.common.system.atomic_files import read_json
@@ -161,3 +164,27 @@ def test_progress_does_not_rewrite_the_status_at_every_episode(records: RunFiles
     status = read_status(records.directory)
     assert status is not None
     assert status["env_step"] == 100
+
+
+def test_progress_that_cannot_be_written_does_not_end_a_run(
+    records: RunFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that is full for a while; the next status is written again."""
+    records.set_state("RUNNING", 100)
+    monkeypatch.setattr(run_files, "STATUS_SECONDS", 0)
+
+    def full(path: Path, value: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_files, "write_json", full)
+        records.set_progress(150)
+        with pytest.raises(OSError, match="No space left"):
+            records.set_state("COMPLETED", 500)
+    known = read_status(records.directory)
+    assert known is not None
+    assert known["env_step"] == 100
+    records.set_progress(200)
+    known = read_status(records.directory)
+    assert known is not None
+    assert known["env_step"] == 200

@@ -109,6 +109,24 @@ def test_what_goes_on_shows_while_the_step_stands_still(
     assert "learning" not in after
 
 
+def test_every_decision_is_a_sign_of_life(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An episode or an update may take minutes; the status is written all the same."""
+    monkeypatch.setattr(records_of_runs, "STATUS_SECONDS", 0)
+
+    def script(trainer: ScriptedTrainer, lease: Lease) -> None:
+        trainer.step = 120
+        assert not trainer.callbacks.stop_requested()
+        assert status(tmp_path)["env_step"] == 120
+        trainer.callbacks.on_doing("evaluating", 3, 500)
+        trainer.callbacks.stop_requested()
+        assert status(tmp_path)["doing"] == "evaluating 3/500"
+        trainer.step = 121
+        trainer.callbacks.stop_requested()
+        assert "doing" not in status(tmp_path)
+
+    session(tmp_path, script)
+
+
 def test_diverged_is_an_outcome(tmp_path: Path) -> None:
     record = session(tmp_path, throw(DivergedError("loss not finite")))
     assert record == RunResult(tmp_path, "DIVERGED", 100, "loss not finite")

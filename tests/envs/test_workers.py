@@ -15,6 +15,7 @@ import pytest
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.training.evaluation import UniformPolicy, evaluate
 from tdmpc2.common.training.vector_env import SerialEnvs
+from tdmpc2.envs import workers
 from tdmpc2.envs.factory import make_env
 from tdmpc2.envs.tasks import get_task
 from tdmpc2.envs.workers import RemoteEnv, WorkerEnvs, WorkerError, WorkerGoneError
@@ -136,10 +137,44 @@ def test_workers_end_with_the_process_that_owns_them():
         "print(*(worker._process.pid for worker in group._workers), flush=True)\n"
         "os.kill(os.getpid(), 9)\n"
     )
+    assert_they_end(code, 2)
+
+
+def test_a_worker_that_hangs_ends_with_the_process_that_owns_it():
+    """It does not read its pipe, which would tell it."""
+    worker = (
+        "import os, threading, time\n"
+        "from tdmpc2.envs import worker_process as module\n"
+        "module.CLOSE_SECONDS = module.POLL_SECONDS = 0.05\n"
+        "arguments = (os.getppid(),)\n"
+        "threading.Thread(target=module._end_with, args=arguments, daemon=True).start()\n"
+        "print(os.getpid(), flush=True)\n"
+        "time.sleep(1000)\n"
+    )
+    code = (
+        "import os, subprocess, sys\n"
+        f"worker = subprocess.Popen([sys.executable, '-c', {worker!r}], stdout=subprocess.PIPE)\n"
+        "print(worker.stdout.readline().decode(), flush=True)\n"
+        "os.kill(os.getpid(), 9)\n"
+    )
+    assert_they_end(code, 1)
+
+
+def test_closing_does_not_wait_for_a_worker_that_hangs(group, monkeypatch):
+    monkeypatch.setattr(workers, "CLOSE_SECONDS", 0.1)
+    processes = [worker._process for worker in group._workers]
+    os.kill(processes[0].pid, signal.SIGSTOP)
+    group.close()
+    assert processes[0].returncode == -signal.SIGKILL
+    assert processes[1].returncode is not None
+
+
+def assert_they_end(code, number):
+    """Assert that the processes end whose ids a program prints before it is killed."""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
     pids = [int(argument) for argument in done.stdout.split()]
-    assert len(pids) == 2
+    assert len(pids) == number
     for _ in range(200):
         if not any(psutil.pid_exists(pid) and not is_dead(pid) for pid in pids):
             return

@@ -80,7 +80,7 @@ def test_a_job_without_a_warning_ends_and_the_next_launch_resumes_it(
     assert ended == "PREEMPTED"
     assert status.main([f"runs={tmp_path}"]) == 1
     assert sweeping.views(tmp_path)[1].state == "resumable"
-    assert "stopped before their budget: 1 runs; launch again\n" in capsys.readouterr().out
+    assert "stopped before their budget: 1 run; launch again\n" in capsys.readouterr().out
     sweeping.sweep(tmp_path, seeds=1, partition="high", **LONG)
     sweeping.until_empty(cancelling)
     assert len(sweeping.attempts(tmp_path, 1)) == 2

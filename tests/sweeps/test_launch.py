@@ -9,14 +9,17 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
+from sweeps.execution import local_pool
 from sweeps.execution.launching import stop_runs_on_signals
 from sweeps.launch import main, usage
 from sweeps.planning.options import SweepOptions
 from sweeps.planning.request import SweepRequest
+from tdmpc2.common.run.lock import Lease, live_holder
 from tdmpc2.common.system import cli
 from tdmpc2.common.system.atomic_files import read_json
 from tests.runs import TINY
@@ -74,6 +77,56 @@ def test_a_run_that_cannot_go_on_fails_the_sweep_and_names_its_log(
     (log,) = tmp_path.rglob("log.txt")
     assert f"exit code 2: {log}" in printed
     assert "one episode takes 51 rows" in log.read_text()
+
+
+def test_a_run_that_cannot_start_does_not_stop_the_others(
+    tmp_path: Path, swept: tuple[Path, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its log is a named pipe that nothing reads, or its run directory is a file."""
+    names = sorted(states(swept[0]))
+    folder = tmp_path / next(swept[0].rglob("seed1-*")).parent.relative_to(swept[0])
+    folder.mkdir(parents=True)
+    (folder / names[0]).mkdir()
+    os.mkfifo(folder / names[0] / "log.txt")
+    assert main(arguments(tmp_path, "seeds=2")) == 1
+    printed = capsys.readouterr().out
+    log = folder / names[0] / "log.txt"
+    assert f"could not be started: {log}: a named pipe, not a file; correct it" in printed
+    assert list(states(tmp_path)) == names[1:]
+    log.unlink()
+    log.parent.rmdir()
+    log.parent.touch()
+    assert main(arguments(tmp_path, "seeds=2")) == 1
+    assert f"could not be started: {log.parent}: File exists" in capsys.readouterr().out
+    log.parent.unlink()
+    assert main(arguments(tmp_path, "seeds=2")) == 0
+    assert states(tmp_path) == states(swept[0])
+
+
+def test_of_two_launches_at_the_same_moment_one_trains_a_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other starts a process before the lease is taken; that is no failure of the run."""
+    (directory,) = [run.directory for run in _request(tmp_path).planned]
+    looks: list[Path] = []
+
+    def late(path: Path) -> Any:
+        looks.append(path)
+        return None if len(looks) == 1 else live_holder(path)
+
+    monkeypatch.setattr(local_pool, "live_holder", late)
+    directory.mkdir(parents=True)
+    with Lease(directory):
+        monkeypatch.setattr("sweeps.tracking.run_states.live_holder", lambda path, now: None)
+        assert main(arguments(tmp_path, "seeds=1")) == 1
+    printed = capsys.readouterr().out
+    assert "in use by process" in (directory / "log.txt").read_text()
+    assert "1 run not finished: trained by other processes" in printed
+    assert "exit code" not in printed
+
+
+def _request(runs: Path) -> SweepRequest:
+    return SweepRequest.from_arguments(arguments(runs, "seeds=1"))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])  # SIGHUP: a closed terminal

@@ -60,6 +60,20 @@ def test_a_lease_that_beats_means_running(tmp_path: Path) -> None:
     assert look(tmp_path, here) == "stale"
 
 
+def test_a_queued_job_counts_before_one_of_a_later_clock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clock was set back between two launches, or they were on two machines."""
+    runs = plan(tmp_path, 2)
+    later, earlier = "2026-03-29T02:30:00+00:00", "2026-03-29T01:30:00+00:00"
+    for number, (planned, launched) in enumerate(((runs, later), (runs[:1], earlier)), start=7):
+        arrays = one_array(tmp_path, planned, str(number))
+        write_sweep(tmp_path, planned, cluster="slurm", arrays=arrays, launched=launched)
+    for queue, state in (({"8": "PENDING"}, "queued"), ({"7_0": "PENDING"}, "queued"), ({}, "new")):
+        monkeypatch.setattr(run_states, "read_queue", lambda names, queue=queue: queue)
+        assert look(tmp_path, runs[0]) == state
+
+
 def test_the_queue_tells_waiting_from_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runs = plan(tmp_path, 4)
     write_status(runs[1], "INTERRUPTED", 100)  # requeued

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from sweeps import cancel, retry, status
 from sweeps.execution import launching
 from sweeps.planning.options import SweepOptions
 from sweeps.planning.planned_run import PlannedRun
+from sweeps.tracking.progress import print_summary
 from sweeps.tracking.sweep_folder import all_sweeps
 from tdmpc2.common.system import cli
 from tdmpc2.common.system.errors import UserError
@@ -44,6 +46,25 @@ def runs(tmp_path: Path) -> Path:
 def show(runs: Path, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
     code = status.main([f"runs={runs}", *arguments])
     return code, capsys.readouterr().out
+
+
+def test_a_full_disk_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A run that cannot write its status or log cannot say so itself."""
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(tmp_path)]
+    if os.geteuid() or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("no permission to mount a small file system")
+    try:
+        runs = plan(tmp_path, 1, env_steps=100)
+        write_sweep(tmp_path, runs)
+        runs[0].directory.mkdir(parents=True)
+        runs[0].exit_code = 2
+        status.main([f"runs={tmp_path}"])
+        print_summary(runs, [None])
+        printed = capsys.readouterr().out
+        for folder in (tmp_path, runs[0].directory):
+            assert f"no space left on the disk of {folder}: free some and launch" in printed
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
 
 
 def test_one_line_per_method_and_domain(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:

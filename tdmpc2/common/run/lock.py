@@ -12,6 +12,7 @@ import contextlib
 import fcntl
 import json
 import os
+import sys
 import threading
 import time
 import uuid
@@ -21,10 +22,13 @@ from typing import Any
 
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.system.processes import identity_of, runs
+from tdmpc2.common.system.regular_files import regular
 
 HEARTBEAT_SECONDS = 15.0
 # A lease of whose holder nothing is known expires after this many seconds without a heartbeat.
 EXPIRY_SECONDS = 120.0
+# How long an expired lease is watched before it is taken over, since clocks may be wrong.
+WATCH_SECONDS = 2 * HEARTBEAT_SECONDS
 
 
 class InUseError(UserError):
@@ -45,8 +49,10 @@ class Lease:
     - the holder has certainly ended: it had the same host, boot and PID namespace, and its process
       id is free or belongs to a process that started at another time,
     - the holder was an earlier start of the same SLURM job (its restart count is lower), or
-    - nothing is known of the holder, and its heartbeat is older than `EXPIRY_SECONDS` (120 s),
-      measured by the clock of the file system.
+    - nothing is known of the holder, its heartbeat is older than `EXPIRY_SECONDS` (120 s) or as
+      far in the future, measured by the clock of the file system, and no other heartbeat comes
+      within `WATCH_SECONDS` (30 s). A clock that was changed, or clocks of two machines that
+      disagree, therefore end no run.
 
     A holder that has lost its lease (after a long suspension, say) notices before its next write
     to the run directory: `verify` then raises, and training stops.
@@ -133,21 +139,66 @@ class Lease:
     def _acquire(self) -> None:
         mine = self.path.with_name(f".lease.{self.token}")
         try:
-            mine.write_text(json.dumps(_describe_self(self.token)) + "\n", encoding="utf-8")
+            holder = _describe_self(self.token)
+            mine.touch()
+            holder["acquired"] = mine.stat().st_mtime  # by the clock of the file system
+            mine.write_text(json.dumps(holder) + "\n", encoding="utf-8")
+            seen = self._watch()
             with _locked(self.path.parent):
                 for _ in range(50):
                     with contextlib.suppress(FileExistsError):
                         os.link(mine, self.path)
                         return
-                    self._remove_if_dead()
+                    self._remove_if_dead(seen)
         finally:
             mine.unlink(missing_ok=True)
         raise InUseError(
             f"{self.path}: could not be acquired, since several processes try to; try again"
         )
 
-    def _remove_if_dead(self) -> None:
-        """Remove the lease of a dead process; raise `InUseError` if the holder may be alive."""
+    def _watch(self) -> int | None:
+        """Watch the heartbeat of a lease that seems to have expired.
+
+        Returns:
+            The time of the heartbeat, in nanoseconds; None if there is no such lease.
+
+        Raises:
+            InUseError: the heartbeat goes on.
+            UserError: the lease file cannot be read.
+        """
+        try:
+            holder = _read(self.path)
+            if holder is None or _has_ended(holder) is not None or not _is_expired(self.path):
+                return None
+            seen, deadline = _heartbeat(self.path), _seconds() + WATCH_SECONDS
+            whose = f"process {holder.get('pid')} on host {holder.get('host')}"
+            print(
+                f"{self.path.parent}: the last heartbeat of "
+                f"{whose if holder.get('token') else 'its lease'} is old; waiting "
+                f"{WATCH_SECONDS:.0f} s for another one",
+                file=sys.stderr,
+                flush=True,
+            )
+            while _seconds() < deadline:
+                time.sleep(min(1.0, WATCH_SECONDS))
+                if _heartbeat(self.path) != seen:
+                    raise InUseError(_in_use(holder, self.path))
+        except FileNotFoundError:  # released in the meantime
+            return None
+        except OSError as error:
+            if self.path.is_file():
+                raise UserError(
+                    f"{self.path}: cannot be read ({error.strerror}); try again"
+                ) from None
+            return None  # named by `_remove_if_dead`
+        return seen
+
+    def _remove_if_dead(self, seen: int | None) -> None:
+        """Remove the lease of a dead process; raise `InUseError` if the holder may be alive.
+
+        Args:
+            seen: result of `_watch`.
+        """
         if not self.path.is_file():
             if os.path.lexists(self.path):
                 raise UserError(
@@ -160,7 +211,11 @@ class Lease:
             raise UserError(f"{self.path}: cannot be read ({error.strerror}); try again") from None
         if holder is None:  # released in the meantime
             return
-        if not _is_dead(holder, self.path):
+        ended = _has_ended(holder)
+        if ended is None:
+            with contextlib.suppress(OSError):
+                ended = seen is not None and seen == _heartbeat(self.path)
+        if not ended:
             raise InUseError(_in_use(holder, self.path))
         aside = self.path.with_name(f".lease.dead.{self.token}")
         with contextlib.suppress(FileNotFoundError):
@@ -193,7 +248,10 @@ def live_holder(directory: Path, now: float | None = None) -> dict[str, Any] | N
     path = directory / "lease.json"
     try:
         holder = _read(path)
-        return None if holder is None or _is_dead(holder, path, now) else holder
+        if holder is None:
+            return None
+        ended = _has_ended(holder)
+        return None if (_is_expired(path, now) if ended is None else ended) else holder
     except OSError:  # no file that a process could hold
         return None
 
@@ -201,14 +259,18 @@ def live_holder(directory: Path, now: float | None = None) -> dict[str, Any] | N
 def file_system_time(folder: Path) -> float:
     """Return the current time by the clock of the file system, in seconds since the epoch.
 
-    The clock of a network file system is that of its server and may differ from this machine's.
+    The clock of a network file system is that of its server and may differ from this machine's,
+    whose clock counts if the folder is missing, full or not writable.
     """
     probe = folder / f".clock.{uuid.uuid4().hex}"
     try:
         probe.touch()
         return probe.stat().st_mtime
+    except OSError:
+        return time.time()
     finally:
-        probe.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            probe.unlink(missing_ok=True)
 
 
 def _seconds() -> float:
@@ -248,7 +310,7 @@ def _read(path: Path) -> dict[str, Any] | None:
         OSError: the file exists, but cannot be read.
     """
     try:
-        holder = json.loads(path.read_bytes())
+        holder = json.loads(regular(path).read_bytes())
     except FileNotFoundError:
         return None
     except (ValueError, RecursionError):
@@ -274,17 +336,34 @@ def _in_use(holder: dict[str, Any], path: Path) -> str:
     return text
 
 
-def _is_dead(holder: dict[str, Any], path: Path, now: float | None = None) -> bool:
+def _has_ended(holder: dict[str, Any]) -> bool | None:
+    """Return whether the holder of a lease has ended; None if that cannot be known."""
     me = _describe_self("")
     restart, job = holder.get("slurm_restart"), holder.get("slurm_job")
     same_job = job is not None and job == me["slurm_job"]
     if same_job and isinstance(restart, int) and me["slurm_restart"] > restart:
         return True
     running = runs(holder)
-    if running is not None:
-        return not running
-    try:
-        last = path.stat().st_mtime
-    except FileNotFoundError:  # released in the meantime
-        return False
-    return (file_system_time(path.parent) if now is None else now) - last > EXPIRY_SECONDS
+    return None if running is None else not running
+
+
+def _is_expired(path: Path, now: float | None = None) -> bool:
+    """Return whether the heartbeat of a lease is old, or in the future by as much.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    last = _heartbeat(path) / 1e9
+    return abs((file_system_time(path.parent) if now is None else now) - last) > EXPIRY_SECONDS
+
+
+def _heartbeat(path: Path) -> int:
+    """Return the modification time of a lease file in nanoseconds.
+
+    The file is opened, since NFS clients remember the times of files for up to a minute.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with open(regular(path), "rb") as file:
+        return os.fstat(file.fileno()).st_mtime_ns

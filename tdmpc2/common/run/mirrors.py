@@ -20,6 +20,7 @@ from typing import Any, NamedTuple, Protocol, cast
 
 from tdmpc2.common.system.config_checks import require
 from tdmpc2.common.system.errors import did_you_mean
+from tdmpc2.common.system.regular_files import regular
 from tdmpc2.common.system.user_code import described, load_object, message_of, place_in_user_code
 
 PROJECT = "tdmpc2"
@@ -341,7 +342,7 @@ class CsvLines:
         path = self._directory / f"{name}.csv"
         if not path.exists():
             return
-        with open(path, "rb") as file:
+        with open(regular(path, None), "rb") as file:
             file.seek(self._positions[name])
             content = file.read()
         complete = content[: content.rfind(b"\n") + 1]

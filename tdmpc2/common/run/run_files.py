@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import time
@@ -204,9 +205,14 @@ class RunFiles:
         )
 
     def set_progress(self, step: int, **extra: Any) -> None:
-        """Update `status.json` of a running run, at most every two seconds."""
+        """Update `status.json` of a running run, at most every two seconds.
+
+        An error of the file system, such as a full disk, leaves the old file: the run does not
+        depend on it, and tries again two seconds later.
+        """
         if time.monotonic() - self._last_status >= STATUS_SECONDS:
-            self.set_state("RUNNING", step, **extra)
+            with contextlib.suppress(OSError):
+                self.set_state("RUNNING", step, **extra)
 
     def marks(self) -> dict[str, Mark]:
         """Flush each CSV file to disk and return its mark, for a checkpoint."""

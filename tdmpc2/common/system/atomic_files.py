@@ -16,7 +16,9 @@ from typing import IO, Any
 import msgspec
 
 from tdmpc2.common.system.errors import UserError
+from tdmpc2.common.system.regular_files import regular
 
+PROBE_BYTES = 1 << 16
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -30,6 +32,34 @@ def full_disk(error: BaseException | None) -> OSError | None:
             return error
         error = error.__cause__ or error.__context__
     return None
+
+
+def lacks_space(folder: Path) -> bool:
+    """Return whether the disk or quota of a folder is full, found by writing `PROBE_BYTES`.
+
+    It is not known, and the result is False, if the folder is missing or not writable.
+    """
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(PROBE_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        return full_disk(error) is not None
+    return False
+
+
+def cannot_write(what: str, error: OSError) -> str:
+    """Return the message of an error by which output cannot be written.
+
+    Args:
+        what: what was to be written, e.g. its path.
+        error: the error of the file system.
+    """
+    reason = error.strerror or str(error)
+    place = f" ({error.filename})" if error.filename else ""
+    advice = "free some space" if full_disk(error) else "name another place with out="
+    return f"cannot write {what}: {reason}{place}; {advice}, and run it again"
 
 
 def fsync_directory(path: Path) -> None:
@@ -131,7 +161,7 @@ def read_json(path: Path, content: Any = Any) -> Any:
         UserError: the file cannot be read, is not valid JSON, or has another content.
     """
     try:
-        value = json.loads(path.read_bytes())
+        value = json.loads(regular(path).read_bytes())
         msgspec.convert(value, content)
     except (FileNotFoundError, NotADirectoryError):
         return None
@@ -158,5 +188,5 @@ def remove_leftovers(*folders: Path) -> None:
 
 def sha256_of(path: Path) -> str:
     """Return the SHA-256 checksum of a file as hexadecimal text."""
-    with open(path, "rb") as file:
+    with open(regular(path, None), "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

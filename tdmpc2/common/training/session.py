@@ -117,9 +117,12 @@ def session(
     )
     figures: dict[str, float] = {}
     redrawn = -math.inf
+    work: tuple[int, str] = (-1, "")  # the step at which long work is done, and its name
 
     def must_stop() -> bool:
         lease.check()
+        doing = {"doing": work[1]} if trainer.step == work[0] else {}
+        records.set_progress(trainer.step, **figures, **doing)  # shows that nothing hangs
         return stop.at_once()
 
     def on_progress(step: int, new: Mapping[str, float]) -> None:
@@ -131,8 +134,9 @@ def session(
         mirrors.update()
 
     def on_doing(what: str, done: int, most: int) -> None:
-        nonlocal redrawn
+        nonlocal redrawn, work
         doing = f"{what} {done}/{most}"
+        work = trainer.step, doing
         records.set_progress(trainer.step, **figures, doing=doing)
         if time.monotonic() - redrawn >= REDRAW_SECONDS:
             redrawn = time.monotonic()
