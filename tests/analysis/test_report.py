@@ -329,8 +329,9 @@ def test_tasks_with_the_same_title_have_their_own_links(tmp_path):
     for task, domain in (("mw-reach", "metaworld"), ("myo-hand-reach", "myosuite")):
         facts = {"task": task, "domain": domain, "metric": "success", "budget": 200_000}
         for seed in (1, 2):
-            write_run(tmp_path / "runs", {0: 0.0, 100_000: 0.5, 200_000: 1.0}, seed=seed, **facts)
-        lines = [f"{step},{step / 200_000},{seed}" for step in (0, 200_000) for seed in (1, 2, 3)]
+            scores = {0: 0.0, 100_000: 0.5, 200_000: seed / 3}
+            write_run(tmp_path / "runs", scores, seed=seed, **facts)
+        lines = [f"{step},{step / 2e5 / seed},{seed}" for step in (0, 200_000) for seed in (1, 2)]
         write_table(tmp_path / "paper" / "tdmpc2" / f"{task}.csv", "step,success,seed", lines)
     headlines(tmp_path, f"runs={tmp_path / 'runs'}", f"published={tmp_path / 'paper'}")
     data = content(tmp_path)
