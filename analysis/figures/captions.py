@@ -20,7 +20,7 @@ from analysis.stats.horizons import Group
 from analysis.stats.multitask_scores import agents_of
 from analysis.stats.ragged_curves import variant_budget
 from analysis.stats.task_titles import task_titles
-from tdmpc2.common.system.texts import counted
+from tdmpc2.common.system.texts import counted, size_text
 from tdmpc2.envs.tasks import TASKS
 
 _LONGEST_NAME = 28
@@ -74,7 +74,7 @@ def card_lines(
     ours = runs[runs["source"] == RUNS_SOURCE]
     if len(ours):
         commits = _listed(short_commits(ours["commit"]))
-        sizes = _listed(filter(None, ours["model_size"]))
+        sizes = _listed(map(size_text, filter(None, ours["model_size"])))
         facts += [
             *([f"model size {sizes}"] if sizes else []),
             *_precisions(ours),
@@ -154,7 +154,7 @@ def multitask_card_lines(shown: Shown, marks: Marks, runs: pd.DataFrame | None =
         _counted(runs),
         sets,
         _seeds(runs, AGENTS, shown.catalog),
-        *([f"model size {_listed(sizes)}"] if sizes else []),
+        *([f"model size {_listed(map(size_text, sizes))}"] if sizes else []),
         *_precisions(runs),
         f"budget {_listed(f'{budget:,}' for budget in sorted(runs['budget']))} updates",
         f"commit {_listed(short_commits(runs['commit'])) or 'not recorded'}",

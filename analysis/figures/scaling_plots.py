@@ -22,6 +22,7 @@ from analysis.records.load import AGENTS, SERIES, one_per_run
 from analysis.records.multitask_costs import Cost, read_cost
 from analysis.records.problems import Problem
 from analysis.stats.multitask_scores import agents_name, final_scores
+from tdmpc2.common.system.texts import size_text
 
 QUOTED = "quoted"
 PAPER = "paper"
@@ -293,7 +294,7 @@ def _our_cells(row: dict[Any, Any], label: str) -> dict[str, str]:
 def _agent(row: dict[Any, Any], label: str) -> dict[str, str]:
     """Return the columns that identify the agent of a row."""
     parameters = f"{row['parameters']:,.0f}" if row["parameters"] > 0 else ""
-    size = f"{row['size']}M" if str(row["size"]).isdigit() else str(row["size"])
+    size = size_text(row["size"])
     return {"agents": label, "tasks": row["task_set"], "size": size, "parameters": parameters}
 
 

@@ -29,6 +29,7 @@ from analysis.stats.horizons import Group, own_environments
 from analysis.stats.ragged_curves import ScoreCurves
 from analysis.stats.rules import Rule
 from analysis.stats.selection import Series
+from tdmpc2.common.system.texts import size_text
 from tdmpc2.envs.tasks import TASKS
 
 _MARKER_SIZE = 3.6
@@ -308,7 +309,7 @@ def _series_label(series: Series, all_series: Sequence[Series], catalog: Catalog
     base, _, settings = variant.partition("[")
     details = [base if base != "default" else "", settings.removesuffix("]"), dataset]
     if len({other[3] for other in all_series if other[:2] == (source, method)}) > 1:
-        details.append(f"{size}M" if size.isdigit() else size)
+        details.append(size_text(size))
     if len({other[0] for other in all_series}) > 1 and source != RUNS_SOURCE:
         details.append(catalog.sources[source].label if source in catalog.sources else source)
     joined = ", ".join(detail for detail in details if detail)

@@ -21,7 +21,7 @@ from analysis.stats.ablation_claims import judge
 from analysis.stats.ablation_effects import Effect, effect_of
 from analysis.stats.horizons import is_near
 from analysis.stats.ragged_curves import ScoreCurves, paper_budget
-from tdmpc2.common.system.texts import counted
+from tdmpc2.common.system.texts import counted, size_text
 
 
 def ablation(claim: AblationClaim, inputs: Inputs) -> tuple[str, list[str]]:
@@ -47,7 +47,7 @@ def ablation(claim: AblationClaim, inputs: Inputs) -> tuple[str, list[str]]:
         verdict = judge(effect.final, claim.expected)
         seeds = min(len(effect.base.seeds), len(effect.variant.seeds))
         evidence.append(
-            f"own runs ({base}, model size {size}): "
+            f"own runs ({base}, model size {size_text(size)}): "
             f"{counted(len(effect.tasks), 'task')}, {max(effect.steps):,} env steps, "
             f"{counted(seeds, 'seed')}: {points_text(effect.final)}, {verdict}"
         )

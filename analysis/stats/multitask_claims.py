@@ -22,6 +22,7 @@ from analysis.stats.margins import NOT_JUDGED, PAPER_UPDATES
 from analysis.stats.multitask_scores import Agents, agents_of
 from analysis.stats.ragged_curves import ScoreCurves
 from analysis.stats.rules import Rule
+from tdmpc2.common.system.texts import size_text
 
 MULTITASK_CLAIMS = [*AGENTS, "num_updates", "num_ours", "ours", "theirs", *JUDGED, "remark"]
 
@@ -97,7 +98,7 @@ def agent_texts(claims: pd.DataFrame) -> pd.DataFrame:
         {
             **{name: claims[name] for name in names if (claims[name] != "").any()},
             "tasks": claims["task_set"],
-            "size": [f"{size}M" if size.isdigit() else size for size in claims["model_size"]],
+            "size": [size_text(size) for size in claims["model_size"]],
             "updates": [f"{step:,}" if pd.notna(step) else "" for step in claims["num_updates"]],
             "seeds": claims["num_ours"],
             **comparison_columns(claims),

@@ -13,6 +13,7 @@ from tdmpc2.common.run.spec import OfflineOptions, RunSpec, parse_seeds
 from tdmpc2.common.system import cli
 from tdmpc2.common.system.errors import UserError, did_you_mean
 from tdmpc2.common.system.paths import user_path
+from tdmpc2.common.system.texts import size_text
 from tdmpc2.envs.task_variants import part
 from tdmpc2.envs.tasks import SUITES, list_tasks
 from tdmpc2.runners.registry import (
@@ -199,7 +200,7 @@ def _spec(
 def _planned(spec: RunSpec, task_set: TaskSet, runs: Path) -> PlannedRun:
     default = config_class(spec.method).model_size
     size = dict(spec.overrides).get("model_size", default)
-    kind = f"{task_set.label} {size}{'M' * str(size).isdigit()}"
+    kind = f"{task_set.label} {size_text(size)}"
     data = {"data": task_set.dataset.folder}
     return PlannedRun(spec, spec.run_dir(runs), options=data, must_learn=None, kind=kind)
 

@@ -332,9 +332,9 @@ def test_ablations(tmp_path, base, size, scores, step, expected) -> None:
         ours(tmp_path / "runs", task, scores, step=step, **facts)
     finding = found(CLAIM, inputs_of(tmp_path / "runs", None))
     assert finding.status == expected
-    assert (
-        f"own runs ({base}, model size {size}): 2 tasks, {step:,} env steps" in finding.evidence[0]
-    )
+    shown = {"5": "5M", "1": "1M"}.get(size, size)
+    said = f"own runs ({base}, model size {shown}): 2 tasks, {step:,} env steps"
+    assert said in finding.evidence[0]
     assert "nan" not in finding.evidence[0]
     if len(scores) == 1:
         assert "1 seed: -50.2 points, without an interval" in finding.evidence[0]

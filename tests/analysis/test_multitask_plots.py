@@ -64,7 +64,7 @@ def test_curves_have_a_panel_per_set_and_a_line_per_agent(tmp_path):
     assert legend_of(page) == ["TD-MPC2 (1M)", "TD-MPC2 (19M)", "TD-MPC2 (no-simnorm, 19M)"]
     card = card_of(page)
     assert "updates (M)" in card
-    for part in ("12 runs (12 completed)", "mt80 (80 tasks)", "model size 1, 19", "seeds 1, 2"):
+    for part in ("12 runs (12 completed)", "mt80 (80 tasks)", "model size 1M, 19M", "seeds 1, 2"):
         assert part in card
     assert "budget 5,000,000 updates" in card
     table = drawing.table

@@ -6,3 +6,8 @@ from __future__ import annotations
 def counted(number: int, name: str) -> str:
     """Return a number with the singular or plural of a noun: `1 seed`, `3 seeds`."""
     return f"{number:,} {name}{'s' * (number != 1)}"
+
+
+def size_text(size: object) -> str:
+    """Return a model size in millions of parameters, `5M`, or its name, `smoke`."""
+    return f"{size}{'M' * str(size).isdigit()}"
