@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -153,11 +152,16 @@ def test_waiting_for_a_heartbeat_is_announced(
 
 
 def test_the_time_of_a_folder_that_cannot_be_written_is_that_of_this_machine(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert abs(file_system_time(tmp_path / "missing") - time.time()) < 60
-    assert abs(file_system_time(tmp_path) - time.time()) < 60
-    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr("tdmpc2.common.run.lock.time.time", lambda: 123.0)
+    assert file_system_time(tmp_path / "missing") == 123.0
+    (folder := tmp_path / "folder").mkdir()
+    (before := tmp_path / "before").touch()
+    found = file_system_time(folder)
+    (after := tmp_path / "after").touch()
+    assert before.stat().st_mtime <= found <= after.stat().st_mtime
+    assert list(folder.iterdir()) == []
 
 
 @pytest.mark.parametrize(
