@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import shutil
 import subprocess
@@ -11,6 +10,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from tdmpc2.common.system.atomic_files import sha256_of
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.system.paths import project_root
 from tdmpc2.common.system.regular_files import regular
@@ -29,12 +29,6 @@ sys.exit(max(command(lambda _: main(one.split("\\n")), usage) for one in sys.arg
 _LINE = re.compile(r"([0-9a-f]{64})  (\S.*)")
 
 
-def checksum(path: Path) -> str:
-    """Return the SHA-256 checksum of a file, in hexadecimal."""
-    with open(regular(path, None), "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def files_of(folder: Path) -> list[str]:
     """Return the files of a bundle without its list of checksums, as sorted relative paths."""
     paths = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
@@ -43,7 +37,7 @@ def files_of(folder: Path) -> list[str]:
 
 def list_of_sums(folder: Path) -> str:
     """Return the content of the list of checksums, in the format of `sha256sum`."""
-    return "".join(f"{checksum(folder / name)}  {name}\n" for name in files_of(folder))
+    return "".join(f"{sha256_of(folder / name)}  {name}\n" for name in files_of(folder))
 
 
 def damages(folder: Path) -> Iterator[str]:
@@ -72,7 +66,7 @@ def damages(folder: Path) -> Iterator[str]:
     yield from (f"{name}: missing" for name in sorted(listed.keys() - present))
     yield from (f"{name}: not in {SUMS}" for name in sorted(present - listed.keys()))
     for name in sorted(present & listed.keys()):
-        if checksum(folder / name) != listed[name]:
+        if sha256_of(folder / name) != listed[name]:
             yield f"{name}: checksum differs"
 
 

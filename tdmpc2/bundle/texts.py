@@ -11,7 +11,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from tdmpc2.bundle.checks import checksum
+from tdmpc2.common.system.atomic_files import sha256_of
 
 Spec = Mapping[str, Any]
 PAPER = "https://arxiv.org/abs/2310.16828"
@@ -84,7 +84,7 @@ def croissant(folder: Path, names: Sequence[str], commit: str) -> dict[str, Any]
             "contentUrl": name,
             "contentSize": f"{(folder / name).stat().st_size} B",
             "encodingFormat": mimetypes.guess_type(name)[0] or "text/plain",
-            "sha256": checksum(folder / name),
+            "sha256": sha256_of(folder / name),
         }
         for name in names
     ]

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from tdmpc2.common.run.spec import parse_seeds
 from tdmpc2.common.system.errors import UserError
-from tdmpc2.common.system.texts import counted
+from tdmpc2.common.system.texts import counted, seeds_text
 from tdmpc2.data.dataset import Dataset
 from tdmpc2.data.options import BuildOptions
 from tdmpc2.data.rows import RowFault, assemble
@@ -46,8 +46,7 @@ def build(options: BuildOptions, say: Callable[[str], None] = print) -> Dataset:
     for task, own in found.runs.items():
         absent = sorted(set(seeds or ()) - {run.spec["seed"] for run in own})
         if absent:
-            noun = "seed" if len(absent) == 1 else "seeds"
-            say(f"missing: {task}: no usable run of {noun} {', '.join(map(str, absent))}")
+            say(f"missing: {task}: no usable run of {seeds_text(absent)}")
     runs = [run for task in tasks for run in found.runs[task.name]]
     plan = {
         "command": "build",

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tdmpc2.common.system.texts import counted
+from tdmpc2.common.system.texts import counted, seeds_text
 from tdmpc2.data.dataset import Dataset
 from tdmpc2.data.rows import last_rows
 
@@ -140,5 +140,4 @@ def _seeds(runs: Sequence[dict[str, Any]]) -> str:
     seeds = sorted({run["seed"] for run in runs})
     steps = sorted({run["env_steps"] for run in runs})
     span = f"{steps[0]:,}" if len(steps) == 1 else f"{steps[0]:,} to {steps[-1]:,}"
-    noun = "seed" if len(seeds) == 1 else "seeds"
-    return f"{counted(len(runs), 'run')}, {noun} {', '.join(map(str, seeds))}, {span} env steps"
+    return f"{counted(len(runs), 'run')}, {seeds_text(seeds)}, {span} env steps"

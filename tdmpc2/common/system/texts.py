@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 def counted(number: int, name: str) -> str:
     """Return a number with the singular or plural of a noun: `1 seed`, `3 seeds`."""
     return f"{number:,} {name}{'s' * (number != 1)}"
+
+
+def seeds_text(seeds: Sequence[int]) -> str:
+    """Return seeds with their noun: `seed 1`, `seeds 1, 2`."""
+    return f"seed{'s' * (len(seeds) != 1)} {', '.join(map(str, seeds))}"
 
 
 def size_text(size: object) -> str:
