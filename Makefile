@@ -16,9 +16,9 @@ smoke: install  ## train two small tasks with two seeds each, then draw the figu
 	@echo "Figures: $(CURDIR)/paper_figures"
 	@ls -1 paper_figures/*.png paper_figures/*.pdf
 
-# One thread per worker: the machine's cores go to the workers. Bytecode is kept for the many processes.
+# One thread per worker (their number: tests/conftest.py). Bytecode is kept for the many processes.
 test: install  ## run the test suite, all but what is marked slow
-	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(PY) -m pytest -m "not slow" -n logical --maxprocesses 4 --dist loadgroup --durations 20
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(PY) -m pytest -m "not slow" -n auto --dist loadgroup --durations 20
 
 lint: install  ## check style, formatting and types
 	$(PY) -m ruff check .

@@ -38,6 +38,12 @@ def pytest_configure() -> None:
     load_triton_first()  # tests also make simulators without `make_env`
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Starts one process more than there are cores: the tests of SLURM mostly wait. At most 4."""
+    return min((os.cpu_count() or 1) + 1, 4)
+
+
 def pytest_itemcollected(item: pytest.Item) -> None:
     """Sends the tests of a file to one worker, which then makes the file's fixtures once."""
     if item.get_closest_marker("xdist_group") is None:

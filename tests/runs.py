@@ -25,7 +25,7 @@ TINY: dict[str, Any] = {
     "num_elites": 4,
     "num_pi_samples": 2,
     "batch_size": 8,
-    "seed_decisions": 110,
+    "seed_decisions": 140,
     "pretrain_updates": 8,
     "eval_every": 100,
     "eval_episodes": 2,

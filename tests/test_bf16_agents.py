@@ -130,7 +130,7 @@ def test_a_run_resumes_bit_for_bit(tmp_path: Path) -> None:
         return Command(line, blow, module=module).run().code
 
     assert train("whole") == 0
-    assert train("killed", Blow("tdmpc2.world_model:WorldModel.update_target", 70)) == -9
+    assert train("killed", Blow("tdmpc2.world_model:WorldModel.update_target", 40)) == -9
     assert read_json(run_directory(tmp_path / "killed") / "numeric.json")["bf16_kernels"] is True
     if not fused_bf16.choice().used:
         assert train("killed", module="tdmpc2.train") == 2

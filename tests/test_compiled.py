@@ -199,7 +199,7 @@ def test_a_compiled_run_resumes_bit_for_bit(tmp_path: Path) -> None:
     sizes = {"mlp_dim": 16, "latent_dim": 16, "num_samples": 256, "compile": "true"}
     whole = tiny(tmp_path / "whole", **sizes)
     assert (whole.code, whole.err) == (0, "")
-    blow = Blow("tdmpc2.world_model:WorldModel.update_target", 70)
+    blow = Blow("tdmpc2.world_model:WorldModel.update_target", 40)
     assert tiny(tmp_path / "killed", blow, **sizes).code == -signal.SIGKILL
     assert tiny(tmp_path / "killed", **{**sizes, "compile": None}).code == 0
     assert outcome(tmp_path / "killed") == outcome(tmp_path / "whole")

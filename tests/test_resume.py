@@ -68,7 +68,7 @@ KILLS = {
     ),
     "mid-episode": kill(f"{TRAINER}._choose_actions", 173, at=(100, 150), lines=(0, 100)),
     "between update and target network": kill(
-        "tdmpc2.world_model:WorldModel.update_target", 70, at=(100, 150), lines=(0, 100)
+        "tdmpc2.world_model:WorldModel.update_target", 40, at=(100, 150), lines=(0, 100)
     ),
     "half-way through a line of train.csv": kill(
         f"{CSV}.append", 6, "half", at=(50, 100), lines=(0, 100), leaves="train.csv"
@@ -99,7 +99,7 @@ KILLS = {
         "os:rmdir", 1, at=(50, 100, 150), lines=(0, 100), leaves="checkpoints/000000000050"
     ),
     "just after a checkpoint": kill(f"{TRAINER}.save", 3, "after", at=(100, 150), lines=(0, 100)),
-    "in the last evaluation": kill("tdmpc2.agent:TDMPC2.act", 230, at=(100, 150), lines=(0, 100)),
+    "in the last evaluation": kill("tdmpc2.agent:TDMPC2.act", 200, at=(100, 150), lines=(0, 100)),
     "before the last checkpoint": kill(f"{TRAINER}.save", 4, at=(100, 150), lines=(0, 100, 200)),
     "before the old episodes are removed": kill(
         f"{STORE}.forget_history", 1, at=(150, 200), lines=(0, 100, 200), leaves="replay/*.npz"
@@ -154,7 +154,7 @@ def test_a_run_asked_to_stop_says_so_and_resumes(
     done = tiny(tmp_path, Blow("tdmpc2.agent:TDMPC2.update", 5, number=number))
     assert done.code == 130
     assert "COMPLETED" not in done.out
-    assert done.err == "stopped at env step 111; run the same command again to continue\n"
+    assert done.err == "stopped at env step 141; run the same command again to continue\n"
     directory = run_directory(tmp_path)
     assert read_status(directory)["state"] == "INTERRUPTED"
     assert read_json(directory / "sacred/1/run.json")["status"] == "INTERRUPTED"

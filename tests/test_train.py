@@ -260,10 +260,10 @@ def test_a_finished_run_leaves_its_records_and_one_small_checkpoint(undisturbed:
     assert spec["overrides"]["num_samples"] == 8
     assert (directory / "sacred" / "1" / "run.json").exists()
     lines = (directory / "train.csv").read_text().splitlines()
-    # Updates begin in the third episode: 8 after decision 111, then one per decision.
+    # Updates begin in the third episode: 8 after decision 141, then one per decision.
     assert [line.split(",")[:4] for line in lines[1:]] == [
-        ["150", "150", str(8 + 39), "3"],
-        ["200", "200", str(8 + 89), "4"],
+        ["150", "150", str(8 + 9), "3"],
+        ["200", "200", str(8 + 59), "4"],
     ]
 
 
