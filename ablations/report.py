@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ablations.specs import ABLATIONS, read_specs
+from ablations.own_specs import read_specs
+from ablations.specs import ABLATIONS
 from analysis.records.source_options import BY_MAKE_FIGURES, load_sources, report
 from analysis.records.sources import RUNS_SOURCE
 from analysis.stats.ablation_claims import MARGIN, OPEN

@@ -9,14 +9,8 @@ from typing import Any
 
 from ablations.command_line import MULTITASK_SIZE, CommandLine, flag_values, parse, usage
 from ablations.command_line import schema as schema  # for shell completion
-from ablations.specs import (
-    ABLATIONS,
-    FIG9,
-    Ablation,
-    combined,
-    read_specs,
-    table_of_ablations,
-)
+from ablations.own_specs import read_specs
+from ablations.specs import ABLATIONS, FIG9, Ablation, combined, table_of_ablations
 from analysis.stats.ablation_claims import MARGIN
 from sweeps.execution.exit_codes import LEFT_BLOCKED
 from sweeps.planning.grid import SMOKE

@@ -13,9 +13,9 @@ from tabulate import tabulate
 from ablations.studies import StudyResult
 from analysis.stats.ablation_claims import OPEN
 from analysis.stats.ablation_effects import Effect
-from analysis.stats.coverage import Coverage, coverage_note
+from analysis.stats.coverage import Coverage
 from analysis.stats.equivalence import MOST_SEEDS, Difference
-from analysis.stats.estimate_texts import estimate_text
+from analysis.stats.estimate_texts import coverage_note, estimate_text
 
 MISSING_SHOWN = 12
 MEASURED = ("tasks", "seeds", "default", "variant", "difference", "area", "P(better) %")

@@ -122,7 +122,8 @@ def bootstrap_times(options: Options) -> dict[str, float]:
     import numpy as np
 
     from analysis.stats.aggregate import reference_interval
-    from analysis.stats.bootstrap import STATISTICS, Bootstrap, interval, resamples
+    from analysis.stats.bootstrap import Bootstrap, interval, resamples
+    from analysis.stats.run_statistics import STATISTICS
 
     scores = np.random.default_rng(0).integers(0, 11, (3, 104)) / 10
     runs, strata = scores.T.reshape(-1, 1), np.repeat(np.arange(104), 3)

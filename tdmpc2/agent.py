@@ -30,7 +30,8 @@ from tdmpc2.config import TDMPC2Config
 from tdmpc2.flops import plan_gflop, update_gflop
 from tdmpc2.losses import ModelLoss, PolicyLoss
 from tdmpc2.noise import NoiseSource, UpdateNoise
-from tdmpc2.world_model import TaskContext, WorldModel
+from tdmpc2.task_context import TaskContext
+from tdmpc2.world_model import WorldModel
 
 
 class TDMPC2(BaseAgent):

@@ -151,7 +151,7 @@ def finetune_spec(
         UserError: the model is a single-task model, the task's observations or actions do not fit
             the model, an override would change the architecture, or a value is invalid.
     """
-    from tdmpc2.common.run.checkpoint import sha256_of_tensors
+    from tdmpc2.common.run.storable import sha256_of_tensors
     from tdmpc2.envs.multitask import padded_spec
 
     if not model.multitask or len(model.env.obs_shape) != 1:

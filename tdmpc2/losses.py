@@ -14,7 +14,8 @@ from tdmpc2.common.replay.types import Batch
 from tdmpc2.config import TDMPC2Config
 from tdmpc2.noise import UpdateNoise
 from tdmpc2.prior import PolicySample
-from tdmpc2.world_model import TaskContext, WorldModel
+from tdmpc2.task_context import TaskContext
+from tdmpc2.world_model import WorldModel
 
 VALUE_PERCENTILES = (0.05, 0.95)
 

@@ -19,7 +19,7 @@ from tdmpc2.elites import Refit, choose, refit
 from tdmpc2.joint_heads import JointWeights
 from tdmpc2.noise import IterationNoise, PlanNoise
 from tdmpc2.planning_interfaces import PlanningConfig, PlanningModel
-from tdmpc2.world_model import TaskContext
+from tdmpc2.task_context import TaskContext
 
 
 class Plan(NamedTuple):

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tdmpc2.joint_heads import JointWeights
 from tdmpc2.prior import PolicySample
-from tdmpc2.world_model import TaskContext
+from tdmpc2.task_context import TaskContext
 
 
 class PlanningConfig(Protocol):

@@ -24,7 +24,8 @@ from tdmpc2.elites import Refit, choose
 from tdmpc2.losses import ModelLoss, PolicyLoss
 from tdmpc2.noise import NoiseSource, PlanNoise, UpdateNoise
 from tdmpc2.planner import Plan, Prepared, iteration_weights
-from tdmpc2.world_model import NO_TASK, WorldModel
+from tdmpc2.task_context import NO_TASK
+from tdmpc2.world_model import WorldModel
 
 Tree = TypeVar("Tree")
 

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ablations.specs import read_specs
+from ablations.own_specs import read_specs
 from analysis.records.load import load, load_curves
 from sweeps.tracking.run_states import Observer
 from tdmpc2.checkpoints.model_file import load_model, save_model

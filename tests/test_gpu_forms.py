@@ -21,7 +21,7 @@ from tdmpc2.common.numerics.optim import clip_divisor, descend
 from tdmpc2.elites import choose, refit
 from tdmpc2.noise import NoiseSource
 from tdmpc2.planner import warm_start
-from tdmpc2.world_model import NO_TASK
+from tdmpc2.task_context import NO_TASK
 from tests.common.test_recorded_steps import CASES, assert_same, live, make_agent, record
 from tests.helpers import (
     THREE_TASKS,

@@ -13,7 +13,7 @@ from torch import Tensor
 from tdmpc2.agent import TDMPC2
 from tdmpc2.noise import NoiseSource, PlanNoise
 from tdmpc2.planner import Plan, estimate_value, plan
-from tdmpc2.world_model import NO_TASK, TaskContext
+from tdmpc2.task_context import NO_TASK, TaskContext
 from tests.helpers import THREE_TASKS, env_spec, hand_agent, make_agent, tiny_config
 
 # --- a planner in plain loops --------------------------------------------------------

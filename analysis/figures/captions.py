@@ -14,9 +14,10 @@ from analysis.records.load import AGENTS, SERIES, one_per_run
 from analysis.records.run_reader import short_commits
 from analysis.records.sources import RUNS_SOURCE
 from analysis.stats.aggregate import RLIABLE_VERSION
-from analysis.stats.bootstrap import has_width
-from analysis.stats.coverage import Coverage, coverage_note, coverages, studies_of
+from analysis.stats.coverage import Coverage, coverages, studies_of
+from analysis.stats.estimate_texts import coverage_note
 from analysis.stats.horizons import Group
+from analysis.stats.intervals import has_width
 from analysis.stats.multitask_scores import agents_of
 from analysis.stats.ragged_curves import variant_budget
 from analysis.stats.task_titles import task_titles

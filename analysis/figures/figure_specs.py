@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from analysis.figures.catalog_file import read_tables
-from analysis.stats.bootstrap import STATISTICS, Bootstrap
+from analysis.stats.bootstrap import Bootstrap
 from analysis.stats.horizons import Group
+from analysis.stats.run_statistics import STATISTICS
 from analysis.stats.task_curves import REFERENCE_LINES
 from tdmpc2.common.system.errors import UserError, did_you_mean
 from tdmpc2.envs.tasks import TASKS, get_suite

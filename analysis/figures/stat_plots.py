@@ -30,9 +30,10 @@ from analysis.figures.styles import (
 from analysis.records.load import SERIES
 from analysis.records.problems import Problem
 from analysis.stats.aggregate import group_scores, improvements, profiles
-from analysis.stats.bootstrap import Bootstrap, has_width
+from analysis.stats.bootstrap import Bootstrap
 from analysis.stats.coverage import STATISTIC_LABELS, Coverage
 from analysis.stats.horizons import Group
+from analysis.stats.intervals import has_width
 from analysis.stats.ragged_curves import ScoreCurves
 from analysis.stats.rules import Rule
 from analysis.stats.selection import Series

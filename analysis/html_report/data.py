@@ -37,9 +37,9 @@ from analysis.stats.against_default import against_default
 from analysis.stats.against_published import compare_domains, compare_tasks
 from analysis.stats.aggregate import RLIABLE_VERSION
 from analysis.stats.audit import FINDINGS, audit_all
-from analysis.stats.coverage import coverage_note, coverages, studies_of
+from analysis.stats.coverage import coverages, studies_of
 from analysis.stats.equivalence_tables import MEASURED, domain_texts, task_texts
-from analysis.stats.estimate_texts import estimate_text
+from analysis.stats.estimate_texts import coverage_note, estimate_text
 from analysis.stats.horizons import Group
 from analysis.stats.margins import TASK_MARGIN
 from analysis.stats.ragged_curves import ScoreCurves, paper_budget

@@ -14,10 +14,11 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from analysis.stats.bootstrap import Bootstrap, Interval, has_width
+from analysis.stats.bootstrap import Bootstrap
 from analysis.stats.coverage import Pools, coverage_of_pair, pools_of
 from analysis.stats.equivalence import Difference, difference, if_spread, mean_difference
 from analysis.stats.horizons import common_budget
+from analysis.stats.intervals import Interval, has_width
 from analysis.stats.ragged_curves import ENDED, ScoreCurves
 from analysis.stats.rules import Rule
 from analysis.stats.selection import joined

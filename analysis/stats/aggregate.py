@@ -19,11 +19,7 @@ from rliable import metrics as rliable_metrics
 
 from analysis.records.load import SERIES
 from analysis.records.problems import Problem
-from analysis.stats.bootstrap import (
-    STATISTICS,
-    Bootstrap,
-    Interval,
-)
+from analysis.stats.bootstrap import Bootstrap
 from analysis.stats.coverage import (
     Pools,
     coverage_of,
@@ -32,8 +28,10 @@ from analysis.stats.coverage import (
     studies_of,
 )
 from analysis.stats.horizons import Group
+from analysis.stats.intervals import Interval
 from analysis.stats.ragged_curves import ScoreCurves
 from analysis.stats.rules import Rule
+from analysis.stats.run_statistics import STATISTICS
 from analysis.stats.selection import (
     INTERVAL,
     Selection,

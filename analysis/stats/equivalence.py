@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from analysis.stats.bootstrap import ROUNDING
+from analysis.stats.intervals import ROUNDING
 
 Verdict = Literal["reproduced", "worse", "better", "not enough data"]
 WORST_FIRST = ("worse", "not enough data", "better", "reproduced so far", "reproduced")

@@ -12,7 +12,7 @@ import pandas as pd
 
 from analysis.records.field_results import MEAN, Series
 from analysis.records.problems import Problem
-from analysis.stats.bootstrap import Bootstrap, Interval
+from analysis.stats.bootstrap import Bootstrap
 from analysis.stats.coverage import (
     EVALUATIONS,
     Pools,
@@ -20,6 +20,7 @@ from analysis.stats.coverage import (
     simulated,
 )
 from analysis.stats.estimate_texts import estimate_text
+from analysis.stats.intervals import Interval
 from analysis.stats.t_intervals import improvement_interval, t_interval
 from tdmpc2.envs.tasks import SUITES, TASKS
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from analysis.stats.bootstrap import ROUNDING
+from analysis.stats.intervals import ROUNDING
 
 QUARTILE = 0.25
 """Quantile of the variances of similar tasks below which no variance is believed."""

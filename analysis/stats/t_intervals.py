@@ -15,8 +15,9 @@ import math
 
 import numpy as np
 
-from analysis.stats.bootstrap import LEVEL, STATISTICS, TRIM, Interval, check, run_weights
 from analysis.stats.equivalence import mean_over_tasks, quantile, welch
+from analysis.stats.intervals import LEVEL, Interval
+from analysis.stats.run_statistics import STATISTICS, TRIM, check, run_weights
 
 NO_INTERVAL = "median"
 """Statistic without an interval."""

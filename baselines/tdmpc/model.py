@@ -12,7 +12,7 @@ from baselines.networks import MLP
 from baselines.tdmpc.config import TDMPCConfig
 from tdmpc2.common.interfaces import EnvSpec
 from tdmpc2.prior import GaussianNoisePrior, PolicySample
-from tdmpc2.world_model import NO_TASK, TaskAware, TaskContext
+from tdmpc2.task_context import NO_TASK, TaskAware, TaskContext
 
 
 class Scalars:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from tdmpc2.common.run.checkpoint import to_storable
+from tdmpc2.common.run.storable import to_storable
 from tdmpc2.common.system.atomic_files import full_disk, write_atomic
 from tdmpc2.common.system.errors import UserError
 

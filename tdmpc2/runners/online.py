@@ -15,9 +15,10 @@ from tdmpc2.common.interfaces import Agent, TaskEnv
 from tdmpc2.common.numerics.numeric_path import choose_device, torch_as_found
 from tdmpc2.common.numerics.seeding import derive_seed
 from tdmpc2.common.numerics.torch_settings import settings_kept
-from tdmpc2.common.run.checkpoint import agent_step, require_storable
+from tdmpc2.common.run.checkpoint import agent_step
 from tdmpc2.common.run.resume_checks import RunResult
 from tdmpc2.common.run.spec import RunOptions, RunSpec
+from tdmpc2.common.run.storable import require_storable
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.training.lockstep import RoundClock, lockstep
 from tdmpc2.common.training.loop_requests import Steps, serve

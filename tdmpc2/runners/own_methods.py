@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tdmpc2.common.run.checkpoint import can_be_loaded
+from tdmpc2.common.run.storable import can_be_loaded
 from tdmpc2.common.system.config_checks import require
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.training.base_agent import BaseAgent

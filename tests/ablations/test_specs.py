@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ablations.specs import ABLATIONS, FACTORS, FIG9, Ablation, combined, find, read_specs
+from ablations.own_specs import read_specs
+from ablations.specs import ABLATIONS, FACTORS, FIG9, Ablation, combined, find
 from analysis.figures.registry import shipped_catalog
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.envs.tasks import get_suite

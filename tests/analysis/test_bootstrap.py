@@ -9,10 +9,8 @@ import pytest
 from rliable import library as rly
 from rliable import metrics as rliable_metrics
 
-from analysis.stats import bootstrap
 from analysis.stats.aggregate import RLIABLE_METRICS, reference_interval
 from analysis.stats.bootstrap import (
-    STATISTICS,
     Bootstrap,
     difference,
     interval,
@@ -20,6 +18,7 @@ from analysis.stats.bootstrap import (
     profile,
     resamples,
 )
+from analysis.stats.run_statistics import STATISTICS, optimality_gap
 
 FAST = Bootstrap(reps=400)
 ONE_TASK = np.zeros(3, int)
@@ -48,7 +47,7 @@ def test_statistics_by_hand():
     # divided by 3.
     assert values["iqm"] == pytest.approx((2 / 3 * 3 + 5 / 6 * 12 + 2 / 3 * 10) / 3)
     assert values["optimality_gap"] == 0.0
-    gap = bootstrap.optimality_gap(np.array([[0.2], [1.4]]), np.array([0, 1]), np.ones((2, 1)))
+    gap = optimality_gap(np.array([[0.2], [1.4]]), np.array([0, 1]), np.ones((2, 1)))
     assert gap.item() == pytest.approx(0.4)
 
 

@@ -10,17 +10,12 @@ from analysis.figures.figure_specs import read_catalog
 from analysis.figures.multitask_plots import score_text
 from analysis.figures.registry import PLOTS
 from analysis.records.load import load_curves
-from analysis.stats.bootstrap import Bootstrap, has_width, probability_of_improvement
-from analysis.stats.bootstrap import iqm as bootstrap_iqm
-from analysis.stats.coverage import (
-    Coverage,
-    coverage_note,
-    coverage_of_pair,
-    coverages,
-    pools_of,
-    simulated,
-)
+from analysis.stats.bootstrap import Bootstrap, probability_of_improvement
+from analysis.stats.coverage import Coverage, coverage_of_pair, coverages, pools_of, simulated
+from analysis.stats.estimate_texts import coverage_note
+from analysis.stats.intervals import has_width
 from analysis.stats.ragged_curves import ScoreCurves
+from analysis.stats.run_statistics import iqm as bootstrap_iqm
 from analysis.stats.t_intervals import improvement_interval, t_interval
 from tdmpc2.common.system.paths import project_root
 from tdmpc2.envs.tasks import TASKS

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from analysis.stats.alpha_spending import nominal_levels
 from analysis.stats.equivalence import Difference, mean_over_tasks, welch
 from analysis.stats.group_sequential import (
     CONTINUE,
@@ -22,7 +23,6 @@ from analysis.stats.group_sequential import (
     Found,
     decide,
     next_look,
-    nominal_levels,
     run_study,
 )
 

@@ -13,8 +13,9 @@ from analysis.figures.registry import PLOTS
 from analysis.figures.stat_plots import STAT_PLOTS
 from analysis.figures.styles import one_line, series_styles
 from analysis.records.load import Records, load, load_curves, merge
-from analysis.stats.bootstrap import STATISTICS, Bootstrap
+from analysis.stats.bootstrap import Bootstrap
 from analysis.stats.horizons import Group
+from analysis.stats.run_statistics import STATISTICS
 from tdmpc2.envs.tasks import TASKS
 from tests.analysis.pictures import (
     CATALOG,

@@ -13,12 +13,8 @@ import torch
 
 from tdmpc2.common.replay.episode_replay import Replay
 from tdmpc2.common.replay.types import Episode
-from tdmpc2.common.run.checkpoint import (
-    CheckpointStore,
-    from_storable,
-    require_storable,
-    to_storable,
-)
+from tdmpc2.common.run.checkpoint import CheckpointStore
+from tdmpc2.common.run.storable import from_storable, require_storable, to_storable
 from tdmpc2.common.system.atomic_files import read_json, write_json
 from tdmpc2.common.system.errors import UserError
 from tests.kill_driver import CONTEXT

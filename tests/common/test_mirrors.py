@@ -19,7 +19,8 @@ import numpy as np
 import pytest
 
 from tdmpc2.common.run import mirrors
-from tdmpc2.common.run.mirrors import LOGGERS, CsvLines, Mirrors, Point, parse_loggers
+from tdmpc2.common.run.loggers import LOGGERS, Point
+from tdmpc2.common.run.mirrors import CsvLines, Mirrors, parse_loggers
 from tdmpc2.common.run.run_files import read_status
 from tdmpc2.common.run.spec import RunSpec
 from tdmpc2.common.system.errors import UserError

@@ -17,7 +17,7 @@ from tdmpc2.common.replay.types import Batch, Episode
 from tdmpc2.noise import PlanNoise
 from tdmpc2.planner import estimate_value
 from tdmpc2.prior import GaussianNoisePrior
-from tdmpc2.world_model import NO_TASK
+from tdmpc2.task_context import NO_TASK
 from tests.golden_baselines.errors import Errors
 from tests.golden_baselines.reader import GoldenBaseline
 
