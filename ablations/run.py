@@ -67,7 +67,7 @@ def main(arguments: Sequence[str]) -> int:
     request.check()
     if line.options.quick:
         print(QUICK_NOTE)
-    from sweeps.execution import launching, slurm  # imports torch and pandas
+    from sweeps.execution import launching, slurm_queries  # imports torch and pandas
     from sweeps.studies.power_lines import print_power
 
     if line.options.until_decided:
@@ -77,7 +77,7 @@ def main(arguments: Sequence[str]) -> int:
         code = launching.launch(request, _advice(line))
     if request.sweep.dry_run or code not in (0, 1, LEFT_BLOCKED):
         return code
-    if slurm.choose(request.sweep.cluster) == "slurm":
+    if slurm_queries.choose(request.sweep.cluster) == "slurm":
         print("Progress: `python sweeps/status.py`. Results: `python ablations/report.py`.")
         return code
     if request.sweep.multitask:

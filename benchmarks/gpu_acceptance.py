@@ -99,7 +99,7 @@ def parse(
     names, limits = chosen_sections(options.sections), time_limits(options.limits)
     if options.tasks:
         list_tasks(options.tasks, suite="evidence")
-    from tdmpc2.common.numerics.numeric_path import choose_device
+    from tdmpc2.common.numerics.torch_setup import choose_device
 
     return options, names, limits, choose_device(options.device)
 

@@ -74,7 +74,7 @@ def parse(arguments: Sequence[str]) -> tuple[Options, dict[str, Any]]:
     options = cli.parse_options(arguments, Options)
     settings = settings_of(options.method, [options.model_size], options.precision)[0]
     get_task(options.task)
-    from tdmpc2.common.numerics.numeric_path import choose_device
+    from tdmpc2.common.numerics.torch_setup import choose_device
 
     choose_device(options.device)
     return options, {

@@ -18,8 +18,9 @@ from tdmpc2 import acceleration
 from tdmpc2.agent import TDMPC2
 from tdmpc2.common.interfaces import EnvSpec
 from tdmpc2.common.numerics import fused_bf16
-from tdmpc2.common.numerics.numeric_path import choose_device, numeric_path, set_up_torch
+from tdmpc2.common.numerics.numeric_path import numeric_path
 from tdmpc2.common.numerics.precision import lacks_bf16
+from tdmpc2.common.numerics.torch_setup import choose_device, set_up_torch
 from tdmpc2.envs.factory import make_env
 from tdmpc2.envs.tasks import get_task
 from tdmpc2.kernels import bf16

@@ -108,7 +108,8 @@ def measure(options: Options, size: str, folder: Path) -> dict[str, Any]:
     from tdmpc2 import acceleration
     from tdmpc2.agent import TDMPC2
     from tdmpc2.common.numerics.distributed import World
-    from tdmpc2.common.numerics.numeric_path import choose_device, numeric_path, set_up_torch
+    from tdmpc2.common.numerics.numeric_path import numeric_path
+    from tdmpc2.common.numerics.torch_setup import choose_device, set_up_torch
     from tdmpc2.data.dataset import Dataset
     from tdmpc2.data.offline_replay import OfflineReplay
     from tdmpc2.envs.multitask import multitask_spec
@@ -178,7 +179,7 @@ def parse(arguments: Sequence[str]) -> tuple[Options, list[str]]:
     batch, parts = options.batch_size, options.accumulate
     require(batch % parts == 0, f"batch_size={batch}: must be a multiple of accumulate={parts}")
     check_file("out", options.out)
-    from tdmpc2.common.numerics.numeric_path import choose_device
+    from tdmpc2.common.numerics.torch_setup import choose_device
 
     choose_device(options.device)
     return options, sizes

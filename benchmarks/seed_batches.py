@@ -54,7 +54,8 @@ def measure(options: Options, size: str, seeds: int) -> dict[str, Any]:
     from sweeps.planning.grid import SMOKE
     from tdmpc2 import acceleration
     from tdmpc2.agent import TDMPC2
-    from tdmpc2.common.numerics.numeric_path import choose_device, numeric_path, set_up_torch
+    from tdmpc2.common.numerics.numeric_path import numeric_path
+    from tdmpc2.common.numerics.torch_setup import choose_device, set_up_torch
     from tdmpc2.common.training.loop_requests import Act
     from tdmpc2.config import TDMPC2Config
     from tdmpc2.envs.factory import make_env
@@ -122,7 +123,7 @@ def parse(arguments: Sequence[str]) -> tuple[Options, list[str], list[int]]:
     sizes, seeds = options.model_sizes.split(","), numbers("seeds", options.seeds, SEEDS)
     check_sizes(sizes)
     check_file("out", options.out)
-    from tdmpc2.common.numerics.numeric_path import choose_device
+    from tdmpc2.common.numerics.torch_setup import choose_device
 
     choose_device(options.device)
     return options, sizes, seeds

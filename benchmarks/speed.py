@@ -76,7 +76,7 @@ def parse(arguments: Sequence[str]) -> tuple[Options, list[dict[str, Any]]]:
     options = cli.parse_options(arguments, Options)
     check_file("out", options.out)
     all_cases = cases(options)
-    from tdmpc2.common.numerics.numeric_path import choose_device
+    from tdmpc2.common.numerics.torch_setup import choose_device
 
     choose_device(options.device)
     return options, all_cases
@@ -141,7 +141,8 @@ def main(arguments: Sequence[str]) -> int:
         print(json.dumps(measure(json.loads(arguments[1]))))
         return 0
     options, all_cases = parse(arguments)
-    from tdmpc2.common.numerics.numeric_path import choose_device, numeric_path
+    from tdmpc2.common.numerics.numeric_path import numeric_path
+    from tdmpc2.common.numerics.torch_setup import choose_device
     from tdmpc2.common.run.source_version import git_commit
 
     machine = numeric_path(choose_device(options.device), None) | {

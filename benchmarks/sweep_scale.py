@@ -92,7 +92,7 @@ def main(arguments: Sequence[str]) -> int:
         UserError: an invalid option.
     """
     options, sweep = parse(arguments)
-    from sweeps.execution import slurm
+    from sweeps.execution import slurm_queries
 
     seconds: dict[str, list[float]] = {}
     folder = Path(tempfile.mkdtemp(prefix="sweep-scale-"))
@@ -109,7 +109,7 @@ def main(arguments: Sequence[str]) -> int:
                 *("cluster=local", "dry_run=true"),
             )
             seconds.setdefault("plan of half-finished runs", []).append(again[0])
-            if slurm.choose("auto") == "slurm":
+            if slurm_queries.choose("auto") == "slurm":
                 held = [
                     *sweep,
                     f"runs={fresh}",

@@ -89,7 +89,7 @@ def make_agent(
         UserError: the method, a setting or the device is unknown, a value is out of range, or an
             argument has another type.
     """
-    from tdmpc2.common.numerics.numeric_path import choose_device
+    from tdmpc2.common.numerics.torch_setup import choose_device
     from tdmpc2.runners import registry, setup
 
     task: Any = getattr(env, "task", None)

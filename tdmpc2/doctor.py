@@ -83,7 +83,8 @@ def check_torch() -> Check:
     """Check torch with one matrix multiplication on the device that runs would use."""
     import torch
 
-    from tdmpc2.common.numerics.numeric_path import choose_device, numeric_path
+    from tdmpc2.common.numerics.numeric_path import numeric_path
+    from tdmpc2.common.numerics.torch_setup import choose_device
 
     fix = "reinstall: pip install --force-reinstall torch"
     try:

@@ -13,8 +13,8 @@ import submitit  # noqa: F401  before absl: its import closes absl's stream, pyt
 import torch
 
 from tdmpc2.common.numerics.compile import use_own_cache
-from tdmpc2.common.numerics.numeric_path import MAX_PRODUCT_ERROR, product_error, torch_as_found
 from tdmpc2.common.numerics.seeding import seed_globals
+from tdmpc2.common.numerics.torch_setup import MAX_PRODUCT_ERROR, product_error, torch_as_found
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.system.paths import cache_dir
 from tdmpc2.envs.rendering import load_triton_first, prepare_rendering

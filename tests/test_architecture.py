@@ -143,9 +143,8 @@ def test_the_table_of_methods_is_the_only_name_of_a_sibling() -> None:
 
 
 PURE = [
-    "task_context",
     *("layers", "ensemble", "world_model", "planner", "losses", "regression", "prior", "noise"),
-    *("elites", "joint_heads", "planning_interfaces"),
+    *("task_context", "elites", "joint_heads", "planning_interfaces"),
     *("baselines.networks", "baselines.tdmpc.model", "baselines.tdmpc.losses"),
     *(f"baselines.dreamerv3.{m}" for m in ("networks", "rssm", "behavior", "world_model")),
 ]

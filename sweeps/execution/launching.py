@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sweeps.execution import local_pool, slurm
+from sweeps.execution import local_pool, slurm_queries
 from sweeps.execution.exit_codes import ASKS_FIRST, LEFT_BLOCKED
 from sweeps.execution.job import FollowUp
 from sweeps.execution.process_file import write_file
@@ -32,7 +32,7 @@ from sweeps.tracking.reference_scores import measure_reference_scores, threshold
 from sweeps.tracking.run_states import Observer
 from sweeps.tracking.sweep_folder import FOLDER, SweepFolder, write_submission
 from tdmpc2.common.numerics.cpu import usable_cores
-from tdmpc2.common.numerics.numeric_path import choose_device
+from tdmpc2.common.numerics.torch_setup import choose_device
 from tdmpc2.common.run.lock import InUseError, Lease
 from tdmpc2.common.run.resume_checks import check_commit
 from tdmpc2.common.run.source_version import git_commit
@@ -63,7 +63,7 @@ def launch(request: SweepRequest, advice: str = ADVICE, then: FollowUp | None = 
     Raises:
         UserError: the request is invalid, or SLURM refuses the jobs.
     """
-    cluster = slurm.choose(request.sweep.cluster)
+    cluster = slurm_queries.choose(request.sweep.cluster)
     request.sweep.check_cluster(cluster)
     if cluster == "slurm":
         return _on_slurm(request, then)
@@ -71,7 +71,7 @@ def launch(request: SweepRequest, advice: str = ADVICE, then: FollowUp | None = 
 
 
 def _on_slurm(request: SweepRequest, then: FollowUp | None) -> int:
-    partition = slurm.choose_partition(request.sweep.partition)
+    partition = slurm_queries.choose_partition(request.sweep.partition)
     gpus = request.sweep.gpus
     if gpus is None:
         gpus = int(partition is not None and partition.has_gpus)

@@ -8,10 +8,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sweeps.execution import code_snapshot, slurm
+from sweeps.execution import code_snapshot, slurm, slurm_queries
 from sweeps.execution.job import FollowUp, ModuleJob, TrainingJob
 from sweeps.execution.process_file import write_file
-from sweeps.execution.slurm import Partition, Resources
+from sweeps.execution.slurm import Resources
+from sweeps.execution.slurm_queries import Partition
 from sweeps.planning.plan import SweepPlan
 from sweeps.planning.planned_run import SeedGroup
 from sweeps.tracking.run_states import ACTIVE, is_queued
@@ -36,7 +37,7 @@ class JobLayout:
         jobs: processes of each job.
         sizes: number of jobs of each array.
         at_once: maximum number of jobs of each array that run at a time.
-        preemption: what SLURM does with preempted jobs, see `slurm.preemption_of`.
+        preemption: what SLURM does with preempted jobs, see `slurm_queries.preemption_of`.
     """
 
     plan: SweepPlan
@@ -110,9 +111,9 @@ def lay_out(plan: SweepPlan, partition: Partition | None, gpus: int) -> JobLayou
     if not jobs:
         return JobLayout(plan, resources, [], [], [])
     slurm.check(resources)
-    sizes = slurm.in_arrays(len(jobs), slurm.max_array_size(), slurm.jobs_left())
+    sizes = slurm.in_arrays(len(jobs), slurm_queries.max_array_size(), slurm_queries.jobs_left())
     at_once = slurm.shares(sweep.max_parallel, sizes)
-    preemption = slurm.preemption_of(None if partition is None else partition.name)
+    preemption = slurm_queries.preemption_of(None if partition is None else partition.name)
     return JobLayout(plan, resources, jobs, sizes, at_once, preemption)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from analysis.records.studies import PUBLISHED, REGISTERED, read_study
 from analysis.stats.group_sequential import Design
-from sweeps.execution import slurm
+from sweeps.execution import slurm_queries
 from sweeps.execution.job import FollowUp
 from sweeps.execution.launching import ADVICE, launch
 from sweeps.planning.request import Part, SweepRequest
@@ -195,7 +195,7 @@ def run_study(request: StudyRequest, *, again: bool = True) -> int:
             return INCOMPLETE
         code = launch(wanted, request.advice, _then(folder))
         # After failures on this machine, the scores show which runs are missing.
-        if slurm.choose(everything.sweep.cluster) == "slurm" or code not in (0, INCOMPLETE):
+        if slurm_queries.choose(everything.sweep.cluster) == "slurm" or code not in (0, INCOMPLETE):
             return code
 
 

@@ -19,7 +19,8 @@ from tdmpc2.checkpoints.options import (
     InspectOptions,
 )
 from tdmpc2.checkpoints.reading import check_target, make_room
-from tdmpc2.common.numerics.numeric_path import choose_device, numeric_path, set_up_torch
+from tdmpc2.common.numerics.numeric_path import numeric_path
+from tdmpc2.common.numerics.torch_setup import choose_device, set_up_torch
 from tdmpc2.common.system.atomic_files import write_json
 
 

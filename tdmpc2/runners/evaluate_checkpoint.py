@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from tdmpc2 import acceleration
 from tdmpc2.checkpoints.runs import find_checkpoint
-from tdmpc2.common.numerics.numeric_path import choose_device, numeric_path, set_up_torch
+from tdmpc2.common.numerics.numeric_path import numeric_path
 from tdmpc2.common.numerics.seeding import derive_seed
+from tdmpc2.common.numerics.torch_setup import choose_device, set_up_torch
 from tdmpc2.common.run.checkpoint import CheckpointStore
 from tdmpc2.common.run.schemas import SpecFile
 from tdmpc2.common.run.spec import RunSpec

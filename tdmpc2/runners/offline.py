@@ -11,13 +11,9 @@ import torch
 from tdmpc2 import acceleration
 from tdmpc2.common.interfaces import EnvSpec
 from tdmpc2.common.numerics.distributed import World, join_world, own_device
-from tdmpc2.common.numerics.numeric_path import (
-    choose_device,
-    numeric_path,
-    set_up_torch,
-    torch_as_found,
-)
+from tdmpc2.common.numerics.numeric_path import numeric_path
 from tdmpc2.common.numerics.seeding import derive_seed, seed_globals
+from tdmpc2.common.numerics.torch_setup import choose_device, set_up_torch, torch_as_found
 from tdmpc2.common.run.checkpoint import CheckpointStore
 from tdmpc2.common.run.resume_checks import RunResult
 from tdmpc2.common.run.run_files import RunFiles

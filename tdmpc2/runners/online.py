@@ -12,9 +12,9 @@ from typing import Any
 import torch
 
 from tdmpc2.common.interfaces import Agent, TaskEnv
-from tdmpc2.common.numerics.numeric_path import choose_device, torch_as_found
 from tdmpc2.common.numerics.seeding import derive_seed
 from tdmpc2.common.numerics.torch_settings import settings_kept
+from tdmpc2.common.numerics.torch_setup import choose_device, torch_as_found
 from tdmpc2.common.run.checkpoint import agent_step
 from tdmpc2.common.run.resume_checks import RunResult
 from tdmpc2.common.run.spec import RunOptions, RunSpec

@@ -11,8 +11,9 @@ import torch
 
 from tdmpc2.common.numerics import cpu as cpu_module
 from tdmpc2.common.numerics import numeric_path as path_module
-from tdmpc2.common.numerics import precision
-from tdmpc2.common.numerics.numeric_path import apply_numeric_path, choose_device, numeric_path
+from tdmpc2.common.numerics import precision, torch_setup
+from tdmpc2.common.numerics.numeric_path import apply_numeric_path, numeric_path
+from tdmpc2.common.numerics.torch_setup import choose_device
 from tdmpc2.common.system.atomic_files import read_json, write_json
 from tdmpc2.common.system.errors import UserError
 
@@ -56,7 +57,7 @@ def test_the_path_says_what_decides_rounding() -> None:
 
 
 def test_tf32_is_for_gpus() -> None:
-    assert path_module.matmul_precision(torch.device("cuda"), "tf32") == "high"
+    assert torch_setup.matmul_precision(torch.device("cuda"), "tf32") == "high"
     with pytest.raises(UserError, match="precision=tf32: only NVIDIA GPUs have TF32"):
         numeric_path(CPU, 1, precision="tf32")
 
@@ -145,8 +146,8 @@ def test_a_numeric_path_of_0_4_0_has_a_hash_of_all_flags(tmp_path: Path) -> None
 
 def cpu(monkeypatch: pytest.MonkeyPatch, vendor: str, flags: list[str]) -> None:
     """Simulate another CPU."""
-    monkeypatch.setattr(path_module, "cpu_field", lambda name: {"vendor_id": vendor}[name])
-    for module in (path_module, precision):
+    monkeypatch.setattr(torch_setup, "cpu_field", lambda name: {"vendor_id": vendor}[name])
+    for module in (torch_setup, precision):
         monkeypatch.setattr(module, "cpu_flags", lambda: flags)
 
 
@@ -164,20 +165,20 @@ def test_products_follow_a_rule_on_the_cpu(
 ) -> None:
     before = torch.get_float32_matmul_precision()
     cpu(monkeypatch, vendor, flags)
-    monkeypatch.setattr(path_module, "product_error", lambda: 1e-6)
-    assert path_module.matmul_precision(CPU) == setting
-    assert path_module.matmul_precision(torch.device("cuda")) == "highest"
+    monkeypatch.setattr(torch_setup, "product_error", lambda: 1e-6)
+    assert torch_setup.matmul_precision(CPU) == setting
+    assert torch_setup.matmul_precision(torch.device("cuda")) == "highest"
     assert torch.get_float32_matmul_precision() == before
 
 
 def test_products_that_are_not_float32_are_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu(monkeypatch, "AuthenticAMD", [])
-    monkeypatch.setattr(path_module, "product_error", lambda: 2e-5)
-    assert path_module.matmul_precision(CPU) == "highest"
+    monkeypatch.setattr(torch_setup, "product_error", lambda: 2e-5)
+    assert torch_setup.matmul_precision(CPU) == "highest"
 
 
 def test_the_measure_tells_float32_from_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert path_module.product_error() < path_module.MAX_PRODUCT_ERROR
+    assert torch_setup.product_error() < torch_setup.MAX_PRODUCT_ERROR
     product = torch.Tensor.__matmul__
 
     def rounded(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -186,7 +187,7 @@ def test_the_measure_tells_float32_from_bfloat16(monkeypatch: pytest.MonkeyPatch
         return product(a, b)
 
     monkeypatch.setattr(torch.Tensor, "__matmul__", rounded)
-    assert path_module.product_error() > 100 * path_module.MAX_PRODUCT_ERROR
+    assert torch_setup.product_error() > 100 * torch_setup.MAX_PRODUCT_ERROR
 
 
 def compile_fails(monkeypatch: pytest.MonkeyPatch) -> None:

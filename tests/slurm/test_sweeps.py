@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from sweeps import cancel, launch, retry, status
-from sweeps.execution import slurm
+from sweeps.execution import slurm_queries
 from sweeps.tracking.sweep_folder import all_sweeps
 from tdmpc2.common.system import cli
 from tdmpc2.common.system.atomic_files import read_json
@@ -341,8 +341,8 @@ def test_a_short_partition_sets_the_time_limit(
 def test_arrays_stay_below_what_the_cluster_takes(
     cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert slurm.max_array_size() == 1001
-    monkeypatch.setattr(slurm, "max_array_size", lambda: 4)
+    assert slurm_queries.max_array_size() == 1001
+    monkeypatch.setattr(slurm_queries, "max_array_size", lambda: 4)
     sweeping.sweep(tmp_path, seeds=9, max_parallel=5, sbatch="hold", **SHORT)
     (submission,) = all_sweeps(tmp_path)[0].submissions()
     assert [len(array["elements"]) for array in submission.facts["arrays"]] == [4, 4, 1]

@@ -10,7 +10,7 @@ import pytest
 
 from ablations import run as ablations
 from sweeps import launch, retry, status
-from sweeps.execution import slurm
+from sweeps.execution import slurm_queries
 from sweeps.tracking.progress import duration
 from tdmpc2.envs.factory import missing_requirement
 from tdmpc2.envs.tasks import TASKS, get_suite, get_task
@@ -26,7 +26,7 @@ MIXED = ["tasks=toy-pointmass,pick-ycb", "seeds=1", "cluster=local", *SETTINGS]
 def _no_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Simulate a fresh installation without object models and without SLURM."""
     monkeypatch.setenv("MS2_ASSET_DIR", str(tmp_path / "models"))
-    monkeypatch.setattr(slurm, "choose", lambda _: "local")
+    monkeypatch.setattr(slurm_queries, "choose", lambda _: "local")
 
 
 def test_the_whole_reproduction_is_planned_without_models(

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.execution.slurm import choose, in_arrays, minutes_of, preemption_of, shares
+from sweeps.execution.slurm import in_arrays, shares
 from sweeps.execution.slurm_jobs import extra_options
+from sweeps.execution.slurm_queries import choose, minutes_of, preemption_of
 from tdmpc2.common.system.errors import UserError
 
 
