@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -34,6 +34,7 @@ from tdmpc2.common.training.session import StopRequests, session, stop_on_signal
 from tdmpc2.envs.adapters import recorded_distributions
 from tdmpc2.envs.other_python import versions_elsewhere
 from tdmpc2.envs.task_variants import run_of_0_4_0
+from tdmpc2.runners.fixed_options import fixed_options
 
 
 class LocalRun:
@@ -46,9 +47,9 @@ class LocalRun:
         spec: run to train.
         options: options that are not part of the run's identity.
         device: device of the networks.
-        fixed: options that must stay the same for the whole run, e.g. `eval_every`.
 
     Attributes:
+        fixed: options that must stay the same for the whole run, see `fixed_options`.
         settled: result of a run that needs no more work; None if there is work to do.
         agent: agent of the run; set by the subclass.
         trainer: training loop of the run; set by the subclass.
@@ -59,13 +60,12 @@ class LocalRun:
     trainer: TrainingLoop
     stop: StopRequests | None = None
 
-    def __init__(
-        self, spec: RunSpec, options: CommonOptions, device: torch.device, fixed: Mapping[str, Any]
-    ) -> None:
-        self.spec, self.options, self.device, self.fixed = spec, options, device, fixed
+    def __init__(self, spec: RunSpec, options: CommonOptions, device: torch.device) -> None:
+        self.spec, self.options, self.device = spec, options, device
+        self.fixed = fixed_options(spec, options)
         self.directory = spec.run_dir(options.runs)
         self.loggers = parse_loggers(options.logger)
-        self.settled = existing_outcome(self.directory, spec, fixed, options)
+        self.settled = existing_outcome(self.directory, spec, self.fixed, options)
 
     @property
     def precision(self) -> str:

@@ -32,7 +32,7 @@ from tdmpc2.envs.multitask import multitask_spec
 from tdmpc2.envs.task_variants import with_switches
 from tdmpc2.envs.tasks import Task, get_task
 from tdmpc2.runners.life_cycle import LocalRun, accelerate, train_together
-from tdmpc2.runners.offline_arguments import EVAL_EVERY, dataset_of
+from tdmpc2.runners.offline_arguments import dataset_of
 from tdmpc2.runners.offline_trainer import EvalGroup, OfflineSchedule, OfflineTrainer
 from tdmpc2.runners.registry import make_agent
 from tdmpc2.runners.setup import evaluation_workers, make_env_groups
@@ -80,14 +80,6 @@ class _OfflineRun(LocalRun):
 
     options: OfflineOptions
     agent: Any  # a method for several tasks
-
-    def __init__(self, spec: RunSpec, options: OfflineOptions, device: torch.device) -> None:
-        fixed = {
-            "eval_every": options.eval_every or EVAL_EVERY,
-            "eval_episodes": options.eval_episodes,
-            "log_every": options.log_every,
-        }
-        super().__init__(spec, options, device, fixed)
 
     def set_up(self, dataset: Dataset, world: World) -> None:
         """Create the agent.

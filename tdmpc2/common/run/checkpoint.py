@@ -21,6 +21,12 @@ import torch
 
 from tdmpc2.common.interfaces import ReplayBuffer
 from tdmpc2.common.replay.types import Episode
+from tdmpc2.common.run.checkpoint_folders import (
+    FOLDER,
+    REPLACED,
+    agent_step,
+    existing_checkpoints,
+)
 from tdmpc2.common.run.schemas import Manifest
 from tdmpc2.common.system.atomic_files import (
     fsync_directory,
@@ -34,7 +40,6 @@ from tdmpc2.common.system.errors import UserError
 
 FORMAT = 1
 KEPT = 2  # number of checkpoints on disk: the newest and the previous one
-REPLACED = ".replaced"  # suffix of a checkpoint that one of the same step is about to replace
 
 
 class CheckpointStore:
@@ -63,7 +68,7 @@ class CheckpointStore:
         check: Callable[[], None] = lambda: None,
     ) -> None:
         self.check = check
-        self.folder = directory / "checkpoints"
+        self.folder = directory / FOLDER
         self.shard_folder = directory / "replay"
         self.keep_replay = keep_replay
         self.shards: list[dict[str, Any]] = []
@@ -71,10 +76,7 @@ class CheckpointStore:
 
     def existing(self) -> list[Path]:
         """Return the folders of all complete checkpoints, oldest first."""
-        if not self.folder.is_dir():
-            return []
-        found = [p for p in self.folder.iterdir() if p.name.removesuffix(REPLACED).isdigit()]
-        return sorted(found, key=lambda p: (agent_step(p), p.suffix != REPLACED))
+        return existing_checkpoints(self.folder.parent)
 
     # --- saving ----------------------------------------------------------------------
 
@@ -302,11 +304,6 @@ class CheckpointStore:
                 arrays = {key: file[key] for key in file.files}
             skip = max(manifest["oldest_episode"] - shard["first"], 0)
             yield from _split(arrays, skip)
-
-
-def agent_step(checkpoint: Path) -> int:
-    """Return the agent step (or number of updates) that names the folder of a checkpoint."""
-    return int(checkpoint.name.removesuffix(REPLACED))
 
 
 def _split(arrays: Mapping[str, np.ndarray], skip: int) -> Iterator[Episode]:
