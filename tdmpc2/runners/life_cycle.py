@@ -20,9 +20,9 @@ from tdmpc2.common.numerics.numeric_path import (
 )
 from tdmpc2.common.numerics.seeding import seed_globals
 from tdmpc2.common.run.checkpoint import CheckpointStore
-from tdmpc2.common.run.lock import Lease
 from tdmpc2.common.run.mirrors import Mirrors, parse_loggers
 from tdmpc2.common.run.resume_checks import RunResult, existing_outcome, register_attempt
+from tdmpc2.common.run.run_directory import held
 from tdmpc2.common.run.run_files import RunFiles
 from tdmpc2.common.run.sacred_tracker import Tracker, track
 from tdmpc2.common.run.spec import CommonOptions, RunSpec
@@ -73,7 +73,7 @@ class LocalRun:
         return str(getattr(self.agent.config, "precision", "fp32"))
 
     def acquire(self, stack: contextlib.ExitStack, *, keep_replay: bool = False) -> None:
-        """Create the run directory and hold its lease until the stack is closed.
+        """Create the run directory and hold its lease until the stack is closed; see `held`.
 
         Args:
             stack: context of the run.
@@ -91,14 +91,7 @@ class LocalRun:
                 "training under the present physics starts from the beginning (docs/fidelity.md)",
                 file=sys.stderr,
             )
-        try:
-            self.directory.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(
-                f"{self.directory}: cannot be created ({error.strerror}); use another folder with "
-                "runs="
-            ) from None
-        self.lease = stack.enter_context(Lease(self.directory))
+        self.lease = stack.enter_context(held(self.directory))
         self.store = CheckpointStore(
             self.directory, keep_replay=keep_replay, check=self.lease.verify
         )

@@ -82,7 +82,7 @@ class _OfflineRun(LocalRun):
     agent: Any  # a method for several tasks
 
     def set_up(self, dataset: Dataset, world: World) -> None:
-        """Create the agent.
+        """Create the agent and the replay buffer; nothing is written.
 
         Args:
             dataset: dataset to train from.
@@ -95,6 +95,14 @@ class _OfflineRun(LocalRun):
         self.agent = make_agent(self.spec, self.shapes, self.device)
         self.agent.decisions = SCHEDULES_OVER
         self.actor = self._actor()
+        self.replay = OfflineReplay(
+            dataset,
+            self.spec.tasks,
+            self.agent.replay_length,
+            self.shapes.obs_shape[0],
+            self.shapes.action_dim,
+            generator=torch.Generator().manual_seed(derive_seed(self.spec.seed, "replay")),
+        )
 
     def _actor(self) -> Any:
         """Return the object that answers the loop's requests: the agent, or its sharded update."""
@@ -155,20 +163,11 @@ class _OfflineRun(LocalRun):
         records: RunFiles | None,
         checkpoints: CheckpointStore,
     ) -> OfflineTrainer:
-        generator = torch.Generator().manual_seed(derive_seed(self.spec.seed, "replay"))
-        replay = OfflineReplay(
-            self.dataset,
-            self.spec.tasks,
-            self.agent.replay_length,
-            self.shapes.obs_shape[0],
-            self.shapes.action_dim,
-            generator=generator,
-        )
         return OfflineTrainer(
             self.agent,
             self.tasks,
             groups,
-            replay,
+            self.replay,
             records,
             checkpoints,
             OfflineSchedule(
