@@ -263,7 +263,7 @@ def usage() -> str:
             "             node failure); launching again resumes it",
             "  resumable  stopped before its budget; launching again resumes it",
             "  damaged    one of its files is damaged: restore it, or move the run directory away,",
-            "             and launch again",
+            "             and launch again; or it cannot be read at present",
             "  blocked    cannot start: this machine lacks its simulator or object models; or it",
             "             cannot continue to a larger budget, e.g. as its episodes were not kept",
             "  new        never started",

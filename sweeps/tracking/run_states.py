@@ -26,7 +26,7 @@ from tdmpc2.common.system.regular_files import regular
 # failed: ended with an error.
 # stale: recorded as running, but its process is gone (killed, out of memory, node failure).
 # resumable: stopped before its budget; resumes from its last checkpoint when launched again.
-# damaged: one of its files is damaged, so it is neither read nor launched.
+# damaged: one of its files is damaged or cannot be read, so it is neither read nor launched.
 # blocked: cannot start, because this machine lacks something that it needs; or has completed a
 # smaller budget and cannot continue to a larger one.
 # new: never started.

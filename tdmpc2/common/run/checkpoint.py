@@ -37,6 +37,7 @@ from tdmpc2.common.system.atomic_files import (
     write_json,
 )
 from tdmpc2.common.system.errors import UserError
+from tdmpc2.common.system.file_errors import UnreadableError, disk_error, is_unknown, unreadable
 
 FORMAT = 1
 KEPT = 2  # number of checkpoints on disk: the newest and the previous one
@@ -101,17 +102,20 @@ class CheckpointStore:
             The folder of the checkpoint.
 
         Raises:
-            UserError: the disk is full; the previous checkpoint is intact.
+            UserError: the disk is full or has an error; the previous checkpoint is intact.
         """
         try:
             return self._save(step, state, replay, replace)
         except (OSError, RuntimeError) as error:
             full = full_disk(error)
-            if full is None:
+            cause = full or disk_error(error)
+            if cause is None:
                 raise
+            what = "no space left for a checkpoint" if full else "a checkpoint cannot be written"
+            what_to_do = "free some space" if full else "check the disk or the file server"
             raise UserError(
-                f"{self.folder}: no space left for a checkpoint ({full.strerror}); the previous "
-                "one is intact: free some space and run the same command again"
+                f"{self.folder}: {what} ({cause.strerror}); the previous one is intact: "
+                f"{what_to_do} and run the same command again"
             ) from error
 
     def _save(
@@ -262,10 +266,14 @@ class CheckpointStore:
                 shard_path = self.shard_folder / shard["name"]
                 if not shard_path.is_file() or sha256_of(shard_path) != shard["sha256"]:
                     raise ValueError(f"episode shard {shard['name']} is missing or damaged")
+        except UnreadableError:
+            raise
         except (
             *(ValueError, KeyError, TypeError, OSError),
             *(msgspec.ValidationError, UserError),
         ) as error:
+            if isinstance(error, OSError) and is_unknown(error):
+                raise unreadable(path, error) from None
             raise UserError(f"{path}: the checkpoint is damaged ({error}); {advice}") from None
         state = from_storable(torch.load(path / "state.pt", map_location="cpu", weights_only=True))
         return state, manifest

@@ -31,10 +31,11 @@ def held(directory: Path) -> Iterator[Lease]:
         _create(directory)
         with Lease(directory) as lease, _removed_unless_begun(directory, lease):
             yield lease
-    finally:
+    except BaseException:
         with contextlib.suppress(OSError):  # not empty
             for path in created:
                 path.rmdir()
+        raise
 
 
 def _create(directory: Path) -> None:
