@@ -161,7 +161,8 @@ def read_json(path: Path, content: Any = Any) -> Any:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise unreadable(path, error) from None
+        failure = unreadable(path, error)
+        raise failure from None
     # Invalid UTF-8, invalid JSON, another content, or thousands of nested brackets.
     except (ValueError, msgspec.ValidationError, RecursionError) as error:
         raise UserError(f"{path}: damaged ({error}); restore it or move it away") from None
