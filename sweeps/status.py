@@ -93,14 +93,14 @@ def look(runs: Path, sweeps: Sequence[SweepFolder]) -> list[tuple[Row, View]]:
     looked_at = [(row, observer.look(row["directory"], row["budget"])) for row in runs_of(sweeps)]
     for row, view in looked_at:
         if view.state == "new" and row.get("missing"):
-            view.state = "blocked"
+            view.state, view.message = "blocked", row["missing"]
     return looked_at
 
 
 def blocked_of(looked_at: Sequence[tuple[Row, View]]) -> list[str]:
-    """Describe the runs that could not start at the last launch, and how to unblock them."""
+    """Describe the runs that cannot start or continue, and how to unblock them."""
     return describe_blocked(
-        (row["task"], row["missing"]) for row, view in looked_at if view.state == "blocked"
+        (row["task"], view.message) for row, view in looked_at if view.state == "blocked"
     )
 
 
@@ -187,9 +187,17 @@ def picture(options: StatusOptions, sweeps: Sequence[SweepFolder]) -> tuple[Grou
     blocks += [Text(ln, no_wrap=True, overflow="ignore") for ln in silent_runs(looked_at)]
     if lacks_space(options.runs):
         blocks.append(Text(no_space(options.runs), no_wrap=True, overflow="ignore"))
-    stopped = sum(view.state in STOPPED for _, view in looked_at)
+    stopped = sum(view.state in STOPPED and not view.needs_replay for _, view in looked_at)
     if stopped:
         blocks.append(Text(f"stopped before their budget: {counted(stopped, 'run')}; launch again"))
+    with_replay = sum(view.needs_replay for _, view in looked_at)
+    if with_replay:
+        blocks.append(
+            Text(
+                f"completed a smaller budget: {counted(with_replay, 'run')}; launch again with "
+                "keep_replay=true"
+            )
+        )
     damages = [line for sweep in sweeps for line in sweep.damages()]
     blocks += [Text(f"damaged: {line}", no_wrap=True, overflow="ignore") for line in damages]
     errors = last_errors(looked_at, options.errors)
@@ -255,8 +263,9 @@ def usage() -> str:
             "             node failure); launching again resumes it",
             "  resumable  stopped before its budget; launching again resumes it",
             "  damaged    one of its files is damaged: restore it, or move the run directory away,",
-            "             and launch again",
-            "  blocked    cannot start: this machine lacks its simulator or object models",
+            "             and launch again; or it cannot be read at present",
+            "  blocked    cannot start: this machine lacks its simulator or object models; or it",
+            "             cannot continue to a larger budget, e.g. as its episodes were not kept",
             "  new        never started",
             "",
             "Exit code: 0 if no run is failed, stale, resumable or damaged, else 1.",

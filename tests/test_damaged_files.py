@@ -28,7 +28,7 @@ FILES = ("spec.json", "status.json", "numeric.json", "attempts.json", "manifest.
 
 def start(runs: Path, **options: bool) -> LocalRun:
     """Do what a start of the run does before it creates an environment and a trainer."""
-    run = LocalRun(SPEC, RunOptions(runs=runs, compile=False, **options), torch.device("cpu"), {})
+    run = LocalRun(SPEC, RunOptions(runs=runs, compile=False, **options), torch.device("cpu"))
     run.agent = SimpleNamespace(  # type: ignore[assignment]
         config=SimpleNamespace(precision="fp32"),
         accelerable=lambda: SimpleNamespace(bf16_layers=None),

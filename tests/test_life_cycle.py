@@ -18,7 +18,7 @@ from tdmpc2.runners.registry import make_spec
 def started(runs: Path, **options: bool) -> LocalRun:
     """Return a run whose lease has been acquired and whose numerics are set up."""
     spec = make_spec("tdmpc2", "toy-pointmass", 1)
-    run = LocalRun(spec, RunOptions(runs=runs, compile=False, **options), torch.device("cpu"), {})
+    run = LocalRun(spec, RunOptions(runs=runs, compile=False, **options), torch.device("cpu"))
     run.agent = SimpleNamespace(  # type: ignore[assignment]
         config=SimpleNamespace(precision="fp32"),
         accelerable=lambda: SimpleNamespace(bf16_layers=None),

@@ -94,7 +94,7 @@ def read_run(directory: Path, problems: list[Problem]) -> Run | None:
     if state in ENDED_EARLY:
         what = f"{state}, its data are kept; {status.get('message') or 'no message'}"
         problems.append(Problem(str(directory), None, what, "warning"))
-    attempts = _attempts(directory / "attempts.json")
+    attempts = _attempts(directory / "attempts.json", problems)
     size = spec.get("model_size")
     multitask = spec["domain"] == MULTITASK
     tasks = spec["tasks"] if multitask else [spec["task"]]
@@ -147,11 +147,15 @@ def _domains(spec: dict[str, Any]) -> list[str]:
     return list(dict.fromkeys(TASKS[task].domain for task in spec["tasks"] if task in TASKS))
 
 
-def _attempts(path: Path) -> list[dict[str, Any]]:
-    """Return the records of the attempts; empty if the file cannot be read."""
+def _attempts(path: Path, problems: list[Problem]) -> list[dict[str, Any]]:
+    """Return the records of the attempts; empty if the file is missing or cannot be used."""
     try:
         content = json.loads(regular(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, RecursionError) as error:
+        what = f"{UNREADABLE}: {error}; commits and versions are not shown"
+        problems.append(Problem(str(path), None, what, "warning"))
         return []
     attempts = content if isinstance(content, list) else []
     return [attempt for attempt in attempts if isinstance(attempt, dict)]

@@ -152,7 +152,7 @@ def _on_this_machine(request: SweepRequest, advice: str, *, inline: bool) -> int
                 on_change=display.update,
             )
     if sweep.multitask:
-        code = print_multitask_summary(request.planned)
+        code = print_multitask_summary(startable)
     else:
         thresholds = [_threshold(run, reference_scores) for run in startable]
         code = print_summary(startable, thresholds)
@@ -194,7 +194,7 @@ def _exit_code(plan: SweepPlan) -> int:
     """Return the exit code of a launch without failures, and list the runs that cannot start."""
     if not plan.blocked:
         return 0
-    print(f"{_count_blocked(plan)} were left out. Launch again when their requirements are met:")
+    print(f"{_count_blocked(plan)} were left out. Launch again when this is settled:")
     print("\n".join(plan.describe_blocked()[1:]), flush=True)
     return LEFT_BLOCKED
 

@@ -25,7 +25,7 @@ from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.system.regular_files import regular
 from tdmpc2.envs.adapters import ADAPTERS
 from tdmpc2.envs.tasks import TASKS, get_task
-from tdmpc2.runners.offline_arguments import EVAL_EVERY
+from tdmpc2.runners.fixed_options import OFFLINE_EVAL_EVERY
 from tdmpc2.runners.registry import OFFLINE_UPDATES, make_config
 
 # Table 1 of the paper: GPU-days of training TD-MPC2 on 80 tasks, by model size, on an RTX 3090.
@@ -121,7 +121,7 @@ def cost_of(
     config = make_config(spec.method, dict(spec.overrides), spec.task)
     seconds, source = _seconds(spec, config, options, speeds, gpu=gpu)
     model = parameters(spec.method, config) * BYTES_PER_PARAMETER
-    rounds = 1 + spec.budget / (options.get("eval_every") or EVAL_EVERY)
+    rounds = 1 + spec.budget / (options.get("eval_every") or OFFLINE_EVAL_EVERY)
     lines = rounds * len(spec.tasks) + 2 * spec.budget / (options.get("log_every") or 1000)
     disk = 2 * model + lines * RECORD_BYTES_PER_LINE
     memory = PROCESS_BYTES + 2 * model + ENV_BYTES * len(spec.tasks)
@@ -153,7 +153,7 @@ def _counted(spec: RunSpec, config: Any, options: Mapping[str, Any], *, gpu: boo
     # On a GPU, actions of all tasks with the same episode length are selected as one batch.
     acting = sum(set(lengths)) * act if gpu else sum(lengths) * BATCHED * act
     stepping = sum(t.episode_length * ADAPTERS[t.domain].seconds_per_decision for t in tasks)
-    rounds = 1 + spec.budget / (options.get("eval_every") or EVAL_EVERY)
+    rounds = 1 + spec.budget / (options.get("eval_every") or OFFLINE_EVAL_EVERY)
     return spec.budget * learn + rounds * (options.get("eval_episodes") or 10) * (acting + stepping)
 
 

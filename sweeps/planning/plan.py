@@ -14,9 +14,12 @@ from sweeps.planning.planned_run import UNITS, PlannedRun, SeedGroup
 from sweeps.planning.request import SweepRequest
 from sweeps.tracking.progress import describe_blocked, duration, make_console, table_of_states
 from sweeps.tracking.run_states import ACTIVE, ENDED, Observer, View
+from tdmpc2.common.run.resume_checks import existing_outcome
 from tdmpc2.common.run.schemas import seeds_together
 from tdmpc2.common.system.atomic_files import read_json
+from tdmpc2.common.system.errors import UserError
 from tdmpc2.envs.task_variants import run_of_0_4_0
+from tdmpc2.runners.fixed_options import fixed_options
 
 FEW = 60  # a plan lists its runs one by one up to this number
 LONG_HOURS = 24.0
@@ -32,7 +35,8 @@ class SweepPlan:
         request: what is to be launched.
         views: current state of each run.
         todo: runs to launch.
-        blocked: runs that would be launched, but need something that this machine lacks.
+        blocked: runs that would be launched, but are damaged, would be refused, or need something
+            that this machine lacks.
         groups: runs of each process to start.
         gpu: whether the runs get a GPU.
         hours: estimated remaining hours of each run, on one core or GPU.
@@ -110,17 +114,17 @@ def make_plan(request: SweepRequest, observer: Observer, *, gpu: bool) -> SweepP
     looked_at = list(zip(planned, views, strict=True))
     blocked = []
     for run, view in looked_at:
-        if view.state == "damaged":
+        if view.state in ("damaged", "blocked"):
             run.missing = view.message
             blocked.append(run)
-        elif run.missing and _is_due(view, sweep.only):
-            view.state = "blocked"
+        elif _is_due(view, sweep.only) and (why := run.missing or _refusal(request, run)):
+            view.state, run.missing = "blocked", why
             blocked.append(run)
     wanted = {id(run) for run, view in looked_at if _is_due(view, sweep.only)}
-    busy = {id(run) for run, view in looked_at if view.state in (*ACTIVE, "damaged")}
+    busy = {id(run) for run, view in looked_at if view.state in (*ACTIVE, "damaged", "blocked")}
     # A process is started with all of its seeds, so that each unfinished seed keeps its index in
     # the batch. It is not started while another process trains one of its seeds, or if one of them
-    # is damaged.
+    # is damaged or blocked.
     groups = [
         group
         for group in group_seeds(planned, sweep.seeds_per_process)
@@ -153,6 +157,18 @@ def _estimate(request: SweepRequest, corrected: int, *, gpu: bool) -> tuple[list
         pairs = f"{corrected} method-domain pair{'s' * (corrected != 1)}"
         return each, f"estimate corrected by finished runs of {pairs}"
     return each, "rough estimate; corrected once runs of the same method and domain have finished"
+
+
+def _refusal(request: SweepRequest, run: PlannedRun) -> str:
+    """Return why a run that was started before would be refused; empty if it would not."""
+    if run.status is None:
+        return ""
+    options = replace(request.how, **run.options)
+    try:
+        existing_outcome(run.directory, run.spec, fixed_options(run.spec, options), options)
+    except UserError as error:
+        return str(error).removeprefix(f"{run.directory}: ")  # the same line for all seeds
+    return ""
 
 
 def _is_due(view: View, only: str) -> bool:

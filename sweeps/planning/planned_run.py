@@ -27,8 +27,8 @@ class PlannedRun:
         must_learn: whether the run must learn for the sweep to succeed; None to omit the column
             "learned" from the summary.
         kind: group in tables: the task's domain, or the task set and the model size.
-        missing: what the run needs and this machine lacks, and the command that gets it; empty
-            if nothing is missing.
+        missing: why the run cannot start or continue, and what to do: what it needs and this
+            machine lacks, or why it would be refused; empty if nothing is missing.
         status: content of `status.json` when it was last read, or None.
         exit_code: exit code of its process on this machine; None until the process has ended.
         log: file with the output of its process.

@@ -230,7 +230,7 @@ def _ended_early(request: SweepRequest) -> int:
     observer = Observer(request.runs)
     places = [(str(run.directory.relative_to(request.runs)), run) for run in request.planned]
     states = [observer.look(place, run.spec.budget).state for place, run in places]
-    return sum(state in ("failed", "stale", "resumable", "damaged") for state in states)
+    return sum(state in ("failed", "stale", "resumable", "damaged", "blocked") for state in states)
 
 
 def _then(folder: Path) -> FollowUp:

@@ -77,7 +77,7 @@ def table_of_states(
 
 
 def describe_blocked(blocked: Iterable[tuple[str, str]]) -> list[str]:
-    """Describe which runs cannot start, why, and the command that unblocks them.
+    """Describe which runs cannot start or continue, why, and what unblocks them.
 
     Args:
         blocked: task and missing requirement (see `PlannedRun.missing`) of each blocked run.
@@ -88,7 +88,7 @@ def describe_blocked(blocked: Iterable[tuple[str, str]]) -> list[str]:
     counts = Counter(blocked)
     if not counts:
         return []
-    head = f"{counted(counts.total(), 'run')} cannot start on this machine yet:"
+    head = f"{counted(counts.total(), 'run')} cannot start or continue yet:"
     return [head, *(f"  {counted(n, 'run')} of {task}: {why}" for (task, why), n in counts.items())]
 
 
@@ -232,8 +232,7 @@ def print_summary(runs: Sequence[PlannedRun], thresholds: Sequence[float | None]
             continue
         last = lines.iloc[-1]
         learned = threshold is not None and last.episode_return > threshold
-        if state not in ("COMPLETED", "DIVERGED") or (run.must_learn and not learned):
-            failures += 1
+        failures += not _has_ended(run) or bool(run.must_learn and not learned)
         table.add_row(
             run.name,
             state,
@@ -271,12 +270,18 @@ def print_multitask_summary(runs: Sequence[PlannedRun]) -> int:
         elif len(lines):
             updates = int(lines.num_updates.max())
             score = f"{lines.score[lines.num_updates == updates].mean():.1f}"
-        failures += state not in ("COMPLETED", "DIVERGED")
+        failures += not _has_ended(run)
         table.add_row(run.name, state, f"{updates:,}", score)
     make_console().print(table)
     print("score: return / 10 or 100 x success at the last evaluation, mean over the tasks.")
     _print_unfinished(runs)
     return 1 if failures else 0
+
+
+def _has_ended(run: PlannedRun) -> bool:
+    """Return whether a run has diverged or completed its budget, not a smaller one."""
+    state = (run.status or {}).get("state")
+    return state == "DIVERGED" or (state == "COMPLETED" and run.step >= run.spec.budget)
 
 
 SINGLE_TASK = {"env_step": int, "episode_return": float, "episode_return_sd": float}

@@ -15,6 +15,7 @@ from sweeps.planning.planned_run import SPEEDS
 from sweeps.tracking.silence import silence
 from sweeps.tracking.sweep_folder import Submission, all_sweeps, job_name
 from tdmpc2.common.run.lock import file_system_time, live_holder
+from tdmpc2.common.run.resume_checks import why_ended
 from tdmpc2.common.run.run_files import SETTLED, read_status, step_of
 from tdmpc2.common.system.atomic_files import write_json
 from tdmpc2.common.system.errors import UserError
@@ -25,8 +26,9 @@ from tdmpc2.common.system.regular_files import regular
 # failed: ended with an error.
 # stale: recorded as running, but its process is gone (killed, out of memory, node failure).
 # resumable: stopped before its budget; resumes from its last checkpoint when launched again.
-# damaged: one of its files is damaged, so it is neither read nor launched.
-# blocked: cannot start, because this machine lacks something that it needs.
+# damaged: one of its files is damaged or cannot be read, so it is neither read nor launched.
+# blocked: cannot start, because this machine lacks something that it needs; or has completed a
+# smaller budget and cannot continue to a larger one.
 # new: never started.
 RunState = Literal[
     "done",
@@ -57,7 +59,7 @@ class View:
         status: content of `status.json`; empty if there is none.
         job: id of the SLURM job to which it was last assigned; None without one.
         log: log file of that job, or of its process on this machine.
-        message: error message, if it failed.
+        message: error message, if it failed or is damaged; why it cannot continue, if blocked.
         silence: what to do about it, if its process has recorded no progress for long.
     """
 
@@ -72,6 +74,12 @@ class View:
     def step(self) -> int:
         """Progress in the unit of the budget: env steps or updates done."""
         return step_of(self.status) if self.status else 0
+
+    @property
+    def needs_replay(self) -> bool:
+        """Whether it has completed a smaller budget and continues only with `keep_replay=true`."""
+        completed = self.status.get("state") == "COMPLETED" and "env_step" in self.status
+        return self.state == "resumable" and completed
 
     @property
     def speed(self) -> float:
@@ -144,7 +152,18 @@ class Observer:
             view.state, view.message = "stale", "its process ended without recording a result"
         elif state is not None:
             view.state = "resumable"
+            if state == "COMPLETED":  # with a smaller budget
+                self._check_end(view, path, budget)
         return view
+
+    def _check_end(self, view: View, path: Path, budget: int) -> None:
+        """Change the view of a completed run if it cannot continue to a larger budget."""
+        try:
+            view.message = why_ended(path, view.status, budget)
+        except UserError as damage:
+            view.state, view.message = "damaged", str(damage)
+        else:
+            view.state = "blocked" if view.message else "resumable"
 
     def _job(self, directory: str) -> tuple[str | None, int, Submission | None]:
         """Return the job, rank and launch to which a run was last assigned.

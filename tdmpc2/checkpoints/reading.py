@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import re
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from tdmpc2.common.run.storable import to_storable
+from tdmpc2.common.system.archives import check_members
 from tdmpc2.common.system.atomic_files import full_disk, write_atomic
 from tdmpc2.common.system.errors import UserError
 
@@ -50,6 +52,8 @@ def read_weights(path: Path) -> Contents:
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     if start.startswith((_ZIP, _PICKLE)):
+        if start.startswith(_ZIP) and zipfile.is_zipfile(path):  # else torch says what is wrong
+            check_members(path)
         return _from_torch(path)
     if path.suffix == ".safetensors" or start[8:9] == b"{":
         return _from_safetensors(path)

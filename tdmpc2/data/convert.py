@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from tdmpc2.common.system.archives import check_members
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.data.chunks import Chunk, ChunkLayout, find_chunks, layout_of
 from tdmpc2.data.dataset import Dataset
@@ -87,12 +88,17 @@ def _survey(paths: Sequence[Path], layout: ChunkLayout) -> tuple[str, Counter[in
 
 
 def _checksums(paths: Sequence[Path]) -> list[dict[str, Any]]:
-    """Return the name, size and SHA-256 of each file."""
+    """Return the name, size and SHA-256 of each file.
+
+    Raises:
+        UserError: a file is damaged.
+    """
     files = []
     total = sum(path.stat().st_size for path in paths)
     bar = tqdm(desc="checksums", total=total, unit="B", unit_scale=True, leave=False, disable=None)
     with bar:
         for path in paths:
+            check_members(path)
             digest = hashlib.sha256()
             with open(path, "rb") as file:
                 while block := file.read(_READ_BYTES):

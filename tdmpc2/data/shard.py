@@ -10,6 +10,7 @@ import numpy as np
 
 from tdmpc2.common.system.atomic_files import sha256_of
 from tdmpc2.common.system.errors import UserError
+from tdmpc2.common.system.file_errors import is_unknown, unreadable
 from tdmpc2.data.rows import DTYPES, HEADER_BYTES, first_fault, last_rows
 
 _BLOCK_BYTES = 1 << 24
@@ -126,6 +127,9 @@ def check_files(shard: Shard) -> None:
         try:
             found = path.stat().st_size if path.is_file() else None
         except OSError as error:  # e.g. a name in the manifest that is too long
+            failure = unreadable(path, error)
+            if is_unknown(error):
+                raise failure from None
             raise UserError(f"{path}: cannot be read ({error.strerror}); {advice}") from None
         if found is None:
             raise UserError(f"{path}: missing; {advice}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -20,9 +20,9 @@ from tdmpc2.common.numerics.numeric_path import (
 )
 from tdmpc2.common.numerics.seeding import seed_globals
 from tdmpc2.common.run.checkpoint import CheckpointStore
-from tdmpc2.common.run.lock import Lease
 from tdmpc2.common.run.mirrors import Mirrors, parse_loggers
 from tdmpc2.common.run.resume_checks import RunResult, existing_outcome, register_attempt
+from tdmpc2.common.run.run_directory import held
 from tdmpc2.common.run.run_files import RunFiles
 from tdmpc2.common.run.sacred_tracker import Tracker, track
 from tdmpc2.common.run.spec import CommonOptions, RunSpec
@@ -34,6 +34,7 @@ from tdmpc2.common.training.session import StopRequests, session, stop_on_signal
 from tdmpc2.envs.adapters import recorded_distributions
 from tdmpc2.envs.other_python import versions_elsewhere
 from tdmpc2.envs.task_variants import run_of_0_4_0
+from tdmpc2.runners.fixed_options import fixed_options
 
 
 class LocalRun:
@@ -46,9 +47,9 @@ class LocalRun:
         spec: run to train.
         options: options that are not part of the run's identity.
         device: device of the networks.
-        fixed: options that must stay the same for the whole run, e.g. `eval_every`.
 
     Attributes:
+        fixed: options that must stay the same for the whole run, see `fixed_options`.
         settled: result of a run that needs no more work; None if there is work to do.
         agent: agent of the run; set by the subclass.
         trainer: training loop of the run; set by the subclass.
@@ -59,13 +60,12 @@ class LocalRun:
     trainer: TrainingLoop
     stop: StopRequests | None = None
 
-    def __init__(
-        self, spec: RunSpec, options: CommonOptions, device: torch.device, fixed: Mapping[str, Any]
-    ) -> None:
-        self.spec, self.options, self.device, self.fixed = spec, options, device, fixed
+    def __init__(self, spec: RunSpec, options: CommonOptions, device: torch.device) -> None:
+        self.spec, self.options, self.device = spec, options, device
+        self.fixed = fixed_options(spec, options)
         self.directory = spec.run_dir(options.runs)
         self.loggers = parse_loggers(options.logger)
-        self.settled = existing_outcome(self.directory, spec, fixed, options)
+        self.settled = existing_outcome(self.directory, spec, self.fixed, options)
 
     @property
     def precision(self) -> str:
@@ -73,7 +73,7 @@ class LocalRun:
         return str(getattr(self.agent.config, "precision", "fp32"))
 
     def acquire(self, stack: contextlib.ExitStack, *, keep_replay: bool = False) -> None:
-        """Create the run directory and hold its lease until the stack is closed.
+        """Create the run directory and hold its lease until the stack is closed; see `held`.
 
         Args:
             stack: context of the run.
@@ -91,14 +91,7 @@ class LocalRun:
                 "training under the present physics starts from the beginning (docs/fidelity.md)",
                 file=sys.stderr,
             )
-        try:
-            self.directory.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(
-                f"{self.directory}: cannot be created ({error.strerror}); use another folder with "
-                "runs="
-            ) from None
-        self.lease = stack.enter_context(Lease(self.directory))
+        self.lease = stack.enter_context(held(self.directory))
         self.store = CheckpointStore(
             self.directory, keep_replay=keep_replay, check=self.lease.verify
         )

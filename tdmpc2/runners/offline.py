@@ -28,7 +28,7 @@ from tdmpc2.envs.multitask import multitask_spec
 from tdmpc2.envs.task_variants import with_switches
 from tdmpc2.envs.tasks import Task, get_task
 from tdmpc2.runners.life_cycle import LocalRun, accelerate, train_together
-from tdmpc2.runners.offline_arguments import EVAL_EVERY, dataset_of
+from tdmpc2.runners.offline_arguments import dataset_of
 from tdmpc2.runners.offline_trainer import EvalGroup, OfflineSchedule, OfflineTrainer
 from tdmpc2.runners.registry import make_agent
 from tdmpc2.runners.setup import evaluation_workers, make_env_groups
@@ -77,16 +77,8 @@ class _OfflineRun(LocalRun):
     options: OfflineOptions
     agent: Any  # a method for several tasks
 
-    def __init__(self, spec: RunSpec, options: OfflineOptions, device: torch.device) -> None:
-        fixed = {
-            "eval_every": options.eval_every or EVAL_EVERY,
-            "eval_episodes": options.eval_episodes,
-            "log_every": options.log_every,
-        }
-        super().__init__(spec, options, device, fixed)
-
     def set_up(self, dataset: Dataset, world: World) -> None:
-        """Create the agent.
+        """Create the agent and the replay buffer; nothing is written.
 
         Args:
             dataset: dataset to train from.
@@ -99,6 +91,14 @@ class _OfflineRun(LocalRun):
         self.agent = make_agent(self.spec, self.shapes, self.device)
         self.agent.decisions = SCHEDULES_OVER
         self.actor = self._actor()
+        self.replay = OfflineReplay(
+            dataset,
+            self.spec.tasks,
+            self.agent.replay_length,
+            self.shapes.obs_shape[0],
+            self.shapes.action_dim,
+            generator=torch.Generator().manual_seed(derive_seed(self.spec.seed, "replay")),
+        )
 
     def _actor(self) -> Any:
         """Return the object that answers the loop's requests: the agent, or its sharded update."""
@@ -159,20 +159,11 @@ class _OfflineRun(LocalRun):
         records: RunFiles | None,
         checkpoints: CheckpointStore,
     ) -> OfflineTrainer:
-        generator = torch.Generator().manual_seed(derive_seed(self.spec.seed, "replay"))
-        replay = OfflineReplay(
-            self.dataset,
-            self.spec.tasks,
-            self.agent.replay_length,
-            self.shapes.obs_shape[0],
-            self.shapes.action_dim,
-            generator=generator,
-        )
         return OfflineTrainer(
             self.agent,
             self.tasks,
             groups,
-            replay,
+            self.replay,
             records,
             checkpoints,
             OfflineSchedule(

@@ -28,8 +28,6 @@ from tdmpc2.runners.registry import (
 if TYPE_CHECKING:
     from tdmpc2.data.dataset import Dataset
 
-EVAL_EVERY = 100_000
-
 
 @dataclass(frozen=True)
 class SpecOptions(Settings):

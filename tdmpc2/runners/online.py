@@ -15,7 +15,7 @@ from tdmpc2.common.interfaces import Agent, TaskEnv
 from tdmpc2.common.numerics.seeding import derive_seed
 from tdmpc2.common.numerics.torch_settings import settings_kept
 from tdmpc2.common.numerics.torch_setup import choose_device, torch_as_found
-from tdmpc2.common.run.checkpoint import agent_step
+from tdmpc2.common.run.checkpoint_folders import agent_step
 from tdmpc2.common.run.resume_checks import RunResult
 from tdmpc2.common.run.spec import RunOptions, RunSpec
 from tdmpc2.common.run.storable import require_storable
@@ -157,9 +157,7 @@ class _Lane(LocalRun):
         self, spec: RunSpec, options: RunOptions, device: torch.device, num_runs: int
     ) -> None:
         self.task = task_of(spec)
-        eval_every = options.eval_every or self.task.eval_every
-        fixed = {"eval_every": eval_every, "eval_episodes": options.eval_episodes}
-        super().__init__(spec, options, device, fixed | gymnasium_tasks.recorded(self.task))
+        super().__init__(spec, options, device)
         self.examined = gymnasium_tasks.examine(self.task) if self.settled is None else {}
         self.wanted = env_arguments(spec, render=options.save_video)
         self.env_label = f"task '{self.task.name}': its environment"

@@ -11,6 +11,7 @@ from analysis.records import cache
 from analysis.records.cache import CACHE_NAME
 from analysis.records.load import Records, load
 from tests.analysis.run_files import HEADER, eval_line, write_run
+from tests.disk_errors import unreadable
 
 
 @pytest.fixture
@@ -114,3 +115,15 @@ def test_a_folder_that_cannot_be_written_is_only_read(runs, monkeypatch):
 def test_an_empty_folder_gets_no_cache(tmp_path):
     load(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_attempts_that_cannot_be_read_are_named_and_not_remembered(runs):
+    """Their commits and versions are missing, perhaps because of a passing error."""
+    (spec,) = runs.rglob("seed2-*/spec.json")
+    path = spec.with_name("attempts.json")
+    path.write_text('[{"commit": "f00"}]')
+    with unreadable(path):
+        (problem,) = (one for one in load(runs).problems if one.where == str(path))
+        assert problem.what.startswith("cannot be read: [Errno 5] Input/output error")
+    assert "f00" in set(load(runs).runs["commit"])
+    assert not [one for one in load(runs).problems if one.where == str(path)]

@@ -14,6 +14,7 @@ from tdmpc2.checkpoints.model_file import load_model, save_model
 from tdmpc2.checkpoints.reading import read_weights
 from tdmpc2.common.system.errors import UserError
 from tests.checkpoints.models import model, official_file, refused
+from tests.disk_errors import make_hole
 
 
 def test_a_bare_state_dict_is_a_checkpoint_too(tmp_path: Path) -> None:
@@ -47,6 +48,17 @@ def test_files_cut_short_are_refused(tmp_path: Path, keep: int, zipped: bool) ->
     torch.save(state, tmp_path / "a.pt", _use_new_zipfile_serialization=zipped)
     (tmp_path / "a.pt").write_bytes((tmp_path / "a.pt").read_bytes()[:keep])
     refused(tmp_path / "a.pt", "damaged or incomplete")
+
+
+def test_a_file_with_a_hole_is_refused(tmp_path: Path) -> None:
+    """`torch.load` reads it with zeros instead of weights."""
+    path = tmp_path / "model.pt"
+    torch.save({"weight": torch.ones(1000)}, path)
+    assert read_weights(path).weights["weight"].sum() == 1000
+    name = make_hole(path)
+    assert torch.load(path, weights_only=True)["weight"].sum() < 1000
+    with pytest.raises(UserError, match=f"damaged, the checksum of {name} does not match; get"):
+        read_weights(path)
 
 
 def test_without_safetensors_the_message_says_what_is_missing(

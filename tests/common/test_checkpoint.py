@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from tdmpc2.common.run.checkpoint import CheckpointStore
 from tdmpc2.common.run.storable import from_storable, require_storable, to_storable
 from tdmpc2.common.system.atomic_files import read_json, write_json
 from tdmpc2.common.system.errors import UserError
+from tests.disk_errors import unreadable
 from tests.kill_driver import CONTEXT
 
 CAPACITY = 12  # three episodes of 3 transitions
@@ -354,3 +356,39 @@ def test_a_state_that_cannot_be_loaded_again_is_refused() -> None:
     for bad in (np.random.default_rng(0), {"rng": np.random.RandomState(0)}, lambda: 3):
         with pytest.raises(UserError, match=r"^env: generator_state\(\) returned .*, which"):
             require_storable("env: generator_state()", bad)
+
+
+@pytest.mark.parametrize("name", ["state.pt", "manifest.json", "episodes"])
+def test_a_checkpoint_that_cannot_be_read_at_present_is_not_damaged(
+    name: str, tmp_path: Path
+) -> None:
+    """The advice to move the run away would lose the run because of a passing error."""
+    store = filled(tmp_path, 2)
+    path = store.existing()[-1] / name
+    if name == "episodes":
+        path = tmp_path / "replay" / shards(1)[0]
+    with unreadable(path), pytest.raises(UserError) as caught:
+        store.load()
+    what = "cannot be read (Input/output error); check the disk or the file server, and run"
+    assert str(caught.value).startswith(f"{path}: {what}")
+    loaded = store.load()
+    assert loaded is not None
+    assert loaded[0]["number"] == 2
+
+
+def test_an_error_of_the_disk_leaves_the_previous_checkpoint(tmp_path: Path) -> None:
+    store = filled(tmp_path, 1)
+    temporary = store.folder / f".{2:012d}.tmp" / "state.pt"
+
+    class Broken:
+        """A value at whose saving the file becomes one that cannot be written."""
+
+        def __reduce__(self) -> Any:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(temporary))
+
+    with pytest.raises(UserError, match=r"cannot be written \(Input/output error\); the previous"):
+        store.save(2, {"number": Broken()}, None)
+    assert names(store.folder) == [f"{1:012d}"]
+    loaded = store.load()
+    assert loaded is not None
+    assert loaded[0]["number"] == 1

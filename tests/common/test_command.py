@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -59,6 +60,7 @@ def raising(error: BaseException) -> Callable[[Sequence[str]], int]:
         ),
         (OSError(36, "File name too long", "/x"), 2, "error: /x: File name too long; make"),
         (OSError(28, "No space left on device"), 2, "error: no space left"),
+        (OSError(5, "Input/output error", "/x"), 2, "error: /x: Input/output error; check the "),
         (KeyboardInterrupt(), 130, ""),
     ],
 )
@@ -73,6 +75,25 @@ def test_an_error_is_one_line(
     told = capsys.readouterr().err
     assert told.startswith(message)
     assert told.count("\n") == (1 if message else 0)
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [(errno.ESTALE, "check the disk or the file server"), (errno.EMFILE, "raise the limit")],
+)
+def test_an_error_of_the_file_system_is_no_fault_of_the_program(
+    number: int,
+    advice: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Errors of reads name no file."""
+    ours: dict[str, Any] = {"__name__": "sweeps.launch", "error": OSError(number, "why")}
+    exec("def main(arguments): raise error", ours)
+    assert outcome(ours["main"], monkeypatch) == 2
+    told = capsys.readouterr().err
+    assert told.startswith(f"error: why; saved files are intact: {advice}")
+    assert told.count("\n") == 1
 
 
 def test_an_unforeseen_error_leaves_its_traceback_in_a_file(

@@ -27,7 +27,8 @@ def outcome(
 
 
 def leave(directory: Path, state: Any, env_step: int, *, keep_replay: bool = False) -> None:
-    """Write the files of a run with this state and progress."""
+    """Write the files of a run with this state and progress, and the folder of a checkpoint."""
+    (directory / "checkpoints" / f"{env_step:012}").mkdir(parents=True)
     records = RunFiles(directory, SPEC, {})
     records.write_spec({**FIXED, "keep_replay": keep_replay})
     records.set_state(state, env_step, "why")
@@ -77,6 +78,18 @@ def test_a_raised_budget_needs_the_replay(
     else:
         with pytest.raises(UserError, match=message):
             outcome(tmp_path, 1000, keep_replay=keep)
+
+
+def test_a_completed_run_without_its_checkpoint_does_not_start_again(tmp_path: Path) -> None:
+    """It would remove the records of what it has finished."""
+    leave(tmp_path, "COMPLETED", 500, keep_replay=True)
+    (tmp_path / "checkpoints" / f"{500:012}").rmdir()
+    assert outcome(tmp_path, 500, keep_replay=True) is not None
+    message = (
+        "finished at 500 env steps, but has no checkpoint left, so it cannot continue to 1,000"
+    )
+    with pytest.raises(UserError, match=message):
+        outcome(tmp_path, 1000, keep_replay=True)
 
 
 @pytest.mark.parametrize("state", ["RUNNING", "COMPLETED"])

@@ -23,6 +23,7 @@ from tdmpc2.data.writer import DatasetWriter
 from tdmpc2.envs.tasks import get_suite, get_task
 from tests.datasets.helpers import exit_code_of, generator
 from tests.datasets.official import LAYOUTS, Layout, Tensors, half, items, save, split
+from tests.disk_errors import make_hole
 
 SUITES = ("mt30", "mt80")
 
@@ -286,6 +287,16 @@ def test_a_cut_file_is_refused_before_anything_is_written(tmp_path: Path) -> Non
     paths = write(tmp_path, items("mt80"), 40)
     paths[1].write_bytes(paths[1].read_bytes()[:-100])
     with pytest.raises(UserError, match=r"chunk_9\.pt: incomplete"):
+        convert(options(tmp_path))
+    assert not (tmp_path / "d").exists()
+
+
+def test_a_file_with_a_hole_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    """A download that was interrupted has the right size, and zeros where data are missing."""
+    paths = write(tmp_path, items("mt80"), 40)
+    name = make_hole(paths[1], 10_000)
+    message = rf"chunk_9\.pt: damaged, the checksum of {name} does not match; get the file again"
+    with pytest.raises(UserError, match=message):
         convert(options(tmp_path))
     assert not (tmp_path / "d").exists()
 

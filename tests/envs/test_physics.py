@@ -283,7 +283,7 @@ def test_a_run_of_0_4_0_stays_as_it_is(task, tmp_path, capsys):
     earlier = dataclasses.replace(spec, task_switches=())
     old = earlier.run_dir(tmp_path)
     agent = SimpleNamespace(config=SimpleNamespace(precision="fp32"))
-    run = LocalRun(spec, options, torch.device("cpu"), {})
+    run = LocalRun(spec, options, torch.device("cpu"))
     run.agent = agent
     with contextlib.ExitStack() as stack:
         run.acquire(stack)
@@ -292,7 +292,7 @@ def test_a_run_of_0_4_0_stays_as_it_is(task, tmp_path, capsys):
     old.mkdir(parents=True)
     RunFiles(old, earlier, {}).write_spec({})
     with contextlib.ExitStack() as stack:
-        again = LocalRun(spec, options, torch.device("cpu"), {})
+        again = LocalRun(spec, options, torch.device("cpu"))
         again.agent = agent
         again.acquire(stack)
     told = capsys.readouterr().err

@@ -15,7 +15,7 @@ from sweeps.tracking.progress import duration
 from tdmpc2.envs.factory import missing_requirement
 from tdmpc2.envs.tasks import TASKS, get_suite, get_task
 from tdmpc2.runners.registry import METHODS
-from tests.runs import TINY
+from tests.runs import TINY, snapshot
 
 FETCH = "python -m tdmpc2.envs.assets fetch"
 SETTINGS = [f"{key}={value}" for key, value in TINY.items() if key != "task"]
@@ -39,7 +39,7 @@ def test_the_whole_reproduction_is_planned_without_models(
     number, blocked = runs * len(get_suite("all104")), runs * 2
     counts = f"{blocked} blocked, {number - blocked:,} to do"
     assert f"{number:,} runs, 0 finished already, {counts}" in printed
-    assert f"{blocked} runs cannot start on this machine yet:" in printed
+    assert f"{blocked} runs cannot start or continue yet:" in printed
     for task, kind in (("pick-ycb", "ycb"), ("turn-faucet", "faucet")):
         (line,) = (line for line in printed.splitlines() if f"{runs} runs of {task}: " in line)
         assert f"`{FETCH} {kind}`" in line
@@ -113,6 +113,46 @@ def test_runs_start_when_their_models_are_there(
     arguments = ["tasks=pick-ycb", "seeds=1", f"runs={tmp_path}", "dry_run=true"]
     assert launch.main([*arguments, "assets=official,standin"]) == 0
     assert "blocked" not in capsys.readouterr().out
+
+
+def test_runs_that_would_be_refused_are_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Launch and status say of a run that it continues only if the launch would not be refused."""
+    runs = tmp_path / "runs"
+    first = ["tasks=toy-pointmass", "cluster=local", *SETTINGS, f"runs={runs}"]
+
+    def started(*changes: str) -> tuple[int, str]:
+        known = {key: value for key, _, value in (one.partition("=") for one in first)}
+        known |= dict(one.split("=") for one in changes)
+        code = launch.main([f"{key}={value}" for key, value in known.items()])
+        return code, capsys.readouterr().out
+
+    def shown() -> str:
+        status.main([f"runs={runs}", "list=true"])
+        return " ".join(capsys.readouterr().out.split())
+
+    assert started("seeds=1", "keep_replay=true")[0] == 0
+    assert started("seeds=2,")[0] == 0
+    before = snapshot(runs)
+    for change, message in (
+        ("eval_every=50", "was started with eval_every=100, not 50; use that value"),
+        ("keep_replay=false", "was run with keep_replay=true; use keep_replay=true to continue it"),
+    ):
+        code, printed = started("seeds=1", "env_steps=250", change)
+        assert (code, message in printed) == (launch.LEFT_BLOCKED, True)
+    cannot = "finished at 200 env steps without keep_replay=true, so it cannot continue to 250"
+    code, printed = started("seeds=2", "env_steps=250", "keep_replay=true")
+    assert code == launch.ASKS_FIRST
+    assert f"1 run of toy-pointmass: {cannot}" in printed
+    assert snapshot(runs) == before
+    code, printed = started("seeds=2", "env_steps=250", "keep_replay=true", "yes=true")
+    assert code == launch.LEFT_BLOCKED
+    assert f"1 run of toy-pointmass: {cannot}" in shown()
+    assert "launch again" not in shown()
+    (completed,) = runs.rglob("seed1-*/status.json")
+    completed.write_text(completed.read_text().replace(": 250,", ": 200,", 1))
+    assert "completed a smaller budget: 1 run; launch again with keep_replay=true" in shown()
 
 
 def test_a_damaged_set_blocks_its_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -24,3 +24,19 @@ def test_runs_that_another_process_trains_are_counted(
         code = print_multitask_summary(runs) if multitask else print_summary(runs, [None] * 3)
     assert code == 1
     assert "\n1 run not finished: trained by other processes" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("unit", "code"), [("env_steps", 0), ("env_steps", 1), ("num_updates", 1)])
+def test_a_run_that_has_completed_a_smaller_budget_has_not_ended(
+    unit: str, code: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its process was refused, and its state is still that of the smaller budget."""
+    (run,) = plan(tmp_path, 1, env_steps=100)
+    key = {"env_steps": "env_step", "num_updates": "num_updates"}[unit]
+    run.status, run.must_learn, run.exit_code = {"state": "COMPLETED", key: 100 - code}, None, code
+    run.directory.mkdir(parents=True)
+    columns = "env_step,episode_return,episode_return_sd,episode_success"
+    (run.directory / "eval.csv").write_text(f"{columns}\n0,1.0,0.0,0.0\n")
+    several = unit == "num_updates"
+    assert (print_multitask_summary([run]) if several else print_summary([run], [None])) == code
+    capsys.readouterr()

@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from sweeps.planning.planned_run import PlannedRun
 from sweeps.tracking import run_states
 from sweeps.tracking.run_states import Observer, last_error
 from tdmpc2.common.run.lock import EXPIRY_SECONDS, Lease
+from tdmpc2.common.run.run_files import RunFiles
+from tdmpc2.runners.registry import make_offline_spec
 from tests.sweeps.directories import one_array, plan, write_lease, write_status, write_sweep
 
 BUDGET = 5_000
@@ -20,7 +23,7 @@ BUDGET = 5_000
     [
         (None, "new"),
         (("COMPLETED", BUDGET), "done"),
-        (("COMPLETED", BUDGET - 1), "resumable"),  # the budget was raised
+        (("COMPLETED", BUDGET - 1), "blocked"),  # the budget was raised; its episodes are gone
         (("DIVERGED", 100), "diverged"),
         (("FAILED", 100), "failed"),
         (("INTERRUPTED", 100), "resumable"),
@@ -35,6 +38,33 @@ def test_a_run_that_nobody_is_at(
     if status is not None:
         write_status(run, *status)
     assert look(tmp_path, run) == state
+
+
+@pytest.mark.parametrize("unit", ["env_steps", "num_updates"])
+def test_a_completed_run_continues_with_what_it_has_kept(unit: str, tmp_path: Path) -> None:
+    """From the episodes of an online run, or the dataset of another, and from its checkpoint."""
+    (run,) = plan(tmp_path, 1, env_steps=BUDGET)
+    if unit == "num_updates":
+        spec = make_offline_spec("tdmpc2", "mt30", 1, "none", num_updates=BUDGET)
+        run = PlannedRun(spec, spec.run_dir(tmp_path), kind="mt30 5M")
+    run.directory.mkdir(parents=True)
+    records = RunFiles(run.directory, run.spec, {})
+    records.set_state("COMPLETED", BUDGET - 1)
+    records.write_spec({"keep_replay": False})
+    view = Observer(tmp_path).look(str(run.directory.relative_to(tmp_path)), BUDGET)
+    assert view.state == "blocked"
+    if unit == "env_steps":
+        assert "without keep_replay=true, so it cannot continue to 5,000" in view.message
+        records.write_spec({"keep_replay": True})
+    checkpoint = run.directory / "checkpoints" / "000000000100"
+    for state in ("blocked", "resumable"):
+        view = Observer(tmp_path).look(str(run.directory.relative_to(tmp_path)), BUDGET)
+        assert view.state == state
+        assert ("no checkpoint left" in view.message) == (state == "blocked")
+        assert view.needs_replay == (unit == "env_steps" and state == "resumable")
+        checkpoint.mkdir(parents=True, exist_ok=True)
+    (run.directory / "spec.json").write_text("[")
+    assert look(tmp_path, run) == "damaged"
 
 
 def look(runs: Path, run: object) -> str:

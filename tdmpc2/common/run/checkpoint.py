@@ -19,6 +19,12 @@ import torch
 
 from tdmpc2.common.interfaces import ReplayBuffer
 from tdmpc2.common.replay.types import Episode
+from tdmpc2.common.run.checkpoint_folders import (
+    FOLDER,
+    REPLACED,
+    agent_step,
+    existing_checkpoints,
+)
 from tdmpc2.common.run.schemas import Manifest
 from tdmpc2.common.run.storable import from_storable, to_storable
 from tdmpc2.common.system.atomic_files import (
@@ -30,10 +36,10 @@ from tdmpc2.common.system.atomic_files import (
     write_json,
 )
 from tdmpc2.common.system.errors import UserError
+from tdmpc2.common.system.file_errors import UnreadableError, disk_error, is_unknown, unreadable
 
 FORMAT = 1
 KEPT = 2  # number of checkpoints on disk: the newest and the previous one
-REPLACED = ".replaced"  # suffix of a checkpoint that one of the same step is about to replace
 
 
 class CheckpointStore:
@@ -62,7 +68,7 @@ class CheckpointStore:
         check: Callable[[], None] = lambda: None,
     ) -> None:
         self.check = check
-        self.folder = directory / "checkpoints"
+        self.folder = directory / FOLDER
         self.shard_folder = directory / "replay"
         self.keep_replay = keep_replay
         self.shards: list[dict[str, Any]] = []
@@ -70,10 +76,7 @@ class CheckpointStore:
 
     def existing(self) -> list[Path]:
         """Return the folders of all complete checkpoints, oldest first."""
-        if not self.folder.is_dir():
-            return []
-        found = [p for p in self.folder.iterdir() if p.name.removesuffix(REPLACED).isdigit()]
-        return sorted(found, key=lambda p: (agent_step(p), p.suffix != REPLACED))
+        return existing_checkpoints(self.folder.parent)
 
     # --- saving ----------------------------------------------------------------------
 
@@ -98,17 +101,20 @@ class CheckpointStore:
             The folder of the checkpoint.
 
         Raises:
-            UserError: the disk is full; the previous checkpoint is intact.
+            UserError: the disk is full or has an error; the previous checkpoint is intact.
         """
         try:
             return self._save(step, state, replay, replace)
         except (OSError, RuntimeError) as error:
             full = full_disk(error)
-            if full is None:
+            cause = full or disk_error(error)
+            if cause is None:
                 raise
+            what = "no space left for a checkpoint" if full else "a checkpoint cannot be written"
+            what_to_do = "free some space" if full else "check the disk or the file server"
             raise UserError(
-                f"{self.folder}: no space left for a checkpoint ({full.strerror}); the previous "
-                "one is intact: free some space and run the same command again"
+                f"{self.folder}: {what} ({cause.strerror}); the previous one is intact: "
+                f"{what_to_do} and run the same command again"
             ) from error
 
     def _save(
@@ -259,10 +265,14 @@ class CheckpointStore:
                 shard_path = self.shard_folder / shard["name"]
                 if not shard_path.is_file() or sha256_of(shard_path) != shard["sha256"]:
                     raise ValueError(f"episode shard {shard['name']} is missing or damaged")
+        except UnreadableError:
+            raise
         except (
             *(ValueError, KeyError, TypeError, OSError),
             *(msgspec.ValidationError, UserError),
         ) as error:
+            if isinstance(error, OSError) and is_unknown(error):
+                raise unreadable(path, error) from None
             raise UserError(f"{path}: the checkpoint is damaged ({error}); {advice}") from None
         state = from_storable(torch.load(path / "state.pt", map_location="cpu", weights_only=True))
         return state, manifest
@@ -301,11 +311,6 @@ class CheckpointStore:
                 arrays = {key: file[key] for key in file.files}
             skip = max(manifest["oldest_episode"] - shard["first"], 0)
             yield from _split(arrays, skip)
-
-
-def agent_step(checkpoint: Path) -> int:
-    """Return the agent step (or number of updates) that names the folder of a checkpoint."""
-    return int(checkpoint.name.removesuffix(REPLACED))
 
 
 def _split(arrays: Mapping[str, np.ndarray], skip: int) -> Iterator[Episode]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tdmpc2.common.run.checkpoint_folders import existing_checkpoints
 from tdmpc2.common.run.provenance import provenance
 from tdmpc2.common.run.run_files import read_status, step_of
 from tdmpc2.common.run.schemas import Attempt, SpecFile, State
@@ -81,18 +82,38 @@ def existing_outcome(
     if state == "COMPLETED":
         if step >= spec.budget:
             return RunResult(directory, state, step, "already finished")
-        if spec.budget_unit == "num_updates":
-            return None  # training from a dataset needs no saved episodes
-        if not saved_spec.get("keep_replay"):
-            raise UserError(
-                f"{directory}: finished at {step:,} env steps without keep_replay=true, so it "
-                f"cannot continue to {spec.budget:,}; use another folder with runs= to start again"
-            )
-        if not getattr(options, "keep_replay", False):
+        reason = why_ended(directory, status, spec.budget)
+        if reason:
+            raise UserError(f"{directory}: {reason}")
+        if spec.budget_unit == "env_steps" and not getattr(options, "keep_replay", False):
             raise UserError(
                 f"{directory}: was run with keep_replay=true; use keep_replay=true to continue it"
             )
     return None
+
+
+def why_ended(directory: Path, status: Mapping[str, Any], budget: int) -> str:
+    """Return why a completed run cannot continue to a larger budget; empty if it can.
+
+    Args:
+        directory: the run directory.
+        status: content of its `status.json`.
+        budget: the larger budget, in the unit of the run.
+
+    Raises:
+        UserError: `spec.json` is damaged.
+    """
+    online = "env_step" in status
+    finished = f"finished at {step_of(status):,} {'env steps' if online else 'updates'}"
+    cannot = f"so it cannot continue to {budget:,}"
+    other = "another folder with runs= to start again"
+    spec = read_json(directory / "spec.json", SpecFile) or {}
+    if online and not spec.get("keep_replay"):  # training from a dataset needs no saved episodes
+        return f"{finished} without keep_replay=true, {cannot}; use {other}"
+    # Without a checkpoint, it would start again and remove the records of what it has finished.
+    if not existing_checkpoints(directory):
+        return f"{finished}, but has no checkpoint left, {cannot}; restore it, or use {other}"
+    return ""
 
 
 def register_attempt(

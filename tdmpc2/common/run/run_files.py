@@ -15,6 +15,7 @@ from tdmpc2.common.run.schemas import State, StatusFile
 from tdmpc2.common.run.spec import RunSpec
 from tdmpc2.common.system.atomic_files import read_json, write_json
 from tdmpc2.common.system.errors import UserError
+from tdmpc2.common.system.file_errors import naming
 
 # States in which starting the run again does no work. A COMPLETED run may be continued with a
 # larger budget.
@@ -61,7 +62,8 @@ class CsvRecord:
         self.path, self.check = path, check
         self.columns: list[str] | None = None
         if path.exists() and path.stat().st_size:
-            self.columns = path.read_text(encoding="utf-8").splitlines()[0].split(",")
+            with naming(path):
+                self.columns = path.read_text(encoding="utf-8").splitlines()[0].split(",")
 
     def append(self, row: Mapping[str, float | int | str]) -> None:
         """Append one line with a single `write`.
@@ -81,7 +83,7 @@ class CsvRecord:
                 "must return the same metrics"
             )
         text += ",".join(format_value(row[column]) for column in self.columns) + "\n"
-        with open(self.path, "a", encoding="utf-8") as file:
+        with naming(self.path), open(self.path, "a", encoding="utf-8") as file:
             file.write(text)
             file.flush()
 
@@ -89,7 +91,7 @@ class CsvRecord:
         """Flush the file to disk, and return what a checkpoint relies on: its present content."""
         if not self.path.exists():
             return {"size": 0, "sha256": None}
-        with open(self.path, "rb") as file:
+        with naming(self.path), open(self.path, "rb") as file:
             content = file.read()
             os.fsync(file.fileno())
         return {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
@@ -109,7 +111,8 @@ class CsvRecord:
             self.path.unlink(missing_ok=True)
             self.columns = None
             return
-        content = self.path.read_bytes()[:size] if self.path.is_file() else b""
+        with naming(self.path):
+            content = self.path.read_bytes()[:size] if self.path.is_file() else b""
         if len(content) < size:
             raise UserError(
                 f"{self.path}: {len(content)} bytes, but the checkpoint recorded {size}; the file "

@@ -1,4 +1,4 @@
-"""Safe extraction of one folder of a zip archive."""
+"""Zip archives: checksums of their members, and safe extraction of one folder."""
 
 from __future__ import annotations
 
@@ -10,12 +10,35 @@ from pathlib import Path, PurePosixPath
 
 from tdmpc2.common.system.atomic_files import full_disk
 from tdmpc2.common.system.errors import UserError
+from tdmpc2.common.system.file_errors import naming
 
 WITHOUT_NETWORK = "download it on another machine and give the file with archive="
 """Advice for errors when an archive cannot be downloaded."""
 MOST_GROWTH = 100
 """Largest ratio of the sizes after and before unpacking; text grows tenfold at most."""
 _BLOCK = 1 << 20
+
+
+def check_members(file: Path) -> None:
+    """Check the checksums of all members of a zip archive, which `torch.load` does not.
+
+    A download with holes of zeros, or a file with flipped bits, would else be read as it is.
+
+    Args:
+        file: the archive.
+
+    Raises:
+        UserError: a member is damaged.
+    """
+    try:
+        with naming(file), zipfile.ZipFile(file) as archive:
+            damaged = archive.testzip()
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+        raise UserError(f"{file}: damaged archive ({error}); get the file again") from None
+    if damaged is not None:
+        raise UserError(
+            f"{file}: damaged, the checksum of {damaged} does not match; get the file again"
+        )
 
 
 def unpack(file: Path, top: str, to: Path) -> None:

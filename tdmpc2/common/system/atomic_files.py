@@ -16,6 +16,7 @@ from typing import IO, Any
 import msgspec
 
 from tdmpc2.common.system.errors import UserError
+from tdmpc2.common.system.file_errors import cause_of, naming, unreadable
 from tdmpc2.common.system.regular_files import regular
 
 PROBE_BYTES = 1 << 16
@@ -23,15 +24,8 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def full_disk(error: BaseException | None) -> OSError | None:
-    """Return the `OSError` of a full disk, quota or file-size limit that caused an error, or None.
-
-    The chain of causes is searched because `torch.save` raises a `RuntimeError` of its own.
-    """
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in DISK_FULL:
-            return error
-        error = error.__cause__ or error.__context__
-    return None
+    """Return the `OSError` of a full disk, quota or size limit that caused an error, or None."""
+    return cause_of(error, DISK_FULL)
 
 
 def lacks_space(folder: Path) -> bool:
@@ -80,7 +74,7 @@ def write_atomic(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "wb") as file:
+        with naming(path), open(temporary, "wb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
@@ -158,7 +152,8 @@ def read_json(path: Path, content: Any = Any) -> Any:
         content: type of its content, e.g. a `TypedDict`; further keys are allowed and returned.
 
     Raises:
-        UserError: the file cannot be read, is not valid JSON, or has another content.
+        UnreadableError: the file cannot be read at present; it may be intact.
+        UserError: it is not a file, not valid JSON, or has another content.
     """
     try:
         value = json.loads(regular(path).read_bytes())
@@ -166,7 +161,8 @@ def read_json(path: Path, content: Any = Any) -> Any:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+        failure = unreadable(path, error)
+        raise failure from None
     # Invalid UTF-8, invalid JSON, another content, or thousands of nested brackets.
     except (ValueError, msgspec.ValidationError, RecursionError) as error:
         raise UserError(f"{path}: damaged ({error}); restore it or move it away") from None
@@ -188,5 +184,5 @@ def remove_leftovers(*folders: Path) -> None:
 
 def sha256_of(path: Path) -> str:
     """Return the SHA-256 checksum of a file as hexadecimal text."""
-    with open(regular(path, None), "rb") as file:
+    with naming(path), open(regular(path, None), "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

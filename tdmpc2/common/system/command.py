@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tdmpc2.common.system.atomic_files import full_disk
 from tdmpc2.common.system.errors import UserError, one_line
+from tdmpc2.common.system.file_errors import LIMITS, advice, cause_of, disk_error
 from tdmpc2.common.system.paths import cache_dir
 from tdmpc2.common.system.streams import (
     READER_GONE,
@@ -82,13 +83,15 @@ def _exit_code(
                 "space and run the same command again"
             )
         if isinstance(error, OSError) and error.filename is not None:
-            return _fail(
-                f"{error.filename}: {error.strerror}; make it usable, or name another path"
-            )
+            return _fail(f"{error.filename}: {error.strerror}; {advice(error)}")
         if isinstance(error, FileNotFoundError) and NO_TEMPORARY in str(error):
             return _fail(f"{error.strerror}; free some space, or set TMPDIR to a writable folder")
         if place_in_user_code(error) is not None:
             return _fail(f"{described(error)}; correct it; traceback: {_write_traceback()}")
+        passing = disk_error(error) or cause_of(error, LIMITS)
+        if passing is not None:
+            place = "" if passing.filename is None else f"{passing.filename}: "
+            return _fail(f"{place}{passing.strerror}; saved files are intact: {advice(passing)}")
         return _fail(
             f"unforeseen {type(error).__name__}: {error}; please report it with the file "
             f"{_write_traceback()}",
