@@ -14,7 +14,7 @@ import pytest
 from tdmpc2.common.system import cli
 from tdmpc2.common.system import command as module
 from tdmpc2.common.system.command import command
-from tdmpc2.common.system.errors import UserError, one_line
+from tdmpc2.common.system.errors import StoppedError, UserError, one_line
 from tdmpc2.common.system.paths import cache_dir, user_path
 from tdmpc2.common.system.user_code import load_object
 from tdmpc2.envs.assets.folders import asset_dir
@@ -60,6 +60,7 @@ def raising(error: BaseException) -> Callable[[Sequence[str]], int]:
         (OSError(36, "File name too long", "/x"), 2, "error: /x: File name too long; make"),
         (OSError(28, "No space left on device"), 2, "error: no space left"),
         (KeyboardInterrupt(), 130, ""),
+        (StoppedError("stopped at env step 5"), 130, "stopped at env step 5; run the same command"),
     ],
 )
 def test_an_error_is_one_line(
@@ -73,6 +74,18 @@ def test_an_error_is_one_line(
     told = capsys.readouterr().err
     assert told.startswith(message)
     assert told.count("\n") == (1 if message else 0)
+
+
+def test_a_further_signal_while_an_error_is_handled_leaves_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class UnluckyError(OSError):
+        @property
+        def filename(self) -> str:
+            raise KeyboardInterrupt
+
+    assert outcome(raising(UnluckyError(5, "Input/output error")), monkeypatch) == 130
+    assert capsys.readouterr().err == ""
 
 
 def test_an_unforeseen_error_leaves_its_traceback_in_a_file(

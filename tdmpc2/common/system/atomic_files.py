@@ -25,9 +25,12 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 def full_disk(error: BaseException | None) -> OSError | None:
     """Return the `OSError` of a full disk, quota or file-size limit that caused an error, or None.
 
-    The chain of causes is searched because `torch.save` raises a `RuntimeError` of its own.
+    The chain of causes is searched because `torch.save` raises a `RuntimeError` of its own. It may
+    be a circle: a cause that is raised again has the error that it caused as context.
     """
-    while error is not None:
+    passed: set[int] = set()
+    while error is not None and id(error) not in passed:
+        passed.add(id(error))
         if isinstance(error, OSError) and error.errno in DISK_FULL:
             return error
         error = error.__cause__ or error.__context__
