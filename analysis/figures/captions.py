@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.figures.figure_specs import Catalog
-from analysis.figures.styles import Shown, one_line, series_styles
+from analysis.figures.styles import Shown, series_styles
 from analysis.records.load import AGENTS, SERIES, one_per_run
 from analysis.records.run_reader import short_commits
 from analysis.records.sources import RUNS_SOURCE
@@ -293,7 +293,7 @@ def _seeds(runs: pd.DataFrame, keys: Sequence[str], catalog: Catalog) -> str:
         return f"seed{'s' if len(seeds) > 1 else ''} {_listed(seeds)}"
     what = "seeds of each task" if "task" in keys else "seeds of each agent"
     per_series = sets.map(len).groupby(level=SERIES, sort=False).agg(["min", "max"])
-    labels = {key: one_line(s.label) for key, s in series_styles(runs, catalog).items()}
+    labels = {key: s.label for key, s in series_styles(runs, catalog).items()}
     names: dict[str, list[str]] = {}
     for series, (low, high) in zip(per_series.index, per_series.to_numpy(), strict=True):
         number = f"{low}" if low == high else f"{low} to {high}"

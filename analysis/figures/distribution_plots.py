@@ -12,7 +12,7 @@ import seaborn as sns
 
 from analysis.figures.captions import Marks, card_lines
 from analysis.figures.page import canvas, finish_figure, set_title
-from analysis.figures.stat_plots import WIDE_PANEL, group_title
+from analysis.figures.stat_plots import WIDE_PANEL, group_title, row_name
 from analysis.figures.styles import Drawing, Shown, series_styles
 from analysis.records.load import SERIES
 from analysis.records.problems import Problem
@@ -49,6 +49,7 @@ def score_distribution(shown: Shown) -> Drawing:
             sns.stripplot(**rows, size=_POINT_SIZE, alpha=0.5, jitter=0.3)
         ax.set(xlabel="", ylabel="", xlim=(-4, 104), xticks=range(0, 101, 25))
         set_title(page, ax, group_title(group, "\n"))
+        ax.set_yticks(range(len(labels)), list(map(row_name, styles.values())))
         ax.tick_params(labelleft=index % page.columns == 0)
         ax.tick_params(labelbottom=index + page.columns >= len(groups))
         ax.grid(visible=False, axis="y")

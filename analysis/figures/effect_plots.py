@@ -12,12 +12,12 @@ from matplotlib.axes import Axes
 
 from analysis.figures.captions import Marks, card_lines
 from analysis.figures.figure_specs import LineStyle
+from analysis.figures.legends import fit_legend
 from analysis.figures.page import (
     Page,
     canvas,
     finish_axes,
     finish_figure,
-    legend_size,
     panel_grid,
     set_title,
 )
@@ -79,7 +79,7 @@ def effect_curves(panels: Sequence[Panel], shown: Shown, base: str) -> tuple[Pag
     entries = [list(map(handle, _styles(panel, shown, base).values())) for panel in panels]
     _, across = panel_grid(len(panels), shown.layout, _WIDTH)
     wide = shown.layout.width / across - _AXIS
-    sizes = [legend_size(own, wide) for own in entries]
+    sizes = [fit_legend(own, wide) for own in entries]
     space = _LEGEND * max(height for height, _ in sizes) + _SPACE
     page, axes = canvas(len(panels), shown.layout, least_width=_WIDTH, height=_HEIGHT + space)
     tables = []

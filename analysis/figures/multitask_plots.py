@@ -25,7 +25,6 @@ from analysis.figures.styles import (
     bar_look,
     handle,
     of_series,
-    one_line,
     series_styles,
     short_table,
     whiskers,
@@ -169,7 +168,7 @@ def final_table(numbers: pd.DataFrame, styles: dict[Series, LineStyle]) -> pd.Da
         for row in of_series(numbers, series).to_dict("records"):
             rows.append(
                 {
-                    **{"agents": one_line(style.label), "tasks": row["task_set"]},
+                    **{"agents": style.label, "tasks": row["task_set"]},
                     **{"updates": updates_text(row), "score (%)": score_text(row)},
                     **{"seeds": str(row["num_seeds"])},
                 }

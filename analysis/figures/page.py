@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from analysis.figures.catalog_file import shipped
+from analysis.figures.legends import CHAR, LEGEND_SIZE, fit_legend
 from analysis.figures.styles import MARKED_POINTS, Layout
 
 PANEL_WIDTH = 1.3
@@ -28,15 +29,12 @@ SHORT, TALL = 1.0, 1.5
 """Heights of a panel in a grid of several rows, and alone in its row."""
 PANEL_TITLE_SIZE = 7.5
 CARD_SIZE = 6.5
-LEGEND_SIZE = 7.5
-_CHAR, _WIDE_CHAR = 0.53, 0.58
-"""Mean width of a character of the sans-serif font, of texts and of titles, in font sizes."""
+_WIDE_CHAR = 0.58
+"""Mean width of a character of the sans-serif font in titles, in font sizes."""
 _LINE = 0.15
 """Height of the line of a label that all panels share."""
 _MARGIN, _GAP = 0.45, 0.08
 """Space to the left of the panels, and between them."""
-_HANDLE = 40
-"""Width of a legend's line, and of the space around it, in points."""
 _MARKERS, _FEW_LINES = 6, 8
 """Markers of a line that spans the axis; with at most this many lines, short ones have more."""
 _TICKS = (1, 2, 2.5, 5, 10)
@@ -199,8 +197,8 @@ def finish_figure(page: Page, handles: Sequence[Artist], card: Sequence[str]) ->
     """
     page.caption = " ".join(card)
     width = page.get_figwidth()
-    legend_height, columns = legend_size(handles, width)
-    line_length = int(width * 72 / CARD_SIZE / _CHAR) - 3  # lines of capitals and digits are wide
+    legend_height, columns = fit_legend(handles, width)
+    line_length = int(width * 72 / CARD_SIZE / CHAR) - 3  # lines of capitals and digits are wide
     shown = card if page.layout.captions else ()
     unbroken = [_UNBROKEN.sub("\u00a0", line) for line in shown]
     text = [
@@ -230,16 +228,3 @@ def finish_figure(page: Page, handles: Sequence[Artist], card: Sequence[str]) ->
             color="#444444",
             va="bottom",
         )
-
-
-def legend_size(handles: Sequence[Artist], width: float) -> tuple[float, int]:
-    """Return the height of a legend, and its number of columns."""
-    if not handles:
-        return 0.0, 1
-    labels = [str(handle.get_label()).split("\n") for handle in handles]
-    longest = max(len(line) for label in labels for line in label)
-    fitting_columns = max(1, int(width * 72 / (longest * _CHAR * LEGEND_SIZE + _HANDLE)))
-    rows = ceil(len(handles) / fitting_columns)
-    columns = ceil(len(handles) / rows)
-    rows += max(len(label) for label in labels) - 1
-    return rows * 1.6 * LEGEND_SIZE / 72, columns

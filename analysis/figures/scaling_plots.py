@@ -279,7 +279,7 @@ def _our_cells(row: dict[Any, Any], label: str) -> dict[str, str]:
         if row[f"{k.lower()}_days"] > 0
     ]
     rate = row["updates_per_second"]
-    cells = _agent({**row, "size": row["model_size"]}, label.replace("\n", " "))
+    cells = _agent({**row, "size": row["model_size"]}, label)
     return {
         **cells,
         "updates": updates_text(row),

@@ -14,6 +14,7 @@ from matplotlib.ticker import MaxNLocator
 
 from analysis.figures.captions import Marks, card_lines
 from analysis.figures.figure_specs import FigureSpec, LineStyle, quotes_of
+from analysis.figures.legends import broken
 from analysis.figures.page import canvas, finish_figure, set_title
 from analysis.figures.styles import (
     Drawing,
@@ -46,6 +47,8 @@ BARS_TOP = 112
 """Upper end of the axis of bars, in percent, above the values written on them."""
 QUOTED_COLORS = ("#8C8C8C", "#BFBFBF")
 """Grays of quoted numbers."""
+_NAME = 40
+"""Most characters in a line of the name of a row."""
 _LEAST_BARS = 4
 """Panels with fewer bars reserve the width of this many."""
 _ROW = 0.2
@@ -97,7 +100,7 @@ def interval_plot(shown: Shown) -> Drawing:
     for group in groups:
         own = numbers[numbers["group"] == group.name]
         drawn_series = [series for series in styles if len(of_series(own, series))]
-        height = 0.5 + _ROW * len(drawn_series)
+        height = 0.5 + _ROW * name_lines(drawn_series, styles)
         page, axes = canvas(len(shown.spec.statistics), shown.layout, height=height)
         for index, (ax, statistic) in enumerate(zip(axes, shown.spec.statistics, strict=True)):
             _interval_rows(ax, own[own["statistic"] == statistic], drawn_series, styles)
@@ -162,7 +165,7 @@ def improvement(shown: Shown) -> Drawing:
         .join(against[["group", "value", "low", "high", "coverage"]])
     )
     groups = [g for g in shown.groups() if (against["group"] == g.name).any()]
-    height = 0.45 + _ROW * len(others)
+    height = 0.45 + _ROW * name_lines(others, styles)
     page, axes = canvas(len(groups), shown.layout, least_width=WIDE_PANEL, height=height)
     for index, (ax, group) in enumerate(zip(axes, groups, strict=True)):
         _interval_rows(ax, against[against["group"] == group.name], others, styles)
@@ -304,9 +307,19 @@ def _interval_rows(
             ax.barh(place, width, 0.6, low, color=style.color, alpha=0.3 if style.dashes else 0.55)
         ax.plot([value, value], [place - 0.3, place + 0.3], color="#222222", lw=1.2)
     ax.use_sticky_edges = False
-    ax.set_yticks(range(len(series)), [styles[key].label for key in series])
+    ax.set_yticks(range(len(series)), [row_name(styles[key]) for key in series])
     ax.set_ylim(len(series) - 0.5, -0.5)
     ax.grid(visible=False, axis="y")
+
+
+def row_name(style: LineStyle) -> str:
+    """Return the name of a row of a panel, in lines that leave space for the panel."""
+    return broken(style.label, _NAME)
+
+
+def name_lines(series: Sequence[Series], styles: Mapping[Series, LineStyle]) -> int:
+    """Return the lines that rows of equal height take, so that each holds the longest name."""
+    return len(series) * max(row_name(styles[key]).count("\n") + 1 for key in series)
 
 
 def group_title(group: Group, between: str) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -263,11 +261,6 @@ def write_value(ax: Axes, place: float, top: float, value: float) -> None:
     ax.annotate(f"{value:.0f}", (place, top), up, textcoords="offset points", **look)
 
 
-def one_line(label: str) -> str:
-    """Return the label of a legend without its line breaks, also those behind hyphens."""
-    return re.sub(r"(?<!-)\n", " ", label).replace("\n", "")
-
-
 def of_series(table: pd.DataFrame, series: Series) -> pd.DataFrame:
     """Return the rows of a table that belong to one series."""
     return table[(table[SERIES] == list(series)).all(axis=1)]
@@ -292,8 +285,7 @@ def short_table(
         texts = scaled.apply(_cell, axis=1) if len(scaled) else pd.Series(dtype=object)
         if "note" in numbers:
             texts += of_series(numbers, series).set_index(list(rows))["note"]
-        label = one_line(style.label)
-        table = table.join(texts.rename(label), on=list(rows))
+        table = table.join(texts.rename(style.label), on=list(rows))
     return table.fillna("")
 
 
@@ -313,4 +305,4 @@ def _series_label(series: Series, all_series: Sequence[Series], catalog: Catalog
     if len({other[0] for other in all_series}) > 1 and source != RUNS_SOURCE:
         details.append(catalog.sources[source].label if source in catalog.sources else source)
     joined = ", ".join(detail for detail in details if detail)
-    return "\n".join(textwrap.wrap(f"{name} ({joined})" if joined else name, width=60))
+    return f"{name} ({joined})" if joined else name

@@ -16,7 +16,7 @@ from matplotlib.colors import to_hex
 
 from analysis.figures.figure_specs import Catalog
 from analysis.figures.line_plots import AXES
-from analysis.figures.styles import one_line, series_styles
+from analysis.figures.styles import series_styles
 from analysis.html_report.claims import claims_page
 from analysis.html_report.headlines import MEDIAN_NOTE, headlines, rounded
 from analysis.html_report.leaderboard import leaderboard_page
@@ -127,7 +127,7 @@ def report_data(
         "note": f"{coverage_note(coverage, labels)} {MEDIAN_NOTE}",
         "series": [
             {
-                **{"label": one_line(style.label), "color": to_hex(style.color)},
+                **{"label": style.label, "color": to_hex(style.color)},
                 **{"dashes": style.dashes, "marker": style.marker},
                 **{"source": series[0], "variant": series[2]},
             }

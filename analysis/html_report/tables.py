@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 
 from analysis.figures.figure_specs import LineStyle
-from analysis.figures.styles import one_line
 from analysis.records.load import SERIES
 from analysis.stats.selection import Series
 
@@ -45,6 +44,6 @@ def audit_texts(
     for key in findings[SERIES].astype(str).itertuples(index=False, name=None):
         source, method, *rest = key
         named = " ".join(filter(None, [source, names.get(method, method), *rest]))
-        series.append(one_line(styles[key].label) if key in styles else named)
+        series.append(styles[key].label if key in styles else named)
     table = findings.drop(columns=SERIES)
     return table.assign(series=series)[["series", *table.columns]]

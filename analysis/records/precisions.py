@@ -31,10 +31,12 @@ def pooled(records: Records) -> Records:
     apart: list[tuple[Hashable, ...]] = []
     problems = []
     for key, members in records.runs.assign(variant=plain).groupby(SERIES, dropna=False):
+        names = sorted(records.runs.loc[members.index, "variant"].unique())
+        if names == [members["variant"].iloc[0]]:
+            continue  # no name has a precision
         settings = {tuple(sorted(settings_of(each))) for each in members["overrides"]}
         if len(settings) > 1 or members.duplicated(RUN_KEY).any():
             apart.append(tuple(key))
-            names = sorted(records.runs.loc[members.index, "variant"].unique())
             where = str(members["directory"].iloc[0].parents[2])
             what = f"runs in several precisions, distinguished as {', '.join(names)}"
             problems.append(Problem(where, None, what, "warning"))

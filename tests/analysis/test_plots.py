@@ -11,7 +11,7 @@ from matplotlib.colors import to_hex
 from analysis.figures.figure_specs import FigureSpec
 from analysis.figures.registry import PLOTS
 from analysis.figures.stat_plots import STAT_PLOTS
-from analysis.figures.styles import one_line, series_styles
+from analysis.figures.styles import series_styles
 from analysis.records.load import Records, load, load_curves, merge
 from analysis.stats.bootstrap import Bootstrap
 from analysis.stats.horizons import Group
@@ -269,10 +269,6 @@ def test_styles_follow_the_catalog(tmp_path):
     assert colors[2] == CATALOG.methods["sac"].color
     assert [colors[1], colors[3]] == [style.color for style in CATALOG.reserve[:2]]
     assert len({style.marker for style in styles.values()}) == 4
-
-
-def test_long_labels_are_joined_as_they_were_before_they_were_wrapped():
-    assert one_line("DreamerV3 (size-\nsmall,\nseen)") == "DreamerV3 (size-small, seen)"
 
 
 def test_model_size_is_named_where_there_are_several(tmp_path):

@@ -73,6 +73,16 @@ def test_a_precision_with_other_settings_stays_a_series(tmp_path: Path) -> None:
     assert variants(records) == ["mine", "mine[precision=bf16]"]
 
 
+def test_a_series_in_one_precision_is_not_said_to_have_several(tmp_path: Path) -> None:
+    """Single-task and multi-task runs of one name have other settings; a third run has TF32."""
+    write_run(tmp_path / "one", POINTS, variant="mine", overrides={"batch_size": 64})
+    write_multitask_run(
+        tmp_path / "two", {0: (1.0, 2.0)}, variant="mine", overrides={"batch_size": 32}
+    )
+    write_run(tmp_path / "two", POINTS, seed=2, **TF32)
+    assert load_folders([tmp_path / "one", tmp_path / "two"]).problems == ()
+
+
 def test_other_marks_of_a_variant_stay(tmp_path: Path) -> None:
     write_run(tmp_path, POINTS, obs="rgb", **TF32)
     assert variants(load_folders([tmp_path])) == ["default[obs=rgb]"]

@@ -109,6 +109,12 @@ def test_a_full_disk_is_recognised_behind_other_errors() -> None:
     assert full_disk(None) is None
 
 
+def test_errors_that_name_each_other_as_cause_and_context_have_an_end() -> None:
+    first, second = RuntimeError("first"), RuntimeError("second")
+    first.__context__, second.__cause__ = second, first
+    assert full_disk(first) is None
+
+
 def test_a_full_disk_is_found_by_writing(tmp_path: Path) -> None:
     assert not lacks_space(tmp_path)
     assert not lacks_space(tmp_path / "missing")

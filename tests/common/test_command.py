@@ -15,7 +15,7 @@ import pytest
 from tdmpc2.common.system import cli
 from tdmpc2.common.system import command as module
 from tdmpc2.common.system.command import command
-from tdmpc2.common.system.errors import UserError, one_line
+from tdmpc2.common.system.errors import StoppedError, UserError, one_line
 from tdmpc2.common.system.paths import cache_dir, user_path
 from tdmpc2.common.system.user_code import load_object
 from tdmpc2.envs.assets.folders import asset_dir
@@ -62,6 +62,7 @@ def raising(error: BaseException) -> Callable[[Sequence[str]], int]:
         (OSError(28, "No space left on device"), 2, "error: no space left"),
         (OSError(5, "Input/output error", "/x"), 2, "error: /x: Input/output error; check the "),
         (KeyboardInterrupt(), 130, ""),
+        (StoppedError("stopped at env step 5"), 130, "stopped at env step 5; run the same command"),
     ],
 )
 def test_an_error_is_one_line(
@@ -94,6 +95,18 @@ def test_an_error_of_the_file_system_is_no_fault_of_the_program(
     told = capsys.readouterr().err
     assert told.startswith(f"error: why; saved files are intact: {advice}")
     assert told.count("\n") == 1
+
+
+def test_a_further_signal_while_an_error_is_handled_leaves_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class UnluckyError(OSError):
+        @property
+        def filename(self) -> str:
+            raise KeyboardInterrupt
+
+    assert outcome(raising(UnluckyError(5, "Input/output error")), monkeypatch) == 130
+    assert capsys.readouterr().err == ""
 
 
 def test_an_unforeseen_error_leaves_its_traceback_in_a_file(

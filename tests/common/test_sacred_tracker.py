@@ -75,6 +75,7 @@ def test_errors_are_recorded_and_come_out_as_they_were(
     with pytest.raises(type(error)) as caught:
         attempt(tmp_path, body)
     assert caught.value is error
+    assert error.__context__ is None
     assert read(tmp_path, 1, "run")["status"] == status
     assert capfd.readouterr() == ("", "")  # only the command prints errors
 

@@ -79,10 +79,13 @@ def track(
             raise Interrupted from error
 
     experiment.main(main)
+    stopped: BaseException | None = None
     try:
         run = experiment.run()
     except Interrupted as error:
-        raise (error.__cause__ or error) from None
+        stopped = error.__cause__ or error
+    if stopped is not None:  # raised here, so that its context is not the error that it caused
+        raise stopped
     if run._failed_observers:
         # Sacred silently drops an observer that fails once.
         warnings.warn(f"Sacred's record in {directory} is incomplete", stacklevel=2)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tdmpc2.common.system.atomic_files import full_disk
-from tdmpc2.common.system.errors import UserError, one_line
+from tdmpc2.common.system.errors import StoppedError, UserError, one_line
 from tdmpc2.common.system.file_errors import LIMITS, advice, cause_of, disk_error
 from tdmpc2.common.system.paths import cache_dir
 from tdmpc2.common.system.streams import (
@@ -38,8 +38,9 @@ def command(main: Callable[[Sequence[str]], int], usage: Callable[[], str]) -> i
 
     Returns:
         The exit code: 0 for `--help`, 2 for a `UserError`, an error of the file system, or an error
-        or `sys.exit` in code of the user, 70 for an unforeseen error, 130 for a
-        `KeyboardInterrupt`, else the return value of `main`.
+        or `sys.exit` in code of the user, 70 for an unforeseen error, 130 for a `StoppedError` or a
+        `KeyboardInterrupt`, also one while another error is handled, else the return value of
+        `main`.
     """
     open_closed_streams()
     # No command opens a window. Notebooks set a backend that may be missing in this environment.
@@ -48,7 +49,10 @@ def command(main: Callable[[Sequence[str]], int], usage: Callable[[], str]) -> i
         if isinstance(stream, io.TextIOWrapper):  # show what the terminal cannot show as ?
             stream.reconfigure(errors="replace")
     make_lasting()
-    code = _exit_code(main, usage, sys.argv[1:])
+    try:
+        code = _exit_code(main, usage, sys.argv[1:])
+    except KeyboardInterrupt:  # a further signal, while an error was handled
+        code = 130
     lost = output_error()
     if code or lost is None or lost.errno in READER_GONE:
         return code
@@ -69,6 +73,9 @@ def _exit_code(
         return main(arguments)
     except UserError as error:
         return _fail(str(error))
+    except StoppedError as error:
+        print(f"{error}; run the same command again to continue", file=sys.stderr)
+        return 130
     except KeyboardInterrupt:
         return 130
     except SystemExit as error:  # the exit code of a run must not be that of code of the user

@@ -22,9 +22,12 @@ class UnreadableError(UserError):
 def cause_of(error: BaseException | None, numbers: Collection[int]) -> OSError | None:
     """Return the `OSError` with one of some error numbers that caused an error, or None.
 
-    The chain of causes is searched because `torch.save` raises a `RuntimeError` of its own.
+    The chain of causes is searched because `torch.save` raises a `RuntimeError` of its own. It may
+    be a circle: a cause that is raised again has the error that it caused as context.
     """
-    while error is not None:
+    passed: set[int] = set()
+    while error is not None and id(error) not in passed:
+        passed.add(id(error))
         if isinstance(error, OSError) and error.errno in numbers:
             return error
         error = error.__cause__ or error.__context__
