@@ -27,7 +27,7 @@ from tdmpc2.common.system.config_checks import (
     kinds_of,
     setting,
 )
-from tdmpc2.common.system.errors import StoppedError, UserError, did_you_mean
+from tdmpc2.common.system.errors import UserError, did_you_mean
 from tdmpc2.config import TDMPC2Config
 from tdmpc2.envs.tasks import get_suite, get_task, list_tasks
 from tdmpc2.runners.registry import make_spec
@@ -308,7 +308,7 @@ def usage() -> str:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the command and return its exit code: 0 completed, 1 diverged, 130 stopped."""
+    """Run the command and return its exit code: 0 completed, 1 diverged."""
     model, tasks, options = parse(arguments)
     from tdmpc2.runners.online import run_seeds
 
@@ -316,11 +316,7 @@ def main(arguments: Sequence[str]) -> int:
     for specs in tasks:
         initial = partial(begin_with, model, str(dict(specs[0].start)["embedding"]))
         for spec in specs:
-            try:
-                (result,) = run_seeds([spec], options, initial)
-            except StoppedError as error:
-                print(f"{error}; run the same command again to continue", file=sys.stderr)
-                return 130
+            (result,) = run_seeds([spec], options, initial)
             print(result.sentence("env step"))
             diverged |= result.state == "DIVERGED"
     return 1 if diverged else 0

@@ -22,7 +22,7 @@ from tdmpc2.common.system.config_checks import (
     Settings,
     setting,
 )
-from tdmpc2.common.system.errors import StoppedError, UserError
+from tdmpc2.common.system.errors import UserError
 from tdmpc2.envs.gymnasium_tasks import with_arguments
 from tdmpc2.envs.task_variants import TaskSwitches
 from tdmpc2.envs.tasks import SUITES
@@ -164,13 +164,9 @@ def usage(arguments: Sequence[str] = ()) -> str:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the command and return its exit code: 0 completed, 1 diverged, 130 stopped."""
+    """Run the command and return its exit code: 0 completed, 1 diverged."""
     specs, options = parse(arguments)
-    try:
-        results = train(specs, options)
-    except StoppedError as error:
-        print(f"{error}; run the same command again to continue", file=sys.stderr)
-        return 130
+    results = train(specs, options)
     for result in results:
         print(result.sentence("update" if specs[0].tasks else "env step"))
     return 1 if any(result.state == "DIVERGED" for result in results) else 0
