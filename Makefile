@@ -2,7 +2,7 @@
 PY := .venv/bin/python
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help install smoke test lint lock docs evidence claims
+.PHONY: help install smoke test lint lock docs evidence claims images
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,12 @@ evidence: install  ## write the tables and the figure of docs/evidence.md and RE
 
 claims: install  ## write docs/claims.md and the table in README.md from the recorded runs
 	$(PY) analysis/claims.py recorded=true out=docs/claims.md readme=README.md
+
+images: install  ## draw the other figures of README.md and docs/ from the recorded runs and the released curves
+	$(PY) analysis/make_figures.py runs=paper_figures/recorded/smoke published=none only=learning_curves out=build/images
+	$(PY) analysis/make_figures.py recorded=true only=fig4 out=build/images
+	cp build/images/learning_curves.png docs/images/smoke.png
+	cp build/images/fig4.png docs/images/published_fig4.png
 
 lock:  ## remake requirements/*.lock with uv (UPGRADE=1 takes newer versions)
 	@UPGRADE=$(UPGRADE) bash scripts/lock.sh

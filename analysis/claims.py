@@ -24,7 +24,7 @@ class ClaimsOptions(FolderOptions):
 def usage() -> str:
     """Return the text of `--help`."""
     return f"""\
-usage: python analysis/claims.py [key=value ...]
+usage: python analysis/claims.py [key=value …]
 
 Derives the status of every claim in paper_figures/claims.toml from records: own runs, the released
 curves, and numbers that are quoted from the paper. "Reproduced" is the verdict of reproduce.py on
@@ -32,7 +32,7 @@ own runs at the paper's settings. `make claims` writes docs/claims.md and the ta
 
 {describe_fields(ClaimsOptions)}
 
-exit code: 0 success; 2 bad input."""
+Exit code: 0 success; 2 bad input."""
 
 
 def main(arguments: Sequence[str]) -> int:

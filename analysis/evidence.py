@@ -25,7 +25,7 @@ class EvidenceOptions(FolderOptions):
 def usage() -> str:
     """Return the text of `--help`."""
     return f"""\
-usage: python analysis/evidence.py [key=value ...]
+usage: python analysis/evidence.py [key=value …]
 
 Lists own runs of one task at the paper's settings (variant default, nothing overridden), finished
 or not, and compares them with the released seeds of the same method and task, with the verdicts of
@@ -35,7 +35,7 @@ tables in docs/evidence.md and README.md, and the figure.
 
 {describe_fields(EvidenceOptions)}
 
-exit code: 0 success; 2 bad input, or no such run."""
+Exit code: 0 success; 2 bad input, or no such run."""
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -24,14 +24,14 @@ class ExportOptions(Settings):
 def usage() -> str:
     """Return the text of `--help`."""
     return f"""\
-usage: python analysis/export_results.py out=FILE [key=value ...]
+usage: python analysis/export_results.py out=FILE [key=value …]
 
 Writes the evaluations of single-task runs from states as CSV with the columns
 exp_name,env_name,seed,metric,env_step,value. `analysis/import_results.py` reads it.
 
 {describe_fields(ExportOptions)}
 
-exit code: 0 success; 2 bad input or no run."""
+Exit code: 0 success; 2 bad input or no run."""
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -39,7 +39,7 @@ class FetchOptions(Settings):
 def usage() -> str:
     """Return the text of `--help`."""
     return f"""\
-usage: python analysis/fetch_published.py [key=value ...]
+usage: python analysis/fetch_published.py [key=value …]
 
 Downloads the learning curves released by the authors of the paper (MIT license): four methods on
 104 tasks with three seeds each, and twelve tasks from pixels.
@@ -51,7 +51,7 @@ in the folder that $TDMPC2_PUBLISHED names, or with published=DIR.
 
 Next step: python analysis/make_figures.py
 
-exit code: 0 success, or the folder already exists; 2 error, and nothing was written."""
+Exit code: 0 success, or the folder already exists; 2 error, and nothing was written."""
 
 
 def default_folder() -> Path:

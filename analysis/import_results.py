@@ -25,7 +25,7 @@ class ImportOptions(Settings):
 def usage() -> str:
     """Return the text of `--help`."""
     return f"""\
-usage: python analysis/import_results.py FILE... [key=value ...]
+usage: python analysis/import_results.py FILE … [key=value …]
 
 Reads result files and shows, for each method, its tasks, seeds and last step, and every line, curve
 or file that is not used, with the reason. Formats: the interchange CSV
@@ -34,7 +34,7 @@ or file that is not used, with the reason. Formats: the interchange CSV
 
 {describe_fields(ImportOptions)}
 
-exit code: 0 everything was understood; 1 something was refused; 2 bad input or nothing readable."""
+Exit code: 0 everything was understood; 1 something was refused; 2 bad input or nothing readable."""
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -48,19 +48,20 @@ class LeaderboardOptions(Settings):
 def usage() -> str:
     """Return the text of `--help`."""
     return f"""\
-usage: python analysis/leaderboard.py files=FILE,FILE [key=value ...]
+usage: python analysis/leaderboard.py files=FILE,FILE [key=value …]
 
 Compares methods of several sources: in each group, on the tasks that all methods have, and at one
 step; nothing is carried forward or filled in, and what is left out is named.
 Sources with the same numbers are recognized and counted once. Methods of which only means are known
-have no intervals. P(improvement) is the probability that a run is better than one of TD-MPC2.
+have no intervals. P(better than tdmpc2) is the probability that a run scores higher than one
+of TD-MPC2.
 
 {describe_fields(LeaderboardOptions)}
 
 Writes a table per group (.csv, .md), scores per task (_tasks.csv) and mean scores over env steps
 (_curves.csv), and a figure of these with intervals (sample_efficiency.png, .pdf, .csv).
 
-exit code: 0 success; 1 tables were written, but parts of the files could not be used; 2 bad input
+Exit code: 0 success; 1 tables were written, but parts of the files could not be used; 2 bad input
 or nothing to compare, and nothing was written."""
 
 

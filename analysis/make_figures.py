@@ -43,7 +43,7 @@ class FigureOptions(ScoreOptions):
     tables: bool = setting(False, "write only the tables (CSV, Markdown, LaTeX), no figures")
     only: str = setting("", "draw only these figures, only=NAME,NAME; default: all")
     reps: int | None = setting(
-        None, "number of bootstrap resamples; default: the value in figures.toml", REPS
+        None, "simulated studies that measure coverages, at most 1,000; default: that many", REPS
     )
     jobs: int = setting(
         usable_cores,
@@ -57,7 +57,7 @@ def usage() -> str:
     """Return the text of `--help`."""
     listed = "\n".join(f"  {name:<22} {title}" for name, title in figure_titles().items())
     return f"""\
-usage: python analysis/make_figures.py [key=value ...]
+usage: python analysis/make_figures.py [key=value …]
 
 Draws the figures of paper_figures/figures.toml from recorded runs.
 
@@ -72,7 +72,7 @@ missing, repeated or truncated evaluation and how it was treated; sensitivity.cs
 under every rule. Records that could not be used are listed in problems.csv and, up to
 {SHOWN_PROBLEMS} entries, on stderr.
 
-exit code: 0 success, possibly with warnings; 1 figures were drawn, but records that should
+Exit code: 0 success, possibly with warnings; 1 figures were drawn, but records that should
 have been usable were excluded; 2 bad input or nothing to draw, and nothing was written."""
 
 

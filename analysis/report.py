@@ -34,7 +34,7 @@ class ReportRequest(ScoreOptions):
 def usage() -> str:
     """Return the text of `--help`."""
     return f"""\
-usage: python analysis/report.py [key=value ...]
+usage: python analysis/report.py [key=value …]
 
 Writes an HTML report as one file that works offline: aggregate scores with confidence intervals;
 learning curves, seeds, losses and settings of every task; the comparison with the published
@@ -43,7 +43,7 @@ also of other people's result files; and the audit of the records.
 
 {describe_fields(ReportRequest)}
 
-exit code: 0 success, possibly with warnings; 1 the report was written, but records that
+Exit code: 0 success, possibly with warnings; 1 the report was written, but records that
 should have been usable were excluded; 2 bad input or nothing to show, and nothing was written."""
 
 

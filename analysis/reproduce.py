@@ -69,8 +69,8 @@ class ReproduceOptions(ScoreOptions):
 def usage() -> str:
     """Return the text of `--help`."""
     return f"""\
-usage: python analysis/reproduce.py [key=value ...]
-       python analysis/reproduce.py plan=true [seeds=N] [key=value ...]
+usage: python analysis/reproduce.py [key=value …]
+       python analysis/reproduce.py plan=true [seeds=N] [key=value …]
 
 Compares our runs with the published curves of the same method and task. A score is the mean of the
 last five evaluations that both sides have (fewer are stated); step 0 never counts, and a seed that
@@ -98,7 +98,7 @@ plan=true states, before any run, what a comparison would find with that many se
 the spread of the published seeds. The loss of a domain is tested at the level of the first step of
 Holm's correction over all domains listed.
 
-exit code, from the means over domains that can be settled and over task sets: 0 all are reproduced
+Exit code, from the means over domains that can be settled and over task sets: 0 all are reproduced
 at the full budget, or better; 1 at least one is worse; 2 bad input; 3 none is worse, but at least
 one has not enough data or is '{SO_FAR}', or nothing is judged."""
 

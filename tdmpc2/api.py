@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 TASK = "the name of a task, such as gym:Hopper-v5"
 METHOD = "the name of a method, such as tdmpc2 or package.module:Class"
-TEXTS = ("task",)
+_TEXTS = ("task",)
 """Columns of `eval.csv` that hold no numbers, in runs of several tasks."""
 
 
@@ -186,7 +186,7 @@ def _columns(path: Path) -> dict[str, Any]:
             raise ValueError("its lines have different numbers of columns")
         # Only the names of tasks are text.
         return {
-            name: np.array(values, str if name in TEXTS else float)
+            name: np.array(values, str if name in _TEXTS else float)
             for name, *values in zip(*rows, strict=True)
             if values
         }

@@ -34,7 +34,7 @@ render are listed and left out.
 
 {cli.describe_fields(FrameOptions)}
 
-exit code: 0 at least one frame was written; 2 bad input, or no task can be rendered."""
+Exit code: 0 at least one frame was written; 2 bad input, or no task can be rendered."""
 
 
 def main(arguments: Sequence[str]) -> int:

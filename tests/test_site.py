@@ -49,6 +49,8 @@ def test_the_site_builds_offline_without_a_warning(tmp_path: Path) -> None:
     pages = {path.name for path in (tmp_path / "site").rglob("*.html")}
     assert {"index.html", "tutorial.html", "settings.html", "python.html"} <= pages
     html = (tmp_path / "site" / "index.html").read_text()
+    assert 'href="examples.html"' in html
+    assert "not included in the" not in done.stderr
     assert not re.findall(r'(?:src|href)="https?://[^"]*\.(?:js|css|woff2?)"', html)
 
 

@@ -15,7 +15,7 @@ from analysis.records.run_reader import read_json, short_commits
 from analysis.records.sources import PUBLISHED, RUNS_SOURCE
 from analysis.stats.common_evaluations import CommonScores
 from analysis.stats.equivalence_tables import MEASURED
-from analysis.stats.estimate_texts import estimate_text
+from analysis.stats.estimate_texts import estimate_text, share_text
 from analysis.stats.ragged_curves import ScoreCurves, budget_of
 from tdmpc2.common.run.schemas import seeds_together
 
@@ -59,7 +59,7 @@ def _verdict_rows(inputs: Inputs) -> Iterator[tuple[str, ...]]:
         ours, theirs = (_curves(inputs, source, row) for source in (RUNS_SOURCE, PUBLISHED))
         yield (
             _name(inputs, row),
-            f"{row['env_step']:,} ({row['budget_share']:.0%})",
+            f"{row['env_step']:,} ({share_text(row['budget_share'])})",
             *_both_sides(ours, theirs, scores),
             estimate_text(*(row[column] for column in MEASURED)) or "–",
             str(row["verdict"]),

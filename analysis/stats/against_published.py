@@ -223,8 +223,8 @@ def _agreement(scores: np.ndarray, least: float, name: str) -> list[str]:
         return []
     rate = hidden_failure_rate(count)
     return [
-        f"{count} of {count} {name} agree: a {rate:.0%} failure rate would look like this in half "
-        "of all cases"
+        f"{count} of {count} {name} agree: a {100 * rate:.0f} % failure rate would look like this "
+        "in half of all cases"
     ]
 
 

@@ -292,7 +292,7 @@ def _at_horizon(
     values, reasons = horizon_scores(curves, chosen, group, rule, fractions)
     problems += [Problem(where, None, reason, "warning") for reason in reasons]
     reached = ~np.isnan(values).all(axis=0) | (not reasons)
-    steps = np.array([f"{fraction:.0%} of the horizon" for fraction in fractions])
+    steps = np.array([f"{100 * fraction:.0f} % of the horizon" for fraction in fractions])
     names = run_names(curves, chosen)
     problems += incomplete(steps[reached], values[:, reached], names, rule, where)
     return values

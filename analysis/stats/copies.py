@@ -48,7 +48,7 @@ class Copy:
         """Describe it in a sentence."""
         (source, method), (other, own) = self.first, self.second
         return (
-            f"{own} of {other} is a copy of {method} of {source}: {self.agreement:.0%} of "
+            f"{own} of {other} is a copy of {method} of {source}: {100 * self.agreement:.0f} % of "
             f"{self.points} mean scores on {self.tasks} tasks are equal; counted once"
         )
 

@@ -12,7 +12,7 @@ from tabulate import tabulate
 from analysis.records.load import SERIES
 from analysis.records.sources import RUNS_SOURCE
 from analysis.stats.equivalence import LEVEL, MOST_SEEDS, WORST_FIRST
-from analysis.stats.estimate_texts import estimate_text
+from analysis.stats.estimate_texts import estimate_text, share_text
 from analysis.stats.margins import OPEN
 from analysis.stats.seed_forecast import Forecast
 from analysis.stats.task_titles import task_titles
@@ -46,8 +46,8 @@ NOTES = (
     "Points are return / 10 or success in percent, means of the last common evaluations, with "
     "Welch 95 % intervals in brackets, which end at ±100 points. Behind an interval stands its "
     "coverage in simulated studies of these runs, if that is not 92 to 98 %.\nTasks are flagged "
-    f"as worse or better at a false discovery rate of {LEVEL:.0%}; domains at a family-wise "
-    f"error rate of {LEVEL:.0%} (Holm)."
+    f"as worse or better at a false discovery rate of {share_text(LEVEL)}; domains at a "
+    f"family-wise error rate of {share_text(LEVEL)} (Holm)."
 )
 
 
@@ -132,7 +132,7 @@ def _names(table: pd.DataFrame) -> list[str]:
 
 def _percents(shares: pd.Series) -> list[str]:
     """Return shares in percent; a dash for NaN."""
-    return ["–" if np.isnan(share) else f"{share:.0%}" for share in shares]
+    return [share_text(share) for share in shares]
 
 
 def _rounded(value: float) -> str:

@@ -34,6 +34,11 @@ def estimate_text(
     return " ".join(filter(None, parts))
 
 
+def share_text(share: float) -> str:
+    """Return a share in percent, with at most three digits: `2.5 %`; a dash for NaN."""
+    return "–" if isnan(share) else f"{100 * share:.3g} %"
+
+
 def bounds_text(low: float, high: float, form: str = ".1f") -> str:
     """Return an interval; empty if there is none, or if its width is a rounding error.
 

@@ -133,8 +133,9 @@ def _far_from(
     last = int(before[first].max())
     at = f"the last one is at {last:,}" if last > 0 else "the only one is at step 0"
     return (
-        f"no evaluation within {NEAR:.0%} of {int(steps[first[0]]):,} env steps in {named} ({at}); "
-        f"excluded at {fraction:.0%} of the horizon"
+        f"no evaluation within {100 * NEAR:.0f} % of {int(steps[first[0]]):,} env steps in {named} "
+        f"({at}); "
+        f"excluded at {100 * fraction:.0f} % of the horizon"
     )
 
 

@@ -11,7 +11,10 @@ PAGES = {
     "README.md": "index.md",
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changes.md",
+    "examples/README.md": "examples.md",
 }
+"""Files of the repository outside docs/ that are pages, with the page of each."""
+FILES = {page: file for file, page in PAGES.items()}
 
 
 def on_page_markdown(markdown: str, *, page: Any, files: Any, **_: Any) -> str:
@@ -22,14 +25,15 @@ def on_page_markdown(markdown: str, *, page: Any, files: Any, **_: Any) -> str:
         page: the page.
         files: all files of the site.
     """
-    folder = posixpath.dirname(page.file.src_uri)
+    here = page.file.src_uri
+    folder = posixpath.dirname(FILES.get(here, f"docs/{here}"))
 
     def replaced(match: re.Match[str]) -> str:
         text, target, anchor = match[1], match[2], match[3] or ""
-        target = PAGES.get(posixpath.basename(target), target)
-        target = target.removeprefix("docs/") if folder == "" else target
-        if files.get_file_from_path(posixpath.normpath(posixpath.join(folder, target))) is None:
-            return f"`{match[2]}`"
-        return f"[{text}]({target}{anchor})"
+        file = posixpath.normpath(posixpath.join(folder, target))
+        linked = PAGES.get(file, file.removeprefix("docs/"))
+        if files.get_file_from_path(linked) is None:
+            return f"`{file}`"
+        return f"[{text}]({posixpath.relpath(linked, posixpath.dirname(here) or '.')}{anchor})"
 
     return LINK.sub(replaced, markdown)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
@@ -21,6 +22,7 @@ from tdmpc2.runners.registry import METHODS, agent_class  # noqa: E402
 
 # Modules of the Python interface, in the order of the page.
 MODULES = (
+    *("tdmpc2.api",),
     *("tdmpc2.config", "tdmpc2.agent", "tdmpc2.world_model", "tdmpc2.planner", "tdmpc2.losses"),
     *("tdmpc2.noise", "tdmpc2.prior", "tdmpc2.regression", "tdmpc2.ensemble", "tdmpc2.layers"),
     *("tdmpc2.common.interfaces", "tdmpc2.common.training.base_agent", "tdmpc2.envs.base"),
@@ -46,7 +48,9 @@ def help_of(command: str) -> str:
     """Return what a command prints with `--help`."""
     line = [sys.executable, "-m", "tdmpc2", command, "--help"]
     done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=True)
-    return done.stdout.replace(str(ROOT), ".")
+    root = re.escape(str(ROOT))
+    aligned = re.sub(rf"{root}(\S*  )", "." + r"\1" + " " * (len(str(ROOT)) - 1), done.stdout)
+    return aligned.replace(str(ROOT), ".")
 
 
 def commands() -> str:
@@ -121,6 +125,7 @@ def python() -> str:
 
 
 write("index.md", (ROOT / "README.md").read_text().replace("(docs/images/", "(images/"))
+write("examples.md", (ROOT / "examples" / "README.md").read_text())
 write("contributing.md", (ROOT / "CONTRIBUTING.md").read_text())
 write("changes.md", (ROOT / "CHANGELOG.md").read_text())
 write("reference/commands.md", commands())

@@ -24,7 +24,7 @@ class BundleOptions(Settings):
 def usage() -> str:
     """Return the text of `--help`."""
     return f"""\
-usage: python -m tdmpc2.bundle out=DIR [key=value ...]
+usage: python -m tdmpc2.bundle out=DIR [key=value …]
        python -m tdmpc2.bundle verify DIR
 
 The first form writes a folder with the records of runs, the numbers of all figures, the pinned and
@@ -34,7 +34,7 @@ numbers of all figures again from the records, and compares them.
 
 {cli.describe_fields(BundleOptions)}
 
-exit code: 0 written or verified; 1 differences were found, each is printed; 2 bad input."""
+Exit code: 0 written or verified; 1 differences were found, each is printed; 2 bad input."""
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -44,8 +44,8 @@ def usage() -> str:
 usage: python -m tdmpc2.checkpoints inspect FILE
        python -m tdmpc2.checkpoints import FILE task=TASKS out=NEW
        python -m tdmpc2.checkpoints export FILE out=NEW [format=official]
-       python -m tdmpc2.checkpoints evaluate FILE task=TASK [key=value ...]
-       python -m tdmpc2.checkpoints fetch NAME [key=value ...]
+       python -m tdmpc2.checkpoints evaluate FILE task=TASK [key=value …]
+       python -m tdmpc2.checkpoints fetch NAME [key=value …]
 
 Inspect, convert, evaluate and download trained TD-MPC2 models.
 
@@ -64,7 +64,7 @@ fetch     download the authors' released checkpoints; existing files are skipped
           downloads are continued; default folder: {default_folder()}
 {cli.describe_fields(FetchOptions)}
 
-exit code: 0 success; 2 bad input, or a file that is missing, damaged or rejected."""
+Exit code: 0 success; 2 bad input, or a file that is missing, damaged or rejected."""
 
 
 def main(arguments: Sequence[str]) -> int:

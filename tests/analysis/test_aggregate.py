@@ -85,7 +85,7 @@ def test_a_series_without_an_evaluation_near_the_horizon_is_left_out(runs, rule,
     table, problems = group_scores(curves, [GROUP], rule, FAST)
     assert set(table["method"]) == {"tdmpc2"}
     (problem,) = (p for p in problems if "runs/sac" in p.where)
-    assert "no evaluation within 10% of 1,000 env steps in cup-catch, walker-walk" in problem.what
+    assert "no evaluation within 10 % of 1,000 env steps in cup-catch, walker-walk" in problem.what
     assert reason in problem.what
     assert set(profiles(curves, GROUP, rule, FAST)[0]["method"]) == {"tdmpc2"}
     assert improvements(curves, GROUP, rule, FAST)[0].empty
@@ -120,7 +120,7 @@ def test_scores_at_the_horizon_by_hand(runs):
         *(ScoreCurves(load(runs)), [GROUP], HOLD, FAST), fractions=(0.5, 1.0)
     )
     (problem,) = problems  # At half of the horizon, the untrained agent's score is the only one.
-    assert "no evaluation within 10% of 500 env steps" in problem.what
+    assert "no evaluation within 10 % of 500 env steps" in problem.what
     final = table[table["fraction"] == 1.0].set_index("statistic")["value"]
     # Task means 0.2 and 0.9; the interquartile mean drops the lowest and the highest run.
     expected = {"mean": 0.55, "median": 0.55, "iqm": 0.55, "optimality_gap": 0.45}

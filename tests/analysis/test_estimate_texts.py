@@ -6,7 +6,7 @@ from math import nan
 
 import pytest
 
-from analysis.stats.estimate_texts import bounds_text, estimate_text
+from analysis.stats.estimate_texts import bounds_text, estimate_text, share_text
 
 
 @pytest.mark.parametrize(
@@ -27,3 +27,10 @@ def test_estimates(numbers: tuple[float, ...], text: str) -> None:
 def test_formats() -> None:
     assert estimate_text(-3.14, -5.0, 1.0, form="+.1f") == "-3.1 [-5.0, +1.0]"
     assert bounds_text(0.25, 0.75, ".2f") == "[0.25, 0.75]"
+
+
+@pytest.mark.parametrize(
+    ("share", "text"), [(0.025, "2.5 %"), (1.0, "100 %"), (0.00714, "0.714 %"), (nan, "–")]
+)
+def test_small_shares_are_not_rounded_to_whole_percents(share: float, text: str) -> None:
+    assert share_text(share) == text

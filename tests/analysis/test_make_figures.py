@@ -359,5 +359,5 @@ def test_script_and_module_run_from_any_directory(runs):
 def test_help_names_keys_and_exit_codes(tmp_path):
     result = command(str(SCRIPT), "--help", cwd=tmp_path)
     assert result.returncode == 0
-    for argument in ("runs=", "out=", "only=", "exit code"):
+    for argument in ("runs=", "out=", "only=", "Exit code"):
         assert argument in result.stdout

@@ -81,7 +81,7 @@ def test_seeds_stand_side_by_side_at_the_common_step(tmp_path: Path, released: P
         write_run(tmp_path / "runs", {0: 0.0, 100_000: score}, seed=seed, **facts)
     walker, reach = rows(verdict_table(inputs_of(tmp_path / "runs", released)))
     assert walker[:4] == [
-        *("TD-MPC2, `walker-walk`", "100,000 (50%)", "450, 455, 452", "450, 455, 460")
+        *("TD-MPC2, `walker-walk`", "100,000 (50 %)", "450, 455, 452", "450, 455, 460")
     ]
     assert walker[4].startswith("-0.3 [")
     assert walker[5] == "reproduced so far"
@@ -95,7 +95,7 @@ def test_a_run_that_ends_before_the_released_curves_is_shown_at_its_own_step(
     write_run(tmp_path / "runs", {0: 0.0, 40_000: 945.0}, state="INTERRUPTED")
     ((_, *row),) = rows(verdict_table(inputs_of(tmp_path / "runs", released)))
     assert row == [
-        *("40,000 (1%)", "945", "at 100,000: 450, 455, 460", "–", "not enough data"),
+        *("40,000 (1 %)", "945", "at 100,000: 450, 455, 460", "–", "not enough data"),
     ]
 
 
@@ -115,7 +115,7 @@ def test_runs_of_any_precision_are_compared_together(tmp_path: Path, released: P
     write_run(tmp_path / "runs", {0: 0.0, 100_000: 452.0}, seed=3)
     inputs = inputs_of(tmp_path / "runs", released)
     (row,) = rows(verdict_table(inputs))
-    assert row[:3] == ["TD-MPC2, `walker-walk`", "100,000 (50%)", "450, 455, 452"]
+    assert row[:3] == ["TD-MPC2, `walker-walk`", "100,000 (50 %)", "450, 455, 452"]
     assert len(rows(run_table(inputs))) == 4
 
 

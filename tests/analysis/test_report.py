@@ -106,7 +106,7 @@ def test_open_tasks_name_the_command_that_would_settle_them(tmp_path):
     assert data["verdicts"]["next"] == [
         [
             "1 undecided task of TD-MPC2 (a single seed has no interval; 3 of 3 published seeds "
-            "agree: a 21% failure rate would look like this in half of all cases):",
+            "agree: a 21 % failure rate would look like this in half of all cases):",
             "python sweeps/launch.py tasks=walker-walk methods=tdmpc2 seeds=3",
         ]
     ]

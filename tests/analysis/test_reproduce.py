@@ -144,7 +144,7 @@ def test_below_the_full_budget_it_is_reproduced_so_far(tmp_path, published, caps
     assert domain[["verdict", "num_tasks", "compared"]].tolist() == ["reproduced so far", 39, 1]
     printed = capsys.readouterr().out
     assert "1 of 39" in printed
-    assert "50%" in printed
+    assert "50 %" in printed
 
 
 def test_step_0_never_counts(tmp_path, published):
@@ -189,7 +189,7 @@ def test_seeds_that_agree_have_a_spread(tmp_path, task):
         shares = np.array([27.5, 30.5]) / 31
         expected = np.sqrt(100**2 * (shares * (1 - shares) / 10).sum() / 3)
         assert row["error"] == pytest.approx(expected)
-        assert "3 of 3 seeds agree: a 21% failure rate would look like this" in row["remark"]
+        assert "3 of 3 seeds agree: a 21 % failure rate would look like this" in row["remark"]
     else:
         assert np.isnan(row["error"])
         assert "no task of this kind shows a spread" in row["remark"]
