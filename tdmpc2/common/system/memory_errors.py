@@ -1,0 +1,27 @@
+"""Errors of a process that gets no more memory, from the machine, a limit or a GPU."""
+
+from __future__ import annotations
+
+import errno
+
+_TYPES = ("MemoryError", "OutOfMemoryError")  # the latter is torch's, which is not imported here
+# Messages of torch, and of the loader of shared libraries.
+_MESSAGES = ("allocate memory", "out of memory", "failed to map segment")
+_LENGTH = 200
+
+
+def out_of_memory(error: BaseException | None) -> str | None:
+    """Return what lacks memory if that caused an error, else None; one line, without a full stop.
+
+    Args:
+        error: the error; the chain of its causes is searched.
+    """
+    while error is not None:
+        text = str(error).partition("\n")[0]
+        number = error.errno if isinstance(error, OSError) else None
+        known = isinstance(error, RuntimeError | ImportError | OSError)
+        told = known and any(message in text.lower() for message in _MESSAGES)
+        if told or number == errno.ENOMEM or type(error).__name__ in _TYPES:
+            return text.strip()[:_LENGTH].rstrip(". ") or type(error).__name__
+        error = error.__cause__ or error.__context__
+    return None
