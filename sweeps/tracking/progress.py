@@ -270,7 +270,7 @@ def print_multitask_summary(runs: Sequence[PlannedRun]) -> int:
         elif len(lines):
             updates = int(lines.num_updates.max())
             score = f"{lines.score[lines.num_updates == updates].mean():.1f}"
-        failures += not _has_ended(run)
+        failures += lines is None or not _has_ended(run)
         table.add_row(run.name, state, f"{updates:,}", score)
     make_console().print(table)
     print("score: return / 10 or 100 x success at the last evaluation, mean over the tasks.")

@@ -16,10 +16,12 @@ from tdmpc2.common.system import cli
 from tdmpc2.common.system import command as module
 from tdmpc2.common.system.command import command
 from tdmpc2.common.system.errors import StoppedError, UserError, one_line
+from tdmpc2.common.system.memory_errors import out_of_memory
 from tdmpc2.common.system.paths import cache_dir, user_path
 from tdmpc2.common.system.user_code import load_object
 from tdmpc2.envs.assets.folders import asset_dir
 from tests.analysis.run_files import write_run
+from tests.runs import arguments
 
 ROOT = Path(__file__).parents[2]
 NO_HOME = """
@@ -107,6 +109,29 @@ def test_a_further_signal_while_an_error_is_handled_leaves_no_traceback(
 
     assert outcome(raising(UnluckyError(5, "Input/output error")), monkeypatch) == 130
     assert capsys.readouterr().err == ""
+
+
+def test_too_little_memory_is_one_line(tmp_path: Path) -> None:
+    """Not even the libraries of torch fit into 300 MB."""
+    command = [sys.executable, "tdmpc2/train.py", *arguments(tmp_path / "runs")]
+    limited = ["bash", "-c", 'ulimit -v 300000 && exec "$0" "$@"', *command]
+    done = subprocess.run(limited, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 2, done
+    assert done.stderr.splitlines()[-1].startswith("error: not enough memory (")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_memory_errors_are_told_from_others() -> None:
+    assert out_of_memory(MemoryError()) == "MemoryError"
+    assert out_of_memory(RuntimeError("CUDA out of memory. Tried\nmore")) == (
+        "CUDA out of memory. Tried"
+    )
+    assert out_of_memory(OSError(errno.ENOMEM, "Cannot allocate memory")) is not None
+    assert out_of_memory(ValueError("out of memory")) is None
+    chained = KeyError("triton")
+    chained.__context__ = MemoryError("x.")
+    assert out_of_memory(chained) == "x"
+    assert out_of_memory(KeyError("triton")) is None
 
 
 def test_an_unforeseen_error_leaves_its_traceback_in_a_file(

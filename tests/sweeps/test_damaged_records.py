@@ -100,7 +100,7 @@ def test_a_damaged_eval_csv_does_not_hide_the_summary(
     runs = plan(sweep.runs, 2, env_steps=100)
     for run in runs:
         run.directory.mkdir(parents=True, exist_ok=True)
-        run.status, run.must_learn = {"state": "COMPLETED"}, None
+        run.status, run.must_learn = {"state": "COMPLETED", "env_step": run.spec.budget}, None
         (run.directory / "eval.csv").write_bytes(LINE)
     assert print_summary(runs, [None, None]) == 0
     capsys.readouterr()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 # Unicode categories of control characters, line separators and bytes that are not UTF-8.
 CONTROL = ("Cc", "Zl", "Zp", "Cs")
@@ -16,6 +16,19 @@ def one_line(text: object) -> str:
         char.encode("unicode_escape").decode() if unicodedata.category(char) in CONTROL else char
         for char in str(text)
     )
+
+
+def chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error, then what caused it, and so on.
+
+    The chain may be a circle, where it ends: a cause that is raised again has the error that it
+    caused as context.
+    """
+    passed: set[int] = set()
+    while error is not None and id(error) not in passed:
+        passed.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 class UserError(Exception):

@@ -7,7 +7,7 @@ import errno
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from tdmpc2.common.system.errors import UserError
+from tdmpc2.common.system.errors import UserError, chain
 
 LIMITS = (errno.EMFILE, errno.ENFILE)
 """Errors of a process, or a machine, with too many open files."""
@@ -22,16 +22,10 @@ class UnreadableError(UserError):
 def cause_of(error: BaseException | None, numbers: Collection[int]) -> OSError | None:
     """Return the `OSError` with one of some error numbers that caused an error, or None.
 
-    The chain of causes is searched because `torch.save` raises a `RuntimeError` of its own. It may
-    be a circle: a cause that is raised again has the error that it caused as context.
+    `torch.save`, for example, raises a `RuntimeError` of its own.
     """
-    passed: set[int] = set()
-    while error is not None and id(error) not in passed:
-        passed.add(id(error))
-        if isinstance(error, OSError) and error.errno in numbers:
-            return error
-        error = error.__cause__ or error.__context__
-    return None
+    found = (one for one in chain(error) if isinstance(one, OSError) and one.errno in numbers)
+    return next(found, None)
 
 
 def disk_error(error: BaseException) -> OSError | None:
