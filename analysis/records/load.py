@@ -39,6 +39,8 @@ RUNS = [
     *("checksum", "eval_episodes"),
 ]
 REFERENCE_SCORES = ["task", "policy", "mean", "sd", "episodes"]
+Found = tuple[Run, Points]
+"""A run and its points."""
 
 
 @dataclass(frozen=True)
@@ -130,20 +132,39 @@ def load(runs_dir: Path) -> Records:
             `floors/<task>.json`; if it is empty or missing, the records are empty.
     """
     problems: list[Problem] = []
-    found: list[tuple[Run, Points]] = []
+    found = read_runs(runs_dir, problems)
+    distinguish([run for run, _ in found], problems)
+    return to_records(found, read_references(runs_dir, problems), problems)
+
+
+def read_runs(runs_dir: Path, problems: list[Problem]) -> list[Found]:
+    """Read every run below a folder; what cannot be used is appended to `problems`."""
+    found: list[Found] = []
     for run, points, new_problems in read_all(runs_dir):
         problems += new_problems
         if run is not None:
             found.append(({"source": RUNS_SOURCE, **run}, points))
-    runs = [run for run, _ in found]
-    _distinguish_settings(runs, problems)
-    _label_datasets(runs)
-    reference_scores = [
+    return found
+
+
+def read_references(runs_dir: Path, problems: list[Problem]) -> list[tuple[Any, ...]]:
+    """Read the reference scores of a folder of runs as rows with columns `REFERENCE_SCORES`."""
+    return [
         row
         for path in sorted(runs_dir.glob("floors/*.json"))
         for row in read_reference_scores(path, problems)
     ]
-    return _records(found, reference_scores, problems)
+
+
+def distinguish(runs: list[Run], problems: list[Problem]) -> None:
+    """Give other settings another `variant`, and other datasets labels, as described in `load`.
+
+    Args:
+        runs: all runs that are shown together; changed in place.
+        problems: list to which variants with several settings are appended.
+    """
+    _distinguish_settings(runs, problems)
+    _label_datasets(runs)
 
 
 READERS = {"csv": read_curves, "tensorboard": read_tensorboard, "sacred": read_sacred}
@@ -164,8 +185,8 @@ def load_curves(
     """
     problems: list[Problem] = []
     if tasks:
-        return _records(read_curves(path, source, problems, tasks), [], problems)
-    return _records(READERS[form](path, source, problems), [], problems)
+        return to_records(read_curves(path, source, problems, tasks), [], problems)
+    return to_records(READERS[form](path, source, problems), [], problems)
 
 
 def stacked(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
@@ -197,13 +218,20 @@ def merge(parts: Sequence[Records]) -> Records:
     )
 
 
-def _records(
-    found: list[tuple[Run, Points]],
+def to_records(
+    found: list[Found],
     reference_scores: list[tuple[Any, ...]],
     problems: list[Problem],
 ) -> Records:
-    """Build the tables of these runs."""
-    unique = _without_duplicates([run for run, _ in found], problems)
+    """Return the tables of runs.
+
+    Args:
+        found: runs with distinct settings (see `distinguish`), and their points. Runs with the same
+            key are all left out, as are further seeds than the first `MAX_SEEDS`.
+        reference_scores: rows with columns `REFERENCE_SCORES`.
+        problems: problems so far; what is left out is appended.
+    """
+    unique = without_duplicates([run for run, _ in found], problems)
     kept = {id(run) for run in _first_seeds(unique, problems)}
     chosen = [row for run, points in found if id(run) in kept for row in _by_task(run, points)]
     runs = pd.DataFrame([[run[key] for key in RUNS] for run, _ in chosen], columns=RUNS)
@@ -286,11 +314,16 @@ def settings_of(overrides: Mapping[str, Any]) -> set[str]:
     }
 
 
-def _without_duplicates(runs: list[Run], problems: list[Problem]) -> list[Run]:
+def run_key(run: Run) -> tuple[Any, ...]:
+    """Return the values of `RUN_KEY`."""
+    return tuple(run[key] for key in RUN_KEY)
+
+
+def without_duplicates(runs: list[Run], problems: list[Problem]) -> list[Run]:
     """Return the runs with a unique key; the others are excluded and become problems."""
     by_key: dict[tuple[Any, ...], list[Run]] = {}
     for run in runs:
-        by_key.setdefault(tuple(run[key] for key in RUN_KEY), []).append(run)
+        by_key.setdefault(run_key(run), []).append(run)
     for group in by_key.values():
         if len(group) > 1:
             first, *others = (str(run["directory"]) for run in group)

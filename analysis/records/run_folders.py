@@ -4,23 +4,33 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-import pandas as pd
-
-from analysis.records.load import RUN_KEY, Records, load, stacked
+from analysis.records.load import (
+    Found,
+    Records,
+    distinguish,
+    load,
+    read_references,
+    read_runs,
+    run_key,
+    to_records,
+    without_duplicates,
+)
 from analysis.records.precisions import pooled
 from analysis.records.problems import Problem
+from analysis.records.run_reader import Run
 from tdmpc2.common.system.errors import UserError
 
 
 def load_folders(folders: Sequence[Path]) -> Records:
     """Return the records of one or several folders of runs.
 
-    Runs that differ in the precision only are one series (`precisions.pooled`).
-    Of a run that two folders hold with different budgets, the longer record counts; of two
-    reference scores of a task, that with more episodes.
+    Runs are distinguished by their settings and datasets as if they were in one folder (`load`);
+    those that differ in the precision only are one series (`precisions.pooled`). Of a run that two
+    folders hold with different budgets, the longer record counts; of two reference scores of a
+    task, that with more episodes.
 
     Args:
         folders: at least one folder of runs.
@@ -30,46 +40,50 @@ def load_folders(folders: Sequence[Path]) -> Records:
     """
     if len(folders) == 1:
         return pooled(load(folders[0]))
-    parts, problems = _longest_only([load(folder) for folder in folders])
-    references = stacked([part.reference_scores for part in parts])
-    references = references.sort_values("episodes", ascending=False, kind="stable")
-    records = Records(
-        table=stacked([part.table for part in parts]),
-        runs=stacked([part.runs for part in parts]),
-        reference_scores=references.drop_duplicates(["task", "policy"], ignore_index=True),
-        problems=(*problems, *(p for part in parts for p in part.problems)),
-    )
-    return pooled(records)
+    problems: list[Problem] = []
+    parts = [read_runs(folder, problems) for folder in folders]
+    distinguish([run for part in parts for run, _ in part], problems)
+    references = [row for folder in folders for row in read_references(folder, problems)]
+    found = _longest_only([_unique(part, problems) for part in parts], problems)
+    return pooled(to_records(found, _with_most_episodes(references), problems))
 
 
-def _longest_only(parts: Sequence[Records]) -> tuple[list[Records], list[Problem]]:
+def _unique(part: Sequence[Found], problems: list[Problem]) -> list[Found]:
+    """Leave out the runs that one folder holds several times."""
+    kept = {id(run) for run in without_duplicates([run for run, _ in part], problems)}
+    return [(run, points) for run, points in part if id(run) in kept]
+
+
+def _longest_only(parts: Sequence[Sequence[Found]], problems: list[Problem]) -> list[Found]:
     """Leave out the shorter records of runs that several folders hold, and name them."""
-    every = stacked([part.runs.assign(part=place) for place, part in enumerate(parts)])
-    twice = every[every.duplicated([*RUN_KEY, "budget"])]
-    if len(twice):
-        raise UserError(f"two folders hold the same run, {twice['directory'].iloc[0]}")
-    ascending = every.sort_values("budget")
-    shorter = ascending[ascending.duplicated(RUN_KEY, keep="last")]
-    left = {place: rows[RUN_KEY].fillna("") for place, rows in shorter.groupby("part")}
-    kept = [_without(part, left[n]) if n in left else part for n, part in enumerate(parts)]
-    return kept, [_left_out(rows) for _, rows in shorter.groupby("part")]
+    longest: dict[tuple[Any, ...], Run] = {}
+    for part in parts:
+        for run, _ in part:
+            other = longest.setdefault(run_key(run), run)
+            if other is not run and other["budget"] == run["budget"]:
+                raise UserError(f"two folders hold the same run, {run['directory']}")
+            longest[run_key(run)] = max(other, run, key=lambda one: one["budget"])
+    kept = {id(run) for run in longest.values()}
+    for part in parts:
+        shorter = [run for run, _ in part if id(run) not in kept]
+        if shorter:
+            problems.append(_left_out(shorter))
+    return [(run, points) for part in parts for run, points in part if id(run) in kept]
 
 
-def _left_out(runs: pd.DataFrame) -> Problem:
+def _left_out(runs: Sequence[Run]) -> Problem:
     """Return the problem that names runs of one folder that another holds with more steps."""
-    directories = sorted(map(str, runs["directory"].unique()))
-    where, number = os.path.commonpath(directories), len(directories)
+    where, number = os.path.commonpath([run["directory"] for run in runs]), len(runs)
     what = "another folder holds this run with a larger budget; left out"
     if number > 1:
         what = f"{number} runs left out, which another folder holds with a larger budget"
     return Problem(where, None, what, "warning")
 
 
-def _without(records: Records, runs: pd.DataFrame) -> Records:
-    """Return records without some runs, which have the given values of `RUN_KEY`."""
-    unwanted = pd.MultiIndex.from_frame(runs)
-
-    def rest(table: pd.DataFrame) -> pd.DataFrame:
-        return table[~pd.MultiIndex.from_frame(table[RUN_KEY].fillna("")).isin(unwanted)]
-
-    return replace(records, table=rest(records.table), runs=rest(records.runs))
+def _with_most_episodes(rows: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """Return one row for each task and policy: the first of those with the most episodes."""
+    best: dict[tuple[Any, ...], tuple[Any, ...]] = {}
+    for row in rows:
+        other = best.setdefault(row[:2], row)
+        best[row[:2]] = max(other, row, key=lambda one: one[-1])
+    return list(best.values())

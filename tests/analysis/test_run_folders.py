@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import warnings
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from analysis.records.load import load, load_curves, merge
 from analysis.records.run_folders import load_folders
 from tdmpc2.common.system.errors import UserError
+from tests.analysis.multitask_files import write_multitask_run
 from tests.analysis.run_files import write_reference_scores, write_run, write_table
 
 
@@ -33,6 +35,35 @@ def test_the_longer_record_of_a_run_in_two_folders_counts(tmp_path: Path) -> Non
     (problem,) = found.problems
     assert problem.where == str(short)
     assert "larger budget" in problem.what
+
+
+def test_other_settings_of_one_name_in_two_folders_are_distinguished(tmp_path: Path) -> None:
+    """As in one folder, also for the same seed and with another budget."""
+    where = [tmp_path / name for name in ("a", "b")]
+    for folder, rate, steps in zip(where, (0.001, 0.01), (10_000, 20_000), strict=True):
+        write_run(folder, {0: 0.0, steps: 500.0}, budget=steps, overrides={"lr": rate})
+    found = load_folders(where)
+    assert set(found.runs["variant"]) == {"default[lr=0.001]", "default[lr=0.01]"}
+    assert set(found.table["variant"]) == set(found.runs["variant"])
+    (problem,) = found.problems
+    assert "runs with different settings, distinguished as default[lr=0.001]," in problem.what
+
+
+def test_other_datasets_in_two_folders_are_distinguished(tmp_path: Path) -> None:
+    where = [tmp_path / name for name in ("a", "b")]
+    for folder, name in zip(where, ("small", "large"), strict=True):
+        write_multitask_run(folder, {100: (50.0, 50.0)}, dataset=name * 10, dataset_name=name)
+    assert set(load_folders(where).runs["dataset"]) == {"small", "large"}
+
+
+def test_runs_that_a_folder_holds_twice_are_left_out_there_only(tmp_path: Path) -> None:
+    first = write_run(tmp_path / "a", {0: 0.0, 1000: 5.0}, budget=1000)
+    shutil.copytree(first, first.with_name(f"{first.name}-copy"))
+    kept = write_run(tmp_path / "b", {0: 0.0, 1000: 5.0}, budget=1000)
+    found = load_folders([tmp_path / "a", tmp_path / "b"])
+    assert found.runs["directory"].tolist() == [kept]
+    (problem,) = found.problems
+    assert "all 2 excluded" in problem.what
 
 
 def test_reference_scores_of_a_task_in_two_folders_count_once(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from tdmpc2.common.system.atomic_files import (
     sha256_of,
     write_json,
 )
-from tdmpc2.common.system.errors import UserError
+from tdmpc2.common.system.errors import UserError, chain
 
 # On top of requests, since pooch 1.9 and huggingface_hub 2.4 delete the partial file when a
 # download is interrupted, and the latter also needs the Hub's own response headers.
@@ -48,9 +48,8 @@ class DownloadError(UserError):
     def __init__(self, url: str, error: BaseException, advice: str) -> None:
         response = getattr(error, "response", None)
         self.status: int | None = None if response is None else response.status_code
-        while error.__context__ is not None:  # the reason, inside the libraries' own errors
-            error = error.__context__
-        reason = str(error) or type(error).__name__
+        *_, first = chain(error)  # the reason, inside the libraries' own errors
+        reason = str(first) or type(first).__name__
         super().__init__(f"cannot download {url} ({reason}){advice and f'; {advice}'}")
 
 
