@@ -269,7 +269,7 @@ def test_diverged_runs_count(tmp_path: Path) -> None:
         (["base=quick"], "no runs of the variant 'quick' (available:"),
         (["rule=guess"], "unknown rule 'guess'"),
         (["spec=none.toml"], "cannot be read"),
-        (["runs=/nonexistent"], "runs=/nonexistent does not exist"),
+        (["runs=/dev/null/runs"], "runs=/dev/null/runs does not exist"),
     ],
 )
 def test_bad_input(runs: Path, tmp_path: Path, arguments: list[str], message: str) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from analysis import fetch_published
-from tdmpc2.common.system.archives import MOST_GROWTH, unpack
+from tdmpc2.common.system.archives import MOST_GROWTH, check_members, unpack
 from tdmpc2.common.system.errors import UserError, one_line
 
 
@@ -36,6 +36,17 @@ def test_one_folder_is_extracted(tmp_path: Path) -> None:
     assert [str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*.*")] == [
         "a/b.txt"
     ]
+
+
+@pytest.mark.parametrize("lost", [1, 30])
+def test_an_archive_that_has_lost_bytes_is_damaged(lost: int, tmp_path: Path) -> None:
+    """Its offsets lead to places before its beginning."""
+    path = make_zip(tmp_path / "a.zip", [("top/a.txt", b"text")])
+    content = path.read_bytes()
+    path.write_bytes(content[:4] + content[4 + lost :])
+    assert "damaged archive (" in refusal(path, tmp_path / "out")
+    with pytest.raises(UserError, match="damaged archive"):
+        check_members(path)
 
 
 def test_a_bomb_is_not_unpacked(tmp_path: Path) -> None:

@@ -321,13 +321,13 @@ def test_what_slurm_would_refuse_is_one_line_and_submits_nothing(
 
 
 def test_another_commit_is_refused_before_anything_is_handed_over(
-    swept: tuple[Path, str], cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    runs, _ = swept
+    kept = {**SHORT, "keep_replay": "true"}
+    assert sweeping.sweep(tmp_path, seeds=1, cluster="inline", **kept) == 0
     monkeypatch.setattr("sweeps.execution.launching.git_commit", lambda: "another")
-    longer = {**SHORT, "env_steps": 200}
     with pytest.raises(cli.UserError, match=r"was run with commit .* allow_commit_change=true"):
-        sweeping.sweep(runs, seeds=12, **longer)
+        sweeping.sweep(tmp_path, seeds=2, **{**kept, "env_steps": 200})
     assert not cluster.jobs()
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import shutil
 import zipfile
 import zlib
+from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
@@ -30,11 +33,9 @@ def check_members(file: Path) -> None:
     Raises:
         UserError: a member is damaged.
     """
-    try:
-        with naming(file), zipfile.ZipFile(file) as archive:
-            damaged = archive.testzip()
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
-        raise UserError(f"{file}: damaged archive ({error}); get the file again") from None
+    refused = _damage_refused(file, "get the file again")
+    with naming(file), refused, zipfile.ZipFile(file) as archive:
+        damaged = archive.testzip()
     if damaged is not None:
         raise UserError(
             f"{file}: damaged, the checksum of {damaged} does not match; get the file again"
@@ -56,7 +57,7 @@ def unpack(file: Path, top: str, to: Path) -> None:
     """
     parts = PurePosixPath(top).parts
     try:
-        with zipfile.ZipFile(file) as archive:
+        with _damage_refused(file, "download it again"), zipfile.ZipFile(file) as archive:
             members = [member for member in archive.infolist() if not member.is_dir()]
             for member in members:
                 _refuse_unsafe(file, member.filename)
@@ -74,14 +75,29 @@ def unpack(file: Path, top: str, to: Path) -> None:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with archive.open(member) as source, open(path, "xb") as out:
                     shutil.copyfileobj(source, out, _BLOCK)
-    # RuntimeError: encrypted, or compressed by a method that zipfile does not know.
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
-        raise UserError(f"{file}: damaged archive ({error}); download it again") from None
     except OSError as error:  # two members of one path, a name that is too long
         if full_disk(error):
             raise
         reason = f"{error.strerror}: {error.filename}"
         raise UserError(f"{file}: cannot be unpacked ({reason}); download it again") from None
+
+
+@contextlib.contextmanager
+def _damage_refused(file: Path, advice: str) -> Iterator[None]:
+    """Turn the errors of `zipfile` that mean a damaged archive into a `UserError`.
+
+    Args:
+        file: the archive.
+        advice: end of the message.
+    """
+    try:
+        yield
+    # RuntimeError: encrypted, or compressed by a method that zipfile does not know. ValueError and
+    # EINVAL: an offset that leads outside of the file.
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError, OSError) as error:
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:
+            raise
+        raise UserError(f"{file}: damaged archive ({error}); {advice}") from None
 
 
 def _below(path: PurePosixPath, parts: tuple[str, ...]) -> bool:
