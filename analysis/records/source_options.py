@@ -197,11 +197,14 @@ def load_sources(
             )
         count = records.runs["directory"].nunique()
         what = f"{count} run{'s' * (count > 1)} without evaluation" if count else "no run"
-        raise UserError(
-            f"{what} in {runs_dir}; run `python sweeps/launch.py suite=smoke seeds=2` first, name "
-            "the folder of your runs with runs=DIR, or download the paper's released curves with "
-            "`python analysis/fetch_published.py`"
-        )
+        ways = ["run `python sweeps/launch.py suite=smoke seeds=2` first"]
+        ways.append("name the folder of your runs with runs=DIR")
+        if released == "always":
+            fetch = "download the paper's released curves with `python analysis/fetch_published.py`"
+            use = f"use the released curves with published={published}"
+            ways.append(fetch if published is None else use)
+        *others, last = ways
+        raise UserError(f"{what} in {runs_dir}; {', '.join(others)} or {last}")
     return usable if options.tasks is None else on_tasks(usable, options.tasks)
 
 

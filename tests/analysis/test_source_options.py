@@ -44,6 +44,32 @@ def test_a_folder_without_runs_is_named_beside_other_sources(tmp_path, sources, 
     assert capsys.readouterr().err.splitlines().count(warning(tmp_path / "runs")) == 1
 
 
+@pytest.mark.parametrize(
+    ("released", "available", "advice"),
+    [
+        ("always", True, "or use the released curves with published="),
+        ("always", False, "or download the paper's released curves"),
+        ("beside runs", True, "first or name the folder of your runs with runs=DIR"),
+    ],
+)
+def test_without_any_record_the_advice_is_one_that_helps(
+    tmp_path, sources, monkeypatch, released, available, advice
+):
+    if available:
+        monkeypatch.setenv("TDMPC2_PUBLISHED", str(tmp_path / "paper"))
+    else:
+        monkeypatch.setattr(source_options, "cache_dir", lambda: tmp_path / "cache")
+    options = source_options.SourceOptions(runs=str(tmp_path / "runs"))
+    with pytest.raises(UserError) as refused:
+        source_options.load_sources(options, released=released)
+    assert advice in str(refused.value)
+    if available and released == "always":
+        named = source_options.SourceOptions(
+            runs=str(tmp_path / "runs"), published=str(refused.value).partition("published=")[2]
+        )
+        assert len(source_options.load_sources(named, released=released).table)
+
+
 def test_a_folder_with_a_run_or_the_default_one_is_not_named(tmp_path, sources, monkeypatch):
     runs, paper = tmp_path / "runs", tmp_path / "paper"
     options = source_options.SourceOptions(runs=str(runs), published=str(paper))
