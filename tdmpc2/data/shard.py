@@ -127,8 +127,8 @@ def check_files(shard: Shard) -> None:
         try:
             found = path.stat().st_size if path.is_file() else None
         except OSError as error:  # e.g. a name in the manifest that is too long
-            failure = unreadable(path, error)
             if is_unknown(error):
+                failure = unreadable(path, error)
                 raise failure from None
             raise UserError(f"{path}: cannot be read ({error.strerror}); {advice}") from None
         if found is None:
