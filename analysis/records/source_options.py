@@ -204,7 +204,8 @@ def load_sources(
             use = f"use the released curves with published={published}"
             ways.append(fetch if published is None else use)
         *others, last = ways
-        raise UserError(f"{what} in {runs_dir}; {', '.join(others)} or {last}")
+        too = f"; {NO_RELEASED_CURVES}" if released == "beside runs" and published is None else ""
+        raise UserError(f"{what} in {runs_dir}; {', '.join(others)} or {last}{too}")
     return usable if options.tasks is None else on_tasks(usable, options.tasks)
 
 

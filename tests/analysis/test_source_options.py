@@ -50,6 +50,7 @@ def test_a_folder_without_runs_is_named_beside_other_sources(tmp_path, sources, 
         ("always", True, "or use the released curves with published="),
         ("always", False, "or download the paper's released curves"),
         ("beside runs", True, "first or name the folder of your runs with runs=DIR"),
+        ("beside runs", False, "with runs=DIR; the released curves are missing"),
     ],
 )
 def test_without_any_record_the_advice_is_one_that_helps(
