@@ -19,7 +19,7 @@ from baselines.networks import MLP, num_parameters
 from baselines.sac_config import SACConfig
 from tdmpc2.common.interfaces import Accelerable, Counters, EnvSpec, Event, FunctionSlot
 from tdmpc2.common.numerics.discount import episode_discount
-from tdmpc2.common.numerics.optim import Draws, descend, differentiate, move_toward
+from tdmpc2.common.numerics.optim import Adam, Draws, descend, differentiate, move_toward
 from tdmpc2.common.numerics.seeding import derive_seed
 from tdmpc2.common.replay.episode_replay import Replay
 from tdmpc2.common.replay.types import Batch, to_device
@@ -189,8 +189,8 @@ class SAC(BaseAgent):
         self.critic_params = list(self.nets.critics.parameters())
         self.actor_params = [*self.nets.actor.parameters(), self.nets.log_temperature]
         lr = config.learning_rate(env.task_names[0])
-        self.critic_optimizer = torch.optim.Adam(self.critic_params, lr=lr, fused=True)
-        self.actor_optimizer = torch.optim.Adam(self.actor_params, lr=lr, fused=True)
+        self.critic_optimizer = Adam(self.critic_params, lr=lr, fused=True)
+        self.actor_optimizer = Adam(self.actor_params, lr=lr, fused=True)
         fixed = config.discount_from == "fixed"
         self.discount = config.discount if fixed else episode_discount(env.episode_lengths[0])
         entropy = config.target_entropy

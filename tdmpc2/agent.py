@@ -21,7 +21,7 @@ from tdmpc2.common.interfaces import (
     WholeSteps,
 )
 from tdmpc2.common.numerics import gpu_forms
-from tdmpc2.common.numerics.optim import Gradients, descend
+from tdmpc2.common.numerics.optim import Adam, Gradients, descend
 from tdmpc2.common.numerics.seeding import derive_seed
 from tdmpc2.common.replay.episode_replay import Replay
 from tdmpc2.common.replay.types import Batch, to_device
@@ -122,14 +122,14 @@ class TDMPC2(BaseAgent):
             optimizers=(self.optimizer, self.policy_optimizer),
         )
 
-    def _make_optimizers(self) -> tuple[torch.optim.Adam, torch.optim.Adam]:
+    def _make_optimizers(self) -> tuple[Adam, Adam]:
         """Return Adam for the model (encoder: lr·enc_lr_scale) and Adam for the policy."""
         c = self.config
         encoder = list(self.model.encoder.parameters())
         others = [p for p in self.model_params if not any(p is e for e in encoder)]
         groups = [{"params": encoder, "lr": c.lr * c.enc_lr_scale}, {"params": others}]
-        model = torch.optim.Adam(groups, lr=c.lr, fused=True)
-        policy = torch.optim.Adam(self.policy_params, lr=c.lr, eps=c.pi_eps, fused=True)
+        model = Adam(groups, lr=c.lr, fused=True)
+        policy = Adam(self.policy_params, lr=c.lr, eps=c.pi_eps, fused=True)
         return model, policy
 
     def _noise_source(self, seed: int) -> NoiseSource:
@@ -346,9 +346,7 @@ class TDMPC2(BaseAgent):
         """
         return self.functions.differentiate(loss, params, *args)
 
-    def step(
-        self, optimizer: torch.optim.Adam, params: list[nn.Parameter], gradients: Gradients
-    ) -> Tensor:
+    def step(self, optimizer: Adam, params: list[nn.Parameter], gradients: Gradients) -> Tensor:
         """Take one Adam step on gradients clipped to norm `grad_clip_norm` (20).
 
         Args:

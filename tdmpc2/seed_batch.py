@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 from tdmpc2 import losses, planner
 from tdmpc2.agent import TDMPC2
 from tdmpc2.common.interfaces import Accelerable, FunctionSlot, WholeSteps
-from tdmpc2.common.numerics.optim import move_toward
+from tdmpc2.common.numerics.optim import Adam, move_toward
 from tdmpc2.common.replay.episode_replay import Replay
 from tdmpc2.common.replay.types import Batch, to_device
 from tdmpc2.common.training.loop_requests import Act
@@ -113,7 +113,7 @@ class SeedBatch:
                 torch._dynamo.mark_static_address(stack)
         return stacks
 
-    def _stack_optimizer(self, attribute: str, names: dict[int, str]) -> torch.optim.Adam:
+    def _stack_optimizer(self, attribute: str, names: dict[int, str]) -> Adam:
         """Return Adam over stacked parameters, with the agents' states copied into its own.
 
         The states of agents that continue become views of the stacked states.
@@ -128,7 +128,7 @@ class SeedBatch:
             settings = {key: group[key] for key in ("lr", "betas", "eps")}
             params = [self.params[names[id(p)]] for p in group["params"]]
             groups.append({**settings, "params": params})
-        batched = torch.optim.Adam(groups, fused=True)
+        batched = Adam(groups, fused=True)
         for g, group in enumerate(groups):
             for i, stack in enumerate(group["params"]):
                 batched.state[stack] = state = {
@@ -281,9 +281,7 @@ class SeedBatch:
         norms = {"grad_norm": norm, "pi_grad_norm": pi_norm}
         return {**model.metrics, **policy.metrics, **norms}, model.priority
 
-    def _step(
-        self, optimizer: torch.optim.Adam, params: list[Tensor], gradients: tuple[Tensor, ...]
-    ) -> Tensor:
+    def _step(self, optimizer: Adam, params: list[Tensor], gradients: tuple[Tensor, ...]) -> Tensor:
         """Take one Adam step on gradients clipped per agent and return their norms `(K,)`."""
         norm = torch.stack([g.flatten(1).norm(dim=1) for g in gradients]).norm(dim=0)
         factor = (self.config.grad_clip_norm / (norm + 1e-6)).clamp(max=1.0)

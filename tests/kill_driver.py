@@ -24,10 +24,10 @@ from typing import Any, Literal, NamedTuple
 CONTEXT = multiprocessing.get_context("forkserver")
 # Importing torch._dynamo counts the GPUs; a process forked after that cannot use CUDA.
 FRESH_CONTEXT = multiprocessing.get_context("spawn")
-# Modules that runs import; the first optimizer step imports torch._dynamo. A function that a `Blow`
-# wraps is then wrapped in its own module only, not in the modules that have imported it.
+# Modules that runs import. A function that a `Blow` wraps is then wrapped in its own module only,
+# not in the modules that have imported it.
 CONTEXT.set_forkserver_preload(
-    ["torch._dynamo", "sacred", "tdmpc2.runners.online", "tdmpc2.runners.offline", "tdmpc2.agent"]
+    ["tdmpc2.runners.online", "tdmpc2.runners.offline", "tdmpc2.agent", "sacred", "triton"]
 )
 
 

@@ -18,7 +18,7 @@ from baselines.dreamerv3.world_model import WorldModel, model_loss
 from baselines.flops import dreamerv3_update_gflop
 from baselines.networks import num_parameters
 from tdmpc2.common.interfaces import Accelerable, Counters, EnvSpec, Event, FunctionSlot
-from tdmpc2.common.numerics.optim import Draws, descend, differentiate, move_toward
+from tdmpc2.common.numerics.optim import Adam, Draws, descend, differentiate, move_toward
 from tdmpc2.common.numerics.precision import products_in
 from tdmpc2.common.numerics.seeding import derive_seed
 from tdmpc2.common.replay.sequence_replay import SequenceReplay
@@ -74,7 +74,7 @@ class DreamerV3(BaseAgent):
             "critic": (c.lr, c.eps),
         }
         self.optimizers = {
-            name: torch.optim.Adam(self.params[name], lr=lr, eps=eps, fused=True)
+            name: Adam(self.params[name], lr=lr, eps=eps, fused=True)
             for name, (lr, eps) in rates.items()
         }
         self.return_range = torch.zeros(2, device=self.device)

@@ -23,7 +23,7 @@ from tdmpc2.common.interfaces import (
     Planning,
 )
 from tdmpc2.common.numerics.discount import episode_discount
-from tdmpc2.common.numerics.optim import Draws, descend, differentiate, move_toward
+from tdmpc2.common.numerics.optim import Adam, Draws, descend, differentiate, move_toward
 from tdmpc2.common.numerics.seeding import derive_seed
 from tdmpc2.common.replay.episode_replay import Replay
 from tdmpc2.common.replay.types import Batch, to_device
@@ -82,8 +82,8 @@ class TDMPC(BaseAgent):
             if p.requires_grad and not name.startswith("policy.")
         ]
         assert config.lr is not None
-        self.optimizer = torch.optim.Adam(self.model_params, lr=config.lr, fused=True)
-        self.policy_optimizer = torch.optim.Adam(self.policy_params, lr=config.lr, fused=True)
+        self.optimizer = Adam(self.model_params, lr=config.lr, fused=True)
+        self.policy_optimizer = Adam(self.policy_params, lr=config.lr, fused=True)
         fixed = config.discount_from == "fixed"
         discounts = [
             config.discount if fixed else episode_discount(length) for length in env.episode_lengths

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
+import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +27,7 @@ from tdmpc2.envs.tasks import get_task
 from tdmpc2.runners.registry import METHODS, agent_class, has_seed_batch, make_agent, make_spec
 from tdmpc2.runners.setup import check_fits, env_spec, make_replay
 from tests.kill_driver import Blow, Command, Done
-from tests.runs import checkpoint_steps, evaluated_steps, files, outcome, run_directory
+from tests.runs import TINY, checkpoint_steps, evaluated_steps, files, outcome, run_directory
 
 TRAINER = "tdmpc2.common.training.trainer:Trainer"
 # Settings of each method; an episode has 50 decisions.
@@ -77,6 +81,32 @@ def small(method: str, runs: Path, blow: Blow | None = None, **changes: Any) -> 
     """Start a small run of a method."""
     values = {"method": method, **COMMON, **SMALL[method], "runs": runs, **changes}
     return Command([f"{key}={value}" for key, value in values.items()], blow).run()
+
+
+def test_runs_do_not_import_the_compiler(tmp_path: Path) -> None:
+    """Importing `torch._dynamo` and `sympy` takes longer than importing torch."""
+    code = """
+import json, sys
+from tdmpc2 import train
+for arguments in json.load(sys.stdin):
+    assert train.main(arguments) == 0
+print("imported:", *sorted({"torch._dynamo", "sympy"} & set(sys.modules)))
+"""
+    methods = {"tdmpc2": TINY, **{name: {**COMMON, **SMALL[name]} for name in SMALL}}
+    runs = [
+        [f"{key}={value}" for key, value in {"method": name, **values, "runs": tmp_path}.items()]
+        for name, values in methods.items()
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        input=json.dumps(runs),
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert done.stdout.splitlines()[-1].strip() == "imported:"
+    assert done.stdout.count("COMPLETED") == len(methods)
 
 
 @pytest.fixture(scope="module")

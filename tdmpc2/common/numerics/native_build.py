@@ -12,7 +12,6 @@ import warnings
 from pathlib import Path
 
 import torch
-from torch.utils import cpp_extension
 
 from tdmpc2.common.numerics.cpu import cpu_flags
 from tdmpc2.common.system.atomic_files import sha256_of, write_text
@@ -111,6 +110,8 @@ def load(source: Path) -> bool:
 
 
 def _command(source: Path, target: str) -> list[str]:
+    from torch.utils import cpp_extension  # imports setuptools
+
     capability = torch.backends.cpu.get_cpu_capability()
     return [
         compiler() or "",

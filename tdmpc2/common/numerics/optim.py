@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +14,19 @@ from torch import Tensor, nn
 from tdmpc2.common.numerics import gpu_forms
 
 Gradients = tuple[Tensor, ...]
+
+
+class Adam(torch.optim.Adam):
+    """Adam whose methods do not import torch's compiler.
+
+    In torch 2.13 the methods of an optimizer import `torch._dynamo`, in case they are part of
+    compiled code. That takes as long as importing torch. The steps of agents are not compiled.
+    """
+
+    add_param_group = inspect.unwrap(torch.optim.Adam.add_param_group)
+    state_dict = inspect.unwrap(torch.optim.Adam.state_dict)
+    load_state_dict = inspect.unwrap(torch.optim.Adam.load_state_dict)
+    step = torch.no_grad()(inspect.unwrap(torch.optim.Adam.step))
 
 
 class Draws:
@@ -57,7 +71,9 @@ def differentiate(
         The result of the loss, and one gradient per parameter.
     """
     result = loss(*args)
-    return result, torch.autograd.grad(result.loss, params, _one(result.loss.device))
+    # On a CPU, passing the 1 saves nothing, and torch 2.13 would import sympy to check its shape.
+    start = _one(result.loss.device) if result.loss.is_cuda else None
+    return result, torch.autograd.grad(result.loss, params, start)
 
 
 @functools.cache

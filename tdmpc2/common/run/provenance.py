@@ -72,7 +72,8 @@ def _slurm_job() -> str | None:
 @cache
 def _freeze() -> bytes:
     """Return every installed package with its version, like `pip freeze`."""
-    found = {(d.metadata["Name"] or "", d.version) for d in importlib.metadata.distributions()}
+    metadata = [d.metadata for d in importlib.metadata.distributions()]  # parsed at each access
+    found = {(m["Name"] or "", m["Version"]) for m in metadata}
     return "".join(f"{name}=={version}\n" for name, version in sorted(found)).encode()
 
 
