@@ -24,8 +24,9 @@ from tdmpc2.common.numerics.torch_setup import choose_device, set_up_torch
 from tdmpc2.envs.factory import make_env
 from tdmpc2.envs.tasks import get_task
 from tdmpc2.kernels import bf16
-from tdmpc2.runners.registry import make_agent, make_spec
+from tdmpc2.runners.registry import make_agent
 from tdmpc2.runners.setup import env_spec, make_replay
+from tdmpc2.runners.specs import make_spec
 from tdmpc2.runners.work import gflop_of, random_episode
 
 SIDE = 512  # of the matrices whose multiplication gives the lower bound

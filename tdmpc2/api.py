@@ -90,15 +90,13 @@ def make_agent(
             argument has another type.
     """
     from tdmpc2.common.numerics.torch_setup import choose_device
-    from tdmpc2.runners import registry, setup
+    from tdmpc2.runners import registry, setup, specs
 
     task: Any = getattr(env, "task", None)
     kind = type(env).__name__
     require(task is not None, f"env: {kind} was not made by tdmpc2.make_env; pass what it returns")
     name, place = _text("method", method, METHOD), choose_device(_text("device", device))
-    spec = registry.make_spec(
-        name, task.name, _seed(seed), overrides=settings, require_assets=False
-    )
+    spec = specs.make_spec(name, task.name, _seed(seed), overrides=settings, require_assets=False)
     return registry.make_agent(spec, setup.env_spec(task, env), place)
 
 
@@ -134,7 +132,7 @@ def train(
         StoppedError: a signal stopped the run.
     """
     from tdmpc2.runners.online import run
-    from tdmpc2.runners.registry import make_spec
+    from tdmpc2.runners.specs import make_spec
 
     options = {} if options is None else options
     require(isinstance(options, Mapping), f"options={options!r}: must be a dict of options")

@@ -30,7 +30,7 @@ from tdmpc2.common.system.config_checks import (
 from tdmpc2.common.system.errors import UserError, did_you_mean
 from tdmpc2.config import TDMPC2Config
 from tdmpc2.envs.tasks import get_suite, get_task, list_tasks
-from tdmpc2.runners.registry import make_spec
+from tdmpc2.runners.specs import make_spec
 
 if TYPE_CHECKING:
     from torch import Tensor

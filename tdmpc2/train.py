@@ -27,7 +27,8 @@ from tdmpc2.envs.gymnasium_tasks import with_arguments
 from tdmpc2.envs.task_variants import TaskSwitches
 from tdmpc2.envs.tasks import SUITES
 from tdmpc2.runners import offline_arguments
-from tdmpc2.runners.registry import METHODS, config_class, make_spec
+from tdmpc2.runners.registry import METHODS, config_class
+from tdmpc2.runners.specs import make_spec
 
 if TYPE_CHECKING:
     from tdmpc2.common.run.resume_checks import RunResult

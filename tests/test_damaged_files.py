@@ -19,7 +19,7 @@ from tdmpc2.data.sources import find_runs
 from tdmpc2.evaluate import EvaluateOptions
 from tdmpc2.runners.evaluate_checkpoint import evaluate_checkpoint
 from tdmpc2.runners.life_cycle import LocalRun
-from tdmpc2.runners.registry import make_spec
+from tdmpc2.runners.specs import make_spec
 from tests.damages import DAMAGES, damage
 
 SPEC = make_spec("tdmpc2", "toy-pointmass", 1)

@@ -25,7 +25,7 @@ from tdmpc2.common.run.spec import RunOptions
 from tdmpc2.common.system.archives import unpack
 from tdmpc2.common.system.errors import UserError, one_line
 from tdmpc2.data.dataset import Dataset
-from tdmpc2.runners.registry import make_spec
+from tdmpc2.runners.specs import make_spec
 from tests.analysis.run_files import write_run
 from tests.checkpoints.models import model, official_file
 from tests.damages import CONTENTS

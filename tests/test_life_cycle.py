@@ -12,7 +12,7 @@ import torch
 from tdmpc2.common.run.spec import RunOptions
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.runners.life_cycle import LocalRun
-from tdmpc2.runners.registry import make_spec
+from tdmpc2.runners.specs import make_spec
 
 
 def started(runs: Path, **options: bool) -> LocalRun:

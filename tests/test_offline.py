@@ -25,7 +25,8 @@ from tdmpc2.envs.multitask import multitask_spec
 from tdmpc2.envs.tasks import get_task
 from tdmpc2.evaluate import EvaluateOptions
 from tdmpc2.runners.evaluate_checkpoint import evaluate_checkpoint
-from tdmpc2.runners.registry import make_agent, make_offline_spec
+from tdmpc2.runners.registry import make_agent
+from tdmpc2.runners.specs import make_offline_spec
 from tests.kill_driver import Blow, Command, Done
 from tests.runs import TINY, outcome, run_directory, tiny
 

@@ -15,8 +15,9 @@ from torch import nn
 from tdmpc2.common.interfaces import Counters
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.training.base_agent import BaseAgent, BaseConfig
-from tdmpc2.runners.registry import agent_class, make_agent, make_spec
+from tdmpc2.runners.registry import agent_class, make_agent
 from tdmpc2.runners.setup import check_fits
+from tdmpc2.runners.specs import make_spec
 from tests.helpers import env_spec
 
 ENV = env_spec()  # 5 observations, 2 actions

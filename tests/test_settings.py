@@ -18,7 +18,8 @@ import pytest
 from tdmpc2.common.system import cli
 from tdmpc2.common.system.config_checks import REQUIRED, Kind, Range, Settings, kinds_of, setting
 from tdmpc2.common.system.errors import UserError
-from tdmpc2.runners.registry import METHODS, agent_class, make_config, make_spec
+from tdmpc2.runners.registry import METHODS, agent_class, make_config
+from tdmpc2.runners.specs import make_spec
 from tests.test_architecture import FILES, ROOT
 
 BENCHMARKS = sorted((ROOT / "benchmarks").glob("*.py"))

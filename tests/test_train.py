@@ -22,7 +22,7 @@ from tdmpc2.common.system.errors import UserError
 from tdmpc2.config import TDMPC2Config
 from tdmpc2.envs.factory import make_env
 from tdmpc2.envs.tasks import get_task
-from tdmpc2.runners import registry
+from tdmpc2.runners import registry, specs
 from tdmpc2.runners.online import run
 from tdmpc2.runners.setup import env_spec
 from tests.kill_driver import Blow, Command
@@ -177,14 +177,14 @@ def test_every_method_is_an_agent() -> None:
         cls = registry.agent_class(method)
         assert dataclasses.is_dataclass(cls.config_class)
         task = get_task("toy-pointmass")
-        spec = registry.make_spec(method, task.name, 1)
+        spec = specs.make_spec(method, task.name, 1)
         env = env_spec(task, make_env(task, seed=0))
         assert isinstance(registry.make_agent(spec, env, torch.device("cpu")), Agent)
 
 
 def test_a_whole_number_for_a_fraction_makes_the_same_run() -> None:
     one, other = (
-        registry.make_spec("dreamerv3", "walker-walk", 1, overrides={"train_ratio": value})
+        specs.make_spec("dreamerv3", "walker-walk", 1, overrides={"train_ratio": value})
         for value in (8, 8.0)
     )
     assert one.identity == other.identity
@@ -193,23 +193,23 @@ def test_a_whole_number_for_a_fraction_makes_the_same_run() -> None:
 
 
 def test_a_spec_holds_what_differs_from_the_defaults() -> None:
-    spec = registry.make_spec("tdmpc2", "walker-walk", 1)
+    spec = specs.make_spec("tdmpc2", "walker-walk", 1)
     assert (spec.overrides, spec.variant, spec.budget) == ((), "default", 4_000_000)
-    same = registry.make_spec("tdmpc2", "walker-walk", 1, overrides={"num_q": 5, "model_size": "5"})
+    same = specs.make_spec("tdmpc2", "walker-walk", 1, overrides={"num_q": 5, "model_size": "5"})
     assert same == spec
-    other = registry.make_spec(
+    other = specs.make_spec(
         "tdmpc2", "walker-walk", 1, overrides={"regression": "mse", "num_q": 2, "horizon": 3}
     )
     assert other.overrides == (("num_q", 2), ("regression", "mse"))
     assert other.variant == "num_q-2+regression-mse"
     # The model size sets num_q, so that num_q is not listed as an override.
-    small = registry.make_spec("tdmpc2", "walker-walk", 1, overrides={"model_size": "1"})
+    small = specs.make_spec("tdmpc2", "walker-walk", 1, overrides={"model_size": "1"})
     assert small.overrides == (("model_size", "1"),)
 
 
 def test_an_alias_is_the_same_run() -> None:
     alias, name = (
-        registry.make_spec("tdmpc2", t, 1).identity for t in ("ball-in-cup-catch", "cup-catch")
+        specs.make_spec("tdmpc2", t, 1).identity for t in ("ball-in-cup-catch", "cup-catch")
     )
     assert alias == name
 

@@ -15,8 +15,9 @@ from sweeps.planning.grid import SMOKE
 from tdmpc2.common.interfaces import EnvSpec
 from tdmpc2.common.numerics.numeric_path import numeric_path
 from tdmpc2.common.numerics.torch_setup import set_up_torch
-from tdmpc2.runners.registry import make_agent, make_spec
+from tdmpc2.runners.registry import make_agent
 from tdmpc2.runners.setup import make_replay
+from tdmpc2.runners.specs import make_spec
 from tdmpc2.runners.work import random_episode, store
 
 # Shapes of walker-walk, so that no simulator is needed.

@@ -10,7 +10,8 @@ from typing import Any
 from sweeps.planning.planned_run import PlannedRun, SeedGroup
 from tdmpc2.common.run.spec import RunSpec
 from tdmpc2.envs.tasks import get_task
-from tdmpc2.runners.registry import make_spec, why_alone
+from tdmpc2.runners.registry import why_alone
+from tdmpc2.runners.specs import make_spec
 
 
 @dataclass(frozen=True)

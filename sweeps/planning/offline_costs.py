@@ -26,7 +26,8 @@ from tdmpc2.common.system.regular_files import regular
 from tdmpc2.envs.adapters import ADAPTERS
 from tdmpc2.envs.tasks import TASKS, get_task
 from tdmpc2.runners.fixed_options import OFFLINE_EVAL_EVERY
-from tdmpc2.runners.registry import OFFLINE_UPDATES, make_config
+from tdmpc2.runners.registry import make_config
+from tdmpc2.runners.specs import OFFLINE_UPDATES
 
 # Table 1 of the paper: GPU-days of training TD-MPC2 on 80 tasks, by model size, on an RTX 3090.
 # The number of updates is not stated; it is assumed to be the default of the official code.

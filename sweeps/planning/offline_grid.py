@@ -16,14 +16,8 @@ from tdmpc2.common.system.paths import user_path
 from tdmpc2.common.system.texts import size_text
 from tdmpc2.envs.task_variants import part
 from tdmpc2.envs.tasks import SUITES, list_tasks
-from tdmpc2.runners.registry import (
-    OFFLINE_UPDATES,
-    agent_class,
-    config_class,
-    make_config,
-    make_offline_spec,
-    require_multitask,
-)
+from tdmpc2.runners.registry import agent_class, config_class, make_config, require_multitask
+from tdmpc2.runners.specs import OFFLINE_UPDATES, make_offline_spec
 
 if TYPE_CHECKING:
     from tdmpc2.data.dataset import Dataset

@@ -9,7 +9,8 @@ from sweeps.planning.grid import NO_PRESET, PRESETS, Preset
 from tdmpc2.common.system.config_checks import STEPS, THREADS, Settings, setting
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.envs.tasks import SUITES
-from tdmpc2.runners.registry import METHODS, OFFLINE_UPDATES, multitask_methods
+from tdmpc2.runners.registry import METHODS, multitask_methods
+from tdmpc2.runners.specs import OFFLINE_UPDATES
 
 SCALING = "scaling"
 """Suite of the scaling study: several model sizes on the task sets that `data=` names."""

@@ -14,8 +14,8 @@ from tdmpc2.common.system.errors import DivergedError, UserError, did_you_mean
 from tdmpc2.common.training.evaluation import Evaluation, evaluate
 from tdmpc2.common.training.vector_env import EnvGroup
 from tdmpc2.envs.tasks import Task, get_task, list_tasks
-from tdmpc2.runners.registry import make_spec
 from tdmpc2.runners.setup import env_arguments, make_env_group
+from tdmpc2.runners.specs import make_spec
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,9 @@ from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.training.evaluation import Evaluation, evaluate
 from tdmpc2.envs.factory import make_env
 from tdmpc2.envs.physics import recorded_physics
-from tdmpc2.runners.registry import make_agent, make_spec
+from tdmpc2.runners.registry import make_agent
 from tdmpc2.runners.setup import env_arguments, env_spec, make_env_group
+from tdmpc2.runners.specs import make_spec
 
 if TYPE_CHECKING:
     from tdmpc2.evaluate import EvaluateOptions

@@ -18,12 +18,8 @@ from tdmpc2.common.system.config_checks import (
 )
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.envs.physics import Physics
-from tdmpc2.runners.registry import (
-    OFFLINE_UPDATES,
-    config_class,
-    make_offline_spec,
-    multitask_methods,
-)
+from tdmpc2.runners.registry import config_class, multitask_methods
+from tdmpc2.runners.specs import OFFLINE_UPDATES, make_offline_spec
 
 if TYPE_CHECKING:
     from tdmpc2.data.dataset import Dataset

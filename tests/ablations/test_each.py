@@ -22,7 +22,7 @@ from tdmpc2.config import TDMPC2Config
 from tdmpc2.envs.task_variants import DOMAINS, part
 from tdmpc2.envs.tasks import get_suite, get_task
 from tdmpc2.runners.online import run
-from tdmpc2.runners.registry import make_spec
+from tdmpc2.runners.specs import make_spec
 from tests.ablations.quantities import config_of, quantities
 from tests.helpers import THREE_TASKS, filled_replay
 from tests.runs import TINY

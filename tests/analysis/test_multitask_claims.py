@@ -16,7 +16,7 @@ from analysis.stats.multitask_claims import (
 )
 from analysis.stats.ragged_curves import ScoreCurves
 from analysis.stats.rules import RULES
-from tdmpc2.runners.registry import OFFLINE_UPDATES
+from tdmpc2.runners.specs import OFFLINE_UPDATES
 from tests.analysis.multitask_files import write_multitask_run
 
 PAPER = {("mt80", "5"): 50.0}

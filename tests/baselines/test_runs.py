@@ -24,8 +24,9 @@ from tdmpc2.common.run.run_files import read_status
 from tdmpc2.common.system.atomic_files import read_json
 from tdmpc2.envs.factory import make_env
 from tdmpc2.envs.tasks import get_task
-from tdmpc2.runners.registry import METHODS, agent_class, has_seed_batch, make_agent, make_spec
+from tdmpc2.runners.registry import METHODS, agent_class, has_seed_batch, make_agent
 from tdmpc2.runners.setup import check_fits, env_spec, make_replay
+from tdmpc2.runners.specs import make_spec
 from tests.kill_driver import Blow, Command, Done
 from tests.runs import TINY, checkpoint_steps, evaluated_steps, files, outcome, run_directory
 

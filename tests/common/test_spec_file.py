@@ -13,7 +13,8 @@ from tdmpc2 import train
 from tdmpc2.common.run import spec_file
 from tdmpc2.common.run.spec import OfflineOptions, RunOptions, RunSpec
 from tdmpc2.common.system.errors import UserError
-from tdmpc2.runners.registry import METHODS, make_offline_spec, make_spec
+from tdmpc2.runners.registry import METHODS
+from tdmpc2.runners.specs import make_offline_spec, make_spec
 
 OPTIONS = RunOptions(runs=Path("/runs"), device="cpu", threads=2, checkpoint_minutes=1)
 OFFLINE = OfflineOptions(runs=Path("/runs"), data=Path("/data"), accumulate=2, progress=False)

@@ -31,7 +31,7 @@ from tdmpc2.envs.physics import (
 from tdmpc2.envs.task_variants import with_switches
 from tdmpc2.envs.tasks import TASKS, get_suite, get_task
 from tdmpc2.runners.life_cycle import LocalRun
-from tdmpc2.runners.registry import make_offline_spec, make_spec
+from tdmpc2.runners.specs import make_offline_spec, make_spec
 
 DATA = Path(__file__).parents[1] / "data"
 DOG = np.load(DATA / "dog_mujoco_2_3_1.npz")

@@ -18,8 +18,8 @@ from tdmpc2.envs.factory import make_env
 from tdmpc2.envs.task_variants import task_of
 from tdmpc2.envs.tasks import get_task
 from tdmpc2.envs.workers import WorkerEnvs
-from tdmpc2.runners.registry import make_spec
 from tdmpc2.runners.setup import env_arguments, make_env_group
+from tdmpc2.runners.specs import make_spec
 
 UNSEEDED = {"seeded_resets": False}
 STOPPING = {"stop_at_success": True}

@@ -10,7 +10,7 @@ from sweeps.planning.options import SweepOptions
 from sweeps.planning.planned_run import PlannedRun
 from sweeps.planning.request import SweepRequest
 from sweeps.tracking.sweep_folder import SweepFolder, relative, write_submission
-from tdmpc2.runners.registry import make_spec
+from tdmpc2.runners.specs import make_spec
 
 
 def plan(runs: Path, num: int, **settings: Any) -> list[PlannedRun]:

@@ -9,7 +9,7 @@ import pytest
 from sweeps.planning.cores import CoreUse, divide, threads_of
 from sweeps.planning.planned_run import PlannedRun, SeedGroup
 from tdmpc2.common.system.atomic_files import write_json
-from tdmpc2.runners.registry import make_spec
+from tdmpc2.runners.specs import make_spec
 
 SMALL = {"model_size": "smoke"}
 

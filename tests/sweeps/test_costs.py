@@ -9,7 +9,8 @@ import pytest
 
 from sweeps.planning.costs import corrections, cost_of, seconds_left
 from sweeps.planning.planned_run import PlannedRun
-from tdmpc2.runners.registry import METHODS, make_spec
+from tdmpc2.runners.registry import METHODS
+from tdmpc2.runners.specs import make_spec
 
 
 def spec(method: str = "tdmpc2", task: str = "walker-walk", **overrides: Any) -> Any:

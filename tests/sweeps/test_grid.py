@@ -13,7 +13,7 @@ from sweeps.planning.planned_run import PlannedRun
 from tdmpc2.common.run import spec_file
 from tdmpc2.common.run.spec import RunSpec, parse_seeds
 from tdmpc2.common.system.errors import UserError
-from tdmpc2.runners.registry import make_spec
+from tdmpc2.runners.specs import make_spec
 from tdmpc2.train import parse
 
 

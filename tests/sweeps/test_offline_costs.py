@@ -17,7 +17,7 @@ from sweeps.planning.offline_costs import (
 )
 from tdmpc2.common.run.spec import RunSpec
 from tdmpc2.common.system.atomic_files import write_json
-from tdmpc2.runners.registry import make_offline_spec, make_spec
+from tdmpc2.runners.specs import make_offline_spec, make_spec
 from tests.damages import DAMAGES, damage
 
 NOTHING = Speeds({})

@@ -12,7 +12,7 @@ from sweeps.tracking import run_states
 from sweeps.tracking.run_states import Observer, last_error
 from tdmpc2.common.run.lock import EXPIRY_SECONDS, Lease
 from tdmpc2.common.run.run_files import RunFiles
-from tdmpc2.runners.registry import make_offline_spec
+from tdmpc2.runners.specs import make_offline_spec
 from tests.sweeps.directories import one_array, plan, write_lease, write_status, write_sweep
 
 BUDGET = 5_000

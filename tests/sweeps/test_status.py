@@ -23,7 +23,7 @@ from sweeps.tracking.sweep_folder import all_sweeps
 from tdmpc2.common.system import cli
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.system.processes import identity_of
-from tdmpc2.runners.registry import make_offline_spec
+from tdmpc2.runners.specs import make_offline_spec
 from tests.sweeps.directories import plan, write_lease, write_status, write_sweep
 
 BUDGET = 5_000
