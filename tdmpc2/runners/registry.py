@@ -110,7 +110,7 @@ def multitask_methods() -> tuple[str, ...]:
     return tuple(method for method, row in METHODS.items() if row.multitask)
 
 
-def _require_multitask(method: str) -> None:
+def require_multitask(method: str) -> None:
     """Check that a method has multi-task agents.
 
     Raises:
@@ -137,7 +137,7 @@ def make_config(method: str, overrides: Mapping[str, Any], task_set: str | None 
     several: dict[str, Any] = {}
     if task_set is not None:
         known = inspect.signature(make).parameters
-        _require_multitask(method)
+        require_multitask(method)
         several["multitask"] = True
         if "dataset" in known and task_set in QUIRKY_DATASETS:
             several["dataset"] = task_set
