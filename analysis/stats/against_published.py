@@ -14,6 +14,7 @@ from analysis.records.sources import PUBLISHED
 from analysis.stats.common_evaluations import CommonScores, common_scores
 from analysis.stats.coverage import TaskPair, coverage_of_differences, last_scores
 from analysis.stats.equivalence import (
+    LEVEL,
     WORST_FIRST,
     Difference,
     difference,
@@ -30,7 +31,7 @@ from analysis.stats.margins import (
     level_for_loss,
     smallest_margin,
 )
-from analysis.stats.multiplicity import false_discovery
+from analysis.stats.multiplicity import discovery_level, false_discovery
 from analysis.stats.ragged_curves import ScoreCurves
 from analysis.stats.rules import Rule
 from analysis.stats.seed_forecast import forecast
@@ -238,10 +239,12 @@ def _agreement(scores: np.ndarray, least: float, name: str) -> list[str]:
 def _add_forecasts(
     table: pd.DataFrame, scores: Sequence[CommonScores], least: Sequence[tuple[float, float]]
 ) -> None:
-    """Fill the columns `FORECAST` of the open rows."""
+    """Fill the columns `FORECAST` of the open rows; the verdicts of other tasks count as final."""
+    p_values = table["p_value"].to_numpy(float)
     for place in np.flatnonzero((table["verdict"] == OPEN) & np.isfinite(table["error"])):
         margin = float(table["margin"].iloc[place])
-        found = forecast(scores[place].ours, scores[place].theirs, margin, least[place])
+        level = discovery_level(p_values, int(place), LEVEL)
+        found = forecast(scores[place].ours, scores[place].theirs, margin, least[place], level)
         if found is not None:
             table.loc[place, FORECAST] = [
                 *(found.low, found.high, found.outcome, found.probability)
