@@ -72,7 +72,8 @@ def _study_figure(out: Path, study: RecordedStudy) -> list[Path]:
     if study.boundaries.empty:
         return []
     with paper_style():
-        page = study_path(study.complete, study.boundaries, Layout())
+        published = bool(study.tests.get("base_seeds"))
+        page = study_path(study.complete, study.boundaries, Layout(), published=published)
         return list(write_figure(out / f"study-{study.name}", [page]))
 
 

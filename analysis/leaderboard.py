@@ -54,7 +54,7 @@ Compares methods of several sources: in each group, on the tasks that all method
 step; nothing is carried forward or filled in, and what is left out is named.
 Sources with the same numbers are recognized and counted once. Methods of which only means are known
 have no intervals. P(better than tdmpc2) is the probability that a run scores higher than one
-of TD-MPC2.
+of TD-MPC2; without it, the table names the first method with seeds instead.
 
 {describe_fields(LeaderboardOptions)}
 

@@ -108,21 +108,23 @@ def _card(
 def coverage_text(
     boards: Sequence[Leaderboard], styles: dict[Named, LineStyle], catalog: Catalog
 ) -> str:
-    """Return the level of the intervals of the means: 95 %, and the exceptions.
+    """Return the level of the intervals of the means: 95 %, and the exceptions, if there are any.
 
     Args:
         boards: comparisons.
         styles: styles of the methods, with their labels.
         catalog: labels of groups.
     """
-    others = [
-        f"{styles[row['method'], row['source']].label}, {group_label(board, catalog)}: {label}"
+    levels = [
+        (f"{styles[row['method'], row['source']].label}, {group_label(board, catalog)}", label)
         for board in boards
         for row in board.table.to_dict("records")
-        if has_interval(row, "mean") and (label := level_label(row["mean_coverage"])) != NOMINAL
+        if has_interval(row, "mean") and (label := level_label(row["mean_coverage"]))
     ]
-    rest = f"; measured coverage of the others: {'; '.join(others)}" if others else ""
-    return f"95 %{rest}"
+    others = "; ".join(f"{name}: {label}" for name, label in levels if label != NOMINAL)
+    if levels and all(label != NOMINAL for _, label in levels):
+        return f"measured coverage: {others}"
+    return f"{NOMINAL}; measured coverage of the others: {others}" if others else NOMINAL
 
 
 _KEYS = ["method", "source", "env_step"]

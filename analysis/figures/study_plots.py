@@ -28,7 +28,9 @@ _HATCHES = {CONTRADICTED: "////", SAME: "...."}
 """With hatches, the regions differ in grey too."""
 
 
-def study_path(decisions: pd.DataFrame, boundaries: pd.DataFrame, layout: Layout) -> Page:
+def study_path(
+    decisions: pd.DataFrame, boundaries: pd.DataFrame, layout: Layout, *, published: bool = False
+) -> Page:
     """Draw one panel per claim: differences with 95 % intervals, and the regions that decide.
 
     Args:
@@ -36,6 +38,7 @@ def study_path(decisions: pd.DataFrame, boundaries: pd.DataFrame, layout: Layout
         boundaries: columns seeds, claim, decision, low, high: the differences between low and high
             lead to the decision.
         layout: width of the page.
+        published: whether the base are published seeds, whose number is the same at each look.
     """
     claims = list(dict.fromkeys(decisions["claim"]))
     page, axes = canvas(len(claims), layout, least_width=_WIDTH, height=_HEIGHT)
@@ -66,7 +69,8 @@ def study_path(decisions: pd.DataFrame, boundaries: pd.DataFrame, layout: Layout
         ax.set_ylim(-bound, bound)
         ax.set_xticks(range(len(looks)), [str(seeds) for seeds in looks])
         set_title(page, ax, f"{claim}: {own['decision'].iloc[-1]}")
-    page.labels = ("seeds on each side", "difference (points)")
+    sides = "seeds, against the published ones" if published else "seeds on each side"
+    page.labels = (sides, "difference (points)")
     names: dict[str, list[str]] = {}
     for name in dict.fromkeys(boundaries["decision"]):
         names.setdefault(_COLORS[name], []).append(name)

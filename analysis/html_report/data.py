@@ -119,9 +119,9 @@ def report_data(
     names = display_names(catalog)
     labels = {key: style.label for key, style in styles.items()}
     with stage("comparison with the published curves"):
-        verdicts, domains = _verdicts(curves, rule, names)
+        verdicts, compared = _verdicts(curves, rule, names)
     data = {
-        "summary": summary(curves, domains, names, multitask_runs),
+        "summary": summary(curves, compared, names, multitask_runs),
         "names": names,
         "facts": _facts(records, curves, rule, catalog, multitask_runs),
         "note": f"{coverage_note(coverage, labels)} {MEDIAN_NOTE}",
@@ -246,10 +246,10 @@ def _own_run(run: Mapping[str, Any], problems: list[Problem]) -> dict[str, Any]:
 
 def _verdicts(
     curves: ScoreCurves, rule: Rule, names: dict[str, str]
-) -> tuple[dict[str, Any] | None, pd.DataFrame]:
-    """Return the comparison with the published curves, and that of the domains as numbers.
+) -> tuple[dict[str, Any] | None, tuple[pd.DataFrame, pd.DataFrame]]:
+    """Return the comparison with the published curves, and its tables of tasks and domains.
 
-    Without common tasks these are None and an empty table.
+    Without common tasks these are None and empty tables.
 
     Args:
         curves: single-task runs from all sources.
@@ -257,11 +257,11 @@ def _verdicts(
         names: labels of methods and domains.
     """
     if PUBLISHED not in set(curves.runs["source"]):
-        return None, pd.DataFrame()
+        return None, (pd.DataFrame(), pd.DataFrame())
     found = compare_tasks(curves, rule, "default", TASK_MARGIN)
     tasks = found.tasks
     if tasks.empty:
-        return None, pd.DataFrame()
+        return None, (tasks, pd.DataFrame())
     domains = compare_domains(found, None)
     page = {
         "tasks": table_data(task_texts(tasks)),
@@ -272,7 +272,7 @@ def _verdicts(
         "rules": RULES_OF_VERDICTS,
         "left_out": found.left_out,
     }
-    return page, domains
+    return page, (tasks, domains)
 
 
 RULES_OF_VERDICTS = (

@@ -17,7 +17,7 @@ from analysis.records.field_results import Series
 from analysis.records.load import Records
 from analysis.records.problems import Problem
 from analysis.stats.copies import united
-from analysis.stats.leaderboard import REFERENCE, Leaderboard, leaderboards, methods_of, text_table
+from analysis.stats.leaderboard import Leaderboard, leaderboards, methods_of, text_table
 from analysis.stats.run_series import OWN_RUNS, series_of
 from analysis.stats.task_titles import task_titles
 
@@ -78,16 +78,10 @@ def _board(board: Leaderboard, catalog: Catalog, styles: dict[Any, Any]) -> dict
     return {
         "label": group_label(board, catalog) + (", with the runs made here" if ours else ""),
         "title": board.title,
-        "table": table_data(_labeled(text_table(board), catalog)),
+        "table": table_data(text_table(board, styles[board.reference].label)),
         "tasks": table_data(_rounded(tasks)),
         "lines": lines,
     }
-
-
-def _labeled(table: pd.DataFrame, catalog: Catalog) -> pd.DataFrame:
-    """Return a table whose columns name the reference method as figures do."""
-    label = catalog.methods[REFERENCE].label if REFERENCE in catalog.methods else REFERENCE
-    return table.rename(columns=lambda name: str(name).replace(REFERENCE, label))
 
 
 def _rounded(tasks: pd.DataFrame) -> pd.DataFrame:

@@ -11,8 +11,10 @@ import pandas as pd
 from analysis.figures.figure_specs import Catalog
 from analysis.records.run_reader import short_commits
 from analysis.records.sources import PUBLISHED, RUNS_SOURCE
+from analysis.stats.equivalence_tables import series_details
 from analysis.stats.margins import NOT_JUDGED, OPEN
 from analysis.stats.ragged_curves import ScoreCurves, variant_budget
+from tdmpc2.common.system.texts import counted
 from tdmpc2.envs.tasks import SUITES
 
 ALL = "all"
@@ -33,16 +35,21 @@ def display_names(catalog: Catalog) -> dict[str, str]:
 
 
 def summary(
-    curves: ScoreCurves, domains: pd.DataFrame, names: dict[str, str], multitask: str
+    curves: ScoreCurves,
+    compared: tuple[pd.DataFrame, pd.DataFrame],
+    names: dict[str, str],
+    multitask: str,
 ) -> str:
     """Return what was run, what reproduced, what did not, and how certain that is.
 
     Args:
         curves: single-task runs from all sources.
-        domains: comparison of the domains with the published curves; empty if there is none.
+        compared: comparison of the tasks and of the domains with the published curves; empty if
+            there is none.
         names: labels of methods and domains.
         multitask: number of multi-task runs as text; empty if there are none.
     """
+    tasks, domains = compared
     sentences = [_what_was_run(curves, names)]
     if multitask:
         sentences.append(f"In addition: {multitask}.")
@@ -58,15 +65,18 @@ def summary(
             )
         return " ".join(sentences)
     # The sum of the domains has no verdict of its own.
+    details = [f" ({text})" if text else "" for text in series_details(domains)]
+    domains = domains.assign(details=details)
     judged = domains[(domains["domain"] != ALL) | (domains["verdict"] != NOT_JUDGED)]
     for verdict, own in judged.groupby("verdict", sort=False):
+        columns = own[["method", "details", "domain", "compared", "num_tasks"]]
         listed = _listed(
-            f"{names.get(method, method)} on {names.get(domain, domain)} "
-            f"({compared} of {_size(domain)} tasks)"
-            for method, domain, compared in own[["method", "domain", "compared"]].to_numpy()
+            f"{names.get(method, method)}{details} on {names.get(domain, domain)} "
+            f"({compared} of {size} tasks)"
+            for method, details, domain, compared, size in columns.to_numpy()
         )
         sentences.append(f"{_heading(str(verdict))}: {listed}.")
-    return " ".join([*sentences, _certainty(curves, domains)])
+    return " ".join([*sentences, _certainty(tasks, domains)])
 
 
 def next_steps(
@@ -88,7 +98,10 @@ def next_steps(
         why = f"{len(own)} unfinished run{'s' * (len(own) > 1)} of {names.get(method, method)}:"
         steps.append((why, _launch(own["task"].unique(), method, int(own["seed"].max()))))
     undecided = tasks[tasks["verdict"] == OPEN]
-    hopeless = undecided["seeds_needed"].isna() & (undecided["num_ours"] >= _FEWEST_SEEDS)
+    # A larger margin helps only if there is a difference with an interval.
+    interval = np.isfinite(undecided["error"])
+    enough = undecided["num_ours"] >= _FEWEST_SEEDS
+    hopeless = interval & undecided["seeds_needed"].isna() & enough
     for method in undecided.loc[hopeless, "method"].unique():
         listed = _listed(undecided.loc[hopeless & (undecided["method"] == method), "task"])
         why = (
@@ -96,7 +109,9 @@ def next_steps(
         )
         compare = f"python analysis/reproduce.py methods={method} margin=20"
         steps.append((why, compare))
-    undecided = undecided[~hopeless]
+    # Nothing settles tasks with enough seeds that show no spread, or with one published seed.
+    settled = ~interval & enough & (undecided["evaluations"] > 0)
+    undecided = undecided[~hopeless & ~settled]
     remarks = undecided["remark"].fillna("")
     wanted = undecided["seeds_needed"].fillna(undecided["num_ours"]).clip(lower=_FEWEST_SEEDS)
     table = undecided.assign(remark=remarks, wanted=wanted)
@@ -124,20 +139,29 @@ def _what_was_run(curves: ScoreCurves, names: dict[str, str]) -> str:
     if ours.empty:
         return "No run was made here; the report shows curves from elsewhere only."
     methods = _listed(names.get(method, method) for method in ours["method"].unique())
-    num_tasks, domains = ours["task"].nunique(), ours["domain"].unique()
+    tasks, domains = set(ours["task"]), ours["domain"].unique()
+    rated = tasks & {task.name for task in SUITES["all104"]}
+    others = len(tasks - rated)
+    on = f"{len(rated)} of {len(SUITES['all104'])} tasks" if rated else counted(others, "task")
+    on += f" and {counted(others, 'other')}" if rated and others else ""
+    on += "" if rated else f" outside the paper's {len(SUITES['all104'])}"
     seeds = ours.groupby(["method", "variant", "task"])["seed"].nunique()
     few, many = seeds.min(), seeds.max()
     count = f"{few}" if few == many else f"{few} to {many}"
     full = np.array([variant_budget(run.task, run.obs, run.variant) for run in ours.itertuples()])
-    reduced = int((ours["budget"] < full).sum())
-    some = "" if len(ours) == 1 else "all " if reduced == len(ours) else f"{reduced:,} "
-    budget = f"{some}with less than the paper's budget" if reduced else "with the paper's budgets"
+    known = np.isfinite(full)  # environments of users have no budget in the paper
+    reduced = int((known & (ours["budget"].to_numpy(float) < full)).sum())
+    some = "all " if reduced == len(ours) else f"{counted(reduced, 'run')} "
+    some = "" if len(ours) == 1 else some
+    budget = f", {some}with less than the paper's budget" if reduced else ""
+    if known.all() and not reduced:
+        budget = ", with the paper's budgets"
     commits = sorted(set(short_commits(ours["commit"])))
     at = f", at commit {_listed(commits)}" if commits else ""
     return (
-        f"{len(ours):,} run{'s' * (len(ours) > 1)} of {methods} on {num_tasks} of "
-        f"{len(SUITES['all104'])} tasks ({_listed(names.get(name, name) for name in domains)}), "
-        f"{count} seed{'s' * (many > 1)} per task, {budget}{at}."
+        f"{len(ours):,} run{'s' * (len(ours) > 1)} of {methods} on {on} "
+        f"({_listed(names.get(name, name) for name in domains)}), "
+        f"{count} seed{'s' * (many > 1)} per task{budget}{at}."
     )
 
 
@@ -147,26 +171,20 @@ def _heading(verdict: str) -> str:
     return headings.get(verdict, verdict[:1].upper() + verdict[1:])
 
 
-def _certainty(curves: ScoreCurves, domains: pd.DataFrame) -> str:
+def _certainty(tasks: pd.DataFrame, domains: pd.DataFrame) -> str:
     """Return on what the verdicts rest, and their limits."""
-    published = curves.runs[curves.runs["source"] == PUBLISHED]
-    seeds = published.groupby(["method", "task"])["seed"].nunique()
-    few, many = seeds.min(), seeds.max()
+    compared = tasks[tasks["evaluations"] > 0]
+    if compared.empty:
+        return "No task has an evaluation that could be compared with the published curves."
+    few, many = compared["num_theirs"].min(), compared["num_theirs"].max()
     count = f"{few}" if few == many else f"{few} to {many}"
     single = domains[domains["domain"] != ALL]
-    share = single["compared"].sum() / sum(map(_size, single["domain"]))
-    if not share:
-        return "No task has an evaluation that could be compared with the published curves."
+    share = single["compared"].sum() / single["num_tasks"].sum()
     seeds_text = f"{count} published seed{'s' * (many > 1)}"
     return (
         f"Verdicts are tests at 5 % against {seeds_text} per task. They cover {100 * share:.0f} % "
         "of the tasks of these methods and domains, and not the others."
     )
-
-
-def _size(domain: str) -> int:
-    """Return the number of tasks of a domain, or of all, in the paper."""
-    return sum(domain in (task.domain, ALL) for task in SUITES["all104"])
 
 
 def _launch(tasks: Iterable[str], method: str, seeds: int) -> str:

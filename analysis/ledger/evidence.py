@@ -38,6 +38,7 @@ from analysis.ledger.findings import (
     points_text,
 )
 from analysis.ledger.inputs import Inputs, coverage
+from analysis.records.precisions import in_any_precision
 from analysis.records.sources import PUBLISHED, RUNS_SOURCE
 from analysis.stats import margins
 from analysis.stats.horizons import Group
@@ -147,13 +148,16 @@ def _agents(claim: Agents, inputs: Inputs) -> Iterator[Finding]:
     quoted = quoted_scores(scaling_spec(inputs.catalog))
     quoted = quoted[quoted["task_set"] == claim.task_set]
     table = inputs.agents
-    rows = table[(table["task_set"] == claim.task_set) & (table["variant"] == "default")]
+    plain = table["variant"].map(in_any_precision) == "default"
+    rows = table[(table["task_set"] == claim.task_set) & plain]
     for size in claim.sizes:
         own = rows[(rows["model_size"] == size) & (rows["num_ours"] > 0)]
-        status, evidence = OPEN, []
-        for row in own[own["method"] == "tdmpc2"].to_dict("records"):
-            evidence.append(_agent_runs(row))
-            status = _AGENT_STATUSES.get(row["verdict"], status)
+        judged = own[own["method"] == "tdmpc2"].to_dict("records")
+        evidence = list(map(_agent_runs, judged))
+        found = {_AGENT_STATUSES.get(row["verdict"], OPEN) for row in judged}
+        # Of several datasets or precisions, all must reproduce the score.
+        status = NOT_REPRODUCED if NOT_REPRODUCED in found else OPEN
+        status = REPRODUCED if found == {REPRODUCED} else status
         known = quoted[quoted["size"] == size]
         score = "a number shown in a figure only"
         for by, value in known[["by", "score"]].to_numpy():
@@ -179,8 +183,11 @@ _AGENT_STATUSES = {
 
 def _agent_runs(row: dict[Any, Any]) -> str:
     """Return the runs of a row of the comparison of agents as text."""
+    _, _, mark = row["variant"].partition("[")
+    details = ", ".join(filter(None, (mark.removesuffix("]"), row["dataset"])))
+    runs = f"own runs ({details})" if details else "own runs"
     return (
-        f"own runs: {row['num_ours']} seed{'s' * (row['num_ours'] > 1)}, "
+        f"{runs}: {row['num_ours']} seed{'s' * (row['num_ours'] > 1)}, "
         f"{row['num_updates']:,} of {margins.PAPER_UPDATES:,} updates: {row['verdict']}"
     )
 

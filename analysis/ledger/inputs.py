@@ -23,7 +23,7 @@ from analysis.stats.equivalence import Difference, difference, if_spread, mean_d
 from analysis.stats.horizons import Group
 from analysis.stats.margins import DOMAIN_MARGINS, TASK_MARGIN
 from analysis.stats.multitask_claims import compare_agents
-from analysis.stats.ragged_curves import ScoreCurves, paper_budget
+from analysis.stats.ragged_curves import ScoreCurves, variant_budget
 from analysis.stats.rules import DEFAULT_RULE, RULES
 from analysis.stats.selection import horizon_scores, select
 from tdmpc2.common.run.spec import algorithm_settings
@@ -189,6 +189,8 @@ class Inputs:
 def coverage(records: Records, method: str, obs: str, group: Group) -> str:
     """Return how many tasks, steps and seeds of a group were run; empty if none was.
 
+    Steps are the last ones of the runs, and the budgets of their tasks in the paper.
+
     Args:
         records: own runs.
         method: method of the runs.
@@ -201,14 +203,19 @@ def coverage(records: Records, method: str, obs: str, group: Group) -> str:
     curves = ScoreCurves(chosen)
     tasks = curves.runs["task"].unique()
     seeds = curves.runs.groupby("task")["seed"].nunique()
-    full = max(paper_budget(task, obs) for task in tasks)
-    few, many = int(seeds.min()), int(seeds.max())
-    number = f"{few}" if few == many else f"{few} to {many}"
+    full = [variant_budget(run.task, run.obs, run.variant) for run in curves.runs.itertuples()]
+    number, many = _span(seeds), int(seeds.max())
     return (
         f"{len(tasks)} of {len(group.tasks)} task{'s' * (len(group.tasks) > 1)}, "
-        f"{int(curves.last_steps.max()):,} of {full:,.0f} env steps, "
+        f"{_span(curves.last_steps)} of {_span(full)} env steps, "
         f"{number} seed{'s' * (many > 1)}"
     )
+
+
+def _span(numbers: Sequence[float] | np.ndarray | pd.Series[int]) -> str:
+    """Return the smallest and the largest of some whole numbers as text."""
+    few, many = (f"{number:,.0f}" for number in (min(numbers), max(numbers)))
+    return few if few == many else f"{few} to {many}"
 
 
 def _is_exact(variant: str, overrides: Mapping[str, Any]) -> bool:

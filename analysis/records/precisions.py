@@ -54,6 +54,11 @@ def pooled(records: Records) -> Records:
     )
 
 
+def in_any_precision(variant: str) -> str:
+    """Return the name of a variant without the precision."""
+    return _MARK.sub("", variant)
+
+
 def _plain(table: pd.DataFrame) -> pd.Series[str]:
     """Return the names of variants without the precision."""
-    return table["variant"].str.replace(_MARK, "", regex=True)
+    return table["variant"].map(in_any_precision).astype(table["variant"].dtype)

@@ -13,8 +13,16 @@ from analysis.records.load import SERIES
 from analysis.records.sources import PUBLISHED
 from analysis.stats.common_evaluations import CommonScores, common_scores
 from analysis.stats.coverage import TaskPair, coverage_of_differences, last_scores
-from analysis.stats.equivalence import WORST_FIRST, Difference, difference, mean_difference
+from analysis.stats.equivalence import (
+    LEVEL,
+    WORST_FIRST,
+    Difference,
+    difference,
+    if_spread,
+    mean_difference,
+)
 from analysis.stats.gate import JUDGED, judge, outcome, verdict_of
+from analysis.stats.intervals import ROUNDING
 from analysis.stats.least_variance import hidden_failure_rate
 from analysis.stats.margins import (
     NOT_JUDGED,
@@ -23,7 +31,7 @@ from analysis.stats.margins import (
     level_for_loss,
     smallest_margin,
 )
-from analysis.stats.multiplicity import false_discovery
+from analysis.stats.multiplicity import discovery_level, false_discovery
 from analysis.stats.ragged_curves import ScoreCurves
 from analysis.stats.rules import Rule
 from analysis.stats.seed_forecast import forecast
@@ -47,7 +55,7 @@ class Comparison:
         tasks: one row per series and task, columns `TASK_COLUMNS`, `JUDGED`, `FORECAST`, `remark`.
         scores: the compared scores of each row.
         least: smallest variances of our and the published scores of each row, in points².
-        pools: last scores of each row's runs, ours and the published ones; empty without a score.
+        pools: last scores of each row's compared runs, ours and published; empty without a score.
         left_out: every run that is not compared, with the reason.
     """
 
@@ -93,11 +101,11 @@ def compare_tasks(curves: ScoreCurves, rule: Rule, variant: str, margin: float) 
         members, others = ours.index.to_numpy(), np.flatnonzero(same.to_numpy())
         common = common_scores(curves, members, others, rule)
         left_out += [f"{_named(row)}: {reason}" for reason in common.left_out]
-        own = variances.of(common, members, others)
+        own = variances.of(common, others)
         rows.append({**row, **_compare(common, curves, members, others, margin, own)})
         scores.append(common)
         used.append(own)
-        pools.append((_pool(curves, members, common), _pool(curves, others, common)))
+        pools.append((_pool(curves, common.rows, common), _pool(curves, others, common)))
     columns = [*TASK_COLUMNS, *JUDGED, *FORECAST, "remark"]
     table = pd.DataFrame(rows, columns=columns).astype(
         {"seeds_needed_low": "Int64", "seeds_needed": "Int64", "forecast": object, "error": float}
@@ -207,8 +215,8 @@ def _compare(
     remarks = [*common.left_out]
     if len(mine) == 1:
         remarks.append("a single seed has no interval")
-    elif gap.error == 0:
-        gap = Difference(gap.value, float("nan"), float("nan"))
+    elif gap.error <= ROUNDING:
+        gap = if_spread(gap)
         remarks.append("no task of this kind shows a spread over seeds")
     remarks += _agreement(mine, least[0], "seeds") or _agreement(other, least[1], "published seeds")
     row |= {"env_step": int(common.env_steps[-1]), "num_ours": len(mine)}
@@ -219,7 +227,7 @@ def _compare(
 def _agreement(scores: np.ndarray, least: float, name: str) -> list[str]:
     """Return which failure rate seeds that agree could hide; nothing if they do not agree."""
     count = len(scores)
-    if count < 2 or np.var(scores, ddof=1) > least:
+    if count < 2 or np.var(scores, ddof=1) > least + ROUNDING:
         return []
     rate = hidden_failure_rate(count)
     return [
@@ -231,10 +239,12 @@ def _agreement(scores: np.ndarray, least: float, name: str) -> list[str]:
 def _add_forecasts(
     table: pd.DataFrame, scores: Sequence[CommonScores], least: Sequence[tuple[float, float]]
 ) -> None:
-    """Fill the columns `FORECAST` of the open rows."""
+    """Fill the columns `FORECAST` of the open rows; the verdicts of other tasks count as final."""
+    p_values = table["p_value"].to_numpy(float)
     for place in np.flatnonzero((table["verdict"] == OPEN) & np.isfinite(table["error"])):
         margin = float(table["margin"].iloc[place])
-        found = forecast(scores[place].ours, scores[place].theirs, margin, least[place])
+        level = discovery_level(p_values, int(place), LEVEL)
+        found = forecast(scores[place].ours, scores[place].theirs, margin, least[place], level)
         if found is not None:
             table.loc[place, FORECAST] = [
                 *(found.low, found.high, found.outcome, found.probability)

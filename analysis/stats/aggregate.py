@@ -23,12 +23,12 @@ from analysis.stats.bootstrap import Bootstrap
 from analysis.stats.coverage import (
     Pools,
     coverage_of,
+    coverage_of_pair,
     pools_of,
-    simulated_improvement,
     studies_of,
 )
 from analysis.stats.horizons import Group
-from analysis.stats.intervals import Interval
+from analysis.stats.intervals import Interval, has_width
 from analysis.stats.ragged_curves import ScoreCurves
 from analysis.stats.rules import Rule
 from analysis.stats.run_statistics import STATISTICS
@@ -188,8 +188,8 @@ def improvements(
         bootstrap: number of simulated studies that measure the coverage, and seed.
 
     Returns:
-        Columns `SERIES` with the prefixes `x_` and `y_`, group, value, low, high, coverage; and the
-        problems found.
+        Columns `SERIES` with the prefixes `x_` and `y_`, group, value, low, high, coverage (NaN
+        without an interval); and the problems found.
     """
     rows: list[tuple[Any, ...]] = []
     problems: list[Problem] = []
@@ -198,9 +198,10 @@ def improvements(
         for y, theirs in final[place + 1 :]:
             found = improvement_interval((ours.scores, ours.strata), (theirs.scores, theirs.strata))
             value, low, high = found.stacked()[0]
-            share = simulated_improvement(
-                (ours.pools, theirs.pools), (ours.sizes, theirs.sizes), studies_of(bootstrap)
-            )
+            share = float("nan")
+            if has_width(low, high):
+                pools, sizes = (ours.pools, theirs.pools), (ours.sizes, theirs.sizes)
+                share = coverage_of_pair("improvement", pools, sizes, bootstrap)
             rows.append((*x, *y, group.name, value, low, high, share))
             rows.append((*y, *x, group.name, 1 - value, 1 - high, 1 - low, share))
     columns = [*(f"x_{name}" for name in SERIES), *(f"y_{name}" for name in SERIES)]

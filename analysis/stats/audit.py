@@ -40,7 +40,7 @@ _BETWEEN = {
     "linear": "interpolated",
     "none": "excluded at those steps",
 }
-_CARRIED = "last value carried forward"
+_CARRIED, _NOT_CARRIED = "last value carried forward", "not carried forward"
 
 AuditRow = tuple[str, int, str, str]
 """Key of `FINDINGS`, count, location, and treatment."""
@@ -133,18 +133,21 @@ def _findings(curves: ScoreCurves, row: int, grid: np.ndarray, rule: Rule) -> It
     ended, last, budget = run["state"] in ENDED, int(steps[-1]), budget_of(run["budget"])
     reached = f"{last:,}" if np.isinf(budget) else f"{last:,} of {budget:,.0f}"
     reached += "" if curves.step_unit == ENV_STEPS else " updates"
+    carried = _BETWEEN["none"] if rule.between == "none" else _CARRIED
     if ended and last < budget < np.inf:
-        treatment = _BETWEEN["none"] if rule.between == "none" else _CARRIED
-        yield "ends_early", int((grid > last).sum()), reached, treatment
+        yield "ends_early", int((grid > last).sum()), reached, carried
     if run["state"] == "DIVERGED":
-        yield "diverged", 1, f"at {reached}", _CARRIED
+        # Without a recorded budget, nothing says up to which step a value may represent later ones.
+        yield "diverged", 1, f"at {reached}", _NOT_CARRIED if np.isinf(budget) else carried
     if not ended:
-        yield "not_ended", 1, f"{run['state']} at {reached}", "not carried forward"
+        yield "not_ended", 1, f"{run['state']} at {reached}", _NOT_CARRIED
     full = paper_budget(run["task"], run["obs"])
     in_env_steps = run["source"] == RUNS_SOURCE and run["budget_unit"] == "env_steps"
     if in_env_steps and budget != full and np.isfinite([budget, full]).all():
         detail = f"{budget:,.0f} instead of {full:,.0f} env steps"
-        yield "other_budget", 1, detail, "last value carried forward to its own budget only"
+        to_its_budget = carried == _CARRIED and budget < full
+        treatment = f"{_CARRIED} to its own budget only" if to_its_budget else carried
+        yield "other_budget", 1, detail, treatment if ended else _NOT_CARRIED
 
 
 def _missing_seeds(runs: pd.DataFrame) -> Iterator[tuple[object, ...]]:

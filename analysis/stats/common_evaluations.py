@@ -17,6 +17,7 @@ class CommonScores:
 
     Attributes:
         env_steps: steps of those evaluations, ascending; empty if there are none.
+        rows: row numbers of our seeds that take part, `(num_seeds,)`.
         ours: scores of our seeds in points, `(num_seeds,)`.
         theirs: scores of the published seeds in points, `(num_seeds,)`.
         budget_share: last step as a fraction of the full budget: the paper's, or the last published
@@ -25,6 +26,7 @@ class CommonScores:
     """
 
     env_steps: np.ndarray
+    rows: np.ndarray
     ours: np.ndarray
     theirs: np.ndarray
     budget_share: float
@@ -75,7 +77,7 @@ def common_scores(
     full = min(paper_budget(run["task"], run["obs"]), published[-1])
     share = min(1.0, float(steps[chosen[-1]] / full))
     scores, others = (side[:, chosen].mean(axis=1) for side in (mine, other))
-    return CommonScores(steps[chosen], scores, others, share, tuple(left_out))
+    return CommonScores(steps[chosen], kept, scores, others, share, tuple(left_out))
 
 
 def _none(left_out: list[str], curves: ScoreCurves, rows: np.ndarray) -> CommonScores:
@@ -83,4 +85,4 @@ def _none(left_out: list[str], curves: ScoreCurves, rows: np.ndarray) -> CommonS
     run = curves.runs.loc[rows[0]]
     share = float(curves.last_steps[rows].min() / paper_budget(run["task"], run["obs"]))
     empty = np.array([])
-    return CommonScores(np.array([], int), empty, empty, share, tuple(left_out))
+    return CommonScores(np.array([], int), np.array([], int), empty, empty, share, tuple(left_out))

@@ -175,17 +175,26 @@ def coverage_of(
         statistic: key of `bootstrap.STATISTICS`.
         curves: all runs.
         chosen: row numbers of the runs, sorted by task, and their strata.
-        until: last step of the pools, one for all runs or `(num_runs,)`.
+        until: last step of the pools, one for all runs or `(num_runs,)`. If a run has not come so
+            far, the pools of all end there, as no mean of later scores is shown.
         bootstrap: number of simulated studies, of which `STUDIES` suffice, and seed.
     """
     rows, strata = chosen
     sizes = np.bincount(strata)
     if statistic == NO_INTERVAL or sizes.max() < 2:
         return float("nan")
-    pools = pools_of(curves, rows, strata, np.broadcast_to(until, len(rows)))
+    pools = pools_of(curves, rows, strata, _common_end(curves, rows, until))
     if not all(pools) or not np.isfinite([x for pool in pools for x in pool]).all():
         return float("nan")
     return simulated(statistic, pools, tuple(map(int, sizes)), studies_of(bootstrap))
+
+
+def _common_end(curves: ScoreCurves, rows: np.ndarray, until: np.ndarray | float) -> np.ndarray:
+    """Return the last step of the pools of each run, `(num_runs,)`; see `coverage_of`."""
+    wanted = np.broadcast_to(until, len(rows))
+    reached = curves.reached[rows]
+    behind = reached[reached < wanted]
+    return np.minimum(wanted, behind.min(initial=np.inf))
 
 
 def _varies(pool: Sequence[float]) -> bool:

@@ -16,6 +16,7 @@ from analysis.stats.estimate_texts import estimate_text, share_text
 from analysis.stats.margins import OPEN
 from analysis.stats.seed_forecast import Forecast
 from analysis.stats.task_titles import task_titles
+from tdmpc2.common.system.texts import size_text
 
 
 def shown(tasks: pd.DataFrame, domains: pd.DataFrame, left_out: Sequence[str]) -> str:
@@ -123,10 +124,37 @@ MEASURED = ["difference", "low", "high", "coverage"]
 
 
 def _names(table: pd.DataFrame) -> list[str]:
-    """Return the methods, with the source if it is not the run directories."""
+    """Return the methods, followed by what distinguishes the series in parentheses."""
     return [
-        method if source == RUNS_SOURCE else f"{method} ({source})"
-        for method, source in table[["method", "source"]].to_numpy()
+        f"{method} ({details})" if details else method
+        for method, details in zip(table["method"], series_details(table), strict=True)
+    ]
+
+
+def series_details(table: pd.DataFrame) -> list[str]:
+    """Return what distinguishes the series of each row from others of the same method, as text.
+
+    That is the source if it is not the run directories, and variant, model size and dataset if the
+    table has several of them; empty if the method alone names the series.
+
+    Args:
+        table: table with the columns `SERIES`.
+    """
+    kinds = table.groupby(["source", "method"])[["variant", "model_size", "dataset"]]
+    differ = (kinds.transform("nunique") > 1).to_numpy()
+    own = table[["source", "variant", "model_size", "dataset"]].to_numpy()
+    return [
+        ", ".join(
+            [
+                *([source] if source != RUNS_SOURCE else []),
+                *([variant] if several else []),
+                *([size_text(size)] if sizes and size else []),
+                *([dataset] if datasets and dataset else []),
+            ]
+        )
+        for (source, variant, size, dataset), (several, sizes, datasets) in zip(
+            own, differ, strict=True
+        )
     ]
 
 

@@ -31,7 +31,7 @@ LEAST_SEEDS = 2
 SHARE_OF_TASKS = 0.8
 """Least share of the common tasks that have an evaluation at the step that is chosen."""
 REFERENCE = "tdmpc2"
-"""Method against which the probability of improvement is computed, if it is there."""
+"""Method against which the probability of improvement is computed, if its seeds are there."""
 COLUMNS = (
     *("method", "source", "tasks", "tasks_of_group", "seeds", "mean", "mean_low", "mean_high"),
     *("iqm", "iqm_low", "iqm_high", "improvement", "improvement_low", "improvement_high"),
@@ -69,6 +69,7 @@ class Leaderboard:
         tasks: the common tasks.
         group_size: number of tasks in the group.
         step: env steps at which scores are compared.
+        reference: method and source that the probability of improvement compares with.
         table: a row per method with `COLUMNS`, best mean first.
         per_task: mean score of each method on each common task.
         curves: mean score of each method at each common step.
@@ -80,6 +81,7 @@ class Leaderboard:
     tasks: tuple[str, ...]
     group_size: int
     step: int
+    reference: tuple[str, str]
     table: pd.DataFrame
     per_task: pd.DataFrame
     curves: pd.DataFrame
@@ -89,6 +91,12 @@ class Leaderboard:
     def title(self) -> str:
         """Common tasks of the group, and env steps, as text."""
         return f"{len(self.tasks)} of {self.group_size} tasks, after {self.step:,} env steps"
+
+    @property
+    def reference_label(self) -> str:
+        """Name of the reference, with its source if several sources have the method."""
+        name, source = self.reference
+        return f"{name} ({source})" if (self.table["method"] == name).sum() > 1 else name
 
 
 def methods_of(series: Iterable[Series]) -> list[Method]:
@@ -156,7 +164,7 @@ def leaderboard(
         what = f"without an evaluation of all methods after {chosen:,} env steps: {absent}"
         problems.append(Problem(group, None, what, "warning"))
     shared, steps = tasks_there, set.intersection(*(grids[task] for task in tasks_there))
-    reference = next((method for method in present if method.name == REFERENCE), present[0])
+    reference = _reference(present)
     rows = [_row(method, reference, shared, len(rated), chosen) for method in present]
     table = pd.DataFrame(rows, columns=list(COLUMNS)).sort_values(
         "mean", ascending=False, kind="stable", ignore_index=True
@@ -175,7 +183,14 @@ def leaderboard(
         [_band(method, shared, one) for method in present for one in _own_steps(method, shared)]
     )
     named = per_task.rename_axis("task")
-    return Leaderboard(group, tuple(shared), len(rated), chosen, table, named, curves, bands)
+    key = reference.name, reference.source
+    return Leaderboard(group, tuple(shared), len(rated), chosen, key, table, named, curves, bands)
+
+
+def _reference(methods: Sequence[Method]) -> Method:
+    """Return the reference: of the methods with seeds, `REFERENCE` or else the first."""
+    compared = [method for method in methods if method.has_seeds] or methods
+    return next((method for method in compared if method.name == REFERENCE), compared[0])
 
 
 def _comparable(
@@ -324,11 +339,17 @@ def _cells(name: str, found: Interval, scale: float) -> dict[str, float]:
     return {name: point, f"{name}_low": low, f"{name}_high": high}
 
 
-def text_table(board: Leaderboard) -> pd.DataFrame:
+def text_table(board: Leaderboard, reference: str | None = None) -> pd.DataFrame:
     """Return the table of a leaderboard as text, with the share of tasks beside every number.
 
     Intervals are 95 % intervals, or labeled with their measured coverage.
+
+    Args:
+        board: the comparison.
+        reference: label of the method that the probability of improvement compares with; None for
+            its name in records.
     """
+    than = board.reference_label if reference is None else reference
 
     def shown(row: pd.Series, name: str, digits: int) -> str:
         value, low, high = (row[f"{name}{bound}"] for bound in ("", "_low", "_high"))
@@ -343,7 +364,7 @@ def text_table(board: Leaderboard) -> pd.DataFrame:
             "seeds": row["seeds"],
             "mean [95 %]": shown(row, "mean", 1),
             "IQM [95 %]": shown(row, "iqm", 1),
-            f"P(better than {REFERENCE}) [95 %]": shown(row, "improvement", 2),
+            f"P(better than {than}) [95 %]": shown(row, "improvement", 2),
         }
         for _, row in board.table.iterrows()
     ]

@@ -59,6 +59,23 @@ def false_discovery(p_values: np.ndarray) -> np.ndarray:
     return adjusted
 
 
+def discovery_level(p_values: np.ndarray, place: int, level: float) -> float:
+    """Return the largest p-value at which a test is a discovery, if the others stay as they are.
+
+    That is `level` · R / n, with n p-values and R discoveries if the p-value of this test were 0
+    (Benjamini and Hochberg 1995).
+
+    Args:
+        p_values: `(num_tests,)`, NaN for a test that cannot be computed, which does not count.
+        place: index of the test, whose p-value is not NaN.
+        level: false discovery rate.
+    """
+    best = p_values.copy()
+    best[place] = 0.0
+    discoveries = np.count_nonzero(false_discovery(best) < level)
+    return level * discoveries / np.count_nonzero(~np.isnan(best))
+
+
 def level_shares(needs: np.ndarray, level: float) -> np.ndarray:
     """Divide a level among tests so that as many as possible have the power that they aim at.
 

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.records.load import AGENTS
+from analysis.records.precisions import in_any_precision
 from analysis.records.sources import RUNS_SOURCE
 from analysis.stats.equivalence import difference_from
 from analysis.stats.equivalence_tables import comparison_columns, text_table
@@ -55,7 +56,7 @@ def compare_agents(
         if row["variant"].split("[")[0] != variant:
             continue
         number = None
-        if (row["method"], row["variant"]) == ("tdmpc2", "default"):
+        if (row["method"], in_any_precision(row["variant"])) == ("tdmpc2", "default"):
             number = published.get((row["task_set"], row["model_size"]))
             unmatched.pop((row["task_set"], row["model_size"]), None)
         rows.append({**row, **_compare(agents, number, rule, margin)})

@@ -39,7 +39,11 @@ class Forecast:
 
 
 def forecast(
-    ours: np.ndarray, theirs: np.ndarray, margin: float, least: tuple[float, float]
+    ours: np.ndarray,
+    theirs: np.ndarray,
+    margin: float,
+    least: tuple[float, float],
+    level: float = LEVEL,
 ) -> Forecast | None:
     """Return how many of our seeds, existing ones included, would settle an open verdict.
 
@@ -52,6 +56,7 @@ def forecast(
         theirs: scores of the published seeds, in points.
         margin: margin of the equivalence test, in points.
         least: smallest variance of each side, in points².
+        level: p-value below which a difference is significant, corrected for other tests.
 
     Returns:
         None if `MOST_SEEDS` settle it with less than the probability `LIKELY`, or if a side has a
@@ -61,7 +66,7 @@ def forecast(
         return None
     rng = np.random.default_rng(0)
     counts = [count for count in COUNTS if count > len(ours)]
-    shares = [_shares(ours, theirs, margin, least, count, rng) for count in counts]
+    shares = [_shares(ours, theirs, margin, least, level, count, rng) for count in counts]
     settled = [sum(share) for share in shares]
     likely = next((i for i, sure in enumerate(settled) if sure >= LIKELY), None)
     if likely is None:
@@ -76,6 +81,7 @@ def _shares(
     theirs: np.ndarray,
     margin: float,
     least: tuple[float, float],
+    level: float,
     count: int,
     rng: np.random.Generator,
 ) -> list[float]:
@@ -95,6 +101,6 @@ def _shares(
     freedom = (own + other) ** 2 / (own**2 / (count - 1) + other**2 / (len(theirs) - 1))
     value = mean - theirs.mean()
     equivalent = np.abs(value) + quantile(1 - LEVEL, freedom) * error < margin
-    significant = ~equivalent & (p_values(value, error, freedom) < LEVEL)
+    significant = ~equivalent & (p_values(value, error, freedom) < level)
     found = (equivalent, significant & (value < 0), significant & (value > 0))
     return [float(np.mean(outcome)) for outcome in found]

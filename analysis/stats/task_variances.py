@@ -23,19 +23,18 @@ class TaskVariances:
         self._curves = curves
         self._pooled: dict[tuple[str, ...], float] = {}
 
-    def of(self, common: CommonScores, ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float]:
+    def of(self, common: CommonScores, theirs: np.ndarray) -> tuple[float, float]:
         """Return the smallest variances of our and the published scores of a task, in points².
 
         Args:
             common: scores of the task; without any, both are 0.
-            ours: row numbers of our seeds.
             theirs: row numbers of the published seeds.
         """
         runs, evaluations = self._curves.runs, len(common.env_steps)
         if not evaluations:
             return 0.0, 0.0
-        if is_success(runs.loc[ours[0], "score"]):
-            sides = ((common.ours, ours), (common.theirs, theirs))
+        if is_success(runs.loc[common.rows[0], "score"]):
+            sides = ((common.ours, common.rows), (common.theirs, theirs))
             least = [
                 float(
                     binomial_variance(scores, evaluations * runs.loc[rows, "eval_episodes"].min())
@@ -56,11 +55,18 @@ class TaskVariances:
                 for _, rows in runs[same & (runs["source"] == PUBLISHED)].groupby("task")
                 if len(rows) > 1
             ]
-            self._pooled[kind] = float(lower_quartile(np.array(variances))) if variances else 0.0
+            known = np.array([one for one in variances if np.isfinite(one)])
+            self._pooled[kind] = float(lower_quartile(known)) if len(known) else 0.0
         return self._pooled[kind]
 
     def _variance(self, rows: np.ndarray) -> float:
-        """Return the variance over seeds of the mean of a task's last published evaluations."""
-        steps = self._curves.common_grid(rows)[-LAST_EVALUATIONS:]
+        """Return the variance over seeds of the mean of a task's last published evaluations.
+
+        Step 0 never counts; NaN if there is no other, or if not all seeds have a score.
+        """
+        steps = self._curves.common_grid(rows)
+        steps = steps[steps > 0][-LAST_EVALUATIONS:]
+        if not len(steps):
+            return float("nan")
         values = self._curves.values(rows, steps, RULES["linear"], normalized=True)
         return float(np.var(100 * values.mean(axis=1), ddof=1))

@@ -78,6 +78,30 @@ def test_states_and_budgets(tmp_path, facts, expected):
     assert [name for name, *_ in found(ScoreCurves(load(tmp_path)))] == expected
 
 
+@pytest.mark.parametrize(
+    ("facts", "finding", "rule", "treatment"),
+    [
+        ({"state": "DIVERGED", "budget": FULL}, "diverged", "hold", "last value carried forward"),
+        ({"state": "DIVERGED", "budget": FULL}, "diverged", "available", "excluded at those steps"),
+        ({"state": "DIVERGED", "budget": None}, "diverged", "hold", "not carried forward"),
+        (
+            *({"budget": 2000}, "other_budget", "linear"),
+            "last value carried forward to its own budget only",
+        ),
+        ({"budget": 2000}, "other_budget", "available", "excluded at those steps"),
+        ({"budget": 2 * FULL}, "other_budget", "hold", "last value carried forward"),
+        ({"state": "RUNNING", "budget": 2000}, "other_budget", "hold", "not carried forward"),
+    ],
+)
+def test_treatments_are_those_of_the_rule(tmp_path, facts, finding, rule, treatment):
+    """The value one step after the last recorded one exists only if the table says so."""
+    write_run(tmp_path, {0: 1.0, 1000: 2.0}, **facts)
+    curves = ScoreCurves(load(tmp_path))
+    assert {name: told for name, *_, told in found(curves, rule)}[finding] == treatment
+    known = not np.isnan(curves.values([0], np.array([1001]), RULES[rule]))[0, 0]
+    assert known == ("last value carried forward" in treatment)
+
+
 def test_multi_task_runs(tmp_path):
     """What all tasks of a run share is reported once; what one task lacks, with its name."""
     one, two = PAIR

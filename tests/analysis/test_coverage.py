@@ -9,16 +9,27 @@ from scipy import stats
 from analysis.figures.figure_specs import read_catalog
 from analysis.figures.multitask_plots import score_text
 from analysis.figures.registry import PLOTS
-from analysis.records.load import load_curves
+from analysis.records.load import load, load_curves
+from analysis.stats.aggregate import improvements
 from analysis.stats.bootstrap import Bootstrap, probability_of_improvement
-from analysis.stats.coverage import Coverage, coverage_of_pair, coverages, pools_of, simulated
+from analysis.stats.coverage import (
+    Coverage,
+    coverage_of,
+    coverage_of_pair,
+    coverages,
+    pools_of,
+    simulated,
+)
 from analysis.stats.estimate_texts import coverage_note
+from analysis.stats.horizons import Group
 from analysis.stats.intervals import has_width
 from analysis.stats.ragged_curves import ScoreCurves
+from analysis.stats.rules import RULES
 from analysis.stats.run_statistics import iqm as bootstrap_iqm
 from analysis.stats.t_intervals import improvement_interval, t_interval
 from tdmpc2.common.system.paths import project_root
 from tdmpc2.envs.tasks import TASKS
+from tests.analysis.run_files import write_run
 
 STUDIES = Bootstrap(2000)
 SERIES = ("published", "tdmpc2", "default", "", "")
@@ -163,3 +174,29 @@ def test_equal_scores_have_no_coverage():
     assert np.isnan(simulated("mean", ((1.0, 1.0), (0.5, 0.5)), (3, 3), STUDIES))
     assert np.isnan(simulated("mean", ((1.0, 1.0 + 1e-13),), (3,), STUDIES))
     assert simulated("mean", ((1.0, 1.0), (0.5, 0.7)), (3, 3), STUDIES) > 0
+
+
+def test_an_unfinished_run_ends_the_pools_of_all(tmp_path):
+    """The mean is shown up to its last step, so later scores of the other runs do not count."""
+    for seed in (1, 2, 3):
+        points = {0: 0.0, 1000: 300.0 + seed, 2000: 900.0 + seed}
+        write_run(tmp_path, points, seed=seed, budget=2000)
+    write_run(tmp_path, {0: 0.0, 1000: 304.0}, seed=4, budget=2000, state="RUNNING")
+    curves = ScoreCurves(load(tmp_path))
+    chosen = (np.arange(4), np.zeros(4, int))
+    pool = tuple((0.001 * np.array([301.0, 302.0, 303.0, 304.0])).tolist())
+    expected = simulated("mean", (pool,), (4,), Bootstrap(1000))
+    assert coverage_of("mean", curves, chosen, np.inf, Bootstrap(1000)) == expected
+
+
+def test_a_probability_without_an_interval_has_no_coverage(tmp_path):
+    """A single seed, and sides of which one always wins in the scores that are compared."""
+    for method, scores in (("tdmpc2", (400.0, 410.0, 420.0)), ("sac", (500.0,)), ("x", (1.0, 2.0))):
+        for seed, score in enumerate(scores, start=1):
+            points = {0: 0.0, 1000: 1000.0 - score, 2000: score}
+            write_run(tmp_path, points, method=method, seed=seed, budget=2000)
+    group = Group("one", "One", ("walker-walk",), 2000)
+    curves = ScoreCurves(load(tmp_path))
+    table, _ = improvements(curves, group, RULES["hold"], Bootstrap(100))
+    assert len(table) == 6
+    assert table["coverage"].isna().all()

@@ -14,7 +14,14 @@ from analysis.stats.least_variance import (
     tied_variance,
 )
 from analysis.stats.margins import LARGEST_MARGIN, domain_margin, level_for_loss, smallest_margin
-from analysis.stats.multiplicity import LOSS_SHARE, directed, false_discovery, holm, level_shares
+from analysis.stats.multiplicity import (
+    LOSS_SHARE,
+    directed,
+    discovery_level,
+    false_discovery,
+    holm,
+    level_shares,
+)
 from analysis.stats.seed_forecast import forecast
 from benchmarks.gate_errors import exit_codes, pools, simulate
 
@@ -130,6 +137,24 @@ def test_no_number_of_ours_makes_up_for_their_spread():
     theirs = np.array([10.0, 50.0, 90.0])
     assert forecast(np.array([50.0, 51.0]), theirs, 10.0, NO_LEAST) is None
     assert forecast(np.array([50.0]), np.array([50.0, 50.0]), 10.0, NO_LEAST) is None
+
+
+def test_the_level_of_a_discovery_is_that_of_the_correction():
+    rng = np.random.default_rng(0)
+    for size in (1, 2, 5, 20):
+        p_values = np.append(rng.uniform(size=size) ** 3, NAN)
+        adjusted = false_discovery(p_values)
+        levels = [discovery_level(p_values, place, 0.05) for place in range(size)]
+        np.testing.assert_array_equal(p_values[:-1] < levels, adjusted[:-1] < 0.05)
+
+
+def test_a_forecast_needs_the_corrected_level():
+    """One of 20 tasks, 18 points below three published seeds, is never flagged at 0.05 / 20."""
+    theirs = np.array([44.0, 50.0, 56.0])
+    alone = forecast(theirs - 18, theirs, 10.0, NO_LEAST)
+    assert alone is not None
+    assert alone.outcome == "worse"
+    assert forecast(theirs - 18, theirs, 10.0, NO_LEAST, 0.05 / 20) is None
 
 
 def test_forecasts_come_true():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import pandas as pd
 import pytest
 
 from analysis import export_results, import_results, leaderboard
-from analysis.figures.leaderboard_plots import method_styles
+from analysis.figures.leaderboard_plots import coverage_text, method_styles
 from analysis.figures.registry import shipped_catalog
 from analysis.records import curve_checks
 from analysis.records.field_results import Series, read_field, report_field
@@ -83,6 +84,46 @@ def test_a_later_step_without_the_short_method() -> None:
     assert np.isnan(by_method.loc["b", "iqm"])
     assert board.per_task["b (hand)"].tolist() == [90, 80, 70]
     assert board.curves["tdmpc2 (hand)"].tolist() == [50, 75]
+
+
+def test_the_table_names_the_method_that_probabilities_compare_with() -> None:
+    def column(series: list[Series]) -> tuple[str, list[str]]:
+        board = compare("dmcontrol", TASKS_BY_HAND, methods_of(series), [])
+        assert board is not None
+        table = text_table(board)
+        return str(table.columns[-1]), table.set_index("method").iloc[:, -1].to_list()
+
+    everything = by_hand()
+    assert column(everything) == ("P(better than tdmpc2) [95 %]", ["—", "—", "0.00"])
+    others = [one for one in everything if one.method != "tdmpc2"]
+    # Means without seeds have no probability, so `b` cannot be the reference.
+    assert column(others) == ("P(better than c) [95 %]", ["—", "—"])
+    again = [curve("tdmpc2", t, s, [0, 900], "other") for t in TASKS_BY_HAND for s in (1, 2)]
+    name, cells = column([*everything, *again])
+    assert name == "P(better than tdmpc2 (hand)) [95 %]"
+    assert cells[0] == "1.00"
+    means = [curve("tdmpc2", task, None, [0, 500]) for task in TASKS_BY_HAND]
+    assert column([*means, *others, *again])[0] == "P(better than tdmpc2 (other)) [95 %]"
+
+
+def test_levels_are_those_of_the_intervals() -> None:
+    """No interval is called one of 95 % where all have another coverage."""
+    low = [
+        curve(name, task, seed, [0, 1000 * (seed > 1)])
+        for name in ("tdmpc2", "b")
+        for task in TASKS_BY_HAND
+        for seed in range(1, 7)
+    ]
+    board = compare("dmcontrol", TASKS_BY_HAND, methods_of(low), [])
+    assert board is not None
+    styles = method_styles([board], shipped_catalog())
+    for shares, text in (
+        ([0.95, 0.95], "95 %"),
+        ([0.95, 0.8], "95 %; measured coverage of the others: b, DMControl: 80 %"),
+        ([0.7, 0.8], "measured coverage: TD-MPC2, DMControl: 70 %; b, DMControl: 80 %"),
+    ):
+        rows = board.table.assign(mean_coverage=shares)
+        assert coverage_text([replace(board, table=rows)], styles, shipped_catalog()) == text
 
 
 def test_intervals_end_at_possible_scores_and_state_their_coverage() -> None:

@@ -305,7 +305,7 @@ def test_finetuning_is_quoted_and_never_reproduced(tmp_path) -> None:
     ours(tmp_path / "runs", "cup-spin", (470.0, 470.0, 470.0), step=20_000, **facts)
     finding = found(claim, inputs_of(tmp_path / "runs", None))
     assert finding.status == status.QUOTED
-    assert finding.evidence[0].startswith("own runs: 1 of 10 tasks, 20,000 of 4,000,000 env steps")
+    assert finding.evidence[0].startswith("own runs: 1 of 10 tasks, 20,000 of 20,000 env steps")
 
 
 CLAIM = AblationClaim(id="a", places=(), flag="num-q 2", expected="lower", statement="scores lower")

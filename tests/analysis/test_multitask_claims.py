@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from analysis.records.load import load
+from analysis.records.run_folders import load_folders
 from analysis.stats.margins import PAPER_UPDATES
 from analysis.stats.multitask_claims import (
     MULTITASK_CLAIMS,
@@ -63,6 +64,18 @@ def test_each_agent_is_one_sample(tmp_path):
     (row,) = compare(tmp_path).to_dict("records")
     half = 4.302653 * np.std([49.0, 50.0, 54.0], ddof=1) / np.sqrt(3)
     assert [row["low"], row["high"]] == pytest.approx([1 - half, 1 + half])
+
+
+def test_agents_in_several_precisions_are_all_compared(tmp_path):
+    """The precision is no setting of the algorithm, so the paper's score is that of both."""
+    write(tmp_path, (49.9, 50.1, 50.0))
+    other = {"overrides": {"precision": "bf16"}, "variant": "precision-bf16", "tag": "bf16"}
+    write(tmp_path, (48.9, 49.1, 49.0), **other)
+    curves = ScoreCurves(load_folders([tmp_path]), "num_updates")
+    table = compare_agents(curves, PAPER, RULES["hold"], "default", 3.0)
+    assert table["variant"].tolist() == ["default", "default[precision=bf16]"]
+    assert table["theirs"].tolist() == [50.0, 50.0]
+    assert table["verdict"].tolist() == ["reproduced", "reproduced"]
 
 
 @pytest.mark.parametrize(

@@ -123,6 +123,50 @@ def test_open_tasks_name_the_command_that_would_settle_them(tmp_path):
     assert content(tmp_path)["summary"] == only
 
 
+def test_the_summary_counts_own_environments_apart_and_names_the_compared_seeds(tmp_path):
+    """Environments of users are none of the paper's tasks, and have no budget in the paper."""
+    runs, arm = tmp_path / "runs", {"task": "my:Arm", "domain": "my", "score_range": [0, 3000]}
+    for seed in (1, 2):
+        write_run(runs, {0: 5.0, 100_000: 500.0 + seed}, seed=seed)
+        write_run(runs, {0: 5.0, 100_000: 500.0}, seed=seed, **arm)
+    publish(tmp_path, "tdmpc2", LATE)
+    line = ["100000,300,1"]  # a method that is not compared, with one seed
+    write_table(tmp_path / "paper" / "sac" / "cup-catch.csv", "step,reward,seed", line)
+    headlines(tmp_path, f"runs={runs}", f"published={tmp_path / 'paper'}")
+    text = content(tmp_path)["summary"]
+    assert "4 runs of TD-MPC2 on 1 of 104 tasks and 1 other (" in text
+    assert "2 seeds per task, 2 runs with less than the paper's budget. " in text
+    assert "against 3 published seeds per task" in text
+    headlines(tmp_path, f"runs={write_run(tmp_path / 'own', {0: 1.0, 9: 2.0}, **arm).parents[3]}")
+    first = "1 run of TD-MPC2 on 1 task outside the paper's 104 (my), 1 seed per task. "
+    assert content(tmp_path)["summary"].startswith(first)
+
+
+def test_runs_before_the_first_published_evaluation_need_no_larger_margin(tmp_path):
+    for seed in (1, 2, 3):
+        write_run(tmp_path / "runs", {0: 5.0, 50_000: 400.0 + seed}, seed=seed, budget=50_000)
+    headlines(tmp_path, f"runs={tmp_path / 'runs'}", publish(tmp_path, "tdmpc2", LATE))
+    assert content(tmp_path)["verdicts"]["next"] == [
+        [
+            "1 undecided task of TD-MPC2 (ends before the first published evaluation at 100,000):",
+            "python sweeps/launch.py tasks=walker-walk methods=tdmpc2 seeds=3",
+        ]
+    ]
+
+
+def test_series_of_one_method_are_told_apart(tmp_path):
+    for size in (1, 5):
+        for seed in (1, 2, 3):
+            points = {0: 5.0, 100_000: 698.0 + seed}
+            write_run(tmp_path / "runs", points, seed=seed, model_size=size, tag=f"size{size}")
+    headlines(tmp_path, f"runs={tmp_path / 'runs'}", publish(tmp_path, "tdmpc2", LATE))
+    data = content(tmp_path)
+    for kind in ("tasks", "domains"):
+        rows = data["verdicts"][kind]["rows"]
+        assert [row[0] for row in rows] == ["tdmpc2 (1M)", "tdmpc2 (5M)"]
+    assert "TD-MPC2 (1M) on DMControl (1 of 39 tasks), TD-MPC2 (5M) on DMControl" in data["summary"]
+
+
 def test_the_same_records_give_the_same_page(folder, capsys):
     """Each stage prints one line, as all of them can take minutes."""
     before = (folder / "report.html").read_bytes()

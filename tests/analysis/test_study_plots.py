@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+import pytest
 
 from analysis.figures.page import paper_style
 from analysis.figures.study_plots import study_path
@@ -59,6 +60,17 @@ def test_regions_differ_without_color() -> None:
     assert hatched
     assert all(bar.get_edgecolor()[3] > 0.5 for bar in hatched)
     assert "cut at the edge of the panel" in page.caption
+
+
+@pytest.mark.parametrize(
+    ("published", "label"),
+    [(False, "seeds on each side"), (True, "seeds, against the published ones")],
+)
+def test_the_axis_names_both_sides(published: bool, label: str) -> None:
+    """Published seeds do not grow from look to look."""
+    with paper_style():
+        page = study_path(DECISIONS, BOUNDARIES, Layout(), published=published)
+    assert page.labels == (label, "difference (points)")
 
 
 def test_a_look_without_an_interval_is_a_point() -> None:

@@ -1,0 +1,95 @@
+"""Comparison with the published curves: which runs and evaluations its numbers rest on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from analysis.records.load import load, load_curves, merge
+from analysis.stats.against_published import Comparison, compare_tasks
+from analysis.stats.common_evaluations import common_scores
+from analysis.stats.equivalence_tables import forecast_text
+from analysis.stats.ragged_curves import ScoreCurves
+from analysis.stats.rules import RULES
+from analysis.stats.task_variances import TaskVariances
+from tdmpc2.envs.tasks import SUITES
+from tests.analysis.run_files import write_run, write_table
+
+BUDGET = 1_000_000
+STEPS = (0, 200_000, 400_000, 600_000, 800_000, BUDGET)
+
+
+def publish(root: Path, scores: tuple[float, ...], *, steps: tuple[int, ...] = STEPS) -> None:
+    """Write published seeds of walker-walk, whose scores differ a little between steps."""
+    lines = [
+        f"{step},{(score + step / 1e5) * (step > 0)},{seed}"
+        for step in steps
+        for seed, score in enumerate(scores, start=1)
+    ]
+    write_table(root / "paper" / "tdmpc2" / "walker-walk.csv", "step,reward,seed", lines)
+
+
+def read(root: Path) -> ScoreCurves:
+    return ScoreCurves(merge([load(root / "runs"), load_curves(root / "paper", "published")]))
+
+
+def compare(root: Path) -> Comparison:
+    return compare_tasks(read(root), RULES["hold"], "default", 10.0)
+
+
+def test_a_seed_that_is_left_out_does_not_count_in_the_coverage(tmp_path):
+    publish(tmp_path, (900.0, 910.0, 920.0))
+    for seed, score in enumerate((902.0, 911.0, 917.0), start=1):
+        points = {step: (score + step / 1e5) * (step > 0) for step in STEPS}
+        write_run(tmp_path / "runs", points, seed=seed, budget=BUDGET)
+    before = compare(tmp_path)
+    early = {0: 0.0, 200_000: 300.0}
+    write_run(tmp_path / "runs", early, seed=4, budget=BUDGET, state="RUNNING")
+    after = compare(tmp_path)
+    assert after.left_out
+    assert after.tasks["num_ours"].tolist() == [3]
+    assert after.pools == before.pools
+    assert after.tasks["coverage"].tolist() == before.tasks["coverage"].tolist()
+
+
+def test_equal_scores_have_no_interval_in_spite_of_rounding(tmp_path):
+    """The variance of three equal numbers can be 1e-28 instead of 0."""
+    score = next(x for x in np.arange(500.0, 900.0, 0.1) if np.var([x / 10] * 3, ddof=1) > 0)
+    for folder in ("paper", "runs"):
+        (tmp_path / folder).mkdir()
+    lines = [f"{step},{score},{seed}" for step in (BUDGET,) for seed in (1, 2, 3)]
+    write_table(tmp_path / "paper" / "tdmpc2" / "walker-walk.csv", "step,reward,seed", lines)
+    for seed in (1, 2, 3):
+        write_run(tmp_path / "runs", {0: 0.0, BUDGET: score}, seed=seed, budget=BUDGET)
+    (row,) = compare(tmp_path).tasks.to_dict("records")
+    assert row["verdict"] == "not enough data"
+    assert np.isnan([row["error"], row["low"], row["p_value"]]).all()
+    assert "no task of this kind shows a spread" in row["remark"]
+    assert "3 of 3 seeds agree" in row["remark"]
+
+
+def test_step_0_does_not_count_in_the_least_variance(tmp_path):
+    publish(tmp_path, (900.0, 910.0, 920.0), steps=(0, BUDGET))
+    write_run(tmp_path / "runs", {0: 0.0, BUDGET: 900.0}, budget=BUDGET)
+    curves = read(tmp_path)
+    ours, theirs = (np.flatnonzero(curves.runs["source"] == name) for name in ("runs", "published"))
+    common = common_scores(curves, ours, theirs, RULES["hold"])
+    assert TaskVariances(curves).of(common, theirs) == pytest.approx((1.0, 1.0))
+
+
+def test_forecasts_know_of_the_correction_for_the_other_tasks(tmp_path):
+    """A task that is far below is open because of the others, and stays so with more seeds."""
+    others = [task.name for task in SUITES["dmcontrol"] if task.name != "walker-walk"][:19]
+    for task in ("walker-walk", *others):
+        gap = -180 if task == "walker-walk" else 30
+        lines = [f"{BUDGET},{score},{seed}" for seed, score in ((1, 440), (2, 500), (3, 560))]
+        path = tmp_path / "paper" / "tdmpc2" / f"{task}.csv"
+        write_table(path, "step,reward,seed", lines)
+        for seed, score in ((1, 440), (2, 500), (3, 560)):
+            points = {0: 0.0, BUDGET: float(score + gap)}
+            write_run(tmp_path / "runs", points, task=task, seed=seed, budget=BUDGET)
+    row = compare(tmp_path).tasks.set_index("task").loc["walker-walk"]
+    assert row["p_value"] < 0.05 < row["adjusted_p"]
+    assert forecast_text(row.to_dict()) == "over 100"
