@@ -69,6 +69,9 @@ def run_all(
                 if code is not None:
                     running.remove((group, process))
             on_change(runs)
+        for run in runs:
+            if not run.started:  # trained by another launch, which may have ended it
+                _look(run, None)
     finally:
         _stop([process for _, process in running])
 
