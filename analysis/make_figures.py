@@ -18,7 +18,7 @@ from tdmpc2.common.numerics.cpu import usable_cores
 from tdmpc2.common.system.cli import command, describe_fields, parse_options
 from tdmpc2.common.system.config_checks import REPS, setting
 from tdmpc2.common.system.errors import UserError, did_you_mean
-from tdmpc2.common.system.paths import user_path
+from tdmpc2.common.system.paths import listed_paths
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def _paths(arguments: str) -> tuple[Path, ...]:
     """Return the paths of `embeddings=`; raise UserError if one does not exist."""
-    paths = tuple(user_path(path, "embeddings") for path in arguments.split(",") if path)
+    paths = tuple(listed_paths(arguments, "embeddings"))
     for path in paths:
         if not path.exists():
             raise UserError(f"embeddings={path} does not exist")

@@ -21,7 +21,7 @@ from analysis.records.evaluations import SCORES
 from analysis.records.problems import Problem
 from analysis.records.source_options import report
 from tdmpc2.common.system.errors import UserError
-from tdmpc2.common.system.paths import user_path
+from tdmpc2.common.system.paths import listed_paths
 from tdmpc2.envs.tasks import TASKS
 
 SUFFIXES = (".csv", ".json", ".txt")
@@ -69,7 +69,7 @@ def read_files(files: str, folder: Path | None, problems: list[Problem]) -> list
     Raises:
         UserError: A file or the folder does not exist.
     """
-    paths = [user_path(name, "files") for name in files.split(",") if name]
+    paths = listed_paths(files, "files")
     if folder is not None:
         if not folder.is_dir():
             raise UserError(f"results={folder}: no such folder")

@@ -30,7 +30,7 @@ from sweeps.tracking.progress import (
 )
 from sweeps.tracking.reference_scores import measure_reference_scores, threshold
 from sweeps.tracking.run_states import Observer
-from sweeps.tracking.sweep_folder import FOLDER, SweepFolder, write_submission
+from sweeps.tracking.sweep_folder import FOLDER, SweepFolder, relative, write_submission
 from tdmpc2.common.numerics.cpu import usable_cores
 from tdmpc2.common.numerics.torch_setup import choose_device
 from tdmpc2.common.run.lock import InUseError, Lease
@@ -123,7 +123,9 @@ def _on_this_machine(request: SweepRequest, advice: str, *, inline: bool) -> int
                 "others."
             )
             return ASKS_FIRST
-    if len(plan.blocked) == len(plan.planned):
+    held = {id(run) for run, _ in plan.held}
+    startable = [run for run in request.planned if not run.missing and id(run) not in held]
+    if not startable:
         return _exit_code(plan)
 
     stop_runs_on_signals()
@@ -132,12 +134,12 @@ def _on_this_machine(request: SweepRequest, advice: str, *, inline: bool) -> int
         folder = SweepFolder.of(request.runs, sweep.label, request.planned)
         folder.write(request.to_json(), sweep.suite, request.planned)
         submission = folder.new_submission()
-        write_submission(submission, "local", commit=git_commit())
+        processes = [relative(group, request.runs) for group in plan.groups]
+        write_submission(submission, "local", commit=git_commit(), processes=processes)
         options = {**request.options, "progress": None if inline else False}
         for i, group in enumerate(plan.groups, 1):
             own = request.how.threads or threads_of(group, threads)
             files.append(write_file(submission, i, group, {**options, "threads": own}))
-    startable = [run for run in request.planned if not run.missing]
     single_tasks = [task_of(run.spec) for run in startable if not run.spec.tasks]
     reference_scores = measure_reference_scores(single_tasks, request.runs, assets=sweep.assets)
     with ProgressDisplay(startable) as display:
@@ -195,7 +197,7 @@ def _exit_code(plan: SweepPlan) -> int:
     if not plan.blocked:
         return 0
     print(f"{_count_blocked(plan)} were left out. Launch again when this is settled:")
-    print("\n".join(plan.describe_blocked()[1:]), flush=True)
+    print("\n".join([*plan.describe_blocked()[1:], *plan.describe_held()]), flush=True)
     return LEFT_BLOCKED
 
 

@@ -17,6 +17,7 @@ from sweeps.tracking.silence import silence
 from tdmpc2.common.run.lock import live_holder
 from tdmpc2.common.run.run_files import read_status
 from tdmpc2.common.system.errors import StoppedError, UserError
+from tdmpc2.common.system.memory_errors import out_of_processes
 from tdmpc2.common.system.regular_files import regular
 
 POLL_SECONDS = 0.5
@@ -60,7 +61,12 @@ def run_all(
                     running.append((group, _start(group, file, threads)))
                 except OSError as error:  # the other runs do not depend on it
                     for run in group:
-                        run.obstacle = f"{error.filename or run.directory}: {error.strerror}"
+                        unstarted = out_of_processes(error)
+                        run.obstacle = (
+                            f"{error.filename or run.directory}: {error.strerror}"
+                            if unstarted is None
+                            else f"{unstarted} can be started (`ulimit -u`, or the container's)"
+                        )
             time.sleep(POLL_SECONDS)
             for group, process in list(running):
                 code = process.poll()
@@ -69,6 +75,9 @@ def run_all(
                 if code is not None:
                     running.remove((group, process))
             on_change(runs)
+        for run in runs:
+            if not run.started:  # trained by another launch, which may have ended it
+                _look(run, None)
     finally:
         _stop([process for _, process in running])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,7 +75,11 @@ def task_sets(sweep: SweepOptions) -> tuple[TaskSet, ...]:
 
 def _entries(text: str) -> Iterator[tuple[str | None, Path]]:
     """Split `mt30=DIR,DIR` into names (None if not given) and folders."""
-    for entry in text.split(","):
+    first, _, rest = text.partition("=")
+    whole = rest if first in SUITES else text
+    # The path of a single folder may contain commas.
+    single = bool(whole) and os.path.isdir(user_path(whole, "data"))
+    for entry in [text] if single else text.split(","):
         name, equals, folder = entry.partition("=")
         named = bool(equals) and "/" not in name  # the path of a folder may contain = too
         if not (folder if named else entry):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from rich.table import Table
 
@@ -15,9 +17,10 @@ from sweeps.planning.request import SweepRequest
 from sweeps.tracking.progress import describe_blocked, duration, make_console, table_of_states
 from sweeps.tracking.run_states import ACTIVE, ENDED, Observer, View
 from tdmpc2.common.run.resume_checks import existing_outcome
-from tdmpc2.common.run.schemas import seeds_together
+from tdmpc2.common.run.schemas import NumericFile, seeds_together
 from tdmpc2.common.system.atomic_files import read_json
 from tdmpc2.common.system.errors import UserError
+from tdmpc2.common.system.texts import counted, seeds_text
 from tdmpc2.envs.task_variants import run_of_0_4_0
 from tdmpc2.runners.fixed_options import fixed_options
 
@@ -37,6 +40,8 @@ class SweepPlan:
         todo: runs to launch.
         blocked: runs that would be launched, but are damaged, would be refused, or need something
             that this machine lacks.
+        held: runs that would be launched, but share a process with a run that is blocked, damaged
+            or at work, each with the reason.
         groups: runs of each process to start.
         gpu: whether the runs get a GPU.
         hours: estimated remaining hours of each run, on one core or GPU.
@@ -48,6 +53,7 @@ class SweepPlan:
     views: list[View]
     todo: list[PlannedRun]
     blocked: list[PlannedRun]
+    held: list[tuple[PlannedRun, str]]
     groups: list[SeedGroup]
     gpu: bool
     hours: list[float]
@@ -78,6 +84,24 @@ class SweepPlan:
     def describe_blocked(self) -> list[str]:
         """Describe which runs cannot start and how to unblock them; empty if all can start."""
         return describe_blocked((run.spec.task, run.missing) for run in self.blocked)
+
+    def describe_held(self) -> list[str]:
+        """Describe the runs that other seeds of their process hold back; empty if there are none.
+
+        Returns:
+            A heading and one line per process.
+        """
+        if not self.held:
+            return []
+        seeds: dict[tuple[str, str], list[int]] = {}
+        for run, why in self.held:
+            seeds.setdefault((run.name_but_seed, why), []).append(run.spec.seed)
+        return [
+            f"{counted(len(self.held), 'run')} held back by another seed of the same process; "
+            "launch again when that is settled, or with seeds_per_process=1 (runs that have begun "
+            "also need allow_numeric_change=true):",
+            *(f"  {name} {seeds_text(found)}: {why}" for (name, why), found in seeds.items()),
+        ]
 
     def describe_older(self) -> str:
         """Describe runs of version 0.4.0 that differ from some to launch only in the physics."""
@@ -121,21 +145,28 @@ def make_plan(request: SweepRequest, observer: Observer, *, gpu: bool) -> SweepP
             view.state, run.missing = "blocked", why
             blocked.append(run)
     wanted = {id(run) for run, view in looked_at if _is_due(view, sweep.only)}
-    busy = {id(run) for run, view in looked_at if view.state in (*ACTIVE, "damaged", "blocked")}
+    kept = (*ACTIVE, "damaged", "blocked")
+    busy = {id(run): view.state for run, view in looked_at if view.state in kept}
     # A process is started with all of its seeds, so that each unfinished seed keeps its index in
     # the batch. It is not started while another process trains one of its seeds, or if one of them
     # is damaged or blocked.
-    groups = [
-        group
-        for group in group_seeds(planned, sweep.seeds_per_process)
-        if any(id(run) in wanted for run in group) and not any(id(run) in busy for run in group)
-    ]
+    together = group_seeds(planned, sweep.seeds_per_process)
+    due = [group for group in together if any(id(run) in wanted for run in group)]
+    groups: list[SeedGroup] = []
+    held: list[tuple[PlannedRun, str]] = []
+    for group in due:
+        holding = [run for run in group if id(run) in busy]
+        if holding:
+            why = f"seed {holding[0].spec.seed} is {busy[id(holding[0])]}"
+            held += [(run, why) for run in group if id(run) in wanted]
+        else:
+            groups.append(group)
     todo = [run for group in groups for run in group if id(run) in wanted]
     finished = [(run, *_ran_on(run)) for run, view in looked_at if view.state == "done"]
     factors = costs.corrections(finished, request.options)
     each, source = _estimate(request, len(factors), gpu=gpu)
     hours = [s / 3600 for s in costs.seconds_left(planned, each, factors, gpu=gpu)]
-    return SweepPlan(request, views, todo, blocked, groups, gpu, hours, each, source)
+    return SweepPlan(request, views, todo, blocked, held, groups, gpu, hours, each, source)
 
 
 def _estimate(request: SweepRequest, corrected: int, *, gpu: bool) -> tuple[list[costs.Cost], str]:
@@ -179,7 +210,9 @@ def _is_due(view: View, only: str) -> bool:
 
 def _ran_on(run: PlannedRun) -> tuple[bool, int]:
     """Return whether a run had a GPU, and the number of seeds in its process."""
-    numeric = read_json(run.directory / "numeric.json") or {}
+    numeric: Mapping[str, Any] = {}
+    with contextlib.suppress(UserError):  # damaged: only an estimate depends on it
+        numeric = read_json(run.directory / "numeric.json", NumericFile) or {}
     return str(numeric.get("device", "cpu")).startswith("cuda"), seeds_together(numeric)
 
 
@@ -197,6 +230,7 @@ def show(plan: SweepPlan, *, parallel: int | None) -> None:
     busy = sum(view.state in ACTIVE for view in plan.views)
     elsewhere = f", {busy:,} queued or running" if busy else ""
     elsewhere += f", {len(plan.blocked):,} blocked" if plan.blocked else ""
+    elsewhere += f", {len(plan.held):,} held back" if plan.held else ""
     named = " ".join(filter(None, (sweep.suite, sweep.tasks)))
     print(
         f"{named}: {len(plan.planned):,} runs, {finished:,} finished already"
@@ -207,7 +241,8 @@ def show(plan: SweepPlan, *, parallel: int | None) -> None:
     for task_set in request.sets:
         print(task_set.describe(), flush=True)
     make_console().print(_table(plan))
-    for line in filter(None, (*plan.describe_blocked(), plan.describe_older())):
+    described = (*plan.describe_blocked(), *plan.describe_held(), plan.describe_older())
+    for line in filter(None, described):
         print(line)
     if not plan.todo:
         print("Nothing to start.", flush=True)

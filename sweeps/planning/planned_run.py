@@ -59,8 +59,13 @@ class PlannedRun:
     @property
     def name(self) -> str:
         """Name in messages: method, variant if it is not the default, task and seed."""
+        return f"{self.name_but_seed} seed {self.spec.seed}"
+
+    @property
+    def name_but_seed(self) -> str:
+        """The name without the seed, equal for the runs of a process."""
         variant = "" if self.spec.variant == "default" else f"{self.spec.variant} "
-        return f"{self.spec.method} {variant}{self.spec.task} seed {self.spec.seed}"
+        return f"{self.spec.method} {variant}{self.spec.task}"
 
     @property
     def step(self) -> int:

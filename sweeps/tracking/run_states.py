@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ from sweeps.planning.planned_run import SPEEDS
 from sweeps.tracking.silence import silence
 from sweeps.tracking.sweep_folder import Submission, all_sweeps, job_name
 from tdmpc2.common.run.lock import file_system_time, live_holder
-from tdmpc2.common.run.resume_checks import why_ended
+from tdmpc2.common.run.resume_checks import why_ended, why_finished
 from tdmpc2.common.run.run_files import SETTLED, read_status, step_of
 from tdmpc2.common.system.atomic_files import write_json
 from tdmpc2.common.system.errors import UserError
@@ -44,6 +45,7 @@ RunState = Literal[
 ]
 STATES: tuple[RunState, ...] = get_args(RunState)
 ENDED: tuple[RunState, ...] = ("done", "diverged")  # nothing left to do
+STARTED: tuple[RunState, ...] = ("failed", "stale", "resumable")  # before the budget
 ACTIVE: tuple[RunState, ...] = ("running", "queued")  # a process or job works on it
 # SLURM job states that count as queued (REQUEUE_HOLD: requeued and held).
 WAITING = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SUSPENDED")
@@ -101,14 +103,21 @@ class Observer:
         submissions = [s for sweep in sweeps for s in sweep.submissions()]
         find_lost_arrays(submissions)
         self.jobs: dict[str, list[tuple[str, int, Submission]]] = {}
+        self.logs: dict[str, str] = {}  # run directory of the log, which seeds may share
         on_slurm = False
         for submission in sorted(submissions, key=lambda s: s.facts["launched"]):
             on_slurm |= submission.facts["cluster"] == "slurm"
             for job, rank, directories in submission.jobs():
                 for directory in directories:
                     self.jobs.setdefault(directory, []).append((job, rank, submission))
+            self.logs.update(submission.local_logs())
         self.queue = read_queue([job_name(sweep.name) for sweep in sweeps]) if on_slurm else {}
-        self.now = file_system_time(runs)
+        self._first, self._begun = file_system_time(runs), time.monotonic()
+
+    @property
+    def now(self) -> float:
+        """Time by the clock of the file system; reading thousands of runs may take minutes."""
+        return self._first + time.monotonic() - self._begun
 
     def look(self, directory: str, budget: int) -> View:
         """Determine the state of a run.
@@ -117,9 +126,19 @@ class Observer:
             directory: run directory, relative to the folder of all runs.
             budget: budget of the run in its unit.
         """
+        view = self._look(directory, budget)
+        if view.state in STARTED:
+            # Its process may have ended between the reads of its status and of its lease.
+            with contextlib.suppress(UserError):
+                if (read_status(self.runs / directory) or {}) != view.status:
+                    return self._look(directory, budget)
+        return view
+
+    def _look(self, directory: str, budget: int) -> View:
         path = self.runs / directory
         job, rank, submission = self._job(directory)
-        log = path / "log.txt"  # written by processes on this machine
+        # Written by processes on this machine.
+        log = self.runs / self.logs.get(directory, directory) / "log.txt"
         if submission is not None and job is not None:
             log = submission.log(job, rank)
         try:
@@ -152,18 +171,22 @@ class Observer:
             view.state, view.message = "stale", "its process ended without recording a result"
         elif state is not None:
             view.state = "resumable"
-            if state == "COMPLETED":  # with a smaller budget
-                self._check_end(view, path, budget)
+        if view.state in STARTED:
+            self._check_end(view, path, budget)
         return view
 
     def _check_end(self, view: View, path: Path, budget: int) -> None:
-        """Change the view of a completed run if it cannot continue to a larger budget."""
+        """Change the view of a run that has finished and cannot continue to a larger budget."""
+        completed = view.status.get("state") == "COMPLETED"  # with a smaller budget
         try:
-            view.message = why_ended(path, view.status, budget)
+            reason = (why_ended if completed else why_finished)(path, view.status, budget)
         except UserError as damage:
             view.state, view.message = "damaged", str(damage)
         else:
-            view.state = "blocked" if view.message else "resumable"
+            if reason:
+                view.state, view.message = "blocked", reason
+            elif completed:
+                view.message = ""
 
     def _job(self, directory: str) -> tuple[str | None, int, Submission | None]:
         """Return the job, rank and launch to which a run was last assigned.

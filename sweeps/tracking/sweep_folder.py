@@ -20,11 +20,25 @@ from tdmpc2.common.system.regular_files import can_list
 FOLDER = "sweeps"
 
 
+class RunRecord(TypedDict):
+    """Entry of a `sweep.json`: one run."""
+
+    directory: str
+    method: str
+    domain: str
+    task: str
+    seed: int
+    variant: str
+    budget: int
+    unit: NotRequired[Literal["env_steps", "num_updates"]]
+    missing: NotRequired[str]
+
+
 class SweepFile(TypedDict):
     """`sweep.json`: the keys that every version has written."""
 
     suite: str | None
-    runs: list[dict[str, Any]]
+    runs: list[RunRecord]
 
 
 class ArrayRecord(TypedDict):
@@ -40,6 +54,7 @@ class SubmissionFile(TypedDict):
     cluster: Literal["local", "slurm"]
     launched: str
     arrays: NotRequired[list[ArrayRecord]]
+    processes: NotRequired[list[list[str]]]
 
 
 @dataclass(frozen=True)
@@ -62,6 +77,12 @@ class Submission:
                 job = array["job"] if single else f"{array['job']}_{index}"
                 for rank, directories in enumerate(processes):
                     yield job, rank, directories
+
+    def local_logs(self) -> Iterator[tuple[str, str]]:
+        """Yield each run directory of a launch on this machine, and that of its process's log."""
+        for directories in self.facts.get("processes", ()):
+            for directory in directories:
+                yield directory, directories[0]
 
     def job_ids(self) -> list[str]:
         """Return the ids of its job arrays, and of the job that follows them, if any."""

@@ -17,6 +17,7 @@ from tdmpc2.common.run.storable import to_storable
 from tdmpc2.common.system.archives import check_members
 from tdmpc2.common.system.atomic_files import full_disk, write_atomic
 from tdmpc2.common.system.errors import UserError
+from tdmpc2.common.system.regular_files import regular
 
 SUFFIXES = (".pt", ".safetensors")
 FORMAT = "tdmpc2-repro model"
@@ -47,7 +48,7 @@ def read_weights(path: Path) -> Contents:
             would run code.
     """
     try:
-        with open(path, "rb") as file:
+        with open(regular(path, None), "rb") as file:
             start = file.read(64)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None

@@ -10,7 +10,7 @@ from tdmpc2.checkpoints.architecture import check_weights
 from tdmpc2.checkpoints.model import Model
 from tdmpc2.common.interfaces import EnvSpec
 from tdmpc2.common.run.checkpoint import CheckpointStore
-from tdmpc2.common.run.schemas import SpecFile
+from tdmpc2.common.run.schemas import Manifest, SpecFile
 from tdmpc2.common.run.spec import RunSpec
 from tdmpc2.common.system.atomic_files import read_json, sha256_of
 from tdmpc2.common.system.errors import UserError
@@ -54,7 +54,8 @@ def model_of_run(path: Path) -> Model:
         "task": known["task"],
         "run_seed": known["seed"],
         "identity": known["identity"],
-        "step": int(checkpoint.name),
+        # Not from its name, which a copy of a checkpoint need not have.
+        "step": read_json(checkpoint / "manifest.json", Manifest)["agent_step"],
         "step_unit": _STEP_UNITS[known.get("budget_unit", "env_steps")],
         "obs": known.get("obs", "state"),
         "assets": known.get("assets"),

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from tdmpc2.common.system.errors import UserError
-from tdmpc2.common.system.paths import user_path
+from tdmpc2.common.system.paths import listed_paths
 from tdmpc2.data.rows import DTYPES
 from tdmpc2.data.unpickle import load_tensors
 from tdmpc2.envs.tasks import Task
@@ -200,7 +200,7 @@ def find_chunks(text: str) -> list[Path]:
     Raises:
         UserError: there are no files, or a file is named twice.
     """
-    named = [user_path(name, "files").resolve() for name in text.split(",") if name]
+    named = [path.resolve() for path in listed_paths(text, "files")]
     paths = named
     if len(named) == 1 and named[0].is_dir():
         paths = sorted(named[0].glob("*.pt"), key=_by_number)

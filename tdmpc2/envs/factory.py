@@ -8,6 +8,7 @@ import re
 from typing import TYPE_CHECKING, Any, Literal
 
 from tdmpc2.common.system.errors import UserError, did_you_mean
+from tdmpc2.common.system.memory_errors import out_of_memory
 from tdmpc2.common.system.user_code import CURE, OURS, load_object
 from tdmpc2.envs.adapters import ADAPTERS, Adapter, variable_of
 from tdmpc2.envs.assets import AssetSet, MissingAssetsError, find_assets
@@ -207,7 +208,7 @@ def _adapter_class(task: Task, adapter: Adapter) -> Any:
         raise UserError(f"{what}: cannot be imported ({error}); {CURE}") from error
     except (ImportError, OSError) as error:
         library = re.search(r"lib[\w.-]+\.so[.\d]*", str(error))
-        if library is None:
+        if library is None or out_of_memory(error) is not None:
             raise
         unknown = f"the package that contains {library[0]}"
         package = adapter.system_libraries.get(library[0], unknown)

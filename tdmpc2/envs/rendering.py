@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import importlib.util
 import os
@@ -10,6 +9,7 @@ import subprocess
 import sys
 
 from tdmpc2.common.system.errors import UserError
+from tdmpc2.common.system.memory_errors import out_of_memory
 
 VARIABLE = "MUJOCO_GL"
 BACKENDS = ("egl", "osmesa")
@@ -87,15 +87,23 @@ def prepare_without_rendering() -> None:
         del os.environ[VARIABLE]
 
 
+@functools.cache  # after a failure, a second import raises a KeyError
 def load_triton_first() -> None:
     """Load Triton's library, if it is installed, before a simulator loads a graphics driver.
 
     Both Triton and the drivers of Mesa contain LLVM. Loaded after such a driver, as torch does
-    when it creates an optimizer, Triton's library crashes the process; in this order both work.
+    when it compiles or creates its own optimizers, Triton's library crashes the process; in this
+    order both work.
+
+    Raises:
+        ImportError: the library does not fit into memory.
     """
     if importlib.util.find_spec("triton") is not None:
-        with contextlib.suppress(ImportError):  # a damaged one is a matter of torch
+        try:
             importlib.import_module("triton._C.libtriton")
+        except ImportError as error:  # a damaged one is a matter of torch
+            if out_of_memory(error) is not None:
+                raise
 
 
 def renderer_in_use() -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,15 @@ def test_a_run_its_checkpoint_and_its_state_are_one_model(run: Path, tmp_path: P
     save_model(tmp_path / "b.pt", models[0])
     copy = load_model(tmp_path / "b.pt")
     assert (copy.config, copy.env, copy.facts) == models[0][:2] + models[0][3:]
+
+
+@pytest.mark.parametrize("name", ["best", "000000000200.replaced"])
+def test_a_checkpoint_of_another_name_has_its_step(name: str, run: Path, tmp_path: Path) -> None:
+    """A copy, and what a process leaves that is killed while it replaces a checkpoint."""
+    shutil.copytree(run, tmp_path / "run")
+    (checkpoint,) = (tmp_path / "run" / "checkpoints").iterdir()
+    checkpoint = checkpoint.rename(checkpoint.with_name(name))
+    assert load_model(checkpoint).facts["step"] == 200
 
 
 def as_run(folder: Path, of: Model, like: Path, **spec: Any) -> Path:

@@ -33,6 +33,20 @@ def test_json_comes_back(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["x.json"]
 
 
+def test_two_writers_with_one_process_id_do_not_meet(tmp_path: Path) -> None:
+    """As in two containers, which write one file of a shared disk at the same moment."""
+    path = tmp_path / "x.json"
+
+    def slowly(file: IO[bytes]) -> None:
+        file.write(b"{")
+        write_json(path, "other")
+        file.write(b"}")
+
+    write_atomic(path, slowly)
+    assert path.read_bytes() == b"{}"
+    assert list(tmp_path.iterdir()) == [path]
+
+
 @pytest.mark.parametrize("path", ["missing.json", "file/missing.json"])
 def test_no_json_is_none(path: str, tmp_path: Path) -> None:
     (tmp_path / "file").touch()

@@ -134,6 +134,24 @@ def test_memory_errors_are_told_from_others() -> None:
     assert out_of_memory(KeyError("triton")) is None
 
 
+@pytest.mark.parametrize(
+    ("error", "what"),
+    [
+        (RuntimeError("can't start new thread"), "thread"),
+        (BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable"), "process"),
+    ],
+)
+def test_too_few_processes_are_one_line(
+    error: Exception, what: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names: dict[str, Any] = {"__name__": "tdmpc2.train", "error": error}
+    exec("def main(arguments):\n    raise error", names)  # else an error of the user's code
+    assert outcome(names["main"], monkeypatch) == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith(f"error: no further {what} can be started; saved files are intact")
+    assert "`ulimit -u`" in printed
+
+
 def test_an_unforeseen_error_leaves_its_traceback_in_a_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -371,3 +371,15 @@ def test_a_lease_that_is_no_file_is_named(kind: str, tmp_path: Path) -> None:
     assert "\n" not in str(raised.value)
     assert live_holder(tmp_path) is None
     assert [p.name for p in tmp_path.iterdir()] == ["lease.json"]
+
+
+def test_a_lease_without_its_thread_is_released(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def limited(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", limited)
+    with pytest.raises(RuntimeError, match="new thread"), Lease(tmp_path):
+        pass
+    assert list(tmp_path.iterdir()) == []

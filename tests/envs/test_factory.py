@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -162,4 +163,47 @@ def test_a_missing_simulator_names_the_command(monkeypatch, package):
 def test_other_import_errors_are_not_dressed_up(monkeypatch):
     monkeypatch.setitem(sys.modules, "tdmpc2.envs.physics", None)
     with pytest.raises(ModuleNotFoundError, match="physics"):
+        make_env("walker-walk", seed=0)
+
+
+@pytest.mark.parametrize(
+    ("reason", "printed"),
+    [
+        ("failed to map segment from shared object", "memory\n"),
+        ("invalid ELF header", "left to torch\n"),
+    ],
+)
+def test_a_library_of_triton_that_cannot_be_loaded(tmp_path, reason, printed):
+    """The namespace package `_C` stays imported without its parent after the first failure."""
+    package = tmp_path / "triton"
+    (package / "_C").mkdir(parents=True)
+    (package / "__init__.py").write_text("import triton._C.libtriton\n")
+    (package / "_C" / "libtriton.py").write_text(f"raise ImportError('libtriton.so: {reason}')\n")
+    code = (
+        "from tdmpc2.envs.rendering import load_triton_first\n"
+        "try:\n"
+        "    load_triton_first(), load_triton_first()\n"
+        "    print('left to torch')\n"
+        "except ImportError as error:\n"
+        "    print('memory')\n"
+    )
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+    assert done.stdout == printed, done.stderr
+
+
+@pytest.mark.usefixtures("forget_dmcontrol")
+def test_a_library_that_does_not_fit_into_memory_is_not_named_as_missing(monkeypatch):
+    class Full:
+        def find_spec(self, name, path=None, target=None):
+            if name == "tdmpc2.envs.dmcontrol":
+                raise ImportError("libEGL.so.1: failed to map segment from shared object")
+
+    monkeypatch.setattr(sys, "meta_path", [Full(), *sys.meta_path])
+    with pytest.raises(ImportError, match="failed to map segment"):
         make_env("walker-walk", seed=0)

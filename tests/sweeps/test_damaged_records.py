@@ -76,6 +76,54 @@ def test_a_damaged_record_is_named(
         assert retry.main([f"runs={sweep.runs}", f"sweep={other.name}"]) == 0
 
 
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("status.json", '"message"', '"updated": 5, "message"'),
+        ("status.json", '"message"', '"env_steps_per_second": "fast", "message"'),
+        ("sweep.json", '"method"', '"methods"'),
+        ("sweep.json", '"budget": ', '"budget": "about", "former": '),
+    ],
+)
+def test_a_record_with_a_key_of_another_type_is_named(
+    name: str, old: str, new: str, sweep: SweepFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = plan(sweep.runs, 3, env_steps=100)[1]
+    path = (run.directory if name == "status.json" else sweep.path) / name
+    path.write_text(path.read_text().replace(old, new, 1))
+    code, printed = shown(sweep.runs, capsys)
+    assert code == 1
+    assert f"{path}: damaged" in printed
+
+
+def test_a_damaged_numeric_json_of_a_finished_run_does_not_end_a_launch(
+    sweep: SweepFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = plan(sweep.runs, 3, env_steps=100)[0]
+    write_status(run, "COMPLETED", 100, env_steps_per_second=10.0)
+    for content in ("{", "[]"):
+        (run.directory / "numeric.json").write_text(content)
+        code, printed = planned(sweep.runs, capsys)
+        assert (code, "2 to do" in printed) == (0, True)
+
+
+def test_seeds_that_another_one_holds_back_are_named(
+    sweep: SweepFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damage(plan(sweep.runs, 3, env_steps=100)[0].directory / "status.json", "half")
+    arguments = ["tasks=toy-pointmass", "env_steps=100", f"runs={sweep.runs}", "cluster=local"]
+    together = [*arguments, "seeds=3", "seeds_per_process=3", "yes=true"]
+    assert launch.main([*together, "dry_run=true"]) == 0
+    printed = capsys.readouterr().out
+    assert "1 blocked, 2 held back, 0 to do" in printed
+    line = "  tdmpc2 toy-pointmass seeds 2, 3: seed 1 is damaged\n"
+    assert printed.count(line) == 1
+    assert launch.main(together) == launch.LEFT_BLOCKED
+    printed = capsys.readouterr().out
+    assert printed.count(line) == 2  # with the plan, and at the end
+    assert not (sweep.path / "0002").exists()
+
+
 def test_an_empty_eval_csv_is_damage(
     sweep: SweepFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:

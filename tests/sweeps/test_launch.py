@@ -20,6 +20,7 @@ from sweeps.launch import main, usage
 from sweeps.planning.options import SweepOptions
 from sweeps.planning.request import SweepRequest
 from tdmpc2.common.run.lock import Lease, live_holder
+from tdmpc2.common.run.run_files import RunFiles
 from tdmpc2.common.system import cli
 from tdmpc2.common.system.atomic_files import read_json
 from tests.runs import TINY
@@ -123,6 +124,17 @@ def test_of_two_launches_at_the_same_moment_one_trains_a_run(
     assert "in use by process" in (directory / "log.txt").read_text()
     assert "1 run not finished: trained by other processes" in printed
     assert "exit code" not in printed
+
+
+def test_what_another_launch_did_meanwhile_is_shown(tmp_path: Path) -> None:
+    (run,) = _request(tmp_path).planned
+    run.directory.mkdir(parents=True)
+    with Lease(run.directory):
+        RunFiles(run.directory, run.spec, {}).set_state("COMPLETED", run.spec.budget)
+        files = [tmp_path / "none.json"]
+        local_pool.run_all([[run]], files, max_parallel=1, threads=1, on_change=lambda _: None)
+    assert run.status is not None
+    assert (run.started, run.status["state"]) == (False, "COMPLETED")
 
 
 def _request(runs: Path) -> SweepRequest:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -54,6 +55,15 @@ def test_a_scaling_study(folders: dict[str, Path], tmp_path: Path) -> None:
     )
     assert first.spec.tasks == Dataset.open(folders["mt30"]).tasks
     assert [one.label for one in request.sets] == ["mt30", "smoke"]
+
+
+def test_the_path_of_a_dataset_may_contain_commas(tmp_path: Path) -> None:
+    folder = suite_dataset(tmp_path / "a,b=c", "smoke")
+    for text in (f"smoke={folder}", str(folder)):
+        request = ask("suite=scaling", f"data={text}", "seeds=1", f"runs={tmp_path}")
+        again = SweepRequest.from_json(json.loads(json.dumps(request.to_json())))
+        for one in (request, again):
+            assert {run.options["data"] for run in one.planned} == {folder}
 
 
 def test_a_scaling_study_narrowed(folders: dict[str, Path]) -> None:

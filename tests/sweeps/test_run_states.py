@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -10,8 +12,10 @@ import pytest
 from sweeps.planning.planned_run import PlannedRun
 from sweeps.tracking import run_states
 from sweeps.tracking.run_states import Observer, last_error
+from sweeps.tracking.sweep_folder import relative
 from tdmpc2.common.run.lock import EXPIRY_SECONDS, Lease
 from tdmpc2.common.run.run_files import RunFiles
+from tdmpc2.common.system.atomic_files import write_json
 from tdmpc2.runners.specs import make_offline_spec
 from tests.sweeps.directories import one_array, plan, write_lease, write_status, write_sweep
 
@@ -67,6 +71,42 @@ def test_a_completed_run_continues_with_what_it_has_kept(unit: str, tmp_path: Pa
     assert look(tmp_path, run) == "damaged"
 
 
+def test_a_run_that_was_killed_before_it_recorded_its_end(tmp_path: Path) -> None:
+    """Its last checkpoint has no episodes, so that only its own budget is left to record."""
+    (run,) = plan(tmp_path, 1, env_steps=BUDGET - 1)
+    run.directory.mkdir(parents=True)
+    records = RunFiles(run.directory, run.spec, {})
+    records.set_state("RUNNING", BUDGET - 100)
+    manifest = {"format": 1, "agent_step": 1, "state_sha256": "", "oldest_episode": 0}
+    shard = {"name": "a", "first": 0, "count": 1, "sha256": ""}
+    for step, shards in ((1, [shard]), (2, [])):
+        checkpoint = run.directory / "checkpoints" / f"{step:012d}"
+        checkpoint.mkdir(parents=True)
+        write_json(checkpoint / "manifest.json", {**manifest, "shards": shards})
+        assert look(tmp_path, run) == "stale"  # the first one can continue
+    shutil.rmtree(checkpoint.with_name(f"{1:012d}"))
+    directory = str(run.directory.relative_to(tmp_path))
+    assert Observer(tmp_path).look(directory, BUDGET - 1).state == "stale"
+    view = Observer(tmp_path).look(directory, BUDGET)
+    assert view.state == "blocked"
+    assert view.message.startswith("finished at 4,999 env steps without keep_replay=true, though ")
+    (checkpoint / "manifest.json").write_text("[")
+    assert look(tmp_path, run) == "stale"  # the process says what is damaged
+
+
+def test_a_run_that_ends_while_it_is_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (run,) = plan(tmp_path, 1)
+    write_status(run, "RUNNING", 100)
+
+    def ending(*_: object) -> None:
+        write_status(run, "COMPLETED", BUDGET)
+
+    monkeypatch.setattr(run_states, "live_holder", ending)
+    assert look(tmp_path, run) == "done"
+
+
 def look(runs: Path, run: object) -> str:
     directory = run.directory.relative_to(runs)  # type: ignore[attr-defined]
     return Observer(runs).look(str(directory), BUDGET).state
@@ -88,6 +128,22 @@ def test_a_lease_that_beats_means_running(tmp_path: Path) -> None:
             "stale",
         ]
     assert look(tmp_path, here) == "stale"
+
+
+def test_runs_that_are_read_for_minutes_stay_alive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Heartbeats go on while an observer reads thousands of runs."""
+    (run,) = plan(tmp_path, 1)
+    write_status(run, "RUNNING", 100)
+    write_lease(run)
+    observer = Observer(tmp_path)
+    later, clock = 2 * EXPIRY_SECONDS, time.monotonic
+    os.utime(run.directory / "lease.json", (time.time() + later, time.time() + later))
+    directory = str(run.directory.relative_to(tmp_path))
+    assert observer.look(directory, BUDGET).state == "stale"
+    monkeypatch.setattr(time, "monotonic", lambda: clock() + later)
+    assert observer.look(directory, BUDGET).state == "running"
 
 
 def test_a_queued_job_counts_before_one_of_a_later_clock(
@@ -150,6 +206,20 @@ def test_a_process_of_this_machine_that_never_began_has_failed(tmp_path: Path) -
     run.directory.mkdir(parents=True)
     run.log.write_text("error: one episode takes 51 rows\n")
     assert look(tmp_path, run) == "failed"
+
+
+def test_all_seeds_of_a_process_that_never_began_have_failed(tmp_path: Path) -> None:
+    """Its output is in the directory of the first seed; the others need not have one."""
+    planned = plan(tmp_path, 3)
+    first, second, alone = [relative([run], tmp_path) for run in planned]
+    write_sweep(tmp_path, planned, processes=[first + second, alone])
+    planned[0].directory.mkdir(parents=True)
+    log = planned[0].directory / "log.txt"
+    log.write_text("error: no such device\n")
+    observer = Observer(tmp_path)
+    views = [observer.look(one, BUDGET) for (one,) in (first, second, alone)]
+    assert [view.state for view in views] == ["failed", "failed", "new"]
+    assert (views[1].log, views[1].message) == (log, "no such device")
 
 
 def test_the_last_launch_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -81,8 +81,13 @@ class Lease:
         """
         self._acquire()
         self._confirmed = _seconds()
-        self._thread = threading.Thread(target=self._beat, daemon=True, name="lease heartbeat")
-        self._thread.start()
+        thread = threading.Thread(target=self._beat, daemon=True, name="lease heartbeat")
+        try:
+            thread.start()
+        except BaseException:  # no further thread can be started
+            self.__exit__()
+            raise
+        self._thread = thread
         return self
 
     def __exit__(self, *exception: object) -> None:

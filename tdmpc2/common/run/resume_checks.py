@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 from tdmpc2.common.run.checkpoint_folders import existing_checkpoints
 from tdmpc2.common.run.provenance import provenance
 from tdmpc2.common.run.run_files import read_status, step_of
-from tdmpc2.common.run.schemas import Attempt, SpecFile, State
+from tdmpc2.common.run.schemas import Attempt, Manifest, SpecFile, State
 from tdmpc2.common.run.source_version import git_commit
 from tdmpc2.common.run.spec import CommonOptions, RunSpec
 from tdmpc2.common.system.atomic_files import read_json, write_json
@@ -89,6 +90,8 @@ def existing_outcome(
             raise UserError(
                 f"{directory}: was run with keep_replay=true; use keep_replay=true to continue it"
             )
+    elif reason := why_finished(directory, status, spec.budget):
+        raise UserError(f"{directory}: {reason}")
     return None
 
 
@@ -114,6 +117,36 @@ def why_ended(directory: Path, status: Mapping[str, Any], budget: int) -> str:
     if not existing_checkpoints(directory):
         return f"{finished}, but has no checkpoint left, {cannot}; restore it, or use {other}"
     return ""
+
+
+def why_finished(directory: Path, status: Mapping[str, Any], budget: int) -> str:
+    """Return why a run that is not recorded as completed cannot continue to a larger budget.
+
+    A process that is killed between its last checkpoint and its last status has finished the
+    budget of its status. Without `keep_replay`, the checkpoint then has no episodes.
+
+    Args:
+        directory: the run directory.
+        status: content of its `status.json`.
+        budget: the budget, in the unit of the run.
+
+    Returns:
+        The reason; empty if the run can continue.
+    """
+    ended = status.get("env_steps", budget)  # training from a dataset needs no saved episodes
+    if ended >= budget:
+        return ""
+    manifests = []
+    for checkpoint in existing_checkpoints(directory):
+        with contextlib.suppress(UserError):  # damaged: the process says so
+            manifests.append(read_json(checkpoint / "manifest.json", Manifest))
+    if not manifests or any(manifest is None or manifest["shards"] for manifest in manifests):
+        return ""
+    return (
+        f"finished at {ended:,} env steps without keep_replay=true, though its process "
+        f"was killed before it recorded that, so it cannot continue to {budget:,}; use another "
+        "folder with runs= to start again"
+    )
 
 
 def register_attempt(

@@ -36,12 +36,20 @@ class SpecFile(TypedDict):
 
 
 class StatusFile(TypedDict):
-    """`status.json`: state and progress; the latter under one of two keys."""
+    """`status.json`: state, and progress and budget under one of two keys each."""
 
     state: ReadState
     message: str
     env_step: NotRequired[int]
     num_updates: NotRequired[int]
+    env_steps: NotRequired[int]
+    budget: NotRequired[int]
+    updated: NotRequired[str]
+    env_steps_per_second: NotRequired[float]
+    updates_per_second: NotRequired[float]
+    eval_return: NotRequired[float]
+    eval_score: NotRequired[float]
+    doing: NotRequired[str]
 
 
 class Attempt(TypedDict):

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import tempfile
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -72,7 +73,8 @@ def write_atomic(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         path: the final file.
         write: function that is called with the open binary file and writes its content.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # Not the process id, which processes in two containers may share.
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
     try:
         with naming(path), open(temporary, "wb") as file:
             write(file)

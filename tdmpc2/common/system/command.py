@@ -14,7 +14,7 @@ from pathlib import Path
 from tdmpc2.common.system.atomic_files import full_disk
 from tdmpc2.common.system.errors import StoppedError, UserError, one_line
 from tdmpc2.common.system.file_errors import LIMITS, advice, cause_of, disk_error
-from tdmpc2.common.system.memory_errors import out_of_memory
+from tdmpc2.common.system.memory_errors import out_of_memory, out_of_processes
 from tdmpc2.common.system.paths import cache_dir
 from tdmpc2.common.system.streams import (
     READER_GONE,
@@ -39,9 +39,9 @@ def command(main: Callable[[Sequence[str]], int], usage: Callable[[], str]) -> i
 
     Returns:
         The exit code: 0 for `--help`, 2 for a `UserError`, an error of the file system, a lack of
-        memory, or an error or `sys.exit` in code of the user, 70 for an unforeseen error, 130 for a
-        `StoppedError` or a `KeyboardInterrupt`, also one while another error is handled, else the
-        return value of `main`.
+        memory or processes, or an error or `sys.exit` in code of the user, 70 for an unforeseen
+        error, 130 for a `StoppedError` or a `KeyboardInterrupt`, also one while another error is
+        handled, else the return value of `main`.
     """
     open_closed_streams()
     # No command opens a window. Notebooks set a backend that may be missing in this environment.
@@ -105,6 +105,12 @@ def _exit_code(
             return _fail(
                 f"not enough memory ({lacking}); saved files are intact: free some, or raise the "
                 "limit (`ulimit -v`, or mem_gb= of a launch), and run the same command again"
+            )
+        unstarted = out_of_processes(error)
+        if unstarted is not None:
+            return _fail(
+                f"{unstarted} can be started; saved files are intact: end others, or raise the "
+                "limit (`ulimit -u`, or that of the container), and run the same command again"
             )
         return _fail(
             f"unforeseen {type(error).__name__}: {error}; please report it with the file "

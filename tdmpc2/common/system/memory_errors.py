@@ -1,4 +1,4 @@
-"""Errors of a process that gets no more memory, from the machine, a limit or a GPU."""
+"""Errors of a process that gets no more memory, or no further process or thread."""
 
 from __future__ import annotations
 
@@ -25,4 +25,18 @@ def out_of_memory(error: BaseException | None) -> str | None:
         told = known and any(message in text.lower() for message in _MESSAGES)
         if told or number == errno.ENOMEM or type(one).__name__ in _TYPES:
             return text.strip()[:_LENGTH].rstrip(". ") or type(one).__name__
+    return None
+
+
+def out_of_processes(error: BaseException | None) -> str | None:
+    """Return what cannot be started if a limit of processes and threads caused an error, else None.
+
+    Args:
+        error: the error; the chain of its causes is searched.
+    """
+    for one in chain(error):
+        if isinstance(one, RuntimeError) and "can't start new thread" in str(one):
+            return "no further thread"
+        if isinstance(one, BlockingIOError) and one.errno == errno.EAGAIN:  # of `fork`
+            return "no further process"
     return None

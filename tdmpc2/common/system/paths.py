@@ -96,7 +96,7 @@ def user_path(text: str, name: str) -> Path:
 
 
 def listed_paths(text: str, option: str) -> list[Path]:
-    """Return the paths of a comma-separated list; the name of a single folder may have commas.
+    """Return the paths of a comma-separated list; the name of a single path may have commas.
 
     Args:
         text: paths, separated by commas; empty for none.
@@ -105,7 +105,8 @@ def listed_paths(text: str, option: str) -> list[Path]:
     Raises:
         UserError: the home of `~user` is unknown.
     """
-    if text and (whole := user_path(text, option)).is_dir():
+    # Not `Path.exists`, which raises an error if the list is longer than a name may be.
+    if text and os.path.exists(whole := user_path(text, option)):
         return [whole]
     return [user_path(one, option) for one in text.split(",") if one]
 

@@ -1,0 +1,28 @@
+"""Paths that options name, alone or in lists."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tdmpc2.common.system.errors import UserError
+from tdmpc2.common.system.paths import listed_paths, named_folders
+
+
+def test_a_list_and_a_single_path_with_commas(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert listed_paths("a,b", "files") == [tmp_path / "a", tmp_path / "b"]
+    (tmp_path / "a,b").write_text("")
+    assert listed_paths("a,b", "files") == [tmp_path / "a,b"]
+    with pytest.raises(UserError, match=r"files=.*a,b does not exist"):
+        named_folders("a,b", "files")
+    assert listed_paths("", "files") == []
+
+
+def test_a_list_may_be_longer_than_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = [f"chunk_{i}.pt" for i in range(1000)]
+    assert listed_paths(",".join(names), "files") == [tmp_path / name for name in names]
