@@ -16,13 +16,12 @@ from analysis.records.sources import RUNS_SOURCE
 from analysis.stats.aggregate import RLIABLE_VERSION
 from analysis.stats.coverage import Coverage, coverages, studies_of
 from analysis.stats.estimate_texts import coverage_note
-from analysis.stats.horizons import Group
+from analysis.stats.horizons import task_group
 from analysis.stats.intervals import has_width
 from analysis.stats.multitask_scores import agents_of
 from analysis.stats.ragged_curves import variant_budget
 from analysis.stats.task_titles import task_titles
 from tdmpc2.common.system.texts import counted, size_text
-from tdmpc2.envs.tasks import TASKS
 
 _LONGEST_NAME = 28
 
@@ -101,7 +100,17 @@ def card_lines(
     measured = _coverages(shown, drawn) if found is None else found
     method = _method(shown, marks, single, several, measured=len(measured) > 0)
     labels = {k: s.label for k, s in series_styles(runs, shown.catalog).items()}
-    return [*head, method, coverage_note(measured, labels)]
+    return [*head, method, f"{coverage_note(measured, labels)}{_unmeasured(drawn, measured)}"]
+
+
+def _unmeasured(drawn: pd.DataFrame | None, measured: Sequence[Coverage]) -> str:
+    """Return a sentence on drawn intervals of tasks whose coverage is not measured, if any is."""
+    if drawn is None or "task" not in drawn or "low" not in drawn or not measured:
+        return ""
+    ranged = drawn[has_width(drawn["low"], drawn["high"])]
+    others = len(ranged[[*SERIES, "task"]].drop_duplicates()) - len(measured)
+    what = "The coverage of intervals of returns without score_range is not measured."
+    return f" {what}" if others > 0 else ""
 
 
 def _drawn_runs(shown: Shown, drawn: pd.DataFrame) -> pd.DataFrame:
@@ -121,8 +130,8 @@ def _coverages(shown: Shown, drawn: pd.DataFrame | None) -> list[Coverage]:
     """Return the coverage of the intervals on a page; see `card_lines`."""
     groups = shown.groups()
     if drawn is not None and "task" in drawn:  # intervals of single tasks
-        titles = task_titles(task for task in drawn["task"].unique() if task in TASKS)
-        groups = tuple(Group(name, title, (name,)) for name, title in titles.items())
+        titles = task_titles(drawn["task"].unique())
+        groups = tuple(task_group(name, title) for name, title in titles.items())
     column = "task" if drawn is not None and "task" in drawn else "group"
     if drawn is not None and "low" in drawn:
         drawn = drawn[has_width(drawn["low"], drawn["high"])]

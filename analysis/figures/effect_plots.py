@@ -25,7 +25,7 @@ from analysis.figures.stat_plots import BARS_TOP
 from analysis.figures.styles import Shown, band, bar, handle
 from analysis.records.load import SERIES
 from analysis.stats.ablation_effects import POINTS, Effect, Sample
-from analysis.stats.coverage import Coverage, coverage_of
+from analysis.stats.coverage import Coverage, coverage_of, simulated, studies_of
 from analysis.stats.selection import intervals
 
 _WIDTH, _HEIGHT = 1.8, 1.7
@@ -133,7 +133,7 @@ def effect_bars(panels: Sequence[Panel], shown: Shown, base: str) -> Page:
         "compared step",
         "whiskers: its confidence interval",
     )
-    finish_figure(page, (), card_lines(shown, marks, found=_coverages(panels, shown)))
+    finish_figure(page, (), card_lines(shown, marks, found=bar_coverages(panels, shown)))
     return page
 
 
@@ -167,6 +167,29 @@ def _coverages(panels: Sequence[Panel], shown: Shown) -> list[Coverage]:
                 seeds = (int(sizes.min()), int(sizes.max()))
                 one = Coverage(series, panel.title, len(tasks), seeds, "mean", share)
                 found.setdefault((series, tasks, until), one)
+    return list(found.values())
+
+
+def bar_coverages(panels: Sequence[Panel], shown: Shown) -> list[Coverage]:
+    """Return the measured coverage of the intervals of the bars, of each sample once.
+
+    Bars have only runs with a score at the compared step of their task.
+
+    Args:
+        panels: the panels.
+        shown: inputs of the figure.
+    """
+    found: dict[tuple[Any, ...], Coverage] = {}
+    for panel in panels:
+        for label, sample in panel.samples.items():
+            if max(sample.sizes) < 2 or not all(sample.pools):
+                continue
+            share = simulated("mean", sample.pools, sample.sizes, studies_of(shown.bootstrap))
+            series = tuple(map(str, shown.curves.runs.loc[panel.rows[label][0], SERIES]))
+            if np.isfinite(share):
+                seeds, tasks = (min(sample.sizes), max(sample.sizes)), panel.any_effect.tasks
+                one = Coverage(series, panel.title, len(tasks), seeds, "mean", share)
+                found.setdefault((series, tasks, sample.pools), one)
     return list(found.values())
 
 

@@ -40,7 +40,7 @@ from analysis.stats.audit import FINDINGS, audit_all
 from analysis.stats.coverage import coverages, studies_of
 from analysis.stats.equivalence_tables import MEASURED, domain_texts, task_texts
 from analysis.stats.estimate_texts import coverage_note, estimate_text
-from analysis.stats.horizons import Group
+from analysis.stats.horizons import task_group
 from analysis.stats.margins import TASK_MARGIN
 from analysis.stats.ragged_curves import ScoreCurves, paper_budget
 from analysis.stats.rules import Rule
@@ -215,8 +215,7 @@ def _tasks(
 
 def _levels(curves: ScoreCurves, catalog: Catalog) -> dict[tuple[Series, str], str]:
     """Return the level of the interval of the mean, by series and task."""
-    tasks = [task for task in curves.runs["task"].unique() if task in TASKS]
-    groups = [Group(task, task, (task,)) for task in tasks]
+    groups = [task_group(str(task), str(task)) for task in curves.runs["task"].unique()]
     found = coverages(curves, groups, ["mean"], catalog.bootstrap)
     return {(one.series, one.group): one.label for one in found}
 

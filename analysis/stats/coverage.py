@@ -110,7 +110,7 @@ def pools_of(
     until: np.ndarray,
     since: float = 0,
 ) -> Pools:
-    """Return the last scores of each task's runs.
+    """Return the last normalized scores of each task's runs.
 
     Args:
         curves: all runs.
@@ -120,13 +120,14 @@ def pools_of(
         since: earlier scores are left out, but for the last one of a run that has only such.
     """
     pools: list[list[float]] = [[] for _ in range(int(strata[-1]) + 1)]
-    scales = curves.runs["scale"].to_numpy()
+    scales, offsets = (curves.runs[name].to_numpy() for name in ("scale", "offset"))
     for row, stratum, last in zip(rows, strata, until, strict=True):
         curve = curves.curves[row]
         within = (curve.steps <= last) & (curve.steps > 0)
         order = np.argsort(curve.steps[within], kind="stable")
         count = min(max(int((curve.steps[within] >= since).sum()), 1), EVALUATIONS)
-        pools[stratum] += (scales[row] * curve.values[within][order][-count:]).tolist()
+        values = curve.values[within][order][-count:]
+        pools[stratum] += (scales[row] * (values - offsets[row])).tolist()
     return tuple(map(tuple, pools))
 
 

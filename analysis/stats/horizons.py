@@ -49,6 +49,20 @@ class Group:
         return budget if self.horizon is None else min(budget, self.horizon)
 
 
+def task_group(task: str, label: str) -> Group:
+    """Return the group of one task, read at its budget; one of a user's environment at the end.
+
+    Args:
+        task: name of the task, which is the name of the group.
+        label: title in figures.
+    """
+    return Group(task, label, (task,), None if task in TASKS else _END)
+
+
+_END = 10**18
+"""Env steps after the last one of any run."""
+
+
 @dataclass(frozen=True)
 class Side:
     """The seeds of one side of a comparison on one task.

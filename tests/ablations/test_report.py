@@ -14,9 +14,11 @@ from ablations import report
 from ablations.report_files import panels_of, shown_runs
 from ablations.specs import ABLATIONS
 from ablations.studies import find_studies, look
-from analysis.figures.effect_plots import effect_bars, effect_curves
+from analysis.figures.effect_plots import bar_coverages, effect_bars, effect_curves
 from analysis.figures.page import paper_style
 from analysis.records.load import load
+from analysis.stats.bootstrap import Bootstrap
+from analysis.stats.coverage import simulated
 from analysis.stats.rules import RULES
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.system.paths import project_root, recorded_folders
@@ -332,6 +334,29 @@ def test_whiskers_of_bars_end_at_the_range_of_scores(tmp_path: Path) -> None:
     (ax,) = page.axes
     ends = [line.get_segments()[0][:, 1].tolist() for line in ax.collections]
     assert ends == [[0, 100], [0, 100]]
+
+
+def test_the_coverage_of_bars_is_that_of_the_runs_they_show(tmp_path: Path) -> None:
+    """An unfinished seed has no score at the compared step, and tasks have their own steps."""
+    for name, overrides in (("default", {}), ("num-q-1", {"num_q": 1})):
+        for task, end in (("walker-walk", 20_000), ("cup-catch", 40_000)):
+            for seed, value in ((1, 900.0), (2, 500.0), (3, 700.0)):
+                facts = {"variant": name, "overrides": overrides, "seed": seed, "budget": end}
+                points = {0: 0.0, 20_000: value / 2, end: value}
+                write_run(tmp_path / "runs", points, task=task, tag=f"{name}{seed}", **facts)
+    write_run(tmp_path / "runs", {0: 0.0, 10_000: 1.0}, seed=4, state="RUNNING", budget=20_000)
+    records = load(tmp_path / "runs")
+    studies = find_studies(records.runs, "default", ABLATIONS)
+    shown = shown_runs(records, studies, RULES["hold"], 200)
+    found = [look(study, shown.curves, shown.rule, shown.bootstrap) for study in studies]
+    pools = ((0.45, 0.9, 0.25, 0.5, 0.35, 0.7), (0.9, 0.5, 0.7))
+    expected = simulated("mean", pools, (3, 3), Bootstrap(200))
+    covered = bar_coverages(panels_of(found, shown.curves), shown)
+    assert [(one.series[2], one.num_seeds) for one in covered] == [
+        ("default", (3, 3)),
+        ("num-q-1", (3, 3)),
+    ]
+    assert [one.share for one in covered] == [expected, expected]
 
 
 def test_the_table_of_the_documentation_is_that_of_the_recorded_runs(tmp_path: Path) -> None:

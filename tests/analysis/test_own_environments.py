@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from analysis.figures.catalog_file import catalog_path
@@ -11,6 +12,7 @@ from analysis.figures.figure_specs import FigureSpec, read_catalog
 from analysis.figures.page import paper_style
 from analysis.figures.registry import PLOTS
 from analysis.records.load import load
+from analysis.stats.coverage import pools_of
 from analysis.stats.horizons import OWN, own_environments, own_groups
 from analysis.stats.ragged_curves import ScoreCurves
 from tdmpc2.common.system.errors import UserError
@@ -128,3 +130,31 @@ def test_without_them_there_is_no_panel_and_no_message(tmp_path: Path) -> None:
     drawing = draw(load(tmp_path), FigureSpec("aggregate", "aggregate_curve"))
     assert set(drawing.numbers["group"]) == {"dmcontrol"}
     assert not [problem for problem in drawing.problems if "score_range" in problem.what]
+
+
+def test_their_intervals_have_a_measured_coverage(runs: Path) -> None:
+    """Except for returns without a range, which the caption says."""
+    for task, facts in TASKS.items():
+        score = 0.5 if "metric" in facts else 1500.0
+        points = {0: 0.0, 100_000: score}
+        write_run(runs, points, task=task, seed=3, domain="gymnasium", **facts)
+    with paper_style():
+        drawing = draw(load(runs), FigureSpec("curves", "learning_curves"))
+    measured = drawing.numbers.groupby("task")["coverage"].first()
+    assert sorted(measured.dropna().index) == ["gym:Hopper-v5", "my-arm"]
+    caption = " ".join(drawing.pages[0].caption.split())
+    assert "simulated on these runs, they cover the true value in" in caption
+    assert caption.endswith("intervals of returns without score_range is not measured.")
+
+
+def test_coverages_rest_on_scores_from_0_to_1(tmp_path: Path) -> None:
+    """A range that does not begin at 0 changes which scores an interquartile mean leaves out."""
+    for task, low in (("gym:A-v0", -1000), ("gym:B-v0", 0)):
+        for seed, score in enumerate((0.0, 300.0, 600.0), start=1):
+            points = {0: float(low), 100_000: low + score}
+            ranged = {"domain": "gymnasium", "score_range": [low, low + 1000]}
+            write_run(tmp_path, points, task=task, seed=seed, **ranged)
+    curves = ScoreCurves(load(tmp_path))
+    rows = curves.runs.sort_values(["task", "seed"]).index.to_numpy()
+    pools = pools_of(curves, rows, np.array([0, 0, 0, 1, 1, 1]), np.full(6, 100_000))
+    assert pools == (pytest.approx((0.0, 0.3, 0.6)),) * 2
