@@ -15,7 +15,7 @@ import pytest
 
 from tdmpc2.bundle.__main__ import main
 from tdmpc2.bundle.checks import RECORDS, SUMS, damages, files_of, list_of_sums
-from tdmpc2.bundle.contents import create
+from tdmpc2.bundle.contents import _copy_records, create
 from tdmpc2.bundle.texts import TEXTS, command_of
 from tdmpc2.common.system.errors import UserError
 from tests.analysis.run_files import write_table
@@ -166,6 +166,26 @@ def test_a_bundle_that_fails_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"empty: no run with a spec\.json"):
         create([RECORDED / "smoke", empty], out / "bundle")
     assert not out.exists()
+
+
+def test_linked_runs_belong_to_a_bundle_and_damaged_ones_are_named(tmp_path: Path) -> None:
+    """Run directories may be links to another disk."""
+    runs = tmp_path / "runs"
+    for spec in (RECORDED / "smoke").glob("*/*/*/*/spec.json"):
+        place = runs / spec.parent.relative_to(RECORDED / "smoke")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.symlink_to(spec.parent)
+    number = len(list((RECORDED / "smoke").rglob("spec.json")))
+    assert len(list(_copy_records(runs, tmp_path / "copy"))) == number
+    assert len(list((tmp_path / "copy").rglob("spec.json"))) == number
+    place.unlink()
+    place.mkdir()
+    (place / "spec.json").write_text("{")
+    with pytest.raises(UserError, match=r"seed.*/spec\.json: damaged"):
+        create([runs], tmp_path / "bundle")
+    assert not (tmp_path / "bundle").exists()
+    with pytest.raises(UserError, match=r"no run with a spec\.json in METHOD/VARIANT/TASK"):
+        create([tmp_path], tmp_path / "bundle")
 
 
 def test_a_folder_that_is_no_bundle(tmp_path: Path) -> None:

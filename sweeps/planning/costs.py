@@ -77,17 +77,22 @@ def cost_of(spec: RunSpec, options: Mapping[str, Any], *, gpu: bool, seeds: int 
     rounds = 1 + spec.budget / (options.get("eval_every") or task.eval_every)
     acting = act if gpu else BATCHED * act * episodes
     evaluating = rounds * task.episode_length * (acting + episodes * env)
-    rows = min(decisions * 1.01, config.buffer_size)
+    rows = int(decisions * 1.01)
     shape = (task.obs_dim,) if spec.obs == "state" else (9, 64, 64)
-    replay = replay_bytes(int(rows), shape, task.action_dim, frame_stack=3)
+    whole, replay = (
+        replay_bytes(number, shape, task.action_dim, frame_stack=3)
+        for number in (rows, min(rows, config.buffer_size))
+    )
+    # A run that keeps its episodes has also those that the buffer has dropped.
+    on_disk = whole if options.get("keep_replay") else replay
     model = parameters(spec.method, config) * BYTES_PER_PARAMETER
     records = RECORD_BYTES_PER_EPISODE * decisions / task.episode_length
     kept = 2 * model + records
     return Cost(
         seconds=training + evaluating,
         memory=PROCESS_BYTES + replay + 2 * model,
-        disk_running=kept + replay,
-        disk=kept + (replay if options.get("keep_replay") else 0),
+        disk_running=kept + on_disk,
+        disk=kept + (on_disk if options.get("keep_replay") else 0),
     )
 
 

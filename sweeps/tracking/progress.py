@@ -172,7 +172,7 @@ def _describe(run: PlannedRun) -> str:
     """Describe the progress of a run: state, steps, last evaluation, speed and time left."""
     if run.obstacle:
         return f"could not be started: {run.obstacle}"
-    if run.exit_code not in (None, 0) and (run.status or {}).get("state") != "DIVERGED":
+    if _has_failed(run):
         return f"ended with exit code {run.exit_code}; see {run.log}"
     if run.silence:
         return run.silence
@@ -284,6 +284,14 @@ def _has_ended(run: PlannedRun) -> bool:
     return state == "DIVERGED" or (state == "COMPLETED" and run.step >= run.spec.budget)
 
 
+def _has_failed(run: PlannedRun) -> bool:
+    """Return whether the process of a run has failed, before the run had ended.
+
+    The exit code belongs to all seeds of the process: that of a diverged one is 1.
+    """
+    return run.exit_code not in (None, 0) and not _has_ended(run)
+
+
 SINGLE_TASK = {"env_step": int, "episode_return": float, "episode_return_sd": float}
 SINGLE_TASK |= {"episode_success": float}
 MULTITASK = {"num_updates": int, "score": float}
@@ -313,10 +321,10 @@ def _print_unfinished(runs: Sequence[PlannedRun]) -> None:
     for run in runs:
         if run.obstacle:
             print(f"{run.name} could not be started: {run.obstacle}; correct it and launch again")
-        elif run.exit_code not in (None, 0):
+        elif _has_failed(run):
             print(f"{run.name} ended with exit code {run.exit_code}: {run.log}")
     # The log of a run may be empty because of a full disk.
-    failed = [run.directory for run in runs if run.obstacle or run.exit_code]
+    failed = [run.directory for run in runs if run.obstacle or _has_failed(run)]
     if failed and lacks_space(failed[0]):
         print(no_space(failed[0]))
     going_on = sum(not run.started and bool(live_holder(run.directory)) for run in runs)

@@ -14,8 +14,9 @@ from typing import Any
 from tdmpc2.bundle.checks import FIGURES, RECORDS, SUMS, call, draw_tables, files_of, list_of_sums
 from tdmpc2.bundle.texts import croissant, texts
 from tdmpc2.common.numerics.cpu import cpu_model
+from tdmpc2.common.run.schemas import SpecFile
 from tdmpc2.common.run.source_version import git_commit
-from tdmpc2.common.system.atomic_files import put_in_place, write_atomic
+from tdmpc2.common.system.atomic_files import put_in_place, read_json, write_atomic
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.system.paths import named_folders, project_root, recorded_folders
 from tdmpc2.common.system.regular_files import closed_folders, regular
@@ -65,7 +66,7 @@ def _fill(growing: Path, folders: Sequence[Path]) -> None:
     for folder in folders:
         copied = list(_copy_records(folder, growing / RECORDS / folder.name))
         if not copied:
-            raise UserError(f"runs={folder}: no run with a spec.json")
+            raise UserError(f"runs={folder}: no run with a spec.json in METHOD/VARIANT/TASK/seed*/")
         specs += copied
     names = [folder.name for folder in folders]
     draw_tables({growing / RECORDS / name: growing / FIGURES / name for name in names})
@@ -94,12 +95,13 @@ def _copy_records(source: Path, target: Path) -> Iterator[dict[str, Any]]:
         raise UserError(
             f"{closed}: cannot be read (Permission denied); its runs would be missing in the bundle"
         )
-    for spec in sorted(source.rglob("spec.json")):
+    # Not `rglob`, which passes over links to folders.
+    for spec in sorted(source.glob("*/*/*/*/spec.json")):
         place = target / spec.parent.relative_to(source)
         for name in RECORD_FILES:
             if (spec.parent / name).exists():
                 _copy(spec.parent / name, place / name)
-        yield json.loads(regular(spec).read_text(encoding="utf-8"))
+        yield read_json(spec, SpecFile)
     for scores in sorted((source / REFERENCES).glob("*.json")):
         _copy(scores, target / REFERENCES / scores.name)
 

@@ -80,6 +80,16 @@ def test_without_a_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert provenance()["dirty"] is None
 
 
+def test_an_installed_package_has_no_commit_of_the_folder_that_it_is_used_in(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The repository in the current folder is the user's, and so is a file `source.json`."""
+    monkeypatch.setattr(module, "is_checkout", lambda: False)
+    write_json(checkout / "source.json", {"of": "something else"})
+    assert git_commit() is None
+    assert (provenance()["commit"], provenance()["dirty"]) == (None, None)
+
+
 def test_without_git(
     checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -62,6 +62,14 @@ def test_kept_episodes_stay_on_disk() -> None:
     assert kept.disk - gone.disk == pytest.approx(50_000 * 1.01 * (30 * 4 + 24), rel=0.01)
 
 
+def test_kept_episodes_outlast_the_buffer() -> None:
+    small = spec(buffer_size=10_000)
+    gone, kept = (cost_of(small, {"keep_replay": k}, gpu=False) for k in (False, True))
+    assert kept.memory == gone.memory
+    for had, has in ((gone.disk, kept.disk), (gone.disk_running - 10_000 * 144, kept.disk_running)):
+        assert has - had == pytest.approx(50_000 * 1.01 * 144, rel=0.01)
+
+
 def test_finished_runs_correct_their_kind(tmp_path: Path) -> None:
     run, other = (PlannedRun(spec(task=task), tmp_path) for task in ("walker-walk", "mw-push"))
     estimate = cost_of(run.spec, {}, gpu=False).seconds

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.tracking.progress import print_multitask_summary, print_summary
+from sweeps.tracking.progress import ProgressDisplay, print_multitask_summary, print_summary
 from tdmpc2.common.run.lock import Lease
 from tests.sweeps.directories import plan
 
@@ -24,6 +24,23 @@ def test_runs_that_another_process_trains_are_counted(
         code = print_multitask_summary(runs) if multitask else print_summary(runs, [None] * 3)
     assert code == 1
     assert "\n1 run not finished: trained by other processes" in capsys.readouterr().out
+
+
+def test_the_exit_code_of_a_diverged_seed_is_no_failure_of_the_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = plan(tmp_path, 3, env_steps=100)
+    for run, state, step in zip(
+        runs, ("DIVERGED", "COMPLETED", "INTERRUPTED"), (50, 100, 50), strict=True
+    ):
+        run.status = {"state": state, "env_step": step}
+        run.started, run.exit_code = True, 1
+    with ProgressDisplay(runs) as display:
+        display.update(runs)
+    print_summary(runs, [None] * 3)
+    printed = capsys.readouterr().out
+    named = [line.partition("seed ")[2][:1] for line in printed.splitlines() if "exit code" in line]
+    assert named == ["3", "3"]  # while they run, and in the summary
 
 
 @pytest.mark.parametrize(("unit", "code"), [("env_steps", 0), ("env_steps", 1), ("num_updates", 1)])

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tdmpc2.common.system.atomic_files import read_json, write_json
-from tdmpc2.common.system.paths import project_root
+from tdmpc2.common.system.paths import is_checkout, project_root
 
 # File in a copy of the code that holds the version of the original checkout.
 SNAPSHOT_FACTS = "source.json"
@@ -67,11 +67,13 @@ def git_commit() -> str | None:
 
 
 def _copied() -> dict[str, Any] | None:
-    return read_json(project_root() / SNAPSHOT_FACTS)
+    return read_json(project_root() / SNAPSHOT_FACTS) if is_checkout() else None
 
 
 def _commit() -> str:
     """Return the commit of the project's own repository."""
+    if not is_checkout():  # the current folder may be a repository of the user
+        raise GitError("the package is installed, without a checkout")
     top = Path(os.fsdecode(_git("rev-parse", "--show-toplevel").rstrip(b"\n")))
     if top.resolve() != project_root().resolve():
         raise GitError(f"{project_root()} is not a repository of its own, only a part of {top}")

@@ -18,8 +18,16 @@ def project_root() -> Path:
 
     For a package installed from a wheel this is the current directory.
     """
-    root = Path(__file__).resolve().parents[3]
-    return root if (root / "pyproject.toml").is_file() else Path.cwd()
+    return _parent() if is_checkout() else Path.cwd()
+
+
+def is_checkout() -> bool:
+    """Return whether this package runs from a checkout, or a copy of one, not from a wheel."""
+    return (_parent() / "pyproject.toml").is_file()
+
+
+def _parent() -> Path:
+    return Path(__file__).resolve().parents[3]
 
 
 def default_runs_dir() -> Path:
