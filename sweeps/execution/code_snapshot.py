@@ -21,7 +21,7 @@ def take(root: Path, folder: Path) -> Path:
     """Copy the code, unless an identical copy exists.
 
     Args:
-        root: root folder of the checkout.
+        root: folder of the packages: the checkout, or where the wheel is installed.
         folder: folder of all copies.
 
     Returns:

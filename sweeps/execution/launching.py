@@ -36,8 +36,6 @@ from tdmpc2.common.numerics.torch_setup import choose_device
 from tdmpc2.common.run.lock import InUseError, Lease
 from tdmpc2.common.run.resume_checks import check_commit
 from tdmpc2.common.run.source_version import git_commit
-from tdmpc2.common.system.errors import UserError
-from tdmpc2.common.system.paths import is_checkout
 from tdmpc2.envs.task_variants import task_of
 from tdmpc2.envs.tasks import Task
 
@@ -73,11 +71,6 @@ def launch(request: SweepRequest, advice: str = ADVICE, then: FollowUp | None = 
 
 
 def _on_slurm(request: SweepRequest, then: FollowUp | None) -> int:
-    if not is_checkout() and not request.sweep.dry_run:
-        raise UserError(
-            "cluster=slurm: the jobs run a copy of the checkout, but this package is installed "
-            "without one; launch from a checkout, or use cluster=local"
-        )
     partition = slurm_queries.choose_partition(request.sweep.partition)
     gpus = request.sweep.gpus
     if gpus is None:

@@ -19,7 +19,7 @@ from sweeps.tracking.run_states import ACTIVE, is_queued
 from sweeps.tracking.sweep_folder import SweepFolder, job_name, relative, write_submission
 from tdmpc2.common.run.source_version import git_commit
 from tdmpc2.common.system.errors import UserError
-from tdmpc2.common.system.paths import project_root
+from tdmpc2.common.system.paths import packages_root
 
 # One core controls the GPU; the others step environments.
 CPUS_WITH_GPU = 4
@@ -158,7 +158,7 @@ def hand_over(layout: JobLayout, sweep: SweepFolder, then: FollowUp | None = Non
     """
     request = layout.plan.request
     os.umask(os.umask(0) | 0o002)  # jobs refuse files that every user can write
-    code = code_snapshot.take(project_root(), sweep.runs / "sweeps" / "code")
+    code = code_snapshot.take(packages_root(), sweep.runs / "sweeps" / "code")
     folder = sweep.new_submission()
     facts = {"commit": git_commit(), "code": code.name, "partition": layout.resources.partition}
     arrays: list[dict[str, object]] = []
@@ -244,7 +244,7 @@ def follow_again(layout: JobLayout, sweep: SweepFolder, then: FollowUp) -> None:
     jobs = {view.job for view in layout.plan.views if view.state in ACTIVE and view.job}
     if not jobs or is_queued(job_name(sweep.name), then.comment):
         return
-    code = code_snapshot.take(project_root(), sweep.runs / "sweeps" / "code")
+    code = code_snapshot.take(packages_root(), sweep.runs / "sweeps" / "code")
     folder = sweep.new_submission()
     facts = {"commit": git_commit(), "code": code.name, "partition": layout.resources.partition}
     job = submit_follow_up(then, layout.resources, sweep, folder, code, sorted(jobs))

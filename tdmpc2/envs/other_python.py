@@ -15,7 +15,7 @@ from functools import cache
 from typing import Any
 
 from tdmpc2.common.system.errors import UserError
-from tdmpc2.common.system.paths import project_root
+from tdmpc2.common.system.paths import importable
 from tdmpc2.envs.adapters import ADAPTERS, Adapter, variable_of
 
 _FACTS = """
@@ -62,7 +62,7 @@ def python_and_environment(domain: str | None) -> tuple[str, dict[str, str]]:
     # PYTHONPATH may hold packages of this Python. The other one imports this code and its own.
     unwanted = (variable_of(domain), "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
     kept = {name: value for name, value in os.environ.items() if name not in unwanted}
-    return python, {**kept, "PYTHONPATH": str(project_root())}
+    return python, {**kept, "PYTHONPATH": str(importable())}
 
 
 def missing_there(adapter: Adapter) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tdmpc2.common.system import paths
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.system.paths import listed_paths, named_folders
 
@@ -26,3 +27,15 @@ def test_a_list_may_be_longer_than_a_name(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.chdir(tmp_path)
     names = [f"chunk_{i}.pt" for i in range(1000)]
     assert listed_paths(",".join(names), "files") == [tmp_path / name for name in names]
+
+
+def test_another_python_finds_the_packages_of_a_wheel_and_no_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(paths, "is_checkout", lambda: False)
+    folder = paths.importable()
+    assert folder.is_relative_to(tmp_path)
+    assert sorted(path.name for path in folder.iterdir()) == sorted(paths.PACKAGES)
+    assert (folder / "tdmpc2").resolve() == paths.packages_root() / "tdmpc2"
+    assert paths.importable() == folder

@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
-from sweeps.execution import launching, local_pool, slurm_queries
+from sweeps.execution import local_pool
 from sweeps.execution.launching import stop_runs_on_signals
 from sweeps.launch import main, usage
 from sweeps.planning.options import SweepOptions
@@ -23,7 +23,6 @@ from tdmpc2.common.run.lock import Lease, live_holder
 from tdmpc2.common.run.run_files import RunFiles
 from tdmpc2.common.system import cli
 from tdmpc2.common.system.atomic_files import read_json
-from tdmpc2.common.system.errors import UserError
 from tests.runs import TINY
 
 LAUNCH = [sys.executable, "-m", "sweeps.launch"]
@@ -136,17 +135,6 @@ def test_what_another_launch_did_meanwhile_is_shown(tmp_path: Path) -> None:
         local_pool.run_all([[run]], files, max_parallel=1, threads=1, on_change=lambda _: None)
     assert run.status is not None
     assert (run.started, run.status["state"]) == (False, "COMPLETED")
-
-
-def test_jobs_need_a_checkout_whose_code_is_copied(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(slurm_queries, "choose", lambda _: "slurm")
-    monkeypatch.setattr(slurm_queries, "choose_partition", lambda _: None)
-    monkeypatch.setattr(launching, "is_checkout", lambda: False)
-    with pytest.raises(UserError, match="launch from a checkout, or use cluster=local"):
-        main([word for word in arguments(tmp_path, "seeds=1") if not word.startswith("cluster=")])
-    assert list(tmp_path.iterdir()) == []
 
 
 def _request(runs: Path) -> SweepRequest:

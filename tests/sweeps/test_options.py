@@ -124,8 +124,9 @@ def test_a_seed_batch_waits_for_its_busy_seeds(
     write_status(first, "RUNNING", 10)
     write_lease(first)
     assert launch.main([*arguments, "cluster=local", "dry_run=true"]) == 0
-    assert "4 runs, 0 finished already, 1 queued or running, 2 to do in 1 processes" in (
-        capsys.readouterr().out
+    assert (
+        "4 runs, 0 finished already, 1 queued or running, 1 held back, 2 to do in 1 processes"
+        in (capsys.readouterr().out)
     )
 
 

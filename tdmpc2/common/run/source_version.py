@@ -8,10 +8,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tdmpc2.common.system.atomic_files import read_json, write_json
-from tdmpc2.common.system.paths import is_checkout, project_root
+from tdmpc2.common.system.paths import SNAPSHOT_FACTS, is_checkout, project_root
 
-# File in a copy of the code that holds the version of the original checkout.
-SNAPSHOT_FACTS = "source.json"
 # The user's configuration of git must not change the patch: these options come before it.
 PATCH = (
     *("diff", "HEAD", "--binary", "--full-index", "--unified=3", "--inter-hunk-context=0"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
 import stat
 import tempfile
@@ -11,6 +13,8 @@ from tdmpc2.common.system.errors import UserError
 
 PACKAGES = ("tdmpc2", "baselines", "sweeps", "ablations", "analysis")
 """The packages of this project."""
+SNAPSHOT_FACTS = "source.json"
+"""File in a copy of the code that holds the version of the original."""
 
 
 def project_root() -> Path:
@@ -18,16 +22,36 @@ def project_root() -> Path:
 
     For a package installed from a wheel this is the current directory.
     """
-    return _parent() if is_checkout() else Path.cwd()
+    return packages_root() if is_checkout() else Path.cwd()
 
 
 def is_checkout() -> bool:
-    """Return whether this package runs from a checkout, or a copy of one, not from a wheel."""
-    return (_parent() / "pyproject.toml").is_file()
+    """Return whether this package runs from a checkout or a copy of the code, not from a wheel."""
+    root = packages_root()
+    if root.name in ("site-packages", "dist-packages"):  # other packages may have put files there
+        return False
+    return any((root / name).is_file() for name in ("pyproject.toml", SNAPSHOT_FACTS))
 
 
-def _parent() -> Path:
+def packages_root() -> Path:
+    """Return the folder of this project's packages; that of a wheel holds others, too."""
     return Path(__file__).resolve().parents[3]
+
+
+def importable() -> Path:
+    """Return a folder with this project's packages and no others, for `PYTHONPATH`.
+
+    Where the package is installed from a wheel, it holds links to them.
+    """
+    root = packages_root()
+    if is_checkout():
+        return root
+    name = f"packages-{hashlib.sha256(os.fsencode(root)).hexdigest()[:12]}-{os.getuid()}"
+    folder = code_folder(cache_dir() / name, Path(tempfile.gettempdir()) / f"tdmpc2-{name}")
+    for package in PACKAGES:
+        with contextlib.suppress(FileExistsError):
+            (folder / package).symlink_to(root / package)
+    return folder
 
 
 def default_runs_dir() -> Path:
