@@ -94,7 +94,7 @@ for arguments in json.load(sys.stdin):
 print("imported:", *sorted({"torch._dynamo", "sympy"} & set(sys.modules)))
 """
     methods = {"tdmpc2": TINY, **{name: {**COMMON, **SMALL[name]} for name in SMALL}}
-    few = {"eval_every": 1000, "eval_episodes": 1, "runs": tmp_path}
+    few = {"env_steps": 200, "eval_every": 1000, "eval_episodes": 1, "runs": tmp_path}
     runs = [
         [f"{key}={value}" for key, value in {"method": name, **values, **few}.items()]
         for name, values in methods.items()
