@@ -14,7 +14,7 @@ from analysis.records.sources import PUBLISHED, RUNS_SOURCE
 from analysis.stats.equivalence_tables import series_details
 from analysis.stats.margins import NOT_JUDGED, OPEN
 from analysis.stats.ragged_curves import ScoreCurves, variant_budget
-from tdmpc2.common.system.texts import counted
+from tdmpc2.common.system.texts import counted, span_text
 from tdmpc2.envs.tasks import SUITES
 
 ALL = "all"
@@ -147,7 +147,7 @@ def _what_was_run(curves: ScoreCurves, names: dict[str, str]) -> str:
     on += "" if rated else f" outside the paper's {len(SUITES['all104'])}"
     seeds = ours.groupby(["method", "variant", "task"])["seed"].nunique()
     few, many = seeds.min(), seeds.max()
-    count = f"{few}" if few == many else f"{few} to {many}"
+    count = span_text(few, many)
     full = np.array([variant_budget(run.task, run.obs, run.variant) for run in ours.itertuples()])
     known = np.isfinite(full)  # environments of users have no budget in the paper
     reduced = int((known & (ours["budget"].to_numpy(float) < full)).sum())
@@ -177,7 +177,7 @@ def _certainty(tasks: pd.DataFrame, domains: pd.DataFrame) -> str:
     if compared.empty:
         return "No task has an evaluation that could be compared with the published curves."
     few, many = compared["num_theirs"].min(), compared["num_theirs"].max()
-    count = f"{few}" if few == many else f"{few} to {many}"
+    count = span_text(few, many)
     single = domains[domains["domain"] != ALL]
     share = single["compared"].sum() / single["num_tasks"].sum()
     seeds_text = f"{count} published seed{'s' * (many > 1)}"

@@ -27,6 +27,7 @@ from analysis.stats.ragged_curves import ScoreCurves, variant_budget
 from analysis.stats.rules import DEFAULT_RULE, RULES
 from analysis.stats.selection import horizon_scores, select
 from tdmpc2.common.run.spec import algorithm_settings
+from tdmpc2.common.system.texts import span_text
 
 DEFAULT = "default"
 RULE = RULES[DEFAULT_RULE]
@@ -204,18 +205,12 @@ def coverage(records: Records, method: str, obs: str, group: Group) -> str:
     tasks = curves.runs["task"].unique()
     seeds = curves.runs.groupby("task")["seed"].nunique()
     full = [variant_budget(run.task, run.obs, run.variant) for run in curves.runs.itertuples()]
-    number, many = _span(seeds), int(seeds.max())
     return (
         f"{len(tasks)} of {len(group.tasks)} task{'s' * (len(group.tasks) > 1)}, "
-        f"{_span(curves.last_steps)} of {_span(full)} env steps, "
-        f"{number} seed{'s' * (many > 1)}"
+        f"{span_text(curves.last_steps.min(), curves.last_steps.max())} of "
+        f"{span_text(min(full), max(full))} env steps, "
+        f"{span_text(seeds.min(), seeds.max())} seed{'s' * (seeds.max() > 1)}"
     )
-
-
-def _span(numbers: Sequence[float] | np.ndarray | pd.Series[int]) -> str:
-    """Return the smallest and the largest of some whole numbers as text."""
-    few, many = (f"{number:,.0f}" for number in (min(numbers), max(numbers)))
-    return few if few == many else f"{few} to {many}"
 
 
 def _is_exact(variant: str, overrides: Mapping[str, Any]) -> bool:

@@ -197,8 +197,10 @@ def load_sources(
             )
         count = records.runs["directory"].nunique()
         what = f"{count} run{'s' * (count > 1)} without evaluation" if count else "no run"
-        ways = ["run `python sweeps/launch.py suite=smoke seeds=2` first"]
-        ways.append("name the folder of your runs with runs=DIR")
+        ways = [
+            "run `python sweeps/launch.py suite=smoke seeds=2` first",
+            "name the folder of your runs with runs=DIR",
+        ]
         if released == "always":
             fetch = "download the paper's released curves with `python analysis/fetch_published.py`"
             use = f"use the released curves with published={published}"

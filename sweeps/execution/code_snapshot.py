@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 from tdmpc2.common.run.source_version import SourceVersion
+from tdmpc2.common.system.atomic_files import temporary_beside
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.system.paths import PACKAGES, project_root
 
@@ -37,7 +37,7 @@ def take(root: Path, folder: Path) -> Path:
     if copy.is_dir() and _digest(copy, version) == digest:
         return copy
     shutil.rmtree(copy, ignore_errors=True)  # damaged
-    partial = folder / f".{copy.name}.{uuid.uuid4().hex}.tmp"
+    partial = temporary_beside(copy)
     for path in code_files(root):
         target = partial / path.relative_to(root)
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -60,8 +60,8 @@ def run_all(
                 try:
                     running.append((group, _start(group, file, threads)))
                 except OSError as error:  # the other runs do not depend on it
+                    unstarted = out_of_processes(error)
                     for run in group:
-                        unstarted = out_of_processes(error)
                         run.obstacle = (
                             f"{error.filename or run.directory}: {error.strerror}"
                             if unstarted is None

@@ -16,7 +16,7 @@ from sweeps.planning.planned_run import SPEEDS
 from sweeps.tracking.silence import silence
 from sweeps.tracking.sweep_folder import Submission, all_sweeps, job_name
 from tdmpc2.common.run.lock import file_system_time, live_holder
-from tdmpc2.common.run.resume_checks import why_ended, why_finished
+from tdmpc2.common.run.resume_checks import why_ended
 from tdmpc2.common.run.run_files import SETTLED, read_status, step_of
 from tdmpc2.common.system.atomic_files import write_json
 from tdmpc2.common.system.errors import UserError
@@ -179,7 +179,7 @@ class Observer:
         """Change the view of a run that has finished and cannot continue to a larger budget."""
         completed = view.status.get("state") == "COMPLETED"  # with a smaller budget
         try:
-            reason = (why_ended if completed else why_finished)(path, view.status, budget)
+            reason = why_ended(path, view.status, budget)
         except UserError as damage:
             view.state, view.message = "damaged", str(damage)
         else:

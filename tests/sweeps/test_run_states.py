@@ -139,7 +139,9 @@ def test_runs_that_are_read_for_minutes_stay_alive(
     write_lease(run)
     observer = Observer(tmp_path)
     later, clock = 2 * EXPIRY_SECONDS, time.monotonic
-    os.utime(run.directory / "lease.json", (time.time() + later, time.time() + later))
+    lease = run.directory / "lease.json"
+    heartbeat = lease.stat().st_mtime + later
+    os.utime(lease, (heartbeat, heartbeat))
     directory = str(run.directory.relative_to(tmp_path))
     assert observer.look(directory, BUDGET).state == "stale"
     monkeypatch.setattr(time, "monotonic", lambda: clock() + later)

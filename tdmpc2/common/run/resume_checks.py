@@ -80,32 +80,32 @@ def existing_outcome(
     state, step = status["state"], step_of(status)
     if state == "DIVERGED":
         return RunResult(directory, state, step, status["message"])
-    if state == "COMPLETED":
-        if step >= spec.budget:
-            return RunResult(directory, state, step, "already finished")
-        reason = why_ended(directory, status, spec.budget)
-        if reason:
-            raise UserError(f"{directory}: {reason}")
-        if spec.budget_unit == "env_steps" and not getattr(options, "keep_replay", False):
-            raise UserError(
-                f"{directory}: was run with keep_replay=true; use keep_replay=true to continue it"
-            )
-    elif reason := why_finished(directory, status, spec.budget):
+    completed = state == "COMPLETED"
+    if completed and step >= spec.budget:
+        return RunResult(directory, state, step, "already finished")
+    if reason := why_ended(directory, status, spec.budget):
         raise UserError(f"{directory}: {reason}")
+    online = spec.budget_unit == "env_steps"
+    if completed and online and not getattr(options, "keep_replay", False):
+        raise UserError(
+            f"{directory}: was run with keep_replay=true; use keep_replay=true to continue it"
+        )
     return None
 
 
 def why_ended(directory: Path, status: Mapping[str, Any], budget: int) -> str:
-    """Return why a completed run cannot continue to a larger budget; empty if it can.
+    """Return why a run has ended and cannot continue to a larger budget; empty if it can.
 
     Args:
         directory: the run directory.
         status: content of its `status.json`.
-        budget: the larger budget, in the unit of the run.
+        budget: the budget, in the unit of the run; larger than that of a completed run.
 
     Raises:
-        UserError: `spec.json` is damaged.
+        UserError: `spec.json` of a completed run is damaged.
     """
+    if status.get("state") != "COMPLETED":
+        return _why_finished(directory, status, budget)
     online = "env_step" in status
     finished = f"finished at {step_of(status):,} {'env steps' if online else 'updates'}"
     cannot = f"so it cannot continue to {budget:,}"
@@ -119,19 +119,11 @@ def why_ended(directory: Path, status: Mapping[str, Any], budget: int) -> str:
     return ""
 
 
-def why_finished(directory: Path, status: Mapping[str, Any], budget: int) -> str:
+def _why_finished(directory: Path, status: Mapping[str, Any], budget: int) -> str:
     """Return why a run that is not recorded as completed cannot continue to a larger budget.
 
     A process that is killed between its last checkpoint and its last status has finished the
     budget of its status. Without `keep_replay`, the checkpoint then has no episodes.
-
-    Args:
-        directory: the run directory.
-        status: content of its `status.json`.
-        budget: the budget, in the unit of the run.
-
-    Returns:
-        The reason; empty if the run can continue.
     """
     ended = status.get("env_steps", budget)  # training from a dataset needs no saved episodes
     if ended >= budget:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tdmpc2.common.system.atomic_files import temporary_beside
 from tdmpc2.common.system.errors import UserError
 
 FRAMES_PER_SECOND = 30
@@ -30,7 +31,7 @@ class VideoFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        self._temporary = temporary_beside(path)
         self._ffmpeg: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> VideoFile:

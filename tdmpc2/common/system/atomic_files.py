@@ -66,6 +66,14 @@ def fsync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
+def temporary_beside(path: Path) -> Path:
+    """Return a new name beside `path` for what is renamed to it when it is complete.
+
+    It has no process id, which processes in two containers may share.
+    """
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
+
+
 def write_atomic(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Write a temporary file beside `path` and rename it to `path`; on an error nothing changes.
 
@@ -73,8 +81,7 @@ def write_atomic(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         path: the final file.
         write: function that is called with the open binary file and writes its content.
     """
-    # Not the process id, which processes in two containers may share.
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
+    temporary = temporary_beside(path)
     try:
         with naming(path), open(temporary, "wb") as file:
             write(file)

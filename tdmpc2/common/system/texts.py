@@ -10,6 +10,11 @@ def counted(number: int, name: str) -> str:
     return f"{number:,} {name}{'s' * (number != 1)}"
 
 
+def span_text(few: float, many: float) -> str:
+    """Return the smallest and the largest of some whole numbers: `3`, `1 to 3`."""
+    return f"{few:,.0f}" if few == many else f"{few:,.0f} to {many:,.0f}"
+
+
 def seeds_text(seeds: Sequence[int]) -> str:
     """Return seeds with their noun: `seed 1`, `seeds 1, 2`."""
     return f"seed{'s' * (len(seeds) != 1)} {', '.join(map(str, seeds))}"
