@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tdmpc2 import kernels
 from tdmpc2.kernels import bf16
 from tdmpc2.layers import mish, simnorm
 
@@ -19,6 +20,10 @@ pytestmark = pytest.mark.skipif(
 
 ROUNDING = 2.0**-8  # largest relative error of a number rounded to bfloat16
 PARAMS = ((), (), ())  # bias, gamma, beta
+PLAIN: dict[str, Callable[[Tensor], Tensor]] = {
+    **{"none": lambda x: x, "mish": mish, "simnorm": lambda x: simnorm(x, 8, 0.7)},
+    **{"relu": F.relu, "elu": F.elu, "tanh": torch.tanh},
+}
 
 
 def drawn(*shape: int, seed: int = 0) -> Tensor:
@@ -38,16 +43,16 @@ def tiled(weight: Tensor) -> Tensor:
 
 
 def definition(
-    x: Tensor, weight: Tensor, bias: Tensor, gamma: Tensor, beta: Tensor, group: int
+    x: Tensor, weight: Tensor, bias: Tensor, gamma: Tensor, beta: Tensor, activation: str
 ) -> Tensor:
     """Compute a layer in float64 from rounded factors; `(K, ...)` for K layers."""
     x = rounded(x) @ rounded(weight).mT + bias.double().unsqueeze(-2)
     x = F.layer_norm(x, x.shape[-1:]) * gamma.double().unsqueeze(-2) + beta.double().unsqueeze(-2)
-    return simnorm(x, group, 0.7) if group else mish(x)
+    return PLAIN[activation](x)
 
 
-def assert_layer(ours: Tensor, expected: Tensor, group: int) -> None:
-    if group == 0:
+def assert_layer(ours: Tensor, expected: Tensor, activation: str) -> None:
+    if activation != "simnorm":
         assert ours.dtype == torch.bfloat16
         torch.testing.assert_close(ours.double(), expected, rtol=ROUNDING, atol=1e-5)
     else:
@@ -55,13 +60,13 @@ def assert_layer(ours: Tensor, expected: Tensor, group: int) -> None:
         torch.testing.assert_close(ours.double(), expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("group", [0, 8], ids=["mish", "simnorm"])
+@pytest.mark.parametrize("activation", ["mish", "simnorm"])
 @pytest.mark.parametrize("heads", [None, [3, 1]], ids=str)
 @pytest.mark.parametrize("rows", [256, 100, 1])
 @pytest.mark.parametrize("shared", [True, False], ids=["same input", "an input each"])
 @pytest.mark.parametrize("in_dim", [37, 64])
 def test_dense_is_a_whole_layer(
-    in_dim: int, shared: bool, rows: int, heads: list[int] | None, group: int
+    in_dim: int, shared: bool, rows: int, heads: list[int] | None, activation: str
 ) -> None:
     num = 4 if heads is None else 2
     weight, bias, gamma, beta = (
@@ -70,12 +75,12 @@ def test_dense_is_a_whole_layer(
     x = drawn(*(() if shared else (num,)), rows, in_dim, seed=7)
     index = slice(None) if heads is None else heads
     chosen = None if heads is None else torch.tensor(heads)
-    expected = definition(x, *(p[index] for p in (weight, bias, gamma, beta)), group)
-    options = {"heads": chosen, "group": group, "tau": 0.7}
+    expected = definition(x, *(p[index] for p in (weight, bias, gamma, beta)), activation)
+    options = {"heads": chosen, "activation": activation, "tau": 0.7}
     for inputs in ([x], [x.bfloat16()], [x[..., :30], x[..., 30:]]):
         if len(inputs) == 1 or shared:
             ours = bf16.dense(inputs, tiled(weight), bias, gamma, beta, **options)
-            assert_layer(ours, expected, group)
+            assert_layer(ours, expected, activation)
 
 
 @pytest.mark.parametrize(("rows", "in_dim", "out_dim"), [(512, 512, 512), (70, 64, 40)])
@@ -92,8 +97,8 @@ def test_all_sizes_of_weights(in_dim: int, out_dim: int) -> None:
     """Several panels of columns, also narrow ones for many rows."""
     x, params = drawn(70, in_dim), [drawn(out_dim, seed=i) for i in (1, 2, 3)]
     weight = drawn(out_dim, in_dim, seed=4)
-    ours = bf16.dense([x], tiled(weight[None]), *params, group=8, tau=0.7)
-    assert_layer(ours, definition(x, weight, *params, 8), 8)
+    ours = bf16.dense([x], tiled(weight[None]), *params, activation="simnorm", tau=0.7)
+    assert_layer(ours, definition(x, weight, *params, "simnorm"), "simnorm")
 
 
 def test_shared_inputs_are_multiplied_once() -> None:
@@ -102,11 +107,12 @@ def test_shared_inputs_are_multiplied_once() -> None:
     weight, params = drawn(64, 57, seed=3), [drawn(64, seed=i) for i in (4, 5, 6)]
     weights = tiled(weight[None])
     own = latent.expand(3, 90, 40)
-    expected = definition(torch.cat([own, task.expand(3, 90, 10), action], -1), weight, *params, 0)
+    x = torch.cat([own, task.expand(3, 90, 10), action], -1)
+    expected = definition(x, weight, *params, "mish")
     for inputs in ([latent, task, action], [own, task, action]):
-        ours = bf16.dense(inputs, weights, *params)
+        ours = bf16.dense(inputs, weights, *params, activation="mish")
         assert ours.shape == (3, 90, 64)
-        assert_layer(ours, expected, 0)
+        assert_layer(ours, expected, "mish")
 
 
 def test_output_layers_have_no_norm() -> None:
@@ -125,9 +131,8 @@ def test_mish_of_all_sizes() -> None:
     """A layer with γ = 0 returns Mish(β); the error is that of rounding, or below 1e-5."""
     x = torch.cat([torch.linspace(-40, 40, 3200), torch.tensor([-3e38, -1e4, 0.0, 1e4, 3e38])])
     x = F.pad(x, (0, -len(x) % 32))
-    ours = bf16.dense(
-        [drawn(1, 32)], tiled(drawn(1, len(x), 32, seed=1)), x, torch.zeros_like(x), x
-    )
+    weight, zeros = tiled(drawn(1, len(x), 32, seed=1)), torch.zeros_like(x)
+    ours = bf16.dense([drawn(1, 32)], weight, x, zeros, x, activation="mish")
     torch.testing.assert_close(ours[0].double(), mish(x.double()), rtol=ROUNDING, atol=1e-5)
 
 
@@ -135,8 +140,9 @@ def test_nan_is_not_hidden() -> None:
     x, ones = torch.ones(4, 32), torch.ones(32)
     x[1, 3] = torch.nan
     weights = tiled(drawn(1, 32, 32))
-    for group in (0, 8):
-        y = bf16.dense([x], weights, ones, ones, ones, group=group)
+    for activation in kernels.ACTIVATIONS:
+        params = [ones] if activation == "none" else [ones, ones, ones]
+        y = bf16.dense([x], weights, *params, activation=activation)
         assert y[1].isnan().all()
         assert y[[0, 2, 3]].isfinite().all()
 
@@ -144,23 +150,23 @@ def test_nan_is_not_hidden() -> None:
 def test_extreme_values_stay_finite() -> None:
     """Test units with differences as large as float32 norm parameters allow."""
     x, weight, ones = 1e4 * drawn(16, 32), drawn(64, 32, seed=1), torch.ones(64)
-    for group in (0, 8):
+    for activation in ("mish", "simnorm", "elu", "tanh"):
         params = (ones, 1e3 * ones, ones)
-        y = bf16.dense([x], tiled(weight[None]), *params, group=group, tau=0.7)
+        y = bf16.dense([x], tiled(weight[None]), *params, activation=activation, tau=0.7)
         assert y.isfinite().all()
-        expected = definition(x, weight, *params, group)
+        expected = definition(x, weight, *params, activation)
         torch.testing.assert_close(y.double(), expected, rtol=ROUNDING, atol=1e-2)
 
 
 @pytest.mark.parametrize("threads", [2, 3])
 def test_threads_share_the_rows(threads: int) -> None:
     before = torch.get_num_threads()
-    weights, ones = tiled(drawn(1, 64, 48)), torch.ones(64)
+    weights, ones, x = tiled(drawn(1, 64, 48)), torch.ones(64), drawn(300, 48, seed=1)
     try:
         outcomes = []
         for num in (1, threads):
             torch.set_num_threads(num)
-            outcomes.append(bf16.dense([drawn(300, 48, seed=1)], weights, ones, ones, ones))
+            outcomes.append(bf16.dense([x], weights, ones, ones, ones, activation="mish"))
     finally:
         torch.set_num_threads(before)
     assert torch.equal(*outcomes)
@@ -183,13 +189,16 @@ def test_only_suitable_inputs_use_tiled_weights() -> None:
 LAYERS = {
     "one": {"lead": (), "sizes": (64, 6), "out": 96},
     "odd sizes": {"lead": (), "sizes": (5, 3), "out": 32},
-    "simnorm": {"lead": (), "sizes": (64,), "out": 64, "group": 8},
-    "output": {"lead": (), "sizes": (64,), "out": 101, "norm": False},
+    "simnorm": {"lead": (), "sizes": (64,), "out": 64, "activation": "simnorm"},
+    "relu": {"lead": (), "sizes": (40, 6), "out": 64, "activation": "relu", "norm": False},
+    "elu": {"lead": (), "sizes": (64,), "out": 64, "activation": "elu", "norm": False},
+    "tanh": {"lead": (), "sizes": (40, 6), "out": 64, "activation": "tanh"},
+    "output": {"lead": (), "sizes": (64,), "out": 101, "activation": "none", "norm": False},
     "ensemble": {"lead": (4,), "sizes": (40, 6), "out": 64, "dropout": True},
     "ensemble, an input each": {"lead": (4,), "sizes": (64,), "out": 64, "each": True},
     "outputs of an ensemble": {
         **{"lead": (4,), "sizes": (64,), "out": 101},
-        **{"each": True, "norm": False},
+        **{"each": True, "activation": "none", "norm": False},
     },
 }
 
@@ -204,25 +213,28 @@ def plain_layer(
     bias: Tensor,
     norm: Sequence[Tensor],
     factor: Tensor | None,
-    group: int,
+    activation: str,
 ) -> Tensor:
-    """Compute a layer in float64 with plain PyTorch, without rounding."""
-    y = x.double() @ weight.double().mT + bias.double().unsqueeze(-2)
-    if not norm:
-        return y
+    """Compute a layer in float64 with plain PyTorch, from rounded factors.
+
+    Rounding has the gradient 1. Without it, a few units would be on the other side of ReLU's kink.
+    """
+    x, weight = (v.double() + (rounded(v) - v.double()).detach() for v in (x, weight))
+    y = x @ weight.mT + bias.double().unsqueeze(-2)
     if factor is not None:
         y = y * factor
-    gamma, beta = (p.double().unsqueeze(-2) for p in norm)
-    y = F.layer_norm(y, y.shape[-1:]) * gamma + beta
-    return simnorm(y, group, 0.7) if group else mish(y)
+    if norm:
+        gamma, beta = (p.double().unsqueeze(-2) for p in norm)
+        y = F.layer_norm(y, y.shape[-1:]) * gamma + beta
+    return PLAIN[activation](y)
 
 
 @pytest.mark.parametrize("rows", [256, 70])
 @pytest.mark.parametrize("rounded_input", [False, True], ids=["fp32", "bf16"])
 @pytest.mark.parametrize("name", LAYERS)
 def test_values_and_gradients_of_a_layer(name: str, rounded_input: bool, rows: int) -> None:
-    """Check that the relative error is a few roundings, against float64 without rounding."""
-    case: dict[str, Any] = {"group": 0, "norm": True, "dropout": False, "each": False}
+    """Check that the relative error is a few roundings, against float64."""
+    case: dict[str, Any] = {"activation": "mish", "norm": True, "dropout": False, "each": False}
     case |= LAYERS[name]
     lead, out = case["lead"], case["out"]
     dtype = torch.bfloat16 if rounded_input else torch.float32
@@ -232,9 +244,11 @@ def test_values_and_gradients_of_a_layer(name: str, rounded_input: bool, rows: i
     bias = drawn(*lead, out, seed=4).requires_grad_()
     norm = [drawn(*lead, out, seed=i).requires_grad_() for i in (5, 6) if case["norm"]]
     factor = (drawn(*lead, rows, out, seed=7) > -1).float() / 0.84 if case["dropout"] else None
-    y = bf16.layer(parts, weight, bias, *norm, factor=factor, group=case["group"], tau=0.7)
-    expected = plain_layer(torch.cat(parts, -1), weight, bias, norm, factor, case["group"])
-    assert y.dtype == (torch.bfloat16 if norm and not case["group"] else torch.float32)
+    activation = case["activation"]
+    y = bf16.layer(parts, weight, bias, *norm, factor=factor, activation=activation, tau=0.7)
+    expected = plain_layer(torch.cat(parts, -1), weight, bias, norm, factor, activation)
+    last = activation in ("none", "simnorm")
+    assert y.dtype == (torch.float32 if last else torch.bfloat16)
     assert relative_error(y.detach(), expected.detach()) < ROUNDING
     grad = drawn(*y.shape, seed=8)
     variables = [*parts, weight, bias, *norm]
@@ -251,9 +265,10 @@ def test_only_the_gradients_that_are_needed() -> None:
     z, a = drawn(50, 32), drawn(50, 6, seed=1).requires_grad_()
     weight, heads = drawn(5, 64, 38, seed=2), torch.tensor([3, 0])
     params = [drawn(5, 64, seed=i)[heads] for i in (3, 4, 5)]
-    y = bf16.layer([z, a], weight, *params, heads=heads)
+    y = bf16.layer([z, a], weight, *params, activation="mish", heads=heads)
     (ours,) = torch.autograd.grad(y, [a], torch.ones_like(y))
-    expected = plain_layer(torch.cat([z, a], -1), weight[heads], params[0], params[1:], None, 0)
+    bias, *norm = params
+    expected = plain_layer(torch.cat([z, a], -1), weight[heads], bias, norm, None, "mish")
     (reference,) = torch.autograd.grad(expected, [a], torch.ones_like(expected))
     assert relative_error(ours, reference.double()) < 2 * ROUNDING
 
@@ -262,11 +277,11 @@ def test_an_input_that_is_broadcast_over_time() -> None:
     """The gradient of a task embedding is the sum over time."""
     z, e = drawn(4, 30, 32), drawn(30, 8, seed=1).requires_grad_()
     weight, params = drawn(64, 40, seed=2) / 8, [drawn(64, seed=i) for i in (3, 4, 5)]
-    y = bf16.layer([z, e], weight, *params)
+    y = bf16.layer([z, e], weight, *params, activation="mish")
     grad = drawn(4, 30, 64, seed=6)
     (ours,) = torch.autograd.grad(y, [e], grad.bfloat16())
     x = torch.cat([z, e.expand(4, 30, 8)], -1)
-    expected = plain_layer(x, weight, params[0], params[1:], None, 0)
+    expected = plain_layer(x, weight, params[0], params[1:], None, "mish")
     (reference,) = torch.autograd.grad(expected, [e], grad.double())
     assert relative_error(ours, reference.double()) < 2 * ROUNDING
 
@@ -281,7 +296,7 @@ def test_gradients_are_sums_over_threads(threads: int) -> None:
     try:
         for num in (1, threads, threads):
             torch.set_num_threads(num)
-            y = bf16.layer([x], weight, *params)
+            y = bf16.layer([x], weight, *params, activation="mish")
             outcomes.append(torch.autograd.grad(y, [x, weight, *params], torch.ones_like(y)))
     finally:
         torch.set_num_threads(before)

@@ -245,6 +245,16 @@ def test_the_compilers_complaint_is_passed_on(
     assert not [path for path in (tmp_path / "tdmpc2-repro").rglob("*") if path.is_file()]
 
 
+def test_why_a_library_cannot_be_loaded_is_passed_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    source = tmp_path / "unresolved.cpp"
+    source.write_text("void missing(); void (*used)() = missing;")
+    with pytest.warns(RuntimeWarning, match=r"native kernel not built.*undefined symbol"):
+        assert not native_build.load(source)
+
+
 def test_without_a_compiler_there_is_a_warning_and_no_kernel(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

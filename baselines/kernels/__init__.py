@@ -15,13 +15,12 @@ import torch
 from torch import Tensor
 
 from tdmpc2.common.numerics import native_build
-from tdmpc2.kernels import Blocked
+from tdmpc2.kernels import ACTIVATIONS, Blocked
 
 SOURCES = sorted(Path(__file__).parent.glob("*.cpp"))
 LANES = 16  # the width of a layer must be a multiple of this
 MIN_ROWS = 32  # of an MLP: with fewer rows, blocking the weights takes longer than it saves
 ROW_STEP = 64  # varying numbers of rows are rounded up to this: oneDNN generates code for each
-ACTIVATIONS = {"relu": 1, "elu": 2}
 
 
 @functools.cache
@@ -59,7 +58,7 @@ class MLPFunction(torch.autograd.Function):
         Args:
             ctx: autograd context.
             x: `(N, I)`.
-            act: activation code, a value of `ACTIVATIONS`.
+            act: activation code, a value of `tdmpc2.kernels.ACTIVATIONS`.
             eps: ε of the LayerNorm.
             layers: number of linear layers.
             *params: weights of all layers, then biases, then scale and shift of the LayerNorm if

@@ -9,30 +9,11 @@
 #include <optional>
 #include <vector>
 
-#include "vectors.h"
+#include "rows.h"
 
 namespace {
 
 using at::Tensor;
-enum Activation { kNone = 0, kRelu = 1, kElu = 2 };
-
-inline Vec activated(Vec v, int64_t act) {
-  const Vec zero(0.f);
-  if (act == kRelu) return at_least(v, 0.f);
-  if (act == kElu) {
-    const Vec low = fast_exp(at_most(v, 0.f)) - Vec(1.f);
-    return Vec::blendv(low, v, v > zero);
-  }
-  return v;
-}
-
-// Derivative of an activation, from its value y.
-inline Vec slope(Vec y, int64_t act) {
-  const Vec zero(0.f), one(1.f);
-  if (act == kRelu) return Vec::blendv(zero, one, y > zero);
-  if (act == kElu) return Vec::blendv(y + one, one, y > zero);
-  return one;
-}
 
 // Parameters of the LayerNorm that with a tanh replaces the first activation; null without.
 struct Norm {

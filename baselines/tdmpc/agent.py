@@ -116,6 +116,7 @@ class TDMPC(BaseAgent):
         """Declare what can be replaced: planning and losses on a GPU, networks on a CPU."""
         c, f, m = self.config, self.functions, self.model
         names = ("prepare", "iterate", "model_loss", "policy_loss")
+        bf16 = c.precision == "bf16"
         return Accelerable(
             self.device,
             compiled=[FunctionSlot(f, name) for name in names],
@@ -123,6 +124,7 @@ class TDMPC(BaseAgent):
             compiled_on=["cuda"],
             networks=[m],
             native_layers="baselines.kernels.layers:NATIVE",
+            bf16_layers="baselines.kernels.bf16_layers:NATIVE" if bf16 else None,
             planning=Planning(
                 function=FunctionSlot(f, "plan"),
                 networks=[m.dynamics, m.reward_head, m.policy, m.q_functions],

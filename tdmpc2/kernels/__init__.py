@@ -20,6 +20,8 @@ from tdmpc2.common.numerics import gpu_forms, native_build
 SOURCE = Path(__file__).parent / "norm_act.cpp"
 GROUP = 8  # the only group size of SimNorm that the kernel supports
 LANES = 16  # the width of a layer must be a multiple of this
+# Codes of the activations in the kernels (`rows.h`).
+ACTIVATIONS = {"none": 0, "mish": 1, "simnorm": 2, "relu": 3, "elu": 4, "tanh": 5}
 
 
 class Blocked(NamedTuple):

@@ -217,32 +217,46 @@ struct Saved {
   float* stats;
 };
 
-// Computes a layer of one row from the products x, which it overwrites. A hidden layer (Mish) is
-// rounded to bfloat16 for the next one; SimNorm and layers without norm are float32.
+// Computes a layer of one row from the products x, which it overwrites. A hidden layer is rounded
+// to bfloat16 for the next one; SimNorm and layers without activation are float32.
 void finish_row(
-    float* x, const float* factor, const Layer& layer, int64_t dim, int64_t group, float tau,
+    float* x, const float* factor, const Layer& layer, int64_t dim, int64_t act, float tau,
     void* y, Saved saved) {
-  if (layer.gamma == nullptr) {
+  if (act == kNone) {
     for (int64_t j = 0; j < dim; ++j) static_cast<float*>(y)[j] = x[j] + layer.bias[j];
+    return;
+  }
+  bf16* rounded = static_cast<bf16*>(y);
+  if (layer.gamma == nullptr) {
+    const auto value = [&](int64_t j) {
+      return activated(Vec::loadu(x + j) + Vec::loadu(layer.bias + j), act);
+    };
+    for (int64_t j = 0; j < dim; j += 2 * kLanes) {
+      store_rounded(value(j), value(j + kLanes), rounded + j);
+    }
     return;
   }
   if (saved.products != nullptr) round_row(x, dim, saved.products);
   const auto [mean, rstd] = center(x, factor, layer, dim, x);
   if (saved.stats != nullptr) saved.stats[0] = mean, saved.stats[1] = rstd;
-  if (group != 0) {
+  if (act == kSimNorm) {
     float* py = static_cast<float*>(y);
     for (int64_t j = 0; j < dim; j += kLanes) scaled(x, mean, rstd, layer, j).store(py + j);
     simnorm(py, dim, tau);
-  } else {
-    for (int64_t j = 0; j < dim; j += 2 * kLanes) {
-      const Vec low = scaled(x, mean, rstd, layer, j);
-      const Vec high = scaled(x, mean, rstd, layer, j + kLanes);
-      store_rounded(rough_mish(low), rough_mish(high), static_cast<bf16*>(y) + j);
+    return;
+  }
+  for (int64_t j = 0; j < dim; j += 2 * kLanes) {
+    const Vec low = scaled(x, mean, rstd, layer, j);
+    const Vec high = scaled(x, mean, rstd, layer, j + kLanes);
+    if (act == kMish) {
+      store_rounded(rough_mish(low), rough_mish(high), rounded + j);
+    } else {
+      store_rounded(activated(low, act), activated(high, act), rounded + j);
     }
   }
 }
 
-// Returns y = act(norm(factor * (x W' + bias)) gamma + beta), or x W' + bias without gamma, where x
+// Returns y = act(norm(factor * (x W' + bias)) gamma + beta), or act(x W' + bias) without gamma. x
 // (..., I) is the concatenation of `parts`; a part (..., 1, .) is shared by the rows (..., N). With
 // parameters (O) the result is (..., O). With parameters (K', O) of an ensemble, of which `heads`
 // (K) selects layers, it is (K, N, O) for parts (N, .), or a part (K, N, I). If `save`, also
@@ -250,7 +264,7 @@ void finish_row(
 std::tuple<Tensor, Tensor, Tensor> forward(
     at::TensorList parts, const Tensor& tiled, const Tensor& bias_, const OptionalTensor& gamma_,
     const OptionalTensor& beta_, const OptionalTensor& factor_, const OptionalTensor& heads_,
-    int64_t group, double tau, bool save) {
+    int64_t act, double tau, bool save) {
   const Tensor bias = bias_.contiguous();
   const Tensor gamma = contiguous(gamma_), beta = contiguous(beta_), heads = contiguous(heads_);
   const Tensor factor = contiguous(factor_);
@@ -261,13 +275,16 @@ std::tuple<Tensor, Tensor, Tensor> forward(
   const Layout layout(out, x.in);
   TORCH_CHECK(
       tiled.size(1) == layout.size() && (one || !shared) &&
-          (!gamma.defined() || out % kTile == 0) && (!each || parts[0].size(0) == num),
+          (act == kNone || out % kTile == 0) && (!each || parts[0].size(0) == num),
       "bf16: the shapes of inputs and weights do not match");
+  TORCH_CHECK(
+      gamma.defined() ? act != kNone : act != kSimNorm && !factor.defined(),
+      "bf16: norm and dropout need an activation, SimNorm and dropout a norm");
   const bf16* weights = tiled.const_data_ptr<bf16>();
   const Tensor offsets = shared ? products_of_shared(x, weights, layout, bias) : bias;
   const int64_t rows_per_offset = shared ? rows / x.shared[0].rows : rows;
 
-  const bool hidden = gamma.defined() && group == 0;
+  const bool hidden = act != kNone && act != kSimNorm;
   std::vector<int64_t> sizes = one ? x.own[0].parts[0].sizes().vec() : std::vector{num, rows, out};
   sizes.back() = out;
   Tensor y = at::empty(sizes, bias.options().dtype(hidden ? at::kBFloat16 : at::kFloat));
@@ -277,7 +294,7 @@ std::tuple<Tensor, Tensor, Tensor> forward(
   Tensor stats = at::empty({save ? num * rows : 0, 2}, bias.options());
   bf16* ps = saved.mutable_data_ptr<bf16>();
   float* pstats = stats.mutable_data_ptr<float>();
-  const int64_t height = layout.size() > kLargeLayer ? kRowsOfLarge : kRows;
+  const int64_t height = layout.rows_of_block();
   const int64_t blocks = (rows + height - 1) / height;
   at::parallel_for(0, num * blocks, 1, [&](int64_t begin, int64_t end) {
     Scratch<float> products(height * layout.columns());
@@ -297,7 +314,7 @@ std::tuple<Tensor, Tensor, Tensor> forward(
             data<float>(beta, head * out)};
         finish_row(
             products.get() + i * layout.columns(), data<float>(factor, to * out), layer, out,
-            group, static_cast<float>(tau), py + to * out * y.element_size(),
+            act, static_cast<float>(tau), py + to * out * y.element_size(),
             save ? Saved{ps + to * out, pstats + 2 * to} : Saved{});
       }
     }
@@ -308,18 +325,18 @@ std::tuple<Tensor, Tensor, Tensor> forward(
 
 Tensor bf16_dense(
     at::TensorList parts, const Tensor& tiled, const Tensor& bias, const OptionalTensor& gamma,
-    const OptionalTensor& beta, const OptionalTensor& heads, int64_t group, double tau) {
+    const OptionalTensor& beta, const OptionalTensor& heads, int64_t act, double tau) {
   const OptionalTensor none;
-  return std::get<0>(forward(parts, tiled, bias, gamma, beta, none, heads, group, tau, false));
+  return std::get<0>(forward(parts, tiled, bias, gamma, beta, none, heads, act, tau, false));
 }
 
 std::tuple<Tensor, Tensor, Tensor> bf16_layer(
     const Tensor& x, const OptionalTensor& tail, const Tensor& weight, const Tensor& tiled,
     const Tensor& bias, const OptionalTensor& gamma, const OptionalTensor& beta,
-    const OptionalTensor& factor, const OptionalTensor& heads, int64_t group, double tau) {
+    const OptionalTensor& factor, const OptionalTensor& heads, int64_t act, double tau) {
   std::vector<Tensor> parts = {x};
   if (tail) parts.push_back(*tail);
-  return forward(parts, tiled, bias, gamma, beta, factor, {}, group, tau, true);
+  return forward(parts, tiled, bias, gamma, beta, factor, {}, act, tau, true);
 }
 
 }  // namespace
@@ -333,16 +350,16 @@ TORCH_LIBRARY_FRAGMENT(tdmpc2, m) {
   m.def("bf16_tiled_columns(Tensor weight, Tensor? heads, int begin, int size) -> Tensor");
   m.def(
       "bf16_layer(Tensor x, Tensor? tail, Tensor weight, Tensor tiled, Tensor bias, "
-      "Tensor? gamma, Tensor? beta, Tensor? factor, Tensor? heads, int group, float tau) -> "
+      "Tensor? gamma, Tensor? beta, Tensor? factor, Tensor? heads, int act, float tau) -> "
       "(Tensor, Tensor, Tensor)");
   m.def(
       "bf16_layer_backward(Tensor grad, Tensor x, Tensor? tail, Tensor? weights_of_x, "
       "Tensor? weights_of_tail, Tensor y, Tensor products, Tensor stats, Tensor bias, "
-      "Tensor? gamma, Tensor? beta, Tensor? factor, int group, float tau, bool needs_weight) -> "
+      "Tensor? gamma, Tensor? beta, Tensor? factor, int act, float tau, bool needs_weight) -> "
       "(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
   m.def(
       "bf16_dense(Tensor[] parts, Tensor tiled, Tensor bias, Tensor? gamma, Tensor? beta, "
-      "Tensor? heads, int group, float tau) -> Tensor");
+      "Tensor? heads, int act, float tau) -> Tensor");
 }
 
 TORCH_LIBRARY_IMPL(tdmpc2, CPU, m) {

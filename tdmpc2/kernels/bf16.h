@@ -88,6 +88,7 @@ struct Layout {
   }
   int64_t columns() const { return panels * width; }
   int64_t size() const { return columns() * depth; }
+  int64_t rows_of_block() const { return size() > kLargeLayer ? kRowsOfLarge : kRows; }
 };
 
 // Tiles kStrip columns, from `column` on, of the transpose of a row-major matrix (out, in).

@@ -21,7 +21,8 @@ from tdmpc2.common.numerics import native_build
 from tdmpc2.kernels.blocked import BlockedWeights, as_layers
 
 SOURCE = Path(__file__).parent / "bf16.cpp"
-TILE = 32  # the width of a layer with norm must be a multiple of this
+TILE = 32  # the width of a layer with activation must be a multiple of this
+NORM_EPS = 1e-5  # ε of the norm
 
 
 class TiledWeights(BlockedWeights):
@@ -78,14 +79,14 @@ def dense(
     gamma: Tensor | None = None,
     beta: Tensor | None = None,
     *,
+    activation: str = "none",
     heads: Tensor | None = None,
-    group: int = 0,
     tau: float = 1.0,
 ) -> Tensor:
     """Return act(γ·norm(x·Wᵀ + bias) + β) of one layer, or of K layers, without gradients.
 
-    x and W are rounded to bfloat16. The result is bfloat16 after Mish, for the next layer, and
-    float32 after SimNorm and without norm and activation.
+    Without γ there is no norm: act(x·Wᵀ + bias). x and W are rounded to bfloat16. The result is
+    bfloat16, for the next layer; after SimNorm and without activation it is float32.
 
     Args:
         parts: inputs whose concatenation is x `(..., I)`, float32 or bfloat16. One layer accepts
@@ -93,16 +94,17 @@ def dense(
             K layers accept inputs `(N, ·)`, shared by all, or one `(K, N, I)`.
         tiled: W, from `TiledWeights`.
         bias: `(O,)` or `(K', O)`, bias of the linear map.
-        gamma: γ, shape of `bias`; None for a layer without norm and activation.
+        gamma: γ, shape of `bias`; None for a layer without norm.
         beta: β, shape of `bias`; None without γ.
+        activation: a key of `kernels.ACTIVATIONS`; SimNorm needs a norm, and a norm needs an
+            activation.
         heads: `(K,)`, indices of the layers to evaluate; all K' if None.
-        group: activation: 0 for Mish, 8 for SimNorm.
         tau: temperature of SimNorm.
 
     Returns:
         `(..., O)`, or `(K, N, O)`.
     """
-    params = (tiled, bias, gamma, beta, heads, group, tau)
+    params = (tiled, bias, gamma, beta, heads, kernels.ACTIVATIONS[activation], tau)
     return torch.ops.tdmpc2.bf16_dense(list(parts), *params)
 
 
@@ -114,8 +116,8 @@ def layer(
     beta: Tensor | None = None,
     *,
     factor: Tensor | None = None,
+    activation: str = "none",
     heads: Tensor | None = None,
-    group: int = 0,
     tau: float = 1.0,
 ) -> Tensor:
     """Return act(γ·norm(factor·(x·Wᵀ + bias)) + β) as `dense` does, with gradients.
@@ -128,21 +130,21 @@ def layer(
             broadcast.
         weight: W, `(O, I)` or `(K', O, I)`.
         bias: `(O,)`, or `(K, O)` of the layers to evaluate.
-        gamma: γ, shape of `bias`; None for a layer without norm and activation.
+        gamma: γ, shape of `bias`; None for a layer without norm.
         beta: β, shape of `bias`; None without γ.
         factor: dropout factors, shape of the result; None for no dropout.
+        activation: as for `dense`.
         heads: `(K,)`, indices of the layers to evaluate; all K' if None.
-        group: activation: 0 for Mish, 8 for SimNorm.
         tau: temperature of SimNorm.
     """
     lead = torch.broadcast_shapes(*(part.shape[:-1] for part in parts))
     inputs = [part.expand(*lead, part.shape[-1]) for part in parts]
     tiled = torch.ops.tdmpc2.bf16_tiled(as_layers(weight.detach()), heads)
     if not torch.is_grad_enabled() and factor is None:
-        return dense(inputs, tiled, bias, gamma, beta, group=group, tau=tau)
+        return dense(inputs, tiled, bias, gamma, beta, activation=activation, tau=tau)
     *others, last = inputs
     x, tail = (torch.cat(others, dim=-1), last) if others else (last, None)
-    params = (bias, gamma, beta, factor, heads, group, tau)
+    params = (bias, gamma, beta, factor, heads, kernels.ACTIVATIONS[activation], tau)
     return torch.ops.tdmpc2.bf16_layer(x, tail, weight, tiled, *params)[0]
 
 
@@ -171,10 +173,10 @@ def _register() -> None:
 
     @torch.library.register_fake("tdmpc2::bf16_dense")
     def _(parts: list[Tensor], tiled: Tensor, bias: Tensor, gamma: Any, *others: Any) -> Tensor:
-        _, heads, group, _ = others
+        _, heads, act, _ = others
         largest = max(parts, key=lambda part: part.numel() // part.shape[-1])
         num = tiled.shape[0] if heads is None else heads.shape[0]
-        return _output(largest, bias, num, gamma is not None and group == 0)
+        return _output(largest, bias, num, act)
 
     @torch.library.register_fake("tdmpc2::bf16_tiled")
     def _(weight: Tensor, heads: Tensor | None) -> Tensor:
@@ -189,8 +191,8 @@ def _register() -> None:
 
     @torch.library.register_fake("tdmpc2::bf16_layer")
     def _(x: Tensor, tail: Any, weight: Any, tiled: Tensor, bias: Tensor, *others: Any) -> Any:
-        gamma, _, _, _, group, _ = others
-        y = _output(x, bias, tiled.shape[0], gamma is not None and group == 0)
+        gamma, _, _, _, act, _ = others
+        y = _output(x, bias, tiled.shape[0], act)
         if gamma is None:
             return y, tiled.new_empty(0), bias.new_empty(0, 2)
         stats = bias.new_empty(y.numel() // y.shape[-1], 2)
@@ -206,7 +208,7 @@ def _register() -> None:
         return _gradient(x, of_x), dtail, bias.new_empty(weight), *like_bias
 
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        x, tail, weight, _, *params, ctx.group, ctx.tau = inputs
+        x, tail, weight, _, *params, ctx.act, ctx.tau = inputs
         ctx.save_for_backward(x, tail, weight, *params, *output)
 
     def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Any, ...]:
@@ -218,7 +220,7 @@ def _register() -> None:
             of_x = ops.bf16_tiled_columns(as_layers(weight), heads, 0, size)
         if needs[1]:
             of_tail = ops.bf16_tiled_columns(as_layers(weight), heads, size, tail.shape[-1])
-        params = (bias, gamma, beta, factor, ctx.group, ctx.tau, needs[2])
+        params = (bias, gamma, beta, factor, ctx.act, ctx.tau, needs[2])
         gradients = ops.bf16_layer_backward(grad, x, tail, of_x, of_tail, *output, *params)
         needed = [*needs[:3], *needs[4:7]]
         dx, dtail, dweight, dbias, dgamma, dbeta = (
@@ -229,9 +231,10 @@ def _register() -> None:
     torch.library.register_autograd("tdmpc2::bf16_layer", backward, setup_context=setup_context)
 
 
-def _output(x: Tensor, bias: Tensor, num: int, hidden: bool) -> Tensor:
+def _output(x: Tensor, bias: Tensor, num: int, act: int) -> Tensor:
     """Return an empty result of a layer, or of `num` layers, for inputs like x."""
-    dtype = torch.bfloat16 if hidden else torch.float32
+    last = act in (kernels.ACTIVATIONS["none"], kernels.ACTIVATIONS["simnorm"])
+    dtype = torch.float32 if last else torch.bfloat16
     if bias.dim() == 1:
         return bias.new_empty(*x.shape[:-1], bias.shape[0], dtype=dtype)
     return bias.new_empty(num, x.shape[-2], bias.shape[1], dtype=dtype)

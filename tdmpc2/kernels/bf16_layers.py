@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,12 +23,12 @@ class Bf16NormedLinear(NativeNormedLinear):
             return super().forward(*inputs)
         assert self.norm is not None
         params = (self.linear.bias, self.norm.weight, self.norm.bias)
-        group = self.simnorm_dim if self.activation == "simnorm" else 0
+        options: Any = {"activation": self.activation, "tau": self.simnorm_tau}
         tiled = getattr(self.linear, "tiled", None)
         if bf16.usable_tiled(inputs, tiled):
             assert tiled is not None
-            return bf16.dense(inputs, tiled, *params, group=group, tau=self.simnorm_tau)
-        return bf16.layer(inputs, self.linear.weight, *params, group=group, tau=self.simnorm_tau)
+            return bf16.dense(inputs, tiled, *params, **options)
+        return bf16.layer(inputs, self.linear.weight, *params, **options)
 
 
 class Bf16Linear(nn.Linear):
@@ -112,11 +113,12 @@ class Bf16QEnsemble(NativeQEnsemble):
         tiled = getattr(linear, "tiled", None)
         if dropout is None and bf16.usable_tiled(inputs, tiled):
             assert tiled is not None
-            return bf16.dense(inputs, tiled, *params, heads=heads)
+            return bf16.dense(inputs, tiled, *params, activation="mish", heads=heads)
         params = [select_heads(p, heads, frozen) for p in params]
         weight = linear.weight.detach() if frozen else linear.weight
         factor = None if dropout is None else dropout.flatten(1, -2)
-        return bf16.layer(inputs, weight, *params, factor=factor, heads=heads)
+        options: Any = {"activation": "mish", "factor": factor, "heads": heads}
+        return bf16.layer(inputs, weight, *params, **options)
 
 
 def _usable_for(inputs: Sequence[Tensor], heads: Tensor | None, frozen: bool) -> bool:

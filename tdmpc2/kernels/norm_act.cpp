@@ -23,6 +23,8 @@ struct Shape {
   int64_t num, rows, dim;
 };
 
+int64_t act_of(int64_t group) { return group == 0 ? kMish : kSimNorm; }
+
 Shape check(const Tensor& x, const Tensor& bias, int64_t group) {
   const int64_t num = bias.dim() == 1 ? 1 : bias.size(0), dim = bias.size(-1);
   TORCH_CHECK(
@@ -53,7 +55,8 @@ void forward(
       const Layer layer = layer_of(bias, gamma, beta, i / s.rows);
       const int64_t at = i * s.dim;
       const auto [mean, rstd] = norm_act_row(
-          px + at, pf ? pf + at : nullptr, layer, s.dim, group, static_cast<float>(tau), py + at);
+          px + at, pf ? pf + at : nullptr, layer, s.dim, act_of(group),
+          static_cast<float>(tau), py + at);
       if (stats != nullptr) {
         stats[2 * i] = mean;
         stats[2 * i + 1] = rstd;
@@ -131,7 +134,7 @@ Tensor dense(
       const Layer layer = layer_of(bias, gamma, beta, head);
       for (int64_t i = 0; i < block; ++i) {
         float* each = output + i * out;
-        norm_act_row(each, nullptr, layer, out, group, static_cast<float>(tau), each);
+        norm_act_row(each, nullptr, layer, out, act_of(group), static_cast<float>(tau), each);
       }
     }
   });
@@ -180,8 +183,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> norm_act_backward(
           const int64_t at = i * s.dim;
           norm_act_backward_row(
               pg + at, px + at, py + at, pf != nullptr ? pf + at : nullptr, ps[2 * i],
-              ps[2 * i + 1], layer, s.dim, group, static_cast<float>(tau), buffer.data(), pdx + at,
-              total);
+              ps[2 * i + 1], layer, s.dim, act_of(group), static_cast<float>(tau), buffer.data(),
+              pdx + at, total);
         }
       }
     }

@@ -46,6 +46,9 @@ struct Layer {
   const float *bias, *gamma, *beta;
 };
 
+// The codes of `tdmpc2.kernels.ACTIVATIONS`.
+enum Activation : int64_t { kNone, kMish, kSimNorm, kRelu, kElu, kTanh };
+
 // Writes factor * (x + bias) to `row` and returns its mean and 1 / standard deviation.
 inline std::pair<float, float> center(
     const float* x, const float* factor, const Layer& layer, int64_t dim, float* row) {
@@ -84,6 +87,34 @@ inline Vec mish_slope(Vec v) {
   return r * at::vec::fmadd(Vec(4.f) * v, e * (e + Vec(1.f)) * r, n);
 }
 
+// 1 - 2 / (exp(2 v) + 1), with an absolute error of 2e-7.
+inline Vec fast_tanh(Vec v) {
+  const Vec e = fast_exp(at_most(v + v, 40.f));
+  return Vec(1.f) - Vec(2.f) * inverse(e + Vec(1.f));
+}
+
+// Activations of single numbers.
+inline Vec activated(Vec v, int64_t act) {
+  switch (act) {
+    case kMish: return mish(v);
+    case kRelu: return at_least(v, 0.f);
+    case kElu: return Vec::blendv(fast_exp(at_most(v, 0.f)) - Vec(1.f), v, v > Vec(0.f));
+    case kTanh: return fast_tanh(v);
+    default: return v;
+  }
+}
+
+// Derivative of ReLU, ELU or tanh, from its value y.
+inline Vec slope(Vec y, int64_t act) {
+  const Vec zero(0.f), one(1.f);
+  switch (act) {
+    case kRelu: return Vec::blendv(zero, one, y > zero);
+    case kElu: return Vec::blendv(y + one, one, y > zero);
+    case kTanh: return at::vec::fnmadd(y, y, one);
+    default: return one;
+  }
+}
+
 inline void simnorm(float* y, int64_t dim, float tau) {
   for (int64_t j = 0; j < dim; j += kGroup) {
     Group& g = *reinterpret_cast<Group*>(y + j);
@@ -98,14 +129,13 @@ inline void simnorm(float* y, int64_t dim, float tau) {
 
 // Computes y for one row and returns mean and 1 / standard deviation. `y` may be `x`.
 inline std::pair<float, float> norm_act_row(
-    const float* x, const float* factor, const Layer& layer, int64_t dim, int64_t group, float tau,
+    const float* x, const float* factor, const Layer& layer, int64_t dim, int64_t act, float tau,
     float* y) {
   const auto [mean, rstd] = center(x, factor, layer, dim, y);
   for (int64_t j = 0; j < dim; j += kLanes) {
-    const Vec v = scaled(y, mean, rstd, layer, j);
-    (group == 0 ? mish(v) : v).store(y + j);
+    activated(scaled(y, mean, rstd, layer, j), act).store(y + j);
   }
-  if (group != 0) simnorm(y, dim, tau);
+  if (act == kSimNorm) simnorm(y, dim, tau);
   return {mean, rstd};
 }
 
@@ -118,10 +148,10 @@ struct LayerGradient {
 // is the gradient of y; `buffer` has space for two rows.
 inline void norm_act_backward_row(
     const float* g, const float* x, const float* y, const float* factor, float mean, float rstd,
-    const Layer& layer, int64_t dim, int64_t group, float tau, float* buffer, float* dx,
+    const Layer& layer, int64_t dim, int64_t act, float tau, float* buffer, float* dx,
     const LayerGradient& sums) {
   float *du = buffer, *normed = buffer + dim;
-  if (group != 0) {
+  if (act == kSimNorm) {
     for (int64_t j = 0; j < dim; j += kGroup) {
       const Group d = *reinterpret_cast<const Group*>(g + j);
       const Group p = *reinterpret_cast<const Group*>(y + j);
@@ -134,11 +164,11 @@ inline void norm_act_backward_row(
     if (factor != nullptr) v = v * Vec::loadu(factor + j);
     const Vec n = (v - Vec(mean)) * Vec(rstd), weight = Vec::loadu(layer.gamma + j);
     Vec d;
-    if (group != 0) {
+    if (act == kSimNorm) {
       d = Vec::loadu(du + j);
     } else {
       const Vec u = at::vec::fmadd(n, weight, Vec::loadu(layer.beta + j));
-      d = Vec::loadu(g + j) * mish_slope(u);
+      d = Vec::loadu(g + j) * (act == kMish ? mish_slope(u) : slope(activated(u, act), act));
     }
     at::vec::fmadd(d, n, Vec::loadu(sums.gamma + j)).store(sums.gamma + j);
     (Vec::loadu(sums.beta + j) + d).store(sums.beta + j);

@@ -78,10 +78,17 @@ SMALL: dict[str, dict[str, Any]] = {
 }
 
 
-def small(method: str, runs: Path, blow: Blow | None = None, **changes: Any) -> Done:
+def small(
+    method: str,
+    runs: Path,
+    blow: Blow | None = None,
+    *,
+    module: str = "tdmpc2.train",
+    **changes: Any,
+) -> Done:
     """Start a small run of a method."""
     values = {"method": method, **COMMON, **SMALL[method], "runs": runs, **changes}
-    return Command([f"{key}={value}" for key, value in values.items()], blow).run()
+    return Command([f"{key}={value}" for key, value in values.items()], blow, module=module).run()
 
 
 def test_runs_do_not_import_the_compiler(tmp_path: Path) -> None:
