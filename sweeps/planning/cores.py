@@ -12,9 +12,9 @@ from tdmpc2.common.run.schemas import NumericFile
 from tdmpc2.common.system.atomic_files import read_json
 from tdmpc2.common.system.errors import UserError
 
-# A second thread makes a run of TD-MPC2 with 5M parameters (30 GFLOP per update) a quarter faster;
-# a second process on that core doubles the throughput. More threads, and smaller models than this,
-# have not been measured.
+# A second thread makes a run of TD-MPC2 with 5M parameters (30 GFLOP per update) 1.25 to 1.8 times
+# as fast; a second process on that core doubles the throughput. More threads, and smaller models
+# than this, have not been measured.
 FASTEST_THREADS = 2
 LEAST_GFLOP = 10.0
 
