@@ -44,7 +44,8 @@ inline Vec at_least(Vec v, float bound) {
 }
 
 // exp(v) with relative error 2e-7: 2^n e^r with |r| <= ln(2) / 2, where e^r is a minimax polynomial
-// of degree 6 (error 2e-9). Results outside the range of float32 become 0 or infinity.
+// of degree 6 (error 2e-9). Results outside the range of float32 become 0 or infinity; exp(NaN) is
+// NaN.
 inline Vec fast_exp(Vec v) {
 #ifdef CPU_CAPABILITY_AVX512
   const __m512 x = at_least(v, -128.f);
@@ -62,7 +63,7 @@ inline Vec fast_exp(Vec v) {
   p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.f));
   return _mm512_scalef_ps(p, n);
 #else
-  return v.exp_u20();
+  return Vec::blendv(v.exp_u20(), v, v != v);  // of NaN, exp_u20 is infinite
 #endif
 }
 

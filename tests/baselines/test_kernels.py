@@ -84,6 +84,19 @@ def test_a_gradient_that_is_not_a_number_stays_so() -> None:
     assert found.isnan().any(dim=1).nonzero().flatten().tolist() == [7]
 
 
+@pytest.mark.parametrize("norm", [False, True], ids=["", "norm"])
+@pytest.mark.parametrize("activation", ["relu", "elu"])
+def test_an_input_that_is_not_a_number_is_not_hidden(activation: str, norm: bool) -> None:
+    """It is NaN in all outputs of its row, as in plain PyTorch; not infinite."""
+    net = native(MLP([30, 48, 32, 2], activation, norm_first=norm))
+    x = Random(1).normal(64, 30)
+    x[5, 3] = torch.nan
+    with torch.no_grad():
+        y = net(x)
+    assert y.isnan().all(dim=1).nonzero().flatten().tolist() == [5]
+    assert y[[4, 6]].isfinite().all()
+
+
 def test_parts_of_an_input_are_broadcast() -> None:
     net = MLP([8, 16, 3], "elu")
     z, action = Random(1).normal(4, 1, 5), Random(2).normal(4, 19, 3)
