@@ -22,10 +22,10 @@ def install(agent: Accelerated, on_failure: Callable[[], None] | None = None) ->
 
     On a CPU, layers use native kernels if these can be built, and planning uses blocked weights.
     On a GPU, layers of compiled functions use Triton kernels if these work (`triton_ops.load`).
-    An agent that multiplies in bfloat16 uses those of `kernels.bf16_layers` where
-    `fused_bf16.choice` allows them; elsewhere it plans without blocked weights. Functions are
-    compiled where the agent wants it. If compilation fails, a warning is issued and the agent
-    continues with its plain functions. On a GPU, whole steps are recorded into CUDA graphs.
+    An agent that multiplies in bfloat16 uses its `bf16_layers` where `fused_bf16.choice` allows
+    them; elsewhere it plans without blocked weights. Functions are compiled where the agent
+    wants it. If compilation fails, a warning is issued and the agent continues with its plain
+    functions. On a GPU, whole steps are recorded into CUDA graphs.
 
     Args:
         agent: an agent or a seed batch, not accelerated yet.
