@@ -158,15 +158,13 @@ def _coverages(panels: Sequence[Panel], shown: Shown) -> list[Coverage]:
         for rows in panel.rows.values():
             runs = shown.curves.runs.loc[rows]
             own = runs[runs["task"].isin(tasks)].sort_values(["task", "seed"])
-            series = tuple(map(str, own[SERIES].iloc[0]))
             sizes = own.groupby("task")["seed"].count()
             strata = np.unique(own["task"], return_inverse=True)[1]
             chosen = (own.index.to_numpy(), strata)
             share = coverage_of("mean", shown.curves, chosen, until, shown.bootstrap)
+            one = _of_mean(panel, own[SERIES].iloc[0], list(sizes), share)
             if np.isfinite(share):
-                seeds = (int(sizes.min()), int(sizes.max()))
-                one = Coverage(series, panel.title, len(tasks), seeds, "mean", share)
-                found.setdefault((series, tasks, until), one)
+                found.setdefault((one.series, tasks, until), one)
     return list(found.values())
 
 
@@ -185,12 +183,24 @@ def bar_coverages(panels: Sequence[Panel], shown: Shown) -> list[Coverage]:
             if max(sample.sizes) < 2 or not all(sample.pools):
                 continue
             share = simulated("mean", sample.pools, sample.sizes, studies_of(shown.bootstrap))
-            series = tuple(map(str, shown.curves.runs.loc[panel.rows[label][0], SERIES]))
+            run = shown.curves.runs.loc[panel.rows[label][0], SERIES]
+            one = _of_mean(panel, run, sample.sizes, share)
             if np.isfinite(share):
-                seeds, tasks = (min(sample.sizes), max(sample.sizes)), panel.any_effect.tasks
-                one = Coverage(series, panel.title, len(tasks), seeds, "mean", share)
-                found.setdefault((series, tasks, sample.pools), one)
+                found.setdefault((one.series, panel.any_effect.tasks, sample.pools), one)
     return list(found.values())
+
+
+def _of_mean(panel: Panel, series: pd.Series, sizes: Sequence[int], share: float) -> Coverage:
+    """Return the coverage of the interval of a mean over the tasks of a panel.
+
+    Args:
+        panel: the panel.
+        series: the columns `SERIES` of one of its runs.
+        sizes: number of seeds per task.
+        share: the measured coverage.
+    """
+    seeds, tasks = (int(min(sizes)), int(max(sizes))), len(panel.any_effect.tasks)
+    return Coverage(tuple(map(str, series)), panel.title, tasks, seeds, "mean", share)
 
 
 def _styles(panel: Panel, shown: Shown, base: str) -> dict[str, LineStyle]:

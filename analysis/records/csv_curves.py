@@ -28,6 +28,7 @@ from analysis.records.curve_formats import (
     place_of,
 )
 from analysis.records.evaluations import SCORES, Points
+from analysis.records.file_search import files_below
 from analysis.records.problems import Problem, Severity
 from analysis.records.run_reader import Run
 from tdmpc2.envs.tasks import TASKS
@@ -47,7 +48,7 @@ def read_curves(
         problems: list to which unusable content is appended, with file and line.
         tasks: read only the files `<task>.csv` of these tasks; all files if empty.
     """
-    files = [path] if path.is_file() else sorted(p for p in path.rglob("*.csv") if p.is_file())
+    files = [path] if path.is_file() else files_below(path, "*.csv")
     if not files:
         problems.append(Problem(str(path), None, "contains no curves (<method>/<task>.csv)"))
     runs = []

@@ -18,6 +18,7 @@ from analysis.records import curve_checks
 from analysis.records.curve_facts import facts_of
 from analysis.records.curve_formats import SCORE_NAMES, Identity
 from analysis.records.evaluations import SCORES, Points
+from analysis.records.file_search import files_below
 from analysis.records.problems import Problem
 from analysis.records.run_reader import Run
 from tdmpc2.common.system.errors import UserError
@@ -42,7 +43,7 @@ def read_tensorboard(path: Path, source: str, problems: list[Problem]) -> list[t
         from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     except ImportError as error:
         raise UserError(f"reading TensorBoard needs `pip install tensorboard` ({error})") from None
-    folders = sorted({file.parent for file in path.rglob(EVENTS) if file.is_file()})
+    folders = sorted({file.parent for file in files_below(path, EVENTS)})
     if not folders:
         problems.append(Problem(str(path), None, f"contains no TensorBoard run ({EVENTS})"))
     runs: list[tuple[Run, Points]] = []
@@ -92,10 +93,10 @@ def read_sacred(path: Path, source: str, problems: list[Problem]) -> list[tuple[
             does not contain one.
         problems: list to which unusable runs are appended.
     """
-    folders = sorted(file.parent for file in path.rglob("metrics.json"))
+    folders = sorted(file.parent for file in files_below(path, "metrics.json"))
     if not folders:
         problems.append(Problem(str(path), None, "contains no Sacred run (metrics.json)"))
-    for folder in sorted({file.parent for file in path.rglob("config.json")} - set(folders)):
+    for folder in sorted({file.parent for file in files_below(path, "config.json")} - set(folders)):
         what = "no metrics.json: nothing was recorded; skipped"
         problems.append(Problem(str(folder), None, what, "warning"))
     runs: list[tuple[Run, Points]] = []

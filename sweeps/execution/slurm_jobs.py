@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sweeps.execution import code_snapshot, slurm, slurm_queries
 from sweeps.execution.job import FollowUp, ModuleJob, TrainingJob
@@ -157,10 +158,7 @@ def hand_over(layout: JobLayout, sweep: SweepFolder, then: FollowUp | None = Non
         then: job to submit after them; None for the figures, if the request wants them.
     """
     request = layout.plan.request
-    os.umask(os.umask(0) | 0o002)  # jobs refuse files that every user can write
-    code = code_snapshot.take(packages_root(), sweep.runs / "sweeps" / "code")
-    folder = sweep.new_submission()
-    facts = {"commit": git_commit(), "code": code.name, "partition": layout.resources.partition}
+    code, folder, facts = _new_submission(layout, sweep)
     arrays: list[dict[str, object]] = []
     submitted = _training_jobs(layout, folder, code)
     start = 0
@@ -244,11 +242,17 @@ def follow_again(layout: JobLayout, sweep: SweepFolder, then: FollowUp) -> None:
     jobs = {view.job for view in layout.plan.views if view.state in ACTIVE and view.job}
     if not jobs or is_queued(job_name(sweep.name), then.comment):
         return
-    code = code_snapshot.take(packages_root(), sweep.runs / "sweeps" / "code")
-    folder = sweep.new_submission()
-    facts = {"commit": git_commit(), "code": code.name, "partition": layout.resources.partition}
+    code, folder, facts = _new_submission(layout, sweep)
     job = submit_follow_up(then, layout.resources, sweep, folder, code, sorted(jobs))
     write_submission(folder, "slurm", arrays=[], figures=job, **facts)
+
+
+def _new_submission(layout: JobLayout, sweep: SweepFolder) -> tuple[Path, Path, dict[str, Any]]:
+    """Return the copy of the code that jobs run, the folder of the submission, and its facts."""
+    os.umask(os.umask(0) | 0o002)  # jobs refuse files that every user can write
+    code = code_snapshot.take(packages_root(), sweep.runs / "sweeps" / "code")
+    facts = {"commit": git_commit(), "code": code.name, "partition": layout.resources.partition}
+    return code, sweep.new_submission(), facts
 
 
 def figure_arguments(runs: Path) -> list[str]:
