@@ -27,7 +27,8 @@ def build(options: BuildOptions, say: Callable[[str], None] = print) -> Dataset:
 
     Args:
         options: see `BuildOptions`.
-        say: called with a line for each run that is skipped, and when a build continues.
+        say: called with a line for each run that is skipped or incomplete, and when a build
+            continues.
 
     Raises:
         UserError: a task has no usable run, the runs have several variants, a run is damaged or
@@ -48,6 +49,13 @@ def build(options: BuildOptions, say: Callable[[str], None] = print) -> Dataset:
         if absent:
             say(f"missing: {task}: no usable run of {seeds_text(absent)}")
     runs = [run for task in tasks for run in found.runs[task.name]]
+    for run in runs:
+        if run.num_lost:
+            total = run.num_lost + run.facts()["episodes"]
+            say(
+                f"incomplete: {run.directory}: {run.num_lost:,} of {total:,} episodes were not "
+                "kept (they had left its replay buffer; use keep_replay=true from the start)"
+            )
     plan = {
         "command": "build",
         "name": options.suite,

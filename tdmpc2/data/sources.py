@@ -30,7 +30,7 @@ class SourceRun:
         directory: the run directory.
         spec: its `spec.json`.
         env_steps: env steps at its end.
-        shards: the checkpoint's entries of the files in `replay/`: name, count, sha256.
+        shards: the checkpoint's entries of the files in `replay/`: name, first, count, sha256.
     """
 
     directory: Path
@@ -42,6 +42,12 @@ class SourceRun:
     def order(self) -> tuple[str, str, int, str]:
         """Sort key of the runs of a task: method, variant, seed and identity."""
         return tuple(self.spec[key] for key in ("method", "variant", "seed", "identity"))
+
+    @property
+    def num_lost(self) -> int:
+        """Number of its episodes that had left the replay buffer before they were saved."""
+        last = self.shards[-1]
+        return last["first"] + last["count"] - sum(shard["count"] for shard in self.shards)
 
     def facts(self) -> dict[str, Any]:
         """Return the run's entry in the manifest."""

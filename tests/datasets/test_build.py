@@ -211,6 +211,25 @@ def test_runs_that_cannot_be_used_are_named(name: str, runs: Path, tmp_path: Pat
     assert 90 not in numbers(dataset, TWO[0])
 
 
+def test_a_run_whose_first_episodes_were_not_kept_is_named(runs: Path, tmp_path: Path) -> None:
+    """As if `keep_replay=true` had been set after its buffer was full."""
+    said: list[str] = []
+    kept = build(options(tmp_path, out=tmp_path / "all"), said.append)
+    assert not said
+    (directory,) = runs.glob(f"*/*/{TWO[0]}/seed1*")
+    (manifest,) = directory.glob("checkpoints/*/manifest.json")
+    content = read_json(manifest, dict[str, Any])
+    lost = content["shards"].pop(0)["count"]
+    write_json(manifest, content)
+    dataset = build(options(tmp_path), said.append)
+    total = lost + sum(shard["count"] for shard in content["shards"])
+    assert said == [
+        f"incomplete: {directory}: {lost} of {total} episodes were not kept (they had left its "
+        "replay buffer; use keep_replay=true from the start)"
+    ]
+    assert numbers(dataset, TWO[0]) == numbers(kept, TWO[0])[lost:]
+
+
 def test_missing_tasks_are_listed_together(runs: Path, tmp_path: Path) -> None:
     fake_run(runs, "cup-catch", episodes("cup-catch", 1), state="RUNNING")
     said: list[str] = []
