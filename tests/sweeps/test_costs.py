@@ -9,6 +9,7 @@ import pytest
 
 from sweeps.planning.costs import corrections, cost_of, seconds_left
 from sweeps.planning.planned_run import PlannedRun
+from tdmpc2.common.numerics import fused_bf16
 from tdmpc2.runners.registry import METHODS
 from tdmpc2.runners.specs import make_spec
 
@@ -21,6 +22,23 @@ def test_a_default_run_on_one_core() -> None:
     """50,000 decisions at the measured 336 + 358 ms, plus 10 % for evaluations."""
     seconds = cost_of(spec(), {}, gpu=False).seconds
     assert seconds == pytest.approx(50_000 * 0.694 * 1.1, rel=0.5)
+
+
+@pytest.mark.parametrize(("method", "per_decision"), [("tdmpc2", 0.192), ("sac", 0.056)])
+def test_bf16_is_faster_where_its_kernels_are(
+    method: str, per_decision: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """50,000 decisions at the time measured on an AMD CPU with AVX512-BF16."""
+    whole = []
+    for used in (False, True):
+        choice = fused_bf16.Choice(used, "test")
+        monkeypatch.setattr(fused_bf16, "choice", lambda choice=choice: choice)
+        fp32, bf16 = (
+            cost_of(spec(method, precision=p), {}, gpu=False).seconds for p in ("fp32", "bf16")
+        )
+        whole.append(bf16)
+        assert (bf16 < 0.5 * fp32) is used
+    assert whole[1] == pytest.approx(50_000 * per_decision * 1.1, rel=0.5)
 
 
 def test_costs_follow_the_settings() -> None:
