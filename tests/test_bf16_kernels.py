@@ -189,6 +189,9 @@ def test_only_suitable_inputs_use_tiled_weights() -> None:
 LAYERS = {
     "one": {"lead": (), "sizes": (64, 6), "out": 96},
     "odd sizes": {"lead": (), "sizes": (5, 3), "out": 32},
+    "narrow inputs of 32 columns": {"lead": (), "sizes": (24, 8), "out": 32},
+    "narrow inputs of 64 columns": {"lead": (), "sizes": (24, 40), "out": 32},
+    "more weights than the cache holds": {"lead": (), "sizes": (1024,), "out": 1056},
     "simnorm": {"lead": (), "sizes": (64,), "out": 64, "activation": "simnorm"},
     "relu": {"lead": (), "sizes": (40, 6), "out": 64, "activation": "relu", "norm": False},
     "elu": {"lead": (), "sizes": (64,), "out": 64, "activation": "elu", "norm": False},
@@ -229,11 +232,14 @@ def plain_layer(
     return PLAIN[activation](y)
 
 
-@pytest.mark.parametrize("rows", [256, 70])
+@pytest.mark.parametrize("rows", [256, 70, 1101])
 @pytest.mark.parametrize("rounded_input", [False, True], ids=["fp32", "bf16"])
 @pytest.mark.parametrize("name", LAYERS)
 def test_values_and_gradients_of_a_layer(name: str, rounded_input: bool, rows: int) -> None:
-    """Check that the relative error is a few roundings, against float64."""
+    """Check that the relative error is a few roundings, against float64.
+
+    Gradients of the weights are sums over parts of 512 rows.
+    """
     case: dict[str, Any] = {"activation": "mish", "norm": True, "dropout": False, "each": False}
     case |= LAYERS[name]
     lead, out = case["lead"], case["out"]
@@ -273,6 +279,17 @@ def test_only_the_gradients_that_are_needed() -> None:
     assert relative_error(ours, reference.double()) < 2 * ROUNDING
 
 
+def test_combinations_without_a_gradient_are_refused() -> None:
+    weights, ones = tiled(drawn(1, 32, 32)), torch.ones(32)
+    for params, activation in (
+        ([ones], "mish"),
+        ([ones], "simnorm"),
+        ([ones, ones, ones], "none"),
+    ):
+        with pytest.raises(RuntimeError, match="a norm needs an activation"):
+            bf16.dense([drawn(4, 32)], weights, *params, activation=activation)
+
+
 def test_an_input_that_is_broadcast_over_time() -> None:
     """The gradient of a task embedding is the sum over time."""
     z, e = drawn(4, 30, 32), drawn(30, 8, seed=1).requires_grad_()
@@ -287,10 +304,11 @@ def test_an_input_that_is_broadcast_over_time() -> None:
 
 
 @pytest.mark.parametrize("threads", [2, 3])
-def test_gradients_are_sums_over_threads(threads: int) -> None:
+@pytest.mark.parametrize("rows", [300, 2901])
+def test_gradients_are_sums_over_threads(rows: int, threads: int) -> None:
     """Those of the input are bit-identical; those of parameters are equal up to rounding."""
     before = torch.get_num_threads()
-    x, weight = drawn(300, 40).requires_grad_(), drawn(64, 40, seed=1).requires_grad_()
+    x, weight = drawn(rows, 40).requires_grad_(), drawn(64, 40, seed=1).requires_grad_()
     params = [drawn(64, seed=i).requires_grad_() for i in (2, 3, 4)]
     outcomes = []
     try:

@@ -39,13 +39,23 @@ def suits(x: Tensor, *widths: int) -> bool:
     return float32_on_cpu and all(width % LANES == 0 for width in widths)
 
 
-def suits_mlp(x: Tensor, *widths: int) -> bool:
-    """Return whether the MLP kernel supports the input and hidden layers of these widths.
+def suits_mlp(inputs: Sequence[Tensor], *widths: int) -> bool:
+    """Return whether the MLP kernel supports the inputs and hidden layers of these widths.
 
-    Needs at least `MIN_ROWS` rows, and a library that supports blocked weights.
+    Needs enough rows, and a library that supports blocked weights.
     """
-    enough_rows = x.numel() >= MIN_ROWS * x.shape[-1]
-    return enough_rows and suits(x, *widths) and bool(torch.ops.baselines.can_multiply())
+    fits = has_enough_rows(inputs) and suits(inputs[-1], *widths)
+    return fits and bool(torch.ops.baselines.can_multiply())
+
+
+def has_enough_rows(inputs: Sequence[Tensor]) -> bool:
+    """Return whether inputs `(..., ·)`, whose leading shapes broadcast, have `MIN_ROWS` rows."""
+    return lead_of(inputs).numel() >= MIN_ROWS
+
+
+def lead_of(inputs: Sequence[Tensor]) -> torch.Size:
+    """Return the leading shape of inputs `(..., ·)`, broadcast."""
+    return torch.broadcast_shapes(*(x.shape[:-1] for x in inputs))
 
 
 class MLPFunction(torch.autograd.Function):

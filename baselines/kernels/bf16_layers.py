@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from baselines.kernels import MIN_ROWS
+from baselines.kernels import has_enough_rows
 from baselines.networks import MLP, detach_if
 from tdmpc2.kernels import NativeLayers, bf16
 
@@ -25,7 +25,7 @@ class Bf16MLP(MLP):
             *inputs: tensors whose concatenation along the last dimension is the input.
             frozen: compute gradients for the inputs only, not for parameters.
         """
-        if inputs[-1].numel() < MIN_ROWS * inputs[-1].shape[-1]:
+        if not has_enough_rows(inputs):
             return super().forward(*inputs, frozen=frozen)
         for i, layer in enumerate(self.layers):
             weight, bias = detach_if(frozen, layer.weight, layer.bias)

@@ -28,9 +28,9 @@ class NativeMLP(MLP):
             *inputs: tensors whose concatenation along the last dimension is the input.
             frozen: compute gradients for the inputs only, not for parameters.
         """
-        if not kernels.suits_mlp(inputs[-1], *self.widths):
+        if not kernels.suits_mlp(inputs, *self.widths):
             return super().forward(*inputs, frozen=frozen)
-        lead = inputs[-1].shape[:-1]
+        lead = kernels.lead_of(inputs)
         x = torch.cat([part.expand(*lead, part.shape[-1]) for part in inputs], dim=-1)
         weights = detach_if(frozen, *(layer.weight for layer in self.layers))
         biases = detach_if(frozen, *(layer.bias for layer in self.layers))

@@ -24,7 +24,7 @@ CORE_GFLOPS = 100.0
 OVERHEAD = 1.5
 CALL_SECONDS = 0.01
 # In bfloat16, CPUs with AMX or AVX512-BF16 (AMD) took 0.20 to 0.23 of this time: TD-MPC2 on both,
-# the other methods on an AMD CPU (docs/performance.md).
+# the other methods on an AMD CPU (docs/performance.md). Seed batches have other kernels.
 BF16_SHARE = 0.25
 # An H200 takes 3.5 ms for a plan and 3.0 ms for an update of TD-MPC2 in float32 (docs/gpu.md); the
 # official code is published at 10.8 ms for both on an RTX 3090. The other methods are assumed to
@@ -121,7 +121,8 @@ def seconds_per_call(
         seeds: number of seeds in the process, which share the fixed time of a call on a GPU.
     """
     gflops = gflop_of(method, config, obs_dim, action_dim)
-    fast = getattr(config, "precision", "") == "bf16" and fused_bf16.choice().used
+    bf16 = getattr(config, "precision", "") == "bf16"
+    fast = bf16 and seeds == 1 and fused_bf16.choice().used
     core = BF16_SHARE if fast else 1.0  # a launch on SLURM takes its nodes for CPUs of this kind
     seconds = {
         name: GPU_CALL_SECONDS / seeds + gflop / GPU_GFLOPS

@@ -278,8 +278,8 @@ std::tuple<Tensor, Tensor, Tensor> forward(
           (act == kNone || out % kTile == 0) && (!each || parts[0].size(0) == num),
       "bf16: the shapes of inputs and weights do not match");
   TORCH_CHECK(
-      gamma.defined() ? act != kNone : act != kSimNorm && !factor.defined(),
-      "bf16: norm and dropout need an activation, SimNorm and dropout a norm");
+      gamma.defined() ? act != kNone : act != kMish && act != kSimNorm && !factor.defined(),
+      "bf16: a norm needs an activation, and Mish, SimNorm and dropout need a norm");
   const bf16* weights = tiled.const_data_ptr<bf16>();
   const Tensor offsets = shared ? products_of_shared(x, weights, layout, bias) : bias;
   const int64_t rows_per_offset = shared ? rows / x.shared[0].rows : rows;

@@ -96,8 +96,8 @@ def dense(
         bias: `(O,)` or `(K', O)`, bias of the linear map.
         gamma: γ, shape of `bias`; None for a layer without norm.
         beta: β, shape of `bias`; None without γ.
-        activation: a key of `kernels.ACTIVATIONS`; SimNorm needs a norm, and a norm needs an
-            activation.
+        activation: a key of `kernels.ACTIVATIONS`. A norm needs an activation; Mish and SimNorm
+            need a norm.
         heads: `(K,)`, indices of the layers to evaluate; all K' if None.
         tau: temperature of SimNorm.
 

@@ -20,7 +20,8 @@ struct Input {
   Tensor x, weights;           // tiled weights of its columns, if its gradient is needed
   int64_t begin, size;         // columns
   Layout by_weights, by_rows;  // of the tiled weights, and of tiled rows of x
-  Tensor tiled, gradient, dweight;  // dweight (K, O, columns): with the padding of the layout
+  Tensor tiled, gradient;
+  Tensor dweight;              // of its columns, (K, O, columns), with the padding of the layout
   Tensor sum = {};             // sum of the gradients of several layers, for a part of the rows
 };
 
@@ -187,8 +188,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> bf16_layer_backward(
     const int64_t columns = input.by_rows.columns();
     if (needs_weight) {
       input.tiled = at::empty(input.by_rows.size(), products.options());
-      input.dweight = columns == in ? dweight.view({num, out, in})
-                                    : at::empty({num, out, columns}, floats);
+      const bool whole = size == in && columns == in;  // neither another input nor padding
+      input.dweight = whole ? dweight.view({num, out, in}) : at::empty({num, out, columns}, floats);
     }
     input.gradient = at::empty(weights ? x.sizes() : at::IntArrayRef{0}, x.options());
     if (weights && num > 1 && !each) {
@@ -239,7 +240,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> bf16_layer_backward(
     for (int64_t k = 0; k < num; ++k) backward(k, begin, std::min(part, rows - begin));
   }
   for (const Input& input : inputs) {
-    if (!needs_weight || input.dweight.size(2) == in) continue;
+    if (!needs_weight || input.dweight.is_alias_of(dweight)) continue;
     dweight.view({num, out, in})
         .narrow(2, input.begin, input.size)
         .copy_(input.dweight.narrow(2, 0, input.size));

@@ -178,10 +178,10 @@ inline void norm_act_backward_row(
     d.store(du + j);
     n.store(normed + j);
   }
-  const Vec shift(sum_of(sum) / dim), slope(sum_of(product) / dim);
+  const Vec level(sum_of(sum) / dim), tilt(sum_of(product) / dim);
   for (int64_t j = 0; j < dim; j += kLanes) {
     const Vec n = Vec::loadu(normed + j);
-    Vec d = (Vec::loadu(du + j) - shift - n * slope) * Vec(rstd);
+    Vec d = (Vec::loadu(du + j) - level - n * tilt) * Vec(rstd);
     if (factor != nullptr) d = d * Vec::loadu(factor + j);
     d.store(dx + j);
     (Vec::loadu(sums.bias + j) + d).store(sums.bias + j);

@@ -15,9 +15,10 @@ from baselines.dreamerv3.agent import DreamerV3
 from baselines.kernels.layers import NATIVE
 from baselines.networks import MLP
 from baselines.tdmpc.agent import TDMPC
+from baselines.tdmpc.config import TDMPCConfig
 from tdmpc2 import acceleration
 from tests.baselines.agents import dreamerv3, sac, tdmpc
-from tests.baselines.shapes import Random
+from tests.baselines.shapes import TWO_TASKS, Random, random_batch
 
 pytestmark = [
     pytest.mark.skipif(not kernels.load(), reason="missing: a C++ compiler"),
@@ -103,6 +104,30 @@ def test_parts_of_an_input_are_broadcast() -> None:
     ours = native(net)(z, action)
     assert ours.shape == (4, 19, 3)
     close([ours], [net(z, action)])
+
+
+def test_an_embedding_is_broadcast_over_time() -> None:
+    """The last input has fewer leading dimensions than the others."""
+    net = MLP([8, 16, 3], "elu")
+    obs, embedding = Random(1).normal(3, 40, 5), Random(2).normal(40, 3)
+    ours = native(net)(obs, embedding)
+    assert ours.shape == (3, 40, 3)
+    close([ours], [net(obs, embedding)])
+
+
+def test_an_agent_of_several_tasks_learns() -> None:
+    """Its encoder receives observations over time and one embedding per row."""
+    sizes = {"enc_dim": 16, "mlp_dim": 16, "latent_dim": 6, "task_dim": 4, "horizon": 3}
+    config = TDMPCConfig.make(multitask=True, **sizes)
+    losses = []
+    for accelerated in (True, False):
+        agent = TDMPC(config, TWO_TASKS, seed=0)
+        if accelerated:
+            acceleration.install(agent)
+        noise = Random(1).normal(7, 40, 3)
+        metrics, priorities = agent.update_on(random_batch(TWO_TASKS, 3, 40), noise)
+        losses.append([*metrics.values(), priorities])
+    close(*losses)
 
 
 @pytest.mark.parametrize(("width", "rows"), [(17, 64), (16, 4)], ids=["odd width", "few rows"])

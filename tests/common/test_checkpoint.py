@@ -114,6 +114,21 @@ def test_all_episodes_stay_where_they_are_to_be_kept(tmp_path: Path) -> None:
     assert names(store.shard_folder) == shards(0, 1, 2, 3, 4)
 
 
+def test_shards_that_were_removed_are_not_listed_again(tmp_path: Path) -> None:
+    """A run without `keep_replay` removes shards; continued with it, it keeps all that are left."""
+    filled(tmp_path, 8)
+    store, replay = CheckpointStore(tmp_path, keep_replay=True), make_replay()
+    loaded = store.load()
+    assert loaded is not None
+    state, manifest = loaded
+    replay.load_state_dict(state["replay"], store.episodes(manifest))
+    store.continue_from(manifest)
+    replay.add(episode(8))
+    store.save(9, {"number": 9, "replay": replay.state_dict()}, replay)
+    listed = [shard["name"] for shard in store.shards]
+    assert listed == names(tmp_path / "replay") == shards(4, 5, 6, 7, 8)
+
+
 def test_a_shard_is_written_once(tmp_path: Path) -> None:
     filled(tmp_path, 2)
     first = (tmp_path / "replay" / shards(0)[0]).stat()

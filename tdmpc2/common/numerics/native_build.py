@@ -98,8 +98,9 @@ def load(source: Path) -> bool:
     try:
         torch.ops.load_library(build(source))
     except (OSError, subprocess.CalledProcessError) as error:
-        detail = getattr(error, "stderr", "") or str(error.__cause__ or error)
-        lines = [line for line in detail.splitlines() if "error" in line] or detail.splitlines()
+        messages = getattr(error, "stderr", None) or ""
+        lines = [line for line in messages.splitlines() if "error" in line]
+        lines += [str(error.__cause__ or error)]
         warnings.warn(
             f"native kernel not built ({lines[0]}); continuing without it, more slowly",
             RuntimeWarning,

@@ -290,7 +290,9 @@ class CheckpointStore:
                 step == manifest["agent_step"] and path != self._loaded
             ):
                 shutil.rmtree(path)
-        self.shards = list(manifest["shards"])
+        # A checkpoint without `keep_replay` also lists shards that were removed after it was saved.
+        saved = manifest["shards"]
+        self.shards = [s for s in saved if (self.shard_folder / s["name"]).is_file()]
         self._remove_shards_but({shard["name"] for shard in self.shards})
 
     def clear(self) -> None:
