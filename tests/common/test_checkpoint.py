@@ -114,21 +114,6 @@ def test_all_episodes_stay_where_they_are_to_be_kept(tmp_path: Path) -> None:
     assert names(store.shard_folder) == shards(0, 1, 2, 3, 4)
 
 
-def test_shards_that_were_removed_are_not_listed_again(tmp_path: Path) -> None:
-    """A run without `keep_replay` removes shards; continued with it, it keeps all that are left."""
-    filled(tmp_path, 8)
-    store, replay = CheckpointStore(tmp_path, keep_replay=True), make_replay()
-    loaded = store.load()
-    assert loaded is not None
-    state, manifest = loaded
-    replay.load_state_dict(state["replay"], store.episodes(manifest))
-    store.continue_from(manifest)
-    replay.add(episode(8))
-    store.save(9, {"number": 9, "replay": replay.state_dict()}, replay)
-    listed = [shard["name"] for shard in store.shards]
-    assert listed == names(tmp_path / "replay") == shards(4, 5, 6, 7, 8)
-
-
 def test_a_shard_is_written_once(tmp_path: Path) -> None:
     filled(tmp_path, 2)
     first = (tmp_path / "replay" / shards(0)[0]).stat()
@@ -184,14 +169,16 @@ def test_episodes_that_came_and_went_between_checkpoints_are_not_missed(tmp_path
 
 
 def test_going_on_from_the_previous_one_forgets_the_latest(tmp_path: Path) -> None:
-    filled(tmp_path, 4)
+    """And the shards that were removed after the previous one had listed them."""
+    filled(tmp_path, 8)
     store = CheckpointStore(tmp_path)
     loaded = store.load("previous")
     assert loaded is not None
-    assert loaded[0]["number"] == 3
+    assert loaded[0]["number"] == 7
     store.continue_from(loaded[1])
-    assert names(store.folder) == ["000000000003"]
-    assert names(store.shard_folder) == shards(0, 1, 2)
+    assert names(store.folder) == ["000000000007"]
+    assert names(store.shard_folder) == shards(4, 5, 6)
+    assert [shard["name"] for shard in store.shards] == shards(4, 5, 6)
 
 
 def test_a_finished_run_keeps_one_checkpoint_without_episodes(tmp_path: Path) -> None:
