@@ -20,6 +20,7 @@ from tdmpc2.common.system.atomic_files import read_json
 from tdmpc2.kernels import bf16
 from tests.baselines.agents import tdmpc
 from tests.baselines.shapes import Random
+from tests.baselines.test_precision import ULP, assert_updates_agree, distance
 from tests.baselines.test_runs import small
 from tests.kill_driver import Blow, Done
 from tests.runs import files, outcome, run_directory
@@ -28,18 +29,11 @@ pytestmark = pytest.mark.skipif(
     bf16.built() and not bf16.load(), reason="oneDNN does not multiply tiled bfloat16 on this CPU"
 )
 
-ULP = 2.0**-8  # relative precision of bfloat16
-
 
 @pytest.fixture
 def forced(monkeypatch: pytest.MonkeyPatch) -> None:
     """Use the kernels, whatever the CPU."""
     monkeypatch.setattr(fused_bf16, "choice", lambda: fused_bf16.Choice(True, "forced"))
-
-
-def distance(ours: torch.Tensor, theirs: torch.Tensor) -> float:
-    """Return the norm of the difference, relative to that of the second tensor."""
-    return float(((ours - theirs).norm() / theirs.norm()).detach())
 
 
 def pair(norm: bool = True, out_dim: int = 6) -> tuple[MLP, MLP]:
@@ -126,20 +120,7 @@ def test_a_plan_multiplies_by_tiled_weights(monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.usefixtures("forced")
 def test_an_update_equals_one_in_float32() -> None:
-    """The gradient norm of the model, and the direction of the step, up to rounding."""
-    norms, moved = [], []
-    for precision in ("fp32", "bf16"):
-        agent, args = tdmpc(precision=precision)
-        acceleration.install(agent)
-        before = copy.deepcopy(agent.model.state_dict())
-        metrics: Any = agent.update_on(*args)
-        norms.append(float((metrics[0] if isinstance(metrics, tuple) else metrics)["grad_norm"]))
-        after = agent.model.state_dict()
-        moved.append(torch.cat([(after[k] - v).flatten() for k, v in before.items()]))
-    assert norms[1] != norms[0]
-    assert norms[1] == pytest.approx(norms[0], rel=0.02)
-    # The first step of Adam has the sign of each gradient: small ones may change theirs.
-    assert 0.9 < float(torch.nn.functional.cosine_similarity(*moved, dim=0)) < 1
+    assert_updates_agree("tdmpc")
 
 
 def test_a_killed_run_repeats_byte_for_byte(tmp_path: Path) -> None:

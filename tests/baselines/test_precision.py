@@ -62,6 +62,11 @@ def test_native_float32_layers_are_not_used_for_bf16() -> None:
 
 @pytest.mark.parametrize("method", MAKERS)
 def test_an_update_in_bf16_differs_by_rounding_only(method: str) -> None:
+    assert_updates_agree(method)
+
+
+def assert_updates_agree(method: str) -> None:
+    """Check an update in bfloat16 against one in float32: gradient norm and direction."""
     moved = []
     for precision in ("fp32", "bf16"):
         agent, args = MAKERS[method](precision=precision)
