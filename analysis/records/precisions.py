@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable
 from dataclasses import replace
 
 import pandas as pd
 
-from analysis.records.load import RUN_KEY, SERIES, Records, settings_of
+from analysis.records.load import AGENTS, RUN_KEY, SERIES, Records, settings_of
 from analysis.records.problems import Problem
 
+_TASK = [*AGENTS, "task"]
+"""Columns that identify the runs of one series on one task."""
 _MARK = re.compile(r"\[precision=\w+\]|,precision=\w+(?=\])")
 """The precision in the name of a variant; see `run_reader`."""
 
@@ -19,8 +20,8 @@ def pooled(records: Records) -> Records:
     """Take the precision out of the names of variants, where it distinguishes nothing.
 
     The precision is how a result is computed, not a setting of the algorithm. It stays in the names
-    if a variant has runs of the same task and seed in two precisions, or if its runs also differ in
-    another setting; a problem says so.
+    on tasks of which a variant has one seed in two precisions, and on all tasks if the variant's
+    runs also differ in another setting; a problem says so.
 
     Args:
         records: own runs, of one folder or several.
@@ -28,23 +29,24 @@ def pooled(records: Records) -> Records:
     plain = _plain(records.runs)
     if (plain == records.runs["variant"]).all():
         return records
-    apart: list[tuple[Hashable, ...]] = []
     problems = []
-    for key, members in records.runs.assign(variant=plain).groupby(SERIES, dropna=False):
-        names = sorted(records.runs.loc[members.index, "variant"].unique())
-        if names == [members["variant"].iloc[0]]:
+    apart = pd.MultiIndex.from_frame(records.runs[_TASK][:0])
+    for _, members in records.runs.assign(variant=plain).groupby(SERIES, dropna=False):
+        if (records.runs.loc[members.index, "variant"] == members["variant"]).all():
             continue  # no name has a precision
-        settings = {tuple(sorted(settings_of(each))) for each in members["overrides"]}
-        if len(settings) > 1 or members.duplicated(RUN_KEY).any():
-            apart.append(tuple(key))
-            where = str(members["directory"].iloc[0].parents[2])
-            what = f"runs in several precisions, distinguished as {', '.join(names)}"
+        told_apart = _told_apart(members)
+        if len(told_apart):
+            names = sorted(records.runs.loc[told_apart.index, "variant"].unique())
+            apart = apart.append(pd.MultiIndex.from_frame(told_apart[_TASK]))
+            where = str(told_apart["directory"].iloc[0].parents[2])
+            tasks = _names_if_some(told_apart["task"], members["task"])
+            what = f"runs in several precisions{tasks}, distinguished as {', '.join(names)}"
             problems.append(Problem(where, None, what, "warning"))
 
     def renamed(table: pd.DataFrame) -> pd.DataFrame:
         names = _plain(table)
-        series = pd.MultiIndex.from_frame(table[SERIES].assign(variant=names))
-        return table.assign(variant=names.mask(series.isin(apart), table["variant"]))
+        places = pd.MultiIndex.from_frame(table[_TASK].assign(variant=names))
+        return table.assign(variant=names.mask(places.isin(apart), table["variant"]))
 
     return replace(
         records,
@@ -52,6 +54,20 @@ def pooled(records: Records) -> Records:
         runs=renamed(records.runs),
         problems=(*records.problems, *problems),
     )
+
+
+def _told_apart(members: pd.DataFrame) -> pd.DataFrame:
+    """Return the runs of one series whose precision must stay in their names."""
+    if len({tuple(sorted(settings_of(each))) for each in members["overrides"]}) > 1:
+        return members
+    twice = pd.MultiIndex.from_frame(members.loc[members.duplicated(RUN_KEY), _TASK])
+    return members[pd.MultiIndex.from_frame(members[_TASK]).isin(twice)]
+
+
+def _names_if_some(tasks: pd.Series[str], every: pd.Series[str]) -> str:
+    """Return the names of tasks after "on"; empty if these are all tasks."""
+    some = sorted(tasks.unique())
+    return f" on {', '.join(some)}" if len(some) < every.nunique() else ""
 
 
 def in_any_precision(variant: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +30,14 @@ def load_folders(folders: Sequence[Path]) -> Records:
 
     Runs are distinguished by their settings and datasets as if they were in one folder (`load`);
     those that differ in the precision only are one series (`precisions.pooled`). Of a run that two
-    folders hold with different budgets, the longer record counts; of two reference scores of a
-    task, that with more episodes.
+    folders hold, the longer record counts: the one evaluated further, or completed, or with the
+    larger budget. Of two reference scores of a task, that with more episodes counts.
 
     Args:
         folders: at least one folder of runs.
 
     Raises:
-        UserError: two folders hold the same run with the same budget.
+        UserError: two folders hold the same run, and neither record is the longer one.
     """
     if len(folders) == 1:
         return pooled(load(folders[0]))
@@ -56,14 +57,13 @@ def _unique(part: Sequence[Found], problems: list[Problem]) -> list[Found]:
 
 def _longest_only(parts: Sequence[Sequence[Found]], problems: list[Problem]) -> list[Found]:
     """Leave out the shorter records of runs that several folders hold, and name them."""
-    longest: dict[tuple[Any, ...], Run] = {}
-    for part in parts:
-        for run, _ in part:
-            other = longest.setdefault(run_key(run), run)
-            if other is not run and other["budget"] == run["budget"]:
-                raise UserError(f"two folders hold the same run, {run['directory']}")
-            longest[run_key(run)] = max(other, run, key=lambda one: one["budget"])
-    kept = {id(run) for run in longest.values()}
+    longest: dict[tuple[Any, ...], Found] = {}
+    for found in chain.from_iterable(parts):
+        other = longest.setdefault(run_key(found[0]), found)
+        if other is not found and _length(other) == _length(found):
+            raise UserError(f"two folders hold the same run, {found[0]['directory']}")
+        longest[run_key(found[0])] = max(other, found, key=_length)
+    kept = {id(run) for run, _ in longest.values()}
     for part in parts:
         shorter = [run for run, _ in part if id(run) not in kept]
         if shorter:
@@ -71,12 +71,19 @@ def _longest_only(parts: Sequence[Sequence[Found]], problems: list[Problem]) -> 
     return [(run, points) for part in parts for run, points in part if id(run) in kept]
 
 
+def _length(found: Found) -> tuple[float, bool, float]:
+    """Return last evaluated step, whether the run is completed, and its budget."""
+    run, points = found
+    last = points.steps.max(initial=-1)
+    return last, run["state"] == "COMPLETED", -1 if run["budget"] is None else run["budget"]
+
+
 def _left_out(runs: Sequence[Run]) -> Problem:
-    """Return the problem that names runs of one folder that another holds with more steps."""
+    """Return the problem that names runs of one folder of which another holds longer records."""
     where, number = os.path.commonpath([run["directory"] for run in runs]), len(runs)
-    what = "another folder holds this run with a larger budget; left out"
+    what = "another folder holds a longer record of this run; left out"
     if number > 1:
-        what = f"{number} runs left out, which another folder holds with a larger budget"
+        what = f"{number} runs left out, of which another folder holds longer records"
     return Problem(where, None, what, "warning")
 
 

@@ -46,6 +46,24 @@ def test_the_same_seed_in_two_precisions_is_told_apart(tmp_path: Path, folders) 
     assert "default, default[precision=tf32]" in problem.what
 
 
+def test_one_task_in_two_precisions_does_not_divide_the_others(tmp_path: Path) -> None:
+    for seed in (1, 2):
+        facts = TF32 if seed == 2 else {}
+        write_run(tmp_path, POINTS, seed=seed, **facts)
+        write_run(tmp_path, POINTS, seed=seed, task="cup-catch", **facts)
+    write_run(tmp_path, POINTS, seed=1, task="cup-catch", tag="tf32", **TF32)
+    records = load_folders([tmp_path])
+    by_task = records.runs.groupby("task")["variant"].agg(sorted).to_dict()
+    assert by_task == {
+        "cup-catch": ["default", *["default[precision=tf32]"] * 2],
+        "walker-walk": ["default", "default"],
+    }
+    (problem,) = records.problems
+    assert problem.what == (
+        "runs in several precisions on cup-catch, distinguished as default, default[precision=tf32]"
+    )
+
+
 @pytest.mark.parametrize(
     ("variant", "overrides", "expected"),
     [

@@ -6,6 +6,7 @@ import json
 import shutil
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,7 +35,29 @@ def test_the_longer_record_of_a_run_in_two_folders_counts(tmp_path: Path) -> Non
     assert set(found.table.loc[found.table["seed"] == 1, "step"]) == {0, 20_000}
     (problem,) = found.problems
     assert problem.where == str(short)
-    assert "larger budget" in problem.what
+    assert "a longer record of this run" in problem.what
+
+
+@pytest.mark.parametrize(
+    ("shorter", "longer"),
+    [
+        ({"points": {0: 1.0}, "state": "FAILED"}, {"budget": 50_000}),
+        ({"state": "INTERRUPTED"}, {"state": "COMPLETED"}),
+        ({"budget": None}, {"budget": 200_000}),
+        ({"points": {0: 1.0}, "budget": None}, {"budget": None}),
+    ],
+)
+def test_the_record_that_was_evaluated_further_is_the_longer_one(
+    tmp_path: Path, shorter: dict[str, Any], longer: dict[str, Any]
+) -> None:
+    """Whatever its budget, which need not be recorded; then one that is completed."""
+    points = {"points": {0: 1.0, 50_000: 2.0}}
+    one = write_run(tmp_path / "one", **{**points, **shorter})
+    other = write_run(tmp_path / "other", **{**points, **longer})
+    for names in (("one", "other"), ("other", "one")):
+        found = load_folders([tmp_path / name for name in names])
+        assert list(found.runs["directory"]) == [other]
+        assert found.problems[0].where == str(one)
 
 
 def test_other_settings_of_one_name_in_two_folders_are_distinguished(tmp_path: Path) -> None:
