@@ -28,7 +28,8 @@ from analysis.records.problems import Problem
 from analysis.records.sources import RUNS_SOURCE
 from analysis.stats.aggregate import group_curves
 from analysis.stats.coverage import STATISTIC_LABELS
-from analysis.stats.horizons import OWN, is_near, own_environments
+from analysis.stats.horizons import OWN, own_environments
+from analysis.stats.rules import is_near
 from analysis.stats.selection import INTERVAL, Series
 from analysis.stats.task_curves import REFERENCE_LINES, reference_scores, task_curves
 from analysis.stats.task_titles import task_titles

@@ -19,8 +19,8 @@ from analysis.ledger.inputs import DEFAULT, RULE, Inputs
 from analysis.records.evaluations import ENV_STEPS
 from analysis.stats.ablation_claims import judge
 from analysis.stats.ablation_effects import Effect, effect_of
-from analysis.stats.horizons import is_near
 from analysis.stats.ragged_curves import ScoreCurves, paper_budget
+from analysis.stats.rules import is_near
 from tdmpc2.common.system.texts import counted, size_text
 
 

@@ -49,6 +49,9 @@ def against_default(curves: ScoreCurves, rule: Rule) -> pd.DataFrame:
                 for seed in side.left_out
             ]
             step = int(min(side.last for side in sides))
+            if step <= 0:
+                left_out.append(f"{task}: no evaluation after step 0 on both sides")
+                continue
             at = np.array([step])
             scores = [100 * curves.values(s.rows, at, rule, normalized=True)[:, 0] for s in sides]
             differences.append(difference(scores[0], scores[1]))

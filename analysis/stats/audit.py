@@ -133,12 +133,12 @@ def _findings(curves: ScoreCurves, row: int, grid: np.ndarray, rule: Rule) -> It
     ended, last, budget = run["state"] in ENDED, int(steps[-1]), budget_of(run["budget"])
     reached = f"{last:,}" if np.isinf(budget) else f"{last:,} of {budget:,.0f}"
     reached += "" if curves.step_unit == ENV_STEPS else " updates"
-    carried = _BETWEEN["none"] if rule.between == "none" else _CARRIED
+    kept = _CARRIED if curves.curves[row].carried_to > -np.inf else _NOT_CARRIED
+    carried = _BETWEEN["none"] if rule.between == "none" else kept
     if ended and last < budget < np.inf:
         yield "ends_early", int((grid > last).sum()), reached, carried
     if run["state"] == "DIVERGED":
-        # Without a recorded budget, nothing says up to which step a value may represent later ones.
-        yield "diverged", 1, f"at {reached}", _NOT_CARRIED if np.isinf(budget) else carried
+        yield "diverged", 1, f"at {reached}", carried
     if not ended:
         yield "not_ended", 1, f"{run['state']} at {reached}", _NOT_CARRIED
     full = paper_budget(run["task"], run["obs"])
@@ -147,7 +147,7 @@ def _findings(curves: ScoreCurves, row: int, grid: np.ndarray, rule: Rule) -> It
         detail = f"{budget:,.0f} instead of {full:,.0f} env steps"
         to_its_budget = carried == _CARRIED and budget < full
         treatment = f"{_CARRIED} to its own budget only" if to_its_budget else carried
-        yield "other_budget", 1, detail, treatment if ended else _NOT_CARRIED
+        yield "other_budget", 1, detail, treatment
 
 
 def _missing_seeds(runs: pd.DataFrame) -> Iterator[tuple[object, ...]]:

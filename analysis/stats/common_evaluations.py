@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analysis.stats.horizons import is_near, side_of
+from analysis.stats.horizons import side_of
 from analysis.stats.ragged_curves import ScoreCurves, paper_budget
-from analysis.stats.rules import LAST_EVALUATIONS, RULES, Rule
+from analysis.stats.rules import LAST_EVALUATIONS, RULES, Rule, is_near
 
 
 @dataclass(frozen=True)

@@ -9,16 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from analysis.records.load import SERIES
 from analysis.records.sources import RUNS_SOURCE
 from analysis.stats.ragged_curves import ScoreCurves, budget_of
+from analysis.stats.rules import is_near
 from tdmpc2.envs.tasks import TASKS
-
-NEAR = 0.1
-"""A run counts as evaluated at a horizon if its last evaluation is at most this fraction before it.
-"""
 
 OWN, OWN_LABEL = "own_environments", "Own environments"
 """Name and label of the group of users' environments."""
@@ -88,17 +84,11 @@ def last_before(steps: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     return np.where(place >= 0, ordered[np.maximum(place, 0)], -1)
 
 
-def is_near(last: ArrayLike, horizon: ArrayLike) -> np.ndarray:
-    """Return whether a last evaluation represents a horizon: within `NEAR`, and not step 0."""
-    last, horizon = np.asarray(last), np.asarray(horizon)
-    return (last >= (1 - NEAR) * horizon) & ((last > 0) | (horizon == 0))
-
-
 def side_of(curves: ScoreCurves, rows: np.ndarray, until: float) -> Side:
     """Return the seeds of a task that take part in a comparison, and how far they all reach.
 
-    A seed that has not come within `NEAR` of the step that most seeds reached is left out, so that
-    one unfinished seed does not determine the step of all others.
+    A seed that has not come near the step that most seeds reached (`rules.is_near`) is left out, so
+    that one unfinished seed does not determine the step of all others.
 
     Args:
         curves: all runs.
@@ -106,7 +96,7 @@ def side_of(curves: ScoreCurves, rows: np.ndarray, until: float) -> Side:
         until: last step that counts, such as the last one of the other side.
     """
     reached = np.minimum(curves.reached[rows], until)
-    kept = reached >= (1 - NEAR) * np.sort(reached)[(len(rows) - 1) // 2]
+    kept = is_near(reached, np.sort(reached)[(len(rows) - 1) // 2])
     left_out = tuple(
         f"seed {curves.runs.loc[row, 'seed']} is at {int(curves.last_steps[row]):,} env steps"
         for row in rows[~kept]

@@ -15,14 +15,15 @@ import pandas as pd
 from analysis.records.load import AGENTS
 from analysis.records.precisions import in_any_precision
 from analysis.records.sources import RUNS_SOURCE
-from analysis.stats.equivalence import difference_from
+from analysis.stats.equivalence import difference_from, if_spread
 from analysis.stats.equivalence_tables import comparison_columns, text_table
 from analysis.stats.gate import JUDGED, judge, outcome
-from analysis.stats.horizons import is_near, last_before
+from analysis.stats.horizons import last_before
+from analysis.stats.intervals import ROUNDING
 from analysis.stats.margins import NOT_JUDGED, PAPER_UPDATES
 from analysis.stats.multitask_scores import Agents, agents_of
 from analysis.stats.ragged_curves import ScoreCurves
-from analysis.stats.rules import Rule
+from analysis.stats.rules import Rule, is_near
 from tdmpc2.common.system.texts import size_text
 
 MULTITASK_CLAIMS = [*AGENTS, "num_updates", "num_ours", "ours", "theirs", *JUDGED, "remark"]
@@ -83,8 +84,11 @@ def _compare(agents: Agents, number: float | None, rule: Rule, margin: float) ->
         return row | _not_judged(margin, what)
     if np.isnan(scores).any():
         return row | _not_judged(margin, f"a task has no score at update {step:,}")
-    row |= outcome(difference_from(scores, number), margin)
-    return row | {"remark": "a single seed has no interval" if len(scores) == 1 else ""}
+    gap = difference_from(scores, number)
+    row |= outcome(if_spread(gap), margin)
+    if len(scores) == 1:
+        return row | {"remark": "a single seed has no interval"}
+    return row | {"remark": "" if gap.error > ROUNDING else "all seeds have the same score"}
 
 
 def _not_judged(margin: float, why: str) -> dict[str, Any]:

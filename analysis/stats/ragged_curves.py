@@ -17,10 +17,11 @@ import pandas as pd
 
 from analysis.records.evaluations import ENV_STEPS, StepUnit, score_of
 from analysis.records.load import RUN_KEY, Records
-from analysis.stats.rules import Rule
+from analysis.stats.rules import Rule, is_near
 from tdmpc2.envs.tasks import PIXEL_ENV_STEPS, TASKS
 
-ENDED = ("COMPLETED", "DIVERGED", "ENDED")
+COMPLETED = "COMPLETED"
+ENDED = (COMPLETED, "DIVERGED", "ENDED")
 """States of a run that will not continue, so that its last score may represent later steps."""
 
 
@@ -70,7 +71,7 @@ class ScoreCurves:
         steps = np.split(points["step"].to_numpy(), starts[1:])
         values = np.split(points["value"].to_numpy(), starts[1:])
         self.curves = [
-            Curve(s, v, _carried_to(run.state, run.budget, self._full_budget(run)))
+            Curve(s, v, _carried_to(run, s.max(), self._full_budget(run)))
             for s, v, run in zip(steps, values, self.runs.itertuples(), strict=False)
         ]
 
@@ -169,12 +170,21 @@ def budget_of(budget: object) -> float:
     return np.inf if np.isnan(steps) else steps
 
 
-def _carried_to(state: object, budget: object, full: float) -> float:
+def _carried_to(run: Any, last: int, full: float) -> float:
     """Return the last step that a run's last value may represent.
 
-    That is the budget of an ended run, and infinity if the run completed the task's full budget.
+    That is the budget of an ended run, and infinity if the run completed the task's full budget. If
+    the record of a completed run lacks the evaluation at its end, it is -infinity: an earlier value
+    says nothing about later steps.
+
+    Args:
+        run: row of `ScoreCurves.runs`.
+        last: last step that the run recorded.
+        full: the paper's budget.
     """
-    steps = budget_of(budget)
-    if state not in ENDED or np.isinf(steps):
+    steps = budget_of(run.budget)
+    if run.state not in ENDED or np.isinf(steps):
+        return -np.inf
+    if run.state == COMPLETED and not is_near(last, min(steps, full)):
         return -np.inf
     return np.inf if steps >= full else steps

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from analysis.records.source_options import SourceOptions
 from tdmpc2.common.system.config_checks import setting
@@ -14,8 +15,17 @@ from tdmpc2.common.system.errors import UserError, did_you_mean
 if TYPE_CHECKING:
     from analysis.stats.ragged_curves import Curve
 
+NEAR = 0.1
+"""A run counts as evaluated at a horizon if its last evaluation is at most this fraction before it.
+"""
 LAST_EVALUATIONS = 5
 """Number of last evaluations that the score of a verdict or a study averages."""
+
+
+def is_near(last: ArrayLike, horizon: ArrayLike) -> np.ndarray:
+    """Return whether a last evaluation represents a horizon: within `NEAR`, and not step 0."""
+    last, horizon = np.asarray(last), np.asarray(horizon)
+    return (last >= (1 - NEAR) * horizon) & ((last > 0) | (horizon == 0))
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from analysis.records.evaluations import is_success
-from analysis.stats.horizons import is_near
 from analysis.stats.least_variance import binomial_variance
 from analysis.stats.ragged_curves import ScoreCurves
-from analysis.stats.rules import LAST_EVALUATIONS, RULES
+from analysis.stats.rules import LAST_EVALUATIONS, RULES, is_near
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ def spread_of(curves: ScoreCurves, rows: np.ndarray, env_steps: int) -> Spread |
         env_steps: planned env step.
 
     Returns:
-        None if fewer than two seeds were evaluated near the step (`horizons.is_near`), or if the
+        None if fewer than two seeds were evaluated near the step (`rules.is_near`), or if the
         task has no normalized score.
     """
     kept = rows[is_near(curves.last_steps[rows], env_steps)]

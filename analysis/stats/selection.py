@@ -10,9 +10,9 @@ import numpy as np
 
 from analysis.records.load import SERIES
 from analysis.records.problems import Problem
-from analysis.stats.horizons import NEAR, Group, is_near, last_before
+from analysis.stats.horizons import Group, last_before
 from analysis.stats.ragged_curves import ScoreCurves
-from analysis.stats.rules import Rule
+from analysis.stats.rules import NEAR, Rule, is_near
 from analysis.stats.t_intervals import t_interval
 
 Series = tuple[str, ...]
@@ -90,7 +90,7 @@ def horizon_scores(
     """Return the normalized scores at fractions of the group's horizon.
 
     A series is scored at a horizon only if, for each task, at least one of its runs was evaluated
-    near it (see `horizons.is_near`), and the score of the untrained agent at step 0 never
+    near it (see `rules.is_near`), and the score of the untrained agent at step 0 never
     represents a later step. Otherwise a rule that fills in missing evaluations would compare scores
     that were never measured.
 

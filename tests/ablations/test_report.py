@@ -325,7 +325,7 @@ def test_whiskers_of_bars_end_at_the_range_of_scores(tmp_path: Path) -> None:
     for name, overrides in (("default", {}), ("num-q-1", {"num_q": 1})):
         for seed, value in ((1, 900.0), (2, 300.0)):
             facts = {"variant": name, "overrides": overrides, "seed": seed, "tag": f"{name}{seed}"}
-            write_run(tmp_path / "runs", {0: 0.0, 20_000: value}, task="walker-walk", **facts)
+            write_run(tmp_path / "runs", {0: 0.0, 20_000: value}, budget=20_000, **facts)
     records = load(tmp_path / "runs")
     studies = find_studies(records.runs, "default", ABLATIONS)
     shown = shown_runs(records, studies, RULES["hold"], 100)

@@ -85,11 +85,16 @@ def test_states_and_budgets(tmp_path, facts, expected):
         ({"state": "DIVERGED", "budget": FULL}, "diverged", "available", "excluded at those steps"),
         ({"state": "DIVERGED", "budget": None}, "diverged", "hold", "not carried forward"),
         (
-            *({"budget": 2000}, "other_budget", "linear"),
+            *({"budget": 1050}, "other_budget", "linear"),
             "last value carried forward to its own budget only",
         ),
-        ({"budget": 2000}, "other_budget", "available", "excluded at those steps"),
-        ({"budget": 2 * FULL}, "other_budget", "hold", "last value carried forward"),
+        ({"budget": 1050}, "other_budget", "available", "excluded at those steps"),
+        ({"budget": 2000}, "other_budget", "hold", "not carried forward"),
+        ({"budget": 2000}, "ends_early", "hold", "not carried forward"),
+        (
+            *({"state": "DIVERGED", "budget": 2 * FULL}, "other_budget", "hold"),
+            "last value carried forward",
+        ),
         ({"state": "RUNNING", "budget": 2000}, "other_budget", "hold", "not carried forward"),
     ],
 )

@@ -11,9 +11,9 @@ import pytest
 from analysis import make_figures
 from analysis.records.load import load
 from analysis.stats.against_default import against_default
-from analysis.stats.horizons import common_budget, is_near, own_horizons, side_of
+from analysis.stats.horizons import common_budget, own_horizons, side_of
 from analysis.stats.ragged_curves import ScoreCurves
-from analysis.stats.rules import RULES
+from analysis.stats.rules import RULES, is_near
 from tests.analysis.report_files import publish
 from tests.analysis.run_files import write_run
 from tests.test_architecture import ROOT
@@ -57,6 +57,15 @@ def test_variants_are_compared_where_the_other_seeds_are(curves: ScoreCurves) ->
     assert row["left out"] == "walker-walk, no-simnorm: seed 3 is at 100,000 env steps"
 
 
+def test_a_variant_is_not_compared_where_it_was_evaluated_untrained_only(tmp_path: Path) -> None:
+    for task, last in (("walker-walk", 100_000), ("cup-catch", 0)):
+        write_run(tmp_path, {0: 0.0, 100_000: 500.0}, task=task)
+        write_run(tmp_path, {0: 0.0, last: 200.0}, task=task, variant="no-simnorm", state="RUNNING")
+    (row,) = against_default(ScoreCurves(load(tmp_path)), RULES["hold"]).to_dict("records")
+    assert (row["tasks"], row["env steps"], row["difference"]) == (1, "100,000", -30.0)
+    assert row["left out"] == "cup-catch: no evaluation after step 0 on both sides"
+
+
 def test_ablations_end_at_the_smaller_budget(curves: ScoreCurves) -> None:
     rows = [own.index.to_numpy() for _, own in curves.runs.groupby("variant")]
     assert common_budget(curves, rows) == 200_000
@@ -84,4 +93,4 @@ def test_only_one_module_knows_how_near_is_near_enough() -> None:
         for path in (ROOT / "analysis").rglob("*.py")
         if re.search(r"\(1 - NEAR\)", path.read_text(encoding="utf-8"))
     ]
-    assert users == ["horizons.py"]
+    assert users == ["rules.py"]

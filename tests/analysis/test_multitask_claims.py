@@ -78,6 +78,17 @@ def test_agents_in_several_precisions_are_all_compared(tmp_path):
     assert table["verdict"].tolist() == ["reproduced", "reproduced"]
 
 
+@pytest.mark.parametrize("score", [50.0, 40.0])
+def test_equal_scores_decide_nothing(tmp_path, score):
+    """They do not show that all seeds would have this score."""
+    write(tmp_path, (score, score))
+    (row,) = compare(tmp_path).to_dict("records")
+    assert row["verdict"] == "not enough data"
+    assert row["remark"] == "all seeds have the same score"
+    assert row["difference"] == pytest.approx(score - 50)
+    assert np.isnan(row["error"])
+
+
 @pytest.mark.parametrize(
     ("facts", "remark"),
     [
@@ -122,8 +133,9 @@ def test_other_variants_are_compared_with_nothing(tmp_path):
 
 
 def test_longer_runs_are_read_at_the_papers_budget(tmp_path):
-    points = {0: (0.0, 0.0), PAPER_UPDATES: (50.0, 50.0), 2 * PAPER_UPDATES: (90.0, 90.0)}
-    for seed in (1, 2):
+    for seed, score in ((1, 49.9), (2, 50.1)):
+        at_paper, later = (score, score), (90.0, 90.0)
+        points = {0: (0.0, 0.0), PAPER_UPDATES: at_paper, 2 * PAPER_UPDATES: later}
         write_multitask_run(tmp_path, points, task_set="mt80", seed=seed)
     (row,) = compare(tmp_path).to_dict("records")
     assert (row["num_updates"], row["ours"]) == (PAPER_UPDATES, pytest.approx(50))

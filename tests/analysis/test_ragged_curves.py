@@ -63,20 +63,23 @@ def test_unknown_rule_names_the_nearest():
 
 
 @pytest.mark.parametrize(
-    ("state", "budget", "at_its_budget", "beyond"),
+    ("state", "budget", "last", "at_its_budget", "beyond"),
     [
-        ("COMPLETED", 4_000_000, 2.0, 2.0),
-        ("DIVERGED", 4_000_000, 2.0, 2.0),
-        ("COMPLETED", 100_000, 2.0, NAN),  # below the paper's budget, so not carried forward to 4M
-        ("FAILED", 4_000_000, NAN, NAN),
-        ("RUNNING", 4_000_000, NAN, NAN),
-        ("INTERRUPTED", 100_000, NAN, NAN),
+        ("COMPLETED", 4_000_000, 3_700_000, 2.0, 2.0),
+        ("COMPLETED", 8_000_000, 3_700_000, 2.0, 2.0),  # the paper's budget is evaluated
+        ("DIVERGED", 4_000_000, 1000, 2.0, 2.0),
+        ("COMPLETED", 100_000, 95_000, 2.0, NAN),  # below the paper's budget, not carried to 4M
+        ("COMPLETED", 4_000_000, 3_500_000, NAN, NAN),  # the evaluation at the end is missing
+        ("COMPLETED", 100_000, 50_000, NAN, NAN),
+        ("FAILED", 4_000_000, 3_999_000, NAN, NAN),
+        ("RUNNING", 4_000_000, 3_999_000, NAN, NAN),
+        ("INTERRUPTED", 100_000, 99_000, NAN, NAN),
     ],
 )
-def test_how_far_a_run_is_carried(tmp_path, state, budget, at_its_budget, beyond):
-    write_run(tmp_path, {0: 1.0, 1000: 2.0}, state=state, budget=budget)
+def test_how_far_a_run_is_carried(tmp_path, state, budget, last, at_its_budget, beyond):
+    write_run(tmp_path, {0: 1.0, last: 2.0}, state=state, budget=budget)
     curves = ScoreCurves(load(tmp_path))
-    found = curves.values([0], np.array([100_000, 5_000_000]), RULES["hold"])
+    found = curves.values([0], np.array([budget, 9_000_000]), RULES["hold"])
     np.testing.assert_array_equal(found, [[at_its_budget, beyond]])
 
 
