@@ -100,10 +100,15 @@ def verdict(inputs: Inputs, method: str, obs: str, group: Group) -> tuple[str, l
     domains = inputs.domains(method, obs, group.tasks)
     if domains.empty:
         return OPEN, [f"own runs: {run}; nothing to compare with"]
-    names = [inputs.catalog.groups[domain].label for domain in domains["domain"]]
-    pairs = zip(names, domains["verdict"], strict=True)
-    named = ", ".join(f"{name}: {found}" for name, found in pairs)
+    named = ", ".join(_domain(inputs, row) for row in domains.to_dict("records"))
     return _status(domains, len(group.tasks)), [f"own runs: {run}; {named}"]
+
+
+def _domain(inputs: Inputs, row: dict[Any, Any]) -> str:
+    """Return the verdict on a domain, and on how many tasks it rests, as text."""
+    number = row["compared"]
+    tasks = f"{number or 'no'} task{'s' * (number != 1)} compared"
+    return f"{inputs.catalog.groups[row['domain']].label}: {row['verdict']} ({tasks})"
 
 
 def _status(domains: pd.DataFrame, num_tasks: int) -> str:

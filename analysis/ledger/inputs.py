@@ -83,13 +83,16 @@ class Inputs:
     def pooled(self) -> Records:
         """`exact`, with runs of any precision as one series per method, the default variant.
 
-        Of runs with equal task and seed, the one that was evaluated furthest counts.
+        Of runs with equal task and seed, the one that was evaluated furthest counts; of several,
+        one that is completed.
         """
         last = self.exact.table.groupby(RUN_KEY, dropna=False)["step"].max().rename("last")
         runs = self.exact.runs.merge(last.reset_index(), on=RUN_KEY)
-        furthest = runs.sort_values(["last", "variant"], ascending=[False, True])
+        runs["unfinished"] = runs["state"] != "COMPLETED"
+        order = ["last", "unfinished", "variant"]
+        furthest = runs.sort_values(order, ascending=[False, True, True])
         kept = furthest.drop_duplicates([key for key in RUN_KEY if key != "variant"])
-        pooled = replace(self.exact, runs=kept.drop(columns="last")).select()
+        pooled = replace(self.exact, runs=kept.drop(columns=["last", "unfinished"])).select()
         runs, table = (part.assign(variant=DEFAULT) for part in (pooled.runs, pooled.table))
         return replace(pooled, runs=runs, table=table)
 
@@ -146,12 +149,17 @@ class Inputs:
         return []
 
     @cached_property
-    def comparison(self) -> Comparison | None:
-        """Comparison of these runs with the released curves, as in `reproduce.py`."""
+    def compared(self) -> ScoreCurves | None:
+        """Curves of `pooled` and of the released curves; None without both."""
         if self.released is None or self.pooled.table.empty:
             return None
-        curves = ScoreCurves(merge([self.pooled, self.released]))
-        return compare_tasks(curves, RULE, DEFAULT, TASK_MARGIN)
+        return ScoreCurves(merge([self.pooled, self.released]))
+
+    @cached_property
+    def comparison(self) -> Comparison | None:
+        """Comparison of these runs with the released curves, as in `reproduce.py`."""
+        curves = self.compared
+        return None if curves is None else compare_tasks(curves, RULE, DEFAULT, TASK_MARGIN)
 
     def domains(self, method: str, obs: str, tasks: Sequence[str]) -> pd.DataFrame:
         """Return the verdicts of `reproduce.py methods=… tasks=…` on each domain.

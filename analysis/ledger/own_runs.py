@@ -17,6 +17,7 @@ from analysis.stats.common_evaluations import CommonScores
 from analysis.stats.equivalence_tables import MEASURED
 from analysis.stats.estimate_texts import estimate_text, share_text
 from analysis.stats.ragged_curves import ScoreCurves, budget_of
+from analysis.stats.rules import RULES, Rule
 from tdmpc2.common.run.schemas import seeds_together
 
 VERDICT_TABLE, RUN_TABLE = "verdicts", "runs"
@@ -52,15 +53,14 @@ def run_table(inputs: Inputs) -> str:
 
 def _verdict_rows(inputs: Inputs) -> Iterator[tuple[str, ...]]:
     """Yield a row of `_VERDICTS` for each task with own runs and released curves."""
-    found = inputs.comparison
-    if found is None:
+    curves, found = inputs.compared, inputs.comparison
+    if curves is None or found is None:
         return
     for row, scores in zip(found.tasks.to_dict("records"), found.scores, strict=True):
-        ours, theirs = (_curves(inputs, source, row) for source in (RUNS_SOURCE, PUBLISHED))
         yield (
             _name(inputs, row),
             f"{row['env_step']:,} ({share_text(row['budget_share'])})",
-            *_both_sides(ours, theirs, scores),
+            *_both_sides(curves, row, scores),
             estimate_text(*(row[column] for column in MEASURED)) or "–",
             str(row["verdict"]),
         )
@@ -72,29 +72,35 @@ def _name(inputs: Inputs, row: Any) -> str:
     return f"{inputs.label(str(row['method']))}, `{row['task']}`{pixels}"
 
 
-def _curves(inputs: Inputs, source: str, row: Mapping[Hashable, Any]) -> tuple[ScoreCurves, Any]:
-    """Return the curves of a source, and the row numbers of a task's seeds, by seed."""
-    curves = inputs.curves[source, str(row["obs"])]
-    same = (curves.runs[["method", "task"]] == [row["method"], row["task"]]).all(axis=1)
-    return curves, curves.runs[same].sort_values("seed").index.to_numpy()
-
-
 def _both_sides(
-    ours: tuple[ScoreCurves, Any], theirs: tuple[ScoreCurves, Any], scores: CommonScores
+    curves: ScoreCurves, row: Mapping[Hashable, Any], scores: CommonScores
 ) -> tuple[str, str]:
-    """Return the scores of our and of the released seeds as text."""
-    (own, rows), (released, others) = ours, theirs
-    if len(scores.env_steps):
-        return _texts(own, rows, scores.env_steps), _texts(released, others, scores.env_steps)
-    grid = released.common_grid(others)
-    first = grid[grid > 0][:1]
-    last = np.array([own.last_steps[rows].min()])
-    return _texts(own, rows, last), f"at {first[0]:,}: {_texts(released, others, first)}"
+    """Return the scores of our and of the released seeds as text, and which seeds are left out."""
+    ours, others = (_seeds(curves, source, row) for source in (RUNS_SOURCE, PUBLISHED))
+    if not len(scores.env_steps):
+        grid = curves.common_grid(others)
+        first = grid[grid > 0][:1]
+        last = np.array([curves.last_steps[ours].min()])
+        return (
+            _texts(curves, ours, last, RULE),
+            f"at {first[0]:,}: {_texts(curves, others, first, RULE)}",
+        )
+    ours = ours[np.isin(ours, scores.rows)]
+    texts = [_texts(curves, ours, scores.env_steps, RULE), *scores.left_out]
+    # between their evaluations, released curves are compared by linear interpolation
+    return "; ".join(texts), _texts(curves, others, scores.env_steps, RULES["linear"])
 
 
-def _texts(curves: ScoreCurves, rows: np.ndarray, steps: np.ndarray) -> str:
+def _seeds(curves: ScoreCurves, source: str, row: Mapping[Hashable, Any]) -> np.ndarray:
+    """Return the row numbers of a task's runs of one source, by seed."""
+    keys = ["source", "method", "task", "obs"]
+    same = (curves.runs[keys] == [source, *(row[key] for key in keys[1:])]).all(axis=1)
+    return curves.runs[same].sort_values("seed").index.to_numpy()
+
+
+def _texts(curves: ScoreCurves, rows: np.ndarray, steps: np.ndarray, rule: Rule) -> str:
     """Return the mean of each run over steps, in units of its task: return, or success in %."""
-    values = curves.values(rows, steps, RULE).mean(axis=1)
+    values = curves.values(rows, steps, rule).mean(axis=1)
     return _scores(values, str(curves.runs.loc[rows[0], "metric"]))
 
 

@@ -182,9 +182,8 @@ def test_a_score_is_reproduced_if_reproduce_accepts_runs_of_all_tasks(tmp_path, 
     ours(tmp_path / "runs", "cup-catch", (505.0, 515.0, 507.0))
     finding = found(SCORES, inputs_of(tmp_path / "runs", released))
     assert finding.status == status.REPRODUCED
-    assert finding.evidence[0] == (
-        "own runs: 2 of 2 tasks, 200,000 of 4,000,000 env steps, 3 seeds; DMControl: reproduced"
-    )
+    runs = "own runs: 2 of 2 tasks, 200,000 of 4,000,000 env steps, 3 seeds"
+    assert finding.evidence[0] == f"{runs}; DMControl: reproduced (2 tasks compared)"
     arguments = [f"runs={tmp_path / 'runs'}", f"published={released}"]
     assert reproduce.main([*arguments, "tasks=walker-walk,cup-catch"]) == 0
 

@@ -119,6 +119,41 @@ def test_runs_of_any_precision_are_compared_together(tmp_path: Path, released: P
     assert len(rows(run_table(inputs))) == 4
 
 
+def test_of_records_of_one_seed_that_reach_equally_far_the_finished_one_counts(
+    tmp_path: Path, released: Path
+) -> None:
+    bf16 = {"variant": "precision-bf16", "overrides": {"precision": "bf16"}}
+    write_run(tmp_path / "runs", {0: 0.0, 40_000: 945.0}, state="INTERRUPTED")
+    write_run(tmp_path / "runs", {0: 0.0, 40_000: 918.0}, budget=40_000, **bf16)
+    (row,) = rows(verdict_table(inputs_of(tmp_path / "runs", released)))
+    assert row[2] == "918"
+
+
+def test_a_seed_that_is_not_compared_is_named(tmp_path: Path, released: Path) -> None:
+    """Whether it has no score at the common step, or one that its later evaluations replace."""
+    for seed, last in ((1, 100_000), (2, 100_000), (3, 50_000)):
+        write_run(tmp_path / "runs", {0: 0.0, last: 450.0 + seed}, seed=seed, state="INTERRUPTED")
+    (row,) = rows(verdict_table(inputs_of(tmp_path / "runs", released)))
+    assert row[2:4] == ["451, 452; seed 3 is at 50,000 env steps", "450, 455, 460"]
+
+
+def test_the_end_of_a_completed_run_must_be_recorded(tmp_path: Path, released: Path) -> None:
+    """Its last value is not a score at a step at which it was not evaluated."""
+    for seed in (1, 2, 3):
+        write_run(tmp_path / "runs", {0: 0.0, 50_000: 300.0 + seed}, seed=seed)
+    (row,) = rows(verdict_table(inputs_of(tmp_path / "runs", released)))
+    assert row[1:3] == ["50,000 (1.25 %)", "301, 302, 303"]
+    assert row[5] == "not enough data"
+
+
+def test_released_scores_are_those_that_are_compared(tmp_path: Path, released: Path) -> None:
+    """If no evaluation is common, they lie between two released ones."""
+    for seed in (1, 2, 3):
+        write_run(tmp_path / "runs", {0: 0.0, 150_000: 680.0 + seed}, seed=seed, budget=150_000)
+    (row,) = rows(verdict_table(inputs_of(tmp_path / "runs", released)))
+    assert row[1:4] == ["150,000 (75 %)", "681, 682, 683", "675, 682, 690"]
+
+
 def test_a_precision_with_another_setting_is_another_setting(
     tmp_path: Path, released: Path
 ) -> None:
