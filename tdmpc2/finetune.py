@@ -301,7 +301,7 @@ def usage() -> str:
             cli.describe_fields(RunOptions, without=["checkpoint"]),
             "",
             "Hyperparameters of training and planning (part of the run's identity; those of the",
-            "architecture are fixed by the model):",
+            "architecture are fixed by the model; the default of seed_with is agent):",
             cli.describe_fields(TDMPC2Config, without=ARCHITECTURE),
         ]
     )

@@ -74,7 +74,7 @@ class Task:
         return (episode_return - low) / ((high - low) / 100)
 
 
-_EVIDENCE = (  # docs/fidelity.md says how they were chosen
+_EVIDENCE = (  # docs/evidence.md says how they were chosen
     *("cup-catch", "mw-drawer-open", "myo-hand-reach", "lift-cube"),
     *("walker-run", "mw-door-open", "walker-walk"),
 )
