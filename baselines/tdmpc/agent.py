@@ -147,7 +147,7 @@ class TDMPC(BaseAgent):
         self.decisions = counters.decisions
         if counters.decisions < c.seed_decisions:
             return 0
-        if counters.num_updates == 0:
+        if counters.decisions - counters.episode_decisions < c.seed_decisions:
             return c.seed_decisions if c.pretrain_updates is None else c.pretrain_updates
         return counters.episode_decisions
 
