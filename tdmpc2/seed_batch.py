@@ -283,7 +283,8 @@ class SeedBatch:
 
     def _step(self, optimizer: Adam, params: list[Tensor], gradients: tuple[Tensor, ...]) -> Tensor:
         """Take one Adam step on gradients clipped per agent and return their norms `(K,)`."""
-        norm = torch.stack([g.flatten(1).norm(dim=1) for g in gradients]).norm(dim=0)
+        norms = [g.reshape(len(g), -1).norm(dim=1) for g in gradients]
+        norm = torch.stack(norms).norm(dim=0)
         factor = (self.config.grad_clip_norm / (norm + 1e-6)).clamp(max=1.0)
         for parameter, gradient in zip(params, gradients, strict=True):
             scaled = gradient * factor.view(-1, *[1] * (gradient.dim() - 1))

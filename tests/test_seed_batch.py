@@ -32,6 +32,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "mse, all Qs": {"regression": "mse", "num_q": 2},
     "noisy prior": {"policy_prior": "gaussian_noise", "latent_norm": "none"},
     "prioritized": {"prioritized_replay": True, "dropout_in": "everywhere", "dropout": 0.2},
+    "entropy target": {"entropy_tuning": "target", "entropy_form": "exact"},
     "one Q, no norms": {"num_q": 1, "hidden_norm": "none", "dropout": 0.0},
 }
 PIXELS = {"num_channels": 2, "latent_dim": 32}
