@@ -181,6 +181,20 @@ def test_an_agent_without_a_run_touches_nobody() -> None:
         assert_close(learned(holed[k]), learned(full[k]), 0.0)
 
 
+def test_noise_of_planning_shrinks_after_the_first_seed_has_diverged() -> None:
+    agents = make_agents(env_spec(), policy_prior="gaussian_noise")
+    alone = twins(agents)
+    batch = SeedBatch(agents, [True] * len(SEEDS))
+    for agent in (*agents[1:], *alone[1:]):
+        agent.decisions = agent.config.min_std_decisions
+    obs, start = np.ones((1, 5), dtype=np.float32), np.array([True])
+    request = Act(obs, start, True)
+    actions = batch.act([None, request, request])
+    for k in (1, 2):
+        expected = alone[k].act(obs, first=start, explore=True)
+        np.testing.assert_allclose(actions[k], expected, atol=1e-5)
+
+
 def test_stacks_keep_the_shape_of_what_they_hold() -> None:
     batch = stacked([(torch.zeros(2), None, {"a": torch.ones(3)}, 7)] * 4)
     assert batch[0].shape == (4, 2)
