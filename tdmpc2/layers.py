@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tdmpc2.common.system.errors import UserError
 from tdmpc2.config import TDMPC2Config
 
 INIT_STD = 0.02
@@ -287,16 +286,10 @@ class PixelEncoder(nn.Module):
             nn.Conv2d(width, width, 3, stride=1),
             nn.Flatten(),
         )
-        out_dim = 16 * width
-        if config.latent_dim != out_dim:
-            raise UserError(
-                f"latent_dim={config.latent_dim}: must be 16 * num_channels = {out_dim} with "
-                f"pixel observations; use latent_dim={out_dim} or "
-                f"num_channels={max(config.latent_dim // 16, 1)}"
-            )
+        config.check_pixels()
         self.simnorm = (config.simnorm_dim, config.simnorm_tau)
         self.latent_norm = config.latent_norm
-        self.norm = nn.LayerNorm(out_dim) if config.latent_norm == "layernorm" else None
+        self.norm = nn.LayerNorm(config.latent_dim) if config.latent_norm == "layernorm" else None
 
     def forward(self, images: Tensor) -> Tensor:
         """Return latents `(..., latent_dim)` of images `(..., C, 64, 64)` with values 0..255."""
