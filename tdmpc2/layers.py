@@ -97,12 +97,17 @@ def linear_of_parts(parts: tuple[Tensor, ...], weight: Tensor, bias: Tensor | No
         parts: inputs `(..., ·)` whose leading shapes broadcast.
         weight: `(out_dim, in_dim)`.
         bias: `(out_dim,)`, or None.
+
+    Raises:
+        ValueError: the inputs have fewer or more columns than the weight.
     """
     y: Tensor | None = None
-    for x, start, end in joint_parts(parts):
-        term = F.linear(x, weight[:, start:end], bias if y is None else None)
+    columns = 0
+    for x, start, columns in joint_parts(parts):
+        term = F.linear(x, weight[:, start:columns], bias if y is None else None)
         y = term if y is None else y + term
-    assert y is not None
+    if y is None or columns != weight.shape[1]:
+        raise ValueError(f"inputs of {columns} columns, but a weight of {weight.shape[1]}")
     return y
 
 

@@ -198,6 +198,9 @@ def why_alone(spec: RunSpec) -> str | None:
     task = task_of(spec)
     if not has_seed_batch(spec.method):
         return f"method={spec.method}: has no seed batches; train its seeds one by one with seed="
+    task_dim = dict(spec.overrides).get("task_dim", 0)
+    if task_dim:
+        return f"task_dim={task_dim}: seeds with a task embedding are trained one by one; use seed="
     if task.episodic:
         return f"{spec.task}: episode lengths differ; train its seeds one by one with seed="
     if not task.seeded_resets:
