@@ -263,6 +263,18 @@ def test_real_tasks_fit(method: str, task: str) -> None:
     env.close()
 
 
+def test_a_buffer_holds_an_episode_and_a_sequence(tmp_path: Path) -> None:
+    changes = {"batch_length": 60, "seed_decisions": 120}
+    done = small("dreamerv3", tmp_path, buffer_size=219, **changes)
+    assert done.code == 2
+    assert done.err == (
+        "error: buffer_size=219: an episode and a sequence of 60 take 110 rows, those of 2 "
+        "environments 220; use at least 220\n"
+    )
+    assert list(tmp_path.iterdir()) == []
+    assert small("dreamerv3", tmp_path, buffer_size=220, **changes).code == 0
+
+
 @pytest.mark.parametrize("method", SMALL)
 def test_images_are_refused_in_a_line(method: str, tmp_path: Path) -> None:
     done = small(method, tmp_path, task="reacher-easy", obs="rgb")
