@@ -198,6 +198,7 @@ class SAC(BaseAgent):
         self.train_noise = Draws(derive_seed(seed, "train noise"), self.device)
         self.eval_noise = Draws(derive_seed(seed, "evaluation noise"), self.device)
         self.num_updates = 0
+        self.actor_metrics: dict[str, Tensor] = {}  # of the last update of the actor
         self.functions = _Functions()
 
     @classmethod
@@ -265,7 +266,8 @@ class SAC(BaseAgent):
         """Take one gradient step on a given batch with given noise and return scalar metrics.
 
         Updates the critics; every `actor_every` steps actor and temperature; every `target_every`
-        steps the target critics, θ̄ ← θ̄ + τ·(θ − θ̄).
+        steps the target critics, θ̄ ← θ̄ + τ·(θ − θ̄). Between updates of the actor its metrics are
+        those of the last one; before the first one, those of its loss at the first update.
 
         Args:
             batch: B single transitions.
@@ -279,15 +281,20 @@ class SAC(BaseAgent):
         norm = descend(self.critic_optimizer, self.critic_params, gradients)
         metrics = critic.metrics | {"grad_norm": norm}
         self.num_updates += 1
-        if self.num_updates % self.config.actor_every == 0:
+        actor_due = self.num_updates % self.config.actor_every == 0
+        if actor_due or not self.actor_metrics:
             actor_args = (self.nets, batch.obs[0], self.target_entropy, actor_noise)
             actor, gradients = f.differentiate(f.actor_loss, self.actor_params, *actor_args)
-            norm = descend(self.actor_optimizer, self.actor_params, gradients)
-            metrics |= actor.metrics | {"pi_grad_norm": norm}
+            if actor_due:
+                norm = descend(self.actor_optimizer, self.actor_params, gradients)
+            else:
+                norm = nn.utils.get_total_norm(gradients)
+            known = actor.metrics | {"pi_grad_norm": norm}
+            self.actor_metrics = {name: value.clone() for name, value in known.items()}
         if self.num_updates % self.config.target_every == 0:
             online, target = self.nets.critics, self.nets.target_critics
             move_toward(target.parameters(), online.parameters(), self.config.tau)
-        return metrics
+        return metrics | self.actor_metrics
 
     def state_dict(self) -> dict[str, Any]:
         """Return all state that resuming needs, as tensors and plain containers."""
@@ -298,6 +305,7 @@ class SAC(BaseAgent):
             "train_noise": self.train_noise.generator.get_state(),
             "eval_noise": self.eval_noise.generator.get_state(),
             "num_updates": self.num_updates,
+            "actor_metrics": dict(self.actor_metrics),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -308,3 +316,5 @@ class SAC(BaseAgent):
         self.train_noise.generator.set_state(state["train_noise"])
         self.eval_noise.generator.set_state(state["eval_noise"])
         self.num_updates = state["num_updates"]
+        metrics = state.get("actor_metrics", {})  # not in checkpoints of version 0.4.0
+        self.actor_metrics = {name: value.to(self.device) for name, value in metrics.items()}

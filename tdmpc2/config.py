@@ -247,6 +247,20 @@ class TDMPC2Config:
             values.update(DATASET_QUIRKS.get((dataset or "", size), {}))
         return cls(model_size=size, **{**values, **overrides})  # type: ignore[arg-type]
 
+    def check_pixels(self) -> None:
+        """Check that the latent state is as large as the output of the encoder of pixels.
+
+        Raises:
+            UserError: `latent_dim` is not 16·num_channels.
+        """
+        out_dim = 16 * self.num_channels
+        require(
+            self.latent_dim == out_dim,
+            f"latent_dim={self.latent_dim}: must be 16 * num_channels = {out_dim} with pixel "
+            f"observations; use latent_dim={out_dim} or "
+            f"num_channels={max(self.latent_dim // 16, 1)}",
+        )
+
     @property
     def bin_size(self) -> float:
         """Width of a bin of the two-hot encoding, in symlog space."""

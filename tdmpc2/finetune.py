@@ -134,6 +134,7 @@ def finetune_spec(
     env_steps: int = ENV_STEPS,
     variant: str | None = None,
     overrides: Mapping[str, Any] | None = None,
+    device: str = "cuda",
 ) -> RunSpec:
     """Return a validated `RunSpec` that finetunes a multi-task model on one task.
 
@@ -145,12 +146,17 @@ def finetune_spec(
         env_steps: budget in control steps.
         variant: name of the set of overrides; None derives `finetuned` or `finetuned-random`,
             followed by the overrides.
-        overrides: hyperparameters of training and planning.
+        overrides: hyperparameters of training and planning. The default of `precision` is that of
+            the model, but float32 instead of TF32 on a CPU.
+        device: type of the device of the run, `cpu` or `cuda`.
 
     Raises:
         UserError: the model is a single-task model, the task's observations or actions do not fit
             the model, an override would change the architecture, or a value is invalid.
     """
+    import torch
+
+    from tdmpc2.common.numerics.numeric_path import usable_precision
     from tdmpc2.common.run.storable import sha256_of_tensors
     from tdmpc2.envs.multitask import padded_spec
 
@@ -169,6 +175,7 @@ def finetune_spec(
     source = start["embedding"] = source_of(row.name, model, init_embedding)
     fixed = _architecture(model.config)
     clash = sorted({*fixed, *ARCHITECTURE} & set(overrides or {}))
+    fixed["precision"] = usable_precision(torch.device(device), model.config.precision)
     if clash:
         value = getattr(model.config, clash[0])
         raise UserError(f"{clash[0]}: fixed by the model ({value}); leave it out")
@@ -188,10 +195,11 @@ def finetune_spec(
 def _architecture(config: TDMPC2Config) -> dict[str, Any]:
     """Return the fields of a model's config that differ from the single-task defaults.
 
-    The batch size is excluded: finetuning uses that of a single task.
+    The batch size is excluded, as finetuning uses that of a single task, and so is the precision.
     """
     default = TDMPC2Config.make(model_size=config.model_size)
-    changed = {k: v for k, v in overrides_of(config, default) if k != "batch_size"}
+    own = ("batch_size", "precision")
+    changed = {k: v for k, v in overrides_of(config, default) if k not in own}
     return {**changed, "model_size": config.model_size}
 
 
@@ -238,7 +246,9 @@ def parse(arguments: Sequence[str]) -> tuple[Model, list[list[RunSpec]], RunOpti
     options = cli.build(RunOptions, {k: v for k, v in values.items() if k in _run_options()})
     seeds = chosen_seeds(values)
     from tdmpc2.checkpoints.model_file import load_model
+    from tdmpc2.common.numerics.torch_setup import choose_device
 
+    device = choose_device(options.device).type
     model = load_model(chosen.checkpoint, tasks=chosen.checkpoint_tasks)
     specs = [
         [
@@ -250,6 +260,7 @@ def parse(arguments: Sequence[str]) -> tuple[Model, list[list[RunSpec]], RunOpti
                 env_steps=chosen.env_steps,
                 variant=chosen.variant,
                 overrides={k: values[k] for k in kinds_of(TDMPC2Config) if k in values},
+                device=device,
             )
             for seed in seeds
         ]

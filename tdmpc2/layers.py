@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tdmpc2.common.system.errors import UserError
 from tdmpc2.config import TDMPC2Config
 
 INIT_STD = 0.02
@@ -98,12 +97,17 @@ def linear_of_parts(parts: tuple[Tensor, ...], weight: Tensor, bias: Tensor | No
         parts: inputs `(..., ·)` whose leading shapes broadcast.
         weight: `(out_dim, in_dim)`.
         bias: `(out_dim,)`, or None.
+
+    Raises:
+        ValueError: the inputs have fewer or more columns than the weight.
     """
     y: Tensor | None = None
-    for x, start, end in joint_parts(parts):
-        term = F.linear(x, weight[:, start:end], bias if y is None else None)
+    columns = 0
+    for x, start, columns in joint_parts(parts):
+        term = F.linear(x, weight[:, start:columns], bias if y is None else None)
         y = term if y is None else y + term
-    assert y is not None
+    if y is None or columns != weight.shape[1]:
+        raise ValueError(f"inputs of {columns} columns, but a weight of {weight.shape[1]}")
     return y
 
 
@@ -287,16 +291,10 @@ class PixelEncoder(nn.Module):
             nn.Conv2d(width, width, 3, stride=1),
             nn.Flatten(),
         )
-        out_dim = 16 * width
-        if config.latent_dim != out_dim:
-            raise UserError(
-                f"latent_dim={config.latent_dim}: must be 16 * num_channels = {out_dim} with "
-                f"pixel observations; use latent_dim={out_dim} or "
-                f"num_channels={max(config.latent_dim // 16, 1)}"
-            )
+        config.check_pixels()
         self.simnorm = (config.simnorm_dim, config.simnorm_tau)
         self.latent_norm = config.latent_norm
-        self.norm = nn.LayerNorm(out_dim) if config.latent_norm == "layernorm" else None
+        self.norm = nn.LayerNorm(config.latent_dim) if config.latent_norm == "layernorm" else None
 
     def forward(self, images: Tensor) -> Tensor:
         """Return latents `(..., latent_dim)` of images `(..., C, 64, 64)` with values 0..255."""

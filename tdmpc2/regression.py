@@ -49,12 +49,17 @@ class DiscreteRegression:
         num_bins: number of bins.
         vmin: symlog value of the first bin center.
         vmax: symlog value of the last bin center.
+        without_matmul: whether `decode` multiplies and adds element by element, so that its result
+            is float32 where matrix multiplications are in bfloat16.
     """
 
-    def __init__(self, num_bins: int, vmin: float, vmax: float) -> None:
+    def __init__(
+        self, num_bins: int, vmin: float, vmax: float, *, without_matmul: bool = False
+    ) -> None:
         self.out_dim = num_bins
         self.vmin, self.vmax = vmin, vmax
         self.bin_size = (vmax - vmin) / (num_bins - 1)
+        self.without_matmul = without_matmul
 
     def bins(self, like: Tensor) -> Tensor:
         """Return bin centers `(num_bins,)` in symlog space, with device and dtype of `like`."""
@@ -75,7 +80,8 @@ class DiscreteRegression:
     def decode(self, output: Tensor) -> Tensor:
         """Return symexp(Σ_j softmax(output)_j·b_j): the expectation is taken in symlog space."""
         probs, bins = torch.softmax(output, dim=-1), self.bins(output)
-        if gpu_forms.wanted(output.device):  # bins of a product would be stored first
+        # On a GPU, the bins of a matrix multiplication would be stored first.
+        if self.without_matmul or gpu_forms.wanted(output.device):
             return symexp((probs * bins).sum(-1))
         return symexp(probs @ bins)
 

@@ -193,8 +193,10 @@ class SeedBatch:
             agent.warm_start(request.first, explore)
             for agent, request in zip(self.agents, filled, strict=True)
         ]
-        # Running agents have made equal numbers of decisions. `full` does not synchronize a GPU.
-        min_std = torch.full((len(starts),), self._running[0].min_std(), device=self.device)
+        # The decisions of agents whose runs have ended no longer count.
+        current = next(a for a, r in zip(self.agents, requests, strict=True) if r is not None)
+        # `full` does not synchronize a GPU.
+        min_std = torch.full((len(starts),), current.min_std(), device=self.device)
         actions, means = self.functions.decide(obs, torch.stack(starts), min_std, explore)
         for agent, mean in zip(self.agents, means, strict=True):
             agent.previous_mean[explore] = mean
@@ -283,7 +285,8 @@ class SeedBatch:
 
     def _step(self, optimizer: Adam, params: list[Tensor], gradients: tuple[Tensor, ...]) -> Tensor:
         """Take one Adam step on gradients clipped per agent and return their norms `(K,)`."""
-        norm = torch.stack([g.flatten(1).norm(dim=1) for g in gradients]).norm(dim=0)
+        norms = [g.reshape(len(g), -1).norm(dim=1) for g in gradients]
+        norm = torch.stack(norms).norm(dim=0)
         factor = (self.config.grad_clip_norm / (norm + 1e-6)).clamp(max=1.0)
         for parameter, gradient in zip(params, gradients, strict=True):
             scaled = gradient * factor.view(-1, *[1] * (gradient.dim() - 1))

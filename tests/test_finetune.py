@@ -143,6 +143,21 @@ def test_identity_and_name() -> None:
     assert "batch_size" not in dict(plain.overrides)  # finetuning uses the single-task batch size
 
 
+def test_a_model_in_tf32_is_finetuned_on_a_cpu_in_float32(tmp_path: Path) -> None:
+    path = tmp_path / "tf32.pt"
+    save_model(path, make_model(precision="tf32"))
+    wanted = {None: None, "fp32": None, "bf16": "bf16", "tf32": "tf32"}
+    for precision, expected in wanted.items():
+        _, ((spec,),), _ = finetune.parse(arguments(path, tmp_path, precision=precision))
+        assert dict(spec.overrides).get("precision") == expected
+    with pytest.raises(UserError, match=r"use precision=fp32$"):
+        run(path, tmp_path / "runs", precision="tf32")
+    assert not (tmp_path / "runs").exists()
+    on_gpu = finetune.finetune_spec(make_model(precision="tf32"), "toy-pointmass", 1)
+    assert dict(on_gpu.overrides)["precision"] == "tf32"
+    assert on_gpu.variant == "finetuned"
+
+
 def test_held_out_tasks_are_the_rest_of_mt80() -> None:
     seen = [task.name for task in get_suite("mt80") if task.name not in finetune.HELD_OUT]
     assert len(seen) == 70

@@ -19,6 +19,7 @@ from tdmpc2.layers import (
     head,
     hidden_layer,
     latent_layer,
+    linear_of_parts,
     mish,
     random_shift,
     simnorm,
@@ -94,6 +95,15 @@ def test_simnorm_groups_are_simplices() -> None:
 
 
 # --- single layers and the state encoder ---------------------------------------------
+
+
+def test_inputs_of_other_columns_than_the_weight_are_refused() -> None:
+    parts, weight = (seeded(4, 3), seeded(2, 4, 2)), seeded(6, 5)
+    joined = torch.cat([parts[0].expand(2, 4, 3), parts[1]], -1)
+    torch.testing.assert_close(linear_of_parts(parts, weight, None), joined @ weight.T)
+    for shown in (parts[:1], ()):
+        with pytest.raises(ValueError, match="but a weight of 5"):
+            linear_of_parts(shown, weight, None)
 
 
 @pytest.mark.parametrize("hidden_norm", ["layernorm", "none"])

@@ -9,13 +9,16 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from tdmpc2.common.interfaces import Accelerable
 from tdmpc2.common.numerics.distributed import World
+from tdmpc2.common.run.checkpoint import CheckpointStore
 from tdmpc2.common.run.run_files import read_status
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.data.build import build
@@ -25,6 +28,7 @@ from tdmpc2.envs.multitask import multitask_spec
 from tdmpc2.envs.tasks import get_task
 from tdmpc2.evaluate import EvaluateOptions
 from tdmpc2.runners.evaluate_checkpoint import evaluate_checkpoint
+from tdmpc2.runners.offline_trainer import OfflineSchedule, OfflineTrainer
 from tdmpc2.runners.registry import make_agent
 from tdmpc2.runners.specs import make_offline_spec
 from tests.kill_driver import Blow, Command, Done
@@ -116,6 +120,22 @@ def test_killed_and_started_again(data: Path, tmp_path: Path, undisturbed: Any, 
     assert train(data, tmp_path, KILLS[place]).code == -signal.SIGKILL
     assert train(data, tmp_path).code == 0
     assert outcome(tmp_path) == undisturbed
+
+
+def test_restored_sums_of_metrics_are_on_the_device_of_the_agent(tmp_path: Path) -> None:
+    """Checkpoints are read to the CPU; `meta` stands for a GPU."""
+    agent: Any = SimpleNamespace(accelerable=lambda: Accelerable(torch.device("meta")))
+    replay: Any = SimpleNamespace(load_state_dict=lambda state: None)
+    schedule = OfflineSchedule(
+        budget=9, eval_every=9, checkpoint_seconds=0, eval_episodes=1, log_every=9
+    )
+    store = CheckpointStore(tmp_path)
+    trainer = OfflineTrainer(agent, [], [], replay, None, store, schedule, seed=0, world=World())
+    metrics = {"sums": {"loss": torch.ones(())}, "counts": {"loss": 1}}
+    trainer.load_state({"progress": {}, "memory": {}, "metrics": metrics}, {})
+    trainer.metrics.add({"loss": torch.ones((), device="meta")})
+    assert trainer.metrics.sums["loss"].device.type == "meta"
+    assert trainer.metrics.counts == {"loss": 2}
 
 
 def test_a_larger_budget_goes_on(data: Path, tmp_path: Path, undisturbed: Any) -> None:

@@ -32,6 +32,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "mse, all Qs": {"regression": "mse", "num_q": 2},
     "noisy prior": {"policy_prior": "gaussian_noise", "latent_norm": "none"},
     "prioritized": {"prioritized_replay": True, "dropout_in": "everywhere", "dropout": 0.2},
+    "entropy target": {"entropy_tuning": "target", "entropy_form": "exact"},
     "one Q, no norms": {"num_q": 1, "hidden_norm": "none", "dropout": 0.0},
 }
 PIXELS = {"num_channels": 2, "latent_dim": 32}
@@ -178,6 +179,20 @@ def test_an_agent_without_a_run_touches_nobody() -> None:
             np.testing.assert_array_equal(left[k], right[k])
     for k in (0, 2):
         assert_close(learned(holed[k]), learned(full[k]), 0.0)
+
+
+def test_noise_of_planning_shrinks_after_the_first_seed_has_diverged() -> None:
+    agents = make_agents(env_spec(), policy_prior="gaussian_noise")
+    alone = twins(agents)
+    batch = SeedBatch(agents, [True] * len(SEEDS))
+    for agent in (*agents[1:], *alone[1:]):
+        agent.decisions = agent.config.min_std_decisions
+    obs, start = np.ones((1, 5), dtype=np.float32), np.array([True])
+    request = Act(obs, start, True)
+    actions = batch.act([None, request, request])
+    for k in (1, 2):
+        expected = alone[k].act(obs, first=start, explore=True)
+        np.testing.assert_allclose(actions[k], expected, atol=1e-5)
 
 
 def test_stacks_keep_the_shape_of_what_they_hold() -> None:

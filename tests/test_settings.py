@@ -244,6 +244,32 @@ def test_a_run_specification_is_checked_for_every_command(
     assert str(caught.value).startswith(message)
 
 
+@pytest.mark.parametrize(
+    ("method", "values", "message"),
+    [
+        *(
+            (method, {}, f"method={method}: supports obs=state only; use tdmpc2 for pixels")
+            for method, row in METHODS.items()
+            if not row.pixels
+        ),
+        (
+            "tdmpc2",
+            {"model_size": "19"},
+            "latent_dim=768: must be 16 * num_channels = 512 with pixel observations; use "
+            "latent_dim=512 or num_channels=48",
+        ),
+    ],
+)
+def test_what_cannot_learn_from_pixels_is_refused_before_a_run(
+    method: str, values: dict[str, Any], message: str
+) -> None:
+    make_spec(method, "walker-walk", 1, overrides=values)
+    with pytest.raises(UserError) as caught:
+        make_spec(method, "walker-walk", 1, overrides=values, obs="rgb")
+    assert str(caught.value) == message
+    make_spec("tdmpc2", "walker-walk", 1, overrides={"model_size": "5"}, obs="rgb")
+
+
 # --- declaring settings ---------------------------------------------------------------------------
 
 

@@ -14,11 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from baselines.dreamerv3.config import DreamerV3Config
-from baselines.dreamerv3.networks import MLP
+from baselines.dreamerv3.networks import MLP, make_regression
 from baselines.dreamerv3.rssm import State
 from baselines.dreamerv3.world_model import WorldModel
 from tdmpc2.common.numerics.optim import percentile
-from tdmpc2.regression import DiscreteRegression
 
 PERCENTILES = (0.05, 0.95)
 HALF_LOG_2PI_E = 0.5 * math.log(2 * math.pi * math.e)
@@ -38,7 +37,7 @@ class Behavior(nn.Module):
         self.actor = MLP(c.state_dim, c.head_layers, c.head_units, [action_dim, action_dim])
         self.critic = MLP(c.state_dim, c.head_layers, c.head_units, [c.num_bins], zero=True)
         self.slow_critic = copy.deepcopy(self.critic).requires_grad_(False)
-        self.regression = DiscreteRegression(c.num_bins, c.vmin, c.vmax)
+        self.regression = make_regression(c)
 
     def policy(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and standard deviation `(..., A)` of the action at features `(..., F)`.

@@ -9,7 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from baselines.dreamerv3.config import DreamerV3Config
 from tdmpc2.layers import linear_of_parts
+from tdmpc2.regression import DiscreteRegression
 
 NORM_EPS = 1e-3
 # Standard deviation of a standard normal distribution truncated at ±2.
@@ -115,3 +117,10 @@ class MLP(nn.Module):
         """Return all outputs, `(..., out_dim)` each, for inputs to be concatenated."""
         x = self.trunk(*inputs)
         return tuple(output(x) for output in self.outputs)
+
+
+def make_regression(config: DreamerV3Config) -> DiscreteRegression:
+    """Return the regression of rewards and values; it decodes in float32 in every precision."""
+    c = config
+    bf16 = c.precision == "bf16"
+    return DiscreteRegression(c.num_bins, c.vmin, c.vmax, without_matmul=bf16)

@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from baselines.dreamerv3.config import DreamerV3Config
-from baselines.dreamerv3.networks import MLP
+from baselines.dreamerv3.networks import MLP, make_regression
 from baselines.dreamerv3.rssm import RSSM, State
 from tdmpc2.common.replay.types import Sequences
-from tdmpc2.regression import DiscreteRegression, symlog
+from tdmpc2.regression import symlog
 
 
 class WorldModel(nn.Module):
@@ -33,7 +33,7 @@ class WorldModel(nn.Module):
         self.decoder = MLP(c.state_dim, c.decoder_layers, c.decoder_units, [obs_dim])
         self.reward_head = MLP(c.state_dim, c.head_layers, c.head_units, [c.num_bins], zero=True)
         self.continue_head = MLP(c.state_dim, c.head_layers, c.head_units, [1])
-        self.regression = DiscreteRegression(c.num_bins, c.vmin, c.vmax)
+        self.regression = make_regression(c)
 
     def encode(self, obs: Tensor) -> Tensor:
         """Return embeddings `(..., encoder_units)` of symlog observations, from x `(..., O)`."""

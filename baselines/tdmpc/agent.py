@@ -67,7 +67,7 @@ class TDMPC(BaseAgent):
         self, config: TDMPCConfig, env: EnvSpec, *, seed: int, device: torch.device | str = "cpu"
     ) -> None:
         if env.pixels:
-            raise UserError("method=tdmpc: supports obs=state only; use method=tdmpc2 for pixels")
+            raise UserError("method=tdmpc: supports obs=state only; use tdmpc2 for pixels")
         config = config.for_task(env.task_names[0] if env.num_tasks == 1 else "")
         self.config, self.env, self.device = config, env, torch.device(device)
         self.replay_length = config.horizon
@@ -147,7 +147,7 @@ class TDMPC(BaseAgent):
         self.decisions = counters.decisions
         if counters.decisions < c.seed_decisions:
             return 0
-        if counters.num_updates == 0:
+        if counters.decisions - counters.episode_decisions < c.seed_decisions:
             return c.seed_decisions if c.pretrain_updates is None else c.pretrain_updates
         return counters.episode_decisions
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import csv
+import functools
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from gpu_sections.report import Report, Settings
-from tests.kill_driver import Blow
+from tests.kill_driver import Blow, Done
 from tests.runs import outcome, run_directory, tiny
+from tests.test_offline import make_data, train
 
 # Wide enough for compiled kernels.
 WIDE = {"mlp_dim": 64, "latent_dim": 64, "enc_dim": 64, "num_samples": 64, "batch_size": 32}
@@ -17,7 +20,7 @@ KILL = Blow("tdmpc2.agent:TDMPC2.update", 40)  # there are updates before and af
 
 
 def run(report: Report, settings: Settings) -> None:
-    """Compare runs of TD-MPC2, eager and compiled."""
+    """Compare runs of TD-MPC2, eager and compiled, and of several tasks."""
     cases: dict[str, dict[str, Any]] = {
         "TD-MPC2, eager": {**WIDE, "compile": "false"},
         "TD-MPC2, compiled": {**WIDE, "compile": "true"},
@@ -26,9 +29,20 @@ def run(report: Report, settings: Settings) -> None:
         del cases["TD-MPC2, compiled"]
     for name, arguments in cases.items():
         compare(report, settings, name, {**arguments, "device": settings.device.type})
+    data = settings.out / "resume" / "data"
+    shutil.rmtree(data, ignore_errors=True)
+    start = functools.partial(train, make_data(data))
+    several = {**WIDE, "device": settings.device.type}
+    compare(report, settings, "several tasks, eager", several, start)
 
 
-def compare(report: Report, settings: Settings, name: str, arguments: dict[str, Any]) -> None:
+def compare(
+    report: Report,
+    settings: Settings,
+    name: str,
+    arguments: dict[str, Any],
+    start: Callable[..., Done] = tiny,
+) -> None:
     """Compare two uninterrupted runs with one that is killed and resumed, byte for byte.
 
     Args:
@@ -36,6 +50,7 @@ def compare(report: Report, settings: Settings, name: str, arguments: dict[str, 
         settings: settings of the section.
         name: name of the case.
         arguments: arguments of the runs.
+        start: function that starts a run, or continues it.
     """
     folder = settings.out / "resume" / name.replace(", ", "-")
     shutil.rmtree(folder, ignore_errors=True)  # runs of an earlier attempt, which have ended
@@ -43,9 +58,9 @@ def compare(report: Report, settings: Settings, name: str, arguments: dict[str, 
     for place in ("first", "second", "killed"):
         runs = folder / place
         if place == "killed":
-            done = tiny(runs, KILL, **arguments)
+            done = start(runs, KILL, **arguments)
             report.add(f"{name}: exit code when killed", done.code, at_most=-9.0, at_least=-9.0)
-        done = tiny(runs, **arguments)
+        done = start(runs, **arguments)
         report.add(
             f"{name}: exit code, {place} run",
             done.code,

@@ -193,8 +193,8 @@ def group_seeds(runs: Sequence[PlannedRun], size: int) -> list[SeedGroup]:
     """Group runs that differ only in their seed into processes of at most `size` runs.
 
     Runs that cannot be trained as one batch get one process each: those of methods without seed
-    batches, of tasks with episodes of different lengths or with NumPy's global generator, and
-    multi-task runs (see `why_alone`).
+    batches, of agents with a task embedding, of tasks with episodes of different lengths or with
+    NumPy's global generator, and multi-task runs (see `why_alone`).
     """
     by_settings: dict[RunSpec, list[PlannedRun]] = {}
     for run in runs:

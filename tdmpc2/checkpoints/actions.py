@@ -19,7 +19,7 @@ from tdmpc2.checkpoints.options import (
     InspectOptions,
 )
 from tdmpc2.checkpoints.reading import check_target, make_room
-from tdmpc2.common.numerics.numeric_path import numeric_path
+from tdmpc2.common.numerics.numeric_path import numeric_path, usable_precision
 from tdmpc2.common.numerics.torch_setup import choose_device, set_up_torch
 from tdmpc2.common.system.atomic_files import write_json
 
@@ -85,7 +85,7 @@ def _agent(model: Model, options: EvaluateOptions) -> TDMPC2:
     """Return an agent of the model on the requested device, after setting up torch."""
     device = choose_device(options.device)
     agent = agent_of(model, device=device, seed=options.seed)
-    precision = model.config.precision
+    precision = usable_precision(device, model.config.precision)
     numeric = numeric_path(device, options.threads, compiled=options.compile, precision=precision)
     set_up_torch(numeric)
     if numeric["compile"]:

@@ -12,6 +12,7 @@ from tdmpc2.checkpoints.official import EMBEDDING
 from tdmpc2.checkpoints.official_file import model_of_official
 from tdmpc2.checkpoints.reading import FORMAT, check_target, read_weights, write_weights
 from tdmpc2.checkpoints.runs import model_of_run
+from tdmpc2.common.interfaces import SCHEDULES_OVER
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.envs.task_sets import parse_tasks
 
@@ -86,7 +87,7 @@ def load_agent(
 
 
 def agent_of(model: Model, *, device: torch.device | str = "cpu", seed: int = 0) -> TDMPC2:
-    """Return an agent with the weights of a model.
+    """Return an agent with the weights of a model, which plans as at the end of its training.
 
     Args:
         model: the model.
@@ -95,6 +96,8 @@ def agent_of(model: Model, *, device: torch.device | str = "cpu", seed: int = 0)
     """
     agent = TDMPC2(model.config, model.env, seed=seed, device=device)
     agent.model.load_state_dict(model.weights)
+    counted = model.facts.get("step_unit") == "decisions"
+    agent.decisions = int(model.facts["step"]) if counted else SCHEDULES_OVER
     return agent
 
 

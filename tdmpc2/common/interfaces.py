@@ -25,6 +25,10 @@ if TYPE_CHECKING:  # environment processes do not import torch
     from tdmpc2.common.replay.types import Episode, Transition
 
 
+SCHEDULES_OVER = 1 << 60
+"""Number of decisions at which all schedules over decisions have reached their final values."""
+
+
 class TaskEnv(gymnasium.Env, abc.ABC):
     """A single-task environment with action repeat and time limit built in.
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tdmpc2 import acceleration
 from tdmpc2.checkpoints.runs import find_checkpoint
-from tdmpc2.common.numerics.numeric_path import numeric_path
+from tdmpc2.common.numerics.numeric_path import numeric_path, usable_precision
 from tdmpc2.common.numerics.seeding import derive_seed
 from tdmpc2.common.numerics.torch_setup import choose_device, set_up_torch
 from tdmpc2.common.run.checkpoint import CheckpointStore
@@ -47,7 +47,8 @@ def evaluate_checkpoint(options: EvaluateOptions) -> tuple[dict[str, Any], Evalu
     arguments = env_arguments(spec, render=options.save_video)
     shapes = env_spec(arguments["task"], make_env(**arguments, seed=0), dict(spec.start))
     agent = make_agent(spec, shapes, device)
-    numeric = numeric_path(device, options.threads, compiled=options.compile)
+    precision = usable_precision(device, getattr(agent.config, "precision", "fp32"))
+    numeric = numeric_path(device, options.threads, compiled=options.compile, precision=precision)
     set_up_torch(numeric)
     if numeric["compile"]:
         acceleration.install(agent)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from tdmpc2 import acceleration
-from tdmpc2.common.interfaces import EnvSpec
+from tdmpc2.common.interfaces import SCHEDULES_OVER, EnvSpec
 from tdmpc2.common.numerics.distributed import World, join_world, own_device
 from tdmpc2.common.numerics.numeric_path import numeric_path
 from tdmpc2.common.numerics.seeding import derive_seed, seed_globals
@@ -33,9 +33,6 @@ from tdmpc2.runners.offline_trainer import EvalGroup, OfflineSchedule, OfflineTr
 from tdmpc2.runners.registry import make_agent
 from tdmpc2.runners.setup import evaluation_workers, make_env_groups
 from tdmpc2.sharded_update import SplitUpdate
-
-# Number of decisions at which all schedules over decisions have reached their final values.
-SCHEDULES_OVER = 1 << 60
 
 
 def run_offline(spec: RunSpec, options: OfflineOptions) -> RunResult | None:

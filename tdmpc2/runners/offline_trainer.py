@@ -268,7 +268,9 @@ class OfflineTrainer(TrainingLoop):
         """Restore what `state` returned."""
         self.replay.load_state_dict(state["memory"])
         self.progress = OfflineProgress(**state["progress"])
-        self.metrics = RunningMeans(**state["metrics"])
+        device = self.agent.accelerable().device
+        sums = {name: value.to(device) for name, value in state["metrics"]["sums"].items()}
+        self.metrics = RunningMeans(sums, dict(state["metrics"]["counts"]))
         self._saved = dict(vars(self.progress))
 
 

@@ -28,21 +28,28 @@ class Method(NamedTuple):
         config: `"module:Class"` of the agent's `config_class`, in a module that does not import
             torch, so that `--help` is fast; None asks the agent.
         multitask: the agent's `multitask`, for the methods of this suite.
+        pixels: whether agents learn from pixels; True if that is not known.
     """
 
     agent: str
     config: str | None = None
     multitask: bool = False
+    pixels: bool = True
 
 
 METHODS: dict[str, Method] = {
     "tdmpc2": Method("tdmpc2.agent:TDMPC2", "tdmpc2.config:TDMPC2Config", multitask=True),
-    "sac": Method("baselines.sac:SAC", "baselines.sac_config:SACConfig"),
+    "sac": Method("baselines.sac:SAC", "baselines.sac_config:SACConfig", pixels=False),
     "tdmpc": Method(
-        "baselines.tdmpc.agent:TDMPC", "baselines.tdmpc.config:TDMPCConfig", multitask=True
+        "baselines.tdmpc.agent:TDMPC",
+        "baselines.tdmpc.config:TDMPCConfig",
+        multitask=True,
+        pixels=False,
     ),
     "dreamerv3": Method(
-        "baselines.dreamerv3.agent:DreamerV3", "baselines.dreamerv3.config:DreamerV3Config"
+        "baselines.dreamerv3.agent:DreamerV3",
+        "baselines.dreamerv3.config:DreamerV3Config",
+        pixels=False,
     ),
 }
 
@@ -121,6 +128,24 @@ def require_multitask(method: str) -> None:
         raise UserError(f"method={method}: learns one task at a time; use {valid}")
 
 
+def check_pixels(method: str, overrides: Mapping[str, Any]) -> None:
+    """Check that a method can learn from pixels with the given hyperparameters.
+
+    Args:
+        method: key of `METHODS`.
+        overrides: hyperparameters that differ from the defaults.
+
+    Raises:
+        UserError: it cannot.
+    """
+    if not _method(method).pixels:
+        valid = " or ".join(name for name, row in METHODS.items() if row.pixels)
+        raise UserError(f"method={method}: supports obs=state only; use {valid} for pixels")
+    config = make_config(method, overrides)
+    if hasattr(config, "check_pixels"):
+        config.check_pixels()
+
+
 def make_config(method: str, overrides: Mapping[str, Any], task_set: str | None = None) -> Any:
     """Return the config of a method's agent.
 
@@ -173,6 +198,9 @@ def why_alone(spec: RunSpec) -> str | None:
     task = task_of(spec)
     if not has_seed_batch(spec.method):
         return f"method={spec.method}: has no seed batches; train its seeds one by one with seed="
+    task_dim = dict(spec.overrides).get("task_dim", 0)
+    if task_dim:
+        return f"task_dim={task_dim}: seeds with a task embedding are trained one by one; use seed="
     if task.episodic:
         return f"{spec.task}: episode lengths differ; train its seeds one by one with seed="
     if not task.seeded_resets:

@@ -174,8 +174,9 @@ def check_fits(
         The device of the replay buffer.
 
     Raises:
-        UserError: there are too few seeding decisions, the buffer is smaller than an episode or
-            larger than the free memory, or the horizon is longer than an episode.
+        UserError: there are too few seeding decisions, the buffer is smaller than an episode (and
+            a sequence that may cross its end) or larger than the free memory, or the horizon is
+            longer than an episode.
     """
     decisions = max(env.episode_lengths)
     whole = agent.num_envs * decisions
@@ -185,11 +186,16 @@ def check_fits(
             f"seed_decisions={agent.config.seed_decisions}: updates start after a whole episode of "
             f"{decisions} decisions{each}; use more than {whole}"
         )
-    least = agent.num_envs * (decisions + 1)
+    # A buffer of sequences removes whole episodes; the rows that are left must hold a sequence.
+    kept = agent.replay_length if agent.replay_across_episodes else 1
+    least = agent.num_envs * (decisions + kept)
     if agent.config.buffer_size < least:
+        what = f"one episode takes {decisions + 1} rows"
+        if kept > 1:
+            what = f"an episode and a sequence of {kept} take {decisions + kept} rows"
         raise UserError(
-            f"buffer_size={agent.config.buffer_size}: one episode takes {decisions + 1} rows"
-            + (f", {agent.num_envs} episodes take {least}" if agent.num_envs > 1 else "")
+            f"buffer_size={agent.config.buffer_size}: {what}"
+            + (f", those of {agent.num_envs} environments {least}" if agent.num_envs > 1 else "")
             + f"; use at least {least}"
         )
     if agent.replay_length > decisions and not agent.replay_across_episodes:

@@ -15,7 +15,7 @@ from tdmpc2.envs.physics import Physics
 from tdmpc2.envs.task_sets import get_task_set
 from tdmpc2.envs.task_variants import departures, switches_of
 from tdmpc2.envs.tasks import PIXEL_ENV_STEPS, Task, get_task
-from tdmpc2.runners.registry import config_class, make_config
+from tdmpc2.runners.registry import check_pixels, config_class, make_config
 
 OFFLINE_UPDATES = 10_000_000
 """Default number of updates for training from a dataset: that of the official code."""
@@ -53,7 +53,8 @@ def make_spec(
 
     Raises:
         MissingAssetsError: the 3D models are missing, or come from another source.
-        UserError: a value is unknown, out of range or without effect.
+        UserError: a value is unknown, out of range or without effect, or the method cannot learn
+            from these observations.
     """
     table_row = get_task(task)
     check_obs(table_row, obs)
@@ -62,6 +63,8 @@ def make_spec(
         table_row = dataclasses.replace(table_row, env_steps=PIXEL_ENV_STEPS)
     models = _assets_label(table_row, assets, require_assets) if table_row.assets else None
     changed_overrides = _changed_overrides(method, overrides or {})
+    if obs == "rgb":
+        check_pixels(method, dict(changed_overrides))
     budget = table_row.env_steps if env_steps is None else env_steps
     STEPS.check("env_steps", budget)
     SEED.check("seed", seed)

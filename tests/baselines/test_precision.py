@@ -16,7 +16,8 @@ from baselines.kernels.layers import NATIVE, NativeMLP
 from baselines.networks import MLP
 from sweeps import launch
 from tdmpc2 import acceleration
-from tdmpc2.common.numerics.precision import round_to_bf16
+from tdmpc2.common.numerics import precision as precisions
+from tdmpc2.common.numerics.precision import products_in, round_to_bf16
 from tdmpc2.common.system.atomic_files import read_json
 from tdmpc2.runners.registry import METHODS
 from tests.baselines.agents import dreamerv3, sac, tdmpc
@@ -102,6 +103,21 @@ def test_actions_in_bf16_are_close(method: str) -> None:
     assert not np.array_equal(*actions)
     # A planner draws its action from the best samples: rounding can change which these are.
     assert np.median(np.abs(actions[0] - actions[1])) < 0.02
+
+
+@pytest.mark.parametrize("emulated", [False, True])
+def test_dreamerv3_decodes_rewards_and_values_in_float32(
+    monkeypatch: pytest.MonkeyPatch, emulated: bool
+) -> None:
+    monkeypatch.setattr(precisions, "lacks_bf16", lambda: emulated)
+    agent, _ = dreamerv3(precision="bf16")
+    exact = torch.tensor([-100.0, 100.0, 300.0, 1000.0])
+    for regression in (agent.model.regression, agent.behavior.regression):
+        logits = regression.two_hot(exact).log()
+        with products_in("bf16", "cpu"):
+            decoded = regression.decode(logits)
+        assert decoded.dtype == torch.float32
+        torch.testing.assert_close(decoded, exact, rtol=1e-4, atol=0.0)
 
 
 def test_a_killed_run_in_bf16_repeats_byte_for_byte(tmp_path: Path) -> None:

@@ -151,6 +151,21 @@ def test_a_killed_run_repeats_byte_for_byte(
     assert files(tmp_path / "killed") == files(runs)
 
 
+def test_lines_without_an_update_of_the_actor(tmp_path: Path) -> None:
+    """Lines have 40, 50, 50 and 50 updates; the run is killed in the second line and resumed."""
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    changes = {"actor_every": 120}
+    assert small("sac", whole, **changes).code == 0
+    train = pd.read_csv(run_directory(whole) / "train.csv")
+    first, second, third, _ = train.entropy
+    assert second == pytest.approx(first, rel=1e-5)
+    assert third != pytest.approx(first, rel=1e-5)
+    done = small("sac", killed, Blow("baselines.sac:SAC.update", 60), **changes)
+    assert done.code == -signal.SIGKILL, done
+    assert small("sac", killed, **changes).code == 0
+    assert outcome(killed) == outcome(whole)
+
+
 @pytest.mark.parametrize("method", SMALL)
 def test_records_of_a_run(method: str, whole: dict[str, Path]) -> None:
     directory = run_directory(whole[method])
@@ -246,6 +261,18 @@ def test_real_tasks_fit(method: str, task: str) -> None:
     assert action.shape == (1, shapes.action_dim)
     env.step(action[0])
     env.close()
+
+
+def test_a_buffer_holds_an_episode_and_a_sequence(tmp_path: Path) -> None:
+    changes = {"batch_length": 60, "seed_decisions": 120}
+    done = small("dreamerv3", tmp_path, buffer_size=219, **changes)
+    assert done.code == 2
+    assert done.err == (
+        "error: buffer_size=219: an episode and a sequence of 60 take 110 rows, those of 2 "
+        "environments 220; use at least 220\n"
+    )
+    assert list(tmp_path.iterdir()) == []
+    assert small("dreamerv3", tmp_path, buffer_size=220, **changes).code == 0
 
 
 @pytest.mark.parametrize("method", SMALL)

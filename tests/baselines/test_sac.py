@@ -127,6 +127,20 @@ def test_target_networks_move_every_other_update() -> None:
         torch.testing.assert_close(b, a + 0.005 * (p - a))
 
 
+def test_every_update_has_the_metrics_of_the_actor() -> None:
+    agent, batch, random = make(actor_every=3), random_batch(SMALL, 1, 9), Random(4)
+    names = ("actor_loss", "entropy", "alpha", "pi_grad_norm")
+    start = [p.clone() for p in agent.actor_params]
+    found = []
+    for update in range(1, 7):
+        metrics = agent.update_on(batch, random.normal(9, 2), random.normal(9, 2))
+        found.append([float(metrics[name]) for name in names])
+        same = [torch.equal(a, b) for a, b in zip(start, agent.actor_params, strict=True)]
+        assert all(same) is (update < 3)
+    assert found[0] == found[1] != found[2]
+    assert found[2] == found[3] == found[4] != found[5]
+
+
 def test_a_critic_that_fits_has_no_gradient() -> None:
     """With γ = 0 the target is the reward alone."""
     agent = make(discount=0.0)

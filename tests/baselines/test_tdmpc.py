@@ -218,6 +218,12 @@ def test_as_many_updates_as_decisions_after_each_episode() -> None:
     assert make(pretrain_updates=3).updates_due("episode_end", Counters(5000, 0, 50)) == 3
 
 
+def test_learning_begins_without_pretraining() -> None:
+    agent = make(seed_decisions=110, pretrain_updates=0)
+    due = [agent.updates_due("episode_end", Counters(n, 0, 50)) for n in (100, 150, 200)]
+    assert due == [0, 0, 50]
+
+
 def test_settings_of_tasks() -> None:
     config = TDMPCConfig.make()
     dog, humanoid, walker = (config.for_task(t) for t in ("dog-run", "humanoid-run", "walker-run"))

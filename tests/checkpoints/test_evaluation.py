@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from tdmpc2.checkpoints import actions
 from tdmpc2.checkpoints.__main__ import main
 from tdmpc2.checkpoints.evaluation import TaskResult, choose_tasks, evaluate_tasks
 from tdmpc2.checkpoints.model_file import agent_of, save_model
@@ -19,6 +22,7 @@ from tdmpc2.envs.factory import make_env
 from tdmpc2.envs.multitask import PaddedEnv, multitask_spec
 from tdmpc2.envs.tasks import get_task
 from tdmpc2.evaluate import main as evaluate_run
+from tdmpc2.runners import evaluate_checkpoint
 from tests.checkpoints.models import TASKS, model, official_file
 from tests.runs import run_directory
 
@@ -72,6 +76,39 @@ def test_a_run_gets_the_result_of_the_other_command(undisturbed: Path, tmp_path:
     ours, theirs = (json.loads((tmp_path / name).read_text()) for name in ("ours", "theirs"))
     assert ours["tasks"][0]["returns"] == theirs["returns"]
     assert ours["tasks"][0]["score"] == pytest.approx(theirs["episode_return"] / 10)
+
+
+@pytest.mark.parametrize(("trained", "expected"), [("tf32", "fp32"), ("bf16", "bf16")])
+def test_both_commands_evaluate_in_the_precision_of_the_run(
+    undisturbed: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    trained: str,
+    expected: str,
+) -> None:
+    """On a CPU, a run in TF32 is evaluated in float32."""
+    run = tmp_path / "run"
+    shutil.copytree(run_directory(undisturbed), run)
+    spec = json.loads((run / "spec.json").read_text())
+    spec["overrides"]["precision"] = trained
+    (run / "spec.json").write_text(json.dumps(spec))
+    used = []
+    for module in (actions, evaluate_checkpoint):
+        path = module.numeric_path
+
+        def noting(*args: Any, path: Any = path, **settings: Any) -> Any:
+            used.append(settings["precision"])
+            return path(*args, **settings)
+
+        monkeypatch.setattr(module, "numeric_path", noting)
+    save = [f"out={tmp_path / name}" for name in ("one", "other")]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # not every CPU has bf16 instructions
+        assert main(["evaluate", str(run), "episodes=1", save[0], *SETTINGS]) == 0
+        assert evaluate_run([f"run={run}", "episodes=1", save[1], *SETTINGS]) == 0
+    assert used == [expected, expected]
+    one, other = (json.loads((tmp_path / name).read_text()) for name in ("one", "other"))
+    assert one["tasks"][0]["returns"] == other["returns"]
 
 
 def test_a_single_task_official_file_is_told_its_task(

@@ -110,6 +110,23 @@ def test_an_agent_acts_with_the_weights(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("facts", "min_std"),
+    [
+        ({"step": 5_000, "step_unit": "decisions"}, 0.41),
+        ({"step": 90_000, "step_unit": "decisions"}, 0.05),
+        ({"step": 10, "step_unit": "updates"}, 0.05),
+        ({}, 0.05),
+    ],
+)
+def test_an_agent_plans_as_at_the_end_of_its_training(
+    tmp_path: Path, facts: dict[str, Any], min_std: float
+) -> None:
+    original = model(policy_prior="gaussian_noise")
+    save_model(tmp_path / "a.pt", original._replace(facts=original.facts | facts))
+    assert load_agent(tmp_path / "a.pt").min_std() == pytest.approx(min_std)
+
+
+@pytest.mark.parametrize(
     ("tasks", "message"),
     [
         (None, "does not contain its task: give it with task="),

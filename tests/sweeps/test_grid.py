@@ -11,8 +11,9 @@ from sweeps.execution.process_file import write_file
 from sweeps.planning.grid import SMOKE, companion_spec, grid, group_seeds
 from sweeps.planning.planned_run import PlannedRun
 from tdmpc2.common.run import spec_file
-from tdmpc2.common.run.spec import RunSpec, parse_seeds
+from tdmpc2.common.run.spec import RunOptions, RunSpec, parse_seeds
 from tdmpc2.common.system.errors import UserError
+from tdmpc2.runners.online import run_seeds
 from tdmpc2.runners.specs import make_spec
 from tdmpc2.train import parse
 
@@ -111,6 +112,14 @@ def test_the_smoke_suite_brings_a_tiny_run_of_each_baseline(tmp_path: Path) -> N
         (started,), options = spec_file.read(write_file(tmp_path, 1, [planned], {}))
         assert started == spec
         assert companion.options.items() <= vars(options).items()
+
+
+def test_seeds_with_a_task_embedding_are_trained_one_by_one() -> None:
+    specs = grid(["walker-run"], ["tdmpc2"], (1, 2), overrides={"task_dim": 4})
+    runs = [PlannedRun(spec, Path()) for spec in specs]
+    assert [len(group) for group in group_seeds(runs, 2)] == [1, 1]
+    with pytest.raises(UserError, match=r"^task_dim=4: .*use seed=$"):
+        run_seeds(specs, RunOptions(runs=Path("/nonexistent")))
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,11 @@ def require_precision(device: torch.device, precision: str) -> None:
         )
 
 
+def usable_precision(device: torch.device, precision: str) -> str:
+    """Return the precision in which a device uses a trained model: TF32 is float32 on a CPU."""
+    return "fp32" if precision == "tf32" and device.type != "cuda" else precision
+
+
 def numeric_path(
     device: torch.device,
     threads: int | None,
