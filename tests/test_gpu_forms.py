@@ -174,9 +174,9 @@ def test_clipping_equals_that_of_pytorch(
 @pytest.mark.parametrize("model", ["paper", "three tasks"])
 @pytest.mark.parametrize("gradients", [True, False])
 def test_a_rollout_is_several_calls_of_the_dynamics(model: str, gradients: bool) -> None:
-    agent = agents_of(model)[0].model
+    agent, env = agents_of(model)[0].model, MODELS[model][1]
     context = agent.context(torch.tensor([0, 1, 2, 0])) if agent.multitask else NO_TASK
-    latent, actions = torch.randn(4, agent.config.latent_dim), torch.randn(3, 4, 2)
+    latent, actions = torch.randn(4, agent.config.latent_dim), torch.randn(3, 4, env.action_dim)
     with torch.set_grad_enabled(gradients):
         latents = agent.rollout(latent, actions, context)
         known = agent.rollout(latent, actions, context, agent.first_product(latent))
