@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -32,7 +33,7 @@ from tdmpc2.runners.offline_trainer import OfflineSchedule, OfflineTrainer
 from tdmpc2.runners.registry import make_agent
 from tdmpc2.runners.specs import make_offline_spec
 from tests.kill_driver import Blow, Command, Done
-from tests.runs import TINY, outcome, run_directory, tiny
+from tests.runs import DIVERGING, TINY, outcome, run_directory, tiny
 
 TASKS = ("toy-pointmass", "toy-pointmass-episodic")
 ROOT = Path(__file__).parents[1]
@@ -211,19 +212,16 @@ def test_the_last_checkpoint_knows_the_last_evaluation(data: Path, tmp_path: Pat
     assert at == [update for update in (0, 20, 30, 40, 45) for _ in TASKS]
 
 
-def test_two_processes_train_one_agent(data: Path, tmp_path: Path, undisturbed: Any) -> None:
+def train_in_two(data: Path, runs: Path, **changes: Any) -> subprocess.CompletedProcess[str]:
+    """Train one agent in two processes."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc-per-node=2", "tdmpc2/train.py"]
+    command += ["--nproc-per-node=2", "tdmpc2/train.py", *arguments(data, runs, **changes)]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    changes = {"accumulate": 2}
-    done = subprocess.run(
-        [*command, *arguments(data, tmp_path, **changes)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env=env,
-        cwd=ROOT,
-    )
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, env=env, cwd=ROOT)
+
+
+def test_two_processes_train_one_agent(data: Path, tmp_path: Path, undisturbed: Any) -> None:
+    done = train_in_two(data, tmp_path, accumulate=2)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("COMPLETED") == 1
     directory = run_directory(tmp_path)
@@ -236,6 +234,19 @@ def test_two_processes_train_one_agent(data: Path, tmp_path: Path, undisturbed: 
     refused = train(data, tmp_path, num_updates=60)
     assert refused.code == 2
     assert "split 2 processes x 2 parts → None" in refused.err
+    latest = directory / "checkpoints" / f"{45:012d}"
+    shutil.copytree(latest, latest.with_name(f"{50:012d}"))  # one that is left out below
+    done = train_in_two(data, tmp_path, accumulate=2, num_updates=60, checkpoint="previous")
+    assert done.returncode == 0, done.stderr
+    assert [int(row["num_updates"]) for row in rows(directory, "eval")][-1] == 60
+
+
+@pytest.mark.slow
+def test_an_agent_of_two_processes_diverges(data: Path, tmp_path: Path) -> None:
+    done = train_in_two(data, tmp_path, **DIVERGING)
+    assert "unforeseen" not in done.stderr
+    (status,) = tmp_path.rglob("status.json")
+    assert '"DIVERGED"' in status.read_text()
 
 
 def test_tdmpc_learns_several_tasks_too(data: Path, tmp_path: Path) -> None:

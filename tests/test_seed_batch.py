@@ -325,6 +325,30 @@ def test_a_seed_goes_on_alone_if_asked_to(tmp_path: Path) -> None:
     assert tiny(tmp_path, seed=1, allow_numeric_change=True).code == 0
 
 
+def test_a_seed_that_has_finished_never_starts_again_beside_a_new_one(tmp_path: Path) -> None:
+    """It has one checkpoint, as has a seed that has just begun."""
+    assert batched(tmp_path, seeds="3,1", keep_replay="true").code == 0
+    done, gone = (directories(tmp_path)[seed] for seed in (3, 1))
+    shutil.rmtree(gone)
+    before = outcome_of(done)
+    line = refusal(tmp_path, seeds="3,1", keep_replay="true", env_steps=400)
+    assert "the seeds have no checkpoint in common (seed 3: 200, seed 1: 0)" in line
+    assert outcome_of(done) == before
+
+
+def test_a_seed_that_began_alone_never_starts_again_beside_a_new_one(tmp_path: Path) -> None:
+    """Its first checkpoint may hold hours of work."""
+    in_the_second_episode = Blow("tdmpc2.common.training.trainer:Trainer._choose_actions", 60)
+    assert tiny(tmp_path, in_the_second_episode, seed=3).code < 0
+    (alone,) = directories(tmp_path).values()
+    before = (alone / "eval.csv").read_bytes()
+    assert "seed_batch" in refusal(tmp_path, seeds="3,1")
+    for allowed in ("true", None):
+        line = refusal(tmp_path, seeds="3,1", allow_numeric_change=allowed)
+        assert "the seeds have no checkpoint in common (seed 3: 50, seed 1: 0)" in line
+    assert (alone / "eval.csv").read_bytes() == before
+
+
 def test_what_cannot_be_batched_is_refused(tmp_path: Path, undisturbed: Path) -> None:
     assert "exclude each other" in refusal(tmp_path, seeds="1,2", seed=1)
     assert "a count (3) or a list" in refusal(tmp_path, seeds="1,x")

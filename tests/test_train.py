@@ -248,6 +248,24 @@ def test_a_finished_run_is_skipped(undisturbed: Path) -> None:
     assert snapshot(undisturbed) == before
 
 
+def test_an_unfinished_run_that_is_past_a_smaller_budget_keeps_its_own(
+    undisturbed: Path, tmp_path: Path
+) -> None:
+    """Otherwise it would end at the smaller one, and its episodes would be removed."""
+    stop = Blow(
+        "tdmpc2.common.training.trainer:Trainer._choose_actions", 160, number=signal.SIGTERM
+    )
+    assert tiny(tmp_path, stop).code == 130
+    before = snapshot(tmp_path)
+    done = tiny(tmp_path, env_steps=100)
+    assert done.code == 0
+    assert done.out.startswith("COMPLETED at env step 160: ")
+    assert done.out.endswith(" (already past this budget)\n")
+    assert snapshot(tmp_path) == before
+    assert tiny(tmp_path).code == 0
+    assert outcome(tmp_path) == outcome(undisturbed)
+
+
 def test_a_finished_run_leaves_its_records_and_one_small_checkpoint(undisturbed: Path) -> None:
     directory = run_directory(undisturbed)
     status = read_status(directory)

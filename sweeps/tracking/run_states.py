@@ -16,7 +16,7 @@ from sweeps.planning.planned_run import SPEEDS
 from sweeps.tracking.silence import silence
 from sweeps.tracking.sweep_folder import Submission, all_sweeps, job_name
 from tdmpc2.common.run.lock import file_system_time, live_holder
-from tdmpc2.common.run.resume_checks import why_ended
+from tdmpc2.common.run.resume_checks import is_past, why_ended
 from tdmpc2.common.run.run_files import SETTLED, read_status, step_of
 from tdmpc2.common.system.atomic_files import write_json
 from tdmpc2.common.system.errors import UserError
@@ -163,6 +163,8 @@ class Observer:
             view.state = "stale" if state == "RUNNING" else "queued"
         elif job is not None and self.queue and job in self.queue:
             view.state = "queued" if self.queue[job] in WAITING else "running"
+        elif state is not None and is_past(status, budget):
+            view.state = "done"
         elif state == "FAILED":
             view.state = "failed"
         elif log_applies and (error := last_error(log)):

@@ -19,7 +19,7 @@ from tdmpc2.common.run.resume_checks import RunResult
 from tdmpc2.common.run.run_files import RunFiles
 from tdmpc2.common.run.spec import OfflineOptions, RunSpec
 from tdmpc2.common.system.atomic_files import read_json
-from tdmpc2.common.system.errors import UserError
+from tdmpc2.common.system.errors import DivergedError, UserError
 from tdmpc2.common.training.loop_requests import serve
 from tdmpc2.common.training.session import stop_on_signals
 from tdmpc2.data.dataset import Dataset
@@ -142,13 +142,14 @@ class _OfflineRun(LocalRun):
         set_up_torch(path)
         seed_globals(self.spec.seed)
         trainer = self._trainer([], None, CheckpointStore(self.directory))
-        trainer.restore(self.options.checkpoint)
+        trainer.restore("latest")  # the first process has removed those after `checkpoint=`
         if compiled:
             acceleration.install(self.agent)
         with stop_on_signals() as stop:
             trainer.callbacks.stop_requested = stop.at_once
             trainer.callbacks.stop_soon = stop.soon
-            serve(trainer.steps(), self.actor)
+            with contextlib.suppress(DivergedError):  # the first process records it
+                serve(trainer.steps(), self.actor)
 
     def _trainer(
         self,

@@ -16,9 +16,12 @@ from tdmpc2.common.numerics.seeding import derive_seed
 from tdmpc2.common.numerics.torch_settings import settings_kept
 from tdmpc2.common.numerics.torch_setup import choose_device, torch_as_found
 from tdmpc2.common.run.checkpoint_folders import agent_step
-from tdmpc2.common.run.resume_checks import RunResult
+from tdmpc2.common.run.resume_checks import RunResult, num_attempts
+from tdmpc2.common.run.run_files import read_status
+from tdmpc2.common.run.schemas import Manifest
 from tdmpc2.common.run.spec import RunOptions, RunSpec
 from tdmpc2.common.run.storable import require_storable
+from tdmpc2.common.system.atomic_files import read_json
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.training.lockstep import RoundClock, lockstep
 from tdmpc2.common.training.loop_requests import Steps, serve
@@ -240,7 +243,8 @@ def _starting_points(lanes: Sequence[_Lane], options: RunOptions) -> list[str | 
     """Return the checkpoint from which each run resumes; None for its beginning.
 
     Several runs resume from the newest checkpoint that all of them have. They save one after the
-    other, so a kill may leave one run a checkpoint ahead of the others, or finished.
+    other, so a kill may leave one run a checkpoint ahead of the others, or finished. A kill between
+    their first checkpoints lets all of them start again.
 
     Raises:
         UserError: the runs have no checkpoint in common.
@@ -252,10 +256,10 @@ def _starting_points(lanes: Sequence[_Lane], options: RunOptions) -> list[str | 
         bool(s) and s[-1] * lane.envs[0].action_repeat >= lane.spec.budget
         for lane, s in zip(lanes, steps, strict=True)
     ]
-    going = [set(s) for s, over in zip(steps, ended, strict=True) if not over]
-    common = sorted(set.intersection(*going)) if going else []
-    # If no run has more than one checkpoint, starting all from the beginning costs little.
-    if not common and any(len(s) > 1 for s in going):
+    going = [(lane, set(s)) for lane, s, over in zip(lanes, steps, ended, strict=True) if not over]
+    common = sorted(set.intersection(*(s for _, s in going))) if going else []
+    has_work = not common and any(s for _, s in going)
+    if has_work and not _have_just_begun([lane for lane, _ in going]):
         places = ", ".join(
             f"seed {lane.spec.seed}: {max(s, default=0):,}"
             for lane, s in zip(lanes, steps, strict=True)
@@ -273,3 +277,14 @@ def _starting_points(lanes: Sequence[_Lane], options: RunOptions) -> list[str | 
         common = common[:-1]
     start = common[-1] if common else None
     return ["latest" if over else start for over in ended]
+
+
+def _have_just_begun(lanes: Sequence[_Lane]) -> bool:
+    """Return whether runs were begun together and none has gone beyond its first checkpoint."""
+    for lane in lanes:
+        status = read_status(lane.directory)
+        saved = [read_json(path / "manifest.json", Manifest) for path in lane.store.existing()]
+        num_saves = sum(len(manifest["shards"]) for manifest in saved if manifest is not None)
+        if num_saves > 1 or (status is not None and status["state"] == "COMPLETED"):
+            return False
+    return len({num_attempts(lane.directory) for lane in lanes}) == 1

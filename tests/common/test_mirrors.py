@@ -310,6 +310,24 @@ def test_a_run_with_loggers_is_the_same_and_mirrored_once_after_a_kill(tmp_path:
                 assert found == rounded(lines_of(directory)), name
 
 
+def test_seeds_of_one_process_are_mirrored_apart(tmp_path: Path) -> None:
+    """Loggers of several runs are open at the same time."""
+    folders = [tmp_path / str(seed) for seed in (1, 2)]
+    for seed, folder in enumerate(folders, 1):
+        folder.mkdir()
+        for name in ("train", "eval"):
+            (folder / f"{name}.csv").write_text(f"env_step,x\n0,{seed}\n10,{seed + 0.5}\n")
+    runs = [RunSpec("tdmpc2", "toy-pointmass", seed, 200).to_json() for seed in (1, 2)]
+    every = [Mirrors(INSTALLED, *run) for run in zip(folders, runs, strict=True)]
+    for one in (*every, *every):
+        one.update()
+    for one in every:
+        one.close()
+    for folder in folders:
+        for name in INSTALLED:
+            assert rounded(READERS[name](folder)) == rounded(lines_of(folder)), name
+
+
 @pytest.mark.slow
 def test_a_sweep_with_loggers_gives_the_same_evaluations(tmp_path: Path) -> None:
     """The smoke suite, short: one seed of each run until shortly after its first updates.

@@ -6,6 +6,7 @@ import os
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -42,6 +43,24 @@ def test_a_run_that_nobody_is_at(
     if status is not None:
         write_status(run, *status)
     assert look(tmp_path, run) == state
+
+
+@pytest.mark.parametrize("unit", ["env_steps", "num_updates"])
+@pytest.mark.parametrize("state", ["INTERRUPTED", "FAILED", "RUNNING"])
+def test_an_unfinished_run_that_is_past_a_smaller_budget_is_done(
+    unit: str, state: Any, tmp_path: Path
+) -> None:
+    """It keeps its own budget: started for the smaller one, it would end there."""
+    (run,) = plan(tmp_path, 1, env_steps=BUDGET)
+    if unit == "num_updates":
+        spec = make_offline_spec("tdmpc2", "mt30", 1, "none", num_updates=BUDGET)
+        run = PlannedRun(spec, spec.run_dir(tmp_path), kind="mt30 5M")
+    run.directory.mkdir(parents=True)
+    RunFiles(run.directory, run.spec, {}).set_state(state, 3_000)
+    name = str(run.directory.relative_to(tmp_path))
+    found = [Observer(tmp_path).look(name, budget).state for budget in (2_000, 3_000)]
+    assert found == ["done", "done"]
+    assert Observer(tmp_path).look(name, 4_000).state != "done"
 
 
 @pytest.mark.parametrize("unit", ["env_steps", "num_updates"])

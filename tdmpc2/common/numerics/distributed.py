@@ -14,6 +14,8 @@ from torch import Tensor
 from tdmpc2.common.system.errors import UserError
 
 _TIMEOUT = timedelta(days=1)  # the other processes wait while the first one evaluates
+_LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")
+"""In messages of torch, that another process has ended."""
 
 
 class World:
@@ -38,7 +40,8 @@ class World:
         if self.size == 1 or not tensors:
             return
         flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
-        dist.all_reduce(flat)
+        with _connected():
+            dist.all_reduce(flat)
         flat /= self.size
         means = flat.split([tensor.numel() for tensor in tensors])
         for tensor, mean in zip(tensors, means, strict=True):
@@ -49,7 +52,8 @@ class World:
         if self.size == 1:
             return x
         shards = [torch.empty_like(x) for _ in range(self.size)]
-        dist.all_gather(shards, x.contiguous())
+        with _connected():
+            dist.all_gather(shards, x.contiguous())
         return torch.cat(shards)
 
     def largest(self, number: int) -> int:
@@ -57,13 +61,33 @@ class World:
         if self.size == 1:
             return number
         shared = torch.tensor(int(number), device=self.device)
-        dist.all_reduce(shared, dist.ReduceOp.MAX)
-        return int(shared)
+        with _connected():
+            dist.all_reduce(shared, dist.ReduceOp.MAX)
+            return int(shared)
 
     def wait(self) -> None:
         """Wait until all processes have called this method."""
         if self.size > 1:
-            dist.barrier()
+            with _connected():
+                dist.barrier()
+
+
+@contextlib.contextmanager
+def _connected() -> Iterator[None]:
+    """Enter a collective operation.
+
+    Raises:
+        UserError: another process has ended.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not any(text in str(error) for text in _LOST):
+            raise
+        raise UserError(
+            "another process of this run has ended; its message says why. The same command "
+            "resumes the run"
+        ) from error
 
 
 def _world_size() -> int:

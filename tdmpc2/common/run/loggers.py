@@ -111,6 +111,7 @@ class WeightsAndBiases:
             dir=str(run.directory),
             mode=mode,
             resume="allow" if mode == "online" else None,
+            reinit="create_new",  # beside the runs of other seeds in this process
             settings=wandb.Settings(silent=True, console="off"),
         )
         self._run.define_metric("step")

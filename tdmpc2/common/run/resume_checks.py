@@ -10,7 +10,7 @@ from typing import Any
 
 from tdmpc2.common.run.checkpoint_folders import existing_checkpoints
 from tdmpc2.common.run.provenance import provenance
-from tdmpc2.common.run.run_files import read_status, step_of
+from tdmpc2.common.run.run_files import PROGRESS_KEYS, read_status, step_of
 from tdmpc2.common.run.schemas import Attempt, Manifest, SpecFile, State
 from tdmpc2.common.run.source_version import git_commit
 from tdmpc2.common.run.spec import CommonOptions, RunSpec
@@ -83,6 +83,8 @@ def existing_outcome(
     completed = state == "COMPLETED"
     if completed and step >= spec.budget:
         return RunResult(directory, state, step, "already finished")
+    if is_past(status, spec.budget):
+        return RunResult(directory, "COMPLETED", step, "already past this budget")
     if reason := why_ended(directory, status, spec.budget):
         raise UserError(f"{directory}: {reason}")
     online = spec.budget_unit == "env_steps"
@@ -91,6 +93,20 @@ def existing_outcome(
             f"{directory}: was run with keep_replay=true; use keep_replay=true to continue it"
         )
     return None
+
+
+def is_past(status: Mapping[str, Any], budget: int) -> bool:
+    """Return whether an unfinished run of a larger budget has reached a smaller one.
+
+    It is then finished as far as the smaller budget is concerned. Were it continued, it would end
+    there, and could not continue to its own budget.
+
+    Args:
+        status: content of its `status.json`.
+        budget: the smaller budget, in the unit of the run.
+    """
+    own = next((status[key] for _, key in PROGRESS_KEYS.values() if key in status), budget)
+    return bool(budget < own and step_of(status) >= budget)
 
 
 def why_ended(directory: Path, status: Mapping[str, Any], budget: int) -> str:
@@ -187,6 +203,11 @@ def check_commit(directory: Path, commit: str | None) -> None:
             f"{directory}: was run with commit {attempts[-1]['commit']}, this is "
             f"{commit}; check out that commit, or use allow_commit_change=true"
         )
+
+
+def num_attempts(directory: Path) -> int:
+    """Return how often a run has been started."""
+    return len(_attempts(directory))
 
 
 def _attempts(directory: Path) -> list[dict[str, Any]]:

@@ -164,7 +164,8 @@ def session(
         except (StoppedError, KeyboardInterrupt) as error:
             if isinstance(error, StoppedError):
                 error.signal = stop.signal
-            records.set_state("INTERRUPTED", trainer.step, str(error), **figures)
+            with contextlib.suppress(OSError):  # a full disk must not hide that it was stopped
+                records.set_state("INTERRUPTED", trainer.step, str(error), **figures)
             raise
         except LeaseLostError:  # status.json now belongs to another process
             raise
