@@ -62,6 +62,11 @@ def env_of(tasks: tuple[Task, ...], architecture: Architecture, constants: Const
             f"{kind} with obs_dim {architecture.obs_dim} and action_dim "
             f"{architecture.action_dim}, but {what} has {env.obs_shape[0]} and {env.action_dim}"
         )
+    if constants.action_dims is not None and len(constants.action_dims) != len(tasks):
+        raise UserError(
+            f"the file has action masks of {len(constants.action_dims)} tasks, but {len(tasks)} "
+            "are given; it is damaged"
+        )
     if constants.action_dims is not None and constants.action_dims != env.action_dims:
         pairs = zip(tasks, constants.action_dims, env.action_dims, strict=False)
         task, in_file, in_table = next(pair for pair in pairs if pair[1] != pair[2])

@@ -34,8 +34,8 @@ def convert(options: ConvertOptions) -> Dataset:
         options: see `ConvertOptions`.
 
     Raises:
-        UserError: a file is damaged, rejected, or not of the suite; a task has no items; a value
-            is invalid; or the folder contains something else.
+        UserError: a file is damaged, rejected, a copy of another, or not of the suite; a task has
+            no items; a value is invalid; or the folder contains something else.
     """
     refuse_finished(options.out)
     paths, tasks = find_chunks(options.files), get_suite(options.suite)
@@ -91,9 +91,9 @@ def _checksums(paths: Sequence[Path]) -> list[dict[str, Any]]:
     """Return the name, size and SHA-256 of each file.
 
     Raises:
-        UserError: a file is damaged.
+        UserError: a file is damaged, or a copy of another.
     """
-    files = []
+    files: list[dict[str, Any]] = []
     total = sum(path.stat().st_size for path in paths)
     bar = tqdm(desc="checksums", total=total, unit="B", unit_scale=True, leave=False, disable=None)
     with bar:
@@ -105,6 +105,9 @@ def _checksums(paths: Sequence[Path]) -> list[dict[str, Any]]:
                     digest.update(block)
                     bar.update(len(block))
             size = path.stat().st_size
+            same = [file["name"] for file in files if file["sha256"] == digest.hexdigest()]
+            if same:
+                raise UserError(f"{path}: a copy of {same[0]}; leave one of them out")
             files.append({"name": path.name, "bytes": size, "sha256": digest.hexdigest()})
     return files
 

@@ -201,11 +201,12 @@ class GymnasiumEnv(DecisionEnv):
         """Return the success in an info; 0 if the info has none and the task requires none."""
         if not isinstance(info, Mapping):
             raise ReturnedError(f"an info of type {type(info).__name__}, not a dict")
-        for key in (self.task.success_key, *SUCCESS_KEYS):
+        own = self.task.success_key
+        for key in SUCCESS_KEYS if own in SUCCESS_KEYS else (own,):
             if info.get(key) is not None:
                 return success_of(info[key], f"info['{key}']")
-        if self.task.metric == "success" or self.task.success_key not in SUCCESS_KEYS:
-            raise ReturnedError(f"an info without '{self.task.success_key}'")
+        if self.task.metric == "success" or own not in SUCCESS_KEYS:
+            raise ReturnedError(f"an info without '{own}'")
         return 0.0
 
     def _flat(self, obs: Any) -> np.ndarray:

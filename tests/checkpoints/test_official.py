@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from tdmpc2.checkpoints.official import constants, export_official, import_official, key_format
 from tdmpc2.common.system.errors import UserError
+from tests.checkpoints.models import TASKS, model, official_file, refused
 from tests.golden import FILES, Golden
 
 # Old number of a Q-function's tensor (4·layer + part) and its name in the new format.
@@ -133,6 +135,13 @@ def test_constants_of_the_new_format() -> None:
 def test_damaged_constants_are_refused(key: str, value: Tensor) -> None:
     with pytest.raises(UserError, match=key):
         constants(recorded("head2026_multi_task") | {key: value})
+
+
+def test_action_masks_of_more_tasks_than_the_embedding_are_refused(tmp_path: Path) -> None:
+    """They agree with the tasks as far as these go."""
+    masks = torch.tensor([[1.0, 1, 0, 0], [1, 0, 0, 0], [1, 1, 1, 1], [1, 0, 0, 0]])
+    path = official_file(tmp_path / "a.pt", model(*TASKS), _action_masks=masks)
+    refused(path, "action masks of 4 tasks, but 3 are given", tasks=",".join(TASKS))
 
 
 def test_weights_named_twice_are_refused() -> None:

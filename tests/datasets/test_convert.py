@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -281,6 +282,16 @@ def test_a_missing_chunk_is_noticed(tmp_path: Path) -> None:
     write(tmp_path, first)
     with pytest.raises(UserError, match=r"no episodes of .* \(10 of 80 tasks\); give all files"):
         convert(options(tmp_path))
+
+
+def test_a_copy_of_a_file_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    """Such as that of a second download; its episodes would be sampled twice as often."""
+    path, *_ = write(tmp_path, items("mt80"), 40)
+    copy = path.with_name("chunk_8 (1).pt")
+    shutil.copyfile(path, copy)
+    with pytest.raises(UserError, match=r"chunk_8.*\.pt: a copy of chunk_8.*\.pt; leave one of"):
+        convert(options(tmp_path))
+    assert not (tmp_path / "d").exists()
 
 
 def test_a_cut_file_is_refused_before_anything_is_written(tmp_path: Path) -> None:

@@ -184,6 +184,16 @@ def test_a_success_that_is_asked_for_must_be_there(task: dict[str, Any], made: M
         env.step(np.zeros(2))
 
 
+def test_a_success_of_another_key_is_not_taken(made: Make) -> None:
+    def step(self: Any, action: np.ndarray) -> Any:
+        return *Sound.step(self, action)[:4], {"success": True}
+
+    env = made(step=step, task=dataclasses.replace(TASK, success_key="solved"))
+    env.reset()
+    with pytest.raises(UserError, match="an info without 'solved'"):
+        env.step(np.zeros(2))
+
+
 def test_arrays_that_are_used_again_do_not_change_what_was_returned(made: Make) -> None:
     """One array holds all observations, and the environment writes into its actions."""
     buffer = np.zeros(2, np.float32)
