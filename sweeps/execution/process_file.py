@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +30,17 @@ def write_file(folder: Path, number: int, group: SeedGroup, options: Mapping[str
     return path
 
 
-def train_file(path: Path, *, reference_scores: bool = False) -> list[RunResult]:
+def train_file(
+    path: Path, *, reference_scores: bool = False, restarted: bool = False
+) -> list[RunResult]:
     """Train the runs of a process.
 
     Args:
         path: file that `write_file` has written.
         reference_scores: whether to also measure the reference scores of the task, which figures
             show; ignored for multi-task agents.
+        restarted: whether the process was started before. It then resumes from its latest
+            checkpoint, since a former start has already applied `checkpoint=previous`.
 
     Returns:
         The result of each run.
@@ -48,6 +53,8 @@ def train_file(path: Path, *, reference_scores: bool = False) -> list[RunResult]
     from tdmpc2.train import train
 
     specs, options = spec_file.read(path)
+    if restarted:
+        options = replace(options, checkpoint="latest")
     ended = train(specs, options)
     if reference_scores and not specs[0].tasks:
         assets = (specs[0].assets or "official").partition("-")[0]

@@ -252,6 +252,24 @@ def test_a_retry_on_this_machine_omits_the_options_of_slurm_jobs(
         retry.main([f"runs={runs}", "cluster=local", "mem_gb=9"])
 
 
+@pytest.mark.parametrize("of_0_4_0", [False, True])
+def test_a_retry_drops_the_newest_checkpoint_only_if_asked_again(
+    of_0_4_0: bool, runs: Path
+) -> None:
+    (file,) = (runs / "sweeps").glob("*/sweep.json")
+    facts = json.loads(file.read_text())
+    if of_0_4_0:
+        del facts["request"]
+        facts["words"] = ["tasks=toy-pointmass", "seeds=6", "checkpoint=previous", "eval_every=50"]
+    else:
+        facts["request"]["given"] |= {"checkpoint": "previous", "eval_every": 50}
+    file.write_text(json.dumps(facts))
+    (folder,) = all_sweeps(runs)
+    how = retry.again(folder, {}).how
+    assert (how.checkpoint, how.eval_every) == ("latest", 50)
+    assert retry.again(folder, {"checkpoint": "previous"}).how.checkpoint == "previous"
+
+
 def test_a_launch_of_this_machine_is_cancelled(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
