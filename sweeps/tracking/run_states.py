@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -50,6 +51,8 @@ ACTIVE: tuple[RunState, ...] = ("running", "queued")  # a process or job works o
 # SLURM job states that count as queued (REQUEUE_HOLD: requeued and held).
 WAITING = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SUSPENDED")
 QUEUE_SECONDS = 60
+# What a job prints when a signal has stopped its run (see `TrainingJob`).
+STOPPED = re.compile(r"stopped .*\(signal \w+\)")
 
 
 @dataclass
@@ -150,23 +153,20 @@ class Observer:
         if state == "COMPLETED" and _is_empty(path / "eval.csv"):
             message = f"{path / 'eval.csv'}: empty; restore it, or move the run directory away"
             return View("damaged", {}, job, log, message)
-        # A log explains why a run never started, or why its job ended. The log of a process on
-        # this machine is not used for a run that has started: other seeds may share the log.
-        log_applies = state is None or (job is not None and state == "RUNNING")
         if state == "DIVERGED":
             view.state = "diverged"
         elif state in SETTLED and step_of(status) >= budget:
             view.state = "done"
         elif (holder := live_holder(path, self.now)) is not None:
             view.state, view.silence = "running", silence(path, holder)
-        elif job is not None and self.queue is None:  # squeue is not available on this machine
-            view.state = "stale" if state == "RUNNING" else "queued"
         elif job is not None and self.queue and job in self.queue:
             view.state = "queued" if self.queue[job] in WAITING else "running"
+        elif error := _error_after_status(path, state, job, log):
+            view.state, view.message = "failed", error
+        elif job is not None and self.queue is None:  # squeue is not available on this machine
+            view.state = "stale" if state == "RUNNING" else "queued"
         elif state == "FAILED":
             view.state = "failed"
-        elif log_applies and (error := last_error(log)):
-            view.state, view.message = "failed", error
         elif state == "RUNNING":
             view.state, view.message = "stale", "its process ended without recording a result"
         elif state is not None:
@@ -185,7 +185,7 @@ class Observer:
         else:
             if reason:
                 view.state, view.message = "blocked", reason
-            elif completed:
+            elif completed and view.state != "failed":
                 view.message = ""
 
     def _job(self, directory: str) -> tuple[str | None, int, Submission | None]:
@@ -198,6 +198,31 @@ class Observer:
         queued = [job for job in jobs if self.queue and job[0] in self.queue]
         latest: Any = [(None, 0, None), *(queued or jobs)]
         return latest[-1]
+
+
+def _error_after_status(directory: Path, state: str | None, job: str | None, log: Path) -> str:
+    """Return why a run never started, or why its job ended after the run's last status.
+
+    The log of a process on this machine is not used for a run that has started: other seeds may
+    share the log.
+
+    Args:
+        directory: the run directory.
+        state: state in its `status.json`; None if there is none.
+        job: id of its SLURM job; None without one.
+        log: log file of the job, or of the process on this machine.
+
+    Returns:
+        The error message; empty if there is none.
+    """
+    if state is not None:
+        try:
+            status = directory / "status.json"
+            if job is None or log.stat().st_mtime < status.stat().st_mtime:
+                return ""
+        except OSError:
+            return ""
+    return last_error(log)
 
 
 def _is_empty(path: Path) -> bool:
@@ -278,7 +303,11 @@ def read_queue(job_names: Iterable[str], user: int | None = None) -> dict[str, s
 
 
 def last_error(log: Path) -> str:
-    """Return the last error message of a log, from its last 4096 bytes; empty if there is none."""
+    """Return the last error message of a log; empty if there is none.
+
+    Only its last 4096 bytes are read. A requeued job appends to its log, so an error before the
+    line of a stop is that of an earlier start.
+    """
     try:
         with open(regular(log, None), "rb") as file:
             file.seek(max(log.stat().st_size - 4096, 0))
@@ -288,4 +317,6 @@ def last_error(log: Path) -> str:
     for line in reversed(lines):
         if line.startswith("error: "):
             return line.removeprefix("error: ")
+        if STOPPED.fullmatch(line):
+            return ""
     return ""
