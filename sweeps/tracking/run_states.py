@@ -19,7 +19,8 @@ from sweeps.tracking.sweep_folder import Submission, all_sweeps, job_name
 from tdmpc2.common.run.lock import file_system_time, live_holder
 from tdmpc2.common.run.resume_checks import why_ended
 from tdmpc2.common.run.run_files import SETTLED, read_status, step_of
-from tdmpc2.common.system.atomic_files import write_json
+from tdmpc2.common.run.schemas import Attempt
+from tdmpc2.common.system.atomic_files import read_json, write_json
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.system.regular_files import regular
 
@@ -163,10 +164,10 @@ class Observer:
             view.state = "queued" if self.queue[job] in WAITING else "running"
         elif error := _error_after_status(path, state, job, log):
             view.state, view.message = "failed", error
+        elif state == "FAILED" and (self.queue is not None or _has_begun(path, job)):
+            view.state = "failed"
         elif job is not None and self.queue is None:  # squeue is not available on this machine
             view.state = "stale" if state == "RUNNING" else "queued"
-        elif state == "FAILED":
-            view.state = "failed"
         elif state == "RUNNING":
             view.state, view.message = "stale", "its process ended without recording a result"
         elif state is not None:
@@ -223,6 +224,19 @@ def _error_after_status(directory: Path, state: str | None, job: str | None, log
         except OSError:
             return ""
     return last_error(log)
+
+
+def _has_begun(directory: Path, job: str | None) -> bool:
+    """Return whether a run has an attempt in its SLURM job; True without a job.
+
+    Args:
+        directory: the run directory.
+        job: id of the job to which it was last assigned; None without one.
+    """
+    with contextlib.suppress(UserError):  # a damaged file
+        attempts = read_json(directory / "attempts.json", list[Attempt]) or []
+        return job is None or any(attempt.get("slurm_job") == job for attempt in attempts)
+    return job is None
 
 
 def _is_empty(path: Path) -> bool:

@@ -190,6 +190,25 @@ def test_without_slurm_at_hand_queued_is_assumed(
     assert [look(tmp_path, run) for run in runs] == ["done", "stale", "queued"]
 
 
+@pytest.mark.parametrize(
+    ("job", "state"), [("7", "failed"), ("6", "queued"), (None, "queued"), ("damaged", "queued")]
+)
+def test_without_slurm_at_hand_a_run_that_failed_in_its_last_job_has_failed(
+    job: str | None, state: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If it failed before, its last job may wait."""
+    (run,) = runs = plan(tmp_path, 1)
+    write_status(run, "FAILED", 10)
+    attempts: object = [{"commit": "a", "slurm_job": job}]
+    write_json(run.directory / "attempts.json", "x" if job == "damaged" else attempts)
+    write_sweep(tmp_path, runs, cluster="slurm", arrays=one_array(tmp_path, runs, "7"))
+    monkeypatch.setattr(run_states, "read_queue", lambda names: None)
+    assert look(tmp_path, run) == state
+    local = [{"commit": "a", "slurm_job": "7"}, {"commit": "a", "slurm_job": None}]
+    write_json(run.directory / "attempts.json", local)  # retried on this machine
+    assert look(tmp_path, run) == "failed"
+
+
 def test_a_job_that_said_why_it_ended_has_failed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
