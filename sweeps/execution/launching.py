@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sweeps.execution import local_pool, slurm_queries
-from sweeps.execution.exit_codes import ASKS_FIRST, LEFT_BLOCKED
+from sweeps.execution.exit_codes import ASKS_FIRST, LEFT_OUT
 from sweeps.execution.job import FollowUp
 from sweeps.execution.process_file import write_file
 from sweeps.execution.slurm_jobs import figure_arguments, follow_again, hand_over, lay_out
@@ -58,7 +58,8 @@ def launch(request: SweepRequest, advice: str = ADVICE, then: FollowUp | None = 
     Returns:
         0 if all runs were submitted, or ended (above the threshold, if the suite requires it); 1
         if a run failed; 3 if nothing was started because the plan is long or some runs cannot
-        start, and `yes` is not set; 4 if nothing failed but some runs cannot start yet.
+        start, and `yes` is not set; 4 if nothing failed but some runs cannot start yet, or the
+        user's submit limit is reached.
 
     Raises:
         UserError: the request is invalid, or SLURM refuses the jobs.
@@ -97,6 +98,13 @@ def _on_slurm(request: SweepRequest, then: FollowUp | None) -> int:
         if not plan.todo:
             print("Nothing submitted: another launch has just submitted the same runs.")
             return _exit_code(plan)
+        if layout.is_over_limit:
+            print(
+                "Nothing submitted: your submit limit is reached. Launch again when some jobs "
+                "have ended.",
+                flush=True,
+            )
+            return LEFT_OUT
         folder.write(request.to_json(), request.sweep.suite, request.planned)
         hand_over(layout, folder, then)
     return _exit_code(plan)
@@ -198,7 +206,7 @@ def _exit_code(plan: SweepPlan) -> int:
         return 0
     print(f"{_count_blocked(plan)} were left out. Launch again when this is settled:")
     print("\n".join([*plan.describe_blocked()[1:], *plan.describe_held()]), flush=True)
-    return LEFT_BLOCKED
+    return LEFT_OUT
 
 
 def _count_blocked(plan: SweepPlan) -> str:

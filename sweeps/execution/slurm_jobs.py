@@ -55,9 +55,9 @@ class JobLayout:
         partition = self.resources.partition
         where = f"partition {partition}" if partition else "default partition"
         arrays = " + ".join(f"{size:,}" for size in self.sizes)
+        as_arrays = f", as arrays of {arrays}" if arrays else ""
         lines = [
-            f"SLURM, {where}: {len(self.jobs):,} jobs, as arrays of {arrays}; "
-            f"each: {self.resources.describe()}"
+            f"SLURM, {where}: {len(self.jobs):,} jobs{as_arrays}; each: {self.resources.describe()}"
         ]
         if sum(self.at_once) < sum(self.sizes):
             lines.append(f"At most {sum(self.at_once):,} jobs run at a time.")
@@ -75,6 +75,11 @@ class JobLayout:
                 "(runs_per_gpu=, seeds_per_process=)."
             )
         return "\n".join(lines)
+
+    @property
+    def is_over_limit(self) -> bool:
+        """Whether there are jobs to submit, but the user's submit limit allows none now."""
+        return bool(self.jobs) and not self.sizes
 
 
 def lay_out(plan: SweepPlan, partition: Partition | None, gpus: int) -> JobLayout:
