@@ -24,16 +24,22 @@ class Simulated:
     def __init__(self, limit: int | None = None) -> None:
         self.limit, self.num_jobs = limit, 0
         self.comments: list[str] = []
+        self.queue: dict[str, str] = {}
+        self.refused = "#none"
 
     def left(self) -> int | None:
         return None if self.limit is None else self.limit - self.num_jobs
 
     def submit(self, jobs: Sequence[Any], *_: Any, comment: str, **options: Any) -> str:
-        if self.limit is not None and self.num_jobs + len(jobs) > self.limit:
+        over = self.limit is not None and self.num_jobs + len(jobs) > self.limit
+        if over or comment.endswith(self.refused):
             raise slurm.UserError("SLURM refuses the jobs: AssocMaxSubmitJobLimit")
         self.num_jobs += len(jobs)
         self.comments.append(comment)
-        return str(len(self.comments))
+        job = str(len(self.comments))
+        names = [job] if len(jobs) == 1 else [f"{job}_{index}" for index in range(len(jobs))]
+        self.queue |= dict.fromkeys(names, "PENDING")
+        return job
 
 
 @pytest.fixture
@@ -49,7 +55,8 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Simulated:
     monkeypatch.setattr(slurm, "check", lambda resources: None)
     monkeypatch.setattr(slurm, "submit", simulated.submit)
     monkeypatch.setattr("sweeps.execution.code_snapshot.take", lambda root, to: to / "copy")
-    monkeypatch.setattr(run_states, "read_queue", lambda names: {})
+    monkeypatch.setattr("sweeps.execution.slurm_jobs.is_queued", lambda name, comment: False)
+    monkeypatch.setattr(run_states, "read_queue", lambda names: simulated.queue)
     return simulated
 
 
@@ -68,3 +75,44 @@ def test_a_reached_submit_limit_is_said_and_nothing_is_written(
     assert "Nothing submitted: your submit limit is reached. Launch again when" in printed
     assert not all_sweeps(tmp_path)
     assert not list(tmp_path.rglob("0001"))
+
+
+@pytest.mark.parametrize(("limit", "num_runs"), [(None, 3), (4, 3), (3, 2), (2, 1)])
+def test_the_job_after_the_runs_has_a_place_below_the_submit_limit(
+    limit: int | None, num_runs: int, cluster: Simulated, tmp_path: Path
+) -> None:
+    cluster.limit = limit
+    assert sweep(tmp_path, "after=figures") == 0
+    assert cluster.num_jobs == num_runs + 1
+    assert cluster.comments[-1].endswith("#figures")
+
+
+def test_runs_stay_submitted_if_the_job_after_them_is_refused(
+    cluster: Simulated, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cluster.limit = 1
+    runs = tmp_path / "runs"
+    assert sweep(runs, "after=figures") == launch.LEFT_OUT
+    printed = capsys.readouterr().out
+    assert "Your submit limit allows 1 of these jobs now; 2 are not submitted" in printed
+    assert (
+        "warning: the runs are submitted, but not the job that draws the figures (SLURM" in printed
+    )
+    command = f"python -m analysis.make_figures runs={runs} out={tmp_path / 'paper_figures'}"
+    assert f"run `{command}` when all runs have ended" in printed
+    (submission,) = all_sweeps(runs)[0].submissions()
+    assert submission.job_ids() == ["1"]
+
+
+def test_a_study_names_the_command_that_goes_on(
+    cluster: Simulated, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also if another launch has submitted the runs, but not the job after them."""
+    arguments = ["variants=default,num_q=3", "until=decided", "looks=2,3", f"runs={tmp_path}"]
+    for refused, code, num_jobs in (("#look", 4, 4), ("#look", 4, 4), ("#none", 0, 5)):
+        cluster.refused = refused
+        assert launch.main(["tasks=toy-pointmass", *SETTINGS, *arguments]) == code
+        (study,) = (tmp_path / "studies").iterdir()
+        command = f"run `python -m sweeps.studies.go_on study={study}` when all runs have ended"
+        assert (command in capsys.readouterr().out) == (code == 4)
+        assert cluster.num_jobs == num_jobs
