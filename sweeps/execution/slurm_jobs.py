@@ -18,7 +18,13 @@ from sweeps.execution.slurm_queries import Partition
 from sweeps.planning.plan import SweepPlan
 from sweeps.planning.planned_run import SeedGroup
 from sweeps.tracking.run_states import ACTIVE, is_queued
-from sweeps.tracking.sweep_folder import SweepFolder, job_name, relative, write_submission
+from sweeps.tracking.sweep_folder import (
+    DRAWS_FIGURES,
+    SweepFolder,
+    job_name,
+    relative,
+    write_submission,
+)
 from tdmpc2.common.run.source_version import git_commit
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.system.paths import packages_root
@@ -202,14 +208,16 @@ def hand_over(layout: JobLayout, sweep: SweepFolder, then: FollowUp | None = Non
         print(f"submitted array {array['job']}: {size:,} of {len(layout.jobs):,} jobs", flush=True)
     if then is None and request.sweep.after == "figures":
         command = ("analysis.make_figures", *figure_arguments(request.runs))
-        then = FollowUp(command, f"{folder}#figures", "draws the figures")
+        then = FollowUp(command, f"{folder}#figures", DRAWS_FIGURES)
     complete = True
     if then is not None:
         waited_for = [str(array["job"]) for array in arrays]
         job = submit_follow_up(then, layout.resources, sweep, folder, code, waited_for)
         complete = job is not None
         if complete:
-            write_submission(folder, "slurm", arrays=arrays, figures=job, **facts)
+            write_submission(
+                folder, "slurm", arrays=arrays, figures=job, purpose=then.purpose, **facts
+            )
     print(f"Logs: {folder}. Show progress with `python sweeps/status.py`.", flush=True)
     return complete
 
@@ -284,7 +292,7 @@ def follow_again(layout: JobLayout, sweep: SweepFolder, then: FollowUp) -> bool:
     job = submit_follow_up(then, layout.resources, sweep, folder, code, sorted(jobs))
     if job is None:
         return False
-    write_submission(folder, "slurm", arrays=[], figures=job, **facts)
+    write_submission(folder, "slurm", arrays=[], figures=job, purpose=then.purpose, **facts)
     return True
 
 

@@ -18,6 +18,8 @@ from tdmpc2.common.system.processes import identity_of
 from tdmpc2.common.system.regular_files import can_list
 
 FOLDER = "sweeps"
+DRAWS_FIGURES = "draws the figures"
+"""Purpose of the job after the runs, if its record does not state another."""
 
 
 class RunRecord(TypedDict):

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sweeps import launch
+from sweeps import launch, status
 from sweeps.execution import slurm, slurm_queries
 from sweeps.execution.slurm_queries import Partition
 from sweeps.tracking import run_states
@@ -116,3 +116,6 @@ def test_a_study_names_the_command_that_goes_on(
         command = f"run `python -m sweeps.studies.go_on study={study}` when all runs have ended"
         assert (command in capsys.readouterr().out) == (code == 4)
         assert cluster.num_jobs == num_jobs
+    status.main([f"runs={tmp_path}"])
+    line = "after all runs have ended: job 2 decides and starts the next look\n"
+    assert line in capsys.readouterr().out

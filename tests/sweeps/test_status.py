@@ -131,6 +131,15 @@ def test_every_run_on_request(runs: Path, capsys: pytest.CaptureFixture[str]) ->
     assert "1,000 of 5,000" in printed
 
 
+def test_jobs_after_the_runs_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Older records do not state the purpose of the job that draws the figures."""
+    write_sweep(tmp_path, plan(tmp_path, 1), figures="71")
+    write_sweep(tmp_path, plan(tmp_path, 1), figures="72", purpose="decides")
+    _, printed = show(tmp_path, capsys)
+    line = "after all runs have ended: job 71 draws the figures, job 72 decides\n"
+    assert line in printed
+
+
 def test_status_opens_few_files(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only status, lease and log of each run are opened, no file that grows with the run."""
     opened = []
