@@ -92,8 +92,9 @@ def usage() -> str:
             "  2  bad input; nothing was started",
             f"  {ASKS_FIRST}  nothing was started; yes=true is required (a long plan, or blocked "
             "runs)",
-            f"  {LEFT_OUT}  nothing failed, but something was left out: blocked runs, all runs as",
-            "     your submit limit is reached, or the job after the runs as SLURM refused it",
+            f"  {LEFT_OUT}  nothing failed, but something was left out: blocked runs, runs at work",
+            "     that will end at a smaller budget, all runs as your submit limit is reached, or",
+            "     the job after the runs as SLURM refused it",
             "",
             "See also: sweeps/status.py shows the state of runs, sweeps/retry.py launches failed",
             "runs again, sweeps/cancel.py stops a sweep.",

@@ -9,6 +9,7 @@ from typing import Any
 
 from sweeps.planning.planned_run import SeedGroup
 from sweeps.tracking.reference_scores import measure_reference_scores
+from sweeps.tracking.sweep_folder import process_file
 from tdmpc2.common.run import spec_file
 from tdmpc2.common.run.resume_checks import RunResult
 from tdmpc2.common.run.spec import OfflineOptions, RunOptions
@@ -24,7 +25,7 @@ def write_file(folder: Path, number: int, group: SeedGroup, options: Mapping[str
         options: options of every run (see `RunOptions` and `OfflineOptions`); options of the run
             itself override them.
     """
-    path = folder / f"process-{number:05}.json"
+    path = process_file(folder, number)
     kind = OfflineOptions if group[0].spec.tasks else RunOptions
     spec_file.write(path, [run.spec for run in group], kind(**{**options, **group[0].options}))
     return path

@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 
 from sweeps.planning.planned_run import SPEEDS
 from sweeps.tracking.silence import silence
-from sweeps.tracking.sweep_folder import Submission, all_sweeps, job_name
+from sweeps.tracking.sweep_folder import Submission, all_sweeps, job_name, process_file
 from tdmpc2.common.run.lock import file_system_time, live_holder
 from tdmpc2.common.run.resume_checks import why_ended
 from tdmpc2.common.run.run_files import SETTLED, read_status, step_of
@@ -67,6 +67,7 @@ class View:
         log: log file of that job, or of its process on this machine.
         message: error message, if it failed or is damaged; why it cannot continue, if blocked.
         silence: what to do about it, if its process has recorded no progress for long.
+        file: file of the process of its SLURM job, if the job waits or runs.
     """
 
     state: RunState
@@ -75,6 +76,7 @@ class View:
     log: Path = Path()
     message: str = ""
     silence: str = ""
+    file: Path | None = None
 
     @property
     def step(self) -> int:
@@ -108,12 +110,14 @@ class Observer:
         find_lost_arrays(submissions)
         self.jobs: dict[str, list[tuple[str, int, Submission]]] = {}
         self.logs: dict[str, str] = {}  # run directory of the log, which seeds may share
+        self.files: dict[tuple[str, str], Path] = {}
         on_slurm = False
         for submission in sorted(submissions, key=lambda s: s.facts["launched"]):
             on_slurm |= submission.facts["cluster"] == "slurm"
-            for job, rank, directories in submission.jobs():
+            for number, (job, rank, directories) in enumerate(submission.jobs(), 1):
                 for directory in directories:
                     self.jobs.setdefault(directory, []).append((job, rank, submission))
+                    self.files[directory, job] = process_file(submission.folder, number)
             self.logs.update(submission.local_logs())
         self.queue = read_queue([job_name(sweep.name) for sweep in sweeps]) if on_slurm else {}
         self._first, self._begun = file_system_time(runs), time.monotonic()
@@ -136,6 +140,9 @@ class Observer:
             with contextlib.suppress(UserError):
                 if (read_status(self.runs / directory) or {}) != view.status:
                     return self._look(directory, budget)
+        waits = view.state == "queued" if self.queue is None else view.job in self.queue
+        if view.job is not None and waits:
+            view.file = self.files[directory, view.job]
         return view
 
     def _look(self, directory: str, budget: int) -> View:

@@ -243,6 +243,16 @@ def write_submission(folder: Path, cluster: str, **facts: Any) -> None:
     write_json(folder / "submission.json", {**common, **facts})
 
 
+def process_file(folder: Path, number: int) -> Path:
+    """Return the file with the runs and options of a process of a launch.
+
+    Args:
+        folder: folder of the launch.
+        number: number of the process in the launch, from 1.
+    """
+    return folder / f"process-{number:05}.json"
+
+
 def all_sweeps(runs: Path) -> list[SweepFolder]:
     """List all sweeps below a folder of runs, also those that this user may not read."""
     folders = sorted(path for path in (runs / FOLDER).glob("*") if path.is_dir())

@@ -62,7 +62,9 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Simulated:
 
 def sweep(runs: Path, *more: str) -> int:
     """Launch three tiny runs."""
-    return launch.main(["tasks=toy-pointmass", "seeds=3", f"runs={runs}", *SETTINGS, *more])
+    given = {one.partition("=")[0] for one in more}
+    settings = [one for one in SETTINGS if one.partition("=")[0] not in given]
+    return launch.main(["tasks=toy-pointmass", "seeds=3", f"runs={runs}", *settings, *more])
 
 
 def test_a_reached_submit_limit_is_said_and_nothing_is_written(
@@ -118,4 +120,34 @@ def test_a_study_names_the_command_that_goes_on(
         assert cluster.num_jobs == num_jobs
     status.main([f"runs={tmp_path}"])
     line = "after all runs have ended: job 2 decides and starts the next look\n"
+    assert line in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("kept", "advice"),
+    [
+        (False, ", without keep_replay=true): cancel them (sweeps/cancel.py) and launch again"),
+        (True, "): launch again when they have ended"),
+    ],
+)
+@pytest.mark.parametrize("state", ["PENDING", "RUNNING"])
+def test_queued_jobs_with_a_smaller_budget_are_named(
+    kept: bool,
+    advice: str,
+    state: str,
+    cluster: Simulated,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A job has the budget of its launch, also if the status is that of an earlier attempt."""
+    assert sweep(tmp_path, "env_steps=300", f"keep_replay={kept}") == 0
+    cluster.queue = dict.fromkeys(cluster.queue, state)
+    assert sweep(tmp_path, "env_steps=300") == 0
+    assert "smaller budget" not in capsys.readouterr().out
+    assert sweep(tmp_path, "env_steps=1000", "keep_replay=true") == launch.LEFT_OUT
+    printed = capsys.readouterr().out
+    line = f"3 runs at work will end at a smaller budget (300 env steps{advice}\n"
+    assert printed.count(line) == 2  # in the plan and at the end
+    assert "Nothing to start." in printed
+    assert sweep(tmp_path, "env_steps=1000", "dry_run=true") == 0
     assert line in capsys.readouterr().out
