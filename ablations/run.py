@@ -12,7 +12,7 @@ from ablations.command_line import schema as schema  # for shell completion
 from ablations.own_specs import read_specs
 from ablations.specs import ABLATIONS, FIG9, Ablation, combined, table_of_ablations
 from analysis.stats.ablation_claims import MARGIN
-from sweeps.execution.exit_codes import LEFT_BLOCKED
+from sweeps.execution.exit_codes import LEFT_OUT
 from sweeps.planning.grid import SMOKE
 from sweeps.planning.options import SweepOptions
 from sweeps.planning.request import SweepRequest
@@ -75,7 +75,7 @@ def main(arguments: Sequence[str]) -> int:
     else:
         print_power(request, {base.variant_of(one): one.expected for one in chosen}, MARGIN)
         code = launching.launch(request, _advice(line))
-    if request.sweep.dry_run or code not in (0, 1, LEFT_BLOCKED):
+    if request.sweep.dry_run or code not in (0, 1, LEFT_OUT):
         return code
     if slurm_queries.choose(request.sweep.cluster) == "slurm":
         print("Progress: `python sweeps/status.py`. Results: `python ablations/report.py`.")
@@ -93,7 +93,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         return report.write(wanted) or code
     except UserError as error:
-        if code != LEFT_BLOCKED:
+        if code != LEFT_OUT:
             raise
         print(f"No report yet: {error}")
         return code

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from sweeps.execution.exit_codes import ASKS_FIRST, LEFT_BLOCKED
+from sweeps.execution.exit_codes import ASKS_FIRST, LEFT_OUT
 from sweeps.planning.options import LaunchOptions, SweepOptions
 from sweeps.planning.request import Schema, SweepRequest, deciding, schemas
 from tdmpc2.common.system import cli
@@ -92,7 +92,9 @@ def usage() -> str:
             "  2  bad input; nothing was started",
             f"  {ASKS_FIRST}  nothing was started; yes=true is required (a long plan, or blocked "
             "runs)",
-            f"  {LEFT_BLOCKED}  nothing failed, but blocked runs were left out",
+            f"  {LEFT_OUT}  nothing failed, but something was left out: blocked runs, runs at work",
+            "     that will end at a smaller budget, all runs as your submit limit is reached, or",
+            "     the job after the runs as SLURM refused it",
             "",
             "See also: sweeps/status.py shows the state of runs, sweeps/retry.py launches failed",
             "runs again, sweeps/cancel.py stops a sweep.",

@@ -16,6 +16,9 @@ from tdmpc2.common.system.config_checks import Settings, setting
 from tdmpc2.common.system.errors import UserError, did_you_mean
 from tdmpc2.common.system.paths import default_runs_dir
 
+# checkpoint=previous removes the newest checkpoint: a retry does so only if it is given again.
+ONCE = ("checkpoint",)
+
 
 @dataclass(frozen=True)
 class RetryOptions(Settings):
@@ -71,13 +74,15 @@ def again(sweep: SweepFolder, changes: Mapping[str, str]) -> SweepRequest:
     if "request" not in facts:  # launched by version 0.4.0
         former = cli.split_arguments(facts["words"])
         _say_omitted({key: former[key] for key in omitted if key in former}, changes)
-        kept = {k: v for k, v in former.items() if k not in ("dry_run", *omitted)}
+        left_out = ("dry_run", *ONCE, *omitted)
+        kept = {k: v for k, v in former.items() if k not in left_out}
         return SweepRequest.from_arguments(_arguments({**kept, **changed}))
     last = SweepRequest.from_json(facts["request"])
     defaults = {key: getattr(SweepOptions, key) for key in omitted}
-    given = {key: getattr(last.sweep, key) for key in omitted}
-    _say_omitted({k: v for k, v in given.items() if v != defaults[k]}, changes)
-    last = replace(last, sweep=replace(last.sweep, **defaults))
+    former = {key: getattr(last.sweep, key) for key in omitted}
+    _say_omitted({k: v for k, v in former.items() if v != defaults[k]}, changes)
+    given = {key: value for key, value in last.given.items() if key not in ONCE}
+    last = replace(last, sweep=replace(last.sweep, **defaults), given=given)
     return SweepRequest.from_arguments(_arguments(changed), last)
 
 
@@ -105,6 +110,7 @@ def usage() -> str:
             "Other arguments override those of the last launch: mem_gb=32, partition=long (see",
             "`python sweeps/launch.py --help`). cluster=local trains on this machine what was",
             "launched on SLURM; the options of the SLURM jobs are then omitted.",
+            "checkpoint=previous is not taken over from the last launch.",
             "",
             "Without suite= and sweep=, retries the failed runs of all sweeps. Diverged runs count",
             "as results and are not retried. To resume stale or unfinished runs, launch the sweep",

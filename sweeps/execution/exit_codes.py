@@ -1,4 +1,4 @@
 """Exit codes of `sweeps/launch.py` besides 0 to 2."""
 
 ASKS_FIRST = 3
-LEFT_BLOCKED = 4
+LEFT_OUT = 4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -66,10 +67,12 @@ class TrainingJob(Checkpointable):
     def _train(self, file: Path) -> list[str]:
         """Train, after waiting for the lease of a dead process to expire, if there is one."""
         deadline = time.monotonic() + EXPIRY_SECONDS + 30
+        restarted = int(os.environ.get("SLURM_RESTART_COUNT", "0")) > 0
         while True:
             try:
                 # Figures show the reference scores.
-                return [record.state for record in train_file(file, reference_scores=True)]
+                ended = train_file(file, reference_scores=True, restarted=restarted)
+                return [record.state for record in ended]
             except InUseError:
                 if time.monotonic() > deadline:
                     raise

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sweeps.execution import local_pool, slurm_queries
-from sweeps.execution.exit_codes import ASKS_FIRST, LEFT_BLOCKED
+from sweeps.execution.exit_codes import ASKS_FIRST, LEFT_OUT
 from sweeps.execution.job import FollowUp
 from sweeps.execution.process_file import write_file
 from sweeps.execution.slurm_jobs import figure_arguments, follow_again, hand_over, lay_out
@@ -58,7 +58,9 @@ def launch(request: SweepRequest, advice: str = ADVICE, then: FollowUp | None = 
     Returns:
         0 if all runs were submitted, or ended (above the threshold, if the suite requires it); 1
         if a run failed; 3 if nothing was started because the plan is long or some runs cannot
-        start, and `yes` is not set; 4 if nothing failed but some runs cannot start yet.
+        start, and `yes` is not set; 4 if nothing failed but some runs cannot start yet, or will
+        end at a smaller budget, or the user's submit limit is reached, or SLURM refuses the job
+        after the runs.
 
     Raises:
         UserError: the request is invalid, or SLURM refuses the jobs.
@@ -78,28 +80,37 @@ def _on_slurm(request: SweepRequest, then: FollowUp | None) -> int:
     plan = make_plan(request, Observer(request.runs), gpu=gpus > 0)
     show(plan, parallel=None)
     _check_commits(plan)
-    layout = lay_out(plan, partition, gpus)
+    follow_up = then is not None or request.sweep.after == "figures"
+    layout = lay_out(plan, partition, gpus, follow_up=follow_up)
     print(layout.describe(), flush=True)
     if request.sweep.dry_run:
         list_runs(plan)
         return 0
     folder = SweepFolder.of(request.runs, request.sweep.label, request.planned)
+    complete = True
     if not plan.todo:
         list_runs(plan)
         if then is not None:
             with _submission_lease(request.runs / FOLDER):
-                follow_again(layout, folder, then)
-        return _exit_code(plan)
+                complete = follow_again(layout, folder, then)
+        return _exit_code(plan, complete)
     with _submission_lease(request.runs / FOLDER):
         # Plan again: another launch may have submitted some of these runs in the meantime.
         plan = make_plan(request, Observer(request.runs), gpu=gpus > 0)
-        layout = lay_out(plan, partition, gpus)
+        layout = lay_out(plan, partition, gpus, follow_up=follow_up)
         if not plan.todo:
             print("Nothing submitted: another launch has just submitted the same runs.")
             return _exit_code(plan)
+        if layout.is_over_limit:
+            print(
+                "Nothing submitted: your submit limit is reached. Launch again when some jobs "
+                "have ended.",
+                flush=True,
+            )
+            return LEFT_OUT
         folder.write(request.to_json(), request.sweep.suite, request.planned)
-        hand_over(layout, folder, then)
-    return _exit_code(plan)
+        complete = hand_over(layout, folder, then)
+    return _exit_code(plan, complete)
 
 
 def _on_this_machine(request: SweepRequest, advice: str, *, inline: bool) -> int:
@@ -192,13 +203,19 @@ def _use_of_cores(request: SweepRequest, *, gpu: bool, inline: bool) -> CoreUse:
     return divide(groups, usable_cores(), threads, parallel)
 
 
-def _exit_code(plan: SweepPlan) -> int:
-    """Return the exit code of a launch without failures, and list the runs that cannot start."""
-    if not plan.blocked:
-        return 0
-    print(f"{_count_blocked(plan)} were left out. Launch again when this is settled:")
-    print("\n".join([*plan.describe_blocked()[1:], *plan.describe_held()]), flush=True)
-    return LEFT_BLOCKED
+def _exit_code(plan: SweepPlan, complete: bool = True) -> int:
+    """Return the exit code of a launch without failures, and list the runs that were left out.
+
+    Args:
+        plan: plan of the launch.
+        complete: whether everything else was submitted.
+    """
+    if plan.blocked:
+        print(f"{_count_blocked(plan)} were left out. Launch again when this is settled:")
+        print("\n".join([*plan.describe_blocked()[1:], *plan.describe_held()]), flush=True)
+    if plan.smaller:
+        print("\n".join(plan.describe_smaller()), flush=True)
+    return 0 if complete and not plan.blocked and not plan.smaller else LEFT_OUT
 
 
 def _count_blocked(plan: SweepPlan) -> str:

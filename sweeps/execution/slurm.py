@@ -122,7 +122,7 @@ def in_arrays(num_jobs: int, size: int, left: int | None) -> list[int]:
 
 def shares(limit: int | None, sizes: Sequence[int]) -> list[int]:
     """Divide a limit on concurrent jobs between arrays by size, with at least one job each."""
-    if limit is None:
+    if limit is None or not sizes:
         return list(sizes)
     total = sum(sizes)
     each = [max(limit * size // total, 1) for size in sizes]

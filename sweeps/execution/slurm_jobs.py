@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,13 @@ from sweeps.execution.slurm_queries import Partition
 from sweeps.planning.plan import SweepPlan
 from sweeps.planning.planned_run import SeedGroup
 from sweeps.tracking.run_states import ACTIVE, is_queued
-from sweeps.tracking.sweep_folder import SweepFolder, job_name, relative, write_submission
+from sweeps.tracking.sweep_folder import (
+    DRAWS_FIGURES,
+    SweepFolder,
+    job_name,
+    relative,
+    write_submission,
+)
 from tdmpc2.common.run.source_version import git_commit
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.system.paths import packages_root
@@ -55,9 +62,9 @@ class JobLayout:
         partition = self.resources.partition
         where = f"partition {partition}" if partition else "default partition"
         arrays = " + ".join(f"{size:,}" for size in self.sizes)
+        as_arrays = f", as arrays of {arrays}" if arrays else ""
         lines = [
-            f"SLURM, {where}: {len(self.jobs):,} jobs, as arrays of {arrays}; "
-            f"each: {self.resources.describe()}"
+            f"SLURM, {where}: {len(self.jobs):,} jobs{as_arrays}; each: {self.resources.describe()}"
         ]
         if sum(self.at_once) < sum(self.sizes):
             lines.append(f"At most {sum(self.at_once):,} jobs run at a time.")
@@ -70,20 +77,29 @@ class JobLayout:
         left = len(self.jobs) - sum(self.sizes)
         if left:
             lines.append(
-                f"Your submit limit allows {sum(self.sizes):,} more jobs now; {left:,} are not "
+                f"Your submit limit allows {sum(self.sizes):,} of these jobs now; {left:,} are not "
                 "submitted. Launch again when some jobs have ended, or put more runs into each job "
                 "(runs_per_gpu=, seeds_per_process=)."
             )
         return "\n".join(lines)
 
+    @property
+    def is_over_limit(self) -> bool:
+        """Whether there are jobs to submit, but the user's submit limit allows none now."""
+        return bool(self.jobs) and not self.sizes
 
-def lay_out(plan: SweepPlan, partition: Partition | None, gpus: int) -> JobLayout:
+
+def lay_out(
+    plan: SweepPlan, partition: Partition | None, gpus: int, *, follow_up: bool = False
+) -> JobLayout:
     """Divide the processes of a plan into jobs and arrays, and determine their resources.
 
     Args:
         plan: the plan to carry out.
         partition: partition of the jobs; None if unknown.
         gpus: GPUs per job.
+        follow_up: whether another job is to be submitted after them. It has the last place below
+            the user's submit limit, unless there is only one.
 
     Raises:
         UserError: `timeout_min=` exceeds the partition's limit, or SLURM refuses the jobs.
@@ -112,7 +128,10 @@ def lay_out(plan: SweepPlan, partition: Partition | None, gpus: int) -> JobLayou
     if not jobs:
         return JobLayout(plan, resources, [], [], [])
     slurm.check(resources)
-    sizes = slurm.in_arrays(len(jobs), slurm_queries.max_array_size(), slurm_queries.jobs_left())
+    left = slurm_queries.jobs_left()
+    if follow_up and left is not None and left > 1:
+        left -= 1
+    sizes = slurm.in_arrays(len(jobs), slurm_queries.max_array_size(), left)
     at_once = slurm.shares(sweep.max_parallel, sizes)
     preemption = slurm_queries.preemption_of(None if partition is None else partition.name)
     return JobLayout(plan, resources, jobs, sizes, at_once, preemption)
@@ -146,7 +165,7 @@ def extra_options(text: str | None) -> dict[str, str | bool]:
     return options
 
 
-def hand_over(layout: JobLayout, sweep: SweepFolder, then: FollowUp | None = None) -> None:
+def hand_over(layout: JobLayout, sweep: SweepFolder, then: FollowUp | None = None) -> bool:
     """Submit the jobs, and record which job trains which runs.
 
     The record is written before and after every array, so that its jobs are found if the launch is
@@ -156,6 +175,12 @@ def hand_over(layout: JobLayout, sweep: SweepFolder, then: FollowUp | None = Non
         layout: the jobs and their arrays.
         sweep: folder of their sweep.
         then: job to submit after them; None for the figures, if the request wants them.
+
+    Returns:
+        Whether SLURM has accepted that job, if there is one. It then has accepted the others.
+
+    Raises:
+        UserError: SLURM refuses the jobs.
     """
     request = layout.plan.request
     code, folder, facts = _new_submission(layout, sweep)
@@ -183,12 +208,18 @@ def hand_over(layout: JobLayout, sweep: SweepFolder, then: FollowUp | None = Non
         print(f"submitted array {array['job']}: {size:,} of {len(layout.jobs):,} jobs", flush=True)
     if then is None and request.sweep.after == "figures":
         command = ("analysis.make_figures", *figure_arguments(request.runs))
-        then = FollowUp(command, f"{folder}#figures", "draws the figures")
+        then = FollowUp(command, f"{folder}#figures", DRAWS_FIGURES)
+    complete = True
     if then is not None:
         waited_for = [str(array["job"]) for array in arrays]
         job = submit_follow_up(then, layout.resources, sweep, folder, code, waited_for)
-        write_submission(folder, "slurm", arrays=arrays, figures=job, **facts)
+        complete = job is not None
+        if complete:
+            write_submission(
+                folder, "slurm", arrays=arrays, figures=job, purpose=then.purpose, **facts
+            )
     print(f"Logs: {folder}. Show progress with `python sweeps/status.py`.", flush=True)
+    return complete
 
 
 def submit_follow_up(
@@ -198,8 +229,8 @@ def submit_follow_up(
     folder: Path,
     code: Path,
     after: Sequence[str],
-) -> str:
-    """Submit a job that runs a module when other jobs have ended, and return its id.
+) -> str | None:
+    """Submit a job that runs a module when other jobs have ended.
 
     Args:
         then: the job.
@@ -208,43 +239,61 @@ def submit_follow_up(
         folder: folder of the launch.
         code: copy of the code that the job runs.
         after: ids of the other jobs.
+
+    Returns:
+        Its id; None if SLURM refuses it, with a message that says how to continue.
     """
-    job = slurm.submit(
-        [ModuleJob(*then.command)],
-        Resources(
-            partition=resources.partition,
-            gpus=0,
-            tasks=1,
-            cpus=1,
-            mem_gb=min(FIGURES_GB, resources.mem_gb),
-            timeout_min=min(FIGURES_MINUTES, resources.timeout_min),
-            extra=resources.extra,
-        ),
-        folder,
-        name=job_name(sweep.name),
-        code=code,
-        at_once=1,
-        comment=then.comment,
-        after=after,
+    own = Resources(
+        partition=resources.partition,
+        gpus=0,
+        tasks=1,
+        cpus=1,
+        mem_gb=min(FIGURES_GB, resources.mem_gb),
+        timeout_min=min(FIGURES_MINUTES, resources.timeout_min),
+        extra=resources.extra,
     )
+    try:
+        job = slurm.submit(
+            [ModuleJob(*then.command)],
+            own,
+            folder,
+            name=job_name(sweep.name),
+            code=code,
+            at_once=1,
+            comment=then.comment,
+            after=after,
+        )
+    except UserError as error:
+        print(
+            f"warning: the runs are submitted, but not the job that {then.purpose} ({error}); run "
+            f"`{shlex.join(('python', '-m', *then.command))}` when all runs have ended",
+            flush=True,
+        )
+        return None
     print(f"submitted job {job}: {then.purpose} when all runs have ended", flush=True)
     return job
 
 
-def follow_again(layout: JobLayout, sweep: SweepFolder, then: FollowUp) -> None:
+def follow_again(layout: JobLayout, sweep: SweepFolder, then: FollowUp) -> bool:
     """Submit a follow-up of jobs that another launch has submitted, unless it is in the queue.
 
     Args:
         layout: layout of a plan of which nothing is left to submit.
         sweep: folder of the sweep.
         then: the follow-up.
+
+    Returns:
+        Whether it is in the queue, or not needed.
     """
     jobs = {view.job for view in layout.plan.views if view.state in ACTIVE and view.job}
     if not jobs or is_queued(job_name(sweep.name), then.comment):
-        return
+        return True
     code, folder, facts = _new_submission(layout, sweep)
     job = submit_follow_up(then, layout.resources, sweep, folder, code, sorted(jobs))
-    write_submission(folder, "slurm", arrays=[], figures=job, **facts)
+    if job is None:
+        return False
+    write_submission(folder, "slurm", arrays=[], figures=job, purpose=then.purpose, **facts)
+    return True
 
 
 def _new_submission(layout: JobLayout, sweep: SweepFolder) -> tuple[Path, Path, dict[str, Any]]:

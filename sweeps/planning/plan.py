@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,6 +17,7 @@ from sweeps.planning.planned_run import UNITS, PlannedRun, SeedGroup
 from sweeps.planning.request import SweepRequest
 from sweeps.tracking.progress import describe_blocked, duration, make_console, table_of_states
 from sweeps.tracking.run_states import ACTIVE, ENDED, Observer, View
+from sweeps.tracking.work_budget import WorkBudget, work_budget
 from tdmpc2.common.run.resume_checks import existing_outcome
 from tdmpc2.common.run.schemas import NumericFile, seeds_together
 from tdmpc2.common.system.atomic_files import read_json
@@ -42,6 +44,7 @@ class SweepPlan:
             that this machine lacks.
         held: runs that would be launched, but share a process with a run that is blocked, damaged
             or at work, each with the reason.
+        smaller: runs that a process or job trains to a smaller budget than the request's.
         groups: runs of each process to start.
         gpu: whether the runs get a GPU.
         hours: estimated remaining hours of each run, on one core or GPU.
@@ -54,6 +57,7 @@ class SweepPlan:
     todo: list[PlannedRun]
     blocked: list[PlannedRun]
     held: list[tuple[PlannedRun, str]]
+    smaller: list[tuple[PlannedRun, WorkBudget]]
     groups: list[SeedGroup]
     gpu: bool
     hours: list[float]
@@ -102,6 +106,25 @@ class SweepPlan:
             "also need allow_numeric_change=true):",
             *(f"  {name} {seeds_text(found)}: {why}" for (name, why), found in seeds.items()),
         ]
+
+    def describe_smaller(self) -> list[str]:
+        """Describe the runs at work that will end at a smaller budget, and what to do, by budget.
+
+        Returns:
+            One line per budget; empty if there are none.
+        """
+        lines = []
+        for (work, unit), number in Counter(
+            (w, r.spec.budget_unit) for r, w in self.smaller
+        ).items():
+            runs, budget = counted(number, "run"), f"{work.budget:,} {UNITS[unit]}"
+            if work.extends:
+                end, advice = budget, "launch again when they have ended"
+            else:
+                end = f"{budget}, without keep_replay=true"
+                advice = "cancel them (sweeps/cancel.py) and launch again"
+            lines.append(f"{runs} at work will end at a smaller budget ({end}): {advice}")
+        return lines
 
     def describe_older(self) -> str:
         """Describe runs of version 0.4.0 that differ from some to launch only in the physics."""
@@ -162,11 +185,13 @@ def make_plan(request: SweepRequest, observer: Observer, *, gpu: bool) -> SweepP
         else:
             groups.append(group)
     todo = [run for group in groups for run in group if id(run) in wanted]
+    at_work = [(run, work_budget(run.directory, view)) for run, view in looked_at]
+    smaller = [(run, work) for run, work in at_work if work and work.budget < run.spec.budget]
     finished = [(run, *_ran_on(run)) for run, view in looked_at if view.state == "done"]
     factors = costs.corrections(finished, request.options)
     each, source = _estimate(request, len(factors), gpu=gpu)
     hours = [s / 3600 for s in costs.seconds_left(planned, each, factors, gpu=gpu)]
-    return SweepPlan(request, views, todo, blocked, held, groups, gpu, hours, each, source)
+    return SweepPlan(request, views, todo, blocked, held, smaller, groups, gpu, hours, each, source)
 
 
 def _estimate(request: SweepRequest, corrected: int, *, gpu: bool) -> tuple[list[costs.Cost], str]:
@@ -241,8 +266,8 @@ def show(plan: SweepPlan, *, parallel: int | None) -> None:
     for task_set in request.sets:
         print(task_set.describe(), flush=True)
     make_console().print(_table(plan))
-    described = (*plan.describe_blocked(), *plan.describe_held(), plan.describe_older())
-    for line in filter(None, described):
+    described = (*plan.describe_blocked(), *plan.describe_held(), *plan.describe_smaller())
+    for line in filter(None, (*described, plan.describe_older())):
         print(line)
     if not plan.todo:
         print("Nothing to start.", flush=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -14,11 +15,12 @@ from typing import Any, Literal, get_args
 
 from sweeps.planning.planned_run import SPEEDS
 from sweeps.tracking.silence import silence
-from sweeps.tracking.sweep_folder import Submission, all_sweeps, job_name
+from sweeps.tracking.sweep_folder import Submission, all_sweeps, job_name, process_file
 from tdmpc2.common.run.lock import file_system_time, live_holder
 from tdmpc2.common.run.resume_checks import is_past, why_ended
 from tdmpc2.common.run.run_files import SETTLED, read_status, step_of
-from tdmpc2.common.system.atomic_files import write_json
+from tdmpc2.common.run.schemas import Attempt
+from tdmpc2.common.system.atomic_files import read_json, write_json
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.system.regular_files import regular
 
@@ -50,6 +52,8 @@ ACTIVE: tuple[RunState, ...] = ("running", "queued")  # a process or job works o
 # SLURM job states that count as queued (REQUEUE_HOLD: requeued and held).
 WAITING = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SUSPENDED")
 QUEUE_SECONDS = 60
+# What a job prints when a signal has stopped its run (see `TrainingJob`).
+STOPPED = re.compile(r"stopped .*\(signal \w+\)")
 
 
 @dataclass
@@ -63,6 +67,7 @@ class View:
         log: log file of that job, or of its process on this machine.
         message: error message, if it failed or is damaged; why it cannot continue, if blocked.
         silence: what to do about it, if its process has recorded no progress for long.
+        file: file of the process of its SLURM job, if the job waits or runs.
     """
 
     state: RunState
@@ -71,6 +76,7 @@ class View:
     log: Path = Path()
     message: str = ""
     silence: str = ""
+    file: Path | None = None
 
     @property
     def step(self) -> int:
@@ -104,12 +110,14 @@ class Observer:
         find_lost_arrays(submissions)
         self.jobs: dict[str, list[tuple[str, int, Submission]]] = {}
         self.logs: dict[str, str] = {}  # run directory of the log, which seeds may share
+        self.files: dict[tuple[str, str], Path] = {}
         on_slurm = False
         for submission in sorted(submissions, key=lambda s: s.facts["launched"]):
             on_slurm |= submission.facts["cluster"] == "slurm"
-            for job, rank, directories in submission.jobs():
+            for number, (job, rank, directories) in enumerate(submission.jobs(), 1):
                 for directory in directories:
                     self.jobs.setdefault(directory, []).append((job, rank, submission))
+                    self.files[directory, job] = process_file(submission.folder, number)
             self.logs.update(submission.local_logs())
         self.queue = read_queue([job_name(sweep.name) for sweep in sweeps]) if on_slurm else {}
         self._first, self._begun = file_system_time(runs), time.monotonic()
@@ -132,6 +140,9 @@ class Observer:
             with contextlib.suppress(UserError):
                 if (read_status(self.runs / directory) or {}) != view.status:
                     return self._look(directory, budget)
+        waits = view.state == "queued" if self.queue is None else view.job in self.queue
+        if view.job is not None and waits:
+            view.file = self.files[directory, view.job]
         return view
 
     def _look(self, directory: str, budget: int) -> View:
@@ -150,25 +161,22 @@ class Observer:
         if state == "COMPLETED" and _is_empty(path / "eval.csv"):
             message = f"{path / 'eval.csv'}: empty; restore it, or move the run directory away"
             return View("damaged", {}, job, log, message)
-        # A log explains why a run never started, or why its job ended. The log of a process on
-        # this machine is not used for a run that has started: other seeds may share the log.
-        log_applies = state is None or (job is not None and state == "RUNNING")
         if state == "DIVERGED":
             view.state = "diverged"
         elif state in SETTLED and step_of(status) >= budget:
             view.state = "done"
         elif (holder := live_holder(path, self.now)) is not None:
             view.state, view.silence = "running", silence(path, holder)
-        elif job is not None and self.queue is None:  # squeue is not available on this machine
-            view.state = "stale" if state == "RUNNING" else "queued"
         elif job is not None and self.queue and job in self.queue:
             view.state = "queued" if self.queue[job] in WAITING else "running"
         elif state is not None and is_past(status, budget):
             view.state = "done"
-        elif state == "FAILED":
-            view.state = "failed"
-        elif log_applies and (error := last_error(log)):
+        elif error := _error_after_status(path, state, job, log):
             view.state, view.message = "failed", error
+        elif state == "FAILED" and (self.queue is not None or _has_begun(path, job)):
+            view.state = "failed"
+        elif job is not None and self.queue is None:  # squeue is not available on this machine
+            view.state = "stale" if state == "RUNNING" else "queued"
         elif state == "RUNNING":
             view.state, view.message = "stale", "its process ended without recording a result"
         elif state is not None:
@@ -187,7 +195,7 @@ class Observer:
         else:
             if reason:
                 view.state, view.message = "blocked", reason
-            elif completed:
+            elif completed and view.state != "failed":
                 view.message = ""
 
     def _job(self, directory: str) -> tuple[str | None, int, Submission | None]:
@@ -200,6 +208,44 @@ class Observer:
         queued = [job for job in jobs if self.queue and job[0] in self.queue]
         latest: Any = [(None, 0, None), *(queued or jobs)]
         return latest[-1]
+
+
+def _error_after_status(directory: Path, state: str | None, job: str | None, log: Path) -> str:
+    """Return why a run never started, or why its job ended after the run's last status.
+
+    The log of a process on this machine is not used for a run that has started: other seeds may
+    share the log.
+
+    Args:
+        directory: the run directory.
+        state: state in its `status.json`; None if there is none.
+        job: id of its SLURM job; None without one.
+        log: log file of the job, or of the process on this machine.
+
+    Returns:
+        The error message; empty if there is none.
+    """
+    if state is not None:
+        try:
+            status = directory / "status.json"
+            if job is None or log.stat().st_mtime < status.stat().st_mtime:
+                return ""
+        except OSError:
+            return ""
+    return last_error(log)
+
+
+def _has_begun(directory: Path, job: str | None) -> bool:
+    """Return whether a run has an attempt in its SLURM job; True without a job.
+
+    Args:
+        directory: the run directory.
+        job: id of the job to which it was last assigned; None without one.
+    """
+    with contextlib.suppress(UserError):  # a damaged file
+        attempts = read_json(directory / "attempts.json", list[Attempt]) or []
+        return job is None or any(attempt.get("slurm_job") == job for attempt in attempts)
+    return job is None
 
 
 def _is_empty(path: Path) -> bool:
@@ -280,7 +326,11 @@ def read_queue(job_names: Iterable[str], user: int | None = None) -> dict[str, s
 
 
 def last_error(log: Path) -> str:
-    """Return the last error message of a log, from its last 4096 bytes; empty if there is none."""
+    """Return the last error message of a log; empty if there is none.
+
+    Only its last 4096 bytes are read. A requeued job appends to its log, so an error before the
+    line of a stop is that of an earlier start.
+    """
     try:
         with open(regular(log, None), "rb") as file:
             file.seek(max(log.stat().st_size - 4096, 0))
@@ -290,4 +340,6 @@ def last_error(log: Path) -> str:
     for line in reversed(lines):
         if line.startswith("error: "):
             return line.removeprefix("error: ")
+        if STOPPED.fullmatch(line):
+            return ""
     return ""

@@ -18,6 +18,8 @@ from tdmpc2.common.system.processes import identity_of
 from tdmpc2.common.system.regular_files import can_list
 
 FOLDER = "sweeps"
+DRAWS_FIGURES = "draws the figures"
+"""Purpose of the job after the runs, if its record does not state another."""
 
 
 class RunRecord(TypedDict):
@@ -239,6 +241,16 @@ def write_submission(folder: Path, cluster: str, **facts: Any) -> None:
         "launched": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     write_json(folder / "submission.json", {**common, **facts})
+
+
+def process_file(folder: Path, number: int) -> Path:
+    """Return the file with the runs and options of a process of a launch.
+
+    Args:
+        folder: folder of the launch.
+        number: number of the process in the launch, from 1.
+    """
+    return folder / f"process-{number:05}.json"
 
 
 def all_sweeps(runs: Path) -> list[SweepFolder]:

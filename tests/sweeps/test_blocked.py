@@ -68,7 +68,7 @@ def test_an_ablation_of_which_nothing_can_start(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["--no-simnorm", "--tasks", "pick-ycb", "--yes", f"runs={tmp_path / 'runs'}"]
-    assert ablations.main(arguments) == launch.LEFT_BLOCKED
+    assert ablations.main(arguments) == launch.LEFT_OUT
     assert "No report yet: " in capsys.readouterr().out
     assert not (tmp_path / "runs").exists()
 
@@ -82,7 +82,7 @@ def test_the_others_start_once_asked_for(
     assert "1 of 2 runs cannot start. Add yes=true to start the others." in capsys.readouterr().out
     assert not runs.exists()
     for _ in range(2):  # the second launch finds nothing to start and prints the same lines
-        assert launch.main([*arguments, "yes=true"]) == launch.LEFT_BLOCKED
+        assert launch.main([*arguments, "yes=true"]) == launch.LEFT_OUT
         printed = capsys.readouterr().out
         assert printed.count(f"`{FETCH} ycb`") == 2  # with the plan, and at the end
         assert printed.splitlines()[-2].startswith("1 of 2 runs were left out")
@@ -102,7 +102,7 @@ def test_a_failure_counts_more_than_what_was_left_out(tmp_path: Path) -> None:
 
 def test_nothing_can_start(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["tasks=pick-ycb,turn-faucet", "seeds=2", f"runs={tmp_path / 'runs'}"]
-    assert launch.main(arguments) == launch.LEFT_BLOCKED
+    assert launch.main(arguments) == launch.LEFT_OUT
     assert "4 of 4 runs were left out" in capsys.readouterr().out
     assert not (tmp_path / "runs").exists()
 
@@ -140,14 +140,14 @@ def test_runs_that_would_be_refused_are_left_out(
         ("keep_replay=false", "was run with keep_replay=true; use keep_replay=true to continue it"),
     ):
         code, printed = started("seeds=1", "env_steps=250", change)
-        assert (code, message in printed) == (launch.LEFT_BLOCKED, True)
+        assert (code, message in printed) == (launch.LEFT_OUT, True)
     cannot = "finished at 200 env steps without keep_replay=true, so it cannot continue to 250"
     code, printed = started("seeds=2", "env_steps=250", "keep_replay=true")
     assert code == launch.ASKS_FIRST
     assert f"1 run of toy-pointmass: {cannot}" in printed
     assert snapshot(runs) == before
     code, printed = started("seeds=2", "env_steps=250", "keep_replay=true", "yes=true")
-    assert code == launch.LEFT_BLOCKED
+    assert code == launch.LEFT_OUT
     assert f"1 run of toy-pointmass: {cannot}" in shown()
     assert "launch again" not in shown()
     (completed,) = runs.rglob("seed1-*/status.json")

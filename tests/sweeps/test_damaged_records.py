@@ -118,7 +118,7 @@ def test_seeds_that_another_one_holds_back_are_named(
     assert "1 blocked, 2 held back, 0 to do" in printed
     line = "  tdmpc2 toy-pointmass seeds 2, 3: seed 1 is damaged\n"
     assert printed.count(line) == 1
-    assert launch.main(together) == launch.LEFT_BLOCKED
+    assert launch.main(together) == launch.LEFT_OUT
     printed = capsys.readouterr().out
     assert printed.count(line) == 2  # with the plan, and at the end
     assert not (sweep.path / "0002").exists()

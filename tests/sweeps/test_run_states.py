@@ -209,6 +209,25 @@ def test_without_slurm_at_hand_queued_is_assumed(
     assert [look(tmp_path, run) for run in runs] == ["done", "stale", "queued"]
 
 
+@pytest.mark.parametrize(
+    ("job", "state"), [("7", "failed"), ("6", "queued"), (None, "queued"), ("damaged", "queued")]
+)
+def test_without_slurm_at_hand_a_run_that_failed_in_its_last_job_has_failed(
+    job: str | None, state: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If it failed before, its last job may wait."""
+    (run,) = runs = plan(tmp_path, 1)
+    write_status(run, "FAILED", 10)
+    attempts: object = [{"commit": "a", "slurm_job": job}]
+    write_json(run.directory / "attempts.json", "x" if job == "damaged" else attempts)
+    write_sweep(tmp_path, runs, cluster="slurm", arrays=one_array(tmp_path, runs, "7"))
+    monkeypatch.setattr(run_states, "read_queue", lambda names: None)
+    assert look(tmp_path, run) == state
+    local = [{"commit": "a", "slurm_job": "7"}, {"commit": "a", "slurm_job": None}]
+    write_json(run.directory / "attempts.json", local)  # retried on this machine
+    assert look(tmp_path, run) == "failed"
+
+
 def test_a_job_that_said_why_it_ended_has_failed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -220,6 +239,39 @@ def test_a_job_that_said_why_it_ended_has_failed(
     views = [observer.look(str(run.directory.relative_to(tmp_path)), BUDGET) for run in runs]
     assert [(view.state, view.message) for view in views] == [("new", ""), ("failed", "no room")]
     assert views[1].log.name == "7_1_0_log.err"
+
+
+REFUSAL = "error: the numeric path has changed; use allow_numeric_change=true\n"
+STOP = "stopped at env step 100, between episodes (signal 12)\n"
+
+
+@pytest.mark.parametrize("state", ["INTERRUPTED", "FAILED", "RUNNING", "COMPLETED"])
+@pytest.mark.parametrize("queue", [{}, None])
+def test_a_resumed_job_that_was_refused_says_why(
+    state: str, queue: dict[str, str] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job that is requeued appends to its log, after the last status of its run."""
+    (run,) = runs = plan(tmp_path, 1, env_steps=BUDGET)
+    run.directory.mkdir(parents=True)
+    RunFiles(run.directory, run.spec, {}).write_spec({"keep_replay": True})
+    (run.directory / "checkpoints" / f"{100:012d}").mkdir(parents=True)
+    write_status(run, state, 100, message="before")
+    sweep = write_sweep(tmp_path, runs, cluster="slurm", arrays=one_array(tmp_path, runs, "7"))
+    log = sweep.path / "0001" / "7_0_log.err"
+    monkeypatch.setattr(run_states, "read_queue", lambda names: queue)
+
+    def view(text: str) -> tuple[str, str]:
+        log.write_text(text)
+        found = Observer(tmp_path).look(str(run.directory.relative_to(tmp_path)), BUDGET)
+        return found.state, found.message
+
+    before = view(STOP)
+    assert view(REFUSAL + STOP) == before
+    assert view(STOP + REFUSAL) == ("failed", REFUSAL.removeprefix("error: ").strip())
+    status = run.directory / "status.json"
+    later = status.stat().st_mtime + 60  # started again on this machine
+    os.utime(status, (later, later))
+    assert view(STOP + REFUSAL) == before
 
 
 def test_a_process_of_this_machine_that_never_began_has_failed(tmp_path: Path) -> None:

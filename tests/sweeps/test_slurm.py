@@ -51,6 +51,7 @@ def test_arrays_as_large_as_they_may_be(
         (100, [1001, 247], [81, 19]),
         (5, [4, 4, 1], [2, 2, 1]),
         (1, [1001, 247], [1, 1]),  # an array runs at least one
+        (5, [], []),
     ],
 )
 def test_a_limit_is_shared_between_arrays(

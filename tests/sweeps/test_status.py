@@ -131,6 +131,15 @@ def test_every_run_on_request(runs: Path, capsys: pytest.CaptureFixture[str]) ->
     assert "1,000 of 5,000" in printed
 
 
+def test_jobs_after_the_runs_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Older records do not state the purpose of the job that draws the figures."""
+    write_sweep(tmp_path, plan(tmp_path, 1), figures="71")
+    write_sweep(tmp_path, plan(tmp_path, 1), figures="72", purpose="decides")
+    _, printed = show(tmp_path, capsys)
+    line = "after all runs have ended: job 71 draws the figures, job 72 decides\n"
+    assert line in printed
+
+
 def test_status_opens_few_files(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only status, lease and log of each run are opened, no file that grows with the run."""
     opened = []
@@ -250,6 +259,24 @@ def test_a_retry_on_this_machine_omits_the_options_of_slurm_jobs(
     assert capsys.readouterr().out == ""
     with pytest.raises(UserError, match="mem_gb=9: applies to SLURM jobs only"):
         retry.main([f"runs={runs}", "cluster=local", "mem_gb=9"])
+
+
+@pytest.mark.parametrize("of_0_4_0", [False, True])
+def test_a_retry_drops_the_newest_checkpoint_only_if_asked_again(
+    of_0_4_0: bool, runs: Path
+) -> None:
+    (file,) = (runs / "sweeps").glob("*/sweep.json")
+    facts = json.loads(file.read_text())
+    if of_0_4_0:
+        del facts["request"]
+        facts["words"] = ["tasks=toy-pointmass", "seeds=6", "checkpoint=previous", "eval_every=50"]
+    else:
+        facts["request"]["given"] |= {"checkpoint": "previous", "eval_every": 50}
+    file.write_text(json.dumps(facts))
+    (folder,) = all_sweeps(runs)
+    how = retry.again(folder, {}).how
+    assert (how.checkpoint, how.eval_every) == ("latest", 50)
+    assert retry.again(folder, {"checkpoint": "previous"}).how.checkpoint == "previous"
 
 
 def test_a_launch_of_this_machine_is_cancelled(

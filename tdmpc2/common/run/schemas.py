@@ -57,6 +57,7 @@ class Attempt(TypedDict):
 
     commit: str | None
     study: NotRequired[str]
+    slurm_job: NotRequired[str | None]
 
 
 class Shard(TypedDict):

@@ -1,0 +1,153 @@
+"""Submission of sweeps to a simulated SLURM: submit limits, and the job after the runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sweeps import launch, status
+from sweeps.execution import slurm, slurm_queries
+from sweeps.execution.slurm_queries import Partition
+from sweeps.tracking import run_states
+from sweeps.tracking.sweep_folder import all_sweeps
+from tests.runs import TINY
+
+SETTINGS = [f"{key}={value}" for key, value in TINY.items() if key != "task"]
+
+
+class Simulated:
+    """A cluster with a submit limit, which nothing leaves."""
+
+    def __init__(self, limit: int | None = None) -> None:
+        self.limit, self.num_jobs = limit, 0
+        self.comments: list[str] = []
+        self.queue: dict[str, str] = {}
+        self.refused = "#none"
+
+    def left(self) -> int | None:
+        return None if self.limit is None else self.limit - self.num_jobs
+
+    def submit(self, jobs: Sequence[Any], *_: Any, comment: str, **options: Any) -> str:
+        over = self.limit is not None and self.num_jobs + len(jobs) > self.limit
+        if over or comment.endswith(self.refused):
+            raise slurm.UserError("SLURM refuses the jobs: AssocMaxSubmitJobLimit")
+        self.num_jobs += len(jobs)
+        self.comments.append(comment)
+        job = str(len(self.comments))
+        names = [job] if len(jobs) == 1 else [f"{job}_{index}" for index in range(len(jobs))]
+        self.queue |= dict.fromkeys(names, "PENDING")
+        return job
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Simulated:
+    """Replace every query of SLURM, and the submission."""
+    simulated = Simulated()
+    partition = Partition("main", True, None, False)
+    monkeypatch.setattr(slurm_queries, "choose", lambda wanted: "slurm")
+    monkeypatch.setattr(slurm_queries, "choose_partition", lambda wanted: partition)
+    monkeypatch.setattr(slurm_queries, "preemption_of", lambda name: "OFF")
+    monkeypatch.setattr(slurm_queries, "max_array_size", lambda: 1001)
+    monkeypatch.setattr(slurm_queries, "jobs_left", simulated.left)
+    monkeypatch.setattr(slurm, "check", lambda resources: None)
+    monkeypatch.setattr(slurm, "submit", simulated.submit)
+    monkeypatch.setattr("sweeps.execution.code_snapshot.take", lambda root, to: to / "copy")
+    monkeypatch.setattr("sweeps.execution.slurm_jobs.is_queued", lambda name, comment: False)
+    monkeypatch.setattr(run_states, "read_queue", lambda names: simulated.queue)
+    return simulated
+
+
+def sweep(runs: Path, *more: str) -> int:
+    """Launch three tiny runs."""
+    given = {one.partition("=")[0] for one in more}
+    settings = [one for one in SETTINGS if one.partition("=")[0] not in given]
+    return launch.main(["tasks=toy-pointmass", "seeds=3", f"runs={runs}", *settings, *more])
+
+
+def test_a_reached_submit_limit_is_said_and_nothing_is_written(
+    cluster: Simulated, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cluster.limit = 0
+    assert sweep(tmp_path, "max_parallel=2", "after=figures") == launch.LEFT_OUT
+    printed = capsys.readouterr().out
+    assert "SLURM, default partition: 3 jobs; each: " in printed
+    assert "Nothing submitted: your submit limit is reached. Launch again when" in printed
+    assert not all_sweeps(tmp_path)
+    assert not list(tmp_path.rglob("0001"))
+
+
+@pytest.mark.parametrize(("limit", "num_runs"), [(None, 3), (4, 3), (3, 2), (2, 1)])
+def test_the_job_after_the_runs_has_a_place_below_the_submit_limit(
+    limit: int | None, num_runs: int, cluster: Simulated, tmp_path: Path
+) -> None:
+    cluster.limit = limit
+    assert sweep(tmp_path, "after=figures") == 0
+    assert cluster.num_jobs == num_runs + 1
+    assert cluster.comments[-1].endswith("#figures")
+
+
+def test_runs_stay_submitted_if_the_job_after_them_is_refused(
+    cluster: Simulated, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cluster.limit = 1
+    runs = tmp_path / "runs"
+    assert sweep(runs, "after=figures") == launch.LEFT_OUT
+    printed = capsys.readouterr().out
+    assert "Your submit limit allows 1 of these jobs now; 2 are not submitted" in printed
+    assert (
+        "warning: the runs are submitted, but not the job that draws the figures (SLURM" in printed
+    )
+    command = f"python -m analysis.make_figures runs={runs} out={tmp_path / 'paper_figures'}"
+    assert f"run `{command}` when all runs have ended" in printed
+    (submission,) = all_sweeps(runs)[0].submissions()
+    assert submission.job_ids() == ["1"]
+
+
+def test_a_study_names_the_command_that_goes_on(
+    cluster: Simulated, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also if another launch has submitted the runs, but not the job after them."""
+    arguments = ["variants=default,num_q=3", "until=decided", "looks=2,3", f"runs={tmp_path}"]
+    for refused, code, num_jobs in (("#look", 4, 4), ("#look", 4, 4), ("#none", 0, 5)):
+        cluster.refused = refused
+        assert launch.main(["tasks=toy-pointmass", *SETTINGS, *arguments]) == code
+        (study,) = (tmp_path / "studies").iterdir()
+        command = f"run `python -m sweeps.studies.go_on study={study}` when all runs have ended"
+        assert (command in capsys.readouterr().out) == (code == 4)
+        assert cluster.num_jobs == num_jobs
+    status.main([f"runs={tmp_path}"])
+    line = "after all runs have ended: job 2 decides and starts the next look\n"
+    assert line in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("kept", "advice"),
+    [
+        (False, ", without keep_replay=true): cancel them (sweeps/cancel.py) and launch again"),
+        (True, "): launch again when they have ended"),
+    ],
+)
+@pytest.mark.parametrize("state", ["PENDING", "RUNNING"])
+def test_queued_jobs_with_a_smaller_budget_are_named(
+    kept: bool,
+    advice: str,
+    state: str,
+    cluster: Simulated,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A job has the budget of its launch, also if the status is that of an earlier attempt."""
+    assert sweep(tmp_path, "env_steps=300", f"keep_replay={kept}") == 0
+    cluster.queue = dict.fromkeys(cluster.queue, state)
+    assert sweep(tmp_path, "env_steps=300") == 0
+    assert "smaller budget" not in capsys.readouterr().out
+    assert sweep(tmp_path, "env_steps=1000", "keep_replay=true") == launch.LEFT_OUT
+    printed = capsys.readouterr().out
+    line = f"3 runs at work will end at a smaller budget (300 env steps{advice}\n"
+    assert printed.count(line) == 2  # in the plan and at the end
+    assert "Nothing to start." in printed
+    assert sweep(tmp_path, "env_steps=1000", "dry_run=true") == 0
+    assert line in capsys.readouterr().out
