@@ -16,9 +16,10 @@ from analysis.records.evaluations import ENV_STEPS
 from analysis.records.field_results import Series
 from analysis.records.load import Records
 from analysis.records.problems import Problem
+from analysis.records.sources import OWN_RUNS
 from analysis.stats.copies import united
 from analysis.stats.leaderboard import Leaderboard, leaderboards, methods_of, text_table
-from analysis.stats.run_series import OWN_RUNS, series_of
+from analysis.stats.run_series import series_of
 from analysis.stats.task_titles import task_titles
 
 GROUPS = ("dmcontrol", "metaworld", "maniskill2", "myosuite", "locomotion")

@@ -8,12 +8,9 @@ import numpy as np
 
 from analysis.records.field_results import Series
 from analysis.records.load import Records
-from analysis.records.sources import RUNS_SOURCE
+from analysis.records.sources import OWN_RUNS, RUNS_SOURCE
 from analysis.stats.ragged_curves import ScoreCurves
 from tdmpc2.envs.tasks import TASKS
-
-OWN_RUNS = "own runs"
-"""Source of runs made here."""
 
 
 def series_of(records: Records) -> Iterator[Series]:

@@ -1,0 +1,52 @@
+"""Result files of the options files= and results=: which are read, and under which name."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from analysis import leaderboard, report
+from analysis.records.field_results import read_files
+from tdmpc2.common.system.errors import UserError
+from tests.analysis.run_files import write_run, write_table
+
+HEADER = "method,task,seed,step,return"
+LINES = ["sac,walker-walk,1,0,5", "sac,walker-walk,1,1000,7"]
+
+
+def test_a_file_named_twice_is_read_once(tmp_path: Path) -> None:
+    file = write_table(tmp_path / "lab" / "x.csv", HEADER, LINES)
+    again = tmp_path / "lab" / ".." / "lab" / "x.csv"
+    (one,) = read_files(f"{file},{again}", file.parent, [])
+    assert (one.source, one.seed, one.steps.tolist()) == ("x", 1, [0, 1000])
+
+
+def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
+    """Their curves would count as further seeds of one method."""
+    first = write_table(tmp_path / "old" / "x.csv", HEADER, LINES)
+    second = write_table(tmp_path / "new" / "x.csv", HEADER, LINES)
+    for options in ([f"files={first},{second}"], [f"files={first}", f"results={tmp_path / 'new'}"]):
+        message = f"{re.escape(f'{first}, {second}')}: both would be .*different names"
+        with pytest.raises(UserError, match=message):
+            leaderboard.main(["published=none", *options])
+
+
+@pytest.mark.parametrize("name", ["published", "own runs", "runs"])
+def test_names_of_other_sources_are_refused(tmp_path: Path, name: str) -> None:
+    file = write_table(tmp_path / f"{name}.csv", HEADER, LINES)
+    with pytest.raises(UserError, match=f"another source is named '{name}'"):
+        leaderboard.main(["published=none", f"files={file}"])
+    (tmp_path / "here").mkdir()
+    with pytest.raises(UserError, match=f"curves=.*'{name}' is the name of a source"):
+        report.main([f"runs={tmp_path / 'here'}", f"curves={file}"])
+
+
+def test_the_report_refuses_a_file_with_the_name_of_other_curves(tmp_path: Path) -> None:
+    mine = write_table(tmp_path / "mine.csv", HEADER, LINES)
+    file = write_table(tmp_path / "lab" / "mine.csv", HEADER, LINES)
+    write_run(tmp_path / "here", {0: 0.0, 100_000: 30.0})
+    options = [f"runs={tmp_path / 'here'}", f"curves={mine}", f"files={file}"]
+    with pytest.raises(UserError, match="another source is named 'mine'"):
+        report.main(options)
