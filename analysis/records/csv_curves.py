@@ -96,11 +96,19 @@ class _File:
         self.budgets: dict[Key, int] = {}
         self.other_kinds: Counter[tuple[str, str]] = Counter()
         self.own_tasks: set[str] = set()
+        self.unnamed = [
+            (column, "seed" if stated.task else "task")
+            for column, _, stated in form.scores
+            if stated is not None and (not stated.task or stated.seed is None)
+        ]
 
     def read(self, lines: Iterator[list[str]], text: str, problems: list[Problem]) -> None:
         """Read all lines; append a problem for each that is skipped."""
         cut = bool(text) and not text.endswith("\n")
         last = text.count("\n") + 1
+        for column, lacking in self.unnamed:
+            what = f"{column}: {_nameless(lacking)}; column skipped"
+            problems.append(Problem(str(self.path), 1, what))
         for number, fields in enumerate(_whole(lines, self.path, problems), start=2):
             if not any(fields):
                 continue
@@ -120,7 +128,7 @@ class _File:
         form = self.form
         found = False
         for column, kind, stated in form.scores:
-            if stated is not None and not row[column]:
+            if stated is not None and (not row[column] or column in dict(self.unnamed)):
                 continue  # exports of wandb leave the cells of other runs empty
             key = self._key(row, stated or self.place)
             task = key[2]
@@ -157,10 +165,7 @@ class _File:
         task = row[form.task] if form.task and identity.task is None else identity.task
         seed = row[form.seed] if form.seed else identity.seed
         if not task or seed is None:
-            what = "task" if not task else "seed"
-            raise ValueError(
-                f"the name of the run contains no {what}; rename it <method>-<task>-<seed>"
-            )
+            raise ValueError(_nameless("seed" if task else "task"))
         method = row[form.method] if form.method else identity.method
         name = curve_checks.task_named(task)
         return method, identity.variant, name, curve_checks.seed(seed)
@@ -185,6 +190,10 @@ class _File:
             facts = facts_of(source, identity, steps, self.path, kind=kind, budget=budget)
             found.append((facts, points))
         return found
+
+
+def _nameless(lacking: str) -> str:
+    return f"the name of the run contains no {lacking}; rename it <method>-<task>-<seed>"
 
 
 def _whole(lines: Iterator[list[str]], path: Path, problems: list[Problem]) -> Iterator[list[str]]:

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from analysis.records.curve_checks import task_named
 from tdmpc2.envs.tasks import TASKS
 
 ENV_STEP_COLUMNS = (
@@ -42,6 +43,10 @@ SCORE_NAMES = {
 """Kind of score by column or tag; names of evaluations take precedence over the others."""
 _WANDB = " - "
 _WANDB_BOUNDS = ("__MIN", "__MAX")
+_TASK_PLACE = " "
+"""What stands for the task in the name of a run."""
+_SEEDS = (r"(?:^|-)seed-?(\d+)(?=-|$)", r"(?:^|-)(?:s-?)?(\d+)(?=-|$)")
+"""Forms of the seed in the name of a run, the first one that occurs counts."""
 PIXELS = "-pixels"
 """Suffix of the method in the released folders if the agent learns from pixels."""
 
@@ -141,17 +146,33 @@ def run_identity(run: str, identity: Identity) -> Identity:
         run: name of the run.
         identity: what the place of the file says, for everything that the name does not contain.
     """
-    plain = run.lower().replace("_", "-")
-    task = max((name for name in TASKS if name in plain), key=len, default=None)
-    rest = plain if task is None else plain.replace(task, " ", 1)
-    number = re.search(r"(?:seed|s)?[-/ =]*(\d+)\D*$", rest)
-    method = re.sub(r"[-/ ]+", "-", rest[: number.start()] if number else rest).strip("-")
+    words = [word for word in re.split(r"[-_/ =]+", run.lower()) if word]
+    task, start, end = _task_in(words)
+    text = "-".join(words if task is None else [*words[:start], _TASK_PLACE, *words[end:]])
+    found = [list(re.finditer(form, text)) for form in _SEEDS]
+    seed = next((matches[-1] for matches in found if matches), None)
+    parts = (text,) if seed is None else (text[: seed.start()], text[seed.end() :])
+    methods = (re.sub(rf"[-{_TASK_PLACE}]+", "-", part).strip("-") for part in parts)
     return Identity(
-        method or identity.method,
+        next(filter(None, methods), identity.method),
         identity.variant,
         task or identity.task,
-        number[1] if number else identity.seed,
+        seed[1] if seed else identity.seed,
     )
+
+
+def _task_in(words: list[str]) -> tuple[str | None, int, int]:
+    """Return the task with the longest name among the words of a run's name, and its place.
+
+    Short names of Meta-World tasks, such as `sweep`, are also words of other meanings: they count
+    with `mw-` before or a version after them.
+    """
+    spans = [(i, j) for i in range(len(words)) for j in range(i + 1, len(words) + 1)]
+    for start, end in sorted(spans, key=lambda span: -len("-".join(words[slice(*span)]))):
+        name = "-".join(words[start:end])
+        if f"mw-{name}" not in TASKS and (task := task_named(name)) in TASKS:
+            return task, start, end
+    return None, 0, 0
 
 
 def _as_env_steps(column: str) -> str:
