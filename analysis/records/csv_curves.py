@@ -162,10 +162,11 @@ class _File:
     def _key(self, row: dict[str, str], identity: Identity) -> Key:
         """Return the run of a line; raise ValueError if something about it is not stated."""
         form = self.form
-        task = row[form.task] if form.task and identity.task is None else identity.task
+        task = row[form.task] if form.task else identity.task
         seed = row[form.seed] if form.seed else identity.seed
         if not task or seed is None:
-            raise ValueError(_nameless("seed" if task else "task"))
+            empty = "no task in its column" if form.task else _nameless("task")
+            raise ValueError(_nameless("seed") if task else empty)
         method = row[form.method] if form.method else identity.method
         name = curve_checks.task_named(task)
         return method, identity.variant, name, curve_checks.seed(seed)

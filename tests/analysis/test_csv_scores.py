@@ -52,3 +52,15 @@ def test_a_run_without_a_seed_costs_its_column_only(tmp_path):
     error, note = sorted(load_curves(path, "x").problems, key=lambda one: one.severity)
     assert (error.line, note.severity) == (1, "warning")
     assert "tdmpc2-walker-walk - eval/return: the name of the run contains no seed" in error.what
+
+
+def test_a_column_for_the_task_counts_wherever_the_file_lies(tmp_path):
+    lines = ["cup-catch,1,0,5", "walker-run,1,0,6", ",1,0,7"]
+    path = write_table(tmp_path / "sac" / "walker-walk.csv", "task,seed,step,return", lines)
+    assert points(tmp_path) == {
+        ("sac", "cup-catch", 1): [(0, 5.0)],
+        ("sac", "walker-run", 1): [(0, 6.0)],
+    }
+    (problem,) = load_curves(tmp_path, "x").problems
+    assert (problem.where, problem.line) == (str(path), 4)
+    assert "no task in its column" in problem.what
