@@ -20,17 +20,17 @@ BUDGET_COLUMN = "budget"
 """Column that declares the budget of the runs, in env steps."""
 SCORE_COLUMNS = {
     "episode_return": "return",
-    "return": "return",
-    "reward": "return",
     "episode_reward": "return",
     "avg_return": "return",
     "mean_reward": "return",
+    "return": "return",
+    "reward": "return",
     "episode_success": "success",
-    "success": "success",
     "avg_success": "success",
     "success_rate": "success",
+    "success": "success",
 }
-"""Kind of score by column name."""
+"""Kind of score by column name; the names that say most come first."""
 SCORE_NAMES = {
     **SCORE_COLUMNS,
     **{
@@ -40,7 +40,9 @@ SCORE_NAMES = {
         for name, kind in SCORE_COLUMNS.items()
     },
 }
-"""Kind of score by column or tag; names of evaluations take precedence over the others."""
+"""Kind of score by column or tag."""
+RANKED_NAMES = tuple(sorted(SCORE_NAMES, key=lambda name: name in SCORE_COLUMNS))
+"""Names of scores; of those that a run has, the first one is read: evaluations before training."""
 _WANDB = " - "
 _WANDB_BOUNDS = ("__MIN", "__MAX")
 _TASK_PLACE = " "
@@ -103,14 +105,13 @@ def format_of(header: list[str], identity: Identity) -> Format | str:
         for names in (TASK_COLUMNS, ("seed",), METHOD_COLUMNS)
     )
     metric = "metric" if {"metric", "value"} <= set(header) else None
-    names = sorted(SCORE_NAMES, key=lambda name: "eval" not in name)
-    found = [(name, SCORE_NAMES[name], None) for name in names if name in header]
+    found = [(name, SCORE_NAMES[name], None) for name in RANKED_NAMES if name in header]
     scores = (("value", "", None),) if metric else tuple(found)
     missing = [
         *(["seed"] if seed is None and identity.seed is None else []),
         *(["task"] if task is None and identity.task is None else []),
         *([" or ".join(ENV_STEP_COLUMNS[:3])] if step is None else []),
-        *([" or ".join(list(SCORE_COLUMNS)[:3])] if not scores else []),
+        *(["episode_return or return or reward or success"] if not scores else []),
     ]
     if step is None or missing:
         return f"missing column: {'; '.join(missing)}"
@@ -123,6 +124,11 @@ def format_of(header: list[str], identity: Identity) -> Format | str:
     elif step not in (*AGENT_STEP_COLUMNS, "env_step", "env_steps", "step"):
         note = _as_env_steps(step)
     return Format(step, agent_steps, scores, task, seed, method, metric, note)
+
+
+def score_name(column: str) -> str:
+    """Return the name of the score in a column, which exports of wandb put after that of a run."""
+    return column.rpartition(_WANDB)[2]
 
 
 def _wandb_format(header: list[str], identity: Identity) -> Format | str:

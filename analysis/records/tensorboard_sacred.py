@@ -16,7 +16,7 @@ from typing import Any
 
 from analysis.records import curve_checks
 from analysis.records.curve_facts import facts_of
-from analysis.records.curve_formats import SCORE_NAMES, Identity
+from analysis.records.curve_formats import RANKED_NAMES, SCORE_NAMES, Identity
 from analysis.records.evaluations import SCORES, Points
 from analysis.records.file_search import files_below
 from analysis.records.problems import Problem
@@ -128,8 +128,7 @@ def _run(
     """Yield the run if it recorded the score of its task."""
     task = curve_checks.task_named(str(identity.task))
     known = TASKS[task].metric if task in TASKS else None
-    names = sorted(SCORE_NAMES, key=lambda name: "eval" not in name)
-    tags = [name for name in names if known in (None, SCORE_NAMES[name])]
+    tags = [name for name in RANKED_NAMES if known in (None, SCORE_NAMES[name])]
     tag = next((name for name in tags if name in scalars), None)
     if tag is None:
         listed = ", ".join(sorted(scalars)[:8]) or "none"

@@ -64,3 +64,51 @@ def test_a_column_for_the_task_counts_wherever_the_file_lies(tmp_path):
     (problem,) = load_curves(tmp_path, "x").problems
     assert (problem.where, problem.line) == (str(path), 4)
     assert "no task in its column" in problem.what
+
+
+@pytest.mark.parametrize(
+    ("header", "lines"),
+    [
+        (
+            "exp_name,env_name,seed,metric,env_step,value",
+            ["sac,walker-walk,1,episode_reward,0,5", "sac,walker-walk,1,eval/episode_reward,0,6"],
+        ),
+        (
+            "Step,sac-walker-walk-1 - episode_reward,sac-walker-walk-1 - eval/episode_reward",
+            ["0,5,6"],
+        ),
+        ("method,task,seed,env_step,episode_reward,test/reward", ["sac,walker-walk,1,0,5,6"]),
+        ("method,task,seed,env_step,reward,episode_reward", ["sac,walker-walk,1,0,5,6"]),
+    ],
+    ids=["long", "wandb", "wide", "names that say more"],
+)
+def test_one_score_of_a_run_is_read_and_the_other_is_named(tmp_path, header, lines):
+    path = write_table(tmp_path / "x.csv", header, lines)
+    assert points(path) == {("sac", "walker-walk", 1): [(0, 6.0)]}
+    (problem,) = [one for one in load_curves(path, "x").problems if "left out" in one.what]
+    assert problem.severity == "warning"
+    assert problem.what.split()[0] in ("episode_reward", "reward")
+
+
+def test_returns_and_successes_beside_each_other_are_no_others(tmp_path):
+    lines = ["walker-walk,1,0,5,0", "mw-reach,1,0,9,1"]
+    path = write_table(tmp_path / "x.csv", "task,seed,env_step,return,success", lines)
+    assert points(path) == {("x", "walker-walk", 1): [(0, 5.0)], ("x", "mw-reach", 1): [(0, 1.0)]}
+    assert load_curves(path, "x").problems == ()
+
+
+def test_two_runs_of_wandb_with_one_name_are_not_one_curve(tmp_path):
+    header = "Step,sac-walker-walk-1-a - return,sac-walker-walk-1-b - return"
+    path = write_table(tmp_path / "x.csv", header, ["0,5,6"])
+    assert points(path) == {("sac", "walker-walk", 1): [(0, 5.0)]}
+    errors = [one.what for one in load_curves(path, "x").problems if one.severity == "error"]
+    assert errors == [
+        "sac-walker-walk-1-b - return: same method, task and seed as sac-walker-walk-1-a - return; "
+        "column skipped"
+    ]
+
+
+def test_a_bad_cell_of_wandb_costs_no_other_run(tmp_path):
+    header = "Step,sac-walker-walk-1 - return,sac-walker-walk-2 - return"
+    path = write_table(tmp_path / "x.csv", header, ["0,many,6"])
+    assert points(path) == {("sac", "walker-walk", 2): [(0, 6.0)]}
