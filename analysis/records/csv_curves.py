@@ -32,7 +32,13 @@ from analysis.records.evaluations import SCORES, Points
 from analysis.records.file_search import files_below
 from analysis.records.problems import Problem, Severity
 from analysis.records.run_reader import Run
-from analysis.records.score_columns import best_kind, nameless, others_in, refused_columns
+from analysis.records.score_columns import (
+    best_kind,
+    nameless,
+    others_in,
+    refused_columns,
+    sparse_columns,
+)
 from tdmpc2.envs.tasks import TASKS
 
 Key = tuple[str, str, str, int]
@@ -99,6 +105,7 @@ class _File:
         self.other_kinds: Counter[tuple[str, str]] = Counter()
         self.own_tasks: set[str] = set()
         self.refused = dict(refused_columns(form))
+        self.sparse = sparse_columns(form)
 
     def read(self, lines: Iterator[list[str]], text: str, problems: list[Problem]) -> None:
         """Read all lines; append a problem for each that is skipped."""
@@ -172,6 +179,8 @@ class _File:
         if task in TASKS and kind != TASKS[task].metric:
             self.other_kinds[name, TASKS[task].metric] += 1
             return form.metric is not None
+        if not row[column] and column in self.sparse:
+            return True
         if task not in TASKS and task not in self.own_tasks:
             self.own_tasks.add(task)
             problems.append(curve_checks.own_task(task, str(self.path), number))

@@ -9,8 +9,10 @@ from pathlib import Path
 from analysis.records.curve_checks import task_named
 from tdmpc2.envs.tasks import TASKS
 
+SPARSE_STEP_COLUMN = "time/total_timesteps"
+"""Column of the steps of Stable-Baselines3, not all of whose rows are evaluations."""
 ENV_STEP_COLUMNS = (
-    *("env_step", "env_steps", "step", "Step", "time/total_timesteps", "total_timesteps"),
+    *("env_step", "env_steps", "step", "Step", SPARSE_STEP_COLUMN, "total_timesteps"),
     *("timesteps", "global_step"),
 )
 AGENT_STEP_COLUMNS = ("agent_step", "agent_steps")

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator
 from analysis.records.curve_formats import (
     RANKED_NAMES,
     SCORE_NAMES,
+    SPARSE_STEP_COLUMN,
     Format,
     Identity,
     score_name,
@@ -29,6 +30,17 @@ def others_in(form: Format) -> Iterator[tuple[str, str]]:
     for kind in ("return", "success"):
         first, *others = [name for name in columns if SCORE_NAMES[name] == kind] or [""]
         yield from ((other, first) for other in others)
+
+
+def sparse_columns(form: Format) -> set[str]:
+    """Return the columns of scores whose empty cells are rows without an evaluation.
+
+    These are the ones of Stable-Baselines3, which has rows of training only, and those of
+    evaluations beside a column of training scores.
+    """
+    if form.step == SPARSE_STEP_COLUMN:
+        return {column for column, *_ in form.scores}
+    return {first for _, first in others_in(form)}
 
 
 def refused_columns(form: Format) -> Iterator[tuple[str, str]]:

@@ -187,10 +187,13 @@ def test_eval_csv_of_the_official_code(tmp_path):
 
 
 def test_progress_of_stable_baselines(tmp_path):
+    """Most of its rows are about training only, and have no score."""
     header = "time/total_timesteps,eval/mean_reward,train/loss"
     path = tmp_path / "ppo" / "walker-walk" / "seed2" / "progress.csv"
-    write_table(path, header, ["1000,33.5,0.1"])
+    write_table(path, header, ["500,,0.2", "1000,33.5,0.1", "1500,,0.1"])
     assert points(tmp_path) == {("ppo", "walker-walk", 2): [(1000, 33.5)]}
+    (note,) = load_curves(tmp_path, "theirs").problems
+    assert "is read as env steps" in note.what
 
 
 def test_the_interchange_columns(tmp_path):

@@ -112,3 +112,10 @@ def test_a_bad_cell_of_wandb_costs_no_other_run(tmp_path):
     header = "Step,sac-walker-walk-1 - return,sac-walker-walk-2 - return"
     path = write_table(tmp_path / "x.csv", header, ["0,many,6"])
     assert points(path) == {("sac", "walker-walk", 2): [(0, 6.0)]}
+
+
+def test_rows_of_training_have_no_evaluation(tmp_path):
+    header = "task,seed,env_step,episode_reward,eval/episode_reward"
+    path = write_table(tmp_path / "x.csv", header, ["walker-walk,1,0,5,", "walker-walk,1,9,6,7"])
+    assert points(path) == {("x", "walker-walk", 1): [(9, 7.0)]}
+    assert [one.severity for one in load_curves(path, "x").problems] == ["warning"]
