@@ -101,6 +101,7 @@ class _File:
     def __init__(self, path: Path, place: Identity, header: list[str], form: Format) -> None:
         self.path, self.place, self.header, self.form = path, place, header, form
         self.points: dict[Key, dict[str, list[tuple[int, float]]]] = {}
+        self.percent: dict[tuple[Key, str], tuple[int, str]] = {}
         self.budgets: dict[Key, int] = {}
         self.other_kinds: Counter[tuple[str, str]] = Counter()
         self.own_tasks: set[str] = set()
@@ -186,7 +187,11 @@ class _File:
             problems.append(curve_checks.own_task(task, str(self.path), number))
         repeat = TASKS[task].action_repeat if form.agent_steps and task in TASKS else 1
         at = curve_checks.step(row[form.step], form.step) * repeat
-        value = curve_checks.score(row[column], kind, task, column)
+        try:
+            value = curve_checks.score(row[column], kind, task, column)
+        except curve_checks.PercentError as error:
+            self.percent.setdefault((key, name), (number, str(error)))
+            return True
         self.points.setdefault(key, {}).setdefault(name, []).append((at, value))
         if row.get(BUDGET_COLUMN):
             self.budgets[key] = curve_checks.step(row[BUDGET_COLUMN], BUDGET_COLUMN)
@@ -211,7 +216,14 @@ class _File:
             for (name, metric), count in self.other_kinds.items():
                 what = f"{count} lines of {name} skipped: these tasks are scored by their {metric}"
                 problems.append(Problem(where, None, what, "warning"))
-        if not self.points:
+        for (key, name), (number, error) in self.percent.items():
+            curves = self.points.pop(key, {})
+            others = {one: curves[one] for one in curves if SCORE_NAMES[one] != SCORE_NAMES[name]}
+            if others:
+                self.points[key] = others
+            what = f"{error}; {key[0]}, {key[2]}, seed {key[3]} skipped"
+            problems.append(Problem(where, number, what))
+        if not self.points and not self.percent:
             problems.append(Problem(where, None, "no usable line", "warning"))
         found = []
         left_out = dict.fromkeys(others_in(self.form))

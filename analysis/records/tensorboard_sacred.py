@@ -141,6 +141,10 @@ def _run(
         try:
             point = {SCORES[kind].metric: curve_checks.score(_mean(value), kind, task, tag)}
             rows.append((curve_checks.step(at), point))
+        except curve_checks.PercentError as error:
+            what = f"{tag}, entry {place}: {error}; run skipped"
+            problems.append(Problem(str(folder), None, what))
+            return
         except ValueError as error:
             problems.append(Problem(str(folder), None, f"{tag}, entry {place}: {error}; skipped"))
     try:

@@ -119,3 +119,28 @@ def test_rows_of_training_have_no_evaluation(tmp_path):
     path = write_table(tmp_path / "x.csv", header, ["walker-walk,1,0,5,", "walker-walk,1,9,6,7"])
     assert points(path) == {("x", "walker-walk", 1): [(9, 7.0)]}
     assert [one.severity for one in load_curves(path, "x").problems] == ["warning"]
+
+
+def test_a_run_in_percent_is_left_out_as_a_whole(tmp_path):
+    """Its first values, 0 and 1 %, would pass as fractions: 1 % as 100 %."""
+    lines = [f"{step},{value},1" for step, value in enumerate((0, 1, 60, 100))]
+    write_table(tmp_path / "sac" / "mw-reach.csv", "step,success,seed", [*lines, "0,0.5,2"])
+    assert points(tmp_path) == {("sac", "mw-reach", 2): [(0, 0.5)]}
+    (problem,) = load_curves(tmp_path, "x").problems
+    assert (problem.line, problem.severity) == (4, "error")
+    assert problem.what == (
+        "success is 60, not a fraction from 0 to 1: percent? divide by 100; sac, mw-reach, seed 1 "
+        "skipped"
+    )
+
+
+def test_training_scores_do_not_replace_evaluations_in_percent(tmp_path):
+    lines = ["mw-reach,1,eval/success,0,60", "mw-reach,1,success,0,0.5"]
+    path = write_table(tmp_path / "x.csv", "task,seed,metric,env_step,value", lines)
+    assert points(path) == {}
+
+
+def test_a_value_above_1_by_rounding_costs_its_line_only(tmp_path):
+    lines = ["0,1.0000001,1", "5,0.5,1"]
+    write_table(tmp_path / "sac" / "mw-reach.csv", "step,success,seed", lines)
+    assert points(tmp_path) == {("sac", "mw-reach", 1): [(5, 0.5)]}
