@@ -144,6 +144,9 @@ def _read_json(path: Path, source: str, problems: list[Problem]) -> list[Series]
     except json.JSONDecodeError as error:
         problems.append(Problem(str(path), error.lineno, f"not JSON: {error.msg}; file skipped"))
         return []
+    except (ValueError, RecursionError) as error:  # numbers too long, or nested too deeply
+        refuse("file", f"cannot be read, {error}")
+        return []
     if not isinstance(content, dict):
         refuse("file", "not an object {method: {task: {steps, values}}}")
         return []
@@ -159,7 +162,7 @@ def _read_json(path: Path, source: str, problems: list[Problem]) -> list[Series]
                 continue
             try:
                 found.append(_series(source, method, task, MEAN, curve, str(path), problems))
-            except (ValueError, TypeError) as error:
+            except (ValueError, TypeError, RecursionError) as error:
                 refuse(where, str(error))
     return found
 

@@ -65,6 +65,8 @@ def read_tensorboard(path: Path, source: str, problems: list[Problem]) -> list[t
     return runs
 
 
+_UNUSABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
+"""Errors of files of Sacred that are damaged or nested too deeply."""
 _ALL = {"scalars": 0, "tensors": 0}
 """Number of events that are kept: all."""
 
@@ -110,7 +112,7 @@ def read_sacred(path: Path, source: str, problems: list[Problem]) -> list[tuple[
                 name: list(zip(metric["steps"], metric["values"], strict=True))
                 for name, metric in metrics.items()
             }
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except _UNUSABLE as error:
             what = f"unusable, {type(error).__name__}: {error}; skipped"
             problems.append(Problem(str(folder), None, what))
             continue
@@ -145,7 +147,7 @@ def _run(
             what = f"{tag}, entry {place}: {error}; run skipped"
             problems.append(Problem(str(folder), None, what))
             return
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             problems.append(Problem(str(folder), None, f"{tag}, entry {place}: {error}; skipped"))
     try:
         own = replace(identity, task=task, seed=str(curve_checks.seed(identity.seed)))

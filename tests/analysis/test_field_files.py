@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 
 from analysis import leaderboard, report
-from analysis.records.field_results import read_files
+from analysis.records.field_results import read_field, read_files
+from analysis.records.load import load_curves
+from analysis.records.problems import Problem
 from tdmpc2.common.system.errors import UserError
 from tests.analysis.run_files import write_run, write_table
 
@@ -50,3 +53,30 @@ def test_the_report_refuses_a_file_with_the_name_of_other_curves(tmp_path: Path)
     options = [f"runs={tmp_path / 'here'}", f"curves={mine}", f"files={file}"]
     with pytest.raises(UserError, match="another source is named 'mine'"):
         report.main(options)
+
+
+NESTED = {"deep": "[" * 100_000, "long number": "1" * 5000}
+
+
+@pytest.mark.parametrize("text", NESTED.values(), ids=NESTED)
+def test_json_that_python_cannot_read_is_one_problem(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "x.json"
+    file.write_text(f'{{"sac": {text}')
+    problems: list[Problem] = []
+    assert read_field(file, problems) == []
+    (problem,) = problems
+    assert (problem.where, problem.severity) == (str(file), "error")
+
+
+def test_deep_metrics_of_sacred_are_one_problem(tmp_path: Path) -> None:
+    (tmp_path / "1").mkdir()
+    (tmp_path / "1" / "config.json").write_text(json.dumps({"task": "walker-walk", "seed": 1}))
+    metrics = tmp_path / "1" / "metrics.json"
+    metrics.write_text("[" * 100_000)
+    (problem,) = load_curves(tmp_path, "x", "sacred").problems
+    assert problem.where == str(tmp_path / "1")
+    deep = "[" * 700 + "]" * 700  # Python reads it, but the mean of it is nested too deeply
+    metrics.write_text(f'{{"return": {{"steps": [0, 9], "values": [{deep}, 5.0]}}}}')
+    records = load_curves(tmp_path, "x", "sacred")
+    assert records.table["value"].tolist() == [5.0]
+    assert "entry 1" in records.problems[0].what
