@@ -64,7 +64,8 @@ def _board(board: Leaderboard, catalog: Catalog, styles: dict[Any, Any]) -> dict
     ours = (board.table["source"] == OWN_RUNS).any()
     labels = {f"{name} ({source})": style.label for (name, source), style in styles.items()}
     tasks = board.per_task.rename(task_titles(board.per_task.index)).rename(columns=labels)
-    tasks = tasks[[label for label in labels.values() if label in tasks]]  # as in the legend
+    shown = dict.fromkeys(label for label in labels.values() if label in tasks)
+    tasks = tasks[list(shown)]  # as in the legend
     tasks = tasks.reset_index()
     bands = board.bands.reindex(columns=_COLUMNS)
     lines = []

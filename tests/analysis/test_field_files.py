@@ -6,12 +6,20 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from analysis import leaderboard, report
-from analysis.records.field_results import read_field, read_files
-from analysis.records.load import load_curves
+from analysis.figures.figure_specs import Catalog
+from analysis.figures.leaderboard_plots import method_styles
+from analysis.figures.registry import shipped_catalog
+from analysis.figures.styles import series_styles
+from analysis.html_report.leaderboard import leaderboard_page
+from analysis.records.field_results import Series, read_field, read_files
+from analysis.records.load import load, load_curves
 from analysis.records.problems import Problem
+from analysis.stats.leaderboard import leaderboard as compare
+from analysis.stats.leaderboard import methods_of
 from tdmpc2.common.system.errors import UserError
 from tests.analysis.run_files import write_run, write_table
 
@@ -80,3 +88,41 @@ def test_deep_metrics_of_sacred_are_one_problem(tmp_path: Path) -> None:
     records = load_curves(tmp_path, "x", "sacred")
     assert records.table["value"].tolist() == [5.0]
     assert "entry 1" in records.problems[0].what
+
+
+def labels_of(series: list[Series], catalog: Catalog) -> list[str]:
+    board = compare("dmcontrol", SOME_TASKS, methods_of(series), [])
+    assert board is not None
+    return [style.label for style in method_styles([board], catalog).values()]
+
+
+SOME_TASKS = ("walker-walk", "walker-run", "cup-catch")
+
+
+def curves_of(source: str, method: str, score: float) -> list[Series]:
+    steps, values = np.array([0, 1000]), np.array([0.0, score])
+    return [
+        Series(source, method, task, seed, steps, values + seed, "return")
+        for task in SOME_TASKS
+        for seed in (1, 2)
+    ]
+
+
+def test_methods_whose_names_have_one_label_are_told_apart(tmp_path: Path) -> None:
+    """The label of `sac` is SAC, which another file may call its method."""
+    catalog = shipped_catalog()
+    released, theirs = curves_of("published", "sac", 500), curves_of("lab", "SAC", 700)
+    assert labels_of([*released, *theirs], catalog) == ["SAC (published)", "SAC (lab)"]
+    own = curves_of("lab", "sac", 100)
+    assert labels_of([*own, *theirs], catalog) == ["sac (lab)", "SAC (lab)"]
+    page = leaderboard_page(load(tmp_path), [*released, *theirs], catalog)
+    assert page is not None
+    columns = page["groups"][0]["tasks"]["columns"]
+    assert len(columns) == 3, columns
+
+
+def test_series_whose_names_have_one_label_are_told_apart(tmp_path: Path) -> None:
+    lines = ["sac,walker-walk,1,0,5", "SAC,walker-walk,1,0,5"]
+    records = load_curves(write_table(tmp_path / "x.csv", HEADER, lines), "x")
+    labels = [style.label for style in series_styles(records.runs, shipped_catalog()).values()]
+    assert labels == ["sac", "SAC"]
