@@ -11,7 +11,10 @@ import pytest
 
 from analysis import leaderboard, report
 from analysis.figures.figure_specs import Catalog
-from analysis.figures.leaderboard_plots import method_styles
+from analysis.figures.leaderboard_plots import efficiency_figure, method_styles
+from analysis.figures.learning_plots import power_text
+from analysis.figures.output import write_figure
+from analysis.figures.page import paper_style
 from analysis.figures.registry import shipped_catalog
 from analysis.figures.styles import series_styles
 from analysis.html_report.leaderboard import leaderboard_page
@@ -126,3 +129,19 @@ def test_series_whose_names_have_one_label_are_told_apart(tmp_path: Path) -> Non
     records = load_curves(write_table(tmp_path / "x.csv", HEADER, lines), "x")
     labels = [style.label for style in series_styles(records.runs, shipped_catalog()).values()]
     assert labels == ["sac", "SAC"]
+
+
+@pytest.mark.parametrize("name", ["x$_{$", "cost $5 and $6"])
+def test_dollar_signs_in_names_are_no_formulas(tmp_path: Path, name: str) -> None:
+    series = [*curves_of("lab", name, 500), *curves_of("lab", "sac", 700)]
+    board = compare("dmcontrol", SOME_TASKS, methods_of(series), [])
+    assert board is not None
+    with paper_style():
+        page, _ = efficiency_figure([board], shipped_catalog())
+        (text,) = [one for one in page.legends[0].get_texts() if "$" in one.get_text()]
+        assert (text.get_text(), text.get_parse_math()) == (name, False)
+        assert list(write_figure(tmp_path / "figure", [page]))
+
+
+def test_ticks_of_logarithmic_axes_need_no_formulas() -> None:
+    assert [power_text(value) for value in (1000, 1, 1e-12, 30)] == ["10³", "10⁰", "10⁻¹²", "30"]
