@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from analysis import leaderboard, report
+from analysis import import_results, leaderboard, report
 from analysis.figures.figure_specs import Catalog
 from analysis.figures.leaderboard_plots import efficiency_figure, method_styles
 from analysis.figures.learning_plots import power_text
@@ -23,6 +23,7 @@ from analysis.records.load import load, load_curves
 from analysis.records.problems import Problem
 from analysis.stats.leaderboard import leaderboard as compare
 from analysis.stats.leaderboard import methods_of
+from analysis.stats.run_series import series_of
 from tdmpc2.common.system.errors import UserError
 from tests.analysis.run_files import write_run, write_table
 
@@ -145,3 +146,21 @@ def test_dollar_signs_in_names_are_no_formulas(tmp_path: Path, name: str) -> Non
 
 def test_ticks_of_logarithmic_axes_need_no_formulas() -> None:
     assert [power_text(value) for value in (1000, 1, 1e-12, 30)] == ["10³", "10⁰", "10⁻¹²", "30"]
+
+
+def test_model_sizes_are_no_further_seeds(tmp_path: Path) -> None:
+    for size in (1, 5):
+        write_run(tmp_path, {0: 0.0, 100_000: 30.0}, model_size=size, tag=f"{size}123456789")
+    write_run(tmp_path, {0: 0.0, 100_000: 30.0}, method="sac", model_size=5)
+    found = sorted(one.method for one in series_of(load(tmp_path)))
+    assert found == ["sac", "tdmpc2 (1M)", "tdmpc2 (5M)"]
+
+
+def test_files_with_the_same_curves_are_not_written_as_one(tmp_path: Path) -> None:
+    files = [write_table(tmp_path / name, HEADER, LINES) for name in ("a.csv", "b.csv")]
+    out = tmp_path / "out.csv"
+    with pytest.raises(UserError, match="sac, walker-walk, seed 1 is in a and b"):
+        import_results.main([*map(str, files), f"out={out}"])
+    assert not out.exists()
+    assert import_results.main([str(files[0]), str(files[0]), f"out={out}"]) == 0
+    assert len(out.read_text().splitlines()) == 3
