@@ -217,15 +217,15 @@ class _File:
                 what = f"{count} lines of {name} skipped: these tasks are scored by their {metric}"
                 problems.append(Problem(where, None, what, "warning"))
         for (key, name), (number, error) in self.percent.items():
-            curves = self.points.pop(key, {})
-            others = {one: curves[one] for one in curves if SCORE_NAMES[one] != SCORE_NAMES[name]}
-            if others:
-                self.points[key] = others
+            found = self.points.pop(key, {})
+            kept = {one: found[one] for one in found if SCORE_NAMES[one] != SCORE_NAMES[name]}
+            if kept:
+                self.points[key] = kept
             what = f"{error}; {key[0]}, {key[2]}, seed {key[3]} skipped"
             problems.append(Problem(where, number, what))
         if not self.points and not self.percent:
             problems.append(Problem(where, None, "no usable line", "warning"))
-        found = []
+        runs = []
         left_out = dict.fromkeys(others_in(self.form))
         for key, curves in self.points.items():
             name, *others = best_kind(curves)
@@ -237,11 +237,11 @@ class _File:
             budget = self.budgets.get(key)
             steps = np.asarray(points.steps)
             facts = facts_of(source, identity, steps, self.path, kind=kind, budget=budget)
-            found.append((facts, points))
+            runs.append((facts, points))
         for other, name in left_out:
             what = f"{other} left out: {name} is read as the score of the same runs"
             problems.append(Problem(where, None, what, "warning"))
-        return found
+        return runs
 
 
 def _whole(lines: Iterator[list[str]], path: Path, problems: list[Problem]) -> Iterator[list[str]]:

@@ -154,9 +154,9 @@ def run_identity(run: str, identity: Identity) -> Identity:
         run: name of the run.
         identity: what the place of the file says, for everything that the name does not contain.
     """
-    words = [word for word in re.split(r"[-_/ =]+", run.lower()) if word]
-    task, start, end = _task_in(words)
-    text = "-".join(words if task is None else [*words[:start], _TASK_PLACE, *words[end:]])
+    tokens = [token for token in re.split(r"[-_/ =]+", run.lower()) if token]
+    task, start, end = _task_in(tokens)
+    text = "-".join(tokens if task is None else [*tokens[:start], _TASK_PLACE, *tokens[end:]])
     found = [list(re.finditer(form, text)) for form in _SEEDS]
     seed = next((matches[-1] for matches in found if matches), None)
     parts = (text,) if seed is None else (text[: seed.start()], text[seed.end() :])
@@ -169,15 +169,15 @@ def run_identity(run: str, identity: Identity) -> Identity:
     )
 
 
-def _task_in(words: list[str]) -> tuple[str | None, int, int]:
-    """Return the task with the longest name among the words of a run's name, and its place.
+def _task_in(tokens: list[str]) -> tuple[str | None, int, int]:
+    """Return the task with the longest name in that of a run, and where it starts and ends.
 
-    Short names of Meta-World tasks, such as `sweep`, are also words of other meanings: they count
+    Short names of Meta-World tasks, such as `sweep`, also mean other things: they count
     with `mw-` before or a version after them.
     """
-    spans = [(i, j) for i in range(len(words)) for j in range(i + 1, len(words) + 1)]
-    for start, end in sorted(spans, key=lambda span: -len("-".join(words[slice(*span)]))):
-        name = "-".join(words[start:end])
+    spans = [(i, j) for i in range(len(tokens)) for j in range(i + 1, len(tokens) + 1)]
+    for start, end in sorted(spans, key=lambda span: -len("-".join(tokens[slice(*span)]))):
+        name = "-".join(tokens[start:end])
         if f"mw-{name}" not in TASKS and (task := task_named(name)) in TASKS:
             return task, start, end
     return None, 0, 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
@@ -22,14 +23,15 @@ def series_of(records: Records) -> Iterator[Series]:
     """
     curves = ScoreCurves(records)
     states = curves.runs[curves.runs["obs"] == "state"]
-    sizes = states.groupby(["source", "method", "variant"])["model_size"].nunique()
+    sized = states[["source", "method", "variant", "model_size"]].drop_duplicates().astype(str)
+    sizes = Counter(sized[["source", "method", "variant"]].itertuples(index=False, name=None))
     for run, curve in zip(curves.runs.itertuples(), curves.curves, strict=True):
         if run.obs != "state":
             continue
         steps, backwards = np.unique(curve.steps[::-1], return_index=True)
         values = curve.values[::-1][backwards]
         details = [] if run.variant == "default" else [str(run.variant)]
-        if sizes[run.source, run.method, run.variant] > 1:
+        if sizes[str(run.source), str(run.method), str(run.variant)] > 1:
             details.append(size_text(run.model_size))
         name = f"{run.method} ({', '.join(details)})" if details else str(run.method)
         kind = TASKS[str(run.task)].metric if run.task in TASKS else "return"
