@@ -165,7 +165,7 @@ def run_identity(run: str, identity: Identity) -> Identity:
         next(filter(None, methods), identity.method),
         identity.variant,
         task or identity.task,
-        seed[1] if seed else identity.seed,
+        str(int(seed[1])) if seed else identity.seed,
     )
 
 

@@ -37,7 +37,7 @@ def test_an_export_of_wandb(tmp_path):
         ("sac-myo-reach-hard_4", "sac", "myo-hand-reach-hard", "4"),
         ("seed_1-sac-walker-run-2024", "sac-2024", "walker-run", "1"),
         ("s4-walker-run-1-final", "s4", "walker-run", "1"),
-        ("walker-run 7", "file", "walker-run", "7"),
+        ("walker-run 07", "file", "walker-run", "7"),
         ("fluent-sweep-3", "fluent-sweep", None, "3"),
     ],
 )
