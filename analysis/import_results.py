@@ -41,7 +41,8 @@ def main(arguments: Sequence[str]) -> int:
     """Run the command and return its exit code.
 
     Raises:
-        UserError: a file is missing, or nothing can be read.
+        UserError: a file is missing, nothing can be read, or files to be written as one have a
+            curve in common.
     """
     given = [argument for argument in arguments if "=" not in argument and argument[:2] != "--"]
     options = parse_options([one for one in arguments if one not in given], ImportOptions)
@@ -54,10 +55,14 @@ def main(arguments: Sequence[str]) -> int:
 
     problems: list[Problem] = []
     found = []
+    seen: set[Path] = set()
     for name in given:
         path = user_path(name, "file")
         if not path.exists():
             raise UserError(f"{path}: no such file or folder")
+        if path.resolve() in seen:
+            continue
+        seen.add(path.resolve())
         found += read_field(path, problems, options.name or None)
     report_field(problems)
     if not found:

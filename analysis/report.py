@@ -80,7 +80,8 @@ def write(request: ReportRequest) -> int:
     from analysis.records.studies import read_studies
 
     field_problems: list[Problem] = []
-    files = read_files(request.files, request.results, field_problems)
+    others = records.runs["source"].unique()
+    files = read_files(request.files, request.results, field_problems, others)
     studies, unreadable = read_studies(request.folders())
     records = replace(records, problems=(*records.problems, *unreadable))
     data, problems = report_data(records, catalog, rule, files, studies)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import pandas as pd
@@ -43,9 +44,20 @@ def method_styles(boards: Sequence[Leaderboard], catalog: Catalog) -> dict[Named
             look = replace(look, dashes=dashes)
         taken.add(name)
         label = catalog.methods[name].label if name in catalog.methods else name
-        several = sum(other == name for other, _ in keys) > 1
-        styles[name, source] = replace(look, label=f"{label} ({source})" if several else label)
-    return styles
+        styles[name, source] = replace(look, label=label)
+    labels = _distinct({key: style.label for key, style in styles.items()})
+    return {key: replace(style, label=labels[key]) for key, style in styles.items()}
+
+
+def _distinct(labels: Mapping[Named, str]) -> dict[Named, str]:
+    """Return labels that differ: with the source where one occurs twice, or with the plain name."""
+    found = dict(labels)
+    for by_name in (False, True):
+        counts = Counter(found.values())
+        for (name, source), label in labels.items():
+            if counts[found[name, source]] > 1:
+                found[name, source] = f"{name if by_name else label} ({source})"
+    return found
 
 
 def efficiency_figure(

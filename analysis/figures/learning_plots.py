@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter
 
 from analysis.figures.captions import Marks, card_lines
 from analysis.figures.figure_specs import LineStyle
@@ -70,6 +72,7 @@ def _training_page(
     if 0 < _WIDE * low < high:
         for ax in axes:
             ax.set_yscale("log")
+            ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: power_text(value)))
             ax.set_ylim(low / 1.5, high * 1.5)
     marks = Marks(f"Lines: {name} of single seeds, averaged over equal intervals")
     on_page = numbers[numbers["task"].isin(tasks)]
@@ -77,6 +80,17 @@ def _training_page(
     handles = [handle(style) for series, style in styles.items() if series in drawn]
     finish_figure(page, handles, card_lines(shown, marks, on_page, scored=False))
     return page
+
+
+def power_text(value: float) -> str:
+    """Return a power of ten as `10⁻³`, and another number as it is."""
+    exponent = round(math.log10(value))
+    if not math.isclose(value, 10.0**exponent):
+        return f"{value:g}"
+    return "10" + str(exponent).translate(_SUPERSCRIPTS)
+
+
+_SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def _training(shown: Shown) -> tuple[pd.DataFrame, list[Problem]]:

@@ -298,6 +298,8 @@ def _series_label(series: Series, all_series: Sequence[Series], catalog: Catalog
     """Return the method, followed by what distinguishes the series in parentheses."""
     source, method, variant, size, dataset = series
     name = catalog.methods[method].label if method in catalog.methods else method
+    if any(other[:2] == (source, name) for other in all_series):
+        name = method  # a method of the same source is called like the label
     base, _, settings = variant.partition("[")
     details = [base if base != "default" else "", settings.removesuffix("]"), dataset]
     if len({other[3] for other in all_series if other[:2] == (source, method)}) > 1:

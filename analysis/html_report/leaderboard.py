@@ -16,9 +16,10 @@ from analysis.records.evaluations import ENV_STEPS
 from analysis.records.field_results import Series
 from analysis.records.load import Records
 from analysis.records.problems import Problem
+from analysis.records.sources import OWN_RUNS
 from analysis.stats.copies import united
 from analysis.stats.leaderboard import Leaderboard, leaderboards, methods_of, text_table
-from analysis.stats.run_series import OWN_RUNS, series_of
+from analysis.stats.run_series import series_of
 from analysis.stats.task_titles import task_titles
 
 GROUPS = ("dmcontrol", "metaworld", "maniskill2", "myosuite", "locomotion")
@@ -63,7 +64,8 @@ def _board(board: Leaderboard, catalog: Catalog, styles: dict[Any, Any]) -> dict
     ours = (board.table["source"] == OWN_RUNS).any()
     labels = {f"{name} ({source})": style.label for (name, source), style in styles.items()}
     tasks = board.per_task.rename(task_titles(board.per_task.index)).rename(columns=labels)
-    tasks = tasks[[label for label in labels.values() if label in tasks]]  # as in the legend
+    shown = dict.fromkeys(label for label in labels.values() if label in tasks)
+    tasks = tasks[list(shown)]  # as in the legend
     tasks = tasks.reset_index()
     bands = board.bands.reindex(columns=_COLUMNS)
     lines = []

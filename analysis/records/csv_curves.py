@@ -26,11 +26,19 @@ from analysis.records.curve_formats import (
     Identity,
     format_of,
     place_of,
+    score_name,
 )
 from analysis.records.evaluations import SCORES, Points
 from analysis.records.file_search import files_below
 from analysis.records.problems import Problem, Severity
 from analysis.records.run_reader import Run
+from analysis.records.score_columns import (
+    best_kind,
+    nameless,
+    others_in,
+    refused_columns,
+    sparse_columns,
+)
 from tdmpc2.envs.tasks import TASKS
 
 Key = tuple[str, str, str, int]
@@ -88,19 +96,24 @@ def _read_file(
 
 
 class _File:
-    """Rows of one CSV file, collected by run and kind of score."""
+    """Rows of one CSV file, collected by run and name of the score."""
 
     def __init__(self, path: Path, place: Identity, header: list[str], form: Format) -> None:
         self.path, self.place, self.header, self.form = path, place, header, form
         self.points: dict[Key, dict[str, list[tuple[int, float]]]] = {}
+        self.percent: dict[tuple[Key, str], tuple[int, str]] = {}
         self.budgets: dict[Key, int] = {}
         self.other_kinds: Counter[tuple[str, str]] = Counter()
         self.own_tasks: set[str] = set()
+        self.refused = dict(refused_columns(form))
+        self.sparse = sparse_columns(form)
 
     def read(self, lines: Iterator[list[str]], text: str, problems: list[Problem]) -> None:
         """Read all lines; append a problem for each that is skipped."""
         cut = bool(text) and not text.endswith("\n")
         last = text.count("\n") + 1
+        for column, why in self.refused.items():
+            problems.append(Problem(str(self.path), 1, f"{column}: {why}; column skipped"))
         for number, fields in enumerate(_whole(lines, self.path, problems), start=2):
             if not any(fields):
                 continue
@@ -118,49 +131,80 @@ class _File:
             raise ValueError(f"{len(fields)} fields for {len(self.header)} columns")
         row = {name: field.strip() for name, field in zip(self.header, fields, strict=True)}
         form = self.form
-        found = False
-        for column, kind, stated in form.scores:
-            if stated is not None and not row[column]:
+        if form.scores[0][2] is None:
+            if not any(
+                self._add_score(row, number, column, self.place, problems)
+                for column, *_ in form.scores
+            ):
+                task = self._key(row, self.place)[2]
+                names = ", ".join(column for column, *_ in form.scores)
+                metric = TASKS[task].metric
+                raise ValueError(f"column {names}, but the task is scored by its {metric}")
+            return
+        curve_checks.step(row[form.step], form.step)
+        for column, _, stated in form.scores:
+            if stated is None or not row[column] or column in self.refused:
                 continue  # exports of wandb leave the cells of other runs empty
-            key = self._key(row, stated or self.place)
-            task = key[2]
-            kind = kind or SCORE_NAMES.get(row[str(form.metric)], "")
-            if not kind:
-                raise ValueError(
-                    f"unknown metric '{row[str(form.metric)]}' (valid: {', '.join(SCORE_NAMES)})"
-                )
-            if task in TASKS and kind != TASKS[task].metric:
-                name = row[form.metric] if form.metric else column
-                self.other_kinds[name, TASKS[task].metric] += 1
-                found = found or form.metric is not None
-                continue
-            if task not in TASKS and task not in self.own_tasks:
-                self.own_tasks.add(task)
-                problems.append(curve_checks.own_task(task, str(self.path), number))
-            repeat = TASKS[task].action_repeat if form.agent_steps and task in TASKS else 1
-            at = curve_checks.step(row[form.step], form.step) * repeat
+            try:
+                self._add_score(row, number, column, stated, problems)
+            except ValueError as error:
+                problems.append(Problem(str(self.path), number, f"{error}; cell skipped"))
+
+    def _add_score(
+        self,
+        row: dict[str, str],
+        number: int,
+        column: str,
+        identity: Identity,
+        problems: list[Problem],
+    ) -> bool:
+        """Add a score; return False if another column may hold that of the task.
+
+        Args:
+            row: fields of the line.
+            number: number of the line.
+            column: column of the score.
+            identity: what is known about the run.
+            problems: list to which a task outside the table is appended.
+
+        Raises:
+            ValueError: If the score or something about its run is invalid.
+        """
+        form = self.form
+        key = self._key(row, identity)
+        task = key[2]
+        name = row[form.metric] if form.metric else score_name(column)
+        if name not in SCORE_NAMES:
+            raise ValueError(f"unknown metric '{name}' (valid: {', '.join(SCORE_NAMES)})")
+        kind = SCORE_NAMES[name]
+        if task in TASKS and kind != TASKS[task].metric:
+            self.other_kinds[name, TASKS[task].metric] += 1
+            return form.metric is not None
+        if not row[column] and column in self.sparse:
+            return True
+        if task not in TASKS and task not in self.own_tasks:
+            self.own_tasks.add(task)
+            problems.append(curve_checks.own_task(task, str(self.path), number))
+        repeat = TASKS[task].action_repeat if form.agent_steps and task in TASKS else 1
+        at = curve_checks.step(row[form.step], form.step) * repeat
+        try:
             value = curve_checks.score(row[column], kind, task, column)
-            self.points.setdefault(key, {}).setdefault(kind, []).append((at, value))
-            if row.get(BUDGET_COLUMN):
-                self.budgets[key] = curve_checks.step(row[BUDGET_COLUMN], BUDGET_COLUMN)
-            found = True
-            if stated is None:
-                return
-        if not found and form.scores[0][2] is None:
-            task = self._key(row, self.place)[2]
-            names = ", ".join(column for column, *_ in form.scores)
-            raise ValueError(f"column {names}, but the task is scored by its {TASKS[task].metric}")
+        except curve_checks.PercentError as error:
+            self.percent.setdefault((key, name), (number, str(error)))
+            return True
+        self.points.setdefault(key, {}).setdefault(name, []).append((at, value))
+        if row.get(BUDGET_COLUMN):
+            self.budgets[key] = curve_checks.step(row[BUDGET_COLUMN], BUDGET_COLUMN)
+        return True
 
     def _key(self, row: dict[str, str], identity: Identity) -> Key:
         """Return the run of a line; raise ValueError if something about it is not stated."""
         form = self.form
-        task = row[form.task] if form.task and identity.task is None else identity.task
+        task = row[form.task] if form.task else identity.task
         seed = row[form.seed] if form.seed else identity.seed
         if not task or seed is None:
-            what = "task" if not task else "seed"
-            raise ValueError(
-                f"the name of the run contains no {what}; rename it <method>-<task>-<seed>"
-            )
+            empty = "no task in its column" if form.task else nameless("task")
+            raise ValueError(nameless("seed") if task else empty)
         method = row[form.method] if form.method else identity.method
         name = curve_checks.task_named(task)
         return method, identity.variant, name, curve_checks.seed(seed)
@@ -172,19 +216,32 @@ class _File:
             for (name, metric), count in self.other_kinds.items():
                 what = f"{count} lines of {name} skipped: these tasks are scored by their {metric}"
                 problems.append(Problem(where, None, what, "warning"))
-        if not self.points:
+        for (key, name), (number, error) in self.percent.items():
+            found = self.points.pop(key, {})
+            kept = {one: found[one] for one in found if SCORE_NAMES[one] != SCORE_NAMES[name]}
+            if kept:
+                self.points[key] = kept
+            what = f"{error}; {key[0]}, {key[2]}, seed {key[3]} skipped"
+            problems.append(Problem(where, number, what))
+        if not self.points and not self.percent:
             problems.append(Problem(where, None, "no usable line", "warning"))
-        found = []
-        for key, kinds in self.points.items():
-            kind = "return" if "return" in kinds else "success"
-            points = Points.of([(at, {SCORES[kind].metric: value}) for at, value in kinds[kind]])
+        runs = []
+        left_out = dict.fromkeys(others_in(self.form))
+        for key, curves in self.points.items():
+            name, *others = best_kind(curves)
+            left_out |= dict.fromkeys((other, name) for other in others)
+            kind = SCORE_NAMES[name]
+            points = Points.of([(at, {SCORES[kind].metric: value}) for at, value in curves[name]])
             method, variant, task, seed = key
             identity = replace(Identity(method, variant), task=task, seed=str(seed))
             budget = self.budgets.get(key)
             steps = np.asarray(points.steps)
             facts = facts_of(source, identity, steps, self.path, kind=kind, budget=budget)
-            found.append((facts, points))
-        return found
+            runs.append((facts, points))
+        for other, name in left_out:
+            what = f"{other} left out: {name} is read as the score of the same runs"
+            problems.append(Problem(where, None, what, "warning"))
+        return runs
 
 
 def _whole(lines: Iterator[list[str]], path: Path, problems: list[Problem]) -> Iterator[list[str]]:

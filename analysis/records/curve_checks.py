@@ -18,6 +18,10 @@ MAX_RETURN = {"dmcontrol": 1000.0}
 _TOLERANCE = 1e-3
 
 
+class PercentError(ValueError):
+    """A rate of success that looks like a percentage: others of its curve, up to 1, do not."""
+
+
 def plain_float(text: str) -> float:
     """Return the number in a field.
 
@@ -84,6 +88,7 @@ def score(text: object, kind: str | None, task: str, name: str) -> float:
         name: name of the field, for messages.
 
     Raises:
+        PercentError: If it looks like a rate in percent.
         ValueError: If it is not a finite number that the task can give.
     """
     value = number(text, name)
@@ -91,8 +96,10 @@ def score(text: object, kind: str | None, task: str, name: str) -> float:
     if low <= value <= high:
         return value
     if kind == "success":
-        hint = ": percent? divide by 100" if 1 < value <= 100 else ""
-        raise ValueError(f"{name} is {text}, not a fraction from 0 to 1{hint}")
+        what = f"{name} is {text}, not a fraction from 0 to 1"
+        if 1 + _TOLERANCE < value <= 100:
+            raise PercentError(f"{what}: percent? divide by 100")
+        raise ValueError(what)
     raise ValueError(f"{name} is {text}, but returns of {task} lie between 0 and {high:.0f}")
 
 

@@ -6,10 +6,13 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from analysis.records.curve_checks import task_named
 from tdmpc2.envs.tasks import TASKS
 
+SPARSE_STEP_COLUMN = "time/total_timesteps"
+"""Column of the steps of Stable-Baselines3, not all of whose rows are evaluations."""
 ENV_STEP_COLUMNS = (
-    *("env_step", "env_steps", "step", "Step", "time/total_timesteps", "total_timesteps"),
+    *("env_step", "env_steps", "step", "Step", SPARSE_STEP_COLUMN, "total_timesteps"),
     *("timesteps", "global_step"),
 )
 AGENT_STEP_COLUMNS = ("agent_step", "agent_steps")
@@ -19,17 +22,17 @@ BUDGET_COLUMN = "budget"
 """Column that declares the budget of the runs, in env steps."""
 SCORE_COLUMNS = {
     "episode_return": "return",
-    "return": "return",
-    "reward": "return",
     "episode_reward": "return",
     "avg_return": "return",
     "mean_reward": "return",
+    "return": "return",
+    "reward": "return",
     "episode_success": "success",
-    "success": "success",
     "avg_success": "success",
     "success_rate": "success",
+    "success": "success",
 }
-"""Kind of score by column name."""
+"""Kind of score by column name; the names that say most come first."""
 SCORE_NAMES = {
     **SCORE_COLUMNS,
     **{
@@ -39,9 +42,15 @@ SCORE_NAMES = {
         for name, kind in SCORE_COLUMNS.items()
     },
 }
-"""Kind of score by column or tag; names of evaluations take precedence over the others."""
+"""Kind of score by column or tag."""
+RANKED_NAMES = tuple(sorted(SCORE_NAMES, key=lambda name: name in SCORE_COLUMNS))
+"""Names of scores; of those that a run has, the first one is read: evaluations before training."""
 _WANDB = " - "
 _WANDB_BOUNDS = ("__MIN", "__MAX")
+_TASK_PLACE = " "
+"""What stands for the task in the name of a run."""
+_SEEDS = (r"(?:^|-)seed-?(\d+)(?=-|$)", r"(?:^|-)(?:s-?)?(\d+)(?=-|$)")
+"""Forms of the seed in the name of a run, the first one that occurs counts."""
 PIXELS = "-pixels"
 """Suffix of the method in the released folders if the agent learns from pixels."""
 
@@ -98,14 +107,13 @@ def format_of(header: list[str], identity: Identity) -> Format | str:
         for names in (TASK_COLUMNS, ("seed",), METHOD_COLUMNS)
     )
     metric = "metric" if {"metric", "value"} <= set(header) else None
-    names = sorted(SCORE_NAMES, key=lambda name: "eval" not in name)
-    found = [(name, SCORE_NAMES[name], None) for name in names if name in header]
+    found = [(name, SCORE_NAMES[name], None) for name in RANKED_NAMES if name in header]
     scores = (("value", "", None),) if metric else tuple(found)
     missing = [
         *(["seed"] if seed is None and identity.seed is None else []),
         *(["task"] if task is None and identity.task is None else []),
         *([" or ".join(ENV_STEP_COLUMNS[:3])] if step is None else []),
-        *([" or ".join(list(SCORE_COLUMNS)[:3])] if not scores else []),
+        *(["episode_return or return or reward or success"] if not scores else []),
     ]
     if step is None or missing:
         return f"missing column: {'; '.join(missing)}"
@@ -118,6 +126,11 @@ def format_of(header: list[str], identity: Identity) -> Format | str:
     elif step not in (*AGENT_STEP_COLUMNS, "env_step", "env_steps", "step"):
         note = _as_env_steps(step)
     return Format(step, agent_steps, scores, task, seed, method, metric, note)
+
+
+def score_name(column: str) -> str:
+    """Return the name of the score in a column, which exports of wandb put after that of a run."""
+    return column.rpartition(_WANDB)[2]
 
 
 def _wandb_format(header: list[str], identity: Identity) -> Format | str:
@@ -141,17 +154,33 @@ def run_identity(run: str, identity: Identity) -> Identity:
         run: name of the run.
         identity: what the place of the file says, for everything that the name does not contain.
     """
-    plain = run.lower().replace("_", "-")
-    task = max((name for name in TASKS if name in plain), key=len, default=None)
-    rest = plain if task is None else plain.replace(task, " ", 1)
-    number = re.search(r"(?:seed|s)?[-/ =]*(\d+)\D*$", rest)
-    method = re.sub(r"[-/ ]+", "-", rest[: number.start()] if number else rest).strip("-")
+    tokens = [token for token in re.split(r"[-_/ =]+", run.lower()) if token]
+    task, start, end = _task_in(tokens)
+    text = "-".join(tokens if task is None else [*tokens[:start], _TASK_PLACE, *tokens[end:]])
+    found = [list(re.finditer(form, text)) for form in _SEEDS]
+    seed = next((matches[-1] for matches in found if matches), None)
+    parts = (text,) if seed is None else (text[: seed.start()], text[seed.end() :])
+    methods = (re.sub(rf"[-{_TASK_PLACE}]+", "-", part).strip("-") for part in parts)
     return Identity(
-        method or identity.method,
+        next(filter(None, methods), identity.method),
         identity.variant,
         task or identity.task,
-        number[1] if number else identity.seed,
+        str(int(seed[1])) if seed else identity.seed,
     )
+
+
+def _task_in(tokens: list[str]) -> tuple[str | None, int, int]:
+    """Return the task with the longest name in that of a run, and where it starts and ends.
+
+    Short names of Meta-World tasks, such as `sweep`, also mean other things: they count
+    with `mw-` before or a version after them.
+    """
+    spans = [(i, j) for i in range(len(tokens)) for j in range(i + 1, len(tokens) + 1)]
+    for start, end in sorted(spans, key=lambda span: -len("-".join(tokens[slice(*span)]))):
+        name = "-".join(tokens[start:end])
+        if f"mw-{name}" not in TASKS and (task := task_named(name)) in TASKS:
+            return task, start, end
+    return None, 0, 0
 
 
 def _as_env_steps(column: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from analysis.records.csv_curves import read_curves
 from analysis.records.evaluations import SCORES
 from analysis.records.problems import Problem
 from analysis.records.source_options import report
+from analysis.records.sources import RESERVED
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.system.paths import listed_paths
 from tdmpc2.envs.tasks import TASKS
@@ -58,16 +59,19 @@ class Series:
         return self.values / (10.0 if self.kind == "return" else 0.01)
 
 
-def read_files(files: str, folder: Path | None, problems: list[Problem]) -> list[Series]:
-    """Read all series of the options `files=` and `results=`.
+def read_files(
+    files: str, folder: Path | None, problems: list[Problem], others: Collection[str] = ()
+) -> list[Series]:
+    """Read all series of the options `files=` and `results=`; a file named twice is read once.
 
     Args:
         files: paths of result files, separated by commas.
         folder: folder of more result files.
         problems: list to which what is not used is appended.
+        others: names of the sources beside the files.
 
     Raises:
-        UserError: A file or the folder does not exist.
+        UserError: A file or the folder does not exist, or two sources have the same name.
     """
     paths = listed_paths(files, "files")
     if folder is not None:
@@ -77,7 +81,16 @@ def read_files(files: str, folder: Path | None, problems: list[Problem]) -> list
     for path in paths:
         if not path.exists():
             raise UserError(f"{path}: no such file or folder")
-    return [one for path in paths for one in read_field(path, problems)]
+    named: dict[str, Path] = {}
+    for path in paths:
+        if path.stem in RESERVED or path.stem in others:
+            what = f"another source is named '{path.stem}'; give the file a different name"
+            raise UserError(f"{path}: {what}")
+        first = named.setdefault(path.stem, path)
+        if first.resolve() != path.resolve():
+            what = f"both would be the source '{path.stem}'; give the files different names"
+            raise UserError(f"{first}, {path}: {what}")
+    return [one for path in named.values() for one in read_field(path, problems)]
 
 
 def read_field(path: Path, problems: list[Problem], name: str | None = None) -> list[Series]:
@@ -131,6 +144,9 @@ def _read_json(path: Path, source: str, problems: list[Problem]) -> list[Series]
     except json.JSONDecodeError as error:
         problems.append(Problem(str(path), error.lineno, f"not JSON: {error.msg}; file skipped"))
         return []
+    except (ValueError, RecursionError) as error:  # numbers too long, or nested too deeply
+        refuse("file", f"cannot be read, {error}")
+        return []
     if not isinstance(content, dict):
         refuse("file", "not an object {method: {task: {steps, values}}}")
         return []
@@ -146,7 +162,7 @@ def _read_json(path: Path, source: str, problems: list[Problem]) -> list[Series]
                 continue
             try:
                 found.append(_series(source, method, task, MEAN, curve, str(path), problems))
-            except (ValueError, TypeError) as error:
+            except (ValueError, TypeError, RecursionError) as error:
                 refuse(where, str(error))
     return found
 

@@ -11,6 +11,7 @@ import pandas as pd
 
 from analysis.records.field_results import Series
 from tdmpc2.common.system.atomic_files import write_atomic
+from tdmpc2.common.system.errors import UserError
 from tdmpc2.envs.tasks import SUITES, TASKS
 
 HEADER = ("exp_name", "env_name", "seed", "metric", "env_step", "value")
@@ -24,18 +25,27 @@ def write_interchange(series: Iterable[Series], path: Path) -> int:
     Args:
         series: the curves.
         path: file to write.
+
+    Raises:
+        UserError: Two curves have the same method, task and seed, which would become one.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(HEADER)
-    count = 0
+    sources: dict[tuple[str, str, int | None], str] = {}
     for one in series:
-        count += 1
+        key = (one.method, one.task, one.seed)
+        if key in sources:
+            what = (
+                f"{one.method}, {one.task}, seed {one.seed} is in {sources[key]} and {one.source}"
+            )
+            raise UserError(f"out={path}: {what}; write each of them to a file of its own")
+        sources[key] = one.source
         for step, value in zip(one.steps.tolist(), one.values.tolist(), strict=True):
             row = (one.method, one.task, one.seed, METRICS[one.kind], step, repr(value))
             writer.writerow(row)
     write_atomic(path, lambda file: file.write(text.getvalue().encode()))
-    return count
+    return len(sources)
 
 
 def table_of(series: Iterable[Series]) -> pd.DataFrame:

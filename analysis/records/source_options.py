@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from analysis.records.problems import Problem
 from analysis.records.progress import doing
-from analysis.records.sources import PUBLISHED
+from analysis.records.sources import PUBLISHED, RESERVED
 from tdmpc2.common.system.config_checks import Settings, setting
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.system.paths import (
@@ -184,6 +184,10 @@ def load_sources(
         records = merge(loaded)
     except ValueError as error:
         raise UserError(f"{error}: give the folders different names") from error
+    for key, path in chosen.items():
+        if key != PUBLISHED and path.stem in RESERVED:
+            what = f"'{path.stem}' is the name of a source of this project; rename it"
+            raise UserError(f"{key}={path}: {what}")
     if chosen and options.runs and _no_runs(folders, loaded[0]):
         missing = Problem(f"runs={runs_dir}", None, "no runs there", "warning")
         records = replace(records, problems=(missing, *records.problems))

@@ -16,7 +16,7 @@ from typing import Any
 
 from analysis.records import curve_checks
 from analysis.records.curve_facts import facts_of
-from analysis.records.curve_formats import SCORE_NAMES, Identity
+from analysis.records.curve_formats import RANKED_NAMES, SCORE_NAMES, Identity
 from analysis.records.evaluations import SCORES, Points
 from analysis.records.file_search import files_below
 from analysis.records.problems import Problem
@@ -65,6 +65,8 @@ def read_tensorboard(path: Path, source: str, problems: list[Problem]) -> list[t
     return runs
 
 
+_UNUSABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
+"""Errors of files of Sacred that are damaged or nested too deeply."""
 _ALL = {"scalars": 0, "tensors": 0}
 """Number of events that are kept: all."""
 
@@ -110,7 +112,7 @@ def read_sacred(path: Path, source: str, problems: list[Problem]) -> list[tuple[
                 name: list(zip(metric["steps"], metric["values"], strict=True))
                 for name, metric in metrics.items()
             }
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except _UNUSABLE as error:
             what = f"unusable, {type(error).__name__}: {error}; skipped"
             problems.append(Problem(str(folder), None, what))
             continue
@@ -128,8 +130,7 @@ def _run(
     """Yield the run if it recorded the score of its task."""
     task = curve_checks.task_named(str(identity.task))
     known = TASKS[task].metric if task in TASKS else None
-    names = sorted(SCORE_NAMES, key=lambda name: "eval" not in name)
-    tags = [name for name in names if known in (None, SCORE_NAMES[name])]
+    tags = [name for name in RANKED_NAMES if known in (None, SCORE_NAMES[name])]
     tag = next((name for name in tags if name in scalars), None)
     if tag is None:
         listed = ", ".join(sorted(scalars)[:8]) or "none"
@@ -142,7 +143,11 @@ def _run(
         try:
             point = {SCORES[kind].metric: curve_checks.score(_mean(value), kind, task, tag)}
             rows.append((curve_checks.step(at), point))
-        except ValueError as error:
+        except curve_checks.PercentError as error:
+            what = f"{tag}, entry {place}: {error}; run skipped"
+            problems.append(Problem(str(folder), None, what))
+            return
+        except (ValueError, RecursionError) as error:
             problems.append(Problem(str(folder), None, f"{tag}, entry {place}: {error}; skipped"))
     try:
         own = replace(identity, task=task, seed=str(curve_checks.seed(identity.seed)))

@@ -2,32 +2,38 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
 
 from analysis.records.field_results import Series
 from analysis.records.load import Records
-from analysis.records.sources import RUNS_SOURCE
+from analysis.records.sources import OWN_RUNS, RUNS_SOURCE
 from analysis.stats.ragged_curves import ScoreCurves
+from tdmpc2.common.system.texts import size_text
 from tdmpc2.envs.tasks import TASKS
-
-OWN_RUNS = "own runs"
-"""Source of runs made here."""
 
 
 def series_of(records: Records) -> Iterator[Series]:
     """Yield the curves of single-task runs from states, with the published metric of each task.
 
-    Of evaluations at the same step, the last one is used.
+    Of evaluations at the same step, the last one is used. Names of methods contain the model size
+    if runs of a method and variant have several.
     """
     curves = ScoreCurves(records)
+    states = curves.runs[curves.runs["obs"] == "state"]
+    sized = states[["source", "method", "variant", "model_size"]].drop_duplicates().astype(str)
+    sizes = Counter(sized[["source", "method", "variant"]].itertuples(index=False, name=None))
     for run, curve in zip(curves.runs.itertuples(), curves.curves, strict=True):
         if run.obs != "state":
             continue
         steps, backwards = np.unique(curve.steps[::-1], return_index=True)
         values = curve.values[::-1][backwards]
-        name = str(run.method) if run.variant == "default" else f"{run.method} ({run.variant})"
+        details = [] if run.variant == "default" else [str(run.variant)]
+        if sizes[str(run.source), str(run.method), str(run.variant)] > 1:
+            details.append(size_text(run.model_size))
+        name = f"{run.method} ({', '.join(details)})" if details else str(run.method)
         kind = TASKS[str(run.task)].metric if run.task in TASKS else "return"
         source = OWN_RUNS if run.source == RUNS_SOURCE else str(run.source)
         yield Series(source, name, str(run.task), int(str(run.seed)), steps, values, kind)

@@ -186,26 +186,14 @@ def test_eval_csv_of_the_official_code(tmp_path):
     assert points(place / "eval.csv") == points(tmp_path / "logs")
 
 
-def test_an_export_of_wandb(tmp_path):
-    header = '"Step","sac-walker-walk-seed1 - eval/episode_reward",' + ",".join(
-        f'"sac-walker-walk-seed1 - eval/episode_reward{bound}"' for bound in ("__MIN", "__MAX")
-    )
-    header += ',"mine_mw-reach_2 - eval/episode_success"'
-    lines = ['"0","5","5","5",""', '"1000","","","","0.5"']
-    path = write_table(tmp_path / "wandb.csv", header, lines)
-    assert points(path) == {
-        ("sac", "walker-walk", 1): [(0, 5.0)],
-        ("mine", "mw-reach", 2): [(1000, 0.5)],
-    }
-    (problem,) = load_curves(path, "theirs").problems
-    assert "column Step is read as env steps" in problem.what
-
-
 def test_progress_of_stable_baselines(tmp_path):
+    """Most of its rows are about training only, and have no score."""
     header = "time/total_timesteps,eval/mean_reward,train/loss"
     path = tmp_path / "ppo" / "walker-walk" / "seed2" / "progress.csv"
-    write_table(path, header, ["1000,33.5,0.1"])
+    write_table(path, header, ["500,,0.2", "1000,33.5,0.1", "1500,,0.1"])
     assert points(tmp_path) == {("ppo", "walker-walk", 2): [(1000, 33.5)]}
+    (note,) = load_curves(tmp_path, "theirs").problems
+    assert "is read as env steps" in note.what
 
 
 def test_the_interchange_columns(tmp_path):

@@ -315,6 +315,7 @@ def test_training_curves_by_hand(tmp_path):
     assert [set(line.get_ydata()) for line in ax.lines] == [{1.0, 1000.0}] * 2
     assert len(ax.lines[0].get_ydata()) == 200
     assert ax.get_yscale() == "log"
+    assert {label.get_text() for label in ax.get_yticklabels()} >= {"10⁰", "10³"}
     assert "resamples" not in " ".join(text.get_text() for text in drawing.pages[0].texts)
     assert draw(load(tmp_path), replace(spec, quantities=("pi_loss",))).pages == ()
 

@@ -150,3 +150,12 @@ def test_a_damaged_tensorboard_file_takes_nothing_down(tmp_path):
     records = load_curves(tmp_path, "board", "tensorboard")
     assert set(records.table["seed"]) == {1}
     assert [problem.where for problem in records.problems] == [str(place)]
+
+
+def test_a_run_in_percent_is_left_out_as_a_whole(tmp_path):
+    board(tmp_path / "mine" / "mw-reach" / "1", {"eval/success": [(0, 1.0), (1, 60.0), (2, 70.0)]})
+    records = load_curves(tmp_path, "board", "tensorboard")
+    assert records.table.empty
+    (problem,) = records.problems
+    assert "entry 2: eval/success is 60.0, not a fraction" in problem.what
+    assert problem.what.endswith("percent? divide by 100; run skipped")
