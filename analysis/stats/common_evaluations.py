@@ -43,9 +43,9 @@ def common_scores(
 ) -> CommonScores:
     """Return the scores of one task at the last evaluations that both sides have.
 
-    Seeds of ours that are far behind the others are left out (`horizons.side_of`). Step 0 never
-    counts. If no step of ours is a published one, the published curves are interpolated between
-    their evaluations.
+    Seeds of ours that are far behind the others, or before the first published evaluation, are left
+    out (`horizons.side_of`). Step 0 never counts. If no step of ours is a published one, the
+    published curves are interpolated between their evaluations.
 
     Args:
         curves: our runs and the published curves.
@@ -57,7 +57,7 @@ def common_scores(
     published = published[published > 0]
     if not len(published):
         return _none(["no published evaluation after step 0"], curves, ours)
-    side = side_of(curves, ours, published[-1])
+    side = side_of(curves, ours, published[-1], since=published[0])
     kept, last, left_out = side.rows, side.last, list(side.left_out)
     if last < published[0]:
         why = f"ends before the first published evaluation at {published[0]:,}"

@@ -84,19 +84,23 @@ def last_before(steps: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     return np.where(place >= 0, ordered[np.maximum(place, 0)], -1)
 
 
-def side_of(curves: ScoreCurves, rows: np.ndarray, until: float) -> Side:
+def side_of(curves: ScoreCurves, rows: np.ndarray, until: float, since: float = 0) -> Side:
     """Return the seeds of a task that take part in a comparison, and how far they all reach.
 
     A seed that has not come near the step that most seeds reached (`rules.is_near`) is left out, so
-    that one unfinished seed does not determine the step of all others.
+    that one unfinished seed does not determine the step of all others. So are seeds before the
+    first step that counts, if another seed has reached it.
 
     Args:
         curves: all runs.
         rows: row numbers of the seeds.
         until: last step that counts, such as the last one of the other side.
+        since: first step that counts.
     """
     reached = np.minimum(curves.reached[rows], until)
-    kept = is_near(reached, np.sort(reached)[(len(rows) - 1) // 2])
+    able = reached >= since
+    able |= not able.any()
+    kept = able & is_near(reached, np.sort(reached[able])[(able.sum() - 1) // 2])
     left_out = tuple(
         f"seed {curves.runs.loc[row, 'seed']} is at {int(curves.last_steps[row]):,} env steps"
         for row in rows[~kept]

@@ -51,6 +51,18 @@ def test_an_unfinished_seed_takes_no_part(curves: ScoreCurves) -> None:
     assert side_of(curves, rows, 100_000).left_out == ()
 
 
+def test_seeds_before_the_first_step_that_counts_take_no_part(tmp_path: Path) -> None:
+    """If another one has reached it, also if most have not."""
+    for seed, last in ((1, 100_000), (2, 50_000), (3, 50_000), (4, 95_000)):
+        write_run(tmp_path, {0: 5.0, last: 500.0}, seed=seed, state="RUNNING")
+    curves, rows = ScoreCurves(load(tmp_path)), np.arange(4)
+    side = side_of(curves, rows, 200_000, since=100_000)
+    assert (side.rows.tolist(), side.last) == ([0], 100_000)
+    assert len(side.left_out) == 3
+    for side in (side_of(curves, rows, 200_000, since=150_000), side_of(curves, rows, 200_000)):
+        assert side.rows.tolist() == [0, 1, 2, 3]
+
+
 def test_variants_are_compared_where_the_other_seeds_are(curves: ScoreCurves) -> None:
     (row,) = against_default(curves, RULES["hold"]).to_dict("records")
     assert (row["env steps"], row["score"], row["default"]) == ("200,000", 40.0, 80.0)

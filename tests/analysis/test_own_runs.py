@@ -137,6 +137,17 @@ def test_a_seed_that_is_not_compared_is_named(tmp_path: Path, released: Path) ->
     assert row[2:4] == ["451, 452; seed 3 is at 50,000 env steps", "450, 455, 460"]
 
 
+def test_one_seed_at_the_first_released_score_is_shown_without_the_others(
+    tmp_path: Path, released: Path
+) -> None:
+    for seed, last in ((1, 50_000), (2, 100_000), (3, 50_000)):
+        write_run(tmp_path / "runs", {0: 0.0, last: 450.0 + seed}, seed=seed, state="INTERRUPTED")
+    (row,) = rows(verdict_table(inputs_of(tmp_path / "runs", released)))
+    left_out = "seed 1 is at 50,000 env steps; seed 3 is at 50,000 env steps"
+    assert row[1:4] == ["100,000 (50 %)", f"452; {left_out}", "450, 455, 460"]
+    assert row[5] == "not enough data"
+
+
 def test_the_end_of_a_completed_run_must_be_recorded(tmp_path: Path, released: Path) -> None:
     """Its last value is not a score at a step at which it was not evaluated."""
     for seed in (1, 2, 3):
