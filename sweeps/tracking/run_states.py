@@ -139,7 +139,7 @@ class Observer:
             # Its process may have ended between the reads of its status and of its lease.
             with contextlib.suppress(UserError):
                 if (read_status(self.runs / directory) or {}) != view.status:
-                    return self._look(directory, budget)
+                    view = self._look(directory, budget)
         waits = view.state == "queued" if self.queue is None else view.job in self.queue
         if view.job is not None and waits:
             view.file = self.files[directory, view.job]

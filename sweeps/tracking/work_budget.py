@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sweeps.tracking.run_states import ACTIVE, View
 from tdmpc2.common.run import spec_file
-from tdmpc2.common.run.run_files import PROGRESS_KEYS
+from tdmpc2.common.run.run_files import recorded_budget
 from tdmpc2.common.run.schemas import SpecFile
 from tdmpc2.common.system.atomic_files import read_json
 from tdmpc2.common.system.errors import UserError
@@ -49,8 +49,9 @@ def _of_file(file: Path) -> WorkBudget:
 def _of_status(directory: Path, view: View) -> WorkBudget | None:
     if view.status.get("state") != "RUNNING":  # that of an earlier attempt
         return None
-    for unit, (_, key) in PROGRESS_KEYS.items():
-        if isinstance(budget := view.status.get(key), int):
-            spec = read_json(directory / "spec.json", SpecFile) or {}
-            return WorkBudget(budget, unit == "num_updates" or bool(spec.get("keep_replay")))
-    return None
+    budget = recorded_budget(view.status)
+    if budget is None:
+        return None
+    spec = read_json(directory / "spec.json", SpecFile) or {}
+    online = "env_step" in view.status  # training from a dataset needs no saved episodes
+    return WorkBudget(budget, not online or bool(spec.get("keep_replay")))

@@ -19,7 +19,7 @@ from sweeps.execution import launching
 from sweeps.planning.options import SweepOptions
 from sweeps.planning.planned_run import PlannedRun
 from sweeps.tracking.progress import print_summary
-from sweeps.tracking.sweep_folder import all_sweeps
+from sweeps.tracking.sweep_folder import SweepFolder, all_sweeps
 from tdmpc2.common.system import cli
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.system.processes import identity_of
@@ -236,21 +236,30 @@ def test_a_retry_launches_what_has_failed_with_the_same_request(
     assert [[run.spec.seed for run in group] for group in started] == [[4]]
 
 
+def launched_with(runs: Path, given: list[str] | dict[str, dict[str, Any]]) -> SweepFolder:
+    """Return the only sweep, with other arguments: entries of its request, or those of 0.4.0."""
+    (file,) = (runs / "sweeps").glob("*/sweep.json")
+    facts = json.loads(file.read_text())
+    if isinstance(given, list):
+        del facts["request"]
+        facts["words"] = ["tasks=toy-pointmass", "seeds=6", *given]
+    else:
+        for part, values in given.items():
+            facts["request"][part] |= values
+    file.write_text(json.dumps(facts))
+    (folder,) = all_sweeps(runs)
+    return folder
+
+
 @pytest.mark.parametrize("of_0_4_0", [False, True])
 def test_a_retry_on_this_machine_omits_the_options_of_slurm_jobs(
     of_0_4_0: bool, runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (file,) = (runs / "sweeps").glob("*/sweep.json")
-    facts = json.loads(file.read_text())
-    if of_0_4_0:
-        del facts["request"]
-        facts["words"] = ["tasks=toy-pointmass", "seeds=6", "partition=gpu", "mem_gb=8"]
-    else:
-        facts["request"]["sweep"] |= {"cluster": "slurm", "partition": "gpu", "mem_gb": 8}
-    file.write_text(json.dumps(facts))
-    (folder,) = all_sweeps(runs)
-    request = retry.again(folder, {"cluster": "local"})
-    assert request.sweep == replace(
+    as_before = ["partition=gpu", "mem_gb=8"]
+    request = {"sweep": {"cluster": "slurm", "partition": "gpu", "mem_gb": 8}}
+    folder = launched_with(runs, as_before if of_0_4_0 else request)
+    again = retry.again(folder, {"cluster": "local"})
+    assert again.sweep == replace(
         SweepOptions(tasks="toy-pointmass", seeds="6"), cluster="local", only="failed"
     )
     line = "cluster=local: without partition=gpu mem_gb=8, which SLURM jobs only have\n"
@@ -265,15 +274,9 @@ def test_a_retry_on_this_machine_omits_the_options_of_slurm_jobs(
 def test_a_retry_drops_the_newest_checkpoint_only_if_asked_again(
     of_0_4_0: bool, runs: Path
 ) -> None:
-    (file,) = (runs / "sweeps").glob("*/sweep.json")
-    facts = json.loads(file.read_text())
-    if of_0_4_0:
-        del facts["request"]
-        facts["words"] = ["tasks=toy-pointmass", "seeds=6", "checkpoint=previous", "eval_every=50"]
-    else:
-        facts["request"]["given"] |= {"checkpoint": "previous", "eval_every": 50}
-    file.write_text(json.dumps(facts))
-    (folder,) = all_sweeps(runs)
+    as_before = ["checkpoint=previous", "eval_every=50"]
+    request = {"given": {"checkpoint": "previous", "eval_every": 50}}
+    folder = launched_with(runs, as_before if of_0_4_0 else request)
     how = retry.again(folder, {}).how
     assert (how.checkpoint, how.eval_every) == ("latest", 50)
     assert retry.again(folder, {"checkpoint": "previous"}).how.checkpoint == "previous"

@@ -10,7 +10,7 @@ from typing import Any
 
 from tdmpc2.common.run.checkpoint_folders import existing_checkpoints
 from tdmpc2.common.run.provenance import provenance
-from tdmpc2.common.run.run_files import PROGRESS_KEYS, read_status, step_of
+from tdmpc2.common.run.run_files import read_status, recorded_budget, step_of
 from tdmpc2.common.run.schemas import Attempt, Manifest, SpecFile, State
 from tdmpc2.common.run.source_version import git_commit
 from tdmpc2.common.run.spec import CommonOptions, RunSpec
@@ -105,8 +105,8 @@ def is_past(status: Mapping[str, Any], budget: int) -> bool:
         status: content of its `status.json`.
         budget: the smaller budget, in the unit of the run.
     """
-    own = next((status[key] for _, key in PROGRESS_KEYS.values() if key in status), budget)
-    return bool(budget < own and step_of(status) >= budget)
+    own = recorded_budget(status)
+    return own is not None and budget < own and step_of(status) >= budget
 
 
 def why_ended(directory: Path, status: Mapping[str, Any], budget: int) -> str:

@@ -252,3 +252,8 @@ def read_status(directory: Path) -> dict[str, Any] | None:
 def step_of(status: Mapping[str, Any]) -> int:
     """Return the progress of a run from its status, in the unit of its budget."""
     return next(int(status[key]) for key, _ in PROGRESS_KEYS.values() if key in status)
+
+
+def recorded_budget(status: Mapping[str, Any]) -> int | None:
+    """Return the budget of a run's last attempt from its status; None if it is not recorded."""
+    return next((int(status[key]) for _, key in PROGRESS_KEYS.values() if key in status), None)
