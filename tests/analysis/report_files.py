@@ -88,3 +88,24 @@ def publish(folder: Path, name: str, scores: dict[int, float]) -> str:
 
 
 LATE = {0: 3.0, 100_000: 700.0, 200_000: 800.0}
+
+
+def choose(tab: Any, title: str) -> None:
+    """Open a page from the menu of a report, and wait until it is shown."""
+    tab.click(f"nav >> text={title}")
+    tab.wait_for_selector(f"nav a[aria-current] >> text={title}")
+
+
+def show(tab: Any, url: str, name: str) -> None:
+    """Open a page of a report by its address, and wait until it is shown.
+
+    The page is drawn by an event that comes after the change of the address.
+    """
+    tab.goto(f"{url}#{name}")
+    here = "tasks" if name.startswith("task/") else name
+    tab.wait_for_function(
+        """here => [...document.querySelectorAll('nav a')].some((link) => link.hash === here)
+            ? document.querySelector('nav a[aria-current]')?.hash === here
+            : document.querySelector('h2')?.innerText === 'Page not found'""",
+        arg=f"#{here}",
+    )

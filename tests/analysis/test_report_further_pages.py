@@ -6,7 +6,7 @@ import pytest
 
 from analysis import report
 from tests.analysis.multitask_files import write_multitask_run
-from tests.analysis.report_files import headlines, write_study
+from tests.analysis.report_files import choose, headlines, show, write_study
 from tests.analysis.run_files import write_run
 from tests.analysis.study_files import write_study_folder
 
@@ -20,13 +20,13 @@ def test_multi_task_agents(browser, tmp_path):
     errors: list[str] = []
     tab.on("pageerror", lambda error: errors.append(str(error)))
     for name in ("overview", "tasks", "audit", "claims", "multitask"):
-        tab.goto(f"{out.as_uri()}#{name}")
+        show(tab, out.as_uri(), name)
         assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth"), name
     assert "1 CPU-days" in tab.inner_text("main")
-    tab.goto(f"{out.as_uri()}#overview")
+    show(tab, out.as_uri(), "overview")
     assert "No group of tasks can be averaged" in tab.inner_text("main")
     assert "confidence intervals" not in tab.inner_text("main")
-    tab.goto(f"{out.as_uri()}#multitask")
+    show(tab, out.as_uri(), "multitask")
     assert "no published score" in tab.inner_text("main")
     assert errors == []
     tab.close()
@@ -41,7 +41,7 @@ def test_studies(browser, tmp_path):
     errors: list[str] = []
     tab.on("pageerror", lambda error: errors.append(str(error)))
     tab.goto(out.as_uri())
-    tab.click("nav >> text=Studies")
+    choose(tab, "Studies")
     assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
     shown = tab.inner_text("main")
     assert "about 4.5 core-hours saved" in shown
@@ -93,11 +93,11 @@ def test_texts_speak_of_comparisons_only_if_there_are_some(browser, tmp_path):
             points = {0: 0.0, 100_000: 300.0 + seed}
             write_run(runs, points, seed=seed, variant=variant, budget=100_000)
         headlines(tmp_path, f"runs={runs}")
-        tab.goto(f"{(tmp_path / 'report.html').as_uri()}#ablations")
+        show(tab, (tmp_path / "report.html").as_uri(), "ablations")
         tab.reload()
         assert ("with Welch's 95" in tab.inner_text("main")) is intervals
         assert ("as one side has a single seed" in tab.inner_text("main")) is not intervals
-    tab.goto(f"{(tmp_path / 'report.html').as_uri()}#multitask")
+    show(tab, (tmp_path / "report.html").as_uri(), "multitask")
     assert "Open: not judged" in tab.inner_text("main")
     assert "Our mean minus" not in tab.inner_text("main")
     tab.close()
@@ -110,14 +110,14 @@ def test_problems_and_chosen_findings_on_a_phone(browser, tmp_path):
     write_run(runs, {}, seed=2)
     headlines(tmp_path, f"runs={runs}")
     tab = browser.new_page(viewport={"width": 390, "height": 844})
-    tab.goto(f"{(tmp_path / 'report.html').as_uri()}#audit")
+    show(tab, (tmp_path / "report.html").as_uri(), "audit")
     heads = tab.locator("table").last.locator("th:visible")
     assert heads.all_text_contents()[:2] == ["severity", "what"]
     assert tab.locator("button[aria-pressed=true]").count() == 1
     tab.locator(".controls button").last.click()
     assert tab.locator(".controls button").last.get_attribute("aria-pressed") == "true"
     assert tab.locator("button[aria-pressed=true]").count() == 1
-    tab.goto(f"{(tmp_path / 'report.html').as_uri()}#claims")
+    show(tab, (tmp_path / "report.html").as_uri(), "claims")
     assert "TD-MPC2" in tab.locator(".word").all_text_contents()
     tab.close()
 
@@ -132,7 +132,7 @@ def test_paper(browser, tmp_path):
     wide = "Math.max(...[...document.querySelectorAll('table')].map((one) => one.scrollWidth))"
     for name in ("overview", "tasks", "task/walker-walk", "leaderboard"):
         tab.goto((tmp_path / "report.html").as_uri())
-        tab.goto(f"{(tmp_path / 'report.html').as_uri()}#{name}")
+        show(tab, (tmp_path / "report.html").as_uri(), name)
         tab.evaluate("dispatchEvent(new Event('beforeprint'))")
         assert tab.evaluate("document.documentElement.dataset.theme") == "light"
         assert tab.evaluate(f"{missing}.length") == 0, name

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.analysis.report_files import EVIL, LATE, headlines, publish, write_study
+from tests.analysis.report_files import EVIL, LATE, choose, headlines, publish, show, write_study
 from tests.analysis.run_files import write_reference_scores, write_run
 
 
@@ -51,7 +51,7 @@ def test_overview(page):
 
 
 def test_tasks_are_filtered_and_series_switched_off(page):
-    page.click("nav >> text=Tasks")
+    choose(page, "Tasks")
     page.wait_for_function("document.querySelectorAll('.tile').length === 3")
     page.wait_for_timeout(200)
     assert drawn(page, ".tile canvas") == 3
@@ -71,7 +71,7 @@ def test_tasks_are_filtered_and_series_switched_off(page):
 
 
 def test_a_tile_leads_to_its_task(page):
-    page.click("nav >> text=Tasks")
+    choose(page, "Tasks")
     page.click(".tile >> nth=0")
     page.wait_for_selector("h2 >> text=Walker Walk")
     page.wait_for_timeout(200)
@@ -99,22 +99,22 @@ def test_a_tile_leads_to_its_task(page):
 
 
 def test_verdicts_variants_and_audit(page):
-    page.click("nav >> text=Reproduction")
+    choose(page, "Reproduction")
     assert page.locator("td.reproduced").count() >= 3
     assert "TD-MPC2 on DMControl (2 of 39 tasks)" in page.inner_text(".lead")
     assert "methods=dreamerv3,sac" in page.inner_text(".next")
     page.click("td a >> nth=0")
     page.wait_for_selector(".large canvas")
-    page.click("nav >> text=Variants")
+    choose(page, "Variants")
     assert "no-simnorm" in page.inner_text("main")
-    page.click("nav >> text=Audit")
+    choose(page, "Audit")
     page.click("button:has-text('budget other')")
     assert "200,000 instead of 4,000,000" in page.inner_text("main")
     assert "no evaluation yet" in page.inner_text("main")
 
 
 def test_leaderboard(page):
-    page.click("nav >> text=Leaderboard")
+    choose(page, "Leaderboard")
     assert "DMControl: 3 of 39 tasks, after 200,000 env steps" in page.inner_text("main")
     table = page.locator("table >> nth=0")
     assert table.locator("tbody tr").count() == 3
@@ -132,7 +132,7 @@ def test_leaderboard(page):
 
 
 def test_claims(page):
-    page.click("nav >> text=Claims")
+    choose(page, "Claims")
     assert "TD-MPC2 scores 87.8 on DMControl" in page.inner_text("main")
     page.select_option("select[aria-label='Select status']", "quoted")
     assert "GPU-days" in page.inner_text("main")
@@ -140,7 +140,7 @@ def test_claims(page):
 
 
 def test_columns_of_numbers_are_aligned_and_empty_ones_hidden(page):
-    page.click("nav >> text=Variants")
+    choose(page, "Variants")
     row = page.locator("tbody tr >> nth=0")
     classes = [cell.get_attribute("class") for cell in row.locator("td").all()]
     heads = page.locator("th").all()
@@ -150,12 +150,12 @@ def test_columns_of_numbers_are_aligned_and_empty_ones_hidden(page):
     for place, head in enumerate(heads):
         texts = page.locator(f"tbody td:nth-child({place + 1})").all_text_contents()
         assert head.is_visible() == any(texts), names[place]
-    page.click("nav >> text=Audit")
+    choose(page, "Audit")
     assert "finding" not in page.locator("th").all_inner_texts()
 
 
 def test_curves_differ_without_color(page):
-    page.click("nav >> text=Tasks")
+    choose(page, "Tasks")
     texts = page.locator(".controls label").all_inner_texts()
     shapes = page.evaluate(
         """[...document.querySelectorAll('.controls .swatch')].map(one => [
@@ -180,7 +180,7 @@ def test_black_curves_are_light_on_a_dark_page(page):
 
 
 def test_commands_break_between_arguments_and_signed_numbers_are_numbers(page):
-    page.click("nav >> text=Claims")
+    choose(page, "Claims")
     parts = page.locator("td code >> nth=0").locator("span").all_inner_texts()
     assert parts[:2] == ["python", "sweeps/launch.py"]
     texts = ["+1.7 [-5.0, +8.5]", "[-5.0, +8.5]", "-11.0* [-17.6, -4.3]", "+8.8", "next look"]
@@ -323,7 +323,7 @@ def test_every_page_fits_from_phone_to_wide_screen(page, width):
         "audit",
         "no",
     ):
-        page.goto(page.url.split("#")[0] + f"#{name}")
-        page.wait_for_timeout(100)
+        show(page, page.url.split("#")[0], name)
+        page.wait_for_timeout(100)  # charts are drawn when they come into view
         inside = page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         assert inside, name
