@@ -66,8 +66,6 @@ def _own(name: str, table: Any, where: str) -> Ablation:
     if not table.get("settings"):
         raise UserError(f"{where}: changes nothing; add settings = {{ key = value }}")
     for key, value in table["settings"].items():
-        if key in NO_ABLATION:
-            raise UserError(f"{where}: {key} is no design choice: {NO_ABLATION[key]}")
         single = isinstance(value, str | int | float) and len(str(value).split()) <= 1
         if not single:
             raise UserError(f"{where}: {key}={value!r} must be one number, one word, true or false")
@@ -81,7 +79,9 @@ def _own(name: str, table: Any, where: str) -> Ablation:
     try:
         tasks = tuple(get_task(task).name for task in table.get("tasks", ()))
         own = Ablation(name, changes, factor, "", claim, expected, tasks=tasks)
-        _ = own.settings
+        for key in own.settings:
+            if key in NO_ABLATION:
+                raise UserError(f"{key} is no design choice: {NO_ABLATION[key]}")
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
     return own

@@ -57,10 +57,10 @@ def panels_of(findings: Sequence[StudyResult], curves: ScoreCurves) -> list[Pane
     return [
         Panel(
             factor,
-            {f.study.ablation.variant: f.effect for f in members if f.effect is not None},
+            {f.study.name: f.effect for f in members if f.effect is not None},
             {
                 "": rows_of(curves, base),
-                **{f.study.ablation.variant: rows_of(curves, f.study.variant) for f in members},
+                **{f.study.name: rows_of(curves, f.study.variant) for f in members},
             },
         )
         for (factor, base, _), members in groups.items()
@@ -101,7 +101,7 @@ def write_report(
         paths = [out / "ablations.csv"]
         write_table(paths[0], numbers_of(findings))
         tables = [
-            task_table(f.effect).assign(ablation=f.study.ablation.variant)
+            task_table(f.effect).assign(ablation=f.study.name)
             for f in findings
             if f.effect is not None
         ]

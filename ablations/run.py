@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 from ablations.command_line import MULTITASK_SIZE, CommandLine, flag_values, parse, usage
@@ -77,11 +78,16 @@ def main(arguments: Sequence[str]) -> int:
         code = launching.launch(request, _advice(line))
     if request.sweep.dry_run or code not in (0, 1, LEFT_OUT):
         return code
+    where = f" runs={request.runs}" if "runs" in line.given else ""
     if slurm_queries.choose(request.sweep.cluster) == "slurm":
-        print("Progress: `python sweeps/status.py`. Results: `python ablations/report.py`.")
+        base_given = "" if base.variant == "default" else f" base={base.variant}"
+        spec_given = "" if line.options.spec is None else f" spec={line.options.spec}"
+        results = f"python ablations/report.py{base_given}{spec_given}{where}"
+        if request.sweep.multitask:
+            results = f"python analysis/make_figures.py{where}"
+        print(f"Progress: `python sweeps/status.py{where}`. Results: `{results}`.")
         return code
     if request.sweep.multitask:
-        where = f" runs={request.runs}" if "runs" in line.given else ""
         print(f"\nPlot the scores of the variants with `python analysis/make_figures.py{where}`.")
         return code
     from ablations import report
@@ -93,7 +99,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         return report.write(wanted) or code
     except UserError as error:
-        if code != LEFT_OUT:
+        if code == 0:
             raise
         print(f"No report yet: {error}")
         return code
@@ -136,7 +142,7 @@ def choose(line: CommandLine, base: Base) -> list[Ablation]:
 
     Raises:
         UserError: no ablation, an unknown value, a repeated flag, flags that contradict each
-            other, or a flag that changes nothing.
+            other, a flag that changes nothing, or two ablations that change the same.
     """
     by_name = {one.name: one for one in ABLATIONS}
     values = flag_values()
@@ -161,9 +167,13 @@ def choose(line: CommandLine, base: Base) -> list[Ablation]:
         others += read_specs(line.options.spec)
     for one in (*flagged, *others):
         check_changes(one, base, multitask=line.options.multitask is not None)
-    if not chosen and not others:
+    chosen += others
+    if not chosen:
         raise UserError("no ablation given; add one, such as --no-simnorm (--list shows all)")
-    return [*chosen, *others]
+    for one, other in combinations(chosen, 2):
+        if one.settings == other.settings:  # the report could not tell their runs apart
+            raise UserError(f"{one.name} and {other.name} have the same settings; remove one")
+    return chosen
 
 
 def _no_such_value(flag: str, value: str, values: Sequence[str], base: Base) -> str:
@@ -201,10 +211,11 @@ def check_changes(one: Ablation, base: Base, *, multitask: bool = False) -> None
         multitask: whether the agents are multi-task agents.
 
     Raises:
-        UserError: the base already has its settings, or they have no effect in single-task agents
-            or in training from a dataset.
+        UserError: the base already has a part of its settings, or they have no effect in
+            single-task agents or in training from a dataset.
     """
-    if one.multitask and not multitask:
+    embedding = multitask or one.settings.get("task_dim", base.config.task_dim) > 0
+    if one.multitask and not embedding:
         raise UserError(
             f"{one.name}: changes nothing in single-task agents; add --multitask mt80 data=DIR"
         )
@@ -212,9 +223,15 @@ def check_changes(one: Ablation, base: Base, *, multitask: bool = False) -> None
     if multitask and online:
         raise UserError(f"{one.name}: {online[0]} does not apply to training from a dataset")
     current = {**vars(base.config), **vars(TaskSwitches()), **base.settings}
-    if all(current[key] == value for key, value in one.settings.items()):
-        changes = ", ".join(f"{key}={value}" for key, value in one.settings.items())
-        raise UserError(f"{one.name}: changes nothing; '{base.variant}' already has {changes}")
+    same = {key: value for key, value in one.settings.items() if current[key] == value}
+    shown = ", ".join(f"{key}={value}" for key, value in same.items())
+    if len(same) == len(one.settings):
+        raise UserError(f"{one.name}: changes nothing; '{base.variant}' already has {shown}")
+    if same:  # it would be reported as another ablation
+        raise UserError(
+            f"{one.name}: changes only a part of its settings; '{base.variant}' already has "
+            f"{shown}. Define an ablation of the others in a file for --spec"
+        )
 
 
 def make_request(line: CommandLine, chosen: Sequence[Ablation], base: Base) -> SweepRequest:

@@ -24,9 +24,9 @@ NO_ABLATION = {
     "model_size": "reports compare agents of one size; use --model-size for the default and its "
     "variants, or sweeps/launch.py sizes=",
     "precision": "it is how results are computed; use precision= for the default and its variants",
+    "physics": "it is how tasks are simulated; use physics= for the default and its variants",
 }
 """Settings that an ablation cannot change, and what to use instead."""
-LARGEST_COMBINATION = 3
 
 ACTOR, NORM, REGRESSION, ENSEMBLE = "actor", "normalization", "regression", "Q-functions"
 EMBEDDING, EXTRAS, FAITHFUL = "task embedding", "extras", "faithfulness"
@@ -48,7 +48,6 @@ class Ablation:
         figure: figure or appendix of the paper; empty if the ablation is not from the paper.
         claim: claim on the variant as a sentence; empty without a claim.
         expected: claimed score of the variant relative to the default; None without a claim.
-        multitask: whether it only changes multi-task agents.
         tasks: default tasks; if empty, see `default_tasks`.
     """
 
@@ -58,7 +57,6 @@ class Ablation:
     figure: str
     claim: str
     expected: Expected | None = None
-    multitask: bool = False
     tasks: tuple[str, ...] = ()
 
     @property
@@ -73,6 +71,11 @@ class Ablation:
         return cli.parse_arguments(self.changes.split(), schema)
 
     @property
+    def multitask(self) -> bool:
+        """Whether it only changes agents with task embeddings."""
+        return "normalize_task_embedding" in self.settings
+
+    @property
     def default_tasks(self) -> tuple[str, ...]:
         """Default tasks: its own, else all of its switches' domain, else the paper's three."""
         if self.tasks:
@@ -83,11 +86,11 @@ class Ablation:
 
 
 def _rows(
-    factor: str, figure: str, *rows: tuple[str, str, Expected | None, str], multitask: bool = False
+    factor: str, figure: str, *rows: tuple[str, str, Expected | None, str]
 ) -> tuple[Ablation, ...]:
     """Build the ablations of one factor from rows of name, changes, expected score and claim."""
     return tuple(
-        Ablation(name, changes, factor, figure, claim, expected, multitask)
+        Ablation(name, changes, factor, figure, claim, expected)
         for name, changes, expected, claim in rows
     )
 
@@ -152,7 +155,6 @@ ABLATIONS: tuple[Ablation, ...] = (
             *("no-task-embedding-norm", "normalize_task_embedding=false", "lower"),
             "task embeddings of unlimited norm score lower",
         ),
-        multitask=True,
     ),
     # Changes from TD-MPC that appendix A lists. It says of momentum that results are comparable
     # without it, of prioritized replay that it changes nothing significantly, and of an automatic
@@ -250,7 +252,6 @@ def combined(parts: Sequence[Ablation]) -> Ablation:
         figure="",
         claim="; ".join(part.claim for part in parts if part.claim),
         expected=claims.pop() if len(claims) == 1 else None,
-        multitask=any(part.multitask for part in parts),
         tasks=_shared_tasks(parts),
     )
 
@@ -268,9 +269,11 @@ def _shared_tasks(parts: Sequence[Ablation]) -> tuple[str, ...]:
 
 
 def find(changed: Mapping[str, Any], known: Sequence[Ablation]) -> Ablation | None:
-    """Find the ablation, or combination of up to three, that changes exactly the given settings."""
+    """Find the ablation, or smallest combination, that changes exactly the given settings."""
     candidates = [one for one in known if one.settings.items() <= changed.items()]
-    for size in range(1, LARGEST_COMBINATION + 1):
+    if {key for one in candidates for key in one.settings} != changed.keys():
+        return None
+    for size in range(1, len(candidates) + 1):
         for parts in combinations(candidates, size):
             if {k: v for part in parts for k, v in part.settings.items()} == dict(changed):
                 return combined(parts)

@@ -13,6 +13,7 @@ from ablations.specs import FACTORS, Ablation, find
 from ablations.verdicts import seeds_needed
 from analysis.figures.styles import of_series
 from analysis.records.load import SERIES
+from analysis.records.run_reader import conditions_of
 from analysis.stats.ablation_claims import MARGIN, OPEN, ClaimVerdict, judge
 from analysis.stats.ablation_effects import Effect, effect_of
 from analysis.stats.bootstrap import Bootstrap
@@ -39,6 +40,12 @@ class Study:
     base: Series
     variant: Series
 
+    @property
+    def name(self) -> str:
+        """Name in tables and figures: that of the ablation, and what is not the paper's."""
+        conditions = conditions_of(self.variant[2])
+        return self.ablation.variant + (f" [{', '.join(conditions)}]" if conditions else "")
+
 
 @dataclass(frozen=True)
 class StudyResult:
@@ -64,7 +71,7 @@ def find_studies(runs: pd.DataFrame, base: str, known: Sequence[Ablation]) -> li
     """Find the ablations among some runs, in the order of factors and of the table.
 
     A series is an ablation of the base if their settings differ in exactly what one ablation, or a
-    combination of up to three, changes.
+    combination of several, changes. Observations, assets and physics must be equal.
 
     Args:
         runs: table `runs` of `Records`, restricted to TD-MPC2 on single tasks.
@@ -81,6 +88,7 @@ def find_studies(runs: pd.DataFrame, base: str, known: Sequence[Ablation]) -> li
         for reference, base_settings in series.items():
             # The third field of a series is its variant name; all others must be equal.
             comparable = variant[:2] == reference[:2] and variant[3:] == reference[3:]
+            comparable &= conditions_of(variant[2]) == conditions_of(reference[2])
             if variant == reference or not comparable or reference[2].split("[")[0] != base:
                 continue
             changed = {k: settings[k] for k in base_settings if settings[k] != base_settings[k]}

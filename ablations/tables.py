@@ -31,7 +31,7 @@ def _numbers(finding: StudyResult) -> dict[str, Any]:
     one, effect = finding.study.ablation, finding.effect
     row: dict[str, Any] = {
         "factor": one.factor,
-        "ablation": one.variant,
+        "ablation": finding.study.name,
         "changes": one.changes,
         "variant": finding.study.variant[2],
         "base": finding.study.base[2],
@@ -90,7 +90,7 @@ def _texts(finding: StudyResult) -> dict[str, str]:
             "area": _interval(row, "area_difference", "+.1f"),
             "P(better) %": _interval(row, "improvement", ".0f"),
         }
-    head = {"factor": one.factor, "ablation": one.variant, "changes": one.changes}
+    head = {"factor": one.factor, "ablation": finding.study.name, "changes": one.changes}
     return {**head, **measured, "claim": one.claim or "-", "verdict": _verdict(finding)}
 
 
@@ -124,7 +124,7 @@ def text_of(findings: Sequence[StudyResult], margin: float) -> str:
     rows, head = table.to_numpy().tolist(), list(table.columns)
     lines = tabulate(rows, head, "simple", disable_numparse=True)
     blocks = [lines, _claims(findings), _footnote(findings, margin)]
-    messages = [f"{f.study.ablation.variant}: {what}" for f in findings for what in f.missing]
+    messages = [f"{f.study.name}: {what}" for f in findings for what in f.missing]
     missing = list(dict.fromkeys(messages))
     if missing:
         rest = len(missing) - MISSING_SHOWN
@@ -138,9 +138,10 @@ def _claims(findings: Sequence[StudyResult]) -> str:
     lines = []
     for finding in findings:
         one = finding.study.ablation
-        claim = f"{one.claim} ({one.figure or 'not from the paper'})" if one.claim else "no claim"
-        lines.append(f"{one.variant} ({one.changes}): {claim}")
-    return "\n".join(lines)
+        claim = one.claim or (f"expected to score {one.expected}" if one.expected else "")
+        source = f" ({one.figure or 'not from the paper'})"
+        lines.append(f"{one.variant} ({one.changes}): {claim + source if claim else 'no claim'}")
+    return "\n".join(dict.fromkeys(lines))
 
 
 def _footnote(findings: Sequence[StudyResult], margin: float) -> str:
@@ -160,7 +161,7 @@ def _footnote(findings: Sequence[StudyResult], margin: float) -> str:
 
 def _coverage(findings: Sequence[StudyResult]) -> str:
     """Return the measured coverage of the intervals; that of areas is not measured."""
-    named = {finding.study.variant: finding.study.ablation.variant for finding in findings}
+    named = {finding.study.variant: finding.study.name for finding in findings}
     found = [
         _measured(finding, finding.effect, name, share)
         for finding in findings

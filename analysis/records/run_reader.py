@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -213,6 +214,17 @@ def _mark(spec: dict[str, Any]) -> str:
     if "precision" in spec["overrides"]:
         marks.append(f"precision={spec['overrides']['precision']}")
     return f"[{','.join(marks)}]" if marks else ""
+
+
+_CONDITION = re.compile(r"[\[,]((?:obs|assets|repeatable|physics)=[^,\]]+)")
+
+
+def conditions_of(variant: str) -> tuple[str, ...]:
+    """Return what `_mark` has appended to a variant, but for the precision.
+
+    Runs that differ in it can't be compared: `("obs=rgb",)` for `default[obs=rgb,precision=bf16]`.
+    """
+    return tuple(_CONDITION.findall(variant))
 
 
 def read_reference_scores(

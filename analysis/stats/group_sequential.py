@@ -229,7 +229,6 @@ def _rules(
     """Return each decision with the tests that it requires, their level and its exponent."""
     rho, early = design.exponent, design.against_exponent
     against = np.full_like(level, design.against_level)
-    side = np.minimum(level, design.claim_level / 2)
     within: list[Test] = [("above", -margin), ("below", margin)]
     if expected == "lower":
         return [
@@ -243,8 +242,8 @@ def _rules(
             (CONTRADICTED, [("above", 0.0)], against / 2, rho),
         ]
     return [
-        (LOWER, [("below", 0.0)], side, rho),
-        (HIGHER, [("above", 0.0)], side, rho),
+        (LOWER, [("below", 0.0)], level / 2, rho),
+        (HIGHER, [("above", 0.0)], level / 2, rho),
         (SAME, within, against, early),
     ]
 

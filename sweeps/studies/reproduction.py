@@ -26,6 +26,7 @@ from sweeps.studies.running import (
     StudyRequest,
     common_tasks,
     run_study,
+    settings_of_series,
     with_all_seeds,
 )
 from sweeps.studies.spread_sources import has_paper_settings, read_released, released_spread
@@ -101,7 +102,9 @@ def make_reproduction(request: SweepRequest) -> tuple[Study, list[str]]:
     label = f"{request.sweep.label}-reproduction"
     judged = {task for claim in claims for task in claim.tasks}
     tasks = {task: steps for task, steps in tasks.items() if task in judged}
-    return Study(label, tasks, seeds, design, OTHER_MARGIN, tuple(claims)), messages
+    settings = settings_of_series(request)
+    study = Study(label, tasks, seeds, design, OTHER_MARGIN, tuple(claims), settings=settings)
+    return study, messages
 
 
 def _check_settings(request: SweepRequest) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from analysis.records.studies import PUBLISHED, REGISTERED, read_study
 from analysis.stats.group_sequential import Design
@@ -24,6 +25,7 @@ from tdmpc2.common.run.spec import parse_seeds
 from tdmpc2.common.system.atomic_files import read_json, write_json
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.system.texts import counted
+from tdmpc2.envs.task_variants import departures
 
 INCOMPLETE = 1
 """Exit code if runs of a look have no score, and of a launch in which a run failed."""
@@ -112,8 +114,25 @@ def make_study(request: SweepRequest, label: str, margin: float, claims: MakeCla
         )
     design = Design(parse_looks(request.sweep.looks))
     return Study(
-        label, tasks, parse_seeds(request.sweep.seeds), design, margin, tuple(claims(series))
+        label,
+        tasks,
+        parse_seeds(request.sweep.seeds),
+        design,
+        margin,
+        tuple(claims(series)),
+        settings=settings_of_series(request),
     )
+
+
+def settings_of_series(request: SweepRequest) -> dict[str, dict[str, Any]]:
+    """Return what is not the default in the runs of each series, for `Study.settings`."""
+    found: dict[str, dict[str, Any]] = {}
+    for spec in (run.spec for run in request.planned):
+        own = dict(spec.overrides) | dict(departures(spec.task_switches))
+        own |= {"obs": spec.obs} if spec.obs != "state" else {}
+        own |= {"assets": spec.assets} if spec.assets not in (None, "official") else {}
+        found.setdefault(f"{spec.method} {spec.variant}", {}).update(own)
+    return {series: settings for series, settings in found.items() if settings}
 
 
 def common_tasks(request: SweepRequest) -> tuple[list[Series], dict[str, int]]:

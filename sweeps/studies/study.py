@@ -7,7 +7,7 @@ import itertools
 import json
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,7 @@ class Study:
         margin: largest difference, in points, that counts as no difference.
         claims: the claims.
         evaluations: a score is the mean of this many last evaluations, without that at step 0.
+        settings: by `method variant`, the settings of a series that are not the default ones.
     """
 
     label: str
@@ -79,6 +80,7 @@ class Study:
     margin: float
     claims: tuple[Claim, ...]
     evaluations: int = LAST_EVALUATIONS
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def looks(self) -> tuple[int, ...]:
@@ -109,13 +111,15 @@ class Study:
         names = ("label", "seeds", "looks", "margin", "evaluations")
         lines = [
             _HEAD,
-            *(f"{name} = {json.dumps(getattr(self, name))}" for name in names),
+            *(f"{name} = {_text(getattr(self, name))}" for name in names),
             *_table("tests", rates),
             *_table("tasks", self.tasks),
         ]
+        for series, settings in self.settings.items():
+            lines += _table(f"settings.{_text(series)}", settings)
         for claim in self.claims:
             values = {k: v for k, v in asdict(claim).items() if v not in (None, ())}
-            lines += ["", "[[claims]]", *(f"{k} = {json.dumps(v)}" for k, v in values.items())]
+            lines += ["", "[[claims]]", *(f"{k} = {_text(v)}" for k, v in values.items())]
         return "\n".join(lines) + "\n"
 
     @classmethod
@@ -139,7 +143,13 @@ class Study:
 
 
 def _table(name: str, values: Mapping[str, Any]) -> list[str]:
-    return ["", f"[{name}]", *(f"{json.dumps(k)} = {json.dumps(v)}" for k, v in values.items())]
+    return ["", f"[{name}]", *(f"{_text(k)} = {_text(v)}" for k, v in values.items())]
+
+
+def _text(value: Any) -> str:
+    """Return a value as TOML, which has no surrogate pairs, no null and no unescaped DEL."""
+    value = "none" if value is None else value
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def parse_looks(text: str) -> tuple[int, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -174,6 +175,8 @@ def test_ablations_of_ones_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
         (("--no-simnorm", "data=x", *EASY), "--data: only valid with --multitask"),
         (("--quick", "--num-q", "2"), "num-q 2: changes nothing; 'quick' already has num_q=2"),
         (("--no-simnorm", "latent_norm=none"), "no-simnorm: changes nothing"),
+        (("--no-norms", "latent_norm=none"), "no-norms: changes only a part of its settings"),
+        (("--entropy-target", "entropy_form=exact"), "already has entropy_form=exact. Define"),
         (("--no-simnorm", "--latent-layernorm"), "contradict each other"),
         (("--no-task-embedding-norm",), "changes nothing in single-task agents"),
         (("--no-simnorm", "--unseeded-resets", "--each"), "have different default tasks"),
@@ -191,6 +194,23 @@ def test_bad_input_is_one_line(arguments: tuple[str, ...], message: str) -> None
         run.main(arguments)
     assert message in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ("latent_norm = 'none'", "no-simnorm and mine have the same settings; remove one"),
+        ("latent_dim = 128, num_q = 5", "mine: changes only a part of its settings; 'default'"),
+        ("normalize_task_embedding = false", "mine: changes nothing in single-task agents"),
+    ],
+)
+def test_ablations_that_a_report_could_not_find(
+    tmp_path: Path, settings: str, message: str
+) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(f"[mine]\nsettings = {{ {settings} }}\n")
+    with pytest.raises(UserError, match=re.escape(message)):
+        run.main(["--no-simnorm", "--spec", str(path), *EASY])
 
 
 @pytest.fixture(scope="module")

@@ -23,6 +23,7 @@ from analysis.stats.group_sequential import (
     Found,
     decide,
     next_look,
+    regions,
     run_study,
 )
 
@@ -106,7 +107,9 @@ def test_decided_claims_stay_decided() -> None:
     assert looks[0] == 0
 
 
-def simulate(loss: float, spread: float, claims: int, studies: int = 2000) -> tuple[Any, ...]:
+def simulate(
+    loss: float, spread: float, claims: int, expected: Any = "lower", studies: int = 2000
+) -> tuple[Any, ...]:
     design, rng = Design(), np.random.default_rng(1)
     scores = spread * rng.standard_normal((studies, claims + 1, 3, design.looks[-1]))
     base, ours = scores[:, :1], scores[:, 1:] - loss
@@ -114,7 +117,7 @@ def simulate(loss: float, spread: float, claims: int, studies: int = 2000) -> tu
         Found(*mean_over_tasks(*welch(ours[..., :n], np.broadcast_to(base, ours.shape)[..., :n])))
         for n in design.looks
     ]
-    decisions, looks = run_study(design, at, ["lower"] * claims, 5.0)
+    decisions, looks = run_study(design, at, [expected] * claims, 5.0)
     return decisions, np.array(design.looks)[looks]
 
 
@@ -124,6 +127,20 @@ def test_equal_agents_are_rarely_called_lower() -> None:
     assert any_supported < 0.05 + 3 * (0.05 / 2000) ** 0.5
     assert (decisions == CONTRADICTED).mean() > 0.85
     assert seeds.mean() < 7.6
+
+
+def test_claims_without_a_direction_share_the_level_of_the_study() -> None:
+    """Both directions together have the share of a claim, however many claims there are."""
+    design, levels = Design(), Design().level_of(np.array([1, 3, 8]))
+    one = regions(design, 4, found(0.0, 1.0), None, 5.0, levels)
+    for region, expected in zip(one[:2], ("lower", "higher"), strict=True):
+        assert region.decision == expected
+    half = regions(design, 4, found(0.0, 1.0), "lower", 5.0, levels / 2)[0]
+    assert one[0].high == pytest.approx(half.high)
+    assert one[1].low == pytest.approx(-half.high)
+    decisions, _ = simulate(loss=0.0, spread=6.0, claims=8, expected=None)
+    false = np.isin(decisions, (LOWER, HIGHER)).any(axis=1).mean()
+    assert false < design.family_level + 2 * (design.family_level / 2000) ** 0.5
 
 
 def test_a_loss_is_found_with_half_of_the_seeds() -> None:

@@ -316,6 +316,7 @@ CLAIM = AblationClaim(id="a", places=(), flag="num-q 2", expected="lower", state
         ("default", "5", (405.0, 415.0, 401.0), 4_000_000, status.SUPPORTED),
         ("default", "5", (405.0, 415.0, 401.0), 200_000, status.SUPPORTED_SO_FAR),
         ("default", "5", (905.0, 915.0, 902.0), 4_000_000, status.CONTRADICTED),
+        ("default", "5", (905.0, 915.0, 902.0), 200_000, status.OPEN),
         ("default", "5", (405.0,), 4_000_000, status.OPEN),
         ("default", "1", (405.0, 415.0, 401.0), 4_000_000, status.OPEN),
         ("quick", "smoke", (405.0, 415.0, 401.0), 4_000_000, status.OPEN),

@@ -24,6 +24,7 @@ from sweeps.planning.planned_run import PlannedRun
 from sweeps.planning.request import SweepRequest
 from sweeps.studies import go_on
 from sweeps.studies.decisions import WAITING, Look, judge
+from sweeps.studies.running import make_study
 from sweeps.studies.scores import Scores, read_scores
 from sweeps.studies.study import Claim, Study, check_unchanged, parse_looks, register
 from sweeps.studies.tables import describe, summary, write
@@ -64,6 +65,27 @@ def test_a_study_reads_as_it_was_written(tmp_path: Path) -> None:
     assert Study.read(tmp_path / FILE) == STUDY
     assert register(STUDY, tmp_path) == mark == digest(tmp_path / FILE)
     assert STUDY.name != replace(STUDY, design=Design((2, 5))).name
+
+
+def test_texts_and_settings_of_any_kind_are_read_again(tmp_path: Path) -> None:
+    claim = replace(CLAIM, text='scores "lower" 😀 é \x7f \\ \n')
+    settings = {"tdmpc2 no-x": {"num_q": 2, "lr": 1e-4, "obs": "rgb", "planning": False}}
+    one = replace(STUDY, claims=(claim,), settings=settings)
+    register(one, tmp_path)
+    assert Study.read(tmp_path / FILE) == one
+
+
+def test_other_settings_are_another_study(tmp_path: Path) -> None:
+    """Runs of an edited ablation, or from pixels, must not continue a study of other runs."""
+
+    def named(*more: str, dim: int = 64) -> str:
+        request = SweepRequest.from_arguments([*study(tmp_path), *more])
+        variants = (("default", {}), ("narrow", {"latent_dim": dim}))
+        everything = replace(request, variants=variants)
+        return make_study(everything, "x", 5.0, lambda _: [CLAIM]).name
+
+    assert named() == named()
+    assert len({named(), named(dim=32), named("num_q=3"), named("precision=bf16")}) == 4
 
 
 def test_a_changed_study_is_refused_with_what_was_changed(tmp_path: Path) -> None:
