@@ -42,7 +42,7 @@ def install(agent: Accelerated, on_failure: Callable[[], None] | None = None) ->
     compiler = Compiler(accelerable.device, whole_steps=steps is not None)
     compiler.native_kernels = native
     if accelerable.device.type in accelerable.compiled_on:
-        _compile(accelerable, compiler)
+        replace_functions(accelerable, compiler)
         compiler.switch_on(on_failure)
     if native and on_cpu and (fused or accelerable.bf16_layers is None):
         _use_blocked_weights(accelerable, TiledWeights if fused else BlockedWeights)
@@ -69,7 +69,7 @@ def _use_native_layers(accelerable: Accelerable, *, fused: bool) -> bool:
     return getattr(importlib.import_module(module), table).install(accelerable.networks)
 
 
-def _compile(accelerable: Accelerable, compiler: Compiler) -> None:
+def replace_functions(accelerable: Accelerable, compiler: Compiler) -> None:
     """Replace the agent's functions by versions that compile them and handle failures."""
     compile_piece = functools.cache(functools.partial(compiler.compile, piece=True))
     for slots, version in (

@@ -94,9 +94,10 @@ class TDMPC2(BaseAgent):
     def accelerable(self) -> Accelerable:
         """Declare what can be replaced by compiled and native versions."""
         c, f, m = self.config, self.functions, self.model
-        names = ["prepare", "iterate", "model_loss", "policy_loss"]
+        names, pieces = ["prepare", "iterate", "model_loss", "policy_loss"], []
         if gpu_forms.wanted(self.device):
-            names += ["choose", "clip", "gather"]
+            names += ["choose", "gather"]
+            pieces.append(FunctionSlot(f, "clip"))  # its norms are kept beyond a step
         planning = Planning(
             function=FunctionSlot(f, "plan"),
             networks=(m.dynamics, m.reward_head, m.policy, m.q_functions),
@@ -106,6 +107,7 @@ class TDMPC2(BaseAgent):
         return Accelerable(
             self.device,
             compiled=[FunctionSlot(f, name) for name in names],
+            pieces=pieces,
             protected=[FunctionSlot(f, name) for name in ("plan", "differentiate")],
             networks=[m],
             native_layers="tdmpc2.kernels.layers:NATIVE",

@@ -14,13 +14,18 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
+from tdmpc2 import acceleration
 from tdmpc2.agent import TDMPC2
 from tdmpc2.common.numerics import gpu_forms
+from tdmpc2.common.numerics.compile import Compiler
+from tdmpc2.common.numerics.distributed import World
 from tdmpc2.common.numerics.optim import clip_divisor, descend
 from tdmpc2.elites import choose, refit
 from tdmpc2.noise import NoiseSource
 from tdmpc2.planner import warm_start
+from tdmpc2.sharded_update import SplitUpdate
 from tdmpc2.task_context import NO_TASK
 from tests.common.test_recorded_steps import CASES, assert_same, live, make_agent, record
 from tests.helpers import (
@@ -121,6 +126,50 @@ def test_plans_equal_those_of_cpus(model: str, explore: bool) -> None:
     found = planned(ours)
     with cpu_forms():
         assert_close(tuple(found), tuple(planned(theirs)))
+
+
+class Overwriting(Compiler):
+    """Compiles nothing; a step overwrites the results of the one before, as CUDA graphs may do."""
+
+    def __init__(self) -> None:
+        super().__init__(torch.device("cuda"))
+        self.enabled, self.results = True, list[torch.Tensor]()
+
+    def compile(self, function: Callable[..., Any], *, piece: bool = False) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            result = function(*args, **kwargs)
+            given = {id(one) for one in tree_leaves((args, kwargs))}
+            self.results += [
+                one
+                for one in tree_leaves(result)
+                if isinstance(one, torch.Tensor) and id(one) not in given and not one.requires_grad
+            ]
+            return result
+
+        return function if piece else call
+
+    def begin_step(self) -> None:
+        for one in self.results:
+            if one.is_floating_point():
+                one.fill_(torch.nan)
+        self.results.clear()
+
+
+@pytest.mark.parametrize("split", [False, True])
+def test_metrics_outlive_the_memory_of_graphs(split: bool) -> None:
+    """Agents of several tasks have a CUDA graph for each function; nothing in it is kept."""
+    agent = agents_of("three tasks")[0]
+    compiler = Overwriting()
+    acceleration.replace_functions(agent.accelerable(), compiler)
+    for seed in range(2):
+        batch = random_batch(agent.config, agent.env, seed=seed)
+        noise = agent.train_noise.update(agent.config.batch_size)
+        updated = SplitUpdate(agent, World(), 2).update_on if split else agent.update_on
+        metrics = updated(batch, noise)
+        assert compiler.results
+        compiler.begin_step()
+        assert all(torch.isfinite(one).all() for one in tree_leaves(metrics) if one is not None)
+    assert all(torch.isfinite(parameter).all() for parameter in agent.model.parameters())
 
 
 @pytest.mark.parametrize("overrides", CASES.values(), ids=CASES)

@@ -34,6 +34,9 @@ def run(report: Report, settings: Settings) -> None:
     start = functools.partial(train, make_data(data))
     several = {**WIDE, "device": settings.device.type}
     compare(report, settings, "several tasks, eager", several, start)
+    if not settings.small:
+        several["compile"] = "true"
+        compare(report, settings, "several tasks, compiled", several, start)
 
 
 def compare(

@@ -221,7 +221,9 @@ class Accelerable:
     Attributes:
         device: device on which the functions compute.
         compiled: functions to compile as a whole.
-        pieces: functions to compile that are called repeatedly within a step.
+        pieces: functions to compile that are called repeatedly within a step, or outside of one.
+            Only their results never are in the memory of CUDA graphs, which the next step
+            overwrites.
         protected: steps that call these functions; called again without compilation if it fails.
         compiled_on: types of devices on which functions are compiled.
         networks: networks whose layers have native versions for CPUs.

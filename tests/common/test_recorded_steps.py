@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -142,3 +144,22 @@ def test_results_are_copies() -> None:
     results = [recorded(torch.full((2,), float(i))) for i in range(WARM_CALLS + 3)]
     for i, result in enumerate(results):
         assert_same(result, {"sum": torch.tensor(2.0 * i), "double": torch.full((2,), 2.0 * i)})
+
+
+def test_steps_are_recorded_on_the_gpu_of_the_agent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Streams and graphs belong to the current GPU, which is another one with `device=cuda:1`."""
+    current: list[torch.device] = []
+
+    @contextlib.contextmanager
+    def device(own: torch.device) -> Any:
+        current.append(own)
+        yield
+        current.pop()
+
+    monkeypatch.setattr(torch.cuda, "device", device)
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: None)
+    second = torch.device("cuda:1")
+    generator = SimpleNamespace(device=second, get_state=lambda: torch.zeros(1))
+    recorder = StepRecorder([generator], [])  # type: ignore[list-item]
+    assert recorder.recorded(lambda: list(current))() == [second]
+    assert current == []

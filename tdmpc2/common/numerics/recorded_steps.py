@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Callable, Hashable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, ParamSpec, Protocol, TypeVar
 
@@ -151,28 +152,44 @@ class StepRecorder:
         def call(*args: Args.args, **kwargs: Args.kwargs) -> Result:
             if not self.enabled:
                 return step(*args, **kwargs)
-            leaves, structure = tree_flatten((args, kwargs))
-            key = (step, *map(_form, leaves))
-            if key not in self._recordings:
-                warm = self._calls.get(key, 0)
-                self._calls[key] = warm + 1
-                if warm < WARM_CALLS:
-                    states = [generator.get_state() for generator in self._generators]
-                    result = self._warm_up(step, args, kwargs, last=warm + 1 == WARM_CALLS)
-                    self._used[key] = [
-                        generator
-                        for generator, state in zip(self._generators, states, strict=True)
-                        if not torch.equal(generator.get_state(), state)
-                    ]
-                    return result
-                try:
-                    self._recordings[key] = self._record(step, leaves, structure, self._used[key])
-                except Exception as error:  # many types, few of them documented
-                    self._give_up(error)
-                    return step(*args, **kwargs)
-            return self._recordings[key](leaves)
+            with self._own_device():
+                return self._call(step, args, kwargs)
 
         return call
+
+    def _own_device(self) -> AbstractContextManager[Any]:
+        """Return a context in which streams and graphs are made on the agent's GPU."""
+        on_gpu = self._on_gpu and self._generators
+        return torch.cuda.device(self._generators[0].device) if on_gpu else nullcontext()
+
+    def _call(self, step: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """Execute a step, or its recording, which is made once the step is warm.
+
+        Args:
+            step: the step.
+            args: its arguments.
+            kwargs: its keyword arguments.
+        """
+        leaves, structure = tree_flatten((args, kwargs))
+        key = (step, *map(_form, leaves))
+        if key not in self._recordings:
+            warm = self._calls.get(key, 0)
+            self._calls[key] = warm + 1
+            if warm < WARM_CALLS:
+                states = [generator.get_state() for generator in self._generators]
+                result = self._warm_up(step, args, kwargs, last=warm + 1 == WARM_CALLS)
+                self._used[key] = [
+                    generator
+                    for generator, state in zip(self._generators, states, strict=True)
+                    if not torch.equal(generator.get_state(), state)
+                ]
+                return result
+            try:
+                self._recordings[key] = self._record(step, leaves, structure, self._used[key])
+            except Exception as error:  # many types, few of them documented
+                self._give_up(error)
+                return step(*args, **kwargs)
+        return self._recordings[key](leaves)
 
     def _warm_up(self, step: Callable[..., Any], args: Any, kwargs: Any, *, last: bool) -> Any:
         """Execute a step; the last time on another stream, as recording does."""
