@@ -147,11 +147,12 @@ def choose(line: CommandLine, base: Base) -> list[Ablation]:
     by_name = {one.name: one for one in ABLATIONS}
     values = flag_values()
     for name in line.names:
+        if line.names.count(name) > 1:
+            raise UserError(f"--{name} is given twice")
+    for name in line.names:
         flag, _, value = name.partition(" ")
         given = [other.partition(" ")[2] for other in line.names if other.split()[0] == flag]
-        if len(given) > 1 and (not line.options.each or given.count(value) > 1):
-            if len(set(given)) == 1:
-                raise UserError(f"--{name} is given twice")
+        if len(given) > 1 and not line.options.each:
             raise UserError(
                 f"--{flag} is given as {' and as '.join(given)}; add --each for one variant per "
                 "value"

@@ -157,6 +157,7 @@ def test_ablations_of_ones_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
         (("--no-simnom",), "unknown flag --no-simnom (did you mean '--no-simnorm'?)"),
         (("--num-q", "2", "--num-q", "5"), "--num-q is given as 2 and as 5"),
         (("--num-q", "2", "--num-q", "2", "--each"), "--num-q 2 is given twice"),
+        (("--num-q", "1", "--num-q", "2", "--num-q", "2"), "--num-q 2 is given twice"),
         (("--num-q", "5"), "--num-q 5: changes nothing; 'default' already has num_q=5"),
         (("--quick", "--no-simnorm", "--num-q", "2"), "num-q 2: changes nothing"),
         (("--num-q", "7"), "--num-q 7: no such ablation (valid: 1, 2, 10)"),
