@@ -52,11 +52,15 @@ def read_weights(path: Path) -> Contents:
             start = file.read(64)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    # A safetensors file begins with the length of its header, whose first byte may be any. Torch
+    # files have another byte at the place of the brace.
+    if start[8:9] == b"{":
+        return _from_safetensors(path)
     if start.startswith((_ZIP, _PICKLE)):
         if start.startswith(_ZIP) and zipfile.is_zipfile(path):  # else torch says what is wrong
             check_members(path)
         return _from_torch(path)
-    if path.suffix == ".safetensors" or start[8:9] == b"{":
+    if path.suffix == ".safetensors":
         return _from_safetensors(path)
     if start.startswith(_POINTER):
         raise UserError(f"{path}: a Git LFS pointer, not the file itself; download the file")
