@@ -164,7 +164,7 @@ def finetune_spec(
 
     if not model.multitask or len(model.env.obs_shape) != 1:
         raise UserError(
-            f"{model.facts['source']}: a single-task model; a multi-task model is needed"
+            f"{model.facts.get('source')}: a single-task model; a multi-task model is needed"
         )
     row = get_task(task)
     start: dict[str, Any] = {
