@@ -145,7 +145,7 @@ class GymnasiumEnv(DecisionEnv):
             raise
         self._space = copy.deepcopy(self._env.action_space)
         low, high = (b.astype(np.float64) for b in (self._space.low, self._space.high))
-        self._center, self._half = (high + low) / 2, (high - low) / 2
+        self._center, self._half = high / 2 + low / 2, high / 2 - low / 2  # cannot overflow
         self._rng = np.random.default_rng(seed)
 
     def generator_state(self) -> dict[str, Any]:
