@@ -215,8 +215,11 @@ def check_slurm() -> Check:
     if shutil.which("sbatch") is None:
         fix = "sweeps run on this machine; on a cluster, start them on a node that has sbatch"
         return Check("SLURM", "off", "no sbatch command", fix)
-    done = subprocess.run(["sinfo", "--version"], capture_output=True, text=True)
-    if done.returncode:
+    try:
+        done = subprocess.run(["sinfo", "--version"], capture_output=True, text=True)
+    except OSError:
+        done = None
+    if done is None or done.returncode:
         return Check("SLURM", "off", "sinfo fails", "ask the administrators of the cluster")
     return Check("SLURM", "ok", done.stdout.strip())
 
