@@ -12,7 +12,7 @@ from torch import Tensor
 from tdmpc2.checkpoints.architecture import check_weights
 from tdmpc2.common.interfaces import EnvSpec
 from tdmpc2.common.system import cli
-from tdmpc2.common.system.config_checks import require_known
+from tdmpc2.common.system.config_checks import require, require_known
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.config import TDMPC2Config
 
@@ -67,8 +67,8 @@ def model_as_described(about: Mapping[str, Any], weights: Mapping[str, Any]) -> 
         config = TDMPC2Config.make(**values)
         env = msgspec.convert(shapes, EnvSpec)
         per_task = (env.episode_lengths, env.action_repeats, env.action_dims, env.task_names)
-        if len({len(one) for one in per_task}) > 1:
-            raise ValueError("its tasks differ in number")
+        equal = len({len(one) for one in per_task}) == 1
+        require(equal, "damaged description of the model (its tasks differ in number)")
         if facts.get("step_unit") == "decisions":
             msgspec.convert(facts["step"], int)
         tensors = {k: v for k, v in weights.items() if isinstance(v, Tensor)}

@@ -104,7 +104,7 @@ def checked_class(method: str, found: Any) -> type[BaseAgent]:
     return Checked
 
 
-def _check_config(what: str, config: type[Any]) -> None:
+def _check_config(what: str, config: type) -> None:
     """Raise a `UserError` if a field of a config has no default or another type than settings."""
     try:
         kinds = kinds_of(config)

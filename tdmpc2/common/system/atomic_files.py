@@ -63,9 +63,9 @@ def check_output(path: Path) -> None:
     Raises:
         UserError: it cannot.
     """
+    if path.is_dir():
+        raise UserError(f"out={path}: is a folder; name a file")
     try:
-        if path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path.parent):
             pass

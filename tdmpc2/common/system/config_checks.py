@@ -282,7 +282,7 @@ def require_ordered(settings: Any, lesser: str, greater: str, *, equal: bool = T
     require(fits, f"{lesser}={low}: must be {relation} {greater}={high}")
 
 
-def require_no_option(config: type[Any], options: Collection[str]) -> None:
+def require_no_option(config: type, options: Collection[str]) -> None:
     """Check that no field of a dataclass of hyperparameters is also an option of the commands.
 
     Raises:
