@@ -41,6 +41,7 @@ for _ in range(episodes):
         done = terminated or truncated
         decisions += 1
 elapsed = time.perf_counter() - begin
+env.close()
 print(json.dumps({
     "make_s": round(made - start, 2),
     "reset_ms": round(1e3 * resets / episodes, 1),

@@ -6,6 +6,7 @@ ratio is the speedup of the batch.
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 import sys
 import time
@@ -66,7 +67,8 @@ def measure(options: Options, size: str, seeds: int) -> dict[str, Any]:
     path = numeric_path(device, options.threads, compiled=options.compile)
     set_up_torch(path)
     task = get_task(options.task)
-    env = env_spec(task, make_env(task, seed=0))
+    with contextlib.closing(make_env(task, seed=0)) as made:
+        env = env_spec(task, made)
     overrides = SMOKE.overrides["tdmpc2"] if size == "smoke" else {"model_size": size}
     config = TDMPC2Config.make(**{**overrides, "buffer_size": 50_000})
     batched, alone = (

@@ -119,8 +119,9 @@ install_packages() { # install_packages requirements/py311.lock
         install=("${pip[@]}" install)
         step "installing $count pinned packages with pip" "${install[@]}" -r "$lock"
     fi
+    # In this mode, a folder named tdmpc2 in the current folder does not hide the package.
     step "installing the project in editable mode" "${install[@]}" --no-index \
-        --no-build-isolation --editable "$project"
+        --no-build-isolation --config-settings editable_mode=compat --editable "$project"
     step "checking that all versions fit together" "${pip[@]}" check
 }
 

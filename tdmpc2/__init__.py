@@ -26,6 +26,9 @@ class _Command(ModuleType):
         name = self.__name__.rpartition(".")[2]
         return getattr(importlib.import_module("tdmpc2.api"), name)(*args, **kwargs)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return importlib.import_module, (self.__name__,)
+
 
 class _Library(ModuleType):
     """The package, whose functions are imported when they are first used."""

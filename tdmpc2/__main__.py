@@ -28,7 +28,7 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "train": Command("tdmpc2.train", "train one run, or several tasks from a dataset (data=)"),
-    "evaluate": Command("tdmpc2.evaluate", "evaluate the agent of a run or a model file"),
+    "evaluate": Command("tdmpc2.evaluate", "evaluate the agent of a run"),
     "finetune": Command("tdmpc2.finetune", "continue a multi-task agent on another task"),
     "sweep": Command("sweeps.launch", "train many runs, on this machine or on SLURM"),
     "status": Command("sweeps.status", "progress of the runs of a sweep"),

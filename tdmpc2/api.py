@@ -17,7 +17,7 @@ from tdmpc2.common.system import cli
 from tdmpc2.common.system.atomic_files import read_json
 from tdmpc2.common.system.config_checks import SEED, require, require_known
 from tdmpc2.common.system.errors import UserError
-from tdmpc2.common.system.paths import default_runs_dir
+from tdmpc2.common.system.paths import default_runs_dir, user_path
 from tdmpc2.common.system.regular_files import regular
 from tdmpc2.envs import factory
 from tdmpc2.envs.task_variants import part
@@ -141,8 +141,9 @@ def train(
     misplaced = sorted(settings.keys() & cli.schema_of(RunOptions).keys())
     text = "".join(misplaced[:1])
     require(not misplaced, f"{text} is an option of the run; use options={{'{text}': …}}")
-    chosen = {**options, "runs": default_runs_dir() if runs is None else _path("runs", runs)}
-    overrides, switches = part(settings)
+    folder = default_runs_dir() if runs is None else _path("runs", runs)
+    chosen = {**_without_numpy(options), "runs": folder}
+    overrides, switches = part(_without_numpy(settings))
     spec = make_spec(
         _text("method", method, METHOD),
         _text("task", task, TASK),
@@ -228,6 +229,13 @@ def _whole(name: str, value: Any) -> int:
     return int(value)
 
 
+def _without_numpy(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values with those of NumPy's types as those of Python."""
+    import numpy as np
+
+    return {k: v.item() if isinstance(v, np.generic) else v for k, v in values.items()}
+
+
 def _seed(value: Any) -> int:
     """Return an argument that must be a seed."""
     seed = _whole("seed", value)
@@ -236,7 +244,7 @@ def _seed(value: Any) -> int:
 
 
 def _path(name: str, value: Any) -> Path:
-    """Return an argument that must be a path."""
+    """Return an argument that must be a path, as the commands read it; it is made absolute."""
     fits = isinstance(value, str | os.PathLike)
     require(fits, f"{name}={value!r}: must be a path, such as train(…).directory")
-    return Path(value)
+    return user_path(os.fspath(value), name)

@@ -50,10 +50,15 @@ complete --command python --command python3 --arguments '(__tdmpc2)'
 }
 
 
-def names_of(key: str) -> Iterable[str]:
-    """Return the names that the value of an option may be; empty for other options."""
+def names_of(key: str, *, of_dataset: bool = False) -> Iterable[str]:
+    """Return the names that the value of an option may be; empty for other options.
+
+    Args:
+        key: the option.
+        of_dataset: whether one agent learns all tasks from a dataset.
+    """
     if key in ("task", "tasks"):
-        return TASKS
+        return (*TASKS, *SUITES) if of_dataset else TASKS
     if key == "suite":
         return SUITES
     return registered_methods() if key in ("method", "methods") else ()
@@ -99,7 +104,10 @@ def _module_of(typed: Sequence[str]) -> tuple[ModuleType | None, Sequence[str]]:
     root, skipped = project_root(), 2 if typed[:1] == ["-m"] else 1
     if len(typed) < skipped:
         return None, typed
-    named = root / f"{typed[1].replace('.', '/')}.py" if skipped == 2 else Path(typed[0]).resolve()
+    named = Path(typed[0]).resolve()
+    if skipped == 2:
+        module = root / typed[1].replace(".", "/")
+        named = module / "__main__.py" if module.is_dir() else module.with_suffix(".py")
     if not named.is_relative_to(root) or not named.is_file():
         return None, typed
     if "command(main" not in named.read_text(encoding="utf-8"):
@@ -128,7 +136,8 @@ def _matches(
     flag = option.lstrip("-")
     if equals or (option.startswith("--") and "=" not in option):
         kind = schema.get(flag.replace("-", "_"), Kind(str))
-        named = list(kind.choices or names_of(flag.replace("-", "_")))
+        of_dataset = "num_updates" in schema
+        named = list(kind.choices or names_of(flag.replace("-", "_"), of_dataset=of_dataset))
         named += ["true", "false"] * (bool(equals) and kind.type is bool)
         values = flags.get(flag) or named
         if values:

@@ -48,8 +48,10 @@ action = np.full(env.action_space.shape, 0.5)
 start = time.perf_counter()
 for _ in range(10):
     obs, *_ = env.step(action)
+seconds = time.perf_counter() - start
+env.close()
 assert np.isfinite(obs).all()
-print(f"{10 / (time.perf_counter() - start):,.0f}")
+print(f"{10 / seconds:,.0f}")
 """
 
 
@@ -213,8 +215,11 @@ def check_slurm() -> Check:
     if shutil.which("sbatch") is None:
         fix = "sweeps run on this machine; on a cluster, start them on a node that has sbatch"
         return Check("SLURM", "off", "no sbatch command", fix)
-    done = subprocess.run(["sinfo", "--version"], capture_output=True, text=True)
-    if done.returncode:
+    try:
+        done = subprocess.run(["sinfo", "--version"], capture_output=True, text=True)
+    except OSError:
+        done = None
+    if done is None or done.returncode:
         return Check("SLURM", "off", "sinfo fails", "ask the administrators of the cluster")
     return Check("SLURM", "ok", done.stdout.strip())
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tdmpc2.common.system import cli
-from tdmpc2.common.system.atomic_files import write_json
+from tdmpc2.common.system.atomic_files import check_output, write_json
 from tdmpc2.common.system.config_checks import REQUIRED, Settings, setting
 from tdmpc2.common.training.evaluation_options import EvaluationOptions
 
@@ -44,6 +44,8 @@ def usage() -> str:
 def main(arguments: Sequence[str]) -> int:
     """Run the command and return its exit code."""
     options = cli.parse_options(arguments, EvaluateOptions)
+    if options.out is not None:
+        check_output(options.out)
     from tdmpc2.runners.evaluate_checkpoint import evaluate_checkpoint
 
     facts, result = evaluate_checkpoint(options)
@@ -56,7 +58,6 @@ def main(arguments: Sequence[str]) -> int:
         print(f"  video   {facts['video']}")
     if options.out is not None:
         episodes = {"returns": result.returns.tolist(), "successes": result.successes.tolist()}
-        options.out.parent.mkdir(parents=True, exist_ok=True)
         write_json(options.out, facts | result.row() | episodes)
     return 0
 

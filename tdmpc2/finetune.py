@@ -1,7 +1,8 @@
 """Few-shot finetuning of a multi-task model: `python tdmpc2/finetune.py checkpoint=… task=…`.
 
 All parameters are trained online on one new task, from an empty replay buffer and with the
-single-task hyperparameters (paper, Section 4.4 and Appendix E). The embedding of the new task is
+single-task hyperparameters (paper, Section 4.4 and Appendix E), except those that were changed for
+the model. The embedding of the new task is
 initialized with that of a similar task of the model. Until the first update the pretrained agent
 acts (`seed_with=agent`), as in the authors' later code. Their code of these experiments is not
 released.
@@ -146,8 +147,9 @@ def finetune_spec(
         env_steps: budget in control steps.
         variant: name of the set of overrides; None derives `finetuned` or `finetuned-random`,
             followed by the overrides.
-        overrides: hyperparameters of training and planning. The default of `precision` is that of
-            the model, but float32 instead of TF32 on a CPU.
+        overrides: hyperparameters of training and planning. Their defaults are those of a single
+            task, but the values that were changed for the model stay. `precision` is that of the
+            model, but float32 instead of TF32 on a CPU.
         device: type of the device of the run, `cpu` or `cuda`.
 
     Raises:
@@ -162,7 +164,7 @@ def finetune_spec(
 
     if not model.multitask or len(model.env.obs_shape) != 1:
         raise UserError(
-            f"{model.facts['source']}: a single-task model; a multi-task model is needed"
+            f"{model.facts.get('source')}: a single-task model; a multi-task model is needed"
         )
     row = get_task(task)
     start: dict[str, Any] = {
@@ -173,12 +175,12 @@ def finetune_spec(
     }
     padded_spec(row, start)  # raises UserError if the task does not fit the model
     source = start["embedding"] = source_of(row.name, model, init_embedding)
-    fixed = _architecture(model.config)
-    clash = sorted({*fixed, *ARCHITECTURE} & set(overrides or {}))
-    fixed["precision"] = usable_precision(torch.device(device), model.config.precision)
+    clash = sorted(set(ARCHITECTURE) & set(overrides or {}))
     if clash:
         value = getattr(model.config, clash[0])
         raise UserError(f"{clash[0]}: fixed by the model ({value}); leave it out")
+    inherited = _inherited(model.config)
+    inherited["precision"] = usable_precision(torch.device(device), model.config.precision)
     own = tuple(sorted((overrides or {}).items()))
     name = "finetuned" if source != RANDOM else "finetuned-random"
     return make_spec(
@@ -187,12 +189,12 @@ def finetune_spec(
         seed,
         env_steps=env_steps,
         variant=variant or (f"{name}+{variant_name(own)}" if own else name),
-        overrides={**fixed, "seed_with": "agent", **(overrides or {})},
+        overrides={**inherited, "seed_with": "agent", **(overrides or {})},
         start=start,
     )
 
 
-def _architecture(config: TDMPC2Config) -> dict[str, Any]:
+def _inherited(config: TDMPC2Config) -> dict[str, Any]:
     """Return the fields of a model's config that differ from the single-task defaults.
 
     The batch size is excluded, as finetuning uses that of a single task, and so is the precision.
@@ -311,8 +313,9 @@ def usage() -> str:
             "Options outside the identity of the run:",
             cli.describe_fields(RunOptions, without=["checkpoint"]),
             "",
-            "Hyperparameters of training and planning (part of the run's identity; those of the",
-            "architecture are fixed by the model; the default of seed_with is agent):",
+            "Hyperparameters of training and planning (part of the run's identity). Those of the",
+            "architecture are fixed by the model. Values that were changed for the model are the",
+            "defaults here, except batch_size; the default of seed_with is agent:",
             cli.describe_fields(TDMPC2Config, without=ARCHITECTURE),
         ]
     )

@@ -20,6 +20,7 @@ from tdmpc2.common.system.config_checks import (
     STEPS,
     Kind,
     Settings,
+    require_no_option,
     setting,
 )
 from tdmpc2.common.system.errors import UserError
@@ -75,10 +76,17 @@ class FileOptions(Settings):
 
 
 def schema(arguments: Sequence[str]) -> Mapping[str, Kind]:
-    """Return the kind of each option and setting; `data=` and `method=` decide which are valid."""
+    """Return the kind of each option and setting; `data=` and `method=` decide which are valid.
+
+    Raises:
+        UserError: a setting of a method of the user has the name of an option.
+    """
     if offline_arguments.is_meant(arguments):
         return offline_arguments.schema(arguments)
-    return cli.schema_of(SpecOptions, TaskSwitches, RunOptions, config_class(_method(arguments)))
+    config = config_class(_method(arguments))
+    options = cli.schema_of(FileOptions, SpecOptions, TaskSwitches, RunOptions)
+    require_no_option(config, options)
+    return {**options, **cli.schema_of(config)}
 
 
 def parse(arguments: Sequence[str]) -> tuple[list[RunSpec], spec_file.Options]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import pickle
 import subprocess
 import sys
 import typing
@@ -12,8 +13,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import tdmpc2
+from tdmpc2.api import _path
 from tdmpc2.common.run.resume_checks import RunResult
 from tdmpc2.common.system.errors import UserError
 from tests.runs import TINY, outcome, tiny
@@ -61,6 +64,12 @@ def test_names_of_commands_are_functions_and_modules() -> None:
     ], done.stderr
 
 
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_every_function_can_be_sent_to_another_process(name: str) -> None:
+    function = getattr(tdmpc2, name)
+    assert pickle.loads(pickle.dumps(function)) is function
+
+
 def test_training_equals_the_command_and_is_loaded_and_evaluated(tmp_path: Path) -> None:
     assert tiny(tmp_path / "command").code == 0
     runs = tmp_path / "library"
@@ -71,9 +80,17 @@ def test_training_equals_the_command_and_is_loaded_and_evaluated(tmp_path: Path)
     assert (run.state, run.spec["task"]) == ("COMPLETED", "toy-pointmass")
     assert list(run.eval["env_step"]) == [0, 100, 200]
     assert list(run.train["env_step"]) == [150, 200]
-    evaluation = tdmpc2.evaluate(result.directory, episodes=3)
+    threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
+    torch.set_num_threads(threads + 1)
+    try:
+        evaluation = tdmpc2.evaluate(result.directory, episodes=3)
+        assert torch.get_num_threads() == threads + 1
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.get_float32_matmul_precision() == precision
     assert evaluation.returns.shape == (3,)
-    same = {"seed": np.int64(1), "env_steps": 2e2, "runs": runs, "options": QUICK}
+    numbers = {"eval_every": np.int64(100), "checkpoint_minutes": np.float32(0)}
+    same = {"seed": np.int64(1), "env_steps": 2e2, "runs": runs, "options": {**QUICK, **numbers}}
     assert tdmpc2.train("toy-pointmass", **same, **SETTINGS).directory == result.directory
     file = result.directory / "eval.csv"
     whole = file.read_text()
@@ -88,6 +105,15 @@ def test_training_equals_the_command_and_is_loaded_and_evaluated(tmp_path: Path)
     for content, rows in ((f"{whole}300,1", 3), ("", 0)):  # a line that is being written
         file.write_text(content)
         assert len(tdmpc2.load_run(result.directory).eval.get("env_step", ())) == rows
+
+
+def test_paths_are_those_of_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are absolute, so that results can be used from another current folder."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert _path("runs", "~/a") == _path("runs", Path("a")) == tmp_path / "a"
+    with pytest.raises(UserError, match="runs=: a path is needed"):
+        tdmpc2.train("toy-pointmass", runs="")
 
 
 def test_an_agent_acts_in_an_environment() -> None:

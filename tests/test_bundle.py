@@ -6,6 +6,7 @@ import importlib.util
 import json
 import random
 import resource
+import shlex
 import shutil
 import subprocess
 import sys
@@ -17,12 +18,16 @@ from tdmpc2.bundle.__main__ import main
 from tdmpc2.bundle.checks import RECORDS, SUMS, damages, files_of, list_of_sums
 from tdmpc2.bundle.contents import _copy_records, create
 from tdmpc2.bundle.texts import TEXTS, command_of
+from tdmpc2.checkpoints.model_file import save_model
 from tdmpc2.common.system.errors import UserError
+from tdmpc2.finetune import parse
 from tests.analysis.run_files import write_table
 from tests.test_architecture import ROOT
+from tests.test_finetune import make_model
 
 RECORDED = ROOT / "paper_figures" / "recorded"
 SPECS = sorted(RECORDED.rglob("spec.json"))
+FINETUNED = ("task=walker-walk", "precision=fp32", "seed_with=random")
 RUNS = [*SPECS[::7], next(path for path in SPECS if "finetuned" in path.parts)]
 
 
@@ -141,6 +146,28 @@ def test_the_command_of_a_run_is_valid(path: Path) -> None:
     line = [sys.executable, "-m", "tdmpc2", *command.split()[1:], "no_such_option=1"]
     done = subprocess.run(line, capture_output=True, text=True, check=False)
     assert "unknown key 'no_such_option'" in done.stderr  # and no other
+
+
+def test_the_commands_name_all_that_a_run_depends_on() -> None:
+    spec = {"method": "sac", "task": "pick-ycb", "seed": 1, "budget": 5, "assets": "standin"}
+    command = command_of({**spec, "protocol": {"stop_at_success": True}, "overrides": {"lr": 1}})
+    assert command == (
+        "tdmpc2 train method=sac task=pick-ycb seed=1 stop_at_success=true env_steps=5 "
+        "assets=standin lr=1"
+    )
+    task = 'own:Env-v0?{"size": 3}'
+    assert f"task={task}" in shlex.split(command_of({**spec, "task": task}))
+
+
+def test_the_command_of_a_finetuned_run_leaves_the_architecture_to_the_model(
+    tmp_path: Path,
+) -> None:
+    save_model(tmp_path / "model.pt", make_model(precision="tf32"))
+    (wanted,) = parse([f"checkpoint={tmp_path / 'model.pt'}", *FINETUNED])[1][0]
+    command = command_of({**wanted.to_json(), "protocol": dict(wanted.task_switches)})
+    arguments = shlex.split(command.replace("CHECKPOINT", str(tmp_path / "model.pt")))[2:]
+    (again,) = parse(arguments)[1][0]
+    assert (again.identity, again.budget) == (wanted.identity, wanted.budget)
 
 
 @pytest.mark.parametrize(

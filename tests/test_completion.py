@@ -58,6 +58,12 @@ def test_the_settings_of_the_method_in_the_line(method: str) -> None:
         ("python ablations/run.py --num-q ", flag_values()["num-q"]),
         ("python ablations/run.py --no-sim", ["--no-simnorm"]),
         ("python ablations/run.py num_q", ["num_q="]),
+        ("python tdmpc2/train.py data=x task=mt", ["task=mt30", "task=mt80"]),
+        ("python -m tdmpc2.bundle ", ["out=", "runs="]),
+        ("python -m tdmpc2.data convert fi", ["files="]),
+        ("python -m tdmpc2.data ", []),
+        ("python -m tdmpc2.checkpoints fetch dr", ["dry_run="]),
+        ("python -m tdmpc2.envs.assets fetch ycb a", ["archive="]),
         ("python tdmpc2/config.py ", []),  # is no command
         ("python -m http.server ", []),
         ("python /etc/hosts ", []),

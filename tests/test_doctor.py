@@ -132,6 +132,9 @@ def test_a_folder_that_cannot_be_written_fails(
 def test_slurm_is_optional(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert doctor.check_slurm().state == "off"
+    (tmp_path / "sbatch").write_text("#!/bin/sh\n")
+    (tmp_path / "sbatch").chmod(0o755)
+    assert doctor.check_slurm().found == "sinfo fails"
 
 
 @pytest.mark.parametrize(("state", "code"), [("ok", 0), ("off", 0), ("FAIL", 1)])

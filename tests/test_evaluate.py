@@ -91,6 +91,10 @@ def test_another_seed_gives_other_episodes(run: Path, tmp_path: Path) -> None:
         (["run=/"], "neither a run directory nor a checkpoint"),
         (["run=/", "episodse=3"], "did you mean 'episodes'?"),
         (["run=/", "episodes=0"], "must lie in [1, 10_000]"),
+        (["run=/", "out=/"], "out=/: is a folder; name a file"),
+        (["run=/", "out=/dev/null/x.json"], "out=/dev/null/x.json: cannot be written ("),
+        (["run=/", "out=/proc/x.json"], "out=/proc/x.json: cannot be written ("),
+        (["run=/etc/hosts"], "python -m tdmpc2.checkpoints evaluate"),
     ],
 )
 def test_bad_input_is_one_line(

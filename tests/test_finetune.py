@@ -143,6 +143,20 @@ def test_identity_and_name() -> None:
     assert "batch_size" not in dict(plain.overrides)  # finetuning uses the single-task batch size
 
 
+def test_settings_of_training_that_were_changed_for_the_model_can_be_changed_again() -> None:
+    """They are kept if they are not given; a value that is the usual default is given, too."""
+    model = make_model(lr=1e-3, num_samples=64, batch_size=32)
+
+    def overrides(**given: Any) -> dict[str, Any]:
+        return dict(finetune.finetune_spec(model, "toy-pointmass", 1, overrides=given).overrides)
+
+    kept = overrides()
+    assert (kept["lr"], kept["num_samples"], kept.get("batch_size")) == (1e-3, 64, None)
+    changed = overrides(lr=3e-4, num_samples=128, horizon=2)
+    assert "lr" not in changed
+    assert (changed["num_samples"], changed["horizon"]) == (128, 2)
+
+
 def test_a_model_in_tf32_is_finetuned_on_a_cpu_in_float32(tmp_path: Path) -> None:
     path = tmp_path / "tf32.pt"
     save_model(path, make_model(precision="tf32"))

@@ -135,6 +135,36 @@ def test_a_sweep_trains_and_draws_it(tmp_path: Path) -> None:
     assert (tmp_path / "figures" / "learning_curves.png").exists()
 
 
+def test_all_environments_are_closed_so_that_every_command_ends(tmp_path: Path) -> None:
+    def ran(command: str, *options: str) -> tuple[int, str]:
+        done = subprocess.run(
+            [sys.executable, command, *options],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=200,
+        )
+        return done.returncode, done.stdout + done.stderr
+
+    def train(**changes: str) -> tuple[int, str]:
+        options = {"task": "tests.envs.own_envs:Threaded-v0", **changes}
+        return ran("tdmpc2/train.py", *arguments(tmp_path, **options))
+
+    assert train()[0] == 0
+    code, shown = train()
+    assert code == 0
+    assert "already" in shown
+    code, shown = train(buffer_size="10", seed="2")
+    assert code == 2
+    assert "one episode takes" in shown
+    # The first of two seeds has an environment when the second one is refused.
+    code, shown = train(seeds="2,1", eval_every="200")
+    assert code == 2
+    assert "eval_every" in shown
+    quick = ("threads=1", "compile=false", "episodes=1")
+    assert ran("tdmpc2/evaluate.py", f"run={run_directory(tmp_path)}", *quick)[0] == 0
+
+
 @pytest.mark.slow
 def test_pendulum_learns(tmp_path: Path) -> None:
     """Ten episodes of the trained agent exceed random and zero actions by three standard errors.

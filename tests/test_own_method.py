@@ -11,6 +11,7 @@ import pytest
 
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.runners.registry import agent_class
+from tests.test_architecture import ROOT
 
 METHOD = "my_method:Pursuit"
 CODE = '''
@@ -89,6 +90,7 @@ def python(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     path = os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH"))))
     return subprocess.run(
         [sys.executable, *arguments],
+        cwd=ROOT,
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": path},
@@ -123,6 +125,22 @@ def test_its_settings_are_listed_and_checked(folder: Path) -> None:
     refused = python(folder, "-m", "tdmpc2.train", f"method={METHOD}", *TINY, "batch_sise=4")
     assert refused.returncode == 2
     assert "did you mean 'batch_size'" in refused.stderr
+
+
+def test_its_modules_may_have_the_names_of_files_of_the_suite(folder: Path) -> None:
+    """Python puts the folder of a script first on the search path, before `PYTHONPATH`."""
+    (folder / "agent.py").write_text(CODE)
+    shown = python(folder, "tdmpc2/train.py", "method=agent:Pursuit", "--help")
+    assert "batch_size=8" in shown.stdout, shown.stderr
+
+
+@pytest.mark.parametrize("command", ["tdmpc2.train", "sweeps.launch"])
+def test_settings_with_the_name_of_an_option_are_refused(folder: Path, command: str) -> None:
+    (folder / "twice.py").write_text(CODE.replace("lr: float = 1e-2", "seeds: int = 3"))
+    method = "method" if command == "tdmpc2.train" else "methods"
+    done = python(folder, "-m", command, f"{method}=twice:Pursuit", "seeds=1")
+    assert done.returncode == 2
+    assert "config field 'seeds' is an option of the commands; rename it" in done.stderr
 
 
 def test_it_is_planned_swept_and_drawn(folder: Path) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from dataclasses import make_dataclass
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -68,6 +69,19 @@ IN_THE_CLASS = {
     "another init": ({"__init__": lambda self, config: None}, Linear, r"__init__\(config, env, "),
     "update of two": ({"update": lambda self, a, b: {}}, Linear, r"update\(replay\) cannot be"),
     "another config": ({"config_class": dict}, Linear, "its config_class is <class 'dict'>"),
+    **{
+        kind: (
+            {"config_class": make_dataclass("Config", [field], bases=(BaseConfig,), frozen=True)},
+            Linear,
+            message,
+        )
+        for kind, field, message in (
+            ("a tuple", ("hidden", tuple[int, ...], (256, 256)), "config field 'hidden' has the"),
+            ("two types", ("width", int | str, 8), r"config field 'width' has the type int \| str"),
+            ("numbers", ("n", Literal[1, 2], 1), r"config field 'n' has the type .*Literal\[1, 2"),
+            ("a name", ("lr", "flaot", 0.1), "the types of its config .*'flaot' is not defined"),
+        )
+    },
 }
 
 

@@ -21,7 +21,7 @@ from tdmpc2.common.run.spec import (
     parse_seeds,
 )
 from tdmpc2.common.system import cli
-from tdmpc2.common.system.config_checks import Kind
+from tdmpc2.common.system.config_checks import Kind, require_no_option
 from tdmpc2.common.system.errors import UserError, did_you_mean
 from tdmpc2.envs.factory import missing_requirement
 from tdmpc2.envs.task_variants import TaskSwitches, part
@@ -205,12 +205,17 @@ def schemas(sweep: SweepOptions) -> tuple[Schema, Schema]:
 
     Returns:
         The options of every run, and the settings of the methods and tasks.
+
+    Raises:
+        UserError: a setting of a method of the user has the name of an option.
     """
     options = cli.schema_of(_options_class(sweep))
     switches = cli.schema_of(TaskSwitches)
     settings = {"physics": switches["physics"]} if sweep.multitask else dict(switches)
     for method in sweep.method_names:
-        settings |= cli.schema_of(config_class(method))
+        config = config_class(method)
+        require_no_option(config, {**options, **switches, **cli.schema_of(LaunchOptions)})
+        settings |= cli.schema_of(config)
     return {k: v for k, v in options.items() if k not in cli.schema_of(SweepOptions)}, settings
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
@@ -79,12 +80,14 @@ def measure_reference_scores(
 
 
 def _measure(task: Task, assets: AssetSet | str) -> dict[str, Any]:
-    envs = [make_env(task, seed=i, assets=assets) for i in range(EPISODES)]
     seeds = [derive_seed(0, "floors", i) for i in range(EPISODES)]
-    shape = envs[0].action_space.shape
-    assert shape is not None
-    uniform = evaluate(UniformPolicy(shape[0], derive_seed(0, "uniform")), envs, seeds)
-    zero = evaluate(ZeroPolicy(shape[0]), envs, seeds)
+    with contextlib.ExitStack() as stack:
+        made = (make_env(task, seed=i, assets=assets) for i in range(EPISODES))
+        envs = [stack.enter_context(contextlib.closing(env)) for env in made]
+        shape = envs[0].action_space.shape
+        assert shape is not None
+        uniform = evaluate(UniformPolicy(shape[0], derive_seed(0, "uniform")), envs, seeds)
+        zero = evaluate(ZeroPolicy(shape[0]), envs, seeds)
     return {
         "task": task.name,
         "episodes": EPISODES,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import mimetypes
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -12,6 +13,7 @@ from string import Template
 from typing import Any
 
 from tdmpc2.common.system.atomic_files import sha256_of
+from tdmpc2.finetune import ARCHITECTURE
 
 Spec = Mapping[str, Any]
 PAPER = "https://arxiv.org/abs/2310.16828"
@@ -49,23 +51,31 @@ def texts(specs: Sequence[Spec], folders: Sequence[Path], commit: str) -> dict[s
 
 
 def command_of(spec: Spec) -> str:
-    """Return the command that trains a run with this spec."""
+    """Return the command that trains a run with this spec, as a line for a shell."""
     start = spec.get("start")
     settings = {"task": ",".join(spec.get("tasks") or [spec["task"]]), "seed": spec["seed"]}
-    if start is None:
-        settings = {"method": spec["method"], **settings}
-    else:
+    overrides = spec.get("overrides", {})
+    if start:
         settings |= {"checkpoint": "CHECKPOINT", "init_embedding": start["embedding"]}
+        # Of these two, the command's defaults are not those of a spec.
+        overrides = {"seed_with": "random", "precision": "fp32", **overrides}
+        overrides = {k: v for k, v in overrides.items() if k not in ARCHITECTURE}
+    else:
+        settings = {"method": spec["method"], **settings, **spec.get("protocol", {})}
     settings[spec.get("budget_unit", "env_steps")] = spec["budget"]
-    if "dataset" in spec:
+    if spec.get("dataset"):
         settings["data"] = "DATASET"
     settings |= {name: spec[name] for name in ("eval_every", "eval_episodes") if spec.get(name)}
     if spec.get("obs") not in (None, "state"):
         settings["obs"] = spec["obs"]
-    for name, value in spec.get("overrides", {}).items():
-        settings[name] = str(value).lower() if isinstance(value, bool) else value
-    command = "train" if start is None else "finetune"
-    return f"tdmpc2 {command} " + " ".join(f"{name}={value}" for name, value in settings.items())
+    if spec.get("assets") not in (None, "official"):
+        settings["assets"] = spec["assets"].partition("-")[0]
+    settings |= overrides
+    arguments = (
+        f"{name}={str(value).lower() if isinstance(value, bool) else value}"
+        for name, value in settings.items()
+    )
+    return shlex.join(["tdmpc2", "finetune" if start else "train", *arguments])
 
 
 def croissant(folder: Path, names: Sequence[str], commit: str) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,7 +19,7 @@ from tdmpc2.checkpoints.options import (
 )
 from tdmpc2.common.run.spec import parse_seeds
 from tdmpc2.common.system import cli
-from tdmpc2.common.system.config_checks import Settings
+from tdmpc2.common.system.config_checks import Kind, Settings
 from tdmpc2.common.system.errors import UserError, did_you_mean
 from tdmpc2.common.system.paths import cache_dir
 
@@ -65,6 +65,11 @@ fetch     download the authors' released checkpoints; existing files are skipped
 {cli.describe_fields(FetchOptions)}
 
 Exit code: 0 success; 2 bad input, or a file that is missing, damaged or rejected."""
+
+
+def schema(arguments: Sequence[str]) -> Mapping[str, Kind]:
+    """Return the options of the action that the arguments begin with."""
+    return cli.schema_of(*(OPTIONS[action] for action in arguments[:1] if action in OPTIONS))
 
 
 def main(arguments: Sequence[str]) -> int:

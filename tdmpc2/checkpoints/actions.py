@@ -105,7 +105,7 @@ def _title(model: Model) -> str:
     """Return a one-line description of the model."""
     names = model.env.task_names
     tasks = f"{len(names)} tasks" if len(names) > 1 else names[0]
-    guess = f", recognized as {model.facts['task']}" if model.facts.get("recognized") else ""
+    guess = f", recognized as {model.facts.get('task')}" if model.facts.get("recognized") else ""
     return f"TD-MPC2 of size {model.config.model_size} on {tasks}{guess}"
 
 

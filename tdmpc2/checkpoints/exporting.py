@@ -67,7 +67,8 @@ def official_state(model: Model, keys: KeyFormat) -> dict[str, Any]:
     config = model.config
     if model.env.pixels:
         raise UserError("the official format can be exported for state observations only")
-    for name, value in _OFFICIAL_FORM.items():
+    form = _OFFICIAL_FORM | ({"normalize_task_embedding": True} if model.multitask else {})
+    for name, value in form.items():
         if getattr(config, name) != value:
             raise UserError(
                 f"{name}={getattr(config, name)}: the official code supports only {name}={value}"

@@ -6,12 +6,13 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import msgspec
 from torch import Tensor
 
 from tdmpc2.checkpoints.architecture import check_weights
 from tdmpc2.common.interfaces import EnvSpec
 from tdmpc2.common.system import cli
-from tdmpc2.common.system.config_checks import require_known
+from tdmpc2.common.system.config_checks import require, require_known
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.config import TDMPC2Config
 
@@ -64,12 +65,15 @@ def model_as_described(about: Mapping[str, Any], weights: Mapping[str, Any]) -> 
         require_known(TDMPC2Config, settings)
         values = {k: cli.parse_value(k, str(v), kinds[k]) for k, v in settings.items()}
         config = TDMPC2Config.make(**values)
-        fields: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list | tuple) else v for k, v in shapes.items()
-        }
-        env = EnvSpec(**fields)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        env = msgspec.convert(shapes, EnvSpec)
+        per_task = (env.episode_lengths, env.action_repeats, env.action_dims, env.task_names)
+        equal = len({len(one) for one in per_task}) == 1
+        require(equal, "damaged description of the model (its tasks differ in number)")
+        if facts.get("step_unit") == "decisions":
+            msgspec.convert(facts["step"], int)
+        tensors = {k: v for k, v in weights.items() if isinstance(v, Tensor)}
+        check_weights(tensors, config, env)
+    # Torch raises a RuntimeError for impossible shapes.
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise UserError(f"damaged description of the model ({error})") from None
-    tensors = {k: v for k, v in weights.items() if isinstance(v, Tensor)}
-    check_weights(tensors, config, env)
     return Model(config, env, tensors, facts)

@@ -72,12 +72,15 @@ def _multi(pattern: str, group: str, size: str) -> str:
 
 def _check_pattern(argument: str, pattern: str, fields: set[str]) -> None:
     try:
-        found = {name for _, name, _, _ in string.Formatter().parse(pattern) if name is not None}
+        parsed = [part for part in string.Formatter().parse(pattern) if part[1] is not None]
     except ValueError as error:
         raise UserError(f"{argument}={pattern}: not a valid pattern ({error})") from None
-    if found != fields:
+    formats = any(form or conversion for _, _, form, conversion in parsed)
+    if formats or {name for _, name, _, _ in parsed} != fields:
         wanted = ", ".join(sorted(f"{{{field}}}" for field in fields))
-        raise UserError(f"{argument}={pattern}: must have the fields {wanted}, and no others")
+        raise UserError(
+            f"{argument}={pattern}: must have the fields {wanted}, no others, and no formats"
+        )
 
 
 def _checked(path: str) -> str:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tdmpc2.common.run.storable import to_storable
 from tdmpc2.common.system.archives import check_members
-from tdmpc2.common.system.atomic_files import full_disk, write_atomic
+from tdmpc2.common.system.atomic_files import check_output, full_disk, write_atomic
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.system.regular_files import regular
 
@@ -52,11 +52,15 @@ def read_weights(path: Path) -> Contents:
             start = file.read(64)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    # A safetensors file begins with the length of its header, whose first byte may be any. Torch
+    # files have another byte at the place of the brace.
+    if start[8:9] == b"{":
+        return _from_safetensors(path)
     if start.startswith((_ZIP, _PICKLE)):
         if start.startswith(_ZIP) and zipfile.is_zipfile(path):  # else torch says what is wrong
             check_members(path)
         return _from_torch(path)
-    if path.suffix == ".safetensors" or start[8:9] == b"{":
+    if path.suffix == ".safetensors":
         return _from_safetensors(path)
     if start.startswith(_POINTER):
         raise UserError(f"{path}: a Git LFS pointer, not the file itself; download the file")
@@ -137,7 +141,7 @@ def check_target(path: Path, suffixes: tuple[str, ...] = SUFFIXES) -> None:
         suffixes: valid suffixes.
 
     Raises:
-        UserError: the suffix is wrong, the file exists, or its folder cannot be created.
+        UserError: the suffix is wrong, or the file exists or cannot be written.
     """
     if path.suffix not in suffixes:
         raise UserError(f"out={path}: must end in {' or '.join(suffixes)}")
@@ -147,17 +151,14 @@ def check_target(path: Path, suffixes: tuple[str, ...] = SUFFIXES) -> None:
 
 
 def make_room(path: Path) -> None:
-    """Check that a file does not exist yet, and create its folder.
+    """Check that a file does not exist yet and can be written, and create its folder.
 
     Raises:
-        UserError: the file exists, or its folder cannot be created.
+        UserError: the file exists or cannot be written.
     """
     if path.exists():
         raise UserError(f"out={path}: already exists; choose another, or remove it")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"out={path}: cannot be written ({error.strerror})") from None
+    check_output(path)
 
 
 def write_weights(

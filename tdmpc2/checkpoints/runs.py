@@ -73,7 +73,10 @@ def find_checkpoint(path: Path) -> tuple[Path, Path]:
     is_checkpoint = (path / "manifest.json").is_file()
     directory = path.parent.parent if is_checkpoint else path
     if not (directory / "spec.json").is_file():
-        raise UserError(f"{path}: neither a run directory nor a checkpoint of one")
+        advice = "; evaluate model files with python -m tdmpc2.checkpoints evaluate"
+        raise UserError(
+            f"{path}: neither a run directory nor a checkpoint of one{advice * path.is_file()}"
+        )
     if is_checkpoint:
         return directory, path
     checkpoints = CheckpointStore(directory).existing()

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from tdmpc2.common.system import cli
-from tdmpc2.common.system.config_checks import Settings
+from tdmpc2.common.system.config_checks import Kind, Settings
 from tdmpc2.common.system.errors import UserError, did_you_mean
 from tdmpc2.data.options import BuildOptions, ConvertOptions, InspectOptions, VerifyOptions
 
@@ -65,6 +65,11 @@ def usage(arguments: Sequence[str] = ()) -> str:
             cli.describe_fields(COMMANDS[name].options),
         ]
     )
+
+
+def schema(arguments: Sequence[str]) -> Mapping[str, Kind]:
+    """Return the options of the subcommand that the arguments begin with."""
+    return cli.schema_of(*(COMMANDS[name].options for name in arguments[:1] if name in COMMANDS))
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -137,11 +137,15 @@ class GymnasiumEnv(DecisionEnv):
         self._where = f"task '{task.name}'"
         more = {"render_mode": "rgb_array"} if render else {}
         self._env = make_gymnasium(task.env_id, self._where, max_episode_steps=NO_LIMIT, **more)
-        if check_spaces(self._env, self._where) != (task.obs_dim, task.action_dim):
-            self._fail("its spaces are not the same each time it is made")
+        try:
+            if check_spaces(self._env, self._where) != (task.obs_dim, task.action_dim):
+                self._fail("its spaces are not the same each time it is made")
+        except UserError:
+            self.close()
+            raise
         self._space = copy.deepcopy(self._env.action_space)
         low, high = (b.astype(np.float64) for b in (self._space.low, self._space.high))
-        self._center, self._half = (high + low) / 2, (high - low) / 2
+        self._center, self._half = high / 2 + low / 2, high / 2 - low / 2  # cannot overflow
         self._rng = np.random.default_rng(seed)
 
     def generator_state(self) -> dict[str, Any]:

@@ -38,7 +38,7 @@ FIELDS: Mapping[str, type] = {
 }
 """Fields of a table and their types; `id` is required."""
 _NOUNS = {str: "a string", dict: "a table", int: "a positive integer", bool: "true or false"}
-_NOUNS[list] = "a list of two increasing numbers"
+_NOUNS[list] = "a list of two increasing, finite numbers"
 
 
 @cache
@@ -77,7 +77,7 @@ def with_arguments(name: str, text: str) -> str:
     """
     try:
         more = json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         more = None
     example = """gym_kwargs='{"frame_skip": 2}'"""
     require(isinstance(more, dict), f"gym_kwargs={text}: must be a JSON object, such as {example}")
@@ -146,7 +146,7 @@ def own_tables() -> dict[str, tuple[str, dict[str, Any]]]:
                 f"{VARIABLE}={text}: cannot be read ({error.strerror}); correct the path, or unset "
                 "the variable"
             ) from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{text}: is not TOML: {error}") from None
         for name, table in tables.items():
             where = f"{text}: {name}"
@@ -170,7 +170,7 @@ def _check_table(name: str, table: Any, where: str) -> None:
         fits = type(value) is FIELDS[key] and (type(value) is not int or value > 0)
         if key == "score_range":
             fits = fits and len(value) == 2 and all(type(v) in (int, float) for v in value)
-            fits = fits and value[0] < value[1]
+            fits = fits and -float("inf") < value[0] < value[1] < float("inf")
         require(fits, f"{where}: {key}={value!r} must be {_NOUNS[FIELDS[key]]}")
     require("id" in table, f"{where}: has no id; add the id of a registered environment")
     metric = table.get("metric", "return")
@@ -219,8 +219,18 @@ def _task(name: str, recipe: str, table: Mapping[str, Any], where: str) -> Task:
 
 
 def _recipe(env_id: str, arguments: Mapping[str, Any]) -> str:
-    """Return id and arguments of an environment as one text, with the arguments in order."""
-    pairs = (f"{quote(k, safe='')}={quote(_text(v), safe='')}" for k, v in arguments.items())
+    """Return id and arguments of an environment as one text, with the arguments in order.
+
+    Raises:
+        UserError: JSON has no such value as that of an argument, e.g. a date of TOML.
+    """
+    try:
+        pairs = [f"{quote(k, safe='')}={quote(_text(v), safe='')}" for k, v in arguments.items()]
+    except (TypeError, RecursionError) as error:
+        raise UserError(
+            f"{env_id}: an argument cannot be written as JSON ({error}); use numbers, texts, true, "
+            "false, lists and tables"
+        ) from None
     return "?".join(filter(None, (env_id, "&".join(sorted(pairs)))))
 
 
@@ -234,7 +244,7 @@ def _name_of(recipe: str) -> str:
 def _value(text: str) -> Any:
     try:
         return json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return text
 
 

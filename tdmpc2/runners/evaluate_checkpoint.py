@@ -11,7 +11,7 @@ from tdmpc2 import acceleration
 from tdmpc2.checkpoints.runs import find_checkpoint
 from tdmpc2.common.numerics.numeric_path import numeric_path, usable_precision
 from tdmpc2.common.numerics.seeding import derive_seed
-from tdmpc2.common.numerics.torch_setup import choose_device, set_up_torch
+from tdmpc2.common.numerics.torch_setup import choose_device, set_up_torch, torch_as_found
 from tdmpc2.common.run.checkpoint import CheckpointStore
 from tdmpc2.common.run.schemas import SpecFile
 from tdmpc2.common.run.spec import RunSpec
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from tdmpc2.evaluate import EvaluateOptions
 
 
+@torch_as_found()
 def evaluate_checkpoint(options: EvaluateOptions) -> tuple[dict[str, Any], Evaluation]:
     """Evaluate one checkpoint without exploration noise.
 
@@ -45,7 +46,8 @@ def evaluate_checkpoint(options: EvaluateOptions) -> tuple[dict[str, Any], Evalu
     spec = _spec_of(directory, options.run)
     device = choose_device(options.device)
     arguments = env_arguments(spec, render=options.save_video)
-    shapes = env_spec(arguments["task"], make_env(**arguments, seed=0), dict(spec.start))
+    with contextlib.closing(make_env(**arguments, seed=0)) as env:
+        shapes = env_spec(arguments["task"], env, dict(spec.start))
     agent = make_agent(spec, shapes, device)
     precision = usable_precision(device, getattr(agent.config, "precision", "fp32"))
     numeric = numeric_path(device, options.threads, compiled=options.compile, precision=precision)

@@ -89,13 +89,14 @@ def run_seeds(
     if len(specs) > 1:
         _check_same_but_seed(specs)
     device = choose_device(options.device)
-    lanes = [_Lane(spec, options, device, len(specs)) for spec in specs]
-    working = [lane for lane in lanes if lane.settled is None]
-    if working:
-        results = _train(lanes, working, options, initial)
-        for lane, result in zip(working, results, strict=True):
-            lane.settled = result
-    return [lane.settled for lane in lanes if lane.settled is not None]
+    with contextlib.ExitStack() as stack:
+        lanes = [_Lane(spec, options, device, len(specs), stack) for spec in specs]
+        working = [lane for lane in lanes if lane.settled is None]
+        if working:
+            results = _train(lanes, working, options, initial)
+            for lane, result in zip(working, results, strict=True):
+                lane.settled = result
+        return [lane.settled for lane in lanes if lane.settled is not None]
 
 
 def _train(
@@ -123,7 +124,8 @@ def _train(
         local_envs = [env for lane in working for env in lane.envs]
         envs = iter(training_envs(local_envs, arguments, options.threads))
         for lane in working:
-            lane.make_trainer(stack, list(itertools.islice(envs, len(lane.envs))), clock)
+            lane.envs = list(itertools.islice(envs, len(lane.envs)))
+            lane.make_trainer(stack, clock)
         for lane, start in zip(working, _starting_points(working, options), strict=True):
             lane.restore(start, initial)
         agents = [lane.agent for lane in lanes]
@@ -149,6 +151,7 @@ class _Lane(LocalRun):
         options: options that are not part of the run's identity.
         device: device of the networks.
         num_runs: number of runs in this process.
+        stack: context at whose end the training environments are closed.
 
     Raises:
         UserError: the run cannot be started; nothing has been written.
@@ -157,8 +160,15 @@ class _Lane(LocalRun):
     options: RunOptions
 
     def __init__(
-        self, spec: RunSpec, options: RunOptions, device: torch.device, num_runs: int
+        self,
+        spec: RunSpec,
+        options: RunOptions,
+        device: torch.device,
+        num_runs: int,
+        stack: contextlib.ExitStack,
     ) -> None:
+        self.envs: list[TaskEnv] = []
+        stack.callback(self.close)
         self.task = task_of(spec)
         super().__init__(spec, options, device)
         self.examined = gymnasium_tasks.examine(self.task) if self.settled is None else {}
@@ -166,12 +176,19 @@ class _Lane(LocalRun):
         self.env_label = f"task '{self.task.name}': its environment"
         with settings_kept(self.env_label):
             first = make_env(**self.wanted, seed=derive_seed(spec.seed, "environment"))
+        self.envs.append(first)
         self.shapes = env_spec(self.task, first, dict(spec.start))
         if not ADAPTERS[self.task.domain].of_this_project:
             require_storable(f"{self.env_label}: generator_state()", first.generator_state())
         self.agent = make_agent(spec, self.shapes, device)
         self.replay_place = check_fits(self.agent, self.shapes, spec.budget, device, num_runs)
-        self.envs = [first, *(make_env(**env) for env in self.env_arguments[1:])]
+        for env in self.env_arguments[1:]:
+            self.envs.append(make_env(**env))
+
+    def close(self) -> None:
+        """Close the training environments."""
+        for env in self.envs:
+            env.close()
 
     @property
     def env_arguments(self) -> list[dict[str, Any]]:
@@ -179,21 +196,17 @@ class _Lane(LocalRun):
         labels = [("environment",), *(("environment", i) for i in range(1, self.agent.num_envs))]
         return [{**self.wanted, "seed": derive_seed(self.spec.seed, *label)} for label in labels]
 
-    def make_trainer(
-        self, stack: contextlib.ExitStack, envs: Sequence[TaskEnv], clock: Callable[[], float]
-    ) -> None:
+    def make_trainer(self, stack: contextlib.ExitStack, clock: Callable[[], float]) -> None:
         """Create the evaluation environments, the replay buffer, the records and the trainer."""
         options, spec = self.options, self.spec
         self.open_records(domain=self.task.domain, metric=self.task.metric, **self.examined)
-        for env in envs:
-            stack.enter_context(contextlib.closing(env))
         workers = evaluation_workers(options)
         with settings_kept(self.env_label):
             eval_envs = make_env_group(self.wanted, options.eval_episodes, workers)
         stack.enter_context(contextlib.closing(eval_envs))
         self.trainer = Trainer(
             self.agent,
-            envs,
+            self.envs,
             eval_envs,
             make_replay(self.agent, self.shapes, spec.seed, self.replay_place),
             self.records,

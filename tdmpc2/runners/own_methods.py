@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from tdmpc2.common.run.storable import can_be_loaded
-from tdmpc2.common.system.config_checks import require
+from tdmpc2.common.system.config_checks import NOUNS, REQUIRED, kinds_of, require
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.training.base_agent import BaseAgent
 
@@ -45,7 +45,7 @@ def checked_class(method: str, found: Any) -> type[BaseAgent]:
 
     Raises:
         UserError: it is no subclass of `BaseAgent`, lacks a function, or has one that the suite
-            cannot call.
+            cannot call, or its config has a field that the suite cannot read.
     """
     what = f"method={method}"
     require(
@@ -68,6 +68,7 @@ def checked_class(method: str, found: Any) -> type[BaseAgent]:
         f"{what}: its config_class is {config!r}; it must be a subclass of "
         f"{BaseAgent.__module__}.BaseConfig that is a frozen dataclass",
     )
+    _check_config(what, config)
 
     class Checked(found):
         def act(self, obs: np.ndarray, **how: Any) -> np.ndarray:
@@ -101,6 +102,23 @@ def checked_class(method: str, found: Any) -> type[BaseAgent]:
     for attribute in ("__name__", "__qualname__", "__module__", "__doc__"):
         setattr(Checked, attribute, getattr(found, attribute))
     return Checked
+
+
+def _check_config(what: str, config: type) -> None:
+    """Raise a `UserError` if a field of a config has no default or another type than settings."""
+    try:
+        kinds = kinds_of(config)
+    except Exception as error:  # the types are code of the user
+        raise UserError(f"{what}: the types of its config cannot be read: {error}") from error
+    for field in dataclasses.fields(config):
+        label, kind = f"{what}: config field '{field.name}'", kinds[field.name]
+        require(
+            kind.type in NOUNS and all(isinstance(choice, str) for choice in kind.choices),
+            f"{label} has the type {field.type}; it must be int, float, bool, str, Path or a "
+            "Literal of texts, or one of these | None",
+        )
+        given = field.default, field.default_factory
+        require(given != (REQUIRED, REQUIRED), f"{label} has no default")
 
 
 def check_agent(method: str, agent: BaseAgent) -> None:

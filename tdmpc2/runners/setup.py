@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -77,9 +78,18 @@ def make_env_groups(
         spare = usable_cores() - 1
         workers = spare if spare > 1 else 0
     seeded = [[{**env, "seed": i} for i, env in enumerate(group)] for group in wanted]
-    if workers > 0:
-        return [WorkerEnvs(group, workers) for group in seeded]
-    return [SerialEnvs([make_env(**env) for env in group]) for group in seeded]
+    with contextlib.ExitStack() as stack:  # closes the first ones if a later one cannot be made
+
+        def kept(env: Any) -> Any:
+            return stack.enter_context(contextlib.closing(env))
+
+        groups: list[EnvGroup]
+        if workers > 0:
+            groups = [kept(WorkerEnvs(group, workers)) for group in seeded]
+        else:
+            groups = [SerialEnvs([kept(make_env(**env)) for env in group]) for group in seeded]
+        stack.pop_all()
+        return groups
 
 
 def training_envs(
@@ -96,8 +106,11 @@ def training_envs(
     if len(envs) == 1 or elsewhere or (threads or usable_cores()) <= len(envs):
         return list(envs)
     remote: list[TaskEnv] = []
-    for env, arguments in zip(envs, wanted, strict=True):
-        remote.append(RemoteEnv(arguments, env))
+    with contextlib.ExitStack() as stack:  # closes the first ones if a later one cannot be made
+        for env, arguments in zip(envs, wanted, strict=True):
+            remote.append(stack.enter_context(contextlib.closing(RemoteEnv(arguments, env))))
+        stack.pop_all()
+    for env in envs:
         env.close()
     return remote
 

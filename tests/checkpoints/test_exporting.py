@@ -32,6 +32,7 @@ def test_what_new_files_hold_beside_weights(tmp_path: Path) -> None:
         ({"hidden_norm": "none"}, "hidden_norm=none: the official code supports only"),
         ({"regression": "mse"}, "regression=mse"),
         ({"entropy_form": "exact", "entropy_tuning": "target"}, "'policy_log_alpha'"),
+        ({"task_dim": 3, "normalize_task_embedding": False}, "supports only normalize_task_emb"),
     ],
 )
 def test_models_of_another_form_cannot_be_official(

@@ -280,6 +280,8 @@ def test_names_of_the_released_files() -> None:
         ("", {}, "no checkpoints are named"),
         ("all", {"single": "{task}.pt"}, "must have the fields {domain}, {seed}, {task}"),
         ("all", {"multi": "{set"}, "not a valid pattern"),
+        ("walker-walk", {"single": "{domain}{task:d}{seed}"}, "no formats"),
+        ("walker-walk", {"single": "{domain}{task!r}{seed}"}, "no formats"),
     ],
 )
 def test_other_names_are_refused(name: str, patterns: dict[str, Any], message: str) -> None:

@@ -183,12 +183,32 @@ def test_an_odd_model_is_taken_only_when_told(tmp_path: Path) -> None:
         ({"config": {"num_q": "many"}}, "num_q=many"),
         ({"env": {}}, "damaged description"),
         ({"facts": None}, "damaged description"),
+        ({"facts": {"step_unit": "decisions"}}, "damaged description of the model .'step'"),
+        ({"facts": {"step_unit": "decisions", "step": "many"}}, "damaged description"),
     ],
 )
 def test_damaged_descriptions(change: dict[str, Any], message: str) -> None:
     good = model()
     with pytest.raises(UserError, match=message):
         model_as_described(describe_model(good) | change, good.weights)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"obs_shape": value} for value in (24, ["24"], [-24], [], None)),
+        *({"action_dim": value} for value in ("6", 6.5, None, -6)),
+        *({"action_dims": value} for value in (6, ["6"], [6, 6], [])),
+        *({"episode_lengths": value} for value in (["500"], [])),
+        *({"task_names": value} for value in ([3], ["walker-walk", "walker-run"])),
+        {"episodic": "no"},
+    ],
+)
+def test_damaged_shapes(change: dict[str, Any]) -> None:
+    good = model()
+    about = describe_model(good)
+    with pytest.raises(UserError, match="damaged description"):
+        model_as_described(about | {"env": about["env"] | change}, good.weights)
 
 
 def test_weights_of_another_model_in_a_model_file() -> None:

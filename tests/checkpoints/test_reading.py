@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tdmpc2.checkpoints.model_file import load_model, save_model
-from tdmpc2.checkpoints.reading import read_weights
+from tdmpc2.checkpoints.reading import read_weights, write_weights
 from tdmpc2.common.system.errors import UserError
 from tests.checkpoints.models import model, official_file, refused
 from tests.disk_errors import make_hole
@@ -70,6 +70,19 @@ def test_without_safetensors_the_message_says_what_is_missing(
         save_model(tmp_path / "a.safetensors", model())
     (tmp_path / "b.safetensors").write_bytes(b"")
     refused(tmp_path / "b.safetensors", "pip install safetensors")
+
+
+def test_safetensors_files_of_all_header_lengths_are_read(tmp_path: Path) -> None:
+    """The first byte of one in 32 is that of a pickle: the length is a multiple of 8."""
+    pytest.importorskip("safetensors")
+    path, first = tmp_path / "a.safetensors", set()
+    for length in range(0, 256, 8):
+        note = {"note": "a" * length}
+        write_weights(path, {"x": torch.ones(1)}, note)
+        first.add(path.read_bytes()[:1])
+        assert read_weights(path) == ({"x": torch.ones(1)}, note)
+    assert b"\x80" in first
+    assert len(first) == 32
 
 
 def test_a_safetensors_file_cut_short_is_refused(tmp_path: Path) -> None:

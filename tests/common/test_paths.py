@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tdmpc2.common.system import paths
+from tdmpc2.common.system.cli import parse_value
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.system.paths import listed_paths, named_folders
 
@@ -21,6 +22,22 @@ def test_a_list_and_a_single_path_with_commas(
     with pytest.raises(UserError, match=r"files=.*a,b does not exist"):
         named_folders("a,b", "files")
     assert listed_paths("", "files") == []
+
+
+def test_a_current_folder_that_no_longer_exists(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tmp_path.rmdir()
+    monkeypatch.setattr(paths, "is_checkout", lambda: False)
+    assert paths.user_path(str(tmp_path), "runs") == tmp_path
+    for use in (
+        lambda: paths.user_path("a", "runs"),
+        lambda: parse_value("runs", "a", Path),
+        paths.project_root,
+    ):
+        with pytest.raises(UserError, match="the current folder no longer exists"):
+            use()
 
 
 def test_a_list_may_be_longer_than_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import threading
 from typing import Any, ClassVar
 
 import gymnasium
@@ -143,3 +144,19 @@ OWN = {
 for name, maker in OWN.items():
     gymnasium.register(name, maker, max_episode_steps=50)
 gymnasium.register("Unlimited-v0", Line)
+
+
+class Threaded(Endless):
+    """Has a thread that only `close` ends, and without which the process does not end."""
+
+    def __init__(self) -> None:
+        self.closed = threading.Event()
+        self.thread = threading.Thread(target=self.closed.wait)
+        self.thread.start()
+
+    def close(self) -> None:
+        self.closed.set()
+        self.thread.join()
+
+
+gymnasium.register("Threaded-v0", Threaded, max_episode_steps=50)

@@ -161,7 +161,9 @@ def test_a_range_normalizes_returns(tmp_path, monkeypatch):
         ("[a]", "a: has no id; add the id"),
         ("[a]\nid = 3", "a: id=3 must be a string"),
         ("[a]\nid = 'x'\naction_repeat = 0", "action_repeat=0 must be a positive integer"),
-        ("[a]\nid = 'x'\nscore_range = [2, 1]", "must be a list of two increasing numbers"),
+        ("[a]\nid = 'x'\nscore_range = [2, 1]", "must be a list of two increasing, finite numbers"),
+        ("[a]\nid = 'x'\nscore_range = [0, inf]", "score_range=[0, inf] must be a list of two"),
+        ("a = " + 9999 * "[", "is not TOML"),
         ("[a]\nid = 'x'\nmetric = 'score'", "metric=score must be return or success"),
         ("[walker-walk]\nid = 'x'", "the name is taken by a task of this suite"),
         ("['a/b']\nid = 'x'", "names may contain only letters, digits, - and _"),
@@ -174,6 +176,20 @@ def test_invalid_tables_are_refused(tmp_path, monkeypatch, text, message):
     with pytest.raises(UserError) as refused:
         own_tables()
     assert message in str(refused.value)
+
+
+@pytest.mark.parametrize("value", ["2024-01-01", "[[2024-01-01]]"])
+def test_arguments_that_json_has_not_are_refused(tmp_path, monkeypatch, value):
+    table(tmp_path, monkeypatch, f"[a]\nid = 'x'\nkwargs = {{ start = {value} }}")
+    with pytest.raises(UserError, match=r"x: an argument cannot be written as JSON .*date"):
+        get_task("a")
+
+
+@pytest.mark.parametrize("text", [100_000 * "[", '{"a": ' + 5_000 * "9" + "}"])
+def test_arguments_that_python_cannot_read_are_refused(text):
+    with pytest.raises(UserError, match="must be a JSON object"):
+        with_arguments("gym:Hopper-v5", text)
+    assert gymnasium_tasks.arguments_of(f"a={text}") == {"a": text}
 
 
 def test_a_missing_file_is_named(monkeypatch):

@@ -226,6 +226,20 @@ def test_another_action_space_in_a_later_episode_is_refused(made: Make) -> None:
         env.reset()
 
 
+def test_bounds_may_be_as_large_as_numbers_can_be(made: Make) -> None:
+    given = []
+
+    def step(self: Any, action: np.ndarray) -> Any:
+        given.append(action)
+        return Sound.step(self, np.zeros(2))
+
+    env = made(action_space=Box(-1e308, 1.7e308, (2,), np.float64), step=step)
+    env.reset()
+    for action in (-1, 0, 1):
+        env.step(np.full(2, action))
+    assert [one[0] for one in given] == [-1e308, pytest.approx(0.35e308), 1.7e308]
+
+
 def test_spaces_that_are_missing_or_empty_are_refused(made: Make) -> None:
     for name, space, message in (
         ("action_space", None, "has no action_space"),

@@ -57,6 +57,24 @@ def cannot_write(what: str, error: OSError) -> str:
     return f"cannot write {what}: {reason}{place}; {advice}, and run it again"
 
 
+def check_output(path: Path) -> None:
+    """Check that a file can be written, before any work is done; create its folder.
+
+    Raises:
+        UserError: it cannot.
+    """
+    if path.is_dir():
+        raise UserError(f"out={path}: is a folder; name a file")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"out={path}: cannot be written ({error.strerror}); name another file"
+        ) from None
+
+
 def fsync_directory(path: Path) -> None:
     """Flush a directory to disk, so that renames inside it survive a crash of the machine."""
     descriptor = os.open(path, os.O_RDONLY)

@@ -142,7 +142,8 @@ def parse_value(key: str, text: str, hint: Any) -> Any:
             the dataclass checks them.
 
     Raises:
-        UserError: the text is not a value of that type.
+        UserError: the text is not a value of that type, or a relative path in a folder that no
+            longer exists.
     """
     kind = _kind(hint)
     if kind.optional and text.lower() in ("none", ""):
@@ -151,9 +152,12 @@ def parse_value(key: str, text: str, hint: Any) -> Any:
         if text not in kind.choices:
             raise UserError(f"{key}={text}: unknown value{did_you_mean(text, kind.choices)}")
         return text
+    if kind.type is Path:
+        # An empty text usually comes from an unset shell variable; it is an error.
+        return user_path(text, key).resolve()
     try:
         return PARSERS.get(kind.type, kind.type)(text)
-    except (ValueError, OverflowError, RuntimeError, UserError):
+    except (ValueError, OverflowError):
         raise UserError(f"{key}={text}: {kind.needed} is needed") from None
 
 
@@ -183,19 +187,10 @@ def _parse_float(text: str) -> float:
     return number
 
 
-def _parse_path(text: str) -> Path:
-    """Parse a path; an empty text is an error.
-
-    An empty text usually comes from an unset shell variable and would mean the current directory.
-    """
-    return user_path(text, "path").resolve()
-
-
 PARSERS: dict[type, Callable[[str], Any]] = {
     bool: _parse_bool,
     int: _parse_int,
     float: _parse_float,
-    Path: _parse_path,
 }
 
 

@@ -15,7 +15,7 @@ from tdmpc2.common.system.atomic_files import full_disk
 from tdmpc2.common.system.errors import StoppedError, UserError, one_line
 from tdmpc2.common.system.file_errors import LIMITS, advice, cause_of, disk_error
 from tdmpc2.common.system.memory_errors import out_of_memory, out_of_processes
-from tdmpc2.common.system.paths import cache_dir
+from tdmpc2.common.system.paths import PACKAGES, cache_dir, packages_root
 from tdmpc2.common.system.streams import (
     READER_GONE,
     make_lasting,
@@ -44,6 +44,7 @@ def command(main: Callable[[Sequence[str]], int], usage: Callable[[], str]) -> i
         handled, else the return value of `main`.
     """
     open_closed_streams()
+    _remove_own_folder_from_path()
     # No command opens a window. Notebooks set a backend that may be missing in this environment.
     os.environ["MPLBACKEND"] = "agg"
     for stream in (sys.stdout, sys.stderr):
@@ -61,6 +62,17 @@ def command(main: Callable[[Sequence[str]], int], usage: Callable[[], str]) -> i
         f"standard output: {lost.strerror}, so some of the output is missing; free some space or "
         "redirect the output elsewhere, and run the same command again"
     )
+
+
+def _remove_own_folder_from_path() -> None:
+    """Remove the folder of the script from the search path, where Python puts it first.
+
+    The modules in it would hide modules of the user that have the same names, such as `agent`.
+    """
+    first = sys.path[0] if sys.path else ""
+    own = [packages_root() / package for package in PACKAGES]
+    if first and any(Path(first).resolve().is_relative_to(folder) for folder in own):
+        del sys.path[0]
 
 
 def _exit_code(

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -189,8 +189,9 @@ def kind_of(hint: Any) -> Kind:
     """
     origin, options = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
-        inner = kind_of(next(option for option in options if option is not type(None)))
-        return inner._replace(optional=type(None) in options)
+        inner = [option for option in options if option is not type(None)]
+        if len(inner) == 1:
+            return kind_of(inner[0])._replace(optional=True)
     if origin is Literal:
         return Kind(str, tuple(options))
     return Kind(hint)
@@ -279,6 +280,19 @@ def require_ordered(settings: Any, lesser: str, greater: str, *, equal: bool = T
     relation = "at most" if equal else "less than"
     fits = low < high or (equal and low == high)
     require(fits, f"{lesser}={low}: must be {relation} {greater}={high}")
+
+
+def require_no_option(config: type, options: Collection[str]) -> None:
+    """Check that no field of a dataclass of hyperparameters is also an option of the commands.
+
+    Raises:
+        UserError: a field is.
+    """
+    for name in kinds_of(config):
+        require(
+            name not in options,
+            f"config field '{name}' is an option of the commands; rename it",
+        )
 
 
 def require_known(settings: type[Any], names: Any) -> None:

@@ -21,8 +21,18 @@ def project_root() -> Path:
     """Return the checkout that this package runs from.
 
     For a package installed from a wheel this is the current directory.
+
+    Raises:
+        UserError: the current directory no longer exists.
     """
-    return packages_root() if is_checkout() else Path.cwd()
+    return packages_root() if is_checkout() else _current_folder()
+
+
+def _current_folder() -> Path:
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        raise UserError("the current folder no longer exists; change to another one (cd)") from None
 
 
 def is_checkout() -> bool:
@@ -117,11 +127,13 @@ def user_path(text: str, name: str) -> Path:
         name: option or environment variable that holds it, for the error message.
 
     Raises:
-        UserError: the text is empty, or the home of `~user` is unknown.
+        UserError: the text is empty, the home of `~user` is unknown, or the path is relative to a
+            current folder that no longer exists.
     """
     try:
         if text:
-            return Path(text).expanduser().absolute()
+            path = Path(text).expanduser()
+            return path if path.is_absolute() else _current_folder() / path
     except RuntimeError:
         pass
     raise UserError(f"{name}={text}: a path is needed")
