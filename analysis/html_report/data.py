@@ -289,7 +289,10 @@ def _ablations(curves: ScoreCurves, rule: Rule) -> dict[str, Any] | None:
     found = against_default(curves, rule)
     if found.empty:
         return None
-    texts = {name: found[name].map("{:.1f}".format) for name in ("score", "default")}
+    texts = {
+        name: found[name].map(lambda score: estimate_text(score, np.nan, np.nan))
+        for name in ("score", "default")
+    }
     measured = found[MEASURED].to_numpy(float).tolist()
     texts["difference"] = pd.Series([estimate_text(*row) for row in measured], found.index)
     return table_data(found.assign(**texts).drop(columns=["low", "high", "coverage"]))
