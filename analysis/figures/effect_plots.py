@@ -205,11 +205,9 @@ def _of_mean(panel: Panel, series: pd.Series, sizes: Sequence[int], share: float
 
 def _styles(panel: Panel, shown: Shown, base: str) -> dict[str, LineStyle]:
     """Return a style per label: the base in its method's style, the variants in reserve styles."""
-    reserve = shown.catalog.reserve
     styles = {"": replace(shown.catalog.methods["tdmpc2"], label=base)}
     for place, label in enumerate(panel.effects):
-        dashes = (3.0, 1.0) if place >= len(reserve) else ()
-        styles[label] = replace(reserve[place % len(reserve)], label=label, dashes=dashes)
+        styles[label] = replace(shown.catalog.spare(place), label=label)
     return styles
 
 
