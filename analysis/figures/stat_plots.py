@@ -95,7 +95,7 @@ def set_bar_range(ax: Axes) -> None:
     Args:
         ax: axes with the bars.
     """
-    low, high = ax.dataLim.intervaly * BARS_TOP / 100
+    low, high = (BARS_TOP / 100 * end for end in ax.dataLim.intervaly)
     ax.set_ylim(min(low, 0), max(high, BARS_TOP))
 
 

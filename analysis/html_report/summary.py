@@ -93,9 +93,10 @@ def next_steps(
     ours = curves.runs[(curves.runs["source"] == RUNS_SOURCE) & (curves.runs["variant"] == variant)]
     steps: list[tuple[str, str]] = []
     unfinished = ours[~ours["state"].isin(["COMPLETED", "DIVERGED"])]
-    for method, own in unfinished.groupby("method", sort=False):
+    for method in unfinished["method"].unique():
+        own = unfinished[unfinished["method"] == method]
         why = f"{len(own)} unfinished run{'s' * (len(own) > 1)} of {names.get(method, method)}:"
-        steps.append((why, _continue(own, str(method))))
+        steps.append((why, _continue(own, method)))
     undecided = tasks[tasks["verdict"] == OPEN]
     # A larger margin helps only if there is a difference with an interval.
     interval = np.isfinite(undecided["error"])
@@ -189,10 +190,10 @@ def _continue(runs: pd.DataFrame, method: str) -> str:
     """Return the commands that continue runs of a method with their own budgets, one per line."""
     tasks: dict[tuple[str, int | None], list[str]] = {}
     for (task, budget), own in runs.groupby(["task", "budget"], dropna=False):
-        seeds = ",".join(map(str, sorted(own["seed"])))
-        listed = seeds if len(own) > 1 else f"{seeds},"  # seeds=7 would be seven seeds
-        reduced = budget_of(budget) not in (np.inf, paper_budget(task, "state"))
-        steps = int(budget) if reduced else None
+        seeds = sorted(set(own["seed"]))
+        listed = ",".join(map(str, seeds)) + "," * (len(seeds) == 1)  # seeds=7 are seven seeds
+        until = budget_of(budget)
+        steps = None if until in (np.inf, paper_budget(task, "state")) else int(until)
         tasks.setdefault((listed, steps), []).append(str(task))
     return "\n".join(
         _launch(names, method, seeds, steps) for (seeds, steps), names in tasks.items()
