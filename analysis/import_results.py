@@ -44,7 +44,7 @@ def main(arguments: Sequence[str]) -> int:
         UserError: a file is missing, nothing can be read, or files to be written as one have a
             curve in common.
     """
-    given = [argument for argument in arguments if "=" not in argument and argument[:2] != "--"]
+    given = [one for one in arguments if _is_path(one)]
     options = parse_options([one for one in arguments if one not in given], ImportOptions)
     if not given:
         raise UserError("no file; name result files, e.g. results.csv")
@@ -73,6 +73,11 @@ def main(arguments: Sequence[str]) -> int:
         count = write_interchange((one for one in found if one.seed is not None), options.out)
         print(f"{options.out}: {count:,} curves")
     return int(any(problem.severity == "error" for problem in problems))
+
+
+def _is_path(argument: str) -> bool:
+    """Return whether an argument is a file and no option; names of files may contain `=`."""
+    return argument[:2] != "--" and ("=" not in argument or Path(argument).exists())
 
 
 if __name__ == "__main__":

@@ -21,12 +21,12 @@ from analysis.figures.page import (
     panel_grid,
     set_title,
 )
-from analysis.figures.stat_plots import BARS_TOP
+from analysis.figures.stat_plots import set_bar_range
 from analysis.figures.styles import Shown, band, bar, handle
 from analysis.records.load import SERIES
 from analysis.stats.ablation_effects import POINTS, Effect, Sample
 from analysis.stats.coverage import Coverage, coverage_of, simulated, studies_of
-from analysis.stats.selection import intervals
+from analysis.stats.selection import intervals, score_limits
 
 _WIDTH, _HEIGHT = 1.8, 1.7
 """Least width and height of a panel, in inches."""
@@ -85,8 +85,8 @@ def effect_curves(panels: Sequence[Panel], shown: Shown, base: str) -> tuple[Pag
     tables = []
     for ax, panel, own, (_, columns) in zip(axes, panels, entries, sizes, strict=True):
         styles = _styles(panel, shown, base)
-        for label, rows in reversed(panel.rows.items()):
-            table = _curve(panel, label, rows, shown)
+        for label in reversed(panel.rows):
+            table = _curve(panel, label, shown)
             band(ax, table["env_step"], table, styles[label], zorder=3 if label else 4)
             tables.append(table)
         set_title(page, ax, _title(panel))
@@ -117,14 +117,16 @@ def effect_bars(panels: Sequence[Panel], shown: Shown, base: str) -> Page:
     for index, (ax, panel) in enumerate(zip(axes, panels, strict=True)):
         styles = _styles(panel, shown, base)
         for place, (label, sample) in enumerate(panel.samples.items()):
-            own = intervals("mean", *sample.runs, shown.rule, (0.0, POINTS))
+            low, high = score_limits(_runs_of(panel, label, shown))
+            limits = (POINTS * low, POINTS * high)
+            own = intervals("mean", *sample.runs, shown.rule, limits)
             bar(ax, place, styles[label], *own[0])
         set_title(page, ax, _title(panel))
         names = [style.label for style in styles.values()]
         ax.set_xticks(range(len(names)), names, rotation=30, ha="right", fontsize=_SMALL)
         padding = max(0, _LEAST_BARS - len(names)) / 2
         ax.set_xlim(-0.6 - padding, len(names) - 0.4 + padding)
-        ax.set_ylim(0, BARS_TOP)
+        set_bar_range(ax)
         ax.grid(visible=False, axis="x")
         ax.tick_params(labelleft=index % page.columns == 0)
     page.labels = ("", _SCORE)
@@ -155,9 +157,8 @@ def _coverages(panels: Sequence[Panel], shown: Shown) -> list[Coverage]:
     found: dict[tuple[Any, ...], Coverage] = {}
     for panel in panels:
         tasks, until = panel.any_effect.tasks, min(panel.any_effect.steps)
-        for rows in panel.rows.values():
-            runs = shown.curves.runs.loc[rows]
-            own = runs[runs["task"].isin(tasks)].sort_values(["task", "seed"])
+        for label in panel.rows:
+            own = _runs_of(panel, label, shown)
             sizes = own.groupby("task")["seed"].count()
             strata = np.unique(own["task"], return_inverse=True)[1]
             chosen = (own.index.to_numpy(), strata)
@@ -205,23 +206,26 @@ def _of_mean(panel: Panel, series: pd.Series, sizes: Sequence[int], share: float
 
 def _styles(panel: Panel, shown: Shown, base: str) -> dict[str, LineStyle]:
     """Return a style per label: the base in its method's style, the variants in reserve styles."""
-    reserve = shown.catalog.reserve
     styles = {"": replace(shown.catalog.methods["tdmpc2"], label=base)}
     for place, label in enumerate(panel.effects):
-        dashes = (3.0, 1.0) if place >= len(reserve) else ()
-        styles[label] = replace(reserve[place % len(reserve)], label=label, dashes=dashes)
+        styles[label] = replace(shown.catalog.spare(place), label=label)
     return styles
 
 
-def _curve(panel: Panel, label: str, rows: np.ndarray, shown: Shown) -> pd.DataFrame:
+def _runs_of(panel: Panel, label: str, shown: Shown) -> pd.DataFrame:
+    """Return the runs of a label on the tasks of the panel, sorted by task and seed."""
+    runs = shown.curves.runs.loc[panel.rows[label]]
+    return runs[runs["task"].isin(panel.any_effect.tasks)].sort_values(["task", "seed"])
+
+
+def _curve(panel: Panel, label: str, shown: Shown) -> pd.DataFrame:
     """Return the columns factor, variant, env_step, mean, low, high."""
-    effect = panel.any_effect
-    runs = shown.curves.runs.loc[rows]
-    rows = runs[runs["task"].isin(effect.tasks)].sort_values(["task", "seed"]).index.to_numpy()
-    strata = np.unique(shown.curves.runs.loc[rows, "task"], return_inverse=True)[1]
-    steps = shown.curves.common_grid(rows, min(effect.steps))
+    runs = _runs_of(panel, label, shown)
+    rows = runs.index.to_numpy()
+    strata = np.unique(runs["task"], return_inverse=True)[1]
+    steps = shown.curves.common_grid(rows, min(panel.any_effect.steps))
     values = shown.curves.values(rows, steps, shown.rule, normalized=True)
-    bounds = POINTS * intervals("mean", values, strata, shown.rule)
+    bounds = POINTS * intervals("mean", values, strata, shown.rule, score_limits(runs))
     table = pd.DataFrame(bounds, columns=["mean", "low", "high"])
     table.insert(0, "factor", panel.title)
     table.insert(1, "variant", label or "base")

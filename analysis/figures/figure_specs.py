@@ -23,6 +23,11 @@ OURS = "ours"
 """Value of `tasks` that selects the tasks that have run directories."""
 
 
+_DASHES = ((), (3.0, 1.0), (1.0, 1.0), (6.0, 2.0), (5.0, 1.0, 1.0, 1.0), (2.0, 2.0))
+"""Dashes of the reserve styles when they are used for the first time, the second time, ...; the
+legend shows several of each."""
+
+
 @dataclass(frozen=True)
 class LineStyle:
     """Style and label of a line.
@@ -113,6 +118,18 @@ class Catalog:
     reference_scores: dict[str, LineStyle]
     groups: dict[str, Group]
     figures: dict[str, FigureSpec]
+
+    def spare(self, place: int) -> LineStyle:
+        """Return the style of a series that has none of its own, by its place among these.
+
+        When all reserve styles are used, they are used again, with the marker and hatches of
+        another one and with other dashes.
+        """
+        turn, own = divmod(place, len(self.reserve))
+        other = self.reserve[(own + turn) % len(self.reserve)]
+        dashes = _DASHES[turn % len(_DASHES)]
+        look = replace(self.reserve[own], marker=other.marker, hatch=other.hatch)
+        return replace(look, dashes=dashes) if dashes else look
 
 
 def read_catalog(path: Path, plots: Collection[str]) -> Catalog:

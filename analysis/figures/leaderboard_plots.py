@@ -38,10 +38,7 @@ def method_styles(boards: Sequence[Leaderboard], catalog: Catalog) -> dict[Named
         if name in catalog.methods and name not in taken:
             look = catalog.methods[name]
         else:
-            place = len(styles) - len(taken & set(catalog.methods))
-            look = catalog.reserve[place % len(catalog.reserve)]
-            dashes = (3.0, 1.0) if place >= len(catalog.reserve) else ()
-            look = replace(look, dashes=dashes)
+            look = catalog.spare(len(styles) - len(taken & set(catalog.methods)))
         taken.add(name)
         label = catalog.methods[name].label if name in catalog.methods else name
         styles[name, source] = replace(look, label=label)

@@ -37,6 +37,7 @@ from tdmpc2.envs.tasks import TASKS
 
 AXES = {"episode_return": ("episode return", 1.0), "episode_success": ("success (%)", 100.0)}
 """Label of the value axis, and factor on the recorded values, by metric."""
+_RETURN = AXES["episode_return"][0]
 _ROW = 4
 """Panels per row of a page in the default width, which pages fill as far as possible."""
 
@@ -97,10 +98,13 @@ def task_pages(
             set_title(page, ax, titles[task])
         labels = [AXES[by_task[task]["metric"].iloc[0]][0] for task in page_tasks]
         drawn = numbers[numbers["task"].isin(page_tasks)]
-        if hours:
-            finish_axes(page, labels, 0, unit="hours")
-        else:
-            finish_axes(page, labels, int(drawn["step"].max()))
+        last, unit = (0, "hours") if hours else (int(drawn["step"].max()), "environment steps")
+        # The returns of users' environments have any size.
+        ranges = [
+            task if label == _RETURN and task not in TASKS else label
+            for task, label in zip(page_tasks, labels, strict=True)
+        ]
+        finish_axes(page, labels, last, unit=unit, ranges=ranges)
         finish_figure(page, handles, card_lines(shown, marks, drawn, scored=scored))
         pages.append(page)
     return pages

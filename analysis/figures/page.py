@@ -108,9 +108,14 @@ def canvas(
 
 
 def finish_axes(
-    page: Page, labels: Sequence[str], last_step: int, *, unit: str = "environment steps"
+    page: Page,
+    labels: Sequence[str],
+    last_step: int,
+    *,
+    unit: str = "environment steps",
+    ranges: Sequence[str] = (),
 ) -> None:
-    """Set axis labels with units, and the same value range for panels of the same label.
+    """Set axis labels with units, and the value ranges that panels share.
 
     A label that all panels share is written once. Ticks that repeat those of the panel to the left
     or below have no numbers.
@@ -121,12 +126,15 @@ def finish_axes(
         last_step: largest step drawn, which selects thousands or millions as unit; 0 for plain
             numbers.
         unit: name of the steps.
+        ranges: a name per panel; panels of the same name have the same value range. Default: those
+            of the same label.
     """
     axes, columns = page.axes, page.columns
+    ranges = ranges or labels
     size, symbol = _unit_of(last_step)
     ends = [float(ax.dataLim.x1) for ax in axes]
     for index, (ax, label) in enumerate(zip(axes, labels, strict=True)):
-        peers = [other for other, same in zip(axes, labels, strict=True) if same == label]
+        peers = [peer for peer, name in zip(axes, ranges, strict=True) if name == ranges[index]]
         top = max(peer.dataLim.y1 for peer in peers)
         bottom = min(0.0, *(peer.dataLim.y0 for peer in peers))
         if top - bottom < 1e-6:  # every value is zero
@@ -136,9 +144,9 @@ def finish_axes(
         ax.xaxis.set_major_locator(MaxNLocator(4, steps=_TICKS, min_n_ticks=3))
         ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / size:g}"))
         ax.yaxis.set_major_locator(MaxNLocator(4, steps=_TICKS, min_n_ticks=3))
-        first = index % columns == 0 or labels[index - 1] != label
-        ax.tick_params(labelleft=first)
-        if first and len(set(labels)) > 1:
+        first = index % columns == 0
+        ax.tick_params(labelleft=first or ranges[index - 1] != ranges[index])
+        if (first or labels[index - 1] != label) and len(set(labels)) > 1:
             ax.set_ylabel(label)
         ax.tick_params(labelbottom=ends[index + columns : index + columns + 1] != [ends[index]])
         _space_markers(ax)

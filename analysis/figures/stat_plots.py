@@ -73,7 +73,7 @@ def group_bars(shown: Shown) -> Drawing:
         own = [(quote["label"], quote["score"]) for quote in quoted if quote["group"] == group.name]
         bars(ax, numbers[numbers["group"] == group.name], styles, own)
         set_title(page, ax, group_title(group, "\n").replace(", ", "\n"))
-        ax.set_ylim(0, BARS_TOP)
+        set_bar_range(ax)
         ax.tick_params(labelleft=index % page.columns == 0)
     page.labels = ("", f"{STATISTIC_LABELS[statistic]} score (%)")
     marks = Marks(
@@ -87,6 +87,16 @@ def group_bars(shown: Shown) -> Drawing:
         handles += quoted_handles(quoted)
     finish_figure(page, handles, card_lines(shown, marks, numbers))
     return Drawing([page], _with_quoted(numbers, shown), _table(numbers, styles, groups), problems)
+
+
+def set_bar_range(ax: Axes) -> None:
+    """Set the value axis of bars: from 0 to 100 %, or further if scores of users' tasks are.
+
+    Args:
+        ax: axes with the bars.
+    """
+    low, high = (BARS_TOP / 100 * end for end in ax.dataLim.intervaly)
+    ax.set_ylim(min(low, 0), max(high, BARS_TOP))
 
 
 def interval_plot(shown: Shown) -> Drawing:

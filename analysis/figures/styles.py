@@ -119,9 +119,9 @@ def series_styles(numbers: pd.DataFrame, catalog: Catalog) -> dict[Series, LineS
     """Return the style of every series, in the order of the legend.
 
     The first series of a method has the method's color, marker and hatches. Other variants, and
-    methods without a style, get the reserve styles, dashed after all of them are used. If there are
-    several sources, curves that do not come from run directories have the dashes of their source,
-    and otherwise the style of the run directories of the same method and variant, if there are any.
+    methods without a style, get the reserve styles (`Catalog.spare`). If there are several sources,
+    curves that do not come from run directories have the dashes of their source, and otherwise the
+    style of the run directories of the same method and variant, if there are any.
 
     Args:
         numbers: table with the columns `load.SERIES`.
@@ -150,12 +150,10 @@ def series_styles(numbers: pd.DataFrame, catalog: Catalog) -> dict[Series, LineS
         elif plain or (elsewhere and method in known and variant == "default"):
             look = catalog.methods[method]
         else:
-            look = catalog.reserve[num_reserve_used % len(catalog.reserve)]
+            look = catalog.spare(num_reserve_used)
             num_reserve_used += 1
-            if num_reserve_used > len(catalog.reserve) and not dashes:
-                dashes = (3.0, 1.0)
         label = _series_label(series, all_series, catalog)
-        styles[series] = replace(look, label=label, dashes=dashes)
+        styles[series] = replace(look, label=label, dashes=dashes or look.dashes)
         looks.setdefault((method, variant), look)
     return styles
 

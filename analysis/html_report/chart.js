@@ -2,6 +2,7 @@
 // uPlot (MIT license, in uplot/) draws them.
 
 const MANY_LINES = 20; // thinner lines in charts of more
+const LEAST_SPAN = 1e-3; // least length of the value axis, as a share of the largest value
 
 const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
@@ -14,10 +15,18 @@ function short(value) {
   return String(+value.toPrecision(4));
 }
 
-// Tick texts in one unit: with thousands, all of them are written in thousands.
+// Tick texts in one unit: with thousands, all of them are written in thousands. If texts would be
+// equal, they have as many digits as the distance of the ticks needs.
 function tickTexts(values) {
-  const largest = Math.max(...values.map((v) => Math.abs(v ?? 0)));
-  return values.map((v) => (v === null ? "" : largest >= 1e4 && largest < 1e6 && v ? `${+(v / 1e3).toFixed(1)}k` : short(v)));
+  const ticks = values.filter((v) => v !== null), largest = Math.max(...ticks.map(Math.abs));
+  const texts = ticks.map((v) => (largest >= 1e4 && largest < 1e6 && v ? `${+(v / 1e3).toFixed(1)}k` : short(v)));
+  if (new Set(texts).size < texts.length) {
+    const apart = Math.min(...ticks.slice(1).map((v, i) => Math.abs(v - ticks[i])));
+    const [unit, name] = largest >= 1e6 ? [1e6, "M"] : largest >= 1e4 ? [1e3, "k"] : [1, ""];
+    const digits = Math.max(0, Math.min(100, 1 - Math.floor(Math.log10(apart / unit))));
+    texts.splice(0, texts.length, ...ticks.map((v) => `${+(v / unit).toFixed(digits)}${v ? name : ""}`));
+  }
+  return values.map((v) => (v === null ? "" : texts.shift()));
 }
 
 // One list of steps for all curves, as uPlot needs it, and the curves' values at these steps.
@@ -65,8 +74,16 @@ function rangeOf(content, low, high) {
   if (content.fixed) return content.fixed;
   if (low === null || high === null) return [0, 1];
   const bottom = content.zero ? Math.min(low, 0) : low;
-  const span = Math.max(high - bottom, 1e-9 * Math.abs(high) || 1);
-  return [bottom - (bottom < 0 || !content.zero ? 0.05 * span : 0.02 * span), high + 0.05 * span];
+  const span = Math.max(high - bottom, LEAST_SPAN * Math.max(Math.abs(bottom), Math.abs(high)) || 1);
+  const added = span - (high - bottom), below = content.zero && !bottom ? 0 : added / 2;
+  const margin = bottom < 0 || !content.zero ? 0.05 * span : 0.02 * span;
+  return [bottom - below - margin, high + added - below + 0.05 * span];
+}
+
+// The width of the value axis, which long numbers widen.
+function axisSize(content, texts) {
+  const longest = Math.max(0, ...(texts || []).map((text) => text.length));
+  return content.small ? Math.max(36, 6 * longest + 8) : Math.max(48, 7 * longest + 8);
 }
 
 function nameLevels(plot, content) {
@@ -97,7 +114,9 @@ function draw(box, content) {
   const width = box.clientWidth, height = box.clientHeight;
   if (!width || !height) return;
   box.plot?.destroy();
-  const { columns, series, bands, lines } = seriesOf(content);
+  // A logarithmic axis needs a positive step.
+  const log = content.log && content.lines.some(({ x }) => x.some((step) => step > 0));
+  const { columns, series, bands, lines } = seriesOf({ ...content, log });
   const axis = { stroke: css("--soft"), grid: { stroke: css("--grid"), width: 1 }, ticks: { show: false },
     font: `${content.small ? 10 : 11.5}px system-ui, sans-serif`, values: (_, values) => tickTexts(values) };
   const named = (label) => (content.small || !label ? {} : { label, labelSize: 18, labelFont: "12px system-ui, sans-serif" });
@@ -108,11 +127,11 @@ function draw(box, content) {
     padding: [8, content.small ? 12 : 20, 0, 0],
     cursor: { drag: { x: zoom, y: false, setScale: zoom }, y: false, points: { show: false } },
     scales: {
-      x: { time: false, distr: content.log ? 3 : 1, range: (plot, low, high) => (low === high ? [low - 1, high + 1] : [low, high]) },
+      x: { time: false, distr: log ? 3 : 1, range: (plot, low, high) => (low !== high ? [low, high] : log ? [low / 2, 2 * high] : [low - 1, high + 1]) },
       y: { range: (plot, low, high) => rangeOf(content, low, high) },
     },
     axes: [{ ...axis, ...named(content.label), space: content.small ? 60 : 70, size: content.small ? 20 : 28 },
-      { ...axis, ...named(content.metric), space: content.small ? 28 : 36, size: content.small ? 36 : 48 }],
+      { ...axis, ...named(content.metric), space: content.small ? 28 : 36, size: (_, texts) => axisSize(content, texts) }],
     hooks: {
       setCursor: [(plot) => showTip(box, plot, lines, content)],
       draw: [(plot) => drawMarkers(plot, lines, content.small), ...(content.levels?.length && !content.small ? [(plot) => nameLevels(plot, content)] : [])],
@@ -157,7 +176,7 @@ function showTip(box, plot, lines, content) {
 // Arrow keys move along the steps, + and − zoom around the step, 0 or Escape shows everything.
 function onKey(box, event) {
   const plot = box.plot;
-  if (!plot || !plot.data[0].length) return;
+  if (!plot || !plot.data[0].length || event.ctrlKey || event.altKey || event.metaKey) return;
   const steps = plot.data[0], { min, max } = plot.scales.x;
   const move = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
   const zoom = { "+": 0.5, "=": 0.5, "-": 2 }[event.key];

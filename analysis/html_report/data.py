@@ -227,19 +227,21 @@ def _own_run(run: Mapping[str, Any], problems: list[Problem]) -> dict[str, Any]:
     """Return what only a run directory contains: state, settings, path, training curves, videos."""
     directory = Path(run["directory"])
     training = read_training(directory, problems, TRAINING_POINTS)
-    videos = sorted(directory.glob("videos/*.mp4"))
+    videos = [path for path in directory.glob("videos/*.mp4") if path.stem.isdecimal()]
+    video = max(videos, key=lambda path: int(path.stem), default=None)
     return {
         "state": run["state"],
-        "budget": run["budget"],
         "commit": run["commit"],
         "simulators": run["simulators"],
         "overrides": run["overrides"],
         "directory": str(directory),
-        "training": {str(name): rounded(training[name]) for name in training}
+        "training": {
+            str(name): rounded(training[name], 9 if name == STEP else 4) for name in training
+        }
         if len(training)
         else {},
         "step": STEP,
-        "video": str(videos[-1].resolve().as_uri()) if videos else None,
+        "video": None if video is None else video.resolve().as_uri(),
     }
 
 
@@ -289,7 +291,10 @@ def _ablations(curves: ScoreCurves, rule: Rule) -> dict[str, Any] | None:
     found = against_default(curves, rule)
     if found.empty:
         return None
-    texts = {name: found[name].map("{:.1f}".format) for name in ("score", "default")}
+    texts = {
+        name: found[name].map(lambda score: estimate_text(score, np.nan, np.nan))
+        for name in ("score", "default")
+    }
     measured = found[MEASURED].to_numpy(float).tolist()
     texts["difference"] = pd.Series([estimate_text(*row) for row in measured], found.index)
     return table_data(found.assign(**texts).drop(columns=["low", "high", "coverage"]))
@@ -301,17 +306,19 @@ def _facts(
     """Return the lines on the origin of the data and the method of aggregation."""
     runs = records.runs
     full = np.array([paper_budget(row.task, row.obs) for row in curves.runs.itertuples()])
-    short = curves.runs["source"][curves.last_steps < full].value_counts()
+    known = np.isfinite(full)  # environments of users have no budget in the paper
+    known_of = set(curves.runs["source"][known])
+    short = curves.runs["source"][known & (curves.last_steps < full)].value_counts()
     lines = []
     for source, own in runs.groupby("source"):
         if source == RUNS_SOURCE:
             states = ", ".join(f"{n:,} {state}" for state, n in own["state"].value_counts().items())
         else:  # curves do not contain the final state of their runs
             states = f"{short.get(source, 0):,} end before the task's full budget"
-        known = catalog.sources.get(str(source))
-        name = "run here" if source == RUNS_SOURCE else known.label if known else f"from {source}"
+        style = catalog.sources.get(str(source))
+        name = "run here" if source == RUNS_SOURCE else style.label if style else f"from {source}"
         size = f"{counted(len(own), 'run')}, {name}: {counted(own['task'].nunique(), 'task')}"
-        lines.append(f"{size}, {states}")
+        lines.append(f"{size}, {states}" if source in known_of | {RUNS_SOURCE} else size)
     if multitask:
         lines.append(f"{multitask}: on the page Multi-task")
     ours = runs[runs["source"] == RUNS_SOURCE]

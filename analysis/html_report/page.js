@@ -9,6 +9,7 @@ const STATISTICS = { mean: "mean", median: "median", iqm: "interquartile mean", 
 const OBSERVATIONS = { state: "From states", rgb: "From pixels" };
 const LEVELS = { uniform: "uniform actions", zero: "zero action", untrained: "untrained agent", threshold: "threshold" };
 
+const MOST_ROWS = 400; // of the tables of the audit
 const TEXTS = new Set(["p", "li"]); // in which percent signs stay with their numbers
 const unbroken = (text) => text.replaceAll(" %", "\u00a0%");
 
@@ -23,6 +24,9 @@ function el(tag, content, attributes) {
   }
   return node;
 }
+
+// Scores of users' environments may be below 0 and above 100; bars end there.
+const within = (score) => Math.max(0, Math.min(100, score));
 
 // Scores of a single seed, and scores that do not vary, have no interval.
 const hasWidth = (low, high) => high - low > 1e-9;
@@ -58,10 +62,10 @@ function overview() {
     const places = Object.keys(group.rows).map(Number).sort((a, b) => group.rows[b].mean[0] - group.rows[a].mean[0]);
     const bars = places.flatMap((s) => {
       const [value, low, high] = group.rows[s].mean;
-      const interval = !hasWidth(low, high) ? null : el("u", null, { style: `left:${low}%;width:${Math.max(0.4, high - low)}%` });
+      const interval = !hasWidth(low, high) ? null : el("u", null, { style: `left:${Math.min(within(low), 99.6)}%;width:${Math.max(0.4, within(high) - within(low))}%` });
       return [
         el("div", [el("span", [data.series[s].label]), el("span", ranged([value, low, high]))], { class: "row" }),
-        el("div", [el("i", null, { style: `width:${value}%;background:${paint(data.series[s].color)}` }), interval], { class: "bar" }),
+        el("div", [el("i", null, { style: `width:${within(value)}%;background:${paint(data.series[s].color)}` }), interval], { class: "bar" }),
       ];
     });
     const size = `${group.tasks} task${group.tasks > 1 ? "s" : ""}, ${group.horizon}`;
@@ -156,7 +160,7 @@ function oneTask(name) {
     el("span", "Drag to zoom. Keys: ← → + − 0.", { class: "soft" })], { class: "controls" });
   const rows = task.runs.map((run) => [
     el("span", [swatch(data.series[run.s]), data.series[run.s].label]), run.seed, short(run.y.at(-1) * task.scale),
-    data.grids[run.x].at(-1).toLocaleString("en"), run.state || "published", (run.commit || "").split(", ").map((commit) => commit.slice(0, 10)).join(", "),
+    data.grids[run.x].at(-1).toLocaleString("en"), run.state || data.series[run.s].source, (run.commit || "").split(", ").map((commit) => commit.slice(0, 10)).join(", "),
     run.overrides ? Object.entries(run.overrides).map(([key, value]) => `${key}=${value}`).join(" ") : "",
     run.directory ? el("span", [el("pre", run.directory.split("/").flatMap((name, i) => (i ? ["/", el("wbr"), name] : [name]))), run.video ? el("a", "video", { href: run.video }) : null]) : "",
   ]);
@@ -262,6 +266,9 @@ function methods() {
   show(groups[0]);
 }
 
+const more = (all, listed, where = "") =>
+  (all.length > listed.length ? el("p", `and ${all.length - listed.length} more${where}`, { class: "soft" }) : "");
+
 function audit() {
   const at = data.audit.columns.indexOf("finding");
   const counts = {};
@@ -270,18 +277,17 @@ function audit() {
   const show = (finding) => {
     for (const button of buttons) button.setAttribute("aria-pressed", button.name === finding);
     const rows = data.audit.rows.filter((row) => row[at] === finding);
-    const cut = rows.slice(0, 400);
-    const rest = rows.length > cut.length ? el("p", `and ${rows.length - cut.length} more; analysis/make_figures.py writes all to audit.csv`, { class: "soft" }) : "";
+    const cut = rows.slice(0, MOST_ROWS);
     const without = (row) => row.filter((_, i) => i !== at); // the heading names the finding
-    body.replaceChildren(el("h3", data.audit.findings[finding]), table(without(data.audit.columns), cut.map(without)), rest);
+    body.replaceChildren(el("h3", data.audit.findings[finding]), table(without(data.audit.columns), cut.map(without)), more(rows, cut, "; analysis/make_figures.py writes all to audit.csv"));
   };
   const buttons = Object.entries(counts).map(([name, count]) =>
     el("button", `${data.audit.findings[name]} (${count})`, { type: "button", name, onclick: () => show(name) }));
-  const problems = data.problems.length
-    ? table(["severity", "what", "where", "line"], data.problems.slice(0, 400).map(([severity, where, line, what]) => [severity, what, where, line])) : el("p", "None.", { class: "soft" });
+  const listed = data.problems.slice(0, MOST_ROWS).map(([severity, where, line, what]) => [severity, what, where, line]);
+  const problems = listed.length ? table(["severity", "what", "where", "line"], listed) : el("p", "None.", { class: "soft" });
   main.replaceChildren(
     el("h2", "Audit"), el("p", "Missing and repeated evaluations, runs that ended early, and how they were treated.", { class: "soft" }),
-    el("div", buttons, { class: "controls" }), body, el("h3", `Problems (${data.problems.length})`), problems,
+    el("div", buttons, { class: "controls" }), body, el("h3", `Problems (${data.problems.length})`), problems, more(data.problems, listed),
   );
   if (Object.keys(counts).length) show(Object.keys(counts)[0]);
 }
@@ -301,13 +307,22 @@ const PAGES = {
   audit: ["Audit", audit],
 };
 
+// The text of a part of the address; null if it is not valid.
+function decoded(part) {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return null;
+  }
+}
+
 function go() {
   const [page, rest] = (location.hash.slice(1) || "overview").split("/");
   forget();
   const here = page === "task" ? "tasks" : page;
   document.getElementById("nav").replaceChildren(...Object.entries(PAGES).map(([name, [title]]) =>
     el("a", title, { href: `#${name}`, class: name === here ? "here" : null, "aria-current": name === here ? "page" : null })));
-  if (page === "task") oneTask(decodeURIComponent(rest || ""));
+  if (page === "task") oneTask(decoded(rest || ""));
   else (PAGES[page]?.[1] || missing)();
   scrollTo(0, 0);
 }
@@ -335,6 +350,12 @@ addEventListener("afterprint", () => {
   theme(screenTheme);
   screenTheme = null;
 });
-let waiting = 0;
-addEventListener("resize", () => { clearTimeout(waiting); waiting = setTimeout(redraw, 120); });
+// Heights of charts are fixed. On phones, the height of the window changes while the page is scrolled.
+let waiting = 0, wide = innerWidth;
+addEventListener("resize", () => {
+  if (innerWidth === wide) return;
+  wide = innerWidth;
+  clearTimeout(waiting);
+  waiting = setTimeout(redraw, 120);
+});
 go();

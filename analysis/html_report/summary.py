@@ -13,7 +13,7 @@ from analysis.records.run_reader import short_commits
 from analysis.records.sources import PUBLISHED, RUNS_SOURCE
 from analysis.stats.equivalence_tables import series_details
 from analysis.stats.margins import NOT_JUDGED, OPEN
-from analysis.stats.ragged_curves import ScoreCurves, variant_budget
+from analysis.stats.ragged_curves import ScoreCurves, budget_of, paper_budget, variant_budget
 from tdmpc2.common.system.texts import counted, span_text
 from tdmpc2.envs.tasks import SUITES
 
@@ -96,7 +96,7 @@ def next_steps(
     for method in unfinished["method"].unique():
         own = unfinished[unfinished["method"] == method]
         why = f"{len(own)} unfinished run{'s' * (len(own) > 1)} of {names.get(method, method)}:"
-        steps.append((why, _launch(own["task"].unique(), method, int(own["seed"].max()))))
+        steps.append((why, _continue(own, method)))
     undecided = tasks[tasks["verdict"] == OPEN]
     # A larger margin helps only if there is a difference with an interval.
     interval = np.isfinite(undecided["error"])
@@ -115,13 +115,12 @@ def next_steps(
     remarks = undecided["remark"].fillna("")
     wanted = undecided["seeds_needed"].fillna(undecided["num_ours"]).clip(lower=_FEWEST_SEEDS)
     table = undecided.assign(remark=remarks, wanted=wanted)
-    for method, seeds, remark in table[["method", "wanted", "remark"]].drop_duplicates().to_numpy():
-        same = (table["method"] == method) & (table["wanted"] == seeds)
-        own = table[same & (table["remark"] == remark)]
+    for key, own in table.groupby(["method", "wanted", "remark"], sort=False):
+        method, seeds, remark = key
         label = names.get(method, method)
         because = f" ({remark})" if remark else ""
         why = f"{len(own)} undecided task{'s' * (len(own) > 1)} of {label}{because}:"
-        steps.append((why, _launch(own["task"].unique(), method, int(seeds))))
+        steps.append((why, _launch(own["task"].unique(), method, str(int(seeds)))))
     run = set(ours["method"])
     published = sorted(set(curves.runs.loc[curves.runs["source"] == PUBLISHED, "method"]) - run)
     if published:
@@ -187,14 +186,35 @@ def _certainty(tasks: pd.DataFrame, domains: pd.DataFrame) -> str:
     )
 
 
-def _launch(tasks: Iterable[str], method: str, seeds: int) -> str:
-    """Return the command that runs a method on tasks."""
+def _continue(runs: pd.DataFrame, method: str) -> str:
+    """Return the commands that continue runs of a method with their own budgets, one per line."""
+    tasks: dict[tuple[str, int | None], list[str]] = {}
+    for (task, budget), own in runs.groupby(["task", "budget"], dropna=False):
+        seeds = sorted(set(own["seed"]))
+        listed = ",".join(map(str, seeds)) + "," * (len(seeds) == 1)  # seeds=7 are seven seeds
+        until = budget_of(budget)
+        steps = None if until in (np.inf, paper_budget(task, "state")) else int(until)
+        tasks.setdefault((listed, steps), []).append(str(task))
+    return "\n".join(
+        _launch(names, method, seeds, steps) for (seeds, steps), names in tasks.items()
+    )
+
+
+def _launch(tasks: Iterable[str], method: str, seeds: str, env_steps: int | None = None) -> str:
+    """Return the command that runs a method on tasks.
+
+    Args:
+        tasks: names of the tasks.
+        method: name of the method.
+        seeds: number of seeds, or list of seeds.
+        env_steps: budget; None for that of the tasks.
+    """
     chosen = sorted(tasks)
     listed = ",".join(chosen[:_MOST_TASKS])
+    budget = f" env_steps={env_steps}" if env_steps else ""
     more = f"  # and {len(chosen) - _MOST_TASKS} more tasks" if len(chosen) > _MOST_TASKS else ""
-    return (
-        f"python sweeps/launch.py tasks={shlex.quote(listed)} methods={method} seeds={seeds}{more}"
-    )
+    command = f"python sweeps/launch.py tasks={shlex.quote(listed)} methods={method}"
+    return f"{command} seeds={seeds}{budget}{more}"
 
 
 def _listed(values: Iterable[object]) -> str:

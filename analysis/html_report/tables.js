@@ -18,10 +18,10 @@ const commandOf = (text) => el("code", text.split(" ").flatMap((word, i) => [i ?
 
 const textOf = (cell) => (cell instanceof Node ? cell.textContent : String(cell ?? ""));
 
-// The number that a cell begins with, as in `87.8 [87.3, 88.4]` or `±3`; null for text.
+// The number that a cell begins with, as in `87.8 [87.3, 88.4]`, `±3` or `12.5k`; null for text.
 function numberOf(text) {
-  const found = text.replaceAll(",", "").replace("−", "-").match(/^[±<≥≤+[ ]*(-?\d+(\.\d+)?(e[-+]?\d+)?)/i);
-  return found ? +found[1] : null;
+  const found = text.replaceAll(",", "").replace("−", "-").match(/^[±<≥≤+[ ]*(-?\d+(\.\d+)?(e[-+]?\d+)?)([kM]\b)?/);
+  return found ? found[1] * ({ k: 1e3, M: 1e6 }[found[4]] || 1) : null;
 }
 
 function compare(a, b) {

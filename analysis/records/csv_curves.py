@@ -206,6 +206,8 @@ class _File:
             empty = "no task in its column" if form.task else nameless("task")
             raise ValueError(nameless("seed") if task else empty)
         method = row[form.method] if form.method else identity.method
+        if not method:
+            raise ValueError("no method in its column" if form.method else nameless("method"))
         name = curve_checks.task_named(task)
         return method, identity.variant, name, curve_checks.seed(seed)
 

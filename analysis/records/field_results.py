@@ -23,6 +23,7 @@ from analysis.records.source_options import report
 from analysis.records.sources import RESERVED
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.system.paths import listed_paths
+from tdmpc2.common.system.texts import counted
 from tdmpc2.envs.tasks import TASKS
 
 SUFFIXES = (".csv", ".json", ".txt")
@@ -77,7 +78,7 @@ def read_files(
     if folder is not None:
         if not folder.is_dir():
             raise UserError(f"results={folder}: no such folder")
-        paths += sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES)
+        paths += sorted(path for path in folder.iterdir() if _suffix(path) in SUFFIXES)
     for path in paths:
         if not path.exists():
             raise UserError(f"{path}: no such file or folder")
@@ -103,9 +104,9 @@ def read_field(path: Path, problems: list[Problem], name: str | None = None) -> 
     """
     source = name or path.stem
     try:
-        if path.suffix == ".json" and path.is_file():
+        if _suffix(path) == ".json" and path.is_file():
             found = _read_json(path, source, problems)
-        elif path.suffix == ".txt" and path.is_file():
+        elif _suffix(path) == ".txt" and path.is_file():
             found = _read_text(path, source, problems)
         else:
             found = _read_csv(path, source, problems)
@@ -113,6 +114,10 @@ def read_field(path: Path, problems: list[Problem], name: str | None = None) -> 
         problems.append(Problem(str(path), None, f"cannot be read: {error}"))
         return []
     return list(_without_duplicates(found, path, problems))
+
+
+def _suffix(path: Path) -> str:
+    return path.suffix.lower()
 
 
 def _read_csv(path: Path, source: str, problems: list[Problem]) -> list[Series]:
@@ -152,6 +157,9 @@ def _read_json(path: Path, source: str, problems: list[Problem]) -> list[Series]
         return []
     found = []
     for method, tasks in content.items():
+        if not method:
+            refuse("file", "a method without a name")
+            continue
         if not isinstance(tasks, dict):
             refuse(method, "not an object {task: {steps, values}}")
             continue
@@ -187,6 +195,8 @@ def _series(
         where: file, for problems.
         problems: list to which an unknown task is appended.
     """
+    if not task:
+        raise ValueError("no name of the task")
     name = curve_checks.task_named(task)
     if name not in TASKS:
         problems.append(curve_checks.own_task(task, where, None))
@@ -237,7 +247,7 @@ def _read_text(path: Path, source: str, problems: list[Problem]) -> list[Series]
 def _without_duplicates(
     found: Iterable[Series], path: Path, problems: list[Problem]
 ) -> Iterable[Series]:
-    """Yield the first series of each method, task and seed; name the others."""
+    """Yield the first series of each method, task and seed; name the others, and repeated steps."""
     seen: set[tuple[str, str, int | None]] = set()
     for series in found:
         key = (series.method, series.task, series.seed)
@@ -247,6 +257,13 @@ def _without_duplicates(
         elif len(series.steps):
             seen.add(key)
             first = np.concatenate([[True], np.diff(series.steps) > 0])
+            if not first.all():
+                repeated = counted(int((~first).sum()), "value")
+                what = (
+                    f"{series.method}, {series.task}, seed {series.seed}: {repeated} of repeated "
+                )
+                what += "steps left out; the first of each step is used"
+                problems.append(Problem(str(path), None, what, "warning"))
             yield replace(series, steps=series.steps[first], values=series.values[first])
 
 

@@ -15,7 +15,7 @@ def files_below(folder: Path, pattern: str) -> list[Path]:
 
     Args:
         folder: the folder.
-        pattern: pattern of file names, e.g. `*.csv`.
+        pattern: pattern of file names in lower case, e.g. `*.csv`.
     """
     found: list[Path] = []
     above: dict[str, frozenset[tuple[int, int]]] = {}
@@ -27,5 +27,5 @@ def files_below(folder: Path, pattern: str) -> list[Path]:
             folders.clear()
             continue
         above |= {os.path.join(name, below): path | {here} for below in folders}
-        found += [Path(name, file) for file in fnmatch.filter(files, pattern)]
+        found += [Path(name, file) for file in files if fnmatch.fnmatchcase(file.lower(), pattern)]
     return sorted(path for path in found if path.is_file())

@@ -57,5 +57,5 @@ def refused_columns(form: Format) -> Iterator[tuple[str, str]]:
 
 
 def nameless(lacking: str) -> str:
-    """Return what is wrong with the name of a run that lacks its `task` or `seed`."""
+    """Return what is wrong with the name of a run that lacks its `method`, `task` or `seed`."""
     return f"the name of the run contains no {lacking}; rename it <method>-<task>-<seed>"

@@ -17,7 +17,7 @@ import pandas as pd
 from analysis.stats.bootstrap import Bootstrap
 from analysis.stats.coverage import Pools, coverage_of_pair, pools_of
 from analysis.stats.equivalence import Difference, difference, if_spread, mean_difference
-from analysis.stats.horizons import common_budget
+from analysis.stats.horizons import common_budget, without_score
 from analysis.stats.intervals import Interval, has_width
 from analysis.stats.ragged_curves import ENDED, ScoreCurves
 from analysis.stats.rules import Rule
@@ -131,8 +131,8 @@ def effect_of(
         if not all(map(len, sides)):
             missing.append(f"{task}: no run of the {'base' if len(sides[1]) else 'variant'}")
             continue
-        if np.isnan(runs.loc[np.concatenate(sides), "scale"]).any():
-            missing.append(f"{task}: returns without score_range have no normalized score")
+        if reason := without_score(runs.loc[np.concatenate(sides)]):
+            missing.append(f"{task}: {reason}")
             continue
         end = at or common_budget(curves, sides)
         usable = [_with_score(curves, side, end, rule, missing) for side in sides]

@@ -12,9 +12,14 @@ from analysis.records.load import SERIES
 from analysis.records.sources import RUNS_SOURCE
 from analysis.stats.coverage import coverage_of_differences, last_scores
 from analysis.stats.equivalence import difference, if_spread, mean_difference
-from analysis.stats.horizons import side_of
+from analysis.stats.horizons import side_of, without_score
 from analysis.stats.ragged_curves import ScoreCurves
 from analysis.stats.rules import Rule
+
+AGAINST_DEFAULT = [
+    *("method", "variant", "tasks", "seeds", "env steps", "score", "default"),
+    *("difference", "low", "high", "coverage", "left out"),
+]
 
 
 def against_default(curves: ScoreCurves, rule: Rule) -> pd.DataFrame:
@@ -25,9 +30,9 @@ def against_default(curves: ScoreCurves, rule: Rule) -> pd.DataFrame:
         rule: treatment of missing and repeated evaluations.
 
     Returns:
-        Method, variant, number of tasks, seeds of both sides, the last env steps that both have,
-        both means, the mean difference in points with its 95 % interval and the measured coverage
-        of that, and the seeds that are left out.
+        Columns `AGAINST_DEFAULT`: method, variant, number of tasks, seeds of both sides, the last
+        env steps that both have, both means, the mean difference in points with its 95 % interval
+        and the measured coverage of that, and the tasks and seeds that are left out.
     """
     runs = curves.runs[curves.runs["source"] == RUNS_SOURCE]
     rows: list[dict[str, Any]] = []
@@ -41,6 +46,9 @@ def against_default(curves: ScoreCurves, rule: Rule) -> pd.DataFrame:
             if not len(theirs):
                 continue
             both = [ours.index.to_numpy(), theirs]
+            if reason := without_score(runs.loc[np.concatenate(both)]):
+                left_out.append(f"{task}: {reason}")
+                continue
             recorded = curves.last_steps[np.concatenate(both)].max()
             sides = [side_of(curves, rows, recorded) for rows in both]
             left_out += [
@@ -60,17 +68,18 @@ def against_default(curves: ScoreCurves, rule: Rule) -> pd.DataFrame:
             sizes.append((len(sides[0].rows), len(sides[1].rows)))
             steps.append(step)
             means.append([own.mean() for own in scores])
+        row = {"method": series[1], "variant": series[2], "tasks": len(differences)}
         if differences:
             gap = if_spread(mean_difference(differences))
             low, high = gap.interval(0.95)
-            row = {"method": series[1], "variant": series[2], "tasks": len(differences)}
             row |= {"seeds": _seeds(sizes)}
             row |= {"env steps": " ".join(f"{step:,}" for step in dict.fromkeys(steps))}
             row |= dict(zip(("score", "default"), np.mean(means, axis=0), strict=True))
             row |= {"difference": gap.value, "low": low, "high": high}
             row |= {"coverage": coverage_of_differences(pools, sizes)}
+        if differences or left_out:
             rows.append({**row, "left out": "; ".join(left_out)})
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=AGAINST_DEFAULT)
 
 
 def _seeds(sizes: Sequence[tuple[int, int]]) -> str:

@@ -40,6 +40,7 @@ from analysis.stats.selection import (
     incomplete,
     intervals,
     run_names,
+    score_limits,
     select,
     series_name,
 )
@@ -97,7 +98,8 @@ def group_curves(
             if chosen.single:
                 what = "one run per task: the mean has no interval"
                 problems.append(Problem(where, None, what, "warning"))
-            bounds = intervals(statistic, values, chosen.strata, rule)
+            limits = score_limits(curves.runs.loc[chosen.rows], statistic)
+            bounds = intervals(statistic, values, chosen.strata, rule, limits)
             runs = (chosen.rows, chosen.strata)
             last = np.inf if group.horizon is None else group.horizon
             share = coverage_of(statistic, curves, runs, last, bootstrap)
@@ -138,7 +140,8 @@ def group_scores(
             where = series_name(*series, group.name)
             values = _at_horizon(curves, chosen, group, rule, where, problems, fractions)
             for statistic in statistics:
-                bounds = intervals(statistic, values, chosen.strata, rule)
+                limits = score_limits(curves.runs.loc[chosen.rows], statistic)
+                bounds = intervals(statistic, values, chosen.strata, rule, limits)
                 runs = (chosen.rows, chosen.strata)
                 until = np.array([group.steps(str(task)) for task in chosen.tasks])
                 share = coverage_of(statistic, curves, runs, until, bootstrap)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
 from analysis.records.load import SERIES
 from analysis.records.sources import RUNS_SOURCE
@@ -118,6 +119,18 @@ def common_budget(curves: ScoreCurves, sides: Sequence[np.ndarray]) -> int:
     budgets = curves.runs["budget"].map(budget_of).to_numpy(float)
     known = np.where(np.isinf(budgets), curves.last_steps, budgets)
     return int(min(known[rows].max() for rows in sides))
+
+
+def without_score(runs: pd.DataFrame) -> str:
+    """Return why these runs of one task have no normalized scores in common; empty if they have.
+
+    Args:
+        runs: rows of `ScoreCurves.runs`.
+    """
+    if runs["scale"].isna().any():
+        return "returns without score_range"
+    same = len(runs[["metric", "scale", "offset"]].drop_duplicates()) == 1
+    return "" if same else f"scores of several kinds ({', '.join(sorted(runs['score'].unique()))})"
 
 
 def own_environments(curves: ScoreCurves) -> tuple[Group | None, tuple[str, ...]]:

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from analysis.records.evaluations import is_success
 from analysis.records.field_results import Series
 from analysis.records.load import Records
 from analysis.records.sources import OWN_RUNS, RUNS_SOURCE
 from analysis.stats.ragged_curves import ScoreCurves
 from tdmpc2.common.system.texts import size_text
-from tdmpc2.envs.tasks import TASKS
 
 
 def series_of(records: Records) -> Iterator[Series]:
@@ -34,6 +34,6 @@ def series_of(records: Records) -> Iterator[Series]:
         if sizes[str(run.source), str(run.method), str(run.variant)] > 1:
             details.append(size_text(run.model_size))
         name = f"{run.method} ({', '.join(details)})" if details else str(run.method)
-        kind = TASKS[str(run.task)].metric if run.task in TASKS else "return"
+        kind = "success" if is_success(run.score) else "return"
         source = OWN_RUNS if run.source == RUNS_SOURCE else str(run.source)
         yield Series(source, name, str(run.task), int(str(run.seed)), steps, values, kind)

@@ -7,13 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
+from analysis.records.evaluations import is_success
 from analysis.records.load import SERIES
 from analysis.records.problems import Problem
 from analysis.stats.horizons import Group, last_before
 from analysis.stats.ragged_curves import ScoreCurves
 from analysis.stats.rules import NEAR, Rule, is_near
 from analysis.stats.t_intervals import t_interval
+from tdmpc2.envs.tasks import TASKS
 
 Series = tuple[str, ...]
 """Values of `load.SERIES`."""
@@ -137,6 +140,21 @@ def _far_from(
         f"({at}); "
         f"excluded at {100 * fraction:.0f} % of the horizon"
     )
+
+
+def score_limits(runs: pd.DataFrame, statistic: str = "mean") -> tuple[float, float]:
+    """Return the range of a statistic of the normalized scores of runs.
+
+    The `score_range` of a user's environment normalizes its returns, which may lie outside.
+
+    Args:
+        runs: rows of `ScoreCurves.runs`.
+        statistic: key of `run_statistics.STATISTICS`.
+    """
+    own_returns = ~runs["task"].isin(list(TASKS)) & ~runs["score"].map(is_success)
+    if not own_returns.any():
+        return 0.0, 1.0
+    return (0.0 if statistic == "optimality_gap" else -np.inf), np.inf
 
 
 def intervals(

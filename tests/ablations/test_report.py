@@ -320,11 +320,18 @@ def test_curves_and_bars_speak_of_their_own_panels(tmp_path: Path) -> None:
     assert "DMControl" not in page.caption  # intervals are those of the panels
 
 
-def test_whiskers_of_bars_end_at_the_range_of_scores(tmp_path: Path) -> None:
-    """Two seeds far apart have an interval of t that reaches far beyond it."""
+HOPPER = {"task": "gym:Hopper-v5", "domain": "gymnasium", "score_range": [0, 1000]}
+
+
+@pytest.mark.parametrize(("task", "expected"), [({}, [0, 100]), (HOPPER, [-321.2, 441.2])])
+def test_whiskers_of_bars_end_at_the_range_of_scores(
+    tmp_path: Path, task: dict[str, Any], expected: list[float]
+) -> None:
+    """Two seeds far apart have an interval of t that reaches far beyond it, 60 ± 12.706 · 30."""
     for name, overrides in (("default", {}), ("num-q-1", {"num_q": 1})):
         for seed, value in ((1, 900.0), (2, 300.0)):
-            facts = {"variant": name, "overrides": overrides, "seed": seed, "tag": f"{name}{seed}"}
+            facts = {"variant": name, "overrides": overrides, "seed": seed, **task}
+            facts["tag"] = f"{name}{seed}"
             write_run(tmp_path / "runs", {0: 0.0, 20_000: value}, budget=20_000, **facts)
     records = load(tmp_path / "runs")
     studies = find_studies(records.runs, "default", ABLATIONS)
@@ -333,7 +340,9 @@ def test_whiskers_of_bars_end_at_the_range_of_scores(tmp_path: Path) -> None:
     page = effect_bars(panels_of(found, shown.curves), shown, "default")
     (ax,) = page.axes
     ends = [line.get_segments()[0][:, 1].tolist() for line in ax.collections]
-    assert ends == [[0, 100], [0, 100]]
+    assert ends == [pytest.approx(expected, abs=0.1)] * 2
+    low, high = ax.get_ylim()
+    assert low <= expected[0] < expected[1] < high
 
 
 def test_the_coverage_of_bars_is_that_of_the_runs_they_show(tmp_path: Path) -> None:

@@ -71,6 +71,16 @@ def test_a_file_without_a_method_is_called_after_itself(tmp_path):
     assert points(path) == {("mine", "mw-reach", 1): [(0, 1.0)]}
 
 
+@pytest.mark.parametrize(("empty", "what"), [("method", "no method"), ("task", "no task")])
+def test_a_row_without_a_name_is_skipped(tmp_path, empty, what):
+    names = {"method": "sac", "task": "walker-walk"}
+    rows = [",".join([*one.values(), "1,0,5"]) for one in (names, {**names, empty: ""})]
+    path = write_table(tmp_path / "x.csv", "method,task,seed,step,reward", rows)
+    records = load_curves(path, "theirs")
+    assert records.problems == (Problem(str(path), 3, f"{what} in its column; line skipped"),)
+    assert records.runs["method"].tolist() == ["sac"]
+
+
 def test_repeated_steps_are_kept_for_the_rule(tmp_path):
     path = write_table(tmp_path / "tdmpc" / "walker-walk.csv", HEADER, ["0,1,1", "0,3,1"])
     assert points(tmp_path) == {("tdmpc", "walker-walk", 1): [(0, 1.0), (0, 3.0)]}

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from analysis import import_results, leaderboard, report
+from analysis import export_results, import_results, leaderboard, report
 from analysis.figures.figure_specs import Catalog
 from analysis.figures.leaderboard_plots import efficiency_figure, method_styles
 from analysis.figures.learning_plots import power_text
@@ -164,3 +164,62 @@ def test_files_with_the_same_curves_are_not_written_as_one(tmp_path: Path) -> No
     assert not out.exists()
     assert import_results.main([str(files[0]), str(files[0]), f"out={out}"]) == 0
     assert len(out.read_text().splitlines()) == 3
+
+
+def test_success_of_users_tasks_is_exported_as_success(tmp_path: Path) -> None:
+    own = {"task": "my-arm", "domain": "gymnasium", "metric": "success"}
+    write_run(tmp_path / "runs", {0: 0.0, 100_000: 0.5}, **own)
+    out = tmp_path / "out.csv"
+    assert export_results.main([f"runs={tmp_path / 'runs'}", f"out={out}"]) == 0
+    assert out.read_text().splitlines()[-1] == "tdmpc2,my-arm,1,avg_success,100000,0.5"
+    (series,) = read_field(out, [])
+    assert series.scores.tolist() == [0, 50]
+
+
+def test_repeated_steps_are_named(tmp_path: Path) -> None:
+    more = [*LINES, "sac,walker-walk,1,1000,9", "sac,walker-walk,1,0,6"]
+    problems: list[Problem] = []
+    (series,) = read_field(write_table(tmp_path / "x.csv", HEADER, more), problems)
+    assert series.values.tolist() == [5, 7]
+    (problem,) = problems
+    assert problem.severity == "warning"
+    assert problem.what == (
+        "sac, walker-walk, seed 1: 2 values of repeated steps left out; the first of each step is "
+        "used"
+    )
+
+
+def test_empty_names_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "x.json"
+    curve = {"steps": [0], "values": [1]}
+    file.write_text(json.dumps({"": {"walker-walk": curve}, "sac": {"": curve}}))
+    table = tmp_path / "x.txt"
+    table.write_text("Timestep\tSeed 0\n0\t1\n")
+    problems: list[Problem] = []
+    assert [*read_field(file, problems), *read_field(table, problems)] == []
+    assert [problem.what.removesuffix("; skipped") for problem in problems] == [
+        "file: a method without a name",
+        "sac, : no name of the task",
+        ", Seed 0: no name of the task",
+    ]
+
+
+def test_suffixes_may_be_in_capitals(tmp_path: Path) -> None:
+    write_table(tmp_path / "in" / "A.CSV", HEADER, LINES)
+    curve = {"steps": [0], "values": [1]}
+    (tmp_path / "in" / "B.JSON").write_text(json.dumps({"b": {"walker-walk": curve}}))
+    problems: list[Problem] = []
+    assert {one.method for one in read_files("", tmp_path / "in", problems)} == {"sac", "b"}
+    assert problems == []
+    assert len(read_field(tmp_path / "in", [])) == 1  # as a folder of CSV files
+
+
+def test_names_of_files_may_look_like_options(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_table(tmp_path / "num_q=2.csv", HEADER, LINES)
+    monkeypatch.chdir(tmp_path)
+    assert import_results.main(["num_q=2.csv", "name=lab"]) == 0
+    assert "lab" in capsys.readouterr().out
+    with pytest.raises(UserError, match="num_q"):
+        import_results.main(["num_q=3.csv"])

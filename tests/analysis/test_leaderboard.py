@@ -158,6 +158,14 @@ def test_legends_name_methods_once_and_sources_where_needed() -> None:
     assert len(looks) == len(styles)
 
 
+def test_thirty_methods_have_different_looks() -> None:
+    series = [curve(f"m{n}", task, 1, [0, 1]) for n in range(30) for task in TASKS_BY_HAND]
+    board = compare("dmcontrol", TASKS_BY_HAND, methods_of(series), [])
+    assert board is not None
+    styles = method_styles([board], shipped_catalog()).values()
+    assert len({(style.color, style.marker, style.dashes) for style in styles}) == 30
+
+
 def test_missing_tasks_are_named_and_never_filled() -> None:
     few = [*by_hand(), *(curve("d", task, 1, [0, 900]) for task in TASKS_BY_HAND[:2])]
     problems: list[Problem] = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from analysis.figures.catalog_file import catalog_path
@@ -12,11 +13,17 @@ from analysis.figures.figure_specs import FigureSpec, read_catalog
 from analysis.figures.page import paper_style
 from analysis.figures.registry import PLOTS
 from analysis.records.load import load
+from analysis.stats.ablation_effects import effect_of
+from analysis.stats.against_default import against_default
+from analysis.stats.bootstrap import Bootstrap
 from analysis.stats.coverage import pools_of
 from analysis.stats.horizons import OWN, own_environments, own_groups
 from analysis.stats.ragged_curves import ScoreCurves
+from analysis.stats.rules import RULES
+from analysis.stats.selection import score_limits
 from tdmpc2.common.system.errors import UserError
 from tests.analysis.pictures import assert_nothing_overlaps_or_is_clipped, draw
+from tests.analysis.report_files import content, headlines
 from tests.analysis.run_files import write_run
 
 TASKS = {
@@ -158,3 +165,72 @@ def test_coverages_rest_on_scores_from_0_to_1(tmp_path: Path) -> None:
     rows = curves.runs.sort_values(["task", "seed"]).index.to_numpy()
     pools = pools_of(curves, rows, np.array([0, 0, 0, 1, 1, 1]), np.full(6, 100_000))
     assert pools == (pytest.approx((0.0, 0.3, 0.6)),) * 2
+
+
+def test_returns_outside_their_range_do_not_cut_intervals(tmp_path: Path) -> None:
+    """The mean of 1.2, 1.5 and 1.9 with Student's interval of three seeds."""
+    hopper = {"task": "gym:Hopper-v5", "domain": "gymnasium", "score_range": [0, 1000]}
+    for seed, score in enumerate((1200.0, 1500.0, 1900.0), start=1):
+        write_run(tmp_path, {0: 0.0, 100_000: score}, seed=seed, **hopper)
+    with paper_style():
+        bars = draw(load(tmp_path), FigureSpec("bars", "group_bars"))
+        lines = draw(load(tmp_path), FigureSpec("lines", "aggregate_curve"))
+    (row,) = bars.numbers.to_dict("records")
+    half = 4.3027 * np.std([1.2, 1.5, 1.9], ddof=1) / np.sqrt(3)
+    expected = pytest.approx([4.6 / 3, 4.6 / 3 - half, 4.6 / 3 + half], abs=1e-4)
+    assert [row["value"], row["low"], row["high"]] == expected
+    assert lines.numbers[["mean", "low", "high"]].iloc[-1].tolist() == expected
+    (ax,) = bars.pages[0].axes
+    assert ax.get_ylim()[1] > 100 * row["high"]
+
+
+def test_the_limits_of_scores() -> None:
+    def limits(task: str, score: str, statistic: str = "mean") -> tuple[float, float]:
+        return score_limits(pd.DataFrame({"task": [task], "score": [score]}), statistic)
+
+    assert limits("walker-walk", "return") == limits("my-arm", "success") == (0, 1)
+    assert limits("gym:Hopper-v5", "return 0 to 3000") == (-np.inf, np.inf)
+    assert limits("gym:Hopper-v5", "return 0 to 3000", "optimality_gap") == (0, np.inf)
+
+
+def test_their_returns_have_a_value_axis_of_their_own(runs: Path) -> None:
+    write_run(runs, {0: 0.0, 100_000: 500.0}, task="cup-catch")
+    with paper_style():
+        drawing = draw(load(runs), FigureSpec("curves", "learning_curves"))
+        (page,) = drawing.pages
+        assert_nothing_overlaps_or_is_clipped(page.figure)
+    top = {ax.get_title(loc="left"): ax.get_ylim()[1] for ax in page.axes}
+    assert top["gym:Hopper-v5"] > 1800
+    assert top["Walker Walk"] == top["Cup Catch"] == pytest.approx(500 * 1.04)
+
+
+def test_variants_are_compared_on_tasks_with_a_normalized_score(runs: Path) -> None:
+    own = {"domain": "gymnasium", "variant": "no-simnorm"}
+    write_run(runs, {0: 0.0, 100_000: 100.0}, variant="no-simnorm")
+    for task, score_range in (("gym:Pendulum-v1", None), ("gym:Hopper-v5", [0, 4000])):
+        points = {0: 0.0, 100_000: 2000.0}
+        write_run(runs, points, task=task, score_range=score_range, **own)
+    curves = ScoreCurves(load(runs))
+    (row,) = against_default(curves, RULES["hold"]).to_dict("records")
+    assert (row["tasks"], row["score"], row["default"]) == (1, 10.0, 30.0)
+    reasons = (
+        "gym:Hopper-v5: scores of several kinds (return 0 to 3000, return 0 to 4000)",
+        "gym:Pendulum-v1: returns without score_range",
+    )
+    assert row["left out"] == "; ".join(reasons)
+    sides = [rows.index.to_numpy() for _, rows in curves.runs.groupby("variant")]
+    effect, missing = effect_of(curves, *sides, RULES["hold"], Bootstrap(reps=10))
+    assert effect is not None
+    assert effect.tasks == ("walker-walk",)
+    assert set(reasons) < set(missing)
+
+
+def test_a_variant_without_any_such_task_is_named_in_the_report(tmp_path: Path) -> None:
+    own = {"task": "gym:Pendulum-v1", "domain": "gymnasium", "score_range": None}
+    for variant in ("default", "no-simnorm"):
+        write_run(tmp_path / "runs", {0: -900.0, 100_000: -200.0}, variant=variant, **own)
+    headlines(tmp_path, f"runs={tmp_path / 'runs'}")
+    page = content(tmp_path)["ablations"]
+    (row,) = [dict(zip(page["columns"], row, strict=True)) for row in page["rows"]]
+    assert (row["tasks"], row["score"], row["difference"]) == (0, "", "")
+    assert row["left out"] == "gym:Pendulum-v1: returns without score_range"

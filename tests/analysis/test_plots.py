@@ -11,7 +11,7 @@ from matplotlib.colors import to_hex
 from analysis.figures.figure_specs import FigureSpec
 from analysis.figures.registry import PLOTS
 from analysis.figures.stat_plots import STAT_PLOTS
-from analysis.figures.styles import series_styles
+from analysis.figures.styles import bar_look, series_styles
 from analysis.records.load import Records, load, load_curves, merge
 from analysis.stats.bootstrap import Bootstrap
 from analysis.stats.horizons import Group
@@ -281,10 +281,12 @@ def test_model_size_is_named_where_there_are_several(tmp_path):
 
 
 def test_more_series_than_colors_are_told_apart_by_dashes(tmp_path):
-    for number in range(12):
+    for number in range(30):
         write_run(tmp_path, {0: 1.0}, variant=f"v{number:02}")
-    styles = series_styles(load(tmp_path).runs, CATALOG)
-    assert len({(to_hex(style.color), style.dashes) for style in styles.values()}) > 10
+    styles = series_styles(load(tmp_path).runs, CATALOG).values()
+    assert len({(to_hex(style.color), style.dashes) for style in styles}) == 30
+    bars = {(bar["facecolor"], bar["hatch"]) for bar in map(bar_look, styles)}
+    assert len(bars) == 30
 
 
 def test_published_curves_are_dashed_in_our_color_beside_ours(tmp_path):

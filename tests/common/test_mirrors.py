@@ -38,15 +38,16 @@ class Recording:
 
     def __init__(self, fails_at: int | None = None) -> None:
         self.points: list[Point] = []
-        self.fails_at, self.closed = fails_at, 0
+        self.fails_at = fails_at
+        self.ends: list[str] = []
 
     def add(self, point: Point) -> None:
         if point.number == self.fails_at:
             raise ConnectionError("no\nnetwork")
         self.points.append(point)
 
-    def close(self) -> None:
-        self.closed += 1
+    def close(self, state: str) -> None:
+        self.ends.append(state)
 
 
 def lines_of(directory: Path) -> Counter[tuple[str, int, float]]:
@@ -103,10 +104,10 @@ def test_a_logger_that_fails_is_one_warning_and_the_others_go_on(
     (tmp_path / "eval.csv").write_text("env_step,x\n0,1\n10,2\n20,3\n")
     three = Mirrors(("good", "bad", "none"), tmp_path, SPEC)
     three.update()
-    three.close()
-    three.close()
+    three.close("FAILED")
+    three.close("COMPLETED")
     assert [p.step for p in good.points] == [0, 10, 20]
-    assert (good.closed, bad.closed) == (1, 0)
+    assert (good.ends, bad.ends) == (["FAILED"], [])
     warned = capsys.readouterr().err.splitlines()
     assert [line.partition(" has failed")[0] for line in warned] == [
         "warning: logger=none",
@@ -116,7 +117,7 @@ def test_a_logger_that_fails_is_one_warning_and_the_others_go_on(
 
 
 class Harmful:
-    """A logger that does something wrong at some call.
+    """A logger that does something wrong at some call, and closes without a state.
 
     Args:
         run: the run.
@@ -158,7 +159,7 @@ def test_a_logger_neither_ends_the_run_nor_changes_what_others_log(
     (tmp_path / "eval.csv").write_text("env_step,x\n0,1\n10,2\n")
     both = Mirrors(("bad", "good"), tmp_path, SPEC)
     both.update()
-    both.close()
+    both.close("COMPLETED")
     assert [point.values["eval/x"] for point in good.points] == [1, 2]
     assert config == SPEC
     err = capsys.readouterr().err
@@ -322,7 +323,7 @@ def test_seeds_of_one_process_are_mirrored_apart(tmp_path: Path) -> None:
     for one in (*every, *every):
         one.update()
     for one in every:
-        one.close()
+        one.close("COMPLETED")
     for folder in folders:
         for name in INSTALLED:
             assert rounded(READERS[name](folder)) == rounded(lines_of(folder)), name

@@ -65,6 +65,14 @@ def session(
         return serve(steps, trainer)
 
 
+@pytest.fixture
+def ends(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """States that loggers get at the end."""
+    found: list[str] = []
+    monkeypatch.setattr(Mirrors, "close", lambda self, state: found.append(state))
+    return found
+
+
 def status(directory: Path) -> dict[str, Any]:
     known = read_status(directory)
     assert known is not None
@@ -78,7 +86,7 @@ def throw(error: BaseException) -> Any:
     return script
 
 
-def test_completed(tmp_path: Path) -> None:
+def test_completed(ends: list[str], tmp_path: Path) -> None:
     def script(trainer: ScriptedTrainer, lease: Lease) -> None:
         assert status(tmp_path)["state"] == "RUNNING"
         trainer.step = 200
@@ -86,6 +94,7 @@ def test_completed(tmp_path: Path) -> None:
     record = session(tmp_path, script)
     assert record == RunResult(tmp_path, "COMPLETED", 200)
     assert (status(tmp_path)["state"], status(tmp_path)["env_step"]) == ("COMPLETED", 200)
+    assert ends == ["COMPLETED"]
 
 
 @pytest.mark.parametrize("bar", [True, False], ids=["bar", "no bar"])
@@ -127,10 +136,11 @@ def test_every_decision_is_a_sign_of_life(monkeypatch: pytest.MonkeyPatch, tmp_p
     session(tmp_path, script)
 
 
-def test_diverged_is_an_outcome(tmp_path: Path) -> None:
+def test_diverged_is_an_outcome(ends: list[str], tmp_path: Path) -> None:
     record = session(tmp_path, throw(DivergedError("loss not finite")))
     assert record == RunResult(tmp_path, "DIVERGED", 100, "loss not finite")
     assert status(tmp_path)["message"] == "loss not finite"
+    assert ends == ["DIVERGED"]
 
 
 @pytest.mark.parametrize(
@@ -144,15 +154,16 @@ def test_diverged_is_an_outcome(tmp_path: Path) -> None:
     ],
 )
 def test_errors_leave_a_state_and_go_on(
-    error: BaseException, state: str, message: str, tmp_path: Path
+    error: BaseException, state: str, message: str, ends: list[str], tmp_path: Path
 ) -> None:
     with pytest.raises(type(error)):
         session(tmp_path, throw(error))
     told = re.sub(r"line \d+", "line LINE", status(tmp_path)["message"])
     assert (status(tmp_path)["state"], told) == (state, message)
+    assert ends == [state]
 
 
-def test_a_run_taken_over_is_left_to_its_new_owner(tmp_path: Path) -> None:
+def test_a_run_taken_over_is_left_to_its_new_owner(ends: list[str], tmp_path: Path) -> None:
     def script(trainer: ScriptedTrainer, lease: Lease) -> None:
         lease.lost = True
         trainer.callbacks.stop_requested()
@@ -160,6 +171,7 @@ def test_a_run_taken_over_is_left_to_its_new_owner(tmp_path: Path) -> None:
     with pytest.raises(LeaseLostError):
         session(tmp_path, script)
     assert status(tmp_path)["state"] == "RUNNING"
+    assert ends == ["RUNNING"]
 
 
 def test_figures_reach_status_and_tracker(tmp_path: Path) -> None:

@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from tdmpc2.common.run.schemas import State
+
 PROJECT = "tdmpc2"
 
 
@@ -51,8 +53,13 @@ class Mirror(Protocol):
         """Log a point, unless the service has it from an earlier attempt."""
         ...
 
-    def close(self) -> None:
-        """Finish all writing."""
+    def close(self, state: State) -> None:
+        """Finish all writing.
+
+        Args:
+            state: state of the run at the end of this attempt; RUNNING if another process
+                continues it. Classes of users may have `close` without it.
+        """
         ...
 
 
@@ -82,7 +89,7 @@ class TensorBoard:
             self._writer.add_text("video", str(point.video), point.step)
         self._writer.flush()
 
-    def close(self) -> None:
+    def close(self, state: State) -> None:
         """See `Mirror.close`."""
         self._writer.close()
 
@@ -127,9 +134,18 @@ class WeightsAndBiases:
             values["video"] = self._wandb.Video(str(point.video), format="mp4")
         self._run.log(values, step=point.number)
 
-    def close(self) -> None:
+    def close(self, state: State) -> None:
         """See `Mirror.close`."""
-        self._run.finish()
+        self._run.finish(exit_code=int(state != "COMPLETED"))
+
+
+_MLFLOW_STATES: Mapping[State, str] = {
+    "COMPLETED": "FINISHED",
+    "DIVERGED": "FAILED",
+    "FAILED": "FAILED",
+    "INTERRUPTED": "KILLED",
+}
+"""State of a run of MLflow at the end of an attempt."""
 
 
 class MLflow:
@@ -160,9 +176,10 @@ class MLflow:
         if point.video is not None:
             self._client.log_artifact(self._run, str(point.video), "videos")
 
-    def close(self) -> None:
+    def close(self, state: State) -> None:
         """See `Mirror.close`."""
-        self._client.set_terminated(self._run)
+        if state != "RUNNING":
+            self._client.set_terminated(self._run, _MLFLOW_STATES[state])
 
     def _find(self, run: Run) -> str:
         """Return the id of the service's run; create it in the first attempt."""
@@ -171,6 +188,7 @@ class MLflow:
         experiment = found.experiment_id if found else self._client.create_experiment(name)
         runs = self._client.search_runs([experiment], f"tags.tdmpc2_run = '{run.key}'")
         if runs:
+            self._client.update_run(runs[0].info.run_id, status="RUNNING")
             return str(runs[0].info.run_id)
         created = self._client.create_run(
             experiment, tags={"tdmpc2_run": run.key}, run_name=run.name

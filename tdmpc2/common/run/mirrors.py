@@ -10,12 +10,14 @@ import contextlib
 import csv
 import hashlib
 import importlib.util
+import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from tdmpc2.common.run.loggers import LOGGERS, Mirror, Point, Run
+from tdmpc2.common.run.schemas import State
 from tdmpc2.common.system.config_checks import require
 from tdmpc2.common.system.errors import did_you_mean
 from tdmpc2.common.system.regular_files import regular
@@ -91,12 +93,17 @@ class Mirrors:
                     # Copies, since one logger may change what it gets.
                     mirror.add(point._replace(values=dict(point.values)))
 
-    def close(self) -> None:
-        """Log all new lines and finish all writing; further calls have no effect."""
+    def close(self, state: State) -> None:
+        """Log all new lines and finish all writing; further calls have no effect.
+
+        Args:
+            state: see `Mirror.close`.
+        """
         self.update()
         for name, mirror in list(self._mirrors.items()):
             with self._guarded(name):
-                mirror.close()
+                # Classes of users may take no state.
+                mirror.close(*([state] if inspect.signature(mirror.close).parameters else []))
         self._mirrors = {}
 
     @contextlib.contextmanager

@@ -152,28 +152,33 @@ def session(
             print(f"{name}: {place}, {', '.join(_shown(new))}", flush=True)
 
     records.set_state("RUNNING", trainer.step)
-    with bar, contextlib.closing(mirrors):
+    state: State = "RUNNING"
+    message = ""
+    with bar:
         shown = (on_progress, on_doing, on_evaluation)
         trainer.callbacks = Callbacks(must_stop, stop.soon, *shown)
         try:
             yield from trainer.steps()
-            state: State = "COMPLETED"
-            message = ""
+            state = "COMPLETED"
         except DivergedError as error:
             state, message = "DIVERGED", str(error)
         except (StoppedError, KeyboardInterrupt) as error:
             if isinstance(error, StoppedError):
                 error.signal = stop.signal
+            state = "INTERRUPTED"
             with contextlib.suppress(OSError):  # a full disk must not hide that it was stopped
-                records.set_state("INTERRUPTED", trainer.step, str(error), **figures)
+                records.set_state(state, trainer.step, str(error), **figures)
             raise
         except LeaseLostError:  # status.json now belongs to another process
             raise
         except BaseException as error:
+            state = "FAILED"
             with contextlib.suppress(OSError):  # a full disk must not hide the original error
                 text = str(error) if isinstance(error, UserError) else described(error)
-                records.set_state("FAILED", trainer.step, text, **figures)
+                records.set_state(state, trainer.step, text, **figures)
             raise
+        finally:
+            mirrors.close(state)
     records.set_state(state, trainer.step, message, **figures)
     return RunResult(records.directory, state, trainer.step, message)
 

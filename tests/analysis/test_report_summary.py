@@ -1,0 +1,33 @@
+"""The commands of the report's page on the reproduction."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tdmpc2.common.run.spec import parse_seeds
+from tests.analysis.report_files import LATE, content, headlines, publish
+from tests.analysis.run_files import write_run
+
+LAUNCH = "python sweeps/launch.py tasks="
+
+
+def test_commands_continue_exactly_the_unfinished_runs(tmp_path: Path) -> None:
+    """Tasks with the same seeds and budget share a command."""
+    unfinished = (
+        *(("walker-walk", 7, 20_000), ("cup-catch", 7, 20_000)),
+        *(("walker-run", 1, 2_000_000), ("walker-run", 3, 2_000_000)),
+        *(("acrobot-swingup", 2, 4_000_000), ("walker-stand", 2, None)),
+    )
+    runs = tmp_path / "runs"
+    for task, seed, budget in unfinished:
+        points = {0: 5.0, 10_000: 100.0}
+        write_run(runs, points, task=task, seed=seed, budget=budget, state="INTERRUPTED")
+    headlines(tmp_path, f"runs={runs}", publish(tmp_path, "tdmpc2", LATE))
+    why, commands = content(tmp_path)["verdicts"]["next"][0]
+    assert why == "6 unfinished runs of TD-MPC2:"
+    assert sorted(commands.splitlines()) == [
+        f"{LAUNCH}acrobot-swingup,walker-stand methods=tdmpc2 seeds=2,",
+        f"{LAUNCH}cup-catch,walker-walk methods=tdmpc2 seeds=7, env_steps=20000",
+        f"{LAUNCH}walker-run methods=tdmpc2 seeds=1,3 env_steps=2000000",
+    ]
+    assert parse_seeds("7,") == (7,)
