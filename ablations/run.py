@@ -215,7 +215,7 @@ def check_changes(one: Ablation, base: Base, *, multitask: bool = False) -> None
         UserError: the base already has a part of its settings, or they have no effect in
             single-task agents or in training from a dataset.
     """
-    embedding = multitask or one.settings.get("task_dim", base.config.task_dim) > 0
+    embedding = multitask or one.settings.get("task_dim", base.config.task_dim) != 0
     if one.multitask and not embedding:
         raise UserError(
             f"{one.name}: changes nothing in single-task agents; add --multitask mt80 data=DIR"
