@@ -6,7 +6,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from ablations.specs import ABLATIONS, NO_ABLATION, OWN, Ablation
+from ablations.specs import ABLATIONS, NO_ABLATION, OWN, Ablation, check_distinct
 from tdmpc2.common.system.errors import UserError, did_you_mean
 from tdmpc2.envs.tasks import get_task
 
@@ -36,12 +36,7 @@ def read_specs(path: Path) -> tuple[Ablation, ...]:
     if not tables:
         raise UserError(f"{path}: defines no ablation; add a table, such as [small-latent]")
     own = tuple(_own(name, table, f"{path}: {name}") for name, table in tables.items())
-    for place, one in enumerate(own):
-        for earlier in own[:place]:
-            if one.settings == earlier.settings:  # the report could not tell their runs apart
-                raise UserError(
-                    f"{path}: {earlier.name} and {one.name} have the same settings; remove one"
-                )
+    check_distinct(own, f"{path}: ")
     return own
 
 

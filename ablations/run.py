@@ -5,13 +5,19 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from typing import Any
 
 from ablations.command_line import MULTITASK_SIZE, CommandLine, flag_values, parse, usage
 from ablations.command_line import schema as schema  # for shell completion
 from ablations.own_specs import read_specs
-from ablations.specs import ABLATIONS, FIG9, Ablation, combined, table_of_ablations
+from ablations.specs import (
+    ABLATIONS,
+    FIG9,
+    Ablation,
+    check_distinct,
+    combined,
+    table_of_ablations,
+)
 from analysis.stats.ablation_claims import MARGIN
 from sweeps.execution.exit_codes import LEFT_OUT
 from sweeps.planning.grid import SMOKE
@@ -79,16 +85,16 @@ def main(arguments: Sequence[str]) -> int:
     if request.sweep.dry_run or code not in (0, 1, LEFT_OUT):
         return code
     where = f" runs={request.runs}" if "runs" in line.given else ""
+    figures = f"python analysis/make_figures.py{where}"
     if slurm_queries.choose(request.sweep.cluster) == "slurm":
         base_given = "" if base.variant == "default" else f" base={base.variant}"
         spec_given = "" if line.options.spec is None else f" spec={line.options.spec}"
-        results = f"python ablations/report.py{base_given}{spec_given}{where}"
-        if request.sweep.multitask:
-            results = f"python analysis/make_figures.py{where}"
+        report_again = f"python ablations/report.py{base_given}{spec_given}{where}"
+        results = figures if request.sweep.multitask else report_again
         print(f"Progress: `python sweeps/status.py{where}`. Results: `{results}`.")
         return code
     if request.sweep.multitask:
-        print(f"\nPlot the scores of the variants with `python analysis/make_figures.py{where}`.")
+        print(f"\nPlot the scores of the variants with `{figures}`.")
         return code
     from ablations import report
 
@@ -171,9 +177,7 @@ def choose(line: CommandLine, base: Base) -> list[Ablation]:
     chosen += others
     if not chosen:
         raise UserError("no ablation given; add one, such as --no-simnorm (--list shows all)")
-    for one, other in combinations(chosen, 2):
-        if one.settings == other.settings:  # the report could not tell their runs apart
-            raise UserError(f"{one.name} and {other.name} have the same settings; remove one")
+    check_distinct(chosen)
     return chosen
 
 

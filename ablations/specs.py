@@ -225,6 +225,19 @@ def table_of_ablations() -> str:
     return tabulate(rows, head, "simple")
 
 
+def check_distinct(ablations: Sequence[Ablation], where: str = "") -> None:
+    """Check that all ablations have different settings; a report can't tell equal runs apart.
+
+    Raises:
+        UserError: two have the same settings; the message begins with `where`.
+    """
+    for one, other in combinations(ablations, 2):
+        if one.settings == other.settings:
+            raise UserError(
+                f"{where}{one.name} and {other.name} have the same settings; remove one"
+            )
+
+
 def combined(parts: Sequence[Ablation]) -> Ablation:
     """Combine several ablations into one variant with all of their changes.
 

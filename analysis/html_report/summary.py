@@ -14,6 +14,7 @@ from analysis.records.sources import PUBLISHED, RUNS_SOURCE
 from analysis.stats.equivalence_tables import series_details
 from analysis.stats.margins import NOT_JUDGED, OPEN
 from analysis.stats.ragged_curves import ScoreCurves, budget_of, paper_budget, variant_budget
+from tdmpc2.common.run.spec import list_of_seeds
 from tdmpc2.common.system.texts import counted, span_text
 from tdmpc2.envs.tasks import SUITES
 
@@ -190,8 +191,7 @@ def _continue(runs: pd.DataFrame, method: str) -> str:
     """Return the commands that continue runs of a method with their own budgets, one per line."""
     tasks: dict[tuple[str, int | None], list[str]] = {}
     for (task, budget), own in runs.groupby(["task", "budget"], dropna=False):
-        seeds = sorted(set(own["seed"]))
-        listed = ",".join(map(str, seeds)) + "," * (len(seeds) == 1)  # seeds=7 are seven seeds
+        listed = list_of_seeds(sorted(set(own["seed"])))
         until = budget_of(budget)
         steps = None if until in (np.inf, paper_budget(task, "state")) else int(until)
         tasks.setdefault((listed, steps), []).append(str(task))

@@ -261,8 +261,8 @@ def _without_duplicates(
                 repeated = counted(int((~first).sum()), "value")
                 what = (
                     f"{series.method}, {series.task}, seed {series.seed}: {repeated} of repeated "
+                    "steps left out; the first of each step is used"
                 )
-                what += "steps left out; the first of each step is used"
                 problems.append(Problem(str(path), None, what, "warning"))
             yield replace(series, steps=series.steps[first], values=series.values[first])
 

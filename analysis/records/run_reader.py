@@ -21,7 +21,7 @@ from analysis.records.evaluations import (
     score_name,
 )
 from analysis.records.problems import UNREADABLE, Problem
-from tdmpc2.common.run.spec import algorithm_settings, variant_name, without_precision
+from tdmpc2.common.run.spec import algorithm_settings, unusual, variant_name, without_precision
 from tdmpc2.common.system.regular_files import regular
 from tdmpc2.envs.adapters import ADAPTERS
 from tdmpc2.envs.physics import recorded_physics
@@ -204,8 +204,7 @@ def _mark(spec: dict[str, Any]) -> str:
 
     The precision is included; `precisions.pooled` takes it out where it distinguishes nothing.
     """
-    usual = {"obs": (None, "state"), "assets": (None, "official")}
-    marks = [f"{key}={spec[key]}" for key in usual if spec.get(key) not in usual[key]]
+    marks = [f"{key}={value}" for key, value in unusual(spec).items()]
     if spec.get("repeatable") is False:
         marks.append("repeatable=false")
     physics = recorded_physics(spec)

@@ -212,9 +212,10 @@ def schemas(sweep: SweepOptions) -> tuple[Schema, Schema]:
     options = cli.schema_of(_options_class(sweep))
     switches = cli.schema_of(TaskSwitches)
     settings = {"physics": switches["physics"]} if sweep.multitask else dict(switches)
+    taken = {**options, **switches, **cli.schema_of(LaunchOptions)}
     for method in sweep.method_names:
         config = config_class(method)
-        require_no_option(config, {**options, **switches, **cli.schema_of(LaunchOptions)})
+        require_no_option(config, taken)
         settings |= cli.schema_of(config)
     return {k: v for k, v in options.items() if k not in cli.schema_of(SweepOptions)}, settings
 

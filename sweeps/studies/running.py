@@ -21,7 +21,7 @@ from sweeps.studies.registration import run_table
 from sweeps.studies.scores import read_scores
 from sweeps.studies.study import Claim, Study, parse_looks, register
 from sweeps.tracking.run_states import Observer
-from tdmpc2.common.run.spec import parse_seeds
+from tdmpc2.common.run.spec import list_of_seeds, parse_seeds, unusual
 from tdmpc2.common.system.atomic_files import read_json, write_json
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.system.texts import counted
@@ -91,7 +91,7 @@ def with_all_seeds(request: SweepRequest, looks: tuple[int, ...], *, given: bool
             f"seeds={request.sweep.seeds}: the last of looks={','.join(map(str, looks))} needs "
             f"{looks[-1]} seeds; omit seeds=, or name as many"
         )
-    return replace(request, sweep=replace(request.sweep, seeds=_listed(seeds)))
+    return replace(request, sweep=replace(request.sweep, seeds=list_of_seeds(seeds)))
 
 
 def make_study(request: SweepRequest, label: str, margin: float, claims: MakeClaims) -> Study:
@@ -128,10 +128,8 @@ def settings_of_series(request: SweepRequest) -> dict[str, dict[str, Any]]:
     """Return what is not the default in the runs of each series, for `Study.settings`."""
     found: dict[str, dict[str, Any]] = {}
     for spec in (run.spec for run in request.planned):
-        own = dict(spec.overrides) | dict(departures(spec.task_switches))
-        own |= {"obs": spec.obs} if spec.obs != "state" else {}
-        own |= {"assets": spec.assets} if spec.assets not in (None, "official") else {}
-        found.setdefault(f"{spec.method} {spec.variant}", {}).update(own)
+        own = found.setdefault(f"{spec.method} {spec.variant}", {})
+        own |= dict(spec.overrides) | dict(departures(spec.task_switches)) | unusual(vars(spec))
     return {series: settings for series, settings in found.items() if settings}
 
 
@@ -228,7 +226,7 @@ def _runs_of(study: Study, look: Look, request: SweepRequest, mark: str) -> Swee
             parts |= {(*series, task): None for task in study.tasks_of(claim)}
     return replace(
         request,
-        sweep=replace(request.sweep, seeds=_listed(seeds)),
+        sweep=replace(request.sweep, seeds=list_of_seeds(seeds)),
         given={**request.given, "study": mark},
         parts=tuple(part for part in parts if part[1] != PUBLISHED),
     )
@@ -256,7 +254,3 @@ def _then(folder: Path) -> FollowUp:
     """Return the job that continues the study."""
     command = ("sweeps.studies.go_on", f"study={folder}")
     return FollowUp(command, f"{folder}#look", "decides and starts the next look")
-
-
-def _listed(seeds: Sequence[int]) -> str:
-    return ",".join(map(str, seeds)) + ("," if len(seeds) == 1 else "")

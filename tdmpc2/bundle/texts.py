@@ -12,6 +12,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from tdmpc2.common.run.spec import unusual
 from tdmpc2.common.system.atomic_files import sha256_of
 from tdmpc2.finetune import ARCHITECTURE
 
@@ -66,10 +67,8 @@ def command_of(spec: Spec) -> str:
     if spec.get("dataset"):
         settings["data"] = "DATASET"
     settings |= {name: spec[name] for name in ("eval_every", "eval_episodes") if spec.get(name)}
-    if spec.get("obs") not in (None, "state"):
-        settings["obs"] = spec["obs"]
-    if spec.get("assets") not in (None, "official"):
-        settings["assets"] = spec["assets"].partition("-")[0]
+    # Recorded assets are a name and a checksum.
+    settings |= {name: value.partition("-")[0] for name, value in unusual(spec).items()}
     settings |= overrides
     arguments = (
         f"{name}={str(value).lower() if isinstance(value, bool) else value}"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +90,28 @@ def publish(folder: Path, name: str, scores: dict[int, float]) -> str:
 
 
 LATE = {0: 3.0, 100_000: 700.0, 200_000: 800.0}
+
+
+@contextlib.contextmanager
+def opened(browser: Any, url: str, **view: Any) -> Iterator[Any]:
+    """Open a report; errors on its pages and network requests fail the test.
+
+    Args:
+        browser: the browser.
+        url: address of the report.
+        **view: arguments of the new page.
+    """
+    errors: list[str] = []
+    asked: list[str] = []
+    tab = browser.new_page(**view)
+    tab.on("pageerror", lambda error: errors.append(str(error)))
+    tab.on("console", lambda line: errors.append(line.text) if line.type == "error" else None)
+    tab.on("request", lambda request: asked.append(request.url))
+    tab.goto(url)
+    yield tab
+    assert errors == []
+    assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
+    tab.close()
 
 
 def choose(tab: Any, title: str) -> None:

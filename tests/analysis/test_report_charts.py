@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.analysis.report_files import choose, headlines, show
+from tests.analysis.report_files import choose, headlines, opened, show
 from tests.analysis.run_files import write_run, write_table
 
 
@@ -32,14 +32,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def page(browser: Any, folder: Path) -> Iterator[Any]:
-    """Open the report; errors on the page fail the test."""
-    errors: list[str] = []
-    tab = browser.new_page(viewport={"width": 1000, "height": 800})
-    tab.on("pageerror", lambda error: errors.append(str(error)))
-    tab.goto((folder / "report.html").as_uri())
-    yield tab
-    assert errors == []
-    tab.close()
+    view = {"width": 1000, "height": 800}
+    with opened(browser, (folder / "report.html").as_uri(), viewport=view) as tab:
+        yield tab
 
 
 def task(page: Any, name: str) -> None:

@@ -8,7 +8,16 @@ from typing import Any
 
 import pytest
 
-from tests.analysis.report_files import EVIL, LATE, choose, headlines, publish, show, write_study
+from tests.analysis.report_files import (
+    EVIL,
+    LATE,
+    choose,
+    headlines,
+    opened,
+    publish,
+    show,
+    write_study,
+)
 from tests.analysis.run_files import write_reference_scores, write_run
 
 
@@ -19,18 +28,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def page(browser, folder) -> Iterator[Any]:
-    """Open the report; errors on the page and network requests fail the test."""
-    errors: list[str] = []
-    asked: list[str] = []
-    tab = browser.new_page(viewport={"width": 1300, "height": 900}, color_scheme="light")
-    tab.on("pageerror", lambda error: errors.append(str(error)))
-    tab.on("console", lambda line: errors.append(line.text) if line.type == "error" else None)
-    tab.on("request", lambda request: asked.append(request.url))
-    tab.goto((folder / "report.html").as_uri())
-    yield tab
-    assert errors == []
-    assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
-    tab.close()
+    view = {"viewport": {"width": 1300, "height": 900}, "color_scheme": "light"}
+    with opened(browser, (folder / "report.html").as_uri(), **view) as tab:
+        yield tab
 
 
 def drawn(page: Any, selector: str) -> int:
@@ -222,14 +222,10 @@ def short(browser, tmp_path) -> Iterator[Any]:
     write_reference_scores(tmp_path / "runs", "walker-walk", (43.0, 12.0), (20.0, 5.0))
     late = {0: 3.0, 20_000: 90.0, 4_000_000: 900.0}
     headlines(tmp_path, f"runs={tmp_path / 'runs'}", publish(tmp_path, "tdmpc2", late))
-    tab = browser.new_page(viewport={"width": 390, "height": 844}, has_touch=True)
-    errors: list[str] = []
-    tab.on("pageerror", lambda error: errors.append(str(error)))
-    tab.goto(f"{(tmp_path / 'report.html').as_uri()}#task/walker-walk")
-    tab.wait_for_selector(".large canvas")
-    yield tab
-    assert errors == []
-    tab.close()
+    url = f"{(tmp_path / 'report.html').as_uri()}#task/walker-walk"
+    with opened(browser, url, viewport={"width": 390, "height": 844}, has_touch=True) as tab:
+        tab.wait_for_selector(".large canvas")
+        yield tab
 
 
 def test_a_task_opens_at_the_range_of_its_runs(short):
@@ -253,11 +249,10 @@ def early(browser, tmp_path) -> Iterator[Any]:
         points = {0: 5.0, 20_000: 200.0 + seed, 40_000: 300.0}
         write_run(tmp_path / "runs", points, budget=40_000, seed=seed)
     headlines(tmp_path, f"runs={tmp_path / 'runs'}", publish(tmp_path, "tdmpc2", LATE))
-    tab = browser.new_page(viewport={"width": 1200, "height": 844})
-    tab.goto(f"{(tmp_path / 'report.html').as_uri()}#task/walker-walk")
-    tab.wait_for_selector(".large canvas")
-    yield tab
-    tab.close()
+    url = f"{(tmp_path / 'report.html').as_uri()}#task/walker-walk"
+    with opened(browser, url, viewport={"width": 1200, "height": 844}) as tab:
+        tab.wait_for_selector(".large canvas")
+        yield tab
 
 
 def test_curves_without_two_evaluations_in_the_range_are_not_drawn(early):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType
@@ -70,10 +70,7 @@ class RunSpec:
     def identity(self) -> str:
         """Hash of everything that changes training: all fields except budget and variant."""
         content: list[Any] = [self.method, self.task, self.seed, sorted(self.overrides)]
-        if self.obs != "state":
-            content.append(["obs", self.obs])
-        if self.assets not in (None, "official"):
-            content.append(["assets", self.assets])
+        content += [list(item) for item in unusual(vars(self)).items()]
         content += [list(switch) for switch in self.task_switches]
         if self.tasks:
             content += [["tasks", *self.tasks], ["dataset", self.dataset]]
@@ -115,6 +112,18 @@ class RunSpec:
             "changed, or written by another version",
         )
         return spec
+
+
+_USUAL = {"obs": (None, "state"), "assets": (None, "official")}
+
+
+def unusual(facts: Mapping[str, Any]) -> dict[str, str]:
+    """Return the observations and assets of a run where they are not the paper's.
+
+    Args:
+        facts: fields of a `RunSpec`, or a `spec.json`, which may lack them.
+    """
+    return {key: facts[key] for key, usual in _USUAL.items() if facts.get(key) not in usual}
 
 
 class _JsonType(NamedTuple):
@@ -263,6 +272,12 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     if not numbers or min(numbers) < 0 or len(set(numbers)) < len(numbers):
         raise UserError(f"seeds={text}: a count (3) or a list of different seeds (1,2,5) is needed")
     return tuple(numbers)
+
+
+def list_of_seeds(seeds: Iterable[int]) -> str:
+    """Return seeds as a list that `parse_seeds` reads: `1,3`, or `7,` for one seed."""
+    texts = list(map(str, seeds))
+    return ",".join(texts) + "," * (len(texts) == 1)
 
 
 def chosen_seeds(values: Mapping[str, Any]) -> tuple[int, ...]:
