@@ -24,11 +24,11 @@ OPEN = "open"
 
 MEANINGS = {
     REPRODUCED: "`reproduce.py` calls own runs of all tasks at the full budget reproduced",
-    SO_FAR: "the same for some of the tasks, or below the full budget",
+    SO_FAR: "`reproduce.py` calls own runs of some tasks, or below the full budget, reproduced",
     NOT_REPRODUCED: "`reproduce.py` calls own runs worse or better",
     SUPPORTED: "a claim that one agent scores lower, higher or the same as another holds for own "
     "runs of all tasks at the full budget",
-    SUPPORTED_SO_FAR: "the same for some of the tasks, or below the full budget",
+    SUPPORTED_SO_FAR: "such a claim holds for own runs of some tasks, or below the full budget",
     CONTRADICTED: "own runs exclude such a claim",
     EVALUATED: "a third party evaluated the authors' weights; not trained again",
     RECOMPUTED: "the number follows from the authors' released curves; not trained again",
