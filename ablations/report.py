@@ -10,10 +10,14 @@ from typing import TYPE_CHECKING
 
 from ablations.own_specs import read_specs
 from ablations.specs import ABLATIONS
-from analysis.records.source_options import BY_MAKE_FIGURES, load_sources, report
-from analysis.records.sources import RUNS_SOURCE
+from analysis.records.source_options import (
+    BY_MAKE_FIGURES,
+    RunsOfTasks,
+    load_sources,
+    report,
+)
 from analysis.stats.ablation_claims import MARGIN, OPEN
-from analysis.stats.rules import ScoreOptions, get_rule
+from analysis.stats.rules import get_rule, rule_setting
 from tdmpc2.common.run.spec import without_precision
 from tdmpc2.common.system import cli
 from tdmpc2.common.system.config_checks import POINTS, REPS, STEPS, setting
@@ -25,8 +29,10 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class ReportRequest(ScoreOptions):
+class ReportRequest(RunsOfTasks):
     """Which report to write: the options of the command."""
+
+    rule: str = rule_setting()
 
     base: str = setting(
         "default", "variant that the ablations are compared with; for runs of --quick: quick"
@@ -101,7 +107,7 @@ def write(request: ReportRequest) -> int:
     from analysis.records.studies import read_studies
     from analysis.stats.study_results import describe_study
 
-    records = load_sources(request).select(sources=[RUNS_SOURCE], methods=["tdmpc2"])
+    records = load_sources(request).select(methods=["tdmpc2"])
     report(records.problems, BY_MAKE_FIGURES)
     studies = find_studies(records.runs, base, known)
     if not studies:

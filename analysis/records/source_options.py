@@ -38,17 +38,11 @@ BY_MAKE_FIGURES = "which `python analysis/make_figures.py` lists in problems.csv
 
 
 @dataclass(frozen=True)
-class FolderOptions(Settings):
-    """Options of commands that read runs and released curves."""
+class RunOptions(Settings):
+    """Options of commands that read runs."""
 
     runs: str = setting("", "folder of runs, or several: DIR,DIR; default: runs/ in the checkout")
     recorded: bool = setting(False, "use all folders of paper_figures/recorded instead of runs=")
-    published: str = setting(
-        "",
-        "learning curves released by the authors of the paper, <method>/<task>.csv, or none; "
-        "default: $TDMPC2_PUBLISHED or those that `python analysis/fetch_published.py` has "
-        "downloaded, if there are any",
-    )
 
     def __post_init__(self) -> None:
         """Reject values out of range, options that exclude each other, and paths of no user."""
@@ -66,6 +60,29 @@ class FolderOptions(Settings):
         if self.recorded:
             return recorded_folders()
         return named_folders(self.runs, "runs") or [default_runs_dir()]
+
+
+@dataclass(frozen=True)
+class RunsOfTasks(RunOptions):
+    """Options of commands that read the runs of some tasks."""
+
+    tasks: str | None = setting(
+        None,
+        "only these tasks, as names or shell patterns: tasks=walker-*,cup-catch; for multi-task "
+        "agents, names of task sets: tasks=mt80; default: all",
+    )
+
+
+@dataclass(frozen=True)
+class FolderOptions(RunOptions):
+    """Options of commands that read runs and released curves."""
+
+    published: str = setting(
+        "",
+        "learning curves released by the authors of the paper, <method>/<task>.csv, or none; "
+        "default: $TDMPC2_PUBLISHED or those that `python analysis/fetch_published.py` has "
+        "downloaded, if there are any",
+    )
 
     def released(self) -> Path | None:
         """Return the folder of the released curves; None if there is none or `none` is given.
@@ -88,8 +105,8 @@ class FolderOptions(Settings):
 
 
 @dataclass(frozen=True)
-class SourceOptions(FolderOptions):
-    """Options of all commands that read records of several sources."""
+class SourceOptions(FolderOptions, RunsOfTasks):
+    """Options of commands that read records of several sources."""
 
     curves: Path | None = setting(
         None,
@@ -103,11 +120,6 @@ class SourceOptions(FolderOptions):
     sacred: Path | None = setting(
         None,
         "folder of runs recorded with Sacred, whose config.json contains task, seed and method",
-    )
-    tasks: str | None = setting(
-        None,
-        "only these tasks, as names or shell patterns: tasks=walker-*,cup-catch; for multi-task "
-        "agents, names of task sets: tasks=mt80; default: all",
     )
 
 
@@ -139,7 +151,7 @@ def chosen_released(published: str) -> Path | None:
 
 
 def load_sources(
-    options: SourceOptions,
+    options: RunsOfTasks,
     *,
     multitask: bool = False,
     released: Literal["never", "beside runs", "always"] = "never",
@@ -147,7 +159,7 @@ def load_sources(
     """Load the records that the options select.
 
     Args:
-        options: options that select the sources.
+        options: options that select the sources; only `SourceOptions` select more than runs.
         multitask: whether to include multi-task runs.
         released: whether to use the released curves if they are available. `always` means also if
             there are no runs, unless a folder of runs is named.
@@ -161,17 +173,21 @@ def load_sources(
 
     folders = options.folders()
     runs_dir = folders[0].parent if options.recorded else ", ".join(map(str, folders))
-    published = None if released == "never" else options.released()
-    sources = ("curves", "tensorboard", "sacred")
-    chosen: dict[str, Path] = {k: v for k in sources if (v := getattr(options, k)) is not None}
+    chosen: dict[str, Path] = {}
+    published, asked_for = None, False
+    if isinstance(options, SourceOptions):
+        kinds = ("curves", "tensorboard", "sacred")
+        chosen = {k: v for k in kinds if (v := getattr(options, k)) is not None}
+        published = None if released == "never" else options.released()
+        asked_for = bool(options.published)
     named = options.recorded or bool(options.runs)
     with doing(f"reading {runs_dir}"):
         loaded = [load_folders(folders)]
     alone = not chosen and loaded[0].table.empty
     instead = alone and released == "always" and not named
-    if published is not None and (options.published or instead or not alone):
+    if published is not None and (asked_for or instead or not alone):
         chosen = {PUBLISHED: published, **chosen}
-        if instead and not options.published:
+        if instead and not asked_for:
             notice = f"no run in {runs_dir}; using only the released curves in {published}"
             print(notice, file=sys.stderr)
     for key, path in chosen.items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -122,13 +122,17 @@ RULES = {
 DEFAULT_RULE = "hold"
 
 
+def rule_setting() -> Any:
+    """Return the option `rule` of commands that compute scores."""
+    names = " | ".join(RULES)
+    return setting(DEFAULT_RULE, f"treatment of missing and repeated evaluations: {names}")
+
+
 @dataclass(frozen=True)
 class ScoreOptions(SourceOptions):
-    """Options of all commands that compute scores."""
+    """Options of commands that compute scores from several sources."""
 
-    rule: str = setting(
-        DEFAULT_RULE, f"treatment of missing and repeated evaluations: {' | '.join(RULES)}"
-    )
+    rule: str = rule_setting()
 
 
 def get_rule(name: str) -> Rule:

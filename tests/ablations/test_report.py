@@ -268,6 +268,7 @@ def test_diverged_runs_count(tmp_path: Path) -> None:
         (["margin=0"], "margin=0.0: must lie in (0, 100]"),
         (["env_steps=-1"], "env_steps=-1: must lie in [1, 10_000_000_000]"),
         (["marge=3"], "unknown key 'marge' (did you mean 'margin'?)"),
+        (["curves=mine.csv"], "unknown key 'curves'"),
         (["base=quick"], "no runs of the variant 'quick' (available:"),
         (["rule=guess"], "unknown rule 'guess'"),
         (["spec=none.toml"], "cannot be read"),
