@@ -12,11 +12,13 @@ from torch import Tensor, nn
 
 from tdmpc2 import acceleration, kernels
 from tdmpc2.common.interfaces import Accelerable, FunctionSlot
+from tdmpc2.common.numerics.compile import Compiler
 from tdmpc2.kernels.blocked import BlockedWeights
 from tdmpc2.kernels.layers import NATIVE, NativeNormedLinear, NativeQEnsemble
 from tdmpc2.layers import NormedLinear
 from tdmpc2.runners.registry import METHODS, agent_class
 from tdmpc2.seed_batch import SeedBatch
+from tests.baselines.agents import dreamerv3
 from tests.helpers import env_spec, make_agent, tiny_config
 
 CPU = torch.device("cpu")
@@ -85,6 +87,27 @@ def test_a_failure_is_reported_and_the_plain_function_remains() -> None:
     with pytest.warns(RuntimeWarning, match=r"torch.compile failed.*compile=false"):
         action = agent.act(obs, first=first, explore=False)
     assert (compiler.enabled, told) == (False, [True])
+    np.testing.assert_array_equal(action, plain.act(obs, first=first, explore=False))
+
+
+def test_a_failure_in_a_decision_of_dreamerv3_is_no_end() -> None:
+    """It decides before its first update."""
+    agent = dreamerv3()[0]
+    plain = copy.deepcopy(agent)
+
+    def refuse(*args: Any) -> Any:
+        if torch.compiler.is_compiling():
+            raise ValueError("no such thing")
+        return gate(*args)
+
+    gate, agent.model.rssm.gate = agent.model.rssm.gate, refuse
+    compiler = Compiler(CPU)
+    acceleration.replace_functions(agent.accelerable(), compiler)
+    compiler.switch_on()
+    obs, first = np.ones((1, *agent.env.obs_shape), np.float32), np.array([True])
+    with pytest.warns(RuntimeWarning, match=r"torch.compile failed"):
+        action = agent.act(obs, first=first, explore=False)
+    assert not compiler.enabled
     np.testing.assert_array_equal(action, plain.act(obs, first=first, explore=False))
 
 

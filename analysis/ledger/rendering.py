@@ -11,7 +11,7 @@ EXCERPT = "claims"
 """Name of the table in the README."""
 INTRODUCTION = """\
 Every quantitative claim of the paper, with its status and the command whose runs would settle it.
-Statuses are derived from records and the released curves, and `make claims` writes this page: do not edit it. Scores are
+Statuses follow from records and the released curves. `make claims` writes this page. Scores are
 return / 10 or success in percent, averaged over tasks. Differences have 95 % intervals (Welch),
 which end at the largest possible difference, 100 points. Reproduced is the verdict of
 `reproduce.py`. The paper shows scores of single-task agents in figures; their numbers here are

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from types import SimpleNamespace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -25,6 +25,43 @@ from tdmpc2.common.replay.sequence_replay import SequenceReplay
 from tdmpc2.common.replay.types import Sequences, to_device
 from tdmpc2.common.system.errors import UserError
 from tdmpc2.common.training.base_agent import BaseAgent
+
+
+class ActNoise(NamedTuple):
+    """Noise of a decision.
+
+    Attributes:
+        state: `(B, S)`, uniform in [0, 1), for the state.
+        action: `(B, A)`, standard normal, for the action.
+    """
+
+    state: Tensor
+    action: Tensor
+
+
+def decide(
+    model: WorldModel,
+    behavior: Behavior,
+    state: State,
+    action: Tensor,
+    obs: Tensor,
+    first: Tensor,
+    noise: ActNoise,
+) -> tuple[State, Tensor]:
+    """Return the state after an observation, and the action `(B, A)` in [-1, 1].
+
+    Args:
+        model: the world model.
+        behavior: the actor.
+        state: previous state `(B, ·)`.
+        action: `(B, A)`, action that led to the observation.
+        obs: `(B, O)`.
+        first: `(B,)`, True where the observation is the first of an episode.
+        noise: noise of state and action.
+    """
+    state = model.rssm.observe_one(state, action, model.encode(obs), first, noise.state)
+    action = behavior.act(state.features, noise.action)
+    return state, action.clamp(-1, 1)  # as the world model bounds it
 
 
 class DreamerV3(BaseAgent):
@@ -82,7 +119,7 @@ class DreamerV3(BaseAgent):
         self.eval_noise = Draws(derive_seed(seed, "evaluation noise"), self.device)
         # State and action of the previous decision, in training (True) and evaluation (False).
         self.act_states: dict[bool, tuple[State, Tensor] | None] = {True: None, False: None}
-        self.functions = SimpleNamespace(differentiate=differentiate, learn=learn)
+        self.functions = SimpleNamespace(decide=decide, differentiate=differentiate, learn=learn)
 
     @classmethod
     def gflop(cls, config: DreamerV3Config, obs_dim: int, action_dim: int) -> dict[str, float]:
@@ -113,7 +150,7 @@ class DreamerV3(BaseAgent):
         return Accelerable(
             self.device,
             pieces=pieces,
-            protected=[FunctionSlot(self.functions, name) for name in ("differentiate", "learn")],
+            protected=[FunctionSlot(self.functions, name) for name in vars(self.functions)],
             compiled_on=["cuda"],
             networks=networks,
             native_layers="baselines.kernels.layers:NATIVE",
@@ -146,14 +183,17 @@ class DreamerV3(BaseAgent):
             start = self.model.rssm.initial()
             zero_action = torch.zeros(num, self.env.action_dim, device=self.device)
             previous = State(*(x.expand(num, -1) for x in start)), zero_action
+        noise = ActNoise(
+            state=source.uniform(num, self.config.stoch),
+            action=source.normal(num, self.env.action_dim),
+        )
+        observed = to_device(obs, self.device)
         with self._precision():
-            embed = self.model.encode(to_device(obs, self.device))
-            uniform = source.uniform(num, self.config.stoch)
-            state = self.model.rssm.observe_one(*previous, embed, is_first, uniform)
-            action = self.behavior.act(state.features, source.normal(num, self.env.action_dim))
-        action = action.clamp(-1, 1)  # as the world model bounds it
-        self.act_states[explore] = (state, action)
-        return action.cpu().numpy()
+            decided = self.functions.decide(
+                self.model, self.behavior, *previous, observed, is_first, noise
+            )
+        self.act_states[explore] = decided
+        return decided[1].cpu().numpy()
 
     def seed_evaluation(self, seed: int) -> None:
         """Seed the noise of evaluation."""

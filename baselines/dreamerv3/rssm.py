@@ -39,6 +39,8 @@ class State(NamedTuple):
 
 def log_probs(logits: Tensor, unimix: float) -> Tensor:
     """Return ln((1 − unimix)·softmax(logits) + unimix / C) over the last dimension of size C."""
+    if unimix == 0:  # the logarithm of a probability that underflows is infinite
+        return torch.log_softmax(logits, dim=-1)
     probs = torch.softmax(logits, dim=-1)
     return torch.log((1 - unimix) * probs + unimix / logits.shape[-1])
 

@@ -26,7 +26,7 @@ from tdmpc2.common.system.config_checks import (
     require_ordered,
     setting,
 )
-from tdmpc2.config import MODEL_SIZES, MULTITASK_DIM
+from tdmpc2.config import MODEL_SIZES, MULTITASK_BATCH, MULTITASK_DIM
 
 ModelSize = Literal["1", "5", "19", "48", "317"]
 
@@ -80,7 +80,7 @@ class TDMPCConfig:
     temperature: float = setting(
         0.5, "factor of the values in the weights of elites; 0: equal weights", COEFFICIENT
     )
-    momentum: float = setting(0.1, "weight of the previous mean", FRACTION)
+    momentum: float = setting(0.1, "weight of the previous mean", low=0, below=1)
     max_std: float = setting(2.0, "initial and maximum standard deviation", above=0, high=STD.high)
     initial_min_std: float = setting(
         0.5, "minimum standard deviation at first; falls linearly to min_std", STD
@@ -129,6 +129,11 @@ class TDMPCConfig:
     def __post_init__(self) -> None:
         """Check that all values are valid."""
         check_fields(self)
+        require(
+            self.discount_from == "fixed" or self.discount == type(self).discount,
+            f"discount={self.discount}: has no effect with discount_from={self.discount_from}; "
+            "use only one of them",
+        )
         total = self.num_samples + self.num_pi_samples
         require(
             self.num_elites <= total,
@@ -142,7 +147,7 @@ class TDMPCConfig:
         """Return the config of a model size with overrides.
 
         Args:
-            multitask: whether to use a task embedding (96 dimensions).
+            multitask: whether to use a task embedding (96 dimensions) and batches of 1024.
             **overrides: fields of this class; they take precedence over the model size.
 
         Raises:
@@ -155,7 +160,7 @@ class TDMPCConfig:
             names = ("enc_dim", "mlp_dim", "latent_dim", "num_enc_layers")
             values = {name: MODEL_SIZES[size][name] for name in names}
         if multitask:
-            values["task_dim"] = MULTITASK_DIM
+            values |= {"task_dim": MULTITASK_DIM, "batch_size": MULTITASK_BATCH}
         return cls(**{**values, **overrides, "model_size": size})
 
     def for_task(self, task: str) -> TDMPCConfig:

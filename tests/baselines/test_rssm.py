@@ -77,6 +77,8 @@ def test_unimix() -> None:
     probs = log_probs(logits, 0.01).exp()
     torch.testing.assert_close(probs, torch.tensor([[0.0025, 0.9925, 0.0025, 0.0025]]))
     assert torch.equal(log_probs(logits, 0.0).argmax(-1), torch.tensor([1]))
+    far = log_probs(torch.tensor([[0.0, 200.0]]), 0.0)
+    torch.testing.assert_close(far, torch.tensor([[-200.0, 0.0]]))  # not infinite
 
 
 def test_draws_follow_the_probabilities() -> None:

@@ -178,7 +178,16 @@ def test_settings_of_tasks() -> None:
     assert make().discount == 0.99
 
 
-@pytest.mark.parametrize("bad", [{"tau": 2.0}, {"batch_size": 0}, {"nonsense": 1}, {"lr_": 1}])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"tau": 2.0},
+        {"batch_size": 0},
+        {"nonsense": 1},
+        {"lr_": 1},
+        {"discount": 0.97, "discount_from": "episode_length"},
+    ],
+)
 def test_bad_settings(bad: dict[str, object]) -> None:
     with pytest.raises(UserError):
         SACConfig.make(**bad)

@@ -239,7 +239,15 @@ def walker_without_table() -> TDMPCConfig:
 
 
 @pytest.mark.parametrize(
-    "bad", [{"num_elites": 1000}, {"rho": 1.5}, {"model_size": "7"}, {"nonsense": 1}]
+    "bad",
+    [
+        {"num_elites": 1000},
+        {"rho": 1.5},
+        {"momentum": 1.0},
+        {"model_size": "7"},
+        {"nonsense": 1},
+        {"discount": 0.97, "discount_from": "episode_length"},
+    ],
 )
 def test_bad_settings(bad: dict[str, object]) -> None:
     with pytest.raises(UserError):
@@ -284,3 +292,4 @@ def test_larger_sizes_are_those_of_tdmpc2(size: str) -> None:
     config = TDMPCConfig.make(model_size=size, multitask=True).for_task("")
     widths = {"5": (256, 512, 512, 96), "19": (1024, 1024, 768, 96)}
     assert (config.enc_dim, config.mlp_dim, config.latent_dim, config.task_dim) == widths[size]
+    assert config.batch_size == 1024

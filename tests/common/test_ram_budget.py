@@ -17,6 +17,7 @@ from tdmpc2.common.replay.ram_budget import (
     replay_bytes,
     replay_device,
 )
+from tdmpc2.common.replay.sequence_replay import SequenceReplay
 from tdmpc2.common.system.errors import UserError
 
 
@@ -34,6 +35,17 @@ def test_bytes_are_those_of_the_tensors(shape: tuple[int, ...], frame_stack: int
     tensors = [value for value in vars(replay).values() if isinstance(value, torch.Tensor)]
     held = sum(t.numel() * t.element_size() for t in tensors if len(t) == 100)
     assert replay_bytes(100, shape, 2, frame_stack=frame_stack) == held
+
+
+def test_rows_that_are_not_filled_occupy_no_memory() -> None:
+    """The check before a run counts only the rows that it can fill."""
+    process, rows = psutil.Process(), 1_000_000
+    before = process.memory_info().rss
+    few = {"generator": torch.Generator()}
+    episodes = Replay(rows, 3, (90,), 10, **few)
+    sequences = SequenceReplay(rows, 3, (90,), 10, num_places=2, **few)
+    assert len(episodes.obs) == sequences.obs.shape[1] * 2 == rows  # 400 MB each
+    assert process.memory_info().rss - before < 50e6
 
 
 def test_the_papers_pixel_memory_is_12_gigabytes() -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import Generator, Tensor
 
 from tdmpc2.common.replay.frame_stack import FrameRows
+from tdmpc2.common.replay.ram_budget import lazy_zeros
 from tdmpc2.common.replay.sum_tree import SumTree
 from tdmpc2.common.replay.types import (
     Batch,
@@ -19,18 +20,6 @@ from tdmpc2.common.replay.types import (
     Transition,
     to_device,
 )
-
-
-def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Return zeros that, on the CPU, occupy physical memory only where they have been written.
-
-    `torch.zeros` writes to every page, so that a buffer of images would occupy all of its
-    gigabytes from the start.
-    """
-    if device.type != "cpu":
-        return torch.zeros(shape, dtype=dtype, device=device)
-    kind = torch.empty(0, dtype=dtype).numpy().dtype
-    return torch.from_numpy(np.zeros(shape, kind))
 
 
 def _rows_of(store: Tensor, rows: Tensor) -> Tensor:
@@ -96,12 +85,12 @@ class Replay:
         self._channels = obs_shape[0] // frame_stack
         row_shape = (self._channels, *obs_shape[1:])
         self._frames = FrameRows(capacity, frame_stack, self.device) if frame_stack > 1 else None
-        self.obs = _zeros((capacity, *row_shape), obs_dtype, self.device)
-        self.action = torch.zeros(capacity, action_dim, device=device)
-        self.reward = torch.zeros(capacity, device=device)
-        self.terminated = torch.zeros(capacity, device=device)
-        self.task = torch.zeros(capacity, dtype=torch.long, device=device)
-        self._starts = torch.zeros(capacity, dtype=torch.long, device=device)
+        self.obs = lazy_zeros(capacity, *row_shape, dtype=obs_dtype, device=self.device)
+        self.action = lazy_zeros(capacity, action_dim, device=self.device)
+        self.reward = lazy_zeros(capacity, device=self.device)
+        self.terminated = lazy_zeros(capacity, device=self.device)
+        self.task = lazy_zeros(capacity, dtype=torch.long, device=self.device)
+        self._starts = lazy_zeros(capacity, dtype=torch.long, device=self.device)
         self._first_start = 0  # position of the oldest start in the ring of starts
         self._num_starts = 0
         self._episodes: deque[_Stored] = deque()

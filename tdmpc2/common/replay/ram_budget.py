@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import numpy as np
 import psutil
 import torch
 
@@ -29,6 +30,25 @@ def replay_bytes(
     obs = math.prod(obs_shape) * 4 if len(obs_shape) == 1 else math.prod(obs_shape) // frame_stack
     others = 4 * action_dim + 4 + 4 + 8 + 8  # reward, terminated, task, list of starts
     return rows * (obs + others)
+
+
+def lazy_zeros(
+    *shape: int, dtype: torch.dtype = torch.float32, device: torch.device
+) -> torch.Tensor:
+    """Return zeros that, on a CPU, occupy physical memory only where they have been written.
+
+    `torch.zeros` writes to every page, so that a buffer would occupy all of its gigabytes from
+    the start.
+
+    Args:
+        *shape: sizes of the dimensions.
+        dtype: type of the numbers.
+        device: device of the tensor.
+    """
+    if device.type != "cpu":
+        return torch.zeros(shape, dtype=dtype, device=device)
+    kind = torch.empty(0, dtype=dtype).numpy().dtype
+    return torch.from_numpy(np.zeros(shape, kind))
 
 
 def replay_device(bytes_per_row: int, capacity: int, device: torch.device) -> torch.device:

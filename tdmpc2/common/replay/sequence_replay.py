@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
+from tdmpc2.common.replay.ram_budget import lazy_zeros
 from tdmpc2.common.replay.types import Episode, Sequences, Transition, to_device
 
 _FIRST = (0.0, 1.0, 0.0)  # reward, first and terminated of the first row of an episode
@@ -61,10 +62,10 @@ class SequenceReplay:
                 f"{self.ring} rows per environment are too few for sequences of {length} rows"
             )
         shape = (num_places, self.ring)
-        self.obs = torch.zeros(*shape, *obs_shape, device=device)
-        self.action = torch.zeros(*shape, action_dim, device=device)
+        self.obs = lazy_zeros(*shape, *obs_shape, device=self.device)
+        self.action = lazy_zeros(*shape, action_dim, device=self.device)
         # Columns: reward, first, terminated.
-        self.marks = torch.zeros(*shape, 3, device=device)
+        self.marks = lazy_zeros(*shape, 3, device=self.device)
         self._oldest = [0] * num_places  # rows ever removed
         self._end = [0] * num_places  # rows ever stored
         self._growing = [0] * num_places  # rows of the unfinished episode
