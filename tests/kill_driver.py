@@ -90,7 +90,8 @@ class Command:
     def __post_init__(self) -> None:
         self._folder = TemporaryDirectory()
         self._streams = [Path(self._folder.name) / name for name in ("out", "err")]
-        context = FRESH_CONTEXT if "device=cuda" in self.arguments else CONTEXT
+        on_gpu = any(argument.startswith("device=cuda") for argument in self.arguments)
+        context = FRESH_CONTEXT if on_gpu else CONTEXT
         self._reached, self._go_on = context.Event(), context.Event()
         self.calls = context.RawValue("q")
         held = (self._reached, self._go_on, self.calls)

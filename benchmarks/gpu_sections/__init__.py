@@ -1,1 +1,1 @@
-"""Sections of `benchmarks/gpu_acceptance.py`, one module each."""
+"""Sections of `benchmarks/gpu_acceptance.py`, one module each, and what they share."""

@@ -138,7 +138,11 @@ class Counter(TorchDispatchMode):
 
 
 def count_kernels(settings: Settings, call: Any) -> int:
-    """Return the number of kernels that a call launches; on a CPU, of dispatched operations."""
+    """Return the number of kernels that a call launches; on a CPU, of dispatched operations.
+
+    Named ranges of the call, such as the steps of optimizers, are no kernels, although the profiler
+    lists them among these.
+    """
     if not settings.on_gpu:
         with Counter() as counter:
             call()
@@ -148,7 +152,10 @@ def count_kernels(settings: Settings, call: Any) -> int:
         call()
         torch.cuda.synchronize()
     on_device = torch.profiler.DeviceType.CUDA
-    return sum(event.device_type == on_device for event in profile.events())
+    return sum(
+        event.device_type == on_device and not event.is_user_annotation
+        for event in profile.events()
+    )
 
 
 def counted_as(settings: Settings) -> str:

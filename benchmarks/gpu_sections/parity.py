@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from gpu_sections.bench import make_filled_agent, observation
 from gpu_sections.report import Report, Settings
 from tdmpc2 import acceleration
 from tdmpc2.agent import TDMPC2
+from tdmpc2.common.numerics.recorded_steps import WARM_CALLS
 from tdmpc2.planner import estimate_value, plan
 from tests.golden import FILES, Golden
 from tests.golden_baselines import READERS, errors_of_updates
@@ -24,11 +27,15 @@ BOUNDS = {
 }
 # Bounds of complete updates of the baselines, for relative and absolute errors.
 BASELINE_BOUNDS = {"fp32": 1e-4, "tf32": 1.0}
+# Largest difference of fast code from eager code. It is a third of what Adam moves a weight in one
+# update, so a step with other noise, another batch or overwritten memory exceeds it.
+FAST_BOUND = 1e-4
+REPLAYS = 3
 MATMUL = {"fp32": "highest", "tf32": "high", "bf16": "highest"}
 
 
 def run(report: Report, settings: Settings) -> None:
-    """Check all methods in all their precisions, then compiled against eager."""
+    """Check all methods in all their precisions, then compiled and recorded code against eager."""
     precisions = ["fp32", "tf32", "bf16"] if settings.on_gpu else ["fp32", "bf16"]
     files = FILES[:1] if settings.small else FILES
     for precision in precisions:
@@ -48,7 +55,12 @@ def run(report: Report, settings: Settings) -> None:
             report.add(f"{precision}: {method}", worst_error, at_most=bound, note=note)
     torch.set_float32_matmul_precision("highest")
     for what, error in compiled_against_eager(settings).items():
-        report.add(f"compiled against eager: {what}", error, at_most=1e-4)
+        report.add(f"compiled functions against eager: {what}", error, at_most=FAST_BOUND)
+    if settings.on_gpu:
+        note = f"each step is executed {WARM_CALLS} times, recorded, and replayed {REPLAYS} times"
+        for what, error in recorded_against_eager(settings).items():
+            name = f"recorded steps against eager: {what}"
+            report.add(name, error, at_most=FAST_BOUND, note=note)
 
 
 def errors_of(golden: Golden, precision: Any) -> dict[str, float]:
@@ -158,8 +170,8 @@ def update_errors(golden: Golden, agent: TDMPC2) -> dict[str, float]:
 def compiled_against_eager(settings: Settings) -> dict[str, float]:
     """Return the largest differences of a plan, and of the weights after two updates.
 
-    On a GPU, compiled functions are captured into CUDA graphs. The second update replays them,
-    and would reveal memory that a graph has overwritten.
+    Compares the compiled functions one by one, with recorded noise. The CUDA graphs of whole steps
+    are not used; see `recorded_against_eager`.
 
     Raises:
         RuntimeError: the agent could not be compiled.
@@ -175,10 +187,10 @@ def compiled_against_eager(settings: Settings) -> dict[str, float]:
         return f.plan(*args, **kwargs, preparation=f.prepare, iteration=f.iterate)
 
     differences = {}
-    for place in ("first call", "replay"):
+    for place in ("first call", "second call"):
         result = planned(golden, compiled, case, compiled_plan)
         differences[f"plan, {place}"] = error(result.mean, eager_plan.mean)
-    for place in ("first call", "replay"):
+    for place in ("first call", "second call"):
         for agent in (eager, compiled):
             agent.update_on(golden.batch(), golden.update_noise("update1"))
         eager_weights = eager.model.state_dict()
@@ -187,6 +199,39 @@ def compiled_against_eager(settings: Settings) -> dict[str, float]:
     if not compiler.enabled:
         raise RuntimeError("compilation failed; see the warning above")
     return differences
+
+
+def recorded_against_eager(settings: Settings) -> dict[str, float]:
+    """Return the largest differences of plans, and of the weights after each update.
+
+    Two agents with the same seed act and learn in turn. The steps of one are compiled, and on a GPU
+    recorded as CUDA graphs and replayed. This covers what a recording may do wrong: noise that
+    differs from that of eager steps, arguments that are not copied, batches that are not drawn
+    anew, and memory that a graph has overwritten.
+
+    All samples are elites, and the means of plans are compared, not the actions: rounding decides
+    which of two samples with close values is an elite, and which elite is executed.
+
+    Raises:
+        RuntimeError: the agent could not be compiled.
+    """
+    pairs = [make_filled_agent(settings, num_samples=512, num_elites=512) for _ in range(2)]
+    agents = [agent for agent, _ in pairs]
+    compiler = acceleration.install(agents[1])
+    worst = {"plans": 0.0, "weights": 0.0}
+    for place in range(WARM_CALLS + REPLAYS):
+        obs, first = (1 + place) * observation(), np.array([place == 0])
+        for agent, replay in pairs:
+            agent.act(obs, first=first, explore=True)
+            agent.update(replay)
+        eager_mean, mean = (agent.previous_mean[True] for agent in agents)
+        worst["plans"] = max(worst["plans"], error(mean, eager_mean))
+        eager_weights, weights = (agent.model.state_dict() for agent in agents)
+        differences = [error(x, eager_weights[name]) for name, x in weights.items()]
+        worst["weights"] = max(worst["weights"], *differences)
+    if not compiler.enabled:
+        raise RuntimeError("compilation failed; see the warning above")
+    return worst
 
 
 def planned_task(golden: Golden) -> Tensor | None:

@@ -12,6 +12,10 @@ import torch
 
 from tdmpc2.common.system.atomic_files import write_json
 
+# Part of each warning of the project that code goes on without compiled functions, recorded steps
+# or native kernels.
+GIVEN_UP = "continuing without"
+
 
 class SkippedError(Exception):
     """The section cannot run on this machine; the message gives the reason."""
@@ -57,6 +61,7 @@ class Report:
         section: name of the section.
         key: facts on which the validity of an earlier result depends.
         checks: checks made so far.
+        unfinished: why the section is incomplete; empty if it is complete.
         started: start of the section, by the monotonic clock.
     """
 
@@ -64,6 +69,7 @@ class Report:
     section: str
     key: dict[str, Any]
     checks: list[dict[str, Any]] = field(default_factory=list)
+    unfinished: str = ""
     started: float = field(default_factory=time.monotonic)
 
     def add(
@@ -101,7 +107,7 @@ class Report:
         """Write all checks made so far.
 
         Args:
-            status: running, passed, failed, skipped, timed out or crashed.
+            status: running, passed, failed, incomplete, skipped or crashed.
             message: reason of the status, if the checks do not show it.
         """
         seconds = round(time.monotonic() - self.started, 1)
@@ -109,7 +115,9 @@ class Report:
         write_json(self.path, {**result, "seconds": seconds, "checks": self.checks})
 
     def close(self) -> None:
-        """End the section: passed unless a check failed."""
+        """End the section: passed if no check failed and nothing is unfinished."""
         failed = [check["name"] for check in self.checks if check["ok"] is False]
-        text = f"{len(failed)} checks failed: {', '.join(failed[:5])}" if failed else ""
-        self.write("failed" if failed else "passed", text)
+        if failed:
+            self.write("failed", f"{len(failed)} checks failed: {', '.join(failed[:5])}")
+        else:
+            self.write("incomplete" if self.unfinished else "passed", self.unfinished)

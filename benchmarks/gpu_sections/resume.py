@@ -9,7 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from gpu_sections.report import Report, Settings
+from gpu_sections.report import GIVEN_UP, Report, Settings
+from tdmpc2.common.system.atomic_files import read_json
 from tests.kill_driver import Blow, Done
 from tests.runs import outcome, run_directory, tiny
 from tests.test_offline import make_data, train
@@ -28,11 +29,11 @@ def run(report: Report, settings: Settings) -> None:
     if settings.small:
         del cases["TD-MPC2, compiled"]
     for name, arguments in cases.items():
-        compare(report, settings, name, {**arguments, "device": settings.device.type})
+        compare(report, settings, name, {**arguments, "device": str(settings.device)})
     data = settings.out / "resume" / "data"
     shutil.rmtree(data, ignore_errors=True)
     start = functools.partial(train, make_data(data))
-    several = {**WIDE, "device": settings.device.type}
+    several = {**WIDE, "device": str(settings.device)}
     compare(report, settings, "several tasks, eager", several, start)
     if not settings.small:
         several["compile"] = "true"
@@ -73,6 +74,9 @@ def compare(
         )
         if done.code:
             return
+        if arguments.get("compile") == "true":
+            why = uncompiled(runs, done)
+            report.add(f"{name}: {place} run is compiled", float(not why), at_least=1.0, note=why)
         ends[place] = outcome(runs)
     repeatable = ends["first"] == ends["second"]
     report.add(
@@ -88,6 +92,20 @@ def compare(
         at_least=1.0,
         note="" if same else differences(folder),
     )
+
+
+def uncompiled(runs: Path, done: Done) -> str:
+    """Return why a run has not used all of its compiled code; empty if it has.
+
+    Args:
+        runs: folder of the run.
+        done: result of its command.
+    """
+    given_up = [line.strip() for line in done.err.splitlines() if GIVEN_UP in line]
+    numeric = read_json(run_directory(runs) / "numeric.json") or {}
+    if not numeric.get("compile") and not given_up:
+        return "numeric.json records no compilation"
+    return "; ".join(given_up)
 
 
 def differences(folder: Path) -> str:
