@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -37,6 +36,18 @@ EVAL_HEADER = (
 )
 TRAIN_HEADER = "env_step,agent_step,num_updates,episode,value_loss,grad_norm,pi_grad_norm\n"
 TRAIN_ROWS = 4000
+# Runs a command and prints its seconds and peak memory, in a process of its own: a process starts
+# with the peak of the one that starts it, which would be that of this benchmark.
+_MEASURE = """
+import json, os, subprocess, sys, time
+start = time.perf_counter()
+process = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL)
+_, status, usage = os.wait4(process.pid, 0)
+seconds = time.perf_counter() - start
+process.returncode = os.waitstatus_to_exitcode(status)
+print(json.dumps([seconds, usage.ru_maxrss * 1024 / 1e9]))
+sys.exit(process.returncode != 0)
+"""
 
 
 @dataclass(frozen=True)
@@ -155,16 +166,29 @@ def command_times(options: Options, runs: Path, scratch: Path) -> dict[str, floa
     rows = {}
     for name, (script, *arguments) in (("figures", figures), ("report", report)):
         command = [sys.executable, str(project_root() / "analysis" / script), *arguments]
-        rows[f"{name}, s"] = timed(
-            partial(subprocess.run, command, check=True, capture_output=True)
-        )
-        # The largest process so far; figures run first, in several processes.
-        rows[f"{name}, GB in the largest process"] = (
-            resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6
-        )
+        seconds, peak = seconds_and_peak(command)
+        rows[f"{name}, s"] = seconds
+        rows[f"{name}, GB in the largest process"] = peak
     rows["report, MB"] = os.path.getsize(scratch / "report.html") / 1e6
     rows["report opens in, s"] = opening_time(scratch / "report.html")
     return rows
+
+
+def seconds_and_peak(command: Sequence[str]) -> tuple[float, float]:
+    """Return the seconds that a command takes, and its peak memory in 10⁹ bytes.
+
+    That is the memory of its largest process: of the command itself, or of one that it has started
+    and waited for.
+
+    Raises:
+        SystemExit: the command failed.
+    """
+    measure = [sys.executable, "-c", _MEASURE, *command]
+    done = subprocess.run(measure, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)}: {done.stderr}")
+    seconds, peak = json.loads(done.stdout)
+    return seconds, peak
 
 
 def opening_time(page: Path) -> float:

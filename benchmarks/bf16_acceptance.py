@@ -4,7 +4,11 @@
 in float32 and bfloat16, and the errors of values and gradients in bfloat16. It prints the rows of
 the tables in `docs/performance.md` for this CPU, then each target with what was measured. Targets
 of speed are multiples of the matmul lower bound at PyTorch's rate for 512 x 512 x 512, on one
-thread. Exit code: 0 if all targets are met, 1 if not.
+thread. Targets hold for compiled agents with the default task and size, those of errors after the
+default number of updates; other cases are measured but not judged.
+
+Exit code: 0 if all targets that were judged are met, 1 if one is not, 3 if none is missed, but none
+was judged or something could not be measured. `out` is written after each measurement.
 """
 
 from __future__ import annotations
@@ -12,17 +16,19 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+from bf16_targets import SPEED, Target, error_targets, kind_of_cpu, speed_targets
 from checks import check_file, check_sizes, numbers
 
-from tdmpc2.common.numerics.cpu import cpu_field, cpu_flags, cpu_model
+from tdmpc2.common.numerics.cpu import cpu_model
 from tdmpc2.common.system import cli
 from tdmpc2.common.system.atomic_files import write_json
 from tdmpc2.common.system.config_checks import REPETITIONS, THREADS, Settings, setting
+from tdmpc2.common.system.texts import counted
 from tdmpc2.envs.tasks import get_task
 
 
@@ -42,48 +48,15 @@ class Options(Settings):
     out: Path | None = setting(None, "also write everything as JSON")
 
 
-class Target(NamedTuple):
-    """A target, and what was measured.
-
-    Attributes:
-        name: what is measured.
-        value: measured value.
-        bound: the largest value allowed, or the smallest.
-        at_least: whether the bound is the smallest value.
-    """
-
-    name: str
-    value: float
-    bound: float
-    at_least: bool = False
-
-    @property
-    def met(self) -> bool:
-        """Whether the value keeps the bound."""
-        return self.value >= self.bound if self.at_least else self.value <= self.bound
-
-
-AMX, AMD = "Intel with AMX", "AMD with AVX512-BF16"
-# Multiples of the matmul lower bound, by precision: plan and update.
-SPEED = {
-    AMX: {"bf16": (2.1, 3.4), "fp32": (1.30, 1.45)},
-    AMD: {"bf16": (1.45, 1.9), "fp32": (1.38, 1.5)},
-}
-LOOP = 1.03
+NOT_DECIDED = 3  # exit code
+CONDITIONS = (
+    f"Targets hold for {Options.task}, model_size={Options.model_size}, compiled; those of speed "
+    f"for one thread, those of errors after updates={Options.updates}."
+)
 HEADER = (
     "| CPU | precision | threads | GFLOP/s: torch / kernels | plan | multiple | update | multiple |"
     "\n|---|---|---|---|---|---|---|---|"
 )
-
-
-def kind_of_cpu() -> str:
-    """Return what decides about bfloat16 on this CPU, as the tables name it."""
-    flags = cpu_flags()
-    if "amx_bf16" in flags:
-        return AMX
-    if "avx512_bf16" not in flags:
-        return cpu_model()
-    return AMD if cpu_field("vendor_id") == "AuthenticAMD" else "Intel with AVX512-BF16, no AMX"
 
 
 def row_of(cpu: str, row: Mapping[str, Any]) -> str:
@@ -99,26 +72,15 @@ def row_of(cpu: str, row: Mapping[str, Any]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def speed_targets(cpu: str, row: Mapping[str, Any]) -> Iterator[Target]:
-    """Yield the targets of one row; none for CPUs and numbers of threads without targets."""
-    if row["threads"] != 1 or cpu not in SPEED:
-        return
-    precision = row["precision"]
-    for name, bound in zip(("plan", "update"), SPEED[cpu][precision], strict=True):
-        value = row[f"{name}_ratio_torch"]
-        yield Target(f"{name}, {precision}: multiple of the lower bound", value, bound)
-    yield Target(f"decision, {precision}: multiple of its parts", row["loop_ratio"], LOOP)
+def has_targets(options: Options, task: str) -> bool:
+    """Return whether targets hold for a case: the default task and size, compiled.
 
-
-def error_targets(errors: Mapping[str, Mapping[str, float]]) -> list[Target]:
-    """Return the targets of the errors; see `bf16_errors.measure`."""
-    ours = errors["bf16"]
-    return [
-        Target("error of values: standard deviation", ours["value_std"], 0.0003),
-        Target("best 64 of 512 sequences: share shared", ours["overlap"], 0.99, at_least=True),
-        Target("gradient of the model: relative error", ours["model_gradient"], 0.003),
-        Target("gradient of the policy: relative error", ours["policy_gradient"], 0.006),
-    ]
+    Args:
+        options: options of the command.
+        task: name of the task.
+    """
+    same = (task, options.model_size) == (Options.task, Options.model_size)
+    return same and options.compile is not False
 
 
 def run_case(case: Mapping[str, Any]) -> Any:
@@ -154,34 +116,67 @@ def main(arguments: Sequence[str]) -> int:
         print(json.dumps(errors_of(case) if "updates" in case else measure(case)))
         return 0
     options, threads, task = parse(arguments)
+    cpu, judged = kind_of_cpu(), has_targets(options, task)
+    found: dict[str, Any] = {"cpu": cpu_model(), "rows": [], "errors": None}
+    targets: list[Target] = []
+    failed = 0
+    print(f"{cpu_model()}\n\n{HEADER}", flush=True)
+    for case in cases_of(options, threads, task):
+        measured = run_case(case)
+        if measured is None:
+            failed += 1
+            print(f"{_name(case)}: could not be measured", flush=True)
+        elif "updates" in case:
+            found["errors"] = measured
+            _print_errors(measured)
+            compiled = found["rows"] and all(row["compiled"] for row in found["rows"])
+            if judged and compiled and options.updates == Options.updates:
+                targets += error_targets(measured)
+        else:
+            found["rows"].append(measured)
+            print(row_of(cpu, measured), flush=True)
+            if judged:
+                targets += speed_targets(cpu, measured)
+        if options.out is not None:
+            write_json(options.out, found)
+    _print_targets(cpu, targets)
+    return exit_code(targets, failed)
+
+
+def cases_of(options: Options, threads: Sequence[int], task: str) -> list[dict[str, Any]]:
+    """Return the cases to measure: those of speed, then that of errors, which has `updates`.
+
+    Args:
+        options: options of the command.
+        threads: numbers of threads.
+        task: name of the task.
+    """
     common = {
         **{key: getattr(options, key) for key in ("repetitions", "forced", "compile")},
         **{"method": "tdmpc2", "task": task, "device": "cpu"},
         **{"loop": options.repetitions, "replay_rows": 20_000},
     }
     size = {"model_size": options.model_size}
-    cpu, rows = kind_of_cpu(), []
-    targets: list[Target] = []
-    print(f"{cpu_model()}\n\n{HEADER}", flush=True)
-    for number in threads:
-        for precision, settings in (("fp32", size), ("bf16", {**size, "precision": "bf16"})):
-            case = {"threads": number, "precision": precision, "settings": settings}
-            row = run_case({**common, **case})
-            if row is None:
-                return 1
-            rows.append(row)
-            targets += speed_targets(cpu, row)
-            print(row_of(cpu, row), flush=True)
-    case = {"threads": 1, "precision": "fp32", "settings": size, "updates": options.updates}
-    errors = run_case({**common, **case})
-    if errors is None:
+    float32 = {**common, "precision": "fp32", "settings": size}
+    rounded = {**common, "precision": "bf16", "settings": {**size, "precision": "bf16"}}
+    speed = [{**case, "threads": number} for number in threads for case in (float32, rounded)]
+    return [*speed, {**float32, "threads": 1, "updates": options.updates}]
+
+
+def exit_code(targets: Sequence[Target], failed: int) -> int:
+    """Return the exit code of the command.
+
+    Args:
+        targets: the targets that were judged.
+        failed: number of cases that could not be measured.
+    """
+    if not all(target.met for target in targets):
         return 1
-    _print_errors(errors)
-    targets += error_targets(errors)
-    _print_targets(cpu, targets)
-    if options.out is not None:
-        write_json(options.out, {"cpu": cpu_model(), "rows": rows, "errors": errors})
-    return 0 if all(target.met for target in targets) else 1
+    return 0 if targets and not failed else NOT_DECIDED
+
+
+def _name(case: Mapping[str, Any]) -> str:
+    return "errors" if "updates" in case else f"{case['precision']}, threads={case['threads']}"
 
 
 def _print_errors(errors: Mapping[str, Mapping[str, float]]) -> None:
@@ -200,11 +195,13 @@ def _print_errors(errors: Mapping[str, Mapping[str, float]]) -> None:
 def _print_targets(cpu: str, targets: Sequence[Target]) -> None:
     if cpu not in SPEED:
         print(f"\nNo targets of speed for this CPU: {cpu}")
-    print("\n| target | measured | bound | |\n|---|---|---|---|")
+    if targets:
+        print("\n| target | measured | bound | |\n|---|---|---|---|")
     for target in targets:
         bound = f"{'≥' if target.at_least else '≤'} {target.bound:g}"
         verdict = "met" if target.met else "**not met**"
         print(f"| {target.name} | {target.value:.3g} | {bound} | {verdict} |")
+    print(f"\n{counted(len(targets), 'target')} judged. {CONDITIONS}")
 
 
 def usage() -> str:

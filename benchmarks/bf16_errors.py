@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from measuring import Bench
+from measuring import Bench, prepared
 from torch import Tensor
 
 from tdmpc2 import acceleration
@@ -52,7 +52,12 @@ def measure(case: dict[str, Any]) -> dict[str, dict[str, float]]:
         without native kernels: standard deviation and bias of the values, share of the best
         `num_elites`, relative errors of the gradients.
     """
-    bench, generator = Bench(case), torch.Generator().manual_seed(0)
+    with prepared(case) as bench:
+        return _measure(bench)
+
+
+def _measure(bench: Bench) -> dict[str, dict[str, float]]:
+    case, generator = bench.case, torch.Generator().manual_seed(0)
     agent = TDMPC2(bench.config, bench.spec, seed=0)  # the bench's has random Q-functions
     if bench.compiled:
         acceleration.install(agent)

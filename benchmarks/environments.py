@@ -7,17 +7,20 @@ table; `out=FILE.csv` also writes it as CSV.
 from __future__ import annotations
 
 import csv
+import io
 import json
 import platform
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from checks import check_file
 
 from tdmpc2.common.system import cli
+from tdmpc2.common.system.atomic_files import write_text
 from tdmpc2.common.system.config_checks import EPISODES, Settings, setting
 from tdmpc2.envs.assets.find import check_sources
 from tdmpc2.envs.tasks import SUITES, get_suite
@@ -46,7 +49,7 @@ print(json.dumps({
     "make_s": round(made - start, 2),
     "reset_ms": round(1e3 * resets / episodes, 1),
     "decisions_per_s": round(decisions / elapsed),
-    "memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+    "memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6),
 }))
 """
 
@@ -102,12 +105,18 @@ def main(arguments: Sequence[str]) -> int:
             print(f"{platform.processor() or platform.machine()}, Python {sys.version.split()[0]}")
             print("| " + " | ".join(rows[0]) + " |\n|" + "---|" * len(rows[0]))
         print("| " + " | ".join(str(value) for value in rows[-1].values()) + " |", flush=True)
-    if options.out is not None and rows:
-        with open(options.out, "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, rows[0])
-            writer.writeheader()
-            writer.writerows(rows)
+        if options.out is not None:
+            write_text(options.out, as_csv(rows))
     return 0 if len(rows) == len(get_suite(options.suite)) else 1
+
+
+def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return rows with equal keys as the text of a CSV file."""
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, rows[0])
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
 
 
 def usage() -> str:

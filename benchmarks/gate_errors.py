@@ -20,6 +20,7 @@ from analysis.stats.margins import domain_margin, level_for_loss, smallest_margi
 from analysis.stats.multiplicity import directed, holm, level_shares
 from analysis.stats.ragged_curves import ScoreCurves
 from analysis.stats.rules import LAST_EVALUATIONS, RULES
+from tdmpc2.common.system.config_checks import require
 
 Domain = tuple[str, str]
 """Method and domain."""
@@ -56,8 +57,12 @@ def pools(published: Path) -> dict[Domain, tuple[bool, np.ndarray]]:
     Returns:
         Whether scores are success rates; and scores in points, `(num_tasks, num_seeds,
         num_evaluations)`.
+
+    Raises:
+        UserError: the folder has no curves, or those of the tasks of a method differ in number.
     """
     curves = ScoreCurves(load_curves(published, PUBLISHED).select(obs="state"))
+    require(len(curves) > 0, f"published={published}: has no curves (<method>/<task>.csv)")
     found: dict[Domain, tuple[bool, np.ndarray]] = {}
     for (method, domain), members in curves.runs.groupby(["method", "domain"]):
         success = is_success(members["score"].iloc[0])
@@ -70,14 +75,24 @@ def pool_of(curves: ScoreCurves, members: pd.DataFrame) -> np.ndarray:
 
     Args:
         curves: the released curves.
-        members: rows of `curves.runs`; all tasks have equally many seeds.
+        members: rows of `curves.runs`, at least one, of one method.
+
+    Raises:
+        UserError: the tasks have different numbers of seeds or evaluations.
     """
-    tasks = []
-    for _, own in members.groupby("task"):
+    found = {}
+    for task, own in members.groupby("task"):
         rows = own.index.to_numpy()
         steps = curves.common_grid(rows)[-LAST_EVALUATIONS:]
-        tasks.append(100 * curves.values(rows, steps, RULES["linear"], normalized=True))
-    return np.stack(tasks)
+        found[task] = 100 * curves.values(rows, steps, RULES["linear"], normalized=True)
+    method, first = members["method"].iloc[0], next(iter(found))
+    for task, scores in found.items():
+        require(
+            scores.shape == found[first].shape,
+            f"published=: the simulation needs as many seeds and evaluations of {method} on {task} "
+            f"as on {first}",
+        )
+    return np.stack([*found.values()])
 
 
 def simulate(

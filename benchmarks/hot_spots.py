@@ -1,13 +1,13 @@
 """Profile planning and updates: `python benchmarks/hot_spots.py [key=value …]`.
 
 Runs each a few times under PyTorch's profiler and prints the operations with the largest self
-time, that is, without the operations that they call.
+time, that is, without the operations that they call; on a GPU, the kernels and copies.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -44,6 +44,7 @@ def table(function: Callable[[], object], device: torch.device, options: Options
         device: device it runs on.
         options: options of the command.
     """
+    from meters import Stopwatch
     from torch.profiler import ProfilerActivity, profile
 
     activities = [ProfilerActivity.CPU]
@@ -52,17 +53,36 @@ def table(function: Callable[[], object], device: torch.device, options: Options
     with profile(activities=activities) as profiler:
         for _ in range(options.repetitions):
             function()
-    on_gpu = device.type == "cuda"
-    costs = []
-    for event in profiler.key_averages():
-        time = event.self_device_time_total if on_gpu else event.self_cpu_time_total
-        costs.append((time / 1e3 / options.repetitions, event.count, event.key))
+        Stopwatch(device).wait()
+    costs = costs_of(profiler.key_averages(), on_gpu=device.type == "cuda")
     total = sum(cost for cost, _, _ in costs)
     lines = ["|    ms | share | calls | operation |", "|---|---|---|---|"]
     for cost, count, name in sorted(costs, reverse=True)[: options.rows]:
-        calls = count / options.repetitions
-        lines.append(f"| {cost:5.1f} | {cost / total:5.1%} | {calls:5.0f} | {name[:60]} |")
-    return "\n".join([*lines, f"| {total:5.1f} | | | all |"])
+        ms, calls = cost / 1e3 / options.repetitions, count / options.repetitions
+        lines.append(f"| {ms:5.1f} | {cost / total:5.1%} | {calls:5.0f} | {name[:60]} |")
+    return "\n".join([*lines, f"| {total / 1e3 / options.repetitions:5.1f} | | | all |"])
+
+
+def costs_of(events: Iterable[Any], *, on_gpu: bool) -> list[tuple[float, int, str]]:
+    """Return self time in µs, number of calls and name of each operation; on a GPU, of each kernel.
+
+    There, the profiler also lists the operations that launch kernels, with the time of these, and
+    regions that PyTorch has named, with the time of all kernels inside. These would count the same
+    time again.
+
+    Args:
+        events: averages of the profiler.
+        on_gpu: whether the profiled functions ran on a GPU.
+    """
+    if not on_gpu:
+        return [(event.self_cpu_time_total, event.count, event.key) for event in events]
+    from torch.profiler import DeviceType
+
+    return [
+        (event.self_device_time_total, event.count, event.key)
+        for event in events
+        if event.device_type == DeviceType.CUDA and not event.is_user_annotation
+    ]
 
 
 def parse(arguments: Sequence[str]) -> tuple[Options, dict[str, Any]]:
@@ -93,16 +113,18 @@ def main(arguments: Sequence[str]) -> int:
     """
     options, case = parse(arguments)
     import torch
-    from measuring import Bench, fill
+    from measuring import fill, prepared
+
+    from tdmpc2.common.numerics.recorded_steps import WARM_CALLS
 
     # Shows the kernels of compiled functions by name, at the cost of compiling them again.
     torch._inductor.config.cpp.enable_kernel_profile = True
-    bench = Bench(case)
-    fill(bench.replay, bench.spec, case["replay_rows"])
-    for name, function in (("plan", bench.plan), ("update", bench.update)):
-        function()
-        function()
-        print(f"\n## {name}\n{table(function, bench.device, options)}", flush=True)
+    with prepared(case) as bench:
+        fill(bench.replay, bench.spec, case["replay_rows"])
+        for name, function in (("plan", bench.plan), ("update", bench.update)):
+            for _ in range(WARM_CALLS + 1):  # on a GPU, the last one records the step
+                function()
+            print(f"\n## {name}\n{table(function, bench.device, options)}", flush=True)
     return 0
 
 

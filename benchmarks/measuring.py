@@ -1,17 +1,17 @@
-"""Agents and timers that the benchmarks measure with."""
+"""Agents that the benchmarks measure, and the rows of their tables."""
 
 from __future__ import annotations
 
 import collections
-import resource
+import contextlib
 import statistics
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, cast
 
 import numpy as np
 import torch
+from meters import Stopwatch, peak_gb
 from torch import Tensor
 
 from tdmpc2 import acceleration
@@ -20,6 +20,7 @@ from tdmpc2.common.interfaces import EnvSpec
 from tdmpc2.common.numerics import fused_bf16
 from tdmpc2.common.numerics.numeric_path import numeric_path
 from tdmpc2.common.numerics.precision import lacks_bf16
+from tdmpc2.common.numerics.recorded_steps import WARM_CALLS
 from tdmpc2.common.numerics.torch_setup import choose_device, set_up_torch
 from tdmpc2.envs.factory import make_env
 from tdmpc2.envs.tasks import get_task
@@ -29,64 +30,56 @@ from tdmpc2.runners.setup import env_spec, make_replay
 from tdmpc2.runners.specs import make_spec
 from tdmpc2.runners.work import gflop_of, random_episode
 
-SIDE = 512  # of the matrices whose multiplication gives the lower bound
-
-
-class Stopwatch:
-    """Timer of calls, including the work that they start on the device.
-
-    Args:
-        device: the device.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self.wait: Callable[[], object] = (
-            torch.cuda.synchronize if device.type == "cuda" else lambda: None
-        )
-
-    def __call__(self, function: Callable[[], object]) -> float:
-        """Return the seconds that a call takes."""
-        self.wait()
-        start = time.perf_counter()
-        function()
-        self.wait()
-        return time.perf_counter() - start
+# Sides of the matrices whose multiplication gives the lower bound. On a GPU a multiplication of
+# 512 x 512 takes less time than its launch.
+SIDES = {"cpu": 512, "cuda": 8192}
 
 
 class Bench:
     """An agent with a full replay buffer, and the matrix multiplications of its lower bound.
 
     Args:
-        case: see `cases`; with `forced`, native bfloat16 kernels are used whatever the CPU.
+        case: see `speed.cases`; with `forced`, native bfloat16 kernels are used whatever the CPU.
+        env: an environment of the case's task.
+
+    Attributes:
+        path: numeric path that was chosen; compilation may fail later, see `compiled`.
     """
 
-    def __init__(self, case: dict[str, Any]) -> None:
-        self.case = case
+    def __init__(self, case: dict[str, Any], env: Any) -> None:
+        self.case, self.env = case, env
         if case.get("forced"):
             fused_bf16.choice = lambda: fused_bf16.Choice(True, "forced by the benchmark")
         self.device = choose_device(case["device"])
-        path = numeric_path(
+        self.path = numeric_path(
             self.device, case["threads"], compiled=case["compile"], precision=case["precision"]
         )
-        set_up_torch(path)
+        set_up_torch(self.path)
         self.watch = Stopwatch(self.device)
-        self.env = make_env(case["task"], seed=0)
         self.spec = env_spec(get_task(case["task"]), self.env)
         settings = {"buffer_size": case["replay_rows"], **case["settings"]}
         run_spec = make_spec(case["method"], case["task"], 0, overrides=settings)
         self.agent = cast(Any, make_agent(run_spec, self.spec, self.device))
         self.config = self.agent.config  # includes the task's settings
-        if path["compile"]:
-            acceleration.install(self.agent)
-        self.compiled = bool(path["compile"])
+        self.compiler = acceleration.install(self.agent) if self.path["compile"] else None
         if isinstance(self.agent, TDMPC2):
             for parameter in self.agent.model.q_functions.parameters():
                 torch.nn.init.normal_(parameter, std=0.02)
         self.replay = make_replay(self.agent, self.spec, 0, self.device)
-        self.products = products(self.device, case["precision"])
+        self.side, self.products = SIDES[self.device.type], products(self.device, case["precision"])
         # The schedules of TD-MPC are at their final values.
         self.agent.decisions = 1_000_000
         self.obs, _ = self.env.reset()
+
+    @property
+    def compiled(self) -> bool:
+        """Whether functions of the agent are compiled; not if compilation has failed."""
+        return self.compiler is not None and self.compiler.enabled
+
+    @property
+    def native_kernels(self) -> bool:
+        """Whether layers of the agent use native kernels."""
+        return self.compiler is not None and self.compiler.native_kernels
 
     def rates(self) -> dict[str, float]:
         """Return the GFLOP/s of the fastest matrix multiplication of each kind.
@@ -98,7 +91,7 @@ class Bench:
             times = [self.watch(product)]
             while len(times) < 20 and sum(times) < 0.5:
                 times.append(self.watch(product))
-            found[name] = 2e-9 * SIDE**3 / min(times)
+            found[name] = 2e-9 * self.side**3 / min(times)
         return found
 
     def plan(self) -> np.ndarray:
@@ -123,8 +116,15 @@ class Bench:
         self.update()
 
 
+@contextlib.contextmanager
+def prepared(case: dict[str, Any]) -> Iterator[Bench]:
+    """Yield the bench of a case; its environment is closed at the end, also after an error."""
+    with contextlib.closing(make_env(case["task"], seed=0)) as env:
+        yield Bench(case, env)
+
+
 def products(device: torch.device, precision: str) -> dict[str, Callable[[], Tensor]]:
-    """Return the multiplications of two matrices 512 x 512 that layers can use.
+    """Return the multiplications of two square matrices that layers can use; see `SIDES`.
 
     `torch` is that of PyTorch, `kernels` that of the native bfloat16 kernels where these are used.
     A CPU without bfloat16 instructions multiplies rounded values in float32 (`precision`).
@@ -135,18 +135,23 @@ def products(device: torch.device, precision: str) -> dict[str, Callable[[], Ten
     """
     rounded = device.type == "cpu" and lacks_bf16()
     dtype = torch.bfloat16 if precision == "bf16" and not rounded else torch.float32
-    a, b = (torch.randn(SIDE, SIDE, device=device, dtype=dtype) for _ in range(2))
+    side = SIDES[device.type]
+    a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
     found: dict[str, Callable[[], Tensor]] = {"torch": lambda: a @ b}
     if precision == "bf16" and device.type == "cpu" and fused_bf16.choice().used and bf16.load():
         tiled = torch.ops.tdmpc2.bf16_tiled(b.float()[None], None)
-        found["kernels"] = lambda: torch.ops.tdmpc2.bf16_product(a, tiled, SIDE)
+        found["kernels"] = lambda: torch.ops.tdmpc2.bf16_product(a, tiled, side)
     return found
 
 
 def measure(case: dict[str, Any]) -> dict[str, Any]:
     """Measure one row of the table."""
-    bench = Bench(case)
-    replay, watch = bench.replay, bench.watch
+    with prepared(case) as bench:
+        return _measure(bench)
+
+
+def _measure(bench: Bench) -> dict[str, Any]:
+    case, replay, watch = bench.case, bench.replay, bench.watch
     samples = {}
     for share in (0.01, 1.0):
         fill(replay, bench.spec, int(share * case["replay_rows"]))
@@ -154,7 +159,8 @@ def measure(case: dict[str, Any]) -> dict[str, Any]:
         times = [watch(partial(replay.sample, *size)) for _ in range(200)]
         samples[f"{share:.0%}"] = 1e3 * statistics.median(times)
     first_plan, first_update = watch(bench.plan), watch(bench.update)
-    watch(bench.plan), watch(bench.update)
+    for _ in range(WARM_CALLS):  # on a GPU, the last of these calls records the steps
+        bench.plan(), bench.update()
     shapes = (bench.spec.obs_shape[0], bench.spec.action_dim)
     gflop = gflop_of(case["method"], bench.config, *shapes)
     seconds: dict[str, list[float]] = {name: [] for name in ("plan", "update", "env", "loop")}
@@ -179,6 +185,8 @@ def measure(case: dict[str, Any]) -> dict[str, Any]:
     medians = {name: statistics.median(times) for name, times in seconds.items() if times}
     return case | {
         "compiled": bench.compiled,
+        "native_kernels": bench.native_kernels,
+        "matmul_precision": bench.path["matmul_precision"],
         "gflops": statistics.median(max(each.values()) for each in rates),
         "gflops_of": {
             kind: statistics.median(each[kind] for each in rates) for kind in bench.products
@@ -198,7 +206,7 @@ def measure(case: dict[str, Any]) -> dict[str, Any]:
         "sample_ms_at_1_percent": samples["1%"],
         "first_plan_s": first_plan,
         "first_update_s": first_update,
-        "resident_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+        "resident_gb": peak_gb(),
     }
 
 

@@ -7,9 +7,12 @@ values is the growth. Exit code 1 if that of a task exceeds `most`.
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import Literal
 
@@ -49,22 +52,41 @@ def measure(task: str, options: Options) -> list[float]:
     """
     import psutil
 
-    env = make_env(task, seed=0, obs=options.obs, render=options.render, assets=options.assets)
-    env.action_space.seed(0)
     process, values = psutil.Process(), []
-    for episode in range(options.warm_up + options.episodes + 1):
-        if episode >= options.warm_up and (episode - options.warm_up) % EVERY == 0:
-            values.append(process.memory_info().rss / 1e6)
-        env.reset()
-        decisions, done = 0, False
-        while not done:
-            _, _, terminated, truncated, _ = env.step(env.action_space.sample())
-            decisions += 1
-            done = terminated or truncated or decisions == options.decisions
-        if options.render:
-            env.render()
-    env.close()
+    made = make_env(task, seed=0, obs=options.obs, render=options.render, assets=options.assets)
+    with contextlib.closing(made) as env:
+        env.action_space.seed(0)
+        for episode in range(options.warm_up + options.episodes + 1):
+            if episode >= options.warm_up and (episode - options.warm_up) % EVERY == 0:
+                values.append(process.memory_info().rss / 1e6)
+            env.reset()
+            decisions, done = 0, False
+            while not done:
+                _, _, terminated, truncated, _ = env.step(env.action_space.sample())
+                decisions += 1
+                done = terminated or truncated or decisions == options.decisions
+            if options.render:
+                env.render()
     return values
+
+
+def measure_alone(task: str, options: Options) -> list[float]:
+    """Return the result of `measure`, which runs in a process of its own.
+
+    Args:
+        task: name of the task.
+        options: options of the command.
+
+    Raises:
+        UserError: the task cannot be measured, or the process ended without a result.
+    """
+    # Spawned, so that a task does not start with what the one before it has left.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as process:
+        try:
+            return process.submit(measure, task, options).result()
+        except BrokenProcessPool:
+            raise UserError("its process crashed or was killed, e.g. for lack of memory") from None
 
 
 def growth(values: Sequence[float]) -> float:
@@ -107,14 +129,12 @@ def main(arguments: Sequence[str]) -> int:
     print("| task | domain | MB | MB per 100 episodes |\n|---|---|---|---|", flush=True)
     code = 0
     for task in tasks:
-        # Spawned, so that a task does not start with what the one before it has left.
-        with multiprocessing.get_context("spawn").Pool(1) as pool:
-            try:
-                values = pool.apply(measure, (task.name, options))
-            except UserError as error:
-                print(f"{task.name}: {error}", flush=True)
-                code = 1
-                continue
+        try:
+            values = measure_alone(task.name, options)
+        except UserError as error:
+            print(f"{task.name}: {error}", flush=True)
+            code = 1
+            continue
         slope = growth(values)
         code |= slope > options.most
         print(f"| {task.name} | {task.domain} | {values[-1]:.0f} | {slope:.2f} |", flush=True)

@@ -8,11 +8,10 @@ is measured in its own process.
 from __future__ import annotations
 
 import multiprocessing
-import resource
 import statistics
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -54,7 +53,7 @@ class Options(Settings):
     threads: int | None = setting(None, "threads of torch; default: all cores", THREADS)
     device: str = setting("auto", "auto, cpu, cuda …")
     compile: bool | None = setting(None, "torch.compile; default: if it works")
-    repetitions: int = setting(3, "timed calls, after one warm-up call", REPETITIONS)
+    repetitions: int = setting(3, "timed calls of each function", REPETITIONS)
     out: Path | None = setting(None, "also write everything as JSON")
 
 
@@ -103,12 +102,13 @@ def measure(options: Options, size: str, folder: Path) -> dict[str, Any]:
     """
     import numpy as np
     import torch
-    from measuring import Stopwatch
+    from meters import Stopwatch, peak_gb
 
     from tdmpc2 import acceleration
     from tdmpc2.agent import TDMPC2
     from tdmpc2.common.numerics.distributed import World
     from tdmpc2.common.numerics.numeric_path import numeric_path
+    from tdmpc2.common.numerics.recorded_steps import WARM_CALLS
     from tdmpc2.common.numerics.torch_setup import choose_device, set_up_torch
     from tdmpc2.data.dataset import Dataset
     from tdmpc2.data.offline_replay import OfflineReplay
@@ -126,8 +126,7 @@ def measure(options: Options, size: str, folder: Path) -> dict[str, Any]:
     settings = {"batch_size": options.batch_size, "precision": options.precision}
     config = make_config("tdmpc2", {"model_size": size, **settings}, name)
     agent = TDMPC2(config, env, seed=1, device=device)
-    if path["compile"]:
-        acceleration.install(agent)
+    compiler = acceleration.install(agent) if path["compile"] else None
     learner = agent if options.accumulate == 1 else SplitUpdate(agent, World(), options.accumulate)
     replays: list[Any] = []
     for _ in range(2):
@@ -136,24 +135,28 @@ def measure(options: Options, size: str, folder: Path) -> dict[str, Any]:
         dataset = Dataset.open(folder)
         replays.append(OfflineReplay(dataset, env.task_names, *shapes, generator=generator))
     mapped, arrays = replays
-    in_arrays(arrays)
     watch = Stopwatch(device)
     obs = np.zeros((1, *env.obs_shape), np.float32)
     first, task = np.ones(1, dtype=bool), np.zeros(1, dtype=int)
-    calls = {
-        "mapped": lambda: learner.update(mapped),
-        "arrays": lambda: learner.update(arrays),
+    calls: dict[str, Callable[[], object]] = {
         "plan": lambda: agent.act(obs, first=first, explore=False, task=task),
         "sample": lambda: mapped.sample(options.batch_size),
+        "mapped": lambda: learner.update(mapped),
     }
+    # The first call compiles and reads the files; on a GPU, the last of these records the step.
+    for _ in range(WARM_CALLS + 1):
+        for call in calls.values():
+            call()
+    on_gpu = device.type == "cuda"
+    peak = torch.cuda.max_memory_allocated(device) / 1e9 if on_gpu else peak_gb()
+    in_arrays(arrays)  # after the peak was read, since training has no such copy
+    calls["arrays"] = lambda: learner.update(arrays)
+    calls["arrays"]()
     seconds: dict[str, list[float]] = {key: [] for key in calls}
-    for _ in range(options.repetitions + 1):  # the first call compiles and reads the files
+    for _ in range(options.repetitions):
         for key, call in calls.items():
             seconds[key].append(watch(call))
-    median = {key: statistics.median(times[1:]) for key, times in seconds.items()}
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    if device.type == "cuda":
-        peak = torch.cuda.max_memory_allocated(device) / 1e9
+    median = {key: statistics.median(times) for key, times in seconds.items()}
     return {
         "model_size": size,
         "num_parameters": agent.model.num_parameters(),
@@ -162,6 +165,7 @@ def measure(options: Options, size: str, folder: Path) -> dict[str, Any]:
         "sample_s": median["sample"],
         "memory_gb": peak,
         "mapped_over_arrays": median["arrays"] / median["mapped"],
+        "compiled": compiler is not None and compiler.enabled,
         "machine": path,
     }
 
@@ -209,8 +213,8 @@ def main(arguments: Sequence[str]) -> int:
             )
             print("| " + " | ".join(cells) + " |", flush=True)
             rows.append(row)
-    if options.out is not None:
-        write_json(options.out, {"options": asdict(options), "rows": rows})
+            if options.out is not None:
+                write_json(options.out, {"options": asdict(options), "rows": rows})
     return 0
 
 

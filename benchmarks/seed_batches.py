@@ -50,12 +50,14 @@ def measure(options: Options, size: str, seeds: int) -> dict[str, Any]:
         seeds: number of seeds in the batch.
     """
     import numpy as np
-    from measuring import Stopwatch, fill
+    from measuring import fill
+    from meters import Stopwatch
 
     from sweeps.planning.grid import SMOKE
     from tdmpc2 import acceleration
     from tdmpc2.agent import TDMPC2
     from tdmpc2.common.numerics.numeric_path import numeric_path
+    from tdmpc2.common.numerics.recorded_steps import WARM_CALLS
     from tdmpc2.common.numerics.torch_setup import choose_device, set_up_torch
     from tdmpc2.common.training.loop_requests import Act
     from tdmpc2.config import TDMPC2Config
@@ -79,8 +81,7 @@ def measure(options: Options, size: str, seeds: int) -> dict[str, Any]:
         fill(replay, env, 10_000)
     batch = SeedBatch(batched, [True] * seeds)
     start = time.perf_counter()
-    if path["compile"]:
-        acceleration.install(batch)
+    compilers = [acceleration.install(batch)] if path["compile"] else []
     obs = np.random.default_rng(0).normal(size=(seeds, 1, *env.obs_shape)).astype(np.float32)
     first = np.array([True])
     calls: dict[str, Callable[[], object]] = {
@@ -93,15 +94,15 @@ def measure(options: Options, size: str, seeds: int) -> dict[str, Any]:
     }
     calls["update"](), calls["plan"]()
     first_seconds = time.perf_counter() - start
-    for agent in alone:
-        if path["compile"]:
-            acceleration.install(agent)
+    if path["compile"]:
+        compilers += [acceleration.install(agent) for agent in alone]
     watch = Stopwatch(device)
     seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(options.repetitions + 2):
+    warm_up = WARM_CALLS + 1  # on a GPU, the last of these calls records the step
+    for _ in range(warm_up + options.repetitions):
         for name, call in calls.items():
             seconds[name].append(watch(call))
-    ms = {name: 1e3 * statistics.median(times[2:]) for name, times in seconds.items()}
+    ms = {name: 1e3 * statistics.median(times[warm_up:]) for name, times in seconds.items()}
     return {
         "task": task.name,
         "model_size": size,
@@ -110,6 +111,7 @@ def measure(options: Options, size: str, seeds: int) -> dict[str, Any]:
         "plan_ratio": ms["plan_alone"] / ms["plan"],
         "update_ratio": ms["update_alone"] / ms["update"],
         "first_s": first_seconds,
+        "compiled": bool(compilers) and all(compiler.enabled for compiler in compilers),
         "machine": path,
     }
 
@@ -151,9 +153,9 @@ def main(arguments: Sequence[str]) -> int:
                 cells.append(f"{row[f'{name}_ratio']:.2f}")
             print("| " + " | ".join(map(str, [*cells, f"{row['first_s']:.0f}"])) + " |", flush=True)
             rows.append(row)
+            if options.out is not None:
+                write_json(options.out, {"rows": rows})
             torch._dynamo.reset()
-    if options.out is not None:
-        write_json(options.out, {"rows": rows})
     return 0
 
 

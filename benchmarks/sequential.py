@@ -12,16 +12,19 @@ makes them.
 
 Columns: false or supported: share of the claims (per claim) and of the studies (any claim) that end
 as "supported", with the upper 95 % bound; fixed: the same with all seeds; seeds: mean on each side.
+`out` is written after each row: the counts that its shares are computed from.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from checks import check_file
 from tabulate import tabulate
 
 from ablations.specs import ABLATIONS, FIG9
@@ -39,8 +42,8 @@ from analysis.stats.group_sequential import (
 from analysis.stats.least_variance import lower_quartile, tied_variance
 from analysis.stats.moderated_variances import moderated_welch
 from tdmpc2.common.system import cli
-from tdmpc2.common.system.config_checks import Settings, setting
-from tdmpc2.common.system.errors import UserError
+from tdmpc2.common.system.atomic_files import write_json
+from tdmpc2.common.system.config_checks import Settings, require, setting
 from tdmpc2.envs.tasks import get_suite
 
 SPREADS = (3.0, 6.0, 12.0)
@@ -63,6 +66,7 @@ class Options(Settings):
         Design.against_exponent, "the same for contradictions", low=0.1, high=10.0
     )
     futility: float = setting(Design.futility, "see `Design`", low=0.0, high=0.5)
+    out: Path | None = setting(None, "also write everything as JSON")
 
 
 @dataclass
@@ -89,8 +93,9 @@ def parse(arguments: Sequence[str]) -> tuple[Options, Design]:
     from sweeps.studies.study import parse_looks
 
     options = cli.parse_options(arguments, Options)
-    if options.published is not None and not options.published.is_dir():
-        raise UserError(f"published={options.published} is not a folder")
+    folder = options.published
+    require(folder is None or folder.is_dir(), f"published={folder}: is no folder")
+    check_file("out", options.out)
     design = Design(
         parse_looks(options.looks),
         exponent=options.exponent,
@@ -101,24 +106,34 @@ def parse(arguments: Sequence[str]) -> tuple[Options, Design]:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Print the tables and return the exit code."""
+    """Print the tables and return the exit code.
+
+    Raises:
+        UserError: an invalid option, or a folder without the curves that are needed.
+    """
     options, design = parse(arguments)
     family = sum(one.figure == FIG9 and one.expected is not None for one in ABLATIONS)
     sources: dict[str, Draw] = {f"spread {spread:g}": _gaussian(spread) for spread in SPREADS}
     if options.published is not None:
         sources["released curves"] = _released(options.published)
+    found: list[dict[str, Any]] = []
     for expected in ("lower", "same"):
         for claims in (1, family):
-            _print_table(design, sources, expected, claims, options.studies)
+            _print_table(design, sources, expected, claims, options, found)
     against = replace(
         design, claim_level=LEVEL, family_level=LEVEL, against_level=LEVEL, base_seeds=BASE_SEEDS
     )
-    _print_table(against, sources, "same", 1, options.studies)
+    _print_table(against, sources, "same", 1, options, found)
     return 0
 
 
 def _print_table(
-    design: Design, sources: Mapping[str, Draw], expected: Expected, claims: int, studies: int
+    design: Design,
+    sources: Mapping[str, Draw],
+    expected: Expected,
+    claims: int,
+    options: Options,
+    found: list[dict[str, Any]],
 ) -> None:
     """Simulate and print one table.
 
@@ -127,15 +142,20 @@ def _print_table(
         sources: sources of scores by name.
         expected: what the claims expect.
         claims: claims of each study.
-        studies: number of studies.
+        options: number of studies, and the file to write.
+        found: rows of all tables as values of JSON; those of this one are appended.
     """
-    rows = [
-        _row(name, loss, simulate(design, draw, claims, loss, expected, studies), design)
-        for name, draw in sources.items()
-        for loss in LOSSES
-    ]
+    rows = []
+    for name, draw in sources.items():
+        for loss in LOSSES:
+            counts = simulate(design, draw, claims, loss, expected, options.studies)
+            rows.append(_row(name, loss, counts, design))
+            case = {"expected": expected, "claims_of_a_study": claims, "scores": name, "loss": loss}
+            found.append({**case, "base_seeds": design.base_seeds, **asdict(counts)})
+            if options.out is not None:
+                write_json(options.out, {"options": asdict(options), "rows": found})
     base = f", base with {design.base_seeds} seeds" if design.base_seeds else ""
-    print(f"\nClaim '{expected}', {claims} claims{base}, {studies:,} studies, percent")
+    print(f"\nClaim '{expected}', {claims} claims{base}, {options.studies:,} studies, percent")
     head = ["scores", "loss", "supported", "any", "contradicted", "futile", "seeds"]
     print(tabulate(rows, [*head, "% of fixed", "fixed: supported", "any"]), flush=True)
 
@@ -223,15 +243,19 @@ def _row(name: str, loss: float, counts: Counts, design: Design) -> list[object]
 
 
 def upper_bound(count: int, studies: int, total: int) -> float:
-    """Return the upper 95 % bound of a rate; claims of one study count as one observation.
+    """Return the upper 95 % bound of a rate (Clopper-Pearson, one-sided).
+
+    Claims of one study count as one observation, so their events may be a fraction of it.
 
     Args:
         count: number of events.
         studies: number of independent studies.
         total: number of claims or studies that the events are counted in.
     """
-    rate = count / total
-    return rate + 1.645 * float(np.sqrt(max(rate * (1 - rate), 1 / studies) / studies))
+    from scipy.stats import beta
+
+    events = count / total * studies
+    return float(beta.ppf(0.95, events + 1, studies - events)) if count < total else 1.0
 
 
 def _gaussian(spread: float) -> Draw:
@@ -244,7 +268,11 @@ def _gaussian(spread: float) -> Draw:
 
 
 def _released(published: Path) -> Draw:
-    """Return a source of the released scores of TD-MPC2 on the tasks of the ablations."""
+    """Return a source of the released scores of TD-MPC2 on the tasks of the ablations.
+
+    Raises:
+        UserError: the folder lacks curves of these tasks, or their numbers differ.
+    """
     from gate_errors import drawn, pool_of
 
     from analysis.records.load import load_curves
@@ -254,6 +282,8 @@ def _released(published: Path) -> Draw:
     tasks = [task.name for task in get_suite("ablation")]
     records = load_curves(published, PUBLISHED)
     curves = ScoreCurves(records.select(methods=["tdmpc2"], tasks=tasks, obs="state"))
+    missing = ", ".join(task for task in tasks if task not in {*curves.runs["task"]})
+    require(not missing, f"published={published}: has no curves of tdmpc2 on {missing}")
     pool = pool_of(curves, curves.runs)
 
     def draw(rng: np.random.Generator, studies: int, series: int, seeds: int) -> np.ndarray:

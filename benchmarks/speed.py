@@ -4,9 +4,10 @@
 of threads, in a separate process: one planning call, one gradient step, one environment step, one
 iteration of the training loop, and sampling from the replay buffer. Planning and learning are also
 given as multiples of the matmul lower bound: the FLOPs of the required matrix multiplications
-(`tdmpc2/flops.py`, `baselines/flops.py`) at the best rate of a 512 x 512 x 512 multiplication,
-measured beside every repetition: that of PyTorch and, in bfloat16, that of the native kernels where
-they are used. Times are medians.
+(`tdmpc2/flops.py`, `baselines/flops.py`) at the best rate of a multiplication of two matrices
+512 x 512 (8192 x 8192 on a GPU), measured beside every repetition: that of PyTorch and, in
+bfloat16, that of the native kernels where they are used. Times are medians. `compiled` is whether
+functions were compiled until the end. `out` is written after each case.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import json
 import platform
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,14 @@ from checks import check_file, numbers
 
 from tdmpc2.common.system import cli
 from tdmpc2.common.system.atomic_files import write_json
-from tdmpc2.common.system.config_checks import REPETITIONS, ROWS, THREADS, Settings, setting
+from tdmpc2.common.system.config_checks import (
+    REPETITIONS,
+    ROWS,
+    THREADS,
+    Settings,
+    require,
+    setting,
+)
 from tdmpc2.envs.tasks import get_task
 from tdmpc2.runners.registry import config_class
 
@@ -35,6 +43,8 @@ COLUMNS = {
     "model_size": "size",
     "threads": "threads",
     "precision": "precision",
+    "compiled": "compiled",
+    "matmul_precision": "float32 matmul",
     "gflops": "GFLOP/s",
     "plan_ms": "plan ms",
     "plan_ratio": "x bound",
@@ -48,6 +58,9 @@ COLUMNS = {
     "first_update_s": "first update s",
     "resident_gb": "GB",
 }
+
+# Parts of a numeric path that differ between the cases; each row has its own.
+OF_CASES = ("threads", "precision", "matmul_precision", "compile")
 
 
 @dataclass(frozen=True)
@@ -76,9 +89,14 @@ def parse(arguments: Sequence[str]) -> tuple[Options, list[dict[str, Any]]]:
     options = cli.parse_options(arguments, Options)
     check_file("out", options.out)
     all_cases = cases(options)
+    for case in all_cases:
+        check_rows(case)
+    from tdmpc2.common.numerics.numeric_path import require_precision
     from tdmpc2.common.numerics.torch_setup import choose_device
 
-    choose_device(options.device)
+    device = choose_device(options.device)
+    for case in all_cases:
+        require_precision(device, case["precision"])
     return options, all_cases
 
 
@@ -129,6 +147,23 @@ def settings_of(method: str, sizes: Sequence[str], precision: str) -> list[dict[
     return all_settings
 
 
+def check_rows(case: Mapping[str, Any]) -> None:
+    """Check that the replay buffer of a case has rows for an episode of each environment.
+
+    Raises:
+        UserError: it has fewer.
+    """
+    config = config_class(case["method"]).make(**case["settings"])
+    rows = get_task(case["task"]).episode_length + 1
+    num_envs = getattr(config, "num_envs", 1)
+    each = "" if num_envs == 1 else f" in each of {num_envs} environments"
+    require(
+        case["replay_rows"] >= num_envs * rows,
+        f"replay_rows={case['replay_rows']}: an episode of {case['task']} takes {rows} rows{each}; "
+        f"use at least {num_envs * rows}",
+    )
+
+
 def main(arguments: Sequence[str]) -> int:
     """Run the command; return its exit code, 1 if a case could not be measured.
 
@@ -145,23 +180,22 @@ def main(arguments: Sequence[str]) -> int:
     from tdmpc2.common.numerics.torch_setup import choose_device
     from tdmpc2.common.run.source_version import git_commit
 
-    machine = numeric_path(choose_device(options.device), None) | {
-        "commit": git_commit(),
-        "python": platform.python_version(),
-    }
-    print(", ".join(f"{k} {v}" for k, v in machine.items() if k not in ("threads", "precision")))
+    path = numeric_path(choose_device(options.device), None)
+    machine = {key: value for key, value in path.items() if key not in OF_CASES}
+    machine |= {"commit": git_commit(), "python": platform.python_version()}
+    print(", ".join(f"{key} {value}" for key, value in machine.items()))
     print("| " + " | ".join(COLUMNS.values()) + " |\n|" + "---|" * len(COLUMNS), flush=True)
     rows = []
     for case in all_cases:
         command = [sys.executable, __file__, "case", json.dumps(case)]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
         if done.returncode:
-            print(f"{case}: failed")
-            continue
-        rows.append(json.loads(done.stdout.splitlines()[-1]))
-        print("| " + " | ".join(_cell(rows[-1][name]) for name in COLUMNS) + " |", flush=True)
-    if options.out is not None:
-        write_json(options.out, {"machine": machine, "rows": rows})
+            print(f"{case}: failed", flush=True)
+        else:
+            rows.append(json.loads(done.stdout.splitlines()[-1]))
+            print("| " + " | ".join(_cell(rows[-1][name]) for name in COLUMNS) + " |", flush=True)
+        if options.out is not None:
+            write_json(options.out, {"machine": machine, "rows": rows})
     return 0 if len(rows) == len(all_cases) else 1
 
 

@@ -2,25 +2,28 @@
 
 `python benchmarks/sweep_scale.py` plans `suite=all104 seeds=3` (1,248 runs), submits it to SLURM as
 held jobs if SLURM is available, cancels the jobs, and shows the status of as many run directories.
-Each command runs in its own process, so that imports are included.
+Each command runs in its own process, so that imports are included. `out` is written after each
+repetition. If jobs may be left in the queue, their folder is kept, and the command that cancels
+them is printed.
 """
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from checks import check_file
 
+from sweeps.execution.exit_codes import LEFT_OUT
 from sweeps.planning.request import SweepRequest
-from sweeps.tracking.sweep_folder import SweepFolder, write_submission
+from sweeps.tracking.run_states import is_queued, read_queue
+from sweeps.tracking.sweep_folder import SweepFolder, all_sweeps, job_name, write_submission
 from tdmpc2.common.system import cli
 from tdmpc2.common.system.atomic_files import write_json
 from tdmpc2.common.system.config_checks import REPETITIONS, Settings, setting
@@ -42,8 +45,13 @@ class Options(Settings):
     out: Path | None = setting(None, "also write everything as JSON")
 
 
-def timed(script: str, *arguments: str) -> tuple[float, str]:
+def timed(script: str, *arguments: str, expected: Collection[int] = (0,)) -> tuple[float, str]:
     """Return the seconds that a command takes, and its output.
+
+    Args:
+        script: file of the command.
+        *arguments: its arguments.
+        expected: its valid exit codes.
 
     Raises:
         SystemExit: the command failed.
@@ -52,9 +60,76 @@ def timed(script: str, *arguments: str) -> tuple[float, str]:
     command = [sys.executable, str(SCRIPTS / script), *arguments]
     done = subprocess.run(command, capture_output=True, text=True)
     seconds = time.perf_counter() - start
-    if done.returncode not in (0, 1):
-        raise SystemExit(f"{script} {' '.join(arguments)}: {done.stderr}")
+    if done.returncode not in expected:
+        problem = f"exit code {done.returncode}\n{done.stdout}{done.stderr}"
+        raise SystemExit(f"{script} {' '.join(arguments)}: {problem}")
     return seconds, done.stdout
+
+
+def submit_and_cancel(sweep: Sequence[str]) -> dict[str, float]:
+    """Submit runs as held jobs, show their status, and cancel them, also after an error.
+
+    Returns:
+        Seconds of submitting and of the status.
+
+    Raises:
+        SystemExit: a command failed, nothing was submitted, or jobs may be left in the queue.
+    """
+    runs = Path(tempfile.mkdtemp(prefix="sweep-scale-"))
+    held = ["cluster=slurm", "sbatch=hold", "gpus=0", "mem_gb=1"]
+    try:
+        # LEFT_OUT: some runs are blocked, as their simulator or models are missing here.
+        codes = (0, LEFT_OUT)
+        submitted, printed = timed("launch.py", *sweep, f"runs={runs}", *held, expected=codes)
+        jobs = [line for line in printed.splitlines() if line.startswith("submitted array ")]
+        if not jobs:
+            raise SystemExit(f"launch.py has submitted nothing:\n{printed}")
+        print("\n".join(jobs), flush=True)
+        status, _ = timed("status.py", f"runs={runs}")
+    finally:
+        cancelled = cancel(runs)
+    if not cancelled:
+        raise SystemExit(1)
+    return {"submit": submitted, "status of queued jobs": status}
+
+
+def cancel(runs: Path) -> bool:
+    """Cancel the jobs of the sweeps in a folder, and remove it; return whether none is left.
+
+    If some may be left, the folder is kept, and the command that cancels them is printed.
+    """
+    left = True
+    try:
+        if all_sweeps(runs):
+            timed("cancel.py", f"runs={runs}")
+        left = jobs_left(runs)
+    except SystemExit as error:
+        print(error, file=sys.stderr)
+    finally:
+        if left:
+            again = f"python {SCRIPTS / 'cancel.py'} runs={runs}"
+            print(f"Jobs may be left in the queue. Cancel them with `{again}`.", file=sys.stderr)
+        else:
+            shutil.rmtree(runs)
+    return not left
+
+
+def jobs_left(runs: Path) -> bool:
+    """Return whether jobs of the sweeps in a folder are in the queue, or this is not known."""
+    for sweep in all_sweeps(runs):
+        name = job_name(sweep.name)  # sweeps of the same runs in other folders have it, too
+        queue = read_queue([name])
+        if queue is None:
+            return True
+        waiting = {job.partition("_")[0] for job in queue}
+        for submission in sweep.submissions():
+            if not waiting.isdisjoint(submission.job_ids()):
+                return True
+            # Arrays that SLURM may have accepted after the launch was stopped.
+            unknown = submission.arrays(submitted=False)
+            if any(is_queued(name, array["comment"]) for array in unknown):
+                return True
+    return False
 
 
 def make_directories(arguments: Sequence[str], runs: Path) -> int:
@@ -90,47 +165,32 @@ def main(arguments: Sequence[str]) -> int:
 
     Raises:
         UserError: an invalid option.
+        SystemExit: a command failed, or jobs may be left in the queue.
     """
     options, sweep = parse(arguments)
     from sweeps.execution import slurm_queries
 
     seconds: dict[str, list[float]] = {}
     folder = Path(tempfile.mkdtemp(prefix="sweep-scale-"))
+    half, unstarted = folder / "half-finished", ("cluster=local", "dry_run=true")
     try:
-        num = make_directories(sweep, folder / "status")
-        for repetition in range(options.repetitions):
-            fresh = folder / str(repetition)
-            plan = timed("launch.py", *sweep, f"runs={fresh}", "cluster=local", "dry_run=true")
-            seconds.setdefault("plan", []).append(plan[0])
-            status = timed("status.py", f"runs={folder / 'status'}")
-            seconds.setdefault("status", []).append(status[0])
-            again = timed(
-                *("launch.py", *sweep, f"runs={folder / 'status'}"),
-                *("cluster=local", "dry_run=true"),
-            )
-            seconds.setdefault("plan of half-finished runs", []).append(again[0])
+        num = make_directories(sweep, half)
+        for _ in range(options.repetitions):
+            plan = timed("launch.py", *sweep, f"runs={folder / 'new'}", *unstarted)
+            status = timed("status.py", f"runs={half}", expected=(0, 1))  # 1: unfinished runs
+            again = timed("launch.py", *sweep, f"runs={half}", *unstarted)
+            taken = {"plan": plan[0], "status": status[0], "plan of half-finished runs": again[0]}
             if slurm_queries.choose("auto") == "slurm":
-                held = [
-                    *sweep,
-                    f"runs={fresh}",
-                    "cluster=slurm",
-                    "sbatch=hold",
-                    "gpus=0",
-                    "mem_gb=1",
-                ]
-                submitted, printed = timed("launch.py", *held)
-                seconds.setdefault("submit", []).append(submitted)
-                queued = timed("status.py", f"runs={fresh}")
-                seconds.setdefault("status of queued jobs", []).append(queued[0])
-                timed("cancel.py", f"runs={fresh}")
-                print(printed.splitlines()[-2])
+                taken |= submit_and_cancel(sweep)
+            for name, value in taken.items():
+                seconds.setdefault(name, []).append(value)
+            if options.out is not None:
+                write_json(options.out, {"runs": num, "seconds": seconds})
     finally:
         shutil.rmtree(folder)
     print(f"| {num:,} runs | fastest, s | slowest, s |\n|---|---|---|")
     for name, each in seconds.items():
         print(f"| {name} | {min(each):.2f} | {max(each):.2f} |")
-    if options.out is not None:
-        options.out.write_text(json.dumps({"runs": num, "seconds": seconds}, indent=1) + "\n")
     return 0
 
 

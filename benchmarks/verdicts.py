@@ -20,7 +20,7 @@ from tabulate import tabulate
 
 from analysis.stats.ablation_claims import MARGIN, OPEN
 from tdmpc2.common.system import cli
-from tdmpc2.common.system.config_checks import Settings, setting
+from tdmpc2.common.system.config_checks import Settings, require, setting
 
 SPREADS = (3.0, 6.0, 12.0)
 SEEDS = (3, 5, 10)
@@ -39,9 +39,25 @@ class Options(Settings):
     studies: int = setting(REPEATS, "simulated studies", low=100, high=100_000)
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Print the tables and return the exit code."""
+def parse(arguments: Sequence[str]) -> Options:
+    """Return the options.
+
+    Raises:
+        UserError: an invalid option.
+    """
     options = cli.parse_options(arguments, Options)
+    folder = options.published
+    require(folder is None or folder.is_dir(), f"published={folder}: is no folder")
+    return options
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Print the tables and return the exit code.
+
+    Raises:
+        UserError: an invalid option, or a folder without the curves that are needed.
+    """
+    options = parse(arguments)
     if options.published is not None:
         from gate_errors import gate_tables
 

@@ -139,35 +139,35 @@ def test_the_bound_of_bf16_is_a_product_that_the_layers_use(
     assert measuring.products(torch.device("cpu"), "bf16")["torch"]().dtype is dtype
 
 
-def test_bf16_acceptance_prints_rows_and_targets(tmp_path: Path) -> None:
-    """Without compilation, layers multiply by autocast, on any CPU."""
+def test_bf16_acceptance_measures_speed_and_errors(tmp_path: Path) -> None:
+    """Without compilation, layers multiply by autocast, on any CPU; no target holds for that."""
     out = tmp_path / "bf16.json"
     arguments = ["task=cartpole-swingup", "model_size=smoke", "threads=1", "compile=false"]
     done = run("bf16_acceptance.py", *arguments, "repetitions=2", "updates=2", f"out={out}")
-    assert done.returncode in (0, 1), done.stderr
+    assert done.returncode == 3, done.stderr
     found = json.loads(out.read_text())
     assert [row["precision"] for row in found["rows"]] == ["fp32", "bf16"]
     assert set(found["errors"]) == {"bf16", "autocast", "float32, other noise"}
     assert found["errors"]["bf16"] == found["errors"]["autocast"]
     assert 0 < found["errors"]["bf16"]["model_gradient"] < 0.05
-    verdicts = [line for line in done.stdout.splitlines() if line.endswith("met |")]
-    verdicts += [line for line in done.stdout.splitlines() if line.endswith("met** |")]
-    assert len(verdicts) >= 4
+    assert "\n0 targets judged. Targets hold for walker-walk, " in done.stdout
+    assert "| target |" not in done.stdout
 
 
 def test_targets_are_those_of_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three in each precision, for one thread; the accuracy is the same everywhere."""
     monkeypatch.syspath_prepend(str(FOLDER))
-    acceptance = importlib.import_module("bf16_acceptance")
-    row = {"threads": 1, "precision": "bf16", "loop_ratio": 1.02}
+    targets = importlib.import_module("bf16_targets")
+    row = {"threads": 1, "precision": "bf16", "compiled": True, "loop_ratio": 1.02}
     row |= {"plan_ratio_torch": 2.0, "update_ratio_torch": 3.5}
-    met = [target.met for target in acceptance.speed_targets(acceptance.AMX, row)]
+    met = [target.met for target in targets.speed_targets(targets.AMX, row)]
     assert met == [True, False, True]
-    assert [t.met for t in acceptance.speed_targets(acceptance.AMD, row)] == [False, False, True]
-    assert not list(acceptance.speed_targets("another CPU", row))
-    assert not list(acceptance.speed_targets(acceptance.AMX, row | {"threads": 2}))
+    assert [t.met for t in targets.speed_targets(targets.AMD, row)] == [False, False, True]
+    assert not list(targets.speed_targets("another CPU", row))
+    assert not list(targets.speed_targets(targets.AMX, row | {"threads": 2}))
+    assert not list(targets.speed_targets(targets.AMX, row | {"compiled": False}))
     errors = {"value_std": 1e-4, "overlap": 0.98, "model_gradient": 0.004, "policy_gradient": 0.0}
-    assert [t.met for t in acceptance.error_targets({"bf16": errors})] == [True, False, False, True]
+    assert [t.met for t in targets.error_targets({"bf16": errors})] == [True, False, False, True]
 
 
 def test_hot_spots_list_the_matrix_multiplications() -> None:

@@ -30,7 +30,7 @@ from tests.test_architecture import ROOT, name
 from tests.test_help import COMMANDS
 
 CPU_SECONDS = 20.0  # with the import of pandas and matplotlib
-WITHOUT_OPTIONS = ("doctor.py", "completion.py", "verdicts.py")
+WITHOUT_OPTIONS = ("doctor.py", "completion.py")
 FUZZED = [path for path in COMMANDS if path.name not in WITHOUT_OPTIONS]
 # What keeps valid command lines from training, downloading or measuring.
 HARMLESS = {
