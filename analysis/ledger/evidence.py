@@ -164,10 +164,11 @@ def _agents(claim: Agents, inputs: Inputs) -> Iterator[Finding]:
         status = NOT_REPRODUCED if NOT_REPRODUCED in found else OPEN
         status = REPRODUCED if found == {REPRODUCED} else status
         known = quoted[quoted["size"] == size]
-        score = "a number shown in a figure only"
+        agent = f"TD-MPC2 with {size}M parameters"
+        statement = f"Score of {agent} on {claim.task_set}, which a figure shows"
         for by, value in known[["by", "score"]].to_numpy():
             if by == PAPER:
-                score = f"{value:g}"
+                statement = f"{agent} scores {value:g} on {claim.task_set}"
                 status = QUOTED if status == OPEN else status
                 continue
             evidence.append(f"{by}: {value:g}")
@@ -175,7 +176,6 @@ def _agents(claim: Agents, inputs: Inputs) -> Iterator[Finding]:
                 status = EVALUATED
             elif status == OPEN:
                 status = QUOTED
-        statement = f"TD-MPC2 with {size}M parameters scores {score} on {claim.task_set}"
         yield _finding(claim, statement, status, evidence, size)
 
 
