@@ -108,7 +108,7 @@ def _on_slurm(request: SweepRequest, then: FollowUp | None) -> int:
                 flush=True,
             )
             return LEFT_OUT
-        folder.write(request.to_json(), request.sweep.suite, request.planned)
+        _record(request, folder)
         complete = hand_over(layout, folder, then)
     return _exit_code(plan, complete)
 
@@ -143,7 +143,7 @@ def _on_this_machine(request: SweepRequest, advice: str, *, inline: bool) -> int
     files: list[Path] = []
     if plan.todo:
         folder = SweepFolder.of(request.runs, sweep.label, request.planned)
-        folder.write(request.to_json(), sweep.suite, request.planned)
+        _record(request, folder)
         submission = folder.new_submission()
         processes = [relative(group, request.runs) for group in plan.groups]
         write_submission(submission, "local", commit=git_commit(), processes=processes)
@@ -173,6 +173,15 @@ def _on_this_machine(request: SweepRequest, advice: str, *, inline: bool) -> int
         figures = [sys.executable, "-m", "analysis.make_figures", *figure_arguments(request.runs)]
         code = subprocess.run(figures).returncode or code
     return code or _exit_code(plan)
+
+
+def _record(request: SweepRequest, folder: SweepFolder) -> None:
+    """Record a launch of a sweep. A launch of failed runs only leaves the request to be repeated.
+
+    Otherwise, its changes for one retry, such as `cluster=local`, would hold for all later ones.
+    """
+    keep = request.sweep.only == "failed"
+    folder.write(request.to_json(), request.sweep.suite, request.planned, keep=keep)
 
 
 def stop_runs_on_signals() -> None:

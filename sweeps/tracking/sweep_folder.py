@@ -168,7 +168,12 @@ class SweepFolder:
         return self.runs / FOLDER / self.name
 
     def write(
-        self, request: Mapping[str, Any], suite: str | None, planned: Sequence[PlannedRun]
+        self,
+        request: Mapping[str, Any],
+        suite: str | None,
+        planned: Sequence[PlannedRun],
+        *,
+        keep: bool = False,
     ) -> None:
         """Write the runs of the sweep, and the request of its last launch, to `sweep.json`.
 
@@ -176,6 +181,7 @@ class SweepFolder:
             request: the request as values of JSON (see `SweepRequest.to_json`).
             suite: suite of the sweep; None if it was launched with `tasks=`.
             planned: the runs.
+            keep: whether to keep the request of an earlier launch instead, if there is one.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         rows = [
@@ -192,7 +198,13 @@ class SweepFolder:
             }
             for run in planned
         ]
-        write_json(self.path / "sweep.json", {"request": request, "suite": suite, "runs": rows})
+        launched: Mapping[str, Any] = {"request": request}
+        if keep:
+            with contextlib.suppress(UserError):  # damaged: written anew
+                former = self.read()
+                kept = {key: former[key] for key in ("request", "words") if key in former}
+                launched = kept or launched
+        write_json(self.path / "sweep.json", {**launched, "suite": suite, "runs": rows})
 
     def read(self) -> dict[str, Any]:
         """Read `sweep.json`; without it, return an empty sweep.
