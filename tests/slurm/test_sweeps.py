@@ -164,6 +164,22 @@ def test_jobs_that_no_record_names_are_found(cluster: Cluster, tmp_path: Path) -
     assert not cluster.jobs()
 
 
+def test_a_running_job_can_be_launched_again_once_it_is_cancelled(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    """The cancellation waits until it has left the queue, where it would count as running."""
+    long = {"seeds": 1, "env_steps": 5_000, "eval_every": 5_000}
+    sweeping.sweep(tmp_path, **long)
+    (job,) = cluster.jobs()
+    os.kill(sweeping.hold(tmp_path, (1,))[1], signal.SIGCONT)
+    assert cancel.main([f"runs={tmp_path}"]) == 0
+    assert not cluster.jobs()
+    sweeping.sweep(tmp_path, **{**long, "sbatch": "hold"})
+    (again,) = cluster.jobs()
+    assert again != job
+    assert cancel.main([f"runs={tmp_path}"]) == 0
+
+
 TIMED_OUT = """#!/bin/sh
 "{sbatch}" "$@" || exit
 case "$*" in
