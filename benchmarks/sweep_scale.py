@@ -125,9 +125,8 @@ def jobs_left(runs: Path) -> bool:
         for submission in sweep.submissions():
             if not waiting.isdisjoint(submission.job_ids()):
                 return True
-            # Arrays that SLURM may have accepted after the launch was stopped.
-            unknown = submission.arrays(submitted=False)
-            if any(is_queued(name, array["comment"]) for array in unknown):
+            # Jobs that SLURM may have accepted after the launch was stopped.
+            if any(is_queued(name, record["comment"]) for record in submission.lost()):
                 return True
     return False
 

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sweeps.execution.slurm_cancel import END_SECONDS, Cancelled, cancel_jobs, wait_until_ended
 from sweeps.status import find_sweeps
-from sweeps.tracking.run_states import find_lost_arrays, read_queue
-from sweeps.tracking.sweep_folder import SweepFolder, job_name
-from tdmpc2.common.run.lock import live_holder
+from sweeps.tracking.silence import SILENT_SECONDS
+from sweeps.tracking.sweep_folder import Submission, SweepFolder
+from tdmpc2.common.run.lock import file_system_time, live_holder
 from tdmpc2.common.system import cli
 from tdmpc2.common.system.config_checks import Settings, setting
 from tdmpc2.common.system.errors import UserError
@@ -35,91 +36,151 @@ class CancelOptions(Settings):
 def main(arguments: Sequence[str]) -> int:
     """Run the command and return its exit code.
 
+    Returns:
+        0 if all that belongs to the sweeps is known and stops, else 1.
+
     Raises:
-        UserError: an argument is invalid, no sweep matches, or several do and none is chosen.
+        UserError: an argument is invalid, no sweep matches, or several do and none is chosen; or
+            another launch has been submitting jobs for long.
     """
     options = cli.parse_options(arguments, CancelOptions)
     sweeps = find_sweeps(options.runs, options.suite, options.sweep)
     if len(sweeps) > 1 and options.suite is None and options.sweep is None:
         names = ", ".join(sweep.name for sweep in sweeps)
         raise UserError(f"several sweeps found: choose with suite= or sweep= ({names})")
-    for sweep in sweeps:
-        _cancel(sweep)
-    return 0
+    outcomes = [_cancel(sweep) for sweep in sweeps]
+    complete = all(outcome.complete for outcome in outcomes)
+    ids = {job for outcome in outcomes for job in outcome.ids}
+    if ids and not wait_until_ended([sweep.name for sweep in sweeps], ids):
+        complete = False
+    return int(not complete)
 
 
-def _cancel(sweep: SweepFolder) -> None:
-    """Cancel the user's SLURM jobs of a sweep, by id, and stop its launchers on this machine."""
-    num_stopped = 0
-    on_slurm = [s for s in sweep.submissions() if s.facts["cluster"] == "slurm"]
-    find_lost_arrays(on_slurm)
-    submitted = {job for submission in on_slurm for job in submission.job_ids()}
-    if submitted:
-        names = [job_name(sweep.name)]
-        everyone, own = read_queue(names), read_queue(names, user=os.getuid())
-        if everyone is None or own is None:
-            print(
-                f"{sweep.name}: squeue does not respond on this machine; cancel its SLURM jobs "
-                "from a machine of their cluster"
-            )
-            everyone = own = {}
-        jobs, others = (
-            [job for job in queue if job.partition("_")[0] in submitted]
-            for queue in (own, everyone.keys() - own.keys())
-        )
-        if jobs:
-            ids = sorted({job.partition("_")[0] for job in jobs}, key=int)
-            subprocess.run(["scancel", *ids], check=True)
-            print(f"{sweep.name}: {len(jobs):,} jobs cancelled ({', '.join(ids)})")
-        if others:
-            print(
-                f"{sweep.name}: {len(others):,} jobs of other users are left; they can cancel them"
-            )
-        num_stopped += len(jobs) + len(others)
-    local = [one.facts for one in sweep.submissions() if one.facts["cluster"] != "slurm"]
+def _cancel(sweep: SweepFolder) -> Cancelled:
+    """Cancel the SLURM jobs of a sweep, and stop its processes on this machine.
+
+    Returns:
+        What is known of its jobs; it is complete only if all is known of its processes, too.
+    """
+    damages = sweep.damages()
+    for damage in damages:
+        print(f"damaged: {damage}")
+    outcome = cancel_jobs(sweep)
+    stopped = _stop_processes(sweep, outcome.at_work)
+    outcome.complete = outcome.complete and all(stopped) and not damages
+    if outcome.complete and not stopped and not outcome.found:
+        print(f"{sweep.name}: nothing is running or queued")
+    return outcome
+
+
+def _stop_processes(sweep: SweepFolder, at_work: Collection[str]) -> list[bool]:
+    """Stop the launchers of a sweep on this machine, and the processes of those that were killed.
+
+    Args:
+        sweep: the sweep.
+        at_work: directories of runs whose SLURM jobs are, or may be, in the queue.
+
+    Returns:
+        Whether it stops, for each process that works on the sweep, or may do so.
+    """
+    launches = sweep.submissions()
+    local = [launch.facts for launch in launches if launch.facts["cluster"] != "slurm"]
     launchers = {facts["pid"] for facts in local if runs(facts)}
     # Before the launchers: when one has ended, its runs are no longer its children.
-    num_stopped += len(launchers) + _stop_orphans(sweep, launchers)
+    stopped = _stop_orphans(sweep, launchers, at_work)
     for pid in sorted(launchers):
-        with contextlib.suppress(ProcessLookupError):  # ended in the meantime
-            os.kill(pid, signal.SIGTERM)
-        print(f"{sweep.name}: launcher process {pid} is stopping its runs")
-    if not num_stopped:
-        print(f"{sweep.name}: nothing is running or queued")
+        stopped.append(_stop(sweep, f"launcher process {pid}", pid, "is stopping its runs"))
+    # Of launches before one that can be seen from here, only leases tell anything.
+    for launch in itertools.takewhile(_is_unseen, reversed(launches)):
+        if _has_written_lately(sweep, launch):
+            pid, host = launch.facts.get("pid"), launch.facts.get("host")
+            print(
+                f"{sweep.name}: launcher process {pid} on host {host} may still run, which cannot "
+                "be seen from here; cancel the sweep there, too"
+            )
+            stopped.append(False)
+    return stopped
 
 
-def _stop_orphans(sweep: SweepFolder, launchers: Collection[int]) -> int:
+def _is_unseen(launch: Submission) -> bool:
+    """Return whether a launch was on a machine whose processes cannot be seen from here."""
+    return launch.facts["cluster"] != "slurm" and runs(launch.facts) is None
+
+
+def _has_written_lately(sweep: SweepFolder, launch: Submission) -> bool:
+    """Return whether a launcher or its processes have written a file within `SILENT_SECONDS`.
+
+    A launcher at work has, unless one of its processes holds a lease: it measures reference scores,
+    or starts a process after the launch or the end of another one.
+    """
+    files = [launch.folder / "submission.json", sweep.runs / "floors"]
+    for directory, _ in launch.local_logs():
+        files += [sweep.runs / directory / name for name in ("log.txt", "status.json")]
+    times = [0.0]
+    for file in files:
+        with contextlib.suppress(OSError):  # there is none yet
+            times.append(file.stat().st_mtime)
+    return file_system_time(sweep.runs) - max(times) < SILENT_SECONDS
+
+
+def _stop_orphans(
+    sweep: SweepFolder, launchers: Collection[int], at_work: Collection[str]
+) -> list[bool]:
     """Stop the processes of launchers that were killed; name others that train runs of the sweep.
 
     Args:
         sweep: the sweep.
         launchers: launchers of the sweep that stop their runs themselves.
+        at_work: directories of runs whose SLURM jobs are, or may be, in the queue.
 
     Returns:
-        The number of processes that still train runs.
+        Whether it stops, for each process that trains runs.
     """
     holders: dict[tuple[Any, Any], dict[str, Any]] = {}
     for row in sweep.rows():
         holder = live_holder(sweep.runs / row["directory"])
-        if holder is not None and holder.get("slurm_job") is None:
+        # Else the lease is that of the job, which was cancelled or belongs to another user.
+        if holder is not None and (
+            holder.get("slurm_job") is None or row["directory"] not in at_work
+        ):
             holders[holder.get("host"), holder.get("pid")] = holder
-    num_found = 0
+    stopped = []
     for (host, pid), holder in holders.items():
-        if runs(holder):
-            if {pid, parent_of(pid)} & {*launchers}:
-                continue
-            if _is_of(pid, sweep):
-                with contextlib.suppress(OSError):  # ended in the meantime, or of another user
-                    os.kill(pid, signal.SIGTERM)
-                    print(f"{sweep.name}: process {pid} is stopping; its launcher has ended")
-                    num_found += 1
-                    continue
-        num_found += 1
+        here = runs(holder)
+        if here and {pid, parent_of(pid)} & {*launchers}:
+            continue
+        if here and _is_of(pid, sweep):
+            how = "is stopping; its launcher has ended"
+            stopped.append(_stop(sweep, f"process {pid}", pid, how))
+            continue
+        job = holder.get("slurm_job")
+        place = f"on host {host}" if job is None else f"on host {host} in SLURM job {job}"
         print(
-            f"{sweep.name}: process {pid} on host {host} goes on; stop it there, since no launch "
-            "of this sweep on this machine has started it"
+            f"{sweep.name}: process {pid} {place} {'goes on' if here else 'may go on'}; stop it "
+            "there, since no launch of this sweep on this machine has started it"
         )
-    return num_found
+        stopped.append(False)
+    return stopped
+
+
+def _stop(sweep: SweepFolder, what: str, pid: int, how: str) -> bool:
+    """Ask a process to stop; return whether it does so or has ended.
+
+    Args:
+        sweep: the sweep, for messages.
+        what: the process in messages.
+        pid: its id.
+        how: what it does then, for messages.
+    """
+    try:
+        os.kill(pid, signal.SIGTERM)
+    except ProcessLookupError:  # ended in the meantime
+        return True
+    except PermissionError:
+        print(f"{sweep.name}: {what} belongs to another user, who can stop it")
+        return False
+    print(f"{sweep.name}: {what} {how}")
+    return True
 
 
 def _is_of(pid: int, sweep: SweepFolder) -> bool:
@@ -138,11 +199,16 @@ def usage() -> str:
             "",
             "Stops a sweep: cancels those of your SLURM jobs that its launches have recorded, and",
             "stops its launcher on this machine, or the processes of a launcher that was killed.",
+            f"Waits up to {END_SECONDS:.0f} s for cancelled jobs to save and end, so that they can",
+            "be launched again.",
             "",
             cli.describe_fields(CancelOptions),
             "",
             "suite= or sweep= is required if there are several sweeps. Nothing is deleted: launch",
             "the sweep again to resume its runs from their last checkpoints.",
+            "",
+            "Exit code: 0 if everything stops; 1 if something goes on or has not ended yet, or if",
+            "it cannot be known, which is said.",
         ]
     )
 

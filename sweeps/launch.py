@@ -94,7 +94,7 @@ def usage() -> str:
             "runs)",
             f"  {LEFT_OUT}  nothing failed, but something was left out: blocked runs, runs at work",
             "     that will end at a smaller budget, all runs as your submit limit is reached, or",
-            "     the job after the runs as SLURM refused it",
+            "     the job after the runs as SLURM has not accepted it",
             "",
             "See also: sweeps/status.py shows the state of runs, sweeps/retry.py launches failed",
             "runs again, sweeps/cancel.py stops a sweep.",

@@ -19,7 +19,7 @@ from sweeps.planning.planned_run import UNITS
 from sweeps.tracking.progress import describe_blocked, make_console, no_space, table_of_states
 from sweeps.tracking.run_states import ACTIVE, ENDED, Observer, View
 from sweeps.tracking.silence import SILENT_SECONDS
-from sweeps.tracking.sweep_folder import DRAWS_FIGURES, SweepFolder, all_sweeps
+from sweeps.tracking.sweep_folder import SweepFolder, all_sweeps
 from tdmpc2.common.system import cli
 from tdmpc2.common.system.atomic_files import lacks_space
 from tdmpc2.common.system.config_checks import Settings, setting
@@ -202,10 +202,10 @@ def picture(options: StatusOptions, sweeps: Sequence[SweepFolder]) -> tuple[Grou
     blocks += [Text(f"damaged: {line}", no_wrap=True, overflow="ignore") for line in damages]
     errors = last_errors(looked_at, options.errors)
     blocks += [Text(line, no_wrap=True, overflow="ignore") for line in errors]
-    launches = [submission.facts for sweep in sweeps for submission in sweep.submissions()]
-    later = [facts for facts in launches if "figures" in facts]
+    launches = [submission for sweep in sweeps for submission in sweep.submissions()]
+    later = [found for launch in launches if (found := launch.follow_up()) and found["job"]]
     if later:
-        jobs = [f"job {one['figures']} {one.get('purpose', DRAWS_FIGURES)}" for one in later]
+        jobs = [f"job {one['job']} {one['purpose']}" for one in later]
         blocks.append(Text(f"after all runs have ended: {', '.join(jobs)}"))
     states = {view.state for _, view in looked_at}
     failed = bool(damages) or not states.isdisjoint({*FAILED, *STOPPED})

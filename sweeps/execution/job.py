@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import submitit
 from submitit.helpers import Checkpointable
@@ -25,6 +26,10 @@ from tdmpc2.common.system.errors import StoppedError, UserError
 KILL_SECONDS = 120.0
 # How long a process waits for the other processes of its job to save before it requeues the job.
 SAVE_SECONDS = 60.0
+# How long a process asks SLURM to requeue its job, and how long each request may take. Nobody else
+# requeues a job that reaches its time limit.
+REQUEUE_SECONDS = 60.0
+ANSWER_SECONDS = 20.0
 RETRY_SECONDS = 5.0
 
 
@@ -78,12 +83,22 @@ class TrainingJob(Checkpointable):
                     raise
                 time.sleep(RETRY_SECONDS)
 
-    def _requeue(self, rank: int) -> None:
-        """Requeue the job once all of its processes have saved; does not return.
+    def _requeue(self, rank: int) -> NoReturn:
+        """Requeue the job once all of its processes have saved.
 
         submitit's own requeue is not used: it limits the number of timeouts, counts every
         preemption of a short job as a timeout, and is done by rank 0 only, which may have ended.
         """
+        try:
+            self._wait_for_others(rank)
+        except Exception as error:  # such as a file that cannot be read: requeue nevertheless
+            what = f"{type(error).__name__}: {error}"
+            print(f"not waiting for the other processes ({what})", file=sys.stderr, flush=True)
+        requeue(submitit.JobEnvironment().job_id)
+        sys.exit(-1)
+
+    def _wait_for_others(self, rank: int) -> None:
+        """Wait until the other processes of the job have saved, at most `SAVE_SECONDS`."""
         deadline = time.monotonic() + SAVE_SECONDS
         jobs = [spec_file.read(file) for i, file in enumerate(self.files) if i != rank]
         others = [spec.run_dir(options.runs) for specs, options in jobs for spec in specs]
@@ -91,11 +106,34 @@ class TrainingJob(Checkpointable):
             if time.monotonic() > deadline:
                 break
             time.sleep(0.2)
-        job = submitit.JobEnvironment().job_id
-        result = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True)
-        if result.returncode:  # another rank was faster, or the cluster does not requeue
-            print(f"scontrol requeue {job}: {result.stderr.strip()}", file=sys.stderr, flush=True)
-        sys.exit(-1)
+
+
+def requeue(job: str) -> None:
+    """Ask SLURM to requeue a job, again and again for `REQUEUE_SECONDS` if it does not accept.
+
+    Args:
+        job: id of the job.
+    """
+    deadline = time.monotonic() + REQUEUE_SECONDS
+    while True:
+        try:
+            done = subprocess.run(
+                ["scontrol", "requeue", job],
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=ANSWER_SECONDS,
+            )
+            if done.returncode == 0:
+                return
+            failure = done.stderr.strip() or f"exit code {done.returncode}"
+        except (OSError, subprocess.TimeoutExpired) as error:
+            failure = str(error)
+        print(f"scontrol requeue {job}: {failure}", file=sys.stderr, flush=True)
+        # "Job is pending execution": another process of the job was faster.
+        if "pending" in failure.lower() or time.monotonic() > deadline:
+            return
+        time.sleep(RETRY_SECONDS)
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +13,7 @@ from sweeps.execution.exit_codes import ASKS_FIRST, LEFT_OUT
 from sweeps.execution.job import FollowUp
 from sweeps.execution.process_file import write_file
 from sweeps.execution.slurm_jobs import figure_arguments, follow_again, hand_over, lay_out
+from sweeps.execution.submission_lease import submission_lease
 from sweeps.planning.cores import CoreUse, divide, threads_of
 from sweeps.planning.grid import group_seeds
 from sweeps.planning.plan import LONG_HOURS, SweepPlan, list_runs, make_plan, show
@@ -33,14 +31,11 @@ from sweeps.tracking.run_states import Observer
 from sweeps.tracking.sweep_folder import FOLDER, SweepFolder, relative, write_submission
 from tdmpc2.common.numerics.cpu import usable_cores
 from tdmpc2.common.numerics.torch_setup import choose_device
-from tdmpc2.common.run.lock import InUseError, Lease
 from tdmpc2.common.run.resume_checks import check_commit
 from tdmpc2.common.run.source_version import git_commit
 from tdmpc2.envs.task_variants import task_of
 from tdmpc2.envs.tasks import Task
 
-# How long a launch waits while another launch submits its jobs.
-PATIENCE_SECONDS = 120.0
 ADVICE = (
     "Add yes=true to start them on this machine anyway, launch them on a cluster with SLURM, or "
     "reduce tasks=, seeds= or env_steps= (with data=: sizes=, seeds= or num_updates=)."
@@ -59,8 +54,8 @@ def launch(request: SweepRequest, advice: str = ADVICE, then: FollowUp | None = 
         0 if all runs were submitted, or ended (above the threshold, if the suite requires it); 1
         if a run failed; 3 if nothing was started because the plan is long or some runs cannot
         start, and `yes` is not set; 4 if nothing failed but some runs cannot start yet, or will
-        end at a smaller budget, or the user's submit limit is reached, or SLURM refuses the job
-        after the runs.
+        end at a smaller budget, or the user's submit limit is reached, or SLURM does not
+        accept the job after the runs.
 
     Raises:
         UserError: the request is invalid, or SLURM refuses the jobs.
@@ -91,10 +86,10 @@ def _on_slurm(request: SweepRequest, then: FollowUp | None) -> int:
     if not plan.todo:
         list_runs(plan)
         if then is not None:
-            with _submission_lease(request.runs / FOLDER):
+            with submission_lease(request.runs / FOLDER):
                 complete = follow_again(layout, folder, then)
         return _exit_code(plan, complete)
-    with _submission_lease(request.runs / FOLDER):
+    with submission_lease(request.runs / FOLDER):
         # Plan again: another launch may have submitted some of these runs in the meantime.
         plan = make_plan(request, Observer(request.runs), gpu=gpus > 0)
         layout = lay_out(plan, partition, gpus, follow_up=follow_up)
@@ -108,7 +103,7 @@ def _on_slurm(request: SweepRequest, then: FollowUp | None) -> int:
                 flush=True,
             )
             return LEFT_OUT
-        folder.write(request.to_json(), request.sweep.suite, request.planned)
+        _record(request, folder)
         complete = hand_over(layout, folder, then)
     return _exit_code(plan, complete)
 
@@ -143,7 +138,7 @@ def _on_this_machine(request: SweepRequest, advice: str, *, inline: bool) -> int
     files: list[Path] = []
     if plan.todo:
         folder = SweepFolder.of(request.runs, sweep.label, request.planned)
-        folder.write(request.to_json(), sweep.suite, request.planned)
+        _record(request, folder)
         submission = folder.new_submission()
         processes = [relative(group, request.runs) for group in plan.groups]
         write_submission(submission, "local", commit=git_commit(), processes=processes)
@@ -173,6 +168,15 @@ def _on_this_machine(request: SweepRequest, advice: str, *, inline: bool) -> int
         figures = [sys.executable, "-m", "analysis.make_figures", *figure_arguments(request.runs)]
         code = subprocess.run(figures).returncode or code
     return code or _exit_code(plan)
+
+
+def _record(request: SweepRequest, folder: SweepFolder) -> None:
+    """Record a launch of a sweep. A launch of failed runs only leaves the request to be repeated.
+
+    Otherwise, its changes for one retry, such as `cluster=local`, would hold for all later ones.
+    """
+    keep = request.sweep.only == "failed"
+    folder.write(request.to_json(), request.sweep.suite, request.planned, keep=keep)
 
 
 def stop_runs_on_signals() -> None:
@@ -228,27 +232,6 @@ def _check_commits(plan: SweepPlan) -> None:
         commit = git_commit()
         for run in plan.todo:
             check_commit(run.directory, commit)
-
-
-@contextlib.contextmanager
-def _submission_lease(folder: Path) -> Iterator[None]:
-    """Hold the lease that lets one launch at a time submit jobs; wait until it is free.
-
-    Args:
-        folder: folder of all sweeps, `<runs>/sweeps`.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    with contextlib.ExitStack() as stack:
-        while True:
-            try:
-                stack.enter_context(Lease(folder))
-                break
-            except InUseError:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.5)
-        yield
 
 
 def _threshold(run: PlannedRun, reference_scores: dict[Task, dict[str, Any]]) -> float | None:

@@ -35,6 +35,10 @@ if [ -n "$found" ]; then
 fi"""
 
 
+class NoAnswerError(UserError):
+    """SLURM has not responded in time: it is unknown whether it has accepted the jobs."""
+
+
 @dataclass(frozen=True)
 class Resources:
     """Resources that each job requests.
@@ -158,6 +162,7 @@ def submit(
         The job id of the array, or of the job if there is only one.
 
     Raises:
+        NoAnswerError: SLURM does not respond in time.
         UserError: SLURM refuses the jobs.
     """
     executor = submitit.SlurmExecutor(folder, max_num_timeout=ANY_NUMBER, python=_IGNORE_USR2)
@@ -191,7 +196,7 @@ def submit(
     ) as error:
         text = " ".join(str(error).split())
         if "timed out" in text:  # it may have accepted them nevertheless
-            raise UserError(
+            raise NoAnswerError(
                 f"SLURM did not respond in time: {text}; see `python sweeps/status.py`, which "
                 "lists the jobs if they are in the queue, and launch again if they are not"
             ) from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -168,8 +168,8 @@ def extra_options(text: str | None) -> dict[str, str | bool]:
 def hand_over(layout: JobLayout, sweep: SweepFolder, then: FollowUp | None = None) -> bool:
     """Submit the jobs, and record which job trains which runs.
 
-    The record is written before and after every array, so that its jobs are found if the launch is
-    interrupted, even between the submission and the record of its id.
+    The record is written before and after every submission, so that its jobs are found if the
+    launch is interrupted, even between the submission and the record of its id.
 
     Args:
         layout: the jobs and their arrays.
@@ -211,13 +211,9 @@ def hand_over(layout: JobLayout, sweep: SweepFolder, then: FollowUp | None = Non
         then = FollowUp(command, f"{folder}#figures", DRAWS_FIGURES)
     complete = True
     if then is not None:
-        waited_for = [str(array["job"]) for array in arrays]
-        job = submit_follow_up(then, layout.resources, sweep, folder, code, waited_for)
-        complete = job is not None
-        if complete:
-            write_submission(
-                folder, "slurm", arrays=arrays, figures=job, purpose=then.purpose, **facts
-            )
+        after = [str(array["job"]) for array in arrays]
+        facts["arrays"] = arrays
+        complete = submit_follow_up(then, layout.resources, folder, code, after, facts)
     print(f"Logs: {folder}. Show progress with `python sweeps/status.py`.", flush=True)
     return complete
 
@@ -225,23 +221,24 @@ def hand_over(layout: JobLayout, sweep: SweepFolder, then: FollowUp | None = Non
 def submit_follow_up(
     then: FollowUp,
     resources: Resources,
-    sweep: SweepFolder,
     folder: Path,
     code: Path,
     after: Sequence[str],
-) -> str | None:
-    """Submit a job that runs a module when other jobs have ended.
+    facts: Mapping[str, Any],
+) -> bool:
+    """Submit a job that runs a module when other jobs have ended, and record it.
 
     Args:
         then: the job.
         resources: resources of the other jobs.
-        sweep: folder of the sweep.
         folder: folder of the launch.
         code: copy of the code that the job runs.
         after: ids of the other jobs.
+        facts: what else the launch records (see `write_submission`).
 
     Returns:
-        Its id; None if SLURM refuses it, with a message that says how to continue.
+        Whether SLURM has accepted it; if it has not, or has not responded, a message says how to
+        continue.
     """
     own = Resources(
         partition=resources.partition,
@@ -252,26 +249,34 @@ def submit_follow_up(
         timeout_min=min(FIGURES_MINUTES, resources.timeout_min),
         extra=resources.extra,
     )
+    record: dict[str, object] = {"job": None, "comment": then.comment}
+    record |= {"purpose": then.purpose, "after": after}
+    write_submission(folder, "slurm", follow_up=record, **facts)
     try:
-        job = slurm.submit(
+        record["job"] = slurm.submit(
             [ModuleJob(*then.command)],
             own,
             folder,
-            name=job_name(sweep.name),
+            name=job_name(folder.parent.name),
             code=code,
             at_once=1,
             comment=then.comment,
             after=after,
         )
     except UserError as error:
+        unknown = isinstance(error, slurm.NoAnswerError)
+        if not unknown:
+            write_submission(folder, "slurm", **facts)
         print(
-            f"warning: the runs are submitted, but not the job that {then.purpose} ({error}); run "
-            f"`{shlex.join(('python', '-m', *then.command))}` when all runs have ended",
+            f"warning: the runs are submitted, but {'perhaps ' * unknown}not the job that "
+            f"{then.purpose} ({error}); run `{shlex.join(('python', '-m', *then.command))}` when "
+            "all runs have ended",
             flush=True,
         )
-        return None
-    print(f"submitted job {job}: {then.purpose} when all runs have ended", flush=True)
-    return job
+        return False
+    write_submission(folder, "slurm", follow_up=record, **facts)
+    print(f"submitted job {record['job']}: {then.purpose} when all runs have ended", flush=True)
+    return True
 
 
 def follow_again(layout: JobLayout, sweep: SweepFolder, then: FollowUp) -> bool:
@@ -289,11 +294,8 @@ def follow_again(layout: JobLayout, sweep: SweepFolder, then: FollowUp) -> bool:
     if not jobs or is_queued(job_name(sweep.name), then.comment):
         return True
     code, folder, facts = _new_submission(layout, sweep)
-    job = submit_follow_up(then, layout.resources, sweep, folder, code, sorted(jobs))
-    if job is None:
-        return False
-    write_submission(folder, "slurm", arrays=[], figures=job, purpose=then.purpose, **facts)
-    return True
+    facts["arrays"] = []
+    return submit_follow_up(then, layout.resources, folder, code, sorted(jobs), facts)
 
 
 def _new_submission(layout: JobLayout, sweep: SweepFolder) -> tuple[Path, Path, dict[str, Any]]:

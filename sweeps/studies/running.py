@@ -21,6 +21,7 @@ from sweeps.studies.registration import run_table
 from sweeps.studies.scores import read_scores
 from sweeps.studies.study import Claim, Study, parse_looks, register
 from sweeps.tracking.run_states import Observer
+from sweeps.tracking.sweep_folder import Submission, SweepFolder
 from tdmpc2.common.run.spec import list_of_seeds, parse_seeds, unusual
 from tdmpc2.common.system.atomic_files import read_json, write_json
 from tdmpc2.common.system.errors import UserError
@@ -29,6 +30,8 @@ from tdmpc2.envs.task_variants import departures
 
 INCOMPLETE = 1
 """Exit code if runs of a look have no score, and of a launch in which a run failed."""
+UNFINISHED = ("failed", "stale", "resumable", "damaged", "blocked")
+"""States of runs that were started and have ended without a result."""
 Series = tuple[str, str]
 """Method and variant."""
 MakeClaims = Callable[[Sequence[Series]], Sequence[Claim]]
@@ -235,19 +238,41 @@ def _runs_of(study: Study, look: Look, request: SweepRequest, mark: str) -> Swee
 def read_request(folder: Path) -> StudyRequest:
     """Return the request of a study that has begun.
 
+    Its runs are those of the folder that holds the study, which may have been moved.
+
     Raises:
         UserError: the folder is not that of a study, or its files are damaged.
     """
-    facts = read_json(folder / REQUEST)
-    return StudyRequest(Study.read(folder / REGISTERED), SweepRequest.from_json(facts))
+    launch = SweepRequest.from_json(read_json(folder / REQUEST))
+    runs = folder.resolve().parent.parent
+    launch = replace(launch, given={**launch.given, "runs": runs})
+    return StudyRequest(Study.read(folder / REGISTERED), launch)
 
 
 def _ended_early(request: SweepRequest) -> int:
-    """Return how many runs of a request were started and have ended without a result."""
+    """Return how many runs of a request were started and have ended without a result.
+
+    A run whose job has ended before the run began, since it was cancelled for example, looks like
+    one that was never submitted. The record of the look's last launch with jobs tells them apart.
+    """
     observer = Observer(request.runs)
-    places = [(str(run.directory.relative_to(request.runs)), run) for run in request.planned]
-    states = [observer.look(place, run.spec.budget).state for place, run in places]
-    return sum(state in ("failed", "stale", "resumable", "damaged", "blocked") for state in states)
+    sweep = SweepFolder.of(request.runs, request.sweep.label, request.planned)
+    waited_for: set[str] = set()
+    for submission in sweep.submissions():
+        waited_for = _waited_for(submission) or waited_for
+    ended = 0
+    for run in request.planned:
+        view = observer.look(str(run.directory.relative_to(request.runs)), run.spec.budget)
+        submitted = view.job is not None and view.job.partition("_")[0] in waited_for
+        ended += view.state in UNFINISHED or (view.state == "new" and submitted)
+    return ended
+
+
+def _waited_for(submission: Submission) -> set[str]:
+    """Return the ids of the job arrays that a launch of a look has submitted, or waits for."""
+    follow_up = submission.follow_up() or {"after": ()}
+    after = [*follow_up["after"], *(array["job"] for array in submission.arrays())]
+    return {job.partition("_")[0] for job in after}
 
 
 def _then(folder: Path) -> FollowUp:

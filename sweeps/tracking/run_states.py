@@ -256,20 +256,20 @@ def _is_empty(path: Path) -> bool:
 
 
 def find_lost_arrays(submissions: Iterable[Submission]) -> None:
-    """Record the job ids of arrays that a launch has submitted, but not recorded.
+    """Record the ids of job arrays, and of jobs after them, that a launch has not recorded.
 
-    A launch that is killed, or to which `sbatch` does not respond in time, leaves an array without
-    a job id in its record. If SLURM has the jobs, their comment names the array.
+    A launch that is killed, or to which `sbatch` does not respond in time, leaves a record without
+    a job id. If SLURM has the jobs, their comment names the record.
 
     Args:
         submissions: launches whose records are completed.
     """
-    lost = [s for s in submissions if s.arrays(submitted=False)]
+    lost = [s for s in submissions if s.lost()]
     comments = _comments_in_queue({job_name(s.folder.parent.name) for s in lost}) if lost else {}
     for submission in lost:
-        found = [a for a in submission.arrays(submitted=False) if a.get("comment") in comments]
-        for array in found:
-            array["job"] = comments[array["comment"]]
+        found = [one for one in submission.lost() if one.get("comment") in comments]
+        for record in found:
+            record["job"] = comments[record["comment"]]
         if found:
             with contextlib.suppress(OSError):  # a colleague's folder
                 write_json(submission.folder / "submission.json", submission.facts)

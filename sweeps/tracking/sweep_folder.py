@@ -19,7 +19,7 @@ from tdmpc2.common.system.regular_files import can_list
 
 FOLDER = "sweeps"
 DRAWS_FIGURES = "draws the figures"
-"""Purpose of the job after the runs, if its record does not state another."""
+"""Purpose of the job after the runs, if it does not go on with a study."""
 
 
 class RunRecord(TypedDict):
@@ -50,12 +50,22 @@ class ArrayRecord(TypedDict):
     elements: list[list[list[str]]]
 
 
+class FollowUpRecord(TypedDict):
+    """Entry of a `submission.json`: the job after the runs, and the ids of the jobs before it."""
+
+    job: str | None
+    comment: str
+    purpose: str
+    after: list[str]
+
+
 class SubmissionFile(TypedDict):
     """`submission.json`: one launch of a sweep."""
 
     cluster: Literal["local", "slurm"]
     launched: str
     arrays: NotRequired[list[ArrayRecord]]
+    follow_up: NotRequired[FollowUpRecord]
     processes: NotRequired[list[list[str]]]
 
 
@@ -87,21 +97,35 @@ class Submission:
                 yield directory, directories[0]
 
     def job_ids(self) -> list[str]:
-        """Return the ids of its job arrays, and of the job that follows them, if any."""
-        figures = [self.facts["figures"]] if "figures" in self.facts else []
-        return [array["job"] for array in self.arrays()] + figures
+        """Return the ids of its jobs that SLURM has accepted: of arrays and the job after them."""
+        return [record["job"] for record in self._records() if record["job"] is not None]
 
-    def arrays(self, *, submitted: bool = True) -> list[dict[str, Any]]:
-        """Return its job arrays that SLURM has accepted, or those of which this is unknown.
+    def lost(self) -> list[dict[str, Any]]:
+        """Return the records of its jobs of which it is unknown whether SLURM has accepted them.
 
-        An array is recorded before it is submitted, so that its jobs are found again if the launch
+        Jobs are recorded before they are submitted, so that they are found again if the launch
         ends between the two (see `run_states.find_lost_arrays`).
-
-        Args:
-            submitted: whether the arrays have a job id.
         """
-        arrays = self.facts.get("arrays", ())
-        return [array for array in arrays if (array["job"] is not None) == submitted]
+        return [record for record in self._records() if record["job"] is None]
+
+    def arrays(self) -> list[dict[str, Any]]:
+        """Return its job arrays that SLURM has accepted."""
+        return [array for array in self.facts.get("arrays", ()) if array["job"] is not None]
+
+    def follow_up(self) -> dict[str, Any] | None:
+        """Return the record of the job after the runs; None without one.
+
+        Earlier versions have recorded its id as `figures`, some of them without its purpose.
+        """
+        if "figures" not in self.facts:
+            return self.facts.get("follow_up")
+        purpose = self.facts.get("purpose", DRAWS_FIGURES)
+        after = [array["job"] for array in self.arrays()]
+        return {"job": self.facts["figures"], "comment": "", "purpose": purpose, "after": after}
+
+    def _records(self) -> list[dict[str, Any]]:
+        follow_up = self.follow_up()
+        return [*self.facts.get("arrays", ()), *([] if follow_up is None else [follow_up])]
 
     def log(self, job: str, rank: int) -> Path:
         """Return the file with the standard error of a job's process."""
@@ -144,7 +168,12 @@ class SweepFolder:
         return self.runs / FOLDER / self.name
 
     def write(
-        self, request: Mapping[str, Any], suite: str | None, planned: Sequence[PlannedRun]
+        self,
+        request: Mapping[str, Any],
+        suite: str | None,
+        planned: Sequence[PlannedRun],
+        *,
+        keep: bool = False,
     ) -> None:
         """Write the runs of the sweep, and the request of its last launch, to `sweep.json`.
 
@@ -152,6 +181,7 @@ class SweepFolder:
             request: the request as values of JSON (see `SweepRequest.to_json`).
             suite: suite of the sweep; None if it was launched with `tasks=`.
             planned: the runs.
+            keep: whether to keep the request of an earlier launch instead, if there is one.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         rows = [
@@ -168,7 +198,15 @@ class SweepFolder:
             }
             for run in planned
         ]
-        write_json(self.path / "sweep.json", {"request": request, "suite": suite, "runs": rows})
+        launched: Mapping[str, Any] = {"request": request}
+        if keep:
+            with contextlib.suppress(UserError):  # damaged: written anew
+                former = self.read()
+                kept: Mapping[str, Any] = {
+                    key: former[key] for key in ("request", "words") if key in former
+                }
+                launched = kept or launched
+        write_json(self.path / "sweep.json", {**launched, "suite": suite, "runs": rows})
 
     def read(self) -> dict[str, Any]:
         """Read `sweep.json`; without it, return an empty sweep.

@@ -58,6 +58,20 @@ def test_a_failed_look_stops_and_goes_on(cluster: Cluster, tmp_path: Path) -> No
     assert "waits for runs" not in (folder_of(runs) / RESULTS).read_text()
 
 
+def test_cancelled_runs_are_left_to_the_user(cluster: Cluster, tmp_path: Path) -> None:
+    """The job that goes on starts when the runs were cancelled, before any of them had begun."""
+    runs = tmp_path / "runs"
+    assert study(runs, sbatch="hold") == 0
+    *held, decision = sorted(cluster.jobs(), key=lambda job: int(job.partition("_")[0]))
+    for job in held:
+        cluster.call("scancel", job)
+    cluster.call("scontrol", "release", decision)
+    sweeping.until_empty(cluster)  # nothing was submitted
+    (log,) = runs.glob(f"sweeps/*/*/{decision}_0_log.out")
+    assert "Look at 2 seeds: 4 runs failed or stopped" in log.read_text()
+    assert not list(runs.glob("tdmpc2/*/*/*/spec.json"))
+
+
 def test_a_requeued_run_and_decision(cluster: Cluster, tmp_path: Path) -> None:
     """The decisions are those of a study that nothing interrupted."""
     runs = tmp_path / "runs"

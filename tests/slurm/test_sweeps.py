@@ -145,21 +145,39 @@ def test_held_jobs_are_queued_and_are_not_handed_over_twice(
 
 def test_jobs_that_no_record_names_are_found(cluster: Cluster, tmp_path: Path) -> None:
     """A launch was killed between `sbatch` and the record of the job's id."""
-    sweeping.sweep(tmp_path, seeds=3, sbatch="hold", **SHORT)
+    held = {"seeds": 3, "sbatch": "hold", "after": "figures", **SHORT}
+    sweeping.sweep(tmp_path, **held)
     jobs = cluster.jobs()
-    assert len(jobs) == 3
+    assert len(jobs) == 4  # with the figures
     (path,) = tmp_path.glob("sweeps/*/0001/submission.json")
-    facts = json.loads(path.read_text())
-    known = facts["arrays"][0]["job"]
-    facts["arrays"][0]["job"] = None
+    known = path.read_text()
+    facts = json.loads(known)
+    for record in (facts["arrays"][0], facts["follow_up"]):
+        record["job"] = None
     path.write_text(json.dumps(facts))
     assert {view.state for view in sweeping.views(tmp_path).values()} == {"queued"}
-    assert json.loads(path.read_text())["arrays"][0]["job"] == known
-    sweeping.sweep(tmp_path, seeds=3, sbatch="hold", **SHORT)
+    assert json.loads(path.read_text()) == json.loads(known)
+    sweeping.sweep(tmp_path, **held)
     assert cluster.jobs() == jobs
     path.write_text(json.dumps(facts))
-    cancel.main([f"runs={tmp_path}"])
+    assert cancel.main([f"runs={tmp_path}"]) == 0
     assert not cluster.jobs()
+
+
+def test_a_running_job_can_be_launched_again_once_it_is_cancelled(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    """The cancellation waits until it has left the queue, where it would count as running."""
+    long = {"seeds": 1, "env_steps": 5_000, "eval_every": 5_000}
+    sweeping.sweep(tmp_path, **long)
+    (job,) = cluster.jobs()
+    os.kill(sweeping.hold(tmp_path, (1,))[1], signal.SIGCONT)
+    assert cancel.main([f"runs={tmp_path}"]) == 0
+    assert not cluster.jobs()
+    sweeping.sweep(tmp_path, **{**long, "sbatch": "hold"})
+    (again,) = cluster.jobs()
+    assert again != job
+    assert cancel.main([f"runs={tmp_path}"]) == 0
 
 
 TIMED_OUT = """#!/bin/sh

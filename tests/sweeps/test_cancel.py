@@ -1,49 +1,39 @@
-"""Cancelling a sweep: SLURM jobs by recorded id, only the user's own; processes by their lease."""
+"""Cancelling the SLURM jobs of a sweep: by recorded id, only the user's own, and until they end."""
 
 from __future__ import annotations
 
-import json
+import contextlib
+import errno
+import itertools
 import os
-import signal
-import socket
-import subprocess
-import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from sweeps import cancel
-from sweeps.planning.planned_run import PlannedRun
-from sweeps.tracking.sweep_folder import job_name
-from tdmpc2.common.system.processes import identity_of
+from sweeps.execution import slurm_cancel, submission_lease
+from sweeps.tracking.sweep_folder import SweepFolder, job_name, write_submission
+from tdmpc2.common.run.lock import InUseError, Lease
 from tests.sweeps.directories import one_array, plan, write_sweep
-
-# A queue of two users. It holds more jobs of the same name: of other folders of runs, of other
-# users, and of an id that merely begins like one of the sweep.
-SQUEUE = """#!/bin/sh
-echo "$@" >> {folder}/asked
-own="--user={user}"
-for option in "$@"; do [ "$option" = "$own" ] && only=1; done
-printf '70_0|RUNNING\\n70_1|PENDING\\n71|PENDING\\n700_0|RUNNING\\n80_0|PENDING\\n'
-[ -n "$only" ] || printf '72_0|RUNNING\\n72_1|RUNNING\\n81|PENDING\\n'
-"""
+from tests.sweeps.fake_slurm import use_fake_slurm
 
 
 @pytest.fixture
 def scancel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Simulate a cluster; return the file to which `scancel` writes its arguments."""
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    programs = {
-        "squeue": SQUEUE.format(folder=folder, user=os.getuid()),
-        "scancel": f'#!/bin/sh\necho "$@" >> {folder}/named\n',
-    }
-    for name, text in programs.items():
-        (folder / name).write_text(text)
-        (folder / name).chmod(0o755)
-    monkeypatch.setenv("PATH", f"{folder}:/bin:/usr/bin")
-    return folder / "named"
+    return use_fake_slurm(tmp_path / "bin", monkeypatch)
+
+
+def sweep_of(runs: Path, job: str | None, num: int = 2) -> SweepFolder:
+    """A sweep with one job array; None if its launch has not recorded the id."""
+    planned = plan(runs, num)
+    arrays: list[dict[str, Any]] = one_array(runs, planned, "")
+    arrays[0]["job"] = job
+    return write_sweep(runs, planned, cluster="slurm", arrays=arrays)
 
 
 def test_only_recorded_jobs_of_the_user_are_named(
@@ -53,13 +43,13 @@ def test_only_recorded_jobs_of_the_user_are_named(
     planned = plan(runs, 2)
     arrays = one_array(runs, planned, "70") + one_array(runs, planned, "72")
     sweep = write_sweep(runs, planned, cluster="slurm", arrays=arrays, figures="71")
-    assert cancel.main([f"runs={runs}"]) == 0
+    assert cancel.main([f"runs={runs}"]) == 1  # jobs of others are left
     assert scancel.read_text(encoding="utf-8") == "70 71\n"
     printed = capsys.readouterr().out
     assert f"{sweep.name}: 3 jobs cancelled (70, 71)" in printed
     assert f"{sweep.name}: 2 jobs of other users are left" in printed
     asked = (scancel.parent / "asked").read_text()
-    assert asked.count(f"--name={job_name(sweep.name)}") == 2
+    assert asked.count(f"--name={job_name(sweep.name)}") == 3  # twice before, and once after
 
 
 def test_a_sweep_of_the_same_name_elsewhere_is_left_alone(
@@ -67,99 +57,145 @@ def test_a_sweep_of_the_same_name_elsewhere_is_left_alone(
 ) -> None:
     """Both folders hold the same runs, so the names of their jobs are equal."""
     here, there = tmp_path / "here", tmp_path / "there"
-    for runs, job in ((here, "90"), (there, "70")):
-        planned = plan(runs, 2)
-        write_sweep(runs, planned, cluster="slurm", arrays=one_array(runs, planned, job))
+    sweep_of(here, "90")
+    sweep_of(there, "70")
     assert cancel.main([f"runs={here}"]) == 0
     assert not scancel.exists()
     assert "nothing is running or queued" in capsys.readouterr().out
 
 
-def test_without_squeue(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    planned = plan(tmp_path, 1)
-    arrays = one_array(tmp_path, planned, "70")
-    write_sweep(tmp_path, planned, cluster="slurm", arrays=arrays)
-    monkeypatch.setenv("PATH", str(tmp_path))
+def test_the_job_after_the_runs_is_cancelled(tmp_path: Path, scancel: Path) -> None:
+    after = {"job": "71", "comment": "c", "purpose": "draws the figures", "after": ["90"]}
+    arrays = one_array(tmp_path, plan(tmp_path, 2), "90")
+    write_sweep(tmp_path, plan(tmp_path, 2), cluster="slurm", arrays=arrays, follow_up=after)
     assert cancel.main([f"runs={tmp_path}"]) == 0
-    assert "squeue does not respond on this machine" in capsys.readouterr().out
+    assert scancel.read_text(encoding="utf-8") == "71\n"
 
 
-# A launcher: it stops its child after SIGTERM.
-PARENT = """
-import signal, subprocess, sys, time
-signal.signal(signal.SIGTERM, signal.default_int_handler)
-child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-print(child.pid, flush=True)
-try:
-    time.sleep(600)
-except KeyboardInterrupt:
-    child.kill()
-    child.wait()
-    sys.exit(130)
-"""
-SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
-
-
-@pytest.fixture
-def sleepers() -> Iterator[list[subprocess.Popen[bytes]]]:
-    """Processes that are killed after the test."""
-    started: list[subprocess.Popen[bytes]] = []
-    yield started
-    for process in started:
-        process.kill()
-        process.wait()
-
-
-def train(run: PlannedRun, command: list[str]) -> subprocess.Popen[bytes]:
-    """Start a process that holds the lease of a run."""
-    process = subprocess.Popen(command)
-    run.directory.mkdir(parents=True, exist_ok=True)
-    holder = {"token": "t", "slurm_job": None, **identity_of(process.pid)}
-    (run.directory / "lease.json").write_text(json.dumps(holder))
-    return process
-
-
-def test_processes_of_a_killed_launcher_are_stopped_and_others_are_named(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], sleepers: list[subprocess.Popen[bytes]]
+@pytest.mark.parametrize("job", ["70", None])
+def test_without_squeue(
+    job: str | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """The launcher may be gone: killed with SIGKILL, or out of memory."""
-    runs, link = tmp_path / "runs", tmp_path / "link"
-    planned = plan(runs, 3)
-    sweep = write_sweep(runs, planned, **{**identity_of(), "started_ticks": 1})
-    file = sweep.path / "0001" / "process-00001.json"
-    link.symlink_to(runs)
-    other = link.with_name("other") / "sweeps" / sweep.name / "0001" / "process-00001.json"
-    orphan = train(planned[0], [*SLEEP, f"spec={file}"])
-    manual = train(planned[1], [*SLEEP, "task=toy-pointmass"])
-    elsewhere = train(planned[2], [*SLEEP, f"spec={other}"])
-    sleepers += [orphan, manual, elsewhere]
-    assert cancel.main([f"runs={link}"]) == 0  # the launcher was given another name of the folder
+    """It is not known whether jobs are in the queue, also those of which no id is recorded."""
+    sweep_of(tmp_path, job)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert cancel.main([f"runs={tmp_path}"]) == 1
     printed = capsys.readouterr().out
-    assert f"process {orphan.pid} is stopping; its launcher has ended" in printed
-    assert orphan.wait(30) == -signal.SIGTERM
-    for process in (manual, elsewhere):
-        assert f"process {process.pid} on host {socket.gethostname()} goes on" in printed
-        assert process.poll() is None
+    assert "squeue does not respond on this machine" in printed
     assert "nothing is running" not in printed
 
 
-def test_the_processes_of_a_launcher_that_runs_are_left_to_it(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], sleepers: list[subprocess.Popen[bytes]]
+def test_a_damaged_record_of_a_launch_is_named(
+    tmp_path: Path, scancel: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    planned = plan(tmp_path, 2)
-    launcher = subprocess.Popen([*SLEEP[:2], PARENT], stdout=subprocess.PIPE)
-    sleepers.append(launcher)
-    assert launcher.stdout is not None
-    with launcher.stdout:
-        child = int(launcher.stdout.readline())
-    write_sweep(tmp_path, planned, **identity_of(launcher.pid))
-    for run, pid in zip(planned, (child, launcher.pid), strict=True):  # the second: inline
-        run.directory.mkdir(parents=True, exist_ok=True)
-        (run.directory / "lease.json").write_text(json.dumps({"token": "t", **identity_of(pid)}))
-    assert cancel.main([f"runs={tmp_path}"]) == 0
+    """Its jobs are unknown; those of other launches are cancelled."""
+    sweep = sweep_of(tmp_path, "70")
+    damaged = sweep.new_submission() / "submission.json"
+    damaged.write_text("[")
+    assert cancel.main([f"runs={tmp_path}"]) == 1
     printed = capsys.readouterr().out
-    assert printed.count("\n") == 1
-    assert f"launcher process {launcher.pid} is stopping its runs" in printed
-    assert launcher.wait(30) == 130
+    assert f"damaged: {damaged}: " in printed
+    assert "2 jobs cancelled (70)" in printed
+
+
+def test_what_scancel_refuses_does_not_keep_other_sweeps_from_being_cancelled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = tmp_path / "runs"
+    sweeps = {sweep_of(runs, job, num).name: job for num, job in ((2, "70"), (1, "71"))}
+    first, second = sorted(sweeps)
+    failing = f'[ "$1" = {sweeps[second]} ] || {{ echo "scancel: error: denied" >&2; exit 1; }}'
+    named = use_fake_slurm(tmp_path / "bin", monkeypatch, answers=4, end=failing)
+    assert cancel.main([f"runs={runs}", "suite=tasks"]) == 1
+    assert named.read_text(encoding="utf-8") == f"{sweeps[first]}\n{sweeps[second]}\n"
+    printed = capsys.readouterr().out
+    assert f"{first}: scancel failed: denied (jobs {sweeps[first]})\n" in printed
+    assert f"{second}: " in printed
+    assert f"cancelled ({sweeps[second]})" in printed
+
+
+def test_an_scancel_that_does_not_answer_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = tmp_path / "runs"
+    sweep_of(runs, "70")
+    use_fake_slurm(tmp_path / "bin", monkeypatch, end="exec sleep 60")
+    monkeypatch.setattr("sweeps.execution.slurm_queries.ANSWER_SECONDS", 0.2)
+    assert cancel.main([f"runs={runs}"]) == 1
+    assert "scancel did not respond within 0.2 s (jobs 70)\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("answers", "code"), [(4, 0), (99, 1)])
+def test_jobs_that_save_are_waited_for(
+    answers: int,
+    code: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A launch would take them for running jobs, and submit nothing."""
+    runs = tmp_path / "runs"
+    sweep_of(runs, "70")
+    use_fake_slurm(tmp_path / "bin", monkeypatch, answers=answers)
+    seconds = itertools.count(0, 20)
+    clock = SimpleNamespace(monotonic=lambda: next(seconds), sleep=lambda _: None)
+    monkeypatch.setattr(slurm_cancel, "time", clock)
+    assert cancel.main([f"runs={runs}"]) == code
+    printed = capsys.readouterr().out
+    assert printed.count("waiting until the jobs have saved and ended\n") == 1
+    line = "squeue still lists jobs after 60 s; launch again when all have ended\n"
+    assert printed.count(line) == code
+
+
+def test_jobs_that_a_launch_is_submitting_are_cancelled_too(
+    tmp_path: Path, scancel: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = tmp_path / "runs"
+    sweep = sweep_of(runs, "70")
+    with contextlib.ExitStack() as launch:
+        launch.enter_context(Lease(runs / "sweeps"))
+
+        def submit(_: float) -> None:
+            arrays = one_array(runs, plan(runs, 1), "71")
+            write_submission(sweep.new_submission(), "slurm", arrays=arrays)
+            launch.close()
+
+        clock = SimpleNamespace(monotonic=time.monotonic, sleep=submit)
+        monkeypatch.setattr(submission_lease, "time", clock)
+        assert cancel.main([f"runs={runs}"]) == 0
+    assert scancel.read_text(encoding="utf-8") == "70 71\n"
+    assert not (runs / "sweeps" / "lease.json").exists()
+
+
+def test_a_launch_that_submits_for_long_is_named(
+    tmp_path: Path, scancel: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep_of(tmp_path / "runs", "70")
+    monkeypatch.setattr(submission_lease, "PATIENCE_SECONDS", -1.0)
+    with (
+        Lease(tmp_path / "runs" / "sweeps"),
+        pytest.raises(InUseError, match=f"in use by process {os.getpid()}"),
+    ):
+        cancel.main([f"runs={tmp_path / 'runs'}"])
+    assert not scancel.exists()
+
+
+def test_a_full_disk_does_not_prevent_a_cancellation(
+    tmp_path: Path,
+    scancel: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    @contextlib.contextmanager
+    def full(folder: Path) -> Iterator[None]:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        yield
+
+    sweep_of(tmp_path / "runs", "70")
+    monkeypatch.setattr(slurm_cancel, "submission_lease", full)
+    assert cancel.main([f"runs={tmp_path / 'runs'}"]) == 1
+    assert scancel.read_text(encoding="utf-8") == "70\n"
+    assert "cannot be locked (No space left on device)" in capsys.readouterr().out

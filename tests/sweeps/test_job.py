@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from sweeps.execution import job
 from sweeps.execution.job import TrainingJob
 from sweeps.execution.process_file import write_file
 from tests.sweeps.directories import plan
@@ -35,3 +37,74 @@ def test_only_the_first_start_of_a_job_drops_the_newest_checkpoint(
     file = write_file(tmp_path, 1, plan(tmp_path, 1), options)
     assert TrainingJob([file], tmp_path)._train(file) == []
     assert asked == [used]
+
+
+FAILING = """#!/bin/sh
+echo "$@" >> {asked}
+[ $(wc -l < {asked}) -gt {failures} ] && exit 0
+echo 'slurm_requeue error: {message}' >&2
+exit 1
+"""
+
+
+@pytest.fixture
+def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file to which `scontrol` writes its arguments; it has no pauses between requests."""
+    (tmp_path / "bin").mkdir()
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/bin:/usr/bin")
+    monkeypatch.setattr(job, "RETRY_SECONDS", 0.0)
+    return tmp_path / "bin" / "asked"
+
+
+def scontrol(asked: Path, failures: int, message: str) -> None:
+    """Write an `scontrol` that fails some times before it accepts."""
+    program = asked.with_name("scontrol")
+    program.write_text(FAILING.format(asked=asked, failures=failures, message=message))
+    program.chmod(0o755)
+
+
+def test_a_requeue_that_slurm_does_not_answer_is_repeated(asked: Path) -> None:
+    scontrol(asked, 2, "Unable to contact slurm controller (connect failure)")
+    job.requeue("7_1")
+    assert asked.read_text(encoding="utf-8") == "requeue 7_1\n" * 3
+
+
+def test_a_job_that_another_process_has_requeued_is_left_alone(
+    asked: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scontrol(asked, 9, "Job is pending execution")
+    job.requeue("7_1")
+    assert asked.read_text(encoding="utf-8") == "requeue 7_1\n"
+    assert "scontrol requeue 7_1: slurm_requeue error: Job is pend" in capsys.readouterr().err
+
+
+def test_a_requeue_ends_in_time(
+    asked: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also without `scontrol`, or with one that hangs."""
+    monkeypatch.setattr(job, "REQUEUE_SECONDS", 0.0)
+    scontrol(asked, 9, "no controller")
+    job.requeue("7")
+    assert asked.read_text(encoding="utf-8") == "requeue 7\n"
+    monkeypatch.setattr(job, "ANSWER_SECONDS", 0.2)
+    asked.with_name("scontrol").write_text("#!/bin/sh\nexec sleep 60\n")
+    job.requeue("7")
+    assert "timed out after 0.2 seconds" in capsys.readouterr().err
+    monkeypatch.setenv("PATH", str(asked.parent.with_name("none")))
+    job.requeue("7")
+    assert "No such file or directory: 'scontrol'" in capsys.readouterr().err
+
+
+def test_a_file_that_cannot_be_read_does_not_prevent_the_requeue(
+    asked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scontrol(asked, 0, "")
+    monkeypatch.setattr(job.submitit, "JobEnvironment", lambda: SimpleNamespace(job_id="7_1"))
+    files = [tmp_path / "own.json", tmp_path / "missing.json"]
+    with pytest.raises(SystemExit) as ended:
+        TrainingJob(files, tmp_path)._requeue(0)
+    assert ended.value.code == -1
+    assert asked.read_text(encoding="utf-8") == "requeue 7_1\n"
+    printed = capsys.readouterr().err
+    assert "not waiting for the other processes (UserError: " in printed
+    assert not printed.startswith("error: ")  # which would count as the reason of a failure

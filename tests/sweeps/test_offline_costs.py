@@ -47,7 +47,8 @@ def test_a_core_is_counted() -> None:
     assert 2 * seconds(spec("1")) < seconds(spec("5")) < seconds(spec("19"))
     assert seconds(spec("1"), eval_every=500_000) < 0.9 * seconds(spec("1"))
     assert seconds(spec("1", tasks="mt30")) < seconds(spec("1"))
-    assert 0.1 < seconds(spec("5", "tdmpc")) / seconds(spec("5")) < 1
+    # Longer sub-trajectories, but fewer Q-functions.
+    assert 0.5 < seconds(spec("5", "tdmpc")) / seconds(spec("5")) < 2
 
 
 def test_a_size_that_the_paper_has_not_is_counted_on_a_gpu_too() -> None:

@@ -1,4 +1,4 @@
-"""Submission of sweeps to a simulated SLURM: submit limits, and the job after the runs."""
+"""Submission of sweeps to a simulated SLURM: submit limits, the job after the runs, studies."""
 
 from __future__ import annotations
 
@@ -11,11 +11,16 @@ import pytest
 from sweeps import launch, status
 from sweeps.execution import slurm, slurm_queries
 from sweeps.execution.slurm_queries import Partition
+from sweeps.planning.request import SweepRequest
+from sweeps.studies import go_on
+from sweeps.studies.running import read_request
 from sweeps.tracking import run_states
 from sweeps.tracking.sweep_folder import all_sweeps
+from tests.analysis.run_files import write_run
 from tests.runs import TINY
 
 SETTINGS = [f"{key}={value}" for key, value in TINY.items() if key != "task"]
+STUDY = ["tasks=toy-pointmass", *SETTINGS, "variants=default,num_q=3", "until=decided", "looks=2,3"]
 
 
 class Simulated:
@@ -103,17 +108,50 @@ def test_runs_stay_submitted_if_the_job_after_them_is_refused(
     command = f"python -m analysis.make_figures runs={runs} out={tmp_path / 'paper_figures'}"
     assert f"run `{command}` when all runs have ended" in printed
     (submission,) = all_sweeps(runs)[0].submissions()
-    assert submission.job_ids() == ["1"]
+    assert (submission.job_ids(), submission.lost()) == (["1"], [])
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, slurm.NoAnswerError])
+def test_the_job_after_the_runs_is_found_if_its_id_was_not_recorded(
+    error: type[BaseException],
+    cluster: Simulated,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The launch is interrupted, or SLURM does not answer, when the job is in the queue."""
+
+    def submit(*jobs: Any, comment: str, **options: Any) -> str:
+        job = cluster.submit(*jobs, comment=comment, **options)
+        if comment.endswith("#figures"):
+            raise error("timed out")
+        return job
+
+    monkeypatch.setattr(slurm, "submit", submit)
+    if error is KeyboardInterrupt:
+        with pytest.raises(KeyboardInterrupt):
+            sweep(tmp_path, "after=figures")
+    else:
+        assert sweep(tmp_path, "after=figures") == launch.LEFT_OUT
+        line = "but perhaps not the job that draws the figures (timed out); run `python -m "
+        assert line in capsys.readouterr().out
+    (folder,) = all_sweeps(tmp_path)
+    (before,) = folder.submissions()
+    assert before.job_ids() == ["1"]
+    monkeypatch.setattr(run_states, "_comments_in_queue", lambda names: {cluster.comments[-1]: "2"})
+    run_states.find_lost_arrays([before])
+    (after,) = folder.submissions()
+    assert before.job_ids() == after.job_ids() == ["1", "2"]
+    assert (after.follow_up() or {})["after"] == ["1"]
 
 
 def test_a_study_names_the_command_that_goes_on(
     cluster: Simulated, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Also if another launch has submitted the runs, but not the job after them."""
-    arguments = ["variants=default,num_q=3", "until=decided", "looks=2,3", f"runs={tmp_path}"]
     for refused, code, num_jobs in (("#look", 4, 4), ("#look", 4, 4), ("#none", 0, 5)):
         cluster.refused = refused
-        assert launch.main(["tasks=toy-pointmass", *SETTINGS, *arguments]) == code
+        assert launch.main([*STUDY, f"runs={tmp_path}"]) == code
         (study,) = (tmp_path / "studies").iterdir()
         command = f"run `python -m sweeps.studies.go_on study={study}` when all runs have ended"
         assert (command in capsys.readouterr().out) == (code == 4)
@@ -121,6 +159,57 @@ def test_a_study_names_the_command_that_goes_on(
     status.main([f"runs={tmp_path}"])
     line = "after all runs have ended: job 2 decides and starts the next look\n"
     assert line in capsys.readouterr().out
+
+
+def test_a_job_that_goes_on_leaves_cancelled_runs_to_the_user(
+    cluster: Simulated, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They had not begun when they were cancelled, so they look like runs that were never due."""
+    assert launch.main([*STUDY, f"runs={tmp_path}"]) == 0
+    (study,) = (tmp_path / "studies").iterdir()
+    for num_jobs in (5, 10):  # four runs and the job after them
+        assert cluster.num_jobs == num_jobs
+        cluster.queue.clear()
+        capsys.readouterr()
+        assert go_on.main([f"study={study}"]) == 1
+        assert "Look at 2 seeds: 4 runs failed or stopped" in capsys.readouterr().out
+        assert cluster.num_jobs == num_jobs
+        assert launch.main([*STUDY, f"runs={tmp_path}"]) == 0
+
+
+def test_a_job_that_goes_on_submits_what_the_submit_limit_has_left_out(
+    cluster: Simulated, tmp_path: Path
+) -> None:
+    """Also runs that a cancelled launch had submitted, as the user has launched them again."""
+    assert launch.main([*STUDY, f"runs={tmp_path}"]) == 0
+    cluster.queue.clear()
+    cluster.limit = cluster.num_jobs + 3  # two runs and the job after them
+    assert launch.main([*STUDY, f"runs={tmp_path}"]) == 0
+    cluster.limit = None
+    cluster.queue.clear()
+    (sweep_folder,) = all_sweeps(tmp_path)
+    ended = {place for *_, places in sweep_folder.submissions()[-1].jobs() for place in places}
+    assert len(ended) == 2
+    for run in SweepRequest.from_arguments([*STUDY, f"runs={tmp_path}", "seeds=2"]).planned:
+        if str(run.directory.relative_to(tmp_path)) in ended:
+            tag = run.directory.name.partition("-")[2]
+            write_run(tmp_path, {}, variant=run.spec.variant, task=run.spec.task,
+                      seed=run.spec.seed, tag=tag, budget=run.spec.budget,
+                      state="DIVERGED")  # fmt: skip
+    (study,) = (tmp_path / "studies").iterdir()
+    assert go_on.main([f"study={study}"]) == 0
+    assert cluster.num_jobs == 5 + 3 + 3
+
+
+def test_a_study_goes_on_where_its_folder_was_moved_to(cluster: Simulated, tmp_path: Path) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    assert launch.main([*STUDY, f"runs={old}"]) == 0
+    old.rename(new)
+    (study,) = (new / "studies").iterdir()
+    assert read_request(study).launch.runs == new
+    assert go_on.main([f"study={study}"]) == 0  # submits the next job after the runs
+    assert cluster.comments[-1] == f"{study}#look"
+    assert not old.exists()
 
 
 @pytest.mark.parametrize(

@@ -262,7 +262,7 @@ def test_a_retry_on_this_machine_omits_the_options_of_slurm_jobs(
     assert again.sweep == replace(
         SweepOptions(tasks="toy-pointmass", seeds="6"), cluster="local", only="failed"
     )
-    line = "cluster=local: without partition=gpu mem_gb=8, which SLURM jobs only have\n"
+    line = "cluster=local: without partition=gpu mem_gb=8, which were for SLURM jobs\n"
     assert capsys.readouterr().out == line
     assert retry.again(folder, {"mem_gb": "9"}).sweep.mem_gb == 9
     assert capsys.readouterr().out == ""
