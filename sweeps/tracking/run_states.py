@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import shutil
 import subprocess
 import time
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from sweeps.planning.planned_run import SPEEDS
+from sweeps.tracking.job_logs import error_after_status
 from sweeps.tracking.silence import silence
 from sweeps.tracking.sweep_folder import Submission, all_sweeps, job_name, process_file
 from tdmpc2.common.run.lock import file_system_time, live_holder
@@ -22,7 +22,6 @@ from tdmpc2.common.run.run_files import SETTLED, read_status, step_of
 from tdmpc2.common.run.schemas import Attempt
 from tdmpc2.common.system.atomic_files import read_json, write_json
 from tdmpc2.common.system.errors import UserError
-from tdmpc2.common.system.regular_files import regular
 
 # done: reached its budget. diverged: stopped at a NaN or Inf, a final result.
 # running: a process holds its lease, or its SLURM job runs. queued: its SLURM job waits.
@@ -52,8 +51,6 @@ ACTIVE: tuple[RunState, ...] = ("running", "queued")  # a process or job works o
 # SLURM job states that count as queued (REQUEUE_HOLD: requeued and held).
 WAITING = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SUSPENDED")
 QUEUE_SECONDS = 60
-# What a job prints when a signal has stopped its run (see `TrainingJob`).
-STOPPED = re.compile(r"stopped .*\(signal \w+\)")
 
 
 @dataclass
@@ -171,7 +168,7 @@ class Observer:
             view.state = "queued" if self.queue[job] in WAITING else "running"
         elif state is not None and is_past(status, budget):
             view.state = "done"
-        elif error := _error_after_status(path, state, job, log):
+        elif error := error_after_status(path, state, job, log):
             view.state, view.message = "failed", error
         elif state == "FAILED" and (self.queue is not None or _has_begun(path, job)):
             view.state = "failed"
@@ -208,31 +205,6 @@ class Observer:
         queued = [job for job in jobs if self.queue and job[0] in self.queue]
         latest: Any = [(None, 0, None), *(queued or jobs)]
         return latest[-1]
-
-
-def _error_after_status(directory: Path, state: str | None, job: str | None, log: Path) -> str:
-    """Return why a run never started, or why its job ended after the run's last status.
-
-    The log of a process on this machine is not used for a run that has started: other seeds may
-    share the log.
-
-    Args:
-        directory: the run directory.
-        state: state in its `status.json`; None if there is none.
-        job: id of its SLURM job; None without one.
-        log: log file of the job, or of the process on this machine.
-
-    Returns:
-        The error message; empty if there is none.
-    """
-    if state is not None:
-        try:
-            status = directory / "status.json"
-            if job is None or log.stat().st_mtime < status.stat().st_mtime:
-                return ""
-        except OSError:
-            return ""
-    return last_error(log)
 
 
 def _has_begun(directory: Path, job: str | None) -> bool:
@@ -323,23 +295,3 @@ def read_queue(job_names: Iterable[str], user: int | None = None) -> dict[str, s
     except (OSError, subprocess.SubprocessError):
         return None
     return dict(line.split("|", 1) for line in done.stdout.split())
-
-
-def last_error(log: Path) -> str:
-    """Return the last error message of a log; empty if there is none.
-
-    Only its last 4096 bytes are read. A requeued job appends to its log, so an error before the
-    line of a stop is that of an earlier start.
-    """
-    try:
-        with open(regular(log, None), "rb") as file:
-            file.seek(max(log.stat().st_size - 4096, 0))
-            lines = file.read().decode(errors="replace").splitlines()
-    except OSError:
-        return ""
-    for line in reversed(lines):
-        if line.startswith("error: "):
-            return line.removeprefix("error: ")
-        if STOPPED.fullmatch(line):
-            return ""
-    return ""
