@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from sweeps.planning.planned_run import SPEEDS
-from sweeps.tracking.job_logs import error_after_status
+from sweeps.tracking.job_logs import error_after_status, last_line
 from sweeps.tracking.silence import silence
 from sweeps.tracking.sweep_folder import Submission, all_sweeps, job_name, process_file
 from tdmpc2.common.run.lock import file_system_time, live_holder
@@ -26,7 +26,8 @@ from tdmpc2.common.system.errors import UserError
 # done: reached its budget. diverged: stopped at a NaN or Inf, a final result.
 # running: a process holds its lease, or its SLURM job runs. queued: its SLURM job waits.
 # failed: ended with an error.
-# stale: recorded as running, but its process is gone (killed, out of memory, node failure).
+# stale: recorded as running, but its process is gone (killed, out of memory, node failure); or its
+# SLURM job began and ended, but recorded nothing of it.
 # resumable: stopped before its budget; resumes from its last checkpoint when launched again.
 # damaged: one of its files is damaged or cannot be read, so it is neither read nor launched.
 # blocked: cannot start, because this machine lacks something that it needs; or has completed a
@@ -62,7 +63,8 @@ class View:
         status: content of `status.json`; empty if there is none.
         job: id of the SLURM job to which it was last assigned; None without one.
         log: log file of that job, or of its process on this machine.
-        message: error message, if it failed or is damaged; why it cannot continue, if blocked.
+        message: error message, if it failed or is damaged; how its process or job ended, if stale;
+            why it cannot continue, if blocked.
         silence: what to do about it, if its process has recorded no progress for long.
         file: file of the process of its SLURM job, if the job waits or runs.
     """
@@ -178,6 +180,10 @@ class Observer:
             view.state, view.message = "stale", "its process ended without recording a result"
         elif state is not None:
             view.state = "resumable"
+        elif job is not None and os.path.exists(log):  # a job that never started has no log
+            view.state, view.message = "stale", "its job ended without recording the run"
+            if line := last_line(log):
+                view.message += f": {line}"
         if view.state in STARTED:
             self._check_end(view, path, budget)
         return view

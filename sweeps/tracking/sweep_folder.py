@@ -104,8 +104,12 @@ class Submission:
         return [array for array in arrays if (array["job"] is not None) == submitted]
 
     def log(self, job: str, rank: int) -> Path:
-        """Return the file with the standard error of a job's process."""
-        return self.folder / f"{job}_{rank}_log.err"
+        """Return the file with the standard error of a job's process.
+
+        A job writes to that of its first process until `srun` starts them all.
+        """
+        first, own = (self.folder / f"{job}_{number}_log.err" for number in (0, rank))
+        return own if rank == 0 or os.path.exists(own) else first
 
 
 @dataclass(frozen=True)

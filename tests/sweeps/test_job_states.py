@@ -1,0 +1,100 @@
+"""States of runs from what their SLURM jobs, and those before and after them, have left."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sweeps import retry, status
+from sweeps.planning.planned_run import PlannedRun
+from sweeps.tracking import run_states
+from sweeps.tracking.job_logs import last_line
+from sweeps.tracking.run_states import Observer, View
+from sweeps.tracking.sweep_folder import SweepFolder, relative
+from tests.sweeps.directories import plan, write_sweep
+
+BUDGET = 5_000
+
+
+def see(runs: Path, planned: list[PlannedRun]) -> list[View]:
+    """Look at some runs."""
+    observer = Observer(runs)
+    return [observer.look(str(run.directory.relative_to(runs)), BUDGET) for run in planned]
+
+
+def one_job(runs: Path, planned: list[PlannedRun], job: str) -> SweepFolder:
+    """Write a sweep whose only job has one process per run."""
+    processes = [relative([run], runs) for run in planned]
+    arrays = [{"job": job, "elements": [processes]}]
+    return write_sweep(runs, planned, cluster="slurm", arrays=arrays)
+
+
+@pytest.fixture
+def queue(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """Simulate a queue, which is empty at first."""
+    jobs: dict[str, str] = {}
+    monkeypatch.setattr(run_states, "read_queue", lambda names: jobs)
+    return jobs
+
+
+SHELL = "slurm_script: line 20: cd: /gone: No such file or directory\n"
+NO_PYTHON = "sh: 1: exec: /venv/bin/python: not found\nsrun: error: n1: task 0: exit code 127\n\n"
+REASONS = {
+    SHELL: ": slurm_script: line 20: cd: /gone: No such file or directory",
+    NO_PYTHON: ": sh: 1: exec: /venv/bin/python: not found",
+    "srun: error: Unable to create step\n": ": srun: error: Unable to create step",
+    "\n": "",
+    "": "",
+}
+
+
+@pytest.mark.parametrize("text", REASONS)
+def test_a_job_that_died_before_its_runs_began(
+    text: str, queue: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The processes of other ranks have no log if `srun` was not reached."""
+    planned = plan(tmp_path, 2)
+    sweep = one_job(tmp_path, planned, "7")
+    log = sweep.path / "0001" / "7_0_log.err"
+    queue["7"] = "RUNNING"
+    log.write_text(text)
+    assert [view.state for view in see(tmp_path, planned)] == ["running"] * 2
+    del queue["7"]
+    found = [(view.state, view.message, view.log) for view in see(tmp_path, planned)]
+    assert found == [("stale", f"its job ended without recording the run{REASONS[text]}", log)] * 2
+    assert status.main([f"runs={tmp_path}"]) == 1
+    assert "stopped before their budget: 2 runs; launch again" in capsys.readouterr().out
+    assert retry.main([f"runs={tmp_path}"]) == 0
+    assert "0 failed" in capsys.readouterr().out
+
+
+def test_a_job_that_was_cancelled_while_it_waited_leaves_new_runs(
+    queue: dict[str, str], tmp_path: Path
+) -> None:
+    planned = plan(tmp_path, 2)
+    one_job(tmp_path, planned, "7")
+    assert [view.state for view in see(tmp_path, planned)] == ["new"] * 2
+    assert status.main([f"runs={tmp_path}"]) == 0
+
+
+def test_a_refused_job_has_failed_in_all_of_its_processes(
+    queue: dict[str, str], tmp_path: Path
+) -> None:
+    """Each process has a log of its own once `srun` has started it."""
+    planned = plan(tmp_path, 2)
+    sweep = one_job(tmp_path, planned, "7")
+    logs = [sweep.path / "0001" / f"7_{rank}_log.err" for rank in (0, 1)]
+    logs[0].write_text("error: ./a: another user could have written it\n")
+    found = [(view.state, view.log) for view in see(tmp_path, planned)]
+    assert found == [("failed", logs[0])] * 2
+    logs[1].write_text("Traceback\nOSError: x\n")
+    found = [(view.state, view.log) for view in see(tmp_path, planned)]
+    assert found == [("failed", logs[0]), ("stale", logs[1])]
+
+
+def test_only_the_end_of_a_log_is_read(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    assert last_line(log) == ""
+    log.write_text("own\n" + "srun: error: x\n" * 1_000)
+    assert last_line(log) == "srun: error: x"
