@@ -256,7 +256,9 @@ def usage() -> str:
             "  done       reached its budget",
             "  diverged   stopped at a NaN or Inf; counts as a result and is not retried",
             "  running    a process holds its lease, or its SLURM job is running. It is named if",
-            f"             it has recorded nothing for {SILENT_SECONDS / 60:.0f} minutes",
+            f"             nothing is recorded for {SILENT_SECONDS / 60:.0f} minutes: its process "
+            "hangs, or was killed",
+            "             while other runs of its job go on",
             "  queued     its SLURM job is waiting or held (sbatch=hold); without squeue on this",
             "             machine: its job was submitted and it has not shown activity",
             "  failed     ended with an error; sweeps/retry.py launches it again",

@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 
 from sweeps.planning.planned_run import SPEEDS
 from sweeps.tracking.job_logs import error_after_status, last_line
-from sweeps.tracking.silence import silence
+from sweeps.tracking.silence import silence, silence_in_job
 from sweeps.tracking.sweep_folder import Submission, all_sweeps, job_name, process_file
 from tdmpc2.common.run.lock import file_system_time, live_holder
 from tdmpc2.common.run.resume_checks import is_past, why_ended
@@ -65,7 +65,8 @@ class View:
         log: log file of that job, or of its process on this machine.
         message: error message, if it failed or is damaged; how its process or job ended, if stale;
             why it cannot continue, if blocked.
-        silence: what to do about it, if its process has recorded no progress for long.
+        silence: what to do about it, if its process or running job has recorded no progress for
+            long.
         file: file of the process of its SLURM job, if the job waits or runs.
     """
 
@@ -167,7 +168,7 @@ class Observer:
         elif (holder := live_holder(path, self.now)) is not None:
             view.state, view.silence = "running", silence(path, holder)
         elif job is not None and self.queue and job in self.queue:
-            view.state = "queued" if self.queue[job] in WAITING else "running"
+            self._look_at_job(view, path, self.queue[job])
         elif state is not None and is_past(status, budget):
             view.state = "done"
         elif error := error_after_status(path, state, job, log):
@@ -187,6 +188,24 @@ class Observer:
         if view.state in STARTED:
             self._check_end(view, path, budget)
         return view
+
+    def _look_at_job(self, view: View, path: Path, slurm_state: str) -> None:
+        """Set the state of a run that no process holds, but whose job is in the queue.
+
+        Args:
+            view: view of the run.
+            path: the run directory.
+            slurm_state: state of the job in SLURM.
+        """
+        assert view.job is not None
+        if slurm_state in WAITING:
+            view.state = "queued"
+        elif view.status.get("state") == "FAILED" and _has_begun(path, view.job):
+            view.state = "failed"  # while other runs of the job go on
+        else:
+            view.state = "running"
+            if slurm_state == "RUNNING":
+                view.silence = silence_in_job(path, view.job, view.log, self.now)
 
     def _check_end(self, view: View, path: Path, budget: int) -> None:
         """Change the view of a run that has finished and cannot continue to a larger budget."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,10 @@ from sweeps.planning.planned_run import PlannedRun
 from sweeps.tracking import run_states
 from sweeps.tracking.job_logs import last_line
 from sweeps.tracking.run_states import Observer, View
+from sweeps.tracking.silence import SILENT_SECONDS
 from sweeps.tracking.sweep_folder import SweepFolder, relative
-from tests.sweeps.directories import plan, write_sweep
+from tdmpc2.common.system.atomic_files import write_json
+from tests.sweeps.directories import plan, write_lease, write_status, write_sweep
 
 BUDGET = 5_000
 
@@ -98,3 +101,77 @@ def test_only_the_end_of_a_log_is_read(tmp_path: Path) -> None:
     assert last_line(log) == ""
     log.write_text("own\n" + "srun: error: x\n" * 1_000)
     assert last_line(log) == "srun: error: x"
+
+
+def write_attempts(run: PlannedRun, *jobs: str) -> None:
+    """Write the jobs in which a run was started."""
+    run.directory.mkdir(parents=True, exist_ok=True)
+    attempts = [{"commit": "a", "slurm_job": job} for job in jobs]
+    write_json(run.directory / "attempts.json", attempts)
+
+
+@pytest.mark.parametrize(
+    ("jobs", "slurm_state", "state"),
+    [
+        (["6", "7"], "RUNNING", "failed"),
+        (["6", "7"], "COMPLETING", "failed"),
+        (["6", "7"], "PENDING", "queued"),  # requeued: it is started again
+        (["6"], "RUNNING", "running"),  # it has failed before, and its process starts
+        ([], "RUNNING", "running"),
+    ],
+)
+def test_a_run_that_failed_while_others_of_its_job_go_on(
+    jobs: list[str], slurm_state: str, state: str, queue: dict[str, str], tmp_path: Path
+) -> None:
+    planned = plan(tmp_path, 2)
+    one_job(tmp_path, planned, "7")
+    queue["7"] = slurm_state
+    write_status(planned[0], "FAILED", 100, message="no room")
+    write_attempts(planned[0], *jobs)
+    write_status(planned[1], "RUNNING", 100)
+    write_lease(planned[1])
+    failed, other = see(tmp_path, planned)
+    assert (failed.state, failed.message, other.state) == (state, "no room", "running")
+    write_lease(planned[0])  # its process has started again
+    assert see(tmp_path, planned)[0].state == "running"
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_run_without_a_process_in_a_running_job_is_named(
+    begun: bool, queue: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It was killed, or hangs before it begins, while other runs of the job go on."""
+    (run,) = planned = plan(tmp_path, 1)
+    sweep = one_job(tmp_path, planned, "7")
+    files = [sweep.path / "0001" / f"7_0_log.{kind}" for kind in ("err", "out")]
+    for file in files:
+        file.touch()
+    if begun:
+        write_status(run, "RUNNING", 100)
+        files.append(run.directory / "status.json")
+    queue["7"] = "RUNNING"
+
+    def silent(*minutes: int) -> bool:
+        now = run_states.file_system_time(tmp_path)
+        for file, age in zip(files, minutes, strict=False):
+            os.utime(file, (now - 60 * age, now - 60 * age))
+        (view,) = see(tmp_path, planned)
+        assert view.state == "running"
+        return bool(view.silence)
+
+    assert SILENT_SECONDS == 600
+    assert silent(25, 20, 30)
+    assert status.main([f"runs={tmp_path}"]) == 0
+    printed = capsys.readouterr().out
+    assert "no process has trained it for 20 min, though its job 7 runs: it was killed" in printed
+    assert f"({files[0]} may say why)" in printed
+    assert "end the job (scancel 7)" in printed
+    assert not silent(25, 9, 30)  # its process has just started, perhaps again
+    assert not silent(9, 20, 30)
+    assert silent(25, 20, 9) != begun
+    for waiting in ("PENDING", "CONFIGURING", "COMPLETING"):
+        queue["7"] = waiting
+        assert not see(tmp_path, planned)[0].silence
+    queue["7"] = "RUNNING"
+    write_lease(run)
+    assert not see(tmp_path, planned)[0].silence
