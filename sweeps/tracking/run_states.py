@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -111,14 +111,20 @@ class Observer:
         self.jobs: dict[str, list[tuple[str, int, Submission]]] = {}
         self.logs: dict[str, str] = {}  # run directory of the log, which seeds may share
         self.files: dict[tuple[str, str], Path] = {}
+        self._last_of_id: dict[str, Submission] = {}
+        self._local: set[str] = set()  # directories that were launched last on a machine
         on_slurm = False
         for submission in sorted(submissions, key=lambda s: s.facts["launched"]):
             on_slurm |= submission.facts["cluster"] == "slurm"
             for number, (job, rank, directories) in enumerate(submission.jobs(), 1):
+                self._last_of_id[job] = submission
+                self._local.difference_update(directories)
                 for directory in directories:
                     self.jobs.setdefault(directory, []).append((job, rank, submission))
                     self.files[directory, job] = process_file(submission.folder, number)
-            self.logs.update(submission.local_logs())
+            local = dict(submission.local_logs())
+            self._local.update(local)
+            self.logs.update(local)
         self.queue = read_queue([job_name(sweep.name) for sweep in sweeps]) if on_slurm else {}
         self._first, self._begun = file_system_time(runs), time.monotonic()
 
@@ -140,9 +146,6 @@ class Observer:
             with contextlib.suppress(UserError):
                 if (read_status(self.runs / directory) or {}) != view.status:
                     view = self._look(directory, budget)
-        waits = view.state == "queued" if self.queue is None else view.job in self.queue
-        if view.job is not None and waits:
-            view.file = self.files[directory, view.job]
         return view
 
     def _look(self, directory: str, budget: int) -> View:
@@ -150,8 +153,9 @@ class Observer:
         job, rank, submission = self._job(directory)
         # Written by processes on this machine.
         log = self.runs / self.logs.get(directory, directory) / "log.txt"
+        queue: Mapping[str, str] | None = {}
         if submission is not None and job is not None:
-            log = submission.log(job, rank)
+            log, queue = submission.log(job, rank), self._queue_of(job, submission)
         try:
             status = read_status(path) or {}
         except UserError as damage:
@@ -167,15 +171,15 @@ class Observer:
             view.state = "done"
         elif (holder := live_holder(path, self.now)) is not None:
             view.state, view.silence = "running", silence(path, holder)
-        elif job is not None and self.queue and job in self.queue:
-            self._look_at_job(view, path, self.queue[job])
+        elif job is not None and queue and job in queue:
+            self._look_at_job(view, path, queue[job])
         elif state is not None and is_past(status, budget):
             view.state = "done"
         elif error := error_after_status(path, state, job, log):
             view.state, view.message = "failed", error
-        elif state == "FAILED" and (self.queue is not None or _has_begun(path, job)):
+        elif state == "FAILED" and (queue is not None or _has_begun(path, job)):
             view.state = "failed"
-        elif job is not None and self.queue is None:  # squeue is not available on this machine
+        elif job is not None and queue is None:  # squeue does not list its jobs here
             view.state = "stale" if state == "RUNNING" else "queued"
         elif state == "RUNNING":
             view.state, view.message = "stale", "its process ended without recording a result"
@@ -187,6 +191,8 @@ class Observer:
                 view.message += f": {line}"
         if view.state in STARTED:
             self._check_end(view, path, budget)
+        if job is not None and (view.state == "queued" or (queue and job in queue)):
+            view.file = self.files[directory, job]
         return view
 
     def _look_at_job(self, view: View, path: Path, slurm_state: str) -> None:
@@ -224,12 +230,23 @@ class Observer:
         """Return the job, rank and launch to which a run was last assigned.
 
         A job in the queue counts before a later one that is not: launches on machines whose clocks
-        disagree have times in another order.
+        disagree have times in another order. A later launch without SLURM counts if no job is left.
         """
         jobs = self.jobs.get(directory, [])
-        queued = [job for job in jobs if self.queue and job[0] in self.queue]
-        latest: Any = [(None, 0, None), *(queued or jobs)]
-        return latest[-1]
+        queues = [self._queue_of(job, submission) for job, _, submission in jobs]
+        queued = [one for one, queue in zip(jobs, queues, strict=True) if one[0] in (queue or {})]
+        if queued:
+            return queued[-1]
+        if not jobs or (directory in self._local and queues[-1] is not None):
+            return None, 0, None
+        return jobs[-1]
+
+    def _queue_of(self, job: str, submission: Submission) -> Mapping[str, str] | None:
+        """Return the queue that lists a job of a launch if it has not ended; None if unknown.
+
+        Job ids begin again after a new installation of SLURM: they are those of the last launch.
+        """
+        return {} if self._last_of_id[job] is not submission else self.queue
 
 
 def _has_begun(directory: Path, job: str | None) -> bool:

@@ -15,7 +15,7 @@ from sweeps.tracking.run_states import Observer, View
 from sweeps.tracking.silence import SILENT_SECONDS
 from sweeps.tracking.sweep_folder import SweepFolder, relative
 from tdmpc2.common.system.atomic_files import write_json
-from tests.sweeps.directories import plan, write_lease, write_status, write_sweep
+from tests.sweeps.directories import one_array, plan, write_lease, write_status, write_sweep
 
 BUDGET = 5_000
 
@@ -175,3 +175,60 @@ def test_a_run_without_a_process_in_a_running_job_is_named(
     queue["7"] = "RUNNING"
     write_lease(run)
     assert not see(tmp_path, planned)[0].silence
+
+
+FIRST, SECOND, THIRD = (f"2026-01-0{day}T00:00:00+00:00" for day in (1, 2, 3))
+
+
+@pytest.mark.parametrize(
+    ("slurm_state", "job", "log"),
+    [
+        (None, None, "log.txt"),
+        ("PENDING", "7_0", "7_0_0_log.err"),  # of a machine whose clock is ahead
+    ],
+)
+def test_a_later_launch_on_this_machine_counts(
+    slurm_state: str | None, job: str | None, log: str, queue: dict[str, str], tmp_path: Path
+) -> None:
+    """Its log, not that of the job before it, says what became of the run."""
+    planned = plan(tmp_path, 2)
+    arrays = one_array(tmp_path, planned, "7")
+    sweep = write_sweep(tmp_path, planned, cluster="slurm", arrays=arrays, launched=FIRST)
+    (sweep.path / "0001" / "7_0_0_log.err").write_text("error: of the job\n")
+    assert see(tmp_path, planned)[0].message == "of the job"
+    processes = [relative([run], tmp_path) for run in planned[:1]]
+    write_sweep(tmp_path, planned, processes=processes, launched=SECOND)
+    planned[0].directory.mkdir(parents=True)
+    planned[0].log.write_text("error: of the process\n")
+    if slurm_state is not None:
+        queue["7_0"] = slurm_state
+    view, other = see(tmp_path, planned)
+    assert (view.job, view.log.name) == (job, log)
+    assert other.job == "7_1"
+    if slurm_state is None:
+        assert (view.state, view.message) == ("failed", "of the process")
+        queue["8_0"] = "PENDING"
+        again = one_array(tmp_path, planned, "8")
+        write_sweep(tmp_path, planned, cluster="slurm", arrays=again, launched=THIRD)
+        assert [one.job for one in see(tmp_path, planned)] == ["8_0", "8_1"]
+
+
+def test_without_squeue_a_job_before_a_launch_on_this_machine_may_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (run,) = planned = plan(tmp_path, 1)
+    one_job(tmp_path, planned, "7")
+    write_sweep(tmp_path, planned, processes=[relative([run], tmp_path)], launched="2999")
+    monkeypatch.setattr(run_states, "read_queue", lambda names: None)
+    (view,) = see(tmp_path, planned)
+    assert (view.state, view.job) == ("queued", "7")
+
+
+def test_a_job_id_is_that_of_the_last_launch_with_it(queue: dict[str, str], tmp_path: Path) -> None:
+    """After a new installation, SLURM begins with the first id again."""
+    planned = plan(tmp_path, 2)
+    for run, launched in zip(planned, (FIRST, SECOND), strict=True):
+        arrays = one_array(tmp_path, [run], "7")
+        write_sweep(tmp_path, [run], cluster="slurm", arrays=arrays, launched=launched)
+    queue["7"] = "RUNNING"
+    assert [view.state for view in see(tmp_path, planned)] == ["new", "running"]
