@@ -259,8 +259,8 @@ def usage() -> str:
             f"             nothing is recorded for {SILENT_SECONDS / 60:.0f} minutes: its process "
             "hangs, or was killed",
             "             while other runs of its job go on",
-            "  queued     its SLURM job is waiting or held (sbatch=hold); without squeue on this",
-            "             machine: its job was submitted and it has not shown activity",
+            "  queued     its SLURM job is waiting or held (sbatch=hold); if squeue here does not",
+            "             list its job: it was submitted and has not shown activity",
             "  failed     ended with an error; sweeps/retry.py launches it again",
             "  stale      its process or job ended without recording a result (killed, out of",
             "             memory, node failure, no Python on the node); launching again resumes it",

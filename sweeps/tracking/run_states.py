@@ -15,6 +15,7 @@ from typing import Any, Literal, get_args
 from sweeps.planning.planned_run import SPEEDS
 from sweeps.tracking.job_logs import error_after_status, last_line
 from sweeps.tracking.silence import silence, silence_in_job
+from sweeps.tracking.slurm_listing import unlisted
 from sweeps.tracking.sweep_folder import Submission, all_sweeps, job_name, process_file
 from tdmpc2.common.run.lock import file_system_time, live_holder
 from tdmpc2.common.run.resume_checks import is_past, why_ended
@@ -113,11 +114,14 @@ class Observer:
         self.files: dict[tuple[str, str], Path] = {}
         self._last_of_id: dict[str, Submission] = {}
         self._local: set[str] = set()  # directories that were launched last on a machine
-        on_slurm = False
+        on_slurm = [s for s in submissions if s.facts["cluster"] == "slurm"]
+        unlisted_here = unlisted(on_slurm)
+        self._unlisted = unlisted_here or set()
         for submission in sorted(submissions, key=lambda s: s.facts["launched"]):
-            on_slurm |= submission.facts["cluster"] == "slurm"
+            listed = submission.folder not in self._unlisted
             for number, (job, rank, directories) in enumerate(submission.jobs(), 1):
-                self._last_of_id[job] = submission
+                if listed:
+                    self._last_of_id[job] = submission
                 self._local.difference_update(directories)
                 for directory in directories:
                     self.jobs.setdefault(directory, []).append((job, rank, submission))
@@ -125,7 +129,11 @@ class Observer:
             local = dict(submission.local_logs())
             self._local.update(local)
             self.logs.update(local)
-        self.queue = read_queue([job_name(sweep.name) for sweep in sweeps]) if on_slurm else {}
+        self.queue: dict[str, str] | None = {}
+        if unlisted_here is None:
+            self.queue = None
+        elif on_slurm:
+            self.queue = read_queue([job_name(sweep.name) for sweep in sweeps])
         self._first, self._begun = file_system_time(runs), time.monotonic()
 
     @property
@@ -246,6 +254,8 @@ class Observer:
 
         Job ids begin again after a new installation of SLURM: they are those of the last launch.
         """
+        if submission.folder in self._unlisted:
+            return None
         return {} if self._last_of_id[job] is not submission else self.queue
 
 

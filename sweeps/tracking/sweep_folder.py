@@ -55,6 +55,7 @@ class SubmissionFile(TypedDict):
 
     cluster: Literal["local", "slurm"]
     launched: str
+    slurm_cluster: NotRequired[str]
     arrays: NotRequired[list[ArrayRecord]]
     processes: NotRequired[list[list[str]]]
 

@@ -75,6 +75,7 @@ def test_jobs_run_the_code_as_it_was_launched(swept: tuple[Path, str]) -> None:
     runs, _ = swept
     (sweep,) = all_sweeps(runs)
     (submission,) = sweep.submissions()
+    assert submission.facts["slurm_cluster"] == slurm_queries.cluster_name() == "lab"
     code = runs / "sweeps" / "code" / submission.facts["code"]
     facts = read_json(code / "source.json")
     for seed in EIGHT:

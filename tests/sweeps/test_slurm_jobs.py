@@ -51,12 +51,14 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Simulated:
     monkeypatch.setattr(slurm_queries, "choose_partition", lambda wanted: partition)
     monkeypatch.setattr(slurm_queries, "preemption_of", lambda name: "OFF")
     monkeypatch.setattr(slurm_queries, "max_array_size", lambda: 1001)
+    monkeypatch.setattr(slurm_queries, "cluster_name", lambda: "lab")
     monkeypatch.setattr(slurm_queries, "jobs_left", simulated.left)
     monkeypatch.setattr(slurm, "check", lambda resources: None)
     monkeypatch.setattr(slurm, "submit", simulated.submit)
     monkeypatch.setattr("sweeps.execution.code_snapshot.take", lambda root, to: to / "copy")
     monkeypatch.setattr("sweeps.execution.slurm_jobs.is_queued", lambda name, comment: False)
     monkeypatch.setattr(run_states, "read_queue", lambda names: simulated.queue)
+    monkeypatch.setattr(run_states, "unlisted", lambda submissions: set())
     return simulated
 
 
@@ -104,6 +106,7 @@ def test_runs_stay_submitted_if_the_job_after_them_is_refused(
     assert f"run `{command}` when all runs have ended" in printed
     (submission,) = all_sweeps(runs)[0].submissions()
     assert submission.job_ids() == ["1"]
+    assert submission.facts["slurm_cluster"] == "lab"
 
 
 def test_a_study_names_the_command_that_goes_on(
