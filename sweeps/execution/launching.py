@@ -29,13 +29,20 @@ from sweeps.tracking.progress import (
     print_summary,
 )
 from sweeps.tracking.reference_scores import measure_reference_scores, threshold
-from sweeps.tracking.run_states import Observer
-from sweeps.tracking.sweep_folder import FOLDER, SweepFolder, relative, write_submission
+from sweeps.tracking.run_states import NO_ANSWER, Observer
+from sweeps.tracking.sweep_folder import (
+    FOLDER,
+    SweepFolder,
+    job_name,
+    relative,
+    write_submission,
+)
 from tdmpc2.common.numerics.cpu import usable_cores
 from tdmpc2.common.numerics.torch_setup import choose_device
 from tdmpc2.common.run.lock import InUseError, Lease
 from tdmpc2.common.run.resume_checks import check_commit
 from tdmpc2.common.run.source_version import git_commit
+from tdmpc2.common.system.errors import UserError
 from tdmpc2.envs.task_variants import task_of
 from tdmpc2.envs.tasks import Task
 
@@ -63,7 +70,8 @@ def launch(request: SweepRequest, advice: str = ADVICE, then: FollowUp | None = 
         after the runs.
 
     Raises:
-        UserError: the request is invalid, or SLURM refuses the jobs.
+        UserError: the request is invalid, SLURM refuses the jobs, or it is unknown which runs have
+            jobs already.
     """
     cluster = slurm_queries.choose(request.sweep.cluster)
     request.sweep.check_cluster(cluster)
@@ -77,7 +85,7 @@ def _on_slurm(request: SweepRequest, then: FollowUp | None) -> int:
     gpus = request.sweep.gpus
     if gpus is None:
         gpus = int(partition is not None and partition.has_gpus)
-    plan = make_plan(request, Observer(request.runs), gpu=gpus > 0)
+    plan = _plan_on_slurm(request, gpu=gpus > 0)
     show(plan, parallel=None)
     _check_commits(plan)
     follow_up = then is not None or request.sweep.after == "figures"
@@ -96,7 +104,7 @@ def _on_slurm(request: SweepRequest, then: FollowUp | None) -> int:
         return _exit_code(plan, complete)
     with _submission_lease(request.runs / FOLDER):
         # Plan again: another launch may have submitted some of these runs in the meantime.
-        plan = make_plan(request, Observer(request.runs), gpu=gpus > 0)
+        plan = _plan_on_slurm(request, gpu=gpus > 0)
         layout = lay_out(plan, partition, gpus, follow_up=follow_up)
         if not plan.todo:
             print("Nothing submitted: another launch has just submitted the same runs.")
@@ -111,6 +119,28 @@ def _on_slurm(request: SweepRequest, then: FollowUp | None) -> int:
         folder.write(request.to_json(), request.sweep.suite, request.planned)
         complete = hand_over(layout, folder, then)
     return _exit_code(plan, complete)
+
+
+def _plan_on_slurm(request: SweepRequest, *, gpu: bool) -> SweepPlan:
+    """Plan a launch on SLURM; raise an error if it is unknown whether its runs have jobs already.
+
+    Args:
+        request: the sweep.
+        gpu: whether the runs get a GPU.
+    """
+    observer = Observer(request.runs)
+    if not observer.knows_jobs:
+        raise UserError(NO_ANSWER)
+    plan = make_plan(request, observer, gpu=gpu)
+    todo = set(relative(plan.todo, request.runs))
+    for sweep, damage in observer.unread:
+        named = {row["directory"] for row in sweep.rows()}  # none if that is damaged, too
+        if todo and not (named and todo.isdisjoint(named)):
+            raise UserError(
+                f"{damage} (jobs of a launch of these runs are unknown, so that they could be "
+                f"submitted twice: see `squeue --name={job_name(sweep.name)}`)"
+            )
+    return plan
 
 
 def _on_this_machine(request: SweepRequest, advice: str, *, inline: bool) -> int:

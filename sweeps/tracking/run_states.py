@@ -13,16 +13,18 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from sweeps.planning.planned_run import SPEEDS
+from sweeps.tracking.assignments import Assignments
 from sweeps.tracking.job_logs import error_after_status, last_line
 from sweeps.tracking.silence import silence, silence_in_job
 from sweeps.tracking.slurm_listing import unlisted
-from sweeps.tracking.sweep_folder import Submission, all_sweeps, job_name, process_file
+from sweeps.tracking.sweep_folder import Submission, SweepFolder, all_sweeps, job_name
 from tdmpc2.common.run.lock import file_system_time, live_holder
 from tdmpc2.common.run.resume_checks import is_past, why_ended
 from tdmpc2.common.run.run_files import SETTLED, read_status, step_of
 from tdmpc2.common.run.schemas import Attempt
 from tdmpc2.common.system.atomic_files import read_json, write_json
 from tdmpc2.common.system.errors import UserError
+from tdmpc2.common.system.regular_files import can_list
 
 # done: reached its budget. diverged: stopped at a NaN or Inf, a final result.
 # running: a process holds its lease, or its SLURM job runs. queued: its SLURM job waits.
@@ -53,6 +55,9 @@ ACTIVE: tuple[RunState, ...] = ("running", "queued")  # a process or job works o
 # SLURM job states that count as queued (REQUEUE_HOLD: requeued and held).
 WAITING = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SUSPENDED")
 QUEUE_SECONDS = 60
+NO_ANSWER = (
+    "squeue or scontrol does not respond, so it is unknown which jobs are in the queue; try again"
+)
 
 
 @dataclass
@@ -102,38 +107,36 @@ class Observer:
 
     Args:
         runs: folder of all runs and of their sweeps.
+
+    Attributes:
+        unread: sweeps of which a launch cannot be read, so that its jobs are unknown, each with the
+            error.
+        knows_jobs: whether it is known which jobs of all launches are in the queue.
     """
 
     def __init__(self, runs: Path) -> None:
         self.runs = runs
         sweeps = all_sweeps(runs)
-        submissions = [s for sweep in sweeps for s in sweep.submissions()]
-        find_lost_arrays(submissions)
-        self.jobs: dict[str, list[tuple[str, int, Submission]]] = {}
-        self.logs: dict[str, str] = {}  # run directory of the log, which seeds may share
-        self.files: dict[tuple[str, str], Path] = {}
-        self._last_of_id: dict[str, Submission] = {}
-        self._local: set[str] = set()  # directories that were launched last on a machine
+        submissions: list[Submission] = []
+        self.unread: list[tuple[SweepFolder, UserError]] = []
+        for sweep in sweeps:
+            if not can_list(sweep.path):
+                self.unread.append((sweep, UserError(f"{sweep.path}: cannot be read")))
+            for record in sweep.records():
+                if isinstance(record, UserError):
+                    self.unread.append((sweep, record))
+                else:
+                    submissions.append(record)
+        none_lost = find_lost_arrays(submissions)
         on_slurm = [s for s in submissions if s.facts["cluster"] == "slurm"]
-        unlisted_here = unlisted(on_slurm)
-        self._unlisted = unlisted_here or set()
-        for submission in sorted(submissions, key=lambda s: s.facts["launched"]):
-            listed = submission.folder not in self._unlisted
-            for number, (job, rank, directories) in enumerate(submission.jobs(), 1):
-                if listed:
-                    self._last_of_id[job] = submission
-                self._local.difference_update(directories)
-                for directory in directories:
-                    self.jobs.setdefault(directory, []).append((job, rank, submission))
-                    self.files[directory, job] = process_file(submission.folder, number)
-            local = dict(submission.local_logs())
-            self._local.update(local)
-            self.logs.update(local)
-        self.queue: dict[str, str] | None = {}
-        if unlisted_here is None:
-            self.queue = None
+        queue: dict[str, str] | None = {}
+        elsewhere = unlisted(on_slurm)
+        if elsewhere is None:
+            queue = None
         elif on_slurm:
-            self.queue = read_queue([job_name(sweep.name) for sweep in sweeps])
+            queue = read_queue([job_name(sweep.name) for sweep in sweeps])
+        self.knows_jobs = none_lost and queue is not None
+        self._assigned = Assignments(submissions, queue, elsewhere or set())
         self._first, self._begun = file_system_time(runs), time.monotonic()
 
     @property
@@ -158,12 +161,13 @@ class Observer:
 
     def _look(self, directory: str, budget: int) -> View:
         path = self.runs / directory
-        job, rank, submission = self._job(directory)
-        # Written by processes on this machine.
-        log = self.runs / self.logs.get(directory, directory) / "log.txt"
+        job: str | None = None
         queue: Mapping[str, str] | None = {}
-        if submission is not None and job is not None:
-            log, queue = submission.log(job, rank), self._queue_of(job, submission)
+        # Written by processes on this machine.
+        log = self.runs / self._assigned.logs.get(directory, directory) / "log.txt"
+        if (assignment := self._assigned.last(directory)) is not None:
+            job, rank, submission = assignment
+            log, queue = submission.log(job, rank), self._assigned.queue_of(assignment)
         try:
             status = read_status(path) or {}
         except UserError as damage:
@@ -200,7 +204,7 @@ class Observer:
         if view.state in STARTED:
             self._check_end(view, path, budget)
         if job is not None and (view.state == "queued" or (queue and job in queue)):
-            view.file = self.files[directory, job]
+            view.file = self._assigned.files[directory, job]
         return view
 
     def _look_at_job(self, view: View, path: Path, slurm_state: str) -> None:
@@ -234,30 +238,6 @@ class Observer:
             elif completed and view.state != "failed":
                 view.message = ""
 
-    def _job(self, directory: str) -> tuple[str | None, int, Submission | None]:
-        """Return the job, rank and launch to which a run was last assigned.
-
-        A job in the queue counts before a later one that is not: launches on machines whose clocks
-        disagree have times in another order. A later launch without SLURM counts if no job is left.
-        """
-        jobs = self.jobs.get(directory, [])
-        queues = [self._queue_of(job, submission) for job, _, submission in jobs]
-        queued = [one for one, queue in zip(jobs, queues, strict=True) if one[0] in (queue or {})]
-        if queued:
-            return queued[-1]
-        if not jobs or (directory in self._local and queues[-1] is not None):
-            return None, 0, None
-        return jobs[-1]
-
-    def _queue_of(self, job: str, submission: Submission) -> Mapping[str, str] | None:
-        """Return the queue that lists a job of a launch if it has not ended; None if unknown.
-
-        Job ids begin again after a new installation of SLURM: they are those of the last launch.
-        """
-        if submission.folder in self._unlisted:
-            return None
-        return {} if self._last_of_id[job] is not submission else self.queue
-
 
 def _has_begun(directory: Path, job: str | None) -> bool:
     """Return whether a run has an attempt in its SLURM job; True without a job.
@@ -279,7 +259,7 @@ def _is_empty(path: Path) -> bool:
     return False
 
 
-def find_lost_arrays(submissions: Iterable[Submission]) -> None:
+def find_lost_arrays(submissions: Iterable[Submission]) -> bool:
     """Record the job ids of arrays that a launch has submitted, but not recorded.
 
     A launch that is killed, or to which `sbatch` does not respond in time, leaves an array without
@@ -287,9 +267,14 @@ def find_lost_arrays(submissions: Iterable[Submission]) -> None:
 
     Args:
         submissions: launches whose records are completed.
+
+    Returns:
+        Whether that is now known of each array: no id is missing, or `squeue` has responded.
     """
     lost = [s for s in submissions if s.arrays(submitted=False)]
     comments = _comments_in_queue({job_name(s.folder.parent.name) for s in lost}) if lost else {}
+    if comments is None:
+        return False
     for submission in lost:
         found = [a for a in submission.arrays(submitted=False) if a.get("comment") in comments]
         for array in found:
@@ -297,6 +282,7 @@ def find_lost_arrays(submissions: Iterable[Submission]) -> None:
         if found:
             with contextlib.suppress(OSError):  # a colleague's folder
                 write_json(submission.folder / "submission.json", submission.facts)
+    return True
 
 
 def is_queued(name: str, comment: str) -> bool:
@@ -305,22 +291,32 @@ def is_queued(name: str, comment: str) -> bool:
     Args:
         name: job name.
         comment: its comment.
+
+    Raises:
+        UserError: `squeue` does not respond.
     """
-    job = _comments_in_queue([name]).get(comment)
+    comments = _comments_in_queue([name])
+    if comments is None:
+        raise UserError(NO_ANSWER)
+    job = comments.get(comment)
     return job is not None and job != os.environ.get("SLURM_JOB_ID")
 
 
-def _comments_in_queue(job_names: Iterable[str]) -> dict[str, str]:
-    """Return the id of the job array with each comment, of all queued arrays of some names."""
+def _comments_in_queue(job_names: Iterable[str]) -> dict[str, str] | None:
+    """Return the id of the job array with each comment, of all queued arrays of some names.
+
+    Returns:
+        None if squeue is missing or does not respond.
+    """
     if shutil.which("squeue") is None:
-        return {}
+        return None
     command = ["squeue", "--noheader", "--format=%F|%k", f"--name={','.join(job_names)}"]
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, check=True, timeout=QUEUE_SECONDS
         )
     except (OSError, subprocess.SubprocessError):
-        return {}
+        return None
     pairs = (line.strip().split("|", 1) for line in done.stdout.splitlines())
     return {comment: job for job, comment in pairs}
 

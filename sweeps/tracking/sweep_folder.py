@@ -204,11 +204,11 @@ class SweepFolder:
 
     def submissions(self) -> list[Submission]:
         """Read the records of all launches, oldest first, but not damaged ones."""
-        return [found for found in self._records() if isinstance(found, Submission)]
+        return [found for found in self.records() if isinstance(found, Submission)]
 
     def damages(self) -> list[str]:
         """Describe the damaged records of the sweep and of its launches."""
-        found = [str(record) for record in self._records() if isinstance(record, UserError)]
+        found = [str(record) for record in self.records() if isinstance(record, UserError)]
         try:
             self.read()
         except UserError as error:
@@ -216,7 +216,8 @@ class SweepFolder:
             found.append(f"{error}{advice}")
         return found
 
-    def _records(self) -> Iterator[Submission | UserError]:
+    def records(self) -> Iterator[Submission | UserError]:
+        """Yield the record of each launch, oldest first, or the error of one that is damaged."""
         for folder in sorted(self._launches(), key=lambda folder: int(folder.name)):
             try:
                 facts = read_json(folder / "submission.json", SubmissionFile)

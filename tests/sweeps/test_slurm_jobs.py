@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,9 @@ from sweeps import launch, status
 from sweeps.execution import slurm, slurm_queries
 from sweeps.execution.slurm_queries import Partition
 from sweeps.tracking import run_states
+from sweeps.tracking.run_states import is_queued
 from sweeps.tracking.sweep_folder import all_sweeps
+from tdmpc2.common.system.errors import UserError
 from tests.runs import TINY
 
 SETTINGS = [f"{key}={value}" for key, value in TINY.items() if key != "task"]
@@ -107,6 +111,73 @@ def test_runs_stay_submitted_if_the_job_after_them_is_refused(
     (submission,) = all_sweeps(runs)[0].submissions()
     assert submission.job_ids() == ["1"]
     assert submission.facts["slurm_cluster"] == "lab"
+
+
+def record_of(runs: Path) -> Path:
+    """Return the record of the first launch of the only sweep."""
+    (path,) = runs.glob("sweeps/*/0001/submission.json")
+    return path
+
+
+def test_a_launch_is_refused_while_the_queue_is_unknown(
+    cluster: Simulated, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would submit what is in the queue a second time."""
+    with monkeypatch.context() as patch:
+        patch.setattr(run_states, "read_queue", lambda names: None)
+        assert sweep(tmp_path) == 0  # there were no jobs before
+        with pytest.raises(UserError, match="squeue or scontrol does not respond"):
+            sweep(tmp_path)
+    assert sweep(tmp_path) == 0
+    assert cluster.num_jobs == 3
+
+
+def test_a_launch_is_refused_while_it_is_unknown_whether_an_array_was_submitted(
+    cluster: Simulated, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another launch was killed before it had recorded the job id."""
+    runs, squeue = tmp_path / "runs", tmp_path / "bin" / "squeue"
+    assert sweep(runs) == 0
+    record = record_of(runs)
+    record.write_text(record.read_text().replace('"job": "1"', '"job": null'))
+    squeue.parent.mkdir()
+    squeue.write_text("#!/bin/sh\nexit 1\n")
+    squeue.chmod(0o755)
+    monkeypatch.setenv("PATH", str(squeue.parent), prepend=os.pathsep)
+    with pytest.raises(UserError, match="squeue or scontrol does not respond"):
+        sweep(runs)
+    with pytest.raises(UserError, match="squeue or scontrol does not respond"):
+        is_queued("name", "comment")
+    squeue.write_text(f"#!/bin/sh\necho '1|{cluster.comments[0]}'\n")
+    assert sweep(runs) == 0
+    assert '"job": "1"' in record.read_text()
+    assert cluster.num_jobs == 3
+
+
+def test_a_launch_is_refused_while_a_record_of_its_runs_cannot_be_read(
+    cluster: Simulated, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert sweep(tmp_path) == 0
+    record = record_of(tmp_path)
+    content = record.read_text()
+    record.write_text("{")
+    name = re.escape(f"submitted twice: see `squeue --name=tdmpc2-{record.parents[1].name}`")
+    with pytest.raises(UserError, match=rf"0001/submission.json: damaged .*{name}"):
+        sweep(tmp_path)
+    with pytest.raises(UserError, match=name):
+        sweep(tmp_path, "dry_run=true")
+    assert cluster.num_jobs == 3
+    assert sweep(tmp_path, "num_q=3") == 0  # no run of that launch
+    assert cluster.num_jobs == 6
+    (record.parents[1] / "sweep.json").write_text("{")
+    with pytest.raises(UserError, match=name):  # its runs are unknown
+        sweep(tmp_path, "num_q=4")
+    assert sweep(tmp_path, "num_q=3") == 0  # nothing to submit
+    record.write_text(content)
+    monkeypatch.setattr(run_states, "can_list", lambda folder: folder != record.parents[1])
+    with pytest.raises(UserError, match=f"{record.parents[1].name}: cannot be read"):
+        sweep(tmp_path, "num_q=4")
+    assert cluster.num_jobs == 6
 
 
 def test_a_study_names_the_command_that_goes_on(
