@@ -65,9 +65,9 @@ def launch(request: SweepRequest, advice: str = ADVICE, then: FollowUp | None = 
     Returns:
         0 if all runs were submitted, or ended (above the threshold, if the suite requires it); 1
         if a run failed; 3 if nothing was started because the plan is long or some runs cannot
-        start, and `yes` is not set; 4 if nothing failed but some runs cannot start yet, or will
-        end at a smaller budget, or the user's submit limit is reached, or SLURM refuses the job
-        after the runs.
+        start, and `yes` is not set; 4 if nothing failed but some runs cannot start yet, are held
+        back by other seeds or by SLURM jobs that are ending, or will end at a smaller budget, or
+        the user's submit limit is reached, or SLURM refuses the job after the runs.
 
     Raises:
         UserError: the request is invalid, SLURM refuses the jobs, or it is unknown which runs have
@@ -240,12 +240,14 @@ def _exit_code(plan: SweepPlan, complete: bool = True) -> int:
         plan: plan of the launch.
         complete: whether everything else was submitted.
     """
+    lines = plan.describe_held()
     if plan.blocked:
         print(f"{_count_blocked(plan)} were left out. Launch again when this is settled:")
-        print("\n".join([*plan.describe_blocked()[1:], *plan.describe_held()]), flush=True)
-    if plan.smaller:
-        print("\n".join(plan.describe_smaller()), flush=True)
-    return 0 if complete and not plan.blocked and not plan.smaller else LEFT_OUT
+        lines = [*plan.describe_blocked()[1:], *lines]
+    lines += [*plan.describe_smaller(), *plan.describe_ending()]
+    if lines:
+        print("\n".join(lines), flush=True)
+    return 0 if complete and not lines else LEFT_OUT
 
 
 def _count_blocked(plan: SweepPlan) -> str:

@@ -74,6 +74,8 @@ class View:
         silence: what to do about it, if its process or running job has recorded no progress for
             long.
         file: file of the process of its SLURM job, if the job waits or runs.
+        ending: whether no process holds it and its SLURM job is ending. SLURM does not say whether
+            the job then comes back to the queue, as after `scontrol requeue`.
     """
 
     state: RunState
@@ -83,6 +85,7 @@ class View:
     message: str = ""
     silence: str = ""
     file: Path | None = None
+    ending: bool = False
 
     @property
     def step(self) -> int:
@@ -221,7 +224,7 @@ class Observer:
         elif view.status.get("state") == "FAILED" and _has_begun(path, view.job):
             view.state = "failed"  # while other runs of the job go on
         else:
-            view.state = "running"
+            view.state, view.ending = "running", slurm_state == "COMPLETING"
             if slurm_state == "RUNNING":
                 view.silence = silence_in_job(path, view.job, view.log, self.now)
 

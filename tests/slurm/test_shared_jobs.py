@@ -28,3 +28,16 @@ def test_a_run_that_ends_first_does_not_end_the_others(cluster: Cluster, tmp_pat
     sweeping.until_empty(cluster)
     assert {view.state for view in sweeping.views(tmp_path).values()} == {"done"}
     assert [len(sweeping.attempts(tmp_path, seed)) for seed in (1, 2)] == [1, 1]
+
+
+def test_a_job_is_shown_as_completing_before_it_comes_back(cluster: Cluster) -> None:
+    """So nothing else may be started for such a job, and it is not known to have ended."""
+    stubborn = "trap '' TERM; sleep 60"  # until SLURM kills it
+    where = ["--parsable", "--requeue", "-n", "1", "-t", "5", "-o", "/dev/null"]
+    job = cluster.call("sbatch", *where, "--wrap", stubborn)
+    wait_for(lambda: cluster.jobs().get(job) == "RUNNING", 60, "the job to run")
+    cluster.call("scontrol", "requeue", job)
+    wait_for(lambda: cluster.jobs().get(job) == "COMPLETING", 20, "the job to end")
+    wait_for(lambda: cluster.jobs().get(job) in ("PENDING", "RUNNING"), 60, "it to come back")
+    cluster.call("scancel", job)
+    sweeping.until_empty(cluster)

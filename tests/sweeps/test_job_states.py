@@ -103,6 +103,30 @@ def test_only_the_end_of_a_log_is_read(tmp_path: Path) -> None:
     assert last_line(log) == "srun: error: x"
 
 
+@pytest.mark.parametrize(
+    ("recorded", "state", "ending"),
+    [
+        (None, "running", True),
+        ("RUNNING", "running", True),
+        ("INTERRUPTED", "running", True),
+        ("COMPLETED", "done", False),
+    ],
+)
+def test_a_job_that_is_ending_may_come_back(
+    recorded: str | None, state: str, ending: bool, queue: dict[str, str], tmp_path: Path
+) -> None:
+    """SLURM shows a job as COMPLETING after `scancel` and after `scontrol requeue`."""
+    (run,) = planned = plan(tmp_path, 1)
+    one_job(tmp_path, planned, "7")
+    queue["7"] = "COMPLETING"
+    if recorded is not None:
+        write_status(run, recorded, BUDGET if recorded == "COMPLETED" else 100)
+    (view,) = see(tmp_path, planned)
+    assert (view.state, view.ending) == (state, ending)
+    write_lease(run)  # its process still saves
+    assert not see(tmp_path, planned)[0].ending
+
+
 def write_attempts(run: PlannedRun, *jobs: str) -> None:
     """Write the jobs in which a run was started."""
     run.directory.mkdir(parents=True, exist_ok=True)

@@ -69,8 +69,8 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Simulated:
 def sweep(runs: Path, *more: str) -> int:
     """Launch three tiny runs."""
     given = {one.partition("=")[0] for one in more}
-    settings = [one for one in SETTINGS if one.partition("=")[0] not in given]
-    return launch.main(["tasks=toy-pointmass", "seeds=3", f"runs={runs}", *settings, *more])
+    usual = ["tasks=toy-pointmass", "seeds=3", f"runs={runs}", *SETTINGS]
+    return launch.main([*(one for one in usual if one.partition("=")[0] not in given), *more])
 
 
 def test_a_reached_submit_limit_is_said_and_nothing_is_written(
@@ -178,6 +178,40 @@ def test_a_launch_is_refused_while_a_record_of_its_runs_cannot_be_read(
     with pytest.raises(UserError, match=f"{record.parents[1].name}: cannot be read"):
         sweep(tmp_path, "num_q=4")
     assert cluster.num_jobs == 6
+
+
+def test_runs_of_jobs_that_are_ending_are_left_to_them(
+    cluster: Simulated, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """SLURM does not say whether such a job, e.g. a cancelled one, comes back to the queue."""
+    assert sweep(tmp_path) == 0
+    cluster.queue |= {"1_0": "COMPLETING", "1_1": "COMPLETING"}
+    capsys.readouterr()
+    assert sweep(tmp_path) == launch.LEFT_OUT
+    printed = capsys.readouterr().out
+    line = "2 runs left to SLURM jobs that are ending or being requeued (squeue shows COMPLETING)"
+    assert printed.count(line) == 2  # in the plan and at the end
+    assert "3 queued or running, 0 to do" in printed
+    assert sweep(tmp_path, "only=failed") == 0
+    assert cluster.num_jobs == 3
+    cluster.queue = {"1_0": "PENDING"}  # one was requeued
+    assert sweep(tmp_path) == 0
+    assert cluster.num_jobs == 5
+
+
+def test_runs_that_another_seed_of_their_process_holds_back_are_named(
+    cluster: Simulated, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Seed 1 has a job of its own."""
+    alone = ["seeds=1", "seeds_per_process=3"]
+    assert sweep(tmp_path, *alone) == 0
+    capsys.readouterr()
+    assert sweep(tmp_path, "seeds_per_process=3") == launch.LEFT_OUT
+    printed = capsys.readouterr().out
+    lines = re.findall(r"  tdmpc2 .*toy-pointmass seeds 2, 3: seed 1 is queued\n", printed)
+    assert len(lines) == 2  # in the plan and at the end
+    assert "left out" not in printed
+    assert cluster.num_jobs == 1
 
 
 def test_a_study_names_the_command_that_goes_on(
